@@ -1,0 +1,30 @@
+{#- on-run-start: stop before the first model when a selected node reads a relation that neither
+    exists nor is about to be built, with one line that names them and the command that makes them. -#}
+{% macro require_upstream_relations() %}
+    {% if execute and flags.WHICH in ['build', 'run', 'test', 'snapshot'] %}
+        {% set missing = [] %}
+        {% for unique_id in selected_resources %}
+            {% set node = graph.nodes.get(unique_id) %}
+            {% if node and (node.resource_type == 'model' or flags.WHICH == 'test' or node.resource_type == 'test') %}
+                {% for parent_id in node.depends_on.nodes if parent_id not in selected_resources %}
+                    {% set parent = graph.nodes.get(parent_id) %}
+                    {% if parent and parent.resource_type in ['model', 'seed']
+                        and parent.config.materialized != 'ephemeral' %}
+                        {% set name = parent.schema ~ '.' ~ parent.alias %}
+                        {% if name not in missing
+                            and not adapter.get_relation(parent.database, parent.schema, parent.alias) %}
+                            {% do missing.append(name) %}
+                        {% endif %}
+                    {% endif %}
+                {% endfor %}
+            {% endif %}
+        {% endfor %}
+        {% if missing %}
+            {% set remedy = 'dbt build --select +' ~ (invocation_args_dict.get('select') or ['labels+']) | first %}
+            {% do exceptions.raise_compiler_error(
+                'Not built yet: ' ~ missing | sort | join(', ') ~ '. Build them first with `' ~ remedy
+                ~ '` (or everything with `dbt build`).'
+            ) %}
+        {% endif %}
+    {% endif %}
+{% endmacro %}

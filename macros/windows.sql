@@ -1,0 +1,35 @@
+{#- `expression` over `window`, when the last `minutes` bars up to this one exist without a gap, else
+    NULL: no feature jumps a gap and none is computed from half a window. -#}
+{% macro over_full_window(expression, window, minutes) -%}
+    case when contiguous_minutes >= {{ minutes }} then {{ expression }} over {{ window }} end
+{%- endmacro %}
+
+
+{#- Relative change of `price` over the last `minutes`, bps; NULL when a minute between is missing. -#}
+{% macro change_bps(price, minutes) -%}
+    case
+        when contiguous_minutes > {{ minutes }}
+            then ({{ price }} / lag({{ price }}, {{ minutes }}) over per_symbol - 1) * 1e4
+    end
+{%- endmacro %}
+
+
+{#- Rank of `value` among the symbols of the same minute, 0 (lowest) to 1 (highest); equal values
+    share the lowest rank; NULL without a value or without a second symbol to compare with. -#}
+{% macro rank_across_symbols(value) -%}
+    case
+        when {{ value }} is not null
+            then (rank() over (partition by open_time_ms order by {{ value }} nulls last) - 1)
+                / nullif(count({{ value }}) over (partition by open_time_ms) - 1, 0)::double
+    end
+{%- endmacro %}
+
+
+{#- (value - mean) / sample standard deviation over a named window; NULL when there is no spread. -#}
+{% macro zscore(value, window, minutes) -%}
+    case
+        when contiguous_minutes >= {{ minutes }}
+            then ({{ value }} - avg({{ value }}) over {{ window }})
+                / nullif(stddev_samp({{ value }}) over {{ window }}, 0)
+    end
+{%- endmacro %}

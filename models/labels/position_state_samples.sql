@@ -1,0 +1,11 @@
+{{ config(pre_hook="{{ require_rows(ref('entry_labels'), 'entry labels are required before position state samples') }}") }}
+
+select
+    * replace (
+        greatest(coalesce(mfe_bps, 0), 0) as mfe_bps,
+        greatest(coalesce(mae_bps, 0), 0) as mae_bps
+    ),
+    0 as position_age_minutes,
+    0.0::double as unrealized_pnl_bps
+from {{ ref('entry_labels') }}
+where entry_target = 1

@@ -1,0 +1,1 @@
+"""wavehouse: a SQL-first analytics warehouse for trading research, on dbt and DuckDB."""

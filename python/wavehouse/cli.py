@@ -1,0 +1,46 @@
+"""The `wavehouse` command: one group, one sub-command per module, imported when it is asked for."""
+
+import importlib
+
+import click
+
+COMMANDS = {
+    "sample": "wavehouse.sample:sample_command",
+    "ingest": "wavehouse.ingest:ingest_command",
+    "sql": "wavehouse.shell:sql_command",
+    "doctor": "wavehouse.doctor:doctor_command",
+}
+
+
+class LazyGroup(click.Group):
+    """A click group that imports a sub-command's module only when that command is used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Name the sub-commands in the order a newcomer meets them."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """Import and return the command `name`, or None when there is no such command."""
+        if name not in COMMANDS:
+            return None
+        module, attribute = COMMANDS[name].split(":")
+        return getattr(importlib.import_module(module), attribute)
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="wavehouse")
+def main() -> None:
+    """Market bars in; factors, labels, heads and release decisions out, all as SQL relations.
+
+    \b
+    A first session:
+      wavehouse sample                write a small deterministic market to data/sample
+      dbt build                       build every relation and run its tests
+      wavehouse sql "from labels.label_distribution"
+      wavehouse doctor                what is installed, what data is there, what is missing
+
+    \b
+    Your own data:
+      wavehouse ingest binance klines/*.zip --data-dir ~/market
+      WAREHOUSE_DATA=~/market dbt build
+    """
