@@ -112,7 +112,7 @@ windows as (
     select
         *,
         {% for h in horizons %}
-        quantile_cont(spread_bps, 0.8) over next_{{ h }} as spread_p80_{{ h }},
+        {{ quantile_80('spread_bps', 'next_' ~ h, h) }} as spread_p80_{{ h }},
         {% if h > 2 %}
         {{ exact_stddev('log_return_units', 'log_return_units_squared', 'returns_' ~ h) }} * 1e4
             as realized_vol_bps_{{ h }}{{ ',' if not loop.last }}

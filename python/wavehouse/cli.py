@@ -44,3 +44,6 @@ def main() -> None:
       wavehouse ingest binance klines/*.zip --data-dir ~/market
       WAREHOUSE_DATA=~/market dbt build
     """
+
+if __name__ == "__main__":
+    main()

@@ -13,6 +13,7 @@ NaN is unknown: a comparison with it is false, and a flag made of such a compari
 
 import math
 import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -130,12 +131,15 @@ def path_stats_windows(
     stop_bps: float,
     *,
     entry_price: str = "close",
+    sides: Sequence[str] = ("LONG", "SHORT"),
+    row_quantile: Callable[[np.ndarray, float], np.ndarray] | None = None,
 ) -> pd.DataFrame:
     """What the next h bars do to a position opened at each bar, by numpy windows.
 
     Bar i has a row per side when bars i .. i+h follow each other minute by minute and both the
     entry and close[i+h] are finite. The entry is close[i], or open[i+1] for "next_open"; the window
-    is bars i+1 .. i+h either way.
+    is bars i+1 .. i+h either way. `sides` and `row_quantile` (of each row of a window array) let the
+    benchmark compute as the reference system does: side by side, with `np.nanquantile`.
 
     Returns the columns of `PATH_STAT_DTYPES`, sorted by symbol, open_time_ms, side.
     Raises ValueError on missing columns, a repeated (symbol, open_time_ms), a horizon below one.
@@ -147,14 +151,23 @@ def path_stats_windows(
         for symbol, market in ordered.groupby("symbol", sort=False)
         if len(market) > horizon_minutes
         for part in _windows_of_one_symbol(
-            symbol, market, horizon_minutes, target_bps, stop_bps, entry_price
+            symbol,
+            market,
+            horizon_minutes,
+            target_bps,
+            stop_bps,
+            entry_price,
+            sides,
+            row_quantile or _row_quantile,
         )
     ]
     return _path_stats_frame(pd.concat(parts) if parts else None)
 
 
-def _windows_of_one_symbol(symbol, market, h, target_bps, stop_bps, entry_price):
-    """The LONG and the SHORT frame of one symbol's bars, which come sorted by time."""
+def _windows_of_one_symbol(
+    symbol, market, h, target_bps, stop_bps, entry_price, sides, row_quantile
+):
+    """A frame per side of one symbol's bars, which come sorted by time."""
     time = market["open_time_ms"].to_numpy(dtype="int64")
     high, low = _floats(market, "high"), _floats(market, "low")
     close, spread = _floats(market, "close"), _floats(market, "spread_bps")
@@ -176,7 +189,7 @@ def _windows_of_one_symbol(symbol, market, h, target_bps, stop_bps, entry_price)
         warnings.simplefilter("ignore", RuntimeWarning)
         highest = np.nanmax(future_high, axis=1)
         lowest = np.nanmin(future_low, axis=1)
-        spread_p80 = _row_quantile(future_spread, 0.8)
+        spread_p80 = row_quantile(future_spread, 0.8)
         realized_vol_bps = np.full(entries, np.nan)
         if h > 1:
             log_return = np.diff(np.log(np.maximum(close, PRICE_FLOOR)))
@@ -186,24 +199,17 @@ def _windows_of_one_symbol(symbol, market, h, target_bps, stop_bps, entry_price)
 
         up_bps = (highest / entry - 1.0) * 1e4
         down_bps = (entry / lowest - 1.0) * 1e4
-        by_side = {
-            "LONG": (
-                future_high >= (entry * (1.0 + target_bps / 1e4))[:, None],
-                future_low <= (entry * (1.0 - stop_bps / 1e4))[:, None],
-                (last / entry - 1.0) * 1e4,
-                up_bps,
-                down_bps,
-            ),
-            "SHORT": (
-                future_low <= (entry * (1.0 - target_bps / 1e4))[:, None],
-                future_high >= (entry * (1.0 + stop_bps / 1e4))[:, None],
-                (entry / last - 1.0) * 1e4,
-                down_bps,
-                up_bps,
-            ),
-        }
 
-    for side, (touches_target, touches_stop, return_bps, mfe_bps, mae_bps) in by_side.items():
+    for side in sides:
+        with np.errstate(all="ignore"):
+            if side == "LONG":
+                touches_target = future_high >= (entry * (1.0 + target_bps / 1e4))[:, None]
+                touches_stop = future_low <= (entry * (1.0 - stop_bps / 1e4))[:, None]
+                return_bps, mfe_bps, mae_bps = (last / entry - 1.0) * 1e4, up_bps, down_bps
+            else:
+                touches_target = future_low <= (entry * (1.0 - target_bps / 1e4))[:, None]
+                touches_stop = future_high >= (entry * (1.0 + stop_bps / 1e4))[:, None]
+                return_bps, mfe_bps, mae_bps = (entry / last - 1.0) * 1e4, down_bps, up_bps
         target_k, stop_k = _first_touch(touches_target), _first_touch(touches_stop)
         target_hit = target_k < stop_k
         stop_hit = (stop_k <= h) & (stop_k <= target_k)

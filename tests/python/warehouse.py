@@ -24,7 +24,7 @@ class Warehouse:
 
     def dbt(self, *args: str, settings: dict | None = None, threads: int = 2, check: bool = True):
         """Run a dbt command in the repository; return the finished process, its output as text."""
-        command = [sys.executable, "-m", "dbt.cli.main", "--no-use-colors", *args]
+        command = [str(Path(sys.executable).with_name("dbt")), "--no-use-colors", *args]
         command += ["--target-path", str(self.file.parent / "target")]
         command += ["--log-path", str(self.file.parent / "logs")]
         if settings:
