@@ -33,6 +33,21 @@
 {%- endmacro %}
 
 
+{#- Named windows over the path of each horizon h: next_h are its bars i + 1 .. i + h, returns_h the
+    returns between them, of which the first leads into bar i + 2. -#}
+{% macro windows_ahead(horizons) -%}
+    {%- for h in horizons -%}
+    next_{{ h }} as (
+        partition by symbol order by open_time_ms rows between 1 following and {{ h }} following
+    ),
+    returns_{{ h }} as (
+        partition by symbol order by open_time_ms
+        rows between 2 following and {{ [h, 2] | max }} following
+    ){{ ', ' if not loop.last }}
+    {%- endfor -%}
+{%- endmacro %}
+
+
 {#- Sample standard deviation over a named window from exact integer sums of x in units of 1e-14,
     so that it is the same to the last bit wherever the computation of the window started. A sum
     of doubles is not, and an incremental build would differ from a full one. -#}

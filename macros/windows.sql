@@ -1,3 +1,14 @@
+{#- Named windows last_5m, last_15m, ... over the bars of a symbol, the present one included. -#}
+{% macro windows_of_minutes(minutes) -%}
+    {%- for count in minutes -%}
+    last_{{ count }}m as (
+        partition by symbol order by open_time_ms
+        rows between {{ count - 1 }} preceding and current row
+    ){{ ', ' if not loop.last }}
+    {%- endfor -%}
+{%- endmacro %}
+
+
 {#- `expression` over `window`, when the last `minutes` bars up to this one exist without a gap, else
     NULL: no feature jumps a gap and none is computed from half a window. -#}
 {% macro over_full_window(expression, window, minutes) -%}

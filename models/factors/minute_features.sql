@@ -25,12 +25,11 @@ boundaries as (
 
     select
         {% for split_id in split_starts() %}
-        max(case when boundary_kind = 'split' and boundary_name = '{{ split_id }}' then starts_at_ms end)
-            as {{ split_id }}_ms,
+        max(starts_at_ms) filter (where boundary_name = '{{ split_id }}') as {{ split_id }}_ms,
         {% endfor %}
         {% for fold in range(1, folds + 1) %}
-        max(case when boundary_kind = 'walk_forward_fold' and boundary_name = '{{ fold }}' then starts_at_ms end)
-            as fold_{{ fold }}_ms{{ ',' if not loop.last }}
+        max(starts_at_ms) filter (where boundary_name = 'fold_{{ fold }}') as fold_{{ fold }}_ms
+        {{- ',' if not loop.last }}
         {% endfor %}
     from {{ ref('split_boundaries') }}
 
@@ -40,7 +39,8 @@ one_minute as (
 
     select
         *,
-        case when contiguous_minutes > 1 then ln(close / lag(close) over per_symbol) end as log_return,
+        case when contiguous_minutes > 1 then ln(close / lag(close) over per_symbol) end
+            as log_return,
         ln(high / low) as log_range,
         (high + low + close) / 3 as typical_price,
         close * volume as traded_value
@@ -59,7 +59,8 @@ products as (
         case when log_return > 0 then log_return else 0 end as gain,
         case when log_return < 0 then log_return * log_return else 0 end as squared_loss,
         log_return * log_return as squared_return,
-        case when contiguous_minutes > 2 then lag(log_return) over per_symbol end as previous_log_return,
+        case when contiguous_minutes > 2 then lag(log_return) over per_symbol end
+            as previous_log_return,
         case when log_return > 0 then 1.0::double else 0 end as is_up,
         case when volume = 0 then 1.0::double else 0 end as is_zero_volume
     from one_minute
@@ -76,7 +77,8 @@ returns as (
         {% endfor %}
         sqrt(log_range_squared / (4 * ln(2))) * 1e4 as realized_vol_1m_bps,
         {% for minutes in [5, 15, 30, 60, 240] %}
-        {{ over_full_window('stddev_samp(log_return)', 'last_' ~ minutes ~ 'm', minutes + 1) }} * 1e4
+        {% set window_name = 'last_' ~ minutes ~ 'm' %}
+        {{ over_full_window('stddev_samp(log_return)', window_name, minutes + 1) }} * 1e4
             as realized_vol_{{ minutes }}m_bps,
         {% endfor %}
         {{ over_full_window('avg(log_return)', 'last_30m', 31) }} as mean_log_return_30m,
@@ -92,12 +94,7 @@ returns as (
     from products
     window
         per_symbol as (partition by symbol order by open_time_ms),
-        {% for minutes in [5, 15, 30, 60, 240] %}
-        last_{{ minutes }}m as (
-            partition by symbol order by open_time_ms
-            rows between {{ minutes - 1 }} preceding and current row
-        ){{ ',' if not loop.last }}
-        {% endfor %}
+        {{ windows_of_minutes([5, 15, 30, 60, 240]) }}
 
 ),
 
@@ -106,27 +103,26 @@ prices as (
     select
         *,
         {% for minutes in [15, 60, 240] %}
-        {{ over_full_window('max(high)', 'last_' ~ minutes ~ 'm', minutes) }} as highest_{{ minutes }}m,
-        {{ over_full_window('min(low)', 'last_' ~ minutes ~ 'm', minutes) }} as lowest_{{ minutes }}m,
-        {{ over_full_window('sum(typical_value)', 'last_' ~ minutes ~ 'm', minutes) }}
-            / nullif({{ over_full_window('sum(volume)', 'last_' ~ minutes ~ 'm', minutes) }}, 0)
+        {% set window_name = 'last_' ~ minutes ~ 'm' %}
+        {{ over_full_window('max(high)', window_name, minutes) }} as highest_{{ minutes }}m,
+        {{ over_full_window('min(low)', window_name, minutes) }} as lowest_{{ minutes }}m,
+        {{ over_full_window('sum(typical_value)', window_name, minutes) }}
+            / nullif({{ over_full_window('sum(volume)', window_name, minutes) }}, 0)
             as vwap_{{ minutes }}m,
         {% endfor %}
         {% for minutes in [30, 60] %}
-        {{ zscore('close', 'last_' ~ minutes ~ 'm', minutes) }} as close_zscore_{{ minutes }}m,
+        {% set window_name = 'last_' ~ minutes ~ 'm' %}
+        {{ zscore('close', window_name, minutes) }} as close_zscore_{{ minutes }}m,
         {% endfor %}
         {{ over_full_window('regr_slope(ln(close), bar_id)', 'last_30m', 30) }} * 1e4
             as trend_slope_30m_bps,
-        {{ over_full_window('avg(log_range_squared)', 'last_15m', 15) }} as mean_log_range_squared_15m,
-        {{ over_full_window('avg(log_range_squared)', 'last_60m', 60) }} as mean_log_range_squared_60m
+        {{ over_full_window('avg(log_range_squared)', 'last_15m', 15) }}
+            as mean_log_range_squared_15m,
+        {{ over_full_window('avg(log_range_squared)', 'last_60m', 60) }}
+            as mean_log_range_squared_60m
     from returns
     window
-        {% for minutes in [15, 30, 60, 240] %}
-        last_{{ minutes }}m as (
-            partition by symbol order by open_time_ms
-            rows between {{ minutes - 1 }} preceding and current row
-        ){{ ',' if not loop.last }}
-        {% endfor %}
+        {{ windows_of_minutes([15, 30, 60, 240]) }}
 
 ),
 
@@ -135,7 +131,8 @@ volumes as (
     select
         *,
         {% for minutes in [15, 60, 240] %}
-        {{ zscore('volume', 'last_' ~ minutes ~ 'm', minutes) }} as volume_zscore_{{ minutes }}m,
+        {% set window_name = 'last_' ~ minutes ~ 'm' %}
+        {{ zscore('volume', window_name, minutes) }} as volume_zscore_{{ minutes }}m,
         {% endfor %}
         {{ over_full_window('avg(volume)', 'last_5m', 5) }} as mean_volume_5m,
         {{ over_full_window('avg(volume)', 'last_60m', 60) }} as mean_volume_60m,
@@ -149,12 +146,7 @@ volumes as (
         end as spread_rank_24h_pct
     from prices
     window
-        {% for minutes in [5, 15, 60, 240] %}
-        last_{{ minutes }}m as (
-            partition by symbol order by open_time_ms
-            rows between {{ minutes - 1 }} preceding and current row
-        ),
-        {% endfor %}
+        {{ windows_of_minutes([5, 15, 60, 240]) }},
         last_24h as (
             partition by symbol order by open_time_ms
             range between 86340000 preceding and current row
@@ -166,7 +158,9 @@ across_symbols as (
 
     select
         *,
-        {% for feature in ['ret_5m_bps', 'ret_15m_bps', 'ret_60m_bps', 'realized_vol_15m_bps', 'volume_zscore_60m'] %}
+        {% for feature in [
+            'ret_5m_bps', 'ret_15m_bps', 'ret_60m_bps', 'realized_vol_15m_bps', 'volume_zscore_60m',
+        ] %}
         {{ rank_across_symbols(feature) }} as {{ feature | replace('_bps', '') }}_cross_rank_pct,
         {% endfor %}
         avg(ret_15m_bps) over same_minute as market_ret_15m_bps,
@@ -208,7 +202,10 @@ final as (
             {% for fold in range(1, folds + 1) %}
             when {{ touches_boundary('open_time_ms', 'fold_' ~ fold ~ '_ms') }} then null
             {% endfor %}
-            else 0{% for fold in range(1, folds + 1) %} + (open_time_ms >= fold_{{ fold }}_ms)::integer{% endfor %}
+            else
+                {% for fold in range(1, folds + 1) %}
+                (open_time_ms >= fold_{{ fold }}_ms)::integer {{ '+' if not loop.last }}
+                {% endfor %}
         end as walk_forward_fold,
 
         ---------- quality
@@ -280,7 +277,8 @@ final as (
         isodow(event_time)::tinyint as day_of_week,
         sin(2 * pi() * (open_time_ms // 60000 % 1440) / 1440) as minute_of_day_sin,
         cos(2 * pi() * (open_time_ms // 60000 % 1440) / 1440) as minute_of_day_cos,
-        ((isodow(event_time) - 1) * 1440 + open_time_ms // 60000 % 1440)::smallint as minute_of_week,
+        ((isodow(event_time) - 1) * 1440 + open_time_ms // 60000 % 1440)::smallint
+            as minute_of_week,
 
         ---------- across symbols
         ret_5m_cross_rank_pct,

@@ -40,7 +40,7 @@ fold_starts as (
     {% for fold in range(1, folds + 1) %}
     select
         'walk_forward_fold' as boundary_kind,
-        '{{ fold }}' as boundary_name,
+        'fold_{{ fold }}' as boundary_name,
         {{ fold }} as boundary_order,
         quantile_disc(open_time_ms, {{ fold }}::double / {{ folds + 1 }}) as starts_at_ms
     from development_bars

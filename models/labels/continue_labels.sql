@@ -24,13 +24,13 @@ edges as (
         samples.* exclude (spread_bps),
         long_paths.long_mae_bps,
         short_paths.short_mae_bps,
-        long_paths.long_future_return_bps - {{ cost_bps('samples') }} as long_expected_continue_edge_bps,
-        short_paths.short_future_return_bps - {{ cost_bps('samples') }} as short_expected_continue_edge_bps
+        long_paths.long_future_return_bps - {{ cost_bps('samples') }}
+            as long_expected_continue_edge_bps,
+        short_paths.short_future_return_bps - {{ cost_bps('samples') }}
+            as short_expected_continue_edge_bps
     from samples
-    inner join long_paths
-        on samples.symbol = long_paths.symbol and samples.open_time_ms = long_paths.open_time_ms
-    inner join short_paths
-        on samples.symbol = short_paths.symbol and samples.open_time_ms = short_paths.open_time_ms
+    inner join long_paths using (symbol, open_time_ms)
+    inner join short_paths using (symbol, open_time_ms)
 
 )
 

@@ -43,15 +43,16 @@ labelled as (
         samples.event_time,
         future_returns.future_return_bps,
         case
-            when future_returns.future_return_bps >= {{ setting('direction_long_threshold_bps') }} then 'LONG'
-            when future_returns.future_return_bps <= {{ setting('direction_short_threshold_bps') }} then 'SHORT'
+            when future_returns.future_return_bps >= {{ setting('direction_long_threshold_bps') }}
+                then 'LONG'
+            when future_returns.future_return_bps <= {{ setting('direction_short_threshold_bps') }}
+                then 'SHORT'
             else 'NEUTRAL'
         end as direction_label,
         samples.split_id,
         samples.walk_forward_fold
     from samples
-    inner join future_returns
-        on samples.symbol = future_returns.symbol and samples.open_time_ms = future_returns.open_time_ms
+    inner join future_returns using (symbol, open_time_ms)
 
 )
 

@@ -43,8 +43,7 @@ edges as (
         paths.mfe_bps - {{ cost_bps('samples') }} as max_achievable_net_edge_bps,
         paths.gross_edge_bps - {{ cost_bps('samples') }} as path_exit_net_edge_bps
     from samples
-    inner join paths
-        on samples.symbol = paths.symbol and samples.open_time_ms = paths.open_time_ms
+    inner join paths using (symbol, open_time_ms)
 
 ),
 
@@ -85,7 +84,8 @@ select
     expected.path_exit_net_edge_bps,
     expected.cost_bps,
     expected.expected_net_edge_bps,
-    {{ flag('expected.expected_net_edge_bps >= ' ~ setting('entry_min_expected_net_edge_bps')) }} as entry_target,
+    {{ flag('expected_net_edge_bps >= ' ~ setting('entry_min_expected_net_edge_bps')) }}
+        as entry_target,
 
     ---------- provenance
     {{ setting('entry_label_method') }} as label_method,

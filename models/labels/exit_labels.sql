@@ -28,12 +28,10 @@ paths as (
         long_paths.long_future_return_bps,
         long_paths.long_mae_bps,
         short_paths.short_mae_bps,
-        {{ unless_unknown('greatest', ['long_paths.long_mae_bps', 'short_paths.short_mae_bps']) }} as path_risk_bps
+        {{ unless_unknown('greatest', ['long_mae_bps', 'short_mae_bps']) }} as path_risk_bps
     from samples
-    inner join long_paths
-        on samples.symbol = long_paths.symbol and samples.open_time_ms = long_paths.open_time_ms
-    inner join short_paths
-        on samples.symbol = short_paths.symbol and samples.open_time_ms = short_paths.open_time_ms
+    inner join long_paths using (symbol, open_time_ms)
+    inner join short_paths using (symbol, open_time_ms)
 
 )
 
@@ -42,7 +40,8 @@ select
     symbol,
     event_time,
     {% for side in ['long', 'short'] %}
-    {{ flag(side ~ '_stop_hit = 1 or ' ~ side ~ '_mae_bps >= ' ~ adverse) }} as {{ side }}_exit_target,
+    {{ flag(side ~ '_stop_hit = 1 or ' ~ side ~ '_mae_bps >= ' ~ adverse) }}
+        as {{ side }}_exit_target,
     {% endfor %}
     long_mae_bps as long_adverse_move_bps,
     short_mae_bps as short_adverse_move_bps,
@@ -53,7 +52,8 @@ select
         {{ 'false' if label_settings().reversal_requires_history else 'true' }}
     )::tinyint as reversal_prob_label,
     (long_stop_hit = 1 or short_stop_hit = 1)::tinyint as stop_hit_prob_label,
-    {{ flag('abs(long_future_return_bps) <= ' ~ setting('exit_stagnation_abs_return_bps')) }} as stagnation_prob_label,
+    {{ flag('abs(long_future_return_bps) <= ' ~ setting('exit_stagnation_abs_return_bps')) }}
+        as stagnation_prob_label,
     split_id,
     walk_forward_fold,
     {{ setting('label_version') }} as label_version

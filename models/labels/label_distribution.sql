@@ -1,3 +1,5 @@
+{%- set sets_with_sides = ['entry_labels', 'position_state_samples'] -%}
+
 with counts as (
 
     {% for label_set, targets in label_sets().items() %}
@@ -6,8 +8,8 @@ with counts as (
     select
         '{{ label_set }}' as label_set,
         '{{ target }}' as target_name,
-        {{ 'true' if loop.first else 'false' }} as is_main_target,
-        {{ 'side' if label_set in ['entry_labels', 'position_state_samples'] else "'BOTH'" }} as side,
+        {{ loop.first | lower }} as is_main_target,
+        {{ 'side' if label_set in sets_with_sides else "'BOTH'" }} as side,
         split_id,
         {{ target }}::varchar as target_value,
         count(*) as row_count

@@ -10,7 +10,8 @@ with summaries as (
         count(*) as row_count,
         min(event_time) as first_event_time,
         max(event_time) as last_event_time,
-        md5(count(*)::varchar || ':' || coalesce(sum(hash(rows_read)::hugeint), 0)::varchar) as data_hash
+        -- a sum over rows, so that their order does not matter
+        md5(count(*) || ':' || coalesce(sum(hash(rows_read)::hugeint), 0)) as data_hash
     from {{ ref(label_set) }} as rows_read
     {{ 'union all' if not loop.last }}
     {% endfor %}

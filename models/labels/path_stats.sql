@@ -37,7 +37,8 @@ bars as (
         bar_id,
         symbol,
         open_time_ms,
-        {{ "lead(open) over ()" if label_settings().entry_price == 'next_open' else 'close' }} as entry_price,
+        {{ 'lead(open) over ()' if label_settings().entry_price == 'next_open' else 'close' }}
+            as entry_price,
         high,
         low,
         close,
@@ -89,19 +90,27 @@ touches as (
         {% for h in horizons %}
         exit_price_{{ h }},
         -- a row exists where the next h bars follow minute by minute
-        bar_id_{{ h }} = bar_id + {{ h }} and contiguous_minutes_{{ h }} > {{ h }} as is_valid_{{ h }},
+        bar_id_{{ h }} = bar_id + {{ h }} and contiguous_minutes_{{ h }} > {{ h }}
+            as is_valid_{{ h }},
         {{ extreme_ahead('greatest', 'high', h) }} as highest_{{ h }},
         {{ extreme_ahead('least', 'low', h) }} as lowest_{{ h }},
         {% endfor %}
-        {{ first_touch('high', '>= entry_price * (1 + ' ~ target ~ ' / 1e4)', longest) }} as long_target_bars,
-        {{ first_touch('low', '<= entry_price * (1 - ' ~ stop ~ ' / 1e4)', longest) }} as long_stop_bars,
-        {{ first_touch('low', '<= entry_price * (1 - ' ~ target ~ ' / 1e4)', longest) }} as short_target_bars,
-        {{ first_touch('high', '>= entry_price * (1 + ' ~ stop ~ ' / 1e4)', longest) }} as short_stop_bars
+        {{ first_touch('high', '>= entry_price * (1 + ' ~ target ~ ' / 1e4)', longest) }}
+            as long_target_bars,
+        {{ first_touch('low', '<= entry_price * (1 - ' ~ stop ~ ' / 1e4)', longest) }}
+            as long_stop_bars,
+        {{ first_touch('low', '<= entry_price * (1 - ' ~ target ~ ' / 1e4)', longest) }}
+            as short_target_bars,
+        {{ first_touch('high', '>= entry_price * (1 + ' ~ stop ~ ' / 1e4)', longest) }}
+            as short_stop_bars
     from bars_ahead
     where
         case
             when next_bar_id <= bar_id
-                then error('staging.stg_minute_bars is not stored in bar_id order: rebuild it with dbt build --select stg_minute_bars+')
+                then error(
+                    'staging.stg_minute_bars is not stored in bar_id order:'
+                    || ' dbt build --select stg_minute_bars+'
+                )
             else true
         end
 
@@ -113,26 +122,11 @@ windows as (
         *,
         {% for h in horizons %}
         {{ quantile_80('spread_bps', 'next_' ~ h, h) }} as spread_p80_{{ h }},
-        {% if h > 2 %}
         {{ exact_stddev('log_return_units', 'log_return_units_squared', 'returns_' ~ h) }} * 1e4
             as realized_vol_bps_{{ h }}{{ ',' if not loop.last }}
-        {% else %}
-        null::double as realized_vol_bps_{{ h }}{{ ',' if not loop.last }}
-        {% endif %}
         {% endfor %}
     from touches
-    window
-        {% for h in horizons %}
-        {% if h > 2 %}
-        -- the return into bar i + 1 is not part of the path
-        returns_{{ h }} as (
-            partition by symbol order by open_time_ms rows between 2 following and {{ h }} following
-        ),
-        {% endif %}
-        next_{{ h }} as (
-            partition by symbol order by open_time_ms rows between 1 following and {{ h }} following
-        ){{ ',' if not loop.last }}
-        {% endfor %}
+    window {{ windows_ahead(horizons) }}
 
 ),
 
@@ -159,7 +153,8 @@ stacked as (
         {{ of_horizon('lowest', horizons) }} as lowest,
         {{ of_horizon('spread_p80', horizons) }} as future_spread_p80,
         {{ of_horizon('realized_vol_bps', horizons) }} as future_realized_vol_bps,
-        case when side = 'LONG' then long_target_bars else short_target_bars end as first_target_bars,
+        case when side = 'LONG' then long_target_bars else short_target_bars end
+            as first_target_bars,
         case when side = 'LONG' then long_stop_bars else short_stop_bars end as first_stop_bars
     from windows
     cross join sides_and_horizons
@@ -206,8 +201,10 @@ select
     outcomes.is_stop::tinyint as stop_hit,
     (not (outcomes.is_target or outcomes.is_stop))::tinyint as timeout_hit,
     outcomes.is_ambiguous::tinyint as ambiguous_hit,
-    case when outcomes.is_target then outcomes.target_bars * 60000::bigint else -1 end as time_to_target_ms,
-    case when outcomes.is_stop then outcomes.stop_bars * 60000::bigint else -1 end as time_to_stop_ms,
+    case when outcomes.is_target then outcomes.target_bars * 60000::bigint else -1 end
+        as time_to_target_ms,
+    case when outcomes.is_stop then outcomes.stop_bars * 60000::bigint else -1 end
+        as time_to_stop_ms,
 
     ---------- edges and excursions
     case

@@ -1,4 +1,8 @@
-{{ config(pre_hook="{{ require_rows(ref('entry_labels'), 'entry labels are required before position state samples') }}") }}
+{{
+    config(
+        pre_hook="{{ require_rows(ref('entry_labels'), 'position state samples need them') }}"
+    )
+}}
 
 select
     * replace (

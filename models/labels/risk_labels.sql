@@ -11,7 +11,9 @@ with samples as (
 
 long_paths as (
 
-    {{ side_paths('LONG', horizon, ['mfe_bps', 'mae_bps', 'future_spread_p80', 'future_realized_vol_bps']) }}
+    {{ side_paths('LONG', horizon, [
+        'mfe_bps', 'mae_bps', 'future_spread_p80', 'future_realized_vol_bps',
+    ]) }}
 
 ),
 
@@ -30,18 +32,15 @@ paths as (
         long_paths.long_future_spread_p80 as future_spread_p80,
         short_paths.short_mfe_bps,
         short_paths.short_mae_bps,
-        {{ unless_unknown('greatest', ['long_paths.long_mae_bps', 'short_paths.short_mae_bps']) }} as path_risk_bps,
+        {{ unless_unknown('greatest', ['long_mae_bps', 'short_mae_bps']) }} as path_risk_bps,
         {{ unless_unknown('greatest', [
-            'long_paths.long_mfe_bps', 'short_paths.short_mfe_bps',
-            'long_paths.long_mae_bps', 'short_paths.short_mae_bps',
+            'long_mfe_bps', 'short_mfe_bps', 'long_mae_bps', 'short_mae_bps',
         ]) }} as max_path_move_bps,
         greatest(coalesce(samples.realized_vol_15m_bps, 0), 1) as current_vol_bps,
         coalesce(long_paths.long_future_realized_vol_bps, 0) as future_vol_bps
     from samples
-    inner join long_paths
-        on samples.symbol = long_paths.symbol and samples.open_time_ms = long_paths.open_time_ms
-    inner join short_paths
-        on samples.symbol = short_paths.symbol and samples.open_time_ms = short_paths.open_time_ms
+    inner join long_paths using (symbol, open_time_ms)
+    inner join short_paths using (symbol, open_time_ms)
 
 ),
 
@@ -49,7 +48,8 @@ market_risk as (
 
     select
         *,
-        {{ 'long_mae_bps' if settings.market_risk_mode == 'directional' else 'path_risk_bps' }} as market_path_risk_bps
+        {{ 'long_mae_bps' if settings.market_risk_mode == 'directional' else 'path_risk_bps' }}
+            as market_path_risk_bps
     from paths
 
 )

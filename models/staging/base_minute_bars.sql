@@ -53,7 +53,8 @@ judged as (
             when quoted_spread_bps >= 0 and isfinite(quoted_spread_bps) then quoted_spread_bps
         end as spread_bps,
         is_spread_unparsable
-        or coalesce(quoted_spread_bps < 0 or not isfinite(quoted_spread_bps), false) as is_spread_invalid,
+        or coalesce(quoted_spread_bps < 0 or not isfinite(quoted_spread_bps), false)
+            as is_spread_invalid,
         case
             when has_too_many_fields then 'malformed_line'
             when symbol is null or open_time_ms is null then 'null_or_unparsable_key'
@@ -154,7 +155,8 @@ select
     case
         when reject_reason is not null then to_json(struct_pack(
             {% for name in rows.raw_columns %}
-            {{ adapter.quote(name) }} := raw_row.{{ adapter.quote(name) }}::varchar{{ ',' if not loop.last }}
+            {{ adapter.quote(name) }} := raw_row.{{ adapter.quote(name) }}::varchar
+            {{- ',' if not loop.last }}
             {% endfor %}
         ))
     end as row_json
