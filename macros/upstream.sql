@@ -20,10 +20,10 @@
             {% endif %}
         {% endfor %}
         {% if missing %}
-            {% set remedy = 'dbt build --select +' ~ (invocation_args_dict.get('select') or ['labels+']) | first %}
+            {% set asked = (invocation_args_dict.get('select') or []) | join(' ') %}
+            {% set remedy = 'dbt build --select +' ~ asked if asked and '+' not in asked[0] and ' ' not in asked else 'dbt build' %}
             {% do exceptions.raise_compiler_error(
-                'Not built yet: ' ~ missing | sort | join(', ') ~ '. Build them first with `' ~ remedy
-                ~ '` (or everything with `dbt build`).'
+                'Not built yet: ' ~ missing | sort | join(', ') ~ '. Build them first with `' ~ remedy ~ '`.'
             ) %}
         {% endif %}
     {% endif %}

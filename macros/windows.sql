@@ -10,9 +10,18 @@
 
 
 {#- `expression` over `window`, when the last `minutes` bars up to this one exist without a gap, else
-    NULL: no feature jumps a gap and none is computed from half a window. -#}
+    NULL: no feature jumps a gap, none is computed before its window is full. -#}
 {% macro over_full_window(expression, window, minutes) -%}
     case when contiguous_minutes >= {{ minutes }} then {{ expression }} over {{ window }} end
+{%- endmacro %}
+
+
+{#- As over_full_window, and NULL as soon as one `value` in the window is unknown. -#}
+{% macro over_known_window(expression, value, window, minutes) -%}
+    case
+        when contiguous_minutes >= {{ minutes }} and count({{ value }}) over {{ window }} = {{ minutes }}
+            then {{ expression }} over {{ window }}
+    end
 {%- endmacro %}
 
 
@@ -36,10 +45,11 @@
 {%- endmacro %}
 
 
-{#- (value - mean) / sample standard deviation over a named window; NULL when there is no spread. -#}
+{#- (value - mean) / sample standard deviation over a named window of full length, at least half of it
+    known; NULL when the values do not vary. -#}
 {% macro zscore(value, window, minutes) -%}
     case
-        when contiguous_minutes >= {{ minutes }}
+        when contiguous_minutes >= {{ minutes }} and count({{ value }}) over {{ window }} * 2 >= {{ minutes }}
             then ({{ value }} - avg({{ value }}) over {{ window }})
                 / nullif(stddev_samp({{ value }}) over {{ window }}, 0)
     end

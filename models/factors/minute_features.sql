@@ -62,7 +62,7 @@ products as (
         case when contiguous_minutes > 2 then lag(log_return) over per_symbol end
             as previous_log_return,
         case when log_return > 0 then 1.0::double else 0 end as is_up,
-        case when volume = 0 then 1.0::double else 0 end as is_zero_volume
+        case when volume = 0 then 1.0::double when volume is not null then 0 end as is_zero_volume
     from one_minute
     window per_symbol as (partition by symbol order by open_time_ms)
 
@@ -81,7 +81,6 @@ returns as (
         {{ over_full_window('stddev_samp(log_return)', window_name, minutes + 1) }} * 1e4
             as realized_vol_{{ minutes }}m_bps,
         {% endfor %}
-        {{ over_full_window('avg(log_return)', 'last_30m', 31) }} as mean_log_return_30m,
         {{ over_full_window('sum(gain)', 'last_15m', 16) }} as gain_15m,
         {{ over_full_window('sum(abs_log_return)', 'last_15m', 16) }} as path_length_15m,
         {{ over_full_window('sum(abs_log_return)', 'last_60m', 61) }} as path_length_60m,
@@ -136,7 +135,8 @@ volumes as (
         {% endfor %}
         {{ over_full_window('avg(volume)', 'last_5m', 5) }} as mean_volume_5m,
         {{ over_full_window('avg(volume)', 'last_60m', 60) }} as mean_volume_60m,
-        {{ over_full_window('sum(traded_value)', 'last_60m', 60) }} as traded_value_60m,
+        {{ over_known_window('sum(traded_value)', 'traded_value', 'last_60m', 60) }}
+            as traded_value_60m,
         {{ over_full_window('avg(is_zero_volume)', 'last_60m', 60) }} as zero_volume_share_60m_pct,
         {{ zscore('spread_bps', 'last_60m', 60) }} as spread_zscore_60m,
         case
@@ -263,7 +263,7 @@ final as (
         ret_60m_bps / nullif(realized_vol_60m_bps * sqrt(60), 0) as momentum_60m_zscore,
         trend_slope_30m_bps,
         up_minute_share_30m_pct,
-        abs(ret_60m_bps) / nullif(path_length_60m * 1e4, 0) as efficiency_ratio_60m,
+        abs(ln(1 + ret_60m_bps / 1e4)) / nullif(path_length_60m, 0) as efficiency_ratio_60m,
 
         ---------- mean reversion
         close_zscore_30m,

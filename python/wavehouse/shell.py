@@ -33,7 +33,7 @@ SUFFIXES = {
 ROW_STATEMENTS = {"SELECT", "EXPLAIN", "PRAGMA", "CALL", "EXECUTE", "MULTI"}  # MULTI is a pivot
 TABLE_ROWS = 40  # rows that a table shows unless --limit says otherwise
 COUNTED_ROWS = 10_000  # rows beyond those shown that are counted before giving up
-WIDEST_TEXT = 40  # cells that a long text may claim when columns share a terminal's width
+WIDEST_TEXT = 24  # cells that a long text may claim when columns share a terminal's width
 # strings, quoted names and comments: where a semicolon ends nothing
 NOT_CODE = re.compile(
     r"\b[eE]'(?:\\.|''|[^'\\])*'|'(?:''|[^'])*'|\"(?:\"\"|[^\"])*\""
@@ -41,7 +41,7 @@ NOT_CODE = re.compile(
     re.DOTALL,
 )
 HELP = """\
-.tables [TEXT]   relations, those with TEXT in their name
+.tables [TEXT]   relations (with TEXT in their name), rows as DuckDB estimates them
 .schema NAME     columns of a relation, with types and descriptions
 .expanded        one line a column instead of one a row; again to undo
 .help  .quit     this; leave (also Ctrl-D)
@@ -98,7 +98,6 @@ def sql_command(
       wavehouse sql .tables                           relations and what a row of each is
       wavehouse sql ".schema labels.entry_labels"     columns, types, descriptions
       wavehouse sql -o bars.parquet "from staging.stg_minute_bars where symbol = 'BTCUSDT'"
-      wavehouse sql --file report.sql --format markdown
       echo "show tables from labels" | wavehouse sql --format csv
 
     Statements are separated by semicolons and run in order. Tables shorten floats; csv, json,
@@ -118,7 +117,7 @@ def sql_command(
         raise click.UsageError("No query: give a QUERY, a --file, or a query on standard input.")
     display = Display(form, output, limit, expanded, timing)
     try:
-        with contextlib.closing(warehouse.connect(db)) as con:
+        with contextlib.closing(warehouse.connect(db)) as con, warehouse.interruptible(con):
             if query is None:
                 interact(con, display)
             elif not run_text(con, query, display):
@@ -143,7 +142,9 @@ def run_text(con: duckdb.DuckDBPyConnection, text: str, display: Display) -> boo
                 click.echo(f"{time.perf_counter() - started:.3f} s", err=True)
     except BrokenPipeError:
         raise  # click ends quietly: the reader, such as `head`, has seen enough
-    except (duckdb.Error, OSError) as error:
+    except (duckdb.Error, OSError, RuntimeError) as error:
+        if isinstance(error, duckdb.InterruptException) or str(error) == "Query interrupted":
+            raise KeyboardInterrupt from error
         click.echo(warehouse.explain_error(con, str(error)), err=True)
         return False
     return True
@@ -278,7 +279,7 @@ def run_meta(con: duckdb.DuckDBPyConnection, line: str, display: Display) -> Non
     found = {f"{row[0]}.{row[1]}": row for row in warehouse.relations(con)}
     if command == ".tables":
         rows = [row for full, row in found.items() if name in full.lower()]
-        names = ("schema", "relation", "kind", "row_estimate", "description")
+        names = ("schema", "relation", "kind", "rows", "description")
         show_table(names, rows, sys.stdout, display.expanded)
     elif command == ".schema" and name:
         wanted = [full for full in found if name in (full.lower(), full.lower().split(".", 1)[1])]
@@ -297,8 +298,7 @@ def run_meta(con: duckdb.DuckDBPyConnection, line: str, display: Display) -> Non
 
 def interact(con: duckdb.DuckDBPyConnection, display: Display) -> None:
     """Read statements from a terminal until `.quit` or the end of input."""
-    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".cache"
-    history = Path(state, "wavehouse", "history")
+    history = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".cache", "wavehouse/history")
     if readline:
         names = {
             name for row in warehouse.relations(con) for name in (f"{row[0]}.{row[1]}", row[1])
@@ -329,6 +329,7 @@ def interact(con: duckdb.DuckDBPyConnection, display: Display) -> None:
                 text, pending = pending, ""
                 run_text(con, text, display)
         except KeyboardInterrupt:
+            con.abort()  # it may have come before the one in run_statement
             pending = ""
             click.echo("\nstopped", err=True)
         except EOFError:
@@ -344,6 +345,5 @@ def interact(con: duckdb.DuckDBPyConnection, display: Display) -> None:
 def is_complete(text: str) -> bool:
     """Whether `text` is a meta command, or ends with the semicolon of a statement."""
     code = NOT_CODE.sub(" ", text).strip()
-    return text.lstrip().startswith(".") or (
-        code.endswith(";") and not re.search(r"'|\"|/\*|\$\w*\$", code)
-    )
+    has_ended = code.endswith(";") and not re.search(r"'|\"|/\*|\$\w*\$", code)
+    return has_ended or text.lstrip().startswith(".")

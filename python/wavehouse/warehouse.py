@@ -1,10 +1,12 @@
-"""The warehouse file from Python: open it, list what is in it, export from it."""
+"""The warehouse file from Python: open it, list what is and should be in it, export from it."""
 
 import contextlib
 import difflib
+import json
 import os
 import re
 import shutil
+import signal
 import struct
 import sys
 import threading
@@ -117,6 +119,23 @@ def relations(
     """).fetchall()
 
 
+def declared_relations() -> list[str]:
+    """Return `schema.name` of every model and seed: from dbt's manifest, else by file name.
+
+    A manifest older than a model is not asked, for it may not know it.
+    """
+    patterns = ("models/*/*.sql", "models/*/*.py", "seeds/*.csv")
+    files = [file for pattern in patterns for file in Path().glob(pattern)]
+    manifest = Path("target/manifest.json")
+    with contextlib.suppress(OSError, ValueError, KeyError):  # none, or half written by dbt
+        if manifest.stat().st_mtime >= max(file.stat().st_mtime for file in files):
+            nodes = json.loads(manifest.read_text(encoding="utf-8"))["nodes"].values()
+            nodes = [node for node in nodes if node["resource_type"] in ("model", "seed")]
+            nodes = [node for node in nodes if node["config"]["materialized"] != "ephemeral"]
+            return sorted(f"{node['schema']}.{node['alias']}" for node in nodes)
+    return sorted(f"{file.parent.name}.{file.stem}" for file in files)
+
+
 def columns(
     con: duckdb.DuckDBPyConnection, relation: str | None = None
 ) -> list[tuple[str, str, str | None]]:
@@ -187,6 +206,32 @@ def export(
             query = f"select * replace ({', '.join(finite)}) from ({query})"
         target = name.replace("'", "''")
         con.execute(f"copy ({query}) to '{target}' ({COPY_OPTIONS[form]})").fetchall()
+
+
+@contextlib.contextmanager
+def interruptible(con: duckdb.DuckDBPyConnection) -> Iterator[None]:
+    """Let Ctrl-C stop a query of `con` at once; for the main thread only.
+
+    By itself DuckDB 2.0.0 looks for signals between the tasks of the main thread, and one task may
+    be the whole query. It then raises InterruptException, RuntimeError("Query interrupted") or
+    KeyboardInterrupt, by whoever sees the signal first.
+    """
+    read_end, write_end = os.pipe()
+    os.set_blocking(write_end, False)
+
+    def watch() -> None:
+        with open(read_end, "rb", buffering=0) as signals:
+            while number := signals.read(1):
+                if number[0] == signal.SIGINT:
+                    con.interrupt()
+
+    threading.Thread(target=watch, daemon=True).start()
+    previous = signal.set_wakeup_fd(write_end)
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(previous)
+        os.close(write_end)
 
 
 @contextlib.contextmanager

@@ -4,12 +4,14 @@ The descriptions are `models/factors/minute_features.yml`, `models/factors/split
 `models/_terms.md`. Nothing here reads the warehouse's SQL: the warehouse is compared with these
 functions, so they must be able to disagree with it.
 
-A series is cut at every gap first, and a feature is then a function of the last n values of a piece
-(`over`): it cannot jump a gap or look ahead. The first bar of a piece has no return, so that a
+A series is cut at every gap first, and a feature is then a function of the last n values of a run
+(`over`): it cannot jump a gap or look ahead. The first bar of a run has no return, so that a
 feature over n returns needs n + 1 bars without being told.
 
-Units: bps is 1e4 times a ratio, times are epoch milliseconds. NaN is unknown. A statistic of
-values of which one is unknown is unknown, and so is a ratio whose denominator is zero.
+Units: bps is 1e4 times a ratio, times are epoch milliseconds. NaN is unknown. Volumes and spreads
+may be unknown: such a bar is left out of a mean, a deviation, a share and a VWAP (`over_known`),
+and makes a sum unknown; a z-score needs half its window known. A ratio whose denominator is zero
+is unknown.
 """
 
 import math
@@ -80,6 +82,17 @@ def over(n: int, function: Callable[..., float], *series: np.ndarray) -> np.ndar
     return result
 
 
+def over_known(n: int, function: Callable[..., float], *series: np.ndarray) -> np.ndarray:
+    """As `over`, of the places of the last n where every series is known; NaN where none is."""
+    result = np.full(len(series[0]), np.nan)
+    for end in range(n, len(result) + 1):
+        windows = np.array([values[end - n : end] for values in series])
+        windows = windows[:, ~np.isnan(windows).any(axis=0)]
+        if windows.shape[1]:
+            result[end - 1] = function(*windows)
+    return result
+
+
 def back(n: int, values: np.ndarray) -> np.ndarray:
     """The value n places before, NaN for the first n."""
     return np.concatenate([np.full(min(n, len(values)), np.nan), values[: max(len(values) - n, 0)]])
@@ -97,16 +110,23 @@ def change_bps(value, base):
 
 
 def deviation(values: np.ndarray) -> float:
-    """Sample standard deviation; exactly 0 where all are the same."""
+    """Sample standard deviation; exactly 0 where all are the same, NaN of one value."""
+    if len(values) < 2:
+        return math.nan
     if values.min() == values.max():
         return 0.0
     distance = values - values.mean()
     return math.sqrt((distance**2).sum() / (len(values) - 1))
 
 
-def zscore(values: np.ndarray) -> float:
-    """The last value less the mean, in sample standard deviations."""
-    return float(ratio(values[-1] - values.mean(), deviation(values)))
+def zscore(n: int, values: np.ndarray) -> np.ndarray:
+    """Each value less the mean of the last n, in their sample standard deviations.
+
+    Unknown where fewer than half of the n are known.
+    """
+    known_share = over(n, np.mean, (~np.isnan(values)).astype(float))
+    result = ratio(values - over_known(n, np.mean, values), over_known(n, deviation, values))
+    return np.where(known_share >= 0.5, result, np.nan)
 
 
 def correlation(left: np.ndarray, right: np.ndarray) -> float:
@@ -173,16 +193,18 @@ def _features_of_run(run: pd.DataFrame) -> pd.DataFrame:
 
     # volume
     for n in [15, 60, 240]:
-        out[f"volume_zscore_{n}m"] = over(n, zscore, volume)
-    out["volume_ratio_5m_60m"] = ratio(over(5, np.mean, volume), over(60, np.mean, volume))
+        out[f"volume_zscore_{n}m"] = zscore(n, volume)
+    out["volume_ratio_5m_60m"] = ratio(
+        over_known(5, np.mean, volume), over_known(60, np.mean, volume)
+    )
     out["traded_value_60m"] = over(60, np.sum, close * volume)
-    out["zero_volume_share_60m_pct"] = over(60, lambda v: (v == 0).mean(), volume)
+    out["zero_volume_share_60m_pct"] = over_known(60, lambda v: (v == 0).mean(), volume)
     out["amihud_illiquidity_60m_bps"] = ratio(
         over(60, lambda r: np.abs(r).sum(), log_return_bps), out["traded_value_60m"] / 1e6
     )
     typical = (high + low + close) / 3
     for n in [15, 60, 240]:
-        vwap = over(n, lambda price, v: ratio((price * v).sum(), v.sum()), typical, volume)
+        vwap = over_known(n, lambda p, v: ratio((p * v).sum(), v.sum()), typical, volume)
         out[f"vwap_distance_{n}m_bps"] = change_bps(close, vwap)
 
     # trend
@@ -192,31 +214,29 @@ def _features_of_run(run: pd.DataFrame) -> pd.DataFrame:
         )
     out["trend_slope_30m_bps"] = over(30, slope, np.log(close)) * BPS
     out["up_minute_share_30m_pct"] = over(30, lambda r: (r > 0).mean(), log_return)
-    out["efficiency_ratio_60m"] = ratio(
-        np.abs(out["ret_60m_bps"]), over(60, lambda r: np.abs(r).sum(), log_return_bps)
+    out["efficiency_ratio_60m"] = over(
+        60, lambda r: ratio(abs(r.sum()), np.abs(r).sum()), log_return
     )
     for n in [30, 60]:
-        out[f"close_zscore_{n}m"] = over(n, zscore, close)
-    out["rsi_15m"] = over(
-        15, lambda d: 100 * ratio(d[d > 0].sum(), np.abs(d).sum()), close - back(1, close)
-    )
+        out[f"close_zscore_{n}m"] = zscore(n, close)
+    out["rsi_15m"] = over(15, lambda r: 100 * ratio(r[r > 0].sum(), np.abs(r).sum()), log_return)
     out["return_autocorrelation_60m"] = over(60, correlation, log_return, back(1, log_return))
 
     # spread
-    out["spread_zscore_60m"] = over(60, zscore, spread)
+    out["spread_zscore_60m"] = zscore(60, spread)
     out["spread_to_vol_15m"] = ratio(spread, out["realized_vol_15m_bps"])
     return pd.DataFrame(out)
 
 
 def _rank_of_24_hours(times: pd.Series, spreads: pd.Series) -> list[float]:
-    """Share of the other quoted bars of the 1,440 minutes that end here whose spread is smaller."""
+    """Share of the other quoted bars, of the 1,440 minutes up to now, with a smaller spread."""
     times, spreads = times.to_numpy(), spreads.to_numpy()
     ranks = []
     for now, spread in zip(times, spreads, strict=True):
         window = spreads[(times > now - DAY_MS) & (times <= now)]
         others = np.count_nonzero(~np.isnan(window)) - 1
         smaller = np.count_nonzero(window < spread)
-        ranks.append(math.nan if math.isnan(spread) else smaller / others if others else 0.0)
+        ranks.append(math.nan if math.isnan(spread) or not others else smaller / others)
     return ranks
 
 
@@ -234,7 +254,7 @@ def _add_calendar(features: pd.DataFrame) -> pd.DataFrame:
         day_of_week=time.dt.isocalendar()["day"].astype("int64"),
         minute_of_day_sin=np.sin(angle),
         minute_of_day_cos=np.cos(angle),
-        minute_of_week=time.dt.weekday * 1440 + minute,
+        minute_of_week=time.dt.day_of_week * 1440 + minute,
     )
 
 
@@ -276,15 +296,20 @@ def longest_horizon(settings: Mapping) -> int:
 def split_boundaries(bars: pd.DataFrame, settings: Mapping) -> dict[str, dict]:
     """First minute, epoch ms, of every split after `fit` and of every block after block 0.
 
-    A fraction f is the minute of bar number floor(f * bars), from 0, of all bars in time order.
-    The bars before `validation_locked` are cut in `walk_forward_folds` + 1 blocks the same way.
+    A fraction f is the first minute by which at least that share of the bars, this minute's
+    included, has come. The bars before `validation_locked` are cut the same way into
+    `walk_forward_folds` + 1 equal blocks.
     """
     times = np.sort(bars["open_time_ms"].to_numpy())
 
-    def start(value) -> int:
-        if isinstance(value, float):
-            return int(times[math.floor(value * len(times))])
-        return int(pd.Timestamp(value).value // 1_000_000)
+    def first_minute(fraction: float, times: np.ndarray) -> int:
+        share = np.arange(1, len(times) + 1) / len(times)
+        return int(times[share >= fraction][0])
+
+    def start(value: float | str) -> int:
+        if isinstance(value, str):
+            return int(pd.Timestamp(value).timestamp() * 1000)
+        return first_minute(value, times)
 
     splits = {
         "tune_inner": start(settings["split_tune_start"]),
@@ -293,7 +318,7 @@ def split_boundaries(bars: pd.DataFrame, settings: Mapping) -> dict[str, dict]:
     }
     before = times[times < splits["validation_locked"]]
     blocks = settings["walk_forward_folds"] + 1
-    folds = {k: int(before[k * len(before) // blocks]) for k in range(1, blocks)}
+    folds = {block: first_minute(block / blocks, before) for block in range(1, blocks)}
     return {"split": splits, "walk_forward_fold": folds}
 
 

@@ -138,8 +138,8 @@ def path_stats_windows(
 
     Bar i has a row per side when bars i .. i+h follow each other minute by minute and both the
     entry and close[i+h] are finite. The entry is close[i], or open[i+1] for "next_open"; the window
-    is bars i+1 .. i+h either way. `sides` and `row_quantile` (of each row of a window array) let the
-    benchmark compute as the reference system does: side by side, with `np.nanquantile`.
+    is bars i+1 .. i+h either way. `sides` and `row_quantile` (of each row of a window array) let
+    the benchmark compute as the reference system does: side by side, with `np.nanquantile`.
 
     Returns the columns of `PATH_STAT_DTYPES`, sorted by symbol, open_time_ms, side.
     Raises ValueError on missing columns, a repeated (symbol, open_time_ms), a horizon below one.

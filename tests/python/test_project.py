@@ -1,0 +1,93 @@
+"""The house rules, read from dbt's own manifest: floors, documentation, keys, whole files."""
+
+import json
+import shutil
+
+import duckdb
+import pytest
+
+from warehouse import REPO, Warehouse
+
+FLOORS = ["staging", "universe", "factors", "labels", "heads", "pm", "backtest", "diagnostics",
+          "release"]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def manifest(random_warehouse) -> dict:
+    return json.loads((random_warehouse.file.parent / "target/manifest.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def models(manifest) -> dict:
+    return {
+        name: node for name, node in manifest["nodes"].items() if node["resource_type"] == "model"
+    }
+
+
+def floor(node: dict) -> int:
+    return FLOORS.index(node["fqn"][1])
+
+
+def test_a_model_reads_only_floors_below_it_or_its_own(models):
+    for node in models.values():
+        assert node["schema"] == node["fqn"][1], node["name"]
+        for parent in node["depends_on"]["nodes"]:
+            if parent in models:
+                assert floor(models[parent]) <= floor(node), f"{node['name']} reads {parent}"
+            if parent.startswith("source."):
+                assert node["fqn"][1] == "staging", f"{node['name']} reads {parent}"
+
+
+def test_every_model_column_seed_and_source_is_described(manifest, models, random_warehouse):
+    with random_warehouse.connect() as connection:
+        found = connection.execute(
+            "select schema_name || '.' || coalesce(table_name, ''), list(column_name)"
+            " from duckdb_columns() where not internal group by all"
+        ).fetchall()
+    columns = dict(found)
+    for node in models.values():
+        assert len(node["description"]) > 20, node["name"]
+        described = {name for name, column in node["columns"].items() if column["description"]}
+        assert described == set(columns[f"{node['schema']}.{node['name']}"]), node["name"]
+    for source in manifest["sources"].values():
+        assert source["description"]
+        assert all(column["description"] for column in source["columns"].values())
+
+
+def test_every_macro_says_what_it_gives():
+    for path in (REPO / "macros").glob("*.sql"):
+        text = path.read_text()
+        private = text.count("{% macro _") + text.count("{% macro generate_")
+        assert text.count("{#-") >= text.count("{% macro") - private, path.name
+
+
+def test_every_model_that_others_may_join_has_a_tested_key(manifest, models):
+    keyed = {
+        test["attached_node"]
+        for test in manifest["nodes"].values()
+        if test["resource_type"] == "test"
+        and test.get("test_metadata", {}).get("name") in ("unique", "unique_combination")
+    }
+    without_key = {"base_minute_bars", "rejected_rows"}  # rows as delivered have no key
+    assert {node["name"] for key, node in models.items() if key not in keyed} == without_key
+
+
+def test_a_copied_and_renamed_file_is_read_whole_by_a_bare_client(random_warehouse, tmp_path):
+    copy = tmp_path / "elsewhere.duckdb"
+    shutil.copy(random_warehouse.file, copy)
+    with duckdb.connect(str(copy), read_only=True) as connection:
+        relations = connection.execute(
+            "select table_schema || '.' || table_name from information_schema.tables"
+        ).fetchall()
+        assert len(relations) >= 16
+        for (relation,) in relations:
+            connection.execute(f"from {relation} limit 1").fetchall()
+
+
+def test_rebuilding_and_other_thread_counts_give_the_same_labels(random_warehouse, tmp_path):
+    before = random_warehouse.query("from labels.label_manifest order by label_set")
+    again = Warehouse(random_warehouse.data_dir, tmp_path / "again.duckdb")
+    again.dbt("run", threads=1)
+    after = again.query("from labels.label_manifest order by label_set")
+    assert list(after["data_hash"]) == list(before["data_hash"])
+    assert list(after["row_count"]) == list(before["row_count"])

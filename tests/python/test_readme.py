@@ -1,0 +1,47 @@
+"""The README's queries give the output that the README shows.
+
+`UPDATE_README=1 pytest tests/python/test_readme.py` writes the outputs anew.
+"""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from warehouse import REPO, Warehouse
+
+README = REPO / "README.md"
+QUERY = re.compile(r"```sql\n(?P<query>.*?)```\n(?P<shown>\n(?:\|[^\n]*\n)+)?", re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory) -> Warehouse:
+    """The sample market with its defaults, built."""
+    folder = tmp_path_factory.mktemp("sample")
+    wavehouse(["sample", "--data-dir", str(folder / "data")])
+    warehouse = Warehouse(folder / "data", folder / "warehouse.duckdb")
+    warehouse.dbt("run")
+    return warehouse
+
+
+def wavehouse(arguments: list[str]) -> str:
+    """Run the command of this environment; return what it prints."""
+    command = [str(Path(sys.executable).with_name("wavehouse")), *arguments]
+    return subprocess.run(command, check=True, text=True, stdout=subprocess.PIPE, cwd=REPO).stdout
+
+
+def test_every_query_gives_the_output_shown(sample):
+    def answer(query: str) -> str:
+        return wavehouse(["sql", "--db", str(sample.file), "--format", "markdown", query]).strip()
+
+    text = README.read_text()
+    fresh = QUERY.sub(
+        lambda found: f"```sql\n{found['query']}```\n\n{answer(found['query'])}\n", text
+    )
+    if os.environ.get("UPDATE_README"):
+        README.write_text(fresh)
+    assert len(QUERY.findall(fresh)) == 10
+    assert fresh == text
