@@ -45,5 +45,6 @@ def main() -> None:
       WAREHOUSE_DATA=~/market dbt build
     """
 
+
 if __name__ == "__main__":
     main()

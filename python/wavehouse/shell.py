@@ -34,12 +34,6 @@ ROW_STATEMENTS = {"SELECT", "EXPLAIN", "PRAGMA", "CALL", "EXECUTE", "MULTI"}  # 
 TABLE_ROWS = 40  # rows that a table shows unless --limit says otherwise
 COUNTED_ROWS = 10_000  # rows beyond those shown that are counted before giving up
 WIDEST_TEXT = 24  # cells that a long text may claim when columns share a terminal's width
-# strings, quoted names and comments: where a semicolon ends nothing
-NOT_CODE = re.compile(
-    r"\b[eE]'(?:\\.|''|[^'\\])*'|'(?:''|[^'])*'|\"(?:\"\"|[^\"])*\""
-    r"|--[^\n]*|/\*.*?\*/|(\$\w*\$).*?\1",
-    re.DOTALL,
-)
 HELP = """\
 .tables [TEXT]   relations (with TEXT in their name), rows as DuckDB estimates them
 .schema NAME     columns of a relation, with types and descriptions
@@ -156,7 +150,7 @@ def run_statement(
     """Run one statement and write what it gives in the format of `display`."""
     gives_rows = statement.type.name in ROW_STATEMENTS
     if gives_rows and display.format not in ("table", "markdown"):
-        rel = con.sql(statement)
+        rel = con.sql(warehouse.bare_statement(statement.query))
         if rel.columns != ["Success"]:  # what a pragma gives that only sets something
             rel = rel.limit(display.limit) if display.limit else rel
             warehouse.export(con, rel, display.output, display.format)
@@ -168,7 +162,7 @@ def run_statement(
         limit = default if display.limit is None else display.limit
         rows = con.fetchmany(limit + 1) if limit else con.fetchall()
         if names == ["Count"] and not gives_rows:
-            click.echo(f"{rows[0][0]:,} rows", err=True)
+            click.echo(f"changed rows: {rows[0][0]:,}", err=True)
         if names == ["Success"] or not gives_rows:
             return
         with contextlib.ExitStack() as stack:
@@ -344,6 +338,6 @@ def interact(con: duckdb.DuckDBPyConnection, display: Display) -> None:
 
 def is_complete(text: str) -> bool:
     """Whether `text` is a meta command, or ends with the semicolon of a statement."""
-    code = NOT_CODE.sub(" ", text).strip()
+    code = warehouse.NOT_CODE.sub(" ", text).strip()
     has_ended = code.endswith(";") and not re.search(r"'|\"|/\*|\$\w*\$", code)
     return has_ended or text.lstrip().startswith(".")

@@ -29,6 +29,13 @@ COPY_OPTIONS = {
 }
 ON_ONE_LINE = r"trim(regexp_replace(comment, '\s+', ' ', 'g'))"
 
+# strings, quoted names and comments: where a semicolon ends nothing
+NOT_CODE = re.compile(
+    r"\b[eE]'(?:\\.|''|[^'\\])*'|(?<!\b[eE])'(?:''|[^'])*'|\"(?:\"\"|[^\"])*\""
+    r"|--[^\n]*|/\*.*?\*/|(\$\w*\$).*?\1",
+    re.DOTALL,
+)
+
 
 class WarehouseError(Exception):
     """The warehouse file cannot be opened; the text says why and what to do.
@@ -178,6 +185,12 @@ def explain_error(con: duckdb.DuckDBPyConnection, message: str) -> str:
         near = near_names(missing[1], [f"{row[0]}.{row[1]}" for row in relations(con)])
     advice = f"Near names: {', '.join(near)}" if near else "No relation has a name near that."
     return f"{message}\n{advice} (`wavehouse sql .tables` lists them all)"
+
+
+def bare_statement(text: str) -> str:
+    """Return a statement without comments and its semicolon, so that it can be a subquery."""
+    code = NOT_CODE.sub(lambda found: " " if found[0][0] in "-/" else found[0], text)
+    return code.strip().rstrip("; \t\n")
 
 
 def export(

@@ -1,14 +1,18 @@
 """The label floor against the evaluator written from the definitions, on random and real bars."""
 
+import subprocess
+import sys
 from dataclasses import fields
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
 import oracle_labels as oracle
 from markets import random_bars
-from warehouse import REAL_MINUTE_DATA, Warehouse, new_warehouse
+from warehouse import REAL_MINUTE_DATA, REPO, Warehouse, new_warehouse
 
 # A log return is a difference of logs near 11, so the evaluator's volatility is known to 1e-10 bps.
 VOLATILITY_FLOOR_BPS = 1e-9
@@ -197,3 +201,43 @@ def test_reference_settings_on_real_perpetuals(tmp_path):
     warehouse = new_warehouse(tmp_path, bars)
     warehouse.dbt("run")
     assert_labels_follow_the_definitions(warehouse, {})
+
+
+@needs_real_data
+@pytest.mark.parametrize(
+    ("source_format", "file", "symbols", "flags"),
+    [
+        (
+            "lean",
+            "lean_minute_trade_bidask.parquet",
+            ["SPY.usa.equity", "EURUSD.fxcm.forex", "BTCUSD.coinbase.crypto", "DE30EUR.oanda.cfd"],
+            {"SPREAD_INVALID": 436 + 78},
+        ),
+        ("fxcm", "fxcm_m1_bidask.parquet", ["GBPUSD", "USDJPY"], {"SPREAD_INVALID": 347 + 683}),
+    ],
+    ids=["trade and quote bars", "currencies with gaps"],
+)
+def test_reference_settings_on_real_quotes(source_format, file, symbols, flags, tmp_path):
+    warehouse = new_warehouse(tmp_path)
+    source = REAL_MINUTE_DATA / file
+    wavehouse = str(Path(sys.executable).with_name("wavehouse"))
+    ingest = [wavehouse, "ingest", source_format, str(source), "--data-dir"]
+    subprocess.run([*ingest, str(warehouse.data_dir)], check=True, cwd=REPO, capture_output=True)
+    warehouse.dbt("run", settings=CORRECTIONS if source_format == "lean" else None)
+
+    accounted = warehouse.query(
+        """
+        select
+            (select count(*) from staging.stg_minute_bars)
+            + (select count(*) from staging.rejected_rows) as row_count
+        """
+    )
+    assert accounted["row_count"].item() == pq.read_metadata(source).num_rows
+    counts = warehouse.query(
+        "select data_quality_flag, count(*) as bars from staging.stg_minute_bars group by all"
+    )
+    found = dict(counts.itertuples(index=False, name=None))
+    assert {flag: found[flag] for flag in flags} == flags
+    assert_labels_follow_the_definitions(
+        warehouse, CORRECTIONS if source_format == "lean" else {}, f"symbol in {tuple(symbols)}"
+    )
