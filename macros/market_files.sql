@@ -38,30 +38,37 @@
 {%- endmacro %}
 
 
-{#- Columns of every file as {file: {lower-case name: name as written}}: the file's own, and the
-    keys of partition folders (symbol=BTCUSDT/) above it. Parquet footers are read in one query. -#}
+{#- Columns of every file as {file: {'names': {lower-case name: name as written}, 'other_types': [...]}}:
+    the file's own, and the keys of partition folders (symbol=BTCUSDT/) above it. other_types are the
+    columns that are neither numbers nor text (a timestamp, say). Parquet footers are read at once. -#}
 {% macro market_file_columns(files, kind) %}
     {% set found = {} %}
     {% for file in files %}
-        {% set columns = {} %}
+        {% set names = {} %}
         {% for key in modules.re.findall('/([^/=]+)=[^/]*(?=/)', file) %}
-            {% do columns.update({key | lower: key}) %}
+            {% do names.update({key | lower: key}) %}
         {% endfor %}
         {% if kind == 'csv' %}
-            {% for row in run_query('describe select * exclude (filename) from ' ~ market_scan([file], kind)).rows %}
-                {% do columns.update({row[0] | lower: row[0]}) %}
+            {% set header = 'describe select * exclude (filename) from ' ~ market_scan([file], kind) %}
+            {% for row in run_query(header).rows %}
+                {% do names.update({row[0] | lower: row[0]}) %}
             {% endfor %}
         {% endif %}
-        {% do found.update({file: columns}) %}
+        {% do found.update({file: {'names': names, 'other_types': []}}) %}
     {% endfor %}
     {% if kind == 'parquet' %}
         {% set footers %}
-            select file_name, name
-            from parquet_schema([{% for file in files %}'{{ file | replace("'", "''") }}'{{ ', ' if not loop.last }}{% endfor %}])
-            where coalesce(num_children, 0) = 0
+            select file_name, name, duckdb_type
+            from parquet_schema([
+                {%- for file in files %}'{{ file | replace("'", "''") }}'{{ ', ' if not loop.last }}{% endfor -%}
+            ])
+            where duckdb_type is not null
         {% endset %}
         {% for row in run_query(footers).rows %}
-            {% do found[row[0]].update({row[1] | lower: row[1]}) %}
+            {% do found[row[0]].names.update({row[1] | lower: row[1]}) %}
+            {% if not modules.re.fullmatch('VARCHAR|U?(BIG|HUGE|SMALL|TINY)?INT(EGER)?|DOUBLE|FLOAT|DECIMAL.*', row[2]) %}
+                {% do found[row[0]].other_types.append(row[1] | lower) %}
+            {% endif %}
         {% endfor %}
     {% endif %}
     {% do return(found) %}
@@ -85,7 +92,8 @@
     {% set groups = {} %}
     {% set raw_columns = [] %}
     {% for kind in ['parquet', 'csv'] if files[kind] %}
-        {% for file, columns in market_file_columns(files[kind], kind).items() %}
+        {% for file, found in market_file_columns(files[kind], kind).items() %}
+            {% set columns = found.names %}
             {% set missing = required | reject('in', columns.keys() | list) | list %}
             {% if missing %}
                 {% do exceptions.raise_compiler_error(
@@ -94,9 +102,11 @@
                     ~ '. Rename the column, or bring the file in with `wavehouse ingest` (see --help).'
                 ) %}
             {% endif %}
-            {% set signature = kind ~ ': ' ~ columns.values() | sort | join(', ') %}
+            {% set signature = [kind, columns.values() | sort, found.other_types | sort] | string %}
             {% if signature not in groups %}
-                {% do groups.update({signature: {'kind': kind, 'columns': columns, 'files': []}}) %}
+                {% do groups.update({signature: {
+                    'kind': kind, 'columns': columns, 'other_types': found.other_types, 'files': [],
+                }}) %}
             {% endif %}
             {% do groups[signature].files.append(file) %}
             {% for name in columns if name not in raw_columns %} {% do raw_columns.append(name) %} {% endfor %}
@@ -107,12 +117,17 @@
         {% set names = group.columns %}
         {% set outputs = [] %}
         {% for name in required + optional %}
-            {% do outputs.append((adapter.quote(names[name]) if name in names else 'null') ~ ' as ' ~ name) %}
+            {# a type without a cast to numbers is read as text, and refused row by row #}
+            {% set cast = '::varchar' if name in group.other_types else '' %}
+            {% set column = adapter.quote(names[name]) ~ cast if name in names else 'null::varchar' %}
+            {% do outputs.append(column ~ ' as ' ~ name) %}
         {% endfor %}
         {% set raw = [] %}
         {% set spilled = [] %}
         {% for name in raw_columns %}
-            {% do raw.append(adapter.quote(name) ~ ' := ' ~ (adapter.quote(names[name]) if name in names else 'null')) %}
+            {% set cast = '::varchar' if name in group.other_types else '' %}
+            {% set value = adapter.quote(names[name]) ~ cast if name in names else 'null' %}
+            {% do raw.append(adapter.quote(name) ~ ' := ' ~ value) %}
             {% if group.kind == 'csv' and name in names and modules.re.fullmatch('column[0-9]+', name) %}
                 {% do spilled.append(adapter.quote(names[name]) ~ ' is not null') %}
             {% endif %}
@@ -125,6 +140,16 @@
     {% endfor %}
     {% do return({'selects': selects, 'raw_columns': raw_columns}) %}
 {% endmacro %}
+
+
+{#- The column raw_row of market_rows as JSON, every value as text: JSON has no NaN or infinity. -#}
+{% macro row_as_json(raw_columns) -%}
+    to_json(struct_pack(
+        {%- for name in raw_columns %}
+        {{ adapter.quote(name) }} := raw_row.{{ adapter.quote(name) }}::varchar{{ ',' if not loop.last }}
+        {%- endfor %}
+    ))
+{%- endmacro %}
 
 
 {#- Last minute that a bar may have: the end of 2099. A later one is a time in the wrong unit

@@ -1,5 +1,6 @@
 {#- Reads the source once and judges every row once: staging.stg_minute_bars, rejected_rows and
-    load_audit all rest on it. -#}
+    load_audit all rest on it. The stages are not materialized: each branch below scans the files
+    again for the few columns it needs, which costs a third of carrying all of them through. -#}
 {% set rows = market_rows(
     source('market', 'minute_bars'),
     required=['symbol', 'open_time_ms', 'open', 'high', 'low', 'close', 'volume'],
@@ -7,7 +8,7 @@
     remedy='Write the sample with `wavehouse sample`, or point WAREHOUSE_DATA at your own folder.'
 ) %}
 
-with read_rows as (
+with read_rows as not materialized (
 
     {% for select in rows.selects %}
     {{ select }}
@@ -18,12 +19,12 @@ with read_rows as (
 
 ),
 
-typed as (
+typed as not materialized (
 
     select
         ---------- keys
-        nullif(trim(symbol::varchar), '') as symbol,
-        try_cast(open_time_ms::varchar as bigint) as open_time_ms,
+        case when trim(symbol::varchar) <> '' then symbol::varchar end as symbol,
+        try_cast(open_time_ms as bigint) as open_time_ms,
 
         ---------- prices
         try_cast(open as double) as open,
@@ -45,7 +46,7 @@ typed as (
 
 ),
 
-judged as (
+judged as not materialized (
 
     select
         *,
@@ -71,19 +72,20 @@ judged as (
             when is_volume_unparsable then 'unparsable_volume'
             when not isfinite(volume) then 'non_finite_volume'
             when volume < 0 then 'negative_volume'
-        end as own_reject_reason,
-        hash(open, high, low, close, volume, spread_bps, is_spread_invalid) as bar_hash
+        end as own_reject_reason
     from typed
 
 ),
 
-repeated_keys as (
+-- keys that several sound rows share, and whether these rows are the same
+repeated_keys as materialized (
 
     select
         symbol,
         open_time_ms,
         count(*) as row_count,
-        min(bar_hash) <> max(bar_hash) as is_conflict
+        min(hash(open, high, low, close, volume, spread_bps, is_spread_invalid))
+        <> max(hash(open, high, low, close, volume, spread_bps, is_spread_invalid)) as is_conflict
     from judged
     where own_reject_reason is null
     group by symbol, open_time_ms
@@ -91,31 +93,17 @@ repeated_keys as (
 
 ),
 
-compared as (
-
-    select
-        judged.*,
-        coalesce(
-            judged.own_reject_reason,
-            case when repeated_keys.is_conflict then 'conflicting_duplicate_key' end
-        ) as reject_reason,
-        coalesce(repeated_keys.row_count, 1) as row_count
-    from judged
-    left join repeated_keys
-        on
-            judged.symbol = repeated_keys.symbol
-            and judged.open_time_ms = repeated_keys.open_time_ms
-            and judged.own_reject_reason is null
-
-),
-
 single_rows as (
 
     select
-        *,
-        false as is_repeat
-    from compared
-    where reject_reason is not null or row_count = 1
+        judged.* exclude (own_reject_reason, raw_row),
+        0 as duplicate_count,
+        false as is_repeat,
+        null as reject_reason,
+        null as row_json
+    from judged
+    anti join repeated_keys using (symbol, open_time_ms)
+    where judged.own_reject_reason is null
 
 ),
 
@@ -123,18 +111,42 @@ single_rows as (
 repeated_rows as (
 
     select
-        *,
-        row_number() over (partition by symbol, open_time_ms order by source_file) > 1 as is_repeat
-    from compared
-    where reject_reason is null and row_count > 1
+        judged.* exclude (own_reject_reason, raw_row),
+        repeated_keys.row_count - 1 as duplicate_count,
+        row_number() over (
+            partition by judged.symbol, judged.open_time_ms order by judged.source_file
+        ) > 1 as is_repeat,
+        null as reject_reason,
+        null as row_json
+    from judged
+    inner join repeated_keys using (symbol, open_time_ms)
+    where judged.own_reject_reason is null and not repeated_keys.is_conflict
+
+),
+
+refused_rows as (
+
+    select
+        judged.* exclude (own_reject_reason, raw_row),
+        0 as duplicate_count,
+        false as is_repeat,
+        coalesce(judged.own_reject_reason, 'conflicting_duplicate_key') as reject_reason,
+        {{ row_as_json(rows.raw_columns) }} as row_json
+    from judged
+    left join repeated_keys using (symbol, open_time_ms)
+    where
+        judged.own_reject_reason is not null
+        or coalesce(repeated_keys.is_conflict, false)
 
 ),
 
 verdicts as (
 
     select * from single_rows
-    union all
+    union all by name
     select * from repeated_rows
+    union all by name
+    select * from refused_rows
 
 )
 
@@ -148,16 +160,9 @@ select
     volume,
     spread_bps,
     is_spread_invalid,
-    row_count - 1 as duplicate_count,
+    duplicate_count,
     is_repeat,
     source_file,
     reject_reason,
-    case
-        when reject_reason is not null then to_json(struct_pack(
-            {% for name in rows.raw_columns %}
-            {{ adapter.quote(name) }} := raw_row.{{ adapter.quote(name) }}::varchar
-            {{- ',' if not loop.last }}
-            {% endfor %}
-        ))
-    end as row_json
+    row_json
 from verdicts

@@ -67,7 +67,7 @@ KEPT = [
     (bar(minute=7, volume=None), 2.0, False, 0),
     (bar(minute=8, open=9, high=11, low=9, close=11), 2.0, False, 0),
     (bar("C", 9), 2.0, False, 2),
-    (bar(" D ", 9), 2.0, False, 0),
+    (bar(" D", 9), 2.0, False, 0),
 ]
 
 
@@ -102,8 +102,9 @@ def test_each_fault_has_its_reason_and_each_sound_row_is_kept(tmp_path):
     staged = warehouse.query("from staging.stg_minute_bars order by bar_id")
     assert len(staged) == len(KEPT)
     for row, spread_bps, is_invalid, duplicates in KEPT:
-        symbol = row["symbol"].strip()
-        one = staged[(staged["symbol"] == symbol) & (staged["open_time_ms"] == row["open_time_ms"])]
+        one = staged[
+            (staged["symbol"] == row["symbol"]) & (staged["open_time_ms"] == row["open_time_ms"])
+        ]
         assert len(one) == 1, row
         found = one.iloc[0]
         assert found["is_spread_invalid"] == is_invalid
@@ -181,6 +182,18 @@ def test_the_same_bars_in_any_layout_give_the_same_table(tmp_path):
         assert len(table) == len(bars)
     for table in tables[1:]:
         pd.testing.assert_frame_equal(table, tables[0], check_dtype=False)
+
+
+def test_a_time_of_another_type_is_refused_row_by_row(tmp_path):
+    bars = random_bars(2, symbols=1, minutes=6)
+    warehouse = new_warehouse(tmp_path, bars[:3])
+    times = bars[3:].assign(open_time_ms=pd.to_datetime(bars["open_time_ms"][3:], unit="ms"))
+    write_bars(warehouse.data_dir, times, "timestamps.parquet")
+    stage(warehouse)
+    assert warehouse.query("select count(*) as n from staging.stg_minute_bars")["n"].item() == 3
+    rejected = warehouse.query("from staging.rejected_rows")
+    assert list(rejected["reason"]) == ["null_or_unparsable_key"] * 3
+    assert "2025-01-06" in rejected["row_json"][0]
 
 
 @pytest.mark.parametrize(
