@@ -111,7 +111,7 @@ def sql_command(
         raise click.UsageError("No query: give a QUERY, a --file, or a query on standard input.")
     display = Display(form, output, limit, expanded, timing)
     try:
-        with contextlib.closing(warehouse.connect(db)) as con, warehouse.interruptible(con):
+        with contextlib.closing(warehouse.connect(db)) as con:
             if query is None:
                 interact(con, display)
             elif not run_text(con, query, display):
@@ -131,14 +131,13 @@ def run_text(con: duckdb.DuckDBPyConnection, text: str, display: Display) -> boo
             raise click.UsageError("--output takes one statement that gives rows.")
         for statement in statements:
             started = time.perf_counter()
-            run_statement(con, statement, display)
+            with warehouse.interruptible(con):
+                run_statement(con, statement, display)
             if display.timing:
                 click.echo(f"{time.perf_counter() - started:.3f} s", err=True)
     except BrokenPipeError:
         raise  # click ends quietly: the reader, such as `head`, has seen enough
-    except (duckdb.Error, OSError, RuntimeError) as error:
-        if isinstance(error, duckdb.InterruptException) or str(error) == "Query interrupted":
-            raise KeyboardInterrupt from error
+    except (duckdb.Error, OSError) as error:
         click.echo(warehouse.explain_error(con, str(error)), err=True)
         return False
     return True
@@ -323,7 +322,6 @@ def interact(con: duckdb.DuckDBPyConnection, display: Display) -> None:
                 text, pending = pending, ""
                 run_text(con, text, display)
         except KeyboardInterrupt:
-            con.abort()  # it may have come before the one in run_statement
             pending = ""
             click.echo("\nstopped", err=True)
         except EOFError:

@@ -10,7 +10,7 @@ import signal
 import struct
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import duckdb
@@ -157,12 +157,11 @@ def columns(
     ).fetchall()
 
 
-def near_names(name: str, names: Iterable[str]) -> list[str]:
+def near_names(name: str, names: Sequence[str]) -> list[str]:
     """Return up to five of the `schema.relation` names that `name` may stand for, best first."""
     bare = name.rpartition(".")[2].lower()
-    spelled = {full.lower(): full for full in names}
-    for full in list(spelled.values()):
-        spelled.setdefault(full.rpartition(".")[2].lower(), full)
+    spelled = {full.rpartition(".")[2].lower(): full for full in names}
+    spelled |= {full.lower(): full for full in names}
     close = difflib.get_close_matches(name.lower(), spelled, n=5)
     close += difflib.get_close_matches(bare, spelled, n=5)
     close += [text for text in spelled if len(bare) > 2 and bare in text]
@@ -223,28 +222,43 @@ def export(
 
 @contextlib.contextmanager
 def interruptible(con: duckdb.DuckDBPyConnection) -> Iterator[None]:
-    """Let Ctrl-C stop a query of `con` at once; for the main thread only.
+    """Let Ctrl-C stop the queries of `con` in a block at once; for the main thread only.
 
     By itself DuckDB 2.0.0 looks for signals between the tasks of the main thread, and one task may
-    be the whole query. It then raises InterruptException, RuntimeError("Query interrupted") or
-    KeyboardInterrupt, by whoever sees the signal first.
+    be the whole query. Raises KeyboardInterrupt at the end of the block where Ctrl-C was pressed.
     """
     read_end, write_end = os.pipe()
     os.set_blocking(write_end, False)
+    presses, done = [], threading.Event()
+
+    def press(*_: object) -> None:
+        presses.append(True)
+        if len(presses) > 1:
+            raise KeyboardInterrupt  # it was not a query that took so long
 
     def watch() -> None:
         with open(read_end, "rb", buffering=0) as signals:
-            while number := signals.read(1):
-                if number[0] == signal.SIGINT:
-                    con.interrupt()
+            while (number := signals.read(1)) and number[0] != signal.SIGINT:
+                pass
+        while not done.wait(0.05):  # again, for a query that had not quite begun
+            con.interrupt()
 
-    threading.Thread(target=watch, daemon=True).start()
-    previous = signal.set_wakeup_fd(write_end)
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    old_end, old_handler = signal.set_wakeup_fd(write_end), signal.signal(signal.SIGINT, press)
     try:
         yield
+    except duckdb.InterruptException:
+        if not presses:
+            raise
     finally:
-        signal.set_wakeup_fd(previous)
+        signal.set_wakeup_fd(old_end)
+        signal.signal(signal.SIGINT, old_handler)
+        done.set()
         os.close(write_end)
+        watcher.join()
+    if presses:
+        raise KeyboardInterrupt
 
 
 @contextlib.contextmanager
@@ -294,18 +308,10 @@ def _explained(path: Path, message: str, read_only: bool) -> WarehouseError:
     """Turn what DuckDB says when it cannot open `path` into what a person should do."""
     if "Could not set lock" in message:
         holder, is_dbt = _holder(message)
-        if is_dbt:
-            text = f"{path} is locked: {holder} is writing to it. Try again when it has ended."
-        elif read_only:
-            text = (
-                f"{path} is locked: {holder} has it open for writing, most likely a dbt build. "
-                "Try again when it has ended."
-            )
-        else:
-            text = (
-                f"{path} is locked: {holder} has it open. A writer must be alone: close the "
-                "shells, notebooks and builds that use it, then try again."
-            )
+        use = "has it open, and a writer must be alone"
+        if read_only:
+            use = "is writing to it" if is_dbt else "is writing to it, most likely a dbt build"
+        text = f"{path} is locked: {holder} {use}. Try again when that has ended."
         return WarehouseError("locked", text)
     if "different configuration" in message:
         return WarehouseError(

@@ -120,7 +120,7 @@ def test_missing_file_says_where_it_looked_and_how_to_build(tmp_path, monkeypatc
     [
         (["writer", "/usr/bin/dbt", "build"], True, "locked: dbt (PID"),
         (["writer"], True, "most likely a dbt build"),
-        (["reader"], False, "A writer must be alone"),
+        (["reader"], False, "a writer must be alone"),
     ],
 )
 def test_lock_names_its_holder_and_the_remedy(file, words, read_only, said):
@@ -129,7 +129,7 @@ def test_lock_names_its_holder_and_the_remedy(file, words, read_only, said):
     assert error.reason == "locked"
     assert said in str(error)
     assert str(holder.pid) in str(error)
-    assert "ry again" in str(error)
+    assert "Try again" in str(error)
     connect(file).close()
 
 

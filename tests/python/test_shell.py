@@ -535,9 +535,12 @@ def test_control_c_stops_the_query_or_drops_the_line_and_nothing_else(start):
 
 
 def test_interrupt_ends_a_single_query(db, tmp_path):
-    command = [*COMMAND, "--db", str(db), "--output", str(tmp_path / "x.csv"), ENDLESS]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    time.sleep(1.5)
+    command = [*COMMAND, "--db", str(db), "--output", str(tmp_path / "x.csv"), "--timing"]
+    process = subprocess.Popen(
+        [*command, f"set threads = 2; {ENDLESS}"], stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr.readline().endswith(" s\n")  # the first statement is done
+    time.sleep(0.3)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=10)
     assert process.returncode == 1
