@@ -152,6 +152,15 @@
 {%- endmacro %}
 
 
+{#- Key of a refused row as far as it could be read: `symbol@time`, NULL when neither could. -#}
+{% macro row_key(symbol, time) -%}
+    case
+        when {{ symbol }} is not null or {{ time }} is not null
+            then coalesce({{ symbol }}, '') || '@' || coalesce({{ time }}::varchar, '')
+    end
+{%- endmacro %}
+
+
 {#- Last minute that a bar may have: the end of 2099. A later one is a time in the wrong unit
     (microseconds, nanoseconds). -#}
 {% macro last_open_time_ms() -%} 4102444740000 {%- endmacro %}

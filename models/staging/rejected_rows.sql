@@ -6,7 +6,7 @@ with judged as (
     select
         'minute_bars' as source_name,
         source_file,
-        symbol || '@' || coalesce(open_time_ms::varchar, '') as row_key,
+        {{ row_key('symbol', 'open_time_ms') }} as row_key,
         reject_reason as reason,
         row_json
     from {{ ref('base_minute_bars') }}
@@ -20,7 +20,7 @@ with judged as (
     select
         'ingest' as source_name,
         source_file || ':' || source_row as source_file,
-        symbol || '@' || coalesce(open_time_ms::varchar, '') as row_key,
+        {{ row_key('symbol', 'open_time_ms') }} as row_key,
         reason,
         raw_row::json as row_json
     from {{ market_scan(files, 'parquet') }}
