@@ -1,13 +1,14 @@
 """labels.path_stats against numpy sliding windows, in one run, with equal results.
 
-    python benchmarks/path_stats.py                 10 symbols x 30 days, one horizon and both
-    python benchmarks/path_stats.py --sizes         time per bar as the market grows, longest horizon
-    python benchmarks/path_stats.py --large         20 symbols x 365 days under a memory limit
+    python benchmarks/path_stats.py             10 symbols x 30 days, one horizon and both
+    python benchmarks/path_stats.py --sizes     time per bar as the market grows, longest horizon
+    python benchmarks/path_stats.py --large     20 symbols x 365 days under a memory limit
 
-The SQL is the model's own, compiled by dbt. Two numpy forms are timed: the reference system's, which
-computes each side on its own and takes the spread's quantile with np.nanquantile, and the tests'
-evaluator, which shares what both sides share and avoids np.nanquantile's call per row. CPU seconds
-are user plus system of a process of its own, DuckDB on two threads; the best of `--repeat` runs.
+The SQL is the model's own, compiled by dbt. Two numpy forms are timed: the reference system's,
+which computes each side on its own and takes the spread's quantile with np.nanquantile, and the
+tests' evaluator, which shares what both sides share and avoids np.nanquantile's call per row. CPU
+seconds are user plus system of a process of its own, DuckDB on two threads; the best of
+`--repeat` runs, the reference form once.
 """
 
 import argparse
@@ -27,7 +28,12 @@ import numpy as np
 REPO = Path(__file__).parents[1]
 sys.path.insert(0, str(REPO / "tests" / "python"))
 TARGET_BPS, STOP_BPS = 12.0, 8.0
-SETTINGS = "set enable_progress_bar = false; set disabled_optimizers = 'column_lifetime'; set threads = 2; set memory_limit = '{}'"
+SETTINGS = """
+    set enable_progress_bar = false;
+    set disabled_optimizers = 'column_lifetime';
+    set threads = 2;
+    set memory_limit = '{}'
+"""
 
 
 @dataclass(frozen=True)
@@ -147,7 +153,10 @@ def assert_equal(sql_output: Path, numpy_output: Path) -> str:
     )
     wrong, *distances = duckdb.execute(
         f"""
-        select count(*) filter (where ours.symbol is null or theirs.symbol is null or {differs} or {unknown}),
+        select
+            count(*) filter (
+                where ours.symbol is null or theirs.symbol is null or {differs} or {unknown}
+            ),
             {distance}
         from '{sql_output}' as ours
         full join '{numpy_output}' as theirs using (symbol, open_time_ms, side, horizon_minutes)
@@ -165,7 +174,10 @@ def compare(symbols: int, days: int, repeat: int) -> None:
         folder = Path(name)
         warehouse = staged_market(folder, symbols, days)
         print(f"{symbols} symbols x {days} days; CPU seconds (wall), ratio to the SQL\n")
-        print(f"{'horizons':<10}{'SQL':>14}{'reference numpy':>24}{'shared numpy':>22}   largest difference, bps")  # fmt: skip
+        print(
+            f"{'horizons':<10}{'SQL':>14}{'reference numpy':>24}{'shared numpy':>22}"
+            "   largest difference, bps"
+        )
         for horizons in ([45], [45, 30]):
             sql = model_sql(folder, horizons)
             ours, theirs = folder / "sql.parquet", folder / "numpy.parquet"
@@ -176,13 +188,13 @@ def compare(symbols: int, days: int, repeat: int) -> None:
             shared = measure(run_numpy, warehouse, horizons, None, False, repeat=repeat)
             reference = measure(run_numpy, warehouse, horizons, None, True)
             assert sql_cost.rows == shared.rows == reference.rows
-            print(
-                f"{'+'.join(map(str, horizons)):<10}"
-                f"{sql_cost.cpu_s:>7.2f} ({sql_cost.wall_s:.2f})"
-                f"{reference.cpu_s:>9.2f} ({reference.wall_s:.2f}) {reference.cpu_s / sql_cost.cpu_s:>5.1f}x"
-                f"{shared.cpu_s:>8.2f} ({shared.wall_s:.2f}) {shared.cpu_s / sql_cost.cpu_s:>5.1f}x"
-                f"   {worst}"
-            )  # fmt: skip
+            line = (
+                f"{'+'.join(map(str, horizons)):<10}{sql_cost.cpu_s:>7.2f} ({sql_cost.wall_s:.2f})"
+            )
+            for cost in (reference, shared):
+                ratio = cost.cpu_s / sql_cost.cpu_s
+                line += f"{cost.cpu_s:>9.2f} ({cost.wall_s:.2f}) {ratio:>5.1f}x"
+            print(f"{line}   {worst}", flush=True)
 
 
 def scale(repeat: int) -> None:
@@ -209,8 +221,11 @@ def large(memory_limit: str) -> None:
         folder = Path(name)
         warehouse = staged_market(folder, 20, 365)
         cost = measure(run_sql, warehouse, model_sql(folder, [45, 30]), None, memory_limit)
-        print(f"20 symbols x 365 days, horizons 45+30, memory_limit {memory_limit}: {cost.rows:,} rows, "
-              f"CPU {cost.cpu_s:.1f} s, wall {cost.wall_s:.1f} s, peak {cost.peak_mib:,.0f} MiB")  # fmt: skip
+        print(
+            f"20 symbols x 365 days, horizons 45+30, memory_limit {memory_limit}: "
+            f"{cost.rows:,} rows, CPU {cost.cpu_s:.1f} s, wall {cost.wall_s:.1f} s, "
+            f"peak {cost.peak_mib:,.0f} MiB"
+        )
 
 
 def main() -> None:

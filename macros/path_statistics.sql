@@ -1,5 +1,6 @@
-{#- Building blocks of labels.path_stats. The stream of bars is read once in stored order; `lead(x, k)
-    over ()` is the bar k minutes ahead wherever the run of minutes is unbroken. Measured in
+{#- Building blocks of labels.path_stats. The bars are read once as an ordered stream, in which `lead(x,
+    k) over ()` is the bar k minutes ahead wherever the run of minutes is unbroken; the model checks the
+    order as it reads. Measured in
     benchmarks/path_stats.py against partitioned windows, doubling maxima, lists and joins. -#}
 
 {#- `column` at each of the next `minutes` bars: column_1, column_2, ... -#}

@@ -51,8 +51,8 @@ bars as (
         union
         select (symbol, day_number + 1) from days_to_build
     )
-    order by bar_id
     {% endif %}
+    order by bar_id
 
 ),
 
@@ -107,10 +107,7 @@ touches as (
     where
         case
             when next_bar_id <= bar_id
-                then error(
-                    'staging.stg_minute_bars is not stored in bar_id order:'
-                    || ' dbt build --select stg_minute_bars+'
-                )
+                then error('path_stats read the bars out of order: please report this')
             else true
         end
 
