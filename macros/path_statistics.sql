@@ -89,7 +89,10 @@
 {% macro path_stats_inputs() %}
     {%- set horizons = path_stats_horizons() -%}
     {%- set settings = label_settings() -%}
-    {%- set identity = [horizons, settings.entry_target_bps, settings.entry_stop_bps, settings.entry_price] -%}
+    {%- set identity = [
+        horizons, settings.entry_target_bps, settings.entry_stop_bps, settings.entry_price,
+        settings.label_version,
+    ] -%}
     select
         symbol,
         day_number,
