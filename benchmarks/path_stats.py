@@ -24,9 +24,12 @@ from pathlib import Path
 
 import duckdb
 import numpy as np
+import pandas as pd
 
 REPO = Path(__file__).parents[1]
 sys.path.insert(0, str(REPO / "tests" / "python"))
+import oracle_labels  # noqa: E402  the evaluator lives with the tests
+
 TARGET_BPS, STOP_BPS = 12.0, 8.0
 SETTINGS = """
     set enable_progress_bar = false;
@@ -91,10 +94,6 @@ def run_sql(warehouse: Path, sql: str, output: Path | None, memory_limit: str) -
 
 def run_numpy(warehouse: Path, horizons: list[int], output: Path | None, reference: bool) -> int:
     """The same statistics by numpy windows; return their row count."""
-    import pandas as pd
-
-    import oracle_labels
-
     with duckdb.connect(str(warehouse), read_only=True) as connection:
         bars = connection.execute("from staging.stg_minute_bars").df()
     forms = [{"sides": ["LONG", "SHORT"]}]

@@ -63,6 +63,10 @@ bars_ahead as (
         symbol,
         open_time_ms,
         entry_price,
+        entry_price * (1 + {{ target }} / 1e4) as long_target_price,
+        entry_price * (1 - {{ stop }} / 1e4) as long_stop_price,
+        entry_price * (1 - {{ target }} / 1e4) as short_target_price,
+        entry_price * (1 + {{ stop }} / 1e4) as short_stop_price,
         spread_bps,
         {% for h in horizons %}
         lead(bar_id, {{ h }}) over () as bar_id_{{ h }},
@@ -95,14 +99,10 @@ touches as (
         {{ extreme_ahead('greatest', 'high', h) }} as highest_{{ h }},
         {{ extreme_ahead('least', 'low', h) }} as lowest_{{ h }},
         {% endfor %}
-        {{ first_touch('high', '>= entry_price * (1 + ' ~ target ~ ' / 1e4)', longest) }}
-            as long_target_bars,
-        {{ first_touch('low', '<= entry_price * (1 - ' ~ stop ~ ' / 1e4)', longest) }}
-            as long_stop_bars,
-        {{ first_touch('low', '<= entry_price * (1 - ' ~ target ~ ' / 1e4)', longest) }}
-            as short_target_bars,
-        {{ first_touch('high', '>= entry_price * (1 + ' ~ stop ~ ' / 1e4)', longest) }}
-            as short_stop_bars
+        {{ first_touch('high', '>= long_target_price', longest) }} as long_target_bars,
+        {{ first_touch('low', '<= long_stop_price', longest) }} as long_stop_bars,
+        {{ first_touch('low', '<= short_target_price', longest) }} as short_target_bars,
+        {{ first_touch('high', '>= short_stop_price', longest) }} as short_stop_bars
     from bars_ahead
     where
         case
