@@ -86,7 +86,7 @@ def software_checks() -> Iterator[Check]:
     lock = {each.name: str(each.specifier).removeprefix("==") for each in locked}
     for name, wanted in _requirements("wavehouse"):
         version = _version(name)
-        status = "ok" if version and wanted.contains(version, prereleases=True) else "problem"
+        status = "ok" if version and version in wanted else "problem"
         detail = f"{version or 'not installed'} (wanted {wanted})"
         if version and lock.get(name, version) != version:
             detail += f"; requirements.lock has {lock[name]}"

@@ -27,6 +27,7 @@ from rich.table import Table
 
 from wavehouse import ingest_formats as formats
 from wavehouse.ingest_formats import IngestError, Options, closest, name_stem, quoted
+from wavehouse.warehouse import SETTINGS
 
 INGEST_VERSION = 1  # part of every hash: raise it when the same source would give other rows
 MAPPING_KEYS = ("map", "set", "time_unit", "time_format", "timezone", "delimiter", "header")
@@ -71,7 +72,8 @@ class Report:
 def connect(scratch: Path) -> duckdb.DuckDBPyConnection:
     """Return an in-memory connection that works in UTC and spills to `scratch`."""
     con = duckdb.connect(config={"temp_directory": str(scratch / "spill")})
-    con.execute("set TimeZone = 'UTC'; set disabled_optimizers = 'column_lifetime'")
+    for name, value in SETTINGS.items():
+        con.execute(f"set {name} = '{value}'")
     return con
 
 

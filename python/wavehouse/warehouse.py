@@ -18,8 +18,9 @@ import pyarrow as pa
 
 from wavehouse.paths import warehouse_file
 
-# What profiles.yml sets for dbt, and why, is said there.
-HOUSE_SETTINGS = {"disabled_optimizers": "column_lifetime", "TimeZone": "UTC"}
+PROFILE_SETTINGS = {"disabled_optimizers": "column_lifetime", "TimeZone": "UTC"}  # profiles.yml
+# With asynchronous writes a COPY whose query fails may hang (seen in 2.0.0; like duckdb #23885).
+SETTINGS = PROFILE_SETTINGS | {"async_threads": "0"}
 HEADER = struct.Struct("<8x4sQ32x32s")  # checksum, magic, storage version, flags, library version
 COPY_OPTIONS = {
     "csv": "format csv, header true",
@@ -83,7 +84,7 @@ def connect(
         connection = duckdb.connect(str(path), read_only=read_only)
     except duckdb.Error as error:
         raise _explained(path, str(error), read_only) from error
-    settings = HOUSE_SETTINGS | ({"memory_limit": memory_limit} if memory_limit else {})
+    settings = SETTINGS | ({"memory_limit": memory_limit} if memory_limit else {})
     try:
         for name, value in settings.items():
             # not in connect(config=...): there a read-only connection knows no TimeZone
@@ -197,8 +198,8 @@ def export(
 ) -> None:
     """Stream a relation of `con` as csv, json, jsonl, parquet or arrow, with every digit.
 
-    It goes to the file `path`, or without it to standard output, which parquet and arrow cannot
-    use. NaN and infinity become null in JSON, which has no word for them.
+    It goes to the file `path`, without it to standard output (not parquet and arrow). NaN and
+    infinity become null in JSON, which has no word for them.
     """
     with whole_file(path) if path else _stdout_path() as name:
         if form == "arrow":

@@ -74,16 +74,16 @@ def test_settings_of_the_house_reach_cursors_too(file, read_only):
     with contextlib.closing(connect(file, read_only=read_only, memory_limit="1GB")) as con:
         query = """
             select current_setting('TimeZone'), current_setting('disabled_optimizers'),
-                current_setting('memory_limit')
+                current_setting('memory_limit'), current_setting('async_threads')
         """
-        expected = [("UTC", "column_lifetime", "953.6 MiB")]
+        expected = [("UTC", "column_lifetime", "953.6 MiB", 0)]
         assert con.execute(query).fetchall() == expected
         assert con.cursor().execute(query).fetchall() == expected
 
 
 def test_settings_are_those_of_the_dbt_profile():
     profile = (Path(__file__).parents[2] / "profiles.yml").read_text()
-    for name, value in warehouse.HOUSE_SETTINGS.items():
+    for name, value in warehouse.PROFILE_SETTINGS.items():
         assert re.search(rf"^\s+{name}: {value}$", profile, re.MULTILINE), name
 
 
