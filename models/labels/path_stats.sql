@@ -37,8 +37,7 @@ bars as (
         bar_id,
         symbol,
         open_time_ms,
-        {{ 'lead(open) over ()' if label_settings().entry_price == 'next_open' else 'close' }}
-            as entry_price,
+        open,
         high,
         low,
         close,
@@ -53,6 +52,16 @@ bars as (
     )
     {% endif %}
     order by bar_id
+
+),
+
+entries as (
+
+    select
+        *,
+        {{ 'lead(open) over ()' if label_settings().entry_price == 'next_open' else 'close' }}
+            as entry_price
+    from bars
 
 ),
 
@@ -77,7 +86,7 @@ bars_ahead as (
         (ln(close / lag(close) over ()) * 1e14)::hugeint as log_return_units,
         {{ values_ahead('high', longest) }},
         {{ values_ahead('low', longest) }}
-    from bars
+    from entries
 
 ),
 
