@@ -115,19 +115,20 @@
     {% set selects = [] %}
     {% for group in groups.values() %}
         {% set names = group.columns %}
-        {% set outputs = [] %}
-        {% for name in required + optional %}
+        {% set values = {} %}
+        {% for name in required + optional + raw_columns %}
             {# a type without a cast to numbers is read as text, and refused row by row #}
             {% set cast = '::varchar' if name in group.other_types else '' %}
-            {% set column = adapter.quote(names[name]) ~ cast if name in names else 'null::varchar' %}
-            {% do outputs.append(column ~ ' as ' ~ name) %}
+            {% do values.update({name: adapter.quote(names[name]) ~ cast if name in names else 'null'}) %}
+        {% endfor %}
+        {% set outputs = [] %}
+        {% for name in required + optional %}
+            {% do outputs.append(values[name] ~ ' as ' ~ name) %}
         {% endfor %}
         {% set raw = [] %}
         {% set spilled = [] %}
         {% for name in raw_columns %}
-            {% set cast = '::varchar' if name in group.other_types else '' %}
-            {% set value = adapter.quote(names[name]) ~ cast if name in names else 'null' %}
-            {% do raw.append(adapter.quote(name) ~ ' := ' ~ value) %}
+            {% do raw.append(adapter.quote(name) ~ ' := ' ~ values[name]) %}
             {% if group.kind == 'csv' and name in names and modules.re.fullmatch('column[0-9]+', name) %}
                 {% do spilled.append(adapter.quote(names[name]) ~ ' is not null') %}
             {% endif %}
