@@ -15,3 +15,9 @@ def data_dir() -> Path:
 def warehouse_file() -> Path:
     """Return the DuckDB file that dbt writes: `$WAREHOUSE_DB`, else `warehouse.duckdb`."""
     return Path(os.environ.get("WAREHOUSE_DB") or WAREHOUSE_FILE).expanduser()
+
+
+def model_store_dir() -> Path:
+    """Return the folder of stored models: `$WAREHOUSE_MODEL_STORE`, else beside the warehouse."""
+    folder = os.environ.get("WAREHOUSE_MODEL_STORE")
+    return Path(folder).expanduser() if folder else warehouse_file().parent / "model_store"

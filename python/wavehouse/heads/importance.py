@@ -1,0 +1,73 @@
+"""What a model leans on: gain, SHAP and permutation. None of them says what to drop.
+
+Only retraining without a feature does (`trials`): a feature may be used and yet be replaceable,
+or be harmful through others (Strobl et al. 2008, BMC Bioinformatics 9, 307).
+"""
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from wavehouse.heads.base import Block, Target
+from wavehouse.heads.model import Model, ensemble_scores
+from wavehouse.heads.tune_metrics import metric_of
+
+PERMUTATION_SEED = 0
+
+
+def importances(model: Model, target: Target, block: Block, rows: int) -> list[dict[str, Any]]:
+    """Return one row per feature and kind, measured on up to `rows` evenly spaced rows of `block`.
+
+    gain: share of the loss reduction of all splits, mean over seeds. shap: mean absolute SHAP
+    value over rows, summed over outputs, as a share. permutation: how much the head's own metric
+    falls when the feature's values change rows. Nets have permutation alone.
+    """
+    known = np.flatnonzero(~np.isnan(block.labels))
+    if len(known) > rows:
+        known = known[np.linspace(0, len(known) - 1, rows).astype(int)]
+    part = Block(
+        features=block.features.select(model.features).take(known).combine_chunks(),
+        labels=block.labels[known],
+        weights=block.weights[known],
+        groups=block.groups[known],
+        periods=None if block.periods is None else block.periods[known],
+    )
+    found = {"permutation": _permutation(model, target, part)}
+    if all(hasattr(member, "gains") for member in model.members):
+        found["gain"] = _shares(np.mean([member.gains() for member in model.members], axis=0))
+        size = [
+            np.abs(member.contributions(part.features)).mean(axis=0).sum(axis=0)
+            for member in model.members
+        ]
+        found["shap"] = _shares(np.mean(size, axis=0))
+    return [
+        {"feature": feature, "kind": kind, "value": float(value)}
+        for kind in sorted(found)
+        for feature, value in zip(model.features, found[kind], strict=True)
+    ]
+
+
+def _permutation(model: Model, target: Target, block: Block) -> np.ndarray:
+    """Return the fall of the metric (features,) under one permutation of each feature.
+
+    Breiman (2001), Machine Learning 45, 5-32, section 10.
+    """
+    _, metric, _ = metric_of(target, block)
+
+    def value(features: pa.Table) -> float:
+        return metric(ensemble_scores(model.seed_scores(features)))
+
+    whole = value(block.features)
+    order = np.random.default_rng(PERMUTATION_SEED).permutation(block.row_count)
+    falls = np.zeros(len(model.features))
+    for number, feature in enumerate(model.features):
+        shuffled = block.features.set_column(number, feature, block.features[feature].take(order))
+        falls[number] = whole - value(shuffled)
+    return falls
+
+
+def _shares(values: np.ndarray) -> np.ndarray:
+    """Return values over their sum; all zero when nothing was used."""
+    total = values.sum()
+    return values / total if total > 0 else np.zeros_like(values)

@@ -1,0 +1,116 @@
+"""Ask stored models again what they were asked when they were stored: natively, by ONNX, in SQL."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import onnxruntime
+import pyarrow as pa
+
+from wavehouse.heads.base import HeadsError, Member
+from wavehouse.heads.config import Track
+from wavehouse.heads.model import GOLDEN_IN, GOLDEN_OUT, ONNX, Model, load, read_parquet
+from wavehouse.paths import model_store_dir
+
+# Largest difference of raw scores from the stored ones, by trainer and route. Trees are exact
+# natively and in SQL; ONNX and nets sum float32 in an order of their own.
+TOLERANCES = {
+    "lightgbm": {"native": 0.0, "onnx": 1e-6, "sql": 0.0},
+    "torch": {"native": 0.0, "onnx": 1e-5, "sql": 1e-5},
+}
+
+SCHEMA = pa.schema(
+    {
+        "model_id": pa.string(),
+        "head": pa.string(),
+        "target": pa.string(),
+        "fold": pa.string(),
+        "seed": pa.int64(),
+        "route": pa.string(),
+        "case_count": pa.int64(),
+        "largest_difference": pa.float64(),
+        "tolerance": pa.float64(),
+        "refusal": pa.string(),
+    }
+)
+
+
+def replay(con: duckdb.DuckDBPyConnection, track: Track, root: Path | None = None) -> pa.Table:
+    """Replay the golden cases of every model in `heads.model_aliases`; return rows of SCHEMA.
+
+    One row per model, seed and route. `refusal` says why a model has no such route (a net too
+    large for SQL, or one that pools groups), NULL otherwise.
+
+    Raises ModelStoreError when a model is missing or damaged.
+    """
+    root = root or model_store_dir()
+    ids = con.execute(
+        "select distinct model_id from heads.model_aliases where track = $track order by model_id",
+        {"track": track.name},
+    ).fetchall()
+    rows = [row for (model_id,) in ids for row in replay_model(root, model_id)]
+    return pa.Table.from_pylist(rows, schema=SCHEMA)
+
+
+def replay_model(root: Path, model_id: str) -> list[dict[str, Any]]:
+    """Return the rows of one stored model. Raises ModelStoreError."""
+    model, files = load(root, model_id)
+    features = read_parquet(files[GOLDEN_IN]).select(model.features)
+    expected = expected_scores(model, read_parquet(files[GOLDEN_OUT]))
+    rows = []
+    for number, member in enumerate(model.members):
+        graph = files.get(f"seed_{member.seed}/{ONNX}")
+        routes: dict[str, Callable[[], np.ndarray]] = {
+            "native": lambda member=member: member.predict(features),
+            "onnx": lambda graph=graph: onnx_scores(graph, features),
+            "sql": lambda member=member: sql_scores(member, features),
+        }
+        for route, scores_of in routes.items():
+            row = {
+                "model_id": model_id,
+                **{name: model.manifest[name] for name in ("head", "target", "fold")},
+                "seed": member.seed,
+                "route": route,
+                "case_count": features.num_rows,
+                "tolerance": TOLERANCES[model.manifest["trainer"]][route],
+            }
+            try:
+                difference = np.abs(scores_of() - expected[:, :, number])
+                row["largest_difference"] = float(difference.max())
+            except HeadsError as error:
+                row["refusal"] = str(error)
+            rows.append(row)
+    return rows
+
+
+def expected_scores(model: Model, golden_out: pa.Table) -> np.ndarray:
+    """Return the stored raw scores (cases, outputs, members)."""
+    columns = []
+    for output in model.outputs:
+        rows = golden_out.filter(pa.compute.equal(golden_out["output"], output))
+        columns.append(np.array(rows.sort_by("case_id")["seed_scores"].to_pylist()))
+    return np.stack(columns, axis=1)
+
+
+def onnx_scores(graph: bytes | None, features: pa.Table) -> np.ndarray:
+    """Return the scores (n, outputs) of an ONNX model on the CPU. Raises HeadsError without one."""
+    if graph is None:
+        raise HeadsError("the model has no ONNX form.")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    columns = [
+        column.to_numpy(zero_copy_only=False).astype(np.float32) for column in features.columns
+    ]
+    return np.asarray(session.run(["scores"], {"features": np.stack(columns, axis=1)})[0])
+
+
+def sql_scores(member: Member, features: pa.Table) -> np.ndarray:
+    """Return the scores (n, outputs) of a member's SQL, in a DuckDB that holds nothing else."""
+    expressions = ", ".join(f"{each} as score_{n}" for n, each in enumerate(member.sql()))
+    with duckdb.connect() as con:
+        con.register("rows", features.append_column("row", pa.array(range(features.num_rows))))
+        table = con.sql(f"select {expressions} from rows order by row").to_arrow_table()
+    return np.stack([column.to_numpy() for column in table.columns], axis=1)
