@@ -58,6 +58,15 @@
 {% endmacro %}
 
 
+{% macro _count_var(name, lowest, highest) %}
+    {% set value = var(name) %}
+    {% if value is not integer or value is boolean or value < lowest or value > highest %}
+        {% do _refuse_var(name, value, 'a whole number from ' ~ lowest ~ ' to ' ~ highest) %}
+    {% endif %}
+    {% do return(value) %}
+{% endmacro %}
+
+
 {% macro _horizon_var(name) %}
     {% set value = var(name) %}
     {% if value is not integer or value is boolean or value < 1 or value > 480 %}
@@ -154,5 +163,8 @@
     {% if execute %}
         {% do label_settings() %}
         {% do split_starts() %}
+        {% do fold_settings() %}
+        {% do head_settings() %}
+        {% do head_metric_settings() %}
     {% endif %}
 {% endmacro %}

@@ -1,10 +1,11 @@
-"""Fixtures shared by the tests: one small warehouse built with the reference's settings."""
+"""Fixtures shared by the tests: a small warehouse up to the labels, and the whole sample."""
 
 import pandas as pd
 import pytest
 
 from markets import random_bars
-from warehouse import Warehouse, new_warehouse
+from warehouse import UP_TO_LABELS, Warehouse, new_warehouse
+from wavehouse.sample import MarketOptions, write_sample
 
 
 @pytest.fixture(scope="session")
@@ -15,5 +16,15 @@ def random_warehouse(tmp_path_factory) -> Warehouse:
     rough = random_bars(12, symbols=["ROUGH"], **holes)
     bars = pd.concat([calm, rough])
     warehouse = new_warehouse(tmp_path_factory.mktemp("random"), bars)
-    warehouse.dbt("run")
+    warehouse.dbt("run", *UP_TO_LABELS)
+    return warehouse
+
+
+@pytest.fixture(scope="session")
+def sample_warehouse(tmp_path_factory) -> Warehouse:
+    """The sample market with its defaults, every floor built, without the data tests."""
+    folder = tmp_path_factory.mktemp("sample")
+    write_sample(folder / "data", MarketOptions())
+    warehouse = Warehouse(folder / "data", folder / "warehouse.duckdb")
+    warehouse.dbt("build", "--exclude-resource-type", "test", "unit_test")
     return warehouse

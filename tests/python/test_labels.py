@@ -12,7 +12,7 @@ import pytest
 
 import oracle_labels as oracle
 from markets import random_bars
-from warehouse import REAL_MINUTE_DATA, REPO, Warehouse, new_warehouse
+from warehouse import REAL_MINUTE_DATA, REPO, UP_TO_LABELS, Warehouse, new_warehouse
 
 # A log return is a difference of logs near 11, so the evaluator's volatility is known to 1e-10 bps.
 VOLATILITY_FLOOR_BPS = 1e-9
@@ -144,7 +144,7 @@ def test_reference_settings_on_random_bars(random_warehouse):
 def test_other_settings_on_random_bars(settings, tmp_path):
     bars = random_bars(5, symbols=2, minutes=1_700, gap_rate=0.0015, null_spread_rate=0.1)
     warehouse = new_warehouse(tmp_path, bars)
-    warehouse.dbt("run", settings=settings)
+    warehouse.dbt("run", *UP_TO_LABELS, settings=settings)
     assert_labels_follow_the_definitions(warehouse, settings)
 
 
@@ -161,7 +161,7 @@ def test_other_settings_on_random_bars(settings, tmp_path):
     ],
 )
 def test_a_wrong_setting_stops_the_build_by_its_name(setting, value, said, random_warehouse):
-    done = random_warehouse.dbt("run", settings={setting: value}, check=False)
+    done = random_warehouse.dbt("run", *UP_TO_LABELS, settings={setting: value}, check=False)
     assert done.returncode != 0
     assert said in done.stdout
     assert "START sql" not in done.stdout
@@ -184,7 +184,7 @@ def test_price_plan_hash_changes_with_any_setting_but_not_with_its_spelling(rand
 
 def test_no_entry_rows_is_an_error(tmp_path):
     warehouse = new_warehouse(tmp_path, random_bars(3, symbols=1, minutes=40))
-    done = warehouse.dbt("run", check=False)
+    done = warehouse.dbt("run", *UP_TO_LABELS, check=False)
     assert done.returncode != 0
     assert "labels.entry_labels has no rows" in done.stdout
 
@@ -199,7 +199,7 @@ def test_reference_settings_on_real_perpetuals(tmp_path):
     source = REAL_MINUTE_DATA / "binance_um_perp_1m_2025.parquet"
     bars = pd.read_parquet(source, filters=[("symbol", "in", ["BTCUSDT", "ENAUSDT", "XMRUSDT"])])
     warehouse = new_warehouse(tmp_path, bars)
-    warehouse.dbt("run")
+    warehouse.dbt("run", *UP_TO_LABELS)
     assert_labels_follow_the_definitions(warehouse, {})
 
 
@@ -223,7 +223,7 @@ def test_reference_settings_on_real_quotes(source_format, file, symbols, flags, 
     wavehouse = str(Path(sys.executable).with_name("wavehouse"))
     ingest = [wavehouse, "ingest", source_format, str(source), "--data-dir"]
     subprocess.run([*ingest, str(warehouse.data_dir)], check=True, cwd=REPO, capture_output=True)
-    warehouse.dbt("run", settings=CORRECTIONS if source_format == "lean" else None)
+    warehouse.dbt("run", *UP_TO_LABELS, settings=CORRECTIONS if source_format == "lean" else None)
 
     accounted = warehouse.query(
         """

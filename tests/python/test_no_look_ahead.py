@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from markets import MINUTE_MS, START_MS, random_bars
-from warehouse import new_warehouse
+from warehouse import UP_TO_LABELS, new_warehouse
 
 LAST_MS = START_MS + 1_200 * MINUTE_MS
 HORIZON_MINUTES = {
@@ -36,7 +36,7 @@ def markets(tmp_path_factory):
     warehouses = {}
     for name, market in {"whole": bars, "cut": bars[~later], "noisy": noisy}.items():
         warehouses[name] = new_warehouse(tmp_path_factory.mktemp(name), market)
-        warehouses[name].dbt("run", settings=DATES)
+        warehouses[name].dbt("run", *UP_TO_LABELS, settings=DATES)
     return warehouses
 
 

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from markets import MINUTE_MS, START_MS, random_bars
-from warehouse import Warehouse, new_warehouse, write_bars
+from warehouse import UP_TO_LABELS, Warehouse, new_warehouse, write_bars
 
 T0 = START_MS
 GOOD = {"open": 10, "high": 11, "low": 9, "close": 10.5, "volume": 1, "spread_bps": 2}
@@ -224,7 +224,7 @@ def test_a_missing_column_stops_the_build_with_file_found_and_expected(
 
 def test_no_data_at_all_says_where_it_looked_and_what_to_do(tmp_path):
     warehouse = new_warehouse(tmp_path)
-    done = warehouse.dbt("run", check=False)
+    done = warehouse.dbt("run", *UP_TO_LABELS, check=False)
     assert done.returncode != 0
     assert f"{warehouse.data_dir}/minute_bars.parquet" in done.stdout
     assert "wavehouse sample" in done.stdout
@@ -232,7 +232,7 @@ def test_no_data_at_all_says_where_it_looked_and_what_to_do(tmp_path):
 
 def test_labels_on_an_empty_warehouse_stop_with_the_missing_relations_and_the_remedy(tmp_path):
     warehouse = new_warehouse(tmp_path, random_bars(1, minutes=200))
-    done = warehouse.dbt("build", "--select", "labels+", check=False)
+    done = warehouse.dbt("build", "--select", "labels+", *UP_TO_LABELS, check=False)
     assert done.returncode != 0
     assert (
         "Not built yet: factors.minute_features, factors.split_boundaries, staging.stg_minute_bars."
@@ -240,8 +240,8 @@ def test_labels_on_an_empty_warehouse_stop_with_the_missing_relations_and_the_re
     ) in done.stdout
     assert "Catalog Error" not in done.stdout
     assert " START sql" not in done.stdout
-    warehouse.dbt("build", "--select", "+labels+")
-    warehouse.dbt("build", "--select", "labels+")
+    warehouse.dbt("build", "--select", "+labels+", *UP_TO_LABELS)
+    warehouse.dbt("build", "--select", "labels+", *UP_TO_LABELS)
 
 
 ODD = st.sampled_from(["", "abc", "nan", "-inf", "-1", "0", "1e400", "60000.5", " ", "NULL"])

@@ -12,6 +12,7 @@ import pandas as pd
 
 REPO = Path(__file__).parents[2]
 REAL_MINUTE_DATA = REPO.parent / "shared" / "data" / "minute"
+UP_TO_LABELS = ["--exclude", "heads+"]  # what tests of lower floors build: heads take a minute
 BAR_COLUMNS = ["symbol", "open_time_ms", "open", "high", "low", "close", "volume", "spread_bps"]
 
 
@@ -36,6 +37,7 @@ class Warehouse:
                 **os.environ,
                 "WAREHOUSE_DATA": str(self.data_dir),
                 "WAREHOUSE_DB": str(self.file),
+                "WAREHOUSE_MODEL_STORE": str(self.file.parent / "model_store"),
                 "WAREHOUSE_THREADS": str(threads),
             },
             text=True,

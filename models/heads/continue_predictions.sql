@@ -1,0 +1,3 @@
+{{ config(materialized='table') }}
+
+{{ head_predictions('continue') }}

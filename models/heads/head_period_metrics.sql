@@ -1,0 +1,3 @@
+{{ config(materialized='table') }}
+
+{{ head_period_metrics(ref('head_evaluations')) }}
