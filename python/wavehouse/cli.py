@@ -8,6 +8,7 @@ COMMANDS = {
     "sample": "wavehouse.sample:sample_command",
     "ingest": "wavehouse.ingest:ingest_command",
     "sql": "wavehouse.shell:sql_command",
+    "heads": "wavehouse.heads.cli:heads_command",
     "doctor": "wavehouse.doctor:doctor_command",
 }
 
@@ -37,6 +38,7 @@ def main() -> None:
       wavehouse sample                write a small deterministic market to data/sample
       dbt build                       build every relation and run its tests
       wavehouse sql "from labels.label_distribution"
+      wavehouse heads list            the trained models: what they predict, how well
       wavehouse doctor                what is installed, what data is there, what is missing
 
     \b

@@ -20,6 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from wavehouse import warehouse
+from wavehouse.heads import udf
 
 try:
     import readline
@@ -37,6 +38,7 @@ WIDEST_TEXT = 24  # cells that a long text may claim when columns share a termin
 HELP = """\
 .tables [TEXT]   relations (with TEXT in their name), rows as DuckDB estimates them
 .schema NAME     columns of a relation, with types and descriptions
+.functions       trained heads as functions of a row: select long_entry_prob(f) from ... as f
 .expanded        one line a column instead of one a row; again to undo
 .help  .quit     this; leave (also Ctrl-D)
 A statement ends with a semicolon and may take several lines. Tab completes names, Ctrl-C stops."""
@@ -91,8 +93,10 @@ def sql_command(
       wavehouse sql "from labels.label_distribution limit 5"
       wavehouse sql .tables                           relations and what a row of each is
       wavehouse sql ".schema labels.entry_labels"     columns, types, descriptions
+      wavehouse sql .functions                        trained heads as functions of a row
       wavehouse sql -o bars.parquet "from staging.stg_minute_bars where symbol = 'BTCUSDT'"
       echo "show tables from labels" | wavehouse sql --format csv
+      wavehouse sql "select sample_id, long_entry_prob(f) from factors.minute_features as f"
 
     Statements are separated by semicolons and run in order. Tables shorten floats; csv, json,
     jsonl, parquet and arrow keep every digit (NaN and infinity are null in json).
@@ -281,12 +285,18 @@ def run_meta(con: duckdb.DuckDBPyConnection, line: str, display: Display) -> Non
         for full in wanted:
             click.echo(f"{full}: {found[full][-1] or 'no description'}")
             show_table(("column", "type", "description"), warehouse.columns(con, full), sys.stdout)
+    elif command == ".functions":
+        rows = [row for row in udf.described(con) if name in row[0]]
+        show_table(("function", "type", "gives"), rows, sys.stdout, display.expanded)
+        if not rows and not name:
+            click.echo("No head is trained yet: `dbt build --select head_samples+`.", err=True)
     elif command == ".expanded":
         display.expanded = not display.expanded
     elif command == ".help":
         click.echo(HELP)
     else:
-        click.echo(f"{line}: expected .tables, .schema NAME, .expanded, .help or .quit", err=True)
+        expected = ".tables, .schema NAME, .functions, .expanded, .help or .quit"
+        click.echo(f"{line}: expected {expected}", err=True)
 
 
 def interact(con: duckdb.DuckDBPyConnection, display: Display) -> None:
@@ -296,11 +306,9 @@ def interact(con: duckdb.DuckDBPyConnection, display: Display) -> None:
         names = {
             name for row in warehouse.relations(con) for name in (f"{row[0]}.{row[1]}", row[1])
         }
-        names |= {name for name, _, _ in warehouse.columns(con)} | {
-            ".tables",
-            ".schema",
-            ".expanded",
-        }
+        names |= {name for name, _, _ in warehouse.columns(con)}
+        names |= {call.partition("(")[0] for call, _, _ in udf.described(con)}
+        names |= {".tables", ".schema", ".functions", ".expanded"}
 
         def complete(text: str, turn: int) -> str | None:
             return dict(enumerate(n for n in names if n.lower().startswith(text.lower()))).get(turn)

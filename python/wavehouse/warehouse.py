@@ -16,7 +16,8 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
-from wavehouse.paths import warehouse_file
+from wavehouse.heads import udf
+from wavehouse.paths import model_store_dir, warehouse_file
 
 PROFILE_SETTINGS = {"disabled_optimizers": "column_lifetime", "TimeZone": "UTC"}  # profiles.yml
 # With asynchronous writes a COPY whose query fails may hang (seen in 2.0.0; like duckdb #23885).
@@ -64,13 +65,17 @@ def connect(
     Raises WarehouseError when the file is missing, locked, of a storage version that this DuckDB
     cannot read, or no DuckDB file at all; duckdb.Error when `memory_limit` cannot be read.
 
+    Where heads are trained, each of their outputs is a function of a row: see `heads.udf`. Models
+    are read from `model_store(path)` when a query first asks them.
+
     In a notebook:
 
-        from wavehouse.warehouse import connect
+        import wavehouse
 
-        con = connect()
+        con = wavehouse.connect()
         con.sql("from labels.label_distribution")                             # shown as a table
         con.sql("select * from labels.entry_labels limit 1000").to_arrow_table()
+        con.sql("select sample_id, long_entry_prob(f) from factors.minute_features as f limit 9")
         con.close()   # an open reader makes `dbt build` stop with a lock error
     """
     path = Path(path).expanduser() if path else warehouse_file()
@@ -89,10 +94,17 @@ def connect(
         for name, value in settings.items():
             # not in connect(config=...): there a read-only connection knows no TimeZone
             connection.execute("set global {} = '{}'".format(name, value.replace("'", "''")))
+        udf.register(connection, model_store(path))
     except duckdb.Error:
         connection.close()
         raise
     return connection
+
+
+def model_store(path: Path) -> Path:
+    """Return where the models of a warehouse are: `$WAREHOUSE_MODEL_STORE`, else beside it."""
+    store = model_store_dir()
+    return store if os.environ.get("WAREHOUSE_MODEL_STORE") else path.parent / store.name
 
 
 def file_version(path: str | os.PathLike) -> tuple[int, str] | None:
