@@ -6,7 +6,7 @@ with seed as (
         head,
         target,
         unnest(string_split(outputs, '|')) as output,
-        case when objective = 'regression' then 'value' else 'probability' end as kind
+        case when objective in ('regression', 'ranking') then 'value' else 'probability' end as kind
     from {{ ref('head_targets') }}
     where track = 'minute'
 

@@ -698,7 +698,7 @@ def changed_target(**changes):
 @pytest.mark.parametrize(
     ("changes", "parts"),
     [
-        ({"objective": "ranking"}, ["'entry'", "'ranking'", "binary"]),
+        ({"objective": "guessing"}, ["'entry'", "'ranking'", "binary"]),
         ({"label_column": "exit"}, ["'entry'", "heads.head_samples", "'exit'"]),
         ({"outputs": "a|b"}, ["'entry'", "2 outputs", "0 classes"]),
         ({"classes": "YES|NO", "outputs": "a|b"}, ["'entry'", "2 outputs", "2 classes"]),

@@ -9,22 +9,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
-from warehouse import REPO, Warehouse
+from warehouse import REPO
 
 README = REPO / "README.md"
 QUERY = re.compile(r"```sql\n(?P<query>.*?)```\n(?P<shown>\n(?:\|[^\n]*\n)+)?", re.DOTALL)
-
-
-@pytest.fixture(scope="module")
-def sample(tmp_path_factory) -> Warehouse:
-    """The sample market with its defaults, built."""
-    folder = tmp_path_factory.mktemp("sample")
-    wavehouse(["sample", "--data-dir", str(folder / "data")])
-    warehouse = Warehouse(folder / "data", folder / "warehouse.duckdb")
-    warehouse.dbt("run")
-    return warehouse
 
 
 def wavehouse(arguments: list[str]) -> str:
@@ -33,9 +21,11 @@ def wavehouse(arguments: list[str]) -> str:
     return subprocess.run(command, check=True, text=True, stdout=subprocess.PIPE, cwd=REPO).stdout
 
 
-def test_every_query_gives_the_output_shown(sample):
+def test_every_query_gives_the_output_shown(sample_warehouse):
     def answer(query: str) -> str:
-        return wavehouse(["sql", "--db", str(sample.file), "--format", "markdown", query]).strip()
+        return wavehouse(
+            ["sql", "--db", str(sample_warehouse.file), "--format", "markdown", query]
+        ).strip()
 
     text = README.read_text()
     fresh = QUERY.sub(
@@ -43,5 +33,5 @@ def test_every_query_gives_the_output_shown(sample):
     )
     if os.environ.get("UPDATE_README"):
         README.write_text(fresh)
-    assert len(QUERY.findall(fresh)) == 10
+    assert len(QUERY.findall(fresh)) == 15
     assert fresh == text

@@ -6,7 +6,7 @@ from typing import Any, Protocol
 import numpy as np
 import pyarrow as pa
 
-OBJECTIVES = ("binary", "multiclass", "regression")
+OBJECTIVES = ("binary", "multiclass", "regression", "ranking")
 
 
 class HeadsError(Exception):
@@ -17,8 +17,8 @@ class HeadsError(Exception):
 class Target:
     """One thing a head learns: a row of seeds/head_targets.csv.
 
-    `outputs` names the prediction columns: one for binary and regression, one per class, in the
-    order of `classes`, for multiclass.
+    `outputs` names the prediction columns: one per class, in the order of `classes`, for
+    multiclass, else one. A ranking orders the rows of a cross-section; its score has no unit.
     """
 
     head: str
@@ -68,8 +68,13 @@ class CurvePoint:
 
 
 class Member(Protocol):
-    """One fitted model of a seed. A stored model is an ensemble of members of several seeds."""
+    """One fitted model of a seed. A stored model is an ensemble of members of several seeds.
 
+    `pools` is True when a row's score depends on its whole cross-section; such a member has
+    `predict_groups(features, groups)` and refuses `predict`, `onnx` and `sql`.
+    """
+
+    pools: bool
     seed: int
     features: tuple[str, ...]
     outputs: int  # columns of predict: 1, or the number of classes

@@ -199,3 +199,7 @@ def _check(target: Target, columns: set[str], track: Track) -> None:
         raise HeadsError(
             f"{where}: interval_level is {target.level}, expected 0 to 1, such as 0.8."
         )
+    if target.level is not None and target.objective != "regression":
+        raise HeadsError(
+            f"{where}: a {target.objective} target has no interval; leave interval_level empty."
+        )

@@ -23,15 +23,20 @@ def importances(model: Model, target: Target, block: Block, rows: int) -> list[d
     value over rows, summed over outputs, as a share. permutation: how much the head's own metric
     falls when the feature's values change rows. Nets have permutation alone.
     """
-    known = np.flatnonzero(~np.isnan(block.labels))
-    if len(known) > rows:
-        known = known[np.linspace(0, len(known) - 1, rows).astype(int)]
+    used = np.flatnonzero(~np.isnan(block.labels))
+    if len(used) > rows:
+        used = used[np.linspace(0, len(used) - 1, rows).astype(int)]
+    if model.pools:  # whole cross-sections, as many as hold about so many rows
+        sizes = np.unique(block.groups, return_counts=True)
+        many = max(1, min(len(sizes[0]), rows * len(sizes[0]) // len(block.groups)))
+        spread = sizes[0][np.linspace(0, len(sizes[0]) - 1, many).astype(int)]
+        used = np.flatnonzero(np.isin(block.groups, spread))
     part = Block(
-        features=block.features.select(model.features).take(known).combine_chunks(),
-        labels=block.labels[known],
-        weights=block.weights[known],
-        groups=block.groups[known],
-        periods=None if block.periods is None else block.periods[known],
+        features=block.features.select(model.features).take(used).combine_chunks(),
+        labels=block.labels[used],
+        weights=block.weights[used],
+        groups=block.groups[used],
+        periods=None if block.periods is None else block.periods[used],
     )
     found = {"permutation": _permutation(model, target, part)}
     if all(hasattr(member, "gains") for member in model.members):
@@ -53,10 +58,10 @@ def _permutation(model: Model, target: Target, block: Block) -> np.ndarray:
 
     Breiman (2001), Machine Learning 45, 5-32, section 10.
     """
-    _, metric, _ = metric_of(target, block)
+    _, metric, known = metric_of(target, block)
 
     def value(features: pa.Table) -> float:
-        return metric(ensemble_scores(model.seed_scores(features)))
+        return metric(ensemble_scores(model.seed_scores(features, block.groups))[known])
 
     whole = value(block.features)
     order = np.random.default_rng(PERMUTATION_SEED).permutation(block.row_count)

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from wavehouse.heads import trees
 from wavehouse.heads.base import Block, CurvePoint, HeadsError, Target
-from wavehouse.heads.tune_metrics import metric_of
+from wavehouse.heads.tune_metrics import metric_of, ranks_within
 
 DEFAULTS = {
     "learning_rate": 0.1,
@@ -41,13 +41,21 @@ OURS = (
     "boosting",  # dart changes earlier trees and rf averages: neither can be cut at the best round
     *FIXED,
 )
-LOSSES = {"binary": "binary_logloss", "multiclass": "multi_logloss", "regression": "l2"}
+LOSSES = {
+    "binary": "binary_logloss",
+    "multiclass": "multi_logloss",
+    "regression": "l2",
+    "ranking": "ndcg",
+}
+GRADES = 5  # of a ranking: fifths of the label within its cross-section
 MEMBER_FILE = "member.txt"
 COLUMNS_AT_ONCE = 16
 
 
 class TreeMember:
     """Boosted trees of one seed, cut at the best round."""
+
+    pools = False
 
     def __init__(
         self,
@@ -135,7 +143,7 @@ def fit(
     params = FIXED | DEFAULTS | params
     params["learning_rate"] /= scale
     params |= {
-        "objective": target.objective,
+        "objective": "lambdarank" if target.objective == "ranking" else target.objective,
         "metric": LOSSES[target.objective],
         "num_threads": threads,
         "seed": seed,
@@ -237,7 +245,7 @@ def _labelled(
     if not known.any():
         raise HeadsError(f"target {target.target}: no row of role {role} has a known label.")
     labels = block.labels[known]
-    if target.objective != "regression":
+    if target.objective in ("binary", "multiclass"):
         classes, found = range(max(len(target.classes), 2)), np.unique(labels)
         if strange := [float(value) for value in found if value not in classes]:
             raise HeadsError(
@@ -256,13 +264,29 @@ def _labelled(
         reference = shared[("lightgbm", "fit", *key[2:])] if role == "tune" else None
         shared[key] = binned(block, params, reference)
     dataset = shared[key]
-    if not known.all():
-        part = (*key, known.tobytes())
+    ranking = target.objective == "ranking"
+    if ranking or not known.all():
+        part = (*key, ranking, known.tobytes())
         if part not in shared:
             shared[part] = dataset.subset(np.flatnonzero(known)).construct()
         dataset = shared[part]
+    if ranking:
+        groups = block.groups[known]
+        labels = _grades(labels, groups)
+        dataset.set_group(np.unique(groups, return_counts=True)[1])
     dataset.set_label(labels)
     return dataset
+
+
+def _grades(labels: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """Return which of GRADES equal parts of its cross-section each label lies in, from 0.
+
+    Equal labels share the part of their middle rank. `groups` ascends.
+    """
+    sizes = np.unique(groups, return_counts=True)[1]
+    ids = np.repeat(np.arange(len(sizes)), sizes)
+    middle = ranks_within(labels, ids) - np.repeat(np.cumsum(sizes) - sizes, sizes) + 0.5
+    return np.floor(GRADES * middle / np.repeat(sizes, sizes))
 
 
 def _stop_after(metric: str, min_rounds: int, patience: int) -> Callable[[Any], None]:

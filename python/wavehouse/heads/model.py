@@ -54,9 +54,18 @@ class Model:
         """Return the names of the prediction columns."""
         return tuple(self.manifest["outputs"])
 
-    def seed_scores(self, features: pa.Table | pa.RecordBatch) -> np.ndarray:
+    @property
+    def pools(self) -> bool:
+        """Return whether a row's score depends on its whole cross-section."""
+        return any(member.pools for member in self.members)
+
+    def seed_scores(
+        self, features: pa.Table | pa.RecordBatch, groups: np.ndarray | None = None
+    ) -> np.ndarray:
         """Return raw scores (n, outputs, members) float64."""
-        return np.stack([member.predict(features) for member in self.members], axis=2)
+        return np.stack(
+            [member_scores(member, features, groups) for member in self.members], axis=2
+        )
 
     def predictions(self, seed_scores: np.ndarray) -> np.ndarray:
         """Return calibrated predictions (n, outputs) from `seed_scores`, as the SQL models do."""
@@ -109,6 +118,15 @@ def load(root: Path, model_id: str) -> tuple[Model, dict[str, bytes]]:
     if INTERVALS in files:
         intervals = calibration.intervals_from_arrow(read_parquet(files[INTERVALS]))
     return Model(manifest, tuple(members), calibrators, intervals), files
+
+
+def member_scores(
+    member: Member, features: pa.Table | pa.RecordBatch, groups: np.ndarray | None
+) -> np.ndarray:
+    """Return the raw scores (n, outputs) of one member; `groups` (n,) is for members that pool."""
+    if member.pools and groups is not None:
+        return member.predict_groups(features, groups)
+    return member.predict(features)
 
 
 def ensemble_scores(seed_scores: np.ndarray) -> np.ndarray:

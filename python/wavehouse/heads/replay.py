@@ -11,7 +11,15 @@ import pyarrow as pa
 
 from wavehouse.heads.base import HeadsError, Member
 from wavehouse.heads.config import Track
-from wavehouse.heads.model import GOLDEN_IN, GOLDEN_OUT, ONNX, Model, load, read_parquet
+from wavehouse.heads.model import (
+    GOLDEN_IN,
+    GOLDEN_OUT,
+    ONNX,
+    Model,
+    load,
+    member_scores,
+    read_parquet,
+)
 from wavehouse.paths import model_store_dir
 
 # Largest difference of raw scores from the stored ones, by trainer and route. Trees are exact
@@ -57,13 +65,14 @@ def replay(con: duckdb.DuckDBPyConnection, track: Track, root: Path | None = Non
 def replay_model(root: Path, model_id: str) -> list[dict[str, Any]]:
     """Return the rows of one stored model. Raises ModelStoreError."""
     model, files = load(root, model_id)
-    features = read_parquet(files[GOLDEN_IN]).select(model.features)
+    golden = read_parquet(files[GOLDEN_IN])
+    features, groups = golden.select(model.features), golden["group_id"].to_numpy()
     expected = expected_scores(model, read_parquet(files[GOLDEN_OUT]))
     rows = []
     for number, member in enumerate(model.members):
         graph = files.get(f"seed_{member.seed}/{ONNX}")
         routes: dict[str, Callable[[], np.ndarray]] = {
-            "native": lambda member=member: member.predict(features),
+            "native": lambda member=member: member_scores(member, features, groups),
             "onnx": lambda graph=graph: onnx_scores(graph, features),
             "sql": lambda member=member: sql_scores(member, features),
         }

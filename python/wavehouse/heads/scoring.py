@@ -1,7 +1,7 @@
 """Score the rows of a track in a stream: record batches in, record batches out."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import duckdb
@@ -129,7 +129,7 @@ def score_batch(
             nulls += batch.column(name).is_null().to_numpy(zero_copy_only=False)
         unseen = np.maximum(unseen, nulls)
         for model in group:
-            scores = model.seed_scores(batch)
+            scores = model.seed_scores(batch, batch.column("starts_at_ms").to_numpy())
             for number, output in enumerate(model.outputs):
                 fields[output] = _lists(scores[:, number], nulls > 0)
     count, scores = batch.num_rows, schema.field("scores").type
@@ -150,7 +150,7 @@ def score_batch(
 
 def _rows(
     con: duckdb.DuckDBPyConnection, track: Track, span: Span, models: list[Model]
-) -> pa.RecordBatchReader:
+) -> Iterable[pa.RecordBatch]:
     """Return a stream of the features of a span of time, each feature once, as float32."""
     features = list(dict.fromkeys(name for model in models for name in model.features))
     starts = -(2**62) if span.starts_at_ms is None else span.starts_at_ms
@@ -166,7 +166,26 @@ def _rows(
         from {track.features} as features
         where features.{track.time_column} >= {starts} and features.{track.time_column} < {ends}
     """
+    if any(model.pools for model in models):
+        query += "order by starts_at_ms, features.symbol"
+        return _whole_groups(con.cursor().sql(query).to_arrow_reader(BATCH_ROWS))
     return con.cursor().sql(query).to_arrow_reader(BATCH_ROWS)
+
+
+def _whole_groups(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of batches ordered by time in batches that cut no cross-section."""
+    rest: list[pa.RecordBatch] = []
+    for batch in batches:
+        times = batch.column("starts_at_ms").to_numpy()
+        last = int(np.searchsorted(times, times[-1]))  # the last cross-section may go on
+        begins = rest[0].column("starts_at_ms")[0].as_py() if rest else times[0]
+        if last or begins != times[0]:
+            whole = pa.concat_batches([*rest, batch.slice(0, last)])
+            rest = []
+            yield whole
+        rest.append(batch.slice(last))
+    if rest:
+        yield pa.concat_batches(rest)
 
 
 def _by_unseen(models: list[Model]) -> list[list[Model]]:

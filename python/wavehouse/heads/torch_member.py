@@ -81,6 +81,11 @@ class TorchMember:
         self.net = Net(net_shape(config["params"], tensors, self.outputs), moved["missing"])
         self.layers = torch_net.dense_layers(moved)
 
+    @property
+    def pools(self) -> bool:
+        """Return whether a row's score depends on its whole cross-section."""
+        return self.net.shape.pool
+
     def predict(self, features: pa.Table | pa.RecordBatch) -> np.ndarray:
         """Return raw scores (n, outputs) float64: probabilities, or values for regression.
 

@@ -84,6 +84,11 @@ def fit(
     Raises HeadsError when a parameter is unknown or out of range, when a block has no row of known
     label, when a class has none, when the labels to fit are constant, or when the loss diverges.
     """
+    if target.objective == "ranking":
+        raise HeadsError(
+            f"target {target.target}: the torch trainer has no objective ranking. Use lightgbm, or "
+            "objective regression with heads_torch: {loss: ic}, which orders a cross-section too."
+        )
     settings = _settings(target, params)
     device = pick_device(settings["device"])
     known, tune_known = _known("fit", fit, target), _known("tune", tune, target)

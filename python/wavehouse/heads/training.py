@@ -30,6 +30,7 @@ from wavehouse.heads.model import GOLDEN_IN, GOLDEN_OUT, Model, ensemble_scores,
 from wavehouse.heads.tune_metrics import metric_of
 from wavehouse.paths import model_store_dir
 
+GOLDEN_GROUPS = 3  # cross-sections among the golden cases of a model that pools
 INTERVAL_BINS = 10  # Mondrian bins of the prediction; fewer where rows are few
 QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 TEXT, WHOLE, REAL = pa.string(), pa.int64(), pa.float64()
@@ -259,7 +260,7 @@ def tune_metric(member: Any) -> tuple[str, float]:
 
 def _calibrated(model: Model, target: Target, block: Block) -> Model:
     """Return the model with calibrators and intervals fitted on rows no tree has seen."""
-    scores = ensemble_scores(model.seed_scores(block.features))
+    scores = ensemble_scores(model.seed_scores(block.features, block.groups))
     calibrators, intervals = {}, {}
     if target.objective == "multiclass":
         maps = calibration.fit_class_calibrators(
@@ -280,15 +281,20 @@ def _calibrated(model: Model, target: Target, block: Block) -> Model:
 def _golden_cases(model: Model, data: FoldData, count: int) -> dict[str, pa.Table]:
     """Return golden inputs and outputs: rows of the calibrate block spread over the scores.
 
-    The row with most unknown features is always among them.
+    The row with most unknown features is always among them; a model that pools gets whole
+    cross-sections instead.
     """
     rows, features = data.rows("calibrate"), data.kept["calibrate"].select(model.features)
-    order = np.argsort(ensemble_scores(model.seed_scores(features))[:, 0], kind="stable")
+    groups = rows["starts_at_ms"].to_numpy()
+    order = np.argsort(ensemble_scores(model.seed_scores(features, groups))[:, 0], kind="stable")
     spread = order[np.linspace(0, len(order) - 1, min(count, len(order))).astype(int)]
     nulls = sum(column.is_null().to_numpy().astype(int) for column in features.columns)
     chosen = np.unique(np.r_[spread, np.argmax(nulls)])
-    features = features.take(chosen)
-    seed_scores = model.seed_scores(features)
+    if model.pools:
+        whole = groups[chosen][np.linspace(0, len(chosen) - 1, GOLDEN_GROUPS).astype(int)]
+        chosen = np.flatnonzero(np.isin(groups, whole))
+    features, groups = features.take(chosen), groups[chosen]
+    seed_scores = model.seed_scores(features, groups)
     predictions = model.predictions(seed_scores)
     cases = pa.array(range(len(chosen)), WHOLE)
     sample_ids = rows["sample_id"].take(chosen)
@@ -303,7 +309,8 @@ def _golden_cases(model: Model, data: FoldData, count: int) -> dict[str, pa.Tabl
         )
         for number, output in enumerate(model.outputs)
     ]
-    ins = features.add_column(0, "sample_id", sample_ids).add_column(0, "case_id", cases)
+    ins = features.add_column(0, "group_id", pa.array(groups, WHOLE))
+    ins = ins.add_column(0, "sample_id", sample_ids).add_column(0, "case_id", cases)
     return {GOLDEN_IN: ins.combine_chunks(), GOLDEN_OUT: pa.concat_tables(outs)}
 
 
@@ -427,7 +434,7 @@ def _test_metrics(model: Model, target: Target, block: Block | None) -> list[dic
     if block is None or np.isnan(block.labels).all():
         return []
     name, metric, known = metric_of(target, block)
-    scores = ensemble_scores(model.seed_scores(block.features.filter(pa.array(known))))
+    scores = ensemble_scores(model.seed_scores(block.features, block.groups))[known]
     return [{"metric": name, "value": metric(scores), "row_count": int(known.sum())}]
 
 

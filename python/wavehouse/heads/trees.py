@@ -24,7 +24,10 @@ from wavehouse.heads.base import HeadsError
 
 ZERO_THRESHOLD = float(np.float32(1e-35))  # kZeroThreshold of LightGBM, a float kept as a double
 MISSING_TYPES = ("none", "zero", "nan")  # in the order of bits 2 and 3 of decision_type
-IDENTITY_OBJECTIVES = ("regression", "regression_l1", "huber", "fair", "quantile", "mape")
+IDENTITY_OBJECTIVES = (
+    *("regression", "regression_l1", "huber", "fair", "quantile", "mape"),
+    *("lambdarank", "rank_xendcg"),
+)
 
 ONNX_OPSET = 21
 ONNX_ML_OPSET = 5  # the first with TreeEnsemble, whose output may be double

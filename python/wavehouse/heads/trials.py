@@ -23,7 +23,7 @@ from wavehouse.heads.config import (
     read_targets,
 )
 from wavehouse.heads.data import FoldData, as_table, read_fold
-from wavehouse.heads.model import trainer_named
+from wavehouse.heads.model import member_scores, trainer_named
 from wavehouse.heads.training import threads
 from wavehouse.heads.tune_metrics import metric_of
 
@@ -149,7 +149,8 @@ class _Trial:
         )
         self.block = blocks["calibrate"]
         self.metric, measure, known = metric_of(target, self.block)
-        self.scores = self.member.predict(self.block.features.filter(pa.array(known)))
+        features = as_table(self.block.features)
+        self.scores = member_scores(self.member, features, self.block.groups)[known]
         self.labels = self.block.labels[known]
         self.periods = (self.block.groups if self.block.periods is None else self.block.periods)[
             known
@@ -210,7 +211,7 @@ def _measure_of(
 
 def _base_value(target: Target, labels: np.ndarray, weights: np.ndarray) -> float:
     """Return what the metric is without any skill: the share of positives, or no correlation."""
-    if target.objective == "regression":
+    if target.objective in ("regression", "ranking"):
         return 0.0
     if target.objective == "multiclass":
         return 1.0 / len(target.classes)  # the mean over classes of their shares
@@ -223,7 +224,7 @@ def _skill(target: Target, labels: np.ndarray, scores: np.ndarray, value: float)
     Somers' D (twice the area under the ROC curve less one) of a probability, its mean over
     classes, and the rank IC of a value.
     """
-    if target.objective == "regression":
+    if target.objective in ("regression", "ranking"):
         return value
     if target.objective == "binary":
         return float(2 * roc_auc_score(labels, scores[:, 0]) - 1)

@@ -59,20 +59,23 @@ def rank_ic(labels: np.ndarray, periods: np.ndarray) -> Callable[[np.ndarray], f
     wide = np.repeat(counts >= MIN_PERIOD_ROWS, counts)
     ids = np.repeat(np.arange(len(counts)), counts)
     whole = np.zeros(len(labels), dtype=int)
-    label_ranks = _ranks(labels, ids)
-    whole_ranks = _ranks(labels, whole)
+    label_ranks = ranks_within(labels, ids)
+    whole_ranks = ranks_within(labels, whole)
 
     def metric(scores: np.ndarray) -> float:
-        each = _correlations(label_ranks[wide], _ranks(scores, ids)[wide], ids[wide])
+        each = _correlations(label_ranks[wide], ranks_within(scores, ids)[wide], ids[wide])
         if not len(each):
-            each = _correlations(whole_ranks, _ranks(scores, whole), whole)
+            each = _correlations(whole_ranks, ranks_within(scores, whole), whole)
         return float(each.mean()) if len(each) else 0.0
 
     return metric
 
 
-def _ranks(values: np.ndarray, ids: np.ndarray) -> np.ndarray:
-    """Return average ranks of values within each id, ids ascending."""
+def ranks_within(values: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """Return average ranks of values, in order of id and value from 0; ids (n,) ascend.
+
+    Within an id they are ranks from the number of rows before it.
+    """
     order = np.lexsort((values, ids))
     sorted_values, sorted_ids = values[order], ids[order]
     fresh = np.r_[

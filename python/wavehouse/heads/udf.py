@@ -51,7 +51,7 @@ class Champion:
     @property
     def columns(self) -> tuple[str, ...]:
         """Return the columns that the model fills in `heads.<head>_predictions`."""
-        if self.objective != "regression":
+        if self.objective not in ("regression", "ranking"):
             return self.outputs
         return tuple(f"{end}{name}" for name in self.outputs for end in ("", "lower_", "upper_"))
 
@@ -67,7 +67,7 @@ def champions(con: duckdb.DuckDBPyConnection) -> list[Champion]:
             from heads.model_aliases as aliases
             inner join heads.model_registry as registry using (model_id)
             where aliases.alias = 'champion' and aliases.valid_to_ms is null
-            order by aliases.head, registry.objective = 'regression', aliases.target
+            order by aliases.head, registry.objective in ('regression', 'ranking'), aliases.target
         """).fetchall()
     except (duckdb.CatalogException, duckdb.BinderException):  # none yet, or of another version
         return []
@@ -97,7 +97,9 @@ def described(con: duckdb.DuckDBPyConnection) -> list[tuple[str, str, str]]:
     rows, heads = [], {}
     for champion in champions(con):
         heads.setdefault(champion.head, []).extend(champion.columns)
-        kind = "expected value" if champion.objective == "regression" else "probability"
+        kind = (
+            "expected value" if champion.objective in ("regression", "ranking") else "probability"
+        )
         text = f"{kind}, target {champion.target}, model {champion.model_id[:12]}"
         rows += [(f"{output}(row)", "DOUBLE", text) for output in champion.outputs]
     for head, columns in heads.items():
