@@ -145,6 +145,7 @@ with known as not materialized (
         kind,
         role,
         evaluation_period,
+        event_time,
         sample_id,
         prediction,
         actual,
@@ -182,20 +183,54 @@ periods as (
 
 ),
 
+in_units as (
+
+    select
+        periods.period_number,
+        known.event_time,
+        known.sample_id,
+        known.prediction,
+        known.actual,
+        (known.prediction * periods.units_per_one)::bigint as prediction_units,
+        (known.actual * periods.units_per_one)::bigint as actual_units
+    from known
+    inner join periods using (head, target, output, role, evaluation_period)
+
+),
+
 ranked as (
 
     select
         period_number,
-        (prediction * units_per_one)::bigint as prediction_units,
-        (actual * units_per_one)::bigint as actual_units,
+        event_time,
+        prediction_units,
+        actual_units,
         -- twice the rank that ties share: a whole number
         rank() over by_prediction + count(*) over by_prediction as prediction_rank,
         rank() over by_actual + count(*) over by_actual as actual_rank
-    from known
-    inner join periods using (head, target, output, role, evaluation_period)
+    from in_units
     window
-        by_prediction as (partition by period_number order by prediction),
-        by_actual as (partition by period_number order by actual)
+        by_prediction as (partition by period_number, event_time order by prediction),
+        by_actual as (partition by period_number, event_time order by actual)
+
+),
+
+-- less the mean of the cross-section: rows of other times of the period must not be compared, for a
+-- path that wanders looks as if it came back when its own mean is taken away
+centred as (
+
+    select
+        period_number,
+        prediction_units,
+        actual_units,
+        prediction_units - round(sum(prediction_units) over at_once / count(*) over at_once)::bigint
+            as prediction_part,
+        actual_units - round(sum(actual_units) over at_once / count(*) over at_once)::bigint
+            as actual_part,
+        prediction_rank - (count(*) over at_once + 1) as prediction_rank,
+        actual_rank - (count(*) over at_once + 1) as actual_rank
+    from ranked
+    window at_once as (partition by period_number, event_time)
 
 ),
 
@@ -204,33 +239,48 @@ sums as (
     select
         period_number,
         count(*) as row_count,
-        sum(prediction_units) as p,
-        sum(actual_units) as a,
-        sum(prediction_units::hugeint * prediction_units) as pp,
-        sum(actual_units::hugeint * actual_units) as aa,
-        sum(prediction_units::hugeint * actual_units) as pa,
+        sum(prediction_units) as prediction_sum,
+        sum(actual_units) as actual_sum,
+        sum(prediction_part) as p,
+        sum(actual_part) as a,
+        sum(prediction_part::hugeint * prediction_part) as pp,
+        sum(actual_part::hugeint * actual_part) as aa,
+        sum(prediction_part::hugeint * actual_part) as pa,
         sum(prediction_rank) as r,
         sum(actual_rank) as s,
         sum(prediction_rank * prediction_rank) as rr,
         sum(actual_rank * actual_rank) as ss,
         sum(prediction_rank * actual_rank) as rs
-    from ranked
+    from centred
     group by period_number
 
 ),
 
+cross_sections as (
+
+    select
+        period_number,
+        count(*) as row_count,
+        sum(actual_units) as actual_sum,
+        list_sum(list_transform(
+            min({'negative_score': -prediction, 'sample_id': sample_id, 'actual': actual_units}, {{ k }}),
+            lambda sample: sample.actual
+        )) as highest_sum
+    from in_units
+    group by period_number, event_time
+    having count(*) >= {{ k }}
+
+),
+
+-- cross-sections weigh by their rows, so that picks at random have the mean of the rows
 highest_predictions as (
 
     select
         period_number,
-        list_avg(list_transform(
-            min({'negative_score': -prediction, 'sample_id': sample_id, 'actual': actual}, {{ k }}),
-            lambda sample: sample.actual
-        )) as mean_actual
-    from known
-    inner join periods using (head, target, output, role, evaluation_period)
+        sum(row_count * highest_sum)::double / {{ k }} / sum(row_count) as mean_units,
+        sum(actual_sum)::double / sum(row_count) as base_units
+    from cross_sections
     group by period_number
-    having count(*) >= {{ k }}
 
 ),
 
@@ -238,6 +288,7 @@ seed_scores as (
 
     select
         period_number,
+        event_time,
         sample_id,
         generate_subscripts(seed_scores, 1) as seed,
         unnest(seed_scores) as score
@@ -251,13 +302,14 @@ highest_of_seeds as (
 
     select
         period_number,
+        event_time,
         seed,
         list_transform(
             min({'negative_score': -score, 'sample_id': sample_id}, {{ k }}),
             lambda sample: sample.sample_id
         ) as sample_ids
     from seed_scores
-    group by period_number, seed
+    group by period_number, event_time, seed
     -- with k rows or fewer every seed takes them all
     having count(*) > {{ k }}
 
@@ -270,7 +322,10 @@ seed_pairs as (
         len(list_intersect(one.sample_ids, other.sample_ids)) as shared_count
     from highest_of_seeds as one
     inner join highest_of_seeds as other
-        on one.period_number = other.period_number and one.seed < other.seed
+        on
+            one.period_number = other.period_number
+            and one.event_time = other.event_time
+            and one.seed < other.seed
 
 ),
 
@@ -293,8 +348,8 @@ select
     periods.evaluation_period,
     periods.kind,
     sums.row_count,
-    sums.p::double / periods.units_per_one / sums.row_count as mean_prediction,
-    sums.a::double / periods.units_per_one / sums.row_count as mean_actual,
+    sums.prediction_sum::double / periods.units_per_one / sums.row_count as mean_prediction,
+    sums.actual_sum::double / periods.units_per_one / sums.row_count as mean_actual,
     case
         when sums.row_count >= {{ settings.min_period_rows }}
             then {{ correlation_of_sums('row_count', 'p', 'a', 'pp', 'aa', 'pa') }}
@@ -303,7 +358,8 @@ select
         when sums.row_count >= {{ settings.min_period_rows }}
             then {{ correlation_of_sums('row_count', 'r', 's', 'rr', 'ss', 'rs') }}
     end as rank_ic,
-    highest_predictions.mean_actual as mean_actual_top_k,
+    highest_predictions.mean_units / periods.units_per_one as mean_actual_top_k,
+    highest_predictions.base_units / periods.units_per_one as mean_actual_any_k,
     jaccards.jaccard as top_k_jaccard
 from periods
 inner join sums using (period_number)
@@ -363,7 +419,7 @@ order by periods.period_number
         'jaccard_sum': 'sum(jaccard_units)',
         'top_k_count': 'count(top_k_units)',
         'top_k_sum': 'sum(top_k_units)',
-        'top_k_base_sum': 'sum(mean_actual_units) filter (where top_k_units is not null)',
+        'top_k_base_sum': 'sum(any_k_units)',
     }) %}
 {% endmacro %}
 
@@ -494,7 +550,7 @@ periods as (
         {{ fixed_point('period_metrics.ic') }} as ic_units,
         {{ fixed_point('period_metrics.rank_ic') }} as rank_ic_units,
         {{ fixed_point('period_metrics.top_k_jaccard') }} as jaccard_units,
-        (period_metrics.mean_actual * series.units_per_one)::hugeint as mean_actual_units,
+        (period_metrics.mean_actual_any_k * series.units_per_one)::hugeint as any_k_units,
         (period_metrics.mean_actual_top_k * series.units_per_one)::hugeint as top_k_units
     from {{ period_metrics }} as period_metrics
     inner join series using (head, target, output, role)

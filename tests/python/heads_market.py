@@ -20,6 +20,7 @@ DAILY = Track(
     blocks="daily.cut_blocks",
     weights="daily.counts",
     time_column="trade_date_ms",
+    cross_sectional=True,
 )
 MINUTE_MS, DAY_MS = 60_000, 86_400_000
 START_MS = 1_704_067_200_000  # 2024-01-01, a Monday
@@ -69,7 +70,7 @@ def target_row(target, objective, label=None, track="minute", **fields):
         "classes": None,
         "outputs": f"{target}_score",
         "feature_list": "all",
-        "calibration": "none" if objective == "regression" else "auto",
+        "calibration": "auto" if objective in ("binary", "multiclass") else "none",
         "interval_level": 0.8 if objective == "regression" else None,
     }
     return row | fields
@@ -139,12 +140,15 @@ def periods_of(starts, minutes):
 
 
 HORIZONS = (1, 3, 10)
+DAILY_FIELDS = {"track": "daily", "feature_list": "cross_section"}
 DAILY_TARGETS = [
-    target_row(
-        f"forward_{days}d", "regression", track="daily", head="alpha", feature_list="cross_section"
-    )
-    for days in HORIZONS
-] + [target_row("top_tenth", "binary", track="daily", head="top", feature_list="cross_section")]
+    *(
+        target_row(f"forward_{days}d", "regression", head="alpha", **DAILY_FIELDS)
+        for days in HORIZONS
+    ),
+    target_row("order_3d", "ranking", "forward_3d", head="order", **DAILY_FIELDS),
+    target_row("top_tenth", "binary", head="top", **DAILY_FIELDS),
+]
 DAILY_FEATURES = ("momentum_rank", "value_rank", "turnover_rank")
 
 
@@ -176,7 +180,7 @@ def warehouse(rows=None, track=MINUTE, targets=None, features=FEATURES, folds=AN
     targets = TARGETS if targets is None else targets
     con = duckdb.connect()
     con.execute("set threads = 2")
-    schemas = {name.partition(".")[0] for name in (*vars(track).values(),) if "." in name}
+    schemas = {name.partition(".")[0] for name in vars(track).values() if "." in str(name)}
     for schema in sorted(schemas | {"seeds", "heads"}):
         con.execute(f"create schema {schema}")
     labels = [name for name in rows.column_names if name not in (*KEYS, *features)]

@@ -25,6 +25,7 @@ class Row:
     lower: float | None = None
     upper: float | None = None
     seed_scores: list[float | None] | None = None
+    time: int = 0  # within the period
     rank: float = math.nan
     actual_rank: float = math.nan
     bin: int = -1
@@ -93,20 +94,43 @@ def period_metrics(rows: list[Row], settings: dict) -> dict[int, dict]:
         predictions = [row.prediction for row in inside]
         actuals = [row.actual for row in inside]
         enough = len(inside) >= settings["head_metric_min_period_rows"]
+        times = [
+            [row for row in inside if row.time == time]
+            for time in sorted({row.time for row in inside})
+        ]
+        wide = [rows for rows in times if len(rows) >= k]
+        chosen = [
+            (mean(row.actual for row in highest(rows, [r.prediction for r in rows], k)), len(rows))
+            for rows in wide
+        ]
+        candidates = [row.actual for rows in wide for row in rows]
+        jaccards = [jaccard_of_seeds(rows, seed_count, k) for rows in times]
         found[period] = {
             "row_count": len(inside),
             "mean_prediction": mean(predictions),
             "mean_actual": mean(actuals),
-            "ic": correlation(predictions, actuals) if enough else None,
-            "rank_ic": correlation(ranks_from_highest(predictions), ranks_from_highest(actuals))
-            if enough
+            "ic": correlation(*centred(times, list)) if enough else None,
+            "rank_ic": correlation(*centred(times, ranks_from_highest)) if enough else None,
+            "mean_actual_top_k": sum(value * count for value, count in chosen) / len(candidates)
+            if wide
             else None,
-            "mean_actual_top_k": mean(row.actual for row in highest(inside, predictions, k))
-            if len(inside) >= k
-            else None,
-            "top_k_jaccard": jaccard_of_seeds(inside, seed_count, k),
+            "mean_actual_any_k": mean(candidates) if wide else None,
+            "top_k_jaccard": mean(value for value in jaccards if value is not None),
         }
     return found
+
+
+def centred(times: list[list[Row]], scale) -> tuple[list[float], list[float]]:
+    """Return predictions and actuals, scaled within each time, less their mean there."""
+    sides = []
+    for name in ("prediction", "actual"):
+        side = []
+        for rows in times:
+            values = scale([getattr(row, name) for row in rows])
+            constant = len(set(values)) == 1
+            side += [0.0 if constant else value - np.mean(values) for value in values]
+        sides.append(side)
+    return sides[0], sides[1]
 
 
 def newey_west(values: list[float]) -> tuple[float, float, int]:
@@ -265,7 +289,7 @@ def metrics_of_draw(rows: list[Row], periods: list[dict], kind: str, settings: d
     if kind == "probability":
         found |= probability_metrics(rows, settings)
         found["precision_at_k"] = chosen
-        found["precision_at_k_lift"] = ratio(chosen, mean(p["mean_actual"] for p in top_k))
+        found["precision_at_k_lift"] = ratio(chosen, mean(p["mean_actual_any_k"] for p in top_k))
     else:
         found |= value_metrics(rows, settings)
         found["mean_actual_top_k"] = chosen

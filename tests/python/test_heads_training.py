@@ -200,6 +200,7 @@ ONE_VALUE = {
     "a feature now NULL": one_value("noise", "factors.minute_features", "tune", "NULL"),
     "a calibrate feature": one_value("noise", "factors.minute_features", "calibrate", "0"),
     "a weight": one_value("weight", "heads.sample_weights", "fit", "weight + 1"),
+    "a calibrate weight": one_value("weight", "heads.sample_weights", "calibrate", "weight + 1"),
     "a symbol": one_value("symbol", "heads.head_samples", "fit", "'OTHER'"),
 }
 
@@ -442,14 +443,16 @@ def tune_curve(member):
 
 
 def definition(target, block, scores):
-    """The head's own metric by scikit-learn and SciPy, one class and one period at a time."""
+    """The head's own metric by scikit-learn and SciPy, one class and one date at a time."""
     known = ~np.isnan(block.labels)
     labels, weights = block.labels[known], block.weights[known]
-    if target.objective == "regression":
-        periods = block.periods[known]
+    if target.objective in ("regression", "ranking"):
+        if not block.cross_sectional:
+            return spearmanr(labels, scores[known][:, 0]).statistic
+        dates = block.groups[known]
         each = []
-        for period in np.unique(periods):
-            rows = periods == period
+        for date in np.unique(dates):
+            rows = dates == date
             if rows.sum() >= 5:
                 each.append(spearmanr(labels[rows], scores[known][rows, 0]).statistic)
         return np.mean(each)
@@ -636,7 +639,7 @@ def test_rows_hashes_count_the_rows_of_each_role(daily):
         ).fetchall()
     }
     for row in table.to_pylist():
-        label = row["target"]
+        label = {"order_3d": "forward_3d"}.get(row["target"], row["target"])
         for role in row["roles"]:
             assert role["row_count"] == counted[row["fold"], role["role"]]
             known, positive = con.execute(
@@ -698,11 +701,12 @@ def changed_target(**changes):
 @pytest.mark.parametrize(
     ("changes", "parts"),
     [
-        ({"objective": "guessing"}, ["'entry'", "'ranking'", "binary"]),
+        ({"objective": "guessing"}, ["'entry'", "'guessing'", "binary"]),
         ({"label_column": "exit"}, ["'entry'", "heads.head_samples", "'exit'"]),
         ({"outputs": "a|b"}, ["'entry'", "2 outputs", "0 classes"]),
         ({"classes": "YES|NO", "outputs": "a|b"}, ["'entry'", "2 outputs", "2 classes"]),
         ({"objective": "multiclass"}, ["'entry'", "1 outputs", "0 classes"]),
+        ({"interval_level": 0.8}, ["'entry'", "binary", "no interval"]),
         ({"interval_level": 80.0}, ["'entry'", "80.0", "0.8"]),
         ({"feature_list": "none"}, ["'none'", "seeds/head_features.csv"]),
     ],

@@ -167,32 +167,27 @@ def test_the_baseline_is_a_member_of_the_head_judged_on_calibrate_rows(con, tabl
 
 
 def test_the_interval_is_a_bootstrap_of_whole_periods(con, table):
-    """By SciPy and a loop: the mean rank correlation of the periods drawn, one member less the
-    other."""
+    """By SciPy and a loop: the rank correlation over the periods drawn, of one member less that
+    of the other."""
     target, data = parts_of(con, "edge_bps")
     own = read_settings(con)
     blocks = {role: data.block(role, target) for role in data.bounds}
     block, each = blocks["calibrate"], []
     known = ~np.isnan(block.labels)
+    labels, periods = block.labels[known], block.periods[known]
     for kept in (FEATURES, FEATURES[2:]):
         fit, tune = (
             Block(as_table(b.features).select(kept), b.labels, b.weights, b.groups, b.periods)
             for b in (blocks["fit"], blocks["tune"])
         )
         member = lightgbm_trainer.fit(target, fit, tune, 1, own.params("lightgbm"), 1, {})
-        scores = member.predict(as_table(block.features))[known, 0]
-        correlations = []
-        for period in np.unique(block.periods[known]):
-            rows = block.periods[known] == period
-            statistic = spearmanr(block.labels[known][rows], scores[rows]).statistic
-            correlations.append(statistic)
-        each.append(correlations)
+        each.append(member.predict(as_table(block.features))[known, 0])
     rng = np.random.default_rng(trials.SEED)
-    count, losses = len(each[0]), []
+    spans = [np.flatnonzero(periods == period) for period in np.unique(periods)]
+    count, losses = len(spans), []
     for _ in range(trials.DRAWS):
-        drawn = rng.integers(0, count, count)
-        with_group = np.mean([each[0][number] for number in drawn])
-        without = np.nanmean([each[1][number] for number in drawn])
+        rows = [row for number in rng.integers(0, count, count) for row in spans[number]]
+        with_group, without = (spearmanr(labels[rows], scores[rows]).statistic for scores in each)
         losses.append(with_group - without)
     row = trial(table, "edge_bps", "drop_group", "signal")
     assert count > 10
@@ -359,14 +354,12 @@ def test_permutation_is_the_fall_of_the_heads_own_metric(trained):
         known = [place for place, label in enumerate(block.labels) if not math.isnan(label)]
         rows = [known[int(place)] for place in np.linspace(0, len(known) - 1, 150)]
         table = as_table(block.features).take(rows)
-        labels, periods = block.labels[rows], block.periods[rows]
 
-        def value(table, row=row, labels=labels, periods=periods, rows=rows, found=found, b=block):
+        def value(table, row=row, rows=rows, found=found, labels=block.labels[rows], b=block):
             scores = found.seed_scores(table).mean(axis=2)[:, 0]
             if row["objective"] == "binary":
                 return average_precision_score(labels, scores, sample_weight=b.weights[rows])
-            spans = [periods == period for period in np.unique(periods)]
-            return np.mean([spearmanr(labels[span], scores[span]).statistic for span in spans])
+            return spearmanr(labels, scores).statistic
 
         order = np.random.default_rng(0).permutation(150)
         for place, feature in enumerate(market.FEATURES):

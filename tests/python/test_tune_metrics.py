@@ -110,7 +110,7 @@ def test_the_metric_can_be_asked_again_and_again():
 def test_ranks_are_scipys_average_ranks_within_each_period(rows):
     _, periods, scores = rows
     ids = np.unique(periods, return_inverse=True)[1]
-    found = tune_metrics._ranks(scores, ids)
+    found = tune_metrics.ranks_within(scores, ids)
     for number in np.unique(ids):
         mine = found[ids == number]
         expected = rankdata(scores[ids == number])
@@ -175,9 +175,9 @@ def target(objective):
     return Target("x", "x", "x", objective, classes, classes or ("x",), "all", "none", None)
 
 
-@pytest.mark.parametrize("with_periods", [True, False])
+@pytest.mark.parametrize("cross_sectional", [True, False])
 @pytest.mark.parametrize("objective", ["binary", "multiclass", "regression"])
-def test_the_metric_of_a_block_is_over_its_labelled_rows(objective, with_periods):
+def test_the_metric_of_a_block_is_over_its_labelled_rows(objective, cross_sectional):
     rng = np.random.default_rng(4)
     count = 80
     labels = {
@@ -190,7 +190,7 @@ def test_the_metric_of_a_block_is_over_its_labelled_rows(objective, with_periods
     weights = rng.choice([0.5, 2.0], count)
     groups, periods = np.repeat(np.arange(10), 8), np.repeat(np.arange(4), 20)
     table = pa.table({"x": np.zeros(count, np.float32)})
-    block = Block(table, labels, weights, groups, periods if with_periods else None)
+    block = Block(table, labels, weights, groups, periods, cross_sectional)
     name, metric, known = tune_metrics.metric_of(target(objective), block)
     np.testing.assert_array_equal(known, ~unknown)
     scores = rng.random(((~unknown).sum(), 3 if objective == "multiclass" else 1))
@@ -204,7 +204,7 @@ def test_the_metric_of_a_block_is_over_its_labelled_rows(objective, with_periods
         ]
         expected = np.mean(each)
     else:
-        spans = (periods if with_periods else groups)[~unknown]
+        spans = (groups if cross_sectional else np.zeros(count, int))[~unknown]
         expected = rank_ic(own, spans, scores[:, 0])
     assert metric(scores) == pytest.approx(expected, abs=1e-9)
     assert metric(scores.ravel()) == pytest.approx(expected, abs=1e-9)  # as LightGBM may give them

@@ -41,8 +41,9 @@ class Block:
     float64 (n,): 0/1 for binary, the class number for multiclass, the value for regression, NaN
     where the label is unknown. `weights` is float64 (n,), of mean 1 over the fit rows. `groups` is
     int64 (n,), the cross-section (date or minute) of each row, ascending; `periods` is int64 (n,),
-    the span of time over which a rank correlation is taken (hour or date), ascending, without it
-    the groups.
+    ascending, the spans of time (hour or date) that shuffles and resampling keep together, without
+    it the groups. Values are ranked within groups where the track is `cross_sectional`, among all
+    rows where it trades by level.
     """
 
     features: Any
@@ -50,6 +51,7 @@ class Block:
     weights: np.ndarray
     groups: np.ndarray
     periods: np.ndarray | None = None
+    cross_sectional: bool = False
 
     @property
     def row_count(self) -> int:

@@ -19,7 +19,8 @@ class Track:
     `samples` has sample_id, symbol, event_time, evaluation_period, starts_at_ms,
     label_ends_at_ms, split_id and the label columns; `features` has sample_id, starts_at_ms (or
     `time_column`), symbol and the features; `folds`, `blocks` and `weights` are keyed by
-    sample_id and fold.
+    sample_id and fold. `cross_sectional` says that values compete within their date, so that early
+    stopping ranks them there and not among all rows.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Track:
     blocks: str
     weights: str
     time_column: str
+    cross_sectional: bool = False
 
 
 MINUTE = Track(

@@ -92,6 +92,7 @@ class FoldData:
     features: tuple[str, ...]
     bounds: dict[str, tuple[int, int]]
     kept: dict[str, pa.Table]
+    cross_sectional: bool = False
 
     def block(self, role: str, target: Target) -> Block:
         """Return the rows of `role` with the labels of `target`, NaN where unknown."""
@@ -102,6 +103,7 @@ class FoldData:
             weights=rows.column("weight").to_numpy(),
             groups=rows.column("starts_at_ms").to_numpy(),
             periods=rows.column("period_ms").to_numpy(),
+            cross_sectional=self.cross_sectional,
         )
 
     def rows(self, role: str) -> pa.Table:
@@ -176,7 +178,15 @@ def read_fold(
     weights = table.column("weight").to_numpy()
     scaled = weights / weights[slice(*bounds["fit"])].mean() if "fit" in bounds else weights
     table = table.set_column(table.schema.get_field_index("weight"), "weight", pa.array(scaled))
-    return FoldData(con, fold, table.drop_columns("role_number"), tuple(features), bounds, kept)
+    return FoldData(
+        con,
+        fold,
+        table.drop_columns("role_number"),
+        tuple(features),
+        bounds,
+        kept,
+        track.cross_sectional,
+    )
 
 
 def as_table(features: pa.Table | StoredFeatures) -> pa.Table:

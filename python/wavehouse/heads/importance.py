@@ -4,6 +4,7 @@ Only retraining without a feature does (`trials`): a feature may be used and yet
 or be harmful through others (Strobl et al. 2008, BMC Bioinformatics 9, 307).
 """
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,8 @@ def importances(model: Model, target: Target, block: Block, rows: int) -> list[d
         many = max(1, min(len(sizes[0]), rows * len(sizes[0]) // len(block.groups)))
         spread = sizes[0][np.linspace(0, len(sizes[0]) - 1, many).astype(int)]
         used = np.flatnonzero(np.isin(block.groups, spread))
-    part = Block(
+    part = dataclasses.replace(
+        block,
         features=block.features.select(model.features).take(used).combine_chunks(),
         labels=block.labels[used],
         weights=block.weights[used],

@@ -29,7 +29,12 @@ from wavehouse.heads.torch_member import (
     to_tensor,
 )
 from wavehouse.heads.torch_net import Batch, Net
-from wavehouse.heads.tune_metrics import average_precision, mean_average_precision, rank_ic
+from wavehouse.heads.tune_metrics import (
+    average_precision,
+    mean_average_precision,
+    rank_groups,
+    rank_ic,
+)
 
 DEFAULTS: dict[str, Any] = {
     "rounds": 30,  # epochs at most
@@ -387,8 +392,7 @@ def _tune_metric(
         )
     if target.objective == "binary":
         return "average_precision", lambda scores: average_precision(labels, scores[:, 0], weights)
-    periods = tune.groups if tune.periods is None else tune.periods
-    metric = rank_ic(labels, periods[known])
+    metric = rank_ic(labels, rank_groups(tune)[known])
     return "rank_ic", lambda scores: metric(scores[:, 0])
 
 

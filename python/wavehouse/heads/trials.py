@@ -191,7 +191,8 @@ class _Trial:
             rows = np.concatenate([np.arange(*bounds[number]) for number in drawn])
             sizes = [bounds[number][1] - bounds[number][0] for number in drawn]
             periods = np.repeat(np.arange(len(drawn)), sizes)
-            measure = _measure_of(self.target, self.labels[rows], self.weights[rows], periods)
+            part = (self.labels[rows], self.weights[rows], periods, self.block.cross_sectional)
+            measure = _measure_of(self.target, *part)
             losses.append(measure(other.scores[rows]) - measure(self.scores[rows]))
         lower, upper = np.nanquantile(losses, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
         return {
@@ -202,10 +203,15 @@ class _Trial:
 
 
 def _measure_of(
-    target: Target, labels: np.ndarray, weights: np.ndarray, periods: np.ndarray
+    target: Target,
+    labels: np.ndarray,
+    weights: np.ndarray,
+    periods: np.ndarray,
+    cross_sectional: bool,
 ) -> Callable[[np.ndarray], float]:
     """Return the head's own metric on rows given as columns."""
-    block = Block(pa.table({"row": np.arange(len(labels))}), labels, weights, periods, periods)
+    rows = pa.table({"row": np.arange(len(labels))})
+    block = Block(rows, labels, weights, periods, periods, cross_sectional)
     return metric_of(target, block)[1]
 
 

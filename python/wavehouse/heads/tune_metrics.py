@@ -27,9 +27,18 @@ def metric_of(
         name, shape = "mean_average_precision", (len(labels), len(target.classes))
         metric = lambda scores: mean_average_precision(labels, scores.reshape(shape), weights)  # noqa: E731
         return name, metric, known
-    periods = block.groups if block.periods is None else block.periods
-    correlation = rank_ic(labels, periods[known])
+    correlation = rank_ic(labels, rank_groups(block)[known])
     return "rank_ic", lambda scores: correlation(scores.ravel()), known
+
+
+def rank_groups(block: Block) -> np.ndarray:
+    """Return the group (n,) within which each row is ranked: its cross-section, or one for all.
+
+    Never a span of time: rows of several times ranked together, less the mean of so short a span,
+    look as if they came back to it. On a random walk the fall of the last half hour then predicts
+    the next half hour with an IC of 0.16 by the hour, and nothing by the minute or over all rows.
+    """
+    return block.groups if block.cross_sectional else np.zeros_like(block.groups)
 
 
 def average_precision(labels: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> float:
@@ -49,7 +58,7 @@ def mean_average_precision(labels: np.ndarray, scores: np.ndarray, weights: np.n
 
 
 def rank_ic(labels: np.ndarray, periods: np.ndarray) -> Callable[[np.ndarray], float]:
-    """Return a function of scores (n,): the mean over periods of Spearman's correlation.
+    """Return a function of scores (n,): the mean over `periods` of Spearman's correlation.
 
     Ties have average ranks. Periods of fewer than MIN_PERIOD_ROWS rows, or with a constant side,
     do not count; without any period left the correlation is over all rows, 0 when that is
