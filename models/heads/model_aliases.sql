@@ -49,7 +49,7 @@ previous as (
     qualify
         row_number() over (
             partition by track, target
-            order by trained_at desc, valid_from desc, model_id
+            order by trained_at desc, valid_from desc, model_id asc
         ) = 1
 
 ),

@@ -41,10 +41,14 @@ fits as (
         fold,
         'fit:' || member.seed as trial,
         'fit' as kind,
+        null as feature_group,
         member.seed,
         member.best_iteration,
         member.tune_metric as metric,
         member.tune_value as value,
+        null as base_value,
+        null as skill,
+        null as row_count,
         'tune' as role
     from models
 
@@ -71,8 +75,13 @@ fold_tests as (
         fold,
         'fold_test' as trial,
         'fold_test' as kind,
+        null as feature_group,
+        null as seed,
+        null as best_iteration,
         found.metric,
         found.value,
+        null as base_value,
+        null as skill,
         found.row_count,
         'test' as role
     from tested
@@ -80,7 +89,7 @@ fold_tests as (
 )
 
 select * from trials
-union all by name
+union all
 select * from fits
-union all by name
+union all
 select * from fold_tests

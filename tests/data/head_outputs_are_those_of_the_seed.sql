@@ -25,6 +25,10 @@ macro as (
 
 )
 
-(select *, 'in the macro alone' as found from macro except select *, 'in the macro alone' from seed)
-union all
-(select *, 'in the seed alone' from seed except select *, 'in the seed alone' from macro)
+select
+    coalesce(seed.output, macro.output) as output,
+    seed.output is not null as in_seed,
+    macro.output is not null as in_macro
+from seed
+full outer join macro using (head, target, output, kind)
+where seed.output is null or macro.output is null

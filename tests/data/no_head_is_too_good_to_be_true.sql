@@ -10,5 +10,8 @@ where
     role = 'test'
     and (
         (metric = 'roc_auc' and 2 * value - 1 > {{ var('heads_leak_alarm') }}::double)
-        or (metric in ('ic', 'rank_ic', 'pooled_rank_ic') and value > {{ var('heads_leak_alarm') }}::double)
+        or (
+            metric in ('ic', 'rank_ic', 'pooled_rank_ic')
+            and value > {{ var('heads_leak_alarm') }}::double
+        )
     )

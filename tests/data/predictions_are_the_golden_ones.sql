@@ -1,4 +1,4 @@
--- What SQL makes of raw scores, maps and seeds is what Python made of them when the model was stored.
+-- What SQL makes of raw scores and maps is what Python made of them when the model was stored.
 
 with predictions as (
 
