@@ -47,13 +47,13 @@ def make_rows(path: Path, rows: int) -> None:
         f"(case when random() > 0.05 then random() - 0.5 end)::float as {name}" for name in FEATURES
     )
     with duckdb.connect(str(path)) as con:
-        con.execute("set memory_limit = '3GB'; set threads = 1; select setseed(0.5)")
-        con.execute(f"create table features as select {columns} from range({rows})")
-        con.execute("""
+        con.execute("set memory_limit = '3GB'; set enable_progress_bar = false")
+        con.execute("set threads = 1; select setseed(0.5)")
+        con.execute(f"""
             create table rows as
-            select *, (coalesce(f0, 0.2) + f1 * f2 > 0.1)::double as label from features
+            select *, (coalesce(f0, 0.2) + f1 * f2 > 0.1)::double as label
+            from (select {columns} from range({rows}))
         """)
-        con.execute("drop table features")
 
 
 def connect(path: Path) -> duckdb.DuckDBPyConnection:

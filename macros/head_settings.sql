@@ -1,19 +1,20 @@
 {#- Every setting of the training of heads as one typed dictionary; its JSON is heads.head_settings. -#}
 {% macro head_settings() %}
     {% set settings = {} %}
-    {% for name in ['heads_max_rounds', 'heads_min_rounds', 'heads_patience', 'heads_golden_rows'] %}
+    {% for name in [
+        'heads_max_rounds', 'heads_min_rounds', 'heads_patience', 'heads_golden_rows',
+        'heads_importance_rows',
+    ] %}
         {% do settings.update({name: _count_var(name, 1, 1000000)}) %}
     {% endfor %}
     {% if settings.heads_min_rounds > settings.heads_max_rounds %}
         {% do _refuse_var('heads_min_rounds', settings.heads_min_rounds, 'at most heads_max_rounds') %}
     {% endif %}
-    {% for name in ['heads_scale', 'heads_importance_rows'] %}
-        {% set value = _number_var(name) %}
-        {% if value <= 0 %}
-            {% do _refuse_var(name, value, 'a number above 0') %}
-        {% endif %}
-        {% do settings.update({name: value}) %}
-    {% endfor %}
+    {% set scale = _number_var('heads_scale') %}
+    {% if scale <= 0 %}
+        {% do _refuse_var('heads_scale', scale, 'a number above 0') %}
+    {% endif %}
+    {% do settings.update({'heads_scale': scale}) %}
     {% set trainers = ['lightgbm', 'torch'] %}
     {% do settings.update({'heads_trainer': _choice_var_value('heads_trainer', var('heads_trainer'), trainers)}) %}
     {% for name in ['heads_trainers', 'heads_lightgbm', 'heads_torch'] %}

@@ -1,5 +1,10 @@
 """Fixtures shared by the tests: a small warehouse up to the labels, and the whole sample."""
 
+import os
+
+# before a test imports a library that loads OpenMP: see wavehouse.heads
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 import pandas as pd
 import pytest
 

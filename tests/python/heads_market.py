@@ -84,7 +84,7 @@ TARGETS = [
     target_row("edge_bps", "regression", head="entry"),
 ]
 FEATURES = ("strong", "gaps", "whole", "constant", "noise")
-GROUPS = {"strong": "signal", "gaps": "gaps", "whole": "signal"}  # else: noise
+GROUPS = {"strong": "signal", "gaps": "gaps", "whole": "signal", "momentum_rank": "signal"}
 
 
 def minute_rows(symbols=3, bars=600, seed=1, period_minutes=60):
@@ -253,6 +253,7 @@ def set_features(con, lists):
 
 
 def group_of(feature):
+    """The group of a feature in seeds.head_features."""
     return GROUPS.get(feature, "noise")
 
 

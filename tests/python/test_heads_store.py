@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 import heads_market as market
 from heads_market import MINUTE
-from wavehouse.heads import data, model, replay, store, training
+from wavehouse.heads import data, lightgbm_trainer, model, replay, store, training
 from wavehouse.heads.base import HeadsError
 from wavehouse.heads.config import read_targets
 from wavehouse.heads.store import SUMS, ModelStoreError
@@ -263,6 +263,24 @@ def test_a_model_of_an_unknown_trainer_is_refused(kept, tmp_path):
     other = store.write(root, files | {"manifest.json": json.dumps(manifest).encode()})
     with pytest.raises(HeadsError, match="'forest', expected one of lightgbm, torch"):
         model.load(root, other)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("\nleaf_value=", "\nleaf_value=9"),  # the tree is longer than the header says
+        ("\ntree_sizes=", "\nsizes="),
+        ("\nend of trees", "\n"),
+        ("tree\nversion", "forest\nversion"),
+        ("\nnum_leaves=", "\nnum_leaves=x"),
+    ],
+)
+def test_trees_that_are_none_are_refused_before_lightgbm_aborts(kept, old, new):
+    """With hashes that hold, as only its writer can make them."""
+    text = (folder_of(kept, "entry") / "seed_1" / "member.txt").read_text()
+    assert old in text
+    with pytest.raises(HeadsError):
+        lightgbm_trainer.load({"member.txt": text.replace(old, new, 1).encode()})
 
 
 def test_nothing_stored_can_run_code(kept):

@@ -279,6 +279,9 @@ def test_features_are_float32_and_what_is_not_finite_is_unknown():
     found = table["strong"].to_numpy()
     assert table["strong"].null_count == len(strange)
     np.testing.assert_array_equal(found[len(strange) :], expected[len(strange) :])
+    starts = rows["starts_at_ms"].to_numpy()[: len(table)]
+    np.testing.assert_array_equal(blocks["fit"].groups, starts)
+    np.testing.assert_array_equal(blocks["fit"].periods, starts // 3_600_000 * 3_600_000)
     nulls = rows["gaps"].slice(0, len(table)).is_null().to_pylist()
     assert table["gaps"].is_null().to_pylist() == nulls  # NULL, and not 0 or NaN
 

@@ -1,5 +1,6 @@
 """Trials and importances: what a head does without its labels, with a leak, without features."""
 
+import dataclasses
 import itertools
 import math
 
@@ -12,7 +13,7 @@ from scipy.stats import spearmanr
 from sklearn.metrics import average_precision_score
 
 import heads_market as market
-from heads_market import MINUTE
+from heads_market import DAILY, MINUTE
 from wavehouse.heads import importance, lightgbm_trainer, model, training, trials
 from wavehouse.heads.base import Block, HeadsError, Target
 from wavehouse.heads.config import read_settings, read_targets
@@ -166,31 +167,47 @@ def test_the_baseline_is_a_member_of_the_head_judged_on_calibrate_rows(con, tabl
     assert row["skill"] == pytest.approx(np.mean(pairs), abs=1e-9)  # Somers' D by its definition
 
 
-def test_the_interval_is_a_bootstrap_of_whole_periods(con, table):
-    """By SciPy and a loop: the rank correlation over the periods drawn, of one member less that
-    of the other."""
-    target, data = parts_of(con, "edge_bps")
-    own = read_settings(con)
+def spearman(labels, scores):
+    return spearmanr(labels, scores).statistic
+
+
+@pytest.mark.parametrize("track", [MINUTE, DAILY])
+def test_the_interval_is_a_bootstrap_of_whole_periods(con, table, track):
+    """By SciPy and a loop: the rank correlation over the periods drawn, of one member less that of
+    the other; where values compete within dates, its mean over the dates drawn."""
+    features, name = FEATURES, "edge_bps"
+    if track is DAILY:
+        features, name = market.DAILY_FEATURES, "forward_1d"
+        lists = (market.DAILY_TARGETS[:1], features, market.ANCHOR)
+        con = market.warehouse(market.daily_rows(), DAILY, *lists, trial_targets=[name], seeds=[1])
+        table = trials.run_trials(con, DAILY)
+    target = next(each for each in read_targets(con, track) if each.target == name)
+    data = read_fold(con, track, "anchor", features, [target])
     blocks = {role: data.block(role, target) for role in data.bounds}
     block, each = blocks["calibrate"], []
     known = ~np.isnan(block.labels)
     labels, periods = block.labels[known], block.periods[known]
-    for kept in (FEATURES, FEATURES[2:]):
+    rest = [feature for feature in features if market.group_of(feature) != "signal"]
+    for kept in (features, rest):
         fit, tune = (
-            Block(as_table(b.features).select(kept), b.labels, b.weights, b.groups, b.periods)
-            for b in (blocks["fit"], blocks["tune"])
+            dataclasses.replace(block, features=as_table(block.features).select(kept))
+            for block in (blocks["fit"], blocks["tune"])
         )
-        member = lightgbm_trainer.fit(target, fit, tune, 1, own.params("lightgbm"), 1, {})
+        params = read_settings(con).params("lightgbm")
+        member = lightgbm_trainer.fit(target, fit, tune, 1, params, 1, {})
         each.append(member.predict(as_table(block.features))[known, 0])
     rng = np.random.default_rng(trials.SEED)
     spans = [np.flatnonzero(periods == period) for period in np.unique(periods)]
-    count, losses = len(spans), []
+    assert len(spans) > 10
+    losses = []
     for _ in range(trials.DRAWS):
-        rows = [row for number in rng.integers(0, count, count) for row in spans[number]]
-        with_group, without = (spearmanr(labels[rows], scores[rows]).statistic for scores in each)
-        losses.append(with_group - without)
-    row = trial(table, "edge_bps", "drop_group", "signal")
-    assert count > 10
+        drawn = [spans[number] for number in rng.integers(0, len(spans), len(spans))]
+        parts = drawn if track is DAILY else [np.concatenate(drawn)]
+        one, other = (
+            np.mean([spearman(labels[rows], scores[rows]) for rows in parts]) for scores in each
+        )
+        losses.append(one - other)
+    row = trial(table, name, "drop_group", "signal")
     assert row["loss_without_lower"] == pytest.approx(np.quantile(losses, 0.05), abs=1e-9)
     assert row["loss_without_upper"] == pytest.approx(np.quantile(losses, 0.95), abs=1e-9)
 

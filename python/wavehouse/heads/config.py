@@ -17,9 +17,10 @@ class Track:
     """The relations of one market track; the rest of this package knows no other difference.
 
     `samples` has sample_id, symbol, event_time, evaluation_period, starts_at_ms,
-    label_ends_at_ms, split_id and the label columns; `features` has sample_id, starts_at_ms (or
-    `time_column`), symbol and the features; `folds`, `blocks` and `weights` are keyed by
-    sample_id and fold. `cross_sectional` says that values compete within their date, so that early
+    label_ends_at_ms, split_id and the label columns; `features` has sample_id, `time_column`
+    (bigint), symbol, event_time (timestamp), split_id and the features. Symbols and classes are
+    varchar, not enum. `folds` is keyed by fold and sample_id, `blocks` by fold and block, `weights`
+    by sample_id. `cross_sectional` says that values compete within their date, so that early
     stopping ranks them there and not among all rows.
     """
 

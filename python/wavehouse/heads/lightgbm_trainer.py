@@ -198,10 +198,24 @@ def load(files: dict[str, bytes]) -> TreeMember:
     """Return the member whose `files()` these are. Raises HeadsError when they cannot be read."""
     try:
         text = files[MEMBER_FILE].decode()
-        trees.parse(text)  # LightGBM itself may abort the process on a damaged text
+        trees.parse(text)  # LightGBM itself may abort the process on a damaged text,
+        _check_sizes(text)  # and does where a tree is not as long as the header says
         return TreeMember(text)
     except (KeyError, UnicodeDecodeError, lgb.basic.LightGBMError) as error:
         raise HeadsError(f"{MEMBER_FILE} is not a LightGBM model: {error}") from error
+
+
+def _check_sizes(text: str) -> None:
+    """Raise HeadsError where the trees of a model text are not of the sizes that it states."""
+    stated = re.search(r"^tree_sizes=(.*)$", text, re.MULTILINE)
+    starts = [found.start() for found in re.finditer(r"^Tree=\d+$", text, re.MULTILINE)]
+    ends = [*starts[1:], text.index("end of trees")]
+    sizes = [str(end - start) for start, end in zip(starts, ends, strict=True)]
+    if stated is None or stated.group(1).split() != sizes:
+        raise HeadsError(
+            f"{MEMBER_FILE} is not a LightGBM model: its trees are not as long as its header "
+            "says. Restore the file."
+        )
 
 
 def binned(block: Block, params: dict[str, Any], reference: lgb.Dataset | None) -> lgb.Dataset:
