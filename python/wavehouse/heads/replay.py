@@ -20,6 +20,7 @@ from wavehouse.heads.model import (
     member_scores,
     read_parquet,
 )
+from wavehouse.heads.store import ModelStoreError
 from wavehouse.paths import model_store_dir
 
 # Largest difference of raw scores from the stored ones, by trainer and route. Trees are exact
@@ -46,19 +47,37 @@ SCHEMA = pa.schema(
 
 
 def replay(con: duckdb.DuckDBPyConnection, track: Track, root: Path | None = None) -> pa.Table:
-    """Replay the golden cases of every model in `heads.model_aliases`; return rows of SCHEMA.
+    """Replay the golden cases of the models in use; return rows of SCHEMA.
 
-    One row per model, seed and route. `refusal` says why a model has no such route (a net too
-    large for SQL, or one that pools groups), NULL otherwise.
+    In use are the models of the last training, those of CPCV folds too, and the ones before them
+    that an alias names. One row per model, seed and route. `refusal` says why a model has no such
+    route (a net too large for SQL, or one that pools groups), or that an earlier model is gone from
+    the store; NULL otherwise.
 
-    Raises ModelStoreError when a model is missing or damaged.
+    Raises ModelStoreError when a model of the last training is missing or damaged.
     """
     root = root or model_store_dir()
-    ids = con.execute(
-        "select distinct model_id from heads.model_aliases where track = $track order by model_id",
+    used = con.execute(
+        """
+        select model_id, head, target, fold, true as is_current
+        from heads.training_runs where track = $track
+        union
+        select model_id, head, target, fold, false
+        from heads.model_aliases where track = $track and alias = 'previous'
+        order by model_id
+        """,
         {"track": track.name},
     ).fetchall()
-    rows = [row for (model_id,) in ids for row in replay_model(root, model_id)]
+    rows: list[dict[str, Any]] = []
+    for model_id, head, target, fold, is_current in used:
+        try:
+            rows += replay_model(root, model_id)
+        except ModelStoreError as error:
+            if is_current:
+                raise
+            gone = {"model_id": model_id, "head": head, "target": target, "fold": fold}
+            gone |= {"seed": -1, "route": "native", "case_count": 0, "refusal": str(error)}
+            rows.append(gone)
     return pa.Table.from_pylist(rows, schema=SCHEMA)
 
 
@@ -66,7 +85,8 @@ def replay_model(root: Path, model_id: str) -> list[dict[str, Any]]:
     """Return the rows of one stored model. Raises ModelStoreError."""
     model, files = load(root, model_id)
     golden = read_parquet(files[GOLDEN_IN])
-    features, groups = golden.select(model.features), golden["group_id"].to_numpy()
+    features = golden.select(model.features)
+    groups = golden["group_id"].to_numpy() if "group_id" in golden.column_names else None
     expected = expected_scores(model, read_parquet(files[GOLDEN_OUT]))
     rows = []
     for number, member in enumerate(model.members):
