@@ -184,6 +184,23 @@ class MarketOptions:
 
 
 @dataclasses.dataclass(frozen=True)
+class Moves:
+    """What moves one symbol: an array (minutes,) each, missing minutes included.
+
+    `relative` is the volatility in units of the option, without the season; `volatility` is that
+    of the minute's return, 0 where nobody trades; `shocks` are the standard normal x; `moves` are
+    the returns, close to close before the rounding to the tick.
+    """
+
+    season: np.ndarray
+    relative: np.ndarray
+    shocks: np.ndarray
+    trades: np.ndarray
+    volatility: np.ndarray
+    moves: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
 class SampleSummary:
     """What `write_sample` wrote: `rows` counts every file, the times are of the clean bars."""
 
@@ -236,6 +253,25 @@ def generate_symbol(options: MarketOptions, index: int) -> pa.Table:
     return pa.Table.from_arrays([names, *columns], schema=SCHEMA)
 
 
+def generate_moves(options: MarketOptions, index: int) -> Moves:
+    """Return what the bars of `generate_symbol` are made from, `options.days * 1440` minutes.
+
+    The first minute is midnight of `options.start`, before the first bar. No market shows this: it
+    is for tests, to know what a forecast could have known. Raises ValueError when `index` is
+    negative.
+    """
+    coin = instrument(options, index)
+    first_day = (options.start - dt.date(1970, 1, 1)).days
+    shocks, days = np.zeros(SIGNAL_WINDOW), []
+    for day in range(first_day, first_day + options.days):
+        market = _generator(options.seed, 0, 2, day)
+        rng = _generator(options.seed, index + 1, 2, day)
+        days.append(_day_of_moves(options, index, coin, day, shocks, market, rng))
+        shocks = days[-1].shocks[-SIGNAL_WINDOW:]
+    names = [field.name for field in dataclasses.fields(Moves)]
+    return Moves(*(np.concatenate([getattr(day, name) for day in days]) for name in names))
+
+
 def _day_of_bars(
     options: MarketOptions,
     index: int,
@@ -250,28 +286,11 @@ def _day_of_bars(
     SIGNAL_WINDOW values of x; the new ones are returned. No array here is longer than a day, so
     that no sum or vector instruction can make a day depend on how many follow it.
     """
-    season = _season(day)
     market = _generator(options.seed, 0, 2, day)
     rng = _generator(options.seed, index + 1, 2, day)
-    common = _volatility(options, 0, day, market) * coin.beta * math.sqrt(options.correlation)
-    own = _volatility(options, index + 1, day, rng) * coin.volatility
-    own *= math.sqrt(1 - options.correlation)
-    relative = np.hypot(common, own)  # volatility in units of the option, without the season
-    x = common * market.standard_normal(DAY_MINUTES) + own * rng.standard_normal(DAY_MINUTES)
-    x /= relative
-
-    # Liquid symbols trade every minute. Where nobody trades the price stands still and does not
-    # catch up later: catching up would let other symbols predict this one.
-    idle_rate = options.zero_volume_rate * index / (index + 2) * season**-2 / np.mean(season**-2)
-    trades = rng.random(DAY_MINUTES) >= idle_rate
-    minute = np.minimum(relative * season * options.volatility_bps / 1e4, MAX_MINUTE_VOLATILITY)
-    minute *= trades
-
-    known = np.concatenate([[0.0], np.cumsum(np.concatenate([shocks, x]))])
-    momentum = known[SIGNAL_WINDOW:-1] - known[: -SIGNAL_WINDOW - 1]
-    momentum /= math.sqrt(SIGNAL_WINDOW)
-    move = minute * (math.sqrt(1 - options.signal) * x + math.sqrt(options.signal) * momentum)
-    move += trades * options.drift_bps_per_day / 1e4 / DAY_MINUTES
+    moves = _day_of_moves(options, index, coin, day, shocks, market, rng)
+    season, relative, x = moves.season, moves.relative, moves.shocks
+    trades, minute, move = moves.trades, moves.volatility, moves.moves
 
     # Brownian path of the minute, as a fraction of the price before it: the point at FIRST_TRADE
     # of the bridge from 0 to `move`, then maximum and minimum of the bridge that is left.
@@ -305,6 +324,39 @@ def _day_of_bars(
     time_ms[lost] = np.nan
     block = np.stack([time_ms, *prices, volume, spread])
     return block, float(path[-1]), x[-SIGNAL_WINDOW:]
+
+
+def _day_of_moves(
+    options: MarketOptions,
+    index: int,
+    coin: Instrument,
+    day: int,
+    shocks: np.ndarray,
+    market: np.random.Generator,
+    rng: np.random.Generator,
+) -> Moves:
+    """Return what moves the symbol on one day; the first draws of the day's two generators."""
+    season = _season(day)
+    common = _volatility(options, 0, day, market) * coin.beta * math.sqrt(options.correlation)
+    own = _volatility(options, index + 1, day, rng) * coin.volatility
+    own *= math.sqrt(1 - options.correlation)
+    relative = np.hypot(common, own)
+    x = common * market.standard_normal(DAY_MINUTES) + own * rng.standard_normal(DAY_MINUTES)
+    x /= relative
+
+    # Liquid symbols trade every minute. Where nobody trades the price stands still and does not
+    # catch up later: catching up would let other symbols predict this one.
+    idle_rate = options.zero_volume_rate * index / (index + 2) * season**-2 / np.mean(season**-2)
+    trades = rng.random(DAY_MINUTES) >= idle_rate
+    minute = np.minimum(relative * season * options.volatility_bps / 1e4, MAX_MINUTE_VOLATILITY)
+    minute *= trades
+
+    known = np.concatenate([[0.0], np.cumsum(np.concatenate([shocks, x]))])
+    momentum = known[SIGNAL_WINDOW:-1] - known[: -SIGNAL_WINDOW - 1]
+    momentum /= math.sqrt(SIGNAL_WINDOW)
+    move = minute * (math.sqrt(1 - options.signal) * x + math.sqrt(options.signal) * momentum)
+    move += trades * options.drift_bps_per_day / 1e4 / DAY_MINUTES
+    return Moves(season, relative, x, trades, minute, move)
 
 
 def _generator(seed: int, *key: int) -> np.random.Generator:
