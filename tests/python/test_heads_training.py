@@ -24,7 +24,7 @@ from sklearn.metrics import average_precision_score
 import heads_market as market
 from heads_market import DAILY, MINUTE
 from wavehouse.heads import lightgbm_trainer, model, replay, training
-from wavehouse.heads.base import Block, HeadsError, Target
+from wavehouse.heads.base import Block, HeadsError, Target, Untrainable
 from wavehouse.heads.config import read_settings, read_targets
 from wavehouse.heads.data import as_table, read_fold
 
@@ -872,3 +872,19 @@ def test_scale_takes_smaller_steps(con):
 def test_a_warehouse_without_settings_says_so():
     with pytest.raises(duckdb.CatalogException, match="head_settings"):
         training.train(duckdb.connect(), MINUTE, Path("unused"))
+
+
+def test_a_short_fold_without_a_class_has_no_model_of_that_target(tmp_path, capsys):
+    """The walk goes on; the anchor fold, from which every row is scored, has to be trained."""
+    rows = market.minute_rows()
+    starts = rows["starts_at_ms"].to_numpy()
+    early = starts < np.quantile(starts, 0.2)  # before the tune rows of both folds
+    rare = pa.array(np.where(early, rows["entry"].to_numpy(zero_copy_only=False), 0.0))
+    rows = rows.set_column(rows.column_names.index("entry"), "entry", rare)
+    con = market.warehouse(rows, folds=market.EXPANDING, train_folds=["expanding"])
+    found = training.train(con, MINUTE, tmp_path).to_pylist()
+    assert {row["target"] for row in found} == {"direction", "edge_bps", "rare_entry"}
+    assert "no model: head entry, fold expanding_1" in capsys.readouterr().out
+    con = market.warehouse(rows, train_folds=["anchor"])
+    with pytest.raises(Untrainable, match=r"head entry, fold anchor.*none is 1"):
+        training.train(con, MINUTE, tmp_path)

@@ -13,6 +13,10 @@ class HeadsError(Exception):
     """Training or scoring cannot go on; the text names the head, what was found and the remedy."""
 
 
+class Untrainable(HeadsError):
+    """The rows of one fold cannot teach one target: no label is known, or a class has no row."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Target:
     """One thing a head learns: a row of seeds/head_targets.csv.

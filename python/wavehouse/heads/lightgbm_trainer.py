@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from wavehouse.heads import trees
-from wavehouse.heads.base import Block, CurvePoint, HeadsError, Target
+from wavehouse.heads.base import Block, CurvePoint, HeadsError, Target, Untrainable
 from wavehouse.heads.tune_metrics import metric_of, ranks_within
 
 DEFAULTS = {
@@ -257,7 +257,7 @@ def _labelled(
     """
     known = ~np.isnan(block.labels)
     if not known.any():
-        raise HeadsError(f"target {target.target}: no row of role {role} has a known label.")
+        raise Untrainable(f"target {target.target}: no row of role {role} has a known label.")
     labels = block.labels[known]
     if target.objective in ("binary", "multiclass"):
         classes, found = range(max(len(target.classes), 2)), np.unique(labels)
@@ -269,7 +269,7 @@ def _labelled(
         absent = [number for number in classes if number not in found]
         if absent:
             names = [target.classes[number] if target.classes else number for number in absent]
-            raise HeadsError(
+            raise Untrainable(
                 f"target {target.target}: {len(labels)} rows of role {role} have a label and none "
                 f"is {', '.join(map(str, names))}. Train on more bars or on a less rare label."
             )

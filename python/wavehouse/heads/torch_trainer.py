@@ -15,7 +15,7 @@ import pyarrow as pa
 import torch
 
 from wavehouse.heads import torch_net
-from wavehouse.heads.base import Block, CurvePoint, HeadsError, Target
+from wavehouse.heads.base import Block, CurvePoint, HeadsError, Target, Untrainable
 from wavehouse.heads.data import StoredFeatures
 from wavehouse.heads.torch_member import (
     CHUNK_ROWS,
@@ -336,13 +336,13 @@ def _known(role: str, block: Block, target: Target) -> np.ndarray:
         raise HeadsError(f"{where}: a weight is negative or not finite; expected 0 or more.")
     known = np.isfinite(labels) & (weights > 0)
     if not known.any():
-        raise HeadsError(
+        raise Untrainable(
             f"{where}: none of {len(labels)} rows has a known label and a weight above 0. Train on "
             "more bars, or on a label that this market has."
         )
     if target.objective == "regression":
         if labels[known].min() == labels[known].max():
-            raise HeadsError(f"{where}: all {known.sum()} known labels are {labels[known][0]}.")
+            raise Untrainable(f"{where}: all {known.sum()} known labels are {labels[known][0]}.")
         return known
     names = target.classes or (0, 1)
     found = np.unique(labels[known])
@@ -351,7 +351,7 @@ def _known(role: str, block: Block, target: Target) -> np.ndarray:
         raise HeadsError(f"{where}: labels hold {strange}, expected 0 to {len(names) - 1}.")
     absent = [str(name) for number, name in enumerate(names) if number not in found]
     if absent:
-        raise HeadsError(
+        raise Untrainable(
             f"{where}: of {known.sum()} rows with a label none is {', '.join(absent)}. Train on "
             "more bars or on a less rare label."
         )

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from wavehouse.heads import calibration, store
-from wavehouse.heads.base import Block, HeadsError, Target
+from wavehouse.heads.base import Block, HeadsError, Target, Untrainable
 from wavehouse.heads.config import (
     Settings,
     Track,
@@ -112,9 +112,12 @@ def train(con: duckdb.DuckDBPyConnection, track: Track, root: Path | None = None
     """Train all models of a track and return one row of SCHEMA per model.
 
     Each fold is read once and binned once; its targets and seeds share that. The models are kept
-    in the store `root`, by default `paths.model_store_dir()`.
+    in the store `root`, by default `paths.model_store_dir()`. A walk-forward or CPCV fold whose
+    rows cannot teach a target (short ones may lack a class) has no model of it, and says so; the
+    champion before it keeps its place.
 
-    Raises HeadsError when the configuration or the data do not allow training.
+    Raises HeadsError when the configuration or the data do not allow training, Untrainable when
+    the rows of an anchor fold do not.
     """
     root = root or model_store_dir()
     settings, targets = read_settings(con), read_targets(con, track)
@@ -127,6 +130,7 @@ def train(con: duckdb.DuckDBPyConnection, track: Track, root: Path | None = None
     folds = read_folds(con, track, settings.train_folds)
     lists = dict.fromkeys(target.feature_list for target in targets)
     rows, total, started = [], len(folds) * len(targets), time.monotonic()
+    done = 0
     for fold in folds:
         scheme = con.execute(
             f"select any_value(fold_scheme) from {track.blocks} where fold = $fold", {"fold": fold}
@@ -139,9 +143,15 @@ def train(con: duckdb.DuckDBPyConnection, track: Track, root: Path | None = None
             facts = _facts(con, data) | {"fold": fold, "fold_scheme": scheme, "track": track.name}
             shared: dict[Any, Any] = {}
             for target in own:
-                rows.append(train_model(data, target, settings, facts, shared, root))
-                spent = time.monotonic() - started
-                _report(rows[-1], len(rows), total, spent)
+                done += 1
+                try:
+                    rows.append(train_model(data, target, settings, facts, shared, root))
+                except Untrainable as error:
+                    if scheme == "anchor":
+                        raise
+                    print(f"heads {done}/{total}  no model: {error}", flush=True)
+                    continue
+                _report(rows[-1], done, total, time.monotonic() - started)
     order = {target.target: number for number, target in enumerate(targets)}
     rows.sort(key=lambda row: (row["fold"], order[row["target"]]))
     return pa.Table.from_pylist(rows, schema=SCHEMA)
@@ -167,7 +177,7 @@ def train_model(
                 trainer.fit(target, blocks["fit"], blocks["tune"], seed, params, threads(), shared)
             )
         except HeadsError as error:
-            raise HeadsError(f"head {target.head}, fold {data.fold}: {error}") from error
+            raise type(error)(f"head {target.head}, fold {data.fold}: {error}") from error
         seconds.append(time.process_time() - before)
     before = time.process_time()
     order_hash = _order_hash(facts["order"], blocks)
