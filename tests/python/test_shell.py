@@ -440,7 +440,7 @@ class Terminal:
         )
         os.close(inner)
 
-    def until(self, end: str | None, seconds: float = 15) -> str:
+    def until(self, end: str | None, seconds: float = 60) -> str:
         """Read until `end`, or to the end of the process, and return what was read."""
         read, deadline = b"", time.monotonic() + seconds
         while end is None or not read.endswith(end.encode()):
