@@ -437,17 +437,32 @@ def test_a_model_without_a_route_says_so(kept, tmp_path):
     assert refusals == {"native": None, "onnx": "the model has no ONNX form.", "sql": None}
 
 
-def test_replay_goes_through_every_alias_of_its_track(kept):
+def test_replay_asks_the_models_of_the_last_training_and_those_before_them(kept):
     root, trees, _ = kept
     con = market.warehouse()
-    champions = market.champions_of(trees)
-    market.crown(con, [*champions, *champions])  # a model of two aliases is asked once
-    con.execute("insert into heads.model_aliases values ('daily', 'x', 'champion', 'none', 0)")
+    con.execute(
+        """
+        create table heads.training_runs as
+        select track, model_id, head, target, fold from trees;
+        create table heads.model_aliases as
+        select track, head, target, alias, model_id, fold
+        from heads.training_runs cross join (values ('champion'), ('previous')) as of (alias);
+        insert into heads.training_runs values ('daily', 'none', 'x', 'x', 'anchor');
+        insert into heads.model_aliases values
+            ('minute', 'entry', 'entry', 'previous', 'gone', 'anchor'),
+            ('daily', 'x', 'x', 'previous', 'none', 'anchor')
+        """
+    )
     table = replay.replay(con, MINUTE, root)
     assert table.schema == replay.SCHEMA
-    found = table["model_id"].to_pylist()
-    assert sorted(set(found)) == sorted(trees["model_id"].to_pylist())
-    assert len(found) == len(set(found)) * 2 * 3
-    con.execute("insert into heads.model_aliases values ('minute', 'x', 'champion', 'none', 0)")
+    rows = table.to_pylist()
+    (gone,) = [row for row in rows if row["model_id"] == "gone"]
+    assert (gone["case_count"], gone["target"], gone["largest_difference"]) == (0, "entry", None)
+    assert "model gone is not in the store" in gone["refusal"]
+    kept_rows = [row for row in rows if row["model_id"] != "gone"]
+    found = {(row["model_id"], row["seed"], row["route"]) for row in kept_rows}
+    assert {row["model_id"] for row in kept_rows} == set(trees["model_id"].to_pylist())
+    assert len(found) == len(kept_rows) == len(trees) * 2 * 3
+    con.execute("insert into heads.training_runs values ('minute', 'none', 'x', 'x', 'anchor')")
     with pytest.raises(ModelStoreError, match="model none is not in the store"):
         replay.replay(con, MINUTE, root)

@@ -64,6 +64,7 @@ def replay(con: duckdb.DuckDBPyConnection, track: Track, root: Path | None = Non
         union
         select model_id, head, target, fold, false
         from heads.model_aliases where track = $track and alias = 'previous'
+            and model_id not in (select runs.model_id from heads.training_runs as runs)
         order by model_id
         """,
         {"track": track.name},
