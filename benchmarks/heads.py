@@ -151,7 +151,9 @@ def pandas_to_tensor(con: duckdb.DuckDBPyConnection) -> object:
     """Read everything as a pandas frame, then as a matrix."""
     import torch
 
-    return torch.from_numpy(con.sql(f"select {', '.join(FEATURES)} from rows").df().to_numpy())
+    return torch.from_numpy(
+        con.sql(f"select {', '.join(FEATURES)} from rows").df().to_numpy(copy=True)
+    )
 
 
 def house_to_tensor(con: duckdb.DuckDBPyConnection) -> object:
@@ -247,7 +249,7 @@ def scoring(path: Path) -> list[tuple[str, int, float, float]]:
         found.append((name, count, spent, float(np.abs(scores - expected[:count]).max())))
 
     memory = engine.connect()
-    memory.execute("set threads = 1")
+    memory.execute("set threads = 1; set enable_progress_bar = false")
     memory.execute("create table scored as select * from features")
     memory.execute(f"create table few as from scored limit {SCORED_IN_SQL}")
     clock(
