@@ -1,5 +1,5 @@
--- Golden cases through every route: the trainer's library, ONNX and SQL. An earlier model may be gone
--- from the store; a model of the last training may not.
+-- Golden cases through every route: the trainer's library, ONNX and SQL. An earlier model may be
+-- gone from the store; a model of the last training may not.
 
 select
     target,
