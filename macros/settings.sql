@@ -166,5 +166,10 @@
         {% do fold_settings() %}
         {% do head_settings() %}
         {% do head_metric_settings() %}
+        {% do pm_settings() %}
+        {% do overfitting_settings() %}
+        {% do execution_settings() %}
+        {% do acceptance_settings() %}
+        {% do release_settings() %}
     {% endif %}
 {% endmacro %}

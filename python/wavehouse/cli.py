@@ -9,6 +9,8 @@ COMMANDS = {
     "ingest": "wavehouse.ingest:ingest_command",
     "sql": "wavehouse.shell:sql_command",
     "heads": "wavehouse.heads.cli:heads_command",
+    "export": "wavehouse.export:export_command",
+    "report": "wavehouse.reports.cli:report_command",
     "doctor": "wavehouse.doctor:doctor_command",
 }
 
@@ -39,6 +41,8 @@ def main() -> None:
       dbt build                       build every relation and run its tests
       wavehouse sql "from labels.label_distribution"
       wavehouse heads list            the trained models: what they predict, how well
+      wavehouse report run            the tear sheet: equity, search, rules, worst trades
+      wavehouse export RUN            the files that downstream services read
       wavehouse doctor                what is installed, what data is there, what is missing
 
     \b

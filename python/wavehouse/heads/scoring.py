@@ -1,7 +1,7 @@
 """Score the rows of a track in a stream: record batches in, record batches out."""
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import duckdb
@@ -57,7 +57,7 @@ def score(
     def batches() -> Iterator[pa.RecordBatch]:
         for span in spans:
             chosen = {target: models[model_id] for target, model_id in span.champions.items()}
-            for batch in _rows(con, track, span, list(chosen.values())):
+            for batch in read_rows(con, track, span, list(chosen.values())):
                 yield score_batch(batch, span, chosen, schema)
 
     return pa.RecordBatchReader.from_batches(schema, batches())
@@ -123,10 +123,7 @@ def score_batch(
     fields: dict[str, pa.Array] = {}
     unseen = np.zeros(batch.num_rows, dtype=np.int32)
     for group in _by_unseen(list(models.values())):
-        names = group[0].manifest["unseen_nulls"]
-        nulls = np.zeros(batch.num_rows, dtype=np.int32)
-        for name in names:
-            nulls += batch.column(name).is_null().to_numpy(zero_copy_only=False)
+        nulls = unseen_nulls(group[0], batch)
         unseen = np.maximum(unseen, nulls)
         for model in group:
             scores = model.seed_scores(batch, batch.column("starts_at_ms").to_numpy())
@@ -148,10 +145,17 @@ def score_batch(
     return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
-def _rows(
-    con: duckdb.DuckDBPyConnection, track: Track, span: Span, models: list[Model]
+def read_rows(
+    con: duckdb.DuckDBPyConnection,
+    track: Track,
+    span: Span,
+    models: list[Model],
+    splits: Sequence[str] = (),
 ) -> Iterable[pa.RecordBatch]:
-    """Return a stream of the features of a span of time, each feature once, as float32."""
+    """Return a stream of the features of a span of time, each feature once, as float32.
+
+    With `splits`, of their rows alone; a split is a span of time, so cross-sections stay whole.
+    """
     features = list(dict.fromkeys(name for model in models for name in model.features))
     starts = -(2**62) if span.starts_at_ms is None else span.starts_at_ms
     ends = 2**62 if span.ends_at_ms is None else span.ends_at_ms
@@ -166,6 +170,8 @@ def _rows(
         from {track.features} as features
         where features.{track.time_column} >= {starts} and features.{track.time_column} < {ends}
     """
+    if splits:
+        query += f"and features.split_id in ({', '.join(map(repr, splits))})\n"
     if any(model.pools for model in models):
         query += "order by starts_at_ms, features.symbol"
         return _whole_groups(con.cursor().sql(query).to_arrow_reader(BATCH_ROWS))
@@ -186,6 +192,14 @@ def _whole_groups(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]
         rest.append(batch.slice(last))
     if rest:
         yield pa.concat_batches(rest)
+
+
+def unseen_nulls(model: Model, batch: pa.RecordBatch) -> np.ndarray:
+    """Return how many features (n,) are unknown that never were in the fit of a model."""
+    nulls = np.zeros(batch.num_rows, dtype=np.int32)
+    for name in model.manifest["unseen_nulls"]:
+        nulls += batch.column(name).is_null().to_numpy(zero_copy_only=False)
+    return nulls
 
 
 def _by_unseen(models: list[Model]) -> list[list[Model]]:

@@ -1,0 +1,1 @@
+{{ pm_trades(ref('backtest_frame'), ref('pm_config')) }}

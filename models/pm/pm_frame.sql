@@ -1,0 +1,3 @@
+{{ config(materialized='table', post_hook="{{ require_splits(this, ['tune_inner']) }}") }}
+
+{{ pm_frame(['tune_inner']) }}

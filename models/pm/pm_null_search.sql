@@ -1,0 +1,98 @@
+{{ config(materialized='table') }}
+
+{%- set settings = overfitting_settings() %}
+{%- set edges = ['actual_long_expected_net_edge_bps', 'actual_short_expected_net_edge_bps'] %}
+
+with draws as (
+
+    select unnest(range(1, {{ settings.pm_null_draws + 1 }})) as draw
+
+),
+
+frame as (
+
+    select
+        *,
+        event_time::date as day,
+        row_number() over (of_day order by event_time, sample_id) as place,
+        count(*) over of_day as places
+    from {{ ref('pm_frame') }}
+    window of_day as (partition by symbol, event_time::date)
+
+),
+
+-- every row gives its edges to the row at this place of its symbol's day
+given_edges as (
+
+    select
+        draws.draw,
+        frame.symbol,
+        frame.day,
+        {% if settings.pm_null_method == 'shuffle' %}
+        row_number() over (
+            partition by draws.draw, frame.symbol, frame.day
+            order by
+                md5_number('{{ settings.pm_null_seed }}:' || draws.draw || ':' || frame.sample_id),
+                frame.sample_id
+        ) as place,
+        {% else %}
+        -- every symbol of a day by as many rows
+        1 + (
+            md5_number('{{ settings.pm_null_seed }}:' || draws.draw || ':' || frame.day)
+            % greatest(frame.places - 1, 1)::uhugeint
+        )::bigint as steps,
+        1 + (frame.place - 1 + frame.places - steps) % frame.places as place,
+        {% endif %}
+        {% for edge in edges %}
+        frame.{{ edge }} {{- ',' if not loop.last }}
+        {% endfor %}
+    from frame
+    cross join draws
+
+),
+
+shuffled as materialized (
+
+    select
+        given_edges.draw,
+        frame.* exclude ({{ edges | join(', ') }}),
+        {% for edge in edges %}
+        given_edges.{{ edge }} {{- ',' if not loop.last }}
+        {% endfor %}
+    from frame
+    inner join given_edges using (symbol, day, place)
+
+),
+
+-- which trades a candidate admits does not depend on edges: one candidate for each set of trades
+trade_sets as (
+
+    select min(candidate_id) as candidate_id
+    from {{ ref('pm_grid_search') }}
+    group by trade_set_id
+
+),
+
+candidates as (
+
+    select candidates.*
+    from {{ ref('pm_candidates') }} as candidates
+    inner join trade_sets using (candidate_id)
+
+),
+
+searched as (
+
+    {{ pm_grid_metrics('shuffled', 'candidates', keys=['draw'], ordered_metrics='pruned') }}
+
+)
+
+select
+    draw,
+    candidate_id,
+    score as best_score,
+    total_weighted_edge_bps,
+    trade_count
+from searched
+where score_rank = 1
+order by draw

@@ -1,0 +1,1 @@
+{{ pm_trades(ref('pm_frame'), ref('pm_config')) }}

@@ -1,0 +1,1 @@
+{{ release_history(ref('executed_positions'), ref('backtest_frame')) }}

@@ -1,0 +1,1 @@
+{{ release_folds(ref('executed_positions'), ref('backtest_frame')) }}
