@@ -167,6 +167,7 @@
         {% do head_settings() %}
         {% do head_metric_settings() %}
         {% do pm_settings() %}
+        {% do pm_grid_settings() %}
         {% do overfitting_settings() %}
         {% do execution_settings() %}
         {% do acceptance_settings() %}

@@ -32,9 +32,14 @@ sections as (
 config as (
 
     select
-        '{' || string_agg('"' || section || '":{' || settings || '}', ',' order by section) || '}'
+        '{' || string_agg('"' || section || '":' || settings, ',' order by section) || '}'
             as config_json
-    from sections
+    from (
+        select section, '{' || settings || '}' as settings
+        from sections
+        union all
+        select 'pmConfigVersion', '"{{ pm_settings().pm_config_version }}"'
+    )
 
 ),
 

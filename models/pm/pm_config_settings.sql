@@ -1,15 +1,13 @@
 with best as (
 
-    unpivot (
-        select
-            {% for axis in pm_axes() %}
-            {{ axis }} {{- ',' if not loop.last }}
-            {% endfor %}
-        from {{ ref('pm_grid_search') }}
-        where score_rank = 1
-    )
-    on columns(*)
-    into name axis value value
+    {% for axis in pm_axes() %}
+    select
+        '{{ axis }}' as axis,
+        {{ axis }} as value
+    from {{ ref('pm_grid_search') }}
+    where score_rank = 1
+    {{ 'union all' if not loop.last }}
+    {% endfor %}
 
 )
 

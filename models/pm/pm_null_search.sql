@@ -5,19 +5,33 @@
 
 with draws as (
 
-    select unnest(range(1, {{ settings.pm_null_draws + 1 }})) as draw
+    select unnest(range(1, {{ settings.pm_null_draws + 1 }})::integer[]) as draw
 
 ),
 
+-- keys as numbers: every draw carries them along
 frame as (
 
     select
-        *,
+        sample_id as sample_name,
+        row_number() over (order by event_time, symbol, sample_id) as sample_id,
+        dense_rank() over (order by symbol) as symbol,
+        event_time,
         event_time::date as day,
         row_number() over (of_day order by event_time, sample_id) as place,
-        count(*) over of_day as places
-    from {{ ref('pm_frame') }}
-    window of_day as (partition by symbol, event_time::date)
+        count(*) over of_day as places,
+        long_prob,
+        short_prob,
+        long_entry_prob,
+        short_entry_prob,
+        market_risk_prob,
+        pred_long_expected_net_edge_bps,
+        pred_short_expected_net_edge_bps,
+        {% for edge in edges %}
+        {{ edge }} {{- ',' if not loop.last }}
+        {% endfor %}
+    from {{ ref('pm_frame') }} as rows
+    window of_day as (partition by rows.symbol, event_time::date)
 
 ),
 
@@ -32,8 +46,8 @@ given_edges as (
         row_number() over (
             partition by draws.draw, frame.symbol, frame.day
             order by
-                md5_number('{{ settings.pm_null_seed }}:' || draws.draw || ':' || frame.sample_id),
-                frame.sample_id
+                md5_number('{{ settings.pm_null_seed }}:' || draws.draw || ':' || frame.sample_name),
+                frame.sample_name
         ) as place,
         {% else %}
         -- every symbol of a day by as many rows
@@ -55,7 +69,7 @@ shuffled as materialized (
 
     select
         given_edges.draw,
-        frame.* exclude ({{ edges | join(', ') }}),
+        frame.* exclude (sample_name, day, place, places, {{ edges | join(', ') }}),
         {% for edge in edges %}
         given_edges.{{ edge }} {{- ',' if not loop.last }}
         {% endfor %}

@@ -50,6 +50,9 @@ BACKTEST_MODELS = (
     "regime_metrics",
     "failure_cases",
 )
+OTHER_PM_MODELS = tuple(  # what else a search says about itself
+    sorted({file.stem for file in (REPO / "models/pm").glob("*.sql")} - {*PM_MODELS})
+)
 DIAGNOSTICS_MODELS = (
     "label_summary",
     "score_distribution",
@@ -58,15 +61,16 @@ DIAGNOSTICS_MODELS = (
     "direction_top_score",
     "entry_prob_deciles",
     "training_diagnosis",
+    "grid_trade_summary",
 )
-MODELS = (*PM_MODELS, *BACKTEST_MODELS, *DIAGNOSTICS_MODELS)
-SEEDS = (
-    "pm_config_defaults",
-    "backtest_rules",
-    "trading_sessions",
-    "diagnostic_gates",
-    "diagnostic_variants",
-    "diagnostic_conclusions",
+MODELS = (*PM_MODELS, *OTHER_PM_MODELS, *BACKTEST_MODELS, *DIAGNOSTICS_MODELS)
+SEEDS = tuple(
+    sorted(
+        file.stem
+        for kind in ("pm", "backtest", "trading", "diagnostic")
+        for file in (REPO / "seeds").glob(f"{kind}_*.csv")
+        if file.stem != "pm_grid_axes"  # a world has its own
+    )
 )
 HEADS = {
     "direction": ("long_prob", "short_prob", "neutral_prob"),
@@ -288,8 +292,8 @@ class Built:
 
 
 @functools.cache
-def built() -> Built:
-    """Build pm and what lies above it on a made-up frame with dbt, once per session."""
+def build() -> tuple[Warehouse, pd.DataFrame, str]:
+    """Run dbt once per session; return the warehouse, its frame and dbt's output when it failed."""
     folder = Path(tempfile.mkdtemp(prefix="pm_world_"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     warehouse = Warehouse(folder / "data", folder / "warehouse.duckdb")
@@ -297,9 +301,21 @@ def built() -> Built:
     frame = random_frame(7, rows=1_800, symbols=5)
     with duckdb.connect(str(warehouse.file)) as connection:
         write(connection, below_pm(frame) | below_backtest(frame, LOOSE))
-    selected = [*SEEDS, *MODELS]
-    warehouse.dbt("build", "--select", *selected, "--exclude-resource-type", "test", "unit_test")
-    manifest = json.loads((folder / "target/manifest.json").read_text())
+    done = warehouse.dbt(
+        *("build", "--select", *SEEDS, *MODELS),
+        *("--exclude-resource-type", "test", "unit_test"),
+        settings={"pm_null_draws": 0},  # searches on shuffled edges have tests of their own
+        check=False,
+    )
+    return warehouse, frame, "" if done.returncode == 0 else done.stdout
+
+
+@functools.cache
+def built() -> Built:
+    """Return pm and what lies above it, built by dbt on a made-up frame."""
+    warehouse, frame, failure = build()
+    assert not failure, failure
+    manifest = json.loads((warehouse.file.parent / "target/manifest.json").read_text())
     return Built(warehouse, frame, manifest)
 
 

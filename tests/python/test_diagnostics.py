@@ -9,9 +9,11 @@ import pandas as pd
 import pytest
 
 import oracle_diagnostics as oracle
-from pm_frames import SPLITS, START, frame_of, random_frame
+from oracle_pm import candidates, grid, threshold_hash
+from pm_frames import SMALL_AXES, SPLITS, START, frame_of, random_frame
 from pm_world import (
     World,
+    below_pm,
     built,
     differences,
     rows_of,
@@ -36,6 +38,7 @@ ORDERS = {
     "direction_top_score": "split_id, fraction",
     "entry_prob_deciles": "split_id, side, bucket",
     "score_distribution": "split_id, column_name, quantile",
+    "grid_trade_summary": "split_id",
     "label_summary": "split_id, label_set, side, statistic, quantile",
 }
 PLAIN = {
@@ -396,6 +399,43 @@ def test_tied_probabilities_are_cut_in_the_order_of_the_frame():
     assert [row["hit_rate"] for row in found] == [1.0] * 5 + [0.0] * 5
 
 
+# ---- the grid
+
+
+def grid_differences(found: list[dict], frame: pd.DataFrame, axes: Mapping) -> set[tuple]:
+    expected = []
+    for split in sorted(SPLITS):
+        summary = oracle.grid_trade_summary(grid(frame[frame["split_id"] == split], axes))
+        most = candidates(axes)[summary["best_candidate_id"] - 1]
+        expected.append(
+            summary["best_metrics"]
+            | most
+            | {
+                "split_id": split,
+                "candidate_count": summary["candidate_count"],
+                "candidates_with_trade": summary["candidates_with_trade"],
+                "candidate_id": summary["best_candidate_id"],
+                "threshold_hash": threshold_hash(most),
+            }
+        )
+    return differences(found, expected, list(expected[0]), "grid_trade_summary")
+
+
+@pytest.mark.parametrize("most_probable", [0.5, 0.97, 2.0])
+def test_the_grid_summary_counts_candidates_that_trade(most_probable):
+    """Nearly all trade; those of one side; none."""
+    axes = SMALL_AXES | {"long_open_prob": [most_probable, 0.99], "min_entry_prob": [0.1, 0.5]}
+    if most_probable > 1:
+        axes["short_open_prob"] = [0.97]
+    frame = random_frame(6, 210)
+    world = World(below_pm(frame, axes))
+    world.run("pm_frame", "backtest_frame", "pm_candidates", "pm_grid_search", "grid_trade_summary")
+    found = world.rows("diagnostics.grid_trade_summary", "split_id")
+    assert grid_differences(found, without_lost_paths(frame), axes) == set()
+    shares = {row["candidates_with_trade"] / row["candidate_count"] for row in found}
+    assert shares == {0.0} if most_probable > 1 else min(shares) > 0.5
+
+
 # ---- the conclusion, worked by hand
 
 LOST = {"actual_long_expected_net_edge_bps": -4.0, "actual_short_expected_net_edge_bps": -4.0}
@@ -524,6 +564,8 @@ def test_every_relation_that_dbt_built_is_the_evaluators():
     assert frame_differences(found, expected_on_frame(frame)) == set()
     assert label_differences(found["label_summary"], expected_labels(*labels)) == set()
     assert {row["split_id"] for row in found["label_summary"]} == {*SPLITS, "fit"}
+    found = found_in(built().warehouse.connect(), ["grid_trade_summary"])["grid_trade_summary"]
+    assert grid_differences(found, frame, SMALL_AXES) == set()
 
 
 @pytest.mark.parametrize(

@@ -614,6 +614,31 @@ def test_a_wrong_setting_is_named(name, value):
         macros({name: value})["pm_settings"]()
 
 
+def test_the_sample_is_searched_as_the_evaluator_does(sample_warehouse):
+    """The whole sample market: trades and config of the winner, every thousandth candidate."""
+    with sample_warehouse.connect() as connection:
+        frame = connection.sql("from pm.pm_frame").df()
+        found = {model: rows_of(connection, f"pm.{model}") for model in ("pm_config", "pm_trades")}
+        search = rows_of(connection, "pm.pm_grid_search", "candidate_id")
+    made = oracle.candidates(oracle.REFERENCE_AXES)
+    assert [row["score_rank"] for row in sorted(search, key=oracle.preference)] == list(
+        range(1, len(made) + 1)
+    )
+    (config,) = found["pm_config"]
+    best = config["candidate_id"]
+    assert search[best - 1]["score_rank"] == 1
+    for number in {best, *range(1, len(made), 1_000)}:
+        trades = oracle.admit(frame, made[number - 1])
+        metrics = oracle.trade_metrics(trades)
+        expected = metrics | {"score": oracle.score(metrics)} | made[number - 1]
+        assert differences([search[number - 1]], [expected], list(expected)) == set(), number
+    trades = oracle.admit(frame, made[best - 1])
+    found["pm_trades"].sort(key=lambda trade: trade["trade_index"])
+    columns = [*oracle.TRADE_COLUMNS, *oracle.BASIS_COLUMNS]
+    assert differences(found["pm_trades"], trades.to_dict("records"), columns) == set()
+    assert config["config_hash"] == oracle.sha256_json(oracle.config(made[best - 1], VERSION))
+
+
 # ---- what does not change a search
 
 
@@ -739,11 +764,21 @@ def test_nothing_below_the_backtest_depends_on_it(graph):
         assert not above & {"backtest", "diagnostics", "release"}, model
 
 
+# compares populations, sealed and not, over every feature and output of the heads
+READS_SEALED_PREDICTIONS = {"drift_check"}
+
+
 def test_only_the_backtest_takes_sealed_predictions(graph):
-    """Above it they come from its relations: nothing else there reads a prediction."""
-    for model in models_on(graph, "diagnostics", "release"):
-        read = [name for name in parents(graph, model) if name.endswith("_predictions")]
-        assert not read, model
+    """Above it they come from its relations; nothing is decided on what reads them itself."""
+    heads = {name for name in models_on(graph, "heads") if name.endswith("_predictions")}
+    takers = {
+        model
+        for model in models_on(graph, "diagnostics", "release")
+        if heads & set(parents(graph, model))
+    }
+    assert takers <= READS_SEALED_PREDICTIONS
+    for model in graph.keys() - READS_SEALED_PREDICTIONS:
+        assert not READS_SEALED_PREDICTIONS & set(parents(graph, model)), model
 
 
 # ---- each of these must be noticed

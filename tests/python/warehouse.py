@@ -12,7 +12,14 @@ import pandas as pd
 
 REPO = Path(__file__).parents[2]
 REAL_MINUTE_DATA = REPO.parent / "shared" / "data" / "minute"
-UP_TO_LABELS = ["--exclude", "heads+"]  # what tests of lower floors build: heads take a minute
+UP_TO_LABELS = [
+    "--exclude",
+    "heads+",
+    "pm",
+    "backtest",
+    "diagnostics",
+    "release",
+]  # heads take a minute
 BAR_COLUMNS = ["symbol", "open_time_ms", "open", "high", "low", "close", "volume", "spread_bps"]
 
 
