@@ -23,21 +23,23 @@ accountings as (
 
 known_values as (
 
+    -- no unpivot of a subquery: a view would keep the file's name in it and break in a renamed copy
     select
         accounting,
         eval_split,
         metric,
         value
     from (
+        {% for name in trade_metric_names() %}
         select
             accounting,
             eval_split,
-            {% for name in trade_metric_names() %}
-            {{ name }}::double as {{ name }} {{- ',' if not loop.last }}
-            {% endfor %}
+            '{{ name }}' as metric,
+            {{ name }}::double as value
         from {{ ref('backtest_metrics') }}
+        {{ 'union all' if not loop.last }}
+        {% endfor %}
     )
-    unpivot (value for metric in ({{ trade_metric_names() | join(', ') }}))
     where not isnan(value)
 
 ),

@@ -12,7 +12,10 @@ candidates as (
 
     select
         row_number() over (
-            order by {% for axis in pm_axes() %}{{ axis }}.position{{ ', ' if not loop.last }}{% endfor %}
+            order by
+                {% for axis in pm_axes() %}
+                {{ axis }}.position {{- ',' if not loop.last }}
+                {% endfor %}
         ) as candidate_id,
         {% for axis in pm_axes() %}
         {{ axis }}.value as {{ axis }} {{- ',' if not loop.last }}
@@ -36,7 +39,11 @@ select
     {% endfor %}
     -- of canonical JSON: keys sorted, no spaces
     sha256(
-        '{' || {% for axis in pm_axes() | sort %}'"{{ axis }}":' || {{ axis }}{{ " || ',' || " if not loop.last }}{% endfor %} || '}'
+        '{'
+        {% for axis in pm_axes() | sort %}
+        || '"{{ axis }}":' || {{ axis }} {{- " || ','" if not loop.last }}
+        {% endfor %}
+        || '}'
     )[:16] as threshold_hash
 from candidates
 order by candidate_id

@@ -1,4 +1,4 @@
-{#- JSON is canonical: keys sorted, no spaces, numbers as Python's json writes them, infinity as null. -#}
+{#- JSON is canonical: keys sorted, no spaces, numbers as Python's json has them, infinity as null. -#}
 
 with best as (
 
@@ -35,10 +35,14 @@ config as (
         '{' || string_agg('"' || section || '":' || settings, ',' order by section) || '}'
             as config_json
     from (
-        select section, '{' || settings || '}' as settings
+        select
+            section,
+            '{' || settings || '}' as settings
         from sections
         union all
-        select 'pmConfigVersion', '"{{ pm_settings().pm_config_version }}"'
+        select
+            'pmConfigVersion' as section,
+            '"{{ pm_settings().pm_config_version }}"' as settings
     )
 
 ),
@@ -50,8 +54,9 @@ stability as (
         config.config_json,
         sha256(config.config_json) as config_hash,
         '{"best_metrics":{'
-        || {% for name in trade_metric_names() | sort %}'"{{ name }}":'
-        || {{ json_number('best.' ~ name) }}{{ " || ',' || " if not loop.last }}{% endfor %}
+        {% for name in trade_metric_names() | sort %}
+        || '"{{ name }}":' || {{ json_number('best.' ~ name) }} {{- " || ','" if not loop.last }}
+        {% endfor %}
         || '},"best_score":' || {{ json_number('best.score') }}
         || ',"candidate_count":' || search.candidate_count
         || ',"edge_basis":"{{ pm_settings().pm_edge_basis }}"'

@@ -46,7 +46,9 @@ given_edges as (
         row_number() over (
             partition by draws.draw, frame.symbol, frame.day
             order by
-                md5_number('{{ settings.pm_null_seed }}:' || draws.draw || ':' || frame.sample_name),
+                md5_number(
+                    '{{ settings.pm_null_seed }}:' || draws.draw || ':' || frame.sample_name
+                ),
                 frame.sample_name
         ) as place,
         {% else %}
@@ -97,7 +99,7 @@ candidates as (
 
 searched as (
 
-    {{ pm_grid_metrics('shuffled', 'candidates', keys=['draw'], ordered_metrics='pruned') }}
+    {{ pm_grid_metrics('shuffled', 'candidates', keys=['draw'], ordered_metrics='pruned') }}  -- noqa: PRS
 
 )
 

@@ -101,7 +101,7 @@ def test_the_configuration_is_the_one_that_was_frozen(sample_warehouse, exported
     assert payload["config_hash_sha256"] == frozen["config_hash"]
     assert payload["config"]["open"]["longOpenProb"] == frozen["long_open_prob"]
     assert payload["config"]["sizing"]["minEdgeBps"] == frozen["min_expected_edge_bps"]
-    assert list(payload["config"]) == ["add", "exit", "open", "sizing"]
+    assert list(payload["config"]) == ["add", "exit", "open", "pmConfigVersion", "sizing"]
     manifest = json.loads((exported / "backtest/backtest_manifest.json").read_text())
     assert manifest["backtest_manifest_id"] == "backtest-first"
     assert manifest["pm_config_hash_sha256"] == payload["config_hash_sha256"]

@@ -11,6 +11,7 @@ LAST_MS = START_MS + 1_200 * MINUTE_MS
 HORIZON_MINUTES = {
     "direction_labels": 45,
     "entry_labels": 45,
+    "executed_paths": 45,
     "position_state_samples": 45,
     "continue_labels": 30,
     "exit_labels": 30,
