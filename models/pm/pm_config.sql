@@ -1,4 +1,4 @@
-{#- JSON is canonical: keys sorted, no spaces, numbers as Python's json has them, infinity as null. -#}
+{#- JSON is canonical: keys sorted, no spaces, numbers as in Python's json, infinity as null. -#}
 
 with best as (
 

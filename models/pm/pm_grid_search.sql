@@ -14,7 +14,7 @@ with candidates as (
 
 searched as (
 
-    {{ pm_grid_metrics(ref('pm_frame'), ref('pm_candidates')) }}
+    {{ pm_grid_metrics(ref('pm_frame'), ref('pm_candidates')) }}  -- noqa: PRS
 
 )
 

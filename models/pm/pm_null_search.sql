@@ -99,7 +99,9 @@ candidates as (
 
 searched as (
 
-    {{ pm_grid_metrics('shuffled', 'candidates', keys=['draw'], ordered_metrics='pruned') }}  -- noqa: PRS
+    {{ pm_grid_metrics(
+        'shuffled', 'candidates', keys=['draw'], ordered_metrics='pruned'
+    ) }}  -- noqa: PRS
 
 )
 
