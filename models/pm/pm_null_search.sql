@@ -99,9 +99,7 @@ candidates as (
 
 searched as (
 
-    {{ pm_grid_metrics(
-        'shuffled', 'candidates', keys=['draw'], ordered_metrics='pruned'
-    ) }}  -- noqa: PRS
+    {{ pm_grid_metrics('shuffled', 'candidates', ['draw'], 'pruned') }}  -- noqa: PRS
 
 )
 

@@ -170,7 +170,8 @@ sharpes as (
         *,
         {{ normal_cdf('probabilistic_z') }} as probabilistic_sharpe,
         {% for trials, variance, ending in trial_counts %}
-        {{ normal_cdf('deflated_z' ~ ending) }} as deflated_sharpe{{ ending }} {{- ',' if not loop.last }}
+        {{ normal_cdf('deflated_z' ~ ending) }}
+            as deflated_sharpe{{ ending }} {{- ',' if not loop.last }}
         {% endfor %}
     from sharpe_distances
 

@@ -103,7 +103,8 @@ moments as (
         candidate_id,
         {% for half in ['in', 'out'] %}
         {{ half }}_edge / {{ half }}_size as {{ half }}_mean,
-        {{ half }}_square - {{ half }}_edge * {{ half }}_edge / {{ half }}_size as {{ half }}_squares,
+        {{ half }}_square - {{ half }}_edge * {{ half }}_edge / {{ half }}_size
+            as {{ half }}_squares,
         {{ half }}_squares / ({{ half }}_size - 1) as {{ half }}_variance
         {{- ',' if not loop.last }}
         {% endfor %}
