@@ -354,7 +354,7 @@ def built(searches) -> list[Search]:
         ("pm_neighbourhood", "score_ratio", "score / best_score", "best_score / score"),
         ("pm_null_search", "best_score",
          "draws.draw, frame.symbol, frame.day", "draws.draw, frame.symbol"),
-        ("pm_null_search", "best_score", "md5_number('1:'", "md5_number('2:'"),
+        ("pm_null_search", "best_score", "'1:' || draws.draw", "'2:' || draws.draw"),
         ("pm_null_search", "best_score", "given_edges.actual_short_expected_net_edge_bps",
          "given_edges.actual_long_expected_net_edge_bps as actual_short_expected_net_edge_bps"),
         ("pm_overfitting", "expected_max_sharpe", "0.57721566490153286::double", "0.5::double"),
