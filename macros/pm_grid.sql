@@ -75,7 +75,18 @@ inner join grid_groups using (group_id)
 {% endmacro %}
 
 
-{#- The ratio of a trade depends on the edge threshold: legs once for each edge threshold that they meet. -#}
+{#- Subquery: legs once for each edge threshold that they meet. -#}
+{% macro _grid_stepped(legs) -%}
+    (
+        select
+            *,
+            unnest(range(1, min_expected_edge_bps_steps + 1)) as min_expected_edge_bps_step
+        from {{ legs }}
+    )
+{%- endmacro %}
+
+
+{#- The ratio of a trade depends on the edge threshold, min_expected_edge_bps_step of a leg. -#}
 {% macro _grid_sized(legs) %}
     select
         stepped.*,
@@ -84,12 +95,7 @@ inner join grid_groups using (group_id)
             'grid_axes.min_expected_edge_bps[min_expected_edge_bps_step]'
         ) }} as planned_ratio,
         actual_edge_bps * planned_ratio as weighted_edge_bps
-    from (
-        select
-            *,
-            unnest(range(1, min_expected_edge_bps_steps + 1)) as min_expected_edge_bps_step
-        from {{ legs }}
-    ) as stepped
+    from {{ legs }} as stepped
     cross join grid_axes
 {% endmacro %}
 
@@ -224,7 +230,7 @@ grid_overlaps as (
 
 grid_sized as (
 
-    {{ _grid_sized('(from grid_legs union all from grid_overlaps)') }}
+    {{ _grid_sized(_grid_stepped('(from grid_legs union all from grid_overlaps)')) }}
 
 ),
 
@@ -327,6 +333,10 @@ grid_additive as materialized (
     ] %}
         {% do settings.update({name: _number_var(name)}) %}
     {% endfor %}
+    {# pruned search rests on this: no drawdown is the best a candidate can have #}
+    {% if settings.pm_score_drawdown_weight < 0 %}
+        {% do _refuse_var('pm_score_drawdown_weight', settings.pm_score_drawdown_weight, 'a number from 0') %}
+    {% endif %}
     {% do return(settings) %}
 {% endmacro %}
 
@@ -360,17 +370,17 @@ grid_additive as materialized (
     losses_at_start        losses before the first trade that is none
     losses_at_end          losses after the last trade that is none
     max_losses             the longest run of losses -#}
-{% macro _grid_stretch(earlier, later) %}
+{% macro _grid_stretch(earlier, later, larger=_larger) %}
     {% do return({
         'decline': earlier ~ '.decline + ' ~ later ~ '.decline',
-        'decline_from_start': _larger(
+        'decline_from_start': larger(
             earlier ~ '.decline_from_start', earlier ~ '.decline + ' ~ later ~ '.decline_from_start'
         ),
-        'drawdown_at_end': _larger(
+        'drawdown_at_end': larger(
             later ~ '.drawdown_at_end', earlier ~ '.drawdown_at_end + ' ~ later ~ '.decline'
         ),
-        'max_drawdown': _larger(
-            _larger(earlier ~ '.max_drawdown', later ~ '.max_drawdown'),
+        'max_drawdown': larger(
+            larger(earlier ~ '.max_drawdown', later ~ '.max_drawdown'),
             earlier ~ '.drawdown_at_end + ' ~ later ~ '.decline_from_start'
         ),
         'trade_count': earlier ~ '.trade_count + ' ~ later ~ '.trade_count',
@@ -380,17 +390,35 @@ grid_additive as materialized (
         'losses_at_end': 'case when ' ~ later ~ '.losses_at_end = ' ~ later ~ '.trade_count then '
             ~ earlier ~ '.losses_at_end + ' ~ later ~ '.losses_at_end else '
             ~ later ~ '.losses_at_end end',
-        'max_losses': _larger(
-            _larger(earlier ~ '.max_losses', later ~ '.max_losses'),
+        'max_losses': larger(
+            larger(earlier ~ '.max_losses', later ~ '.max_losses'),
             earlier ~ '.losses_at_end + ' ~ later ~ '.losses_at_start'
         ),
     }) %}
 {% endmacro %}
 
 
-{#- greatest() takes twice as long. -#}
+{#- greatest() takes twice as long on columns ... -#}
 {% macro _larger(one, other) -%}
     case when {{ one }} > {{ other }} then {{ one }} else {{ other }} end
+{%- endmacro %}
+
+
+{#- ... and half as long on elements of lists. -#}
+{% macro _greatest(one, other) -%}
+    greatest({{ one }}, {{ other }})
+{%- endmacro %}
+
+
+{#- What a set of trades needs of the stretch so far, stretch after stretch from its first ... -#}
+{% macro _grid_kept() %}
+    {% do return(['drawdown_at_end', 'max_drawdown', 'losses_at_end', 'max_losses']) %}
+{% endmacro %}
+
+
+{#- ... and what it starts from, beside zeros. -#}
+{% macro _grid_drawdown_at_start() -%}
+    {{ '0' if pm_settings().pm_drawdown_from_zero else "'-inf'" }}::double
 {%- endmacro %}
 
 
@@ -517,24 +545,27 @@ grid_additive as materialized (
     & {{ blocks }}.{{ axis }}_legs[{{ sets }}.{{ axis }}_at + {{ chunk }}]
     {%- endfor %}
     {%- endset -%}
-    {#- where the preferred leg of a row is admitted, the next, its rival, is not -#}
-    ({{ open }}) & ~((({{ open }}) & {{ blocks }}.contested_legs[{{ chunk + 1 }}]) << 1)
+    {{ _grid_less_rivals('(' ~ open ~ ')', blocks ~ '.contested_legs[' ~ (chunk + 1) ~ ']') }}
 {%- endmacro %}
 
 
-{#- CTEs from grid_legs and grid_additive to what ordered metrics are folded from.
+{#- Expression: bits of legs without the next one after a contested leg: its rival, the other side of the row. -#}
+{% macro _grid_less_rivals(legs, contested_legs) -%}
+    {{ legs }} & ~(({{ legs }} & {{ contested_legs }}) << 1)
+{%- endmacro %}
 
-    Legs in order, the preferred leg of a row before the other, are cut into chunks of 62: one bit each of a BIGINT,
-    and one more where a cut would part the legs of a row. Of each axis and step a chunk keeps the bits of the legs
-    that meet it; a candidate's trades in the chunk are their AND. -#}
-{% macro _grid_chunks(chunks_per_block) %}
-{%- set axes, part_length = pm_axes(), grid_part_length() -%}
+
+{#- CTEs from grid_legs to the legs in order, the preferred leg of a row before the other, and what they earn. They are
+    cut into chunks of 62: one bit each of a BIGINT, and one more where a cut would part the legs of a row. -#}
+{% macro _grid_chunks() %}
 grid_ordered_legs as materialized (
 
     select
         *,
         ((leg_number - is_second::integer) // 62)::integer as chunk,
-        leg_number - 62 * chunk as place
+        leg_number - 62 * chunk as place,
+        1::bigint << place as leg,
+        case when is_contested then leg else 0 end as contested_leg
     from (
         select
             *,
@@ -545,8 +576,35 @@ grid_ordered_legs as materialized (
         window in_order as (partition by group_id order by row_id, is_long <> prefers_long)
     )
 
-),
+)
+{% endmacro %}
 
+
+{#- Select: what the legs of a chunk, in parts, earn at each edge threshold that they meet. -#}
+{% macro _grid_weights(legs) %}
+{%- set part_length = grid_part_length() -%}
+    select
+        group_id,
+        chunk,
+        (place // {{ part_length }})::integer as part,
+        min_expected_edge_bps_step,
+        bit_or(1::bigint << (place % {{ part_length }})) filter (weighted_edge_bps is not null) as known_legs,
+        bit_or(1::bigint << (place % {{ part_length }})) filter (weighted_edge_bps < 0) as losing_legs,
+        {% for place in range(part_length) %}
+        max(weighted_edge_bps) filter (place % {{ part_length }} = {{ place }}) as weight_{{ place }}
+        {{- ',' if not loop.last }}
+        {% endfor %}
+    from (
+        {{ _grid_sized(legs) }}
+    )
+    group by all
+{% endmacro %}
+
+
+{#- CTEs to grid_blocks and grid_placed_sets. Of each axis and step a chunk has the bits of the legs that meet it; the
+    legs of a chunk that a candidate admits are their AND. -#}
+{% macro _grid_blocks(chunks_per_block) %}
+{%- set axes = pm_axes() -%}
 grid_bits as (
 
     select
@@ -615,27 +673,6 @@ grid_blocks as materialized (
     ) as slots
     left join grid_bits using (group_id, chunk, axis, step)
     group by slots.group_id, slots.block
-
-),
-
--- what the legs of a chunk, in parts of {{ part_length }}, earn
-grid_weights as materialized (
-
-    select
-        group_id,
-        chunk,
-        (place // {{ part_length }})::integer as part,
-        min_expected_edge_bps_step,
-        bit_or(1::bigint << (place % {{ part_length }})) filter (weighted_edge_bps is not null) as known_legs,
-        bit_or(1::bigint << (place % {{ part_length }})) filter (weighted_edge_bps < 0) as losing_legs,
-        {% for place in range(part_length) %}
-        max(weighted_edge_bps) filter (place % {{ part_length }} = {{ place }}) as weight_{{ place }}
-        {{- ',' if not loop.last }}
-        {% endfor %}
-    from (
-        {{ _grid_sized('grid_ordered_legs') }}
-    )
-    group by all
 
 ),
 
@@ -729,9 +766,17 @@ chunk_stretches as materialized (
 {#- CTEs to grid_folded, for all trade sets: a recursion through time, one step per block of chunks. -#}
 {% macro _grid_full_fold(keys) %}
 {%- set chunks = 4 -%}
-{%- set kept = ['drawdown_at_end', 'max_drawdown', 'losses_at_end', 'max_losses'] -%}
+{%- set kept = _grid_kept() -%}
 {%- set place = ['group_id', 'min_expected_edge_bps_step'] -%}
-{{ _grid_chunks(chunks) }},
+{{ _grid_chunks() }},
+
+grid_weights as materialized (
+
+    {{ _grid_weights(_grid_stepped('grid_ordered_legs')) }}
+
+),
+
+{{ _grid_blocks(chunks) }},
 
 grid_running (
     block, {{ kept | join(', ') }}, group_id, trade_set_id, min_expected_edge_bps_step,
@@ -740,7 +785,7 @@ grid_running (
 
     select
         0::bigint as block,
-        {{ '0' if pm_settings().pm_drawdown_from_zero else "'-inf'" }}::double as drawdown_at_end,
+        {{ _grid_drawdown_at_start() }} as drawdown_at_end,
         0::double as max_drawdown,
         0::integer as losses_at_end,
         0::integer as max_losses,
@@ -813,25 +858,33 @@ grid_folded as materialized (
     the scores found. -#}
 {% macro _grid_pruned_fold() %}
 {%- set first_sets, candidates = 16, 11 -%}
-{%- set joined = _grid_stretch('earlier', 'later') -%}
-{{ _grid_chunks(1) }},
+{%- set joined = _grid_stretch('earlier', 'later', _greatest) -%}
+{%- set kept = _grid_kept() -%}
+{%- set start = {'drawdown_at_end': _grid_drawdown_at_start()} -%}
+{{ _grid_chunks() }},
 
 grid_bounds as materialized (
 
     select
-        group_id,
-        trade_set_id,
-        bound,
-        row_number() over (
-            partition by group_id order by bound desc nulls last, trade_set_id
-        ) as bound_rank
+        sets.*,
+        grid_candidates.* exclude (candidate_id),
+        -- the round that may fold it
+        case
+            when row_number() over (
+                partition by sets.group_id order by sets.bound desc nulls last, sets.trade_set_id
+            ) <= {{ first_sets }} then 1
+            else 2
+        end as round
     from (
         select
-            *,
+            group_id,
+            trade_set_id,
             {{ pm_score('0::double') }} as bound
         from grid_trade_sets
         where trade_count > 0
-    )
+    ) as sets
+    inner join grid_candidates
+        on sets.trade_set_id = grid_candidates.candidate_id
 
 ),
 
@@ -854,26 +907,58 @@ grid_rounds (round, group_id, trade_set_id, max_drawdown, max_losses) as (
 
         ),
 
+        chosen as materialized (
+
+            select grid_bounds.*
+            from grid_bounds
+            inner join cutoffs
+                on grid_bounds.group_id = cutoffs.group_id and grid_bounds.round = cutoffs.round + 1
+            where grid_bounds.round = 1 or grid_bounds.bound >= cutoffs.score - 1e-6::double
+
+        ),
+
         sets as materialized (
 
             select
-                sets.group_id,
-                sets.trade_set_id,
-                sets.min_expected_edge_bps_step,
-                blocks.block as chunk,
-                cutoffs.round + 1 as round,
-                {{ _grid_admitted(0) }} as legs
-            from grid_placed_sets as sets
-            inner join grid_bounds using (group_id, trade_set_id)
-            inner join cutoffs using (group_id)
-            inner join grid_blocks as blocks using (group_id)
-            where
-                case cutoffs.round
-                    when 0 then grid_bounds.bound_rank <= {{ first_sets }}
-                    when 1 then grid_bounds.bound_rank > {{ first_sets }}
-                        and grid_bounds.bound >= cutoffs.score - 1e-6::double
-                    else false
-                end
+                chosen.group_id,
+                chosen.trade_set_id,
+                any_value(chosen.round) as round,
+                any_value(chosen.min_expected_edge_bps_step) as min_expected_edge_bps_step,
+                legs.chunk,
+                bit_or(legs.leg) as open_legs,
+                bit_or(legs.contested_leg) as contested_legs,
+                {{ _grid_less_rivals('open_legs', 'contested_legs') }} as legs
+            from chosen
+            inner join grid_ordered_legs as legs
+                on
+                    chosen.group_id = legs.group_id
+                    and case
+                        when legs.is_long then chosen.long_open_prob_step <= legs.long_open_prob_steps
+                        else chosen.short_open_prob_step <= legs.short_open_prob_steps
+                    end
+                    {% for axis in pm_axes() if axis not in ['long_open_prob', 'short_open_prob'] %}
+                    and chosen.{{ axis }}_step <= legs.{{ axis }}_steps
+                    {% endfor %}
+            group by chosen.group_id, chosen.trade_set_id, legs.chunk
+
+        ),
+
+        stepped as (
+
+            select
+                legs.*,
+                steps.min_expected_edge_bps_step
+            from grid_ordered_legs as legs
+            inner join (select distinct group_id, min_expected_edge_bps_step from chosen) as steps
+                on
+                    legs.group_id = steps.group_id
+                    and legs.min_expected_edge_bps_steps >= steps.min_expected_edge_bps_step
+
+        ),
+
+        weights as (
+
+            {{ _grid_weights('stepped') }}
 
         ),
 
@@ -888,7 +973,7 @@ grid_rounds (round, group_id, trade_set_id, max_drawdown, max_losses) as (
 
         ),
 
-        {{ _grid_chunk_stretches('grid_weights') }},
+        {{ _grid_chunk_stretches('weights') }},
 
         folded as (
 
@@ -906,7 +991,13 @@ grid_rounds (round, group_id, trade_set_id, max_drawdown, max_losses) as (
                     lambda earlier, later: {
                         'chunk': later.chunk,
                         {% for name, expression in joined.items() %}
-                        '{{ name }}': {{ expression }} {{- ',' if not loop.last }}
+                        '{{ name }}': {{ expression if name in kept else 'later.' ~ name }} {{- ',' if not loop.last }}
+                        {% endfor %}
+                    },
+                    {
+                        'chunk': -1,
+                        {% for name in joined %}
+                        '{{ name }}': {{ start.get(name, 0) }} {{- ',' if not loop.last }}
                         {% endfor %}
                     }
                 ) as stretch
@@ -920,9 +1011,8 @@ grid_rounds (round, group_id, trade_set_id, max_drawdown, max_losses) as (
             round,
             group_id,
             trade_set_id,
-            {{ _larger('stretch.max_drawdown', 'stretch.decline_from_start')
-                if pm_settings().pm_drawdown_from_zero else 'stretch.max_drawdown' }} as max_drawdown,
-            stretch.max_losses as max_losses
+            stretch.max_drawdown,
+            stretch.max_losses
         from folded
     )
 

@@ -600,18 +600,20 @@ def test_search_optimises_the_edge_of_the_setting(basis):
 
 
 @pytest.mark.parametrize(
-    ("name", "value"),
+    ("settings", "name", "value"),
     [
-        ("pm_edge_basis", "hindsight"),
-        ("pm_drawdown_from_zero", 1),
-        ("pm_edge_scale_bps", 0),
-        ("pm_direction_weight_bps", "ten"),
-        ("pm_min_planned_ratio", 1.5),
+        ("pm_settings", "pm_edge_basis", "hindsight"),
+        ("pm_settings", "pm_drawdown_from_zero", 1),
+        ("pm_settings", "pm_edge_scale_bps", 0),
+        ("pm_settings", "pm_direction_weight_bps", "ten"),
+        ("pm_settings", "pm_min_planned_ratio", 1.5),
+        ("pm_grid_settings", "pm_ordered_metrics", "some"),
+        ("pm_grid_settings", "pm_score_drawdown_weight", -0.01),
     ],
 )
-def test_a_wrong_setting_is_named(name, value):
+def test_a_wrong_setting_is_named(settings, name, value):
     with pytest.raises(ValueError, match=f"var '{name}' is .*, expected "):
-        macros({name: value})["pm_settings"]()
+        macros({name: value})[settings]()
 
 
 def test_the_sample_is_searched_as_the_evaluator_does(sample_warehouse):
