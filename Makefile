@@ -30,7 +30,7 @@ lint: data  ## Check the style of Python and SQL
 	$(BIN)/sqlfluff lint --processes 2 models tests/data/*.sql
 
 test: lint build  ## Lint, build with dbt tests, run pytest
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses 2 --dist loadfile
 
 docs: build  ## Generate the docs page with the lineage and serve it
 	$(BIN)/dbt docs generate

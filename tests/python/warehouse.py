@@ -1,9 +1,14 @@
 """Build a warehouse from a data folder in a test, with dbt itself, and read it."""
 
+import atexit
+import functools
+import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +28,36 @@ UP_TO_LABELS = [
 BAR_COLUMNS = ["symbol", "open_time_ms", "open", "high", "low", "close", "volume", "spread_bps"]
 
 
+class ParseCache:
+    """What dbt parsed, by settings, for every warehouse of a test run.
+
+    To parse the project costs more than most commands of a test. dbt parses anew for another data
+    folder or file, though nothing it parses depends on where they lie: so it is given links here,
+    which stand for the folders of the command that runs.
+    """
+
+    def __init__(self):
+        self.folder = Path(tempfile.mkdtemp(prefix="wavehouse-parse-"))
+        atexit.register(shutil.rmtree, self.folder, ignore_errors=True)
+
+    def link(self, name: str, folder: Path) -> Path:
+        """Return a path that stands for `folder` until the name is linked again."""
+        link = self.folder / name
+        link.unlink(missing_ok=True)
+        link.symlink_to(folder.absolute())
+        return link
+
+    def parse_of(self, *key) -> Path:
+        """Return the place of what was parsed with these settings."""
+        return self.folder / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()}.msgpack"
+
+
+@functools.cache
+def parse_cache() -> ParseCache:
+    """The cache of this process."""
+    return ParseCache()
+
+
 @dataclass(frozen=True)
 class Warehouse:
     """A data folder and the DuckDB file that dbt builds from it."""
@@ -32,8 +67,17 @@ class Warehouse:
 
     def dbt(self, *args: str, settings: dict | None = None, threads: int = 2, check: bool = True):
         """Run a dbt command in the repository; return the finished process, its output as text."""
+        target = self.file.parent / "target"
+        cache = parse_cache()
+        data = cache.link("data", self.data_dir)
+        file = cache.link("warehouse", self.file.parent) / self.file.name
+        its_parse = target / "partial_parse.msgpack"
+        parsed = cache.parse_of(self.file.name, settings or {})
+        if parsed.exists():
+            target.mkdir(exist_ok=True)
+            shutil.copyfile(parsed, its_parse)
         command = [str(Path(sys.executable).with_name("dbt")), "--no-use-colors", *args]
-        command += ["--target-path", str(self.file.parent / "target")]
+        command += ["--target-path", str(target)]
         command += ["--log-path", str(self.file.parent / "logs")]
         if settings:
             command += ["--vars", json.dumps(settings)]
@@ -42,8 +86,8 @@ class Warehouse:
             cwd=REPO,
             env={
                 **os.environ,
-                "WAREHOUSE_DATA": str(self.data_dir),
-                "WAREHOUSE_DB": str(self.file),
+                "WAREHOUSE_DATA": str(data),
+                "WAREHOUSE_DB": str(file),
                 "WAREHOUSE_MODEL_STORE": str(self.file.parent / "model_store"),
                 "WAREHOUSE_THREADS": str(threads),
             },
@@ -51,6 +95,10 @@ class Warehouse:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
         )
+        for link in (data, file):
+            done.stdout = done.stdout.replace(str(link), str(link.resolve()))
+        if its_parse.exists() and not parsed.exists():
+            shutil.copyfile(its_parse, parsed)
         if check:
             assert done.returncode == 0, done.stdout
         return done
