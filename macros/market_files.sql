@@ -38,9 +38,10 @@
 {%- endmacro %}
 
 
-{#- Columns of every file as {file: {'names': {lower-case name: name as written}, 'other_types': [...]}}:
-    the file's own, and the keys of partition folders (symbol=BTCUSDT/) above it. other_types are the
-    columns that are neither numbers nor text (a timestamp, say). Parquet footers are read at once. -#}
+{#- Columns of every file as {file: {'names': {lower-case name: name as written}, 'other_types': [...],
+    'date_types': [...]}}: the file's own, and the keys of partition folders (symbol=BTCUSDT/) above it.
+    other_types are the columns that are neither numbers nor text (a timestamp, say), date_types those
+    among them that are dates. Parquet footers are read at once. -#}
 {% macro market_file_columns(files, kind) %}
     {% set found = {} %}
     {% for file in files %}
@@ -54,7 +55,7 @@
                 {% do names.update({row[0] | lower: row[0]}) %}
             {% endfor %}
         {% endif %}
-        {% do found.update({file: {'names': names, 'other_types': []}}) %}
+        {% do found.update({file: {'names': names, 'other_types': [], 'date_types': []}}) %}
     {% endfor %}
     {% if kind == 'parquet' %}
         {% set footers %}
@@ -69,6 +70,7 @@
             {% if not modules.re.fullmatch('VARCHAR|U?(BIG|HUGE|SMALL|TINY)?INT(EGER)?|DOUBLE|FLOAT|DECIMAL.*', row[2]) %}
                 {% do found[row[0]].other_types.append(row[1] | lower) %}
             {% endif %}
+            {% if row[2] == 'DATE' %} {% do found[row[0]].date_types.append(row[1] | lower) %} {% endif %}
         {% endfor %}
     {% endif %}
     {% do return(found) %}
@@ -79,11 +81,19 @@
     columns, 'raw_columns': names inside raw_row}. Each select gives the contract's columns as read
     (untyped), source_file, has_too_many_fields (CSV lines longer than their header) and raw_row,
     the whole row as a struct. Stops the build, naming the file, the columns found and the columns
-    expected, when a required column is missing; `remedy` says what to do when there is no file. -#}
-{% macro market_rows(relation, required, optional, remedy) %}
+    expected, when a required column is missing; `remedy` says what to do when there is no file. Without
+    a remedy the source is optional: where there is no file, one select without rows is given, and the
+    log says so. Columns in `dates` are read as DATE, NULL where they cannot be. -#}
+{% macro market_rows(relation, required, optional, remedy=none, dates=[]) %}
     {% set location = relation | string | replace("'", '') %}
     {% set files = market_files(location) %}
-    {% if execute and not files.parquet and not files.csv %}
+    {% set is_absent = not files.parquet and not files.csv %}
+    {% if remedy is none and is_absent %}
+        {% if execute %}
+            {% do log('No ' ~ location ~ ' (.parquet, .csv or a folder): its relation is empty.') %}
+        {% endif %}
+        {% do return(no_market_rows(required + optional, dates)) %}
+    {% elif execute and is_absent %}
         {% do exceptions.raise_compiler_error(
             'No data: there is no ' ~ location ~ '.parquet, no ' ~ location
             ~ '.csv, and no .parquet, .csv or .csv.gz file in the folder ' ~ location ~ '/. ' ~ remedy
@@ -102,10 +112,11 @@
                     ~ '. Rename the column, or bring the file in with `wavehouse ingest` (see --help).'
                 ) %}
             {% endif %}
-            {% set signature = [kind, columns.values() | sort, found.other_types | sort] | string %}
+            {% set signature = [kind, columns.values() | sort, found.other_types | sort, found.date_types | sort] | string %}
             {% if signature not in groups %}
                 {% do groups.update({signature: {
-                    'kind': kind, 'columns': columns, 'other_types': found.other_types, 'files': [],
+                    'kind': kind, 'columns': columns, 'other_types': found.other_types,
+                    'date_types': found.date_types, 'files': [],
                 }}) %}
             {% endif %}
             {% do groups[signature].files.append(file) %}
@@ -123,7 +134,11 @@
         {% endfor %}
         {% set outputs = [] %}
         {% for name in required + optional %}
-            {% do outputs.append(values[name] ~ ' as ' ~ name) %}
+            {% if name not in dates or name not in names %} {% set output = values[name] %}
+            {% elif name in group.date_types %} {% set output = adapter.quote(names[name]) %}
+            {% else %} {% set output = parsed_date(values[name]) %}
+            {% endif %}
+            {% do outputs.append(output ~ ' as ' ~ name) %}
         {% endfor %}
         {% set raw = [] %}
         {% set spilled = [] %}
@@ -141,6 +156,30 @@
     {% endfor %}
     {% do return({'selects': selects, 'raw_columns': raw_columns}) %}
 {% endmacro %}
+
+
+{#- What market_rows gives where an optional source has no file. -#}
+{% macro no_market_rows(columns, dates) %}
+    {% set outputs = [] %}
+    {% set raw = [] %}
+    {% for name in columns %}
+        {% do outputs.append('null::' ~ ('date' if name in dates else 'varchar') ~ ' as ' ~ name) %}
+        {% do raw.append(adapter.quote(name) ~ ' := null::varchar') %}
+    {% endfor %}
+    {% do return({
+        'selects': [
+            'select ' ~ outputs | join(', ') ~ ', null::varchar as source_file, false as has_too_many_fields, struct_pack('
+            ~ raw | join(', ') ~ ') as raw_row where false'
+        ],
+        'raw_columns': columns,
+    }) %}
+{% endmacro %}
+
+
+{#- A date from ISO 8601 text (a clock time is cut off) or from eight digits, NULL when it is neither. -#}
+{% macro parsed_date(value) -%}
+    coalesce(try_cast({{ value }}::varchar as date), try_strptime({{ value }}::varchar, '%Y%m%d')::date)
+{%- endmacro %}
 
 
 {#- The column raw_row of market_rows as JSON, every value as text: JSON has no NaN or infinity. -#}
@@ -165,3 +204,10 @@
 {#- Last minute that a bar may have: the end of 2099. A later one is a time in the wrong unit
     (microseconds, nanoseconds). -#}
 {% macro last_open_time_ms() -%} 4102444740000 {%- endmacro %}
+
+
+{#- Whether a source has a file at all. False until dbt executes. -#}
+{% macro has_market_files(relation) %}
+    {% set files = market_files(relation | string | replace("'", '')) %}
+    {% do return((files.parquet or files.csv) | length > 0) %}
+{% endmacro %}

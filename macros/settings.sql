@@ -172,5 +172,9 @@
         {% do execution_settings() %}
         {% do acceptance_settings() %}
         {% do release_settings() %}
+        {% do daily_universe_settings() %}
+        {% do daily_panel_settings() %}
+        {% do daily_label_settings() %}
+        {% do event_settings() %}
     {% endif %}
 {% endmacro %}

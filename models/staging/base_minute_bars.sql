@@ -5,7 +5,8 @@
     source('market', 'minute_bars'),
     required=['symbol', 'open_time_ms', 'open', 'high', 'low', 'close', 'volume'],
     optional=['spread_bps'],
-    remedy='Write the sample with `wavehouse sample`, or point WAREHOUSE_DATA at your own folder.'
+    remedy=none if has_market_files(source('daily_market', 'daily_bars'))
+    else 'Write the sample with `wavehouse sample`, or point WAREHOUSE_DATA at your own folder.'
 ) %}
 
 with read_rows as not materialized (

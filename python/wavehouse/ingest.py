@@ -25,15 +25,21 @@ from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
+from wavehouse import daily_assembly as assembly
+from wavehouse import ingest_daily as daily
 from wavehouse import ingest_formats as formats
 from wavehouse.ingest_formats import IngestError, Options, closest, name_stem, quoted
 from wavehouse.warehouse import SETTINGS
 
 INGEST_VERSION = 1  # part of every hash: raise it when the same source would give other rows
 MAPPING_KEYS = ("map", "set", "time_unit", "time_format", "timezone", "delimiter", "header")
-OPTION_FORMAT = {"symbol": "binance", "symbol_template": "lean", "price": "lean"} | dict.fromkeys(
-    ("mapping", *MAPPING_KEYS), "table"
+OPTION_FORMAT = (
+    {"symbol": ("binance",), "symbol_template": ("lean",), "price": ("lean",)}
+    | dict.fromkeys(("mapping", *MAPPING_KEYS), ("table",))
+    | dict.fromkeys(("kind", "as_of", "out_date"), daily.VENDORS)
 )
+FORMATS = (*formats.FORMATS, *daily.VENDORS)
+MINUTE_FOLDERS = ("minute_bars", "ingest_rejects")
 TIME_UNITS = ("auto", "s", "ms", "us", "ns", "iso")
 UNREADABLE = (
     *(duckdb.Error, OSError, EOFError, RuntimeError, ValueError, csv.Error),
@@ -51,6 +57,7 @@ class Output:
     source: str
     sha256: str
     options: str
+    footer: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -83,7 +90,8 @@ def expand_paths(patterns: tuple[str, ...], data_dir: Path) -> tuple[list[str], 
     Folders and globs leave out what ingest itself wrote below `data_dir`.
     """
     files, problems = {}, []
-    written = [(data_dir / name).resolve() for name in ("minute_bars", "ingest_rejects")]
+    own = (*MINUTE_FOLDERS, *daily.folders())
+    written = [(data_dir / name).resolve() for name in own]
     for pattern in patterns:
         path = Path(pattern).expanduser()
         if path.is_file():
@@ -147,7 +155,7 @@ def find_outputs(con: duckdb.DuckDBPyConnection, folder: Path) -> list[Output]:
     for file, key, value in rows:
         footers.setdefault(file, {})[key.removeprefix("wavehouse.")] = value
     return [
-        Output(Path(file), footer["source"], footer["source_sha256"], footer["options"])
+        Output(Path(file), footer["source"], footer["source_sha256"], footer["options"], footer)
         for file, footer in footers.items()
         if footer.keys() >= {"source", "source_sha256", "options"}
     ]
@@ -205,11 +213,7 @@ def ingest_source(
     bars_dir, rejects_dir = data_dir / "minute_bars", data_dir / "ingest_rejects"
     bars_written = [o for o in outputs if o.path.parent == bars_dir]
     done = next((o.path for o in bars_written if (o.sha256, o.options) == (sha256, text)), None)
-    stale = [
-        o
-        for o in outputs
-        if (o.sha256, Path(o.source).name) == (sha256, path.name) and o.options != text
-    ]
+    stale = stale_outputs(outputs, path, sha256, text)
     if done:
         report = Report(source, "unchanged")
         rejects = rejects_dir / done.name
@@ -224,24 +228,118 @@ def ingest_source(
     if done:
         report.rows_read = report.rows_written + report.rows_rejected
     check_count(report.rows_written + report.rows_rejected, report.rows_read)
-    report.notes += [
-        f"{o.path.name} holds an earlier state of this file: delete it if this one replaces it"
-        for o in bars_written
-        if o.source == source and o.sha256 != sha256
-    ]
+    report.notes += earlier_notes(bars_written, source, sha256)
     if dry_run:
         return report
-    if not done:
-        footer = {"source": source, "source_sha256": sha256, "options": text}
-        name = output_stem(path, sha256, text) + ".parquet"
-        if report.rows_rejected:
-            write_parquet(con, "from rejects", report.rows_rejected, rejects_dir / name, footer)
-        write_parquet(con, "from bars", report.rows_written, bars_dir / name, footer)
-        outputs.append(Output(bars_dir / name, source, sha256, text))
+    tables = {bars_dir: ("from bars", report.rows_written)}
+    if report.rows_rejected:
+        tables = {rejects_dir: ("from rejects", report.rows_rejected), **tables}
+    footer = {"source": source, "source_sha256": sha256, "options": text}
+    settle(con, path, footer, {} if done else tables, outputs, stale)
+    return report
+
+
+def stale_outputs(outputs: list[Output], path: Path, sha256: str, options: str) -> list[Output]:
+    """Return the outputs of the same bytes and file name under other options."""
+    same = [o for o in outputs if (o.sha256, Path(o.source).name) == (sha256, path.name)]
+    return [o for o in same if o.options != options]
+
+
+def earlier_notes(outputs: list[Output], source: str, sha256: str) -> list[str]:
+    """Say which outputs hold other bytes of the same source."""
+    return [
+        f"{o.path.name} holds an earlier state of this file: delete it if this one replaces it"
+        for o in outputs
+        if o.source == source and o.sha256 != sha256
+    ]
+
+
+def settle(
+    con: duckdb.DuckDBPyConnection,
+    path: Path,
+    footer: dict[str, str],
+    tables: dict[Path, tuple[str, int]],
+    outputs: list[Output],
+    stale: list[Output],
+) -> None:
+    """Write a source's tables (folder to query and row count) in order, then remove stale ones."""
+    sha256, text = footer["source_sha256"], footer["options"]
+    name = output_stem(path, sha256, text) + ".parquet"
+    for folder, (query, rows) in tables.items():
+        write_parquet(con, query, rows, folder / name, footer)
+        outputs.append(Output(folder / name, footer["source"], sha256, text, footer))
     for output in stale:
         output.path.unlink(missing_ok=True)
         outputs.remove(output)
+
+
+def ingest_daily_source(
+    con: duckdb.DuckDBPyConnection,
+    source: str,
+    options: daily.DailyOptions,
+    data_dir: Path,
+    outputs: list[Output],
+    scratch: Path,
+    dry_run: bool = False,
+) -> Report:
+    """Ingest one daily table as `ingest_source` does bars; one source may give several kinds.
+
+    The footer of each output says which folders the source was written to and what was counted, so
+    a source is done when all of them are there, and is reported without reading it again.
+    """
+    path = Path(source)
+    sha256, text = file_sha256(path), daily.options_text(options, INGEST_VERSION)
+    same = [o for o in outputs if (o.sha256, o.options) == (sha256, text)]
+    kept = {str(o.path.parent.relative_to(data_dir)): o for o in same}
+    done = next(iter(same), None)
+    if done and not set(json.loads(done.footer["folders"])) <= kept.keys():
+        done = None
+    stale = stale_outputs(outputs, path, sha256, text)
+    status = "unchanged" if done else "replaced" if stale else "added"
+    notes = earlier_notes([o for o in outputs if o not in same], source, sha256)
+    if done:
+        report = Report(source, status, **json.loads(done.footer["counts"]))
+        report.notes += sorted(set(notes))
+        if not dry_run:
+            settle(con, path, done.footer, {}, outputs, stale)
+        return report
+    typed = daily.type_source(con, source, path, options, scratch / "part")
+    daily.view_rejects(con)
+    report = Report(source, status, typed.rows_read, notes=[*typed.notes, *sorted(set(notes))])
+    summarise_daily(con, report, list(typed.kinds))
+    check_count(report.rows_written + report.rows_rejected + typed.left_out, typed.rows_read)
+    if dry_run:
+        return report
+    tables = {
+        data_dir / daily.folder_of(kind): (daily.kind_query(typed.shape, options, kind), rows)
+        for kind, rows in typed.kinds.items()
+    }
+    if report.rows_rejected:
+        rejects = ("from rejects", report.rows_rejected)
+        tables = {data_dir / daily.REJECTS: rejects, **tables}
+    counts = dataclasses.asdict(report)
+    counts = {key: counts[key] for key in counts if key not in ("source", "status")}
+    names = [str(folder.relative_to(data_dir)) for folder in tables]
+    footer = {"source": source, "source_sha256": sha256, "options": text}
+    footer |= {"folders": json.dumps(names), "counts": json.dumps(counts)}
+    settle(con, path, footer, tables, outputs, stale)
     return report
+
+
+def summarise_daily(con: duckdb.DuckDBPyConnection, report: Report, kinds: list[str]) -> None:
+    """Fill a report's counts from `typed_rows`."""
+    report.rows_written, report.symbols, report.first_ms, report.last_ms = con.execute("""
+        select count(*), count(distinct row_code), epoch_ms(min(row_day)), epoch_ms(max(row_day))
+        from typed_rows where reject_reason is null and not left_out
+    """).fetchone()
+    report.rejects = con.execute("""
+        select concat_ws(': ', reason, column_name), count(*),
+            arg_min(source_file, (source_file, source_row)),
+            arg_min(source_row, (source_file, source_row))
+        from rejects group by 1 order by 1
+    """).fetchall()
+    report.rows_rejected = sum(count for _, count, _, _ in report.rejects)
+    report.notes.insert(0, f"written to {', '.join(map(daily.folder_of, kinds))}")
 
 
 def view_typed_rows(con: duckdb.DuckDBPyConnection) -> None:
@@ -284,16 +382,20 @@ def ingest_all(
         scratch = Path(folder)
         with connect(scratch) as con:
             check_timezone(con, options.timezone)
+            is_daily = options.format in daily.VENDORS
+            ingest_one = ingest_daily_source if is_daily else ingest_source
+            if is_daily:
+                daily.prepare(con)
             outputs = [
                 output
-                for name in ("minute_bars", "ingest_rejects")
+                for name in (daily.folders() if is_daily else MINUTE_FOLDERS)
                 for output in find_outputs(con, data_dir / name)
             ]
             for source in sources:
                 try:
                     yield (
                         source,
-                        ingest_source(con, source, options, data_dir, outputs, scratch, dry_run),
+                        ingest_one(con, source, options, data_dir, outputs, scratch, dry_run),
                     )
                 except IngestError as error:
                     yield source, f"{source}: {error}"
@@ -304,6 +406,17 @@ def ingest_all(
                         f"{source}: could not be read or written ({cause}). "
                         "Check that the file is whole and fits the format, then run again.",
                     )
+            if not is_daily or dry_run:
+                return
+            try:
+                for name, report in assembly.assemble(con, data_dir):
+                    yield name, Report(name, **report)
+            except UNREADABLE as error:
+                yield (
+                    "assembly",
+                    f"{data_dir}: the tables were kept, but what is made from them together "
+                    f"could not be written ({error}). Delete the file it names and run again.",
+                )
 
 
 def check_timezone(con: duckdb.DuckDBPyConnection, name: str) -> None:
@@ -360,10 +473,12 @@ def read_mapping(file: Path) -> dict:
 
 def make_options(source_format: str, given: dict) -> Options:
     """Merge the command line over the mapping file; raise UsageError where they make no sense."""
-    for name, user in OPTION_FORMAT.items():
-        if given.get(name) not in (None, {}) and source_format != user:
+    for name, users in OPTION_FORMAT.items():
+        if given.get(name) not in (None, {}) and source_format not in users:
             flag = {"header": "no-header"}.get(name, name.replace("_", "-"))
-            raise click.UsageError(f"--{flag} is for {user}; {source_format} does not use it.")
+            raise click.UsageError(
+                f"--{flag} is for {' and '.join(users)}; {source_format} does not use it."
+            )
     cli = {key: value for key, value in given.items() if value not in (None, {})}
     file = read_mapping(cli.pop("mapping")) if "mapping" in cli else {"map": {}, "set": {}}
     values = {**file, **cli}
@@ -381,6 +496,8 @@ def make_options(source_format: str, given: dict) -> Options:
             raise click.UsageError(f"--delimiter {delimiter!r}: expected one character or `tab`.")
     if values.get("time_unit", "auto") not in TIME_UNITS:
         raise click.UsageError(f"time_unit: expected one of {', '.join(TIME_UNITS)}.")
+    if source_format in daily.VENDORS:
+        return daily.DailyOptions(source_format, **values)
     return Options(source_format, **values)
 
 
@@ -394,18 +511,23 @@ def minute_text(epoch_ms: int | None) -> str:
         return f"{epoch_ms} ms"
 
 
-def print_reports(reports: list[Report], console: Console, title: str) -> None:
+def print_reports(
+    reports: list[Report], console: Console, title: str, by_day: bool = False
+) -> None:
     """Print one line a source, then the rejects by reason with a first example, then the notes."""
     table = Table(title=title, title_justify="left")
     table.add_column("file", overflow="fold")
     table.add_column("status")
     for name in ("rows read", "written", "rejected", "symbols"):
         table.add_column(name, justify="right")
-    table.add_column("first minute (UTC)", no_wrap=True)
-    table.add_column("last minute (UTC)", no_wrap=True)
+    for end in ("first", "last"):
+        table.add_column(f"{end} {'day' if by_day else 'minute (UTC)'}", no_wrap=True)
     for r in reports:
         counts = (r.rows_read, r.rows_written, r.rows_rejected, r.symbols)
-        first_last = (minute_text(r.first_ms), minute_text(r.last_ms))
+        first_last = (
+            minute_text(ms).split(" ")[0] if by_day else minute_text(ms)
+            for ms in (r.first_ms, r.last_ms)
+        )
         table.add_row(escape(r.source), r.status, *(f"{n:,}" for n in counts), *first_last)
     console.print(table)
     by_reason: dict[str, list[tuple[str, int, str, int]]] = {}
@@ -426,7 +548,7 @@ def print_reports(reports: list[Report], console: Console, title: str) -> None:
 
 
 @click.command("ingest")
-@click.argument("source_format", metavar="FORMAT", type=click.Choice(list(formats.FORMATS)))
+@click.argument("source_format", metavar="FORMAT", type=click.Choice(FORMATS))
 @click.argument("paths", metavar="PATHS...", nargs=-1, required=True)
 @click.option(
     "--data-dir",
@@ -481,6 +603,28 @@ def print_reports(reports: list[Report], console: Console, title: str) -> None:
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="table: YAML file with map, set, time_unit, time_format, timezone, delimiter, header.",
 )
+@click.option(
+    "--kind",
+    metavar="KIND",
+    type=click.Choice(list(daily.KINDS)),
+    help="tushare, baostock: what the files hold, such as daily_bars, index_daily, moneyflow or "
+    "security_snapshots.  [default: told from the columns]",
+)
+@click.option(
+    "--as-of",
+    metavar="YYYY-MM-DD",
+    type=click.DateTime(["%Y-%m-%d", "%Y%m%d"]),
+    callback=lambda _context, _option, value: value and f"{value:%Y-%m-%d}",
+    help="tushare, baostock: day on which a list of stocks (stock_basic) was fetched, when it "
+    "has no as_of column. Its names count from that day on.",
+)
+@click.option(
+    "--out-date",
+    type=click.Choice(daily.OUT_DATES),
+    help="tushare, baostock: what out_date means in index member spans: the first day out, the "
+    "last day in, or the last listing that held the member.  [default: the reading under which "
+    "the number of members varies least]",
+)
 @click.option("--dry-run", is_flag=True, help="Show the summary; write nothing.")
 @click.option("--strict", is_flag=True, help="Exit with 2 when any row is rejected.")
 def ingest_command(
@@ -491,18 +635,28 @@ def ingest_command(
     strict: bool,
     **given: object,
 ) -> None:
-    """Add market data of your own, as minute bars, to a data folder.
+    """Add market data of your own, as minute bars or daily tables, to a data folder.
 
     \b
-    FORMAT is one of
+    FORMAT is one of, for minute bars,
       binance   kline dumps (.csv, .zip; milli- or microseconds), or parquet of the same
       lean      trade OHLCV with bid and ask OHLC, asset class and venue
       fxcm      bid and ask OHLC without trades: mid prices and their spread
       table     any CSV or parquet, by column names (--map, --set, --mapping)
+    and, for daily bars of China's A-shares and what belongs to them,
+      tushare   tables by their API names: daily, adj_factor, suspend_d, stock_basic,
+                namechange, new_share, index_daily, index_weight, index_member_all,
+                daily_basic, moneyflow, margin_detail, cyq_perf, limit_list_d, top_list,
+                top_inst, hk_hold, moneyflow_hsgt, stk_holdernumber, ths_hot, trade_cal
+      baostock  query_history_k_data_plus, query_stock_basic, query_trade_dates
+
+    Which daily table a file is, is told from its columns; several may lie in one folder. Units
+    become shares, CNY and decimals (0.1 = 10 %). Lists of stocks, name changes, index members and
+    industries are put together from everything that was ever added.
 
     PATHS are files, folders (searched to the bottom) or quoted globs. Running again adds what
-    is new and leaves the rest alone. Rows that cannot be typed go to ingest_rejects, with the
-    reason and the row as it was read.
+    is new and leaves the rest alone. Rows that cannot be typed go to ingest_rejects (daily:
+    ingest_rejects_daily), with the reason and the row as it was read.
 
     \b
     Examples:
@@ -515,6 +669,9 @@ def ingest_command(
           --map open_time_ms=c1 --time-format '%Y%m%d %H%M%S' --map open=c2 \\
           --map high=c3 --map low=c4 --map close=c5 --set symbol=EURUSD --data-dir ~/market
       wavehouse ingest table bars/ --mapping vendor.yml --data-dir ~/market
+      wavehouse ingest tushare tushare_dump/ --data-dir ~/ashares
+      wavehouse ingest tushare stock_basic.csv --as-of 2026-01-05 --data-dir ~/ashares
+      wavehouse ingest baostock 'k_data/*.csv' --data-dir ~/ashares --dry-run
 
     \b
     Exit code: 0 done (rejected rows are told in the summary), 1 a file could not be
@@ -536,10 +693,12 @@ def ingest_command(
             progress.update(task, advance=1, description=escape(Path(source).name))
     console = Console() if sys.stdout.isatty() else Console(width=160)
     if reports:
-        print_reports(reports, console, "Dry run: nothing was written" if dry_run else "Ingested")
+        title = "Dry run: nothing was written" if dry_run else "Ingested"
+        print_reports(reports, console, title, by_day=source_format in daily.VENDORS)
     rejected = sum(report.rows_rejected for report in reports)
     if rejected and not dry_run:
-        click.echo(f"{rejected:,} rejected rows are kept in {data_dir / 'ingest_rejects'}.")
+        rejects = daily.REJECTS if source_format in daily.VENDORS else "ingest_rejects"
+        click.echo(f"{rejected:,} rejected rows are kept in {data_dir / rejects}.")
     if reports and not dry_run:
         click.echo(f"Next: WAREHOUSE_DATA={shlex.quote(str(data_dir.absolute()))} dbt build")
     for problem in problems:

@@ -5,6 +5,8 @@ is NULL) or with the reason why it is none. CSV is read one physical line at a t
 SQL: DuckDB's own CSV reader skips what it cannot parse, and a skipped line has no row number.
 """
 
+import codecs
+import contextlib
 import csv
 import difflib
 import gzip
@@ -204,11 +206,10 @@ def copied_part(label: str, name: str, stream: IO[bytes], target: Path) -> Part:
 def copy_lines(stream: IO[bytes], target: Path) -> int:
     r"""Copy text to UTF-8 with one "\n" after each non-empty line; return the number of lines.
 
-    Bytes that are not UTF-8 (or UTF-16 with a byte order mark) become "\xNN", so that a damaged
-    line stays a line. Control characters 0 to 2 are escaped: the reader uses them as sentinels.
+    Bytes that do not fit the text's encoding become "\xNN", so that a damaged line stays a line.
+    Control characters 0 to 2 are escaped: the reader uses them as sentinels.
     """
-    utf_16 = stream.peek(2)[:2] in (b"\xff\xfe", b"\xfe\xff")  # type: ignore[attr-defined]
-    encoding = "utf-16" if utf_16 else "utf-8-sig"
+    encoding = encoding_of(stream.peek(1 << 13))  # type: ignore[attr-defined]
     lines, last = 0, "\n"
     with (
         io.TextIOWrapper(stream, encoding, errors="backslashreplace") as text,
@@ -227,6 +228,17 @@ def copy_lines(stream: IO[bytes], target: Path) -> int:
             lines += 1
             copy.write("\n")
     return lines
+
+
+def encoding_of(sample: bytes) -> str:
+    """Tell UTF-16 by its mark, and GB18030, as Chinese vendors write it, where UTF-8 fails."""
+    if sample[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return "utf-16"
+    for encoding in ("utf-8", "gb18030"):
+        with contextlib.suppress(UnicodeDecodeError):
+            codecs.getincrementaldecoder(encoding)().decode(sample)
+            return "utf-8-sig" if encoding == "utf-8" else encoding
+    return "utf-8-sig"
 
 
 def type_source(

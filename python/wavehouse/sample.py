@@ -1,5 +1,7 @@
 """A deterministic sample market of one-minute bars, and the `wavehouse sample` command.
 
+The command also writes the daily sample market, which `wavehouse.daily_sample` makes.
+
 Everything is drawn in whole UTC days, each from its own generator keyed by (seed, symbol, calendar
 day); only the last price and the last `SIGNAL_WINDOW` shocks pass from one day to the next. So more
 days append rows and change none, more symbols append files and change none, and equal options give
@@ -37,7 +39,6 @@ import dataclasses
 import datetime as dt
 import json
 import math
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -45,11 +46,20 @@ import click
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from rich.console import Console
 from rich.progress import Progress
 
+from wavehouse.daily_sample import DAILY_DIRTY_COUNTS, claim_daily, write_daily_sample
+from wavehouse.daily_sample_plan import DailyOptions
 from wavehouse.paths import SAMPLE_DATA_DIR
+from wavehouse.sample_common import (
+    OWNER_KEY,
+    check_limits,
+    claim_folder,
+    options_of,
+    setting,
+    write_parquet,
+)
 
 MINUTE_MS = 60_000
 DAY_MINUTES = 1_440
@@ -61,7 +71,6 @@ MAX_MINUTE_VOLATILITY = 0.03  # keeps every price above zero whatever is drawn
 FIRST_TRADE = 1 / 60  # the open is the price one second into the minute
 OUTAGE_MINUTES = 12  # mean length of an outage
 MISSING_SPREADS = 0.01  # share of minutes whose spread is NULL
-OWNER_KEY = b"wavehouse.sample"  # in a file's metadata: this command wrote it
 
 SCHEMA = pa.schema(
     [("symbol", pa.string()), ("open_time_ms", pa.int64())]
@@ -122,12 +131,6 @@ DIRTY_COUNTS = {kind: rows for kind, rows, _ in FAULTS} | {
 }
 
 
-def _setting(default: float, low: float, high: float, text: str) -> float:
-    """Return a dataclass field that knows its limits and its help."""
-    metadata = {"low": low, "high": high, "help": text}
-    return dataclasses.field(default=default, metadata=metadata)
-
-
 @dataclasses.dataclass(frozen=True)
 class MarketOptions:
     """What the sample market looks like; each field is an option of `wavehouse sample`.
@@ -135,50 +138,46 @@ class MarketOptions:
     Raises ValueError when a field is outside its limits or `start` is before 1970.
     """
 
-    symbols: int = _setting(
+    symbols: int = setting(
         4, 1, 999, "How many symbols: BTCUSDT, ETHUSDT, ..., then SYM017 and so on."
     )
-    days: int = _setting(21, 1, 3_660, "Whole UTC days of minutes. More days only append rows.")
-    seed: int = _setting(7, 0, 2**63 - 1, "Another seed, another market; same seed, same bytes.")
-    volatility_bps: float = _setting(
+    days: int = setting(21, 1, 3_660, "Whole UTC days of minutes. More days only append rows.")
+    seed: int = setting(7, 0, 2**63 - 1, "Another seed, another market; same seed, same bytes.")
+    volatility_bps: float = setting(
         8.0, 0.1, 50, "Long-run standard deviation of one-minute returns on weekdays, bps; each "
         "symbol has 0.8 to 1.4 times it."
     )  # fmt: skip
-    tail_degrees: float = _setting(
+    tail_degrees: float = setting(
         4.0, 2.1, 1_000, "Student-t degrees of freedom: lower is wilder, 1000 is nearly normal."
     )
-    correlation: float = _setting(
+    correlation: float = setting(
         0.6, 0, 0.99, "Share of variance from the market factor: two symbols' usual correlation."
     )
-    gap_rate: float = _setting(
+    gap_rate: float = setting(
         0.3, 0, 50, "Outages a day and symbol, 12 minutes each on average; a third of them hit "
         "all symbols at once."
     )  # fmt: skip
-    zero_volume_rate: float = _setting(
+    zero_volume_rate: float = setting(
         0.02, 0, 0.5, "Share of minutes without a trade in a thin symbol; symbol k, counted from "
         "0, has k/(k+2) of it."
     )  # fmt: skip
-    spread_bps: float = _setting(
+    spread_bps: float = setting(
         1.5, 0, 1_000, "Typical spread, bps. It follows volatility between 1/3 and 20/3 of this, "
         "and is NULL in 1% of the bars."
     )  # fmt: skip
-    signal: float = _setting(
+    signal: float = setting(
         0.0, 0, 1, "Share of each minute's variance that its past decides: momentum, an even "
         "weight on the shocks of the last 30 minutes, so that their return over their volatility "
         "predicts the next minutes. At 0 nothing predicts the sign of a return; 0.01 is plain to "
         "see, 0.1 is huge."
     )  # fmt: skip
-    drift_bps_per_day: float = _setting(
+    drift_bps_per_day: float = setting(
         0.0, -500, 500, "Constant drift, bps a day, in equal parts to the minutes that trade."
     )
     start: dt.date = dt.date(2025, 1, 6)
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            found, limits = getattr(self, field.name), field.metadata
-            if limits and not limits["low"] <= found <= limits["high"]:  # NaN is outside too
-                allowed = f"{limits['low']:,} to {limits['high']:,}"
-                raise ValueError(f"{field.name} is {found}; allowed is {allowed}")
+        check_limits(self)
         if self.start < dt.date(1970, 1, 1):
             raise ValueError(f"start is {self.start}; allowed is 1970-01-01 or later")
 
@@ -448,37 +447,24 @@ def write_sample(
     Raises FileExistsError when the folder holds other Parquet or CSV files and not `force`, or
     when one of them has a name that this sample needs, and OSError when the disk refuses.
     """
-    folder = Path(out_dir) / "minute_bars"
-    folder.mkdir(parents=True, exist_ok=True)
     names = [instrument(options, index).name for index in range(options.symbols)]
+    folder = Path(out_dir) / "minute_bars"
     wanted = [folder / f"sample-{name}.parquet" for name in names + ["dirty"] * dirty]
-    suffixes = (".parquet", ".csv", ".csv.gz")
-    data = [path for path in sorted(folder.rglob("*")) if path.name.lower().endswith(suffixes)]
-    ours = [path for path in data if path.parent == folder and _is_sample(path)]
-    others = [path for path in data if path not in ours]
-    clashing = [path for path in others if path in wanted]
-    if clashing or (others and not force):
-        listed = ", ".join(path.name for path in (clashing or others)[:3])
-        remedy = "give another --data-dir, or "
-        remedy += "move them away" if clashing else "--force to write beside them"
-        raise FileExistsError(
-            f"{folder} holds data that `wavehouse sample` did not write "
-            f"(files: {len(others)}, such as {listed}); {remedy}"
-        )
+    ours = claim_folder(folder, wanted, force)
     record = dataclasses.asdict(options) | {"start": str(options.start)}
     del record["symbols"]  # more symbols leave the files of the first ones as they are
     metadata = {OWNER_KEY: json.dumps(record).encode()}
     rows, firsts, lasts, spoilt = 0, [], [], 0
     for index, path in enumerate(wanted[: len(names)]):
         table = generate_symbol(options, index)
-        _write_parquet(path, table.replace_schema_metadata(metadata))
+        write_parquet(path, table.replace_schema_metadata(metadata))
         rows += len(table)
         firsts.append(table["open_time_ms"][0].as_py())
         lasts.append(table["open_time_ms"][-1].as_py())
         if dirty and index == 0:
             extra = dirty_rows(table)
             spoilt = len(extra)
-            _write_parquet(wanted[-1], extra.replace_schema_metadata(metadata))
+            write_parquet(wanted[-1], extra.replace_schema_metadata(metadata))
         if on_symbol:
             on_symbol(names[index])
     for path in ours:
@@ -487,47 +473,14 @@ def write_sample(
     return SampleSummary(folder, tuple(names), rows + spoilt, min(firsts), max(lasts), spoilt)
 
 
-def _is_sample(path: Path) -> bool:
-    """Whether `path` is a Parquet file that this command wrote."""
-    if not (path.name.startswith("sample-") and path.suffix == ".parquet"):
-        return False
-    try:
-        return OWNER_KEY in (pq.read_schema(path).metadata or {})
-    except (pa.ArrowInvalid, OSError):
-        return False  # unreadable, so nothing shows that we may replace it
-
-
-def _write_parquet(path: Path, table: pa.Table) -> None:
-    """Write `table` beside `path` under a name no reader looks for, then rename it."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        pq.write_table(table, temporary, compression="zstd", row_group_size=122_880)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _market_options(command: Callable) -> Callable:
-    """Add an option to `command` for every field of MarketOptions that has limits."""
-    for field in reversed([field for field in dataclasses.fields(MarketOptions) if field.metadata]):
-        kind = click.IntRange if isinstance(field.default, int) else click.FloatRange
-        add = click.option(
-            "--" + field.name.replace("_", "-"),
-            type=kind(field.metadata["low"], field.metadata["high"]),
-            default=field.default,
-            help=field.metadata["help"],
-        )
-        command = add(command)
-    return command
-
-
 @click.command("sample", context_settings={"show_default": True})
 @click.option(
     "--data-dir",
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
     default=SAMPLE_DATA_DIR,
-    help="Folder of market data; the bars go to its minute_bars folder.",
+    help="Folder of market data; the minute bars go to its minute_bars folder, the daily ones to "
+    "daily_bars with one folder for each other daily relation.",
 )
 @click.option(
     "--start",
@@ -535,12 +488,15 @@ def _market_options(command: Callable) -> Callable:
     default=str(MarketOptions.start),
     help="First UTC day; each symbol begins at its own minute of the first 45.",
 )
-@_market_options
+@options_of(MarketOptions)
+@options_of(DailyOptions)
 @click.option(
     "--dirty/--clean",
     default=False,
     help=f"Also write sample-dirty.parquet: {sum(DIRTY_COUNTS.values())} rows that staging must "
-    f"reject or flag: {', '.join(f'{rows} {kind}' for kind, rows in DIRTY_COUNTS.items())}.",
+    f"reject or flag: {', '.join(f'{rows} {kind}' for kind, rows in DIRTY_COUNTS.items())}. And "
+    f"one of {sum(DAILY_DIRTY_COUNTS.values())} daily rows: "
+    f"{', '.join(f'{rows} {kind}' for kind, rows in DAILY_DIRTY_COUNTS.items())}.",
 )
 @click.option(
     "--force",
@@ -551,28 +507,38 @@ def _market_options(command: Callable) -> Callable:
 def sample_command(
     data_dir: Path, start: dt.datetime, dirty: bool, force: bool, **market: float
 ) -> None:
-    """Write a deterministic sample market of one-minute bars.
+    """Write a deterministic sample market of one-minute bars, and one of daily A-share bars.
 
     Random, but with the habits of real bars: fat tails, volatility that clusters and follows the
-    day, symbols that move together, outages, minutes without a trade, and spreads that widen.
+    day, symbols that move together, outages, minutes without a trade, and spreads that widen. The
+    daily side has every board, ST names, suspensions, new listings, delistings, price limits,
+    dividends and splits, indices with their members, industries, and small feeds.
 
     \b
-      wavehouse sample                      four symbols, 21 days
+      wavehouse sample                      four symbols, 21 days; 120 stocks, 400 trading days
       wavehouse sample --days 22            the same and one day more, for an incremental run
       wavehouse sample --signal 0.02        something for a model to find
+      wavehouse sample --trading-days 1114  daily bars to the end of 2024
+      wavehouse sample --stocks 0           no daily market
       wavehouse sample --dirty              bad rows, to see what staging does with them
     """
     try:
+        names = [field.name for field in dataclasses.fields(DailyOptions)]
+        daily_options = DailyOptions(**{name: market.pop(name) for name in names})
         options = MarketOptions(start=start.date(), **market)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
-    console = Console(stderr=True)
+    console, daily = Console(stderr=True), None
     try:
+        if daily_options.stocks:
+            claim_daily(data_dir, dirty, force)  # refused before anything is written
         with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
             task = progress.add_task("symbols", total=options.symbols)
             summary = write_sample(
                 data_dir, options, dirty, force, on_symbol=lambda name: progress.advance(task)
             )
+        if daily_options.stocks:
+            daily = write_daily_sample(data_dir, daily_options, dirty, force)
     except OSError as error:
         raise click.ClickException(str(error)) from error
     first, last = (
@@ -585,3 +551,9 @@ def sample_command(
     click.echo(f"first minute  {first}")
     click.echo(f"last minute   {last}")
     click.echo(f"path          {summary.folder}")
+    if daily:
+        click.echo(f"stocks        {daily.stocks}")
+        click.echo(f"daily rows    {daily.rows:,}, {daily.dirty_rows} of them dirty")
+        click.echo(f"first day     {daily.first_date}")
+        click.echo(f"last day      {daily.last_date}")
+        click.echo(f"path          {daily.folder / 'daily_bars'}")

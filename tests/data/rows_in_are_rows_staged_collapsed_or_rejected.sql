@@ -25,6 +25,7 @@ audited as (
 
     select sum(rows_read) as rows_audited
     from {{ ref('load_audit') }}
+    where source_name = 'minute_bars'
 
 )
 

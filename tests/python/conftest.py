@@ -10,6 +10,7 @@ import pytest
 
 from markets import random_bars
 from warehouse import UP_TO_LABELS, Warehouse, new_warehouse
+from wavehouse.daily_sample import DailyOptions, write_daily_sample
 from wavehouse.sample import MarketOptions, write_sample
 
 
@@ -27,9 +28,10 @@ def random_warehouse(tmp_path_factory) -> Warehouse:
 
 @pytest.fixture(scope="session")
 def sample_warehouse(tmp_path_factory) -> Warehouse:
-    """The sample market with its defaults, every floor built, without the data tests."""
+    """Both sample markets with their defaults, every floor built, without the data tests."""
     folder = tmp_path_factory.mktemp("sample")
     write_sample(folder / "data", MarketOptions())
+    write_daily_sample(folder / "data", DailyOptions())
     warehouse = Warehouse(folder / "data", folder / "warehouse.duckdb")
     warehouse.dbt("build", "--exclude-resource-type", "test", "unit_test")
     return warehouse

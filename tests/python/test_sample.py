@@ -520,7 +520,8 @@ def test_a_failed_write_leaves_the_old_file_whole(tmp_path, monkeypatch):
 
 
 def run(*arguments):
-    return CliRunner().invoke(sample_command, [str(argument) for argument in arguments])
+    """The command without the daily market, which test_daily_sample.py looks at."""
+    return CliRunner().invoke(sample_command, [*map(str, arguments), "--stocks", "0"])
 
 
 def test_command_writes_and_sums_up(tmp_path):

@@ -1,0 +1,50 @@
+{#- The stock days that daily labels are made from, and small pieces that several of them share. Rows
+    ahead are days ahead: factors.daily_panel has a row for every trading day that a stock is listed
+    (tests/data/daily_panel_has_every_trading_day.sql). -#}
+
+{#- One row per row of factors.daily_panel.
+    close: price that a trade of the day could have had, NULL on a suspended day.
+    held_close: value of a position at the end of the day, the last close on a suspended day.
+    stock_row: 1, 2, ... per stock.
+    Prices are adjusted, amount is the traded amount (0 on a suspended day), unless a var asks for the
+    reference's unadjusted close or for close x volume. -#}
+{% macro daily_label_days() %}
+    {%- set settings = daily_label_settings() -%}
+    {%- set raw = settings.main_wave_unadjusted_close -%}
+    select
+        ts_code,
+        trade_date,
+        trading_day,
+        passes_all,
+        {{ 'open_raw' if raw else 'open' }} as open,
+        {{ 'close_raw' if raw else 'close' }} as close,
+        {{ 'last_value(close_raw ignore nulls) over (
+            partition by ts_code order by trade_date rows unbounded preceding
+        )' if raw else 'last_close' }} as held_close,
+        returns,
+        coalesce({{ 'close_raw * volume' if settings.main_wave_amount_from_close else 'amount' }}, 0)
+            as amount,
+        row_number() over (partition by ts_code order by trade_date) as stock_row
+    from {{ ref('daily_panel') }}
+{% endmacro %}
+
+
+{#- price / base - 1, rounded so that a return compared with a threshold does not turn on the last bit:
+    21.2 / 20 - 1 is 0.06. -#}
+{% macro price_return(price, base) -%}
+    round({{ price }} / {{ base }} - 1, 12)
+{%- endmacro %}
+
+
+{#- First known value of `expression` on the row's day or after it. -#}
+{% macro next_known(expression) -%}
+    first_value({{ expression }} ignore nulls) over (
+        partition by ts_code order by trade_date rows between current row and unbounded following
+    )
+{%- endmacro %}
+
+
+{#- Average amount over a named window from an exact sum of whole fen. -#}
+{% macro mean_amount_cny(amount_units, window) -%}
+    sum({{ amount_units }}) over {{ window }}::double / count({{ amount_units }}) over {{ window }} / 100
+{%- endmacro %}

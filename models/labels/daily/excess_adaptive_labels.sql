@@ -1,0 +1,1 @@
+{{ event_labels('excess_adaptive') }}
