@@ -35,9 +35,7 @@ def model_source(model: str) -> str:
 
 @functools.cache
 def macro_templates() -> list[jinja2.Template]:
-    return [
-        get_template(file.read_text(), {}) for file in sorted((REPO / "macros").glob("*.sql"))
-    ]
+    return [get_template(file.read_text(), {}) for file in sorted((REPO / "macros").glob("*.sql"))]
 
 
 @functools.cache
