@@ -7,6 +7,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import pandas as pd
 import pytest
+from filelock import FileLock
 
 from markets import random_bars
 from warehouse import UP_TO_LABELS, Warehouse, new_warehouse
@@ -28,10 +29,19 @@ def random_warehouse(tmp_path_factory) -> Warehouse:
 
 @pytest.fixture(scope="session")
 def sample_warehouse(tmp_path_factory) -> Warehouse:
-    """Both sample markets with their defaults, every floor built, without the data tests."""
-    folder = tmp_path_factory.mktemp("sample")
-    write_sample(folder / "data", MarketOptions())
-    write_daily_sample(folder / "data", DailyOptions())
+    """Both sample markets with their defaults, every floor built, without the data tests.
+
+    The first worker that needs it builds it; all of them only read it.
+    """
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+    folder, done = root / "sample", root / "sample.built"
     warehouse = Warehouse(folder / "data", folder / "warehouse.duckdb")
-    warehouse.dbt("build", "--exclude-resource-type", "test", "unit_test")
+    with FileLock(root / "sample.lock"):
+        if not done.exists():
+            write_sample(folder / "data", MarketOptions())
+            write_daily_sample(folder / "data", DailyOptions())
+            warehouse.dbt("build", "--exclude-resource-type", "test", "unit_test")
+            done.touch()
     return warehouse
