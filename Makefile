@@ -18,8 +18,10 @@ help:  ## Show the targets
 
 environment: .venv/.installed  ## Install the locked dependencies into .venv
 
-data: environment  ## Write the sample market, unless WAREHOUSE_DATA names another
-	@if [ -z "$$WAREHOUSE_DATA" ] && [ ! -d data/sample/minute_bars ]; then $(BIN)/wavehouse sample; fi
+# A checkout from before the daily track gets the daily market, and keeps its minute bars.
+data: environment  ## Write the sample markets that are missing, unless WAREHOUSE_DATA names others
+	@if [ -z "$$WAREHOUSE_DATA" ] && { [ ! -d data/sample/minute_bars ] || [ ! -d data/sample/daily_bars ]; }; \
+	then $(BIN)/wavehouse sample --missing; fi
 
 build: data  ## Build every relation and run its tests (dbt build)
 	$(BIN)/dbt build

@@ -35,9 +35,11 @@ class LazyGroup(click.Group):
 def main() -> None:
     """Market bars in; factors, labels, heads and release decisions out, all as SQL relations.
 
+    Two tracks: minute bars, and daily bars of China's A-shares up to their labels.
+
     \b
     A first session:
-      wavehouse sample                write a small deterministic market to data/sample
+      wavehouse sample                write small deterministic markets to data/sample
       dbt build                       build every relation and run its tests
       wavehouse sql "from labels.label_distribution"
       wavehouse heads list            the trained models: what they predict, how well
@@ -49,6 +51,8 @@ def main() -> None:
     Your own data:
       wavehouse ingest binance klines/*.zip --data-dir ~/market
       WAREHOUSE_DATA=~/market dbt build
+      wavehouse ingest tushare dump/ --data-dir ~/ashares   daily A-shares; or: ingest baostock
+      WAREHOUSE_DATA=~/ashares dbt build --select +tag:daily
     """
 
 

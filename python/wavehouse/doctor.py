@@ -25,6 +25,13 @@ from wavehouse import paths, warehouse
 
 MARKS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "problem": ("✗", "red")}
 REQUIRED_COLUMNS = {"symbol", "open_time_ms", "open", "high", "low", "close", "volume"}
+REQUIRED_DAILY_COLUMNS = {"ts_code", "trade_date", "open", "high", "low", "close", "pre_close",
+                          "volume", "amount"}  # fmt: skip
+DAILY_TABLES = (  # beside daily_bars, as models/staging/daily/_daily_sources.yml names them
+    *("securities", "security_names", "index_daily", "index_members", "industry_members"),
+    *("trading_calendar", "moneyflow", "top_list", "top_inst", "hk_hold", "margin", "cyq_perf"),
+    *("daily_basic", "limit_list", "holders", "ths_hot", "northbound"),
+)
 CGROUP_LIMITS = ("memory.max", "memory/memory.limit_in_bytes")  # of versions 2 and 1
 GIB = 1024**3
 LEAST_DISK_GIB = 5  # a build that spills has room in it
@@ -148,11 +155,22 @@ def data_checks() -> Iterator[Check]:
         yield Check("data folder", "problem", detail, f"{remedy}, then `dbt build`", facts)
         return
     yield Check("data folder", "ok", f"{folder} ({origin})", facts=facts)
-    files, rejects = source_files(folder, "minute_bars"), source_files(folder, "ingest_rejects")
-    newest = max(map(os.path.getmtime, files + rejects), default=None)
+    found = source_files(folder)
+    files, daily = found["minute_bars"], found["daily_bars"]
+    rejects = found["ingest_rejects"] + found["ingest_rejects_daily"]
+    newest = max((os.path.getmtime(file) for each in found.values() for file in each), default=None)
     facts = {"files": files, "newest_file": newest}
+    daily_facts = {"files": daily, "tables": [name for name in DAILY_TABLES if found[name]]}
     try:
-        yield minute_bars_check(folder, facts)
+        yield daily_bars_check(daily_facts)
+    except duckdb.Error as error:
+        detail = f"a file cannot be read: {str(error).splitlines()[0]}"
+        yield Check("daily bars", "problem", detail, "deliver it anew or move it away", daily_facts)
+    try:
+        if daily and not files:
+            yield Check("minute bars", "ok", "none: only the daily track is there", facts=facts)
+        else:
+            yield minute_bars_check(folder, facts)
         query = "select sum(num_rows) from parquet_file_metadata(?)"
         rows = _rows(query, rejects)[0][0] if rejects else 0
         detail = f"{rows:,} rows that `wavehouse ingest` could not type"
@@ -176,11 +194,18 @@ def data_folder() -> tuple[Path, str]:
     return paths.data_dir(), "the sample's folder: WAREHOUSE_DATA is not set"
 
 
-def source_files(folder: Path, source: str) -> list[str]:
-    """Return the files that staging reads as `source`, as macros/market_files.sql lists them."""
+def source_files(folder: Path) -> dict[str, list[str]]:
+    """Return the files that staging reads, by source, as macros/market_files.sql lists them."""
+    sources = ("minute_bars", "daily_bars", *DAILY_TABLES, "ingest_rejects", "ingest_rejects_daily")
     endings = (".parquet", ".csv", ".csv.gz")
-    patterns = [f"{folder / source}{middle}{end}" for middle in ("", "/**/*") for end in endings]
-    return [file for (file,) in _rows("select distinct file from glob(?) order by file", patterns)]
+    patterns = [
+        f"{folder / source}{middle}{end}"
+        for source in sources for middle in ("", "/**/*") for end in endings
+    ]  # fmt: skip
+    found = {source: [] for source in sources}
+    for (file,) in _rows("select distinct file from glob(?) order by file", patterns):
+        found[Path(file).relative_to(folder).parts[0].split(".")[0]].append(file)
+    return found
 
 
 def minute_bars_check(folder: Path, facts: dict) -> Check:
@@ -191,18 +216,10 @@ def minute_bars_check(folder: Path, facts: dict) -> Check:
         detail = f"no .parquet, .csv or .csv.gz in {folder / 'minute_bars'}"
         remedy = "`wavehouse sample`, or `wavehouse ingest` with files of your own"
         return Check("minute bars", "problem", detail, remedy, facts)
-    query = "select file_name, list(lower(name)) from parquet_schema(?) group by all order by 1"
-    for file, columns in _rows(query, parquet) if parquet else ():
-        folders = re.findall("/([^/=]+)=[^/]*(?=/)", file.lower())  # such as symbol=BTCUSDT/
-        missing = REQUIRED_COLUMNS.difference(columns, folders)
-        if missing:
-            detail = f"{file} has no column {', '.join(sorted(missing))}"
-            remedy = "rename the column, or bring the file in with `wavehouse ingest`"
-            return Check("minute bars", "problem", detail, remedy, facts)
+    if fault := missing_column(parquet, REQUIRED_COLUMNS):
+        return Check("minute bars", "problem", *fault, facts)
     if others:
-        size = sum(map(os.path.getsize, others)) / 1e6
-        detail = f"{len(parquet)} parquet and {len(others)} CSV files, {size:.1f} MB of CSV"
-        return Check("minute bars", "ok", f"{detail}, whose rows a build counts", facts=facts)
+        return Check("minute bars", "ok", _csv_size(parquet, others), facts=facts)
     query = """
         select sum(row_group_num_rows) filter (column_id = 0),
             min(try_cast(stats_min_value as bigint)) filter (name = 'open_time_ms'),
@@ -221,6 +238,45 @@ def minute_bars_check(folder: Path, facts: dict) -> Check:
     detail = f"files {len(parquet)}, rows {rows or 0:,}, symbols {symbols}, {_utc(first)} to "
     detail += f"{_utc(last)}, " + (f"with spread {quoted:,}" if quoted else "without spread")
     return Check("minute bars", "ok" if rows else "problem", detail, "deliver rows", facts)
+
+
+def daily_bars_check(facts: dict) -> Check:
+    """Judge the files of daily bars and fill `facts`; raises duckdb.Error at an unreadable one."""
+    tables = facts["tables"]
+    if not facts["files"]:
+        detail = f"{', '.join(tables)}, but no daily_bars: the daily relations stay empty"
+        remedy = "`wavehouse ingest tushare` or `baostock` with files of daily bars"
+        none = Check("daily bars", "ok", "none: no daily track", facts=facts)
+        return Check("daily bars", "warning", detail, remedy, facts) if tables else none
+    parquet = [file for file in facts["files"] if file.endswith(".parquet")]
+    others = [file for file in facts["files"] if file not in parquet]
+    if fault := missing_column(parquet, REQUIRED_DAILY_COLUMNS):
+        return Check("daily bars", "problem", *fault, facts)
+    absent = [name for name in DAILY_TABLES if name not in tables]
+    beside = f"; with {', '.join(tables) or 'no other table'}"
+    beside += f"; without {', '.join(absent)}" if absent else ""
+    if others:
+        return Check("daily bars", "ok", _csv_size(parquet, others) + beside, facts=facts)
+    query = """
+        select count(*), count(distinct ts_code), min(trade_date)::varchar, max(trade_date)::varchar
+        from read_parquet(?, union_by_name = true)
+    """
+    rows, stocks, first, last = _rows(query, parquet)[0]
+    facts |= {"rows": rows, "stocks": stocks, "first_date": first, "last_date": last}
+    detail = f"files {len(parquet)}, rows {rows:,}, stocks {stocks:,}, {first} to {last}{beside}"
+    return Check("daily bars", "ok" if rows else "problem", detail, "deliver rows", facts)
+
+
+def missing_column(files: list[str], required: set[str]) -> tuple[str, str] | None:
+    """Return what is wrong with the first Parquet file that lacks a column, and the remedy."""
+    query = "select file_name, list(lower(name)) from parquet_schema(?) group by all order by 1"
+    for file, columns in _rows(query, files) if files else ():
+        folders = re.findall("/([^/=]+)=[^/]*(?=/)", file.lower())  # such as symbol=BTCUSDT/
+        missing = required.difference(columns, folders)
+        if missing:
+            detail = f"{file} has no column {', '.join(sorted(missing))}"
+            return detail, "rename the column, or bring the file in with `wavehouse ingest`"
+    return None
 
 
 def warehouse_checks(newest_file: float | None, rows: int | None) -> Iterator[Check]:
@@ -291,6 +347,12 @@ def freshness_check(
     is_stale = is_other or (newest_file or 0) > built
     facts = {"built": built, "newest_file": newest_file, "rows_read": rows_read}
     return Check("last build", "warning" if is_stale else "ok", detail, "stale: `dbt build`", facts)
+
+
+def _csv_size(parquet: list[str], others: list[str]) -> str:
+    size = sum(map(os.path.getsize, others)) / 1e6
+    counts = f"{len(parquet)} parquet and {len(others)} CSV files, {size:.1f} MB of CSV"
+    return f"{counts}, whose rows a build counts"
 
 
 def _rows(query: str, parameter: object = None) -> list[tuple]:

@@ -56,6 +56,8 @@ from wavehouse.sample_common import (
     OWNER_KEY,
     check_limits,
     claim_folder,
+    data_files,
+    is_sample,
     options_of,
     setting,
     write_parquet,
@@ -504,8 +506,14 @@ def write_sample(
     help="Write although the folder holds other Parquet or CSV files. They are never touched, but "
     "the warehouse will then read both.",
 )
+@click.option(
+    "--missing",
+    is_flag=True,
+    help="Leave a market that is there as it is and write the other. Write nothing where the "
+    "folder holds data that this command did not write.",
+)
 def sample_command(
-    data_dir: Path, start: dt.datetime, dirty: bool, force: bool, **market: float
+    data_dir: Path, start: dt.datetime, dirty: bool, force: bool, missing: bool, **market: float
 ) -> None:
     """Write a deterministic sample market of one-minute bars, and one of daily A-share bars.
 
@@ -520,6 +528,7 @@ def sample_command(
       wavehouse sample --signal 0.02        something for a model to find
       wavehouse sample --trading-days 1114  daily bars to the end of 2024
       wavehouse sample --stocks 0           no daily market
+      wavehouse sample --missing            the markets that are not there yet, as make does
       wavehouse sample --dirty              bad rows, to see what staging does with them
     """
     try:
@@ -528,19 +537,38 @@ def sample_command(
         options = MarketOptions(start=start.date(), **market)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
-    console, daily = Console(stderr=True), None
+    wanted = {"minute_bars"} | ({"daily_bars"} if daily_options.stocks else set())
+    if missing:
+        wanted = missing_markets(data_dir, wanted)
     try:
-        if daily_options.stocks:
+        if "daily_bars" in wanted:
             claim_daily(data_dir, dirty, force)  # refused before anything is written
-        with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-            task = progress.add_task("symbols", total=options.symbols)
-            summary = write_sample(
-                data_dir, options, dirty, force, on_symbol=lambda name: progress.advance(task)
-            )
-        if daily_options.stocks:
-            daily = write_daily_sample(data_dir, daily_options, dirty, force)
+        if "minute_bars" in wanted:
+            write_minutes(data_dir, options, dirty, force)
+        if "daily_bars" in wanted:
+            write_days(data_dir, daily_options, dirty, force)
     except OSError as error:
         raise click.ClickException(str(error)) from error
+
+
+def missing_markets(data_dir: Path, wanted: set[str]) -> set[str]:
+    """Return those of `wanted` that are not in `data_dir`; none where others put data there."""
+    files = data_files(data_dir)
+    foreign = [path for path in files if not is_sample(path)]
+    if foreign:
+        click.echo(f"nothing written: {foreign[0]} is not of `wavehouse sample`")
+        return set()
+    return wanted - {path.parent.name for path in files}
+
+
+def write_minutes(data_dir: Path, options: MarketOptions, dirty: bool, force: bool) -> None:
+    """Write the minute bars with a progress bar and print what they are."""
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("symbols", total=options.symbols)
+        summary = write_sample(
+            data_dir, options, dirty, force, on_symbol=lambda name: progress.advance(task)
+        )
     first, last = (
         dt.datetime.fromtimestamp(ms / 1000, dt.UTC).strftime("%Y-%m-%d %H:%M UTC")
         for ms in (summary.first_ms, summary.last_ms)
@@ -551,9 +579,13 @@ def sample_command(
     click.echo(f"first minute  {first}")
     click.echo(f"last minute   {last}")
     click.echo(f"path          {summary.folder}")
-    if daily:
-        click.echo(f"stocks        {daily.stocks}")
-        click.echo(f"daily rows    {daily.rows:,}, {daily.dirty_rows} of them dirty")
-        click.echo(f"first day     {daily.first_date}")
-        click.echo(f"last day      {daily.last_date}")
-        click.echo(f"path          {daily.folder / 'daily_bars'}")
+
+
+def write_days(data_dir: Path, options: DailyOptions, dirty: bool, force: bool) -> None:
+    """Write the daily tables and print what they are."""
+    daily = write_daily_sample(data_dir, options, dirty, force)
+    click.echo(f"stocks        {daily.stocks}")
+    click.echo(f"daily rows    {daily.rows:,}, {daily.dirty_rows} of them dirty")
+    click.echo(f"first day     {daily.first_date}")
+    click.echo(f"last day      {daily.last_date}")
+    click.echo(f"path          {daily.folder / 'daily_bars'}")

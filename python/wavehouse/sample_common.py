@@ -56,8 +56,7 @@ def claim_folder(folder: Path, wanted: list[Path], force: bool) -> list[Path]:
     of a file in `wanted`, and OSError when the disk refuses.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    suffixes = (".parquet", ".csv", ".csv.gz")
-    data = [path for path in sorted(folder.rglob("*")) if path.name.lower().endswith(suffixes)]
+    data = data_files(folder)
     ours = [path for path in data if path.parent == folder and is_sample(path)]
     others = [path for path in data if path not in ours]
     clashing = [path for path in others if path in wanted]
@@ -70,6 +69,12 @@ def claim_folder(folder: Path, wanted: list[Path], force: bool) -> list[Path]:
             f"(files: {len(others)}, such as {listed}); {remedy}"
         )
     return ours
+
+
+def data_files(folder: Path) -> list[Path]:
+    """Return the Parquet and CSV files in `folder` and below it, sorted."""
+    suffixes = (".parquet", ".csv", ".csv.gz")
+    return [path for path in sorted(folder.rglob("*")) if path.name.lower().endswith(suffixes)]
 
 
 def is_sample(path: Path) -> bool:

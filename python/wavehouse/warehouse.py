@@ -144,7 +144,7 @@ def declared_relations() -> list[str]:
 
     A manifest older than a model is not asked, for it may not know it.
     """
-    patterns = ("models/*/*.sql", "models/*/*.py", "seeds/*.csv")
+    patterns = ("models/*/**/*.sql", "models/*/**/*.py", "seeds/*.csv")
     files = [file for pattern in patterns for file in Path().glob(pattern)]
     manifest = Path("target/manifest.json")
     with contextlib.suppress(OSError, ValueError, KeyError):  # none, or half written by dbt
@@ -153,7 +153,9 @@ def declared_relations() -> list[str]:
             nodes = [node for node in nodes if node["resource_type"] in ("model", "seed")]
             nodes = [node for node in nodes if node["config"]["materialized"] != "ephemeral"]
             return sorted(f"{node['schema']}.{node['alias']}" for node in nodes)
-    return sorted(f"{file.parent.name}.{file.stem}" for file in files)
+    # models/labels/daily/forward_returns.sql is labels.forward_returns
+    floors = {file: file.parts[1] if file.parts[0] == "models" else "seeds" for file in files}
+    return sorted(f"{floor}.{file.stem}" for file, floor in floors.items())
 
 
 def columns(

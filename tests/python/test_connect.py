@@ -210,11 +210,12 @@ def test_near_names(name, best):
 
 def test_declared_relations_prefer_a_manifest_that_is_not_outdated(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for name in ("models/labels/one.sql", "models/heads/two.py", "seeds/three.csv"):
+    files = ("models/labels/one.sql", "models/heads/two.py", "seeds/three.csv")
+    for name in (*files, "models/labels/daily/four.sql"):
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Path(name).touch()
     Path("models/labels/one.yml").touch()
-    by_name = ["heads.two", "labels.one", "seeds.three"]
+    by_name = ["heads.two", "labels.four", "labels.one", "seeds.three"]
     assert warehouse.declared_relations() == by_name
     node = {"resource_type": "model", "config": {"materialized": "view"}, "schema": "marts"}
     ephemeral = node | {"config": {"materialized": "ephemeral"}, "alias": "hidden"}

@@ -909,6 +909,31 @@ def test_command_writes_no_daily_market_when_none_is_asked(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["minute_bars"]
 
 
+def test_command_writes_the_market_that_is_missing_and_keeps_the_other(tmp_path):
+    assert run("--data-dir", tmp_path, *SMALL[:4], "--stocks", 0).exit_code == 0
+    minutes = tmp_path / "minute_bars" / "sample-BTCUSDT.parquet"
+    before = minutes.read_bytes()
+    added = run("--data-dir", tmp_path, "--missing", *SMALL, "--seed", 9)
+    assert added.exit_code == 0
+    assert ("stocks        3" in added.output, "symbols" in added.output) == (True, False)
+    assert minutes.read_bytes() == before
+    days = (tmp_path / "daily_bars" / "sample-daily_bars.parquet").read_bytes()
+    assert run("--data-dir", tmp_path, "--missing", *SMALL, "--daily-seed", 9).output == ""
+    assert (tmp_path / "daily_bars" / "sample-daily_bars.parquet").read_bytes() == days
+    minutes.unlink()
+    assert "symbols       1" in run("--data-dir", tmp_path, "--missing", *SMALL).output
+    assert minutes.read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["minute_bars.csv", "minute_bars/mine.parquet", "margin/a.csv.gz"])
+def test_command_adds_no_market_to_data_of_others(tmp_path, name):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("mine")
+    result = run("--data-dir", tmp_path, "--missing", *SMALL)
+    assert (result.exit_code, len(list(tmp_path.rglob("*.*")))) == (0, 1)
+    assert f"nothing written: {tmp_path / name} is not of" in result.output
+
+
 def test_command_refuses_foreign_daily_data_before_it_writes(tmp_path):
     mine = tmp_path / "security_names" / "mine.csv"
     mine.parent.mkdir()

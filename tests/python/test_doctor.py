@@ -9,8 +9,10 @@ from pathlib import Path
 
 import duckdb
 import pytest
+import yaml
 from click.testing import CliRunner
 
+from warehouse import REPO
 from wavehouse import doctor
 from wavehouse.doctor import doctor_command
 
@@ -261,6 +263,68 @@ def test_missing_column_names_the_file(project):
     assert "`wavehouse ingest`" in check["remedy"]
 
 
+DAYS = """
+    select code as ts_code, date '2024-01-02' + range::integer as trade_date, 9.0 as open,
+        9.0 as high, 9.0 as low, 9.0 as close, 9.0 as pre_close, 100.0 as volume, 900.0 as amount
+    from range(5), (values ('600000.SH'), ('000001.SZ')) as stocks(code)
+"""
+
+
+def test_daily_tables_are_named_beside_their_bars(project):
+    assert checks()["daily bars"]["detail"] == "none: no daily track"
+    write_bars(DAYS, "data/sample/daily_bars/a.parquet")
+    write_bars("select '600000.SH' as ts_code", "data/sample/securities.parquet")
+    Path("data/sample/margin").mkdir()
+    Path("data/sample/margin/a.csv").write_text("ts_code\n")
+    check = checks()["daily bars"]
+    assert check["detail"] == (
+        "files 1, rows 10, stocks 2, 2024-01-02 to 2024-01-06; with securities, margin; without "
+        "security_names, index_daily, index_members, industry_members, trading_calendar, "
+        "moneyflow, top_list, top_inst, hk_hold, cyq_perf, daily_basic, limit_list, holders, "
+        "ths_hot, northbound"
+    )
+    assert (check["status"], check["facts"]["rows"]) == ("ok", 10)
+    Path("data/sample/daily_bars/b.csv").write_text("ts_code\n")
+    assert "1 parquet and 1 CSV files" in checks()["daily bars"]["detail"]
+
+
+def test_daily_tables_are_those_that_staging_reads():
+    sources = yaml.safe_load((REPO / "models/staging/daily/_daily_sources.yml").read_text())
+    names = {table["name"] for table in sources["sources"][0]["tables"]}
+    assert names == {"daily_bars", "ingest_rejects_daily", *doctor.DAILY_TABLES}
+
+
+def test_daily_tables_without_bars_are_a_warning(project):
+    write_bars("select '600000.SH' as ts_code", "data/sample/margin/a.parquet")
+    check = checks()["daily bars"]
+    assert check["status"] == "warning"
+    assert check["detail"] == "margin, but no daily_bars: the daily relations stay empty"
+    assert "`wavehouse ingest tushare`" in check["remedy"]
+
+
+def test_daily_bars_alone_are_enough(project):
+    Path("data/sample/minute_bars/bars.parquet").unlink()
+    write_bars(DAYS, "data/sample/daily_bars/a.parquet")
+    check = bars()
+    assert (check["status"], check["detail"]) == ("ok", "none: only the daily track is there")
+
+
+def test_missing_daily_column_names_the_file(project):
+    write_bars(f"select * exclude (pre_close) from ({DAYS})", "data/sample/daily_bars/b.parquet")
+    check = checks(exit_code=1)["daily bars"]
+    assert check["detail"] == "data/sample/daily_bars/b.parquet has no column pre_close"
+    Path("data/sample/daily_bars/b.parquet").write_bytes(b"PAR1 broken PAR1")
+    check = checks(exit_code=1)["daily bars"]
+    assert "b.parquet" in check["detail"]
+
+
+def test_newer_daily_data_make_the_build_stale(project):
+    write_bars(DAYS, "data/sample/daily_bars/a.parquet")
+    later = Path("warehouse.duckdb").stat().st_mtime + 60
+    os.utime("data/sample/daily_bars/a.parquet", (later, later))
+    assert checks()["last build"]["status"] == "warning"
+
+
 def test_unreadable_file_is_named(project):
     Path("data/sample/minute_bars/broken.parquet").write_bytes(b"PAR1 broken PAR1")
     check = bars(exit_code=1)
@@ -283,8 +347,9 @@ def test_times_that_no_calendar_has(project):
 def test_ingest_rejects_are_counted(project):
     write_bars("select * from range(3)", "data/sample/ingest_rejects/a.parquet")
     write_bars("select * from range(1234)", "data/sample/ingest_rejects/b.parquet")
+    write_bars("select * from range(5)", "data/sample/ingest_rejects_daily/a.parquet")
     check = checks()["ingest rejects"]
-    assert (check["status"], check["facts"]) == ("warning", {"rows": 1237})
+    assert (check["status"], check["facts"]) == ("warning", {"rows": 1242})
     assert "staging.rejected_rows" in check["remedy"]
 
 
