@@ -1,24 +1,21 @@
-"""Daily panel and labels on a generated market of any size, relation by relation.
+"""The daily track from gates to labels on a generated market of any size, relation by relation.
 
     python benchmarks/daily_labels.py                          1,000 stocks x 1,000 days
-    python benchmarks/daily_labels.py --stocks 5000 --days 2500 --memory-limit 8GB
-    python benchmarks/daily_labels.py --models daily_panel main_wave_labels
+    python benchmarks/daily_labels.py --stocks 5000 --days 2500 --memory-limit 5GB
+    python benchmarks/daily_labels.py --models daily_gates daily_panel main_wave_labels
     python benchmarks/daily_labels.py --next-day               and again with one day more
+    python benchmarks/daily_labels.py --next-day --compare     and compared with full builds
 
 The market is made by SQL: a random walk whose volatility comes in clusters, suspensions, listings
-inside the window, delistings, ex-right days. Staging and universe relations are written straight
-into a warehouse file; every other relation is dbt's own compiled SQL, run in the order of the
-graph in a process of its own. CPU seconds are user plus system, peak memory is that process's.
-A relation of another floor is plugged in by naming its model; what it reads must be there, made
-above or named as well.
+inside the window, delistings, ST spells, ex-right days. Staging relations are written straight into
+a warehouse file; every other relation is its model's SQL with its hooks, rendered as the tests do,
+run in the order given in a process of its own. CPU seconds are user plus system, peak memory is
+that process's. Relations without an incremental form are built in full on the next day too.
 """
 
 import argparse
-import json
 import multiprocessing
-import os
 import resource
-import subprocess
 import sys
 import tempfile
 import time
@@ -27,8 +24,17 @@ from pathlib import Path
 
 import duckdb
 
-REPO = Path(__file__).parents[1]
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests" / "python"))
+from daily_incremental_models import SEEDS, RenderedModel
+from daily_sql import load_seed
+
 MODELS = [
+    "daily_day_hashes",
+    "daily_built_days",
+    "daily_gates",
+    "universe_members",
+    "price_limits",
+    "entry_eligibility",
     "daily_panel",
     "forward_return_exits",
     "forward_return_benchmarks",
@@ -36,6 +42,18 @@ MODELS = [
     "main_wave_labels",
     "main_wave_episodes",
     "wave_proximity_targets",
+    "daily_event_inputs",
+    "excess_adaptive_events",
+    "trend_scanning_events",
+    "triple_barrier_events",
+    "directional_change_events",
+    "label_events",
+    "event_thresholds",
+    "excess_adaptive_labels",
+    "trend_scanning_labels",
+    "triple_barrier_labels",
+    "directional_change_labels",
+    "anchor_labels",
 ]
 SETTINGS = """
     set enable_progress_bar = false;
@@ -45,10 +63,10 @@ SETTINGS = """
 """
 
 # One statement a relation. {stocks}, {days} and {seed} are filled in; `draw` is uniform on (0, 1)
-# and the same for the same stock, day and name, so that one day more leaves the others alone.
+# and the same for the same stock, day and name, and sums are of whole numbers, so that one day more
+# leaves the others alone.
 MARKET = """
     create schema if not exists staging;
-    create schema if not exists universe;
 
     create or replace macro draw(stock, day, name) as
         (hash(stock, day, name, {seed}) >> 12)::double / 4503599627370496.0 + 1e-16;
@@ -75,64 +93,70 @@ MARKET = """
     )
     order by trade_date;
 
-    create or replace table staging.stg_securities as
+    create or replace temp table stocks as
     select
         printf('%06d.%s', case when stock % 2 = 0 then 600000 + stock // 2 else stock // 2 end,
             case when stock % 2 = 0 then 'SH' else 'SZ' end) as ts_code,
         stock,
-        'Stock ' || stock as name,
-        case when stock % 2 = 0 then 'SH' else 'SZ' end as exchange,
         case when draw(stock, 0, 'listed late') < 0.3
-            then (draw(stock, 0, 'list day') * {horizon})::integer else 1 end as first_day,
+            then (draw(stock, 0, 'list day') * {horizon})::integer + 1 else 1 end as first_day,
         case when draw(stock, 0, 'delisted') < 0.05
             then (draw(stock, 0, 'delist day') * {horizon})::integer + 100 end as last_day
-    from range({stocks}) as stocks (stock)
+    from range({stocks}) as stocks (stock);
+
+    create or replace table staging.stg_securities as
+    select
+        stocks.ts_code,
+        'Stock ' || stocks.stock as name,
+        right(stocks.ts_code, 2) as exchange,
+        case when stocks.first_day = 1 then date '2010-01-04' else first_days.trade_date end
+            as list_date,
+        last_days.next_trade_date as delist_date
+    from stocks
+    inner join staging.stg_trading_calendar as first_days
+        on stocks.first_day = first_days.trading_day
+    left join staging.stg_trading_calendar as last_days on stocks.last_day = last_days.trading_day
     order by ts_code;
 
-    create or replace table universe.daily_gates as
+    create or replace table staging.stg_security_names (
+        ts_code varchar, name varchar, start_date date, end_date date,
+        is_st_name boolean, is_delisting_name boolean
+    );
+
+    create or replace table staging.stg_index_members as
     select
-        securities.ts_code,
-        calendar.trade_date,
-        calendar.trading_day,
-        case when securities.exchange = 'SH' then 'MAIN_SH' else 'MAIN_SZ' end as board,
-        calendar.trading_day - securities.first_day as days_since_listing,
-        true as data_ok,
-        true as main_board,
-        calendar.trading_day - securities.first_day >= 60 as listed,
-        true as not_delisted,
-        draw(securities.stock, calendar.trading_day // 250, 'st') >= 0.03 as not_st,
-        -- spells of up to twenty days
-        draw(securities.stock, calendar.trading_day // 20, 'suspended') >= 0.015
-            as not_suspended,
-        true as is_st_known,
-        calendar.trading_day - securities.first_day >= 60
-            and draw(securities.stock, calendar.trading_day // 250, 'st') >= 0.03
-            and draw(securities.stock, calendar.trading_day // 20, 'suspended') >= 0.015
-            as passes_all
-    from staging.stg_securities as securities
-    inner join staging.stg_trading_calendar as calendar
-        on calendar.trading_day >= securities.first_day
-            and calendar.trading_day <= coalesce(securities.last_day, 1000000)
-    order by ts_code, trade_date;
+        case
+            when stock < 300 then '000300.SH'
+            when stock < 800 then '000905.SH'
+            else '000852.SH'
+        end as index_code,
+        ts_code,
+        date '2010-01-04' as in_date,
+        null::date as out_date
+    from stocks
+    where stock < 1800;
 
     create or replace table staging.stg_daily_bars as
     with moves as (
         select
-            gates.ts_code,
-            gates.trade_date,
-            gates.trading_day,
-            securities.stock,
+            stocks.ts_code,
+            days.trade_date,
+            days.trading_day,
+            stocks.stock,
             -- a calm or a rough month, for the market and for the stock
             0.008 * exp(
-                0.5 * draw_normal(-1, gates.trading_day // 40, 'market volatility')
-                + 0.4 * draw_normal(securities.stock, gates.trading_day // 20, 'volatility')
+                0.5 * draw_normal(-1, days.trading_day // 40, 'market volatility')
+                + 0.4 * draw_normal(stocks.stock, days.trading_day // 20, 'volatility')
             ) as volatility,
-            0.012 * draw_normal(-1, gates.trading_day, 'market')
-                * exp(0.5 * draw_normal(-1, gates.trading_day // 40, 'market volatility'))
+            0.012 * draw_normal(-1, days.trading_day, 'market')
+                * exp(0.5 * draw_normal(-1, days.trading_day // 40, 'market volatility'))
                 as market_move
-        from universe.daily_gates as gates
-        inner join staging.stg_securities as securities using (ts_code)
-        where gates.not_suspended
+        from stocks
+        inner join staging.stg_trading_calendar as days
+            on days.trading_day >= stocks.first_day
+                and days.trading_day <= coalesce(stocks.last_day, 1000000)
+        -- spells of up to twenty days without a bar
+        where draw(stocks.stock, days.trading_day // 20, 'suspended') >= 0.015
     ),
     walked as (
         select
@@ -149,8 +173,9 @@ MARKET = """
         select
             *,
             -- pulled back towards its first price so that ten years stay in a plausible range
-            10 * exp(tanh(sum(ln(1 + move)) over per_stock / 4) * 4) as adjusted,
-            exp(-sum(ln(ex_right)) over per_stock) as adj_factor
+            10 * exp(tanh(sum((ln(1 + move) * 1e12)::bigint) over per_stock / 4e12) * 4)
+                as adjusted,
+            exp(-sum((ln(ex_right) * 1e12)::bigint) over per_stock / 1e12) as adj_factor
         from walked
         window per_stock as (partition by ts_code order by trading_day)
     ),
@@ -168,7 +193,7 @@ MARKET = """
             round(close * (1 + 0.5 * volatility * draw_normal(stock, trading_day, 'open')), 2))
             as low,
         close,
-        lag(close * adj_factor) over per_stock / adj_factor as pre_close,
+        round(lag(close * adj_factor) over per_stock / adj_factor, 2) as pre_close,
         close * adj_factor / lag(close * adj_factor) over per_stock - 1 as pct_chg,
         round(2e7 * exp(draw_normal(stock, trading_day, 'volume'))) as volume,
         round(close * 2e7 * exp(draw_normal(stock, trading_day, 'volume')), 2) as amount,
@@ -176,7 +201,7 @@ MARKET = """
         adj_factor,
         'given' as adj_factor_source,
         false as is_suspended,
-        false as is_st,
+        draw(stock, trading_day // 250, 'st') < 0.03 as is_st,
         'unadjusted' as price_basis,
         'ok' as data_quality_flag,
         1 as duplicate_count,
@@ -197,7 +222,8 @@ MARKET = """
         select
             trade_date,
             move,
-            3000 * exp(tanh(sum(ln(1 + move)) over (order by trade_date))) as close
+            3000 * exp(tanh(sum((ln(1 + move) * 1e12)::bigint) over (order by trade_date) / 1e12))
+                as close
         from moves
     )
     select
@@ -225,7 +251,7 @@ MARKET = """
         'Industry ' || stock % 300 as l3_name,
         date '2010-01-01' as in_date,
         null::date as out_date
-    from staging.stg_securities
+    from stocks
     order by ts_code;
 
     create or replace table staging.stg_daily_basic as
@@ -238,31 +264,7 @@ MARKET = """
     from staging.stg_daily_bars
     order by ts_code, trade_date;
 
-    create or replace table universe.entry_eligibility as
-    with days as (
-        select
-            gates.ts_code,
-            gates.trade_date,
-            gates.passes_all,
-            bars.close is not null as is_traded,
-            coalesce(abs(bars.pct_chg), 0) < 0.098 as is_inside_limits
-        from universe.daily_gates as gates
-        left join staging.stg_daily_bars as bars using (ts_code, trade_date)
-    )
-    select
-        ts_code,
-        trade_date,
-        lead(is_traded) over per_stock as may_buy_next_open,
-        lead(is_traded and is_inside_limits) over per_stock as may_buy_next_close,
-        is_traded as may_sell_at_open,
-        is_traded and is_inside_limits as may_sell_at_close,
-        lead(trade_date) over per_stock as next_trade_date,
-        lead(trade_date, 2) over per_stock as first_sell_date,
-        passes_all as decision_eligible
-    from days
-    window per_stock as (partition by ts_code order by trade_date)
-    order by ts_code, trade_date;
-
+    drop table stocks;
     drop macro draw;
     drop macro draw_normal
 """
@@ -279,7 +281,7 @@ class Cost:
 
 
 def market_sql(stocks: int, days: int, seed: int, horizon: int | None = None) -> str:
-    """Statements that write the staging and universe relations of a generated market.
+    """Statements that write the staging relations of a generated market.
 
     Args:
         stocks: how many.
@@ -303,69 +305,74 @@ def make_market(warehouse: Path, options: argparse.Namespace, days: int) -> None
         connection.execute(market_sql(options.stocks, days, options.seed, options.days))
 
 
-def compiled_models(folder: Path, warehouse: Path, names: list[str]) -> list[dict]:
-    """The named models in the order of the graph: relation, SQL, materialization."""
-    command = [str(Path(sys.executable).with_name("dbt")), "--quiet", "compile", "--full-refresh"]
-    command += ["--target-path", str(folder / "target"), "--log-path", str(folder / "logs")]
-    command += ["--select", *names]
-    environment = {**os.environ, "WAREHOUSE_DB": str(warehouse), "WAREHOUSE_DATA": str(folder)}
-    environment["PYTHONPATH"] = str(REPO / "python")
-    subprocess.run(command, cwd=REPO, env=environment, check=True, stdout=subprocess.DEVNULL)
-    nodes = json.loads((folder / "target" / "manifest.json").read_text())["nodes"]
-    wanted = {key: node for key, node in nodes.items() if node["name"] in names}
-    unknown = set(names) - {node["name"] for node in wanted.values()}
-    if unknown:
-        raise SystemExit(f"no model is named {', '.join(sorted(unknown))}")
-    ordered: list[dict] = []
-    while wanted:
-        ready = [
-            key
-            for key, node in wanted.items()
-            if not wanted.keys() & set(node["depends_on"]["nodes"])
-        ]
-        for key in sorted(ready):
-            node = wanted.pop(key)
-            ordered.append(
-                {
-                    "relation": f"{node['schema']}.{node['name']}",
-                    "schema": node["schema"],
-                    "is_view": node["config"]["materialized"] == "view",
-                    "sql": (
-                        folder / "target/compiled/wavehouse" / node["original_file_path"]
-                    ).read_text(),
-                }
-            )
-    return ordered
+def load_seeds(warehouse: Path) -> None:
+    """Write the seeds that the universe reads into the file."""
+    with duckdb.connect(str(warehouse)) as connection:
+        for seed in SEEDS:
+            load_seed(connection, seed)
 
 
-def build(warehouse: Path, model: dict, threads: int, memory_limit: str) -> int:
-    """Create the relation as dbt would, a view also read through once; return its row count."""
+def build(warehouse: Path, model: RenderedModel, threads: int, memory_limit: str) -> int:
+    """Build the relation as dbt would, a view also read through once; return its row count."""
+    schema, name = model.relation.split(".")
     with (
         tempfile.TemporaryDirectory(dir=warehouse.parent) as scratch,
         duckdb.connect(str(warehouse)) as connection,
     ):
         connection.execute(settings_sql(threads, memory_limit))
         connection.execute(f"set temp_directory = '{scratch}'")
-        connection.execute(f"create schema if not exists {model['schema']}")
-        kind = "view" if model["is_view"] else "table"
-        connection.execute(f"create or replace {kind} {model['relation']} as {model['sql']}")
-        if model["is_view"]:
+        connection.execute(f"create schema if not exists {schema}")
+        is_there = connection.execute(
+            "from duckdb_tables() where schema_name = ? and table_name = ?", [schema, name]
+        ).fetchall()
+        kind = model.config.get("materialized", "table")
+        before, select, after = model.statements(bool(is_there) and kind == "incremental")
+        connection.execute("begin")
+        connection.execute(before)
+        if kind == "view":
+            connection.execute(f"create or replace view {model.relation} as {select}")
             # every column of every row, and nothing written
-            connection.execute(f"select max(columns(*)) from {model['relation']}")
-        return connection.execute(f"select count(*) from {model['relation']}").fetchone()[0]
+            connection.execute(f"select max(columns(*)) from {model.relation}")
+        elif is_there and kind == "incremental":
+            connection.execute(f"create temp table new_rows as {select}")
+            connection.execute(f"insert into {model.relation} by name from new_rows")
+        else:
+            connection.execute(f"create or replace table {model.relation} as {select}")
+        connection.execute(after)
+        connection.execute("commit")
+        return connection.execute(f"select count(*) from {model.relation}").fetchall()[0][0]
+
+
+def differences(warehouse: Path, model: RenderedModel, threads: int, memory_limit: str) -> int:
+    """Rows that differ between the table and its full SQL, by two sums of row hashes."""
+    with (
+        tempfile.TemporaryDirectory(dir=warehouse.parent) as scratch,
+        duckdb.connect(str(warehouse), read_only=True) as connection,
+    ):
+        connection.execute(settings_sql(threads, memory_limit))
+        connection.execute(f"set temp_directory = '{scratch}'")
+        sums = [
+            connection.execute(
+                f"select count(*), sum(hash(r)::hugeint) from ({rows}) as r"
+            ).fetchall()
+            for rows in (f"from {model.relation}", model.statements(False)[1])
+        ]
+    return int(sums[0] != sums[1])
 
 
 def _measured(connection, arguments):
     """Run in a process of its own and send back what it took."""
-    start = time.perf_counter()
-    rows = build(*arguments)
-    wall_s = time.perf_counter() - start
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    connection.send(Cost(used.ru_utime + used.ru_stime, wall_s, used.ru_maxrss / 1024, rows))
+    warehouse, name, *limits = arguments
+    model = RenderedModel(name)
+    before, start = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
+    rows = build(warehouse, model, *limits)
+    wall_s, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF)
+    cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    connection.send(Cost(cpu_s, wall_s, after.ru_maxrss / 1024, rows))
 
 
 def measure(*arguments) -> Cost:
-    """Cost of `build`, imports of the process included."""
+    """Cost of `build` in a process of its own; its imports are in the memory alone."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_measured, args=(theirs, arguments))
@@ -374,31 +381,46 @@ def measure(*arguments) -> Cost:
     try:
         cost = ours.recv()
     except EOFError:
-        raise SystemExit(f"{arguments[1]['relation']} was not built: see above") from None
+        raise SystemExit(f"{arguments[1]} was not built: see above") from None
     process.join()
     return cost
 
 
-def measure_all(warehouse: Path, models: list[dict], options: argparse.Namespace) -> None:
+def measure_all(warehouse: Path, options: argparse.Namespace) -> dict[str, Cost]:
     """Build relation after relation and print a line for each."""
     print(
-        f"{'relation':<36}{'rows':>12}{'CPU s':>9}{'wall s':>9}{'CPU s per million':>20}"
+        f"{'relation':<28}{'rows':>12}{'CPU s':>9}{'wall s':>9}{'CPU s per million':>20}"
         f"{'peak MiB':>10}"
     )
-    total = 0.0
-    for model in models:
-        cost = measure(warehouse, model, options.threads, options.memory_limit)
-        total += cost.cpu_s
+    costs = {}
+    for name in options.models:
+        cost = measure(warehouse, name, options.threads, options.memory_limit)
+        costs[name] = cost
         print(
-            f"{model['relation']:<36}{cost.rows:>12,}{cost.cpu_s:>9.1f}{cost.wall_s:>9.1f}"
+            f"{name:<28}{cost.rows:>12,}{cost.cpu_s:>9.1f}{cost.wall_s:>9.1f}"
             f"{cost.cpu_s / max(cost.rows, 1) * 1e6:>20.2f}{cost.peak_mib:>10,.0f}",
             flush=True,
         )
-    print(f"{'all':<36}{'':>12}{total:>9.1f}\n", flush=True)
+    print(
+        f"{'all':<28}{'':>12}{sum(cost.cpu_s for cost in costs.values()):>9.1f}"
+        f"{sum(cost.wall_s for cost in costs.values()):>9.1f}{'':>20}"
+        f"{max(cost.peak_mib for cost in costs.values()):>10,.0f}\n",
+        flush=True,
+    )
+    return costs
+
+
+def compare(warehouse: Path, options: argparse.Namespace) -> None:
+    """Say which incremental relations are not what their full SQL gives."""
+    for name in options.models:
+        model = RenderedModel(name)
+        if model.config.get("materialized") == "incremental" and name != "daily_built_days":
+            differs = differences(warehouse, model, options.threads, options.memory_limit)
+            print(f"{name:<28}{'DIFFERS from' if differs else 'equals'} a full build", flush=True)
 
 
 def main() -> None:
-    """Make the market, compile the models, build them, with --next-day once more."""
+    """Make the market, build the relations, with --next-day once more."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -409,12 +431,15 @@ def main() -> None:
     parser.add_argument("--memory-limit", default="4GB", help="of DuckDB")
     parser.add_argument("--models", nargs="+", default=MODELS)
     parser.add_argument("--next-day", action="store_true", help="also with one day added")
+    parser.add_argument("--compare", action="store_true", help="with full builds, at the end")
     parser.add_argument("--folder", type=Path, help="keep the warehouse here")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = options.folder or Path(name)
         folder.mkdir(parents=True, exist_ok=True)
         warehouse = folder / "warehouse.duckdb"
+        load_seeds(warehouse)
+        costs = []
         for days in [options.days] + [options.days + 1] * options.next_day:
             start = time.perf_counter()
             make_market(warehouse, options, days)
@@ -423,7 +448,14 @@ def main() -> None:
                 f" {time.perf_counter() - start:.0f} s",
                 flush=True,
             )
-            measure_all(warehouse, compiled_models(folder, warehouse, options.models), options)
+            costs.append(measure_all(warehouse, options))
+        if options.next_day:
+            print("CPU s of one day more as a share of all days")
+            for model in options.models:
+                share = costs[1][model].cpu_s / costs[0][model].cpu_s
+                print(f"{model:<28}{share:>8.0%}")
+        if options.compare:
+            compare(warehouse, options)
 
 
 if __name__ == "__main__":

@@ -7,8 +7,9 @@
     held_close: value of a position at the end of the day, the last close on a suspended day.
     stock_row: 1, 2, ... per stock.
     Prices are adjusted, amount is the traded amount (0 on a suspended day), unless a var asks for the
-    reference's unadjusted close or for close x volume. -#}
-{% macro daily_label_days() %}
+    reference's unadjusted close or for close x volume.
+    only_rebuilt: of the stocks that an incremental build reads, from the first day that it reads. -#}
+{% macro daily_label_days(only_rebuilt=false) %}
     {%- set settings = daily_label_settings() -%}
     {%- set raw = settings.main_wave_unadjusted_close -%}
     select
@@ -25,7 +26,10 @@
         coalesce({{ 'close_raw * volume' if settings.main_wave_amount_from_close else 'amount' }}, 0)
             as amount,
         row_number() over (partition by ts_code order by trade_date) as stock_row
-    from {{ ref('daily_panel') }}
+    from {{ ref('daily_panel') }} as daily_panel
+    {% if only_rebuilt -%}
+    {{ of_stocks_to_rebuild('daily_panel', 'read_from') }}
+    {%- endif %}
 {% endmacro %}
 
 
@@ -47,4 +51,14 @@
 {#- Average amount over a named window from an exact sum of whole fen. -#}
 {% macro mean_amount_cny(amount_units, window) -%}
     sum({{ amount_units }}) over {{ window }}::double / count({{ amount_units }}) over {{ window }} / 100
+{%- endmacro %}
+
+
+{#- `expression` of the stock `days` trading days later, NULL when the stock has no row on that day: one that comes back
+    after a long absence has none for a while. -#}
+{% macro on_day_ahead(expression, days) -%}
+    case
+        when lead(trading_day, {{ days }}) over per_stock = trading_day + {{ days }}
+            then lead({{ expression }}, {{ days }}) over per_stock
+    end
 {%- endmacro %}

@@ -59,3 +59,20 @@
 {% macro clipped(x, lowest, highest) -%}
     case when {{ x }} is not null then least(greatest({{ x }}, {{ lowest }}::double), {{ highest }}::double) end
 {%- endmacro %}
+
+
+{#- Trading days before a row of labels.main_wave_labels on which it depends: its longest average, and the one of the
+    day before. -#}
+{% macro main_wave_look_back() %}
+    {% set settings = daily_label_settings() %}
+    {% do return([
+        settings.main_wave_slow_days, settings.main_wave_amount_days, settings.main_wave_volatility_days,
+    ] | max) %}
+{% endmacro %}
+
+
+{#- The same for a row of labels.main_wave_episodes. -#}
+{% macro wave_episode_look_back() %}
+    {% set settings = daily_label_settings() %}
+    {% do return([settings.wave_episode_prior_days, settings.main_wave_amount_days] | max) %}
+{% endmacro %}

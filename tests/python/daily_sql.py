@@ -74,6 +74,7 @@ def rendering_context(settings: Mapping | None = None) -> dict[str, Callable]:
         # a relation that another floor has yet to bring is one of staging
         "ref": lambda name: f"{schemas().get(name, 'staging')}.{name}",
         "execute": True,
+        "is_incremental": lambda: False,
     }
     for template in macro_templates():
         for name, macro in vars(template.make_module(context, False)).items():

@@ -1,3 +1,13 @@
+{{
+    config(
+        materialized='incremental',
+        incremental_strategy='append',
+        on_schema_change='fail',
+        pre_hook="{{ drop_outdated_days(stock_days=traded_gate_days(), back=adv_days() | max) }}",
+        post_hook="{{ record_built_days() }}"
+    )
+}}
+
 {%- set settings = daily_panel_settings() -%}
 {%- set is_amount = settings.daily_adv_basis == 'amount' -%}
 
@@ -8,7 +18,10 @@ with gates as (
         trade_date,
         trading_day,
         passes_all
-    from {{ ref('daily_gates') }}
+    from {{ ref('daily_gates') }} as daily_gates
+    {% if is_incremental() %}
+    {{ of_stocks_to_rebuild('daily_gates', 'read_from') }}
+    {% endif %}
 
 ),
 
@@ -54,7 +67,7 @@ industries as (
         -- spans may overlap in the file: the later classification wins
         least(out_date, lead(in_date) over (partition by ts_code order by in_date)) as out_date
     from {{ ref('stg_industry_members') }}
-    qualify row_number() over (partition by ts_code, in_date order by industry_code) = 1
+    qualify row_number() over (partition by ts_code, in_date order by industry_code, out_date) = 1
 
 ),
 
@@ -126,60 +139,70 @@ running as (
             rows between unbounded preceding and 1 preceding
         )
 
+),
+
+panel as (
+
+    select
+        ---------- keys
+        ts_code,
+        trade_date,
+        trading_day,
+
+        ---------- state
+        close is null as is_suspended,
+        passes_all,
+        coalesce(adj_factor, previous_adj_factor) as adj_factor,
+
+        ---------- prices as traded
+        open as open_raw,
+        high as high_raw,
+        low as low_raw,
+        close as close_raw,
+
+        ---------- adjusted prices
+        open * adj_factor as open,
+        high * adj_factor as high,
+        low * adj_factor as low,
+        adjusted_close as close,
+        -- outside the day's range it was made of something else than these trades
+        case
+            when
+                price_basis = 'unadjusted'
+                and amount / volume between low - 0.01::double and high + 0.01::double
+                then amount / volume * adj_factor
+        end as vwap,
+        coalesce(adjusted_close, previous_close) as last_close,
+        adjusted_close / previous_close - 1 as returns,
+        ln(adjusted_close / previous_close) as log_returns,
+
+        ---------- turnover and size
+        volume,
+        amount,
+        turnover,
+        market_cap,
+        float_market_cap,
+        {% for days in adv_days() %}
+        {{ trailing_average('adv_total', 'adv_known', days, 100 if is_amount else 1) }}
+            as adv{{ days }},
+        {% endfor %}
+
+        ---------- industry and benchmark
+        industry_l1,
+        industry_l2,
+        industry_l3,
+        '{{ settings.daily_benchmark }}' as benchmark_code,
+        benchmark_open,
+        benchmark_close,
+        benchmark_return
+    from running
+    window per_stock as (partition by ts_code order by trade_date)
+
 )
 
-select
-    ---------- keys
-    ts_code,
-    trade_date,
-    trading_day,
-
-    ---------- state
-    close is null as is_suspended,
-    passes_all,
-    coalesce(adj_factor, previous_adj_factor) as adj_factor,
-
-    ---------- prices as traded
-    open as open_raw,
-    high as high_raw,
-    low as low_raw,
-    close as close_raw,
-
-    ---------- adjusted prices
-    open * adj_factor as open,
-    high * adj_factor as high,
-    low * adj_factor as low,
-    adjusted_close as close,
-    -- outside the day's range it was made of something else than these trades
-    case
-        when
-            price_basis = 'unadjusted'
-            and amount / volume between low - 0.01::double and high + 0.01::double
-            then amount / volume * adj_factor
-    end as vwap,
-    coalesce(adjusted_close, previous_close) as last_close,
-    adjusted_close / previous_close - 1 as returns,
-    ln(adjusted_close / previous_close) as log_returns,
-
-    ---------- turnover and size
-    volume,
-    amount,
-    turnover,
-    market_cap,
-    float_market_cap,
-    {% for days in adv_days() %}
-    {{ trailing_average('adv_total', 'adv_known', days, 100 if is_amount else 1) }}
-        as adv{{ days }},
-    {% endfor %}
-
-    ---------- industry and benchmark
-    industry_l1,
-    industry_l2,
-    industry_l3,
-    '{{ settings.daily_benchmark }}' as benchmark_code,
-    benchmark_open,
-    benchmark_close,
-    benchmark_return
-from running
-window per_stock as (partition by ts_code order by trade_date)
+select *
+from panel
+{% if is_incremental() %}
+{{ of_stocks_to_rebuild('panel', 'build_from') }}
+{% endif %}
 order by ts_code, trade_date

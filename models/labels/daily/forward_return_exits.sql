@@ -1,3 +1,13 @@
+{{
+    config(
+        materialized='incremental',
+        incremental_strategy='append',
+        on_schema_change='sync_all_columns',
+        pre_hook="{{ drop_outdated_days(ahead=daily_label_settings().forward_return_days | max + 1, stock_days=traded_panel_days()) }}",
+        post_hook="{{ record_built_days() }}"
+    )
+}}
+
 {%- set settings = daily_label_settings() -%}
 {%- set at_next_trade = settings.forward_return_suspended_exit == 'next_traded_day' -%}
 
@@ -17,7 +27,10 @@ with days as (
         last_close as exit_close,
         trade_date as exit_date
         {% endif %}
-    from {{ ref('daily_panel') }}
+    from {{ ref('daily_panel') }} as daily_panel
+    {% if is_incremental() %}
+    {{ of_stocks_to_rebuild('daily_panel', 'build_from') }}
+    {% endif %}
 
 ),
 

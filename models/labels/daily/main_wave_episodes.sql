@@ -1,3 +1,13 @@
+{{
+    config(
+        materialized='incremental',
+        incremental_strategy='append',
+        on_schema_change='fail',
+        pre_hook="{{ drop_outdated_days(ahead=daily_label_settings().wave_episode_days, stock_days=traded_panel_days(), back=wave_episode_look_back(), date_column='start_date') }}",
+        post_hook="{{ record_built_days() }}"
+    )
+}}
+
 {%- set settings = daily_label_settings() -%}
 {%- set partial = settings.main_wave_partial_windows -%}
 {%- set days = settings.wave_episode_days -%}
@@ -5,7 +15,7 @@
 
 with recursive days as (
 
-    {{ daily_label_days() }}
+    {{ daily_label_days(only_rebuilt=is_incremental()) }}
 
 ),
 
@@ -54,6 +64,9 @@ starts as (
         {{ price_return('previous_close', 'prior_close') }} as prior_gain,
         {{ extreme_of('greatest', 'value', first_peak, days) }} as highest_value
     from ahead
+    {% if is_incremental() %}
+    {{ of_stocks_to_rebuild('ahead', 'build_from', 'start_date') }}
+    {% endif %}
     where
         passes_all
         and mean_amount_cny > {{ daily_setting('main_wave_minimum_amount_cny') }}
@@ -108,17 +121,37 @@ paths as (
 
 ),
 
+{% if is_incremental() %}
+-- where the scan of each stock stands
+earlier as (
+
+    select
+        ts_code,
+        max(start_trading_day + peak_day) as last_peak_day,
+        count(*) as episode_count
+    from {{ this }}
+    group by ts_code
+
+),
+
+{% endif %}
 candidates as materialized (
 
     select
         *,
         row_number() over (order by ts_code, start_trading_day) as candidate_id
     from paths
+    {% if is_incremental() %}
+    left join earlier using (ts_code)
+    {% endif %}
     where
         max_drawdown <= round(
             {{ daily_setting('wave_episode_drawdown_base') }}
             + {{ daily_setting('wave_episode_drawdown_share') }} * peak_gain, 12
         )
+        {% if is_incremental() %}
+        and start_trading_day > coalesce(last_peak_day, 0)
+        {% endif %}
         and round(peak_gain / peak_day, 12)
             >= {{ daily_setting('wave_episode_minimum_daily_gain') }}
 
@@ -168,7 +201,7 @@ select
     candidates.start_date,
     row_number() over (
         partition by candidates.ts_code order by candidates.start_date
-    ) as episode_number,
+    ) {{ '+ coalesce(candidates.episode_count, 0)' if is_incremental() }} as episode_number,
 
     ---------- start
     candidates.start_trading_day,

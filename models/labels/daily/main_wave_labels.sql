@@ -1,3 +1,13 @@
+{{
+    config(
+        materialized='incremental',
+        incremental_strategy='append',
+        on_schema_change='fail',
+        pre_hook="{{ drop_outdated_days(ahead=daily_label_settings().main_wave_hold_days, stock_days=traded_panel_days(), back=main_wave_look_back()) }}",
+        post_hook="{{ record_built_days() }}"
+    )
+}}
+
 {%- set settings = daily_label_settings() -%}
 {%- set hold = settings.main_wave_hold_days -%}
 {%- set last = hold - 1 -%}
@@ -13,7 +23,7 @@
 
 with days as (
 
-    {{ daily_label_days() }}
+    {{ daily_label_days(only_rebuilt=is_incremental()) }}
 
 ),
 
@@ -375,4 +385,7 @@ select
             then greatest(window_end_date, case when is_path_known then exit_date end)
     end as label_end_date
 from scored
+{% if is_incremental() %}
+{{ of_stocks_to_rebuild('scored', 'build_from') }}
+{% endif %}
 order by ts_code, trade_date

@@ -1,3 +1,13 @@
+{{
+    config(
+        materialized='incremental',
+        incremental_strategy='append',
+        on_schema_change='fail',
+        pre_hook="{{ drop_outdated_days(ahead=daily_label_settings().wave_proximity_weights | length + daily_label_settings().wave_episode_days, stock_days=traded_panel_days()) }}",
+        post_hook="{{ record_built_days() }}"
+    )
+}}
+
 {%- set settings = daily_label_settings() -%}
 {%- set weights = settings.wave_proximity_weights -%}
 {#- a start on the farthest day is decided so many days later -#}
@@ -10,7 +20,10 @@ with days as (
         trade_date,
         trading_day,
         max(trading_day) over (partition by ts_code) as last_trading_day
-    from {{ ref('daily_panel') }}
+    from {{ ref('daily_panel') }} as daily_panel
+    {% if is_incremental() %}
+    {{ of_stocks_to_rebuild('daily_panel', 'build_from') }}
+    {% endif %}
 
 ),
 

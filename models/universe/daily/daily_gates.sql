@@ -1,3 +1,13 @@
+{{
+    config(
+        materialized='incremental',
+        incremental_strategy='append',
+        on_schema_change='fail',
+        pre_hook="{{ drop_outdated_days() }}",
+        post_hook="{{ record_built_days() }}"
+    )
+}}
+
 {%- set settings = daily_universe_settings() -%}
 {%- set gates = daily_gate_names() -%}
 
@@ -10,6 +20,34 @@ with calendar as (
 
 ),
 
+bar_days as (
+
+    select
+        bars.ts_code,
+        bars.trade_date,
+        calendar.trading_day,
+        bars.is_st
+    from {{ ref('stg_daily_bars') }} as bars
+    inner join calendar using (trade_date)
+
+),
+
+{% if is_incremental() %}
+-- the last bar and the last known ST status before the first day to build
+restarts as (
+
+    select
+        ts_code,
+        least(
+            max(trade_date), max(case when is_st is not null then trade_date end)
+        ) as first_date
+    from bar_days
+    where trade_date <= {{ built_until() }}
+    group by ts_code
+
+),
+
+{% endif %}
 bars as (
 
     select
@@ -21,6 +59,10 @@ bars as (
         bars.open > 0 and bars.high > 0 and bars.low > 0 and bars.close > 0 as has_prices
     from {{ ref('stg_daily_bars') }} as bars
     inner join calendar using (trade_date)
+    {% if is_incremental() %}
+    left join restarts using (ts_code)
+    where bars.trade_date >= coalesce(restarts.first_date, '-infinity'::date)
+    {% endif %}
 
 ),
 
@@ -65,13 +107,15 @@ covered_days as (
     select
         min(trading_day) as first_day,
         max(trading_day) as last_day
-    from bars
+    from bar_days
 
 ),
 
-calendar_start as (
+calendar_span as (
 
-    select min(trade_date) as first_date
+    select
+        min(trade_date) as first_date,
+        max(trading_day) as last_day
     from calendar
 
 ),
@@ -81,7 +125,7 @@ first_bars as (
     select
         ts_code,
         min(trading_day) as first_bar_day
-    from bars
+    from bar_days
     group by ts_code
 
 ),
@@ -95,16 +139,18 @@ stocks as (
         securities.delist_date,
         securities.name as latest_name,
         case
-            when securities.list_date < calendar_start.first_date
+            when securities.list_date < calendar_span.first_date
                 then
                     1 - (
-                        {{ weekdays_before('calendar_start.first_date') }}
+                        {{ weekdays_before('calendar_span.first_date') }}
                         - {{ weekdays_before('securities.list_date') }}
                     )
-            else listing_days.trading_day
+            -- a listing after the calendar's end is no unknown one
+            when securities.list_date is not null
+                then coalesce(listing_days.trading_day, calendar_span.last_day + 1)
         end as list_trading_day
     from first_bars
-    cross join calendar_start
+    cross join calendar_span
     left join securities using (ts_code)
     asof left join calendar as listing_days on securities.list_date <= listing_days.trade_date
 
@@ -166,11 +212,11 @@ named as (
         names.is_st_name,
         names.is_delisting_name,
         case
-            when names.is_delisting_name and names.delisting_start_date >= calendar_start.first_date
+            when names.is_delisting_name and names.delisting_start_date >= calendar_span.first_date
                 then delisting_days.trading_day
         end as delisting_start_day
     from names
-    cross join calendar_start
+    cross join calendar_span
     asof left join calendar as delisting_days
         on names.delisting_start_date <= delisting_days.trade_date
 
@@ -297,7 +343,11 @@ joined as (
             days.ts_code = named.ts_code
             and calendar.trade_date >= named.valid_from
             and calendar.trade_date < named.valid_to
-    where days.has_bar or coalesce(calendar.trade_date < stocks.delist_date, true)
+    where
+        (days.has_bar or coalesce(calendar.trade_date < stocks.delist_date, true))
+        {% if is_incremental() %}
+        and calendar.trade_date > {{ built_until() }}
+        {% endif %}
 
 )
 

@@ -1,3 +1,13 @@
+{{
+    config(
+        materialized='incremental',
+        incremental_strategy='append',
+        on_schema_change='fail',
+        pre_hook="{{ drop_outdated_days(ahead=2, stock_days=sellable_days()) }}",
+        post_hook="{{ record_built_days() }}"
+    )
+}}
+
 with gates as (
 
     select
@@ -6,7 +16,10 @@ with gates as (
         trading_day,
         data_ok and not_suspended as is_traded,
         passes_all
-    from {{ ref('daily_gates') }}
+    from {{ ref('daily_gates') }} as daily_gates
+    {% if is_incremental() %}
+    {{ of_stocks_to_rebuild('daily_gates', 'build_from') }}
+    {% endif %}
 
 ),
 

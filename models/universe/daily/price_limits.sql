@@ -1,3 +1,13 @@
+{{
+    config(
+        materialized='incremental',
+        incremental_strategy='append',
+        on_schema_change='fail',
+        pre_hook="{{ drop_outdated_days() }}",
+        post_hook="{{ record_built_days() }}"
+    )
+}}
+
 with gates as (
 
     select
@@ -27,6 +37,9 @@ bars as (
         price_basis = 'forward_adjusted' as is_adjusted,
         case when volume > 0 and amount > 0 then amount / volume end as traded_price
     from {{ ref('stg_daily_bars') }}
+    {% if is_incremental() %}
+    where trade_date > {{ built_until() }}
+    {% endif %}
 
 ),
 
@@ -172,6 +185,9 @@ phases as (
     from gates
     left join securities using (ts_code)
     left join maybe_listing using (ts_code)
+    {% if is_incremental() %}
+    where gates.trade_date > {{ built_until() }}
+    {% endif %}
 
 ),
 

@@ -1,3 +1,13 @@
+{{
+    config(
+        materialized='incremental',
+        incremental_strategy='append',
+        on_schema_change='fail',
+        pre_hook="{{ drop_outdated_days() }}",
+        post_hook="{{ record_built_days() }}"
+    )
+}}
+
 {%- set narrowing_kinds = universe_kinds() -%}
 
 with gates as (
@@ -8,7 +18,11 @@ with gates as (
         board
     from {{ ref('daily_gates') }}
     -- every gate but main_board, which is a matter of the universe
-    where data_ok and listed and not_delisted and not_st and not_suspended
+    where
+        data_ok and listed and not_delisted and not_st and not_suspended
+        {% if is_incremental() %}
+        and trade_date > {{ built_until() }}
+        {% endif %}
 
 ),
 
