@@ -223,7 +223,9 @@ def test_reference_settings_on_real_quotes(source_format, file, symbols, flags, 
     wavehouse = str(Path(sys.executable).with_name("wavehouse"))
     ingest = [wavehouse, "ingest", source_format, str(source), "--data-dir"]
     subprocess.run([*ingest, str(warehouse.data_dir)], check=True, cwd=REPO, capture_output=True)
-    warehouse.dbt("run", *UP_TO_LABELS, settings=CORRECTIONS if source_format == "lean" else None)
+    settings = CORRECTIONS if source_format == "lean" else {}
+    warehouse.dbt("run", *UP_TO_LABELS, settings=settings)
+    warehouse.dbt("run", "--select", "+rejected_rows", settings=settings)
 
     accounted = warehouse.query(
         """
@@ -238,6 +240,4 @@ def test_reference_settings_on_real_quotes(source_format, file, symbols, flags, 
     )
     found = dict(counts.itertuples(index=False, name=None))
     assert {flag: found[flag] for flag in flags} == flags
-    assert_labels_follow_the_definitions(
-        warehouse, CORRECTIONS if source_format == "lean" else {}, f"symbol in {tuple(symbols)}"
-    )
+    assert_labels_follow_the_definitions(warehouse, settings, f"symbol in {tuple(symbols)}")
