@@ -10,7 +10,7 @@ import duckdb
 import pandas as pd
 import pytest
 
-from warehouse import REPO, Warehouse, new_warehouse, parse_cache
+from warehouse import BEYOND_STAGING, REPO, Warehouse, new_warehouse, parse_cache
 
 REAL_DAILY_DATA = REPO.parent / "shared" / "data" / "daily"
 MONDAY = date(2024, 1, 1)
@@ -312,7 +312,8 @@ def built(panel, tmp_path_factory) -> Warehouse:
     index = pd.DataFrame(levels | {name: [1.0, None, 2.0] for name in ("open", "low", "amount")})
     index = index.assign(high=[1.0, 2.0, 1.0], volume=[1.0, -1.0, 1.0], pct_chg=[0.01, 0.5, 1.0])
     index.to_parquet(folder / "index_daily.parquet", index=False)
-    selected = ["--select", "staging", "reject_reasons", "--exclude", "stg_minute_bars+"]
+    selected = ["--select", "staging", "reject_reasons"]
+    selected += ["--exclude", "stg_minute_bars+", *BEYOND_STAGING]
     warehouse.dbt("build", *selected)
     return warehouse
 
@@ -561,7 +562,7 @@ def test_a_file_in_other_units_stops_the_build_and_says_what_to_do(
 
 def test_without_daily_files_every_daily_relation_is_empty(random_warehouse, tmp_path):
     warehouse = Warehouse(random_warehouse.data_dir, tmp_path / "warehouse.duckdb")
-    warehouse.dbt("run", "--select", "staging")
+    warehouse.dbt("run", "--select", "staging", "--exclude", *BEYOND_STAGING)
     tables = warehouse.query(
         "select table_name from information_schema.tables where table_schema = 'staging'"
     )["table_name"]

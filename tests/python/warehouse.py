@@ -22,6 +22,8 @@ UP_TO_LABELS = [
     *("--exclude", "heads+", "pm", "backtest", "diagnostics", "release"),
     *("tag:daily", "load_audit", "rejected_rows"),  # these two read both tracks
 ]
+# what changed since the last build is a question of the daily universe too: its seeds are hashed
+BEYOND_STAGING = ["daily_day_hashes", "daily_built_days"]
 BAR_COLUMNS = ["symbol", "open_time_ms", "open", "high", "low", "close", "volume", "spread_bps"]
 
 
