@@ -91,12 +91,110 @@
 {% endmacro %}
 
 
-{#- Where a candidate may start: the day is traded, in the universe and liquid. Columns of
-    daily_event_inputs. -#}
-{% macro event_may_start() -%}
-    is_traded
-        and is_in_universe
-        and mean_amount_cny >= {{ event_setting('event_min_amount_cny') }}
+{#- Days after a row on which its labels depend: an event that starts on the longest horizon's last day has to settle. -#}
+{% macro event_label_days(label_set) %}
+    {% do return((event_horizons().values() | list + anchor_days()) | max + event_settling_days(label_set)) %}
+{% endmacro %}
+
+
+{#- The CTEs `searches` and `inputs`, from which an event model finds its candidates.
+    searches: a row per stock that may have an event not yet listed, with the first of its days (stock_row) on which one
+    may start. What is listed stands: the search goes on behind the peak of the last event. With `keep` 'first' every
+    candidate between that peak and the last day built before would be an event already, had its window ended.
+    inputs: the days of daily_event_inputs from `back` days before that one on, as a stream in which
+    `lead(x, k) over ()` is the day k later wherever rows_left >= k. panel_row grows by one a day within a stock.
+    Columns: panel_row, stock_id, stock_row, rows_left, ts_code, trade_date, may_start and `columns`. -#}
+{% macro event_scan(label_set, columns, keep, only_new, back=0) %}
+{%- if only_new %}
+last_peaks as (
+
+    select
+        ts_code,
+        max(peak_date) as peak_date
+    from {{ this }}
+    group by ts_code
+
+),
+
+{% endif %}
+last_days as (
+
+    select
+        days.ts_code,
+        max(days.stock_row) as last_row,
+        {% if only_new and keep == 'first' %}
+        max(days.stock_row) filter (days.trade_date <= {{ built_until() }}) as last_built_row,
+        {% endif %}
+        min(days.stock_row) filter (
+            {{ _event_may_start('days') }}
+            {% if only_new %}
+            and days.trade_date > coalesce(last_peaks.peak_date, '-infinity'::date)
+            {% endif %}
+        ) as first_free_row
+    from {{ ref('daily_event_inputs') }} as days
+    {% if only_new %}
+    left join last_peaks on days.ts_code = last_peaks.ts_code
+    {% endif %}
+    group by days.ts_code
+
+),
+
+searches as (
+
+    select
+        ts_code,
+        row_number() over (order by ts_code) as stock_id,
+        last_row,
+        {% if only_new and keep == 'first' %}
+        greatest(first_free_row, last_built_row - {{ event_window_days(label_set) - 1 }})
+            as first_row
+        {% else %}
+        first_free_row as first_row
+        {% endif %}
+    from last_days
+    where first_free_row is not null
+
+),
+
+inputs as (
+
+    select
+        {{ event_panel_row('searches.stock_id', 'days.stock_row') }} as panel_row,
+        searches.stock_id,
+        days.stock_row,
+        searches.last_row - days.stock_row as rows_left,
+        days.ts_code,
+        days.trade_date,
+        days.stock_row >= searches.first_row and {{ _event_may_start('days') }} as may_start,
+        {% for column in columns %}
+        days.{{ column }}{{ ',' if not loop.last }}
+        {% endfor %}
+    from {{ ref('daily_event_inputs') }} as days
+    inner join searches
+        on days.ts_code = searches.ts_code and days.stock_row >= searches.first_row - {{ back }}
+    order by panel_row
+
+)
+{%- endmacro %}
+
+
+{#- A number that grows by one a day within a stock, and skips what no stock has from one to the next. -#}
+{% macro event_panel_row(stock_id, stock_row) -%}
+    ({{ stock_id }} * 1000000 + {{ stock_row }})
+{%- endmacro %}
+
+
+{#- Return of a traded day; `panel` is factors.daily_panel. -#}
+{% macro event_traded_return(panel) -%}
+    case when not {{ panel }}.is_suspended then {{ panel }}.returns end
+{%- endmacro %}
+
+
+{#- Where a candidate may start: the day is traded, in the universe and liquid. -#}
+{% macro _event_may_start(days) -%}
+    {{ days }}.is_traded
+        and {{ days }}.is_in_universe
+        and {{ days }}.mean_amount_cny >= {{ event_setting('event_min_amount_cny') }}
 {%- endmacro %}
 
 
@@ -152,7 +250,7 @@
 {% endmacro %}
 
 
-{#- The end of every event model. Reads the CTEs `inputs` (daily_event_inputs) and `candidates` (as
+{#- The end of every event model. Reads the CTEs `inputs` (of event_scan) and `candidates` (as
     without_overlaps wants them, with confirmation_row, magnitude, scale and theta), and adds the day on
     which an event is settled; events that the data do not settle are left out. -#}
 {% macro settled_events(label_set, keep) %}
@@ -170,17 +268,6 @@ chosen as (
     from candidates
     inner join kept using (stock_id, candidate_number)
 
-),
-
-days as (
-
-    select
-        panel_row,
-        stock_id,
-        ts_code,
-        trade_date
-    from {{ ref('daily_event_inputs') }}
-
 )
 
 select
@@ -196,27 +283,11 @@ select
     chosen.scale,
     chosen.quality
 from chosen
-inner join days as starts on chosen.start_row = starts.panel_row
-inner join days as peaks on chosen.peak_row = peaks.panel_row
-inner join days as confirmations on chosen.confirmation_row = confirmations.panel_row
--- rows of other stocks follow the last of this one
-inner join days as settlements
-    on chosen.settled_row = settlements.panel_row and chosen.stock_id = settlements.stock_id
+inner join inputs as starts on chosen.start_row = starts.panel_row
+inner join inputs as peaks on chosen.peak_row = peaks.panel_row
+inner join inputs as confirmations on chosen.confirmation_row = confirmations.panel_row
+inner join inputs as settlements on chosen.settled_row = settlements.panel_row
 order by starts.ts_code, starts.trade_date
-{% endmacro %}
-
-
-{#- daily_event_inputs as an ordered stream in which `lead(x, k) over ()` is the day k later wherever
-    rows_left >= k. -#}
-{% macro ordered_event_inputs(columns) %}
-    select
-        panel_row,
-        stock_id,
-        stock_row,
-        rows_left,
-        {{ columns | join(',\n        ') }}
-    from {{ ref('daily_event_inputs') }}
-    order by panel_row
 {% endmacro %}
 
 
@@ -227,6 +298,16 @@ order by starts.ts_code, starts.trade_date
             then error('event labels read the panel out of order: please report this')
         else true
     end
+{%- endmacro %}
+
+
+{#- Select of a hash of the threshold that a relation of labels is made with: another one changes them all. -#}
+{% macro event_threshold_hash(relation) %}
+    {%- set label_set = event_settings().anchor_label_set if relation == 'anchor_labels'
+        else relation | replace('_labels', '') -%}
+    select hash(quality_threshold)
+    from {{ ref('event_thresholds') }}
+    where label_set = '{{ label_set }}'
 {%- endmacro %}
 
 
@@ -253,22 +334,20 @@ order by starts.ts_code, starts.trade_date
 {% endmacro %}
 
 
-{#- One row per stock and day: its targets, from the events of a label set that reach the threshold. -#}
-{% macro event_labels(label_set) %}
-    {%- set settling = event_settling_days(label_set) -%}
-    {%- set horizons = event_horizons() -%}
-    {%- set longest = horizons.values() | max -%}
-    {%- set settled = event_settings().event_unsettled_rows == 'unknown' %}
-with days as (
+{#- The CTEs `days` (of daily_event_inputs), `thresholds` and `events` (those of a label set that reach the threshold),
+    from which labels are made. -#}
+{% macro days_and_events(label_set, only_rebuilt) %}
+days as (
 
     select
-        stock_id,
-        stock_row,
-        rows_left,
-        ts_code,
-        trade_date,
-        is_in_universe
-    from {{ ref('daily_event_inputs') }}
+        inputs.ts_code,
+        inputs.trade_date,
+        inputs.stock_row,
+        inputs.is_in_universe
+    from {{ ref('daily_event_inputs') }} as inputs
+    {% if only_rebuilt %}
+    {{ of_stocks_to_rebuild('inputs', 'build_from') }}
+    {% endif %}
 
 ),
 
@@ -287,43 +366,64 @@ events as (
         event_date,
         peak_date,
         quality
-    from {{ ref('label_events') }}
-    where
-        label_set = '{{ label_set }}'
-        and quality >= (select quality_threshold from thresholds)
+    from {{ ref(label_set ~ '_events') }}
+    where quality >= (select quality_threshold from thresholds)
 
 ),
+{%- endmacro %}
+
+
+{#- The day on which it is settled what starts `days` days ahead; over a window `per_stock` of `days`. -#}
+{% macro settled_date_ahead(label_set, days) -%}
+    lead(days.trade_date, {{ days + event_settling_days(label_set) }}) over per_stock
+{%- endmacro %}
+
+
+{#- Whether a row may say what starts `days` days ahead. -#}
+{% macro is_start_known(settled_date, days) -%}
+    (select quality_threshold from thresholds) is not null
+        and {{ settled_date if event_settings().event_unsettled_rows == 'unknown'
+            else 'lead(days.trade_date, ' ~ days ~ ') over per_stock' }} is not null
+{%- endmacro %}
+
+
+{#- One row per stock and day: its targets, from the events of a label set that reach the threshold. -#}
+{% macro event_labels(label_set, only_rebuilt) %}
+    {%- set horizons = event_horizons() -%}
+    {%- set longest = horizons.values() | max %}
+with
+
+{{ days_and_events(label_set, only_rebuilt) }}
 
 days_ahead as (
 
     select
-        days.* exclude (rows_left),
-        (select quality_threshold from thresholds) is not null as has_threshold,
-        days.rows_left,
+        days.*,
         min(case when events.event_date is not null then days.stock_row end) over (
-            partition by days.stock_id order by days.stock_row
+            partition by days.ts_code order by days.stock_row
             rows between 1 following and {{ longest }} following
         ) as next_event_row,
         {% for target, days_ahead in horizons.items() %}
-        lead(days.trade_date, {{ days_ahead + settling }}) over per_stock as {{ target }}_settled_date,
+        {{ settled_date_ahead(label_set, days_ahead) }} as {{ target }}_settled_date,
+        {{ is_start_known(settled_date_ahead(label_set, days_ahead), days_ahead) }} as is_{{ target }}_known,
         {% endfor %}
-        max(days.trade_date) over (partition by days.stock_id) as last_trade_date
+        max(days.trade_date) over (partition by days.ts_code) as last_trade_date
     from days
     left join events on days.ts_code = events.ts_code and days.trade_date = events.event_date
-    window per_stock as (partition by days.stock_id order by days.stock_row)
+    window per_stock as (partition by days.ts_code order by days.stock_row)
 
 ),
 
-targets as (
+next_events as (
 
     select
-        *,
-        {% for target, days_ahead in horizons.items() %}
-        has_threshold
-        and {{ target ~ '_settled_date is not null' if settled else 'rows_left >= ' ~ days_ahead }}
-            as is_{{ target }}_known{{ ',' if not loop.last }}
-        {% endfor %}
-    from days_ahead
+        days.ts_code,
+        days.stock_row,
+        events.event_date,
+        events.peak_date,
+        events.quality
+    from events
+    inner join days on events.ts_code = days.ts_code and events.event_date = days.trade_date
 
 )
 
@@ -349,18 +449,11 @@ select
     case when targets.is_e20_known then next_events.event_date end as next_event_date,
     case when targets.is_e20_known then next_events.peak_date end as next_event_peak_date,
     case when targets.is_e20_known then next_events.quality end as next_event_quality
-from targets
-left join (
-    select
-        days.stock_id,
-        days.stock_row,
-        events.event_date,
-        events.peak_date,
-        events.quality
-    from events
-    inner join days on events.ts_code = days.ts_code and events.event_date = days.trade_date
-) as next_events
-    on targets.stock_id = next_events.stock_id and targets.next_event_row = next_events.stock_row
+from days_ahead as targets
+left join next_events
+    on
+        targets.ts_code = next_events.ts_code
+        and targets.next_event_row = next_events.stock_row
 order by targets.ts_code, targets.trade_date
 {% endmacro %}
 

@@ -7,15 +7,18 @@
     Rows of a day depend on the facts up to that day, or up to `ahead` trading days later.
     A model says is_incremental() itself, never a macro it calls: its full SQL is known by setting that false. -#}
 
-{#- Relations that the model reads: {'sources': names in daily_day_hashes, 'relations': incremental models}. -#}
+{#- Relations that the model reads: {'sources': names in daily_day_hashes, 'relations': incremental models,
+    'undated': selects of a hash of what concerns every day}. -#}
 {% macro _day_inputs() %}
-    {% set inputs = {'sources': [], 'relations': []} %}
+    {% set inputs = {'sources': [], 'relations': [], 'undated': []} %}
     {% for node in model.depends_on.nodes if execute %}
         {% set name = node.split('.')[2] %}
         {% if name in daily_hashed_sources() %}
             {% do inputs.sources.append(name) %}
         {% elif name in daily_incremental_relations() %}
             {% do inputs.relations.append(name) %}
+        {% elif name == 'event_thresholds' %}
+            {% do inputs.undated.append(event_threshold_hash(model.name)) %}
         {% elif name not in ['daily_day_hashes', 'daily_built_days'] %}
             {% do exceptions.raise_compiler_error(
                 model.name ~ ' is incremental and reads ' ~ name ~ ', whose changes nothing tells it'
@@ -41,7 +44,10 @@
     {% do return([
         'daily_gates', 'price_limits', 'entry_eligibility', 'universe_members', 'daily_panel',
         'forward_return_exits', 'forward_return_benchmarks', 'main_wave_labels', 'main_wave_episodes',
-        'wave_proximity_targets',
+        'wave_proximity_targets', 'event_benchmarks', 'daily_event_inputs', 'directional_changes',
+        'excess_adaptive_events', 'trend_scanning_events', 'triple_barrier_events', 'directional_change_events',
+        'excess_adaptive_labels', 'trend_scanning_labels', 'triple_barrier_labels', 'directional_change_labels',
+        'anchor_labels',
     ]) %}
 {% endmacro %}
 
@@ -61,6 +67,12 @@
         select relation as name, trade_date, input_hash as day_hash
         from {{ ref('daily_built_days') }}
         where list_contains({{ inputs.relations }}::varchar[], relation)
+        {% for undated in inputs.undated %}
+        union all
+        select 'undated' as name, min(trade_date) as trade_date, ({{ undated }}) as day_hash
+        from {{ ref('daily_day_hashes') }}
+        having min(trade_date) is not null
+        {% endfor %}
     )
     group by trade_date
 {% endmacro %}
@@ -259,6 +271,13 @@
             {{ relation }}.ts_code = stocks_to_rebuild.ts_code
             and {{ relation }}.{{ date_column }} >= stocks_to_rebuild.{{ first }}
 {%- endmacro %}
+
+
+{#- Settling days for what counts rows of factors.daily_panel and waits for nothing else: all of them. -#}
+{% macro panel_days() %}
+    select ts_code, trading_day, true as is_settling
+    from {{ ref('daily_panel') }}
+{% endmacro %}
 
 
 {#- Settling days of a stock for what waits for a trade, or carries the last one: those of factors.daily_panel on

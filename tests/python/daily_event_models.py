@@ -11,7 +11,9 @@ LABEL_SETS = ("excess_adaptive", "trend_scanning", "triple_barrier", "directiona
 EVENT_MODELS = tuple(f"{label_set}_events" for label_set in LABEL_SETS)
 LABEL_MODELS = tuple(f"{label_set}_labels" for label_set in LABEL_SETS)
 MODELS = (
+    "event_benchmarks",
     "daily_event_inputs",
+    "directional_changes",
     *EVENT_MODELS,
     "label_events",
     "event_thresholds",

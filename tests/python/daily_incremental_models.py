@@ -1,6 +1,7 @@
 """Incremental models of the daily track in memory: SQL and hooks rendered and run as dbt does."""
 
 import hashlib
+import itertools
 from collections.abc import Mapping
 from types import SimpleNamespace
 
@@ -15,8 +16,14 @@ SEEDS = (
 INCREMENTAL = (
     "daily_gates", "universe_members", "price_limits", "entry_eligibility", "daily_panel",
     "forward_return_exits", "forward_return_benchmarks", "main_wave_labels", "main_wave_episodes",
-    "wave_proximity_targets",
+    "wave_proximity_targets", "event_benchmarks", "daily_event_inputs", "directional_changes",
+    "excess_adaptive_events", "trend_scanning_events", "triple_barrier_events",
+    "directional_change_events", "excess_adaptive_labels", "trend_scanning_labels",
+    "triple_barrier_labels", "directional_change_labels", "anchor_labels",
 )  # fmt: skip
+LEDGERS = ("daily_day_hashes", "daily_built_days")
+# made anew before each build of a model that reads them
+REBUILT = {"excess_adaptive_labels": ("label_events", "event_thresholds")}
 
 
 class RenderedModel:
@@ -82,7 +89,7 @@ class IncrementalTrack:
         """Use these settings from the next build on."""
         self.models = {
             name: RenderedModel(name, settings, self.patches)
-            for name in ("daily_day_hashes", "daily_built_days", *INCREMENTAL)
+            for name in (*LEDGERS, *INCREMENTAL, *itertools.chain(*REBUILT.values()))
         }
 
     def deliver(self, market: Market) -> None:
@@ -101,15 +108,22 @@ class IncrementalTrack:
             ).fetchall()
         )
 
-    def build(self, names=INCREMENTAL) -> dict[str, int]:
-        """Run the models in their order as dbt does; return how many rows each of them wrote."""
-        hashes = self.models["daily_day_hashes"]
-        self.connection.execute(f"create or replace table {hashes.relation} as {hashes.full[1]}")
+    def build(self, names=INCREMENTAL, with_hashes=True) -> dict[str, int]:
+        """Run the models in their order as dbt does; return how many rows each of them wrote.
+
+        with_hashes: make staging.daily_day_hashes anew.
+        """
         ledger = self.models["daily_built_days"]
         if not self.exists(ledger):
             self.connection.execute(f"create table {ledger.relation} as {ledger.full[1]}")
         written = {}
-        for name in names:
+        for name in INCREMENTAL:
+            if name == "daily_gates" and with_hashes:
+                self.rebuild(self.models["daily_day_hashes"])
+            if name not in names:
+                continue
+            for other in REBUILT.get(name, ()):
+                self.rebuild(self.models[other])
             model = self.models[name]
             is_incremental = self.exists(model)
             before, select, after = model.incremental if is_incremental else model.full
@@ -122,6 +136,10 @@ class IncrementalTrack:
             written[name] = found.fetchall()[0][0]
             self.connection.execute(after)
         return written
+
+    def rebuild(self, model: RenderedModel) -> None:
+        """Make the table anew."""
+        self.connection.execute(f"create or replace table {model.relation} as {model.full[1]}")
 
     def insert(self, model: RenderedModel):
         """Add new_rows to the table, whose columns may follow the settings if the model says so."""

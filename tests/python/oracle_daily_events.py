@@ -256,6 +256,23 @@ def directional_change(stock: Stock, rules: Rules) -> list[Event]:
     return without_overlaps(sorted(candidates, key=lambda event: (event.start, event.theta)))
 
 
+def directional_turns(stock: Stock, theta: float) -> list[tuple]:
+    """Changes of direction in order: (is_rise, day of the extreme, day of confirmation)."""
+    price, found = stock.price, []
+    extreme = next((t for t, value in enumerate(price) if not math.isnan(value)), len(price))
+    rising = False
+    for t in range(extreme + 1, len(price)):
+        beyond = price[t] > price[extreme] if rising else price[t] < price[extreme]
+        bound = price[extreme] * (1 - theta if rising else 1 + theta)
+        if beyond:
+            extreme = t
+        elif price[t] <= bound if rising else price[t] >= bound:
+            rising = not rising
+            found.append((rising, extreme, t))
+            extreme = t
+    return found
+
+
 def without_overlaps(candidates: list[Event]) -> list[Event]:
     """Of candidates that start by the peak of the one before, keep the one of higher quality."""
     kept: list[Event] = []

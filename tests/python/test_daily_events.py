@@ -195,7 +195,6 @@ def differing_inputs(connection, stocks) -> list:
             row = found.pop((stock.code, date))
             expected = {
                 "stock_row": t,
-                "rows_left": len(stock.dates) - 1 - t,
                 "price": stock.price[t],
                 "traded_return": stock.traded_return(t),
                 "mean_amount_cny": stock.mean_amount[t],
@@ -210,6 +209,48 @@ def differing_inputs(connection, stocks) -> list:
                 if not close_to(row[name], value)
             ]
     return different + list(found)
+
+
+def differing_benchmarks(connection, stocks) -> list:
+    """Days whose members or mean return are others than counted stock by stock."""
+    members: dict = {}
+    for stock in stocks:
+        for t, date in enumerate(stock.dates):
+            day = members.setdefault(date, [])
+            if stock.member[t]:
+                day.append(stock.traded_return(t))
+    different = []
+    for row in fetched(connection, "event_benchmarks", "all"):
+        day = members.pop(row["trade_date"])
+        known = [value for value in day if not math.isnan(value)]
+        mean = sum(known) / len(known) if known else math.nan
+        if row["member_count"] != len(day) or not math.isclose(
+            row["mean_return"] if known else 0, mean if known else 0, rel_tol=1e-9, abs_tol=1e-15
+        ):
+            different.append((row, len(day), mean))
+    return different + list(members)
+
+
+def differing_turns(connection, stocks, rules) -> list:
+    """Changes of direction that differ from a plain scan, and those missing."""
+    columns = (
+        "ts_code", "theta", "is_rise", "turn_date", "confirmation_date", "turn_row",
+        "confirmation_row", "turn_price", "confirmation_price",
+    )  # fmt: skip
+    found = [
+        tuple(row[column] for column in columns)
+        for row in fetched(connection, "directional_changes", "all")
+    ]
+    expected = [
+        (
+            stock.code, theta, is_rise, stock.dates[turn], stock.dates[end], turn, end,
+            stock.price[turn], stock.price[end],
+        )
+        for stock in stocks
+        for theta in rules.thetas
+        for is_rise, turn, end in oracle.directional_turns(stock, theta)
+    ]  # fmt: skip
+    return sorted({*found} ^ {*expected})
 
 
 def differing_thresholds(connection, stocks, rules) -> list:
@@ -269,6 +310,10 @@ def differing(relation, connection, stocks, rules, anchor_label_set="excess_adap
     """What of a relation differs from the evaluator; anchors are compared with their labels."""
     if relation == "daily_event_inputs":
         return differing_inputs(connection, stocks)
+    if relation == "event_benchmarks":
+        return differing_benchmarks(connection, stocks)
+    if relation == "directional_changes":
+        return differing_turns(connection, stocks, rules)
     if relation == "event_thresholds":
         return differing_thresholds(connection, stocks, rules)
     if relation in EVENT_MODELS:
@@ -388,18 +433,19 @@ FAULTS = {
     "a_suspended_day_has_the_price_it_is_delivered_with": (
         "daily_event_inputs", "not panel.is_suspended and panel.close > 0", "true",
     ),
-    "volatility_runs_on_into_the_next_stock": (
-        "daily_event_inputs", "where volatilities.rows_left > 0", "where true",
+    "volatility_starts_at_once": (
+        "daily_event_inputs", "sqrt(before.return_variance)",
+        "sqrt(coalesce(before.return_variance, 0))",
     ),
     "variance_starts_above_zero": (
         "daily_event_inputs", "today.traded_return is not null then 0 end",
         "today.traded_return is not null then 1e-5 end",
     ),
     "an_unknown_return_forgets_the_volatility": (
-        "daily_event_inputs", "volatilities.variance,\n            case", "case",
+        "daily_event_inputs", "before.return_variance,\n            case", "case",
     ),
     "the_index_holds_every_stock": (
-        "daily_event_inputs", "where is_in_universe", "where true",
+        "event_benchmarks", "members.ts_code is not null", "true",
     ),
     "the_prior_gain_is_a_day_short": (
         "excess_adaptive_events", "lag(price, 6)", "lag(price, 5)",
@@ -427,10 +473,10 @@ FAULTS = {
         "triple_barrier_events", "or candidates.quality > scanned.kept_quality", "",
     ),
     "the_high_may_lie_beyond_the_window": (
-        "directional_change_events", "panel_row <= low_row + 30", "true",
+        "directional_change_events", "least(31, days_to_next)", "days_to_next",
     ),
     "a_change_is_confirmed_beyond_its_threshold_only": (
-        "directional_change_events", "today.price >= legs.extreme_price * (1 + legs.theta)",
+        "directional_changes", "today.price >= legs.extreme_price * (1 + legs.theta)",
         "today.price > legs.extreme_price * (1 + 1.01 * legs.theta)",
     ),
     "thresholds_read_days_that_the_fit_window_does_not_settle": (
@@ -529,7 +575,7 @@ def test_later_rows_change_nothing_that_is_known(seed, days, noisy):
     if not noisy:
         assert events_of(other) == events_of(whole, settled)
     inputs = f"""
-        select columns(* exclude (panel_row, rows_left))
+        select *
         from daily_event_inputs
         where trade_date <= '{last}'
         order by all
@@ -543,7 +589,7 @@ def test_the_unit_of_prices_changes_nothing(seed, exponents):
     stocks, scaled = random_stocks(seed, count=6), random_stocks(seed, count=6)
     for stock, exponent in zip(scaled, exponents, strict=True):
         stock.close = [close * 2.0**exponent for close in stock.close]
-    models = MODELS[: 1 + len(EVENT_MODELS) + 1]
+    models = MODELS[: MODELS.index("label_events") + 1]
     found, other = (built(rows, BASE, models=models) for rows in (stocks, scaled))
     assert events_of(found) == events_of(other) != []
 
@@ -617,11 +663,10 @@ def test_the_threshold_is_the_quality_at_the_wanted_rank(
     connection = new_connection()
     connection.execute(
         f"""
-        create table labels.daily_event_inputs as
+        create table labels.event_benchmarks as
         select
-            'A' as ts_code,
             date '2024-01-01' + range::integer as trade_date,
-            true as is_in_universe
+            1 as member_count
         from range({cells + 20})
         """
     )

@@ -11,9 +11,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from daily_event_models import LABEL_SETS
 from daily_frames import Market, calendar_frame, generated_market, known_at
 from daily_incremental_models import INCREMENTAL, IncrementalTrack
-from daily_sql import model_source, schemas
+from daily_sql import model_source, put, schemas
+from test_daily_events import CASES as EVENT_CASES
+from test_daily_events import frames, random_stocks
 from warehouse import new_warehouse
 from wavehouse.daily_sample import write_daily_sample
 from wavehouse.daily_sample_plan import DailyOptions
@@ -36,6 +39,25 @@ SETTINGS = {
     "wave_episode_minimum_daily_gain": 0.005,
     "wave_episode_max_prior_gain": 0.2,
     "wave_episode_drawdown_base": 0.2,
+    "event_amount_days": 4,
+    "event_min_amount_cny": 1e5,
+    "event_volatility_half_life_days": 3,
+    "event_positive_rate": 0.05,
+    "event_max_positive_rate": 0.1,
+    "excess_adaptive_prior_days": 2,
+    "excess_adaptive_window_days": 5,
+    "excess_adaptive_min_peak_days": 1,
+    "excess_adaptive_min_excess": 0.01,
+    "excess_adaptive_volatility_multiple": 0.5,
+    "excess_adaptive_max_prior_gain": 0.2,
+    "excess_adaptive_drawdown_base": 0.2,
+    "trend_scanning_windows": [3, 5],
+    "triple_barrier_days": 4,
+    "triple_barrier_volatility_multiple": 1.0,
+    "directional_change_thresholds": [0.02, 0.05],
+    "directional_change_min_days": 1,
+    "directional_change_max_days": 5,
+    "daily_fit_end": "2021-02-10",
 }
 OTHERS = {
     "daily_unknown_st_passes": False,
@@ -50,8 +72,17 @@ OTHERS = {
     "main_wave_entry_price": "next_open",
     "wave_episode_drawdown_over": "whole_window",
     "wave_proximity_weights": [1.0, 0.5],
+    "event_unsettled_rows": "reference",
+    "event_volatility_half_life_days": 2,
+    "directional_change_magnitude": "confirmation",
+    "anchor_label_set": "directional_change",
+    "daily_fit_end": 0.6,
 }
-SHORT = {"adv_days": lambda: [2, 5, 20], "_settling_days_searched": lambda: 10}
+SHORT = {
+    "adv_days": lambda: [2, 5, 20],
+    "_settling_days_searched": lambda: 10,
+    "event_horizons": lambda: {"t1": 1, "t3": 3, "t5": 5, "e20": 7},
+}
 BARS = "staging.stg_daily_bars"
 
 
@@ -215,6 +246,106 @@ def test_every_delivery_gives_what_a_full_build_gives(seed):
     run_history(seed, list(rng.permutation(CHANGES)))
 
 
+EVENT_MODELS = INCREMENTAL[INCREMENTAL.index("event_benchmarks") :]
+
+
+def event_track(settings, patches=None) -> tuple:
+    """A track without days, and a year of panel and members, of which ever more is to be seen."""
+    track = IncrementalTrack(settings, patches)
+    panel, members = frames(random_stocks(1))
+    days = sorted(panel["trade_date"].unique())
+    trading_day = {day: number + 1 for number, day in enumerate(days)}
+    panel["trading_day"] = panel["trade_date"].map(trading_day)
+    put(track.connection, {"staging.stg_trading_calendar": calendar_frame(days)})
+    return track, panel, members, days
+
+
+def build_events(track, panel, members, days, names=EVENT_MODELS) -> dict[str, int]:
+    """Build the event relations on the rows of these days, all of them new or known before."""
+    last = days[-1]
+    seen = {
+        "factors.daily_panel": panel[panel["trade_date"] <= last],
+        "universe.universe_members": members[members["trade_date"] <= last],
+    }
+    put(track.connection, seen)
+    ledger = track.models["daily_built_days"]
+    if not track.exists(ledger):
+        track.connection.execute(f"create table {ledger.relation} as {ledger.full[1]}")
+    track.connection.execute(
+        f"""
+        create or replace table staging.daily_day_hashes as
+        select 'stg_trading_calendar' as source, trade_date, 0::ubigint as day_hash
+        from staging.stg_trading_calendar
+        where trade_date <= '{last}';
+
+        delete from {ledger.relation} where relation = 'daily_panel';
+        insert into {ledger.relation}
+        select 'daily_panel', trade_date, hash(sum(hash(p)::hugeint))
+        from factors.daily_panel as p
+        group by trade_date
+        """
+    )
+    return track.build(names, with_hashes=False)
+
+
+@pytest.mark.parametrize("name", ["defaults", "others"])
+def test_events_grow_with_the_days(name):
+    settings = EVENT_CASES[name][0]
+    track, panel, members, days = event_track(settings)
+    rows = {}
+    for last in (120, 121, 122, 125, 140, 141, 143, 180, 181, 182, 230, 259):
+        build_events(track, panel, members, days[: last + 1])
+        assert not track.differences(EVENT_MODELS), last
+        rows[last] = [track.rows(f"{label_set}_events") for label_set in LABEL_SETS]
+    assert all(first < later for first, later in zip(rows[120], rows[259], strict=True))
+
+
+EVENT_FAULTS = {
+    "the search goes on before the last peak": (
+        "trend_scanning_events",
+        "days.trade_date > coalesce(last_peaks.peak_date, '-infinity'::date)", "true",
+    ),
+    "a stock that nothing may start on is searched": (
+        "excess_adaptive_events", "where first_free_row is not null", "",
+    ),
+    "the days before a start are not read": (
+        "excess_adaptive_events", "searches.first_row - 6", "searches.first_row",
+    ),
+    "a listed event is found again": ("triple_barrier_events", "max(peak_date)", "null::date"),
+    "the last price is not carried": (
+        "daily_event_inputs", "max_by(this.price,", "max_by(null::double,",
+    ),
+    "volatility starts anew": (
+        "daily_event_inputs", "max_by(this.return_variance,", "max_by(null::double,",
+    ),
+    "days are counted anew": ("daily_event_inputs", "coalesce(built.first_row, 0)", "0"),
+    "every leg falls at first": (
+        "directional_changes", "coalesce(last_turns.is_rise, false)", "false",
+    ),
+    "labels do not wait for events": ("triple_barrier_labels", "ahead=60", "ahead=20"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", EVENT_FAULTS)
+def test_a_fault_of_growing_events_is_noticed(fault):
+    name, text, other = EVENT_FAULTS[fault]
+    patches = {}
+    if name.endswith("labels"):
+        source = model_source(name).replace("ahead=event_label_days('triple_barrier')", text)
+        patches = {name: source.replace(text, other)}
+    track, panel, members, days = event_track(EVENT_CASES["defaults"][0], patches)
+    names = EVENT_MODELS[: EVENT_MODELS.index(name) + 1]
+    if not patches:
+        before, select, after = track.models[name].incremental
+        assert text in select
+        track.models[name].incremental = before, select.replace(text, other), after
+    for last in (60, 61, 62, 150, *range(151, 175), 200, 230):
+        build_events(track, panel, members, days[: last + 1], names)
+        if track.differences([name]):
+            return
+    raise AssertionError(f"unnoticed: {fault}")
+
+
 def new_track(seed: int, last: int, settings=SETTINGS, patches=None) -> tuple:
     deliveries = Deliveries(seed)
     track = IncrementalTrack(settings, SHORT | (patches or {}))
@@ -255,7 +386,7 @@ def test_settings_seeds_and_sql_rebuild_what_they_concern():
     track.connection.execute(
         "insert into seeds.user_universes (universe, kind, value) values ('MINE', 'all', '*')"
     )
-    assert rebuilt() == {"universe_members"}
+    assert rebuilt() == {"universe_members", *EVENT_MODELS}
 
     patches = {"price_limits": model_source("price_limits").replace("/ 10000.0", "/ 1e4")}
     track.patches = SHORT | patches
@@ -266,7 +397,8 @@ def test_settings_seeds_and_sql_rebuild_what_they_concern():
     assert rebuilt() == set(INCREMENTAL)
     assert track.rows("daily_gates") == rows["daily_gates"]
     track.deliver(deliveries.known(63))
-    assert rebuilt() >= {*INCREMENTAL} - {"main_wave_episodes"}
+    lists = {name for name in INCREMENTAL if name.endswith(("_episodes", "_events"))}
+    assert rebuilt() >= {*INCREMENTAL} - lists
 
 
 # What a mistake in the mechanism would be; each must be noticed by the histories above.

@@ -1,16 +1,29 @@
+{{
+    config(
+        materialized='incremental',
+        incremental_strategy='append',
+        on_schema_change='fail',
+        pre_hook="{{ drop_outdated_days(stock_days=panel_days(), back=event_settings().event_amount_days - 1) }}",
+        post_hook="{{ record_built_days() }}"
+    )
+}}
+
 {%- set amount_days = event_settings().event_amount_days -%}
 {%- set alpha = event_volatility_alpha() %}
 
 with recursive panel as (
 
     select
-        ts_code,
-        trade_date,
-        close,
-        returns,
-        amount,
-        is_suspended
-    from {{ ref('daily_panel') }}
+        panel.ts_code,
+        panel.trade_date,
+        panel.close,
+        panel.amount,
+        panel.is_suspended,
+        {{ event_traded_return('panel') }} as traded_return
+    from {{ ref('daily_panel') }} as panel
+    {% if is_incremental() %}
+    {{ of_stocks_to_rebuild('panel', 'read_from') }}
+    {% endif %}
 
 ),
 
@@ -24,20 +37,41 @@ members as (
 
 ),
 
-stocks as (
+-- What a stock brings along to the first day that is built; nothing to its first of all.
+states as (
 
     select
-        ts_code,
-        row_number() over (order by ts_code) as stock_id,
-        sum(row_count) over (order by ts_code) - row_count as rows_before,
-        row_count
-    from (
+        stocks.ts_code,
+        row_number() over (order by stocks.ts_code) as stock_id,
+        {% if is_incremental() %}
+        coalesce(built.first_row, 0) as first_row,
+        coalesce(built.last_row, -1) as last_row,
+        built.price,
+        built.return_mean,
+        built.return_variance
+        {% else %}
+        0 as first_row,
+        -1 as last_row,
+        null::double as price,
+        null::double as return_mean,
+        null::double as return_variance
+        {% endif %}
+    from (select distinct ts_code from panel) as stocks
+    {% if is_incremental() %}
+    left join (
         select
-            ts_code,
-            count(*) as row_count
-        from panel
-        group by ts_code
-    ) as row_counts
+            this.ts_code,
+            min(this.stock_row) as first_row,
+            max(this.stock_row) as last_row,
+            max_by(this.price, this.stock_row) as price,
+            max_by(this.return_mean, this.stock_row) as return_mean,
+            max_by(this.return_variance, this.stock_row) as return_variance
+        from {{ this }} as this
+        {{ of_stocks_to_rebuild('this', 'read_from') }}
+        group by this.ts_code
+    ) as built
+        on stocks.ts_code = built.ts_code
+    {% endif %}
 
 ),
 
@@ -45,41 +79,35 @@ numbered as (
 
     select
         panel.*,
-        stocks.stock_id,
-        stocks.rows_before,
-        stocks.row_count,
+        states.stock_id,
+        states.last_row,
         members.ts_code is not null as is_in_universe,
-        row_number() over per_stock - 1 as stock_row,
+        states.first_row + row_number() over per_stock - 1 as stock_row,
         -- a holder's mark: on a day without trading the last traded close stands
-        last_value(
-            case when not panel.is_suspended and panel.close > 0 then panel.close end ignore nulls
-        ) over (
-            partition by stocks.stock_id order by panel.trade_date
-            rows between unbounded preceding and current row
+        coalesce(
+            last_value(
+                case when not panel.is_suspended and panel.close > 0 then panel.close end
+                ignore nulls
+            ) over (
+                partition by states.stock_id order by panel.trade_date
+                rows between unbounded preceding and current row
+            ),
+            states.price
         ) as price,
-        case when panel.is_suspended then 0 else panel.amount end as amount_cny,
-        case when not panel.is_suspended then panel.returns end as traded_return
+        case when panel.is_suspended then 0 else panel.amount end as amount_cny
     from panel
-    inner join stocks on panel.ts_code = stocks.ts_code
+    inner join states on panel.ts_code = states.ts_code
     left join members
         on panel.ts_code = members.ts_code and panel.trade_date = members.trade_date
-    window per_stock as (partition by stocks.stock_id order by panel.trade_date)
+    window per_stock as (partition by states.stock_id order by panel.trade_date)
 
 ),
 
-rows_of_stocks as materialized (
+windowed as (
 
     select
-        (rows_before + stock_row)::integer as panel_row,
-        stock_id::integer as stock_id,
-        stock_row::integer as stock_row,
-        (row_count - stock_row - 1)::integer as rows_left,
-        ts_code,
-        trade_date,
-        coalesce(not is_suspended and close > 0, false) as is_traded,
-        is_in_universe,
-        price,
-        traded_return,
+        *,
+        {{ event_panel_row('stock_id', 'stock_row') }} as panel_row,
         case
             when count(amount_cny) over amount_window = {{ amount_days }}
                 -- in whole fen: a sum of doubles has other last bits when rows are added elsewhere
@@ -95,86 +123,74 @@ rows_of_stocks as materialized (
 
 ),
 
--- The recursion of an exponentially weighted variance, one step a day, all stocks at once.
-volatilities as (
+new_days as materialized (
+
+    select *
+    from windowed
+    where stock_row > last_row
+
+),
+
+-- The recursion of an exponentially weighted mean and variance, one step a day, all stocks at once.
+returns_so_far as (
 
     select
-        panel_row,
-        rows_left,
-        traded_return as mean_return,
-        case when traded_return is not null then 0::double end as variance,
+        {{ event_panel_row('stock_id', 'last_row') }} as panel_row,
+        return_mean,
+        return_variance,
         null::double as volatility_before
-    from rows_of_stocks
-    where stock_row = 0
+    from states
 
     union all
 
     select
         today.panel_row,
-        today.rows_left,
         coalesce(
-            volatilities.mean_return
-            + {{ alpha }} * (today.traded_return - volatilities.mean_return),
-            volatilities.mean_return,
+            before.return_mean + {{ alpha }} * (today.traded_return - before.return_mean),
+            before.return_mean,
             today.traded_return
-        ) as mean_return,
+        ) as return_mean,
         coalesce(
             (1 - {{ alpha }}) * (
-                volatilities.variance
+                before.return_variance
                 + {{ alpha }}
-                * (today.traded_return - volatilities.mean_return)
-                * (today.traded_return - volatilities.mean_return)
+                * (today.traded_return - before.return_mean)
+                * (today.traded_return - before.return_mean)
             ),
-            volatilities.variance,
+            before.return_variance,
             case when today.traded_return is not null then 0 end
-        ) as variance,
-        sqrt(volatilities.variance) as volatility_before
-    from volatilities
-    inner join rows_of_stocks as today on volatilities.panel_row + 1 = today.panel_row
-    where volatilities.rows_left > 0
-
-),
-
-day_members as (
-
-    select
-        trade_date,
-        -- a sum of integers, so that the order of the stocks does not matter
-        sum((traded_return * 1e15)::hugeint)::double
-        / nullif(count(traded_return), 0) / 1e15 as mean_return
-    from rows_of_stocks
-    where is_in_universe
-    group by trade_date
+        ) as return_variance,
+        sqrt(before.return_variance) as volatility_before
+    from returns_so_far as before
+    inner join new_days as today on before.panel_row + 1 = today.panel_row
 
 ),
 
 benchmark as (
 
     select
-        dates.trade_date,
-        product(1 + coalesce(day_members.mean_return, 0)) over (
-            order by dates.trade_date rows between unbounded preceding and current row
+        trade_date,
+        product(1 + coalesce(mean_return, 0)) over (
+            order by trade_date rows between unbounded preceding and current row
         ) as benchmark_level
-    from (select distinct trade_date from rows_of_stocks) as dates
-    left join day_members on dates.trade_date = day_members.trade_date
+    from {{ ref('event_benchmarks') }}
 
 )
 
 select
-    rows_of_stocks.panel_row,
-    rows_of_stocks.stock_id,
-    rows_of_stocks.stock_row,
-    rows_of_stocks.rows_left,
-    rows_of_stocks.ts_code,
-    rows_of_stocks.trade_date,
-    rows_of_stocks.is_traded,
-    rows_of_stocks.is_in_universe,
-    rows_of_stocks.price,
-    rows_of_stocks.traded_return,
-    rows_of_stocks.mean_amount_cny,
-    volatilities.volatility_before,
+    new_days.ts_code,
+    new_days.trade_date,
+    new_days.stock_row::integer as stock_row,
+    coalesce(not new_days.is_suspended and new_days.close > 0, false) as is_traded,
+    new_days.is_in_universe,
+    new_days.price,
+    new_days.traded_return,
+    new_days.mean_amount_cny,
+    returns_so_far.return_mean,
+    returns_so_far.return_variance,
+    returns_so_far.volatility_before,
     benchmark.benchmark_level
-from rows_of_stocks
-inner join volatilities on rows_of_stocks.panel_row = volatilities.panel_row
-inner join benchmark on rows_of_stocks.trade_date = benchmark.trade_date
-order by rows_of_stocks.panel_row
+from new_days
+inner join returns_so_far on new_days.panel_row = returns_so_far.panel_row
+inner join benchmark on new_days.trade_date = benchmark.trade_date
+order by new_days.panel_row

@@ -1,145 +1,122 @@
+{{
+    config(
+        materialized='incremental',
+        incremental_strategy='append',
+        on_schema_change='fail',
+        pre_hook="{{ drop_outdated_days(date_column='settled_date') }}",
+        post_hook="{{ record_built_days() }}"
+    )
+}}
+
 {%- set max_days = event_window_days('directional_change') -%}
-{%- set at_later_high = event_settings().directional_change_magnitude == 'later_high' -%}
-{%- set rises_enough = 'today.price >= legs.extreme_price * (1 + legs.theta)' -%}
-{%- set falls_enough = 'today.price <= legs.extreme_price * (1 - legs.theta)' %}
+{%- set at_later_high = event_settings().directional_change_magnitude == 'later_high' %}
 
-with recursive inputs as (
+with
 
-    select
-        panel_row,
-        stock_id,
-        rows_left,
-        price,
-        {{ event_may_start() }} as may_start
-    from {{ ref('daily_event_inputs') }}
-    where price is not null
+{{ event_scan('directional_change', ['price'], keep='best', only_new=is_incremental()) }},
 
-),
-
-thetas (theta) as (
-
-    values
-    {% for theta in event_settings().directional_change_thresholds %}
-    ({{ theta }}::double){{ ',' if not loop.last }}
-    {% endfor %}
-
-),
-
-first_days as (
-
-    select min(panel_row) as panel_row
-    from inputs
-    group by stock_id
-
-),
-
--- A stock is in a falling leg, whose extreme is its low, or in a rising one, whose extreme is its
--- high. One step a day, all stocks and thresholds at once.
-legs as (
+changes as (
 
     select
-        inputs.panel_row,
-        inputs.rows_left,
-        thetas.theta,
-        false as is_rising,
-        inputs.price as extreme_price,
-        inputs.panel_row as extreme_row,
-        null::double as low_price,
-        null::integer as low_row,
-        null::integer as confirmation_row
-    from inputs
-    inner join first_days on inputs.panel_row = first_days.panel_row
-    cross join thetas
-
-    union all
-
-    select
-        today.panel_row,
-        today.rows_left,
-        legs.theta,
-        case when legs.is_rising then not {{ falls_enough }} else {{ rises_enough }} end
-            as is_rising,
-        case
-            when legs.is_rising and not {{ falls_enough }}
-                then greatest(legs.extreme_price, today.price)
-            when not legs.is_rising and not {{ rises_enough }}
-                then least(legs.extreme_price, today.price)
-            else today.price
-        end as extreme_price,
-        case
-            when legs.is_rising and not {{ falls_enough }} and today.price <= legs.extreme_price
-                then legs.extreme_row
-            when not legs.is_rising and not {{ rises_enough }} and today.price >= legs.extreme_price
-                then legs.extreme_row
-            else today.panel_row
-        end as extreme_row,
-        case
-            when legs.is_rising then legs.low_price
-            when {{ rises_enough }} then legs.extreme_price
-        end as low_price,
-        case
-            when legs.is_rising then legs.low_row
-            when {{ rises_enough }} then legs.extreme_row
-        end as low_row,
-        case
-            when legs.is_rising then legs.confirmation_row
-            when {{ rises_enough }} then today.panel_row
-        end as confirmation_row
-    from legs
-    inner join inputs as today on legs.panel_row + 1 = today.panel_row
-    where legs.rows_left > 0
+        changes.theta,
+        changes.is_rise,
+        changes.turn_price,
+        changes.confirmation_price,
+        {{ event_panel_row('searches.stock_id', 'changes.turn_row') }} as turn_row,
+        {{ event_panel_row('searches.stock_id', 'changes.confirmation_row') }} as confirmation_row,
+        lead(changes.confirmation_row) over (
+            partition by searches.stock_id, changes.theta order by changes.confirmation_row
+        ) - changes.turn_row as days_to_next
+    from {{ ref('directional_changes') }} as changes
+    inner join searches
+        on changes.ts_code = searches.ts_code and changes.turn_row >= searches.first_row
 
 ),
 
 rises as (
 
-    {% if at_later_high %}
-    -- the high of the rising leg, as far as it lies within the longest duration
     select
-        theta,
-        low_row,
-        low_price,
-        confirmation_row,
-        max(extreme_row) as peak_row,
-        max(extreme_price) as peak_price
-    from legs
-    where is_rising and panel_row <= low_row + {{ max_days }}
-    group by theta, low_row, low_price, confirmation_row
-    {% else %}
-    select
-        theta,
-        low_row,
-        low_price,
-        confirmation_row,
-        panel_row as peak_row,
-        extreme_price as peak_price
-    from legs
-    where is_rising and panel_row = confirmation_row
-    {% endif %}
+        inputs.stock_id,
+        changes.theta,
+        changes.turn_row as low_row,
+        changes.turn_price as low_price,
+        changes.confirmation_row,
+        changes.confirmation_price,
+        changes.days_to_next
+    from changes
+    inner join inputs on changes.turn_row = inputs.panel_row
+    where
+        changes.is_rise
+        and inputs.may_start
+        and inputs.rows_left >= {{ max_days }}
 
 ),
+
+{% if at_later_high %}
+-- the first high of the rising leg, as far as it lies within the longest duration
+leg_days as (
+
+    select
+        *,
+        unnest(
+            range(confirmation_row, low_row + least({{ max_days + 1 }}, days_to_next))
+        ) as panel_row
+    from rises
+
+),
+
+peaks as (
+
+    select
+        leg_days.stock_id,
+        leg_days.theta,
+        leg_days.low_row,
+        leg_days.low_price,
+        leg_days.confirmation_row,
+        max(struct_pack(price := inputs.price, row_before := -inputs.panel_row)) as high
+    from leg_days
+    inner join inputs on leg_days.panel_row = inputs.panel_row
+    group by all
+
+),
+
+highs as (
+
+    select
+        *,
+        -high.row_before as peak_row,
+        high.price as peak_price
+    from peaks
+
+),
+{% else %}
+highs as (
+
+    select
+        *,
+        confirmation_row as peak_row,
+        confirmation_price as peak_price
+    from rises
+
+),
+{% endif %}
 
 candidates as (
 
     select
-        starts.stock_id,
-        row_number() over (
-            partition by starts.stock_id order by rises.low_row, rises.theta
-        ) as candidate_number,
-        rises.low_row as start_row,
-        rises.peak_row,
-        rises.confirmation_row,
-        rises.theta,
-        rises.peak_price / rises.low_price - 1 as magnitude,
+        stock_id,
+        row_number() over (partition by stock_id order by low_row, theta) as candidate_number,
+        low_row as start_row,
+        peak_row,
+        confirmation_row,
+        theta,
+        peak_price / low_price - 1 as magnitude,
         {{ event_setting('directional_change_quality_unit') }} as scale,
-        (rises.peak_price / rises.low_price - 1)
-        / {{ event_setting('directional_change_quality_unit') }} as quality
-    from rises
-    inner join inputs as starts on rises.low_row = starts.panel_row
+        (peak_price / low_price - 1) / {{ event_setting('directional_change_quality_unit') }}
+            as quality
+    from highs
     where
-        starts.may_start
-        and starts.rows_left >= {{ max_days }}
-        and rises.peak_row - rises.low_row
+        peak_row - low_row
         between {{ event_setting('directional_change_min_days') }} and {{ max_days }}
 
 ),

@@ -1,22 +1,13 @@
 {%- set rate = event_setting('event_positive_rate') -%}
 {%- set max_rate = event_setting('event_max_positive_rate') %}
 
-with inputs as (
-
-    select
-        ts_code,
-        trade_date,
-        is_in_universe
-    from {{ ref('daily_event_inputs') }}
-
-),
-
-dates as (
+with dates as (
 
     select
         trade_date,
+        member_count,
         row_number() over (order by trade_date) as trading_day
-    from (select distinct trade_date from inputs) as distinct_dates
+    from {{ ref('event_benchmarks') }}
 
 ),
 
@@ -66,12 +57,10 @@ cells as (
 
     select
         windows.label_set,
-        count(inputs.ts_code) as cell_count
+        coalesce(sum(dates.member_count), 0)::bigint as cell_count
     from windows
-    left join inputs
-        on
-            inputs.is_in_universe
-            and inputs.trade_date between windows.fit_start_date and windows.last_event_date
+    left join dates
+        on dates.trade_date between windows.fit_start_date and windows.last_event_date
     group by windows.label_set
 
 ),

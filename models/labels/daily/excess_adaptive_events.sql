@@ -1,15 +1,23 @@
+{{
+    config(
+        materialized='incremental',
+        incremental_strategy='append',
+        on_schema_change='fail',
+        pre_hook="{{ drop_outdated_days(date_column='settled_date') }}",
+        post_hook="{{ record_built_days() }}"
+    )
+}}
+
 {%- set window_days = event_window_days('excess_adaptive') -%}
 {%- set first_peak = event_settings().excess_adaptive_min_peak_days -%}
 {%- set prior_days = event_settings().excess_adaptive_prior_days %}
 
-with inputs as (
+with
 
-    {{ ordered_event_inputs([
-        'price', 'traded_return', 'benchmark_level', 'volatility_before', 'mean_amount_cny',
-        'is_traded', 'is_in_universe',
-    ]) }}
-
-),
+{{ event_scan(
+    'excess_adaptive', ['price', 'traded_return', 'benchmark_level', 'volatility_before'],
+    keep='first', only_new=is_incremental(), back=prior_days + 1
+) }},
 
 paths as (
 
@@ -39,7 +47,7 @@ starts as (
     from paths
     where
         {{ stream_is_ordered() }}
-        and {{ event_may_start() }}
+        and may_start
         and stock_row > {{ prior_days }}
         and rows_left >= {{ window_days }}
         and traded_return >= {{ event_setting('excess_adaptive_min_gain') }}

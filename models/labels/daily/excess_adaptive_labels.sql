@@ -1,1 +1,11 @@
-{{ event_labels('excess_adaptive') }}
+{{
+    config(
+        materialized='incremental',
+        incremental_strategy='append',
+        on_schema_change='fail',
+        pre_hook="{{ drop_outdated_days(ahead=event_label_days('excess_adaptive'), stock_days=panel_days()) }}",
+        post_hook="{{ record_built_days() }}"
+    )
+}}
+
+{{ event_labels('excess_adaptive', only_rebuilt=is_incremental()) }}

@@ -1,11 +1,19 @@
+{{
+    config(
+        materialized='incremental',
+        incremental_strategy='append',
+        on_schema_change='fail',
+        pre_hook="{{ drop_outdated_days(date_column='settled_date') }}",
+        post_hook="{{ record_built_days() }}"
+    )
+}}
+
 {%- set windows = event_settings().trend_scanning_windows -%}
 {%- set window_days = event_window_days('trend_scanning') %}
 
-with inputs as (
+with
 
-    {{ ordered_event_inputs(['price', 'mean_amount_cny', 'is_traded', 'is_in_universe']) }}
-
-),
+{{ event_scan('trend_scanning', ['price'], keep='first', only_new=is_incremental()) }},
 
 paths as (
 
@@ -29,7 +37,7 @@ starts as (
     from paths
     where
         {{ stream_is_ordered() }}
-        and {{ event_may_start() }}
+        and may_start
         and rows_left >= {{ window_days }}
 
 ),

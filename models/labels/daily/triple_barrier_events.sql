@@ -1,13 +1,21 @@
+{{
+    config(
+        materialized='incremental',
+        incremental_strategy='append',
+        on_schema_change='fail',
+        pre_hook="{{ drop_outdated_days(date_column='settled_date') }}",
+        post_hook="{{ record_built_days() }}"
+    )
+}}
+
 {%- set window_days = event_window_days('triple_barrier') -%}
 {%- set multiple = event_setting('triple_barrier_volatility_multiple') %}
 
-with inputs as (
+with
 
-    {{ ordered_event_inputs([
-        'price', 'volatility_before', 'mean_amount_cny', 'is_traded', 'is_in_universe',
-    ]) }}
-
-),
+{{ event_scan(
+    'triple_barrier', ['price', 'volatility_before'], keep='best', only_new=is_incremental()
+) }},
 
 paths as (
 
@@ -30,7 +38,7 @@ touches as (
     from paths
     where
         {{ stream_is_ordered() }}
-        and {{ event_may_start() }}
+        and may_start
         and rows_left >= {{ window_days }}
         -- a stock that moved by the same share every day has no volatility but what rounding leaves
         and volatility_before >= {{ event_setting('event_min_volatility') }}

@@ -1,1 +1,11 @@
-{{ event_labels('triple_barrier') }}
+{{
+    config(
+        materialized='incremental',
+        incremental_strategy='append',
+        on_schema_change='fail',
+        pre_hook="{{ drop_outdated_days(ahead=event_label_days('triple_barrier'), stock_days=panel_days()) }}",
+        post_hook="{{ record_built_days() }}"
+    )
+}}
+
+{{ event_labels('triple_barrier', only_rebuilt=is_incremental()) }}
