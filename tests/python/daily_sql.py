@@ -7,80 +7,38 @@ from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 
 import duckdb
-import jinja2
 import pandas as pd
 import pyarrow as pa
 import yaml
-from dbt_common.clients.jinja import get_template
-from dbt_common.exceptions.macros import MacroReturn
 
+import rendering
+from rendering import macro_context, model_file, project_vars
 from warehouse import REPO
 
 
 @functools.cache
 def schemas() -> dict[str, str]:
     """Return the schema of each model and seed by name: the floor's name, or seeds."""
-    models = {file.stem: file.relative_to(REPO / "models").parts[0] for file in model_files()}
-    return models | {file.stem: "seeds" for file in (REPO / "seeds").glob("*.csv")}
-
-
-def model_files() -> list:
-    return sorted((REPO / "models").rglob("*.sql"))
+    models = REPO / "models"
+    floors = {file.stem: file.relative_to(models).parts[0] for file in models.rglob("*.sql")}
+    return floors | {file.stem: "seeds" for file in (REPO / "seeds").glob("*.csv")}
 
 
 @functools.cache
 def model_source(model: str) -> str:
-    return next(file for file in model_files() if file.stem == model).read_text()
-
-
-@functools.cache
-def macro_templates() -> list[jinja2.Template]:
-    return [get_template(file.read_text(), {}) for file in sorted((REPO / "macros").glob("*.sql"))]
-
-
-@functools.cache
-def project_vars() -> dict:
-    return yaml.safe_load((REPO / "dbt_project.yml").read_text())["vars"]
+    return model_file(model).read_text()
 
 
 def rendering_context(settings: Mapping | None = None) -> dict[str, Callable]:
     """Return what a model's template needs, with vars of the project or changed ones."""
-    values = project_vars() | dict(settings or {})
-
-    def give(value):
-        raise MacroReturn(value)
-
-    class Exceptions:
-        @staticmethod
-        def raise_compiler_error(message):
-            raise ValueError(message)
-
-    def returning(macro):
-        def call(*args, **named):
-            try:
-                return macro(*args, **named)
-            except MacroReturn as returned:
-                return returned.value
-
-        return call
-
-    context = {
-        "var": values.__getitem__,
-        "return": give,
-        "exceptions": Exceptions,
-        "modules": SimpleNamespace(re=re),
-        "tojson": json.dumps,
-        "config": lambda **_: "",
+    return macro_context(
+        project_vars() | dict(settings or {}),
+        modules=SimpleNamespace(re=re),
         # a relation that another floor has yet to bring is one of staging
-        "ref": lambda name: f"{schemas().get(name, 'staging')}.{name}",
-        "execute": True,
-        "is_incremental": lambda: False,
-    }
-    for template in macro_templates():
-        for name, macro in vars(template.make_module(context, False)).items():
-            if name.startswith("dbt_macro__"):
-                context[name.removeprefix("dbt_macro__")] = returning(macro)
-    return context
+        ref=lambda name: f"{schemas().get(name, 'staging')}.{name}",
+        execute=True,
+        is_incremental=lambda: False,
+    )
 
 
 def model_sql(model: str, settings: Mapping | None = None) -> str:
@@ -90,7 +48,7 @@ def model_sql(model: str, settings: Mapping | None = None) -> str:
 
 @functools.cache
 def _rendered(model: str, settings: str) -> str:
-    return get_template(model_source(model), {}).render(rendering_context(json.loads(settings)))
+    return rendering.model_sql(model, rendering_context(json.loads(settings)))
 
 
 def new_connection() -> duckdb.DuckDBPyConnection:

@@ -1,7 +1,7 @@
 """A warehouse file of a made-up market with trained heads, built without dbt in a few seconds.
 
 Rows, configuration and training are those of `heads_market`; the SQL models above `training_runs`
-are the repository's own files, rendered with a jinja that knows `ref`, `config` and `return`.
+are the repository's own files, rendered.
 """
 
 import contextlib
@@ -9,13 +9,12 @@ import functools
 from pathlib import Path
 
 import duckdb
-import jinja2
 import numpy as np
 import pyarrow as pa
 
 import heads_market
 from heads_market import CLASSES, EXPANDING, minute_rows, put, target_row
-from warehouse import REPO
+from rendering import macro_context, model_sql
 from wavehouse.heads.config import MINUTE
 from wavehouse.heads.scoring import score
 from wavehouse.heads.training import train
@@ -46,10 +45,6 @@ SQL_MODELS = (
 LATE_SHARE = 0.9  # of the rows; later ones have what no fit has seen
 
 
-class ReturnedError(Exception):
-    """What a macro of dbt gives back by `return`."""
-
-
 def market_rows() -> pa.Table:
     """Rows like `minute_rows`; late ones lack what was always there, or have infinite values."""
     rows = minute_rows()
@@ -66,32 +61,13 @@ def market_rows() -> pa.Table:
 
 def rendered(name: str) -> str:
     """The SQL of a model of the floor heads, as dbt compiles it for a first build."""
-    environment = jinja2.Environment(extensions=["jinja2.ext.do"])
-
-    def give_back(value):
-        raise ReturnedError(value)
-
-    def returning(macro):
-        def call(*args, **kwargs):
-            try:
-                return macro(*args, **kwargs)
-            except ReturnedError as returned:
-                return returned.args[0]
-
-        return call
-
-    environment.globals |= {
-        "return": give_back,
-        "ref": lambda relation: f"heads.{relation}",
-        "config": lambda **_: "",
-        "is_incremental": lambda: False,
-    }
-    for file in ("calibration", "head_outputs", "head_predictions"):
-        module = environment.from_string((REPO / f"macros/{file}.sql").read_text()).module
-        for macro, function in vars(module).items():
-            if isinstance(function, jinja2.runtime.Macro):
-                environment.globals[macro] = returning(function)
-    return environment.from_string((REPO / f"models/heads/{name}.sql").read_text()).render()
+    context = macro_context(
+        {},
+        ("calibration", "head_outputs", "head_predictions"),
+        ref=lambda relation: f"heads.{relation}",
+        is_incremental=lambda: False,
+    )
+    return model_sql(name, context)
 
 
 @functools.cache

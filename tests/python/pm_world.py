@@ -15,16 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
-import jinja2
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import yaml
 from dbt_common.clients.jinja import get_template
-from dbt_common.exceptions.macros import MacroReturn
 
 from oracle_pm import AXES, admit
 from pm_frames import LOOSE, SMALL_AXES, random_frame
+from rendering import macro_context, project_vars
 from warehouse import REPO, Warehouse
 
 COST_BPS = 6.5
@@ -326,51 +324,18 @@ def seeds() -> dict[str, pd.DataFrame]:
         return {f"seeds.{seed}": connection.sql(f"from seeds.{seed}").df() for seed in SEEDS}
 
 
-@functools.cache
-def macro_templates() -> list[jinja2.Template]:
-    return [get_template(file.read_text(), {}) for file in sorted((REPO / "macros").glob("*.sql"))]
-
-
 def macros(changed: Mapping | None = None) -> dict[str, Callable]:
     """Return the macros by name, rendered as dbt does, with vars of the project or changed ones."""
-    values = yaml.safe_load((REPO / "dbt_project.yml").read_text())["vars"] | (changed or {})
-
-    def give(value):
-        raise MacroReturn(value)
-
-    class Exceptions:
-        @staticmethod
-        def raise_compiler_error(message):
-            raise ValueError(message)
-
-    def returning(macro):
-        def call(*args, **named):
-            try:
-                return macro(*args, **named)
-            except MacroReturn as returned:
-                return returned.value
-
-        return call
-
     schemas = {
         node["name"]: node["schema"]
         for node in built().manifest["nodes"].values()
         if node["resource_type"] in ("model", "seed")
     }
-    context = {
-        "var": lambda name: values[name],
-        "return": give,
-        "exceptions": Exceptions,
-        "tojson": json.dumps,
-        "config": lambda **_: "",
-        "ref": lambda name: f"{schemas[name]}.{name}",
-        "execute": True,
-    }
-    for template in macro_templates():
-        for name, macro in vars(template.make_module(context, False)).items():
-            if name.startswith("dbt_macro__"):
-                context[name.removeprefix("dbt_macro__")] = returning(macro)
-    return context
+    return macro_context(
+        project_vars() | (changed or {}),
+        ref=lambda name: f"{schemas[name]}.{name}",
+        execute=True,
+    )
 
 
 class World:

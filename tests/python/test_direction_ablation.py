@@ -6,7 +6,6 @@ when it was the present one. The second half compares the ablation with the slow
 
 import contextlib
 import functools
-import json
 import math
 import shutil
 
@@ -15,16 +14,13 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-import yaml
-from dbt_common.clients.jinja import get_template
-from dbt_common.exceptions.macros import MacroReturn
 
 import heads_market
 import oracle_pm as oracle
 from heads_fixtures import market_rows, rendered
 from heads_market import ANCHOR, CLASSES, MINUTE, put, target_row
 from pm_frames import frame_of, random_frame
-from warehouse import REPO
+from rendering import macro_context, model_sql, project_vars
 from wavehouse.heads import previous, scoring
 from wavehouse.heads.base import HeadsError
 from wavehouse.heads.training import train
@@ -255,34 +251,8 @@ COUNTS = ("trade_count", "max_consecutive_losses")
 @functools.cache
 def ablation_sql() -> str:
     """The model's SQL as dbt compiles it with the settings of the project."""
-    values = yaml.safe_load((REPO / "dbt_project.yml").read_text())["vars"]
-
-    def give(value):
-        raise MacroReturn(value)
-
-    def returning(macro):
-        def call(*args):
-            try:
-                return macro(*args)
-            except MacroReturn as returned:
-                return returned.value
-
-        return call
-
-    context = {
-        "var": values.__getitem__,
-        "return": give,
-        "tojson": json.dumps,
-        "config": lambda **_: "",
-        "ref": RELATIONS.__getitem__,
-    }
-    for name in MACROS:
-        template = get_template((REPO / f"macros/{name}.sql").read_text(), {})
-        for macro, function in vars(template.make_module(context, False)).items():
-            if macro.startswith("dbt_macro__"):
-                context[macro.removeprefix("dbt_macro__")] = returning(function)
-    text = (REPO / "models/backtest/direction_ablation.sql").read_text()
-    return get_template(text, {}).render(context)
+    context = macro_context(project_vars(), MACROS, ref=RELATIONS.__getitem__)
+    return model_sql("direction_ablation", context)
 
 
 def swapped(frame, baseline):

@@ -2,29 +2,24 @@
 
 import datetime
 import functools
-import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from pathlib import Path
 
 import duckdb
-import jinja2
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pytest
-import yaml
-from dbt_common.clients.jinja import get_template
-from dbt_common.exceptions.macros import MacroReturn
 
 import oracle_execution as oracle
 from oracle_execution import Bar, Event, Plan, Signal
+from rendering import macro_context, model_sql, project_vars
+from warehouse import REPO
 
-REPO = Path(__file__).parents[2]
-MACRO_FILES = ("settings", "path_statistics", "pm_settings", "pm_trades", "execution")
+MACROS = ("settings", "path_statistics", "pm_settings", "pm_trades", "execution")
 EPOCH, MINUTE = datetime.datetime(1970, 1, 1), datetime.timedelta(minutes=1)
 HEADS = {
     "direction_predictions": ["long_prob", "short_prob"],
@@ -83,16 +78,6 @@ PLAN = Plan(
 # ---- the SQL, rendered as dbt does
 
 
-@functools.cache
-def templates() -> list[jinja2.Template]:
-    return [get_template((REPO / f"macros/{name}.sql").read_text(), {}) for name in MACRO_FILES]
-
-
-@functools.cache
-def project_vars() -> dict:
-    return yaml.safe_load((REPO / "dbt_project.yml").read_text())["vars"]
-
-
 def macros(plan: Plan = PLAN, changed: Mapping | None = None) -> dict[str, Callable]:
     """Return the macros by name, rendered as dbt does; ref('x') is the table x."""
     values = project_vars() | {
@@ -106,44 +91,13 @@ def macros(plan: Plan = PLAN, changed: Mapping | None = None) -> dict[str, Calla
         "pm_max_planned_ratio": float(plan.max_planned_ratio),
         **(changed or {}),
     }
-
-    def give(value):
-        raise MacroReturn(value)
-
-    class Exceptions:
-        @staticmethod
-        def raise_compiler_error(message):
-            raise ValueError(message)
-
-    def returning(macro):
-        def call(*args, **named):
-            try:
-                return macro(*args, **named)
-            except MacroReturn as returned:
-                return returned.value
-
-        return call
-
-    context: dict[str, Callable] = {
-        "var": lambda name: values[name],
-        "return": give,
-        "exceptions": Exceptions,
-        "tojson": json.dumps,
-        "ref": lambda name: name,
-        "config": lambda **_: "",
-    }
-    for template in templates():
-        for name, macro in vars(template.make_module(context, False)).items():
-            if name.startswith("dbt_macro__"):
-                context[name.removeprefix("dbt_macro__")] = returning(macro)
-    return context
+    return macro_context(values, MACROS, ref=lambda name: name)
 
 
 @functools.cache
 def render(model: str, plan: Plan) -> str:
     """Return a model's SQL, its settings those of the plan."""
-    (file,) = (REPO / "models").glob(f"*/{model}.sql")
-    return get_template(file.read_text(), {}).render(macros(plan))
+    return model_sql(model, macros(plan))
 
 
 # ---- made-up worlds

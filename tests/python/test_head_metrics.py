@@ -1,19 +1,14 @@
 """heads.head_metrics and heads.head_period_metrics against their definitions."""
 
 import datetime
-import functools
 import json
 import math
 from collections.abc import Callable
-from pathlib import Path
 
 import duckdb
-import jinja2
 import numpy as np
 import pyarrow as pa
 import pytest
-from dbt_common.clients.jinja import get_template
-from dbt_common.exceptions.macros import MacroReturn
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import (
@@ -25,8 +20,9 @@ from sklearn.metrics import (
 
 import oracle_head_metrics as oracle
 from oracle_head_metrics import Row
+from rendering import macro_context
 
-MACROS = Path(__file__).parents[2] / "macros"
+MACROS = ("settings", "folds", "head_metrics")
 # small enough for loops; every one differs from its neighbours so that none stands in for another
 SETTINGS = {
     "head_metric_min_period_rows": 5,
@@ -67,44 +63,9 @@ COLUMNS = pa.schema(
 )
 
 
-@functools.cache
-def macro_templates() -> list[jinja2.Template]:
-    files = ("settings.sql", "folds.sql", "head_metrics.sql")
-    return [get_template((MACROS / file).read_text(), {}) for file in files]
-
-
 def macros(changed: dict | None = None) -> dict[str, Callable]:
     """Return the macros by name, rendered as dbt does, with settings instead of its project."""
-    values = SETTINGS | (changed or {})
-
-    def give(value):
-        raise MacroReturn(value)
-
-    class Exceptions:
-        @staticmethod
-        def raise_compiler_error(message):
-            raise ValueError(message)
-
-    def returning(macro):
-        def call(*args):
-            try:
-                return macro(*args)
-            except MacroReturn as returned:
-                return returned.value
-
-        return call
-
-    context = {
-        "var": lambda name: values[name],
-        "return": give,
-        "exceptions": Exceptions,
-        "tojson": json.dumps,
-    }
-    for template in macro_templates():
-        for name, macro in vars(template.make_module(context, False)).items():
-            if name.startswith("dbt_macro__"):
-                context[name.removeprefix("dbt_macro__")] = returning(macro)
-    return context
+    return macro_context(SETTINGS | (changed or {}), MACROS)
 
 
 class Evaluations:

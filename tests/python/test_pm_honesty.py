@@ -1,27 +1,22 @@
 """The honest search: its definitions, and whether it tells luck from skill."""
 
-import functools
 import json
 import math
 from collections.abc import Callable
-from pathlib import Path
 
 import duckdb
-import jinja2
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-import yaml
-from dbt_common.clients.jinja import get_template
-from dbt_common.exceptions.macros import MacroReturn
 from scipy import special
 
 import oracle_overfitting as oracle
 import oracle_pm
 from pm_frames import SMALL_AXES, frame_of, random_frame
+from rendering import macro_context, model_sql, project_vars
+from warehouse import REPO
 
-REPO = Path(__file__).parents[2]
 MACROS = ("settings", "head_metrics", "pm_settings", "pm_trades", "trade_metrics", "pm_grid",
           "statistics", "overfitting_settings")  # fmt: skip
 # in the order they read each other; each with its key
@@ -33,55 +28,17 @@ MODELS = {
     "pm_null_search": ("draw",),
     "pm_overfitting": (),
 }
-SETTINGS = yaml.safe_load((REPO / "dbt_project.yml").read_text())["vars"] | {
+SETTINGS = project_vars() | {
     "pm_period_minutes": 10,
     "pm_pbo_blocks": 4,
     "pm_null_draws": 2,
 }
 
 
-@functools.cache
-def template(path: Path) -> jinja2.Template:
-    return get_template(path.read_text(), {})
-
-
 def rendered(changed: dict | None = None) -> tuple[dict[str, Callable], dict[str, str]]:
     """Return the macros and the models' SQL by name, as dbt renders them."""
-    values = SETTINGS | (changed or {})
-
-    def give(value):
-        raise MacroReturn(value)
-
-    class Exceptions:
-        @staticmethod
-        def raise_compiler_error(message):
-            raise ValueError(message)
-
-    def returning(macro):
-        def call(*args, **kwargs):
-            try:
-                return macro(*args, **kwargs)
-            except MacroReturn as returned:
-                return returned.value
-
-        return call
-
-    context = {
-        "var": lambda name: values[name],
-        "return": give,
-        "exceptions": Exceptions,
-        "tojson": json.dumps,
-        "ref": lambda name: name,
-        "config": lambda **_: "",
-    }
-    for name in MACROS:
-        module = template(REPO / "macros" / f"{name}.sql").make_module(context, False)
-        for macro_name, macro in vars(module).items():
-            if macro_name.startswith("dbt_macro__"):
-                context[macro_name.removeprefix("dbt_macro__")] = returning(macro)
-    return context, {
-        name: template(REPO / "models" / "pm" / f"{name}.sql").render(context) for name in MODELS
-    }
+    context = macro_context(SETTINGS | (changed or {}), MACROS, ref=lambda name: name)
+    return context, {name: model_sql(name, context) for name in MODELS}
 
 
 def arrow(frame: pd.DataFrame) -> pa.Table:

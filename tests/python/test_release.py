@@ -4,25 +4,20 @@ import csv
 import datetime
 import functools
 import itertools
-import json
 import math
 import random
 from collections.abc import Callable
-from pathlib import Path
 
 import duckdb
-import jinja2
 import pyarrow as pa
 import pytest
-from dbt_common.clients.jinja import get_template
-from dbt_common.exceptions.macros import MacroReturn
 
 import oracle_release as oracle
 from oracle_release import Evaluation, Position
+from rendering import macro_context
+from warehouse import REPO
 
-REPO = Path(__file__).parents[2]
-MACROS = REPO / "macros"
-FILES = ("settings", "folds", "pm_settings", "head_metrics", "statistics", "release")
+MACROS = ("settings", "folds", "pm_settings", "head_metrics", "statistics", "release")
 SETTINGS = {
     "walk_forward_release_folds": 5,
     "release_return_period_minutes": 60,
@@ -49,43 +44,9 @@ MINUTE, HOUR, DAY = 60_000, 3_600_000, 86_400_000
 START = 20_000 * DAY  # a midnight
 
 
-@functools.cache
-def macro_templates() -> list[jinja2.Template]:
-    return [get_template((MACROS / f"{name}.sql").read_text(), {}) for name in FILES]
-
-
 def macros(changed: dict | None = None) -> dict[str, Callable]:
     """Return the macros by name, rendered as dbt does, with settings instead of its project."""
-    values = SETTINGS | (changed or {})
-
-    def give(value):
-        raise MacroReturn(value)
-
-    class Exceptions:
-        @staticmethod
-        def raise_compiler_error(message):
-            raise ValueError(message)
-
-    def returning(macro):
-        def call(*args, **kwargs):
-            try:
-                return macro(*args, **kwargs)
-            except MacroReturn as returned:
-                return returned.value
-
-        return call
-
-    context = {
-        "var": lambda name: values[name],
-        "return": give,
-        "exceptions": Exceptions,
-        "tojson": json.dumps,
-    }
-    for template in macro_templates():
-        for name, macro in vars(template.make_module(context, False)).items():
-            if name.startswith("dbt_macro__"):
-                context[name.removeprefix("dbt_macro__")] = returning(macro)
-    return context
+    return macro_context(SETTINGS | (changed or {}), MACROS)
 
 
 def oracle_settings(changed: dict | None = None) -> dict:
