@@ -1,11 +1,8 @@
 """The real daily files as the relations that panel and labels read, with simple stand-in gates."""
 
-from pathlib import Path
-
 import duckdb
 
-REPO = Path(__file__).parents[2]
-REAL_DAILY_DATA = REPO.parent / "shared" / "data" / "daily"
+from warehouse import REAL_DAILY_DATA
 
 # columns of staging.stg_daily_bars out of each file, in its units
 BARS = {

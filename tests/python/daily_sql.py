@@ -13,7 +13,7 @@ import yaml
 
 import rendering
 from rendering import macro_context, model_file, project_vars
-from warehouse import REPO
+from warehouse import REPO, memory_connection
 
 
 @functools.cache
@@ -53,8 +53,7 @@ def _rendered(model: str, settings: str) -> str:
 
 def new_connection() -> duckdb.DuckDBPyConnection:
     """Return an empty warehouse in memory with the schemas of all floors."""
-    connection = duckdb.connect(config={"threads": 2})
-    connection.execute("set disabled_optimizers = 'column_lifetime'")
+    connection = memory_connection()
     for schema in sorted({*schemas().values()}):
         connection.execute(f"create schema {schema}")
     return connection

@@ -23,7 +23,7 @@ from dbt_common.clients.jinja import get_template
 from oracle_pm import AXES, admit
 from pm_frames import LOOSE, SMALL_AXES, random_frame
 from rendering import macro_context, project_vars
-from warehouse import REPO, Warehouse
+from warehouse import REPO, Warehouse, memory_connection
 
 COST_BPS = 6.5
 PM_MODELS = (
@@ -346,11 +346,9 @@ class World:
 
     def __init__(self, relations: Mapping[str, pd.DataFrame], settings: Mapping | None = None):
         self.settings = settings
-        self.connection = duckdb.connect()
+        self.connection = memory_connection()
         self.connection.execute("attach ':memory:' as warehouse")
         self.connection.execute("use warehouse")
-        self.connection.execute("set disabled_optimizers = 'column_lifetime'")
-        self.connection.execute("set threads = 2")
         self.write(seeds())
         self.write(relations)
 

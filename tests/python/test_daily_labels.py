@@ -7,8 +7,9 @@ import oracle_daily_labels as oracle
 from daily_compare import assert_same_rows
 from daily_label_models import build, built, label_models
 from daily_market import market_of_closes, random_daily_market, shuffled, until
-from daily_real import BARS, REAL_DAILY_DATA, put_real
+from daily_real import BARS, put_real
 from daily_sql import new_connection
+from warehouse import REAL_DAILY_DATA
 
 KEYS = ["ts_code", "trade_date"]
 

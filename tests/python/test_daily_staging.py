@@ -10,9 +10,8 @@ import duckdb
 import pandas as pd
 import pytest
 
-from warehouse import BEYOND_STAGING, REPO, Warehouse, new_warehouse, parse_cache
+from warehouse import BEYOND_STAGING, REAL_DAILY_DATA, Warehouse, new_warehouse, parse_cache
 
-REAL_DAILY_DATA = REPO.parent / "shared" / "data" / "daily"
 MONDAY = date(2024, 1, 1)
 OPEN_DAYS = [MONDAY + timedelta(day) for day in range(200) if day % 7 < 5]
 SPARE_DAYS = [OPEN_DAYS[-1] + timedelta(day) for day in range(1, 60)]  # after the calendar's end

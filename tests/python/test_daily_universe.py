@@ -18,7 +18,7 @@ from daily_frames import (
     write_market,
 )
 from daily_sql import load_seed, model_sql, rendering_context, write_relation
-from warehouse import REPO
+from warehouse import REAL_DAILY_DATA, memory_connection
 
 MODELS = ("daily_gates", "universe_members", "price_limits", "entry_eligibility")
 SEEDS = (
@@ -30,16 +30,13 @@ SEEDS = (
 )
 # shorter than the defaults: the generated markets are weeks long
 SHORT = {"daily_min_listed_days": 20, "daily_absent_days_kept": 8}
-REAL_DAILY_DATA = REPO.parent / "shared" / "data" / "daily"
 
 
 def build(
     market: Mapping, settings: Mapping | None = None, change: tuple[str, str, str] | None = None
 ) -> duckdb.DuckDBPyConnection:
     """Build the four relations on a market; `change` is (model, text, other text)."""
-    connection = duckdb.connect()
-    connection.execute("set threads = 2")
-    connection.execute("set disabled_optimizers = 'column_lifetime'")
+    connection = memory_connection()
     for seed in SEEDS:
         load_seed(connection, seed)
     write_market(connection, market)
@@ -408,9 +405,7 @@ def real(source: str) -> duckdb.DuckDBPyConnection:
     if not REAL_DAILY_DATA.exists():
         pytest.skip(f"no real data in {REAL_DAILY_DATA}")
     data = REAL_DAILY_DATA.parent
-    connection = duckdb.connect()
-    connection.execute("set threads = 2")
-    connection.execute("set disabled_optimizers = 'column_lifetime'")
+    connection = memory_connection()
     for seed in SEEDS:
         load_seed(connection, seed)
     for name, types in STAGING_TYPES.items():

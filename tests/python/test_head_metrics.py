@@ -21,6 +21,7 @@ from sklearn.metrics import (
 import oracle_head_metrics as oracle
 from oracle_head_metrics import Row
 from rendering import macro_context
+from warehouse import memory_connection
 
 MACROS = ("settings", "folds", "head_metrics")
 # small enough for loops; every one differs from its neighbours so that none stands in for another
@@ -91,9 +92,7 @@ class Evaluations:
             for row in rows
         ]
         records = records if order is None else [records[i] for i in order]
-        self.connection = duckdb.connect()
-        self.connection.execute("set threads = 2")
-        self.connection.execute("set disabled_optimizers = 'column_lifetime'")
+        self.connection = memory_connection()
         table = pa.Table.from_pylist(records, schema=COLUMNS)
         self.connection.register("arrow_rows", table)
         self.connection.execute("create table evaluations as from arrow_rows")

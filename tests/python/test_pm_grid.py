@@ -13,6 +13,7 @@ import oracle_pm as oracle
 from oracle_pm import AXES, METRICS
 from pm_frames import FRAME_COLUMNS, SMALL_AXES, frame_of, random_frame
 from pm_world import differences, macros, rows_of, write
+from warehouse import memory_connection
 
 FORMS = ("full", "pruned")
 ORDERED = ("max_drawdown_bps", "max_consecutive_losses", "score", "score_rank")
@@ -33,9 +34,7 @@ def axes_of(**values: Sequence[float]) -> dict[str, Sequence[float]]:
 def connected(frame: pd.DataFrame, axes: Mapping, threads: int = 2) -> duckdb.DuckDBPyConnection:
     candidates = pd.DataFrame(oracle.candidates(axes))
     candidates.insert(0, "candidate_id", range(1, len(candidates) + 1))
-    connection = duckdb.connect()
-    connection.execute(f"set threads = {threads}")
-    connection.execute("set disabled_optimizers = 'column_lifetime'")
+    connection = memory_connection(threads)
     write(connection, {"pm.pm_frame": frame, "pm.pm_candidates": candidates[::-1]})
     return connection
 

@@ -15,7 +15,7 @@ import oracle_overfitting as oracle
 import oracle_pm
 from pm_frames import SMALL_AXES, frame_of, random_frame
 from rendering import macro_context, model_sql, project_vars
-from warehouse import REPO
+from warehouse import REPO, memory_connection
 
 MACROS = ("settings", "head_metrics", "pm_settings", "pm_trades", "trade_metrics", "pm_grid",
           "statistics", "overfitting_settings")  # fmt: skip
@@ -55,9 +55,7 @@ class Search:
         self.best = oracle_pm.best(self.grid)
         self.trials = oracle.trials_of(self.grid)
         self.remembered: dict[str, dict] = {}
-        self.connection = duckdb.connect()
-        self.connection.execute("set threads = 2")
-        self.connection.execute("set disabled_optimizers = 'column_lifetime'")
+        self.connection = memory_connection()
         searched = pd.DataFrame(self.grid)
         # any name of a set will do
         searched["trade_set_id"] = 1000 - pd.factorize(searched.pop("trade_set"))[0]

@@ -15,7 +15,7 @@ import pytest
 import oracle_release as oracle
 from oracle_release import Evaluation, Position
 from rendering import macro_context
-from warehouse import REPO
+from warehouse import REPO, memory_connection
 
 MACROS = ("settings", "folds", "pm_settings", "head_metrics", "statistics", "release")
 SETTINGS = {
@@ -74,9 +74,7 @@ class Tables:
     """Made-up relations in memory, and what the macros make of them."""
 
     def __init__(self, threads: int = 2):
-        self.connection = duckdb.connect()
-        self.connection.execute(f"set threads = {threads}")
-        self.connection.execute("set disabled_optimizers = 'column_lifetime'")
+        self.connection = memory_connection(threads)
 
     def add(self, name: str, rows: list[dict], **types: str) -> None:
         """Make a table; `types` are its columns in order, as DuckDB names them."""

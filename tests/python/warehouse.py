@@ -16,6 +16,7 @@ import duckdb
 import pandas as pd
 
 REPO = Path(__file__).parents[2]
+REAL_DAILY_DATA = REPO.parent / "shared" / "data" / "daily"
 REAL_MINUTE_DATA = REPO.parent / "shared" / "data" / "minute"
 # the minute track without what rests on heads, which take a minute, and without the daily track
 UP_TO_LABELS = [
@@ -110,6 +111,11 @@ class Warehouse:
         """Return the result of a query as a frame; times are microseconds, NULL is NaN."""
         with self.connect() as connection:
             return connection.execute(sql).df()
+
+
+def memory_connection(threads: int = 2) -> duckdb.DuckDBPyConnection:
+    """Return an empty database in memory, with the optimizers of profiles.yml."""
+    return duckdb.connect(config={"threads": threads, "disabled_optimizers": "column_lifetime"})
 
 
 def write_bars(data_dir: Path, bars: pd.DataFrame, name: str = "bars.parquet") -> None:
