@@ -6,14 +6,14 @@ import hashlib
 import json
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
 import pandas as pd
+
+from dbt_process import run_dbt
 
 REPO = Path(__file__).parents[2]
 REAL_DAILY_DATA = REPO.parent / "shared" / "data" / "daily"
@@ -76,24 +76,20 @@ class Warehouse:
         if parsed.exists():
             target.mkdir(exist_ok=True)
             shutil.copyfile(parsed, its_parse)
-        command = [str(Path(sys.executable).with_name("dbt")), "--no-use-colors", *args]
-        command += ["--target-path", str(target)]
+        command = ["--no-use-colors", *args, "--target-path", str(target)]
         command += ["--log-path", str(self.file.parent / "logs")]
         if settings:
             command += ["--vars", json.dumps(settings)]
-        done = subprocess.run(
+        done = run_dbt(
             command,
-            cwd=REPO,
-            env={
+            REPO,
+            {
                 **os.environ,
                 "WAREHOUSE_DATA": str(data),
                 "WAREHOUSE_DB": str(file),
                 "WAREHOUSE_MODEL_STORE": str(self.file.parent / "model_store"),
                 "WAREHOUSE_THREADS": str(threads),
             },
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
         )
         for link in (data, file):
             done.stdout = done.stdout.replace(str(link), str(link.resolve()))
