@@ -192,6 +192,86 @@
 {%- endmacro %}
 
 
+{#- CTEs that settle the rows of a CTE `judged` that share a key, to be followed by a select from `verdicts`:
+    of exact repeats one is kept, of several different sound rows of one key none. `judged` has
+    own_reject_reason (NULL where the row is sound), source_file and raw_row. `verdicts` has its other
+    columns and duplicate_count, is_repeat, reject_reason, row_json (of refused rows).
+    Three branches instead of one join: sound rows without a repeat, nearly all, carry nothing along. -#}
+{% macro repeat_verdicts(keys, row_hash, raw_columns) -%}
+{%- set key = keys | join(', ') -%}
+-- keys that several sound rows share, and whether these rows are the same
+repeated_keys as materialized (
+
+    select
+        {{ key }},
+        count(*) as row_count,
+        min({{ row_hash }}) <> max({{ row_hash }}) as is_conflict
+    from judged
+    where own_reject_reason is null
+    group by {{ key }}
+    having count(*) > 1
+
+),
+
+single_rows as (
+
+    select
+        judged.* exclude (own_reject_reason, raw_row),
+        0 as duplicate_count,
+        false as is_repeat,
+        null as reject_reason,
+        null as row_json
+    from judged
+    anti join repeated_keys using ({{ key }})
+    where judged.own_reject_reason is null
+
+),
+
+-- of exact repeats one is kept, from the first file by name
+repeated_rows as (
+
+    select
+        judged.* exclude (own_reject_reason, raw_row),
+        repeated_keys.row_count - 1 as duplicate_count,
+        row_number() over (
+            partition by judged.{{ keys | join(', judged.') }} order by judged.source_file
+        ) > 1 as is_repeat,
+        null as reject_reason,
+        null as row_json
+    from judged
+    inner join repeated_keys using ({{ key }})
+    where judged.own_reject_reason is null and not repeated_keys.is_conflict
+
+),
+
+refused_rows as (
+
+    select
+        judged.* exclude (own_reject_reason, raw_row),
+        0 as duplicate_count,
+        false as is_repeat,
+        coalesce(judged.own_reject_reason, 'conflicting_duplicate_key') as reject_reason,
+        {{ row_as_json(raw_columns) }} as row_json
+    from judged
+    left join repeated_keys using ({{ key }})
+    where
+        judged.own_reject_reason is not null
+        or coalesce(repeated_keys.is_conflict, false)
+
+),
+
+verdicts as (
+
+    select * from single_rows
+    union all by name
+    select * from repeated_rows
+    union all by name
+    select * from refused_rows
+
+)
+{%- endmacro %}
+
+
 {#- Key of a refused row as far as it could be read: `symbol@time`, NULL when neither could. -#}
 {% macro row_key(symbol, time) -%}
     case

@@ -78,78 +78,11 @@ judged as not materialized (
 
 ),
 
--- keys that several sound rows share, and whether these rows are the same
-repeated_keys as materialized (
-
-    select
-        symbol,
-        open_time_ms,
-        count(*) as row_count,
-        min(hash(open, high, low, close, volume, spread_bps, is_spread_invalid))
-        <> max(hash(open, high, low, close, volume, spread_bps, is_spread_invalid)) as is_conflict
-    from judged
-    where own_reject_reason is null
-    group by symbol, open_time_ms
-    having count(*) > 1
-
-),
-
-single_rows as (
-
-    select
-        judged.* exclude (own_reject_reason, raw_row),
-        0 as duplicate_count,
-        false as is_repeat,
-        null as reject_reason,
-        null as row_json
-    from judged
-    anti join repeated_keys using (symbol, open_time_ms)
-    where judged.own_reject_reason is null
-
-),
-
--- of exact repeats of a bar one is kept, from the first file by name
-repeated_rows as (
-
-    select
-        judged.* exclude (own_reject_reason, raw_row),
-        repeated_keys.row_count - 1 as duplicate_count,
-        row_number() over (
-            partition by judged.symbol, judged.open_time_ms order by judged.source_file
-        ) > 1 as is_repeat,
-        null as reject_reason,
-        null as row_json
-    from judged
-    inner join repeated_keys using (symbol, open_time_ms)
-    where judged.own_reject_reason is null and not repeated_keys.is_conflict
-
-),
-
-refused_rows as (
-
-    select
-        judged.* exclude (own_reject_reason, raw_row),
-        0 as duplicate_count,
-        false as is_repeat,
-        coalesce(judged.own_reject_reason, 'conflicting_duplicate_key') as reject_reason,
-        {{ row_as_json(rows.raw_columns) }} as row_json
-    from judged
-    left join repeated_keys using (symbol, open_time_ms)
-    where
-        judged.own_reject_reason is not null
-        or coalesce(repeated_keys.is_conflict, false)
-
-),
-
-verdicts as (
-
-    select * from single_rows
-    union all by name
-    select * from repeated_rows
-    union all by name
-    select * from refused_rows
-
-)
+{{ repeat_verdicts(
+    keys=['symbol', 'open_time_ms'],
+    row_hash='hash(open, high, low, close, volume, spread_bps, is_spread_invalid)',
+    raw_columns=rows.raw_columns
+) }}
 
 select
     symbol,

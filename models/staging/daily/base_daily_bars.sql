@@ -206,77 +206,9 @@ checked_units as (
 
 ),
 
--- keys that several sound rows share, and whether these rows are the same
-repeated_keys as materialized (
-
-    select
-        ts_code,
-        trade_date,
-        count(*) as row_count,
-        min({{ daily_bar_hash() }}) <> max({{ daily_bar_hash() }}) as is_conflict
-    from judged
-    where own_reject_reason is null
-    group by ts_code, trade_date
-    having count(*) > 1
-
-),
-
-single_rows as (
-
-    select
-        judged.* exclude (own_reject_reason, raw_row),
-        0 as duplicate_count,
-        false as is_repeat,
-        null as reject_reason,
-        null as row_json
-    from judged
-    anti join repeated_keys using (ts_code, trade_date)
-    where judged.own_reject_reason is null
-
-),
-
--- of exact repeats of a bar one is kept, from the first file by name
-repeated_rows as (
-
-    select
-        judged.* exclude (own_reject_reason, raw_row),
-        repeated_keys.row_count - 1 as duplicate_count,
-        row_number() over (
-            partition by judged.ts_code, judged.trade_date order by judged.source_file
-        ) > 1 as is_repeat,
-        null as reject_reason,
-        null as row_json
-    from judged
-    inner join repeated_keys using (ts_code, trade_date)
-    where judged.own_reject_reason is null and not repeated_keys.is_conflict
-
-),
-
-refused_rows as (
-
-    select
-        judged.* exclude (own_reject_reason, raw_row),
-        0 as duplicate_count,
-        false as is_repeat,
-        coalesce(judged.own_reject_reason, 'conflicting_duplicate_key') as reject_reason,
-        {{ row_as_json(rows.raw_columns) }} as row_json
-    from judged
-    left join repeated_keys using (ts_code, trade_date)
-    where
-        judged.own_reject_reason is not null
-        or coalesce(repeated_keys.is_conflict, false)
-
-),
-
-verdicts as (
-
-    select * from single_rows
-    union all by name
-    select * from repeated_rows
-    union all by name
-    select * from refused_rows
-
-)
+{{ repeat_verdicts(
+    keys=['ts_code', 'trade_date'], row_hash=daily_bar_hash(), raw_columns=rows.raw_columns
+) }}
 
 select
     ts_code,
