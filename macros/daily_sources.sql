@@ -278,7 +278,7 @@ verdicts as (
         {% else %}
         own_reject_reason as reject_reason,
         {% endif %}
-        {{ key_of_row(keys) }} as row_key,
+        {{ row_key(keys) }} as row_key,
         row_json
     from sound_and_other_rows
 
@@ -337,15 +337,6 @@ order by {{ (spec['keys'] | list + (spec['values'] | list if spec.is_list else [
     {%- for column in columns -%}
     {{ left }}.{{ column }} is not distinct from {{ right }}.{{ column }}{{ ' and ' if not loop.last }}
     {%- endfor -%}
-{%- endmacro %}
-
-
-{#- Key of a refused row as far as it could be read, its columns joined by @, NULL when none could. -#}
-{% macro key_of_row(columns) -%}
-    case
-        when coalesce({% for column in columns %}{{ column }}::varchar{{ ', ' if not loop.last }}{% endfor %}) is not null
-            then {% for column in columns %}coalesce({{ column }}::varchar, ''){{ " || '@' || " if not loop.last }}{% endfor %}
-    end
 {%- endmacro %}
 
 

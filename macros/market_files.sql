@@ -272,11 +272,11 @@ verdicts as (
 {%- endmacro %}
 
 
-{#- Key of a refused row as far as it could be read: `symbol@time`, NULL when neither could. -#}
-{% macro row_key(symbol, time) -%}
+{#- Key of a refused row as far as it could be read, its columns joined by @, NULL when none could. -#}
+{% macro row_key(columns) -%}
     case
-        when {{ symbol }} is not null or {{ time }} is not null
-            then coalesce({{ symbol }}, '') || '@' || coalesce({{ time }}::varchar, '')
+        when coalesce({% for column in columns %}{{ column }}::varchar{{ ', ' if not loop.last }}{% endfor %}) is not null
+            then {% for column in columns %}coalesce({{ column }}::varchar, ''){{ " || '@' || " if not loop.last }}{% endfor %}
     end
 {%- endmacro %}
 
