@@ -25,6 +25,14 @@
             'values': {'name': 'text', 'exchange': 'text', 'list_date': 'date', 'delist_date': 'date'},
             'rules': [['span_not_positive', 'delist_date <= list_date']],
         },
+        'security_code_changes': {
+            'keys': {'old_ts_code': 'code'},
+            'values': {'new_ts_code': 'code', 'name': 'text', 'first_seen_date': 'date'},
+            'rules': [
+                ['null_or_unparsable_key', 'new_ts_code is null'],
+                ['malformed_ts_code', 'not ' ~ is_stock_code('new_ts_code')],
+            ],
+        },
         'security_names': {
             'keys': {'ts_code': 'code', 'start_date': 'date'},
             'values': {'name': 'text', 'end_date': 'date'},
@@ -80,6 +88,26 @@
                 'financing_balance_cny financing_buy_cny financing_repayment_cny short_balance_cny
                 short_balance_shares short_sell_shares short_cover_shares margin_balance_cny'
             ),
+        },
+        'market_margin': {
+            'keys': {'trade_date': 'date', 'exchange': 'text'},
+            'values': doubles(
+                'financing_balance_cny financing_buy_cny financing_repayment_cny short_balance_cny
+                short_balance_shares short_sell_shares margin_balance_cny'
+            ),
+        },
+        'market_moneyflow': {
+            'keys': {'trade_date': 'date'},
+            'values': doubles(
+                'close_shanghai pct_chg_shanghai close_shenzhen pct_chg_shenzhen
+                net_main_amount_cny net_small_amount_cny net_medium_amount_cny
+                net_large_amount_cny net_extra_large_amount_cny
+                net_main_ratio net_small_ratio net_medium_ratio net_large_ratio net_extra_large_ratio'
+            ),
+            'rules': [
+                ['non_positive_price', 'least(close_shanghai, close_shenzhen) <= 0'],
+                ['pct_chg_in_percent', 'greatest(abs(pct_chg_shanghai), abs(pct_chg_shenzhen)) > 0.5'],
+            ],
         },
         'cyq_perf': {
             'keys': per_stock_day,
@@ -187,9 +215,9 @@ judged as not materialized (
         case
             when has_too_many_fields then 'malformed_line'
             when {{ keys | join(' is null or ') }} is null then 'null_or_unparsable_key'
-            {% if spec['keys'].get('ts_code') == 'code' %}
-            when not {{ is_stock_code('ts_code') }} then 'malformed_ts_code'
-            {% endif %}
+            {% for code, kind in spec['keys'].items() if kind == 'code' %}
+            when not {{ is_stock_code(code) }} then 'malformed_ts_code'
+            {% endfor %}
             {% for date in dates %}
             when {{ date }} not between {{ first_trade_date() }} and {{ last_trade_date() }}
                 then 'date_out_of_range'

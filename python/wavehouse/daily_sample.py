@@ -22,6 +22,8 @@ import pyarrow as pa
 from wavehouse.daily_sample_feeds import (
     feed_tables,
     hot_table,
+    market_margin_table,
+    market_moneyflow_table,
     northbound_table,
 )
 from wavehouse.daily_sample_market import (
@@ -164,6 +166,19 @@ def securities_table(panel: Panel) -> pa.Table:
             "delist_date": date_array(
                 np.array([_delist_date(stock, days) for stock in known], dtype="M8[D]")
             ),
+        }
+    )
+
+
+def code_changes_table(panel: Panel) -> pa.Table:
+    """Return one row per stock of a 920 code: its old one, under which there is no bar."""
+    renumbered = [s for s in _known(panel.stocks, panel.dates) if s.ts_code.startswith("920")]
+    return pa.table(
+        {
+            "old_ts_code": pa.array([f"430{s.ts_code[3:]}" for s in renumbered], pa.string()),
+            "new_ts_code": pa.array([s.ts_code for s in renumbered], pa.string()),
+            "name": pa.array([s.names[0][1] for s in renumbered], pa.string()),
+            "first_seen_date": date_array(np.array([s.list_date for s in renumbered], "M8[D]")),
         }
     )
 
@@ -335,6 +350,7 @@ def daily_tables(options: DailyOptions) -> dict[str, pa.Table]:
         tables = {
             "daily_bars": bars_table(panel),
             "securities": securities_table(panel),
+            "security_code_changes": code_changes_table(panel),
             "security_names": names_table(panel),
             "industry_members": industries_table(panel),
         }
@@ -343,6 +359,8 @@ def daily_tables(options: DailyOptions) -> dict[str, pa.Table]:
     written["index_daily"] = index_table(core)
     written["index_members"] = members_table(core, options.stocks)
     written["trading_calendar"] = pa.table({"trade_date": date_array(core.dates)})
+    written["market_margin"] = market_margin_table(options, core)
+    written["market_moneyflow"] = market_moneyflow_table(options, core)
     written["northbound"] = northbound_table(options)
     written["ths_hot"] = hot_table(core, options.stocks)
     return {name: table.combine_chunks() for name, table in written.items()}
@@ -382,6 +400,7 @@ FOLDERS = (
     "daily_bars", "securities", "security_names", "index_daily", "index_members",
     "industry_members", "trading_calendar", "daily_basic", "moneyflow", "margin", "cyq_perf",
     "limit_list", "holders", "hk_hold", "northbound", "top_list", "top_inst", "ths_hot",
+    "market_margin", "market_moneyflow", "security_code_changes",
 )  # fmt: skip
 
 

@@ -6,6 +6,7 @@ no feed predicts. Units are in the columns' names; ratios and turnover are decim
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from wavehouse.daily_sample_market import (
     BLOCK_DAYS,
@@ -205,6 +206,51 @@ def margin_table(options: DailyOptions, panel: Panel) -> pa.Table:
     since = np.arange(days)[:, None] - _of(panel, "list_day")
     rows = panel.listed & panel.trades & eligible & (panel.mark == PLAIN) & (since >= 60)
     return _table(panel, rows, columns)
+
+
+def _sums_by_day(panel: Panel, table: pa.Table, names: list[str]) -> dict[str, np.ndarray]:
+    """Return what a table's columns add up to on each day of the panel."""
+    day = np.searchsorted(panel.dates, table["trade_date"].to_numpy())
+    sums = {name: np.bincount(day, table[name].to_numpy(), len(panel.dates)) for name in names}
+    return {name: np.round(values, 2) for name, values in sums.items()}
+
+
+def market_margin_table(options: DailyOptions, core: Panel) -> pa.Table:
+    """Return market_margin: the core stocks' margin added up by day and exchange."""
+    margin = margin_table(options, core)
+    kept = ("ts_code", "trade_date", "short_cover_shares")  # the exchanges do not add up the last
+    names = [name for name in margin.column_names if name not in kept]
+    tables = []
+    for exchange, suffix in (("SSE", ".SH"), ("SZSE", ".SZ")):
+        rows = margin.filter(pc.ends_with(margin["ts_code"], suffix))
+        day = {"trade_date": date_array(core.dates)}
+        day["exchange"] = pa.repeat(pa.scalar(exchange), len(core.dates))
+        tables.append(pa.table(day | _sums_by_day(core, rows, names)))
+    return pa.concat_tables(tables).sort_by(
+        [("trade_date", "ascending"), ("exchange", "ascending")]
+    )
+
+
+def market_moneyflow_table(options: DailyOptions, core: Panel) -> pa.Table:
+    """Return market_moneyflow: the core stocks' net flows added up, and an index an exchange.
+
+    An index weights the stocks listed before the window by their float capitalization.
+    """
+    columns = {"trade_date": date_array(core.dates)}
+    older = core.listed & (_of(core, "list_day") < 0)
+    for place, suffix, level in (("shanghai", ".SH", 2_850.0), ("shenzhen", ".SZ", 10_750.0)):
+        counted = older & np.array([code.endswith(suffix) for code in core.codes])
+        weight = np.where(counted, core.float_shares * core.pre_close, 0.0)
+        growth = (weight * (core.close / core.pre_close)).sum(axis=1) / weight.sum(axis=1)
+        columns[f"close_{place}"] = np.round(level * np.cumprod(growth), 2)
+        columns[f"pct_chg_{place}"] = np.round(growth - 1, 4)
+    flows = moneyflow_table(options, core)
+    parts = ("main", *SIZES)
+    net = _sums_by_day(core, flows, [f"net_{part}_amount_cny" for part in parts])
+    counted = core.listed & core.trades & (_of(core, "board") != BSE)
+    amount = np.where(counted, core.amount_cents, 0).sum(axis=1) / 100
+    ratios = {f"net_{p}_ratio": np.round(net[f"net_{p}_amount_cny"] / amount, 4) for p in parts}
+    return pa.table(columns | net | ratios)
 
 
 def chips_table(panel: Panel) -> pa.Table:

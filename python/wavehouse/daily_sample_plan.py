@@ -26,6 +26,7 @@ Stock number k has slot k % 20 (its board) and cycle k // 20. By slot, in the cy
     17 STAR     even: listed in the window, five free days
     18 BSE 8    listed from 2020-07-27 (even) or on 2021-11-15 (odd), a free day
     19 BSE 920  listed after 2021-11-15; the vendors give renumbered stocks this code for all days
+                (security_code_changes says which one it had)
 
 Slots 3, 15 and 18 also have scripted days at their limits. Beside these, any stock has suspensions
 (rows or absent days, by stock), news that opens it at its limit and keeps it there, and a dividend

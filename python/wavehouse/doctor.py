@@ -30,7 +30,8 @@ REQUIRED_DAILY_COLUMNS = {"ts_code", "trade_date", "open", "high", "low", "close
 DAILY_TABLES = (  # beside daily_bars, as models/staging/daily/_daily_sources.yml names them
     *("securities", "security_names", "index_daily", "index_members", "industry_members"),
     *("trading_calendar", "moneyflow", "top_list", "top_inst", "hk_hold", "margin", "cyq_perf"),
-    *("daily_basic", "limit_list", "holders", "ths_hot", "northbound"),
+    *("daily_basic", "limit_list", "holders", "ths_hot", "northbound", "market_margin"),
+    *("market_moneyflow", "security_code_changes"),
 )
 CGROUP_LIMITS = ("memory.max", "memory/memory.limit_in_bytes")  # of versions 2 and 1
 GIB = 1024**3

@@ -647,7 +647,8 @@ def ingest_command(
       tushare   tables by their API names: daily, adj_factor, suspend_d, stock_basic,
                 namechange, new_share, index_daily, index_weight, index_member_all,
                 daily_basic, moneyflow, margin_detail, cyq_perf, limit_list_d, top_list,
-                top_inst, hk_hold, moneyflow_hsgt, stk_holdernumber, ths_hot, trade_cal
+                top_inst, hk_hold, moneyflow_hsgt, stk_holdernumber, ths_hot, trade_cal,
+                margin, moneyflow_mkt_dc
       baostock  query_history_k_data_plus, query_stock_basic, query_trade_dates
 
     Which daily table a file is, is told from its columns; several may lie in one folder. Units

@@ -20,6 +20,7 @@ import pytest
 from click.testing import CliRunner
 
 from wavehouse.daily_sample import (
+    CORE_STOCKS,
     DAILY_BARS,
     DAILY_DIRTY_COUNTS,
     DIRTY_CODE,
@@ -180,6 +181,9 @@ def test_files_hold_the_contract(tables):
         ("top_list", ("ts_code", "trade_date", "reason")),
         ("top_inst", ("ts_code", "trade_date", "seat_name", "side", "reason")),
         ("ths_hot", ("ts_code", "trade_date", "list_name", "rank_time")),
+        ("market_margin", ("trade_date", "exchange")),
+        ("market_moneyflow", ("trade_date",)),
+        ("security_code_changes", ("old_ts_code",)),
     ],
 )
 def test_keys_are_unique_and_known(tables, name, key):
@@ -655,6 +659,38 @@ def test_other_feeds_join_their_bars(tables):
     assert np.abs(seats - 0.5 * whole).max() < 0.05
 
 
+def test_market_feeds_add_up_what_the_core_stocks_have(tables):
+    core = {plan_stock(OPTIONS, number).ts_code for number in range(CORE_STOCKS)}
+    assert len(core) == CORE_STOCKS < OPTIONS.stocks
+    margin = tables["margin"].to_pandas().query("ts_code in @core")
+    exchange = margin["ts_code"].str[-2:].map({"SH": "SSE", "SZ": "SZSE"})
+    market = tables["market_margin"].to_pandas().set_index(["trade_date", "exchange"])
+    sums = margin.groupby(["trade_date", exchange.rename("exchange")])[list(market)].sum()
+    assert (market.loc[sums.index] - sums).abs().max().max() < 0.01
+    assert market.drop(sums.index).sum().sum() == 0
+    flow = tables["moneyflow"].to_pandas().query("ts_code in @core").groupby("trade_date")
+    market = tables["market_moneyflow"].to_pandas().set_index("trade_date")
+    amounts = [name for name in market if name.endswith("_amount_cny")]
+    assert len(amounts) == 5
+    assert (market[amounts] - flow[amounts].sum()).abs().max().max() < 0.01
+    assert market.filter(like="_ratio").abs().max().max() < 1
+    for place in ("shanghai", "shenzhen"):
+        change = market[f"close_{place}"].pct_change().iloc[1:]
+        assert (change - market[f"pct_chg_{place}"].iloc[1:]).abs().max() < 1e-4
+        assert 0.003 < change.std() < 0.03
+
+
+def test_each_920_code_has_an_old_code_without_bars(tables):
+    changes = tables["security_code_changes"].to_pylist()
+    bars = set(tables["daily_bars"]["ts_code"].to_pylist())
+    assert len(changes) == sum(code.startswith("920") for code in bars) > 3
+    names = {row["ts_code"]: row["name"] for row in tables["securities"].to_pylist()}
+    for change in changes:
+        assert change["old_ts_code"] == change["new_ts_code"].replace("920", "430", 1)
+        assert change["old_ts_code"] not in bars
+        assert names[change["new_ts_code"]] == change["name"]
+
+
 KEY = ("ts_code", "trade_date")
 
 
@@ -675,6 +711,8 @@ def cut(table, name, last):
         frame[end] = frame[end].where(frame[end].isna() | (frame[end] <= last), None)
     elif name == "securities":
         frame = frame[frame.list_date <= last].drop(columns=["name", "delist_date"])
+    elif name == "security_code_changes":
+        frame = frame[frame.first_seen_date <= last]
     else:
         frame = frame[frame.trade_date <= last]
     return frame.reset_index(drop=True)
@@ -698,8 +736,9 @@ def test_more_stocks_only_append(tables, stocks):
     known = set(few["securities"]["ts_code"].to_pylist())
     for name in FOLDERS:
         frame = many[name].to_pandas()
-        if "ts_code" in frame and name != "index_daily":
-            frame = frame[frame.ts_code.isin(known)].reset_index(drop=True)
+        code = "new_ts_code" if name == "security_code_changes" else "ts_code"
+        if code in frame and name != "index_daily":
+            frame = frame[frame[code].isin(known)].reset_index(drop=True)
         found = few[name].to_pandas()
         if name == "top_inst":  # a batch writes one seat after the other
             order = [*KEY, "side"]

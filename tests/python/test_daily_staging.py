@@ -279,6 +279,29 @@ MEMBERS = [
         ("000905.SH", "2024-02-16", "2024-03-01 08:30:00"),
     ]
 ]
+MARKET_MARGIN = [
+    {"trade_date": "20240102", "exchange": "SSE", "financing_balance_cny": 1},
+    {"trade_date": "20240102", "exchange": "SZSE", "financing_balance_cny": 2},
+    {"trade_date": "2024-01-02", "exchange": "SSE", "financing_balance_cny": "1.0"},
+    {"trade_date": "20240103", "exchange": "SSE", "financing_balance_cny": "inf"},
+    {"trade_date": "20240103", "exchange": " ", "financing_balance_cny": 3},
+]
+MARKET_MONEYFLOW = [
+    {"trade_date": "20240102", "close_shenzhen": 9000.5, "pct_chg_shanghai": -0.011},
+    {"trade_date": "20240103", "close_shenzhen": 9000.5, "pct_chg_shanghai": -1.1},
+    {"trade_date": "20240104", "close_shenzhen": 0, "pct_chg_shanghai": 0.01},
+]
+CODE_CHANGES = [
+    {"old_ts_code": old, "new_ts_code": new, "first_seen_date": "20251009"}
+    for old, new in [
+        ("430047.BJ", "920047.BJ"),
+        ("430048.BJ", "920048"),
+        ("430049.BJ", None),
+        ("430050", "920050.BJ"),
+        ("430051.BJ", "920051.BJ"),
+        ("430051.BJ", "920052.BJ"),
+    ]
+]
 NAMES = [("平安银行", False, False), ("*ST万科", True, False), ("Ｓ＊ＳＴ金田", True, False)]
 NAMES += [("国农退", False, True), (None, None, None)]
 
@@ -302,6 +325,9 @@ def built(panel, tmp_path_factory) -> Warehouse:
     write_csv(folder / "moneyflow.csv", MONEYFLOW)
     write_csv(folder / "top_inst.csv", TOP_INST)
     write_csv(folder / "index_members.csv", MEMBERS)
+    write_csv(folder / "market_margin.csv", MARKET_MARGIN)
+    write_csv(folder / "market_moneyflow.csv", MARKET_MONEYFLOW)
+    write_csv(folder / "security_code_changes.csv", CODE_CHANGES)
     names = [
         {"ts_code": "000001.SZ", "start_date": day, "name": name, "end_date": day + timedelta(1)}
         for day, (name, *_) in zip(OPEN_DAYS, NAMES, strict=False)
@@ -401,6 +427,9 @@ def test_every_row_of_every_source_is_accounted_for(built, panel):
     assert counts["top_inst"] == (4, 2, 1, 1)
     assert counts["index_members"] == (8, 4, 0, 4)
     assert counts["index_daily"] == (3, 1, 0, 2)
+    assert counts["market_margin"] == (5, 2, 1, 2)
+    assert counts["market_moneyflow"] == (3, 1, 0, 2)
+    assert counts["security_code_changes"] == (6, 1, 0, 5)
     assert counts["trading_calendar"] == (len(OPEN_DAYS), len(OPEN_DAYS), 0, 0)
 
 
@@ -416,12 +445,21 @@ def test_sources_refuse_what_has_no_place_in_them(built):
         ("index_members", "overlapping_span", "000300.SH@000001.SZ@2025-05-01"),
         ("index_members", "span_not_positive", "000905.SH@000001.SZ@2024-02-15"),
         ("index_members", "unparsable_value", "000905.SH@000001.SZ@2024-02-15"),
+        ("market_margin", "null_or_unparsable_key", "2024-01-03@"),
+        ("market_margin", "unparsable_value", "2024-01-03@SSE"),
+        ("market_moneyflow", "non_positive_price", "2024-01-04"),
+        ("market_moneyflow", "pct_chg_in_percent", "2024-01-03"),
         ("moneyflow", "conflicting_duplicate_key", "000001.SZ@2024-01-08"),
         ("moneyflow", "conflicting_duplicate_key", "000001.SZ@2024-01-08"),
         ("moneyflow", "malformed_ts_code", "1.SZ@2024-01-05"),
         ("moneyflow", "null_or_unparsable_key", "@2024-01-05"),
         ("moneyflow", "unparsable_value", "000001.SZ@2024-01-04"),
         ("moneyflow", "unparsable_value", "000001.SZ@2024-01-05"),
+        ("security_code_changes", "conflicting_duplicate_key", "430051.BJ"),
+        ("security_code_changes", "conflicting_duplicate_key", "430051.BJ"),
+        ("security_code_changes", "malformed_ts_code", "430048.BJ"),
+        ("security_code_changes", "malformed_ts_code", "430050"),
+        ("security_code_changes", "null_or_unparsable_key", "430049.BJ"),
         ("top_inst", "null_or_unparsable_key", "000001.SZ@2024-01-02@"),
     ]
     kept = built.query("from staging.stg_moneyflow order by trade_date")

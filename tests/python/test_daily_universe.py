@@ -283,6 +283,51 @@ def test_limit_prices(ts_code, day, is_st, pre_close, up, down):
 
 
 @pytest.mark.parametrize(
+    ("ts_code", "day", "board"),
+    [
+        ("430047.BJ", "2020-07-24", "OTHER"),  # before there was a Select tier
+        ("430047.BJ", "2020-07-27", "BSE"),
+        ("430047.BJ", "2025-09-30", "BSE"),
+        ("833171.BJ", "2021-11-12", "BSE"),
+        ("873223.BJ", "2024-03-01", "BSE"),
+        ("920047.BJ", "2020-07-27", "BSE"),  # the history of 430047 under its new code
+        ("920047.BJ", "2025-10-09", "BSE"),
+        ("920002.BJ", "2024-04-22", "BSE"),
+        ("920047.SH", "2025-10-09", "OTHER"),
+        ("900901.SH", "2024-03-01", "B_SHARE_SH"),
+        ("201872.SZ", "2024-03-01", "B_SHARE_SZ"),
+        ("605001.SH", "2024-03-01", "MAIN_SH"),
+        ("003816.SZ", "2024-03-01", "MAIN_SZ"),
+        ("302132.SZ", "2025-03-03", "CHINEXT"),
+        ("689009.SH", "2020-10-29", "STAR"),
+    ],
+)
+def test_boards(ts_code, day, board):
+    bar = {"ts_code": ts_code, "trade_date": date.fromisoformat(day), "is_st": False}
+    connection = build(small_market([bar | {"pre_close": 10.0, "close": 10.0}]))
+    query = "select board, main_board from universe.daily_gates"
+    assert connection.sql(query).fetchall() == [(board, board.startswith("MAIN_"))]
+
+
+def test_old_and_new_codes_of_a_stock_are_two_stocks():
+    """A vendor that renumbers from one day on: nothing joins the bars before to those after."""
+    days = [d.date() for d in pd.bdate_range("2025-09-29", periods=6)]
+    bars = [
+        {"ts_code": code, "trade_date": day, "pre_close": 10.0, "close": 10.0}
+        for code, span in (("430047.BJ", days[:3]), ("920047.BJ", days[3:]))
+        for day in span
+    ]
+    connection = build(small_market(bars))
+    query = (
+        "select ts_code, count(*), min(board) from universe.daily_gates where data_ok group by 1"
+    )
+    assert sorted(connection.sql(query).fetchall()) == [
+        ("430047.BJ", 3, "BSE"),
+        ("920047.BJ", 3, "BSE"),
+    ]
+
+
+@pytest.mark.parametrize(
     ("ts_code", "list_date", "expected"),
     [
         ("600001.SH", "2023-04-04", ["44", "normal", "normal", "normal", "normal", "normal"]),

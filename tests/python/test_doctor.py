@@ -281,7 +281,7 @@ def test_daily_tables_are_named_beside_their_bars(project):
         "files 1, rows 10, stocks 2, 2024-01-02 to 2024-01-06; with securities, margin; without "
         "security_names, index_daily, index_members, industry_members, trading_calendar, "
         "moneyflow, top_list, top_inst, hk_hold, cyq_perf, daily_basic, limit_list, holders, "
-        "ths_hot, northbound"
+        "ths_hot, northbound, market_margin, market_moneyflow, security_code_changes"
     )
     assert (check["status"], check["facts"]["rows"]) == ("ok", 10)
     Path("data/sample/daily_bars/b.csv").write_text("ts_code\n")

@@ -1,0 +1,1 @@
+{{ staged_daily_source('market_margin') }}

@@ -1,0 +1,1 @@
+{{ staged_daily_source('security_code_changes') }}
