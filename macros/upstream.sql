@@ -28,3 +28,21 @@
         {% endif %}
     {% endif %}
 {% endmacro %}
+
+
+{#- on-run-start: a folder of daily bars alone leaves every relation of bars by the minute empty, and heads cannot
+    learn from nothing. Stop before the first model and name the command that builds the daily track.
+    position_state_samples is the first relation that needs rows. -#}
+{% macro require_minute_bars() %}
+    {% if execute and flags.WHICH in ['build', 'run']
+        and 'model.wavehouse.position_state_samples' in selected_resources
+        and has_market_files(source('daily_market', 'daily_bars'))
+        and not has_market_files(source('market', 'minute_bars')) %}
+        {% do exceptions.raise_compiler_error(
+            'No minute bars: the data folder has daily_bars and no '
+            ~ source('market', 'minute_bars') | string | replace("'", '')
+            ~ ' (.parquet, .csv or a folder), so the minute track has nothing to learn from. Build the daily track with '
+            ~ '`dbt build --select +tag:daily`, or put minute bars there.'
+        ) %}
+    {% endif %}
+{% endmacro %}

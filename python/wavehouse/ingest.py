@@ -701,7 +701,9 @@ def ingest_command(
         rejects = daily.REJECTS if source_format in daily.VENDORS else "ingest_rejects"
         click.echo(f"{rejected:,} rejected rows are kept in {data_dir / rejects}.")
     if reports and not dry_run:
-        click.echo(f"Next: WAREHOUSE_DATA={shlex.quote(str(data_dir.absolute()))} dbt build")
+        only_daily = source_format in daily.VENDORS and not any(data_dir.glob("minute_bars*"))
+        build = "dbt build --select +tag:daily" if only_daily else "dbt build"
+        click.echo(f"Next: WAREHOUSE_DATA={shlex.quote(str(data_dir.absolute()))} {build}")
     for problem in problems:
         click.echo(f"Error: {problem}", err=True)
     if problems or (strict and rejected):

@@ -337,8 +337,7 @@ def built(panel, tmp_path_factory) -> Warehouse:
     index = pd.DataFrame(levels | {name: [1.0, None, 2.0] for name in ("open", "low", "amount")})
     index = index.assign(high=[1.0, 2.0, 1.0], volume=[1.0, -1.0, 1.0], pct_chg=[0.01, 0.5, 1.0])
     index.to_parquet(folder / "index_daily.parquet", index=False)
-    selected = ["--select", "staging", "reject_reasons"]
-    selected += ["--exclude", "stg_minute_bars+", *BEYOND_STAGING]
+    selected = ["--select", "staging", "reject_reasons", "--exclude", *BEYOND_STAGING]
     warehouse.dbt("build", *selected)
     return warehouse
 
@@ -595,6 +594,15 @@ def test_a_file_in_other_units_stops_the_build_and_says_what_to_do(
     forward = wrong.assign(price_basis="forward_adjusted", pct_chg=None)
     with_basis = lambda sql: sql.replace("null as price_basis", "price_basis")  # noqa: E731
     staged_by(built, forward, tmp_path, with_basis)
+
+
+def test_without_minute_files_minutes_are_empty_and_a_whole_build_says_what_to_do(built):
+    assert built.query("select count(*) as n from staging.stg_minute_bars")["n"].item() == 0
+    done = built.dbt("build", check=False)
+    assert done.returncode != 0
+    assert f"daily_bars and no {built.data_dir}/minute_bars" in done.stdout
+    assert "`dbt build --select +tag:daily`" in done.stdout
+    assert "START sql" not in done.stdout
 
 
 def test_without_daily_files_every_daily_relation_is_empty(random_warehouse, tmp_path):

@@ -609,6 +609,17 @@ def test_renumbered_beijing_codes_are_both_kept_and_paired(market, source):
     assert "1 old Beijing codes without a 920 code" in result.stdout
 
 
+def test_the_next_command_builds_what_the_folder_holds(market, source):
+    days = source("days.csv", "cal_date,is_open", "20240102,1")
+    assert (
+        f"WAREHOUSE_DATA={market} dbt build --select +tag:daily\n"
+        in run(market, "tushare", days).stdout
+    )
+    (market / "minute_bars").mkdir()
+    days = source("days.csv", "cal_date,is_open", "20240103,1")
+    assert f"WAREHOUSE_DATA={market} dbt build\n" in run(market, "tushare", days).stdout
+
+
 def test_a_source_is_taken_out_by_deleting_its_part(market, source):
     header = "as_of,ts_code,name"
     run(market, "tushare", source("a.csv", header, "20230101,600000.SH,a"))
