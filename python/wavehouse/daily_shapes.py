@@ -435,6 +435,17 @@ SHAPES = (
         },
     ),
     Shape(
+        "baostock",
+        "query_hs300_stocks, query_zz500_stocks, query_sz50_stocks with index_code",
+        {
+            "member_snapshots": {
+                "index_code": "{index_code:code}",
+                "ts_code": "{code:code}",
+                "known_date": "{updatedate:day}",
+            }
+        },
+    ),
+    Shape(
         "any",
         "monthly index members",
         {

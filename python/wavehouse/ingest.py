@@ -649,7 +649,8 @@ def ingest_command(
                 daily_basic, moneyflow, margin_detail, cyq_perf, limit_list_d, top_list,
                 top_inst, hk_hold, moneyflow_hsgt, stk_holdernumber, ths_hot, trade_cal,
                 margin, moneyflow_mkt_dc
-      baostock  query_history_k_data_plus, query_stock_basic, query_trade_dates
+      baostock  query_history_k_data_plus, query_stock_basic, query_trade_dates, and, with a
+                column index_code added, query_hs300_stocks, query_zz500_stocks, query_sz50_stocks
 
     Which daily table a file is, is told from its columns; several may lie in one folder. Units
     become shares, CNY and decimals (0.1 = 10 %). Lists of stocks, name changes, index members and

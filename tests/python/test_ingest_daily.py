@@ -639,6 +639,21 @@ def test_a_source_is_taken_out_by_deleting_its_part(market, source):
 # ---- index members -----------------------------------------------------------------------------
 
 
+def test_members_of_baostock_need_the_index_they_are_of(market, source):
+    listings = {"2023-06-12": ["sh.600000", "sz.000001"], "2023-12-11": ["sz.000001", "sh.688981"]}
+    lines = [f"{day},{code},name" for day, codes in listings.items() for code in codes]
+    header = "updateDate,code,code_name"
+    result = run(market, "baostock", source("bare.csv", header, *lines), code=1)
+    assert "query_sz50_stocks with index_code lacks index_code" in result.output
+    named = [f"{line},sh.000300" for line in lines]
+    run(market, "baostock", source("named.csv", f"{header},index_code", *named), "--strict")
+    assert rows(market, "index_members") == [
+        ("000300.SH", "000001.SZ", DAY(2023, 6, 12), None),
+        ("000300.SH", "600000.SH", DAY(2023, 6, 12), DAY(2023, 12, 11)),
+        ("000300.SH", "688981.SH", DAY(2023, 12, 11), None),
+    ]
+
+
 def random_listings(seed: int) -> dict[dt.date, set[str]]:
     """Return listings of twelve members each: some leave, as many enter, some come back."""
     dice = random.Random(seed)
