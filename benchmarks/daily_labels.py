@@ -56,6 +56,8 @@ MODELS = [
     "triple_barrier_labels",
     "directional_change_labels",
     "anchor_labels",
+    "daily_label_manifest",
+    "daily_label_distribution",
 ]
 # dates, as for any warehouse that grows: a share of the days would find other thresholds each day
 FIT_WINDOW = {"daily_fit_start": "2015-01-05", "daily_fit_end": "2017-06-30"}
