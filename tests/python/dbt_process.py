@@ -18,9 +18,14 @@ def _run(arguments: list[str], folder: Path, environment: dict[str, str], output
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
+    from dbt.adapters.duckdb.connections import DuckDBConnectionManager
     from dbt.cli.main import cli
 
-    cli(arguments, prog_name="dbt")  # leaves by sys.exit with dbt's status
+    try:
+        cli(arguments, prog_name="dbt")  # leaves by sys.exit with dbt's status
+    finally:
+        # what dbt does when its interpreter ends, which that of a forked process does not
+        DuckDBConnectionManager.close_all_connections()
 
 
 def run_dbt(arguments: list[str], folder: Path, environment: dict[str, str]) -> CompletedProcess:
