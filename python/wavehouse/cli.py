@@ -9,6 +9,7 @@ COMMANDS = {
     "ingest": "wavehouse.ingest:ingest_command",
     "sql": "wavehouse.shell:sql_command",
     "heads": "wavehouse.heads.cli:heads_command",
+    "factors": "wavehouse.factors.cli:factors_command",
     "export": "wavehouse.export:export_command",
     "report": "wavehouse.reports.cli:report_command",
     "doctor": "wavehouse.doctor:doctor_command",

@@ -1,0 +1,1 @@
+"""The factor language: formulas as the papers write them, as trees, as SQL."""

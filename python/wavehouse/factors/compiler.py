@@ -1,0 +1,196 @@
+"""Factors as one SQL statement of stages: what all of them share is computed once.
+
+A stage is a select over the one before. Series stages hold windows over a stock's rows, section
+stages windows over a day's rows, and what is read more than once in between has a column of its
+own. Every stage passes on the columns before it: DuckDB drops those that nobody reads, so a query
+for one factor pays for the windows of that factor alone.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import sqlglot
+
+from wavehouse.factors.expression import Expression
+from wavehouse.factors.primitives import (
+    COLUMN,
+    CONSTANT,
+    ELEMENT,
+    SECTION,
+    SERIES,
+    Lowering,
+    Primitive,
+)
+
+NAME = re.compile(r"[A-Za-z_]\w*(?:\.\w+)?", re.ASCII)
+PLACE = re.compile(r"\{(\d+)\}")
+FRAMES = {"before": "rows between unbounded preceding and current row",
+          "earlier": "rows between unbounded preceding and 1 preceding"}  # fmt: skip
+ALL_ROWS = "rows between unbounded preceding and unbounded following"
+
+
+@dataclass
+class Stage:
+    """Columns of one select: {name: primitive}."""
+
+    name: str
+    columns: dict[str, Primitive] = field(default_factory=dict)
+
+
+@dataclass
+class Plan:
+    """Stages in order, and the factors as primitives over them."""
+
+    stages: list[Stage]
+    factors: dict[str, Primitive]
+    names: dict[Primitive, str]
+
+
+def plan(factors: Mapping[str, Expression], columns: Mapping[str, int | None]) -> Plan:
+    """Order what the factors need into stages.
+
+    factors: normalised expressions by id. columns: of the inputs, with the number of first rows of
+    a stock that have no value, None where a value may be missing anywhere.
+    """
+    lowering = Lowering(dict(columns))
+    lowered = {name: lowering.factor(expression) for name, expression in factors.items()}
+    order = _in_order(lowered.values())
+    uses: dict[Primitive, int] = {}
+    for primitive in (*order, *lowered.values()):
+        for place in PLACE.findall(primitive.sql):
+            read = primitive.args[int(place)]
+            uses[read] = uses.get(read, 0) + 1
+        # an order or a group is written beside the function
+        beside = [primitive.group] if primitive.group else []
+        if primitive.kind == SECTION and primitive.frame != "stock":
+            beside.append(primitive.args[0])
+        for read in beside:
+            uses[read] = uses.get(read, 0) + 2
+    depths: dict[Primitive, int] = {}
+    levels: dict[Primitive, int] = {}
+    stages: dict[tuple[int, int], Stage] = {}
+    names: dict[Primitive, str] = {}
+    for primitive in order:
+        depth = max((depths[read] for read in primitive.reads), default=0)
+        if primitive.kind in (SERIES, SECTION):
+            depth += 1
+            if depth % 2 != (primitive.kind == SERIES):
+                depth += 1
+        depths[primitive] = depth
+        # levels of columns within a depth: what a select names, the next one reads
+        level = max((levels[read] for read in primitive.reads if depths[read] == depth), default=0)
+        own = primitive.kind in (SERIES, SECTION)
+        if primitive.kind == ELEMENT and primitive.args and uses.get(primitive, 0) > 1:
+            level, own = level + 1, True
+        levels[primitive] = level
+        if own:
+            kind = {0: "sections", 1: "series"}[depth % 2] if not level else "values"
+            name = f"{kind}_{depth}" + (f"_{level}" if level else "")
+            stage = stages.setdefault((depth, level), Stage(name))
+            names[primitive] = f"{kind[:2]}{len(names)}"
+            stage.columns[names[primitive]] = primitive
+    return Plan([stages[key] for key in sorted(stages)], lowered, names)
+
+
+def _in_order(roots) -> list[Primitive]:
+    """Every primitive once, what it reads before it."""
+    found: dict[Primitive, None] = {}
+    waiting = [(root, False) for root in reversed(list(roots))]
+    while waiting:
+        primitive, ready = waiting.pop()
+        if ready:
+            found.setdefault(primitive)
+        elif primitive not in found:
+            waiting.append((primitive, True))
+            waiting.extend((read, False) for read in reversed(primitive.reads))
+    return list(found)
+
+
+def statement(
+    planned: Plan,
+    inputs: str,
+    keys: tuple[str, ...] = ("ts_code", "trade_date"),
+    stock: str = "ts_code",
+    day: str = "trade_date",
+) -> str:
+    """The select of all factors of a plan, one row per row of `inputs`, in DuckDB's dialect."""
+
+    def written(primitive: Primitive, whole: bool = False) -> str:
+        if primitive in planned.names and not whole:
+            return planned.names[primitive]
+        if primitive.kind in (COLUMN, CONSTANT):
+            return primitive.sql
+        text = PLACE.sub(lambda place: written(primitive.args[int(place[1])]), primitive.sql)
+        if primitive.kind == ELEMENT:
+            return f"({text})" if text.startswith("case") else text
+        return f"{text} over {window(primitive)}"
+
+    def window(primitive: Primitive) -> str:
+        if primitive.kind == SECTION:
+            parts = [day] + ([written(primitive.group)] if primitive.group else [])
+            order = stock if primitive.frame == "stock" else written(primitive.args[0])
+            frame = "" if primitive.frame == "place" else f" {ALL_ROWS}"
+            return f"(partition by {', '.join(parts)} order by {order}{frame})"
+        if primitive.group:
+            group = written(primitive.group)
+            return f"(partition by {stock}, {group} order by stock_row {FRAMES[primitive.frame]})"
+        return f"rows_{primitive.frame}"
+
+    def definition(frame: int | str) -> str:
+        if isinstance(frame, int):
+            rows = f" rows between {frame - 1} preceding and current row"
+        else:
+            rows = f" {FRAMES[frame]}" if frame in FRAMES else ""
+        return f"rows_{frame} as (partition by {stock} order by stock_row{rows})"
+
+    def read_by(primitives) -> set[Primitive]:
+        """Columns of earlier selects that these are written with."""
+        found, waiting = set(), list(primitives)
+        while waiting:
+            for read in waiting.pop().reads:
+                if read in planned.names or read.kind == COLUMN:
+                    found.add(read)
+                else:
+                    waiting.append(read)
+        return found
+
+    def named(primitive: Primitive) -> str:
+        return planned.names.get(primitive, primitive.sql)
+
+    chosen = planned.factors
+    wanted = {each for each in chosen.values() if each in planned.names or each.kind == COLUMN}
+    wanted |= read_by(each for each in chosen.values() if each not in wanted)
+    needed = [wanted]  # what each select has to pass on, the last one first
+    for stage in reversed(planned.stages):
+        mine = set(stage.columns.values())
+        needed.append((needed[-1] - mine) | read_by(mine))
+    needed.reverse()
+    always = dict.fromkeys((*keys, stock, day, "stock_row"))
+
+    parts, last = [], inputs
+    for stage, passed in zip(planned.stages, needed[1:], strict=True):
+        mine = set(stage.columns.values())
+        carried = dict.fromkeys((*always, *sorted(named(each) for each in passed - mine)))
+        columns = [f"{written(each, True)} as {name}" for name, each in stage.columns.items()]
+        frames = sorted(
+            {
+                each.frame
+                for each in stage.columns.values()
+                if each.kind == SERIES and each.group is None
+            },
+            key=lambda frame: (isinstance(frame, str), frame),
+        )
+        windows = f" window {', '.join(definition(frame) for frame in frames)}" if frames else ""
+        parts.append(
+            f"{stage.name} as (select {', '.join((*carried, *columns))} from {last}{windows})"
+        )
+        last = stage.name
+    selected = [f"{written(each)} as {name}" for name, each in chosen.items()]
+    select = f"select {', '.join((*keys, *selected))} from {last}"
+    return f"with {', '.join(parts)} {select}" if parts else select
+
+
+def printed(sql: str, dialect: str = "duckdb") -> str:
+    """The statement laid out for reading, in any dialect that sqlglot writes."""
+    return sqlglot.parse_one(sql, read="duckdb").sql(dialect=dialect, pretty=True)
