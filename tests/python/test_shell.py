@@ -427,6 +427,15 @@ def test_is_complete(text, complete):
 # ---- on a terminal
 
 
+def _take_terminal() -> None:
+    """In the new process: the terminal is its own, and Ctrl-C is heard as in a terminal.
+
+    A test run in the background ignores the signal, which its children would inherit.
+    """
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Terminal:
     """A process on a pseudo-terminal of 80 columns."""
 
@@ -435,7 +444,7 @@ class Terminal:
         self.process = subprocess.Popen(
             [*COMMAND, *args],
             **{"stdin": inner, "stdout": inner, "stderr": inner, "start_new_session": True},
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+            preexec_fn=_take_terminal,
             env={**os.environ, "TERM": "dumb", "PYTHONUNBUFFERED": "1", **env},
         )
         os.close(inner)
