@@ -380,9 +380,9 @@ events as (
 
 
 {#- Whether a row may say what starts `days` days ahead. -#}
-{% macro is_start_known(settled_date, days) -%}
+{% macro is_start_known(label_set, days) -%}
     (select quality_threshold from thresholds) is not null
-        and {{ settled_date if event_settings().event_unsettled_rows == 'unknown'
+        and {{ settled_date_ahead(label_set, days) if event_settings().event_unsettled_rows == 'unknown'
             else 'lead(days.trade_date, ' ~ days ~ ') over per_stock' }} is not null
 {%- endmacro %}
 
@@ -405,7 +405,7 @@ days_ahead as (
         ) as next_event_row,
         {% for target, days_ahead in horizons.items() %}
         {{ settled_date_ahead(label_set, days_ahead) }} as {{ target }}_settled_date,
-        {{ is_start_known(settled_date_ahead(label_set, days_ahead), days_ahead) }} as is_{{ target }}_known,
+        {{ is_start_known(label_set, days_ahead) }} as is_{{ target }}_known,
         {% endfor %}
         max(days.trade_date) over (partition by days.ts_code) as last_trade_date
     from days

@@ -14,9 +14,8 @@ import oracle_daily_events as oracle
 from daily_event_models import EVENT_MODELS, LABEL_SETS, MODELS, build
 from daily_sql import model_sql, new_connection, put, rendering_context
 from oracle_daily_events import HORIZONS, Rules, Stock
-from warehouse import REPO
+from warehouse import REAL_DAILY_DATA
 
-REAL_DAILY_DATA = REPO.parent / "shared" / "data" / "daily"
 FEW = settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 FIT = {"daily_fit_start": "2024-01-15", "daily_fit_end": "2024-12-31"}
 # liquid half of the time, and a rate that leaves room between the best and the worst event

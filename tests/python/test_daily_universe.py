@@ -17,17 +17,11 @@ from daily_frames import (
     known_at,
     write_market,
 )
+from daily_incremental_models import SEEDS
 from daily_sql import load_seed, model_sql, rendering_context, write_relation
 from warehouse import REAL_DAILY_DATA, memory_connection
 
 MODELS = ("daily_gates", "universe_members", "price_limits", "entry_eligibility")
-SEEDS = (
-    "board_rules",
-    "price_limit_rules",
-    "price_limit_exceptions",
-    "universes",
-    "user_universes",
-)
 # shorter than the defaults: the generated markets are weeks long
 SHORT = {"daily_min_listed_days": 20, "daily_absent_days_kept": 8}
 

@@ -23,7 +23,7 @@ days_ahead as (
         lead(events.event_date, {{ k }}) over per_stock is not null as starts_in_{{ k }},
         lead(events.quality, {{ k }}) over per_stock as quality_in_{{ k }},
         {{ settled_date_ahead(label_set, k) }} as settled_date_{{ k }},
-        {{ is_start_known(settled_date_ahead(label_set, k), k) }} as is_known_{{ k }},
+        {{ is_start_known(label_set, k) }} as is_known_{{ k }},
         {% endfor %}
         max(days.trade_date) over (partition by days.ts_code) as last_trade_date
     from days
