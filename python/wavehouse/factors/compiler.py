@@ -17,6 +17,7 @@ from wavehouse.factors.primitives import (
     COLUMN,
     CONSTANT,
     ELEMENT,
+    PLACE,
     SECTION,
     SERIES,
     Lowering,
@@ -24,7 +25,6 @@ from wavehouse.factors.primitives import (
 )
 
 NAME = re.compile(r"[A-Za-z_]\w*(?:\.\w+)?", re.ASCII)
-PLACE = re.compile(r"\{(\d+)\}")
 FRAMES = {"before": "rows between unbounded preceding and current row",
           "earlier": "rows between unbounded preceding and 1 preceding"}  # fmt: skip
 ALL_ROWS = "rows between unbounded preceding and unbounded following"
@@ -55,7 +55,7 @@ def plan(factors: Mapping[str, Expression], columns: Mapping[str, int | None]) -
     """
     lowering = Lowering(dict(columns))
     lowered = {name: lowering.factor(expression) for name, expression in factors.items()}
-    order = _in_order(lowered.values())
+    order = in_order(lowered.values())
     uses: dict[Primitive, int] = {}
     for primitive in (*order, *lowered.values()):
         for place in PLACE.findall(primitive.sql):
@@ -93,7 +93,7 @@ def plan(factors: Mapping[str, Expression], columns: Mapping[str, int | None]) -
     return Plan([stages[key] for key in sorted(stages)], lowered, names)
 
 
-def _in_order(roots) -> list[Primitive]:
+def in_order(roots) -> list[Primitive]:
     """Every primitive once, what it reads before it."""
     found: dict[Primitive, None] = {}
     waiting = [(root, False) for root in reversed(list(roots))]

@@ -10,12 +10,15 @@ primitive is NULL wherever it is unknown.
 """
 
 import math
+import re
 from dataclasses import dataclass, field
 
 from wavehouse.factors.expression import Expression, walk
 from wavehouse.factors.operators import CONDITION, OPERATORS
 
-COLUMN, CONSTANT, ELEMENT, SERIES, SECTION = "column", "constant", "element", "series", "section"
+COLUMN, CONSTANT, ELEMENT = "column", "constant", "element"
+SERIES, SECTION, RECURSION = "series", "section", "recursion"
+PLACE = re.compile(r"\{(\d+)\}")  # of an argument in the SQL of a primitive
 UNROLLED = 12  # rows up to which a weighted window is cheaper as so many lags
 LEAST_WEIGHT = 1e-17  # of a value in a recursion, below which it no longer counts
 BLOCK_ROWS = 1_100
@@ -60,6 +63,11 @@ class Lowering:
     columns: dict[str, int | None]
     made: dict[tuple, Primitive] = field(default_factory=dict)
     lowered: dict[Expression, Primitive] = field(default_factory=dict)
+
+    @property
+    def longest_unrolled(self) -> int:
+        """Rows up to which a weighted window is written as so many lags."""
+        return UNROLLED
 
     def factor(self, expression: Expression) -> Primitive:
         """A factor's value: finite or NULL."""
@@ -163,6 +171,10 @@ class Lowering:
         return self.make(ELEMENT, sql, value, count, total=False)
 
     # what several operators need
+
+    def of_lags(self, sql: str, rows: int, x: Primitive) -> Primitive:
+        """A scalar expression of x today ({0}), on the row before ({1}), ..., NULL where one is."""
+        return self.element(sql, *(self.lag(x, back) for back in range(rows)))
 
     def lag(self, value: Primitive, rows: int) -> Primitive:
         """The value so many rows before."""
@@ -373,15 +385,14 @@ class Lowering:
         x = self.rounded(x)
         if n == 1:
             return self.element("case when {0} is not null then 1::double end", x)
-        if n <= UNROLLED:
-            lags = [self.lag(x, rows) for rows in range(1, n)]
+        if n <= self.longest_unrolled:
             places = [f"{{{place}}}" for place in range(1, n)]
             less = " + ".join(
                 f"case when {place} < {{0}} then 2 when {place} = {{0}} then 1"
                 f" when {place} > {{0}} then 0 end"
                 for place in places
             )
-            return self.element(f"(2 + {less}) / {2 * n}", x, *lags)
+            return self.of_lags(f"(2 + {less}) / {2 * n}", n, x)
         x = self.known(x) if not x.total else x
         smaller = self.series("rank(order by {0})", n, x)
         upto = self.series("cume_dist(order by {0})", n, x)
@@ -421,10 +432,9 @@ class Lowering:
 
     def _decay_linear(self, x, n):
         x, weights = self.number(x), n * (n + 1) // 2
-        if n <= UNROLLED:
-            lags = [self.lag(x, rows) for rows in range(n)]
+        if n <= self.longest_unrolled:
             terms = " + ".join(f"{n - rows} * {{{rows}}}" for rows in range(n))
-            return self.element(f"({terms}) / {weights}", *lags)
+            return self.of_lags(f"({terms}) / {weights}", n, x)
         numbered = self.window("sum({0})", n, self.element("{0} * {1}", x, self.stock_row))
         summed = self.window("sum({0})", n, x)
         sql = f"({{0}} - ({{2}} - {n}) * {{1}}) / {weights}"
@@ -432,10 +442,9 @@ class Lowering:
 
     def _wma(self, x, n):
         x, whole = self.number(x), math.fsum(WMA_RATE**rows for rows in range(n))
-        if n <= UNROLLED:
-            lags = [self.lag(x, rows) for rows in range(n)]
+        if n <= self.longest_unrolled:
             terms = " + ".join(f"{WMA_RATE**rows!r}::double * {{{rows}}}" for rows in range(n))
-            return self.element(f"({terms}) / {whole!r}::double", *lags)
+            return self.of_lags(f"({terms}) / {whole!r}::double", n, x)
         # from the middle of the longest history on, so that no weight leaves the range of a double
         weight = f"power({WMA_RATE}::double, {MIDDLE_ROW} - {{1}})"
         weighted = self.element(f"{{0}} * {weight}", x, self.stock_row)
@@ -528,8 +537,11 @@ class Lowering:
             slope = self.window("regr_slope({0}, {1})", n, *sides)
             return self.unless_constant("{0}", n, slope, sides[1])
         kept = conditions[0] if len(conditions) == 1 else self._and(*conditions)
-        kept = self.known(kept)
-        y, x = (self.explicit("case when {1} then {0} end", side, kept) for side in sides)
+        return self.filtered_slope(*sides, self.known(kept), n)
+
+    def filtered_slope(self, y, x, kept, n):
+        """Slope of y on x over those of n rows that are kept."""
+        y, x = (self.explicit("case when {1} then {0} end", side, kept) for side in (y, x))
         slope = self.series("regr_slope({0}, {1})", n, y, x)
         # every condition known, no value missing where it holds, and something to regress on
         seen = self.explicit(
@@ -597,12 +609,11 @@ class Lowering:
     def _event_decay(self, c, tau, n):
         given = self.known(c)
         happened = self.make(ELEMENT, "coalesce({0}, false)", given, is_condition=True)
-        lags = [self.lag(happened, rows) for rows in range(n + 1)]
         terms = " + ".join(
             f"case when {{{rows}}} then {math.exp(-rows / tau)!r}::double else 0 end"
             for rows in range(n + 1)
         )
-        return self.element(f"({terms})", *lags)
+        return self.of_lags(f"({terms})", n + 1, happened)
 
     def _rank(self, x):
         x = self.known(self.rounded(self.number(x)))

@@ -1,0 +1,496 @@
+"""The statements that compute every factor: of a whole history at once, or of one more day.
+
+A whole history is a sequence of narrow tables in one order, that of stocks and days. A table reads
+those before it side by side (`positional join`), what several factors share stands in one of them,
+and each is dropped after its last reader. Series are lags over such a table, so they need no sort;
+a cross section sorts one column by day and value, and its result back.
+
+Of the past a new day needs the last values of what lags read. They are kept as a list per stock and
+column (`state`), so that the day's rows are computed by the same expressions over one row a stock.
+"""
+
+import hashlib
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from wavehouse.factors.compiler import ALL_ROWS, in_order
+from wavehouse.factors.expression import Expression
+from wavehouse.factors.operators import GROUP_COLUMNS
+from wavehouse.factors.primitives import (
+    COLUMN,
+    CONSTANT,
+    ELEMENT,
+    LEAST_WEIGHT,
+    PLACE,
+    RECURSION,
+    SECTION,
+    SERIES,
+    Primitive,
+)
+from wavehouse.factors.unrolled import Unrolled
+
+KEYS = ("ts_code", "trade_date", "stock_row", "rid")
+FACTORS_TOGETHER = 24  # whose tables are made before those of the next ones
+COLUMNS_TOGETHER = 2
+WORK = re.compile(r"[-+*/<>=]|\b(?:case|lag|least|greatest|sqrt|ln|power)\b")
+LARGE = 60  # operations of an expression that is better a column of its own
+CHEAP = 16  # operations that cost less than a column written and read
+LAGS_OF_A_MACRO = 3  # from which on an expression of lags is a macro
+LONGEST_HISTORY = 14  # doublings: rows of a stock, as a power of 2
+CLIP = 1e6
+
+
+@dataclass
+class Program:
+    """Every primitive that becomes a column, and the statements that make them."""
+
+    factors: Mapping[str, Expression]
+    columns: Mapping[str, int | None]
+    roots: dict[str, Primitive] = field(init=False)
+    names: dict[Primitive, str] = field(init=False, default_factory=dict)
+    needs: dict[Primitive, int] = field(init=False, default_factory=dict)
+
+    def __post_init__(self):
+        lowering = Unrolled(dict(self.columns))
+        self.roots = {
+            name: lowering.known(lowering.number(lowering.lower(expression)))
+            for name, expression in self.factors.items()
+        }
+        order = in_order(self.roots.values())
+        uses: dict[Primitive, int] = {}
+        asked: set[Primitive] = set()
+        for each in (*order, *self.roots.values()):
+            for place in set(PLACE.findall(each.sql)):
+                read = each.args[int(place)]
+                uses[read] = uses.get(read, 0) + each.sql.count(f"{{{place}}}")
+            if each.kind in (SERIES, SECTION, RECURSION):
+                asked.update(read for read in each.reads if read.kind == ELEMENT and read.args)
+            if each.kind == SERIES:
+                back = int(each.sql.rpartition(",")[2].strip(" )"))
+                self.needs[each.args[0]] = max(self.needs.get(each.args[0], 0), back)
+        sizes: dict[Primitive, int] = {}
+        for each in order:
+            inner = sum(
+                sizes[each.args[int(place)]]
+                for place in PLACE.findall(each.sql)
+                if each.args[int(place)] not in self.names
+            )
+            sizes[each] = len(WORK.findall(each.sql)) + inner
+            large = sizes[each] >= LARGE
+            shared = large or uses.get(each, 0) > 1 and sizes[each] * (uses[each] - 1) > CHEAP
+            own = each.kind in (SECTION, RECURSION)
+            shared = shared and each.kind == ELEMENT and each.args and each.frame != "garbled"
+            if own or each in asked or shared:
+                self.names[each] = f"c{len(self.names)}"
+
+    @property
+    def inputs(self) -> list[str]:
+        """Columns of factor_inputs that are read, keys aside."""
+        found = {each.sql for each in in_order(self.roots.values()) if each.kind == COLUMN}
+        return sorted(found - set(KEYS) | {"day_rows"})
+
+    def read_by(self, primitives: Iterable[Primitive]) -> list[Primitive]:
+        """Columns that these are written with: named ones, and those of the inputs."""
+        found: dict[Primitive, None] = {}
+        waiting = list(primitives)
+        while waiting:
+            for read in waiting.pop().reads:
+                if read in self.names or read.kind == COLUMN:
+                    found.setdefault(read)
+                else:
+                    waiting.append(read)
+        return list(found)
+
+    def stages(self, wanted: Iterable[Primitive], there: Iterable[Primitive] = ()):
+        """Named primitives that `wanted` needs beyond those there, in steps: a list of each."""
+        levels = dict.fromkeys(there, 0)
+        steps: dict[int, list[Primitive]] = {}
+        for each in in_order(wanted):
+            if each in self.names and each not in levels:
+                read = [one for one in self.read_by([each]) if one in self.names]
+                levels[each] = 1 + max((levels[one] for one in read), default=0)
+                steps.setdefault(levels[each], []).append(each)
+        return [steps[level] for level in sorted(steps)]
+
+
+@dataclass
+class Writer:
+    """SQL of primitives: lags of a table's rows, or of what is kept of the past."""
+
+    program: Program
+    is_day: bool = False
+    macros: dict[str, str] = field(default_factory=dict)
+
+    def definitions(self) -> list[str]:
+        """Statements that define the macros which the expressions written so far call."""
+        return [f"create or replace temp macro {call} as {body}" for body, call in self.macros.items()]
+
+    def expression(self, primitive: Primitive, whole: bool = False) -> str:
+        """A primitive over the columns that have names; `whole` is its own definition."""
+        names = self.program.names
+        if primitive in names and not whole:
+            return names[primitive]
+        if primitive.kind in (COLUMN, CONSTANT):
+            return primitive.sql
+        if primitive.kind == SERIES:
+            return self._series(primitive)
+        if sum(arg.kind == SERIES for arg in primitive.args) >= LAGS_OF_A_MACRO:
+            return self._call(primitive)
+        text = PLACE.sub(lambda place: self.expression(primitive.args[int(place[1])]), primitive.sql)
+        if primitive.kind == SECTION:
+            return self._section(primitive, text)
+        if primitive.kind == RECURSION:
+            return self._next(primitive)
+        return f"({text})" if text.startswith("case") else text
+
+    def _series(self, primitive: Primitive) -> str:
+        return self._back(primitive, self.expression(primitive.args[0]))
+
+    def _back(self, lag: Primitive, read: str) -> str:
+        back = lag.sql.rpartition(",")[2].strip(" )")
+        return f"p_{read}[{back}]" if self.is_day else f"lag({read}, {back}) over ()"
+
+    def _call(self, primitive: Primitive) -> str:
+        """A window's expression as the call of a macro that equal windows of others share."""
+        read = [arg.args[0] if arg.kind == SERIES else arg for arg in primitive.args]
+        known = list(dict.fromkeys(read))
+        lagged = {arg.args[0] for arg in primitive.args if arg.kind == SERIES}
+
+        def placed(place: re.Match) -> str:
+            number = int(place[1])
+            name = f"x{known.index(read[number])}"
+            arg = primitive.args[number]
+            return self._back(arg, name) if arg.kind == SERIES else name
+
+        body = PLACE.sub(placed, primitive.sql)
+        names, values = [], []
+        for number, each in enumerate(known):
+            names.append(f"x{number}")
+            values.append(self.expression(each))
+            if self.is_day and each in lagged:
+                names.append(f"p_x{number}")
+                values.append(f"p_{values[-1]}")
+        if body not in self.macros:
+            self.macros[body] = f"rows_{len(self.macros)}({', '.join(names)})"
+        return f"{self.macros[body].partition('(')[0]}({', '.join(values)})"
+
+    def _section(self, primitive: Primitive, text: str) -> str:
+        parts = "trade_date" + (
+            f", {self.expression(primitive.group)}" if primitive.group else ""
+        )
+        value = self.expression(primitive.args[0])
+        frames = {
+            "place": f"(partition by {parts} order by {value})",
+            "value": f"(partition by {parts} order by {value} {ALL_ROWS})",
+            "stock": f"(partition by {parts} order by place {ALL_ROWS})",
+        }
+        for name, frame in frames.items():
+            text = text.replace(f"{{{name}}}", frame)
+        return text if " over " in text else f"{text} over {frames[primitive.frame]}"
+
+    def _next(self, primitive: Primitive) -> str:
+        """A recursion, one step further."""
+        x, before = (
+            self.expression(primitive.args[0]),
+            f"k_{self.program.names[primitive]}",
+        )
+        number = float(primitive.sql)
+        if primitive.frame[0] == "product":
+            step = f"{x} * coalesce({before}, {number!r}::double)"
+        else:
+            step = (
+                f"case when {before} is null then {x} else"
+                f" {number!r}::double * {x} + {1 - number!r}::double * {before} end"
+            )
+        return f"case when {x} is not null then {step} end"
+
+
+@dataclass
+class _Tables:
+    """Tables made so far, the columns in each, and which statement reads each last."""
+
+    of: dict[Primitive, str] = field(default_factory=dict)
+    statements: list[str] = field(default_factory=list)
+    last: dict[str, int] = field(default_factory=dict)
+
+    def source(self, program: Program, primitives: Iterable[Primitive], base: str, more=()) -> str:
+        """The tables side by side that have what these read."""
+        read = program.read_by(primitives) + list(more)
+        tables = dict.fromkeys(self.of[each] for each in read if each in self.of)
+        if not tables or any(each.kind == COLUMN for each in read):
+            tables = dict.fromkeys((base, *tables))
+        for table in tables:
+            self.last[table] = len(self.statements)
+        return " positional join ".join(tables)
+
+    def make(self, table: str, select: str, columns: Iterable[Primitive] = ()) -> None:
+        self.of.update(dict.fromkeys(columns, table))
+        self.last[table] = len(self.statements)
+        self.statements.append(f"create or replace temp table {table} as\n{select}")
+
+    def with_drops(self, keep: Iterable[str]) -> list[str]:
+        """The statements, each temporary table dropped after its last reader."""
+        kept, found = set(keep), []
+        ends: dict[int, list[str]] = {}
+        for table, place in self.last.items():
+            if table not in kept:
+                ends.setdefault(place, []).append(table)
+        for place, statement in enumerate(self.statements):
+            found.append(statement)
+            found.extend(f"drop table {table}" for table in ends.get(place, ()))
+        return found
+
+
+def _chunks(items: list, size: int) -> list[list]:
+    return [items[start : start + size] for start in range(0, len(items), size)]
+
+
+def history(program: Program, inputs: str) -> tuple[list[str], list[str], str]:
+    """Statements that compute all factors of all rows, the tables with the factors, and the state.
+
+    The tables stand in the order of the rows of `factor_base`: stock by stock, day by day.
+    """
+    writer, tables = Writer(program), _Tables()
+    names, states = program.names, []
+    columns = "".join(
+        f",\n    case when {name} is not null then dense_rank() over (order by {name}) end as {name}"
+        if name in GROUP_COLUMNS
+        else f",\n    {name}"
+        for name in program.inputs
+    )
+    tables.statements.append(
+        "create or replace temp table factor_base as\nselect\n"
+        "    row_number() over (order by ts_code, stock_row) as rid,\n"
+        "    row_number() over (order by ts_code, stock_row) as place,\n"
+        "    count(*) over (partition by ts_code) - stock_row as rows_left,\n"
+        f"    ts_code,\n    trade_date,\n    stock_row{columns}\nfrom {inputs}\n"
+        "order by ts_code, stock_row"
+    )
+
+    def keep(table: str, found: Iterable[Primitive]) -> None:
+        """What the next day needs of the past of these columns."""
+        items, longest = [], 1
+        for each in found:
+            name, need = names.get(each, each.sql), program.needs.get(each, 0)
+            if need:
+                longest = max(longest, need)
+                items.append(
+                    f"list({name} order by rid desc) filter (rows_left < {need}) as p_{name}"
+                )
+            if each.kind == RECURSION and each.frame[1] is not None:
+                items.append(f"max({name}) filter (rows_left = 0) as k_{name}")
+            if each.kind == RECURSION and each.frame[1] is None:
+                made = f"state_{len(states)}"
+                states.append(made)
+                tables.make(
+                    made,
+                    f"select arg_max({name}, rid) as k_{name}\n"
+                    f"from factor_base positional join {table}\n"
+                    "group by rid - stock_row order by rid - stock_row",
+                )
+                tables.last[table] = len(tables.statements)
+        if items:
+            made = f"state_{len(states)}"
+            states.append(made)
+            source = table if table == "factor_base" else f"factor_base positional join {table}"
+            listed = ",\n    ".join(items)
+            tables.make(
+                made,
+                f"select\n    {listed}\nfrom {source}\nwhere rows_left < {longest}\n"
+                "group by rid - stock_row\norder by rid - stock_row",
+            )
+            tables.last[table] = len(tables.statements) - 1
+
+    keep("factor_base", [each for each in program.needs if each.kind == COLUMN])
+
+    def flat(found: list[Primitive]) -> None:
+        for some in _chunks(found, COLUMNS_TOGETHER):
+            table = f"t{len(tables.statements)}"
+            listed = ",\n    ".join(
+                f"{writer.expression(each, True)} as {names[each]}" for each in some
+            )
+            source = tables.source(program, some, "factor_base")
+            tables.make(table, f"select\n    {listed}\nfrom {source}", some)
+            keep(table, some)
+
+    def section(found: list[Primitive]) -> None:
+        table = f"t{len(tables.statements)}"
+        mine = ", ".join(names[each] for each in found)
+        listed = ",\n        ".join(
+            f"{writer.expression(each, True)} as {names[each]}" for each in found
+        )
+        source = tables.source(program, found, "factor_base", [Primitive(COLUMN, "rid")])
+        tables.make(
+            table,
+            f"select {mine}\nfrom (\n    select\n        rid,\n        {listed}\n    from {source}\n"
+            ")\norder by rid",
+            found,
+        )
+        keep(table, found)
+
+    def recursion(each: Primitive) -> None:
+        table = f"t{len(tables.statements)}"
+        source = tables.source(program, [each], "factor_base", [Primitive(COLUMN, "rid")])
+        tables.make(table, _doubled(writer, each, names[each], source), [each])
+        keep(table, [each])
+
+    made = []
+    for group in _chunks(list(program.roots), FACTORS_TOGETHER):
+        roots = [program.roots[name] for name in group]
+        for step in program.stages(roots, tables.of):
+            flat([each for each in step if each.kind == ELEMENT])
+            alike: dict[tuple, list[Primitive]] = {}
+            for each in step:
+                if each.kind == SECTION:
+                    alike.setdefault((each.args[0], each.group), []).append(each)
+                elif each.kind == RECURSION:
+                    recursion(each)
+            for found in alike.values():
+                section(found)
+        table = f"f{len(made)}"
+        listed = ",\n    ".join(
+            f"{writer.expression(root)} as {name}"
+            for name, root in zip(group, roots, strict=True)
+        )
+        # named roots are read themselves, not only what they are made of
+        mine = [root for root in roots if root in names or root.kind == COLUMN]
+        others = [root for root in roots if root not in mine]
+        source = tables.source(program, others, "factor_base", mine)
+        tables.make(table, f"select\n    {listed}\nfrom {source}")
+        made.append(table)
+    keys = "select ts_code, rid, stock_row from factor_base where rows_left = 0 order by rid"
+    tables.make("state_keys", keys)
+    state = " positional join ".join(("state_keys", *states))
+    kept = ("factor_base", "state_keys", *made, *states)
+    return writer.definitions() + tables.with_drops(kept), made, f"select * from {state}"
+
+
+def _doubled(writer: Writer, recursion: Primitive, name: str, source: str) -> str:
+    """A recursion over all rows: of the last 1, 2, 4, ... known values, until no more count."""
+    x, number = writer.expression(recursion.args[0]), float(recursion.sql)
+    kind, warm = recursion.frame
+    if kind == "product":
+        first, levels = f"{number!r}::double * x", LONGEST_HISTORY
+        later = "x"
+    else:
+        first, later = "x", f"{number!r}::double * x"
+        rows = math.log(LEAST_WEIGHT) / math.log1p(-number)
+        levels = min(LONGEST_HISTORY, math.ceil(math.log2(rows)))
+    start = f"case when i = 1 then {first} else {later} end as y"
+    if warm is not None:
+        parts = [
+            f"with known as (select stock_row - {warm} as i, {x} as x from {source})",
+            f"from_0 as (select i, {start} from known)",
+        ]
+    else:
+        parts = [
+            f"with known as (select rid, rid - stock_row as stock, {x} as x from {source}"
+            f" where {x} is not null)",
+            "counted as (select *, row_number() over () as i,"
+            " stock is distinct from lag(stock) over () as is_first from known)",
+            "numbered as (select rid, x, i + 1 -"
+            " max(case when is_first then i end) over (rows unbounded preceding) as i"
+            " from counted)",
+            f"from_0 as (select rid, i, {start} from numbered)",
+        ]
+    keys = "i" if warm is not None else "rid, i"
+    for level in range(levels):
+        back = 2**level
+        before = f"lag(y, {back}) over ()"
+        if kind == "product":
+            joined = f"y * case when i > {back} then {before} else 1 end"
+        else:
+            share = (1 - number) ** back
+            joined = f"y + {share!r}::double * case when i > {back} then {before} else 0 end"
+        parts.append(f"from_{level + 1} as (select {keys}, {joined} as y from from_{level})")
+    text = ",\n".join(parts)
+    if warm is not None:
+        return f"{text}\nselect case when i > 0 then y end as {name} from from_{levels}"
+    return (
+        f"{text}\nselect y as {name}\nfrom factor_base\n"
+        f"left join from_{levels} using (rid)\norder by rid"
+    )
+
+
+def next_day(program: Program, inputs: str, state: str, day: str) -> tuple[list[str], str, str]:
+    """Statements that compute all factors of one day more, the table with them, the new state.
+
+    The table stands in the order of `factor_today`.
+    """
+    writer, tables, names = Writer(program, is_day=True), _Tables(), program.names
+    columns = "".join(f",\n    inputs.{name}" for name in program.inputs)
+    tables.statements.append(
+        "create or replace temp table factor_today as\nselect\n"
+        "    row_number() over (order by inputs.ts_code) as place,\n"
+        "    coalesce(state.rid, 0) + 1 as rid,\n    inputs.ts_code,\n    inputs.trade_date,\n"
+        f"    inputs.stock_row{columns}\nfrom {inputs} as inputs\n"
+        f"left join {state} as state on inputs.ts_code = state.ts_code\n"
+        f"where inputs.trade_date = {day}\norder by inputs.ts_code"
+    )
+    tables.statements.append(
+        "create or replace temp table factor_past as\n"
+        "select state.* exclude (ts_code, rid, stock_row)\nfrom factor_today as today\n"
+        f"left join {state} as state on today.ts_code = state.ts_code\norder by today.place"
+    )
+    base = "factor_today positional join factor_past"
+    for step in program.stages(program.roots.values()):
+        sections = [each for each in step if each.kind == SECTION]
+        for some in _chunks([each for each in step if each.kind != SECTION], 4 * COLUMNS_TOGETHER):
+            table = f"t{len(tables.statements)}"
+            listed = ",\n    ".join(
+                f"{writer.expression(each, True)} as {names[each]}" for each in some
+            )
+            source = tables.source(program, some, base, [Primitive(COLUMN, "place")])
+            tables.make(table, f"select\n    {listed}\nfrom {source}", some)
+        if sections:
+            table = f"t{len(tables.statements)}"
+            mine = ", ".join(names[each] for each in sections)
+            listed = ",\n        ".join(
+                f"{writer.expression(each, True)} as {names[each]}" for each in sections
+            )
+            source = tables.source(program, sections, base, [Primitive(COLUMN, "place")])
+            tables.make(
+                table,
+                f"select {mine}\nfrom (\n    select\n        place,\n        {listed}\n"
+                f"    from {source}\n)\norder by place",
+                sections,
+            )
+    listed = ",\n    ".join(
+        f"{writer.expression(root)} as {name}" for name, root in program.roots.items()
+    )
+    mine = list(program.roots.values())
+    named = [root for root in mine if root in names or root.kind == COLUMN]
+    source = tables.source(
+        program,
+        [root for root in mine if root not in named],
+        base,
+        [*named, Primitive(COLUMN, "place")],
+    )
+    tables.make("factor_values", f"select\n    {listed}\nfrom {source}")
+    items = ["ts_code", "rid", "stock_row"]
+    read: dict[Primitive, None] = {}
+    for each in (*program.needs, *names):
+        name, need = names.get(each, each.sql), program.needs.get(each, 0)
+        if each in read:
+            continue
+        if need:
+            items.append(f"list_prepend({name}, p_{name})[1:{need}] as p_{name}")
+        if each.kind == RECURSION:
+            items.append(f"coalesce({name}, k_{name}) as k_{name}")
+        if need or each.kind == RECURSION:
+            read.setdefault(each)
+    source = tables.source(program, [], base, [*read, Primitive(COLUMN, "place")])
+    listed = ",\n    ".join(items)
+    renewed = (
+        f"select\n    {listed}\nfrom {source}\n\nunion all by name\n\n"
+        f"select state.*\nfrom {state} as state\n"
+        "anti join factor_today on state.ts_code = factor_today.ts_code"
+    )
+    return writer.definitions() + tables.statements, "factor_values", renewed
+
+
+def fingerprint(statements: Iterable[str]) -> str:
+    """Of a program: columns of a state mean the same as long as it is the same."""
+    return hashlib.sha256("\n".join(statements).encode()).hexdigest()[:16]

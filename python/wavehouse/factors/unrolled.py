@@ -1,0 +1,277 @@
+"""Operators of the language over a table in the order of stocks and days, row after row.
+
+Where the rows of a stock lie one after the other, `lag(x, 5) over ()` needs no sort: DuckDB reads
+the table once and remembers some rows. A window of n rows is then a scalar expression of n lags. It
+costs a fraction of a window function, its last bits depend on the rows of the window alone (not on
+where a partition begins), and what it needs of the past is a list of values: so a new day can be
+computed from such lists, by the same expressions.
+
+Lags at the head of a stock reach into the stock before; what they give is blanked there.
+"""
+
+from dataclasses import dataclass
+
+from wavehouse.factors.primitives import (
+    COLUMN,
+    ELEMENT,
+    PLACE,
+    RECURSION,
+    SECTION,
+    SERIES,
+    Lowering,
+    Primitive,
+)
+
+
+def tree(terms: list[str], sign: str = "+") -> str:
+    """Terms joined in pairs, pairs in pairs: as exact as pairwise summation, and never deep."""
+    while len(terms) > 1:
+        pairs = [f"({a} {sign} {b})" for a, b in zip(terms[::2], terms[1::2], strict=False)]
+        terms = pairs + terms[len(pairs) * 2 :]
+    return terms[0]
+
+
+def _places(rows: int, start: int = 0) -> list[str]:
+    return [f"{{{place}}}" for place in range(start, start + rows)]
+
+
+PART = 32  # rows of a window that are one expression: with more, lags no longer fit the cache
+
+
+@dataclass
+class Unrolled(Lowering):
+    """Primitives of which those over a stock's rows are lags, running maxima and recursions."""
+
+    longest_unrolled = 10**6
+
+    # lags, and what is made of them
+
+    def past(self, x: Primitive, rows: int) -> Primitive:
+        """x so many rows back, whatever stock that is."""
+        if not rows:
+            return x
+        facts = {"total": x.total, "warm": x.warm + rows if x.total else 0}
+        sql = f"lag({{0}}, {rows})"
+        return self.make(SERIES, sql, x, frame="row", is_condition=x.is_condition, **facts)
+
+    def lag(self, value: Primitive, rows: int) -> Primitive:
+        """The value so many rows before."""
+        return self.rows_of("{0}", rows + 1, self.past(value, rows)) if rows else value
+
+    def rows_of(self, sql: str, rows: int, *read: Primitive) -> Primitive:
+        """A scalar expression of values of the last `rows` rows, NULL where one of them is."""
+        warm = max((each.warm for each in read if each.total), default=0)
+        if all(each.total for each in read):
+            return self.make(ELEMENT, sql, *read, warm=warm)
+        blank = max(warm, rows - 1)
+        if not blank:
+            return self.make(ELEMENT, sql, *read, total=False)
+        garbled = self.make(ELEMENT, sql, *read, total=False, frame="garbled")
+        blanked = self.blanked("{0}", 1, blank)
+        return self.make(ELEMENT, blanked, garbled, self.stock_row, total=False)
+
+    def added(self, terms: list[str], rows: int, *read: Primitive) -> Primitive:
+        """Sum of a term per row, each over `read`: a column for every PART of them if many."""
+        if len(terms) <= PART + PART // 2:
+            return self.rows_of(tree(terms), rows, *read)
+        parts = []
+        for start in range(0, len(terms), PART):
+            text = tree(terms[start : start + PART])
+            used = list(dict.fromkeys(int(place) for place in PLACE.findall(text)))
+            moved = PLACE.sub(lambda place, used=used: f"{{{used.index(int(place[1]))}}}", text)
+            parts.append(self.rows_of(moved, rows, *(read[place] for place in used)))
+        return self.rows_of(tree(_places(len(parts))), rows, *parts)
+
+    def of_lags(self, sql: str, rows: int, x: Primitive) -> Primitive:
+        """A scalar expression of x today ({0}), on the row before ({1}), ..., NULL where one is."""
+        return self.rows_of(sql, rows, *(self.past(x, back) for back in range(rows)))
+
+    def window(self, sql: str, rows: int, *args: Primitive) -> Primitive:
+        """What an aggregate says of the last rows; NULL where one of them is."""
+        function = sql.partition("(")[0]
+        return getattr(self, f"window_{function}")(rows, *(self.number(arg) for arg in args))
+
+    def unless_constant(self, sql, rows, *args, otherwise="null"):
+        """sql of args[0], or `otherwise` where one of the others has the same value in all rows."""
+        value, *watched = args
+        moving = [self.moves(rows, each) for each in watched]
+        conditions = " and ".join(f"{{{place + 1}}}" for place in range(len(moving)))
+        sql = f"case when {conditions} then {sql} else {otherwise} end"
+        if value.total and otherwise != "null":
+            return self.make(ELEMENT, sql, value, *moving, warm=value.warm)
+        if otherwise != "null":
+            sql = f"case when {{0}} is not null then {sql} end"
+        return self.make(ELEMENT, sql, self.known(value), *moving, total=False)
+
+    def moves(self, n, x):
+        """Whether x has more than one value in a window, once rounded to 40 significant bits.
+
+        Values that are so alike deviate from their mean by less than 2^-39 of it, which the squares
+        rule out nearly everywhere: only the rest is looked at value by value.
+        """
+        rounded = "lambda value: value * 8193 - (value * 8193 - value)"
+        alike = f"len(list_distinct(list_transform([{', '.join(_places(n))}], {rounded}))) = 1"
+        squares, mean = f"{{{n}}}", f"{{{n + 1}}}"
+        least = f"{n * 1e-22!r}::double * {mean} * {mean}"
+        sql = f"(case when {squares} > {least} then true else not ({alike}) end)"
+        lags = [self.past(x, back) for back in range(n)]
+        read = (*lags, self._moment(2, n, x), self.window_avg(n, x))
+        return self.rows_of(sql, n, *read)
+
+    # the aggregates
+
+    def window_sum(self, n, x):
+        return self.added(_places(n), n, *(self.past(x, back) for back in range(n)))
+
+    def window_avg(self, n, x):
+        return self.element(f"({{0}} / {n})", self.window_sum(n, x))
+
+    def window_product(self, n, x):
+        return self.of_lags(tree(_places(n), "*"), n, x)
+
+    def _extreme(self, function, n, x):
+        if n == 1:
+            return x
+        extreme = f"{function}({', '.join(_places(n))})"
+        if not x.total:  # greatest and least pass over NULL
+            extreme = f"case when {tree(_places(n))} is not null then {extreme} end"
+        return self.of_lags(extreme, n, x)
+
+    def window_max(self, n, x):
+        return self._extreme("greatest", n, x)
+
+    def window_min(self, n, x):
+        return self._extreme("least", n, x)
+
+    def window_median(self, n, x):
+        listed = f"list_aggregate([{', '.join(_places(n))}], 'median')"
+        return self.of_lags(f"case when {tree(_places(n))} is not null then {listed} end", n, x)
+
+    def _moment(self, power, n, x):
+        """Sum of so many powers of the distances from the mean."""
+        terms = [" * ".join([f"({place} - {{{n}}})"] * power) for place in _places(n)]
+        mean = self.window_avg(n, x)
+        return self.added(terms, n, *(self.past(x, back) for back in range(n)), mean)
+
+    def _joint(self, n, x, y):
+        """Sum of the products of both distances from the mean."""
+        if x is y:
+            return self._moment(2, n, x)
+        terms = [
+            f"({a} - {{{2 * n}}}) * ({b} - {{{2 * n + 1}}})"
+            for a, b in zip(_places(n), _places(n, n), strict=True)
+        ]
+        read = [self.past(side, back) for side in (x, y) for back in range(n)]
+        means = (self.window_avg(n, x), self.window_avg(n, y))
+        return self.added(terms, n, *read, *means)
+
+    def window_var_samp(self, n, x):
+        return self.element(f"({{0}} / {n - 1})", self._moment(2, n, x))
+
+    def window_var_pop(self, n, x):
+        return self.element(f"({{0}} / {n})", self._moment(2, n, x))
+
+    def window_stddev_samp(self, n, x):
+        return self.element(f"sqrt({{0}} / {n - 1})", self._moment(2, n, x))
+
+    def window_covar_pop(self, n, x, y):
+        return self.element(f"({{0}} / {n})", self._joint(n, x, y))
+
+    def window_corr(self, n, x, y):
+        sql = "({0} / nullif(sqrt({1}) * sqrt({2}), 0))"
+        sums = (self._joint(n, x, y), self._moment(2, n, x), self._moment(2, n, y))
+        return self.element(sql, *sums, partial=True)
+
+    def window_regr_slope(self, n, y, x):
+        if x is self.stock_row:
+            weights = [(n - 1) / 2 - back for back in range(n)]
+            terms = [
+                f"{weight!r}::double * {place}"
+                for weight, place in zip(weights, _places(n), strict=True)
+            ]
+            whole = sum(weight * weight for weight in weights)
+            return self.of_lags(f"({tree(terms)} / {whole!r}::double)", n, y)
+        sums = (self._joint(n, y, x), self._moment(2, n, x))
+        return self.element("({0} / nullif({1}, 0))", *sums, partial=True)
+
+    def window_skewness(self, n, x):
+        """Of a sample, as DuckDB's."""
+        adjusted = (n * (n - 1)) ** 0.5 / (n - 2)
+        sql = (
+            f"({adjusted!r}::double * ({{1}} / {n})"
+            f" / nullif({{0}} / {n} * sqrt({{0}} / {n}), 0))"
+        )
+        return self.element(sql, self._moment(2, n, x), self._moment(3, n, x), partial=True)
+
+    def window_kurtosis_pop(self, n, x):
+        sql = f"({{1}} * {n} / nullif({{0}} * {{0}}, 0) - 3)"
+        return self.element(sql, self._moment(2, n, x), self._moment(4, n, x), partial=True)
+
+    # operators whose window functions have another form
+
+    def _position(self, function, x, n):
+        extreme = self._extreme("greatest" if function == "arg_max" else "least", n, x)
+        cases = " ".join(
+            f"when {{{back}}} = {{{n}}} then {n - back}" for back in range(n - 1, 0, -1)
+        )
+        sql = f"(case when {{{n}}} is not null then case {cases} else {n} end end)::double"
+        if n == 1:
+            sql = "case when {0} is not null then 1::double end"
+        return self.rows_of(sql, n, *(self.past(x, back) for back in range(n)), extreme)
+
+    def _ts_rank(self, x, n):
+        x = self.rounded(x)
+        terms = [f"(({place} < {{0}})::int + ({place} <= {{0}})::int)" for place in _places(n)]
+        # today's own term is 1
+        return self.of_lags(f"((1 + {tree(terms)}) / {2 * n})", n, x)
+
+    def filtered_slope(self, y, x, kept, n):
+        """Slope of y on x over those of n rows that are kept."""
+        own = self.explicit("case when {0} then 1::double when not {0} then 0 end", kept)
+        sql = "case when {1} then {0} when not {1} then 0 end"
+        sides = [self.explicit(sql, side, kept) for side in (x, y)]
+        count = self.window_sum(n, own)
+        means = [
+            self.element("({0} / nullif({1}, 0))", self.window_sum(n, side), count, partial=True)
+            for side in sides
+        ]
+        (xs, ys), flags = (_places(n, start) for start in (0, n)), _places(n, 2 * n)
+        mean_x, mean_y = f"{{{3 * n}}}", f"{{{3 * n + 1}}}"
+        across = [f"({a} - {mean_x} * {flag})" for a, flag in zip(xs, flags, strict=True)]
+        along = [f"({b} - {mean_y} * {flag})" for b, flag in zip(ys, flags, strict=True)]
+        read = [self.past(side, back) for side in (*sides, own) for back in range(n)]
+        terms = [f"{a} * {b}" for a, b in zip(across, along, strict=True)]
+        joint = self.added(terms, n, *read, *means)
+        squares = self.added([f"{a} * {a}" for a in across], n, *read, *means)
+        only = self.explicit("case when {1} then {0} end", x, kept)
+        lags = [self.past(only, back) for back in range(n)]
+        reach = [
+            self.make(ELEMENT, f"{function}({', '.join(_places(n))})", *lags, total=False)
+            for function in ("least", "greatest")
+        ]
+        sql = "case when {2} >= 3 and {3} < {4} then {0} / nullif({1}, 0) end"
+        return self.rows_of(sql, n, joint, squares, count, *reach)
+
+    def _sma(self, x, n, m):
+        share = m / n
+        if share == 1:
+            return x
+        return self.recursion(x, share)
+
+    def _self(self, factor, initial):
+        return self.recursion(factor, initial, is_product=True)
+
+    def recursion(self, x, number, is_product=False):
+        """Of the known values: share * x + (1 - share) * before, or the product and a number."""
+        kind = "product" if is_product else "average"
+        facts = {"frame": (kind, x.warm if x.total else None), "total": False}
+        return self.make(RECURSION, repr(number), self.known(x), **facts)
+
+    def _rank(self, x):
+        x = self.known(self.rounded(self.number(x)))
+        sql = (
+            "case when {0} is not null then (rank() over {place} + round(cume_dist() over {place}"
+            " * {1})) / (2 * count({0}) over {value}) end"
+        )
+        day_rows = self.make(COLUMN, "day_rows")
+        return self.make(SECTION, sql, x, day_rows, frame="place", total=False)
