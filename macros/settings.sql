@@ -174,6 +174,7 @@
         {% do release_settings() %}
         {% do daily_universe_settings() %}
         {% do daily_panel_settings() %}
+        {% do factor_feed_settings() %}
         {% do daily_label_settings() %}
         {% do event_settings() %}
     {% endif %}

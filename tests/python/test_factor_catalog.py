@@ -35,6 +35,10 @@ FACTORS_OF_FAMILY = {
     "fundamental": 4,
     "industry": 2,
     "market": 2,
+    "hot_money": 6,
+    "institution_seats": 3,
+    "sentiment": 3,
+    "shareholders": 2,
 }
 
 
@@ -64,11 +68,12 @@ def known_columns() -> set[str]:
     """What a formula may name: columns of the panel, relation.column of others."""
     panel = described(REPO / "models/factors/daily/daily_panel.yml")
     known = {column for model in panel for column in stock_day_columns(model)}
-    for folder in ("staging", "universe"):
+    for folder in ("factors", "staging", "universe"):
         for path in sorted((REPO / "models" / folder / "daily").glob("*.yml")):
             for model in described(path):
                 relation = model["name"].removeprefix("stg_")
-                known |= {f"{relation}.{column}" for column in stock_day_columns(model)}
+                if relation != "daily_panel" and not relation.startswith("factor_"):
+                    known |= {f"{relation}.{column}" for column in stock_day_columns(model)}
     return known
 
 
@@ -154,7 +159,7 @@ def test_every_formula_names_what_is_known(expressions, terms, known_columns):
 
 def test_what_has_several_rows_a_day_is_not_known(known_columns):
     assert {"close", "industry_l1", "moneyflow.net_amount_cny"} <= known_columns
-    assert "price_limits.is_limit_up_close" in known_columns
+    assert {"price_limits.is_limit_up_close", "holder_days.holder_count"} <= known_columns
     several = {"top_list", "top_inst", "holders", "ths_hot", "limit_list", "northbound"}
     assert not several & {name.split(".")[0] for name in known_columns}
 

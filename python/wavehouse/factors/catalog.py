@@ -166,12 +166,13 @@ def _known_columns(project: Path) -> tuple[set[str], dict[str, str]]:
             read = yaml.load(file.read_text(encoding="utf-8"), Loader=LOADER)
             for model in read.get("models", []):
                 name = model["name"]
-                if not _has_a_row_per_stock_and_day(model) or name == "factor_inputs":
+                # what is made of factors is no source of them
+                if not _has_a_row_per_stock_and_day(model) or name.startswith("factor_"):
                     continue
                 own = {column["name"] for column in model["columns"]}
                 if name == "daily_panel":
                     known |= own
-                elif floor != "factors":
+                else:
                     relation = name.removeprefix("stg_")
                     relations[relation] = name
                     known |= {f"{relation}.{column}" for column in own}

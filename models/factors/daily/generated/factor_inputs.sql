@@ -44,11 +44,15 @@ select
     cyq_perf.historical_low_price::double as cyq_perf__historical_low_price,
     cyq_perf.weighted_average_price::double as cyq_perf__weighted_average_price,
     cyq_perf.winner_ratio::double as cyq_perf__winner_ratio,
+    daily_basic.float_shares::double as daily_basic__float_shares,
     daily_basic.market_cap_cny::double as daily_basic__market_cap_cny,
     daily_basic.pb::double as daily_basic__pb,
     daily_basic.pe_ttm::double as daily_basic__pe_ttm,
     daily_basic.ps_ttm::double as daily_basic__ps_ttm,
     hk_hold.holding_ratio::double as hk_hold__holding_ratio,
+    holder_days.holder_count::double as holder_days__holder_count,
+    holder_days.is_new_count::double as holder_days__is_new_count,
+    holder_days.major_net_change_shares::double as holder_days__major_net_change_shares,
     margin.financing_buy_cny::double as margin__financing_buy_cny,
     margin.financing_repayment_cny::double as margin__financing_repayment_cny,
     margin.margin_balance_cny::double as margin__margin_balance_cny,
@@ -60,8 +64,17 @@ select
     moneyflow.net_extra_large_amount_cny::double as moneyflow__net_extra_large_amount_cny,
     moneyflow.net_main_amount_cny::double as moneyflow__net_main_amount_cny,
     moneyflow.net_small_amount_cny::double as moneyflow__net_small_amount_cny,
+    popularity_days.hot_pct::double as popularity_days__hot_pct,
+    popularity_days.hot_score::double as popularity_days__hot_score,
+    popularity_days.sealed_ratio::double as popularity_days__sealed_ratio,
     price_limits.is_limit_up_close::double as price_limits__is_limit_up_close,
-    price_limits.touched_limit_up::double as price_limits__touched_limit_up
+    price_limits.touched_limit_up::double as price_limits__touched_limit_up,
+    trading_seat_days.hot_money_moved_cny::double as trading_seat_days__hot_money_moved_cny,
+    trading_seat_days.hot_money_net_cny::double as trading_seat_days__hot_money_net_cny,
+    trading_seat_days.hot_money_seats::double as trading_seat_days__hot_money_seats,
+    trading_seat_days.hot_money_top3_cny::double as trading_seat_days__hot_money_top3_cny,
+    trading_seat_days.institution_net_cny::double as trading_seat_days__institution_net_cny,
+    trading_seat_days.institution_seats::double as trading_seat_days__institution_seats
 from traded
 left join {{ ref('stg_cyq_perf') }} as cyq_perf
     on traded.ts_code = cyq_perf.ts_code and traded.trade_date = cyq_perf.trade_date
@@ -69,11 +82,17 @@ left join {{ ref('stg_daily_basic') }} as daily_basic
     on traded.ts_code = daily_basic.ts_code and traded.trade_date = daily_basic.trade_date
 left join {{ ref('stg_hk_hold') }} as hk_hold
     on traded.ts_code = hk_hold.ts_code and traded.trade_date = hk_hold.trade_date
+left join {{ ref('holder_days') }} as holder_days
+    on traded.ts_code = holder_days.ts_code and traded.trade_date = holder_days.trade_date
 left join {{ ref('stg_margin') }} as margin
     on traded.ts_code = margin.ts_code and traded.trade_date = margin.trade_date
 left join {{ ref('stg_moneyflow') }} as moneyflow
     on traded.ts_code = moneyflow.ts_code and traded.trade_date = moneyflow.trade_date
+left join {{ ref('popularity_days') }} as popularity_days
+    on traded.ts_code = popularity_days.ts_code and traded.trade_date = popularity_days.trade_date
 left join {{ ref('price_limits') }} as price_limits
     on traded.ts_code = price_limits.ts_code and traded.trade_date = price_limits.trade_date
+left join {{ ref('trading_seat_days') }} as trading_seat_days
+    on traded.ts_code = trading_seat_days.ts_code and traded.trade_date = trading_seat_days.trade_date
 window per_stock as (partition by traded.ts_code order by traded.trade_date)
 order by traded.ts_code, traded.trade_date
