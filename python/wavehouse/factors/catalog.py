@@ -13,7 +13,7 @@ from pathlib import Path
 
 import yaml
 
-from wavehouse.factors import compiler
+from wavehouse.factors import compiler, panel
 from wavehouse.factors.expression import Expression, columns, look_back, normalise, walk
 from wavehouse.factors.language import FormulaError, nearest, parse
 from wavehouse.factors.operators import GROUP_COLUMNS, OPERATORS
@@ -197,7 +197,60 @@ def generated_files(catalog: Catalog) -> dict[Path, str]:
     for family in catalog.families:
         files[FOLDER / f"{family.relation}.sql"] = _family_sql(catalog, family)
         files[FOLDER / f"{family.relation}.yml"] = _yaml(_family_description(catalog, family))
+    return files | _panel_files(catalog)
+
+
+def _panel_files(catalog: Catalog) -> dict[Path, str]:
+    expressions = {each.factor_id: each.expression for each in catalog.factors}
+    by_family = {each.family: each for each in catalog.families}
+    prefixes = {each.factor_id: by_family[each.family].prefix for each in catalog.factors}
+    relations = {each.factor_id: by_family[each.family].relation for each in catalog.factors}
+    weights = {each.prefix: each.default_weight for each in catalog.families}
+    warm = {name: WARM_UP.get(name) for name in catalog.columns()}
+    files = {
+        FOLDER / "factor_panel.sql": f"-- {MARK}\n{panel.panel_sql(expressions, warm)}",
+        FOLDER / "factor_panel.yml": _yaml(_panel_description(relations)),
+    }
+    for view, (_, text, column) in panel.VIEWS.items():
+        files[FOLDER / f"{view}.sql"] = f"-- {MARK}\n{panel.view_sql(view, prefixes, weights)}"
+        described = panel.described(relations, relations, column)
+        files[FOLDER / f"{view}.yml"] = _yaml(
+            {
+                "name": view,
+                "description": f"One row per row of factors.factor_panel. {text}",
+                "columns": [*_keys(), _in_universe(), *described],
+            }
+        )
     return files
+
+
+def _in_universe() -> dict:
+    text = "Whether the stock is a member of the universe of var factor_universe on the day."
+    return {"name": "in_universe", "description": text}
+
+
+def _panel_description(relations: dict[str, str]) -> dict:
+    return {
+        "name": "factor_panel",
+        "description": (
+            "One row per row of factors.factor_inputs: every factor of the registry. A table, "
+            "computed by a program over ordered tables and continued by the new days alone, while "
+            "the views of the families compute what a query names. Values are sanitised: NaN and "
+            "infinities are NULL, what is beyond var factor_clip is cut to it; both are counted "
+            "per row here, per factor and day in factors.factor_sanitizer."
+        ),
+        "data_tests": [
+            _key_test(),
+            {"known_columns": {"arguments": {"columns": ["nonfinite_count", "clipped_count"]}}},
+        ],
+        "columns": [
+            *_keys(),
+            _in_universe(),
+            {"name": "nonfinite_count", "description": "Factors of the row that were no number."},
+            {"name": "clipped_count", "description": "Factors of the row beyond var factor_clip."},
+            *panel.described(relations, relations, "Sanitised"),
+        ],
+    }
 
 
 def stale_files(project: Path, files: dict[Path, str]) -> list[str]:

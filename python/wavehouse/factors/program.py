@@ -9,7 +9,6 @@ Of the past a new day needs the last values of what lags read. They are kept as 
 column (`state`), so that the day's rows are computed by the same expressions over one row a stock.
 """
 
-import hashlib
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -33,13 +32,13 @@ from wavehouse.factors.unrolled import Unrolled
 
 KEYS = ("ts_code", "trade_date", "stock_row", "rid")
 FACTORS_TOGETHER = 24  # whose tables are made before those of the next ones
-COLUMNS_TOGETHER = 2
+COLUMNS_TOGETHER = 2  # of one statement: with more, what they read no longer fits the cache
+DAY_COLUMNS_TOGETHER = 16  # of a statement over one day, whose cost is its planning
 WORK = re.compile(r"[-+*/<>=]|\b(?:case|lag|least|greatest|sqrt|ln|power)\b")
 LARGE = 60  # operations of an expression that is better a column of its own
 CHEAP = 16  # operations that cost less than a column written and read
 LAGS_OF_A_MACRO = 3  # from which on an expression of lags is a macro
 LONGEST_HISTORY = 14  # doublings: rows of a stock, as a power of 2
-CLIP = 1e6
 
 
 @dataclass
@@ -125,7 +124,9 @@ class Writer:
 
     def definitions(self) -> list[str]:
         """Statements that define the macros which the expressions written so far call."""
-        return [f"create or replace temp macro {call} as {body}" for body, call in self.macros.items()]
+        return [
+            f"create or replace temp macro {call} as {body}" for body, call in self.macros.items()
+        ]
 
     def expression(self, primitive: Primitive, whole: bool = False) -> str:
         """A primitive over the columns that have names; `whole` is its own definition."""
@@ -138,7 +139,9 @@ class Writer:
             return self._series(primitive)
         if sum(arg.kind == SERIES for arg in primitive.args) >= LAGS_OF_A_MACRO:
             return self._call(primitive)
-        text = PLACE.sub(lambda place: self.expression(primitive.args[int(place[1])]), primitive.sql)
+        text = PLACE.sub(
+            lambda place: self.expression(primitive.args[int(place[1])]), primitive.sql
+        )
         if primitive.kind == SECTION:
             return self._section(primitive, text)
         if primitive.kind == RECURSION:
@@ -177,9 +180,7 @@ class Writer:
         return f"{self.macros[body].partition('(')[0]}({', '.join(values)})"
 
     def _section(self, primitive: Primitive, text: str) -> str:
-        parts = "trade_date" + (
-            f", {self.expression(primitive.group)}" if primitive.group else ""
-        )
+        parts = "trade_date" + (f", {self.expression(primitive.group)}" if primitive.group else "")
         value = self.expression(primitive.args[0])
         frames = {
             "place": f"(partition by {parts} order by {value})",
@@ -208,11 +209,20 @@ class Writer:
 
 
 @dataclass
+class Step:
+    """Statements that are run together, and what to say of them meanwhile."""
+
+    title: str
+    statements: list[str]
+
+
+@dataclass
 class _Tables:
     """Tables made so far, the columns in each, and which statement reads each last."""
 
     of: dict[Primitive, str] = field(default_factory=dict)
     statements: list[str] = field(default_factory=list)
+    titles: dict[int, str] = field(default_factory=dict)
     last: dict[str, int] = field(default_factory=dict)
 
     def source(self, program: Program, primitives: Iterable[Primitive], base: str, more=()) -> str:
@@ -230,7 +240,7 @@ class _Tables:
         self.last[table] = len(self.statements)
         self.statements.append(f"create or replace temp table {table} as\n{select}")
 
-    def with_drops(self, keep: Iterable[str]) -> list[str]:
+    def steps(self, keep: Iterable[str]) -> list[Step]:
         """The statements, each temporary table dropped after its last reader."""
         kept, found = set(keep), []
         ends: dict[int, list[str]] = {}
@@ -238,8 +248,10 @@ class _Tables:
             if table not in kept:
                 ends.setdefault(place, []).append(table)
         for place, statement in enumerate(self.statements):
-            found.append(statement)
-            found.extend(f"drop table {table}" for table in ends.get(place, ()))
+            if place in self.titles:
+                found.append(Step(self.titles[place], []))
+            found[-1].statements.append(statement)
+            found[-1].statements.extend(f"drop table {table}" for table in ends.get(place, ()))
         return found
 
 
@@ -247,8 +259,8 @@ def _chunks(items: list, size: int) -> list[list]:
     return [items[start : start + size] for start in range(0, len(items), size)]
 
 
-def history(program: Program, inputs: str) -> tuple[list[str], list[str], str]:
-    """Statements that compute all factors of all rows, the tables with the factors, and the state.
+def history(program: Program, inputs: str) -> tuple[list[Step], list[str], str]:
+    """Steps that compute all factors of all rows, the tables with the factors, and the state.
 
     The tables stand in the order of the rows of `factor_base`: stock by stock, day by day.
     """
@@ -260,13 +272,14 @@ def history(program: Program, inputs: str) -> tuple[list[str], list[str], str]:
         else f",\n    {name}"
         for name in program.inputs
     )
+    tables.titles[0] = "inputs"
     tables.statements.append(
         "create or replace temp table factor_base as\nselect\n"
         "    row_number() over (order by ts_code, stock_row) as rid,\n"
         "    row_number() over (order by ts_code, stock_row) as place,\n"
         "    count(*) over (partition by ts_code) - stock_row as rows_left,\n"
-        f"    ts_code,\n    trade_date,\n    stock_row{columns}\nfrom {inputs}\n"
-        "order by ts_code, stock_row"
+        f"    ts_code,\n    trade_date,\n    in_universe,\n    stock_row{columns}\n"
+        f"from {inputs} as inputs\norder by ts_code, stock_row"
     )
 
     def keep(table: str, found: Iterable[Primitive]) -> None:
@@ -336,8 +349,10 @@ def history(program: Program, inputs: str) -> tuple[list[str], list[str], str]:
         tables.make(table, _doubled(writer, each, names[each], source), [each])
         keep(table, [each])
 
-    made = []
+    made, done = [], 0
     for group in _chunks(list(program.roots), FACTORS_TOGETHER):
+        done += len(group)
+        tables.titles[len(tables.statements)] = f"factor {done} of {len(program.roots)}"
         roots = [program.roots[name] for name in group]
         for step in program.stages(roots, tables.of):
             flat([each for each in step if each.kind == ELEMENT])
@@ -351,8 +366,7 @@ def history(program: Program, inputs: str) -> tuple[list[str], list[str], str]:
                 section(found)
         table = f"f{len(made)}"
         listed = ",\n    ".join(
-            f"{writer.expression(root)} as {name}"
-            for name, root in zip(group, roots, strict=True)
+            f"{writer.expression(root)} as {name}" for name, root in zip(group, roots, strict=True)
         )
         # named roots are read themselves, not only what they are made of
         mine = [root for root in roots if root in names or root.kind == COLUMN]
@@ -360,11 +374,13 @@ def history(program: Program, inputs: str) -> tuple[list[str], list[str], str]:
         source = tables.source(program, others, "factor_base", mine)
         tables.make(table, f"select\n    {listed}\nfrom {source}")
         made.append(table)
+    tables.titles[len(tables.statements)] = "state"
     keys = "select ts_code, rid, stock_row from factor_base where rows_left = 0 order by rid"
     tables.make("state_keys", keys)
     state = " positional join ".join(("state_keys", *states))
     kept = ("factor_base", "state_keys", *made, *states)
-    return writer.definitions() + tables.with_drops(kept), made, f"select * from {state}"
+    steps = [Step("macros", writer.definitions()), *tables.steps(kept)]
+    return steps, made, f"select * from {state}"
 
 
 def _doubled(writer: Writer, recursion: Primitive, name: str, source: str) -> str:
@@ -414,8 +430,8 @@ def _doubled(writer: Writer, recursion: Primitive, name: str, source: str) -> st
     )
 
 
-def next_day(program: Program, inputs: str, state: str, day: str) -> tuple[list[str], str, str]:
-    """Statements that compute all factors of one day more, the table with them, the new state.
+def next_day(program: Program, inputs: str, state: str, day: str) -> tuple[list[Step], str, str]:
+    """Steps that compute all factors of one day more, the table with them, the new state.
 
     The table stands in the order of `factor_today`.
     """
@@ -425,6 +441,7 @@ def next_day(program: Program, inputs: str, state: str, day: str) -> tuple[list[
         "create or replace temp table factor_today as\nselect\n"
         "    row_number() over (order by inputs.ts_code) as place,\n"
         "    coalesce(state.rid, 0) + 1 as rid,\n    inputs.ts_code,\n    inputs.trade_date,\n"
+        "    inputs.in_universe,\n"
         f"    inputs.stock_row{columns}\nfrom {inputs} as inputs\n"
         f"left join {state} as state on inputs.ts_code = state.ts_code\n"
         f"where inputs.trade_date = {day}\norder by inputs.ts_code"
@@ -437,7 +454,7 @@ def next_day(program: Program, inputs: str, state: str, day: str) -> tuple[list[
     base = "factor_today positional join factor_past"
     for step in program.stages(program.roots.values()):
         sections = [each for each in step if each.kind == SECTION]
-        for some in _chunks([each for each in step if each.kind != SECTION], 4 * COLUMNS_TOGETHER):
+        for some in _chunks([each for each in step if each.kind != SECTION], DAY_COLUMNS_TOGETHER):
             table = f"t{len(tables.statements)}"
             listed = ",\n    ".join(
                 f"{writer.expression(each, True)} as {names[each]}" for each in some
@@ -488,9 +505,5 @@ def next_day(program: Program, inputs: str, state: str, day: str) -> tuple[list[
         f"select state.*\nfrom {state} as state\n"
         "anti join factor_today on state.ts_code = factor_today.ts_code"
     )
-    return writer.definitions() + tables.statements, "factor_values", renewed
-
-
-def fingerprint(statements: Iterable[str]) -> str:
-    """Of a program: columns of a state mean the same as long as it is the same."""
-    return hashlib.sha256("\n".join(statements).encode()).hexdigest()[:16]
+    steps = [Step("macros", writer.definitions()), Step("factors", tables.statements)]
+    return steps, "factor_values", renewed

@@ -197,10 +197,7 @@ class Unrolled(Lowering):
     def window_skewness(self, n, x):
         """Of a sample, as DuckDB's."""
         adjusted = (n * (n - 1)) ** 0.5 / (n - 2)
-        sql = (
-            f"({adjusted!r}::double * ({{1}} / {n})"
-            f" / nullif({{0}} / {n} * sqrt({{0}} / {n}), 0))"
-        )
+        sql = f"({adjusted!r}::double * ({{1}} / {n}) / nullif({{0}} / {n} * sqrt({{0}} / {n}), 0))"
         return self.element(sql, self._moment(2, n, x), self._moment(3, n, x), partial=True)
 
     def window_kurtosis_pop(self, n, x):
