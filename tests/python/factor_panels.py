@@ -124,6 +124,7 @@ def put_inputs(connection: duckdb.DuckDBPyConnection, frame: dict, shuffled: int
             day as trade_date,
             row_number() over (partition by stock order by day) as stock_row,
             count(*) over (partition by day) as day_rows,
+            true as in_universe,
             * exclude (place, stock, day) replace ({known})
         from rows_of_frame
         order by {"place" if shuffled else "stock, day"}

@@ -33,7 +33,7 @@ def _catalog() -> seeds.Catalog:
 @factors_command.command("compile")
 @click.option("--check", is_flag=True, help="Write nothing; exit with 1 where a file is stale.")
 def compile_command(check: bool) -> None:
-    """Write models/factors/daily/generated from the seeds."""
+    """Write the generated models from the seeds."""
     read = _catalog()
     files = seeds.generated_files(read)
     if check:

@@ -12,9 +12,9 @@ VIEWS = {
     "factor_panel_z": (
         "{{{{ factor_z_score('{factor}', '{prefix}', {weight}) }}}}",
         "Cross-sectional z-scores: each factor's distance from the mean of its day's universe, in "
-        "standard deviations of the population, times the weight of its family (var factor_weights, "
-        "else seeds.factor_families.default_weight). NULL outside of the universe, where the factor "
-        "is unknown, and where all of the day are the same.",
+        "standard deviations of the population, times the weight of its family (var "
+        "factor_weights, else seeds.factor_families.default_weight). NULL outside of the universe, "
+        "where the factor is unknown, and where all of the day are the same.",
         "z-score of",
     ),
     "factor_panel_rank": (
@@ -25,7 +25,8 @@ VIEWS = {
     ),
     "factor_panel_missing": (
         "{factor} is null",
-        "Missing mask: whether a factor is unknown, for models that want this beside a filled value.",
+        "Missing mask: whether a factor is unknown, for models that want this beside a filled "
+        "value.",
         "Whether there is no",
     ),
 }  # fmt: skip

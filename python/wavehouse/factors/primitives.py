@@ -23,7 +23,6 @@ UNROLLED = 12  # rows up to which a weighted window is cheaper as so many lags
 LEAST_WEIGHT = 1e-17  # of a value in a recursion, below which it no longer counts
 BLOCK_ROWS = 1_100
 WMA_RATE = 0.9
-MIDDLE_ROW = 4_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -442,14 +441,8 @@ class Lowering:
 
     def _wma(self, x, n):
         x, whole = self.number(x), math.fsum(WMA_RATE**rows for rows in range(n))
-        if n <= self.longest_unrolled:
-            terms = " + ".join(f"{WMA_RATE**rows!r}::double * {{{rows}}}" for rows in range(n))
-            return self.of_lags(f"({terms}) / {whole!r}::double", n, x)
-        # from the middle of the longest history on, so that no weight leaves the range of a double
-        weight = f"power({WMA_RATE}::double, {MIDDLE_ROW} - {{1}})"
-        weighted = self.element(f"{{0}} * {weight}", x, self.stock_row)
-        summed = self.window("sum({0})", n, weighted)
-        return self.element(f"{{0}} / ({weight} * {whole!r}::double)", summed, self.stock_row)
+        terms = " + ".join(f"{WMA_RATE**rows!r}::double * {{{rows}}}" for rows in range(n))
+        return self.of_lags(f"({terms}) / {whole!r}::double", n, x)
 
     def _sma(self, x, n, m):
         share = m / n

@@ -39,6 +39,13 @@ LARGE = 60  # operations of an expression that is better a column of its own
 CHEAP = 16  # operations that cost less than a column written and read
 LAGS_OF_A_MACRO = 3  # from which on an expression of lags is a macro
 LONGEST_HISTORY = 14  # doublings: rows of a stock, as a power of 2
+IN_ORDER = """select
+    case
+        when count(*) filter (place <> rowid + 1) > 0
+            then error('rows of factor_base are out of order: leave preserve_insertion_order on')
+    end
+from factor_base"""
+PLACE_COLUMN = Primitive(COLUMN, "place")  # number of the row in the order of all tables
 
 
 @dataclass
@@ -78,7 +85,8 @@ class Program:
             )
             sizes[each] = len(WORK.findall(each.sql)) + inner
             large = sizes[each] >= LARGE
-            shared = large or uses.get(each, 0) > 1 and sizes[each] * (uses[each] - 1) > CHEAP
+            again = uses.get(each, 0) - 1
+            shared = large or (again > 0 and sizes[each] * again > CHEAP)
             own = each.kind in (SECTION, RECURSION)
             shared = shared and each.kind == ELEMENT and each.args and each.frame != "garbled"
             if own or each in asked or shared:
@@ -127,6 +135,11 @@ class Writer:
         return [
             f"create or replace temp macro {call} as {body}" for body, call in self.macros.items()
         ]
+
+    def listed(self, found: Iterable[Primitive]) -> str:
+        """Named primitives as the columns of a select."""
+        names = self.program.names
+        return ",\n    ".join(f"{self.expression(each, True)} as {names[each]}" for each in found)
 
     def expression(self, primitive: Primitive, whole: bool = False) -> str:
         """A primitive over the columns that have names; `whole` is its own definition."""
@@ -240,6 +253,29 @@ class _Tables:
         self.last[table] = len(self.statements)
         self.statements.append(f"create or replace temp table {table} as\n{select}")
 
+    def columns(self, writer: Writer, found: list[Primitive], base: str) -> str:
+        """A table of columns that need no sort; its name."""
+        table = f"t{len(self.statements)}"
+        listed = writer.listed(found)
+        # values of the past stand beside the day's
+        source = self.source(writer.program, found, base, [PLACE_COLUMN] if writer.is_day else ())
+        self.make(table, f"select\n    {listed}\nfrom {source}", found)
+        return table
+
+    def section(self, writer: Writer, found: list[Primitive], base: str) -> str:
+        """A table of columns across a day, back in the order of the rows; its name."""
+        table = f"t{len(self.statements)}"
+        listed = writer.listed(found).replace("\n", "\n    ")
+        mine = ", ".join(writer.program.names[each] for each in found)
+        source = self.source(writer.program, found, base, [PLACE_COLUMN])
+        self.make(
+            table,
+            f"select {mine}\nfrom (\n    select\n        place,\n        {listed}\n"
+            f"    from {source}\n)\norder by place",
+            found,
+        )
+        return table
+
     def steps(self, keep: Iterable[str]) -> list[Step]:
         """The statements, each temporary table dropped after its last reader."""
         kept, found = set(keep), []
@@ -267,7 +303,8 @@ def history(program: Program, inputs: str) -> tuple[list[Step], list[str], str]:
     writer, tables = Writer(program), _Tables()
     names, states = program.names, []
     columns = "".join(
-        f",\n    case when {name} is not null then dense_rank() over (order by {name}) end as {name}"
+        f",\n    case when {name} is not null"
+        f" then dense_rank() over (order by {name}) end as {name}"
         if name in GROUP_COLUMNS
         else f",\n    {name}"
         for name in program.inputs
@@ -281,6 +318,7 @@ def history(program: Program, inputs: str) -> tuple[list[Step], list[str], str]:
         f"    ts_code,\n    trade_date,\n    in_universe,\n    stock_row{columns}\n"
         f"from {inputs} as inputs\norder by ts_code, stock_row"
     )
+    tables.statements.append(IN_ORDER)
 
     def keep(table: str, found: Iterable[Primitive]) -> None:
         """What the next day needs of the past of these columns."""
@@ -318,34 +356,9 @@ def history(program: Program, inputs: str) -> tuple[list[Step], list[str], str]:
 
     keep("factor_base", [each for each in program.needs if each.kind == COLUMN])
 
-    def flat(found: list[Primitive]) -> None:
-        for some in _chunks(found, COLUMNS_TOGETHER):
-            table = f"t{len(tables.statements)}"
-            listed = ",\n    ".join(
-                f"{writer.expression(each, True)} as {names[each]}" for each in some
-            )
-            source = tables.source(program, some, "factor_base")
-            tables.make(table, f"select\n    {listed}\nfrom {source}", some)
-            keep(table, some)
-
-    def section(found: list[Primitive]) -> None:
-        table = f"t{len(tables.statements)}"
-        mine = ", ".join(names[each] for each in found)
-        listed = ",\n        ".join(
-            f"{writer.expression(each, True)} as {names[each]}" for each in found
-        )
-        source = tables.source(program, found, "factor_base", [Primitive(COLUMN, "rid")])
-        tables.make(
-            table,
-            f"select {mine}\nfrom (\n    select\n        rid,\n        {listed}\n    from {source}\n"
-            ")\norder by rid",
-            found,
-        )
-        keep(table, found)
-
     def recursion(each: Primitive) -> None:
         table = f"t{len(tables.statements)}"
-        source = tables.source(program, [each], "factor_base", [Primitive(COLUMN, "rid")])
+        source = tables.source(program, [each], "factor_base", [PLACE_COLUMN])
         tables.make(table, _doubled(writer, each, names[each], source), [each])
         keep(table, [each])
 
@@ -355,7 +368,8 @@ def history(program: Program, inputs: str) -> tuple[list[Step], list[str], str]:
         tables.titles[len(tables.statements)] = f"factor {done} of {len(program.roots)}"
         roots = [program.roots[name] for name in group]
         for step in program.stages(roots, tables.of):
-            flat([each for each in step if each.kind == ELEMENT])
+            for some in _chunks([each for each in step if each.kind == ELEMENT], COLUMNS_TOGETHER):
+                keep(tables.columns(writer, some, "factor_base"), some)
             alike: dict[tuple, list[Primitive]] = {}
             for each in step:
                 if each.kind == SECTION:
@@ -363,7 +377,7 @@ def history(program: Program, inputs: str) -> tuple[list[Step], list[str], str]:
                 elif each.kind == RECURSION:
                     recursion(each)
             for found in alike.values():
-                section(found)
+                keep(tables.section(writer, found, "factor_base"), found)
         table = f"f{len(made)}"
         listed = ",\n    ".join(
             f"{writer.expression(root)} as {name}" for name, root in zip(group, roots, strict=True)
@@ -454,26 +468,11 @@ def next_day(program: Program, inputs: str, state: str, day: str) -> tuple[list[
     base = "factor_today positional join factor_past"
     for step in program.stages(program.roots.values()):
         sections = [each for each in step if each.kind == SECTION]
-        for some in _chunks([each for each in step if each.kind != SECTION], DAY_COLUMNS_TOGETHER):
-            table = f"t{len(tables.statements)}"
-            listed = ",\n    ".join(
-                f"{writer.expression(each, True)} as {names[each]}" for each in some
-            )
-            source = tables.source(program, some, base, [Primitive(COLUMN, "place")])
-            tables.make(table, f"select\n    {listed}\nfrom {source}", some)
+        others = [each for each in step if each.kind != SECTION]
+        for some in _chunks(others, DAY_COLUMNS_TOGETHER):
+            tables.columns(writer, some, base)
         if sections:
-            table = f"t{len(tables.statements)}"
-            mine = ", ".join(names[each] for each in sections)
-            listed = ",\n        ".join(
-                f"{writer.expression(each, True)} as {names[each]}" for each in sections
-            )
-            source = tables.source(program, sections, base, [Primitive(COLUMN, "place")])
-            tables.make(
-                table,
-                f"select {mine}\nfrom (\n    select\n        place,\n        {listed}\n"
-                f"    from {source}\n)\norder by place",
-                sections,
-            )
+            tables.section(writer, sections, base)
     listed = ",\n    ".join(
         f"{writer.expression(root)} as {name}" for name, root in program.roots.items()
     )
@@ -483,7 +482,7 @@ def next_day(program: Program, inputs: str, state: str, day: str) -> tuple[list[
         program,
         [root for root in mine if root not in named],
         base,
-        [*named, Primitive(COLUMN, "place")],
+        [*named, PLACE_COLUMN],
     )
     tables.make("factor_values", f"select\n    {listed}\nfrom {source}")
     items = ["ts_code", "rid", "stock_row"]
@@ -498,7 +497,7 @@ def next_day(program: Program, inputs: str, state: str, day: str) -> tuple[list[
             items.append(f"coalesce({name}, k_{name}) as k_{name}")
         if need or each.kind == RECURSION:
             read.setdefault(each)
-    source = tables.source(program, [], base, [*read, Primitive(COLUMN, "place")])
+    source = tables.source(program, [], base, [*read, PLACE_COLUMN])
     listed = ",\n    ".join(items)
     renewed = (
         f"select\n    {listed}\nfrom {source}\n\nunion all by name\n\n"

@@ -89,7 +89,7 @@ class Unrolled(Lowering):
     def window(self, sql: str, rows: int, *args: Primitive) -> Primitive:
         """What an aggregate says of the last rows; NULL where one of them is."""
         function = sql.partition("(")[0]
-        return getattr(self, f"window_{function}")(rows, *(self.number(arg) for arg in args))
+        return getattr(self, f"_window_{function}")(rows, *(self.number(arg) for arg in args))
 
     def unless_constant(self, sql, rows, *args, otherwise="null"):
         """sql of args[0], or `otherwise` where one of the others has the same value in all rows."""
@@ -115,18 +115,18 @@ class Unrolled(Lowering):
         least = f"{n * 1e-22!r}::double * {mean} * {mean}"
         sql = f"(case when {squares} > {least} then true else not ({alike}) end)"
         lags = [self.past(x, back) for back in range(n)]
-        read = (*lags, self._moment(2, n, x), self.window_avg(n, x))
+        read = (*lags, self._moment(2, n, x), self._window_avg(n, x))
         return self.rows_of(sql, n, *read)
 
     # the aggregates
 
-    def window_sum(self, n, x):
+    def _window_sum(self, n, x):
         return self.added(_places(n), n, *(self.past(x, back) for back in range(n)))
 
-    def window_avg(self, n, x):
-        return self.element(f"({{0}} / {n})", self.window_sum(n, x))
+    def _window_avg(self, n, x):
+        return self.element(f"({{0}} / {n})", self._window_sum(n, x))
 
-    def window_product(self, n, x):
+    def _window_product(self, n, x):
         return self.of_lags(tree(_places(n), "*"), n, x)
 
     def _extreme(self, function, n, x):
@@ -137,20 +137,20 @@ class Unrolled(Lowering):
             extreme = f"case when {tree(_places(n))} is not null then {extreme} end"
         return self.of_lags(extreme, n, x)
 
-    def window_max(self, n, x):
+    def _window_max(self, n, x):
         return self._extreme("greatest", n, x)
 
-    def window_min(self, n, x):
+    def _window_min(self, n, x):
         return self._extreme("least", n, x)
 
-    def window_median(self, n, x):
+    def _window_median(self, n, x):
         listed = f"list_aggregate([{', '.join(_places(n))}], 'median')"
         return self.of_lags(f"case when {tree(_places(n))} is not null then {listed} end", n, x)
 
     def _moment(self, power, n, x):
         """Sum of so many powers of the distances from the mean."""
         terms = [" * ".join([f"({place} - {{{n}}})"] * power) for place in _places(n)]
-        mean = self.window_avg(n, x)
+        mean = self._window_avg(n, x)
         return self.added(terms, n, *(self.past(x, back) for back in range(n)), mean)
 
     def _joint(self, n, x, y):
@@ -162,27 +162,27 @@ class Unrolled(Lowering):
             for a, b in zip(_places(n), _places(n, n), strict=True)
         ]
         read = [self.past(side, back) for side in (x, y) for back in range(n)]
-        means = (self.window_avg(n, x), self.window_avg(n, y))
+        means = (self._window_avg(n, x), self._window_avg(n, y))
         return self.added(terms, n, *read, *means)
 
-    def window_var_samp(self, n, x):
+    def _window_var_samp(self, n, x):
         return self.element(f"({{0}} / {n - 1})", self._moment(2, n, x))
 
-    def window_var_pop(self, n, x):
+    def _window_var_pop(self, n, x):
         return self.element(f"({{0}} / {n})", self._moment(2, n, x))
 
-    def window_stddev_samp(self, n, x):
+    def _window_stddev_samp(self, n, x):
         return self.element(f"sqrt({{0}} / {n - 1})", self._moment(2, n, x))
 
-    def window_covar_pop(self, n, x, y):
+    def _window_covar_pop(self, n, x, y):
         return self.element(f"({{0}} / {n})", self._joint(n, x, y))
 
-    def window_corr(self, n, x, y):
+    def _window_corr(self, n, x, y):
         sql = "({0} / nullif(sqrt({1}) * sqrt({2}), 0))"
         sums = (self._joint(n, x, y), self._moment(2, n, x), self._moment(2, n, y))
         return self.element(sql, *sums, partial=True)
 
-    def window_regr_slope(self, n, y, x):
+    def _window_regr_slope(self, n, y, x):
         if x is self.stock_row:
             weights = [(n - 1) / 2 - back for back in range(n)]
             terms = [
@@ -194,13 +194,13 @@ class Unrolled(Lowering):
         sums = (self._joint(n, y, x), self._moment(2, n, x))
         return self.element("({0} / nullif({1}, 0))", *sums, partial=True)
 
-    def window_skewness(self, n, x):
+    def _window_skewness(self, n, x):
         """Of a sample, as DuckDB's."""
         adjusted = (n * (n - 1)) ** 0.5 / (n - 2)
         sql = f"({adjusted!r}::double * ({{1}} / {n}) / nullif({{0}} / {n} * sqrt({{0}} / {n}), 0))"
         return self.element(sql, self._moment(2, n, x), self._moment(3, n, x), partial=True)
 
-    def window_kurtosis_pop(self, n, x):
+    def _window_kurtosis_pop(self, n, x):
         sql = f"({{1}} * {n} / nullif({{0}} * {{0}}, 0) - 3)"
         return self.element(sql, self._moment(2, n, x), self._moment(4, n, x), partial=True)
 
@@ -227,9 +227,9 @@ class Unrolled(Lowering):
         own = self.explicit("case when {0} then 1::double when not {0} then 0 end", kept)
         sql = "case when {1} then {0} when not {1} then 0 end"
         sides = [self.explicit(sql, side, kept) for side in (x, y)]
-        count = self.window_sum(n, own)
+        count = self._window_sum(n, own)
         means = [
-            self.element("({0} / nullif({1}, 0))", self.window_sum(n, side), count, partial=True)
+            self.element("({0} / nullif({1}, 0))", self._window_sum(n, side), count, partial=True)
             for side in sides
         ]
         (xs, ys), flags = (_places(n, start) for start in (0, n)), _places(n, 2 * n)

@@ -553,6 +553,13 @@ select
 from {{ factor_panel_inputs() }} as inputs
 order by ts_code, stock_row;
 
+select
+    case
+        when count(*) filter (place <> rowid + 1) > 0
+            then error('rows of factor_base are out of order: leave preserve_insertion_order on')
+    end
+from factor_base;
+
 create or replace temp table state_0 as
 select
     list(returns order by rid desc) filter (rows_left < 249) as p_returns,
@@ -588,7 +595,7 @@ group by rid - stock_row
 order by rid - stock_row;
 
 -- step history: factor 24 of 409
-create or replace temp table t2 as
+create or replace temp table t3 as
 select
     rows_0(returns) as c0,
     (close - open) as c10
@@ -597,12 +604,12 @@ from factor_base;
 create or replace temp table state_1 as
 select
     list(c10 order by rid desc) filter (rows_left < 14) as p_c10
-from factor_base positional join t2
+from factor_base positional join t3
 where rows_left < 14
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t4 as
+create or replace temp table t5 as
 select
     (case when volume > 0 then ln(volume) end) as c13,
     open * 8193 - (open * 8193 - open) as c23
@@ -611,12 +618,12 @@ from factor_base;
 create or replace temp table state_2 as
 select
     list(c13 order by rid desc) filter (rows_left < 2) as p_c13
-from factor_base positional join t4
+from factor_base positional join t5
 where rows_left < 2
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t6 as
+create or replace temp table t7 as
 select
     volume * 8193 - (volume * 8193 - volume) as c25,
     low * 8193 - (low * 8193 - low) as c33
@@ -626,18 +633,18 @@ create or replace temp table state_3 as
 select
     list(c25 order by rid desc) filter (rows_left < 31) as p_c25,
     list(c33 order by rid desc) filter (rows_left < 7) as p_c33
-from factor_base positional join t6
+from factor_base positional join t7
 where rows_left < 31
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t8 as
+create or replace temp table t9 as
 select
     (close - vwap) * 8193 - ((close - vwap) * 8193 - (close - vwap)) as c37,
     (open - ((case when stock_row > 9 then rows_1(vwap) end) / 10)) as c39
 from factor_base;
 
-create or replace temp table t9 as
+create or replace temp table t10 as
 select
     (rows_1(open) / 10) as c42,
     (rows_1(volume) / 10) as c43
@@ -646,12 +653,12 @@ from factor_base;
 create or replace temp table state_4 as
 select
     list(c43 order by rid desc) filter (rows_left < 6) as p_c43
-from factor_base positional join t9
+from factor_base positional join t10
 where rows_left < 6
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t11 as
+create or replace temp table t12 as
 select
     rows_0(volume) as c49,
     abs((close - lag(close, 7) over ())) * 8193 - (abs((close - lag(close, 7) over ())) * 8193 - abs((close - lag(close, 7) over ()))) as c52
@@ -660,12 +667,12 @@ from factor_base;
 create or replace temp table state_5 as
 select
     list(c52 order by rid desc) filter (rows_left < 59) as p_c52
-from factor_base positional join t11
+from factor_base positional join t12
 where rows_left < 59
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t13 as
+create or replace temp table t14 as
 select
     (rows_2(open) * rows_2(returns)) as c55,
     lag(close, 1) over () as c58
@@ -675,12 +682,12 @@ create or replace temp table state_6 as
 select
     list(c55 order by rid desc) filter (rows_left < 10) as p_c55,
     list(c58 order by rid desc) filter (rows_left < 1) as p_c58
-from factor_base positional join t13
+from factor_base positional join t14
 where rows_left < 10
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t15 as
+create or replace temp table t16 as
 select
     (case when stock_row > 3 then (volume - lag(volume, 3) over ()) * 8193 - ((volume - lag(volume, 3) over ()) * 8193 - (volume - lag(volume, 3) over ())) end) as c64,
     (vwap - close) as c66
@@ -689,12 +696,12 @@ from factor_base;
 create or replace temp table state_7 as
 select
     list(c66 order by rid desc) filter (rows_left < 2) as p_c66
-from factor_base positional join t15
+from factor_base positional join t16
 where rows_left < 2
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t17 as
+create or replace temp table t18 as
 select
     lag(volume, 1) over () as c73,
     close * 8193 - (close * 8193 - close) as c74
@@ -704,12 +711,12 @@ create or replace temp table state_8 as
 select
     list(c73 order by rid desc) filter (rows_left < 14) as p_c73,
     list(c74 order by rid desc) filter (rows_left < 9) as p_c74
-from factor_base positional join t17
+from factor_base positional join t18
 where rows_left < 14
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t19 as
+create or replace temp table t20 as
 select
     (case when stock_row > 4 then (returns - lag(returns, 3) over ()) * 8193 - ((returns - lag(returns, 3) over ()) * 8193 - (returns - lag(returns, 3) over ())) end) as c86,
     high * 8193 - (high * 8193 - high) as c88
@@ -718,54 +725,54 @@ from factor_base;
 create or replace temp table state_9 as
 select
     list(c88 order by rid desc) filter (rows_left < 4) as p_c88
-from factor_base positional join t19
+from factor_base positional join t20
 where rows_left < 4
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t21 as
+create or replace temp table t22 as
 select
     rows_0(amount) as c110,
     (rows_1(close) / 10) as c120
 from factor_base;
 
-create or replace temp table t22 as
+create or replace temp table t23 as
 select
     rows_3(returns) as c127,
     rows_4(returns) as c128
 from factor_base;
 
-create or replace temp table t23 as
+create or replace temp table t24 as
 select
     rows_5(returns) as c129,
     rows_6(returns) as c130
 from factor_base;
 
-create or replace temp table t24 as
+create or replace temp table t25 as
 select
     rows_7(returns) as c131,
     rows_8(returns) as c132
 from factor_base;
 
-create or replace temp table t25 as
+create or replace temp table t26 as
 select
     rows_9(returns) as c133,
     (case when stock_row > 1 then (open - lag(high, 1) over ()) * 8193 - ((open - lag(high, 1) over ()) * 8193 - (open - lag(high, 1) over ())) end) as c137
 from factor_base;
 
-create or replace temp table t26 as
+create or replace temp table t27 as
 select
     (case when stock_row > 1 then (open - lag(low, 1) over ()) * 8193 - ((open - lag(low, 1) over ()) * 8193 - (open - lag(low, 1) over ())) end) as c141,
     (rows_10(close) / 8) as c143
 from factor_base;
 
-create or replace temp table t27 as
+create or replace temp table t28 as
 select
     ((close + lag(close, 1) over ()) / 2) as c146,
     (rows_2(high) / 5) as c150
 from factor_base;
 
-create or replace temp table t28 as
+create or replace temp table t29 as
 select
     (rows_2(volume) / 5) as c151,
     rows_0(close) as c157
@@ -775,828 +782,828 @@ create or replace temp table state_10 as
 select
     list(c151 order by rid desc) filter (rows_left < 25) as p_c151,
     list(c157 order by rid desc) filter (rows_left < 1) as p_c157
-from factor_base positional join t28
+from factor_base positional join t29
 where rows_left < 25
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t30 as
+create or replace temp table t31 as
 select
     ((rows_0(high) / 20) < high) as c163,
     rows_3(close) as c164
 from factor_base;
 
-create or replace temp table t31 as
+create or replace temp table t32 as
 select
     rows_4(close) as c165,
     rows_5(close) as c166
 from factor_base;
 
-create or replace temp table t32 as
+create or replace temp table t33 as
 select
     rows_11(close) as c169
 from factor_base;
 
-create or replace temp table t33 as
+create or replace temp table t34 as
 select
     (c0 / 20) as c1,
     (c10 / nullif(open, 0)) * 8193 - ((c10 / nullif(open, 0)) * 8193 - (c10 / nullif(open, 0))) as c11
-from factor_base positional join t2;
-
-create or replace temp table t34 as
-select
-    (c13 - (case when stock_row > 2 then lag(c13, 2) over () end)) * 8193 - ((c13 - (case when stock_row > 2 then lag(c13, 2) over () end)) * 8193 - (c13 - (case when stock_row > 2 then lag(c13, 2) over () end))) as c14,
-    c39 * 8193 - (c39 * 8193 - c39) as c40
-from factor_base positional join t8 positional join t4;
+from factor_base positional join t3;
 
 create or replace temp table t35 as
 select
-    rows_12(open, c42) as c44,
-    rows_12(volume, c43) as c45
-from factor_base positional join t9;
+    (c13 - (case when stock_row > 2 then lag(c13, 2) over () end)) * 8193 - ((c13 - (case when stock_row > 2 then lag(c13, 2) over () end)) * 8193 - (c13 - (case when stock_row > 2 then lag(c13, 2) over () end))) as c14,
+    c39 * 8193 - (c39 * 8193 - c39) as c40
+from factor_base positional join t9 positional join t5;
 
 create or replace temp table t36 as
 select
+    rows_12(open, c42) as c44,
+    rows_12(volume, c43) as c45
+from factor_base positional join t10;
+
+create or replace temp table t37 as
+select
     (c49 / 20) as c50,
     rows_13(c52) as c53
-from t11;
+from t12;
 
 create or replace temp table state_11 as
 select
     list(c50 order by rid desc) filter (rows_left < 4) as p_c50
-from factor_base positional join t36
+from factor_base positional join t37
 where rows_left < 4
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t38 as
+create or replace temp table t39 as
 select
     (case when stock_row > 15 then (c55 - lag(c55, 10) over ()) * 8193 - ((c55 - lag(c55, 10) over ()) * 8193 - (c55 - lag(c55, 10) over ())) end) as c56,
     (close - c58) as c59
-from factor_base positional join t13;
+from factor_base positional join t14;
 
 create or replace temp table state_12 as
 select
     list(c59 order by rid desc) filter (rows_left < 249) as p_c59
-from factor_base positional join t38
+from factor_base positional join t39
 where rows_left < 249
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t40 as
+create or replace temp table t41 as
 select
     (case when stock_row > 2 then (case when ((c66 + lag(c66, 1) over ()) + lag(c66, 2) over ()) is not null then greatest(c66, lag(c66, 1) over (), lag(c66, 2) over ()) end) end) as c67,
     (case when stock_row > 2 then (case when ((c66 + lag(c66, 1) over ()) + lag(c66, 2) over ()) is not null then least(c66, lag(c66, 1) over (), lag(c66, 2) over ()) end) end) as c70
-from factor_base positional join t15;
+from factor_base positional join t16;
 
-create or replace temp table t41 as
+create or replace temp table t42 as
 select
     rows_14(c74) as c105,
     (c110 / 20) as c111
-from t21 positional join t17;
+from t22 positional join t18;
 
 create or replace temp table state_13 as
 select
     list(c111 order by rid desc) filter (rows_left < 21) as p_c111
-from factor_base positional join t41
+from factor_base positional join t42
 where rows_left < 21
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t43 as
+create or replace temp table t44 as
 select
     abs(c10) as c117,
     rows_12(close, c120) as c121
-from factor_base positional join t21 positional join t2;
+from factor_base positional join t22 positional join t3;
 
 create or replace temp table state_14 as
 select
     list(c117 order by rid desc) filter (rows_left < 9) as p_c117
-from factor_base positional join t43
+from factor_base positional join t44
 where rows_left < 9
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t45 as
+create or replace temp table t46 as
 select
     (((c127 + c128) + (c129 + c130)) + ((c131 + c132) + (c133 + rows_15(returns)))) as c134,
     (case when stock_row > 1 then (open - c58) * 8193 - ((open - c58) * 8193 - (open - c58)) end) as c139
-from factor_base positional join t13 positional join t22 positional join t23 positional join t24 positional join t25;
-
-create or replace temp table t46 as
-select
-    rows_16(close, c143) as c144,
-    rows_17(high, c150) as c152
-from factor_base positional join t27 positional join t26;
+from factor_base positional join t14 positional join t23 positional join t24 positional join t25 positional join t26;
 
 create or replace temp table t47 as
 select
-    rows_17(volume, c151) as c153,
-    (c157 / 20) as c158
-from factor_base positional join t28;
+    rows_16(close, c143) as c144,
+    rows_17(high, c150) as c152
+from factor_base positional join t28 positional join t27;
 
 create or replace temp table t48 as
 select
+    rows_17(volume, c151) as c153,
+    (c157 / 20) as c158
+from factor_base positional join t29;
+
+create or replace temp table t49 as
+select
     (((c164 + c165) + (c166 + rows_18(close))) / 100) as c167
-from factor_base positional join t30 positional join t31;
+from factor_base positional join t31 positional join t32;
 
 create or replace temp table state_15 as
 select
     list(c167 order by rid desc) filter (rows_left < 100) as p_c167
-from factor_base positional join t48
+from factor_base positional join t49
 where rows_left < 100
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t50 as
+create or replace temp table t51 as
 select c24
 from (
     select
-        rid,
+        place,
         case when c23 is not null then (rank() over (partition by trade_date order by c23) + round(cume_dist() over (partition by trade_date order by c23) * day_rows)) / (2 * count(c23) over (partition by trade_date order by c23 rows between unbounded preceding and unbounded following)) end as c24
-    from factor_base positional join t4
+    from factor_base positional join t5
 )
-order by rid;
+order by place;
 
 create or replace temp table state_16 as
 select
     list(c24 order by rid desc) filter (rows_left < 20) as p_c24
-from factor_base positional join t50
+from factor_base positional join t51
 where rows_left < 20
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t52 as
+create or replace temp table t53 as
 select c26
 from (
     select
-        rid,
+        place,
         case when c25 is not null then (rank() over (partition by trade_date order by c25) + round(cume_dist() over (partition by trade_date order by c25) * day_rows)) / (2 * count(c25) over (partition by trade_date order by c25 rows between unbounded preceding and unbounded following)) end as c26
-    from factor_base positional join t6
+    from factor_base positional join t7
 )
-order by rid;
+order by place;
 
 create or replace temp table state_17 as
 select
     list(c26 order by rid desc) filter (rows_left < 10) as p_c26
-from factor_base positional join t52
+from factor_base positional join t53
 where rows_left < 10
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t54 as
+create or replace temp table t55 as
 select c34
 from (
     select
-        rid,
+        place,
         case when c33 is not null then (rank() over (partition by trade_date order by c33) + round(cume_dist() over (partition by trade_date order by c33) * day_rows)) / (2 * count(c33) over (partition by trade_date order by c33 rows between unbounded preceding and unbounded following)) end as c34
-    from factor_base positional join t6
+    from factor_base positional join t7
 )
-order by rid;
+order by place;
 
 create or replace temp table state_18 as
 select
     list(c34 order by rid desc) filter (rows_left < 11) as p_c34
-from factor_base positional join t54
+from factor_base positional join t55
 where rows_left < 11
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t56 as
+create or replace temp table t57 as
 select c38
 from (
     select
-        rid,
+        place,
         case when c37 is not null then (rank() over (partition by trade_date order by c37) + round(cume_dist() over (partition by trade_date order by c37) * day_rows)) / (2 * count(c37) over (partition by trade_date order by c37 rows between unbounded preceding and unbounded following)) end as c38
-    from factor_base positional join t8
+    from factor_base positional join t9
 )
-order by rid;
+order by place;
 
-drop table t8;
+drop table t9;
 
-create or replace temp table t57 as
+create or replace temp table t58 as
 select c65
 from (
     select
-        rid,
+        place,
         case when c64 is not null then (rank() over (partition by trade_date order by c64) + round(cume_dist() over (partition by trade_date order by c64) * day_rows)) / (2 * count(c64) over (partition by trade_date order by c64 rows between unbounded preceding and unbounded following)) end as c65
-    from factor_base positional join t15
+    from factor_base positional join t16
 )
-order by rid;
+order by place;
 
-create or replace temp table t58 as
+create or replace temp table t59 as
 select c75
 from (
     select
-        rid,
+        place,
         case when c74 is not null then (rank() over (partition by trade_date order by c74) + round(cume_dist() over (partition by trade_date order by c74) * day_rows)) / (2 * count(c74) over (partition by trade_date order by c74 rows between unbounded preceding and unbounded following)) end as c75
-    from factor_base positional join t17
+    from factor_base positional join t18
 )
-order by rid;
+order by place;
 
 create or replace temp table state_19 as
 select
     list(c75 order by rid desc) filter (rows_left < 4) as p_c75
-from factor_base positional join t58
+from factor_base positional join t59
 where rows_left < 4
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t60 as
+create or replace temp table t61 as
 select c87
 from (
     select
-        rid,
+        place,
         case when c86 is not null then (rank() over (partition by trade_date order by c86) + round(cume_dist() over (partition by trade_date order by c86) * day_rows)) / (2 * count(c86) over (partition by trade_date order by c86 rows between unbounded preceding and unbounded following)) end as c87
-    from factor_base positional join t19
+    from factor_base positional join t20
 )
-order by rid;
+order by place;
 
-create or replace temp table t61 as
+create or replace temp table t62 as
 select c89
 from (
     select
-        rid,
+        place,
         case when c88 is not null then (rank() over (partition by trade_date order by c88) + round(cume_dist() over (partition by trade_date order by c88) * day_rows)) / (2 * count(c88) over (partition by trade_date order by c88 rows between unbounded preceding and unbounded following)) end as c89
-    from factor_base positional join t19
+    from factor_base positional join t20
 )
-order by rid;
+order by place;
 
 create or replace temp table state_20 as
 select
     list(c89 order by rid desc) filter (rows_left < 8) as p_c89
-from factor_base positional join t61
+from factor_base positional join t62
 where rows_left < 8
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t63 as
+create or replace temp table t64 as
 select c138
 from (
     select
-        rid,
+        place,
         case when c137 is not null then (rank() over (partition by trade_date order by c137) + round(cume_dist() over (partition by trade_date order by c137) * day_rows)) / (2 * count(c137) over (partition by trade_date order by c137 rows between unbounded preceding and unbounded following)) end as c138
-    from factor_base positional join t25
+    from factor_base positional join t26
 )
-order by rid;
+order by place;
 
-create or replace temp table t64 as
+create or replace temp table t65 as
 select c142
 from (
     select
-        rid,
+        place,
         case when c141 is not null then (rank() over (partition by trade_date order by c141) + round(cume_dist() over (partition by trade_date order by c141) * day_rows)) / (2 * count(c141) over (partition by trade_date order by c141 rows between unbounded preceding and unbounded following)) end as c142
-    from factor_base positional join t26
+    from factor_base positional join t27
 )
-order by rid;
-
-create or replace temp table t65 as
-select
-    rows_19(returns, c1) as c2,
-    ((case when stock_row > 9 then rows_1(c24) end) / 10) as c27
-from factor_base positional join t50 positional join t33;
+order by place;
 
 create or replace temp table t66 as
 select
+    rows_19(returns, c1) as c2,
+    ((case when stock_row > 9 then rows_1(c24) end) / 10) as c27
+from factor_base positional join t51 positional join t34;
+
+create or replace temp table t67 as
+select
     ((case when stock_row > 9 then rows_1(c26) end) / 10) as c28,
     c34 * 8193 - (c34 * 8193 - c34) as c35
-from factor_base positional join t54 positional join t52;
+from factor_base positional join t55 positional join t53;
 
 create or replace temp table state_21 as
 select
     list(c35 order by rid desc) filter (rows_left < 8) as p_c35
-from factor_base positional join t66
+from factor_base positional join t67
 where rows_left < 8
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t68 as
+create or replace temp table t69 as
 select
     (case when stock_row > 9 then (rows_20(open, volume, c42, c43) / nullif(sqrt(c44) * sqrt(c45), 0)) end) as c46,
     rows_21(open, c44, c42) as c47
-from factor_base positional join t35 positional join t9;
-
-create or replace temp table t69 as
-select
-    rows_21(volume, c45, c43) as c48,
-    (case when stock_row > 19 then (c50 < volume) end) as c51
-from factor_base positional join t36 positional join t35 positional join t9;
+from factor_base positional join t36 positional join t10;
 
 create or replace temp table t70 as
 select
-    (case when stock_row > 66 then ((-c53) * sign((close - lag(close, 7) over ()))::double) end) as c54,
-    (case when (0 < rows_22(c59)) then c59 when not (0 < rows_22(c59)) then (case when (rows_23(c59) < 0) then c59 when not (rows_23(c59) < 0) then (-c59) end) end) as c60
-from factor_base positional join t38 positional join t36;
+    rows_21(volume, c45, c43) as c48,
+    (case when stock_row > 19 then (c50 < volume) end) as c51
+from factor_base positional join t37 positional join t36 positional join t10;
 
 create or replace temp table t71 as
 select
-    (case when (0 < rows_24(c59)) then c59 when not (0 < rows_24(c59)) then (case when (rows_25(c59) < 0) then c59 when not (rows_25(c59) < 0) then (-c59) end) end) as c61,
-    c67 * 8193 - (c67 * 8193 - c67) as c68
-from t40 positional join t38;
+    (case when stock_row > 66 then ((-c53) * sign((close - lag(close, 7) over ()))::double) end) as c54,
+    (case when (0 < rows_22(c59)) then c59 when not (0 < rows_22(c59)) then (case when (rows_23(c59) < 0) then c59 when not (rows_23(c59) < 0) then (-c59) end) end) as c60
+from factor_base positional join t39 positional join t37;
 
 create or replace temp table t72 as
 select
-    c70 * 8193 - (c70 * 8193 - c70) as c71,
-    ((case when stock_row > 4 then rows_2(c75) end) / 5) as c76
-from factor_base positional join t58 positional join t40;
-
-drop table t40;
+    (case when (0 < rows_24(c59)) then c59 when not (0 < rows_24(c59)) then (case when (rows_25(c59) < 0) then c59 when not (rows_25(c59) < 0) then (-c59) end) end) as c61,
+    c67 * 8193 - (c67 * 8193 - c67) as c68
+from t41 positional join t39;
 
 create or replace temp table t73 as
 select
-    ((case when stock_row > 4 then rows_2(c26) end) / 5) as c77,
-    ((case when stock_row > 2 then ((c89 + lag(c89, 1) over ()) + lag(c89, 2) over ()) end) / 3) as c90
-from factor_base positional join t61 positional join t52;
+    c70 * 8193 - (c70 * 8193 - c70) as c71,
+    ((case when stock_row > 4 then rows_2(c75) end) / 5) as c76
+from factor_base positional join t59 positional join t41;
+
+drop table t41;
 
 create or replace temp table t74 as
 select
-    ((case when stock_row > 2 then ((c26 + lag(c26, 1) over ()) + lag(c26, 2) over ()) end) / 3) as c91,
-    ((case when stock_row > 4 then rows_2(c89) end) / 5) as c98
-from factor_base positional join t61 positional join t52;
+    ((case when stock_row > 4 then rows_2(c26) end) / 5) as c77,
+    ((case when stock_row > 2 then ((c89 + lag(c89, 1) over ()) + lag(c89, 2) over ()) end) / 3) as c90
+from factor_base positional join t62 positional join t53;
 
 create or replace temp table t75 as
 select
-    (case when stock_row > 9 then c105 * 8193 - (c105 * 8193 - c105) end) as c106,
-    (case when stock_row > 2 then (c59 - lag(c59, 1) over ()) * 8193 - ((c59 - lag(c59, 1) over ()) * 8193 - (c59 - lag(c59, 1) over ())) end) as c108
-from factor_base positional join t38 positional join t41;
+    ((case when stock_row > 2 then ((c26 + lag(c26, 1) over ()) + lag(c26, 2) over ()) end) / 3) as c91,
+    ((case when stock_row > 4 then rows_2(c89) end) / 5) as c98
+from factor_base positional join t62 positional join t53;
 
 create or replace temp table t76 as
 select
+    (case when stock_row > 9 then c105 * 8193 - (c105 * 8193 - c105) end) as c106,
+    (case when stock_row > 2 then (c59 - lag(c59, 1) over ()) * 8193 - ((c59 - lag(c59, 1) over ()) * 8193 - (c59 - lag(c59, 1) over ())) end) as c108
+from factor_base positional join t39 positional join t42;
+
+create or replace temp table t77 as
+select
     (case when stock_row > 19 then (volume / nullif(c111, 0)) end) as c112,
     (rows_2(c117) / 5) as c118
-from factor_base positional join t43 positional join t41;
+from factor_base positional join t44 positional join t42;
 
 create or replace temp table state_22 as
 select
     list(c112 order by rid desc) filter (rows_left < 8) as p_c112
-from factor_base positional join t76
+from factor_base positional join t77
 where rows_left < 8
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t78 as
+create or replace temp table t79 as
 select
     (case when stock_row > 9 then (rows_20(close, open, c120, c42) / nullif(sqrt(c121) * sqrt(c44), 0)) end) as c122,
     rows_21(close, c121, c120) as c123
-from factor_base positional join t43 positional join t21 positional join t35 positional join t9;
-
-create or replace temp table t79 as
-select
-    (case when stock_row > 250 then (c134 + 1) * 8193 - ((c134 + 1) * 8193 - (c134 + 1)) end) as c135,
-    (case when rows_26(close, c144, c143) then sqrt(c144 / 7) else 0 end) as c145
-from factor_base positional join t46 positional join t26 positional join t45;
+from factor_base positional join t44 positional join t22 positional join t36 positional join t10;
 
 create or replace temp table t80 as
 select
+    (case when stock_row > 250 then (c134 + 1) * 8193 - ((c134 + 1) * 8193 - (c134 + 1)) end) as c135,
+    (case when rows_26(close, c144, c143) then sqrt(c144 / 7) else 0 end) as c145
+from factor_base positional join t47 positional join t27 positional join t46;
+
+create or replace temp table t81 as
+select
     (case when stock_row > 19 then (volume / nullif(c50, 0)) end) as c148,
     (case when stock_row > 4 then (rows_27(high, volume, c150, c151) / nullif(sqrt(c152) * sqrt(c153), 0)) end) as c154
-from factor_base positional join t46 positional join t47 positional join t27 positional join t28 positional join t36;
+from factor_base positional join t47 positional join t48 positional join t28 positional join t29 positional join t37;
 
 create or replace temp table state_23 as
 select
     list(c148 order by rid desc) filter (rows_left < 8) as p_c148
-from factor_base positional join t80
+from factor_base positional join t81
 where rows_left < 8
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t82 as
+create or replace temp table t83 as
 select
     rows_28(high, c152, c150) as c155,
     rows_19(close, c158) as c159
-from factor_base positional join t47 positional join t46 positional join t27;
-
-create or replace temp table t83 as
-select
-    (case when ((case when stock_row > 199 then ((c167 - lag(c167, 100) over ()) / nullif(lag(close, 100) over (), 0)) end) < 0.05::double) is not null and ((case when stock_row > 199 then ((c167 - lag(c167, 100) over ()) / nullif(lag(close, 100) over (), 0)) end) = 0.05::double) is not null then (((case when stock_row > 199 then ((c167 - lag(c167, 100) over ()) / nullif(lag(close, 100) over (), 0)) end) < 0.05::double) or ((case when stock_row > 199 then ((c167 - lag(c167, 100) over ()) / nullif(lag(close, 100) over (), 0)) end) = 0.05::double)) end) as c168
-from factor_base positional join t48;
-
-drop table t48;
+from factor_base positional join t48 positional join t47 positional join t28;
 
 create or replace temp table t84 as
+select
+    (case when ((case when stock_row > 199 then ((c167 - lag(c167, 100) over ()) / nullif(lag(close, 100) over (), 0)) end) < 0.05::double) is not null and ((case when stock_row > 199 then ((c167 - lag(c167, 100) over ()) / nullif(lag(close, 100) over (), 0)) end) = 0.05::double) is not null then (((case when stock_row > 199 then ((c167 - lag(c167, 100) over ()) / nullif(lag(close, 100) over (), 0)) end) < 0.05::double) or ((case when stock_row > 199 then ((c167 - lag(c167, 100) over ()) / nullif(lag(close, 100) over (), 0)) end) = 0.05::double)) end) as c168
+from factor_base positional join t49;
+
+drop table t49;
+
+create or replace temp table t85 as
 select c12
 from (
     select
-        rid,
+        place,
         case when c11 is not null then (rank() over (partition by trade_date order by c11) + round(cume_dist() over (partition by trade_date order by c11) * day_rows)) / (2 * count(c11) over (partition by trade_date order by c11 rows between unbounded preceding and unbounded following)) end as c12
-    from factor_base positional join t33
+    from factor_base positional join t34
 )
-order by rid;
+order by place;
 
 create or replace temp table state_24 as
 select
     list(c12 order by rid desc) filter (rows_left < 5) as p_c12
-from factor_base positional join t84
+from factor_base positional join t85
 where rows_left < 5
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t86 as
+create or replace temp table t87 as
 select c15
 from (
     select
-        rid,
+        place,
         case when c14 is not null then (rank() over (partition by trade_date order by c14) + round(cume_dist() over (partition by trade_date order by c14) * day_rows)) / (2 * count(c14) over (partition by trade_date order by c14 rows between unbounded preceding and unbounded following)) end as c15
-    from factor_base positional join t34
+    from factor_base positional join t35
 )
-order by rid;
+order by place;
 
 create or replace temp table state_25 as
 select
     list(c15 order by rid desc) filter (rows_left < 5) as p_c15
-from factor_base positional join t86
+from factor_base positional join t87
 where rows_left < 5
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t88 as
+create or replace temp table t89 as
 select c41
 from (
     select
-        rid,
+        place,
         case when c40 is not null then (rank() over (partition by trade_date order by c40) + round(cume_dist() over (partition by trade_date order by c40) * day_rows)) / (2 * count(c40) over (partition by trade_date order by c40 rows between unbounded preceding and unbounded following)) end as c41
-    from factor_base positional join t34
+    from factor_base positional join t35
 )
-order by rid;
+order by place;
 
-drop table t34;
+drop table t35;
 
-create or replace temp table t89 as
+create or replace temp table t90 as
 select c57
 from (
     select
-        rid,
+        place,
         case when c56 is not null then (rank() over (partition by trade_date order by c56) + round(cume_dist() over (partition by trade_date order by c56) * day_rows)) / (2 * count(c56) over (partition by trade_date order by c56 rows between unbounded preceding and unbounded following)) end as c57
-    from factor_base positional join t38
+    from factor_base positional join t39
 )
-order by rid;
+order by place;
 
-create or replace temp table t90 as
+create or replace temp table t91 as
 select c140
 from (
     select
-        rid,
+        place,
         case when c139 is not null then (rank() over (partition by trade_date order by c139) + round(cume_dist() over (partition by trade_date order by c139) * day_rows)) / (2 * count(c139) over (partition by trade_date order by c139 rows between unbounded preceding and unbounded following)) end as c140
-    from factor_base positional join t45
+    from factor_base positional join t46
 )
-order by rid;
-
-create or replace temp table t91 as
-select
-    rows_29(returns, c2, c1) as c3,
-    ((case when stock_row > 5 then rows_30(c12) end) / 6) as c16
-from factor_base positional join t84 positional join t65 positional join t33;
+order by place;
 
 create or replace temp table t92 as
 select
-    ((case when stock_row > 5 then rows_30(c15) end) / 6) as c17,
-    (case when stock_row > 9 then rows_12(c24, c27) end) as c29
-from factor_base positional join t50 positional join t65 positional join t86;
+    rows_29(returns, c2, c1) as c3,
+    ((case when stock_row > 5 then rows_30(c12) end) / 6) as c16
+from factor_base positional join t85 positional join t66 positional join t34;
 
 create or replace temp table t93 as
 select
-    (case when stock_row > 9 then rows_12(c26, c28) end) as c30,
-    (case when stock_row > 8 then rows_31(c35) end) as c36
-from factor_base positional join t66 positional join t52;
+    ((case when stock_row > 5 then rows_30(c15) end) / 6) as c17,
+    (case when stock_row > 9 then rows_12(c24, c27) end) as c29
+from factor_base positional join t51 positional join t66 positional join t87;
 
 create or replace temp table t94 as
 select
-    (case when stock_row > 4 then c61 * 8193 - (c61 * 8193 - c61) end) as c62,
-    (case when stock_row > 4 then rows_17(c75, c76) end) as c78
-from factor_base positional join t58 positional join t72 positional join t71;
+    (case when stock_row > 9 then rows_12(c26, c28) end) as c30,
+    (case when stock_row > 8 then rows_31(c35) end) as c36
+from factor_base positional join t67 positional join t53;
 
 create or replace temp table t95 as
 select
-    (case when stock_row > 4 then rows_17(c26, c77) end) as c79,
-    (case when stock_row > 2 then (((c89 - c90) * (c89 - c90) + (lag(c89, 1) over () - c90) * (lag(c89, 1) over () - c90)) + (lag(c89, 2) over () - c90) * (lag(c89, 2) over () - c90)) end) as c92
-from factor_base positional join t61 positional join t73 positional join t52;
+    (case when stock_row > 4 then c61 * 8193 - (c61 * 8193 - c61) end) as c62,
+    (case when stock_row > 4 then rows_17(c75, c76) end) as c78
+from factor_base positional join t59 positional join t73 positional join t72;
 
 create or replace temp table t96 as
 select
-    (case when stock_row > 2 then (((c26 - c91) * (c26 - c91) + (lag(c26, 1) over () - c91) * (lag(c26, 1) over () - c91)) + (lag(c26, 2) over () - c91) * (lag(c26, 2) over () - c91)) end) as c93,
-    (case when stock_row > 4 then rows_17(c89, c98) end) as c99
-from factor_base positional join t61 positional join t74 positional join t52;
+    (case when stock_row > 4 then rows_17(c26, c77) end) as c79,
+    (case when stock_row > 2 then (((c89 - c90) * (c89 - c90) + (lag(c89, 1) over () - c90) * (lag(c89, 1) over () - c90)) + (lag(c89, 2) over () - c90) * (lag(c89, 2) over () - c90)) end) as c92
+from factor_base positional join t62 positional join t74 positional join t53;
 
 create or replace temp table t97 as
 select
+    (case when stock_row > 2 then (((c26 - c91) * (c26 - c91) + (lag(c26, 1) over () - c91) * (lag(c26, 1) over () - c91)) + (lag(c26, 2) over () - c91) * (lag(c26, 2) over () - c91)) end) as c93,
+    (case when stock_row > 4 then rows_17(c89, c98) end) as c99
+from factor_base positional join t62 positional join t75 positional join t53;
+
+create or replace temp table t98 as
+select
     c112 * 8193 - (c112 * 8193 - c112) as c113,
     rows_17(c117, c118) as c119
-from t43 positional join t76;
+from t44 positional join t77;
 
 create or replace temp table state_26 as
 select
     list(c113 order by rid desc) filter (rows_left < 19) as p_c113
-from factor_base positional join t97
+from factor_base positional join t98
 where rows_left < 19
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t99 as
+create or replace temp table t100 as
 select
     (case when stock_row > 7 then ((c143 + c145) < c146) end) as c147,
     (case when (case when stock_row > 7 then (c146 < (c143 - c145)) end) then 1 when not (case when stock_row > 7 then (c146 < (c143 - c145)) end) then (case when (case when (1 < c148) is not null and (c148 = 1) is not null then ((1 < c148) or (c148 = 1)) end) then 1 when not (case when (1 < c148) is not null and (c148 = 1) is not null then ((1 < c148) or (c148 = 1)) end) then (-1) end) end) as c149
-from factor_base positional join t80 positional join t27 positional join t26 positional join t79;
+from factor_base positional join t81 positional join t28 positional join t27 positional join t80;
 
-drop table t26;
+drop table t27;
 
-create or replace temp table t100 as
+create or replace temp table t101 as
 select
     (case when c155 and rows_28(volume, c153, c151) then case when isfinite(c154) then round(c154, 12) end else null end) as c156,
     (case when rows_29(close, c159, c158) then sqrt(c159 / 19) else 0 end) as c160
-from factor_base positional join t82 positional join t47 positional join t80 positional join t28;
+from factor_base positional join t83 positional join t48 positional join t81 positional join t29;
 
 create or replace temp table state_27 as
 select
     list(c156 order by rid desc) filter (rows_left < 5) as p_c156
-from factor_base positional join t100
+from factor_base positional join t101
 where rows_left < 5
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t102 as
+create or replace temp table t103 as
 select c69
 from (
     select
-        rid,
+        place,
         case when c68 is not null then (rank() over (partition by trade_date order by c68) + round(cume_dist() over (partition by trade_date order by c68) * day_rows)) / (2 * count(c68) over (partition by trade_date order by c68 rows between unbounded preceding and unbounded following)) end as c69
-    from factor_base positional join t71
+    from factor_base positional join t72
 )
-order by rid;
+order by place;
 
-drop table t71;
+drop table t72;
 
-create or replace temp table t103 as
+create or replace temp table t104 as
 select c72
 from (
     select
-        rid,
+        place,
         case when c71 is not null then (rank() over (partition by trade_date order by c71) + round(cume_dist() over (partition by trade_date order by c71) * day_rows)) / (2 * count(c71) over (partition by trade_date order by c71 rows between unbounded preceding and unbounded following)) end as c72
-    from factor_base positional join t72
+    from factor_base positional join t73
 )
-order by rid;
+order by place;
 
-create or replace temp table t104 as
+create or replace temp table t105 as
 select c107
 from (
     select
-        rid,
+        place,
         case when c106 is not null then (rank() over (partition by trade_date order by c106) + round(cume_dist() over (partition by trade_date order by c106) * day_rows)) / (2 * count(c106) over (partition by trade_date order by c106 rows between unbounded preceding and unbounded following)) end as c107
-    from factor_base positional join t75
+    from factor_base positional join t76
 )
-order by rid;
+order by place;
 
-create or replace temp table t105 as
+create or replace temp table t106 as
 select c109
 from (
     select
-        rid,
+        place,
         case when c108 is not null then (rank() over (partition by trade_date order by c108) + round(cume_dist() over (partition by trade_date order by c108) * day_rows)) / (2 * count(c108) over (partition by trade_date order by c108 rows between unbounded preceding and unbounded following)) end as c109
-    from factor_base positional join t75
+    from factor_base positional join t76
 )
-order by rid;
+order by place;
 
-drop table t75;
+drop table t76;
 
-create or replace temp table t106 as
+create or replace temp table t107 as
 select c136
 from (
     select
-        rid,
+        place,
         case when c135 is not null then (rank() over (partition by trade_date order by c135) + round(cume_dist() over (partition by trade_date order by c135) * day_rows)) / (2 * count(c135) over (partition by trade_date order by c135 rows between unbounded preceding and unbounded following)) end as c136
-    from factor_base positional join t79
+    from factor_base positional join t80
 )
-order by rid;
+order by place;
 
-drop table t79;
-
-create or replace temp table t107 as
-select
-    (case when (case when stock_row > 1 then (returns < 0) end) then (case when stock_row > 20 then (case when c3 then sqrt(c2 / 19) else 0 end) end) when not (case when stock_row > 1 then (returns < 0) end) then close end) as c4,
-    (case when stock_row > 5 then rows_32(c12, c16) end) as c18
-from factor_base positional join t84 positional join t91 positional join t65;
+drop table t80;
 
 create or replace temp table t108 as
 select
-    (case when stock_row > 5 then rows_32(c15, c17) end) as c19,
-    ((case when stock_row > 9 then rows_20(c24, c26, c27, c28) end) / nullif(sqrt(c29) * sqrt(c30), 0)) as c31
-from factor_base positional join t92 positional join t93 positional join t50 positional join t52 positional join t65 positional join t66 positional join t86;
+    (case when (case when stock_row > 1 then (returns < 0) end) then (case when stock_row > 20 then (case when c3 then sqrt(c2 / 19) else 0 end) end) when not (case when stock_row > 1 then (returns < 0) end) then close end) as c4,
+    (case when stock_row > 5 then rows_32(c12, c16) end) as c18
+from factor_base positional join t85 positional join t92 positional join t66;
 
 create or replace temp table t109 as
 select
-    ((case when stock_row > 4 then rows_27(c75, c26, c76, c77) end) / nullif(sqrt(c78) * sqrt(c79), 0)) as c80,
-    (case when stock_row > 4 then rows_28(c26, c79, c77) end) as c81
-from factor_base positional join t52 positional join t95 positional join t73 positional join t94 positional join t58 positional join t72;
+    (case when stock_row > 5 then rows_32(c15, c17) end) as c19,
+    ((case when stock_row > 9 then rows_20(c24, c26, c27, c28) end) / nullif(sqrt(c29) * sqrt(c30), 0)) as c31
+from factor_base positional join t93 positional join t94 positional join t51 positional join t53 positional join t66 positional join t67 positional join t87;
 
 create or replace temp table t110 as
 select
-    ((case when stock_row > 2 then rows_33(c89, c26, c90, c91) end) / nullif(sqrt(c92) * sqrt(c93), 0)) as c94,
-    ((case when stock_row > 4 then rows_27(c89, c26, c98, c77) end) / nullif(sqrt(c99) * sqrt(c79), 0)) as c100
-from factor_base positional join t96 positional join t95 positional join t61 positional join t52 positional join t74 positional join t73;
+    ((case when stock_row > 4 then rows_27(c75, c26, c76, c77) end) / nullif(sqrt(c78) * sqrt(c79), 0)) as c80,
+    (case when stock_row > 4 then rows_28(c26, c79, c77) end) as c81
+from factor_base positional join t53 positional join t96 positional join t74 positional join t95 positional join t59 positional join t73;
 
 create or replace temp table t111 as
 select
-    (case when stock_row > 4 then rows_34(c113) end) as c114,
-    (case when stock_row > 4 then ((c10 + (case when rows_28(c117, c119, c118) then sqrt(c119 / 4) else 0 end)) + (case when c123 and c47 then case when isfinite(c122) then round(c122, 12) end else null end)) end) as c124
-from factor_base positional join t78 positional join t68 positional join t2 positional join t43 positional join t97 positional join t76;
+    ((case when stock_row > 2 then rows_33(c89, c26, c90, c91) end) / nullif(sqrt(c92) * sqrt(c93), 0)) as c94,
+    ((case when stock_row > 4 then rows_27(c89, c26, c98, c77) end) / nullif(sqrt(c99) * sqrt(c79), 0)) as c100
+from factor_base positional join t97 positional join t96 positional join t62 positional join t53 positional join t75 positional join t74;
 
 create or replace temp table t112 as
 select
-    (case when stock_row > 19 then c160 * 8193 - (c160 * 8193 - c160) end) as c161
-from factor_base positional join t100;
+    (case when stock_row > 4 then rows_34(c113) end) as c114,
+    (case when stock_row > 4 then ((c10 + (case when rows_28(c117, c119, c118) then sqrt(c119 / 4) else 0 end)) + (case when c123 and c47 then case when isfinite(c122) then round(c122, 12) end else null end)) end) as c124
+from factor_base positional join t79 positional join t69 positional join t3 positional join t44 positional join t98 positional join t77;
 
 create or replace temp table t113 as
+select
+    (case when stock_row > 19 then c160 * 8193 - (c160 * 8193 - c160) end) as c161
+from factor_base positional join t101;
+
+create or replace temp table t114 as
 select c63
 from (
     select
-        rid,
+        place,
         case when c62 is not null then (rank() over (partition by trade_date order by c62) + round(cume_dist() over (partition by trade_date order by c62) * day_rows)) / (2 * count(c62) over (partition by trade_date order by c62 rows between unbounded preceding and unbounded following)) end as c63
-    from factor_base positional join t94
+    from factor_base positional join t95
 )
-order by rid;
+order by place;
 
-create or replace temp table t114 as
+create or replace temp table t115 as
 select
     (sign(c4)::double * power(abs(c4), 2)) as c5,
     ((case when stock_row > 5 then rows_35(c12, c15, c16, c17) end) / nullif(sqrt(c18) * sqrt(c19), 0)) as c20
-from factor_base positional join t107 positional join t108 positional join t84 positional join t86 positional join t91 positional join t92;
+from factor_base positional join t108 positional join t109 positional join t85 positional join t87 positional join t92 positional join t93;
 
 create or replace temp table state_28 as
 select
     list(c5 order by rid desc) filter (rows_left < 4) as p_c5
-from factor_base positional join t114
+from factor_base positional join t115
 where rows_left < 4
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t116 as
+create or replace temp table t117 as
 select
     (case when stock_row > 5 then rows_36(c12, c18, c16) end) as c21,
     (case when (case when stock_row > 9 then rows_21(c24, c29, c27) end) and (case when stock_row > 9 then rows_21(c26, c30, c28) end) then case when isfinite(c31) then round(c31, 12) end else null end) as c32
-from factor_base positional join t108 positional join t52 positional join t93 positional join t66 positional join t50 positional join t92 positional join t65 positional join t84 positional join t107 positional join t91;
+from factor_base positional join t109 positional join t53 positional join t94 positional join t67 positional join t51 positional join t93 positional join t66 positional join t85 positional join t108 positional join t92;
 
-drop table t66;
-
-create or replace temp table t117 as
-select
-    ((case when sqrt(c78 / 4) is not null then case when (case when stock_row > 4 then rows_28(c75, c78, c76) end) then sqrt(c78 / 4) else 0 end end) * (case when sqrt(c79 / 4) is not null then case when c81 then sqrt(c79 / 4) else 0 end end)) as c82,
-    (case when (case when stock_row > 2 then (case when c92 > 3e-22::double * c90 * c90 then true else not (len(list_distinct(list_transform([c89, lag(c89, 1) over (), lag(c89, 2) over ()], lambda value: value * 8193 - (value * 8193 - value)))) = 1) end) end) and (case when stock_row > 2 then (case when c93 > 3e-22::double * c91 * c91 then true else not (len(list_distinct(list_transform([c26, lag(c26, 1) over (), lag(c26, 2) over ()], lambda value: value * 8193 - (value * 8193 - value)))) = 1) end) end) then case when isfinite(c94) then round(c94, 12) end else null end) as c95
-from factor_base positional join t110 positional join t52 positional join t96 positional join t74 positional join t61 positional join t95 positional join t73 positional join t109 positional join t58 positional join t94 positional join t72;
+drop table t67;
 
 create or replace temp table t118 as
 select
-    ((case when sqrt(c99 / 4) is not null then case when (case when stock_row > 4 then rows_28(c89, c99, c98) end) then sqrt(c99 / 4) else 0 end end) * (case when sqrt(c79 / 4) is not null then case when c81 then sqrt(c79 / 4) else 0 end end)) as c101,
-    c114 * 8193 - (c114 * 8193 - c114) as c115
-from factor_base positional join t111 positional join t109 positional join t95 positional join t61 positional join t96 positional join t74;
+    ((case when sqrt(c78 / 4) is not null then case when (case when stock_row > 4 then rows_28(c75, c78, c76) end) then sqrt(c78 / 4) else 0 end end) * (case when sqrt(c79 / 4) is not null then case when c81 then sqrt(c79 / 4) else 0 end end)) as c82,
+    (case when (case when stock_row > 2 then (case when c92 > 3e-22::double * c90 * c90 then true else not (len(list_distinct(list_transform([c89, lag(c89, 1) over (), lag(c89, 2) over ()], lambda value: value * 8193 - (value * 8193 - value)))) = 1) end) end) and (case when stock_row > 2 then (case when c93 > 3e-22::double * c91 * c91 then true else not (len(list_distinct(list_transform([c26, lag(c26, 1) over (), lag(c26, 2) over ()], lambda value: value * 8193 - (value * 8193 - value)))) = 1) end) end) then case when isfinite(c94) then round(c94, 12) end else null end) as c95
+from factor_base positional join t111 positional join t53 positional join t97 positional join t75 positional join t62 positional join t96 positional join t74 positional join t110 positional join t59 positional join t95 positional join t73;
 
 create or replace temp table t119 as
 select
-    c124 * 8193 - (c124 * 8193 - c124) as c125
-from t111;
-
-drop table t111;
+    ((case when sqrt(c99 / 4) is not null then case when (case when stock_row > 4 then rows_28(c89, c99, c98) end) then sqrt(c99 / 4) else 0 end end) * (case when sqrt(c79 / 4) is not null then case when c81 then sqrt(c79 / 4) else 0 end end)) as c101,
+    c114 * 8193 - (c114 * 8193 - c114) as c115
+from factor_base positional join t112 positional join t110 positional join t96 positional join t62 positional join t97 positional join t75;
 
 create or replace temp table t120 as
-select c162
-from (
-    select
-        rid,
-        case when c161 is not null then (rank() over (partition by trade_date order by c161) + round(cume_dist() over (partition by trade_date order by c161) * day_rows)) / (2 * count(c161) over (partition by trade_date order by c161 rows between unbounded preceding and unbounded following)) end as c162
-    from factor_base positional join t112
-)
-order by rid;
+select
+    c124 * 8193 - (c124 * 8193 - c124) as c125
+from t112;
 
 drop table t112;
 
 create or replace temp table t121 as
-select
-    (case when stock_row > 4 then rows_37(c5) end) as c6,
-    (case when c21 and (case when stock_row > 5 then rows_36(c15, c19, c17) end) then case when isfinite(c20) then round(c20, 12) end else null end) as c22
-from factor_base positional join t114 positional join t116 positional join t86 positional join t108 positional join t92;
+select c162
+from (
+    select
+        place,
+        case when c161 is not null then (rank() over (partition by trade_date order by c161) + round(cume_dist() over (partition by trade_date order by c161) * day_rows)) / (2 * count(c161) over (partition by trade_date order by c161 rows between unbounded preceding and unbounded following)) end as c162
+    from factor_base positional join t113
+)
+order by place;
 
-drop table t86;
-
-drop table t92;
-
-drop table t108;
+drop table t113;
 
 create or replace temp table t122 as
 select
-    (case when c82 = 0 then 0 else (case when (case when stock_row > 4 then rows_28(c75, c78, c76) end) and c81 then case when isfinite(c80) then round(c80, 12) end else null end) * c82 end) as c83,
-    c95 * 8193 - (c95 * 8193 - c95) as c96
-from factor_base positional join t117 positional join t109 positional join t58 positional join t94 positional join t72;
+    (case when stock_row > 4 then rows_37(c5) end) as c6,
+    (case when c21 and (case when stock_row > 5 then rows_36(c15, c19, c17) end) then case when isfinite(c20) then round(c20, 12) end else null end) as c22
+from factor_base positional join t115 positional join t117 positional join t87 positional join t109 positional join t93;
 
-drop table t72;
+drop table t87;
 
-drop table t94;
+drop table t93;
 
-drop table t117;
+drop table t109;
 
 create or replace temp table t123 as
 select
-    (case when c101 = 0 then 0 else (case when (case when stock_row > 4 then rows_28(c89, c99, c98) end) and c81 then case when isfinite(c100) then round(c100, 12) end else null end) * c101 end) as c102
-from factor_base positional join t118 positional join t110 positional join t109 positional join t61 positional join t96 positional join t74;
+    (case when c82 = 0 then 0 else (case when (case when stock_row > 4 then rows_28(c75, c78, c76) end) and c81 then case when isfinite(c80) then round(c80, 12) end else null end) * c82 end) as c83,
+    c95 * 8193 - (c95 * 8193 - c95) as c96
+from factor_base positional join t118 positional join t110 positional join t59 positional join t95 positional join t73;
 
-drop table t110;
+drop table t73;
 
-create or replace temp table t124 as
-select c116
-from (
-    select
-        rid,
-        case when c115 is not null then (rank() over (partition by trade_date order by c115) + round(cume_dist() over (partition by trade_date order by c115) * day_rows)) / (2 * count(c115) over (partition by trade_date order by c115 rows between unbounded preceding and unbounded following)) end as c116
-    from factor_base positional join t118
-)
-order by rid;
+drop table t95;
 
 drop table t118;
 
+create or replace temp table t124 as
+select
+    (case when c101 = 0 then 0 else (case when (case when stock_row > 4 then rows_28(c89, c99, c98) end) and c81 then case when isfinite(c100) then round(c100, 12) end else null end) * c101 end) as c102
+from factor_base positional join t119 positional join t111 positional join t110 positional join t62 positional join t97 positional join t75;
+
+drop table t111;
+
 create or replace temp table t125 as
-select c126
+select c116
 from (
     select
-        rid,
-        case when c125 is not null then (rank() over (partition by trade_date order by c125) + round(cume_dist() over (partition by trade_date order by c125) * day_rows)) / (2 * count(c125) over (partition by trade_date order by c125 rows between unbounded preceding and unbounded following)) end as c126
+        place,
+        case when c115 is not null then (rank() over (partition by trade_date order by c115) + round(cume_dist() over (partition by trade_date order by c115) * day_rows)) / (2 * count(c115) over (partition by trade_date order by c115 rows between unbounded preceding and unbounded following)) end as c116
     from factor_base positional join t119
 )
-order by rid;
+order by place;
 
 drop table t119;
 
 create or replace temp table t126 as
-select
-    (case when stock_row > 4 then rows_38(c5, c6) end) as c7,
-    c83 * 8193 - (c83 * 8193 - c83) as c84
-from factor_base positional join t122 positional join t114 positional join t121;
+select c126
+from (
+    select
+        place,
+        case when c125 is not null then (rank() over (partition by trade_date order by c125) + round(cume_dist() over (partition by trade_date order by c125) * day_rows)) / (2 * count(c125) over (partition by trade_date order by c125 rows between unbounded preceding and unbounded following)) end as c126
+    from factor_base positional join t120
+)
+order by place;
 
-drop table t114;
+drop table t120;
 
 create or replace temp table t127 as
 select
-    c102 * 8193 - (c102 * 8193 - c102) as c103
-from t123;
+    (case when stock_row > 4 then rows_38(c5, c6) end) as c7,
+    c83 * 8193 - (c83 * 8193 - c83) as c84
+from factor_base positional join t123 positional join t115 positional join t122;
 
-drop table t123;
+drop table t115;
 
 create or replace temp table t128 as
+select
+    c102 * 8193 - (c102 * 8193 - c102) as c103
+from t124;
+
+drop table t124;
+
+create or replace temp table t129 as
 select c97
 from (
     select
-        rid,
+        place,
         case when c96 is not null then (rank() over (partition by trade_date order by c96) + round(cume_dist() over (partition by trade_date order by c96) * day_rows)) / (2 * count(c96) over (partition by trade_date order by c96 rows between unbounded preceding and unbounded following)) end as c97
-    from factor_base positional join t122
+    from factor_base positional join t123
 )
-order by rid;
+order by place;
 
-drop table t122;
+drop table t123;
 
 create or replace temp table state_29 as
 select
     list(c97 order by rid desc) filter (rows_left < 2) as p_c97
-from factor_base positional join t128
+from factor_base positional join t129
 where rows_left < 2
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t130 as
+create or replace temp table t131 as
 select
     c7 * 8193 - (c7 * 8193 - c7) as c8
-from t126;
+from t127;
 
-create or replace temp table t131 as
+create or replace temp table t132 as
 select c85
 from (
     select
-        rid,
+        place,
         case when c84 is not null then (rank() over (partition by trade_date order by c84) + round(cume_dist() over (partition by trade_date order by c84) * day_rows)) / (2 * count(c84) over (partition by trade_date order by c84 rows between unbounded preceding and unbounded following)) end as c85
-    from factor_base positional join t126
-)
-order by rid;
-
-drop table t126;
-
-create or replace temp table t132 as
-select c104
-from (
-    select
-        rid,
-        case when c103 is not null then (rank() over (partition by trade_date order by c103) + round(cume_dist() over (partition by trade_date order by c103) * day_rows)) / (2 * count(c103) over (partition by trade_date order by c103 rows between unbounded preceding and unbounded following)) end as c104
     from factor_base positional join t127
 )
-order by rid;
+order by place;
 
 drop table t127;
 
 create or replace temp table t133 as
+select c104
+from (
+    select
+        place,
+        case when c103 is not null then (rank() over (partition by trade_date order by c103) + round(cume_dist() over (partition by trade_date order by c103) * day_rows)) / (2 * count(c103) over (partition by trade_date order by c103 rows between unbounded preceding and unbounded following)) end as c104
+    from factor_base positional join t128
+)
+order by place;
+
+drop table t128;
+
+create or replace temp table t134 as
 select c9
 from (
     select
-        rid,
+        place,
         case when c8 is not null then (rank() over (partition by trade_date order by c8) + round(cume_dist() over (partition by trade_date order by c8) * day_rows)) / (2 * count(c8) over (partition by trade_date order by c8 rows between unbounded preceding and unbounded following)) end as c9
-    from factor_base positional join t130
+    from factor_base positional join t131
 )
-order by rid;
+order by place;
 
-drop table t130;
+drop table t131;
 
 create or replace temp table f0 as
 select
@@ -1624,104 +1631,104 @@ select
     (-((c156 - (case when stock_row > 5 then lag(c156, 5) over () end)) * c162)) as alpha_022,
     (case when stock_row > 19 then (case when c163 then (-(high - lag(high, 2) over ())) when not c163 then 0 end) end) as alpha_023,
     (case when c168 then (case when stock_row > 99 then (-(close - c169)) end) when not c168 then (case when stock_row > 3 then (-(close - lag(close, 3) over ())) end) end) as alpha_024
-from factor_base positional join t83 positional join t32 positional join t30 positional join t120 positional join t100 positional join t99 positional join t64 positional join t90 positional join t63 positional join t106 positional join t125 positional join t124 positional join t105 positional join t104 positional join t132 positional join t128 positional join t68 positional join t69 positional join t60 positional join t131 positional join t17 positional join t38 positional join t57 positional join t102 positional join t103 positional join t70 positional join t89 positional join t88 positional join t56 positional join t93 positional join t116 positional join t121 positional join t133 positional join t113;
+from factor_base positional join t84 positional join t33 positional join t31 positional join t121 positional join t101 positional join t100 positional join t65 positional join t91 positional join t64 positional join t107 positional join t126 positional join t125 positional join t106 positional join t105 positional join t133 positional join t129 positional join t69 positional join t70 positional join t61 positional join t132 positional join t18 positional join t39 positional join t58 positional join t103 positional join t104 positional join t71 positional join t90 positional join t89 positional join t57 positional join t94 positional join t117 positional join t122 positional join t134 positional join t114;
 
-drop table t56;
+drop table t57;
 
-drop table t93;
+drop table t94;
 
-drop table t106;
+drop table t107;
 
-drop table t113;
+drop table t114;
 
-drop table t121;
-
-drop table t124;
+drop table t122;
 
 drop table t125;
 
-drop table t133;
+drop table t126;
+
+drop table t134;
 
 -- step history: factor 48 of 409
-create or replace temp table t135 as
+create or replace temp table t136 as
 select
     (-returns) as c170,
     rows_34(c88) as c173
-from factor_base positional join t19;
+from factor_base positional join t20;
 
-drop table t19;
+drop table t20;
 
 create or replace temp table state_30 as
 select
     list(c170 order by rid desc) filter (rows_left < 6) as p_c170,
     list(c173 order by rid desc) filter (rows_left < 4) as p_c173
-from factor_base positional join t135
+from factor_base positional join t136
 where rows_left < 6
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t137 as
+create or replace temp table t138 as
 select
     rows_34(c25) as c174,
     vwap * 8193 - (vwap * 8193 - vwap) as c182
-from factor_base positional join t6;
+from factor_base positional join t7;
 
 create or replace temp table state_31 as
 select
     list(c174 order by rid desc) filter (rows_left < 4) as p_c174,
     list(c182 order by rid desc) filter (rows_left < 19) as p_c182
-from factor_base positional join t137
+from factor_base positional join t138
 where rows_left < 19
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t139 as
+create or replace temp table t140 as
 select
     ((case when stock_row > 5 then rows_30(c26) end) / 6) as c184,
     ((high + low) / 2) as c193
-from factor_base positional join t52;
+from factor_base positional join t53;
 
 create or replace temp table state_32 as
 select
     list(c193 order by rid desc) filter (rows_left < 19) as p_c193
-from factor_base positional join t139
+from factor_base positional join t140
 where rows_left < 19
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t141 as
+create or replace temp table t142 as
 select
     (rows_2(low) / 5) as c194,
     (rows_2(c111) / 5) as c195
-from factor_base positional join t41;
+from factor_base positional join t42;
 
-create or replace temp table t142 as
+create or replace temp table t143 as
 select
     (close - 1) as c202,
     (case when stock_row > 3 then ((sign(c59)::double + sign((c58 - lag(close, 2) over ()))::double) + sign((lag(close, 2) over () - lag(close, 3) over ()))::double) * 8193 - (((sign(c59)::double + sign((c58 - lag(close, 2) over ()))::double) + sign((lag(close, 2) over () - lag(close, 3) over ()))::double) * 8193 - ((sign(c59)::double + sign((c58 - lag(close, 2) over ()))::double) + sign((lag(close, 2) over () - lag(close, 3) over ()))::double)) end) as c213
-from factor_base positional join t13 positional join t38;
+from factor_base positional join t14 positional join t39;
 
 create or replace temp table state_33 as
 select
     list(c202 order by rid desc) filter (rows_left < 5) as p_c202
-from factor_base positional join t142
+from factor_base positional join t143
 where rows_left < 5
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t144 as
+create or replace temp table t145 as
 select
     (case when stock_row > 3 then (-(close - lag(close, 3) over ())) * 8193 - ((-(close - lag(close, 3) over ())) * 8193 - (-(close - lag(close, 3) over ()))) end) as c215,
     (case when stock_row > 10 then (close - lag(close, 10) over ()) * 8193 - ((close - lag(close, 10) over ()) * 8193 - (close - lag(close, 10) over ())) end) as c217
 from factor_base;
 
-create or replace temp table t145 as
+create or replace temp table t146 as
 select
     (rows_39(low) / 12) as c223,
     (rows_39(c111) / 12) as c224
-from factor_base positional join t41;
+from factor_base positional join t42;
 
-create or replace temp table t146 as
+create or replace temp table t147 as
 select
     lag(close, 5) over () as c230,
     (case when stock_row > 229 then rows_3(vwap) end) as c239
@@ -1730,50 +1737,50 @@ from factor_base;
 create or replace temp table state_34 as
 select
     list(c230 order by rid desc) filter (rows_left < 229) as p_c230
-from factor_base positional join t146
+from factor_base positional join t147
 where rows_left < 229
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t148 as
+create or replace temp table t149 as
 select
     (case when stock_row > 229 then rows_4(vwap) end) as c240,
     (case when stock_row > 229 then rows_5(vwap) end) as c241
 from factor_base;
 
-create or replace temp table t149 as
+create or replace temp table t150 as
 select
     (case when stock_row > 229 then rows_6(vwap) end) as c242,
     (case when stock_row > 229 then rows_7(vwap) end) as c243
 from factor_base;
 
-create or replace temp table t150 as
+create or replace temp table t151 as
 select
     (case when stock_row > 229 then rows_8(vwap) end) as c244,
     (case when stock_row > 229 then rows_9(vwap) end) as c245
 from factor_base;
 
-create or replace temp table t151 as
+create or replace temp table t152 as
 select
     ((rows_40(close) / 7) - close) as c275,
     (-(1 - (open / nullif(close, 0)))) * 8193 - ((-(1 - (open / nullif(close, 0)))) * 8193 - (-(1 - (open / nullif(close, 0))))) as c278
 from factor_base;
 
-create or replace temp table t152 as
+create or replace temp table t153 as
 select
     (case when stock_row > 1 then c59 * 8193 - (c59 * 8193 - c59) end) as c280,
     (returns + lag(returns, 1) over ()) as c282
-from factor_base positional join t38;
+from factor_base positional join t39;
 
 create or replace temp table state_35 as
 select
     list(c282 order by rid desc) filter (rows_left < 2) as p_c282
-from factor_base positional join t152
+from factor_base positional join t153
 where rows_left < 2
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t154 as
+create or replace temp table t155 as
 select
     (rows_2(returns) / 5) as c283,
     ((close + high) - low) * 8193 - (((close + high) - low) * 8193 - ((close + high) - low)) as c290
@@ -1782,78 +1789,78 @@ from factor_base;
 create or replace temp table state_36 as
 select
     list(c290 order by rid desc) filter (rows_left < 15) as p_c290
-from factor_base positional join t154
+from factor_base positional join t155
 where rows_left < 15
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t156 as
+create or replace temp table t157 as
 select
     rows_41(c25) as c292,
     returns * 8193 - (returns * 8193 - returns) as c293
-from factor_base positional join t6;
+from factor_base positional join t7;
 
 create or replace temp table state_37 as
 select
     list(c293 order by rid desc) filter (rows_left < 31) as p_c293
-from factor_base positional join t156
+from factor_base positional join t157
 where rows_left < 31
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t158 as
+create or replace temp table t159 as
 select
     (rows_42(c73) / 15) as c295,
     (rows_42(c10) / 15) as c296
-from t2 positional join t17;
+from t3 positional join t18;
 
-create or replace temp table t159 as
+create or replace temp table t160 as
 select
     (open - close) as c303,
     (rows_30(c111) / 6) as c308
-from factor_base positional join t41;
+from factor_base positional join t42;
 
 create or replace temp table state_38 as
 select
     list(c303 order by rid desc) filter (rows_left < 1) as p_c303
-from factor_base positional join t159
+from factor_base positional join t160
 where rows_left < 1
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t161 as
+create or replace temp table t162 as
 select
     ((case when stock_row > 5 then rows_30(vwap) end) / 6) as c309,
     rows_6(close) as c317
 from factor_base;
 
-create or replace temp table t162 as
+create or replace temp table t163 as
 select
     rows_7(close) as c318,
     rows_8(close) as c319
 from factor_base;
 
-create or replace temp table t163 as
+create or replace temp table t164 as
 select
     (close / nullif(open, 0)) * 8193 - ((close / nullif(open, 0)) * 8193 - (close / nullif(open, 0))) as c356,
     (case when stock_row > 8 then rows_43(c112) end) as c358
-from factor_base positional join t76;
-
-create or replace temp table t164 as
-select
-    (case when stock_row > 250 then c134 * 8193 - (c134 * 8193 - c134) end) as c363,
-    (rows_1(high) / 10) as c365
-from factor_base positional join t45;
-
-drop table t45;
+from factor_base positional join t77;
 
 create or replace temp table t165 as
 select
-    (case when isfinite((case when ((high * low) > 0 or (0.5::double = floor(0.5::double) and ((high * low) <> 0 or 0.5::double >= 0)) or ((high * low) = 0 and 0.5::double > 0)) then power((high * low), 0.5::double) end)) then (case when ((high * low) > 0 or (0.5::double = floor(0.5::double) and ((high * low) <> 0 or 0.5::double >= 0)) or ((high * low) = 0 and 0.5::double > 0)) then power((high * low), 0.5::double) end) end) as c371,
-    c66 * 8193 - (c66 * 8193 - c66) as c372
-from factor_base positional join t15;
+    (case when stock_row > 250 then c134 * 8193 - (c134 * 8193 - c134) end) as c363,
+    (rows_1(high) / 10) as c365
+from factor_base positional join t46;
+
+drop table t46;
 
 create or replace temp table t166 as
+select
+    (case when isfinite((case when ((high * low) > 0 or (0.5::double = floor(0.5::double) and ((high * low) <> 0 or 0.5::double >= 0)) or ((high * low) = 0 and 0.5::double > 0)) then power((high * low), 0.5::double) end)) then (case when ((high * low) > 0 or (0.5::double = floor(0.5::double) and ((high * low) <> 0 or 0.5::double >= 0)) or ((high * low) = 0 and 0.5::double > 0)) then power((high * low), 0.5::double) end) end) as c371,
+    c66 * 8193 - (c66 * 8193 - c66) as c372
+from factor_base positional join t16;
+
+create or replace temp table t167 as
 select
     (close + vwap) * 8193 - ((close + vwap) * 8193 - (close + vwap)) as c374,
     (-(close - lag(close, 7) over ())) * 8193 - ((-(close - lag(close, 7) over ())) * 8193 - (-(close - lag(close, 7) over ()))) as c376
@@ -1862,40 +1869,40 @@ from factor_base;
 create or replace temp table state_39 as
 select
     list(c376 order by rid desc) filter (rows_left < 7) as p_c376
-from factor_base positional join t166
+from factor_base positional join t167
 where rows_left < 7
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t168 as
+create or replace temp table t169 as
 select
     (case when stock_row > 19 then rows_44(c113) end) as c378,
     (case when stock_row > 4 then ((case when stock_row > 4 then rows_27(high, c26, c150, c77) end) / nullif(sqrt(c152) * sqrt(c79), 0)) end) as c379
-from factor_base positional join t46 positional join t95 positional join t52 positional join t27 positional join t73 positional join t97;
+from factor_base positional join t47 positional join t96 positional join t53 positional join t28 positional join t74 positional join t98;
 
-drop table t97;
+drop table t98;
 
-create or replace temp table t169 as
+create or replace temp table t170 as
 select
     (case when (case when ((close - c146) * (close - c146) + (lag(close, 1) over () - c146) * (lag(close, 1) over () - c146)) > 2e-22::double * c146 * c146 then true else not (len(list_distinct(list_transform([close, lag(close, 1) over ()], lambda value: value * 8193 - (value * 8193 - value)))) = 1) end) and (case when ((volume - ((volume + lag(volume, 1) over ()) / 2)) * (volume - ((volume + lag(volume, 1) over ()) / 2)) + (lag(volume, 1) over () - ((volume + lag(volume, 1) over ()) / 2)) * (lag(volume, 1) over () - ((volume + lag(volume, 1) over ()) / 2))) > 2e-22::double * ((volume + lag(volume, 1) over ()) / 2) * ((volume + lag(volume, 1) over ()) / 2) then true else not (len(list_distinct(list_transform([volume, lag(volume, 1) over ()], lambda value: value * 8193 - (value * 8193 - value)))) = 1) end) then (case when stock_row > 1 then sign(close - c58) * sign(volume - c73) end) else null end) as c380,
     rows_2(close) as c384
-from factor_base positional join t27 positional join t13 positional join t17;
+from factor_base positional join t28 positional join t14 positional join t18;
 
 create or replace temp table state_40 as
 select
     list(c384 order by rid desc) filter (rows_left < 1) as p_c384
-from factor_base positional join t169
+from factor_base positional join t170
 where rows_left < 1
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t171 as
+create or replace temp table t172 as
 select
     (((lag(close, 20) over () - lag(close, 10) over ()) / 10) - ((lag(close, 10) over () - close) / 10)) as c388,
     (high - close) * 8193 - ((high - close) * 8193 - (high - close)) as c389
 from factor_base;
 
-create or replace temp table t172 as
+create or replace temp table t173 as
 select
     (1 / nullif(close, 0)) * 8193 - ((1 / nullif(close, 0)) * 8193 - (1 / nullif(close, 0))) as c391,
     (vwap - (case when stock_row > 5 then lag(vwap, 5) over () end)) as c393
@@ -1904,405 +1911,403 @@ from factor_base;
 create or replace temp table state_41 as
 select
     list(c393 order by rid desc) filter (rows_left < 2) as p_c393
-from factor_base positional join t172
+from factor_base positional join t173
 where rows_left < 2
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t174 as
+create or replace temp table t175 as
 select
     rows_3(c59) as c396,
     rows_4(c59) as c397
-from t38;
-
-create or replace temp table t175 as
-select
-    rows_5(c59) as c398,
-    rows_6(c59) as c399
-from t38;
+from t39;
 
 create or replace temp table t176 as
 select
-    rows_7(c59) as c400,
-    rows_8(c59) as c401
-from t38;
+    rows_5(c59) as c398,
+    rows_6(c59) as c399
+from t39;
 
 create or replace temp table t177 as
 select
+    rows_7(c59) as c400,
+    rows_8(c59) as c401
+from t39;
+
+create or replace temp table t178 as
+select
     rows_9(c59) as c402,
     (c58 - lag(c58, 1) over ()) as c404
-from t13 positional join t38;
+from t14 positional join t39;
 
 create or replace temp table state_42 as
 select
     list(c404 order by rid desc) filter (rows_left < 249) as p_c404
-from factor_base positional join t177
+from factor_base positional join t178
 where rows_left < 249
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t179 as
-select
-    (case when stock_row > 1 then (c59 / nullif(c58, 0)) end) as c442
-from factor_base positional join t38 positional join t13;
-
 create or replace temp table t180 as
 select
-    ((case when stock_row > 19 then ((c170 * c111) * vwap) end) * (high - close)) * 8193 - (((case when stock_row > 19 then ((c170 * c111) * vwap) end) * (high - close)) * 8193 - ((case when stock_row > 19 then ((c170 * c111) * vwap) end) * (high - close))) as c171,
-    (rows_2(c173) / 5) as c175
-from factor_base positional join t135 positional join t41;
+    (case when stock_row > 1 then (c59 / nullif(c58, 0)) end) as c442
+from factor_base positional join t39 positional join t14;
 
 create or replace temp table t181 as
 select
-    (rows_2(c174) / 5) as c176,
-    (case when stock_row > 5 then rows_32(c26, c184) end) as c186
-from factor_base positional join t52 positional join t139 positional join t137;
+    ((case when stock_row > 19 then ((c170 * c111) * vwap) end) * (high - close)) * 8193 - (((case when stock_row > 19 then ((c170 * c111) * vwap) end) * (high - close)) * 8193 - ((case when stock_row > 19 then ((c170 * c111) * vwap) end) * (high - close))) as c171,
+    (rows_2(c173) / 5) as c175
+from factor_base positional join t136 positional join t42;
 
 create or replace temp table t182 as
 select
-    rows_17(low, c194) as c196,
-    rows_17(c111, c195) as c197
-from factor_base positional join t41 positional join t141;
+    (rows_2(c174) / 5) as c176,
+    (case when stock_row > 5 then rows_32(c26, c184) end) as c186
+from factor_base positional join t53 positional join t140 positional join t138;
 
 create or replace temp table t183 as
 select
+    rows_17(low, c194) as c196,
+    rows_17(c111, c195) as c197
+from factor_base positional join t42 positional join t142;
+
+create or replace temp table t184 as
+select
     (case when stock_row > 5 then (c202 - lag(c202, 5) over ()) * 8193 - ((c202 - lag(c202, 5) over ()) * 8193 - (c202 - lag(c202, 5) over ())) end) as c203,
     lag(c170, 6) over () * 8193 - (lag(c170, 6) over () * 8193 - lag(c170, 6) over ()) as c211
-from factor_base positional join t135 positional join t142;
+from factor_base positional join t136 positional join t143;
 
 create or replace temp table state_43 as
 select
     list(c211 order by rid desc) filter (rows_left < 4) as p_c211
-from factor_base positional join t183
+from factor_base positional join t184
 where rows_left < 4
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t185 as
+create or replace temp table t186 as
 select
     rows_45(low, c111, c223, c224) as c225,
     rows_46(low, c223) as c226
-from factor_base positional join t145 positional join t41;
-
-create or replace temp table t186 as
-select
-    rows_46(c111, c224) as c227,
-    rows_3(c230) as c231
-from t146 positional join t41 positional join t145;
+from factor_base positional join t146 positional join t42;
 
 create or replace temp table t187 as
 select
-    rows_4(c230) as c232,
-    rows_5(c230) as c233
-from t146;
+    rows_46(c111, c224) as c227,
+    rows_3(c230) as c231
+from t147 positional join t42 positional join t146;
 
 create or replace temp table t188 as
 select
-    rows_6(c230) as c234,
-    rows_7(c230) as c235
-from t146;
+    rows_4(c230) as c232,
+    rows_5(c230) as c233
+from t147;
 
 create or replace temp table t189 as
 select
-    rows_8(c230) as c236,
-    rows_9(c230) as c237
-from t146;
+    rows_6(c230) as c234,
+    rows_7(c230) as c235
+from t147;
 
 create or replace temp table t190 as
 select
+    rows_8(c230) as c236,
+    rows_9(c230) as c237
+from t147;
+
+create or replace temp table t191 as
+select
     ((case when stock_row > 229 then (((c239 + c240) + (c241 + c242)) + ((c243 + c244) + (c245 + (case when stock_row > 229 then rows_47(vwap) end)))) end) / 230) as c246,
     (case when stock_row > 6 then c275 end) as c276
-from factor_base positional join t151 positional join t146 positional join t148 positional join t149 positional join t150;
-
-drop table t148;
+from factor_base positional join t152 positional join t147 positional join t149 positional join t150 positional join t151;
 
 drop table t149;
 
 drop table t150;
 
-create or replace temp table t191 as
-select
-    rows_17(returns, c283) as c284,
-    rows_48(c290) as c291
-from factor_base positional join t154;
+drop table t151;
 
 create or replace temp table t192 as
 select
-    rows_41(c293) as c294,
-    rows_49(c73, c10, c295, c296) as c297
-from t17 positional join t2 positional join t158 positional join t156;
+    rows_17(returns, c283) as c284,
+    rows_48(c290) as c291
+from factor_base positional join t155;
 
 create or replace temp table t193 as
 select
-    rows_50(c73, c295) as c298,
-    rows_50(c10, c296) as c299
-from t2 positional join t158 positional join t17;
+    rows_41(c293) as c294,
+    rows_49(c73, c10, c295, c296) as c297
+from t18 positional join t3 positional join t159 positional join t157;
 
 create or replace temp table t194 as
 select
-    c303 * 8193 - (c303 * 8193 - c303) as c304,
-    rows_32(c111, c308) as c310
-from t41 positional join t159;
+    rows_50(c73, c295) as c298,
+    rows_50(c10, c296) as c299
+from t3 positional join t159 positional join t18;
 
 create or replace temp table t195 as
 select
-    (case when stock_row > 5 then rows_32(vwap, c309) end) as c311,
-    ((((c164 + c165) + (c166 + c317)) + ((c318 + c319) + rows_51(close))) / 200) as c320
-from factor_base positional join t30 positional join t31 positional join t161 positional join t162;
-
-drop table t31;
-
-drop table t162;
+    c303 * 8193 - (c303 * 8193 - c303) as c304,
+    rows_32(c111, c308) as c310
+from t42 positional join t160;
 
 create or replace temp table t196 as
 select
+    (case when stock_row > 5 then rows_32(vwap, c309) end) as c311,
+    ((((c164 + c165) + (c166 + c317)) + ((c318 + c319) + rows_51(close))) / 200) as c320
+from factor_base positional join t31 positional join t32 positional join t162 positional join t163;
+
+drop table t32;
+
+drop table t163;
+
+create or replace temp table t197 as
+select
     lag(c303, 1) over () as c323,
     c358 * 8193 - (c358 * 8193 - c358) as c359
-from t163 positional join t159;
+from t164 positional join t160;
 
 create or replace temp table state_44 as
 select
     list(c323 order by rid desc) filter (rows_left < 199) as p_c323
-from factor_base positional join t196
+from factor_base positional join t197
 where rows_left < 199
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t198 as
+create or replace temp table t199 as
 select
     rows_12(high, c365) as c366,
     rows_52(c376) as c377
-from factor_base positional join t166 positional join t164;
-
-create or replace temp table t199 as
-select
-    (rows_0(c230) / 20) as c381,
-    (case when (case when ((c157 - ((c157 + lag(c157, 1) over ()) / 2)) * (c157 - ((c157 + lag(c157, 1) over ()) / 2)) + (lag(c157, 1) over () - ((c157 + lag(c157, 1) over ()) / 2)) * (lag(c157, 1) over () - ((c157 + lag(c157, 1) over ()) / 2))) > 2e-22::double * ((c157 + lag(c157, 1) over ()) / 2) * ((c157 + lag(c157, 1) over ()) / 2) then true else not (len(list_distinct(list_transform([c157, lag(c157, 1) over ()], lambda value: value * 8193 - (value * 8193 - value)))) = 1) end) and (case when ((c384 - ((c384 + lag(c384, 1) over ()) / 2)) * (c384 - ((c384 + lag(c384, 1) over ()) / 2)) + (lag(c384, 1) over () - ((c384 + lag(c384, 1) over ()) / 2)) * (lag(c384, 1) over () - ((c384 + lag(c384, 1) over ()) / 2))) > 2e-22::double * ((c384 + lag(c384, 1) over ()) / 2) * ((c384 + lag(c384, 1) over ()) / 2) then true else not (len(list_distinct(list_transform([c384, lag(c384, 1) over ()], lambda value: value * 8193 - (value * 8193 - value)))) = 1) end) then (case when stock_row > 20 then sign(c157 - lag(c157, 1) over ()) * sign(c384 - lag(c384, 1) over ()) end) else null end) as c385
-from factor_base positional join t169 positional join t28 positional join t146;
+from factor_base positional join t167 positional join t165;
 
 create or replace temp table t200 as
 select
+    (rows_0(c230) / 20) as c381,
+    (case when (case when ((c157 - ((c157 + lag(c157, 1) over ()) / 2)) * (c157 - ((c157 + lag(c157, 1) over ()) / 2)) + (lag(c157, 1) over () - ((c157 + lag(c157, 1) over ()) / 2)) * (lag(c157, 1) over () - ((c157 + lag(c157, 1) over ()) / 2))) > 2e-22::double * ((c157 + lag(c157, 1) over ()) / 2) * ((c157 + lag(c157, 1) over ()) / 2) then true else not (len(list_distinct(list_transform([c157, lag(c157, 1) over ()], lambda value: value * 8193 - (value * 8193 - value)))) = 1) end) and (case when ((c384 - ((c384 + lag(c384, 1) over ()) / 2)) * (c384 - ((c384 + lag(c384, 1) over ()) / 2)) + (lag(c384, 1) over () - ((c384 + lag(c384, 1) over ()) / 2)) * (lag(c384, 1) over () - ((c384 + lag(c384, 1) over ()) / 2))) > 2e-22::double * ((c384 + lag(c384, 1) over ()) / 2) * ((c384 + lag(c384, 1) over ()) / 2) then true else not (len(list_distinct(list_transform([c384, lag(c384, 1) over ()], lambda value: value * 8193 - (value * 8193 - value)))) = 1) end) then (case when stock_row > 20 then sign(c157 - lag(c157, 1) over ()) * sign(c384 - lag(c384, 1) over ()) end) else null end) as c385
+from factor_base positional join t170 positional join t29 positional join t147;
+
+create or replace temp table t201 as
+select
     c393 * 8193 - (c393 * 8193 - c393) as c394,
     ((((c396 + c397) + (c398 + c399)) + ((c400 + c401) + (c402 + rows_15(c59)))) / 250) as c403
-from t174 positional join t175 positional join t176 positional join t177 positional join t38 positional join t172;
-
-drop table t174;
+from t175 positional join t176 positional join t177 positional join t178 positional join t39 positional join t173;
 
 drop table t175;
 
 drop table t176;
 
-create or replace temp table t201 as
-select
-    rows_3(c404) as c405,
-    rows_4(c404) as c406
-from t177;
+drop table t177;
 
 create or replace temp table t202 as
 select
-    rows_5(c404) as c407,
-    rows_6(c404) as c408
-from t177;
+    rows_3(c404) as c405,
+    rows_4(c404) as c406
+from t178;
 
 create or replace temp table t203 as
 select
-    rows_7(c404) as c409,
-    rows_8(c404) as c410
-from t177;
+    rows_5(c404) as c407,
+    rows_6(c404) as c408
+from t178;
 
 create or replace temp table t204 as
 select
+    rows_7(c404) as c409,
+    rows_8(c404) as c410
+from t178;
+
+create or replace temp table t205 as
+select
     rows_9(c404) as c411,
     power(c442, 2) as c443
-from t179 positional join t177;
+from t180 positional join t178;
 
 create or replace temp table state_45 as
 select
     list(c443 order by rid desc) filter (rows_left < 249) as p_c443
-from factor_base positional join t204
+from factor_base positional join t205
 where rows_left < 249
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t206 as
+create or replace temp table t207 as
 select c183
 from (
     select
-        rid,
+        place,
         case when c182 is not null then (rank() over (partition by trade_date order by c182) + round(cume_dist() over (partition by trade_date order by c182) * day_rows)) / (2 * count(c182) over (partition by trade_date order by c182 rows between unbounded preceding and unbounded following)) end as c183
-    from factor_base positional join t137
+    from factor_base positional join t138
 )
-order by rid;
+order by place;
 
 create or replace temp table state_46 as
 select
     list(c183 order by rid desc) filter (rows_left < 6) as p_c183
-from factor_base positional join t206
+from factor_base positional join t207
 where rows_left < 6
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t208 as
+create or replace temp table t209 as
 select c214
 from (
     select
-        rid,
+        place,
         case when c213 is not null then (rank() over (partition by trade_date order by c213) + round(cume_dist() over (partition by trade_date order by c213) * day_rows)) / (2 * count(c213) over (partition by trade_date order by c213 rows between unbounded preceding and unbounded following)) end as c214
-    from factor_base positional join t142
+    from factor_base positional join t143
 )
-order by rid;
+order by place;
 
-drop table t142;
+drop table t143;
 
-create or replace temp table t209 as
+create or replace temp table t210 as
 select c216
 from (
     select
-        rid,
+        place,
         case when c215 is not null then (rank() over (partition by trade_date order by c215) + round(cume_dist() over (partition by trade_date order by c215) * day_rows)) / (2 * count(c215) over (partition by trade_date order by c215 rows between unbounded preceding and unbounded following)) end as c216
-    from factor_base positional join t144
+    from factor_base positional join t145
 )
-order by rid;
+order by place;
 
-create or replace temp table t210 as
+create or replace temp table t211 as
 select c218
 from (
     select
-        rid,
+        place,
         case when c217 is not null then (rank() over (partition by trade_date order by c217) + round(cume_dist() over (partition by trade_date order by c217) * day_rows)) / (2 * count(c217) over (partition by trade_date order by c217 rows between unbounded preceding and unbounded following)) end as c218
-    from factor_base positional join t144
+    from factor_base positional join t145
 )
-order by rid;
+order by place;
 
-drop table t144;
+drop table t145;
 
-create or replace temp table t211 as
+create or replace temp table t212 as
 select c279
 from (
     select
-        rid,
+        place,
         case when c278 is not null then (rank() over (partition by trade_date order by c278) + round(cume_dist() over (partition by trade_date order by c278) * day_rows)) / (2 * count(c278) over (partition by trade_date order by c278 rows between unbounded preceding and unbounded following)) end as c279
-    from factor_base positional join t151
+    from factor_base positional join t152
 )
-order by rid;
+order by place;
 
-create or replace temp table t212 as
+create or replace temp table t213 as
 select c281
 from (
     select
-        rid,
+        place,
         case when c280 is not null then (rank() over (partition by trade_date order by c280) + round(cume_dist() over (partition by trade_date order by c280) * day_rows)) / (2 * count(c280) over (partition by trade_date order by c280 rows between unbounded preceding and unbounded following)) end as c281
-    from factor_base positional join t152
+    from factor_base positional join t153
 )
-order by rid;
+order by place;
 
-create or replace temp table t213 as
+create or replace temp table t214 as
 select c357
 from (
     select
-        rid,
+        place,
         case when c356 is not null then (rank() over (partition by trade_date order by c356) + round(cume_dist() over (partition by trade_date order by c356) * day_rows)) / (2 * count(c356) over (partition by trade_date order by c356 rows between unbounded preceding and unbounded following)) end as c357
-    from factor_base positional join t163
+    from factor_base positional join t164
 )
-order by rid;
+order by place;
 
-drop table t163;
+drop table t164;
 
-create or replace temp table t214 as
+create or replace temp table t215 as
 select c364
 from (
     select
-        rid,
+        place,
         case when c363 is not null then (rank() over (partition by trade_date order by c363) + round(cume_dist() over (partition by trade_date order by c363) * day_rows)) / (2 * count(c363) over (partition by trade_date order by c363 rows between unbounded preceding and unbounded following)) end as c364
-    from factor_base positional join t164
+    from factor_base positional join t165
 )
-order by rid;
+order by place;
 
-create or replace temp table t215 as
+create or replace temp table t216 as
 select c373
 from (
     select
-        rid,
+        place,
         case when c372 is not null then (rank() over (partition by trade_date order by c372) + round(cume_dist() over (partition by trade_date order by c372) * day_rows)) / (2 * count(c372) over (partition by trade_date order by c372 rows between unbounded preceding and unbounded following)) end as c373
-    from factor_base positional join t165
+    from factor_base positional join t166
 )
-order by rid;
+order by place;
 
-create or replace temp table t216 as
+create or replace temp table t217 as
 select c375
 from (
     select
-        rid,
+        place,
         case when c374 is not null then (rank() over (partition by trade_date order by c374) + round(cume_dist() over (partition by trade_date order by c374) * day_rows)) / (2 * count(c374) over (partition by trade_date order by c374 rows between unbounded preceding and unbounded following)) end as c375
-    from factor_base positional join t166
+    from factor_base positional join t167
 )
-order by rid;
+order by place;
 
-drop table t166;
+drop table t167;
 
-create or replace temp table t217 as
+create or replace temp table t218 as
 select c390
 from (
     select
-        rid,
+        place,
         case when c389 is not null then (rank() over (partition by trade_date order by c389) + round(cume_dist() over (partition by trade_date order by c389) * day_rows)) / (2 * count(c389) over (partition by trade_date order by c389 rows between unbounded preceding and unbounded following)) end as c390
-    from factor_base positional join t171
+    from factor_base positional join t172
 )
-order by rid;
+order by place;
 
-create or replace temp table t218 as
+create or replace temp table t219 as
 select c392
 from (
     select
-        rid,
+        place,
         case when c391 is not null then (rank() over (partition by trade_date order by c391) + round(cume_dist() over (partition by trade_date order by c391) * day_rows)) / (2 * count(c391) over (partition by trade_date order by c391 rows between unbounded preceding and unbounded following)) end as c392
-    from factor_base positional join t172
+    from factor_base positional join t173
 )
-order by rid;
-
-create or replace temp table t219 as
-select
-    rows_17(c173, c175) as c177,
-    rows_17(c174, c176) as c178
-from t137 positional join t181 positional join t135 positional join t180;
+order by place;
 
 create or replace temp table t220 as
 select
-    ((case when stock_row > 5 then rows_30(c183) end) / 6) as c185,
-    (case when stock_row > 5 then rows_36(c26, c186, c184) end) as c189
-from factor_base positional join t52 positional join t181 positional join t139 positional join t206;
+    rows_17(c173, c175) as c177,
+    rows_17(c174, c176) as c178
+from t138 positional join t182 positional join t136 positional join t181;
 
 create or replace temp table t221 as
 select
-    (case when stock_row > 23 then (rows_27(low, c111, c194, c195) / nullif(sqrt(c196) * sqrt(c197), 0)) end) as c198,
-    rows_28(low, c196, c194) as c199
-from factor_base positional join t182 positional join t141 positional join t41;
+    ((case when stock_row > 5 then rows_30(c183) end) / 6) as c185,
+    (case when stock_row > 5 then rows_36(c26, c186, c184) end) as c189
+from factor_base positional join t53 positional join t182 positional join t140 positional join t207;
 
 create or replace temp table t222 as
 select
+    (case when stock_row > 23 then (rows_27(low, c111, c194, c195) / nullif(sqrt(c196) * sqrt(c197), 0)) end) as c198,
+    rows_28(low, c196, c194) as c199
+from factor_base positional join t183 positional join t142 positional join t42;
+
+create or replace temp table t223 as
+select
     rows_34(c211) as c212,
     (-c218) as c219
-from t210 positional join t183;
+from t211 positional join t184;
 
-drop table t210;
+drop table t211;
 
 create or replace temp table state_47 as
 select
     list(c219 order by rid desc) filter (rows_left < 9) as p_c219
-from factor_base positional join t222
+from factor_base positional join t223
 where rows_left < 9
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t224 as
+create or replace temp table t225 as
 select
     (case when rows_53(low, c226, c223) and rows_53(c111, c227, c224) then case when isfinite((case when stock_row > 30 then (c225 / nullif(sqrt(c226) * sqrt(c227), 0)) end)) then round((case when stock_row > 30 then (c225 / nullif(sqrt(c226) * sqrt(c227), 0)) end), 12) end else null end) as c228,
     ((((c231 + c232) + (c233 + c234)) + ((c235 + c236) + (c237 + rows_47(c230)))) / 230) as c238
-from factor_base positional join t186 positional join t187 positional join t188 positional join t189 positional join t146 positional join t41 positional join t145 positional join t185;
+from factor_base positional join t187 positional join t188 positional join t189 positional join t190 positional join t147 positional join t42 positional join t146 positional join t186;
 
-drop table t145;
-
-drop table t185;
+drop table t146;
 
 drop table t186;
 
@@ -2312,311 +2317,311 @@ drop table t188;
 
 drop table t189;
 
-create or replace temp table t225 as
-select
-    (case when stock_row > 229 then rows_54(vwap, c246) end) as c262,
-    (case when stock_row > 229 then rows_55(vwap, c246) end) as c263
-from factor_base positional join t190;
+drop table t190;
 
 create or replace temp table t226 as
 select
-    (case when stock_row > 229 then rows_56(vwap, c246) end) as c264,
-    (case when stock_row > 229 then rows_57(vwap, c246) end) as c265
-from factor_base positional join t190;
+    (case when stock_row > 229 then rows_54(vwap, c246) end) as c262,
+    (case when stock_row > 229 then rows_55(vwap, c246) end) as c263
+from factor_base positional join t191;
 
 create or replace temp table t227 as
 select
-    (case when stock_row > 229 then rows_58(vwap, c246) end) as c266,
-    (case when stock_row > 229 then rows_59(vwap, c246) end) as c267
-from factor_base positional join t190;
+    (case when stock_row > 229 then rows_56(vwap, c246) end) as c264,
+    (case when stock_row > 229 then rows_57(vwap, c246) end) as c265
+from factor_base positional join t191;
 
 create or replace temp table t228 as
 select
-    (case when stock_row > 229 then rows_60(vwap, c246) end) as c268,
-    (case when stock_row > 5 then ((case when (case when ((returns - (c282 / 2)) * (returns - (c282 / 2)) + (lag(returns, 1) over () - (c282 / 2)) * (lag(returns, 1) over () - (c282 / 2))) > 2e-22::double * (c282 / 2) * (c282 / 2) then true else not (len(list_distinct(list_transform([returns, lag(returns, 1) over ()], lambda value: value * 8193 - (value * 8193 - value)))) = 1) end) then sqrt(((returns - (c282 / 2)) * (returns - (c282 / 2)) + (lag(returns, 1) over () - (c282 / 2)) * (lag(returns, 1) over () - (c282 / 2))) / 1) else 0 end) / nullif((case when rows_28(returns, c284, c283) then sqrt(c284 / 4) else 0 end), 0)) end) as c285
-from factor_base positional join t191 positional join t154 positional join t152 positional join t190;
-
-drop table t154;
+    (case when stock_row > 229 then rows_58(vwap, c246) end) as c266,
+    (case when stock_row > 229 then rows_59(vwap, c246) end) as c267
+from factor_base positional join t191;
 
 create or replace temp table t229 as
 select
-    (case when rows_61(c73, c298, c295) and rows_61(c10, c299, c296) then case when isfinite((case when stock_row > 15 then (c297 / nullif(sqrt(c298) * sqrt(c299), 0)) end)) then round((case when stock_row > 15 then (c297 / nullif(sqrt(c298) * sqrt(c299), 0)) end), 12) end else null end) as c300,
-    (case when stock_row > 24 then ((case when stock_row > 24 then rows_35(c111, vwap, c308, c309) end) / nullif(sqrt(c310) * sqrt(c311), 0)) end) as c312
-from factor_base positional join t194 positional join t195 positional join t41 positional join t159 positional join t161 positional join t2 positional join t193 positional join t158 positional join t17 positional join t192;
+    (case when stock_row > 229 then rows_60(vwap, c246) end) as c268,
+    (case when stock_row > 5 then ((case when (case when ((returns - (c282 / 2)) * (returns - (c282 / 2)) + (lag(returns, 1) over () - (c282 / 2)) * (lag(returns, 1) over () - (c282 / 2))) > 2e-22::double * (c282 / 2) * (c282 / 2) then true else not (len(list_distinct(list_transform([returns, lag(returns, 1) over ()], lambda value: value * 8193 - (value * 8193 - value)))) = 1) end) then sqrt(((returns - (c282 / 2)) * (returns - (c282 / 2)) + (lag(returns, 1) over () - (c282 / 2)) * (lag(returns, 1) over () - (c282 / 2))) / 1) else 0 end) / nullif((case when rows_28(returns, c284, c283) then sqrt(c284 / 4) else 0 end), 0)) end) as c285
+from factor_base positional join t192 positional join t155 positional join t153 positional join t191;
 
-drop table t158;
-
-drop table t193;
+drop table t155;
 
 create or replace temp table t230 as
 select
-    (case when stock_row > 5 then rows_36(vwap, c311, c309) end) as c313,
-    (case when stock_row > 199 then (c10 * (c320 - open)) * 8193 - ((c10 * (c320 - open)) * 8193 - (c10 * (c320 - open))) end) as c321
-from factor_base positional join t2 positional join t195 positional join t161;
-
-create or replace temp table t231 as
-select
-    rows_3(c323) as c324,
-    rows_4(c323) as c325
-from t196;
-
-create or replace temp table t232 as
-select
-    rows_5(c323) as c326,
-    rows_6(c323) as c327
-from t196;
-
-create or replace temp table t233 as
-select
-    rows_7(c323) as c328,
-    rows_8(c323) as c329
-from t196;
-
-create or replace temp table t234 as
-select
-    rows_54(close, c320) as c337,
-    rows_55(close, c320) as c338
-from factor_base positional join t195;
-
-create or replace temp table t235 as
-select
-    rows_56(close, c320) as c339,
-    rows_57(close, c320) as c340
-from factor_base positional join t195;
-
-create or replace temp table t236 as
-select
-    rows_58(close, c320) as c341,
-    rows_59(close, c320) as c342
-from factor_base positional join t195;
-
-create or replace temp table t237 as
-select
-    rows_21(high, c366, c365) as c367,
-    (case when stock_row > 9 then (rows_20(high, volume, c365, c43) / nullif(sqrt(c366) * sqrt(c45), 0)) end) as c370
-from factor_base positional join t198 positional join t35 positional join t164 positional join t9;
-
-drop table t164;
-
-create or replace temp table t238 as
-select
-    (case when stock_row > 24 then c381 * 8193 - (c381 * 8193 - c381) end) as c382,
-    c385 * 8193 - (c385 * 8193 - c385) as c386
-from factor_base positional join t199;
-
-drop table t199;
-
-create or replace temp table t239 as
-select
-    ((((c405 + c406) + (c407 + c408)) + ((c409 + c410) + (c411 + rows_15(c404)))) / 250) as c412,
-    rows_54(c59, c403) as c421
-from t38 positional join t200 positional join t201 positional join t202 positional join t203 positional join t204 positional join t177;
-
-drop table t201;
-
-drop table t202;
-
-drop table t203;
-
-create or replace temp table t240 as
-select
-    rows_55(c59, c403) as c422,
-    rows_56(c59, c403) as c423
-from t200 positional join t38;
-
-create or replace temp table t241 as
-select
-    rows_57(c59, c403) as c424,
-    rows_58(c59, c403) as c425
-from t200 positional join t38;
-
-create or replace temp table t242 as
-select
-    rows_59(c59, c403) as c426,
-    rows_60(c59, c403) as c427
-from t200 positional join t38;
-
-create or replace temp table t243 as
-select
-    rows_62(c59, c403) as c428,
-    (case when stock_row > 249 then rows_3(c443) end) as c444
-from factor_base positional join t204 positional join t200 positional join t38;
-
-create or replace temp table t244 as
-select
-    (case when stock_row > 249 then rows_4(c443) end) as c445,
-    (case when stock_row > 249 then rows_5(c443) end) as c446
-from factor_base positional join t204;
-
-create or replace temp table t245 as
-select
-    (case when stock_row > 249 then rows_6(c443) end) as c447,
-    (case when stock_row > 249 then rows_7(c443) end) as c448
-from factor_base positional join t204;
-
-create or replace temp table t246 as
-select
-    (case when stock_row > 249 then rows_8(c443) end) as c449,
-    (case when stock_row > 249 then rows_9(c443) end) as c450
-from factor_base positional join t204;
-
-create or replace temp table t247 as
-select c172
-from (
-    select
-        rid,
-        case when c171 is not null then (rank() over (partition by trade_date order by c171) + round(cume_dist() over (partition by trade_date order by c171) * day_rows)) / (2 * count(c171) over (partition by trade_date order by c171 rows between unbounded preceding and unbounded following)) end as c172
-    from factor_base positional join t180
-)
-order by rid;
-
-create or replace temp table t248 as
-select c204
-from (
-    select
-        rid,
-        case when c203 is not null then (rank() over (partition by trade_date order by c203) + round(cume_dist() over (partition by trade_date order by c203) * day_rows)) / (2 * count(c203) over (partition by trade_date order by c203 rows between unbounded preceding and unbounded following)) end as c204
-    from factor_base positional join t183
-)
-order by rid;
-
-drop table t183;
-
-create or replace temp table t249 as
-select c277
-from (
-    select
-        rid,
-        sum(abs(c276)) over (partition by trade_date order by place rows between unbounded preceding and unbounded following) as c277
-    from factor_base positional join t190
-)
-order by rid;
-
-create or replace temp table t250 as
-select c305
-from (
-    select
-        rid,
-        case when c304 is not null then (rank() over (partition by trade_date order by c304) + round(cume_dist() over (partition by trade_date order by c304) * day_rows)) / (2 * count(c304) over (partition by trade_date order by c304 rows between unbounded preceding and unbounded following)) end as c305
-    from factor_base positional join t194
-)
-order by rid;
-
-create or replace temp table t251 as
-select c360
-from (
-    select
-        rid,
-        case when c359 is not null then (rank() over (partition by trade_date order by c359) + round(cume_dist() over (partition by trade_date order by c359) * day_rows)) / (2 * count(c359) over (partition by trade_date order by c359 rows between unbounded preceding and unbounded following)) end as c360
-    from factor_base positional join t196
-)
-order by rid;
-
-create or replace temp table t252 as
-select c395
-from (
-    select
-        rid,
-        case when c394 is not null then (rank() over (partition by trade_date order by c394) + round(cume_dist() over (partition by trade_date order by c394) * day_rows)) / (2 * count(c394) over (partition by trade_date order by c394 rows between unbounded preceding and unbounded following)) end as c395
-    from factor_base positional join t200
-)
-order by rid;
-
-create or replace temp table t253 as
-select
-    (case when stock_row > 8 then (rows_27(c173, c174, c175, c176) / nullif(sqrt(c177) * sqrt(c178), 0)) end) as c179,
-    (case when stock_row > 5 then rows_32(c183, c185) end) as c187
-from factor_base positional join t206 positional join t220 positional join t219 positional join t135 positional join t137 positional join t180 positional join t181;
-
-create or replace temp table t254 as
-select
-    ((c193 + (case when c199 and rows_28(c111, c197, c195) then case when isfinite(c198) then round(c198, 12) end else null end)) - close) as c200,
-    (-c204) * 8193 - ((-c204) * 8193 - (-c204)) as c205
-from factor_base positional join t248 positional join t139 positional join t221 positional join t41 positional join t182 positional join t141;
-
-drop table t248;
-
-create or replace temp table t255 as
-select
-    (case when stock_row > 9 then rows_63(c219) end) as c220,
-    (case when stock_row > 234 then rows_64(c230, c238, vwap, c246) end) as c247
-from factor_base positional join t146 positional join t224 positional join t190 positional join t222;
-
-create or replace temp table t256 as
-select
-    (case when stock_row > 234 then rows_65(c230, c238, vwap, c246) end) as c248,
-    (case when stock_row > 234 then rows_66(c230, c238, vwap, c246) end) as c249
-from factor_base positional join t224 positional join t190 positional join t146;
-
-create or replace temp table t257 as
-select
-    (case when stock_row > 234 then rows_67(c230, c238, vwap, c246) end) as c250,
-    (case when stock_row > 234 then rows_68(c230, c238, vwap, c246) end) as c251
-from factor_base positional join t224 positional join t190 positional join t146;
-
-create or replace temp table t258 as
-select
-    (case when stock_row > 234 then rows_69(c230, c238, vwap, c246) end) as c252,
-    (case when stock_row > 234 then rows_70(c230, c238, vwap, c246) end) as c253
-from factor_base positional join t224 positional join t190 positional join t146;
-
-create or replace temp table t259 as
-select
-    rows_54(c230, c238) as c254,
-    rows_55(c230, c238) as c255
-from t224 positional join t146;
-
-create or replace temp table t260 as
-select
-    rows_56(c230, c238) as c256,
-    rows_57(c230, c238) as c257
-from t224 positional join t146;
-
-create or replace temp table t261 as
-select
-    rows_58(c230, c238) as c258,
-    rows_59(c230, c238) as c259
-from t224 positional join t146;
-
-create or replace temp table t262 as
-select
-    rows_60(c230, c238) as c260,
-    (case when stock_row > 229 then (((c262 + c263) + (c264 + c265)) + ((c266 + c267) + (c268 + (case when stock_row > 229 then rows_71(vwap, c246) end)))) end) as c269
-from factor_base positional join t225 positional join t226 positional join t227 positional join t228 positional join t190 positional join t224 positional join t146;
-
-drop table t225;
-
-drop table t226;
-
-drop table t227;
-
-create or replace temp table t263 as
-select
-    c285 * 8193 - (c285 * 8193 - c285) as c286,
-    c300 * 8193 - (c300 * 8193 - c300) as c301
-from t229 positional join t228;
-
-drop table t228;
-
-create or replace temp table t264 as
-select
-    (case when stock_row > 11 then c212 * 8193 - (c212 * 8193 - c212) end) as c306,
-    abs((case when rows_36(c111, c310, c308) and c313 then case when isfinite(c312) then round(c312, 12) end else null end)) as c314
-from factor_base positional join t229 positional join t230 positional join t41 positional join t194 positional join t159 positional join t222;
+    (case when rows_61(c73, c298, c295) and rows_61(c10, c299, c296) then case when isfinite((case when stock_row > 15 then (c297 / nullif(sqrt(c298) * sqrt(c299), 0)) end)) then round((case when stock_row > 15 then (c297 / nullif(sqrt(c298) * sqrt(c299), 0)) end), 12) end else null end) as c300,
+    (case when stock_row > 24 then ((case when stock_row > 24 then rows_35(c111, vwap, c308, c309) end) / nullif(sqrt(c310) * sqrt(c311), 0)) end) as c312
+from factor_base positional join t195 positional join t196 positional join t42 positional join t160 positional join t162 positional join t3 positional join t194 positional join t159 positional join t18 positional join t193;
 
 drop table t159;
 
 drop table t194;
 
+create or replace temp table t231 as
+select
+    (case when stock_row > 5 then rows_36(vwap, c311, c309) end) as c313,
+    (case when stock_row > 199 then (c10 * (c320 - open)) * 8193 - ((c10 * (c320 - open)) * 8193 - (c10 * (c320 - open))) end) as c321
+from factor_base positional join t3 positional join t196 positional join t162;
+
+create or replace temp table t232 as
+select
+    rows_3(c323) as c324,
+    rows_4(c323) as c325
+from t197;
+
+create or replace temp table t233 as
+select
+    rows_5(c323) as c326,
+    rows_6(c323) as c327
+from t197;
+
+create or replace temp table t234 as
+select
+    rows_7(c323) as c328,
+    rows_8(c323) as c329
+from t197;
+
+create or replace temp table t235 as
+select
+    rows_54(close, c320) as c337,
+    rows_55(close, c320) as c338
+from factor_base positional join t196;
+
+create or replace temp table t236 as
+select
+    rows_56(close, c320) as c339,
+    rows_57(close, c320) as c340
+from factor_base positional join t196;
+
+create or replace temp table t237 as
+select
+    rows_58(close, c320) as c341,
+    rows_59(close, c320) as c342
+from factor_base positional join t196;
+
+create or replace temp table t238 as
+select
+    rows_21(high, c366, c365) as c367,
+    (case when stock_row > 9 then (rows_20(high, volume, c365, c43) / nullif(sqrt(c366) * sqrt(c45), 0)) end) as c370
+from factor_base positional join t199 positional join t36 positional join t165 positional join t10;
+
+drop table t165;
+
+create or replace temp table t239 as
+select
+    (case when stock_row > 24 then c381 * 8193 - (c381 * 8193 - c381) end) as c382,
+    c385 * 8193 - (c385 * 8193 - c385) as c386
+from factor_base positional join t200;
+
+drop table t200;
+
+create or replace temp table t240 as
+select
+    ((((c405 + c406) + (c407 + c408)) + ((c409 + c410) + (c411 + rows_15(c404)))) / 250) as c412,
+    rows_54(c59, c403) as c421
+from t39 positional join t201 positional join t202 positional join t203 positional join t204 positional join t205 positional join t178;
+
+drop table t202;
+
+drop table t203;
+
+drop table t204;
+
+create or replace temp table t241 as
+select
+    rows_55(c59, c403) as c422,
+    rows_56(c59, c403) as c423
+from t201 positional join t39;
+
+create or replace temp table t242 as
+select
+    rows_57(c59, c403) as c424,
+    rows_58(c59, c403) as c425
+from t201 positional join t39;
+
+create or replace temp table t243 as
+select
+    rows_59(c59, c403) as c426,
+    rows_60(c59, c403) as c427
+from t201 positional join t39;
+
+create or replace temp table t244 as
+select
+    rows_62(c59, c403) as c428,
+    (case when stock_row > 249 then rows_3(c443) end) as c444
+from factor_base positional join t205 positional join t201 positional join t39;
+
+create or replace temp table t245 as
+select
+    (case when stock_row > 249 then rows_4(c443) end) as c445,
+    (case when stock_row > 249 then rows_5(c443) end) as c446
+from factor_base positional join t205;
+
+create or replace temp table t246 as
+select
+    (case when stock_row > 249 then rows_6(c443) end) as c447,
+    (case when stock_row > 249 then rows_7(c443) end) as c448
+from factor_base positional join t205;
+
+create or replace temp table t247 as
+select
+    (case when stock_row > 249 then rows_8(c443) end) as c449,
+    (case when stock_row > 249 then rows_9(c443) end) as c450
+from factor_base positional join t205;
+
+create or replace temp table t248 as
+select c172
+from (
+    select
+        place,
+        case when c171 is not null then (rank() over (partition by trade_date order by c171) + round(cume_dist() over (partition by trade_date order by c171) * day_rows)) / (2 * count(c171) over (partition by trade_date order by c171 rows between unbounded preceding and unbounded following)) end as c172
+    from factor_base positional join t181
+)
+order by place;
+
+create or replace temp table t249 as
+select c204
+from (
+    select
+        place,
+        case when c203 is not null then (rank() over (partition by trade_date order by c203) + round(cume_dist() over (partition by trade_date order by c203) * day_rows)) / (2 * count(c203) over (partition by trade_date order by c203 rows between unbounded preceding and unbounded following)) end as c204
+    from factor_base positional join t184
+)
+order by place;
+
+drop table t184;
+
+create or replace temp table t250 as
+select c277
+from (
+    select
+        place,
+        sum(abs(c276)) over (partition by trade_date order by place rows between unbounded preceding and unbounded following) as c277
+    from factor_base positional join t191
+)
+order by place;
+
+create or replace temp table t251 as
+select c305
+from (
+    select
+        place,
+        case when c304 is not null then (rank() over (partition by trade_date order by c304) + round(cume_dist() over (partition by trade_date order by c304) * day_rows)) / (2 * count(c304) over (partition by trade_date order by c304 rows between unbounded preceding and unbounded following)) end as c305
+    from factor_base positional join t195
+)
+order by place;
+
+create or replace temp table t252 as
+select c360
+from (
+    select
+        place,
+        case when c359 is not null then (rank() over (partition by trade_date order by c359) + round(cume_dist() over (partition by trade_date order by c359) * day_rows)) / (2 * count(c359) over (partition by trade_date order by c359 rows between unbounded preceding and unbounded following)) end as c360
+    from factor_base positional join t197
+)
+order by place;
+
+create or replace temp table t253 as
+select c395
+from (
+    select
+        place,
+        case when c394 is not null then (rank() over (partition by trade_date order by c394) + round(cume_dist() over (partition by trade_date order by c394) * day_rows)) / (2 * count(c394) over (partition by trade_date order by c394 rows between unbounded preceding and unbounded following)) end as c395
+    from factor_base positional join t201
+)
+order by place;
+
+create or replace temp table t254 as
+select
+    (case when stock_row > 8 then (rows_27(c173, c174, c175, c176) / nullif(sqrt(c177) * sqrt(c178), 0)) end) as c179,
+    (case when stock_row > 5 then rows_32(c183, c185) end) as c187
+from factor_base positional join t207 positional join t221 positional join t220 positional join t136 positional join t138 positional join t181 positional join t182;
+
+create or replace temp table t255 as
+select
+    ((c193 + (case when c199 and rows_28(c111, c197, c195) then case when isfinite(c198) then round(c198, 12) end else null end)) - close) as c200,
+    (-c204) * 8193 - ((-c204) * 8193 - (-c204)) as c205
+from factor_base positional join t249 positional join t140 positional join t222 positional join t42 positional join t183 positional join t142;
+
+drop table t249;
+
+create or replace temp table t256 as
+select
+    (case when stock_row > 9 then rows_63(c219) end) as c220,
+    (case when stock_row > 234 then rows_64(c230, c238, vwap, c246) end) as c247
+from factor_base positional join t147 positional join t225 positional join t191 positional join t223;
+
+create or replace temp table t257 as
+select
+    (case when stock_row > 234 then rows_65(c230, c238, vwap, c246) end) as c248,
+    (case when stock_row > 234 then rows_66(c230, c238, vwap, c246) end) as c249
+from factor_base positional join t225 positional join t191 positional join t147;
+
+create or replace temp table t258 as
+select
+    (case when stock_row > 234 then rows_67(c230, c238, vwap, c246) end) as c250,
+    (case when stock_row > 234 then rows_68(c230, c238, vwap, c246) end) as c251
+from factor_base positional join t225 positional join t191 positional join t147;
+
+create or replace temp table t259 as
+select
+    (case when stock_row > 234 then rows_69(c230, c238, vwap, c246) end) as c252,
+    (case when stock_row > 234 then rows_70(c230, c238, vwap, c246) end) as c253
+from factor_base positional join t225 positional join t191 positional join t147;
+
+create or replace temp table t260 as
+select
+    rows_54(c230, c238) as c254,
+    rows_55(c230, c238) as c255
+from t225 positional join t147;
+
+create or replace temp table t261 as
+select
+    rows_56(c230, c238) as c256,
+    rows_57(c230, c238) as c257
+from t225 positional join t147;
+
+create or replace temp table t262 as
+select
+    rows_58(c230, c238) as c258,
+    rows_59(c230, c238) as c259
+from t225 positional join t147;
+
+create or replace temp table t263 as
+select
+    rows_60(c230, c238) as c260,
+    (case when stock_row > 229 then (((c262 + c263) + (c264 + c265)) + ((c266 + c267) + (c268 + (case when stock_row > 229 then rows_71(vwap, c246) end)))) end) as c269
+from factor_base positional join t226 positional join t227 positional join t228 positional join t229 positional join t191 positional join t225 positional join t147;
+
+drop table t226;
+
+drop table t227;
+
+drop table t228;
+
+create or replace temp table t264 as
+select
+    c285 * 8193 - (c285 * 8193 - c285) as c286,
+    c300 * 8193 - (c300 * 8193 - c300) as c301
+from t230 positional join t229;
+
 drop table t229;
 
 create or replace temp table t265 as
 select
+    (case when stock_row > 11 then c212 * 8193 - (c212 * 8193 - c212) end) as c306,
+    abs((case when rows_36(c111, c310, c308) and c313 then case when isfinite(c312) then round(c312, 12) end else null end)) as c314
+from factor_base positional join t230 positional join t231 positional join t42 positional join t195 positional join t160 positional join t223;
+
+drop table t160;
+
+drop table t195;
+
+drop table t230;
+
+create or replace temp table t266 as
+select
     ((((c324 + c325) + (c326 + c327)) + ((c328 + c329) + rows_51(c323))) / 200) as c330,
     (((c337 + c338) + (c339 + c340)) + ((c341 + c342) + rows_72(close, c320))) as c343
-from factor_base positional join t234 positional join t235 positional join t236 positional join t195 positional join t231 positional join t232 positional join t233 positional join t196;
-
-drop table t231;
+from factor_base positional join t235 positional join t236 positional join t237 positional join t196 positional join t232 positional join t233 positional join t234 positional join t197;
 
 drop table t232;
 
@@ -2628,199 +2633,199 @@ drop table t235;
 
 drop table t236;
 
-create or replace temp table t266 as
-select
-    (case when stock_row > 7 then ((1 - c360) * (close - lag(close, 7) over ())) end) * 8193 - ((case when stock_row > 7 then ((1 - c360) * (close - lag(close, 7) over ())) end) * 8193 - (case when stock_row > 7 then ((1 - c360) * (close - lag(close, 7) over ())) end)) as c361,
-    (case when stock_row > 9 then (case when c367 then sqrt(c366 / 9) else 0 end) * 8193 - ((case when c367 then sqrt(c366 / 9) else 0 end) * 8193 - (case when c367 then sqrt(c366 / 9) else 0 end)) end) as c368
-from factor_base positional join t237 positional join t198 positional join t251;
-
-drop table t251;
+drop table t237;
 
 create or replace temp table t267 as
 select
-    rows_64(c59, c403, c404, c412) as c413,
-    rows_65(c59, c403, c404, c412) as c414
-from t200 positional join t239 positional join t177 positional join t38;
+    (case when stock_row > 7 then ((1 - c360) * (close - lag(close, 7) over ())) end) * 8193 - ((case when stock_row > 7 then ((1 - c360) * (close - lag(close, 7) over ())) end) * 8193 - (case when stock_row > 7 then ((1 - c360) * (close - lag(close, 7) over ())) end)) as c361,
+    (case when stock_row > 9 then (case when c367 then sqrt(c366 / 9) else 0 end) * 8193 - ((case when c367 then sqrt(c366 / 9) else 0 end) * 8193 - (case when c367 then sqrt(c366 / 9) else 0 end)) end) as c368
+from factor_base positional join t238 positional join t199 positional join t252;
+
+drop table t252;
 
 create or replace temp table t268 as
 select
-    rows_66(c59, c403, c404, c412) as c415,
-    rows_67(c59, c403, c404, c412) as c416
-from t200 positional join t239 positional join t177 positional join t38;
+    rows_64(c59, c403, c404, c412) as c413,
+    rows_65(c59, c403, c404, c412) as c414
+from t201 positional join t240 positional join t178 positional join t39;
 
 create or replace temp table t269 as
 select
-    rows_68(c59, c403, c404, c412) as c417,
-    rows_69(c59, c403, c404, c412) as c418
-from t200 positional join t239 positional join t177 positional join t38;
+    rows_66(c59, c403, c404, c412) as c415,
+    rows_67(c59, c403, c404, c412) as c416
+from t201 positional join t240 positional join t178 positional join t39;
 
 create or replace temp table t270 as
 select
-    rows_70(c59, c403, c404, c412) as c419,
-    rows_73(c59, c403, c404, c412) as c420
-from t200 positional join t239 positional join t177 positional join t38;
+    rows_68(c59, c403, c404, c412) as c417,
+    rows_69(c59, c403, c404, c412) as c418
+from t201 positional join t240 positional join t178 positional join t39;
 
 create or replace temp table t271 as
 select
-    rows_54(c404, c412) as c429,
-    rows_55(c404, c412) as c430
-from t239 positional join t177;
+    rows_70(c59, c403, c404, c412) as c419,
+    rows_73(c59, c403, c404, c412) as c420
+from t201 positional join t240 positional join t178 positional join t39;
 
 create or replace temp table t272 as
 select
-    rows_56(c404, c412) as c431,
-    rows_57(c404, c412) as c432
-from t239 positional join t177;
+    rows_54(c404, c412) as c429,
+    rows_55(c404, c412) as c430
+from t240 positional join t178;
 
 create or replace temp table t273 as
 select
-    rows_58(c404, c412) as c433,
-    rows_59(c404, c412) as c434
-from t239 positional join t177;
+    rows_56(c404, c412) as c431,
+    rows_57(c404, c412) as c432
+from t240 positional join t178;
 
 create or replace temp table t274 as
 select
-    rows_60(c404, c412) as c435,
-    rows_62(c404, c412) as c436
-from t239 positional join t177;
+    rows_58(c404, c412) as c433,
+    rows_59(c404, c412) as c434
+from t240 positional join t178;
 
 create or replace temp table t275 as
 select
+    rows_60(c404, c412) as c435,
+    rows_62(c404, c412) as c436
+from t240 positional join t178;
+
+create or replace temp table t276 as
+select
     rows_74(c59, (((c421 + c422) + (c423 + c424)) + ((c425 + c426) + (c427 + c428))), c403) as c438,
     (case when stock_row > 249 then (((c444 + c445) + (c446 + c447)) + ((c448 + c449) + (c450 + (case when stock_row > 249 then rows_15(c443) end)))) end) as c451
-from factor_base positional join t243 positional join t244 positional join t245 positional join t246 positional join t204 positional join t38 positional join t200 positional join t239 positional join t240 positional join t241 positional join t242;
+from factor_base positional join t244 positional join t245 positional join t246 positional join t247 positional join t205 positional join t39 positional join t201 positional join t240 positional join t241 positional join t242 positional join t243;
 
-drop table t200;
+drop table t201;
 
-drop table t204;
-
-drop table t244;
+drop table t205;
 
 drop table t245;
 
 drop table t246;
 
-create or replace temp table t276 as
+drop table t247;
+
+create or replace temp table t277 as
 select c229
 from (
     select
-        rid,
+        place,
         sum(abs(c228)) over (partition by trade_date order by place rows between unbounded preceding and unbounded following) as c229
-    from factor_base positional join t224
+    from factor_base positional join t225
 )
-order by rid;
+order by place;
 
-create or replace temp table t277 as
+create or replace temp table t278 as
 select c322
 from (
     select
-        rid,
+        place,
         case when c321 is not null then (rank() over (partition by trade_date order by c321) + round(cume_dist() over (partition by trade_date order by c321) * day_rows)) / (2 * count(c321) over (partition by trade_date order by c321 rows between unbounded preceding and unbounded following)) end as c322
-    from factor_base positional join t230
+    from factor_base positional join t231
 )
-order by rid;
+order by place;
 
-create or replace temp table t278 as
+create or replace temp table t279 as
 select c383
 from (
     select
-        rid,
+        place,
         case when c382 is not null then (rank() over (partition by trade_date order by c382) + round(cume_dist() over (partition by trade_date order by c382) * day_rows)) / (2 * count(c382) over (partition by trade_date order by c382 rows between unbounded preceding and unbounded following)) end as c383
-    from factor_base positional join t238
+    from factor_base positional join t239
 )
-order by rid;
+order by place;
 
-create or replace temp table t279 as
+create or replace temp table t280 as
 select c387
 from (
     select
-        rid,
+        place,
         case when c386 is not null then (rank() over (partition by trade_date order by c386) + round(cume_dist() over (partition by trade_date order by c386) * day_rows)) / (2 * count(c386) over (partition by trade_date order by c386 rows between unbounded preceding and unbounded following)) end as c387
-    from factor_base positional join t238
+    from factor_base positional join t239
 )
-order by rid;
+order by place;
 
-drop table t238;
+drop table t239;
 
-create or replace temp table t280 as
+create or replace temp table t281 as
 select
     (case when rows_28(c173, c177, c175) and rows_28(c174, c178, c176) then case when isfinite(c179) then round(c179, 12) end else null end) as c180,
     ((case when stock_row > 5 then rows_35(c26, c183, c184, c185) end) / nullif(sqrt(c186) * sqrt(c187), 0)) as c188
-from factor_base positional join t181 positional join t253 positional join t52 positional join t206 positional join t139 positional join t220 positional join t137 positional join t219 positional join t135 positional join t180;
+from factor_base positional join t182 positional join t254 positional join t53 positional join t207 positional join t140 positional join t221 positional join t138 positional join t220 positional join t136 positional join t181;
 
-drop table t180;
+drop table t181;
 
-drop table t219;
+drop table t220;
 
 create or replace temp table state_48 as
 select
     list(c180 order by rid desc) filter (rows_left < 2) as p_c180
-from factor_base positional join t280
+from factor_base positional join t281
 where rows_left < 2
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t282 as
+create or replace temp table t283 as
 select
     c220 * 8193 - (c220 * 8193 - c220) as c221,
     (((c254 + c255) + (c256 + c257)) + ((c258 + c259) + (c260 + rows_71(c230, c238)))) as c261
-from t259 positional join t260 positional join t261 positional join t262 positional join t224 positional join t146 positional join t255;
-
-drop table t259;
+from t260 positional join t261 positional join t262 positional join t263 positional join t225 positional join t147 positional join t256;
 
 drop table t260;
 
 drop table t261;
 
-create or replace temp table t283 as
-select
-    (case when stock_row > 229 then rows_75(vwap, c269, c246) end) as c272,
-    c314 * 8193 - (c314 * 8193 - c314) as c315
-from factor_base positional join t264 positional join t262 positional join t190;
+drop table t262;
 
 create or replace temp table t284 as
 select
-    rows_64(close, c320, c323, c330) as c331,
-    rows_65(close, c320, c323, c330) as c332
-from factor_base positional join t195 positional join t265 positional join t196;
+    (case when stock_row > 229 then rows_75(vwap, c269, c246) end) as c272,
+    c314 * 8193 - (c314 * 8193 - c314) as c315
+from factor_base positional join t265 positional join t263 positional join t191;
 
 create or replace temp table t285 as
 select
-    rows_66(close, c320, c323, c330) as c333,
-    rows_67(close, c320, c323, c330) as c334
-from factor_base positional join t195 positional join t265 positional join t196;
+    rows_64(close, c320, c323, c330) as c331,
+    rows_65(close, c320, c323, c330) as c332
+from factor_base positional join t196 positional join t266 positional join t197;
 
 create or replace temp table t286 as
 select
-    rows_68(close, c320, c323, c330) as c335,
-    rows_69(close, c320, c323, c330) as c336
-from factor_base positional join t195 positional join t265 positional join t196;
+    rows_66(close, c320, c323, c330) as c333,
+    rows_67(close, c320, c323, c330) as c334
+from factor_base positional join t196 positional join t266 positional join t197;
 
 create or replace temp table t287 as
 select
-    rows_54(c323, c330) as c344,
-    rows_55(c323, c330) as c345
-from t265 positional join t196;
+    rows_68(close, c320, c323, c330) as c335,
+    rows_69(close, c320, c323, c330) as c336
+from factor_base positional join t196 positional join t266 positional join t197;
 
 create or replace temp table t288 as
 select
-    rows_56(c323, c330) as c346,
-    rows_57(c323, c330) as c347
-from t265 positional join t196;
+    rows_54(c323, c330) as c344,
+    rows_55(c323, c330) as c345
+from t266 positional join t197;
 
 create or replace temp table t289 as
 select
-    rows_58(c323, c330) as c348,
-    rows_59(c323, c330) as c349
-from t265 positional join t196;
+    rows_56(c323, c330) as c346,
+    rows_57(c323, c330) as c347
+from t266 positional join t197;
 
 create or replace temp table t290 as
 select
+    rows_58(c323, c330) as c348,
+    rows_59(c323, c330) as c349
+from t266 positional join t197;
+
+create or replace temp table t291 as
+select
     rows_76(close, c343, c320) as c352,
     (case when stock_row > 251 then ((((c413 + c414) + (c415 + c416)) + ((c417 + c418) + (c419 + c420))) / nullif(sqrt((((c421 + c422) + (c423 + c424)) + ((c425 + c426) + (c427 + c428)))) * sqrt((((c429 + c430) + (c431 + c432)) + ((c433 + c434) + (c435 + c436)))), 0)) end) as c437
-from factor_base positional join t271 positional join t272 positional join t273 positional join t274 positional join t239 positional join t240 positional join t241 positional join t242 positional join t243 positional join t267 positional join t268 positional join t269 positional join t270 positional join t265 positional join t195;
-
-drop table t240;
+from factor_base positional join t272 positional join t273 positional join t274 positional join t275 positional join t240 positional join t241 positional join t242 positional join t243 positional join t244 positional join t268 positional join t269 positional join t270 positional join t271 positional join t266 positional join t196;
 
 drop table t241;
 
@@ -2828,7 +2833,7 @@ drop table t242;
 
 drop table t243;
 
-drop table t267;
+drop table t244;
 
 drop table t268;
 
@@ -2836,16 +2841,16 @@ drop table t269;
 
 drop table t270;
 
-create or replace temp table t291 as
+drop table t271;
+
+create or replace temp table t292 as
 select
     rows_74(c404, (((c429 + c430) + (c431 + c432)) + ((c433 + c434) + (c435 + c436))), c412) as c439
-from t177 positional join t239 positional join t271 positional join t272 positional join t273 positional join t274;
+from t178 positional join t240 positional join t272 positional join t273 positional join t274 positional join t275;
 
-drop table t177;
+drop table t178;
 
-drop table t239;
-
-drop table t271;
+drop table t240;
 
 drop table t272;
 
@@ -2853,115 +2858,115 @@ drop table t273;
 
 drop table t274;
 
-create or replace temp table t292 as
+drop table t275;
+
+create or replace temp table t293 as
 select c201
 from (
     select
-        rid,
+        place,
         sum(abs(c200)) over (partition by trade_date order by place rows between unbounded preceding and unbounded following) as c201
-    from factor_base positional join t254
+    from factor_base positional join t255
 )
-order by rid;
+order by place;
 
-create or replace temp table t293 as
+create or replace temp table t294 as
 select c206
 from (
     select
-        rid,
+        place,
         case when c205 is not null then (rank() over (partition by trade_date order by c205) + round(cume_dist() over (partition by trade_date order by c205) * day_rows)) / (2 * count(c205) over (partition by trade_date order by c205 rows between unbounded preceding and unbounded following)) end as c206
-    from factor_base positional join t254
+    from factor_base positional join t255
 )
-order by rid;
+order by place;
 
 create or replace temp table state_49 as
 select
     list(c206 order by rid desc) filter (rows_left < 1) as p_c206
-from factor_base positional join t293
+from factor_base positional join t294
 where rows_left < 1
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t295 as
+create or replace temp table t296 as
 select c287
 from (
     select
-        rid,
+        place,
         case when c286 is not null then (rank() over (partition by trade_date order by c286) + round(cume_dist() over (partition by trade_date order by c286) * day_rows)) / (2 * count(c286) over (partition by trade_date order by c286 rows between unbounded preceding and unbounded following)) end as c287
-    from factor_base positional join t263
+    from factor_base positional join t264
 )
-order by rid;
+order by place;
 
-create or replace temp table t296 as
+create or replace temp table t297 as
 select c302
 from (
     select
-        rid,
+        place,
         case when c301 is not null then (rank() over (partition by trade_date order by c301) + round(cume_dist() over (partition by trade_date order by c301) * day_rows)) / (2 * count(c301) over (partition by trade_date order by c301 rows between unbounded preceding and unbounded following)) end as c302
-    from factor_base positional join t263
-)
-order by rid;
-
-drop table t263;
-
-create or replace temp table t297 as
-select c307
-from (
-    select
-        rid,
-        case when c306 is not null then (rank() over (partition by trade_date order by c306) + round(cume_dist() over (partition by trade_date order by c306) * day_rows)) / (2 * count(c306) over (partition by trade_date order by c306 rows between unbounded preceding and unbounded following)) end as c307
     from factor_base positional join t264
 )
-order by rid;
+order by place;
 
 drop table t264;
 
 create or replace temp table t298 as
+select c307
+from (
+    select
+        place,
+        case when c306 is not null then (rank() over (partition by trade_date order by c306) + round(cume_dist() over (partition by trade_date order by c306) * day_rows)) / (2 * count(c306) over (partition by trade_date order by c306 rows between unbounded preceding and unbounded following)) end as c307
+    from factor_base positional join t265
+)
+order by place;
+
+drop table t265;
+
+create or replace temp table t299 as
 select c362
 from (
     select
-        rid,
+        place,
         case when c361 is not null then (rank() over (partition by trade_date order by c361) + round(cume_dist() over (partition by trade_date order by c361) * day_rows)) / (2 * count(c361) over (partition by trade_date order by c361 rows between unbounded preceding and unbounded following)) end as c362
-    from factor_base positional join t266
+    from factor_base positional join t267
 )
-order by rid;
+order by place;
 
-create or replace temp table t299 as
+create or replace temp table t300 as
 select c369
 from (
     select
-        rid,
+        place,
         case when c368 is not null then (rank() over (partition by trade_date order by c368) + round(cume_dist() over (partition by trade_date order by c368) * day_rows)) / (2 * count(c368) over (partition by trade_date order by c368 rows between unbounded preceding and unbounded following)) end as c369
-    from factor_base positional join t266
+    from factor_base positional join t267
 )
-order by rid;
+order by place;
 
-drop table t266;
+drop table t267;
 
-create or replace temp table t300 as
+create or replace temp table t301 as
 select
     (case when stock_row > 2 then (case when ((c180 + lag(c180, 1) over ()) + lag(c180, 2) over ()) is not null then greatest(c180, lag(c180, 1) over (), lag(c180, 2) over ()) end) end) as c181,
     (case when c189 and (case when stock_row > 5 then rows_36(c183, c187, c185) end) then case when isfinite(c188) then round(c188, 12) end else null end) as c190
-from factor_base positional join t280 positional join t220 positional join t206 positional join t253;
+from factor_base positional join t281 positional join t221 positional join t207 positional join t254;
 
-drop table t253;
+drop table t254;
 
-drop table t280;
+drop table t281;
 
 create or replace temp table state_50 as
 select
     list(c190 order by rid desc) filter (rows_left < 1) as p_c190
-from factor_base positional join t300
+from factor_base positional join t301
 where rows_left < 1
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t302 as
+create or replace temp table t303 as
 select
     (case when (case when stock_row > 1 then (case when (c206 + lag(c206, 1) over ()) is not null then least(c206, lag(c206, 1) over ()) end) end) > 0 then ln((case when stock_row > 1 then (case when (c206 + lag(c206, 1) over ()) is not null then least(c206, lag(c206, 1) over ()) end) end)) end) as c207,
     (case when stock_row > 234 then ((case when stock_row > 229 then (((c247 + c248) + (c249 + c250)) + ((c251 + c252) + (c253 + (case when stock_row > 234 then rows_77(c230, c238, vwap, c246) end)))) end) / nullif(sqrt(c261) * sqrt(c269), 0)) end) as c270
-from factor_base positional join t282 positional join t262 positional join t255 positional join t256 positional join t257 positional join t258 positional join t224 positional join t190 positional join t146 positional join t293;
-
-drop table t255;
+from factor_base positional join t283 positional join t263 positional join t256 positional join t257 positional join t258 positional join t259 positional join t225 positional join t191 positional join t147 positional join t294;
 
 drop table t256;
 
@@ -2969,173 +2974,175 @@ drop table t257;
 
 drop table t258;
 
-drop table t262;
+drop table t259;
 
-drop table t293;
+drop table t263;
 
-create or replace temp table t303 as
-select
-    rows_75(c230, c261, c238) as c271,
-    ((1 - c281) + (1 - c287)) * 8193 - (((1 - c281) + (1 - c287)) * 8193 - ((1 - c281) + (1 - c287))) as c288
-from t295 positional join t212 positional join t146 positional join t282 positional join t224;
-
-drop table t212;
-
-drop table t295;
+drop table t294;
 
 create or replace temp table t304 as
 select
+    rows_75(c230, c261, c238) as c271,
+    ((1 - c281) + (1 - c287)) * 8193 - (((1 - c281) + (1 - c287)) * 8193 - ((1 - c281) + (1 - c287))) as c288
+from t296 positional join t213 positional join t147 positional join t283 positional join t225;
+
+drop table t213;
+
+drop table t296;
+
+create or replace temp table t305 as
+select
     (((c344 + c345) + (c346 + c347)) + ((c348 + c349) + rows_72(c323, c330))) as c350,
     ((case when stock_row > 1 then ((case when c438 and c439 then case when isfinite(c437) then round(c437, 12) end else null end) * c59) end) / nullif(close, 0)) as c440
-from factor_base positional join t38 positional join t290 positional join t275 positional join t291 positional join t287 positional join t288 positional join t289 positional join t265 positional join t196;
-
-drop table t287;
+from factor_base positional join t39 positional join t291 positional join t276 positional join t292 positional join t288 positional join t289 positional join t290 positional join t266 positional join t197;
 
 drop table t288;
 
 drop table t289;
 
-drop table t291;
+drop table t290;
 
-create or replace temp table t305 as
+drop table t292;
+
+create or replace temp table t306 as
 select c222
 from (
     select
-        rid,
+        place,
         case when c221 is not null then (rank() over (partition by trade_date order by c221) + round(cume_dist() over (partition by trade_date order by c221) * day_rows)) / (2 * count(c221) over (partition by trade_date order by c221 rows between unbounded preceding and unbounded following)) end as c222
-    from factor_base positional join t282
-)
-order by rid;
-
-drop table t282;
-
-create or replace temp table t306 as
-select c316
-from (
-    select
-        rid,
-        case when c315 is not null then (rank() over (partition by trade_date order by c315) + round(cume_dist() over (partition by trade_date order by c315) * day_rows)) / (2 * count(c315) over (partition by trade_date order by c315 rows between unbounded preceding and unbounded following)) end as c316
     from factor_base positional join t283
 )
-order by rid;
-
-create or replace temp table t307 as
-select
-    ((case when stock_row > 1 then (c190 + lag(c190, 1) over ()) end) / 2) * 8193 - (((case when stock_row > 1 then (c190 + lag(c190, 1) over ()) end) / 2) * 8193 - ((case when stock_row > 1 then (c190 + lag(c190, 1) over ()) end) / 2)) as c191,
-    (case when c271 and c272 then case when isfinite(c270) then round(c270, 12) end else null end) as c273
-from factor_base positional join t302 positional join t303 positional join t283 positional join t300;
+order by place;
 
 drop table t283;
 
+create or replace temp table t307 as
+select c316
+from (
+    select
+        place,
+        case when c315 is not null then (rank() over (partition by trade_date order by c315) + round(cume_dist() over (partition by trade_date order by c315) * day_rows)) / (2 * count(c315) over (partition by trade_date order by c315 rows between unbounded preceding and unbounded following)) end as c316
+    from factor_base positional join t284
+)
+order by place;
+
 create or replace temp table t308 as
+select
+    ((case when stock_row > 1 then (c190 + lag(c190, 1) over ()) end) / 2) * 8193 - (((case when stock_row > 1 then (c190 + lag(c190, 1) over ()) end) / 2) * 8193 - ((case when stock_row > 1 then (c190 + lag(c190, 1) over ()) end) / 2)) as c191,
+    (case when c271 and c272 then case when isfinite(c270) then round(c270, 12) end else null end) as c273
+from factor_base positional join t303 positional join t304 positional join t284 positional join t301;
+
+drop table t284;
+
+create or replace temp table t309 as
 select
     (case when stock_row > 200 then ((((c331 + c332) + (c333 + c334)) + ((c335 + c336) + rows_78(close, c320, c323, c330))) / nullif(sqrt(c343) * sqrt(c350), 0)) end) as c351,
     rows_76(c323, c350, c330) as c353
-from factor_base positional join t196 positional join t304 positional join t265 positional join t284 positional join t285 positional join t286 positional join t195;
+from factor_base positional join t197 positional join t305 positional join t266 positional join t285 positional join t286 positional join t287 positional join t196;
 
-drop table t196;
+drop table t197;
 
-drop table t265;
-
-drop table t284;
+drop table t266;
 
 drop table t285;
 
 drop table t286;
 
-create or replace temp table t309 as
+drop table t287;
+
+create or replace temp table t310 as
 select c208
 from (
     select
-        rid,
+        place,
         sum(abs(c207)) over (partition by trade_date order by place rows between unbounded preceding and unbounded following) as c208
-    from factor_base positional join t302
+    from factor_base positional join t303
 )
-order by rid;
+order by place;
 
-create or replace temp table t310 as
+create or replace temp table t311 as
 select c289
 from (
     select
-        rid,
+        place,
         case when c288 is not null then (rank() over (partition by trade_date order by c288) + round(cume_dist() over (partition by trade_date order by c288) * day_rows)) / (2 * count(c288) over (partition by trade_date order by c288 rows between unbounded preceding and unbounded following)) end as c289
-    from factor_base positional join t303
+    from factor_base positional join t304
 )
-order by rid;
+order by place;
 
-drop table t303;
+drop table t304;
 
-create or replace temp table t311 as
+create or replace temp table t312 as
 select c441
 from (
     select
-        rid,
+        place,
         avg(c440) over (partition by trade_date, industry_l3 order by place rows between unbounded preceding and unbounded following) as c441
-    from factor_base positional join t304
+    from factor_base positional join t305
 )
-order by rid;
+order by place;
 
-create or replace temp table t312 as
+create or replace temp table t313 as
 select
     c207 * 1::double / nullif(c208, 0) * 8193 - (c207 * 1::double / nullif(c208, 0) * 8193 - c207 * 1::double / nullif(c208, 0)) as c209,
     (case when c352 and c353 then case when isfinite(c351) then round(c351, 12) end else null end) * 8193 - ((case when c352 and c353 then case when isfinite(c351) then round(c351, 12) end else null end) * 8193 - (case when c352 and c353 then case when isfinite(c351) then round(c351, 12) end else null end)) as c354
-from t308 positional join t290 positional join t302 positional join t309;
+from t309 positional join t291 positional join t303 positional join t310;
 
-drop table t290;
-
-drop table t308;
+drop table t291;
 
 drop table t309;
 
-create or replace temp table t313 as
+drop table t310;
+
+create or replace temp table t314 as
 select c192
 from (
     select
-        rid,
+        place,
         case when c191 is not null then (rank() over (partition by trade_date order by c191) + round(cume_dist() over (partition by trade_date order by c191) * day_rows)) / (2 * count(c191) over (partition by trade_date order by c191 rows between unbounded preceding and unbounded following)) end as c192
-    from factor_base positional join t307
+    from factor_base positional join t308
 )
-order by rid;
+order by place;
 
-create or replace temp table t314 as
+create or replace temp table t315 as
 select c274
 from (
     select
-        rid,
+        place,
         sum(abs(c273)) over (partition by trade_date order by place rows between unbounded preceding and unbounded following) as c274
-    from factor_base positional join t307
+    from factor_base positional join t308
 )
-order by rid;
+order by place;
 
-create or replace temp table t315 as
+create or replace temp table t316 as
 select c210
 from (
     select
-        rid,
+        place,
         case when c209 is not null then (rank() over (partition by trade_date order by c209) + round(cume_dist() over (partition by trade_date order by c209) * day_rows)) / (2 * count(c209) over (partition by trade_date order by c209 rows between unbounded preceding and unbounded following)) end as c210
-    from factor_base positional join t312
+    from factor_base positional join t313
 )
-order by rid;
+order by place;
 
 create or replace temp table state_51 as
 select
     list(c210 order by rid desc) filter (rows_left < 4) as p_c210
-from factor_base positional join t315
+from factor_base positional join t316
 where rows_left < 4
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t317 as
+create or replace temp table t318 as
 select c355
 from (
     select
-        rid,
+        place,
         case when c354 is not null then (rank() over (partition by trade_date order by c354) + round(cume_dist() over (partition by trade_date order by c354) * day_rows)) / (2 * count(c354) over (partition by trade_date order by c354 rows between unbounded preceding and unbounded following)) end as c355
-    from factor_base positional join t312
+    from factor_base positional join t313
 )
-order by rid;
+order by place;
 
-drop table t312;
+drop table t313;
 
 create or replace temp table f1 as
 select
@@ -3163,76 +3170,74 @@ select
     (case when stock_row > 20 then (case when (0.25::double < c388) then (-1) when not (0.25::double < c388) then (case when (c388 < 0) then 1 when not (c388 < 0) then (-c59) end) end) end) as alpha_046,
     (((case when stock_row > 4 then ((high * c390) / nullif(c150, 0)) end) * (case when stock_row > 19 then ((c392 * volume) / nullif(c111, 0)) end)) - c395) as alpha_047,
     ((case when industry_l3 is not null then c440 - c441 end) / nullif(c451, 0)) as alpha_048
-from factor_base positional join t275 positional join t304 positional join t311 positional join t252 positional join t41 positional join t218 positional join t27 positional join t217 positional join t38 positional join t171 positional join t279 positional join t169 positional join t278 positional join t168 positional join t82 positional join t109 positional join t198 positional join t215 positional join t216 positional join t165 positional join t237 positional join t69 positional join t299 positional join t214 positional join t298 positional join t213 positional join t104 positional join t317 positional join t250 positional join t277 positional join t306 positional join t297 positional join t296 positional join t192 positional join t156 positional join t191 positional join t190 positional join t249 positional join t307 positional join t314 positional join t224 positional join t276 positional join t209 positional join t305 positional join t11 positional join t208 positional join t222 positional join t315 positional join t254 positional join t292 positional join t313 positional join t300 positional join t247 positional join t211 positional join t310;
+from factor_base positional join t276 positional join t305 positional join t312 positional join t253 positional join t42 positional join t219 positional join t28 positional join t218 positional join t39 positional join t172 positional join t280 positional join t170 positional join t279 positional join t169 positional join t83 positional join t110 positional join t199 positional join t216 positional join t217 positional join t166 positional join t238 positional join t70 positional join t300 positional join t215 positional join t299 positional join t214 positional join t105 positional join t318 positional join t251 positional join t278 positional join t307 positional join t298 positional join t297 positional join t193 positional join t157 positional join t192 positional join t191 positional join t250 positional join t308 positional join t315 positional join t225 positional join t277 positional join t210 positional join t306 positional join t12 positional join t209 positional join t223 positional join t316 positional join t255 positional join t293 positional join t314 positional join t301 positional join t248 positional join t212 positional join t311;
 
-drop table t190;
+drop table t191;
 
-drop table t209;
+drop table t210;
 
-drop table t211;
+drop table t212;
 
-drop table t213;
+drop table t214;
 
-drop table t224;
+drop table t225;
 
-drop table t247;
+drop table t248;
 
-drop table t249;
+drop table t250;
 
-drop table t254;
-
-drop table t275;
+drop table t255;
 
 drop table t276;
 
 drop table t277;
 
-drop table t292;
+drop table t278;
 
-drop table t296;
+drop table t293;
 
 drop table t297;
 
 drop table t298;
 
-drop table t304;
+drop table t299;
 
 drop table t305;
 
 drop table t306;
 
-drop table t310;
+drop table t307;
 
 drop table t311;
 
-drop table t313;
+drop table t312;
 
 drop table t314;
 
 drop table t315;
 
+drop table t316;
+
 -- step history: factor 72 of 409
-create or replace temp table t319 as
+create or replace temp table t320 as
 select
     ((case when stock_row > 4 then rows_2(c183) end) / 5) as c452,
     rows_22(low) as c459
-from factor_base positional join t206;
+from factor_base positional join t207;
 
 create or replace temp table state_52 as
 select
     list(c459 order by rid desc) filter (rows_left < 5) as p_c459
-from factor_base positional join t319
+from factor_base positional join t320
 where rows_left < 5
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t321 as
+create or replace temp table t322 as
 select
     (((((c127 + c128) + (c129 + c130)) + ((c131 + c132) + (c133 + rows_80(returns)))) - c0) / 220) as c460,
     (((close - low) - (high - close)) / nullif((close - low), 0)) as c463
-from factor_base positional join t2 positional join t22 positional join t23 positional join t24 positional join t25;
-
-drop table t22;
+from factor_base positional join t3 positional join t23 positional join t24 positional join t25 positional join t26;
 
 drop table t23;
 
@@ -3240,109 +3245,111 @@ drop table t24;
 
 drop table t25;
 
+drop table t26;
+
 create or replace temp table state_53 as
 select
     list(c463 order by rid desc) filter (rows_left < 9) as p_c463
-from factor_base positional join t321
+from factor_base positional join t322
 where rows_left < 9
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t323 as
+create or replace temp table t324 as
 select
     (case when stock_row > 11 then ((close - rows_81(low)) / nullif((rows_82(high) - rows_81(low)), 0)) end) as c464,
     (case when stock_row > 1 then (market_cap * returns) end) * 8193 - ((case when stock_row > 1 then (market_cap * returns) end) * 8193 - (case when stock_row > 1 then (market_cap * returns) end)) as c471
 from factor_base;
 
-create or replace temp table t324 as
+create or replace temp table t325 as
 select
     (case when stock_row > 10 then (rows_1(returns) / nullif(((c282 + lag(c282, 1) over ()) + lag(c282, 2) over ()), 0)) end) as c473,
     rows_83(close) as c476
-from factor_base positional join t152;
+from factor_base positional join t153;
 
-drop table t152;
+drop table t153;
 
-create or replace temp table t325 as
+create or replace temp table t326 as
 select
     (((volume + lag(volume, 1) over ()) + lag(volume, 2) over ()) / 3) as c483,
     ((vwap * 0.271683::double) + (vwap * 0.728317::double)) as c490
 from factor_base;
 
-create or replace temp table t326 as
+create or replace temp table t327 as
 select
     (rows_84(volume) / 4) as c494,
     (high - low) as c502
 from factor_base;
 
-create or replace temp table t327 as
+create or replace temp table t328 as
 select
     rows_85(close) as c508,
     (vwap - (case when stock_row > 15 then rows_86(vwap) end)) as c513
 from factor_base;
 
-create or replace temp table t328 as
+create or replace temp table t329 as
 select
     rows_3(amount) as c516,
     rows_4(amount) as c517
 from factor_base;
 
-create or replace temp table t329 as
+create or replace temp table t330 as
 select
     rows_5(amount) as c518,
     rows_6(amount) as c519
 from factor_base;
 
-create or replace temp table t330 as
+create or replace temp table t331 as
 select
     rows_7(amount) as c520,
     ((case when stock_row > 16 then rows_87(vwap) end) / 17) as c523
 from factor_base;
 
-create or replace temp table t331 as
+create or replace temp table t332 as
 select
     rows_88(c111) as c531,
     ((case when stock_row > 8 then rows_89(vwap) end) / 9) as c533
-from factor_base positional join t41;
+from factor_base positional join t42;
 
 create or replace temp table state_54 as
 select
     list(c531 order by rid desc) filter (rows_left < 8) as p_c531
-from factor_base positional join t331
+from factor_base positional join t332
 where rows_left < 8
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t333 as
+create or replace temp table t334 as
 select
     c193 * 8193 - (c193 * 8193 - c193) as c540,
     ((open * 0.6818919999999999::double) + (vwap * 0.318108::double)) as c551
-from factor_base positional join t139;
+from factor_base positional join t140;
 
 create or replace temp table state_55 as
 select
     list(c540 order by rid desc) filter (rows_left < 3) as p_c540,
     list(c551 order by rid desc) filter (rows_left < 12) as p_c551
-from factor_base positional join t333
+from factor_base positional join t334
 where rows_left < 12
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t335 as
+create or replace temp table t336 as
 select
     ((low * 0.821596::double) + (open * 0.178404::double)) as c561,
     ((c193 * 0.178404::double) + (vwap * 0.821596::double)) as c574
-from factor_base positional join t139;
+from factor_base positional join t140;
 
 create or replace temp table state_56 as
 select
     list(c561 order by rid desc) filter (rows_left < 11) as p_c561,
     list(c574 order by rid desc) filter (rows_left < 3) as p_c574
-from factor_base positional join t335
+from factor_base positional join t336
 where rows_left < 11
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t337 as
+create or replace temp table t338 as
 select
     ((open * 0.00817205::double) + (vwap * 0.99182795::double)) as c580,
     (open - rows_90(open)) as c589
@@ -3351,39 +3358,39 @@ from factor_base;
 create or replace temp table state_57 as
 select
     list(c580 order by rid desc) filter (rows_left < 5) as p_c580
-from factor_base positional join t337
+from factor_base positional join t338
 where rows_left < 5
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t339 as
+create or replace temp table t340 as
 select
     (vwap - (case when stock_row > 3 then lag(vwap, 3) over () end)) as c592,
     ((((low * 0.03366999999999998::double) + (low * 0.96633::double)) - vwap) / nullif((open - c193), 0)) as c596
-from factor_base positional join t139;
+from factor_base positional join t140;
 
 create or replace temp table state_58 as
 select
     list(c592 order by rid desc) filter (rows_left < 9) as p_c592,
     list(c596 order by rid desc) filter (rows_left < 10) as p_c596
-from factor_base positional join t339
+from factor_base positional join t340
 where rows_left < 10
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t341 as
+create or replace temp table t342 as
 select
     (case when stock_row > 1 then (high - least(high, lag(high, 1) over ())) * 8193 - ((high - least(high, lag(high, 1) over ())) * 8193 - (high - least(high, lag(high, 1) over ()))) end) as c600,
     (case when stock_row > 19 then c111 end) as c602
-from factor_base positional join t41;
+from factor_base positional join t42;
 
-create or replace temp table t342 as
+create or replace temp table t343 as
 select
     (rows_42(amount) / 15) as c614,
     ((case when stock_row > 7 then rows_10(c89) end) / 8) as c617
-from factor_base positional join t61;
+from factor_base positional join t62;
 
-create or replace temp table t343 as
+create or replace temp table t344 as
 select
     ((close * 0.518371::double) + (low * 0.481629::double)) as c625,
     ((close * 0.490655::double) + (vwap * 0.5093449999999999::double)) as c634
@@ -3393,877 +3400,1010 @@ create or replace temp table state_59 as
 select
     list(c625 order by rid desc) filter (rows_left < 1) as p_c625,
     list(c634 order by rid desc) filter (rows_left < 3) as p_c634
-from factor_base positional join t343
+from factor_base positional join t344
 where rows_left < 3
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t345 as
+create or replace temp table t346 as
 select
     (rows_84(c111) / 4) as c635,
     (vwap - (case when stock_row > 1 then lag(vwap, 1) over () end)) as c644
-from factor_base positional join t41;
+from factor_base positional join t42;
 
 create or replace temp table state_60 as
 select
     list(c644 order by rid desc) filter (rows_left < 11) as p_c644
-from factor_base positional join t345
+from factor_base positional join t346
 where rows_left < 11
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t347 as
+create or replace temp table t348 as
 select
     ((1 + ((((c74 < c74)::int + (c74 <= c74)::int) + ((lag(c74, 1) over () < c74)::int + (lag(c74, 1) over () <= c74)::int)) + ((lag(c74, 2) over () < c74)::int + (lag(c74, 2) over () <= c74)::int))) / 6) as c657,
     ((low + open) - (vwap + vwap)) * 8193 - (((low + open) - (vwap + vwap)) * 8193 - ((low + open) - (vwap + vwap))) as c669
-from factor_base positional join t17;
+from factor_base positional join t18;
 
 create or replace temp table state_61 as
 select
     list(c657 order by rid desc) filter (rows_left < 17) as p_c657
-from factor_base positional join t347
+from factor_base positional join t348
 where rows_left < 17
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t349 as
+create or replace temp table t350 as
 select
     rows_91(amount) as c675,
     (rows_10(c193) / 8) as c678
-from factor_base positional join t139;
+from factor_base positional join t140;
 
-create or replace temp table t350 as
+create or replace temp table t351 as
 select
     rows_92(c25) as c686,
     (case when stock_row > 2 then ((1 + ((((c182 < c182)::int + (c182 <= c182)::int) + ((lag(c182, 1) over () < c182)::int + (lag(c182, 1) over () <= c182)::int)) + ((lag(c182, 2) over () < c182)::int + (lag(c182, 2) over () <= c182)::int))) / 6) end) as c687
-from factor_base positional join t137 positional join t6;
+from factor_base positional join t138 positional join t7;
 
 create or replace temp table state_62 as
 select
     list(c686 order by rid desc) filter (rows_left < 5) as p_c686,
     list(c687 order by rid desc) filter (rows_left < 13) as p_c687
-from factor_base positional join t350
+from factor_base positional join t351
 where rows_left < 13
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t352 as
+create or replace temp table t353 as
 select c480
 from (
     select
-        rid,
+        place,
         avg(vwap) over (partition by trade_date, industry_l1 order by place rows between unbounded preceding and unbounded following) as c480
     from factor_base
 )
-order by rid;
+order by place;
 
-create or replace temp table t353 as
+create or replace temp table t354 as
 select c544
 from (
     select
-        rid,
+        place,
         avg(close) over (partition by trade_date, industry_l2 order by place rows between unbounded preceding and unbounded following) as c544
     from factor_base
 )
-order by rid;
+order by place;
 
-create or replace temp table t354 as
+create or replace temp table t355 as
 select c628
 from (
     select
-        rid,
+        place,
         avg(vwap) over (partition by trade_date, industry_l2 order by place rows between unbounded preceding and unbounded following) as c628
     from factor_base
 )
-order by rid;
-
-create or replace temp table t355 as
-select
-    (case when stock_row > 4 then rows_17(c183, c452) end) as c453,
-    (case when stock_row > 240 then c460 * 8193 - (c460 * 8193 - c460) end) as c461
-from factor_base positional join t321 positional join t206 positional join t319;
+order by place;
 
 create or replace temp table t356 as
 select
-    c464 * 8193 - (c464 * 8193 - c464) as c465,
-    c473 * 8193 - (c473 * 8193 - c473) as c474
-from t324 positional join t323;
+    (case when stock_row > 4 then rows_17(c183, c452) end) as c453,
+    (case when stock_row > 240 then c460 * 8193 - (c460 * 8193 - c460) end) as c461
+from factor_base positional join t322 positional join t207 positional join t320;
 
 create or replace temp table t357 as
 select
+    c464 * 8193 - (c464 * 8193 - c464) as c465,
+    c473 * 8193 - (c473 * 8193 - c473) as c474
+from t325 positional join t324;
+
+create or replace temp table t358 as
+select
     rows_93(close, c476) as c477,
     (case when industry_l1 is not null then vwap - c480 end) as c481
-from factor_base positional join t352 positional join t324;
+from factor_base positional join t353 positional join t325;
 
-drop table t352;
+drop table t353;
 
 create or replace temp table state_63 as
 select
     list(c481 order by rid desc) filter (rows_left < 5) as p_c481
-from factor_base positional join t357
+from factor_base positional join t358
 where rows_left < 5
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t359 as
+create or replace temp table t360 as
 select
     rows_94(volume, c494) as c496,
     (((close - low) - (high - close)) / nullif(c502, 0)) as c503
-from factor_base positional join t326;
+from factor_base positional join t327;
 
 create or replace temp table state_64 as
 select
     list(c503 order by rid desc) filter (rows_left < 1) as p_c503
-from factor_base positional join t359
+from factor_base positional join t360
 where rows_left < 1
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t361 as
+create or replace temp table t362 as
 select
     rows_95(close, c508) as c509,
     c513 * 8193 - (c513 * 8193 - c513) as c514
-from factor_base positional join t327;
+from factor_base positional join t328;
 
-create or replace temp table t362 as
+create or replace temp table t363 as
 select
     ((((c516 + c517) + (c518 + c519)) + (c520 + rows_96(amount))) / 180) as c521,
     (case when stock_row > 16 then rows_97(vwap, c523) end) as c526
-from factor_base positional join t330 positional join t328 positional join t329;
+from factor_base positional join t331 positional join t329 positional join t330;
 
 create or replace temp table state_65 as
 select
     list(c521 order by rid desc) filter (rows_left < 36) as p_c521
-from factor_base positional join t362
+from factor_base positional join t363
 where rows_left < 36
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t364 as
+create or replace temp table t365 as
 select
     (rows_89(c531) / 9) as c532,
     (case when stock_row > 8 then rows_98(vwap, c533) end) as c535
-from factor_base positional join t331;
+from factor_base positional join t332;
 
-create or replace temp table t365 as
+create or replace temp table t366 as
 select
     (case when industry_l2 is not null then close - c544 end) as c545,
     ((case when stock_row > 12 then rows_99(c551) end) / 13) as c553
-from factor_base positional join t333 positional join t353;
+from factor_base positional join t334 positional join t354;
 
-drop table t353;
+drop table t354;
 
 create or replace temp table state_66 as
 select
     list(c545 order by rid desc) filter (rows_left < 16) as p_c545
-from factor_base positional join t365
+from factor_base positional join t366
 where rows_left < 16
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t367 as
+create or replace temp table t368 as
 select
     rows_39(c561) as c562,
     ((c516 + c517) + (c518 + rows_100(amount))) as c563
-from factor_base positional join t328 positional join t329 positional join t335;
+from factor_base positional join t329 positional join t330 positional join t336;
 
 create or replace temp table state_67 as
 select
     list(c562 order by rid desc) filter (rows_left < 15) as p_c562
-from factor_base positional join t367
+from factor_base positional join t368
 where rows_left < 15
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t369 as
+create or replace temp table t370 as
 select
     (c574 - (case when stock_row > 3 then lag(c574, 3) over () end)) * 8193 - ((c574 - (case when stock_row > 3 then lag(c574, 3) over () end)) * 8193 - (c574 - (case when stock_row > 3 then lag(c574, 3) over () end))) as c575,
     (c516 + rows_101(amount)) as c577
-from factor_base positional join t328 positional join t335;
+from factor_base positional join t329 positional join t336;
 
-drop table t335;
-
-create or replace temp table t370 as
-select
-    ((case when stock_row > 5 then rows_30(c580) end) / 6) as c582,
-    (case when stock_row > 12 then c589 * 8193 - (c589 * 8193 - c589) end) as c590
-from factor_base positional join t337;
+drop table t336;
 
 create or replace temp table t371 as
 select
-    (case when stock_row > 6 then rows_102(c592) end) as c593,
-    (case when stock_row > 10 then rows_103(c596) end) as c597
-from factor_base positional join t339;
+    ((case when stock_row > 5 then rows_30(c580) end) / 6) as c582,
+    (case when stock_row > 12 then c589 * 8193 - (c589 * 8193 - c589) end) as c590
+from factor_base positional join t338;
 
 create or replace temp table t372 as
 select
-    (case when stock_row > 14 then c614 * 8193 - (c614 * 8193 - c614) end) as c615,
-    (case when stock_row > 7 then rows_16(c89, c617) end) as c619
-from factor_base positional join t61 positional join t342;
+    (case when stock_row > 6 then rows_102(c592) end) as c593,
+    (case when stock_row > 10 then rows_103(c596) end) as c597
+from factor_base positional join t340;
 
 create or replace temp table t373 as
 select
+    (case when stock_row > 14 then c614 * 8193 - (c614 * 8193 - c614) end) as c615,
+    (case when stock_row > 7 then rows_16(c89, c617) end) as c619
+from factor_base positional join t62 positional join t343;
+
+create or replace temp table t374 as
+select
     (case when stock_row > 1 then (c625 - lag(c625, 1) over ()) * 8193 - ((c625 - lag(c625, 1) over ()) * 8193 - (c625 - lag(c625, 1) over ())) end) as c626,
     (case when industry_l2 is not null then vwap - c628 end) as c629
-from factor_base positional join t354 positional join t343;
+from factor_base positional join t355 positional join t344;
 
-drop table t354;
+drop table t355;
 
 create or replace temp table state_68 as
 select
     list(c629 order by rid desc) filter (rows_left < 16) as p_c629
-from factor_base positional join t373
+from factor_base positional join t374
 where rows_left < 16
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t375 as
+create or replace temp table t376 as
 select
     ((case when stock_row > 3 then rows_84(c634) end) / 4) as c636,
     rows_94(c111, c635) as c637
-from factor_base positional join t41 positional join t345 positional join t343;
+from factor_base positional join t42 positional join t346 positional join t344;
 
-create or replace temp table t376 as
+create or replace temp table t377 as
 select
     c644 * 8193 - (c644 * 8193 - c644) as c645,
     ((c516 + rows_104(amount)) / 50) as c647
-from factor_base positional join t328 positional join t345;
+from factor_base positional join t329 positional join t346;
 
 create or replace temp table state_69 as
 select
     list(c647 order by rid desc) filter (rows_left < 16) as p_c647
-from factor_base positional join t376
+from factor_base positional join t377
 where rows_left < 16
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t378 as
+create or replace temp table t379 as
 select
     (rows_105(c657) / 18) as c660,
     (c675 / 40) as c676
-from t349 positional join t347;
+from t350 positional join t348;
 
 create or replace temp table state_70 as
 select
     list(c676 order by rid desc) filter (rows_left < 18) as p_c676
-from factor_base positional join t378
+from factor_base positional join t379
 where rows_left < 18
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t380 as
+create or replace temp table t381 as
 select
     rows_16(c193, c678) as c680,
     (rows_30(c686) / 6) as c688
-from t350 positional join t139 positional join t349;
-
-create or replace temp table t381 as
-select
-    ((case when stock_row > 5 then rows_30(c687) end) / 6) as c689
-from factor_base positional join t350;
+from t351 positional join t140 positional join t350;
 
 create or replace temp table t382 as
+select
+    ((case when stock_row > 5 then rows_30(c687) end) / 6) as c689
+from factor_base positional join t351;
+
+create or replace temp table t383 as
 select c472
 from (
     select
-        rid,
+        place,
         case when c471 is not null then (rank() over (partition by trade_date order by c471) + round(cume_dist() over (partition by trade_date order by c471) * day_rows)) / (2 * count(c471) over (partition by trade_date order by c471 rows between unbounded preceding and unbounded following)) end as c472
-    from factor_base positional join t323
+    from factor_base positional join t324
 )
-order by rid;
+order by place;
 
-drop table t323;
+drop table t324;
 
-create or replace temp table t383 as
+create or replace temp table t384 as
 select c491
 from (
     select
-        rid,
+        place,
         avg(c490) over (partition by trade_date, industry_l2 order by place rows between unbounded preceding and unbounded following) as c491
-    from factor_base positional join t325
+    from factor_base positional join t326
 )
-order by rid;
+order by place;
 
-create or replace temp table t384 as
+create or replace temp table t385 as
 select c541
 from (
     select
-        rid,
+        place,
         case when c540 is not null then (rank() over (partition by trade_date order by c540) + round(cume_dist() over (partition by trade_date order by c540) * day_rows)) / (2 * count(c540) over (partition by trade_date order by c540 rows between unbounded preceding and unbounded following)) end as c541
-    from factor_base positional join t333
+    from factor_base positional join t334
 )
-order by rid;
+order by place;
 
-create or replace temp table t385 as
+create or replace temp table t386 as
 select c601
 from (
     select
-        rid,
+        place,
         case when c600 is not null then (rank() over (partition by trade_date order by c600) + round(cume_dist() over (partition by trade_date order by c600) * day_rows)) / (2 * count(c600) over (partition by trade_date order by c600 rows between unbounded preceding and unbounded following)) end as c601
-    from factor_base positional join t341
+    from factor_base positional join t342
 )
-order by rid;
+order by place;
 
-create or replace temp table t386 as
+create or replace temp table t387 as
 select c603
 from (
     select
-        rid,
+        place,
         avg(c602) over (partition by trade_date, industry_l3 order by place rows between unbounded preceding and unbounded following) as c603
-    from factor_base positional join t341
+    from factor_base positional join t342
 )
-order by rid;
+order by place;
 
-create or replace temp table t387 as
+create or replace temp table t388 as
 select c670
 from (
     select
-        rid,
+        place,
         case when c669 is not null then (rank() over (partition by trade_date order by c669) + round(cume_dist() over (partition by trade_date order by c669) * day_rows)) / (2 * count(c669) over (partition by trade_date order by c669 rows between unbounded preceding and unbounded following)) end as c670
-    from factor_base positional join t347
+    from factor_base positional join t348
 )
-order by rid;
-
-create or replace temp table t388 as
-select
-    ((case when stock_row > 4 then rows_27(c26, c183, c77, c452) end) / nullif(sqrt(c79) * sqrt(c453), 0)) as c454,
-    (case when stock_row > 29 then c477 * 8193 - (c477 * 8193 - c477) end) as c478
-from factor_base positional join t357 positional join t95 positional join t355 positional join t52 positional join t206 positional join t73 positional join t319;
-
-drop table t73;
-
-drop table t95;
+order by place;
 
 create or replace temp table t389 as
 select
+    ((case when stock_row > 4 then rows_27(c26, c183, c77, c452) end) / nullif(sqrt(c79) * sqrt(c453), 0)) as c454,
+    (case when stock_row > 29 then c477 * 8193 - (c477 * 8193 - c477) end) as c478
+from factor_base positional join t358 positional join t96 positional join t356 positional join t53 positional join t207 positional join t74 positional join t320;
+
+drop table t74;
+
+drop table t96;
+
+create or replace temp table t390 as
+select
     ((case when stock_row > 2 then ((c481 + lag(c481, 1) over ()) + lag(c481, 2) over ()) end) / 3) as c482,
     (case when industry_l2 is not null then c490 - c491 end) as c492
-from factor_base positional join t325 positional join t383 positional join t357;
+from factor_base positional join t326 positional join t384 positional join t358;
 
-drop table t383;
+drop table t384;
 
 create or replace temp table state_71 as
 select
     list(c492 order by rid desc) filter (rows_left < 3) as p_c492
-from factor_base positional join t389
+from factor_base positional join t390
 where rows_left < 3
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t391 as
+create or replace temp table t392 as
 select
     (c503 * volume) as c504,
     (case when stock_row > 9 then c509 * 8193 - (c509 * 8193 - c509) end) as c510
-from factor_base positional join t361 positional join t359;
+from factor_base positional join t362 positional join t360;
 
 create or replace temp table state_72 as
 select
     list(c504 order by rid desc) filter (rows_left < 19) as p_c504
-from factor_base positional join t391
+from factor_base positional join t392
 where rows_left < 19
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t393 as
+create or replace temp table t394 as
 select
     (rows_87(c521) / 17) as c522,
     (case when stock_row > 16 then rows_106(vwap, c526, c523) end) as c527
-from factor_base positional join t362 positional join t330;
-
-create or replace temp table t394 as
-select
-    rows_98(c531, c532) as c534,
-    (((c24 + c24) < (c541 + c89)))::double * 8193 - ((((c24 + c24) < (c541 + c89)))::double * 8193 - (((c24 + c24) < (c541 + c89)))::double) as c542
-from t384 positional join t61 positional join t50 positional join t331 positional join t364;
-
-drop table t384;
+from factor_base positional join t363 positional join t331;
 
 create or replace temp table t395 as
 select
+    rows_98(c531, c532) as c534,
+    (((c24 + c24) < (c541 + c89)))::double * 8193 - ((((c24 + c24) < (c541 + c89)))::double * 8193 - (((c24 + c24) < (c541 + c89)))::double) as c542
+from t385 positional join t62 positional join t51 positional join t332 positional join t365;
+
+drop table t385;
+
+create or replace temp table t396 as
+select
     (c545 - (case when stock_row > 2 then lag(c545, 2) over () end)) as c546,
     rows_107(c521) as c550
-from factor_base positional join t362 positional join t365;
+from factor_base positional join t363 positional join t366;
 
 create or replace temp table state_73 as
 select
     list(c546 order by rid desc) filter (rows_left < 7) as p_c546,
     list(c550 order by rid desc) filter (rows_left < 12) as p_c550
-from factor_base positional join t395
+from factor_base positional join t396
 where rows_left < 12
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t397 as
+create or replace temp table t398 as
 select
     (case when stock_row > 12 then rows_108(c551, c553) end) as c556,
     (c563 / 120) as c564
-from factor_base positional join t367 positional join t333 positional join t365;
+from factor_base positional join t368 positional join t334 positional join t366;
 
 create or replace temp table state_74 as
 select
     list(c564 order by rid desc) filter (rows_left < 11) as p_c564
-from factor_base positional join t397
+from factor_base positional join t398
 where rows_left < 11
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t399 as
+create or replace temp table t400 as
 select
     (rows_109(c562) / 16) as c566,
     (c577 / 60) as c578
-from t369 positional join t367;
+from t370 positional join t368;
 
 create or replace temp table state_75 as
 select
     list(c578 order by rid desc) filter (rows_left < 18) as p_c578
-from factor_base positional join t399
+from factor_base positional join t400
 where rows_left < 18
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t401 as
+create or replace temp table t402 as
 select
     (case when stock_row > 5 then rows_32(c580, c582) end) as c584,
     c593 * 8193 - (c593 * 8193 - c593) as c594
-from factor_base positional join t371 positional join t337 positional join t370;
+from factor_base positional join t372 positional join t338 positional join t371;
 
-create or replace temp table t402 as
+create or replace temp table t403 as
 select
     c597 * 8193 - (c597 * 8193 - c597) as c598,
     (case when industry_l3 is not null then c602 - c603 end) as c604
-from factor_base positional join t341 positional join t386 positional join t371;
+from factor_base positional join t342 positional join t387 positional join t372;
 
-drop table t371;
+drop table t372;
 
-drop table t386;
+drop table t387;
 
 create or replace temp table state_76 as
 select
     list(c598 order by rid desc) filter (rows_left < 5) as p_c598,
     list(c604 order by rid desc) filter (rows_left < 5) as p_c604
-from factor_base positional join t402
+from factor_base positional join t403
 where rows_left < 5
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t404 as
+create or replace temp table t405 as
 select
     ((case when stock_row > 5 then rows_30(c481) end) / 6) as c606,
     (c629 - (case when stock_row > 2 then lag(c629, 2) over () end)) as c630
-from factor_base positional join t373 positional join t357;
+from factor_base positional join t374 positional join t358;
 
 create or replace temp table state_77 as
 select
     list(c630 order by rid desc) filter (rows_left < 3) as p_c630
-from factor_base positional join t404
+from factor_base positional join t405
 where rows_left < 3
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t406 as
+create or replace temp table t407 as
 select
     (case when stock_row > 3 then rows_94(c634, c636) end) as c638,
     ((case when stock_row > 16 then rows_87(c545) end) / 17) as c648
-from factor_base positional join t365 positional join t343 positional join t375;
+from factor_base positional join t366 positional join t344 positional join t376;
 
-create or replace temp table t407 as
+create or replace temp table t408 as
 select
     (rows_87(c647) / 17) as c649,
     c521 * 8193 - (c521 * 8193 - c521) as c658
-from t362 positional join t376;
+from t363 positional join t377;
 
 create or replace temp table state_78 as
 select
     list(c658 order by rid desc) filter (rows_left < 11) as p_c658
-from factor_base positional join t407
+from factor_base positional join t408
 where rows_left < 11
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t409 as
+create or replace temp table t410 as
 select
     rows_110(c657, c660) as c663,
     power(c670, 2) as c671
-from t387 positional join t347 positional join t378;
+from t388 positional join t348 positional join t379;
 
-drop table t387;
+drop table t388;
 
 create or replace temp table state_79 as
 select
     list(c671 order by rid desc) filter (rows_left < 15) as p_c671
-from factor_base positional join t409
+from factor_base positional join t410
 where rows_left < 15
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t411 as
+create or replace temp table t412 as
 select
     (rows_10(c676) / 8) as c677,
     rows_32(c686, c688) as c690
-from t350 positional join t380 positional join t378;
-
-create or replace temp table t412 as
-select
-    (case when stock_row > 5 then rows_32(c687, c689) end) as c691
-from factor_base positional join t350 positional join t381;
+from t351 positional join t381 positional join t379;
 
 create or replace temp table t413 as
+select
+    (case when stock_row > 5 then rows_32(c687, c689) end) as c691
+from factor_base positional join t351 positional join t382;
+
+create or replace temp table t414 as
 select c462
 from (
     select
-        rid,
+        place,
         case when c461 is not null then (rank() over (partition by trade_date order by c461) + round(cume_dist() over (partition by trade_date order by c461) * day_rows)) / (2 * count(c461) over (partition by trade_date order by c461 rows between unbounded preceding and unbounded following)) end as c462
-    from factor_base positional join t355
+    from factor_base positional join t356
 )
-order by rid;
+order by place;
 
-create or replace temp table t414 as
+create or replace temp table t415 as
 select c466
 from (
     select
-        rid,
+        place,
         case when c465 is not null then (rank() over (partition by trade_date order by c465) + round(cume_dist() over (partition by trade_date order by c465) * day_rows)) / (2 * count(c465) over (partition by trade_date order by c465 rows between unbounded preceding and unbounded following)) end as c466
-    from factor_base positional join t356
+    from factor_base positional join t357
 )
-order by rid;
+order by place;
 
 create or replace temp table state_80 as
 select
     list(c466 order by rid desc) filter (rows_left < 5) as p_c466
-from factor_base positional join t414
+from factor_base positional join t415
 where rows_left < 5
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t416 as
+create or replace temp table t417 as
 select c475
 from (
     select
-        rid,
+        place,
         case when c474 is not null then (rank() over (partition by trade_date order by c474) + round(cume_dist() over (partition by trade_date order by c474) * day_rows)) / (2 * count(c474) over (partition by trade_date order by c474 rows between unbounded preceding and unbounded following)) end as c475
-    from factor_base positional join t356
+    from factor_base positional join t357
 )
-order by rid;
+order by place;
 
-drop table t356;
+drop table t357;
 
-create or replace temp table t417 as
+create or replace temp table t418 as
 select c515
 from (
     select
-        rid,
+        place,
         case when c514 is not null then (rank() over (partition by trade_date order by c514) + round(cume_dist() over (partition by trade_date order by c514) * day_rows)) / (2 * count(c514) over (partition by trade_date order by c514 rows between unbounded preceding and unbounded following)) end as c515
-    from factor_base positional join t361
+    from factor_base positional join t362
 )
-order by rid;
+order by place;
 
-drop table t361;
+drop table t362;
 
-create or replace temp table t418 as
+create or replace temp table t419 as
 select c576
 from (
     select
-        rid,
+        place,
         case when c575 is not null then (rank() over (partition by trade_date order by c575) + round(cume_dist() over (partition by trade_date order by c575) * day_rows)) / (2 * count(c575) over (partition by trade_date order by c575 rows between unbounded preceding and unbounded following)) end as c576
-    from factor_base positional join t369
+    from factor_base positional join t370
 )
-order by rid;
+order by place;
 
-create or replace temp table t419 as
+create or replace temp table t420 as
 select c591
 from (
     select
-        rid,
+        place,
         case when c590 is not null then (rank() over (partition by trade_date order by c590) + round(cume_dist() over (partition by trade_date order by c590) * day_rows)) / (2 * count(c590) over (partition by trade_date order by c590 rows between unbounded preceding and unbounded following)) end as c591
-    from factor_base positional join t370
+    from factor_base positional join t371
 )
-order by rid;
+order by place;
 
-create or replace temp table t420 as
+create or replace temp table t421 as
 select c616
 from (
     select
-        rid,
+        place,
         case when c615 is not null then (rank() over (partition by trade_date order by c615) + round(cume_dist() over (partition by trade_date order by c615) * day_rows)) / (2 * count(c615) over (partition by trade_date order by c615 rows between unbounded preceding and unbounded following)) end as c616
-    from factor_base positional join t372
+    from factor_base positional join t373
 )
-order by rid;
+order by place;
 
 create or replace temp table state_81 as
 select
     list(c616 order by rid desc) filter (rows_left < 19) as p_c616
-from factor_base positional join t420
+from factor_base positional join t421
 where rows_left < 19
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t422 as
+create or replace temp table t423 as
 select c627
 from (
     select
-        rid,
+        place,
         case when c626 is not null then (rank() over (partition by trade_date order by c626) + round(cume_dist() over (partition by trade_date order by c626) * day_rows)) / (2 * count(c626) over (partition by trade_date order by c626 rows between unbounded preceding and unbounded following)) end as c627
-    from factor_base positional join t373
+    from factor_base positional join t374
 )
-order by rid;
+order by place;
 
-create or replace temp table t423 as
+create or replace temp table t424 as
 select c646
 from (
     select
-        rid,
+        place,
         case when c645 is not null then (rank() over (partition by trade_date order by c645) + round(cume_dist() over (partition by trade_date order by c645) * day_rows)) / (2 * count(c645) over (partition by trade_date order by c645 rows between unbounded preceding and unbounded following)) end as c646
-    from factor_base positional join t376
+    from factor_base positional join t377
 )
-order by rid;
-
-create or replace temp table t424 as
-select
-    (case when c81 and (case when stock_row > 4 then rows_28(c183, c453, c452) end) then case when isfinite(c454) then round(c454, 12) end else null end) as c455,
-    ((case when stock_row > 5 then rows_30(c466) end) / 6) as c467
-from factor_base positional join t414 positional join t388 positional join t109 positional join t206 positional join t355 positional join t319;
-
-drop table t355;
+order by place;
 
 create or replace temp table t425 as
 select
-    (case when stock_row > 2 then (((c481 - c482) * (c481 - c482) + (lag(c481, 1) over () - c482) * (lag(c481, 1) over () - c482)) + (lag(c481, 2) over () - c482) * (lag(c481, 2) over () - c482)) end) as c484,
-    ((case when stock_row > 3 then rows_84(c492) end) / 4) as c493
-from factor_base positional join t389 positional join t357;
+    (case when c81 and (case when stock_row > 4 then rows_28(c183, c453, c452) end) then case when isfinite(c454) then round(c454, 12) end else null end) as c455,
+    ((case when stock_row > 5 then rows_30(c466) end) / 6) as c467
+from factor_base positional join t415 positional join t389 positional join t110 positional join t207 positional join t356 positional join t320;
+
+drop table t356;
 
 create or replace temp table t426 as
 select
-    c504 * 8193 - (c504 * 8193 - c504) as c505,
-    (case when stock_row > 195 then rows_111(c521, vwap, c522, c523) end) as c524
-from factor_base positional join t362 positional join t393 positional join t330 positional join t391;
+    (case when stock_row > 2 then (((c481 - c482) * (c481 - c482) + (lag(c481, 1) over () - c482) * (lag(c481, 1) over () - c482)) + (lag(c481, 2) over () - c482) * (lag(c481, 2) over () - c482)) end) as c484,
+    ((case when stock_row > 3 then rows_84(c492) end) / 4) as c493
+from factor_base positional join t390 positional join t358;
 
 create or replace temp table t427 as
 select
-    rows_97(c521, c522) as c525,
-    (case when stock_row > 48 then ((case when stock_row > 48 then rows_112(c531, vwap, c532, c533) end) / nullif(sqrt(c534) * sqrt(c535), 0)) end) as c536
-from factor_base positional join t394 positional join t364 positional join t331 positional join t362 positional join t393;
+    c504 * 8193 - (c504 * 8193 - c504) as c505,
+    (case when stock_row > 195 then rows_111(c521, vwap, c522, c523) end) as c524
+from factor_base positional join t363 positional join t394 positional join t331 positional join t392;
 
 create or replace temp table t428 as
 select
-    (case when stock_row > 7 then rows_113(c546) end) as c547,
-    (rows_99(c550) / 13) as c552
-from factor_base positional join t395;
+    rows_97(c521, c522) as c525,
+    (case when stock_row > 48 then ((case when stock_row > 48 then rows_112(c531, vwap, c532, c533) end) / nullif(sqrt(c534) * sqrt(c535), 0)) end) as c536
+from factor_base positional join t395 positional join t365 positional join t332 positional join t363 positional join t394;
 
 create or replace temp table t429 as
 select
+    (case when stock_row > 7 then rows_113(c546) end) as c547,
+    (rows_99(c550) / 13) as c552
+from factor_base positional join t396;
+
+create or replace temp table t430 as
+select
     rows_39(c564) as c565,
     rows_114(c562, c566) as c569
-from t367 positional join t399 positional join t397;
+from t368 positional join t400 positional join t398;
 
 create or replace temp table state_82 as
 select
     list(c565 order by rid desc) filter (rows_left < 15) as p_c565
-from factor_base positional join t429
+from factor_base positional join t430
 where rows_left < 15
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t431 as
+create or replace temp table t432 as
 select
     rows_10(c578) as c579,
     ((case when stock_row > 5 then rows_30(c604) end) / 6) as c605
-from factor_base positional join t402 positional join t399;
+from factor_base positional join t403 positional join t400;
 
 create or replace temp table state_83 as
 select
     list(c579 order by rid desc) filter (rows_left < 5) as p_c579
-from factor_base positional join t431
+from factor_base positional join t432
 where rows_left < 5
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t433 as
+create or replace temp table t434 as
 select
     (case when stock_row > 5 then rows_32(c481, c606) end) as c608,
     ((case when stock_row > 7 then rows_10(c616) end) / 8) as c618
-from factor_base positional join t420 positional join t357 positional join t404;
-
-create or replace temp table t434 as
-select
-    (case when stock_row > 3 then rows_115(c630) end) as c631,
-    (case when stock_row > 22 then ((case when stock_row > 22 then rows_116(c111, c634, c635, c636) end) / nullif(sqrt(c637) * sqrt(c638), 0)) end) as c639
-from factor_base positional join t375 positional join t406 positional join t41 positional join t343 positional join t345 positional join t404;
+from factor_base positional join t421 positional join t358 positional join t405;
 
 create or replace temp table t435 as
 select
-    (case when stock_row > 65 then rows_111(c545, c647, c648, c649) end) as c650,
-    (case when stock_row > 16 then rows_97(c545, c648) end) as c651
-from factor_base positional join t365 positional join t406 positional join t376 positional join t407;
+    (case when stock_row > 3 then rows_115(c630) end) as c631,
+    (case when stock_row > 22 then ((case when stock_row > 22 then rows_116(c111, c634, c635, c636) end) / nullif(sqrt(c637) * sqrt(c638), 0)) end) as c639
+from factor_base positional join t376 positional join t407 positional join t42 positional join t344 positional join t346 positional join t405;
 
 create or replace temp table t436 as
 select
+    (case when stock_row > 65 then rows_111(c545, c647, c648, c649) end) as c650,
+    (case when stock_row > 16 then rows_97(c545, c648) end) as c651
+from factor_base positional join t366 positional join t407 positional join t377 positional join t408;
+
+create or replace temp table t437 as
+select
     rows_97(c647, c649) as c652,
     rows_117(c658) as c659
-from t407 positional join t376;
+from t408 positional join t377;
 
 create or replace temp table state_84 as
 select
     list(c659 order by rid desc) filter (rows_left < 17) as p_c659
-from factor_base positional join t436
+from factor_base positional join t437
 where rows_left < 17
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t438 as
+create or replace temp table t439 as
 select
     (case when stock_row > 15 then rows_118(c671) end) as c672,
     rows_16(c676, c677) as c679
-from factor_base positional join t378 positional join t411 positional join t409;
-
-create or replace temp table t439 as
-select
-    (case when stock_row > 22 then ((case when stock_row > 22 then rows_35(c686, c687, c688, c689) end) / nullif(sqrt(c690) * sqrt(c691), 0)) end) as c692
-from factor_base positional join t411 positional join t412 positional join t350 positional join t380 positional join t381;
+from factor_base positional join t379 positional join t412 positional join t410;
 
 create or replace temp table t440 as
+select
+    (case when stock_row > 22 then ((case when stock_row > 22 then rows_35(c686, c687, c688, c689) end) / nullif(sqrt(c690) * sqrt(c691), 0)) end) as c692
+from factor_base positional join t412 positional join t413 positional join t351 positional join t381 positional join t382;
+
+create or replace temp table t441 as
 select c479
 from (
     select
-        rid,
+        place,
         case when c478 is not null then (rank() over (partition by trade_date order by c478) + round(cume_dist() over (partition by trade_date order by c478) * day_rows)) / (2 * count(c478) over (partition by trade_date order by c478 rows between unbounded preceding and unbounded following)) end as c479
-    from factor_base positional join t388
+    from factor_base positional join t389
 )
-order by rid;
+order by place;
 
-drop table t388;
+drop table t389;
 
 create or replace temp table state_85 as
 select
     list(c479 order by rid desc) filter (rows_left < 1) as p_c479
-from factor_base positional join t440
+from factor_base positional join t441
 where rows_left < 1
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t442 as
+create or replace temp table t443 as
 select c511
 from (
     select
-        rid,
+        place,
         case when c510 is not null then (rank() over (partition by trade_date order by c510) + round(cume_dist() over (partition by trade_date order by c510) * day_rows)) / (2 * count(c510) over (partition by trade_date order by c510 rows between unbounded preceding and unbounded following)) end as c511
-    from factor_base positional join t391
+    from factor_base positional join t392
 )
-order by rid;
+order by place;
 
-create or replace temp table t443 as
+create or replace temp table t444 as
 select c543
 from (
     select
-        rid,
+        place,
         case when c542 is not null then (rank() over (partition by trade_date order by c542) + round(cume_dist() over (partition by trade_date order by c542) * day_rows)) / (2 * count(c542) over (partition by trade_date order by c542 rows between unbounded preceding and unbounded following)) end as c543
-    from factor_base positional join t394
+    from factor_base positional join t395
 )
-order by rid;
+order by place;
 
-create or replace temp table t444 as
+create or replace temp table t445 as
 select c595
 from (
     select
-        rid,
+        place,
         case when c594 is not null then (rank() over (partition by trade_date order by c594) + round(cume_dist() over (partition by trade_date order by c594) * day_rows)) / (2 * count(c594) over (partition by trade_date order by c594 rows between unbounded preceding and unbounded following)) end as c595
-    from factor_base positional join t401
+    from factor_base positional join t402
 )
-order by rid;
-
-create or replace temp table t445 as
-select
-    c455 * 8193 - (c455 * 8193 - c455) as c456,
-    (case when stock_row > 5 then rows_32(c466, c467) end) as c468
-from factor_base positional join t414 positional join t424;
+order by place;
 
 create or replace temp table t446 as
 select
-    (case when stock_row > 2 then ((case when stock_row > 2 then rows_33(c481, volume, c482, c483) end) / nullif(sqrt(c484) * sqrt((((volume - c483) * (volume - c483) + (lag(volume, 1) over () - c483) * (lag(volume, 1) over () - c483)) + (lag(volume, 2) over () - c483) * (lag(volume, 2) over () - c483))), 0)) end) as c485,
-    (case when stock_row > 3 then rows_94(c492, c493) end) as c495
-from factor_base positional join t389 positional join t425 positional join t325 positional join t357;
+    c455 * 8193 - (c455 * 8193 - c455) as c456,
+    (case when stock_row > 5 then rows_32(c466, c467) end) as c468
+from factor_base positional join t415 positional join t425;
 
 create or replace temp table t447 as
 select
-    (case when rows_106(c521, c525, c522) and c527 then case when isfinite((case when stock_row > 195 then (c524 / nullif(sqrt(c525) * sqrt(c526), 0)) end)) then round((case when stock_row > 195 then (c524 / nullif(sqrt(c525) * sqrt(c526), 0)) end), 12) end else null end) as c528,
-    (case when rows_119(c531, c534, c532) and (case when stock_row > 8 then rows_119(vwap, c535, c533) end) then case when isfinite(c536) then round(c536, 12) end else null end) as c537
-from factor_base positional join t427 positional join t364 positional join t331 positional join t394 positional join t393 positional join t362 positional join t426;
-
-drop table t331;
-
-drop table t364;
-
-drop table t394;
-
-drop table t427;
+    (case when stock_row > 2 then ((case when stock_row > 2 then rows_33(c481, volume, c482, c483) end) / nullif(sqrt(c484) * sqrt((((volume - c483) * (volume - c483) + (lag(volume, 1) over () - c483) * (lag(volume, 1) over () - c483)) + (lag(volume, 2) over () - c483) * (lag(volume, 2) over () - c483))), 0)) end) as c485,
+    (case when stock_row > 3 then rows_94(c492, c493) end) as c495
+from factor_base positional join t390 positional join t426 positional join t326 positional join t358;
 
 create or replace temp table t448 as
 select
-    c547 * 8193 - (c547 * 8193 - c547) as c548,
-    (case when stock_row > 227 then rows_120(c550, c551, c552, c553) end) as c554
-from factor_base positional join t395 positional join t333 positional join t428 positional join t365;
+    (case when rows_106(c521, c525, c522) and c527 then case when isfinite((case when stock_row > 195 then (c524 / nullif(sqrt(c525) * sqrt(c526), 0)) end)) then round((case when stock_row > 195 then (c524 / nullif(sqrt(c525) * sqrt(c526), 0)) end), 12) end else null end) as c528,
+    (case when rows_119(c531, c534, c532) and (case when stock_row > 8 then rows_119(vwap, c535, c533) end) then case when isfinite(c536) then round(c536, 12) end else null end) as c537
+from factor_base positional join t428 positional join t365 positional join t332 positional join t395 positional join t394 positional join t363 positional join t427;
+
+drop table t332;
+
+drop table t365;
+
+drop table t395;
+
+drop table t428;
 
 create or replace temp table t449 as
 select
-    rows_108(c550, c552) as c555,
-    (rows_109(c565) / 16) as c567
-from t429 positional join t395 positional join t428;
+    c547 * 8193 - (c547 * 8193 - c547) as c548,
+    (case when stock_row > 227 then rows_120(c550, c551, c552, c553) end) as c554
+from factor_base positional join t396 positional join t334 positional join t429 positional join t366;
 
 create or replace temp table t450 as
 select
-    (rows_30(c579) / 6) as c581,
-    (c595 + (case when stock_row > 5 then rows_121(c598) end)) as c599
-from factor_base positional join t444 positional join t402 positional join t431;
-
-drop table t444;
+    rows_108(c550, c552) as c555,
+    (rows_109(c565) / 16) as c567
+from t430 positional join t396 positional join t429;
 
 create or replace temp table t451 as
 select
-    (case when stock_row > 5 then rows_32(c604, c605) end) as c607,
-    (case when stock_row > 7 then rows_16(c616, c618) end) as c620
-from factor_base positional join t420 positional join t433 positional join t402 positional join t431;
+    (rows_30(c579) / 6) as c581,
+    (c595 + (case when stock_row > 5 then rows_121(c598) end)) as c599
+from factor_base positional join t445 positional join t403 positional join t432;
+
+drop table t445;
 
 create or replace temp table t452 as
 select
-    c631 * 8193 - (c631 * 8193 - c631) as c632,
-    (case when rows_122(c111, c637, c635) and (case when stock_row > 3 then rows_122(c634, c638, c636) end) then case when isfinite(c639) then round(c639, 12) end else null end) as c640
-from factor_base positional join t434 positional join t343 positional join t406 positional join t375 positional join t41 positional join t345;
-
-drop table t343;
-
-drop table t375;
-
-drop table t434;
+    (case when stock_row > 5 then rows_32(c604, c605) end) as c607,
+    (case when stock_row > 7 then rows_16(c616, c618) end) as c620
+from factor_base positional join t421 positional join t434 positional join t403 positional join t432;
 
 create or replace temp table t453 as
 select
-    (case when (case when stock_row > 16 then rows_106(c545, c651, c648) end) and rows_106(c647, c652, c649) then case when isfinite((case when stock_row > 65 then (c650 / nullif(sqrt(c651) * sqrt(c652), 0)) end)) then round((case when stock_row > 65 then (c650 / nullif(sqrt(c651) * sqrt(c652), 0)) end), 12) end else null end) as c653,
-    (rows_105(c659) / 18) as c661
-from factor_base positional join t436 positional join t376 positional join t407 positional join t365 positional join t435 positional join t406;
+    c631 * 8193 - (c631 * 8193 - c631) as c632,
+    (case when rows_122(c111, c637, c635) and (case when stock_row > 3 then rows_122(c634, c638, c636) end) then case when isfinite(c639) then round(c639, 12) end else null end) as c640
+from factor_base positional join t435 positional join t344 positional join t407 positional join t376 positional join t42 positional join t346;
 
-drop table t406;
+drop table t344;
 
-drop table t407;
+drop table t376;
 
 drop table t435;
 
 create or replace temp table t454 as
 select
+    (case when (case when stock_row > 16 then rows_106(c545, c651, c648) end) and rows_106(c647, c652, c649) then case when isfinite((case when stock_row > 65 then (c650 / nullif(sqrt(c651) * sqrt(c652), 0)) end)) then round((case when stock_row > 65 then (c650 / nullif(sqrt(c651) * sqrt(c652), 0)) end), 12) end else null end) as c653,
+    (rows_105(c659) / 18) as c661
+from factor_base positional join t437 positional join t377 positional join t408 positional join t366 positional join t436 positional join t407;
+
+drop table t407;
+
+drop table t408;
+
+drop table t436;
+
+create or replace temp table t455 as
+select
     c672 * 8193 - (c672 * 8193 - c672) as c673,
     (case when stock_row > 46 then (rows_123(c676, c193, c677, c678) / nullif(sqrt(c679) * sqrt(c680), 0)) end) as c681
-from factor_base positional join t438 positional join t380 positional join t378 positional join t139 positional join t411 positional join t349;
+from factor_base positional join t439 positional join t381 positional join t379 positional join t140 positional join t412 positional join t350;
 
 create or replace temp table state_86 as
 select
     list(c673 order by rid desc) filter (rows_left < 3) as p_c673
-from factor_base positional join t454
+from factor_base positional join t455
 where rows_left < 3
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t456 as
+create or replace temp table t457 as
 select
     (case when rows_36(c686, c690, c688) and (case when stock_row > 5 then rows_36(c687, c691, c689) end) then case when isfinite(c692) then round(c692, 12) end else null end) as c693
-from factor_base positional join t439 positional join t350 positional join t412 positional join t381 positional join t411 positional join t380;
+from factor_base positional join t440 positional join t351 positional join t413 positional join t382 positional join t412 positional join t381;
+
+drop table t382;
+
+drop table t413;
+
+drop table t440;
+
+create or replace temp table state_87 as
+select
+    list(c693 order by rid desc) filter (rows_left < 1) as p_c693
+from factor_base positional join t457
+where rows_left < 1
+group by rid - stock_row
+order by rid - stock_row;
+
+create or replace temp table t459 as
+select c506
+from (
+    select
+        place,
+        case when c505 is not null then (rank() over (partition by trade_date order by c505) + round(cume_dist() over (partition by trade_date order by c505) * day_rows)) / (2 * count(c505) over (partition by trade_date order by c505 rows between unbounded preceding and unbounded following)) end as c506
+    from factor_base positional join t427
+)
+order by place;
+
+drop table t427;
+
+create or replace temp table t460 as
+select c512
+from (
+    select
+        place,
+        sum(abs(c511)) over (partition by trade_date order by place rows between unbounded preceding and unbounded following) as c512
+    from factor_base positional join t443
+)
+order by place;
+
+create or replace temp table t461 as
+select
+    ((case when stock_row > 5 then rows_35(c466, c26, c467, c184) end) / nullif(sqrt(c468) * sqrt(c186), 0)) as c469,
+    (case when stock_row > 5 then rows_36(c466, c468, c467) end) as c470
+from factor_base positional join t415 positional join t446 positional join t425 positional join t182 positional join t53 positional join t140;
+
+drop table t182;
+
+drop table t415;
+
+drop table t425;
+
+create or replace temp table t462 as
+select
+    (case when (case when stock_row > 2 then (case when c484 > 3e-22::double * c482 * c482 then true else not (len(list_distinct(list_transform([c481, lag(c481, 1) over (), lag(c481, 2) over ()], lambda value: value * 8193 - (value * 8193 - value)))) = 1) end) end) and (case when (((volume - c483) * (volume - c483) + (lag(volume, 1) over () - c483) * (lag(volume, 1) over () - c483)) + (lag(volume, 2) over () - c483) * (lag(volume, 2) over () - c483)) > 3e-22::double * c483 * c483 then true else not (len(list_distinct(list_transform([volume, lag(volume, 1) over (), lag(volume, 2) over ()], lambda value: value * 8193 - (value * 8193 - value)))) = 1) end) then case when isfinite(c485) then round(c485, 12) end else null end) as c486,
+    (case when stock_row > 3 then ((case when stock_row > 3 then rows_116(c492, volume, c493, c494) end) / nullif(sqrt(c495) * sqrt(c496), 0)) end) as c497
+from factor_base positional join t447 positional join t360 positional join t390 positional join t426 positional join t327 positional join t326 positional join t358;
+
+drop table t326;
+
+create or replace temp table state_88 as
+select
+    list(c486 order by rid desc) filter (rows_left < 6) as p_c486
+from factor_base positional join t462
+where rows_left < 6
+group by rid - stock_row
+order by rid - stock_row;
+
+create or replace temp table t464 as
+select
+    c528 * 8193 - (c528 * 8193 - c528) as c529,
+    c537 * 8193 - (c537 * 8193 - c537) as c538
+from t448;
+
+drop table t448;
+
+create or replace temp table t465 as
+select
+    (case when rows_124(c550, c555, c552) and (case when stock_row > 12 then rows_124(c551, c556, c553) end) then case when isfinite((case when stock_row > 227 then (c554 / nullif(sqrt(c555) * sqrt(c556), 0)) end)) then round((case when stock_row > 227 then (c554 / nullif(sqrt(c555) * sqrt(c556), 0)) end), 12) end else null end) as c557,
+    rows_125(c562, c565, c566, c567) as c568
+from factor_base positional join t368 positional join t430 positional join t400 positional join t450 positional join t334 positional join t398 positional join t366 positional join t396 positional join t429 positional join t449;
+
+drop table t396;
+
+drop table t398;
+
+drop table t429;
+
+create or replace temp table state_89 as
+select
+    list(c557 order by rid desc) filter (rows_left < 11) as p_c557
+from factor_base positional join t465
+where rows_left < 11
+group by rid - stock_row
+order by rid - stock_row;
+
+create or replace temp table t467 as
+select
+    rows_114(c565, c567) as c570,
+    rows_32(c579, c581) as c583
+from t432 positional join t451 positional join t430 positional join t450;
+
+create or replace temp table t468 as
+select
+    ((case when stock_row > 5 then rows_35(c604, c481, c605, c606) end) / nullif(sqrt(c607) * sqrt(c608), 0)) as c609,
+    ((case when stock_row > 7 then rows_123(c89, c616, c617, c618) end) / nullif(sqrt(c619) * sqrt(c620), 0)) as c621
+from factor_base positional join t373 positional join t452 positional join t62 positional join t421 positional join t343 positional join t434 positional join t403 positional join t358 positional join t432 positional join t405;
+
+create or replace temp table t469 as
+select
+    c640 * 8193 - (c640 * 8193 - c640) as c641,
+    c653 * 8193 - (c653 * 8193 - c653) as c654
+from t454 positional join t453;
+
+create or replace temp table state_90 as
+select
+    list(c641 order by rid desc) filter (rows_left < 8) as p_c641,
+    list(c654 order by rid desc) filter (rows_left < 16) as p_c654
+from factor_base positional join t469
+where rows_left < 16
+group by rid - stock_row
+order by rid - stock_row;
+
+create or replace temp table t471 as
+select
+    rows_126(c657, c659, c660, c661) as c662,
+    rows_110(c659, c661) as c664
+from t437 positional join t454 positional join t348 positional join t379;
+
+create or replace temp table t472 as
+select
+    (case when stock_row > 3 then rows_127(c673) end) as c674,
+    (case when rows_26(c676, c679, c677) and rows_26(c193, c680, c678) then case when isfinite(c681) then round(c681, 12) end else null end) as c682
+from factor_base positional join t455 positional join t140 positional join t381 positional join t350 positional join t379 positional join t439 positional join t412;
+
+drop table t350;
 
 drop table t381;
 
@@ -4271,516 +4411,383 @@ drop table t412;
 
 drop table t439;
 
-create or replace temp table state_87 as
-select
-    list(c693 order by rid desc) filter (rows_left < 1) as p_c693
-from factor_base positional join t456
-where rows_left < 1
-group by rid - stock_row
-order by rid - stock_row;
-
-create or replace temp table t458 as
-select c506
-from (
-    select
-        rid,
-        case when c505 is not null then (rank() over (partition by trade_date order by c505) + round(cume_dist() over (partition by trade_date order by c505) * day_rows)) / (2 * count(c505) over (partition by trade_date order by c505 rows between unbounded preceding and unbounded following)) end as c506
-    from factor_base positional join t426
-)
-order by rid;
-
-drop table t426;
-
-create or replace temp table t459 as
-select c512
-from (
-    select
-        rid,
-        sum(abs(c511)) over (partition by trade_date order by place rows between unbounded preceding and unbounded following) as c512
-    from factor_base positional join t442
-)
-order by rid;
-
-create or replace temp table t460 as
-select
-    ((case when stock_row > 5 then rows_35(c466, c26, c467, c184) end) / nullif(sqrt(c468) * sqrt(c186), 0)) as c469,
-    (case when stock_row > 5 then rows_36(c466, c468, c467) end) as c470
-from factor_base positional join t414 positional join t445 positional join t424 positional join t181 positional join t52 positional join t139;
-
-drop table t181;
-
-drop table t414;
-
-drop table t424;
-
-create or replace temp table t461 as
-select
-    (case when (case when stock_row > 2 then (case when c484 > 3e-22::double * c482 * c482 then true else not (len(list_distinct(list_transform([c481, lag(c481, 1) over (), lag(c481, 2) over ()], lambda value: value * 8193 - (value * 8193 - value)))) = 1) end) end) and (case when (((volume - c483) * (volume - c483) + (lag(volume, 1) over () - c483) * (lag(volume, 1) over () - c483)) + (lag(volume, 2) over () - c483) * (lag(volume, 2) over () - c483)) > 3e-22::double * c483 * c483 then true else not (len(list_distinct(list_transform([volume, lag(volume, 1) over (), lag(volume, 2) over ()], lambda value: value * 8193 - (value * 8193 - value)))) = 1) end) then case when isfinite(c485) then round(c485, 12) end else null end) as c486,
-    (case when stock_row > 3 then ((case when stock_row > 3 then rows_116(c492, volume, c493, c494) end) / nullif(sqrt(c495) * sqrt(c496), 0)) end) as c497
-from factor_base positional join t446 positional join t359 positional join t389 positional join t425 positional join t326 positional join t325 positional join t357;
-
-drop table t325;
-
-create or replace temp table state_88 as
-select
-    list(c486 order by rid desc) filter (rows_left < 6) as p_c486
-from factor_base positional join t461
-where rows_left < 6
-group by rid - stock_row
-order by rid - stock_row;
-
-create or replace temp table t463 as
-select
-    c528 * 8193 - (c528 * 8193 - c528) as c529,
-    c537 * 8193 - (c537 * 8193 - c537) as c538
-from t447;
-
-drop table t447;
-
-create or replace temp table t464 as
-select
-    (case when rows_124(c550, c555, c552) and (case when stock_row > 12 then rows_124(c551, c556, c553) end) then case when isfinite((case when stock_row > 227 then (c554 / nullif(sqrt(c555) * sqrt(c556), 0)) end)) then round((case when stock_row > 227 then (c554 / nullif(sqrt(c555) * sqrt(c556), 0)) end), 12) end else null end) as c557,
-    rows_125(c562, c565, c566, c567) as c568
-from factor_base positional join t367 positional join t429 positional join t399 positional join t449 positional join t333 positional join t397 positional join t365 positional join t395 positional join t428 positional join t448;
-
-drop table t395;
-
-drop table t397;
-
-drop table t428;
-
-create or replace temp table state_89 as
-select
-    list(c557 order by rid desc) filter (rows_left < 11) as p_c557
-from factor_base positional join t464
-where rows_left < 11
-group by rid - stock_row
-order by rid - stock_row;
-
-create or replace temp table t466 as
-select
-    rows_114(c565, c567) as c570,
-    rows_32(c579, c581) as c583
-from t431 positional join t450 positional join t429 positional join t449;
-
-create or replace temp table t467 as
-select
-    ((case when stock_row > 5 then rows_35(c604, c481, c605, c606) end) / nullif(sqrt(c607) * sqrt(c608), 0)) as c609,
-    ((case when stock_row > 7 then rows_123(c89, c616, c617, c618) end) / nullif(sqrt(c619) * sqrt(c620), 0)) as c621
-from factor_base positional join t372 positional join t451 positional join t61 positional join t420 positional join t342 positional join t433 positional join t402 positional join t357 positional join t431 positional join t404;
-
-create or replace temp table t468 as
-select
-    c640 * 8193 - (c640 * 8193 - c640) as c641,
-    c653 * 8193 - (c653 * 8193 - c653) as c654
-from t453 positional join t452;
-
-create or replace temp table state_90 as
-select
-    list(c641 order by rid desc) filter (rows_left < 8) as p_c641,
-    list(c654 order by rid desc) filter (rows_left < 16) as p_c654
-from factor_base positional join t468
-where rows_left < 16
-group by rid - stock_row
-order by rid - stock_row;
-
-create or replace temp table t470 as
-select
-    rows_126(c657, c659, c660, c661) as c662,
-    rows_110(c659, c661) as c664
-from t436 positional join t453 positional join t347 positional join t378;
-
-create or replace temp table t471 as
-select
-    (case when stock_row > 3 then rows_127(c673) end) as c674,
-    (case when rows_26(c676, c679, c677) and rows_26(c193, c680, c678) then case when isfinite(c681) then round(c681, 12) end else null end) as c682
-from factor_base positional join t454 positional join t139 positional join t380 positional join t349 positional join t378 positional join t438 positional join t411;
-
-drop table t349;
-
-drop table t380;
-
-drop table t411;
-
-drop table t438;
-
-drop table t454;
+drop table t455;
 
 create or replace temp table state_91 as
 select
     list(c682 order by rid desc) filter (rows_left < 9) as p_c682
-from factor_base positional join t471
+from factor_base positional join t472
 where rows_left < 9
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t473 as
+create or replace temp table t474 as
 select
     (case when stock_row > 1 then (2 * c693 + 1 * lag(c693, 1) over ()) / 3 end) * 8193 - ((case when stock_row > 1 then (2 * c693 + 1 * lag(c693, 1) over ()) / 3 end) * 8193 - (case when stock_row > 1 then (2 * c693 + 1 * lag(c693, 1) over ()) / 3 end)) as c694
-from factor_base positional join t456;
+from factor_base positional join t457;
 
-drop table t456;
+drop table t457;
 
-create or replace temp table t474 as
+create or replace temp table t475 as
 select c457
 from (
     select
-        rid,
+        place,
         case when c456 is not null then (rank() over (partition by trade_date order by c456) + round(cume_dist() over (partition by trade_date order by c456) * day_rows)) / (2 * count(c456) over (partition by trade_date order by c456 rows between unbounded preceding and unbounded following)) end as c457
-    from factor_base positional join t445
+    from factor_base positional join t446
 )
-order by rid;
+order by place;
 
-drop table t445;
+drop table t446;
 
 create or replace temp table state_92 as
 select
     list(c457 order by rid desc) filter (rows_left < 4) as p_c457
-from factor_base positional join t474
+from factor_base positional join t475
 where rows_left < 4
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t476 as
+create or replace temp table t477 as
 select c507
 from (
     select
-        rid,
+        place,
         sum(abs(c506)) over (partition by trade_date order by place rows between unbounded preceding and unbounded following) as c507
-    from factor_base positional join t458
+    from factor_base positional join t459
 )
-order by rid;
+order by place;
 
-create or replace temp table t477 as
+create or replace temp table t478 as
 select c549
 from (
     select
-        rid,
+        place,
         case when c548 is not null then (rank() over (partition by trade_date order by c548) + round(cume_dist() over (partition by trade_date order by c548) * day_rows)) / (2 * count(c548) over (partition by trade_date order by c548 rows between unbounded preceding and unbounded following)) end as c549
-    from factor_base positional join t448
+    from factor_base positional join t449
 )
-order by rid;
+order by place;
 
-drop table t448;
+drop table t449;
 
-create or replace temp table t478 as
+create or replace temp table t479 as
 select c633
 from (
     select
-        rid,
+        place,
         case when c632 is not null then (rank() over (partition by trade_date order by c632) + round(cume_dist() over (partition by trade_date order by c632) * day_rows)) / (2 * count(c632) over (partition by trade_date order by c632 rows between unbounded preceding and unbounded following)) end as c633
-    from factor_base positional join t452
+    from factor_base positional join t453
 )
-order by rid;
+order by place;
 
-drop table t452;
-
-create or replace temp table t479 as
-select
-    (case when stock_row > 4 then rows_37(c457) end) as c458,
-    (case when stock_row > 6 then rows_102(c486) end) as c487
-from factor_base positional join t461 positional join t474;
+drop table t453;
 
 create or replace temp table t480 as
 select
+    (case when stock_row > 4 then rows_37(c457) end) as c458,
+    (case when stock_row > 6 then rows_102(c486) end) as c487
+from factor_base positional join t462 positional join t475;
+
+create or replace temp table t481 as
+select
     (case when (case when stock_row > 3 then rows_122(c492, c495, c493) end) and rows_122(volume, c496, c494) then case when isfinite(c497) then round(c497, 12) end else null end) as c498,
     (case when stock_row > 11 then rows_128(c557) end) as c558
-from factor_base positional join t464 positional join t461 positional join t359 positional join t326 positional join t389 positional join t446 positional join t425;
+from factor_base positional join t465 positional join t462 positional join t360 positional join t327 positional join t390 positional join t447 positional join t426;
 
-drop table t389;
+drop table t390;
 
-drop table t425;
+drop table t426;
 
-drop table t446;
+drop table t447;
 
-drop table t461;
+drop table t462;
 
 create or replace temp table state_93 as
 select
     list(c498 order by rid desc) filter (rows_left < 15) as p_c498
-from factor_base positional join t480
+from factor_base positional join t481
 where rows_left < 15
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t482 as
+create or replace temp table t483 as
 select
     (case when rows_129(c562, c569, c566) and rows_129(c565, c570, c567) then case when isfinite((case when stock_row > 145 then (c568 / nullif(sqrt(c569) * sqrt(c570), 0)) end)) then round((case when stock_row > 145 then (c568 / nullif(sqrt(c569) * sqrt(c570), 0)) end), 12) end else null end) as c571,
     (case when stock_row > 71 then ((case when stock_row > 71 then rows_35(c579, c580, c581, c582) end) / nullif(sqrt(c583) * sqrt(c584), 0)) end) as c585
-from factor_base positional join t466 positional join t401 positional join t431 positional join t337 positional join t450 positional join t370 positional join t429 positional join t449 positional join t367 positional join t399 positional join t464;
+from factor_base positional join t467 positional join t402 positional join t432 positional join t338 positional join t451 positional join t371 positional join t430 positional join t450 positional join t368 positional join t400 positional join t465;
 
-drop table t429;
+drop table t430;
 
-drop table t449;
+drop table t450;
 
-drop table t464;
-
-create or replace temp table t483 as
-select
-    (case when (case when stock_row > 5 then rows_36(c604, c607, c605) end) and (case when stock_row > 5 then rows_36(c481, c608, c606) end) then case when isfinite(c609) then round(c609, 12) end else null end) as c610,
-    (case when (case when stock_row > 7 then rows_26(c89, c619, c617) end) and (case when stock_row > 7 then rows_26(c616, c620, c618) end) then case when isfinite(c621) then round(c621, 12) end else null end) as c622
-from factor_base positional join t467 positional join t420 positional join t451 positional join t433 positional join t61 positional join t372 positional join t342 positional join t357 positional join t404 positional join t402 positional join t431;
-
-drop table t342;
-
-drop table t357;
-
-drop table t372;
-
-drop table t402;
-
-drop table t404;
-
-drop table t433;
-
-drop table t451;
-
-drop table t467;
+drop table t465;
 
 create or replace temp table t484 as
 select
-    (case when stock_row > 8 then rows_31(c641) end) as c642,
-    (case when stock_row > 16 then rows_130(c654) end) as c655
-from factor_base positional join t468;
+    (case when (case when stock_row > 5 then rows_36(c604, c607, c605) end) and (case when stock_row > 5 then rows_36(c481, c608, c606) end) then case when isfinite(c609) then round(c609, 12) end else null end) as c610,
+    (case when (case when stock_row > 7 then rows_26(c89, c619, c617) end) and (case when stock_row > 7 then rows_26(c616, c620, c618) end) then case when isfinite(c621) then round(c621, 12) end else null end) as c622
+from factor_base positional join t468 positional join t421 positional join t452 positional join t434 positional join t62 positional join t373 positional join t343 positional join t358 positional join t405 positional join t403 positional join t432;
+
+drop table t343;
+
+drop table t358;
+
+drop table t373;
+
+drop table t403;
+
+drop table t405;
+
+drop table t434;
+
+drop table t452;
 
 drop table t468;
 
 create or replace temp table t485 as
 select
+    (case when stock_row > 8 then rows_31(c641) end) as c642,
+    (case when stock_row > 16 then rows_130(c654) end) as c655
+from factor_base positional join t469;
+
+drop table t469;
+
+create or replace temp table t486 as
+select
     (case when rows_131(c657, c663, c660) and rows_131(c659, c664, c661) then case when isfinite((case when stock_row > 207 then (c662 / nullif(sqrt(c663) * sqrt(c664), 0)) end)) then round((case when stock_row > 207 then (c662 / nullif(sqrt(c663) * sqrt(c664), 0)) end), 12) end else null end) as c665,
     (case when stock_row > 9 then rows_63(c682) end) as c683
-from factor_base positional join t471 positional join t436 positional join t470 positional join t453 positional join t347 positional join t409 positional join t378;
+from factor_base positional join t472 positional join t437 positional join t471 positional join t454 positional join t348 positional join t410 positional join t379;
 
-drop table t347;
+drop table t348;
 
-drop table t409;
+drop table t410;
 
-drop table t436;
+drop table t437;
 
-drop table t453;
+drop table t454;
 
-drop table t470;
+drop table t471;
 
 create or replace temp table state_94 as
 select
     list(c665 order by rid desc) filter (rows_left < 3) as p_c665
-from factor_base positional join t485
+from factor_base positional join t486
 where rows_left < 3
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t487 as
+create or replace temp table t488 as
 select c530
 from (
     select
-        rid,
+        place,
         case when c529 is not null then (rank() over (partition by trade_date order by c529) + round(cume_dist() over (partition by trade_date order by c529) * day_rows)) / (2 * count(c529) over (partition by trade_date order by c529 rows between unbounded preceding and unbounded following)) end as c530
-    from factor_base positional join t463
+    from factor_base positional join t464
 )
-order by rid;
+order by place;
 
-create or replace temp table t488 as
+create or replace temp table t489 as
 select c539
 from (
     select
-        rid,
+        place,
         case when c538 is not null then (rank() over (partition by trade_date order by c538) + round(cume_dist() over (partition by trade_date order by c538) * day_rows)) / (2 * count(c538) over (partition by trade_date order by c538 rows between unbounded preceding and unbounded following)) end as c539
-    from factor_base positional join t463
+    from factor_base positional join t464
 )
-order by rid;
+order by place;
 
-drop table t463;
+drop table t464;
 
-create or replace temp table t489 as
+create or replace temp table t490 as
 select c695
 from (
     select
-        rid,
+        place,
         case when c694 is not null then (rank() over (partition by trade_date order by c694) + round(cume_dist() over (partition by trade_date order by c694) * day_rows)) / (2 * count(c694) over (partition by trade_date order by c694 rows between unbounded preceding and unbounded following)) end as c695
-    from factor_base positional join t473
+    from factor_base positional join t474
 )
-order by rid;
+order by place;
 
-drop table t473;
+drop table t474;
 
-create or replace temp table t490 as
+create or replace temp table t491 as
 select
     c487 * 8193 - (c487 * 8193 - c487) as c488,
     (case when stock_row > 15 then rows_118(c498) end) as c499
-from factor_base positional join t480 positional join t479;
+from factor_base positional join t481 positional join t480;
 
 create or replace temp table state_95 as
 select
     list(c488 order by rid desc) filter (rows_left < 4) as p_c488
-from factor_base positional join t490
+from factor_base positional join t491
 where rows_left < 4
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t492 as
+create or replace temp table t493 as
 select
     c558 * 8193 - (c558 * 8193 - c558) as c559,
     c571 * 8193 - (c571 * 8193 - c571) as c572
-from t482 positional join t480;
+from t483 positional join t481;
 
-drop table t480;
-
-create or replace temp table t493 as
-select
-    (case when rows_36(c579, c583, c581) and (case when stock_row > 5 then rows_36(c580, c584, c582) end) then case when isfinite(c585) then round(c585, 12) end else null end) as c586,
-    c610 * 8193 - (c610 * 8193 - c610) as c611
-from factor_base positional join t483 positional join t482 positional join t337 positional join t401 positional join t370 positional join t431 positional join t466 positional join t450;
-
-drop table t337;
-
-drop table t370;
-
-drop table t401;
-
-drop table t431;
-
-drop table t466;
-
-drop table t482;
+drop table t481;
 
 create or replace temp table t494 as
 select
-    c622 * 8193 - (c622 * 8193 - c622) as c623,
-    (case when isfinite((case when (c633 > 0 or (c642 = floor(c642) and (c633 <> 0 or c642 >= 0)) or (c633 = 0 and c642 > 0)) then power(c633, c642) end)) then (case when (c633 > 0 or (c642 = floor(c642) and (c633 <> 0 or c642 >= 0)) or (c633 = 0 and c642 > 0)) then power(c633, c642) end) end) as c643
-from t478 positional join t484 positional join t483;
+    (case when rows_36(c579, c583, c581) and (case when stock_row > 5 then rows_36(c580, c584, c582) end) then case when isfinite(c585) then round(c585, 12) end else null end) as c586,
+    c610 * 8193 - (c610 * 8193 - c610) as c611
+from factor_base positional join t484 positional join t483 positional join t338 positional join t402 positional join t371 positional join t432 positional join t467 positional join t451;
 
-drop table t478;
+drop table t338;
+
+drop table t371;
+
+drop table t402;
+
+drop table t432;
+
+drop table t467;
 
 drop table t483;
+
+create or replace temp table t495 as
+select
+    c622 * 8193 - (c622 * 8193 - c622) as c623,
+    (case when isfinite((case when (c633 > 0 or (c642 = floor(c642) and (c633 <> 0 or c642 >= 0)) or (c633 = 0 and c642 > 0)) then power(c633, c642) end)) then (case when (c633 > 0 or (c642 = floor(c642) and (c633 <> 0 or c642 >= 0)) or (c633 = 0 and c642 > 0)) then power(c633, c642) end) end) as c643
+from t479 positional join t485 positional join t484;
+
+drop table t479;
+
+drop table t484;
 
 create or replace temp table state_96 as
 select
     list(c623 order by rid desc) filter (rows_left < 12) as p_c623
-from factor_base positional join t494
+from factor_base positional join t495
 where rows_left < 12
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t496 as
+create or replace temp table t497 as
 select
     (case when isfinite((case when (c646 > 0 or (c655 = floor(c655) and (c646 <> 0 or c655 >= 0)) or (c646 = 0 and c655 > 0)) then power(c646, c655) end)) then (case when (c646 > 0 or (c655 = floor(c655) and (c646 <> 0 or c655 >= 0)) or (c646 = 0 and c655 > 0)) then power(c646, c655) end) end) as c656,
     (case when stock_row > 3 then rows_132(c665) end) as c666
-from factor_base positional join t485 positional join t423 positional join t484;
-
-drop table t484;
-
-create or replace temp table t497 as
-select
-    c683 * 8193 - (c683 * 8193 - c683) as c684
-from t485;
+from factor_base positional join t486 positional join t424 positional join t485;
 
 drop table t485;
 
 create or replace temp table t498 as
 select
+    c683 * 8193 - (c683 * 8193 - c683) as c684
+from t486;
+
+drop table t486;
+
+create or replace temp table t499 as
+select
     (case when stock_row > 4 then rows_34(c488) end) as c489,
     c499 * 8193 - (c499 * 8193 - c499) as c500
-from factor_base positional join t490;
+from factor_base positional join t491;
 
-drop table t490;
+drop table t491;
 
 create or replace temp table state_97 as
 select
     list(c500 order by rid desc) filter (rows_left < 7) as p_c500
-from factor_base positional join t498
+from factor_base positional join t499
 where rows_left < 7
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t500 as
+create or replace temp table t501 as
 select
     c586 * 8193 - (c586 * 8193 - c586) as c587,
     (case when stock_row > 12 then rows_133(c623) end) as c624
-from factor_base positional join t494 positional join t493;
+from factor_base positional join t495 positional join t494;
 
-create or replace temp table t501 as
+create or replace temp table t502 as
 select
     c666 * 8193 - (c666 * 8193 - c666) as c667
-from t496;
+from t497;
 
 create or replace temp table state_98 as
 select
     list(c667 order by rid desc) filter (rows_left < 14) as p_c667
-from factor_base positional join t501
+from factor_base positional join t502
 where rows_left < 14
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t503 as
+create or replace temp table t504 as
 select c560
 from (
     select
-        rid,
+        place,
         case when c559 is not null then (rank() over (partition by trade_date order by c559) + round(cume_dist() over (partition by trade_date order by c559) * day_rows)) / (2 * count(c559) over (partition by trade_date order by c559 rows between unbounded preceding and unbounded following)) end as c560
-    from factor_base positional join t492
+    from factor_base positional join t493
 )
-order by rid;
+order by place;
 
-create or replace temp table t504 as
+create or replace temp table t505 as
 select c573
 from (
     select
-        rid,
+        place,
         case when c572 is not null then (rank() over (partition by trade_date order by c572) + round(cume_dist() over (partition by trade_date order by c572) * day_rows)) / (2 * count(c572) over (partition by trade_date order by c572 rows between unbounded preceding and unbounded following)) end as c573
-    from factor_base positional join t492
-)
-order by rid;
-
-drop table t492;
-
-create or replace temp table t505 as
-select c612
-from (
-    select
-        rid,
-        case when c611 is not null then (rank() over (partition by trade_date order by c611) + round(cume_dist() over (partition by trade_date order by c611) * day_rows)) / (2 * count(c611) over (partition by trade_date order by c611 rows between unbounded preceding and unbounded following)) end as c612
     from factor_base positional join t493
 )
-order by rid;
+order by place;
 
 drop table t493;
 
 create or replace temp table t506 as
+select c612
+from (
+    select
+        place,
+        case when c611 is not null then (rank() over (partition by trade_date order by c611) + round(cume_dist() over (partition by trade_date order by c611) * day_rows)) / (2 * count(c611) over (partition by trade_date order by c611 rows between unbounded preceding and unbounded following)) end as c612
+    from factor_base positional join t494
+)
+order by place;
+
+drop table t494;
+
+create or replace temp table t507 as
 select c685
 from (
     select
-        rid,
+        place,
         case when c684 is not null then (rank() over (partition by trade_date order by c684) + round(cume_dist() over (partition by trade_date order by c684) * day_rows)) / (2 * count(c684) over (partition by trade_date order by c684 rows between unbounded preceding and unbounded following)) end as c685
-    from factor_base positional join t497
+    from factor_base positional join t498
 )
-order by rid;
+order by place;
 
-drop table t497;
-
-create or replace temp table t507 as
-select
-    (case when stock_row > 7 then rows_52(c500) end) as c501,
-    (case when isfinite((case when (c601 > 0 or (c612 = floor(c612) and (c601 <> 0 or c612 >= 0)) or (c601 = 0 and c612 > 0)) then power(c601, c612) end)) then (case when (c601 > 0 or (c612 = floor(c612) and (c601 <> 0 or c612 >= 0)) or (c601 = 0 and c612 > 0)) then power(c601, c612) end) end) as c613
-from factor_base positional join t385 positional join t505 positional join t498;
-
-drop table t505;
+drop table t498;
 
 create or replace temp table t508 as
 select
-    (case when stock_row > 14 then rows_134(c667) end) as c668
-from factor_base positional join t501;
+    (case when stock_row > 7 then rows_52(c500) end) as c501,
+    (case when isfinite((case when (c601 > 0 or (c612 = floor(c612) and (c601 <> 0 or c612 >= 0)) or (c601 = 0 and c612 > 0)) then power(c601, c612) end)) then (case when (c601 > 0 or (c612 = floor(c612) and (c601 <> 0 or c612 >= 0)) or (c601 = 0 and c612 > 0)) then power(c601, c612) end) end) as c613
+from factor_base positional join t386 positional join t506 positional join t499;
 
-drop table t501;
+drop table t506;
 
 create or replace temp table t509 as
+select
+    (case when stock_row > 14 then rows_134(c667) end) as c668
+from factor_base positional join t502;
+
+drop table t502;
+
+create or replace temp table t510 as
 select c588
 from (
     select
-        rid,
+        place,
         case when c587 is not null then (rank() over (partition by trade_date order by c587) + round(cume_dist() over (partition by trade_date order by c587) * day_rows)) / (2 * count(c587) over (partition by trade_date order by c587 rows between unbounded preceding and unbounded following)) end as c588
-    from factor_base positional join t500
+    from factor_base positional join t501
 )
-order by rid;
+order by place;
 
 create or replace temp table f2 as
 select
@@ -4808,13 +4815,11 @@ select
     (-c656) as alpha_070,
     (case when c668 > c674 then c668 when c668 <= c674 then c674 end) as alpha_071,
     (c685 / nullif(c695, 0)) as alpha_072
-from factor_base positional join t506 positional join t489 positional join t508 positional join t471 positional join t496 positional join t494 positional join t500 positional join t422 positional join t507 positional join t450 positional join t509 positional join t419 positional join t504 positional join t418 positional join t477 positional join t503 positional join t488 positional join t443 positional join t417 positional join t487 positional join t442 positional join t459 positional join t458 positional join t476 positional join t498 positional join t440 positional join t382 positional join t416 positional join t460 positional join t220 positional join t321 positional join t137 positional join t413 positional join t319 positional join t38 positional join t171 positional join t479;
+from factor_base positional join t507 positional join t490 positional join t509 positional join t472 positional join t497 positional join t495 positional join t501 positional join t423 positional join t508 positional join t451 positional join t510 positional join t420 positional join t505 positional join t419 positional join t478 positional join t504 positional join t489 positional join t444 positional join t418 positional join t488 positional join t443 positional join t460 positional join t459 positional join t477 positional join t499 positional join t441 positional join t383 positional join t417 positional join t461 positional join t221 positional join t322 positional join t138 positional join t414 positional join t320 positional join t39 positional join t172 positional join t480;
 
-drop table t321;
+drop table t322;
 
-drop table t382;
-
-drop table t416;
+drop table t383;
 
 drop table t417;
 
@@ -4822,43 +4827,43 @@ drop table t418;
 
 drop table t419;
 
-drop table t422;
+drop table t420;
 
-drop table t440;
+drop table t423;
 
-drop table t442;
+drop table t441;
 
 drop table t443;
 
-drop table t450;
+drop table t444;
 
-drop table t459;
+drop table t451;
 
-drop table t471;
+drop table t460;
 
-drop table t476;
+drop table t472;
 
 drop table t477;
 
-drop table t487;
+drop table t478;
 
 drop table t488;
 
 drop table t489;
 
-drop table t494;
+drop table t490;
 
-drop table t496;
+drop table t495;
 
-drop table t498;
+drop table t497;
 
-drop table t500;
+drop table t499;
 
-drop table t503;
+drop table t501;
 
 drop table t504;
 
-drop table t506;
+drop table t505;
 
 drop table t507;
 
@@ -4866,8 +4871,10 @@ drop table t508;
 
 drop table t509;
 
+drop table t510;
+
 -- step history: factor 96 of 409
-create or replace temp table t511 as
+create or replace temp table t512 as
 select
     (vwap - (case when stock_row > 4 then lag(vwap, 4) over () end)) as c696,
     ((low * 0.852845::double) + (open * 0.147155::double)) as c699
@@ -4877,96 +4884,96 @@ create or replace temp table state_99 as
 select
     list(c696 order by rid desc) filter (rows_left < 6) as p_c696,
     list(c699 order by rid desc) filter (rows_left < 2) as p_c699
-from factor_base positional join t511
+from factor_base positional join t512
 where rows_left < 6
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t513 as
+create or replace temp table t514 as
 select
     rows_135(amount) as c704,
     (rows_42(close) / 15) as c707
 from factor_base;
 
-create or replace temp table t514 as
+create or replace temp table t515 as
 select
     ((high * 0.0261661::double) + (vwap * 0.9738339::double)) * 8193 - (((high * 0.0261661::double) + (vwap * 0.9738339::double)) * 8193 - ((high * 0.0261661::double) + (vwap * 0.9738339::double))) as c716,
     ((case when stock_row > 10 then rows_136(c26) end) / 11) as c719
-from factor_base positional join t52;
-
-create or replace temp table t515 as
-select
-    ((case when stock_row > 3 then rows_84(vwap) end) / 4) as c727,
-    (case when stock_row > 49 then c647 * 8193 - (c647 * 8193 - c647) end) as c734
-from factor_base positional join t376;
-
-drop table t376;
+from factor_base positional join t53;
 
 create or replace temp table t516 as
 select
-    ((case when stock_row > 11 then rows_39(c34) end) / 12) as c736,
-    (case when stock_row > 10 then rows_103(c644) end) as c745
-from factor_base positional join t345 positional join t54;
+    ((case when stock_row > 3 then rows_84(vwap) end) / 4) as c727,
+    (case when stock_row > 49 then c647 * 8193 - (c647 * 8193 - c647) end) as c734
+from factor_base positional join t377;
+
+drop table t377;
 
 create or replace temp table t517 as
 select
+    ((case when stock_row > 11 then rows_39(c34) end) / 12) as c736,
+    (case when stock_row > 10 then rows_103(c644) end) as c745
+from factor_base positional join t346 positional join t55;
+
+create or replace temp table t518 as
+select
     (((c516 + c517) + rows_137(amount)) / 81) as c750,
     ((c193 + high) - (high + vwap)) as c762
-from factor_base positional join t139 positional join t328;
+from factor_base positional join t140 positional join t329;
 
 create or replace temp table state_100 as
 select
     list(c750 order by rid desc) filter (rows_left < 16) as p_c750,
     list(c762 order by rid desc) filter (rows_left < 19) as p_c762
-from factor_base positional join t517
+from factor_base positional join t518
 where rows_left < 19
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t519 as
+create or replace temp table t520 as
 select
     (((c676 + lag(c676, 1) over ()) + lag(c676, 2) over ()) / 3) as c766,
     (((c193 + lag(c193, 1) over ()) + lag(c193, 2) over ()) / 3) as c767
-from t139 positional join t378;
+from t140 positional join t379;
 
-create or replace temp table t520 as
+create or replace temp table t521 as
 select
     ((low * 0.352233::double) + (vwap * 0.647767::double)) as c774,
     rows_138(c676) as c776
-from factor_base positional join t378;
+from factor_base positional join t379;
 
 create or replace temp table state_101 as
 select
     list(c774 order by rid desc) filter (rows_left < 18) as p_c774,
     list(c776 order by rid desc) filter (rows_left < 11) as p_c776
-from factor_base positional join t520
+from factor_base positional join t521
 where rows_left < 18
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t522 as
+create or replace temp table t523 as
 select
     ((close * 0.60733::double) + (open * 0.39266999999999996::double)) as c786,
     ((((c516 + c517) + (c518 + c519)) + rows_139(amount)) / 150) as c791
-from factor_base positional join t328 positional join t329;
-
-drop table t328;
+from factor_base positional join t329 positional join t330;
 
 drop table t329;
 
-create or replace temp table t523 as
+drop table t330;
+
+create or replace temp table t524 as
 select
     ((case when stock_row > 13 then rows_140(c687) end) / 14) as c795,
     ((high * 0.131872::double) + (open * 0.868128::double)) as c802
-from factor_base positional join t350;
+from factor_base positional join t351;
 
-create or replace temp table t524 as
+create or replace temp table t525 as
 select
     rows_1(amount) as c807,
     ((case when stock_row > 7 then rows_10(vwap) end) / 8) as c819
 from factor_base;
 
-create or replace temp table t525 as
+create or replace temp table t526 as
 select
     (open - lag(open, 1) over ()) as c831,
     ((open * 0.365804::double) + (open * 0.634196::double)) as c837
@@ -4976,48 +4983,48 @@ create or replace temp table state_102 as
 select
     list(c831 order by rid desc) filter (rows_left < 14) as p_c831,
     list(c837 order by rid desc) filter (rows_left < 16) as p_c837
-from factor_base positional join t525
+from factor_base positional join t526
 where rows_left < 16
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t527 as
+create or replace temp table t528 as
 select
     (c384 / 5) as c847,
     (vwap - (case when stock_row > 14 then rows_141(vwap) end)) as c851
-from factor_base positional join t169;
+from factor_base positional join t170;
 
-create or replace temp table t528 as
+create or replace temp table t529 as
 select
     ((close * 0.12329699999999999::double) + (high * 0.876703::double)) as c855,
     ((1 + ((((c540 < c540)::int + (c540 <= c540)::int) + ((lag(c540, 1) over () < c540)::int + (lag(c540, 1) over () <= c540)::int)) + ((lag(c540, 2) over () < c540)::int + (lag(c540, 2) over () <= c540)::int))) / 6) as c864
-from factor_base positional join t333;
+from factor_base positional join t334;
 
 create or replace temp table state_103 as
 select
     list(c855 order by rid desc) filter (rows_left < 8) as p_c855,
     list(c864 order by rid desc) filter (rows_left < 6) as p_c864
-from factor_base positional join t528
+from factor_base positional join t529
 where rows_left < 8
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t530 as
+create or replace temp table t531 as
 select
     rows_14(c25) as c865,
     rows_140(c111) as c875
-from t41 positional join t6;
+from t42 positional join t7;
 
 create or replace temp table state_104 as
 select
     list(c865 order by rid desc) filter (rows_left < 6) as p_c865,
     list(c875 order by rid desc) filter (rows_left < 5) as p_c875
-from factor_base positional join t530
+from factor_base positional join t531
 where rows_left < 6
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t532 as
+create or replace temp table t533 as
 select
     (rows_30(close) / 6) as c876,
     ((close + open) - (open + vwap)) * 8193 - (((close + open) - (open + vwap)) * 8193 - ((close + open) - (open + vwap))) as c884
@@ -5026,12 +5033,12 @@ from factor_base;
 create or replace temp table state_105 as
 select
     list(c876 order by rid desc) filter (rows_left < 5) as p_c876
-from factor_base positional join t532
+from factor_base positional join t533
 where rows_left < 5
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t534 as
+create or replace temp table t535 as
 select
     ((close * 0.369701::double) + (vwap * 0.6302989999999999::double)) as c886,
     (rows_99(close) / 13) as c893
@@ -5040,82 +5047,82 @@ from factor_base;
 create or replace temp table state_106 as
 select
     list(c886 order by rid desc) filter (rows_left < 1) as p_c886
-from factor_base positional join t534
+from factor_base positional join t535
 where rows_left < 1
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t536 as
+create or replace temp table t537 as
 select
     ((c34 + c24) - (c75 + c89)) as c903,
     rows_52(c74) as c907
-from t17 positional join t58 positional join t61 positional join t54 positional join t50;
+from t18 positional join t59 positional join t62 positional join t55 positional join t51;
 
 create or replace temp table state_107 as
 select
     list(c903 order by rid desc) filter (rows_left < 7) as p_c903,
     list(c907 order by rid desc) filter (rows_left < 7) as p_c907
-from factor_base positional join t536
+from factor_base positional join t537
 where rows_left < 7
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t538 as
+create or replace temp table t539 as
 select
     c578 * 8193 - (c578 * 8193 - c578) as c908,
     ((low * 0.03271500000000005::double) + (low * 0.967285::double)) as c920
-from factor_base positional join t399;
+from factor_base positional join t400;
 
 create or replace temp table state_108 as
 select
     list(c908 order by rid desc) filter (rows_left < 19) as p_c908,
     list(c920 order by rid desc) filter (rows_left < 5) as p_c920
-from factor_base positional join t538
+from factor_base positional join t539
 where rows_left < 19
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t540 as
+create or replace temp table t541 as
 select
     (c629 - (case when stock_row > 3 then lag(c629, 3) over () end)) as c930,
     (case when stock_row > 3 then (close - rows_25(close)) * 8193 - ((close - rows_25(close)) * 8193 - (close - rows_25(close))) end) as c934
-from factor_base positional join t373;
+from factor_base positional join t374;
 
 create or replace temp table state_109 as
 select
     list(c930 order by rid desc) filter (rows_left < 9) as p_c930
-from factor_base positional join t540
+from factor_base positional join t541
 where rows_left < 9
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t542 as
+create or replace temp table t543 as
 select
     (case when stock_row > 39 then c676 end) as c936,
     ((case when stock_row > 8 then rows_89(c545) end) / 9) as c946
-from factor_base positional join t365 positional join t378;
+from factor_base positional join t366 positional join t379;
 
-create or replace temp table t543 as
+create or replace temp table t544 as
 select
     (rows_89(volume) / 9) as c947,
     (((c193 + close) < (low + open)))::double as c962
-from factor_base positional join t139;
+from factor_base positional join t140;
 
 create or replace temp table state_110 as
 select
     list(c962 order by rid desc) filter (rows_left < 13) as p_c962
-from factor_base positional join t543
+from factor_base positional join t544
 where rows_left < 13
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t545 as
+create or replace temp table t546 as
 select
     ((case when stock_row > 6 then rows_40(c34) end) / 7) as c968,
     ((case when stock_row > 16 then rows_87(c629) end) / 17) as c977
-from factor_base positional join t373 positional join t54;
+from factor_base positional join t374 positional join t55;
 
-create or replace temp table t546 as
+create or replace temp table t547 as
 select
     ((close * 0.524434::double) + (vwap * 0.47556600000000004::double)) as c986,
     (vwap - (case when stock_row > 10 then rows_142(vwap) end)) as c991
@@ -5124,1884 +5131,1884 @@ from factor_base;
 create or replace temp table state_111 as
 select
     list(c986 order by rid desc) filter (rows_left < 2) as p_c986
-from factor_base positional join t546
+from factor_base positional join t547
 where rows_left < 2
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t548 as
+create or replace temp table t549 as
 select
     (case when stock_row > 18 then rows_143(c182) end) as c995,
     (open - rows_81(open)) as c1005
-from factor_base positional join t137;
+from factor_base positional join t138;
 
 create or replace temp table state_112 as
 select
     list(c995 order by rid desc) filter (rows_left < 17) as p_c995
-from factor_base positional join t548
+from factor_base positional join t549
 where rows_left < 17
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t550 as
+create or replace temp table t551 as
 select
     rows_138(c193) as c1008,
     ((case when stock_row > 2 then ((c183 + lag(c183, 1) over ()) + lag(c183, 2) over ()) end) / 3) as c1019
-from factor_base positional join t206 positional join t139;
+from factor_base positional join t207 positional join t140;
 
 create or replace temp table state_113 as
 select
     list(c1008 order by rid desc) filter (rows_left < 12) as p_c1008
-from factor_base positional join t550
+from factor_base positional join t551
 where rows_left < 12
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t552 as
+create or replace temp table t553 as
 select
     rows_144(c74) as c1026
-from t17;
+from t18;
 
 create or replace temp table state_114 as
 select
     list(c1026 order by rid desc) filter (rows_left < 2) as p_c1026
-from factor_base positional join t552
+from factor_base positional join t553
 where rows_left < 2
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t554 as
+create or replace temp table t555 as
 select c748
 from (
     select
-        rid,
+        place,
         avg(low) over (partition by trade_date, industry_l1 order by place rows between unbounded preceding and unbounded following) as c748
     from factor_base
 )
-order by rid;
+order by place;
 
-create or replace temp table t555 as
+create or replace temp table t556 as
 select c835
 from (
     select
-        rid,
+        place,
         avg(volume) over (partition by trade_date, industry_l1 order by place rows between unbounded preceding and unbounded following) as c835
     from factor_base
 )
-order by rid;
+order by place;
 
-create or replace temp table t556 as
+create or replace temp table t557 as
 select
     (case when stock_row > 1 then (2 * c696 + 1 * lag(c696, 1) over ()) / 3 end) * 8193 - ((case when stock_row > 1 then (2 * c696 + 1 * lag(c696, 1) over ()) / 3 end) * 8193 - (case when stock_row > 1 then (2 * c696 + 1 * lag(c696, 1) over ()) / 3 end)) as c697,
     (-(case when stock_row > 2 then ((c699 - lag(c699, 2) over ()) / nullif(c699, 0)) end)) as c700
-from factor_base positional join t511;
+from factor_base positional join t512;
 
 create or replace temp table state_115 as
 select
     list(c700 order by rid desc) filter (rows_left < 2) as p_c700
-from factor_base positional join t556
+from factor_base positional join t557
 where rows_left < 2
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t558 as
+create or replace temp table t559 as
 select
     (c704 / 30) as c705,
     rows_50(close, c707) as c710
-from factor_base positional join t513;
+from factor_base positional join t514;
 
 create or replace temp table state_116 as
 select
     list(c705 order by rid desc) filter (rows_left < 36) as p_c705
-from factor_base positional join t558
+from factor_base positional join t559
 where rows_left < 36
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t560 as
+create or replace temp table t561 as
 select
     (case when stock_row > 10 then rows_145(c26, c719) end) as c722,
     (case when stock_row > 3 then rows_94(vwap, c727) end) as c728
-from factor_base positional join t515 positional join t52 positional join t514;
-
-create or replace temp table t561 as
-select
-    (case when stock_row > 11 then rows_46(c34, c736) end) as c739,
-    c745 * 8193 - (c745 * 8193 - c745) as c746
-from factor_base positional join t516 positional join t54;
+from factor_base positional join t516 positional join t53 positional join t515;
 
 create or replace temp table t562 as
 select
+    (case when stock_row > 11 then rows_46(c34, c736) end) as c739,
+    c745 * 8193 - (c745 * 8193 - c745) as c746
+from factor_base positional join t517 positional join t55;
+
+create or replace temp table t563 as
+select
     (case when industry_l1 is not null then low - c748 end) as c749,
     (rows_10(c750) / 8) as c752
-from factor_base positional join t517 positional join t554;
+from factor_base positional join t518 positional join t555;
 
-drop table t554;
+drop table t555;
 
 create or replace temp table state_117 as
 select
     list(c749 order by rid desc) filter (rows_left < 7) as p_c749
-from factor_base positional join t562
+from factor_base positional join t563
 where rows_left < 7
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t564 as
+create or replace temp table t565 as
 select
     (case when stock_row > 19 then rows_146(c762) end) as c763,
     (((c193 - c767) * (c193 - c767) + (lag(c193, 1) over () - c767) * (lag(c193, 1) over () - c767)) + (lag(c193, 2) over () - c767) * (lag(c193, 2) over () - c767)) as c768
-from factor_base positional join t139 positional join t519 positional join t517;
+from factor_base positional join t140 positional join t520 positional join t518;
 
-create or replace temp table t565 as
+create or replace temp table t566 as
 select
     (case when stock_row > 18 then rows_138(c774) end) as c775,
     (rows_30(c776) / 6) as c778
-from factor_base positional join t520;
+from factor_base positional join t521;
 
 create or replace temp table state_118 as
 select
     list(c775 order by rid desc) filter (rows_left < 5) as p_c775
-from factor_base positional join t565
+from factor_base positional join t566
 where rows_left < 5
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t567 as
+create or replace temp table t568 as
 select
     c791 * 8193 - (c791 * 8193 - c791) as c792,
     (case when stock_row > 13 then rows_147(c687, c795) end) as c798
-from factor_base positional join t350 positional join t523 positional join t522;
+from factor_base positional join t351 positional join t524 positional join t523;
 
 create or replace temp table state_119 as
 select
     list(c792 order by rid desc) filter (rows_left < 8) as p_c792
-from factor_base positional join t567
+from factor_base positional join t568
 where rows_left < 8
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t569 as
+create or replace temp table t570 as
 select
     (c807 / 10) as c808,
     (case when stock_row > 7 then rows_16(vwap, c819) end) as c821
-from factor_base positional join t524;
+from factor_base positional join t525;
 
 create or replace temp table state_120 as
 select
     list(c808 order by rid desc) filter (rows_left < 48) as p_c808
-from factor_base positional join t569
+from factor_base positional join t570
 where rows_left < 48
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t571 as
+create or replace temp table t572 as
 select
     rows_148(c831) as c832,
     (case when industry_l1 is not null then volume - c835 end) as c836
-from factor_base positional join t555 positional join t525;
+from factor_base positional join t556 positional join t526;
 
-drop table t555;
+drop table t556;
 
 create or replace temp table state_121 as
 select
     list(c836 order by rid desc) filter (rows_left < 16) as p_c836
-from factor_base positional join t571
+from factor_base positional join t572
 where rows_left < 16
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t573 as
+create or replace temp table t574 as
 select
     (rows_87(c837) / 17) as c839,
     (case when stock_row > 4 then (c502 / nullif(c847, 0)) end) as c848
-from factor_base positional join t326 positional join t527 positional join t525;
+from factor_base positional join t327 positional join t528 positional join t526;
 
 create or replace temp table state_122 as
 select
     list(c848 order by rid desc) filter (rows_left < 2) as p_c848
-from factor_base positional join t573
+from factor_base positional join t574
 where rows_left < 2
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t575 as
+create or replace temp table t576 as
 select
     c851 * 8193 - (c851 * 8193 - c851) as c852,
     (rows_89(c855) / 9) as c857
-from t528 positional join t527;
+from t529 positional join t528;
 
 create or replace temp table state_123 as
 select
     list(c852 order by rid desc) filter (rows_left < 19) as p_c852
-from factor_base positional join t575
+from factor_base positional join t576
 where rows_left < 19
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t577 as
+create or replace temp table t578 as
 select
     (rows_40(c864) / 7) as c866,
     (rows_40(c865) / 7) as c867
-from t530 positional join t528;
-
-create or replace temp table t578 as
-select
-    (rows_30(c875) / 6) as c877,
-    rows_32(close, c876) as c878
-from factor_base positional join t532 positional join t530;
+from t531 positional join t529;
 
 create or replace temp table t579 as
 select
+    (rows_30(c875) / 6) as c877,
+    rows_32(close, c876) as c878
+from factor_base positional join t533 positional join t531;
+
+create or replace temp table t580 as
+select
     (c886 - (case when stock_row > 1 then lag(c886, 1) over () end)) as c887,
     (case when stock_row > 80 then c750 end) as c890
-from factor_base positional join t517 positional join t534;
+from factor_base positional join t518 positional join t535;
 
 create or replace temp table state_124 as
 select
     list(c887 order by rid desc) filter (rows_left < 1) as p_c887
-from factor_base positional join t579
+from factor_base positional join t580
 where rows_left < 1
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t581 as
+create or replace temp table t582 as
 select
     rows_108(close, c893) as c896,
     (case when stock_row > 7 then rows_113(c903) end) as c904
-from factor_base positional join t536 positional join t534;
+from factor_base positional join t537 positional join t535;
 
-create or replace temp table t582 as
+create or replace temp table t583 as
 select
     rows_44(c908) as c909,
     (rows_10(c907) / 8) as c910
-from t536 positional join t538;
+from t537 positional join t539;
 
 create or replace temp table state_125 as
 select
     list(c909 order by rid desc) filter (rows_left < 7) as p_c909
-from factor_base positional join t582
+from factor_base positional join t583
 where rows_left < 7
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t584 as
+create or replace temp table t585 as
 select
     (rows_30(c920) / 6) as c922,
     (case when stock_row > 9 then rows_63(c930) end) as c931
-from factor_base positional join t540 positional join t538;
-
-create or replace temp table t585 as
-select
-    (case when stock_row > 8 then rows_98(c545, c946) end) as c948,
-    rows_98(volume, c947) as c949
-from factor_base positional join t543 positional join t365 positional join t542;
+from factor_base positional join t541 positional join t539;
 
 create or replace temp table t586 as
 select
-    rows_148(c962) as c963,
-    (case when stock_row > 6 then rows_149(c34, c968) end) as c970
-from factor_base positional join t54 positional join t545 positional join t543;
+    (case when stock_row > 8 then rows_98(c545, c946) end) as c948,
+    rows_98(volume, c947) as c949
+from factor_base positional join t544 positional join t366 positional join t543;
 
 create or replace temp table t587 as
 select
-    (rows_87(c750) / 17) as c978,
-    (case when stock_row > 16 then rows_97(c629, c977) end) as c980
-from factor_base positional join t373 positional join t545 positional join t517;
+    rows_148(c962) as c963,
+    (case when stock_row > 6 then rows_149(c34, c968) end) as c970
+from factor_base positional join t55 positional join t546 positional join t544;
 
 create or replace temp table t588 as
 select
+    (rows_87(c750) / 17) as c978,
+    (case when stock_row > 16 then rows_97(c629, c977) end) as c980
+from factor_base positional join t374 positional join t546 positional join t518;
+
+create or replace temp table t589 as
+select
     (c986 - (case when stock_row > 2 then lag(c986, 2) over () end)) as c987,
     c991 * 8193 - (c991 * 8193 - c991) as c992
-from factor_base positional join t546;
+from factor_base positional join t547;
 
-drop table t546;
+drop table t547;
 
 create or replace temp table state_126 as
 select
     list(c987 order by rid desc) filter (rows_left < 15) as p_c987
-from factor_base positional join t588
+from factor_base positional join t589
 where rows_left < 15
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t590 as
+create or replace temp table t591 as
 select
     rows_127(c908) as c994,
     ((case when stock_row > 17 then rows_105(c995) end) / 18) as c997
-from factor_base positional join t548 positional join t538;
+from factor_base positional join t549 positional join t539;
 
 create or replace temp table state_127 as
 select
     list(c994 order by rid desc) filter (rows_left < 17) as p_c994
-from factor_base positional join t590
+from factor_base positional join t591
 where rows_left < 17
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t592 as
+create or replace temp table t593 as
 select
     (case when stock_row > 11 then c1005 * 8193 - (c1005 * 8193 - c1005) end) as c1006,
     (rows_39(c1008) / 12) as c1009
-from factor_base positional join t550 positional join t548;
-
-create or replace temp table t593 as
-select
-    (rows_39(c776) / 12) as c1010,
-    (case when stock_row > 2 then (((c183 - c1019) * (c183 - c1019) + (lag(c183, 1) over () - c1019) * (lag(c183, 1) over () - c1019)) + (lag(c183, 2) over () - c1019) * (lag(c183, 2) over () - c1019)) end) as c1020
-from factor_base positional join t206 positional join t550 positional join t520;
+from factor_base positional join t551 positional join t549;
 
 create or replace temp table t594 as
 select
-    (((c1026 + lag(c1026, 1) over ()) + lag(c1026, 2) over ()) / 3) as c1027
-from t552;
+    (rows_39(c776) / 12) as c1010,
+    (case when stock_row > 2 then (((c183 - c1019) * (c183 - c1019) + (lag(c183, 1) over () - c1019) * (lag(c183, 1) over () - c1019)) + (lag(c183, 2) over () - c1019) * (lag(c183, 2) over () - c1019)) end) as c1020
+from factor_base positional join t207 positional join t551 positional join t521;
 
 create or replace temp table t595 as
+select
+    (((c1026 + lag(c1026, 1) over ()) + lag(c1026, 2) over ()) / 3) as c1027
+from t553;
+
+create or replace temp table t596 as
 select c717
 from (
     select
-        rid,
+        place,
         case when c716 is not null then (rank() over (partition by trade_date order by c716) + round(cume_dist() over (partition by trade_date order by c716) * day_rows)) / (2 * count(c716) over (partition by trade_date order by c716 rows between unbounded preceding and unbounded following)) end as c717
-    from factor_base positional join t514
+    from factor_base positional join t515
 )
-order by rid;
+order by place;
 
 create or replace temp table state_128 as
 select
     list(c717 order by rid desc) filter (rows_left < 10) as p_c717
-from factor_base positional join t595
+from factor_base positional join t596
 where rows_left < 10
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t597 as
+create or replace temp table t598 as
 select c735
 from (
     select
-        rid,
+        place,
         case when c734 is not null then (rank() over (partition by trade_date order by c734) + round(cume_dist() over (partition by trade_date order by c734) * day_rows)) / (2 * count(c734) over (partition by trade_date order by c734 rows between unbounded preceding and unbounded following)) end as c735
-    from factor_base positional join t515
+    from factor_base positional join t516
 )
-order by rid;
+order by place;
 
 create or replace temp table state_129 as
 select
     list(c735 order by rid desc) filter (rows_left < 11) as p_c735
-from factor_base positional join t597
+from factor_base positional join t598
 where rows_left < 11
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t599 as
+create or replace temp table t600 as
 select c787
 from (
     select
-        rid,
+        place,
         avg(c786) over (partition by trade_date, industry_l1 order by place rows between unbounded preceding and unbounded following) as c787
-    from factor_base positional join t522
+    from factor_base positional join t523
 )
-order by rid;
+order by place;
 
-create or replace temp table t600 as
+create or replace temp table t601 as
 select c803
 from (
     select
-        rid,
+        place,
         avg(c802) over (partition by trade_date, industry_l2 order by place rows between unbounded preceding and unbounded following) as c803
-    from factor_base positional join t523
+    from factor_base positional join t524
 )
-order by rid;
+order by place;
 
-create or replace temp table t601 as
+create or replace temp table t602 as
 select c885
 from (
     select
-        rid,
+        place,
         case when c884 is not null then (rank() over (partition by trade_date order by c884) + round(cume_dist() over (partition by trade_date order by c884) * day_rows)) / (2 * count(c884) over (partition by trade_date order by c884 rows between unbounded preceding and unbounded following)) end as c885
-    from factor_base positional join t532
+    from factor_base positional join t533
 )
-order by rid;
+order by place;
 
-create or replace temp table t602 as
+create or replace temp table t603 as
 select c935
 from (
     select
-        rid,
+        place,
         case when c934 is not null then (rank() over (partition by trade_date order by c934) + round(cume_dist() over (partition by trade_date order by c934) * day_rows)) / (2 * count(c934) over (partition by trade_date order by c934 rows between unbounded preceding and unbounded following)) end as c935
-    from factor_base positional join t540
+    from factor_base positional join t541
 )
-order by rid;
+order by place;
 
-drop table t540;
+drop table t541;
 
-create or replace temp table t603 as
+create or replace temp table t604 as
 select c937
 from (
     select
-        rid,
+        place,
         avg(c936) over (partition by trade_date, industry_l3 order by place rows between unbounded preceding and unbounded following) as c937
-    from factor_base positional join t542
+    from factor_base positional join t543
 )
-order by rid;
+order by place;
 
-create or replace temp table t604 as
+create or replace temp table t605 as
 select
     (case when stock_row > 2 then (3 * c700 + 2 * lag(c700, 1) over () + 1 * lag(c700, 2) over ()) / 6 end) as c701,
     rows_107(c705) as c706
-from factor_base positional join t558 positional join t556;
+from factor_base positional join t559 positional join t557;
 
 create or replace temp table state_130 as
 select
     list(c706 order by rid desc) filter (rows_left < 14) as p_c706
-from factor_base positional join t604
+from factor_base positional join t605
 where rows_left < 14
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t606 as
+create or replace temp table t607 as
 select
     rows_61(close, c710, c707) as c712,
     ((case when stock_row > 10 then rows_136(c717) end) / 11) as c718
-from factor_base positional join t595 positional join t558 positional join t513;
-
-create or replace temp table t607 as
-select
-    (case when stock_row > 10 then rows_150(c26, c722, c719) end) as c723,
-    (case when stock_row > 3 then ((case when stock_row > 3 then rows_116(volume, vwap, c494, c727) end) / nullif(sqrt(c496) * sqrt(c728), 0)) end) as c729
-from factor_base positional join t359 positional join t560 positional join t326 positional join t515 positional join t52 positional join t514;
+from factor_base positional join t596 positional join t559 positional join t514;
 
 create or replace temp table t608 as
 select
-    (case when stock_row > 3 then rows_122(vwap, c728, c727) end) as c730,
-    ((case when stock_row > 11 then rows_39(c735) end) / 12) as c737
-from factor_base positional join t597 positional join t560 positional join t515;
+    (case when stock_row > 10 then rows_150(c26, c722, c719) end) as c723,
+    (case when stock_row > 3 then ((case when stock_row > 3 then rows_116(volume, vwap, c494, c727) end) / nullif(sqrt(c496) * sqrt(c728), 0)) end) as c729
+from factor_base positional join t360 positional join t561 positional join t327 positional join t516 positional join t53 positional join t515;
 
 create or replace temp table t609 as
 select
-    (case when stock_row > 11 then rows_53(c34, c739, c736) end) as c741,
-    ((case when stock_row > 7 then rows_10(c749) end) / 8) as c751
-from factor_base positional join t562 positional join t54 positional join t561 positional join t516;
+    (case when stock_row > 3 then rows_122(vwap, c728, c727) end) as c730,
+    ((case when stock_row > 11 then rows_39(c735) end) / 12) as c737
+from factor_base positional join t598 positional join t561 positional join t516;
 
 create or replace temp table t610 as
 select
-    rows_16(c750, c752) as c754,
-    c763 * 8193 - (c763 * 8193 - c763) as c764
-from t564 positional join t517 positional join t562;
+    (case when stock_row > 11 then rows_53(c34, c739, c736) end) as c741,
+    ((case when stock_row > 7 then rows_10(c749) end) / 8) as c751
+from factor_base positional join t563 positional join t55 positional join t562 positional join t517;
 
 create or replace temp table t611 as
 select
-    (case when stock_row > 41 then (rows_33(c676, c193, c766, c767) / nullif(sqrt((((c676 - c766) * (c676 - c766) + (lag(c676, 1) over () - c766) * (lag(c676, 1) over () - c766)) + (lag(c676, 2) over () - c766) * (lag(c676, 2) over () - c766))) * sqrt(c768), 0)) end) as c769,
-    ((case when stock_row > 5 then rows_30(c775) end) / 6) as c777
-from factor_base positional join t565 positional join t564 positional join t378 positional join t519 positional join t139;
+    rows_16(c750, c752) as c754,
+    c763 * 8193 - (c763 * 8193 - c763) as c764
+from t565 positional join t518 positional join t563;
 
 create or replace temp table t612 as
 select
+    (case when stock_row > 41 then (rows_33(c676, c193, c766, c767) / nullif(sqrt((((c676 - c766) * (c676 - c766) + (lag(c676, 1) over () - c766) * (lag(c676, 1) over () - c766)) + (lag(c676, 2) over () - c766) * (lag(c676, 2) over () - c766))) * sqrt(c768), 0)) end) as c769,
+    ((case when stock_row > 5 then rows_30(c775) end) / 6) as c777
+from factor_base positional join t566 positional join t565 positional join t379 positional join t520 positional join t140;
+
+create or replace temp table t613 as
+select
     rows_32(c776, c778) as c780,
     (case when industry_l1 is not null then c786 - c787 end) as c788
-from factor_base positional join t522 positional join t599 positional join t520 positional join t565;
+from factor_base positional join t523 positional join t600 positional join t521 positional join t566;
 
-drop table t522;
+drop table t523;
 
-drop table t599;
+drop table t600;
 
 create or replace temp table state_131 as
 select
     list(c788 order by rid desc) filter (rows_left < 1) as p_c788
-from factor_base positional join t612
+from factor_base positional join t613
 where rows_left < 1
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t614 as
+create or replace temp table t615 as
 select
     rows_31(c792) as c793,
     (case when industry_l2 is not null then c802 - c803 end) as c804
-from factor_base positional join t523 positional join t600 positional join t567;
+from factor_base positional join t524 positional join t601 positional join t568;
 
-drop table t600;
+drop table t601;
 
 create or replace temp table state_132 as
 select
     list(c793 order by rid desc) filter (rows_left < 13) as p_c793,
     list(c804 order by rid desc) filter (rows_left < 4) as p_c804
-from factor_base positional join t614
+from factor_base positional join t615
 where rows_left < 13
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t616 as
+create or replace temp table t617 as
 select
     (rows_2(c808) / 5) as c809,
     rows_3(c808) as c816
-from t569;
-
-create or replace temp table t617 as
-select
-    (case when stock_row > 14 then c832 * 8193 - (c832 * 8193 - c832) end) as c833,
-    ((case when stock_row > 16 then rows_87(c836) end) / 17) as c838
-from factor_base positional join t571;
+from t570;
 
 create or replace temp table t618 as
 select
-    rows_97(c837, c839) as c842,
-    (case when stock_row > 2 then lag(c848, 2) over () end) * 8193 - ((case when stock_row > 2 then lag(c848, 2) over () end) * 8193 - (case when stock_row > 2 then lag(c848, 2) over () end)) as c849
-from factor_base positional join t573 positional join t525;
+    (case when stock_row > 14 then c832 * 8193 - (c832 * 8193 - c832) end) as c833,
+    ((case when stock_row > 16 then rows_87(c836) end) / 17) as c838
+from factor_base positional join t572;
 
 create or replace temp table t619 as
 select
-    (case when stock_row > 19 then rows_44(c852) end) as c853,
-    (rows_89(c705) / 9) as c856
-from factor_base positional join t558 positional join t575;
+    rows_97(c837, c839) as c842,
+    (case when stock_row > 2 then lag(c848, 2) over () end) * 8193 - ((case when stock_row > 2 then lag(c848, 2) over () end) * 8193 - (case when stock_row > 2 then lag(c848, 2) over () end)) as c849
+from factor_base positional join t574 positional join t526;
 
 create or replace temp table t620 as
 select
-    rows_98(c855, c857) as c859,
-    rows_149(c864, c866) as c868
-from t528 positional join t577 positional join t575;
+    (case when stock_row > 19 then rows_44(c852) end) as c853,
+    (rows_89(c705) / 9) as c856
+from factor_base positional join t559 positional join t576;
 
 create or replace temp table t621 as
 select
-    rows_149(c865, c867) as c869,
-    rows_32(c875, c877) as c879
-from t530 positional join t578 positional join t577;
+    rows_98(c855, c857) as c859,
+    rows_149(c864, c866) as c868
+from t529 positional join t578 positional join t576;
 
 create or replace temp table t622 as
 select
-    (case when stock_row > 1 then (2 * c887 + 1 * lag(c887, 1) over ()) / 3 end) * 8193 - ((case when stock_row > 1 then (2 * c887 + 1 * lag(c887, 1) over ()) / 3 end) * 8193 - (case when stock_row > 1 then (2 * c887 + 1 * lag(c887, 1) over ()) / 3 end)) as c888,
-    rows_124(close, c896, c893) as c898
-from factor_base positional join t581 positional join t534 positional join t579;
+    rows_149(c865, c867) as c869,
+    rows_32(c875, c877) as c879
+from t531 positional join t579 positional join t578;
 
 create or replace temp table t623 as
 select
-    c904 * 8193 - (c904 * 8193 - c904) as c905,
-    (rows_10(c909) / 8) as c911
-from t582 positional join t581;
+    (case when stock_row > 1 then (2 * c887 + 1 * lag(c887, 1) over ()) / 3 end) * 8193 - ((case when stock_row > 1 then (2 * c887 + 1 * lag(c887, 1) over ()) / 3 end) * 8193 - (case when stock_row > 1 then (2 * c887 + 1 * lag(c887, 1) over ()) / 3 end)) as c888,
+    rows_124(close, c896, c893) as c898
+from factor_base positional join t582 positional join t535 positional join t580;
 
 create or replace temp table t624 as
 select
-    rows_16(c907, c910) as c912,
-    (rows_30(c808) / 6) as c921
-from t569 positional join t536 positional join t582;
+    c904 * 8193 - (c904 * 8193 - c904) as c905,
+    (rows_10(c909) / 8) as c911
+from t583 positional join t582;
 
 create or replace temp table t625 as
 select
+    rows_16(c907, c910) as c912,
+    (rows_30(c808) / 6) as c921
+from t570 positional join t537 positional join t583;
+
+create or replace temp table t626 as
+select
     rows_32(c920, c922) as c924,
     c931 * 8193 - (c931 * 8193 - c931) as c932
-from t584 positional join t538;
+from t585 positional join t539;
 
 create or replace temp table state_133 as
 select
     list(c932 order by rid desc) filter (rows_left < 14) as p_c932
-from factor_base positional join t625
+from factor_base positional join t626
 where rows_left < 14
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t627 as
+create or replace temp table t628 as
 select
     (case when industry_l3 is not null then c936 - c937 end) as c938,
     (case when stock_row > 8 then ((case when stock_row > 8 then rows_112(c545, volume, c946, c947) end) / nullif(sqrt(c948) * sqrt(c949), 0)) end) as c950
-from factor_base positional join t585 positional join t365 positional join t542 positional join t543 positional join t603;
+from factor_base positional join t586 positional join t366 positional join t543 positional join t544 positional join t604;
 
-drop table t603;
+drop table t604;
 
 create or replace temp table state_134 as
 select
     list(c938 order by rid desc) filter (rows_left < 4) as p_c938
-from factor_base positional join t627
+from factor_base positional join t628
 where rows_left < 4
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t629 as
+create or replace temp table t630 as
 select
     (rows_84(c705) / 4) as c955,
     c963 * 8193 - (c963 * 8193 - c963) as c964
-from t586 positional join t558;
+from t587 positional join t559;
 
 create or replace temp table state_135 as
 select
     list(c964 order by rid desc) filter (rows_left < 17) as p_c964
-from factor_base positional join t629
+from factor_base positional join t630
 where rows_left < 17
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t631 as
+create or replace temp table t632 as
 select
     (case when stock_row > 29 then c705 * 8193 - (c705 * 8193 - c705) end) as c966,
     (case when stock_row > 96 then rows_111(c629, c750, c977, c978) end) as c979
-from factor_base positional join t373 positional join t517 positional join t545 positional join t587 positional join t558;
-
-create or replace temp table t632 as
-select
-    rows_97(c750, c978) as c981,
-    (case when stock_row > 15 then rows_118(c987) end) as c988
-from factor_base positional join t588 positional join t517 positional join t587;
+from factor_base positional join t374 positional join t518 positional join t546 positional join t588 positional join t559;
 
 create or replace temp table t633 as
 select
-    (rows_105(c994) / 18) as c996,
-    (case when stock_row > 17 then rows_110(c995, c997) end) as c1000
-from factor_base positional join t548 positional join t590;
+    rows_97(c750, c978) as c981,
+    (case when stock_row > 15 then rows_118(c987) end) as c988
+from factor_base positional join t589 positional join t518 positional join t588;
 
 create or replace temp table t634 as
 select
-    rows_45(c1008, c776, c1009, c1010) as c1011,
-    rows_46(c1008, c1009) as c1012
-from t550 positional join t592 positional join t520 positional join t593;
+    (rows_105(c994) / 18) as c996,
+    (case when stock_row > 17 then rows_110(c995, c997) end) as c1000
+from factor_base positional join t549 positional join t591;
 
 create or replace temp table t635 as
 select
-    rows_46(c776, c1010) as c1013,
-    ((case when stock_row > 2 then rows_33(c26, c183, c91, c1019) end) / nullif(sqrt(c93) * sqrt(c1020), 0)) as c1021
-from factor_base positional join t96 positional join t593 positional join t52 positional join t206 positional join t74 positional join t550 positional join t520;
+    rows_45(c1008, c776, c1009, c1010) as c1011,
+    rows_46(c1008, c1009) as c1012
+from t551 positional join t593 positional join t521 positional join t594;
 
 create or replace temp table t636 as
 select
-    (((c994 + lag(c994, 1) over ()) + lag(c994, 2) over ()) / 3) as c1028
-from t590;
+    rows_46(c776, c1010) as c1013,
+    ((case when stock_row > 2 then rows_33(c26, c183, c91, c1019) end) / nullif(sqrt(c93) * sqrt(c1020), 0)) as c1021
+from factor_base positional join t97 positional join t594 positional join t53 positional join t207 positional join t75 positional join t551 positional join t521;
 
 create or replace temp table t637 as
+select
+    (((c994 + lag(c994, 1) over ()) + lag(c994, 2) over ()) / 3) as c1028
+from t591;
+
+create or replace temp table t638 as
 select c698
 from (
     select
-        rid,
+        place,
         case when c697 is not null then (rank() over (partition by trade_date order by c697) + round(cume_dist() over (partition by trade_date order by c697) * day_rows)) / (2 * count(c697) over (partition by trade_date order by c697 rows between unbounded preceding and unbounded following)) end as c698
-    from factor_base positional join t556
+    from factor_base positional join t557
 )
-order by rid;
+order by place;
 
-drop table t556;
+drop table t557;
 
-create or replace temp table t638 as
+create or replace temp table t639 as
 select c747
 from (
     select
-        rid,
+        place,
         case when c746 is not null then (rank() over (partition by trade_date order by c746) + round(cume_dist() over (partition by trade_date order by c746) * day_rows)) / (2 * count(c746) over (partition by trade_date order by c746 rows between unbounded preceding and unbounded following)) end as c747
-    from factor_base positional join t561
+    from factor_base positional join t562
 )
-order by rid;
+order by place;
 
-create or replace temp table t639 as
+create or replace temp table t640 as
 select c891
 from (
     select
-        rid,
+        place,
         avg(c890) over (partition by trade_date, industry_l2 order by place rows between unbounded preceding and unbounded following) as c891
-    from factor_base positional join t579
+    from factor_base positional join t580
 )
-order by rid;
+order by place;
 
-create or replace temp table t640 as
+create or replace temp table t641 as
 select c993
 from (
     select
-        rid,
+        place,
         case when c992 is not null then (rank() over (partition by trade_date order by c992) + round(cume_dist() over (partition by trade_date order by c992) * day_rows)) / (2 * count(c992) over (partition by trade_date order by c992 rows between unbounded preceding and unbounded following)) end as c993
-    from factor_base positional join t588
+    from factor_base positional join t589
 )
-order by rid;
+order by place;
 
-drop table t588;
+drop table t589;
 
-create or replace temp table t641 as
+create or replace temp table t642 as
 select c1007
 from (
     select
-        rid,
+        place,
         case when c1006 is not null then (rank() over (partition by trade_date order by c1006) + round(cume_dist() over (partition by trade_date order by c1006) * day_rows)) / (2 * count(c1006) over (partition by trade_date order by c1006 rows between unbounded preceding and unbounded following)) end as c1007
-    from factor_base positional join t592
+    from factor_base positional join t593
 )
-order by rid;
+order by place;
 
-create or replace temp table t642 as
+create or replace temp table t643 as
 select
     c701 * 8193 - (c701 * 8193 - c701) as c702,
     (rows_42(c706) / 15) as c708
-from t604;
+from t605;
 
 create or replace temp table state_136 as
 select
     list(c702 order by rid desc) filter (rows_left < 15) as p_c702
-from factor_base positional join t642
+from factor_base positional join t643
 where rows_left < 15
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t644 as
+create or replace temp table t645 as
 select
     (case when stock_row > 10 then rows_151(c717, c26, c718, c719) end) as c720,
     (case when stock_row > 10 then rows_145(c717, c718) end) as c721
-from factor_base positional join t595 positional join t606 positional join t52 positional join t514;
-
-create or replace temp table t645 as
-select
-    (case when rows_122(volume, c496, c494) and c730 then case when isfinite(c729) then round(c729, 12) end else null end) as c731,
-    (case when stock_row > 11 then rows_45(c34, c735, c736, c737) end) as c738
-from factor_base positional join t54 positional join t597 positional join t516 positional join t608 positional join t607 positional join t359 positional join t326;
+from factor_base positional join t596 positional join t607 positional join t53 positional join t515;
 
 create or replace temp table t646 as
 select
-    (case when stock_row > 11 then rows_46(c735, c737) end) as c740,
-    (case when stock_row > 7 then rows_16(c749, c751) end) as c753
-from factor_base positional join t562 positional join t609 positional join t597 positional join t608;
+    (case when rows_122(volume, c496, c494) and c730 then case when isfinite(c729) then round(c729, 12) end else null end) as c731,
+    (case when stock_row > 11 then rows_45(c34, c735, c736, c737) end) as c738
+from factor_base positional join t55 positional join t598 positional join t517 positional join t609 positional join t608 positional join t360 positional join t327;
 
 create or replace temp table t647 as
 select
+    (case when stock_row > 11 then rows_46(c735, c737) end) as c740,
+    (case when stock_row > 7 then rows_16(c749, c751) end) as c753
+from factor_base positional join t563 positional join t610 positional join t598 positional join t609;
+
+create or replace temp table t648 as
+select
     (case when (case when (((c676 - c766) * (c676 - c766) + (lag(c676, 1) over () - c766) * (lag(c676, 1) over () - c766)) + (lag(c676, 2) over () - c766) * (lag(c676, 2) over () - c766)) > 3e-22::double * c766 * c766 then true else not (len(list_distinct(list_transform([c676, lag(c676, 1) over (), lag(c676, 2) over ()], lambda value: value * 8193 - (value * 8193 - value)))) = 1) end) and (case when c768 > 3e-22::double * c767 * c767 then true else not (len(list_distinct(list_transform([c193, lag(c193, 1) over (), lag(c193, 2) over ()], lambda value: value * 8193 - (value * 8193 - value)))) = 1) end) then case when isfinite(c769) then round(c769, 12) end else null end) as c770,
     (case when stock_row > 5 then rows_32(c775, c777) end) as c779
-from factor_base positional join t565 positional join t611 positional join t139 positional join t564 positional join t519 positional join t378;
+from factor_base positional join t566 positional join t612 positional join t140 positional join t565 positional join t520 positional join t379;
 
-drop table t378;
+drop table t379;
 
 create or replace temp table state_137 as
 select
     list(c770 order by rid desc) filter (rows_left < 4) as p_c770
-from factor_base positional join t647
+from factor_base positional join t648
 where rows_left < 4
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t649 as
+create or replace temp table t650 as
 select
     (c788 - (case when stock_row > 1 then lag(c788, 1) over () end)) * 8193 - ((c788 - (case when stock_row > 1 then lag(c788, 1) over () end)) * 8193 - (c788 - (case when stock_row > 1 then lag(c788, 1) over () end))) as c789,
     (rows_140(c793) / 14) as c794
-from factor_base positional join t614 positional join t612;
-
-create or replace temp table t650 as
-select
-    sign((c804 - (case when stock_row > 4 then lag(c804, 4) over () end)))::double * 8193 - (sign((c804 - (case when stock_row > 4 then lag(c804, 4) over () end)))::double * 8193 - sign((c804 - (case when stock_row > 4 then lag(c804, 4) over () end)))::double) as c805,
-    rows_17(c808, c809) as c810
-from factor_base positional join t569 positional join t616 positional join t614;
+from factor_base positional join t615 positional join t613;
 
 create or replace temp table t651 as
 select
+    sign((c804 - (case when stock_row > 4 then lag(c804, 4) over () end)))::double * 8193 - (sign((c804 - (case when stock_row > 4 then lag(c804, 4) over () end)))::double * 8193 - sign((c804 - (case when stock_row > 4 then lag(c804, 4) over () end)))::double) as c805,
+    rows_17(c808, c809) as c810
+from factor_base positional join t570 positional join t617 positional join t615;
+
+create or replace temp table t652 as
+select
     (c816 + rows_152(c808)) as c817,
     (case when stock_row > 16 then rows_111(c836, c837, c838, c839) end) as c840
-from factor_base positional join t571 positional join t525 positional join t617 positional join t573 positional join t616 positional join t569;
+from factor_base positional join t572 positional join t526 positional join t618 positional join t574 positional join t617 positional join t570;
 
 create or replace temp table state_138 as
 select
     list(c817 order by rid desc) filter (rows_left < 7) as p_c817
-from factor_base positional join t651
+from factor_base positional join t652
 where rows_left < 7
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t653 as
+create or replace temp table t654 as
 select
     (case when stock_row > 16 then rows_97(c836, c838) end) as c841,
     (case when stock_row > 4 then case when (abs(c853) > 0 or ((close - lag(close, 4) over ()) = floor((close - lag(close, 4) over ())) and (abs(c853) <> 0 or (close - lag(close, 4) over ()) >= 0)) or (abs(c853) = 0 and (close - lag(close, 4) over ()) > 0)) then power(abs(c853), (close - lag(close, 4) over ())) end end) as c854
-from factor_base positional join t619 positional join t571 positional join t617;
-
-create or replace temp table t654 as
-select
-    rows_98(c705, c856) as c858,
-    (case when stock_row > 15 then (rows_153(c864, c865, c866, c867) / nullif(sqrt(c868) * sqrt(c869), 0)) end) as c870
-from factor_base positional join t620 positional join t621 positional join t528 positional join t530 positional join t577 positional join t558 positional join t619;
+from factor_base positional join t620 positional join t572 positional join t618;
 
 create or replace temp table t655 as
 select
+    rows_98(c705, c856) as c858,
+    (case when stock_row > 15 then (rows_153(c864, c865, c866, c867) / nullif(sqrt(c868) * sqrt(c869), 0)) end) as c870
+from factor_base positional join t621 positional join t622 positional join t529 positional join t531 positional join t578 positional join t559 positional join t620;
+
+create or replace temp table t656 as
+select
     (case when stock_row > 37 then (rows_35(close, c875, c876, c877) / nullif(sqrt(c878) * sqrt(c879), 0)) end) as c880,
     (case when industry_l2 is not null then c890 - c891 end) as c892
-from factor_base positional join t579 positional join t639 positional join t578 positional join t621 positional join t530 positional join t532;
+from factor_base positional join t580 positional join t640 positional join t579 positional join t622 positional join t531 positional join t533;
 
-drop table t579;
+drop table t580;
 
-drop table t639;
+drop table t640;
 
 create or replace temp table state_139 as
 select
     list(c892 order by rid desc) filter (rows_left < 12) as p_c892
-from factor_base positional join t655
+from factor_base positional join t656
 where rows_left < 12
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t657 as
+create or replace temp table t658 as
 select
     rows_16(c909, c911) as c913,
     rows_26(c907, c912, c910) as c915
-from t536 positional join t624 positional join t582 positional join t623;
-
-create or replace temp table t658 as
-select
-    rows_32(c808, c921) as c923,
-    (case when stock_row > 14 then rows_134(c932) end) as c933
-from factor_base positional join t625 positional join t569 positional join t624;
+from t537 positional join t625 positional join t583 positional join t624;
 
 create or replace temp table t659 as
 select
+    rows_32(c808, c921) as c923,
+    (case when stock_row > 14 then rows_134(c932) end) as c933
+from factor_base positional join t626 positional join t570 positional join t625;
+
+create or replace temp table t660 as
+select
     ((case when stock_row > 4 then rows_2(c938) end) / 5) as c939,
     (case when (case when stock_row > 8 then rows_119(c545, c948, c946) end) and rows_119(volume, c949, c947) then case when isfinite(c950) then round(c950, 12) end else null end) as c951
-from factor_base positional join t627 positional join t585 positional join t543 positional join t365 positional join t542;
+from factor_base positional join t628 positional join t586 positional join t544 positional join t366 positional join t543;
 
-drop table t365;
+drop table t366;
 
-drop table t542;
+drop table t543;
 
-drop table t585;
+drop table t586;
 
 create or replace temp table state_140 as
 select
     list(c951 order by rid desc) filter (rows_left < 15) as p_c951
-from factor_base positional join t659
+from factor_base positional join t660
 where rows_left < 15
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t661 as
+create or replace temp table t662 as
 select
     rows_94(c705, c955) as c956,
     rows_92(c964) as c965
-from t629 positional join t558;
+from t630 positional join t559;
 
-create or replace temp table t662 as
+create or replace temp table t663 as
 select
     (case when (case when stock_row > 16 then rows_106(c629, c980, c977) end) and rows_106(c750, c981, c978) then case when isfinite((case when stock_row > 96 then (c979 / nullif(sqrt(c980) * sqrt(c981), 0)) end)) then round((case when stock_row > 96 then (c979 / nullif(sqrt(c980) * sqrt(c981), 0)) end), 12) end else null end) as c982,
     c988 * 8193 - (c988 * 8193 - c988) as c989
-from factor_base positional join t632 positional join t517 positional join t587 positional join t373 positional join t545 positional join t631;
+from factor_base positional join t633 positional join t518 positional join t588 positional join t374 positional join t546 positional join t632;
 
-drop table t373;
+drop table t374;
 
-drop table t587;
+drop table t588;
 
-drop table t632;
+drop table t633;
 
 create or replace temp table state_141 as
 select
     list(c982 order by rid desc) filter (rows_left < 18) as p_c982
-from factor_base positional join t662
+from factor_base positional join t663
 where rows_left < 18
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t664 as
+create or replace temp table t665 as
 select
     (case when stock_row > 79 then rows_126(c994, c995, c996, c997) end) as c998,
     rows_110(c994, c996) as c999
-from factor_base positional join t590 positional join t633 positional join t548;
+from factor_base positional join t591 positional join t634 positional join t549;
 
-create or replace temp table t665 as
+create or replace temp table t666 as
 select
     (case when rows_53(c1008, c1012, c1009) and rows_53(c776, c1013, c1010) then case when isfinite((case when stock_row > 68 then (c1011 / nullif(sqrt(c1012) * sqrt(c1013), 0)) end)) then round((case when stock_row > 68 then (c1011 / nullif(sqrt(c1012) * sqrt(c1013), 0)) end), 12) end else null end) as c1014,
     (case when (case when stock_row > 2 then (case when c93 > 3e-22::double * c91 * c91 then true else not (len(list_distinct(list_transform([c26, lag(c26, 1) over (), lag(c26, 2) over ()], lambda value: value * 8193 - (value * 8193 - value)))) = 1) end) end) and (case when stock_row > 2 then (case when c1020 > 3e-22::double * c1019 * c1019 then true else not (len(list_distinct(list_transform([c183, lag(c183, 1) over (), lag(c183, 2) over ()], lambda value: value * 8193 - (value * 8193 - value)))) = 1) end) end) then case when isfinite(c1021) then round(c1021, 12) end else null end) as c1022
-from factor_base positional join t635 positional join t206 positional join t593 positional join t550 positional join t52 positional join t96 positional join t74 positional join t520 positional join t634 positional join t592;
+from factor_base positional join t636 positional join t207 positional join t594 positional join t551 positional join t53 positional join t97 positional join t75 positional join t521 positional join t635 positional join t593;
 
-drop table t74;
+drop table t75;
 
-drop table t96;
-
-drop table t592;
+drop table t97;
 
 drop table t593;
 
-drop table t634;
+drop table t594;
 
 drop table t635;
+
+drop table t636;
 
 create or replace temp table state_142 as
 select
     list(c1022 order by rid desc) filter (rows_left < 3) as p_c1022
-from factor_base positional join t665
+from factor_base positional join t666
 where rows_left < 3
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t667 as
+create or replace temp table t668 as
 select
     (case when stock_row > 64 then (rows_33(c1026, c994, c1027, c1028) / nullif(sqrt((((c1026 - c1027) * (c1026 - c1027) + (lag(c1026, 1) over () - c1027) * (lag(c1026, 1) over () - c1027)) + (lag(c1026, 2) over () - c1027) * (lag(c1026, 2) over () - c1027))) * sqrt((((c994 - c1028) * (c994 - c1028) + (lag(c994, 1) over () - c1028) * (lag(c994, 1) over () - c1028)) + (lag(c994, 2) over () - c1028) * (lag(c994, 2) over () - c1028))), 0)) end) as c1029
-from factor_base positional join t590 positional join t636 positional join t552 positional join t594;
+from factor_base positional join t591 positional join t637 positional join t553 positional join t595;
 
-create or replace temp table t668 as
+create or replace temp table t669 as
 select c765
 from (
     select
-        rid,
+        place,
         case when c764 is not null then (rank() over (partition by trade_date order by c764) + round(cume_dist() over (partition by trade_date order by c764) * day_rows)) / (2 * count(c764) over (partition by trade_date order by c764 rows between unbounded preceding and unbounded following)) end as c765
-    from factor_base positional join t610
+    from factor_base positional join t611
 )
-order by rid;
+order by place;
 
-create or replace temp table t669 as
+create or replace temp table t670 as
 select c834
 from (
     select
-        rid,
+        place,
         case when c833 is not null then (rank() over (partition by trade_date order by c833) + round(cume_dist() over (partition by trade_date order by c833) * day_rows)) / (2 * count(c833) over (partition by trade_date order by c833 rows between unbounded preceding and unbounded following)) end as c834
-    from factor_base positional join t617
+    from factor_base positional join t618
 )
-order by rid;
+order by place;
 
-create or replace temp table t670 as
+create or replace temp table t671 as
 select c850
 from (
     select
-        rid,
+        place,
         case when c849 is not null then (rank() over (partition by trade_date order by c849) + round(cume_dist() over (partition by trade_date order by c849) * day_rows)) / (2 * count(c849) over (partition by trade_date order by c849 rows between unbounded preceding and unbounded following)) end as c850
-    from factor_base positional join t618
+    from factor_base positional join t619
 )
-order by rid;
+order by place;
 
-create or replace temp table t671 as
+create or replace temp table t672 as
 select c889
 from (
     select
-        rid,
+        place,
         case when c888 is not null then (rank() over (partition by trade_date order by c888) + round(cume_dist() over (partition by trade_date order by c888) * day_rows)) / (2 * count(c888) over (partition by trade_date order by c888 rows between unbounded preceding and unbounded following)) end as c889
-    from factor_base positional join t622
+    from factor_base positional join t623
 )
-order by rid;
+order by place;
 
-create or replace temp table t672 as
+create or replace temp table t673 as
 select c906
 from (
     select
-        rid,
+        place,
         case when c905 is not null then (rank() over (partition by trade_date order by c905) + round(cume_dist() over (partition by trade_date order by c905) * day_rows)) / (2 * count(c905) over (partition by trade_date order by c905 rows between unbounded preceding and unbounded following)) end as c906
-    from factor_base positional join t623
+    from factor_base positional join t624
 )
-order by rid;
+order by place;
 
-create or replace temp table t673 as
+create or replace temp table t674 as
 select c967
 from (
     select
-        rid,
+        place,
         case when c966 is not null then (rank() over (partition by trade_date order by c966) + round(cume_dist() over (partition by trade_date order by c966) * day_rows)) / (2 * count(c966) over (partition by trade_date order by c966 rows between unbounded preceding and unbounded following)) end as c967
-    from factor_base positional join t631
+    from factor_base positional join t632
 )
-order by rid;
+order by place;
 
-drop table t631;
+drop table t632;
 
 create or replace temp table state_143 as
 select
     list(c967 order by rid desc) filter (rows_left < 6) as p_c967
-from factor_base positional join t673
+from factor_base positional join t674
 where rows_left < 6
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t675 as
+create or replace temp table t676 as
 select
     (case when stock_row > 15 then rows_48(c702) end) as c703,
     rows_49(close, c706, c707, c708) as c709
-from factor_base positional join t604 positional join t513 positional join t642;
-
-create or replace temp table t676 as
-select
-    rows_50(c706, c708) as c711,
-    (case when (case when stock_row > 10 then rows_150(c717, c721, c718) end) and c723 then case when isfinite((c720 / nullif(sqrt(c721) * sqrt(c722), 0))) then round((c720 / nullif(sqrt(c721) * sqrt(c722), 0)), 12) end else null end) as c724
-from factor_base positional join t607 positional join t595 positional join t644 positional join t606 positional join t560 positional join t604 positional join t642;
-
-drop table t595;
-
-drop table t644;
+from factor_base positional join t605 positional join t514 positional join t643;
 
 create or replace temp table t677 as
 select
-    c731 * 8193 - (c731 * 8193 - c731) as c732,
-    (case when c741 and (case when stock_row > 11 then rows_53(c735, c740, c737) end) then case when isfinite((c738 / nullif(sqrt(c739) * sqrt(c740), 0))) then round((c738 / nullif(sqrt(c739) * sqrt(c740), 0)), 12) end else null end) as c742
-from factor_base positional join t609 positional join t597 positional join t646 positional join t608 positional join t645 positional join t561;
+    rows_50(c706, c708) as c711,
+    (case when (case when stock_row > 10 then rows_150(c717, c721, c718) end) and c723 then case when isfinite((c720 / nullif(sqrt(c721) * sqrt(c722), 0))) then round((c720 / nullif(sqrt(c721) * sqrt(c722), 0)), 12) end else null end) as c724
+from factor_base positional join t608 positional join t596 positional join t645 positional join t607 positional join t561 positional join t605 positional join t643;
 
-drop table t597;
+drop table t596;
 
 drop table t645;
 
 create or replace temp table t678 as
 select
-    (case when stock_row > 87 then ((case when stock_row > 87 then rows_123(c749, c750, c751, c752) end) / nullif(sqrt(c753) * sqrt(c754), 0)) end) as c755,
-    (case when stock_row > 4 then rows_154(c770) end) as c771
-from factor_base positional join t647 positional join t646 positional join t610 positional join t562 positional join t517 positional join t609;
+    c731 * 8193 - (c731 * 8193 - c731) as c732,
+    (case when c741 and (case when stock_row > 11 then rows_53(c735, c740, c737) end) then case when isfinite((c738 / nullif(sqrt(c739) * sqrt(c740), 0))) then round((c738 / nullif(sqrt(c739) * sqrt(c740), 0)), 12) end else null end) as c742
+from factor_base positional join t610 positional join t598 positional join t647 positional join t609 positional join t646 positional join t562;
+
+drop table t598;
+
+drop table t646;
 
 create or replace temp table t679 as
 select
-    (case when stock_row > 62 then ((case when stock_row > 62 then rows_35(c775, c776, c777, c778) end) / nullif(sqrt(c779) * sqrt(c780), 0)) end) as c781,
-    (case when stock_row > 170 then rows_155(c793, c687, c794, c795) end) as c796
-from factor_base positional join t614 positional join t350 positional join t649 positional join t523 positional join t647 positional join t612 positional join t565 positional join t520 positional join t611;
+    (case when stock_row > 87 then ((case when stock_row > 87 then rows_123(c749, c750, c751, c752) end) / nullif(sqrt(c753) * sqrt(c754), 0)) end) as c755,
+    (case when stock_row > 4 then rows_154(c770) end) as c771
+from factor_base positional join t648 positional join t647 positional join t611 positional join t563 positional join t518 positional join t610;
 
 create or replace temp table t680 as
 select
-    rows_147(c793, c794) as c797,
-    (case when stock_row > 13 then (rows_27(high, c808, c150, c809) / nullif(sqrt(c152) * sqrt(c810), 0)) end) as c811
-from factor_base positional join t46 positional join t650 positional join t569 positional join t27 positional join t616 positional join t614 positional join t649;
-
-drop table t46;
+    (case when stock_row > 62 then ((case when stock_row > 62 then rows_35(c775, c776, c777, c778) end) / nullif(sqrt(c779) * sqrt(c780), 0)) end) as c781,
+    (case when stock_row > 170 then rows_155(c793, c687, c794, c795) end) as c796
+from factor_base positional join t615 positional join t351 positional join t650 positional join t524 positional join t648 positional join t613 positional join t566 positional join t521 positional join t612;
 
 create or replace temp table t681 as
 select
+    rows_147(c793, c794) as c797,
+    (case when stock_row > 13 then (rows_27(high, c808, c150, c809) / nullif(sqrt(c152) * sqrt(c810), 0)) end) as c811
+from factor_base positional join t47 positional join t651 positional join t570 positional join t28 positional join t617 positional join t615 positional join t650;
+
+drop table t47;
+
+create or replace temp table t682 as
+select
     (rows_10(c817) / 8) as c818,
     (case when (case when stock_row > 16 then rows_106(c836, c841, c838) end) and rows_106(c837, c842, c839) then case when isfinite((case when stock_row > 16 then (c840 / nullif(sqrt(c841) * sqrt(c842), 0)) end)) then round((case when stock_row > 16 then (c840 / nullif(sqrt(c841) * sqrt(c842), 0)) end), 12) end else null end) as c843
-from factor_base positional join t525 positional join t618 positional join t573 positional join t571 positional join t653 positional join t617 positional join t651;
+from factor_base positional join t526 positional join t619 positional join t574 positional join t572 positional join t654 positional join t618 positional join t652;
 
-drop table t571;
-
-drop table t617;
+drop table t572;
 
 drop table t618;
+
+drop table t619;
 
 create or replace temp table state_144 as
 select
     list(c843 order by rid desc) filter (rows_left < 5) as p_c843
-from factor_base positional join t681
+from factor_base positional join t682
 where rows_left < 5
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t683 as
+create or replace temp table t684 as
 select
     (case when stock_row > 37 then (rows_112(c705, c855, c856, c857) / nullif(sqrt(c858) * sqrt(c859), 0)) end) as c860,
     (case when rows_156(c864, c868, c866) and rows_156(c865, c869, c867) then case when isfinite(c870) then round(c870, 12) end else null end) as c871
-from factor_base positional join t654 positional join t530 positional join t621 positional join t577 positional join t528 positional join t620 positional join t558 positional join t619 positional join t575;
-
-create or replace temp table t684 as
-select
-    (case when rows_36(close, c878, c876) and rows_36(c875, c879, c877) then case when isfinite(c880) then round(c880, 12) end else null end) as c881,
-    ((case when stock_row > 12 then rows_99(c892) end) / 13) as c894
-from factor_base positional join t655 positional join t530 positional join t621 positional join t578 positional join t532;
-
-drop table t578;
+from factor_base positional join t655 positional join t531 positional join t622 positional join t578 positional join t529 positional join t621 positional join t559 positional join t620 positional join t576;
 
 create or replace temp table t685 as
 select
-    (case when stock_row > 85 then (rows_123(c907, c909, c910, c911) / nullif(sqrt(c912) * sqrt(c913), 0)) end) as c914,
-    (case when stock_row > 14 then (rows_35(c808, c920, c921, c922) / nullif(sqrt(c923) * sqrt(c924), 0)) end) as c925
-from factor_base positional join t658 positional join t625 positional join t569 positional join t538 positional join t624 positional join t584 positional join t657 positional join t536 positional join t582 positional join t623;
+    (case when rows_36(close, c878, c876) and rows_36(c875, c879, c877) then case when isfinite(c880) then round(c880, 12) end else null end) as c881,
+    ((case when stock_row > 12 then rows_99(c892) end) / 13) as c894
+from factor_base positional join t656 positional join t531 positional join t622 positional join t579 positional join t533;
+
+drop table t579;
 
 create or replace temp table t686 as
 select
+    (case when stock_row > 85 then (rows_123(c907, c909, c910, c911) / nullif(sqrt(c912) * sqrt(c913), 0)) end) as c914,
+    (case when stock_row > 14 then (rows_35(c808, c920, c921, c922) / nullif(sqrt(c923) * sqrt(c924), 0)) end) as c925
+from factor_base positional join t659 positional join t626 positional join t570 positional join t539 positional join t625 positional join t585 positional join t658 positional join t537 positional join t583 positional join t624;
+
+create or replace temp table t687 as
+select
     (case when stock_row > 4 then rows_17(c938, c939) end) as c940,
     (case when stock_row > 15 then rows_118(c951) end) as c952
-from factor_base positional join t659 positional join t627;
+from factor_base positional join t660 positional join t628;
 
 create or replace temp table state_145 as
 select
     list(c952 order by rid desc) filter (rows_left < 2) as p_c952
-from factor_base positional join t686
+from factor_base positional join t687
 where rows_left < 2
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t688 as
+create or replace temp table t689 as
 select
     (case when stock_row > 32 then ((case when stock_row > 32 then rows_116(c705, vwap, c955, c727) end) / nullif(sqrt(c956) * sqrt(c728), 0)) end) as c957,
     ((case when stock_row > 6 then rows_40(c967) end) / 7) as c969
-from factor_base positional join t673 positional join t661 positional join t560 positional join t558 positional join t629 positional join t515;
-
-create or replace temp table t689 as
-select
-    (case when stock_row > 18 then rows_157(c982) end) as c983,
-    (case when rows_131(c994, c999, c996) and (case when stock_row > 17 then rows_131(c995, c1000, c997) end) then case when isfinite((case when stock_row > 79 then (c998 / nullif(sqrt(c999) * sqrt(c1000), 0)) end)) then round((case when stock_row > 79 then (c998 / nullif(sqrt(c999) * sqrt(c1000), 0)) end), 12) end else null end) as c1001
-from factor_base positional join t548 positional join t633 positional join t590 positional join t664 positional join t662;
-
-drop table t548;
-
-drop table t633;
-
-drop table t664;
+from factor_base positional join t674 positional join t662 positional join t561 positional join t559 positional join t630 positional join t516;
 
 create or replace temp table t690 as
 select
-    c1014 * 8193 - (c1014 * 8193 - c1014) as c1015,
-    (case when stock_row > 3 then rows_132(c1022) end) as c1023
-from factor_base positional join t665;
+    (case when stock_row > 18 then rows_157(c982) end) as c983,
+    (case when rows_131(c994, c999, c996) and (case when stock_row > 17 then rows_131(c995, c1000, c997) end) then case when isfinite((case when stock_row > 79 then (c998 / nullif(sqrt(c999) * sqrt(c1000), 0)) end)) then round((case when stock_row > 79 then (c998 / nullif(sqrt(c999) * sqrt(c1000), 0)) end), 12) end else null end) as c1001
+from factor_base positional join t549 positional join t634 positional join t591 positional join t665 positional join t663;
+
+drop table t549;
+
+drop table t634;
 
 drop table t665;
 
 create or replace temp table t691 as
 select
+    c1014 * 8193 - (c1014 * 8193 - c1014) as c1015,
+    (case when stock_row > 3 then rows_132(c1022) end) as c1023
+from factor_base positional join t666;
+
+drop table t666;
+
+create or replace temp table t692 as
+select
     (case when (case when (((c1026 - c1027) * (c1026 - c1027) + (lag(c1026, 1) over () - c1027) * (lag(c1026, 1) over () - c1027)) + (lag(c1026, 2) over () - c1027) * (lag(c1026, 2) over () - c1027)) > 3e-22::double * c1027 * c1027 then true else not (len(list_distinct(list_transform([c1026, lag(c1026, 1) over (), lag(c1026, 2) over ()], lambda value: value * 8193 - (value * 8193 - value)))) = 1) end) and (case when (((c994 - c1028) * (c994 - c1028) + (lag(c994, 1) over () - c1028) * (lag(c994, 1) over () - c1028)) + (lag(c994, 2) over () - c1028) * (lag(c994, 2) over () - c1028)) > 3e-22::double * c1028 * c1028 then true else not (len(list_distinct(list_transform([c994, lag(c994, 1) over (), lag(c994, 2) over ()], lambda value: value * 8193 - (value * 8193 - value)))) = 1) end) then case when isfinite(c1029) then round(c1029, 12) end else null end) as c1030
-from t667 positional join t590 positional join t636 positional join t552 positional join t594;
+from t668 positional join t591 positional join t637 positional join t553 positional join t595;
 
-drop table t552;
+drop table t553;
 
-drop table t590;
+drop table t591;
 
-drop table t594;
+drop table t595;
 
-drop table t636;
+drop table t637;
 
-drop table t667;
+drop table t668;
 
 create or replace temp table state_146 as
 select
     list(c1030 order by rid desc) filter (rows_left < 11) as p_c1030
-from factor_base positional join t691
+from factor_base positional join t692
 where rows_left < 11
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t693 as
+create or replace temp table t694 as
 select c790
 from (
     select
-        rid,
+        place,
         case when c789 is not null then (rank() over (partition by trade_date order by c789) + round(cume_dist() over (partition by trade_date order by c789) * day_rows)) / (2 * count(c789) over (partition by trade_date order by c789 rows between unbounded preceding and unbounded following)) end as c790
-    from factor_base positional join t649
+    from factor_base positional join t650
 )
-order by rid;
+order by place;
 
-create or replace temp table t694 as
+create or replace temp table t695 as
 select c806
 from (
     select
-        rid,
+        place,
         case when c805 is not null then (rank() over (partition by trade_date order by c805) + round(cume_dist() over (partition by trade_date order by c805) * day_rows)) / (2 * count(c805) over (partition by trade_date order by c805 rows between unbounded preceding and unbounded following)) end as c806
-    from factor_base positional join t650
+    from factor_base positional join t651
 )
-order by rid;
+order by place;
 
-create or replace temp table t695 as
+create or replace temp table t696 as
 select c990
 from (
     select
-        rid,
+        place,
         case when c989 is not null then (rank() over (partition by trade_date order by c989) + round(cume_dist() over (partition by trade_date order by c989) * day_rows)) / (2 * count(c989) over (partition by trade_date order by c989 rows between unbounded preceding and unbounded following)) end as c990
-    from factor_base positional join t662
+    from factor_base positional join t663
 )
-order by rid;
+order by place;
 
-drop table t662;
-
-create or replace temp table t696 as
-select
-    (case when c712 and rows_61(c706, c711, c708) then case when isfinite((case when stock_row > 79 then (c709 / nullif(sqrt(c710) * sqrt(c711), 0)) end)) then round((case when stock_row > 79 then (c709 / nullif(sqrt(c710) * sqrt(c711), 0)) end), 12) end else null end) as c713,
-    c724 * 8193 - (c724 * 8193 - c724) as c725
-from factor_base positional join t676 positional join t606 positional join t604 positional join t642 positional join t675 positional join t558;
-
-drop table t604;
-
-drop table t642;
-
-drop table t676;
+drop table t663;
 
 create or replace temp table t697 as
 select
-    c742 * 8193 - (c742 * 8193 - c742) as c743,
-    (case when (case when stock_row > 7 then rows_26(c749, c753, c751) end) and rows_26(c750, c754, c752) then case when isfinite(c755) then round(c755, 12) end else null end) as c756
-from factor_base positional join t678 positional join t517 positional join t610 positional join t562 positional join t646 positional join t609 positional join t677;
+    (case when c712 and rows_61(c706, c711, c708) then case when isfinite((case when stock_row > 79 then (c709 / nullif(sqrt(c710) * sqrt(c711), 0)) end)) then round((case when stock_row > 79 then (c709 / nullif(sqrt(c710) * sqrt(c711), 0)) end), 12) end else null end) as c713,
+    c724 * 8193 - (c724 * 8193 - c724) as c725
+from factor_base positional join t677 positional join t607 positional join t605 positional join t643 positional join t676 positional join t559;
 
-drop table t517;
+drop table t605;
 
-drop table t562;
-
-drop table t610;
-
-drop table t646;
-
-create or replace temp table t698 as
-select
-    c771 * 8193 - (c771 * 8193 - c771) as c772,
-    (case when (case when stock_row > 5 then rows_36(c775, c779, c777) end) and rows_36(c776, c780, c778) then case when isfinite(c781) then round(c781, 12) end else null end) as c782
-from factor_base positional join t679 positional join t520 positional join t612 positional join t565 positional join t647 positional join t611 positional join t678;
-
-drop table t520;
-
-drop table t565;
-
-drop table t611;
-
-drop table t612;
-
-drop table t647;
-
-drop table t678;
-
-create or replace temp table t699 as
-select
-    (case when rows_158(c793, c797, c794) and (case when stock_row > 13 then rows_158(c687, c798, c795) end) then case when isfinite((case when stock_row > 170 then (c796 / nullif(sqrt(c797) * sqrt(c798), 0)) end)) then round((case when stock_row > 170 then (c796 / nullif(sqrt(c797) * sqrt(c798), 0)) end), 12) end else null end) as c799,
-    (case when c155 and rows_28(c808, c810, c809) then case when isfinite(c811) then round(c811, 12) end else null end) as c812
-from factor_base positional join t680 positional join t82 positional join t569 positional join t650 positional join t616 positional join t350 positional join t567 positional join t523 positional join t614 positional join t649 positional join t679;
-
-drop table t350;
-
-drop table t523;
-
-drop table t567;
-
-drop table t614;
-
-drop table t616;
-
-drop table t649;
-
-drop table t650;
-
-drop table t679;
-
-drop table t680;
-
-create or replace temp table t700 as
-select
-    rows_16(c817, c818) as c820,
-    (case when stock_row > 5 then rows_159(c843) end) as c844
-from factor_base positional join t681 positional join t651;
-
-create or replace temp table t701 as
-select
-    (case when rows_119(c705, c858, c856) and rows_119(c855, c859, c857) then case when isfinite(c860) then round(c860, 12) end else null end) as c861,
-    c871 * 8193 - (c871 * 8193 - c871) as c872
-from t683 positional join t528 positional join t620 positional join t575 positional join t558 positional join t654 positional join t619;
-
-drop table t528;
-
-drop table t620;
-
-drop table t654;
-
-drop table t683;
-
-create or replace temp table t702 as
-select
-    c881 * 8193 - (c881 * 8193 - c881) as c882,
-    (case when stock_row > 12 then rows_120(close, c892, c893, c894) end) as c895
-from factor_base positional join t655 positional join t534 positional join t684;
-
-create or replace temp table state_147 as
-select
-    list(c882 order by rid desc) filter (rows_left < 19) as p_c882
-from factor_base positional join t702
-where rows_left < 19
-group by rid - stock_row
-order by rid - stock_row;
-
-create or replace temp table t704 as
-select
-    (case when stock_row > 12 then rows_108(c892, c894) end) as c897,
-    (case when c915 and rows_26(c909, c913, c911) then case when isfinite(c914) then round(c914, 12) end else null end) as c916
-from factor_base positional join t685 positional join t657 positional join t582 positional join t623 positional join t655 positional join t684;
-
-drop table t623;
-
-create or replace temp table state_148 as
-select
-    list(c916 order by rid desc) filter (rows_left < 5) as p_c916
-from factor_base positional join t704
-where rows_left < 5
-group by rid - stock_row
-order by rid - stock_row;
-
-create or replace temp table t706 as
-select
-    (case when rows_36(c808, c923, c921) and rows_36(c920, c924, c922) then case when isfinite(c925) then round(c925, 12) end else null end) as c926,
-    (case when stock_row > 4 then ((case when stock_row > 4 then rows_27(c938, low, c939, c194) end) / nullif(sqrt(c940) * sqrt(c196), 0)) end) as c941
-from factor_base positional join t686 positional join t182 positional join t627 positional join t659 positional join t141 positional join t685 positional join t538 positional join t625 positional join t584 positional join t569 positional join t658 positional join t624;
-
-drop table t584;
-
-drop table t625;
-
-drop table t685;
-
-create or replace temp table state_149 as
-select
-    list(c926 order by rid desc) filter (rows_left < 4) as p_c926
-from factor_base positional join t706
-where rows_left < 4
-group by rid - stock_row
-order by rid - stock_row;
-
-create or replace temp table t708 as
-select
-    (case when stock_row > 2 then (3 * c952 + 2 * lag(c952, 1) over () + 1 * lag(c952, 2) over ()) / 6 end) as c953,
-    (case when rows_122(c705, c956, c955) and c730 then case when isfinite(c957) then round(c957, 12) end else null end) as c958
-from factor_base positional join t688 positional join t608 positional join t558 positional join t661 positional join t629 positional join t686;
-
-drop table t629;
-
-create or replace temp table state_150 as
-select
-    list(c958 order by rid desc) filter (rows_left < 1) as p_c958
-from factor_base positional join t708
-where rows_left < 1
-group by rid - stock_row
-order by rid - stock_row;
-
-create or replace temp table t710 as
-select
-    (case when stock_row > 6 then rows_149(c967, c969) end) as c971,
-    c983 * 8193 - (c983 * 8193 - c983) as c984
-from factor_base positional join t689 positional join t673 positional join t688;
-
-create or replace temp table state_151 as
-select
-    list(c984 order by rid desc) filter (rows_left < 6) as p_c984
-from factor_base positional join t710
-where rows_left < 6
-group by rid - stock_row
-order by rid - stock_row;
-
-create or replace temp table t712 as
-select
-    c1001 * 8193 - (c1001 * 8193 - c1001) as c1002,
-    c1023 * 8193 - (c1023 * 8193 - c1023) as c1024
-from t690 positional join t689;
-
-drop table t689;
-
-create or replace temp table state_152 as
-select
-    list(c1002 order by rid desc) filter (rows_left < 1) as p_c1002,
-    list(c1024 order by rid desc) filter (rows_left < 7) as p_c1024
-from factor_base positional join t712
-where rows_left < 7
-group by rid - stock_row
-order by rid - stock_row;
-
-create or replace temp table t714 as
-select
-    (case when stock_row > 11 then rows_160(c1030) end) as c1031
-from factor_base positional join t691;
-
-create or replace temp table t715 as
-select c733
-from (
-    select
-        rid,
-        case when c732 is not null then (rank() over (partition by trade_date order by c732) + round(cume_dist() over (partition by trade_date order by c732) * day_rows)) / (2 * count(c732) over (partition by trade_date order by c732 rows between unbounded preceding and unbounded following)) end as c733
-    from factor_base positional join t677
-)
-order by rid;
+drop table t643;
 
 drop table t677;
 
-create or replace temp table t716 as
-select c1016
-from (
-    select
-        rid,
-        case when c1015 is not null then (rank() over (partition by trade_date order by c1015) + round(cume_dist() over (partition by trade_date order by c1015) * day_rows)) / (2 * count(c1015) over (partition by trade_date order by c1015 rows between unbounded preceding and unbounded following)) end as c1016
-    from factor_base positional join t690
-)
-order by rid;
-
-drop table t690;
-
-create or replace temp table t717 as
+create or replace temp table t698 as
 select
-    c713 * 8193 - (c713 * 8193 - c713) as c714,
-    c756 * 8193 - (c756 * 8193 - c756) as c757
-from t697 positional join t696;
+    c742 * 8193 - (c742 * 8193 - c742) as c743,
+    (case when (case when stock_row > 7 then rows_26(c749, c753, c751) end) and rows_26(c750, c754, c752) then case when isfinite(c755) then round(c755, 12) end else null end) as c756
+from factor_base positional join t679 positional join t518 positional join t611 positional join t563 positional join t647 positional join t610 positional join t678;
 
-create or replace temp table state_153 as
+drop table t518;
+
+drop table t563;
+
+drop table t611;
+
+drop table t647;
+
+create or replace temp table t699 as
 select
-    list(c757 order by rid desc) filter (rows_left < 18) as p_c757
-from factor_base positional join t717
-where rows_left < 18
-group by rid - stock_row
-order by rid - stock_row;
+    c771 * 8193 - (c771 * 8193 - c771) as c772,
+    (case when (case when stock_row > 5 then rows_36(c775, c779, c777) end) and rows_36(c776, c780, c778) then case when isfinite(c781) then round(c781, 12) end else null end) as c782
+from factor_base positional join t680 positional join t521 positional join t613 positional join t566 positional join t648 positional join t612 positional join t679;
 
-create or replace temp table t719 as
+drop table t521;
+
+drop table t566;
+
+drop table t612;
+
+drop table t613;
+
+drop table t648;
+
+drop table t679;
+
+create or replace temp table t700 as
 select
-    c782 * 8193 - (c782 * 8193 - c782) as c783,
-    c799 * 8193 - (c799 * 8193 - c799) as c800
-from t699 positional join t698;
+    (case when rows_158(c793, c797, c794) and (case when stock_row > 13 then rows_158(c687, c798, c795) end) then case when isfinite((case when stock_row > 170 then (c796 / nullif(sqrt(c797) * sqrt(c798), 0)) end)) then round((case when stock_row > 170 then (c796 / nullif(sqrt(c797) * sqrt(c798), 0)) end), 12) end else null end) as c799,
+    (case when c155 and rows_28(c808, c810, c809) then case when isfinite(c811) then round(c811, 12) end else null end) as c812
+from factor_base positional join t681 positional join t83 positional join t570 positional join t651 positional join t617 positional join t351 positional join t568 positional join t524 positional join t615 positional join t650 positional join t680;
 
-create or replace temp table t720 as
+drop table t351;
+
+drop table t524;
+
+drop table t568;
+
+drop table t615;
+
+drop table t617;
+
+drop table t650;
+
+drop table t651;
+
+drop table t680;
+
+drop table t681;
+
+create or replace temp table t701 as
 select
-    c812 * 8193 - (c812 * 8193 - c812) as c813,
-    (case when stock_row > 64 then ((case when stock_row > 64 then rows_123(c817, vwap, c818, c819) end) / nullif(sqrt(c820) * sqrt(c821), 0)) end) as c822
-from factor_base positional join t700 positional join t569 positional join t651 positional join t681 positional join t524 positional join t699;
+    rows_16(c817, c818) as c820,
+    (case when stock_row > 5 then rows_159(c843) end) as c844
+from factor_base positional join t682 positional join t652;
 
-drop table t699;
-
-create or replace temp table state_154 as
+create or replace temp table t702 as
 select
-    list(c813 order by rid desc) filter (rows_left < 4) as p_c813
-from factor_base positional join t720
-where rows_left < 4
-group by rid - stock_row
-order by rid - stock_row;
+    (case when rows_119(c705, c858, c856) and rows_119(c855, c859, c857) then case when isfinite(c860) then round(c860, 12) end else null end) as c861,
+    c871 * 8193 - (c871 * 8193 - c871) as c872
+from t684 positional join t529 positional join t621 positional join t576 positional join t559 positional join t655 positional join t620;
 
-create or replace temp table t722 as
-select
-    c844 * 8193 - (c844 * 8193 - c844) as c845,
-    c861 * 8193 - (c861 * 8193 - c861) as c862
-from t701 positional join t700;
+drop table t529;
 
-create or replace temp table state_155 as
-select
-    list(c845 order by rid desc) filter (rows_left < 12) as p_c845
-from factor_base positional join t722
-where rows_left < 12
-group by rid - stock_row
-order by rid - stock_row;
-
-create or replace temp table t724 as
-select
-    (case when stock_row > 19 then rows_44(c882) end) as c883,
-    abs((case when c898 and (case when stock_row > 12 then rows_124(c892, c897, c894) end) then case when isfinite((case when stock_row > 12 then (c895 / nullif(sqrt(c896) * sqrt(c897), 0)) end)) then round((case when stock_row > 12 then (c895 / nullif(sqrt(c896) * sqrt(c897), 0)) end), 12) end else null end)) as c899
-from factor_base positional join t622 positional join t655 positional join t704 positional join t684 positional join t702 positional join t581;
+drop table t621;
 
 drop table t655;
 
 drop table t684;
 
-drop table t702;
-
-create or replace temp table state_156 as
+create or replace temp table t703 as
 select
-    list(c899 order by rid desc) filter (rows_left < 3) as p_c899
-from factor_base positional join t724
-where rows_left < 3
+    c881 * 8193 - (c881 * 8193 - c881) as c882,
+    (case when stock_row > 12 then rows_120(close, c892, c893, c894) end) as c895
+from factor_base positional join t656 positional join t535 positional join t685;
+
+create or replace temp table state_147 as
+select
+    list(c882 order by rid desc) filter (rows_left < 19) as p_c882
+from factor_base positional join t703
+where rows_left < 19
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t726 as
+create or replace temp table t705 as
 select
-    (case when stock_row > 5 then rows_159(c916) end) as c917,
-    (case when stock_row > 4 then rows_154(c926) end) as c927
-from factor_base positional join t706 positional join t704;
+    (case when stock_row > 12 then rows_108(c892, c894) end) as c897,
+    (case when c915 and rows_26(c909, c913, c911) then case when isfinite(c914) then round(c914, 12) end else null end) as c916
+from factor_base positional join t686 positional join t658 positional join t583 positional join t624 positional join t656 positional join t685;
 
-drop table t704;
+drop table t624;
 
-create or replace temp table t727 as
+create or replace temp table state_148 as
 select
-    (case when (case when stock_row > 4 then rows_28(c938, c940, c939) end) and c199 then case when isfinite(c941) then round(c941, 12) end else null end) as c942,
-    c953 * 8193 - (c953 * 8193 - c953) as c954
-from factor_base positional join t708 positional join t706 positional join t221 positional join t627 positional join t686 positional join t659;
+    list(c916 order by rid desc) filter (rows_left < 5) as p_c916
+from factor_base positional join t705
+where rows_left < 5
+group by rid - stock_row
+order by rid - stock_row;
 
-drop table t627;
+create or replace temp table t707 as
+select
+    (case when rows_36(c808, c923, c921) and rows_36(c920, c924, c922) then case when isfinite(c925) then round(c925, 12) end else null end) as c926,
+    (case when stock_row > 4 then ((case when stock_row > 4 then rows_27(c938, low, c939, c194) end) / nullif(sqrt(c940) * sqrt(c196), 0)) end) as c941
+from factor_base positional join t687 positional join t183 positional join t628 positional join t660 positional join t142 positional join t686 positional join t539 positional join t626 positional join t585 positional join t570 positional join t659 positional join t625;
 
-drop table t659;
+drop table t585;
+
+drop table t626;
 
 drop table t686;
 
-drop table t706;
-
-create or replace temp table state_157 as
+create or replace temp table state_149 as
 select
-    list(c954 order by rid desc) filter (rows_left < 3) as p_c954
-from factor_base positional join t727
-where rows_left < 3
+    list(c926 order by rid desc) filter (rows_left < 4) as p_c926
+from factor_base positional join t707
+where rows_left < 4
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t729 as
+create or replace temp table t709 as
 select
-    (case when stock_row > 1 then (2 * c958 + 1 * lag(c958, 1) over ()) / 3 end) * 8193 - ((case when stock_row > 1 then (2 * c958 + 1 * lag(c958, 1) over ()) / 3 end) * 8193 - (case when stock_row > 1 then (2 * c958 + 1 * lag(c958, 1) over ()) / 3 end)) as c959,
-    ((case when stock_row > 6 then rows_153(c34, c967, c968, c969) end) / nullif(sqrt(c970) * sqrt(c971), 0)) as c972
-from factor_base positional join t586 positional join t710 positional join t54 positional join t673 positional join t545 positional join t688 positional join t708;
+    (case when stock_row > 2 then (3 * c952 + 2 * lag(c952, 1) over () + 1 * lag(c952, 2) over ()) / 6 end) as c953,
+    (case when rows_122(c705, c956, c955) and c730 then case when isfinite(c957) then round(c957, 12) end else null end) as c958
+from factor_base positional join t689 positional join t609 positional join t559 positional join t662 positional join t630 positional join t687;
 
-drop table t708;
+drop table t630;
 
-create or replace temp table t730 as
+create or replace temp table state_150 as
 select
-    (case when stock_row > 6 then rows_144(c984) end) as c985,
-    (case when stock_row > 1 then ((1 + (((c1002 < c1002)::int + (c1002 <= c1002)::int) + ((lag(c1002, 1) over () < c1002)::int + (lag(c1002, 1) over () <= c1002)::int))) / 4) end) as c1003
-from factor_base positional join t712 positional join t710;
-
-create or replace temp table t731 as
-select
-    power(c1016, 5) * 8193 - (power(c1016, 5) * 8193 - power(c1016, 5)) as c1017,
-    (case when stock_row > 7 then rows_52(c1024) end) as c1025
-from factor_base positional join t712 positional join t716;
-
-drop table t712;
-
-drop table t716;
-
-create or replace temp table state_158 as
-select
-    list(c1017 order by rid desc) filter (rows_left < 10) as p_c1017
-from factor_base positional join t731
-where rows_left < 10
-group by rid - stock_row
-order by rid - stock_row;
-
-create or replace temp table t733 as
-select
-    (case when stock_row > 11 then rows_161(c1030, c1031) end) as c1032
-from factor_base positional join t691 positional join t714;
-
-drop table t691;
-
-drop table t714;
-
-create or replace temp table state_159 as
-select
-    list(c1032 order by rid desc) filter (rows_left < 13) as p_c1032
-from factor_base positional join t733
-where rows_left < 13
-group by rid - stock_row
-order by rid - stock_row;
-
-create or replace temp table t735 as
-select c726
-from (
-    select
-        rid,
-        case when c725 is not null then (rank() over (partition by trade_date order by c725) + round(cume_dist() over (partition by trade_date order by c725) * day_rows)) / (2 * count(c725) over (partition by trade_date order by c725 rows between unbounded preceding and unbounded following)) end as c726
-    from factor_base positional join t696
-)
-order by rid;
-
-drop table t696;
-
-create or replace temp table t736 as
-select c744
-from (
-    select
-        rid,
-        case when c743 is not null then (rank() over (partition by trade_date order by c743) + round(cume_dist() over (partition by trade_date order by c743) * day_rows)) / (2 * count(c743) over (partition by trade_date order by c743 rows between unbounded preceding and unbounded following)) end as c744
-    from factor_base positional join t697
-)
-order by rid;
-
-drop table t697;
-
-create or replace temp table t737 as
-select c773
-from (
-    select
-        rid,
-        case when c772 is not null then (rank() over (partition by trade_date order by c772) + round(cume_dist() over (partition by trade_date order by c772) * day_rows)) / (2 * count(c772) over (partition by trade_date order by c772 rows between unbounded preceding and unbounded following)) end as c773
-    from factor_base positional join t698
-)
-order by rid;
-
-drop table t698;
-
-create or replace temp table t738 as
-select c873
-from (
-    select
-        rid,
-        case when c872 is not null then (rank() over (partition by trade_date order by c872) + round(cume_dist() over (partition by trade_date order by c872) * day_rows)) / (2 * count(c872) over (partition by trade_date order by c872 rows between unbounded preceding and unbounded following)) end as c873
-    from factor_base positional join t701
-)
-order by rid;
-
-drop table t701;
-
-create or replace temp table t739 as
-select
-    (case when stock_row > 18 then rows_143(c757) end) as c758,
-    (case when stock_row > 4 then rows_34(c813) end) as c814
-from factor_base positional join t720 positional join t717;
-
-create or replace temp table state_160 as
-select
-    list(c758 order by rid desc) filter (rows_left < 16) as p_c758
-from factor_base positional join t739
-where rows_left < 16
-group by rid - stock_row
-order by rid - stock_row;
-
-create or replace temp table t741 as
-select
-    (case when rows_26(c817, c820, c818) and (case when stock_row > 7 then rows_26(vwap, c821, c819) end) then case when isfinite(c822) then round(c822, 12) end else null end) as c823,
-    (case when stock_row > 12 then rows_133(c845) end) as c846
-from factor_base positional join t722 positional join t720 positional join t569 positional join t524 positional join t651 positional join t700 positional join t681;
-
-drop table t569;
-
-drop table t651;
-
-drop table t681;
-
-drop table t700;
-
-drop table t720;
-
-create or replace temp table t742 as
-select
-    (case when stock_row > 3 then rows_132(c899) end) as c900,
-    c917 * 8193 - (c917 * 8193 - c917) as c918
-from factor_base positional join t726 positional join t724;
-
-create or replace temp table state_161 as
-select
-    list(c918 order by rid desc) filter (rows_left < 1) as p_c918
-from factor_base positional join t742
+    list(c958 order by rid desc) filter (rows_left < 1) as p_c958
+from factor_base positional join t709
 where rows_left < 1
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t744 as
+create or replace temp table t711 as
+select
+    (case when stock_row > 6 then rows_149(c967, c969) end) as c971,
+    c983 * 8193 - (c983 * 8193 - c983) as c984
+from factor_base positional join t690 positional join t674 positional join t689;
+
+create or replace temp table state_151 as
+select
+    list(c984 order by rid desc) filter (rows_left < 6) as p_c984
+from factor_base positional join t711
+where rows_left < 6
+group by rid - stock_row
+order by rid - stock_row;
+
+create or replace temp table t713 as
+select
+    c1001 * 8193 - (c1001 * 8193 - c1001) as c1002,
+    c1023 * 8193 - (c1023 * 8193 - c1023) as c1024
+from t691 positional join t690;
+
+drop table t690;
+
+create or replace temp table state_152 as
+select
+    list(c1002 order by rid desc) filter (rows_left < 1) as p_c1002,
+    list(c1024 order by rid desc) filter (rows_left < 7) as p_c1024
+from factor_base positional join t713
+where rows_left < 7
+group by rid - stock_row
+order by rid - stock_row;
+
+create or replace temp table t715 as
+select
+    (case when stock_row > 11 then rows_160(c1030) end) as c1031
+from factor_base positional join t692;
+
+create or replace temp table t716 as
+select c733
+from (
+    select
+        place,
+        case when c732 is not null then (rank() over (partition by trade_date order by c732) + round(cume_dist() over (partition by trade_date order by c732) * day_rows)) / (2 * count(c732) over (partition by trade_date order by c732 rows between unbounded preceding and unbounded following)) end as c733
+    from factor_base positional join t678
+)
+order by place;
+
+drop table t678;
+
+create or replace temp table t717 as
+select c1016
+from (
+    select
+        place,
+        case when c1015 is not null then (rank() over (partition by trade_date order by c1015) + round(cume_dist() over (partition by trade_date order by c1015) * day_rows)) / (2 * count(c1015) over (partition by trade_date order by c1015 rows between unbounded preceding and unbounded following)) end as c1016
+    from factor_base positional join t691
+)
+order by place;
+
+drop table t691;
+
+create or replace temp table t718 as
+select
+    c713 * 8193 - (c713 * 8193 - c713) as c714,
+    c756 * 8193 - (c756 * 8193 - c756) as c757
+from t698 positional join t697;
+
+create or replace temp table state_153 as
+select
+    list(c757 order by rid desc) filter (rows_left < 18) as p_c757
+from factor_base positional join t718
+where rows_left < 18
+group by rid - stock_row
+order by rid - stock_row;
+
+create or replace temp table t720 as
+select
+    c782 * 8193 - (c782 * 8193 - c782) as c783,
+    c799 * 8193 - (c799 * 8193 - c799) as c800
+from t700 positional join t699;
+
+create or replace temp table t721 as
+select
+    c812 * 8193 - (c812 * 8193 - c812) as c813,
+    (case when stock_row > 64 then ((case when stock_row > 64 then rows_123(c817, vwap, c818, c819) end) / nullif(sqrt(c820) * sqrt(c821), 0)) end) as c822
+from factor_base positional join t701 positional join t570 positional join t652 positional join t682 positional join t525 positional join t700;
+
+drop table t700;
+
+create or replace temp table state_154 as
+select
+    list(c813 order by rid desc) filter (rows_left < 4) as p_c813
+from factor_base positional join t721
+where rows_left < 4
+group by rid - stock_row
+order by rid - stock_row;
+
+create or replace temp table t723 as
+select
+    c844 * 8193 - (c844 * 8193 - c844) as c845,
+    c861 * 8193 - (c861 * 8193 - c861) as c862
+from t702 positional join t701;
+
+create or replace temp table state_155 as
+select
+    list(c845 order by rid desc) filter (rows_left < 12) as p_c845
+from factor_base positional join t723
+where rows_left < 12
+group by rid - stock_row
+order by rid - stock_row;
+
+create or replace temp table t725 as
+select
+    (case when stock_row > 19 then rows_44(c882) end) as c883,
+    abs((case when c898 and (case when stock_row > 12 then rows_124(c892, c897, c894) end) then case when isfinite((case when stock_row > 12 then (c895 / nullif(sqrt(c896) * sqrt(c897), 0)) end)) then round((case when stock_row > 12 then (c895 / nullif(sqrt(c896) * sqrt(c897), 0)) end), 12) end else null end)) as c899
+from factor_base positional join t623 positional join t656 positional join t705 positional join t685 positional join t703 positional join t582;
+
+drop table t656;
+
+drop table t685;
+
+drop table t703;
+
+create or replace temp table state_156 as
+select
+    list(c899 order by rid desc) filter (rows_left < 3) as p_c899
+from factor_base positional join t725
+where rows_left < 3
+group by rid - stock_row
+order by rid - stock_row;
+
+create or replace temp table t727 as
+select
+    (case when stock_row > 5 then rows_159(c916) end) as c917,
+    (case when stock_row > 4 then rows_154(c926) end) as c927
+from factor_base positional join t707 positional join t705;
+
+drop table t705;
+
+create or replace temp table t728 as
+select
+    (case when (case when stock_row > 4 then rows_28(c938, c940, c939) end) and c199 then case when isfinite(c941) then round(c941, 12) end else null end) as c942,
+    c953 * 8193 - (c953 * 8193 - c953) as c954
+from factor_base positional join t709 positional join t707 positional join t222 positional join t628 positional join t687 positional join t660;
+
+drop table t628;
+
+drop table t660;
+
+drop table t687;
+
+drop table t707;
+
+create or replace temp table state_157 as
+select
+    list(c954 order by rid desc) filter (rows_left < 3) as p_c954
+from factor_base positional join t728
+where rows_left < 3
+group by rid - stock_row
+order by rid - stock_row;
+
+create or replace temp table t730 as
+select
+    (case when stock_row > 1 then (2 * c958 + 1 * lag(c958, 1) over ()) / 3 end) * 8193 - ((case when stock_row > 1 then (2 * c958 + 1 * lag(c958, 1) over ()) / 3 end) * 8193 - (case when stock_row > 1 then (2 * c958 + 1 * lag(c958, 1) over ()) / 3 end)) as c959,
+    ((case when stock_row > 6 then rows_153(c34, c967, c968, c969) end) / nullif(sqrt(c970) * sqrt(c971), 0)) as c972
+from factor_base positional join t587 positional join t711 positional join t55 positional join t674 positional join t546 positional join t689 positional join t709;
+
+drop table t709;
+
+create or replace temp table t731 as
+select
+    (case when stock_row > 6 then rows_144(c984) end) as c985,
+    (case when stock_row > 1 then ((1 + (((c1002 < c1002)::int + (c1002 <= c1002)::int) + ((lag(c1002, 1) over () < c1002)::int + (lag(c1002, 1) over () <= c1002)::int))) / 4) end) as c1003
+from factor_base positional join t713 positional join t711;
+
+create or replace temp table t732 as
+select
+    power(c1016, 5) * 8193 - (power(c1016, 5) * 8193 - power(c1016, 5)) as c1017,
+    (case when stock_row > 7 then rows_52(c1024) end) as c1025
+from factor_base positional join t713 positional join t717;
+
+drop table t713;
+
+drop table t717;
+
+create or replace temp table state_158 as
+select
+    list(c1017 order by rid desc) filter (rows_left < 10) as p_c1017
+from factor_base positional join t732
+where rows_left < 10
+group by rid - stock_row
+order by rid - stock_row;
+
+create or replace temp table t734 as
+select
+    (case when stock_row > 11 then rows_161(c1030, c1031) end) as c1032
+from factor_base positional join t692 positional join t715;
+
+drop table t692;
+
+drop table t715;
+
+create or replace temp table state_159 as
+select
+    list(c1032 order by rid desc) filter (rows_left < 13) as p_c1032
+from factor_base positional join t734
+where rows_left < 13
+group by rid - stock_row
+order by rid - stock_row;
+
+create or replace temp table t736 as
+select c726
+from (
+    select
+        place,
+        case when c725 is not null then (rank() over (partition by trade_date order by c725) + round(cume_dist() over (partition by trade_date order by c725) * day_rows)) / (2 * count(c725) over (partition by trade_date order by c725 rows between unbounded preceding and unbounded following)) end as c726
+    from factor_base positional join t697
+)
+order by place;
+
+drop table t697;
+
+create or replace temp table t737 as
+select c744
+from (
+    select
+        place,
+        case when c743 is not null then (rank() over (partition by trade_date order by c743) + round(cume_dist() over (partition by trade_date order by c743) * day_rows)) / (2 * count(c743) over (partition by trade_date order by c743 rows between unbounded preceding and unbounded following)) end as c744
+    from factor_base positional join t698
+)
+order by place;
+
+drop table t698;
+
+create or replace temp table t738 as
+select c773
+from (
+    select
+        place,
+        case when c772 is not null then (rank() over (partition by trade_date order by c772) + round(cume_dist() over (partition by trade_date order by c772) * day_rows)) / (2 * count(c772) over (partition by trade_date order by c772 rows between unbounded preceding and unbounded following)) end as c773
+    from factor_base positional join t699
+)
+order by place;
+
+drop table t699;
+
+create or replace temp table t739 as
+select c873
+from (
+    select
+        place,
+        case when c872 is not null then (rank() over (partition by trade_date order by c872) + round(cume_dist() over (partition by trade_date order by c872) * day_rows)) / (2 * count(c872) over (partition by trade_date order by c872 rows between unbounded preceding and unbounded following)) end as c873
+    from factor_base positional join t702
+)
+order by place;
+
+drop table t702;
+
+create or replace temp table t740 as
+select
+    (case when stock_row > 18 then rows_143(c757) end) as c758,
+    (case when stock_row > 4 then rows_34(c813) end) as c814
+from factor_base positional join t721 positional join t718;
+
+create or replace temp table state_160 as
+select
+    list(c758 order by rid desc) filter (rows_left < 16) as p_c758
+from factor_base positional join t740
+where rows_left < 16
+group by rid - stock_row
+order by rid - stock_row;
+
+create or replace temp table t742 as
+select
+    (case when rows_26(c817, c820, c818) and (case when stock_row > 7 then rows_26(vwap, c821, c819) end) then case when isfinite(c822) then round(c822, 12) end else null end) as c823,
+    (case when stock_row > 12 then rows_133(c845) end) as c846
+from factor_base positional join t723 positional join t721 positional join t570 positional join t525 positional join t652 positional join t701 positional join t682;
+
+drop table t570;
+
+drop table t652;
+
+drop table t682;
+
+drop table t701;
+
+drop table t721;
+
+create or replace temp table t743 as
+select
+    (case when stock_row > 3 then rows_132(c899) end) as c900,
+    c917 * 8193 - (c917 * 8193 - c917) as c918
+from factor_base positional join t727 positional join t725;
+
+create or replace temp table state_161 as
+select
+    list(c918 order by rid desc) filter (rows_left < 1) as p_c918
+from factor_base positional join t743
+where rows_left < 1
+group by rid - stock_row
+order by rid - stock_row;
+
+create or replace temp table t745 as
 select
     c927 * 8193 - (c927 * 8193 - c927) as c928,
     c942 * 8193 - (c942 * 8193 - c942) as c943
-from t727 positional join t726;
+from t728 positional join t727;
 
-drop table t726;
+drop table t727;
 
 create or replace temp table state_162 as
 select
     list(c928 order by rid desc) filter (rows_left < 2) as p_c928,
     list(c943 order by rid desc) filter (rows_left < 2) as p_c943
-from factor_base positional join t744
+from factor_base positional join t745
 where rows_left < 2
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t746 as
+create or replace temp table t747 as
 select
     (case when (case when stock_row > 6 then rows_156(c34, c970, c968) end) and (case when stock_row > 6 then rows_156(c967, c971, c969) end) then case when isfinite(c972) then round(c972, 12) end else null end) as c973,
     (case when isfinite((case when (c993 > 0 or (c1003 = floor(c1003) and (c993 <> 0 or c1003 >= 0)) or (c993 = 0 and c1003 > 0)) then power(c993, c1003) end)) then (case when (c993 > 0 or (c1003 = floor(c1003) and (c993 <> 0 or c1003 >= 0)) or (c993 = 0 and c1003 > 0)) then power(c993, c1003) end) end) as c1004
-from factor_base positional join t640 positional join t730 positional join t729 positional join t673 positional join t710 positional join t688 positional join t54 positional join t586 positional join t545;
+from factor_base positional join t641 positional join t731 positional join t730 positional join t674 positional join t711 positional join t689 positional join t55 positional join t587 positional join t546;
 
-drop table t545;
+drop table t546;
 
-drop table t586;
+drop table t587;
 
-drop table t640;
+drop table t641;
 
-drop table t673;
+drop table t674;
 
-drop table t688;
+drop table t689;
 
-drop table t710;
+drop table t711;
 
 create or replace temp table state_163 as
 select
     list(c973 order by rid desc) filter (rows_left < 5) as p_c973
-from factor_base positional join t746
+from factor_base positional join t747
 where rows_left < 5
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t748 as
+create or replace temp table t749 as
 select
     (case when stock_row > 10 then rows_162(c1017) end) as c1018,
     (case when stock_row > 13 then rows_148(c1032) end) as c1033
-from factor_base positional join t733 positional join t731;
+from factor_base positional join t734 positional join t732;
 
-drop table t733;
+drop table t734;
 
-create or replace temp table t749 as
+create or replace temp table t750 as
 select c715
 from (
     select
-        rid,
+        place,
         case when c714 is not null then (rank() over (partition by trade_date order by c714) + round(cume_dist() over (partition by trade_date order by c714) * day_rows)) / (2 * count(c714) over (partition by trade_date order by c714 rows between unbounded preceding and unbounded following)) end as c715
-    from factor_base positional join t717
+    from factor_base positional join t718
 )
-order by rid;
+order by place;
 
-drop table t717;
+drop table t718;
 
-create or replace temp table t750 as
+create or replace temp table t751 as
 select c784
 from (
     select
-        rid,
+        place,
         case when c783 is not null then (rank() over (partition by trade_date order by c783) + round(cume_dist() over (partition by trade_date order by c783) * day_rows)) / (2 * count(c783) over (partition by trade_date order by c783 rows between unbounded preceding and unbounded following)) end as c784
-    from factor_base positional join t719
+    from factor_base positional join t720
 )
-order by rid;
+order by place;
 
-create or replace temp table t751 as
+create or replace temp table t752 as
 select c801
 from (
     select
-        rid,
+        place,
         case when c800 is not null then (rank() over (partition by trade_date order by c800) + round(cume_dist() over (partition by trade_date order by c800) * day_rows)) / (2 * count(c800) over (partition by trade_date order by c800 rows between unbounded preceding and unbounded following)) end as c801
-    from factor_base positional join t719
+    from factor_base positional join t720
 )
-order by rid;
+order by place;
 
-drop table t719;
+drop table t720;
 
-create or replace temp table t752 as
+create or replace temp table t753 as
 select c863
 from (
     select
-        rid,
+        place,
         case when c862 is not null then (rank() over (partition by trade_date order by c862) + round(cume_dist() over (partition by trade_date order by c862) * day_rows)) / (2 * count(c862) over (partition by trade_date order by c862 rows between unbounded preceding and unbounded following)) end as c863
-    from factor_base positional join t722
+    from factor_base positional join t723
 )
-order by rid;
+order by place;
 
-drop table t722;
+drop table t723;
 
-create or replace temp table t753 as
+create or replace temp table t754 as
 select c960
 from (
     select
-        rid,
+        place,
         case when c959 is not null then (rank() over (partition by trade_date order by c959) + round(cume_dist() over (partition by trade_date order by c959) * day_rows)) / (2 * count(c959) over (partition by trade_date order by c959 rows between unbounded preceding and unbounded following)) end as c960
-    from factor_base positional join t729
+    from factor_base positional join t730
 )
-order by rid;
+order by place;
 
-drop table t729;
-
-create or replace temp table t754 as
-select
-    (case when stock_row > 16 then rows_163(c758) end) as c759,
-    (case when (c784 > 0 or (c457 = floor(c457) and (c784 <> 0 or c457 >= 0)) or (c784 = 0 and c457 > 0)) then power(c784, c457) end) as c785
-from factor_base positional join t750 positional join t474 positional join t739;
-
-drop table t750;
+drop table t730;
 
 create or replace temp table t755 as
 select
-    (case when isfinite((case when (c806 > 0 or (c814 = floor(c814) and (c806 <> 0 or c814 >= 0)) or (c806 = 0 and c814 > 0)) then power(c806, c814) end)) then (case when (c806 > 0 or (c814 = floor(c814) and (c806 <> 0 or c814 >= 0)) or (c806 = 0 and c814 > 0)) then power(c806, c814) end) end) as c815,
-    c823 * 8193 - (c823 * 8193 - c823) as c824
-from t741 positional join t694 positional join t739;
+    (case when stock_row > 16 then rows_163(c758) end) as c759,
+    (case when (c784 > 0 or (c457 = floor(c457) and (c784 <> 0 or c457 >= 0)) or (c784 = 0 and c457 > 0)) then power(c784, c457) end) as c785
+from factor_base positional join t751 positional join t475 positional join t740;
 
-drop table t694;
-
-drop table t739;
+drop table t751;
 
 create or replace temp table t756 as
 select
+    (case when isfinite((case when (c806 > 0 or (c814 = floor(c814) and (c806 <> 0 or c814 >= 0)) or (c806 = 0 and c814 > 0)) then power(c806, c814) end)) then (case when (c806 > 0 or (c814 = floor(c814) and (c806 <> 0 or c814 >= 0)) or (c806 = 0 and c814 > 0)) then power(c806, c814) end) end) as c815,
+    c823 * 8193 - (c823 * 8193 - c823) as c824
+from t742 positional join t695 positional join t740;
+
+drop table t695;
+
+drop table t740;
+
+create or replace temp table t757 as
+select
     (case when (c863 > 0 or (c873 = floor(c873) and (c863 <> 0 or c873 >= 0)) or (c863 = 0 and c873 > 0)) then power(c863, c873) end) as c874,
     c900 * 8193 - (c900 * 8193 - c900) as c901
-from t742 positional join t752 positional join t738;
+from t743 positional join t753 positional join t739;
 
-drop table t738;
+drop table t739;
 
-drop table t752;
+drop table t753;
 
 create or replace temp table state_164 as
 select
     list(c901 order by rid desc) filter (rows_left < 13) as p_c901
-from factor_base positional join t756
+from factor_base positional join t757
 where rows_left < 13
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t758 as
+create or replace temp table t759 as
 select
     (case when stock_row > 1 then ((1 + (((c918 < c918)::int + (c918 <= c918)::int) + ((lag(c918, 1) over () < c918)::int + (lag(c918, 1) over () <= c918)::int))) / 4) end) as c919,
     (case when stock_row > 2 then ((1 + ((((c928 < c928)::int + (c928 <= c928)::int) + ((lag(c928, 1) over () < c928)::int + (lag(c928, 1) over () <= c928)::int)) + ((lag(c928, 2) over () < c928)::int + (lag(c928, 2) over () <= c928)::int))) / 6) end) as c929
-from factor_base positional join t744 positional join t742;
+from factor_base positional join t745 positional join t743;
 
-drop table t742;
-
-create or replace temp table t759 as
-select
-    (case when stock_row > 2 then ((1 + ((((c943 < c943)::int + (c943 <= c943)::int) + ((lag(c943, 1) over () < c943)::int + (lag(c943, 1) over () <= c943)::int)) + ((lag(c943, 2) over () < c943)::int + (lag(c943, 2) over () <= c943)::int))) / 6) end) as c944,
-    ((case when stock_row > 3 then rows_127(c954) end) - c960) as c961
-from factor_base positional join t753 positional join t727 positional join t744;
-
-drop table t727;
-
-drop table t744;
-
-drop table t753;
+drop table t743;
 
 create or replace temp table t760 as
 select
+    (case when stock_row > 2 then ((1 + ((((c943 < c943)::int + (c943 <= c943)::int) + ((lag(c943, 1) over () < c943)::int + (lag(c943, 1) over () <= c943)::int)) + ((lag(c943, 2) over () < c943)::int + (lag(c943, 2) over () <= c943)::int))) / 6) end) as c944,
+    ((case when stock_row > 3 then rows_127(c954) end) - c960) as c961
+from factor_base positional join t754 positional join t728 positional join t745;
+
+drop table t728;
+
+drop table t745;
+
+drop table t754;
+
+create or replace temp table t761 as
+select
     (case when stock_row > 5 then rows_159(c973) end) as c974,
     c1033 * 8193 - (c1033 * 8193 - c1033) as c1034
-from factor_base positional join t748 positional join t746;
+from factor_base positional join t749 positional join t747;
 
 create or replace temp table state_165 as
 select
     list(c1034 order by rid desc) filter (rows_left < 12) as p_c1034
-from factor_base positional join t760
+from factor_base positional join t761
 where rows_left < 12
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t762 as
+create or replace temp table t763 as
 select
     c759 * 8193 - (c759 * 8193 - c759) as c760,
     (case when stock_row > 13 then rows_164(c901) end) as c902
-from factor_base positional join t756 positional join t754;
+from factor_base positional join t757 positional join t755;
 
 create or replace temp table state_166 as
 select
     list(c760 order by rid desc) filter (rows_left < 18) as p_c760
-from factor_base positional join t762
+from factor_base positional join t763
 where rows_left < 18
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t764 as
+create or replace temp table t765 as
 select
     (case when isfinite((case when (c935 > 0 or (c944 = floor(c944) and (c935 <> 0 or c944 >= 0)) or (c935 = 0 and c944 > 0)) then power(c935, c944) end)) then (case when (c935 > 0 or (c944 = floor(c944) and (c935 <> 0 or c944 >= 0)) or (c935 = 0 and c944 > 0)) then power(c935, c944) end) end) as c945,
     c974 * 8193 - (c974 * 8193 - c974) as c975
-from t760 positional join t602 positional join t759;
+from t761 positional join t603 positional join t760;
 
-drop table t602;
+drop table t603;
 
 create or replace temp table state_167 as
 select
     list(c975 order by rid desc) filter (rows_left < 5) as p_c975
-from factor_base positional join t764
+from factor_base positional join t765
 where rows_left < 5
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t766 as
+create or replace temp table t767 as
 select
     (case when stock_row > 12 then rows_133(c1034) end) as c1035
-from factor_base positional join t760;
+from factor_base positional join t761;
 
-drop table t760;
+drop table t761;
 
-create or replace temp table t767 as
+create or replace temp table t768 as
 select c825
 from (
     select
-        rid,
+        place,
         case when c824 is not null then (rank() over (partition by trade_date order by c824) + round(cume_dist() over (partition by trade_date order by c824) * day_rows)) / (2 * count(c824) over (partition by trade_date order by c824 rows between unbounded preceding and unbounded following)) end as c825
-    from factor_base positional join t755
+    from factor_base positional join t756
 )
-order by rid;
-
-create or replace temp table t768 as
-select
-    (case when stock_row > 18 then rows_143(c760) end) as c761,
-    power(c825, 4) * 8193 - (power(c825, 4) * 8193 - power(c825, 4)) as c826
-from factor_base positional join t767 positional join t762;
-
-drop table t767;
+order by place;
 
 create or replace temp table t769 as
 select
-    (case when stock_row > 5 then rows_121(c975) end) as c976
-from factor_base positional join t764;
+    (case when stock_row > 18 then rows_143(c760) end) as c761,
+    power(c825, 4) * 8193 - (power(c825, 4) * 8193 - power(c825, 4)) as c826
+from factor_base positional join t768 positional join t763;
+
+drop table t768;
 
 create or replace temp table t770 as
+select
+    (case when stock_row > 5 then rows_121(c975) end) as c976
+from factor_base positional join t765;
+
+create or replace temp table t771 as
 select c827
 from (
     select
-        rid,
+        place,
         case when c826 is not null then (rank() over (partition by trade_date order by c826) + round(cume_dist() over (partition by trade_date order by c826) * day_rows)) / (2 * count(c826) over (partition by trade_date order by c826 rows between unbounded preceding and unbounded following)) end as c827
-    from factor_base positional join t768
+    from factor_base positional join t769
 )
-order by rid;
+order by place;
 
 create or replace temp table state_168 as
 select
     list(c827 order by rid desc) filter (rows_left < 13) as p_c827
-from factor_base positional join t770
+from factor_base positional join t771
 where rows_left < 13
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t772 as
-select
-    (case when stock_row > 13 then rows_165(c827) end) as c828
-from factor_base positional join t770;
-
-drop table t770;
-
 create or replace temp table t773 as
 select
-    (case when (case when isfinite(c828) then c828 end) > 0 then ln((case when isfinite(c828) then c828 end)) end) * 8193 - ((case when (case when isfinite(c828) then c828 end) > 0 then ln((case when isfinite(c828) then c828 end)) end) * 8193 - (case when (case when isfinite(c828) then c828 end) > 0 then ln((case when isfinite(c828) then c828 end)) end)) as c829
-from t772;
+    (case when stock_row > 13 then rows_165(c827) end) as c828
+from factor_base positional join t771;
 
-drop table t772;
+drop table t771;
 
 create or replace temp table t774 as
+select
+    (case when (case when isfinite(c828) then c828 end) > 0 then ln((case when isfinite(c828) then c828 end)) end) * 8193 - ((case when (case when isfinite(c828) then c828 end) > 0 then ln((case when isfinite(c828) then c828 end)) end) * 8193 - (case when (case when isfinite(c828) then c828 end) > 0 then ln((case when isfinite(c828) then c828 end)) end)) as c829
+from t773;
+
+drop table t773;
+
+create or replace temp table t775 as
 select c830
 from (
     select
-        rid,
+        place,
         case when c829 is not null then (rank() over (partition by trade_date order by c829) + round(cume_dist() over (partition by trade_date order by c829) * day_rows)) / (2 * count(c829) over (partition by trade_date order by c829 rows between unbounded preceding and unbounded following)) end as c830
-    from factor_base positional join t773
+    from factor_base positional join t774
 )
-order by rid;
+order by place;
 
-drop table t773;
+drop table t774;
 
 create or replace temp table f3 as
 select
@@ -7029,313 +7036,313 @@ select
     (-c1004) as alpha_094,
     ((c1007 < c1018))::double as alpha_095,
     (-(case when c1025 > c1035 then c1025 when c1025 <= c1035 then c1035 end)) as alpha_096
-from factor_base positional join t731 positional join t766 positional join t641 positional join t748 positional join t746 positional join t730 positional join t695 positional join t661 positional join t769 positional join t759 positional join t764 positional join t758 positional join t658 positional join t672 positional join t671 positional join t762 positional join t724 positional join t601 positional join t756 positional join t653 positional join t619 positional join t573 positional join t15 positional join t670 positional join t52 positional join t669 positional join t741 positional join t774 positional join t474 positional join t755 positional join t693 positional join t751 positional join t754 positional join t668 positional join t737 positional join t638 positional join t768 positional join t715 positional join t736 positional join t749 positional join t735 positional join t637 positional join t675;
+from factor_base positional join t732 positional join t767 positional join t642 positional join t749 positional join t747 positional join t731 positional join t696 positional join t662 positional join t770 positional join t760 positional join t765 positional join t759 positional join t659 positional join t673 positional join t672 positional join t763 positional join t725 positional join t602 positional join t757 positional join t654 positional join t620 positional join t574 positional join t16 positional join t671 positional join t53 positional join t670 positional join t742 positional join t775 positional join t475 positional join t756 positional join t694 positional join t752 positional join t755 positional join t669 positional join t738 positional join t639 positional join t769 positional join t716 positional join t737 positional join t750 positional join t736 positional join t638 positional join t676;
 
-drop table t601;
+drop table t602;
 
-drop table t619;
-
-drop table t637;
+drop table t620;
 
 drop table t638;
 
-drop table t653;
+drop table t639;
 
-drop table t658;
+drop table t654;
 
-drop table t661;
+drop table t659;
 
-drop table t669;
+drop table t662;
 
-drop table t671;
+drop table t670;
 
-drop table t675;
+drop table t672;
 
-drop table t693;
+drop table t676;
 
-drop table t695;
+drop table t694;
 
-drop table t724;
+drop table t696;
 
-drop table t730;
+drop table t725;
 
 drop table t731;
 
-drop table t735;
+drop table t732;
 
 drop table t736;
 
 drop table t737;
 
-drop table t741;
+drop table t738;
 
-drop table t746;
+drop table t742;
 
-drop table t748;
+drop table t747;
 
 drop table t749;
 
-drop table t751;
+drop table t750;
 
-drop table t754;
+drop table t752;
 
 drop table t755;
 
 drop table t756;
 
-drop table t758;
+drop table t757;
 
 drop table t759;
 
-drop table t762;
+drop table t760;
 
-drop table t764;
+drop table t763;
 
-drop table t766;
+drop table t765;
 
-drop table t768;
+drop table t767;
 
 drop table t769;
 
-drop table t774;
+drop table t770;
+
+drop table t775;
 
 -- step history: factor 120 of 409
-create or replace temp table t776 as
+create or replace temp table t777 as
 select
     ((low * 0.721001::double) + (vwap * 0.278999::double)) as c1036,
     rows_144(c33) as c1043
-from factor_base positional join t6;
+from factor_base positional join t7;
 
 create or replace temp table state_169 as
 select
     list(c1043 order by rid desc) filter (rows_left < 3) as p_c1043
-from factor_base positional join t776
+from factor_base positional join t777
 where rows_left < 3
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t778 as
+create or replace temp table t779 as
 select
     rows_130(c908) as c1044,
     rows_2(amount) as c1056
-from factor_base positional join t538;
+from factor_base positional join t539;
 
-drop table t538;
+drop table t539;
 
 create or replace temp table state_170 as
 select
     list(c1044 order by rid desc) filter (rows_left < 3) as p_c1044
-from factor_base positional join t778
+from factor_base positional join t779
 where rows_left < 3
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t780 as
+create or replace temp table t781 as
 select
     ((case when stock_row > 19 then rows_0(c616) end) / 20) as c1066,
     ((case when stock_row > 19 then rows_0(c24) end) / 20) as c1067
-from factor_base positional join t50 positional join t420;
+from factor_base positional join t51 positional join t421;
 
-create or replace temp table t781 as
+create or replace temp table t782 as
 select
     rows_138(c578) as c1079,
     (rows_10(c1008) / 8) as c1080
-from t550 positional join t399;
+from t551 positional join t400;
 
-drop table t399;
+drop table t400;
 
 create or replace temp table state_171 as
 select
     list(c1079 order by rid desc) filter (rows_left < 7) as p_c1079
-from factor_base positional join t781
+from factor_base positional join t782
 where rows_left < 7
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t783 as
+create or replace temp table t784 as
 select
     (rows_30(low) / 6) as c1088,
     (rows_30(volume) / 6) as c1089
 from factor_base;
 
-create or replace temp table t784 as
+create or replace temp table t785 as
 select
     (case when stock_row > 19 then c111 * 8193 - (c111 * 8193 - c111) end) as c1101,
     rows_17(close, c847) as c1104
-from factor_base positional join t527 positional join t41;
+from factor_base positional join t528 positional join t42;
 
-create or replace temp table t785 as
+create or replace temp table t786 as
 select
     rows_166(close) as c1107,
     rows_167(close) as c1115
 from factor_base;
 
-create or replace temp table t786 as
+create or replace temp table t787 as
 select
     rows_168(close) as c1119,
     rows_63(returns) as c1123
 from factor_base;
 
-create or replace temp table t787 as
+create or replace temp table t788 as
 select
     (case when abs((case when stock_row > 1 then returns end)) < 1e75::double then (case when stock_row > 1 then returns end) end) as c1126,
     (c13 - (case when stock_row > 1 then lag(c13, 1) over () end)) * 8193 - ((c13 - (case when stock_row > 1 then lag(c13, 1) over () end)) * 8193 - (c13 - (case when stock_row > 1 then lag(c13, 1) over () end))) as c1138
-from factor_base positional join t4;
+from factor_base positional join t5;
 
-drop table t4;
+drop table t5;
 
 create or replace temp table state_172 as
 select
     list(c1126 order by rid desc) filter (rows_left < 19) as p_c1126
-from factor_base positional join t787
+from factor_base positional join t788
 where rows_left < 19
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t789 as
+create or replace temp table t790 as
 select
     (case when c58 < low then c58 when c58 >= low then low end) as c1144,
     ((high * 0.15::double) + (open * 0.85::double)) as c1146
-from factor_base positional join t13;
+from factor_base positional join t14;
 
 create or replace temp table state_173 as
 select
     list(c1144 order by rid desc) filter (rows_left < 23) as p_c1144,
     list(c1146 order by rid desc) filter (rows_left < 4) as p_c1146
-from factor_base positional join t789
+from factor_base positional join t790
 where rows_left < 23
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t791 as
+create or replace temp table t792 as
 select
     ((c193 * 0.2::double) + (vwap * 0.8::double)) as c1149,
     (case when stock_row > 1 then (((c193 - ((lag(high, 1) over () + lag(low, 1) over ()) / 2)) * c502) / nullif(volume, 0)) end) as c1152
-from factor_base positional join t326 positional join t139;
+from factor_base positional join t327 positional join t140;
 
 create or replace temp table state_174 as
 select
     list(c1149 order by rid desc) filter (rows_left < 4) as p_c1149
-from factor_base positional join t791
+from factor_base positional join t792
 where rows_left < 4
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t793 as
+create or replace temp table t794 as
 select
     power(c4, 2) as c1154,
     abs((close - vwap)) * 8193 - (abs((close - vwap)) * 8193 - abs((close - vwap))) as c1158
-from factor_base positional join t107;
+from factor_base positional join t108;
 
 create or replace temp table state_175 as
 select
     list(c1154 order by rid desc) filter (rows_left < 4) as p_c1154
-from factor_base positional join t793
+from factor_base positional join t794
 where rows_left < 4
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t795 as
+create or replace temp table t796 as
 select c1096
 from (
     select
-        rid,
+        place,
         avg(c506) over (partition by trade_date, industry_l3 order by place rows between unbounded preceding and unbounded following) as c1096
-    from factor_base positional join t458
+    from factor_base positional join t459
 )
-order by rid;
-
-create or replace temp table t796 as
-select
-    (rows_84(c1043) / 4) as c1045,
-    (rows_84(c1044) / 4) as c1046
-from t778 positional join t776;
+order by place;
 
 create or replace temp table t797 as
 select
+    (rows_84(c1043) / 4) as c1045,
+    (rows_84(c1044) / 4) as c1046
+from t779 positional join t777;
+
+create or replace temp table t798 as
+select
     (c1056 / 5) as c1057,
     (case when stock_row > 19 then rows_169(c616, c24, c1066, c1067) end) as c1068
-from factor_base positional join t420 positional join t50 positional join t780 positional join t778;
+from factor_base positional join t421 positional join t51 positional join t781 positional join t779;
 
 create or replace temp table state_176 as
 select
     list(c1057 order by rid desc) filter (rows_left < 25) as p_c1057
-from factor_base positional join t797
+from factor_base positional join t798
 where rows_left < 25
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t799 as
+create or replace temp table t800 as
 select
     (case when stock_row > 19 then rows_19(c616, c1066) end) as c1069,
     (case when stock_row > 19 then rows_19(c24, c1067) end) as c1070
-from factor_base positional join t50 positional join t780 positional join t420;
-
-create or replace temp table t800 as
-select
-    (rows_10(c1079) / 8) as c1081,
-    rows_16(c1008, c1080) as c1082
-from t550 positional join t781;
+from factor_base positional join t51 positional join t781 positional join t421;
 
 create or replace temp table t801 as
 select
-    rows_32(low, c1088) as c1090,
-    rows_32(volume, c1089) as c1091
-from factor_base positional join t783;
+    (rows_10(c1079) / 8) as c1081,
+    rows_16(c1008, c1080) as c1082
+from t551 positional join t782;
 
 create or replace temp table t802 as
 select
-    (case when industry_l3 is not null then c506 - c1096 end) as c1097,
-    rows_93(close, c1107) as c1108
-from factor_base positional join t785 positional join t458 positional join t795;
-
-drop table t458;
-
-drop table t795;
+    rows_32(low, c1088) as c1090,
+    rows_32(volume, c1089) as c1091
+from factor_base positional join t784;
 
 create or replace temp table t803 as
 select
-    rows_170(close, c1115) as c1116,
-    rows_170(close, c1119) as c1120
-from factor_base positional join t786 positional join t785;
+    (case when industry_l3 is not null then c506 - c1096 end) as c1097,
+    rows_93(close, c1107) as c1108
+from factor_base positional join t786 positional join t459 positional join t796;
 
-drop table t785;
+drop table t459;
+
+drop table t796;
 
 create or replace temp table t804 as
 select
-    (case when stock_row > 10 then c1123 * 8193 - (c1123 * 8193 - c1123) end) as c1124,
-    ((case when stock_row > 19 then rows_0(c1126) end) / 20) as c1127
+    rows_170(close, c1115) as c1116,
+    rows_170(close, c1119) as c1120
 from factor_base positional join t787 positional join t786;
 
 drop table t786;
 
 create or replace temp table t805 as
 select
+    (case when stock_row > 10 then c1123 * 8193 - (c1123 * 8193 - c1123) end) as c1124,
+    ((case when stock_row > 19 then rows_0(c1126) end) / 20) as c1127
+from factor_base positional join t788 positional join t787;
+
+drop table t787;
+
+create or replace temp table t806 as
+select
     (case when rows_28(close, c1104, c847) then sqrt(c1104 / 4) else 0 end) as c1137,
     (case when (close = c58) then 0 when not (close = c58) then (close - (case when (c58 < close) then c1144 when not (c58 < close) then (case when c58 > high then c58 when c58 <= high then high end) end)) end) as c1145
-from factor_base positional join t789 positional join t13 positional join t784 positional join t527;
+from factor_base positional join t790 positional join t14 positional join t785 positional join t528;
 
 create or replace temp table state_177 as
 select
     list(c1145 order by rid desc) filter (rows_left < 19) as p_c1145
-from factor_base positional join t805
+from factor_base positional join t806
 where rows_left < 19
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t807 as
+create or replace temp table t808 as
 select
     (case when stock_row > 4 then sign((c1146 - lag(c1146, 4) over ()))::double * 8193 - (sign((c1146 - lag(c1146, 4) over ()))::double * 8193 - sign((c1146 - lag(c1146, 4) over ()))::double) end) as c1147,
     (-(c1149 - (case when stock_row > 4 then lag(c1149, 4) over () end))) * 8193 - ((-(c1149 - (case when stock_row > 4 then lag(c1149, 4) over () end))) * 8193 - (-(c1149 - (case when stock_row > 4 then lag(c1149, 4) over () end)))) as c1150
-from factor_base positional join t791 positional join t789;
-
-create or replace temp table t808 as
-select
-    (case when stock_row > 4 then rows_37(c1154) end) as c1155
-from factor_base positional join t793;
+from factor_base positional join t792 positional join t790;
 
 create or replace temp table t809 as
-with known as (select rid, rid - stock_row as stock, c1152 as x from factor_base positional join t791 where c1152 is not null),
+select
+    (case when stock_row > 4 then rows_37(c1154) end) as c1155
+from factor_base positional join t794;
+
+create or replace temp table t810 as
+with known as (select rid, rid - stock_row as stock, c1152 as x from factor_base positional join t792 where c1152 is not null),
 counted as (select *, row_number() over () as i, stock is distinct from lag(stock) over () as is_first from known),
 numbered as (select rid, x, i + 1 - max(case when is_first then i end) over (rows unbounded preceding) as i from counted),
 from_0 as (select rid, i, case when i = 1 then x else 0.2857142857142857::double * x end as y from numbered),
@@ -7353,592 +7360,592 @@ order by rid;
 
 create or replace temp table state_178 as
 select arg_max(c1153, rid) as k_c1153
-from factor_base positional join t809
+from factor_base positional join t810
 group by rid - stock_row order by rid - stock_row;
 
-create or replace temp table t811 as
+create or replace temp table t812 as
 select c1037
 from (
     select
-        rid,
+        place,
         avg(c1036) over (partition by trade_date, industry_l2 order by place rows between unbounded preceding and unbounded following) as c1037
-    from factor_base positional join t776
+    from factor_base positional join t777
 )
-order by rid;
+order by place;
 
-create or replace temp table t812 as
+create or replace temp table t813 as
 select c1102
 from (
     select
-        rid,
+        place,
         case when c1101 is not null then (rank() over (partition by trade_date order by c1101) + round(cume_dist() over (partition by trade_date order by c1101) * day_rows)) / (2 * count(c1101) over (partition by trade_date order by c1101 rows between unbounded preceding and unbounded following)) end as c1102
-    from factor_base positional join t784
+    from factor_base positional join t785
 )
-order by rid;
+order by place;
 
 create or replace temp table state_179 as
 select
     list(c1102 order by rid desc) filter (rows_left < 4) as p_c1102
-from factor_base positional join t812
+from factor_base positional join t813
 where rows_left < 4
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t814 as
+create or replace temp table t815 as
 select c1139
 from (
     select
-        rid,
+        place,
         case when c1138 is not null then (rank() over (partition by trade_date order by c1138) + round(cume_dist() over (partition by trade_date order by c1138) * day_rows)) / (2 * count(c1138) over (partition by trade_date order by c1138 rows between unbounded preceding and unbounded following)) end as c1139
-    from factor_base positional join t787
+    from factor_base positional join t788
 )
-order by rid;
+order by place;
 
 create or replace temp table state_180 as
 select
     list(c1139 order by rid desc) filter (rows_left < 5) as p_c1139
-from factor_base positional join t814
+from factor_base positional join t815
 where rows_left < 5
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t816 as
+create or replace temp table t817 as
 select c1159
 from (
     select
-        rid,
+        place,
         case when c1158 is not null then (rank() over (partition by trade_date order by c1158) + round(cume_dist() over (partition by trade_date order by c1158) * day_rows)) / (2 * count(c1158) over (partition by trade_date order by c1158 rows between unbounded preceding and unbounded following)) end as c1159
-    from factor_base positional join t793
+    from factor_base positional join t794
 )
-order by rid;
+order by place;
 
-drop table t793;
+drop table t794;
 
-create or replace temp table t817 as
+create or replace temp table t818 as
 select
     (case when industry_l2 is not null then c1036 - c1037 end) as c1038,
     rows_94(c1043, c1045) as c1047
-from factor_base positional join t776 positional join t796 positional join t811;
+from factor_base positional join t777 positional join t797 positional join t812;
 
-drop table t811;
+drop table t812;
 
 create or replace temp table state_181 as
 select
     list(c1038 order by rid desc) filter (rows_left < 3) as p_c1038
-from factor_base positional join t817
+from factor_base positional join t818
 where rows_left < 3
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t819 as
+create or replace temp table t820 as
 select
     rows_94(c1044, c1046) as c1048,
     rows_171(c1057) as c1058
-from t797 positional join t778 positional join t796;
+from t798 positional join t779 positional join t797;
 
 create or replace temp table state_182 as
 select
     list(c1058 order by rid desc) filter (rows_left < 3) as p_c1058
-from factor_base positional join t819
+from factor_base positional join t820
 where rows_left < 3
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t821 as
+create or replace temp table t822 as
 select
     (case when (case when stock_row > 19 then rows_29(c616, c1069, c1066) end) and (case when stock_row > 19 then rows_29(c24, c1070, c1067) end) then case when isfinite((c1068 / nullif(sqrt(c1069) * sqrt(c1070), 0))) then round((c1068 / nullif(sqrt(c1069) * sqrt(c1070), 0)), 12) end else null end) as c1071,
     rows_16(c1079, c1081) as c1083
-from factor_base positional join t781 positional join t800 positional join t50 positional join t799 positional join t780 positional join t420 positional join t797;
+from factor_base positional join t782 positional join t801 positional join t51 positional join t800 positional join t781 positional join t421 positional join t798;
 
-drop table t420;
+drop table t421;
 
-drop table t780;
+drop table t781;
 
-drop table t797;
+drop table t798;
 
-drop table t799;
+drop table t800;
 
 create or replace temp table state_183 as
 select
     list(c1071 order by rid desc) filter (rows_left < 7) as p_c1071
-from factor_base positional join t821
+from factor_base positional join t822
 where rows_left < 7
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t823 as
+create or replace temp table t824 as
 select
     (case when stock_row > 5 then (rows_35(low, volume, c1088, c1089) / nullif(sqrt(c1090) * sqrt(c1091), 0)) end) as c1092,
     ((case when stock_row > 4 then rows_2(c1102) end) / 5) as c1103
-from factor_base positional join t812 positional join t801 positional join t783;
-
-create or replace temp table t824 as
-select
-    (case when stock_row > 29 then c1108 * 8193 - (c1108 * 8193 - c1108) end) as c1109,
-    (case when stock_row > 19 then c1116 * 8193 - (c1116 * 8193 - c1116) end) as c1117
-from factor_base positional join t803 positional join t802;
+from factor_base positional join t813 positional join t802 positional join t784;
 
 create or replace temp table t825 as
 select
-    (case when stock_row > 19 then c1120 * 8193 - (c1120 * 8193 - c1120) end) as c1121,
-    (case when stock_row > 19 then rows_19(c1126, c1127) end) as c1128
-from factor_base positional join t787 positional join t804 positional join t803;
-
-drop table t803;
+    (case when stock_row > 29 then c1108 * 8193 - (c1108 * 8193 - c1108) end) as c1109,
+    (case when stock_row > 19 then c1116 * 8193 - (c1116 * 8193 - c1116) end) as c1117
+from factor_base positional join t804 positional join t803;
 
 create or replace temp table t826 as
 select
-    (case when stock_row > 19 then rows_172(c1126, c1127) end) as c1129,
-    (case when stock_row > 19 then rows_173(c1126, c1127) end) as c1133
-from factor_base positional join t787 positional join t804;
+    (case when stock_row > 19 then c1120 * 8193 - (c1120 * 8193 - c1120) end) as c1121,
+    (case when stock_row > 19 then rows_19(c1126, c1127) end) as c1128
+from factor_base positional join t788 positional join t805 positional join t804;
+
+drop table t804;
 
 create or replace temp table t827 as
 select
-    ((case when stock_row > 5 then rows_30(c1139) end) / 6) as c1140,
-    c1155 * 8193 - (c1155 * 8193 - c1155) as c1156
-from factor_base positional join t808 positional join t814;
-
-drop table t808;
+    (case when stock_row > 19 then rows_172(c1126, c1127) end) as c1129,
+    (case when stock_row > 19 then rows_173(c1126, c1127) end) as c1133
+from factor_base positional join t788 positional join t805;
 
 create or replace temp table t828 as
+select
+    ((case when stock_row > 5 then rows_30(c1139) end) / 6) as c1140,
+    c1155 * 8193 - (c1155 * 8193 - c1155) as c1156
+from factor_base positional join t809 positional join t815;
+
+drop table t809;
+
+create or replace temp table t829 as
 select c1098
 from (
     select
-        rid,
+        place,
         avg(c1097) over (partition by trade_date, industry_l3 order by place rows between unbounded preceding and unbounded following) as c1098
-    from factor_base positional join t802
+    from factor_base positional join t803
 )
-order by rid;
+order by place;
 
-create or replace temp table t829 as
+create or replace temp table t830 as
 select c1125
 from (
     select
-        rid,
+        place,
         case when c1124 is not null then (rank() over (partition by trade_date order by c1124) + round(cume_dist() over (partition by trade_date order by c1124) * day_rows)) / (2 * count(c1124) over (partition by trade_date order by c1124 rows between unbounded preceding and unbounded following)) end as c1125
-    from factor_base positional join t804
+    from factor_base positional join t805
 )
-order by rid;
+order by place;
 
-create or replace temp table t830 as
+create or replace temp table t831 as
 select c1148
 from (
     select
-        rid,
+        place,
         case when c1147 is not null then (rank() over (partition by trade_date order by c1147) + round(cume_dist() over (partition by trade_date order by c1147) * day_rows)) / (2 * count(c1147) over (partition by trade_date order by c1147 rows between unbounded preceding and unbounded following)) end as c1148
-    from factor_base positional join t807
+    from factor_base positional join t808
 )
-order by rid;
+order by place;
 
-create or replace temp table t831 as
+create or replace temp table t832 as
 select c1151
 from (
     select
-        rid,
+        place,
         case when c1150 is not null then (rank() over (partition by trade_date order by c1150) + round(cume_dist() over (partition by trade_date order by c1150) * day_rows)) / (2 * count(c1150) over (partition by trade_date order by c1150 rows between unbounded preceding and unbounded following)) end as c1151
-    from factor_base positional join t807
+    from factor_base positional join t808
 )
-order by rid;
+order by place;
 
-drop table t807;
+drop table t808;
 
-create or replace temp table t832 as
+create or replace temp table t833 as
 select
     (c1038 - (case when stock_row > 3 then lag(c1038, 3) over () end)) as c1039,
     (case when stock_row > 78 then (rows_116(c1043, c1044, c1045, c1046) / nullif(sqrt(c1047) * sqrt(c1048), 0)) end) as c1049
-from factor_base positional join t817 positional join t819 positional join t776 positional join t778 positional join t796;
+from factor_base positional join t818 positional join t820 positional join t777 positional join t779 positional join t797;
 
 create or replace temp table state_184 as
 select
     list(c1039 order by rid desc) filter (rows_left < 19) as p_c1039
-from factor_base positional join t832
+from factor_base positional join t833
 where rows_left < 19
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t834 as
+create or replace temp table t835 as
 select
     (rows_84(c1058) / 4) as c1059,
     (case when stock_row > 7 then rows_174(c1071) end) as c1072
-from factor_base positional join t821 positional join t819;
-
-create or replace temp table t835 as
-select
-    (case when stock_row > 84 then (rows_123(c1008, c1079, c1080, c1081) / nullif(sqrt(c1082) * sqrt(c1083), 0)) end) as c1084,
-    (case when rows_36(low, c1090, c1088) and rows_36(volume, c1091, c1089) then case when isfinite(c1092) then round(c1092, 12) end else null end) as c1093
-from factor_base positional join t823 positional join t801 positional join t783 positional join t800 positional join t821 positional join t550 positional join t781;
-
-drop table t783;
-
-drop table t801;
+from factor_base positional join t822 positional join t820;
 
 create or replace temp table t836 as
 select
-    (case when industry_l3 is not null then c1097 - c1098 end) as c1099,
-    (case when stock_row > 4 then rows_17(c1102, c1103) end) as c1105
-from factor_base positional join t812 positional join t823 positional join t802 positional join t828;
+    (case when stock_row > 84 then (rows_123(c1008, c1079, c1080, c1081) / nullif(sqrt(c1082) * sqrt(c1083), 0)) end) as c1084,
+    (case when rows_36(low, c1090, c1088) and rows_36(volume, c1091, c1089) then case when isfinite(c1092) then round(c1092, 12) end else null end) as c1093
+from factor_base positional join t824 positional join t802 positional join t784 positional join t801 positional join t822 positional join t551 positional join t782;
+
+drop table t784;
 
 drop table t802;
 
-drop table t828;
-
 create or replace temp table t837 as
+select
+    (case when industry_l3 is not null then c1097 - c1098 end) as c1099,
+    (case when stock_row > 4 then rows_17(c1102, c1103) end) as c1105
+from factor_base positional join t813 positional join t824 positional join t803 positional join t829;
+
+drop table t803;
+
+drop table t829;
+
+create or replace temp table t838 as
 select
     (case when stock_row > 19 then rows_29(c1126, c1128, c1127) end) as c1130,
     (case when stock_row > 5 then rows_32(c1139, c1140) end) as c1141
-from factor_base positional join t814 positional join t827 positional join t787 positional join t825 positional join t804;
+from factor_base positional join t815 positional join t828 positional join t788 positional join t826 positional join t805;
 
-drop table t787;
+drop table t788;
 
-drop table t804;
+drop table t805;
 
-create or replace temp table t838 as
+create or replace temp table t839 as
 select c1110
 from (
     select
-        rid,
+        place,
         case when c1109 is not null then (rank() over (partition by trade_date order by c1109) + round(cume_dist() over (partition by trade_date order by c1109) * day_rows)) / (2 * count(c1109) over (partition by trade_date order by c1109 rows between unbounded preceding and unbounded following)) end as c1110
-    from factor_base positional join t824
+    from factor_base positional join t825
 )
-order by rid;
+order by place;
 
-create or replace temp table t839 as
+create or replace temp table t840 as
 select c1118
 from (
     select
-        rid,
+        place,
         case when c1117 is not null then (rank() over (partition by trade_date order by c1117) + round(cume_dist() over (partition by trade_date order by c1117) * day_rows)) / (2 * count(c1117) over (partition by trade_date order by c1117 rows between unbounded preceding and unbounded following)) end as c1118
-    from factor_base positional join t824
-)
-order by rid;
-
-drop table t824;
-
-create or replace temp table t840 as
-select c1122
-from (
-    select
-        rid,
-        case when c1121 is not null then (rank() over (partition by trade_date order by c1121) + round(cume_dist() over (partition by trade_date order by c1121) * day_rows)) / (2 * count(c1121) over (partition by trade_date order by c1121 rows between unbounded preceding and unbounded following)) end as c1122
     from factor_base positional join t825
 )
-order by rid;
-
-create or replace temp table t841 as
-select c1157
-from (
-    select
-        rid,
-        case when c1156 is not null then (rank() over (partition by trade_date order by c1156) + round(cume_dist() over (partition by trade_date order by c1156) * day_rows)) / (2 * count(c1156) over (partition by trade_date order by c1156 rows between unbounded preceding and unbounded following)) end as c1157
-    from factor_base positional join t827
-)
-order by rid;
-
-create or replace temp table t842 as
-select
-    (case when stock_row > 19 then rows_146(c1039) end) as c1040,
-    (case when rows_122(c1043, c1047, c1045) and rows_122(c1044, c1048, c1046) then case when isfinite(c1049) then round(c1049, 12) end else null end) as c1050
-from factor_base positional join t832 positional join t778 positional join t819 positional join t796 positional join t776 positional join t817;
-
-drop table t776;
-
-drop table t796;
-
-drop table t817;
-
-drop table t832;
-
-create or replace temp table t843 as
-select
-    rows_94(c1058, c1059) as c1060,
-    (case when stock_row > 7 then rows_175(c1071, c1072) end) as c1073
-from factor_base positional join t821 positional join t834 positional join t819;
-
-create or replace temp table t844 as
-select
-    (case when rows_26(c1008, c1082, c1080) and rows_26(c1079, c1083, c1081) then case when isfinite(c1084) then round(c1084, 12) end else null end) as c1085,
-    c1093 * 8193 - (c1093 * 8193 - c1093) as c1094
-from t835 positional join t781 positional join t821 positional join t800 positional join t550;
-
-drop table t781;
-
-drop table t800;
-
-drop table t821;
-
-drop table t835;
-
-create or replace temp table t845 as
-select
-    (case when stock_row > 4 then ((case when stock_row > 4 then rows_27(close, c1102, c847, c1103) end) / nullif(sqrt(c1104) * sqrt(c1105), 0)) end) as c1106,
-    (case when c1130 then (c1129 * 20 / nullif(c1128 * c1128, 0) - 3) else null end) * 8193 - ((case when c1130 then (c1129 * 20 / nullif(c1128 * c1128, 0) - 3) else null end) * 8193 - (case when c1130 then (c1129 * 20 / nullif(c1128 * c1128, 0) - 3) else null end)) as c1131
-from factor_base positional join t837 positional join t825 positional join t826 positional join t784 positional join t836 positional join t812 positional join t527 positional join t823;
-
-create or replace temp table t846 as
-select
-    (case when c1130 then (1.082977149423218::double * (c1133 / 20) / nullif(c1128 / 20 * sqrt(c1128 / 20), 0)) * 0.9233805168766388::double else null end) as c1134,
-    ((case when stock_row > 5 then rows_35(c12, c1139, c16, c1140) end) / nullif(sqrt(c18) * sqrt(c1141), 0)) as c1142
-from factor_base positional join t107 positional join t837 positional join t84 positional join t814 positional join t91 positional join t827 positional join t825 positional join t826;
-
-drop table t84;
-
-drop table t107;
+order by place;
 
 drop table t825;
 
-drop table t826;
+create or replace temp table t841 as
+select c1122
+from (
+    select
+        place,
+        case when c1121 is not null then (rank() over (partition by trade_date order by c1121) + round(cume_dist() over (partition by trade_date order by c1121) * day_rows)) / (2 * count(c1121) over (partition by trade_date order by c1121 rows between unbounded preceding and unbounded following)) end as c1122
+    from factor_base positional join t826
+)
+order by place;
+
+create or replace temp table t842 as
+select c1157
+from (
+    select
+        place,
+        case when c1156 is not null then (rank() over (partition by trade_date order by c1156) + round(cume_dist() over (partition by trade_date order by c1156) * day_rows)) / (2 * count(c1156) over (partition by trade_date order by c1156 rows between unbounded preceding and unbounded following)) end as c1157
+    from factor_base positional join t828
+)
+order by place;
+
+create or replace temp table t843 as
+select
+    (case when stock_row > 19 then rows_146(c1039) end) as c1040,
+    (case when rows_122(c1043, c1047, c1045) and rows_122(c1044, c1048, c1046) then case when isfinite(c1049) then round(c1049, 12) end else null end) as c1050
+from factor_base positional join t833 positional join t779 positional join t820 positional join t797 positional join t777 positional join t818;
+
+drop table t777;
+
+drop table t797;
+
+drop table t818;
+
+drop table t833;
+
+create or replace temp table t844 as
+select
+    rows_94(c1058, c1059) as c1060,
+    (case when stock_row > 7 then rows_175(c1071, c1072) end) as c1073
+from factor_base positional join t822 positional join t835 positional join t820;
+
+create or replace temp table t845 as
+select
+    (case when rows_26(c1008, c1082, c1080) and rows_26(c1079, c1083, c1081) then case when isfinite(c1084) then round(c1084, 12) end else null end) as c1085,
+    c1093 * 8193 - (c1093 * 8193 - c1093) as c1094
+from t836 positional join t782 positional join t822 positional join t801 positional join t551;
+
+drop table t782;
+
+drop table t801;
+
+drop table t822;
+
+drop table t836;
+
+create or replace temp table t846 as
+select
+    (case when stock_row > 4 then ((case when stock_row > 4 then rows_27(close, c1102, c847, c1103) end) / nullif(sqrt(c1104) * sqrt(c1105), 0)) end) as c1106,
+    (case when c1130 then (c1129 * 20 / nullif(c1128 * c1128, 0) - 3) else null end) * 8193 - ((case when c1130 then (c1129 * 20 / nullif(c1128 * c1128, 0) - 3) else null end) * 8193 - (case when c1130 then (c1129 * 20 / nullif(c1128 * c1128, 0) - 3) else null end)) as c1131
+from factor_base positional join t838 positional join t826 positional join t827 positional join t785 positional join t837 positional join t813 positional join t528 positional join t824;
 
 create or replace temp table t847 as
+select
+    (case when c1130 then (1.082977149423218::double * (c1133 / 20) / nullif(c1128 / 20 * sqrt(c1128 / 20), 0)) * 0.9233805168766388::double else null end) as c1134,
+    ((case when stock_row > 5 then rows_35(c12, c1139, c16, c1140) end) / nullif(sqrt(c18) * sqrt(c1141), 0)) as c1142
+from factor_base positional join t108 positional join t838 positional join t85 positional join t815 positional join t92 positional join t828 positional join t826 positional join t827;
+
+drop table t85;
+
+drop table t108;
+
+drop table t826;
+
+drop table t827;
+
+create or replace temp table t848 as
 select c1100
 from (
     select
-        rid,
+        place,
         sum(abs(c1099)) over (partition by trade_date order by place rows between unbounded preceding and unbounded following) as c1100
-    from factor_base positional join t836
+    from factor_base positional join t837
 )
-order by rid;
+order by place;
 
-create or replace temp table t848 as
+create or replace temp table t849 as
 select
     c1040 * 8193 - (c1040 * 8193 - c1040) as c1041,
     c1050 * 8193 - (c1050 * 8193 - c1050) as c1051
-from t842;
+from t843;
 
-drop table t842;
+drop table t843;
 
 create or replace temp table state_185 as
 select
     list(c1051 order by rid desc) filter (rows_left < 17) as p_c1051
-from factor_base positional join t848
+from factor_base positional join t849
 where rows_left < 17
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t850 as
+create or replace temp table t851 as
 select
     (case when stock_row > 32 then ((case when stock_row > 32 then rows_116(c1058, vwap, c1059, c727) end) / nullif(sqrt(c1060) * sqrt(c728), 0)) end) as c1061,
     c1073 * 8193 - (c1073 * 8193 - c1073) as c1074
-from factor_base positional join t843 positional join t560 positional join t819 positional join t834 positional join t515;
+from factor_base positional join t844 positional join t561 positional join t820 positional join t835 positional join t516;
 
 create or replace temp table state_186 as
 select
     list(c1074 order by rid desc) filter (rows_left < 5) as p_c1074
-from factor_base positional join t850
+from factor_base positional join t851
 where rows_left < 5
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t852 as
+create or replace temp table t853 as
 select
     c1085 * 8193 - (c1085 * 8193 - c1085) as c1086,
     ((case when rows_28(close, c1104, c847) and (case when stock_row > 4 then rows_28(c1102, c1105, c1103) end) then case when isfinite(c1106) then round(c1106, 12) end else null end) - c1110) as c1111
-from factor_base positional join t838 positional join t845 positional join t812 positional join t836 positional join t823 positional join t784 positional join t527 positional join t844;
+from factor_base positional join t839 positional join t846 positional join t813 positional join t837 positional join t824 positional join t785 positional join t528 positional join t845;
 
-drop table t784;
+drop table t785;
 
-drop table t812;
+drop table t813;
 
-drop table t823;
+drop table t824;
 
-drop table t838;
+drop table t839;
 
-create or replace temp table t853 as
+create or replace temp table t854 as
 select
     c1134 * 8193 - (c1134 * 8193 - c1134) as c1135,
     (case when c21 and (case when stock_row > 5 then rows_36(c1139, c1141, c1140) end) then case when isfinite(c1142) then round(c1142, 12) end else null end) as c1143
-from factor_base positional join t846 positional join t116 positional join t814 positional join t837 positional join t827;
+from factor_base positional join t847 positional join t117 positional join t815 positional join t838 positional join t828;
 
-drop table t814;
+drop table t815;
 
-drop table t827;
+drop table t828;
 
-drop table t837;
+drop table t838;
 
-drop table t846;
+drop table t847;
 
-create or replace temp table t854 as
+create or replace temp table t855 as
 select c1095
 from (
     select
-        rid,
+        place,
         case when c1094 is not null then (rank() over (partition by trade_date order by c1094) + round(cume_dist() over (partition by trade_date order by c1094) * day_rows)) / (2 * count(c1094) over (partition by trade_date order by c1094 rows between unbounded preceding and unbounded following)) end as c1095
-    from factor_base positional join t844
-)
-order by rid;
-
-drop table t844;
-
-create or replace temp table t855 as
-select c1132
-from (
-    select
-        rid,
-        case when c1131 is not null then (rank() over (partition by trade_date order by c1131) + round(cume_dist() over (partition by trade_date order by c1131) * day_rows)) / (2 * count(c1131) over (partition by trade_date order by c1131 rows between unbounded preceding and unbounded following)) end as c1132
     from factor_base positional join t845
 )
-order by rid;
+order by place;
 
 drop table t845;
 
 create or replace temp table t856 as
+select c1132
+from (
+    select
+        place,
+        case when c1131 is not null then (rank() over (partition by trade_date order by c1131) + round(cume_dist() over (partition by trade_date order by c1131) * day_rows)) / (2 * count(c1131) over (partition by trade_date order by c1131 rows between unbounded preceding and unbounded following)) end as c1132
+    from factor_base positional join t846
+)
+order by place;
+
+drop table t846;
+
+create or replace temp table t857 as
 select
     (case when stock_row > 17 then rows_92(c1051) end) as c1052,
     (case when rows_122(c1058, c1060, c1059) and c730 then case when isfinite(c1061) then round(c1061, 12) end else null end) as c1062
-from factor_base positional join t850 positional join t608 positional join t819 positional join t843 positional join t834 positional join t848;
+from factor_base positional join t851 positional join t609 positional join t820 positional join t844 positional join t835 positional join t849;
 
-drop table t819;
+drop table t820;
 
-drop table t834;
+drop table t835;
 
-drop table t843;
+drop table t844;
 
 create or replace temp table state_187 as
 select
     list(c1052 order by rid desc) filter (rows_left < 14) as p_c1052,
     list(c1062 order by rid desc) filter (rows_left < 6) as p_c1062
-from factor_base positional join t856
+from factor_base positional join t857
 where rows_left < 14
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t858 as
+create or replace temp table t859 as
 select
     (case when stock_row > 5 then rows_121(c1074) end) as c1075
-from factor_base positional join t850;
+from factor_base positional join t851;
 
-drop table t850;
+drop table t851;
 
 create or replace temp table state_188 as
 select
     list(c1075 order by rid desc) filter (rows_left < 7) as p_c1075
-from factor_base positional join t858
+from factor_base positional join t859
 where rows_left < 7
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t860 as
+create or replace temp table t861 as
 select c1042
 from (
     select
-        rid,
+        place,
         case when c1041 is not null then (rank() over (partition by trade_date order by c1041) + round(cume_dist() over (partition by trade_date order by c1041) * day_rows)) / (2 * count(c1041) over (partition by trade_date order by c1041 rows between unbounded preceding and unbounded following)) end as c1042
-    from factor_base positional join t848
+    from factor_base positional join t849
 )
-order by rid;
+order by place;
 
-drop table t848;
+drop table t849;
 
-create or replace temp table t861 as
+create or replace temp table t862 as
 select c1087
 from (
     select
-        rid,
+        place,
         case when c1086 is not null then (rank() over (partition by trade_date order by c1086) + round(cume_dist() over (partition by trade_date order by c1086) * day_rows)) / (2 * count(c1086) over (partition by trade_date order by c1086 rows between unbounded preceding and unbounded following)) end as c1087
-    from factor_base positional join t852
+    from factor_base positional join t853
 )
-order by rid;
+order by place;
 
-create or replace temp table t862 as
+create or replace temp table t863 as
 select c1112
 from (
     select
-        rid,
+        place,
         avg(c1111) over (partition by trade_date, industry_l3 order by place rows between unbounded preceding and unbounded following) as c1112
-    from factor_base positional join t852
+    from factor_base positional join t853
 )
-order by rid;
+order by place;
 
-create or replace temp table t863 as
+create or replace temp table t864 as
 select c1136
 from (
     select
-        rid,
+        place,
         case when c1135 is not null then (rank() over (partition by trade_date order by c1135) + round(cume_dist() over (partition by trade_date order by c1135) * day_rows)) / (2 * count(c1135) over (partition by trade_date order by c1135 rows between unbounded preceding and unbounded following)) end as c1136
-    from factor_base positional join t853
+    from factor_base positional join t854
 )
-order by rid;
-
-create or replace temp table t864 as
-select
-    (case when stock_row > 14 then rows_176(c1052) end) as c1053,
-    (case when stock_row > 6 then rows_102(c1062) end) as c1063
-from factor_base positional join t856;
-
-drop table t856;
+order by place;
 
 create or replace temp table t865 as
 select
-    (case when stock_row > 7 then rows_113(c1075) end) as c1076,
-    (case when industry_l3 is not null then c1111 - c1112 end) as c1113
-from factor_base positional join t852 positional join t862 positional join t858;
+    (case when stock_row > 14 then rows_176(c1052) end) as c1053,
+    (case when stock_row > 6 then rows_102(c1062) end) as c1063
+from factor_base positional join t857;
 
-drop table t852;
-
-drop table t858;
-
-drop table t862;
+drop table t857;
 
 create or replace temp table t866 as
 select
+    (case when stock_row > 7 then rows_113(c1075) end) as c1076,
+    (case when industry_l3 is not null then c1111 - c1112 end) as c1113
+from factor_base positional join t853 positional join t863 positional join t859;
+
+drop table t853;
+
+drop table t859;
+
+drop table t863;
+
+create or replace temp table t867 as
+select
     c1053 * 8193 - (c1053 * 8193 - c1053) as c1054,
     c1063 * 8193 - (c1063 * 8193 - c1063) as c1064
-from t864;
+from t865;
 
-drop table t864;
+drop table t865;
 
 create or replace temp table state_189 as
 select
     list(c1054 order by rid desc) filter (rows_left < 5) as p_c1054
-from factor_base positional join t866
+from factor_base positional join t867
 where rows_left < 5
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t868 as
+create or replace temp table t869 as
 select
     c1076 * 8193 - (c1076 * 8193 - c1076) as c1077
-from t865;
+from t866;
 
-create or replace temp table t869 as
+create or replace temp table t870 as
 select c1114
 from (
     select
-        rid,
+        place,
         sum(abs(c1113)) over (partition by trade_date order by place rows between unbounded preceding and unbounded following) as c1114
-    from factor_base positional join t865
+    from factor_base positional join t866
 )
-order by rid;
-
-create or replace temp table t870 as
-select
-    (c1042 - (case when stock_row > 5 then rows_121(c1054) end)) as c1055
-from factor_base positional join t860 positional join t866;
-
-drop table t860;
+order by place;
 
 create or replace temp table t871 as
+select
+    (c1042 - (case when stock_row > 5 then rows_121(c1054) end)) as c1055
+from factor_base positional join t861 positional join t867;
+
+drop table t861;
+
+create or replace temp table t872 as
 select c1065
 from (
     select
-        rid,
+        place,
         case when c1064 is not null then (rank() over (partition by trade_date order by c1064) + round(cume_dist() over (partition by trade_date order by c1064) * day_rows)) / (2 * count(c1064) over (partition by trade_date order by c1064 rows between unbounded preceding and unbounded following)) end as c1065
-    from factor_base positional join t866
+    from factor_base positional join t867
 )
-order by rid;
+order by place;
 
-drop table t866;
+drop table t867;
 
-create or replace temp table t872 as
+create or replace temp table t873 as
 select c1078
 from (
     select
-        rid,
+        place,
         case when c1077 is not null then (rank() over (partition by trade_date order by c1077) + round(cume_dist() over (partition by trade_date order by c1077) * day_rows)) / (2 * count(c1077) over (partition by trade_date order by c1077 rows between unbounded preceding and unbounded following)) end as c1078
-    from factor_base positional join t868
+    from factor_base positional join t869
 )
-order by rid;
+order by place;
 
-drop table t868;
+drop table t869;
 
 create or replace temp table f4 as
 select
@@ -7966,53 +7973,51 @@ select
     (case when stock_row > 5 then rows_30(c504) end) as gtja_011,
     ((-c1159) * c41) as gtja_012,
     (c371 - vwap) as gtja_013
-from factor_base positional join t165 positional join t88 positional join t816 positional join t391 positional join t57 positional join t102 positional join t103 positional join t830 positional join t300 positional join t99 positional join t805 positional join t359 positional join t853 positional join t527 positional join t863 positional join t855 positional join t839 positional join t2 positional join t326 positional join t76 positional join t865 positional join t869 positional join t836 positional join t847 positional join t861 positional join t854 positional join t871 positional join t872 positional join t870 positional join t840 positional join t829 positional join t831 positional join t809 positional join t841;
+from factor_base positional join t166 positional join t89 positional join t817 positional join t392 positional join t58 positional join t103 positional join t104 positional join t831 positional join t301 positional join t100 positional join t806 positional join t360 positional join t854 positional join t528 positional join t864 positional join t856 positional join t840 positional join t3 positional join t327 positional join t77 positional join t866 positional join t870 positional join t837 positional join t848 positional join t862 positional join t855 positional join t872 positional join t873 positional join t871 positional join t841 positional join t830 positional join t832 positional join t810 positional join t842;
 
-drop table t57;
+drop table t58;
 
-drop table t76;
+drop table t77;
 
-drop table t88;
+drop table t89;
 
-drop table t99;
-
-drop table t102;
+drop table t100;
 
 drop table t103;
 
-drop table t165;
+drop table t104;
 
-drop table t809;
+drop table t166;
 
-drop table t816;
+drop table t810;
 
-drop table t829;
+drop table t817;
 
 drop table t830;
 
 drop table t831;
 
-drop table t836;
+drop table t832;
 
-drop table t839;
+drop table t837;
 
 drop table t840;
 
 drop table t841;
 
-drop table t847;
+drop table t842;
 
-drop table t853;
+drop table t848;
 
-drop table t855;
+drop table t854;
 
-drop table t861;
+drop table t856;
 
-drop table t863;
+drop table t862;
 
-drop table t865;
+drop table t864;
 
-drop table t869;
+drop table t866;
 
 drop table t870;
 
@@ -8020,60 +8025,62 @@ drop table t871;
 
 drop table t872;
 
+drop table t873;
+
 -- step history: factor 144 of 409
-create or replace temp table t874 as
+create or replace temp table t875 as
 select
     (case when stock_row > 5 then (close - c230) end) as c1160,
     (case when stock_row > 6 then ((close - lag(close, 6) over ()) / nullif(lag(close, 6) over (), 0)) end) as c1163
-from factor_base positional join t146;
+from factor_base positional join t147;
 
-create or replace temp table t875 as
+create or replace temp table t876 as
 select
     rows_177(c876) as c1164,
     (case when stock_row > 5 then ((close - c876) / nullif(c876, 0)) end) as c1165
-from factor_base positional join t532;
+from factor_base positional join t533;
 
 create or replace temp table state_190 as
 select
     list(c1165 order by rid desc) filter (rows_left < 3) as p_c1165
-from factor_base positional join t875
+from factor_base positional join t876
 where rows_left < 3
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t877 as
+create or replace temp table t878 as
 select
     (case when (case when stock_row > 1 then (c58 < close) end) then (case when stock_row > 19 then c160 end) when not (case when stock_row > 1 then (c58 < close) end) then 0 end) as c1168,
     (case when (case when stock_row > 1 then (close <= c58) end) then (case when stock_row > 19 then c160 end) when not (case when stock_row > 1 then (close <= c58) end) then 0 end) as c1170
-from factor_base positional join t100 positional join t13;
-
-create or replace temp table t878 as
-select
-    (case when stock_row > 8 then rows_43(c148) end) as c1173,
-    ((case when stock_row > 8 then ((close - rows_178(low)) / nullif((rows_179(high) - rows_178(low)), 0)) end) * 100) as c1179
-from factor_base positional join t80;
+from factor_base positional join t101 positional join t14;
 
 create or replace temp table t879 as
 select
+    (case when stock_row > 8 then rows_43(c148) end) as c1173,
+    ((case when stock_row > 8 then ((close - rows_178(low)) / nullif((rows_179(high) - rows_178(low)), 0)) end) * 100) as c1179
+from factor_base positional join t81;
+
+create or replace temp table t880 as
+select
     ((case when stock_row > 8 then ((close - rows_178(low)) / nullif((rows_179(high) - rows_179(low)), 0)) end) * 100) as c1181,
     ((case when stock_row > 1 then (close / nullif(c58, 0)) end) - 1) as c1184
-from factor_base positional join t13;
+from factor_base positional join t14;
 
 create or replace temp table state_191 as
 select
     list(c1184 order by rid desc) filter (rows_left < 19) as p_c1184
-from factor_base positional join t879
+from factor_base positional join t880
 where rows_left < 19
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t881 as
+create or replace temp table t882 as
 select
     (case when stock_row > 1 then lag(market_cap, 1) over () end) as c1185,
     (case when stock_row > 1 then ((-1) < returns) end) as c1188
 from factor_base;
 
-create or replace temp table t882 as
+create or replace temp table t883 as
 select
     (-(case when (case when stock_row > 1 then lag(daily_basic__pb, 1) over () end) > 0 then ln((case when stock_row > 1 then lag(daily_basic__pb, 1) over () end)) end)) as c1191,
     (rows_39(close) / 12) as c1269
@@ -8082,12 +8089,12 @@ from factor_base;
 create or replace temp table state_192 as
 select
     list(c1269 order by rid desc) filter (rows_left < 11) as p_c1269
-from factor_base positional join t882
+from factor_base positional join t883
 where rows_left < 11
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t884 as
+create or replace temp table t885 as
 select
     ((open * 0.35::double) + (open * 0.65::double)) as c1270,
     (rows_87(volume) / 17) as c1271
@@ -8096,76 +8103,76 @@ from factor_base;
 create or replace temp table state_193 as
 select
     list(c1270 order by rid desc) filter (rows_left < 16) as p_c1270
-from factor_base positional join t884
+from factor_base positional join t885
 where rows_left < 16
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t886 as
+create or replace temp table t887 as
 select
     rows_176(c831) as c1280,
     (case when stock_row > 1 then (c190 + lag(c190, 1) over ()) end) * 8193 - ((case when stock_row > 1 then (c190 + lag(c190, 1) over ()) end) * 8193 - (case when stock_row > 1 then (c190 + lag(c190, 1) over ()) end)) as c1283
-from factor_base positional join t300 positional join t525;
+from factor_base positional join t301 positional join t526;
 
-create or replace temp table t887 as
+create or replace temp table t888 as
 select c1161
 from (
     select
-        rid,
+        place,
         case when c852 is not null then (rank() over (partition by trade_date order by c852) + round(cume_dist() over (partition by trade_date order by c852) * day_rows)) / (2 * count(c852) over (partition by trade_date order by c852 rows between unbounded preceding and unbounded following)) end as c1161
-    from factor_base positional join t575
+    from factor_base positional join t576
 )
-order by rid;
+order by place;
 
-drop table t575;
-
-create or replace temp table t888 as
-select
-    (case when stock_row > 5 then case when (c1161 > 0 or ((close - c230) = floor((close - c230)) and (c1161 <> 0 or (close - c230) >= 0)) or (c1161 = 0 and (close - c230) > 0)) then power(c1161, (close - c230)) end end) as c1162,
-    (c1165 - (case when stock_row > 3 then lag(c1165, 3) over () end)) as c1166
-from factor_base positional join t875 positional join t887 positional join t146;
-
-drop table t887;
+drop table t576;
 
 create or replace temp table t889 as
 select
+    (case when stock_row > 5 then case when (c1161 > 0 or ((close - c230) = floor((close - c230)) and (c1161 <> 0 or (close - c230) >= 0)) or (c1161 = 0 and (close - c230) > 0)) then power(c1161, (close - c230)) end end) as c1162,
+    (c1165 - (case when stock_row > 3 then lag(c1165, 3) over () end)) as c1166
+from factor_base positional join t876 positional join t888 positional join t147;
+
+drop table t888;
+
+create or replace temp table t890 as
+select
     c1173 * 8193 - (c1173 * 8193 - c1173) as c1174,
     (((case when stock_row > 3 then ((close - lag(close, 3) over ()) / nullif(lag(close, 3) over (), 0)) end) * 100) + (c1163 * 100)) as c1178
-from factor_base positional join t874 positional join t878;
+from factor_base positional join t875 positional join t879;
 
 create or replace temp table state_194 as
 select
     list(c1178 order by rid desc) filter (rows_left < 11) as p_c1178
-from factor_base positional join t889
+from factor_base positional join t890
 where rows_left < 11
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t891 as
+create or replace temp table t892 as
 select
     (case when stock_row > 1 then (c1185 * returns) end) as c1186,
     (case when c1188 then c1185 end) as c1189
-from factor_base positional join t881;
-
-create or replace temp table t892 as
-select
-    c1191 * 8193 - (c1191 * 8193 - c1191) as c1192,
-    c1185 * 8193 - (c1185 * 8193 - c1185) as c1194
-from t881 positional join t882;
+from factor_base positional join t882;
 
 create or replace temp table t893 as
 select
-    (rows_87(c1270) / 17) as c1272,
-    rows_97(volume, c1271) as c1274
-from factor_base positional join t884;
+    c1191 * 8193 - (c1191 * 8193 - c1191) as c1192,
+    c1185 * 8193 - (c1185 * 8193 - c1185) as c1194
+from t882 positional join t883;
 
 create or replace temp table t894 as
 select
-    (case when stock_row > 15 then c1280 * 8193 - (c1280 * 8193 - c1280) end) as c1281
-from factor_base positional join t886;
+    (rows_87(c1270) / 17) as c1272,
+    rows_97(volume, c1271) as c1274
+from factor_base positional join t885;
 
 create or replace temp table t895 as
-with known as (select rid, rid - stock_row as stock, c1168 as x from factor_base positional join t877 where c1168 is not null),
+select
+    (case when stock_row > 15 then c1280 * 8193 - (c1280 * 8193 - c1280) end) as c1281
+from factor_base positional join t887;
+
+create or replace temp table t896 as
+with known as (select rid, rid - stock_row as stock, c1168 as x from factor_base positional join t878 where c1168 is not null),
 counted as (select *, row_number() over () as i, stock is distinct from lag(stock) over () as is_first from known),
 numbered as (select rid, x, i + 1 - max(case when is_first then i end) over (rows unbounded preceding) as i from counted),
 from_0 as (select rid, i, case when i = 1 then x else 0.05::double * x end as y from numbered),
@@ -8186,11 +8193,11 @@ order by rid;
 
 create or replace temp table state_195 as
 select arg_max(c1169, rid) as k_c1169
-from factor_base positional join t895
+from factor_base positional join t896
 group by rid - stock_row order by rid - stock_row;
 
-create or replace temp table t897 as
-with known as (select rid, rid - stock_row as stock, c1170 as x from factor_base positional join t877 where c1170 is not null),
+create or replace temp table t898 as
+with known as (select rid, rid - stock_row as stock, c1170 as x from factor_base positional join t878 where c1170 is not null),
 counted as (select *, row_number() over () as i, stock is distinct from lag(stock) over () as is_first from known),
 numbered as (select rid, x, i + 1 - max(case when is_first then i end) over (rows unbounded preceding) as i from counted),
 from_0 as (select rid, i, case when i = 1 then x else 0.05::double * x end as y from numbered),
@@ -8209,15 +8216,15 @@ from factor_base
 left join from_10 using (rid)
 order by rid;
 
-drop table t877;
+drop table t878;
 
 create or replace temp table state_196 as
 select arg_max(c1171, rid) as k_c1171
-from factor_base positional join t897
+from factor_base positional join t898
 group by rid - stock_row order by rid - stock_row;
 
-create or replace temp table t899 as
-with known as (select stock_row - 5 as i, c1160 as x from factor_base positional join t874),
+create or replace temp table t900 as
+with known as (select stock_row - 5 as i, c1160 as x from factor_base positional join t875),
 from_0 as (select i, case when i = 1 then x else 0.2::double * x end as y from known),
 from_1 as (select i, y + 0.8::double * case when i > 1 then lag(y, 1) over () else 0 end as y from from_0),
 from_2 as (select i, y + 0.6400000000000001::double * case when i > 2 then lag(y, 2) over () else 0 end as y from from_1),
@@ -8232,13 +8239,13 @@ select case when i > 0 then y end as c1172 from from_8;
 create or replace temp table state_197 as
 select
     max(c1172) filter (rows_left = 0) as k_c1172
-from factor_base positional join t899
+from factor_base positional join t900
 where rows_left < 1
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t901 as
-with known as (select rid, rid - stock_row as stock, c1179 as x from factor_base positional join t878 where c1179 is not null),
+create or replace temp table t902 as
+with known as (select rid, rid - stock_row as stock, c1179 as x from factor_base positional join t879 where c1179 is not null),
 counted as (select *, row_number() over () as i, stock is distinct from lag(stock) over () as is_first from known),
 numbered as (select rid, x, i + 1 - max(case when is_first then i end) over (rows unbounded preceding) as i from counted),
 from_0 as (select rid, i, case when i = 1 then x else 0.3333333333333333::double * x end as y from numbered),
@@ -8254,15 +8261,15 @@ from factor_base
 left join from_7 using (rid)
 order by rid;
 
-drop table t878;
+drop table t879;
 
 create or replace temp table state_198 as
 select arg_max(c1180, rid) as k_c1180
-from factor_base positional join t901
+from factor_base positional join t902
 group by rid - stock_row order by rid - stock_row;
 
-create or replace temp table t903 as
-with known as (select rid, rid - stock_row as stock, c1181 as x from factor_base positional join t879 where c1181 is not null),
+create or replace temp table t904 as
+with known as (select rid, rid - stock_row as stock, c1181 as x from factor_base positional join t880 where c1181 is not null),
 counted as (select *, row_number() over () as i, stock is distinct from lag(stock) over () as is_first from known),
 numbered as (select rid, x, i + 1 - max(case when is_first then i end) over (rows unbounded preceding) as i from counted),
 from_0 as (select rid, i, case when i = 1 then x else 0.3333333333333333::double * x end as y from numbered),
@@ -8280,29 +8287,29 @@ order by rid;
 
 create or replace temp table state_199 as
 select arg_max(c1182, rid) as k_c1182
-from factor_base positional join t903
+from factor_base positional join t904
 group by rid - stock_row order by rid - stock_row;
 
-create or replace temp table t905 as
+create or replace temp table t906 as
 select c1284
 from (
     select
-        rid,
+        place,
         case when c1283 is not null then (rank() over (partition by trade_date order by c1283) + round(cume_dist() over (partition by trade_date order by c1283) * day_rows)) / (2 * count(c1283) over (partition by trade_date order by c1283 rows between unbounded preceding and unbounded following)) end as c1284
-    from factor_base positional join t886
+    from factor_base positional join t887
 )
-order by rid;
+order by place;
 
-drop table t886;
+drop table t887;
 
-create or replace temp table t906 as
+create or replace temp table t907 as
 select
     rows_111(volume, c1270, c1271, c1272) as c1273,
     rows_97(c1270, c1272) as c1275
-from factor_base positional join t884 positional join t893;
+from factor_base positional join t885 positional join t894;
 
-create or replace temp table t907 as
-with known as (select rid, rid - stock_row as stock, c1166 as x from factor_base positional join t888 where c1166 is not null),
+create or replace temp table t908 as
+with known as (select rid, rid - stock_row as stock, c1166 as x from factor_base positional join t889 where c1166 is not null),
 counted as (select *, row_number() over () as i, stock is distinct from lag(stock) over () as is_first from known),
 numbered as (select rid, x, i + 1 - max(case when is_first then i end) over (rows unbounded preceding) as i from counted),
 from_0 as (select rid, i, case when i = 1 then x else 0.08333333333333333::double * x end as y from numbered),
@@ -8322,11 +8329,11 @@ order by rid;
 
 create or replace temp table state_200 as
 select arg_max(c1167, rid) as k_c1167
-from factor_base positional join t907
+from factor_base positional join t908
 group by rid - stock_row order by rid - stock_row;
 
-create or replace temp table t909 as
-with known as (select rid, rid - stock_row as stock, c1182 as x from factor_base positional join t903 where c1182 is not null),
+create or replace temp table t910 as
+with known as (select rid, rid - stock_row as stock, c1182 as x from factor_base positional join t904 where c1182 is not null),
 counted as (select *, row_number() over () as i, stock is distinct from lag(stock) over () as is_first from known),
 numbered as (select rid, x, i + 1 - max(case when is_first then i end) over (rows unbounded preceding) as i from counted),
 from_0 as (select rid, i, case when i = 1 then x else 0.3333333333333333::double * x end as y from numbered),
@@ -8342,321 +8349,319 @@ from factor_base
 left join from_7 using (rid)
 order by rid;
 
-drop table t903;
+drop table t904;
 
 create or replace temp table state_201 as
 select arg_max(c1183, rid) as k_c1183
-from factor_base positional join t909
+from factor_base positional join t910
 group by rid - stock_row order by rid - stock_row;
 
-create or replace temp table t911 as
+create or replace temp table t912 as
 select c1175
 from (
     select
-        rid,
+        place,
         case when c1174 is not null then (rank() over (partition by trade_date order by c1174) + round(cume_dist() over (partition by trade_date order by c1174) * day_rows)) / (2 * count(c1174) over (partition by trade_date order by c1174 rows between unbounded preceding and unbounded following)) end as c1175
-    from factor_base positional join t889
+    from factor_base positional join t890
 )
-order by rid;
+order by place;
 
-create or replace temp table t912 as
+create or replace temp table t913 as
 select c1187
 from (
     select
-        rid,
+        place,
         avg(c1186) over (partition by trade_date order by place rows between unbounded preceding and unbounded following) as c1187
-    from factor_base positional join t891
+    from factor_base positional join t892
 )
-order by rid;
+order by place;
 
-create or replace temp table t913 as
+create or replace temp table t914 as
 select c1190
 from (
     select
-        rid,
+        place,
         avg(c1189) over (partition by trade_date order by place rows between unbounded preceding and unbounded following) as c1190
-    from factor_base positional join t891
+    from factor_base positional join t892
 )
-order by rid;
+order by place;
 
-create or replace temp table t914 as
+create or replace temp table t915 as
 select c1193
 from (
     select
-        rid,
+        place,
         case when c1192 is not null then (rank() over (partition by trade_date order by c1192) + round(cume_dist() over (partition by trade_date order by c1192) * day_rows)) / (2 * count(c1192) over (partition by trade_date order by c1192 rows between unbounded preceding and unbounded following)) end as c1193
-    from factor_base positional join t892
+    from factor_base positional join t893
 )
-order by rid;
+order by place;
 
-create or replace temp table t915 as
+create or replace temp table t916 as
 select c1195
 from (
     select
-        rid,
+        place,
         case when c1194 is not null then (rank() over (partition by trade_date order by c1194) + round(cume_dist() over (partition by trade_date order by c1194) * day_rows)) / (2 * count(c1194) over (partition by trade_date order by c1194 rows between unbounded preceding and unbounded following)) end as c1195
-    from factor_base positional join t892
+    from factor_base positional join t893
 )
-order by rid;
-
-drop table t892;
-
-create or replace temp table t916 as
-select c1282
-from (
-    select
-        rid,
-        case when c1281 is not null then (rank() over (partition by trade_date order by c1281) + round(cume_dist() over (partition by trade_date order by c1281) * day_rows)) / (2 * count(c1281) over (partition by trade_date order by c1281 rows between unbounded preceding and unbounded following)) end as c1282
-    from factor_base positional join t894
-)
-order by rid;
-
-drop table t894;
-
-create or replace temp table t917 as
-select
-    (case when stock_row > 7 then ((1 - c1175) * (close - lag(close, 7) over ())) end) * 8193 - ((case when stock_row > 7 then ((1 - c1175) * (close - lag(close, 7) over ())) end) * 8193 - (case when stock_row > 7 then ((1 - c1175) * (close - lag(close, 7) over ())) end)) as c1176,
-    (case when (case when (0.3::double < c1193) is not null and (c1195 <= 0.5::double) is not null then ((0.3::double < c1193) and (c1195 <= 0.5::double)) end) is not null and (c1193 <= 0.7::double) is not null then ((case when (0.3::double < c1193) is not null and (c1195 <= 0.5::double) is not null then ((0.3::double < c1193) and (c1195 <= 0.5::double)) end) and (c1193 <= 0.7::double)) end) as c1196
-from factor_base positional join t914 positional join t915 positional join t911;
-
-drop table t911;
-
-create or replace temp table t918 as
-select
-    (case when (c1193 <= 0.3::double) is not null and (c1195 <= 0.5::double) is not null then ((c1193 <= 0.3::double) and (c1195 <= 0.5::double)) end) as c1201,
-    (case when (case when (0.7::double < c1193) is not null and (c1195 <= 0.5::double) is not null then ((0.7::double < c1193) and (c1195 <= 0.5::double)) end) then c1186 end) as c1206
-from t891 positional join t915 positional join t914;
-
-create or replace temp table t919 as
-select
-    (case when (case when (case when (0.7::double < c1193) is not null and (c1195 <= 0.5::double) is not null then ((0.7::double < c1193) and (c1195 <= 0.5::double)) end) is not null and c1188 is not null then ((case when (0.7::double < c1193) is not null and (c1195 <= 0.5::double) is not null then ((0.7::double < c1193) and (c1195 <= 0.5::double)) end) and c1188) end) then c1185 end) as c1208,
-    (case when (case when (0.3::double < c1193) is not null and (0.5::double < c1195) is not null then ((0.3::double < c1193) and (0.5::double < c1195)) end) is not null and (c1193 <= 0.7::double) is not null then ((case when (0.3::double < c1193) is not null and (0.5::double < c1195) is not null then ((0.3::double < c1193) and (0.5::double < c1195)) end) and (c1193 <= 0.7::double)) end) as c1210
-from t914 positional join t915 positional join t881;
-
-create or replace temp table t920 as
-select
-    (case when (case when (0.5::double < c1195) is not null and (c1193 <= 0.3::double) is not null then ((0.5::double < c1195) and (c1193 <= 0.3::double)) end) then c1186 end) as c1215,
-    (case when (case when (case when (0.5::double < c1195) is not null and (c1193 <= 0.3::double) is not null then ((0.5::double < c1195) and (c1193 <= 0.3::double)) end) is not null and c1188 is not null then ((case when (0.5::double < c1195) is not null and (c1193 <= 0.3::double) is not null then ((0.5::double < c1195) and (c1193 <= 0.3::double)) end) and c1188) end) then c1185 end) as c1217
-from t881 positional join t914 positional join t915 positional join t891;
-
-create or replace temp table t921 as
-select
-    (case when (case when (0.5::double < c1195) is not null and (0.7::double < c1193) is not null then ((0.5::double < c1195) and (0.7::double < c1193)) end) then c1186 end) as c1219,
-    (case when (case when (case when (0.5::double < c1195) is not null and (0.7::double < c1193) is not null then ((0.5::double < c1195) and (0.7::double < c1193)) end) is not null and c1188 is not null then ((case when (0.5::double < c1195) is not null and (0.7::double < c1193) is not null then ((0.5::double < c1195) and (0.7::double < c1193)) end) and c1188) end) then c1185 end) as c1221
-from t881 positional join t914 positional join t915 positional join t891;
-
-drop table t914;
-
-drop table t915;
-
-create or replace temp table t922 as
-select
-    (case when rows_106(volume, c1274, c1271) and rows_106(c1270, c1275, c1272) then case when isfinite((case when stock_row > 16 then (c1273 / nullif(sqrt(c1274) * sqrt(c1275), 0)) end)) then round((case when stock_row > 16 then (c1273 / nullif(sqrt(c1274) * sqrt(c1275), 0)) end), 12) end else null end) as c1276
-from factor_base positional join t884 positional join t906 positional join t893;
-
-drop table t884;
+order by place;
 
 drop table t893;
 
-drop table t906;
+create or replace temp table t917 as
+select c1282
+from (
+    select
+        place,
+        case when c1281 is not null then (rank() over (partition by trade_date order by c1281) + round(cume_dist() over (partition by trade_date order by c1281) * day_rows)) / (2 * count(c1281) over (partition by trade_date order by c1281 rows between unbounded preceding and unbounded following)) end as c1282
+    from factor_base positional join t895
+)
+order by place;
+
+drop table t895;
+
+create or replace temp table t918 as
+select
+    (case when stock_row > 7 then ((1 - c1175) * (close - lag(close, 7) over ())) end) * 8193 - ((case when stock_row > 7 then ((1 - c1175) * (close - lag(close, 7) over ())) end) * 8193 - (case when stock_row > 7 then ((1 - c1175) * (close - lag(close, 7) over ())) end)) as c1176,
+    (case when (case when (0.3::double < c1193) is not null and (c1195 <= 0.5::double) is not null then ((0.3::double < c1193) and (c1195 <= 0.5::double)) end) is not null and (c1193 <= 0.7::double) is not null then ((case when (0.3::double < c1193) is not null and (c1195 <= 0.5::double) is not null then ((0.3::double < c1193) and (c1195 <= 0.5::double)) end) and (c1193 <= 0.7::double)) end) as c1196
+from factor_base positional join t915 positional join t916 positional join t912;
+
+drop table t912;
+
+create or replace temp table t919 as
+select
+    (case when (c1193 <= 0.3::double) is not null and (c1195 <= 0.5::double) is not null then ((c1193 <= 0.3::double) and (c1195 <= 0.5::double)) end) as c1201,
+    (case when (case when (0.7::double < c1193) is not null and (c1195 <= 0.5::double) is not null then ((0.7::double < c1193) and (c1195 <= 0.5::double)) end) then c1186 end) as c1206
+from t892 positional join t916 positional join t915;
+
+create or replace temp table t920 as
+select
+    (case when (case when (case when (0.7::double < c1193) is not null and (c1195 <= 0.5::double) is not null then ((0.7::double < c1193) and (c1195 <= 0.5::double)) end) is not null and c1188 is not null then ((case when (0.7::double < c1193) is not null and (c1195 <= 0.5::double) is not null then ((0.7::double < c1193) and (c1195 <= 0.5::double)) end) and c1188) end) then c1185 end) as c1208,
+    (case when (case when (0.3::double < c1193) is not null and (0.5::double < c1195) is not null then ((0.3::double < c1193) and (0.5::double < c1195)) end) is not null and (c1193 <= 0.7::double) is not null then ((case when (0.3::double < c1193) is not null and (0.5::double < c1195) is not null then ((0.3::double < c1193) and (0.5::double < c1195)) end) and (c1193 <= 0.7::double)) end) as c1210
+from t915 positional join t916 positional join t882;
+
+create or replace temp table t921 as
+select
+    (case when (case when (0.5::double < c1195) is not null and (c1193 <= 0.3::double) is not null then ((0.5::double < c1195) and (c1193 <= 0.3::double)) end) then c1186 end) as c1215,
+    (case when (case when (case when (0.5::double < c1195) is not null and (c1193 <= 0.3::double) is not null then ((0.5::double < c1195) and (c1193 <= 0.3::double)) end) is not null and c1188 is not null then ((case when (0.5::double < c1195) is not null and (c1193 <= 0.3::double) is not null then ((0.5::double < c1195) and (c1193 <= 0.3::double)) end) and c1188) end) then c1185 end) as c1217
+from t882 positional join t915 positional join t916 positional join t892;
+
+create or replace temp table t922 as
+select
+    (case when (case when (0.5::double < c1195) is not null and (0.7::double < c1193) is not null then ((0.5::double < c1195) and (0.7::double < c1193)) end) then c1186 end) as c1219,
+    (case when (case when (case when (0.5::double < c1195) is not null and (0.7::double < c1193) is not null then ((0.5::double < c1195) and (0.7::double < c1193)) end) is not null and c1188 is not null then ((case when (0.5::double < c1195) is not null and (0.7::double < c1193) is not null then ((0.5::double < c1195) and (0.7::double < c1193)) end) and c1188) end) then c1185 end) as c1221
+from t882 positional join t915 positional join t916 positional join t892;
+
+drop table t915;
+
+drop table t916;
+
+create or replace temp table t923 as
+select
+    (case when rows_106(volume, c1274, c1271) and rows_106(c1270, c1275, c1272) then case when isfinite((case when stock_row > 16 then (c1273 / nullif(sqrt(c1274) * sqrt(c1275), 0)) end)) then round((case when stock_row > 16 then (c1273 / nullif(sqrt(c1274) * sqrt(c1275), 0)) end), 12) end else null end) as c1276
+from factor_base positional join t885 positional join t907 positional join t894;
+
+drop table t885;
+
+drop table t894;
+
+drop table t907;
 
 create or replace temp table state_202 as
 select
     list(c1276 order by rid desc) filter (rows_left < 6) as p_c1276
-from factor_base positional join t922
+from factor_base positional join t923
 where rows_left < 6
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t924 as
+create or replace temp table t925 as
 select
     (case when c1196 then c1186 end) as c1197,
     (case when (case when c1196 is not null and c1188 is not null then (c1196 and c1188) end) then c1185 end) as c1199
-from t881 positional join t917 positional join t891;
-
-create or replace temp table t925 as
-select
-    (case when c1201 then c1186 end) as c1202,
-    (case when (case when c1201 is not null and c1188 is not null then (c1201 and c1188) end) then c1185 end) as c1204
-from t881 positional join t918 positional join t891;
+from t882 positional join t918 positional join t892;
 
 create or replace temp table t926 as
 select
-    (case when c1210 then c1186 end) as c1211,
-    (case when (case when c1210 is not null and c1188 is not null then (c1210 and c1188) end) then c1185 end) as c1213
-from t881 positional join t919 positional join t891;
-
-drop table t881;
-
-drop table t891;
+    (case when c1201 then c1186 end) as c1202,
+    (case when (case when c1201 is not null and c1188 is not null then (c1201 and c1188) end) then c1185 end) as c1204
+from t882 positional join t919 positional join t892;
 
 create or replace temp table t927 as
 select
-    (case when stock_row > 6 then rows_102(c1276) end) as c1277
-from factor_base positional join t922;
+    (case when c1210 then c1186 end) as c1211,
+    (case when (case when c1210 is not null and c1188 is not null then (c1210 and c1188) end) then c1185 end) as c1213
+from t882 positional join t920 positional join t892;
 
-drop table t922;
+drop table t882;
+
+drop table t892;
 
 create or replace temp table t928 as
+select
+    (case when stock_row > 6 then rows_102(c1276) end) as c1277
+from factor_base positional join t923;
+
+drop table t923;
+
+create or replace temp table t929 as
 select c1177
 from (
     select
-        rid,
+        place,
         case when c1176 is not null then (rank() over (partition by trade_date order by c1176) + round(cume_dist() over (partition by trade_date order by c1176) * day_rows)) / (2 * count(c1176) over (partition by trade_date order by c1176 rows between unbounded preceding and unbounded following)) end as c1177
-    from factor_base positional join t917
-)
-order by rid;
-
-drop table t917;
-
-create or replace temp table t929 as
-select c1207
-from (
-    select
-        rid,
-        avg(c1206) over (partition by trade_date order by place rows between unbounded preceding and unbounded following) as c1207
     from factor_base positional join t918
 )
-order by rid;
+order by place;
 
 drop table t918;
 
 create or replace temp table t930 as
-select c1209
+select c1207
 from (
     select
-        rid,
-        avg(c1208) over (partition by trade_date order by place rows between unbounded preceding and unbounded following) as c1209
+        place,
+        avg(c1206) over (partition by trade_date order by place rows between unbounded preceding and unbounded following) as c1207
     from factor_base positional join t919
 )
-order by rid;
+order by place;
 
 drop table t919;
 
 create or replace temp table t931 as
-select c1216
+select c1209
 from (
     select
-        rid,
-        avg(c1215) over (partition by trade_date order by place rows between unbounded preceding and unbounded following) as c1216
+        place,
+        avg(c1208) over (partition by trade_date order by place rows between unbounded preceding and unbounded following) as c1209
     from factor_base positional join t920
 )
-order by rid;
-
-create or replace temp table t932 as
-select c1218
-from (
-    select
-        rid,
-        avg(c1217) over (partition by trade_date order by place rows between unbounded preceding and unbounded following) as c1218
-    from factor_base positional join t920
-)
-order by rid;
+order by place;
 
 drop table t920;
 
-create or replace temp table t933 as
-select c1220
+create or replace temp table t932 as
+select c1216
 from (
     select
-        rid,
-        avg(c1219) over (partition by trade_date order by place rows between unbounded preceding and unbounded following) as c1220
+        place,
+        avg(c1215) over (partition by trade_date order by place rows between unbounded preceding and unbounded following) as c1216
     from factor_base positional join t921
 )
-order by rid;
+order by place;
 
-create or replace temp table t934 as
-select c1222
+create or replace temp table t933 as
+select c1218
 from (
     select
-        rid,
-        avg(c1221) over (partition by trade_date order by place rows between unbounded preceding and unbounded following) as c1222
+        place,
+        avg(c1217) over (partition by trade_date order by place rows between unbounded preceding and unbounded following) as c1218
     from factor_base positional join t921
 )
-order by rid;
+order by place;
 
 drop table t921;
 
-create or replace temp table t935 as
-select
-    c1277 * 8193 - (c1277 * 8193 - c1277) as c1278
-from t927;
+create or replace temp table t934 as
+select c1220
+from (
+    select
+        place,
+        avg(c1219) over (partition by trade_date order by place rows between unbounded preceding and unbounded following) as c1220
+    from factor_base positional join t922
+)
+order by place;
 
-drop table t927;
+create or replace temp table t935 as
+select c1222
+from (
+    select
+        place,
+        avg(c1221) over (partition by trade_date order by place rows between unbounded preceding and unbounded following) as c1222
+    from factor_base positional join t922
+)
+order by place;
+
+drop table t922;
 
 create or replace temp table t936 as
+select
+    c1277 * 8193 - (c1277 * 8193 - c1277) as c1278
+from t928;
+
+drop table t928;
+
+create or replace temp table t937 as
 select c1198
 from (
     select
-        rid,
+        place,
         avg(c1197) over (partition by trade_date order by place rows between unbounded preceding and unbounded following) as c1198
-    from factor_base positional join t924
+    from factor_base positional join t925
 )
-order by rid;
+order by place;
 
-create or replace temp table t937 as
+create or replace temp table t938 as
 select c1200
 from (
     select
-        rid,
+        place,
         avg(c1199) over (partition by trade_date order by place rows between unbounded preceding and unbounded following) as c1200
-    from factor_base positional join t924
-)
-order by rid;
-
-drop table t924;
-
-create or replace temp table t938 as
-select c1203
-from (
-    select
-        rid,
-        avg(c1202) over (partition by trade_date order by place rows between unbounded preceding and unbounded following) as c1203
     from factor_base positional join t925
 )
-order by rid;
-
-create or replace temp table t939 as
-select c1205
-from (
-    select
-        rid,
-        avg(c1204) over (partition by trade_date order by place rows between unbounded preceding and unbounded following) as c1205
-    from factor_base positional join t925
-)
-order by rid;
+order by place;
 
 drop table t925;
 
-create or replace temp table t940 as
-select c1212
+create or replace temp table t939 as
+select c1203
 from (
     select
-        rid,
-        avg(c1211) over (partition by trade_date order by place rows between unbounded preceding and unbounded following) as c1212
+        place,
+        avg(c1202) over (partition by trade_date order by place rows between unbounded preceding and unbounded following) as c1203
     from factor_base positional join t926
 )
-order by rid;
+order by place;
 
-create or replace temp table t941 as
-select c1214
+create or replace temp table t940 as
+select c1205
 from (
     select
-        rid,
-        avg(c1213) over (partition by trade_date order by place rows between unbounded preceding and unbounded following) as c1214
+        place,
+        avg(c1204) over (partition by trade_date order by place rows between unbounded preceding and unbounded following) as c1205
     from factor_base positional join t926
 )
-order by rid;
+order by place;
 
 drop table t926;
 
+create or replace temp table t941 as
+select c1212
+from (
+    select
+        place,
+        avg(c1211) over (partition by trade_date order by place rows between unbounded preceding and unbounded following) as c1212
+    from factor_base positional join t927
+)
+order by place;
+
 create or replace temp table t942 as
+select c1214
+from (
+    select
+        place,
+        avg(c1213) over (partition by trade_date order by place rows between unbounded preceding and unbounded following) as c1214
+    from factor_base positional join t927
+)
+order by place;
+
+drop table t927;
+
+create or replace temp table t943 as
 select
     (((((c1198 / nullif(c1200, 0)) + (c1203 / nullif(c1205, 0))) + (c1207 / nullif(c1209, 0))) / 3) - ((((c1212 / nullif(c1214, 0)) + (c1216 / nullif(c1218, 0))) + (c1220 / nullif(c1222, 0))) / 3)) as c1223,
     ((((c1220 / nullif(c1222, 0)) + (c1207 / nullif(c1209, 0))) / 2) - (((c1216 / nullif(c1218, 0)) + (c1203 / nullif(c1205, 0))) / 2)) as c1224
-from t938 positional join t939 positional join t931 positional join t932 positional join t929 positional join t930 positional join t933 positional join t934 positional join t940 positional join t941 positional join t936 positional join t937;
-
-drop table t929;
+from t939 positional join t940 positional join t932 positional join t933 positional join t930 positional join t931 positional join t934 positional join t935 positional join t941 positional join t942 positional join t937 positional join t938;
 
 drop table t930;
 
@@ -8668,7 +8673,7 @@ drop table t933;
 
 drop table t934;
 
-drop table t936;
+drop table t935;
 
 drop table t937;
 
@@ -8680,247 +8685,249 @@ drop table t940;
 
 drop table t941;
 
-create or replace temp table t943 as
+drop table t942;
+
+create or replace temp table t944 as
 select c1279
 from (
     select
-        rid,
+        place,
         case when c1278 is not null then (rank() over (partition by trade_date order by c1278) + round(cume_dist() over (partition by trade_date order by c1278) * day_rows)) / (2 * count(c1278) over (partition by trade_date order by c1278 rows between unbounded preceding and unbounded following)) end as c1279
-    from factor_base positional join t935
+    from factor_base positional join t936
 )
-order by rid;
+order by place;
 
-drop table t935;
+drop table t936;
 
-create or replace temp table t944 as
+create or replace temp table t945 as
 select
     (case when c1184 is not null and (c1187 / nullif(c1190, 0)) is not null and c1223 is not null and c1224 is not null then c1184 end) as c1225,
     (case when c1184 is not null and (c1187 / nullif(c1190, 0)) is not null and c1223 is not null and c1224 is not null then (c1187 / nullif(c1190, 0)) end) as c1229
-from t879 positional join t942 positional join t912 positional join t913;
+from t880 positional join t943 positional join t913 positional join t914;
 
 create or replace temp table state_203 as
 select
     list(c1225 order by rid desc) filter (rows_left < 59) as p_c1225,
     list(c1229 order by rid desc) filter (rows_left < 59) as p_c1229
-from factor_base positional join t944
+from factor_base positional join t945
 where rows_left < 59
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t946 as
+create or replace temp table t947 as
 select
     (case when c1184 is not null and (c1187 / nullif(c1190, 0)) is not null and c1223 is not null and c1224 is not null then c1223 end) as c1239,
     (case when c1184 is not null and (c1187 / nullif(c1190, 0)) is not null and c1223 is not null and c1224 is not null then c1224 end) as c1251
-from t879 positional join t942 positional join t912 positional join t913;
-
-drop table t912;
+from t880 positional join t943 positional join t913 positional join t914;
 
 drop table t913;
 
-drop table t942;
+drop table t914;
+
+drop table t943;
 
 create or replace temp table state_204 as
 select
     list(c1239 order by rid desc) filter (rows_left < 59) as p_c1239,
     list(c1251 order by rid desc) filter (rows_left < 59) as p_c1251
-from factor_base positional join t946
+from factor_base positional join t947
 where rows_left < 59
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t948 as
+create or replace temp table t949 as
 select
     (case when stock_row > 59 then rows_3(c1225) end) as c1226,
     (case when stock_row > 59 then rows_3(c1229) end) as c1230
-from factor_base positional join t944;
-
-create or replace temp table t949 as
-select
-    (case when stock_row > 59 then rows_3(c1239) end) as c1240,
-    (case when stock_row > 59 then rows_3(c1251) end) as c1252
-from factor_base positional join t946;
+from factor_base positional join t945;
 
 create or replace temp table t950 as
 select
-    (case when stock_row > 59 then (c1226 + (case when stock_row > 59 then rows_101(c1225) end)) end) as c1227,
-    (case when stock_row > 59 then (c1230 + (case when stock_row > 59 then rows_101(c1229) end)) end) as c1231
-from factor_base positional join t948 positional join t944;
-
-drop table t948;
+    (case when stock_row > 59 then rows_3(c1239) end) as c1240,
+    (case when stock_row > 59 then rows_3(c1251) end) as c1252
+from factor_base positional join t947;
 
 create or replace temp table t951 as
 select
-    (case when stock_row > 59 then (c1240 + (case when stock_row > 59 then rows_101(c1239) end)) end) as c1241,
-    (case when stock_row > 59 then (c1252 + (case when stock_row > 59 then rows_101(c1251) end)) end) as c1253
-from factor_base positional join t949 positional join t946;
+    (case when stock_row > 59 then (c1226 + (case when stock_row > 59 then rows_101(c1225) end)) end) as c1227,
+    (case when stock_row > 59 then (c1230 + (case when stock_row > 59 then rows_101(c1229) end)) end) as c1231
+from factor_base positional join t949 positional join t945;
 
 drop table t949;
 
 create or replace temp table t952 as
 select
-    (c1227 / 60) as c1228,
-    (c1231 / 60) as c1232
-from t950;
+    (case when stock_row > 59 then (c1240 + (case when stock_row > 59 then rows_101(c1239) end)) end) as c1241,
+    (case when stock_row > 59 then (c1252 + (case when stock_row > 59 then rows_101(c1251) end)) end) as c1253
+from factor_base positional join t950 positional join t947;
 
 drop table t950;
 
 create or replace temp table t953 as
 select
-    (c1241 / 60) as c1242,
-    (c1253 / 60) as c1254
+    (c1227 / 60) as c1228,
+    (c1231 / 60) as c1232
 from t951;
 
 drop table t951;
 
 create or replace temp table t954 as
 select
-    (case when stock_row > 59 then rows_64(c1229, c1232, c1225, c1228) end) as c1233,
-    (case when stock_row > 59 then rows_180(c1229, c1232, c1225, c1228) end) as c1234
-from factor_base positional join t952 positional join t944;
+    (c1241 / 60) as c1242,
+    (c1253 / 60) as c1254
+from t952;
+
+drop table t952;
 
 create or replace temp table t955 as
 select
-    (case when stock_row > 59 then rows_54(c1229, c1232) end) as c1235,
-    (case when stock_row > 59 then rows_181(c1229, c1232) end) as c1236
-from factor_base positional join t952 positional join t944;
+    (case when stock_row > 59 then rows_64(c1229, c1232, c1225, c1228) end) as c1233,
+    (case when stock_row > 59 then rows_180(c1229, c1232, c1225, c1228) end) as c1234
+from factor_base positional join t953 positional join t945;
 
 create or replace temp table t956 as
 select
-    (case when stock_row > 59 then rows_64(c1239, c1242, c1225, c1228) end) as c1243,
-    (case when stock_row > 59 then rows_180(c1239, c1242, c1225, c1228) end) as c1244
-from factor_base positional join t953 positional join t952 positional join t944 positional join t946;
+    (case when stock_row > 59 then rows_54(c1229, c1232) end) as c1235,
+    (case when stock_row > 59 then rows_181(c1229, c1232) end) as c1236
+from factor_base positional join t953 positional join t945;
 
 create or replace temp table t957 as
 select
-    (case when stock_row > 59 then rows_64(c1229, c1232, c1239, c1242) end) as c1245,
-    (case when stock_row > 59 then rows_180(c1229, c1232, c1239, c1242) end) as c1246
-from factor_base positional join t952 positional join t953 positional join t946 positional join t944;
+    (case when stock_row > 59 then rows_64(c1239, c1242, c1225, c1228) end) as c1243,
+    (case when stock_row > 59 then rows_180(c1239, c1242, c1225, c1228) end) as c1244
+from factor_base positional join t954 positional join t953 positional join t945 positional join t947;
 
 create or replace temp table t958 as
 select
-    (case when stock_row > 59 then rows_54(c1239, c1242) end) as c1247,
-    (case when stock_row > 59 then rows_181(c1239, c1242) end) as c1248
-from factor_base positional join t953 positional join t946;
+    (case when stock_row > 59 then rows_64(c1229, c1232, c1239, c1242) end) as c1245,
+    (case when stock_row > 59 then rows_180(c1229, c1232, c1239, c1242) end) as c1246
+from factor_base positional join t953 positional join t954 positional join t947 positional join t945;
 
 create or replace temp table t959 as
 select
-    (case when stock_row > 59 then rows_64(c1251, c1254, c1225, c1228) end) as c1255,
-    (case when stock_row > 59 then rows_180(c1251, c1254, c1225, c1228) end) as c1256
-from factor_base positional join t953 positional join t952 positional join t944 positional join t946;
+    (case when stock_row > 59 then rows_54(c1239, c1242) end) as c1247,
+    (case when stock_row > 59 then rows_181(c1239, c1242) end) as c1248
+from factor_base positional join t954 positional join t947;
 
 create or replace temp table t960 as
 select
-    (case when stock_row > 59 then rows_64(c1229, c1232, c1251, c1254) end) as c1257,
-    (case when stock_row > 59 then rows_180(c1229, c1232, c1251, c1254) end) as c1258
-from factor_base positional join t952 positional join t953 positional join t946 positional join t944;
+    (case when stock_row > 59 then rows_64(c1251, c1254, c1225, c1228) end) as c1255,
+    (case when stock_row > 59 then rows_180(c1251, c1254, c1225, c1228) end) as c1256
+from factor_base positional join t954 positional join t953 positional join t945 positional join t947;
 
 create or replace temp table t961 as
 select
-    (case when stock_row > 59 then rows_64(c1239, c1242, c1251, c1254) end) as c1259,
-    (case when stock_row > 59 then rows_180(c1239, c1242, c1251, c1254) end) as c1260
-from factor_base positional join t953 positional join t946;
+    (case when stock_row > 59 then rows_64(c1229, c1232, c1251, c1254) end) as c1257,
+    (case when stock_row > 59 then rows_180(c1229, c1232, c1251, c1254) end) as c1258
+from factor_base positional join t953 positional join t954 positional join t947 positional join t945;
 
 create or replace temp table t962 as
 select
-    (case when stock_row > 59 then rows_54(c1251, c1254) end) as c1262,
-    (case when stock_row > 59 then rows_181(c1251, c1254) end) as c1263
-from factor_base positional join t953 positional join t946;
+    (case when stock_row > 59 then rows_64(c1239, c1242, c1251, c1254) end) as c1259,
+    (case when stock_row > 59 then rows_180(c1239, c1242, c1251, c1254) end) as c1260
+from factor_base positional join t954 positional join t947;
 
 create or replace temp table t963 as
 select
-    (case when stock_row > 59 then rows_182(c1229, (case when stock_row > 59 then (c1235 + c1236) end), c1232) end) as c1237,
-    (case when stock_row > 59 then rows_182(c1239, (case when stock_row > 59 then (c1247 + c1248) end), c1242) end) as c1249
-from factor_base positional join t946 positional join t953 positional join t958 positional join t944 positional join t952 positional join t955;
+    (case when stock_row > 59 then rows_54(c1251, c1254) end) as c1262,
+    (case when stock_row > 59 then rows_181(c1251, c1254) end) as c1263
+from factor_base positional join t954 positional join t947;
 
 create or replace temp table t964 as
 select
-    (case when stock_row > 59 then rows_182(c1251, (case when stock_row > 59 then (c1262 + c1263) end), c1254) end) as c1265
-from factor_base positional join t946 positional join t953 positional join t962;
+    (case when stock_row > 59 then rows_182(c1229, (case when stock_row > 59 then (c1235 + c1236) end), c1232) end) as c1237,
+    (case when stock_row > 59 then rows_182(c1239, (case when stock_row > 59 then (c1247 + c1248) end), c1242) end) as c1249
+from factor_base positional join t947 positional join t954 positional join t959 positional join t945 positional join t953 positional join t956;
 
 create or replace temp table t965 as
 select
-    (case when c1237 then (case when ((case when stock_row > 59 then (c1235 + c1236) end) / 60) > 1e-10::double * ((case when stock_row > 59 then (c1235 + c1236) end) / 60) then ((case when stock_row > 59 then (c1235 + c1236) end) / 60) end) else null end) as c1238
-from factor_base positional join t963 positional join t955;
-
-drop table t955;
+    (case when stock_row > 59 then rows_182(c1251, (case when stock_row > 59 then (c1262 + c1263) end), c1254) end) as c1265
+from factor_base positional join t947 positional join t954 positional join t963;
 
 create or replace temp table t966 as
 select
-    (case when c1249 then (case when (((case when stock_row > 59 then (c1247 + c1248) end) / 60) - ((((case when stock_row > 59 then (c1245 + c1246) end) / 60) / nullif(c1238, 0)) * ((case when stock_row > 59 then (c1245 + c1246) end) / 60))) > 1e-10::double * ((case when stock_row > 59 then (c1247 + c1248) end) / 60) then (((case when stock_row > 59 then (c1247 + c1248) end) / 60) - ((((case when stock_row > 59 then (c1245 + c1246) end) / 60) / nullif(c1238, 0)) * ((case when stock_row > 59 then (c1245 + c1246) end) / 60))) end) else null end) as c1250
-from factor_base positional join t963 positional join t958 positional join t957 positional join t965;
+    (case when c1237 then (case when ((case when stock_row > 59 then (c1235 + c1236) end) / 60) > 1e-10::double * ((case when stock_row > 59 then (c1235 + c1236) end) / 60) then ((case when stock_row > 59 then (c1235 + c1236) end) / 60) end) else null end) as c1238
+from factor_base positional join t964 positional join t956;
 
-drop table t958;
-
-drop table t963;
+drop table t956;
 
 create or replace temp table t967 as
 select
-    ((((case when stock_row > 59 then (c1259 + c1260) end) / 60) - ((((case when stock_row > 59 then (c1245 + c1246) end) / 60) / nullif(c1238, 0)) * ((case when stock_row > 59 then (c1257 + c1258) end) / 60))) / nullif(c1250, 0)) as c1261
-from factor_base positional join t966 positional join t960 positional join t965 positional join t957 positional join t961;
-
-create or replace temp table t968 as
-select
-    ((((case when stock_row > 59 then (c1262 + c1263) end) / 60) - ((((case when stock_row > 59 then (c1257 + c1258) end) / 60) / nullif(c1238, 0)) * ((case when stock_row > 59 then (c1257 + c1258) end) / 60))) - (c1261 * (((case when stock_row > 59 then (c1259 + c1260) end) / 60) - ((((case when stock_row > 59 then (c1245 + c1246) end) / 60) / nullif(c1238, 0)) * ((case when stock_row > 59 then (c1257 + c1258) end) / 60))))) as c1264
-from factor_base positional join t967 positional join t960 positional join t965 positional join t957 positional join t961 positional join t962;
-
-drop table t961;
-
-create or replace temp table t969 as
-select
-    ((((((case when stock_row > 59 then (c1255 + c1256) end) / 60) - ((((case when stock_row > 59 then (c1257 + c1258) end) / 60) / nullif(c1238, 0)) * ((case when stock_row > 59 then (c1233 + c1234) end) / 60))) - (c1261 * (((case when stock_row > 59 then (c1243 + c1244) end) / 60) - ((((case when stock_row > 59 then (c1245 + c1246) end) / 60) / nullif(c1238, 0)) * ((case when stock_row > 59 then (c1233 + c1234) end) / 60))))) / nullif((case when c1265 then (case when c1264 > 1e-10::double * ((case when stock_row > 59 then (c1262 + c1263) end) / 60) then c1264 end) else null end), 0)) * (((c1251 - c1254) - ((((case when stock_row > 59 then (c1257 + c1258) end) / 60) / nullif(c1238, 0)) * (c1229 - c1232))) - (c1261 * ((c1239 - c1242) - ((((case when stock_row > 59 then (c1245 + c1246) end) / 60) / nullif(c1238, 0)) * (c1229 - c1232)))))) as c1266
-from factor_base positional join t967 positional join t944 positional join t952 positional join t965 positional join t957 positional join t946 positional join t953 positional join t960 positional join t964 positional join t968 positional join t962 positional join t954 positional join t956 positional join t959;
+    (case when c1249 then (case when (((case when stock_row > 59 then (c1247 + c1248) end) / 60) - ((((case when stock_row > 59 then (c1245 + c1246) end) / 60) / nullif(c1238, 0)) * ((case when stock_row > 59 then (c1245 + c1246) end) / 60))) > 1e-10::double * ((case when stock_row > 59 then (c1247 + c1248) end) / 60) then (((case when stock_row > 59 then (c1247 + c1248) end) / 60) - ((((case when stock_row > 59 then (c1245 + c1246) end) / 60) / nullif(c1238, 0)) * ((case when stock_row > 59 then (c1245 + c1246) end) / 60))) end) else null end) as c1250
+from factor_base positional join t964 positional join t959 positional join t958 positional join t966;
 
 drop table t959;
 
-drop table t960;
+drop table t964;
+
+create or replace temp table t968 as
+select
+    ((((case when stock_row > 59 then (c1259 + c1260) end) / 60) - ((((case when stock_row > 59 then (c1245 + c1246) end) / 60) / nullif(c1238, 0)) * ((case when stock_row > 59 then (c1257 + c1258) end) / 60))) / nullif(c1250, 0)) as c1261
+from factor_base positional join t967 positional join t961 positional join t966 positional join t958 positional join t962;
+
+create or replace temp table t969 as
+select
+    ((((case when stock_row > 59 then (c1262 + c1263) end) / 60) - ((((case when stock_row > 59 then (c1257 + c1258) end) / 60) / nullif(c1238, 0)) * ((case when stock_row > 59 then (c1257 + c1258) end) / 60))) - (c1261 * (((case when stock_row > 59 then (c1259 + c1260) end) / 60) - ((((case when stock_row > 59 then (c1245 + c1246) end) / 60) / nullif(c1238, 0)) * ((case when stock_row > 59 then (c1257 + c1258) end) / 60))))) as c1264
+from factor_base positional join t968 positional join t961 positional join t966 positional join t958 positional join t962 positional join t963;
 
 drop table t962;
 
-drop table t964;
+create or replace temp table t970 as
+select
+    ((((((case when stock_row > 59 then (c1255 + c1256) end) / 60) - ((((case when stock_row > 59 then (c1257 + c1258) end) / 60) / nullif(c1238, 0)) * ((case when stock_row > 59 then (c1233 + c1234) end) / 60))) - (c1261 * (((case when stock_row > 59 then (c1243 + c1244) end) / 60) - ((((case when stock_row > 59 then (c1245 + c1246) end) / 60) / nullif(c1238, 0)) * ((case when stock_row > 59 then (c1233 + c1234) end) / 60))))) / nullif((case when c1265 then (case when c1264 > 1e-10::double * ((case when stock_row > 59 then (c1262 + c1263) end) / 60) then c1264 end) else null end), 0)) * (((c1251 - c1254) - ((((case when stock_row > 59 then (c1257 + c1258) end) / 60) / nullif(c1238, 0)) * (c1229 - c1232))) - (c1261 * ((c1239 - c1242) - ((((case when stock_row > 59 then (c1245 + c1246) end) / 60) / nullif(c1238, 0)) * (c1229 - c1232)))))) as c1266
+from factor_base positional join t968 positional join t945 positional join t953 positional join t966 positional join t958 positional join t947 positional join t954 positional join t961 positional join t965 positional join t969 positional join t963 positional join t955 positional join t957 positional join t960;
 
-drop table t967;
+drop table t960;
+
+drop table t961;
+
+drop table t963;
+
+drop table t965;
 
 drop table t968;
 
-create or replace temp table t970 as
+drop table t969;
+
+create or replace temp table t971 as
 select
     power(((((c1225 - c1228) - ((((case when stock_row > 59 then (c1233 + c1234) end) / 60) / nullif(c1238, 0)) * (c1229 - c1232))) - (((((case when stock_row > 59 then (c1243 + c1244) end) / 60) - ((((case when stock_row > 59 then (c1245 + c1246) end) / 60) / nullif(c1238, 0)) * ((case when stock_row > 59 then (c1233 + c1234) end) / 60))) / nullif(c1250, 0)) * ((c1239 - c1242) - ((((case when stock_row > 59 then (c1245 + c1246) end) / 60) / nullif(c1238, 0)) * (c1229 - c1232))))) - c1266), 2) as c1267
-from factor_base positional join t969 positional join t944 positional join t952 positional join t965 positional join t957 positional join t946 positional join t953 positional join t966 positional join t954 positional join t956;
+from factor_base positional join t970 positional join t945 positional join t953 positional join t966 positional join t958 positional join t947 positional join t954 positional join t967 positional join t955 positional join t957;
 
-drop table t944;
+drop table t945;
 
-drop table t946;
-
-drop table t952;
+drop table t947;
 
 drop table t953;
 
 drop table t954;
 
-drop table t956;
+drop table t955;
 
 drop table t957;
 
-drop table t965;
+drop table t958;
 
 drop table t966;
 
-drop table t969;
+drop table t967;
+
+drop table t970;
 
 create or replace temp table state_205 as
 select
     list(c1267 order by rid desc) filter (rows_left < 19) as p_c1267
-from factor_base positional join t970
+from factor_base positional join t971
 where rows_left < 19
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t972 as
+create or replace temp table t973 as
 select
     (case when stock_row > 19 then rows_183(c1267) end) as c1268
-from factor_base positional join t970;
+from factor_base positional join t971;
 
-drop table t970;
+drop table t971;
 
 create or replace temp table f5 as
 select
@@ -8948,50 +8955,50 @@ select
     (-(case when c1279 < c1282 then c1279 when c1279 >= c1282 then c1282 end)) as gtja_035,
     c1284 as gtja_036,
     (-c57) as gtja_037
-from factor_base positional join t89 positional join t943 positional join t916 positional join t882 positional join t137 positional join t413 positional join t319 positional join t128 positional join t874 positional join t909 positional join t901 positional join t889 positional join t151 positional join t307 positional join t214 positional join t928 positional join t895 positional join t897 positional join t875 positional join t146 positional join t888 positional join t479 positional join t13 positional join t907 positional join t899 positional join t972 positional join t905;
+from factor_base positional join t90 positional join t944 positional join t917 positional join t883 positional join t138 positional join t414 positional join t320 positional join t129 positional join t875 positional join t910 positional join t902 positional join t890 positional join t152 positional join t308 positional join t215 positional join t929 positional join t896 positional join t898 positional join t876 positional join t147 positional join t889 positional join t480 positional join t14 positional join t908 positional join t900 positional join t973 positional join t906;
 
-drop table t89;
+drop table t90;
 
-drop table t128;
+drop table t129;
 
-drop table t146;
+drop table t147;
 
-drop table t151;
+drop table t152;
 
-drop table t214;
+drop table t215;
 
-drop table t307;
+drop table t308;
 
-drop table t319;
+drop table t320;
 
-drop table t413;
+drop table t414;
 
-drop table t479;
+drop table t480;
 
-drop table t874;
-
-drop table t888;
+drop table t875;
 
 drop table t889;
 
-drop table t899;
+drop table t890;
 
-drop table t905;
+drop table t900;
 
-drop table t907;
+drop table t906;
 
-drop table t909;
+drop table t908;
 
-drop table t916;
+drop table t910;
 
-drop table t928;
+drop table t917;
 
-drop table t943;
+drop table t929;
 
-drop table t972;
+drop table t944;
+
+drop table t973;
 
 -- step history: factor 168 of 409
-create or replace temp table t974 as
+create or replace temp table t975 as
 select
     (close - lag(close, 2) over ()) as c1285,
     rows_3(volume) as c1289
@@ -9000,75 +9007,75 @@ from factor_base;
 create or replace temp table state_206 as
 select
     list(c1285 order by rid desc) filter (rows_left < 7) as p_c1285
-from factor_base positional join t974
+from factor_base positional join t975
 where rows_left < 7
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t976 as
+create or replace temp table t977 as
 select
     rows_4(volume) as c1290,
     rows_5(volume) as c1291
 from factor_base;
 
-create or replace temp table t977 as
+create or replace temp table t978 as
 select
     rows_6(volume) as c1292,
     rows_7(volume) as c1293
 from factor_base;
 
-create or replace temp table t978 as
+create or replace temp table t979 as
 select
     ((open * 0.7::double) + (vwap * 0.3::double)) as c1296,
     (case when (c58 < close) then volume when not (c58 < close) then 0 end) as c1306
-from factor_base positional join t13;
+from factor_base positional join t14;
 
 create or replace temp table state_207 as
 select
     list(c1296 order by rid desc) filter (rows_left < 13) as p_c1296,
     list(c1306 order by rid desc) filter (rows_left < 25) as p_c1306
-from factor_base positional join t978
+from factor_base positional join t979
 where rows_left < 25
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t980 as
+create or replace temp table t981 as
 select
     (case when (close <= c58) then volume when not (close <= c58) then 0 end) as c1307,
     (case when stock_row > 4 then rows_37(c592) end) as c1309
-from factor_base positional join t339 positional join t13;
+from factor_base positional join t340 positional join t14;
 
 create or replace temp table state_208 as
 select
     list(c1307 order by rid desc) filter (rows_left < 25) as p_c1307
-from factor_base positional join t980
+from factor_base positional join t981
 where rows_left < 25
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t982 as
+create or replace temp table t983 as
 select
     (case when (c58 < close) then volume when not (c58 < close) then (case when (close < c58) then (-volume) when not (close < c58) then 0 end) end) as c1312,
     (rows_40(low) / 7) as c1313
-from factor_base positional join t13;
+from factor_base positional join t14;
 
 create or replace temp table state_209 as
 select
     list(c1312 order by rid desc) filter (rows_left < 29) as p_c1312
-from factor_base positional join t982
+from factor_base positional join t983
 where rows_left < 29
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t984 as
+create or replace temp table t985 as
 select
     (rows_40(c43) / 7) as c1314,
     (case when stock_row > 9 then rows_63(c592) end) as c1322
-from factor_base positional join t339 positional join t9;
+from factor_base positional join t340 positional join t10;
 
-drop table t339;
+drop table t340;
 
-create or replace temp table t985 as
+create or replace temp table t986 as
 select
     ((case when stock_row > 14 then rows_42(vwap) end) / 15) as c1327,
     ((close * 0.6::double) + (open * 0.4::double)) as c1334
@@ -9077,18 +9084,18 @@ from factor_base;
 create or replace temp table state_210 as
 select
     list(c1334 order by rid desc) filter (rows_left < 1) as p_c1334
-from factor_base positional join t985
+from factor_base positional join t986
 where rows_left < 1
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t987 as
+create or replace temp table t988 as
 select
     (rows_185(close) / 24) as c1337,
     ((case when stock_row > 5 then ((rows_186(high) - close) / nullif((rows_186(high) - rows_187(low)), 0)) end) * 100) as c1338
 from factor_base;
 
-create or replace temp table t988 as
+create or replace temp table t989 as
 select
     (case when ((lag(high, 1) over () + lag(low, 1) over ()) <= (high + low)) then 0 when not ((lag(high, 1) over () + lag(low, 1) over ()) <= (high + low)) then (case when abs((high - lag(high, 1) over ())) > abs((low - lag(low, 1) over ())) then abs((high - lag(high, 1) over ())) when abs((high - lag(high, 1) over ())) <= abs((low - lag(low, 1) over ())) then abs((low - lag(low, 1) over ())) end) end) as c1340,
     (case when ((high + low) <= (lag(high, 1) over () + lag(low, 1) over ())) then 0 when not ((high + low) <= (lag(high, 1) over () + lag(low, 1) over ())) then (case when abs((high - lag(high, 1) over ())) > abs((low - lag(low, 1) over ())) then abs((high - lag(high, 1) over ())) when abs((high - lag(high, 1) over ())) <= abs((low - lag(low, 1) over ())) then abs((low - lag(low, 1) over ())) end) end) as c1342
@@ -9098,197 +9105,197 @@ create or replace temp table state_211 as
 select
     list(c1340 order by rid desc) filter (rows_left < 11) as p_c1340,
     list(c1342 order by rid desc) filter (rows_left < 11) as p_c1342
-from factor_base positional join t988
+from factor_base positional join t989
 where rows_left < 11
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t990 as
+create or replace temp table t991 as
 select
     (((high + low) + close) / 3) as c1344,
     ((c58 < close))::double as c1349
-from factor_base positional join t13;
+from factor_base positional join t14;
 
 create or replace temp table state_212 as
 select
     list(c1344 order by rid desc) filter (rows_left < 13) as p_c1344,
     list(c1349 order by rid desc) filter (rows_left < 19) as p_c1349
-from factor_base positional join t990
+from factor_base positional join t991
 where rows_left < 19
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t992 as
+create or replace temp table t993 as
 select
     (rows_1(c117) / 10) as c1351,
     (case when stock_row > 1 then (((((c59 + (c10 / 2)) + c58) - lag(open, 1) over ()) * 16) / nullif((case when ((abs((high - lag(low, 1) over ())) < abs((high - c58))) and (abs((low - c58)) < abs((high - c58)))) then ((abs((high - c58)) + (abs((low - c58)) / 2)) + (abs((c58 - lag(open, 1) over ())) / 4)) when not ((abs((high - lag(low, 1) over ())) < abs((high - c58))) and (abs((low - c58)) < abs((high - c58)))) then (case when ((abs((high - c58)) < abs((low - c58))) and (abs((high - lag(low, 1) over ())) < abs((low - c58)))) then (((abs((high - c58)) / 2) + abs((low - c58))) + (abs((c58 - lag(open, 1) over ())) / 4)) when not ((abs((high - c58)) < abs((low - c58))) and (abs((high - lag(low, 1) over ())) < abs((low - c58)))) then ((abs((c58 - lag(open, 1) over ())) / 4) + abs((high - lag(low, 1) over ()))) end) end), 0)) end) as c1356
-from factor_base positional join t13 positional join t38 positional join t2 positional join t43;
-
-create or replace temp table t993 as
-select
-    rows_91(volume) as c1358,
-    (rows_99(c1008) / 13) as c1361
-from factor_base positional join t550;
+from factor_base positional join t14 positional join t39 positional join t3 positional join t44;
 
 create or replace temp table t994 as
 select
-    rows_0(c1145) as c1372,
-    (case when stock_row > 11 then rows_128(c644) end) as c1373
-from factor_base positional join t345 positional join t805;
-
-drop table t345;
-
-drop table t805;
+    rows_91(volume) as c1358,
+    (rows_99(c1008) / 13) as c1361
+from factor_base positional join t551;
 
 create or replace temp table t995 as
+select
+    rows_0(c1145) as c1372,
+    (case when stock_row > 11 then rows_128(c644) end) as c1373
+from factor_base positional join t346 positional join t806;
+
+drop table t346;
+
+drop table t806;
+
+create or replace temp table t996 as
 select
     (rows_10(low) / 8) as c1377
 from factor_base;
 
-create or replace temp table t996 as
+create or replace temp table t997 as
 select
     rows_113(c1285) as c1286,
     ((((c1289 + c1290) + (c1291 + c1292)) + (c1293 + rows_96(volume))) / 180) as c1294
-from factor_base positional join t974 positional join t976 positional join t977;
+from factor_base positional join t975 positional join t977 positional join t978;
 
 create or replace temp table state_213 as
 select
     list(c1294 order by rid desc) filter (rows_left < 36) as p_c1294
-from factor_base positional join t996
+from factor_base positional join t997
 where rows_left < 36
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t998 as
+create or replace temp table t999 as
 select
     ((case when stock_row > 13 then rows_140(c1296) end) / 14) as c1298,
     (case when stock_row > 26 then (rows_171(c1306) / nullif(rows_171(c1307), 0)) end) as c1308
-from factor_base positional join t980 positional join t978;
-
-create or replace temp table t999 as
-select
-    c1309 * 8193 - (c1309 * 8193 - c1309) as c1310,
-    rows_149(low, c1313) as c1315
-from factor_base positional join t982 positional join t980;
-
-drop table t980;
+from factor_base positional join t981 positional join t979;
 
 create or replace temp table t1000 as
 select
+    c1309 * 8193 - (c1309 * 8193 - c1309) as c1310,
+    rows_149(low, c1313) as c1315
+from factor_base positional join t983 positional join t981;
+
+drop table t981;
+
+create or replace temp table t1001 as
+select
     rows_149(c43, c1314) as c1316,
     c1322 * 8193 - (c1322 * 8193 - c1322) as c1323
-from t984 positional join t9;
+from t985 positional join t10;
 
 create or replace temp table state_214 as
 select
     list(c1323 order by rid desc) filter (rows_left < 14) as p_c1323
-from factor_base positional join t1000
+from factor_base positional join t1001
 where rows_left < 14
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1002 as
+create or replace temp table t1003 as
 select
     ((((c1289 + c1290) + (c1291 + c1292)) + rows_139(volume)) / 150) as c1325,
     (case when stock_row > 14 then rows_50(vwap, c1327) end) as c1330
-from factor_base positional join t985 positional join t974 positional join t976 positional join t977;
+from factor_base positional join t986 positional join t975 positional join t977 positional join t978;
 
-drop table t977;
+drop table t978;
 
 create or replace temp table state_215 as
 select
     list(c1325 order by rid desc) filter (rows_left < 14) as p_c1325
-from factor_base positional join t1002
+from factor_base positional join t1003
 where rows_left < 14
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1004 as
+create or replace temp table t1005 as
 select
     (case when stock_row > 1 then (c1334 - lag(c1334, 1) over ()) * 8193 - ((c1334 - lag(c1334, 1) over ()) * 8193 - (c1334 - lag(c1334, 1) over ())) end) as c1335,
     rows_39(c1340) as c1341
-from factor_base positional join t988 positional join t985;
+from factor_base positional join t989 positional join t986;
 
-create or replace temp table t1005 as
+create or replace temp table t1006 as
 select
     rows_39(c1342) as c1343,
     (case when 0 > (high - lag(c1344, 1) over ()) then 0 when 0 <= (high - lag(c1344, 1) over ()) then (high - lag(c1344, 1) over ()) end) as c1345
-from factor_base positional join t990 positional join t988;
+from factor_base positional join t991 positional join t989;
 
-drop table t988;
+drop table t989;
 
 create or replace temp table state_216 as
 select
     list(c1345 order by rid desc) filter (rows_left < 25) as p_c1345
-from factor_base positional join t1005
+from factor_base positional join t1006
 where rows_left < 25
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1007 as
+create or replace temp table t1008 as
 select
     (case when 0 > (lag(c1344, 1) over () - low) then 0 when 0 <= (lag(c1344, 1) over () - low) then (lag(c1344, 1) over () - low) end) as c1347,
     ((rows_39(c1349) / 12) * 100) as c1350
-from factor_base positional join t990;
+from factor_base positional join t991;
 
 create or replace temp table state_217 as
 select
     list(c1347 order by rid desc) filter (rows_left < 25) as p_c1347
-from factor_base positional join t1007
+from factor_base positional join t1008
 where rows_left < 25
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1009 as
+create or replace temp table t1010 as
 select
     rows_12(c117, c1351) as c1352,
     (case when stock_row > 1 then (c1356 * (case when abs((high - c58)) > abs((low - c58)) then abs((high - c58)) when abs((high - c58)) <= abs((low - c58)) then abs((low - c58)) end)) end) as c1357
-from factor_base positional join t992 positional join t13 positional join t43;
+from factor_base positional join t993 positional join t14 positional join t44;
 
 create or replace temp table state_218 as
 select
     list(c1357 order by rid desc) filter (rows_left < 19) as p_c1357
-from factor_base positional join t1009
+from factor_base positional join t1010
 where rows_left < 19
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1011 as
+create or replace temp table t1012 as
 select
     (c1358 / 40) as c1359,
     rows_108(c1008, c1361) as c1364
-from t550 positional join t993;
+from t551 positional join t994;
 
 create or replace temp table state_219 as
 select
     list(c1359 order by rid desc) filter (rows_left < 19) as p_c1359
-from factor_base positional join t1011
+from factor_base positional join t1012
 where rows_left < 19
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1013 as
+create or replace temp table t1014 as
 select
     ((rows_0(c1349) / 20) * 100) as c1371,
     c1373 * 8193 - (c1373 * 8193 - c1373) as c1374
-from t994 positional join t990;
+from t995 positional join t991;
 
-create or replace temp table t1014 as
+create or replace temp table t1015 as
 select
     (((c1289 + c1290) + rows_188(volume)) / 80) as c1376,
     rows_16(low, c1377) as c1379
-from factor_base positional join t995 positional join t974 positional join t976;
+from factor_base positional join t996 positional join t975 positional join t977;
 
 create or replace temp table state_220 as
 select
     list(c1376 order by rid desc) filter (rows_left < 16) as p_c1376
-from factor_base positional join t1014
+from factor_base positional join t1015
 where rows_left < 16
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1016 as
-with known as (select rid, rid - stock_row as stock, c1338 as x from factor_base positional join t987 where c1338 is not null),
+create or replace temp table t1017 as
+with known as (select rid, rid - stock_row as stock, c1338 as x from factor_base positional join t988 where c1338 is not null),
 counted as (select *, row_number() over () as i, stock is distinct from lag(stock) over () as is_first from known),
 numbered as (select rid, x, i + 1 - max(case when is_first then i end) over (rows unbounded preceding) as i from counted),
 from_0 as (select rid, i, case when i = 1 then x else 0.1111111111111111::double * x end as y from numbered),
@@ -9308,349 +9315,349 @@ order by rid;
 
 create or replace temp table state_221 as
 select arg_max(c1339, rid) as k_c1339
-from factor_base positional join t1016
+from factor_base positional join t1017
 group by rid - stock_row order by rid - stock_row;
 
-create or replace temp table t1018 as
+create or replace temp table t1019 as
 select
     (case when stock_row > 9 then c1286 * 8193 - (c1286 * 8193 - c1286) end) as c1287,
     rows_107(c1294) as c1295
-from factor_base positional join t996;
+from factor_base positional join t997;
 
 create or replace temp table state_222 as
 select
     list(c1295 order by rid desc) filter (rows_left < 13) as p_c1295
-from factor_base positional join t1018
+from factor_base positional join t1019
 where rows_left < 13
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1020 as
+create or replace temp table t1021 as
 select
     (case when stock_row > 13 then rows_147(c1296, c1298) end) as c1301,
     (case when stock_row > 15 then (rows_153(low, c43, c1313, c1314) / nullif(sqrt(c1315) * sqrt(c1316), 0)) end) as c1317
-from factor_base positional join t999 positional join t1000 positional join t9 positional join t982 positional join t984 positional join t978 positional join t998;
-
-create or replace temp table t1021 as
-select
-    (case when stock_row > 14 then rows_134(c1323) end) as c1324,
-    (rows_42(c1325) / 15) as c1326
-from factor_base positional join t1002 positional join t1000;
+from factor_base positional join t1000 positional join t1001 positional join t10 positional join t983 positional join t985 positional join t979 positional join t999;
 
 create or replace temp table t1022 as
 select
-    rows_171(c1345) as c1346,
-    rows_171(c1347) as c1348
-from t1007 positional join t1005;
+    (case when stock_row > 14 then rows_134(c1323) end) as c1324,
+    (rows_42(c1325) / 15) as c1326
+from factor_base positional join t1003 positional join t1001;
 
 create or replace temp table t1023 as
 select
+    rows_171(c1345) as c1346,
+    rows_171(c1347) as c1348
+from t1008 positional join t1006;
+
+create or replace temp table t1024 as
+select
     (case when stock_row > 9 then ((c10 + (case when rows_21(c117, c1352, c1351) then sqrt(c1352 / 9) else 0 end)) + (case when c123 and c47 then case when isfinite(c122) then round(c122, 12) end else null end)) end) as c1353,
     rows_138(c1359) as c1360
-from factor_base positional join t1011 positional join t78 positional join t68 positional join t2 positional join t43 positional join t1009 positional join t992;
+from factor_base positional join t1012 positional join t79 positional join t69 positional join t3 positional join t44 positional join t1010 positional join t993;
 
-drop table t2;
+drop table t3;
 
-drop table t992;
+drop table t993;
 
 create or replace temp table state_223 as
 select
     list(c1360 order by rid desc) filter (rows_left < 12) as p_c1360
-from factor_base positional join t1023
+from factor_base positional join t1024
 where rows_left < 12
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1025 as
+create or replace temp table t1026 as
 select
     (rows_10(c1376) / 8) as c1378
-from t1014;
+from t1015;
 
-create or replace temp table t1026 as
+create or replace temp table t1027 as
 select c1311
 from (
     select
-        rid,
+        place,
         case when c1310 is not null then (rank() over (partition by trade_date order by c1310) + round(cume_dist() over (partition by trade_date order by c1310) * day_rows)) / (2 * count(c1310) over (partition by trade_date order by c1310 rows between unbounded preceding and unbounded following)) end as c1311
-    from factor_base positional join t999
+    from factor_base positional join t1000
 )
-order by rid;
+order by place;
 
-create or replace temp table t1027 as
+create or replace temp table t1028 as
 select c1336
 from (
     select
-        rid,
+        place,
         case when c1335 is not null then (rank() over (partition by trade_date order by c1335) + round(cume_dist() over (partition by trade_date order by c1335) * day_rows)) / (2 * count(c1335) over (partition by trade_date order by c1335 rows between unbounded preceding and unbounded following)) end as c1336
-    from factor_base positional join t1004
+    from factor_base positional join t1005
 )
-order by rid;
+order by place;
 
-create or replace temp table t1028 as
+create or replace temp table t1029 as
 select c1375
 from (
     select
-        rid,
+        place,
         case when c1374 is not null then (rank() over (partition by trade_date order by c1374) + round(cume_dist() over (partition by trade_date order by c1374) * day_rows)) / (2 * count(c1374) over (partition by trade_date order by c1374 rows between unbounded preceding and unbounded following)) end as c1375
-    from factor_base positional join t1013
+    from factor_base positional join t1014
 )
-order by rid;
+order by place;
 
-create or replace temp table t1029 as
+create or replace temp table t1030 as
 select
     (rows_140(c1295) / 14) as c1297,
     (case when rows_156(low, c1315, c1313) and rows_156(c43, c1316, c1314) then case when isfinite(c1317) then round(c1317, 12) end else null end) as c1318
-from factor_base positional join t1020 positional join t9 positional join t1000 positional join t984 positional join t999 positional join t982 positional join t1018;
+from factor_base positional join t1021 positional join t10 positional join t1001 positional join t985 positional join t1000 positional join t983 positional join t1019;
 
-drop table t984;
-
-drop table t999;
+drop table t985;
 
 drop table t1000;
+
+drop table t1001;
 
 create or replace temp table state_224 as
 select
     list(c1318 order by rid desc) filter (rows_left < 5) as p_c1318
-from factor_base positional join t1029
+from factor_base positional join t1030
 where rows_left < 5
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1031 as
+create or replace temp table t1032 as
 select
     (case when stock_row > 163 then rows_49(c1325, vwap, c1326, c1327) end) as c1328,
     rows_50(c1325, c1326) as c1329
-from factor_base positional join t1002 positional join t1021 positional join t985;
-
-create or replace temp table t1032 as
-select
-    c1353 * 8193 - (c1353 * 8193 - c1353) as c1354,
-    (rows_99(c1360) / 13) as c1362
-from t1023;
+from factor_base positional join t1003 positional join t1022 positional join t986;
 
 create or replace temp table t1033 as
 select
-    rows_16(c1376, c1378) as c1380
-from t1014 positional join t1025;
+    c1353 * 8193 - (c1353 * 8193 - c1353) as c1354,
+    (rows_99(c1360) / 13) as c1362
+from t1024;
 
 create or replace temp table t1034 as
+select
+    rows_16(c1376, c1378) as c1380
+from t1015 positional join t1026;
+
+create or replace temp table t1035 as
 select c1288
 from (
     select
-        rid,
+        place,
         case when c1287 is not null then (rank() over (partition by trade_date order by c1287) + round(cume_dist() over (partition by trade_date order by c1287) * day_rows)) / (2 * count(c1287) over (partition by trade_date order by c1287 rows between unbounded preceding and unbounded following)) end as c1288
-    from factor_base positional join t1018
+    from factor_base positional join t1019
 )
-order by rid;
-
-create or replace temp table t1035 as
-select
-    (case when stock_row > 228 then rows_155(c1295, c1296, c1297, c1298) end) as c1299,
-    rows_147(c1295, c1297) as c1300
-from factor_base positional join t1018 positional join t1029 positional join t978 positional join t998;
+order by place;
 
 create or replace temp table t1036 as
 select
-    (case when stock_row > 5 then rows_159(c1318) end) as c1319,
-    (case when rows_61(c1325, c1329, c1326) and (case when stock_row > 14 then rows_61(vwap, c1330, c1327) end) then case when isfinite((case when stock_row > 163 then (c1328 / nullif(sqrt(c1329) * sqrt(c1330), 0)) end)) then round((case when stock_row > 163 then (c1328 / nullif(sqrt(c1329) * sqrt(c1330), 0)) end), 12) end else null end) as c1331
-from factor_base positional join t1002 positional join t985 positional join t1031 positional join t1021 positional join t1029;
-
-drop table t985;
-
-drop table t1002;
-
-drop table t1031;
+    (case when stock_row > 228 then rows_155(c1295, c1296, c1297, c1298) end) as c1299,
+    rows_147(c1295, c1297) as c1300
+from factor_base positional join t1019 positional join t1030 positional join t979 positional join t999;
 
 create or replace temp table t1037 as
 select
-    rows_120(c1008, c1360, c1361, c1362) as c1363,
-    rows_108(c1360, c1362) as c1365
-from t1023 positional join t1032 positional join t550 positional join t993;
+    (case when stock_row > 5 then rows_159(c1318) end) as c1319,
+    (case when rows_61(c1325, c1329, c1326) and (case when stock_row > 14 then rows_61(vwap, c1330, c1327) end) then case when isfinite((case when stock_row > 163 then (c1328 / nullif(sqrt(c1329) * sqrt(c1330), 0)) end)) then round((case when stock_row > 163 then (c1328 / nullif(sqrt(c1329) * sqrt(c1330), 0)) end), 12) end else null end) as c1331
+from factor_base positional join t1003 positional join t986 positional join t1032 positional join t1022 positional join t1030;
+
+drop table t986;
+
+drop table t1003;
+
+drop table t1032;
 
 create or replace temp table t1038 as
 select
-    (case when stock_row > 86 then (rows_123(low, c1376, c1377, c1378) / nullif(sqrt(c1379) * sqrt(c1380), 0)) end) as c1381
-from factor_base positional join t1014 positional join t1033 positional join t995 positional join t1025;
+    rows_120(c1008, c1360, c1361, c1362) as c1363,
+    rows_108(c1360, c1362) as c1365
+from t1024 positional join t1033 positional join t551 positional join t994;
 
 create or replace temp table t1039 as
+select
+    (case when stock_row > 86 then (rows_123(low, c1376, c1377, c1378) / nullif(sqrt(c1379) * sqrt(c1380), 0)) end) as c1381
+from factor_base positional join t1015 positional join t1034 positional join t996 positional join t1026;
+
+create or replace temp table t1040 as
 select c1355
 from (
     select
-        rid,
+        place,
         case when c1354 is not null then (rank() over (partition by trade_date order by c1354) + round(cume_dist() over (partition by trade_date order by c1354) * day_rows)) / (2 * count(c1354) over (partition by trade_date order by c1354 rows between unbounded preceding and unbounded following)) end as c1355
-    from factor_base positional join t1032
+    from factor_base positional join t1033
 )
-order by rid;
+order by place;
 
-create or replace temp table t1040 as
+create or replace temp table t1041 as
 select
     (case when rows_158(c1295, c1300, c1297) and (case when stock_row > 13 then rows_158(c1296, c1301, c1298) end) then case when isfinite((case when stock_row > 228 then (c1299 / nullif(sqrt(c1300) * sqrt(c1301), 0)) end)) then round((case when stock_row > 228 then (c1299 / nullif(sqrt(c1300) * sqrt(c1301), 0)) end), 12) end else null end) as c1302,
     c1319 * 8193 - (c1319 * 8193 - c1319) as c1320
-from factor_base positional join t1036 positional join t978 positional join t1020 positional join t998 positional join t1018 positional join t1035 positional join t1029;
+from factor_base positional join t1037 positional join t979 positional join t1021 positional join t999 positional join t1019 positional join t1036 positional join t1030;
 
-drop table t978;
+drop table t979;
 
-drop table t1018;
+drop table t1019;
 
-drop table t1020;
+drop table t1021;
 
-drop table t1029;
+drop table t1030;
 
-drop table t1035;
+drop table t1036;
 
 create or replace temp table state_225 as
 select
     list(c1302 order by rid desc) filter (rows_left < 11) as p_c1302,
     list(c1320 order by rid desc) filter (rows_left < 3) as p_c1320
-from factor_base positional join t1040
+from factor_base positional join t1041
 where rows_left < 11
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1042 as
+create or replace temp table t1043 as
 select
     c1331 * 8193 - (c1331 * 8193 - c1331) as c1332,
     (case when rows_124(c1008, c1364, c1361) and rows_124(c1360, c1365, c1362) then case when isfinite((case when stock_row > 69 then (c1363 / nullif(sqrt(c1364) * sqrt(c1365), 0)) end)) then round((case when stock_row > 69 then (c1363 / nullif(sqrt(c1364) * sqrt(c1365), 0)) end), 12) end else null end) as c1366
-from factor_base positional join t1023 positional join t1037 positional join t1032 positional join t550 positional join t1011 positional join t993 positional join t1036;
+from factor_base positional join t1024 positional join t1038 positional join t1033 positional join t551 positional join t1012 positional join t994 positional join t1037;
 
-drop table t550;
+drop table t551;
 
-drop table t993;
+drop table t994;
 
-drop table t1023;
-
-drop table t1032;
-
-drop table t1036;
-
-drop table t1037;
-
-create or replace temp table t1043 as
-select
-    (case when rows_26(low, c1379, c1377) and rows_26(c1376, c1380, c1378) then case when isfinite(c1381) then round(c1381, 12) end else null end) as c1382
-from factor_base positional join t1038 positional join t1014 positional join t1033 positional join t1025 positional join t995;
-
-drop table t995;
-
-drop table t1025;
+drop table t1024;
 
 drop table t1033;
+
+drop table t1037;
 
 drop table t1038;
 
 create or replace temp table t1044 as
 select
-    (case when stock_row > 11 then rows_128(c1302) end) as c1303,
-    (case when stock_row > 3 then rows_127(c1320) end) as c1321
-from factor_base positional join t1040;
+    (case when rows_26(low, c1379, c1377) and rows_26(c1376, c1380, c1378) then case when isfinite(c1381) then round(c1381, 12) end else null end) as c1382
+from factor_base positional join t1039 positional join t1015 positional join t1034 positional join t1026 positional join t996;
 
-drop table t1040;
+drop table t996;
+
+drop table t1026;
+
+drop table t1034;
+
+drop table t1039;
 
 create or replace temp table t1045 as
 select
-    c1366 * 8193 - (c1366 * 8193 - c1366) as c1367,
-    c1382 * 8193 - (c1382 * 8193 - c1382) as c1383
-from t1043 positional join t1042;
+    (case when stock_row > 11 then rows_128(c1302) end) as c1303,
+    (case when stock_row > 3 then rows_127(c1320) end) as c1321
+from factor_base positional join t1041;
 
-drop table t1043;
+drop table t1041;
 
 create or replace temp table t1046 as
+select
+    c1366 * 8193 - (c1366 * 8193 - c1366) as c1367,
+    c1382 * 8193 - (c1382 * 8193 - c1382) as c1383
+from t1044 positional join t1043;
+
+drop table t1044;
+
+create or replace temp table t1047 as
 select c1333
 from (
     select
-        rid,
+        place,
         case when c1332 is not null then (rank() over (partition by trade_date order by c1332) + round(cume_dist() over (partition by trade_date order by c1332) * day_rows)) / (2 * count(c1332) over (partition by trade_date order by c1332 rows between unbounded preceding and unbounded following)) end as c1333
-    from factor_base positional join t1042
+    from factor_base positional join t1043
 )
-order by rid;
+order by place;
 
-drop table t1042;
-
-create or replace temp table t1047 as
-select
-    c1303 * 8193 - (c1303 * 8193 - c1303) as c1304
-from t1044;
+drop table t1043;
 
 create or replace temp table t1048 as
+select
+    c1303 * 8193 - (c1303 * 8193 - c1303) as c1304
+from t1045;
+
+create or replace temp table t1049 as
 select c1368
 from (
     select
-        rid,
+        place,
         case when c1367 is not null then (rank() over (partition by trade_date order by c1367) + round(cume_dist() over (partition by trade_date order by c1367) * day_rows)) / (2 * count(c1367) over (partition by trade_date order by c1367 rows between unbounded preceding and unbounded following)) end as c1368
-    from factor_base positional join t1045
+    from factor_base positional join t1046
 )
-order by rid;
+order by place;
 
-create or replace temp table t1049 as
+create or replace temp table t1050 as
 select c1384
 from (
     select
-        rid,
+        place,
         case when c1383 is not null then (rank() over (partition by trade_date order by c1383) + round(cume_dist() over (partition by trade_date order by c1383) * day_rows)) / (2 * count(c1383) over (partition by trade_date order by c1383 rows between unbounded preceding and unbounded following)) end as c1384
-    from factor_base positional join t1045
+    from factor_base positional join t1046
 )
-order by rid;
+order by place;
 
-drop table t1045;
+drop table t1046;
 
 create or replace temp table state_226 as
 select
     list(c1384 order by rid desc) filter (rows_left < 16) as p_c1384
-from factor_base positional join t1049
+from factor_base positional join t1050
 where rows_left < 16
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1051 as
+create or replace temp table t1052 as
 select
     power(c1368, 5) * 8193 - (power(c1368, 5) * 8193 - power(c1368, 5)) as c1369,
     (case when stock_row > 16 then rows_163(c1384) end) as c1385
-from factor_base positional join t1049 positional join t1048;
-
-drop table t1048;
+from factor_base positional join t1050 positional join t1049;
 
 drop table t1049;
 
-create or replace temp table t1052 as
+drop table t1050;
+
+create or replace temp table t1053 as
 select c1305
 from (
     select
-        rid,
+        place,
         case when c1304 is not null then (rank() over (partition by trade_date order by c1304) + round(cume_dist() over (partition by trade_date order by c1304) * day_rows)) / (2 * count(c1304) over (partition by trade_date order by c1304 rows between unbounded preceding and unbounded following)) end as c1305
-    from factor_base positional join t1047
+    from factor_base positional join t1048
 )
-order by rid;
+order by place;
 
-drop table t1047;
-
-create or replace temp table t1053 as
-select
-    c1385 * 8193 - (c1385 * 8193 - c1385) as c1386
-from t1051;
+drop table t1048;
 
 create or replace temp table t1054 as
+select
+    c1385 * 8193 - (c1385 * 8193 - c1385) as c1386
+from t1052;
+
+create or replace temp table t1055 as
 select c1370
 from (
     select
-        rid,
+        place,
         case when c1369 is not null then (rank() over (partition by trade_date order by c1369) + round(cume_dist() over (partition by trade_date order by c1369) * day_rows)) / (2 * count(c1369) over (partition by trade_date order by c1369 rows between unbounded preceding and unbounded following)) end as c1370
-    from factor_base positional join t1051
+    from factor_base positional join t1052
 )
-order by rid;
+order by place;
 
-drop table t1051;
+drop table t1052;
 
-create or replace temp table t1055 as
+create or replace temp table t1056 as
 select c1387
 from (
     select
-        rid,
+        place,
         case when c1386 is not null then (rank() over (partition by trade_date order by c1386) + round(cume_dist() over (partition by trade_date order by c1386) * day_rows)) / (2 * count(c1386) over (partition by trade_date order by c1386 rows between unbounded preceding and unbounded following)) end as c1387
-    from factor_base positional join t1053
+    from factor_base positional join t1054
 )
-order by rid;
+order by place;
 
-drop table t1053;
+drop table t1054;
 
 create or replace temp table f6 as
 select
@@ -9678,84 +9685,84 @@ select
     (case when stock_row > 20 then c1372 end) as gtja_059,
     (case when stock_row > 19 then rows_0(c504) end) as gtja_060,
     (-(case when c1375 > c1387 then c1375 when c1375 <= c1387 then c1387 end)) as gtja_061
-from factor_base positional join t1028 positional join t1055 positional join t391 positional join t994 positional join t1013 positional join t641 positional join t1054 positional join t1009 positional join t1039 positional join t1007 positional join t1022 positional join t1005 positional join t1004 positional join t11 positional join t208 positional join t987 positional join t882 positional join t532 positional join t1046 positional join t1027 positional join t1044 positional join t1021 positional join t982 positional join t237 positional join t69 positional join t299 positional join t1026 positional join t998 positional join t1034 positional join t1052 positional join t30 positional join t1016 positional join t901;
+from factor_base positional join t1029 positional join t1056 positional join t392 positional join t995 positional join t1014 positional join t642 positional join t1055 positional join t1010 positional join t1040 positional join t1008 positional join t1023 positional join t1006 positional join t1005 positional join t12 positional join t209 positional join t988 positional join t883 positional join t533 positional join t1047 positional join t1028 positional join t1045 positional join t1022 positional join t983 positional join t238 positional join t70 positional join t300 positional join t1027 positional join t999 positional join t1035 positional join t1053 positional join t31 positional join t1017 positional join t902;
 
-drop table t208;
+drop table t209;
 
-drop table t237;
+drop table t238;
 
-drop table t299;
+drop table t300;
 
-drop table t391;
+drop table t392;
 
-drop table t641;
+drop table t642;
 
-drop table t994;
+drop table t995;
 
-drop table t998;
-
-drop table t1004;
+drop table t999;
 
 drop table t1005;
 
-drop table t1007;
+drop table t1006;
 
-drop table t1013;
+drop table t1008;
 
-drop table t1016;
+drop table t1014;
 
-drop table t1021;
+drop table t1017;
 
 drop table t1022;
 
-drop table t1026;
+drop table t1023;
 
 drop table t1027;
 
 drop table t1028;
 
-drop table t1034;
+drop table t1029;
 
-drop table t1039;
+drop table t1035;
 
-drop table t1044;
+drop table t1040;
 
-drop table t1046;
+drop table t1045;
 
-drop table t1052;
+drop table t1047;
 
-drop table t1054;
+drop table t1053;
 
 drop table t1055;
 
+drop table t1056;
+
 -- step history: factor 192 of 409
-create or replace temp table t1057 as
+create or replace temp table t1058 as
 select
     (case when stock_row > 1 then (case when 0 > c59 then 0 when 0 <= c59 then c59 end) end) as c1388,
     (case when stock_row > 1 then abs(c59) end) as c1390
-from factor_base positional join t38;
-
-create or replace temp table t1058 as
-select
-    ((case when stock_row > 3 then rows_84(c26) end) / 4) as c1392,
-    ((case when stock_row > 3 then rows_84(c183) end) / 4) as c1393
-from factor_base positional join t206 positional join t52;
+from factor_base positional join t39;
 
 create or replace temp table t1059 as
 select
+    ((case when stock_row > 3 then rows_84(c26) end) / 4) as c1392,
+    ((case when stock_row > 3 then rows_84(c183) end) / 4) as c1393
+from factor_base positional join t207 positional join t53;
+
+create or replace temp table t1060 as
+select
     ((c1289 + rows_101(volume)) / 60) as c1401,
     ((case when stock_row > 3 then rows_84(c75) end) / 4) as c1405
-from factor_base positional join t58 positional join t974;
+from factor_base positional join t59 positional join t975;
 
 create or replace temp table state_227 as
 select
     list(c1401 order by rid desc) filter (rows_left < 19) as p_c1401
-from factor_base positional join t1059
+from factor_base positional join t1060
 where rows_left < 19
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1061 as
+create or replace temp table t1062 as
 select
     (open - low) as c1418,
     (high - open) as c1421
@@ -9765,113 +9772,113 @@ create or replace temp table state_228 as
 select
     list(c1418 order by rid desc) filter (rows_left < 19) as p_c1418,
     list(c1421 order by rid desc) filter (rows_left < 19) as p_c1421
-from factor_base positional join t1061
+from factor_base positional join t1062
 where rows_left < 19
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1063 as
+create or replace temp table t1064 as
 select
     (rows_30(amount) / 6) as c1424,
     (close - c1337) as c1427
-from factor_base positional join t987;
+from factor_base positional join t988;
 
 create or replace temp table state_229 as
 select
     list(c1427 order by rid desc) filter (rows_left < 23) as p_c1427
-from factor_base positional join t1063
+from factor_base positional join t1064
 where rows_left < 23
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1065 as
+create or replace temp table t1066 as
 select
     (case when stock_row > 9 then (rows_20(close, volume, c120, c43) / nullif(sqrt(c121) * sqrt(c45), 0)) end) as c1429,
     (rows_135(volume) / 30) as c1434
-from factor_base positional join t43 positional join t35 positional join t21 positional join t9;
+from factor_base positional join t44 positional join t36 positional join t22 positional join t10;
 
-drop table t9;
+drop table t10;
 
-drop table t43;
+drop table t44;
 
 create or replace temp table state_230 as
 select
     list(c1434 order by rid desc) filter (rows_left < 36) as p_c1434
-from factor_base positional join t1065
+from factor_base positional join t1066
 where rows_left < 36
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1067 as
+create or replace temp table t1068 as
 select
     c190 * 8193 - (c190 * 8193 - c190) as c1443,
     ((low * 0.35::double) + (vwap * 0.65::double)) as c1445
-from factor_base positional join t300;
+from factor_base positional join t301;
 
-drop table t300;
+drop table t301;
 
 create or replace temp table state_231 as
 select
     list(c1445 order by rid desc) filter (rows_left < 19) as p_c1445
-from factor_base positional join t1067
+from factor_base positional join t1068
 where rows_left < 19
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1069 as
+create or replace temp table t1070 as
 select
     rows_0(c1359) as c1447,
     ((case when (benchmark_close < benchmark_open) is not null and (open < close) is not null then ((benchmark_close < benchmark_open) and (open < close)) end))::double as c1456
-from factor_base positional join t1011;
+from factor_base positional join t1012;
 
 create or replace temp table state_232 as
 select
     list(c1447 order by rid desc) filter (rows_left < 6) as p_c1447,
     list(c1456 order by rid desc) filter (rows_left < 49) as p_c1456
-from factor_base positional join t1069
+from factor_base positional join t1070
 where rows_left < 49
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1071 as
+create or replace temp table t1072 as
 select
     ((benchmark_close < benchmark_open))::double as c1459,
     (abs(c1184) / nullif(volume, 0)) as c1462
-from factor_base positional join t879;
+from factor_base positional join t880;
 
 create or replace temp table state_233 as
 select
     list(c1459 order by rid desc) filter (rows_left < 49) as p_c1459,
     list(c1462 order by rid desc) filter (rows_left < 19) as p_c1462
-from factor_base positional join t1071
+from factor_base positional join t1072
 where rows_left < 49
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1073 as
+create or replace temp table t1074 as
 select
     (((c1359 + lag(c1359, 1) over ()) + lag(c1359, 2) over ()) / 3) as c1466,
     (rows_39(c1344) / 12) as c1472
-from t990 positional join t1011;
+from t991 positional join t1012;
 
-create or replace temp table t1074 as
+create or replace temp table t1075 as
 select
     rows_0(c1312) as c1480,
     c148 * 8193 - (c148 * 8193 - c148) as c1481
-from t80 positional join t982;
+from t81 positional join t983;
 
-drop table t80;
+drop table t81;
 
 create or replace temp table state_234 as
 select
     list(c1481 order by rid desc) filter (rows_left < 19) as p_c1481
-from factor_base positional join t1074
+from factor_base positional join t1075
 where rows_left < 19
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1076 as
-with known as (select rid, rid - stock_row as stock, c1152 as x from factor_base positional join t791 where c1152 is not null),
+create or replace temp table t1077 as
+with known as (select rid, rid - stock_row as stock, c1152 as x from factor_base positional join t792 where c1152 is not null),
 counted as (select *, row_number() over () as i, stock is distinct from lag(stock) over () as is_first from known),
 numbered as (select rid, x, i + 1 - max(case when is_first then i end) over (rows unbounded preceding) as i from counted),
 from_0 as (select rid, i, case when i = 1 then x else 0.13333333333333333::double * x end as y from numbered),
@@ -9889,15 +9896,15 @@ from factor_base
 left join from_9 using (rid)
 order by rid;
 
-drop table t791;
+drop table t792;
 
 create or replace temp table state_235 as
 select arg_max(c1417, rid) as k_c1417
-from factor_base positional join t1076
+from factor_base positional join t1077
 group by rid - stock_row order by rid - stock_row;
 
-create or replace temp table t1078 as
-with known as (select rid, rid - stock_row as stock, c1338 as x from factor_base positional join t987 where c1338 is not null),
+create or replace temp table t1079 as
+with known as (select rid, rid - stock_row as stock, c1338 as x from factor_base positional join t988 where c1338 is not null),
 counted as (select *, row_number() over () as i, stock is distinct from lag(stock) over () as is_first from known),
 numbered as (select rid, x, i + 1 - max(case when is_first then i end) over (rows unbounded preceding) as i from counted),
 from_0 as (select rid, i, case when i = 1 then x else 0.06666666666666667::double * x end as y from numbered),
@@ -9918,10 +9925,10 @@ order by rid;
 
 create or replace temp table state_236 as
 select arg_max(c1428, rid) as k_c1428
-from factor_base positional join t1078
+from factor_base positional join t1079
 group by rid - stock_row order by rid - stock_row;
 
-create or replace temp table t1080 as
+create or replace temp table t1081 as
 with known as (select stock_row - 0 as i, volume as x from factor_base),
 from_0 as (select i, case when i = 1 then x else 0.09523809523809523::double * x end as y from known),
 from_1 as (select i, y + 0.9047619047619048::double * case when i > 1 then lag(y, 1) over () else 0 end as y from from_0),
@@ -9938,13 +9945,13 @@ select case when i > 0 then y end as c1478 from from_9;
 create or replace temp table state_237 as
 select
     max(c1478) filter (rows_left = 0) as k_c1478
-from factor_base positional join t1080
+from factor_base positional join t1081
 where rows_left < 1
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1082 as
-with known as (select rid, rid - stock_row as stock, c1338 as x from factor_base positional join t987 where c1338 is not null),
+create or replace temp table t1083 as
+with known as (select rid, rid - stock_row as stock, c1338 as x from factor_base positional join t988 where c1338 is not null),
 counted as (select *, row_number() over () as i, stock is distinct from lag(stock) over () as is_first from known),
 numbered as (select rid, x, i + 1 - max(case when is_first then i end) over (rows unbounded preceding) as i from counted),
 from_0 as (select rid, i, case when i = 1 then x else 0.05::double * x end as y from numbered),
@@ -9965,109 +9972,109 @@ order by rid;
 
 create or replace temp table state_238 as
 select arg_max(c1479, rid) as k_c1479
-from factor_base positional join t1082
+from factor_base positional join t1083
 group by rid - stock_row order by rid - stock_row;
-
-create or replace temp table t1084 as
-select
-    (case when stock_row > 3 then rows_94(c26, c1392) end) as c1394,
-    (case when stock_row > 3 then rows_94(c183, c1393) end) as c1395
-from factor_base positional join t206 positional join t1058 positional join t52;
 
 create or replace temp table t1085 as
 select
+    (case when stock_row > 3 then rows_94(c26, c1392) end) as c1394,
+    (case when stock_row > 3 then rows_94(c183, c1393) end) as c1395
+from factor_base positional join t207 positional join t1059 positional join t53;
+
+create or replace temp table t1086 as
+select
     c1401 * 8193 - (c1401 * 8193 - c1401) as c1402,
     (case when stock_row > 3 then rows_94(c75, c1405) end) as c1407
-from factor_base positional join t58 positional join t1059;
+from factor_base positional join t59 positional join t1060;
 
 create or replace temp table state_239 as
 select
     list(c1402 order by rid desc) filter (rows_left < 19) as p_c1402
-from factor_base positional join t1085
+from factor_base positional join t1086
 where rows_left < 19
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1087 as
+create or replace temp table t1088 as
 select
     (case when (lag(open, 1) over () <= open) then 0 when not (lag(open, 1) over () <= open) then (case when c831 > c1418 then c831 when c831 <= c1418 then c1418 end) end) as c1419,
     (case when (open <= lag(open, 1) over ()) then 0 when not (open <= lag(open, 1) over ()) then (case when c1421 > c831 then c1421 when c1421 <= c831 then c831 end) end) as c1422
-from factor_base positional join t1061 positional join t525;
+from factor_base positional join t1062 positional join t526;
 
-drop table t525;
+drop table t526;
 
 create or replace temp table state_240 as
 select
     list(c1419 order by rid desc) filter (rows_left < 19) as p_c1419,
     list(c1422 order by rid desc) filter (rows_left < 19) as p_c1422
-from factor_base positional join t1087
+from factor_base positional join t1088
 where rows_left < 19
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1089 as
+create or replace temp table t1090 as
 select
     rows_32(amount, c1424) as c1425,
     (case when c123 and c48 then case when isfinite(c1429) then round(c1429, 12) end else null end) as c1430
-from factor_base positional join t1065 positional join t78 positional join t69 positional join t1063;
+from factor_base positional join t1066 positional join t79 positional join t70 positional join t1064;
 
-drop table t78;
+drop table t79;
 
 create or replace temp table state_241 as
 select
     list(c1430 order by rid desc) filter (rows_left < 15) as p_c1430
-from factor_base positional join t1089
+from factor_base positional join t1090
 where rows_left < 15
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1091 as
+create or replace temp table t1092 as
 select
     (rows_84(c1434) / 4) as c1435,
     (case when stock_row > 19 then rows_0(c1445) end) as c1446
-from factor_base positional join t1067 positional join t1065;
+from factor_base positional join t1068 positional join t1066;
 
 create or replace temp table state_242 as
 select
     list(c1446 order by rid desc) filter (rows_left < 6) as p_c1446
-from factor_base positional join t1091
+from factor_base positional join t1092
 where rows_left < 6
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1093 as
+create or replace temp table t1094 as
 select
     (rows_40(c1447) / 7) as c1449,
     (case when stock_row > 49 then rows_3(c1456) end) as c1457
-from factor_base positional join t1069;
-
-create or replace temp table t1094 as
-select
-    (case when stock_row > 49 then rows_3(c1459) end) as c1460,
-    ((case when stock_row > 19 then rows_0(c1462) end) / 20) as c1463
-from factor_base positional join t1071;
+from factor_base positional join t1070;
 
 create or replace temp table t1095 as
 select
+    (case when stock_row > 49 then rows_3(c1459) end) as c1460,
+    ((case when stock_row > 19 then rows_0(c1462) end) / 20) as c1463
+from factor_base positional join t1072;
+
+create or replace temp table t1096 as
+select
     (case when stock_row > 41 then (rows_33(c1359, c193, c1466, c767) / nullif(sqrt((((c1359 - c1466) * (c1359 - c1466) + (lag(c1359, 1) over () - c1466) * (lag(c1359, 1) over () - c1466)) + (lag(c1359, 2) over () - c1466) * (lag(c1359, 2) over () - c1466))) * sqrt(c768), 0)) end) as c1467,
     abs((close - c1472)) as c1473
-from factor_base positional join t1073 positional join t564 positional join t1011 positional join t139 positional join t519;
+from factor_base positional join t1074 positional join t565 positional join t1012 positional join t140 positional join t520;
 
 create or replace temp table state_243 as
 select
     list(c1473 order by rid desc) filter (rows_left < 11) as p_c1473
-from factor_base positional join t1095
+from factor_base positional join t1096
 where rows_left < 11
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1097 as
+create or replace temp table t1098 as
 select
     (case when stock_row > 19 then rows_44(c1481) end) as c1482
-from factor_base positional join t1074;
+from factor_base positional join t1075;
 
-create or replace temp table t1098 as
-with known as (select stock_row - 1 as i, c1388 as x from factor_base positional join t1057),
+create or replace temp table t1099 as
+with known as (select stock_row - 1 as i, c1388 as x from factor_base positional join t1058),
 from_0 as (select i, case when i = 1 then x else 0.16666666666666666::double * x end as y from known),
 from_1 as (select i, y + 0.8333333333333334::double * case when i > 1 then lag(y, 1) over () else 0 end as y from from_0),
 from_2 as (select i, y + 0.6944444444444445::double * case when i > 2 then lag(y, 2) over () else 0 end as y from from_1),
@@ -10082,13 +10089,13 @@ select case when i > 0 then y end as c1389 from from_8;
 create or replace temp table state_244 as
 select
     max(c1389) filter (rows_left = 0) as k_c1389
-from factor_base positional join t1098
+from factor_base positional join t1099
 where rows_left < 1
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1100 as
-with known as (select stock_row - 1 as i, c1390 as x from factor_base positional join t1057),
+create or replace temp table t1101 as
+with known as (select stock_row - 1 as i, c1390 as x from factor_base positional join t1058),
 from_0 as (select i, case when i = 1 then x else 0.16666666666666666::double * x end as y from known),
 from_1 as (select i, y + 0.8333333333333334::double * case when i > 1 then lag(y, 1) over () else 0 end as y from from_0),
 from_2 as (select i, y + 0.6944444444444445::double * case when i > 2 then lag(y, 2) over () else 0 end as y from from_1),
@@ -10103,13 +10110,13 @@ select case when i > 0 then y end as c1391 from from_8;
 create or replace temp table state_245 as
 select
     max(c1391) filter (rows_left = 0) as k_c1391
-from factor_base positional join t1100
+from factor_base positional join t1101
 where rows_left < 1
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1102 as
-with known as (select stock_row - 1 as i, c1388 as x from factor_base positional join t1057),
+create or replace temp table t1103 as
+with known as (select stock_row - 1 as i, c1388 as x from factor_base positional join t1058),
 from_0 as (select i, case when i = 1 then x else 0.041666666666666664::double * x end as y from known),
 from_1 as (select i, y + 0.9583333333333334::double * case when i > 1 then lag(y, 1) over () else 0 end as y from from_0),
 from_2 as (select i, y + 0.9184027777777779::double * case when i > 2 then lag(y, 2) over () else 0 end as y from from_1),
@@ -10126,13 +10133,13 @@ select case when i > 0 then y end as c1415 from from_10;
 create or replace temp table state_246 as
 select
     max(c1415) filter (rows_left = 0) as k_c1415
-from factor_base positional join t1102
+from factor_base positional join t1103
 where rows_left < 1
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1104 as
-with known as (select stock_row - 1 as i, c1390 as x from factor_base positional join t1057),
+create or replace temp table t1105 as
+with known as (select stock_row - 1 as i, c1390 as x from factor_base positional join t1058),
 from_0 as (select i, case when i = 1 then x else 0.041666666666666664::double * x end as y from known),
 from_1 as (select i, y + 0.9583333333333334::double * case when i > 1 then lag(y, 1) over () else 0 end as y from from_0),
 from_2 as (select i, y + 0.9184027777777779::double * case when i > 2 then lag(y, 2) over () else 0 end as y from from_1),
@@ -10149,13 +10156,13 @@ select case when i > 0 then y end as c1416 from from_10;
 create or replace temp table state_247 as
 select
     max(c1416) filter (rows_left = 0) as k_c1416
-from factor_base positional join t1104
+from factor_base positional join t1105
 where rows_left < 1
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1106 as
-with known as (select stock_row - 1 as i, c1388 as x from factor_base positional join t1057),
+create or replace temp table t1107 as
+with known as (select stock_row - 1 as i, c1388 as x from factor_base positional join t1058),
 from_0 as (select i, case when i = 1 then x else 0.08333333333333333::double * x end as y from known),
 from_1 as (select i, y + 0.9166666666666666::double * case when i > 1 then lag(y, 1) over () else 0 end as y from from_0),
 from_2 as (select i, y + 0.8402777777777777::double * case when i > 2 then lag(y, 2) over () else 0 end as y from from_1),
@@ -10171,13 +10178,13 @@ select case when i > 0 then y end as c1475 from from_9;
 create or replace temp table state_248 as
 select
     max(c1475) filter (rows_left = 0) as k_c1475
-from factor_base positional join t1106
+from factor_base positional join t1107
 where rows_left < 1
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1108 as
-with known as (select stock_row - 1 as i, c1390 as x from factor_base positional join t1057),
+create or replace temp table t1109 as
+with known as (select stock_row - 1 as i, c1390 as x from factor_base positional join t1058),
 from_0 as (select i, case when i = 1 then x else 0.08333333333333333::double * x end as y from known),
 from_1 as (select i, y + 0.9166666666666666::double * case when i > 1 then lag(y, 1) over () else 0 end as y from from_0),
 from_2 as (select i, y + 0.8402777777777777::double * case when i > 2 then lag(y, 2) over () else 0 end as y from from_1),
@@ -10190,343 +10197,343 @@ from_8 as (select i, y + 1.4556742717621528e-05::double * case when i > 128 then
 from_9 as (select i, y + 2.118987585470274e-10::double * case when i > 256 then lag(y, 256) over () else 0 end as y from from_8)
 select case when i > 0 then y end as c1476 from from_9;
 
-drop table t1057;
+drop table t1058;
 
 create or replace temp table state_249 as
 select
     max(c1476) filter (rows_left = 0) as k_c1476
-from factor_base positional join t1108
+from factor_base positional join t1109
 where rows_left < 1
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1110 as
+create or replace temp table t1111 as
 select c1444
 from (
     select
-        rid,
+        place,
         case when c1443 is not null then (rank() over (partition by trade_date order by c1443) + round(cume_dist() over (partition by trade_date order by c1443) * day_rows)) / (2 * count(c1443) over (partition by trade_date order by c1443 rows between unbounded preceding and unbounded following)) end as c1444
-    from factor_base positional join t1067
+    from factor_base positional join t1068
 )
-order by rid;
+order by place;
 
-drop table t1067;
-
-create or replace temp table t1111 as
-select
-    ((case when stock_row > 3 then rows_116(c26, c183, c1392, c1393) end) / nullif(sqrt(c1394) * sqrt(c1395), 0)) as c1396,
-    (case when stock_row > 59 then c1402 end) as c1403
-from factor_base positional join t1085 positional join t1084 positional join t52 positional join t206 positional join t1058;
+drop table t1068;
 
 create or replace temp table t1112 as
 select
-    rows_0(c1419) as c1420,
-    rows_0(c1422) as c1423
-from t1087;
-
-drop table t1087;
+    ((case when stock_row > 3 then rows_116(c26, c183, c1392, c1393) end) / nullif(sqrt(c1394) * sqrt(c1395), 0)) as c1396,
+    (case when stock_row > 59 then c1402 end) as c1403
+from factor_base positional join t1086 positional join t1085 positional join t53 positional join t207 positional join t1059;
 
 create or replace temp table t1113 as
 select
+    rows_0(c1419) as c1420,
+    rows_0(c1422) as c1423
+from t1088;
+
+drop table t1088;
+
+create or replace temp table t1114 as
+select
     (case when rows_36(amount, c1425, c1424) then sqrt(c1425 / 5) else 0 end) as c1426,
     (case when stock_row > 15 then rows_118(c1430) end) as c1431
-from factor_base positional join t1089 positional join t1063;
+from factor_base positional join t1090 positional join t1064;
 
-drop table t1089;
+drop table t1090;
 
 create or replace temp table state_250 as
 select
     list(c1431 order by rid desc) filter (rows_left < 3) as p_c1431
-from factor_base positional join t1113
+from factor_base positional join t1114
 where rows_left < 3
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1115 as
+create or replace temp table t1116 as
 select
     rows_94(c1434, c1435) as c1436,
     ((case when stock_row > 6 then rows_40(c1446) end) / 7) as c1448
-from factor_base positional join t1091 positional join t1065;
-
-create or replace temp table t1116 as
-select
-    rows_149(c1447, c1449) as c1451,
-    (case when stock_row > 49 then (c1457 + (case when stock_row > 49 then rows_104(c1456) end)) end) as c1458
-from factor_base positional join t1093 positional join t1069;
+from factor_base positional join t1092 positional join t1066;
 
 create or replace temp table t1117 as
 select
-    (case when stock_row > 49 then (c1460 + (case when stock_row > 49 then rows_104(c1459) end)) end) as c1461,
-    (case when stock_row > 19 then rows_19(c1462, c1463) end) as c1464
-from factor_base positional join t1071 positional join t1094;
+    rows_149(c1447, c1449) as c1451,
+    (case when stock_row > 49 then (c1457 + (case when stock_row > 49 then rows_104(c1456) end)) end) as c1458
+from factor_base positional join t1094 positional join t1070;
 
 create or replace temp table t1118 as
 select
+    (case when stock_row > 49 then (c1460 + (case when stock_row > 49 then rows_104(c1459) end)) end) as c1461,
+    (case when stock_row > 19 then rows_19(c1462, c1463) end) as c1464
+from factor_base positional join t1072 positional join t1095;
+
+create or replace temp table t1119 as
+select
     (case when (case when (((c1359 - c1466) * (c1359 - c1466) + (lag(c1359, 1) over () - c1466) * (lag(c1359, 1) over () - c1466)) + (lag(c1359, 2) over () - c1466) * (lag(c1359, 2) over () - c1466)) > 3e-22::double * c1466 * c1466 then true else not (len(list_distinct(list_transform([c1359, lag(c1359, 1) over (), lag(c1359, 2) over ()], lambda value: value * 8193 - (value * 8193 - value)))) = 1) end) and (case when c768 > 3e-22::double * c767 * c767 then true else not (len(list_distinct(list_transform([c193, lag(c193, 1) over (), lag(c193, 2) over ()], lambda value: value * 8193 - (value * 8193 - value)))) = 1) end) then case when isfinite(c1467) then round(c1467, 12) end else null end) as c1468,
     ((rows_39(c1473) / 12) * 0.015::double) as c1474
-from t1095 positional join t139 positional join t564 positional join t519 positional join t1011 positional join t1073;
+from t1096 positional join t140 positional join t565 positional join t520 positional join t1012 positional join t1074;
 
-drop table t519;
+drop table t520;
 
-drop table t564;
+drop table t565;
 
-drop table t1095;
+drop table t1096;
 
 create or replace temp table state_251 as
 select
     list(c1468 order by rid desc) filter (rows_left < 5) as p_c1468
-from factor_base positional join t1118
+from factor_base positional join t1119
 where rows_left < 5
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1120 as
+create or replace temp table t1121 as
 select
     ((c1475 / nullif(c1476, 0)) * 100) as c1477
-from t1106 positional join t1108;
+from t1107 positional join t1109;
 
-drop table t1106;
+drop table t1107;
 
-drop table t1108;
+drop table t1109;
 
 create or replace temp table state_252 as
 select
     list(c1477 order by rid desc) filter (rows_left < 11) as p_c1477
-from factor_base positional join t1120
+from factor_base positional join t1121
 where rows_left < 11
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1122 as
+create or replace temp table t1123 as
 select
     (case when (case when stock_row > 3 then rows_122(c26, c1394, c1392) end) and (case when stock_row > 3 then rows_122(c183, c1395, c1393) end) then case when isfinite(c1396) then round(c1396, 12) end else null end) as c1397,
     (case when stock_row > 3 then rows_132(c1431) end) as c1432
-from factor_base positional join t1113 positional join t1111 positional join t206 positional join t1084 positional join t1058 positional join t52;
+from factor_base positional join t1114 positional join t1112 positional join t207 positional join t1085 positional join t1059 positional join t53;
 
-drop table t1058;
+drop table t1059;
 
-drop table t1084;
+drop table t1085;
 
 create or replace temp table state_253 as
 select
     list(c1397 order by rid desc) filter (rows_left < 3) as p_c1397
-from factor_base positional join t1122
+from factor_base positional join t1123
 where rows_left < 3
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1124 as
+create or replace temp table t1125 as
 select
     (case when stock_row > 32 then ((case when stock_row > 32 then rows_116(c1434, vwap, c1435, c727) end) / nullif(sqrt(c1436) * sqrt(c728), 0)) end) as c1437,
     (case when stock_row > 6 then rows_149(c1446, c1448) end) as c1450
-from factor_base positional join t1091 positional join t1115 positional join t560 positional join t1065 positional join t515;
+from factor_base positional join t1092 positional join t1116 positional join t561 positional join t1066 positional join t516;
 
-drop table t515;
+drop table t516;
 
-create or replace temp table t1125 as
+create or replace temp table t1126 as
 select
     (case when sqrt(c1464 / 19) is not null then case when (case when stock_row > 19 then rows_29(c1462, c1464, c1463) end) then sqrt(c1464 / 19) else 0 end end) as c1465,
     (case when stock_row > 5 then rows_159(c1468) end) as c1469
-from factor_base positional join t1118 positional join t1071 positional join t1117 positional join t1094;
+from factor_base positional join t1119 positional join t1072 positional join t1118 positional join t1095;
 
-drop table t1071;
+drop table t1072;
 
-create or replace temp table t1126 as
+create or replace temp table t1127 as
 select c1404
 from (
     select
-        rid,
+        place,
         case when c1403 is not null then (rank() over (partition by trade_date order by c1403) + round(cume_dist() over (partition by trade_date order by c1403) * day_rows)) / (2 * count(c1403) over (partition by trade_date order by c1403 rows between unbounded preceding and unbounded following)) end as c1404
-    from factor_base positional join t1111
+    from factor_base positional join t1112
 )
-order by rid;
+order by place;
 
-drop table t1111;
+drop table t1112;
 
 create or replace temp table state_254 as
 select
     list(c1404 order by rid desc) filter (rows_left < 3) as p_c1404
-from factor_base positional join t1126
+from factor_base positional join t1127
 where rows_left < 3
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1128 as
+create or replace temp table t1129 as
 select
     (case when stock_row > 3 then rows_132(c1397) end) as c1398,
     ((case when stock_row > 3 then rows_84(c1404) end) / 4) as c1406
-from factor_base positional join t1126 positional join t1122;
+from factor_base positional join t1127 positional join t1123;
 
-create or replace temp table t1129 as
+create or replace temp table t1130 as
 select
     c1432 * 8193 - (c1432 * 8193 - c1432) as c1433,
     (case when rows_122(c1434, c1436, c1435) and c730 then case when isfinite(c1437) then round(c1437, 12) end else null end) as c1438
-from t1124 positional join t608 positional join t1065 positional join t1115 positional join t1091 positional join t1122;
+from t1125 positional join t609 positional join t1066 positional join t1116 positional join t1092 positional join t1123;
 
-drop table t608;
+drop table t609;
 
-drop table t1122;
+drop table t1123;
 
 create or replace temp table state_255 as
 select
     list(c1433 order by rid desc) filter (rows_left < 4) as p_c1433,
     list(c1438 order by rid desc) filter (rows_left < 2) as p_c1438
-from factor_base positional join t1129
+from factor_base positional join t1130
 where rows_left < 4
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1131 as
+create or replace temp table t1132 as
 select
     (case when stock_row > 64 then ((case when stock_row > 64 then rows_153(c1446, c1447, c1448, c1449) end) / nullif(sqrt(c1450) * sqrt(c1451), 0)) end) as c1452,
     c1469 * 8193 - (c1469 * 8193 - c1469) as c1470
-from factor_base positional join t1125 positional join t1124 positional join t1116 positional join t1091 positional join t1069 positional join t1115 positional join t1093;
-
-create or replace temp table t1132 as
-select
-    c1398 * 8193 - (c1398 * 8193 - c1398) as c1399,
-    (case when stock_row > 3 then rows_94(c1404, c1406) end) as c1408
-from factor_base positional join t1126 positional join t1128;
+from factor_base positional join t1126 positional join t1125 positional join t1117 positional join t1092 positional join t1070 positional join t1116 positional join t1094;
 
 create or replace temp table t1133 as
 select
-    (case when stock_row > 2 then (3 * c1438 + 2 * lag(c1438, 1) over () + 1 * lag(c1438, 2) over ()) / 6 end) as c1439,
-    (case when (case when stock_row > 6 then rows_156(c1446, c1450, c1448) end) and rows_156(c1447, c1451, c1449) then case when isfinite(c1452) then round(c1452, 12) end else null end) as c1453
-from factor_base positional join t1131 positional join t1069 positional join t1116 positional join t1093 positional join t1091 positional join t1124 positional join t1115 positional join t1129;
-
-drop table t1069;
-
-drop table t1091;
-
-drop table t1093;
-
-drop table t1115;
-
-drop table t1124;
+    c1398 * 8193 - (c1398 * 8193 - c1398) as c1399,
+    (case when stock_row > 3 then rows_94(c1404, c1406) end) as c1408
+from factor_base positional join t1127 positional join t1129;
 
 create or replace temp table t1134 as
+select
+    (case when stock_row > 2 then (3 * c1438 + 2 * lag(c1438, 1) over () + 1 * lag(c1438, 2) over ()) / 6 end) as c1439,
+    (case when (case when stock_row > 6 then rows_156(c1446, c1450, c1448) end) and rows_156(c1447, c1451, c1449) then case when isfinite(c1452) then round(c1452, 12) end else null end) as c1453
+from factor_base positional join t1132 positional join t1070 positional join t1117 positional join t1094 positional join t1092 positional join t1125 positional join t1116 positional join t1130;
+
+drop table t1070;
+
+drop table t1092;
+
+drop table t1094;
+
+drop table t1116;
+
+drop table t1125;
+
+create or replace temp table t1135 as
 select c1471
 from (
     select
-        rid,
+        place,
         case when c1470 is not null then (rank() over (partition by trade_date order by c1470) + round(cume_dist() over (partition by trade_date order by c1470) * day_rows)) / (2 * count(c1470) over (partition by trade_date order by c1470 rows between unbounded preceding and unbounded following)) end as c1471
-    from factor_base positional join t1131
+    from factor_base positional join t1132
 )
-order by rid;
+order by place;
 
-drop table t1131;
-
-create or replace temp table t1135 as
-select
-    ((case when stock_row > 3 then rows_116(c75, c1404, c1405, c1406) end) / nullif(sqrt(c1407) * sqrt(c1408), 0)) as c1409,
-    c1439 * 8193 - (c1439 * 8193 - c1439) as c1440
-from factor_base positional join t1133 positional join t1085 positional join t1132 positional join t58 positional join t1126 positional join t1059 positional join t1128;
+drop table t1132;
 
 create or replace temp table t1136 as
 select
-    c1453 * 8193 - (c1453 * 8193 - c1453) as c1454
-from t1133;
-
-drop table t1133;
+    ((case when stock_row > 3 then rows_116(c75, c1404, c1405, c1406) end) / nullif(sqrt(c1407) * sqrt(c1408), 0)) as c1409,
+    c1439 * 8193 - (c1439 * 8193 - c1439) as c1440
+from factor_base positional join t1134 positional join t1086 positional join t1133 positional join t59 positional join t1127 positional join t1060 positional join t1129;
 
 create or replace temp table t1137 as
+select
+    c1453 * 8193 - (c1453 * 8193 - c1453) as c1454
+from t1134;
+
+drop table t1134;
+
+create or replace temp table t1138 as
 select c1400
 from (
     select
-        rid,
+        place,
         case when c1399 is not null then (rank() over (partition by trade_date order by c1399) + round(cume_dist() over (partition by trade_date order by c1399) * day_rows)) / (2 * count(c1399) over (partition by trade_date order by c1399 rows between unbounded preceding and unbounded following)) end as c1400
-    from factor_base positional join t1132
+    from factor_base positional join t1133
 )
-order by rid;
+order by place;
 
-create or replace temp table t1138 as
+create or replace temp table t1139 as
 select
     (case when (case when stock_row > 3 then rows_122(c75, c1407, c1405) end) and (case when stock_row > 3 then rows_122(c1404, c1408, c1406) end) then case when isfinite(c1409) then round(c1409, 12) end else null end) as c1410
-from factor_base positional join t1135 positional join t1126 positional join t1132 positional join t1128 positional join t58 positional join t1085 positional join t1059;
+from factor_base positional join t1136 positional join t1127 positional join t1133 positional join t1129 positional join t59 positional join t1086 positional join t1060;
 
-drop table t58;
+drop table t59;
 
-drop table t1126;
+drop table t1127;
 
-drop table t1128;
+drop table t1129;
 
-drop table t1132;
+drop table t1133;
 
 create or replace temp table state_256 as
 select
     list(c1410 order by rid desc) filter (rows_left < 12) as p_c1410
-from factor_base positional join t1138
+from factor_base positional join t1139
 where rows_left < 12
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1140 as
+create or replace temp table t1141 as
 select c1441
 from (
     select
-        rid,
+        place,
         case when c1440 is not null then (rank() over (partition by trade_date order by c1440) + round(cume_dist() over (partition by trade_date order by c1440) * day_rows)) / (2 * count(c1440) over (partition by trade_date order by c1440 rows between unbounded preceding and unbounded following)) end as c1441
-    from factor_base positional join t1135
-)
-order by rid;
-
-drop table t1135;
-
-create or replace temp table t1141 as
-select c1455
-from (
-    select
-        rid,
-        case when c1454 is not null then (rank() over (partition by trade_date order by c1454) + round(cume_dist() over (partition by trade_date order by c1454) * day_rows)) / (2 * count(c1454) over (partition by trade_date order by c1454 rows between unbounded preceding and unbounded following)) end as c1455
     from factor_base positional join t1136
 )
-order by rid;
+order by place;
 
 drop table t1136;
 
 create or replace temp table t1142 as
+select c1455
+from (
+    select
+        place,
+        case when c1454 is not null then (rank() over (partition by trade_date order by c1454) + round(cume_dist() over (partition by trade_date order by c1454) * day_rows)) / (2 * count(c1454) over (partition by trade_date order by c1454 rows between unbounded preceding and unbounded following)) end as c1455
+    from factor_base positional join t1137
+)
+order by place;
+
+drop table t1137;
+
+create or replace temp table t1143 as
 select
     (case when stock_row > 12 then rows_189(c1410) end) as c1411,
     ((case when stock_row > 4 then rows_34(c1433) end) - c1441) as c1442
-from factor_base positional join t1140 positional join t1129 positional join t1138;
+from factor_base positional join t1141 positional join t1130 positional join t1139;
 
-drop table t1129;
+drop table t1130;
 
-drop table t1138;
+drop table t1139;
 
-drop table t1140;
+drop table t1141;
 
 create or replace temp table state_257 as
 select
     list(c1411 order by rid desc) filter (rows_left < 13) as p_c1411
-from factor_base positional join t1142
+from factor_base positional join t1143
 where rows_left < 13
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1144 as
-select
-    (case when stock_row > 13 then rows_148(c1411) end) as c1412
-from factor_base positional join t1142;
-
 create or replace temp table t1145 as
 select
-    c1412 * 8193 - (c1412 * 8193 - c1412) as c1413
-from t1144;
-
-drop table t1144;
+    (case when stock_row > 13 then rows_148(c1411) end) as c1412
+from factor_base positional join t1143;
 
 create or replace temp table t1146 as
+select
+    c1412 * 8193 - (c1412 * 8193 - c1412) as c1413
+from t1145;
+
+drop table t1145;
+
+create or replace temp table t1147 as
 select c1414
 from (
     select
-        rid,
+        place,
         case when c1413 is not null then (rank() over (partition by trade_date order by c1413) + round(cume_dist() over (partition by trade_date order by c1413) * day_rows)) / (2 * count(c1413) over (partition by trade_date order by c1413 rows between unbounded preceding and unbounded following)) end as c1414
-    from factor_base positional join t1145
+    from factor_base positional join t1146
 )
-order by rid;
+order by place;
 
-drop table t1145;
+drop table t1146;
 
 create or replace temp table f7 as
 select
@@ -10554,148 +10561,148 @@ select
     (-c104) as gtja_083,
     (case when stock_row > 20 then c1480 end) as gtja_084,
     (case when stock_row > 14 then (c377 * c1482) end) as gtja_085
-from factor_base positional join t198 positional join t1097 positional join t1074 positional join t132 positional join t1118 positional join t990 positional join t1073 positional join t668 positional join t1134 positional join t1125 positional join t1094 positional join t1116 positional join t1117 positional join t1110 positional join t1141 positional join t1142 positional join t1063 positional join t987 positional join t1113 positional join t1112 positional join t1102 positional join t1104 positional join t875 positional join t532 positional join t1137 positional join t1146 positional join t1098 positional join t1100 positional join t168 positional join t82 positional join t109 positional join t1076 positional join t1078 positional join t1120 positional join t1080 positional join t1082;
+from factor_base positional join t199 positional join t1098 positional join t1075 positional join t133 positional join t1119 positional join t991 positional join t1074 positional join t669 positional join t1135 positional join t1126 positional join t1095 positional join t1117 positional join t1118 positional join t1111 positional join t1142 positional join t1143 positional join t1064 positional join t988 positional join t1114 positional join t1113 positional join t1103 positional join t1105 positional join t876 positional join t533 positional join t1138 positional join t1147 positional join t1099 positional join t1101 positional join t169 positional join t83 positional join t110 positional join t1077 positional join t1079 positional join t1121 positional join t1081 positional join t1083;
 
-drop table t82;
+drop table t83;
 
-drop table t109;
+drop table t110;
 
-drop table t132;
+drop table t133;
 
-drop table t168;
+drop table t169;
 
-drop table t198;
+drop table t199;
 
-drop table t668;
+drop table t669;
 
-drop table t875;
+drop table t876;
 
-drop table t1073;
+drop table t1074;
 
-drop table t1076;
+drop table t1077;
 
-drop table t1078;
+drop table t1079;
 
-drop table t1080;
+drop table t1081;
 
-drop table t1082;
+drop table t1083;
 
-drop table t1094;
+drop table t1095;
 
-drop table t1097;
+drop table t1098;
 
-drop table t1110;
+drop table t1111;
 
-drop table t1113;
-
-drop table t1116;
+drop table t1114;
 
 drop table t1117;
 
 drop table t1118;
 
-drop table t1125;
+drop table t1119;
 
-drop table t1134;
+drop table t1126;
 
-drop table t1137;
+drop table t1135;
 
-drop table t1141;
+drop table t1138;
 
 drop table t1142;
 
-drop table t1146;
+drop table t1143;
+
+drop table t1147;
 
 -- step history: factor 216 of 409
-create or replace temp table t1148 as
+create or replace temp table t1149 as
 select
     (case when stock_row > 6 then rows_102(c696) end) as c1483,
     ((((low * 0.1::double) + (low * 0.9::double)) - vwap) / nullif((open - c193), 0)) as c1486
-from factor_base positional join t139 positional join t511;
+from factor_base positional join t140 positional join t512;
 
-drop table t511;
+drop table t512;
 
 create or replace temp table state_258 as
 select
     list(c1486 order by rid desc) filter (rows_left < 10) as p_c1486
-from factor_base positional join t1148
+from factor_base positional join t1149
 where rows_left < 10
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1150 as
+create or replace temp table t1151 as
 select
     (case when stock_row > 4 then (close - rows_23(close)) * 8193 - ((close - rows_23(close)) * 8193 - (close - rows_23(close))) end) as c1494,
     (rows_2(c1359) / 5) as c1496
-from factor_base positional join t1011;
+from factor_base positional join t1012;
 
-create or replace temp table t1151 as
+create or replace temp table t1152 as
 select
     ((close * 0.35::double) + (vwap * 0.65::double)) as c1502,
     (rows_99(c1294) / 13) as c1507
-from factor_base positional join t996;
+from factor_base positional join t997;
 
 create or replace temp table state_259 as
 select
     list(c1502 order by rid desc) filter (rows_left < 2) as p_c1502
-from factor_base positional join t1151
+from factor_base positional join t1152
 where rows_left < 2
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1153 as
+create or replace temp table t1154 as
 select
     rows_135(c1312) as c1514,
     rows_19(amount, c111) as c1515
-from factor_base positional join t41 positional join t982;
+from factor_base positional join t42 positional join t983;
 
-drop table t982;
+drop table t983;
 
-create or replace temp table t1154 as
+create or replace temp table t1155 as
 select
     rows_19(volume, c50) as c1518,
     rows_107(c1434) as c1520
-from factor_base positional join t1065 positional join t36;
+from factor_base positional join t1066 positional join t37;
 
 create or replace temp table state_260 as
 select
     list(c1520 order by rid desc) filter (rows_left < 14) as p_c1520
-from factor_base positional join t1154
+from factor_base positional join t1155
 where rows_left < 14
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1156 as
+create or replace temp table t1157 as
 select
     ((high * 0.1::double) + (vwap * 0.9::double)) * 8193 - (((high * 0.1::double) + (vwap * 0.9::double)) * 8193 - ((high * 0.1::double) + (vwap * 0.9::double))) as c1527,
     (case when stock_row > 1 then (case when 0 > (volume - c73) then 0 when 0 <= (volume - c73) then (volume - c73) end) end) as c1535
-from factor_base positional join t17;
-
-create or replace temp table t1157 as
-select
-    (case when stock_row > 1 then abs((volume - c73)) end) as c1537,
-    rows_168(low) as c1539
-from factor_base positional join t17;
-
-drop table t17;
+from factor_base positional join t18;
 
 create or replace temp table t1158 as
 select
+    (case when stock_row > 1 then abs((volume - c73)) end) as c1537,
+    rows_168(low) as c1539
+from factor_base positional join t18;
+
+drop table t18;
+
+create or replace temp table t1159 as
+select
     (case when stock_row > 20 then (close - lag(close, 20) over ()) end) as c1541,
     (((c1289 + c1290) + (c1291 + rows_100(volume))) / 120) as c1542
-from factor_base positional join t974 positional join t976;
+from factor_base positional join t975 positional join t977;
 
-drop table t976;
+drop table t977;
 
 create or replace temp table state_261 as
 select
     list(c1542 order by rid desc) filter (rows_left < 5) as p_c1542
-from factor_base positional join t1158
+from factor_base positional join t1159
 where rows_left < 5
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1160 as
+create or replace temp table t1161 as
 with known as (select stock_row - 0 as i, close as x from factor_base),
 from_0 as (select i, case when i = 1 then x else 0.15384615384615385::double * x end as y from known),
 from_1 as (select i, y + 0.8461538461538461::double * case when i > 1 then lag(y, 1) over () else 0 end as y from from_0),
@@ -10711,12 +10718,12 @@ select case when i > 0 then y end as c1490 from from_8;
 create or replace temp table state_262 as
 select
     max(c1490) filter (rows_left = 0) as k_c1490
-from factor_base positional join t1160
+from factor_base positional join t1161
 where rows_left < 1
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1162 as
+create or replace temp table t1163 as
 with known as (select stock_row - 0 as i, close as x from factor_base),
 from_0 as (select i, case when i = 1 then x else 0.07407407407407407::double * x end as y from known),
 from_1 as (select i, y + 0.9259259259259259::double * case when i > 1 then lag(y, 1) over () else 0 end as y from from_0),
@@ -10733,13 +10740,13 @@ select case when i > 0 then y end as c1491 from from_9;
 create or replace temp table state_263 as
 select
     max(c1491) filter (rows_left = 0) as k_c1491
-from factor_base positional join t1162
+from factor_base positional join t1163
 where rows_left < 1
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1164 as
-with known as (select rid, rid - stock_row as stock, c1180 as x from factor_base positional join t901 where c1180 is not null),
+create or replace temp table t1165 as
+with known as (select rid, rid - stock_row as stock, c1180 as x from factor_base positional join t902 where c1180 is not null),
 counted as (select *, row_number() over () as i, stock is distinct from lag(stock) over () as is_first from known),
 numbered as (select rid, x, i + 1 - max(case when is_first then i end) over (rows unbounded preceding) as i from counted),
 from_0 as (select rid, i, case when i = 1 then x else 0.3333333333333333::double * x end as y from numbered),
@@ -10757,11 +10764,11 @@ order by rid;
 
 create or replace temp table state_264 as
 select arg_max(c1517, rid) as k_c1517
-from factor_base positional join t1164
+from factor_base positional join t1165
 group by rid - stock_row order by rid - stock_row;
 
-create or replace temp table t1166 as
-with known as (select stock_row - 0 as i, c502 as x from factor_base positional join t326),
+create or replace temp table t1167 as
+with known as (select stock_row - 0 as i, c502 as x from factor_base positional join t327),
 from_0 as (select i, case when i = 1 then x else 0.2::double * x end as y from known),
 from_1 as (select i, y + 0.8::double * case when i > 1 then lag(y, 1) over () else 0 end as y from from_0),
 from_2 as (select i, y + 0.6400000000000001::double * case when i > 2 then lag(y, 2) over () else 0 end as y from from_1),
@@ -10776,73 +10783,73 @@ select case when i > 0 then y end as c1550 from from_8;
 create or replace temp table state_265 as
 select
     max(c1550) filter (rows_left = 0) as k_c1550
-from factor_base positional join t1166
+from factor_base positional join t1167
 where rows_left < 1
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1168 as
+create or replace temp table t1169 as
 select
     c1483 * 8193 - (c1483 * 8193 - c1483) as c1484,
     (case when stock_row > 10 then rows_103(c1486) end) as c1487
-from factor_base positional join t1148;
+from factor_base positional join t1149;
 
-drop table t1148;
+drop table t1149;
 
-create or replace temp table t1169 as
+create or replace temp table t1170 as
 select
     (c1490 - c1491) as c1492,
     rows_17(c1359, c1496) as c1497
-from t1011 positional join t1150 positional join t1160 positional join t1162;
+from t1012 positional join t1151 positional join t1161 positional join t1163;
 
-drop table t1162;
+drop table t1163;
 
 create or replace temp table state_266 as
 select
     list(c1492 order by rid desc) filter (rows_left < 1) as p_c1492
-from factor_base positional join t1169
+from factor_base positional join t1170
 where rows_left < 1
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1171 as
+create or replace temp table t1172 as
 select
     (c1502 - (case when stock_row > 2 then lag(c1502, 2) over () end)) as c1503,
     rows_120(close, c1294, c893, c1507) as c1508
-from factor_base positional join t996 positional join t534 positional join t1151;
+from factor_base positional join t997 positional join t535 positional join t1152;
 
-drop table t534;
+drop table t535;
 
 create or replace temp table state_267 as
 select
     list(c1503 order by rid desc) filter (rows_left < 2) as p_c1503
-from factor_base positional join t1171
+from factor_base positional join t1172
 where rows_left < 2
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1173 as
+create or replace temp table t1174 as
 select
     rows_108(c1294, c1507) as c1509,
     (case when rows_29(amount, c1515, c111) then sqrt(c1515 / 19) else 0 end) as c1516
-from factor_base positional join t1153 positional join t41 positional join t996 positional join t1151;
+from factor_base positional join t1154 positional join t42 positional join t997 positional join t1152;
 
-drop table t41;
-
-create or replace temp table t1174 as
-select
-    (case when rows_29(volume, c1518, c50) then sqrt(c1518 / 19) else 0 end) as c1519,
-    (rows_42(c1520) / 15) as c1521
-from factor_base positional join t1154 positional join t36;
+drop table t42;
 
 create or replace temp table t1175 as
 select
-    (((20 - (20 - rows_170(low, c1539))) / 20) * 100) as c1540,
-    (rows_30(c1542) / 6) as c1543
-from factor_base positional join t1158 positional join t1157;
+    (case when rows_29(volume, c1518, c50) then sqrt(c1518 / 19) else 0 end) as c1519,
+    (rows_42(c1520) / 15) as c1521
+from factor_base positional join t1155 positional join t37;
 
 create or replace temp table t1176 as
-with known as (select stock_row - 1 as i, c1535 as x from factor_base positional join t1156),
+select
+    (((20 - (20 - rows_170(low, c1539))) / 20) * 100) as c1540,
+    (rows_30(c1542) / 6) as c1543
+from factor_base positional join t1159 positional join t1158;
+
+create or replace temp table t1177 as
+with known as (select stock_row - 1 as i, c1535 as x from factor_base positional join t1157),
 from_0 as (select i, case when i = 1 then x else 0.16666666666666666::double * x end as y from known),
 from_1 as (select i, y + 0.8333333333333334::double * case when i > 1 then lag(y, 1) over () else 0 end as y from from_0),
 from_2 as (select i, y + 0.6944444444444445::double * case when i > 2 then lag(y, 2) over () else 0 end as y from from_1),
@@ -10857,13 +10864,13 @@ select case when i > 0 then y end as c1536 from from_8;
 create or replace temp table state_268 as
 select
     max(c1536) filter (rows_left = 0) as k_c1536
-from factor_base positional join t1176
+from factor_base positional join t1177
 where rows_left < 1
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1178 as
-with known as (select stock_row - 1 as i, c1537 as x from factor_base positional join t1157),
+create or replace temp table t1179 as
+with known as (select stock_row - 1 as i, c1537 as x from factor_base positional join t1158),
 from_0 as (select i, case when i = 1 then x else 0.16666666666666666::double * x end as y from known),
 from_1 as (select i, y + 0.8333333333333334::double * case when i > 1 then lag(y, 1) over () else 0 end as y from from_0),
 from_2 as (select i, y + 0.6944444444444445::double * case when i > 2 then lag(y, 2) over () else 0 end as y from from_1),
@@ -10875,18 +10882,18 @@ from_7 as (select i, y + 8.558551197079582e-06::double * case when i > 64 then l
 from_8 as (select i, y + 7.324879859303233e-11::double * case when i > 128 then lag(y, 128) over () else 0 end as y from from_7)
 select case when i > 0 then y end as c1538 from from_8;
 
-drop table t1157;
+drop table t1158;
 
 create or replace temp table state_269 as
 select
     max(c1538) filter (rows_left = 0) as k_c1538
-from factor_base positional join t1178
+from factor_base positional join t1179
 where rows_left < 1
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1180 as
-with known as (select rid, rid - stock_row as stock, c1550 as x from factor_base positional join t1166 where c1550 is not null),
+create or replace temp table t1181 as
+with known as (select rid, rid - stock_row as stock, c1550 as x from factor_base positional join t1167 where c1550 is not null),
 counted as (select *, row_number() over () as i, stock is distinct from lag(stock) over () as is_first from known),
 numbered as (select rid, x, i + 1 - max(case when is_first then i end) over (rows unbounded preceding) as i from counted),
 from_0 as (select rid, i, case when i = 1 then x else 0.2::double * x end as y from numbered),
@@ -10905,89 +10912,89 @@ order by rid;
 
 create or replace temp table state_270 as
 select arg_max(c1551, rid) as k_c1551
-from factor_base positional join t1180
+from factor_base positional join t1181
 group by rid - stock_row order by rid - stock_row;
 
-create or replace temp table t1182 as
+create or replace temp table t1183 as
 select c1495
 from (
     select
-        rid,
+        place,
         case when c1494 is not null then (rank() over (partition by trade_date order by c1494) + round(cume_dist() over (partition by trade_date order by c1494) * day_rows)) / (2 * count(c1494) over (partition by trade_date order by c1494 rows between unbounded preceding and unbounded following)) end as c1495
-    from factor_base positional join t1150
+    from factor_base positional join t1151
 )
-order by rid;
+order by place;
 
-create or replace temp table t1183 as
+create or replace temp table t1184 as
 select c1528
 from (
     select
-        rid,
+        place,
         case when c1527 is not null then (rank() over (partition by trade_date order by c1527) + round(cume_dist() over (partition by trade_date order by c1527) * day_rows)) / (2 * count(c1527) over (partition by trade_date order by c1527 rows between unbounded preceding and unbounded following)) end as c1528
-    from factor_base positional join t1156
+    from factor_base positional join t1157
 )
-order by rid;
+order by place;
 
-drop table t1156;
+drop table t1157;
 
 create or replace temp table state_271 as
 select
     list(c1528 order by rid desc) filter (rows_left < 10) as p_c1528
-from factor_base positional join t1183
+from factor_base positional join t1184
 where rows_left < 10
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1185 as
+create or replace temp table t1186 as
 select
     c1487 * 8193 - (c1487 * 8193 - c1487) as c1488,
     (case when stock_row > 43 then (rows_27(low, c1359, c194, c1496) / nullif(sqrt(c196) * sqrt(c1497), 0)) end) as c1498
-from factor_base positional join t182 positional join t1169 positional join t1011 positional join t141 positional join t1150 positional join t1168;
+from factor_base positional join t183 positional join t1170 positional join t1012 positional join t142 positional join t1151 positional join t1169;
 
 create or replace temp table state_272 as
 select
     list(c1488 order by rid desc) filter (rows_left < 6) as p_c1488
-from factor_base positional join t1185
+from factor_base positional join t1186
 where rows_left < 6
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1187 as
+create or replace temp table t1188 as
 select
     (case when stock_row > 2 then (3 * c1503 + 2 * lag(c1503, 1) over () + 1 * lag(c1503, 2) over ()) / 6 end) as c1504,
     abs((case when c898 and rows_124(c1294, c1509, c1507) then case when isfinite((case when stock_row > 191 then (c1508 / nullif(sqrt(c896) * sqrt(c1509), 0)) end)) then round((case when stock_row > 191 then (c1508 / nullif(sqrt(c896) * sqrt(c1509), 0)) end), 12) end else null end)) as c1510
-from factor_base positional join t622 positional join t996 positional join t1173 positional join t1151 positional join t1171 positional join t581;
+from factor_base positional join t623 positional join t997 positional join t1174 positional join t1152 positional join t1172 positional join t582;
 
-drop table t581;
+drop table t582;
 
-drop table t622;
+drop table t623;
 
-drop table t1151;
+drop table t1152;
 
-drop table t1171;
+drop table t1172;
 
 create or replace temp table state_273 as
 select
     list(c1510 order by rid desc) filter (rows_left < 4) as p_c1510
-from factor_base positional join t1187
+from factor_base positional join t1188
 where rows_left < 4
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1189 as
+create or replace temp table t1190 as
 select
     rows_49(close, c1520, c707, c1521) as c1522,
     rows_50(c1520, c1521) as c1523
-from factor_base positional join t1154 positional join t1174 positional join t513;
+from factor_base positional join t1155 positional join t1175 positional join t514;
 
-create or replace temp table t1190 as
+create or replace temp table t1191 as
 select
     ((case when stock_row > 10 then rows_136(c1528) end) / 11) as c1529,
     rows_32(c1542, c1543) as c1544
-from factor_base positional join t1158 positional join t1175 positional join t1183;
+from factor_base positional join t1159 positional join t1176 positional join t1184;
 
-create or replace temp table t1191 as
-with known as (select rid, rid - stock_row as stock, c1492 as x from factor_base positional join t1169 where c1492 is not null),
+create or replace temp table t1192 as
+with known as (select rid, rid - stock_row as stock, c1492 as x from factor_base positional join t1170 where c1492 is not null),
 counted as (select *, row_number() over () as i, stock is distinct from lag(stock) over () as is_first from known),
 numbered as (select rid, x, i + 1 - max(case when is_first then i end) over (rows unbounded preceding) as i from counted),
 from_0 as (select rid, i, case when i = 1 then x else 0.2::double * x end as y from numbered),
@@ -11006,185 +11013,185 @@ order by rid;
 
 create or replace temp table state_274 as
 select arg_max(c1493, rid) as k_c1493
-from factor_base positional join t1191
+from factor_base positional join t1192
 group by rid - stock_row order by rid - stock_row;
 
-create or replace temp table t1193 as
+create or replace temp table t1194 as
 select c1485
 from (
     select
-        rid,
+        place,
         case when c1484 is not null then (rank() over (partition by trade_date order by c1484) + round(cume_dist() over (partition by trade_date order by c1484) * day_rows)) / (2 * count(c1484) over (partition by trade_date order by c1484 rows between unbounded preceding and unbounded following)) end as c1485
-    from factor_base positional join t1168
+    from factor_base positional join t1169
 )
-order by rid;
+order by place;
 
-drop table t1168;
-
-create or replace temp table t1194 as
-select
-    (c1485 + (case when stock_row > 6 then rows_144(c1488) end)) as c1489,
-    (case when c199 and rows_28(c1359, c1497, c1496) then case when isfinite(c1498) then round(c1498, 12) end else null end) as c1499
-from factor_base positional join t1185 positional join t221 positional join t1011 positional join t1169 positional join t1150 positional join t1193;
-
-drop table t1150;
-
-drop table t1185;
-
-drop table t1193;
+drop table t1169;
 
 create or replace temp table t1195 as
 select
-    c1504 * 8193 - (c1504 * 8193 - c1504) as c1505,
-    (case when stock_row > 4 then rows_154(c1510) end) as c1511
-from factor_base positional join t1187;
+    (c1485 + (case when stock_row > 6 then rows_144(c1488) end)) as c1489,
+    (case when c199 and rows_28(c1359, c1497, c1496) then case when isfinite(c1498) then round(c1498, 12) end else null end) as c1499
+from factor_base positional join t1186 positional join t222 positional join t1012 positional join t1170 positional join t1151 positional join t1194;
 
-drop table t1187;
+drop table t1151;
+
+drop table t1186;
+
+drop table t1194;
 
 create or replace temp table t1196 as
 select
-    (case when c712 and rows_61(c1520, c1523, c1521) then case when isfinite((case when stock_row > 79 then (c1522 / nullif(sqrt(c710) * sqrt(c1523), 0)) end)) then round((case when stock_row > 79 then (c1522 / nullif(sqrt(c710) * sqrt(c1523), 0)) end), 12) end else null end) as c1524,
-    (case when stock_row > 10 then rows_151(c1528, c26, c1529, c719) end) as c1530
-from factor_base positional join t1183 positional join t52 positional join t1190 positional join t514 positional join t606 positional join t1154 positional join t1189 positional join t1174 positional join t558;
+    c1504 * 8193 - (c1504 * 8193 - c1504) as c1505,
+    (case when stock_row > 4 then rows_154(c1510) end) as c1511
+from factor_base positional join t1188;
 
-drop table t514;
-
-drop table t558;
-
-drop table t606;
-
-drop table t1154;
-
-drop table t1189;
+drop table t1188;
 
 create or replace temp table t1197 as
 select
-    (case when stock_row > 10 then rows_145(c1528, c1529) end) as c1531,
-    (case when stock_row > 124 then ((case when stock_row > 124 then rows_35(c1542, vwap, c1543, c309) end) / nullif(sqrt(c1544) * sqrt(c311), 0)) end) as c1545
-from factor_base positional join t1190 positional join t195 positional join t1158 positional join t1175 positional join t161 positional join t1183;
+    (case when c712 and rows_61(c1520, c1523, c1521) then case when isfinite((case when stock_row > 79 then (c1522 / nullif(sqrt(c710) * sqrt(c1523), 0)) end)) then round((case when stock_row > 79 then (c1522 / nullif(sqrt(c710) * sqrt(c1523), 0)) end), 12) end else null end) as c1524,
+    (case when stock_row > 10 then rows_151(c1528, c26, c1529, c719) end) as c1530
+from factor_base positional join t1184 positional join t53 positional join t1191 positional join t515 positional join t607 positional join t1155 positional join t1190 positional join t1175 positional join t559;
 
-drop table t161;
+drop table t515;
 
-drop table t195;
+drop table t559;
+
+drop table t607;
+
+drop table t1155;
+
+drop table t1190;
 
 create or replace temp table t1198 as
 select
+    (case when stock_row > 10 then rows_145(c1528, c1529) end) as c1531,
+    (case when stock_row > 124 then ((case when stock_row > 124 then rows_35(c1542, vwap, c1543, c309) end) / nullif(sqrt(c1544) * sqrt(c311), 0)) end) as c1545
+from factor_base positional join t1191 positional join t196 positional join t1159 positional join t1176 positional join t162 positional join t1184;
+
+drop table t162;
+
+drop table t196;
+
+create or replace temp table t1199 as
+select
     c1499 * 8193 - (c1499 * 8193 - c1499) as c1500,
     c1511 * 8193 - (c1511 * 8193 - c1511) as c1512
-from t1195 positional join t1194;
+from t1196 positional join t1195;
 
 create or replace temp table state_275 as
 select
     list(c1512 order by rid desc) filter (rows_left < 14) as p_c1512
-from factor_base positional join t1198
+from factor_base positional join t1199
 where rows_left < 14
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1200 as
+create or replace temp table t1201 as
 select
     c1524 * 8193 - (c1524 * 8193 - c1524) as c1525,
     (case when (case when stock_row > 10 then rows_150(c1528, c1531, c1529) end) and c723 then case when isfinite((c1530 / nullif(sqrt(c1531) * sqrt(c722), 0))) then round((c1530 / nullif(sqrt(c1531) * sqrt(c722), 0)), 12) end else null end) as c1532
-from factor_base positional join t607 positional join t1183 positional join t1197 positional join t1190 positional join t1196 positional join t560;
+from factor_base positional join t608 positional join t1184 positional join t1198 positional join t1191 positional join t1197 positional join t561;
 
-drop table t560;
+drop table t561;
 
-drop table t607;
+drop table t608;
 
-drop table t1183;
-
-drop table t1196;
-
-create or replace temp table t1201 as
-select
-    (case when rows_36(c1542, c1544, c1543) and c313 then case when isfinite(c1545) then round(c1545, 12) end else null end) as c1546
-from t1197 positional join t230 positional join t1158 positional join t1190 positional join t1175;
-
-drop table t230;
-
-drop table t1190;
+drop table t1184;
 
 drop table t1197;
 
 create or replace temp table t1202 as
-select c1506
-from (
-    select
-        rid,
-        case when c1505 is not null then (rank() over (partition by trade_date order by c1505) + round(cume_dist() over (partition by trade_date order by c1505) * day_rows)) / (2 * count(c1505) over (partition by trade_date order by c1505 rows between unbounded preceding and unbounded following)) end as c1506
-    from factor_base positional join t1195
-)
-order by rid;
-
-drop table t1195;
-
-create or replace temp table t1203 as
 select
-    (case when stock_row > 14 then rows_134(c1512) end) as c1513,
-    c1532 * 8193 - (c1532 * 8193 - c1532) as c1533
-from factor_base positional join t1200 positional join t1198;
+    (case when rows_36(c1542, c1544, c1543) and c313 then case when isfinite(c1545) then round(c1545, 12) end else null end) as c1546
+from t1198 positional join t231 positional join t1159 positional join t1191 positional join t1176;
 
-create or replace temp table t1204 as
-select
-    c1546 * 8193 - (c1546 * 8193 - c1546) as c1547
-from t1201;
+drop table t231;
 
-drop table t1201;
-
-create or replace temp table t1205 as
-select c1501
-from (
-    select
-        rid,
-        case when c1500 is not null then (rank() over (partition by trade_date order by c1500) + round(cume_dist() over (partition by trade_date order by c1500) * day_rows)) / (2 * count(c1500) over (partition by trade_date order by c1500 rows between unbounded preceding and unbounded following)) end as c1501
-    from factor_base positional join t1198
-)
-order by rid;
+drop table t1191;
 
 drop table t1198;
 
+create or replace temp table t1203 as
+select c1506
+from (
+    select
+        place,
+        case when c1505 is not null then (rank() over (partition by trade_date order by c1505) + round(cume_dist() over (partition by trade_date order by c1505) * day_rows)) / (2 * count(c1505) over (partition by trade_date order by c1505 rows between unbounded preceding and unbounded following)) end as c1506
+    from factor_base positional join t1196
+)
+order by place;
+
+drop table t1196;
+
+create or replace temp table t1204 as
+select
+    (case when stock_row > 14 then rows_134(c1512) end) as c1513,
+    c1532 * 8193 - (c1532 * 8193 - c1532) as c1533
+from factor_base positional join t1201 positional join t1199;
+
+create or replace temp table t1205 as
+select
+    c1546 * 8193 - (c1546 * 8193 - c1546) as c1547
+from t1202;
+
+drop table t1202;
+
 create or replace temp table t1206 as
+select c1501
+from (
+    select
+        place,
+        case when c1500 is not null then (rank() over (partition by trade_date order by c1500) + round(cume_dist() over (partition by trade_date order by c1500) * day_rows)) / (2 * count(c1500) over (partition by trade_date order by c1500 rows between unbounded preceding and unbounded following)) end as c1501
+    from factor_base positional join t1199
+)
+order by place;
+
+drop table t1199;
+
+create or replace temp table t1207 as
 select c1526
 from (
     select
-        rid,
+        place,
         case when c1525 is not null then (rank() over (partition by trade_date order by c1525) + round(cume_dist() over (partition by trade_date order by c1525) * day_rows)) / (2 * count(c1525) over (partition by trade_date order by c1525 rows between unbounded preceding and unbounded following)) end as c1526
-    from factor_base positional join t1200
+    from factor_base positional join t1201
 )
-order by rid;
+order by place;
 
-drop table t1200;
+drop table t1201;
 
-create or replace temp table t1207 as
+create or replace temp table t1208 as
 select c1534
 from (
     select
-        rid,
+        place,
         case when c1533 is not null then (rank() over (partition by trade_date order by c1533) + round(cume_dist() over (partition by trade_date order by c1533) * day_rows)) / (2 * count(c1533) over (partition by trade_date order by c1533 rows between unbounded preceding and unbounded following)) end as c1534
-    from factor_base positional join t1203
+    from factor_base positional join t1204
 )
-order by rid;
+order by place;
 
-create or replace temp table t1208 as
+create or replace temp table t1209 as
 select c1548
 from (
     select
-        rid,
+        place,
         case when c1547 is not null then (rank() over (partition by trade_date order by c1547) + round(cume_dist() over (partition by trade_date order by c1547) * day_rows)) / (2 * count(c1547) over (partition by trade_date order by c1547 rows between unbounded preceding and unbounded following)) end as c1548
-    from factor_base positional join t1204
+    from factor_base positional join t1205
 )
-order by rid;
+order by place;
 
-drop table t1204;
+drop table t1205;
 
-create or replace temp table t1209 as
+create or replace temp table t1210 as
 select
     (case when isfinite((case when (c601 > 0 or (c1548 = floor(c1548) and (c601 <> 0 or c1548 >= 0)) or (c601 = 0 and c1548 > 0)) then power(c601, c1548) end)) then (case when (c601 > 0 or (c1548 = floor(c1548) and (c601 <> 0 or c1548 >= 0)) or (c601 = 0 and c1548 > 0)) then power(c601, c1548) end) end) as c1549
-from t385 positional join t1208;
+from t386 positional join t1209;
 
-drop table t385;
+drop table t386;
 
-drop table t1208;
+drop table t1209;
 
 create or replace temp table f8 as
 select
@@ -11212,201 +11219,201 @@ select
     (((-c138) * c140) * c142) as gtja_107,
     (-c1549) as gtja_108,
     (c1550 / nullif(c1551, 0)) as gtja_109
-from factor_base positional join t1166 positional join t1180 positional join t1209 positional join t64 positional join t90 positional join t63 positional join t116 positional join t120 positional join t100 positional join t1175 positional join t1176 positional join t1178 positional join t1206 positional join t1207 positional join t1174 positional join t131 positional join t83 positional join t32 positional join t69 positional join t35 positional join t1173 positional join t1153 positional join t1112 positional join t1202 positional join t1203 positional join t1182 positional join t1205 positional join t474 positional join t1169 positional join t1191 positional join t1194 positional join t38 positional join t171 positional join t1164 positional join t1158;
+from factor_base positional join t1167 positional join t1181 positional join t1210 positional join t65 positional join t91 positional join t64 positional join t117 positional join t121 positional join t101 positional join t1176 positional join t1177 positional join t1179 positional join t1207 positional join t1208 positional join t1175 positional join t132 positional join t84 positional join t33 positional join t70 positional join t36 positional join t1174 positional join t1154 positional join t1113 positional join t1203 positional join t1204 positional join t1183 positional join t1206 positional join t475 positional join t1170 positional join t1192 positional join t1195 positional join t39 positional join t172 positional join t1165 positional join t1159;
 
-drop table t32;
+drop table t33;
 
-drop table t35;
-
-drop table t63;
+drop table t36;
 
 drop table t64;
 
-drop table t83;
+drop table t65;
 
-drop table t90;
+drop table t84;
 
-drop table t116;
+drop table t91;
 
-drop table t120;
+drop table t117;
 
-drop table t131;
+drop table t121;
 
-drop table t171;
+drop table t132;
 
-drop table t474;
+drop table t172;
 
-drop table t1153;
+drop table t475;
 
-drop table t1166;
+drop table t1154;
 
-drop table t1173;
+drop table t1167;
 
-drop table t1176;
+drop table t1174;
 
-drop table t1178;
+drop table t1177;
 
-drop table t1180;
+drop table t1179;
 
-drop table t1182;
+drop table t1181;
 
-drop table t1194;
+drop table t1183;
 
-drop table t1202;
+drop table t1195;
 
 drop table t1203;
 
-drop table t1205;
+drop table t1204;
 
 drop table t1206;
 
 drop table t1207;
 
-drop table t1209;
+drop table t1208;
+
+drop table t1210;
 
 -- step history: factor 240 of 409
-create or replace temp table t1211 as
+create or replace temp table t1212 as
 select
     (case when 0 > (high - c58) then 0 when 0 <= (high - c58) then (high - c58) end) as c1552,
     (case when 0 > (c58 - low) then 0 when 0 <= (c58 - low) then (c58 - low) end) as c1553
-from factor_base positional join t13;
+from factor_base positional join t14;
 
 create or replace temp table state_276 as
 select
     list(c1552 order by rid desc) filter (rows_left < 19) as p_c1552,
     list(c1553 order by rid desc) filter (rows_left < 19) as p_c1553
-from factor_base positional join t1211
+from factor_base positional join t1212
 where rows_left < 19
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1213 as
+create or replace temp table t1214 as
 select
     ((((close - low) - (high - close)) * volume) / nullif(c502, 0)) as c1555,
     (case when (0 < c59) then c59 when not (0 < c59) then 0 end) as c1558
-from factor_base positional join t38 positional join t326;
+from factor_base positional join t39 positional join t327;
 
 create or replace temp table state_277 as
 select
     list(c1558 order by rid desc) filter (rows_left < 11) as p_c1558
-from factor_base positional join t1213
+from factor_base positional join t1214
 where rows_left < 11
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1215 as
+create or replace temp table t1216 as
 select
     (case when (c59 < 0) then abs(c59) when not (c59 < 0) then 0 end) as c1560,
     ((close * 0.1::double) + (high * 0.9::double)) as c1562
-from factor_base positional join t38;
+from factor_base positional join t39;
 
 create or replace temp table state_278 as
 select
     list(c1560 order by rid desc) filter (rows_left < 11) as p_c1560,
     list(c1562 order by rid desc) filter (rows_left < 9) as p_c1562
-from factor_base positional join t1215
+from factor_base positional join t1216
 where rows_left < 11
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1217 as
+create or replace temp table t1218 as
 select
     (rows_1(c1434) / 10) as c1563,
     rows_127(c540) as c1571
-from t333 positional join t1065;
+from t334 positional join t1066;
 
-drop table t333;
+drop table t334;
 
 create or replace temp table state_279 as
 select
     list(c1571 order by rid desc) filter (rows_left < 6) as p_c1571
-from factor_base positional join t1217
+from factor_base positional join t1218
 where rows_left < 6
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1219 as
+create or replace temp table t1220 as
 select
     rows_190(close) as c1579,
     (case when stock_row > 19 then (rows_0(c1421) / nullif(rows_0(c1418), 0)) end) as c1580
-from factor_base positional join t1061;
+from factor_base positional join t1062;
 
-drop table t1061;
+drop table t1062;
 
-create or replace temp table t1220 as
+create or replace temp table t1221 as
 select
     rows_171(c151) as c1581,
     ((case when stock_row > 4 then rows_2(vwap) end) / 5) as c1583
-from factor_base positional join t28;
+from factor_base positional join t29;
 
 create or replace temp table state_280 as
 select
     list(c1581 order by rid desc) filter (rows_left < 4) as p_c1581
-from factor_base positional join t1220
+from factor_base positional join t1221
 where rows_left < 4
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1222 as
+create or replace temp table t1223 as
 select
     (rows_42(volume) / 15) as c1591,
     ((case when stock_row > 20 then rows_191(c24) end) / 21) as c1595
-from factor_base positional join t50;
+from factor_base positional join t51;
 
-create or replace temp table t1223 as
+create or replace temp table t1224 as
 select
     (vwap - (case when stock_row > 11 then rows_192(vwap) end)) as c1606,
     ((1 + (((c1402 < c1402)::int + (c1402 <= c1402)::int) + ((lag(c1402, 1) over () < c1402)::int + (lag(c1402, 1) over () <= c1402)::int))) / 4) as c1609
-from factor_base positional join t1085;
+from factor_base positional join t1086;
 
 create or replace temp table state_281 as
 select
     list(c1609 order by rid desc) filter (rows_left < 17) as p_c1609
-from factor_base positional join t1223
+from factor_base positional join t1224
 where rows_left < 17
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1225 as
+create or replace temp table t1226 as
 select
     (case when stock_row > 19 then rows_44(c182) end) as c1610,
     (case when close > 0 then ln(close) end) as c1620
-from factor_base positional join t137;
+from factor_base positional join t138;
 
-drop table t137;
+drop table t138;
 
 create or replace temp table state_282 as
 select
     list(c1610 order by rid desc) filter (rows_left < 17) as p_c1610
-from factor_base positional join t1225
+from factor_base positional join t1226
 where rows_left < 17
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1227 as
+create or replace temp table t1228 as
 select
     rows_0(c193) as c1624,
     rows_0(c1401) as c1625
-from t1059 positional join t139;
+from t1060 positional join t140;
 
 create or replace temp table state_283 as
 select
     list(c1624 order by rid desc) filter (rows_left < 8) as p_c1624,
     list(c1625 order by rid desc) filter (rows_left < 8) as p_c1625
-from factor_base positional join t1227
+from factor_base positional join t1228
 where rows_left < 8
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1229 as
+create or replace temp table t1230 as
 select
     (case when stock_row > 29 then c476 * 8193 - (c476 * 8193 - c476) end) as c1634,
     (rows_87(c1376) / 17) as c1636
-from factor_base positional join t1014 positional join t324;
+from factor_base positional join t1015 positional join t325;
 
-drop table t324;
+drop table t325;
 
-create or replace temp table t1230 as
+create or replace temp table t1231 as
 select
     ((close * 0.5::double) + (vwap * 0.5::double)) as c1643,
     power((case when stock_row > 11 then (((close - rows_82(close)) * 100) / nullif(rows_82(close), 0)) end), 2) as c1648
@@ -11416,162 +11423,162 @@ create or replace temp table state_284 as
 select
     list(c1643 order by rid desc) filter (rows_left < 3) as p_c1643,
     list(c1648 order by rid desc) filter (rows_left < 11) as p_c1648
-from factor_base positional join t1230
+from factor_base positional join t1231
 where rows_left < 11
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1232 as
+create or replace temp table t1233 as
 select
     (case when (lag(c1344, 1) over () < c1344) then (c1344 * volume) when not (lag(c1344, 1) over () < c1344) then 0 end) as c1651,
     (case when (c1344 < lag(c1344, 1) over ()) then (c1344 * volume) when not (c1344 < lag(c1344, 1) over ()) then 0 end) as c1652
-from factor_base positional join t990;
+from factor_base positional join t991;
 
 create or replace temp table state_285 as
 select
     list(c1651 order by rid desc) filter (rows_left < 13) as p_c1651,
     list(c1652 order by rid desc) filter (rows_left < 13) as p_c1652
-from factor_base positional join t1232
+from factor_base positional join t1233
 where rows_left < 13
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1234 as
+create or replace temp table t1235 as
 select
     (rows_89(c1359) / 9) as c1654,
     (rows_89(c193) / 9) as c1655
-from t139 positional join t1011;
-
-create or replace temp table t1235 as
-select
-    ((case when stock_row > 6 then rows_40(c26) end) / 7) as c1663,
-    ((case when stock_row > 6 then rows_40(c183) end) / 7) as c1664
-from factor_base positional join t206 positional join t52;
+from t140 positional join t1012;
 
 create or replace temp table t1236 as
 select
+    ((case when stock_row > 6 then rows_40(c26) end) / 7) as c1663,
+    ((case when stock_row > 6 then rows_40(c183) end) / 7) as c1664
+from factor_base positional join t207 positional join t53;
+
+create or replace temp table t1237 as
+select
     ((c1289 + rows_104(volume)) / 50) as c1672,
     (rows_105(close) / 18) as c1673
-from factor_base positional join t974;
+from factor_base positional join t975;
 
-drop table t974;
+drop table t975;
 
 create or replace temp table state_286 as
 select
     list(c1672 order by rid desc) filter (rows_left < 17) as p_c1672
-from factor_base positional join t1236
+from factor_base positional join t1237
 where rows_left < 17
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1238 as
+create or replace temp table t1239 as
 select
     rows_167(high) as c1682
 from factor_base;
 
-create or replace temp table t1239 as
+create or replace temp table t1240 as
 select
     (case when stock_row > 20 then (rows_0(c1552) / nullif(rows_0(c1553), 0)) end) as c1554,
     rows_39(c1558) as c1559
-from factor_base positional join t1213 positional join t1211;
+from factor_base positional join t1214 positional join t1212;
 
-drop table t1211;
-
-create or replace temp table t1240 as
-select
-    rows_39(c1560) as c1561,
-    (rows_1(c1562) / 10) as c1564
-from t1215;
+drop table t1212;
 
 create or replace temp table t1241 as
 select
-    rows_12(c1434, c1563) as c1565,
-    (rows_40(c1571) / 7) as c1572
-from t1217 positional join t1065;
+    rows_39(c1560) as c1561,
+    (rows_1(c1562) / 10) as c1564
+from t1216;
 
 create or replace temp table t1242 as
 select
-    (rows_2(c1581) / 5) as c1582,
-    (case when stock_row > 4 then rows_17(vwap, c1583) end) as c1585
-from factor_base positional join t1220;
+    rows_12(c1434, c1563) as c1565,
+    (rows_40(c1571) / 7) as c1572
+from t1218 positional join t1066;
 
 create or replace temp table t1243 as
 select
-    (case when stock_row > 14 then c1591 * 8193 - (c1591 * 8193 - c1591) end) as c1592,
-    (case when stock_row > 20 then rows_193(c24, c1595) end) as c1598
-from factor_base positional join t50 positional join t1222;
+    (rows_2(c1581) / 5) as c1582,
+    (case when stock_row > 4 then rows_17(vwap, c1583) end) as c1585
+from factor_base positional join t1221;
 
 create or replace temp table t1244 as
 select
-    c1606 * 8193 - (c1606 * 8193 - c1606) as c1607,
-    (rows_105(c1609) / 18) as c1611
-from t1223;
+    (case when stock_row > 14 then c1591 * 8193 - (c1591 * 8193 - c1591) end) as c1592,
+    (case when stock_row > 20 then rows_193(c24, c1595) end) as c1598
+from factor_base positional join t51 positional join t1223;
 
 create or replace temp table t1245 as
 select
-    ((case when stock_row > 17 then rows_105(c1610) end) / 18) as c1612,
-    (rows_89(c1624) / 9) as c1626
-from factor_base positional join t1227 positional join t1225;
+    c1606 * 8193 - (c1606 * 8193 - c1606) as c1607,
+    (rows_105(c1609) / 18) as c1611
+from t1224;
 
 create or replace temp table t1246 as
 select
-    (rows_89(c1625) / 9) as c1627,
-    (case when stock_row > 95 then rows_111(c1376, vwap, c1636, c523) end) as c1637
-from factor_base positional join t1014 positional join t1229 positional join t330 positional join t1227;
-
-drop table t330;
+    ((case when stock_row > 17 then rows_105(c1610) end) / 18) as c1612,
+    (rows_89(c1624) / 9) as c1626
+from factor_base positional join t1228 positional join t1226;
 
 create or replace temp table t1247 as
 select
+    (rows_89(c1625) / 9) as c1627,
+    (case when stock_row > 95 then rows_111(c1376, vwap, c1636, c523) end) as c1637
+from factor_base positional join t1015 positional join t1230 positional join t331 positional join t1228;
+
+drop table t331;
+
+create or replace temp table t1248 as
+select
     rows_97(c1376, c1636) as c1638,
     (c1643 - (case when stock_row > 3 then lag(c1643, 3) over () end)) as c1644
-from factor_base positional join t1230 positional join t1014 positional join t1229;
+from factor_base positional join t1231 positional join t1015 positional join t1230;
 
 create or replace temp table state_287 as
 select
     list(c1644 order by rid desc) filter (rows_left < 15) as p_c1644
-from factor_base positional join t1247
+from factor_base positional join t1248
 where rows_left < 15
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1249 as
+create or replace temp table t1250 as
 select
     ((case when stock_row > 11 then rows_39(c1648) end) / 12) as c1649,
     (100 / nullif(((case when stock_row > 14 then (rows_140(c1651) / nullif(rows_140(c1652), 0)) end) + 1), 0)) as c1653
-from factor_base positional join t1232 positional join t1230;
+from factor_base positional join t1233 positional join t1231;
 
-drop table t1230;
+drop table t1231;
 
-drop table t1232;
-
-create or replace temp table t1250 as
-select
-    rows_98(c1359, c1654) as c1656,
-    rows_98(c193, c1655) as c1657
-from t139 positional join t1234 positional join t1011;
+drop table t1233;
 
 create or replace temp table t1251 as
 select
-    (case when stock_row > 6 then rows_149(c26, c1663) end) as c1665,
-    (case when stock_row > 6 then rows_149(c183, c1664) end) as c1666
-from factor_base positional join t206 positional join t1235 positional join t52;
+    rows_98(c1359, c1654) as c1656,
+    rows_98(c193, c1655) as c1657
+from t140 positional join t1235 positional join t1012;
 
 create or replace temp table t1252 as
 select
-    (rows_105(c1672) / 18) as c1674,
-    rows_110(close, c1673) as c1676
-from factor_base positional join t1236;
+    (case when stock_row > 6 then rows_149(c26, c1663) end) as c1665,
+    (case when stock_row > 6 then rows_149(c183, c1664) end) as c1666
+from factor_base positional join t207 positional join t1236 positional join t53;
 
 create or replace temp table t1253 as
 select
-    (((20 - (20 - rows_170(high, c1682))) / 20) * 100) as c1683
-from factor_base positional join t1238;
-
-drop table t1238;
+    (rows_105(c1672) / 18) as c1674,
+    rows_110(close, c1673) as c1676
+from factor_base positional join t1237;
 
 create or replace temp table t1254 as
-with known as (select rid, rid - stock_row as stock, c1555 as x from factor_base positional join t1213 where c1555 is not null),
+select
+    (((20 - (20 - rows_170(high, c1682))) / 20) * 100) as c1683
+from factor_base positional join t1239;
+
+drop table t1239;
+
+create or replace temp table t1255 as
+with known as (select rid, rid - stock_row as stock, c1555 as x from factor_base positional join t1214 where c1555 is not null),
 counted as (select *, row_number() over () as i, stock is distinct from lag(stock) over () as is_first from known),
 numbered as (select rid, x, i + 1 - max(case when is_first then i end) over (rows unbounded preceding) as i from counted),
 from_0 as (select rid, i, case when i = 1 then x else 0.18181818181818182::double * x end as y from numbered),
@@ -11590,11 +11597,11 @@ order by rid;
 
 create or replace temp table state_288 as
 select arg_max(c1556, rid) as k_c1556
-from factor_base positional join t1254
+from factor_base positional join t1255
 group by rid - stock_row order by rid - stock_row;
 
-create or replace temp table t1256 as
-with known as (select rid, rid - stock_row as stock, c1555 as x from factor_base positional join t1213 where c1555 is not null),
+create or replace temp table t1257 as
+with known as (select rid, rid - stock_row as stock, c1555 as x from factor_base positional join t1214 where c1555 is not null),
 counted as (select *, row_number() over () as i, stock is distinct from lag(stock) over () as is_first from known),
 numbered as (select rid, x, i + 1 - max(case when is_first then i end) over (rows unbounded preceding) as i from counted),
 from_0 as (select rid, i, case when i = 1 then x else 0.5::double * x end as y from numbered),
@@ -11609,15 +11616,15 @@ from factor_base
 left join from_6 using (rid)
 order by rid;
 
-drop table t1213;
+drop table t1214;
 
 create or replace temp table state_289 as
 select arg_max(c1557, rid) as k_c1557
-from factor_base positional join t1256
+from factor_base positional join t1257
 group by rid - stock_row order by rid - stock_row;
 
-create or replace temp table t1258 as
-with known as (select rid, rid - stock_row as stock, c1620 as x from factor_base positional join t1225 where c1620 is not null),
+create or replace temp table t1259 as
+with known as (select rid, rid - stock_row as stock, c1620 as x from factor_base positional join t1226 where c1620 is not null),
 counted as (select *, row_number() over () as i, stock is distinct from lag(stock) over () as is_first from known),
 numbered as (select rid, x, i + 1 - max(case when is_first then i end) over (rows unbounded preceding) as i from counted),
 from_0 as (select rid, i, case when i = 1 then x else 0.15384615384615385::double * x end as y from numbered),
@@ -11636,94 +11643,94 @@ order by rid;
 
 create or replace temp table state_290 as
 select arg_max(c1621, rid) as k_c1621
-from factor_base positional join t1258
+from factor_base positional join t1259
 group by rid - stock_row order by rid - stock_row;
 
-create or replace temp table t1260 as
+create or replace temp table t1261 as
 select c1635
 from (
     select
-        rid,
+        place,
         case when c1634 is not null then (rank() over (partition by trade_date order by c1634) + round(cume_dist() over (partition by trade_date order by c1634) * day_rows)) / (2 * count(c1634) over (partition by trade_date order by c1634 rows between unbounded preceding and unbounded following)) end as c1635
-    from factor_base positional join t1229
+    from factor_base positional join t1230
 )
-order by rid;
+order by place;
 
 create or replace temp table state_291 as
 select
     list(c1635 order by rid desc) filter (rows_left < 1) as p_c1635
-from factor_base positional join t1260
+from factor_base positional join t1261
 where rows_left < 1
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1262 as
+create or replace temp table t1263 as
 select
     rows_12(c1562, c1564) as c1566,
     rows_149(c1571, c1572) as c1573
-from t1217 positional join t1241 positional join t1215 positional join t1240;
-
-create or replace temp table t1263 as
-select
-    rows_17(c1581, c1582) as c1584,
-    (case when stock_row > 77 then rows_126(c1609, c1610, c1611, c1612) end) as c1613
-from factor_base positional join t1223 positional join t1225 positional join t1244 positional join t1245 positional join t1220 positional join t1242;
+from t1218 positional join t1242 positional join t1216 positional join t1241;
 
 create or replace temp table t1264 as
 select
-    rows_110(c1609, c1611) as c1614,
-    (case when stock_row > 17 then rows_110(c1610, c1612) end) as c1615
-from factor_base positional join t1225 positional join t1245 positional join t1223 positional join t1244;
+    rows_17(c1581, c1582) as c1584,
+    (case when stock_row > 77 then rows_126(c1609, c1610, c1611, c1612) end) as c1613
+from factor_base positional join t1224 positional join t1226 positional join t1245 positional join t1246 positional join t1221 positional join t1243;
 
 create or replace temp table t1265 as
 select
-    rows_98(c1624, c1626) as c1628,
-    rows_98(c1625, c1627) as c1629
-from t1227 positional join t1246 positional join t1245;
+    rows_110(c1609, c1611) as c1614,
+    (case when stock_row > 17 then rows_110(c1610, c1612) end) as c1615
+from factor_base positional join t1226 positional join t1246 positional join t1224 positional join t1245;
 
 create or replace temp table t1266 as
 select
+    rows_98(c1624, c1626) as c1628,
+    rows_98(c1625, c1627) as c1629
+from t1228 positional join t1247 positional join t1246;
+
+create or replace temp table t1267 as
+select
     (case when rows_106(c1376, c1638, c1636) and c527 then case when isfinite((case when stock_row > 95 then (c1637 / nullif(sqrt(c1638) * sqrt(c526), 0)) end)) then round((case when stock_row > 95 then (c1637 / nullif(sqrt(c1638) * sqrt(c526), 0)) end), 12) end else null end) as c1639,
     (case when stock_row > 15 then rows_118(c1644) end) as c1645
-from factor_base positional join t1247 positional join t393 positional join t1014 positional join t1229 positional join t1246 positional join t362;
+from factor_base positional join t1248 positional join t394 positional join t1015 positional join t1230 positional join t1247 positional join t363;
 
-drop table t362;
+drop table t363;
 
-drop table t393;
+drop table t394;
 
-drop table t1014;
+drop table t1015;
 
-drop table t1229;
+drop table t1230;
 
-drop table t1247;
+drop table t1248;
 
 create or replace temp table state_292 as
 select
     list(c1639 order by rid desc) filter (rows_left < 19) as p_c1639
-from factor_base positional join t1266
+from factor_base positional join t1267
 where rows_left < 19
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1268 as
+create or replace temp table t1269 as
 select
     (case when (c1649 > 0 or (0.5::double = floor(0.5::double) and (c1649 <> 0 or 0.5::double >= 0)) or (c1649 = 0 and 0.5::double > 0)) then power(c1649, 0.5::double) end) as c1650,
     (case when stock_row > 47 then (rows_112(c1359, c193, c1654, c1655) / nullif(sqrt(c1656) * sqrt(c1657), 0)) end) as c1658
-from factor_base positional join t1250 positional join t1011 positional join t139 positional join t1234 positional join t1249;
-
-create or replace temp table t1269 as
-select
-    ((case when stock_row > 6 then rows_153(c26, c183, c1663, c1664) end) / nullif(sqrt(c1665) * sqrt(c1666), 0)) as c1667,
-    rows_126(close, c1672, c1673, c1674) as c1675
-from factor_base positional join t1236 positional join t1252 positional join t1251 positional join t52 positional join t206 positional join t1235;
+from factor_base positional join t1251 positional join t1012 positional join t140 positional join t1235 positional join t1250;
 
 create or replace temp table t1270 as
 select
-    rows_110(c1672, c1674) as c1677
-from t1236 positional join t1252;
+    ((case when stock_row > 6 then rows_153(c26, c183, c1663, c1664) end) / nullif(sqrt(c1665) * sqrt(c1666), 0)) as c1667,
+    rows_126(close, c1672, c1673, c1674) as c1675
+from factor_base positional join t1237 positional join t1253 positional join t1252 positional join t53 positional join t207 positional join t1236;
 
 create or replace temp table t1271 as
-with known as (select rid, rid - stock_row as stock, c1621 as x from factor_base positional join t1258 where c1621 is not null),
+select
+    rows_110(c1672, c1674) as c1677
+from t1237 positional join t1253;
+
+create or replace temp table t1272 as
+with known as (select rid, rid - stock_row as stock, c1621 as x from factor_base positional join t1259 where c1621 is not null),
 counted as (select *, row_number() over () as i, stock is distinct from lag(stock) over () as is_first from known),
 numbered as (select rid, x, i + 1 - max(case when is_first then i end) over (rows unbounded preceding) as i from counted),
 from_0 as (select rid, i, case when i = 1 then x else 0.15384615384615385::double * x end as y from numbered),
@@ -11740,115 +11747,115 @@ from factor_base
 left join from_8 using (rid)
 order by rid;
 
-drop table t1258;
+drop table t1259;
 
 create or replace temp table state_293 as
 select arg_max(c1622, rid) as k_c1622
-from factor_base positional join t1271
+from factor_base positional join t1272
 group by rid - stock_row order by rid - stock_row;
 
-create or replace temp table t1273 as
+create or replace temp table t1274 as
 select c1593
 from (
     select
-        rid,
+        place,
         case when c1592 is not null then (rank() over (partition by trade_date order by c1592) + round(cume_dist() over (partition by trade_date order by c1592) * day_rows)) / (2 * count(c1592) over (partition by trade_date order by c1592 rows between unbounded preceding and unbounded following)) end as c1593
-    from factor_base positional join t1243
+    from factor_base positional join t1244
 )
-order by rid;
+order by place;
 
 create or replace temp table state_294 as
 select
     list(c1593 order by rid desc) filter (rows_left < 20) as p_c1593
-from factor_base positional join t1273
+from factor_base positional join t1274
 where rows_left < 20
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1275 as
+create or replace temp table t1276 as
 select c1608
 from (
     select
-        rid,
+        place,
         case when c1607 is not null then (rank() over (partition by trade_date order by c1607) + round(cume_dist() over (partition by trade_date order by c1607) * day_rows)) / (2 * count(c1607) over (partition by trade_date order by c1607 rows between unbounded preceding and unbounded following)) end as c1608
-    from factor_base positional join t1244
+    from factor_base positional join t1245
 )
-order by rid;
-
-create or replace temp table t1276 as
-select
-    (case when stock_row > 38 then (rows_20(c1434, c1562, c1563, c1564) / nullif(sqrt(c1565) * sqrt(c1566), 0)) end) as c1567,
-    (case when stock_row > 15 then (rows_153(c1571, c865, c1572, c867) / nullif(sqrt(c1573) * sqrt(c869), 0)) end) as c1574
-from factor_base positional join t1262 positional join t621 positional join t1217 positional join t530 positional join t1241 positional join t577 positional join t1065 positional join t1215 positional join t1240;
+order by place;
 
 create or replace temp table t1277 as
 select
-    (case when stock_row > 33 then ((case when stock_row > 33 then rows_27(c1581, vwap, c1582, c1583) end) / nullif(sqrt(c1584) * sqrt(c1585), 0)) end) as c1586,
-    ((case when stock_row > 20 then rows_191(c1593) end) / 21) as c1594
-from factor_base positional join t1273 positional join t1263 positional join t1242 positional join t1220;
+    (case when stock_row > 38 then (rows_20(c1434, c1562, c1563, c1564) / nullif(sqrt(c1565) * sqrt(c1566), 0)) end) as c1567,
+    (case when stock_row > 15 then (rows_153(c1571, c865, c1572, c867) / nullif(sqrt(c1573) * sqrt(c869), 0)) end) as c1574
+from factor_base positional join t1263 positional join t622 positional join t1218 positional join t531 positional join t1242 positional join t578 positional join t1066 positional join t1216 positional join t1241;
 
 create or replace temp table t1278 as
 select
-    (case when rows_131(c1609, c1614, c1611) and (case when stock_row > 17 then rows_131(c1610, c1615, c1612) end) then case when isfinite((case when stock_row > 77 then (c1613 / nullif(sqrt(c1614) * sqrt(c1615), 0)) end)) then round((case when stock_row > 77 then (c1613 / nullif(sqrt(c1614) * sqrt(c1615), 0)) end), 12) end else null end) as c1616,
-    (case when stock_row > 86 then (rows_112(c1624, c1625, c1626, c1627) / nullif(sqrt(c1628) * sqrt(c1629), 0)) end) as c1630
-from factor_base positional join t1265 positional join t1227 positional join t1245 positional join t1246 positional join t1225 positional join t1264 positional join t1223 positional join t1244 positional join t1263;
-
-drop table t1223;
-
-drop table t1225;
-
-drop table t1244;
-
-drop table t1264;
+    (case when stock_row > 33 then ((case when stock_row > 33 then rows_27(c1581, vwap, c1582, c1583) end) / nullif(sqrt(c1584) * sqrt(c1585), 0)) end) as c1586,
+    ((case when stock_row > 20 then rows_191(c1593) end) / 21) as c1594
+from factor_base positional join t1274 positional join t1264 positional join t1243 positional join t1221;
 
 create or replace temp table t1279 as
 select
-    (case when stock_row > 19 then rows_146(c1639) end) as c1640,
-    c1645 * 8193 - (c1645 * 8193 - c1645) as c1646
-from factor_base positional join t1266;
+    (case when rows_131(c1609, c1614, c1611) and (case when stock_row > 17 then rows_131(c1610, c1615, c1612) end) then case when isfinite((case when stock_row > 77 then (c1613 / nullif(sqrt(c1614) * sqrt(c1615), 0)) end)) then round((case when stock_row > 77 then (c1613 / nullif(sqrt(c1614) * sqrt(c1615), 0)) end), 12) end else null end) as c1616,
+    (case when stock_row > 86 then (rows_112(c1624, c1625, c1626, c1627) / nullif(sqrt(c1628) * sqrt(c1629), 0)) end) as c1630
+from factor_base positional join t1266 positional join t1228 positional join t1246 positional join t1247 positional join t1226 positional join t1265 positional join t1224 positional join t1245 positional join t1264;
 
-drop table t1266;
+drop table t1224;
+
+drop table t1226;
+
+drop table t1245;
+
+drop table t1265;
 
 create or replace temp table t1280 as
 select
+    (case when stock_row > 19 then rows_146(c1639) end) as c1640,
+    c1645 * 8193 - (c1645 * 8193 - c1645) as c1646
+from factor_base positional join t1267;
+
+drop table t1267;
+
+create or replace temp table t1281 as
+select
     (case when rows_119(c1359, c1656, c1654) and rows_119(c193, c1657, c1655) then case when isfinite(c1658) then round(c1658, 12) end else null end) as c1659,
     (case when (case when stock_row > 6 then rows_156(c26, c1665, c1663) end) and (case when stock_row > 6 then rows_156(c183, c1666, c1664) end) then case when isfinite(c1667) then round(c1667, 12) end else null end) as c1668
-from factor_base positional join t1269 positional join t206 positional join t1251 positional join t1235 positional join t52 positional join t1268 positional join t139 positional join t1250 positional join t1234 positional join t1011;
+from factor_base positional join t1270 positional join t207 positional join t1252 positional join t1236 positional join t53 positional join t1269 positional join t140 positional join t1251 positional join t1235 positional join t1012;
 
-drop table t206;
+drop table t207;
 
-drop table t1011;
-
-drop table t1234;
+drop table t1012;
 
 drop table t1235;
 
-drop table t1250;
+drop table t1236;
 
 drop table t1251;
+
+drop table t1252;
 
 create or replace temp table state_295 as
 select
     list(c1659 order by rid desc) filter (rows_left < 9) as p_c1659,
     list(c1668 order by rid desc) filter (rows_left < 2) as p_c1668
-from factor_base positional join t1280
+from factor_base positional join t1281
 where rows_left < 9
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1282 as
+create or replace temp table t1283 as
 select
     (case when rows_131(close, c1676, c1673) and rows_131(c1672, c1677, c1674) then case when isfinite((case when stock_row > 66 then (c1675 / nullif(sqrt(c1676) * sqrt(c1677), 0)) end)) then round((case when stock_row > 66 then (c1675 / nullif(sqrt(c1676) * sqrt(c1677), 0)) end), 12) end else null end) as c1678
-from factor_base positional join t1236 positional join t1270 positional join t1252 positional join t1269;
+from factor_base positional join t1237 positional join t1271 positional join t1253 positional join t1270;
 
-drop table t1252;
-
-drop table t1269;
+drop table t1253;
 
 drop table t1270;
 
-create or replace temp table t1283 as
-with known as (select rid, rid - stock_row as stock, c1622 as x from factor_base positional join t1271 where c1622 is not null),
+drop table t1271;
+
+create or replace temp table t1284 as
+with known as (select rid, rid - stock_row as stock, c1622 as x from factor_base positional join t1272 where c1622 is not null),
 counted as (select *, row_number() over () as i, stock is distinct from lag(stock) over () as is_first from known),
 numbered as (select rid, x, i + 1 - max(case when is_first then i end) over (rows unbounded preceding) as i from counted),
 from_0 as (select rid, i, case when i = 1 then x else 0.15384615384615385::double * x end as y from numbered),
@@ -11865,341 +11872,341 @@ from factor_base
 left join from_8 using (rid)
 order by rid;
 
-drop table t1271;
+drop table t1272;
 
 create or replace temp table state_296 as
 select arg_max(c1623, rid) as k_c1623
-from factor_base positional join t1283
+from factor_base positional join t1284
 group by rid - stock_row order by rid - stock_row;
 
 create or replace temp table state_297 as
 select
     list(c1623 order by rid desc) filter (rows_left < 1) as p_c1623
-from factor_base positional join t1283
+from factor_base positional join t1284
 where rows_left < 1
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1286 as
+create or replace temp table t1287 as
 select
     (case when rows_21(c1434, c1565, c1563) and rows_21(c1562, c1566, c1564) then case when isfinite(c1567) then round(c1567, 12) end else null end) as c1568,
     (case when rows_156(c1571, c1573, c1572) and rows_156(c865, c869, c867) then case when isfinite(c1574) then round(c1574, 12) end else null end) as c1575
-from t1276 positional join t530 positional join t621 positional join t577 positional join t1217 positional join t1262 positional join t1241 positional join t1215 positional join t1240 positional join t1065;
+from t1277 positional join t531 positional join t622 positional join t578 positional join t1218 positional join t1263 positional join t1242 positional join t1216 positional join t1241 positional join t1066;
 
-drop table t530;
+drop table t531;
 
-drop table t577;
+drop table t578;
 
-drop table t621;
+drop table t622;
 
-drop table t1065;
+drop table t1066;
 
-drop table t1215;
+drop table t1216;
 
-drop table t1217;
-
-drop table t1241;
-
-drop table t1262;
-
-drop table t1276;
-
-create or replace temp table t1287 as
-select
-    (case when rows_28(c1581, c1584, c1582) and (case when stock_row > 4 then rows_28(vwap, c1585, c1583) end) then case when isfinite(c1586) then round(c1586, 12) end else null end) as c1587,
-    (case when stock_row > 20 then rows_194(c1593, c24, c1594, c1595) end) as c1596
-from factor_base positional join t1273 positional join t50 positional join t1277 positional join t1222 positional join t1242 positional join t1220 positional join t1263;
-
-drop table t1220;
+drop table t1218;
 
 drop table t1242;
 
 drop table t1263;
 
+drop table t1277;
+
+create or replace temp table t1288 as
+select
+    (case when rows_28(c1581, c1584, c1582) and (case when stock_row > 4 then rows_28(vwap, c1585, c1583) end) then case when isfinite(c1586) then round(c1586, 12) end else null end) as c1587,
+    (case when stock_row > 20 then rows_194(c1593, c24, c1594, c1595) end) as c1596
+from factor_base positional join t1274 positional join t51 positional join t1278 positional join t1223 positional join t1243 positional join t1221 positional join t1264;
+
+drop table t1221;
+
+drop table t1243;
+
+drop table t1264;
+
 create or replace temp table state_298 as
 select
     list(c1587 order by rid desc) filter (rows_left < 6) as p_c1587
-from factor_base positional join t1287
+from factor_base positional join t1288
 where rows_left < 6
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1289 as
+create or replace temp table t1290 as
 select
     (case when stock_row > 20 then rows_193(c1593, c1594) end) as c1597,
     c1616 * 8193 - (c1616 * 8193 - c1616) as c1617
-from factor_base positional join t1278 positional join t1273 positional join t1277;
+from factor_base positional join t1279 positional join t1274 positional join t1278;
 
 create or replace temp table state_299 as
 select
     list(c1617 order by rid desc) filter (rows_left < 2) as p_c1617
-from factor_base positional join t1289
+from factor_base positional join t1290
 where rows_left < 2
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1291 as
+create or replace temp table t1292 as
 select
     (case when rows_119(c1624, c1628, c1626) and rows_119(c1625, c1629, c1627) then case when isfinite(c1630) then round(c1630, 12) end else null end) as c1631,
     c1640 * 8193 - (c1640 * 8193 - c1640) as c1641
-from t1279 positional join t1278 positional join t1227 positional join t1265 positional join t1246 positional join t1245;
+from t1280 positional join t1279 positional join t1228 positional join t1266 positional join t1247 positional join t1246;
 
-drop table t1227;
-
-drop table t1245;
+drop table t1228;
 
 drop table t1246;
 
-drop table t1265;
+drop table t1247;
 
-drop table t1278;
+drop table t1266;
 
-create or replace temp table t1292 as
-select
-    (case when stock_row > 9 then rows_63(c1659) end) as c1660,
-    (case when stock_row > 2 then (3 * c1668 + 2 * lag(c1668, 1) over () + 1 * lag(c1668, 2) over ()) / 6 end) as c1669
-from factor_base positional join t1280;
-
-drop table t1280;
+drop table t1279;
 
 create or replace temp table t1293 as
 select
-    c1678 * 8193 - (c1678 * 8193 - c1678) as c1679
-from t1282;
+    (case when stock_row > 9 then rows_63(c1659) end) as c1660,
+    (case when stock_row > 2 then (3 * c1668 + 2 * lag(c1668, 1) over () + 1 * lag(c1668, 2) over ()) / 6 end) as c1669
+from factor_base positional join t1281;
 
-drop table t1282;
+drop table t1281;
+
+create or replace temp table t1294 as
+select
+    c1678 * 8193 - (c1678 * 8193 - c1678) as c1679
+from t1283;
+
+drop table t1283;
 
 create or replace temp table state_300 as
 select
     list(c1679 order by rid desc) filter (rows_left < 17) as p_c1679
-from factor_base positional join t1293
+from factor_base positional join t1294
 where rows_left < 17
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1295 as
+create or replace temp table t1296 as
 select c1647
 from (
     select
-        rid,
+        place,
         case when c1646 is not null then (rank() over (partition by trade_date order by c1646) + round(cume_dist() over (partition by trade_date order by c1646) * day_rows)) / (2 * count(c1646) over (partition by trade_date order by c1646 rows between unbounded preceding and unbounded following)) end as c1647
-    from factor_base positional join t1279
+    from factor_base positional join t1280
 )
-order by rid;
+order by place;
 
-drop table t1279;
-
-create or replace temp table t1296 as
-select
-    c1568 * 8193 - (c1568 * 8193 - c1568) as c1569,
-    c1575 * 8193 - (c1575 * 8193 - c1575) as c1576
-from t1286;
-
-drop table t1286;
+drop table t1280;
 
 create or replace temp table t1297 as
 select
-    (case when stock_row > 6 then rows_102(c1587) end) as c1588,
-    (case when (case when stock_row > 20 then rows_195(c1593, c1597, c1594) end) and (case when stock_row > 20 then rows_195(c24, c1598, c1595) end) then case when isfinite((c1596 / nullif(sqrt(c1597) * sqrt(c1598), 0))) then round((c1596 / nullif(sqrt(c1597) * sqrt(c1598), 0)), 12) end else null end) as c1599
-from factor_base positional join t50 positional join t1243 positional join t1222 positional join t1273 positional join t1289 positional join t1277 positional join t1287;
-
-drop table t50;
-
-drop table t1222;
-
-drop table t1243;
-
-drop table t1277;
+    c1568 * 8193 - (c1568 * 8193 - c1568) as c1569,
+    c1575 * 8193 - (c1575 * 8193 - c1575) as c1576
+from t1287;
 
 drop table t1287;
+
+create or replace temp table t1298 as
+select
+    (case when stock_row > 6 then rows_102(c1587) end) as c1588,
+    (case when (case when stock_row > 20 then rows_195(c1593, c1597, c1594) end) and (case when stock_row > 20 then rows_195(c24, c1598, c1595) end) then case when isfinite((c1596 / nullif(sqrt(c1597) * sqrt(c1598), 0))) then round((c1596 / nullif(sqrt(c1597) * sqrt(c1598), 0)), 12) end else null end) as c1599
+from factor_base positional join t51 positional join t1244 positional join t1223 positional join t1274 positional join t1290 positional join t1278 positional join t1288;
+
+drop table t51;
+
+drop table t1223;
+
+drop table t1244;
+
+drop table t1278;
+
+drop table t1288;
 
 create or replace temp table state_301 as
 select
     list(c1599 order by rid desc) filter (rows_left < 8) as p_c1599
-from factor_base positional join t1297
+from factor_base positional join t1298
 where rows_left < 8
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1299 as
+create or replace temp table t1300 as
 select
     (case when stock_row > 2 then ((1 + ((((c1617 < c1617)::int + (c1617 <= c1617)::int) + ((lag(c1617, 1) over () < c1617)::int + (lag(c1617, 1) over () <= c1617)::int)) + ((lag(c1617, 2) over () < c1617)::int + (lag(c1617, 2) over () <= c1617)::int))) / 6) end) as c1618,
     c1631 * 8193 - (c1631 * 8193 - c1631) as c1632
-from factor_base positional join t1291 positional join t1289;
+from factor_base positional join t1292 positional join t1290;
 
-drop table t1289;
-
-create or replace temp table t1300 as
-select
-    c1660 * 8193 - (c1660 * 8193 - c1660) as c1661,
-    c1669 * 8193 - (c1669 * 8193 - c1669) as c1670
-from t1292;
-
-drop table t1292;
+drop table t1290;
 
 create or replace temp table t1301 as
 select
-    (case when stock_row > 17 then rows_92(c1679) end) as c1680
-from factor_base positional join t1293;
+    c1660 * 8193 - (c1660 * 8193 - c1660) as c1661,
+    c1669 * 8193 - (c1669 * 8193 - c1669) as c1670
+from t1293;
 
 drop table t1293;
 
 create or replace temp table t1302 as
+select
+    (case when stock_row > 17 then rows_92(c1679) end) as c1680
+from factor_base positional join t1294;
+
+drop table t1294;
+
+create or replace temp table t1303 as
 select c1642
 from (
     select
-        rid,
+        place,
         case when c1641 is not null then (rank() over (partition by trade_date order by c1641) + round(cume_dist() over (partition by trade_date order by c1641) * day_rows)) / (2 * count(c1641) over (partition by trade_date order by c1641 rows between unbounded preceding and unbounded following)) end as c1642
-    from factor_base positional join t1291
+    from factor_base positional join t1292
 )
-order by rid;
+order by place;
 
-drop table t1291;
-
-create or replace temp table t1303 as
-select
-    c1588 * 8193 - (c1588 * 8193 - c1588) as c1589,
-    (case when stock_row > 8 then rows_196(c1599) end) as c1600
-from factor_base positional join t1297;
-
-drop table t1297;
+drop table t1292;
 
 create or replace temp table t1304 as
 select
-    (case when isfinite((case when (c1608 > 0 or (c1618 = floor(c1618) and (c1608 <> 0 or c1618 >= 0)) or (c1608 = 0 and c1618 > 0)) then power(c1608, c1618) end)) then (case when (c1608 > 0 or (c1618 = floor(c1618) and (c1608 <> 0 or c1618 >= 0)) or (c1608 = 0 and c1618 > 0)) then power(c1608, c1618) end) end) as c1619,
-    (case when (c646 > 0 or (c1680 = floor(c1680) and (c646 <> 0 or c1680 >= 0)) or (c646 = 0 and c1680 > 0)) then power(c646, c1680) end) as c1681
-from t423 positional join t1301 positional join t1275 positional join t1299;
+    c1588 * 8193 - (c1588 * 8193 - c1588) as c1589,
+    (case when stock_row > 8 then rows_196(c1599) end) as c1600
+from factor_base positional join t1298;
 
-drop table t423;
-
-drop table t1275;
-
-drop table t1301;
+drop table t1298;
 
 create or replace temp table t1305 as
+select
+    (case when isfinite((case when (c1608 > 0 or (c1618 = floor(c1618) and (c1608 <> 0 or c1618 >= 0)) or (c1608 = 0 and c1618 > 0)) then power(c1608, c1618) end)) then (case when (c1608 > 0 or (c1618 = floor(c1618) and (c1608 <> 0 or c1618 >= 0)) or (c1608 = 0 and c1618 > 0)) then power(c1608, c1618) end) end) as c1619,
+    (case when (c646 > 0 or (c1680 = floor(c1680) and (c646 <> 0 or c1680 >= 0)) or (c646 = 0 and c1680 > 0)) then power(c646, c1680) end) as c1681
+from t424 positional join t1302 positional join t1276 positional join t1300;
+
+drop table t424;
+
+drop table t1276;
+
+drop table t1302;
+
+create or replace temp table t1306 as
 select c1570
 from (
     select
-        rid,
+        place,
         case when c1569 is not null then (rank() over (partition by trade_date order by c1569) + round(cume_dist() over (partition by trade_date order by c1569) * day_rows)) / (2 * count(c1569) over (partition by trade_date order by c1569 rows between unbounded preceding and unbounded following)) end as c1570
-    from factor_base positional join t1296
+    from factor_base positional join t1297
 )
-order by rid;
+order by place;
 
-create or replace temp table t1306 as
+create or replace temp table t1307 as
 select c1577
 from (
     select
-        rid,
+        place,
         case when c1576 is not null then (rank() over (partition by trade_date order by c1576) + round(cume_dist() over (partition by trade_date order by c1576) * day_rows)) / (2 * count(c1576) over (partition by trade_date order by c1576 rows between unbounded preceding and unbounded following)) end as c1577
-    from factor_base positional join t1296
+    from factor_base positional join t1297
 )
-order by rid;
+order by place;
 
-drop table t1296;
+drop table t1297;
 
-create or replace temp table t1307 as
+create or replace temp table t1308 as
 select c1633
 from (
     select
-        rid,
+        place,
         case when c1632 is not null then (rank() over (partition by trade_date order by c1632) + round(cume_dist() over (partition by trade_date order by c1632) * day_rows)) / (2 * count(c1632) over (partition by trade_date order by c1632 rows between unbounded preceding and unbounded following)) end as c1633
-    from factor_base positional join t1299
-)
-order by rid;
-
-drop table t1299;
-
-create or replace temp table t1308 as
-select c1662
-from (
-    select
-        rid,
-        case when c1661 is not null then (rank() over (partition by trade_date order by c1661) + round(cume_dist() over (partition by trade_date order by c1661) * day_rows)) / (2 * count(c1661) over (partition by trade_date order by c1661 rows between unbounded preceding and unbounded following)) end as c1662
     from factor_base positional join t1300
 )
-order by rid;
-
-create or replace temp table t1309 as
-select c1671
-from (
-    select
-        rid,
-        case when c1670 is not null then (rank() over (partition by trade_date order by c1670) + round(cume_dist() over (partition by trade_date order by c1670) * day_rows)) / (2 * count(c1670) over (partition by trade_date order by c1670 rows between unbounded preceding and unbounded following)) end as c1671
-    from factor_base positional join t1300
-)
-order by rid;
+order by place;
 
 drop table t1300;
 
+create or replace temp table t1309 as
+select c1662
+from (
+    select
+        place,
+        case when c1661 is not null then (rank() over (partition by trade_date order by c1661) + round(cume_dist() over (partition by trade_date order by c1661) * day_rows)) / (2 * count(c1661) over (partition by trade_date order by c1661 rows between unbounded preceding and unbounded following)) end as c1662
+    from factor_base positional join t1301
+)
+order by place;
+
 create or replace temp table t1310 as
+select c1671
+from (
+    select
+        place,
+        case when c1670 is not null then (rank() over (partition by trade_date order by c1670) + round(cume_dist() over (partition by trade_date order by c1670) * day_rows)) / (2 * count(c1670) over (partition by trade_date order by c1670 rows between unbounded preceding and unbounded following)) end as c1671
+    from factor_base positional join t1301
+)
+order by place;
+
+drop table t1301;
+
+create or replace temp table t1311 as
 select
     (case when (c1570 > 0 or (c1577 = floor(c1577) and (c1570 <> 0 or c1577 >= 0)) or (c1570 = 0 and c1577 > 0)) then power(c1570, c1577) end) as c1578,
     c1600 * 8193 - (c1600 * 8193 - c1600) as c1601
-from t1303 positional join t1305 positional join t1306;
-
-drop table t1305;
+from t1304 positional join t1306 positional join t1307;
 
 drop table t1306;
+
+drop table t1307;
 
 create or replace temp table state_302 as
 select
     list(c1601 order by rid desc) filter (rows_left < 6) as p_c1601
-from factor_base positional join t1310
+from factor_base positional join t1311
 where rows_left < 6
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1312 as
+create or replace temp table t1313 as
 select c1590
 from (
     select
-        rid,
+        place,
         case when c1589 is not null then (rank() over (partition by trade_date order by c1589) + round(cume_dist() over (partition by trade_date order by c1589) * day_rows)) / (2 * count(c1589) over (partition by trade_date order by c1589 rows between unbounded preceding and unbounded following)) end as c1590
-    from factor_base positional join t1303
+    from factor_base positional join t1304
 )
-order by rid;
+order by place;
 
-drop table t1303;
+drop table t1304;
 
-create or replace temp table t1313 as
+create or replace temp table t1314 as
 select
     (case when stock_row > 6 then rows_144(c1601) end) as c1602
-from factor_base positional join t1310;
+from factor_base positional join t1311;
 
 create or replace temp table state_303 as
 select
     list(c1602 order by rid desc) filter (rows_left < 7) as p_c1602
-from factor_base positional join t1313
+from factor_base positional join t1314
 where rows_left < 7
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1315 as
-select
-    (case when stock_row > 7 then rows_113(c1602) end) as c1603
-from factor_base positional join t1313;
-
-drop table t1313;
-
 create or replace temp table t1316 as
 select
-    c1603 * 8193 - (c1603 * 8193 - c1603) as c1604
-from t1315;
+    (case when stock_row > 7 then rows_113(c1602) end) as c1603
+from factor_base positional join t1314;
 
-drop table t1315;
+drop table t1314;
 
 create or replace temp table t1317 as
+select
+    c1603 * 8193 - (c1603 * 8193 - c1603) as c1604
+from t1316;
+
+drop table t1316;
+
+create or replace temp table t1318 as
 select c1605
 from (
     select
-        rid,
+        place,
         case when c1604 is not null then (rank() over (partition by trade_date order by c1604) + round(cume_dist() over (partition by trade_date order by c1604) * day_rows)) / (2 * count(c1604) over (partition by trade_date order by c1604 rows between unbounded preceding and unbounded following)) end as c1605
-    from factor_base positional join t1316
+    from factor_base positional join t1317
 )
-order by rid;
+order by place;
 
-drop table t1316;
+drop table t1317;
 
 create or replace temp table f9 as
 select
@@ -12227,59 +12234,57 @@ select
     (case when isfinite(c1681) then c1681 end) as gtja_131,
     c602 as gtja_132,
     (case when stock_row > 19 then (c1683 - c1540) end) as gtja_133
-from factor_base positional join t1253 positional join t1175 positional join t1304 positional join t1308 positional join t1309 positional join t1240 positional join t1249 positional join t1268 positional join t1302 positional join t1295 positional join t1260 positional join t1307 positional join t854 positional join t1283 positional join t215 positional join t216 positional join t1312 positional join t1317 positional join t1219 positional join t192 positional join t156 positional join t191 positional join t1310 positional join t573 positional join t15 positional join t670 positional join t52 positional join t279 positional join t169 positional join t278 positional join t1239 positional join t1254 positional join t1256 positional join t341;
+from factor_base positional join t1254 positional join t1176 positional join t1305 positional join t1309 positional join t1310 positional join t1241 positional join t1250 positional join t1269 positional join t1303 positional join t1296 positional join t1261 positional join t1308 positional join t855 positional join t1284 positional join t216 positional join t217 positional join t1313 positional join t1318 positional join t1220 positional join t193 positional join t157 positional join t192 positional join t1311 positional join t574 positional join t16 positional join t671 positional join t53 positional join t280 positional join t170 positional join t279 positional join t1240 positional join t1255 positional join t1257 positional join t342;
 
-drop table t15;
+drop table t16;
 
-drop table t52;
+drop table t53;
 
-drop table t156;
+drop table t157;
 
-drop table t169;
-
-drop table t191;
+drop table t170;
 
 drop table t192;
 
-drop table t215;
+drop table t193;
 
 drop table t216;
 
-drop table t278;
+drop table t217;
 
 drop table t279;
 
-drop table t341;
+drop table t280;
 
-drop table t573;
+drop table t342;
 
-drop table t670;
+drop table t574;
 
-drop table t854;
+drop table t671;
 
-drop table t1175;
+drop table t855;
 
-drop table t1219;
+drop table t1176;
 
-drop table t1240;
+drop table t1220;
 
-drop table t1249;
+drop table t1241;
 
-drop table t1254;
+drop table t1250;
 
-drop table t1256;
+drop table t1255;
 
-drop table t1260;
+drop table t1257;
 
-drop table t1268;
+drop table t1261;
 
-drop table t1295;
+drop table t1269;
 
-drop table t1302;
+drop table t1296;
 
-drop table t1304;
+drop table t1303;
 
-drop table t1307;
+drop table t1305;
 
 drop table t1308;
 
@@ -12287,12 +12292,14 @@ drop table t1309;
 
 drop table t1310;
 
-drop table t1312;
+drop table t1311;
 
-drop table t1317;
+drop table t1313;
+
+drop table t1318;
 
 -- step history: factor 264 of 409
-create or replace temp table t1319 as
+create or replace temp table t1320 as
 select
     (case when stock_row > 20 then (close / nullif(lag(close, 20) over (), 0)) end) as c1684,
     ((low * 0.7::double) + (vwap * 0.3::double)) as c1687
@@ -12302,105 +12309,105 @@ create or replace temp table state_304 as
 select
     list(c1684 order by rid desc) filter (rows_left < 1) as p_c1684,
     list(c1687 order by rid desc) filter (rows_left < 3) as p_c1687
-from factor_base positional join t1319
+from factor_base positional join t1320
 where rows_left < 3
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1321 as
+create or replace temp table t1322 as
 select
     rows_52(c33) as c1692,
     rows_130(c1402) as c1693
-from t1085 positional join t6;
+from t1086 positional join t7;
 
-drop table t6;
+drop table t7;
 
 create or replace temp table state_305 as
 select
     list(c1692 order by rid desc) filter (rows_left < 4) as p_c1692,
     list(c1693 order by rid desc) filter (rows_left < 4) as p_c1693
-from factor_base positional join t1321
+from factor_base positional join t1322
 where rows_left < 4
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1323 as
+create or replace temp table t1324 as
 select
     rows_44(c1402) as c1705,
     ((case when stock_row > 8 then rows_89(c89) end) / 9) as c1713
-from factor_base positional join t61 positional join t1085;
+from factor_base positional join t62 positional join t1086;
 
-drop table t1085;
+drop table t1086;
 
 create or replace temp table state_306 as
 select
     list(c1705 order by rid desc) filter (rows_left < 7) as p_c1705
-from factor_base positional join t1323
+from factor_base positional join t1324
 where rows_left < 7
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1325 as
+create or replace temp table t1326 as
 select
     ((case when stock_row > 8 then rows_89(c1593) end) / 9) as c1714,
     (case when stock_row > 4 then rows_34(c1481) end) as c1721
-from factor_base positional join t1074 positional join t1273;
+from factor_base positional join t1075 positional join t1274;
 
-drop table t1074;
+drop table t1075;
 
-create or replace temp table t1326 as
+create or replace temp table t1327 as
 select
     (case when (case when stock_row > 1 then (c58 < close) end) then c442 when not (case when stock_row > 1 then (c58 < close) end) then 1 end) as c1724,
     (case when (case when stock_row > 1 then (close < c58) end) then (abs(c1184) / nullif(amount, 0)) when not (case when stock_row > 1 then (close < c58) end) then 0 end) as c1726
-from factor_base positional join t879 positional join t13 positional join t179;
+from factor_base positional join t880 positional join t14 positional join t180;
 
 create or replace temp table state_307 as
 select
     list(c1726 order by rid desc) filter (rows_left < 19) as p_c1726
-from factor_base positional join t1326
+from factor_base positional join t1327
 where rows_left < 19
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1328 as
+create or replace temp table t1329 as
 select
     ((close < c58))::double as c1728,
     (case when stock_row > 25 then ((c947 - (rows_171(volume) / 26)) / nullif((rows_39(volume) / 12), 0)) end) as c1730
-from factor_base positional join t543 positional join t13;
+from factor_base positional join t544 positional join t14;
 
-drop table t543;
+drop table t544;
 
 create or replace temp table state_308 as
 select
     list(c1728 order by rid desc) filter (rows_left < 19) as p_c1728
-from factor_base positional join t1328
+from factor_base positional join t1329
 where rows_left < 19
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1330 as
+create or replace temp table t1331 as
 select
     rows_197(c1269) as c1736,
     rows_89(c1401) as c1737
-from t1059 positional join t882;
+from t1060 positional join t883;
 
-drop table t1059;
+drop table t1060;
 
 create or replace temp table state_309 as
 select
     list(c1737 order by rid desc) filter (rows_left < 5) as p_c1737
-from factor_base positional join t1330
+from factor_base positional join t1331
 where rows_left < 5
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1332 as
+create or replace temp table t1333 as
 select
     (rows_30(open) / 6) as c1738,
     (open - rows_198(open)) as c1746
 from factor_base;
 
-create or replace temp table t1333 as
+create or replace temp table t1334 as
 select
     (case when (benchmark_close < (case when stock_row > 1 then lag(benchmark_close, 1) over () end)) is not null and (benchmark_close < (case when stock_row > 1 then lag(benchmark_close, 1) over () end)) is not null then ((benchmark_close < (case when stock_row > 1 then lag(benchmark_close, 1) over () end)) and (benchmark_close < (case when stock_row > 1 then lag(benchmark_close, 1) over () end))) end) as c1749,
     (case when stock_row > 9 then (close / nullif(lag(close, 9) over (), 0)) end) as c1799
@@ -12409,42 +12416,42 @@ from factor_base;
 create or replace temp table state_310 as
 select
     list(c1799 order by rid desc) filter (rows_left < 1) as p_c1799
-from factor_base positional join t1333
+from factor_base positional join t1334
 where rows_left < 1
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1335 as
+create or replace temp table t1336 as
 select
     (rows_105(c1294) / 18) as c1805,
     ((case when stock_row > 17 then rows_105(vwap) end) / 18) as c1806
-from factor_base positional join t996;
+from factor_base positional join t997;
 
-create or replace temp table t1336 as
+create or replace temp table t1337 as
 select
     ((low * 0.85::double) + (open * 0.15::double)) as c1815,
     (case when stock_row > 2 then (3 * c393 + 2 * lag(c393, 1) over () + 1 * lag(c393, 2) over ()) / 6 end) as c1820
-from factor_base positional join t172;
+from factor_base positional join t173;
 
-drop table t172;
+drop table t173;
 
 create or replace temp table state_311 as
 select
     list(c1815 order by rid desc) filter (rows_left < 2) as p_c1815
-from factor_base positional join t1336
+from factor_base positional join t1337
 where rows_left < 2
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1338 as
+create or replace temp table t1339 as
 select
     c207 * 8193 - (c207 * 8193 - c207) as c1823
-from t302;
+from t303;
 
-drop table t302;
+drop table t303;
 
-create or replace temp table t1339 as
-with known as (select rid, rid - stock_row as stock, c442 as x from factor_base positional join t179 where c442 is not null),
+create or replace temp table t1340 as
+with known as (select rid, rid - stock_row as stock, c442 as x from factor_base positional join t180 where c442 is not null),
 counted as (select *, row_number() over () as i, stock is distinct from lag(stock) over () as is_first from known),
 numbered as (select rid, x, i + 1 - max(case when is_first then i end) over (rows unbounded preceding) as i from counted),
 from_0 as (select rid, i, case when i = 1 then x else 0.03278688524590164::double * x end as y from numbered),
@@ -12466,11 +12473,11 @@ order by rid;
 
 create or replace temp table state_312 as
 select arg_max(c1731, rid) as k_c1731
-from factor_base positional join t1339
+from factor_base positional join t1340
 group by rid - stock_row order by rid - stock_row;
 
-create or replace temp table t1341 as
-with known as (select stock_row - 20 as i, c1541 as x from factor_base positional join t1158),
+create or replace temp table t1342 as
+with known as (select stock_row - 20 as i, c1541 as x from factor_base positional join t1159),
 from_0 as (select i, case when i = 1 then x else 0.05::double * x end as y from known),
 from_1 as (select i, y + 0.95::double * case when i > 1 then lag(y, 1) over () else 0 end as y from from_0),
 from_2 as (select i, y + 0.9025::double * case when i > 2 then lag(y, 2) over () else 0 end as y from from_1),
@@ -12484,17 +12491,17 @@ from_9 as (select i, y + 1.982635845999037e-06::double * case when i > 256 then 
 from_10 as (select i, y + 3.930844897840318e-12::double * case when i > 512 then lag(y, 512) over () else 0 end as y from from_9)
 select case when i > 0 then y end as c1798 from from_10;
 
-drop table t1158;
+drop table t1159;
 
 create or replace temp table state_313 as
 select
     max(c1798) filter (rows_left = 0) as k_c1798
-from factor_base positional join t1341
+from factor_base positional join t1342
 where rows_left < 1
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1343 as
+create or replace temp table t1344 as
 with known as (select stock_row - 0 as i, volume as x from factor_base),
 from_0 as (select i, case when i = 1 then x else 0.15384615384615385::double * x end as y from known),
 from_1 as (select i, y + 0.8461538461538461::double * case when i > 1 then lag(y, 1) over () else 0 end as y from from_0),
@@ -12510,12 +12517,12 @@ select case when i > 0 then y end as c1811 from from_8;
 create or replace temp table state_314 as
 select
     max(c1811) filter (rows_left = 0) as k_c1811
-from factor_base positional join t1343
+from factor_base positional join t1344
 where rows_left < 1
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1345 as
+create or replace temp table t1346 as
 with known as (select stock_row - 0 as i, volume as x from factor_base),
 from_0 as (select i, case when i = 1 then x else 0.07407407407407407::double * x end as y from known),
 from_1 as (select i, y + 0.9259259259259259::double * case when i > 1 then lag(y, 1) over () else 0 end as y from from_0),
@@ -12532,142 +12539,142 @@ select case when i > 0 then y end as c1812 from from_9;
 create or replace temp table state_315 as
 select
     max(c1812) filter (rows_left = 0) as k_c1812
-from factor_base positional join t1345
+from factor_base positional join t1346
 where rows_left < 1
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1347 as
+create or replace temp table t1348 as
 select
     (case when stock_row > 1 then lag(c1684, 1) over () end) as c1685,
     (c1687 - (case when stock_row > 3 then lag(c1687, 3) over () end)) as c1688
-from factor_base positional join t1319;
+from factor_base positional join t1320;
 
 create or replace temp table state_316 as
 select
     list(c1688 order by rid desc) filter (rows_left < 19) as p_c1688
-from factor_base positional join t1347
+from factor_base positional join t1348
 where rows_left < 19
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1349 as
+create or replace temp table t1350 as
 select
     (rows_2(c1692) / 5) as c1694,
     (rows_2(c1693) / 5) as c1695
-from t1321;
-
-create or replace temp table t1350 as
-select
-    (rows_10(c1705) / 8) as c1706,
-    (case when stock_row > 8 then rows_98(c89, c1713) end) as c1715
-from factor_base positional join t61 positional join t1323;
+from t1322;
 
 create or replace temp table t1351 as
 select
-    (case when stock_row > 8 then rows_98(c1593, c1714) end) as c1716,
-    c1721 * 8193 - (c1721 * 8193 - c1721) as c1722
-from factor_base positional join t1325 positional join t1273;
+    (rows_10(c1705) / 8) as c1706,
+    (case when stock_row > 8 then rows_98(c89, c1713) end) as c1715
+from factor_base positional join t62 positional join t1324;
 
 create or replace temp table t1352 as
 select
-    (case when stock_row > 19 then rows_0(c1726) end) as c1727,
-    rows_0(c1728) as c1729
-from factor_base positional join t1328 positional join t1326;
+    (case when stock_row > 8 then rows_98(c1593, c1714) end) as c1716,
+    c1721 * 8193 - (c1721 * 8193 - c1721) as c1722
+from factor_base positional join t1326 positional join t1274;
 
 create or replace temp table t1353 as
 select
+    (case when stock_row > 19 then rows_0(c1726) end) as c1727,
+    rows_0(c1728) as c1729
+from factor_base positional join t1329 positional join t1327;
+
+create or replace temp table t1354 as
+select
     (c442 - c1731) as c1732,
     (rows_30(c1737) / 6) as c1739
-from t1330 positional join t179 positional join t1339;
+from t1331 positional join t180 positional join t1340;
 
-drop table t1339;
+drop table t1340;
 
 create or replace temp table state_317 as
 select
     list(c1732 order by rid desc) filter (rows_left < 19) as p_c1732
-from factor_base positional join t1353
+from factor_base positional join t1354
 where rows_left < 19
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1355 as
+create or replace temp table t1356 as
 select
     rows_32(open, c1738) as c1740,
     (case when stock_row > 13 then c1746 * 8193 - (c1746 * 8193 - c1746) end) as c1747
-from factor_base positional join t1332;
+from factor_base positional join t1333;
 
-create or replace temp table t1356 as
+create or replace temp table t1357 as
 select
     (case when c1749 then ((benchmark_close / nullif((case when stock_row > 1 then lag(benchmark_close, 1) over () end), 0)) - 1) when not c1749 then 0 end) as c1750,
     (case when c1749 then 1::double when not c1749 then 0 end) as c1759
-from factor_base positional join t1333;
+from factor_base positional join t1334;
 
 create or replace temp table state_318 as
 select
     list(c1750 order by rid desc) filter (rows_left < 251) as p_c1750,
     list(c1759 order by rid desc) filter (rows_left < 251) as p_c1759
-from factor_base positional join t1356
+from factor_base positional join t1357
 where rows_left < 251
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1358 as
+create or replace temp table t1359 as
 select
     (case when c1749 then c1184 when not c1749 then 0 end) as c1769,
     (case when c1749 then ((benchmark_close / nullif((case when stock_row > 1 then lag(benchmark_close, 1) over () end), 0)) - 1) end) as c1795
-from factor_base positional join t1333 positional join t879;
+from factor_base positional join t1334 positional join t880;
 
 create or replace temp table state_319 as
 select
     list(c1769 order by rid desc) filter (rows_left < 251) as p_c1769,
     list(c1795 order by rid desc) filter (rows_left < 251) as p_c1795
-from factor_base positional join t1358
+from factor_base positional join t1359
 where rows_left < 251
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1360 as
+create or replace temp table t1361 as
 select
     (case when stock_row > 1 then lag(c1799, 1) over () end) as c1800,
     (case when stock_row > 196 then rows_126(c1294, vwap, c1805, c1806) end) as c1807
-from factor_base positional join t996 positional join t1335 positional join t1333;
+from factor_base positional join t997 positional join t1336 positional join t1334;
 
-drop table t1333;
-
-create or replace temp table t1361 as
-select
-    rows_110(c1294, c1805) as c1808,
-    (case when stock_row > 17 then rows_110(vwap, c1806) end) as c1809
-from factor_base positional join t1335 positional join t996;
+drop table t1334;
 
 create or replace temp table t1362 as
 select
+    rows_110(c1294, c1805) as c1808,
+    (case when stock_row > 17 then rows_110(vwap, c1806) end) as c1809
+from factor_base positional join t1336 positional join t997;
+
+create or replace temp table t1363 as
+select
     (c1811 - c1812) as c1813,
     (-(case when stock_row > 2 then ((c1815 - lag(c1815, 2) over ()) / nullif(c1815, 0)) end)) as c1816
-from factor_base positional join t1336 positional join t1343 positional join t1345;
+from factor_base positional join t1337 positional join t1344 positional join t1346;
 
-drop table t1343;
+drop table t1344;
 
-drop table t1345;
+drop table t1346;
 
 create or replace temp table state_320 as
 select
     list(c1816 order by rid desc) filter (rows_left < 2) as p_c1816
-from factor_base positional join t1362
+from factor_base positional join t1363
 where rows_left < 2
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1364 as
+create or replace temp table t1365 as
 select
     c1820 * 8193 - (c1820 * 8193 - c1820) as c1821
-from t1336;
+from t1337;
 
-drop table t1336;
+drop table t1337;
 
-create or replace temp table t1365 as
-with known as (select rid, rid - stock_row as stock, c1724 as x from factor_base positional join t1326 where c1724 is not null),
+create or replace temp table t1366 as
+with known as (select rid, rid - stock_row as stock, c1724 as x from factor_base positional join t1327 where c1724 is not null),
 counted as (select *, row_number() over () as i, stock is distinct from lag(stock) over () as is_first from known),
 numbered as (select rid, x, i + 1 - max(case when is_first then i end) over (rows unbounded preceding) as i from counted),
 from_0 as (select rid, i, case when i = 1 then 1.0::double * x else x end as y from numbered),
@@ -12690,142 +12697,142 @@ from factor_base
 left join from_14 using (rid)
 order by rid;
 
-drop table t1326;
+drop table t1327;
 
 create or replace temp table state_321 as
 select arg_max(c1725, rid) as k_c1725
-from factor_base positional join t1365
+from factor_base positional join t1366
 group by rid - stock_row order by rid - stock_row;
 
-create or replace temp table t1367 as
+create or replace temp table t1368 as
 select c1824
 from (
     select
-        rid,
+        place,
         case when c1823 is not null then (rank() over (partition by trade_date order by c1823) + round(cume_dist() over (partition by trade_date order by c1823) * day_rows)) / (2 * count(c1823) over (partition by trade_date order by c1823 rows between unbounded preceding and unbounded following)) end as c1824
-    from factor_base positional join t1338
+    from factor_base positional join t1339
 )
-order by rid;
+order by place;
 
-drop table t1338;
+drop table t1339;
 
 create or replace temp table state_322 as
 select
     list(c1824 order by rid desc) filter (rows_left < 4) as p_c1824
-from factor_base positional join t1367
+from factor_base positional join t1368
 where rows_left < 4
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1369 as
+create or replace temp table t1370 as
 select
     (case when stock_row > 19 then rows_146(c1688) end) as c1689,
     rows_17(c1692, c1694) as c1696
-from factor_base positional join t1321 positional join t1349 positional join t1347;
-
-create or replace temp table t1370 as
-select
-    rows_17(c1693, c1695) as c1697,
-    rows_16(c1705, c1706) as c1707
-from t1323 positional join t1350 positional join t1321 positional join t1349;
+from factor_base positional join t1322 positional join t1350 positional join t1348;
 
 create or replace temp table t1371 as
 select
-    ((case when stock_row > 8 then rows_112(c89, c1593, c1713, c1714) end) / nullif(sqrt(c1715) * sqrt(c1716), 0)) as c1717,
-    (c1732 * ((case when stock_row > 19 then rows_0(c1732) end) / 20)) as c1733
-from factor_base positional join t1353 positional join t1350 positional join t1351 positional join t61 positional join t1273 positional join t1323 positional join t1325;
+    rows_17(c1693, c1695) as c1697,
+    rows_16(c1705, c1706) as c1707
+from t1324 positional join t1351 positional join t1322 positional join t1350;
 
 create or replace temp table t1372 as
 select
-    power((c442 - c1732), 2) as c1734,
-    rows_32(c1737, c1739) as c1741
-from t1330 positional join t1353 positional join t179;
+    ((case when stock_row > 8 then rows_112(c89, c1593, c1713, c1714) end) / nullif(sqrt(c1715) * sqrt(c1716), 0)) as c1717,
+    (c1732 * ((case when stock_row > 19 then rows_0(c1732) end) / 20)) as c1733
+from factor_base positional join t1354 positional join t1351 positional join t1352 positional join t62 positional join t1274 positional join t1324 positional join t1326;
 
 create or replace temp table t1373 as
 select
-    (case when stock_row > 251 then rows_3(c1750) end) as c1751,
-    (case when stock_row > 251 then rows_4(c1750) end) as c1752
-from factor_base positional join t1356;
+    power((c442 - c1732), 2) as c1734,
+    rows_32(c1737, c1739) as c1741
+from t1331 positional join t1354 positional join t180;
 
 create or replace temp table t1374 as
 select
-    (case when stock_row > 251 then rows_5(c1750) end) as c1753,
-    (case when stock_row > 251 then rows_6(c1750) end) as c1754
-from factor_base positional join t1356;
+    (case when stock_row > 251 then rows_3(c1750) end) as c1751,
+    (case when stock_row > 251 then rows_4(c1750) end) as c1752
+from factor_base positional join t1357;
 
 create or replace temp table t1375 as
 select
-    (case when stock_row > 251 then rows_7(c1750) end) as c1755,
-    (case when stock_row > 251 then rows_8(c1750) end) as c1756
-from factor_base positional join t1356;
+    (case when stock_row > 251 then rows_5(c1750) end) as c1753,
+    (case when stock_row > 251 then rows_6(c1750) end) as c1754
+from factor_base positional join t1357;
 
 create or replace temp table t1376 as
 select
-    (case when stock_row > 251 then rows_9(c1750) end) as c1757,
-    (case when stock_row > 251 then rows_3(c1759) end) as c1760
-from factor_base positional join t1356;
+    (case when stock_row > 251 then rows_7(c1750) end) as c1755,
+    (case when stock_row > 251 then rows_8(c1750) end) as c1756
+from factor_base positional join t1357;
 
 create or replace temp table t1377 as
 select
-    (case when stock_row > 251 then rows_4(c1759) end) as c1761,
-    (case when stock_row > 251 then rows_5(c1759) end) as c1762
-from factor_base positional join t1356;
+    (case when stock_row > 251 then rows_9(c1750) end) as c1757,
+    (case when stock_row > 251 then rows_3(c1759) end) as c1760
+from factor_base positional join t1357;
 
 create or replace temp table t1378 as
 select
-    (case when stock_row > 251 then rows_6(c1759) end) as c1763,
-    (case when stock_row > 251 then rows_7(c1759) end) as c1764
-from factor_base positional join t1356;
+    (case when stock_row > 251 then rows_4(c1759) end) as c1761,
+    (case when stock_row > 251 then rows_5(c1759) end) as c1762
+from factor_base positional join t1357;
 
 create or replace temp table t1379 as
 select
-    (case when stock_row > 251 then rows_8(c1759) end) as c1765,
-    (case when stock_row > 251 then rows_9(c1759) end) as c1766
-from factor_base positional join t1356;
+    (case when stock_row > 251 then rows_6(c1759) end) as c1763,
+    (case when stock_row > 251 then rows_7(c1759) end) as c1764
+from factor_base positional join t1357;
 
 create or replace temp table t1380 as
 select
-    (case when stock_row > 251 then rows_3(c1769) end) as c1770,
-    (case when stock_row > 251 then rows_4(c1769) end) as c1771
-from factor_base positional join t1358;
+    (case when stock_row > 251 then rows_8(c1759) end) as c1765,
+    (case when stock_row > 251 then rows_9(c1759) end) as c1766
+from factor_base positional join t1357;
 
 create or replace temp table t1381 as
 select
-    (case when stock_row > 251 then rows_5(c1769) end) as c1772,
-    (case when stock_row > 251 then rows_6(c1769) end) as c1773
-from factor_base positional join t1358;
+    (case when stock_row > 251 then rows_3(c1769) end) as c1770,
+    (case when stock_row > 251 then rows_4(c1769) end) as c1771
+from factor_base positional join t1359;
 
 create or replace temp table t1382 as
 select
-    (case when stock_row > 251 then rows_7(c1769) end) as c1774,
-    (case when stock_row > 251 then rows_8(c1769) end) as c1775
-from factor_base positional join t1358;
+    (case when stock_row > 251 then rows_5(c1769) end) as c1772,
+    (case when stock_row > 251 then rows_6(c1769) end) as c1773
+from factor_base positional join t1359;
 
 create or replace temp table t1383 as
 select
-    (case when stock_row > 251 then rows_9(c1769) end) as c1776,
-    rows_199(c1795) as c1796
-from factor_base positional join t1358;
+    (case when stock_row > 251 then rows_7(c1769) end) as c1774,
+    (case when stock_row > 251 then rows_8(c1769) end) as c1775
+from factor_base positional join t1359;
 
 create or replace temp table t1384 as
 select
-    rows_200(c1795) as c1797,
-    (case when rows_131(c1294, c1808, c1805) and (case when stock_row > 17 then rows_131(vwap, c1809, c1806) end) then case when isfinite((case when stock_row > 196 then (c1807 / nullif(sqrt(c1808) * sqrt(c1809), 0)) end)) then round((case when stock_row > 196 then (c1807 / nullif(sqrt(c1808) * sqrt(c1809), 0)) end), 12) end else null end) as c1810
-from factor_base positional join t1361 positional join t1335 positional join t996 positional join t1360 positional join t1358;
-
-drop table t996;
-
-drop table t1335;
-
-drop table t1361;
+    (case when stock_row > 251 then rows_9(c1769) end) as c1776,
+    rows_199(c1795) as c1796
+from factor_base positional join t1359;
 
 create or replace temp table t1385 as
 select
-    (case when stock_row > 2 then (3 * c1816 + 2 * lag(c1816, 1) over () + 1 * lag(c1816, 2) over ()) / 6 end) as c1817
-from factor_base positional join t1362;
+    rows_200(c1795) as c1797,
+    (case when rows_131(c1294, c1808, c1805) and (case when stock_row > 17 then rows_131(vwap, c1809, c1806) end) then case when isfinite((case when stock_row > 196 then (c1807 / nullif(sqrt(c1808) * sqrt(c1809), 0)) end)) then round((case when stock_row > 196 then (c1807 / nullif(sqrt(c1808) * sqrt(c1809), 0)) end), 12) end else null end) as c1810
+from factor_base positional join t1362 positional join t1336 positional join t997 positional join t1361 positional join t1359;
+
+drop table t997;
+
+drop table t1336;
+
+drop table t1362;
 
 create or replace temp table t1386 as
-with known as (select rid, rid - stock_row as stock, c1685 as x from factor_base positional join t1347 where c1685 is not null),
+select
+    (case when stock_row > 2 then (3 * c1816 + 2 * lag(c1816, 1) over () + 1 * lag(c1816, 2) over ()) / 6 end) as c1817
+from factor_base positional join t1363;
+
+create or replace temp table t1387 as
+with known as (select rid, rid - stock_row as stock, c1685 as x from factor_base positional join t1348 where c1685 is not null),
 counted as (select *, row_number() over () as i, stock is distinct from lag(stock) over () as is_first from known),
 numbered as (select rid, x, i + 1 - max(case when is_first then i end) over (rows unbounded preceding) as i from counted),
 from_0 as (select rid, i, case when i = 1 then x else 0.05::double * x end as y from numbered),
@@ -12844,15 +12851,15 @@ from factor_base
 left join from_10 using (rid)
 order by rid;
 
-drop table t1347;
+drop table t1348;
 
 create or replace temp table state_323 as
 select arg_max(c1686, rid) as k_c1686
-from factor_base positional join t1386
+from factor_base positional join t1387
 group by rid - stock_row order by rid - stock_row;
 
-create or replace temp table t1388 as
-with known as (select rid, rid - stock_row as stock, c1800 as x from factor_base positional join t1360 where c1800 is not null),
+create or replace temp table t1389 as
+with known as (select rid, rid - stock_row as stock, c1800 as x from factor_base positional join t1361 where c1800 is not null),
 counted as (select *, row_number() over () as i, stock is distinct from lag(stock) over () as is_first from known),
 numbered as (select rid, x, i + 1 - max(case when is_first then i end) over (rows unbounded preceding) as i from counted),
 from_0 as (select rid, i, case when i = 1 then x else 0.1111111111111111::double * x end as y from numbered),
@@ -12870,23 +12877,23 @@ from factor_base
 left join from_9 using (rid)
 order by rid;
 
-drop table t1360;
+drop table t1361;
 
 create or replace temp table state_324 as
 select arg_max(c1801, rid) as k_c1801
-from factor_base positional join t1388
+from factor_base positional join t1389
 group by rid - stock_row order by rid - stock_row;
 
 create or replace temp table state_325 as
 select
     list(c1801 order by rid desc) filter (rows_left < 1) as p_c1801
-from factor_base positional join t1388
+from factor_base positional join t1389
 where rows_left < 1
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1391 as
-with known as (select rid, rid - stock_row as stock, c1813 as x from factor_base positional join t1362 where c1813 is not null),
+create or replace temp table t1392 as
+with known as (select rid, rid - stock_row as stock, c1813 as x from factor_base positional join t1363 where c1813 is not null),
 counted as (select *, row_number() over () as i, stock is distinct from lag(stock) over () as is_first from known),
 numbered as (select rid, x, i + 1 - max(case when is_first then i end) over (rows unbounded preceding) as i from counted),
 from_0 as (select rid, i, case when i = 1 then x else 0.2::double * x end as y from numbered),
@@ -12905,86 +12912,84 @@ order by rid;
 
 create or replace temp table state_326 as
 select arg_max(c1814, rid) as k_c1814
-from factor_base positional join t1391
+from factor_base positional join t1392
 group by rid - stock_row order by rid - stock_row;
 
-create or replace temp table t1393 as
+create or replace temp table t1394 as
 select c1723
 from (
     select
-        rid,
+        place,
         case when c1722 is not null then (rank() over (partition by trade_date order by c1722) + round(cume_dist() over (partition by trade_date order by c1722) * day_rows)) / (2 * count(c1722) over (partition by trade_date order by c1722 rows between unbounded preceding and unbounded following)) end as c1723
-    from factor_base positional join t1351
+    from factor_base positional join t1352
 )
-order by rid;
+order by place;
 
-create or replace temp table t1394 as
+create or replace temp table t1395 as
 select c1748
 from (
     select
-        rid,
+        place,
         case when c1747 is not null then (rank() over (partition by trade_date order by c1747) + round(cume_dist() over (partition by trade_date order by c1747) * day_rows)) / (2 * count(c1747) over (partition by trade_date order by c1747 rows between unbounded preceding and unbounded following)) end as c1748
-    from factor_base positional join t1355
+    from factor_base positional join t1356
 )
-order by rid;
+order by place;
 
-create or replace temp table t1395 as
+create or replace temp table t1396 as
 select c1822
 from (
     select
-        rid,
+        place,
         case when c1821 is not null then (rank() over (partition by trade_date order by c1821) + round(cume_dist() over (partition by trade_date order by c1821) * day_rows)) / (2 * count(c1821) over (partition by trade_date order by c1821 rows between unbounded preceding and unbounded following)) end as c1822
-    from factor_base positional join t1364
+    from factor_base positional join t1365
 )
-order by rid;
+order by place;
 
-drop table t1364;
-
-create or replace temp table t1396 as
-select
-    c1689 * 8193 - (c1689 * 8193 - c1689) as c1690,
-    (case when stock_row > 79 then (rows_27(c1692, c1693, c1694, c1695) / nullif(sqrt(c1696) * sqrt(c1697), 0)) end) as c1698
-from factor_base positional join t1369 positional join t1370 positional join t1321 positional join t1349;
+drop table t1365;
 
 create or replace temp table t1397 as
 select
-    (case when stock_row > 85 then (rows_123(c907, c1705, c910, c1706) / nullif(sqrt(c912) * sqrt(c1707), 0)) end) as c1708,
-    (case when (case when stock_row > 8 then rows_119(c89, c1715, c1713) end) and (case when stock_row > 8 then rows_119(c1593, c1716, c1714) end) then case when isfinite(c1717) then round(c1717, 12) end else null end) as c1718
-from factor_base positional join t1371 positional join t1273 positional join t1351 positional join t1325 positional join t61 positional join t1350 positional join t1323 positional join t624 positional join t1370 positional join t536 positional join t582;
-
-drop table t61;
-
-drop table t536;
-
-drop table t582;
-
-drop table t624;
-
-drop table t1273;
-
-drop table t1325;
-
-drop table t1351;
+    c1689 * 8193 - (c1689 * 8193 - c1689) as c1690,
+    (case when stock_row > 79 then (rows_27(c1692, c1693, c1694, c1695) / nullif(sqrt(c1696) * sqrt(c1697), 0)) end) as c1698
+from factor_base positional join t1370 positional join t1371 positional join t1322 positional join t1350;
 
 create or replace temp table t1398 as
 select
+    (case when stock_row > 85 then (rows_123(c907, c1705, c910, c1706) / nullif(sqrt(c912) * sqrt(c1707), 0)) end) as c1708,
+    (case when (case when stock_row > 8 then rows_119(c89, c1715, c1713) end) and (case when stock_row > 8 then rows_119(c1593, c1716, c1714) end) then case when isfinite(c1717) then round(c1717, 12) end else null end) as c1718
+from factor_base positional join t1372 positional join t1274 positional join t1352 positional join t1326 positional join t62 positional join t1351 positional join t1324 positional join t625 positional join t1371 positional join t537 positional join t583;
+
+drop table t62;
+
+drop table t537;
+
+drop table t583;
+
+drop table t625;
+
+drop table t1274;
+
+drop table t1326;
+
+drop table t1352;
+
+create or replace temp table t1399 as
+select
     (case when stock_row > 72 then (rows_35(open, c1737, c1738, c1739) / nullif(sqrt(c1740) * sqrt(c1741), 0)) end) as c1742,
     (case when stock_row > 251 then (((c1751 + c1752) + (c1753 + c1754)) + ((c1755 + c1756) + (c1757 + (case when stock_row > 251 then rows_201(c1750) end)))) end) as c1758
-from factor_base positional join t1373 positional join t1374 positional join t1375 positional join t1376 positional join t1356 positional join t1355 positional join t1372 positional join t1330 positional join t1332 positional join t1353;
-
-drop table t1373;
+from factor_base positional join t1374 positional join t1375 positional join t1376 positional join t1377 positional join t1357 positional join t1356 positional join t1373 positional join t1331 positional join t1333 positional join t1354;
 
 drop table t1374;
 
 drop table t1375;
 
-create or replace temp table t1399 as
+drop table t1376;
+
+create or replace temp table t1400 as
 select
     (case when stock_row > 251 then (((c1760 + c1761) + (c1762 + c1763)) + ((c1764 + c1765) + (c1766 + (case when stock_row > 251 then rows_201(c1759) end)))) end) as c1767,
     (case when stock_row > 251 then (((c1770 + c1771) + (c1772 + c1773)) + ((c1774 + c1775) + (c1776 + (case when stock_row > 251 then rows_201(c1769) end)))) end) as c1777
-from factor_base positional join t1380 positional join t1381 positional join t1382 positional join t1383 positional join t1358 positional join t1376 positional join t1377 positional join t1378 positional join t1379 positional join t1356;
-
-drop table t1376;
+from factor_base positional join t1381 positional join t1382 positional join t1383 positional join t1384 positional join t1359 positional join t1377 positional join t1378 positional join t1379 positional join t1380 positional join t1357;
 
 drop table t1377;
 
@@ -12998,26 +13003,28 @@ drop table t1381;
 
 drop table t1382;
 
-create or replace temp table t1400 as
+drop table t1383;
+
+create or replace temp table t1401 as
 select
     (case when stock_row > 1 then lag(c1801, 1) over () end) as c1802,
     c1817 * 8193 - (c1817 * 8193 - c1817) as c1818
-from factor_base positional join t1385 positional join t1388;
+from factor_base positional join t1386 positional join t1389;
 
-drop table t1385;
+drop table t1386;
 
-drop table t1388;
+drop table t1389;
 
 create or replace temp table state_327 as
 select
     list(c1802 order by rid desc) filter (rows_left < 25) as p_c1802
-from factor_base positional join t1400
+from factor_base positional join t1401
 where rows_left < 25
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1402 as
-with known as (select rid, rid - stock_row as stock, c1734 as x from factor_base positional join t1372 where c1734 is not null),
+create or replace temp table t1403 as
+with known as (select rid, rid - stock_row as stock, c1734 as x from factor_base positional join t1373 where c1734 is not null),
 counted as (select *, row_number() over () as i, stock is distinct from lag(stock) over () as is_first from known),
 numbered as (select rid, x, i + 1 - max(case when is_first then i end) over (rows unbounded preceding) as i from counted),
 from_0 as (select rid, i, case when i = 1 then x else 0.03333333333333333::double * x end as y from numbered),
@@ -13039,167 +13046,167 @@ order by rid;
 
 create or replace temp table state_328 as
 select arg_max(c1735, rid) as k_c1735
-from factor_base positional join t1402
+from factor_base positional join t1403
 group by rid - stock_row order by rid - stock_row;
 
-create or replace temp table t1404 as
+create or replace temp table t1405 as
 select
     (case when rows_28(c1692, c1696, c1694) and rows_28(c1693, c1697, c1695) then case when isfinite(c1698) then round(c1698, 12) end else null end) as c1699,
     (case when c915 and rows_26(c1705, c1707, c1706) then case when isfinite(c1708) then round(c1708, 12) end else null end) as c1709
-from t1397 positional join t657 positional join t1323 positional join t1370 positional join t1350 positional join t1396 positional join t1321 positional join t1349 positional join t1369;
+from t1398 positional join t658 positional join t1324 positional join t1371 positional join t1351 positional join t1397 positional join t1322 positional join t1350 positional join t1370;
 
-drop table t657;
+drop table t658;
 
-drop table t1321;
+drop table t1322;
 
-drop table t1323;
-
-drop table t1349;
+drop table t1324;
 
 drop table t1350;
 
-drop table t1369;
+drop table t1351;
 
 drop table t1370;
+
+drop table t1371;
 
 create or replace temp table state_329 as
 select
     list(c1709 order by rid desc) filter (rows_left < 6) as p_c1709
-from factor_base positional join t1404
+from factor_base positional join t1405
 where rows_left < 6
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1406 as
+create or replace temp table t1407 as
 select
     c1718 * 8193 - (c1718 * 8193 - c1718) as c1719,
     (case when rows_36(open, c1740, c1738) and rows_36(c1737, c1741, c1739) then case when isfinite(c1742) then round(c1742, 12) end else null end) as c1743
-from factor_base positional join t1398 positional join t1330 positional join t1372 positional join t1353 positional join t1355 positional join t1332 positional join t1397;
+from factor_base positional join t1399 positional join t1331 positional join t1373 positional join t1354 positional join t1356 positional join t1333 positional join t1398;
 
-drop table t1332;
+drop table t1333;
 
-drop table t1353;
+drop table t1354;
 
-drop table t1355;
+drop table t1356;
 
-drop table t1372;
-
-drop table t1397;
-
-create or replace temp table t1407 as
-select
-    (c1758 / nullif(c1767, 0)) as c1768,
-    (c1777 / nullif(c1767, 0)) as c1778
-from t1399 positional join t1398;
+drop table t1373;
 
 drop table t1398;
 
 create or replace temp table t1408 as
 select
-    (((case when stock_row > 11 then rows_39(c1802) end) / 12) - ((case when stock_row > 25 then rows_171(c1802) end) / 26)) as c1803
-from factor_base positional join t1400;
+    (c1758 / nullif(c1767, 0)) as c1768,
+    (c1777 / nullif(c1767, 0)) as c1778
+from t1400 positional join t1399;
+
+drop table t1399;
 
 create or replace temp table t1409 as
+select
+    (((case when stock_row > 11 then rows_39(c1802) end) / 12) - ((case when stock_row > 25 then rows_171(c1802) end) / 26)) as c1803
+from factor_base positional join t1401;
+
+create or replace temp table t1410 as
 select c1691
 from (
     select
-        rid,
+        place,
         case when c1690 is not null then (rank() over (partition by trade_date order by c1690) + round(cume_dist() over (partition by trade_date order by c1690) * day_rows)) / (2 * count(c1690) over (partition by trade_date order by c1690 rows between unbounded preceding and unbounded following)) end as c1691
-    from factor_base positional join t1396
+    from factor_base positional join t1397
 )
-order by rid;
+order by place;
 
-drop table t1396;
+drop table t1397;
 
-create or replace temp table t1410 as
+create or replace temp table t1411 as
 select c1819
 from (
     select
-        rid,
+        place,
         case when c1818 is not null then (rank() over (partition by trade_date order by c1818) + round(cume_dist() over (partition by trade_date order by c1818) * day_rows)) / (2 * count(c1818) over (partition by trade_date order by c1818 rows between unbounded preceding and unbounded following)) end as c1819
-    from factor_base positional join t1400
+    from factor_base positional join t1401
 )
-order by rid;
+order by place;
 
-drop table t1400;
+drop table t1401;
 
-create or replace temp table t1411 as
+create or replace temp table t1412 as
 select
     c1699 * 8193 - (c1699 * 8193 - c1699) as c1700,
     (case when stock_row > 6 then rows_102(c1709) end) as c1710
-from factor_base positional join t1404;
+from factor_base positional join t1405;
 
-drop table t1404;
+drop table t1405;
 
 create or replace temp table state_330 as
 select
     list(c1700 order by rid desc) filter (rows_left < 18) as p_c1700
-from factor_base positional join t1411
+from factor_base positional join t1412
 where rows_left < 18
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1413 as
+create or replace temp table t1414 as
 select
     c1743 * 8193 - (c1743 * 8193 - c1743) as c1744,
     (case when stock_row > 251 then rows_202(c1750, c1768, c1759, c1769, c1778) end) as c1779
-from factor_base positional join t1356 positional join t1407 positional join t1358 positional join t1406;
-
-create or replace temp table t1414 as
-select
-    (case when stock_row > 251 then rows_203(c1750, c1768, c1759, c1769, c1778) end) as c1780,
-    (case when stock_row > 251 then rows_204(c1750, c1768, c1759, c1769, c1778) end) as c1781
-from factor_base positional join t1407 positional join t1358 positional join t1356;
+from factor_base positional join t1357 positional join t1408 positional join t1359 positional join t1407;
 
 create or replace temp table t1415 as
 select
-    (case when stock_row > 251 then rows_205(c1750, c1768, c1759, c1769, c1778) end) as c1782,
-    (case when stock_row > 251 then rows_206(c1750, c1768, c1759, c1769, c1778) end) as c1783
-from factor_base positional join t1407 positional join t1358 positional join t1356;
+    (case when stock_row > 251 then rows_203(c1750, c1768, c1759, c1769, c1778) end) as c1780,
+    (case when stock_row > 251 then rows_204(c1750, c1768, c1759, c1769, c1778) end) as c1781
+from factor_base positional join t1408 positional join t1359 positional join t1357;
 
 create or replace temp table t1416 as
 select
-    (case when stock_row > 251 then rows_207(c1750, c1768, c1759, c1769, c1778) end) as c1784,
-    (case when stock_row > 251 then rows_208(c1750, c1768, c1759, c1769, c1778) end) as c1785
-from factor_base positional join t1407 positional join t1358 positional join t1356;
+    (case when stock_row > 251 then rows_205(c1750, c1768, c1759, c1769, c1778) end) as c1782,
+    (case when stock_row > 251 then rows_206(c1750, c1768, c1759, c1769, c1778) end) as c1783
+from factor_base positional join t1408 positional join t1359 positional join t1357;
 
 create or replace temp table t1417 as
 select
-    (case when stock_row > 251 then rows_209(c1750, c1768, c1759, c1769, c1778) end) as c1786,
-    (case when stock_row > 251 then rows_210(c1750, c1768, c1759) end) as c1787
-from factor_base positional join t1356 positional join t1407 positional join t1358;
-
-drop table t1358;
+    (case when stock_row > 251 then rows_207(c1750, c1768, c1759, c1769, c1778) end) as c1784,
+    (case when stock_row > 251 then rows_208(c1750, c1768, c1759, c1769, c1778) end) as c1785
+from factor_base positional join t1408 positional join t1359 positional join t1357;
 
 create or replace temp table t1418 as
 select
-    (case when stock_row > 251 then rows_211(c1750, c1768, c1759) end) as c1788,
-    (case when stock_row > 251 then rows_212(c1750, c1768, c1759) end) as c1789
-from factor_base positional join t1407 positional join t1356;
+    (case when stock_row > 251 then rows_209(c1750, c1768, c1759, c1769, c1778) end) as c1786,
+    (case when stock_row > 251 then rows_210(c1750, c1768, c1759) end) as c1787
+from factor_base positional join t1357 positional join t1408 positional join t1359;
+
+drop table t1359;
 
 create or replace temp table t1419 as
 select
-    (case when stock_row > 251 then rows_213(c1750, c1768, c1759) end) as c1790,
-    (case when stock_row > 251 then rows_214(c1750, c1768, c1759) end) as c1791
-from factor_base positional join t1407 positional join t1356;
+    (case when stock_row > 251 then rows_211(c1750, c1768, c1759) end) as c1788,
+    (case when stock_row > 251 then rows_212(c1750, c1768, c1759) end) as c1789
+from factor_base positional join t1408 positional join t1357;
 
 create or replace temp table t1420 as
 select
-    (case when stock_row > 251 then rows_215(c1750, c1768, c1759) end) as c1792,
-    (case when stock_row > 251 then rows_216(c1750, c1768, c1759) end) as c1793
-from factor_base positional join t1407 positional join t1356;
+    (case when stock_row > 251 then rows_213(c1750, c1768, c1759) end) as c1790,
+    (case when stock_row > 251 then rows_214(c1750, c1768, c1759) end) as c1791
+from factor_base positional join t1408 positional join t1357;
 
 create or replace temp table t1421 as
 select
-    (case when stock_row > 251 then rows_217(c1750, c1768, c1759) end) as c1794
-from factor_base positional join t1407 positional join t1356;
-
-drop table t1356;
-
-drop table t1407;
+    (case when stock_row > 251 then rows_215(c1750, c1768, c1759) end) as c1792,
+    (case when stock_row > 251 then rows_216(c1750, c1768, c1759) end) as c1793
+from factor_base positional join t1408 positional join t1357;
 
 create or replace temp table t1422 as
-with known as (select rid, rid - stock_row as stock, c1803 as x from factor_base positional join t1408 where c1803 is not null),
+select
+    (case when stock_row > 251 then rows_217(c1750, c1768, c1759) end) as c1794
+from factor_base positional join t1408 positional join t1357;
+
+drop table t1357;
+
+drop table t1408;
+
+create or replace temp table t1423 as
+with known as (select rid, rid - stock_row as stock, c1803 as x from factor_base positional join t1409 where c1803 is not null),
 counted as (select *, row_number() over () as i, stock is distinct from lag(stock) over () as is_first from known),
 numbered as (select rid, x, i + 1 - max(case when is_first then i end) over (rows unbounded preceding) as i from counted),
 from_0 as (select rid, i, case when i = 1 then x else 0.1111111111111111::double * x end as y from numbered),
@@ -13217,81 +13224,81 @@ from factor_base
 left join from_9 using (rid)
 order by rid;
 
-drop table t1408;
+drop table t1409;
 
 create or replace temp table state_331 as
 select arg_max(c1804, rid) as k_c1804
-from factor_base positional join t1422
+from factor_base positional join t1423
 group by rid - stock_row order by rid - stock_row;
 
-create or replace temp table t1424 as
+create or replace temp table t1425 as
 select c1720
 from (
     select
-        rid,
+        place,
         case when c1719 is not null then (rank() over (partition by trade_date order by c1719) + round(cume_dist() over (partition by trade_date order by c1719) * day_rows)) / (2 * count(c1719) over (partition by trade_date order by c1719 rows between unbounded preceding and unbounded following)) end as c1720
-    from factor_base positional join t1406
+    from factor_base positional join t1407
 )
-order by rid;
+order by place;
 
-drop table t1406;
+drop table t1407;
 
-create or replace temp table t1425 as
+create or replace temp table t1426 as
 select
     (case when stock_row > 18 then rows_143(c1700) end) as c1701,
     c1710 * 8193 - (c1710 * 8193 - c1710) as c1711
-from factor_base positional join t1411;
+from factor_base positional join t1412;
 
-drop table t1411;
+drop table t1412;
 
 create or replace temp table state_332 as
 select
     list(c1701 order by rid desc) filter (rows_left < 15) as p_c1701,
     list(c1711 order by rid desc) filter (rows_left < 2) as p_c1711
-from factor_base positional join t1425
+from factor_base positional join t1426
 where rows_left < 15
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1427 as
+create or replace temp table t1428 as
 select c1745
 from (
     select
-        rid,
+        place,
         case when c1744 is not null then (rank() over (partition by trade_date order by c1744) + round(cume_dist() over (partition by trade_date order by c1744) * day_rows)) / (2 * count(c1744) over (partition by trade_date order by c1744 rows between unbounded preceding and unbounded following)) end as c1745
-    from factor_base positional join t1413
+    from factor_base positional join t1414
 )
-order by rid;
-
-create or replace temp table t1428 as
-select
-    (case when stock_row > 15 then rows_118(c1701) end) as c1702,
-    (case when stock_row > 2 then ((1 + ((((c1711 < c1711)::int + (c1711 <= c1711)::int) + ((lag(c1711, 1) over () < c1711)::int + (lag(c1711, 1) over () <= c1711)::int)) + ((lag(c1711, 2) over () < c1711)::int + (lag(c1711, 2) over () <= c1711)::int))) / 6) end) as c1712
-from factor_base positional join t1425;
-
-drop table t1425;
+order by place;
 
 create or replace temp table t1429 as
 select
+    (case when stock_row > 15 then rows_118(c1701) end) as c1702,
+    (case when stock_row > 2 then ((1 + ((((c1711 < c1711)::int + (c1711 <= c1711)::int) + ((lag(c1711, 1) over () < c1711)::int + (lag(c1711, 1) over () <= c1711)::int)) + ((lag(c1711, 2) over () < c1711)::int + (lag(c1711, 2) over () <= c1711)::int))) / 6) end) as c1712
+from factor_base positional join t1426;
+
+drop table t1426;
+
+create or replace temp table t1430 as
+select
     c1702 * 8193 - (c1702 * 8193 - c1702) as c1703
-from t1428;
+from t1429;
 
 create or replace temp table state_333 as
 select
     list(c1703 order by rid desc) filter (rows_left < 6) as p_c1703
-from factor_base positional join t1429
+from factor_base positional join t1430
 where rows_left < 6
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1431 as
+create or replace temp table t1432 as
 select
     (c1691 - (case when stock_row > 6 then rows_144(c1703) end)) as c1704
-from factor_base positional join t1409 positional join t1429;
+from factor_base positional join t1410 positional join t1430;
 
-drop table t1409;
+drop table t1410;
 
-drop table t1429;
+drop table t1430;
 
 create or replace temp table f10 as
 select
@@ -13319,63 +13326,61 @@ select
     (c1813 - c1814) as gtja_155,
     (-(case when c1819 > c1822 then c1819 when c1819 <= c1822 then c1822 end)) as gtja_156,
     (case when stock_row > 11 then ((case when stock_row > 4 then rows_79(c1824) end) + c212) end) as gtja_157
-from factor_base positional join t222 positional join t1367 positional join t1410 positional join t1395 positional join t1362 positional join t1391 positional join t327 positional join t1384 positional join t987 positional join t882 positional join t532 positional join t1399 positional join t1383 positional join t1417 positional join t1418 positional join t1419 positional join t1420 positional join t1421 positional join t1413 positional join t1414 positional join t1415 positional join t1416 positional join t1427 positional join t1394 positional join t1330 positional join t1371 positional join t1402 positional join t1328 positional join t1352 positional join t1393 positional join t105 positional join t104 positional join t1424 positional join t672 positional join t1428 positional join t68 positional join t69 positional join t1431 positional join t60 positional join t1386 positional join t1009 positional join t1365 positional join t1341 positional join t1422;
+from factor_base positional join t223 positional join t1368 positional join t1411 positional join t1396 positional join t1363 positional join t1392 positional join t328 positional join t1385 positional join t988 positional join t883 positional join t533 positional join t1400 positional join t1384 positional join t1418 positional join t1419 positional join t1420 positional join t1421 positional join t1422 positional join t1414 positional join t1415 positional join t1416 positional join t1417 positional join t1428 positional join t1395 positional join t1331 positional join t1372 positional join t1403 positional join t1329 positional join t1353 positional join t1394 positional join t106 positional join t105 positional join t1425 positional join t673 positional join t1429 positional join t69 positional join t70 positional join t1432 positional join t61 positional join t1387 positional join t1010 positional join t1366 positional join t1342 positional join t1423;
 
-drop table t60;
+drop table t61;
 
-drop table t68;
-
-drop table t104;
+drop table t69;
 
 drop table t105;
 
-drop table t222;
+drop table t106;
 
-drop table t327;
+drop table t223;
 
-drop table t672;
+drop table t328;
 
-drop table t882;
+drop table t673;
 
-drop table t1009;
+drop table t883;
 
-drop table t1328;
+drop table t1010;
 
-drop table t1330;
+drop table t1329;
 
-drop table t1341;
+drop table t1331;
 
-drop table t1352;
+drop table t1342;
 
-drop table t1362;
+drop table t1353;
 
-drop table t1365;
+drop table t1363;
 
-drop table t1367;
+drop table t1366;
 
-drop table t1371;
+drop table t1368;
 
-drop table t1383;
+drop table t1372;
 
 drop table t1384;
 
-drop table t1386;
+drop table t1385;
 
-drop table t1391;
+drop table t1387;
 
-drop table t1393;
+drop table t1392;
 
 drop table t1394;
 
 drop table t1395;
 
-drop table t1399;
+drop table t1396;
 
-drop table t1402;
+drop table t1400;
 
-drop table t1410;
+drop table t1403;
 
-drop table t1413;
+drop table t1411;
 
 drop table t1414;
 
@@ -13395,105 +13400,107 @@ drop table t1421;
 
 drop table t1422;
 
-drop table t1424;
+drop table t1423;
 
-drop table t1427;
+drop table t1425;
 
 drop table t1428;
 
-drop table t1431;
+drop table t1429;
+
+drop table t1432;
 
 -- step history: factor 288 of 409
-create or replace temp table t1433 as
+create or replace temp table t1434 as
 select
     ((case when c58 > high then c58 when c58 <= high then high end) - c1144) as c1826,
     (case when abs((c58 - low)) > (case when abs((c58 - high)) > c502 then abs((c58 - high)) when abs((c58 - high)) <= c502 then c502 end) then abs((c58 - low)) when abs((c58 - low)) <= (case when abs((c58 - high)) > c502 then abs((c58 - high)) when abs((c58 - high)) <= c502 then c502 end) then (case when abs((c58 - high)) > c502 then abs((c58 - high)) when abs((c58 - high)) <= c502 then c502 end) end) as c1829
-from factor_base positional join t326 positional join t13 positional join t789;
+from factor_base positional join t327 positional join t14 positional join t790;
 
 create or replace temp table state_334 as
 select
     list(c1826 order by rid desc) filter (rows_left < 23) as p_c1826,
     list(c1829 order by rid desc) filter (rows_left < 11) as p_c1829
-from factor_base positional join t1433
+from factor_base positional join t1434
 where rows_left < 23
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1435 as
+create or replace temp table t1436 as
 select
     (case when stock_row > 11 then rows_192(c1477) end) as c1831,
     ((case when stock_row > 19 then ((c170 * c50) * vwap) end) * (high - close)) * 8193 - (((case when stock_row > 19 then ((c170 * c50) * vwap) end) * (high - close)) * 8193 - ((case when stock_row > 19 then ((c170 * c50) * vwap) end) * (high - close))) as c1833
-from factor_base positional join t135 positional join t36 positional join t1120;
+from factor_base positional join t136 positional join t37 positional join t1121;
 
-drop table t135;
+drop table t136;
 
-create or replace temp table t1436 as
+create or replace temp table t1437 as
 select
     (case when (case when stock_row > 1 then (c58 < close) end) then (case when stock_row > 1 then (1 / nullif(c59, 0)) end) when not (case when stock_row > 1 then (c58 < close) end) then 1 end) as c1835,
     rows_218(close) as c1838
-from factor_base positional join t38 positional join t13;
+from factor_base positional join t39 positional join t14;
 
 create or replace temp table state_335 as
 select
     list(c1835 order by rid desc) filter (rows_left < 11) as p_c1835
-from factor_base positional join t1436
+from factor_base positional join t1437
 where rows_left < 11
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1438 as
+create or replace temp table t1439 as
 select
     (c1184 - ((case when stock_row > 19 then rows_0(c1184) end) / 20)) as c1845,
     power((case when stock_row > 1 then (close / nullif(c58, 0)) end), 2) as c1847
-from factor_base positional join t13 positional join t879;
+from factor_base positional join t14 positional join t880;
 
 create or replace temp table state_336 as
 select
     list(c1845 order by rid desc) filter (rows_left < 19) as p_c1845,
     list(c1847 order by rid desc) filter (rows_left < 19) as p_c1847
-from factor_base positional join t1438
+from factor_base positional join t1439
 where rows_left < 19
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1440 as
+create or replace temp table t1441 as
 select
     (case when stock_row > 1 then c59 end) as c1850,
     (case when ((0 < (lag(low, 1) over () - low)) and ((high - lag(high, 1) over ()) < (lag(low, 1) over () - low))) then (lag(low, 1) over () - low) when not ((0 < (lag(low, 1) over () - low)) and ((high - lag(high, 1) over ()) < (lag(low, 1) over () - low))) then 0 end) as c1855
-from factor_base positional join t38;
+from factor_base positional join t39;
 
 create or replace temp table state_337 as
 select
     list(c1855 order by rid desc) filter (rows_left < 13) as p_c1855
-from factor_base positional join t1440
+from factor_base positional join t1441
 where rows_left < 13
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1442 as
+create or replace temp table t1443 as
 select
     (case when abs((low - c58)) > (case when abs((high - c58)) > c502 then abs((high - c58)) when abs((high - c58)) <= c502 then c502 end) then abs((low - c58)) when abs((low - c58)) <= (case when abs((high - c58)) > c502 then abs((high - c58)) when abs((high - c58)) <= c502 then c502 end) then (case when abs((high - c58)) > c502 then abs((high - c58)) when abs((high - c58)) <= c502 then c502 end) end) as c1856,
     (case when ((0 < (high - lag(high, 1) over ())) and ((lag(low, 1) over () - low) < (high - lag(high, 1) over ()))) then (high - lag(high, 1) over ()) when not ((0 < (high - lag(high, 1) over ())) and ((lag(low, 1) over () - low) < (high - lag(high, 1) over ()))) then 0 end) as c1859
-from factor_base positional join t326 positional join t13;
+from factor_base positional join t327 positional join t14;
 
 create or replace temp table state_338 as
 select
     list(c1856 order by rid desc) filter (rows_left < 13) as p_c1856,
     list(c1859 order by rid desc) filter (rows_left < 13) as p_c1859
-from factor_base positional join t1442
+from factor_base positional join t1443
 where rows_left < 13
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1444 as
+create or replace temp table t1445 as
 select
     (case when stock_row > 49 then c1672 * 8193 - (c1672 * 8193 - c1672) end) as c1864,
     (benchmark_close - ((case when stock_row > 19 then rows_0(benchmark_close) end) / 20)) as c1872
-from factor_base positional join t1236;
+from factor_base positional join t1237;
 
-drop table t1236;
+drop table t1237;
 
-create or replace temp table t1445 as
+create or replace temp table t1446 as
 with known as (select stock_row - 0 as i, close as x from factor_base),
 from_0 as (select i, case when i = 1 then x else 0.13333333333333333::double * x end as y from known),
 from_1 as (select i, y + 0.8666666666666667::double * case when i > 1 then lag(y, 1) over () else 0 end as y from from_0),
@@ -13510,13 +13517,13 @@ select case when i > 0 then y end as c1825 from from_9;
 create or replace temp table state_339 as
 select
     max(c1825) filter (rows_left = 0) as k_c1825
-from factor_base positional join t1445
+from factor_base positional join t1446
 where rows_left < 1
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1447 as
-with known as (select rid, rid - stock_row as stock, c1490 as x from factor_base positional join t1160 where c1490 is not null),
+create or replace temp table t1448 as
+with known as (select rid, rid - stock_row as stock, c1490 as x from factor_base positional join t1161 where c1490 is not null),
 counted as (select *, row_number() over () as i, stock is distinct from lag(stock) over () as is_first from known),
 numbered as (select rid, x, i + 1 - max(case when is_first then i end) over (rows unbounded preceding) as i from counted),
 from_0 as (select rid, i, case when i = 1 then x else 0.15384615384615385::double * x end as y from numbered),
@@ -13535,68 +13542,68 @@ order by rid;
 
 create or replace temp table state_340 as
 select arg_max(c1863, rid) as k_c1863
-from factor_base positional join t1447
+from factor_base positional join t1448
 group by rid - stock_row order by rid - stock_row;
-
-create or replace temp table t1449 as
-select
-    ((((case when stock_row > 12 then ((close - rows_39(c1144)) / nullif(rows_39(c1826), 0)) end) * 6) * 24) + (((case when stock_row > 6 then ((close - rows_30(c1144)) / nullif(rows_30(c1826), 0)) end) * 12) * 24)) as c1827,
-    (case when stock_row > 24 then ((close - rows_185(c1144)) / nullif(rows_185(c1826), 0)) end) as c1828
-from factor_base positional join t1433 positional join t789;
-
-drop table t789;
 
 create or replace temp table t1450 as
 select
-    (rows_39(c1829) / 12) as c1830,
-    ((case when stock_row > 11 then rows_160(c1477) end) - c1831) as c1832
-from factor_base positional join t1435 positional join t1120 positional join t1433;
+    ((((case when stock_row > 12 then ((close - rows_39(c1144)) / nullif(rows_39(c1826), 0)) end) * 6) * 24) + (((case when stock_row > 6 then ((close - rows_30(c1144)) / nullif(rows_30(c1826), 0)) end) * 12) * 24)) as c1827,
+    (case when stock_row > 24 then ((close - rows_185(c1144)) / nullif(rows_185(c1826), 0)) end) as c1828
+from factor_base positional join t1434 positional join t790;
+
+drop table t790;
 
 create or replace temp table t1451 as
 select
-    (((c1835 - (case when stock_row > 11 then rows_192(c1835) end)) / nullif(c502, 0)) * 100) as c1836,
-    (c1838 / 48) as c1839
-from factor_base positional join t1436 positional join t326;
-
-drop table t1436;
+    (rows_39(c1829) / 12) as c1830,
+    ((case when stock_row > 11 then rows_160(c1477) end) - c1831) as c1832
+from factor_base positional join t1436 positional join t1121 positional join t1434;
 
 create or replace temp table t1452 as
 select
-    ((case when stock_row > 19 then rows_0(c1845) end) * (-1656.381598545456::double)) as c1846,
-    (case when stock_row > 19 then rows_0(c1847) end) as c1848
-from factor_base positional join t1438;
+    (((c1835 - (case when stock_row > 11 then rows_192(c1835) end)) / nullif(c502, 0)) * 100) as c1836,
+    (c1838 / 48) as c1839
+from factor_base positional join t1437 positional join t327;
+
+drop table t1437;
 
 create or replace temp table t1453 as
 select
+    ((case when stock_row > 19 then rows_0(c1845) end) * (-1656.381598545456::double)) as c1846,
+    (case when stock_row > 19 then rows_0(c1847) end) as c1848
+from factor_base positional join t1439;
+
+create or replace temp table t1454 as
+select
     rows_140(c1856) as c1857,
     (c1845 - power(c1872, 2)) as c1873
-from t1438 positional join t1444 positional join t1442;
+from t1439 positional join t1445 positional join t1443;
 
-drop table t1438;
+drop table t1439;
 
 create or replace temp table state_341 as
 select
     list(c1873 order by rid desc) filter (rows_left < 19) as p_c1873
-from factor_base positional join t1453
+from factor_base positional join t1454
 where rows_left < 19
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1455 as
+create or replace temp table t1456 as
 select
     power(c1872, 3) as c1875
-from t1444;
+from t1445;
 
 create or replace temp table state_342 as
 select
     list(c1875 order by rid desc) filter (rows_left < 19) as p_c1875
-from factor_base positional join t1455
+from factor_base positional join t1456
 where rows_left < 19
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1457 as
-with known as (select stock_row - 1 as i, c1850 as x from factor_base positional join t1440),
+create or replace temp table t1458 as
+with known as (select stock_row - 1 as i, c1850 as x from factor_base positional join t1441),
 from_0 as (select i, case when i = 1 then x else 0.1111111111111111::double * x end as y from known),
 from_1 as (select i, y + 0.8888888888888888::double * case when i > 1 then lag(y, 1) over () else 0 end as y from from_0),
 from_2 as (select i, y + 0.7901234567901234::double * case when i > 2 then lag(y, 2) over () else 0 end as y from from_1),
@@ -13613,96 +13620,96 @@ create or replace temp table state_343 as
 select
     list(c1851 order by rid desc) filter (rows_left < 1) as p_c1851,
     max(c1851) filter (rows_left = 0) as k_c1851
-from factor_base positional join t1457
+from factor_base positional join t1458
 where rows_left < 1
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1459 as
+create or replace temp table t1460 as
 select c1834
 from (
     select
-        rid,
+        place,
         case when c1833 is not null then (rank() over (partition by trade_date order by c1833) + round(cume_dist() over (partition by trade_date order by c1833) * day_rows)) / (2 * count(c1833) over (partition by trade_date order by c1833 rows between unbounded preceding and unbounded following)) end as c1834
-    from factor_base positional join t1435
+    from factor_base positional join t1436
 )
-order by rid;
+order by place;
 
-create or replace temp table t1460 as
+create or replace temp table t1461 as
 select c1865
 from (
     select
-        rid,
+        place,
         case when c1864 is not null then (rank() over (partition by trade_date order by c1864) + round(cume_dist() over (partition by trade_date order by c1864) * day_rows)) / (2 * count(c1864) over (partition by trade_date order by c1864 rows between unbounded preceding and unbounded following)) end as c1865
-    from factor_base positional join t1444
+    from factor_base positional join t1445
 )
-order by rid;
+order by place;
 
-drop table t1444;
+drop table t1445;
 
 create or replace temp table state_344 as
 select
     list(c1865 order by rid desc) filter (rows_left < 11) as p_c1865
-from factor_base positional join t1460
+from factor_base positional join t1461
 where rows_left < 11
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1462 as
+create or replace temp table t1463 as
 select
     (close - c1839) as c1840,
     rows_219(close, c1839) as c1843
-from factor_base positional join t1451;
+from factor_base positional join t1452;
 
 create or replace temp table state_345 as
 select
     list(c1840 order by rid desc) filter (rows_left < 47) as p_c1840
-from factor_base positional join t1462
+from factor_base positional join t1463
 where rows_left < 47
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1464 as
+create or replace temp table t1465 as
 select
     ((case when isfinite((case when (c1848 > 0 or (1.5::double = floor(1.5::double) and (c1848 <> 0 or 1.5::double >= 0)) or (c1848 = 0 and 1.5::double > 0)) then power(c1848, 1.5::double) end)) then (case when (c1848 > 0 or (1.5::double = floor(1.5::double) and (c1848 <> 0 or 1.5::double >= 0)) or (c1848 = 0 and 1.5::double > 0)) then power(c1848, 1.5::double) end) end) * 342) as c1849,
     (case when stock_row > 1 then lag(c1851, 1) over () end) as c1852
-from factor_base positional join t1457 positional join t1452;
+from factor_base positional join t1458 positional join t1453;
 
-drop table t1457;
+drop table t1458;
 
 create or replace temp table state_346 as
 select
     list(c1852 order by rid desc) filter (rows_left < 25) as p_c1852
-from factor_base positional join t1464
+from factor_base positional join t1465
 where rows_left < 25
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1466 as
+create or replace temp table t1467 as
 select
     (case when stock_row > 14 then ((rows_140(c1855) * 100) / nullif(c1857, 0)) end) as c1858,
     (case when stock_row > 14 then ((rows_140(c1859) * 100) / nullif(c1857, 0)) end) as c1860
-from factor_base positional join t1453 positional join t1442 positional join t1440;
+from factor_base positional join t1454 positional join t1443 positional join t1441;
 
-drop table t1440;
-
-create or replace temp table t1467 as
-select
-    ((case when stock_row > 11 then rows_39(c1865) end) / 12) as c1866,
-    (case when stock_row > 19 then rows_0(c1873) end) as c1874
-from factor_base positional join t1453 positional join t1460;
-
-drop table t1453;
+drop table t1441;
 
 create or replace temp table t1468 as
 select
-    (case when stock_row > 19 then rows_0(c1875) end) as c1876
-from factor_base positional join t1455;
+    ((case when stock_row > 11 then rows_39(c1865) end) / 12) as c1866,
+    (case when stock_row > 19 then rows_0(c1873) end) as c1874
+from factor_base positional join t1454 positional join t1461;
 
-drop table t1455;
+drop table t1454;
 
 create or replace temp table t1469 as
-with known as (select rid, rid - stock_row as stock, c1836 as x from factor_base positional join t1451 where c1836 is not null),
+select
+    (case when stock_row > 19 then rows_0(c1875) end) as c1876
+from factor_base positional join t1456;
+
+drop table t1456;
+
+create or replace temp table t1470 as
+with known as (select rid, rid - stock_row as stock, c1836 as x from factor_base positional join t1452 where c1836 is not null),
 counted as (select *, row_number() over () as i, stock is distinct from lag(stock) over () as is_first from known),
 numbered as (select rid, x, i + 1 - max(case when is_first then i end) over (rows unbounded preceding) as i from counted),
 from_0 as (select rid, i, case when i = 1 then x else 0.15384615384615385::double * x end as y from numbered),
@@ -13721,82 +13728,82 @@ order by rid;
 
 create or replace temp table state_347 as
 select arg_max(c1837, rid) as k_c1837
-from factor_base positional join t1469
+from factor_base positional join t1470
 group by rid - stock_row order by rid - stock_row;
 
-create or replace temp table t1471 as
+create or replace temp table t1472 as
 select
     rows_218(c1840) as c1841,
     (case when rows_220(close, c1843, c1839) then sqrt(c1843 / 47) else 0 end) as c1844
-from factor_base positional join t1462 positional join t1451;
+from factor_base positional join t1463 positional join t1452;
 
-drop table t1451;
+drop table t1452;
 
-drop table t1462;
+drop table t1463;
 
 create or replace temp table state_348 as
 select
     list(c1841 order by rid desc) filter (rows_left < 47) as p_c1841
-from factor_base positional join t1471
+from factor_base positional join t1472
 where rows_left < 47
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1473 as
+create or replace temp table t1474 as
 select
     (((case when stock_row > 11 then rows_39(c1852) end) / 12) - ((case when stock_row > 25 then rows_171(c1852) end) / 26)) as c1853,
     ((abs((c1858 - c1860)) / nullif((c1858 + c1860), 0)) * 100) as c1861
-from factor_base positional join t1466 positional join t1464;
+from factor_base positional join t1467 positional join t1465;
 
-drop table t1466;
+drop table t1467;
 
 create or replace temp table state_349 as
 select
     list(c1861 order by rid desc) filter (rows_left < 5) as p_c1861
-from factor_base positional join t1473
+from factor_base positional join t1474
 where rows_left < 5
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1475 as
+create or replace temp table t1476 as
 select
     (case when stock_row > 11 then rows_45(c34, c1865, c736, c1866) end) as c1867,
     (case when stock_row > 11 then rows_46(c1865, c1866) end) as c1868
-from factor_base positional join t1460 positional join t1467 positional join t54 positional join t516;
+from factor_base positional join t1461 positional join t1468 positional join t55 positional join t517;
 
-drop table t54;
+drop table t55;
 
-drop table t516;
+drop table t517;
 
-create or replace temp table t1476 as
+create or replace temp table t1477 as
 select
     (rows_221(c1841) - rows_222(c1841)) as c1842,
     ((case when stock_row > 5 then rows_30(c1861) end) / 6) as c1862
-from factor_base positional join t1473 positional join t1471;
+from factor_base positional join t1474 positional join t1472;
 
 create or replace temp table state_350 as
 select
     list(c1862 order by rid desc) filter (rows_left < 6) as p_c1862
-from factor_base positional join t1476
+from factor_base positional join t1477
 where rows_left < 6
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1478 as
+create or replace temp table t1479 as
 select
     (case when c741 and (case when stock_row > 11 then rows_53(c1865, c1868, c1866) end) then case when isfinite((c1867 / nullif(sqrt(c739) * sqrt(c1868), 0))) then round((c1867 / nullif(sqrt(c739) * sqrt(c1868), 0)), 12) end else null end) as c1869
-from factor_base positional join t609 positional join t1460 positional join t1475 positional join t1467 positional join t561;
+from factor_base positional join t610 positional join t1461 positional join t1476 positional join t1468 positional join t562;
 
-drop table t561;
+drop table t562;
 
-drop table t609;
+drop table t610;
 
-drop table t1460;
+drop table t1461;
 
-drop table t1475;
+drop table t1476;
 
-create or replace temp table t1479 as
-with known as (select rid, rid - stock_row as stock, c1853 as x from factor_base positional join t1473 where c1853 is not null),
+create or replace temp table t1480 as
+with known as (select rid, rid - stock_row as stock, c1853 as x from factor_base positional join t1474 where c1853 is not null),
 counted as (select *, row_number() over () as i, stock is distinct from lag(stock) over () as is_first from known),
 numbered as (select rid, x, i + 1 - max(case when is_first then i end) over (rows unbounded preceding) as i from counted),
 from_0 as (select rid, i, case when i = 1 then x else 0.1::double * x end as y from numbered),
@@ -13814,31 +13821,31 @@ from factor_base
 left join from_9 using (rid)
 order by rid;
 
-drop table t1473;
+drop table t1474;
 
 create or replace temp table state_351 as
 select arg_max(c1854, rid) as k_c1854
-from factor_base positional join t1479
+from factor_base positional join t1480
 group by rid - stock_row order by rid - stock_row;
 
-create or replace temp table t1481 as
+create or replace temp table t1482 as
 select
     c1869 * 8193 - (c1869 * 8193 - c1869) as c1870
-from t1478;
+from t1479;
 
-drop table t1478;
+drop table t1479;
 
-create or replace temp table t1482 as
+create or replace temp table t1483 as
 select c1871
 from (
     select
-        rid,
+        place,
         case when c1870 is not null then (rank() over (partition by trade_date order by c1870) + round(cume_dist() over (partition by trade_date order by c1870) * day_rows)) / (2 * count(c1870) over (partition by trade_date order by c1870 rows between unbounded preceding and unbounded following)) end as c1871
-    from factor_base positional join t1481
+    from factor_base positional join t1482
 )
-order by rid;
+order by place;
 
-drop table t1481;
+drop table t1482;
 
 create or replace temp table f11 as
 select
@@ -13866,133 +13873,133 @@ select
     (c1871 * c733) as gtja_179,
     (case when c51 then c54 when not c51 then (-volume) end) as gtja_180,
     (c1874 / nullif(c1876, 0)) as gtja_181
-from factor_base positional join t1467 positional join t1468 positional join t69 positional join t70 positional join t1482 positional join t715 positional join t179 positional join t1253 positional join t460 positional join t220 positional join t1433 positional join t1283 positional join t1447 positional join t1160 positional join t252 positional join t36 positional join t218 positional join t27 positional join t217 positional join t1239 positional join t1452 positional join t1464 positional join t1476 positional join t1471 positional join t1450 positional join t1120 positional join t1435 positional join t1449 positional join t1445 positional join t897 positional join t1459 positional join t1469 positional join t1479 positional join t895;
+from factor_base positional join t1468 positional join t1469 positional join t70 positional join t71 positional join t1483 positional join t716 positional join t180 positional join t1254 positional join t461 positional join t221 positional join t1434 positional join t1284 positional join t1448 positional join t1161 positional join t253 positional join t37 positional join t219 positional join t28 positional join t218 positional join t1240 positional join t1453 positional join t1465 positional join t1477 positional join t1472 positional join t1451 positional join t1121 positional join t1436 positional join t1450 positional join t1446 positional join t898 positional join t1460 positional join t1470 positional join t1480 positional join t896;
 
-drop table t27;
-
-drop table t69;
+drop table t28;
 
 drop table t70;
 
-drop table t179;
+drop table t71;
 
-drop table t217;
+drop table t180;
 
 drop table t218;
 
-drop table t220;
+drop table t219;
 
-drop table t252;
+drop table t221;
 
-drop table t460;
+drop table t253;
 
-drop table t715;
+drop table t461;
 
-drop table t895;
+drop table t716;
 
-drop table t897;
+drop table t896;
 
-drop table t1160;
+drop table t898;
 
-drop table t1239;
+drop table t1161;
 
-drop table t1253;
+drop table t1240;
 
-drop table t1283;
+drop table t1254;
 
-drop table t1433;
+drop table t1284;
 
-drop table t1435;
+drop table t1434;
 
-drop table t1445;
+drop table t1436;
 
-drop table t1447;
+drop table t1446;
 
-drop table t1449;
+drop table t1448;
 
 drop table t1450;
 
-drop table t1452;
+drop table t1451;
 
-drop table t1459;
+drop table t1453;
 
-drop table t1464;
+drop table t1460;
 
-drop table t1467;
+drop table t1465;
 
 drop table t1468;
 
 drop table t1469;
 
-drop table t1471;
+drop table t1470;
 
-drop table t1479;
+drop table t1472;
 
-drop table t1482;
+drop table t1480;
+
+drop table t1483;
 
 -- step history: factor 312 of 409
-create or replace temp table t1484 as
+create or replace temp table t1485 as
 select
     ((case when (case when (benchmark_close < benchmark_open) is not null and (close < open) is not null then ((benchmark_close < benchmark_open) and (close < open)) end) is not null and (case when (benchmark_open < benchmark_close) is not null and (open < close) is not null then ((benchmark_open < benchmark_close) and (open < close)) end) is not null then ((case when (benchmark_close < benchmark_open) is not null and (close < open) is not null then ((benchmark_close < benchmark_open) and (close < open)) end) or (case when (benchmark_open < benchmark_close) is not null and (open < close) is not null then ((benchmark_open < benchmark_close) and (open < close)) end)) end))::double as c1877,
     rows_185(c1427) as c1879
-from factor_base positional join t1063;
+from factor_base positional join t1064;
 
-drop table t1063;
+drop table t1064;
 
 create or replace temp table state_352 as
 select
     list(c1877 order by rid desc) filter (rows_left < 19) as p_c1877,
     list(c1879 order by rid desc) filter (rows_left < 23) as p_c1879
-from factor_base positional join t1484
+from factor_base positional join t1485
 where rows_left < 23
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1486 as
+create or replace temp table t1487 as
 select
     rows_223(close, c1337) as c1881,
     (-power((1 - (open / nullif(close, 0))), 2)) * 8193 - ((-power((1 - (open / nullif(close, 0))), 2)) * 8193 - (-power((1 - (open / nullif(close, 0))), 2))) as c1883
-from factor_base positional join t987;
+from factor_base positional join t988;
 
-create or replace temp table t1487 as
+create or replace temp table t1488 as
 select
     abs((close - c876)) as c1886,
     (case when ((case when stock_row > 19 then (close / nullif(lag(close, 19) over (), 0)) end) > 0 or (0.05::double = floor(0.05::double) and ((case when stock_row > 19 then (close / nullif(lag(close, 19) over (), 0)) end) <> 0 or 0.05::double >= 0)) or ((case when stock_row > 19 then (close / nullif(lag(close, 19) over (), 0)) end) = 0 and 0.05::double > 0)) then power((case when stock_row > 19 then (close / nullif(lag(close, 19) over (), 0)) end), 0.05::double) end) as c1887
-from factor_base positional join t532;
+from factor_base positional join t533;
 
-drop table t532;
+drop table t533;
 
 create or replace temp table state_353 as
 select
     list(c1886 order by rid desc) filter (rows_left < 5) as p_c1886
-from factor_base positional join t1487
+from factor_base positional join t1488
 where rows_left < 5
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1489 as
+create or replace temp table t1490 as
 select
     (rows_2(c50) / 5) as c1894,
     ((c164 + rows_101(close)) / 60) as c1898
-from factor_base positional join t30 positional join t36;
+from factor_base positional join t31 positional join t37;
 
-drop table t30;
+drop table t31;
 
-create or replace temp table t1490 as
+create or replace temp table t1491 as
 select
     ((c1180 * 3) - (c1517 * 2)) as c1899
-from t1164 positional join t901;
+from t1165 positional join t902;
 
 create or replace temp table state_354 as
 select
     list(c1899 order by rid desc) filter (rows_left < 1) as p_c1899
-from factor_base positional join t1490
+from factor_base positional join t1491
 where rows_left < 1
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1492 as
-with known as (select stock_row - 0 as i, c502 as x from factor_base positional join t326),
+create or replace temp table t1493 as
+with known as (select stock_row - 0 as i, c502 as x from factor_base positional join t327),
 from_0 as (select i, case when i = 1 then x else 0.18181818181818182::double * x end as y from known),
 from_1 as (select i, y + 0.8181818181818181::double * case when i > 1 then lag(y, 1) over () else 0 end as y from from_0),
 from_2 as (select i, y + 0.6694214876033057::double * case when i > 2 then lag(y, 2) over () else 0 end as y from from_1),
@@ -14007,107 +14014,107 @@ select case when i > 0 then y end as c1885 from from_8;
 create or replace temp table state_355 as
 select
     max(c1885) filter (rows_left = 0) as k_c1885
-from factor_base positional join t1492
+from factor_base positional join t1493
 where rows_left < 1
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1494 as
+create or replace temp table t1495 as
 select
     (case when stock_row > 19 then rows_0(c1877) end) as c1878,
     (rows_224(c1879) - rows_225(c1879)) as c1880
-from factor_base positional join t1484;
+from factor_base positional join t1485;
 
-drop table t1484;
+drop table t1485;
 
-create or replace temp table t1495 as
+create or replace temp table t1496 as
 select
     (case when rows_226(close, c1881, c1337) then sqrt(c1881 / 23) else 0 end) as c1882,
     ((((case when isfinite(c1887) then c1887 end) - 1) < c1184))::double as c1888
-from factor_base positional join t879 positional join t1487 positional join t1486 positional join t987;
+from factor_base positional join t880 positional join t1488 positional join t1487 positional join t988;
 
-drop table t987;
+drop table t988;
 
 create or replace temp table state_356 as
 select
     list(c1888 order by rid desc) filter (rows_left < 19) as p_c1888
-from factor_base positional join t1495
+from factor_base positional join t1496
 where rows_left < 19
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1497 as
+create or replace temp table t1498 as
 select
     (case when (c1184 < ((case when isfinite(c1887) then c1887 end) - 1)) then power(((c1184 - (case when isfinite(c1887) then c1887 end)) - 1), 2) when not (c1184 < ((case when isfinite(c1887) then c1887 end) - 1)) then 0 end) as c1889,
     ((c1184 < ((case when isfinite(c1887) then c1887 end) - 1)))::double as c1891
-from t879 positional join t1487;
+from t880 positional join t1488;
 
 create or replace temp table state_357 as
 select
     list(c1889 order by rid desc) filter (rows_left < 19) as p_c1889,
     list(c1891 order by rid desc) filter (rows_left < 19) as p_c1891
-from factor_base positional join t1497
+from factor_base positional join t1498
 where rows_left < 19
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1499 as
+create or replace temp table t1500 as
 select
     (case when (((case when isfinite(c1887) then c1887 end) - 1) < c1184) then power((c1184 - ((case when isfinite(c1887) then c1887 end) - 1)), 2) when not (((case when isfinite(c1887) then c1887 end) - 1) < c1184) then 0 end) as c1892,
     rows_17(c50, c1894) as c1895
-from t36 positional join t1489 positional join t879 positional join t1487;
+from t37 positional join t1490 positional join t880 positional join t1488;
 
-drop table t879;
+drop table t880;
 
 create or replace temp table state_358 as
 select
     list(c1892 order by rid desc) filter (rows_left < 19) as p_c1892
-from factor_base positional join t1499
+from factor_base positional join t1500
 where rows_left < 19
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1501 as
+create or replace temp table t1502 as
 select c1884
 from (
     select
-        rid,
+        place,
         case when c1883 is not null then (rank() over (partition by trade_date order by c1883) + round(cume_dist() over (partition by trade_date order by c1883) * day_rows)) / (2 * count(c1883) over (partition by trade_date order by c1883 rows between unbounded preceding and unbounded following)) end as c1884
-    from factor_base positional join t1486
+    from factor_base positional join t1487
 )
-order by rid;
+order by place;
 
-drop table t1486;
-
-create or replace temp table t1502 as
-select
-    (((case when stock_row > 19 then rows_0(c1888) end) - 1) * (case when stock_row > 19 then rows_0(c1889) end)) as c1890,
-    ((case when stock_row > 19 then rows_0(c1891) end) * (case when stock_row > 19 then rows_0(c1892) end)) as c1893
-from factor_base positional join t1499 positional join t1497 positional join t1495;
-
-drop table t1497;
+drop table t1487;
 
 create or replace temp table t1503 as
 select
-    (case when stock_row > 23 then (rows_27(low, c50, c194, c1894) / nullif(sqrt(c196) * sqrt(c1895), 0)) end) as c1896
-from factor_base positional join t182 positional join t1499 positional join t36 positional join t141 positional join t1489;
+    (((case when stock_row > 19 then rows_0(c1888) end) - 1) * (case when stock_row > 19 then rows_0(c1889) end)) as c1890,
+    ((case when stock_row > 19 then rows_0(c1891) end) * (case when stock_row > 19 then rows_0(c1892) end)) as c1893
+from factor_base positional join t1500 positional join t1498 positional join t1496;
 
-drop table t141;
-
-drop table t182;
+drop table t1498;
 
 create or replace temp table t1504 as
 select
+    (case when stock_row > 23 then (rows_27(low, c50, c194, c1894) / nullif(sqrt(c196) * sqrt(c1895), 0)) end) as c1896
+from factor_base positional join t183 positional join t1500 positional join t37 positional join t142 positional join t1490;
+
+drop table t142;
+
+drop table t183;
+
+create or replace temp table t1505 as
+select
     (c193 + (case when c199 and rows_28(c50, c1895, c1894) then case when isfinite(c1896) then round(c1896, 12) end else null end)) as c1897
-from t139 positional join t1503 positional join t221 positional join t36 positional join t1499 positional join t1489;
+from t140 positional join t1504 positional join t222 positional join t37 positional join t1500 positional join t1490;
 
-drop table t139;
+drop table t140;
 
-drop table t221;
+drop table t222;
 
-drop table t1499;
+drop table t1500;
 
-drop table t1503;
+drop table t1504;
 
 create or replace temp table f12 as
 select
@@ -14135,215 +14142,215 @@ select
     (c1493 / nullif(close, 0)) as tech_macd_dea,
     (((c1492 - c1493) * 2) / nullif(close, 0)) as tech_macd_histogram,
     (case when stock_row > 19 then ((close - (c158 - (c160 * 2))) / nullif(((c158 + (c160 * 2)) - (c158 - (c160 * 2))), 0)) end) as tech_boll_percent
-from factor_base positional join t47 positional join t100 positional join t1169 positional join t1191 positional join t1489 positional join t527 positional join t21 positional join t1504 positional join t1502 positional join t1487 positional join t1492 positional join t326 positional join t1112 positional join t1476 positional join t317 positional join t250 positional join t1494 positional join t1495 positional join t1501 positional join t901 positional join t1164 positional join t1490;
+from factor_base positional join t48 positional join t101 positional join t1170 positional join t1192 positional join t1490 positional join t528 positional join t22 positional join t1505 positional join t1503 positional join t1488 positional join t1493 positional join t327 positional join t1113 positional join t1477 positional join t318 positional join t251 positional join t1495 positional join t1496 positional join t1502 positional join t902 positional join t1165 positional join t1491;
 
-drop table t250;
+drop table t251;
 
-drop table t317;
+drop table t318;
 
-drop table t1112;
+drop table t1113;
 
-drop table t1191;
+drop table t1192;
 
-drop table t1476;
+drop table t1477;
 
-drop table t1487;
+drop table t1488;
 
-drop table t1492;
-
-drop table t1494;
+drop table t1493;
 
 drop table t1495;
 
-drop table t1501;
+drop table t1496;
 
 drop table t1502;
 
-drop table t1504;
+drop table t1503;
+
+drop table t1505;
 
 -- step history: factor 336 of 409
-create or replace temp table t1506 as
+create or replace temp table t1507 as
 select
     (case when stock_row > 1 then c1856 end) as c1900,
     (case when stock_row > 1 then (c502 / nullif(c58, 0)) end) as c1902
-from factor_base positional join t326 positional join t13 positional join t1442;
+from factor_base positional join t327 positional join t14 positional join t1443;
 
-drop table t326;
+drop table t327;
 
-drop table t1442;
+drop table t1443;
 
 create or replace temp table state_359 as
 select
     list(c1902 order by rid desc) filter (rows_left < 19) as p_c1902
-from factor_base positional join t1506
+from factor_base positional join t1507
 where rows_left < 19
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1508 as
+create or replace temp table t1509 as
 select
     (sign(c59)::double * volume) as c1904,
     (rows_140(c1344) / 14) as c1906
-from factor_base positional join t990 positional join t38;
+from factor_base positional join t991 positional join t39;
 
-drop table t38;
+drop table t39;
 
 create or replace temp table state_360 as
 select
     list(c1904 order by rid desc) filter (rows_left < 19) as p_c1904
-from factor_base positional join t1508
+from factor_base positional join t1509
 where rows_left < 19
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1510 as
+create or replace temp table t1511 as
 select
     (case when stock_row > 13 then ((rows_227(high) - close) / nullif((rows_227(high) - rows_198(low)), 0)) end) as c1908,
     (c1180 - c1517) as c1909
-from factor_base positional join t901 positional join t1164;
+from factor_base positional join t902 positional join t1165;
 
 create or replace temp table state_361 as
 select
     list(c1909 order by rid desc) filter (rows_left < 1) as p_c1909
-from factor_base positional join t1510
+from factor_base positional join t1511
 where rows_left < 1
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1512 as
+create or replace temp table t1513 as
 select
     (case when ((case when stock_row > 1 then lag(c1899, 1) over () end) < 0) is not null and ((case when stock_row > 1 then lag(c1899, 1) over () end) < c1899) is not null then (((case when stock_row > 1 then lag(c1899, 1) over () end) < 0) and ((case when stock_row > 1 then lag(c1899, 1) over () end) < c1899)) end) as c1913,
     (((case when (0 < c1492) is not null and ((case when stock_row > 1 then lag(c1492, 1) over () end) <= 0) is not null then ((0 < c1492) and ((case when stock_row > 1 then lag(c1492, 1) over () end) <= 0)) end))::double = ((case when (0 < c1492) is not null and ((case when stock_row > 1 then lag(c1492, 1) over () end) <= 0) is not null then ((0 < c1492) and ((case when stock_row > 1 then lag(c1492, 1) over () end) <= 0)) end))::double) as c1916
-from factor_base positional join t1169 positional join t1490;
+from factor_base positional join t1170 positional join t1491;
 
-drop table t1490;
+drop table t1491;
 
-create or replace temp table t1513 as
+create or replace temp table t1514 as
 select
     coalesce((case when (0 < c1492) is not null and ((case when stock_row > 1 then lag(c1492, 1) over () end) <= 0) is not null then ((0 < c1492) and ((case when stock_row > 1 then lag(c1492, 1) over () end) <= 0)) end), false) as c1917,
     (case when stock_row > 19 then (((c158 + (c160 * 2)) - (c158 - (c160 * 2))) / nullif(c158, 0)) end) * 8193 - ((case when stock_row > 19 then (((c158 + (c160 * 2)) - (c158 - (c160 * 2))) / nullif(c158, 0)) end) * 8193 - (case when stock_row > 19 then (((c158 + (c160 * 2)) - (c158 - (c160 * 2))) / nullif(c158, 0)) end)) as c1919
-from factor_base positional join t47 positional join t100 positional join t1169;
+from factor_base positional join t48 positional join t101 positional join t1170;
 
-drop table t1169;
+drop table t1170;
 
 create or replace temp table state_362 as
 select
     list(c1917 order by rid desc) filter (rows_left < 10) as p_c1917,
     list(c1919 order by rid desc) filter (rows_left < 59) as p_c1919
-from factor_base positional join t1513
+from factor_base positional join t1514
 where rows_left < 59
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1515 as
+create or replace temp table t1516 as
 select
     (c847 - c120) as c1924,
     (c50 + (c1519 * 3)) as c1927
-from t36 positional join t1174 positional join t527 positional join t21;
+from t37 positional join t1175 positional join t528 positional join t22;
 
-drop table t1174;
+drop table t1175;
 
 create or replace temp table state_363 as
 select
     list(c1924 order by rid desc) filter (rows_left < 1) as p_c1924,
     list(c1927 order by rid desc) filter (rows_left < 1) as p_c1927
-from factor_base positional join t1515
+from factor_base positional join t1516
 where rows_left < 1
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1517 as
+create or replace temp table t1518 as
 select
     (c158 - c1898) as c1930,
     rows_228(close) as c1933
-from factor_base positional join t47 positional join t1489;
+from factor_base positional join t48 positional join t1490;
 
 create or replace temp table state_364 as
 select
     list(c1930 order by rid desc) filter (rows_left < 1) as p_c1930,
     list(c1933 order by rid desc) filter (rows_left < 1) as p_c1933
-from factor_base positional join t1517
+from factor_base positional join t1518
 where rows_left < 1
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1519 as
+create or replace temp table t1520 as
 select
     (case when stock_row > 19 then rows_0(c1902) end) as c1903,
     rows_0(c1904) as c1905
-from factor_base positional join t1508 positional join t1506;
-
-create or replace temp table t1520 as
-select
-    (((((((((((((((abs((c1344 - c1906)) + abs((lag(c1344, 1) over () - c1906))) + abs((lag(c1344, 2) over () - c1906))) + abs((lag(c1344, 3) over () - c1906))) + abs((lag(c1344, 4) over () - c1906))) + abs((lag(c1344, 5) over () - c1906))) + abs((lag(c1344, 6) over () - c1906))) + abs((lag(c1344, 7) over () - c1906))) + abs((lag(c1344, 8) over () - c1906))) + abs((lag(c1344, 9) over () - c1906))) + abs((lag(c1344, 10) over () - c1906))) + abs((lag(c1344, 11) over () - c1906))) + abs((lag(c1344, 12) over () - c1906))) + abs((lag(c1344, 13) over () - c1906))) / 14) * 0.015::double) as c1907,
-    (case when (case when ((case when stock_row > 1 then lag(c1909, 1) over () end) <= 0) is not null and (c1517 < c1180) is not null then (((case when stock_row > 1 then lag(c1909, 1) over () end) <= 0) and (c1517 < c1180)) end) is not null and (c1180 < 30) is not null then ((case when ((case when stock_row > 1 then lag(c1909, 1) over () end) <= 0) is not null and (c1517 < c1180) is not null then (((case when stock_row > 1 then lag(c1909, 1) over () end) <= 0) and (c1517 < c1180)) end) and (c1180 < 30)) end) as c1910
-from factor_base positional join t901 positional join t1164 positional join t1510 positional join t1508 positional join t990;
-
-drop table t901;
-
-drop table t1164;
+from factor_base positional join t1509 positional join t1507;
 
 create or replace temp table t1521 as
 select
+    (((((((((((((((abs((c1344 - c1906)) + abs((lag(c1344, 1) over () - c1906))) + abs((lag(c1344, 2) over () - c1906))) + abs((lag(c1344, 3) over () - c1906))) + abs((lag(c1344, 4) over () - c1906))) + abs((lag(c1344, 5) over () - c1906))) + abs((lag(c1344, 6) over () - c1906))) + abs((lag(c1344, 7) over () - c1906))) + abs((lag(c1344, 8) over () - c1906))) + abs((lag(c1344, 9) over () - c1906))) + abs((lag(c1344, 10) over () - c1906))) + abs((lag(c1344, 11) over () - c1906))) + abs((lag(c1344, 12) over () - c1906))) + abs((lag(c1344, 13) over () - c1906))) / 14) * 0.015::double) as c1907,
+    (case when (case when ((case when stock_row > 1 then lag(c1909, 1) over () end) <= 0) is not null and (c1517 < c1180) is not null then (((case when stock_row > 1 then lag(c1909, 1) over () end) <= 0) and (c1517 < c1180)) end) is not null and (c1180 < 30) is not null then ((case when ((case when stock_row > 1 then lag(c1909, 1) over () end) <= 0) is not null and (c1517 < c1180) is not null then (((case when stock_row > 1 then lag(c1909, 1) over () end) <= 0) and (c1517 < c1180)) end) and (c1180 < 30)) end) as c1910
+from factor_base positional join t902 positional join t1165 positional join t1511 positional join t1509 positional join t991;
+
+drop table t902;
+
+drop table t1165;
+
+create or replace temp table t1522 as
+select
     coalesce(c1913, false) as c1914,
     (case when stock_row > 10 then rows_229(c1917) end) as c1918
-from factor_base positional join t1513 positional join t1512;
+from factor_base positional join t1514 positional join t1513;
 
 create or replace temp table state_365 as
 select
     list(c1914 order by rid desc) filter (rows_left < 10) as p_c1914
-from factor_base positional join t1521
+from factor_base positional join t1522
 where rows_left < 10
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1523 as
+create or replace temp table t1524 as
 select
     (case when stock_row > 59 then rows_13(c1919) end) as c1920,
     coalesce((case when stock_row > 10 then ((lag(c1924, 1) over () <= 0) and (c120 < c847)) end), false) as c1925
-from factor_base positional join t21 positional join t527 positional join t1515 positional join t1513;
+from factor_base positional join t22 positional join t528 positional join t1516 positional join t1514;
 
-drop table t1513;
+drop table t1514;
 
 create or replace temp table state_366 as
 select
     list(c1920 order by rid desc) filter (rows_left < 1) as p_c1920,
     list(c1925 order by rid desc) filter (rows_left < 10) as p_c1925
-from factor_base positional join t1523
+from factor_base positional join t1524
 where rows_left < 10
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1525 as
+create or replace temp table t1526 as
 select
     coalesce((case when stock_row > 20 then (lag(c1927, 1) over () < volume) end), false) as c1928,
     coalesce((case when stock_row > 60 then ((lag(c1930, 1) over () <= 0) and (c1898 < c158)) end), false) as c1931
-from factor_base positional join t1489 positional join t47 positional join t1517 positional join t1515;
+from factor_base positional join t1490 positional join t48 positional join t1518 positional join t1516;
 
 create or replace temp table state_367 as
 select
     list(c1928 order by rid desc) filter (rows_left < 10) as p_c1928,
     list(c1931 order by rid desc) filter (rows_left < 10) as p_c1931
-from factor_base positional join t1525
+from factor_base positional join t1526
 where rows_left < 10
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1527 as
+create or replace temp table t1528 as
 select
     coalesce((case when stock_row > 60 then (lag(c1933, 1) over () < close) end), false) as c1934
-from factor_base positional join t1517;
+from factor_base positional join t1518;
 
 create or replace temp table state_368 as
 select
     list(c1934 order by rid desc) filter (rows_left < 10) as p_c1934
-from factor_base positional join t1527
+from factor_base positional join t1528
 where rows_left < 10
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1529 as
-with known as (select stock_row - 1 as i, c1900 as x from factor_base positional join t1506),
+create or replace temp table t1530 as
+with known as (select stock_row - 1 as i, c1900 as x from factor_base positional join t1507),
 from_0 as (select i, case when i = 1 then x else 0.07142857142857142::double * x end as y from known),
 from_1 as (select i, y + 0.9285714285714286::double * case when i > 1 then lag(y, 1) over () else 0 end as y from from_0),
 from_2 as (select i, y + 0.8622448979591837::double * case when i > 2 then lag(y, 2) over () else 0 end as y from from_1),
@@ -14360,74 +14367,74 @@ select case when i > 0 then y end as c1901 from from_10;
 create or replace temp table state_369 as
 select
     max(c1901) filter (rows_left = 0) as k_c1901
-from factor_base positional join t1529
+from factor_base positional join t1530
 where rows_left < 1
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1531 as
+create or replace temp table t1532 as
 select
     coalesce(c1910, false) as c1911,
     (case when stock_row > 10 then rows_229(c1914) end) as c1915
-from factor_base positional join t1521 positional join t1520;
+from factor_base positional join t1522 positional join t1521;
 
 create or replace temp table state_370 as
 select
     list(c1911 order by rid desc) filter (rows_left < 10) as p_c1911
-from factor_base positional join t1531
+from factor_base positional join t1532
 where rows_left < 10
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1533 as
+create or replace temp table t1534 as
 select
     (case when ((case when stock_row > 1 then lag(c1920, 1) over () end) <= 0.2::double) is not null and (case when stock_row > 19 then ((c158 + (c160 * 2)) < close) end) is not null then (((case when stock_row > 1 then lag(c1920, 1) over () end) <= 0.2::double) and (case when stock_row > 19 then ((c158 + (c160 * 2)) < close) end)) end) as c1921,
     (case when ((((lag(c1924, 1) over () <= 0) and (c120 < c847)))::double = (((lag(c1924, 1) over () <= 0) and (c120 < c847)))::double) then rows_229(c1925) when not ((((lag(c1924, 1) over () <= 0) and (c120 < c847)))::double = (((lag(c1924, 1) over () <= 0) and (c120 < c847)))::double) then 0 end) as c1926
-from factor_base positional join t1523 positional join t21 positional join t527 positional join t1515 positional join t47 positional join t100;
+from factor_base positional join t1524 positional join t22 positional join t528 positional join t1516 positional join t48 positional join t101;
 
-drop table t527;
+drop table t528;
 
-drop table t1523;
-
-create or replace temp table t1534 as
-select
-    (case when (((lag(c1927, 1) over () < volume))::double = ((lag(c1927, 1) over () < volume))::double) then rows_229(c1928) when not (((lag(c1927, 1) over () < volume))::double = ((lag(c1927, 1) over () < volume))::double) then 0 end) as c1929,
-    (case when ((((lag(c1930, 1) over () <= 0) and (c1898 < c158)))::double = (((lag(c1930, 1) over () <= 0) and (c1898 < c158)))::double) then rows_229(c1931) when not ((((lag(c1930, 1) over () <= 0) and (c1898 < c158)))::double = (((lag(c1930, 1) over () <= 0) and (c1898 < c158)))::double) then 0 end) as c1932
-from factor_base positional join t1525 positional join t1489 positional join t47 positional join t1517 positional join t1515;
-
-drop table t1489;
-
-drop table t1515;
-
-drop table t1525;
+drop table t1524;
 
 create or replace temp table t1535 as
 select
-    (case when (((lag(c1933, 1) over () < close))::double = ((lag(c1933, 1) over () < close))::double) then rows_229(c1934) when not (((lag(c1933, 1) over () < close))::double = ((lag(c1933, 1) over () < close))::double) then 0 end) as c1935
-from factor_base positional join t1527 positional join t1517;
+    (case when (((lag(c1927, 1) over () < volume))::double = ((lag(c1927, 1) over () < volume))::double) then rows_229(c1928) when not (((lag(c1927, 1) over () < volume))::double = ((lag(c1927, 1) over () < volume))::double) then 0 end) as c1929,
+    (case when ((((lag(c1930, 1) over () <= 0) and (c1898 < c158)))::double = (((lag(c1930, 1) over () <= 0) and (c1898 < c158)))::double) then rows_229(c1931) when not ((((lag(c1930, 1) over () <= 0) and (c1898 < c158)))::double = (((lag(c1930, 1) over () <= 0) and (c1898 < c158)))::double) then 0 end) as c1932
+from factor_base positional join t1526 positional join t1490 positional join t48 positional join t1518 positional join t1516;
 
-drop table t1517;
+drop table t1490;
 
-drop table t1527;
+drop table t1516;
+
+drop table t1526;
 
 create or replace temp table t1536 as
 select
+    (case when (((lag(c1933, 1) over () < close))::double = ((lag(c1933, 1) over () < close))::double) then rows_229(c1934) when not (((lag(c1933, 1) over () < close))::double = ((lag(c1933, 1) over () < close))::double) then 0 end) as c1935
+from factor_base positional join t1528 positional join t1518;
+
+drop table t1518;
+
+drop table t1528;
+
+create or replace temp table t1537 as
+select
     (case when stock_row > 10 then rows_229(c1911) end) as c1912,
     coalesce(c1921, false) as c1922
-from factor_base positional join t1533 positional join t1531;
+from factor_base positional join t1534 positional join t1532;
 
 create or replace temp table state_371 as
 select
     list(c1922 order by rid desc) filter (rows_left < 10) as p_c1922
-from factor_base positional join t1536
+from factor_base positional join t1537
 where rows_left < 10
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1538 as
+create or replace temp table t1539 as
 select
     (case when stock_row > 10 then rows_229(c1922) end) as c1923
-from factor_base positional join t1536;
+from factor_base positional join t1537;
 
 create or replace temp table f13 as
 select
@@ -14455,51 +14462,49 @@ select
     (case when stock_row > 20 then c1929 end) as tech_evt_vol_breakout_3sigma_decay10,
     (case when stock_row > 60 then c1932 end) as tech_evt_ma20_cross_ma60_decay10,
     (case when stock_row > 60 then c1935 end) as tech_evt_high_60d_break_decay10
-from factor_base positional join t1535 positional join t1534 positional join t1533 positional join t1538 positional join t1512 positional join t1521 positional join t1531 positional join t1536 positional join t1520 positional join t1510 positional join t990 positional join t1508 positional join t1519 positional join t11 positional join t28 positional join t36 positional join t13 positional join t1102 positional join t1104 positional join t1098 positional join t1100 positional join t1529 positional join t47 positional join t100 positional join t1120 positional join t1506;
+from factor_base positional join t1536 positional join t1535 positional join t1534 positional join t1539 positional join t1513 positional join t1522 positional join t1532 positional join t1537 positional join t1521 positional join t1511 positional join t991 positional join t1509 positional join t1520 positional join t12 positional join t29 positional join t37 positional join t14 positional join t1103 positional join t1105 positional join t1099 positional join t1101 positional join t1530 positional join t48 positional join t101 positional join t1121 positional join t1507;
 
-drop table t11;
+drop table t12;
 
-drop table t13;
+drop table t14;
 
-drop table t28;
+drop table t29;
 
-drop table t36;
+drop table t37;
 
-drop table t47;
+drop table t48;
 
-drop table t100;
+drop table t101;
 
-drop table t990;
+drop table t991;
 
-drop table t1098;
+drop table t1099;
 
-drop table t1100;
+drop table t1101;
 
-drop table t1102;
+drop table t1103;
 
-drop table t1104;
+drop table t1105;
 
-drop table t1120;
+drop table t1121;
 
-drop table t1506;
+drop table t1507;
 
-drop table t1508;
+drop table t1509;
 
-drop table t1510;
+drop table t1511;
 
-drop table t1512;
-
-drop table t1519;
+drop table t1513;
 
 drop table t1520;
 
 drop table t1521;
 
-drop table t1529;
+drop table t1522;
 
-drop table t1531;
+drop table t1530;
 
-drop table t1533;
+drop table t1532;
 
 drop table t1534;
 
@@ -14507,27 +14512,29 @@ drop table t1535;
 
 drop table t1536;
 
-drop table t1538;
+drop table t1537;
+
+drop table t1539;
 
 -- step history: factor 360 of 409
-create or replace temp table t1540 as
+create or replace temp table t1541 as
 select
     (amount * (case when (low < high) then c503 when not (low < high) then 0 end)) as c1936,
     ((price_limits__is_limit_up_close = 1))::double as c1943
-from factor_base positional join t359;
+from factor_base positional join t360;
 
-drop table t359;
+drop table t360;
 
 create or replace temp table state_372 as
 select
     list(c1936 order by rid desc) filter (rows_left < 119) as p_c1936,
     list(c1943 order by rid desc) filter (rows_left < 59) as p_c1943
-from factor_base positional join t1540
+from factor_base positional join t1541
 where rows_left < 119
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1542 as
+create or replace temp table t1543 as
 select
     (case when (price_limits__is_limit_up_close = 1) then trading_day when not (price_limits__is_limit_up_close = 1) then 0 end) as c1951,
     ((case when (price_limits__is_limit_up_close = 0) is not null and (price_limits__touched_limit_up = 1) is not null then ((price_limits__is_limit_up_close = 0) and (price_limits__touched_limit_up = 1)) end))::double as c1953
@@ -14537,24 +14544,24 @@ create or replace temp table state_373 as
 select
     list(c1951 order by rid desc) filter (rows_left < 59) as p_c1951,
     list(c1953 order by rid desc) filter (rows_left < 29) as p_c1953
-from factor_base positional join t1542
+from factor_base positional join t1543
 where rows_left < 59
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1544 as
+create or replace temp table t1545 as
 select
     (case when stock_row > 4 then rows_2(moneyflow__net_main_amount_cny) end) as c1955,
     (case when stock_row > 9 then rows_1(moneyflow__net_main_amount_cny) end) as c1956
 from factor_base;
 
-create or replace temp table t1545 as
+create or replace temp table t1546 as
 select
     (case when stock_row > 19 then rows_0(moneyflow__net_main_amount_cny) end) as c1957,
     (case when stock_row > 59 then rows_3(moneyflow__net_main_amount_cny) end) as c1958
 from factor_base;
 
-create or replace temp table t1546 as
+create or replace temp table t1547 as
 select
     (case when ((case when stock_row > 2 then (abs((case when stock_row > 2 then ((moneyflow__net_main_amount_cny + lag(moneyflow__net_main_amount_cny, 1) over ()) + lag(moneyflow__net_main_amount_cny, 2) over ()) end)) / nullif(((amount + lag(amount, 1) over ()) + lag(amount, 2) over ()), 0)) end) + 1) > 0 then ln(((case when stock_row > 2 then (abs((case when stock_row > 2 then ((moneyflow__net_main_amount_cny + lag(moneyflow__net_main_amount_cny, 1) over ()) + lag(moneyflow__net_main_amount_cny, 2) over ()) end)) / nullif(((amount + lag(amount, 1) over ()) + lag(amount, 2) over ()), 0)) end) + 1)) end) as c1960,
     (((moneyflow__buy_medium_amount_cny + moneyflow__buy_small_amount_cny) + moneyflow__buy_large_amount_cny) + moneyflow__buy_extra_large_amount_cny) as c1961
@@ -14563,64 +14570,64 @@ from factor_base;
 create or replace temp table state_374 as
 select
     list(c1961 order by rid desc) filter (rows_left < 19) as p_c1961
-from factor_base positional join t1546
+from factor_base positional join t1547
 where rows_left < 19
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1548 as
+create or replace temp table t1549 as
 select
     (case when stock_row > 59 then rows_3(c1936) end) as c1937,
     (case when stock_row > 119 then rows_3(c1936) end) as c1939
-from factor_base positional join t1540;
-
-create or replace temp table t1549 as
-select
-    (case when stock_row > 119 then rows_4(c1936) end) as c1940,
-    (case when stock_row > 119 then rows_5(c1936) end) as c1941
-from factor_base positional join t1540;
+from factor_base positional join t1541;
 
 create or replace temp table t1550 as
 select
-    (case when stock_row > 29 then rows_135(c1943) end) as c1944,
-    (case when stock_row > 59 then rows_3(c1943) end) as c1945
-from factor_base positional join t1540;
+    (case when stock_row > 119 then rows_4(c1936) end) as c1940,
+    (case when stock_row > 119 then rows_5(c1936) end) as c1941
+from factor_base positional join t1541;
 
 create or replace temp table t1551 as
 select
-    (((((case when isfinite(c1943) then c1943 end) + (case when isfinite((case when stock_row > 1 then (c1943 * lag(c1943, 1) over ()) end)) then (case when stock_row > 1 then (c1943 * lag(c1943, 1) over ()) end) end)) + (case when isfinite((case when stock_row > 2 then ((c1943 * lag(c1943, 1) over ()) * lag(c1943, 2) over ()) end)) then (case when stock_row > 2 then ((c1943 * lag(c1943, 1) over ()) * lag(c1943, 2) over ()) end) end)) + (case when isfinite((case when stock_row > 3 then rows_230(c1943) end)) then (case when stock_row > 3 then rows_230(c1943) end) end)) + (case when isfinite((case when stock_row > 4 then rows_231(c1943) end)) then (case when stock_row > 4 then rows_231(c1943) end) end)) as c1947,
-    (case when stock_row > 8 then rows_232(c1943) end) as c1949
-from factor_base positional join t1540;
+    (case when stock_row > 29 then rows_135(c1943) end) as c1944,
+    (case when stock_row > 59 then rows_3(c1943) end) as c1945
+from factor_base positional join t1541;
 
 create or replace temp table t1552 as
 select
-    (case when stock_row > 9 then rows_233(c1943) end) as c1950,
-    (case when stock_row > 59 then rows_234(c1951) end) as c1952
-from factor_base positional join t1542 positional join t1540;
+    (((((case when isfinite(c1943) then c1943 end) + (case when isfinite((case when stock_row > 1 then (c1943 * lag(c1943, 1) over ()) end)) then (case when stock_row > 1 then (c1943 * lag(c1943, 1) over ()) end) end)) + (case when isfinite((case when stock_row > 2 then ((c1943 * lag(c1943, 1) over ()) * lag(c1943, 2) over ()) end)) then (case when stock_row > 2 then ((c1943 * lag(c1943, 1) over ()) * lag(c1943, 2) over ()) end) end)) + (case when isfinite((case when stock_row > 3 then rows_230(c1943) end)) then (case when stock_row > 3 then rows_230(c1943) end) end)) + (case when isfinite((case when stock_row > 4 then rows_231(c1943) end)) then (case when stock_row > 4 then rows_231(c1943) end) end)) as c1947,
+    (case when stock_row > 8 then rows_232(c1943) end) as c1949
+from factor_base positional join t1541;
 
 create or replace temp table t1553 as
 select
-    (case when stock_row > 29 then rows_135(c1953) end) as c1954,
-    (case when stock_row > 59 then (c1958 + (case when stock_row > 59 then rows_101(moneyflow__net_main_amount_cny) end)) end) as c1959
-from factor_base positional join t1545 positional join t1542;
-
-drop table t1542;
+    (case when stock_row > 9 then rows_233(c1943) end) as c1950,
+    (case when stock_row > 59 then rows_234(c1951) end) as c1952
+from factor_base positional join t1543 positional join t1541;
 
 create or replace temp table t1554 as
 select
-    (case when stock_row > 59 then (c1937 + (case when stock_row > 59 then rows_101(c1936) end)) end) as c1938,
-    (case when stock_row > 119 then ((c1939 + c1940) + (c1941 + (case when stock_row > 119 then rows_100(c1936) end))) end) as c1942
-from factor_base positional join t1548 positional join t1549 positional join t1540;
+    (case when stock_row > 29 then rows_135(c1953) end) as c1954,
+    (case when stock_row > 59 then (c1958 + (case when stock_row > 59 then rows_101(moneyflow__net_main_amount_cny) end)) end) as c1959
+from factor_base positional join t1546 positional join t1543;
 
-drop table t1548;
-
-drop table t1549;
+drop table t1543;
 
 create or replace temp table t1555 as
 select
+    (case when stock_row > 59 then (c1937 + (case when stock_row > 59 then rows_101(c1936) end)) end) as c1938,
+    (case when stock_row > 119 then ((c1939 + c1940) + (c1941 + (case when stock_row > 119 then rows_100(c1936) end))) end) as c1942
+from factor_base positional join t1549 positional join t1550 positional join t1541;
+
+drop table t1549;
+
+drop table t1550;
+
+create or replace temp table t1556 as
+select
     (case when stock_row > 59 then (c1945 + (case when stock_row > 59 then rows_101(c1943) end)) end) as c1946,
     (((c1947 + (case when isfinite((case when stock_row > 5 then rows_235(c1943) end)) then (case when stock_row > 5 then rows_235(c1943) end) end)) + (case when isfinite((case when stock_row > 6 then rows_236(c1943) end)) then (case when stock_row > 6 then rows_236(c1943) end) end)) + (case when isfinite((case when stock_row > 7 then rows_237(c1943) end)) then (case when stock_row > 7 then rows_237(c1943) end) end)) as c1948
-from factor_base positional join t1540 positional join t1551 positional join t1550;
+from factor_base positional join t1541 positional join t1552 positional join t1551;
 
 create or replace temp table f14 as
 select
@@ -14648,28 +14655,28 @@ select
     ((case when stock_row > 4 then (c1955 / nullif(c1056, 0)) end) - (case when stock_row > 19 then (c1957 / nullif(c110, 0)) end)) as mf_net_accel_5_20,
     (case when stock_row > 4 then (c1955 / nullif(c1056, 0)) end) as mf_net_5d_amount_ratio,
     (case when stock_row > 19 then (c1957 / nullif(c110, 0)) end) as mf_net_20d_amount_ratio
-from factor_base positional join t1545 positional join t21 positional join t1544 positional join t778 positional join t1546 positional join t1553 positional join t369 positional join t524 positional join t1552 positional join t1555 positional join t1551 positional join t1540 positional join t1554 positional join t367 positional join t1550;
+from factor_base positional join t1546 positional join t22 positional join t1545 positional join t779 positional join t1547 positional join t1554 positional join t370 positional join t525 positional join t1553 positional join t1556 positional join t1552 positional join t1541 positional join t1555 positional join t368 positional join t1551;
 
-drop table t367;
+drop table t368;
 
-drop table t524;
+drop table t525;
 
-drop table t1540;
+drop table t1541;
 
-drop table t1544;
-
-drop table t1550;
+drop table t1545;
 
 drop table t1551;
 
 drop table t1552;
 
-drop table t1554;
+drop table t1553;
 
 drop table t1555;
 
+drop table t1556;
+
 -- step history: factor 384 of 409
-create or replace temp table t1557 as
+create or replace temp table t1558 as
 select
     ((0 < moneyflow__net_main_amount_cny))::double as c1962,
     (moneyflow__net_main_amount_cny / nullif(amount, 0)) as c1964
@@ -14679,48 +14686,48 @@ create or replace temp table state_375 as
 select
     list(c1962 order by rid desc) filter (rows_left < 19) as p_c1962,
     list(c1964 order by rid desc) filter (rows_left < 19) as p_c1964
-from factor_base positional join t1557
+from factor_base positional join t1558
 where rows_left < 19
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1559 as
+create or replace temp table t1560 as
 select
     (case when stock_row > 4 then rows_2(c1961) end) as c1970,
     (case when stock_row > 19 then rows_0(moneyflow__buy_extra_large_amount_cny) end) as c1971
-from factor_base positional join t1546;
+from factor_base positional join t1547;
 
-create or replace temp table t1560 as
+create or replace temp table t1561 as
 select
     (case when stock_row > 19 then rows_0(c1961) end) as c1972,
     (case when stock_row > 19 then rows_0(moneyflow__buy_large_amount_cny) end) as c1973
-from factor_base positional join t1546;
+from factor_base positional join t1547;
 
-drop table t1546;
+drop table t1547;
 
-create or replace temp table t1561 as
+create or replace temp table t1562 as
 select
     (case when stock_row > 19 then rows_0(moneyflow__buy_medium_amount_cny) end) as c1974,
     (case when stock_row > 19 then rows_0(moneyflow__buy_small_amount_cny) end) as c1975
 from factor_base;
 
-create or replace temp table t1562 as
+create or replace temp table t1563 as
 select
     c1957 * 8193 - (c1957 * 8193 - c1957) as c1976,
     (case when stock_row > 19 then rows_0(moneyflow__net_extra_large_amount_cny) end) as c1978
-from factor_base positional join t1545;
+from factor_base positional join t1546;
 
-drop table t1545;
+drop table t1546;
 
 create or replace temp table state_376 as
 select
     list(c1976 order by rid desc) filter (rows_left < 59) as p_c1976
-from factor_base positional join t1562
+from factor_base positional join t1563
 where rows_left < 59
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1564 as
+create or replace temp table t1565 as
 select
     (case when stock_row > 19 then rows_0(moneyflow__net_small_amount_cny) end) as c1979,
     (hk_hold__holding_ratio - (case when stock_row > 1 then lag(hk_hold__holding_ratio, 1) over () end)) as c1980
@@ -14729,50 +14736,50 @@ from factor_base;
 create or replace temp table state_377 as
 select
     list(c1980 order by rid desc) filter (rows_left < 19) as p_c1980
-from factor_base positional join t1564
+from factor_base positional join t1565
 where rows_left < 19
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1566 as
+create or replace temp table t1567 as
 select
     (case when stock_row > 19 then rows_0(c1962) end) as c1963,
     ((case when stock_row > 19 then rows_0(c1964) end) / 20) as c1965
-from factor_base positional join t1557;
-
-create or replace temp table t1567 as
-select
-    (case when stock_row > 59 then rows_13(c1976) end) as c1977,
-    ((case when stock_row > 19 then rows_0(c1980) end) / 20) as c1981
-from factor_base positional join t1564 positional join t1562;
+from factor_base positional join t1558;
 
 create or replace temp table t1568 as
 select
-    (case when stock_row > 20 then rows_169(returns, c1964, c1, c1965) end) as c1966,
-    (case when stock_row > 19 then rows_19(c1964, c1965) end) as c1967
-from factor_base positional join t1557 positional join t1566 positional join t33;
-
-drop table t33;
+    (case when stock_row > 59 then rows_13(c1976) end) as c1977,
+    ((case when stock_row > 19 then rows_0(c1980) end) / 20) as c1981
+from factor_base positional join t1565 positional join t1563;
 
 create or replace temp table t1569 as
 select
-    (case when stock_row > 19 then rows_19(c1980, c1981) end) as c1982
-from factor_base positional join t1564 positional join t1567;
+    (case when stock_row > 20 then rows_169(returns, c1964, c1, c1965) end) as c1966,
+    (case when stock_row > 19 then rows_19(c1964, c1965) end) as c1967
+from factor_base positional join t1558 positional join t1567 positional join t34;
+
+drop table t34;
 
 create or replace temp table t1570 as
 select
-    (case when stock_row > 20 then (c1966 / nullif(sqrt(c2) * sqrt(c1967), 0)) end) as c1968,
-    (case when stock_row > 19 then rows_29(c1964, c1967, c1965) end) as c1969
-from factor_base positional join t1557 positional join t1568 positional join t1566 positional join t65;
-
-drop table t65;
-
-drop table t1557;
+    (case when stock_row > 19 then rows_19(c1980, c1981) end) as c1982
+from factor_base positional join t1565 positional join t1568;
 
 create or replace temp table t1571 as
 select
+    (case when stock_row > 20 then (c1966 / nullif(sqrt(c2) * sqrt(c1967), 0)) end) as c1968,
+    (case when stock_row > 19 then rows_29(c1964, c1967, c1965) end) as c1969
+from factor_base positional join t1558 positional join t1569 positional join t1567 positional join t66;
+
+drop table t66;
+
+drop table t1558;
+
+create or replace temp table t1572 as
+select
     (case when stock_row > 19 then rows_29(c1980, c1982, c1981) end) as c1983
-from factor_base positional join t1564 positional join t1569 positional join t1567;
+from factor_base positional join t1565 positional join t1570 positional join t1568;
 
 create or replace temp table f15 as
 select
@@ -14800,17 +14807,15 @@ select
     (hk_hold__holding_ratio - (case when stock_row > 20 then lag(hk_hold__holding_ratio, 20) over () end)) as hk_hold_chg_20d,
     (hk_hold__holding_ratio - (case when stock_row > 60 then lag(hk_hold__holding_ratio, 60) over () end)) as hk_hold_chg_60d,
     (case when sqrt(c1982 / 19) is not null then case when c1983 then sqrt(c1982 / 19) else 0 end end) as hk_hold_volatility_20d
-from factor_base positional join t1571 positional join t1569 positional join t1564 positional join t21 positional join t1562 positional join t1570 positional join t1568 positional join t1561 positional join t1560 positional join t1559 positional join t91 positional join t1566 positional join t778 positional join t1553 positional join t369 positional join t1567;
+from factor_base positional join t1572 positional join t1570 positional join t1565 positional join t22 positional join t1563 positional join t1571 positional join t1569 positional join t1562 positional join t1561 positional join t1560 positional join t92 positional join t1567 positional join t779 positional join t1554 positional join t370 positional join t1568;
 
-drop table t21;
+drop table t22;
 
-drop table t91;
+drop table t92;
 
-drop table t369;
+drop table t370;
 
-drop table t1553;
-
-drop table t1559;
+drop table t1554;
 
 drop table t1560;
 
@@ -14818,9 +14823,9 @@ drop table t1561;
 
 drop table t1562;
 
-drop table t1564;
+drop table t1563;
 
-drop table t1566;
+drop table t1565;
 
 drop table t1567;
 
@@ -14832,8 +14837,10 @@ drop table t1570;
 
 drop table t1571;
 
+drop table t1572;
+
 -- step history: factor 408 of 409
-create or replace temp table t1573 as
+create or replace temp table t1574 as
 select
     (margin__short_balance_cny / nullif(float_market_cap, 0)) as c1984,
     (margin__financing_buy_cny - margin__financing_repayment_cny) as c1985
@@ -14843,34 +14850,34 @@ create or replace temp table state_378 as
 select
     list(c1984 order by rid desc) filter (rows_left < 20) as p_c1984,
     list(c1985 order by rid desc) filter (rows_left < 4) as p_c1985
-from factor_base positional join t1573
+from factor_base positional join t1574
 where rows_left < 20
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1575 as
+create or replace temp table t1576 as
 select
     (daily_basic__market_cap_cny / nullif(daily_basic__ps_ttm, 0)) as c1986,
     (c1684 - 1) as c1987
-from factor_base positional join t1319;
+from factor_base positional join t1320;
 
-drop table t1319;
+drop table t1320;
 
 create or replace temp table state_379 as
 select
     list(c1986 order by rid desc) filter (rows_left < 243) as p_c1986
-from factor_base positional join t1575
+from factor_base positional join t1576
 where rows_left < 243
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1577 as
+create or replace temp table t1578 as
 select
     ((case when stock_row > 60 then (close / nullif(lag(close, 60) over (), 0)) end) - 1) as c1989,
     ((case when stock_row > 19 then rows_0(benchmark_return) end) / 20) as c1991
 from factor_base;
 
-create or replace temp table t1578 as
+create or replace temp table t1579 as
 select
     (case when stock_row > 59 then rows_3(trading_seat_days__hot_money_net_cny) end) as c1994,
     ((0 < trading_seat_days__hot_money_seats))::double as c1996
@@ -14879,18 +14886,18 @@ from factor_base;
 create or replace temp table state_380 as
 select
     list(c1996 order by rid desc) filter (rows_left < 9) as p_c1996
-from factor_base positional join t1578
+from factor_base positional join t1579
 where rows_left < 9
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1580 as
+create or replace temp table t1581 as
 select
     (case when stock_row > 29 then rows_135(trading_seat_days__hot_money_seats) end) as c1997,
     (case when stock_row > 59 then rows_3(trading_seat_days__hot_money_top3_cny) end) as c1998
 from factor_base;
 
-create or replace temp table t1581 as
+create or replace temp table t1582 as
 select
     (case when stock_row > 59 then rows_3(trading_seat_days__hot_money_moved_cny) end) as c2000,
     ((0 < trading_seat_days__institution_seats))::double as c2002
@@ -14899,12 +14906,12 @@ from factor_base;
 create or replace temp table state_381 as
 select
     list(c2002 order by rid desc) filter (rows_left < 59) as p_c2002
-from factor_base positional join t1581
+from factor_base positional join t1582
 where rows_left < 59
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1583 as
+create or replace temp table t1584 as
 select
     (case when stock_row > 29 then rows_135(trading_seat_days__institution_net_cny) end) as c2005,
     ((holder_days__is_new_count = 1))::double as c2006
@@ -14913,56 +14920,56 @@ from factor_base;
 create or replace temp table state_382 as
 select
     list(c2006 order by rid desc) filter (rows_left < 29) as p_c2006
-from factor_base positional join t1583
+from factor_base positional join t1584
 where rows_left < 29
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1585 as
+create or replace temp table t1586 as
 select
     (case when stock_row > 19 then rows_19(benchmark_return, c1991) end) as c1992,
     (case when stock_row > 59 then (c1994 + (case when stock_row > 59 then rows_101(trading_seat_days__hot_money_net_cny) end)) end) as c1995
-from factor_base positional join t1578 positional join t1577;
-
-create or replace temp table t1586 as
-select
-    (case when stock_row > 59 then (c1998 + (case when stock_row > 59 then rows_101(trading_seat_days__hot_money_top3_cny) end)) end) as c1999,
-    (case when stock_row > 59 then (c2000 + (case when stock_row > 59 then rows_101(trading_seat_days__hot_money_moved_cny) end)) end) as c2001
-from factor_base positional join t1581 positional join t1580;
+from factor_base positional join t1579 positional join t1578;
 
 create or replace temp table t1587 as
 select
-    (case when stock_row > 59 then rows_3(c2002) end) as c2003,
-    (case when stock_row > 29 then rows_135(c2006) end) as c2007
-from factor_base positional join t1583 positional join t1581;
+    (case when stock_row > 59 then (c1998 + (case when stock_row > 59 then rows_101(trading_seat_days__hot_money_top3_cny) end)) end) as c1999,
+    (case when stock_row > 59 then (c2000 + (case when stock_row > 59 then rows_101(trading_seat_days__hot_money_moved_cny) end)) end) as c2001
+from factor_base positional join t1582 positional join t1581;
 
 create or replace temp table t1588 as
+select
+    (case when stock_row > 59 then rows_3(c2002) end) as c2003,
+    (case when stock_row > 29 then rows_135(c2006) end) as c2007
+from factor_base positional join t1584 positional join t1582;
+
+create or replace temp table t1589 as
 select c1988
 from (
     select
-        rid,
+        place,
         avg(c1987) over (partition by trade_date, industry_l1 order by place rows between unbounded preceding and unbounded following) as c1988
-    from factor_base positional join t1575
+    from factor_base positional join t1576
 )
-order by rid;
+order by place;
 
-create or replace temp table t1589 as
+create or replace temp table t1590 as
 select c1990
 from (
     select
-        rid,
+        place,
         avg(c1989) over (partition by trade_date, industry_l1 order by place rows between unbounded preceding and unbounded following) as c1990
-    from factor_base positional join t1577
+    from factor_base positional join t1578
 )
-order by rid;
+order by place;
 
-create or replace temp table t1590 as
+create or replace temp table t1591 as
 select
     (case when stock_row > 19 then rows_29(benchmark_return, c1992, c1991) end) as c1993,
     (case when stock_row > 59 then (c2003 + (case when stock_row > 59 then rows_101(c2002) end)) end) as c2004
-from factor_base positional join t1587 positional join t1581 positional join t1585 positional join t1577;
+from factor_base positional join t1588 positional join t1582 positional join t1586 positional join t1578;
 
-drop table t1581;
+drop table t1582;
 
 create or replace temp table f16 as
 select
@@ -14990,25 +14997,23 @@ select
     ((popularity_days__hot_score / nullif((case when stock_row > 1 then lag(popularity_days__hot_score, 1) over () end), 0)) - 1) as senti_ths_hot_score_chg_1d,
     popularity_days__sealed_ratio as senti_limit_sealed_ratio,
     (((holder_days__holder_count / nullif((case when stock_row > 30 then lag(holder_days__holder_count, 30) over () end), 0)) - 1) / nullif(((0 < c2007))::double, 0)) as sh_holder_num_chg_30d
-from factor_base positional join t1587 positional join t1583 positional join t513 positional join t1586 positional join t1578 positional join t1590 positional join t1585 positional join t1577 positional join t1589 positional join t1575 positional join t1588 positional join t778 positional join t1573 positional join t1580;
+from factor_base positional join t1588 positional join t1584 positional join t514 positional join t1587 positional join t1579 positional join t1591 positional join t1586 positional join t1578 positional join t1590 positional join t1576 positional join t1589 positional join t779 positional join t1574 positional join t1581;
 
-drop table t513;
+drop table t514;
 
-drop table t778;
+drop table t779;
 
-drop table t1573;
+drop table t1574;
 
-drop table t1575;
-
-drop table t1577;
+drop table t1576;
 
 drop table t1578;
 
-drop table t1580;
+drop table t1579;
 
-drop table t1583;
+drop table t1581;
 
-drop table t1585;
+drop table t1584;
 
 drop table t1586;
 
@@ -15020,8 +15025,10 @@ drop table t1589;
 
 drop table t1590;
 
+drop table t1591;
+
 -- step history: factor 409 of 409
-create or replace temp table t1592 as
+create or replace temp table t1593 as
 select
     (holder_days__major_net_change_shares / nullif(daily_basic__float_shares, 0)) as c2008
 from factor_base;
@@ -15029,31 +15036,31 @@ from factor_base;
 create or replace temp table state_383 as
 select
     list(c2008 order by rid desc) filter (rows_left < 59) as p_c2008
-from factor_base positional join t1592
+from factor_base positional join t1593
 where rows_left < 59
 group by rid - stock_row
 order by rid - stock_row;
 
-create or replace temp table t1594 as
-select
-    (case when stock_row > 59 then rows_3(c2008) end) as c2009
-from factor_base positional join t1592;
-
 create or replace temp table t1595 as
 select
+    (case when stock_row > 59 then rows_3(c2008) end) as c2009
+from factor_base positional join t1593;
+
+create or replace temp table t1596 as
+select
     (case when stock_row > 59 then (c2009 + (case when stock_row > 59 then rows_101(c2008) end)) end) as c2010
-from factor_base positional join t1594 positional join t1592;
+from factor_base positional join t1595 positional join t1593;
 
-drop table t1592;
+drop table t1593;
 
-drop table t1594;
+drop table t1595;
 
 create or replace temp table f17 as
 select
     c2010 as sh_major_net_60d
-from t1595;
+from t1596;
 
-drop table t1595;
+drop table t1596;
 
 -- step history: state
 create or replace temp table state_keys as

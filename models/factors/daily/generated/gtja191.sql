@@ -87,90 +87,90 @@ WITH values_0_1 AS (
       ) + (
         open * CAST(0.65 AS DOUBLE)
       )
-    ) AS va471,
+    ) AS va488,
     (
       vwap * CAST(0.3 AS DOUBLE)
-    ) AS va545,
+    ) AS va562,
     (
       -volume
-    ) AS va598,
+    ) AS va615,
     low * 8193 - (
       low * 8193 - low
-    ) AS va605,
+    ) AS va622,
     (
       (
         close * CAST(0.6 AS DOUBLE)
       ) + (
         open * CAST(0.4 AS DOUBLE)
       )
-    ) AS va650,
+    ) AS va667,
     open * 8193 - (
       open * 8193 - open
-    ) AS va709,
+    ) AS va726,
     (
       open - low
-    ) AS va884,
+    ) AS va901,
     (
       high - open
-    ) AS va887,
+    ) AS va904,
     amount * 8193 - (
       amount * 8193 - amount
-    ) AS va894,
+    ) AS va911,
     (
       vwap * CAST(0.65 AS DOUBLE)
-    ) AS va943,
+    ) AS va960,
     (
       benchmark_close < benchmark_open
-    ) AS va965,
+    ) AS va982,
     (
       open < close
-    ) AS va966,
+    ) AS va983,
     (
       (
         high * CAST(0.1 AS DOUBLE)
       ) + (
         vwap * CAST(0.9 AS DOUBLE)
       )
-    ) AS va1214,
+    ) AS va1231,
     (
       (
         close * CAST(0.1 AS DOUBLE)
       ) + (
         high * CAST(0.9 AS DOUBLE)
       )
-    ) AS va1363,
+    ) AS va1380,
     (
       close + high
-    ) AS va1402,
+    ) AS va1419,
     (
       close + vwap
-    ) AS va1477,
+    ) AS va1494,
     (
       CASE WHEN close > 0 THEN LN(close) END
-    ) AS va1514,
+    ) AS va1531,
     (
       (
         close * CAST(0.5 AS DOUBLE)
       ) + (
         vwap * CAST(0.5 AS DOUBLE)
       )
-    ) AS va1581,
+    ) AS va1598,
     (
       (
         low * CAST(0.85 AS DOUBLE)
       ) + (
         open * CAST(0.15 AS DOUBLE)
       )
-    ) AS va1918,
+    ) AS va1935,
     (
       close - 1
-    ) AS va1940,
+    ) AS va1957,
     (
       -returns
-    ) AS va1964,
+    ) AS va1981,
     (
       1 / NULLIF(close, 0)
-    ) AS va2048,
+    ) AS va2065,
     (
       (
         -(
@@ -183,23 +183,23 @@ WITH values_0_1 AS (
           close - high
         ) * POWER(close, 5)
       ), 0)
-    ) AS va2058,
+    ) AS va2075,
     (
       close < open
-    ) AS va2139,
+    ) AS va2156,
     (
       benchmark_open < benchmark_close
-    ) AS va2141,
+    ) AS va2158,
     (
       open - close
-    ) AS va2152,
+    ) AS va2169,
     (
       -POWER((
         1 - (
           open / NULLIF(close, 0)
         )
       ), 2)
-    ) AS va2169
+    ) AS va2186
   FROM {{ ref('factor_inputs') }}
 ), values_0_2 AS (
   SELECT
@@ -220,33 +220,33 @@ WITH values_0_1 AS (
     va107,
     va127,
     va129,
-    va1363,
+    va1380,
     va145,
-    va1514,
-    va1581,
+    va1531,
+    va1598,
     va170,
-    va1918,
-    va1940,
-    va1964,
-    va2058,
-    va2152,
+    va1935,
+    va1957,
+    va1981,
+    va2075,
+    va2169,
     va244,
     va25,
     va27,
     va331,
     va41,
-    va471,
+    va488,
     va54,
-    va598,
     va60,
-    va605,
-    va650,
+    va615,
+    va622,
+    va667,
     va7,
-    va709,
+    va726,
     va78,
-    va884,
-    va887,
-    va894,
+    va901,
+    va904,
+    va911,
     va92,
     volume,
     vwap,
@@ -279,87 +279,87 @@ WITH values_0_1 AS (
         THEN POWER(va159, CAST(0.5 AS DOUBLE))
       END
     ) AS va160,
-    va471 * 8193 - (
-      va471 * 8193 - va471
-    ) AS va475,
+    va488 * 8193 - (
+      va488 * 8193 - va488
+    ) AS va492,
     (
       (
         open * CAST(0.7 AS DOUBLE)
-      ) + va545
-    ) AS va546,
+      ) + va562
+    ) AS va563,
     (
       (
         va107 + close
       ) / 3
-    ) AS va692,
-    ABS(va0) AS va702,
+    ) AS va709,
+    ABS(va0) AS va719,
     (
       (
         low * CAST(0.35 AS DOUBLE)
-      ) + va943
-    ) AS va944,
+      ) + va960
+    ) AS va961,
     CAST((
       (
-        CASE WHEN NOT va965 IS NULL AND NOT va966 IS NULL THEN (
-          va965 AND va966
+        CASE WHEN NOT va982 IS NULL AND NOT va983 IS NULL THEN (
+          va982 AND va983
         ) END
       )
-    ) AS DOUBLE) AS va967,
+    ) AS DOUBLE) AS va984,
     CAST((
-      va965
-    ) AS DOUBLE) AS va970,
+      va982
+    ) AS DOUBLE) AS va987,
     (
       (
         close * CAST(0.35 AS DOUBLE)
-      ) + va943
-    ) AS va1138,
-    va1214 * 8193 - (
-      va1214 * 8193 - va1214
-    ) AS va1215,
-    va1363 * 8193 - (
-      va1363 * 8193 - va1363
-    ) AS va1366,
+      ) + va960
+    ) AS va1155,
+    va1231 * 8193 - (
+      va1231 * 8193 - va1231
+    ) AS va1232,
+    va1380 * 8193 - (
+      va1380 * 8193 - va1380
+    ) AS va1383,
     (
-      va1402 - low
-    ) AS va1403,
+      va1419 - low
+    ) AS va1420,
     va92 * 8193 - (
       va92 * 8193 - va92
-    ) AS va1473,
-    va1477 * 8193 - (
-      va1477 * 8193 - va1477
-    ) AS va1478,
+    ) AS va1490,
+    va1494 * 8193 - (
+      va1494 * 8193 - va1494
+    ) AS va1495,
     (
       (
-        va1402 + low
+        va1419 + low
       ) / 3
-    ) AS va1595,
+    ) AS va1612,
     (
       (
         low * CAST(0.7 AS DOUBLE)
-      ) + va545
-    ) AS va1682,
+      ) + va562
+    ) AS va1699,
     va25 * 8193 - (
       va25 * 8193 - va25
-    ) AS va2043,
-    va2048 * 8193 - (
-      va2048 * 8193 - va2048
-    ) AS va2049,
+    ) AS va2060,
+    va2065 * 8193 - (
+      va2065 * 8193 - va2065
+    ) AS va2066,
     (
-      CASE WHEN NOT va965 IS NULL AND NOT va2139 IS NULL THEN (
-        va965 AND va2139
+      CASE WHEN NOT va982 IS NULL AND NOT va2156 IS NULL THEN (
+        va982 AND va2156
       ) END
-    ) AS va2140,
+    ) AS va2157,
     (
-      CASE WHEN NOT va2141 IS NULL AND NOT va966 IS NULL THEN (
-        va2141 AND va966
+      CASE WHEN NOT va2158 IS NULL AND NOT va983 IS NULL THEN (
+        va2158 AND va983
       ) END
-    ) AS va2142,
-    va2152 * 8193 - (
-      va2152 * 8193 - va2152
-    ) AS va2164,
+    ) AS va2159,
     va2169 * 8193 - (
       va2169 * 8193 - va2169
-    ) AS va2170
+    ) AS va2181,
+    va2186 * 8193 - (
+      va2186 * 8193 - va2186
+    ) AS va2187
   FROM values_0_1
 ), values_0_3 AS (
   SELECT
@@ -379,54 +379,54 @@ WITH values_0_1 AS (
     va0,
     va107,
     va108,
-    va1138,
-    va1215,
+    va1155,
+    va1232,
     va127,
     va129,
-    va1363,
-    va1366,
+    va1380,
+    va1383,
     va145,
-    va1473,
-    va1478,
-    va1514,
-    va1581,
-    va1595,
-    va1682,
+    va1490,
+    va1495,
+    va1531,
+    va1598,
+    va1612,
+    va1699,
     va170,
-    va1918,
-    va1940,
-    va1964,
-    va2043,
-    va2049,
-    va2058,
-    va2152,
-    va2164,
-    va2170,
+    va1935,
+    va1957,
+    va1981,
+    va2060,
+    va2066,
+    va2075,
+    va2169,
+    va2181,
+    va2187,
     va244,
     va25,
     va27,
     va331,
     va41,
-    va471,
-    va475,
+    va488,
+    va492,
     va54,
-    va546,
-    va598,
+    va563,
     va60,
-    va605,
-    va650,
-    va692,
+    va615,
+    va622,
+    va667,
     va7,
-    va702,
     va709,
+    va719,
+    va726,
     va78,
-    va884,
-    va887,
-    va894,
+    va901,
+    va904,
+    va911,
     va92,
-    va944,
-    va967,
-    va970,
+    va961,
+    va984,
+    va987,
     volume,
     vwap,
     va1 * 8193 - (
@@ -450,22 +450,22 @@ WITH values_0_1 AS (
         CASE WHEN ISFINITE(va160) THEN va160 END
       ) - vwap
     ) AS va161,
-    va546 * 8193 - (
-      va546 * 8193 - va546
-    ) AS va553,
-    va702 * 8193 - (
-      va702 * 8193 - va702
-    ) AS va704,
+    va563 * 8193 - (
+      va563 * 8193 - va563
+    ) AS va570,
+    va719 * 8193 - (
+      va719 * 8193 - va719
+    ) AS va721,
     (
       (
         va108 + high
       ) - (
         high + vwap
       )
-    ) AS va984,
+    ) AS va1001,
     va108 * 8193 - (
       va108 * 8193 - va108
-    ) AS va1001,
+    ) AS va1018,
     (
       (
         (
@@ -478,28 +478,28 @@ WITH values_0_1 AS (
       ) / NULLIF((
         open - va108
       ), 0)
-    ) AS va1089,
+    ) AS va1106,
     (
       (
         va26 * volume
       ) / NULLIF(va27, 0)
-    ) AS va1318,
-    va1403 * 8193 - (
-      va1403 * 8193 - va1403
-    ) AS va1404,
+    ) AS va1335,
+    va1420 * 8193 - (
+      va1420 * 8193 - va1420
+    ) AS va1421,
     (
-      va692 * volume
-    ) AS va1604,
+      va709 * volume
+    ) AS va1621,
     (
-      va1595 * volume
-    ) AS va1875,
+      va1612 * volume
+    ) AS va1892,
     CAST((
       (
-        CASE WHEN NOT va2140 IS NULL AND NOT va2142 IS NULL THEN (
-          va2140 OR va2142
+        CASE WHEN NOT va2157 IS NULL AND NOT va2159 IS NULL THEN (
+          va2157 OR va2159
         ) END
       )
-    ) AS DOUBLE) AS va2143
+    ) AS DOUBLE) AS va2160
   FROM values_0_2
 ), values_0_4 AS (
   SELECT
@@ -518,76 +518,76 @@ WITH values_0_1 AS (
     returns,
     va0,
     va1001,
+    va1018,
     va107,
     va108,
-    va1089,
     va109,
-    va1138,
-    va1215,
+    va1106,
+    va1155,
+    va1232,
     va127,
     va129,
-    va1318,
-    va1363,
-    va1366,
-    va1404,
+    va1335,
+    va1380,
+    va1383,
+    va1421,
     va145,
     va147,
-    va1473,
-    va1478,
-    va1514,
-    va1581,
-    va1595,
-    va1604,
+    va1490,
+    va1495,
+    va1531,
+    va1598,
     va161,
-    va1682,
+    va1612,
+    va1621,
+    va1699,
     va170,
-    va1875,
-    va1918,
-    va1940,
-    va1964,
+    va1892,
+    va1935,
+    va1957,
+    va1981,
     va2,
-    va2043,
-    va2049,
-    va2058,
-    va2143,
-    va2152,
-    va2164,
-    va2170,
+    va2060,
+    va2066,
+    va2075,
+    va2160,
+    va2169,
+    va2181,
+    va2187,
     va244,
     va25,
     va27,
     va28,
     va331,
     va41,
-    va471,
-    va475,
+    va488,
+    va492,
     va54,
-    va546,
-    va553,
-    va598,
+    va563,
+    va570,
     va60,
-    va605,
-    va650,
-    va692,
+    va615,
+    va622,
+    va667,
     va7,
-    va702,
-    va704,
     va709,
+    va719,
+    va721,
+    va726,
     va78,
-    va884,
-    va887,
-    va894,
+    va901,
+    va904,
+    va911,
     va92,
-    va944,
-    va967,
-    va970,
+    va961,
     va984,
+    va987,
     volume,
     vwap,
     (
       va28 * volume
     ) AS va141,
-    va984 * stock_row AS va985
+    va1001 * stock_row AS va1002
   FROM values_0_3
 ), series_1 AS (
   SELECT
@@ -603,61 +603,61 @@ WITH values_0_1 AS (
     open,
     returns,
     va0,
-    va1001,
+    va1018,
     va107,
     va108,
-    va1089,
     va109,
-    va1138,
-    va1215,
+    va1106,
+    va1155,
+    va1232,
     va127,
     va129,
-    va1318,
-    va1363,
-    va1366,
+    va1335,
+    va1380,
+    va1383,
     va145,
     va147,
-    va1473,
-    va1478,
-    va1514,
-    va1581,
-    va1595,
-    va1604,
+    va1490,
+    va1495,
+    va1531,
+    va1598,
     va161,
-    va1682,
+    va1612,
+    va1621,
+    va1699,
     va170,
-    va1875,
-    va1918,
-    va1940,
-    va1964,
+    va1892,
+    va1935,
+    va1957,
+    va1981,
     va2,
-    va2043,
-    va2049,
-    va2058,
-    va2164,
-    va2170,
+    va2060,
+    va2066,
+    va2075,
+    va2181,
+    va2187,
     va244,
     va25,
     va27,
     va28,
     va331,
     va41,
-    va475,
+    va492,
     va54,
-    va546,
-    va553,
-    va598,
+    va563,
+    va570,
     va60,
-    va605,
-    va650,
-    va692,
+    va615,
+    va622,
+    va667,
     va7,
-    va704,
     va709,
+    va721,
+    va726,
     va78,
-    va884,
-    va887,
-    va894,
+    va901,
+    va904,
+    va911,
     va92,
     volume,
     vwap,
@@ -707,63 +707,63 @@ WITH values_0_1 AS (
     MAX(low) OVER rows_9 AS se311,
     LAG(market_cap, 1) OVER rows_row AS se328,
     LAG(daily_basic__pb, 1) OVER rows_row AS se334,
-    AVG(close) OVER rows_12 AS se439,
-    MIN(low) OVER rows_5 AS se460,
-    SUM(returns) OVER rows_240 AS se462,
-    SUM(returns) OVER rows_20 AS se463,
-    CORR(volume, va471) OVER rows_17 AS se472,
-    LAG(va475, 1) OVER rows_row AS se476,
-    LAG(open, 1) OVER rows_row AS se491,
-    SUM(open) OVER rows_5 AS se514,
-    SUM(returns) OVER rows_5 AS se515,
-    AVG(high) OVER rows_20 AS se524,
-    LAG(high, 2) OVER rows_row AS se526,
-    LAG(close, 2) OVER rows_row AS se528,
-    AVG(volume) OVER rows_180 AS se542,
-    LAG(va553, 1) OVER rows_row AS se554,
-    LAG(vwap, 3) OVER rows_row AS se577,
-    STDDEV_SAMP(high) OVER rows_10 AS se587,
-    CORR(high, volume) OVER rows_10 AS se594,
-    AVG(volume) OVER rows_10 AS se602,
-    LAG(va605, 1) OVER rows_row AS se606,
-    AVG(volume) OVER rows_150 AS se637,
-    LAG(va650, 1) OVER rows_row AS se651,
-    AVG(close) OVER rows_3 AS se658,
-    AVG(close) OVER rows_24 AS se659,
-    MAX(high) OVER rows_6 AS se662,
-    MIN(low) OVER rows_6 AS se663,
-    SUM(volume) OVER rows_5 AS se677,
-    SUM(volume) OVER rows_20 AS se678,
-    LAG(va692, 1) OVER rows_row AS se693,
-    STDDEV_SAMP(va702) OVER rows_10 AS se703,
-    LAG(va704, 1) OVER rows_row AS se705,
-    CORR(close, open) OVER rows_10 AS se707,
+    AVG(close) OVER rows_12 AS se456,
+    MIN(low) OVER rows_5 AS se477,
+    SUM(returns) OVER rows_240 AS se479,
+    SUM(returns) OVER rows_20 AS se480,
+    CORR(volume, va488) OVER rows_17 AS se489,
+    LAG(va492, 1) OVER rows_row AS se493,
+    LAG(open, 1) OVER rows_row AS se508,
+    SUM(open) OVER rows_5 AS se531,
+    SUM(returns) OVER rows_5 AS se532,
+    AVG(high) OVER rows_20 AS se541,
+    LAG(high, 2) OVER rows_row AS se543,
+    LAG(close, 2) OVER rows_row AS se545,
+    AVG(volume) OVER rows_180 AS se559,
+    LAG(va570, 1) OVER rows_row AS se571,
+    LAG(vwap, 3) OVER rows_row AS se594,
+    STDDEV_SAMP(high) OVER rows_10 AS se604,
+    CORR(high, volume) OVER rows_10 AS se611,
+    AVG(volume) OVER rows_10 AS se619,
+    LAG(va622, 1) OVER rows_row AS se623,
+    AVG(volume) OVER rows_150 AS se654,
+    LAG(va667, 1) OVER rows_row AS se668,
+    AVG(close) OVER rows_3 AS se675,
+    AVG(close) OVER rows_24 AS se676,
+    MAX(high) OVER rows_6 AS se679,
+    MIN(low) OVER rows_6 AS se680,
+    SUM(volume) OVER rows_5 AS se694,
+    SUM(volume) OVER rows_20 AS se695,
     LAG(va709, 1) OVER rows_row AS se710,
-    MIN(open) OVER rows_12 AS se729,
-    SUM(va108) OVER rows_19 AS se735,
-    AVG(volume) OVER rows_40 AS se736,
-    SUM(va141) OVER rows_20 AS se761,
-    COUNT(va141) OVER rows_20 AS se762,
-    LAG(vwap, 1) OVER rows_row AS se764,
-    AVG(volume) OVER rows_80 AS se783,
-    AVG(volume) OVER rows_60 AS se838,
-    STDDEV_SAMP(amount) OVER rows_6 AS se893,
-    LAG(va894, 1) OVER rows_row AS se895,
-    CORR(close, volume) OVER rows_10 AS se904,
-    AVG(volume) OVER rows_30 AS se922,
-    SUM(va944) OVER rows_20 AS se945,
-    COUNT(va944) OVER rows_20 AS se946,
-    SUM(va967) OVER rows_50 AS se968,
-    COUNT(va967) OVER rows_50 AS se969,
-    SUM(va970) OVER rows_50 AS se971,
-    COUNT(va970) OVER rows_50 AS se972,
-    SUM(va985) OVER rows_20 AS se986,
-    COUNT(va985) OVER rows_20 AS se987,
-    SUM(va984) OVER rows_20 AS se988,
-    COUNT(va984) OVER rows_20 AS se989,
-    LAG(va1001, 1) OVER rows_row AS se1002,
-    AVG(va692) OVER rows_12 AS se1017,
-    LAG(volume, 5) OVER rows_row AS se1027,
+    STDDEV_SAMP(va719) OVER rows_10 AS se720,
+    LAG(va721, 1) OVER rows_row AS se722,
+    CORR(close, open) OVER rows_10 AS se724,
+    LAG(va726, 1) OVER rows_row AS se727,
+    MIN(open) OVER rows_12 AS se746,
+    SUM(va108) OVER rows_19 AS se752,
+    AVG(volume) OVER rows_40 AS se753,
+    SUM(va141) OVER rows_20 AS se778,
+    COUNT(va141) OVER rows_20 AS se779,
+    LAG(vwap, 1) OVER rows_row AS se781,
+    AVG(volume) OVER rows_80 AS se800,
+    AVG(volume) OVER rows_60 AS se855,
+    STDDEV_SAMP(amount) OVER rows_6 AS se910,
+    LAG(va911, 1) OVER rows_row AS se912,
+    CORR(close, volume) OVER rows_10 AS se921,
+    AVG(volume) OVER rows_30 AS se939,
+    SUM(va961) OVER rows_20 AS se962,
+    COUNT(va961) OVER rows_20 AS se963,
+    SUM(va984) OVER rows_50 AS se985,
+    COUNT(va984) OVER rows_50 AS se986,
+    SUM(va987) OVER rows_50 AS se988,
+    COUNT(va987) OVER rows_50 AS se989,
+    SUM(va1002) OVER rows_20 AS se1003,
+    COUNT(va1002) OVER rows_20 AS se1004,
+    SUM(va1001) OVER rows_20 AS se1005,
+    COUNT(va1001) OVER rows_20 AS se1006,
+    LAG(va1018, 1) OVER rows_row AS se1019,
+    AVG(va709) OVER rows_12 AS se1034,
+    LAG(volume, 5) OVER rows_row AS se1044,
     SUM(
       (
         CASE
@@ -780,20 +780,20 @@ WITH values_0_1 AS (
       PARTITION BY ts_code, va244
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se1029,
-    LAG(close, 20) OVER rows_row AS se1070,
-    LAG(close, 10) OVER rows_row AS se1071,
-    LAG(vwap, 4) OVER rows_row AS se1076,
-    LAG(va1089, 1) OVER rows_row AS se1090,
-    LAG(va1089, 2) OVER rows_row AS se1091,
-    LAG(va1089, 3) OVER rows_row AS se1092,
-    LAG(va1089, 4) OVER rows_row AS se1093,
-    LAG(va1089, 5) OVER rows_row AS se1094,
-    LAG(va1089, 6) OVER rows_row AS se1095,
-    LAG(va1089, 7) OVER rows_row AS se1096,
-    LAG(va1089, 8) OVER rows_row AS se1097,
-    LAG(va1089, 9) OVER rows_row AS se1098,
-    LAG(va1089, 10) OVER rows_row AS se1099,
+    ) AS se1046,
+    LAG(close, 20) OVER rows_row AS se1087,
+    LAG(close, 10) OVER rows_row AS se1088,
+    LAG(vwap, 4) OVER rows_row AS se1093,
+    LAG(va1106, 1) OVER rows_row AS se1107,
+    LAG(va1106, 2) OVER rows_row AS se1108,
+    LAG(va1106, 3) OVER rows_row AS se1109,
+    LAG(va1106, 4) OVER rows_row AS se1110,
+    LAG(va1106, 5) OVER rows_row AS se1111,
+    LAG(va1106, 6) OVER rows_row AS se1112,
+    LAG(va1106, 7) OVER rows_row AS se1113,
+    LAG(va1106, 8) OVER rows_row AS se1114,
+    LAG(va1106, 9) OVER rows_row AS se1115,
+    LAG(va1106, 10) OVER rows_row AS se1116,
     SUM(
       (
         CASE
@@ -810,7 +810,7 @@ WITH values_0_1 AS (
       PARTITION BY ts_code, va244
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se1111,
+    ) AS se1128,
     SUM(
       (
         CASE
@@ -827,20 +827,20 @@ WITH values_0_1 AS (
       PARTITION BY ts_code, va244
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se1115,
-    MAX(close) OVER rows_5 AS se1124,
-    LAG(va1138, 2) OVER rows_row AS se1139,
-    STDDEV_SAMP(amount) OVER rows_20 AS se1169,
-    STDDEV_SAMP(volume) OVER rows_10 AS se1177,
-    AVG(close) OVER rows_100 AS se1179,
-    LAG(close, 100) OVER rows_row AS se1181,
-    MIN(close) OVER rows_100 AS se1186,
-    STDDEV_SAMP(volume) OVER rows_20 AS se1201,
-    LAG(volume, 1) OVER rows_row AS se1232,
-    ARG_MIN(stock_row, low) OVER rows_20 AS se1243,
-    CORR(high, volume) OVER rows_5 AS se1246,
-    MIN(high) OVER rows_2 AS se1283,
-    AVG(volume) OVER rows_120 AS se1290,
+    ) AS se1132,
+    MAX(close) OVER rows_5 AS se1141,
+    LAG(va1155, 2) OVER rows_row AS se1156,
+    STDDEV_SAMP(amount) OVER rows_20 AS se1186,
+    STDDEV_SAMP(volume) OVER rows_10 AS se1194,
+    AVG(close) OVER rows_100 AS se1196,
+    LAG(close, 100) OVER rows_row AS se1198,
+    MIN(close) OVER rows_100 AS se1203,
+    STDDEV_SAMP(volume) OVER rows_20 AS se1218,
+    LAG(volume, 1) OVER rows_row AS se1249,
+    ARG_MIN(stock_row, low) OVER rows_20 AS se1260,
+    CORR(high, volume) OVER rows_5 AS se1263,
+    MIN(high) OVER rows_2 AS se1300,
+    AVG(volume) OVER rows_120 AS se1307,
     SUM(
       (
         CASE WHEN stock_row = 1 THEN va27 / CAST(0.2 AS DOUBLE) ELSE va27 END * EXP((
@@ -853,86 +853,86 @@ WITH values_0_1 AS (
       PARTITION BY ts_code, va244
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se1306,
-    COUNT(va1318) OVER rows_before AS se1319,
-    SUM(close) OVER rows_20 AS se1339,
-    SUM(close) OVER rows_5 AS se1340,
-    AVG(close) OVER rows_5 AS se1355,
-    LAG(va1366, 1) OVER rows_row AS se1367,
-    LAG(va1001, 2) OVER rows_row AS se1375,
-    LAG(va1001, 3) OVER rows_row AS se1376,
-    LAG(va60, 5) OVER rows_row AS se1378,
-    LAG(va60, 6) OVER rows_row AS se1379,
-    LAG(va60, 7) OVER rows_row AS se1380,
-    LAG(va60, 8) OVER rows_row AS se1381,
-    LAG(va60, 9) OVER rows_row AS se1382,
-    REGR_SLOPE(close, stock_row) OVER rows_20 AS se1400,
+    ) AS se1323,
+    COUNT(va1335) OVER rows_before AS se1336,
+    SUM(close) OVER rows_20 AS se1356,
+    SUM(close) OVER rows_5 AS se1357,
+    AVG(close) OVER rows_5 AS se1372,
+    LAG(va1383, 1) OVER rows_row AS se1384,
+    LAG(va1018, 2) OVER rows_row AS se1392,
+    LAG(va1018, 3) OVER rows_row AS se1393,
+    LAG(va60, 5) OVER rows_row AS se1395,
+    LAG(va60, 6) OVER rows_row AS se1396,
+    LAG(va60, 7) OVER rows_row AS se1397,
+    LAG(va60, 8) OVER rows_row AS se1398,
+    LAG(va60, 9) OVER rows_row AS se1399,
+    REGR_SLOPE(close, stock_row) OVER rows_20 AS se1417,
     RANK(
     ORDER BY
-      va1404) OVER rows_16 AS se1405,
+      va1421) OVER rows_16 AS se1422,
     CUME_DIST(
     ORDER BY
-      va1404) OVER rows_16 AS se1406,
+      va1421) OVER rows_16 AS se1423,
     RANK(
     ORDER BY
-      va60) OVER rows_32 AS se1407,
+      va60) OVER rows_32 AS se1424,
     CUME_DIST(
     ORDER BY
-      va60) OVER rows_32 AS se1408,
+      va60) OVER rows_32 AS se1425,
     RANK(
     ORDER BY
-      va129) OVER rows_32 AS se1409,
+      va129) OVER rows_32 AS se1426,
     CUME_DIST(
     ORDER BY
-      va129) OVER rows_32 AS se1410,
-    SUM(va887) OVER rows_20 AS se1412,
-    SUM(va884) OVER rows_20 AS se1413,
-    AVG(volume) OVER rows_5 AS se1415,
-    AVG(volume) OVER rows_15 AS se1436,
-    MIN(vwap) OVER rows_12 AS se1483,
-    COUNT(vwap) OVER rows_12 AS se1484,
+      va129) OVER rows_32 AS se1427,
+    SUM(va904) OVER rows_20 AS se1429,
+    SUM(va901) OVER rows_20 AS se1430,
+    AVG(volume) OVER rows_5 AS se1432,
+    AVG(volume) OVER rows_15 AS se1453,
+    MIN(vwap) OVER rows_12 AS se1500,
+    COUNT(vwap) OVER rows_12 AS se1501,
     RANK(
     ORDER BY
-      va170) OVER rows_20 AS se1494,
+      va170) OVER rows_20 AS se1511,
     CUME_DIST(
     ORDER BY
-      va170) OVER rows_20 AS se1495,
-    COUNT(va170) OVER rows_20 AS se1496,
-    COUNT(va1514) OVER rows_before AS se1515,
-    SUM(va108) OVER rows_20 AS se1535,
-    CORR(low, volume) OVER rows_6 AS se1550,
-    MAX(close) OVER rows_30 AS se1558,
-    LAG(va1581, 3) OVER rows_row AS se1582,
-    MAX(close) OVER rows_12 AS se1596,
-    AVG(volume) OVER rows_50 AS se1644,
-    AVG(amount) OVER rows_20 AS se1658,
-    ARG_MAX(stock_row, high) OVER rows_20 AS se1660,
-    LAG(close, 12) OVER rows_row AS se1663,
-    LAG(returns, 3) OVER rows_row AS se1672,
-    CORR(open, volume) OVER rows_10 AS se1678,
-    LAG(va1682, 3) OVER rows_row AS se1683,
-    LAG(va605, 2) OVER rows_row AS se1695,
-    LAG(va605, 3) OVER rows_row AS se1696,
-    LAG(va605, 4) OVER rows_row AS se1697,
-    LAG(va605, 5) OVER rows_row AS se1698,
-    LAG(va605, 6) OVER rows_row AS se1699,
-    LAG(va605, 7) OVER rows_row AS se1700,
-    LAG(va41, 2) OVER rows_row AS se1752,
-    LAG(va41, 3) OVER rows_row AS se1753,
-    LAG(va41, 4) OVER rows_row AS se1754,
-    LAG(va41, 5) OVER rows_row AS se1755,
-    LAG(va41, 6) OVER rows_row AS se1756,
-    LAG(va41, 7) OVER rows_row AS se1757,
-    LAG(va41, 8) OVER rows_row AS se1792,
-    LAG(va41, 9) OVER rows_row AS se1793,
-    AVG(volume) OVER rows_9 AS se1825,
-    AVG(volume) OVER rows_26 AS se1826,
-    AVG(volume) OVER rows_12 AS se1827,
-    MIN(open) OVER rows_14 AS se1857,
-    LAG(benchmark_close, 1) OVER rows_row AS se1864,
-    LAG(close, 9) OVER rows_row AS se1880,
-    MIN(vwap) OVER rows_16 AS se1900,
-    COUNT(vwap) OVER rows_16 AS se1901,
+      va170) OVER rows_20 AS se1512,
+    COUNT(va170) OVER rows_20 AS se1513,
+    COUNT(va1531) OVER rows_before AS se1532,
+    SUM(va108) OVER rows_20 AS se1552,
+    CORR(low, volume) OVER rows_6 AS se1567,
+    MAX(close) OVER rows_30 AS se1575,
+    LAG(va1598, 3) OVER rows_row AS se1599,
+    MAX(close) OVER rows_12 AS se1613,
+    AVG(volume) OVER rows_50 AS se1661,
+    AVG(amount) OVER rows_20 AS se1675,
+    ARG_MAX(stock_row, high) OVER rows_20 AS se1677,
+    LAG(close, 12) OVER rows_row AS se1680,
+    LAG(returns, 3) OVER rows_row AS se1689,
+    CORR(open, volume) OVER rows_10 AS se1695,
+    LAG(va1699, 3) OVER rows_row AS se1700,
+    LAG(va622, 2) OVER rows_row AS se1712,
+    LAG(va622, 3) OVER rows_row AS se1713,
+    LAG(va622, 4) OVER rows_row AS se1714,
+    LAG(va622, 5) OVER rows_row AS se1715,
+    LAG(va622, 6) OVER rows_row AS se1716,
+    LAG(va622, 7) OVER rows_row AS se1717,
+    LAG(va41, 2) OVER rows_row AS se1769,
+    LAG(va41, 3) OVER rows_row AS se1770,
+    LAG(va41, 4) OVER rows_row AS se1771,
+    LAG(va41, 5) OVER rows_row AS se1772,
+    LAG(va41, 6) OVER rows_row AS se1773,
+    LAG(va41, 7) OVER rows_row AS se1774,
+    LAG(va41, 8) OVER rows_row AS se1809,
+    LAG(va41, 9) OVER rows_row AS se1810,
+    AVG(volume) OVER rows_9 AS se1842,
+    AVG(volume) OVER rows_26 AS se1843,
+    AVG(volume) OVER rows_12 AS se1844,
+    MIN(open) OVER rows_14 AS se1874,
+    LAG(benchmark_close, 1) OVER rows_row AS se1881,
+    LAG(close, 9) OVER rows_row AS se1897,
+    MIN(vwap) OVER rows_16 AS se1917,
+    COUNT(vwap) OVER rows_16 AS se1918,
     SUM(
       (
         CASE
@@ -949,7 +949,7 @@ WITH values_0_1 AS (
       PARTITION BY ts_code, va244
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se1907,
+    ) AS se1924,
     SUM(
       (
         CASE
@@ -966,11 +966,11 @@ WITH values_0_1 AS (
       PARTITION BY ts_code, va244
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se1910,
-    LAG(va1918, 2) OVER rows_row AS se1919,
-    LAG(vwap, 5) OVER rows_row AS se1929,
-    LAG(va1940, 5) OVER rows_row AS se1941,
-    LAG(va1964, 6) OVER rows_row AS se1965,
+    ) AS se1927,
+    LAG(va1935, 2) OVER rows_row AS se1936,
+    LAG(vwap, 5) OVER rows_row AS se1946,
+    LAG(va1957, 5) OVER rows_row AS se1958,
+    LAG(va1981, 6) OVER rows_row AS se1982,
     SUM(
       (
         CASE
@@ -987,20 +987,20 @@ WITH values_0_1 AS (
       PARTITION BY ts_code, va244
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se1972,
-    AVG(close) OVER rows_48 AS se2012,
-    STDDEV_SAMP(close) OVER rows_48 AS se2016,
-    AVG(high) OVER rows_5 AS se2047,
-    MIN(low) OVER rows_12 AS se2078,
-    MAX(high) OVER rows_12 AS se2079,
-    CORR(volume, vwap) OVER rows_4 AS se2114,
-    REGR_COUNT(volume, vwap) OVER rows_4 AS se2115,
-    AVG(benchmark_close) OVER rows_20 AS se2129,
-    COUNT(benchmark_close) OVER rows_20 AS se2130,
-    SUM(va2143) OVER rows_20 AS se2144,
-    COUNT(va2143) OVER rows_20 AS se2145,
-    STDDEV_SAMP(close) OVER rows_24 AS se2150,
-    LAG(va2152, 1) OVER rows_row AS se2153,
+    ) AS se1989,
+    AVG(close) OVER rows_48 AS se2029,
+    STDDEV_SAMP(close) OVER rows_48 AS se2033,
+    AVG(high) OVER rows_5 AS se2064,
+    MIN(low) OVER rows_12 AS se2095,
+    MAX(high) OVER rows_12 AS se2096,
+    CORR(volume, vwap) OVER rows_4 AS se2131,
+    REGR_COUNT(volume, vwap) OVER rows_4 AS se2132,
+    AVG(benchmark_close) OVER rows_20 AS se2146,
+    COUNT(benchmark_close) OVER rows_20 AS se2147,
+    SUM(va2160) OVER rows_20 AS se2161,
+    COUNT(va2160) OVER rows_20 AS se2162,
+    STDDEV_SAMP(close) OVER rows_24 AS se2167,
+    LAG(va2169, 1) OVER rows_row AS se2170,
     SUM(
       (
         CASE
@@ -1017,8 +1017,8 @@ WITH values_0_1 AS (
       PARTITION BY ts_code, va244
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se2178,
-    LAG(close, 19) OVER rows_row AS se2185
+    ) AS se2195,
+    LAG(close, 19) OVER rows_row AS se2202
   FROM values_0_4
   WINDOW rows_2 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 1 preceding AND CURRENT ROW), rows_3 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 2 preceding AND CURRENT ROW), rows_4 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 3 preceding AND CURRENT ROW), rows_5 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 4 preceding AND CURRENT ROW), rows_6 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 5 preceding AND CURRENT ROW), rows_7 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 6 preceding AND CURRENT ROW), rows_8 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 7 preceding AND CURRENT ROW), rows_9 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 8 preceding AND CURRENT ROW), rows_10 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 9 preceding AND CURRENT ROW), rows_12 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 11 preceding AND CURRENT ROW), rows_14 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 13 preceding AND CURRENT ROW), rows_15 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 14 preceding AND CURRENT ROW), rows_16 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 15 preceding AND CURRENT ROW), rows_17 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 16 preceding AND CURRENT ROW), rows_19 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 18 preceding AND CURRENT ROW), rows_20 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 19 preceding AND CURRENT ROW), rows_24 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 23 preceding AND CURRENT ROW), rows_26 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 25 preceding AND CURRENT ROW), rows_30 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 29 preceding AND CURRENT ROW), rows_32 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 31 preceding AND CURRENT ROW), rows_40 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 39 preceding AND CURRENT ROW), rows_48 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 47 preceding AND CURRENT ROW), rows_50 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 49 preceding AND CURRENT ROW), rows_60 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 59 preceding AND CURRENT ROW), rows_80 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 79 preceding AND CURRENT ROW), rows_100 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 99 preceding AND CURRENT ROW), rows_120 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 119 preceding AND CURRENT ROW), rows_150 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 149 preceding AND CURRENT ROW), rows_180 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 179 preceding AND CURRENT ROW), rows_240 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 239 preceding AND CURRENT ROW), rows_250 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 249 preceding AND CURRENT ROW), rows_before AS (
     PARTITION BY ts_code
@@ -1037,37 +1037,37 @@ WITH values_0_1 AS (
     high,
     low,
     open,
-    se1002,
-    se1017,
-    se1070,
-    se1169,
-    se1177,
-    se1179,
-    se1181,
+    se1019,
+    se1034,
+    se1087,
     se1186,
-    se1201,
-    se1232,
+    se1194,
+    se1196,
+    se1198,
+    se1203,
+    se1218,
+    se1249,
     se128,
     se130,
-    se1319,
-    se1339,
-    se1340,
-    se1367,
-    se1415,
-    se1515,
-    se1535,
+    se1336,
+    se1356,
+    se1357,
+    se1384,
+    se1432,
+    se1532,
+    se1552,
     se162,
-    se1644,
-    se1864,
-    se1880,
-    se1900,
-    se1901,
-    se2012,
-    se2016,
-    se2047,
+    se1661,
+    se1881,
+    se1897,
+    se1917,
+    se1918,
+    se2029,
+    se2033,
+    se2064,
     se210,
-    se2150,
-    se2153,
+    se2167,
+    se2170,
     se224,
     se275,
     se283,
@@ -1080,77 +1080,77 @@ WITH values_0_1 AS (
     se39,
     se40,
     se42,
-    se439,
     se45,
-    se460,
-    se476,
+    se456,
+    se477,
     se48,
-    se491,
-    se526,
-    se528,
-    se542,
+    se493,
+    se508,
+    se543,
+    se545,
     se55,
-    se554,
-    se587,
-    se602,
-    se606,
+    se559,
+    se571,
+    se604,
     se61,
-    se659,
-    se677,
-    se678,
-    se703,
-    se705,
-    se710,
-    se735,
-    se736,
-    se783,
-    se838,
-    se893,
-    se895,
-    se922,
+    se619,
+    se623,
+    se676,
+    se694,
+    se695,
+    se720,
+    se722,
+    se727,
+    se752,
+    se753,
+    se800,
+    se855,
+    se910,
+    se912,
+    se939,
     va0,
-    va1001,
+    va1018,
     va107,
     va108,
-    va1215,
+    va1232,
     va127,
     va129,
-    va1318,
-    va1363,
-    va1366,
+    va1335,
+    va1380,
+    va1383,
     va145,
     va147,
-    va1473,
-    va1478,
-    va1514,
-    va1595,
-    va1604,
+    va1490,
+    va1495,
+    va1531,
     va161,
+    va1612,
+    va1621,
     va170,
-    va1875,
+    va1892,
     va2,
-    va2043,
-    va2049,
-    va2058,
-    va2164,
-    va2170,
+    va2060,
+    va2066,
+    va2075,
+    va2181,
+    va2187,
     va244,
     va27,
     va331,
     va41,
-    va475,
+    va492,
     va54,
-    va546,
-    va553,
-    va598,
+    va563,
+    va570,
     va60,
-    va605,
-    va692,
-    va704,
+    va615,
+    va622,
     va709,
-    va884,
-    va887,
-    va894,
+    va721,
+    va726,
+    va901,
+    va904,
+    va911,
     va92,
     volume,
     vwap,
@@ -1298,343 +1298,343 @@ WITH values_0_1 AS (
       (
         CASE WHEN stock_row > 11 THEN (
           (
-            close - se439
-          ) / NULLIF(se439, 0)
+            close - se456
+          ) / NULLIF(se456, 0)
         ) END
       ) * 100
-    ) AS va440,
+    ) AS va457,
     (
       (
-        se462 - se463
+        se479 - se480
       ) / 220
-    ) AS va464,
+    ) AS va481,
     (
       CASE WHEN stock_row > 11 THEN (
-        se439 / NULLIF(close, 0)
+        se456 / NULLIF(close, 0)
       ) END
-    ) AS va470,
+    ) AS va487,
     (
-      CASE WHEN stock_row > 16 THEN se472 END
-    ) AS va473,
+      CASE WHEN stock_row > 16 THEN se489 END
+    ) AS va490,
     (
-      open - se491
-    ) AS va492,
+      open - se508
+    ) AS va509,
     (
-      se514 * se515
-    ) AS va516,
+      se531 * se532
+    ) AS va533,
     (
-      se524 < high
-    ) AS va525,
+      se541 < high
+    ) AS va542,
     (
-      close - se528
-    ) AS va529,
+      close - se545
+    ) AS va546,
     (
-      vwap - se577
-    ) AS va578,
-    (
-      CASE WHEN stock_row > 9 THEN se594 END
+      vwap - se594
     ) AS va595,
     (
+      CASE WHEN stock_row > 9 THEN se611 END
+    ) AS va612,
+    (
       close < se31
-    ) AS va597,
-    se602 * 8193 - (
-      se602 * 8193 - se602
-    ) AS va608,
+    ) AS va614,
+    se619 * 8193 - (
+      se619 * 8193 - se619
+    ) AS va625,
     (
-      CASE WHEN stock_row > 149 THEN se637 END
-    ) AS va638,
-    se637 * 8193 - (
-      se637 * 8193 - se637
-    ) AS va642,
+      CASE WHEN stock_row > 149 THEN se654 END
+    ) AS va655,
+    se654 * 8193 - (
+      se654 * 8193 - se654
+    ) AS va659,
     (
-      va650 - se651
-    ) AS va652,
+      va667 - se668
+    ) AS va669,
     (
       (
         (
-          se658 + se210
-        ) + se439
-      ) + se659
-    ) AS va660,
+          se675 + se210
+        ) + se456
+      ) + se676
+    ) AS va677,
     (
       (
         CASE
           WHEN stock_row > 5
           THEN (
             (
-              se662 - close
+              se679 - close
             ) / NULLIF((
-              se662 - se663
+              se679 - se680
             ), 0)
           )
         END
       ) * 100
-    ) AS va664,
+    ) AS va681,
     (
       close - se31
-    ) AS va671,
+    ) AS va688,
     (
       high - se117
-    ) AS va681,
+    ) AS va698,
     ABS((
       low - se118
-    )) AS va683,
+    )) AS va700,
     (
-      high - se693
-    ) AS va694,
+      high - se710
+    ) AS va711,
     (
-      se693 - low
-    ) AS va696,
+      se710 - low
+    ) AS va713,
     (
-      CASE WHEN stock_row > 9 THEN se707 END
-    ) AS va708,
+      CASE WHEN stock_row > 9 THEN se724 END
+    ) AS va725,
     ABS((
       high - se118
-    )) AS va718,
+    )) AS va735,
     (
       high - se31
-    ) AS va719,
+    ) AS va736,
     ABS((
       low - se31
-    )) AS va721,
+    )) AS va738,
     (
       ABS((
-        se31 - se491
+        se31 - se508
       )) / 4
-    ) AS va723,
-    (
-      open - se729
-    ) AS va730,
-    se735 * 8193 - (
-      se735 * 8193 - se735
     ) AS va740,
     (
-      CASE WHEN se762 = 20 THEN se761 END
-    ) AS va763,
+      open - se746
+    ) AS va747,
+    se752 * 8193 - (
+      se752 * 8193 - se752
+    ) AS va757,
     (
-      vwap - se764
-    ) AS va765,
-    se783 * 8193 - (
-      se783 * 8193 - se783
-    ) AS va786,
-    se838 * 8193 - (
-      se838 * 8193 - se838
-    ) AS va839,
+      CASE WHEN se779 = 20 THEN se778 END
+    ) AS va780,
+    (
+      vwap - se781
+    ) AS va782,
+    se800 * 8193 - (
+      se800 * 8193 - se800
+    ) AS va803,
+    se855 * 8193 - (
+      se855 * 8193 - se855
+    ) AS va856,
     (
       CASE WHEN stock_row > 5 THEN (
         se210 / NULLIF(close, 0)
       ) END
-    ) AS va870,
+    ) AS va887,
     (
-      se491 <= open
-    ) AS va883,
+      se508 <= open
+    ) AS va900,
     (
-      open <= se491
-    ) AS va886,
+      open <= se508
+    ) AS va903,
     (
-      close - se659
-    ) AS va898,
+      close - se676
+    ) AS va915,
     (
-      CASE WHEN stock_row > 9 THEN se904 END
-    ) AS va905,
+      CASE WHEN stock_row > 9 THEN se921 END
+    ) AS va922,
     (
-      CASE WHEN stock_row > 29 THEN se922 END
-    ) AS va923,
-    se922 * 8193 - (
-      se922 * 8193 - se922
-    ) AS va927,
+      CASE WHEN stock_row > 29 THEN se939 END
+    ) AS va940,
+    se939 * 8193 - (
+      se939 * 8193 - se939
+    ) AS va944,
     (
-      CASE WHEN se946 = 20 THEN se945 END
-    ) AS va947,
+      CASE WHEN se963 = 20 THEN se962 END
+    ) AS va964,
     (
       (
-        CASE WHEN se969 = 50 THEN se968 END
+        CASE WHEN se986 = 50 THEN se985 END
       ) / NULLIF((
-        CASE WHEN se972 = 50 THEN se971 END
+        CASE WHEN se989 = 50 THEN se988 END
       ), 0)
-    ) AS va973,
+    ) AS va990,
     (
       (
-        CASE WHEN se987 = 20 THEN se986 END
+        CASE WHEN se1004 = 20 THEN se1003 END
       ) - (
         stock_row - 20
       ) * (
-        CASE WHEN se989 = 20 THEN se988 END
+        CASE WHEN se1006 = 20 THEN se1005 END
       )
-    ) / 210 AS va990,
-    se736 * 8193 - (
-      se736 * 8193 - se736
-    ) AS va998,
+    ) / 210 AS va1007,
+    se753 * 8193 - (
+      se753 * 8193 - se753
+    ) AS va1015,
     (
       (
         CASE
           WHEN stock_row > 5
           THEN (
             (
-              volume - se1027
-            ) / NULLIF(se1027, 0)
+              volume - se1044
+            ) / NULLIF(se1044, 0)
           )
         END
       ) * 100
-    ) AS va1028,
+    ) AS va1045,
     (
       CASE
         WHEN NOT volume IS NULL
-        THEN CAST(0.09523809523809523 AS DOUBLE) * se1029 * EXP((
+        THEN CAST(0.09523809523809523 AS DOUBLE) * se1046 * EXP((
           (
             stock_row - 1
           ) % 1100
         ) * -CAST(0.10008345855698253 AS DOUBLE))
       END
-    ) AS va1030,
+    ) AS va1047,
     (
       (
         (
-          se1070 - se1071
+          se1087 - se1088
         ) / 10
       ) - (
         (
-          se1071 - close
+          se1088 - close
         ) / 10
       )
-    ) AS va1072,
+    ) AS va1089,
     (
-      vwap - se1076
-    ) AS va1077,
+      vwap - se1093
+    ) AS va1094,
     (
-      11 * va1089 + 10 * se1090 + 9 * se1091 + 8 * se1092 + 7 * se1093 + 6 * se1094 + 5 * se1095 + 4 * se1096 + 3 * se1097 + 2 * se1098 + 1 * se1099
-    ) / 66 AS va1100,
+      11 * va1106 + 10 * se1107 + 9 * se1108 + 8 * se1109 + 7 * se1110 + 6 * se1111 + 5 * se1112 + 4 * se1113 + 3 * se1114 + 2 * se1115 + 1 * se1116
+    ) / 66 AS va1117,
     (
-      close - se1070
-    ) AS va1109,
+      close - se1087
+    ) AS va1126,
     (
       CASE
         WHEN NOT close IS NULL
-        THEN CAST(0.15384615384615385 AS DOUBLE) * se1111 * EXP((
+        THEN CAST(0.15384615384615385 AS DOUBLE) * se1128 * EXP((
           (
             stock_row - 1
           ) % 1100
         ) * -CAST(0.1670540846631662 AS DOUBLE))
       END
-    ) AS va1112,
+    ) AS va1129,
     (
       CASE
         WHEN NOT close IS NULL
-        THEN CAST(0.07407407407407407 AS DOUBLE) * se1115 * EXP((
+        THEN CAST(0.07407407407407407 AS DOUBLE) * se1132 * EXP((
           (
             stock_row - 1
           ) % 1100
         ) * -CAST(0.07696104113612832 AS DOUBLE))
       END
-    ) AS va1116,
+    ) AS va1133,
     (
-      close - se1124
-    ) AS va1125,
+      close - se1141
+    ) AS va1142,
     (
-      va1138 - se1139
-    ) AS va1140,
-    se542 * 8193 - (
-      se542 * 8193 - se542
-    ) AS va1151,
+      va1155 - se1156
+    ) AS va1157,
+    se559 * 8193 - (
+      se559 * 8193 - se559
+    ) AS va1168,
     (
-      volume - se1232
-    ) AS va1233,
+      volume - se1249
+    ) AS va1250,
     (
       (
         (
           20 - (
             20 - CAST((
-              se1243 - stock_row + 20
+              se1260 - stock_row + 20
             ) AS DOUBLE)
           )
         ) / 20
       ) * 100
-    ) AS va1244,
+    ) AS va1261,
     (
-      CASE WHEN stock_row > 4 THEN se1246 END
-    ) AS va1247,
+      CASE WHEN stock_row > 4 THEN se1263 END
+    ) AS va1264,
     (
       open - se117
-    ) AS va1267,
-    (
-      open - se31
-    ) AS va1272,
-    (
-      open - se118
-    ) AS va1277,
-    (
-      high - se1283
     ) AS va1284,
     (
-      CASE WHEN stock_row > 119 THEN se1290 END
-    ) AS va1291,
-    se1290 * 8193 - (
-      se1290 * 8193 - se1290
-    ) AS va1295,
+      open - se31
+    ) AS va1289,
+    (
+      open - se118
+    ) AS va1294,
+    (
+      high - se1300
+    ) AS va1301,
+    (
+      CASE WHEN stock_row > 119 THEN se1307 END
+    ) AS va1308,
+    se1307 * 8193 - (
+      se1307 * 8193 - se1307
+    ) AS va1312,
     (
       CASE
         WHEN NOT va27 IS NULL
-        THEN CAST(0.2 AS DOUBLE) * se1306 * EXP((
+        THEN CAST(0.2 AS DOUBLE) * se1323 * EXP((
           (
             stock_row - 1
           ) % 1100
         ) * -CAST(0.22314355131420976 AS DOUBLE))
       END
-    ) AS va1307,
+    ) AS va1324,
     (
       se31 - low
-    ) AS va1315,
+    ) AS va1332,
     (
       (
-        se1319 - 1
+        se1336 - 1
       ) // 1100
-    ) AS va1320,
+    ) AS va1337,
     (
       (
-        se1319 - 1
+        se1336 - 1
       ) // 57
-    ) AS va1324,
-    se1339 * 8193 - (
-      se1339 * 8193 - se1339
-    ) AS va1343,
-    se1340 * 8193 - (
-      se1340 * 8193 - se1340
-    ) AS va1346,
+    ) AS va1341,
+    se1356 * 8193 - (
+      se1356 * 8193 - se1356
+    ) AS va1360,
+    se1357 * 8193 - (
+      se1357 * 8193 - se1357
+    ) AS va1363,
     (
       CASE WHEN stock_row > 4 THEN (
-        va27 / NULLIF(se1355, 0)
+        va27 / NULLIF(se1372, 0)
       ) END
-    ) AS va1356,
+    ) AS va1373,
     (
       2 + CASE
-        WHEN se1002 < va1001
+        WHEN se1019 < va1018
         THEN 2
-        WHEN se1002 = va1001
+        WHEN se1019 = va1018
         THEN 1
-        WHEN se1002 > va1001
+        WHEN se1019 > va1018
         THEN 0
       END + CASE
-        WHEN se1375 < va1001
+        WHEN se1392 < va1018
         THEN 2
-        WHEN se1375 = va1001
+        WHEN se1392 = va1018
         THEN 1
-        WHEN se1375 > va1001
+        WHEN se1392 > va1018
         THEN 0
       END + CASE
-        WHEN se1376 < va1001
+        WHEN se1393 < va1018
         THEN 2
-        WHEN se1376 = va1001
+        WHEN se1393 = va1018
         THEN 1
-        WHEN se1376 > va1001
+        WHEN se1393 > va1018
         THEN 0
       END
-    ) / 8 AS va1377,
+    ) / 8 AS va1394,
     (
-      2 + CASE WHEN se61 < va60 THEN 2 WHEN se61 = va60 THEN 1 WHEN se61 > va60 THEN 0 END + CASE WHEN se62 < va60 THEN 2 WHEN se62 = va60 THEN 1 WHEN se62 > va60 THEN 0 END + CASE WHEN se63 < va60 THEN 2 WHEN se63 = va60 THEN 1 WHEN se63 > va60 THEN 0 END + CASE WHEN se64 < va60 THEN 2 WHEN se64 = va60 THEN 1 WHEN se64 > va60 THEN 0 END + CASE WHEN se1378 < va60 THEN 2 WHEN se1378 = va60 THEN 1 WHEN se1378 > va60 THEN 0 END + CASE WHEN se1379 < va60 THEN 2 WHEN se1379 = va60 THEN 1 WHEN se1379 > va60 THEN 0 END + CASE WHEN se1380 < va60 THEN 2 WHEN se1380 = va60 THEN 1 WHEN se1380 > va60 THEN 0 END + CASE WHEN se1381 < va60 THEN 2 WHEN se1381 = va60 THEN 1 WHEN se1381 > va60 THEN 0 END + CASE WHEN se1382 < va60 THEN 2 WHEN se1382 = va60 THEN 1 WHEN se1382 > va60 THEN 0 END
-    ) / 20 AS va1383,
+      2 + CASE WHEN se61 < va60 THEN 2 WHEN se61 = va60 THEN 1 WHEN se61 > va60 THEN 0 END + CASE WHEN se62 < va60 THEN 2 WHEN se62 = va60 THEN 1 WHEN se62 > va60 THEN 0 END + CASE WHEN se63 < va60 THEN 2 WHEN se63 = va60 THEN 1 WHEN se63 > va60 THEN 0 END + CASE WHEN se64 < va60 THEN 2 WHEN se64 = va60 THEN 1 WHEN se64 > va60 THEN 0 END + CASE WHEN se1395 < va60 THEN 2 WHEN se1395 = va60 THEN 1 WHEN se1395 > va60 THEN 0 END + CASE WHEN se1396 < va60 THEN 2 WHEN se1396 = va60 THEN 1 WHEN se1396 > va60 THEN 0 END + CASE WHEN se1397 < va60 THEN 2 WHEN se1397 = va60 THEN 1 WHEN se1397 > va60 THEN 0 END + CASE WHEN se1398 < va60 THEN 2 WHEN se1398 = va60 THEN 1 WHEN se1398 > va60 THEN 0 END + CASE WHEN se1399 < va60 THEN 2 WHEN se1399 = va60 THEN 1 WHEN se1399 > va60 THEN 0 END
+    ) / 20 AS va1400,
     (
-      CASE WHEN stock_row > 19 THEN se1400 END
-    ) AS va1401,
+      CASE WHEN stock_row > 19 THEN se1417 END
+    ) AS va1418,
     (
       CASE
         WHEN stock_row > 32
@@ -1642,63 +1642,63 @@ WITH values_0_1 AS (
           (
             (
               1 - (
-                se1405 + se1406 * 16
+                se1422 + se1423 * 16
               ) / 32
             ) * (
-              se1407 + se1408 * 32
+              se1424 + se1425 * 32
             ) / 64
           ) * (
             1 - (
-              se1409 + se1410 * 32
+              se1426 + se1427 * 32
             ) / 64
           )
         )
       END
-    ) AS va1411,
+    ) AS va1428,
     (
       (
         CASE WHEN stock_row > 19 THEN (
-          se1412 / NULLIF(se1413, 0)
+          se1429 / NULLIF(se1430, 0)
         ) END
       ) * 100
-    ) AS va1414,
+    ) AS va1431,
     (
-      CASE WHEN stock_row > 14 THEN se1436 * 8193 - (
-        se1436 * 8193 - se1436
+      CASE WHEN stock_row > 14 THEN se1453 * 8193 - (
+        se1453 * 8193 - se1453
       ) END
-    ) AS va1437,
+    ) AS va1454,
     (
       vwap - (
-        CASE WHEN se1484 = 12 THEN se1483 END
+        CASE WHEN se1501 = 12 THEN se1500 END
       )
-    ) AS va1485,
+    ) AS va1502,
     (
-      CASE WHEN se1496 = 20 THEN (
-        se1494 + se1495 * 20
+      CASE WHEN se1513 = 20 THEN (
+        se1511 + se1512 * 20
       ) / 40 END
-    ) AS va1497,
+    ) AS va1514,
     (
       (
-        se1515 - 1
+        se1532 - 1
       ) // 1100
-    ) AS va1516,
-    se1535 * 8193 - (
-      se1535 * 8193 - se1535
-    ) AS va1539,
+    ) AS va1533,
+    se1552 * 8193 - (
+      se1552 * 8193 - se1552
+    ) AS va1556,
     (
-      CASE WHEN stock_row > 5 THEN se1550 END
-    ) AS va1551,
+      CASE WHEN stock_row > 5 THEN se1567 END
+    ) AS va1568,
     (
-      CASE WHEN stock_row > 29 THEN se1558 * 8193 - (
-        se1558 * 8193 - se1558
+      CASE WHEN stock_row > 29 THEN se1575 * 8193 - (
+        se1575 * 8193 - se1575
       ) END
-    ) AS va1559,
+    ) AS va1576,
     (
-      CASE WHEN stock_row > 79 THEN se783 END
-    ) AS va1566,
-    (
-      va1581 - se1582
+      CASE WHEN stock_row > 79 THEN se800 END
     ) AS va1583,
+    (
+      va1598 - se1599
+    ) AS va1600,
     POWER(
       (
         CASE
@@ -1706,252 +1706,252 @@ WITH values_0_1 AS (
           THEN (
             (
               (
-                close - se1596
+                close - se1613
               ) * 100
-            ) / NULLIF(se1596, 0)
+            ) / NULLIF(se1613, 0)
           )
         END
       ),
       2
-    ) AS va1597,
+    ) AS va1614,
     (
-      se693 < va692
-    ) AS va1603,
+      se710 < va709
+    ) AS va1620,
     (
-      va692 < se693
-    ) AS va1606,
-    se1644 * 8193 - (
-      se1644 * 8193 - se1644
-    ) AS va1647,
+      va709 < se710
+    ) AS va1623,
+    se1661 * 8193 - (
+      se1661 * 8193 - se1661
+    ) AS va1664,
     (
-      CASE WHEN stock_row > 19 THEN se1658 END
-    ) AS va1659,
+      CASE WHEN stock_row > 19 THEN se1675 END
+    ) AS va1676,
     (
       (
         (
           20 - (
             20 - CAST((
-              se1660 - stock_row + 20
+              se1677 - stock_row + 20
             ) AS DOUBLE)
           )
         ) / 20
       ) * 100
-    ) AS va1661,
+    ) AS va1678,
     (
       (
         CASE
           WHEN stock_row > 12
           THEN (
             (
-              close - se1663
-            ) / NULLIF(se1663, 0)
+              close - se1680
+            ) / NULLIF(se1680, 0)
           )
         END
       ) * volume
-    ) AS va1664,
+    ) AS va1681,
     (
-      returns - se1672
-    ) AS va1673,
+      returns - se1689
+    ) AS va1690,
     (
-      CASE WHEN stock_row > 9 THEN se1678 END
-    ) AS va1679,
+      CASE WHEN stock_row > 9 THEN se1695 END
+    ) AS va1696,
     (
-      va1682 - se1683
-    ) AS va1684,
+      va1699 - se1700
+    ) AS va1701,
     (
-      2 + CASE WHEN se606 < va605 THEN 2 WHEN se606 = va605 THEN 1 WHEN se606 > va605 THEN 0 END + CASE
-        WHEN se1695 < va605
+      2 + CASE WHEN se623 < va622 THEN 2 WHEN se623 = va622 THEN 1 WHEN se623 > va622 THEN 0 END + CASE
+        WHEN se1712 < va622
         THEN 2
-        WHEN se1695 = va605
+        WHEN se1712 = va622
         THEN 1
-        WHEN se1695 > va605
+        WHEN se1712 > va622
         THEN 0
       END + CASE
-        WHEN se1696 < va605
+        WHEN se1713 < va622
         THEN 2
-        WHEN se1696 = va605
+        WHEN se1713 = va622
         THEN 1
-        WHEN se1696 > va605
+        WHEN se1713 > va622
         THEN 0
       END + CASE
-        WHEN se1697 < va605
+        WHEN se1714 < va622
         THEN 2
-        WHEN se1697 = va605
+        WHEN se1714 = va622
         THEN 1
-        WHEN se1697 > va605
+        WHEN se1714 > va622
         THEN 0
       END + CASE
-        WHEN se1698 < va605
+        WHEN se1715 < va622
         THEN 2
-        WHEN se1698 = va605
+        WHEN se1715 = va622
         THEN 1
-        WHEN se1698 > va605
+        WHEN se1715 > va622
         THEN 0
       END + CASE
-        WHEN se1699 < va605
+        WHEN se1716 < va622
         THEN 2
-        WHEN se1699 = va605
+        WHEN se1716 = va622
         THEN 1
-        WHEN se1699 > va605
+        WHEN se1716 > va622
         THEN 0
       END + CASE
-        WHEN se1700 < va605
+        WHEN se1717 < va622
         THEN 2
-        WHEN se1700 = va605
+        WHEN se1717 = va622
         THEN 1
-        WHEN se1700 > va605
+        WHEN se1717 > va622
         THEN 0
       END
-    ) / 16 AS va1701,
+    ) / 16 AS va1718,
     (
-      2 + CASE WHEN se42 < va41 THEN 2 WHEN se42 = va41 THEN 1 WHEN se42 > va41 THEN 0 END + CASE WHEN se1752 < va41 THEN 2 WHEN se1752 = va41 THEN 1 WHEN se1752 > va41 THEN 0 END + CASE WHEN se1753 < va41 THEN 2 WHEN se1753 = va41 THEN 1 WHEN se1753 > va41 THEN 0 END + CASE WHEN se1754 < va41 THEN 2 WHEN se1754 = va41 THEN 1 WHEN se1754 > va41 THEN 0 END + CASE WHEN se1755 < va41 THEN 2 WHEN se1755 = va41 THEN 1 WHEN se1755 > va41 THEN 0 END + CASE WHEN se1756 < va41 THEN 2 WHEN se1756 = va41 THEN 1 WHEN se1756 > va41 THEN 0 END + CASE WHEN se1757 < va41 THEN 2 WHEN se1757 = va41 THEN 1 WHEN se1757 > va41 THEN 0 END
-    ) / 16 AS va1758,
+      2 + CASE WHEN se42 < va41 THEN 2 WHEN se42 = va41 THEN 1 WHEN se42 > va41 THEN 0 END + CASE WHEN se1769 < va41 THEN 2 WHEN se1769 = va41 THEN 1 WHEN se1769 > va41 THEN 0 END + CASE WHEN se1770 < va41 THEN 2 WHEN se1770 = va41 THEN 1 WHEN se1770 > va41 THEN 0 END + CASE WHEN se1771 < va41 THEN 2 WHEN se1771 = va41 THEN 1 WHEN se1771 > va41 THEN 0 END + CASE WHEN se1772 < va41 THEN 2 WHEN se1772 = va41 THEN 1 WHEN se1772 > va41 THEN 0 END + CASE WHEN se1773 < va41 THEN 2 WHEN se1773 = va41 THEN 1 WHEN se1773 > va41 THEN 0 END + CASE WHEN se1774 < va41 THEN 2 WHEN se1774 = va41 THEN 1 WHEN se1774 > va41 THEN 0 END
+    ) / 16 AS va1775,
     (
-      2 + CASE WHEN se42 < va41 THEN 2 WHEN se42 = va41 THEN 1 WHEN se42 > va41 THEN 0 END + CASE WHEN se1752 < va41 THEN 2 WHEN se1752 = va41 THEN 1 WHEN se1752 > va41 THEN 0 END + CASE WHEN se1753 < va41 THEN 2 WHEN se1753 = va41 THEN 1 WHEN se1753 > va41 THEN 0 END + CASE WHEN se1754 < va41 THEN 2 WHEN se1754 = va41 THEN 1 WHEN se1754 > va41 THEN 0 END + CASE WHEN se1755 < va41 THEN 2 WHEN se1755 = va41 THEN 1 WHEN se1755 > va41 THEN 0 END + CASE WHEN se1756 < va41 THEN 2 WHEN se1756 = va41 THEN 1 WHEN se1756 > va41 THEN 0 END + CASE WHEN se1757 < va41 THEN 2 WHEN se1757 = va41 THEN 1 WHEN se1757 > va41 THEN 0 END + CASE WHEN se1792 < va41 THEN 2 WHEN se1792 = va41 THEN 1 WHEN se1792 > va41 THEN 0 END + CASE WHEN se1793 < va41 THEN 2 WHEN se1793 = va41 THEN 1 WHEN se1793 > va41 THEN 0 END
-    ) / 20 AS va1794,
+      2 + CASE WHEN se42 < va41 THEN 2 WHEN se42 = va41 THEN 1 WHEN se42 > va41 THEN 0 END + CASE WHEN se1769 < va41 THEN 2 WHEN se1769 = va41 THEN 1 WHEN se1769 > va41 THEN 0 END + CASE WHEN se1770 < va41 THEN 2 WHEN se1770 = va41 THEN 1 WHEN se1770 > va41 THEN 0 END + CASE WHEN se1771 < va41 THEN 2 WHEN se1771 = va41 THEN 1 WHEN se1771 > va41 THEN 0 END + CASE WHEN se1772 < va41 THEN 2 WHEN se1772 = va41 THEN 1 WHEN se1772 > va41 THEN 0 END + CASE WHEN se1773 < va41 THEN 2 WHEN se1773 = va41 THEN 1 WHEN se1773 > va41 THEN 0 END + CASE WHEN se1774 < va41 THEN 2 WHEN se1774 = va41 THEN 1 WHEN se1774 > va41 THEN 0 END + CASE WHEN se1809 < va41 THEN 2 WHEN se1809 = va41 THEN 1 WHEN se1809 > va41 THEN 0 END + CASE WHEN se1810 < va41 THEN 2 WHEN se1810 = va41 THEN 1 WHEN se1810 > va41 THEN 0 END
+    ) / 20 AS va1811,
     (
       (
         CASE
           WHEN stock_row > 25
           THEN (
             (
-              se1825 - se1826
-            ) / NULLIF(se1827, 0)
+              se1842 - se1843
+            ) / NULLIF(se1844, 0)
           )
         END
       ) * 100
-    ) AS va1828,
+    ) AS va1845,
     (
-      open - se1857
-    ) AS va1858,
+      open - se1874
+    ) AS va1875,
     (
-      benchmark_close < se1864
-    ) AS va1865,
+      benchmark_close < se1881
+    ) AS va1882,
     (
-      CASE WHEN stock_row > 179 THEN se542 END
-    ) AS va1902,
+      CASE WHEN stock_row > 179 THEN se559 END
+    ) AS va1919,
     (
       CASE
         WHEN NOT volume IS NULL
-        THEN CAST(0.15384615384615385 AS DOUBLE) * se1907 * EXP((
+        THEN CAST(0.15384615384615385 AS DOUBLE) * se1924 * EXP((
           (
             stock_row - 1
           ) % 1100
         ) * -CAST(0.1670540846631662 AS DOUBLE))
       END
-    ) AS va1908,
+    ) AS va1925,
     (
       CASE
         WHEN NOT volume IS NULL
-        THEN CAST(0.07407407407407407 AS DOUBLE) * se1910 * EXP((
+        THEN CAST(0.07407407407407407 AS DOUBLE) * se1927 * EXP((
           (
             stock_row - 1
           ) % 1100
         ) * -CAST(0.07696104113612832 AS DOUBLE))
       END
-    ) AS va1911,
+    ) AS va1928,
     (
       -(
         CASE
           WHEN stock_row > 2
           THEN (
             (
-              va1918 - se1919
-            ) / NULLIF(va1918, 0)
+              va1935 - se1936
+            ) / NULLIF(va1935, 0)
           )
         END
       )
-    ) AS va1920,
+    ) AS va1937,
     (
-      vwap - se1929
-    ) AS va1930,
+      vwap - se1946
+    ) AS va1947,
     (
-      va1940 - se1941
-    ) AS va1942,
-    se1965 * 8193 - (
-      se1965 * 8193 - se1965
-    ) AS va1966,
+      va1957 - se1958
+    ) AS va1959,
+    se1982 * 8193 - (
+      se1982 * 8193 - se1982
+    ) AS va1983,
     (
       CASE
         WHEN NOT close IS NULL
-        THEN CAST(0.13333333333333333 AS DOUBLE) * se1972 * EXP((
+        THEN CAST(0.13333333333333333 AS DOUBLE) * se1989 * EXP((
           (
             stock_row - 1
           ) % 1100
         ) * -CAST(0.14310084364067333 AS DOUBLE))
       END
-    ) AS va1973,
+    ) AS va1990,
     ABS((
       se31 - high
-    )) AS va1986,
+    )) AS va2003,
     (
       (
         CASE WHEN stock_row > 19 THEN (
           (
-            va1964 * se48
+            va1981 * se48
           ) * vwap
         ) END
       ) * va25
-    ) AS va1996,
+    ) AS va2013,
     (
       CASE WHEN stock_row > 19 THEN (
-        va598 / NULLIF(se48, 0)
+        va615 / NULLIF(se48, 0)
       ) END
-    ) AS va2030,
+    ) AS va2047,
     (
       se118 - low
-    ) AS va2059,
+    ) AS va2076,
     (
       CASE
         WHEN stock_row > 11
         THEN (
           (
-            close - se2078
+            close - se2095
           ) / NULLIF((
-            se2079 - se2078
+            se2096 - se2095
           ), 0)
         )
       END
-    ) AS va2080,
+    ) AS va2097,
     (
-      CASE WHEN se2115 = 4 THEN se2114 END
-    ) AS va2116,
+      CASE WHEN se2132 = 4 THEN se2131 END
+    ) AS va2133,
     (
       CASE WHEN stock_row > 19 THEN (
         se48 < volume
       ) END
-    ) AS va2123,
+    ) AS va2140,
     (
       benchmark_close - (
-        CASE WHEN se2130 = 20 THEN se2129 END
+        CASE WHEN se2147 = 20 THEN se2146 END
       )
-    ) AS va2131,
+    ) AS va2148,
     (
       (
-        CASE WHEN se2145 = 20 THEN se2144 END
+        CASE WHEN se2162 = 20 THEN se2161 END
       ) / 20
-    ) AS va2146,
-    se2153 * 8193 - (
-      se2153 * 8193 - se2153
-    ) AS va2156,
+    ) AS va2163,
+    se2170 * 8193 - (
+      se2170 * 8193 - se2170
+    ) AS va2173,
     (
       CASE
         WHEN NOT va27 IS NULL
-        THEN CAST(0.18181818181818182 AS DOUBLE) * se2178 * EXP((
+        THEN CAST(0.18181818181818182 AS DOUBLE) * se2195 * EXP((
           (
             stock_row - 1
           ) % 1100
         ) * -CAST(0.20067069546215116 AS DOUBLE))
       END
-    ) AS va2179,
+    ) AS va2196,
     (
       CASE WHEN stock_row > 19 THEN (
-        close / NULLIF(se2185, 0)
+        close / NULLIF(se2202, 0)
       ) END
-    ) AS va2186,
+    ) AS va2203,
     se48 * 8193 - (
       se48 * 8193 - se48
-    ) AS va2208
+    ) AS va2225
   FROM series_1
 ), values_1_2 AS (
   SELECT
@@ -1965,37 +1965,37 @@ WITH values_0_1 AS (
     high,
     low,
     open,
-    se1002,
-    se1017,
-    se1070,
-    se1169,
-    se1177,
-    se1179,
-    se1181,
+    se1019,
+    se1034,
+    se1087,
     se1186,
-    se1201,
-    se1232,
+    se1194,
+    se1196,
+    se1198,
+    se1203,
+    se1218,
+    se1249,
     se128,
     se130,
-    se1319,
-    se1339,
-    se1340,
-    se1367,
-    se1415,
-    se1515,
-    se1535,
+    se1336,
+    se1356,
+    se1357,
+    se1384,
+    se1432,
+    se1532,
+    se1552,
     se162,
-    se1644,
-    se1864,
-    se1880,
-    se1900,
-    se1901,
-    se2012,
-    se2016,
-    se2047,
+    se1661,
+    se1881,
+    se1897,
+    se1917,
+    se1918,
+    se2029,
+    se2033,
+    se2064,
     se210,
-    se2150,
-    se2153,
+    se2167,
+    se2170,
     se224,
     se275,
     se283,
@@ -2005,118 +2005,119 @@ WITH values_0_1 AS (
     se39,
     se40,
     se42,
-    se439,
     se45,
-    se460,
-    se476,
+    se456,
+    se477,
     se48,
-    se491,
-    se542,
+    se493,
+    se508,
     se55,
-    se554,
-    se587,
-    se602,
-    se606,
+    se559,
+    se571,
+    se604,
     se61,
-    se677,
-    se678,
-    se703,
-    se705,
-    se710,
-    se735,
-    se736,
-    se783,
-    se838,
-    se893,
-    se895,
-    se922,
+    se619,
+    se623,
+    se694,
+    se695,
+    se720,
+    se722,
+    se727,
+    se752,
+    se753,
+    se800,
+    se855,
+    se910,
+    se912,
+    se939,
     va0,
-    va1001,
-    va1028,
-    va1030,
-    va1077,
+    va1015,
+    va1018,
+    va1045,
+    va1047,
     va108,
-    va1112,
-    va1116,
-    va1140,
-    va1151,
-    va1215,
-    va1247,
+    va1094,
+    va1129,
+    va1133,
+    va1157,
+    va1168,
+    va1232,
+    va1264,
     va127,
     va129,
-    va1291,
-    va1295,
-    va1307,
-    va1315,
-    va1318,
-    va1320,
+    va1308,
+    va1312,
     va1324,
-    va1343,
-    va1346,
-    va1356,
+    va1332,
+    va1335,
+    va1337,
+    va1341,
+    va1360,
     va1363,
-    va1366,
-    va1377,
+    va1373,
+    va1380,
     va1383,
-    va1401,
-    va1411,
-    va1414,
-    va1437,
+    va1394,
+    va1400,
+    va1418,
+    va1428,
+    va1431,
     va144,
     va145,
+    va1454,
     va147,
-    va1473,
-    va1478,
-    va1497,
+    va1490,
+    va1495,
     va1514,
-    va1516,
-    va1539,
-    va1551,
-    va1559,
-    va1566,
+    va1531,
+    va1533,
+    va1556,
+    va1568,
+    va1576,
     va1583,
-    va1595,
-    va1597,
-    va1603,
-    va1604,
-    va1606,
+    va1600,
     va161,
+    va1612,
+    va1614,
+    va1620,
+    va1621,
+    va1623,
     va163,
-    va1647,
     va165,
-    va1659,
     va1664,
-    va1679,
-    va1684,
+    va1676,
+    va1681,
+    va1696,
     va170,
     va1701,
-    va1758,
-    va1828,
-    va1875,
-    va1902,
-    va1908,
-    va1911,
-    va1920,
-    va1930,
-    va1966,
-    va1973,
+    va1718,
+    va1775,
+    va1845,
+    va1892,
+    va1919,
+    va1925,
+    va1928,
+    va1937,
+    va1947,
+    va1983,
+    va1990,
     va2,
     va203,
-    va2030,
-    va2043,
-    va2049,
-    va2058,
-    va2059,
-    va2116,
-    va2123,
+    va2047,
+    va2060,
+    va2066,
+    va2075,
+    va2076,
     va213,
-    va2131,
-    va2146,
-    va2156,
-    va2164,
-    va2170,
-    va2179,
-    va2208,
+    va2133,
+    va2140,
+    va2148,
+    va2163,
+    va2173,
+    va2181,
+    va2187,
+    va2196,
+    va2225,
     va234,
     va244,
     va263,
@@ -2132,61 +2133,60 @@ WITH values_0_1 AS (
     va34,
     va342,
     va41,
-    va440,
-    va470,
-    va473,
-    va475,
+    va457,
+    va487,
     va49,
+    va490,
     va492,
-    va516,
-    va529,
+    va509,
+    va533,
     va54,
     va546,
-    va553,
-    va578,
+    va563,
+    va570,
     va59,
     va595,
-    va597,
-    va598,
     va60,
-    va605,
-    va608,
-    va638,
-    va642,
+    va612,
+    va614,
+    va615,
+    va622,
+    va625,
     va65,
-    va664,
-    va671,
+    va655,
+    va659,
     va681,
-    va683,
-    va692,
-    va694,
-    va696,
-    va704,
-    va708,
+    va688,
+    va698,
+    va700,
     va709,
-    va718,
-    va719,
+    va711,
+    va713,
     va721,
-    va723,
+    va725,
+    va726,
+    va735,
+    va736,
+    va738,
     va740,
-    va763,
-    va765,
-    va786,
-    va839,
-    va870,
-    va883,
-    va884,
-    va886,
+    va757,
+    va780,
+    va782,
+    va803,
+    va856,
     va887,
-    va894,
-    va898,
-    va905,
+    va900,
+    va901,
+    va903,
+    va904,
+    va911,
+    va915,
     va92,
-    va923,
-    va927,
-    va947,
-    va973,
-    va998,
+    va922,
+    va940,
+    va944,
+    va964,
+    va990,
     volume,
     vwap,
     va9 * 8193 - (
@@ -2323,292 +2323,292 @@ WITH values_0_1 AS (
       va335 * 8193 - va335
     ) AS va336,
     (
-      CASE WHEN stock_row > 240 THEN va464 * 8193 - (
-        va464 * 8193 - va464
+      CASE WHEN stock_row > 240 THEN va481 * 8193 - (
+        va481 * 8193 - va481
       ) END
-    ) AS va465,
+    ) AS va482,
     (
       CASE
         WHEN stock_row > 19
         THEN (
-          CASE WHEN va525 THEN (
+          CASE WHEN va542 THEN (
             -(
-              high - se526
+              high - se543
             )
-          ) WHEN NOT va525 THEN 0 END
+          ) WHEN NOT va542 THEN 0 END
         )
       END
-    ) AS va527,
+    ) AS va544,
     (
       CASE
         WHEN va33
         THEN volume
         WHEN NOT va33
         THEN (
-          CASE WHEN va597 THEN va598 WHEN NOT va597 THEN 0 END
+          CASE WHEN va614 THEN va615 WHEN NOT va614 THEN 0 END
         )
       END
-    ) AS va599,
+    ) AS va616,
     (
-      CASE WHEN stock_row > 1 THEN va652 * 8193 - (
-        va652 * 8193 - va652
+      CASE WHEN stock_row > 1 THEN va669 * 8193 - (
+        va669 * 8193 - va669
       ) END
-    ) AS va653,
+    ) AS va670,
     (
       CASE WHEN stock_row > 23 THEN (
-        va660 / NULLIF((
+        va677 / NULLIF((
           close * 4
         ), 0)
       ) END
-    ) AS va661,
+    ) AS va678,
     (
       (
-        CAST(SIGN(va671) AS DOUBLE) + CAST(SIGN((
-          se31 - se528
+        CAST(SIGN(va688) AS DOUBLE) + CAST(SIGN((
+          se31 - se545
         )) AS DOUBLE)
       ) + CAST(SIGN((
-        se528 - se286
+        se545 - se286
       )) AS DOUBLE)
-    ) AS va672,
+    ) AS va689,
     (
       va119 <= va107
-    ) AS va680,
-    ABS(va681) AS va682,
+    ) AS va697,
+    ABS(va698) AS va699,
     (
       va107 <= va119
-    ) AS va686,
+    ) AS va703,
     CAST((
       va33
-    ) AS DOUBLE) AS va699,
-    ABS(va719) AS va720,
+    ) AS DOUBLE) AS va716,
+    ABS(va736) AS va737,
     (
-      CASE WHEN stock_row > 11 THEN va730 * 8193 - (
-        va730 * 8193 - va730
+      CASE WHEN stock_row > 11 THEN va747 * 8193 - (
+        va747 * 8193 - va747
       ) END
-    ) AS va731,
+    ) AS va748,
     (
       CASE
         WHEN stock_row > 1
         THEN (
-          CASE WHEN 0 > va671 THEN 0 WHEN 0 <= va671 THEN va671 END
+          CASE WHEN 0 > va688 THEN 0 WHEN 0 <= va688 THEN va688 END
         )
       END
-    ) AS va811,
-    ABS(va671) AS va815,
+    ) AS va828,
+    ABS(va688) AS va832,
     (
-      CASE WHEN stock_row > 59 THEN va839 END
-    ) AS va840,
+      CASE WHEN stock_row > 59 THEN va856 END
+    ) AS va857,
     (
       (
         CASE WHEN stock_row > 23 THEN (
-          va898 / NULLIF(se659, 0)
+          va915 / NULLIF(se676, 0)
         ) END
       ) * 100
-    ) AS va899,
-    va947 * 8193 - (
-      va947 * 8193 - va947
-    ) AS va953,
-    va990 * 8193 - (
-      va990 * 8193 - va990
-    ) AS va991,
+    ) AS va916,
+    va964 * 8193 - (
+      va964 * 8193 - va964
+    ) AS va970,
+    va1007 * 8193 - (
+      va1007 * 8193 - va1007
+    ) AS va1008,
     (
       -va263
-    ) AS va1056,
+    ) AS va1073,
     va49 * 8193 - (
       va49 * 8193 - va49
-    ) AS va1065,
+    ) AS va1082,
     (
-      CAST(0.25 AS DOUBLE) < va1072
-    ) AS va1073,
+      CAST(0.25 AS DOUBLE) < va1089
+    ) AS va1090,
     (
-      va1072 < 0
-    ) AS va1074,
-    va1100 * 8193 - (
-      va1100 * 8193 - va1100
-    ) AS va1101,
+      va1089 < 0
+    ) AS va1091,
+    va1117 * 8193 - (
+      va1117 * 8193 - va1117
+    ) AS va1118,
     (
       (
         CASE WHEN stock_row > 20 THEN (
-          va1109 / NULLIF(se1070, 0)
+          va1126 / NULLIF(se1087, 0)
         ) END
       ) * 100
-    ) AS va1110,
+    ) AS va1127,
     (
-      CASE WHEN stock_row > 4 THEN va1125 * 8193 - (
-        va1125 * 8193 - va1125
+      CASE WHEN stock_row > 4 THEN va1142 * 8193 - (
+        va1142 * 8193 - va1142
       ) END
-    ) AS va1126,
+    ) AS va1143,
     (
       CASE
         WHEN stock_row > 1
         THEN (
-          CASE WHEN 0 > va1233 THEN 0 WHEN 0 <= va1233 THEN va1233 END
+          CASE WHEN 0 > va1250 THEN 0 WHEN 0 <= va1250 THEN va1250 END
         )
       END
-    ) AS va1234,
+    ) AS va1251,
     (
-      CASE WHEN stock_row > 1 THEN ABS(va1233) END
-    ) AS va1238,
+      CASE WHEN stock_row > 1 THEN ABS(va1250) END
+    ) AS va1255,
     (
-      CASE WHEN stock_row > 19 THEN va1244 END
-    ) AS va1245,
+      CASE WHEN stock_row > 19 THEN va1261 END
+    ) AS va1262,
     (
-      CASE WHEN stock_row > 20 THEN va1109 END
-    ) AS va1266,
-    (
-      CASE WHEN stock_row > 1 THEN va1267 * 8193 - (
-        va1267 * 8193 - va1267
-      ) END
-    ) AS va1268,
-    (
-      CASE WHEN stock_row > 1 THEN va1272 * 8193 - (
-        va1272 * 8193 - va1272
-      ) END
-    ) AS va1273,
-    (
-      CASE WHEN stock_row > 1 THEN va1277 * 8193 - (
-        va1277 * 8193 - va1277
-      ) END
-    ) AS va1278,
+      CASE WHEN stock_row > 20 THEN va1126 END
+    ) AS va1283,
     (
       CASE WHEN stock_row > 1 THEN va1284 * 8193 - (
         va1284 * 8193 - va1284
       ) END
     ) AS va1285,
     (
-      0 < va671
-    ) AS va1329,
+      CASE WHEN stock_row > 1 THEN va1289 * 8193 - (
+        va1289 * 8193 - va1289
+      ) END
+    ) AS va1290,
     (
-      va671 < 0
-    ) AS va1331,
-    va1377 * 8193 - (
-      va1377 * 8193 - va1377
-    ) AS va1386,
-    va1383 * 8193 - (
-      va1383 * 8193 - va1383
-    ) AS va1389,
-    va1485 * 8193 - (
-      va1485 * 8193 - va1485
-    ) AS va1486,
-    va1497 * 8193 - (
-      va1497 * 8193 - va1497
-    ) AS va1504,
-    va1583 * stock_row AS va1584,
-    va765 * 8193 - (
-      va765 * 8193 - va765
-    ) AS va1639,
+      CASE WHEN stock_row > 1 THEN va1294 * 8193 - (
+        va1294 * 8193 - va1294
+      ) END
+    ) AS va1295,
+    (
+      CASE WHEN stock_row > 1 THEN va1301 * 8193 - (
+        va1301 * 8193 - va1301
+      ) END
+    ) AS va1302,
+    (
+      0 < va688
+    ) AS va1346,
+    (
+      va688 < 0
+    ) AS va1348,
+    va1394 * 8193 - (
+      va1394 * 8193 - va1394
+    ) AS va1403,
+    va1400 * 8193 - (
+      va1400 * 8193 - va1400
+    ) AS va1406,
+    va1502 * 8193 - (
+      va1502 * 8193 - va1502
+    ) AS va1503,
+    va1514 * 8193 - (
+      va1514 * 8193 - va1514
+    ) AS va1521,
+    va1600 * stock_row AS va1601,
+    va782 * 8193 - (
+      va782 * 8193 - va782
+    ) AS va1656,
     (
       CASE WHEN stock_row > 19 THEN (
-        va1661 - va1244
+        va1678 - va1261
       ) END
-    ) AS va1662,
+    ) AS va1679,
     (
-      CASE WHEN stock_row > 4 THEN va1673 * 8193 - (
-        va1673 * 8193 - va1673
+      CASE WHEN stock_row > 4 THEN va1690 * 8193 - (
+        va1690 * 8193 - va1690
       ) END
-    ) AS va1674,
-    va1684 * stock_row AS va1685,
-    va1701 * 8193 - (
-      va1701 * 8193 - va1701
-    ) AS va1707,
-    va1758 * 8193 - (
-      va1758 * 8193 - va1758
-    ) AS va1764,
+    ) AS va1691,
+    va1701 * stock_row AS va1702,
+    va1718 * 8193 - (
+      va1718 * 8193 - va1718
+    ) AS va1724,
+    va1775 * 8193 - (
+      va1775 * 8193 - va1775
+    ) AS va1781,
     (
-      CASE WHEN stock_row > 9 THEN va1794 * 8193 - (
-        va1794 * 8193 - va1794
+      CASE WHEN stock_row > 9 THEN va1811 * 8193 - (
+        va1811 * 8193 - va1811
       ) END
-    ) AS va1795,
+    ) AS va1812,
     (
       CASE WHEN stock_row > 1 THEN (
-        va671 / NULLIF(se31, 0)
+        va688 / NULLIF(se31, 0)
       ) END
-    ) AS va1815,
+    ) AS va1832,
     (
-      CASE WHEN stock_row > 1 THEN va597 END
-    ) AS va1819,
+      CASE WHEN stock_row > 1 THEN va614 END
+    ) AS va1836,
     (
-      CASE WHEN stock_row > 13 THEN va1858 * 8193 - (
-        va1858 * 8193 - va1858
+      CASE WHEN stock_row > 13 THEN va1875 * 8193 - (
+        va1875 * 8193 - va1875
       ) END
-    ) AS va1859,
+    ) AS va1876,
     (
       CASE
-        WHEN NOT va1865 IS NULL AND NOT va1865 IS NULL
+        WHEN NOT va1882 IS NULL AND NOT va1882 IS NULL
         THEN (
-          va1865 AND va1865
+          va1882 AND va1882
         )
       END
-    ) AS va1866,
+    ) AS va1883,
     (
       CASE WHEN stock_row > 23 THEN (
-        va660 / 4
+        va677 / 4
       ) END
-    ) AS va1899,
+    ) AS va1916,
     (
-      CASE WHEN stock_row > 5 THEN va1942 * 8193 - (
-        va1942 * 8193 - va1942
+      CASE WHEN stock_row > 5 THEN va1959 * 8193 - (
+        va1959 * 8193 - va1959
       ) END
-    ) AS va1943,
+    ) AS va1960,
     (
       va35 - va34
-    ) AS va1978,
-    ABS(va1315) AS va1985,
+    ) AS va1995,
+    ABS(va1332) AS va2002,
     (
-      CASE WHEN va1986 > va27 THEN va1986 WHEN va1986 <= va27 THEN va27 END
-    ) AS va1987,
-    va1996 * 8193 - (
-      va1996 * 8193 - va1996
-    ) AS va1997,
-    POWER(va326, 2) AS va2023,
+      CASE WHEN va2003 > va27 THEN va2003 WHEN va2003 <= va27 THEN va27 END
+    ) AS va2004,
+    va2013 * 8193 - (
+      va2013 * 8193 - va2013
+    ) AS va2014,
+    POWER(va326, 2) AS va2040,
     (
-      CASE WHEN stock_row > 1 THEN va671 END
-    ) AS va2031,
-    va1930 * 8193 - (
-      va1930 * 8193 - va1930
-    ) AS va2053,
-    (
-      (
-        0 < va2059
-      ) AND (
-        va681 < va2059
-      )
-    ) AS va2060,
+      CASE WHEN stock_row > 1 THEN va688 END
+    ) AS va2048,
+    va1947 * 8193 - (
+      va1947 * 8193 - va1947
+    ) AS va2070,
     (
       (
-        0 < va681
+        0 < va2076
       ) AND (
-        va2059 < va681
+        va698 < va2076
       )
-    ) AS va2065,
-    va2080 * 8193 - (
-      va2080 * 8193 - va2080
-    ) AS va2081,
+    ) AS va2077,
     (
-      CASE WHEN stock_row > 19 THEN va1661 END
-    ) AS va2093,
+      (
+        0 < va698
+      ) AND (
+        va2076 < va698
+      )
+    ) AS va2082,
+    va2097 * 8193 - (
+      va2097 * 8193 - va2097
+    ) AS va2098,
     (
-      CASE WHEN stock_row > 49 THEN va1647 END
-    ) AS va2095,
-    ABS(va263) AS va2124,
-    POWER(va2131, 3) AS va2135,
+      CASE WHEN stock_row > 19 THEN va1678 END
+    ) AS va2110,
+    (
+      CASE WHEN stock_row > 49 THEN va1664 END
+    ) AS va2112,
+    ABS(va263) AS va2141,
+    POWER(va2148, 3) AS va2152,
     (
       CASE
         WHEN (
-          va2186 > 0
+          va2203 > 0
           OR (
             CAST(0.05 AS DOUBLE) = FLOOR(CAST(0.05 AS DOUBLE))
             AND (
-              va2186 <> 0 OR CAST(0.05 AS DOUBLE) >= 0
+              va2203 <> 0 OR CAST(0.05 AS DOUBLE) >= 0
             )
           )
           OR (
-            va2186 = 0 AND CAST(0.05 AS DOUBLE) > 0
+            va2203 = 0 AND CAST(0.05 AS DOUBLE) > 0
           )
         )
-        THEN POWER(va2186, CAST(0.05 AS DOUBLE))
+        THEN POWER(va2203, CAST(0.05 AS DOUBLE))
       END
-    ) AS va2187
+    ) AS va2204
   FROM values_1_1
 ), values_1_3 AS (
   SELECT
@@ -2621,36 +2621,36 @@ WITH values_0_1 AS (
     high,
     low,
     open,
-    se1002,
-    se1017,
-    se1070,
-    se1169,
-    se1177,
-    se1179,
-    se1181,
+    se1019,
+    se1034,
+    se1087,
     se1186,
-    se1201,
-    se1232,
+    se1194,
+    se1196,
+    se1198,
+    se1203,
+    se1218,
+    se1249,
     se128,
     se130,
-    se1319,
-    se1339,
-    se1340,
-    se1367,
-    se1415,
-    se1515,
-    se1535,
+    se1336,
+    se1356,
+    se1357,
+    se1384,
+    se1432,
+    se1532,
+    se1552,
     se162,
-    se1644,
-    se1880,
-    se1900,
-    se1901,
-    se2012,
-    se2016,
-    se2047,
+    se1661,
+    se1897,
+    se1917,
+    se1918,
+    se2029,
+    se2033,
+    se2064,
     se210,
-    se2150,
-    se2153,
+    se2167,
+    se2170,
     se224,
     se275,
     se283,
@@ -2659,171 +2659,173 @@ WITH values_0_1 AS (
     se39,
     se40,
     se42,
-    se439,
     se45,
-    se460,
-    se476,
+    se456,
+    se477,
     se48,
-    se491,
-    se542,
+    se493,
+    se508,
     se55,
-    se554,
-    se587,
-    se602,
-    se606,
+    se559,
+    se571,
+    se604,
     se61,
-    se677,
-    se678,
-    se703,
-    se705,
-    se710,
-    se735,
-    se736,
-    se783,
-    se838,
-    se893,
-    se895,
-    se922,
+    se619,
+    se623,
+    se694,
+    se695,
+    se720,
+    se722,
+    se727,
+    se752,
+    se753,
+    se800,
+    se855,
+    se910,
+    se912,
+    se939,
     va0,
     va10,
-    va1001,
+    va1008,
+    va1015,
+    va1018,
     va102,
-    va1028,
-    va1030,
-    va1065,
-    va1077,
+    va1045,
+    va1047,
     va108,
-    va1101,
-    va1110,
-    va1112,
-    va1116,
+    va1082,
+    va1094,
+    va1118,
     va112,
-    va1126,
-    va1140,
-    va1151,
+    va1127,
+    va1129,
+    va1133,
+    va1143,
+    va1157,
+    va1168,
     va120,
-    va1215,
-    va1234,
-    va1238,
-    va1245,
-    va1247,
-    va1266,
-    va1268,
+    va1232,
+    va1251,
+    va1255,
+    va1262,
+    va1264,
     va127,
-    va1273,
-    va1278,
+    va1283,
     va1285,
     va129,
-    va1291,
+    va1290,
     va1295,
-    va1307,
-    va1315,
-    va1318,
-    va1320,
+    va1302,
+    va1308,
+    va1312,
     va1324,
-    va1329,
-    va1331,
-    va1343,
+    va1332,
+    va1335,
+    va1337,
+    va1341,
     va1346,
-    va1356,
+    va1348,
+    va1360,
     va1363,
-    va1366,
-    va1377,
+    va1373,
+    va1380,
     va1383,
-    va1386,
-    va1389,
-    va1401,
-    va1411,
-    va1414,
-    va1437,
+    va1394,
+    va1400,
+    va1403,
+    va1406,
+    va1418,
+    va1428,
+    va1431,
     va144,
     va145,
+    va1454,
     va147,
-    va1473,
-    va1478,
-    va1486,
-    va1497,
-    va1504,
+    va1490,
+    va1495,
+    va1503,
     va1514,
-    va1516,
-    va1539,
+    va1521,
+    va1531,
+    va1533,
     va154,
-    va1551,
-    va1559,
-    va1566,
+    va1556,
+    va1568,
+    va1576,
     va1583,
-    va1584,
-    va1595,
-    va1597,
-    va1603,
-    va1604,
-    va1606,
+    va1600,
+    va1601,
     va161,
+    va1612,
+    va1614,
+    va1620,
+    va1621,
+    va1623,
     va163,
-    va1639,
     va164,
-    va1647,
     va165,
-    va1659,
-    va1662,
+    va1656,
     va1664,
-    va1674,
+    va1676,
     va1679,
-    va1684,
-    va1685,
+    va1681,
+    va1691,
+    va1696,
     va170,
     va1701,
-    va1707,
-    va1758,
-    va1764,
-    va1795,
-    va1815,
-    va1819,
-    va1828,
-    va1859,
-    va1866,
-    va1875,
-    va1899,
-    va1902,
-    va1908,
-    va1911,
-    va1920,
-    va1930,
-    va1943,
+    va1702,
+    va1718,
+    va1724,
+    va1775,
+    va1781,
+    va1812,
+    va1832,
+    va1836,
+    va1845,
+    va1876,
+    va1883,
+    va1892,
+    va1916,
+    va1919,
+    va1925,
+    va1928,
+    va1937,
+    va1947,
     va196,
-    va1966,
-    va1973,
-    va1978,
-    va1997,
+    va1960,
+    va1983,
+    va1990,
+    va1995,
     va2,
-    va2023,
+    va2014,
     va203,
-    va2030,
-    va2031,
-    va2043,
-    va2049,
-    va2053,
-    va2058,
-    va2059,
+    va2040,
+    va2047,
+    va2048,
     va206,
     va2060,
-    va2065,
-    va2081,
+    va2066,
+    va2070,
+    va2075,
+    va2076,
+    va2077,
+    va2082,
     va209,
-    va2093,
-    va2095,
-    va2116,
-    va2123,
+    va2098,
+    va2110,
+    va2112,
     va213,
-    va2131,
-    va2135,
+    va2133,
     va214,
-    va2146,
-    va2156,
-    va2164,
-    va2170,
-    va2179,
-    va2208,
+    va2140,
+    va2148,
+    va2152,
+    va2163,
+    va2173,
+    va2181,
+    va2187,
+    va2196,
+    va2225,
     va223,
     va234,
     va235,
@@ -2847,81 +2849,79 @@ WITH values_0_1 AS (
     va342,
     va36,
     va41,
-    va440,
-    va465,
-    va470,
-    va473,
-    va475,
+    va457,
+    va482,
+    va487,
     va49,
+    va490,
     va492,
-    va516,
-    va527,
-    va529,
+    va509,
+    va533,
     va54,
+    va544,
     va546,
-    va553,
-    va578,
+    va563,
+    va570,
     va59,
     va595,
-    va597,
-    va598,
-    va599,
     va60,
-    va605,
-    va608,
-    va638,
-    va642,
+    va612,
+    va614,
+    va615,
+    va616,
+    va622,
+    va625,
     va65,
-    va653,
-    va661,
-    va664,
-    va671,
+    va655,
+    va659,
+    va670,
+    va678,
     va68,
-    va680,
     va681,
-    va686,
-    va692,
-    va694,
-    va696,
-    va699,
-    va704,
-    va708,
+    va688,
+    va697,
+    va698,
+    va703,
     va709,
     va71,
-    va718,
-    va719,
-    va720,
+    va711,
+    va713,
+    va716,
     va721,
-    va723,
-    va731,
+    va725,
+    va726,
+    va735,
+    va736,
+    va737,
+    va738,
     va740,
-    va763,
-    va765,
-    va786,
+    va748,
+    va757,
+    va780,
+    va782,
+    va803,
     va81,
-    va811,
-    va815,
-    va839,
-    va840,
-    va870,
+    va828,
+    va832,
+    va856,
+    va857,
     va88,
-    va883,
-    va884,
-    va886,
     va887,
-    va894,
-    va898,
-    va899,
-    va905,
+    va900,
+    va901,
+    va903,
+    va904,
+    va911,
+    va915,
+    va916,
     va92,
-    va923,
-    va927,
-    va947,
-    va953,
+    va922,
+    va940,
+    va944,
     va96,
-    va973,
-    va991,
-    va998,
+    va964,
+    va970,
+    va990,
     volume,
     vwap,
     (
@@ -2939,96 +2939,96 @@ WITH values_0_1 AS (
       ) + va209
     ) AS va288,
     (
-      CASE WHEN stock_row > 3 THEN va672 * 8193 - (
-        va672 * 8193 - va672
+      CASE WHEN stock_row > 3 THEN va689 * 8193 - (
+        va689 * 8193 - va689
       ) END
-    ) AS va673,
+    ) AS va690,
     (
-      CASE WHEN va682 > va683 THEN va682 WHEN va682 <= va683 THEN va683 END
-    ) AS va684,
-    (
-      (
-        va718 < va720
-      ) AND (
-        va721 < va720
-      )
-    ) AS va722,
+      CASE WHEN va699 > va700 THEN va699 WHEN va699 <= va700 THEN va700 END
+    ) AS va701,
     (
       (
-        va720 < va721
+        va735 < va737
       ) AND (
-        va718 < va721
+        va738 < va737
       )
-    ) AS va724,
+    ) AS va739,
     (
-      CASE WHEN stock_row > 1 THEN va815 END
-    ) AS va816,
+      (
+        va737 < va738
+      ) AND (
+        va735 < va738
+      )
+    ) AS va741,
+    (
+      CASE WHEN stock_row > 1 THEN va832 END
+    ) AS va833,
     (
       va214 * 100
-    ) AS va871,
-    ABS(va327) AS va974,
-    va1056 * 8193 - (
-      va1056 * 8193 - va1056
-    ) AS va1057,
+    ) AS va888,
+    ABS(va327) AS va991,
+    va1073 * 8193 - (
+      va1073 * 8193 - va1073
+    ) AS va1074,
     (
       CASE
         WHEN stock_row > 20
         THEN (
           CASE
-            WHEN va1073
+            WHEN va1090
             THEN (
               -1
             )
-            WHEN NOT va1073
+            WHEN NOT va1090
             THEN (
-              CASE WHEN va1074 THEN 1 WHEN NOT va1074 THEN (
-                -va671
+              CASE WHEN va1091 THEN 1 WHEN NOT va1091 THEN (
+                -va688
               ) END
             )
           END
         )
       END
-    ) AS va1075,
+    ) AS va1092,
     (
-      CASE WHEN va223 THEN va1815 WHEN NOT va223 THEN 1 END
-    ) AS va1816,
+      CASE WHEN va223 THEN va1832 WHEN NOT va223 THEN 1 END
+    ) AS va1833,
     (
-      CASE WHEN va1866 THEN va327 END
-    ) AS va1867,
+      CASE WHEN va1883 THEN va327 END
+    ) AS va1884,
     (
-      CASE WHEN va1866 THEN (
+      CASE WHEN va1883 THEN (
         (
-          benchmark_close / NULLIF(se1864, 0)
+          benchmark_close / NULLIF(se1881, 0)
         ) - 1
       ) END
-    ) AS va1868,
+    ) AS va1885,
     (
-      CASE WHEN va1985 > va1987 THEN va1985 WHEN va1985 <= va1987 THEN va1987 END
-    ) AS va1988,
+      CASE WHEN va2002 > va2004 THEN va2002 WHEN va2002 <= va2004 THEN va2004 END
+    ) AS va2005,
     (
       CASE
         WHEN va223
         THEN (
           CASE WHEN stock_row > 1 THEN (
-            1 / NULLIF(va671, 0)
+            1 / NULLIF(va688, 0)
           ) END
         )
         WHEN NOT va223
         THEN 1
       END
-    ) AS va2002,
+    ) AS va2019,
     (
-      CASE WHEN va720 > va27 THEN va720 WHEN va720 <= va27 THEN va27 END
-    ) AS va2062,
+      CASE WHEN va737 > va27 THEN va737 WHEN va737 <= va27 THEN va27 END
+    ) AS va2079,
     (
-      va1815 * volume
-    ) AS va2094,
-    va2124 * 8193 - (
-      va2124 * 8193 - va2124
-    ) AS va2125,
+      va1832 * volume
+    ) AS va2111,
+    va2141 * 8193 - (
+      va2141 * 8193 - va2141
+    ) AS va2142,
     (
-      CASE WHEN ISFINITE(va2187) THEN va2187 END
-    ) AS va2188
+      CASE WHEN ISFINITE(va2204) THEN va2204 END
+    ) AS va2205
   FROM values_1_2
 ), values_1_4 AS (
   SELECT
@@ -3040,36 +3040,36 @@ WITH values_0_1 AS (
     high,
     low,
     open,
-    se1002,
-    se1017,
-    se1070,
-    se1169,
-    se1177,
-    se1179,
-    se1181,
+    se1019,
+    se1034,
+    se1087,
     se1186,
-    se1201,
-    se1232,
+    se1194,
+    se1196,
+    se1198,
+    se1203,
+    se1218,
+    se1249,
     se128,
     se130,
-    se1319,
-    se1339,
-    se1340,
-    se1367,
-    se1415,
-    se1515,
-    se1535,
+    se1336,
+    se1356,
+    se1357,
+    se1384,
+    se1432,
+    se1532,
+    se1552,
     se162,
-    se1644,
-    se1880,
-    se1900,
-    se1901,
-    se2012,
-    se2016,
-    se2047,
+    se1661,
+    se1897,
+    se1917,
+    se1918,
+    se2029,
+    se2033,
+    se2064,
     se210,
-    se2150,
-    se2153,
+    se2167,
+    se2170,
     se224,
     se275,
     se283,
@@ -3078,180 +3078,182 @@ WITH values_0_1 AS (
     se39,
     se40,
     se42,
-    se439,
     se45,
-    se460,
-    se476,
+    se456,
+    se477,
     se48,
-    se542,
+    se493,
     se55,
-    se554,
-    se587,
-    se602,
-    se606,
+    se559,
+    se571,
+    se604,
     se61,
-    se677,
-    se678,
-    se703,
-    se705,
-    se710,
-    se735,
-    se736,
-    se783,
-    se838,
-    se893,
-    se895,
-    se922,
+    se619,
+    se623,
+    se694,
+    se695,
+    se720,
+    se722,
+    se727,
+    se752,
+    se753,
+    se800,
+    se855,
+    se910,
+    se912,
+    se939,
     va0,
     va10,
-    va1001,
+    va1008,
+    va1015,
+    va1018,
     va102,
-    va1028,
-    va1030,
-    va1057,
-    va1065,
-    va1075,
-    va1077,
+    va1045,
+    va1047,
+    va1074,
     va108,
-    va1101,
-    va1110,
-    va1112,
-    va1116,
+    va1082,
+    va1092,
+    va1094,
+    va1118,
     va112,
-    va1126,
-    va1140,
-    va1151,
+    va1127,
+    va1129,
+    va1133,
+    va1143,
+    va1157,
+    va1168,
     va120,
-    va1215,
-    va1234,
-    va1238,
-    va1245,
-    va1247,
-    va1266,
-    va1268,
+    va1232,
+    va1251,
+    va1255,
+    va1262,
+    va1264,
     va127,
-    va1273,
-    va1278,
+    va1283,
     va1285,
     va129,
-    va1291,
+    va1290,
     va1295,
-    va1307,
-    va1315,
-    va1318,
-    va1320,
+    va1302,
+    va1308,
+    va1312,
     va1324,
-    va1329,
-    va1331,
-    va1343,
+    va1332,
+    va1335,
+    va1337,
+    va1341,
     va1346,
-    va1356,
+    va1348,
+    va1360,
     va1363,
-    va1366,
-    va1377,
+    va1373,
+    va1380,
     va1383,
-    va1386,
-    va1389,
-    va1401,
-    va1411,
-    va1414,
-    va1437,
+    va1394,
+    va1400,
+    va1403,
+    va1406,
+    va1418,
+    va1428,
+    va1431,
     va144,
     va145,
+    va1454,
     va147,
-    va1473,
-    va1478,
-    va1486,
-    va1497,
-    va1504,
+    va1490,
+    va1495,
+    va1503,
     va1514,
-    va1516,
-    va1539,
+    va1521,
+    va1531,
+    va1533,
     va154,
-    va1551,
-    va1559,
-    va1566,
+    va1556,
+    va1568,
+    va1576,
     va1583,
-    va1584,
-    va1595,
-    va1597,
-    va1603,
-    va1604,
-    va1606,
+    va1600,
+    va1601,
     va161,
+    va1612,
+    va1614,
+    va1620,
+    va1621,
+    va1623,
     va163,
-    va1639,
     va164,
-    va1647,
     va165,
-    va1659,
-    va1662,
+    va1656,
     va1664,
-    va1674,
+    va1676,
     va1679,
-    va1684,
-    va1685,
+    va1681,
+    va1691,
+    va1696,
     va170,
     va1701,
-    va1707,
-    va1758,
-    va1764,
-    va1795,
-    va1815,
-    va1816,
-    va1828,
-    va1859,
-    va1866,
-    va1867,
-    va1868,
-    va1875,
-    va1899,
-    va1902,
-    va1908,
-    va1911,
-    va1920,
-    va1930,
-    va1943,
+    va1702,
+    va1718,
+    va1724,
+    va1775,
+    va1781,
+    va1812,
+    va1832,
+    va1833,
+    va1845,
+    va1876,
+    va1883,
+    va1884,
+    va1885,
+    va1892,
+    va1916,
+    va1919,
+    va1925,
+    va1928,
+    va1937,
+    va1947,
     va196,
-    va1966,
-    va1973,
-    va1978,
-    va1988,
-    va1997,
+    va1960,
+    va1983,
+    va1990,
+    va1995,
     va2,
-    va2002,
-    va2023,
+    va2005,
+    va2014,
+    va2019,
     va203,
-    va2030,
-    va2031,
-    va2043,
-    va2049,
-    va2053,
-    va2058,
-    va2059,
+    va2040,
+    va2047,
+    va2048,
     va206,
     va2060,
-    va2062,
-    va2065,
-    va2081,
+    va2066,
+    va2070,
+    va2075,
+    va2076,
+    va2077,
+    va2079,
+    va2082,
     va209,
-    va2093,
-    va2094,
-    va2095,
-    va2116,
-    va2123,
-    va2125,
+    va2098,
+    va2110,
+    va2111,
+    va2112,
     va213,
-    va2131,
-    va2135,
+    va2133,
     va214,
-    va2146,
-    va2156,
-    va2164,
-    va2170,
-    va2179,
-    va2188,
-    va2208,
+    va2140,
+    va2142,
+    va2148,
+    va2152,
+    va2163,
+    va2173,
+    va2181,
+    va2187,
+    va2196,
+    va2205,
+    va2225,
     va223,
     va234,
     va235,
@@ -3276,83 +3278,81 @@ WITH values_0_1 AS (
     va342,
     va36,
     va41,
-    va440,
-    va465,
-    va470,
-    va473,
-    va475,
+    va457,
+    va482,
+    va487,
     va49,
+    va490,
     va492,
-    va516,
+    va509,
     va52,
-    va527,
-    va529,
+    va533,
     va54,
+    va544,
     va546,
-    va553,
-    va578,
+    va563,
+    va570,
     va59,
     va595,
-    va597,
-    va598,
-    va599,
     va60,
-    va605,
-    va608,
-    va638,
-    va642,
+    va612,
+    va614,
+    va615,
+    va616,
+    va622,
+    va625,
     va65,
-    va653,
-    va661,
-    va664,
-    va671,
-    va673,
+    va655,
+    va659,
+    va670,
+    va678,
     va68,
-    va680,
     va681,
-    va684,
-    va686,
-    va692,
-    va694,
-    va696,
-    va699,
-    va704,
-    va708,
+    va688,
+    va690,
+    va697,
+    va698,
+    va701,
+    va703,
     va709,
     va71,
-    va719,
+    va711,
+    va713,
+    va716,
     va721,
-    va731,
-    va740,
-    va763,
-    va765,
-    va786,
+    va725,
+    va726,
+    va736,
+    va738,
+    va748,
+    va757,
+    va780,
+    va782,
+    va803,
     va81,
-    va811,
-    va815,
-    va816,
-    va839,
-    va840,
-    va870,
-    va871,
+    va828,
+    va832,
+    va833,
+    va856,
+    va857,
     va88,
-    va883,
-    va884,
-    va886,
     va887,
-    va894,
-    va898,
-    va899,
-    va905,
+    va888,
+    va900,
+    va901,
+    va903,
+    va904,
+    va911,
+    va915,
+    va916,
     va92,
-    va923,
-    va927,
-    va947,
-    va953,
+    va922,
+    va940,
+    va944,
     va96,
-    va973,
-    va991,
-    va998,
+    va964,
+    va970,
+    va990,
     volume,
     vwap,
     (
@@ -3367,37 +3367,37 @@ WITH values_0_1 AS (
                   (
                     (
                       (
-                        va671 + (
+                        va688 + (
                           va0 / 2
                         )
                       ) + se31
-                    ) - se491
+                    ) - se508
                   ) * 16
                 ) / NULLIF(
                   (
                     CASE
-                      WHEN va722
+                      WHEN va739
                       THEN (
                         (
-                          va720 + (
-                            va721 / 2
+                          va737 + (
+                            va738 / 2
                           )
-                        ) + va723
+                        ) + va740
                       )
-                      WHEN NOT va722
+                      WHEN NOT va739
                       THEN (
                         CASE
-                          WHEN va724
+                          WHEN va741
                           THEN (
                             (
                               (
-                                va720 / 2
-                              ) + va721
-                            ) + va723
+                                va737 / 2
+                              ) + va738
+                            ) + va740
                           )
-                          WHEN NOT va724
+                          WHEN NOT va741
                           THEN (
-                            va723 + va718
+                            va740 + va735
                           )
                         END
                       )
@@ -3408,22 +3408,22 @@ WITH values_0_1 AS (
               )
             END
           ) * (
-            CASE WHEN va720 > va721 THEN va720 WHEN va720 <= va721 THEN va721 END
+            CASE WHEN va737 > va738 THEN va737 WHEN va737 <= va738 THEN va738 END
           )
         )
       END
-    ) AS va725,
+    ) AS va742,
     (
-      va974 / NULLIF(volume, 0)
-    ) AS va975,
+      va991 / NULLIF(volume, 0)
+    ) AS va992,
     (
-      CASE WHEN va1819 THEN (
-        va974 / NULLIF(amount, 0)
-      ) WHEN NOT va1819 THEN 0 END
-    ) AS va1820,
+      CASE WHEN va1836 THEN (
+        va991 / NULLIF(amount, 0)
+      ) WHEN NOT va1836 THEN 0 END
+    ) AS va1837,
     (
-      va2188 - 1
-    ) AS va2189
+      va2205 - 1
+    ) AS va2206
   FROM values_1_3
 ), values_1_5 AS (
   SELECT
@@ -3435,36 +3435,36 @@ WITH values_0_1 AS (
     high,
     low,
     open,
-    se1002,
-    se1017,
-    se1070,
-    se1169,
-    se1177,
-    se1179,
-    se1181,
+    se1019,
+    se1034,
+    se1087,
     se1186,
-    se1201,
-    se1232,
+    se1194,
+    se1196,
+    se1198,
+    se1203,
+    se1218,
+    se1249,
     se128,
     se130,
-    se1319,
-    se1339,
-    se1340,
-    se1367,
-    se1415,
-    se1515,
-    se1535,
+    se1336,
+    se1356,
+    se1357,
+    se1384,
+    se1432,
+    se1532,
+    se1552,
     se162,
-    se1644,
-    se1880,
-    se1900,
-    se1901,
-    se2012,
-    se2016,
-    se2047,
+    se1661,
+    se1897,
+    se1917,
+    se1918,
+    se2029,
+    se2033,
+    se2064,
     se210,
-    se2150,
-    se2153,
+    se2167,
+    se2170,
     se224,
     se275,
     se283,
@@ -3473,182 +3473,184 @@ WITH values_0_1 AS (
     se39,
     se40,
     se42,
-    se439,
     se45,
-    se460,
-    se476,
+    se456,
+    se477,
     se48,
-    se542,
+    se493,
     se55,
-    se554,
-    se587,
-    se602,
-    se606,
+    se559,
+    se571,
+    se604,
     se61,
-    se677,
-    se678,
-    se703,
-    se705,
-    se710,
-    se735,
-    se736,
-    se783,
-    se838,
-    se893,
-    se895,
-    se922,
+    se619,
+    se623,
+    se694,
+    se695,
+    se720,
+    se722,
+    se727,
+    se752,
+    se753,
+    se800,
+    se855,
+    se910,
+    se912,
+    se939,
     va0,
     va10,
-    va1001,
+    va1008,
+    va1015,
+    va1018,
     va102,
-    va1028,
-    va1030,
-    va1057,
-    va1065,
-    va1075,
-    va1077,
+    va1045,
+    va1047,
+    va1074,
     va108,
-    va1101,
-    va1110,
-    va1112,
-    va1116,
+    va1082,
+    va1092,
+    va1094,
+    va1118,
     va112,
-    va1126,
-    va1140,
-    va1151,
+    va1127,
+    va1129,
+    va1133,
+    va1143,
+    va1157,
+    va1168,
     va120,
-    va1215,
-    va1234,
-    va1238,
-    va1245,
-    va1247,
-    va1266,
-    va1268,
+    va1232,
+    va1251,
+    va1255,
+    va1262,
+    va1264,
     va127,
-    va1273,
-    va1278,
+    va1283,
     va1285,
     va129,
-    va1291,
+    va1290,
     va1295,
-    va1307,
-    va1315,
-    va1318,
-    va1320,
+    va1302,
+    va1308,
+    va1312,
     va1324,
-    va1329,
-    va1331,
-    va1343,
+    va1332,
+    va1335,
+    va1337,
+    va1341,
     va1346,
-    va1356,
+    va1348,
+    va1360,
     va1363,
-    va1366,
-    va1377,
+    va1373,
+    va1380,
     va1383,
-    va1386,
-    va1389,
-    va1401,
-    va1411,
-    va1414,
-    va1437,
+    va1394,
+    va1400,
+    va1403,
+    va1406,
+    va1418,
+    va1428,
+    va1431,
     va144,
     va145,
+    va1454,
     va147,
-    va1473,
-    va1478,
-    va1486,
-    va1497,
-    va1504,
+    va1490,
+    va1495,
+    va1503,
     va1514,
-    va1516,
-    va1539,
+    va1521,
+    va1531,
+    va1533,
     va154,
-    va1551,
-    va1559,
-    va1566,
+    va1556,
+    va1568,
+    va1576,
     va1583,
-    va1584,
-    va1595,
-    va1597,
-    va1603,
-    va1604,
-    va1606,
+    va1600,
+    va1601,
     va161,
+    va1612,
+    va1614,
+    va1620,
+    va1621,
+    va1623,
     va163,
-    va1639,
     va164,
-    va1647,
     va165,
-    va1659,
-    va1662,
+    va1656,
     va1664,
-    va1674,
+    va1676,
     va1679,
-    va1684,
-    va1685,
+    va1681,
+    va1691,
+    va1696,
     va170,
     va1701,
-    va1707,
-    va1758,
-    va1764,
-    va1795,
-    va1815,
-    va1816,
-    va1820,
-    va1828,
-    va1859,
-    va1866,
-    va1867,
-    va1868,
-    va1875,
-    va1899,
-    va1902,
-    va1908,
-    va1911,
-    va1920,
-    va1930,
-    va1943,
+    va1702,
+    va1718,
+    va1724,
+    va1775,
+    va1781,
+    va1812,
+    va1832,
+    va1833,
+    va1837,
+    va1845,
+    va1876,
+    va1883,
+    va1884,
+    va1885,
+    va1892,
+    va1916,
+    va1919,
+    va1925,
+    va1928,
+    va1937,
+    va1947,
     va196,
-    va1966,
-    va1973,
-    va1978,
-    va1988,
-    va1997,
+    va1960,
+    va1983,
+    va1990,
+    va1995,
     va2,
-    va2002,
-    va2023,
+    va2005,
+    va2014,
+    va2019,
     va203,
-    va2030,
-    va2031,
-    va2043,
-    va2049,
-    va2053,
-    va2058,
-    va2059,
+    va2040,
+    va2047,
+    va2048,
     va206,
     va2060,
-    va2062,
-    va2065,
-    va2081,
+    va2066,
+    va2070,
+    va2075,
+    va2076,
+    va2077,
+    va2079,
+    va2082,
     va209,
-    va2093,
-    va2094,
-    va2095,
-    va2116,
-    va2123,
-    va2125,
+    va2098,
+    va2110,
+    va2111,
+    va2112,
     va213,
-    va2131,
-    va2135,
+    va2133,
     va214,
-    va2146,
-    va2156,
-    va2164,
-    va2170,
-    va2179,
-    va2188,
-    va2189,
-    va2208,
+    va2140,
+    va2142,
+    va2148,
+    va2152,
+    va2163,
+    va2173,
+    va2181,
+    va2187,
+    va2196,
+    va2205,
+    va2206,
+    va2225,
     va223,
     va234,
     va235,
@@ -3673,96 +3675,94 @@ WITH values_0_1 AS (
     va342,
     va36,
     va41,
-    va440,
-    va465,
-    va470,
-    va473,
-    va475,
+    va457,
+    va482,
+    va487,
     va49,
+    va490,
     va492,
-    va516,
+    va509,
     va52,
-    va527,
-    va529,
+    va533,
     va54,
+    va544,
     va546,
-    va553,
-    va578,
+    va563,
+    va570,
     va59,
     va595,
-    va597,
-    va598,
-    va599,
     va60,
-    va605,
-    va608,
-    va638,
-    va642,
+    va612,
+    va614,
+    va615,
+    va616,
+    va622,
+    va625,
     va65,
-    va653,
-    va661,
-    va664,
-    va671,
-    va673,
+    va655,
+    va659,
+    va670,
+    va678,
     va68,
-    va680,
     va681,
-    va684,
-    va686,
-    va692,
-    va694,
-    va696,
-    va699,
-    va704,
-    va708,
+    va688,
+    va690,
+    va697,
+    va698,
+    va701,
+    va703,
     va709,
     va71,
-    va719,
+    va711,
+    va713,
+    va716,
     va721,
     va725,
-    va731,
-    va740,
-    va763,
-    va765,
-    va786,
+    va726,
+    va736,
+    va738,
+    va742,
+    va748,
+    va757,
+    va780,
+    va782,
+    va803,
     va81,
-    va811,
-    va815,
-    va816,
-    va839,
-    va840,
-    va870,
-    va871,
+    va828,
+    va832,
+    va833,
+    va856,
+    va857,
     va88,
-    va883,
-    va884,
-    va886,
     va887,
-    va894,
-    va898,
-    va899,
-    va905,
+    va888,
+    va900,
+    va901,
+    va903,
+    va904,
+    va911,
+    va915,
+    va916,
     va92,
-    va923,
-    va927,
-    va947,
-    va953,
+    va922,
+    va940,
+    va944,
     va96,
-    va973,
-    va975,
-    va991,
-    va998,
+    va964,
+    va970,
+    va990,
+    va992,
     volume,
     vwap,
-    va975 * 8193 - (
-      va975 * 8193 - va975
-    ) AS va979,
+    va992 * 8193 - (
+      va992 * 8193 - va992
+    ) AS va996,
     (
-      va2189 < va327
-    ) AS va2190,
+      va2206 < va327
+    ) AS va2207,
     (
-      va327 < va2189
-    ) AS va2194
+      va327 < va2206
+    ) AS va2211
   FROM values_1_4
 ), values_1_6 AS (
   SELECT
@@ -3774,36 +3774,36 @@ WITH values_0_1 AS (
     high,
     low,
     open,
-    se1002,
-    se1017,
-    se1070,
-    se1169,
-    se1177,
-    se1179,
-    se1181,
+    se1019,
+    se1034,
+    se1087,
     se1186,
-    se1201,
-    se1232,
+    se1194,
+    se1196,
+    se1198,
+    se1203,
+    se1218,
+    se1249,
     se128,
     se130,
-    se1319,
-    se1339,
-    se1340,
-    se1367,
-    se1415,
-    se1515,
-    se1535,
+    se1336,
+    se1356,
+    se1357,
+    se1384,
+    se1432,
+    se1532,
+    se1552,
     se162,
-    se1644,
-    se1880,
-    se1900,
-    se1901,
-    se2012,
-    se2016,
-    se2047,
+    se1661,
+    se1897,
+    se1917,
+    se1918,
+    se2029,
+    se2033,
+    se2064,
     se210,
-    se2150,
-    se2153,
+    se2167,
+    se2170,
     se224,
     se275,
     se283,
@@ -3812,180 +3812,182 @@ WITH values_0_1 AS (
     se39,
     se40,
     se42,
-    se439,
     se45,
-    se460,
-    se476,
+    se456,
+    se477,
     se48,
-    se542,
+    se493,
     se55,
-    se554,
-    se587,
-    se602,
-    se606,
+    se559,
+    se571,
+    se604,
     se61,
-    se677,
-    se678,
-    se703,
-    se705,
-    se710,
-    se735,
-    se736,
-    se783,
-    se838,
-    se893,
-    se895,
-    se922,
+    se619,
+    se623,
+    se694,
+    se695,
+    se720,
+    se722,
+    se727,
+    se752,
+    se753,
+    se800,
+    se855,
+    se910,
+    se912,
+    se939,
     va0,
     va10,
-    va1001,
+    va1008,
+    va1015,
+    va1018,
     va102,
-    va1028,
-    va1030,
-    va1057,
-    va1065,
-    va1075,
-    va1077,
+    va1045,
+    va1047,
+    va1074,
     va108,
-    va1101,
-    va1110,
-    va1112,
-    va1116,
+    va1082,
+    va1092,
+    va1094,
+    va1118,
     va112,
-    va1126,
-    va1140,
-    va1151,
+    va1127,
+    va1129,
+    va1133,
+    va1143,
+    va1157,
+    va1168,
     va120,
-    va1215,
-    va1234,
-    va1238,
-    va1245,
-    va1247,
-    va1266,
-    va1268,
+    va1232,
+    va1251,
+    va1255,
+    va1262,
+    va1264,
     va127,
-    va1273,
-    va1278,
+    va1283,
     va1285,
     va129,
-    va1291,
+    va1290,
     va1295,
-    va1307,
-    va1315,
-    va1318,
-    va1320,
+    va1302,
+    va1308,
+    va1312,
     va1324,
-    va1329,
-    va1331,
-    va1343,
+    va1332,
+    va1335,
+    va1337,
+    va1341,
     va1346,
-    va1356,
+    va1348,
+    va1360,
     va1363,
-    va1366,
-    va1377,
+    va1373,
+    va1380,
     va1383,
-    va1386,
-    va1389,
-    va1401,
-    va1411,
-    va1414,
-    va1437,
+    va1394,
+    va1400,
+    va1403,
+    va1406,
+    va1418,
+    va1428,
+    va1431,
     va144,
     va145,
+    va1454,
     va147,
-    va1473,
-    va1478,
-    va1486,
-    va1497,
-    va1504,
+    va1490,
+    va1495,
+    va1503,
     va1514,
-    va1516,
-    va1539,
+    va1521,
+    va1531,
+    va1533,
     va154,
-    va1551,
-    va1559,
-    va1566,
+    va1556,
+    va1568,
+    va1576,
     va1583,
-    va1584,
-    va1595,
-    va1597,
-    va1603,
-    va1604,
-    va1606,
+    va1600,
+    va1601,
     va161,
+    va1612,
+    va1614,
+    va1620,
+    va1621,
+    va1623,
     va163,
-    va1639,
     va164,
-    va1647,
     va165,
-    va1659,
-    va1662,
+    va1656,
     va1664,
-    va1674,
+    va1676,
     va1679,
-    va1684,
-    va1685,
+    va1681,
+    va1691,
+    va1696,
     va170,
     va1701,
-    va1707,
-    va1758,
-    va1764,
-    va1795,
-    va1815,
-    va1816,
-    va1820,
-    va1828,
-    va1859,
-    va1866,
-    va1867,
-    va1868,
-    va1875,
-    va1899,
-    va1902,
-    va1908,
-    va1911,
-    va1920,
-    va1930,
-    va1943,
+    va1702,
+    va1718,
+    va1724,
+    va1775,
+    va1781,
+    va1812,
+    va1832,
+    va1833,
+    va1837,
+    va1845,
+    va1876,
+    va1883,
+    va1884,
+    va1885,
+    va1892,
+    va1916,
+    va1919,
+    va1925,
+    va1928,
+    va1937,
+    va1947,
     va196,
-    va1966,
-    va1973,
-    va1978,
-    va1988,
-    va1997,
+    va1960,
+    va1983,
+    va1990,
+    va1995,
     va2,
-    va2002,
-    va2023,
+    va2005,
+    va2014,
+    va2019,
     va203,
-    va2030,
-    va2031,
-    va2043,
-    va2049,
-    va2053,
-    va2058,
-    va2059,
+    va2040,
+    va2047,
+    va2048,
     va206,
     va2060,
-    va2062,
-    va2065,
-    va2081,
+    va2066,
+    va2070,
+    va2075,
+    va2076,
+    va2077,
+    va2079,
+    va2082,
     va209,
-    va2093,
-    va2094,
-    va2095,
-    va2116,
-    va2123,
-    va2125,
+    va2098,
+    va2110,
+    va2111,
+    va2112,
     va213,
-    va2131,
-    va2135,
+    va2133,
     va214,
-    va2146,
-    va2156,
-    va2164,
-    va2170,
-    va2179,
-    va2208,
+    va2140,
+    va2142,
+    va2148,
+    va2152,
+    va2163,
+    va2173,
+    va2181,
+    va2187,
+    va2196,
+    va2225,
     va223,
     va234,
     va235,
@@ -4010,111 +4012,109 @@ WITH values_0_1 AS (
     va342,
     va36,
     va41,
-    va440,
-    va465,
-    va470,
-    va473,
-    va475,
+    va457,
+    va482,
+    va487,
     va49,
+    va490,
     va492,
-    va516,
+    va509,
     va52,
-    va527,
-    va529,
+    va533,
     va54,
+    va544,
     va546,
-    va553,
-    va578,
+    va563,
+    va570,
     va59,
     va595,
-    va597,
-    va598,
-    va599,
     va60,
-    va605,
-    va608,
-    va638,
-    va642,
+    va612,
+    va614,
+    va615,
+    va616,
+    va622,
+    va625,
     va65,
-    va653,
-    va661,
-    va664,
-    va671,
-    va673,
+    va655,
+    va659,
+    va670,
+    va678,
     va68,
-    va680,
     va681,
-    va684,
-    va686,
-    va692,
-    va694,
-    va696,
-    va699,
-    va704,
-    va708,
+    va688,
+    va690,
+    va697,
+    va698,
+    va701,
+    va703,
     va709,
     va71,
-    va719,
+    va711,
+    va713,
+    va716,
     va721,
     va725,
-    va731,
-    va740,
-    va763,
-    va765,
-    va786,
+    va726,
+    va736,
+    va738,
+    va742,
+    va748,
+    va757,
+    va780,
+    va782,
+    va803,
     va81,
-    va811,
-    va815,
-    va816,
-    va839,
-    va840,
-    va870,
-    va871,
+    va828,
+    va832,
+    va833,
+    va856,
+    va857,
     va88,
-    va883,
-    va884,
-    va886,
     va887,
-    va894,
-    va898,
-    va899,
-    va905,
+    va888,
+    va900,
+    va901,
+    va903,
+    va904,
+    va911,
+    va915,
+    va916,
     va92,
-    va923,
-    va927,
-    va947,
-    va953,
+    va922,
+    va940,
+    va944,
     va96,
-    va973,
-    va975,
-    va979,
-    va991,
-    va998,
+    va964,
+    va970,
+    va990,
+    va992,
+    va996,
     volume,
     vwap,
     CAST((
-      va2190
-    ) AS DOUBLE) AS va2191,
+      va2207
+    ) AS DOUBLE) AS va2208,
     (
       CASE
-        WHEN va2194
+        WHEN va2211
         THEN POWER((
           (
-            va327 - va2188
+            va327 - va2205
           ) - 1
         ), 2)
-        WHEN NOT va2194
+        WHEN NOT va2211
         THEN 0
       END
-    ) AS va2195,
+    ) AS va2212,
     CAST((
-      va2194
-    ) AS DOUBLE) AS va2198,
+      va2211
+    ) AS DOUBLE) AS va2215,
     (
-      CASE WHEN va2190 THEN POWER((
-        va327 - va2189
-      ), 2) WHEN NOT va2190 THEN 0 END
-    ) AS va2201
+      CASE WHEN va2207 THEN POWER((
+        va327 - va2206
+      ), 2) WHEN NOT va2207 THEN 0 END
+    ) AS va2218
   FROM values_1_5
 ), sections_2 AS (
   SELECT
@@ -4126,36 +4126,36 @@ WITH values_0_1 AS (
     high,
     low,
     open,
-    se1002,
-    se1017,
-    se1070,
-    se1169,
-    se1177,
-    se1179,
-    se1181,
+    se1019,
+    se1034,
+    se1087,
     se1186,
-    se1201,
-    se1232,
+    se1194,
+    se1196,
+    se1198,
+    se1203,
+    se1218,
+    se1249,
     se128,
     se130,
-    se1319,
-    se1339,
-    se1340,
-    se1367,
-    se1415,
-    se1515,
-    se1535,
+    se1336,
+    se1356,
+    se1357,
+    se1384,
+    se1432,
+    se1532,
+    se1552,
     se162,
-    se1644,
-    se1880,
-    se1900,
-    se1901,
-    se2012,
-    se2016,
-    se2047,
+    se1661,
+    se1897,
+    se1917,
+    se1918,
+    se2029,
+    se2033,
+    se2064,
     se210,
-    se2150,
-    se2153,
+    se2167,
+    se2170,
     se224,
     se275,
     se283,
@@ -4164,184 +4164,186 @@ WITH values_0_1 AS (
     se39,
     se40,
     se42,
-    se439,
     se45,
-    se460,
-    se476,
+    se456,
+    se477,
     se48,
-    se542,
+    se493,
     se55,
-    se554,
-    se587,
-    se602,
-    se606,
+    se559,
+    se571,
+    se604,
     se61,
-    se677,
-    se678,
-    se703,
-    se705,
-    se710,
-    se735,
-    se736,
-    se783,
-    se838,
-    se893,
-    se895,
-    se922,
+    se619,
+    se623,
+    se694,
+    se695,
+    se720,
+    se722,
+    se727,
+    se752,
+    se753,
+    se800,
+    se855,
+    se910,
+    se912,
+    se939,
     va0,
     va10,
-    va1001,
+    va1008,
+    va1015,
+    va1018,
     va102,
-    va1028,
-    va1030,
-    va1057,
-    va1065,
-    va1075,
-    va1077,
+    va1045,
+    va1047,
+    va1074,
     va108,
-    va1101,
-    va1110,
-    va1112,
-    va1116,
+    va1082,
+    va1092,
+    va1094,
+    va1118,
     va112,
-    va1126,
-    va1140,
-    va1151,
+    va1127,
+    va1129,
+    va1133,
+    va1143,
+    va1157,
+    va1168,
     va120,
-    va1215,
-    va1234,
-    va1238,
-    va1245,
-    va1247,
-    va1266,
-    va1268,
+    va1232,
+    va1251,
+    va1255,
+    va1262,
+    va1264,
     va127,
-    va1273,
-    va1278,
+    va1283,
     va1285,
     va129,
-    va1291,
+    va1290,
     va1295,
-    va1307,
-    va1315,
-    va1318,
-    va1320,
+    va1302,
+    va1308,
+    va1312,
     va1324,
-    va1329,
-    va1331,
-    va1343,
+    va1332,
+    va1335,
+    va1337,
+    va1341,
     va1346,
-    va1356,
+    va1348,
+    va1360,
     va1363,
-    va1366,
-    va1377,
+    va1373,
+    va1380,
     va1383,
-    va1386,
-    va1389,
-    va1401,
-    va1411,
-    va1414,
-    va1437,
+    va1394,
+    va1400,
+    va1403,
+    va1406,
+    va1418,
+    va1428,
+    va1431,
     va144,
     va145,
+    va1454,
     va147,
-    va1473,
-    va1478,
-    va1486,
-    va1497,
-    va1504,
+    va1490,
+    va1495,
+    va1503,
     va1514,
-    va1516,
-    va1539,
+    va1521,
+    va1531,
+    va1533,
     va154,
-    va1551,
-    va1559,
-    va1566,
+    va1556,
+    va1568,
+    va1576,
     va1583,
-    va1584,
-    va1595,
-    va1597,
-    va1603,
-    va1604,
-    va1606,
+    va1600,
+    va1601,
     va161,
+    va1612,
+    va1614,
+    va1620,
+    va1621,
+    va1623,
     va163,
-    va1639,
     va164,
-    va1647,
     va165,
-    va1659,
-    va1662,
+    va1656,
     va1664,
-    va1674,
+    va1676,
     va1679,
-    va1684,
-    va1685,
+    va1681,
+    va1691,
+    va1696,
     va170,
     va1701,
-    va1707,
-    va1758,
-    va1764,
-    va1795,
-    va1815,
-    va1816,
-    va1820,
-    va1828,
-    va1859,
-    va1866,
-    va1867,
-    va1868,
-    va1875,
-    va1899,
-    va1902,
-    va1908,
-    va1911,
-    va1920,
-    va1930,
-    va1943,
+    va1702,
+    va1718,
+    va1724,
+    va1775,
+    va1781,
+    va1812,
+    va1832,
+    va1833,
+    va1837,
+    va1845,
+    va1876,
+    va1883,
+    va1884,
+    va1885,
+    va1892,
+    va1916,
+    va1919,
+    va1925,
+    va1928,
+    va1937,
+    va1947,
     va196,
-    va1966,
-    va1973,
-    va1978,
-    va1988,
-    va1997,
+    va1960,
+    va1983,
+    va1990,
+    va1995,
     va2,
-    va2002,
-    va2023,
+    va2005,
+    va2014,
+    va2019,
     va203,
-    va2030,
-    va2031,
-    va2043,
-    va2049,
-    va2053,
-    va2058,
-    va2059,
+    va2040,
+    va2047,
+    va2048,
     va206,
     va2060,
-    va2062,
-    va2065,
-    va2081,
+    va2066,
+    va2070,
+    va2075,
+    va2076,
+    va2077,
+    va2079,
+    va2082,
     va209,
-    va2093,
-    va2094,
-    va2095,
-    va2116,
-    va2123,
-    va2125,
+    va2098,
+    va2110,
+    va2111,
+    va2112,
     va213,
-    va2131,
-    va2135,
+    va2133,
     va214,
-    va2146,
-    va2156,
-    va2164,
-    va2170,
-    va2179,
-    va2191,
-    va2195,
-    va2198,
-    va2201,
+    va2140,
+    va2142,
+    va2148,
+    va2152,
+    va2163,
+    va2173,
+    va2181,
+    va2187,
+    va2196,
     va2208,
+    va2212,
+    va2215,
+    va2218,
+    va2225,
     va223,
     va234,
     va235,
@@ -4366,86 +4368,84 @@ WITH values_0_1 AS (
     va342,
     va36,
     va41,
-    va440,
-    va465,
-    va470,
-    va473,
-    va475,
+    va457,
+    va482,
+    va487,
     va49,
+    va490,
     va492,
-    va516,
+    va509,
     va52,
-    va527,
-    va529,
+    va533,
     va54,
+    va544,
     va546,
-    va553,
-    va578,
+    va563,
+    va570,
     va59,
     va595,
-    va597,
-    va598,
-    va599,
     va60,
-    va605,
-    va608,
-    va638,
-    va642,
+    va612,
+    va614,
+    va615,
+    va616,
+    va622,
+    va625,
     va65,
-    va653,
-    va661,
-    va664,
-    va671,
-    va673,
+    va655,
+    va659,
+    va670,
+    va678,
     va68,
-    va680,
     va681,
-    va684,
-    va686,
-    va692,
-    va694,
-    va696,
-    va699,
-    va704,
-    va708,
+    va688,
+    va690,
+    va697,
+    va698,
+    va701,
+    va703,
     va709,
     va71,
-    va719,
+    va711,
+    va713,
+    va716,
     va721,
     va725,
-    va731,
-    va740,
-    va763,
-    va765,
-    va786,
+    va726,
+    va736,
+    va738,
+    va742,
+    va748,
+    va757,
+    va780,
+    va782,
+    va803,
     va81,
-    va811,
-    va815,
-    va816,
-    va839,
-    va840,
-    va870,
-    va871,
+    va828,
+    va832,
+    va833,
+    va856,
+    va857,
     va88,
-    va883,
-    va884,
-    va886,
     va887,
-    va894,
-    va898,
-    va899,
-    va905,
+    va888,
+    va900,
+    va901,
+    va903,
+    va904,
+    va911,
+    va915,
+    va916,
     va92,
-    va923,
-    va927,
-    va947,
-    va953,
+    va922,
+    va940,
+    va944,
     va96,
-    va973,
-    va975,
-    va979,
-    va991,
-    va998,
+    va964,
+    va970,
+    va990,
+    va992,
+    va996,
     volume,
     vwap,
     RANK() OVER (PARTITION BY trade_date ORDER BY va2) AS se3,
@@ -4565,104 +4565,83 @@ WITH values_0_1 AS (
       ORDER BY va342
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
     ) AS se345,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va54) AS se441,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va54) AS se442,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va54) AS se458,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va54) AS se459,
     COUNT(va54) OVER (
       PARTITION BY trade_date
       ORDER BY va54
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se443,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va465) AS se466,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va465) AS se467,
-    COUNT(va465) OVER (
+    ) AS se460,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va482) AS se483,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va482) AS se484,
+    COUNT(va482) OVER (
       PARTITION BY trade_date
-      ORDER BY va465
+      ORDER BY va482
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se468,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va653) AS se654,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va653) AS se655,
-    COUNT(va653) OVER (
+    ) AS se485,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va670) AS se671,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va670) AS se672,
+    COUNT(va670) OVER (
       PARTITION BY trade_date
-      ORDER BY va653
+      ORDER BY va670
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se656,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va673) AS se674,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va673) AS se675,
-    COUNT(va673) OVER (
+    ) AS se673,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va690) AS se691,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va690) AS se692,
+    COUNT(va690) OVER (
       PARTITION BY trade_date
-      ORDER BY va673
+      ORDER BY va690
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se676,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va731) AS se732,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va731) AS se733,
-    COUNT(va731) OVER (
+    ) AS se693,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va748) AS se749,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va748) AS se750,
+    COUNT(va748) OVER (
       PARTITION BY trade_date
-      ORDER BY va731
+      ORDER BY va748
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se734,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va41) AS se834,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va41) AS se835,
+    ) AS se751,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va41) AS se851,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va41) AS se852,
     COUNT(va41) OVER (
       PARTITION BY trade_date
       ORDER BY va41
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se836,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va840) AS se841,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va840) AS se842,
-    COUNT(va840) OVER (
+    ) AS se853,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va857) AS se858,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va857) AS se859,
+    COUNT(va857) OVER (
       PARTITION BY trade_date
-      ORDER BY va840
+      ORDER BY va857
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se843,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va991) AS se992,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va991) AS se993,
-    COUNT(va991) OVER (
+    ) AS se860,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1008) AS se1009,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1008) AS se1010,
+    COUNT(va1008) OVER (
       PARTITION BY trade_date
-      ORDER BY va991
+      ORDER BY va1008
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se994,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1126) AS se1127,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1126) AS se1128,
-    COUNT(va1126) OVER (
+    ) AS se1011,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1143) AS se1144,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1143) AS se1145,
+    COUNT(va1143) OVER (
       PARTITION BY trade_date
-      ORDER BY va1126
+      ORDER BY va1143
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1129,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1215) AS se1216,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1215) AS se1217,
-    COUNT(va1215) OVER (
+    ) AS se1146,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1232) AS se1233,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1232) AS se1234,
+    COUNT(va1232) OVER (
       PARTITION BY trade_date
-      ORDER BY va1215
+      ORDER BY va1232
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1218,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va709) AS se1255,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va709) AS se1256,
-    COUNT(va709) OVER (
+    ) AS se1235,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va726) AS se1272,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va726) AS se1273,
+    COUNT(va726) OVER (
       PARTITION BY trade_date
-      ORDER BY va709
+      ORDER BY va726
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1257,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1268) AS se1269,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1268) AS se1270,
-    COUNT(va1268) OVER (
-      PARTITION BY trade_date
-      ORDER BY va1268
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1271,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1273) AS se1274,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1273) AS se1275,
-    COUNT(va1273) OVER (
-      PARTITION BY trade_date
-      ORDER BY va1273
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1276,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1278) AS se1279,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1278) AS se1280,
-    COUNT(va1278) OVER (
-      PARTITION BY trade_date
-      ORDER BY va1278
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1281,
+    ) AS se1274,
     RANK() OVER (PARTITION BY trade_date ORDER BY va1285) AS se1286,
     CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1285) AS se1287,
     COUNT(va1285) OVER (
@@ -4670,139 +4649,160 @@ WITH values_0_1 AS (
       ORDER BY va1285
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
     ) AS se1288,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1437) AS se1438,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1437) AS se1439,
-    COUNT(va1437) OVER (
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1290) AS se1291,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1290) AS se1292,
+    COUNT(va1290) OVER (
       PARTITION BY trade_date
-      ORDER BY va1437
+      ORDER BY va1290
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1440,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1473) AS se1474,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1473) AS se1475,
-    COUNT(va1473) OVER (
+    ) AS se1293,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1295) AS se1296,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1295) AS se1297,
+    COUNT(va1295) OVER (
       PARTITION BY trade_date
-      ORDER BY va1473
+      ORDER BY va1295
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1476,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1478) AS se1479,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1478) AS se1480,
-    COUNT(va1478) OVER (
+    ) AS se1298,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1302) AS se1303,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1302) AS se1304,
+    COUNT(va1302) OVER (
       PARTITION BY trade_date
-      ORDER BY va1478
+      ORDER BY va1302
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1481,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1486) AS se1487,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1486) AS se1488,
-    COUNT(va1486) OVER (
+    ) AS se1305,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1454) AS se1455,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1454) AS se1456,
+    COUNT(va1454) OVER (
       PARTITION BY trade_date
-      ORDER BY va1486
+      ORDER BY va1454
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1489,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1559) AS se1560,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1559) AS se1561,
-    COUNT(va1559) OVER (
+    ) AS se1457,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1490) AS se1491,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1490) AS se1492,
+    COUNT(va1490) OVER (
       PARTITION BY trade_date
-      ORDER BY va1559
+      ORDER BY va1490
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1562,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1639) AS se1640,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1639) AS se1641,
-    COUNT(va1639) OVER (
+    ) AS se1493,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1495) AS se1496,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1495) AS se1497,
+    COUNT(va1495) OVER (
       PARTITION BY trade_date
-      ORDER BY va1639
+      ORDER BY va1495
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1642,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1674) AS se1675,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1674) AS se1676,
-    COUNT(va1674) OVER (
+    ) AS se1498,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1503) AS se1504,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1503) AS se1505,
+    COUNT(va1503) OVER (
       PARTITION BY trade_date
-      ORDER BY va1674
+      ORDER BY va1503
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1677,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va605) AS se1734,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va605) AS se1735,
-    COUNT(va605) OVER (
+    ) AS se1506,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1576) AS se1577,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1576) AS se1578,
+    COUNT(va1576) OVER (
       PARTITION BY trade_date
-      ORDER BY va605
+      ORDER BY va1576
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1736,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1795) AS se1796,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1795) AS se1797,
-    COUNT(va1795) OVER (
+    ) AS se1579,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1656) AS se1657,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1656) AS se1658,
+    COUNT(va1656) OVER (
       PARTITION BY trade_date
-      ORDER BY va1795
+      ORDER BY va1656
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1798,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1859) AS se1860,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1859) AS se1861,
-    COUNT(va1859) OVER (
+    ) AS se1659,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1691) AS se1692,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1691) AS se1693,
+    COUNT(va1691) OVER (
       PARTITION BY trade_date
-      ORDER BY va1859
+      ORDER BY va1691
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1862,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1943) AS se1944,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1943) AS se1945,
-    COUNT(va1943) OVER (
+    ) AS se1694,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va622) AS se1751,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va622) AS se1752,
+    COUNT(va622) OVER (
       PARTITION BY trade_date
-      ORDER BY va1943
+      ORDER BY va622
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1946,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1997) AS se1998,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1997) AS se1999,
-    COUNT(va1997) OVER (
+    ) AS se1753,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1812) AS se1813,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1812) AS se1814,
+    COUNT(va1812) OVER (
       PARTITION BY trade_date
-      ORDER BY va1997
+      ORDER BY va1812
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2000,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va2043) AS se2044,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2043) AS se2045,
-    COUNT(va2043) OVER (
+    ) AS se1815,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1876) AS se1877,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1876) AS se1878,
+    COUNT(va1876) OVER (
       PARTITION BY trade_date
-      ORDER BY va2043
+      ORDER BY va1876
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2046,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va2049) AS se2050,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2049) AS se2051,
-    COUNT(va2049) OVER (
+    ) AS se1879,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1960) AS se1961,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1960) AS se1962,
+    COUNT(va1960) OVER (
       PARTITION BY trade_date
-      ORDER BY va2049
+      ORDER BY va1960
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2052,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va2053) AS se2054,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2053) AS se2055,
-    COUNT(va2053) OVER (
+    ) AS se1963,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2014) AS se2015,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2014) AS se2016,
+    COUNT(va2014) OVER (
       PARTITION BY trade_date
-      ORDER BY va2053
+      ORDER BY va2014
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2056,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va2081) AS se2082,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2081) AS se2083,
-    COUNT(va2081) OVER (
+    ) AS se2017,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2060) AS se2061,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2060) AS se2062,
+    COUNT(va2060) OVER (
       PARTITION BY trade_date
-      ORDER BY va2081
+      ORDER BY va2060
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2084,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va2095) AS se2096,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2095) AS se2097,
-    COUNT(va2095) OVER (
+    ) AS se2063,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2066) AS se2067,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2066) AS se2068,
+    COUNT(va2066) OVER (
       PARTITION BY trade_date
-      ORDER BY va2095
+      ORDER BY va2066
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2098,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va2164) AS se2165,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2164) AS se2166,
-    COUNT(va2164) OVER (
+    ) AS se2069,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2070) AS se2071,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2070) AS se2072,
+    COUNT(va2070) OVER (
       PARTITION BY trade_date
-      ORDER BY va2164
+      ORDER BY va2070
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2167,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va2170) AS se2171,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2170) AS se2172,
-    COUNT(va2170) OVER (
+    ) AS se2073,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2098) AS se2099,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2098) AS se2100,
+    COUNT(va2098) OVER (
       PARTITION BY trade_date
-      ORDER BY va2170
+      ORDER BY va2098
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2173
+    ) AS se2101,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2112) AS se2113,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2112) AS se2114,
+    COUNT(va2112) OVER (
+      PARTITION BY trade_date
+      ORDER BY va2112
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se2115,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2181) AS se2182,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2181) AS se2183,
+    COUNT(va2181) OVER (
+      PARTITION BY trade_date
+      ORDER BY va2181
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se2184,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2187) AS se2188,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2187) AS se2189,
+    COUNT(va2187) OVER (
+      PARTITION BY trade_date
+      ORDER BY va2187
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se2190
   FROM values_1_6
 ), values_2_1 AS (
   SELECT
@@ -4814,50 +4814,50 @@ WITH values_0_1 AS (
     high,
     low,
     open,
-    se1002,
-    se1017,
-    se1070,
-    se1127,
-    se1128,
-    se1129,
-    se1169,
-    se1177,
-    se1179,
-    se1181,
+    se1019,
+    se1034,
+    se1087,
+    se1144,
+    se1145,
+    se1146,
     se1186,
-    se1201,
-    se1232,
+    se1194,
+    se1196,
+    se1198,
+    se1203,
+    se1218,
+    se1249,
     se128,
     se130,
-    se1319,
-    se1339,
-    se1340,
-    se1367,
-    se1415,
-    se1515,
-    se1535,
+    se1336,
+    se1356,
+    se1357,
+    se1384,
+    se1432,
+    se1532,
+    se1552,
     se162,
-    se1644,
-    se1675,
-    se1676,
-    se1677,
-    se1796,
-    se1797,
-    se1798,
-    se1860,
-    se1861,
-    se1862,
-    se1880,
-    se1900,
-    se1901,
-    se2012,
-    se2016,
+    se1661,
+    se1692,
+    se1693,
+    se1694,
+    se1813,
+    se1814,
+    se1815,
+    se1877,
+    se1878,
+    se1879,
+    se1897,
+    se1917,
+    se1918,
+    se2029,
+    se2033,
     se210,
-    se2150,
-    se2153,
-    se2165,
-    se2166,
     se2167,
+    se2170,
+    se2182,
+    se2183,
+    se2184,
     se224,
     se271,
     se272,
@@ -4869,165 +4869,166 @@ WITH values_0_1 AS (
     se39,
     se40,
     se42,
-    se439,
     se45,
-    se460,
-    se466,
-    se467,
-    se468,
-    se476,
+    se456,
+    se477,
     se48,
-    se542,
+    se483,
+    se484,
+    se485,
+    se493,
     se55,
-    se554,
-    se587,
-    se602,
-    se606,
+    se559,
+    se571,
+    se604,
     se61,
-    se654,
-    se655,
-    se656,
-    se703,
-    se705,
-    se710,
-    se732,
-    se733,
-    se734,
-    se735,
-    se736,
-    se783,
-    se838,
-    se893,
-    se895,
-    se922,
+    se619,
+    se623,
+    se671,
+    se672,
+    se673,
+    se720,
+    se722,
+    se727,
+    se749,
+    se750,
+    se751,
+    se752,
+    se753,
+    se800,
+    se855,
+    se910,
+    se912,
+    se939,
     va0,
-    va1001,
-    va1028,
-    va1030,
-    va1057,
-    va1065,
-    va1075,
-    va1077,
+    va1015,
+    va1018,
+    va1045,
+    va1047,
+    va1074,
     va108,
-    va1101,
-    va1110,
-    va1112,
-    va1116,
-    va1126,
-    va1140,
-    va1151,
+    va1082,
+    va1092,
+    va1094,
+    va1118,
+    va1127,
+    va1129,
+    va1133,
+    va1143,
+    va1157,
+    va1168,
     va120,
-    va1234,
-    va1238,
-    va1245,
-    va1247,
-    va1266,
+    va1251,
+    va1255,
+    va1262,
+    va1264,
     va127,
+    va1283,
     va129,
-    va1291,
-    va1295,
-    va1307,
-    va1315,
-    va1318,
-    va1320,
+    va1308,
+    va1312,
     va1324,
-    va1329,
-    va1331,
-    va1343,
+    va1332,
+    va1335,
+    va1337,
+    va1341,
     va1346,
-    va1356,
+    va1348,
+    va1360,
     va1363,
-    va1366,
-    va1377,
+    va1373,
+    va1380,
     va1383,
-    va1386,
-    va1389,
-    va1401,
-    va1411,
-    va1414,
+    va1394,
+    va1400,
+    va1403,
+    va1406,
+    va1418,
+    va1428,
+    va1431,
     va144,
     va145,
-    va1497,
-    va1504,
     va1514,
-    va1516,
-    va1539,
-    va1551,
-    va1566,
+    va1521,
+    va1531,
+    va1533,
+    va1556,
+    va1568,
     va1583,
-    va1584,
-    va1595,
-    va1597,
-    va1603,
-    va1604,
-    va1606,
+    va1600,
+    va1601,
     va161,
+    va1612,
+    va1614,
+    va1620,
+    va1621,
+    va1623,
     va163,
     va164,
-    va1647,
     va165,
-    va1659,
-    va1662,
     va1664,
-    va1674,
+    va1676,
     va1679,
-    va1684,
-    va1685,
+    va1681,
+    va1691,
+    va1696,
     va170,
     va1701,
-    va1707,
-    va1758,
-    va1764,
-    va1795,
-    va1815,
-    va1816,
-    va1820,
-    va1828,
-    va1859,
-    va1866,
-    va1867,
-    va1868,
-    va1875,
-    va1899,
-    va1902,
-    va1908,
-    va1911,
-    va1920,
-    va1930,
-    va1966,
-    va1973,
-    va1978,
-    va1988,
-    va2002,
-    va2023,
+    va1702,
+    va1718,
+    va1724,
+    va1775,
+    va1781,
+    va1812,
+    va1832,
+    va1833,
+    va1837,
+    va1845,
+    va1876,
+    va1883,
+    va1884,
+    va1885,
+    va1892,
+    va1916,
+    va1919,
+    va1925,
+    va1928,
+    va1937,
+    va1947,
+    va1983,
+    va1990,
+    va1995,
+    va2005,
+    va2019,
     va203,
-    va2030,
-    va2031,
-    va2058,
-    va2059,
+    va2040,
+    va2047,
+    va2048,
     va206,
-    va2060,
-    va2062,
-    va2065,
+    va2075,
+    va2076,
+    va2077,
+    va2079,
+    va2082,
     va209,
-    va2093,
-    va2094,
-    va2116,
-    va2123,
-    va2125,
+    va2110,
+    va2111,
     va213,
-    va2131,
-    va2135,
+    va2133,
     va214,
-    va2146,
-    va2156,
-    va2164,
-    va2179,
-    va2191,
-    va2195,
-    va2198,
-    va2201,
+    va2140,
+    va2142,
+    va2148,
+    va2152,
+    va2163,
+    va2173,
+    va2181,
+    va2196,
     va2208,
+    va2212,
+    va2215,
+    va2218,
+    va2225,
     va223,
     va234,
     va235,
@@ -5050,80 +5051,79 @@ WITH values_0_1 AS (
     va34,
     va36,
     va41,
-    va440,
-    va465,
-    va470,
-    va473,
-    va475,
+    va457,
+    va482,
+    va487,
     va49,
+    va490,
     va492,
-    va516,
+    va509,
     va52,
-    va527,
-    va529,
+    va533,
     va54,
+    va544,
     va546,
-    va553,
-    va578,
+    va563,
+    va570,
     va59,
     va595,
-    va597,
-    va598,
-    va599,
     va60,
-    va605,
-    va608,
-    va638,
-    va642,
+    va612,
+    va614,
+    va615,
+    va616,
+    va622,
+    va625,
     va65,
-    va653,
-    va661,
-    va664,
-    va671,
+    va655,
+    va659,
+    va670,
+    va678,
     va68,
-    va680,
     va681,
-    va684,
-    va686,
-    va692,
-    va694,
-    va696,
-    va699,
-    va704,
-    va708,
+    va688,
+    va697,
+    va698,
+    va701,
+    va703,
     va709,
     va71,
-    va719,
+    va711,
+    va713,
+    va716,
     va721,
     va725,
-    va731,
-    va740,
-    va763,
-    va765,
-    va786,
-    va811,
-    va815,
-    va816,
-    va839,
-    va870,
-    va871,
-    va883,
-    va884,
-    va886,
+    va726,
+    va736,
+    va738,
+    va742,
+    va748,
+    va757,
+    va780,
+    va782,
+    va803,
+    va828,
+    va832,
+    va833,
+    va856,
     va887,
-    va894,
-    va898,
-    va899,
-    va905,
+    va888,
+    va900,
+    va901,
+    va903,
+    va904,
+    va911,
+    va915,
+    va916,
     va92,
-    va923,
-    va927,
-    va947,
-    va953,
-    va973,
-    va975,
-    va979,
-    va998,
+    va922,
+    va940,
+    va944,
+    va964,
+    va970,
+    va990,
+    va992,
+    va996,
     volume,
     vwap,
     (
@@ -5280,12 +5280,12 @@ WITH values_0_1 AS (
       CASE
         WHEN NOT va54 IS NULL
         THEN (
-          se441 + ROUND(se442 * day_rows)
+          se458 + ROUND(se459 * day_rows)
         ) / (
-          2 * se443
+          2 * se460
         )
       END
-    ) AS va444,
+    ) AS va461,
     (
       CASE
         WHEN stock_row > 19
@@ -5297,211 +5297,211 @@ WITH values_0_1 AS (
                 THEN (
                   (
                     CASE
-                      WHEN NOT va673 IS NULL
+                      WHEN NOT va690 IS NULL
                       THEN (
-                        se674 + ROUND(se675 * day_rows)
+                        se691 + ROUND(se692 * day_rows)
                       ) / (
-                        2 * se676
+                        2 * se693
                       )
                     END
-                  ) * se677
+                  ) * se694
                 )
               END
             )
-          ) / NULLIF(se678, 0)
+          ) / NULLIF(se695, 0)
         )
       END
-    ) AS va679,
+    ) AS va696,
     (
       CASE
         WHEN NOT va41 IS NULL
         THEN (
-          se834 + ROUND(se835 * day_rows)
+          se851 + ROUND(se852 * day_rows)
         ) / (
-          2 * se836
+          2 * se853
         )
       END
-    ) AS va837,
+    ) AS va854,
     (
       CASE
-        WHEN NOT va840 IS NULL
+        WHEN NOT va857 IS NULL
         THEN (
-          se841 + ROUND(se842 * day_rows)
+          se858 + ROUND(se859 * day_rows)
         ) / (
-          2 * se843
+          2 * se860
         )
       END
-    ) AS va844,
+    ) AS va861,
     (
       CASE
-        WHEN NOT va991 IS NULL
+        WHEN NOT va1008 IS NULL
         THEN (
-          se992 + ROUND(se993 * day_rows)
+          se1009 + ROUND(se1010 * day_rows)
         ) / (
-          2 * se994
+          2 * se1011
         )
       END
-    ) AS va995,
+    ) AS va1012,
     (
       CASE
-        WHEN NOT va1215 IS NULL
+        WHEN NOT va1232 IS NULL
         THEN (
-          se1216 + ROUND(se1217 * day_rows)
+          se1233 + ROUND(se1234 * day_rows)
         ) / (
-          2 * se1218
+          2 * se1235
         )
       END
-    ) AS va1219,
+    ) AS va1236,
     (
       CASE
-        WHEN NOT va709 IS NULL
+        WHEN NOT va726 IS NULL
         THEN (
-          se1255 + ROUND(se1256 * day_rows)
+          se1272 + ROUND(se1273 * day_rows)
         ) / (
-          2 * se1257
+          2 * se1274
         )
       END
-    ) AS va1258,
+    ) AS va1275,
     (
       (
         (
           -(
             CASE
-              WHEN NOT va1268 IS NULL
+              WHEN NOT va1285 IS NULL
               THEN (
-                se1269 + ROUND(se1270 * day_rows)
+                se1286 + ROUND(se1287 * day_rows)
               ) / (
-                2 * se1271
+                2 * se1288
               )
             END
           )
         ) * (
           CASE
-            WHEN NOT va1273 IS NULL
+            WHEN NOT va1290 IS NULL
             THEN (
-              se1274 + ROUND(se1275 * day_rows)
+              se1291 + ROUND(se1292 * day_rows)
             ) / (
-              2 * se1276
+              2 * se1293
             )
           END
         )
       ) * (
         CASE
-          WHEN NOT va1278 IS NULL
+          WHEN NOT va1295 IS NULL
           THEN (
-            se1279 + ROUND(se1280 * day_rows)
+            se1296 + ROUND(se1297 * day_rows)
           ) / (
-            2 * se1281
+            2 * se1298
           )
         END
       )
-    ) AS va1282,
+    ) AS va1299,
     (
       CASE
-        WHEN NOT va1285 IS NULL
+        WHEN NOT va1302 IS NULL
         THEN (
-          se1286 + ROUND(se1287 * day_rows)
+          se1303 + ROUND(se1304 * day_rows)
         ) / (
-          2 * se1288
+          2 * se1305
         )
       END
-    ) AS va1289,
+    ) AS va1306,
     (
       CASE
-        WHEN NOT va1437 IS NULL
+        WHEN NOT va1454 IS NULL
         THEN (
-          se1438 + ROUND(se1439 * day_rows)
+          se1455 + ROUND(se1456 * day_rows)
         ) / (
-          2 * se1440
+          2 * se1457
         )
       END
-    ) AS va1441,
+    ) AS va1458,
     (
       (
         CASE
-          WHEN NOT va1473 IS NULL
+          WHEN NOT va1490 IS NULL
           THEN (
-            se1474 + ROUND(se1475 * day_rows)
+            se1491 + ROUND(se1492 * day_rows)
           ) / (
-            2 * se1476
+            2 * se1493
           )
         END
       ) / NULLIF(
         (
           CASE
-            WHEN NOT va1478 IS NULL
+            WHEN NOT va1495 IS NULL
             THEN (
-              se1479 + ROUND(se1480 * day_rows)
+              se1496 + ROUND(se1497 * day_rows)
             ) / (
-              2 * se1481
+              2 * se1498
             )
           END
         ),
         0
       )
-    ) AS va1482,
+    ) AS va1499,
     (
       CASE
-        WHEN NOT va1486 IS NULL
+        WHEN NOT va1503 IS NULL
         THEN (
-          se1487 + ROUND(se1488 * day_rows)
+          se1504 + ROUND(se1505 * day_rows)
         ) / (
-          2 * se1489
+          2 * se1506
         )
       END
-    ) AS va1490,
+    ) AS va1507,
     (
       CASE
-        WHEN NOT va1559 IS NULL
+        WHEN NOT va1576 IS NULL
         THEN (
-          se1560 + ROUND(se1561 * day_rows)
+          se1577 + ROUND(se1578 * day_rows)
         ) / (
-          2 * se1562
+          2 * se1579
         )
       END
-    ) AS va1563,
+    ) AS va1580,
     (
       CASE
-        WHEN NOT va1639 IS NULL
+        WHEN NOT va1656 IS NULL
         THEN (
-          se1640 + ROUND(se1641 * day_rows)
+          se1657 + ROUND(se1658 * day_rows)
         ) / (
-          2 * se1642
+          2 * se1659
         )
       END
-    ) AS va1643,
+    ) AS va1660,
     (
       CASE
-        WHEN NOT va605 IS NULL
+        WHEN NOT va622 IS NULL
         THEN (
-          se1734 + ROUND(se1735 * day_rows)
+          se1751 + ROUND(se1752 * day_rows)
         ) / (
-          2 * se1736
+          2 * se1753
         )
       END
-    ) AS va1737,
+    ) AS va1754,
     (
       -(
         CASE
-          WHEN NOT va1943 IS NULL
+          WHEN NOT va1960 IS NULL
           THEN (
-            se1944 + ROUND(se1945 * day_rows)
+            se1961 + ROUND(se1962 * day_rows)
           ) / (
-            2 * se1946
+            2 * se1963
           )
         END
       )
-    ) AS va1947,
+    ) AS va1964,
     (
       CASE
-        WHEN NOT va1997 IS NULL
+        WHEN NOT va2014 IS NULL
         THEN (
-          se1998 + ROUND(se1999 * day_rows)
+          se2015 + ROUND(se2016 * day_rows)
         ) / (
-          2 * se2000
+          2 * se2017
         )
       END
-    ) AS va2001,
+    ) AS va2018,
     (
       (
         (
@@ -5511,15 +5511,15 @@ WITH values_0_1 AS (
               (
                 high * (
                   CASE
-                    WHEN NOT va2043 IS NULL
+                    WHEN NOT va2060 IS NULL
                     THEN (
-                      se2044 + ROUND(se2045 * day_rows)
+                      se2061 + ROUND(se2062 * day_rows)
                     ) / (
-                      2 * se2046
+                      2 * se2063
                     )
                   END
                 )
-              ) / NULLIF(se2047, 0)
+              ) / NULLIF(se2064, 0)
             )
           END
         ) * (
@@ -5529,11 +5529,11 @@ WITH values_0_1 AS (
               (
                 (
                   CASE
-                    WHEN NOT va2049 IS NULL
+                    WHEN NOT va2066 IS NULL
                     THEN (
-                      se2050 + ROUND(se2051 * day_rows)
+                      se2067 + ROUND(se2068 * day_rows)
                     ) / (
-                      2 * se2052
+                      2 * se2069
                     )
                   END
                 ) * volume
@@ -5543,45 +5543,45 @@ WITH values_0_1 AS (
         )
       ) - (
         CASE
-          WHEN NOT va2053 IS NULL
+          WHEN NOT va2070 IS NULL
           THEN (
-            se2054 + ROUND(se2055 * day_rows)
+            se2071 + ROUND(se2072 * day_rows)
           ) / (
-            2 * se2056
+            2 * se2073
           )
         END
       )
-    ) AS va2057,
+    ) AS va2074,
     (
       CASE
-        WHEN NOT va2081 IS NULL
+        WHEN NOT va2098 IS NULL
         THEN (
-          se2082 + ROUND(se2083 * day_rows)
+          se2099 + ROUND(se2100 * day_rows)
         ) / (
-          2 * se2084
+          2 * se2101
         )
       END
-    ) AS va2085,
+    ) AS va2102,
     (
       CASE
-        WHEN NOT va2095 IS NULL
+        WHEN NOT va2112 IS NULL
         THEN (
-          se2096 + ROUND(se2097 * day_rows)
+          se2113 + ROUND(se2114 * day_rows)
         ) / (
-          2 * se2098
+          2 * se2115
         )
       END
-    ) AS va2099,
+    ) AS va2116,
     (
       CASE
-        WHEN NOT va2170 IS NULL
+        WHEN NOT va2187 IS NULL
         THEN (
-          se2171 + ROUND(se2172 * day_rows)
+          se2188 + ROUND(se2189 * day_rows)
         ) / (
-          2 * se2173
+          2 * se2190
         )
       END
-    ) AS va2174
+    ) AS va2191
   FROM sections_2
 ), values_2_2 AS (
   SELECT
@@ -5593,50 +5593,50 @@ WITH values_0_1 AS (
     high,
     low,
     open,
-    se1002,
-    se1017,
-    se1070,
-    se1127,
-    se1128,
-    se1129,
-    se1169,
-    se1177,
-    se1179,
-    se1181,
+    se1019,
+    se1034,
+    se1087,
+    se1144,
+    se1145,
+    se1146,
     se1186,
-    se1201,
-    se1232,
+    se1194,
+    se1196,
+    se1198,
+    se1203,
+    se1218,
+    se1249,
     se128,
     se130,
-    se1319,
-    se1339,
-    se1340,
-    se1367,
-    se1415,
-    se1515,
-    se1535,
+    se1336,
+    se1356,
+    se1357,
+    se1384,
+    se1432,
+    se1532,
+    se1552,
     se162,
-    se1644,
-    se1675,
-    se1676,
-    se1677,
-    se1796,
-    se1797,
-    se1798,
-    se1860,
-    se1861,
-    se1862,
-    se1880,
-    se1900,
-    se1901,
-    se2012,
-    se2016,
+    se1661,
+    se1692,
+    se1693,
+    se1694,
+    se1813,
+    se1814,
+    se1815,
+    se1877,
+    se1878,
+    se1879,
+    se1897,
+    se1917,
+    se1918,
+    se2029,
+    se2033,
     se210,
-    se2150,
-    se2153,
-    se2165,
-    se2166,
     se2167,
+    se2170,
+    se2182,
+    se2183,
+    se2184,
     se224,
     se271,
     se272,
@@ -5648,185 +5648,187 @@ WITH values_0_1 AS (
     se39,
     se40,
     se42,
-    se439,
     se45,
-    se460,
-    se466,
-    se467,
-    se468,
-    se476,
+    se456,
+    se477,
     se48,
-    se542,
+    se483,
+    se484,
+    se485,
+    se493,
     se55,
-    se554,
-    se587,
-    se602,
-    se606,
+    se559,
+    se571,
+    se604,
     se61,
-    se654,
-    se655,
-    se656,
-    se703,
-    se705,
-    se710,
-    se732,
-    se733,
-    se734,
-    se735,
-    se736,
-    se783,
-    se838,
-    se893,
-    se895,
-    se922,
+    se619,
+    se623,
+    se671,
+    se672,
+    se673,
+    se720,
+    se722,
+    se727,
+    se749,
+    se750,
+    se751,
+    se752,
+    se753,
+    se800,
+    se855,
+    se910,
+    se912,
+    se939,
     va0,
-    va1001,
-    va1028,
-    va1030,
-    va1057,
+    va1012,
+    va1015,
+    va1018,
+    va1045,
+    va1047,
     va106,
-    va1065,
-    va1075,
-    va1077,
+    va1074,
     va108,
-    va1101,
-    va1110,
-    va1112,
-    va1116,
-    va1126,
-    va1140,
-    va1151,
+    va1082,
+    va1092,
+    va1094,
+    va1118,
+    va1127,
+    va1129,
+    va1133,
+    va1143,
+    va1157,
     va116,
+    va1168,
     va120,
-    va1219,
-    va1234,
-    va1238,
-    va1245,
-    va1247,
-    va1258,
-    va1266,
+    va1236,
+    va1251,
+    va1255,
+    va1262,
+    va1264,
     va127,
-    va1282,
-    va1289,
+    va1275,
+    va1283,
     va129,
-    va1291,
-    va1295,
-    va1307,
-    va1315,
-    va1318,
-    va1320,
+    va1299,
+    va1306,
+    va1308,
+    va1312,
     va1324,
-    va1329,
-    va1331,
-    va1343,
+    va1332,
+    va1335,
+    va1337,
+    va1341,
     va1346,
-    va1356,
+    va1348,
+    va1360,
     va1363,
-    va1366,
-    va1377,
+    va1373,
+    va1380,
     va1383,
-    va1386,
-    va1389,
+    va1394,
     va14,
-    va1401,
-    va1411,
-    va1414,
+    va1400,
+    va1403,
+    va1406,
+    va1418,
+    va1428,
+    va1431,
     va144,
-    va1441,
     va145,
-    va1482,
-    va1490,
-    va1497,
-    va1504,
+    va1458,
+    va1499,
+    va1507,
     va1514,
-    va1516,
-    va1539,
-    va1551,
-    va1563,
-    va1566,
+    va1521,
+    va1531,
+    va1533,
+    va1556,
+    va1568,
     va158,
+    va1580,
     va1583,
-    va1584,
-    va1595,
-    va1597,
-    va1603,
-    va1604,
-    va1606,
+    va1600,
+    va1601,
     va161,
+    va1612,
+    va1614,
+    va1620,
+    va1621,
+    va1623,
     va164,
-    va1643,
-    va1647,
     va165,
-    va1659,
-    va1662,
+    va1660,
     va1664,
-    va1674,
+    va1676,
     va1679,
-    va1684,
-    va1685,
+    va1681,
     va169,
+    va1691,
+    va1696,
     va170,
     va1701,
-    va1707,
-    va1737,
+    va1702,
+    va1718,
+    va1724,
     va174,
-    va1758,
-    va1764,
-    va1795,
-    va1815,
-    va1816,
-    va1820,
-    va1828,
-    va1859,
-    va1866,
-    va1867,
-    va1868,
-    va1875,
-    va1899,
-    va1902,
-    va1908,
-    va1911,
-    va1920,
-    va1930,
-    va1966,
-    va1973,
-    va1978,
-    va1988,
-    va2001,
-    va2002,
-    va2023,
+    va1754,
+    va1775,
+    va1781,
+    va1812,
+    va1832,
+    va1833,
+    va1837,
+    va1845,
+    va1876,
+    va1883,
+    va1884,
+    va1885,
+    va1892,
+    va1916,
+    va1919,
+    va1925,
+    va1928,
+    va1937,
+    va1947,
+    va1983,
+    va1990,
+    va1995,
+    va2005,
+    va2018,
+    va2019,
     va203,
-    va2030,
-    va2031,
-    va2057,
-    va2058,
-    va2059,
+    va2040,
+    va2047,
+    va2048,
     va206,
-    va2060,
-    va2062,
-    va2065,
-    va2085,
+    va2074,
+    va2075,
+    va2076,
+    va2077,
+    va2079,
+    va2082,
     va209,
-    va2093,
-    va2094,
-    va2099,
+    va2102,
+    va2110,
+    va2111,
     va2116,
-    va2123,
-    va2125,
     va213,
-    va2131,
-    va2135,
+    va2133,
     va214,
-    va2146,
-    va2156,
-    va2164,
-    va2174,
-    va2179,
+    va2140,
+    va2142,
+    va2148,
+    va2152,
+    va2163,
+    va2173,
+    va2181,
     va2191,
-    va2195,
-    va2198,
-    va2201,
+    va2196,
     va2208,
+    va2212,
+    va2215,
+    va2218,
+    va2225,
     va223,
     va234,
     va235,
@@ -5850,87 +5852,85 @@ WITH values_0_1 AS (
     va34,
     va36,
     va41,
-    va440,
-    va444,
-    va465,
-    va470,
-    va473,
-    va475,
+    va457,
+    va461,
+    va482,
+    va487,
     va49,
+    va490,
     va492,
-    va516,
+    va509,
     va52,
-    va527,
-    va529,
+    va533,
     va54,
+    va544,
     va546,
-    va553,
-    va578,
+    va563,
+    va570,
     va59,
     va595,
-    va597,
-    va598,
-    va599,
     va6,
     va60,
-    va605,
-    va608,
-    va638,
-    va642,
+    va612,
+    va614,
+    va615,
+    va616,
+    va622,
+    va625,
     va65,
-    va653,
-    va661,
-    va664,
-    va671,
-    va679,
+    va655,
+    va659,
+    va670,
+    va678,
     va68,
-    va680,
     va681,
-    va684,
-    va686,
-    va692,
-    va694,
+    va688,
     va696,
-    va699,
-    va704,
-    va708,
+    va697,
+    va698,
+    va701,
+    va703,
     va709,
     va71,
-    va719,
+    va711,
+    va713,
+    va716,
     va721,
     va725,
-    va731,
-    va740,
-    va763,
-    va765,
-    va786,
-    va811,
-    va815,
-    va816,
-    va837,
-    va839,
-    va844,
+    va726,
+    va736,
+    va738,
+    va742,
+    va748,
+    va757,
+    va780,
+    va782,
+    va803,
+    va828,
+    va832,
+    va833,
     va85,
-    va870,
-    va871,
-    va883,
-    va884,
-    va886,
+    va854,
+    va856,
+    va861,
     va887,
-    va894,
-    va898,
-    va899,
-    va905,
+    va888,
+    va900,
+    va901,
+    va903,
+    va904,
+    va911,
+    va915,
+    va916,
     va92,
-    va923,
-    va927,
-    va947,
-    va953,
-    va973,
-    va975,
-    va979,
-    va995,
-    va998,
+    va922,
+    va940,
+    va944,
+    va964,
+    va970,
+    va990,
+    va992,
+    va996,
     volume,
     vwap,
     va6 * 8193 - (
@@ -5982,43 +5982,43 @@ WITH values_0_1 AS (
     (
       CAST(0.5 AS DOUBLE) < va346
     ) AS va363,
-    va444 * 8193 - (
-      va444 * 8193 - va444
-    ) AS va448,
-    va837 * 8193 - (
-      va837 * 8193 - va837
-    ) AS va848,
-    va844 * 8193 - (
-      va844 * 8193 - va844
-    ) AS va851,
-    va1219 * 8193 - (
-      va1219 * 8193 - va1219
-    ) AS va1223,
-    va1258 * 8193 - (
-      va1258 * 8193 - va1258
-    ) AS va1262,
-    va1441 * 8193 - (
-      va1441 * 8193 - va1441
-    ) AS va1445,
+    va461 * 8193 - (
+      va461 * 8193 - va461
+    ) AS va465,
+    va854 * 8193 - (
+      va854 * 8193 - va854
+    ) AS va865,
+    va861 * 8193 - (
+      va861 * 8193 - va861
+    ) AS va868,
+    va1236 * 8193 - (
+      va1236 * 8193 - va1236
+    ) AS va1240,
+    va1275 * 8193 - (
+      va1275 * 8193 - va1275
+    ) AS va1279,
+    va1458 * 8193 - (
+      va1458 * 8193 - va1458
+    ) AS va1462,
     (
       (
-        va1737 + va1258
+        va1754 + va1275
       ) - (
-        va837 + va444
+        va854 + va461
       )
-    ) AS va1738,
-    va1947 * 8193 - (
-      va1947 * 8193 - va1947
-    ) AS va1948,
-    va2085 * 8193 - (
-      va2085 * 8193 - va2085
-    ) AS va2089,
-    va1737 * 8193 - (
-      va1737 * 8193 - va1737
-    ) AS va2103,
-    va2099 * 8193 - (
-      va2099 * 8193 - va2099
-    ) AS va2106
+    ) AS va1755,
+    va1964 * 8193 - (
+      va1964 * 8193 - va1964
+    ) AS va1965,
+    va2102 * 8193 - (
+      va2102 * 8193 - va2102
+    ) AS va2106,
+    va1754 * 8193 - (
+      va1754 * 8193 - va1754
+    ) AS va2120,
+    va2116 * 8193 - (
+      va2116 * 8193 - va2116
+    ) AS va2123
   FROM values_2_1
 ), values_2_3 AS (
   SELECT
@@ -6030,50 +6030,50 @@ WITH values_0_1 AS (
     high,
     low,
     open,
-    se1002,
-    se1017,
-    se1070,
-    se1127,
-    se1128,
-    se1129,
-    se1169,
-    se1177,
-    se1179,
-    se1181,
+    se1019,
+    se1034,
+    se1087,
+    se1144,
+    se1145,
+    se1146,
     se1186,
-    se1201,
-    se1232,
+    se1194,
+    se1196,
+    se1198,
+    se1203,
+    se1218,
+    se1249,
     se128,
     se130,
-    se1319,
-    se1339,
-    se1340,
-    se1367,
-    se1415,
-    se1515,
-    se1535,
+    se1336,
+    se1356,
+    se1357,
+    se1384,
+    se1432,
+    se1532,
+    se1552,
     se162,
-    se1644,
-    se1675,
-    se1676,
-    se1677,
-    se1796,
-    se1797,
-    se1798,
-    se1860,
-    se1861,
-    se1862,
-    se1880,
-    se1900,
-    se1901,
-    se2012,
-    se2016,
+    se1661,
+    se1692,
+    se1693,
+    se1694,
+    se1813,
+    se1814,
+    se1815,
+    se1877,
+    se1878,
+    se1879,
+    se1897,
+    se1917,
+    se1918,
+    se2029,
+    se2033,
     se210,
-    se2150,
-    se2153,
-    se2165,
-    se2166,
     se2167,
+    se2170,
+    se2182,
+    se2183,
+    se2184,
     se224,
     se271,
     se272,
@@ -6085,197 +6085,199 @@ WITH values_0_1 AS (
     se39,
     se40,
     se42,
-    se439,
     se45,
-    se460,
-    se466,
-    se467,
-    se468,
-    se476,
+    se456,
+    se477,
     se48,
-    se542,
+    se483,
+    se484,
+    se485,
+    se493,
     se55,
-    se554,
-    se587,
-    se602,
-    se606,
+    se559,
+    se571,
+    se604,
     se61,
-    se654,
-    se655,
-    se656,
-    se703,
-    se705,
-    se710,
-    se732,
-    se733,
-    se734,
-    se735,
-    se736,
-    se783,
-    se838,
-    se893,
-    se895,
-    se922,
+    se619,
+    se623,
+    se671,
+    se672,
+    se673,
+    se720,
+    se722,
+    se727,
+    se749,
+    se750,
+    se751,
+    se752,
+    se753,
+    se800,
+    se855,
+    se910,
+    se912,
+    se939,
     va0,
-    va1001,
-    va1028,
-    va1030,
-    va1057,
+    va1012,
+    va1015,
+    va1018,
+    va1045,
+    va1047,
     va106,
-    va1065,
-    va1075,
-    va1077,
+    va1074,
     va108,
-    va1101,
-    va1110,
-    va1112,
-    va1116,
-    va1126,
-    va1140,
-    va1151,
+    va1082,
+    va1092,
+    va1094,
+    va1118,
+    va1127,
+    va1129,
+    va1133,
+    va1143,
+    va1157,
     va116,
+    va1168,
     va120,
-    va1219,
-    va1223,
-    va1234,
-    va1238,
-    va1245,
-    va1247,
-    va1258,
+    va1236,
+    va1240,
+    va1251,
+    va1255,
     va1262,
-    va1266,
+    va1264,
     va127,
-    va1282,
-    va1289,
+    va1275,
+    va1279,
+    va1283,
     va129,
-    va1291,
-    va1295,
-    va1307,
-    va1315,
-    va1318,
-    va1320,
+    va1299,
+    va1306,
+    va1308,
+    va1312,
     va1324,
-    va1329,
-    va1331,
-    va1343,
+    va1332,
+    va1335,
+    va1337,
+    va1341,
     va1346,
-    va1356,
+    va1348,
+    va1360,
     va1363,
-    va1366,
-    va1377,
+    va1373,
+    va1380,
     va1383,
-    va1386,
-    va1389,
+    va1394,
     va14,
-    va1401,
-    va1411,
-    va1414,
+    va1400,
+    va1403,
+    va1406,
+    va1418,
+    va1428,
+    va1431,
     va144,
-    va1441,
-    va1445,
     va145,
-    va1482,
-    va1490,
-    va1497,
-    va1504,
+    va1458,
+    va1462,
+    va1499,
+    va1507,
     va1514,
-    va1516,
-    va1539,
-    va1551,
-    va1563,
-    va1566,
+    va1521,
+    va1531,
+    va1533,
+    va1556,
+    va1568,
     va158,
+    va1580,
     va1583,
-    va1584,
-    va1595,
-    va1597,
-    va1603,
-    va1604,
-    va1606,
+    va1600,
+    va1601,
     va161,
+    va1612,
+    va1614,
+    va1620,
+    va1621,
+    va1623,
     va164,
-    va1643,
-    va1647,
     va165,
-    va1659,
-    va1662,
+    va1660,
     va1664,
-    va1674,
+    va1676,
     va1679,
-    va1684,
-    va1685,
+    va1681,
     va169,
+    va1691,
+    va1696,
     va170,
     va1701,
-    va1707,
-    va1737,
-    va1738,
+    va1702,
+    va1718,
+    va1724,
     va174,
-    va1758,
-    va1764,
+    va1754,
+    va1755,
+    va1775,
     va178,
-    va1795,
+    va1781,
     va18,
     va181,
-    va1815,
-    va1816,
-    va1820,
-    va1828,
-    va1859,
-    va1866,
-    va1867,
-    va1868,
-    va1875,
-    va1899,
-    va1902,
-    va1908,
-    va1911,
-    va1920,
-    va1930,
-    va1948,
-    va1966,
-    va1973,
-    va1978,
-    va1988,
-    va2001,
-    va2002,
-    va2023,
+    va1812,
+    va1832,
+    va1833,
+    va1837,
+    va1845,
+    va1876,
+    va1883,
+    va1884,
+    va1885,
+    va1892,
+    va1916,
+    va1919,
+    va1925,
+    va1928,
+    va1937,
+    va1947,
+    va1965,
+    va1983,
+    va1990,
+    va1995,
+    va2005,
+    va2018,
+    va2019,
     va203,
-    va2030,
-    va2031,
-    va2057,
-    va2058,
-    va2059,
+    va2040,
+    va2047,
+    va2048,
     va206,
-    va2060,
-    va2062,
-    va2065,
-    va2085,
-    va2089,
+    va2074,
+    va2075,
+    va2076,
+    va2077,
+    va2079,
+    va2082,
     va209,
-    va2093,
-    va2094,
-    va2099,
     va21,
-    va2103,
+    va2102,
     va2106,
+    va2110,
+    va2111,
     va2116,
+    va2120,
     va2123,
-    va2125,
     va213,
-    va2131,
-    va2135,
+    va2133,
     va214,
-    va2146,
-    va2156,
-    va2164,
-    va2174,
-    va2179,
+    va2140,
+    va2142,
+    va2148,
+    va2152,
+    va2163,
+    va2173,
+    va2181,
     va2191,
-    va2195,
-    va2198,
-    va2201,
+    va2196,
     va2208,
+    va2212,
+    va2215,
+    va2218,
+    va2225,
     va223,
     va234,
     va235,
@@ -6300,90 +6302,88 @@ WITH values_0_1 AS (
     va349,
     va36,
     va41,
-    va440,
-    va444,
-    va448,
+    va457,
+    va461,
     va465,
-    va470,
-    va473,
-    va475,
+    va482,
+    va487,
     va49,
+    va490,
     va492,
-    va516,
+    va509,
     va52,
-    va527,
-    va529,
+    va533,
     va54,
+    va544,
     va546,
-    va553,
-    va578,
+    va563,
+    va570,
     va59,
     va595,
-    va597,
-    va598,
-    va599,
     va6,
     va60,
-    va605,
-    va608,
-    va638,
-    va642,
+    va612,
+    va614,
+    va615,
+    va616,
+    va622,
+    va625,
     va65,
-    va653,
-    va661,
-    va664,
-    va671,
-    va679,
+    va655,
+    va659,
+    va670,
+    va678,
     va68,
-    va680,
     va681,
-    va684,
-    va686,
-    va692,
-    va694,
+    va688,
     va696,
-    va699,
-    va704,
-    va708,
+    va697,
+    va698,
+    va701,
+    va703,
     va709,
     va71,
-    va719,
+    va711,
+    va713,
+    va716,
     va721,
     va725,
-    va731,
-    va740,
-    va763,
-    va765,
-    va786,
-    va811,
-    va815,
-    va816,
-    va837,
-    va839,
-    va844,
-    va848,
+    va726,
+    va736,
+    va738,
+    va742,
+    va748,
+    va757,
+    va780,
+    va782,
+    va803,
+    va828,
+    va832,
+    va833,
     va85,
-    va851,
-    va870,
-    va871,
-    va883,
-    va884,
-    va886,
+    va854,
+    va856,
+    va861,
+    va865,
+    va868,
     va887,
-    va894,
-    va898,
-    va899,
-    va905,
+    va888,
+    va900,
+    va901,
+    va903,
+    va904,
+    va911,
+    va915,
+    va916,
     va92,
-    va923,
-    va927,
-    va947,
-    va953,
-    va973,
-    va975,
-    va979,
-    va995,
-    va998,
+    va922,
+    va940,
+    va944,
+    va964,
+    va970,
+    va990,
+    va992,
+    va996,
     volume,
     vwap,
     (
@@ -6430,50 +6430,50 @@ WITH values_0_1 AS (
     high,
     low,
     open,
-    se1002,
-    se1017,
-    se1070,
-    se1127,
-    se1128,
-    se1129,
-    se1169,
-    se1177,
-    se1179,
-    se1181,
+    se1019,
+    se1034,
+    se1087,
+    se1144,
+    se1145,
+    se1146,
     se1186,
-    se1201,
-    se1232,
+    se1194,
+    se1196,
+    se1198,
+    se1203,
+    se1218,
+    se1249,
     se128,
     se130,
-    se1319,
-    se1339,
-    se1340,
-    se1367,
-    se1415,
-    se1515,
-    se1535,
+    se1336,
+    se1356,
+    se1357,
+    se1384,
+    se1432,
+    se1532,
+    se1552,
     se162,
-    se1644,
-    se1675,
-    se1676,
-    se1677,
-    se1796,
-    se1797,
-    se1798,
-    se1860,
-    se1861,
-    se1862,
-    se1880,
-    se1900,
-    se1901,
-    se2012,
-    se2016,
+    se1661,
+    se1692,
+    se1693,
+    se1694,
+    se1813,
+    se1814,
+    se1815,
+    se1877,
+    se1878,
+    se1879,
+    se1897,
+    se1917,
+    se1918,
+    se2029,
+    se2033,
     se210,
-    se2150,
-    se2153,
-    se2165,
-    se2166,
     se2167,
+    se2170,
+    se2182,
+    se2183,
+    se2184,
     se224,
     se271,
     se272,
@@ -6485,198 +6485,200 @@ WITH values_0_1 AS (
     se39,
     se40,
     se42,
-    se439,
     se45,
-    se460,
-    se466,
-    se467,
-    se468,
-    se476,
+    se456,
+    se477,
     se48,
-    se542,
+    se483,
+    se484,
+    se485,
+    se493,
     se55,
-    se554,
-    se587,
-    se602,
-    se606,
+    se559,
+    se571,
+    se604,
     se61,
-    se654,
-    se655,
-    se656,
-    se703,
-    se705,
-    se710,
-    se732,
-    se733,
-    se734,
-    se735,
-    se736,
-    se783,
-    se838,
-    se893,
-    se895,
-    se922,
+    se619,
+    se623,
+    se671,
+    se672,
+    se673,
+    se720,
+    se722,
+    se727,
+    se749,
+    se750,
+    se751,
+    se752,
+    se753,
+    se800,
+    se855,
+    se910,
+    se912,
+    se939,
     va0,
-    va1001,
-    va1028,
-    va1030,
-    va1057,
+    va1012,
+    va1015,
+    va1018,
+    va1045,
+    va1047,
     va106,
-    va1065,
-    va1075,
-    va1077,
+    va1074,
     va108,
-    va1101,
-    va1110,
-    va1112,
-    va1116,
-    va1126,
-    va1140,
-    va1151,
+    va1082,
+    va1092,
+    va1094,
+    va1118,
+    va1127,
+    va1129,
+    va1133,
+    va1143,
+    va1157,
     va116,
+    va1168,
     va120,
-    va1219,
-    va1223,
-    va1234,
-    va1238,
-    va1245,
-    va1247,
-    va1258,
+    va1236,
+    va1240,
+    va1251,
+    va1255,
     va1262,
-    va1266,
+    va1264,
     va127,
-    va1282,
-    va1289,
+    va1275,
+    va1279,
+    va1283,
     va129,
-    va1291,
-    va1295,
-    va1307,
-    va1315,
-    va1318,
-    va1320,
+    va1299,
+    va1306,
+    va1308,
+    va1312,
     va1324,
-    va1329,
-    va1331,
-    va1343,
+    va1332,
+    va1335,
+    va1337,
+    va1341,
     va1346,
-    va1356,
+    va1348,
+    va1360,
     va1363,
-    va1366,
-    va1377,
+    va1373,
+    va1380,
     va1383,
-    va1386,
-    va1389,
+    va1394,
     va14,
-    va1401,
-    va1411,
-    va1414,
+    va1400,
+    va1403,
+    va1406,
+    va1418,
+    va1428,
+    va1431,
     va144,
-    va1441,
-    va1445,
     va145,
-    va1482,
-    va1490,
-    va1497,
-    va1504,
+    va1458,
+    va1462,
+    va1499,
+    va1507,
     va1514,
-    va1516,
-    va1539,
-    va1551,
-    va1563,
-    va1566,
+    va1521,
+    va1531,
+    va1533,
+    va1556,
+    va1568,
     va158,
+    va1580,
     va1583,
-    va1584,
-    va1595,
-    va1597,
-    va1603,
-    va1604,
-    va1606,
+    va1600,
+    va1601,
     va161,
+    va1612,
+    va1614,
+    va1620,
+    va1621,
+    va1623,
     va164,
-    va1643,
-    va1647,
     va165,
-    va1659,
-    va1662,
+    va1660,
     va1664,
-    va1674,
+    va1676,
     va1679,
-    va1684,
-    va1685,
+    va1681,
     va169,
+    va1691,
+    va1696,
     va170,
     va1701,
-    va1707,
-    va1737,
-    va1738,
+    va1702,
+    va1718,
+    va1724,
     va174,
-    va1758,
-    va1764,
+    va1754,
+    va1755,
+    va1775,
     va178,
-    va1795,
+    va1781,
     va18,
     va181,
-    va1815,
-    va1816,
-    va1820,
-    va1828,
-    va1859,
-    va1866,
-    va1867,
-    va1868,
-    va1875,
-    va1899,
-    va1902,
-    va1908,
-    va1911,
-    va1920,
-    va1930,
-    va1948,
-    va1966,
-    va1973,
-    va1978,
-    va1988,
-    va2001,
-    va2002,
+    va1812,
+    va1832,
+    va1833,
+    va1837,
+    va1845,
+    va1876,
+    va1883,
+    va1884,
+    va1885,
+    va1892,
+    va1916,
+    va1919,
+    va1925,
+    va1928,
+    va1937,
+    va1947,
+    va1965,
+    va1983,
+    va1990,
+    va1995,
+    va2005,
+    va2018,
+    va2019,
     va202,
-    va2023,
     va203,
-    va2030,
-    va2031,
-    va2057,
-    va2058,
-    va2059,
+    va2040,
+    va2047,
+    va2048,
     va206,
-    va2060,
-    va2062,
-    va2065,
-    va2085,
-    va2089,
+    va2074,
+    va2075,
+    va2076,
+    va2077,
+    va2079,
+    va2082,
     va209,
-    va2093,
-    va2094,
-    va2099,
     va21,
-    va2103,
+    va2102,
     va2106,
+    va2110,
+    va2111,
     va2116,
+    va2120,
     va2123,
-    va2125,
     va213,
-    va2131,
-    va2135,
+    va2133,
     va214,
-    va2146,
-    va2156,
-    va2164,
-    va2174,
-    va2179,
+    va2140,
+    va2142,
+    va2148,
+    va2152,
+    va2163,
+    va2173,
+    va2181,
     va2191,
-    va2195,
-    va2198,
-    va2201,
+    va2196,
     va2208,
+    va2212,
+    va2215,
+    va2218,
+    va2225,
     va223,
     va234,
     va235,
@@ -6704,90 +6706,88 @@ WITH values_0_1 AS (
     va368,
     va372,
     va41,
-    va440,
-    va444,
-    va448,
+    va457,
+    va461,
     va465,
-    va470,
-    va473,
-    va475,
+    va482,
+    va487,
     va49,
+    va490,
     va492,
-    va516,
+    va509,
     va52,
-    va527,
-    va529,
+    va533,
     va54,
+    va544,
     va546,
-    va553,
-    va578,
+    va563,
+    va570,
     va59,
     va595,
-    va597,
-    va598,
-    va599,
     va6,
     va60,
-    va605,
-    va608,
-    va638,
-    va642,
+    va612,
+    va614,
+    va615,
+    va616,
+    va622,
+    va625,
     va65,
-    va653,
-    va661,
-    va664,
-    va671,
-    va679,
+    va655,
+    va659,
+    va670,
+    va678,
     va68,
-    va680,
     va681,
-    va684,
-    va686,
-    va692,
-    va694,
+    va688,
     va696,
-    va699,
-    va704,
-    va708,
+    va697,
+    va698,
+    va701,
+    va703,
     va709,
     va71,
-    va719,
+    va711,
+    va713,
+    va716,
     va721,
     va725,
-    va731,
-    va740,
-    va763,
-    va765,
-    va786,
-    va811,
-    va815,
-    va816,
-    va837,
-    va839,
-    va844,
-    va848,
+    va726,
+    va736,
+    va738,
+    va742,
+    va748,
+    va757,
+    va780,
+    va782,
+    va803,
+    va828,
+    va832,
+    va833,
     va85,
-    va851,
-    va870,
-    va871,
-    va883,
-    va884,
-    va886,
+    va854,
+    va856,
+    va861,
+    va865,
+    va868,
     va887,
-    va894,
-    va898,
-    va899,
-    va905,
+    va888,
+    va900,
+    va901,
+    va903,
+    va904,
+    va911,
+    va915,
+    va916,
     va92,
-    va923,
-    va927,
-    va947,
-    va953,
-    va973,
-    va975,
-    va979,
-    va995,
-    va998,
+    va922,
+    va940,
+    va944,
+    va964,
+    va970,
+    va990,
+    va992,
+    va996,
     volume,
     vwap,
     (
@@ -6811,39 +6811,39 @@ WITH values_0_1 AS (
     high,
     low,
     open,
-    se1017,
-    se1127,
-    se1128,
-    se1129,
-    se1169,
-    se1177,
-    se1179,
-    se1181,
+    se1034,
+    se1144,
+    se1145,
+    se1146,
     se1186,
-    se1201,
-    se1232,
+    se1194,
+    se1196,
+    se1198,
+    se1203,
+    se1218,
+    se1249,
     se128,
-    se1319,
-    se1339,
-    se1340,
-    se1515,
-    se1535,
-    se1675,
-    se1676,
-    se1677,
-    se1796,
-    se1797,
-    se1798,
-    se1860,
-    se1861,
-    se1862,
-    se1900,
-    se1901,
-    se2016,
-    se2150,
-    se2165,
-    se2166,
+    se1336,
+    se1356,
+    se1357,
+    se1532,
+    se1552,
+    se1692,
+    se1693,
+    se1694,
+    se1813,
+    se1814,
+    se1815,
+    se1877,
+    se1878,
+    se1879,
+    se1917,
+    se1918,
+    se2033,
     se2167,
+    se2182,
+    se2183,
+    se2184,
     se224,
     se271,
     se272,
@@ -6854,131 +6854,133 @@ WITH values_0_1 AS (
     se39,
     se40,
     se45,
-    se460,
-    se466,
-    se467,
-    se468,
-    se587,
-    se654,
-    se655,
-    se656,
-    se703,
-    se732,
-    se733,
-    se734,
-    se735,
-    se893,
+    se477,
+    se483,
+    se484,
+    se485,
+    se604,
+    se671,
+    se672,
+    se673,
+    se720,
+    se749,
+    se750,
+    se751,
+    se752,
+    se910,
     va0,
-    va1028,
-    va1030,
-    va1057,
+    va1012,
+    va1015,
+    va1045,
+    va1047,
     va106,
-    va1065,
-    va1075,
-    va1077,
+    va1074,
     va108,
-    va1101,
-    va1110,
-    va1112,
-    va1116,
-    va1126,
-    va1140,
-    va1151,
+    va1082,
+    va1092,
+    va1094,
+    va1118,
+    va1127,
+    va1129,
+    va1133,
+    va1143,
+    va1157,
     va116,
+    va1168,
     va120,
-    va1223,
-    va1234,
-    va1238,
-    va1245,
-    va1247,
+    va1240,
+    va1251,
+    va1255,
     va1262,
-    va1266,
+    va1264,
     va127,
-    va1282,
-    va1289,
-    va1295,
-    va1307,
-    va1318,
-    va1343,
-    va1346,
-    va1356,
-    va1386,
-    va1389,
-    va1401,
-    va1411,
-    va1414,
+    va1279,
+    va1283,
+    va1299,
+    va1306,
+    va1312,
+    va1324,
+    va1335,
+    va1360,
+    va1363,
+    va1373,
+    va1403,
+    va1406,
+    va1418,
+    va1428,
+    va1431,
     va144,
-    va1445,
     va145,
-    va1482,
-    va1490,
-    va1497,
-    va1504,
+    va1462,
+    va1499,
+    va1507,
     va1514,
-    va1539,
-    va1551,
-    va1563,
+    va1521,
+    va1531,
+    va1556,
+    va1568,
     va158,
-    va1595,
+    va1580,
     va161,
+    va1612,
     va164,
-    va1643,
-    va1647,
     va165,
-    va1659,
-    va1662,
+    va1660,
     va1664,
-    va1674,
+    va1676,
     va1679,
+    va1681,
     va169,
-    va1701,
-    va1707,
-    va1738,
-    va1758,
-    va1764,
+    va1691,
+    va1696,
+    va1718,
+    va1724,
+    va1755,
+    va1775,
     va178,
-    va1795,
+    va1781,
     va18,
     va181,
-    va1815,
-    va1816,
-    va1828,
-    va1859,
-    va1875,
-    va1899,
-    va1908,
-    va1911,
-    va1920,
-    va1930,
-    va1948,
-    va1966,
-    va1973,
-    va2001,
-    va2002,
+    va1812,
+    va1832,
+    va1833,
+    va1845,
+    va1876,
+    va1892,
+    va1916,
+    va1925,
+    va1928,
+    va1937,
+    va1947,
+    va1965,
+    va1983,
+    va1990,
+    va2018,
+    va2019,
     va202,
     va203,
-    va2030,
-    va2031,
-    va2057,
-    va2058,
+    va2047,
+    va2048,
     va206,
-    va2089,
+    va2074,
+    va2075,
     va209,
-    va2093,
-    va2094,
     va21,
-    va2103,
     va2106,
-    va2116,
+    va2110,
+    va2111,
+    va2120,
     va2123,
-    va2131,
+    va2133,
     va214,
-    va2146,
-    va2156,
-    va2164,
-    va2174,
-    va2179,
-    va2208,
+    va2140,
+    va2148,
+    va2163,
+    va2173,
+    va2181,
+    va2191,
+    va2196,
+    va2225,
     va223,
     va235,
     va244,
@@ -7002,56 +7004,54 @@ WITH values_0_1 AS (
     va365,
     va368,
     va372,
-    va440,
-    va448,
+    va457,
     va465,
-    va470,
-    va473,
+    va482,
+    va487,
     va49,
-    va516,
+    va490,
     va52,
-    va527,
-    va529,
+    va533,
+    va544,
     va546,
-    va578,
+    va563,
     va595,
-    va598,
-    va608,
-    va642,
+    va612,
+    va615,
+    va625,
     va65,
-    va653,
-    va661,
-    va664,
-    va671,
-    va679,
+    va659,
+    va670,
+    va678,
     va68,
-    va692,
-    va708,
+    va681,
+    va688,
+    va696,
+    va709,
     va71,
     va725,
-    va731,
-    va740,
-    va763,
-    va765,
-    va786,
-    va811,
-    va816,
-    va839,
-    va848,
+    va742,
+    va748,
+    va757,
+    va780,
+    va782,
+    va803,
+    va828,
+    va833,
     va85,
-    va851,
-    va870,
-    va871,
-    va899,
-    va905,
+    va856,
+    va865,
+    va868,
+    va887,
+    va888,
+    va916,
     va92,
-    va927,
-    va947,
-    va953,
-    va973,
-    va979,
-    va995,
-    va998,
+    va922,
+    va944,
+    va964,
+    va970,
+    va990,
+    va996,
     volume,
     vwap,
     CORR(va6, va14) OVER rows_6 AS se15,
@@ -7115,108 +7115,108 @@ WITH values_0_1 AS (
     LAG(va288, 11) OVER rows_row AS se299,
     COUNT(va304) OVER rows_before AS se305,
     COUNT(va312) OVER rows_before AS se313,
-    CORR(va444, va169) OVER rows_3 AS se445,
-    REGR_COUNT(va444, va169) OVER rows_3 AS se446,
-    LAG(va448, 1) OVER rows_row AS se449,
-    LAG(se460, 5) OVER rows_row AS se461,
+    CORR(va461, va169) OVER rows_3 AS se462,
+    REGR_COUNT(va461, va169) OVER rows_3 AS se463,
+    LAG(va465, 1) OVER rows_row AS se466,
+    LAG(se477, 5) OVER rows_row AS se478,
     MAX((
       CASE WHEN va60 IS DISTINCT FROM se61 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se474,
+    )) OVER rows_before AS se491,
     MAX((
-      CASE WHEN va475 IS DISTINCT FROM se476 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se477,
-    SUM(va492 * stock_row) OVER rows_15 AS se493,
-    SUM(va492) OVER rows_15 AS se494,
-    CORR(va169, va174) OVER rows_6 AS se502,
-    REGR_COUNT(va169, va174) OVER rows_6 AS se503,
-    LAG(va516, 10) OVER rows_row AS se517,
-    LAG(va529, 1) OVER rows_row AS se530,
-    LAG(va529, 2) OVER rows_row AS se531,
-    LAG(va529, 3) OVER rows_row AS se532,
-    LAG(va529, 4) OVER rows_row AS se533,
-    LAG(va529, 5) OVER rows_row AS se534,
-    LAG(va529, 6) OVER rows_row AS se535,
-    LAG(va529, 7) OVER rows_row AS se536,
-    SUM(se542) OVER rows_37 AS se543,
+      CASE WHEN va492 IS DISTINCT FROM se493 OR stock_row = 1 THEN stock_row END
+    )) OVER rows_before AS se494,
+    SUM(va509 * stock_row) OVER rows_15 AS se510,
+    SUM(va509) OVER rows_15 AS se511,
+    CORR(va169, va174) OVER rows_6 AS se519,
+    REGR_COUNT(va169, va174) OVER rows_6 AS se520,
+    LAG(va533, 10) OVER rows_row AS se534,
+    LAG(va546, 1) OVER rows_row AS se547,
+    LAG(va546, 2) OVER rows_row AS se548,
+    LAG(va546, 3) OVER rows_row AS se549,
+    LAG(va546, 4) OVER rows_row AS se550,
+    LAG(va546, 5) OVER rows_row AS se551,
+    LAG(va546, 6) OVER rows_row AS se552,
+    LAG(va546, 7) OVER rows_row AS se553,
+    SUM(se559) OVER rows_37 AS se560,
     MAX((
-      CASE WHEN va553 IS DISTINCT FROM se554 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se555,
+      CASE WHEN va570 IS DISTINCT FROM se571 OR stock_row = 1 THEN stock_row END
+    )) OVER rows_before AS se572,
     SUM((
       CASE WHEN va33 THEN volume WHEN NOT va33 THEN 0 END
-    )) OVER rows_26 AS se574,
+    )) OVER rows_26 AS se591,
     SUM((
       CASE WHEN va234 THEN volume WHEN NOT va234 THEN 0 END
-    )) OVER rows_26 AS se575,
-    MAX(va578) OVER rows_5 AS se579,
-    COUNT(va578) OVER rows_5 AS se580,
+    )) OVER rows_26 AS se592,
+    MAX(va595) OVER rows_5 AS se596,
+    COUNT(va595) OVER rows_5 AS se597,
     MAX((
       CASE WHEN va54 IS DISTINCT FROM se55 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se588,
-    SUM(va599) OVER rows_6 AS se600,
-    CORR(low, se602) OVER rows_7 AS se603,
+    )) OVER rows_before AS se605,
+    SUM(va616) OVER rows_6 AS se617,
+    CORR(low, se619) OVER rows_7 AS se620,
     MAX((
-      CASE WHEN va605 IS DISTINCT FROM se606 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se607,
-    LAG(va608, 1) OVER rows_row AS se609,
-    LAG(va578, 1) OVER rows_row AS se622,
-    LAG(va578, 2) OVER rows_row AS se623,
-    LAG(va578, 3) OVER rows_row AS se624,
-    LAG(va578, 4) OVER rows_row AS se625,
-    LAG(va578, 5) OVER rows_row AS se626,
-    LAG(va578, 6) OVER rows_row AS se627,
-    LAG(va578, 7) OVER rows_row AS se628,
-    LAG(va578, 8) OVER rows_row AS se629,
-    LAG(va578, 9) OVER rows_row AS se630,
-    CORR(va638, vwap) OVER rows_15 AS se639,
-    REGR_COUNT(va638, vwap) OVER rows_15 AS se640,
-    LAG(va642, 1) OVER rows_row AS se643,
-    COUNT(va664) OVER rows_before AS se665,
+      CASE WHEN va622 IS DISTINCT FROM se623 OR stock_row = 1 THEN stock_row END
+    )) OVER rows_before AS se624,
+    LAG(va625, 1) OVER rows_row AS se626,
+    LAG(va595, 1) OVER rows_row AS se639,
+    LAG(va595, 2) OVER rows_row AS se640,
+    LAG(va595, 3) OVER rows_row AS se641,
+    LAG(va595, 4) OVER rows_row AS se642,
+    LAG(va595, 5) OVER rows_row AS se643,
+    LAG(va595, 6) OVER rows_row AS se644,
+    LAG(va595, 7) OVER rows_row AS se645,
+    LAG(va595, 8) OVER rows_row AS se646,
+    LAG(va595, 9) OVER rows_row AS se647,
+    CORR(va655, vwap) OVER rows_15 AS se656,
+    REGR_COUNT(va655, vwap) OVER rows_15 AS se657,
+    LAG(va659, 1) OVER rows_row AS se660,
+    COUNT(va681) OVER rows_before AS se682,
     SUM((
-      CASE WHEN va680 THEN 0 WHEN NOT va680 THEN va684 END
-    )) OVER rows_12 AS se685,
+      CASE WHEN va697 THEN 0 WHEN NOT va697 THEN va701 END
+    )) OVER rows_12 AS se702,
     SUM((
-      CASE WHEN va686 THEN 0 WHEN NOT va686 THEN va684 END
-    )) OVER rows_12 AS se687,
+      CASE WHEN va703 THEN 0 WHEN NOT va703 THEN va701 END
+    )) OVER rows_12 AS se704,
     SUM((
-      CASE WHEN 0 > va694 THEN 0 WHEN 0 <= va694 THEN va694 END
-    )) OVER rows_26 AS se695,
+      CASE WHEN 0 > va711 THEN 0 WHEN 0 <= va711 THEN va711 END
+    )) OVER rows_26 AS se712,
     SUM((
-      CASE WHEN 0 > va696 THEN 0 WHEN 0 <= va696 THEN va696 END
-    )) OVER rows_26 AS se697,
-    SUM(va699) OVER rows_12 AS se700,
+      CASE WHEN 0 > va713 THEN 0 WHEN 0 <= va713 THEN va713 END
+    )) OVER rows_26 AS se714,
+    SUM(va716) OVER rows_12 AS se717,
     MAX((
-      CASE WHEN va704 IS DISTINCT FROM se705 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se706,
+      CASE WHEN va721 IS DISTINCT FROM se722 OR stock_row = 1 THEN stock_row END
+    )) OVER rows_before AS se723,
     MAX((
-      CASE WHEN va709 IS DISTINCT FROM se710 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se711,
-    SUM(va725) OVER rows_20 AS se726,
-    COUNT(va725) OVER rows_20 AS se727,
-    SUM(se736) OVER rows_19 AS se737,
-    LAG(va740, 1) OVER rows_row AS se741,
-    SUM(va699) OVER rows_20 AS se757,
-    SUM(va36) OVER rows_20 AS se759,
-    LAG(va765, 1) OVER rows_row AS se766,
-    LAG(va765, 2) OVER rows_row AS se767,
-    LAG(va765, 3) OVER rows_row AS se768,
-    LAG(va765, 4) OVER rows_row AS se769,
-    LAG(va765, 5) OVER rows_row AS se770,
-    LAG(va765, 6) OVER rows_row AS se771,
-    LAG(va765, 7) OVER rows_row AS se772,
-    LAG(va765, 8) OVER rows_row AS se773,
-    LAG(va765, 9) OVER rows_row AS se774,
-    LAG(va765, 10) OVER rows_row AS se775,
-    LAG(va765, 11) OVER rows_row AS se776,
-    CORR(low, se783) OVER rows_8 AS se784,
-    LAG(va786, 1) OVER rows_row AS se787,
-    CORR(high, va169) OVER rows_5 AS se807,
-    REGR_COUNT(high, va169) OVER rows_5 AS se808,
+      CASE WHEN va726 IS DISTINCT FROM se727 OR stock_row = 1 THEN stock_row END
+    )) OVER rows_before AS se728,
+    SUM(va742) OVER rows_20 AS se743,
+    COUNT(va742) OVER rows_20 AS se744,
+    SUM(se753) OVER rows_19 AS se754,
+    LAG(va757, 1) OVER rows_row AS se758,
+    SUM(va716) OVER rows_20 AS se774,
+    SUM(va36) OVER rows_20 AS se776,
+    LAG(va782, 1) OVER rows_row AS se783,
+    LAG(va782, 2) OVER rows_row AS se784,
+    LAG(va782, 3) OVER rows_row AS se785,
+    LAG(va782, 4) OVER rows_row AS se786,
+    LAG(va782, 5) OVER rows_row AS se787,
+    LAG(va782, 6) OVER rows_row AS se788,
+    LAG(va782, 7) OVER rows_row AS se789,
+    LAG(va782, 8) OVER rows_row AS se790,
+    LAG(va782, 9) OVER rows_row AS se791,
+    LAG(va782, 10) OVER rows_row AS se792,
+    LAG(va782, 11) OVER rows_row AS se793,
+    CORR(low, se800) OVER rows_8 AS se801,
+    LAG(va803, 1) OVER rows_row AS se804,
+    CORR(high, va169) OVER rows_5 AS se824,
+    REGR_COUNT(high, va169) OVER rows_5 AS se825,
     SUM(
       (
         CASE
           WHEN stock_row = 2
-          THEN va811 / CAST(0.16666666666666666 AS DOUBLE)
-          ELSE va811
+          THEN va828 / CAST(0.16666666666666666 AS DOUBLE)
+          ELSE va828
         END * EXP((
           (
             stock_row - 1
@@ -7227,13 +7227,13 @@ WITH values_0_1 AS (
       PARTITION BY ts_code, va244
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se812,
+    ) AS se829,
     SUM(
       (
         CASE
           WHEN stock_row = 2
-          THEN va816 / CAST(0.16666666666666666 AS DOUBLE)
-          ELSE va816
+          THEN va833 / CAST(0.16666666666666666 AS DOUBLE)
+          ELSE va833
         END * EXP((
           (
             stock_row - 1
@@ -7244,19 +7244,19 @@ WITH values_0_1 AS (
       PARTITION BY ts_code, va244
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se817,
-    CORR(va169, va174) OVER rows_4 AS se821,
-    REGR_COUNT(va169, va174) OVER rows_4 AS se822,
-    CORR(va837, va844) OVER rows_4 AS se845,
-    REGR_COUNT(va837, va844) OVER rows_4 AS se846,
-    LAG(va848, 1) OVER rows_row AS se849,
-    LAG(va851, 1) OVER rows_row AS se852,
+    ) AS se834,
+    CORR(va169, va174) OVER rows_4 AS se838,
+    REGR_COUNT(va169, va174) OVER rows_4 AS se839,
+    CORR(va854, va861) OVER rows_4 AS se862,
+    REGR_COUNT(va854, va861) OVER rows_4 AS se863,
+    LAG(va865, 1) OVER rows_row AS se866,
+    LAG(va868, 1) OVER rows_row AS se869,
     SUM(
       (
         CASE
           WHEN stock_row = 2
-          THEN va811 / CAST(0.041666666666666664 AS DOUBLE)
-          ELSE va811
+          THEN va828 / CAST(0.041666666666666664 AS DOUBLE)
+          ELSE va828
         END * EXP((
           (
             stock_row - 1
@@ -7267,13 +7267,13 @@ WITH values_0_1 AS (
       PARTITION BY ts_code, va244
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se872,
+    ) AS se889,
     SUM(
       (
         CASE
           WHEN stock_row = 2
-          THEN va816 / CAST(0.041666666666666664 AS DOUBLE)
-          ELSE va816
+          THEN va833 / CAST(0.041666666666666664 AS DOUBLE)
+          ELSE va833
         END * EXP((
           (
             stock_row - 1
@@ -7284,59 +7284,59 @@ WITH values_0_1 AS (
       PARTITION BY ts_code, va244
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se875,
+    ) AS se892,
     SUM(
       (
         CASE
-          WHEN va883
+          WHEN va900
           THEN 0
-          WHEN NOT va883
+          WHEN NOT va900
           THEN (
-            CASE WHEN va492 > va884 THEN va492 WHEN va492 <= va884 THEN va884 END
+            CASE WHEN va509 > va901 THEN va509 WHEN va509 <= va901 THEN va901 END
           )
         END
       )
-    ) OVER rows_20 AS se885,
+    ) OVER rows_20 AS se902,
     SUM(
       (
         CASE
-          WHEN va886
+          WHEN va903
           THEN 0
-          WHEN NOT va886
+          WHEN NOT va903
           THEN (
-            CASE WHEN va887 > va492 THEN va887 WHEN va887 <= va492 THEN va492 END
+            CASE WHEN va904 > va509 THEN va904 WHEN va904 <= va509 THEN va509 END
           )
         END
       )
-    ) OVER rows_20 AS se888,
+    ) OVER rows_20 AS se905,
     MAX((
-      CASE WHEN va894 IS DISTINCT FROM se895 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se896,
-    CORR(va923, vwap) OVER rows_4 AS se924,
-    REGR_COUNT(va923, vwap) OVER rows_4 AS se925,
-    LAG(va927, 1) OVER rows_row AS se928,
-    SUM(se736) OVER rows_20 AS se948,
-    LAG(va953, 1) OVER rows_row AS se954,
-    STDDEV_SAMP(va975) OVER rows_20 AS se976,
-    COUNT(va975) OVER rows_20 AS se977,
-    LAG(va979, 1) OVER rows_row AS se980,
-    AVG(va975) OVER rows_20 AS se982,
-    CORR(se736, va108) OVER rows_3 AS se996,
-    LAG(va998, 1) OVER rows_row AS se999,
+      CASE WHEN va911 IS DISTINCT FROM se912 OR stock_row = 1 THEN stock_row END
+    )) OVER rows_before AS se913,
+    CORR(va940, vwap) OVER rows_4 AS se941,
+    REGR_COUNT(va940, vwap) OVER rows_4 AS se942,
+    LAG(va944, 1) OVER rows_row AS se945,
+    SUM(se753) OVER rows_20 AS se965,
+    LAG(va970, 1) OVER rows_row AS se971,
+    STDDEV_SAMP(va992) OVER rows_20 AS se993,
+    COUNT(va992) OVER rows_20 AS se994,
+    LAG(va996, 1) OVER rows_row AS se997,
+    AVG(va992) OVER rows_20 AS se999,
+    CORR(se753, va108) OVER rows_3 AS se1013,
+    LAG(va1015, 1) OVER rows_row AS se1016,
     MAX(
       (
-        CASE WHEN va1001 IS DISTINCT FROM se1002 OR stock_row = 1 THEN stock_row END
+        CASE WHEN va1018 IS DISTINCT FROM se1019 OR stock_row = 1 THEN stock_row END
       )
-    ) OVER rows_before AS se1003,
+    ) OVER rows_before AS se1020,
     AVG(ABS((
-      close - se1017
-    ))) OVER rows_12 AS se1018,
+      close - se1034
+    ))) OVER rows_12 AS se1035,
     SUM(
       (
         CASE
           WHEN stock_row = 2
-          THEN va811 / CAST(0.08333333333333333 AS DOUBLE)
-          ELSE va811
+          THEN va828 / CAST(0.08333333333333333 AS DOUBLE)
+          ELSE va828
         END * EXP((
           (
             stock_row - 1
@@ -7347,13 +7347,13 @@ WITH values_0_1 AS (
       PARTITION BY ts_code, va244
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se1020,
+    ) AS se1037,
     SUM(
       (
         CASE
           WHEN stock_row = 2
-          THEN va816 / CAST(0.08333333333333333 AS DOUBLE)
-          ELSE va816
+          THEN va833 / CAST(0.08333333333333333 AS DOUBLE)
+          ELSE va833
         END * EXP((
           (
             stock_row - 1
@@ -7364,88 +7364,88 @@ WITH values_0_1 AS (
       PARTITION BY ts_code, va244
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se1023,
+    ) AS se1040,
     LAST_VALUE(
       (
         CASE WHEN (
           (
             stock_row - 1
           ) % 1100
-        ) = 1099 THEN va1030 END
+        ) = 1099 THEN va1047 END
       )
-     IGNORE NULLS) OVER rows_earlier AS se1031,
-    CORR(va444, va169) OVER rows_5 AS se1037,
-    REGR_COUNT(va444, va169) OVER rows_5 AS se1038,
-    STDDEV_SAMP(va444) OVER rows_5 AS se1040,
-    COUNT(va444) OVER rows_5 AS se1041,
-    STDDEV_SAMP(va169) OVER rows_5 AS se1043,
-    COUNT(va169) OVER rows_5 AS se1044,
-    SUM(va599) OVER rows_20 AS se1054,
-    LAG(va1057, 1) OVER rows_row AS se1058,
-    LAG(va1057, 2) OVER rows_row AS se1059,
-    LAG(va1057, 3) OVER rows_row AS se1060,
-    LAG(va1057, 4) OVER rows_row AS se1061,
-    LAG(va1057, 5) OVER rows_row AS se1062,
-    LAG(va1057, 6) OVER rows_row AS se1063,
-    LAG(va1057, 7) OVER rows_row AS se1064,
+     IGNORE NULLS) OVER rows_earlier AS se1048,
+    CORR(va461, va169) OVER rows_5 AS se1054,
+    REGR_COUNT(va461, va169) OVER rows_5 AS se1055,
+    STDDEV_SAMP(va461) OVER rows_5 AS se1057,
+    COUNT(va461) OVER rows_5 AS se1058,
+    STDDEV_SAMP(va169) OVER rows_5 AS se1060,
+    COUNT(va169) OVER rows_5 AS se1061,
+    SUM(va616) OVER rows_20 AS se1071,
+    LAG(va1074, 1) OVER rows_row AS se1075,
+    LAG(va1074, 2) OVER rows_row AS se1076,
+    LAG(va1074, 3) OVER rows_row AS se1077,
+    LAG(va1074, 4) OVER rows_row AS se1078,
+    LAG(va1074, 5) OVER rows_row AS se1079,
+    LAG(va1074, 6) OVER rows_row AS se1080,
+    LAG(va1074, 7) OVER rows_row AS se1081,
     RANK(
     ORDER BY
-      va1065) OVER rows_20 AS se1066,
+      va1082) OVER rows_20 AS se1083,
     CUME_DIST(
     ORDER BY
-      va1065) OVER rows_20 AS se1067,
-    COUNT(va1065) OVER rows_20 AS se1068,
-    LAG(va1077, 1) OVER rows_row AS se1078,
-    LAG(va1077, 2) OVER rows_row AS se1079,
-    LAG(va1077, 3) OVER rows_row AS se1080,
-    LAG(va1077, 4) OVER rows_row AS se1081,
-    LAG(va1077, 5) OVER rows_row AS se1082,
-    LAG(va1077, 6) OVER rows_row AS se1083,
-    LAG(va1101, 1) OVER rows_row AS se1102,
-    LAG(va1101, 2) OVER rows_row AS se1103,
-    LAG(va1101, 3) OVER rows_row AS se1104,
-    LAG(va1101, 4) OVER rows_row AS se1105,
-    LAG(va1101, 5) OVER rows_row AS se1106,
-    LAG(va1101, 6) OVER rows_row AS se1107,
+      va1082) OVER rows_20 AS se1084,
+    COUNT(va1082) OVER rows_20 AS se1085,
+    LAG(va1094, 1) OVER rows_row AS se1095,
+    LAG(va1094, 2) OVER rows_row AS se1096,
+    LAG(va1094, 3) OVER rows_row AS se1097,
+    LAG(va1094, 4) OVER rows_row AS se1098,
+    LAG(va1094, 5) OVER rows_row AS se1099,
+    LAG(va1094, 6) OVER rows_row AS se1100,
+    LAG(va1118, 1) OVER rows_row AS se1119,
+    LAG(va1118, 2) OVER rows_row AS se1120,
+    LAG(va1118, 3) OVER rows_row AS se1121,
+    LAG(va1118, 4) OVER rows_row AS se1122,
+    LAG(va1118, 5) OVER rows_row AS se1123,
+    LAG(va1118, 6) OVER rows_row AS se1124,
     LAST_VALUE(
       (
         CASE WHEN (
           (
             stock_row - 1
           ) % 1100
-        ) = 1099 THEN va1112 END
+        ) = 1099 THEN va1129 END
       )
-     IGNORE NULLS) OVER rows_earlier AS se1113,
+     IGNORE NULLS) OVER rows_earlier AS se1130,
     LAST_VALUE(
       (
         CASE WHEN (
           (
             stock_row - 1
           ) % 1100
-        ) = 1099 THEN va1116 END
+        ) = 1099 THEN va1133 END
       )
-     IGNORE NULLS) OVER rows_earlier AS se1117,
-    CORR(low, se736) OVER rows_5 AS se1130,
-    LAG(va1140, 1) OVER rows_row AS se1141,
-    LAG(va1140, 2) OVER rows_row AS se1142,
-    CORR(close, se542) OVER rows_13 AS se1149,
-    LAG(va1151, 1) OVER rows_row AS se1152,
-    SUM(va599) OVER rows_30 AS se1167,
-    LAG(se1179, 100) OVER rows_row AS se1180,
-    CORR(va837, va169) OVER rows_5 AS se1188,
-    REGR_COUNT(va837, va169) OVER rows_5 AS se1189,
-    STDDEV_SAMP(va837) OVER rows_5 AS se1191,
-    COUNT(va837) OVER rows_5 AS se1192,
-    SUM(se922) OVER rows_37 AS se1203,
-    CORR(va1219, va169) OVER rows_11 AS se1220,
-    REGR_COUNT(va1219, va169) OVER rows_11 AS se1221,
-    LAG(va1223, 1) OVER rows_row AS se1224,
+     IGNORE NULLS) OVER rows_earlier AS se1134,
+    CORR(low, se753) OVER rows_5 AS se1147,
+    LAG(va1157, 1) OVER rows_row AS se1158,
+    LAG(va1157, 2) OVER rows_row AS se1159,
+    CORR(close, se559) OVER rows_13 AS se1166,
+    LAG(va1168, 1) OVER rows_row AS se1169,
+    SUM(va616) OVER rows_30 AS se1184,
+    LAG(se1196, 100) OVER rows_row AS se1197,
+    CORR(va854, va169) OVER rows_5 AS se1205,
+    REGR_COUNT(va854, va169) OVER rows_5 AS se1206,
+    STDDEV_SAMP(va854) OVER rows_5 AS se1208,
+    COUNT(va854) OVER rows_5 AS se1209,
+    SUM(se939) OVER rows_37 AS se1220,
+    CORR(va1236, va169) OVER rows_11 AS se1237,
+    REGR_COUNT(va1236, va169) OVER rows_11 AS se1238,
+    LAG(va1240, 1) OVER rows_row AS se1241,
     SUM(
       (
         CASE
           WHEN stock_row = 2
-          THEN va1234 / CAST(0.16666666666666666 AS DOUBLE)
-          ELSE va1234
+          THEN va1251 / CAST(0.16666666666666666 AS DOUBLE)
+          ELSE va1251
         END * EXP((
           (
             stock_row - 1
@@ -7456,13 +7456,13 @@ WITH values_0_1 AS (
       PARTITION BY ts_code, va244
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se1235,
+    ) AS se1252,
     SUM(
       (
         CASE
           WHEN stock_row = 2
-          THEN va1238 / CAST(0.16666666666666666 AS DOUBLE)
-          ELSE va1238
+          THEN va1255 / CAST(0.16666666666666666 AS DOUBLE)
+          ELSE va1255
         END * EXP((
           (
             stock_row - 1
@@ -7473,190 +7473,190 @@ WITH values_0_1 AS (
       PARTITION BY ts_code, va244
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se1239,
-    CORR(va1258, va169) OVER rows_10 AS se1259,
-    REGR_COUNT(va1258, va169) OVER rows_10 AS se1260,
-    LAG(va1262, 1) OVER rows_row AS se1263,
-    CORR(va1291, vwap) OVER rows_6 AS se1292,
-    REGR_COUNT(va1291, vwap) OVER rows_6 AS se1293,
-    LAG(va1295, 1) OVER rows_row AS se1296,
+    ) AS se1256,
+    CORR(va1275, va169) OVER rows_10 AS se1276,
+    REGR_COUNT(va1275, va169) OVER rows_10 AS se1277,
+    LAG(va1279, 1) OVER rows_row AS se1280,
+    CORR(va1308, vwap) OVER rows_6 AS se1309,
+    REGR_COUNT(va1308, vwap) OVER rows_6 AS se1310,
+    LAG(va1312, 1) OVER rows_row AS se1313,
     LAST_VALUE(
       (
         CASE WHEN (
           (
             stock_row - 1
           ) % 1100
-        ) = 1099 THEN va1307 END
+        ) = 1099 THEN va1324 END
       )
-     IGNORE NULLS) OVER rows_earlier AS se1308,
+     IGNORE NULLS) OVER rows_earlier AS se1325,
     SUM((
-      CASE WHEN 0 > va719 THEN 0 WHEN 0 <= va719 THEN va719 END
-    )) OVER rows_20 AS se1314,
+      CASE WHEN 0 > va736 THEN 0 WHEN 0 <= va736 THEN va736 END
+    )) OVER rows_20 AS se1331,
     SUM((
-      CASE WHEN 0 > va1315 THEN 0 WHEN 0 <= va1315 THEN va1315 END
-    )) OVER rows_20 AS se1316,
+      CASE WHEN 0 > va1332 THEN 0 WHEN 0 <= va1332 THEN va1332 END
+    )) OVER rows_20 AS se1333,
     SUM(
       (
         CASE
-          WHEN se1319 = 1
-          THEN va1318 / CAST(0.18181818181818182 AS DOUBLE)
-          ELSE va1318
+          WHEN se1336 = 1
+          THEN va1335 / CAST(0.18181818181818182 AS DOUBLE)
+          ELSE va1335
         END * EXP((
           (
-            se1319 - 1
+            se1336 - 1
           ) % 1100
         ) * CAST(0.20067069546215116 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY ts_code, va1320
+      PARTITION BY ts_code, va1337
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se1321,
+    ) AS se1338,
     SUM(
       (
-        CASE WHEN se1319 = 1 THEN va1318 / CAST(0.5 AS DOUBLE) ELSE va1318 END * EXP((
+        CASE WHEN se1336 = 1 THEN va1335 / CAST(0.5 AS DOUBLE) ELSE va1335 END * EXP((
           (
-            se1319 - 1
+            se1336 - 1
           ) % 57
         ) * CAST(0.6931471805599453 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY ts_code, va1324
+      PARTITION BY ts_code, va1341
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se1325,
+    ) AS se1342,
     SUM((
-      CASE WHEN va1329 THEN va671 WHEN NOT va1329 THEN 0 END
-    )) OVER rows_12 AS se1330,
+      CASE WHEN va1346 THEN va688 WHEN NOT va1346 THEN 0 END
+    )) OVER rows_12 AS se1347,
     SUM((
-      CASE WHEN va1331 THEN va815 WHEN NOT va1331 THEN 0 END
-    )) OVER rows_12 AS se1332,
-    AVG(se162) OVER rows_20 AS se1334,
-    LAG(se1339, 1) OVER rows_row AS se1341,
-    LAG(se1340, 1) OVER rows_row AS se1342,
-    LAG(va1343, 1) OVER rows_row AS se1344,
-    LAG(va1346, 1) OVER rows_row AS se1347,
-    LAG(va1356, 2) OVER rows_row AS se1357,
-    CORR(se922, va1363) OVER rows_10 AS se1364,
+      CASE WHEN va1348 THEN va832 WHEN NOT va1348 THEN 0 END
+    )) OVER rows_12 AS se1349,
+    AVG(se162) OVER rows_20 AS se1351,
+    LAG(se1356, 1) OVER rows_row AS se1358,
+    LAG(se1357, 1) OVER rows_row AS se1359,
+    LAG(va1360, 1) OVER rows_row AS se1361,
+    LAG(va1363, 1) OVER rows_row AS se1364,
+    LAG(va1373, 2) OVER rows_row AS se1374,
+    CORR(se939, va1380) OVER rows_10 AS se1381,
     MAX(
       (
-        CASE WHEN va1366 IS DISTINCT FROM se1367 OR stock_row = 1 THEN stock_row END
+        CASE WHEN va1383 IS DISTINCT FROM se1384 OR stock_row = 1 THEN stock_row END
       )
-    ) OVER rows_before AS se1368,
-    CORR(va1377, va1383) OVER rows_7 AS se1384,
-    LAG(va1386, 1) OVER rows_row AS se1387,
-    LAG(va1389, 1) OVER rows_row AS se1390,
-    SUM(se1415) OVER rows_26 AS se1416,
-    CORR(va1441, va1258) OVER rows_21 AS se1442,
-    REGR_COUNT(va1441, va1258) OVER rows_21 AS se1443,
-    LAG(va1445, 1) OVER rows_row AS se1446,
-    LAG(va839, 1) OVER rows_row AS se1491,
-    LAG(va1504, 1) OVER rows_row AS se1505,
+    ) OVER rows_before AS se1385,
+    CORR(va1394, va1400) OVER rows_7 AS se1401,
+    LAG(va1403, 1) OVER rows_row AS se1404,
+    LAG(va1406, 1) OVER rows_row AS se1407,
+    SUM(se1432) OVER rows_26 AS se1433,
+    CORR(va1458, va1275) OVER rows_21 AS se1459,
+    REGR_COUNT(va1458, va1275) OVER rows_21 AS se1460,
+    LAG(va1462, 1) OVER rows_row AS se1463,
+    LAG(va856, 1) OVER rows_row AS se1508,
+    LAG(va1521, 1) OVER rows_row AS se1522,
     SUM(
       (
         CASE
-          WHEN se1515 = 1
-          THEN va1514 / CAST(0.15384615384615385 AS DOUBLE)
-          ELSE va1514
+          WHEN se1532 = 1
+          THEN va1531 / CAST(0.15384615384615385 AS DOUBLE)
+          ELSE va1531
         END * EXP((
           (
-            se1515 - 1
+            se1532 - 1
           ) % 1100
         ) * CAST(0.1670540846631662 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY ts_code, va1516
+      PARTITION BY ts_code, va1533
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se1517,
-    SUM(se838) OVER rows_20 AS se1536,
-    LAG(va1539, 1) OVER rows_row AS se1540,
-    LAG(va1563, 1) OVER rows_row AS se1564,
-    CORR(va1566, vwap) OVER rows_17 AS se1567,
-    REGR_COUNT(va1566, vwap) OVER rows_17 AS se1568,
-    SUM(va1584) OVER rows_16 AS se1585,
-    COUNT(va1584) OVER rows_16 AS se1586,
-    SUM(va1583) OVER rows_16 AS se1587,
-    COUNT(va1583) OVER rows_16 AS se1588,
-    AVG(va1597) OVER rows_12 AS se1598,
-    COUNT(va1597) OVER rows_12 AS se1599,
+    ) AS se1534,
+    SUM(se855) OVER rows_20 AS se1553,
+    LAG(va1556, 1) OVER rows_row AS se1557,
+    LAG(va1580, 1) OVER rows_row AS se1581,
+    CORR(va1583, vwap) OVER rows_17 AS se1584,
+    REGR_COUNT(va1583, vwap) OVER rows_17 AS se1585,
+    SUM(va1601) OVER rows_16 AS se1602,
+    COUNT(va1601) OVER rows_16 AS se1603,
+    SUM(va1600) OVER rows_16 AS se1604,
+    COUNT(va1600) OVER rows_16 AS se1605,
+    AVG(va1614) OVER rows_12 AS se1615,
+    COUNT(va1614) OVER rows_12 AS se1616,
     SUM((
-      CASE WHEN va1603 THEN va1604 WHEN NOT va1603 THEN 0 END
-    )) OVER rows_14 AS se1605,
+      CASE WHEN va1620 THEN va1621 WHEN NOT va1620 THEN 0 END
+    )) OVER rows_14 AS se1622,
     SUM((
-      CASE WHEN va1606 THEN va1604 WHEN NOT va1606 THEN 0 END
-    )) OVER rows_14 AS se1607,
-    CORR(se736, va108) OVER rows_9 AS se1610,
-    CORR(va169, va174) OVER rows_7 AS se1627,
-    REGR_COUNT(va169, va174) OVER rows_7 AS se1628,
-    CORR(close, se1644) OVER rows_18 AS se1645,
-    LAG(va1647, 1) OVER rows_row AS se1648,
+      CASE WHEN va1623 THEN va1621 WHEN NOT va1623 THEN 0 END
+    )) OVER rows_14 AS se1624,
+    CORR(se753, va108) OVER rows_9 AS se1627,
+    CORR(va169, va174) OVER rows_7 AS se1644,
+    REGR_COUNT(va169, va174) OVER rows_7 AS se1645,
+    CORR(close, se1661) OVER rows_18 AS se1662,
+    LAG(va1664, 1) OVER rows_row AS se1665,
     LAG((
       CASE WHEN stock_row > 20 THEN (
-        close / NULLIF(se1070, 0)
+        close / NULLIF(se1087, 0)
       ) END
-    ), 1) OVER rows_row AS se1665,
-    SUM(va1685) OVER rows_20 AS se1686,
-    COUNT(va1685) OVER rows_20 AS se1687,
-    SUM(va1684) OVER rows_20 AS se1688,
-    COUNT(va1684) OVER rows_20 AS se1689,
+    ), 1) OVER rows_row AS se1682,
+    SUM(va1702) OVER rows_20 AS se1703,
+    COUNT(va1702) OVER rows_20 AS se1704,
+    SUM(va1701) OVER rows_20 AS se1705,
+    COUNT(va1701) OVER rows_20 AS se1706,
     RANK(
     ORDER BY
-      va839) OVER rows_17 AS se1702,
+      va856) OVER rows_17 AS se1719,
     CUME_DIST(
     ORDER BY
-      va839) OVER rows_17 AS se1703,
-    LAG(va1707, 1) OVER rows_row AS se1708,
-    LAG(va1738, 1) OVER rows_row AS se1739,
-    LAG(va1738, 2) OVER rows_row AS se1740,
-    LAG(va1738, 3) OVER rows_row AS se1741,
-    LAG(va1738, 4) OVER rows_row AS se1742,
-    LAG(va1738, 5) OVER rows_row AS se1743,
-    LAG(va1738, 6) OVER rows_row AS se1744,
-    LAG(va1738, 7) OVER rows_row AS se1745,
+      va856) OVER rows_17 AS se1720,
+    LAG(va1724, 1) OVER rows_row AS se1725,
+    LAG(va1755, 1) OVER rows_row AS se1756,
+    LAG(va1755, 2) OVER rows_row AS se1757,
+    LAG(va1755, 3) OVER rows_row AS se1758,
+    LAG(va1755, 4) OVER rows_row AS se1759,
+    LAG(va1755, 5) OVER rows_row AS se1760,
+    LAG(va1755, 6) OVER rows_row AS se1761,
+    LAG(va1755, 7) OVER rows_row AS se1762,
     RANK(
     ORDER BY
-      va839) OVER rows_20 AS se1759,
+      va856) OVER rows_20 AS se1776,
     CUME_DIST(
     ORDER BY
-      va839) OVER rows_20 AS se1760,
-    LAG(va1764, 1) OVER rows_row AS se1765,
-    CORR(va444, va1441) OVER rows_9 AS se1783,
-    REGR_COUNT(va444, va1441) OVER rows_9 AS se1784,
-    LAG(va671, 1) OVER rows_row AS se1799,
-    LAG(va1065, 1) OVER rows_row AS se1805,
-    LAG(va1065, 2) OVER rows_row AS se1806,
-    LAG(va1065, 3) OVER rows_row AS se1807,
-    LAG(va1065, 4) OVER rows_row AS se1808,
-    PRODUCT(va1816) OVER rows_before AS se1817,
-    SUM(va1820) OVER rows_20 AS se1821,
-    COUNT(va1820) OVER rows_20 AS se1822,
+      va856) OVER rows_20 AS se1777,
+    LAG(va1781, 1) OVER rows_row AS se1782,
+    CORR(va461, va1458) OVER rows_9 AS se1800,
+    REGR_COUNT(va461, va1458) OVER rows_9 AS se1801,
+    LAG(va688, 1) OVER rows_row AS se1816,
+    LAG(va1082, 1) OVER rows_row AS se1822,
+    LAG(va1082, 2) OVER rows_row AS se1823,
+    LAG(va1082, 3) OVER rows_row AS se1824,
+    LAG(va1082, 4) OVER rows_row AS se1825,
+    PRODUCT(va1833) OVER rows_before AS se1834,
+    SUM(va1837) OVER rows_20 AS se1838,
+    COUNT(va1837) OVER rows_20 AS se1839,
     SUM(CAST((
-      va597
-    ) AS DOUBLE)) OVER rows_20 AS se1823,
-    COUNT(va1815) OVER rows_before AS se1829,
-    REGR_SLOPE(se439, stock_row) OVER rows_12 AS se1844,
-    SUM(se838) OVER rows_9 AS se1846,
-    REGR_SLOPE(va1867, va1868) OVER rows_252 AS se1869,
+      va614
+    ) AS DOUBLE)) OVER rows_20 AS se1840,
+    COUNT(va1832) OVER rows_before AS se1846,
+    REGR_SLOPE(se456, stock_row) OVER rows_12 AS se1861,
+    SUM(se855) OVER rows_9 AS se1863,
+    REGR_SLOPE(va1884, va1885) OVER rows_252 AS se1886,
     COUNT(
       (
         CASE
-          WHEN va1866 IS NULL OR (
-            va1866 AND (
-              va1867 IS NULL OR va1868 IS NULL
+          WHEN va1883 IS NULL OR (
+            va1883 AND (
+              va1884 IS NULL OR va1885 IS NULL
             )
           )
           THEN NULL
           ELSE 0
         END
       )
-    ) OVER rows_252 AS se1870,
-    REGR_COUNT(va1867, va1868) OVER rows_252 AS se1871,
-    MIN(va1868) OVER rows_252 AS se1872,
-    MAX(va1868) OVER rows_252 AS se1873,
+    ) OVER rows_252 AS se1887,
+    REGR_COUNT(va1884, va1885) OVER rows_252 AS se1888,
+    MIN(va1885) OVER rows_252 AS se1889,
+    MAX(va1885) OVER rows_252 AS se1890,
     SUM(
       (
-        CASE WHEN stock_row = 21 THEN va1266 / CAST(0.05 AS DOUBLE) ELSE va1266 END * EXP((
+        CASE WHEN stock_row = 21 THEN va1283 / CAST(0.05 AS DOUBLE) ELSE va1283 END * EXP((
           (
             stock_row - 1
           ) % 1100
@@ -7666,71 +7666,71 @@ WITH values_0_1 AS (
       PARTITION BY ts_code, va244
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se1876,
+    ) AS se1893,
     LAG((
       CASE WHEN stock_row > 9 THEN (
-        close / NULLIF(se1880, 0)
+        close / NULLIF(se1897, 0)
       ) END
-    ), 1) OVER rows_row AS se1881,
-    CORR(va1902, vwap) OVER rows_18 AS se1903,
-    REGR_COUNT(va1902, vwap) OVER rows_18 AS se1904,
+    ), 1) OVER rows_row AS se1898,
+    CORR(va1919, vwap) OVER rows_18 AS se1920,
+    REGR_COUNT(va1919, vwap) OVER rows_18 AS se1921,
     LAST_VALUE(
       (
         CASE WHEN (
           (
             stock_row - 1
           ) % 1100
-        ) = 1099 THEN va1908 END
+        ) = 1099 THEN va1925 END
       )
-     IGNORE NULLS) OVER rows_earlier AS se1909,
+     IGNORE NULLS) OVER rows_earlier AS se1926,
     LAST_VALUE(
       (
         CASE WHEN (
           (
             stock_row - 1
           ) % 1100
-        ) = 1099 THEN va1911 END
+        ) = 1099 THEN va1928 END
       )
-     IGNORE NULLS) OVER rows_earlier AS se1912,
-    LAG(va1920, 1) OVER rows_row AS se1921,
-    LAG(va1920, 2) OVER rows_row AS se1922,
-    LAG(va1930, 1) OVER rows_row AS se1931,
-    LAG(va1930, 2) OVER rows_row AS se1932,
-    LAG(va1966, 1) OVER rows_row AS se1967,
-    LAG(va1966, 2) OVER rows_row AS se1968,
-    LAG(va1966, 3) OVER rows_row AS se1969,
-    LAG(va1966, 4) OVER rows_row AS se1970,
+     IGNORE NULLS) OVER rows_earlier AS se1929,
+    LAG(va1937, 1) OVER rows_row AS se1938,
+    LAG(va1937, 2) OVER rows_row AS se1939,
+    LAG(va1947, 1) OVER rows_row AS se1948,
+    LAG(va1947, 2) OVER rows_row AS se1949,
+    LAG(va1983, 1) OVER rows_row AS se1984,
+    LAG(va1983, 2) OVER rows_row AS se1985,
+    LAG(va1983, 3) OVER rows_row AS se1986,
+    LAG(va1983, 4) OVER rows_row AS se1987,
     LAST_VALUE(
       (
         CASE WHEN (
           (
             stock_row - 1
           ) % 1100
-        ) = 1099 THEN va1973 END
+        ) = 1099 THEN va1990 END
       )
-     IGNORE NULLS) OVER rows_earlier AS se1974,
-    SUM(va34) OVER rows_12 AS se1977,
-    SUM(va1978) OVER rows_12 AS se1979,
-    SUM(va34) OVER rows_6 AS se1980,
-    SUM(va1978) OVER rows_6 AS se1981,
-    SUM(va34) OVER rows_24 AS se1982,
-    SUM(va1978) OVER rows_24 AS se1983,
-    AVG(va1988) OVER rows_12 AS se1989,
-    MIN(va2002) OVER rows_12 AS se2003,
-    COUNT(va2002) OVER rows_12 AS se2004,
+     IGNORE NULLS) OVER rows_earlier AS se1991,
+    SUM(va34) OVER rows_12 AS se1994,
+    SUM(va1995) OVER rows_12 AS se1996,
+    SUM(va34) OVER rows_6 AS se1997,
+    SUM(va1995) OVER rows_6 AS se1998,
+    SUM(va34) OVER rows_24 AS se1999,
+    SUM(va1995) OVER rows_24 AS se2000,
+    AVG(va2005) OVER rows_12 AS se2006,
+    MIN(va2019) OVER rows_12 AS se2020,
+    COUNT(va2019) OVER rows_12 AS se2021,
     SUM((
-      close - se2012
-    )) OVER rows_48 AS se2013,
-    AVG(va327) OVER rows_20 AS se2018,
-    COUNT(va327) OVER rows_20 AS se2019,
-    SUM(va2023) OVER rows_20 AS se2024,
-    COUNT(va2023) OVER rows_20 AS se2025,
+      close - se2029
+    )) OVER rows_48 AS se2030,
+    AVG(va327) OVER rows_20 AS se2035,
+    COUNT(va327) OVER rows_20 AS se2036,
+    SUM(va2040) OVER rows_20 AS se2041,
+    COUNT(va2040) OVER rows_20 AS se2042,
     SUM(
       (
         CASE
           WHEN stock_row = 2
-          THEN va2031 / CAST(0.1111111111111111 AS DOUBLE)
-          ELSE va2031
+          THEN va2048 / CAST(0.1111111111111111 AS DOUBLE)
+          ELSE va2048
         END * EXP((
           (
             stock_row - 1
@@ -7741,55 +7741,55 @@ WITH values_0_1 AS (
       PARTITION BY ts_code, va244
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se2032,
+    ) AS se2049,
     SUM((
-      CASE WHEN va2060 THEN va2059 WHEN NOT va2060 THEN 0 END
-    )) OVER rows_14 AS se2061,
+      CASE WHEN va2077 THEN va2076 WHEN NOT va2077 THEN 0 END
+    )) OVER rows_14 AS se2078,
     SUM((
-      CASE WHEN va721 > va2062 THEN va721 WHEN va721 <= va2062 THEN va2062 END
-    )) OVER rows_14 AS se2063,
+      CASE WHEN va738 > va2079 THEN va738 WHEN va738 <= va2079 THEN va2079 END
+    )) OVER rows_14 AS se2080,
     SUM((
-      CASE WHEN va2065 THEN va681 WHEN NOT va2065 THEN 0 END
-    )) OVER rows_14 AS se2066,
-    AVG(va1988) OVER rows_6 AS se2076,
-    CORR(va2085, va169) OVER rows_6 AS se2086,
-    REGR_COUNT(va2085, va169) OVER rows_6 AS se2087,
-    LAG(va2089, 1) OVER rows_row AS se2090,
-    CORR(va1737, va2099) OVER rows_12 AS se2100,
-    REGR_COUNT(va1737, va2099) OVER rows_12 AS se2101,
-    LAG(va2103, 1) OVER rows_row AS se2104,
+      CASE WHEN va2082 THEN va698 WHEN NOT va2082 THEN 0 END
+    )) OVER rows_14 AS se2083,
+    AVG(va2005) OVER rows_6 AS se2093,
+    CORR(va2102, va169) OVER rows_6 AS se2103,
+    REGR_COUNT(va2102, va169) OVER rows_6 AS se2104,
     LAG(va2106, 1) OVER rows_row AS se2107,
+    CORR(va1754, va2116) OVER rows_12 AS se2117,
+    REGR_COUNT(va1754, va2116) OVER rows_12 AS se2118,
+    LAG(va2120, 1) OVER rows_row AS se2121,
+    LAG(va2123, 1) OVER rows_row AS se2124,
     RANK(
     ORDER BY
-      va2125) OVER rows_60 AS se2126,
+      va2142) OVER rows_60 AS se2143,
     CUME_DIST(
     ORDER BY
-      va2125) OVER rows_60 AS se2127,
-    SUM(va2135) OVER rows_20 AS se2136,
-    COUNT(va2135) OVER rows_20 AS se2137,
-    SUM(va898) OVER rows_24 AS se2147,
-    CORR(close, se2153) OVER rows_200 AS se2154,
-    LAG(va2156, 1) OVER rows_row AS se2157,
+      va2142) OVER rows_60 AS se2144,
+    SUM(va2152) OVER rows_20 AS se2153,
+    COUNT(va2152) OVER rows_20 AS se2154,
+    SUM(va915) OVER rows_24 AS se2164,
+    CORR(close, se2170) OVER rows_200 AS se2171,
+    LAG(va2173, 1) OVER rows_row AS se2174,
     LAST_VALUE(
       (
         CASE WHEN (
           (
             stock_row - 1
           ) % 1100
-        ) = 1099 THEN va2179 END
+        ) = 1099 THEN va2196 END
       )
-     IGNORE NULLS) OVER rows_earlier AS se2180,
-    AVG(ABS(va213)) OVER rows_6 AS se2183,
-    SUM(va2191) OVER rows_20 AS se2192,
-    COUNT(va2191) OVER rows_20 AS se2193,
-    SUM(va2195) OVER rows_20 AS se2196,
-    COUNT(va2195) OVER rows_20 AS se2197,
-    SUM(va2198) OVER rows_20 AS se2199,
-    COUNT(va2198) OVER rows_20 AS se2200,
-    SUM(va2201) OVER rows_20 AS se2202,
-    COUNT(va2201) OVER rows_20 AS se2203,
-    CORR(low, se48) OVER rows_5 AS se2206,
-    LAG(va2208, 1) OVER rows_row AS se2209
+     IGNORE NULLS) OVER rows_earlier AS se2197,
+    AVG(ABS(va213)) OVER rows_6 AS se2200,
+    SUM(va2208) OVER rows_20 AS se2209,
+    COUNT(va2208) OVER rows_20 AS se2210,
+    SUM(va2212) OVER rows_20 AS se2213,
+    COUNT(va2212) OVER rows_20 AS se2214,
+    SUM(va2215) OVER rows_20 AS se2216,
+    COUNT(va2215) OVER rows_20 AS se2217,
+    SUM(va2218) OVER rows_20 AS se2219,
+    COUNT(va2218) OVER rows_20 AS se2220,
+    CORR(low, se48) OVER rows_5 AS se2223,
+    LAG(va2225, 1) OVER rows_row AS se2226
   FROM values_2_4
   WINDOW rows_3 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 2 preceding AND CURRENT ROW), rows_4 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 3 preceding AND CURRENT ROW), rows_5 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 4 preceding AND CURRENT ROW), rows_6 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 5 preceding AND CURRENT ROW), rows_7 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 6 preceding AND CURRENT ROW), rows_8 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 7 preceding AND CURRENT ROW), rows_9 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 8 preceding AND CURRENT ROW), rows_10 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 9 preceding AND CURRENT ROW), rows_11 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 10 preceding AND CURRENT ROW), rows_12 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 11 preceding AND CURRENT ROW), rows_13 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 12 preceding AND CURRENT ROW), rows_14 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 13 preceding AND CURRENT ROW), rows_15 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 14 preceding AND CURRENT ROW), rows_16 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 15 preceding AND CURRENT ROW), rows_17 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 16 preceding AND CURRENT ROW), rows_18 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 17 preceding AND CURRENT ROW), rows_19 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 18 preceding AND CURRENT ROW), rows_20 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 19 preceding AND CURRENT ROW), rows_21 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 20 preceding AND CURRENT ROW), rows_24 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 23 preceding AND CURRENT ROW), rows_26 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 25 preceding AND CURRENT ROW), rows_30 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 29 preceding AND CURRENT ROW), rows_37 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 36 preceding AND CURRENT ROW), rows_48 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 47 preceding AND CURRENT ROW), rows_60 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 59 preceding AND CURRENT ROW), rows_200 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 199 preceding AND CURRENT ROW), rows_230 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 229 preceding AND CURRENT ROW), rows_252 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 251 preceding AND CURRENT ROW), rows_before AS (
     PARTITION BY ts_code
@@ -7810,81 +7810,82 @@ WITH values_0_1 AS (
     high,
     low,
     open,
-    se1003,
-    se1102,
-    se1103,
-    se1104,
-    se1105,
-    se1106,
-    se1107,
-    se1117,
-    se1127,
-    se1128,
-    se1129,
-    se1152,
-    se1186,
+    se1016,
+    se1020,
+    se1119,
+    se1120,
+    se1121,
+    se1122,
+    se1123,
+    se1124,
+    se1134,
+    se1144,
+    se1145,
+    se1146,
+    se1169,
     se1203,
     se121,
-    se1224,
-    se1232,
-    se1263,
-    se1296,
-    se1319,
-    se1339,
-    se1340,
-    se1341,
-    se1342,
-    se1344,
-    se1347,
-    se1368,
-    se1387,
-    se1390,
-    se1446,
-    se1505,
-    se1515,
-    se1535,
-    se1536,
-    se1540,
-    se1648,
+    se1220,
+    se1241,
+    se1249,
+    se1280,
+    se1313,
+    se1336,
+    se1356,
+    se1357,
+    se1358,
+    se1359,
+    se1361,
+    se1364,
+    se1385,
+    se1404,
+    se1407,
+    se1463,
+    se1522,
+    se1532,
+    se1552,
+    se1553,
+    se1557,
     se1665,
-    se1675,
-    se1676,
-    se1677,
-    se1708,
-    se1765,
+    se1682,
+    se1692,
+    se1693,
+    se1694,
+    se1725,
+    se1782,
     se179,
-    se1796,
-    se1797,
-    se1798,
+    se1813,
+    se1814,
+    se1815,
     se182,
-    se1829,
     se1846,
-    se1860,
-    se1861,
-    se1862,
-    se1881,
+    se1863,
+    se1877,
+    se1878,
+    se1879,
+    se1898,
     se19,
-    se1900,
-    se1901,
-    se1967,
-    se1968,
-    se1969,
-    se1970,
-    se2013,
-    se2016,
-    se2090,
-    se2104,
+    se1917,
+    se1918,
+    se1984,
+    se1985,
+    se1986,
+    se1987,
+    se2030,
+    se2033,
     se2107,
-    se2136,
-    se2137,
-    se2147,
-    se2150,
-    se2157,
-    se2165,
-    se2166,
+    se2121,
+    se2124,
+    se2153,
+    se2154,
+    se2164,
     se2167,
+    se2174,
+    se2182,
+    se2183,
+    se2184,
     se22,
-    se2209,
+    se2226,
     se271,
     se272,
     se273,
@@ -7897,120 +7898,121 @@ WITH values_0_1 AS (
     se328,
     se39,
     se43,
-    se449,
     se45,
-    se474,
-    se555,
-    se588,
-    se607,
-    se609,
-    se643,
-    se654,
-    se655,
-    se656,
-    se665,
-    se685,
-    se687,
+    se466,
+    se491,
+    se572,
+    se605,
+    se624,
+    se626,
+    se660,
+    se671,
+    se672,
+    se673,
+    se682,
     se69,
-    se711,
+    se702,
+    se704,
     se72,
-    se732,
-    se733,
-    se734,
-    se735,
-    se737,
-    se741,
-    se787,
-    se849,
-    se852,
-    se885,
-    se888,
-    se928,
-    se954,
-    se977,
-    se980,
-    se982,
+    se728,
+    se749,
+    se750,
+    se751,
+    se752,
+    se754,
+    se758,
+    se804,
+    se866,
+    se869,
+    se902,
+    se905,
+    se945,
+    se971,
+    se994,
+    se997,
     se999,
-    va1028,
+    va1012,
+    va1015,
+    va1045,
     va106,
-    va1075,
     va108,
-    va1101,
-    va1110,
-    va1116,
-    va1126,
-    va1151,
+    va1092,
+    va1118,
+    va1127,
+    va1133,
+    va1143,
     va116,
+    va1168,
     va120,
-    va1223,
-    va1245,
+    va1240,
     va1262,
-    va1266,
-    va1282,
-    va1289,
-    va1295,
-    va1343,
-    va1346,
-    va1356,
-    va1386,
-    va1389,
-    va1401,
-    va1411,
-    va1414,
+    va1279,
+    va1283,
+    va1299,
+    va1306,
+    va1312,
+    va1360,
+    va1363,
+    va1373,
+    va1403,
+    va1406,
+    va1418,
+    va1428,
+    va1431,
     va144,
-    va1445,
-    va1482,
-    va1490,
-    va1497,
-    va1504,
-    va1539,
+    va1462,
+    va1499,
+    va1507,
+    va1514,
+    va1521,
+    va1556,
     va158,
-    va1595,
     va161,
+    va1612,
     va164,
-    va1643,
-    va1647,
     va165,
-    va1659,
-    va1662,
+    va1660,
     va1664,
-    va1674,
+    va1676,
+    va1679,
+    va1681,
     va169,
-    va1701,
-    va1707,
-    va1758,
-    va1764,
+    va1691,
+    va1718,
+    va1724,
+    va1775,
     va178,
-    va1795,
+    va1781,
     va18,
     va181,
-    va1815,
-    va1828,
-    va1859,
-    va1875,
-    va1899,
-    va1948,
-    va1966,
-    va2001,
+    va1812,
+    va1832,
+    va1845,
+    va1876,
+    va1892,
+    va1916,
+    va1965,
+    va1983,
+    va2018,
     va202,
     va203,
-    va2030,
-    va2057,
-    va2058,
+    va2047,
     va206,
-    va2089,
+    va2074,
+    va2075,
     va209,
-    va2093,
-    va2094,
     va21,
-    va2103,
     va2106,
-    va2131,
-    va2146,
-    va2156,
-    va2164,
-    va2174,
-    va2208,
+    va2110,
+    va2111,
+    va2120,
+    va2123,
+    va2148,
+    va2163,
+    va2173,
+    va2181,
+    va2191,
+    va2225,
     va223,
     va235,
     va244,
@@ -8033,40 +8035,38 @@ WITH values_0_1 AS (
     va365,
     va368,
     va372,
-    va440,
-    va448,
-    va470,
+    va457,
+    va465,
+    va487,
     va52,
-    va527,
-    va546,
-    va595,
-    va608,
-    va642,
-    va653,
-    va661,
-    va664,
-    va679,
+    va544,
+    va563,
+    va612,
+    va625,
+    va659,
+    va670,
+    va678,
     va68,
+    va681,
+    va696,
     va71,
-    va725,
-    va731,
-    va740,
-    va763,
-    va786,
-    va848,
+    va742,
+    va748,
+    va757,
+    va780,
+    va803,
     va85,
-    va851,
-    va870,
-    va871,
-    va899,
+    va865,
+    va868,
+    va887,
+    va888,
+    va916,
     va92,
-    va927,
-    va947,
-    va953,
-    va973,
-    va979,
-    va995,
-    va998,
+    va944,
+    va964,
+    va970,
+    va990,
+    va996,
     volume,
     vwap,
     (
@@ -8146,8 +8146,8 @@ WITH values_0_1 AS (
       ) // 1100
     ) AS va314,
     (
-      CASE WHEN se446 = 3 THEN se445 END
-    ) AS va447,
+      CASE WHEN se463 = 3 THEN se462 END
+    ) AS va464,
     (
       CASE
         WHEN stock_row > 4
@@ -8158,15 +8158,15 @@ WITH values_0_1 AS (
               THEN (
                 (
                   (
-                    -se460
-                  ) + se461
+                    -se477
+                  ) + se478
                 ) * (
                   CASE
-                    WHEN NOT va465 IS NULL
+                    WHEN NOT va482 IS NULL
                     THEN (
-                      se466 + ROUND(se467 * day_rows)
+                      se483 + ROUND(se484 * day_rows)
                     ) / (
-                      2 * se468
+                      2 * se485
                     )
                   END
                 )
@@ -8175,245 +8175,245 @@ WITH values_0_1 AS (
           ) * va65
         )
       END
-    ) AS va469,
+    ) AS va486,
     (
       CASE
-        WHEN se474 > stock_row - 16 AND se477 > stock_row - 16
-        THEN CASE WHEN ISFINITE(va473) THEN ROUND(va473, 12) END
+        WHEN se491 > stock_row - 16 AND se494 > stock_row - 16
+        THEN CASE WHEN ISFINITE(va490) THEN ROUND(va490, 12) END
         ELSE NULL
       END
-    ) AS va478,
+    ) AS va495,
     (
-      se493 - (
+      se510 - (
         stock_row - 15
-      ) * se494
-    ) / 120 AS va495,
+      ) * se511
+    ) / 120 AS va512,
     (
-      CASE WHEN se503 = 6 THEN se502 END
-    ) AS va504,
+      CASE WHEN se520 = 6 THEN se519 END
+    ) AS va521,
     (
-      va516 - se517
-    ) AS va518,
+      va533 - se534
+    ) AS va535,
     (
-      8 * va529 + 7 * se530 + 6 * se531 + 5 * se532 + 4 * se533 + 3 * se534 + 2 * se535 + 1 * se536
-    ) / 36 AS va537,
+      8 * va546 + 7 * se547 + 6 * se548 + 5 * se549 + 4 * se550 + 3 * se551 + 2 * se552 + 1 * se553
+    ) / 36 AS va554,
     (
-      CASE WHEN stock_row > 215 THEN se543 END
-    ) AS va544,
-    se543 * 8193 - (
-      se543 * 8193 - se543
-    ) AS va550,
+      CASE WHEN stock_row > 215 THEN se560 END
+    ) AS va561,
+    se560 * 8193 - (
+      se560 * 8193 - se560
+    ) AS va567,
     (
       (
         CASE WHEN stock_row > 26 THEN (
-          se574 / NULLIF(se575, 0)
+          se591 / NULLIF(se592, 0)
         ) END
       ) * 100
-    ) AS va576,
+    ) AS va593,
     (
-      CASE WHEN se580 = 5 THEN se579 END
-    ) AS va581,
+      CASE WHEN se597 = 5 THEN se596 END
+    ) AS va598,
     (
-      CASE WHEN se588 > stock_row - 9 THEN se587 ELSE 0 END
-    ) AS va589,
+      CASE WHEN se605 > stock_row - 9 THEN se604 ELSE 0 END
+    ) AS va606,
     (
-      CASE WHEN stock_row > 6 THEN se600 END
-    ) AS va601,
+      CASE WHEN stock_row > 6 THEN se617 END
+    ) AS va618,
     (
-      CASE WHEN stock_row > 15 THEN se603 END
-    ) AS va604,
+      CASE WHEN stock_row > 15 THEN se620 END
+    ) AS va621,
     (
-      10 * va578 + 9 * se622 + 8 * se623 + 7 * se624 + 6 * se625 + 5 * se626 + 4 * se627 + 3 * se628 + 2 * se629 + 1 * se630
-    ) / 55 AS va631,
+      10 * va595 + 9 * se639 + 8 * se640 + 7 * se641 + 6 * se642 + 5 * se643 + 4 * se644 + 3 * se645 + 2 * se646 + 1 * se647
+    ) / 55 AS va648,
     (
-      CASE WHEN se640 = 15 THEN se639 END
-    ) AS va641,
+      CASE WHEN se657 = 15 THEN se656 END
+    ) AS va658,
     (
       (
-        se665 - 1
+        se682 - 1
       ) // 1100
-    ) AS va666,
+    ) AS va683,
     (
-      se685 + se687
-    ) AS va688,
+      se702 + se704
+    ) AS va705,
     (
       CASE WHEN stock_row > 26 THEN (
-        se695 / NULLIF(se697, 0)
+        se712 / NULLIF(se714, 0)
       ) END
-    ) AS va698,
+    ) AS va715,
     (
       CASE WHEN stock_row > 12 THEN (
         (
-          se700 / 12
+          se717 / 12
         ) * 100
       ) END
-    ) AS va701,
+    ) AS va718,
     (
       CASE
         WHEN stock_row > 9
         THEN (
           (
             va0 + (
-              CASE WHEN se706 > stock_row - 9 THEN se703 ELSE 0 END
+              CASE WHEN se723 > stock_row - 9 THEN se720 ELSE 0 END
             )
           ) + (
             CASE
-              WHEN se43 > stock_row - 9 AND se711 > stock_row - 9
-              THEN CASE WHEN ISFINITE(va708) THEN ROUND(va708, 12) END
+              WHEN se43 > stock_row - 9 AND se728 > stock_row - 9
+              THEN CASE WHEN ISFINITE(va725) THEN ROUND(va725, 12) END
               ELSE NULL
             END
           )
         )
       END
-    ) AS va712,
+    ) AS va729,
     (
-      CASE WHEN se727 = 20 THEN se726 END
-    ) AS va728,
-    se737 * 8193 - (
-      se737 * 8193 - se737
-    ) AS va743,
+      CASE WHEN se744 = 20 THEN se743 END
+    ) AS va745,
+    se754 * 8193 - (
+      se754 * 8193 - se754
+    ) AS va760,
     (
       CASE WHEN stock_row > 20 THEN (
         (
-          se757 / 20
+          se774 / 20
         ) * 100
       ) END
-    ) AS va758,
+    ) AS va775,
     (
-      CASE WHEN stock_row > 20 THEN se759 END
-    ) AS va760,
+      CASE WHEN stock_row > 20 THEN se776 END
+    ) AS va777,
     (
-      12 * va765 + 11 * se766 + 10 * se767 + 9 * se768 + 8 * se769 + 7 * se770 + 6 * se771 + 5 * se772 + 4 * se773 + 3 * se774 + 2 * se775 + 1 * se776
-    ) / 78 AS va777,
+      12 * va782 + 11 * se783 + 10 * se784 + 9 * se785 + 8 * se786 + 7 * se787 + 6 * se788 + 5 * se789 + 4 * se790 + 3 * se791 + 2 * se792 + 1 * se793
+    ) / 78 AS va794,
     (
-      CASE WHEN stock_row > 86 THEN se784 END
-    ) AS va785,
+      CASE WHEN stock_row > 86 THEN se801 END
+    ) AS va802,
     (
-      CASE WHEN se808 = 5 THEN se807 END
-    ) AS va809,
+      CASE WHEN se825 = 5 THEN se824 END
+    ) AS va826,
     (
       CASE
-        WHEN NOT va811 IS NULL
-        THEN CAST(0.16666666666666666 AS DOUBLE) * se812 * EXP((
+        WHEN NOT va828 IS NULL
+        THEN CAST(0.16666666666666666 AS DOUBLE) * se829 * EXP((
           (
             stock_row - 1
           ) % 1100
         ) * -CAST(0.18232155679395462 AS DOUBLE))
       END
-    ) AS va813,
+    ) AS va830,
     (
       CASE
-        WHEN NOT va816 IS NULL
-        THEN CAST(0.16666666666666666 AS DOUBLE) * se817 * EXP((
+        WHEN NOT va833 IS NULL
+        THEN CAST(0.16666666666666666 AS DOUBLE) * se834 * EXP((
           (
             stock_row - 1
           ) % 1100
         ) * -CAST(0.18232155679395462 AS DOUBLE))
       END
-    ) AS va818,
+    ) AS va835,
     (
-      CASE WHEN se822 = 4 THEN se821 END
-    ) AS va823,
+      CASE WHEN se839 = 4 THEN se838 END
+    ) AS va840,
     (
-      CASE WHEN se846 = 4 THEN se845 END
-    ) AS va847,
+      CASE WHEN se863 = 4 THEN se862 END
+    ) AS va864,
     (
       CASE
-        WHEN NOT va811 IS NULL
-        THEN CAST(0.041666666666666664 AS DOUBLE) * se872 * EXP((
+        WHEN NOT va828 IS NULL
+        THEN CAST(0.041666666666666664 AS DOUBLE) * se889 * EXP((
           (
             stock_row - 1
           ) % 1100
         ) * -CAST(0.042559614418795924 AS DOUBLE))
       END
-    ) AS va873,
-    (
-      CASE
-        WHEN NOT va816 IS NULL
-        THEN CAST(0.041666666666666664 AS DOUBLE) * se875 * EXP((
-          (
-            stock_row - 1
-          ) % 1100
-        ) * -CAST(0.042559614418795924 AS DOUBLE))
-      END
-    ) AS va876,
-    (
-      CASE WHEN stock_row > 20 THEN (
-        se885 < se888
-      ) END
-    ) AS va889,
-    (
-      se888 - se885
     ) AS va890,
     (
+      CASE
+        WHEN NOT va833 IS NULL
+        THEN CAST(0.041666666666666664 AS DOUBLE) * se892 * EXP((
+          (
+            stock_row - 1
+          ) % 1100
+        ) * -CAST(0.042559614418795924 AS DOUBLE))
+      END
+    ) AS va893,
+    (
       CASE WHEN stock_row > 20 THEN (
-        se885 = se888
+        se902 < se905
       ) END
-    ) AS va891,
+    ) AS va906,
+    (
+      se905 - se902
+    ) AS va907,
+    (
+      CASE WHEN stock_row > 20 THEN (
+        se902 = se905
+      ) END
+    ) AS va908,
     (
       CASE
         WHEN stock_row > 5
         THEN (
-          CASE WHEN se896 > stock_row - 5 THEN se893 ELSE 0 END
+          CASE WHEN se913 > stock_row - 5 THEN se910 ELSE 0 END
         )
       END
-    ) AS va897,
+    ) AS va914,
     (
       CASE
-        WHEN se43 > stock_row - 9 AND se474 > stock_row - 9
-        THEN CASE WHEN ISFINITE(va905) THEN ROUND(va905, 12) END
+        WHEN se43 > stock_row - 9 AND se491 > stock_row - 9
+        THEN CASE WHEN ISFINITE(va922) THEN ROUND(va922, 12) END
         ELSE NULL
       END
-    ) AS va906,
+    ) AS va923,
     (
-      CASE WHEN se925 = 4 THEN se924 END
-    ) AS va926,
+      CASE WHEN se942 = 4 THEN se941 END
+    ) AS va943,
     (
-      CASE WHEN stock_row > 58 THEN se948 END
-    ) AS va949,
-    se948 * 8193 - (
-      se948 * 8193 - se948
-    ) AS va956,
+      CASE WHEN stock_row > 58 THEN se965 END
+    ) AS va966,
+    se965 * 8193 - (
+      se965 * 8193 - se965
+    ) AS va973,
     (
-      CASE WHEN se977 = 20 THEN se976 END
-    ) AS va978,
+      CASE WHEN se994 = 20 THEN se993 END
+    ) AS va995,
     (
-      CASE WHEN stock_row > 41 THEN se996 END
-    ) AS va997,
+      CASE WHEN stock_row > 41 THEN se1013 END
+    ) AS va1014,
     (
       CASE
         WHEN stock_row > 22
         THEN (
           (
-            va692 - se1017
+            va709 - se1034
           ) / NULLIF((
-            se1018 * CAST(0.015 AS DOUBLE)
+            se1035 * CAST(0.015 AS DOUBLE)
           ), 0)
         )
       END
-    ) AS va1019,
+    ) AS va1036,
     (
       CASE
-        WHEN NOT va811 IS NULL
-        THEN CAST(0.08333333333333333 AS DOUBLE) * se1020 * EXP((
+        WHEN NOT va828 IS NULL
+        THEN CAST(0.08333333333333333 AS DOUBLE) * se1037 * EXP((
           (
             stock_row - 1
           ) % 1100
         ) * -CAST(0.08701137698962977 AS DOUBLE))
       END
-    ) AS va1021,
+    ) AS va1038,
     (
       CASE
-        WHEN NOT va816 IS NULL
-        THEN CAST(0.08333333333333333 AS DOUBLE) * se1023 * EXP((
+        WHEN NOT va833 IS NULL
+        THEN CAST(0.08333333333333333 AS DOUBLE) * se1040 * EXP((
           (
             stock_row - 1
           ) % 1100
         ) * -CAST(0.08701137698962977 AS DOUBLE))
       END
-    ) AS va1024,
+    ) AS va1041,
     (
-      va1030 + COALESCE(se1031, 0) * EXP(
+      va1047 + COALESCE(se1048, 0) * EXP(
         (
           (
             (
@@ -8422,87 +8422,87 @@ WITH values_0_1 AS (
           ) + 1
         ) * -CAST(0.10008345855698253 AS DOUBLE)
       )
-    ) AS va1032,
+    ) AS va1049,
     (
-      CASE WHEN se1038 = 5 THEN se1037 END
-    ) AS va1039,
+      CASE WHEN se1055 = 5 THEN se1054 END
+    ) AS va1056,
     (
-      CASE WHEN se1041 = 5 THEN se1040 END
-    ) AS va1042,
+      CASE WHEN se1058 = 5 THEN se1057 END
+    ) AS va1059,
     (
-      CASE WHEN se1044 = 5 THEN se1043 END
-    ) AS va1045,
+      CASE WHEN se1061 = 5 THEN se1060 END
+    ) AS va1062,
     (
-      CASE WHEN stock_row > 20 THEN se1054 END
-    ) AS va1055,
+      CASE WHEN stock_row > 20 THEN se1071 END
+    ) AS va1072,
     (
       CASE
         WHEN stock_row > 14
         THEN (
           (
             2 + CASE
-              WHEN se1058 < va1057
+              WHEN se1075 < va1074
               THEN 2
-              WHEN se1058 = va1057
+              WHEN se1075 = va1074
               THEN 1
-              WHEN se1058 > va1057
+              WHEN se1075 > va1074
               THEN 0
             END + CASE
-              WHEN se1059 < va1057
+              WHEN se1076 < va1074
               THEN 2
-              WHEN se1059 = va1057
+              WHEN se1076 = va1074
               THEN 1
-              WHEN se1059 > va1057
+              WHEN se1076 > va1074
               THEN 0
             END + CASE
-              WHEN se1060 < va1057
+              WHEN se1077 < va1074
               THEN 2
-              WHEN se1060 = va1057
+              WHEN se1077 = va1074
               THEN 1
-              WHEN se1060 > va1057
+              WHEN se1077 > va1074
               THEN 0
             END + CASE
-              WHEN se1061 < va1057
+              WHEN se1078 < va1074
               THEN 2
-              WHEN se1061 = va1057
+              WHEN se1078 = va1074
               THEN 1
-              WHEN se1061 > va1057
+              WHEN se1078 > va1074
               THEN 0
             END + CASE
-              WHEN se1062 < va1057
+              WHEN se1079 < va1074
               THEN 2
-              WHEN se1062 = va1057
+              WHEN se1079 = va1074
               THEN 1
-              WHEN se1062 > va1057
+              WHEN se1079 > va1074
               THEN 0
             END + CASE
-              WHEN se1063 < va1057
+              WHEN se1080 < va1074
               THEN 2
-              WHEN se1063 = va1057
+              WHEN se1080 = va1074
               THEN 1
-              WHEN se1063 > va1057
+              WHEN se1080 > va1074
               THEN 0
             END + CASE
-              WHEN se1064 < va1057
+              WHEN se1081 < va1074
               THEN 2
-              WHEN se1064 = va1057
+              WHEN se1081 = va1074
               THEN 1
-              WHEN se1064 > va1057
+              WHEN se1081 > va1074
               THEN 0
             END
           ) / 16 * (
-            CASE WHEN se1068 = 20 THEN (
-              se1066 + se1067 * 20
+            CASE WHEN se1085 = 20 THEN (
+              se1083 + se1084 * 20
             ) / 40 END
           )
         )
       END
-    ) AS va1069,
+    ) AS va1086,
     (
-      7 * va1077 + 6 * se1078 + 5 * se1079 + 4 * se1080 + 3 * se1081 + 2 * se1082 + 1 * se1083
-    ) / 28 AS va1084,
+      7 * va1094 + 6 * se1095 + 5 * se1096 + 4 * se1097 + 3 * se1098 + 2 * se1099 + 1 * se1100
+    ) / 28 AS va1101,
     (
-      va1112 + COALESCE(se1113, 0) * EXP(
+      va1129 + COALESCE(se1130, 0) * EXP(
         (
           (
             (
@@ -8511,103 +8511,103 @@ WITH values_0_1 AS (
           ) + 1
         ) * -CAST(0.1670540846631662 AS DOUBLE)
       )
-    ) AS va1114,
-    (
-      CASE WHEN stock_row > 43 THEN se1130 END
     ) AS va1131,
     (
-      3 * va1140 + 2 * se1141 + 1 * se1142
-    ) / 6 AS va1143,
+      CASE WHEN stock_row > 43 THEN se1147 END
+    ) AS va1148,
     (
-      CASE WHEN stock_row > 191 THEN se1149 END
-    ) AS va1150,
+      3 * va1157 + 2 * se1158 + 1 * se1159
+    ) / 6 AS va1160,
     (
-      CASE WHEN stock_row > 20 THEN se885 END
-    ) AS va1166,
+      CASE WHEN stock_row > 191 THEN se1166 END
+    ) AS va1167,
     (
-      CASE WHEN stock_row > 30 THEN se1167 END
-    ) AS va1168,
+      CASE WHEN stock_row > 20 THEN se902 END
+    ) AS va1183,
+    (
+      CASE WHEN stock_row > 30 THEN se1184 END
+    ) AS va1185,
     (
       CASE
         WHEN stock_row > 19
         THEN (
-          CASE WHEN se896 > stock_row - 19 THEN se1169 ELSE 0 END
+          CASE WHEN se913 > stock_row - 19 THEN se1186 ELSE 0 END
         )
       END
-    ) AS va1170,
+    ) AS va1187,
     (
       CASE
         WHEN stock_row > 9
         THEN (
-          CASE WHEN se474 > stock_row - 9 THEN se1177 ELSE 0 END
+          CASE WHEN se491 > stock_row - 9 THEN se1194 ELSE 0 END
         )
       END
-    ) AS va1178,
+    ) AS va1195,
     (
       CASE
         WHEN stock_row > 199
         THEN (
           (
-            se1179 - se1180
-          ) / NULLIF(se1181, 0)
+            se1196 - se1197
+          ) / NULLIF(se1198, 0)
         )
       END
-    ) AS va1182,
+    ) AS va1199,
     (
-      CASE WHEN se1189 = 5 THEN se1188 END
-    ) AS va1190,
+      CASE WHEN se1206 = 5 THEN se1205 END
+    ) AS va1207,
     (
-      CASE WHEN se1192 = 5 THEN se1191 END
-    ) AS va1193,
+      CASE WHEN se1209 = 5 THEN se1208 END
+    ) AS va1210,
     (
       CASE
         WHEN stock_row > 19
         THEN (
-          CASE WHEN se474 > stock_row - 19 THEN se1201 ELSE 0 END
+          CASE WHEN se491 > stock_row - 19 THEN se1218 ELSE 0 END
         )
       END
-    ) AS va1202,
-    se1203 * 8193 - (
-      se1203 * 8193 - se1203
-    ) AS va1206,
+    ) AS va1219,
+    se1220 * 8193 - (
+      se1220 * 8193 - se1220
+    ) AS va1223,
     (
-      CASE WHEN se1221 = 11 THEN se1220 END
-    ) AS va1222,
+      CASE WHEN se1238 = 11 THEN se1237 END
+    ) AS va1239,
     (
       CASE
-        WHEN NOT va1234 IS NULL
-        THEN CAST(0.16666666666666666 AS DOUBLE) * se1235 * EXP((
+        WHEN NOT va1251 IS NULL
+        THEN CAST(0.16666666666666666 AS DOUBLE) * se1252 * EXP((
           (
             stock_row - 1
           ) % 1100
         ) * -CAST(0.18232155679395462 AS DOUBLE))
       END
-    ) AS va1236,
+    ) AS va1253,
     (
       CASE
-        WHEN NOT va1238 IS NULL
-        THEN CAST(0.16666666666666666 AS DOUBLE) * se1239 * EXP((
+        WHEN NOT va1255 IS NULL
+        THEN CAST(0.16666666666666666 AS DOUBLE) * se1256 * EXP((
           (
             stock_row - 1
           ) % 1100
         ) * -CAST(0.18232155679395462 AS DOUBLE))
       END
-    ) AS va1240,
+    ) AS va1257,
     (
       CASE
-        WHEN se588 > stock_row - 4 AND se474 > stock_row - 4
-        THEN CASE WHEN ISFINITE(va1247) THEN ROUND(va1247, 12) END
+        WHEN se605 > stock_row - 4 AND se491 > stock_row - 4
+        THEN CASE WHEN ISFINITE(va1264) THEN ROUND(va1264, 12) END
         ELSE NULL
       END
-    ) AS va1248,
+    ) AS va1265,
     (
-      CASE WHEN se1260 = 10 THEN se1259 END
-    ) AS va1261,
+      CASE WHEN se1277 = 10 THEN se1276 END
+    ) AS va1278,
     (
-      CASE WHEN se1293 = 6 THEN se1292 END
-    ) AS va1294,
+      CASE WHEN se1310 = 6 THEN se1309 END
+    ) AS va1311,
     (
-      va1307 + COALESCE(se1308, 0) * EXP(
+      va1324 + COALESCE(se1325, 0) * EXP(
         (
           (
             (
@@ -8616,252 +8616,252 @@ WITH values_0_1 AS (
           ) + 1
         ) * -CAST(0.22314355131420976 AS DOUBLE)
       )
-    ) AS va1309,
+    ) AS va1326,
     (
       (
         CASE WHEN stock_row > 20 THEN (
-          se1314 / NULLIF(se1316, 0)
+          se1331 / NULLIF(se1333, 0)
         ) END
       ) * 100
-    ) AS va1317,
+    ) AS va1334,
     (
       CASE
-        WHEN NOT va1318 IS NULL
-        THEN CAST(0.18181818181818182 AS DOUBLE) * se1321 * EXP((
+        WHEN NOT va1335 IS NULL
+        THEN CAST(0.18181818181818182 AS DOUBLE) * se1338 * EXP((
           (
-            se1319 - 1
+            se1336 - 1
           ) % 1100
         ) * -CAST(0.20067069546215116 AS DOUBLE))
       END
-    ) AS va1322,
+    ) AS va1339,
     (
       CASE
-        WHEN NOT va1318 IS NULL
-        THEN CAST(0.5 AS DOUBLE) * se1325 * EXP((
+        WHEN NOT va1335 IS NULL
+        THEN CAST(0.5 AS DOUBLE) * se1342 * EXP((
           (
-            se1319 - 1
+            se1336 - 1
           ) % 57
         ) * -CAST(0.6931471805599453 AS DOUBLE))
       END
-    ) AS va1326,
+    ) AS va1343,
     (
       (
         CASE
           WHEN stock_row > 12
           THEN (
             (
-              se1330 - se1332
+              se1347 - se1349
             ) / NULLIF((
-              se1330 + se1332
+              se1347 + se1349
             ), 0)
           )
         END
       ) * 100
-    ) AS va1333,
+    ) AS va1350,
     (
-      CASE WHEN stock_row > 24 THEN se1334 * 8193 - (
-        se1334 * 8193 - se1334
+      CASE WHEN stock_row > 24 THEN se1351 * 8193 - (
+        se1351 * 8193 - se1351
       ) END
-    ) AS va1335,
-    se1357 * 8193 - (
-      se1357 * 8193 - se1357
-    ) AS va1358,
+    ) AS va1352,
+    se1374 * 8193 - (
+      se1374 * 8193 - se1374
+    ) AS va1375,
     (
-      CASE WHEN stock_row > 38 THEN se1364 END
-    ) AS va1365,
+      CASE WHEN stock_row > 38 THEN se1381 END
+    ) AS va1382,
     (
-      CASE WHEN stock_row > 15 THEN se1384 END
-    ) AS va1385,
+      CASE WHEN stock_row > 15 THEN se1401 END
+    ) AS va1402,
     (
-      CASE WHEN stock_row > 29 THEN se1416 END
-    ) AS va1417,
-    se1416 * 8193 - (
-      se1416 * 8193 - se1416
-    ) AS va1421,
+      CASE WHEN stock_row > 29 THEN se1433 END
+    ) AS va1434,
+    se1433 * 8193 - (
+      se1433 * 8193 - se1433
+    ) AS va1438,
     (
-      CASE WHEN se1443 = 21 THEN se1442 END
-    ) AS va1444,
+      CASE WHEN se1460 = 21 THEN se1459 END
+    ) AS va1461,
     (
       2 + CASE
-        WHEN se1491 < va839
+        WHEN se1508 < va856
         THEN 2
-        WHEN se1491 = va839
+        WHEN se1508 = va856
         THEN 1
-        WHEN se1491 > va839
+        WHEN se1508 > va856
         THEN 0
       END
-    ) / 4 AS va1492,
+    ) / 4 AS va1509,
     (
       CASE
-        WHEN NOT va1514 IS NULL
-        THEN CAST(0.15384615384615385 AS DOUBLE) * se1517 * EXP((
+        WHEN NOT va1531 IS NULL
+        THEN CAST(0.15384615384615385 AS DOUBLE) * se1534 * EXP((
           (
-            se1515 - 1
+            se1532 - 1
           ) % 1100
         ) * -CAST(0.1670540846631662 AS DOUBLE))
       END
-    ) AS va1518,
-    se1536 * 8193 - (
-      se1536 * 8193 - se1536
-    ) AS va1542,
+    ) AS va1535,
+    se1553 * 8193 - (
+      se1553 * 8193 - se1553
+    ) AS va1559,
     (
       CASE
-        WHEN se607 > stock_row - 5 AND se474 > stock_row - 5
-        THEN CASE WHEN ISFINITE(va1551) THEN ROUND(va1551, 12) END
+        WHEN se624 > stock_row - 5 AND se491 > stock_row - 5
+        THEN CASE WHEN ISFINITE(va1568) THEN ROUND(va1568, 12) END
         ELSE NULL
       END
-    ) AS va1552,
-    (
-      va145 / NULLIF((
-        2 * va1563 + 1 * se1564
-      ) / 3, 0)
-    ) AS va1565,
-    (
-      CASE WHEN se1568 = 17 THEN se1567 END
     ) AS va1569,
     (
+      va145 / NULLIF((
+        2 * va1580 + 1 * se1581
+      ) / 3, 0)
+    ) AS va1582,
+    (
+      CASE WHEN se1585 = 17 THEN se1584 END
+    ) AS va1586,
+    (
       (
-        CASE WHEN se1586 = 16 THEN se1585 END
+        CASE WHEN se1603 = 16 THEN se1602 END
       ) - (
         stock_row - 16
       ) * (
-        CASE WHEN se1588 = 16 THEN se1587 END
+        CASE WHEN se1605 = 16 THEN se1604 END
       )
-    ) / 136 AS va1589,
+    ) / 136 AS va1606,
     (
-      CASE WHEN se1599 = 12 THEN se1598 END
-    ) AS va1600,
+      CASE WHEN se1616 = 12 THEN se1615 END
+    ) AS va1617,
     (
       100 - (
         100 / NULLIF(
           (
             (
               CASE WHEN stock_row > 14 THEN (
-                se1605 / NULLIF(se1607, 0)
+                se1622 / NULLIF(se1624, 0)
               ) END
             ) + 1
           ),
           0
         )
       )
-    ) AS va1608,
+    ) AS va1625,
     (
-      CASE WHEN stock_row > 12 THEN se1332 END
-    ) AS va1609,
+      CASE WHEN stock_row > 12 THEN se1349 END
+    ) AS va1626,
     (
-      CASE WHEN stock_row > 47 THEN se1610 END
-    ) AS va1611,
+      CASE WHEN stock_row > 47 THEN se1627 END
+    ) AS va1628,
     (
-      CASE WHEN se1628 = 7 THEN se1627 END
-    ) AS va1629,
-    (
-      CASE WHEN stock_row > 66 THEN se1645 END
+      CASE WHEN se1645 = 7 THEN se1644 END
     ) AS va1646,
     (
+      CASE WHEN stock_row > 66 THEN se1662 END
+    ) AS va1663,
+    (
       CASE
-        WHEN se711 > stock_row - 9 AND se474 > stock_row - 9
-        THEN CASE WHEN ISFINITE(va1679) THEN ROUND(va1679, 12) END
+        WHEN se728 > stock_row - 9 AND se491 > stock_row - 9
+        THEN CASE WHEN ISFINITE(va1696) THEN ROUND(va1696, 12) END
         ELSE NULL
       END
-    ) AS va1680,
+    ) AS va1697,
     (
       (
-        CASE WHEN se1687 = 20 THEN se1686 END
+        CASE WHEN se1704 = 20 THEN se1703 END
       ) - (
         stock_row - 20
       ) * (
-        CASE WHEN se1689 = 20 THEN se1688 END
+        CASE WHEN se1706 = 20 THEN se1705 END
       )
-    ) / 210 AS va1690,
+    ) / 210 AS va1707,
     (
-      se1702 + se1703 * 17
-    ) / 34 AS va1704,
+      se1719 + se1720 * 17
+    ) / 34 AS va1721,
     (
-      8 * va1738 + 7 * se1739 + 6 * se1740 + 5 * se1741 + 4 * se1742 + 3 * se1743 + 2 * se1744 + 1 * se1745
-    ) / 36 AS va1746,
+      8 * va1755 + 7 * se1756 + 6 * se1757 + 5 * se1758 + 4 * se1759 + 3 * se1760 + 2 * se1761 + 1 * se1762
+    ) / 36 AS va1763,
     (
-      se1759 + se1760 * 20
-    ) / 40 AS va1761,
+      se1776 + se1777 * 20
+    ) / 40 AS va1778,
     (
-      CASE WHEN se1784 = 9 THEN se1783 END
-    ) AS va1785,
+      CASE WHEN se1801 = 9 THEN se1800 END
+    ) AS va1802,
     (
-      va671 - se1799
-    ) AS va1800,
+      va688 - se1816
+    ) AS va1817,
     (
       2 + CASE
-        WHEN se1805 < va1065
+        WHEN se1822 < va1082
         THEN 2
-        WHEN se1805 = va1065
+        WHEN se1822 = va1082
         THEN 1
-        WHEN se1805 > va1065
+        WHEN se1822 > va1082
         THEN 0
       END + CASE
-        WHEN se1806 < va1065
+        WHEN se1823 < va1082
         THEN 2
-        WHEN se1806 = va1065
+        WHEN se1823 = va1082
         THEN 1
-        WHEN se1806 > va1065
+        WHEN se1823 > va1082
         THEN 0
       END + CASE
-        WHEN se1807 < va1065
+        WHEN se1824 < va1082
         THEN 2
-        WHEN se1807 = va1065
+        WHEN se1824 = va1082
         THEN 1
-        WHEN se1807 > va1065
+        WHEN se1824 > va1082
         THEN 0
       END + CASE
-        WHEN se1808 < va1065
+        WHEN se1825 < va1082
         THEN 2
-        WHEN se1808 = va1065
+        WHEN se1825 = va1082
         THEN 1
-        WHEN se1808 > va1065
+        WHEN se1825 > va1082
         THEN 0
       END
-    ) / 10 AS va1809,
+    ) / 10 AS va1826,
     (
-      CASE WHEN NOT va1816 IS NULL THEN CAST(1 AS DOUBLE) * se1817 END
-    ) AS va1818,
+      CASE WHEN NOT va1833 IS NULL THEN CAST(1 AS DOUBLE) * se1834 END
+    ) AS va1835,
     (
       CASE
         WHEN stock_row > 20
         THEN (
           (
-            CASE WHEN se1822 = 20 THEN se1821 END
-          ) / NULLIF(se1823, 0)
+            CASE WHEN se1839 = 20 THEN se1838 END
+          ) / NULLIF(se1840, 0)
         )
       END
-    ) AS va1824,
+    ) AS va1841,
     (
       (
-        se1829 - 1
+        se1846 - 1
       ) // 1175
-    ) AS va1830,
+    ) AS va1847,
     (
-      CASE WHEN stock_row > 22 THEN se1844 END
-    ) AS va1845,
-    se1846 * 8193 - (
-      se1846 * 8193 - se1846
-    ) AS va1849,
+      CASE WHEN stock_row > 22 THEN se1861 END
+    ) AS va1862,
+    se1863 * 8193 - (
+      se1863 * 8193 - se1863
+    ) AS va1866,
     (
-      CASE WHEN se1870 = 252 AND se1871 >= 3 AND se1872 < se1873 THEN se1869 END
-    ) AS va1874,
+      CASE WHEN se1887 = 252 AND se1888 >= 3 AND se1889 < se1890 THEN se1886 END
+    ) AS va1891,
     (
       CASE
-        WHEN NOT va1266 IS NULL
-        THEN CAST(0.05 AS DOUBLE) * se1876 * EXP((
+        WHEN NOT va1283 IS NULL
+        THEN CAST(0.05 AS DOUBLE) * se1893 * EXP((
           (
             stock_row - 1
           ) % 1100
         ) * -CAST(0.051293294387550536 AS DOUBLE))
       END
-    ) AS va1877,
+    ) AS va1894,
     (
-      CASE WHEN se1904 = 18 THEN se1903 END
-    ) AS va1905,
+      CASE WHEN se1921 = 18 THEN se1920 END
+    ) AS va1922,
     (
       (
-        va1908 + COALESCE(se1909, 0) * EXP(
+        va1925 + COALESCE(se1926, 0) * EXP(
           (
             (
               (
@@ -8871,7 +8871,7 @@ WITH values_0_1 AS (
           ) * -CAST(0.1670540846631662 AS DOUBLE)
         )
       ) - (
-        va1911 + COALESCE(se1912, 0) * EXP(
+        va1928 + COALESCE(se1929, 0) * EXP(
           (
             (
               (
@@ -8881,15 +8881,15 @@ WITH values_0_1 AS (
           ) * -CAST(0.07696104113612832 AS DOUBLE)
         )
       )
-    ) AS va1913,
+    ) AS va1930,
     (
-      3 * va1920 + 2 * se1921 + 1 * se1922
-    ) / 6 AS va1923,
+      3 * va1937 + 2 * se1938 + 1 * se1939
+    ) / 6 AS va1940,
     (
-      3 * va1930 + 2 * se1931 + 1 * se1932
-    ) / 6 AS va1933,
+      3 * va1947 + 2 * se1948 + 1 * se1949
+    ) / 6 AS va1950,
     (
-      va1973 + COALESCE(se1974, 0) * EXP(
+      va1990 + COALESCE(se1991, 0) * EXP(
         (
           (
             (
@@ -8898,7 +8898,7 @@ WITH values_0_1 AS (
           ) + 1
         ) * -CAST(0.14310084364067333 AS DOUBLE)
       )
-    ) AS va1975,
+    ) AS va1992,
     (
       (
         (
@@ -8910,8 +8910,8 @@ WITH values_0_1 AS (
                     WHEN stock_row > 12
                     THEN (
                       (
-                        close - se1977
-                      ) / NULLIF(se1979, 0)
+                        close - se1994
+                      ) / NULLIF(se1996, 0)
                     )
                   END
                 ) * 6
@@ -8921,8 +8921,8 @@ WITH values_0_1 AS (
                 (
                   CASE WHEN stock_row > 6 THEN (
                     (
-                      close - se1980
-                    ) / NULLIF(se1981, 0)
+                      close - se1997
+                    ) / NULLIF(se1998, 0)
                   ) END
                 ) * 12
               ) * 24
@@ -8934,8 +8934,8 @@ WITH values_0_1 AS (
                   WHEN stock_row > 24
                   THEN (
                     (
-                      close - se1982
-                    ) / NULLIF(se1983, 0)
+                      close - se1999
+                    ) / NULLIF(se2000, 0)
                   )
                 END
               ) * 6
@@ -8943,97 +8943,97 @@ WITH values_0_1 AS (
           )
         ) * 100
       ) / 504
-    ) AS va1984,
+    ) AS va2001,
     (
-      CASE WHEN stock_row > 12 THEN se1989 END
-    ) AS va1990,
+      CASE WHEN stock_row > 12 THEN se2006 END
+    ) AS va2007,
     (
       (
         (
-          va2002 - (
-            CASE WHEN se2004 = 12 THEN se2003 END
+          va2019 - (
+            CASE WHEN se2021 = 12 THEN se2020 END
           )
         ) / NULLIF(va27, 0)
       ) * 100
-    ) AS va2005,
+    ) AS va2022,
     (
       va327 - (
-        CASE WHEN se2019 = 20 THEN se2018 END
+        CASE WHEN se2036 = 20 THEN se2035 END
       )
-    ) AS va2020,
+    ) AS va2037,
     (
-      CASE WHEN se2025 = 20 THEN se2024 END
-    ) AS va2026,
+      CASE WHEN se2042 = 20 THEN se2041 END
+    ) AS va2043,
     (
-      CASE WHEN stock_row > 12 THEN se1330 END
-    ) AS va2029,
+      CASE WHEN stock_row > 12 THEN se1347 END
+    ) AS va2046,
     (
       CASE
-        WHEN NOT va2031 IS NULL
-        THEN CAST(0.1111111111111111 AS DOUBLE) * se2032 * EXP((
+        WHEN NOT va2048 IS NULL
+        THEN CAST(0.1111111111111111 AS DOUBLE) * se2049 * EXP((
           (
             stock_row - 1
           ) % 1100
         ) * -CAST(0.11778303565638344 AS DOUBLE))
       END
-    ) AS va2033,
+    ) AS va2050,
     (
       CASE WHEN stock_row > 14 THEN (
         (
-          se2061 * 100
-        ) / NULLIF(se2063, 0)
+          se2078 * 100
+        ) / NULLIF(se2080, 0)
       ) END
-    ) AS va2064,
+    ) AS va2081,
     (
       CASE WHEN stock_row > 14 THEN (
         (
-          se2066 * 100
-        ) / NULLIF(se2063, 0)
+          se2083 * 100
+        ) / NULLIF(se2080, 0)
       ) END
-    ) AS va2067,
+    ) AS va2084,
     (
-      CASE WHEN stock_row > 6 THEN se2076 END
-    ) AS va2077,
+      CASE WHEN stock_row > 6 THEN se2093 END
+    ) AS va2094,
     (
-      CASE WHEN se2087 = 6 THEN se2086 END
-    ) AS va2088,
+      CASE WHEN se2104 = 6 THEN se2103 END
+    ) AS va2105,
     (
-      CASE WHEN se2101 = 12 THEN se2100 END
-    ) AS va2102,
+      CASE WHEN se2118 = 12 THEN se2117 END
+    ) AS va2119,
     (
       CASE
-        WHEN se474 > stock_row - 3 AND se284 > stock_row - 3
-        THEN CASE WHEN ISFINITE(va2116) THEN ROUND(va2116, 12) END
+        WHEN se491 > stock_row - 3 AND se284 > stock_row - 3
+        THEN CASE WHEN ISFINITE(va2133) THEN ROUND(va2133, 12) END
         ELSE NULL
       END
-    ) AS va2117,
+    ) AS va2134,
     (
       CASE
-        WHEN va2123
+        WHEN va2140
         THEN (
           CASE
             WHEN stock_row > 66
             THEN (
               (
                 -(
-                  se2126 + se2127 * 60
+                  se2143 + se2144 * 60
                 ) / 120
               ) * CAST(SIGN(va263) AS DOUBLE)
             )
           END
         )
-        WHEN NOT va2123
-        THEN va598
+        WHEN NOT va2140
+        THEN va615
       END
-    ) AS va2128,
+    ) AS va2145,
     (
-      CASE WHEN stock_row > 200 THEN se2154 END
-    ) AS va2155,
+      CASE WHEN stock_row > 200 THEN se2171 END
+    ) AS va2172,
     (
-      CASE WHEN stock_row > 20 THEN se888 END
-    ) AS va2177,
+      CASE WHEN stock_row > 20 THEN se905 END
+    ) AS va2194,
     (
-      va2179 + COALESCE(se2180, 0) * EXP(
+      va2196 + COALESCE(se2197, 0) * EXP(
         (
           (
             (
@@ -9042,33 +9042,33 @@ WITH values_0_1 AS (
           ) + 1
         ) * -CAST(0.20067069546215116 AS DOUBLE)
       )
-    ) AS va2181,
+    ) AS va2198,
     (
-      CASE WHEN stock_row > 10 THEN se2183 END
-    ) AS va2184,
+      CASE WHEN stock_row > 10 THEN se2200 END
+    ) AS va2201,
     (
       (
         (
           (
-            CASE WHEN se2193 = 20 THEN se2192 END
+            CASE WHEN se2210 = 20 THEN se2209 END
           ) - 1
         ) * (
-          CASE WHEN se2197 = 20 THEN se2196 END
+          CASE WHEN se2214 = 20 THEN se2213 END
         )
       ) / NULLIF(
         (
           (
-            CASE WHEN se2200 = 20 THEN se2199 END
+            CASE WHEN se2217 = 20 THEN se2216 END
           ) * (
-            CASE WHEN se2203 = 20 THEN se2202 END
+            CASE WHEN se2220 = 20 THEN se2219 END
           )
         ),
         0
       )
-    ) AS va2204,
+    ) AS va2221,
     (
-      CASE WHEN stock_row > 23 THEN se2206 END
-    ) AS va2207
+      CASE WHEN stock_row > 23 THEN se2223 END
+    ) AS va2224
   FROM series_3
 ), values_3_2 AS (
   SELECT
@@ -9078,77 +9078,78 @@ WITH values_0_1 AS (
     close,
     day_rows,
     open,
-    se1003,
-    se1102,
-    se1103,
-    se1104,
-    se1105,
-    se1106,
-    se1107,
-    se1127,
-    se1128,
-    se1129,
-    se1152,
-    se1186,
+    se1016,
+    se1020,
+    se1119,
+    se1120,
+    se1121,
+    se1122,
+    se1123,
+    se1124,
+    se1144,
+    se1145,
+    se1146,
+    se1169,
     se1203,
     se121,
-    se1224,
-    se1232,
-    se1263,
-    se1296,
-    se1319,
-    se1339,
-    se1340,
-    se1341,
-    se1342,
-    se1344,
-    se1347,
-    se1368,
-    se1387,
-    se1390,
-    se1446,
-    se1505,
-    se1515,
-    se1535,
-    se1536,
-    se1540,
-    se1648,
+    se1220,
+    se1241,
+    se1249,
+    se1280,
+    se1313,
+    se1336,
+    se1356,
+    se1357,
+    se1358,
+    se1359,
+    se1361,
+    se1364,
+    se1385,
+    se1404,
+    se1407,
+    se1463,
+    se1522,
+    se1532,
+    se1552,
+    se1553,
+    se1557,
     se1665,
-    se1708,
-    se1765,
+    se1682,
+    se1725,
+    se1782,
     se179,
-    se1796,
-    se1797,
-    se1798,
+    se1813,
+    se1814,
+    se1815,
     se182,
-    se1829,
     se1846,
-    se1860,
-    se1861,
-    se1862,
-    se1881,
+    se1863,
+    se1877,
+    se1878,
+    se1879,
+    se1898,
     se19,
-    se1900,
-    se1901,
-    se1967,
-    se1968,
-    se1969,
-    se1970,
-    se2013,
-    se2016,
-    se2090,
-    se2104,
+    se1917,
+    se1918,
+    se1984,
+    se1985,
+    se1986,
+    se1987,
+    se2030,
+    se2033,
     se2107,
-    se2136,
-    se2137,
-    se2147,
-    se2150,
-    se2157,
-    se2165,
-    se2166,
+    se2121,
+    se2124,
+    se2153,
+    se2154,
+    se2164,
     se2167,
+    se2174,
+    se2182,
+    se2183,
+    se2184,
     se22,
-    se2209,
+    se2226,
     se271,
     se272,
     se273,
@@ -9160,191 +9161,193 @@ WITH values_0_1 AS (
     se313,
     se328,
     se43,
-    se449,
-    se474,
-    se555,
-    se588,
-    se607,
-    se609,
-    se643,
-    se654,
-    se655,
-    se656,
-    se665,
+    se466,
+    se491,
+    se572,
+    se605,
+    se624,
+    se626,
+    se660,
+    se671,
+    se672,
+    se673,
+    se682,
     se69,
-    se711,
     se72,
-    se732,
-    se733,
-    se734,
-    se735,
-    se737,
-    se741,
-    se787,
-    se849,
-    se852,
-    se928,
-    se954,
-    se977,
-    se980,
-    se982,
+    se728,
+    se749,
+    se750,
+    se751,
+    se752,
+    se754,
+    se758,
+    se804,
+    se866,
+    se869,
+    se945,
+    se971,
+    se994,
+    se997,
     se999,
-    va1019,
-    va1021,
-    va1024,
-    va1028,
-    va1032,
-    va1039,
-    va1042,
+    va1012,
+    va1014,
+    va1015,
+    va1036,
+    va1038,
+    va1041,
     va1045,
-    va1055,
+    va1049,
+    va1056,
+    va1059,
     va106,
-    va1069,
-    va1075,
+    va1062,
+    va1072,
     va108,
-    va1101,
-    va1110,
-    va1114,
-    va1126,
+    va1086,
+    va1092,
+    va1118,
+    va1127,
     va1131,
-    va1150,
-    va1151,
+    va1143,
+    va1148,
     va116,
-    va1166,
+    va1167,
     va1168,
-    va1170,
-    va1178,
-    va1190,
-    va1193,
+    va1183,
+    va1185,
+    va1187,
+    va1195,
     va120,
-    va1202,
-    va1206,
+    va1207,
+    va1210,
+    va1219,
     va122,
-    va1222,
     va1223,
-    va1236,
+    va1239,
     va1240,
-    va1245,
-    va1248,
-    va1261,
+    va1253,
+    va1257,
     va1262,
-    va1266,
-    va1282,
-    va1289,
-    va1294,
-    va1295,
-    va1309,
-    va1317,
+    va1265,
+    va1278,
+    va1279,
+    va1283,
+    va1299,
+    va1306,
+    va1311,
+    va1312,
     va132,
-    va1322,
     va1326,
-    va1333,
-    va1335,
+    va1334,
+    va1339,
     va1343,
-    va1346,
-    va1356,
-    va1358,
-    va1365,
-    va1385,
-    va1386,
-    va1389,
-    va1401,
-    va1411,
-    va1414,
-    va1417,
-    va1421,
+    va1350,
+    va1352,
+    va1360,
+    va1363,
+    va1373,
+    va1375,
+    va1382,
+    va1402,
+    va1403,
+    va1406,
+    va1418,
+    va1428,
+    va1431,
+    va1434,
+    va1438,
     va144,
-    va1444,
-    va1445,
-    va1482,
-    va1490,
-    va1497,
-    va1504,
-    va1518,
-    va1539,
-    va1542,
-    va1565,
-    va1569,
+    va1461,
+    va1462,
+    va1499,
+    va1507,
+    va1514,
+    va1521,
+    va1535,
+    va1556,
+    va1559,
     va158,
-    va1595,
-    va1608,
-    va1609,
+    va1582,
+    va1586,
     va161,
-    va1611,
-    va1629,
+    va1612,
+    va1625,
+    va1626,
+    va1628,
     va164,
-    va1643,
     va1646,
-    va1647,
     va165,
-    va1659,
-    va1662,
+    va1660,
+    va1663,
     va1664,
+    va1676,
+    va1679,
+    va1681,
     va169,
     va17,
-    va1701,
-    va1704,
-    va1707,
-    va1758,
-    va1761,
-    va1764,
+    va1718,
+    va1721,
+    va1724,
     va177,
+    va1775,
+    va1778,
     va178,
-    va1785,
-    va1795,
+    va1781,
     va18,
+    va1802,
     va181,
-    va1815,
-    va1818,
-    va1824,
-    va1828,
-    va1830,
+    va1812,
+    va1832,
+    va1835,
+    va1841,
     va1845,
-    va1849,
-    va1859,
-    va1874,
-    va1875,
-    va1877,
-    va1899,
-    va1905,
-    va1913,
-    va1948,
-    va1966,
-    va1984,
-    va1990,
+    va1847,
+    va1862,
+    va1866,
+    va1876,
+    va1891,
+    va1892,
+    va1894,
+    va1916,
+    va1922,
+    va1930,
+    va1965,
+    va1983,
     va2001,
-    va2005,
+    va2007,
+    va2018,
     va202,
-    va2020,
-    va2029,
+    va2022,
     va203,
-    va2030,
-    va2033,
-    va2057,
-    va2058,
+    va2037,
+    va2046,
+    va2047,
+    va2050,
     va206,
-    va2077,
-    va2088,
-    va2089,
+    va2074,
+    va2075,
     va209,
-    va2093,
     va2094,
     va21,
-    va2102,
-    va2103,
+    va2105,
     va2106,
+    va2110,
+    va2111,
+    va2119,
     va212,
-    va2128,
-    va2146,
-    va2155,
-    va2156,
+    va2120,
+    va2123,
+    va2145,
     va216,
-    va2164,
-    va2174,
-    va2177,
-    va2184,
-    va2207,
-    va2208,
+    va2163,
+    va2172,
+    va2173,
+    va2181,
+    va2191,
+    va2194,
+    va2201,
+    va2224,
+    va2225,
     va223,
     va235,
     va244,
@@ -9372,73 +9375,70 @@ WITH values_0_1 AS (
     va368,
     va372,
     va38,
-    va440,
-    va447,
-    va448,
-    va469,
-    va470,
-    va478,
-    va504,
+    va457,
+    va464,
+    va465,
+    va486,
+    va487,
+    va495,
     va52,
-    va527,
+    va521,
     va544,
-    va546,
-    va550,
-    va576,
-    va595,
-    va601,
-    va604,
-    va608,
-    va641,
-    va642,
-    va653,
-    va661,
-    va664,
-    va666,
+    va561,
+    va563,
+    va567,
+    va593,
+    va612,
+    va618,
+    va621,
+    va625,
+    va658,
+    va659,
     va67,
-    va679,
+    va670,
+    va678,
     va68,
-    va698,
-    va701,
+    va681,
+    va683,
+    va696,
     va71,
-    va725,
-    va728,
-    va731,
-    va740,
-    va743,
-    va758,
+    va715,
+    va718,
+    va742,
+    va745,
+    va748,
+    va757,
     va760,
-    va763,
-    va785,
-    va786,
-    va809,
-    va813,
-    va818,
-    va823,
-    va847,
-    va848,
+    va775,
+    va777,
+    va780,
+    va802,
+    va803,
+    va826,
+    va830,
+    va835,
+    va840,
     va85,
-    va851,
-    va870,
-    va871,
-    va873,
-    va876,
-    va897,
-    va899,
-    va906,
+    va864,
+    va865,
+    va868,
+    va887,
+    va888,
+    va890,
+    va893,
+    va914,
+    va916,
     va92,
-    va926,
-    va927,
-    va947,
-    va949,
-    va953,
-    va956,
+    va923,
+    va943,
+    va944,
+    va964,
+    va966,
+    va970,
     va973,
-    va978,
-    va979,
+    va990,
     va995,
-    va997,
-    va998,
+    va996,
     volume,
     vwap,
     (
@@ -9462,77 +9462,77 @@ WITH values_0_1 AS (
       va257 * 8193 - va257
     ) AS va258,
     (
-      CASE WHEN stock_row > 15 THEN va495 * 8193 - (
-        va495 * 8193 - va495
+      CASE WHEN stock_row > 15 THEN va512 * 8193 - (
+        va512 * 8193 - va512
       ) END
-    ) AS va496,
+    ) AS va513,
     (
-      CASE WHEN stock_row > 15 THEN va518 * 8193 - (
-        va518 * 8193 - va518
+      CASE WHEN stock_row > 15 THEN va535 * 8193 - (
+        va535 * 8193 - va535
       ) END
-    ) AS va519,
+    ) AS va536,
     (
-      CASE WHEN stock_row > 9 THEN va537 * 8193 - (
-        va537 * 8193 - va537
+      CASE WHEN stock_row > 9 THEN va554 * 8193 - (
+        va554 * 8193 - va554
       ) END
-    ) AS va538,
-    va581 * 8193 - (
-      va581 * 8193 - va581
-    ) AS va582,
+    ) AS va555,
+    va598 * 8193 - (
+      va598 * 8193 - va598
+    ) AS va599,
     (
-      CASE WHEN stock_row > 9 THEN va589 * 8193 - (
-        va589 * 8193 - va589
+      CASE WHEN stock_row > 9 THEN va606 * 8193 - (
+        va606 * 8193 - va606
       ) END
-    ) AS va590,
-    va631 * 8193 - (
-      va631 * 8193 - va631
-    ) AS va632,
-    (
-      CASE WHEN stock_row > 12 THEN (
-        se685 / NULLIF(va688, 0)
-      ) END
-    ) AS va689,
+    ) AS va607,
+    va648 * 8193 - (
+      va648 * 8193 - va648
+    ) AS va649,
     (
       CASE WHEN stock_row > 12 THEN (
-        se687 / NULLIF(va688, 0)
+        se702 / NULLIF(va705, 0)
       ) END
-    ) AS va690,
-    va712 * 8193 - (
-      va712 * 8193 - va712
-    ) AS va713,
-    va777 * 8193 - (
-      va777 * 8193 - va777
-    ) AS va778,
+    ) AS va706,
+    (
+      CASE WHEN stock_row > 12 THEN (
+        se704 / NULLIF(va705, 0)
+      ) END
+    ) AS va707,
+    va729 * 8193 - (
+      va729 * 8193 - va729
+    ) AS va730,
+    va794 * 8193 - (
+      va794 * 8193 - va794
+    ) AS va795,
     (
       CASE
-        WHEN va889
+        WHEN va906
         THEN (
           CASE WHEN stock_row > 20 THEN (
-            va890 / NULLIF(se888, 0)
+            va907 / NULLIF(se905, 0)
           ) END
         )
-        WHEN NOT va889
+        WHEN NOT va906
         THEN (
           CASE
-            WHEN va891
+            WHEN va908
             THEN 0
-            WHEN NOT va891
+            WHEN NOT va908
             THEN (
               CASE WHEN stock_row > 20 THEN (
-                va890 / NULLIF(se885, 0)
+                va907 / NULLIF(se902, 0)
               ) END
             )
           END
         )
       END
-    ) AS va892,
-    va906 * stock_row AS va907,
-    va1084 * 8193 - (
-      va1084 * 8193 - va1084
-    ) AS va1085,
+    ) AS va909,
+    va923 * stock_row AS va924,
+    va1101 * 8193 - (
+      va1101 * 8193 - va1101
+    ) AS va1102,
     (
-      va1114 - (
-        va1116 + COALESCE(se1117, 0) * EXP(
+      va1131 - (
+        va1133 + COALESCE(se1134, 0) * EXP(
           (
             (
               (
@@ -9542,144 +9542,144 @@ WITH values_0_1 AS (
           ) * -CAST(0.07696104113612832 AS DOUBLE)
         )
       )
-    ) AS va1118,
-    va1143 * 8193 - (
-      va1143 * 8193 - va1143
-    ) AS va1144,
+    ) AS va1135,
+    va1160 * 8193 - (
+      va1160 * 8193 - va1160
+    ) AS va1161,
     (
-      va1182 < CAST(0.05 AS DOUBLE)
-    ) AS va1183,
+      va1199 < CAST(0.05 AS DOUBLE)
+    ) AS va1200,
     (
-      va1182 = CAST(0.05 AS DOUBLE)
-    ) AS va1184,
+      va1199 = CAST(0.05 AS DOUBLE)
+    ) AS va1201,
     (
       CASE WHEN stock_row > 19 THEN va225 * 8193 - (
         va225 * 8193 - va225
       ) END
-    ) AS va1250,
+    ) AS va1267,
     (
-      CASE WHEN stock_row > 60 THEN va1492 END
-    ) AS va1493,
-    va1492 * 8193 - (
-      va1492 * 8193 - va1492
-    ) AS va1501,
-    va1552 * 8193 - (
-      va1552 * 8193 - va1552
-    ) AS va1553,
-    va1589 * 8193 - (
-      va1589 * 8193 - va1589
-    ) AS va1590,
+      CASE WHEN stock_row > 60 THEN va1509 END
+    ) AS va1510,
+    va1509 * 8193 - (
+      va1509 * 8193 - va1509
+    ) AS va1518,
+    va1569 * 8193 - (
+      va1569 * 8193 - va1569
+    ) AS va1570,
+    va1606 * 8193 - (
+      va1606 * 8193 - va1606
+    ) AS va1607,
     (
       CASE
         WHEN (
-          va1600 > 0
+          va1617 > 0
           OR (
             CAST(0.5 AS DOUBLE) = FLOOR(CAST(0.5 AS DOUBLE))
             AND (
-              va1600 <> 0 OR CAST(0.5 AS DOUBLE) >= 0
+              va1617 <> 0 OR CAST(0.5 AS DOUBLE) >= 0
             )
           )
           OR (
-            va1600 = 0 AND CAST(0.5 AS DOUBLE) > 0
+            va1617 = 0 AND CAST(0.5 AS DOUBLE) > 0
           )
         )
-        THEN POWER(va1600, CAST(0.5 AS DOUBLE))
+        THEN POWER(va1617, CAST(0.5 AS DOUBLE))
       END
-    ) AS va1601,
+    ) AS va1618,
     (
       (
         -(
           CASE
-            WHEN NOT va1674 IS NULL
+            WHEN NOT va1691 IS NULL
             THEN (
-              se1675 + ROUND(se1676 * day_rows)
+              se1692 + ROUND(se1693 * day_rows)
             ) / (
-              2 * se1677
+              2 * se1694
             )
           END
         )
-      ) * va1680
-    ) AS va1681,
-    va1690 * 8193 - (
-      va1690 * 8193 - va1690
-    ) AS va1691,
-    va1704 * 8193 - (
-      va1704 * 8193 - va1704
-    ) AS va1710,
+      ) * va1697
+    ) AS va1698,
+    va1707 * 8193 - (
+      va1707 * 8193 - va1707
+    ) AS va1708,
+    va1721 * 8193 - (
+      va1721 * 8193 - va1721
+    ) AS va1727,
     (
-      -va1680
-    ) AS va1733,
-    va1746 * 8193 - (
-      va1746 * 8193 - va1746
-    ) AS va1747,
-    va1761 * 8193 - (
-      va1761 * 8193 - va1761
-    ) AS va1767,
+      -va1697
+    ) AS va1750,
+    va1763 * 8193 - (
+      va1763 * 8193 - va1763
+    ) AS va1764,
+    va1778 * 8193 - (
+      va1778 * 8193 - va1778
+    ) AS va1784,
     (
-      CASE WHEN stock_row > 2 THEN va1800 * 8193 - (
-        va1800 * 8193 - va1800
+      CASE WHEN stock_row > 2 THEN va1817 * 8193 - (
+        va1817 * 8193 - va1817
       ) END
-    ) AS va1801,
-    va1809 * 8193 - (
-      va1809 * 8193 - va1809
-    ) AS va1810,
-    va1923 * 8193 - (
-      va1923 * 8193 - va1923
-    ) AS va1924,
-    va1933 * 8193 - (
-      va1933 * 8193 - va1933
-    ) AS va1934,
+    ) AS va1818,
+    va1826 * 8193 - (
+      va1826 * 8193 - va1826
+    ) AS va1827,
+    va1940 * 8193 - (
+      va1940 * 8193 - va1940
+    ) AS va1941,
+    va1950 * 8193 - (
+      va1950 * 8193 - va1950
+    ) AS va1951,
     (
       (
         (
-          high - va1975
+          high - va1992
         ) - (
-          low - va1975
+          low - va1992
         )
       ) / NULLIF(close, 0)
-    ) AS va1976,
+    ) AS va1993,
     (
       CASE
         WHEN (
-          va2026 > 0
+          va2043 > 0
           OR (
             CAST(1.5 AS DOUBLE) = FLOOR(CAST(1.5 AS DOUBLE))
             AND (
-              va2026 <> 0 OR CAST(1.5 AS DOUBLE) >= 0
+              va2043 <> 0 OR CAST(1.5 AS DOUBLE) >= 0
             )
           )
           OR (
-            va2026 = 0 AND CAST(1.5 AS DOUBLE) > 0
+            va2043 = 0 AND CAST(1.5 AS DOUBLE) > 0
           )
         )
-        THEN POWER(va2026, CAST(1.5 AS DOUBLE))
+        THEN POWER(va2043, CAST(1.5 AS DOUBLE))
       END
-    ) AS va2027,
+    ) AS va2044,
     (
       (
         ABS((
-          va2064 - va2067
+          va2081 - va2084
         )) / NULLIF((
-          va2064 + va2067
+          va2081 + va2084
         ), 0)
       ) * 100
-    ) AS va2068,
-    va2117 * 8193 - (
-      va2117 * 8193 - va2117
-    ) AS va2118,
+    ) AS va2085,
+    va2134 * 8193 - (
+      va2134 * 8193 - va2134
+    ) AS va2135,
     (
-      va2020 - POWER(va2131, 2)
-    ) AS va2132,
+      va2037 - POWER(va2148, 2)
+    ) AS va2149,
     (
       (
         (
-          va27 - va2181
-        ) / NULLIF(va2181, 0)
+          va27 - va2198
+        ) / NULLIF(va2198, 0)
       ) * 100
-    ) AS va2182,
+    ) AS va2199,
     (
-      CASE WHEN va2204 > 0 THEN LN(va2204) END
-    ) AS va2205
+      CASE WHEN va2221 > 0 THEN LN(va2221) END
+    ) AS va2222
   FROM values_3_1
 ), values_3_3 AS (
   SELECT
@@ -9689,77 +9689,78 @@ WITH values_0_1 AS (
     close,
     day_rows,
     open,
-    se1003,
-    se1102,
-    se1103,
-    se1104,
-    se1105,
-    se1106,
-    se1107,
-    se1127,
-    se1128,
-    se1129,
-    se1152,
-    se1186,
+    se1016,
+    se1020,
+    se1119,
+    se1120,
+    se1121,
+    se1122,
+    se1123,
+    se1124,
+    se1144,
+    se1145,
+    se1146,
+    se1169,
     se1203,
     se121,
-    se1224,
-    se1232,
-    se1263,
-    se1296,
-    se1319,
-    se1339,
-    se1340,
-    se1341,
-    se1342,
-    se1344,
-    se1347,
-    se1368,
-    se1387,
-    se1390,
-    se1446,
-    se1505,
-    se1515,
-    se1535,
-    se1536,
-    se1540,
-    se1648,
+    se1220,
+    se1241,
+    se1249,
+    se1280,
+    se1313,
+    se1336,
+    se1356,
+    se1357,
+    se1358,
+    se1359,
+    se1361,
+    se1364,
+    se1385,
+    se1404,
+    se1407,
+    se1463,
+    se1522,
+    se1532,
+    se1552,
+    se1553,
+    se1557,
     se1665,
-    se1708,
-    se1765,
+    se1682,
+    se1725,
+    se1782,
     se179,
-    se1796,
-    se1797,
-    se1798,
+    se1813,
+    se1814,
+    se1815,
     se182,
-    se1829,
     se1846,
-    se1860,
-    se1861,
-    se1862,
-    se1881,
+    se1863,
+    se1877,
+    se1878,
+    se1879,
+    se1898,
     se19,
-    se1900,
-    se1901,
-    se1967,
-    se1968,
-    se1969,
-    se1970,
-    se2013,
-    se2016,
-    se2090,
-    se2104,
+    se1917,
+    se1918,
+    se1984,
+    se1985,
+    se1986,
+    se1987,
+    se2030,
+    se2033,
     se2107,
-    se2136,
-    se2137,
-    se2147,
-    se2150,
-    se2157,
-    se2165,
-    se2166,
+    se2121,
+    se2124,
+    se2153,
+    se2154,
+    se2164,
     se2167,
+    se2174,
+    se2182,
+    se2183,
+    se2184,
     se22,
-    se2209,
+    se2226,
     se271,
     se272,
     se273,
@@ -9771,216 +9772,218 @@ WITH values_0_1 AS (
     se313,
     se328,
     se43,
-    se449,
-    se474,
-    se555,
-    se588,
-    se607,
-    se609,
-    se643,
-    se654,
-    se655,
-    se656,
-    se665,
+    se466,
+    se491,
+    se572,
+    se605,
+    se624,
+    se626,
+    se660,
+    se671,
+    se672,
+    se673,
+    se682,
     se69,
-    se711,
     se72,
-    se732,
-    se733,
-    se734,
-    se735,
-    se737,
-    se741,
-    se787,
-    se849,
-    se852,
-    se928,
-    se954,
-    se977,
-    se980,
-    se982,
+    se728,
+    se749,
+    se750,
+    se751,
+    se752,
+    se754,
+    se758,
+    se804,
+    se866,
+    se869,
+    se945,
+    se971,
+    se994,
+    se997,
     se999,
-    va1019,
-    va1021,
-    va1024,
-    va1028,
-    va1032,
-    va1039,
-    va1042,
+    va1012,
+    va1014,
+    va1015,
+    va1036,
+    va1038,
+    va1041,
     va1045,
-    va1055,
+    va1049,
+    va1056,
+    va1059,
     va106,
-    va1069,
-    va1075,
+    va1062,
+    va1072,
     va108,
-    va1085,
-    va1101,
-    va1110,
-    va1114,
+    va1086,
+    va1092,
+    va1102,
     va1118,
-    va1126,
+    va1127,
     va1131,
-    va1144,
-    va1150,
-    va1151,
+    va1135,
+    va1143,
+    va1148,
     va116,
-    va1166,
+    va1161,
+    va1167,
     va1168,
-    va1170,
-    va1178,
-    va1190,
-    va1193,
+    va1183,
+    va1185,
+    va1187,
+    va1195,
     va120,
-    va1202,
-    va1206,
+    va1207,
+    va1210,
+    va1219,
     va122,
-    va1222,
     va1223,
-    va1236,
+    va1239,
     va1240,
-    va1245,
-    va1248,
-    va1250,
-    va1261,
+    va1253,
+    va1257,
     va1262,
-    va1266,
-    va1282,
-    va1289,
-    va1294,
-    va1295,
-    va1309,
-    va1317,
+    va1265,
+    va1267,
+    va1278,
+    va1279,
+    va1283,
+    va1299,
+    va1306,
+    va1311,
+    va1312,
     va132,
-    va1322,
     va1326,
-    va1333,
-    va1335,
+    va1334,
+    va1339,
     va1343,
-    va1346,
-    va1356,
-    va1358,
-    va1365,
-    va1385,
-    va1386,
-    va1389,
-    va1401,
-    va1411,
-    va1414,
-    va1417,
-    va1421,
+    va1350,
+    va1352,
+    va1360,
+    va1363,
+    va1373,
+    va1375,
+    va1382,
+    va1402,
+    va1403,
+    va1406,
+    va1418,
+    va1428,
+    va1431,
+    va1434,
+    va1438,
     va144,
-    va1444,
-    va1445,
-    va1482,
-    va1490,
-    va1493,
-    va1497,
-    va1501,
-    va1504,
+    va1461,
+    va1462,
+    va1499,
+    va1507,
+    va1510,
+    va1514,
     va1518,
-    va1539,
-    va1542,
-    va1553,
-    va1565,
-    va1569,
+    va1521,
+    va1535,
+    va1556,
+    va1559,
+    va1570,
     va158,
-    va1590,
-    va1595,
-    va1608,
-    va1609,
+    va1582,
+    va1586,
+    va1607,
     va161,
-    va1611,
-    va1629,
+    va1612,
+    va1625,
+    va1626,
+    va1628,
     va164,
-    va1643,
     va1646,
-    va1647,
     va165,
-    va1659,
-    va1662,
+    va1660,
+    va1663,
     va1664,
+    va1676,
+    va1679,
     va1681,
     va169,
-    va1691,
+    va1698,
     va17,
-    va1701,
-    va1704,
-    va1707,
-    va1710,
-    va1733,
-    va1747,
-    va1758,
-    va1761,
+    va1708,
+    va1718,
+    va1721,
+    va1724,
+    va1727,
+    va1750,
     va1764,
-    va1767,
     va177,
+    va1775,
+    va1778,
     va178,
-    va1785,
-    va1795,
+    va1781,
+    va1784,
     va18,
-    va1801,
+    va1802,
     va181,
-    va1810,
-    va1815,
+    va1812,
     va1818,
-    va1824,
-    va1828,
-    va1830,
+    va1827,
+    va1832,
+    va1835,
+    va1841,
     va1845,
-    va1849,
-    va1859,
-    va1874,
-    va1875,
-    va1877,
-    va1899,
-    va1905,
-    va1913,
-    va1924,
-    va1934,
-    va1948,
-    va1966,
-    va1976,
-    va1984,
-    va1990,
+    va1847,
+    va1862,
+    va1866,
+    va1876,
+    va1891,
+    va1892,
+    va1894,
+    va1916,
+    va1922,
+    va1930,
+    va1941,
+    va1951,
+    va1965,
+    va1983,
+    va1993,
     va2001,
-    va2005,
+    va2007,
+    va2018,
     va202,
-    va2020,
-    va2027,
-    va2029,
+    va2022,
     va203,
-    va2030,
-    va2033,
-    va2057,
-    va2058,
+    va2037,
+    va2044,
+    va2046,
+    va2047,
+    va2050,
     va206,
-    va2068,
-    va2077,
-    va2088,
-    va2089,
+    va2074,
+    va2075,
+    va2085,
     va209,
-    va2093,
     va2094,
     va21,
-    va2102,
-    va2103,
+    va2105,
     va2106,
-    va2118,
+    va2110,
+    va2111,
+    va2119,
     va212,
-    va2128,
-    va2132,
-    va2146,
-    va2155,
-    va2156,
+    va2120,
+    va2123,
+    va2135,
+    va2145,
+    va2149,
     va216,
-    va2164,
-    va2174,
-    va2177,
-    va2182,
-    va2184,
-    va2205,
-    va2207,
-    va2208,
+    va2163,
+    va2172,
+    va2173,
+    va2181,
+    va2191,
+    va2194,
+    va2199,
+    va2201,
+    va2222,
+    va2224,
+    va2225,
     va244,
     va246,
     va258,
@@ -10007,84 +10010,81 @@ WITH values_0_1 AS (
     va368,
     va372,
     va38,
-    va440,
-    va447,
-    va448,
-    va469,
-    va470,
-    va478,
-    va496,
-    va504,
-    va519,
-    va527,
-    va538,
+    va457,
+    va464,
+    va465,
+    va486,
+    va487,
+    va495,
+    va513,
+    va521,
+    va536,
     va544,
-    va546,
-    va550,
-    va576,
-    va582,
-    va590,
-    va595,
-    va601,
-    va604,
-    va608,
-    va632,
-    va641,
-    va642,
-    va653,
-    va661,
-    va664,
-    va666,
+    va555,
+    va561,
+    va563,
+    va567,
+    va593,
+    va599,
+    va607,
+    va612,
+    va618,
+    va621,
+    va625,
+    va649,
+    va658,
+    va659,
     va67,
-    va679,
+    va670,
+    va678,
     va68,
-    va689,
-    va690,
-    va698,
-    va701,
+    va681,
+    va683,
+    va696,
+    va706,
+    va707,
     va71,
-    va713,
-    va725,
-    va728,
-    va731,
-    va740,
-    va743,
-    va758,
+    va715,
+    va718,
+    va730,
+    va742,
+    va745,
+    va748,
+    va757,
     va760,
-    va763,
-    va778,
-    va785,
-    va786,
-    va809,
-    va813,
-    va818,
-    va823,
-    va847,
-    va848,
+    va775,
+    va777,
+    va780,
+    va795,
+    va802,
+    va803,
+    va826,
+    va830,
+    va835,
+    va840,
     va85,
-    va851,
-    va870,
-    va871,
-    va873,
-    va876,
-    va892,
-    va897,
-    va899,
-    va906,
-    va907,
+    va864,
+    va865,
+    va868,
+    va887,
+    va888,
+    va890,
+    va893,
+    va909,
+    va914,
+    va916,
     va92,
-    va926,
-    va927,
-    va947,
-    va949,
-    va953,
-    va956,
+    va923,
+    va924,
+    va943,
+    va944,
+    va964,
+    va966,
+    va970,
     va973,
-    va978,
-    va979,
+    va990,
     va995,
-    va997,
-    va998,
+    va996,
     volume,
     vwap,
     (
@@ -10115,16 +10115,16 @@ WITH values_0_1 AS (
       CASE WHEN va235 THEN va226 WHEN NOT va235 THEN 0 END
     ) AS va236,
     (
-      va690 - va689
-    ) AS va691,
+      va707 - va706
+    ) AS va708,
     (
-      CASE WHEN NOT va1183 IS NULL AND NOT va1184 IS NULL THEN (
-        va1183 OR va1184
+      CASE WHEN NOT va1200 IS NULL AND NOT va1201 IS NULL THEN (
+        va1200 OR va1201
       ) END
-    ) AS va1185,
+    ) AS va1202,
     (
-      CASE WHEN ISFINITE(va1601) THEN va1601 END
-    ) AS va1602
+      CASE WHEN ISFINITE(va1618) THEN va1618 END
+    ) AS va1619
   FROM values_3_2
 ), values_3_4 AS (
   SELECT
@@ -10134,76 +10134,77 @@ WITH values_0_1 AS (
     close,
     day_rows,
     open,
-    se1003,
-    se1102,
-    se1103,
-    se1104,
-    se1105,
-    se1106,
-    se1107,
-    se1127,
-    se1128,
-    se1129,
-    se1152,
-    se1203,
+    se1016,
+    se1020,
+    se1119,
+    se1120,
+    se1121,
+    se1122,
+    se1123,
+    se1124,
+    se1144,
+    se1145,
+    se1146,
+    se1169,
     se121,
-    se1224,
-    se1232,
-    se1263,
-    se1296,
-    se1319,
-    se1339,
-    se1340,
-    se1341,
-    se1342,
-    se1344,
-    se1347,
-    se1368,
-    se1387,
-    se1390,
-    se1446,
-    se1505,
-    se1515,
-    se1535,
-    se1536,
-    se1540,
-    se1648,
+    se1220,
+    se1241,
+    se1249,
+    se1280,
+    se1313,
+    se1336,
+    se1356,
+    se1357,
+    se1358,
+    se1359,
+    se1361,
+    se1364,
+    se1385,
+    se1404,
+    se1407,
+    se1463,
+    se1522,
+    se1532,
+    se1552,
+    se1553,
+    se1557,
     se1665,
-    se1708,
-    se1765,
+    se1682,
+    se1725,
+    se1782,
     se179,
-    se1796,
-    se1797,
-    se1798,
+    se1813,
+    se1814,
+    se1815,
     se182,
-    se1829,
     se1846,
-    se1860,
-    se1861,
-    se1862,
-    se1881,
+    se1863,
+    se1877,
+    se1878,
+    se1879,
+    se1898,
     se19,
-    se1900,
-    se1901,
-    se1967,
-    se1968,
-    se1969,
-    se1970,
-    se2013,
-    se2016,
-    se2090,
-    se2104,
+    se1917,
+    se1918,
+    se1984,
+    se1985,
+    se1986,
+    se1987,
+    se2030,
+    se2033,
     se2107,
-    se2136,
-    se2137,
-    se2147,
-    se2150,
-    se2157,
-    se2165,
-    se2166,
+    se2121,
+    se2124,
+    se2153,
+    se2154,
+    se2164,
     se2167,
+    se2174,
+    se2182,
+    se2183,
+    se2184,
     se22,
-    se2209,
+    se2226,
     se271,
     se272,
     se273,
@@ -10215,217 +10216,219 @@ WITH values_0_1 AS (
     se313,
     se328,
     se43,
-    se449,
-    se474,
-    se555,
-    se588,
-    se607,
-    se609,
-    se643,
-    se654,
-    se655,
-    se656,
-    se665,
+    se466,
+    se491,
+    se572,
+    se605,
+    se624,
+    se626,
+    se660,
+    se671,
+    se672,
+    se673,
+    se682,
     se69,
-    se711,
     se72,
-    se732,
-    se733,
-    se734,
-    se735,
-    se737,
-    se741,
-    se787,
-    se849,
-    se852,
-    se928,
-    se954,
-    se977,
-    se980,
-    se982,
+    se728,
+    se749,
+    se750,
+    se751,
+    se752,
+    se754,
+    se758,
+    se804,
+    se866,
+    se869,
+    se945,
+    se971,
+    se994,
+    se997,
     se999,
-    va1019,
-    va1021,
-    va1024,
-    va1028,
-    va1032,
-    va1039,
-    va1042,
+    va1012,
+    va1014,
+    va1015,
+    va1036,
+    va1038,
+    va1041,
     va1045,
-    va1055,
+    va1049,
+    va1056,
+    va1059,
     va106,
-    va1069,
-    va1075,
+    va1062,
+    va1072,
     va108,
-    va1085,
-    va1101,
-    va1110,
-    va1114,
+    va1086,
+    va1092,
+    va1102,
     va1118,
-    va1126,
+    va1127,
     va1131,
-    va1144,
-    va1150,
-    va1151,
+    va1135,
+    va1143,
+    va1148,
     va116,
-    va1166,
+    va1161,
+    va1167,
     va1168,
-    va1170,
-    va1178,
-    va1190,
-    va1193,
+    va1183,
+    va1185,
+    va1187,
+    va1195,
     va120,
-    va1202,
-    va1206,
+    va1207,
+    va1210,
+    va1219,
     va122,
-    va1222,
     va1223,
-    va1236,
+    va1239,
     va1240,
-    va1245,
-    va1248,
-    va1250,
-    va1261,
+    va1253,
+    va1257,
     va1262,
-    va1266,
-    va1282,
-    va1289,
-    va1294,
-    va1295,
-    va1309,
-    va1317,
+    va1265,
+    va1267,
+    va1278,
+    va1279,
+    va1283,
+    va1299,
+    va1306,
+    va1311,
+    va1312,
     va132,
-    va1322,
     va1326,
-    va1333,
-    va1335,
+    va1334,
+    va1339,
     va1343,
-    va1346,
-    va1356,
-    va1358,
-    va1365,
-    va1385,
-    va1386,
-    va1389,
-    va1401,
-    va1411,
-    va1414,
-    va1417,
-    va1421,
+    va1350,
+    va1352,
+    va1360,
+    va1363,
+    va1373,
+    va1375,
+    va1382,
+    va1402,
+    va1403,
+    va1406,
+    va1418,
+    va1428,
+    va1431,
+    va1434,
+    va1438,
     va144,
-    va1444,
-    va1445,
-    va1482,
-    va1490,
-    va1493,
-    va1497,
-    va1501,
-    va1504,
+    va1461,
+    va1462,
+    va1499,
+    va1507,
+    va1510,
+    va1514,
     va1518,
-    va1539,
-    va1542,
-    va1553,
-    va1565,
-    va1569,
+    va1521,
+    va1535,
+    va1556,
+    va1559,
+    va1570,
     va158,
-    va1590,
-    va1595,
-    va1602,
-    va1608,
-    va1609,
+    va1582,
+    va1586,
+    va1607,
     va161,
-    va1611,
-    va1629,
+    va1612,
+    va1619,
+    va1625,
+    va1626,
+    va1628,
     va164,
-    va1643,
     va1646,
-    va1647,
     va165,
-    va1659,
-    va1662,
+    va1660,
+    va1663,
     va1664,
+    va1676,
+    va1679,
     va1681,
     va169,
-    va1691,
+    va1698,
     va17,
-    va1701,
-    va1704,
-    va1707,
-    va1710,
-    va1733,
-    va1747,
-    va1758,
-    va1761,
+    va1708,
+    va1718,
+    va1721,
+    va1724,
+    va1727,
+    va1750,
     va1764,
-    va1767,
     va177,
+    va1775,
+    va1778,
     va178,
-    va1785,
-    va1795,
+    va1781,
+    va1784,
     va18,
-    va1801,
+    va1802,
     va181,
-    va1810,
-    va1815,
+    va1812,
     va1818,
-    va1824,
-    va1828,
-    va1830,
+    va1827,
+    va1832,
+    va1835,
+    va1841,
     va1845,
-    va1849,
-    va1859,
-    va1874,
-    va1875,
-    va1877,
-    va1899,
-    va1905,
-    va1913,
-    va1924,
-    va1934,
-    va1948,
-    va1966,
-    va1976,
-    va1984,
-    va1990,
+    va1847,
+    va1862,
+    va1866,
+    va1876,
+    va1891,
+    va1892,
+    va1894,
+    va1916,
+    va1922,
+    va1930,
+    va1941,
+    va1951,
+    va1965,
+    va1983,
+    va1993,
     va2001,
-    va2005,
+    va2007,
+    va2018,
     va202,
-    va2020,
-    va2027,
-    va2029,
+    va2022,
     va203,
-    va2030,
-    va2033,
-    va2057,
-    va2058,
+    va2037,
+    va2044,
+    va2046,
+    va2047,
+    va2050,
     va206,
-    va2068,
-    va2077,
-    va2088,
-    va2089,
+    va2074,
+    va2075,
+    va2085,
     va209,
-    va2093,
     va2094,
     va21,
-    va2102,
-    va2103,
+    va2105,
     va2106,
-    va2118,
+    va2110,
+    va2111,
+    va2119,
     va212,
-    va2128,
-    va2132,
-    va2146,
-    va2155,
-    va2156,
+    va2120,
+    va2123,
+    va2135,
+    va2145,
+    va2149,
     va216,
-    va2164,
-    va2174,
-    va2177,
-    va2182,
-    va2184,
-    va2205,
-    va2207,
-    va2208,
+    va2163,
+    va2172,
+    va2173,
+    va2181,
+    va2191,
+    va2194,
+    va2199,
+    va2201,
+    va2222,
+    va2224,
+    va2225,
     va227,
     va236,
     va244,
@@ -10453,106 +10456,103 @@ WITH values_0_1 AS (
     va368,
     va372,
     va38,
-    va440,
-    va447,
-    va448,
-    va469,
-    va470,
-    va478,
-    va496,
-    va504,
-    va519,
-    va527,
+    va457,
+    va464,
+    va465,
+    va486,
+    va487,
+    va495,
+    va513,
+    va521,
     va53,
-    va538,
+    va536,
     va544,
-    va546,
-    va550,
-    va576,
-    va582,
-    va590,
-    va595,
-    va601,
-    va604,
-    va608,
-    va632,
-    va641,
-    va642,
-    va653,
-    va661,
-    va664,
-    va666,
+    va555,
+    va561,
+    va563,
+    va567,
+    va593,
+    va599,
+    va607,
+    va612,
+    va618,
+    va621,
+    va625,
+    va649,
+    va658,
+    va659,
     va67,
-    va679,
+    va670,
+    va678,
     va68,
-    va689,
-    va690,
-    va691,
-    va698,
-    va701,
+    va681,
+    va683,
+    va696,
+    va706,
+    va707,
+    va708,
     va71,
-    va713,
-    va725,
-    va728,
-    va731,
-    va740,
-    va743,
-    va758,
+    va715,
+    va718,
+    va730,
+    va742,
+    va745,
+    va748,
+    va757,
     va760,
-    va763,
-    va778,
-    va785,
-    va786,
-    va809,
-    va813,
-    va818,
-    va823,
-    va847,
-    va848,
+    va775,
+    va777,
+    va780,
+    va795,
+    va802,
+    va803,
+    va826,
+    va830,
+    va835,
+    va840,
     va85,
-    va851,
-    va870,
-    va871,
-    va873,
-    va876,
-    va892,
-    va897,
-    va899,
-    va906,
-    va907,
+    va864,
+    va865,
+    va868,
+    va887,
+    va888,
+    va890,
+    va893,
+    va909,
+    va914,
+    va916,
     va92,
-    va926,
-    va927,
-    va947,
-    va949,
-    va953,
-    va956,
+    va923,
+    va924,
+    va943,
+    va944,
+    va964,
+    va966,
+    va970,
     va973,
-    va978,
-    va979,
+    va990,
     va995,
-    va997,
-    va998,
+    va996,
     volume,
     vwap,
     (
       CASE
-        WHEN va1185
+        WHEN va1202
         THEN (
           CASE WHEN stock_row > 99 THEN (
             -(
-              close - se1186
+              close - se1203
             )
           ) END
         )
-        WHEN NOT va1185
+        WHEN NOT va1202
         THEN (
           CASE WHEN stock_row > 3 THEN (
             -va287
           ) END
         )
       END
-    ) AS va1187
+    ) AS va1204
   FROM values_3_3
 ), sections_4 AS (
   SELECT
@@ -10562,76 +10562,77 @@ WITH values_0_1 AS (
     close,
     day_rows,
     open,
-    se1003,
-    se1102,
-    se1103,
-    se1104,
-    se1105,
-    se1106,
-    se1107,
-    se1127,
-    se1128,
-    se1129,
-    se1152,
-    se1203,
+    se1016,
+    se1020,
+    se1119,
+    se1120,
+    se1121,
+    se1122,
+    se1123,
+    se1124,
+    se1144,
+    se1145,
+    se1146,
+    se1169,
     se121,
-    se1224,
-    se1232,
-    se1263,
-    se1296,
-    se1319,
-    se1339,
-    se1340,
-    se1341,
-    se1342,
-    se1344,
-    se1347,
-    se1368,
-    se1387,
-    se1390,
-    se1446,
-    se1505,
-    se1515,
-    se1535,
-    se1536,
-    se1540,
-    se1648,
+    se1220,
+    se1241,
+    se1249,
+    se1280,
+    se1313,
+    se1336,
+    se1356,
+    se1357,
+    se1358,
+    se1359,
+    se1361,
+    se1364,
+    se1385,
+    se1404,
+    se1407,
+    se1463,
+    se1522,
+    se1532,
+    se1552,
+    se1553,
+    se1557,
     se1665,
-    se1708,
-    se1765,
+    se1682,
+    se1725,
+    se1782,
     se179,
-    se1796,
-    se1797,
-    se1798,
+    se1813,
+    se1814,
+    se1815,
     se182,
-    se1829,
     se1846,
-    se1860,
-    se1861,
-    se1862,
-    se1881,
+    se1863,
+    se1877,
+    se1878,
+    se1879,
+    se1898,
     se19,
-    se1900,
-    se1901,
-    se1967,
-    se1968,
-    se1969,
-    se1970,
-    se2013,
-    se2016,
-    se2090,
-    se2104,
+    se1917,
+    se1918,
+    se1984,
+    se1985,
+    se1986,
+    se1987,
+    se2030,
+    se2033,
     se2107,
-    se2136,
-    se2137,
-    se2147,
-    se2150,
-    se2157,
-    se2165,
-    se2166,
+    se2121,
+    se2124,
+    se2153,
+    se2154,
+    se2164,
     se2167,
+    se2174,
+    se2182,
+    se2183,
+    se2184,
     se22,
-    se2209,
+    se2226,
     se271,
     se272,
     se273,
@@ -10642,218 +10643,220 @@ WITH values_0_1 AS (
     se31,
     se313,
     se43,
-    se449,
-    se474,
-    se555,
-    se588,
-    se607,
-    se609,
-    se643,
-    se654,
-    se655,
-    se656,
-    se665,
+    se466,
+    se491,
+    se572,
+    se605,
+    se624,
+    se626,
+    se660,
+    se671,
+    se672,
+    se673,
+    se682,
     se69,
-    se711,
     se72,
-    se732,
-    se733,
-    se734,
-    se735,
-    se737,
-    se741,
-    se787,
-    se849,
-    se852,
-    se928,
-    se954,
-    se977,
-    se980,
-    se982,
+    se728,
+    se749,
+    se750,
+    se751,
+    se752,
+    se754,
+    se758,
+    se804,
+    se866,
+    se869,
+    se945,
+    se971,
+    se994,
+    se997,
     se999,
-    va1019,
-    va1021,
-    va1024,
-    va1028,
-    va1032,
-    va1039,
-    va1042,
+    va1012,
+    va1014,
+    va1015,
+    va1036,
+    va1038,
+    va1041,
     va1045,
-    va1055,
+    va1049,
+    va1056,
+    va1059,
     va106,
-    va1069,
-    va1075,
+    va1062,
+    va1072,
     va108,
-    va1085,
-    va1101,
-    va1110,
-    va1114,
+    va1086,
+    va1092,
+    va1102,
     va1118,
-    va1126,
+    va1127,
     va1131,
-    va1144,
-    va1150,
-    va1151,
+    va1135,
+    va1143,
+    va1148,
     va116,
-    va1166,
+    va1161,
+    va1167,
     va1168,
-    va1170,
-    va1178,
+    va1183,
+    va1185,
     va1187,
-    va1190,
-    va1193,
+    va1195,
     va120,
-    va1202,
-    va1206,
+    va1204,
+    va1207,
+    va1210,
+    va1219,
     va122,
-    va1222,
     va1223,
-    va1236,
+    va1239,
     va1240,
-    va1245,
-    va1248,
-    va1250,
-    va1261,
+    va1253,
+    va1257,
     va1262,
-    va1266,
-    va1282,
-    va1289,
-    va1294,
-    va1295,
-    va1309,
-    va1317,
+    va1265,
+    va1267,
+    va1278,
+    va1279,
+    va1283,
+    va1299,
+    va1306,
+    va1311,
+    va1312,
     va132,
-    va1322,
     va1326,
-    va1333,
-    va1335,
+    va1334,
+    va1339,
     va1343,
-    va1346,
-    va1356,
-    va1358,
-    va1365,
-    va1385,
-    va1386,
-    va1389,
-    va1401,
-    va1411,
-    va1414,
-    va1417,
-    va1421,
+    va1350,
+    va1352,
+    va1360,
+    va1363,
+    va1373,
+    va1375,
+    va1382,
+    va1402,
+    va1403,
+    va1406,
+    va1418,
+    va1428,
+    va1431,
+    va1434,
+    va1438,
     va144,
-    va1444,
-    va1445,
-    va1482,
-    va1490,
-    va1493,
-    va1497,
-    va1501,
-    va1504,
+    va1461,
+    va1462,
+    va1499,
+    va1507,
+    va1510,
+    va1514,
     va1518,
-    va1539,
-    va1542,
-    va1553,
-    va1565,
-    va1569,
+    va1521,
+    va1535,
+    va1556,
+    va1559,
+    va1570,
     va158,
-    va1590,
-    va1595,
-    va1602,
-    va1608,
-    va1609,
+    va1582,
+    va1586,
+    va1607,
     va161,
-    va1611,
-    va1629,
+    va1612,
+    va1619,
+    va1625,
+    va1626,
+    va1628,
     va164,
-    va1643,
     va1646,
-    va1647,
     va165,
-    va1659,
-    va1662,
+    va1660,
+    va1663,
     va1664,
+    va1676,
+    va1679,
     va1681,
     va169,
-    va1691,
+    va1698,
     va17,
-    va1701,
-    va1704,
-    va1707,
-    va1710,
-    va1733,
-    va1747,
-    va1758,
-    va1761,
+    va1708,
+    va1718,
+    va1721,
+    va1724,
+    va1727,
+    va1750,
     va1764,
-    va1767,
     va177,
+    va1775,
+    va1778,
     va178,
-    va1785,
-    va1795,
+    va1781,
+    va1784,
     va18,
-    va1801,
+    va1802,
     va181,
-    va1810,
-    va1815,
+    va1812,
     va1818,
-    va1824,
-    va1828,
-    va1830,
+    va1827,
+    va1832,
+    va1835,
+    va1841,
     va1845,
-    va1849,
-    va1859,
-    va1874,
-    va1875,
-    va1877,
-    va1899,
-    va1905,
-    va1913,
-    va1924,
-    va1934,
-    va1948,
-    va1966,
-    va1976,
-    va1984,
-    va1990,
+    va1847,
+    va1862,
+    va1866,
+    va1876,
+    va1891,
+    va1892,
+    va1894,
+    va1916,
+    va1922,
+    va1930,
+    va1941,
+    va1951,
+    va1965,
+    va1983,
+    va1993,
     va2001,
-    va2005,
+    va2007,
+    va2018,
     va202,
-    va2020,
-    va2027,
-    va2029,
+    va2022,
     va203,
-    va2030,
-    va2033,
-    va2057,
-    va2058,
+    va2037,
+    va2044,
+    va2046,
+    va2047,
+    va2050,
     va206,
-    va2068,
-    va2077,
-    va2088,
-    va2089,
+    va2074,
+    va2075,
+    va2085,
     va209,
-    va2093,
     va2094,
     va21,
-    va2102,
-    va2103,
+    va2105,
     va2106,
-    va2118,
+    va2110,
+    va2111,
+    va2119,
     va212,
-    va2128,
-    va2132,
-    va2146,
-    va2155,
-    va2156,
+    va2120,
+    va2123,
+    va2135,
+    va2145,
+    va2149,
     va216,
-    va2164,
-    va2174,
-    va2177,
-    va2182,
-    va2184,
-    va2205,
-    va2207,
-    va2208,
+    va2163,
+    va2172,
+    va2173,
+    va2181,
+    va2191,
+    va2194,
+    va2199,
+    va2201,
+    va2222,
+    va2224,
+    va2225,
     va227,
     va236,
     va244,
@@ -10873,86 +10876,83 @@ WITH values_0_1 AS (
     va327,
     va333,
     va38,
-    va440,
-    va447,
-    va448,
-    va469,
-    va470,
-    va478,
-    va496,
-    va504,
-    va519,
-    va527,
+    va457,
+    va464,
+    va465,
+    va486,
+    va487,
+    va495,
+    va513,
+    va521,
     va53,
-    va538,
+    va536,
     va544,
-    va546,
-    va550,
-    va576,
-    va582,
-    va590,
-    va595,
-    va601,
-    va604,
-    va608,
-    va632,
-    va641,
-    va642,
-    va653,
-    va661,
-    va664,
-    va666,
+    va555,
+    va561,
+    va563,
+    va567,
+    va593,
+    va599,
+    va607,
+    va612,
+    va618,
+    va621,
+    va625,
+    va649,
+    va658,
+    va659,
     va67,
-    va679,
+    va670,
+    va678,
     va68,
-    va689,
-    va690,
-    va691,
-    va698,
-    va701,
+    va681,
+    va683,
+    va696,
+    va706,
+    va707,
+    va708,
     va71,
-    va713,
-    va725,
-    va728,
-    va731,
-    va740,
-    va743,
-    va758,
+    va715,
+    va718,
+    va730,
+    va742,
+    va745,
+    va748,
+    va757,
     va760,
-    va763,
-    va778,
-    va785,
-    va786,
-    va809,
-    va813,
-    va818,
-    va823,
-    va847,
-    va848,
+    va775,
+    va777,
+    va780,
+    va795,
+    va802,
+    va803,
+    va826,
+    va830,
+    va835,
+    va840,
     va85,
-    va851,
-    va870,
-    va871,
-    va873,
-    va876,
-    va892,
-    va897,
-    va899,
-    va906,
-    va907,
+    va864,
+    va865,
+    va868,
+    va887,
+    va888,
+    va890,
+    va893,
+    va909,
+    va914,
+    va916,
     va92,
-    va926,
-    va927,
-    va947,
-    va949,
-    va953,
-    va956,
+    va923,
+    va924,
+    va943,
+    va944,
+    va964,
+    va966,
+    va970,
     va973,
-    va978,
-    va979,
+    va990,
     va995,
-    va997,
-    va998,
+    va996,
     volume,
     vwap,
     RANK() OVER (PARTITION BY trade_date ORDER BY va258) AS se259,
@@ -11100,160 +11100,160 @@ WITH values_0_1 AS (
       ORDER BY ts_code
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
     ) AS se374,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va496) AS se497,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va496) AS se498,
-    COUNT(va496) OVER (
+    RANK() OVER (PARTITION BY trade_date ORDER BY va513) AS se514,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va513) AS se515,
+    COUNT(va513) OVER (
       PARTITION BY trade_date
-      ORDER BY va496
+      ORDER BY va513
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se499,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va519) AS se520,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va519) AS se521,
-    COUNT(va519) OVER (
+    ) AS se516,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va536) AS se537,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va536) AS se538,
+    COUNT(va536) OVER (
       PARTITION BY trade_date
-      ORDER BY va519
+      ORDER BY va536
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se522,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va538) AS se539,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va538) AS se540,
-    COUNT(va538) OVER (
+    ) AS se539,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va555) AS se556,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va555) AS se557,
+    COUNT(va555) OVER (
       PARTITION BY trade_date
-      ORDER BY va538
+      ORDER BY va555
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se541,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va582) AS se583,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va582) AS se584,
-    COUNT(va582) OVER (
+    ) AS se558,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va599) AS se600,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va599) AS se601,
+    COUNT(va599) OVER (
       PARTITION BY trade_date
-      ORDER BY va582
+      ORDER BY va599
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se585,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va590) AS se591,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va590) AS se592,
-    COUNT(va590) OVER (
+    ) AS se602,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va607) AS se608,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va607) AS se609,
+    COUNT(va607) OVER (
       PARTITION BY trade_date
-      ORDER BY va590
+      ORDER BY va607
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se593,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va713) AS se714,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va713) AS se715,
-    COUNT(va713) OVER (
+    ) AS se610,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va730) AS se731,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va730) AS se732,
+    COUNT(va730) OVER (
       PARTITION BY trade_date
-      ORDER BY va713
+      ORDER BY va730
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se716,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va778) AS se779,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va778) AS se780,
-    COUNT(va778) OVER (
+    ) AS se733,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va795) AS se796,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va795) AS se797,
+    COUNT(va795) OVER (
       PARTITION BY trade_date
-      ORDER BY va778
+      ORDER BY va795
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se781,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1085) AS se1086,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1085) AS se1087,
-    COUNT(va1085) OVER (
+    ) AS se798,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1102) AS se1103,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1102) AS se1104,
+    COUNT(va1102) OVER (
       PARTITION BY trade_date
-      ORDER BY va1085
+      ORDER BY va1102
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1088,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1144) AS se1145,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1144) AS se1146,
-    COUNT(va1144) OVER (
+    ) AS se1105,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1161) AS se1162,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1161) AS se1163,
+    COUNT(va1161) OVER (
       PARTITION BY trade_date
-      ORDER BY va1144
+      ORDER BY va1161
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1147,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1250) AS se1251,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1250) AS se1252,
-    COUNT(va1250) OVER (
+    ) AS se1164,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1267) AS se1268,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1267) AS se1269,
+    COUNT(va1267) OVER (
       PARTITION BY trade_date
-      ORDER BY va1250
+      ORDER BY va1267
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1253,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1335) AS se1336,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1335) AS se1337,
-    COUNT(va1335) OVER (
+    ) AS se1270,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1352) AS se1353,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1352) AS se1354,
+    COUNT(va1352) OVER (
       PARTITION BY trade_date
-      ORDER BY va1335
+      ORDER BY va1352
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1338,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1358) AS se1359,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1358) AS se1360,
-    COUNT(va1358) OVER (
+    ) AS se1355,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1375) AS se1376,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1375) AS se1377,
+    COUNT(va1375) OVER (
       PARTITION BY trade_date
-      ORDER BY va1358
+      ORDER BY va1375
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1361,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1553) AS se1554,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1553) AS se1555,
-    COUNT(va1553) OVER (
+    ) AS se1378,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1570) AS se1571,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1570) AS se1572,
+    COUNT(va1570) OVER (
       PARTITION BY trade_date
-      ORDER BY va1553
+      ORDER BY va1570
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1556,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1590) AS se1591,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1590) AS se1592,
-    COUNT(va1590) OVER (
+    ) AS se1573,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1607) AS se1608,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1607) AS se1609,
+    COUNT(va1607) OVER (
       PARTITION BY trade_date
-      ORDER BY va1590
+      ORDER BY va1607
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1593,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1691) AS se1692,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1691) AS se1693,
-    COUNT(va1691) OVER (
+    ) AS se1610,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1708) AS se1709,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1708) AS se1710,
+    COUNT(va1708) OVER (
       PARTITION BY trade_date
-      ORDER BY va1691
+      ORDER BY va1708
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1694,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1747) AS se1748,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1747) AS se1749,
-    COUNT(va1747) OVER (
+    ) AS se1711,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1764) AS se1765,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1764) AS se1766,
+    COUNT(va1764) OVER (
       PARTITION BY trade_date
-      ORDER BY va1747
+      ORDER BY va1764
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1750,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1801) AS se1802,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1801) AS se1803,
-    COUNT(va1801) OVER (
+    ) AS se1767,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1818) AS se1819,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1818) AS se1820,
+    COUNT(va1818) OVER (
       PARTITION BY trade_date
-      ORDER BY va1801
+      ORDER BY va1818
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1804,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1810) AS se1811,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1810) AS se1812,
-    COUNT(va1810) OVER (
+    ) AS se1821,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1827) AS se1828,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1827) AS se1829,
+    COUNT(va1827) OVER (
       PARTITION BY trade_date
-      ORDER BY va1810
+      ORDER BY va1827
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1813,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1924) AS se1925,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1924) AS se1926,
-    COUNT(va1924) OVER (
+    ) AS se1830,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1941) AS se1942,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1941) AS se1943,
+    COUNT(va1941) OVER (
       PARTITION BY trade_date
-      ORDER BY va1924
+      ORDER BY va1941
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1927,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1934) AS se1935,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1934) AS se1936,
-    COUNT(va1934) OVER (
+    ) AS se1944,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1951) AS se1952,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1951) AS se1953,
+    COUNT(va1951) OVER (
       PARTITION BY trade_date
-      ORDER BY va1934
+      ORDER BY va1951
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1937,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1948) AS se1949,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1948) AS se1950,
-    COUNT(va1948) OVER (
+    ) AS se1954,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1965) AS se1966,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1965) AS se1967,
+    COUNT(va1965) OVER (
       PARTITION BY trade_date
-      ORDER BY va1948
+      ORDER BY va1965
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1951,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va2118) AS se2119,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2118) AS se2120,
-    COUNT(va2118) OVER (
+    ) AS se1968,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2135) AS se2136,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2135) AS se2137,
+    COUNT(va2135) OVER (
       PARTITION BY trade_date
-      ORDER BY va2118
+      ORDER BY va2135
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2121
+    ) AS se2138
   FROM values_3_4
 ), values_4_1 AS (
   SELECT
@@ -11263,85 +11263,86 @@ WITH values_0_1 AS (
     close,
     day_rows,
     open,
-    se1003,
-    se1127,
-    se1128,
-    se1129,
-    se1152,
-    se1203,
+    se1016,
+    se1020,
+    se1144,
+    se1145,
+    se1146,
+    se1169,
     se121,
-    se1224,
-    se1232,
-    se1251,
-    se1252,
-    se1253,
-    se1263,
-    se1296,
-    se1319,
+    se1220,
+    se1241,
+    se1249,
+    se1268,
+    se1269,
+    se1270,
+    se1280,
+    se1313,
     se1336,
-    se1337,
-    se1338,
-    se1339,
-    se1340,
-    se1341,
-    se1342,
-    se1344,
-    se1347,
-    se1368,
-    se1387,
-    se1390,
-    se1446,
-    se1505,
-    se1515,
-    se1535,
-    se1536,
-    se1540,
-    se1554,
-    se1555,
-    se1556,
-    se1591,
-    se1592,
-    se1593,
-    se1648,
+    se1353,
+    se1354,
+    se1355,
+    se1356,
+    se1357,
+    se1358,
+    se1359,
+    se1361,
+    se1364,
+    se1385,
+    se1404,
+    se1407,
+    se1463,
+    se1522,
+    se1532,
+    se1552,
+    se1553,
+    se1557,
+    se1571,
+    se1572,
+    se1573,
+    se1608,
+    se1609,
+    se1610,
     se1665,
-    se1692,
-    se1693,
-    se1694,
-    se1708,
-    se1765,
+    se1682,
+    se1709,
+    se1710,
+    se1711,
+    se1725,
+    se1782,
     se179,
     se182,
-    se1829,
     se1846,
-    se1860,
-    se1861,
-    se1862,
-    se1881,
+    se1863,
+    se1877,
+    se1878,
+    se1879,
+    se1898,
     se19,
-    se1900,
-    se1901,
-    se1967,
-    se1968,
-    se1969,
-    se1970,
-    se2013,
-    se2016,
-    se2090,
-    se2104,
+    se1917,
+    se1918,
+    se1984,
+    se1985,
+    se1986,
+    se1987,
+    se2030,
+    se2033,
     se2107,
-    se2119,
-    se2120,
     se2121,
+    se2124,
     se2136,
     se2137,
-    se2147,
-    se2150,
-    se2157,
-    se2165,
-    se2166,
+    se2138,
+    se2153,
+    se2154,
+    se2164,
     se2167,
+    se2174,
+    se2182,
+    se2183,
+    se2184,
     se22,
-    se2209,
+    se2226,
     se271,
     se272,
     se273,
@@ -11356,208 +11357,210 @@ WITH values_0_1 AS (
     se366,
     se367,
     se43,
-    se449,
-    se474,
-    se539,
-    se540,
-    se541,
-    se555,
-    se588,
-    se607,
-    se609,
-    se643,
-    se654,
-    se655,
-    se656,
-    se665,
+    se466,
+    se491,
+    se556,
+    se557,
+    se558,
+    se572,
+    se605,
+    se624,
+    se626,
+    se660,
+    se671,
+    se672,
+    se673,
+    se682,
     se69,
-    se711,
     se72,
-    se732,
-    se733,
-    se734,
-    se735,
-    se737,
-    se741,
-    se787,
-    se849,
-    se852,
-    se928,
-    se954,
-    se977,
-    se980,
-    se982,
+    se728,
+    se749,
+    se750,
+    se751,
+    se752,
+    se754,
+    se758,
+    se804,
+    se866,
+    se869,
+    se945,
+    se971,
+    se994,
+    se997,
     se999,
-    va1019,
-    va1021,
-    va1024,
-    va1028,
-    va1032,
-    va1039,
-    va1042,
+    va1012,
+    va1014,
+    va1015,
+    va1036,
+    va1038,
+    va1041,
     va1045,
-    va1055,
+    va1049,
+    va1056,
+    va1059,
     va106,
-    va1069,
-    va1075,
+    va1062,
+    va1072,
     va108,
-    va1110,
-    va1114,
-    va1118,
-    va1126,
+    va1086,
+    va1092,
+    va1127,
     va1131,
-    va1150,
-    va1151,
+    va1135,
+    va1143,
+    va1148,
     va116,
-    va1166,
+    va1167,
     va1168,
-    va1170,
-    va1178,
+    va1183,
+    va1185,
     va1187,
-    va1190,
-    va1193,
+    va1195,
     va120,
-    va1202,
-    va1206,
+    va1204,
+    va1207,
+    va1210,
+    va1219,
     va122,
-    va1222,
     va1223,
-    va1236,
+    va1239,
     va1240,
-    va1245,
-    va1248,
-    va1250,
-    va1261,
+    va1253,
+    va1257,
     va1262,
-    va1266,
-    va1282,
-    va1289,
-    va1294,
-    va1295,
-    va1309,
-    va1317,
+    va1265,
+    va1267,
+    va1278,
+    va1279,
+    va1283,
+    va1299,
+    va1306,
+    va1311,
+    va1312,
     va132,
-    va1322,
     va1326,
-    va1333,
-    va1335,
+    va1334,
+    va1339,
     va1343,
-    va1346,
-    va1365,
-    va1385,
-    va1386,
-    va1389,
-    va1401,
-    va1411,
-    va1414,
-    va1417,
-    va1421,
+    va1350,
+    va1352,
+    va1360,
+    va1363,
+    va1382,
+    va1402,
+    va1403,
+    va1406,
+    va1418,
+    va1428,
+    va1431,
+    va1434,
+    va1438,
     va144,
-    va1444,
-    va1445,
-    va1482,
-    va1490,
-    va1493,
-    va1497,
-    va1501,
-    va1504,
+    va1461,
+    va1462,
+    va1499,
+    va1507,
+    va1510,
+    va1514,
     va1518,
-    va1539,
-    va1542,
-    va1553,
-    va1565,
-    va1569,
+    va1521,
+    va1535,
+    va1556,
+    va1559,
+    va1570,
     va158,
-    va1590,
-    va1595,
-    va1602,
-    va1608,
-    va1609,
+    va1582,
+    va1586,
+    va1607,
     va161,
-    va1611,
-    va1629,
+    va1612,
+    va1619,
+    va1625,
+    va1626,
+    va1628,
     va164,
-    va1643,
     va1646,
-    va1647,
     va165,
-    va1659,
-    va1662,
+    va1660,
+    va1663,
     va1664,
+    va1676,
+    va1679,
     va1681,
-    va1691,
+    va1698,
     va17,
-    va1701,
-    va1704,
-    va1707,
-    va1710,
-    va1733,
-    va1758,
-    va1761,
-    va1764,
-    va1767,
+    va1708,
+    va1718,
+    va1721,
+    va1724,
+    va1727,
+    va1750,
     va177,
+    va1775,
+    va1778,
     va178,
-    va1785,
+    va1781,
+    va1784,
     va18,
+    va1802,
     va181,
-    va1815,
-    va1818,
-    va1824,
-    va1828,
-    va1830,
+    va1832,
+    va1835,
+    va1841,
     va1845,
-    va1849,
-    va1859,
-    va1874,
-    va1875,
-    va1877,
-    va1899,
-    va1905,
-    va1913,
-    va1966,
-    va1976,
-    va1984,
-    va1990,
+    va1847,
+    va1862,
+    va1866,
+    va1876,
+    va1891,
+    va1892,
+    va1894,
+    va1916,
+    va1922,
+    va1930,
+    va1983,
+    va1993,
     va2001,
-    va2005,
+    va2007,
+    va2018,
     va202,
-    va2020,
-    va2027,
-    va2029,
+    va2022,
     va203,
-    va2030,
-    va2033,
-    va2057,
-    va2058,
+    va2037,
+    va2044,
+    va2046,
+    va2047,
+    va2050,
     va206,
-    va2068,
-    va2077,
-    va2088,
-    va2089,
+    va2074,
+    va2075,
+    va2085,
     va209,
-    va2093,
     va2094,
     va21,
-    va2102,
-    va2103,
+    va2105,
     va2106,
-    va2118,
+    va2110,
+    va2111,
+    va2119,
     va212,
-    va2128,
-    va2132,
-    va2146,
-    va2155,
-    va2156,
+    va2120,
+    va2123,
+    va2135,
+    va2145,
+    va2149,
     va216,
-    va2164,
-    va2174,
-    va2177,
-    va2182,
-    va2184,
-    va2205,
-    va2207,
-    va2208,
+    va2163,
+    va2172,
+    va2173,
+    va2181,
+    va2191,
+    va2194,
+    va2199,
+    va2201,
+    va2222,
+    va2224,
+    va2225,
     va227,
     va236,
     va244,
@@ -11575,78 +11578,75 @@ WITH values_0_1 AS (
     va327,
     va333,
     va38,
-    va440,
-    va447,
-    va448,
-    va469,
-    va470,
-    va478,
-    va504,
-    va527,
+    va457,
+    va464,
+    va465,
+    va486,
+    va487,
+    va495,
+    va521,
     va53,
-    va538,
     va544,
-    va546,
-    va550,
-    va576,
-    va601,
-    va604,
-    va608,
-    va632,
-    va641,
-    va642,
-    va653,
-    va661,
-    va664,
-    va666,
+    va555,
+    va561,
+    va563,
+    va567,
+    va593,
+    va618,
+    va621,
+    va625,
+    va649,
+    va658,
+    va659,
     va67,
-    va679,
+    va670,
+    va678,
     va68,
-    va689,
-    va690,
-    va691,
-    va698,
-    va701,
+    va681,
+    va683,
+    va696,
+    va706,
+    va707,
+    va708,
     va71,
-    va725,
-    va728,
-    va731,
-    va740,
-    va743,
-    va758,
+    va715,
+    va718,
+    va742,
+    va745,
+    va748,
+    va757,
     va760,
-    va763,
-    va785,
-    va786,
-    va809,
-    va813,
-    va818,
-    va823,
-    va847,
-    va848,
+    va775,
+    va777,
+    va780,
+    va802,
+    va803,
+    va826,
+    va830,
+    va835,
+    va840,
     va85,
-    va851,
-    va870,
-    va871,
-    va873,
-    va876,
-    va892,
-    va897,
-    va899,
-    va906,
-    va907,
-    va926,
-    va927,
-    va947,
-    va949,
-    va953,
-    va956,
+    va864,
+    va865,
+    va868,
+    va887,
+    va888,
+    va890,
+    va893,
+    va909,
+    va914,
+    va916,
+    va923,
+    va924,
+    va943,
+    va944,
+    va964,
+    va966,
+    va970,
     va973,
-    va978,
-    va979,
+    va990,
     va995,
-    va997,
-    va998,
+    va996,
     volume,
     vwap,
     (
@@ -11682,238 +11682,238 @@ WITH values_0_1 AS (
     ) AS va375,
     (
       CASE
-        WHEN NOT va496 IS NULL
+        WHEN NOT va513 IS NULL
         THEN (
-          se497 + ROUND(se498 * day_rows)
+          se514 + ROUND(se515 * day_rows)
         ) / (
-          2 * se499
+          2 * se516
         )
       END
-    ) AS va500,
+    ) AS va517,
     (
       -(
         CASE
-          WHEN NOT va519 IS NULL
+          WHEN NOT va536 IS NULL
           THEN (
-            se520 + ROUND(se521 * day_rows)
+            se537 + ROUND(se538 * day_rows)
           ) / (
-            2 * se522
+            2 * se539
           )
         END
       )
-    ) AS va523,
+    ) AS va540,
     (
       -(
         CASE
-          WHEN NOT va582 IS NULL
+          WHEN NOT va599 IS NULL
           THEN (
-            se583 + ROUND(se584 * day_rows)
+            se600 + ROUND(se601 * day_rows)
           ) / (
-            2 * se585
+            2 * se602
           )
         END
       )
-    ) AS va586,
+    ) AS va603,
     (
       (
         -(
           CASE
-            WHEN NOT va590 IS NULL
+            WHEN NOT va607 IS NULL
             THEN (
-              se591 + ROUND(se592 * day_rows)
+              se608 + ROUND(se609 * day_rows)
             ) / (
-              2 * se593
+              2 * se610
             )
           END
         )
       ) * (
         CASE
-          WHEN se588 > stock_row - 9 AND se474 > stock_row - 9
-          THEN CASE WHEN ISFINITE(va595) THEN ROUND(va595, 12) END
+          WHEN se605 > stock_row - 9 AND se491 > stock_row - 9
+          THEN CASE WHEN ISFINITE(va612) THEN ROUND(va612, 12) END
           ELSE NULL
         END
       )
-    ) AS va596,
+    ) AS va613,
     (
       -(
         CASE
-          WHEN NOT va713 IS NULL
+          WHEN NOT va730 IS NULL
           THEN (
-            se714 + ROUND(se715 * day_rows)
+            se731 + ROUND(se732 * day_rows)
           ) / (
-            2 * se716
+            2 * se733
           )
         END
       )
-    ) AS va717,
+    ) AS va734,
     (
       CASE
-        WHEN NOT va778 IS NULL
+        WHEN NOT va795 IS NULL
         THEN (
-          se779 + ROUND(se780 * day_rows)
+          se796 + ROUND(se797 * day_rows)
         ) / (
-          2 * se781
+          2 * se798
         )
       END
-    ) AS va782,
+    ) AS va799,
     (
       -(
         (
           CASE
-            WHEN NOT va1085 IS NULL
+            WHEN NOT va1102 IS NULL
             THEN (
-              se1086 + ROUND(se1087 * day_rows)
+              se1103 + ROUND(se1104 * day_rows)
             ) / (
-              2 * se1088
+              2 * se1105
             )
           END
         ) + (
           2 + CASE
-            WHEN se1102 < va1101
+            WHEN se1119 < va1118
             THEN 2
-            WHEN se1102 = va1101
+            WHEN se1119 = va1118
             THEN 1
-            WHEN se1102 > va1101
+            WHEN se1119 > va1118
             THEN 0
           END + CASE
-            WHEN se1103 < va1101
+            WHEN se1120 < va1118
             THEN 2
-            WHEN se1103 = va1101
+            WHEN se1120 = va1118
             THEN 1
-            WHEN se1103 > va1101
+            WHEN se1120 > va1118
             THEN 0
           END + CASE
-            WHEN se1104 < va1101
+            WHEN se1121 < va1118
             THEN 2
-            WHEN se1104 = va1101
+            WHEN se1121 = va1118
             THEN 1
-            WHEN se1104 > va1101
+            WHEN se1121 > va1118
             THEN 0
           END + CASE
-            WHEN se1105 < va1101
+            WHEN se1122 < va1118
             THEN 2
-            WHEN se1105 = va1101
+            WHEN se1122 = va1118
             THEN 1
-            WHEN se1105 > va1101
+            WHEN se1122 > va1118
             THEN 0
           END + CASE
-            WHEN se1106 < va1101
+            WHEN se1123 < va1118
             THEN 2
-            WHEN se1106 = va1101
+            WHEN se1123 = va1118
             THEN 1
-            WHEN se1106 > va1101
+            WHEN se1123 > va1118
             THEN 0
           END + CASE
-            WHEN se1107 < va1101
+            WHEN se1124 < va1118
             THEN 2
-            WHEN se1107 = va1101
+            WHEN se1124 = va1118
             THEN 1
-            WHEN se1107 > va1101
+            WHEN se1124 > va1118
             THEN 0
           END
         ) / 14
       )
-    ) AS va1108,
+    ) AS va1125,
     (
       CASE
-        WHEN NOT va1144 IS NULL
+        WHEN NOT va1161 IS NULL
         THEN (
-          se1145 + ROUND(se1146 * day_rows)
+          se1162 + ROUND(se1163 * day_rows)
         ) / (
-          2 * se1147
+          2 * se1164
         )
       END
-    ) AS va1148,
+    ) AS va1165,
     (
       (
         (
           CASE
-            WHEN NOT va1358 IS NULL
+            WHEN NOT va1375 IS NULL
             THEN (
-              se1359 + ROUND(se1360 * day_rows)
+              se1376 + ROUND(se1377 * day_rows)
             ) / (
-              2 * se1361
+              2 * se1378
             )
           END
         ) * va169
       ) / NULLIF((
-        va1356 / NULLIF(va92, 0)
+        va1373 / NULLIF(va92, 0)
       ), 0)
-    ) AS va1362,
+    ) AS va1379,
     (
       CASE
-        WHEN NOT va1747 IS NULL
+        WHEN NOT va1764 IS NULL
         THEN (
-          se1748 + ROUND(se1749 * day_rows)
+          se1765 + ROUND(se1766 * day_rows)
         ) / (
-          2 * se1750
+          2 * se1767
         )
       END
-    ) AS va1751,
+    ) AS va1768,
     (
       (
         (
           -(
             CASE
-              WHEN NOT va1795 IS NULL
+              WHEN NOT va1812 IS NULL
               THEN (
-                se1796 + ROUND(se1797 * day_rows)
+                se1813 + ROUND(se1814 * day_rows)
               ) / (
-                2 * se1798
+                2 * se1815
               )
             END
           )
         ) * (
           CASE
-            WHEN NOT va1801 IS NULL
+            WHEN NOT va1818 IS NULL
             THEN (
-              se1802 + ROUND(se1803 * day_rows)
+              se1819 + ROUND(se1820 * day_rows)
             ) / (
-              2 * se1804
+              2 * se1821
             )
           END
         )
       ) * (
         CASE
-          WHEN NOT va1810 IS NULL
+          WHEN NOT va1827 IS NULL
           THEN (
-            se1811 + ROUND(se1812 * day_rows)
+            se1828 + ROUND(se1829 * day_rows)
           ) / (
-            2 * se1813
+            2 * se1830
           )
         END
       )
-    ) AS va1814,
+    ) AS va1831,
     (
       CASE
-        WHEN NOT va1924 IS NULL
+        WHEN NOT va1941 IS NULL
         THEN (
-          se1925 + ROUND(se1926 * day_rows)
+          se1942 + ROUND(se1943 * day_rows)
         ) / (
-          2 * se1927
+          2 * se1944
         )
       END
-    ) AS va1928,
+    ) AS va1945,
     (
       CASE
-        WHEN NOT va1934 IS NULL
+        WHEN NOT va1951 IS NULL
         THEN (
-          se1935 + ROUND(se1936 * day_rows)
+          se1952 + ROUND(se1953 * day_rows)
         ) / (
-          2 * se1937
+          2 * se1954
         )
       END
-    ) AS va1938,
+    ) AS va1955,
     (
       CASE
-        WHEN NOT va1948 IS NULL
+        WHEN NOT va1965 IS NULL
         THEN (
-          se1949 + ROUND(se1950 * day_rows)
+          se1966 + ROUND(se1967 * day_rows)
         ) / (
-          2 * se1951
+          2 * se1968
         )
       END
-    ) AS va1952
+    ) AS va1969
   FROM sections_4
 ), values_4_2 AS (
   SELECT
@@ -11923,85 +11923,86 @@ WITH values_0_1 AS (
     close,
     day_rows,
     open,
-    se1003,
-    se1127,
-    se1128,
-    se1129,
-    se1152,
-    se1203,
+    se1016,
+    se1020,
+    se1144,
+    se1145,
+    se1146,
+    se1169,
     se121,
-    se1224,
-    se1232,
-    se1251,
-    se1252,
-    se1253,
-    se1263,
-    se1296,
-    se1319,
+    se1220,
+    se1241,
+    se1249,
+    se1268,
+    se1269,
+    se1270,
+    se1280,
+    se1313,
     se1336,
-    se1337,
-    se1338,
-    se1339,
-    se1340,
-    se1341,
-    se1342,
-    se1344,
-    se1347,
-    se1368,
-    se1387,
-    se1390,
-    se1446,
-    se1505,
-    se1515,
-    se1535,
-    se1536,
-    se1540,
-    se1554,
-    se1555,
-    se1556,
-    se1591,
-    se1592,
-    se1593,
-    se1648,
+    se1353,
+    se1354,
+    se1355,
+    se1356,
+    se1357,
+    se1358,
+    se1359,
+    se1361,
+    se1364,
+    se1385,
+    se1404,
+    se1407,
+    se1463,
+    se1522,
+    se1532,
+    se1552,
+    se1553,
+    se1557,
+    se1571,
+    se1572,
+    se1573,
+    se1608,
+    se1609,
+    se1610,
     se1665,
-    se1692,
-    se1693,
-    se1694,
-    se1708,
-    se1765,
+    se1682,
+    se1709,
+    se1710,
+    se1711,
+    se1725,
+    se1782,
     se179,
     se182,
-    se1829,
     se1846,
-    se1860,
-    se1861,
-    se1862,
-    se1881,
+    se1863,
+    se1877,
+    se1878,
+    se1879,
+    se1898,
     se19,
-    se1900,
-    se1901,
-    se1967,
-    se1968,
-    se1969,
-    se1970,
-    se2013,
-    se2016,
-    se2090,
-    se2104,
+    se1917,
+    se1918,
+    se1984,
+    se1985,
+    se1986,
+    se1987,
+    se2030,
+    se2033,
     se2107,
-    se2119,
-    se2120,
     se2121,
+    se2124,
     se2136,
     se2137,
-    se2147,
-    se2150,
-    se2157,
-    se2165,
-    se2166,
+    se2138,
+    se2153,
+    se2154,
+    se2164,
     se2167,
+    se2174,
+    se2182,
+    se2183,
+    se2184,
     se22,
-    se2209,
+    se2226,
     se271,
     se272,
     se273,
@@ -12012,214 +12013,216 @@ WITH values_0_1 AS (
     se31,
     se313,
     se43,
-    se449,
-    se474,
-    se539,
-    se540,
-    se541,
-    se555,
-    se588,
-    se607,
-    se609,
-    se643,
-    se654,
-    se655,
-    se656,
-    se665,
+    se466,
+    se491,
+    se556,
+    se557,
+    se558,
+    se572,
+    se605,
+    se624,
+    se626,
+    se660,
+    se671,
+    se672,
+    se673,
+    se682,
     se69,
-    se711,
     se72,
-    se732,
-    se733,
-    se734,
-    se735,
-    se737,
-    se741,
-    se787,
-    se849,
-    se852,
-    se928,
-    se954,
-    se977,
-    se980,
-    se982,
+    se728,
+    se749,
+    se750,
+    se751,
+    se752,
+    se754,
+    se758,
+    se804,
+    se866,
+    se869,
+    se945,
+    se971,
+    se994,
+    se997,
     se999,
-    va1019,
-    va1021,
-    va1024,
-    va1028,
-    va1032,
-    va1039,
-    va1042,
+    va1012,
+    va1014,
+    va1015,
+    va1036,
+    va1038,
+    va1041,
     va1045,
-    va1055,
+    va1049,
+    va1056,
+    va1059,
     va106,
-    va1069,
-    va1075,
+    va1062,
+    va1072,
     va108,
-    va1108,
-    va1110,
-    va1114,
-    va1118,
-    va1126,
+    va1086,
+    va1092,
+    va1125,
+    va1127,
     va1131,
+    va1135,
+    va1143,
     va1148,
-    va1150,
-    va1151,
     va116,
-    va1166,
+    va1165,
+    va1167,
     va1168,
-    va1170,
-    va1178,
+    va1183,
+    va1185,
     va1187,
-    va1190,
-    va1193,
+    va1195,
     va120,
-    va1202,
-    va1206,
+    va1204,
+    va1207,
+    va1210,
+    va1219,
     va122,
-    va1222,
     va1223,
-    va1236,
+    va1239,
     va1240,
-    va1245,
-    va1248,
-    va1250,
-    va1261,
+    va1253,
+    va1257,
     va1262,
-    va1266,
-    va1282,
-    va1289,
-    va1294,
-    va1295,
-    va1309,
-    va1317,
+    va1265,
+    va1267,
+    va1278,
+    va1279,
+    va1283,
+    va1299,
+    va1306,
+    va1311,
+    va1312,
     va132,
-    va1322,
     va1326,
-    va1333,
-    va1335,
+    va1334,
+    va1339,
     va1343,
-    va1346,
-    va1362,
-    va1365,
-    va1385,
-    va1386,
-    va1389,
-    va1401,
-    va1411,
-    va1414,
-    va1417,
-    va1421,
+    va1350,
+    va1352,
+    va1360,
+    va1363,
+    va1379,
+    va1382,
+    va1402,
+    va1403,
+    va1406,
+    va1418,
+    va1428,
+    va1431,
+    va1434,
+    va1438,
     va144,
-    va1444,
-    va1445,
-    va1482,
-    va1490,
-    va1493,
-    va1497,
-    va1501,
-    va1504,
+    va1461,
+    va1462,
+    va1499,
+    va1507,
+    va1510,
+    va1514,
     va1518,
-    va1539,
-    va1542,
-    va1553,
-    va1565,
-    va1569,
+    va1521,
+    va1535,
+    va1556,
+    va1559,
+    va1570,
     va158,
-    va1590,
-    va1595,
-    va1602,
-    va1608,
-    va1609,
+    va1582,
+    va1586,
+    va1607,
     va161,
-    va1611,
-    va1629,
+    va1612,
+    va1619,
+    va1625,
+    va1626,
+    va1628,
     va164,
-    va1643,
     va1646,
-    va1647,
     va165,
-    va1659,
-    va1662,
+    va1660,
+    va1663,
     va1664,
+    va1676,
+    va1679,
     va1681,
-    va1691,
+    va1698,
     va17,
-    va1701,
-    va1704,
-    va1707,
-    va1710,
-    va1733,
-    va1751,
-    va1758,
-    va1761,
-    va1764,
-    va1767,
+    va1708,
+    va1718,
+    va1721,
+    va1724,
+    va1727,
+    va1750,
+    va1768,
     va177,
+    va1775,
+    va1778,
     va178,
-    va1785,
+    va1781,
+    va1784,
     va18,
+    va1802,
     va181,
-    va1814,
-    va1815,
-    va1818,
-    va1824,
-    va1828,
-    va1830,
+    va1831,
+    va1832,
+    va1835,
+    va1841,
     va1845,
-    va1849,
-    va1859,
-    va1874,
-    va1875,
-    va1877,
-    va1899,
-    va1905,
-    va1913,
-    va1952,
-    va1966,
-    va1976,
-    va1984,
-    va1990,
+    va1847,
+    va1862,
+    va1866,
+    va1876,
+    va1891,
+    va1892,
+    va1894,
+    va1916,
+    va1922,
+    va1930,
+    va1969,
+    va1983,
+    va1993,
     va2001,
-    va2005,
+    va2007,
+    va2018,
     va202,
-    va2020,
-    va2027,
-    va2029,
+    va2022,
     va203,
-    va2030,
-    va2033,
-    va2057,
-    va2058,
+    va2037,
+    va2044,
+    va2046,
+    va2047,
+    va2050,
     va206,
-    va2068,
-    va2077,
-    va2088,
-    va2089,
+    va2074,
+    va2075,
+    va2085,
     va209,
-    va2093,
     va2094,
     va21,
-    va2102,
-    va2103,
+    va2105,
     va2106,
-    va2118,
+    va2110,
+    va2111,
+    va2119,
     va212,
-    va2128,
-    va2132,
-    va2146,
-    va2155,
-    va2156,
+    va2120,
+    va2123,
+    va2135,
+    va2145,
+    va2149,
     va216,
-    va2164,
-    va2174,
-    va2177,
-    va2182,
-    va2184,
-    va2205,
-    va2207,
-    va2208,
+    va2163,
+    va2172,
+    va2173,
+    va2181,
+    va2191,
+    va2194,
+    va2199,
+    va2201,
+    va2222,
+    va2224,
+    va2225,
     va227,
     va236,
     va244,
@@ -12237,84 +12240,81 @@ WITH values_0_1 AS (
     va327,
     va333,
     va38,
-    va440,
-    va447,
-    va448,
-    va469,
-    va470,
-    va478,
-    va500,
-    va504,
-    va523,
-    va527,
+    va457,
+    va464,
+    va465,
+    va486,
+    va487,
+    va495,
+    va517,
+    va521,
     va53,
-    va538,
+    va540,
     va544,
-    va546,
-    va550,
-    va576,
-    va586,
-    va596,
-    va601,
-    va604,
-    va608,
-    va632,
-    va641,
-    va642,
-    va653,
-    va661,
-    va664,
-    va666,
+    va555,
+    va561,
+    va563,
+    va567,
+    va593,
+    va603,
+    va613,
+    va618,
+    va621,
+    va625,
+    va649,
+    va658,
+    va659,
     va67,
-    va679,
+    va670,
+    va678,
     va68,
-    va689,
-    va690,
-    va691,
-    va698,
-    va701,
+    va681,
+    va683,
+    va696,
+    va706,
+    va707,
+    va708,
     va71,
-    va717,
-    va725,
-    va728,
-    va731,
-    va740,
-    va743,
-    va758,
+    va715,
+    va718,
+    va734,
+    va742,
+    va745,
+    va748,
+    va757,
     va760,
-    va763,
-    va782,
-    va785,
-    va786,
-    va809,
-    va813,
-    va818,
-    va823,
-    va847,
-    va848,
+    va775,
+    va777,
+    va780,
+    va799,
+    va802,
+    va803,
+    va826,
+    va830,
+    va835,
+    va840,
     va85,
-    va851,
-    va870,
-    va871,
-    va873,
-    va876,
-    va892,
-    va897,
-    va899,
-    va906,
-    va907,
-    va926,
-    va927,
-    va947,
-    va949,
-    va953,
-    va956,
+    va864,
+    va865,
+    va868,
+    va887,
+    va888,
+    va890,
+    va893,
+    va909,
+    va914,
+    va916,
+    va923,
+    va924,
+    va943,
+    va944,
+    va964,
+    va966,
+    va970,
     va973,
-    va978,
-    va979,
+    va990,
     va995,
-    va997,
-    va998,
+    va996,
     volume,
     vwap,
     va264 * 8193 - (
@@ -12352,9 +12352,9 @@ WITH values_0_1 AS (
     ) AS va377,
     (
       -(
-        CASE WHEN va1928 > va1938 THEN va1928 WHEN va1928 <= va1938 THEN va1938 END
+        CASE WHEN va1945 > va1955 THEN va1945 WHEN va1945 <= va1955 THEN va1955 END
       )
-    ) AS va1939
+    ) AS va1956
   FROM values_4_1
 ), values_4_3 AS (
   SELECT
@@ -12364,85 +12364,86 @@ WITH values_0_1 AS (
     close,
     day_rows,
     open,
-    se1003,
-    se1127,
-    se1128,
-    se1129,
-    se1152,
-    se1203,
+    se1016,
+    se1020,
+    se1144,
+    se1145,
+    se1146,
+    se1169,
     se121,
-    se1224,
-    se1232,
-    se1251,
-    se1252,
-    se1253,
-    se1263,
-    se1296,
-    se1319,
+    se1220,
+    se1241,
+    se1249,
+    se1268,
+    se1269,
+    se1270,
+    se1280,
+    se1313,
     se1336,
-    se1337,
-    se1338,
-    se1339,
-    se1340,
-    se1341,
-    se1342,
-    se1344,
-    se1347,
-    se1368,
-    se1387,
-    se1390,
-    se1446,
-    se1505,
-    se1515,
-    se1535,
-    se1536,
-    se1540,
-    se1554,
-    se1555,
-    se1556,
-    se1591,
-    se1592,
-    se1593,
-    se1648,
+    se1353,
+    se1354,
+    se1355,
+    se1356,
+    se1357,
+    se1358,
+    se1359,
+    se1361,
+    se1364,
+    se1385,
+    se1404,
+    se1407,
+    se1463,
+    se1522,
+    se1532,
+    se1552,
+    se1553,
+    se1557,
+    se1571,
+    se1572,
+    se1573,
+    se1608,
+    se1609,
+    se1610,
     se1665,
-    se1692,
-    se1693,
-    se1694,
-    se1708,
-    se1765,
+    se1682,
+    se1709,
+    se1710,
+    se1711,
+    se1725,
+    se1782,
     se179,
     se182,
-    se1829,
     se1846,
-    se1860,
-    se1861,
-    se1862,
-    se1881,
+    se1863,
+    se1877,
+    se1878,
+    se1879,
+    se1898,
     se19,
-    se1900,
-    se1901,
-    se1967,
-    se1968,
-    se1969,
-    se1970,
-    se2013,
-    se2016,
-    se2090,
-    se2104,
+    se1917,
+    se1918,
+    se1984,
+    se1985,
+    se1986,
+    se1987,
+    se2030,
+    se2033,
     se2107,
-    se2119,
-    se2120,
     se2121,
+    se2124,
     se2136,
     se2137,
-    se2147,
-    se2150,
-    se2157,
-    se2165,
-    se2166,
+    se2138,
+    se2153,
+    se2154,
+    se2164,
     se2167,
+    se2174,
+    se2182,
+    se2183,
+    se2184,
     se22,
-    se2209,
+    se2226,
     se271,
     se272,
     se273,
@@ -12453,215 +12454,217 @@ WITH values_0_1 AS (
     se31,
     se313,
     se43,
-    se449,
-    se474,
-    se539,
-    se540,
-    se541,
-    se555,
-    se588,
-    se607,
-    se609,
-    se643,
-    se654,
-    se655,
-    se656,
-    se665,
+    se466,
+    se491,
+    se556,
+    se557,
+    se558,
+    se572,
+    se605,
+    se624,
+    se626,
+    se660,
+    se671,
+    se672,
+    se673,
+    se682,
     se69,
-    se711,
     se72,
-    se732,
-    se733,
-    se734,
-    se735,
-    se737,
-    se741,
-    se787,
-    se849,
-    se852,
-    se928,
-    se954,
-    se977,
-    se980,
-    se982,
+    se728,
+    se749,
+    se750,
+    se751,
+    se752,
+    se754,
+    se758,
+    se804,
+    se866,
+    se869,
+    se945,
+    se971,
+    se994,
+    se997,
     se999,
-    va1019,
-    va1021,
-    va1024,
-    va1028,
-    va1032,
-    va1039,
-    va1042,
+    va1012,
+    va1014,
+    va1015,
+    va1036,
+    va1038,
+    va1041,
     va1045,
-    va1055,
+    va1049,
+    va1056,
+    va1059,
     va106,
-    va1069,
-    va1075,
+    va1062,
+    va1072,
     va108,
-    va1108,
-    va1110,
-    va1114,
-    va1118,
-    va1126,
+    va1086,
+    va1092,
+    va1125,
+    va1127,
     va1131,
+    va1135,
+    va1143,
     va1148,
-    va1150,
-    va1151,
     va116,
-    va1166,
+    va1165,
+    va1167,
     va1168,
-    va1170,
-    va1178,
+    va1183,
+    va1185,
     va1187,
-    va1190,
-    va1193,
+    va1195,
     va120,
-    va1202,
-    va1206,
+    va1204,
+    va1207,
+    va1210,
+    va1219,
     va122,
-    va1222,
     va1223,
-    va1236,
+    va1239,
     va1240,
-    va1245,
-    va1248,
-    va1250,
-    va1261,
+    va1253,
+    va1257,
     va1262,
-    va1266,
-    va1282,
-    va1289,
-    va1294,
-    va1295,
-    va1309,
-    va1317,
+    va1265,
+    va1267,
+    va1278,
+    va1279,
+    va1283,
+    va1299,
+    va1306,
+    va1311,
+    va1312,
     va132,
-    va1322,
     va1326,
-    va1333,
-    va1335,
+    va1334,
+    va1339,
     va1343,
-    va1346,
-    va1362,
-    va1365,
-    va1385,
-    va1386,
-    va1389,
-    va1401,
-    va1411,
-    va1414,
-    va1417,
-    va1421,
+    va1350,
+    va1352,
+    va1360,
+    va1363,
+    va1379,
+    va1382,
+    va1402,
+    va1403,
+    va1406,
+    va1418,
+    va1428,
+    va1431,
+    va1434,
+    va1438,
     va144,
-    va1444,
-    va1445,
-    va1482,
-    va1490,
-    va1493,
-    va1497,
-    va1501,
-    va1504,
+    va1461,
+    va1462,
+    va1499,
+    va1507,
+    va1510,
+    va1514,
     va1518,
-    va1539,
-    va1542,
-    va1553,
-    va1565,
-    va1569,
+    va1521,
+    va1535,
+    va1556,
+    va1559,
+    va1570,
     va158,
-    va1590,
-    va1595,
-    va1602,
-    va1608,
-    va1609,
+    va1582,
+    va1586,
+    va1607,
     va161,
-    va1611,
-    va1629,
+    va1612,
+    va1619,
+    va1625,
+    va1626,
+    va1628,
     va164,
-    va1643,
     va1646,
-    va1647,
     va165,
-    va1659,
-    va1662,
+    va1660,
+    va1663,
     va1664,
+    va1676,
+    va1679,
     va1681,
-    va1691,
+    va1698,
     va17,
-    va1701,
-    va1704,
-    va1707,
-    va1710,
-    va1733,
-    va1751,
-    va1758,
-    va1761,
-    va1764,
-    va1767,
+    va1708,
+    va1718,
+    va1721,
+    va1724,
+    va1727,
+    va1750,
+    va1768,
     va177,
+    va1775,
+    va1778,
     va178,
-    va1785,
+    va1781,
+    va1784,
     va18,
+    va1802,
     va181,
-    va1814,
-    va1815,
-    va1818,
-    va1824,
-    va1828,
-    va1830,
+    va1831,
+    va1832,
+    va1835,
+    va1841,
     va1845,
-    va1849,
-    va1859,
-    va1874,
-    va1875,
-    va1877,
-    va1899,
-    va1905,
-    va1913,
-    va1939,
-    va1952,
-    va1966,
-    va1976,
-    va1984,
-    va1990,
+    va1847,
+    va1862,
+    va1866,
+    va1876,
+    va1891,
+    va1892,
+    va1894,
+    va1916,
+    va1922,
+    va1930,
+    va1956,
+    va1969,
+    va1983,
+    va1993,
     va2001,
-    va2005,
+    va2007,
+    va2018,
     va202,
-    va2020,
-    va2027,
-    va2029,
+    va2022,
     va203,
-    va2030,
-    va2033,
-    va2057,
-    va2058,
+    va2037,
+    va2044,
+    va2046,
+    va2047,
+    va2050,
     va206,
-    va2068,
-    va2077,
-    va2088,
-    va2089,
+    va2074,
+    va2075,
+    va2085,
     va209,
-    va2093,
     va2094,
     va21,
-    va2102,
-    va2103,
+    va2105,
     va2106,
-    va2118,
+    va2110,
+    va2111,
+    va2119,
     va212,
-    va2128,
-    va2132,
-    va2146,
-    va2155,
-    va2156,
+    va2120,
+    va2123,
+    va2135,
+    va2145,
+    va2149,
     va216,
-    va2164,
-    va2174,
-    va2177,
-    va2182,
-    va2184,
-    va2205,
-    va2207,
-    va2208,
+    va2163,
+    va2172,
+    va2173,
+    va2181,
+    va2191,
+    va2194,
+    va2199,
+    va2201,
+    va2222,
+    va2224,
+    va2225,
     va227,
     va236,
     va244,
@@ -12678,84 +12681,81 @@ WITH values_0_1 AS (
     va314,
     va325,
     va38,
-    va440,
-    va447,
-    va448,
-    va469,
-    va470,
-    va478,
-    va500,
-    va504,
-    va523,
-    va527,
+    va457,
+    va464,
+    va465,
+    va486,
+    va487,
+    va495,
+    va517,
+    va521,
     va53,
-    va538,
+    va540,
     va544,
-    va546,
-    va550,
-    va576,
-    va586,
-    va596,
-    va601,
-    va604,
-    va608,
-    va632,
-    va641,
-    va642,
-    va653,
-    va661,
-    va664,
-    va666,
+    va555,
+    va561,
+    va563,
+    va567,
+    va593,
+    va603,
+    va613,
+    va618,
+    va621,
+    va625,
+    va649,
+    va658,
+    va659,
     va67,
-    va679,
+    va670,
+    va678,
     va68,
-    va689,
-    va690,
-    va691,
-    va698,
-    va701,
+    va681,
+    va683,
+    va696,
+    va706,
+    va707,
+    va708,
     va71,
-    va717,
-    va725,
-    va728,
-    va731,
-    va740,
-    va743,
-    va758,
+    va715,
+    va718,
+    va734,
+    va742,
+    va745,
+    va748,
+    va757,
     va760,
-    va763,
-    va782,
-    va785,
-    va786,
-    va809,
-    va813,
-    va818,
-    va823,
-    va847,
-    va848,
+    va775,
+    va777,
+    va780,
+    va799,
+    va802,
+    va803,
+    va826,
+    va830,
+    va835,
+    va840,
     va85,
-    va851,
-    va870,
-    va871,
-    va873,
-    va876,
-    va892,
-    va897,
-    va899,
-    va906,
-    va907,
-    va926,
-    va927,
-    va947,
-    va949,
-    va953,
-    va956,
+    va864,
+    va865,
+    va868,
+    va887,
+    va888,
+    va890,
+    va893,
+    va909,
+    va914,
+    va916,
+    va923,
+    va924,
+    va943,
+    va944,
+    va964,
+    va966,
+    va970,
     va973,
-    va978,
-    va979,
+    va990,
     va995,
-    va997,
-    va998,
+    va996,
     volume,
     vwap,
     (
@@ -12791,85 +12791,86 @@ WITH values_0_1 AS (
     close,
     day_rows,
     open,
-    se1003,
-    se1127,
-    se1128,
-    se1129,
-    se1152,
-    se1203,
+    se1016,
+    se1020,
+    se1144,
+    se1145,
+    se1146,
+    se1169,
     se121,
-    se1224,
-    se1232,
-    se1251,
-    se1252,
-    se1253,
-    se1263,
-    se1296,
-    se1319,
+    se1220,
+    se1241,
+    se1249,
+    se1268,
+    se1269,
+    se1270,
+    se1280,
+    se1313,
     se1336,
-    se1337,
-    se1338,
-    se1339,
-    se1340,
-    se1341,
-    se1342,
-    se1344,
-    se1347,
-    se1368,
-    se1387,
-    se1390,
-    se1446,
-    se1505,
-    se1515,
-    se1535,
-    se1536,
-    se1540,
-    se1554,
-    se1555,
-    se1556,
-    se1591,
-    se1592,
-    se1593,
-    se1648,
+    se1353,
+    se1354,
+    se1355,
+    se1356,
+    se1357,
+    se1358,
+    se1359,
+    se1361,
+    se1364,
+    se1385,
+    se1404,
+    se1407,
+    se1463,
+    se1522,
+    se1532,
+    se1552,
+    se1553,
+    se1557,
+    se1571,
+    se1572,
+    se1573,
+    se1608,
+    se1609,
+    se1610,
     se1665,
-    se1692,
-    se1693,
-    se1694,
-    se1708,
-    se1765,
+    se1682,
+    se1709,
+    se1710,
+    se1711,
+    se1725,
+    se1782,
     se179,
     se182,
-    se1829,
     se1846,
-    se1860,
-    se1861,
-    se1862,
-    se1881,
+    se1863,
+    se1877,
+    se1878,
+    se1879,
+    se1898,
     se19,
-    se1900,
-    se1901,
-    se1967,
-    se1968,
-    se1969,
-    se1970,
-    se2013,
-    se2016,
-    se2090,
-    se2104,
+    se1917,
+    se1918,
+    se1984,
+    se1985,
+    se1986,
+    se1987,
+    se2030,
+    se2033,
     se2107,
-    se2119,
-    se2120,
     se2121,
+    se2124,
     se2136,
     se2137,
-    se2147,
-    se2150,
-    se2157,
-    se2165,
-    se2166,
+    se2138,
+    se2153,
+    se2154,
+    se2164,
     se2167,
+    se2174,
+    se2182,
+    se2183,
+    se2184,
     se22,
-    se2209,
+    se2226,
     se271,
     se272,
     se273,
@@ -12880,215 +12881,217 @@ WITH values_0_1 AS (
     se31,
     se313,
     se43,
-    se449,
-    se474,
-    se539,
-    se540,
-    se541,
-    se555,
-    se588,
-    se607,
-    se609,
-    se643,
-    se654,
-    se655,
-    se656,
-    se665,
+    se466,
+    se491,
+    se556,
+    se557,
+    se558,
+    se572,
+    se605,
+    se624,
+    se626,
+    se660,
+    se671,
+    se672,
+    se673,
+    se682,
     se69,
-    se711,
     se72,
-    se732,
-    se733,
-    se734,
-    se735,
-    se737,
-    se741,
-    se787,
-    se849,
-    se852,
-    se928,
-    se954,
-    se977,
-    se980,
-    se982,
+    se728,
+    se749,
+    se750,
+    se751,
+    se752,
+    se754,
+    se758,
+    se804,
+    se866,
+    se869,
+    se945,
+    se971,
+    se994,
+    se997,
     se999,
-    va1019,
-    va1021,
-    va1024,
-    va1028,
-    va1032,
-    va1039,
-    va1042,
+    va1012,
+    va1014,
+    va1015,
+    va1036,
+    va1038,
+    va1041,
     va1045,
-    va1055,
+    va1049,
+    va1056,
+    va1059,
     va106,
-    va1069,
-    va1075,
+    va1062,
+    va1072,
     va108,
-    va1108,
-    va1110,
-    va1114,
-    va1118,
-    va1126,
+    va1086,
+    va1092,
+    va1125,
+    va1127,
     va1131,
+    va1135,
+    va1143,
     va1148,
-    va1150,
-    va1151,
     va116,
-    va1166,
+    va1165,
+    va1167,
     va1168,
-    va1170,
-    va1178,
+    va1183,
+    va1185,
     va1187,
-    va1190,
-    va1193,
+    va1195,
     va120,
-    va1202,
-    va1206,
+    va1204,
+    va1207,
+    va1210,
+    va1219,
     va122,
-    va1222,
     va1223,
-    va1236,
+    va1239,
     va1240,
-    va1245,
-    va1248,
-    va1250,
-    va1261,
+    va1253,
+    va1257,
     va1262,
-    va1266,
-    va1282,
-    va1289,
-    va1294,
-    va1295,
-    va1309,
-    va1317,
+    va1265,
+    va1267,
+    va1278,
+    va1279,
+    va1283,
+    va1299,
+    va1306,
+    va1311,
+    va1312,
     va132,
-    va1322,
     va1326,
-    va1333,
-    va1335,
+    va1334,
+    va1339,
     va1343,
-    va1346,
-    va1362,
-    va1365,
-    va1385,
-    va1386,
-    va1389,
-    va1401,
-    va1411,
-    va1414,
-    va1417,
-    va1421,
+    va1350,
+    va1352,
+    va1360,
+    va1363,
+    va1379,
+    va1382,
+    va1402,
+    va1403,
+    va1406,
+    va1418,
+    va1428,
+    va1431,
+    va1434,
+    va1438,
     va144,
-    va1444,
-    va1445,
-    va1482,
-    va1490,
-    va1493,
-    va1497,
-    va1501,
-    va1504,
+    va1461,
+    va1462,
+    va1499,
+    va1507,
+    va1510,
+    va1514,
     va1518,
-    va1539,
-    va1542,
-    va1553,
-    va1565,
-    va1569,
+    va1521,
+    va1535,
+    va1556,
+    va1559,
+    va1570,
     va158,
-    va1590,
-    va1595,
-    va1602,
-    va1608,
-    va1609,
+    va1582,
+    va1586,
+    va1607,
     va161,
-    va1611,
-    va1629,
+    va1612,
+    va1619,
+    va1625,
+    va1626,
+    va1628,
     va164,
-    va1643,
     va1646,
-    va1647,
     va165,
-    va1659,
-    va1662,
+    va1660,
+    va1663,
     va1664,
+    va1676,
+    va1679,
     va1681,
-    va1691,
+    va1698,
     va17,
-    va1701,
-    va1704,
-    va1707,
-    va1710,
-    va1733,
-    va1751,
-    va1758,
-    va1761,
-    va1764,
-    va1767,
+    va1708,
+    va1718,
+    va1721,
+    va1724,
+    va1727,
+    va1750,
+    va1768,
     va177,
+    va1775,
+    va1778,
     va178,
-    va1785,
+    va1781,
+    va1784,
     va18,
+    va1802,
     va181,
-    va1814,
-    va1815,
-    va1818,
-    va1824,
-    va1828,
-    va1830,
+    va1831,
+    va1832,
+    va1835,
+    va1841,
     va1845,
-    va1849,
-    va1859,
-    va1874,
-    va1875,
-    va1877,
-    va1899,
-    va1905,
-    va1913,
-    va1939,
-    va1952,
-    va1966,
-    va1976,
-    va1984,
-    va1990,
+    va1847,
+    va1862,
+    va1866,
+    va1876,
+    va1891,
+    va1892,
+    va1894,
+    va1916,
+    va1922,
+    va1930,
+    va1956,
+    va1969,
+    va1983,
+    va1993,
     va2001,
-    va2005,
+    va2007,
+    va2018,
     va202,
-    va2020,
-    va2027,
-    va2029,
+    va2022,
     va203,
-    va2030,
-    va2033,
-    va2057,
-    va2058,
+    va2037,
+    va2044,
+    va2046,
+    va2047,
+    va2050,
     va206,
-    va2068,
-    va2077,
-    va2088,
-    va2089,
+    va2074,
+    va2075,
+    va2085,
     va209,
-    va2093,
     va2094,
     va21,
-    va2102,
-    va2103,
+    va2105,
     va2106,
-    va2118,
+    va2110,
+    va2111,
+    va2119,
     va212,
-    va2128,
-    va2132,
-    va2146,
-    va2155,
-    va2156,
+    va2120,
+    va2123,
+    va2135,
+    va2145,
+    va2149,
     va216,
-    va2164,
-    va2174,
-    va2177,
-    va2182,
-    va2184,
-    va2205,
-    va2207,
-    va2208,
+    va2163,
+    va2172,
+    va2173,
+    va2181,
+    va2191,
+    va2194,
+    va2199,
+    va2201,
+    va2222,
+    va2224,
+    va2225,
     va227,
     va236,
     va244,
@@ -13109,84 +13112,81 @@ WITH values_0_1 AS (
     va381,
     va396,
     va415,
-    va440,
-    va447,
-    va448,
-    va469,
-    va470,
-    va478,
-    va500,
-    va504,
-    va523,
-    va527,
+    va457,
+    va464,
+    va465,
+    va486,
+    va487,
+    va495,
+    va517,
+    va521,
     va53,
-    va538,
+    va540,
     va544,
-    va546,
-    va550,
-    va576,
-    va586,
-    va596,
-    va601,
-    va604,
-    va608,
-    va632,
-    va641,
-    va642,
-    va653,
-    va661,
-    va664,
-    va666,
+    va555,
+    va561,
+    va563,
+    va567,
+    va593,
+    va603,
+    va613,
+    va618,
+    va621,
+    va625,
+    va649,
+    va658,
+    va659,
     va67,
-    va679,
+    va670,
+    va678,
     va68,
-    va689,
-    va690,
-    va691,
-    va698,
-    va701,
+    va681,
+    va683,
+    va696,
+    va706,
+    va707,
+    va708,
     va71,
-    va717,
-    va725,
-    va728,
-    va731,
-    va740,
-    va743,
-    va758,
+    va715,
+    va718,
+    va734,
+    va742,
+    va745,
+    va748,
+    va757,
     va760,
-    va763,
-    va782,
-    va785,
-    va786,
-    va809,
-    va813,
-    va818,
-    va823,
-    va847,
-    va848,
+    va775,
+    va777,
+    va780,
+    va799,
+    va802,
+    va803,
+    va826,
+    va830,
+    va835,
+    va840,
     va85,
-    va851,
-    va870,
-    va871,
-    va873,
-    va876,
-    va892,
-    va897,
-    va899,
-    va906,
-    va907,
-    va926,
-    va927,
-    va947,
-    va949,
-    va953,
-    va956,
+    va864,
+    va865,
+    va868,
+    va887,
+    va888,
+    va890,
+    va893,
+    va909,
+    va914,
+    va916,
+    va923,
+    va924,
+    va943,
+    va944,
+    va964,
+    va966,
+    va970,
     va973,
-    va978,
-    va979,
+    va990,
     va995,
-    va997,
-    va998,
+    va996,
     volume,
     vwap,
     va381 * 8193 - (
@@ -13206,56 +13206,56 @@ WITH values_0_1 AS (
     stock_row,
     close,
     day_rows,
-    se1003,
-    se1127,
-    se1128,
-    se1129,
+    se1020,
+    se1144,
+    se1145,
+    se1146,
     se121,
-    se1232,
-    se1251,
-    se1252,
-    se1253,
-    se1319,
+    se1249,
+    se1268,
+    se1269,
+    se1270,
     se1336,
-    se1337,
-    se1338,
-    se1339,
-    se1340,
-    se1341,
-    se1342,
-    se1368,
-    se1515,
-    se1554,
-    se1555,
-    se1556,
-    se1591,
-    se1592,
-    se1593,
-    se1665,
-    se1692,
-    se1693,
-    se1694,
-    se1829,
-    se1860,
-    se1861,
-    se1862,
-    se1881,
-    se1900,
-    se1901,
-    se1967,
-    se1968,
-    se1969,
-    se1970,
-    se2016,
-    se2119,
-    se2120,
-    se2121,
+    se1353,
+    se1354,
+    se1355,
+    se1356,
+    se1357,
+    se1358,
+    se1359,
+    se1385,
+    se1532,
+    se1571,
+    se1572,
+    se1573,
+    se1608,
+    se1609,
+    se1610,
+    se1682,
+    se1709,
+    se1710,
+    se1711,
+    se1846,
+    se1877,
+    se1878,
+    se1879,
+    se1898,
+    se1917,
+    se1918,
+    se1984,
+    se1985,
+    se1986,
+    se1987,
+    se2033,
     se2136,
     se2137,
-    se2150,
-    se2165,
-    se2166,
+    se2138,
+    se2153,
+    se2154,
     se2167,
+    se2182,
+    se2183,
+    se2184,
     se271,
     se272,
     se273,
@@ -13265,163 +13265,165 @@ WITH values_0_1 AS (
     se31,
     se313,
     se43,
-    se474,
-    se539,
-    se540,
-    se541,
-    se555,
-    se588,
-    se607,
-    se654,
-    se655,
-    se656,
-    se665,
-    se711,
-    se732,
-    se733,
-    se734,
-    se977,
-    se982,
-    va1019,
-    va1021,
-    va1024,
-    va1028,
-    va1032,
-    va1039,
-    va1042,
+    se491,
+    se556,
+    se557,
+    se558,
+    se572,
+    se605,
+    se624,
+    se671,
+    se672,
+    se673,
+    se682,
+    se728,
+    se749,
+    se750,
+    se751,
+    se994,
+    se999,
+    va1012,
+    va1014,
+    va1036,
+    va1038,
+    va1041,
     va1045,
-    va1055,
+    va1049,
+    va1056,
+    va1059,
     va106,
-    va1069,
-    va1075,
+    va1062,
+    va1072,
     va108,
-    va1108,
-    va1110,
-    va1114,
-    va1118,
-    va1126,
+    va1086,
+    va1092,
+    va1125,
+    va1127,
     va1131,
+    va1135,
+    va1143,
     va1148,
-    va1150,
     va116,
-    va1166,
-    va1168,
-    va1170,
-    va1178,
+    va1165,
+    va1167,
+    va1183,
+    va1185,
     va1187,
-    va1190,
-    va1193,
+    va1195,
     va120,
-    va1202,
-    va1206,
-    va1222,
-    va1236,
-    va1240,
-    va1245,
-    va1248,
-    va1250,
-    va1261,
-    va1266,
-    va1282,
-    va1289,
-    va1294,
-    va1309,
-    va1317,
-    va1322,
+    va1204,
+    va1207,
+    va1210,
+    va1219,
+    va1223,
+    va1239,
+    va1253,
+    va1257,
+    va1262,
+    va1265,
+    va1267,
+    va1278,
+    va1283,
+    va1299,
+    va1306,
+    va1311,
     va1326,
-    va1333,
-    va1335,
-    va1362,
-    va1365,
-    va1385,
-    va1401,
-    va1411,
-    va1414,
-    va1421,
+    va1334,
+    va1339,
+    va1343,
+    va1350,
+    va1352,
+    va1379,
+    va1382,
+    va1402,
+    va1418,
+    va1428,
+    va1431,
+    va1438,
     va144,
-    va1444,
-    va1482,
-    va1490,
-    va1501,
+    va1461,
+    va1499,
+    va1507,
     va1518,
-    va1542,
-    va1553,
-    va1565,
-    va1569,
+    va1535,
+    va1559,
+    va1570,
     va158,
-    va1590,
-    va1595,
-    va1602,
-    va1608,
-    va1609,
+    va1582,
+    va1586,
+    va1607,
     va161,
-    va1611,
-    va1629,
+    va1612,
+    va1619,
+    va1625,
+    va1626,
+    va1628,
     va164,
-    va1643,
     va1646,
     va165,
-    va1659,
-    va1662,
-    va1664,
+    va1660,
+    va1663,
+    va1676,
+    va1679,
     va1681,
-    va1691,
+    va1698,
     va17,
-    va1710,
-    va1733,
-    va1751,
-    va1767,
+    va1708,
+    va1727,
+    va1750,
+    va1768,
     va177,
-    va1785,
-    va1814,
-    va1815,
-    va1818,
-    va1824,
-    va1828,
+    va1784,
+    va1802,
+    va1831,
+    va1832,
+    va1835,
+    va1841,
     va1845,
-    va1849,
-    va1859,
-    va1874,
-    va1875,
-    va1877,
-    va1899,
-    va1905,
-    va1913,
-    va1939,
-    va1966,
-    va1976,
-    va1984,
-    va1990,
+    va1862,
+    va1866,
+    va1876,
+    va1891,
+    va1892,
+    va1894,
+    va1916,
+    va1922,
+    va1930,
+    va1956,
+    va1983,
+    va1993,
     va2001,
-    va2005,
+    va2007,
+    va2018,
     va202,
-    va2027,
-    va2029,
+    va2022,
     va203,
-    va2030,
-    va2033,
-    va2057,
-    va2058,
+    va2044,
+    va2046,
+    va2047,
+    va2050,
     va206,
-    va2077,
-    va2088,
+    va2074,
+    va2075,
     va209,
-    va2093,
     va2094,
-    va2102,
-    va2118,
+    va2105,
+    va2110,
+    va2111,
+    va2119,
     va212,
-    va2128,
-    va2146,
-    va2155,
+    va2135,
+    va2145,
     va216,
-    va2164,
-    va2174,
-    va2177,
-    va2182,
-    va2184,
-    va2205,
-    va2207,
+    va2163,
+    va2172,
+    va2181,
+    va2191,
+    va2194,
+    va2199,
+    va2201,
+    va2222,
+    va2224,
     va227,
     va236,
     va244,
@@ -13442,63 +13444,61 @@ WITH values_0_1 AS (
     va409,
     va415,
     va431,
-    va440,
-    va447,
-    va469,
-    va470,
-    va478,
-    va500,
-    va504,
-    va523,
-    va527,
+    va457,
+    va464,
+    va486,
+    va487,
+    va495,
+    va517,
+    va521,
     va53,
-    va538,
-    va550,
-    va576,
-    va586,
-    va596,
-    va601,
-    va604,
-    va641,
-    va653,
-    va661,
-    va664,
+    va540,
+    va544,
+    va555,
+    va567,
+    va593,
+    va603,
+    va613,
+    va618,
+    va621,
+    va658,
     va67,
-    va679,
-    va689,
-    va690,
-    va691,
-    va698,
-    va701,
-    va717,
-    va725,
-    va728,
-    va731,
-    va743,
-    va758,
+    va670,
+    va678,
+    va681,
+    va696,
+    va706,
+    va707,
+    va708,
+    va715,
+    va718,
+    va734,
+    va742,
+    va745,
+    va748,
     va760,
-    va763,
-    va782,
-    va785,
-    va809,
-    va813,
-    va818,
-    va823,
-    va847,
+    va775,
+    va777,
+    va780,
+    va799,
+    va802,
+    va826,
+    va830,
+    va835,
+    va840,
     va85,
-    va870,
-    va871,
-    va873,
-    va876,
-    va892,
-    va897,
-    va899,
-    va926,
-    va956,
+    va864,
+    va887,
+    va888,
+    va890,
+    va893,
+    va909,
+    va914,
+    va916,
+    va943,
     va973,
-    va978,
+    va990,
     va995,
-    va997,
     volume,
     vwap,
     MAX((
@@ -13608,93 +13608,93 @@ WITH values_0_1 AS (
     LAG(va431, 1) OVER rows_row AS se432,
     AVG(va415) OVER rows_60 AS se434,
     MAX((
-      CASE WHEN va448 IS DISTINCT FROM se449 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se450,
-    LAG(va478, 1) OVER rows_row AS se479,
-    LAG(va478, 2) OVER rows_row AS se480,
-    LAG(va478, 3) OVER rows_row AS se481,
-    LAG(va478, 4) OVER rows_row AS se482,
-    LAG(va478, 5) OVER rows_row AS se483,
-    LAG(va478, 6) OVER rows_row AS se484,
-    CORR(va544, va546) OVER rows_14 AS se547,
-    REGR_COUNT(va544, va546) OVER rows_14 AS se548,
-    LAG(va550, 1) OVER rows_row AS se551,
+      CASE WHEN va465 IS DISTINCT FROM se466 OR stock_row = 1 THEN stock_row END
+    )) OVER rows_before AS se467,
+    LAG(va495, 1) OVER rows_row AS se496,
+    LAG(va495, 2) OVER rows_row AS se497,
+    LAG(va495, 3) OVER rows_row AS se498,
+    LAG(va495, 4) OVER rows_row AS se499,
+    LAG(va495, 5) OVER rows_row AS se500,
+    LAG(va495, 6) OVER rows_row AS se501,
+    CORR(va561, va563) OVER rows_14 AS se564,
+    REGR_COUNT(va561, va563) OVER rows_14 AS se565,
+    LAG(va567, 1) OVER rows_row AS se568,
     MAX((
-      CASE WHEN va608 IS DISTINCT FROM se609 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se610,
+      CASE WHEN va625 IS DISTINCT FROM se626 OR stock_row = 1 THEN stock_row END
+    )) OVER rows_before AS se627,
     RANK(
     ORDER BY
-      va632) OVER rows_15 AS se633,
+      va649) OVER rows_15 AS se650,
     CUME_DIST(
     ORDER BY
-      va632) OVER rows_15 AS se634,
-    COUNT(va632) OVER rows_15 AS se635,
+      va649) OVER rows_15 AS se651,
+    COUNT(va649) OVER rows_15 AS se652,
     MAX((
-      CASE WHEN va642 IS DISTINCT FROM se643 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se644,
+      CASE WHEN va659 IS DISTINCT FROM se660 OR stock_row = 1 THEN stock_row END
+    )) OVER rows_before AS se661,
     SUM(
       (
-        CASE WHEN se665 = 1 THEN va664 / CAST(0.1111111111111111 AS DOUBLE) ELSE va664 END * EXP((
+        CASE WHEN se682 = 1 THEN va681 / CAST(0.1111111111111111 AS DOUBLE) ELSE va681 END * EXP((
           (
-            se665 - 1
+            se682 - 1
           ) % 1100
         ) * CAST(0.11778303565638344 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY ts_code, va666
+      PARTITION BY ts_code, va683
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se667,
-    CORR(se735, se737) OVER rows_13 AS se738,
+    ) AS se684,
+    CORR(se752, se754) OVER rows_13 AS se755,
     MAX((
-      CASE WHEN va740 IS DISTINCT FROM se741 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se742,
-    LAG(va743, 1) OVER rows_row AS se744,
+      CASE WHEN va757 IS DISTINCT FROM se758 OR stock_row = 1 THEN stock_row END
+    )) OVER rows_before AS se759,
+    LAG(va760, 1) OVER rows_row AS se761,
     MAX((
-      CASE WHEN va786 IS DISTINCT FROM se787 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se788,
+      CASE WHEN va803 IS DISTINCT FROM se804 OR stock_row = 1 THEN stock_row END
+    )) OVER rows_before AS se805,
     LAST_VALUE(
       (
         CASE WHEN (
           (
             stock_row - 1
           ) % 1100
-        ) = 1099 THEN va813 END
+        ) = 1099 THEN va830 END
       )
-     IGNORE NULLS) OVER rows_earlier AS se814,
+     IGNORE NULLS) OVER rows_earlier AS se831,
     LAST_VALUE(
       (
         CASE WHEN (
           (
             stock_row - 1
           ) % 1100
-        ) = 1099 THEN va818 END
+        ) = 1099 THEN va835 END
       )
-     IGNORE NULLS) OVER rows_earlier AS se819,
+     IGNORE NULLS) OVER rows_earlier AS se836,
     MAX((
-      CASE WHEN va848 IS DISTINCT FROM se849 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se850,
+      CASE WHEN va865 IS DISTINCT FROM se866 OR stock_row = 1 THEN stock_row END
+    )) OVER rows_before AS se867,
     MAX((
-      CASE WHEN va851 IS DISTINCT FROM se852 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se853,
+      CASE WHEN va868 IS DISTINCT FROM se869 OR stock_row = 1 THEN stock_row END
+    )) OVER rows_before AS se870,
     LAST_VALUE(
       (
         CASE WHEN (
           (
             stock_row - 1
           ) % 1100
-        ) = 1099 THEN va873 END
+        ) = 1099 THEN va890 END
       )
-     IGNORE NULLS) OVER rows_earlier AS se874,
+     IGNORE NULLS) OVER rows_earlier AS se891,
     LAST_VALUE(
       (
         CASE WHEN (
           (
             stock_row - 1
           ) % 1100
-        ) = 1099 THEN va876 END
+        ) = 1099 THEN va893 END
       )
-     IGNORE NULLS) OVER rows_earlier AS se877,
+     IGNORE NULLS) OVER rows_earlier AS se894,
     SUM(
       (
         CASE WHEN se121 = 1 THEN va120 / CAST(0.13333333333333333 AS DOUBLE) ELSE va120 END * EXP((
@@ -13707,73 +13707,75 @@ WITH values_0_1 AS (
       PARTITION BY ts_code, va122
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se879,
+    ) AS se896,
     SUM(
       (
-        CASE WHEN se665 = 1 THEN va664 / CAST(0.06666666666666667 AS DOUBLE) ELSE va664 END * EXP((
+        CASE WHEN se682 = 1 THEN va681 / CAST(0.06666666666666667 AS DOUBLE) ELSE va681 END * EXP((
           (
-            se665 - 1
+            se682 - 1
           ) % 1100
         ) * CAST(0.06899287148695145 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY ts_code, va666
+      PARTITION BY ts_code, va683
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se900,
-    SUM(va907) OVER rows_16 AS se908,
-    COUNT(va907) OVER rows_16 AS se909,
-    SUM(va906) OVER rows_16 AS se910,
-    COUNT(va906) OVER rows_16 AS se911,
+    ) AS se917,
+    SUM(va924) OVER rows_16 AS se925,
+    COUNT(va924) OVER rows_16 AS se926,
+    SUM(va923) OVER rows_16 AS se927,
+    COUNT(va923) OVER rows_16 AS se928,
     MAX((
-      CASE WHEN va927 IS DISTINCT FROM se928 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se929,
-    CORR(va947, va949) OVER rows_7 AS se950,
-    REGR_COUNT(va947, va949) OVER rows_7 AS se951,
+      CASE WHEN va944 IS DISTINCT FROM se945 OR stock_row = 1 THEN stock_row END
+    )) OVER rows_before AS se946,
+    CORR(va964, va966) OVER rows_7 AS se967,
+    REGR_COUNT(va964, va966) OVER rows_7 AS se968,
     MAX((
-      CASE WHEN va953 IS DISTINCT FROM se954 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se955,
-    LAG(va956, 1) OVER rows_row AS se957,
+      CASE WHEN va970 IS DISTINCT FROM se971 OR stock_row = 1 THEN stock_row END
+    )) OVER rows_before AS se972,
+    LAG(va973, 1) OVER rows_row AS se974,
     MAX((
-      CASE WHEN va979 IS DISTINCT FROM se980 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se981,
-    MAX((
-      CASE WHEN va998 IS DISTINCT FROM se999 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se1000,
+      CASE WHEN va996 IS DISTINCT FROM se997 OR stock_row = 1 THEN stock_row END
+    )) OVER rows_before AS se998,
+    MAX(
+      (
+        CASE WHEN va1015 IS DISTINCT FROM se1016 OR stock_row = 1 THEN stock_row END
+      )
+    ) OVER rows_before AS se1017,
     LAST_VALUE(
       (
         CASE WHEN (
           (
             stock_row - 1
           ) % 1100
-        ) = 1099 THEN va1021 END
+        ) = 1099 THEN va1038 END
       )
-     IGNORE NULLS) OVER rows_earlier AS se1022,
+     IGNORE NULLS) OVER rows_earlier AS se1039,
     LAST_VALUE(
       (
         CASE WHEN (
           (
             stock_row - 1
           ) % 1100
-        ) = 1099 THEN va1024 END
+        ) = 1099 THEN va1041 END
       )
-     IGNORE NULLS) OVER rows_earlier AS se1025,
+     IGNORE NULLS) OVER rows_earlier AS se1042,
     SUM(
       (
-        CASE WHEN se665 = 1 THEN va664 / CAST(0.05 AS DOUBLE) ELSE va664 END * EXP((
+        CASE WHEN se682 = 1 THEN va681 / CAST(0.05 AS DOUBLE) ELSE va681 END * EXP((
           (
-            se665 - 1
+            se682 - 1
           ) % 1100
         ) * CAST(0.051293294387550536 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY ts_code, va666
+      PARTITION BY ts_code, va683
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se1033,
+    ) AS se1050,
     SUM(
       (
-        CASE WHEN stock_row = 1 THEN va1118 / CAST(0.2 AS DOUBLE) ELSE va1118 END * EXP((
+        CASE WHEN stock_row = 1 THEN va1135 / CAST(0.2 AS DOUBLE) ELSE va1135 END * EXP((
           (
             stock_row - 1
           ) % 1100
@@ -13783,51 +13785,51 @@ WITH values_0_1 AS (
       PARTITION BY ts_code, va244
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se1119,
+    ) AS se1136,
     MAX(
       (
-        CASE WHEN va1151 IS DISTINCT FROM se1152 OR stock_row = 1 THEN stock_row END
+        CASE WHEN va1168 IS DISTINCT FROM se1169 OR stock_row = 1 THEN stock_row END
       )
-    ) OVER rows_before AS se1153,
-    CORR(close, se1203) OVER rows_15 AS se1204,
-    LAG(va1206, 1) OVER rows_row AS se1207,
+    ) OVER rows_before AS se1170,
+    CORR(close, se1220) OVER rows_15 AS se1221,
+    LAG(va1223, 1) OVER rows_row AS se1224,
     MAX(
       (
-        CASE WHEN va1223 IS DISTINCT FROM se1224 OR stock_row = 1 THEN stock_row END
+        CASE WHEN va1240 IS DISTINCT FROM se1241 OR stock_row = 1 THEN stock_row END
       )
-    ) OVER rows_before AS se1225,
+    ) OVER rows_before AS se1242,
     LAST_VALUE(
       (
         CASE WHEN (
           (
             stock_row - 1
           ) % 1100
-        ) = 1099 THEN va1236 END
+        ) = 1099 THEN va1253 END
       )
-     IGNORE NULLS) OVER rows_earlier AS se1237,
+     IGNORE NULLS) OVER rows_earlier AS se1254,
     LAST_VALUE(
       (
         CASE WHEN (
           (
             stock_row - 1
           ) % 1100
-        ) = 1099 THEN va1240 END
+        ) = 1099 THEN va1257 END
       )
-     IGNORE NULLS) OVER rows_earlier AS se1241,
-    LAG(va1248, 5) OVER rows_row AS se1249,
+     IGNORE NULLS) OVER rows_earlier AS se1258,
+    LAG(va1265, 5) OVER rows_row AS se1266,
     MAX(
       (
-        CASE WHEN va1262 IS DISTINCT FROM se1263 OR stock_row = 1 THEN stock_row END
+        CASE WHEN va1279 IS DISTINCT FROM se1280 OR stock_row = 1 THEN stock_row END
       )
-    ) OVER rows_before AS se1264,
+    ) OVER rows_before AS se1281,
     MAX(
       (
-        CASE WHEN va1295 IS DISTINCT FROM se1296 OR stock_row = 1 THEN stock_row END
+        CASE WHEN va1312 IS DISTINCT FROM se1313 OR stock_row = 1 THEN stock_row END
       )
-    ) OVER rows_before AS se1297,
+    ) OVER rows_before AS se1314,
     SUM(
       (
-        CASE WHEN stock_row = 1 THEN va1309 / CAST(0.2 AS DOUBLE) ELSE va1309 END * EXP((
+        CASE WHEN stock_row = 1 THEN va1326 / CAST(0.2 AS DOUBLE) ELSE va1326 END * EXP((
           (
             stock_row - 1
           ) % 1100
@@ -13837,123 +13839,123 @@ WITH values_0_1 AS (
       PARTITION BY ts_code, va244
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se1310,
+    ) AS se1327,
     LAST_VALUE((
       CASE WHEN (
         (
-          se1319 - 1
+          se1336 - 1
         ) % 1100
-      ) = 1099 THEN va1322 END
-    ) IGNORE NULLS) OVER rows_earlier AS se1323,
+      ) = 1099 THEN va1339 END
+    ) IGNORE NULLS) OVER rows_earlier AS se1340,
     LAST_VALUE((
       CASE WHEN (
         (
-          se1319 - 1
+          se1336 - 1
         ) % 57
-      ) = 56 THEN va1326 END
-    ) IGNORE NULLS) OVER rows_earlier AS se1327,
+      ) = 56 THEN va1343 END
+    ) IGNORE NULLS) OVER rows_earlier AS se1344,
     MAX(
       (
-        CASE WHEN va1343 IS DISTINCT FROM se1344 OR stock_row = 1 THEN stock_row END
+        CASE WHEN va1360 IS DISTINCT FROM se1361 OR stock_row = 1 THEN stock_row END
       )
-    ) OVER rows_before AS se1345,
+    ) OVER rows_before AS se1362,
     MAX(
       (
-        CASE WHEN va1346 IS DISTINCT FROM se1347 OR stock_row = 1 THEN stock_row END
+        CASE WHEN va1363 IS DISTINCT FROM se1364 OR stock_row = 1 THEN stock_row END
       )
-    ) OVER rows_before AS se1348,
+    ) OVER rows_before AS se1365,
     MAX(
       (
-        CASE WHEN va1386 IS DISTINCT FROM se1387 OR stock_row = 1 THEN stock_row END
+        CASE WHEN va1403 IS DISTINCT FROM se1404 OR stock_row = 1 THEN stock_row END
       )
-    ) OVER rows_before AS se1388,
+    ) OVER rows_before AS se1405,
     MAX(
       (
-        CASE WHEN va1389 IS DISTINCT FROM se1390 OR stock_row = 1 THEN stock_row END
+        CASE WHEN va1406 IS DISTINCT FROM se1407 OR stock_row = 1 THEN stock_row END
       )
-    ) OVER rows_before AS se1391,
-    CORR(va1417, vwap) OVER rows_5 AS se1418,
-    REGR_COUNT(va1417, vwap) OVER rows_5 AS se1419,
-    LAG(va1421, 1) OVER rows_row AS se1422,
+    ) OVER rows_before AS se1408,
+    CORR(va1434, vwap) OVER rows_5 AS se1435,
+    REGR_COUNT(va1434, vwap) OVER rows_5 AS se1436,
+    LAG(va1438, 1) OVER rows_row AS se1439,
     MAX(
       (
-        CASE WHEN va1445 IS DISTINCT FROM se1446 OR stock_row = 1 THEN stock_row END
+        CASE WHEN va1462 IS DISTINCT FROM se1463 OR stock_row = 1 THEN stock_row END
       )
-    ) OVER rows_before AS se1447,
-    CORR(va1493, va1497) OVER rows_18 AS se1498,
-    REGR_COUNT(va1493, va1497) OVER rows_18 AS se1499,
-    LAG(va1501, 1) OVER rows_row AS se1502,
+    ) OVER rows_before AS se1464,
+    CORR(va1510, va1514) OVER rows_18 AS se1515,
+    REGR_COUNT(va1510, va1514) OVER rows_18 AS se1516,
+    LAG(va1518, 1) OVER rows_row AS se1519,
     MAX(
       (
-        CASE WHEN va1504 IS DISTINCT FROM se1505 OR stock_row = 1 THEN stock_row END
+        CASE WHEN va1521 IS DISTINCT FROM se1522 OR stock_row = 1 THEN stock_row END
       )
-    ) OVER rows_before AS se1506,
+    ) OVER rows_before AS se1523,
     LAST_VALUE((
       CASE WHEN (
         (
-          se1515 - 1
+          se1532 - 1
         ) % 1100
-      ) = 1099 THEN va1518 END
-    ) IGNORE NULLS) OVER rows_earlier AS se1519,
-    CORR(se1535, se1536) OVER rows_9 AS se1537,
+      ) = 1099 THEN va1535 END
+    ) IGNORE NULLS) OVER rows_earlier AS se1536,
+    CORR(se1552, se1553) OVER rows_9 AS se1554,
     MAX(
       (
-        CASE WHEN va1539 IS DISTINCT FROM se1540 OR stock_row = 1 THEN stock_row END
+        CASE WHEN va1556 IS DISTINCT FROM se1557 OR stock_row = 1 THEN stock_row END
       )
-    ) OVER rows_before AS se1541,
-    LAG(va1542, 1) OVER rows_row AS se1543,
+    ) OVER rows_before AS se1558,
+    LAG(va1559, 1) OVER rows_row AS se1560,
     MAX(
       (
-        CASE WHEN va1647 IS DISTINCT FROM se1648 OR stock_row = 1 THEN stock_row END
+        CASE WHEN va1664 IS DISTINCT FROM se1665 OR stock_row = 1 THEN stock_row END
       )
-    ) OVER rows_before AS se1649,
-    COUNT(se1665) OVER rows_before AS se1666,
-    CORR(va1701, va1704) OVER rows_5 AS se1705,
+    ) OVER rows_before AS se1666,
+    COUNT(se1682) OVER rows_before AS se1683,
+    CORR(va1718, va1721) OVER rows_5 AS se1722,
     MAX(
       (
-        CASE WHEN va1707 IS DISTINCT FROM se1708 OR stock_row = 1 THEN stock_row END
+        CASE WHEN va1724 IS DISTINCT FROM se1725 OR stock_row = 1 THEN stock_row END
       )
-    ) OVER rows_before AS se1709,
-    LAG(va1710, 1) OVER rows_row AS se1711,
-    CORR(va1758, va1761) OVER rows_8 AS se1762,
+    ) OVER rows_before AS se1726,
+    LAG(va1727, 1) OVER rows_row AS se1728,
+    CORR(va1775, va1778) OVER rows_8 AS se1779,
     MAX(
       (
-        CASE WHEN va1764 IS DISTINCT FROM se1765 OR stock_row = 1 THEN stock_row END
+        CASE WHEN va1781 IS DISTINCT FROM se1782 OR stock_row = 1 THEN stock_row END
       )
-    ) OVER rows_before AS se1766,
-    LAG(va1767, 1) OVER rows_row AS se1768,
+    ) OVER rows_before AS se1783,
+    LAG(va1784, 1) OVER rows_row AS se1785,
     SUM(
       (
         CASE
-          WHEN se1829 = 1
-          THEN va1815 / CAST(0.03278688524590164 AS DOUBLE)
-          ELSE va1815
+          WHEN se1846 = 1
+          THEN va1832 / CAST(0.03278688524590164 AS DOUBLE)
+          ELSE va1832
         END * EXP((
           (
-            se1829 - 1
+            se1846 - 1
           ) % 1175
         ) * CAST(0.0333364202675918 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY ts_code, va1830
+      PARTITION BY ts_code, va1847
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se1831,
-    CORR(open, se1846) OVER rows_6 AS se1847,
-    LAG(va1849, 1) OVER rows_row AS se1850,
+    ) AS se1848,
+    CORR(open, se1863) OVER rows_6 AS se1864,
+    LAG(va1866, 1) OVER rows_row AS se1867,
     LAST_VALUE(
       (
         CASE WHEN (
           (
             stock_row - 1
           ) % 1100
-        ) = 1099 THEN va1877 END
+        ) = 1099 THEN va1894 END
       )
-     IGNORE NULLS) OVER rows_earlier AS se1878,
-    COUNT(se1881) OVER rows_before AS se1882,
+     IGNORE NULLS) OVER rows_earlier AS se1895,
+    COUNT(se1898) OVER rows_before AS se1899,
     SUM(
       (
-        CASE WHEN stock_row = 1 THEN va1913 / CAST(0.2 AS DOUBLE) ELSE va1913 END * EXP((
+        CASE WHEN stock_row = 1 THEN va1930 / CAST(0.2 AS DOUBLE) ELSE va1930 END * EXP((
           (
             stock_row - 1
           ) % 1100
@@ -13963,31 +13965,31 @@ WITH values_0_1 AS (
       PARTITION BY ts_code, va244
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se1914,
-    MIN(va1952) OVER rows_2 AS se1953,
-    COUNT(va1952) OVER rows_2 AS se1954,
-    COUNT(va2005) OVER rows_before AS se2006,
-    MAX(se2013) OVER rows_48 AS se2014,
-    MIN(se2013) OVER rows_48 AS se2015,
-    SUM(va2020) OVER rows_20 AS se2021,
-    COUNT(va2020) OVER rows_20 AS se2022,
+    ) AS se1931,
+    MIN(va1969) OVER rows_2 AS se1970,
+    COUNT(va1969) OVER rows_2 AS se1971,
+    COUNT(va2022) OVER rows_before AS se2023,
+    MAX(se2030) OVER rows_48 AS se2031,
+    MIN(se2030) OVER rows_48 AS se2032,
+    SUM(va2037) OVER rows_20 AS se2038,
+    COUNT(va2037) OVER rows_20 AS se2039,
     LAST_VALUE(
       (
         CASE WHEN (
           (
             stock_row - 1
           ) % 1100
-        ) = 1099 THEN va2033 END
+        ) = 1099 THEN va2050 END
       )
-     IGNORE NULLS) OVER rows_earlier AS se2034,
-    AVG(va2068) OVER rows_6 AS se2069,
-    COUNT(va2068) OVER rows_6 AS se2070,
+     IGNORE NULLS) OVER rows_earlier AS se2051,
+    AVG(va2085) OVER rows_6 AS se2086,
+    COUNT(va2085) OVER rows_6 AS se2087,
     SUM(
       (
         CASE
           WHEN stock_row = 1
-          THEN va1114 / CAST(0.15384615384615385 AS DOUBLE)
-          ELSE va1114
+          THEN va1131 / CAST(0.15384615384615385 AS DOUBLE)
+          ELSE va1131
         END * EXP((
           (
             stock_row - 1
@@ -13998,36 +14000,36 @@ WITH values_0_1 AS (
       PARTITION BY ts_code, va244
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se2072,
-    MAX(
-      (
-        CASE WHEN va2089 IS DISTINCT FROM se2090 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se2091,
-    MAX(
-      (
-        CASE WHEN va2103 IS DISTINCT FROM se2104 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se2105,
+    ) AS se2089,
     MAX(
       (
         CASE WHEN va2106 IS DISTINCT FROM se2107 OR stock_row = 1 THEN stock_row END
       )
     ) OVER rows_before AS se2108,
-    SUM(va2132) OVER rows_20 AS se2133,
-    COUNT(va2132) OVER rows_20 AS se2134,
-    MAX(se2147) OVER rows_24 AS se2148,
-    MIN(se2147) OVER rows_24 AS se2149,
     MAX(
       (
-        CASE WHEN va2156 IS DISTINCT FROM se2157 OR stock_row = 1 THEN stock_row END
+        CASE WHEN va2120 IS DISTINCT FROM se2121 OR stock_row = 1 THEN stock_row END
       )
-    ) OVER rows_before AS se2158,
+    ) OVER rows_before AS se2122,
     MAX(
       (
-        CASE WHEN va2208 IS DISTINCT FROM se2209 OR stock_row = 1 THEN stock_row END
+        CASE WHEN va2123 IS DISTINCT FROM se2124 OR stock_row = 1 THEN stock_row END
       )
-    ) OVER rows_before AS se2210
+    ) OVER rows_before AS se2125,
+    SUM(va2149) OVER rows_20 AS se2150,
+    COUNT(va2149) OVER rows_20 AS se2151,
+    MAX(se2164) OVER rows_24 AS se2165,
+    MIN(se2164) OVER rows_24 AS se2166,
+    MAX(
+      (
+        CASE WHEN va2173 IS DISTINCT FROM se2174 OR stock_row = 1 THEN stock_row END
+      )
+    ) OVER rows_before AS se2175,
+    MAX(
+      (
+        CASE WHEN va2225 IS DISTINCT FROM se2226 OR stock_row = 1 THEN stock_row END
+      )
+    ) OVER rows_before AS se2227
   FROM values_4_4
   WINDOW rows_2 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 1 preceding AND CURRENT ROW), rows_5 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 4 preceding AND CURRENT ROW), rows_6 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 5 preceding AND CURRENT ROW), rows_7 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 6 preceding AND CURRENT ROW), rows_8 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 7 preceding AND CURRENT ROW), rows_9 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 8 preceding AND CURRENT ROW), rows_13 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 12 preceding AND CURRENT ROW), rows_14 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 13 preceding AND CURRENT ROW), rows_15 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 14 preceding AND CURRENT ROW), rows_16 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 15 preceding AND CURRENT ROW), rows_18 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 17 preceding AND CURRENT ROW), rows_20 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 19 preceding AND CURRENT ROW), rows_24 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 23 preceding AND CURRENT ROW), rows_48 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 47 preceding AND CURRENT ROW), rows_60 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 59 preceding AND CURRENT ROW), rows_before AS (
     PARTITION BY ts_code
@@ -14045,56 +14047,56 @@ WITH values_0_1 AS (
     stock_row,
     close,
     day_rows,
-    se1127,
-    se1128,
-    se1129,
-    se1207,
+    se1144,
+    se1145,
+    se1146,
     se121,
-    se1232,
-    se1336,
-    se1337,
-    se1338,
-    se1422,
-    se1502,
-    se1506,
-    se1541,
-    se1543,
-    se1554,
-    se1555,
-    se1556,
-    se1591,
-    se1592,
-    se1593,
-    se1665,
-    se1666,
-    se1692,
-    se1693,
-    se1694,
+    se1224,
+    se1249,
+    se1353,
+    se1354,
+    se1355,
+    se1439,
+    se1519,
+    se1523,
+    se1558,
+    se1560,
+    se1571,
+    se1572,
+    se1573,
+    se1608,
+    se1609,
+    se1610,
+    se1682,
+    se1683,
     se1709,
+    se1710,
     se1711,
-    se1766,
-    se1768,
+    se1726,
+    se1728,
+    se1783,
+    se1785,
     se180,
-    se1829,
-    se1850,
-    se1860,
-    se1861,
-    se1862,
-    se1881,
-    se1882,
-    se1967,
-    se1968,
-    se1969,
-    se1970,
-    se2006,
-    se2034,
-    se2119,
-    se2120,
-    se2121,
-    se2165,
-    se2166,
-    se2167,
+    se1846,
+    se1867,
+    se1877,
+    se1878,
+    se1879,
+    se1898,
+    se1899,
+    se1984,
+    se1985,
+    se1986,
+    se1987,
+    se2023,
+    se2051,
+    se2136,
+    se2137,
+    se2138,
     se217,
+    se2182,
+    se2183,
+    se2184,
     se228,
     se237,
     se271,
@@ -14128,135 +14130,136 @@ WITH values_0_1 AS (
     se430,
     se432,
     se434,
-    se450,
-    se474,
-    se539,
-    se540,
-    se541,
-    se551,
-    se555,
-    se633,
-    se634,
-    se635,
-    se654,
-    se655,
-    se656,
-    se665,
-    se711,
-    se732,
-    se733,
-    se734,
-    se742,
-    se744,
-    se850,
-    se955,
-    se957,
-    va1019,
-    va1028,
-    va1032,
-    va1039,
-    va1042,
-    va1055,
+    se467,
+    se491,
+    se556,
+    se557,
+    se558,
+    se568,
+    se572,
+    se650,
+    se651,
+    se652,
+    se671,
+    se672,
+    se673,
+    se682,
+    se728,
+    se749,
+    se750,
+    se751,
+    se759,
+    se761,
+    se867,
+    se972,
+    se974,
+    va1012,
+    va1036,
+    va1045,
+    va1049,
+    va1056,
+    va1059,
     va106,
-    va1069,
-    va1075,
-    va1108,
-    va1110,
-    va1114,
-    va1118,
-    va1126,
-    va1148,
+    va1072,
+    va1086,
+    va1092,
+    va1125,
+    va1127,
+    va1131,
+    va1135,
+    va1143,
     va116,
-    va1166,
-    va1168,
-    va1170,
-    va1178,
+    va1165,
+    va1183,
+    va1185,
     va1187,
-    va1190,
-    va1193,
-    va1202,
-    va1206,
-    va1245,
-    va1266,
-    va1282,
-    va1289,
-    va1309,
-    va1317,
-    va1333,
-    va1335,
-    va1362,
-    va1401,
-    va1411,
-    va1414,
-    va1421,
+    va1195,
+    va1204,
+    va1207,
+    va1210,
+    va1219,
+    va1223,
+    va1262,
+    va1283,
+    va1299,
+    va1306,
+    va1326,
+    va1334,
+    va1350,
+    va1352,
+    va1379,
+    va1418,
+    va1428,
+    va1431,
+    va1438,
     va144,
-    va1482,
-    va1490,
-    va1501,
-    va1542,
-    va1553,
-    va1565,
+    va1499,
+    va1507,
+    va1518,
+    va1559,
+    va1570,
     va158,
-    va1590,
-    va1595,
-    va1602,
-    va1608,
-    va1609,
+    va1582,
+    va1607,
     va161,
+    va1612,
+    va1619,
+    va1625,
+    va1626,
     va164,
-    va1643,
     va165,
-    va1659,
-    va1662,
-    va1664,
+    va1660,
+    va1676,
+    va1679,
     va1681,
-    va1691,
-    va1710,
-    va1733,
-    va1751,
-    va1767,
-    va1814,
-    va1815,
-    va1818,
-    va1824,
-    va1828,
+    va1698,
+    va1708,
+    va1727,
+    va1750,
+    va1768,
+    va1784,
+    va1831,
+    va1832,
+    va1835,
+    va1841,
     va1845,
-    va1849,
-    va1859,
-    va1874,
-    va1875,
-    va1899,
-    va1913,
-    va1939,
-    va1966,
-    va1976,
-    va1984,
-    va1990,
+    va1862,
+    va1866,
+    va1876,
+    va1891,
+    va1892,
+    va1916,
+    va1930,
+    va1956,
+    va1983,
+    va1993,
     va2001,
-    va2005,
+    va2007,
+    va2018,
     va202,
-    va2029,
+    va2022,
     va203,
-    va2030,
-    va2033,
-    va2057,
-    va2058,
+    va2046,
+    va2047,
+    va2050,
     va206,
-    va2077,
+    va2074,
+    va2075,
     va209,
-    va2093,
     va2094,
-    va2118,
+    va2110,
+    va2111,
     va212,
-    va2128,
-    va2146,
+    va2135,
+    va2145,
     va216,
-    va2164,
-    va2174,
-    va2177,
-    va2182,
-    va2184,
-    va2205,
+    va2163,
+    va2181,
+    va2191,
+    va2194,
+    va2199,
+    va2201,
+    va2222,
     va227,
     va236,
     va244,
@@ -14272,45 +14275,44 @@ WITH values_0_1 AS (
     va409,
     va415,
     va431,
-    va440,
-    va469,
-    va470,
-    va500,
-    va523,
-    va527,
+    va457,
+    va486,
+    va487,
+    va517,
     va53,
-    va538,
-    va550,
-    va576,
-    va586,
-    va596,
-    va601,
-    va653,
-    va661,
-    va679,
-    va689,
-    va690,
-    va691,
-    va698,
-    va701,
-    va717,
-    va725,
-    va728,
-    va731,
-    va743,
-    va758,
+    va540,
+    va544,
+    va555,
+    va567,
+    va593,
+    va603,
+    va613,
+    va618,
+    va670,
+    va678,
+    va696,
+    va706,
+    va707,
+    va708,
+    va715,
+    va718,
+    va734,
+    va742,
+    va745,
+    va748,
     va760,
-    va763,
-    va782,
+    va775,
+    va777,
+    va780,
+    va799,
     va85,
-    va870,
-    va871,
-    va892,
-    va897,
-    va899,
-    va956,
+    va887,
+    va888,
+    va909,
+    va914,
+    va916,
     va973,
-    va995,
+    va990,
     volume,
     (
       -(
@@ -14434,74 +14436,74 @@ WITH values_0_1 AS (
     ) AS va420,
     (
       CASE
-        WHEN se450 > stock_row - 2 AND se180 > stock_row - 2
-        THEN CASE WHEN ISFINITE(va447) THEN ROUND(va447, 12) END
+        WHEN se467 > stock_row - 2 AND se180 > stock_row - 2
+        THEN CASE WHEN ISFINITE(va464) THEN ROUND(va464, 12) END
         ELSE NULL
       END
-    ) AS va451,
+    ) AS va468,
     (
-      7 * va478 + 6 * se479 + 5 * se480 + 4 * se481 + 3 * se482 + 2 * se483 + 1 * se484
-    ) / 28 AS va485,
+      7 * va495 + 6 * se496 + 5 * se497 + 4 * se498 + 3 * se499 + 2 * se500 + 1 * se501
+    ) / 28 AS va502,
     (
       CASE
         WHEN se180 > stock_row - 5 AND se183 > stock_row - 5
-        THEN CASE WHEN ISFINITE(va504) THEN ROUND(va504, 12) END
+        THEN CASE WHEN ISFINITE(va521) THEN ROUND(va521, 12) END
         ELSE NULL
       END
-    ) AS va505,
+    ) AS va522,
     (
-      CASE WHEN se548 = 14 THEN se547 END
-    ) AS va549,
+      CASE WHEN se565 = 14 THEN se564 END
+    ) AS va566,
     (
       CASE
-        WHEN se607 > stock_row - 6 AND se610 > stock_row - 6
-        THEN CASE WHEN ISFINITE(va604) THEN ROUND(va604, 12) END
+        WHEN se624 > stock_row - 6 AND se627 > stock_row - 6
+        THEN CASE WHEN ISFINITE(va621) THEN ROUND(va621, 12) END
         ELSE NULL
       END
-    ) AS va611,
+    ) AS va628,
     (
       CASE
-        WHEN se644 > stock_row - 14 AND se284 > stock_row - 14
-        THEN CASE WHEN ISFINITE(va641) THEN ROUND(va641, 12) END
+        WHEN se661 > stock_row - 14 AND se284 > stock_row - 14
+        THEN CASE WHEN ISFINITE(va658) THEN ROUND(va658, 12) END
         ELSE NULL
       END
-    ) AS va645,
+    ) AS va662,
     (
       CASE
-        WHEN NOT va664 IS NULL
-        THEN CAST(0.1111111111111111 AS DOUBLE) * se667 * EXP((
+        WHEN NOT va681 IS NULL
+        THEN CAST(0.1111111111111111 AS DOUBLE) * se684 * EXP((
           (
-            se665 - 1
+            se682 - 1
           ) % 1100
         ) * -CAST(0.11778303565638344 AS DOUBLE))
       END
-    ) AS va668,
+    ) AS va685,
     (
-      CASE WHEN stock_row > 69 THEN se738 END
-    ) AS va739,
+      CASE WHEN stock_row > 69 THEN se755 END
+    ) AS va756,
     (
       CASE
-        WHEN se607 > stock_row - 7 AND se788 > stock_row - 7
-        THEN CASE WHEN ISFINITE(va785) THEN ROUND(va785, 12) END
+        WHEN se624 > stock_row - 7 AND se805 > stock_row - 7
+        THEN CASE WHEN ISFINITE(va802) THEN ROUND(va802, 12) END
         ELSE NULL
       END
-    ) AS va789,
+    ) AS va806,
     (
       -(
         CASE
-          WHEN se588 > stock_row - 4 AND se180 > stock_row - 4
-          THEN CASE WHEN ISFINITE(va809) THEN ROUND(va809, 12) END
+          WHEN se605 > stock_row - 4 AND se180 > stock_row - 4
+          THEN CASE WHEN ISFINITE(va826) THEN ROUND(va826, 12) END
           ELSE NULL
         END
       )
-    ) AS va810,
+    ) AS va827,
     (
       (
         CASE
           WHEN stock_row > 1
           THEN (
             (
-              va813 + COALESCE(se814, 0) * EXP(
+              va830 + COALESCE(se831, 0) * EXP(
                 (
                   (
                     (
@@ -14512,7 +14514,7 @@ WITH values_0_1 AS (
               )
             ) / NULLIF(
               (
-                va818 + COALESCE(se819, 0) * EXP(
+                va835 + COALESCE(se836, 0) * EXP(
                   (
                     (
                       (
@@ -14527,28 +14529,28 @@ WITH values_0_1 AS (
           )
         END
       ) * 100
-    ) AS va820,
+    ) AS va837,
     (
       CASE
         WHEN se180 > stock_row - 3 AND se183 > stock_row - 3
-        THEN CASE WHEN ISFINITE(va823) THEN ROUND(va823, 12) END
+        THEN CASE WHEN ISFINITE(va840) THEN ROUND(va840, 12) END
         ELSE NULL
       END
-    ) AS va824,
+    ) AS va841,
     (
       CASE
-        WHEN se850 > stock_row - 3 AND se853 > stock_row - 3
-        THEN CASE WHEN ISFINITE(va847) THEN ROUND(va847, 12) END
+        WHEN se867 > stock_row - 3 AND se870 > stock_row - 3
+        THEN CASE WHEN ISFINITE(va864) THEN ROUND(va864, 12) END
         ELSE NULL
       END
-    ) AS va854,
+    ) AS va871,
     (
       (
         CASE
           WHEN stock_row > 1
           THEN (
             (
-              va873 + COALESCE(se874, 0) * EXP(
+              va890 + COALESCE(se891, 0) * EXP(
                 (
                   (
                     (
@@ -14559,7 +14561,7 @@ WITH values_0_1 AS (
               )
             ) / NULLIF(
               (
-                va876 + COALESCE(se877, 0) * EXP(
+                va893 + COALESCE(se894, 0) * EXP(
                   (
                     (
                       (
@@ -14574,70 +14576,70 @@ WITH values_0_1 AS (
           )
         END
       ) * 100
-    ) AS va878,
+    ) AS va895,
     (
       CASE
         WHEN NOT va120 IS NULL
-        THEN CAST(0.13333333333333333 AS DOUBLE) * se879 * EXP((
+        THEN CAST(0.13333333333333333 AS DOUBLE) * se896 * EXP((
           (
             se121 - 1
           ) % 1100
         ) * -CAST(0.14310084364067333 AS DOUBLE))
       END
-    ) AS va880,
+    ) AS va897,
     (
       CASE
-        WHEN NOT va664 IS NULL
-        THEN CAST(0.06666666666666667 AS DOUBLE) * se900 * EXP((
+        WHEN NOT va681 IS NULL
+        THEN CAST(0.06666666666666667 AS DOUBLE) * se917 * EXP((
           (
-            se665 - 1
+            se682 - 1
           ) % 1100
         ) * -CAST(0.06899287148695145 AS DOUBLE))
       END
-    ) AS va901,
+    ) AS va918,
     (
       (
-        CASE WHEN se909 = 16 THEN se908 END
+        CASE WHEN se926 = 16 THEN se925 END
       ) - (
         stock_row - 16
       ) * (
-        CASE WHEN se911 = 16 THEN se910 END
+        CASE WHEN se928 = 16 THEN se927 END
       )
-    ) / 136 AS va912,
+    ) / 136 AS va929,
     (
       CASE
-        WHEN se929 > stock_row - 3 AND se284 > stock_row - 3
-        THEN CASE WHEN ISFINITE(va926) THEN ROUND(va926, 12) END
+        WHEN se946 > stock_row - 3 AND se284 > stock_row - 3
+        THEN CASE WHEN ISFINITE(va943) THEN ROUND(va943, 12) END
         ELSE NULL
       END
-    ) AS va930,
+    ) AS va947,
     (
-      CASE WHEN se951 = 7 THEN se950 END
-    ) AS va952,
+      CASE WHEN se968 = 7 THEN se967 END
+    ) AS va969,
     (
       (
         CASE
-          WHEN NOT va978 IS NULL
-          THEN CASE WHEN se981 > stock_row - 19 THEN va978 ELSE 0 END
+          WHEN NOT va995 IS NULL
+          THEN CASE WHEN se998 > stock_row - 19 THEN va995 ELSE 0 END
         END
       ) / NULLIF((
-        CASE WHEN se977 = 20 THEN se982 END
+        CASE WHEN se994 = 20 THEN se999 END
       ), 0)
-    ) AS va983,
+    ) AS va1000,
     (
       CASE
-        WHEN se1000 > stock_row - 2 AND se1003 > stock_row - 2
-        THEN CASE WHEN ISFINITE(va997) THEN ROUND(va997, 12) END
+        WHEN se1017 > stock_row - 2 AND se1020 > stock_row - 2
+        THEN CASE WHEN ISFINITE(va1014) THEN ROUND(va1014, 12) END
         ELSE NULL
       END
-    ) AS va1004,
+    ) AS va1021,
     (
       (
         CASE
           WHEN stock_row > 1
           THEN (
             (
-              va1021 + COALESCE(se1022, 0) * EXP(
+              va1038 + COALESCE(se1039, 0) * EXP(
                 (
                   (
                     (
@@ -14648,7 +14650,7 @@ WITH values_0_1 AS (
               )
             ) / NULLIF(
               (
-                va1024 + COALESCE(se1025, 0) * EXP(
+                va1041 + COALESCE(se1042, 0) * EXP(
                   (
                     (
                       (
@@ -14663,66 +14665,66 @@ WITH values_0_1 AS (
           )
         END
       ) * 100
-    ) AS va1026,
+    ) AS va1043,
     (
       CASE
-        WHEN NOT va664 IS NULL
-        THEN CAST(0.05 AS DOUBLE) * se1033 * EXP((
+        WHEN NOT va681 IS NULL
+        THEN CAST(0.05 AS DOUBLE) * se1050 * EXP((
           (
-            se665 - 1
+            se682 - 1
           ) % 1100
         ) * -CAST(0.051293294387550536 AS DOUBLE))
       END
-    ) AS va1034,
+    ) AS va1051,
     (
       CASE
-        WHEN NOT va1045 IS NULL
-        THEN CASE WHEN se180 > stock_row - 4 THEN va1045 ELSE 0 END
+        WHEN NOT va1062 IS NULL
+        THEN CASE WHEN se180 > stock_row - 4 THEN va1062 ELSE 0 END
       END
-    ) AS va1046,
+    ) AS va1063,
     (
       CASE
-        WHEN NOT va1118 IS NULL
-        THEN CAST(0.2 AS DOUBLE) * se1119 * EXP((
+        WHEN NOT va1135 IS NULL
+        THEN CAST(0.2 AS DOUBLE) * se1136 * EXP((
           (
             stock_row - 1
           ) % 1100
         ) * -CAST(0.22314355131420976 AS DOUBLE))
       END
-    ) AS va1120,
+    ) AS va1137,
     (
       CASE
-        WHEN se607 > stock_row - 4 AND se1000 > stock_row - 4
-        THEN CASE WHEN ISFINITE(va1131) THEN ROUND(va1131, 12) END
+        WHEN se624 > stock_row - 4 AND se1017 > stock_row - 4
+        THEN CASE WHEN ISFINITE(va1148) THEN ROUND(va1148, 12) END
         ELSE NULL
       END
-    ) AS va1132,
+    ) AS va1149,
     ABS(
       (
         CASE
-          WHEN se43 > stock_row - 12 AND se1153 > stock_row - 12
-          THEN CASE WHEN ISFINITE(va1150) THEN ROUND(va1150, 12) END
+          WHEN se43 > stock_row - 12 AND se1170 > stock_row - 12
+          THEN CASE WHEN ISFINITE(va1167) THEN ROUND(va1167, 12) END
           ELSE NULL
         END
       )
-    ) AS va1154,
+    ) AS va1171,
     (
-      CASE WHEN stock_row > 79 THEN se1204 END
-    ) AS va1205,
+      CASE WHEN stock_row > 79 THEN se1221 END
+    ) AS va1222,
     (
       CASE
-        WHEN se1225 > stock_row - 10 AND se180 > stock_row - 10
-        THEN CASE WHEN ISFINITE(va1222) THEN ROUND(va1222, 12) END
+        WHEN se1242 > stock_row - 10 AND se180 > stock_row - 10
+        THEN CASE WHEN ISFINITE(va1239) THEN ROUND(va1239, 12) END
         ELSE NULL
       END
-    ) AS va1226,
+    ) AS va1243,
     (
       (
         CASE
           WHEN stock_row > 1
           THEN (
             (
-              va1236 + COALESCE(se1237, 0) * EXP(
+              va1253 + COALESCE(se1254, 0) * EXP(
                 (
                   (
                     (
@@ -14733,7 +14735,7 @@ WITH values_0_1 AS (
               )
             ) / NULLIF(
               (
-                va1240 + COALESCE(se1241, 0) * EXP(
+                va1257 + COALESCE(se1258, 0) * EXP(
                   (
                     (
                       (
@@ -14748,186 +14750,186 @@ WITH values_0_1 AS (
           )
         END
       ) * 100
-    ) AS va1242,
+    ) AS va1259,
     (
       -(
         (
-          va1248 - se1249
+          va1265 - se1266
         ) * (
           CASE
-            WHEN NOT va1250 IS NULL
+            WHEN NOT va1267 IS NULL
             THEN (
-              se1251 + ROUND(se1252 * day_rows)
+              se1268 + ROUND(se1269 * day_rows)
             ) / (
-              2 * se1253
+              2 * se1270
             )
           END
         )
       )
-    ) AS va1254,
+    ) AS va1271,
     (
       -(
         CASE
-          WHEN se1264 > stock_row - 9 AND se180 > stock_row - 9
-          THEN CASE WHEN ISFINITE(va1261) THEN ROUND(va1261, 12) END
+          WHEN se1281 > stock_row - 9 AND se180 > stock_row - 9
+          THEN CASE WHEN ISFINITE(va1278) THEN ROUND(va1278, 12) END
           ELSE NULL
         END
       )
-    ) AS va1265,
+    ) AS va1282,
     (
       CASE
-        WHEN se1297 > stock_row - 5 AND se284 > stock_row - 5
-        THEN CASE WHEN ISFINITE(va1294) THEN ROUND(va1294, 12) END
+        WHEN se1314 > stock_row - 5 AND se284 > stock_row - 5
+        THEN CASE WHEN ISFINITE(va1311) THEN ROUND(va1311, 12) END
         ELSE NULL
       END
-    ) AS va1298,
+    ) AS va1315,
     (
       CASE
-        WHEN NOT va1309 IS NULL
-        THEN CAST(0.2 AS DOUBLE) * se1310 * EXP((
+        WHEN NOT va1326 IS NULL
+        THEN CAST(0.2 AS DOUBLE) * se1327 * EXP((
           (
             stock_row - 1
           ) % 1100
         ) * -CAST(0.22314355131420976 AS DOUBLE))
       END
-    ) AS va1311,
+    ) AS va1328,
     (
       (
-        va1322 + COALESCE(se1323, 0) * EXP(
+        va1339 + COALESCE(se1340, 0) * EXP(
           (
             (
               (
-                se1319 - 1
+                se1336 - 1
               ) % 1100
             ) + 1
           ) * -CAST(0.20067069546215116 AS DOUBLE)
         )
       ) - (
-        va1326 + COALESCE(se1327, 0) * EXP(
+        va1343 + COALESCE(se1344, 0) * EXP(
           (
             (
               (
-                se1319 - 1
+                se1336 - 1
               ) % 57
             ) + 1
           ) * -CAST(0.6931471805599453 AS DOUBLE)
         )
       )
-    ) AS va1328,
+    ) AS va1345,
     (
       CASE
-        WHEN se1345 > stock_row - 1 AND se1348 > stock_row - 1
+        WHEN se1362 > stock_row - 1 AND se1365 > stock_row - 1
         THEN (
-          CASE WHEN stock_row > 20 THEN SIGN(se1339 - se1341) * SIGN(se1340 - se1342) END
+          CASE WHEN stock_row > 20 THEN SIGN(se1356 - se1358) * SIGN(se1357 - se1359) END
         )
         ELSE NULL
       END
-    ) AS va1349,
+    ) AS va1366,
     (
       CASE
-        WHEN se929 > stock_row - 9 AND se1368 > stock_row - 9
-        THEN CASE WHEN ISFINITE(va1365) THEN ROUND(va1365, 12) END
+        WHEN se946 > stock_row - 9 AND se1385 > stock_row - 9
+        THEN CASE WHEN ISFINITE(va1382) THEN ROUND(va1382, 12) END
         ELSE NULL
       END
-    ) AS va1369,
+    ) AS va1386,
     (
       CASE
-        WHEN se1388 > stock_row - 6 AND se1391 > stock_row - 6
-        THEN CASE WHEN ISFINITE(va1385) THEN ROUND(va1385, 12) END
+        WHEN se1405 > stock_row - 6 AND se1408 > stock_row - 6
+        THEN CASE WHEN ISFINITE(va1402) THEN ROUND(va1402, 12) END
         ELSE NULL
       END
-    ) AS va1392,
+    ) AS va1409,
     (
-      CASE WHEN se1419 = 5 THEN se1418 END
-    ) AS va1420,
+      CASE WHEN se1436 = 5 THEN se1435 END
+    ) AS va1437,
     (
       CASE
-        WHEN se1447 > stock_row - 20 AND se1264 > stock_row - 20
-        THEN CASE WHEN ISFINITE(va1444) THEN ROUND(va1444, 12) END
+        WHEN se1464 > stock_row - 20 AND se1281 > stock_row - 20
+        THEN CASE WHEN ISFINITE(va1461) THEN ROUND(va1461, 12) END
         ELSE NULL
       END
-    ) AS va1448,
+    ) AS va1465,
     (
-      CASE WHEN se1499 = 18 THEN se1498 END
-    ) AS va1500,
+      CASE WHEN se1516 = 18 THEN se1515 END
+    ) AS va1517,
     (
-      va1518 + COALESCE(se1519, 0) * EXP(
+      va1535 + COALESCE(se1536, 0) * EXP(
         (
           (
             (
-              se1515 - 1
+              se1532 - 1
             ) % 1100
           ) + 1
         ) * -CAST(0.1670540846631662 AS DOUBLE)
       )
-    ) AS va1520,
+    ) AS va1537,
     (
-      CASE WHEN stock_row > 86 THEN se1537 END
-    ) AS va1538,
-    (
-      CASE
-        WHEN se788 > stock_row - 16 AND se284 > stock_row - 16
-        THEN CASE WHEN ISFINITE(va1569) THEN ROUND(va1569, 12) END
-        ELSE NULL
-      END
-    ) AS va1570,
+      CASE WHEN stock_row > 86 THEN se1554 END
+    ) AS va1555,
     (
       CASE
-        WHEN se1000 > stock_row - 8 AND se1003 > stock_row - 8
-        THEN CASE WHEN ISFINITE(va1611) THEN ROUND(va1611, 12) END
+        WHEN se805 > stock_row - 16 AND se284 > stock_row - 16
+        THEN CASE WHEN ISFINITE(va1586) THEN ROUND(va1586, 12) END
         ELSE NULL
       END
-    ) AS va1612,
+    ) AS va1587,
+    (
+      CASE
+        WHEN se1017 > stock_row - 8 AND se1020 > stock_row - 8
+        THEN CASE WHEN ISFINITE(va1628) THEN ROUND(va1628, 12) END
+        ELSE NULL
+      END
+    ) AS va1629,
     (
       CASE
         WHEN se180 > stock_row - 6 AND se183 > stock_row - 6
-        THEN CASE WHEN ISFINITE(va1629) THEN ROUND(va1629, 12) END
-        ELSE NULL
-      END
-    ) AS va1630,
-    (
-      CASE
-        WHEN se43 > stock_row - 17 AND se1649 > stock_row - 17
         THEN CASE WHEN ISFINITE(va1646) THEN ROUND(va1646, 12) END
         ELSE NULL
       END
-    ) AS va1650,
-    (
-      (
-        se1666 - 1
-      ) // 1100
-    ) AS va1667,
-    (
-      CASE WHEN stock_row > 79 THEN se1705 END
-    ) AS va1706,
-    (
-      CASE WHEN stock_row > 85 THEN se1762 END
-    ) AS va1763,
+    ) AS va1647,
     (
       CASE
-        WHEN se450 > stock_row - 8 AND se1447 > stock_row - 8
-        THEN CASE WHEN ISFINITE(va1785) THEN ROUND(va1785, 12) END
+        WHEN se43 > stock_row - 17 AND se1666 > stock_row - 17
+        THEN CASE WHEN ISFINITE(va1663) THEN ROUND(va1663, 12) END
         ELSE NULL
       END
-    ) AS va1786,
+    ) AS va1667,
+    (
+      (
+        se1683 - 1
+      ) // 1100
+    ) AS va1684,
+    (
+      CASE WHEN stock_row > 79 THEN se1722 END
+    ) AS va1723,
+    (
+      CASE WHEN stock_row > 85 THEN se1779 END
+    ) AS va1780,
     (
       CASE
-        WHEN NOT va1815 IS NULL
-        THEN CAST(0.03278688524590164 AS DOUBLE) * se1831 * EXP((
+        WHEN se467 > stock_row - 8 AND se1464 > stock_row - 8
+        THEN CASE WHEN ISFINITE(va1802) THEN ROUND(va1802, 12) END
+        ELSE NULL
+      END
+    ) AS va1803,
+    (
+      CASE
+        WHEN NOT va1832 IS NULL
+        THEN CAST(0.03278688524590164 AS DOUBLE) * se1848 * EXP((
           (
-            se1829 - 1
+            se1846 - 1
           ) % 1175
         ) * -CAST(0.0333364202675918 AS DOUBLE))
       END
-    ) AS va1832,
+    ) AS va1849,
     (
-      CASE WHEN stock_row > 72 THEN se1847 END
-    ) AS va1848,
+      CASE WHEN stock_row > 72 THEN se1864 END
+    ) AS va1865,
     (
       CASE
         WHEN stock_row > 20
         THEN (
-          va1877 + COALESCE(se1878, 0) * EXP(
+          va1894 + COALESCE(se1895, 0) * EXP(
             (
               (
                 (
@@ -14938,134 +14940,134 @@ WITH values_0_1 AS (
           )
         )
       END
-    ) AS va1879,
+    ) AS va1896,
     (
       (
-        se1882 - 1
+        se1899 - 1
       ) // 1100
-    ) AS va1883,
+    ) AS va1900,
     CAST((
       (
         (
           vwap - (
-            CASE WHEN se1901 = 16 THEN se1900 END
+            CASE WHEN se1918 = 16 THEN se1917 END
           )
         ) < (
           CASE
-            WHEN se1153 > stock_row - 17 AND se284 > stock_row - 17
-            THEN CASE WHEN ISFINITE(va1905) THEN ROUND(va1905, 12) END
+            WHEN se1170 > stock_row - 17 AND se284 > stock_row - 17
+            THEN CASE WHEN ISFINITE(va1922) THEN ROUND(va1922, 12) END
             ELSE NULL
           END
         )
       )
-    ) AS DOUBLE) AS va1906,
+    ) AS DOUBLE) AS va1923,
     (
       CASE
-        WHEN NOT va1913 IS NULL
-        THEN CAST(0.2 AS DOUBLE) * se1914 * EXP((
+        WHEN NOT va1930 IS NULL
+        THEN CAST(0.2 AS DOUBLE) * se1931 * EXP((
           (
             stock_row - 1
           ) % 1100
         ) * -CAST(0.22314355131420976 AS DOUBLE))
       END
-    ) AS va1915,
+    ) AS va1932,
     (
-      CASE WHEN se1954 = 2 THEN se1953 END
-    ) AS va1955,
+      CASE WHEN se1971 = 2 THEN se1970 END
+    ) AS va1972,
     (
       (
-        se2006 - 1
+        se2023 - 1
       ) // 1100
-    ) AS va2007,
+    ) AS va2024,
     (
       CASE
         WHEN stock_row > 141
         THEN (
           (
-            se2014 - se2015
+            se2031 - se2032
           ) / NULLIF((
-            CASE WHEN se43 > stock_row - 47 THEN se2016 ELSE 0 END
+            CASE WHEN se43 > stock_row - 47 THEN se2033 ELSE 0 END
           ), 0)
         )
       END
-    ) AS va2017,
+    ) AS va2034,
     (
       (
         (
-          CASE WHEN se2022 = 20 THEN se2021 END
+          CASE WHEN se2039 = 20 THEN se2038 END
         ) * (
           -CAST(1656.381598545456 AS DOUBLE)
         )
       ) / NULLIF((
         (
-          CASE WHEN ISFINITE(va2027) THEN va2027 END
+          CASE WHEN ISFINITE(va2044) THEN va2044 END
         ) * 342
       ), 0)
-    ) AS va2028,
+    ) AS va2045,
     (
-      CASE WHEN se2070 = 6 THEN se2069 END
-    ) AS va2071,
+      CASE WHEN se2087 = 6 THEN se2086 END
+    ) AS va2088,
     (
       CASE
-        WHEN NOT va1114 IS NULL
-        THEN CAST(0.15384615384615385 AS DOUBLE) * se2072 * EXP((
+        WHEN NOT va1131 IS NULL
+        THEN CAST(0.15384615384615385 AS DOUBLE) * se2089 * EXP((
           (
             stock_row - 1
           ) % 1100
         ) * -CAST(0.1670540846631662 AS DOUBLE))
       END
-    ) AS va2073,
+    ) AS va2090,
     (
       CASE
-        WHEN se2091 > stock_row - 5 AND se180 > stock_row - 5
-        THEN CASE WHEN ISFINITE(va2088) THEN ROUND(va2088, 12) END
-        ELSE NULL
-      END
-    ) AS va2092,
-    (
-      CASE
-        WHEN se2105 > stock_row - 11 AND se2108 > stock_row - 11
-        THEN CASE WHEN ISFINITE(va2102) THEN ROUND(va2102, 12) END
+        WHEN se2108 > stock_row - 5 AND se180 > stock_row - 5
+        THEN CASE WHEN ISFINITE(va2105) THEN ROUND(va2105, 12) END
         ELSE NULL
       END
     ) AS va2109,
     (
+      CASE
+        WHEN se2122 > stock_row - 11 AND se2125 > stock_row - 11
+        THEN CASE WHEN ISFINITE(va2119) THEN ROUND(va2119, 12) END
+        ELSE NULL
+      END
+    ) AS va2126,
+    (
       (
-        CASE WHEN se2134 = 20 THEN se2133 END
+        CASE WHEN se2151 = 20 THEN se2150 END
       ) / NULLIF((
-        CASE WHEN se2137 = 20 THEN se2136 END
+        CASE WHEN se2154 = 20 THEN se2153 END
       ), 0)
-    ) AS va2138,
+    ) AS va2155,
     (
       CASE
         WHEN stock_row > 69
         THEN (
           (
-            se2148 - se2149
+            se2165 - se2166
           ) / NULLIF((
-            CASE WHEN se43 > stock_row - 23 THEN se2150 ELSE 0 END
+            CASE WHEN se43 > stock_row - 23 THEN se2167 ELSE 0 END
           ), 0)
         )
       END
-    ) AS va2151,
+    ) AS va2168,
     (
       CASE
-        WHEN se43 > stock_row - 199 AND se2158 > stock_row - 199
-        THEN CASE WHEN ISFINITE(va2155) THEN ROUND(va2155, 12) END
+        WHEN se43 > stock_row - 199 AND se2175 > stock_row - 199
+        THEN CASE WHEN ISFINITE(va2172) THEN ROUND(va2172, 12) END
         ELSE NULL
       END
-    ) AS va2159,
+    ) AS va2176,
     (
       (
         va108 + (
           CASE
-            WHEN se607 > stock_row - 4 AND se2210 > stock_row - 4
-            THEN CASE WHEN ISFINITE(va2207) THEN ROUND(va2207, 12) END
+            WHEN se624 > stock_row - 4 AND se2227 > stock_row - 4
+            THEN CASE WHEN ISFINITE(va2224) THEN ROUND(va2224, 12) END
             ELSE NULL
           END
         )
       ) - close
-    ) AS va2211
+    ) AS va2228
   FROM series_5
 ), values_5_2 AS (
   SELECT
@@ -15074,56 +15076,56 @@ WITH values_0_1 AS (
     stock_row,
     close,
     day_rows,
-    se1127,
-    se1128,
-    se1129,
-    se1207,
+    se1144,
+    se1145,
+    se1146,
     se121,
-    se1232,
-    se1336,
-    se1337,
-    se1338,
-    se1422,
-    se1502,
-    se1506,
-    se1541,
-    se1543,
-    se1554,
-    se1555,
-    se1556,
-    se1591,
-    se1592,
-    se1593,
-    se1665,
-    se1666,
-    se1692,
-    se1693,
-    se1694,
+    se1224,
+    se1249,
+    se1353,
+    se1354,
+    se1355,
+    se1439,
+    se1519,
+    se1523,
+    se1558,
+    se1560,
+    se1571,
+    se1572,
+    se1573,
+    se1608,
+    se1609,
+    se1610,
+    se1682,
+    se1683,
     se1709,
+    se1710,
     se1711,
-    se1766,
-    se1768,
+    se1726,
+    se1728,
+    se1783,
+    se1785,
     se180,
-    se1829,
-    se1850,
-    se1860,
-    se1861,
-    se1862,
-    se1881,
-    se1882,
-    se1967,
-    se1968,
-    se1969,
-    se1970,
-    se2006,
-    se2034,
-    se2119,
-    se2120,
-    se2121,
-    se2165,
-    se2166,
-    se2167,
+    se1846,
+    se1867,
+    se1877,
+    se1878,
+    se1879,
+    se1898,
+    se1899,
+    se1984,
+    se1985,
+    se1986,
+    se1987,
+    se2023,
+    se2051,
+    se2136,
+    se2137,
+    se2138,
     se217,
+    se2182,
+    se2183,
+    se2184,
     se228,
     se237,
     se271,
@@ -15157,172 +15159,174 @@ WITH values_0_1 AS (
     se430,
     se432,
     se434,
-    se450,
-    se474,
-    se539,
-    se540,
-    se541,
-    se551,
-    se555,
-    se633,
-    se634,
-    se635,
-    se654,
-    se655,
-    se656,
-    se665,
-    se711,
-    se732,
-    se733,
-    se734,
-    se742,
-    se744,
-    se850,
-    se955,
-    se957,
-    va1004,
-    va1019,
-    va1026,
-    va1028,
-    va1032,
-    va1034,
-    va1039,
-    va1055,
+    se467,
+    se491,
+    se556,
+    se557,
+    se558,
+    se568,
+    se572,
+    se650,
+    se651,
+    se652,
+    se671,
+    se672,
+    se673,
+    se682,
+    se728,
+    se749,
+    se750,
+    se751,
+    se759,
+    se761,
+    se867,
+    se972,
+    se974,
+    va1000,
+    va1012,
+    va1021,
+    va1036,
+    va1043,
+    va1045,
+    va1049,
+    va1051,
+    va1056,
     va106,
-    va1069,
-    va1075,
-    va1108,
-    va1110,
-    va1114,
-    va1118,
-    va1120,
-    va1126,
-    va1148,
-    va1154,
+    va1072,
+    va1086,
+    va1092,
+    va1125,
+    va1127,
+    va1131,
+    va1135,
+    va1137,
+    va1143,
     va116,
-    va1166,
-    va1168,
-    va1170,
-    va1178,
+    va1165,
+    va1171,
+    va1183,
+    va1185,
     va1187,
-    va1190,
-    va1202,
-    va1205,
-    va1206,
+    va1195,
+    va1204,
+    va1207,
+    va1219,
+    va1222,
+    va1223,
     va124,
-    va1242,
-    va1245,
-    va1254,
-    va1265,
-    va1266,
+    va1259,
+    va1262,
+    va1271,
     va1282,
-    va1289,
-    va1309,
-    va1311,
-    va1317,
+    va1283,
+    va1299,
+    va1306,
+    va1326,
     va1328,
-    va1333,
-    va1335,
-    va1362,
-    va1401,
-    va1411,
-    va1414,
-    va1420,
-    va1421,
+    va1334,
+    va1345,
+    va1350,
+    va1352,
+    va1379,
+    va1418,
+    va1428,
+    va1431,
+    va1437,
+    va1438,
     va144,
-    va1448,
-    va1482,
-    va1490,
-    va1500,
-    va1501,
-    va1520,
-    va1538,
-    va1542,
-    va1553,
-    va1565,
+    va1465,
+    va1499,
+    va1507,
+    va1517,
+    va1518,
+    va1537,
+    va1555,
+    va1559,
     va1570,
     va158,
-    va1590,
-    va1595,
-    va1602,
-    va1608,
-    va1609,
+    va1582,
+    va1587,
+    va1607,
     va161,
     va1612,
-    va1630,
+    va1619,
+    va1625,
+    va1626,
+    va1629,
     va164,
-    va1643,
+    va1647,
     va165,
-    va1659,
-    va1662,
-    va1664,
-    va1667,
+    va1660,
+    va1676,
+    va1679,
     va1681,
-    va1691,
-    va1706,
-    va1710,
-    va1733,
-    va1751,
-    va1763,
-    va1767,
-    va1814,
-    va1815,
-    va1818,
-    va1824,
-    va1828,
+    va1684,
+    va1698,
+    va1708,
+    va1723,
+    va1727,
+    va1750,
+    va1768,
+    va1780,
+    va1784,
+    va1831,
     va1832,
+    va1835,
+    va1841,
     va1845,
-    va1848,
     va1849,
-    va1859,
-    va1874,
-    va1875,
-    va1879,
-    va1883,
-    va1899,
-    va1906,
-    va1913,
-    va1915,
-    va1939,
-    va1966,
-    va1976,
-    va1984,
-    va1990,
+    va1862,
+    va1865,
+    va1866,
+    va1876,
+    va1891,
+    va1892,
+    va1896,
+    va1900,
+    va1916,
+    va1923,
+    va1930,
+    va1932,
+    va1956,
+    va1983,
+    va1993,
     va2001,
-    va2005,
     va2007,
-    va2017,
+    va2018,
     va202,
-    va2028,
-    va2029,
+    va2022,
+    va2024,
     va203,
-    va2030,
-    va2033,
-    va2057,
-    va2058,
+    va2034,
+    va2045,
+    va2046,
+    va2047,
+    va2050,
     va206,
-    va2071,
-    va2073,
-    va2077,
+    va2074,
+    va2075,
+    va2088,
     va209,
-    va2092,
-    va2093,
+    va2090,
     va2094,
-    va2118,
+    va2109,
+    va2110,
+    va2111,
     va212,
-    va2128,
-    va2138,
-    va2146,
-    va2151,
+    va2135,
+    va2145,
+    va2155,
     va216,
-    va2164,
-    va2174,
-    va2177,
+    va2163,
+    va2168,
     va218,
-    va2182,
-    va2184,
-    va2205,
-    va2211,
+    va2181,
+    va2191,
+    va2194,
+    va2199,
+    va2201,
+    va2222,
+    va2228,
     va227,
     va229,
     va236,
@@ -15350,62 +15354,60 @@ WITH values_0_1 AS (
     va415,
     va420,
     va431,
-    va440,
-    va469,
-    va470,
-    va500,
-    va505,
-    va523,
-    va527,
+    va457,
+    va486,
+    va487,
+    va517,
+    va522,
     va53,
-    va538,
-    va549,
-    va550,
-    va576,
-    va586,
-    va596,
-    va601,
-    va611,
-    va653,
-    va661,
-    va668,
-    va679,
-    va689,
-    va690,
-    va691,
-    va698,
-    va701,
-    va717,
-    va725,
-    va728,
-    va731,
-    va739,
+    va540,
+    va544,
+    va555,
+    va566,
+    va567,
+    va593,
+    va603,
+    va613,
+    va618,
+    va628,
+    va670,
+    va678,
+    va685,
+    va696,
+    va706,
+    va707,
+    va708,
+    va715,
+    va718,
+    va734,
     va74,
-    va743,
-    va758,
+    va742,
+    va745,
+    va748,
+    va756,
     va760,
-    va763,
-    va782,
-    va810,
-    va820,
-    va824,
+    va775,
+    va777,
+    va780,
+    va799,
+    va827,
+    va837,
+    va841,
     va85,
-    va854,
-    va870,
     va871,
-    va878,
-    va880,
-    va892,
+    va887,
+    va888,
+    va895,
     va897,
-    va899,
-    va901,
-    va912,
-    va930,
-    va952,
-    va956,
+    va909,
+    va914,
+    va916,
+    va918,
+    va929,
+    va947,
+    va969,
     va973,
-    va983,
-    va995,
+    va990,
     volume,
     va135 * 8193 - (
       va135 * 8193 - va135
@@ -15413,71 +15415,71 @@ WITH values_0_1 AS (
     va184 * 8193 - (
       va184 * 8193 - va184
     ) AS va185,
-    va451 * 8193 - (
-      va451 * 8193 - va451
-    ) AS va452,
-    va485 * 8193 - (
-      va485 * 8193 - va485
-    ) AS va486,
-    va645 * 8193 - (
-      va645 * 8193 - va645
-    ) AS va646,
-    va789 * 8193 - (
-      va789 * 8193 - va789
-    ) AS va790,
-    va505 * 8193 - (
-      va505 * 8193 - va505
-    ) AS va939,
+    va468 * 8193 - (
+      va468 * 8193 - va468
+    ) AS va469,
+    va502 * 8193 - (
+      va502 * 8193 - va502
+    ) AS va503,
+    va662 * 8193 - (
+      va662 * 8193 - va662
+    ) AS va663,
+    va806 * 8193 - (
+      va806 * 8193 - va806
+    ) AS va807,
+    va522 * 8193 - (
+      va522 * 8193 - va522
+    ) AS va956,
     (
       (
         CASE
-          WHEN NOT va1042 IS NULL
-          THEN CASE WHEN se450 > stock_row - 4 THEN va1042 ELSE 0 END
+          WHEN NOT va1059 IS NULL
+          THEN CASE WHEN se467 > stock_row - 4 THEN va1059 ELSE 0 END
         END
-      ) * va1046
-    ) AS va1047,
-    va1132 * 8193 - (
-      va1132 * 8193 - va1132
-    ) AS va1133,
+      ) * va1063
+    ) AS va1064,
+    va1149 * 8193 - (
+      va1149 * 8193 - va1149
+    ) AS va1150,
     (
       (
         CASE
-          WHEN NOT va1193 IS NULL
-          THEN CASE WHEN se850 > stock_row - 4 THEN va1193 ELSE 0 END
+          WHEN NOT va1210 IS NULL
+          THEN CASE WHEN se867 > stock_row - 4 THEN va1210 ELSE 0 END
         END
-      ) * va1046
-    ) AS va1194,
-    va1226 * 8193 - (
-      va1226 * 8193 - va1226
-    ) AS va1227,
-    va1298 * 8193 - (
-      va1298 * 8193 - va1298
-    ) AS va1299,
-    va1349 * 8193 - (
-      va1349 * 8193 - va1349
-    ) AS va1350,
-    va1369 * 8193 - (
-      va1369 * 8193 - va1369
-    ) AS va1370,
-    va1392 * 8193 - (
-      va1392 * 8193 - va1392
-    ) AS va1393,
-    va1570 * stock_row AS va1571,
-    va1650 * 8193 - (
-      va1650 * 8193 - va1650
-    ) AS va1651,
-    va1786 * 8193 - (
-      va1786 * 8193 - va1786
-    ) AS va1787,
+      ) * va1063
+    ) AS va1211,
+    va1243 * 8193 - (
+      va1243 * 8193 - va1243
+    ) AS va1244,
+    va1315 * 8193 - (
+      va1315 * 8193 - va1315
+    ) AS va1316,
+    va1366 * 8193 - (
+      va1366 * 8193 - va1366
+    ) AS va1367,
+    va1386 * 8193 - (
+      va1386 * 8193 - va1386
+    ) AS va1387,
+    va1409 * 8193 - (
+      va1409 * 8193 - va1409
+    ) AS va1410,
+    va1587 * stock_row AS va1588,
+    va1667 * 8193 - (
+      va1667 * 8193 - va1667
+    ) AS va1668,
+    va1803 * 8193 - (
+      va1803 * 8193 - va1803
+    ) AS va1804,
     (
-      CASE WHEN va1955 > 0 THEN LN(va1955) END
-    ) AS va1956,
-    va2109 * 8193 - (
-      va2109 * 8193 - va2109
-    ) AS va2110,
-    va2159 * 8193 - (
-      va2159 * 8193 - va2159
-    ) AS va2160
+      CASE WHEN va1972 > 0 THEN LN(va1972) END
+    ) AS va1973,
+    va2126 * 8193 - (
+      va2126 * 8193 - va2126
+    ) AS va2127,
+    va2176 * 8193 - (
+      va2176 * 8193 - va2176
+    ) AS va2177
   FROM values_5_1
 ), values_5_3 AS (
   SELECT
@@ -15486,55 +15488,55 @@ WITH values_0_1 AS (
     stock_row,
     close,
     day_rows,
-    se1127,
-    se1128,
-    se1129,
-    se1207,
+    se1144,
+    se1145,
+    se1146,
     se121,
-    se1232,
-    se1336,
-    se1337,
-    se1338,
-    se1422,
-    se1502,
-    se1506,
-    se1541,
-    se1543,
-    se1554,
-    se1555,
-    se1556,
-    se1591,
-    se1592,
-    se1593,
-    se1665,
-    se1666,
-    se1692,
-    se1693,
-    se1694,
+    se1224,
+    se1249,
+    se1353,
+    se1354,
+    se1355,
+    se1439,
+    se1519,
+    se1523,
+    se1558,
+    se1560,
+    se1571,
+    se1572,
+    se1573,
+    se1608,
+    se1609,
+    se1610,
+    se1682,
+    se1683,
     se1709,
+    se1710,
     se1711,
-    se1766,
-    se1768,
-    se1829,
-    se1850,
-    se1860,
-    se1861,
-    se1862,
-    se1881,
-    se1882,
-    se1967,
-    se1968,
-    se1969,
-    se1970,
-    se2006,
-    se2034,
-    se2119,
-    se2120,
-    se2121,
-    se2165,
-    se2166,
-    se2167,
+    se1726,
+    se1728,
+    se1783,
+    se1785,
+    se1846,
+    se1867,
+    se1877,
+    se1878,
+    se1879,
+    se1898,
+    se1899,
+    se1984,
+    se1985,
+    se1986,
+    se1987,
+    se2023,
+    se2051,
+    se2136,
+    se2137,
+    se2138,
     se217,
+    se2182,
+    se2183,
+    se2184,
     se228,
     se237,
     se271,
@@ -15568,181 +15570,183 @@ WITH values_0_1 AS (
     se430,
     se432,
     se434,
-    se474,
-    se539,
-    se540,
-    se541,
-    se551,
-    se555,
-    se633,
-    se634,
-    se635,
-    se654,
-    se655,
-    se656,
-    se665,
-    se711,
-    se732,
-    se733,
-    se734,
-    se742,
-    se744,
-    se955,
-    se957,
-    va1004,
-    va1019,
-    va1026,
-    va1028,
-    va1032,
-    va1034,
-    va1055,
+    se491,
+    se556,
+    se557,
+    se558,
+    se568,
+    se572,
+    se650,
+    se651,
+    se652,
+    se671,
+    se672,
+    se673,
+    se682,
+    se728,
+    se749,
+    se750,
+    se751,
+    se759,
+    se761,
+    se972,
+    se974,
+    va1000,
+    va1012,
+    va1021,
+    va1036,
+    va1043,
+    va1045,
+    va1049,
+    va1051,
     va106,
-    va1069,
-    va1075,
-    va1108,
-    va1110,
-    va1114,
-    va1118,
-    va1120,
-    va1126,
-    va1133,
-    va1148,
-    va1154,
+    va1072,
+    va1086,
+    va1092,
+    va1125,
+    va1127,
+    va1131,
+    va1135,
+    va1137,
+    va1143,
+    va1150,
     va116,
-    va1166,
-    va1168,
-    va1170,
-    va1178,
+    va1165,
+    va1171,
+    va1183,
+    va1185,
     va1187,
-    va1202,
-    va1205,
-    va1206,
-    va1227,
+    va1195,
+    va1204,
+    va1219,
+    va1222,
+    va1223,
     va124,
-    va1242,
-    va1245,
-    va1254,
-    va1265,
-    va1266,
+    va1244,
+    va1259,
+    va1262,
+    va1271,
     va1282,
-    va1289,
+    va1283,
     va1299,
-    va1309,
-    va1311,
-    va1317,
+    va1306,
+    va1316,
+    va1326,
     va1328,
-    va1333,
-    va1335,
+    va1334,
+    va1345,
     va1350,
+    va1352,
     va136,
-    va1362,
-    va1370,
-    va1393,
-    va1401,
-    va1411,
-    va1414,
-    va1420,
-    va1421,
+    va1367,
+    va1379,
+    va1387,
+    va1410,
+    va1418,
+    va1428,
+    va1431,
+    va1437,
+    va1438,
     va144,
-    va1448,
-    va1482,
-    va1490,
-    va1500,
-    va1501,
-    va1520,
-    va1538,
-    va1542,
-    va1553,
-    va1565,
+    va1465,
+    va1499,
+    va1507,
+    va1517,
+    va1518,
+    va1537,
+    va1555,
+    va1559,
     va1570,
-    va1571,
     va158,
-    va1590,
-    va1595,
-    va1602,
-    va1608,
-    va1609,
+    va1582,
+    va1587,
+    va1588,
+    va1607,
     va161,
     va1612,
-    va1630,
+    va1619,
+    va1625,
+    va1626,
+    va1629,
     va164,
-    va1643,
+    va1647,
     va165,
-    va1651,
-    va1659,
-    va1662,
-    va1664,
-    va1667,
+    va1660,
+    va1668,
+    va1676,
+    va1679,
     va1681,
-    va1691,
-    va1706,
-    va1710,
-    va1733,
-    va1751,
-    va1763,
-    va1767,
-    va1787,
-    va1814,
-    va1815,
-    va1818,
-    va1824,
-    va1828,
+    va1684,
+    va1698,
+    va1708,
+    va1723,
+    va1727,
+    va1750,
+    va1768,
+    va1780,
+    va1784,
+    va1804,
+    va1831,
     va1832,
+    va1835,
+    va1841,
     va1845,
-    va1848,
     va1849,
     va185,
-    va1859,
-    va1874,
-    va1875,
-    va1879,
-    va1883,
-    va1899,
-    va1906,
-    va1913,
-    va1915,
-    va1939,
-    va1966,
-    va1976,
-    va1984,
-    va1990,
+    va1862,
+    va1865,
+    va1866,
+    va1876,
+    va1891,
+    va1892,
+    va1896,
+    va1900,
+    va1916,
+    va1923,
+    va1930,
+    va1932,
+    va1956,
+    va1983,
+    va1993,
     va2001,
-    va2005,
     va2007,
-    va2017,
+    va2018,
     va202,
-    va2028,
-    va2029,
+    va2022,
+    va2024,
     va203,
-    va2030,
-    va2033,
-    va2057,
-    va2058,
+    va2034,
+    va2045,
+    va2046,
+    va2047,
+    va2050,
     va206,
-    va2071,
-    va2073,
-    va2077,
+    va2074,
+    va2075,
+    va2088,
     va209,
-    va2092,
-    va2093,
+    va2090,
     va2094,
+    va2109,
     va2110,
-    va2118,
+    va2111,
     va212,
-    va2128,
-    va2138,
-    va2146,
-    va2151,
+    va2127,
+    va2135,
+    va2145,
+    va2155,
     va216,
-    va2160,
-    va2164,
-    va2174,
+    va2163,
+    va2168,
     va2177,
     va218,
-    va2182,
-    va2184,
-    va2205,
-    va2211,
+    va2181,
+    va2191,
+    va2194,
+    va2199,
+    va2201,
+    va2222,
+    va2228,
     va227,
     va229,
     va236,
@@ -15770,97 +15774,95 @@ WITH values_0_1 AS (
     va415,
     va420,
     va431,
-    va440,
-    va452,
+    va457,
     va469,
-    va470,
     va486,
-    va500,
-    va505,
-    va523,
-    va527,
+    va487,
+    va503,
+    va517,
+    va522,
     va53,
-    va538,
-    va549,
-    va550,
-    va576,
-    va586,
-    va596,
-    va601,
-    va611,
-    va646,
-    va653,
-    va661,
-    va668,
-    va679,
-    va689,
-    va690,
-    va691,
-    va698,
-    va701,
-    va717,
-    va725,
-    va728,
-    va731,
-    va739,
+    va540,
+    va544,
+    va555,
+    va566,
+    va567,
+    va593,
+    va603,
+    va613,
+    va618,
+    va628,
+    va663,
+    va670,
+    va678,
+    va685,
+    va696,
+    va706,
+    va707,
+    va708,
+    va715,
+    va718,
+    va734,
     va74,
-    va743,
-    va758,
+    va742,
+    va745,
+    va748,
+    va756,
     va760,
-    va763,
-    va782,
-    va790,
-    va810,
-    va820,
-    va824,
+    va775,
+    va777,
+    va780,
+    va799,
+    va807,
+    va827,
+    va837,
+    va841,
     va85,
-    va854,
-    va870,
     va871,
-    va878,
-    va880,
-    va892,
+    va887,
+    va888,
+    va895,
     va897,
-    va899,
-    va901,
-    va912,
-    va930,
-    va939,
-    va952,
+    va909,
+    va914,
+    va916,
+    va918,
+    va929,
+    va947,
     va956,
+    va969,
     va973,
-    va983,
-    va995,
+    va990,
     volume,
     (
       CASE
-        WHEN va1047 = 0
+        WHEN va1064 = 0
         THEN 0
         ELSE (
           CASE
-            WHEN se450 > stock_row - 4 AND se180 > stock_row - 4
-            THEN CASE WHEN ISFINITE(va1039) THEN ROUND(va1039, 12) END
+            WHEN se467 > stock_row - 4 AND se180 > stock_row - 4
+            THEN CASE WHEN ISFINITE(va1056) THEN ROUND(va1056, 12) END
             ELSE NULL
           END
-        ) * va1047
+        ) * va1064
       END
-    ) AS va1048,
+    ) AS va1065,
     (
       CASE
-        WHEN va1194 = 0
+        WHEN va1211 = 0
         THEN 0
         ELSE (
           CASE
-            WHEN se850 > stock_row - 4 AND se180 > stock_row - 4
-            THEN CASE WHEN ISFINITE(va1190) THEN ROUND(va1190, 12) END
+            WHEN se867 > stock_row - 4 AND se180 > stock_row - 4
+            THEN CASE WHEN ISFINITE(va1207) THEN ROUND(va1207, 12) END
             ELSE NULL
           END
-        ) * va1194
+        ) * va1211
       END
-    ) AS va1195,
-    va1956 * 8193 - (
-      va1956 * 8193 - va1956
-    ) AS va1957
+    ) AS va1212,
+    va1973 * 8193 - (
+      va1973 * 8193 - va1973
+    ) AS va1974
   FROM values_5_2
 ), values_5_4 AS (
   SELECT
@@ -15869,55 +15871,55 @@ WITH values_0_1 AS (
     stock_row,
     close,
     day_rows,
-    se1127,
-    se1128,
-    se1129,
-    se1207,
+    se1144,
+    se1145,
+    se1146,
     se121,
-    se1232,
-    se1336,
-    se1337,
-    se1338,
-    se1422,
-    se1502,
-    se1506,
-    se1541,
-    se1543,
-    se1554,
-    se1555,
-    se1556,
-    se1591,
-    se1592,
-    se1593,
-    se1665,
-    se1666,
-    se1692,
-    se1693,
-    se1694,
+    se1224,
+    se1249,
+    se1353,
+    se1354,
+    se1355,
+    se1439,
+    se1519,
+    se1523,
+    se1558,
+    se1560,
+    se1571,
+    se1572,
+    se1573,
+    se1608,
+    se1609,
+    se1610,
+    se1682,
+    se1683,
     se1709,
+    se1710,
     se1711,
-    se1766,
-    se1768,
-    se1829,
-    se1850,
-    se1860,
-    se1861,
-    se1862,
-    se1881,
-    se1882,
-    se1967,
-    se1968,
-    se1969,
-    se1970,
-    se2006,
-    se2034,
-    se2119,
-    se2120,
-    se2121,
-    se2165,
-    se2166,
-    se2167,
+    se1726,
+    se1728,
+    se1783,
+    se1785,
+    se1846,
+    se1867,
+    se1877,
+    se1878,
+    se1879,
+    se1898,
+    se1899,
+    se1984,
+    se1985,
+    se1986,
+    se1987,
+    se2023,
+    se2051,
+    se2136,
+    se2137,
+    se2138,
     se217,
+    se2182,
+    se2183,
+    se2184,
     se228,
     se237,
     se271,
@@ -15951,182 +15953,184 @@ WITH values_0_1 AS (
     se430,
     se432,
     se434,
-    se474,
-    se539,
-    se540,
-    se541,
-    se551,
-    se555,
-    se633,
-    se634,
-    se635,
-    se654,
-    se655,
-    se656,
-    se665,
-    se711,
-    se732,
-    se733,
-    se734,
-    se742,
-    se744,
-    se955,
-    se957,
-    va1004,
-    va1019,
-    va1026,
-    va1028,
-    va1032,
-    va1034,
-    va1055,
+    se491,
+    se556,
+    se557,
+    se558,
+    se568,
+    se572,
+    se650,
+    se651,
+    se652,
+    se671,
+    se672,
+    se673,
+    se682,
+    se728,
+    se749,
+    se750,
+    se751,
+    se759,
+    se761,
+    se972,
+    se974,
+    va1000,
+    va1012,
+    va1021,
+    va1036,
+    va1043,
+    va1045,
+    va1049,
+    va1051,
     va106,
-    va1069,
-    va1075,
-    va1108,
-    va1110,
-    va1114,
-    va1118,
-    va1120,
-    va1126,
-    va1133,
-    va1148,
-    va1154,
+    va1072,
+    va1086,
+    va1092,
+    va1125,
+    va1127,
+    va1131,
+    va1135,
+    va1137,
+    va1143,
+    va1150,
     va116,
-    va1166,
-    va1168,
-    va1170,
-    va1178,
+    va1165,
+    va1171,
+    va1183,
+    va1185,
     va1187,
-    va1202,
-    va1205,
-    va1206,
-    va1227,
+    va1195,
+    va1204,
+    va1219,
+    va1222,
+    va1223,
     va124,
-    va1242,
-    va1245,
-    va1254,
-    va1265,
-    va1266,
+    va1244,
+    va1259,
+    va1262,
+    va1271,
     va1282,
-    va1289,
+    va1283,
     va1299,
-    va1309,
-    va1311,
-    va1317,
+    va1306,
+    va1316,
+    va1326,
     va1328,
-    va1333,
-    va1335,
+    va1334,
+    va1345,
     va1350,
+    va1352,
     va136,
-    va1362,
-    va1370,
-    va1393,
-    va1401,
-    va1411,
-    va1414,
-    va1420,
-    va1421,
+    va1367,
+    va1379,
+    va1387,
+    va1410,
+    va1418,
+    va1428,
+    va1431,
+    va1437,
+    va1438,
     va144,
-    va1448,
-    va1482,
-    va1490,
-    va1500,
-    va1501,
-    va1520,
-    va1538,
-    va1542,
-    va1553,
-    va1565,
+    va1465,
+    va1499,
+    va1507,
+    va1517,
+    va1518,
+    va1537,
+    va1555,
+    va1559,
     va1570,
-    va1571,
     va158,
-    va1590,
-    va1595,
-    va1602,
-    va1608,
-    va1609,
+    va1582,
+    va1587,
+    va1588,
+    va1607,
     va161,
     va1612,
-    va1630,
+    va1619,
+    va1625,
+    va1626,
+    va1629,
     va164,
-    va1643,
+    va1647,
     va165,
-    va1651,
-    va1659,
-    va1662,
-    va1664,
-    va1667,
+    va1660,
+    va1668,
+    va1676,
+    va1679,
     va1681,
-    va1691,
-    va1706,
-    va1710,
-    va1733,
-    va1751,
-    va1763,
-    va1767,
-    va1787,
-    va1814,
-    va1815,
-    va1818,
-    va1824,
-    va1828,
+    va1684,
+    va1698,
+    va1708,
+    va1723,
+    va1727,
+    va1750,
+    va1768,
+    va1780,
+    va1784,
+    va1804,
+    va1831,
     va1832,
+    va1835,
+    va1841,
     va1845,
-    va1848,
     va1849,
     va185,
-    va1859,
-    va1874,
-    va1875,
-    va1879,
-    va1883,
-    va1899,
-    va1906,
-    va1913,
-    va1915,
-    va1939,
-    va1957,
-    va1966,
-    va1976,
-    va1984,
-    va1990,
+    va1862,
+    va1865,
+    va1866,
+    va1876,
+    va1891,
+    va1892,
+    va1896,
+    va1900,
+    va1916,
+    va1923,
+    va1930,
+    va1932,
+    va1956,
+    va1974,
+    va1983,
+    va1993,
     va2001,
-    va2005,
     va2007,
-    va2017,
+    va2018,
     va202,
-    va2028,
-    va2029,
+    va2022,
+    va2024,
     va203,
-    va2030,
-    va2033,
-    va2057,
-    va2058,
+    va2034,
+    va2045,
+    va2046,
+    va2047,
+    va2050,
     va206,
-    va2071,
-    va2073,
-    va2077,
+    va2074,
+    va2075,
+    va2088,
     va209,
-    va2092,
-    va2093,
+    va2090,
     va2094,
+    va2109,
     va2110,
-    va2118,
+    va2111,
     va212,
-    va2128,
-    va2138,
-    va2146,
-    va2151,
+    va2127,
+    va2135,
+    va2145,
+    va2155,
     va216,
-    va2160,
-    va2164,
-    va2174,
+    va2163,
+    va2168,
     va2177,
     va218,
-    va2182,
-    va2184,
-    va2205,
-    va2211,
+    va2181,
+    va2191,
+    va2194,
+    va2199,
+    va2201,
+    va2222,
+    va2228,
     va227,
     va229,
     va236,
@@ -16154,74 +16158,72 @@ WITH values_0_1 AS (
     va415,
     va420,
     va431,
-    va440,
-    va452,
+    va457,
     va469,
-    va470,
     va486,
-    va500,
-    va505,
-    va523,
-    va527,
+    va487,
+    va503,
+    va517,
+    va522,
     va53,
-    va538,
-    va549,
-    va550,
-    va576,
-    va586,
-    va596,
-    va601,
-    va611,
-    va646,
-    va653,
-    va661,
-    va668,
-    va679,
-    va689,
-    va690,
-    va691,
-    va698,
-    va701,
-    va717,
-    va725,
-    va728,
-    va731,
-    va739,
+    va540,
+    va544,
+    va555,
+    va566,
+    va567,
+    va593,
+    va603,
+    va613,
+    va618,
+    va628,
+    va663,
+    va670,
+    va678,
+    va685,
+    va696,
+    va706,
+    va707,
+    va708,
+    va715,
+    va718,
+    va734,
     va74,
-    va743,
-    va758,
+    va742,
+    va745,
+    va748,
+    va756,
     va760,
-    va763,
-    va782,
-    va790,
-    va810,
-    va820,
-    va824,
+    va775,
+    va777,
+    va780,
+    va799,
+    va807,
+    va827,
+    va837,
+    va841,
     va85,
-    va854,
-    va870,
     va871,
-    va878,
-    va880,
-    va892,
+    va887,
+    va888,
+    va895,
     va897,
-    va899,
-    va901,
-    va912,
-    va930,
-    va939,
-    va952,
+    va909,
+    va914,
+    va916,
+    va918,
+    va929,
+    va947,
     va956,
+    va969,
     va973,
-    va983,
-    va995,
+    va990,
     volume,
-    va1048 * 8193 - (
-      va1048 * 8193 - va1048
-    ) AS va1049,
-    va1195 * 8193 - (
-      va1195 * 8193 - va1195
-    ) AS va1196
+    va1065 * 8193 - (
+      va1065 * 8193 - va1065
+    ) AS va1066,
+    va1212 * 8193 - (
+      va1212 * 8193 - va1212
+    ) AS va1213
   FROM values_5_3
 ), sections_6 AS (
   SELECT
@@ -16230,55 +16232,55 @@ WITH values_0_1 AS (
     stock_row,
     close,
     day_rows,
-    se1127,
-    se1128,
-    se1129,
-    se1207,
+    se1144,
+    se1145,
+    se1146,
     se121,
-    se1232,
-    se1336,
-    se1337,
-    se1338,
-    se1422,
-    se1502,
-    se1506,
-    se1541,
-    se1543,
-    se1554,
-    se1555,
-    se1556,
-    se1591,
-    se1592,
-    se1593,
-    se1665,
-    se1666,
-    se1692,
-    se1693,
-    se1694,
+    se1224,
+    se1249,
+    se1353,
+    se1354,
+    se1355,
+    se1439,
+    se1519,
+    se1523,
+    se1558,
+    se1560,
+    se1571,
+    se1572,
+    se1573,
+    se1608,
+    se1609,
+    se1610,
+    se1682,
+    se1683,
     se1709,
+    se1710,
     se1711,
-    se1766,
-    se1768,
-    se1829,
-    se1850,
-    se1860,
-    se1861,
-    se1862,
-    se1881,
-    se1882,
-    se1967,
-    se1968,
-    se1969,
-    se1970,
-    se2006,
-    se2034,
-    se2119,
-    se2120,
-    se2121,
-    se2165,
-    se2166,
-    se2167,
+    se1726,
+    se1728,
+    se1783,
+    se1785,
+    se1846,
+    se1867,
+    se1877,
+    se1878,
+    se1879,
+    se1898,
+    se1899,
+    se1984,
+    se1985,
+    se1986,
+    se1987,
+    se2023,
+    se2051,
+    se2136,
+    se2137,
+    se2138,
     se217,
+    se2182,
+    se2183,
+    se2184,
     se228,
     se237,
     se271,
@@ -16312,184 +16314,186 @@ WITH values_0_1 AS (
     se430,
     se432,
     se434,
-    se474,
-    se539,
-    se540,
-    se541,
-    se551,
-    se555,
-    se633,
-    se634,
-    se635,
-    se654,
-    se655,
-    se656,
-    se665,
-    se711,
-    se732,
-    se733,
-    se734,
-    se742,
-    se744,
-    se955,
-    se957,
-    va1004,
-    va1019,
-    va1026,
-    va1028,
-    va1032,
-    va1034,
+    se491,
+    se556,
+    se557,
+    se558,
+    se568,
+    se572,
+    se650,
+    se651,
+    se652,
+    se671,
+    se672,
+    se673,
+    se682,
+    se728,
+    se749,
+    se750,
+    se751,
+    se759,
+    se761,
+    se972,
+    se974,
+    va1000,
+    va1012,
+    va1021,
+    va1036,
+    va1043,
+    va1045,
     va1049,
-    va1055,
+    va1051,
     va106,
-    va1069,
-    va1075,
-    va1108,
-    va1110,
-    va1114,
-    va1118,
-    va1120,
-    va1126,
-    va1133,
-    va1148,
-    va1154,
+    va1066,
+    va1072,
+    va1086,
+    va1092,
+    va1125,
+    va1127,
+    va1131,
+    va1135,
+    va1137,
+    va1143,
+    va1150,
     va116,
-    va1166,
-    va1168,
-    va1170,
-    va1178,
+    va1165,
+    va1171,
+    va1183,
+    va1185,
     va1187,
-    va1196,
-    va1202,
-    va1205,
-    va1206,
-    va1227,
+    va1195,
+    va1204,
+    va1213,
+    va1219,
+    va1222,
+    va1223,
     va124,
-    va1242,
-    va1245,
-    va1254,
-    va1265,
-    va1266,
+    va1244,
+    va1259,
+    va1262,
+    va1271,
     va1282,
-    va1289,
+    va1283,
     va1299,
-    va1309,
-    va1311,
-    va1317,
+    va1306,
+    va1316,
+    va1326,
     va1328,
-    va1333,
-    va1335,
+    va1334,
+    va1345,
     va1350,
+    va1352,
     va136,
-    va1362,
-    va1370,
-    va1393,
-    va1401,
-    va1411,
-    va1414,
-    va1420,
-    va1421,
+    va1367,
+    va1379,
+    va1387,
+    va1410,
+    va1418,
+    va1428,
+    va1431,
+    va1437,
+    va1438,
     va144,
-    va1448,
-    va1482,
-    va1490,
-    va1500,
-    va1501,
-    va1520,
-    va1538,
-    va1542,
-    va1553,
-    va1565,
+    va1465,
+    va1499,
+    va1507,
+    va1517,
+    va1518,
+    va1537,
+    va1555,
+    va1559,
     va1570,
-    va1571,
     va158,
-    va1590,
-    va1595,
-    va1602,
-    va1608,
-    va1609,
+    va1582,
+    va1587,
+    va1588,
+    va1607,
     va161,
     va1612,
-    va1630,
+    va1619,
+    va1625,
+    va1626,
+    va1629,
     va164,
-    va1643,
+    va1647,
     va165,
-    va1651,
-    va1659,
-    va1662,
-    va1664,
-    va1667,
+    va1660,
+    va1668,
+    va1676,
+    va1679,
     va1681,
-    va1691,
-    va1706,
-    va1710,
-    va1733,
-    va1751,
-    va1763,
-    va1767,
-    va1787,
-    va1814,
-    va1815,
-    va1818,
-    va1824,
-    va1828,
+    va1684,
+    va1698,
+    va1708,
+    va1723,
+    va1727,
+    va1750,
+    va1768,
+    va1780,
+    va1784,
+    va1804,
+    va1831,
     va1832,
+    va1835,
+    va1841,
     va1845,
-    va1848,
     va1849,
     va185,
-    va1859,
-    va1874,
-    va1875,
-    va1879,
-    va1883,
-    va1899,
-    va1906,
-    va1913,
-    va1915,
-    va1939,
-    va1957,
-    va1966,
-    va1976,
-    va1984,
-    va1990,
+    va1862,
+    va1865,
+    va1866,
+    va1876,
+    va1891,
+    va1892,
+    va1896,
+    va1900,
+    va1916,
+    va1923,
+    va1930,
+    va1932,
+    va1956,
+    va1974,
+    va1983,
+    va1993,
     va2001,
-    va2005,
     va2007,
-    va2017,
+    va2018,
     va202,
-    va2028,
-    va2029,
+    va2022,
+    va2024,
     va203,
-    va2030,
-    va2033,
-    va2057,
-    va2058,
+    va2034,
+    va2045,
+    va2046,
+    va2047,
+    va2050,
     va206,
-    va2071,
-    va2073,
-    va2077,
+    va2074,
+    va2075,
+    va2088,
     va209,
-    va2092,
-    va2093,
+    va2090,
     va2094,
+    va2109,
     va2110,
-    va2118,
+    va2111,
     va212,
-    va2128,
-    va2138,
-    va2146,
-    va2151,
+    va2127,
+    va2135,
+    va2145,
+    va2155,
     va216,
-    va2160,
-    va2164,
-    va2174,
+    va2163,
+    va2168,
     va2177,
     va218,
-    va2182,
-    va2184,
-    va2205,
-    va2211,
+    va2181,
+    va2191,
+    va2194,
+    va2199,
+    va2201,
+    va2222,
+    va2228,
     va227,
     va229,
     va236,
@@ -16517,67 +16521,65 @@ WITH values_0_1 AS (
     va415,
     va420,
     va431,
-    va440,
-    va452,
+    va457,
     va469,
-    va470,
     va486,
-    va500,
-    va505,
-    va523,
-    va527,
+    va487,
+    va503,
+    va517,
+    va522,
     va53,
-    va538,
-    va549,
-    va550,
-    va576,
-    va586,
-    va596,
-    va601,
-    va611,
-    va646,
-    va653,
-    va661,
-    va668,
-    va679,
-    va689,
-    va690,
-    va691,
-    va698,
-    va701,
-    va717,
-    va725,
-    va728,
-    va731,
-    va739,
+    va540,
+    va544,
+    va555,
+    va566,
+    va567,
+    va593,
+    va603,
+    va613,
+    va618,
+    va628,
+    va663,
+    va670,
+    va678,
+    va685,
+    va696,
+    va706,
+    va707,
+    va708,
+    va715,
+    va718,
+    va734,
     va74,
-    va743,
-    va758,
+    va742,
+    va745,
+    va748,
+    va756,
     va760,
-    va763,
-    va782,
-    va790,
-    va810,
-    va820,
-    va824,
+    va775,
+    va777,
+    va780,
+    va799,
+    va807,
+    va827,
+    va837,
+    va841,
     va85,
-    va854,
-    va870,
     va871,
-    va878,
-    va880,
-    va892,
+    va887,
+    va888,
+    va895,
     va897,
-    va899,
-    va901,
-    va912,
-    va930,
-    va939,
-    va952,
+    va909,
+    va914,
+    va916,
+    va918,
+    va929,
+    va947,
     va956,
+    va969,
     va973,
-    va983,
-    va995,
+    va990,
     volume,
     RANK() OVER (PARTITION BY trade_date ORDER BY va136) AS se137,
     CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va136) AS se138,
@@ -16600,125 +16602,125 @@ WITH values_0_1 AS (
       ORDER BY va265
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
     ) AS se268,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va452) AS se453,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va452) AS se454,
-    COUNT(va452) OVER (
+    RANK() OVER (PARTITION BY trade_date ORDER BY va469) AS se470,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va469) AS se471,
+    COUNT(va469) OVER (
       PARTITION BY trade_date
-      ORDER BY va452
+      ORDER BY va469
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se455,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va486) AS se487,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va486) AS se488,
-    COUNT(va486) OVER (
+    ) AS se472,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va503) AS se504,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va503) AS se505,
+    COUNT(va503) OVER (
       PARTITION BY trade_date
-      ORDER BY va486
+      ORDER BY va503
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se489,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va646) AS se647,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va646) AS se648,
-    COUNT(va646) OVER (
+    ) AS se506,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va663) AS se664,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va663) AS se665,
+    COUNT(va663) OVER (
       PARTITION BY trade_date
-      ORDER BY va646
+      ORDER BY va663
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se649,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va790) AS se791,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va790) AS se792,
-    COUNT(va790) OVER (
+    ) AS se666,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va807) AS se808,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va807) AS se809,
+    COUNT(va807) OVER (
       PARTITION BY trade_date
-      ORDER BY va790
+      ORDER BY va807
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se793,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va939) AS se940,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va939) AS se941,
-    COUNT(va939) OVER (
+    ) AS se810,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va956) AS se957,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va956) AS se958,
+    COUNT(va956) OVER (
       PARTITION BY trade_date
-      ORDER BY va939
+      ORDER BY va956
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se942,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1049) AS se1050,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1049) AS se1051,
-    COUNT(va1049) OVER (
+    ) AS se959,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1066) AS se1067,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1066) AS se1068,
+    COUNT(va1066) OVER (
       PARTITION BY trade_date
-      ORDER BY va1049
+      ORDER BY va1066
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1052,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1133) AS se1134,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1133) AS se1135,
-    COUNT(va1133) OVER (
+    ) AS se1069,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1150) AS se1151,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1150) AS se1152,
+    COUNT(va1150) OVER (
       PARTITION BY trade_date
-      ORDER BY va1133
+      ORDER BY va1150
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1136,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1196) AS se1197,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1196) AS se1198,
-    COUNT(va1196) OVER (
+    ) AS se1153,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1213) AS se1214,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1213) AS se1215,
+    COUNT(va1213) OVER (
       PARTITION BY trade_date
-      ORDER BY va1196
+      ORDER BY va1213
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1199,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1227) AS se1228,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1227) AS se1229,
-    COUNT(va1227) OVER (
+    ) AS se1216,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1244) AS se1245,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1244) AS se1246,
+    COUNT(va1244) OVER (
       PARTITION BY trade_date
-      ORDER BY va1227
+      ORDER BY va1244
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1230,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1299) AS se1300,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1299) AS se1301,
-    COUNT(va1299) OVER (
+    ) AS se1247,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1316) AS se1317,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1316) AS se1318,
+    COUNT(va1316) OVER (
       PARTITION BY trade_date
-      ORDER BY va1299
+      ORDER BY va1316
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1302,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1350) AS se1351,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1350) AS se1352,
-    COUNT(va1350) OVER (
+    ) AS se1319,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1367) AS se1368,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1367) AS se1369,
+    COUNT(va1367) OVER (
       PARTITION BY trade_date
-      ORDER BY va1350
+      ORDER BY va1367
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1353,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1370) AS se1371,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1370) AS se1372,
-    COUNT(va1370) OVER (
+    ) AS se1370,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1387) AS se1388,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1387) AS se1389,
+    COUNT(va1387) OVER (
       PARTITION BY trade_date
-      ORDER BY va1370
+      ORDER BY va1387
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1373,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1393) AS se1394,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1393) AS se1395,
-    COUNT(va1393) OVER (
+    ) AS se1390,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1410) AS se1411,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1410) AS se1412,
+    COUNT(va1410) OVER (
       PARTITION BY trade_date
-      ORDER BY va1393
+      ORDER BY va1410
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1396,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1787) AS se1788,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1787) AS se1789,
-    COUNT(va1787) OVER (
+    ) AS se1413,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1804) AS se1805,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1804) AS se1806,
+    COUNT(va1804) OVER (
       PARTITION BY trade_date
-      ORDER BY va1787
+      ORDER BY va1804
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1790,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1957) AS se1958,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1957) AS se1959,
-    COUNT(va1957) OVER (
+    ) AS se1807,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1974) AS se1975,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1974) AS se1976,
+    COUNT(va1974) OVER (
       PARTITION BY trade_date
-      ORDER BY va1957
+      ORDER BY va1974
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1960,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va2110) AS se2111,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2110) AS se2112,
-    COUNT(va2110) OVER (
+    ) AS se1977,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2127) AS se2128,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2127) AS se2129,
+    COUNT(va2127) OVER (
       PARTITION BY trade_date
-      ORDER BY va2110
+      ORDER BY va2127
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2113,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va2160) AS se2161,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2160) AS se2162,
-    COUNT(va2160) OVER (
+    ) AS se2130,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2177) AS se2178,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2177) AS se2179,
+    COUNT(va2177) OVER (
       PARTITION BY trade_date
-      ORDER BY va2160
+      ORDER BY va2177
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2163
+    ) AS se2180
   FROM values_5_4
 ), values_6_1 AS (
   SELECT
@@ -16726,44 +16728,44 @@ WITH values_0_1 AS (
     trade_date,
     stock_row,
     day_rows,
-    se1207,
     se121,
-    se1228,
-    se1229,
-    se1230,
-    se1422,
-    se1502,
-    se1506,
-    se1541,
-    se1543,
-    se1554,
-    se1555,
-    se1556,
-    se1591,
-    se1592,
-    se1593,
-    se1665,
-    se1666,
-    se1692,
-    se1693,
-    se1694,
+    se1224,
+    se1245,
+    se1246,
+    se1247,
+    se1439,
+    se1519,
+    se1523,
+    se1558,
+    se1560,
+    se1571,
+    se1572,
+    se1573,
+    se1608,
+    se1609,
+    se1610,
+    se1682,
+    se1683,
     se1709,
+    se1710,
     se1711,
-    se1766,
-    se1768,
-    se1829,
-    se1850,
-    se1860,
-    se1861,
-    se1862,
-    se1881,
-    se1882,
-    se1967,
-    se1968,
-    se1969,
-    se1970,
-    se2006,
-    se2034,
+    se1726,
+    se1728,
+    se1783,
+    se1785,
+    se1846,
+    se1867,
+    se1877,
+    se1878,
+    se1879,
+    se1898,
+    se1899,
+    se1984,
+    se1985,
+    se1986,
+    se1987,
+    se2023,
+    se2051,
     se217,
     se228,
     se237,
@@ -16794,166 +16796,168 @@ WITH values_0_1 AS (
     se430,
     se432,
     se434,
-    se539,
-    se540,
-    se541,
-    se551,
-    se555,
-    se633,
-    se634,
-    se635,
-    se665,
-    se711,
-    se732,
-    se733,
-    se734,
-    se742,
-    se744,
-    se940,
-    se941,
-    se942,
-    se955,
+    se556,
+    se557,
+    se558,
+    se568,
+    se572,
+    se650,
+    se651,
+    se652,
+    se682,
+    se728,
+    se749,
+    se750,
+    se751,
+    se759,
+    se761,
     se957,
-    va1004,
-    va1019,
-    va1026,
-    va1028,
-    va1032,
-    va1034,
-    va1055,
+    se958,
+    se959,
+    se972,
+    se974,
+    va1000,
+    va1012,
+    va1021,
+    va1036,
+    va1043,
+    va1045,
+    va1049,
+    va1051,
     va106,
-    va1069,
-    va1075,
-    va1108,
-    va1110,
-    va1114,
-    va1118,
-    va1120,
-    va1148,
-    va1154,
+    va1072,
+    va1086,
+    va1092,
+    va1125,
+    va1127,
+    va1131,
+    va1135,
+    va1137,
     va116,
-    va1166,
-    va1168,
-    va1170,
-    va1178,
+    va1165,
+    va1171,
+    va1183,
+    va1185,
     va1187,
-    va1202,
-    va1205,
-    va1206,
-    va1227,
+    va1195,
+    va1204,
+    va1219,
+    va1222,
+    va1223,
     va124,
-    va1242,
-    va1245,
-    va1254,
-    va1265,
-    va1266,
+    va1244,
+    va1259,
+    va1262,
+    va1271,
     va1282,
-    va1289,
-    va1309,
-    va1311,
-    va1317,
+    va1283,
+    va1299,
+    va1306,
+    va1326,
     va1328,
-    va1333,
-    va1362,
-    va1401,
-    va1411,
-    va1414,
-    va1420,
-    va1421,
+    va1334,
+    va1345,
+    va1350,
+    va1379,
+    va1418,
+    va1428,
+    va1431,
+    va1437,
+    va1438,
     va144,
-    va1448,
-    va1482,
-    va1490,
-    va1500,
-    va1501,
-    va1520,
-    va1538,
-    va1542,
-    va1553,
-    va1565,
+    va1465,
+    va1499,
+    va1507,
+    va1517,
+    va1518,
+    va1537,
+    va1555,
+    va1559,
     va1570,
-    va1571,
     va158,
-    va1590,
-    va1595,
-    va1602,
-    va1608,
-    va1609,
+    va1582,
+    va1587,
+    va1588,
+    va1607,
     va161,
     va1612,
-    va1630,
+    va1619,
+    va1625,
+    va1626,
+    va1629,
     va164,
-    va1643,
+    va1647,
     va165,
-    va1651,
-    va1659,
-    va1662,
-    va1664,
-    va1667,
+    va1660,
+    va1668,
+    va1676,
+    va1679,
     va1681,
-    va1691,
-    va1706,
-    va1710,
-    va1733,
-    va1751,
-    va1763,
-    va1767,
-    va1814,
-    va1815,
-    va1818,
-    va1824,
-    va1828,
+    va1684,
+    va1698,
+    va1708,
+    va1723,
+    va1727,
+    va1750,
+    va1768,
+    va1780,
+    va1784,
+    va1831,
     va1832,
+    va1835,
+    va1841,
     va1845,
-    va1848,
     va1849,
-    va1859,
-    va1874,
-    va1875,
-    va1879,
-    va1883,
-    va1899,
-    va1906,
-    va1913,
-    va1915,
-    va1939,
-    va1966,
-    va1976,
-    va1984,
-    va1990,
+    va1862,
+    va1865,
+    va1866,
+    va1876,
+    va1891,
+    va1892,
+    va1896,
+    va1900,
+    va1916,
+    va1923,
+    va1930,
+    va1932,
+    va1956,
+    va1983,
+    va1993,
     va2001,
-    va2005,
     va2007,
-    va2017,
+    va2018,
     va202,
-    va2028,
-    va2029,
+    va2022,
+    va2024,
     va203,
-    va2030,
-    va2033,
-    va2057,
-    va2058,
+    va2034,
+    va2045,
+    va2046,
+    va2047,
+    va2050,
     va206,
-    va2071,
-    va2073,
-    va2077,
+    va2074,
+    va2075,
+    va2088,
     va209,
-    va2092,
-    va2093,
+    va2090,
     va2094,
+    va2109,
+    va2110,
+    va2111,
     va212,
-    va2128,
-    va2138,
-    va2146,
-    va2151,
+    va2145,
+    va2155,
     va216,
-    va2174,
-    va2177,
+    va2163,
+    va2168,
     va218,
-    va2182,
-    va2184,
-    va2205,
-    va2211,
+    va2191,
+    va2194,
+    va2199,
+    va2201,
+    va2222,
+    va2228,
     va227,
     va229,
     va236,
@@ -16979,62 +16983,60 @@ WITH values_0_1 AS (
     va415,
     va420,
     va431,
-    va440,
-    va469,
-    va470,
-    va500,
-    va505,
-    va523,
-    va527,
+    va457,
+    va486,
+    va487,
+    va517,
+    va522,
     va53,
-    va538,
-    va549,
-    va550,
-    va576,
-    va586,
-    va596,
-    va601,
-    va611,
-    va661,
-    va668,
-    va679,
-    va689,
-    va690,
-    va691,
-    va698,
-    va701,
-    va717,
-    va725,
-    va728,
-    va731,
-    va739,
+    va540,
+    va544,
+    va555,
+    va566,
+    va567,
+    va593,
+    va603,
+    va613,
+    va618,
+    va628,
+    va678,
+    va685,
+    va696,
+    va706,
+    va707,
+    va708,
+    va715,
+    va718,
+    va734,
     va74,
-    va743,
-    va758,
+    va742,
+    va745,
+    va748,
+    va756,
     va760,
-    va763,
-    va782,
-    va810,
-    va820,
-    va824,
+    va775,
+    va777,
+    va780,
+    va799,
+    va827,
+    va837,
+    va841,
     va85,
-    va854,
-    va870,
     va871,
-    va878,
-    va880,
-    va892,
+    va887,
+    va888,
+    va895,
     va897,
-    va899,
-    va901,
-    va912,
-    va930,
-    va939,
-    va952,
+    va909,
+    va914,
+    va916,
+    va918,
+    va929,
+    va947,
     va956,
+    va969,
     va973,
-    va983,
-    va995,
+    va990,
     (
       CASE
         WHEN NOT va136 IS NULL
@@ -17082,229 +17084,229 @@ WITH values_0_1 AS (
     ) AS va274,
     (
       CASE
-        WHEN NOT va452 IS NULL
+        WHEN NOT va469 IS NULL
         THEN (
-          se453 + ROUND(se454 * day_rows)
+          se470 + ROUND(se471 * day_rows)
         ) / (
-          2 * se455
+          2 * se472
         )
       END
-    ) AS va456,
+    ) AS va473,
     (
       CASE
-        WHEN NOT va486 IS NULL
+        WHEN NOT va503 IS NULL
         THEN (
-          se487 + ROUND(se488 * day_rows)
+          se504 + ROUND(se505 * day_rows)
         ) / (
-          2 * se489
+          2 * se506
         )
       END
-    ) AS va490,
+    ) AS va507,
     (
       (
         CASE
-          WHEN NOT va646 IS NULL
+          WHEN NOT va663 IS NULL
           THEN (
-            se647 + ROUND(se648 * day_rows)
+            se664 + ROUND(se665 * day_rows)
           ) / (
-            2 * se649
+            2 * se666
           )
         END
       ) * (
         CASE
-          WHEN NOT va653 IS NULL
+          WHEN NOT va670 IS NULL
           THEN (
-            se654 + ROUND(se655 * day_rows)
+            se671 + ROUND(se672 * day_rows)
           ) / (
-            2 * se656
+            2 * se673
           )
         END
       )
-    ) AS va657,
+    ) AS va674,
     (
       CASE
-        WHEN NOT va790 IS NULL
+        WHEN NOT va807 IS NULL
         THEN (
-          se791 + ROUND(se792 * day_rows)
+          se808 + ROUND(se809 * day_rows)
         ) / (
-          2 * se793
+          2 * se810
         )
       END
-    ) AS va794,
+    ) AS va811,
     (
       -(
         CASE
-          WHEN NOT va1049 IS NULL
+          WHEN NOT va1066 IS NULL
           THEN (
-            se1050 + ROUND(se1051 * day_rows)
+            se1067 + ROUND(se1068 * day_rows)
           ) / (
-            2 * se1052
+            2 * se1069
           )
         END
       )
-    ) AS va1053,
+    ) AS va1070,
     (
       -(
         (
           CASE
-            WHEN NOT va1126 IS NULL
+            WHEN NOT va1143 IS NULL
             THEN (
-              se1127 + ROUND(se1128 * day_rows)
+              se1144 + ROUND(se1145 * day_rows)
             ) / (
-              2 * se1129
+              2 * se1146
             )
           END
         ) * (
           CASE
-            WHEN NOT va1133 IS NULL
+            WHEN NOT va1150 IS NULL
             THEN (
-              se1134 + ROUND(se1135 * day_rows)
+              se1151 + ROUND(se1152 * day_rows)
             ) / (
-              2 * se1136
+              2 * se1153
             )
           END
         )
       )
-    ) AS va1137,
+    ) AS va1154,
     (
       -(
         CASE
-          WHEN NOT va1196 IS NULL
+          WHEN NOT va1213 IS NULL
           THEN (
-            se1197 + ROUND(se1198 * day_rows)
+            se1214 + ROUND(se1215 * day_rows)
           ) / (
-            2 * se1199
+            2 * se1216
           )
         END
       )
-    ) AS va1200,
+    ) AS va1217,
     (
       CASE
-        WHEN NOT va1299 IS NULL
+        WHEN NOT va1316 IS NULL
         THEN (
-          se1300 + ROUND(se1301 * day_rows)
+          se1317 + ROUND(se1318 * day_rows)
         ) / (
-          2 * se1302
+          2 * se1319
         )
       END
-    ) AS va1303,
+    ) AS va1320,
     (
       -(
         (
           (
             CASE
-              WHEN se43 > stock_row - 1 AND se474 > stock_row - 1
+              WHEN se43 > stock_row - 1 AND se491 > stock_row - 1
               THEN (
-                CASE WHEN stock_row > 1 THEN SIGN(close - se31) * SIGN(volume - se1232) END
+                CASE WHEN stock_row > 1 THEN SIGN(close - se31) * SIGN(volume - se1249) END
               )
               ELSE NULL
             END
           ) * (
             CASE
-              WHEN NOT va1335 IS NULL
+              WHEN NOT va1352 IS NULL
               THEN (
-                se1336 + ROUND(se1337 * day_rows)
+                se1353 + ROUND(se1354 * day_rows)
               ) / (
-                2 * se1338
+                2 * se1355
               )
             END
           )
         ) * (
           CASE
-            WHEN NOT va1350 IS NULL
+            WHEN NOT va1367 IS NULL
             THEN (
-              se1351 + ROUND(se1352 * day_rows)
+              se1368 + ROUND(se1369 * day_rows)
             ) / (
-              2 * se1353
+              2 * se1370
             )
           END
         )
       )
-    ) AS va1354,
+    ) AS va1371,
     (
       CASE
-        WHEN NOT va1370 IS NULL
+        WHEN NOT va1387 IS NULL
         THEN (
-          se1371 + ROUND(se1372 * day_rows)
+          se1388 + ROUND(se1389 * day_rows)
         ) / (
-          2 * se1373
+          2 * se1390
         )
       END
-    ) AS va1374,
+    ) AS va1391,
     (
       CASE
-        WHEN NOT va1393 IS NULL
+        WHEN NOT va1410 IS NULL
         THEN (
-          se1394 + ROUND(se1395 * day_rows)
+          se1411 + ROUND(se1412 * day_rows)
         ) / (
-          2 * se1396
+          2 * se1413
         )
       END
-    ) AS va1397,
+    ) AS va1414,
     (
       -(
         CASE
-          WHEN NOT va1787 IS NULL
+          WHEN NOT va1804 IS NULL
           THEN (
-            se1788 + ROUND(se1789 * day_rows)
+            se1805 + ROUND(se1806 * day_rows)
           ) / (
-            2 * se1790
+            2 * se1807
           )
         END
       )
-    ) AS va1791,
+    ) AS va1808,
     (
       CASE
-        WHEN NOT va1957 IS NULL
+        WHEN NOT va1974 IS NULL
         THEN (
-          se1958 + ROUND(se1959 * day_rows)
+          se1975 + ROUND(se1976 * day_rows)
         ) / (
-          2 * se1960
+          2 * se1977
         )
       END
-    ) AS va1961,
+    ) AS va1978,
     (
       (
         CASE
-          WHEN NOT va2110 IS NULL
+          WHEN NOT va2127 IS NULL
           THEN (
-            se2111 + ROUND(se2112 * day_rows)
+            se2128 + ROUND(se2129 * day_rows)
           ) / (
-            2 * se2113
+            2 * se2130
           )
         END
       ) * (
         CASE
-          WHEN NOT va2118 IS NULL
+          WHEN NOT va2135 IS NULL
           THEN (
-            se2119 + ROUND(se2120 * day_rows)
+            se2136 + ROUND(se2137 * day_rows)
           ) / (
-            2 * se2121
+            2 * se2138
           )
         END
       )
-    ) AS va2122,
+    ) AS va2139,
     (
       (
         CASE
-          WHEN NOT va2160 IS NULL
+          WHEN NOT va2177 IS NULL
           THEN (
-            se2161 + ROUND(se2162 * day_rows)
+            se2178 + ROUND(se2179 * day_rows)
           ) / (
-            2 * se2163
+            2 * se2180
           )
         END
       ) + (
         CASE
-          WHEN NOT va2164 IS NULL
+          WHEN NOT va2181 IS NULL
           THEN (
-            se2165 + ROUND(se2166 * day_rows)
+            se2182 + ROUND(se2183 * day_rows)
           ) / (
-            2 * se2167
+            2 * se2184
           )
         END
       )
-    ) AS va2168
+    ) AS va2185
   FROM sections_6
 ), values_6_2 AS (
   SELECT
@@ -17312,44 +17314,44 @@ WITH values_0_1 AS (
     trade_date,
     stock_row,
     day_rows,
-    se1207,
     se121,
-    se1228,
-    se1229,
-    se1230,
-    se1422,
-    se1502,
-    se1506,
-    se1541,
-    se1543,
-    se1554,
-    se1555,
-    se1556,
-    se1591,
-    se1592,
-    se1593,
-    se1665,
-    se1666,
-    se1692,
-    se1693,
-    se1694,
+    se1224,
+    se1245,
+    se1246,
+    se1247,
+    se1439,
+    se1519,
+    se1523,
+    se1558,
+    se1560,
+    se1571,
+    se1572,
+    se1573,
+    se1608,
+    se1609,
+    se1610,
+    se1682,
+    se1683,
     se1709,
+    se1710,
     se1711,
-    se1766,
-    se1768,
-    se1829,
-    se1850,
-    se1860,
-    se1861,
-    se1862,
-    se1881,
-    se1882,
-    se1967,
-    se1968,
-    se1969,
-    se1970,
-    se2006,
-    se2034,
+    se1726,
+    se1728,
+    se1783,
+    se1785,
+    se1846,
+    se1867,
+    se1877,
+    se1878,
+    se1879,
+    se1898,
+    se1899,
+    se1984,
+    se1985,
+    se1986,
+    se1987,
+    se2023,
+    se2051,
     se217,
     se228,
     se237,
@@ -17380,175 +17382,177 @@ WITH values_0_1 AS (
     se430,
     se432,
     se434,
-    se539,
-    se540,
-    se541,
-    se551,
-    se555,
-    se633,
-    se634,
-    se635,
-    se665,
-    se711,
-    se732,
-    se733,
-    se734,
-    se742,
-    se744,
-    se940,
-    se941,
-    se942,
-    se955,
+    se556,
+    se557,
+    se558,
+    se568,
+    se572,
+    se650,
+    se651,
+    se652,
+    se682,
+    se728,
+    se749,
+    se750,
+    se751,
+    se759,
+    se761,
     se957,
-    va1004,
-    va1019,
-    va1026,
-    va1028,
-    va1032,
-    va1034,
-    va1053,
-    va1055,
+    se958,
+    se959,
+    se972,
+    se974,
+    va1000,
+    va1012,
+    va1021,
+    va1036,
+    va1043,
+    va1045,
+    va1049,
+    va1051,
     va106,
-    va1069,
-    va1075,
-    va1108,
-    va1110,
-    va1114,
-    va1118,
-    va1120,
+    va1070,
+    va1072,
+    va1086,
+    va1092,
+    va1125,
+    va1127,
+    va1131,
+    va1135,
     va1137,
-    va1148,
     va1154,
     va116,
-    va1166,
-    va1168,
-    va1170,
-    va1178,
+    va1165,
+    va1171,
+    va1183,
+    va1185,
     va1187,
-    va1200,
-    va1202,
-    va1205,
-    va1206,
-    va1227,
+    va1195,
+    va1204,
+    va1217,
+    va1219,
+    va1222,
+    va1223,
     va124,
-    va1242,
-    va1245,
-    va1254,
-    va1265,
-    va1266,
+    va1244,
+    va1259,
+    va1262,
+    va1271,
     va1282,
-    va1309,
-    va1311,
-    va1317,
+    va1283,
+    va1299,
+    va1326,
     va1328,
-    va1333,
-    va1354,
-    va1362,
+    va1334,
+    va1345,
+    va1350,
+    va1371,
+    va1379,
     va140,
-    va1401,
-    va1411,
-    va1414,
-    va1420,
-    va1421,
+    va1418,
+    va1428,
+    va1431,
+    va1437,
+    va1438,
     va144,
-    va1448,
-    va1482,
-    va1490,
-    va1500,
-    va1501,
-    va1520,
-    va1538,
-    va1542,
-    va1553,
-    va1565,
+    va1465,
+    va1499,
+    va1507,
+    va1517,
+    va1518,
+    va1537,
+    va1555,
+    va1559,
     va1570,
-    va1571,
     va158,
-    va1590,
-    va1595,
-    va1602,
-    va1608,
-    va1609,
+    va1582,
+    va1587,
+    va1588,
+    va1607,
     va161,
     va1612,
-    va1630,
+    va1619,
+    va1625,
+    va1626,
+    va1629,
     va164,
-    va1643,
+    va1647,
     va165,
-    va1651,
-    va1659,
-    va1662,
-    va1664,
-    va1667,
+    va1660,
+    va1668,
+    va1676,
+    va1679,
     va1681,
-    va1691,
-    va1706,
-    va1710,
-    va1733,
-    va1751,
-    va1763,
-    va1767,
-    va1791,
-    va1814,
-    va1815,
-    va1818,
-    va1824,
-    va1828,
+    va1684,
+    va1698,
+    va1708,
+    va1723,
+    va1727,
+    va1750,
+    va1768,
+    va1780,
+    va1784,
+    va1808,
+    va1831,
     va1832,
+    va1835,
+    va1841,
     va1845,
-    va1848,
     va1849,
-    va1859,
-    va1874,
-    va1875,
-    va1879,
-    va1883,
+    va1862,
+    va1865,
+    va1866,
+    va1876,
     va189,
-    va1899,
-    va1906,
-    va1913,
-    va1915,
-    va1939,
-    va1961,
-    va1966,
-    va1976,
-    va1984,
-    va1990,
+    va1891,
+    va1892,
+    va1896,
+    va1900,
+    va1916,
+    va1923,
+    va1930,
+    va1932,
+    va1956,
+    va1978,
+    va1983,
+    va1993,
     va2001,
-    va2005,
     va2007,
-    va2017,
+    va2018,
     va202,
-    va2028,
-    va2029,
+    va2022,
+    va2024,
     va203,
-    va2030,
-    va2033,
-    va2057,
-    va2058,
+    va2034,
+    va2045,
+    va2046,
+    va2047,
+    va2050,
     va206,
-    va2071,
-    va2073,
-    va2077,
+    va2074,
+    va2075,
+    va2088,
     va209,
-    va2092,
-    va2093,
+    va2090,
     va2094,
+    va2109,
+    va2110,
+    va2111,
     va212,
-    va2122,
-    va2128,
-    va2138,
-    va2146,
-    va2151,
+    va2139,
+    va2145,
+    va2155,
     va216,
+    va2163,
     va2168,
-    va2174,
-    va2177,
     va218,
-    va2182,
-    va2184,
-    va2205,
-    va2211,
+    va2185,
+    va2191,
+    va2194,
+    va2199,
+    va2201,
+    va2222,
+    va2228,
     va227,
     va229,
     va236,
@@ -17575,105 +17579,103 @@ WITH values_0_1 AS (
     va415,
     va420,
     va431,
-    va440,
-    va456,
-    va469,
-    va470,
-    va505,
-    va523,
-    va527,
+    va457,
+    va473,
+    va486,
+    va487,
+    va522,
     va53,
-    va538,
-    va549,
-    va550,
-    va576,
-    va586,
-    va596,
-    va601,
-    va611,
-    va657,
-    va661,
-    va668,
-    va679,
-    va689,
-    va690,
-    va691,
-    va698,
-    va701,
-    va717,
-    va725,
-    va728,
-    va731,
-    va739,
+    va540,
+    va544,
+    va555,
+    va566,
+    va567,
+    va593,
+    va603,
+    va613,
+    va618,
+    va628,
+    va674,
+    va678,
+    va685,
+    va696,
+    va706,
+    va707,
+    va708,
+    va715,
+    va718,
+    va734,
     va74,
-    va743,
-    va758,
+    va742,
+    va745,
+    va748,
+    va756,
     va760,
-    va763,
-    va782,
-    va794,
-    va810,
-    va820,
-    va824,
+    va775,
+    va777,
+    va780,
+    va799,
+    va811,
+    va827,
+    va837,
+    va841,
     va85,
-    va854,
-    va870,
     va871,
-    va878,
-    va880,
-    va892,
+    va887,
+    va888,
+    va895,
     va897,
-    va899,
-    va901,
-    va912,
-    va930,
-    va939,
-    va952,
+    va909,
+    va914,
+    va916,
+    va918,
+    va929,
+    va947,
     va956,
+    va969,
     va973,
-    va983,
-    va995,
+    va990,
     (
       -(
-        CASE WHEN va490 < va500 THEN va490 WHEN va490 >= va500 THEN va500 END
+        CASE WHEN va507 < va517 THEN va507 WHEN va507 >= va517 THEN va517 END
       )
-    ) AS va501,
-    va794 * stock_row AS va795,
+    ) AS va518,
+    va811 * stock_row AS va812,
     (
       -va189
-    ) AS va1123,
+    ) AS va1140,
     (
       CASE
         WHEN (
-          va1289 > 0
+          va1306 > 0
           OR (
-            va1303 = FLOOR(va1303) AND (
-              va1289 <> 0 OR va1303 >= 0
+            va1320 = FLOOR(va1320) AND (
+              va1306 <> 0 OR va1320 >= 0
             )
           )
           OR (
-            va1289 = 0 AND va1303 > 0
+            va1306 = 0 AND va1320 > 0
           )
         )
-        THEN POWER(va1289, va1303)
+        THEN POWER(va1306, va1320)
       END
-    ) AS va1304,
+    ) AS va1321,
     (
       CASE
         WHEN (
-          va1374 > 0
+          va1391 > 0
           OR (
-            va1397 = FLOOR(va1397) AND (
-              va1374 <> 0 OR va1397 >= 0
+            va1414 = FLOOR(va1414) AND (
+              va1391 <> 0 OR va1414 >= 0
             )
           )
           OR (
-            va1374 = 0 AND va1397 > 0
+            va1391 = 0 AND va1414 > 0
           )
         )
-        THEN POWER(va1374, va1397)
+        THEN POWER(va1391, va1414)
       END
-    ) AS va1398
+    ) AS va1415
   FROM values_6_1
 ), values_6_3 AS (
   SELECT
@@ -17681,44 +17683,44 @@ WITH values_0_1 AS (
     trade_date,
     stock_row,
     day_rows,
-    se1207,
     se121,
-    se1228,
-    se1229,
-    se1230,
-    se1422,
-    se1502,
-    se1506,
-    se1541,
-    se1543,
-    se1554,
-    se1555,
-    se1556,
-    se1591,
-    se1592,
-    se1593,
-    se1665,
-    se1666,
-    se1692,
-    se1693,
-    se1694,
+    se1224,
+    se1245,
+    se1246,
+    se1247,
+    se1439,
+    se1519,
+    se1523,
+    se1558,
+    se1560,
+    se1571,
+    se1572,
+    se1573,
+    se1608,
+    se1609,
+    se1610,
+    se1682,
+    se1683,
     se1709,
+    se1710,
     se1711,
-    se1766,
-    se1768,
-    se1829,
-    se1850,
-    se1860,
-    se1861,
-    se1862,
-    se1881,
-    se1882,
-    se1967,
-    se1968,
-    se1969,
-    se1970,
-    se2006,
-    se2034,
+    se1726,
+    se1728,
+    se1783,
+    se1785,
+    se1846,
+    se1867,
+    se1877,
+    se1878,
+    se1879,
+    se1898,
+    se1899,
+    se1984,
+    se1985,
+    se1986,
+    se1987,
+    se2023,
+    se2051,
     se217,
     se228,
     se237,
@@ -17749,176 +17751,178 @@ WITH values_0_1 AS (
     se430,
     se432,
     se434,
-    se539,
-    se540,
-    se541,
-    se551,
-    se555,
-    se633,
-    se634,
-    se635,
-    se665,
-    se711,
-    se732,
-    se733,
-    se734,
-    se742,
-    se744,
-    se940,
-    se941,
-    se942,
-    se955,
+    se556,
+    se557,
+    se558,
+    se568,
+    se572,
+    se650,
+    se651,
+    se652,
+    se682,
+    se728,
+    se749,
+    se750,
+    se751,
+    se759,
+    se761,
     se957,
-    va1004,
-    va1019,
-    va1026,
-    va1028,
-    va1032,
-    va1034,
-    va1053,
-    va1055,
+    se958,
+    se959,
+    se972,
+    se974,
+    va1000,
+    va1012,
+    va1021,
+    va1036,
+    va1043,
+    va1045,
+    va1049,
+    va1051,
     va106,
-    va1069,
-    va1075,
-    va1108,
-    va1110,
-    va1114,
-    va1118,
-    va1120,
-    va1123,
+    va1070,
+    va1072,
+    va1086,
+    va1092,
+    va1125,
+    va1127,
+    va1131,
+    va1135,
     va1137,
-    va1148,
+    va1140,
     va1154,
     va116,
-    va1166,
-    va1168,
-    va1170,
-    va1178,
+    va1165,
+    va1171,
+    va1183,
+    va1185,
     va1187,
-    va1200,
-    va1202,
-    va1205,
-    va1206,
-    va1227,
+    va1195,
+    va1204,
+    va1217,
+    va1219,
+    va1222,
+    va1223,
     va124,
-    va1242,
-    va1245,
-    va1254,
-    va1265,
-    va1266,
+    va1244,
+    va1259,
+    va1262,
+    va1271,
     va1282,
-    va1309,
-    va1311,
-    va1317,
+    va1283,
+    va1299,
+    va1326,
     va1328,
-    va1333,
-    va1354,
-    va1362,
+    va1334,
+    va1345,
+    va1350,
+    va1371,
+    va1379,
     va140,
-    va1401,
-    va1411,
-    va1414,
-    va1420,
-    va1421,
+    va1418,
+    va1428,
+    va1431,
+    va1437,
+    va1438,
     va144,
-    va1448,
-    va1482,
-    va1490,
-    va1500,
-    va1501,
-    va1520,
-    va1538,
-    va1542,
-    va1553,
-    va1565,
+    va1465,
+    va1499,
+    va1507,
+    va1517,
+    va1518,
+    va1537,
+    va1555,
+    va1559,
     va1570,
-    va1571,
     va158,
-    va1590,
-    va1595,
-    va1602,
-    va1608,
-    va1609,
+    va1582,
+    va1587,
+    va1588,
+    va1607,
     va161,
     va1612,
-    va1630,
+    va1619,
+    va1625,
+    va1626,
+    va1629,
     va164,
-    va1643,
+    va1647,
     va165,
-    va1651,
-    va1659,
-    va1662,
-    va1664,
-    va1667,
+    va1660,
+    va1668,
+    va1676,
+    va1679,
     va1681,
-    va1691,
-    va1706,
-    va1710,
-    va1733,
-    va1751,
-    va1763,
-    va1767,
-    va1791,
-    va1814,
-    va1815,
-    va1818,
-    va1824,
-    va1828,
+    va1684,
+    va1698,
+    va1708,
+    va1723,
+    va1727,
+    va1750,
+    va1768,
+    va1780,
+    va1784,
+    va1808,
+    va1831,
     va1832,
+    va1835,
+    va1841,
     va1845,
-    va1848,
     va1849,
-    va1859,
-    va1874,
-    va1875,
-    va1879,
-    va1883,
+    va1862,
+    va1865,
+    va1866,
+    va1876,
     va189,
-    va1899,
-    va1906,
-    va1913,
-    va1915,
-    va1939,
-    va1961,
-    va1966,
-    va1976,
-    va1984,
-    va1990,
+    va1891,
+    va1892,
+    va1896,
+    va1900,
+    va1916,
+    va1923,
+    va1930,
+    va1932,
+    va1956,
+    va1978,
+    va1983,
+    va1993,
     va2001,
-    va2005,
     va2007,
-    va2017,
+    va2018,
     va202,
-    va2028,
-    va2029,
+    va2022,
+    va2024,
     va203,
-    va2030,
-    va2033,
-    va2057,
-    va2058,
+    va2034,
+    va2045,
+    va2046,
+    va2047,
+    va2050,
     va206,
-    va2071,
-    va2073,
-    va2077,
+    va2074,
+    va2075,
+    va2088,
     va209,
-    va2092,
-    va2093,
+    va2090,
     va2094,
+    va2109,
+    va2110,
+    va2111,
     va212,
-    va2122,
-    va2128,
-    va2138,
-    va2146,
-    va2151,
+    va2139,
+    va2145,
+    va2155,
     va216,
+    va2163,
     va2168,
-    va2174,
-    va2177,
     va218,
-    va2182,
-    va2184,
-    va2205,
-    va2211,
+    va2185,
+    va2191,
+    va2194,
+    va2199,
+    va2201,
+    va2222,
+    va2228,
     va227,
     va229,
     va236,
@@ -17945,74 +17949,72 @@ WITH values_0_1 AS (
     va415,
     va420,
     va431,
-    va440,
-    va456,
-    va469,
-    va470,
-    va501,
-    va505,
-    va523,
-    va527,
+    va457,
+    va473,
+    va486,
+    va487,
+    va518,
+    va522,
     va53,
-    va538,
-    va549,
-    va550,
-    va576,
-    va586,
-    va596,
-    va601,
-    va611,
-    va657,
-    va661,
-    va668,
-    va679,
-    va689,
-    va690,
-    va691,
-    va698,
-    va701,
-    va717,
-    va725,
-    va728,
-    va731,
-    va739,
+    va540,
+    va544,
+    va555,
+    va566,
+    va567,
+    va593,
+    va603,
+    va613,
+    va618,
+    va628,
+    va674,
+    va678,
+    va685,
+    va696,
+    va706,
+    va707,
+    va708,
+    va715,
+    va718,
+    va734,
     va74,
-    va743,
-    va758,
+    va742,
+    va745,
+    va748,
+    va756,
     va760,
-    va763,
-    va782,
-    va794,
-    va795,
-    va810,
-    va820,
-    va824,
+    va775,
+    va777,
+    va780,
+    va799,
+    va811,
+    va812,
+    va827,
+    va837,
+    va841,
     va85,
-    va854,
-    va870,
     va871,
-    va878,
-    va880,
-    va892,
+    va887,
+    va888,
+    va895,
     va897,
-    va899,
-    va901,
-    va912,
-    va930,
-    va939,
-    va952,
+    va909,
+    va914,
+    va916,
+    va918,
+    va929,
+    va947,
     va956,
+    va969,
     va973,
-    va983,
-    va995,
+    va990,
     (
       -(
-        CASE WHEN ISFINITE(va1304) THEN va1304 END
+        CASE WHEN ISFINITE(va1321) THEN va1321 END
       )
-    ) AS va1305,
+    ) AS va1322,
     (
-      CASE WHEN ISFINITE(va1398) THEN va1398 END
-    ) AS va1399
+      CASE WHEN ISFINITE(va1415) THEN va1415 END
+    ) AS va1416
   FROM values_6_2
 ), series_7 AS (
   SELECT
@@ -18021,35 +18023,35 @@ WITH values_0_1 AS (
     stock_row,
     day_rows,
     se121,
-    se1228,
-    se1229,
-    se1230,
-    se1506,
-    se1541,
-    se1554,
-    se1555,
-    se1556,
-    se1591,
-    se1592,
-    se1593,
-    se1665,
-    se1666,
-    se1692,
-    se1693,
-    se1694,
+    se1245,
+    se1246,
+    se1247,
+    se1523,
+    se1558,
+    se1571,
+    se1572,
+    se1573,
+    se1608,
+    se1609,
+    se1610,
+    se1682,
+    se1683,
     se1709,
-    se1766,
-    se1829,
-    se1860,
-    se1861,
-    se1862,
-    se1881,
-    se1882,
-    se1967,
-    se1968,
-    se1969,
-    se1970,
-    se2006,
+    se1710,
+    se1711,
+    se1726,
+    se1783,
+    se1846,
+    se1877,
+    se1878,
+    se1879,
+    se1898,
+    se1899,
+    se1984,
+    se1985,
+    se1986,
+    se1987,
+    se2023,
     se217,
     se228,
     se237,
@@ -18077,157 +18079,159 @@ WITH values_0_1 AS (
     se43,
     se430,
     se434,
-    se539,
-    se540,
-    se541,
-    se555,
-    se633,
-    se634,
-    se635,
-    se665,
-    se711,
-    se732,
-    se733,
-    se734,
-    se742,
-    se940,
-    se941,
-    se942,
-    se955,
-    va1004,
-    va1019,
-    va1026,
-    va1028,
-    va1032,
-    va1034,
-    va1053,
-    va1055,
+    se556,
+    se557,
+    se558,
+    se572,
+    se650,
+    se651,
+    se652,
+    se682,
+    se728,
+    se749,
+    se750,
+    se751,
+    se759,
+    se957,
+    se958,
+    se959,
+    se972,
+    va1000,
+    va1012,
+    va1021,
+    va1036,
+    va1043,
+    va1045,
+    va1049,
+    va1051,
     va106,
-    va1069,
-    va1075,
-    va1108,
-    va1110,
-    va1114,
-    va1118,
-    va1120,
-    va1123,
+    va1070,
+    va1072,
+    va1086,
+    va1092,
+    va1125,
+    va1127,
+    va1131,
+    va1135,
     va1137,
-    va1148,
+    va1140,
     va1154,
     va116,
-    va1166,
-    va1168,
-    va1170,
-    va1178,
+    va1165,
+    va1171,
+    va1183,
+    va1185,
     va1187,
-    va1200,
-    va1202,
-    va1205,
-    va1227,
+    va1195,
+    va1204,
+    va1217,
+    va1219,
+    va1222,
     va124,
-    va1242,
-    va1245,
-    va1254,
-    va1265,
-    va1266,
+    va1244,
+    va1259,
+    va1262,
+    va1271,
     va1282,
-    va1305,
-    va1309,
-    va1311,
-    va1317,
+    va1283,
+    va1299,
+    va1322,
+    va1326,
     va1328,
-    va1333,
-    va1354,
-    va1362,
-    va1399,
+    va1334,
+    va1345,
+    va1350,
+    va1371,
+    va1379,
     va140,
-    va1401,
-    va1411,
-    va1414,
-    va1420,
+    va1416,
+    va1418,
+    va1428,
+    va1431,
+    va1437,
     va144,
-    va1482,
-    va1490,
-    va1500,
-    va1520,
-    va1538,
-    va1553,
-    va1565,
+    va1499,
+    va1507,
+    va1517,
+    va1537,
+    va1555,
+    va1570,
     va158,
-    va1590,
-    va1595,
-    va1602,
-    va1608,
-    va1609,
+    va1582,
+    va1607,
     va161,
     va1612,
-    va1630,
+    va1619,
+    va1625,
+    va1626,
+    va1629,
     va164,
-    va1643,
+    va1647,
     va165,
-    va1659,
-    va1662,
-    va1664,
+    va1660,
+    va1676,
+    va1679,
     va1681,
-    va1691,
-    va1706,
-    va1733,
-    va1751,
-    va1763,
-    va1791,
-    va1814,
-    va1815,
-    va1818,
-    va1824,
-    va1828,
+    va1698,
+    va1708,
+    va1723,
+    va1750,
+    va1768,
+    va1780,
+    va1808,
+    va1831,
     va1832,
+    va1835,
+    va1841,
     va1845,
-    va1848,
-    va1859,
-    va1874,
-    va1875,
-    va1879,
-    va1899,
-    va1906,
-    va1913,
-    va1915,
-    va1939,
-    va1966,
-    va1976,
-    va1984,
-    va1990,
+    va1849,
+    va1862,
+    va1865,
+    va1876,
+    va1891,
+    va1892,
+    va1896,
+    va1916,
+    va1923,
+    va1930,
+    va1932,
+    va1956,
+    va1983,
+    va1993,
     va2001,
-    va2005,
-    va2017,
+    va2007,
+    va2018,
     va202,
-    va2028,
-    va2029,
+    va2022,
     va203,
-    va2030,
-    va2057,
-    va2058,
+    va2034,
+    va2045,
+    va2046,
+    va2047,
     va206,
-    va2071,
-    va2073,
-    va2077,
+    va2074,
+    va2075,
+    va2088,
     va209,
-    va2092,
-    va2093,
+    va2090,
     va2094,
+    va2109,
+    va2110,
+    va2111,
     va212,
-    va2122,
-    va2128,
-    va2138,
-    va2146,
-    va2151,
+    va2139,
+    va2145,
+    va2155,
     va216,
+    va2163,
     va2168,
-    va2174,
-    va2177,
-    va2182,
-    va2184,
-    va2205,
-    va2211,
+    va2185,
+    va2191,
+    va2194,
+    va2199,
+    va2201,
+    va2222,
+    va2228,
     va227,
     va236,
     va24,
@@ -18249,57 +18253,55 @@ WITH values_0_1 AS (
     va401,
     va415,
     va420,
-    va440,
-    va469,
-    va470,
-    va501,
-    va523,
-    va527,
+    va457,
+    va486,
+    va487,
+    va518,
     va53,
-    va538,
-    va549,
-    va576,
-    va586,
-    va596,
-    va601,
-    va611,
-    va657,
-    va661,
-    va668,
-    va679,
-    va689,
-    va690,
-    va691,
-    va698,
-    va701,
-    va717,
-    va725,
-    va728,
-    va731,
-    va739,
-    va758,
-    va760,
-    va763,
-    va782,
-    va810,
-    va820,
-    va824,
+    va540,
+    va544,
+    va555,
+    va566,
+    va593,
+    va603,
+    va613,
+    va618,
+    va628,
+    va674,
+    va678,
+    va685,
+    va696,
+    va706,
+    va707,
+    va708,
+    va715,
+    va718,
+    va734,
+    va742,
+    va745,
+    va748,
+    va756,
+    va775,
+    va777,
+    va780,
+    va799,
+    va827,
+    va837,
+    va841,
     va85,
-    va870,
-    va871,
-    va878,
-    va880,
-    va892,
+    va887,
+    va888,
+    va895,
     va897,
-    va899,
-    va901,
-    va912,
-    va930,
-    va939,
-    va952,
-    va973,
-    va983,
-    va995,
+    va909,
+    va914,
+    va916,
+    va918,
+    va929,
+    va947,
+    va956,
+    va969,
+    va990,
     MAX(va74) OVER rows_3 AS se75,
     COUNT(va74) OVER rows_3 AS se76,
     LAST_VALUE((
@@ -18373,224 +18375,224 @@ WITH values_0_1 AS (
     MAX((
       CASE WHEN va431 IS DISTINCT FROM se432 OR stock_row = 1 THEN stock_row END
     )) OVER rows_before AS se433,
-    SUM(va456) OVER rows_3 AS se457,
-    COUNT(va456) OVER rows_3 AS se458,
-    SUM(va505) OVER rows_2 AS se506,
-    COUNT(va505) OVER rows_2 AS se507,
+    SUM(va473) OVER rows_3 AS se474,
+    COUNT(va473) OVER rows_3 AS se475,
+    SUM(va522) OVER rows_2 AS se523,
+    COUNT(va522) OVER rows_2 AS se524,
     MAX((
-      CASE WHEN va550 IS DISTINCT FROM se551 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se552,
-    LAG(va611, 1) OVER rows_row AS se612,
-    LAG(va611, 2) OVER rows_row AS se613,
-    LAG(va611, 3) OVER rows_row AS se614,
-    LAG(va611, 4) OVER rows_row AS se615,
-    LAG(va611, 5) OVER rows_row AS se616,
+      CASE WHEN va567 IS DISTINCT FROM se568 OR stock_row = 1 THEN stock_row END
+    )) OVER rows_before AS se569,
+    LAG(va628, 1) OVER rows_row AS se629,
+    LAG(va628, 2) OVER rows_row AS se630,
+    LAG(va628, 3) OVER rows_row AS se631,
+    LAG(va628, 4) OVER rows_row AS se632,
+    LAG(va628, 5) OVER rows_row AS se633,
     LAST_VALUE((
       CASE WHEN (
         (
-          se665 - 1
+          se682 - 1
         ) % 1100
-      ) = 1099 THEN va668 END
-    ) IGNORE NULLS) OVER rows_earlier AS se669,
+      ) = 1099 THEN va685 END
+    ) IGNORE NULLS) OVER rows_earlier AS se686,
     MAX((
-      CASE WHEN va743 IS DISTINCT FROM se744 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se745,
-    SUM(va795) OVER rows_17 AS se796,
-    COUNT(va795) OVER rows_17 AS se797,
-    SUM(va794) OVER rows_17 AS se798,
-    COUNT(va794) OVER rows_17 AS se799,
-    LAG(va824, 1) OVER rows_row AS se825,
-    LAG(va824, 2) OVER rows_row AS se826,
-    LAG(va824, 3) OVER rows_row AS se827,
-    MAX(va854) OVER rows_13 AS se855,
-    COUNT(va854) OVER rows_13 AS se856,
+      CASE WHEN va760 IS DISTINCT FROM se761 OR stock_row = 1 THEN stock_row END
+    )) OVER rows_before AS se762,
+    SUM(va812) OVER rows_17 AS se813,
+    COUNT(va812) OVER rows_17 AS se814,
+    SUM(va811) OVER rows_17 AS se815,
+    COUNT(va811) OVER rows_17 AS se816,
+    LAG(va841, 1) OVER rows_row AS se842,
+    LAG(va841, 2) OVER rows_row AS se843,
+    LAG(va841, 3) OVER rows_row AS se844,
+    MAX(va871) OVER rows_13 AS se872,
+    COUNT(va871) OVER rows_13 AS se873,
     LAST_VALUE((
       CASE WHEN (
         (
           se121 - 1
         ) % 1100
-      ) = 1099 THEN va880 END
-    ) IGNORE NULLS) OVER rows_earlier AS se881,
+      ) = 1099 THEN va897 END
+    ) IGNORE NULLS) OVER rows_earlier AS se898,
     LAST_VALUE((
       CASE WHEN (
         (
-          se665 - 1
+          se682 - 1
         ) % 1100
-      ) = 1099 THEN va901 END
-    ) IGNORE NULLS) OVER rows_earlier AS se902,
-    LAG(va912, 1) OVER rows_row AS se913,
-    LAG(va912, 2) OVER rows_row AS se914,
-    LAG(va912, 3) OVER rows_row AS se915,
-    LAG(va930, 1) OVER rows_row AS se931,
-    LAG(va930, 2) OVER rows_row AS se932,
+      ) = 1099 THEN va918 END
+    ) IGNORE NULLS) OVER rows_earlier AS se919,
+    LAG(va929, 1) OVER rows_row AS se930,
+    LAG(va929, 2) OVER rows_row AS se931,
+    LAG(va929, 3) OVER rows_row AS se932,
+    LAG(va947, 1) OVER rows_row AS se948,
+    LAG(va947, 2) OVER rows_row AS se949,
     MAX((
-      CASE WHEN va956 IS DISTINCT FROM se957 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se958,
-    LAG(va1004, 1) OVER rows_row AS se1005,
-    LAG(va1004, 2) OVER rows_row AS se1006,
-    LAG(va1004, 3) OVER rows_row AS se1007,
-    LAG(va1004, 4) OVER rows_row AS se1008,
-    LAG(va1004, 5) OVER rows_row AS se1009,
+      CASE WHEN va973 IS DISTINCT FROM se974 OR stock_row = 1 THEN stock_row END
+    )) OVER rows_before AS se975,
+    LAG(va1021, 1) OVER rows_row AS se1022,
+    LAG(va1021, 2) OVER rows_row AS se1023,
+    LAG(va1021, 3) OVER rows_row AS se1024,
+    LAG(va1021, 4) OVER rows_row AS se1025,
+    LAG(va1021, 5) OVER rows_row AS se1026,
     LAST_VALUE((
       CASE WHEN (
         (
-          se665 - 1
+          se682 - 1
         ) % 1100
-      ) = 1099 THEN va1034 END
-    ) IGNORE NULLS) OVER rows_earlier AS se1035,
+      ) = 1099 THEN va1051 END
+    ) IGNORE NULLS) OVER rows_earlier AS se1052,
     LAST_VALUE(
       (
         CASE WHEN (
           (
             stock_row - 1
           ) % 1100
-        ) = 1099 THEN va1120 END
+        ) = 1099 THEN va1137 END
       )
-     IGNORE NULLS) OVER rows_earlier AS se1121,
-    LAG(va1154, 1) OVER rows_row AS se1155,
-    LAG(va1154, 2) OVER rows_row AS se1156,
-    LAG(va1154, 3) OVER rows_row AS se1157,
-    LAG(va1154, 4) OVER rows_row AS se1158,
+     IGNORE NULLS) OVER rows_earlier AS se1138,
+    LAG(va1171, 1) OVER rows_row AS se1172,
+    LAG(va1171, 2) OVER rows_row AS se1173,
+    LAG(va1171, 3) OVER rows_row AS se1174,
+    LAG(va1171, 4) OVER rows_row AS se1175,
     MAX(
       (
-        CASE WHEN va1206 IS DISTINCT FROM se1207 OR stock_row = 1 THEN stock_row END
+        CASE WHEN va1223 IS DISTINCT FROM se1224 OR stock_row = 1 THEN stock_row END
       )
-    ) OVER rows_before AS se1208,
+    ) OVER rows_before AS se1225,
     LAST_VALUE(
       (
         CASE WHEN (
           (
             stock_row - 1
           ) % 1100
-        ) = 1099 THEN va1311 END
+        ) = 1099 THEN va1328 END
       )
-     IGNORE NULLS) OVER rows_earlier AS se1312,
+     IGNORE NULLS) OVER rows_earlier AS se1329,
     MAX(
       (
-        CASE WHEN va1421 IS DISTINCT FROM se1422 OR stock_row = 1 THEN stock_row END
+        CASE WHEN va1438 IS DISTINCT FROM se1439 OR stock_row = 1 THEN stock_row END
       )
-    ) OVER rows_before AS se1423,
-    MIN(va1448) OVER rows_9 AS se1449,
-    COUNT(va1448) OVER rows_9 AS se1450,
+    ) OVER rows_before AS se1440,
+    MIN(va1465) OVER rows_9 AS se1466,
+    COUNT(va1465) OVER rows_9 AS se1467,
     MAX(
       (
-        CASE WHEN va1501 IS DISTINCT FROM se1502 OR stock_row = 1 THEN stock_row END
+        CASE WHEN va1518 IS DISTINCT FROM se1519 OR stock_row = 1 THEN stock_row END
       )
-    ) OVER rows_before AS se1503,
-    COUNT(va1520) OVER rows_before AS se1521,
+    ) OVER rows_before AS se1520,
+    COUNT(va1537) OVER rows_before AS se1538,
     MAX(
       (
-        CASE WHEN va1542 IS DISTINCT FROM se1543 OR stock_row = 1 THEN stock_row END
+        CASE WHEN va1559 IS DISTINCT FROM se1560 OR stock_row = 1 THEN stock_row END
       )
-    ) OVER rows_before AS se1544,
-    SUM(va1571) OVER rows_20 AS se1572,
-    COUNT(va1571) OVER rows_20 AS se1573,
-    SUM(va1570) OVER rows_20 AS se1574,
-    COUNT(va1570) OVER rows_20 AS se1575,
-    LAG(va1612, 1) OVER rows_row AS se1613,
-    LAG(va1612, 2) OVER rows_row AS se1614,
-    LAG(va1612, 3) OVER rows_row AS se1615,
-    LAG(va1612, 4) OVER rows_row AS se1616,
-    LAG(va1612, 5) OVER rows_row AS se1617,
-    LAG(va1612, 6) OVER rows_row AS se1618,
-    LAG(va1612, 7) OVER rows_row AS se1619,
-    LAG(va1612, 8) OVER rows_row AS se1620,
-    LAG(va1612, 9) OVER rows_row AS se1621,
-    LAG(va1630, 1) OVER rows_row AS se1631,
-    LAG(va1630, 2) OVER rows_row AS se1632,
+    ) OVER rows_before AS se1561,
+    SUM(va1588) OVER rows_20 AS se1589,
+    COUNT(va1588) OVER rows_20 AS se1590,
+    SUM(va1587) OVER rows_20 AS se1591,
+    COUNT(va1587) OVER rows_20 AS se1592,
+    LAG(va1629, 1) OVER rows_row AS se1630,
+    LAG(va1629, 2) OVER rows_row AS se1631,
+    LAG(va1629, 3) OVER rows_row AS se1632,
+    LAG(va1629, 4) OVER rows_row AS se1633,
+    LAG(va1629, 5) OVER rows_row AS se1634,
+    LAG(va1629, 6) OVER rows_row AS se1635,
+    LAG(va1629, 7) OVER rows_row AS se1636,
+    LAG(va1629, 8) OVER rows_row AS se1637,
+    LAG(va1629, 9) OVER rows_row AS se1638,
+    LAG(va1647, 1) OVER rows_row AS se1648,
+    LAG(va1647, 2) OVER rows_row AS se1649,
     RANK(
     ORDER BY
-      va1651) OVER rows_18 AS se1652,
+      va1668) OVER rows_18 AS se1669,
     CUME_DIST(
     ORDER BY
-      va1651) OVER rows_18 AS se1653,
-    COUNT(va1651) OVER rows_18 AS se1654,
+      va1668) OVER rows_18 AS se1670,
+    COUNT(va1668) OVER rows_18 AS se1671,
     SUM(
       (
-        CASE WHEN se1666 = 1 THEN se1665 / CAST(0.05 AS DOUBLE) ELSE se1665 END * EXP((
+        CASE WHEN se1683 = 1 THEN se1682 / CAST(0.05 AS DOUBLE) ELSE se1682 END * EXP((
           (
-            se1666 - 1
+            se1683 - 1
           ) % 1100
         ) * CAST(0.051293294387550536 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY ts_code, va1667
+      PARTITION BY ts_code, va1684
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se1668,
+    ) AS se1685,
     MAX(
       (
-        CASE WHEN va1710 IS DISTINCT FROM se1711 OR stock_row = 1 THEN stock_row END
+        CASE WHEN va1727 IS DISTINCT FROM se1728 OR stock_row = 1 THEN stock_row END
       )
-    ) OVER rows_before AS se1712,
+    ) OVER rows_before AS se1729,
     MAX(
       (
-        CASE WHEN va1767 IS DISTINCT FROM se1768 OR stock_row = 1 THEN stock_row END
+        CASE WHEN va1784 IS DISTINCT FROM se1785 OR stock_row = 1 THEN stock_row END
       )
-    ) OVER rows_before AS se1769,
+    ) OVER rows_before AS se1786,
     LAST_VALUE((
       CASE WHEN (
         (
-          se1829 - 1
+          se1846 - 1
         ) % 1175
-      ) = 1174 THEN va1832 END
-    ) IGNORE NULLS) OVER rows_earlier AS se1833,
+      ) = 1174 THEN va1849 END
+    ) IGNORE NULLS) OVER rows_earlier AS se1850,
     MAX(
       (
-        CASE WHEN va1849 IS DISTINCT FROM se1850 OR stock_row = 1 THEN stock_row END
+        CASE WHEN va1866 IS DISTINCT FROM se1867 OR stock_row = 1 THEN stock_row END
       )
-    ) OVER rows_before AS se1851,
+    ) OVER rows_before AS se1868,
     SUM(
       (
         CASE
-          WHEN se1882 = 1
-          THEN se1881 / CAST(0.1111111111111111 AS DOUBLE)
-          ELSE se1881
+          WHEN se1899 = 1
+          THEN se1898 / CAST(0.1111111111111111 AS DOUBLE)
+          ELSE se1898
         END * EXP((
           (
-            se1882 - 1
+            se1899 - 1
           ) % 1100
         ) * CAST(0.11778303565638344 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY ts_code, va1883
+      PARTITION BY ts_code, va1900
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se1884,
+    ) AS se1901,
     LAST_VALUE(
       (
         CASE WHEN (
           (
             stock_row - 1
           ) % 1100
-        ) = 1099 THEN va1915 END
+        ) = 1099 THEN va1932 END
       )
-     IGNORE NULLS) OVER rows_earlier AS se1916,
-    MIN(va1961) OVER rows_5 AS se1962,
-    COUNT(va1961) OVER rows_5 AS se1963,
-    MIN(va1026) OVER rows_12 AS se1991,
-    COUNT(va1026) OVER rows_12 AS se1992,
-    MAX(va1026) OVER rows_12 AS se1994,
+     IGNORE NULLS) OVER rows_earlier AS se1933,
+    MIN(va1978) OVER rows_5 AS se1979,
+    COUNT(va1978) OVER rows_5 AS se1980,
+    MIN(va1043) OVER rows_12 AS se2008,
+    COUNT(va1043) OVER rows_12 AS se2009,
+    MAX(va1043) OVER rows_12 AS se2011,
     SUM(
       (
         CASE
-          WHEN se2006 = 1
-          THEN va2005 / CAST(0.15384615384615385 AS DOUBLE)
-          ELSE va2005
+          WHEN se2023 = 1
+          THEN va2022 / CAST(0.15384615384615385 AS DOUBLE)
+          ELSE va2022
         END * EXP((
           (
-            se2006 - 1
+            se2023 - 1
           ) % 1100
         ) * CAST(0.1670540846631662 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY ts_code, va2007
+      PARTITION BY ts_code, va2024
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se2008,
+    ) AS se2025,
     LAG(
       (
-        va2033 + COALESCE(se2034, 0) * EXP(
+        va2050 + COALESCE(se2051, 0) * EXP(
           (
             (
               (
@@ -18601,17 +18603,17 @@ WITH values_0_1 AS (
         )
       ),
       1
-    ) OVER rows_row AS se2035,
+    ) OVER rows_row AS se2052,
     LAST_VALUE(
       (
         CASE WHEN (
           (
             stock_row - 1
           ) % 1100
-        ) = 1099 THEN va2073 END
+        ) = 1099 THEN va2090 END
       )
-     IGNORE NULLS) OVER rows_earlier AS se2074,
-    LAG(va2071, 6) OVER rows_row AS se2175
+     IGNORE NULLS) OVER rows_earlier AS se2091,
+    LAG(va2088, 6) OVER rows_row AS se2192
   FROM values_6_3
   WINDOW rows_2 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 1 preceding AND CURRENT ROW), rows_3 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 2 preceding AND CURRENT ROW), rows_5 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 4 preceding AND CURRENT ROW), rows_9 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 8 preceding AND CURRENT ROW), rows_12 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 11 preceding AND CURRENT ROW), rows_13 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 12 preceding AND CURRENT ROW), rows_17 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 16 preceding AND CURRENT ROW), rows_18 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 17 preceding AND CURRENT ROW), rows_20 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 19 preceding AND CURRENT ROW), rows_before AS (
     PARTITION BY ts_code
@@ -18628,29 +18630,29 @@ WITH values_0_1 AS (
     trade_date,
     stock_row,
     day_rows,
-    se1228,
-    se1229,
-    se1230,
-    se1521,
-    se1554,
-    se1555,
-    se1556,
-    se1591,
-    se1592,
-    se1593,
-    se1666,
-    se1692,
-    se1693,
-    se1694,
-    se1860,
-    se1861,
-    se1862,
-    se1882,
-    se1992,
-    se1994,
-    se2006,
-    se2035,
-    se2074,
+    se1245,
+    se1246,
+    se1247,
+    se1538,
+    se1571,
+    se1572,
+    se1573,
+    se1608,
+    se1609,
+    se1610,
+    se1683,
+    se1709,
+    se1710,
+    se1711,
+    se1877,
+    se1878,
+    se1879,
+    se1899,
+    se2009,
+    se2011,
+    se2023,
+    se2052,
+    se2091,
     se217,
     se228,
     se237,
@@ -18674,129 +18676,131 @@ WITH values_0_1 AS (
     se430,
     se433,
     se434,
-    se539,
-    se540,
-    se541,
-    se633,
-    se634,
-    se635,
-    se732,
-    se733,
-    se734,
-    se940,
-    se941,
-    se942,
-    va1019,
-    va1026,
-    va1028,
-    va1032,
-    va1053,
-    va1055,
+    se556,
+    se557,
+    se558,
+    se650,
+    se651,
+    se652,
+    se749,
+    se750,
+    se751,
+    se957,
+    se958,
+    se959,
+    va1000,
+    va1012,
+    va1036,
+    va1043,
+    va1045,
+    va1049,
     va106,
-    va1069,
-    va1075,
-    va1108,
-    va1110,
-    va1114,
-    va1123,
-    va1137,
-    va1148,
+    va1070,
+    va1072,
+    va1086,
+    va1092,
+    va1125,
+    va1127,
+    va1131,
+    va1140,
+    va1154,
     va116,
-    va1166,
-    va1168,
-    va1170,
-    va1178,
+    va1165,
+    va1183,
+    va1185,
     va1187,
-    va1200,
-    va1202,
-    va1227,
-    va1242,
-    va1245,
-    va1254,
-    va1265,
-    va1266,
+    va1195,
+    va1204,
+    va1217,
+    va1219,
+    va1244,
+    va1259,
+    va1262,
+    va1271,
     va1282,
-    va1305,
-    va1317,
-    va1328,
-    va1333,
-    va1354,
-    va1362,
-    va1399,
+    va1283,
+    va1299,
+    va1322,
+    va1334,
+    va1345,
+    va1350,
+    va1371,
+    va1379,
     va140,
-    va1401,
-    va1411,
-    va1414,
+    va1416,
+    va1418,
+    va1428,
+    va1431,
     va144,
-    va1482,
-    va1490,
-    va1520,
-    va1553,
-    va1565,
+    va1499,
+    va1507,
+    va1537,
+    va1570,
     va158,
-    va1590,
-    va1595,
-    va1602,
-    va1608,
-    va1609,
+    va1582,
+    va1607,
     va161,
+    va1612,
+    va1619,
+    va1625,
+    va1626,
     va164,
-    va1643,
     va165,
-    va1659,
-    va1662,
-    va1664,
+    va1660,
+    va1676,
+    va1679,
     va1681,
-    va1691,
-    va1733,
-    va1751,
-    va1791,
-    va1814,
-    va1815,
-    va1818,
-    va1824,
-    va1828,
+    va1698,
+    va1708,
+    va1750,
+    va1768,
+    va1808,
+    va1831,
+    va1832,
+    va1835,
+    va1841,
     va1845,
-    va1859,
-    va1874,
-    va1875,
-    va1879,
-    va1899,
-    va1906,
-    va1939,
-    va1976,
-    va1984,
-    va1990,
+    va1862,
+    va1876,
+    va1891,
+    va1892,
+    va1896,
+    va1916,
+    va1923,
+    va1956,
+    va1993,
     va2001,
-    va2017,
+    va2007,
+    va2018,
     va202,
-    va2028,
-    va2029,
     va203,
-    va2030,
-    va2057,
-    va2058,
+    va2034,
+    va2045,
+    va2046,
+    va2047,
     va206,
-    va2071,
-    va2073,
-    va2077,
+    va2074,
+    va2075,
+    va2088,
     va209,
-    va2092,
-    va2093,
+    va2090,
     va2094,
+    va2109,
+    va2110,
+    va2111,
     va212,
-    va2122,
-    va2128,
-    va2138,
-    va2146,
-    va2151,
+    va2139,
+    va2145,
+    va2155,
+    va2163,
     va2168,
-    va2174,
-    va2177,
-    va2182,
-    va2184,
-    va2205,
-    va2211,
+    va2185,
+    va2191,
+    va2194,
+    va2199,
+    va2201,
+    va2222,
+    va2228,
     va24,
     va244,
     va248,
@@ -18813,47 +18817,45 @@ WITH values_0_1 AS (
     va401,
     va415,
     va420,
-    va440,
-    va469,
-    va470,
-    va501,
-    va523,
-    va527,
+    va457,
+    va486,
+    va487,
+    va518,
     va53,
-    va538,
-    va576,
-    va586,
-    va596,
-    va601,
-    va657,
-    va661,
-    va679,
-    va689,
-    va690,
-    va691,
-    va698,
-    va701,
-    va717,
-    va725,
-    va728,
-    va731,
-    va758,
-    va760,
-    va763,
-    va782,
-    va810,
-    va820,
+    va540,
+    va544,
+    va555,
+    va593,
+    va603,
+    va613,
+    va618,
+    va674,
+    va678,
+    va696,
+    va706,
+    va707,
+    va708,
+    va715,
+    va718,
+    va734,
+    va742,
+    va745,
+    va748,
+    va775,
+    va777,
+    va780,
+    va799,
+    va827,
+    va837,
     va85,
-    va870,
-    va871,
-    va878,
-    va892,
-    va897,
-    va899,
-    va939,
-    va973,
-    va983,
-    va995,
+    va887,
+    va888,
+    va895,
+    va909,
+    va914,
+    va916,
+    va956,
+    va990,
     (
       -(
         CASE WHEN se76 = 3 THEN se75 END
@@ -18943,57 +18945,57 @@ WITH values_0_1 AS (
     ) AS va393,
     (
       -(
-        CASE WHEN se458 = 3 THEN se457 END
+        CASE WHEN se475 = 3 THEN se474 END
       )
-    ) AS va459,
+    ) AS va476,
     (
-      CASE WHEN se507 = 2 THEN se506 END
-    ) AS va508,
+      CASE WHEN se524 = 2 THEN se523 END
+    ) AS va525,
     (
       CASE
-        WHEN se552 > stock_row - 13 AND se555 > stock_row - 13
-        THEN CASE WHEN ISFINITE(va549) THEN ROUND(va549, 12) END
+        WHEN se569 > stock_row - 13 AND se572 > stock_row - 13
+        THEN CASE WHEN ISFINITE(va566) THEN ROUND(va566, 12) END
         ELSE NULL
       END
-    ) AS va556,
+    ) AS va573,
     (
-      6 * va611 + 5 * se612 + 4 * se613 + 3 * se614 + 2 * se615 + 1 * se616
-    ) / 21 AS va617,
+      6 * va628 + 5 * se629 + 4 * se630 + 3 * se631 + 2 * se632 + 1 * se633
+    ) / 21 AS va634,
     (
-      va668 + COALESCE(se669, 0) * EXP(
+      va685 + COALESCE(se686, 0) * EXP(
         (
           (
             (
-              se665 - 1
+              se682 - 1
             ) % 1100
           ) + 1
         ) * -CAST(0.11778303565638344 AS DOUBLE)
       )
-    ) AS va670,
+    ) AS va687,
     (
       CASE
-        WHEN se742 > stock_row - 12 AND se745 > stock_row - 12
-        THEN CASE WHEN ISFINITE(va739) THEN ROUND(va739, 12) END
+        WHEN se759 > stock_row - 12 AND se762 > stock_row - 12
+        THEN CASE WHEN ISFINITE(va756) THEN ROUND(va756, 12) END
         ELSE NULL
       END
-    ) AS va746,
+    ) AS va763,
     (
       (
-        CASE WHEN se797 = 17 THEN se796 END
+        CASE WHEN se814 = 17 THEN se813 END
       ) - (
         stock_row - 17
       ) * (
-        CASE WHEN se799 = 17 THEN se798 END
+        CASE WHEN se816 = 17 THEN se815 END
       )
-    ) / 153 AS va800,
+    ) / 153 AS va817,
     (
-      4 * va824 + 3 * se825 + 2 * se826 + 1 * se827
-    ) / 10 AS va828,
+      4 * va841 + 3 * se842 + 2 * se843 + 1 * se844
+    ) / 10 AS va845,
     (
-      CASE WHEN se856 = 13 THEN se855 END
-    ) AS va857,
+      CASE WHEN se873 = 13 THEN se872 END
+    ) AS va874,
     (
-      va880 + COALESCE(se881, 0) * EXP(
+      va897 + COALESCE(se898, 0) * EXP(
         (
           (
             (
@@ -19002,49 +19004,49 @@ WITH values_0_1 AS (
           ) + 1
         ) * -CAST(0.14310084364067333 AS DOUBLE)
       )
-    ) AS va882,
+    ) AS va899,
     (
-      va901 + COALESCE(se902, 0) * EXP(
+      va918 + COALESCE(se919, 0) * EXP(
         (
           (
             (
-              se665 - 1
+              se682 - 1
             ) % 1100
           ) + 1
         ) * -CAST(0.06899287148695145 AS DOUBLE)
       )
-    ) AS va903,
+    ) AS va920,
     (
-      4 * va912 + 3 * se913 + 2 * se914 + 1 * se915
-    ) / 10 AS va916,
+      4 * va929 + 3 * se930 + 2 * se931 + 1 * se932
+    ) / 10 AS va933,
     (
-      3 * va930 + 2 * se931 + 1 * se932
-    ) / 6 AS va933,
+      3 * va947 + 2 * se948 + 1 * se949
+    ) / 6 AS va950,
     (
       CASE
-        WHEN se955 > stock_row - 6 AND se958 > stock_row - 6
-        THEN CASE WHEN ISFINITE(va952) THEN ROUND(va952, 12) END
+        WHEN se972 > stock_row - 6 AND se975 > stock_row - 6
+        THEN CASE WHEN ISFINITE(va969) THEN ROUND(va969, 12) END
         ELSE NULL
       END
-    ) AS va959,
+    ) AS va976,
     (
-      6 * va1004 + 5 * se1005 + 4 * se1006 + 3 * se1007 + 2 * se1008 + 1 * se1009
-    ) / 21 AS va1010,
+      6 * va1021 + 5 * se1022 + 4 * se1023 + 3 * se1024 + 2 * se1025 + 1 * se1026
+    ) / 21 AS va1027,
     (
-      va1034 + COALESCE(se1035, 0) * EXP(
+      va1051 + COALESCE(se1052, 0) * EXP(
         (
           (
             (
-              se665 - 1
+              se682 - 1
             ) % 1100
           ) + 1
         ) * -CAST(0.051293294387550536 AS DOUBLE)
       )
-    ) AS va1036,
+    ) AS va1053,
     (
       (
-        va1118 - (
-          va1120 + COALESCE(se1121, 0) * EXP(
+        va1135 - (
+          va1137 + COALESCE(se1138, 0) * EXP(
             (
               (
                 (
@@ -19055,21 +19057,21 @@ WITH values_0_1 AS (
           )
         )
       ) * 2
-    ) AS va1122,
+    ) AS va1139,
     (
-      5 * va1154 + 4 * se1155 + 3 * se1156 + 2 * se1157 + 1 * se1158
-    ) / 15 AS va1159,
+      5 * va1171 + 4 * se1172 + 3 * se1173 + 2 * se1174 + 1 * se1175
+    ) / 15 AS va1176,
     (
       CASE
-        WHEN se43 > stock_row - 14 AND se1208 > stock_row - 14
-        THEN CASE WHEN ISFINITE(va1205) THEN ROUND(va1205, 12) END
+        WHEN se43 > stock_row - 14 AND se1225 > stock_row - 14
+        THEN CASE WHEN ISFINITE(va1222) THEN ROUND(va1222, 12) END
         ELSE NULL
       END
-    ) AS va1209,
+    ) AS va1226,
     (
-      va1309 / NULLIF(
+      va1326 / NULLIF(
         (
-          va1311 + COALESCE(se1312, 0) * EXP(
+          va1328 + COALESCE(se1329, 0) * EXP(
             (
               (
                 (
@@ -19081,113 +19083,113 @@ WITH values_0_1 AS (
         ),
         0
       )
-    ) AS va1313,
+    ) AS va1330,
     (
       CASE
-        WHEN se1423 > stock_row - 4 AND se284 > stock_row - 4
-        THEN CASE WHEN ISFINITE(va1420) THEN ROUND(va1420, 12) END
+        WHEN se1440 > stock_row - 4 AND se284 > stock_row - 4
+        THEN CASE WHEN ISFINITE(va1437) THEN ROUND(va1437, 12) END
         ELSE NULL
       END
-    ) AS va1424,
+    ) AS va1441,
     (
-      CASE WHEN se1450 = 9 THEN se1449 END
-    ) AS va1451,
+      CASE WHEN se1467 = 9 THEN se1466 END
+    ) AS va1468,
     (
       CASE
-        WHEN se1503 > stock_row - 17 AND se1506 > stock_row - 17
-        THEN CASE WHEN ISFINITE(va1500) THEN ROUND(va1500, 12) END
+        WHEN se1520 > stock_row - 17 AND se1523 > stock_row - 17
+        THEN CASE WHEN ISFINITE(va1517) THEN ROUND(va1517, 12) END
         ELSE NULL
       END
-    ) AS va1507,
+    ) AS va1524,
     (
       (
-        se1521 - 1
+        se1538 - 1
       ) // 1100
-    ) AS va1522,
+    ) AS va1539,
     (
       CASE
-        WHEN se1541 > stock_row - 8 AND se1544 > stock_row - 8
-        THEN CASE WHEN ISFINITE(va1538) THEN ROUND(va1538, 12) END
+        WHEN se1558 > stock_row - 8 AND se1561 > stock_row - 8
+        THEN CASE WHEN ISFINITE(va1555) THEN ROUND(va1555, 12) END
         ELSE NULL
       END
-    ) AS va1545,
+    ) AS va1562,
     (
       (
-        CASE WHEN se1573 = 20 THEN se1572 END
+        CASE WHEN se1590 = 20 THEN se1589 END
       ) - (
         stock_row - 20
       ) * (
-        CASE WHEN se1575 = 20 THEN se1574 END
+        CASE WHEN se1592 = 20 THEN se1591 END
       )
-    ) / 210 AS va1576,
+    ) / 210 AS va1593,
     (
-      10 * va1612 + 9 * se1613 + 8 * se1614 + 7 * se1615 + 6 * se1616 + 5 * se1617 + 4 * se1618 + 3 * se1619 + 2 * se1620 + 1 * se1621
-    ) / 55 AS va1622,
+      10 * va1629 + 9 * se1630 + 8 * se1631 + 7 * se1632 + 6 * se1633 + 5 * se1634 + 4 * se1635 + 3 * se1636 + 2 * se1637 + 1 * se1638
+    ) / 55 AS va1639,
     (
-      3 * va1630 + 2 * se1631 + 1 * se1632
-    ) / 6 AS va1633,
+      3 * va1647 + 2 * se1648 + 1 * se1649
+    ) / 6 AS va1650,
     (
-      CASE WHEN se1654 = 18 THEN (
-        se1652 + se1653 * 18
+      CASE WHEN se1671 = 18 THEN (
+        se1669 + se1670 * 18
       ) / 36 END
-    ) AS va1655,
+    ) AS va1672,
     (
       CASE
-        WHEN NOT se1665 IS NULL
-        THEN CAST(0.05 AS DOUBLE) * se1668 * EXP((
+        WHEN NOT se1682 IS NULL
+        THEN CAST(0.05 AS DOUBLE) * se1685 * EXP((
           (
-            se1666 - 1
+            se1683 - 1
           ) % 1100
         ) * -CAST(0.051293294387550536 AS DOUBLE))
       END
-    ) AS va1669,
+    ) AS va1686,
     (
       CASE
-        WHEN se1709 > stock_row - 4 AND se1712 > stock_row - 4
-        THEN CASE WHEN ISFINITE(va1706) THEN ROUND(va1706, 12) END
+        WHEN se1726 > stock_row - 4 AND se1729 > stock_row - 4
+        THEN CASE WHEN ISFINITE(va1723) THEN ROUND(va1723, 12) END
         ELSE NULL
       END
-    ) AS va1713,
+    ) AS va1730,
     (
       CASE
-        WHEN se1766 > stock_row - 7 AND se1769 > stock_row - 7
-        THEN CASE WHEN ISFINITE(va1763) THEN ROUND(va1763, 12) END
+        WHEN se1783 > stock_row - 7 AND se1786 > stock_row - 7
+        THEN CASE WHEN ISFINITE(va1780) THEN ROUND(va1780, 12) END
         ELSE NULL
       END
-    ) AS va1770,
+    ) AS va1787,
     (
-      va1815 - (
-        va1832 + COALESCE(se1833, 0) * EXP(
+      va1832 - (
+        va1849 + COALESCE(se1850, 0) * EXP(
           (
             (
               (
-                se1829 - 1
+                se1846 - 1
               ) % 1175
             ) + 1
           ) * -CAST(0.0333364202675918 AS DOUBLE)
         )
       )
-    ) AS va1834,
+    ) AS va1851,
     (
       CASE
-        WHEN se711 > stock_row - 5 AND se1851 > stock_row - 5
-        THEN CASE WHEN ISFINITE(va1848) THEN ROUND(va1848, 12) END
+        WHEN se728 > stock_row - 5 AND se1868 > stock_row - 5
+        THEN CASE WHEN ISFINITE(va1865) THEN ROUND(va1865, 12) END
         ELSE NULL
       END
-    ) AS va1852,
+    ) AS va1869,
     (
       CASE
-        WHEN NOT se1881 IS NULL
-        THEN CAST(0.1111111111111111 AS DOUBLE) * se1884 * EXP((
+        WHEN NOT se1898 IS NULL
+        THEN CAST(0.1111111111111111 AS DOUBLE) * se1901 * EXP((
           (
-            se1882 - 1
+            se1899 - 1
           ) % 1100
         ) * -CAST(0.11778303565638344 AS DOUBLE))
       END
-    ) AS va1885,
+    ) AS va1902,
     (
-      va1913 - (
-        va1915 + COALESCE(se1916, 0) * EXP(
+      va1930 - (
+        va1932 + COALESCE(se1933, 0) * EXP(
           (
             (
               (
@@ -19197,65 +19199,65 @@ WITH values_0_1 AS (
           ) * -CAST(0.22314355131420976 AS DOUBLE)
         )
       )
-    ) AS va1917,
+    ) AS va1934,
     (
       CASE
         WHEN stock_row > 11
         THEN (
           (
-            CASE WHEN se1963 = 5 THEN se1962 END
+            CASE WHEN se1980 = 5 THEN se1979 END
           ) + (
             2 + CASE
-              WHEN se1967 < va1966
+              WHEN se1984 < va1983
               THEN 2
-              WHEN se1967 = va1966
+              WHEN se1984 = va1983
               THEN 1
-              WHEN se1967 > va1966
+              WHEN se1984 > va1983
               THEN 0
             END + CASE
-              WHEN se1968 < va1966
+              WHEN se1985 < va1983
               THEN 2
-              WHEN se1968 = va1966
+              WHEN se1985 = va1983
               THEN 1
-              WHEN se1968 > va1966
+              WHEN se1985 > va1983
               THEN 0
             END + CASE
-              WHEN se1969 < va1966
+              WHEN se1986 < va1983
               THEN 2
-              WHEN se1969 = va1966
+              WHEN se1986 = va1983
               THEN 1
-              WHEN se1969 > va1966
+              WHEN se1986 > va1983
               THEN 0
             END + CASE
-              WHEN se1970 < va1966
+              WHEN se1987 < va1983
               THEN 2
-              WHEN se1970 = va1966
+              WHEN se1987 = va1983
               THEN 1
-              WHEN se1970 > va1966
+              WHEN se1987 > va1983
               THEN 0
             END
           ) / 10
         )
       END
-    ) AS va1971,
+    ) AS va1988,
     (
-      CASE WHEN se1992 = 12 THEN se1991 END
-    ) AS va1993,
+      CASE WHEN se2009 = 12 THEN se2008 END
+    ) AS va2010,
     (
       CASE
-        WHEN NOT va2005 IS NULL
-        THEN CAST(0.15384615384615385 AS DOUBLE) * se2008 * EXP((
+        WHEN NOT va2022 IS NULL
+        THEN CAST(0.15384615384615385 AS DOUBLE) * se2025 * EXP((
           (
-            se2006 - 1
+            se2023 - 1
           ) % 1100
         ) * -CAST(0.1670540846631662 AS DOUBLE))
       END
-    ) AS va2009,
+    ) AS va2026,
     (
       (
-        se2175 + va2071
+        se2192 + va2088
       ) / 2
-    ) AS va2176
+    ) AS va2193
   FROM series_7
 ), values_7_2 AS (
   SELECT
@@ -19263,27 +19265,27 @@ WITH values_0_1 AS (
     trade_date,
     stock_row,
     day_rows,
-    se1228,
-    se1229,
-    se1230,
-    se1521,
-    se1554,
-    se1555,
-    se1556,
-    se1591,
-    se1592,
-    se1593,
-    se1666,
-    se1692,
-    se1693,
-    se1694,
-    se1860,
-    se1861,
-    se1862,
-    se1882,
-    se2006,
-    se2035,
-    se2074,
+    se1245,
+    se1246,
+    se1247,
+    se1538,
+    se1571,
+    se1572,
+    se1573,
+    se1608,
+    se1609,
+    se1610,
+    se1683,
+    se1709,
+    se1710,
+    se1711,
+    se1877,
+    se1878,
+    se1879,
+    se1899,
+    se2023,
+    se2052,
+    se2091,
     se217,
     se228,
     se237,
@@ -19307,143 +19309,145 @@ WITH values_0_1 AS (
     se430,
     se433,
     se434,
-    se539,
-    se540,
-    se541,
-    se633,
-    se634,
-    se635,
-    se732,
-    se733,
-    se734,
-    se940,
-    se941,
-    se942,
-    va1019,
-    va1026,
-    va1028,
-    va1032,
+    se556,
+    se557,
+    se558,
+    se650,
+    se651,
+    se652,
+    se749,
+    se750,
+    se751,
+    se957,
+    se958,
+    se959,
+    va1000,
+    va1012,
     va1036,
+    va1043,
+    va1045,
+    va1049,
     va1053,
-    va1055,
     va106,
-    va1069,
-    va1075,
-    va1108,
-    va1110,
-    va1114,
-    va1122,
-    va1123,
-    va1137,
-    va1148,
+    va1070,
+    va1072,
+    va1086,
+    va1092,
+    va1125,
+    va1127,
+    va1131,
+    va1139,
+    va1140,
+    va1154,
     va116,
-    va1166,
-    va1168,
-    va1170,
-    va1178,
+    va1165,
+    va1183,
+    va1185,
     va1187,
-    va1200,
-    va1202,
-    va1227,
-    va1242,
-    va1245,
-    va1254,
+    va1195,
+    va1204,
+    va1217,
+    va1219,
+    va1244,
+    va1259,
     va126,
-    va1265,
-    va1266,
+    va1262,
+    va1271,
     va1282,
-    va1305,
-    va1313,
-    va1317,
-    va1328,
-    va1333,
-    va1354,
-    va1362,
-    va1399,
+    va1283,
+    va1299,
+    va1322,
+    va1330,
+    va1334,
+    va1345,
+    va1350,
+    va1371,
+    va1379,
     va140,
-    va1401,
-    va1411,
-    va1414,
-    va1424,
+    va1416,
+    va1418,
+    va1428,
+    va1431,
     va144,
-    va1482,
-    va1490,
-    va1520,
-    va1522,
-    va1553,
-    va1565,
+    va1441,
+    va1499,
+    va1507,
+    va1537,
+    va1539,
+    va1570,
     va158,
-    va1590,
-    va1595,
-    va1602,
-    va1608,
-    va1609,
+    va1582,
+    va1607,
     va161,
+    va1612,
+    va1619,
+    va1625,
+    va1626,
     va164,
     va165,
-    va1659,
-    va1662,
-    va1664,
-    va1669,
+    va1676,
+    va1679,
     va1681,
-    va1691,
-    va1733,
-    va1751,
-    va1770,
-    va1791,
-    va1814,
-    va1818,
-    va1824,
-    va1828,
-    va1834,
+    va1686,
+    va1698,
+    va1708,
+    va1750,
+    va1768,
+    va1787,
+    va1808,
+    va1831,
+    va1835,
+    va1841,
     va1845,
-    va1859,
-    va1874,
-    va1875,
-    va1879,
-    va1885,
-    va1899,
-    va1906,
-    va1917,
+    va1851,
+    va1862,
+    va1876,
+    va1891,
+    va1892,
+    va1896,
+    va1902,
+    va1916,
     va192,
-    va1939,
-    va1971,
-    va1976,
-    va1984,
-    va1990,
+    va1923,
+    va1934,
+    va1956,
+    va1988,
+    va1993,
     va2001,
-    va2009,
-    va2017,
+    va2007,
+    va2018,
     va202,
-    va2028,
-    va2029,
+    va2026,
     va203,
-    va2030,
-    va2057,
-    va2058,
+    va2034,
+    va2045,
+    va2046,
+    va2047,
     va206,
-    va2071,
-    va2073,
-    va2077,
+    va2074,
+    va2075,
+    va2088,
     va209,
-    va2092,
-    va2093,
+    va2090,
     va2094,
+    va2109,
+    va2110,
+    va2111,
     va212,
-    va2122,
-    va2128,
-    va2138,
-    va2146,
-    va2151,
+    va2139,
+    va2145,
+    va2155,
+    va2163,
     va2168,
-    va2174,
-    va2176,
-    va2177,
-    va2182,
-    va2184,
+    va2185,
+    va2191,
+    va2193,
+    va2194,
+    va2199,
     va220,
-    va2205,
-    va2211,
+    va2201,
+    va2222,
+    va2228,
     va231,
     va24,
     va240,
@@ -19465,146 +19469,144 @@ WITH values_0_1 AS (
     va401,
     va415,
     va420,
-    va440,
-    va459,
-    va469,
-    va470,
-    va501,
-    va523,
-    va527,
+    va457,
+    va476,
+    va486,
+    va487,
+    va518,
     va53,
-    va538,
-    va556,
-    va576,
-    va586,
-    va596,
-    va601,
-    va657,
-    va661,
-    va670,
-    va679,
-    va689,
-    va690,
-    va691,
-    va698,
-    va701,
-    va717,
-    va725,
-    va728,
-    va731,
-    va758,
-    va760,
-    va763,
+    va540,
+    va544,
+    va555,
+    va573,
+    va593,
+    va603,
+    va613,
+    va618,
+    va674,
+    va678,
+    va687,
+    va696,
+    va706,
+    va707,
+    va708,
+    va715,
+    va718,
+    va734,
+    va742,
+    va745,
+    va748,
     va77,
-    va782,
-    va810,
-    va820,
+    va775,
+    va777,
+    va780,
+    va799,
+    va827,
+    va837,
     va85,
-    va857,
-    va870,
-    va871,
-    va878,
-    va882,
-    va892,
-    va897,
+    va874,
+    va887,
+    va888,
+    va895,
     va899,
-    va903,
-    va939,
-    va973,
-    va983,
-    va995,
+    va909,
+    va914,
+    va916,
+    va920,
+    va956,
+    va990,
     (
       va401 / NULLIF(va393, 0)
     ) AS va402,
     (
       va420 / NULLIF(va393, 0)
     ) AS va421,
-    va508 * 8193 - (
-      va508 * 8193 - va508
-    ) AS va509,
-    va617 * 8193 - (
-      va617 * 8193 - va617
-    ) AS va618,
-    va746 * 8193 - (
-      va746 * 8193 - va746
-    ) AS va747,
-    va800 * 8193 - (
-      va800 * 8193 - va800
-    ) AS va801,
-    va828 * 8193 - (
-      va828 * 8193 - va828
-    ) AS va829,
-    va857 * stock_row AS va858,
-    va916 * 8193 - (
-      va916 * 8193 - va916
-    ) AS va917,
+    va525 * 8193 - (
+      va525 * 8193 - va525
+    ) AS va526,
+    va634 * 8193 - (
+      va634 * 8193 - va634
+    ) AS va635,
+    va763 * 8193 - (
+      va763 * 8193 - va763
+    ) AS va764,
+    va817 * 8193 - (
+      va817 * 8193 - va817
+    ) AS va818,
+    va845 * 8193 - (
+      va845 * 8193 - va845
+    ) AS va846,
+    va874 * stock_row AS va875,
     va933 * 8193 - (
       va933 * 8193 - va933
     ) AS va934,
-    va959 * 8193 - (
-      va959 * 8193 - va959
-    ) AS va960,
-    va1010 * 8193 - (
-      va1010 * 8193 - va1010
-    ) AS va1011,
-    va1159 * 8193 - (
-      va1159 * 8193 - va1159
-    ) AS va1160,
-    va1209 * 8193 - (
-      va1209 * 8193 - va1209
-    ) AS va1210,
-    va1451 * 8193 - (
-      va1451 * 8193 - va1451
-    ) AS va1452,
-    va1507 * 8193 - (
-      va1507 * 8193 - va1507
-    ) AS va1508,
-    va1545 * 8193 - (
-      va1545 * 8193 - va1545
-    ) AS va1546,
-    va1576 * 8193 - (
-      va1576 * 8193 - va1576
-    ) AS va1577,
-    va1622 * 8193 - (
-      va1622 * 8193 - va1622
-    ) AS va1623,
-    va1633 * 8193 - (
-      va1633 * 8193 - va1633
-    ) AS va1634,
+    va950 * 8193 - (
+      va950 * 8193 - va950
+    ) AS va951,
+    va976 * 8193 - (
+      va976 * 8193 - va976
+    ) AS va977,
+    va1027 * 8193 - (
+      va1027 * 8193 - va1027
+    ) AS va1028,
+    va1176 * 8193 - (
+      va1176 * 8193 - va1176
+    ) AS va1177,
+    va1226 * 8193 - (
+      va1226 * 8193 - va1226
+    ) AS va1227,
+    va1468 * 8193 - (
+      va1468 * 8193 - va1468
+    ) AS va1469,
+    va1524 * 8193 - (
+      va1524 * 8193 - va1524
+    ) AS va1525,
+    va1562 * 8193 - (
+      va1562 * 8193 - va1562
+    ) AS va1563,
+    va1593 * 8193 - (
+      va1593 * 8193 - va1593
+    ) AS va1594,
+    va1639 * 8193 - (
+      va1639 * 8193 - va1639
+    ) AS va1640,
+    va1650 * 8193 - (
+      va1650 * 8193 - va1650
+    ) AS va1651,
     (
       CASE
         WHEN (
-          va1643 > 0
+          va1660 > 0
           OR (
-            va1655 = FLOOR(va1655) AND (
-              va1643 <> 0 OR va1655 >= 0
+            va1672 = FLOOR(va1672) AND (
+              va1660 <> 0 OR va1672 >= 0
             )
           )
           OR (
-            va1643 = 0 AND va1655 > 0
+            va1660 = 0 AND va1672 > 0
           )
         )
-        THEN POWER(va1643, va1655)
+        THEN POWER(va1660, va1672)
       END
-    ) AS va1656,
-    va1713 * 8193 - (
-      va1713 * 8193 - va1713
-    ) AS va1714,
+    ) AS va1673,
+    va1730 * 8193 - (
+      va1730 * 8193 - va1730
+    ) AS va1731,
     POWER((
-      va1815 - va1834
-    ), 2) AS va1837,
-    va1852 * 8193 - (
-      va1852 * 8193 - va1852
-    ) AS va1853,
+      va1832 - va1851
+    ), 2) AS va1854,
+    va1869 * 8193 - (
+      va1869 * 8193 - va1869
+    ) AS va1870,
     (
       (
-        va1026 - va1993
+        va1043 - va2010
       ) / NULLIF((
         (
-          CASE WHEN se1992 = 12 THEN se1994 END
-        ) - va1993
+          CASE WHEN se2009 = 12 THEN se2011 END
+        ) - va2010
       ), 0)
-    ) AS va1995
+    ) AS va2012
   FROM values_7_1
 ), values_7_3 AS (
   SELECT
@@ -19612,27 +19614,27 @@ WITH values_0_1 AS (
     trade_date,
     stock_row,
     day_rows,
-    se1228,
-    se1229,
-    se1230,
-    se1521,
-    se1554,
-    se1555,
-    se1556,
-    se1591,
-    se1592,
-    se1593,
-    se1666,
-    se1692,
-    se1693,
-    se1694,
-    se1860,
-    se1861,
-    se1862,
-    se1882,
-    se2006,
-    se2035,
-    se2074,
+    se1245,
+    se1246,
+    se1247,
+    se1538,
+    se1571,
+    se1572,
+    se1573,
+    se1608,
+    se1609,
+    se1610,
+    se1683,
+    se1709,
+    se1710,
+    se1711,
+    se1877,
+    se1878,
+    se1879,
+    se1899,
+    se2023,
+    se2052,
+    se2091,
     se217,
     se228,
     se237,
@@ -19649,156 +19651,158 @@ WITH values_0_1 AS (
     se430,
     se433,
     se434,
-    se539,
-    se540,
-    se541,
-    se633,
-    se634,
-    se635,
-    se732,
-    se733,
-    se734,
-    se940,
-    se941,
-    se942,
-    va1011,
-    va1019,
-    va1026,
+    se556,
+    se557,
+    se558,
+    se650,
+    se651,
+    se652,
+    se749,
+    se750,
+    se751,
+    se957,
+    se958,
+    se959,
+    va1000,
+    va1012,
     va1028,
-    va1032,
     va1036,
+    va1043,
+    va1045,
+    va1049,
     va1053,
-    va1055,
     va106,
-    va1069,
-    va1075,
-    va1108,
-    va1110,
-    va1114,
-    va1122,
-    va1123,
-    va1137,
-    va1148,
+    va1070,
+    va1072,
+    va1086,
+    va1092,
+    va1125,
+    va1127,
+    va1131,
+    va1139,
+    va1140,
+    va1154,
     va116,
-    va1160,
-    va1166,
-    va1168,
-    va1170,
-    va1178,
+    va1165,
+    va1177,
+    va1183,
+    va1185,
     va1187,
-    va1200,
-    va1202,
-    va1210,
+    va1195,
+    va1204,
+    va1217,
+    va1219,
     va1227,
-    va1242,
-    va1245,
-    va1254,
+    va1244,
+    va1259,
     va126,
-    va1265,
-    va1266,
+    va1262,
+    va1271,
     va1282,
-    va1305,
-    va1313,
-    va1317,
-    va1328,
-    va1333,
-    va1354,
-    va1362,
-    va1399,
+    va1283,
+    va1299,
+    va1322,
+    va1330,
+    va1334,
+    va1345,
+    va1350,
+    va1371,
+    va1379,
     va140,
-    va1401,
-    va1411,
-    va1414,
-    va1424,
+    va1416,
+    va1418,
+    va1428,
+    va1431,
     va144,
-    va1452,
-    va1482,
-    va1490,
-    va1508,
-    va1520,
-    va1522,
-    va1546,
-    va1553,
-    va1565,
-    va1577,
+    va1441,
+    va1469,
+    va1499,
+    va1507,
+    va1525,
+    va1537,
+    va1539,
+    va1563,
+    va1570,
     va158,
-    va1590,
-    va1595,
-    va1602,
-    va1608,
-    va1609,
+    va1582,
+    va1594,
+    va1607,
     va161,
-    va1623,
-    va1634,
+    va1612,
+    va1619,
+    va1625,
+    va1626,
     va164,
+    va1640,
     va165,
-    va1659,
-    va1662,
-    va1664,
-    va1669,
+    va1651,
+    va1676,
+    va1679,
     va1681,
-    va1691,
-    va1714,
-    va1733,
-    va1751,
-    va1770,
-    va1791,
-    va1814,
-    va1818,
-    va1824,
-    va1828,
-    va1834,
-    va1837,
+    va1686,
+    va1698,
+    va1708,
+    va1731,
+    va1750,
+    va1768,
+    va1787,
+    va1808,
+    va1831,
+    va1835,
+    va1841,
     va1845,
-    va1853,
-    va1859,
-    va1874,
-    va1875,
-    va1879,
-    va1885,
-    va1899,
-    va1906,
-    va1917,
+    va1851,
+    va1854,
+    va1862,
+    va1870,
+    va1876,
+    va1891,
+    va1892,
+    va1896,
+    va1902,
+    va1916,
     va192,
-    va1939,
-    va1971,
-    va1976,
-    va1984,
-    va1990,
-    va1995,
+    va1923,
+    va1934,
+    va1956,
+    va1988,
+    va1993,
     va2001,
-    va2009,
-    va2017,
+    va2007,
+    va2012,
+    va2018,
     va202,
-    va2028,
-    va2029,
+    va2026,
     va203,
-    va2030,
-    va2057,
-    va2058,
+    va2034,
+    va2045,
+    va2046,
+    va2047,
     va206,
-    va2071,
-    va2073,
-    va2077,
+    va2074,
+    va2075,
+    va2088,
     va209,
-    va2092,
-    va2093,
+    va2090,
     va2094,
+    va2109,
+    va2110,
+    va2111,
     va212,
-    va2122,
-    va2128,
-    va2138,
-    va2146,
-    va2151,
+    va2139,
+    va2145,
+    va2155,
+    va2163,
     va2168,
-    va2174,
-    va2176,
-    va2177,
-    va2182,
-    va2184,
+    va2185,
+    va2191,
+    va2193,
+    va2194,
+    va2199,
     va220,
-    va2205,
-    va2211,
+    va2201,
+    va2222,
+    va2228,
     va231,
     va24,
     va240,
@@ -19819,63 +19823,61 @@ WITH values_0_1 AS (
     va415,
     va420,
     va421,
-    va440,
-    va459,
-    va469,
-    va470,
-    va501,
-    va509,
-    va523,
-    va527,
+    va457,
+    va476,
+    va486,
+    va487,
+    va518,
+    va526,
     va53,
-    va538,
-    va556,
-    va576,
-    va586,
-    va596,
-    va601,
+    va540,
+    va544,
+    va555,
+    va573,
+    va593,
+    va603,
+    va613,
     va618,
-    va657,
-    va661,
-    va670,
-    va679,
-    va689,
-    va690,
-    va691,
-    va698,
-    va701,
-    va717,
-    va725,
-    va728,
-    va731,
-    va747,
-    va758,
-    va760,
-    va763,
+    va635,
+    va674,
+    va678,
+    va687,
+    va696,
+    va706,
+    va707,
+    va708,
+    va715,
+    va718,
+    va734,
+    va742,
+    va745,
+    va748,
+    va764,
     va77,
-    va782,
-    va801,
-    va810,
-    va820,
-    va829,
+    va775,
+    va777,
+    va780,
+    va799,
+    va818,
+    va827,
+    va837,
+    va846,
     va85,
-    va857,
-    va858,
-    va870,
-    va871,
-    va878,
-    va882,
-    va892,
-    va897,
+    va874,
+    va875,
+    va887,
+    va888,
+    va895,
     va899,
-    va903,
-    va917,
+    va909,
+    va914,
+    va916,
+    va920,
     va934,
-    va939,
-    va960,
-    va973,
-    va983,
-    va995,
+    va951,
+    va956,
+    va977,
+    va990,
     (
       (
         CASE WHEN se398 = 60 THEN se397 END
@@ -19907,8 +19909,8 @@ WITH values_0_1 AS (
       )
     ) AS va424,
     (
-      CASE WHEN ISFINITE(va1656) THEN va1656 END
-    ) AS va1657
+      CASE WHEN ISFINITE(va1673) THEN va1673 END
+    ) AS va1674
   FROM values_7_2
 ), values_7_4 AS (
   SELECT
@@ -19916,27 +19918,27 @@ WITH values_0_1 AS (
     trade_date,
     stock_row,
     day_rows,
-    se1228,
-    se1229,
-    se1230,
-    se1521,
-    se1554,
-    se1555,
-    se1556,
-    se1591,
-    se1592,
-    se1593,
-    se1666,
-    se1692,
-    se1693,
-    se1694,
-    se1860,
-    se1861,
-    se1862,
-    se1882,
-    se2006,
-    se2035,
-    se2074,
+    se1245,
+    se1246,
+    se1247,
+    se1538,
+    se1571,
+    se1572,
+    se1573,
+    se1608,
+    se1609,
+    se1610,
+    se1683,
+    se1709,
+    se1710,
+    se1711,
+    se1877,
+    se1878,
+    se1879,
+    se1899,
+    se2023,
+    se2052,
+    se2091,
     se217,
     se228,
     se237,
@@ -19950,157 +19952,159 @@ WITH values_0_1 AS (
     se430,
     se433,
     se434,
-    se539,
-    se540,
-    se541,
-    se633,
-    se634,
-    se635,
-    se732,
-    se733,
-    se734,
-    se940,
-    se941,
-    se942,
-    va1011,
-    va1019,
-    va1026,
+    se556,
+    se557,
+    se558,
+    se650,
+    se651,
+    se652,
+    se749,
+    se750,
+    se751,
+    se957,
+    se958,
+    se959,
+    va1000,
+    va1012,
     va1028,
-    va1032,
     va1036,
+    va1043,
+    va1045,
+    va1049,
     va1053,
-    va1055,
     va106,
-    va1069,
-    va1075,
-    va1108,
-    va1110,
-    va1114,
-    va1122,
-    va1123,
-    va1137,
-    va1148,
+    va1070,
+    va1072,
+    va1086,
+    va1092,
+    va1125,
+    va1127,
+    va1131,
+    va1139,
+    va1140,
+    va1154,
     va116,
-    va1160,
-    va1166,
-    va1168,
-    va1170,
-    va1178,
+    va1165,
+    va1177,
+    va1183,
+    va1185,
     va1187,
-    va1200,
-    va1202,
-    va1210,
+    va1195,
+    va1204,
+    va1217,
+    va1219,
     va1227,
-    va1242,
-    va1245,
-    va1254,
+    va1244,
+    va1259,
     va126,
-    va1265,
-    va1266,
+    va1262,
+    va1271,
     va1282,
-    va1305,
-    va1313,
-    va1317,
-    va1328,
-    va1333,
-    va1354,
-    va1362,
-    va1399,
+    va1283,
+    va1299,
+    va1322,
+    va1330,
+    va1334,
+    va1345,
+    va1350,
+    va1371,
+    va1379,
     va140,
-    va1401,
-    va1411,
-    va1414,
-    va1424,
+    va1416,
+    va1418,
+    va1428,
+    va1431,
     va144,
-    va1452,
-    va1482,
-    va1490,
-    va1508,
-    va1520,
-    va1522,
-    va1546,
-    va1553,
-    va1565,
-    va1577,
+    va1441,
+    va1469,
+    va1499,
+    va1507,
+    va1525,
+    va1537,
+    va1539,
+    va1563,
+    va1570,
     va158,
-    va1590,
-    va1595,
-    va1602,
-    va1608,
-    va1609,
+    va1582,
+    va1594,
+    va1607,
     va161,
-    va1623,
-    va1634,
+    va1612,
+    va1619,
+    va1625,
+    va1626,
     va164,
+    va1640,
     va165,
-    va1657,
-    va1659,
-    va1662,
-    va1664,
-    va1669,
+    va1651,
+    va1674,
+    va1676,
+    va1679,
     va1681,
-    va1691,
-    va1714,
-    va1733,
-    va1751,
-    va1770,
-    va1791,
-    va1814,
-    va1818,
-    va1824,
-    va1828,
-    va1834,
-    va1837,
+    va1686,
+    va1698,
+    va1708,
+    va1731,
+    va1750,
+    va1768,
+    va1787,
+    va1808,
+    va1831,
+    va1835,
+    va1841,
     va1845,
-    va1853,
-    va1859,
-    va1874,
-    va1875,
-    va1879,
-    va1885,
-    va1899,
-    va1906,
-    va1917,
+    va1851,
+    va1854,
+    va1862,
+    va1870,
+    va1876,
+    va1891,
+    va1892,
+    va1896,
+    va1902,
+    va1916,
     va192,
-    va1939,
-    va1971,
-    va1976,
-    va1984,
-    va1990,
-    va1995,
+    va1923,
+    va1934,
+    va1956,
+    va1988,
+    va1993,
     va2001,
-    va2009,
-    va2017,
+    va2007,
+    va2012,
+    va2018,
     va202,
-    va2028,
-    va2029,
+    va2026,
     va203,
-    va2030,
-    va2057,
-    va2058,
+    va2034,
+    va2045,
+    va2046,
+    va2047,
     va206,
-    va2071,
-    va2073,
-    va2077,
+    va2074,
+    va2075,
+    va2088,
     va209,
-    va2092,
-    va2093,
+    va2090,
     va2094,
+    va2109,
+    va2110,
+    va2111,
     va212,
-    va2122,
-    va2128,
-    va2138,
-    va2146,
-    va2151,
+    va2139,
+    va2145,
+    va2155,
+    va2163,
     va2168,
-    va2174,
-    va2176,
-    va2177,
-    va2182,
-    va2184,
+    va2185,
+    va2191,
+    va2193,
+    va2194,
+    va2199,
     va220,
-    va2205,
-    va2211,
+    va2201,
+    va2222,
+    va2228,
     va231,
     va24,
     va240,
@@ -20124,63 +20128,61 @@ WITH values_0_1 AS (
     va420,
     va421,
     va424,
-    va440,
-    va459,
-    va469,
-    va470,
-    va501,
-    va509,
-    va523,
-    va527,
+    va457,
+    va476,
+    va486,
+    va487,
+    va518,
+    va526,
     va53,
-    va538,
-    va556,
-    va576,
-    va586,
-    va596,
-    va601,
+    va540,
+    va544,
+    va555,
+    va573,
+    va593,
+    va603,
+    va613,
     va618,
-    va657,
-    va661,
-    va670,
-    va679,
-    va689,
-    va690,
-    va691,
-    va698,
-    va701,
-    va717,
-    va725,
-    va728,
-    va731,
-    va747,
-    va758,
-    va760,
-    va763,
+    va635,
+    va674,
+    va678,
+    va687,
+    va696,
+    va706,
+    va707,
+    va708,
+    va715,
+    va718,
+    va734,
+    va742,
+    va745,
+    va748,
+    va764,
     va77,
-    va782,
-    va801,
-    va810,
-    va820,
-    va829,
+    va775,
+    va777,
+    va780,
+    va799,
+    va818,
+    va827,
+    va837,
+    va846,
     va85,
-    va857,
-    va858,
-    va870,
-    va871,
-    va878,
-    va882,
-    va892,
-    va897,
+    va874,
+    va875,
+    va887,
+    va888,
+    va895,
     va899,
-    va903,
-    va917,
+    va909,
+    va914,
+    va916,
+    va920,
     va934,
-    va939,
-    va960,
-    va973,
-    va983,
-    va995,
+    va951,
+    va956,
+    va977,
+    va990,
     (
       CASE
         WHEN se411 > stock_row - 59
@@ -20202,27 +20204,27 @@ WITH values_0_1 AS (
     trade_date,
     stock_row,
     day_rows,
-    se1228,
-    se1229,
-    se1230,
-    se1521,
-    se1554,
-    se1555,
-    se1556,
-    se1591,
-    se1592,
-    se1593,
-    se1666,
-    se1692,
-    se1693,
-    se1694,
-    se1860,
-    se1861,
-    se1862,
-    se1882,
-    se2006,
-    se2035,
-    se2074,
+    se1245,
+    se1246,
+    se1247,
+    se1538,
+    se1571,
+    se1572,
+    se1573,
+    se1608,
+    se1609,
+    se1610,
+    se1683,
+    se1709,
+    se1710,
+    se1711,
+    se1877,
+    se1878,
+    se1879,
+    se1899,
+    se2023,
+    se2052,
+    se2091,
     se217,
     se228,
     se237,
@@ -20236,157 +20238,159 @@ WITH values_0_1 AS (
     se430,
     se433,
     se434,
-    se539,
-    se540,
-    se541,
-    se633,
-    se634,
-    se635,
-    se732,
-    se733,
-    se734,
-    se940,
-    se941,
-    se942,
-    va1011,
-    va1019,
-    va1026,
+    se556,
+    se557,
+    se558,
+    se650,
+    se651,
+    se652,
+    se749,
+    se750,
+    se751,
+    se957,
+    se958,
+    se959,
+    va1000,
+    va1012,
     va1028,
-    va1032,
     va1036,
+    va1043,
+    va1045,
+    va1049,
     va1053,
-    va1055,
     va106,
-    va1069,
-    va1075,
-    va1108,
-    va1110,
-    va1114,
-    va1122,
-    va1123,
-    va1137,
-    va1148,
+    va1070,
+    va1072,
+    va1086,
+    va1092,
+    va1125,
+    va1127,
+    va1131,
+    va1139,
+    va1140,
+    va1154,
     va116,
-    va1160,
-    va1166,
-    va1168,
-    va1170,
-    va1178,
+    va1165,
+    va1177,
+    va1183,
+    va1185,
     va1187,
-    va1200,
-    va1202,
-    va1210,
+    va1195,
+    va1204,
+    va1217,
+    va1219,
     va1227,
-    va1242,
-    va1245,
-    va1254,
+    va1244,
+    va1259,
     va126,
-    va1265,
-    va1266,
+    va1262,
+    va1271,
     va1282,
-    va1305,
-    va1313,
-    va1317,
-    va1328,
-    va1333,
-    va1354,
-    va1362,
-    va1399,
+    va1283,
+    va1299,
+    va1322,
+    va1330,
+    va1334,
+    va1345,
+    va1350,
+    va1371,
+    va1379,
     va140,
-    va1401,
-    va1411,
-    va1414,
-    va1424,
+    va1416,
+    va1418,
+    va1428,
+    va1431,
     va144,
-    va1452,
-    va1482,
-    va1490,
-    va1508,
-    va1520,
-    va1522,
-    va1546,
-    va1553,
-    va1565,
-    va1577,
+    va1441,
+    va1469,
+    va1499,
+    va1507,
+    va1525,
+    va1537,
+    va1539,
+    va1563,
+    va1570,
     va158,
-    va1590,
-    va1595,
-    va1602,
-    va1608,
-    va1609,
+    va1582,
+    va1594,
+    va1607,
     va161,
-    va1623,
-    va1634,
+    va1612,
+    va1619,
+    va1625,
+    va1626,
     va164,
+    va1640,
     va165,
-    va1657,
-    va1659,
-    va1662,
-    va1664,
-    va1669,
+    va1651,
+    va1674,
+    va1676,
+    va1679,
     va1681,
-    va1691,
-    va1714,
-    va1733,
-    va1751,
-    va1770,
-    va1791,
-    va1814,
-    va1818,
-    va1824,
-    va1828,
-    va1834,
-    va1837,
+    va1686,
+    va1698,
+    va1708,
+    va1731,
+    va1750,
+    va1768,
+    va1787,
+    va1808,
+    va1831,
+    va1835,
+    va1841,
     va1845,
-    va1853,
-    va1859,
-    va1874,
-    va1875,
-    va1879,
-    va1885,
-    va1899,
-    va1906,
-    va1917,
+    va1851,
+    va1854,
+    va1862,
+    va1870,
+    va1876,
+    va1891,
+    va1892,
+    va1896,
+    va1902,
+    va1916,
     va192,
-    va1939,
-    va1971,
-    va1976,
-    va1984,
-    va1990,
-    va1995,
+    va1923,
+    va1934,
+    va1956,
+    va1988,
+    va1993,
     va2001,
-    va2009,
-    va2017,
+    va2007,
+    va2012,
+    va2018,
     va202,
-    va2028,
-    va2029,
+    va2026,
     va203,
-    va2030,
-    va2057,
-    va2058,
+    va2034,
+    va2045,
+    va2046,
+    va2047,
     va206,
-    va2071,
-    va2073,
-    va2077,
+    va2074,
+    va2075,
+    va2088,
     va209,
-    va2092,
-    va2093,
+    va2090,
     va2094,
+    va2109,
+    va2110,
+    va2111,
     va212,
-    va2122,
-    va2128,
-    va2138,
-    va2146,
-    va2151,
+    va2139,
+    va2145,
+    va2155,
+    va2163,
     va2168,
-    va2174,
-    va2176,
-    va2177,
-    va2182,
-    va2184,
+    va2185,
+    va2191,
+    va2193,
+    va2194,
+    va2199,
     va220,
-    va2205,
-    va2211,
+    va2201,
+    va2222,
+    va2228,
     va231,
     va24,
     va240,
@@ -20411,63 +20415,61 @@ WITH values_0_1 AS (
     va420,
     va421,
     va424,
-    va440,
-    va459,
-    va469,
-    va470,
-    va501,
-    va509,
-    va523,
-    va527,
+    va457,
+    va476,
+    va486,
+    va487,
+    va518,
+    va526,
     va53,
-    va538,
-    va556,
-    va576,
-    va586,
-    va596,
-    va601,
+    va540,
+    va544,
+    va555,
+    va573,
+    va593,
+    va603,
+    va613,
     va618,
-    va657,
-    va661,
-    va670,
-    va679,
-    va689,
-    va690,
-    va691,
-    va698,
-    va701,
-    va717,
-    va725,
-    va728,
-    va731,
-    va747,
-    va758,
-    va760,
-    va763,
+    va635,
+    va674,
+    va678,
+    va687,
+    va696,
+    va706,
+    va707,
+    va708,
+    va715,
+    va718,
+    va734,
+    va742,
+    va745,
+    va748,
+    va764,
     va77,
-    va782,
-    va801,
-    va810,
-    va820,
-    va829,
+    va775,
+    va777,
+    va780,
+    va799,
+    va818,
+    va827,
+    va837,
+    va846,
     va85,
-    va857,
-    va858,
-    va870,
-    va871,
-    va878,
-    va882,
-    va892,
-    va897,
+    va874,
+    va875,
+    va887,
+    va888,
+    va895,
     va899,
-    va903,
-    va917,
+    va909,
+    va914,
+    va916,
+    va920,
     va934,
-    va939,
-    va960,
-    va973,
-    va983,
-    va995,
+    va951,
+    va956,
+    va977,
+    va990,
     (
       va424 / NULLIF(va412, 0)
     ) AS va425
@@ -20478,27 +20480,27 @@ WITH values_0_1 AS (
     trade_date,
     stock_row,
     day_rows,
-    se1228,
-    se1229,
-    se1230,
-    se1521,
-    se1554,
-    se1555,
-    se1556,
-    se1591,
-    se1592,
-    se1593,
-    se1666,
-    se1692,
-    se1693,
-    se1694,
-    se1860,
-    se1861,
-    se1862,
-    se1882,
-    se2006,
-    se2035,
-    se2074,
+    se1245,
+    se1246,
+    se1247,
+    se1538,
+    se1571,
+    se1572,
+    se1573,
+    se1608,
+    se1609,
+    se1610,
+    se1683,
+    se1709,
+    se1710,
+    se1711,
+    se1877,
+    se1878,
+    se1879,
+    se1899,
+    se2023,
+    se2052,
+    se2091,
     se217,
     se228,
     se237,
@@ -20510,157 +20512,159 @@ WITH values_0_1 AS (
     se430,
     se433,
     se434,
-    se539,
-    se540,
-    se541,
-    se633,
-    se634,
-    se635,
-    se732,
-    se733,
-    se734,
-    se940,
-    se941,
-    se942,
-    va1011,
-    va1019,
-    va1026,
+    se556,
+    se557,
+    se558,
+    se650,
+    se651,
+    se652,
+    se749,
+    se750,
+    se751,
+    se957,
+    se958,
+    se959,
+    va1000,
+    va1012,
     va1028,
-    va1032,
     va1036,
+    va1043,
+    va1045,
+    va1049,
     va1053,
-    va1055,
     va106,
-    va1069,
-    va1075,
-    va1108,
-    va1110,
-    va1114,
-    va1122,
-    va1123,
-    va1137,
-    va1148,
+    va1070,
+    va1072,
+    va1086,
+    va1092,
+    va1125,
+    va1127,
+    va1131,
+    va1139,
+    va1140,
+    va1154,
     va116,
-    va1160,
-    va1166,
-    va1168,
-    va1170,
-    va1178,
+    va1165,
+    va1177,
+    va1183,
+    va1185,
     va1187,
-    va1200,
-    va1202,
-    va1210,
+    va1195,
+    va1204,
+    va1217,
+    va1219,
     va1227,
-    va1242,
-    va1245,
-    va1254,
+    va1244,
+    va1259,
     va126,
-    va1265,
-    va1266,
+    va1262,
+    va1271,
     va1282,
-    va1305,
-    va1313,
-    va1317,
-    va1328,
-    va1333,
-    va1354,
-    va1362,
-    va1399,
+    va1283,
+    va1299,
+    va1322,
+    va1330,
+    va1334,
+    va1345,
+    va1350,
+    va1371,
+    va1379,
     va140,
-    va1401,
-    va1411,
-    va1414,
-    va1424,
+    va1416,
+    va1418,
+    va1428,
+    va1431,
     va144,
-    va1452,
-    va1482,
-    va1490,
-    va1508,
-    va1520,
-    va1522,
-    va1546,
-    va1553,
-    va1565,
-    va1577,
+    va1441,
+    va1469,
+    va1499,
+    va1507,
+    va1525,
+    va1537,
+    va1539,
+    va1563,
+    va1570,
     va158,
-    va1590,
-    va1595,
-    va1602,
-    va1608,
-    va1609,
+    va1582,
+    va1594,
+    va1607,
     va161,
-    va1623,
-    va1634,
+    va1612,
+    va1619,
+    va1625,
+    va1626,
     va164,
+    va1640,
     va165,
-    va1657,
-    va1659,
-    va1662,
-    va1664,
-    va1669,
+    va1651,
+    va1674,
+    va1676,
+    va1679,
     va1681,
-    va1691,
-    va1714,
-    va1733,
-    va1751,
-    va1770,
-    va1791,
-    va1814,
-    va1818,
-    va1824,
-    va1828,
-    va1834,
-    va1837,
+    va1686,
+    va1698,
+    va1708,
+    va1731,
+    va1750,
+    va1768,
+    va1787,
+    va1808,
+    va1831,
+    va1835,
+    va1841,
     va1845,
-    va1853,
-    va1859,
-    va1874,
-    va1875,
-    va1879,
-    va1885,
-    va1899,
-    va1906,
-    va1917,
+    va1851,
+    va1854,
+    va1862,
+    va1870,
+    va1876,
+    va1891,
+    va1892,
+    va1896,
+    va1902,
+    va1916,
     va192,
-    va1939,
-    va1971,
-    va1976,
-    va1984,
-    va1990,
-    va1995,
+    va1923,
+    va1934,
+    va1956,
+    va1988,
+    va1993,
     va2001,
-    va2009,
-    va2017,
+    va2007,
+    va2012,
+    va2018,
     va202,
-    va2028,
-    va2029,
+    va2026,
     va203,
-    va2030,
-    va2057,
-    va2058,
+    va2034,
+    va2045,
+    va2046,
+    va2047,
     va206,
-    va2071,
-    va2073,
-    va2077,
+    va2074,
+    va2075,
+    va2088,
     va209,
-    va2092,
-    va2093,
+    va2090,
     va2094,
+    va2109,
+    va2110,
+    va2111,
     va212,
-    va2122,
-    va2128,
-    va2138,
-    va2146,
-    va2151,
+    va2139,
+    va2145,
+    va2155,
+    va2163,
     va2168,
-    va2174,
-    va2176,
-    va2177,
-    va2182,
-    va2184,
+    va2185,
+    va2191,
+    va2193,
+    va2194,
+    va2199,
     va220,
-    va2205,
-    va2211,
+    va2201,
+    va2222,
+    va2228,
     va231,
     va24,
     va240,
@@ -20684,63 +20688,61 @@ WITH values_0_1 AS (
     va415,
     va421,
     va425,
-    va440,
-    va459,
-    va469,
-    va470,
-    va501,
-    va509,
-    va523,
-    va527,
+    va457,
+    va476,
+    va486,
+    va487,
+    va518,
+    va526,
     va53,
-    va538,
-    va556,
-    va576,
-    va586,
-    va596,
-    va601,
+    va540,
+    va544,
+    va555,
+    va573,
+    va593,
+    va603,
+    va613,
     va618,
-    va657,
-    va661,
-    va670,
-    va679,
-    va689,
-    va690,
-    va691,
-    va698,
-    va701,
-    va717,
-    va725,
-    va728,
-    va731,
-    va747,
-    va758,
-    va760,
-    va763,
+    va635,
+    va674,
+    va678,
+    va687,
+    va696,
+    va706,
+    va707,
+    va708,
+    va715,
+    va718,
+    va734,
+    va742,
+    va745,
+    va748,
+    va764,
     va77,
-    va782,
-    va801,
-    va810,
-    va820,
-    va829,
+    va775,
+    va777,
+    va780,
+    va799,
+    va818,
+    va827,
+    va837,
+    va846,
     va85,
-    va857,
-    va858,
-    va870,
-    va871,
-    va878,
-    va882,
-    va892,
-    va897,
+    va874,
+    va875,
+    va887,
+    va888,
+    va895,
     va899,
-    va903,
-    va917,
+    va909,
+    va914,
+    va916,
+    va920,
     va934,
-    va939,
-    va960,
-    va973,
-    va983,
-    va995,
+    va951,
+    va956,
+    va977,
+    va990,
     (
       (
         (
@@ -20759,181 +20761,183 @@ WITH values_0_1 AS (
     trade_date,
     stock_row,
     day_rows,
-    se1228,
-    se1229,
-    se1230,
-    se1521,
-    se1554,
-    se1555,
-    se1556,
-    se1591,
-    se1592,
-    se1593,
-    se1666,
-    se1692,
-    se1693,
-    se1694,
-    se1860,
-    se1861,
-    se1862,
-    se1882,
-    se2006,
-    se2035,
-    se2074,
+    se1245,
+    se1246,
+    se1247,
+    se1538,
+    se1571,
+    se1572,
+    se1573,
+    se1608,
+    se1609,
+    se1610,
+    se1683,
+    se1709,
+    se1710,
+    se1711,
+    se1877,
+    se1878,
+    se1879,
+    se1899,
+    se2023,
+    se2052,
+    se2091,
     se217,
     se228,
     se237,
-    se539,
-    se540,
-    se541,
-    se633,
-    se634,
-    se635,
-    se732,
-    se733,
-    se734,
-    se940,
-    se941,
-    se942,
-    va1011,
-    va1019,
-    va1026,
+    se556,
+    se557,
+    se558,
+    se650,
+    se651,
+    se652,
+    se749,
+    se750,
+    se751,
+    se957,
+    se958,
+    se959,
+    va1000,
+    va1012,
     va1028,
-    va1032,
     va1036,
+    va1043,
+    va1045,
+    va1049,
     va1053,
-    va1055,
     va106,
-    va1069,
-    va1075,
-    va1108,
-    va1110,
-    va1114,
-    va1122,
-    va1123,
-    va1137,
-    va1148,
+    va1070,
+    va1072,
+    va1086,
+    va1092,
+    va1125,
+    va1127,
+    va1131,
+    va1139,
+    va1140,
+    va1154,
     va116,
-    va1160,
-    va1166,
-    va1168,
-    va1170,
-    va1178,
+    va1165,
+    va1177,
+    va1183,
+    va1185,
     va1187,
-    va1200,
-    va1202,
-    va1210,
+    va1195,
+    va1204,
+    va1217,
+    va1219,
     va1227,
-    va1242,
-    va1245,
-    va1254,
+    va1244,
+    va1259,
     va126,
-    va1265,
-    va1266,
+    va1262,
+    va1271,
     va1282,
-    va1305,
-    va1313,
-    va1317,
-    va1328,
-    va1333,
-    va1354,
-    va1362,
-    va1399,
+    va1283,
+    va1299,
+    va1322,
+    va1330,
+    va1334,
+    va1345,
+    va1350,
+    va1371,
+    va1379,
     va140,
-    va1401,
-    va1411,
-    va1414,
-    va1424,
+    va1416,
+    va1418,
+    va1428,
+    va1431,
     va144,
-    va1452,
-    va1482,
-    va1490,
-    va1508,
-    va1520,
-    va1522,
-    va1546,
-    va1553,
-    va1565,
-    va1577,
+    va1441,
+    va1469,
+    va1499,
+    va1507,
+    va1525,
+    va1537,
+    va1539,
+    va1563,
+    va1570,
     va158,
-    va1590,
-    va1595,
-    va1602,
-    va1608,
-    va1609,
+    va1582,
+    va1594,
+    va1607,
     va161,
-    va1623,
-    va1634,
+    va1612,
+    va1619,
+    va1625,
+    va1626,
     va164,
+    va1640,
     va165,
-    va1657,
-    va1659,
-    va1662,
-    va1664,
-    va1669,
+    va1651,
+    va1674,
+    va1676,
+    va1679,
     va1681,
-    va1691,
-    va1714,
-    va1733,
-    va1751,
-    va1770,
-    va1791,
-    va1814,
-    va1818,
-    va1824,
-    va1828,
-    va1834,
-    va1837,
+    va1686,
+    va1698,
+    va1708,
+    va1731,
+    va1750,
+    va1768,
+    va1787,
+    va1808,
+    va1831,
+    va1835,
+    va1841,
     va1845,
-    va1853,
-    va1859,
-    va1874,
-    va1875,
-    va1879,
-    va1885,
-    va1899,
-    va1906,
-    va1917,
+    va1851,
+    va1854,
+    va1862,
+    va1870,
+    va1876,
+    va1891,
+    va1892,
+    va1896,
+    va1902,
+    va1916,
     va192,
-    va1939,
-    va1971,
-    va1976,
-    va1984,
-    va1990,
-    va1995,
+    va1923,
+    va1934,
+    va1956,
+    va1988,
+    va1993,
     va2001,
-    va2009,
-    va2017,
+    va2007,
+    va2012,
+    va2018,
     va202,
-    va2028,
-    va2029,
+    va2026,
     va203,
-    va2030,
-    va2057,
-    va2058,
+    va2034,
+    va2045,
+    va2046,
+    va2047,
     va206,
-    va2071,
-    va2073,
-    va2077,
+    va2074,
+    va2075,
+    va2088,
     va209,
-    va2092,
-    va2093,
+    va2090,
     va2094,
+    va2109,
+    va2110,
+    va2111,
     va212,
-    va2122,
-    va2128,
-    va2138,
-    va2146,
-    va2151,
+    va2139,
+    va2145,
+    va2155,
+    va2163,
     va2168,
-    va2174,
-    va2176,
-    va2177,
-    va2182,
-    va2184,
+    va2185,
+    va2191,
+    va2193,
+    va2194,
+    va2199,
     va220,
-    va2205,
-    va2211,
+    va2201,
+    va2222,
+    va2228,
     va231,
     va24,
     va240,
@@ -20947,63 +20951,61 @@ WITH values_0_1 AS (
     va318,
     va325,
     va38,
-    va440,
-    va459,
-    va469,
-    va470,
-    va501,
-    va509,
-    va523,
-    va527,
+    va457,
+    va476,
+    va486,
+    va487,
+    va518,
+    va526,
     va53,
-    va538,
-    va556,
-    va576,
-    va586,
-    va596,
-    va601,
+    va540,
+    va544,
+    va555,
+    va573,
+    va593,
+    va603,
+    va613,
     va618,
-    va657,
-    va661,
-    va670,
-    va679,
-    va689,
-    va690,
-    va691,
-    va698,
-    va701,
-    va717,
-    va725,
-    va728,
-    va731,
-    va747,
-    va758,
-    va760,
-    va763,
+    va635,
+    va674,
+    va678,
+    va687,
+    va696,
+    va706,
+    va707,
+    va708,
+    va715,
+    va718,
+    va734,
+    va742,
+    va745,
+    va748,
+    va764,
     va77,
-    va782,
-    va801,
-    va810,
-    va820,
-    va829,
+    va775,
+    va777,
+    va780,
+    va799,
+    va818,
+    va827,
+    va837,
+    va846,
     va85,
-    va857,
-    va858,
-    va870,
-    va871,
-    va878,
-    va882,
-    va892,
-    va897,
+    va874,
+    va875,
+    va887,
+    va888,
+    va895,
     va899,
-    va903,
-    va917,
+    va909,
+    va914,
+    va916,
+    va920,
     va934,
-    va939,
-    va960,
-    va973,
-    va983,
-    va995,
+    va951,
+    va956,
+    va977,
+    va990,
     POWER(
       (
         (
@@ -21067,7 +21069,7 @@ WITH values_0_1 AS (
         )
       ),
       2
-    ) * POWER(CAST(0.9 AS DOUBLE), 4000 - stock_row) AS va435
+    ) AS va435
   FROM values_7_6
 ), sections_8 AS (
   SELECT
@@ -21075,181 +21077,183 @@ WITH values_0_1 AS (
     trade_date,
     stock_row,
     day_rows,
-    se1228,
-    se1229,
-    se1230,
-    se1521,
-    se1554,
-    se1555,
-    se1556,
-    se1591,
-    se1592,
-    se1593,
-    se1666,
-    se1692,
-    se1693,
-    se1694,
-    se1860,
-    se1861,
-    se1862,
-    se1882,
-    se2006,
-    se2035,
-    se2074,
+    se1245,
+    se1246,
+    se1247,
+    se1538,
+    se1571,
+    se1572,
+    se1573,
+    se1608,
+    se1609,
+    se1610,
+    se1683,
+    se1709,
+    se1710,
+    se1711,
+    se1877,
+    se1878,
+    se1879,
+    se1899,
+    se2023,
+    se2052,
+    se2091,
     se217,
     se228,
     se237,
-    se539,
-    se540,
-    se541,
-    se633,
-    se634,
-    se635,
-    se732,
-    se733,
-    se734,
-    se940,
-    se941,
-    se942,
-    va1011,
-    va1019,
-    va1026,
+    se556,
+    se557,
+    se558,
+    se650,
+    se651,
+    se652,
+    se749,
+    se750,
+    se751,
+    se957,
+    se958,
+    se959,
+    va1000,
+    va1012,
     va1028,
-    va1032,
     va1036,
+    va1043,
+    va1045,
+    va1049,
     va1053,
-    va1055,
     va106,
-    va1069,
-    va1075,
-    va1108,
-    va1110,
-    va1114,
-    va1122,
-    va1123,
-    va1137,
-    va1148,
+    va1070,
+    va1072,
+    va1086,
+    va1092,
+    va1125,
+    va1127,
+    va1131,
+    va1139,
+    va1140,
+    va1154,
     va116,
-    va1160,
-    va1166,
-    va1168,
-    va1170,
-    va1178,
+    va1165,
+    va1177,
+    va1183,
+    va1185,
     va1187,
-    va1200,
-    va1202,
-    va1210,
+    va1195,
+    va1204,
+    va1217,
+    va1219,
     va1227,
-    va1242,
-    va1245,
-    va1254,
+    va1244,
+    va1259,
     va126,
-    va1265,
-    va1266,
+    va1262,
+    va1271,
     va1282,
-    va1305,
-    va1313,
-    va1317,
-    va1328,
-    va1333,
-    va1354,
-    va1362,
-    va1399,
+    va1283,
+    va1299,
+    va1322,
+    va1330,
+    va1334,
+    va1345,
+    va1350,
+    va1371,
+    va1379,
     va140,
-    va1401,
-    va1411,
-    va1414,
-    va1424,
+    va1416,
+    va1418,
+    va1428,
+    va1431,
     va144,
-    va1452,
-    va1482,
-    va1490,
-    va1508,
-    va1520,
-    va1522,
-    va1546,
-    va1553,
-    va1565,
-    va1577,
+    va1441,
+    va1469,
+    va1499,
+    va1507,
+    va1525,
+    va1537,
+    va1539,
+    va1563,
+    va1570,
     va158,
-    va1590,
-    va1595,
-    va1602,
-    va1608,
-    va1609,
+    va1582,
+    va1594,
+    va1607,
     va161,
-    va1623,
-    va1634,
+    va1612,
+    va1619,
+    va1625,
+    va1626,
     va164,
+    va1640,
     va165,
-    va1657,
-    va1659,
-    va1662,
-    va1664,
-    va1669,
+    va1651,
+    va1674,
+    va1676,
+    va1679,
     va1681,
-    va1691,
-    va1714,
-    va1733,
-    va1751,
-    va1770,
-    va1791,
-    va1814,
-    va1818,
-    va1824,
-    va1828,
-    va1834,
-    va1837,
+    va1686,
+    va1698,
+    va1708,
+    va1731,
+    va1750,
+    va1768,
+    va1787,
+    va1808,
+    va1831,
+    va1835,
+    va1841,
     va1845,
-    va1853,
-    va1859,
-    va1874,
-    va1875,
-    va1879,
-    va1885,
-    va1899,
-    va1906,
-    va1917,
+    va1851,
+    va1854,
+    va1862,
+    va1870,
+    va1876,
+    va1891,
+    va1892,
+    va1896,
+    va1902,
+    va1916,
     va192,
-    va1939,
-    va1971,
-    va1976,
-    va1984,
-    va1990,
-    va1995,
+    va1923,
+    va1934,
+    va1956,
+    va1988,
+    va1993,
     va2001,
-    va2009,
-    va2017,
+    va2007,
+    va2012,
+    va2018,
     va202,
-    va2028,
-    va2029,
+    va2026,
     va203,
-    va2030,
-    va2057,
-    va2058,
+    va2034,
+    va2045,
+    va2046,
+    va2047,
     va206,
-    va2071,
-    va2073,
-    va2077,
+    va2074,
+    va2075,
+    va2088,
     va209,
-    va2092,
-    va2093,
+    va2090,
     va2094,
+    va2109,
+    va2110,
+    va2111,
     va212,
-    va2122,
-    va2128,
-    va2138,
-    va2146,
-    va2151,
+    va2139,
+    va2145,
+    va2155,
+    va2163,
     va2168,
-    va2174,
-    va2176,
-    va2177,
-    va2182,
-    va2184,
+    va2185,
+    va2191,
+    va2193,
+    va2194,
+    va2199,
     va220,
-    va2205,
-    va2211,
+    va2201,
+    va2222,
+    va2228,
     va231,
     va24,
     va240,
@@ -21264,154 +21268,152 @@ WITH values_0_1 AS (
     va325,
     va38,
     va435,
-    va440,
-    va459,
-    va469,
-    va470,
-    va501,
-    va509,
-    va523,
-    va527,
+    va457,
+    va476,
+    va486,
+    va487,
+    va518,
+    va526,
     va53,
-    va538,
-    va556,
-    va576,
-    va586,
-    va596,
-    va601,
+    va540,
+    va544,
+    va555,
+    va573,
+    va593,
+    va603,
+    va613,
     va618,
-    va657,
-    va661,
-    va670,
-    va679,
-    va689,
-    va690,
-    va691,
-    va698,
-    va701,
-    va717,
-    va725,
-    va728,
-    va731,
-    va747,
-    va758,
-    va760,
-    va763,
+    va635,
+    va674,
+    va678,
+    va687,
+    va696,
+    va706,
+    va707,
+    va708,
+    va715,
+    va718,
+    va734,
+    va742,
+    va745,
+    va748,
+    va764,
     va77,
-    va782,
-    va801,
-    va810,
-    va820,
-    va829,
+    va775,
+    va777,
+    va780,
+    va799,
+    va818,
+    va827,
+    va837,
+    va846,
     va85,
-    va857,
-    va858,
-    va870,
-    va871,
-    va878,
-    va882,
-    va892,
-    va897,
+    va874,
+    va875,
+    va887,
+    va888,
+    va895,
     va899,
-    va903,
-    va917,
+    va909,
+    va914,
+    va916,
+    va920,
     va934,
-    va939,
-    va960,
-    va973,
-    va983,
-    va995,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va509) AS se510,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va509) AS se511,
-    COUNT(va509) OVER (
+    va951,
+    va956,
+    va977,
+    va990,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va526) AS se527,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va526) AS se528,
+    COUNT(va526) OVER (
       PARTITION BY trade_date
-      ORDER BY va509
+      ORDER BY va526
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se512,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va747) AS se748,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va747) AS se749,
-    COUNT(va747) OVER (
+    ) AS se529,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va764) AS se765,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va764) AS se766,
+    COUNT(va764) OVER (
       PARTITION BY trade_date
-      ORDER BY va747
+      ORDER BY va764
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se750,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va801) AS se802,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va801) AS se803,
-    COUNT(va801) OVER (
+    ) AS se767,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va818) AS se819,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va818) AS se820,
+    COUNT(va818) OVER (
       PARTITION BY trade_date
-      ORDER BY va801
+      ORDER BY va818
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se804,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va829) AS se830,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va829) AS se831,
-    COUNT(va829) OVER (
+    ) AS se821,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va846) AS se847,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va846) AS se848,
+    COUNT(va846) OVER (
       PARTITION BY trade_date
-      ORDER BY va829
+      ORDER BY va846
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se832,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va934) AS se935,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va934) AS se936,
-    COUNT(va934) OVER (
+    ) AS se849,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va951) AS se952,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va951) AS se953,
+    COUNT(va951) OVER (
       PARTITION BY trade_date
-      ORDER BY va934
+      ORDER BY va951
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se937,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va960) AS se961,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va960) AS se962,
-    COUNT(va960) OVER (
+    ) AS se954,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va977) AS se978,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va977) AS se979,
+    COUNT(va977) OVER (
       PARTITION BY trade_date
-      ORDER BY va960
+      ORDER BY va977
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se963,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1011) AS se1012,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1011) AS se1013,
-    COUNT(va1011) OVER (
+    ) AS se980,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1028) AS se1029,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1028) AS se1030,
+    COUNT(va1028) OVER (
       PARTITION BY trade_date
-      ORDER BY va1011
+      ORDER BY va1028
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1014,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1210) AS se1211,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1210) AS se1212,
-    COUNT(va1210) OVER (
+    ) AS se1031,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1227) AS se1228,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1227) AS se1229,
+    COUNT(va1227) OVER (
       PARTITION BY trade_date
-      ORDER BY va1210
+      ORDER BY va1227
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1213,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1546) AS se1547,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1546) AS se1548,
-    COUNT(va1546) OVER (
+    ) AS se1230,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1563) AS se1564,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1563) AS se1565,
+    COUNT(va1563) OVER (
       PARTITION BY trade_date
-      ORDER BY va1546
+      ORDER BY va1563
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1549,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1577) AS se1578,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1577) AS se1579,
-    COUNT(va1577) OVER (
+    ) AS se1566,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1594) AS se1595,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1594) AS se1596,
+    COUNT(va1594) OVER (
       PARTITION BY trade_date
-      ORDER BY va1577
+      ORDER BY va1594
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1580,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1623) AS se1624,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1623) AS se1625,
-    COUNT(va1623) OVER (
+    ) AS se1597,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1640) AS se1641,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1640) AS se1642,
+    COUNT(va1640) OVER (
       PARTITION BY trade_date
-      ORDER BY va1623
+      ORDER BY va1640
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1626,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1634) AS se1635,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1634) AS se1636,
-    COUNT(va1634) OVER (
+    ) AS se1643,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1651) AS se1652,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1651) AS se1653,
+    COUNT(va1651) OVER (
       PARTITION BY trade_date
-      ORDER BY va1634
+      ORDER BY va1651
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1637,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1853) AS se1854,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1853) AS se1855,
-    COUNT(va1853) OVER (
+    ) AS se1654,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1870) AS se1871,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1870) AS se1872,
+    COUNT(va1870) OVER (
       PARTITION BY trade_date
-      ORDER BY va1853
+      ORDER BY va1870
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1856
+    ) AS se1873
   FROM values_7_7
 ), values_8_1 AS (
   SELECT
@@ -21419,158 +21421,160 @@ WITH values_0_1 AS (
     trade_date,
     stock_row,
     day_rows,
-    se1521,
-    se1666,
-    se1692,
-    se1693,
-    se1694,
-    se1882,
-    se2006,
-    se2035,
-    se2074,
+    se1538,
+    se1683,
+    se1709,
+    se1710,
+    se1711,
+    se1899,
+    se2023,
+    se2052,
+    se2091,
     se217,
     se228,
     se237,
-    se539,
-    se540,
-    se541,
-    se633,
-    se634,
-    se635,
-    se732,
-    se733,
-    se734,
-    se935,
-    se936,
-    se937,
-    va1019,
-    va1026,
-    va1028,
-    va1032,
+    se556,
+    se557,
+    se558,
+    se650,
+    se651,
+    se652,
+    se749,
+    se750,
+    se751,
+    se952,
+    se953,
+    se954,
+    va1000,
+    va1012,
     va1036,
+    va1043,
+    va1045,
+    va1049,
     va1053,
-    va1055,
     va106,
-    va1069,
-    va1075,
-    va1108,
-    va1110,
-    va1114,
-    va1122,
-    va1123,
-    va1137,
-    va1148,
+    va1070,
+    va1072,
+    va1086,
+    va1092,
+    va1125,
+    va1127,
+    va1131,
+    va1139,
+    va1140,
+    va1154,
     va116,
-    va1160,
-    va1166,
-    va1168,
-    va1170,
-    va1178,
+    va1165,
+    va1177,
+    va1183,
+    va1185,
     va1187,
-    va1200,
-    va1202,
-    va1242,
-    va1245,
-    va1254,
+    va1195,
+    va1204,
+    va1217,
+    va1219,
+    va1259,
     va126,
-    va1265,
-    va1266,
+    va1262,
+    va1271,
     va1282,
-    va1305,
-    va1313,
-    va1317,
-    va1328,
-    va1333,
-    va1354,
-    va1362,
-    va1399,
+    va1283,
+    va1299,
+    va1322,
+    va1330,
+    va1334,
+    va1345,
+    va1350,
+    va1371,
+    va1379,
     va140,
-    va1401,
-    va1411,
-    va1414,
-    va1424,
+    va1416,
+    va1418,
+    va1428,
+    va1431,
     va144,
-    va1452,
-    va1482,
-    va1490,
-    va1508,
-    va1520,
-    va1522,
-    va1565,
+    va1441,
+    va1469,
+    va1499,
+    va1507,
+    va1525,
+    va1537,
+    va1539,
     va158,
-    va1595,
-    va1602,
-    va1608,
-    va1609,
+    va1582,
     va161,
+    va1612,
+    va1619,
+    va1625,
+    va1626,
     va164,
     va165,
-    va1657,
-    va1659,
-    va1662,
-    va1664,
-    va1669,
+    va1674,
+    va1676,
+    va1679,
     va1681,
-    va1691,
-    va1714,
-    va1733,
-    va1751,
-    va1770,
-    va1791,
-    va1814,
-    va1818,
-    va1824,
-    va1828,
-    va1834,
-    va1837,
+    va1686,
+    va1698,
+    va1708,
+    va1731,
+    va1750,
+    va1768,
+    va1787,
+    va1808,
+    va1831,
+    va1835,
+    va1841,
     va1845,
-    va1874,
-    va1875,
-    va1879,
-    va1885,
-    va1899,
-    va1906,
-    va1917,
+    va1851,
+    va1854,
+    va1862,
+    va1891,
+    va1892,
+    va1896,
+    va1902,
+    va1916,
     va192,
-    va1939,
-    va1971,
-    va1976,
-    va1984,
-    va1990,
-    va1995,
+    va1923,
+    va1934,
+    va1956,
+    va1988,
+    va1993,
     va2001,
-    va2009,
-    va2017,
+    va2007,
+    va2012,
+    va2018,
     va202,
-    va2028,
-    va2029,
+    va2026,
     va203,
-    va2030,
-    va2057,
-    va2058,
+    va2034,
+    va2045,
+    va2046,
+    va2047,
     va206,
-    va2071,
-    va2073,
-    va2077,
+    va2074,
+    va2075,
+    va2088,
     va209,
-    va2092,
-    va2093,
+    va2090,
     va2094,
+    va2109,
+    va2110,
+    va2111,
     va212,
-    va2122,
-    va2128,
-    va2138,
-    va2146,
-    va2151,
+    va2139,
+    va2145,
+    va2155,
+    va2163,
     va2168,
-    va2174,
-    va2176,
-    va2177,
-    va2182,
-    va2184,
+    va2185,
+    va2191,
+    va2193,
+    va2194,
+    va2199,
     va220,
-    va2205,
-    va2211,
+    va2201,
+    va2222,
+    va2228,
     va231,
     va24,
     va240,
@@ -21585,144 +21589,133 @@ WITH values_0_1 AS (
     va325,
     va38,
     va435,
-    va440,
-    va459,
-    va469,
-    va470,
-    va501,
-    va523,
-    va527,
+    va457,
+    va476,
+    va486,
+    va487,
+    va518,
     va53,
-    va538,
-    va556,
-    va576,
-    va586,
-    va596,
-    va601,
+    va540,
+    va544,
+    va555,
+    va573,
+    va593,
+    va603,
+    va613,
     va618,
-    va657,
-    va661,
-    va670,
-    va679,
-    va689,
-    va690,
-    va691,
-    va698,
-    va701,
-    va717,
-    va725,
-    va728,
-    va731,
-    va758,
-    va760,
-    va763,
+    va635,
+    va674,
+    va678,
+    va687,
+    va696,
+    va706,
+    va707,
+    va708,
+    va715,
+    va718,
+    va734,
+    va742,
+    va745,
+    va748,
     va77,
-    va782,
-    va810,
-    va820,
+    va775,
+    va777,
+    va780,
+    va799,
+    va827,
+    va837,
     va85,
-    va857,
-    va858,
-    va870,
-    va871,
-    va878,
-    va882,
-    va892,
-    va897,
+    va874,
+    va875,
+    va887,
+    va888,
+    va895,
     va899,
-    va903,
-    va917,
+    va909,
+    va914,
+    va916,
+    va920,
     va934,
-    va973,
-    va983,
-    va995,
+    va951,
+    va990,
     (
       CASE
-        WHEN NOT va509 IS NULL
+        WHEN NOT va526 IS NULL
         THEN (
-          se510 + ROUND(se511 * day_rows)
+          se527 + ROUND(se528 * day_rows)
         ) / (
-          2 * se512
+          2 * se529
         )
       END
-    ) AS va513,
+    ) AS va530,
     POWER(
       (
         CASE
-          WHEN NOT va747 IS NULL
+          WHEN NOT va764 IS NULL
           THEN (
-            se748 + ROUND(se749 * day_rows)
+            se765 + ROUND(se766 * day_rows)
           ) / (
-            2 * se750
+            2 * se767
           )
         END
       ),
       5
-    ) AS va751,
+    ) AS va768,
     (
       CASE
-        WHEN NOT va801 IS NULL
+        WHEN NOT va818 IS NULL
         THEN (
-          se802 + ROUND(se803 * day_rows)
+          se819 + ROUND(se820 * day_rows)
         ) / (
-          2 * se804
+          2 * se821
         )
       END
-    ) AS va805,
+    ) AS va822,
     (
       CASE
-        WHEN NOT va829 IS NULL
+        WHEN NOT va846 IS NULL
         THEN (
-          se830 + ROUND(se831 * day_rows)
+          se847 + ROUND(se848 * day_rows)
         ) / (
-          2 * se832
+          2 * se849
         )
       END
-    ) AS va833,
+    ) AS va850,
     (
       (
         CASE
-          WHEN NOT va939 IS NULL
+          WHEN NOT va956 IS NULL
           THEN (
-            se940 + ROUND(se941 * day_rows)
+            se957 + ROUND(se958 * day_rows)
           ) / (
-            2 * se942
+            2 * se959
           )
         END
       ) + (
         CASE
-          WHEN NOT va960 IS NULL
+          WHEN NOT va977 IS NULL
           THEN (
-            se961 + ROUND(se962 * day_rows)
+            se978 + ROUND(se979 * day_rows)
           ) / (
-            2 * se963
+            2 * se980
           )
         END
       )
-    ) AS va964,
+    ) AS va981,
     (
       CASE
-        WHEN NOT va1011 IS NULL
+        WHEN NOT va1028 IS NULL
         THEN (
-          se1012 + ROUND(se1013 * day_rows)
+          se1029 + ROUND(se1030 * day_rows)
         ) / (
-          2 * se1014
+          2 * se1031
         )
       END
-    ) AS va1015,
+    ) AS va1032,
     (
       -CAST((
         (
           (
-            CASE
-              WHEN NOT va1210 IS NULL
-              THEN (
-                se1211 + ROUND(se1212 * day_rows)
-              ) / (
-                2 * se1213
-              )
-            END
-          ) < (
             CASE
               WHEN NOT va1227 IS NULL
               THEN (
@@ -21731,108 +21724,117 @@ WITH values_0_1 AS (
                 2 * se1230
               )
             END
+          ) < (
+            CASE
+              WHEN NOT va1244 IS NULL
+              THEN (
+                se1245 + ROUND(se1246 * day_rows)
+              ) / (
+                2 * se1247
+              )
+            END
           )
         )
       ) AS DOUBLE)
-    ) AS va1231,
+    ) AS va1248,
     (
       -CAST((
         (
           (
             CASE
-              WHEN NOT va1546 IS NULL
+              WHEN NOT va1563 IS NULL
               THEN (
-                se1547 + ROUND(se1548 * day_rows)
+                se1564 + ROUND(se1565 * day_rows)
               ) / (
-                2 * se1549
+                2 * se1566
               )
             END
           ) < (
             CASE
-              WHEN NOT va1553 IS NULL
+              WHEN NOT va1570 IS NULL
               THEN (
-                se1554 + ROUND(se1555 * day_rows)
+                se1571 + ROUND(se1572 * day_rows)
               ) / (
-                2 * se1556
+                2 * se1573
               )
             END
           )
         )
       ) AS DOUBLE)
-    ) AS va1557,
+    ) AS va1574,
     (
       (
         CASE
-          WHEN NOT va1577 IS NULL
+          WHEN NOT va1594 IS NULL
           THEN (
-            se1578 + ROUND(se1579 * day_rows)
+            se1595 + ROUND(se1596 * day_rows)
           ) / (
-            2 * se1580
+            2 * se1597
           )
         END
       ) / NULLIF(
         (
           CASE
-            WHEN NOT va1590 IS NULL
+            WHEN NOT va1607 IS NULL
             THEN (
-              se1591 + ROUND(se1592 * day_rows)
+              se1608 + ROUND(se1609 * day_rows)
             ) / (
-              2 * se1593
+              2 * se1610
             )
           END
         ),
         0
       )
-    ) AS va1594,
+    ) AS va1611,
     (
       (
         CASE
-          WHEN NOT va1623 IS NULL
+          WHEN NOT va1640 IS NULL
           THEN (
-            se1624 + ROUND(se1625 * day_rows)
+            se1641 + ROUND(se1642 * day_rows)
           ) / (
-            2 * se1626
+            2 * se1643
           )
         END
       ) / NULLIF(
         (
           CASE
-            WHEN NOT va1634 IS NULL
+            WHEN NOT va1651 IS NULL
             THEN (
-              se1635 + ROUND(se1636 * day_rows)
+              se1652 + ROUND(se1653 * day_rows)
             ) / (
-              2 * se1637
+              2 * se1654
             )
           END
         ),
         0
       )
-    ) AS va1638,
+    ) AS va1655,
     (
       -CAST((
         (
           (
             CASE
-              WHEN NOT va1853 IS NULL
+              WHEN NOT va1870 IS NULL
               THEN (
-                se1854 + ROUND(se1855 * day_rows)
+                se1871 + ROUND(se1872 * day_rows)
               ) / (
-                2 * se1856
+                2 * se1873
               )
             END
           ) < (
             CASE
-              WHEN NOT va1859 IS NULL
+              WHEN NOT va1876 IS NULL
               THEN (
-                se1860 + ROUND(se1861 * day_rows)
+                se1877 + ROUND(se1878 * day_rows)
               ) / (
-                2 * se1862
+                2 * se1879
               )
             END
           )
         )
       ) AS DOUBLE)
-    ) AS va1863
+    ) AS va1880
   FROM sections_8
 ), values_8_2 AS (
   SELECT
@@ -21840,163 +21842,164 @@ WITH values_0_1 AS (
     trade_date,
     stock_row,
     day_rows,
-    se1521,
-    se1666,
-    se1692,
-    se1693,
-    se1694,
-    se1882,
-    se2006,
-    se2035,
-    se2074,
+    se1538,
+    se1683,
+    se1709,
+    se1710,
+    se1711,
+    se1899,
+    se2023,
+    se2052,
+    se2091,
     se217,
     se228,
     se237,
-    se539,
-    se540,
-    se541,
-    se633,
-    se634,
-    se635,
-    se732,
-    se733,
-    se734,
-    se935,
-    se936,
-    se937,
-    va1019,
-    va1026,
-    va1028,
-    va1032,
+    se556,
+    se557,
+    se558,
+    se650,
+    se651,
+    se652,
+    se749,
+    se750,
+    se751,
+    se952,
+    se953,
+    se954,
+    va1000,
     va1036,
+    va1043,
+    va1045,
+    va1049,
     va1053,
-    va1055,
     va106,
-    va1069,
-    va1075,
-    va1108,
-    va1110,
-    va1114,
-    va1122,
-    va1123,
-    va1137,
-    va1148,
+    va1070,
+    va1072,
+    va1086,
+    va1092,
+    va1125,
+    va1127,
+    va1131,
+    va1139,
+    va1140,
+    va1154,
     va116,
-    va1160,
-    va1166,
-    va1168,
-    va1170,
-    va1178,
+    va1165,
+    va1177,
+    va1183,
+    va1185,
     va1187,
-    va1200,
-    va1202,
-    va1231,
-    va1242,
-    va1245,
-    va1254,
+    va1195,
+    va1204,
+    va1217,
+    va1219,
+    va1248,
+    va1259,
     va126,
-    va1265,
-    va1266,
+    va1262,
+    va1271,
     va1282,
-    va1305,
-    va1313,
-    va1317,
-    va1328,
-    va1333,
-    va1354,
-    va1362,
-    va1399,
+    va1283,
+    va1299,
+    va1322,
+    va1330,
+    va1334,
+    va1345,
+    va1350,
+    va1371,
+    va1379,
     va140,
-    va1401,
-    va1411,
-    va1414,
-    va1424,
+    va1416,
+    va1418,
+    va1428,
+    va1431,
     va144,
-    va1452,
-    va1482,
-    va1490,
-    va1508,
-    va1520,
-    va1522,
-    va1557,
-    va1565,
+    va1441,
+    va1469,
+    va1499,
+    va1507,
+    va1525,
+    va1537,
+    va1539,
+    va1574,
     va158,
-    va1594,
-    va1595,
-    va1602,
-    va1608,
-    va1609,
+    va1582,
     va161,
-    va1638,
+    va1611,
+    va1612,
+    va1619,
+    va1625,
+    va1626,
     va164,
     va165,
-    va1657,
-    va1659,
-    va1662,
-    va1664,
-    va1669,
+    va1655,
+    va1674,
+    va1676,
+    va1679,
     va1681,
-    va1691,
-    va1714,
-    va1733,
-    va1751,
-    va1770,
-    va1791,
-    va1814,
-    va1818,
-    va1824,
-    va1828,
-    va1834,
-    va1837,
+    va1686,
+    va1698,
+    va1708,
+    va1731,
+    va1750,
+    va1768,
+    va1787,
+    va1808,
+    va1831,
+    va1835,
+    va1841,
     va1845,
-    va1863,
-    va1874,
-    va1875,
-    va1879,
-    va1885,
-    va1899,
-    va1906,
-    va1917,
+    va1851,
+    va1854,
+    va1862,
+    va1880,
+    va1891,
+    va1892,
+    va1896,
+    va1902,
+    va1916,
     va192,
-    va1939,
-    va1971,
-    va1976,
-    va1984,
-    va1990,
-    va1995,
+    va1923,
+    va1934,
+    va1956,
+    va1988,
+    va1993,
     va2001,
-    va2009,
-    va2017,
+    va2007,
+    va2012,
+    va2018,
     va202,
-    va2028,
-    va2029,
+    va2026,
     va203,
-    va2030,
-    va2057,
-    va2058,
+    va2034,
+    va2045,
+    va2046,
+    va2047,
     va206,
-    va2071,
-    va2073,
-    va2077,
+    va2074,
+    va2075,
+    va2088,
     va209,
-    va2092,
-    va2093,
+    va2090,
     va2094,
+    va2109,
+    va2110,
+    va2111,
     va212,
-    va2122,
-    va2128,
-    va2138,
-    va2146,
-    va2151,
+    va2139,
+    va2145,
+    va2155,
+    va2163,
     va2168,
-    va2174,
-    va2176,
-    va2177,
-    va2182,
-    va2184,
+    va2185,
+    va2191,
+    va2193,
+    va2194,
+    va2199,
     va220,
-    va2205,
-    va2211,
+    va2201,
+    va2222,
+    va2228,
     va231,
     va24,
     va240,
@@ -22011,69 +22014,68 @@ WITH values_0_1 AS (
     va325,
     va38,
     va435,
-    va440,
-    va459,
-    va469,
-    va470,
-    va501,
-    va513,
-    va523,
-    va527,
+    va457,
+    va476,
+    va486,
+    va487,
+    va518,
     va53,
-    va538,
-    va556,
-    va576,
-    va586,
-    va596,
-    va601,
+    va530,
+    va540,
+    va544,
+    va555,
+    va573,
+    va593,
+    va603,
+    va613,
     va618,
-    va657,
-    va661,
-    va670,
-    va679,
-    va689,
-    va690,
-    va691,
-    va698,
-    va701,
-    va717,
-    va725,
-    va728,
-    va731,
-    va758,
-    va760,
-    va763,
+    va635,
+    va674,
+    va678,
+    va687,
+    va696,
+    va706,
+    va707,
+    va708,
+    va715,
+    va718,
+    va734,
+    va742,
+    va745,
+    va748,
     va77,
-    va810,
-    va820,
-    va833,
+    va775,
+    va777,
+    va780,
+    va827,
+    va837,
     va85,
-    va857,
-    va858,
-    va870,
-    va871,
-    va878,
-    va882,
-    va892,
-    va897,
+    va850,
+    va874,
+    va875,
+    va887,
+    va888,
+    va895,
     va899,
-    va903,
-    va917,
+    va909,
+    va914,
+    va916,
+    va920,
     va934,
-    va964,
-    va973,
-    va983,
-    va751 * 8193 - (
-      va751 * 8193 - va751
-    ) AS va752,
+    va951,
+    va981,
+    va990,
+    va768 * 8193 - (
+      va768 * 8193 - va768
+    ) AS va769,
     (
       -(
-        CASE WHEN va782 > va805 THEN va782 WHEN va782 <= va805 THEN va805 END
+        CASE WHEN va799 > va822 THEN va799 WHEN va799 <= va822 THEN va822 END
       )
-    ) AS va806,
+    ) AS va823,
     (
-      CASE WHEN va995 < va1015 THEN va995 WHEN va995 >= va1015 THEN va1015 END
-    ) AS va1016
+      CASE WHEN va1012 < va1032 THEN va1012 WHEN va1012 >= va1032 THEN va1032 END
+    ) AS va1033
   FROM values_8_1
 ), series_9 AS (
   SELECT
@@ -22081,160 +22083,161 @@ WITH values_0_1 AS (
     trade_date,
     stock_row,
     day_rows,
-    se1521,
-    se1666,
-    se1692,
-    se1693,
-    se1694,
-    se1882,
-    se2006,
-    se2074,
+    se1538,
+    se1683,
+    se1709,
+    se1710,
+    se1711,
+    se1899,
+    se2023,
+    se2091,
     se217,
     se228,
     se237,
-    se539,
-    se540,
-    se541,
-    se633,
-    se634,
-    se635,
-    se732,
-    se733,
-    se734,
-    se935,
-    se936,
-    se937,
-    va1016,
-    va1019,
-    va1026,
-    va1028,
-    va1032,
+    se556,
+    se557,
+    se558,
+    se650,
+    se651,
+    se652,
+    se749,
+    se750,
+    se751,
+    se952,
+    se953,
+    se954,
+    va1000,
+    va1033,
     va1036,
+    va1043,
+    va1045,
+    va1049,
     va1053,
-    va1055,
     va106,
-    va1069,
-    va1075,
-    va1108,
-    va1110,
-    va1114,
-    va1122,
-    va1123,
-    va1137,
-    va1148,
+    va1070,
+    va1072,
+    va1086,
+    va1092,
+    va1125,
+    va1127,
+    va1131,
+    va1139,
+    va1140,
+    va1154,
     va116,
-    va1166,
-    va1168,
-    va1170,
-    va1178,
+    va1165,
+    va1183,
+    va1185,
     va1187,
-    va1200,
-    va1202,
-    va1231,
-    va1242,
-    va1245,
-    va1254,
+    va1195,
+    va1204,
+    va1217,
+    va1219,
+    va1248,
+    va1259,
     va126,
-    va1265,
-    va1266,
+    va1262,
+    va1271,
     va1282,
-    va1305,
-    va1313,
-    va1317,
-    va1328,
-    va1333,
-    va1354,
-    va1362,
-    va1399,
+    va1283,
+    va1299,
+    va1322,
+    va1330,
+    va1334,
+    va1345,
+    va1350,
+    va1371,
+    va1379,
     va140,
-    va1401,
-    va1411,
-    va1414,
-    va1424,
+    va1416,
+    va1418,
+    va1428,
+    va1431,
     va144,
-    va1452,
-    va1482,
-    va1490,
-    va1508,
-    va1520,
-    va1557,
-    va1565,
+    va1441,
+    va1469,
+    va1499,
+    va1507,
+    va1525,
+    va1537,
+    va1574,
     va158,
-    va1594,
-    va1595,
-    va1602,
-    va1608,
-    va1609,
+    va1582,
     va161,
-    va1638,
+    va1611,
+    va1612,
+    va1619,
+    va1625,
+    va1626,
     va164,
     va165,
-    va1657,
-    va1659,
-    va1662,
-    va1664,
-    va1669,
+    va1655,
+    va1674,
+    va1676,
+    va1679,
     va1681,
-    va1691,
-    va1733,
-    va1751,
-    va1770,
-    va1791,
-    va1814,
-    va1818,
-    va1824,
-    va1828,
-    va1834,
-    va1837,
+    va1686,
+    va1698,
+    va1708,
+    va1750,
+    va1768,
+    va1787,
+    va1808,
+    va1831,
+    va1835,
+    va1841,
     va1845,
-    va1863,
-    va1874,
-    va1875,
-    va1879,
-    va1885,
-    va1899,
-    va1906,
-    va1917,
+    va1851,
+    va1854,
+    va1862,
+    va1880,
+    va1891,
+    va1892,
+    va1896,
+    va1902,
+    va1916,
     va192,
-    va1939,
-    va1971,
-    va1976,
-    va1984,
-    va1990,
-    va1995,
+    va1923,
+    va1934,
+    va1956,
+    va1988,
+    va1993,
     va2001,
-    va2009,
-    va2017,
+    va2007,
+    va2012,
+    va2018,
     va202,
-    va2028,
-    va2029,
+    va2026,
     va203,
-    va2030,
-    va2057,
-    va2058,
+    va2034,
+    va2045,
+    va2046,
+    va2047,
     va206,
-    va2071,
-    va2073,
-    va2077,
+    va2074,
+    va2075,
+    va2088,
     va209,
-    va2092,
-    va2093,
+    va2090,
     va2094,
+    va2109,
+    va2110,
+    va2111,
     va212,
-    va2122,
-    va2128,
-    va2138,
-    va2146,
-    va2151,
+    va2139,
+    va2145,
+    va2155,
+    va2163,
     va2168,
-    va2174,
-    va2176,
-    va2177,
-    va2182,
-    va2184,
+    va2185,
+    va2191,
+    va2193,
+    va2194,
+    va2199,
     va220,
-    va2205,
-    va2211,
+    va2201,
+    va2222,
+    va2228,
     va231,
     va24,
     va240,
@@ -22248,58 +22251,58 @@ WITH values_0_1 AS (
     va318,
     va325,
     va38,
-    va440,
-    va459,
-    va469,
-    va470,
-    va501,
-    va513,
-    va523,
-    va527,
+    va435,
+    va457,
+    va476,
+    va486,
+    va487,
+    va518,
     va53,
-    va538,
-    va556,
-    va576,
-    va586,
-    va596,
-    va601,
+    va530,
+    va540,
+    va544,
+    va555,
+    va573,
+    va593,
+    va603,
+    va613,
     va618,
-    va657,
-    va661,
-    va670,
-    va679,
-    va689,
-    va690,
-    va691,
-    va698,
-    va701,
-    va717,
-    va725,
-    va728,
-    va731,
-    va752,
-    va758,
-    va760,
-    va763,
+    va635,
+    va674,
+    va678,
+    va687,
+    va696,
+    va706,
+    va707,
+    va708,
+    va715,
+    va718,
+    va734,
+    va742,
+    va745,
+    va748,
+    va769,
     va77,
-    va806,
-    va810,
-    va820,
-    va833,
+    va775,
+    va777,
+    va780,
+    va823,
+    va827,
+    va837,
     va85,
-    va870,
-    va871,
-    va878,
-    va882,
-    va892,
-    va897,
+    va850,
+    va887,
+    va888,
+    va895,
     va899,
-    va903,
-    va917,
+    va909,
+    va914,
+    va916,
+    va920,
     va934,
-    va964,
-    va973,
-    va983,
+    va951,
+    va981,
+    va990,
     LAST_VALUE((
       CASE WHEN (
         (
@@ -22322,108 +22325,125 @@ WITH values_0_1 AS (
       ) = 1099 THEN va240 END
     ) IGNORE NULLS) OVER rows_earlier AS se241,
     COUNT(va318) OVER rows_before AS se319,
-    SUM(va435) OVER rows_20 AS se436,
-    COUNT(va435) OVER rows_20 AS se437,
-    LAG(va556, 1) OVER rows_row AS se557,
-    LAG(va556, 2) OVER rows_row AS se558,
-    LAG(va556, 3) OVER rows_row AS se559,
-    LAG(va556, 4) OVER rows_row AS se560,
-    LAG(va556, 5) OVER rows_row AS se561,
-    LAG(va556, 6) OVER rows_row AS se562,
-    LAG(va556, 7) OVER rows_row AS se563,
-    LAG(va556, 8) OVER rows_row AS se564,
-    LAG(va556, 9) OVER rows_row AS se565,
-    LAG(va556, 10) OVER rows_row AS se566,
-    LAG(va556, 11) OVER rows_row AS se567,
-    LAG(va618, 1) OVER rows_row AS se619,
-    LAG(va618, 2) OVER rows_row AS se620,
-    LAG(va618, 3) OVER rows_row AS se621,
-    SUM(va858) OVER rows_14 AS se859,
-    COUNT(va858) OVER rows_14 AS se860,
-    SUM(va857) OVER rows_14 AS se861,
-    COUNT(va857) OVER rows_14 AS se862,
-    LAG(va917, 1) OVER rows_row AS se918,
-    LAG(va917, 2) OVER rows_row AS se919,
-    LAG(va917, 3) OVER rows_row AS se920,
-    LAG(va917, 4) OVER rows_row AS se921,
+    LAG(va435, 1) OVER rows_row AS se436,
+    LAG(va435, 2) OVER rows_row AS se437,
+    LAG(va435, 3) OVER rows_row AS se438,
+    LAG(va435, 4) OVER rows_row AS se439,
+    LAG(va435, 5) OVER rows_row AS se440,
+    LAG(va435, 6) OVER rows_row AS se441,
+    LAG(va435, 7) OVER rows_row AS se442,
+    LAG(va435, 8) OVER rows_row AS se443,
+    LAG(va435, 9) OVER rows_row AS se444,
+    LAG(va435, 10) OVER rows_row AS se445,
+    LAG(va435, 11) OVER rows_row AS se446,
+    LAG(va435, 12) OVER rows_row AS se447,
+    LAG(va435, 13) OVER rows_row AS se448,
+    LAG(va435, 14) OVER rows_row AS se449,
+    LAG(va435, 15) OVER rows_row AS se450,
+    LAG(va435, 16) OVER rows_row AS se451,
+    LAG(va435, 17) OVER rows_row AS se452,
+    LAG(va435, 18) OVER rows_row AS se453,
+    LAG(va435, 19) OVER rows_row AS se454,
+    LAG(va573, 1) OVER rows_row AS se574,
+    LAG(va573, 2) OVER rows_row AS se575,
+    LAG(va573, 3) OVER rows_row AS se576,
+    LAG(va573, 4) OVER rows_row AS se577,
+    LAG(va573, 5) OVER rows_row AS se578,
+    LAG(va573, 6) OVER rows_row AS se579,
+    LAG(va573, 7) OVER rows_row AS se580,
+    LAG(va573, 8) OVER rows_row AS se581,
+    LAG(va573, 9) OVER rows_row AS se582,
+    LAG(va573, 10) OVER rows_row AS se583,
+    LAG(va573, 11) OVER rows_row AS se584,
+    LAG(va635, 1) OVER rows_row AS se636,
+    LAG(va635, 2) OVER rows_row AS se637,
+    LAG(va635, 3) OVER rows_row AS se638,
+    SUM(va875) OVER rows_14 AS se876,
+    COUNT(va875) OVER rows_14 AS se877,
+    SUM(va874) OVER rows_14 AS se878,
+    COUNT(va874) OVER rows_14 AS se879,
+    LAG(va934, 1) OVER rows_row AS se935,
+    LAG(va934, 2) OVER rows_row AS se936,
+    LAG(va934, 3) OVER rows_row AS se937,
+    LAG(va934, 4) OVER rows_row AS se938,
     RANK(
     ORDER BY
-      va1160) OVER rows_15 AS se1161,
+      va1177) OVER rows_15 AS se1178,
     CUME_DIST(
     ORDER BY
-      va1160) OVER rows_15 AS se1162,
-    COUNT(va1160) OVER rows_15 AS se1163,
-    COUNT(va310) OVER rows_before AS se1171,
-    LAG(va1424, 1) OVER rows_row AS se1425,
-    LAG(va1424, 2) OVER rows_row AS se1426,
-    LAG(va1424, 3) OVER rows_row AS se1427,
-    LAG(va1424, 4) OVER rows_row AS se1428,
-    LAG(va1424, 5) OVER rows_row AS se1429,
-    LAG(va1424, 6) OVER rows_row AS se1430,
-    LAG(va1452, 1) OVER rows_row AS se1453,
-    LAG(va1452, 2) OVER rows_row AS se1454,
-    LAG(va1452, 3) OVER rows_row AS se1455,
-    LAG(va1452, 4) OVER rows_row AS se1456,
-    LAG(va1452, 5) OVER rows_row AS se1457,
-    LAG(va1452, 6) OVER rows_row AS se1458,
-    LAG(va1508, 1) OVER rows_row AS se1509,
-    LAG(va1508, 2) OVER rows_row AS se1510,
+      va1177) OVER rows_15 AS se1179,
+    COUNT(va1177) OVER rows_15 AS se1180,
+    COUNT(va310) OVER rows_before AS se1188,
+    LAG(va1441, 1) OVER rows_row AS se1442,
+    LAG(va1441, 2) OVER rows_row AS se1443,
+    LAG(va1441, 3) OVER rows_row AS se1444,
+    LAG(va1441, 4) OVER rows_row AS se1445,
+    LAG(va1441, 5) OVER rows_row AS se1446,
+    LAG(va1441, 6) OVER rows_row AS se1447,
+    LAG(va1469, 1) OVER rows_row AS se1470,
+    LAG(va1469, 2) OVER rows_row AS se1471,
+    LAG(va1469, 3) OVER rows_row AS se1472,
+    LAG(va1469, 4) OVER rows_row AS se1473,
+    LAG(va1469, 5) OVER rows_row AS se1474,
+    LAG(va1469, 6) OVER rows_row AS se1475,
+    LAG(va1525, 1) OVER rows_row AS se1526,
+    LAG(va1525, 2) OVER rows_row AS se1527,
     SUM(
       (
         CASE
-          WHEN se1521 = 1
-          THEN va1520 / CAST(0.15384615384615385 AS DOUBLE)
-          ELSE va1520
+          WHEN se1538 = 1
+          THEN va1537 / CAST(0.15384615384615385 AS DOUBLE)
+          ELSE va1537
         END * EXP((
           (
-            se1521 - 1
+            se1538 - 1
           ) % 1100
         ) * CAST(0.1670540846631662 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY ts_code, va1522
+      PARTITION BY ts_code, va1539
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se1523,
+    ) AS se1540,
     LAST_VALUE((
       CASE WHEN (
         (
-          se1666 - 1
+          se1683 - 1
         ) % 1100
-      ) = 1099 THEN va1669 END
-    ) IGNORE NULLS) OVER rows_earlier AS se1670,
+      ) = 1099 THEN va1686 END
+    ) IGNORE NULLS) OVER rows_earlier AS se1687,
     RANK(
     ORDER BY
-      va1714) OVER rows_19 AS se1715,
+      va1731) OVER rows_19 AS se1732,
     CUME_DIST(
     ORDER BY
-      va1714) OVER rows_19 AS se1716,
-    COUNT(va1714) OVER rows_19 AS se1717,
-    LAG(va1770, 1) OVER rows_row AS se1771,
-    LAG(va1770, 2) OVER rows_row AS se1772,
-    LAG(va1770, 3) OVER rows_row AS se1773,
-    LAG(va1770, 4) OVER rows_row AS se1774,
-    LAG(va1770, 5) OVER rows_row AS se1775,
-    LAG(va1770, 6) OVER rows_row AS se1776,
-    AVG(va1834) OVER rows_20 AS se1835,
-    COUNT(va1834) OVER rows_20 AS se1836,
-    COUNT(va1837) OVER rows_before AS se1838,
+      va1731) OVER rows_19 AS se1733,
+    COUNT(va1731) OVER rows_19 AS se1734,
+    LAG(va1787, 1) OVER rows_row AS se1788,
+    LAG(va1787, 2) OVER rows_row AS se1789,
+    LAG(va1787, 3) OVER rows_row AS se1790,
+    LAG(va1787, 4) OVER rows_row AS se1791,
+    LAG(va1787, 5) OVER rows_row AS se1792,
+    LAG(va1787, 6) OVER rows_row AS se1793,
+    AVG(va1851) OVER rows_20 AS se1852,
+    COUNT(va1851) OVER rows_20 AS se1853,
+    COUNT(va1854) OVER rows_before AS se1855,
     LAST_VALUE((
       CASE WHEN (
         (
-          se1882 - 1
+          se1899 - 1
         ) % 1100
-      ) = 1099 THEN va1885 END
-    ) IGNORE NULLS) OVER rows_earlier AS se1886,
+      ) = 1099 THEN va1902 END
+    ) IGNORE NULLS) OVER rows_earlier AS se1903,
     LAST_VALUE((
       CASE WHEN (
         (
-          se2006 - 1
+          se2023 - 1
         ) % 1100
-      ) = 1099 THEN va2009 END
-    ) IGNORE NULLS) OVER rows_earlier AS se2010,
-    AVG(se2035) OVER rows_12 AS se2036,
-    AVG(se2035) OVER rows_26 AS se2037
+      ) = 1099 THEN va2026 END
+    ) IGNORE NULLS) OVER rows_earlier AS se2027,
+    AVG(se2052) OVER rows_12 AS se2053,
+    AVG(se2052) OVER rows_26 AS se2054
   FROM values_8_2
   WINDOW rows_12 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 11 preceding AND CURRENT ROW), rows_14 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 13 preceding AND CURRENT ROW), rows_15 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 14 preceding AND CURRENT ROW), rows_19 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 18 preceding AND CURRENT ROW), rows_20 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 19 preceding AND CURRENT ROW), rows_26 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 25 preceding AND CURRENT ROW), rows_before AS (
     PARTITION BY ts_code
@@ -22440,147 +22460,148 @@ WITH values_0_1 AS (
     trade_date,
     stock_row,
     day_rows,
-    se1171,
-    se1521,
-    se1692,
-    se1693,
-    se1694,
-    se1835,
-    se1836,
-    se1838,
-    se1882,
-    se1886,
-    se2074,
+    se1188,
+    se1538,
+    se1709,
+    se1710,
+    se1711,
+    se1852,
+    se1853,
+    se1855,
+    se1899,
+    se1903,
+    se2091,
     se319,
-    se539,
-    se540,
-    se541,
-    se732,
-    se733,
-    se734,
-    va1016,
-    va1019,
-    va1026,
-    va1028,
-    va1032,
+    se556,
+    se557,
+    se558,
+    se749,
+    se750,
+    se751,
+    va1000,
+    va1033,
     va1036,
+    va1043,
+    va1045,
+    va1049,
     va1053,
-    va1055,
     va106,
-    va1069,
-    va1075,
-    va1108,
-    va1110,
-    va1114,
-    va1122,
-    va1123,
-    va1137,
-    va1148,
+    va1070,
+    va1072,
+    va1086,
+    va1092,
+    va1125,
+    va1127,
+    va1131,
+    va1139,
+    va1140,
+    va1154,
     va116,
-    va1166,
-    va1168,
-    va1170,
-    va1178,
+    va1165,
+    va1183,
+    va1185,
     va1187,
-    va1200,
-    va1202,
-    va1231,
-    va1242,
-    va1245,
-    va1254,
+    va1195,
+    va1204,
+    va1217,
+    va1219,
+    va1248,
+    va1259,
     va126,
-    va1265,
-    va1266,
+    va1262,
+    va1271,
     va1282,
-    va1305,
-    va1313,
-    va1317,
-    va1328,
-    va1333,
-    va1354,
-    va1362,
-    va1399,
+    va1283,
+    va1299,
+    va1322,
+    va1330,
+    va1334,
+    va1345,
+    va1350,
+    va1371,
+    va1379,
     va140,
-    va1401,
-    va1411,
-    va1414,
+    va1416,
+    va1418,
+    va1428,
+    va1431,
     va144,
-    va1482,
-    va1490,
-    va1557,
-    va1565,
+    va1499,
+    va1507,
+    va1574,
     va158,
-    va1594,
-    va1595,
-    va1602,
-    va1608,
-    va1609,
+    va1582,
     va161,
-    va1638,
+    va1611,
+    va1612,
+    va1619,
+    va1625,
+    va1626,
     va164,
     va165,
-    va1657,
-    va1659,
-    va1662,
-    va1664,
+    va1655,
+    va1674,
+    va1676,
+    va1679,
     va1681,
-    va1691,
-    va1733,
-    va1751,
-    va1791,
-    va1814,
-    va1818,
-    va1824,
-    va1828,
-    va1834,
-    va1837,
+    va1698,
+    va1708,
+    va1750,
+    va1768,
+    va1808,
+    va1831,
+    va1835,
+    va1841,
     va1845,
-    va1863,
-    va1874,
-    va1875,
-    va1879,
-    va1885,
-    va1899,
-    va1906,
-    va1917,
+    va1851,
+    va1854,
+    va1862,
+    va1880,
+    va1891,
+    va1892,
+    va1896,
+    va1902,
+    va1916,
     va192,
-    va1939,
-    va1971,
-    va1976,
-    va1984,
-    va1990,
-    va1995,
+    va1923,
+    va1934,
+    va1956,
+    va1988,
+    va1993,
     va2001,
-    va2017,
+    va2007,
+    va2012,
+    va2018,
     va202,
-    va2028,
-    va2029,
     va203,
-    va2030,
-    va2057,
-    va2058,
+    va2034,
+    va2045,
+    va2046,
+    va2047,
     va206,
-    va2071,
-    va2073,
-    va2077,
+    va2074,
+    va2075,
+    va2088,
     va209,
-    va2092,
-    va2093,
+    va2090,
     va2094,
+    va2109,
+    va2110,
+    va2111,
     va212,
-    va2122,
-    va2128,
-    va2138,
-    va2146,
-    va2151,
+    va2139,
+    va2145,
+    va2155,
+    va2163,
     va2168,
-    va2174,
-    va2176,
-    va2177,
-    va2182,
-    va2184,
-    va2205,
-    va2211,
+    va2185,
+    va2191,
+    va2193,
+    va2194,
+    va2199,
+    va2201,
+    va2222,
+    va2228,
     va24,
     va244,
     va248,
@@ -22592,54 +22613,53 @@ WITH values_0_1 AS (
     va318,
     va325,
     va38,
-    va440,
-    va459,
-    va469,
-    va470,
-    va501,
-    va513,
-    va523,
-    va527,
+    va457,
+    va476,
+    va486,
+    va487,
+    va518,
     va53,
-    va538,
-    va576,
-    va586,
-    va596,
-    va601,
-    va657,
-    va661,
-    va670,
-    va679,
-    va689,
-    va690,
-    va691,
-    va698,
-    va701,
-    va717,
-    va725,
-    va728,
-    va731,
-    va752,
-    va758,
-    va760,
-    va763,
+    va530,
+    va540,
+    va544,
+    va555,
+    va593,
+    va603,
+    va613,
+    va618,
+    va674,
+    va678,
+    va687,
+    va696,
+    va706,
+    va707,
+    va708,
+    va715,
+    va718,
+    va734,
+    va742,
+    va745,
+    va748,
+    va769,
     va77,
-    va806,
-    va810,
-    va820,
-    va833,
+    va775,
+    va777,
+    va780,
+    va823,
+    va827,
+    va837,
     va85,
-    va870,
-    va871,
-    va878,
-    va882,
-    va892,
-    va897,
+    va850,
+    va887,
+    va888,
+    va895,
     va899,
-    va903,
-    va964,
-    va973,
-    va983,
+    va909,
+    va914,
+    va916,
+    va920,
+    va981,
+    va990,
     (
       va220 + COALESCE(se221, 0) * EXP(
         (
@@ -22679,172 +22699,170 @@ WITH values_0_1 AS (
       ) // 1100
     ) AS va320,
     (
-      CASE WHEN se437 = 20 THEN se436 END
-    ) / (
-      POWER(CAST(0.9 AS DOUBLE), 4000 - stock_row) * CAST(8.78423345409431 AS DOUBLE)
-    ) AS va438,
+      CAST(1.0 AS DOUBLE) * va435 + CAST(0.9 AS DOUBLE) * se436 + CAST(0.81 AS DOUBLE) * se437 + CAST(0.7290000000000001 AS DOUBLE) * se438 + CAST(0.6561 AS DOUBLE) * se439 + CAST(0.5904900000000001 AS DOUBLE) * se440 + CAST(0.531441 AS DOUBLE) * se441 + CAST(0.4782969000000001 AS DOUBLE) * se442 + CAST(0.4304672100000001 AS DOUBLE) * se443 + CAST(0.3874204890000001 AS DOUBLE) * se444 + CAST(0.3486784401000001 AS DOUBLE) * se445 + CAST(0.31381059609000006 AS DOUBLE) * se446 + CAST(0.2824295364810001 AS DOUBLE) * se447 + CAST(0.2541865828329001 AS DOUBLE) * se448 + CAST(0.2287679245496101 AS DOUBLE) * se449 + CAST(0.20589113209464907 AS DOUBLE) * se450 + CAST(0.18530201888518416 AS DOUBLE) * se451 + CAST(0.16677181699666577 AS DOUBLE) * se452 + CAST(0.15009463529699918 AS DOUBLE) * se453 + CAST(0.13508517176729928 AS DOUBLE) * se454
+    ) / CAST(8.78423345409431 AS DOUBLE) AS va455,
     (
-      12 * va556 + 11 * se557 + 10 * se558 + 9 * se559 + 8 * se560 + 7 * se561 + 6 * se562 + 5 * se563 + 4 * se564 + 3 * se565 + 2 * se566 + 1 * se567
-    ) / 78 AS va568,
+      12 * va573 + 11 * se574 + 10 * se575 + 9 * se576 + 8 * se577 + 7 * se578 + 6 * se579 + 5 * se580 + 4 * se581 + 3 * se582 + 2 * se583 + 1 * se584
+    ) / 78 AS va585,
     (
       (
-        2 + CASE WHEN se619 < va618 THEN 2 WHEN se619 = va618 THEN 1 WHEN se619 > va618 THEN 0 END + CASE WHEN se620 < va618 THEN 2 WHEN se620 = va618 THEN 1 WHEN se620 > va618 THEN 0 END + CASE WHEN se621 < va618 THEN 2 WHEN se621 = va618 THEN 1 WHEN se621 > va618 THEN 0 END
+        2 + CASE WHEN se636 < va635 THEN 2 WHEN se636 = va635 THEN 1 WHEN se636 > va635 THEN 0 END + CASE WHEN se637 < va635 THEN 2 WHEN se637 = va635 THEN 1 WHEN se637 > va635 THEN 0 END + CASE WHEN se638 < va635 THEN 2 WHEN se638 = va635 THEN 1 WHEN se638 > va635 THEN 0 END
       ) / 8 + (
-        CASE WHEN se635 = 15 THEN (
-          se633 + se634 * 15
+        CASE WHEN se652 = 15 THEN (
+          se650 + se651 * 15
         ) / 30 END
       )
-    ) AS va636,
+    ) AS va653,
     (
       (
-        CASE WHEN se860 = 14 THEN se859 END
+        CASE WHEN se877 = 14 THEN se876 END
       ) - (
         stock_row - 14
       ) * (
-        CASE WHEN se862 = 14 THEN se861 END
+        CASE WHEN se879 = 14 THEN se878 END
       )
-    ) / 105 AS va863,
+    ) / 105 AS va880,
     (
       -(
         (
-          2 + CASE WHEN se918 < va917 THEN 2 WHEN se918 = va917 THEN 1 WHEN se918 > va917 THEN 0 END + CASE WHEN se919 < va917 THEN 2 WHEN se919 = va917 THEN 1 WHEN se919 > va917 THEN 0 END + CASE WHEN se920 < va917 THEN 2 WHEN se920 = va917 THEN 1 WHEN se920 > va917 THEN 0 END + CASE WHEN se921 < va917 THEN 2 WHEN se921 = va917 THEN 1 WHEN se921 > va917 THEN 0 END
+          2 + CASE WHEN se935 < va934 THEN 2 WHEN se935 = va934 THEN 1 WHEN se935 > va934 THEN 0 END + CASE WHEN se936 < va934 THEN 2 WHEN se936 = va934 THEN 1 WHEN se936 > va934 THEN 0 END + CASE WHEN se937 < va934 THEN 2 WHEN se937 = va934 THEN 1 WHEN se937 > va934 THEN 0 END + CASE WHEN se938 < va934 THEN 2 WHEN se938 = va934 THEN 1 WHEN se938 > va934 THEN 0 END
         ) / 10 - (
           CASE
-            WHEN NOT va934 IS NULL
+            WHEN NOT va951 IS NULL
             THEN (
-              se935 + ROUND(se936 * day_rows)
+              se952 + ROUND(se953 * day_rows)
             ) / (
-              2 * se937
+              2 * se954
             )
           END
         )
       )
-    ) AS va938,
+    ) AS va955,
     (
-      CASE WHEN se1163 = 15 THEN (
-        se1161 + se1162 * 15
+      CASE WHEN se1180 = 15 THEN (
+        se1178 + se1179 * 15
       ) / 30 END
-    ) AS va1164,
+    ) AS va1181,
     (
       (
-        se1171 - 1
+        se1188 - 1
       ) // 1100
-    ) AS va1172,
+    ) AS va1189,
     (
-      7 * va1424 + 6 * se1425 + 5 * se1426 + 4 * se1427 + 3 * se1428 + 2 * se1429 + 1 * se1430
-    ) / 28 AS va1431,
-    (
-      2 + CASE
-        WHEN se1453 < va1452
-        THEN 2
-        WHEN se1453 = va1452
-        THEN 1
-        WHEN se1453 > va1452
-        THEN 0
-      END + CASE
-        WHEN se1454 < va1452
-        THEN 2
-        WHEN se1454 = va1452
-        THEN 1
-        WHEN se1454 > va1452
-        THEN 0
-      END + CASE
-        WHEN se1455 < va1452
-        THEN 2
-        WHEN se1455 = va1452
-        THEN 1
-        WHEN se1455 > va1452
-        THEN 0
-      END + CASE
-        WHEN se1456 < va1452
-        THEN 2
-        WHEN se1456 = va1452
-        THEN 1
-        WHEN se1456 > va1452
-        THEN 0
-      END + CASE
-        WHEN se1457 < va1452
-        THEN 2
-        WHEN se1457 = va1452
-        THEN 1
-        WHEN se1457 > va1452
-        THEN 0
-      END + CASE
-        WHEN se1458 < va1452
-        THEN 2
-        WHEN se1458 = va1452
-        THEN 1
-        WHEN se1458 > va1452
-        THEN 0
-      END
-    ) / 14 AS va1459,
+      7 * va1441 + 6 * se1442 + 5 * se1443 + 4 * se1444 + 3 * se1445 + 2 * se1446 + 1 * se1447
+    ) / 28 AS va1448,
     (
       2 + CASE
-        WHEN se1509 < va1508
+        WHEN se1470 < va1469
         THEN 2
-        WHEN se1509 = va1508
+        WHEN se1470 = va1469
         THEN 1
-        WHEN se1509 > va1508
+        WHEN se1470 > va1469
         THEN 0
       END + CASE
-        WHEN se1510 < va1508
+        WHEN se1471 < va1469
         THEN 2
-        WHEN se1510 = va1508
+        WHEN se1471 = va1469
         THEN 1
-        WHEN se1510 > va1508
+        WHEN se1471 > va1469
+        THEN 0
+      END + CASE
+        WHEN se1472 < va1469
+        THEN 2
+        WHEN se1472 = va1469
+        THEN 1
+        WHEN se1472 > va1469
+        THEN 0
+      END + CASE
+        WHEN se1473 < va1469
+        THEN 2
+        WHEN se1473 = va1469
+        THEN 1
+        WHEN se1473 > va1469
+        THEN 0
+      END + CASE
+        WHEN se1474 < va1469
+        THEN 2
+        WHEN se1474 = va1469
+        THEN 1
+        WHEN se1474 > va1469
+        THEN 0
+      END + CASE
+        WHEN se1475 < va1469
+        THEN 2
+        WHEN se1475 = va1469
+        THEN 1
+        WHEN se1475 > va1469
         THEN 0
       END
-    ) / 6 AS va1511,
+    ) / 14 AS va1476,
+    (
+      2 + CASE
+        WHEN se1526 < va1525
+        THEN 2
+        WHEN se1526 = va1525
+        THEN 1
+        WHEN se1526 > va1525
+        THEN 0
+      END + CASE
+        WHEN se1527 < va1525
+        THEN 2
+        WHEN se1527 = va1525
+        THEN 1
+        WHEN se1527 > va1525
+        THEN 0
+      END
+    ) / 6 AS va1528,
     (
       CASE
-        WHEN NOT va1520 IS NULL
-        THEN CAST(0.15384615384615385 AS DOUBLE) * se1523 * EXP((
+        WHEN NOT va1537 IS NULL
+        THEN CAST(0.15384615384615385 AS DOUBLE) * se1540 * EXP((
           (
-            se1521 - 1
+            se1538 - 1
           ) % 1100
         ) * -CAST(0.1670540846631662 AS DOUBLE))
       END
-    ) AS va1524,
+    ) AS va1541,
     (
-      va1669 + COALESCE(se1670, 0) * EXP(
+      va1686 + COALESCE(se1687, 0) * EXP(
         (
           (
             (
-              se1666 - 1
+              se1683 - 1
             ) % 1100
           ) + 1
         ) * -CAST(0.051293294387550536 AS DOUBLE)
       )
-    ) AS va1671,
+    ) AS va1688,
     (
-      CASE WHEN se1717 = 19 THEN (
-        se1715 + se1716 * 19
+      CASE WHEN se1734 = 19 THEN (
+        se1732 + se1733 * 19
       ) / 38 END
-    ) AS va1718,
+    ) AS va1735,
     (
-      7 * va1770 + 6 * se1771 + 5 * se1772 + 4 * se1773 + 3 * se1774 + 2 * se1775 + 1 * se1776
-    ) / 28 AS va1777,
+      7 * va1787 + 6 * se1788 + 5 * se1789 + 4 * se1790 + 3 * se1791 + 2 * se1792 + 1 * se1793
+    ) / 28 AS va1794,
     (
       (
-        se1838 - 1
+        se1855 - 1
       ) // 1155
-    ) AS va1839,
+    ) AS va1856,
     (
-      va2009 + COALESCE(se2010, 0) * EXP(
+      va2026 + COALESCE(se2027, 0) * EXP(
         (
           (
             (
-              se2006 - 1
+              se2023 - 1
             ) % 1100
           ) + 1
         ) * -CAST(0.1670540846631662 AS DOUBLE)
       )
-    ) AS va2011,
+    ) AS va2028,
     (
       CASE WHEN stock_row > 27 THEN (
-        se2036 - se2037
+        se2053 - se2054
       ) END
-    ) AS va2038
+    ) AS va2055
   FROM series_9
 ), values_9_2 AS (
   SELECT
@@ -22852,154 +22870,155 @@ WITH values_0_1 AS (
     trade_date,
     stock_row,
     day_rows,
-    se1171,
-    se1521,
-    se1692,
-    se1693,
-    se1694,
-    se1835,
-    se1836,
-    se1838,
-    se1882,
-    se1886,
-    se2074,
+    se1188,
+    se1538,
+    se1709,
+    se1710,
+    se1711,
+    se1852,
+    se1853,
+    se1855,
+    se1899,
+    se1903,
+    se2091,
     se319,
-    se539,
-    se540,
-    se541,
-    se732,
-    se733,
-    se734,
-    va1016,
-    va1019,
-    va1026,
-    va1028,
-    va1032,
+    se556,
+    se557,
+    se558,
+    se749,
+    se750,
+    se751,
+    va1000,
+    va1033,
     va1036,
+    va1043,
+    va1045,
+    va1049,
     va1053,
-    va1055,
     va106,
-    va1069,
-    va1075,
-    va1108,
-    va1110,
-    va1114,
-    va1122,
-    va1123,
-    va1137,
+    va1070,
+    va1072,
+    va1086,
+    va1092,
+    va1125,
+    va1127,
+    va1131,
+    va1139,
+    va1140,
+    va1154,
     va116,
-    va1166,
-    va1168,
-    va1170,
-    va1172,
-    va1178,
+    va1183,
+    va1185,
     va1187,
-    va1200,
-    va1202,
-    va1231,
-    va1242,
-    va1245,
-    va1254,
+    va1189,
+    va1195,
+    va1204,
+    va1217,
+    va1219,
+    va1248,
+    va1259,
     va126,
-    va1265,
-    va1266,
+    va1262,
+    va1271,
     va1282,
-    va1305,
-    va1313,
-    va1317,
-    va1328,
-    va1333,
-    va1354,
-    va1362,
-    va1399,
+    va1283,
+    va1299,
+    va1322,
+    va1330,
+    va1334,
+    va1345,
+    va1350,
+    va1371,
+    va1379,
     va140,
-    va1401,
-    va1411,
-    va1414,
+    va1416,
+    va1418,
+    va1428,
+    va1431,
     va144,
-    va1459,
-    va1482,
-    va1524,
-    va1557,
-    va1565,
+    va1476,
+    va1499,
+    va1541,
+    va1574,
     va158,
-    va1594,
-    va1595,
-    va1602,
-    va1608,
-    va1609,
+    va1582,
     va161,
-    va1638,
+    va1611,
+    va1612,
+    va1619,
+    va1625,
+    va1626,
     va164,
     va165,
-    va1657,
-    va1659,
-    va1662,
-    va1664,
-    va1671,
+    va1655,
+    va1674,
+    va1676,
+    va1679,
     va1681,
-    va1691,
-    va1718,
-    va1733,
-    va1751,
-    va1791,
-    va1814,
-    va1818,
-    va1824,
-    va1828,
-    va1834,
-    va1837,
-    va1839,
+    va1688,
+    va1698,
+    va1708,
+    va1735,
+    va1750,
+    va1768,
+    va1808,
+    va1831,
+    va1835,
+    va1841,
     va1845,
-    va1863,
-    va1874,
-    va1875,
-    va1879,
-    va1885,
-    va1899,
-    va1906,
-    va1917,
+    va1851,
+    va1854,
+    va1856,
+    va1862,
+    va1880,
+    va1891,
+    va1892,
+    va1896,
+    va1902,
+    va1916,
     va192,
-    va1939,
-    va1971,
-    va1976,
-    va1984,
-    va1990,
-    va1995,
+    va1923,
+    va1934,
+    va1956,
+    va1988,
+    va1993,
     va2001,
-    va2011,
-    va2017,
+    va2007,
+    va2012,
+    va2018,
     va202,
     va2028,
-    va2029,
     va203,
-    va2030,
-    va2038,
-    va2057,
-    va2058,
+    va2034,
+    va2045,
+    va2046,
+    va2047,
+    va2055,
     va206,
-    va2071,
-    va2073,
-    va2077,
+    va2074,
+    va2075,
+    va2088,
     va209,
-    va2092,
-    va2093,
+    va2090,
     va2094,
+    va2109,
+    va2110,
+    va2111,
     va212,
-    va2122,
-    va2128,
-    va2138,
-    va2146,
-    va2151,
+    va2139,
+    va2145,
+    va2155,
+    va2163,
     va2168,
-    va2174,
-    va2176,
-    va2177,
-    va2182,
-    va2184,
-    va2205,
-    va2211,
+    va2185,
+    va2191,
+    va2193,
+    va2194,
+    va2199,
+    va2201,
     va222,
+    va2222,
+    va2228,
     va233,
     va24,
     va242,
@@ -23014,57 +23033,56 @@ WITH values_0_1 AS (
     va320,
     va325,
     va38,
-    va438,
-    va440,
-    va459,
-    va469,
-    va470,
-    va501,
-    va513,
-    va523,
-    va527,
+    va455,
+    va457,
+    va476,
+    va486,
+    va487,
+    va518,
     va53,
-    va538,
-    va576,
-    va586,
-    va596,
-    va601,
-    va636,
-    va657,
-    va661,
-    va670,
-    va679,
-    va689,
-    va690,
-    va691,
-    va698,
-    va701,
-    va717,
-    va725,
-    va728,
-    va731,
-    va752,
-    va758,
-    va760,
-    va763,
+    va530,
+    va540,
+    va544,
+    va555,
+    va593,
+    va603,
+    va613,
+    va618,
+    va653,
+    va674,
+    va678,
+    va687,
+    va696,
+    va706,
+    va707,
+    va708,
+    va715,
+    va718,
+    va734,
+    va742,
+    va745,
+    va748,
+    va769,
     va77,
-    va806,
-    va810,
-    va820,
-    va833,
+    va775,
+    va777,
+    va780,
+    va823,
+    va827,
+    va837,
     va85,
-    va870,
-    va871,
-    va878,
-    va882,
-    va892,
-    va897,
+    va850,
+    va887,
+    va888,
+    va895,
     va899,
-    va903,
-    va938,
-    va964,
-    va973,
-    va983,
+    va909,
+    va914,
+    va916,
+    va920,
+    va955,
+    va981,
+    va990,
     (
       (
         va233 / NULLIF((
@@ -23072,40 +23090,40 @@ WITH values_0_1 AS (
         ), 0)
       ) * 100
     ) AS va243,
-    va568 * 8193 - (
-      va568 * 8193 - va568
-    ) AS va569,
-    va863 * 8193 - (
-      va863 * 8193 - va863
-    ) AS va864,
+    va585 * 8193 - (
+      va585 * 8193 - va585
+    ) AS va586,
+    va880 * 8193 - (
+      va880 * 8193 - va880
+    ) AS va881,
     (
       -(
-        CASE WHEN va1148 > va1164 THEN va1148 WHEN va1148 <= va1164 THEN va1164 END
+        CASE WHEN va1165 > va1181 THEN va1165 WHEN va1165 <= va1181 THEN va1181 END
       )
-    ) AS va1165,
-    va1431 * 8193 - (
-      va1431 * 8193 - va1431
-    ) AS va1432,
+    ) AS va1182,
+    va1448 * 8193 - (
+      va1448 * 8193 - va1448
+    ) AS va1449,
     (
       CASE
         WHEN (
-          va1490 > 0
+          va1507 > 0
           OR (
-            va1511 = FLOOR(va1511) AND (
-              va1490 <> 0 OR va1511 >= 0
+            va1528 = FLOOR(va1528) AND (
+              va1507 <> 0 OR va1528 >= 0
             )
           )
           OR (
-            va1490 = 0 AND va1511 > 0
+            va1507 = 0 AND va1528 > 0
           )
         )
-        THEN POWER(va1490, va1511)
+        THEN POWER(va1507, va1528)
       END
-    ) AS va1512,
-    va1718 * stock_row AS va1719,
-    va1777 * 8193 - (
-      va1777 * 8193 - va1777
-    ) AS va1778
+    ) AS va1529,
+    va1735 * stock_row AS va1736,
+    va1794 * 8193 - (
+      va1794 * 8193 - va1794
+    ) AS va1795
   FROM values_9_1
 ), values_9_3 AS (
   SELECT
@@ -23113,158 +23131,159 @@ WITH values_0_1 AS (
     trade_date,
     stock_row,
     day_rows,
-    se1171,
-    se1521,
-    se1692,
-    se1693,
-    se1694,
-    se1835,
-    se1836,
-    se1838,
-    se1882,
-    se1886,
-    se2074,
+    se1188,
+    se1538,
+    se1709,
+    se1710,
+    se1711,
+    se1852,
+    se1853,
+    se1855,
+    se1899,
+    se1903,
+    se2091,
     se319,
-    se539,
-    se540,
-    se541,
-    se732,
-    se733,
-    se734,
-    va1016,
-    va1019,
-    va1026,
-    va1028,
-    va1032,
+    se556,
+    se557,
+    se558,
+    se749,
+    se750,
+    se751,
+    va1000,
+    va1033,
     va1036,
+    va1043,
+    va1045,
+    va1049,
     va1053,
-    va1055,
     va106,
-    va1069,
-    va1075,
-    va1108,
-    va1110,
-    va1114,
-    va1122,
-    va1123,
-    va1137,
+    va1070,
+    va1072,
+    va1086,
+    va1092,
+    va1125,
+    va1127,
+    va1131,
+    va1139,
+    va1140,
+    va1154,
     va116,
-    va1165,
-    va1166,
-    va1168,
-    va1170,
-    va1172,
-    va1178,
+    va1182,
+    va1183,
+    va1185,
     va1187,
-    va1200,
-    va1202,
-    va1231,
-    va1242,
-    va1245,
-    va1254,
+    va1189,
+    va1195,
+    va1204,
+    va1217,
+    va1219,
+    va1248,
+    va1259,
     va126,
-    va1265,
-    va1266,
+    va1262,
+    va1271,
     va1282,
-    va1305,
-    va1313,
-    va1317,
-    va1328,
-    va1333,
-    va1354,
-    va1362,
-    va1399,
+    va1283,
+    va1299,
+    va1322,
+    va1330,
+    va1334,
+    va1345,
+    va1350,
+    va1371,
+    va1379,
     va140,
-    va1401,
-    va1411,
-    va1414,
-    va1432,
+    va1416,
+    va1418,
+    va1428,
+    va1431,
     va144,
-    va1459,
-    va1482,
-    va1524,
-    va1557,
-    va1565,
+    va1449,
+    va1476,
+    va1499,
+    va1541,
+    va1574,
     va158,
-    va1594,
-    va1595,
-    va1602,
-    va1608,
-    va1609,
+    va1582,
     va161,
-    va1638,
+    va1611,
+    va1612,
+    va1619,
+    va1625,
+    va1626,
     va164,
     va165,
-    va1657,
-    va1659,
-    va1662,
-    va1664,
-    va1671,
+    va1655,
+    va1674,
+    va1676,
+    va1679,
     va1681,
-    va1691,
-    va1718,
-    va1719,
-    va1733,
-    va1751,
-    va1778,
-    va1791,
-    va1814,
-    va1818,
-    va1824,
-    va1828,
-    va1834,
-    va1837,
-    va1839,
+    va1688,
+    va1698,
+    va1708,
+    va1735,
+    va1736,
+    va1750,
+    va1768,
+    va1795,
+    va1808,
+    va1831,
+    va1835,
+    va1841,
     va1845,
-    va1863,
-    va1874,
-    va1875,
-    va1879,
-    va1885,
-    va1899,
-    va1906,
-    va1917,
+    va1851,
+    va1854,
+    va1856,
+    va1862,
+    va1880,
+    va1891,
+    va1892,
+    va1896,
+    va1902,
+    va1916,
     va192,
-    va1939,
-    va1971,
-    va1976,
-    va1984,
-    va1990,
-    va1995,
+    va1923,
+    va1934,
+    va1956,
+    va1988,
+    va1993,
     va2001,
-    va2011,
-    va2017,
+    va2007,
+    va2012,
+    va2018,
     va202,
     va2028,
-    va2029,
     va203,
-    va2030,
-    va2038,
-    va2057,
-    va2058,
+    va2034,
+    va2045,
+    va2046,
+    va2047,
+    va2055,
     va206,
-    va2071,
-    va2073,
-    va2077,
+    va2074,
+    va2075,
+    va2088,
     va209,
-    va2092,
-    va2093,
+    va2090,
     va2094,
+    va2109,
+    va2110,
+    va2111,
     va212,
-    va2122,
-    va2128,
-    va2138,
-    va2146,
-    va2151,
+    va2139,
+    va2145,
+    va2155,
+    va2163,
     va2168,
-    va2174,
-    va2176,
-    va2177,
-    va2182,
-    va2184,
-    va2205,
-    va2211,
+    va2185,
+    va2191,
+    va2193,
+    va2194,
+    va2199,
+    va2201,
     va222,
+    va2222,
+    va2228,
     va233,
     va24,
     va242,
@@ -23280,64 +23299,63 @@ WITH values_0_1 AS (
     va320,
     va325,
     va38,
-    va438,
-    va440,
-    va459,
-    va469,
-    va470,
-    va501,
-    va513,
-    va523,
-    va527,
+    va455,
+    va457,
+    va476,
+    va486,
+    va487,
+    va518,
     va53,
-    va538,
-    va569,
-    va576,
+    va530,
+    va540,
+    va544,
+    va555,
     va586,
-    va596,
-    va601,
-    va636,
-    va657,
-    va661,
-    va670,
-    va679,
-    va689,
-    va690,
-    va691,
-    va698,
-    va701,
-    va717,
-    va725,
-    va728,
-    va731,
-    va752,
-    va758,
-    va760,
-    va763,
+    va593,
+    va603,
+    va613,
+    va618,
+    va653,
+    va674,
+    va678,
+    va687,
+    va696,
+    va706,
+    va707,
+    va708,
+    va715,
+    va718,
+    va734,
+    va742,
+    va745,
+    va748,
+    va769,
     va77,
-    va806,
-    va810,
-    va820,
-    va833,
+    va775,
+    va777,
+    va780,
+    va823,
+    va827,
+    va837,
     va85,
-    va864,
-    va870,
-    va871,
-    va878,
-    va882,
-    va892,
-    va897,
+    va850,
+    va881,
+    va887,
+    va888,
+    va895,
     va899,
-    va903,
-    va938,
-    va964,
-    va973,
-    va983,
+    va909,
+    va914,
+    va916,
+    va920,
+    va955,
+    va981,
+    va990,
     (
       -(
-        CASE WHEN ISFINITE(va1512) THEN va1512 END
+        CASE WHEN ISFINITE(va1529) THEN va1529 END
       )
-    ) AS va1513
+    ) AS va1530
   FROM values_9_2
 ), sections_10 AS (
   SELECT
@@ -23345,159 +23363,160 @@ WITH values_0_1 AS (
     trade_date,
     stock_row,
     day_rows,
-    se1171,
-    se1521,
-    se1692,
-    se1693,
-    se1694,
-    se1835,
-    se1836,
-    se1838,
-    se1882,
-    se1886,
-    se2074,
+    se1188,
+    se1538,
+    se1709,
+    se1710,
+    se1711,
+    se1852,
+    se1853,
+    se1855,
+    se1899,
+    se1903,
+    se2091,
     se319,
-    se539,
-    se540,
-    se541,
-    se732,
-    se733,
-    se734,
-    va1016,
-    va1019,
-    va1026,
-    va1028,
-    va1032,
+    se556,
+    se557,
+    se558,
+    se749,
+    se750,
+    se751,
+    va1000,
+    va1033,
     va1036,
+    va1043,
+    va1045,
+    va1049,
     va1053,
-    va1055,
     va106,
-    va1069,
-    va1075,
-    va1108,
-    va1110,
-    va1114,
-    va1122,
-    va1123,
-    va1137,
+    va1070,
+    va1072,
+    va1086,
+    va1092,
+    va1125,
+    va1127,
+    va1131,
+    va1139,
+    va1140,
+    va1154,
     va116,
-    va1165,
-    va1166,
-    va1168,
-    va1170,
-    va1172,
-    va1178,
+    va1182,
+    va1183,
+    va1185,
     va1187,
-    va1200,
-    va1202,
-    va1231,
-    va1242,
-    va1245,
-    va1254,
+    va1189,
+    va1195,
+    va1204,
+    va1217,
+    va1219,
+    va1248,
+    va1259,
     va126,
-    va1265,
-    va1266,
+    va1262,
+    va1271,
     va1282,
-    va1305,
-    va1313,
-    va1317,
-    va1328,
-    va1333,
-    va1354,
-    va1362,
-    va1399,
+    va1283,
+    va1299,
+    va1322,
+    va1330,
+    va1334,
+    va1345,
+    va1350,
+    va1371,
+    va1379,
     va140,
-    va1401,
-    va1411,
-    va1414,
-    va1432,
+    va1416,
+    va1418,
+    va1428,
+    va1431,
     va144,
-    va1459,
-    va1482,
-    va1513,
-    va1524,
-    va1557,
-    va1565,
+    va1449,
+    va1476,
+    va1499,
+    va1530,
+    va1541,
+    va1574,
     va158,
-    va1594,
-    va1595,
-    va1602,
-    va1608,
-    va1609,
+    va1582,
     va161,
-    va1638,
+    va1611,
+    va1612,
+    va1619,
+    va1625,
+    va1626,
     va164,
     va165,
-    va1657,
-    va1659,
-    va1662,
-    va1664,
-    va1671,
+    va1655,
+    va1674,
+    va1676,
+    va1679,
     va1681,
-    va1691,
-    va1718,
-    va1719,
-    va1733,
-    va1751,
-    va1778,
-    va1791,
-    va1814,
-    va1818,
-    va1824,
-    va1828,
-    va1834,
-    va1837,
-    va1839,
+    va1688,
+    va1698,
+    va1708,
+    va1735,
+    va1736,
+    va1750,
+    va1768,
+    va1795,
+    va1808,
+    va1831,
+    va1835,
+    va1841,
     va1845,
-    va1863,
-    va1874,
-    va1875,
-    va1879,
-    va1885,
-    va1899,
-    va1906,
-    va1917,
+    va1851,
+    va1854,
+    va1856,
+    va1862,
+    va1880,
+    va1891,
+    va1892,
+    va1896,
+    va1902,
+    va1916,
     va192,
-    va1939,
-    va1971,
-    va1976,
-    va1984,
-    va1990,
-    va1995,
+    va1923,
+    va1934,
+    va1956,
+    va1988,
+    va1993,
     va2001,
-    va2011,
-    va2017,
+    va2007,
+    va2012,
+    va2018,
     va202,
     va2028,
-    va2029,
     va203,
-    va2030,
-    va2038,
-    va2057,
-    va2058,
+    va2034,
+    va2045,
+    va2046,
+    va2047,
+    va2055,
     va206,
-    va2071,
-    va2073,
-    va2077,
+    va2074,
+    va2075,
+    va2088,
     va209,
-    va2092,
-    va2093,
+    va2090,
     va2094,
+    va2109,
+    va2110,
+    va2111,
     va212,
-    va2122,
-    va2128,
-    va2138,
-    va2146,
-    va2151,
+    va2139,
+    va2145,
+    va2155,
+    va2163,
     va2168,
-    va2174,
-    va2176,
-    va2177,
-    va2182,
-    va2184,
-    va2205,
-    va2211,
+    va2185,
+    va2191,
+    va2193,
+    va2194,
+    va2199,
+    va2201,
     va222,
+    va2222,
+    va2228,
     va233,
     va24,
     va242,
@@ -23513,87 +23532,86 @@ WITH values_0_1 AS (
     va320,
     va325,
     va38,
-    va438,
-    va440,
-    va459,
-    va469,
-    va470,
-    va501,
-    va513,
-    va523,
-    va527,
+    va455,
+    va457,
+    va476,
+    va486,
+    va487,
+    va518,
     va53,
-    va538,
-    va569,
-    va576,
+    va530,
+    va540,
+    va544,
+    va555,
     va586,
-    va596,
-    va601,
-    va636,
-    va657,
-    va661,
-    va670,
-    va679,
-    va689,
-    va690,
-    va691,
-    va698,
-    va701,
-    va717,
-    va725,
-    va728,
-    va731,
-    va752,
-    va758,
-    va760,
-    va763,
+    va593,
+    va603,
+    va613,
+    va618,
+    va653,
+    va674,
+    va678,
+    va687,
+    va696,
+    va706,
+    va707,
+    va708,
+    va715,
+    va718,
+    va734,
+    va742,
+    va745,
+    va748,
+    va769,
     va77,
-    va806,
-    va810,
-    va820,
-    va833,
+    va775,
+    va777,
+    va780,
+    va823,
+    va827,
+    va837,
     va85,
-    va864,
-    va870,
-    va871,
-    va878,
-    va882,
-    va892,
-    va897,
+    va850,
+    va881,
+    va887,
+    va888,
+    va895,
     va899,
-    va903,
-    va938,
-    va964,
-    va973,
-    va983,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va569) AS se570,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va569) AS se571,
-    COUNT(va569) OVER (
+    va909,
+    va914,
+    va916,
+    va920,
+    va955,
+    va981,
+    va990,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va586) AS se587,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va586) AS se588,
+    COUNT(va586) OVER (
       PARTITION BY trade_date
-      ORDER BY va569
+      ORDER BY va586
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se572,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va752) AS se753,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va752) AS se754,
-    COUNT(va752) OVER (
+    ) AS se589,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va769) AS se770,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va769) AS se771,
+    COUNT(va769) OVER (
       PARTITION BY trade_date
-      ORDER BY va752
+      ORDER BY va769
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se755,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va864) AS se865,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va864) AS se866,
-    COUNT(va864) OVER (
+    ) AS se772,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va881) AS se882,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va881) AS se883,
+    COUNT(va881) OVER (
       PARTITION BY trade_date
-      ORDER BY va864
+      ORDER BY va881
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se867,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1432) AS se1433,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1432) AS se1434,
-    COUNT(va1432) OVER (
+    ) AS se884,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1449) AS se1450,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1449) AS se1451,
+    COUNT(va1449) OVER (
       PARTITION BY trade_date
-      ORDER BY va1432
+      ORDER BY va1449
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1435
+    ) AS se1452
   FROM values_9_3
 ), values_10_1 AS (
   SELECT
@@ -23601,156 +23619,157 @@ WITH values_0_1 AS (
     trade_date,
     stock_row,
     day_rows,
-    se1171,
-    se1433,
-    se1434,
-    se1435,
-    se1521,
-    se1692,
-    se1693,
-    se1694,
-    se1835,
-    se1836,
-    se1838,
-    se1882,
-    se1886,
-    se2074,
+    se1188,
+    se1450,
+    se1451,
+    se1452,
+    se1538,
+    se1709,
+    se1710,
+    se1711,
+    se1852,
+    se1853,
+    se1855,
+    se1899,
+    se1903,
+    se2091,
     se319,
-    va1016,
-    va1019,
-    va1026,
-    va1028,
-    va1032,
+    va1000,
+    va1033,
     va1036,
+    va1043,
+    va1045,
+    va1049,
     va1053,
-    va1055,
     va106,
-    va1069,
-    va1075,
-    va1108,
-    va1110,
-    va1114,
-    va1122,
-    va1123,
-    va1137,
+    va1070,
+    va1072,
+    va1086,
+    va1092,
+    va1125,
+    va1127,
+    va1131,
+    va1139,
+    va1140,
+    va1154,
     va116,
-    va1165,
-    va1166,
-    va1168,
-    va1170,
-    va1172,
-    va1178,
+    va1182,
+    va1183,
+    va1185,
     va1187,
-    va1200,
-    va1202,
-    va1231,
-    va1242,
-    va1245,
-    va1254,
+    va1189,
+    va1195,
+    va1204,
+    va1217,
+    va1219,
+    va1248,
+    va1259,
     va126,
-    va1265,
-    va1266,
+    va1262,
+    va1271,
     va1282,
-    va1305,
-    va1313,
-    va1317,
-    va1328,
-    va1333,
-    va1354,
-    va1362,
-    va1399,
+    va1283,
+    va1299,
+    va1322,
+    va1330,
+    va1334,
+    va1345,
+    va1350,
+    va1371,
+    va1379,
     va140,
-    va1401,
-    va1411,
-    va1414,
-    va1432,
+    va1416,
+    va1418,
+    va1428,
+    va1431,
     va144,
-    va1459,
-    va1482,
-    va1513,
-    va1524,
-    va1557,
-    va1565,
+    va1449,
+    va1476,
+    va1499,
+    va1530,
+    va1541,
+    va1574,
     va158,
-    va1594,
-    va1595,
-    va1602,
-    va1608,
-    va1609,
+    va1582,
     va161,
-    va1638,
+    va1611,
+    va1612,
+    va1619,
+    va1625,
+    va1626,
     va164,
     va165,
-    va1657,
-    va1659,
-    va1662,
-    va1664,
-    va1671,
+    va1655,
+    va1674,
+    va1676,
+    va1679,
     va1681,
-    va1691,
-    va1718,
-    va1719,
-    va1733,
-    va1751,
-    va1778,
-    va1791,
-    va1814,
-    va1818,
-    va1824,
-    va1828,
-    va1834,
-    va1837,
-    va1839,
+    va1688,
+    va1698,
+    va1708,
+    va1735,
+    va1736,
+    va1750,
+    va1768,
+    va1795,
+    va1808,
+    va1831,
+    va1835,
+    va1841,
     va1845,
-    va1863,
-    va1874,
-    va1875,
-    va1879,
-    va1885,
-    va1899,
-    va1906,
-    va1917,
+    va1851,
+    va1854,
+    va1856,
+    va1862,
+    va1880,
+    va1891,
+    va1892,
+    va1896,
+    va1902,
+    va1916,
     va192,
-    va1939,
-    va1971,
-    va1976,
-    va1984,
-    va1990,
-    va1995,
+    va1923,
+    va1934,
+    va1956,
+    va1988,
+    va1993,
     va2001,
-    va2011,
-    va2017,
+    va2007,
+    va2012,
+    va2018,
     va202,
     va2028,
-    va2029,
     va203,
-    va2030,
-    va2038,
-    va2057,
-    va2058,
+    va2034,
+    va2045,
+    va2046,
+    va2047,
+    va2055,
     va206,
-    va2071,
-    va2073,
-    va2077,
+    va2074,
+    va2075,
+    va2088,
     va209,
-    va2092,
-    va2093,
+    va2090,
     va2094,
+    va2109,
+    va2110,
+    va2111,
     va212,
-    va2122,
-    va2128,
-    va2138,
-    va2146,
-    va2151,
+    va2139,
+    va2145,
+    va2155,
+    va2163,
     va2168,
-    va2174,
-    va2176,
-    va2177,
-    va2182,
-    va2184,
-    va2205,
-    va2211,
+    va2185,
+    va2191,
+    va2193,
+    va2194,
+    va2199,
+    va2201,
     va222,
+    va2222,
+    va2228,
     va233,
     va24,
     va242,
@@ -23766,110 +23785,109 @@ WITH values_0_1 AS (
     va320,
     va325,
     va38,
-    va438,
-    va440,
-    va459,
-    va469,
-    va470,
-    va501,
-    va513,
-    va523,
-    va527,
+    va455,
+    va457,
+    va476,
+    va486,
+    va487,
+    va518,
     va53,
-    va576,
-    va586,
-    va596,
-    va601,
-    va636,
-    va657,
-    va661,
-    va670,
-    va679,
-    va689,
-    va690,
-    va691,
-    va698,
-    va701,
-    va717,
-    va725,
-    va728,
-    va758,
-    va760,
-    va763,
+    va530,
+    va540,
+    va544,
+    va593,
+    va603,
+    va613,
+    va618,
+    va653,
+    va674,
+    va678,
+    va687,
+    va696,
+    va706,
+    va707,
+    va708,
+    va715,
+    va718,
+    va734,
+    va742,
+    va745,
     va77,
-    va806,
-    va810,
-    va820,
-    va833,
+    va775,
+    va777,
+    va780,
+    va823,
+    va827,
+    va837,
     va85,
-    va870,
-    va871,
-    va878,
-    va882,
-    va892,
-    va897,
+    va850,
+    va887,
+    va888,
+    va895,
     va899,
-    va903,
-    va938,
-    va964,
-    va973,
-    va983,
+    va909,
+    va914,
+    va916,
+    va920,
+    va955,
+    va981,
+    va990,
     (
       -(
         (
           CASE
-            WHEN NOT va538 IS NULL
+            WHEN NOT va555 IS NULL
             THEN (
-              se539 + ROUND(se540 * day_rows)
+              se556 + ROUND(se557 * day_rows)
             ) / (
-              2 * se541
+              2 * se558
             )
           END
         ) - (
           CASE
-            WHEN NOT va569 IS NULL
+            WHEN NOT va586 IS NULL
             THEN (
-              se570 + ROUND(se571 * day_rows)
+              se587 + ROUND(se588 * day_rows)
             ) / (
-              2 * se572
+              2 * se589
             )
           END
         )
       )
-    ) AS va573,
+    ) AS va590,
     CAST((
       (
         (
           CASE
-            WHEN NOT va731 IS NULL
+            WHEN NOT va748 IS NULL
             THEN (
-              se732 + ROUND(se733 * day_rows)
+              se749 + ROUND(se750 * day_rows)
             ) / (
-              2 * se734
+              2 * se751
             )
           END
         ) < (
           CASE
-            WHEN NOT va752 IS NULL
+            WHEN NOT va769 IS NULL
             THEN (
-              se753 + ROUND(se754 * day_rows)
+              se770 + ROUND(se771 * day_rows)
             ) / (
-              2 * se755
+              2 * se772
             )
           END
         )
       )
-    ) AS DOUBLE) AS va756,
+    ) AS DOUBLE) AS va773,
     (
       CASE
-        WHEN NOT va864 IS NULL
+        WHEN NOT va881 IS NULL
         THEN (
-          se865 + ROUND(se866 * day_rows)
+          se882 + ROUND(se883 * day_rows)
         ) / (
-          2 * se867
+          2 * se884
         )
       END
-    ) AS va868
+    ) AS va885
   FROM sections_10
 ), values_10_2 AS (
   SELECT
@@ -23877,156 +23895,157 @@ WITH values_0_1 AS (
     trade_date,
     stock_row,
     day_rows,
-    se1171,
-    se1433,
-    se1434,
-    se1435,
-    se1521,
-    se1692,
-    se1693,
-    se1694,
-    se1835,
-    se1836,
-    se1838,
-    se1882,
-    se1886,
-    se2074,
+    se1188,
+    se1450,
+    se1451,
+    se1452,
+    se1538,
+    se1709,
+    se1710,
+    se1711,
+    se1852,
+    se1853,
+    se1855,
+    se1899,
+    se1903,
+    se2091,
     se319,
-    va1016,
-    va1019,
-    va1026,
-    va1028,
-    va1032,
+    va1000,
+    va1033,
     va1036,
+    va1043,
+    va1045,
+    va1049,
     va1053,
-    va1055,
     va106,
-    va1069,
-    va1075,
-    va1108,
-    va1110,
-    va1114,
-    va1122,
-    va1123,
-    va1137,
+    va1070,
+    va1072,
+    va1086,
+    va1092,
+    va1125,
+    va1127,
+    va1131,
+    va1139,
+    va1140,
+    va1154,
     va116,
-    va1165,
-    va1166,
-    va1168,
-    va1170,
-    va1172,
-    va1178,
+    va1182,
+    va1183,
+    va1185,
     va1187,
-    va1200,
-    va1202,
-    va1231,
-    va1242,
-    va1245,
-    va1254,
+    va1189,
+    va1195,
+    va1204,
+    va1217,
+    va1219,
+    va1248,
+    va1259,
     va126,
-    va1265,
-    va1266,
+    va1262,
+    va1271,
     va1282,
-    va1305,
-    va1313,
-    va1317,
-    va1328,
-    va1333,
-    va1354,
-    va1362,
-    va1399,
+    va1283,
+    va1299,
+    va1322,
+    va1330,
+    va1334,
+    va1345,
+    va1350,
+    va1371,
+    va1379,
     va140,
-    va1401,
-    va1411,
-    va1414,
-    va1432,
+    va1416,
+    va1418,
+    va1428,
+    va1431,
     va144,
-    va1459,
-    va1482,
-    va1513,
-    va1524,
-    va1557,
-    va1565,
+    va1449,
+    va1476,
+    va1499,
+    va1530,
+    va1541,
+    va1574,
     va158,
-    va1594,
-    va1595,
-    va1602,
-    va1608,
-    va1609,
+    va1582,
     va161,
-    va1638,
+    va1611,
+    va1612,
+    va1619,
+    va1625,
+    va1626,
     va164,
     va165,
-    va1657,
-    va1659,
-    va1662,
-    va1664,
-    va1671,
+    va1655,
+    va1674,
+    va1676,
+    va1679,
     va1681,
-    va1691,
-    va1718,
-    va1719,
-    va1733,
-    va1751,
-    va1778,
-    va1791,
-    va1814,
-    va1818,
-    va1824,
-    va1828,
-    va1834,
-    va1837,
-    va1839,
+    va1688,
+    va1698,
+    va1708,
+    va1735,
+    va1736,
+    va1750,
+    va1768,
+    va1795,
+    va1808,
+    va1831,
+    va1835,
+    va1841,
     va1845,
-    va1863,
-    va1874,
-    va1875,
-    va1879,
-    va1885,
-    va1899,
-    va1906,
-    va1917,
+    va1851,
+    va1854,
+    va1856,
+    va1862,
+    va1880,
+    va1891,
+    va1892,
+    va1896,
+    va1902,
+    va1916,
     va192,
-    va1939,
-    va1971,
-    va1976,
-    va1984,
-    va1990,
-    va1995,
+    va1923,
+    va1934,
+    va1956,
+    va1988,
+    va1993,
     va2001,
-    va2011,
-    va2017,
+    va2007,
+    va2012,
+    va2018,
     va202,
     va2028,
-    va2029,
     va203,
-    va2030,
-    va2038,
-    va2057,
-    va2058,
+    va2034,
+    va2045,
+    va2046,
+    va2047,
+    va2055,
     va206,
-    va2071,
-    va2073,
-    va2077,
+    va2074,
+    va2075,
+    va2088,
     va209,
-    va2092,
-    va2093,
+    va2090,
     va2094,
+    va2109,
+    va2110,
+    va2111,
     va212,
-    va2122,
-    va2128,
-    va2138,
-    va2146,
-    va2151,
+    va2139,
+    va2145,
+    va2155,
+    va2163,
     va2168,
-    va2174,
-    va2176,
-    va2177,
-    va2182,
-    va2184,
-    va2205,
-    va2211,
+    va2185,
+    va2191,
+    va2193,
+    va2194,
+    va2199,
+    va2201,
     va222,
+    va2222,
+    va2228,
     va233,
     va24,
     va242,
@@ -24042,60 +24061,59 @@ WITH values_0_1 AS (
     va320,
     va325,
     va38,
-    va438,
-    va440,
-    va459,
-    va469,
-    va470,
-    va501,
-    va513,
-    va523,
-    va527,
+    va455,
+    va457,
+    va476,
+    va486,
+    va487,
+    va518,
     va53,
-    va573,
-    va576,
-    va586,
-    va596,
-    va601,
-    va636,
-    va657,
-    va661,
-    va670,
-    va679,
-    va689,
-    va690,
-    va691,
-    va698,
-    va701,
-    va717,
-    va725,
-    va728,
-    va756,
-    va758,
-    va760,
-    va763,
+    va530,
+    va540,
+    va544,
+    va590,
+    va593,
+    va603,
+    va613,
+    va618,
+    va653,
+    va674,
+    va678,
+    va687,
+    va696,
+    va706,
+    va707,
+    va708,
+    va715,
+    va718,
+    va734,
+    va742,
+    va745,
     va77,
-    va806,
-    va810,
-    va820,
+    va773,
+    va775,
+    va777,
+    va780,
+    va823,
+    va827,
+    va837,
     va85,
-    va870,
-    va871,
-    va878,
-    va882,
-    va892,
-    va897,
+    va887,
+    va888,
+    va895,
     va899,
-    va903,
-    va938,
-    va964,
-    va973,
-    va983,
+    va909,
+    va914,
+    va916,
+    va920,
+    va955,
+    va981,
+    va990,
     (
       -(
-        CASE WHEN va833 > va868 THEN va833 WHEN va833 <= va868 THEN va868 END
+        CASE WHEN va850 > va885 THEN va850 WHEN va850 <= va885 THEN va885 END
       )
-    ) AS va869
+    ) AS va886
   FROM values_10_1
 ), series_11 AS (
   SELECT
@@ -24103,149 +24121,150 @@ WITH values_0_1 AS (
     trade_date,
     stock_row,
     day_rows,
-    se1171,
-    se1433,
-    se1434,
-    se1435,
-    se1521,
-    se1692,
-    se1693,
-    se1694,
-    se1835,
-    se1836,
-    se1838,
-    se2074,
+    se1188,
+    se1450,
+    se1451,
+    se1452,
+    se1538,
+    se1709,
+    se1710,
+    se1711,
+    se1852,
+    se1853,
+    se1855,
+    se2091,
     se319,
-    va1016,
-    va1019,
-    va1026,
-    va1028,
-    va1032,
+    va1000,
+    va1033,
     va1036,
+    va1043,
+    va1045,
+    va1049,
     va1053,
-    va1055,
     va106,
-    va1069,
-    va1075,
-    va1108,
-    va1110,
-    va1114,
-    va1122,
-    va1123,
-    va1137,
+    va1070,
+    va1072,
+    va1086,
+    va1092,
+    va1125,
+    va1127,
+    va1131,
+    va1139,
+    va1140,
+    va1154,
     va116,
-    va1165,
-    va1166,
-    va1168,
-    va1170,
-    va1178,
+    va1182,
+    va1183,
+    va1185,
     va1187,
-    va1200,
-    va1202,
-    va1231,
-    va1242,
-    va1245,
-    va1254,
+    va1195,
+    va1204,
+    va1217,
+    va1219,
+    va1248,
+    va1259,
     va126,
-    va1265,
-    va1266,
+    va1262,
+    va1271,
     va1282,
-    va1305,
-    va1313,
-    va1317,
-    va1328,
-    va1333,
-    va1354,
-    va1362,
-    va1399,
+    va1283,
+    va1299,
+    va1322,
+    va1330,
+    va1334,
+    va1345,
+    va1350,
+    va1371,
+    va1379,
     va140,
-    va1401,
-    va1411,
-    va1414,
-    va1432,
+    va1416,
+    va1418,
+    va1428,
+    va1431,
     va144,
-    va1459,
-    va1482,
-    va1513,
-    va1524,
-    va1557,
-    va1565,
+    va1449,
+    va1476,
+    va1499,
+    va1530,
+    va1541,
+    va1574,
     va158,
-    va1594,
-    va1595,
-    va1602,
-    va1608,
-    va1609,
+    va1582,
     va161,
-    va1638,
+    va1611,
+    va1612,
+    va1619,
+    va1625,
+    va1626,
     va164,
     va165,
-    va1657,
-    va1659,
-    va1662,
-    va1664,
-    va1671,
+    va1655,
+    va1674,
+    va1676,
+    va1679,
     va1681,
-    va1691,
-    va1733,
-    va1751,
-    va1778,
-    va1791,
-    va1814,
-    va1818,
-    va1824,
-    va1828,
-    va1834,
-    va1837,
+    va1688,
+    va1698,
+    va1708,
+    va1750,
+    va1768,
+    va1795,
+    va1808,
+    va1831,
+    va1835,
+    va1841,
     va1845,
-    va1863,
-    va1874,
-    va1875,
-    va1879,
-    va1899,
-    va1906,
-    va1917,
+    va1851,
+    va1854,
+    va1862,
+    va1880,
+    va1891,
+    va1892,
+    va1896,
+    va1916,
     va192,
-    va1939,
-    va1971,
-    va1976,
-    va1984,
-    va1990,
-    va1995,
+    va1923,
+    va1934,
+    va1956,
+    va1988,
+    va1993,
     va2001,
-    va2011,
-    va2017,
+    va2007,
+    va2012,
+    va2018,
     va202,
     va2028,
-    va2029,
     va203,
-    va2030,
-    va2038,
-    va2057,
-    va2058,
+    va2034,
+    va2045,
+    va2046,
+    va2047,
+    va2055,
     va206,
-    va2071,
-    va2073,
-    va2077,
+    va2074,
+    va2075,
+    va2088,
     va209,
-    va2092,
-    va2093,
+    va2090,
     va2094,
+    va2109,
+    va2110,
+    va2111,
     va212,
-    va2122,
-    va2128,
-    va2138,
-    va2146,
-    va2151,
+    va2139,
+    va2145,
+    va2155,
+    va2163,
     va2168,
-    va2174,
-    va2176,
-    va2177,
-    va2182,
-    va2184,
-    va2205,
-    va2211,
+    va2185,
+    va2191,
+    va2193,
+    va2194,
+    va2199,
+    va2201,
     va222,
+    va2222,
+    va2228,
     va233,
     va24,
     va242,
@@ -24259,56 +24278,55 @@ WITH values_0_1 AS (
     va318,
     va325,
     va38,
-    va438,
-    va440,
-    va459,
-    va469,
-    va470,
-    va501,
-    va513,
-    va523,
-    va527,
+    va455,
+    va457,
+    va476,
+    va486,
+    va487,
+    va518,
     va53,
-    va573,
-    va576,
-    va586,
-    va596,
-    va601,
-    va636,
-    va657,
-    va661,
-    va670,
-    va679,
-    va689,
-    va690,
-    va691,
-    va698,
-    va701,
-    va717,
-    va725,
-    va728,
-    va756,
-    va758,
-    va760,
-    va763,
+    va530,
+    va540,
+    va544,
+    va590,
+    va593,
+    va603,
+    va613,
+    va618,
+    va653,
+    va674,
+    va678,
+    va687,
+    va696,
+    va706,
+    va707,
+    va708,
+    va715,
+    va718,
+    va734,
+    va742,
+    va745,
     va77,
-    va806,
-    va810,
-    va820,
+    va773,
+    va775,
+    va777,
+    va780,
+    va823,
+    va827,
+    va837,
     va85,
-    va869,
-    va870,
-    va871,
-    va878,
-    va882,
-    va892,
-    va897,
+    va886,
+    va887,
+    va888,
+    va895,
     va899,
-    va903,
-    va938,
-    va964,
-    va973,
-    va983,
+    va909,
+    va914,
+    va916,
+    va920,
+    va955,
+    va981,
+    va990,
     SUM(
       (
         CASE WHEN se319 = 1 THEN va318 / CAST(0.3333333333333333 AS DOUBLE) ELSE va318 END * EXP((
@@ -24324,71 +24342,71 @@ WITH values_0_1 AS (
     ) AS se321,
     SUM(
       (
-        CASE WHEN se1171 = 1 THEN va310 / CAST(0.3333333333333333 AS DOUBLE) ELSE va310 END * EXP((
+        CASE WHEN se1188 = 1 THEN va310 / CAST(0.3333333333333333 AS DOUBLE) ELSE va310 END * EXP((
           (
-            se1171 - 1
+            se1188 - 1
           ) % 1100
         ) * CAST(0.4054651081081644 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY ts_code, va1172
+      PARTITION BY ts_code, va1189
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se1173,
-    LAG(va1459, 1) OVER rows_row AS se1460,
-    LAG(va1459, 2) OVER rows_row AS se1461,
-    LAG(va1459, 3) OVER rows_row AS se1462,
-    LAG(va1459, 4) OVER rows_row AS se1463,
-    LAG(va1459, 5) OVER rows_row AS se1464,
-    LAG(va1459, 6) OVER rows_row AS se1465,
-    LAG(va1459, 7) OVER rows_row AS se1466,
+    ) AS se1190,
+    LAG(va1476, 1) OVER rows_row AS se1477,
+    LAG(va1476, 2) OVER rows_row AS se1478,
+    LAG(va1476, 3) OVER rows_row AS se1479,
+    LAG(va1476, 4) OVER rows_row AS se1480,
+    LAG(va1476, 5) OVER rows_row AS se1481,
+    LAG(va1476, 6) OVER rows_row AS se1482,
+    LAG(va1476, 7) OVER rows_row AS se1483,
     LAST_VALUE((
       CASE WHEN (
         (
-          se1521 - 1
+          se1538 - 1
         ) % 1100
-      ) = 1099 THEN va1524 END
-    ) IGNORE NULLS) OVER rows_earlier AS se1525,
-    SUM(va1719) OVER rows_16 AS se1720,
-    COUNT(va1719) OVER rows_16 AS se1721,
-    SUM(va1718) OVER rows_16 AS se1722,
-    COUNT(va1718) OVER rows_16 AS se1723,
-    LAG(va1778, 1) OVER rows_row AS se1779,
-    LAG(va1778, 2) OVER rows_row AS se1780,
+      ) = 1099 THEN va1541 END
+    ) IGNORE NULLS) OVER rows_earlier AS se1542,
+    SUM(va1736) OVER rows_16 AS se1737,
+    COUNT(va1736) OVER rows_16 AS se1738,
+    SUM(va1735) OVER rows_16 AS se1739,
+    COUNT(va1735) OVER rows_16 AS se1740,
+    LAG(va1795, 1) OVER rows_row AS se1796,
+    LAG(va1795, 2) OVER rows_row AS se1797,
     SUM(
       (
         CASE
-          WHEN se1838 = 1
-          THEN va1837 / CAST(0.03333333333333333 AS DOUBLE)
-          ELSE va1837
+          WHEN se1855 = 1
+          THEN va1854 / CAST(0.03333333333333333 AS DOUBLE)
+          ELSE va1854
         END * EXP((
           (
-            se1838 - 1
+            se1855 - 1
           ) % 1155
         ) * CAST(0.033901551675681346 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY ts_code, va1839
+      PARTITION BY ts_code, va1856
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se1840,
+    ) AS se1857,
     LAG(
       (
-        va1885 + COALESCE(se1886, 0) * EXP(
+        va1902 + COALESCE(se1903, 0) * EXP(
           (
             (
               (
-                se1882 - 1
+                se1899 - 1
               ) % 1100
             ) + 1
           ) * -CAST(0.11778303565638344 AS DOUBLE)
         )
       ),
       1
-    ) OVER rows_row AS se1887,
+    ) OVER rows_row AS se1904,
     SUM(
       (
-        CASE WHEN stock_row = 28 THEN va2038 / CAST(0.1 AS DOUBLE) ELSE va2038 END * EXP((
+        CASE WHEN stock_row = 28 THEN va2055 / CAST(0.1 AS DOUBLE) ELSE va2055 END * EXP((
           (
             stock_row - 1
           ) % 1100
@@ -24398,7 +24416,7 @@ WITH values_0_1 AS (
       PARTITION BY ts_code, va244
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se2039
+    ) AS se2056
   FROM values_10_2
   WINDOW rows_16 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 15 preceding AND CURRENT ROW), rows_earlier AS (
     PARTITION BY ts_code
@@ -24411,144 +24429,145 @@ WITH values_0_1 AS (
     trade_date,
     stock_row,
     day_rows,
-    se1171,
-    se1433,
-    se1434,
-    se1435,
-    se1692,
-    se1693,
-    se1694,
-    se1835,
-    se1836,
-    se1838,
-    se1887,
-    se2074,
+    se1188,
+    se1450,
+    se1451,
+    se1452,
+    se1709,
+    se1710,
+    se1711,
+    se1852,
+    se1853,
+    se1855,
+    se1904,
+    se2091,
     se319,
-    va1016,
-    va1019,
-    va1026,
-    va1028,
-    va1032,
+    va1000,
+    va1033,
     va1036,
+    va1043,
+    va1045,
+    va1049,
     va1053,
-    va1055,
     va106,
-    va1069,
-    va1075,
-    va1108,
-    va1110,
-    va1114,
-    va1122,
-    va1123,
-    va1137,
+    va1070,
+    va1072,
+    va1086,
+    va1092,
+    va1125,
+    va1127,
+    va1131,
+    va1139,
+    va1140,
+    va1154,
     va116,
-    va1165,
-    va1166,
-    va1168,
-    va1170,
-    va1178,
+    va1182,
+    va1183,
+    va1185,
     va1187,
-    va1200,
-    va1202,
-    va1231,
-    va1242,
-    va1245,
-    va1254,
+    va1195,
+    va1204,
+    va1217,
+    va1219,
+    va1248,
+    va1259,
     va126,
-    va1265,
-    va1266,
+    va1262,
+    va1271,
     va1282,
-    va1305,
-    va1313,
-    va1317,
-    va1328,
-    va1333,
-    va1354,
-    va1362,
-    va1399,
+    va1283,
+    va1299,
+    va1322,
+    va1330,
+    va1334,
+    va1345,
+    va1350,
+    va1371,
+    va1379,
     va140,
-    va1401,
-    va1411,
-    va1414,
-    va1432,
+    va1416,
+    va1418,
+    va1428,
+    va1431,
     va144,
-    va1482,
-    va1513,
-    va1557,
-    va1565,
+    va1449,
+    va1499,
+    va1530,
+    va1574,
     va158,
-    va1594,
-    va1595,
-    va1602,
-    va1608,
-    va1609,
+    va1582,
     va161,
-    va1638,
+    va1611,
+    va1612,
+    va1619,
+    va1625,
+    va1626,
     va164,
     va165,
-    va1657,
-    va1659,
-    va1662,
-    va1664,
-    va1671,
+    va1655,
+    va1674,
+    va1676,
+    va1679,
     va1681,
-    va1691,
-    va1733,
-    va1751,
-    va1791,
-    va1814,
-    va1818,
-    va1824,
-    va1828,
-    va1834,
+    va1688,
+    va1698,
+    va1708,
+    va1750,
+    va1768,
+    va1808,
+    va1831,
+    va1835,
+    va1841,
     va1845,
-    va1863,
-    va1874,
-    va1875,
-    va1879,
-    va1899,
-    va1906,
-    va1917,
+    va1851,
+    va1862,
+    va1880,
+    va1891,
+    va1892,
+    va1896,
+    va1916,
     va192,
-    va1939,
-    va1971,
-    va1976,
-    va1984,
-    va1990,
-    va1995,
+    va1923,
+    va1934,
+    va1956,
+    va1988,
+    va1993,
     va2001,
-    va2011,
-    va2017,
+    va2007,
+    va2012,
+    va2018,
     va202,
     va2028,
-    va2029,
     va203,
-    va2030,
-    va2057,
-    va2058,
+    va2034,
+    va2045,
+    va2046,
+    va2047,
     va206,
-    va2071,
-    va2073,
-    va2077,
+    va2074,
+    va2075,
+    va2088,
     va209,
-    va2092,
-    va2093,
+    va2090,
     va2094,
+    va2109,
+    va2110,
+    va2111,
     va212,
-    va2122,
-    va2128,
-    va2138,
-    va2146,
-    va2151,
+    va2139,
+    va2145,
+    va2155,
+    va2163,
     va2168,
-    va2174,
-    va2176,
-    va2177,
-    va2182,
-    va2184,
-    va2205,
-    va2211,
+    va2185,
+    va2191,
+    va2193,
+    va2194,
+    va2199,
+    va2201,
     va222,
+    va2222,
+    va2228,
     va233,
     va24,
     va242,
@@ -24561,56 +24580,55 @@ WITH values_0_1 AS (
     va310,
     va325,
     va38,
-    va438,
-    va440,
-    va459,
-    va469,
-    va470,
-    va501,
-    va513,
-    va523,
-    va527,
+    va455,
+    va457,
+    va476,
+    va486,
+    va487,
+    va518,
     va53,
-    va573,
-    va576,
-    va586,
-    va596,
-    va601,
-    va636,
-    va657,
-    va661,
-    va670,
-    va679,
-    va689,
-    va690,
-    va691,
-    va698,
-    va701,
-    va717,
-    va725,
-    va728,
-    va756,
-    va758,
-    va760,
-    va763,
+    va530,
+    va540,
+    va544,
+    va590,
+    va593,
+    va603,
+    va613,
+    va618,
+    va653,
+    va674,
+    va678,
+    va687,
+    va696,
+    va706,
+    va707,
+    va708,
+    va715,
+    va718,
+    va734,
+    va742,
+    va745,
     va77,
-    va806,
-    va810,
-    va820,
+    va773,
+    va775,
+    va777,
+    va780,
+    va823,
+    va827,
+    va837,
     va85,
-    va869,
-    va870,
-    va871,
-    va878,
-    va882,
-    va892,
-    va897,
+    va886,
+    va887,
+    va888,
+    va895,
     va899,
-    va903,
-    va938,
-    va964,
-    va973,
-    va983,
+    va909,
+    va914,
+    va916,
+    va920,
+    va955,
+    va981,
+    va990,
     (
       CASE
         WHEN NOT va318 IS NULL
@@ -24624,73 +24642,73 @@ WITH values_0_1 AS (
     (
       CASE
         WHEN NOT va310 IS NULL
-        THEN CAST(0.3333333333333333 AS DOUBLE) * se1173 * EXP((
+        THEN CAST(0.3333333333333333 AS DOUBLE) * se1190 * EXP((
           (
-            se1171 - 1
+            se1188 - 1
           ) % 1100
         ) * -CAST(0.4054651081081644 AS DOUBLE))
       END
-    ) AS va1174,
+    ) AS va1191,
     (
-      8 * va1459 + 7 * se1460 + 6 * se1461 + 5 * se1462 + 4 * se1463 + 3 * se1464 + 2 * se1465 + 1 * se1466
-    ) / 36 AS va1467,
+      8 * va1476 + 7 * se1477 + 6 * se1478 + 5 * se1479 + 4 * se1480 + 3 * se1481 + 2 * se1482 + 1 * se1483
+    ) / 36 AS va1484,
     (
-      va1524 + COALESCE(se1525, 0) * EXP(
+      va1541 + COALESCE(se1542, 0) * EXP(
         (
           (
             (
-              se1521 - 1
+              se1538 - 1
             ) % 1100
           ) + 1
         ) * -CAST(0.1670540846631662 AS DOUBLE)
       )
-    ) AS va1526,
+    ) AS va1543,
     (
       (
-        CASE WHEN se1721 = 16 THEN se1720 END
+        CASE WHEN se1738 = 16 THEN se1737 END
       ) - (
         stock_row - 16
       ) * (
-        CASE WHEN se1723 = 16 THEN se1722 END
+        CASE WHEN se1740 = 16 THEN se1739 END
       )
-    ) / 136 AS va1724,
+    ) / 136 AS va1741,
     (
       2 + CASE
-        WHEN se1779 < va1778
+        WHEN se1796 < va1795
         THEN 2
-        WHEN se1779 = va1778
+        WHEN se1796 = va1795
         THEN 1
-        WHEN se1779 > va1778
+        WHEN se1796 > va1795
         THEN 0
       END + CASE
-        WHEN se1780 < va1778
+        WHEN se1797 < va1795
         THEN 2
-        WHEN se1780 = va1778
+        WHEN se1797 = va1795
         THEN 1
-        WHEN se1780 > va1778
+        WHEN se1797 > va1795
         THEN 0
       END
-    ) / 6 AS va1781,
+    ) / 6 AS va1798,
     (
       CASE
-        WHEN NOT va1837 IS NULL
-        THEN CAST(0.03333333333333333 AS DOUBLE) * se1840 * EXP((
+        WHEN NOT va1854 IS NULL
+        THEN CAST(0.03333333333333333 AS DOUBLE) * se1857 * EXP((
           (
-            se1838 - 1
+            se1855 - 1
           ) % 1155
         ) * -CAST(0.033901551675681346 AS DOUBLE))
       END
-    ) AS va1841,
+    ) AS va1858,
     (
       CASE
-        WHEN NOT va2038 IS NULL
-        THEN CAST(0.1 AS DOUBLE) * se2039 * EXP((
+        WHEN NOT va2055 IS NULL
+        THEN CAST(0.1 AS DOUBLE) * se2056 * EXP((
           (
             stock_row - 1
           ) % 1100
         ) * -CAST(0.10536051565782631 AS DOUBLE))
       END
-    ) AS va2040
+    ) AS va2057
   FROM series_11
 ), values_11_2 AS (
   SELECT
@@ -24698,147 +24716,148 @@ WITH values_0_1 AS (
     trade_date,
     stock_row,
     day_rows,
-    se1171,
-    se1433,
-    se1434,
-    se1435,
-    se1692,
-    se1693,
-    se1694,
-    se1835,
-    se1836,
-    se1838,
-    se1887,
-    se2074,
+    se1188,
+    se1450,
+    se1451,
+    se1452,
+    se1709,
+    se1710,
+    se1711,
+    se1852,
+    se1853,
+    se1855,
+    se1904,
+    se2091,
     se319,
-    va1016,
-    va1019,
-    va1026,
-    va1028,
-    va1032,
+    va1000,
+    va1033,
     va1036,
+    va1043,
+    va1045,
+    va1049,
     va1053,
-    va1055,
     va106,
-    va1069,
-    va1075,
-    va1108,
-    va1110,
-    va1114,
-    va1122,
-    va1123,
-    va1137,
+    va1070,
+    va1072,
+    va1086,
+    va1092,
+    va1125,
+    va1127,
+    va1131,
+    va1139,
+    va1140,
+    va1154,
     va116,
-    va1165,
-    va1166,
-    va1168,
-    va1170,
-    va1174,
-    va1178,
+    va1182,
+    va1183,
+    va1185,
     va1187,
-    va1200,
-    va1202,
-    va1231,
-    va1242,
-    va1245,
-    va1254,
+    va1191,
+    va1195,
+    va1204,
+    va1217,
+    va1219,
+    va1248,
+    va1259,
     va126,
-    va1265,
-    va1266,
+    va1262,
+    va1271,
     va1282,
-    va1305,
-    va1313,
-    va1317,
-    va1328,
-    va1333,
-    va1354,
-    va1362,
-    va1399,
+    va1283,
+    va1299,
+    va1322,
+    va1330,
+    va1334,
+    va1345,
+    va1350,
+    va1371,
+    va1379,
     va140,
-    va1401,
-    va1411,
-    va1414,
-    va1432,
+    va1416,
+    va1418,
+    va1428,
+    va1431,
     va144,
-    va1482,
-    va1513,
-    va1526,
-    va1557,
-    va1565,
+    va1449,
+    va1499,
+    va1530,
+    va1543,
+    va1574,
     va158,
-    va1594,
-    va1595,
-    va1602,
-    va1608,
-    va1609,
+    va1582,
     va161,
-    va1638,
+    va1611,
+    va1612,
+    va1619,
+    va1625,
+    va1626,
     va164,
     va165,
-    va1657,
-    va1659,
-    va1662,
-    va1664,
-    va1671,
+    va1655,
+    va1674,
+    va1676,
+    va1679,
     va1681,
-    va1691,
-    va1733,
-    va1791,
-    va1814,
-    va1818,
-    va1824,
-    va1828,
-    va1834,
+    va1688,
+    va1698,
+    va1708,
+    va1750,
+    va1808,
+    va1831,
+    va1835,
     va1841,
     va1845,
-    va1863,
-    va1874,
-    va1875,
-    va1879,
-    va1899,
-    va1906,
-    va1917,
+    va1851,
+    va1858,
+    va1862,
+    va1880,
+    va1891,
+    va1892,
+    va1896,
+    va1916,
     va192,
-    va1939,
-    va1971,
-    va1976,
-    va1984,
-    va1990,
-    va1995,
+    va1923,
+    va1934,
+    va1956,
+    va1988,
+    va1993,
     va2001,
-    va2011,
-    va2017,
+    va2007,
+    va2012,
+    va2018,
     va202,
     va2028,
-    va2029,
     va203,
-    va2030,
-    va2040,
+    va2034,
+    va2045,
+    va2046,
+    va2047,
     va2057,
-    va2058,
     va206,
-    va2071,
-    va2073,
-    va2077,
+    va2074,
+    va2075,
+    va2088,
     va209,
-    va2092,
-    va2093,
+    va2090,
     va2094,
+    va2109,
+    va2110,
+    va2111,
     va212,
-    va2122,
-    va2128,
-    va2138,
-    va2146,
-    va2151,
+    va2139,
+    va2145,
+    va2155,
+    va2163,
     va2168,
-    va2174,
-    va2176,
-    va2177,
-    va2182,
-    va2184,
-    va2205,
-    va2211,
+    va2185,
+    va2191,
+    va2193,
+    va2194,
+    va2199,
+    va2201,
     va222,
+    va2222,
+    va2228,
     va233,
     va24,
     va242,
@@ -24852,65 +24871,64 @@ WITH values_0_1 AS (
     va322,
     va325,
     va38,
-    va438,
-    va440,
-    va459,
-    va469,
-    va470,
-    va501,
-    va513,
-    va523,
-    va527,
+    va455,
+    va457,
+    va476,
+    va486,
+    va487,
+    va518,
     va53,
-    va573,
-    va576,
-    va586,
-    va596,
-    va601,
-    va636,
-    va657,
-    va661,
-    va670,
-    va679,
-    va689,
-    va690,
-    va691,
-    va698,
-    va701,
-    va717,
-    va725,
-    va728,
-    va756,
-    va758,
-    va760,
-    va763,
+    va530,
+    va540,
+    va544,
+    va590,
+    va593,
+    va603,
+    va613,
+    va618,
+    va653,
+    va674,
+    va678,
+    va687,
+    va696,
+    va706,
+    va707,
+    va708,
+    va715,
+    va718,
+    va734,
+    va742,
+    va745,
     va77,
-    va806,
-    va810,
-    va820,
+    va773,
+    va775,
+    va777,
+    va780,
+    va823,
+    va827,
+    va837,
     va85,
-    va869,
-    va870,
-    va871,
-    va878,
-    va882,
-    va892,
-    va897,
+    va886,
+    va887,
+    va888,
+    va895,
     va899,
-    va903,
-    va938,
-    va964,
-    va973,
-    va983,
-    va1467 * 8193 - (
-      va1467 * 8193 - va1467
-    ) AS va1468,
-    va1724 * 8193 - (
-      va1724 * 8193 - va1724
-    ) AS va1725,
+    va909,
+    va914,
+    va916,
+    va920,
+    va955,
+    va981,
+    va990,
+    va1484 * 8193 - (
+      va1484 * 8193 - va1484
+    ) AS va1485,
+    va1741 * 8193 - (
+      va1741 * 8193 - va1741
+    ) AS va1742,
     (
-      CASE WHEN va1751 < va1781 THEN va1751 WHEN va1751 >= va1781 THEN va1781 END
-    ) AS va1782
+      CASE WHEN va1768 < va1798 THEN va1768 WHEN va1768 >= va1798 THEN va1798 END
+    ) AS va1799
   FROM values_11_1
 ), sections_12 AS (
   SELECT
@@ -24918,150 +24936,151 @@ WITH values_0_1 AS (
     trade_date,
     stock_row,
     day_rows,
-    se1171,
-    se1433,
-    se1434,
-    se1435,
-    se1692,
-    se1693,
-    se1694,
-    se1835,
-    se1836,
-    se1838,
-    se1887,
-    se2074,
+    se1188,
+    se1450,
+    se1451,
+    se1452,
+    se1709,
+    se1710,
+    se1711,
+    se1852,
+    se1853,
+    se1855,
+    se1904,
+    se2091,
     se319,
-    va1016,
-    va1019,
-    va1026,
-    va1028,
-    va1032,
+    va1000,
+    va1033,
     va1036,
+    va1043,
+    va1045,
+    va1049,
     va1053,
-    va1055,
     va106,
-    va1069,
-    va1075,
-    va1108,
-    va1110,
-    va1114,
-    va1122,
-    va1123,
-    va1137,
+    va1070,
+    va1072,
+    va1086,
+    va1092,
+    va1125,
+    va1127,
+    va1131,
+    va1139,
+    va1140,
+    va1154,
     va116,
-    va1165,
-    va1166,
-    va1168,
-    va1170,
-    va1174,
-    va1178,
+    va1182,
+    va1183,
+    va1185,
     va1187,
-    va1200,
-    va1202,
-    va1231,
-    va1242,
-    va1245,
-    va1254,
+    va1191,
+    va1195,
+    va1204,
+    va1217,
+    va1219,
+    va1248,
+    va1259,
     va126,
-    va1265,
-    va1266,
+    va1262,
+    va1271,
     va1282,
-    va1305,
-    va1313,
-    va1317,
-    va1328,
-    va1333,
-    va1354,
-    va1362,
-    va1399,
+    va1283,
+    va1299,
+    va1322,
+    va1330,
+    va1334,
+    va1345,
+    va1350,
+    va1371,
+    va1379,
     va140,
-    va1401,
-    va1411,
-    va1414,
-    va1432,
+    va1416,
+    va1418,
+    va1428,
+    va1431,
     va144,
-    va1468,
-    va1482,
-    va1513,
-    va1526,
-    va1557,
-    va1565,
+    va1449,
+    va1485,
+    va1499,
+    va1530,
+    va1543,
+    va1574,
     va158,
-    va1594,
-    va1595,
-    va1602,
-    va1608,
-    va1609,
+    va1582,
     va161,
-    va1638,
+    va1611,
+    va1612,
+    va1619,
+    va1625,
+    va1626,
     va164,
     va165,
-    va1657,
-    va1659,
-    va1662,
-    va1664,
-    va1671,
+    va1655,
+    va1674,
+    va1676,
+    va1679,
     va1681,
-    va1691,
-    va1725,
-    va1733,
-    va1782,
-    va1791,
-    va1814,
-    va1818,
-    va1824,
-    va1828,
-    va1834,
+    va1688,
+    va1698,
+    va1708,
+    va1742,
+    va1750,
+    va1799,
+    va1808,
+    va1831,
+    va1835,
     va1841,
     va1845,
-    va1863,
-    va1874,
-    va1875,
-    va1879,
-    va1899,
-    va1906,
-    va1917,
+    va1851,
+    va1858,
+    va1862,
+    va1880,
+    va1891,
+    va1892,
+    va1896,
+    va1916,
     va192,
-    va1939,
-    va1971,
-    va1976,
-    va1984,
-    va1990,
-    va1995,
+    va1923,
+    va1934,
+    va1956,
+    va1988,
+    va1993,
     va2001,
-    va2011,
-    va2017,
+    va2007,
+    va2012,
+    va2018,
     va202,
     va2028,
-    va2029,
     va203,
-    va2030,
-    va2040,
+    va2034,
+    va2045,
+    va2046,
+    va2047,
     va2057,
-    va2058,
     va206,
-    va2071,
-    va2073,
-    va2077,
+    va2074,
+    va2075,
+    va2088,
     va209,
-    va2092,
-    va2093,
+    va2090,
     va2094,
+    va2109,
+    va2110,
+    va2111,
     va212,
-    va2122,
-    va2128,
-    va2138,
-    va2146,
-    va2151,
+    va2139,
+    va2145,
+    va2155,
+    va2163,
     va2168,
-    va2174,
-    va2176,
-    va2177,
-    va2182,
-    va2184,
-    va2205,
-    va2211,
+    va2185,
+    va2191,
+    va2193,
+    va2194,
+    va2199,
+    va2201,
     va222,
+    va2222,
+    va2228,
     va233,
     va24,
     va242,
@@ -25075,63 +25094,62 @@ WITH values_0_1 AS (
     va322,
     va325,
     va38,
-    va438,
-    va440,
-    va459,
-    va469,
-    va470,
-    va501,
-    va513,
-    va523,
-    va527,
+    va455,
+    va457,
+    va476,
+    va486,
+    va487,
+    va518,
     va53,
-    va573,
-    va576,
-    va586,
-    va596,
-    va601,
-    va636,
-    va657,
-    va661,
-    va670,
-    va679,
-    va689,
-    va690,
-    va691,
-    va698,
-    va701,
-    va717,
-    va725,
-    va728,
-    va756,
-    va758,
-    va760,
-    va763,
+    va530,
+    va540,
+    va544,
+    va590,
+    va593,
+    va603,
+    va613,
+    va618,
+    va653,
+    va674,
+    va678,
+    va687,
+    va696,
+    va706,
+    va707,
+    va708,
+    va715,
+    va718,
+    va734,
+    va742,
+    va745,
     va77,
-    va806,
-    va810,
-    va820,
+    va773,
+    va775,
+    va777,
+    va780,
+    va823,
+    va827,
+    va837,
     va85,
-    va869,
-    va870,
-    va871,
-    va878,
-    va882,
-    va892,
-    va897,
+    va886,
+    va887,
+    va888,
+    va895,
     va899,
-    va903,
-    va938,
-    va964,
-    va973,
-    va983,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1468) AS se1469,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1468) AS se1470,
-    COUNT(va1468) OVER (
+    va909,
+    va914,
+    va916,
+    va920,
+    va955,
+    va981,
+    va990,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1485) AS se1486,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1485) AS se1487,
+    COUNT(va1485) OVER (
       PARTITION BY trade_date
-      ORDER BY va1468
+      ORDER BY va1485
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1471
+    ) AS se1488
   FROM values_11_2
 ), values_12_1 AS (
   SELECT
@@ -25139,145 +25157,146 @@ WITH values_0_1 AS (
     trade_date,
     stock_row,
     day_rows,
-    se1171,
-    se1692,
-    se1693,
-    se1694,
-    se1835,
-    se1836,
-    se1838,
-    se1887,
-    se2074,
+    se1188,
+    se1709,
+    se1710,
+    se1711,
+    se1852,
+    se1853,
+    se1855,
+    se1904,
+    se2091,
     se319,
-    va1016,
-    va1019,
-    va1026,
-    va1028,
-    va1032,
+    va1000,
+    va1033,
     va1036,
+    va1043,
+    va1045,
+    va1049,
     va1053,
-    va1055,
     va106,
-    va1069,
-    va1075,
-    va1108,
-    va1110,
-    va1114,
-    va1122,
-    va1123,
-    va1137,
+    va1070,
+    va1072,
+    va1086,
+    va1092,
+    va1125,
+    va1127,
+    va1131,
+    va1139,
+    va1140,
+    va1154,
     va116,
-    va1165,
-    va1166,
-    va1168,
-    va1170,
-    va1174,
-    va1178,
+    va1182,
+    va1183,
+    va1185,
     va1187,
-    va1200,
-    va1202,
-    va1231,
-    va1242,
-    va1245,
-    va1254,
+    va1191,
+    va1195,
+    va1204,
+    va1217,
+    va1219,
+    va1248,
+    va1259,
     va126,
-    va1265,
-    va1266,
+    va1262,
+    va1271,
     va1282,
-    va1305,
-    va1313,
-    va1317,
-    va1328,
-    va1333,
-    va1354,
-    va1362,
-    va1399,
+    va1283,
+    va1299,
+    va1322,
+    va1330,
+    va1334,
+    va1345,
+    va1350,
+    va1371,
+    va1379,
     va140,
-    va1401,
-    va1411,
-    va1414,
+    va1416,
+    va1418,
+    va1428,
+    va1431,
     va144,
-    va1482,
-    va1513,
-    va1526,
-    va1557,
-    va1565,
+    va1499,
+    va1530,
+    va1543,
+    va1574,
     va158,
-    va1594,
-    va1595,
-    va1602,
-    va1608,
-    va1609,
+    va1582,
     va161,
-    va1638,
+    va1611,
+    va1612,
+    va1619,
+    va1625,
+    va1626,
     va164,
     va165,
-    va1657,
-    va1659,
-    va1662,
-    va1664,
-    va1671,
+    va1655,
+    va1674,
+    va1676,
+    va1679,
     va1681,
-    va1691,
-    va1725,
-    va1733,
-    va1782,
-    va1791,
-    va1814,
-    va1818,
-    va1824,
-    va1828,
-    va1834,
+    va1688,
+    va1698,
+    va1708,
+    va1742,
+    va1750,
+    va1799,
+    va1808,
+    va1831,
+    va1835,
     va1841,
     va1845,
-    va1863,
-    va1874,
-    va1875,
-    va1879,
-    va1899,
-    va1906,
-    va1917,
+    va1851,
+    va1858,
+    va1862,
+    va1880,
+    va1891,
+    va1892,
+    va1896,
+    va1916,
     va192,
-    va1939,
-    va1971,
-    va1976,
-    va1984,
-    va1990,
-    va1995,
+    va1923,
+    va1934,
+    va1956,
+    va1988,
+    va1993,
     va2001,
-    va2011,
-    va2017,
+    va2007,
+    va2012,
+    va2018,
     va202,
     va2028,
-    va2029,
     va203,
-    va2030,
-    va2040,
+    va2034,
+    va2045,
+    va2046,
+    va2047,
     va2057,
-    va2058,
     va206,
-    va2071,
-    va2073,
-    va2077,
+    va2074,
+    va2075,
+    va2088,
     va209,
-    va2092,
-    va2093,
+    va2090,
     va2094,
+    va2109,
+    va2110,
+    va2111,
     va212,
-    va2122,
-    va2128,
-    va2138,
-    va2146,
-    va2151,
+    va2139,
+    va2145,
+    va2155,
+    va2163,
     va2168,
-    va2174,
-    va2176,
-    va2177,
-    va2182,
-    va2184,
-    va2205,
-    va2211,
+    va2185,
+    va2191,
+    va2193,
+    va2194,
+    va2199,
+    va2201,
     va222,
+    va2222,
+    va2228,
     va233,
     va24,
     va242,
@@ -25291,77 +25310,76 @@ WITH values_0_1 AS (
     va322,
     va325,
     va38,
-    va438,
-    va440,
-    va459,
-    va469,
-    va470,
-    va501,
-    va513,
-    va523,
-    va527,
+    va455,
+    va457,
+    va476,
+    va486,
+    va487,
+    va518,
     va53,
-    va573,
-    va576,
-    va586,
-    va596,
-    va601,
-    va636,
-    va657,
-    va661,
-    va670,
-    va679,
-    va689,
-    va690,
-    va691,
-    va698,
-    va701,
-    va717,
-    va725,
-    va728,
-    va756,
-    va758,
-    va760,
-    va763,
+    va530,
+    va540,
+    va544,
+    va590,
+    va593,
+    va603,
+    va613,
+    va618,
+    va653,
+    va674,
+    va678,
+    va687,
+    va696,
+    va706,
+    va707,
+    va708,
+    va715,
+    va718,
+    va734,
+    va742,
+    va745,
     va77,
-    va806,
-    va810,
-    va820,
+    va773,
+    va775,
+    va777,
+    va780,
+    va823,
+    va827,
+    va837,
     va85,
-    va869,
-    va870,
-    va871,
-    va878,
-    va882,
-    va892,
-    va897,
+    va886,
+    va887,
+    va888,
+    va895,
     va899,
-    va903,
-    va938,
-    va964,
-    va973,
-    va983,
+    va909,
+    va914,
+    va916,
+    va920,
+    va955,
+    va981,
+    va990,
     (
       (
         CASE
-          WHEN NOT va1432 IS NULL
+          WHEN NOT va1449 IS NULL
           THEN (
-            se1433 + ROUND(se1434 * day_rows)
+            se1450 + ROUND(se1451 * day_rows)
           ) / (
-            2 * se1435
+            2 * se1452
           )
         END
       ) - (
         CASE
-          WHEN NOT va1468 IS NULL
+          WHEN NOT va1485 IS NULL
           THEN (
-            se1469 + ROUND(se1470 * day_rows)
+            se1486 + ROUND(se1487 * day_rows)
           ) / (
-            2 * se1471
+            2 * se1488
           )
         END
       )
-    ) AS va1472
+    ) AS va1489
   FROM sections_12
 ), series_13 AS (
   SELECT
@@ -25369,145 +25387,146 @@ WITH values_0_1 AS (
     trade_date,
     stock_row,
     day_rows,
-    se1171,
-    se1692,
-    se1693,
-    se1694,
-    se1835,
-    se1836,
-    se1838,
-    se2074,
+    se1188,
+    se1709,
+    se1710,
+    se1711,
+    se1852,
+    se1853,
+    se1855,
+    se2091,
     se319,
-    va1016,
-    va1019,
-    va1026,
-    va1028,
-    va1032,
+    va1000,
+    va1033,
     va1036,
+    va1043,
+    va1045,
+    va1049,
     va1053,
-    va1055,
     va106,
-    va1069,
-    va1075,
-    va1108,
-    va1110,
-    va1114,
-    va1122,
-    va1123,
-    va1137,
+    va1070,
+    va1072,
+    va1086,
+    va1092,
+    va1125,
+    va1127,
+    va1131,
+    va1139,
+    va1140,
+    va1154,
     va116,
-    va1165,
-    va1166,
-    va1168,
-    va1170,
-    va1174,
-    va1178,
+    va1182,
+    va1183,
+    va1185,
     va1187,
-    va1200,
-    va1202,
-    va1231,
-    va1242,
-    va1245,
-    va1254,
+    va1191,
+    va1195,
+    va1204,
+    va1217,
+    va1219,
+    va1248,
+    va1259,
     va126,
-    va1265,
-    va1266,
+    va1262,
+    va1271,
     va1282,
-    va1305,
-    va1313,
-    va1317,
-    va1328,
-    va1333,
-    va1354,
-    va1362,
-    va1399,
+    va1283,
+    va1299,
+    va1322,
+    va1330,
+    va1334,
+    va1345,
+    va1350,
+    va1371,
+    va1379,
     va140,
-    va1401,
-    va1411,
-    va1414,
+    va1416,
+    va1418,
+    va1428,
+    va1431,
     va144,
-    va1472,
-    va1482,
-    va1513,
-    va1526,
-    va1557,
-    va1565,
+    va1489,
+    va1499,
+    va1530,
+    va1543,
+    va1574,
     va158,
-    va1594,
-    va1595,
-    va1602,
-    va1608,
-    va1609,
+    va1582,
     va161,
-    va1638,
+    va1611,
+    va1612,
+    va1619,
+    va1625,
+    va1626,
     va164,
     va165,
-    va1657,
-    va1659,
-    va1662,
-    va1664,
-    va1671,
+    va1655,
+    va1674,
+    va1676,
+    va1679,
     va1681,
-    va1691,
-    va1725,
-    va1733,
-    va1782,
-    va1791,
-    va1814,
-    va1818,
-    va1824,
-    va1828,
-    va1834,
+    va1688,
+    va1698,
+    va1708,
+    va1742,
+    va1750,
+    va1799,
+    va1808,
+    va1831,
+    va1835,
     va1841,
     va1845,
-    va1863,
-    va1874,
-    va1875,
-    va1879,
-    va1899,
-    va1906,
-    va1917,
+    va1851,
+    va1858,
+    va1862,
+    va1880,
+    va1891,
+    va1892,
+    va1896,
+    va1916,
     va192,
-    va1939,
-    va1971,
-    va1976,
-    va1984,
-    va1990,
-    va1995,
+    va1923,
+    va1934,
+    va1956,
+    va1988,
+    va1993,
     va2001,
-    va2011,
-    va2017,
+    va2007,
+    va2012,
+    va2018,
     va202,
     va2028,
-    va2029,
     va203,
-    va2030,
-    va2040,
+    va2034,
+    va2045,
+    va2046,
+    va2047,
     va2057,
-    va2058,
     va206,
-    va2071,
-    va2073,
-    va2077,
+    va2074,
+    va2075,
+    va2088,
     va209,
-    va2092,
-    va2093,
+    va2090,
     va2094,
+    va2109,
+    va2110,
+    va2111,
     va212,
-    va2122,
-    va2128,
-    va2138,
-    va2146,
-    va2151,
+    va2139,
+    va2145,
+    va2155,
+    va2163,
     va2168,
-    va2174,
-    va2176,
-    va2177,
-    va2182,
-    va2184,
-    va2205,
-    va2211,
+    va2185,
+    va2191,
+    va2193,
+    va2194,
+    va2199,
+    va2201,
     va222,
+    va2222,
+    va2228,
     va233,
     va24,
     va242,
@@ -25521,56 +25540,55 @@ WITH values_0_1 AS (
     va322,
     va325,
     va38,
-    va438,
-    va440,
-    va459,
-    va469,
-    va470,
-    va501,
-    va513,
-    va523,
-    va527,
+    va455,
+    va457,
+    va476,
+    va486,
+    va487,
+    va518,
     va53,
-    va573,
-    va576,
-    va586,
-    va596,
-    va601,
-    va636,
-    va657,
-    va661,
-    va670,
-    va679,
-    va689,
-    va690,
-    va691,
-    va698,
-    va701,
-    va717,
-    va725,
-    va728,
-    va756,
-    va758,
-    va760,
-    va763,
+    va530,
+    va540,
+    va544,
+    va590,
+    va593,
+    va603,
+    va613,
+    va618,
+    va653,
+    va674,
+    va678,
+    va687,
+    va696,
+    va706,
+    va707,
+    va708,
+    va715,
+    va718,
+    va734,
+    va742,
+    va745,
     va77,
-    va806,
-    va810,
-    va820,
+    va773,
+    va775,
+    va777,
+    va780,
+    va823,
+    va827,
+    va837,
     va85,
-    va869,
-    va870,
-    va871,
-    va878,
-    va882,
-    va892,
-    va897,
+    va886,
+    va887,
+    va888,
+    va895,
     va899,
-    va903,
-    va938,
-    va964,
-    va973,
-    va983,
+    va909,
+    va914,
+    va916,
+    va920,
+    va955,
+    va981,
+    va990,
     LAST_VALUE((
       CASE WHEN (
         (
@@ -25581,37 +25599,37 @@ WITH values_0_1 AS (
     LAST_VALUE((
       CASE WHEN (
         (
-          se1171 - 1
+          se1188 - 1
         ) % 1100
-      ) = 1099 THEN va1174 END
-    ) IGNORE NULLS) OVER rows_earlier AS se1175,
-    COUNT(va1526) OVER rows_before AS se1527,
-    LAG(va1725, 1) OVER rows_row AS se1726,
-    LAG(va1725, 2) OVER rows_row AS se1727,
-    LAG(va1725, 3) OVER rows_row AS se1728,
-    LAG(va1725, 4) OVER rows_row AS se1729,
-    LAG(va1725, 5) OVER rows_row AS se1730,
-    LAG(va1725, 6) OVER rows_row AS se1731,
+      ) = 1099 THEN va1191 END
+    ) IGNORE NULLS) OVER rows_earlier AS se1192,
+    COUNT(va1543) OVER rows_before AS se1544,
+    LAG(va1742, 1) OVER rows_row AS se1743,
+    LAG(va1742, 2) OVER rows_row AS se1744,
+    LAG(va1742, 3) OVER rows_row AS se1745,
+    LAG(va1742, 4) OVER rows_row AS se1746,
+    LAG(va1742, 5) OVER rows_row AS se1747,
+    LAG(va1742, 6) OVER rows_row AS se1748,
     LAST_VALUE((
       CASE WHEN (
         (
-          se1838 - 1
+          se1855 - 1
         ) % 1155
-      ) = 1154 THEN va1841 END
-    ) IGNORE NULLS) OVER rows_earlier AS se1842,
-    AVG(se1887) OVER rows_12 AS se1888,
-    COUNT(se1887) OVER rows_12 AS se1889,
-    AVG(se1887) OVER rows_26 AS se1890,
-    COUNT(se1887) OVER rows_26 AS se1891,
+      ) = 1154 THEN va1858 END
+    ) IGNORE NULLS) OVER rows_earlier AS se1859,
+    AVG(se1904) OVER rows_12 AS se1905,
+    COUNT(se1904) OVER rows_12 AS se1906,
+    AVG(se1904) OVER rows_26 AS se1907,
+    COUNT(se1904) OVER rows_26 AS se1908,
     LAST_VALUE(
       (
         CASE WHEN (
           (
             stock_row - 1
           ) % 1100
-        ) = 1099 THEN va2040 END
+        ) = 1099 THEN va2057 END
       )
-     IGNORE NULLS) OVER rows_earlier AS se2041
+     IGNORE NULLS) OVER rows_earlier AS se2058
   FROM values_12_1
   WINDOW rows_12 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 11 preceding AND CURRENT ROW), rows_26 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 25 preceding AND CURRENT ROW), rows_before AS (
     PARTITION BY ts_code
@@ -25627,132 +25645,133 @@ WITH values_0_1 AS (
     ts_code,
     trade_date,
     stock_row,
-    se1527,
-    se2074,
-    va1016,
-    va1019,
-    va1026,
-    va1028,
-    va1032,
+    se1544,
+    se2091,
+    va1000,
+    va1033,
     va1036,
+    va1043,
+    va1045,
+    va1049,
     va1053,
-    va1055,
     va106,
-    va1069,
-    va1075,
-    va1108,
-    va1110,
-    va1114,
-    va1122,
-    va1123,
-    va1137,
+    va1070,
+    va1072,
+    va1086,
+    va1092,
+    va1125,
+    va1127,
+    va1131,
+    va1139,
+    va1140,
+    va1154,
     va116,
-    va1165,
-    va1166,
-    va1168,
-    va1170,
-    va1178,
+    va1182,
+    va1183,
+    va1185,
     va1187,
-    va1200,
-    va1202,
-    va1231,
-    va1242,
-    va1245,
-    va1254,
+    va1195,
+    va1204,
+    va1217,
+    va1219,
+    va1248,
+    va1259,
     va126,
-    va1265,
-    va1266,
+    va1262,
+    va1271,
     va1282,
-    va1305,
-    va1313,
-    va1317,
-    va1328,
-    va1333,
-    va1354,
-    va1362,
-    va1399,
+    va1283,
+    va1299,
+    va1322,
+    va1330,
+    va1334,
+    va1345,
+    va1350,
+    va1371,
+    va1379,
     va140,
-    va1401,
-    va1411,
-    va1414,
+    va1416,
+    va1418,
+    va1428,
+    va1431,
     va144,
-    va1472,
-    va1482,
-    va1513,
-    va1526,
-    va1557,
-    va1565,
+    va1489,
+    va1499,
+    va1530,
+    va1543,
+    va1574,
     va158,
-    va1594,
-    va1595,
-    va1602,
-    va1608,
-    va1609,
+    va1582,
     va161,
-    va1638,
+    va1611,
+    va1612,
+    va1619,
+    va1625,
+    va1626,
     va164,
     va165,
-    va1657,
-    va1659,
-    va1662,
-    va1664,
-    va1671,
+    va1655,
+    va1674,
+    va1676,
+    va1679,
     va1681,
-    va1733,
-    va1782,
-    va1791,
-    va1814,
-    va1818,
-    va1824,
-    va1828,
+    va1688,
+    va1698,
+    va1750,
+    va1799,
+    va1808,
+    va1831,
+    va1835,
+    va1841,
     va1845,
-    va1863,
-    va1874,
-    va1875,
-    va1879,
-    va1899,
-    va1906,
-    va1917,
+    va1862,
+    va1880,
+    va1891,
+    va1892,
+    va1896,
+    va1916,
     va192,
-    va1939,
-    va1971,
-    va1976,
-    va1984,
-    va1990,
-    va1995,
+    va1923,
+    va1934,
+    va1956,
+    va1988,
+    va1993,
     va2001,
-    va2011,
-    va2017,
+    va2007,
+    va2012,
+    va2018,
     va202,
     va2028,
-    va2029,
     va203,
-    va2030,
-    va2057,
-    va2058,
+    va2034,
+    va2045,
+    va2046,
+    va2047,
     va206,
-    va2071,
-    va2073,
-    va2077,
+    va2074,
+    va2075,
+    va2088,
     va209,
-    va2092,
-    va2093,
+    va2090,
     va2094,
+    va2109,
+    va2110,
+    va2111,
     va212,
-    va2122,
-    va2128,
-    va2138,
-    va2146,
-    va2151,
+    va2139,
+    va2145,
+    va2155,
+    va2163,
     va2168,
-    va2174,
-    va2176,
-    va2177,
-    va2182,
-    va2184,
-    va2205,
-    va2211,
+    va2185,
+    va2191,
+    va2193,
+    va2194,
+    va2199,
+    va2201,
     va222,
+    va2222,
+    va2228,
     va233,
     va24,
     va242,
@@ -25765,56 +25784,55 @@ WITH values_0_1 AS (
     va310,
     va325,
     va38,
-    va438,
-    va440,
-    va459,
-    va469,
-    va470,
-    va501,
-    va513,
-    va523,
-    va527,
+    va455,
+    va457,
+    va476,
+    va486,
+    va487,
+    va518,
     va53,
-    va573,
-    va576,
-    va586,
-    va596,
-    va601,
-    va636,
-    va657,
-    va661,
-    va670,
-    va679,
-    va689,
-    va690,
-    va691,
-    va698,
-    va701,
-    va717,
-    va725,
-    va728,
-    va756,
-    va758,
-    va760,
-    va763,
+    va530,
+    va540,
+    va544,
+    va590,
+    va593,
+    va603,
+    va613,
+    va618,
+    va653,
+    va674,
+    va678,
+    va687,
+    va696,
+    va706,
+    va707,
+    va708,
+    va715,
+    va718,
+    va734,
+    va742,
+    va745,
     va77,
-    va806,
-    va810,
-    va820,
+    va773,
+    va775,
+    va777,
+    va780,
+    va823,
+    va827,
+    va837,
     va85,
-    va869,
-    va870,
-    va871,
-    va878,
-    va882,
-    va892,
-    va897,
+    va886,
+    va887,
+    va888,
+    va895,
     va899,
-    va903,
-    va938,
-    va964,
-    va973,
-    va983,
+    va909,
+    va914,
+    va916,
+    va920,
+    va955,
+    va981,
+    va990,
     (
       (
         va310 * 3
@@ -25833,91 +25851,91 @@ WITH values_0_1 AS (
       )
     ) AS va324,
     (
-      va1174 + COALESCE(se1175, 0) * EXP(
+      va1191 + COALESCE(se1192, 0) * EXP(
         (
           (
             (
-              se1171 - 1
+              se1188 - 1
             ) % 1100
           ) + 1
         ) * -CAST(0.4054651081081644 AS DOUBLE)
       )
-    ) AS va1176,
+    ) AS va1193,
     (
       (
-        se1527 - 1
+        se1544 - 1
       ) // 1100
-    ) AS va1528,
+    ) AS va1545,
     (
       -(
         (
           CASE
-            WHEN NOT va1691 IS NULL
+            WHEN NOT va1708 IS NULL
             THEN (
-              se1692 + ROUND(se1693 * day_rows)
+              se1709 + ROUND(se1710 * day_rows)
             ) / (
-              2 * se1694
+              2 * se1711
             )
           END
         ) - (
           2 + CASE
-            WHEN se1726 < va1725
+            WHEN se1743 < va1742
             THEN 2
-            WHEN se1726 = va1725
+            WHEN se1743 = va1742
             THEN 1
-            WHEN se1726 > va1725
+            WHEN se1743 > va1742
             THEN 0
           END + CASE
-            WHEN se1727 < va1725
+            WHEN se1744 < va1742
             THEN 2
-            WHEN se1727 = va1725
+            WHEN se1744 = va1742
             THEN 1
-            WHEN se1727 > va1725
+            WHEN se1744 > va1742
             THEN 0
           END + CASE
-            WHEN se1728 < va1725
+            WHEN se1745 < va1742
             THEN 2
-            WHEN se1728 = va1725
+            WHEN se1745 = va1742
             THEN 1
-            WHEN se1728 > va1725
+            WHEN se1745 > va1742
             THEN 0
           END + CASE
-            WHEN se1729 < va1725
+            WHEN se1746 < va1742
             THEN 2
-            WHEN se1729 = va1725
+            WHEN se1746 = va1742
             THEN 1
-            WHEN se1729 > va1725
+            WHEN se1746 > va1742
             THEN 0
           END + CASE
-            WHEN se1730 < va1725
+            WHEN se1747 < va1742
             THEN 2
-            WHEN se1730 = va1725
+            WHEN se1747 = va1742
             THEN 1
-            WHEN se1730 > va1725
+            WHEN se1747 > va1742
             THEN 0
           END + CASE
-            WHEN se1731 < va1725
+            WHEN se1748 < va1742
             THEN 2
-            WHEN se1731 = va1725
+            WHEN se1748 = va1742
             THEN 1
-            WHEN se1731 > va1725
+            WHEN se1748 > va1742
             THEN 0
           END
         ) / 14
       )
-    ) AS va1732,
+    ) AS va1749,
     (
       (
-        va1834 * (
-          CASE WHEN se1836 = 20 THEN se1835 END
+        va1851 * (
+          CASE WHEN se1853 = 20 THEN se1852 END
         )
       ) / NULLIF(
         (
-          va1841 + COALESCE(se1842, 0) * EXP(
+          va1858 + COALESCE(se1859, 0) * EXP(
             (
               (
                 (
-                  se1838 - 1
+                  se1855 - 1
                 ) % 1155
               ) + 1
             ) * -CAST(0.033901551675681346 AS DOUBLE)
@@ -25925,19 +25943,19 @@ WITH values_0_1 AS (
         ),
         0
       )
-    ) AS va1843,
+    ) AS va1860,
     (
       (
-        CASE WHEN se1889 = 12 THEN se1888 END
+        CASE WHEN se1906 = 12 THEN se1905 END
       ) - (
-        CASE WHEN se1891 = 26 THEN se1890 END
+        CASE WHEN se1908 = 26 THEN se1907 END
       )
-    ) AS va1892,
+    ) AS va1909,
     (
       CASE
         WHEN stock_row > 27
         THEN (
-          va2040 + COALESCE(se2041, 0) * EXP(
+          va2057 + COALESCE(se2058, 0) * EXP(
             (
               (
                 (
@@ -25948,144 +25966,145 @@ WITH values_0_1 AS (
           )
         )
       END
-    ) AS va2042
+    ) AS va2059
   FROM series_13
 ), series_15 AS (
   SELECT
     ts_code,
     trade_date,
     stock_row,
-    se1527,
-    se2074,
-    va1016,
-    va1019,
-    va1026,
-    va1028,
-    va1032,
+    se1544,
+    se2091,
+    va1000,
+    va1033,
     va1036,
+    va1043,
+    va1045,
+    va1049,
     va1053,
-    va1055,
     va106,
-    va1069,
-    va1075,
-    va1108,
-    va1110,
-    va1114,
-    va1122,
-    va1123,
-    va1137,
+    va1070,
+    va1072,
+    va1086,
+    va1092,
+    va1125,
+    va1127,
+    va1131,
+    va1139,
+    va1140,
+    va1154,
     va116,
-    va1165,
-    va1166,
-    va1168,
-    va1170,
-    va1176,
-    va1178,
+    va1182,
+    va1183,
+    va1185,
     va1187,
-    va1200,
-    va1202,
-    va1231,
-    va1242,
-    va1245,
-    va1254,
+    va1193,
+    va1195,
+    va1204,
+    va1217,
+    va1219,
+    va1248,
+    va1259,
     va126,
-    va1265,
-    va1266,
+    va1262,
+    va1271,
     va1282,
-    va1305,
-    va1313,
-    va1317,
-    va1328,
-    va1333,
-    va1354,
-    va1362,
-    va1399,
+    va1283,
+    va1299,
+    va1322,
+    va1330,
+    va1334,
+    va1345,
+    va1350,
+    va1371,
+    va1379,
     va140,
-    va1401,
-    va1411,
-    va1414,
+    va1416,
+    va1418,
+    va1428,
+    va1431,
     va144,
-    va1472,
-    va1482,
-    va1513,
-    va1526,
-    va1557,
-    va1565,
+    va1489,
+    va1499,
+    va1530,
+    va1543,
+    va1574,
     va158,
-    va1594,
-    va1595,
-    va1602,
-    va1608,
-    va1609,
+    va1582,
     va161,
-    va1638,
+    va1611,
+    va1612,
+    va1619,
+    va1625,
+    va1626,
     va164,
     va165,
-    va1657,
-    va1659,
-    va1662,
-    va1664,
-    va1671,
+    va1655,
+    va1674,
+    va1676,
+    va1679,
     va1681,
-    va1732,
-    va1733,
-    va1782,
-    va1791,
-    va1814,
-    va1818,
-    va1824,
-    va1828,
-    va1843,
+    va1688,
+    va1698,
+    va1749,
+    va1750,
+    va1799,
+    va1808,
+    va1831,
+    va1835,
+    va1841,
     va1845,
-    va1863,
-    va1874,
-    va1875,
-    va1879,
+    va1860,
+    va1862,
+    va1880,
+    va1891,
     va1892,
-    va1899,
-    va1906,
-    va1917,
+    va1896,
+    va1909,
+    va1916,
     va192,
-    va1939,
-    va1971,
-    va1976,
-    va1984,
-    va1990,
-    va1995,
+    va1923,
+    va1934,
+    va1956,
+    va1988,
+    va1993,
     va2001,
-    va2011,
-    va2017,
+    va2007,
+    va2012,
+    va2018,
     va202,
     va2028,
-    va2029,
     va203,
-    va2030,
-    va2042,
-    va2057,
-    va2058,
+    va2034,
+    va2045,
+    va2046,
+    va2047,
+    va2059,
     va206,
-    va2071,
-    va2073,
-    va2077,
+    va2074,
+    va2075,
+    va2088,
     va209,
-    va2092,
-    va2093,
+    va2090,
     va2094,
+    va2109,
+    va2110,
+    va2111,
     va212,
-    va2122,
-    va2128,
-    va2138,
-    va2146,
-    va2151,
+    va2139,
+    va2145,
+    va2155,
+    va2163,
     va2168,
-    va2174,
-    va2176,
-    va2177,
-    va2182,
-    va2184,
-    va2205,
-    va2211,
+    va2185,
+    va2191,
+    va2193,
+    va2194,
+    va2199,
+    va2201,
     va222,
+    va2222,
+    va2228,
     va233,
     va24,
     va242,
@@ -26099,74 +26118,73 @@ WITH values_0_1 AS (
     va324,
     va325,
     va38,
-    va438,
-    va440,
-    va459,
-    va469,
-    va470,
-    va501,
-    va513,
-    va523,
-    va527,
+    va455,
+    va457,
+    va476,
+    va486,
+    va487,
+    va518,
     va53,
-    va573,
-    va576,
-    va586,
-    va596,
-    va601,
-    va636,
-    va657,
-    va661,
-    va670,
-    va679,
-    va689,
-    va690,
-    va691,
-    va698,
-    va701,
-    va717,
-    va725,
-    va728,
-    va756,
-    va758,
-    va760,
-    va763,
+    va530,
+    va540,
+    va544,
+    va590,
+    va593,
+    va603,
+    va613,
+    va618,
+    va653,
+    va674,
+    va678,
+    va687,
+    va696,
+    va706,
+    va707,
+    va708,
+    va715,
+    va718,
+    va734,
+    va742,
+    va745,
     va77,
-    va806,
-    va810,
-    va820,
+    va773,
+    va775,
+    va777,
+    va780,
+    va823,
+    va827,
+    va837,
     va85,
-    va869,
-    va870,
-    va871,
-    va878,
-    va882,
-    va892,
-    va897,
+    va886,
+    va887,
+    va888,
+    va895,
     va899,
-    va903,
-    va938,
-    va964,
-    va973,
-    va983,
+    va909,
+    va914,
+    va916,
+    va920,
+    va955,
+    va981,
+    va990,
     SUM(
       (
         CASE
-          WHEN se1527 = 1
-          THEN va1526 / CAST(0.15384615384615385 AS DOUBLE)
-          ELSE va1526
+          WHEN se1544 = 1
+          THEN va1543 / CAST(0.15384615384615385 AS DOUBLE)
+          ELSE va1543
         END * EXP((
           (
-            se1527 - 1
+            se1544 - 1
           ) % 1100
         ) * CAST(0.1670540846631662 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY ts_code, va1528
+      PARTITION BY ts_code, va1545
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se1529,
-    COUNT(va1892) OVER rows_before AS se1893
+    ) AS se1546,
+    COUNT(va1909) OVER rows_before AS se1910
   FROM values_13_1
   WINDOW rows_before AS (
     PARTITION BY ts_code
@@ -26178,137 +26196,138 @@ WITH values_0_1 AS (
     ts_code,
     trade_date,
     stock_row,
-    se1527,
-    se1893,
-    se2074,
-    va1016,
-    va1019,
-    va1026,
-    va1028,
-    va1032,
+    se1544,
+    se1910,
+    se2091,
+    va1000,
+    va1033,
     va1036,
+    va1043,
+    va1045,
+    va1049,
     va1053,
-    va1055,
     va106,
-    va1069,
-    va1075,
-    va1108,
-    va1110,
-    va1114,
-    va1122,
-    va1123,
-    va1137,
+    va1070,
+    va1072,
+    va1086,
+    va1092,
+    va1125,
+    va1127,
+    va1131,
+    va1139,
+    va1140,
+    va1154,
     va116,
-    va1165,
-    va1166,
-    va1168,
-    va1170,
-    va1176,
-    va1178,
+    va1182,
+    va1183,
+    va1185,
     va1187,
-    va1200,
-    va1202,
-    va1231,
-    va1242,
-    va1245,
-    va1254,
+    va1193,
+    va1195,
+    va1204,
+    va1217,
+    va1219,
+    va1248,
+    va1259,
     va126,
-    va1265,
-    va1266,
+    va1262,
+    va1271,
     va1282,
-    va1305,
-    va1313,
-    va1317,
-    va1328,
-    va1333,
-    va1354,
-    va1362,
-    va1399,
+    va1283,
+    va1299,
+    va1322,
+    va1330,
+    va1334,
+    va1345,
+    va1350,
+    va1371,
+    va1379,
     va140,
-    va1401,
-    va1411,
-    va1414,
+    va1416,
+    va1418,
+    va1428,
+    va1431,
     va144,
-    va1472,
-    va1482,
-    va1513,
-    va1557,
-    va1565,
+    va1489,
+    va1499,
+    va1530,
+    va1574,
     va158,
-    va1594,
-    va1595,
-    va1602,
-    va1608,
-    va1609,
+    va1582,
     va161,
-    va1638,
+    va1611,
+    va1612,
+    va1619,
+    va1625,
+    va1626,
     va164,
     va165,
-    va1657,
-    va1659,
-    va1662,
-    va1664,
-    va1671,
+    va1655,
+    va1674,
+    va1676,
+    va1679,
     va1681,
-    va1732,
-    va1733,
-    va1782,
-    va1791,
-    va1814,
-    va1818,
-    va1824,
-    va1828,
-    va1843,
+    va1688,
+    va1698,
+    va1749,
+    va1750,
+    va1799,
+    va1808,
+    va1831,
+    va1835,
+    va1841,
     va1845,
-    va1863,
-    va1874,
-    va1875,
-    va1879,
+    va1860,
+    va1862,
+    va1880,
+    va1891,
     va1892,
-    va1899,
-    va1906,
-    va1917,
+    va1896,
+    va1909,
+    va1916,
     va192,
-    va1939,
-    va1971,
-    va1976,
-    va1984,
-    va1990,
-    va1995,
+    va1923,
+    va1934,
+    va1956,
+    va1988,
+    va1993,
     va2001,
-    va2011,
-    va2017,
+    va2007,
+    va2012,
+    va2018,
     va202,
     va2028,
-    va2029,
     va203,
-    va2030,
-    va2042,
-    va2057,
-    va2058,
+    va2034,
+    va2045,
+    va2046,
+    va2047,
+    va2059,
     va206,
-    va2071,
-    va2073,
-    va2077,
+    va2074,
+    va2075,
+    va2088,
     va209,
-    va2092,
-    va2093,
+    va2090,
     va2094,
+    va2109,
+    va2110,
+    va2111,
     va212,
-    va2122,
-    va2128,
-    va2138,
-    va2146,
-    va2151,
+    va2139,
+    va2145,
+    va2155,
+    va2163,
     va2168,
-    va2174,
-    va2176,
-    va2177,
-    va2182,
-    va2184,
-    va2205,
-    va2211,
+    va2185,
+    va2191,
+    va2193,
+    va2194,
+    va2199,
+    va2201,
     va222,
+    va2222,
+    va2228,
     va233,
     va24,
     va242,
@@ -26322,209 +26341,209 @@ WITH values_0_1 AS (
     va324,
     va325,
     va38,
-    va438,
-    va440,
-    va459,
-    va469,
-    va470,
-    va501,
-    va513,
-    va523,
-    va527,
+    va455,
+    va457,
+    va476,
+    va486,
+    va487,
+    va518,
     va53,
-    va573,
-    va576,
-    va586,
-    va596,
-    va601,
-    va636,
-    va657,
-    va661,
-    va670,
-    va679,
-    va689,
-    va690,
-    va691,
-    va698,
-    va701,
-    va717,
-    va725,
-    va728,
-    va756,
-    va758,
-    va760,
-    va763,
+    va530,
+    va540,
+    va544,
+    va590,
+    va593,
+    va603,
+    va613,
+    va618,
+    va653,
+    va674,
+    va678,
+    va687,
+    va696,
+    va706,
+    va707,
+    va708,
+    va715,
+    va718,
+    va734,
+    va742,
+    va745,
     va77,
-    va806,
-    va810,
-    va820,
+    va773,
+    va775,
+    va777,
+    va780,
+    va823,
+    va827,
+    va837,
     va85,
-    va869,
-    va870,
-    va871,
-    va878,
-    va882,
-    va892,
-    va897,
+    va886,
+    va887,
+    va888,
+    va895,
     va899,
-    va903,
-    va938,
-    va964,
-    va973,
-    va983,
+    va909,
+    va914,
+    va916,
+    va920,
+    va955,
+    va981,
+    va990,
     (
       CASE
-        WHEN NOT va1526 IS NULL
-        THEN CAST(0.15384615384615385 AS DOUBLE) * se1529 * EXP((
+        WHEN NOT va1543 IS NULL
+        THEN CAST(0.15384615384615385 AS DOUBLE) * se1546 * EXP((
           (
-            se1527 - 1
+            se1544 - 1
           ) % 1100
         ) * -CAST(0.1670540846631662 AS DOUBLE))
       END
-    ) AS va1530,
+    ) AS va1547,
     (
       (
-        se1893 - 1
+        se1910 - 1
       ) // 1100
-    ) AS va1894
+    ) AS va1911
   FROM series_15
 ), series_17 AS (
   SELECT
     ts_code,
     trade_date,
     stock_row,
-    se1527,
-    se1893,
-    se2074,
-    va1016,
-    va1019,
-    va1026,
-    va1028,
-    va1032,
+    se1544,
+    se1910,
+    se2091,
+    va1000,
+    va1033,
     va1036,
+    va1043,
+    va1045,
+    va1049,
     va1053,
-    va1055,
     va106,
-    va1069,
-    va1075,
-    va1108,
-    va1110,
-    va1114,
-    va1122,
-    va1123,
-    va1137,
+    va1070,
+    va1072,
+    va1086,
+    va1092,
+    va1125,
+    va1127,
+    va1131,
+    va1139,
+    va1140,
+    va1154,
     va116,
-    va1165,
-    va1166,
-    va1168,
-    va1170,
-    va1176,
-    va1178,
+    va1182,
+    va1183,
+    va1185,
     va1187,
-    va1200,
-    va1202,
-    va1231,
-    va1242,
-    va1245,
-    va1254,
+    va1193,
+    va1195,
+    va1204,
+    va1217,
+    va1219,
+    va1248,
+    va1259,
     va126,
-    va1265,
-    va1266,
+    va1262,
+    va1271,
     va1282,
-    va1305,
-    va1313,
-    va1317,
-    va1328,
-    va1333,
-    va1354,
-    va1362,
-    va1399,
+    va1283,
+    va1299,
+    va1322,
+    va1330,
+    va1334,
+    va1345,
+    va1350,
+    va1371,
+    va1379,
     va140,
-    va1401,
-    va1411,
-    va1414,
+    va1416,
+    va1418,
+    va1428,
+    va1431,
     va144,
-    va1472,
-    va1482,
-    va1513,
+    va1489,
+    va1499,
     va1530,
-    va1557,
-    va1565,
+    va1547,
+    va1574,
     va158,
-    va1594,
-    va1595,
-    va1602,
-    va1608,
-    va1609,
+    va1582,
     va161,
-    va1638,
+    va1611,
+    va1612,
+    va1619,
+    va1625,
+    va1626,
     va164,
     va165,
-    va1657,
-    va1659,
-    va1662,
-    va1664,
-    va1671,
+    va1655,
+    va1674,
+    va1676,
+    va1679,
     va1681,
-    va1732,
-    va1733,
-    va1782,
-    va1791,
-    va1814,
-    va1818,
-    va1824,
-    va1828,
-    va1843,
+    va1688,
+    va1698,
+    va1749,
+    va1750,
+    va1799,
+    va1808,
+    va1831,
+    va1835,
+    va1841,
     va1845,
-    va1863,
-    va1874,
-    va1875,
-    va1879,
+    va1860,
+    va1862,
+    va1880,
+    va1891,
     va1892,
-    va1899,
-    va1906,
-    va1917,
+    va1896,
+    va1909,
+    va1916,
     va192,
-    va1939,
-    va1971,
-    va1976,
-    va1984,
-    va1990,
-    va1995,
+    va1923,
+    va1934,
+    va1956,
+    va1988,
+    va1993,
     va2001,
-    va2011,
-    va2017,
+    va2007,
+    va2012,
+    va2018,
     va202,
     va2028,
-    va2029,
     va203,
-    va2030,
-    va2042,
-    va2057,
-    va2058,
+    va2034,
+    va2045,
+    va2046,
+    va2047,
+    va2059,
     va206,
-    va2071,
-    va2073,
-    va2077,
+    va2074,
+    va2075,
+    va2088,
     va209,
-    va2092,
-    va2093,
+    va2090,
     va2094,
+    va2109,
+    va2110,
+    va2111,
     va212,
-    va2122,
-    va2128,
-    va2138,
-    va2146,
-    va2151,
+    va2139,
+    va2145,
+    va2155,
+    va2163,
     va2168,
-    va2174,
-    va2176,
-    va2177,
-    va2182,
-    va2184,
-    va2205,
-    va2211,
+    va2185,
+    va2191,
+    va2193,
+    va2194,
+    va2199,
+    va2201,
     va222,
+    va2222,
+    va2228,
     va233,
     va24,
     va242,
@@ -26538,80 +26557,79 @@ WITH values_0_1 AS (
     va324,
     va325,
     va38,
-    va438,
-    va440,
-    va459,
-    va469,
-    va470,
-    va501,
-    va513,
-    va523,
-    va527,
+    va455,
+    va457,
+    va476,
+    va486,
+    va487,
+    va518,
     va53,
-    va573,
-    va576,
-    va586,
-    va596,
-    va601,
-    va636,
-    va657,
-    va661,
-    va670,
-    va679,
-    va689,
-    va690,
-    va691,
-    va698,
-    va701,
-    va717,
-    va725,
-    va728,
-    va756,
-    va758,
-    va760,
-    va763,
+    va530,
+    va540,
+    va544,
+    va590,
+    va593,
+    va603,
+    va613,
+    va618,
+    va653,
+    va674,
+    va678,
+    va687,
+    va696,
+    va706,
+    va707,
+    va708,
+    va715,
+    va718,
+    va734,
+    va742,
+    va745,
     va77,
-    va806,
-    va810,
-    va820,
+    va773,
+    va775,
+    va777,
+    va780,
+    va823,
+    va827,
+    va837,
     va85,
-    va869,
-    va870,
-    va871,
-    va878,
-    va882,
-    va892,
-    va897,
+    va886,
+    va887,
+    va888,
+    va895,
     va899,
-    va903,
-    va938,
-    va964,
-    va973,
-    va983,
+    va909,
+    va914,
+    va916,
+    va920,
+    va955,
+    va981,
+    va990,
     LAST_VALUE((
       CASE WHEN (
         (
-          se1527 - 1
+          se1544 - 1
         ) % 1100
-      ) = 1099 THEN va1530 END
-    ) IGNORE NULLS) OVER rows_earlier AS se1531,
+      ) = 1099 THEN va1547 END
+    ) IGNORE NULLS) OVER rows_earlier AS se1548,
     SUM(
       (
         CASE
-          WHEN se1893 = 1
-          THEN va1892 / CAST(0.1111111111111111 AS DOUBLE)
-          ELSE va1892
+          WHEN se1910 = 1
+          THEN va1909 / CAST(0.1111111111111111 AS DOUBLE)
+          ELSE va1909
         END * EXP((
           (
-            se1893 - 1
+            se1910 - 1
           ) % 1100
         ) * CAST(0.11778303565638344 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY ts_code, va1894
+      PARTITION BY ts_code, va1911
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se1895
+    ) AS se1912
   FROM values_15_1
   WINDOW rows_earlier AS (
     PARTITION BY ts_code
@@ -26623,135 +26641,136 @@ WITH values_0_1 AS (
     ts_code,
     trade_date,
     stock_row,
-    se1893,
-    se2074,
-    va1016,
-    va1019,
-    va1026,
-    va1028,
-    va1032,
+    se1910,
+    se2091,
+    va1000,
+    va1033,
     va1036,
+    va1043,
+    va1045,
+    va1049,
     va1053,
-    va1055,
     va106,
-    va1069,
-    va1075,
-    va1108,
-    va1110,
-    va1114,
-    va1122,
-    va1123,
-    va1137,
+    va1070,
+    va1072,
+    va1086,
+    va1092,
+    va1125,
+    va1127,
+    va1131,
+    va1139,
+    va1140,
+    va1154,
     va116,
-    va1165,
-    va1166,
-    va1168,
-    va1170,
-    va1176,
-    va1178,
+    va1182,
+    va1183,
+    va1185,
     va1187,
-    va1200,
-    va1202,
-    va1231,
-    va1242,
-    va1245,
-    va1254,
+    va1193,
+    va1195,
+    va1204,
+    va1217,
+    va1219,
+    va1248,
+    va1259,
     va126,
-    va1265,
-    va1266,
+    va1262,
+    va1271,
     va1282,
-    va1305,
-    va1313,
-    va1317,
-    va1328,
-    va1333,
-    va1354,
-    va1362,
-    va1399,
+    va1283,
+    va1299,
+    va1322,
+    va1330,
+    va1334,
+    va1345,
+    va1350,
+    va1371,
+    va1379,
     va140,
-    va1401,
-    va1411,
-    va1414,
+    va1416,
+    va1418,
+    va1428,
+    va1431,
     va144,
-    va1472,
-    va1482,
-    va1513,
-    va1557,
-    va1565,
+    va1489,
+    va1499,
+    va1530,
+    va1574,
     va158,
-    va1594,
-    va1595,
-    va1602,
-    va1608,
-    va1609,
+    va1582,
     va161,
-    va1638,
+    va1611,
+    va1612,
+    va1619,
+    va1625,
+    va1626,
     va164,
     va165,
-    va1657,
-    va1659,
-    va1662,
-    va1664,
-    va1671,
+    va1655,
+    va1674,
+    va1676,
+    va1679,
     va1681,
-    va1732,
-    va1733,
-    va1782,
-    va1791,
-    va1814,
-    va1818,
-    va1824,
-    va1828,
-    va1843,
+    va1688,
+    va1698,
+    va1749,
+    va1750,
+    va1799,
+    va1808,
+    va1831,
+    va1835,
+    va1841,
     va1845,
-    va1863,
-    va1874,
-    va1875,
-    va1879,
-    va1899,
-    va1906,
-    va1917,
+    va1860,
+    va1862,
+    va1880,
+    va1891,
+    va1892,
+    va1896,
+    va1916,
     va192,
-    va1939,
-    va1971,
-    va1976,
-    va1984,
-    va1990,
-    va1995,
+    va1923,
+    va1934,
+    va1956,
+    va1988,
+    va1993,
     va2001,
-    va2011,
-    va2017,
+    va2007,
+    va2012,
+    va2018,
     va202,
     va2028,
-    va2029,
     va203,
-    va2030,
-    va2042,
-    va2057,
-    va2058,
+    va2034,
+    va2045,
+    va2046,
+    va2047,
+    va2059,
     va206,
-    va2071,
-    va2073,
-    va2077,
+    va2074,
+    va2075,
+    va2088,
     va209,
-    va2092,
-    va2093,
+    va2090,
     va2094,
+    va2109,
+    va2110,
+    va2111,
     va212,
-    va2122,
-    va2128,
-    va2138,
-    va2146,
-    va2151,
+    va2139,
+    va2145,
+    va2155,
+    va2163,
     va2168,
-    va2174,
-    va2176,
-    va2177,
-    va2182,
-    va2184,
-    va2205,
-    va2211,
+    va2185,
+    va2191,
+    va2193,
+    va2194,
+    va2199,
+    va2201,
     va222,
+    va2222,
+    va2228,
     va233,
     va24,
     va242,
@@ -26765,211 +26784,211 @@ WITH values_0_1 AS (
     va324,
     va325,
     va38,
-    va438,
-    va440,
-    va459,
-    va469,
-    va470,
-    va501,
-    va513,
-    va523,
-    va527,
+    va455,
+    va457,
+    va476,
+    va486,
+    va487,
+    va518,
     va53,
-    va573,
-    va576,
-    va586,
-    va596,
-    va601,
-    va636,
-    va657,
-    va661,
-    va670,
-    va679,
-    va689,
-    va690,
-    va691,
-    va698,
-    va701,
-    va717,
-    va725,
-    va728,
-    va756,
-    va758,
-    va760,
-    va763,
+    va530,
+    va540,
+    va544,
+    va590,
+    va593,
+    va603,
+    va613,
+    va618,
+    va653,
+    va674,
+    va678,
+    va687,
+    va696,
+    va706,
+    va707,
+    va708,
+    va715,
+    va718,
+    va734,
+    va742,
+    va745,
     va77,
-    va806,
-    va810,
-    va820,
+    va773,
+    va775,
+    va777,
+    va780,
+    va823,
+    va827,
+    va837,
     va85,
-    va869,
-    va870,
-    va871,
-    va878,
-    va882,
-    va892,
-    va897,
+    va886,
+    va887,
+    va888,
+    va895,
     va899,
-    va903,
-    va938,
-    va964,
-    va973,
-    va983,
+    va909,
+    va914,
+    va916,
+    va920,
+    va955,
+    va981,
+    va990,
     (
-      va1530 + COALESCE(se1531, 0) * EXP(
+      va1547 + COALESCE(se1548, 0) * EXP(
         (
           (
             (
-              se1527 - 1
+              se1544 - 1
             ) % 1100
           ) + 1
         ) * -CAST(0.1670540846631662 AS DOUBLE)
       )
-    ) AS va1532,
+    ) AS va1549,
     (
       CASE
-        WHEN NOT va1892 IS NULL
-        THEN CAST(0.1111111111111111 AS DOUBLE) * se1895 * EXP((
+        WHEN NOT va1909 IS NULL
+        THEN CAST(0.1111111111111111 AS DOUBLE) * se1912 * EXP((
           (
-            se1893 - 1
+            se1910 - 1
           ) % 1100
         ) * -CAST(0.11778303565638344 AS DOUBLE))
       END
-    ) AS va1896
+    ) AS va1913
   FROM series_17
 ), values_17_2 AS (
   SELECT
     ts_code,
     trade_date,
     stock_row,
-    se1893,
-    va1016,
-    va1019,
-    va1026,
-    va1028,
-    va1032,
+    se1910,
+    va1000,
+    va1033,
     va1036,
+    va1043,
+    va1045,
+    va1049,
     va1053,
-    va1055,
     va106,
-    va1069,
-    va1075,
-    va1108,
-    va1110,
-    va1122,
-    va1123,
-    va1137,
+    va1070,
+    va1072,
+    va1086,
+    va1092,
+    va1125,
+    va1127,
+    va1139,
+    va1140,
+    va1154,
     va116,
-    va1165,
-    va1166,
-    va1168,
-    va1170,
-    va1176,
-    va1178,
+    va1182,
+    va1183,
+    va1185,
     va1187,
-    va1200,
-    va1202,
-    va1231,
-    va1242,
-    va1245,
-    va1254,
+    va1193,
+    va1195,
+    va1204,
+    va1217,
+    va1219,
+    va1248,
+    va1259,
     va126,
-    va1265,
-    va1266,
+    va1262,
+    va1271,
     va1282,
-    va1305,
-    va1313,
-    va1317,
-    va1328,
-    va1333,
-    va1354,
-    va1362,
-    va1399,
+    va1283,
+    va1299,
+    va1322,
+    va1330,
+    va1334,
+    va1345,
+    va1350,
+    va1371,
+    va1379,
     va140,
-    va1401,
-    va1411,
-    va1414,
+    va1416,
+    va1418,
+    va1428,
+    va1431,
     va144,
-    va1472,
-    va1482,
-    va1513,
-    va1532,
-    va1557,
-    va1565,
+    va1489,
+    va1499,
+    va1530,
+    va1549,
+    va1574,
     va158,
-    va1594,
-    va1595,
-    va1602,
-    va1608,
-    va1609,
+    va1582,
     va161,
-    va1638,
+    va1611,
+    va1612,
+    va1619,
+    va1625,
+    va1626,
     va164,
     va165,
-    va1657,
-    va1659,
-    va1662,
-    va1664,
-    va1671,
+    va1655,
+    va1674,
+    va1676,
+    va1679,
     va1681,
-    va1732,
-    va1733,
-    va1782,
-    va1791,
-    va1814,
-    va1818,
-    va1824,
-    va1828,
-    va1843,
+    va1688,
+    va1698,
+    va1749,
+    va1750,
+    va1799,
+    va1808,
+    va1831,
+    va1835,
+    va1841,
     va1845,
-    va1863,
-    va1874,
-    va1875,
-    va1879,
+    va1860,
+    va1862,
+    va1880,
+    va1891,
+    va1892,
     va1896,
-    va1899,
-    va1906,
-    va1917,
+    va1913,
+    va1916,
     va192,
-    va1939,
-    va1971,
-    va1976,
-    va1984,
-    va1990,
-    va1995,
+    va1923,
+    va1934,
+    va1956,
+    va1988,
+    va1993,
     va2001,
-    va2011,
-    va2017,
+    va2007,
+    va2012,
+    va2018,
     va202,
     va2028,
-    va2029,
     va203,
-    va2030,
-    va2042,
-    va2057,
-    va2058,
+    va2034,
+    va2045,
+    va2046,
+    va2047,
+    va2059,
     va206,
-    va2071,
-    va2077,
+    va2074,
+    va2075,
+    va2088,
     va209,
-    va2092,
-    va2093,
     va2094,
+    va2109,
+    va2110,
+    va2111,
     va212,
-    va2122,
-    va2128,
-    va2138,
-    va2146,
-    va2151,
+    va2139,
+    va2145,
+    va2155,
+    va2163,
     va2168,
-    va2174,
-    va2176,
-    va2177,
-    va2182,
-    va2184,
-    va2205,
-    va2211,
+    va2185,
+    va2191,
+    va2193,
+    va2194,
+    va2199,
+    va2201,
     va222,
+    va2222,
+    va2228,
     va233,
     va24,
     va242,
@@ -26983,63 +27002,62 @@ WITH values_0_1 AS (
     va324,
     va325,
     va38,
-    va438,
-    va440,
-    va459,
-    va469,
-    va470,
-    va501,
-    va513,
-    va523,
-    va527,
+    va455,
+    va457,
+    va476,
+    va486,
+    va487,
+    va518,
     va53,
-    va573,
-    va576,
-    va586,
-    va596,
-    va601,
-    va636,
-    va657,
-    va661,
-    va670,
-    va679,
-    va689,
-    va690,
-    va691,
-    va698,
-    va701,
-    va717,
-    va725,
-    va728,
-    va756,
-    va758,
-    va760,
-    va763,
+    va530,
+    va540,
+    va544,
+    va590,
+    va593,
+    va603,
+    va613,
+    va618,
+    va653,
+    va674,
+    va678,
+    va687,
+    va696,
+    va706,
+    va707,
+    va708,
+    va715,
+    va718,
+    va734,
+    va742,
+    va745,
     va77,
-    va806,
-    va810,
-    va820,
+    va773,
+    va775,
+    va777,
+    va780,
+    va823,
+    va827,
+    va837,
     va85,
-    va869,
-    va870,
-    va871,
-    va878,
-    va882,
-    va892,
-    va897,
+    va886,
+    va887,
+    va888,
+    va895,
     va899,
-    va903,
-    va938,
-    va964,
-    va973,
-    va983,
+    va909,
+    va914,
+    va916,
+    va920,
+    va955,
+    va981,
+    va990,
     (
       (
         (
-          va1114 * 3
+          va1131 * 3
         ) - (
           (
-            va2073 + COALESCE(se2074, 0) * EXP(
+            va2090 + COALESCE(se2091, 0) * EXP(
               (
                 (
                   (
@@ -27050,143 +27068,144 @@ WITH values_0_1 AS (
             )
           ) * 2
         )
-      ) + va1532
-    ) AS va2075
+      ) + va1549
+    ) AS va2092
   FROM values_17_1
 ), series_19 AS (
   SELECT
     ts_code,
     trade_date,
     stock_row,
-    se1893,
-    va1016,
-    va1019,
-    va1026,
-    va1028,
-    va1032,
+    se1910,
+    va1000,
+    va1033,
     va1036,
+    va1043,
+    va1045,
+    va1049,
     va1053,
-    va1055,
     va106,
-    va1069,
-    va1075,
-    va1108,
-    va1110,
-    va1122,
-    va1123,
-    va1137,
+    va1070,
+    va1072,
+    va1086,
+    va1092,
+    va1125,
+    va1127,
+    va1139,
+    va1140,
+    va1154,
     va116,
-    va1165,
-    va1166,
-    va1168,
-    va1170,
-    va1176,
-    va1178,
+    va1182,
+    va1183,
+    va1185,
     va1187,
-    va1200,
-    va1202,
-    va1231,
-    va1242,
-    va1245,
-    va1254,
+    va1193,
+    va1195,
+    va1204,
+    va1217,
+    va1219,
+    va1248,
+    va1259,
     va126,
-    va1265,
-    va1266,
+    va1262,
+    va1271,
     va1282,
-    va1305,
-    va1313,
-    va1317,
-    va1328,
-    va1333,
-    va1354,
-    va1362,
-    va1399,
+    va1283,
+    va1299,
+    va1322,
+    va1330,
+    va1334,
+    va1345,
+    va1350,
+    va1371,
+    va1379,
     va140,
-    va1401,
-    va1411,
-    va1414,
+    va1416,
+    va1418,
+    va1428,
+    va1431,
     va144,
-    va1472,
-    va1482,
-    va1513,
-    va1532,
-    va1557,
-    va1565,
+    va1489,
+    va1499,
+    va1530,
+    va1549,
+    va1574,
     va158,
-    va1594,
-    va1595,
-    va1602,
-    va1608,
-    va1609,
+    va1582,
     va161,
-    va1638,
+    va1611,
+    va1612,
+    va1619,
+    va1625,
+    va1626,
     va164,
     va165,
-    va1657,
-    va1659,
-    va1662,
-    va1664,
-    va1671,
+    va1655,
+    va1674,
+    va1676,
+    va1679,
     va1681,
-    va1732,
-    va1733,
-    va1782,
-    va1791,
-    va1814,
-    va1818,
-    va1824,
-    va1828,
-    va1843,
+    va1688,
+    va1698,
+    va1749,
+    va1750,
+    va1799,
+    va1808,
+    va1831,
+    va1835,
+    va1841,
     va1845,
-    va1863,
-    va1874,
-    va1875,
-    va1879,
+    va1860,
+    va1862,
+    va1880,
+    va1891,
+    va1892,
     va1896,
-    va1899,
-    va1906,
-    va1917,
+    va1913,
+    va1916,
     va192,
-    va1939,
-    va1971,
-    va1976,
-    va1984,
-    va1990,
-    va1995,
+    va1923,
+    va1934,
+    va1956,
+    va1988,
+    va1993,
     va2001,
-    va2011,
-    va2017,
+    va2007,
+    va2012,
+    va2018,
     va202,
     va2028,
-    va2029,
     va203,
-    va2030,
-    va2042,
-    va2057,
-    va2058,
+    va2034,
+    va2045,
+    va2046,
+    va2047,
+    va2059,
     va206,
-    va2071,
+    va2074,
     va2075,
-    va2077,
+    va2088,
     va209,
     va2092,
-    va2093,
     va2094,
+    va2109,
+    va2110,
+    va2111,
     va212,
-    va2122,
-    va2128,
-    va2138,
-    va2146,
-    va2151,
+    va2139,
+    va2145,
+    va2155,
+    va2163,
     va2168,
-    va2174,
-    va2176,
-    va2177,
-    va2182,
-    va2184,
-    va2205,
-    va2211,
+    va2185,
+    va2191,
+    va2193,
+    va2194,
+    va2199,
+    va2201,
     va222,
+    va2222,
+    va2228,
     va233,
     va24,
     va242,
@@ -27200,64 +27219,63 @@ WITH values_0_1 AS (
     va324,
     va325,
     va38,
-    va438,
-    va440,
-    va459,
-    va469,
-    va470,
-    va501,
-    va513,
-    va523,
-    va527,
+    va455,
+    va457,
+    va476,
+    va486,
+    va487,
+    va518,
     va53,
-    va573,
-    va576,
-    va586,
-    va596,
-    va601,
-    va636,
-    va657,
-    va661,
-    va670,
-    va679,
-    va689,
-    va690,
-    va691,
-    va698,
-    va701,
-    va717,
-    va725,
-    va728,
-    va756,
-    va758,
-    va760,
-    va763,
+    va530,
+    va540,
+    va544,
+    va590,
+    va593,
+    va603,
+    va613,
+    va618,
+    va653,
+    va674,
+    va678,
+    va687,
+    va696,
+    va706,
+    va707,
+    va708,
+    va715,
+    va718,
+    va734,
+    va742,
+    va745,
     va77,
-    va806,
-    va810,
-    va820,
+    va773,
+    va775,
+    va777,
+    va780,
+    va823,
+    va827,
+    va837,
     va85,
-    va869,
-    va870,
-    va871,
-    va878,
-    va882,
-    va892,
-    va897,
+    va886,
+    va887,
+    va888,
+    va895,
     va899,
-    va903,
-    va938,
-    va964,
-    va973,
-    va983,
-    LAG(va1532, 1) OVER rows_row AS se1533,
+    va909,
+    va914,
+    va916,
+    va920,
+    va955,
+    va981,
+    va990,
+    LAG(va1549, 1) OVER rows_row AS se1550,
     LAST_VALUE((
       CASE WHEN (
         (
-          se1893 - 1
+          se1910 - 1
         ) % 1100
-      ) = 1099 THEN va1896 END
-    ) IGNORE NULLS) OVER rows_earlier AS se1897
+      ) = 1099 THEN va1913 END
+    ) IGNORE NULLS) OVER rows_earlier AS se1914
   FROM values_17_2
   WINDOW rows_earlier AS (
     PARTITION BY ts_code
@@ -27269,132 +27287,133 @@ WITH values_0_1 AS (
     ts_code,
     trade_date,
     stock_row,
-    va1016,
-    va1019,
-    va1026,
-    va1028,
-    va1032,
+    va1000,
+    va1033,
     va1036,
+    va1043,
+    va1045,
+    va1049,
     va1053,
-    va1055,
     va106,
-    va1069,
-    va1075,
-    va1108,
-    va1110,
-    va1122,
-    va1123,
-    va1137,
+    va1070,
+    va1072,
+    va1086,
+    va1092,
+    va1125,
+    va1127,
+    va1139,
+    va1140,
+    va1154,
     va116,
-    va1165,
-    va1166,
-    va1168,
-    va1170,
-    va1176,
-    va1178,
+    va1182,
+    va1183,
+    va1185,
     va1187,
-    va1200,
-    va1202,
-    va1231,
-    va1242,
-    va1245,
-    va1254,
+    va1193,
+    va1195,
+    va1204,
+    va1217,
+    va1219,
+    va1248,
+    va1259,
     va126,
-    va1265,
-    va1266,
+    va1262,
+    va1271,
     va1282,
-    va1305,
-    va1313,
-    va1317,
-    va1328,
-    va1333,
-    va1354,
-    va1362,
-    va1399,
+    va1283,
+    va1299,
+    va1322,
+    va1330,
+    va1334,
+    va1345,
+    va1350,
+    va1371,
+    va1379,
     va140,
-    va1401,
-    va1411,
-    va1414,
+    va1416,
+    va1418,
+    va1428,
+    va1431,
     va144,
-    va1472,
-    va1482,
-    va1513,
-    va1557,
-    va1565,
+    va1489,
+    va1499,
+    va1530,
+    va1574,
     va158,
-    va1594,
-    va1595,
-    va1602,
-    va1608,
-    va1609,
+    va1582,
     va161,
-    va1638,
+    va1611,
+    va1612,
+    va1619,
+    va1625,
+    va1626,
     va164,
     va165,
-    va1657,
-    va1659,
-    va1662,
-    va1664,
-    va1671,
+    va1655,
+    va1674,
+    va1676,
+    va1679,
     va1681,
-    va1732,
-    va1733,
-    va1782,
-    va1791,
-    va1814,
-    va1818,
-    va1824,
-    va1828,
-    va1843,
+    va1688,
+    va1698,
+    va1749,
+    va1750,
+    va1799,
+    va1808,
+    va1831,
+    va1835,
+    va1841,
     va1845,
-    va1863,
-    va1874,
-    va1875,
-    va1879,
-    va1899,
-    va1906,
-    va1917,
+    va1860,
+    va1862,
+    va1880,
+    va1891,
+    va1892,
+    va1896,
+    va1916,
     va192,
-    va1939,
-    va1971,
-    va1976,
-    va1984,
-    va1990,
-    va1995,
+    va1923,
+    va1934,
+    va1956,
+    va1988,
+    va1993,
     va2001,
-    va2011,
-    va2017,
+    va2007,
+    va2012,
+    va2018,
     va202,
     va2028,
-    va2029,
     va203,
-    va2030,
-    va2042,
-    va2057,
-    va2058,
+    va2034,
+    va2045,
+    va2046,
+    va2047,
+    va2059,
     va206,
-    va2071,
+    va2074,
     va2075,
-    va2077,
+    va2088,
     va209,
     va2092,
-    va2093,
     va2094,
+    va2109,
+    va2110,
+    va2111,
     va212,
-    va2122,
-    va2128,
-    va2138,
-    va2146,
-    va2151,
+    va2139,
+    va2145,
+    va2155,
+    va2163,
     va2168,
-    va2174,
-    va2176,
-    va2177,
-    va2182,
-    va2184,
-    va2205,
-    va2211,
+    va2185,
+    va2191,
+    va2193,
+    va2194,
+    va2199,
+    va2201,
     va222,
+    va2222,
+    va2228,
     va233,
     va24,
     va242,
@@ -27408,72 +27427,71 @@ WITH values_0_1 AS (
     va324,
     va325,
     va38,
-    va438,
-    va440,
-    va459,
-    va469,
-    va470,
-    va501,
-    va513,
-    va523,
-    va527,
+    va455,
+    va457,
+    va476,
+    va486,
+    va487,
+    va518,
     va53,
-    va573,
-    va576,
-    va586,
-    va596,
-    va601,
-    va636,
-    va657,
-    va661,
-    va670,
-    va679,
-    va689,
-    va690,
-    va691,
-    va698,
-    va701,
-    va717,
-    va725,
-    va728,
-    va756,
-    va758,
-    va760,
-    va763,
+    va530,
+    va540,
+    va544,
+    va590,
+    va593,
+    va603,
+    va613,
+    va618,
+    va653,
+    va674,
+    va678,
+    va687,
+    va696,
+    va706,
+    va707,
+    va708,
+    va715,
+    va718,
+    va734,
+    va742,
+    va745,
     va77,
-    va806,
-    va810,
-    va820,
+    va773,
+    va775,
+    va777,
+    va780,
+    va823,
+    va827,
+    va837,
     va85,
-    va869,
-    va870,
-    va871,
-    va878,
-    va882,
-    va892,
-    va897,
+    va886,
+    va887,
+    va888,
+    va895,
     va899,
-    va903,
-    va938,
-    va964,
-    va973,
-    va983,
+    va909,
+    va914,
+    va916,
+    va920,
+    va955,
+    va981,
+    va990,
     (
       (
-        va1532 - se1533
-      ) / NULLIF(se1533, 0)
-    ) AS va1534,
+        va1549 - se1550
+      ) / NULLIF(se1550, 0)
+    ) AS va1551,
     (
-      va1896 + COALESCE(se1897, 0) * EXP(
+      va1913 + COALESCE(se1914, 0) * EXP(
         (
           (
             (
-              se1893 - 1
+              se1910 - 1
             ) % 1100
           ) + 1
         ) * -CAST(0.11778303565638344 AS DOUBLE)
       )
-    ) AS va1898
+    ) AS va1915
   FROM series_19
 )
 SELECT
@@ -27567,489 +27585,489 @@ SELECT
     CASE WHEN ISFINITE(va325) THEN va325 END
   ) AS gtja_029,
   (
-    CASE WHEN ISFINITE(va438) THEN va438 END
+    CASE WHEN ISFINITE(va455) THEN va455 END
   ) AS gtja_030,
   (
-    CASE WHEN ISFINITE(va440) THEN va440 END
+    CASE WHEN ISFINITE(va457) THEN va457 END
   ) AS gtja_031,
   (
-    CASE WHEN ISFINITE(va459) THEN va459 END
+    CASE WHEN ISFINITE(va476) THEN va476 END
   ) AS gtja_032,
   (
-    CASE WHEN ISFINITE(va469) THEN va469 END
+    CASE WHEN ISFINITE(va486) THEN va486 END
   ) AS gtja_033,
   (
-    CASE WHEN ISFINITE(va470) THEN va470 END
+    CASE WHEN ISFINITE(va487) THEN va487 END
   ) AS gtja_034,
   (
-    CASE WHEN ISFINITE(va501) THEN va501 END
+    CASE WHEN ISFINITE(va518) THEN va518 END
   ) AS gtja_035,
   (
-    CASE WHEN ISFINITE(va513) THEN va513 END
+    CASE WHEN ISFINITE(va530) THEN va530 END
   ) AS gtja_036,
   (
-    CASE WHEN ISFINITE(va523) THEN va523 END
+    CASE WHEN ISFINITE(va540) THEN va540 END
   ) AS gtja_037,
   (
-    CASE WHEN ISFINITE(va527) THEN va527 END
+    CASE WHEN ISFINITE(va544) THEN va544 END
   ) AS gtja_038,
   (
-    CASE WHEN ISFINITE(va573) THEN va573 END
+    CASE WHEN ISFINITE(va590) THEN va590 END
   ) AS gtja_039,
   (
-    CASE WHEN ISFINITE(va576) THEN va576 END
+    CASE WHEN ISFINITE(va593) THEN va593 END
   ) AS gtja_040,
   (
-    CASE WHEN ISFINITE(va586) THEN va586 END
+    CASE WHEN ISFINITE(va603) THEN va603 END
   ) AS gtja_041,
   (
-    CASE WHEN ISFINITE(va596) THEN va596 END
+    CASE WHEN ISFINITE(va613) THEN va613 END
   ) AS gtja_042,
   (
-    CASE WHEN ISFINITE(va601) THEN va601 END
+    CASE WHEN ISFINITE(va618) THEN va618 END
   ) AS gtja_043,
   (
-    CASE WHEN ISFINITE(va636) THEN va636 END
+    CASE WHEN ISFINITE(va653) THEN va653 END
   ) AS gtja_044,
   (
-    CASE WHEN ISFINITE(va657) THEN va657 END
+    CASE WHEN ISFINITE(va674) THEN va674 END
   ) AS gtja_045,
   (
-    CASE WHEN ISFINITE(va661) THEN va661 END
+    CASE WHEN ISFINITE(va678) THEN va678 END
   ) AS gtja_046,
   (
-    CASE WHEN ISFINITE(va670) THEN va670 END
+    CASE WHEN ISFINITE(va687) THEN va687 END
   ) AS gtja_047,
   (
-    CASE WHEN ISFINITE(va679) THEN va679 END
+    CASE WHEN ISFINITE(va696) THEN va696 END
   ) AS gtja_048,
   (
-    CASE WHEN ISFINITE(va689) THEN va689 END
+    CASE WHEN ISFINITE(va706) THEN va706 END
   ) AS gtja_049,
   (
-    CASE WHEN ISFINITE(va691) THEN va691 END
+    CASE WHEN ISFINITE(va708) THEN va708 END
   ) AS gtja_050,
   (
-    CASE WHEN ISFINITE(va690) THEN va690 END
+    CASE WHEN ISFINITE(va707) THEN va707 END
   ) AS gtja_051,
   (
-    CASE WHEN ISFINITE(va698) THEN va698 END
+    CASE WHEN ISFINITE(va715) THEN va715 END
   ) AS gtja_052,
   (
-    CASE WHEN ISFINITE(va701) THEN va701 END
+    CASE WHEN ISFINITE(va718) THEN va718 END
   ) AS gtja_053,
   (
-    CASE WHEN ISFINITE(va717) THEN va717 END
+    CASE WHEN ISFINITE(va734) THEN va734 END
   ) AS gtja_054,
   (
-    CASE WHEN ISFINITE(va728) THEN va728 END
+    CASE WHEN ISFINITE(va745) THEN va745 END
   ) AS gtja_055,
   (
-    CASE WHEN ISFINITE(va756) THEN va756 END
+    CASE WHEN ISFINITE(va773) THEN va773 END
   ) AS gtja_056,
   (
     CASE WHEN ISFINITE(va310) THEN va310 END
   ) AS gtja_057,
   (
-    CASE WHEN ISFINITE(va758) THEN va758 END
+    CASE WHEN ISFINITE(va775) THEN va775 END
   ) AS gtja_058,
   (
-    CASE WHEN ISFINITE(va760) THEN va760 END
+    CASE WHEN ISFINITE(va777) THEN va777 END
   ) AS gtja_059,
   (
-    CASE WHEN ISFINITE(va763) THEN va763 END
+    CASE WHEN ISFINITE(va780) THEN va780 END
   ) AS gtja_060,
   (
-    CASE WHEN ISFINITE(va806) THEN va806 END
+    CASE WHEN ISFINITE(va823) THEN va823 END
   ) AS gtja_061,
   (
-    CASE WHEN ISFINITE(va810) THEN va810 END
+    CASE WHEN ISFINITE(va827) THEN va827 END
   ) AS gtja_062,
   (
-    CASE WHEN ISFINITE(va820) THEN va820 END
+    CASE WHEN ISFINITE(va837) THEN va837 END
   ) AS gtja_063,
   (
-    CASE WHEN ISFINITE(va869) THEN va869 END
+    CASE WHEN ISFINITE(va886) THEN va886 END
   ) AS gtja_064,
   (
-    CASE WHEN ISFINITE(va870) THEN va870 END
+    CASE WHEN ISFINITE(va887) THEN va887 END
   ) AS gtja_065,
   (
-    CASE WHEN ISFINITE(va871) THEN va871 END
+    CASE WHEN ISFINITE(va888) THEN va888 END
   ) AS gtja_066,
   (
-    CASE WHEN ISFINITE(va878) THEN va878 END
+    CASE WHEN ISFINITE(va895) THEN va895 END
   ) AS gtja_067,
   (
-    CASE WHEN ISFINITE(va882) THEN va882 END
+    CASE WHEN ISFINITE(va899) THEN va899 END
   ) AS gtja_068,
   (
-    CASE WHEN ISFINITE(va892) THEN va892 END
+    CASE WHEN ISFINITE(va909) THEN va909 END
   ) AS gtja_069,
   (
-    CASE WHEN ISFINITE(va897) THEN va897 END
+    CASE WHEN ISFINITE(va914) THEN va914 END
   ) AS gtja_070,
   (
-    CASE WHEN ISFINITE(va899) THEN va899 END
+    CASE WHEN ISFINITE(va916) THEN va916 END
   ) AS gtja_071,
   (
-    CASE WHEN ISFINITE(va903) THEN va903 END
+    CASE WHEN ISFINITE(va920) THEN va920 END
   ) AS gtja_072,
   (
-    CASE WHEN ISFINITE(va938) THEN va938 END
+    CASE WHEN ISFINITE(va955) THEN va955 END
   ) AS gtja_073,
   (
-    CASE WHEN ISFINITE(va964) THEN va964 END
+    CASE WHEN ISFINITE(va981) THEN va981 END
   ) AS gtja_074,
   (
-    CASE WHEN ISFINITE(va973) THEN va973 END
+    CASE WHEN ISFINITE(va990) THEN va990 END
   ) AS gtja_075,
   (
-    CASE WHEN ISFINITE(va983) THEN va983 END
+    CASE WHEN ISFINITE(va1000) THEN va1000 END
   ) AS gtja_076,
   (
-    CASE WHEN ISFINITE(va1016) THEN va1016 END
+    CASE WHEN ISFINITE(va1033) THEN va1033 END
   ) AS gtja_077,
   (
-    CASE WHEN ISFINITE(va1019) THEN va1019 END
+    CASE WHEN ISFINITE(va1036) THEN va1036 END
   ) AS gtja_078,
   (
-    CASE WHEN ISFINITE(va1026) THEN va1026 END
+    CASE WHEN ISFINITE(va1043) THEN va1043 END
   ) AS gtja_079,
   (
-    CASE WHEN ISFINITE(va1028) THEN va1028 END
+    CASE WHEN ISFINITE(va1045) THEN va1045 END
   ) AS gtja_080,
   (
-    CASE WHEN ISFINITE(va1032) THEN va1032 END
+    CASE WHEN ISFINITE(va1049) THEN va1049 END
   ) AS gtja_081,
   (
-    CASE WHEN ISFINITE(va1036) THEN va1036 END
+    CASE WHEN ISFINITE(va1053) THEN va1053 END
   ) AS gtja_082,
   (
-    CASE WHEN ISFINITE(va1053) THEN va1053 END
+    CASE WHEN ISFINITE(va1070) THEN va1070 END
   ) AS gtja_083,
   (
-    CASE WHEN ISFINITE(va1055) THEN va1055 END
+    CASE WHEN ISFINITE(va1072) THEN va1072 END
   ) AS gtja_084,
   (
-    CASE WHEN ISFINITE(va1069) THEN va1069 END
+    CASE WHEN ISFINITE(va1086) THEN va1086 END
   ) AS gtja_085,
   (
-    CASE WHEN ISFINITE(va1075) THEN va1075 END
+    CASE WHEN ISFINITE(va1092) THEN va1092 END
   ) AS gtja_086,
   (
-    CASE WHEN ISFINITE(va1108) THEN va1108 END
+    CASE WHEN ISFINITE(va1125) THEN va1125 END
   ) AS gtja_087,
   (
-    CASE WHEN ISFINITE(va1110) THEN va1110 END
+    CASE WHEN ISFINITE(va1127) THEN va1127 END
   ) AS gtja_088,
   (
-    CASE WHEN ISFINITE(va1122) THEN va1122 END
+    CASE WHEN ISFINITE(va1139) THEN va1139 END
   ) AS gtja_089,
   (
-    CASE WHEN ISFINITE(va1123) THEN va1123 END
+    CASE WHEN ISFINITE(va1140) THEN va1140 END
   ) AS gtja_090,
   (
-    CASE WHEN ISFINITE(va1137) THEN va1137 END
+    CASE WHEN ISFINITE(va1154) THEN va1154 END
   ) AS gtja_091,
   (
-    CASE WHEN ISFINITE(va1165) THEN va1165 END
+    CASE WHEN ISFINITE(va1182) THEN va1182 END
   ) AS gtja_092,
   (
-    CASE WHEN ISFINITE(va1166) THEN va1166 END
+    CASE WHEN ISFINITE(va1183) THEN va1183 END
   ) AS gtja_093,
   (
-    CASE WHEN ISFINITE(va1168) THEN va1168 END
+    CASE WHEN ISFINITE(va1185) THEN va1185 END
   ) AS gtja_094,
   (
-    CASE WHEN ISFINITE(va1170) THEN va1170 END
+    CASE WHEN ISFINITE(va1187) THEN va1187 END
   ) AS gtja_095,
   (
-    CASE WHEN ISFINITE(va1176) THEN va1176 END
+    CASE WHEN ISFINITE(va1193) THEN va1193 END
   ) AS gtja_096,
   (
-    CASE WHEN ISFINITE(va1178) THEN va1178 END
+    CASE WHEN ISFINITE(va1195) THEN va1195 END
   ) AS gtja_097,
   (
-    CASE WHEN ISFINITE(va1187) THEN va1187 END
+    CASE WHEN ISFINITE(va1204) THEN va1204 END
   ) AS gtja_098,
   (
-    CASE WHEN ISFINITE(va1200) THEN va1200 END
+    CASE WHEN ISFINITE(va1217) THEN va1217 END
   ) AS gtja_099,
   (
-    CASE WHEN ISFINITE(va1202) THEN va1202 END
+    CASE WHEN ISFINITE(va1219) THEN va1219 END
   ) AS gtja_100,
   (
-    CASE WHEN ISFINITE(va1231) THEN va1231 END
+    CASE WHEN ISFINITE(va1248) THEN va1248 END
   ) AS gtja_101,
   (
-    CASE WHEN ISFINITE(va1242) THEN va1242 END
+    CASE WHEN ISFINITE(va1259) THEN va1259 END
   ) AS gtja_102,
   (
-    CASE WHEN ISFINITE(va1245) THEN va1245 END
+    CASE WHEN ISFINITE(va1262) THEN va1262 END
   ) AS gtja_103,
   (
-    CASE WHEN ISFINITE(va1254) THEN va1254 END
+    CASE WHEN ISFINITE(va1271) THEN va1271 END
   ) AS gtja_104,
   (
-    CASE WHEN ISFINITE(va1265) THEN va1265 END
+    CASE WHEN ISFINITE(va1282) THEN va1282 END
   ) AS gtja_105,
   (
-    CASE WHEN ISFINITE(va1266) THEN va1266 END
+    CASE WHEN ISFINITE(va1283) THEN va1283 END
   ) AS gtja_106,
   (
-    CASE WHEN ISFINITE(va1282) THEN va1282 END
+    CASE WHEN ISFINITE(va1299) THEN va1299 END
   ) AS gtja_107,
   (
-    CASE WHEN ISFINITE(va1305) THEN va1305 END
+    CASE WHEN ISFINITE(va1322) THEN va1322 END
   ) AS gtja_108,
   (
-    CASE WHEN ISFINITE(va1313) THEN va1313 END
+    CASE WHEN ISFINITE(va1330) THEN va1330 END
   ) AS gtja_109,
   (
-    CASE WHEN ISFINITE(va1317) THEN va1317 END
+    CASE WHEN ISFINITE(va1334) THEN va1334 END
   ) AS gtja_110,
   (
-    CASE WHEN ISFINITE(va1328) THEN va1328 END
+    CASE WHEN ISFINITE(va1345) THEN va1345 END
   ) AS gtja_111,
   (
-    CASE WHEN ISFINITE(va1333) THEN va1333 END
+    CASE WHEN ISFINITE(va1350) THEN va1350 END
   ) AS gtja_112,
   (
-    CASE WHEN ISFINITE(va1354) THEN va1354 END
+    CASE WHEN ISFINITE(va1371) THEN va1371 END
   ) AS gtja_113,
   (
-    CASE WHEN ISFINITE(va1362) THEN va1362 END
+    CASE WHEN ISFINITE(va1379) THEN va1379 END
   ) AS gtja_114,
   (
-    CASE WHEN ISFINITE(va1399) THEN va1399 END
+    CASE WHEN ISFINITE(va1416) THEN va1416 END
   ) AS gtja_115,
   (
-    CASE WHEN ISFINITE(va1401) THEN va1401 END
+    CASE WHEN ISFINITE(va1418) THEN va1418 END
   ) AS gtja_116,
   (
-    CASE WHEN ISFINITE(va1411) THEN va1411 END
+    CASE WHEN ISFINITE(va1428) THEN va1428 END
   ) AS gtja_117,
   (
-    CASE WHEN ISFINITE(va1414) THEN va1414 END
+    CASE WHEN ISFINITE(va1431) THEN va1431 END
   ) AS gtja_118,
   (
-    CASE WHEN ISFINITE(va1472) THEN va1472 END
+    CASE WHEN ISFINITE(va1489) THEN va1489 END
   ) AS gtja_119,
   (
-    CASE WHEN ISFINITE(va1482) THEN va1482 END
+    CASE WHEN ISFINITE(va1499) THEN va1499 END
   ) AS gtja_120,
   (
-    CASE WHEN ISFINITE(va1513) THEN va1513 END
+    CASE WHEN ISFINITE(va1530) THEN va1530 END
   ) AS gtja_121,
   (
-    CASE WHEN ISFINITE(va1534) THEN va1534 END
+    CASE WHEN ISFINITE(va1551) THEN va1551 END
   ) AS gtja_122,
   (
-    CASE WHEN ISFINITE(va1557) THEN va1557 END
+    CASE WHEN ISFINITE(va1574) THEN va1574 END
   ) AS gtja_123,
   (
-    CASE WHEN ISFINITE(va1565) THEN va1565 END
+    CASE WHEN ISFINITE(va1582) THEN va1582 END
   ) AS gtja_124,
   (
-    CASE WHEN ISFINITE(va1594) THEN va1594 END
+    CASE WHEN ISFINITE(va1611) THEN va1611 END
   ) AS gtja_125,
   (
-    CASE WHEN ISFINITE(va1595) THEN va1595 END
+    CASE WHEN ISFINITE(va1612) THEN va1612 END
   ) AS gtja_126,
   (
-    CASE WHEN ISFINITE(va1602) THEN va1602 END
+    CASE WHEN ISFINITE(va1619) THEN va1619 END
   ) AS gtja_127,
   (
-    CASE WHEN ISFINITE(va1608) THEN va1608 END
+    CASE WHEN ISFINITE(va1625) THEN va1625 END
   ) AS gtja_128,
   (
-    CASE WHEN ISFINITE(va1609) THEN va1609 END
+    CASE WHEN ISFINITE(va1626) THEN va1626 END
   ) AS gtja_129,
   (
-    CASE WHEN ISFINITE(va1638) THEN va1638 END
+    CASE WHEN ISFINITE(va1655) THEN va1655 END
   ) AS gtja_130,
   (
-    CASE WHEN ISFINITE(va1657) THEN va1657 END
+    CASE WHEN ISFINITE(va1674) THEN va1674 END
   ) AS gtja_131,
   (
-    CASE WHEN ISFINITE(va1659) THEN va1659 END
+    CASE WHEN ISFINITE(va1676) THEN va1676 END
   ) AS gtja_132,
   (
-    CASE WHEN ISFINITE(va1662) THEN va1662 END
+    CASE WHEN ISFINITE(va1679) THEN va1679 END
   ) AS gtja_133,
   (
-    CASE WHEN ISFINITE(va1664) THEN va1664 END
+    CASE WHEN ISFINITE(va1681) THEN va1681 END
   ) AS gtja_134,
   (
-    CASE WHEN ISFINITE(va1671) THEN va1671 END
+    CASE WHEN ISFINITE(va1688) THEN va1688 END
   ) AS gtja_135,
   (
-    CASE WHEN ISFINITE(va1681) THEN va1681 END
+    CASE WHEN ISFINITE(va1698) THEN va1698 END
   ) AS gtja_136,
   (
-    CASE WHEN ISFINITE(va725) THEN va725 END
+    CASE WHEN ISFINITE(va742) THEN va742 END
   ) AS gtja_137,
   (
-    CASE WHEN ISFINITE(va1732) THEN va1732 END
+    CASE WHEN ISFINITE(va1749) THEN va1749 END
   ) AS gtja_138,
   (
-    CASE WHEN ISFINITE(va1733) THEN va1733 END
+    CASE WHEN ISFINITE(va1750) THEN va1750 END
   ) AS gtja_139,
   (
-    CASE WHEN ISFINITE(va1782) THEN va1782 END
+    CASE WHEN ISFINITE(va1799) THEN va1799 END
   ) AS gtja_140,
   (
-    CASE WHEN ISFINITE(va1791) THEN va1791 END
+    CASE WHEN ISFINITE(va1808) THEN va1808 END
   ) AS gtja_141,
   (
-    CASE WHEN ISFINITE(va1814) THEN va1814 END
+    CASE WHEN ISFINITE(va1831) THEN va1831 END
   ) AS gtja_142,
   (
-    CASE WHEN ISFINITE(va1818) THEN va1818 END
+    CASE WHEN ISFINITE(va1835) THEN va1835 END
   ) AS gtja_143,
   (
-    CASE WHEN ISFINITE(va1824) THEN va1824 END
+    CASE WHEN ISFINITE(va1841) THEN va1841 END
   ) AS gtja_144,
   (
-    CASE WHEN ISFINITE(va1828) THEN va1828 END
+    CASE WHEN ISFINITE(va1845) THEN va1845 END
   ) AS gtja_145,
   (
-    CASE WHEN ISFINITE(va1843) THEN va1843 END
+    CASE WHEN ISFINITE(va1860) THEN va1860 END
   ) AS gtja_146,
   (
-    CASE WHEN ISFINITE(va1845) THEN va1845 END
+    CASE WHEN ISFINITE(va1862) THEN va1862 END
   ) AS gtja_147,
   (
-    CASE WHEN ISFINITE(va1863) THEN va1863 END
+    CASE WHEN ISFINITE(va1880) THEN va1880 END
   ) AS gtja_148,
   (
-    CASE WHEN ISFINITE(va1874) THEN va1874 END
+    CASE WHEN ISFINITE(va1891) THEN va1891 END
   ) AS gtja_149,
   (
-    CASE WHEN ISFINITE(va1875) THEN va1875 END
+    CASE WHEN ISFINITE(va1892) THEN va1892 END
   ) AS gtja_150,
   (
-    CASE WHEN ISFINITE(va1879) THEN va1879 END
+    CASE WHEN ISFINITE(va1896) THEN va1896 END
   ) AS gtja_151,
   (
-    CASE WHEN ISFINITE(va1898) THEN va1898 END
+    CASE WHEN ISFINITE(va1915) THEN va1915 END
   ) AS gtja_152,
   (
-    CASE WHEN ISFINITE(va1899) THEN va1899 END
+    CASE WHEN ISFINITE(va1916) THEN va1916 END
   ) AS gtja_153,
   (
-    CASE WHEN ISFINITE(va1906) THEN va1906 END
+    CASE WHEN ISFINITE(va1923) THEN va1923 END
   ) AS gtja_154,
   (
-    CASE WHEN ISFINITE(va1917) THEN va1917 END
+    CASE WHEN ISFINITE(va1934) THEN va1934 END
   ) AS gtja_155,
   (
-    CASE WHEN ISFINITE(va1939) THEN va1939 END
+    CASE WHEN ISFINITE(va1956) THEN va1956 END
   ) AS gtja_156,
   (
-    CASE WHEN ISFINITE(va1971) THEN va1971 END
+    CASE WHEN ISFINITE(va1988) THEN va1988 END
   ) AS gtja_157,
   (
-    CASE WHEN ISFINITE(va1976) THEN va1976 END
+    CASE WHEN ISFINITE(va1993) THEN va1993 END
   ) AS gtja_158,
   (
-    CASE WHEN ISFINITE(va1984) THEN va1984 END
+    CASE WHEN ISFINITE(va2001) THEN va2001 END
   ) AS gtja_159,
   (
     CASE WHEN ISFINITE(va242) THEN va242 END
   ) AS gtja_160,
   (
-    CASE WHEN ISFINITE(va1990) THEN va1990 END
+    CASE WHEN ISFINITE(va2007) THEN va2007 END
   ) AS gtja_161,
   (
-    CASE WHEN ISFINITE(va1995) THEN va1995 END
+    CASE WHEN ISFINITE(va2012) THEN va2012 END
   ) AS gtja_162,
   (
-    CASE WHEN ISFINITE(va2001) THEN va2001 END
+    CASE WHEN ISFINITE(va2018) THEN va2018 END
   ) AS gtja_163,
   (
-    CASE WHEN ISFINITE(va2011) THEN va2011 END
+    CASE WHEN ISFINITE(va2028) THEN va2028 END
   ) AS gtja_164,
   (
-    CASE WHEN ISFINITE(va2017) THEN va2017 END
+    CASE WHEN ISFINITE(va2034) THEN va2034 END
   ) AS gtja_165,
   (
-    CASE WHEN ISFINITE(va2028) THEN va2028 END
+    CASE WHEN ISFINITE(va2045) THEN va2045 END
   ) AS gtja_166,
   (
-    CASE WHEN ISFINITE(va2029) THEN va2029 END
+    CASE WHEN ISFINITE(va2046) THEN va2046 END
   ) AS gtja_167,
   (
-    CASE WHEN ISFINITE(va2030) THEN va2030 END
+    CASE WHEN ISFINITE(va2047) THEN va2047 END
   ) AS gtja_168,
   (
-    CASE WHEN ISFINITE(va2042) THEN va2042 END
+    CASE WHEN ISFINITE(va2059) THEN va2059 END
   ) AS gtja_169,
   (
-    CASE WHEN ISFINITE(va2057) THEN va2057 END
+    CASE WHEN ISFINITE(va2074) THEN va2074 END
   ) AS gtja_170,
   (
-    CASE WHEN ISFINITE(va2058) THEN va2058 END
+    CASE WHEN ISFINITE(va2075) THEN va2075 END
   ) AS gtja_171,
   (
-    CASE WHEN ISFINITE(va2071) THEN va2071 END
+    CASE WHEN ISFINITE(va2088) THEN va2088 END
   ) AS gtja_172,
   (
-    CASE WHEN ISFINITE(va2075) THEN va2075 END
+    CASE WHEN ISFINITE(va2092) THEN va2092 END
   ) AS gtja_173,
   (
     CASE WHEN ISFINITE(va233) THEN va233 END
   ) AS gtja_174,
   (
-    CASE WHEN ISFINITE(va2077) THEN va2077 END
+    CASE WHEN ISFINITE(va2094) THEN va2094 END
   ) AS gtja_175,
   (
-    CASE WHEN ISFINITE(va2092) THEN va2092 END
+    CASE WHEN ISFINITE(va2109) THEN va2109 END
   ) AS gtja_176,
   (
-    CASE WHEN ISFINITE(va2093) THEN va2093 END
+    CASE WHEN ISFINITE(va2110) THEN va2110 END
   ) AS gtja_177,
   (
-    CASE WHEN ISFINITE(va2094) THEN va2094 END
+    CASE WHEN ISFINITE(va2111) THEN va2111 END
   ) AS gtja_178,
   (
-    CASE WHEN ISFINITE(va2122) THEN va2122 END
+    CASE WHEN ISFINITE(va2139) THEN va2139 END
   ) AS gtja_179,
   (
-    CASE WHEN ISFINITE(va2128) THEN va2128 END
+    CASE WHEN ISFINITE(va2145) THEN va2145 END
   ) AS gtja_180,
   (
-    CASE WHEN ISFINITE(va2138) THEN va2138 END
+    CASE WHEN ISFINITE(va2155) THEN va2155 END
   ) AS gtja_181,
   (
-    CASE WHEN ISFINITE(va2146) THEN va2146 END
+    CASE WHEN ISFINITE(va2163) THEN va2163 END
   ) AS gtja_182,
   (
-    CASE WHEN ISFINITE(va2151) THEN va2151 END
+    CASE WHEN ISFINITE(va2168) THEN va2168 END
   ) AS gtja_183,
   (
-    CASE WHEN ISFINITE(va2168) THEN va2168 END
+    CASE WHEN ISFINITE(va2185) THEN va2185 END
   ) AS gtja_184,
   (
-    CASE WHEN ISFINITE(va2174) THEN va2174 END
+    CASE WHEN ISFINITE(va2191) THEN va2191 END
   ) AS gtja_185,
   (
-    CASE WHEN ISFINITE(va2176) THEN va2176 END
+    CASE WHEN ISFINITE(va2193) THEN va2193 END
   ) AS gtja_186,
   (
-    CASE WHEN ISFINITE(va2177) THEN va2177 END
+    CASE WHEN ISFINITE(va2194) THEN va2194 END
   ) AS gtja_187,
   (
-    CASE WHEN ISFINITE(va2182) THEN va2182 END
+    CASE WHEN ISFINITE(va2199) THEN va2199 END
   ) AS gtja_188,
   (
-    CASE WHEN ISFINITE(va2184) THEN va2184 END
+    CASE WHEN ISFINITE(va2201) THEN va2201 END
   ) AS gtja_189,
   (
-    CASE WHEN ISFINITE(va2205) THEN va2205 END
+    CASE WHEN ISFINITE(va2222) THEN va2222 END
   ) AS gtja_190,
   (
-    CASE WHEN ISFINITE(va2211) THEN va2211 END
+    CASE WHEN ISFINITE(va2228) THEN va2228 END
   ) AS gtja_191
 FROM values_19_1
