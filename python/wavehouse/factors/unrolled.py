@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from wavehouse.factors.primitives import (
     COLUMN,
+    CONSTANT,
     ELEMENT,
     PLACE,
     RECURSION,
@@ -50,6 +51,8 @@ class Unrolled(Lowering):
         """x so many rows back, whatever stock that is."""
         if not rows:
             return x
+        if x.kind == CONSTANT:
+            return self.make(ELEMENT, x.sql, frame=rows, warm=rows)
         facts = {"total": x.total, "warm": x.warm + rows if x.total else 0}
         sql = f"lag({{0}}, {rows})"
         return self.make(SERIES, sql, x, frame="row", is_condition=x.is_condition, **facts)
