@@ -176,5 +176,6 @@
         {% do daily_panel_settings() %}
         {% do daily_label_settings() %}
         {% do event_settings() %}
+        {% do factor_health_settings() %}
     {% endif %}
 {% endmacro %}
