@@ -47,7 +47,7 @@
         'wave_proximity_targets', 'event_benchmarks', 'daily_event_inputs', 'directional_changes',
         'excess_adaptive_events', 'trend_scanning_events', 'triple_barrier_events', 'directional_change_events',
         'excess_adaptive_labels', 'trend_scanning_labels', 'triple_barrier_labels', 'directional_change_labels',
-        'anchor_labels',
+        'anchor_labels', 'factor_panel', 'factor_health_days',
     ]) %}
 {% endmacro %}
 

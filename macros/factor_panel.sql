@@ -103,6 +103,7 @@
             {% endfor %}
             create or replace table {{ factor_panel_part('days') }} as
             select *, '{{ fingerprint }}' as fingerprint from factor_days;
+            {{ steps['record'][0].sql }}
         {% endcall %}
         {% do adapter.commit() %}
     {% endif %}
@@ -118,6 +119,7 @@
             {{ steps['day_state'][0].sql }};
             insert into {{ factor_panel_part('days') }}
             select *, '{{ fingerprint }}' as fingerprint from factor_days where trade_date = date '{{ day }}';
+            {{ steps['record'][0].sql }}
         {% endcall %}
         {% do adapter.commit() %}
     {% endfor %}

@@ -1,8 +1,10 @@
 """The generated models are what the seeds say; a wrong line of a seed is refused by its place."""
 
+import re
 import shutil
 
 import pytest
+import yaml
 from click.testing import CliRunner
 
 from warehouse import REPO
@@ -45,12 +47,11 @@ def test_a_new_line_is_a_new_column_with_its_description(project):
     files = catalog.generated_files(catalog.read_catalog(project))
     folder = catalog.FOLDER
     stale = catalog.stale_files(project, files)
-    assert stale == [
-        f"{folder}/technical.{end} is not what the seeds say" for end in ("sql", "yml")
-    ]
-    assert set(catalog.write_files(project, files)) == {
-        folder / "technical.sql", folder / "technical.yml",
-    }  # fmt: skip
+    views = ("factor_panel", "factor_panel_z", "factor_panel_rank", "factor_panel_missing")
+    changed = [f"{name}.{end}" for name in ("technical", *views) for end in ("sql", "yml")]
+    changed.append("factor_health_days.sql")
+    assert sorted(stale) == sorted(f"{folder}/{name} is not what the seeds say" for name in changed)
+    assert set(catalog.write_files(project, files)) == {folder / name for name in changed}
     assert "AS tech_new\n" in (project / folder / "technical.sql").read_text()
     described = (project / folder / "technical.yml").read_text()
     assert "`mean(high / low, 7)`. Ours. Looks 6 rows back." in described
@@ -100,3 +101,26 @@ def test_the_command_checks_lists_and_shows(project, monkeypatch):
     wrong = run(main, ["factors", "show", "gtja_14"])
     assert wrong.exit_code == 1
     assert "did you mean gtja_" in wrong.output
+
+
+def test_no_registered_prefix_is_missing_anywhere(monkeypatch):
+    """The registry is the one truth: what it names is compiled, listed, measured and documented."""
+    monkeypatch.chdir(REPO)
+    read = catalog.read_catalog(REPO)
+    files = catalog.generated_files(read)
+    daily = {path.name: text for path, text in files.items() if path.parent == catalog.FOLDER}
+    page = (REPO / "docs" / "factors.md").read_text(encoding="utf-8")
+    for family in read.families:
+        members = list(read.of_family(family.family))
+        assert members, f"{family.prefix} has no factor"
+        described = yaml.safe_load(daily[f"{family.relation}.yml"])["models"][0]["columns"]
+        assert [each["name"] for each in described][2:] == members
+        for view in ("factor_panel", "factor_panel_z", "factor_panel_rank", "factor_panel_missing"):
+            columns = yaml.safe_load(daily[f"{view}.yml"])["models"][0]["columns"]
+            assert set(members) <= {each["name"] for each in columns}, view
+            assert all(re.search(rf"\bas {name}\b", daily[f"{view}.sql"]) for name in members), view
+        assert all(f"'{name}'" in daily["factor_health_days.sql"] for name in members)
+        listed = CliRunner().invoke(main, ["factors", "list", family.prefix]).output
+        assert len(listed.splitlines()) == len(members)
+        assert f"| `{family.prefix}` | `factors.{family.relation}` |" in page, family.prefix
+    assert sum(len(read.of_family(family.family)) for family in read.families) == len(read.factors)

@@ -29,6 +29,29 @@ MINUTE_WARM_UP = {
     **dict.fromkeys(("open", "high", "low", "close", "vwap"), 0), "returns": 1,
     "volume": None, "amount": None,
 }  # fmt: skip
+# the pre-hook does the work; the body depends on its text, so a change of it makes every day anew
+HEALTH_SQL = f"""\
+-- {MARK}
+{{%- set factor_ids = [
+LISTED
+] %}}
+{{{{
+    config(
+        materialized='incremental',
+        incremental_strategy='append',
+        on_schema_change='fail',
+        pre_hook="{{{{ drop_outdated_days(ahead=factor_health_days_ahead()) }}}};\\n"
+            ~ "{{{{ measure_factor_days(" ~ factor_ids ~ ", only_new=is_incremental()) }}}}",
+        post_hook="{{{{ record_built_days() }}}}"
+    )
+}}}}
+
+-- depends_on: {{{{ ref('factor_panel') }}}} {{{{ ref('daily_panel') }}}}
+-- measured by {{{{ local_md5(measure_factor_days(factor_ids, only_new=false)) }}}}
+select *
+from measured_factor_days
+order by factor_id, trade_date
+"""
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times faster where it is there
 
 
@@ -232,6 +255,7 @@ def generated_files(catalog: Catalog) -> dict[Path, str]:
     files = {
         FOLDER / "factor_inputs.sql": _inputs_sql(catalog),
         FOLDER / "factor_inputs.yml": _yaml(_inputs_description(catalog)),
+        FOLDER / "factor_health_days.sql": _health_sql(catalog),
     }
     for family in catalog.families:
         for track, relation in ((DAILY, family.relation), (MINUTES, family.minute_relation)):
@@ -405,6 +429,11 @@ def _inputs_sql(catalog: Catalog) -> str:
 
 def _keys(track: Track) -> list[dict]:
     return [{"name": key, "description": f"{{{{ doc('{key}') }}}}"} for key in track.keys]
+
+
+def _health_sql(catalog: Catalog) -> str:
+    listed = "\n".join(f"    '{each.factor_id}'," for each in catalog.factors)
+    return HEALTH_SQL.replace("LISTED", listed)
 
 
 def _key_test(track: Track) -> dict:

@@ -45,6 +45,7 @@ def panel_sql(factors: Mapping[str, Expression], columns: Mapping[str, int | Non
         _step("history_panel", "panel", [_panel(factors, source)]),
         _step("history_sanitized", "counts", [_sanitized(factors, source)]),
         _step("history_state", "state", [state]),
+        _step("record", "days", _record()),
     ]
     kept = "{{ factor_panel_part('state') }}"
     steps, table, state = program.next_day(planned, inputs, kept, DAY)
@@ -70,6 +71,17 @@ def _days(inputs: str) -> str:
         "select trade_date, sum(hash(inputs)::hugeint) as input_hash\n"
         f"from {inputs} as inputs\ngroup by trade_date"
     )
+
+
+def _record() -> list[str]:
+    """What other incremental relations ask: which days the panel has, and made from what."""
+    built = "{{ ref('daily_built_days') }}"
+    return [
+        f"delete from {built} where relation = '{{{{ this.identifier }}}}'",
+        f"insert into {built}\n"
+        "select '{{ this.identifier }}', trade_date, hash(input_hash, fingerprint)\n"
+        "from {{ factor_panel_part('days') }}",
+    ]
 
 
 def _macros() -> list[str]:

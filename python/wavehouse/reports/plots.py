@@ -131,6 +131,7 @@ def bars(
             axes.invert_yaxis()
             axes.axvline(0, color=MUTED, linewidth=0.6)
             axes.grid(visible=False, axis="y")
+            axes.locator_params(axis="x", nbins=5)
             axes.set_xlabel(y_label)
         else:
             axes.set_xticks(places, labels)
@@ -196,4 +197,94 @@ def histogram(name: str, title: str, values: np.ndarray, mark: float, x_label: s
         axes.set_xlabel(x_label)
         axes.set_ylabel("draws")
         axes.legend(loc="best")
+        return svg(figure, name)
+
+
+def month_map(
+    name: str,
+    title: str,
+    values: np.ndarray,
+    months: Sequence[str],
+    labels: Sequence[str],
+    scale_label: str,
+    *,
+    limit: float,
+    signed: bool,
+) -> str:
+    """Plot a matrix of months (columns) as colours: red to blue about 0, or white to blue.
+
+    Args:
+        name: unique on the page.
+        title: above the plot.
+        values: a row for each label, a column for each month; NaN stays blank.
+        months: such as 2024-01; every January is labelled, or every month of a short span.
+        labels: of the rows.
+        scale_label: what the colours are.
+        limit: value of the darkest colour; what lies beyond has it too.
+        signed: colours also tell below 0.
+
+    Returns SVG text, twice as wide as other plots.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(2 * SIZE[0], 0.17 * len(labels) + 1.1), layout="constrained")
+        axes = figure.subplots()
+        low = -limit if signed else 0.0
+        picture = axes.imshow(
+            values, aspect="auto", cmap=DIVERGING if signed else "Blues", vmin=low, vmax=limit,
+            interpolation="nearest",
+        )  # fmt: skip
+        axes.grid(visible=False)
+        short = len(months) <= 15
+        shown = [i for i, month in enumerate(months) if short or month.endswith("-01")]
+        axes.set_xticks(shown, [months[i] if short else months[i][:4] for i in shown])
+        axes.set_yticks(range(len(labels)), labels, fontsize=7)
+        axes.set_title(title)
+        bar = figure.colorbar(picture, ax=axes, shrink=min(1.0, 14 / (len(labels) + 1)), pad=0.01)
+        bar.set_label(scale_label)
+        bar.outline.set_visible(False)
+        return svg(figure, name)
+
+
+def scatter(
+    name: str,
+    title: str,
+    groups: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    x_label: str,
+    y_label: str,
+    notes: Mapping[str, tuple[float, float]],
+) -> str:
+    """Plot points by group, those after the last colour in grey; `notes` are points to name."""
+    with matplotlib.rc_context(STYLE):
+        figure, (axes,) = new_figure(3.6)
+        for index, (label, (x, y)) in enumerate(groups.items()):
+            colour = SERIES[index] if index < len(SERIES) - 1 else GRID
+            edge = MUTED if index >= len(SERIES) - 1 else colour
+            last = index == len(SERIES) - 1
+            said = label if index < len(SERIES) - 1 else "others" if last else None
+            axes.scatter(x, y, s=14, color=colour, edgecolors=edge, linewidths=0.4, label=said)
+        for label, (x, y) in notes.items():
+            axes.annotate(
+                label, (x, y), xytext=(4, 3), textcoords="offset points", fontsize=6.5, color=MUTED
+            )
+        axes.set_title(title)
+        axes.set_xlabel(x_label)
+        axes.set_ylabel(y_label)
+        axes.set_ylim(bottom=0)
+        axes.margins(x=0.12)
+        if len(groups) > 1:
+            figure.legend(loc="outside lower center", ncols=3, handletextpad=0.2)
+        return svg(figure, name)
+
+
+def counts(name: str, title: str, values: np.ndarray, x_label: str, y_label: str) -> str:
+    """Plot how values are distributed."""
+    with matplotlib.rc_context(STYLE):
+        figure, (axes,) = new_figure(3.6)
+        values = values[np.isfinite(values)]
+        if values.size:
+            axes.hist(values, bins=20, color=GAIN, alpha=0.85, edgecolor="white", linewidth=0.5)
+        axes.set_title(title)
+        axes.set_xlabel(x_label)
+        axes.set_ylabel(y_label)
+        axes.grid(visible=False, axis="x")
         return svg(figure, name)

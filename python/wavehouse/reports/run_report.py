@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import duckdb
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from wavehouse.reports import plots
@@ -38,17 +38,7 @@ def run_page(con: duckdb.DuckDBPyConnection) -> str:
 
     Raises duckdb.Error when a relation that it reads is missing.
     """
-    environment = Environment(
-        loader=PackageLoader("wavehouse.reports", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"number": number, "price": price, "share": share}
-    environment.filters |= {"moment": moment, "words": words}
-    environment.globals["words"] = words
-    return environment.get_template("run_report.html.j2").render(
+    return page_template("run_report.html.j2").render(
         splits=SPLITS,
         accountings=ACCOUNTINGS,
         axes=AXES,
@@ -81,6 +71,21 @@ def run_page(con: duckdb.DuckDBPyConnection) -> str:
         regimes=regime_plots(con),
         folds=fold_plot(con),
     )
+
+
+def page_template(name: str) -> Template:
+    """Return the template of a page, with the filters that pages show numbers by."""
+    environment = Environment(
+        loader=PackageLoader("wavehouse.reports", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"number": number, "price": price, "share": share}
+    environment.filters |= {"moment": moment, "words": words}
+    environment.globals["words"] = words
+    return environment.get_template(name)
 
 
 def equity_plots(con: duckdb.DuckDBPyConnection) -> list[Markup]:
