@@ -21,8 +21,10 @@ WITH values_0_1 AS (
         returns < 0
       ) END
     ) AS va0,
-    returns * 8193 - (
-      returns * 8193 - returns
+    (
+      returns * 8193 - (
+        returns * 8193 - returns
+      )
     ) AS va2,
     (
       close - open
@@ -30,14 +32,20 @@ WITH values_0_1 AS (
     (
       CASE WHEN volume > 0 THEN LN(volume) END
     ) AS va22,
-    open * 8193 - (
-      open * 8193 - open
+    (
+      open * 8193 - (
+        open * 8193 - open
+      )
     ) AS va40,
-    volume * 8193 - (
-      volume * 8193 - volume
+    (
+      volume * 8193 - (
+        volume * 8193 - volume
+      )
     ) AS va45,
-    low * 8193 - (
-      low * 8193 - low
+    (
+      low * 8193 - (
+        low * 8193 - low
+      )
     ) AS va60,
     (
       close - vwap
@@ -45,11 +53,15 @@ WITH values_0_1 AS (
     (
       vwap - close
     ) AS va141,
-    close * 8193 - (
-      close * 8193 - close
+    (
+      close * 8193 - (
+        close * 8193 - close
+      )
     ) AS va155,
-    high * 8193 - (
-      high * 8193 - high
+    (
+      high * 8193 - (
+        high * 8193 - high
+      )
     ) AS va187,
     (
       -returns
@@ -57,8 +69,10 @@ WITH values_0_1 AS (
     (
       high - close
     ) AS va336,
-    vwap * 8193 - (
-      vwap * 8193 - vwap
+    (
+      vwap * 8193 - (
+        vwap * 8193 - vwap
+      )
     ) AS va365,
     (
       (
@@ -205,24 +219,36 @@ WITH values_0_1 AS (
     (
       va15 / NULLIF(open, 0)
     ) AS va16,
-    va75 * 8193 - (
-      va75 * 8193 - va75
+    (
+      va75 * 8193 - (
+        va75 * 8193 - va75
+      )
     ) AS va76,
     ABS(va15) AS va256,
-    va487 * 8193 - (
-      va487 * 8193 - va487
+    (
+      va487 * 8193 - (
+        va487 * 8193 - va487
+      )
     ) AS va488,
-    va510 * 8193 - (
-      va510 * 8193 - va510
+    (
+      va510 * 8193 - (
+        va510 * 8193 - va510
+      )
     ) AS va511,
-    va15 * 8193 - (
-      va15 * 8193 - va15
+    (
+      va15 * 8193 - (
+        va15 * 8193 - va15
+      )
     ) AS va526,
-    va534 * 8193 - (
-      va534 * 8193 - va534
+    (
+      va534 * 8193 - (
+        va534 * 8193 - va534
+      )
     ) AS va535,
-    va571 * 8193 - (
-      va571 * 8193 - va571
+    (
+      va571 * 8193 - (
+        va571 * 8193 - va571
+      )
     ) AS va572,
     (
       CASE
@@ -241,23 +267,33 @@ WITH values_0_1 AS (
         THEN POWER(va610, CAST(0.5 AS DOUBLE))
       END
     ) AS va611,
-    va141 * 8193 - (
-      va141 * 8193 - va141
+    (
+      va141 * 8193 - (
+        va141 * 8193 - va141
+      )
     ) AS va613,
-    va617 * 8193 - (
-      va617 * 8193 - va617
+    (
+      va617 * 8193 - (
+        va617 * 8193 - va617
+      )
     ) AS va618,
-    va336 * 8193 - (
-      va336 * 8193 - va336
+    (
+      va336 * 8193 - (
+        va336 * 8193 - va336
+      )
     ) AS va666,
-    va671 * 8193 - (
-      va671 * 8193 - va671
+    (
+      va671 * 8193 - (
+        va671 * 8193 - va671
+      )
     ) AS va672,
     (
       va709 - va336
     ) AS va710,
-    va386 * 8193 - (
-      va386 * 8193 - va386
+    (
+      va386 * 8193 - (
+        va386 * 8193 - va386
+      )
     ) AS va791,
     (
       (
@@ -266,8 +302,10 @@ WITH values_0_1 AS (
         vwap * CAST(0.821596 AS DOUBLE)
       )
     ) AS va823,
-    va837 * 8193 - (
-      va837 * 8193 - va837
+    (
+      va837 * 8193 - (
+        va837 * 8193 - va837
+      )
     ) AS va844,
     (
       (
@@ -287,8 +325,10 @@ WITH values_0_1 AS (
         vwap + vwap
       )
     ) AS va951,
-    va1057 * 8193 - (
-      va1057 * 8193 - va1057
+    (
+      va1057 * 8193 - (
+        va1057 * 8193 - va1057
+      )
     ) AS va1058,
     (
       (
@@ -297,11 +337,15 @@ WITH values_0_1 AS (
         high + vwap
       )
     ) AS va1104,
-    va1202 * 8193 - (
-      va1202 * 8193 - va1202
+    (
+      va1202 * 8193 - (
+        va1202 * 8193 - va1202
+      )
     ) AS va1209,
-    va1258 * 8193 - (
-      va1258 * 8193 - va1258
+    (
+      va1258 * 8193 - (
+        va1258 * 8193 - va1258
+      )
     ) AS va1259,
     CAST((
       (
@@ -379,11 +423,15 @@ WITH values_0_1 AS (
     va910,
     volume,
     vwap,
-    va16 * 8193 - (
-      va16 * 8193 - va16
+    (
+      va16 * 8193 - (
+        va16 * 8193 - va16
+      )
     ) AS va17,
-    va256 * 8193 - (
-      va256 * 8193 - va256
+    (
+      va256 * 8193 - (
+        va256 * 8193 - va256
+      )
     ) AS va258,
     (
       (
@@ -398,11 +446,15 @@ WITH values_0_1 AS (
         va710 / NULLIF(va739, 0)
       ) * volume
     ) AS va740,
-    va951 * 8193 - (
-      va951 * 8193 - va951
+    (
+      va951 * 8193 - (
+        va951 * 8193 - va951
+      )
     ) AS va952,
-    va1545 * 8193 - (
-      va1545 * 8193 - va1545
+    (
+      va1545 * 8193 - (
+        va1545 * 8193 - va1545
+      )
     ) AS va1548
   FROM values_0_2
 ), values_0_4 AS (
@@ -471,8 +523,10 @@ WITH values_0_1 AS (
     va952,
     volume,
     vwap,
-    va740 * 8193 - (
-      va740 * 8193 - va740
+    (
+      va740 * 8193 - (
+        va740 * 8193 - va740
+      )
     ) AS va741
   FROM values_0_3
 ), series_1 AS (
@@ -868,14 +922,24 @@ WITH values_0_1 AS (
       volume - se135
     ) AS va136,
     (
-      CASE WHEN stock_row > 2 THEN se142 * 8193 - (
-        se142 * 8193 - se142
-      ) END
+      CASE
+        WHEN stock_row > 2
+        THEN (
+          se142 * 8193 - (
+            se142 * 8193 - se142
+          )
+        )
+      END
     ) AS va143,
     (
-      CASE WHEN stock_row > 2 THEN se147 * 8193 - (
-        se147 * 8193 - se147
-      ) END
+      CASE
+        WHEN stock_row > 2
+        THEN (
+          se147 * 8193 - (
+            se147 * 8193 - se147
+          )
+        )
+      END
     ) AS va148,
     (
       returns - se180
@@ -921,14 +985,18 @@ WITH values_0_1 AS (
     (
       va398 - se399
     ) AS va400,
-    se424 * 8193 - (
-      se424 * 8193 - se424
+    (
+      se424 * 8193 - (
+        se424 * 8193 - se424
+      )
     ) AS va425,
     (
       close - se446
     ) AS va447,
-    se473 * 8193 - (
-      se473 * 8193 - se473
+    (
+      se473 * 8193 - (
+        se473 * 8193 - se473
+      )
     ) AS va476,
     (
       CASE WHEN stock_row > 6 THEN (
@@ -962,30 +1030,43 @@ WITH values_0_1 AS (
         )
       END
     ) AS va519,
-    se153 * 8193 - (
-      se153 * 8193 - se153
+    (
+      se153 * 8193 - (
+        se153 * 8193 - se153
+      )
     ) AS va523,
     (
       va15 * (
         se552 - open
       )
     ) AS va553,
-    se559 * 8193 - (
-      se559 * 8193 - se559
+    (
+      se559 * 8193 - (
+        se559 * 8193 - se559
+      )
     ) AS va562,
     (
-      CASE WHEN stock_row > 250 THEN se270 * 8193 - (
-        se270 * 8193 - se270
-      ) END
+      CASE
+        WHEN stock_row > 250
+        THEN (
+          se270 * 8193 - (
+            se270 * 8193 - se270
+          )
+        )
+      END
     ) AS va595,
     (
       CASE WHEN se607 = 10 THEN se606 END
     ) AS va608,
-    se645 * 8193 - (
-      se645 * 8193 - se645
+    (
+      se645 * 8193 - (
+        se645 * 8193 - se645
+      )
     ) AS va649,
-    se646 * 8193 - (
-      se646 * 8193 - se646
+    (
+      se646 * 8193 - (
+        se646 * 8193 - se646
+      )
     ) AS va652,
     (
       (
@@ -1041,8 +1122,10 @@ WITH values_0_1 AS (
     (
       CASE WHEN se804 = 120 THEN se803 END
     ) AS va805,
-    se801 * 8193 - (
-      se801 * 8193 - se801
+    (
+      se801 * 8193 - (
+        se801 * 8193 - se801
+      )
     ) AS va812,
     (
       va823 - se824
@@ -1111,8 +1194,10 @@ WITH values_0_1 AS (
     (
       CASE WHEN stock_row > 18 THEN se1128 END
     ) AS va1129,
-    se1128 * 8193 - (
-      se1128 * 8193 - se1128
+    (
+      se1128 * 8193 - (
+        se1128 * 8193 - se1128
+      )
     ) AS va1136,
     (
       CASE WHEN se1151 = 10 THEN se1150 END
@@ -1161,8 +1246,10 @@ WITH values_0_1 AS (
     (
       CASE WHEN stock_row > 18 THEN se1374 END
     ) AS va1375,
-    se1374 * 8193 - (
-      se1374 * 8193 - se1374
+    (
+      se1374 * 8193 - (
+        se1374 * 8193 - se1374
+      )
     ) AS va1379,
     (
       2 + CASE WHEN se220 < va155 THEN 2 WHEN se220 = va155 THEN 1 WHEN se220 > va155 THEN 0 END + CASE WHEN se221 < va155 THEN 2 WHEN se221 = va155 THEN 1 WHEN se221 > va155 THEN 0 END + CASE WHEN se222 < va155 THEN 2 WHEN se222 = va155 THEN 1 WHEN se222 > va155 THEN 0 END + CASE WHEN se223 < va155 THEN 2 WHEN se223 = va155 THEN 1 WHEN se223 > va155 THEN 0 END + CASE WHEN se224 < va155 THEN 2 WHEN se224 = va155 THEN 1 WHEN se224 > va155 THEN 0 END + CASE WHEN se225 < va155 THEN 2 WHEN se225 = va155 THEN 1 WHEN se225 > va155 THEN 0 END
@@ -1317,12 +1404,16 @@ WITH values_0_1 AS (
     va998,
     volume,
     vwap,
-    va24 * 8193 - (
-      va24 * 8193 - va24
+    (
+      va24 * 8193 - (
+        va24 * 8193 - va24
+      )
     ) AS va25,
     (
-      CASE WHEN stock_row > 9 THEN va81 * 8193 - (
-        va81 * 8193 - va81
+      CASE WHEN stock_row > 9 THEN (
+        va81 * 8193 - (
+          va81 * 8193 - va81
+        )
       ) END
     ) AS va82,
     (
@@ -1332,41 +1423,73 @@ WITH values_0_1 AS (
     (
       -va118
     ) AS va123,
-    va136 * 8193 - (
-      va136 * 8193 - va136
+    (
+      va136 * 8193 - (
+        va136 * 8193 - va136
+      )
     ) AS va137,
     (
-      CASE WHEN stock_row > 4 THEN va181 * 8193 - (
-        va181 * 8193 - va181
-      ) END
+      CASE
+        WHEN stock_row > 4
+        THEN (
+          va181 * 8193 - (
+            va181 * 8193 - va181
+          )
+        )
+      END
     ) AS va182,
     (
-      CASE WHEN stock_row > 9 THEN va229 * 8193 - (
-        va229 * 8193 - va229
-      ) END
+      CASE
+        WHEN stock_row > 9
+        THEN (
+          va229 * 8193 - (
+            va229 * 8193 - va229
+          )
+        )
+      END
     ) AS va230,
     (
       volume / NULLIF(va243, 0)
     ) AS va244,
     (
-      CASE WHEN stock_row > 250 THEN va271 * 8193 - (
-        va271 * 8193 - va271
-      ) END
+      CASE
+        WHEN stock_row > 250
+        THEN (
+          va271 * 8193 - (
+            va271 * 8193 - va271
+          )
+        )
+      END
     ) AS va272,
     (
-      CASE WHEN stock_row > 1 THEN va278 * 8193 - (
-        va278 * 8193 - va278
-      ) END
+      CASE
+        WHEN stock_row > 1
+        THEN (
+          va278 * 8193 - (
+            va278 * 8193 - va278
+          )
+        )
+      END
     ) AS va279,
     (
-      CASE WHEN stock_row > 1 THEN va283 * 8193 - (
-        va283 * 8193 - va283
-      ) END
+      CASE
+        WHEN stock_row > 1
+        THEN (
+          va283 * 8193 - (
+            va283 * 8193 - va283
+          )
+        )
+      END
     ) AS va284,
     (
-      CASE WHEN stock_row > 1 THEN va289 * 8193 - (
-        va289 * 8193 - va289
-      ) END
+      CASE
+        WHEN stock_row > 1
+        THEN (
+          va289 * 8193 - (
+            va289 * 8193 - va289
+          )
+        )
+      END
     ) AS va290,
     (
       volume / NULLIF(va98, 0)
@@ -1395,19 +1518,30 @@ WITH values_0_1 AS (
     (
       CASE WHEN stock_row > 4 THEN va346 END
     ) AS va347,
-    va346 * 8193 - (
-      va346 * 8193 - va346
+    (
+      va346 * 8193 - (
+        va346 * 8193 - va346
+      )
     ) AS va355,
-    va351 * 8193 - (
-      va351 * 8193 - va351
+    (
+      va351 * 8193 - (
+        va351 * 8193 - va351
+      )
     ) AS va358,
-    va243 * 8193 - (
-      va243 * 8193 - va243
+    (
+      va243 * 8193 - (
+        va243 * 8193 - va243
+      )
     ) AS va392,
     (
-      CASE WHEN stock_row > 5 THEN va400 * 8193 - (
-        va400 * 8193 - va400
-      ) END
+      CASE
+        WHEN stock_row > 5
+        THEN (
+          va400 * 8193 - (
+            va400 * 8193 - va400
+          )
+        )
+      END
     ) AS va401,
     (
       (
@@ -1419,24 +1553,44 @@ WITH values_0_1 AS (
       )) AS DOUBLE)
     ) AS va433,
     (
-      CASE WHEN stock_row > 3 THEN va333 * 8193 - (
-        va333 * 8193 - va333
-      ) END
+      CASE
+        WHEN stock_row > 3
+        THEN (
+          va333 * 8193 - (
+            va333 * 8193 - va333
+          )
+        )
+      END
     ) AS va442,
     (
-      CASE WHEN stock_row > 10 THEN va447 * 8193 - (
-        va447 * 8193 - va447
-      ) END
+      CASE
+        WHEN stock_row > 10
+        THEN (
+          va447 * 8193 - (
+            va447 * 8193 - va447
+          )
+        )
+      END
     ) AS va448,
     (
-      CASE WHEN stock_row > 1 THEN va118 * 8193 - (
-        va118 * 8193 - va118
-      ) END
+      CASE
+        WHEN stock_row > 1
+        THEN (
+          va118 * 8193 - (
+            va118 * 8193 - va118
+          )
+        )
+      END
     ) AS va493,
     (
-      CASE WHEN stock_row > 199 THEN va553 * 8193 - (
-        va553 * 8193 - va553
-      ) END
+      CASE
+        WHEN stock_row > 199
+        THEN (
+          va553 * 8193 - (
+            va553 * 8193 - va553
+          )
+        )
+      END
     ) AS va554,
     (
       -va101
@@ -1448,9 +1602,14 @@ WITH values_0_1 AS (
       va662 < 0
     ) AS va664,
     (
-      CASE WHEN stock_row > 5 THEN va677 * 8193 - (
-        va677 * 8193 - va677
-      ) END
+      CASE
+        WHEN stock_row > 5
+        THEN (
+          va677 * 8193 - (
+            va677 * 8193 - va677
+          )
+        )
+      END
     ) AS va678,
     (
       va662 < (
@@ -1463,141 +1622,242 @@ WITH values_0_1 AS (
       )
     ) AS va697,
     (
-      CASE WHEN stock_row > 240 THEN va703 * 8193 - (
-        va703 * 8193 - va703
-      ) END
+      CASE
+        WHEN stock_row > 240
+        THEN (
+          va703 * 8193 - (
+            va703 * 8193 - va703
+          )
+        )
+      END
     ) AS va704,
-    va717 * 8193 - (
-      va717 * 8193 - va717
+    (
+      va717 * 8193 - (
+        va717 * 8193 - va717
+      )
     ) AS va718,
     (
-      CASE WHEN stock_row > 29 THEN va731 * 8193 - (
-        va731 * 8193 - va731
-      ) END
+      CASE
+        WHEN stock_row > 29
+        THEN (
+          va731 * 8193 - (
+            va731 * 8193 - va731
+          )
+        )
+      END
     ) AS va732,
     (
-      CASE WHEN stock_row > 9 THEN va748 * 8193 - (
-        va748 * 8193 - va748
-      ) END
+      CASE
+        WHEN stock_row > 9
+        THEN (
+          va748 * 8193 - (
+            va748 * 8193 - va748
+          )
+        )
+      END
     ) AS va749,
     (
-      CASE WHEN stock_row > 15 THEN va757 * 8193 - (
-        va757 * 8193 - va757
-      ) END
+      CASE
+        WHEN stock_row > 15
+        THEN (
+          va757 * 8193 - (
+            va757 * 8193 - va757
+          )
+        )
+      END
     ) AS va758,
-    va764 * 8193 - (
-      va764 * 8193 - va764
+    (
+      va764 * 8193 - (
+        va764 * 8193 - va764
+      )
     ) AS va768,
     (
-      CASE WHEN stock_row > 3 THEN va825 * 8193 - (
-        va825 * 8193 - va825
-      ) END
+      CASE
+        WHEN stock_row > 3
+        THEN (
+          va825 * 8193 - (
+            va825 * 8193 - va825
+          )
+        )
+      END
     ) AS va826,
     (
-      CASE WHEN stock_row > 12 THEN va853 * 8193 - (
-        va853 * 8193 - va853
-      ) END
+      CASE
+        WHEN stock_row > 12
+        THEN (
+          va853 * 8193 - (
+            va853 * 8193 - va853
+          )
+        )
+      END
     ) AS va854,
-    va883 * 8193 - (
-      va883 * 8193 - va883
+    (
+      va883 * 8193 - (
+        va883 * 8193 - va883
+      )
     ) AS va884,
-    va893 * 8193 - (
-      va893 * 8193 - va893
+    (
+      va893 * 8193 - (
+        va893 * 8193 - va893
+      )
     ) AS va894,
     (
-      CASE WHEN stock_row > 1 THEN va912 * 8193 - (
-        va912 * 8193 - va912
-      ) END
+      CASE
+        WHEN stock_row > 1
+        THEN (
+          va912 * 8193 - (
+            va912 * 8193 - va912
+          )
+        )
+      END
     ) AS va913,
     (
       CASE WHEN stock_row > 2 THEN va918 END
     ) AS va919,
-    va918 * 8193 - (
-      va918 * 8193 - va918
+    (
+      va918 * 8193 - (
+        va918 * 8193 - va918
+      )
     ) AS va934,
-    va971 * 8193 - (
-      va971 * 8193 - va971
+    (
+      va971 * 8193 - (
+        va971 * 8193 - va971
+      )
     ) AS va975,
     (
       CASE WHEN stock_row > 2 THEN va1000 END
     ) AS va1001,
-    va998 * 8193 - (
-      va998 * 8193 - va998
+    (
+      va998 * 8193 - (
+        va998 * 8193 - va998
+      )
     ) AS va1005,
-    va1000 * 8193 - (
-      va1000 * 8193 - va1000
+    (
+      va1000 * 8193 - (
+        va1000 * 8193 - va1000
+      )
     ) AS va1008,
-    va1085 * 8193 - (
-      va1085 * 8193 - va1085
+    (
+      va1085 * 8193 - (
+        va1085 * 8193 - va1085
+      )
     ) AS va1086,
     (
-      CASE WHEN stock_row > 19 THEN va1107 * 8193 - (
-        va1107 * 8193 - va1107
-      ) END
+      CASE
+        WHEN stock_row > 19
+        THEN (
+          va1107 * 8193 - (
+            va1107 * 8193 - va1107
+          )
+        )
+      END
     ) AS va1108,
-    va1192 * 8193 - (
-      va1192 * 8193 - va1192
+    (
+      va1192 * 8193 - (
+        va1192 * 8193 - va1192
+      )
     ) AS va1193,
-    va1042 * 8193 - (
-      va1042 * 8193 - va1042
+    (
+      va1042 * 8193 - (
+        va1042 * 8193 - va1042
+      )
     ) AS va1206,
     (
       CASE WHEN stock_row > 2 THEN va1219 END
     ) AS va1220,
-    va1219 * 8193 - (
-      va1219 * 8193 - va1219
+    (
+      va1219 * 8193 - (
+        va1219 * 8193 - va1219
+      )
     ) AS va1230,
-    va1226 * 8193 - (
-      va1226 * 8193 - va1226
+    (
+      va1226 * 8193 - (
+        va1226 * 8193 - va1226
+      )
     ) AS va1233,
     (
       CASE WHEN stock_row > 7 THEN va1278 END
     ) AS va1279,
-    va833 * 8193 - (
-      va833 * 8193 - va833
+    (
+      va833 * 8193 - (
+        va833 * 8193 - va833
+      )
     ) AS va1280,
-    va1278 * 8193 - (
-      va1278 * 8193 - va1278
+    (
+      va1278 * 8193 - (
+        va1278 * 8193 - va1278
+      )
     ) AS va1288,
-    va1308 * 8193 - (
-      va1308 * 8193 - va1308
+    (
+      va1308 * 8193 - (
+        va1308 * 8193 - va1308
+      )
     ) AS va1309,
     (
-      CASE WHEN stock_row > 10 THEN va1339 * 8193 - (
-        va1339 * 8193 - va1339
-      ) END
+      CASE
+        WHEN stock_row > 10
+        THEN (
+          va1339 * 8193 - (
+            va1339 * 8193 - va1339
+          )
+        )
+      END
     ) AS va1340,
     (
       CASE WHEN stock_row > 18 THEN va1351 END
     ) AS va1352,
-    va1351 * 8193 - (
-      va1351 * 8193 - va1351
+    (
+      va1351 * 8193 - (
+        va1351 * 8193 - va1351
+      )
     ) AS va1359,
     (
-      CASE WHEN stock_row > 11 THEN va1369 * 8193 - (
-        va1369 * 8193 - va1369
-      ) END
+      CASE
+        WHEN stock_row > 11
+        THEN (
+          va1369 * 8193 - (
+            va1369 * 8193 - va1369
+          )
+        )
+      END
     ) AS va1370,
     (
       CASE WHEN stock_row > 6 THEN va1417 END
     ) AS va1418,
-    va1417 * 8193 - (
-      va1417 * 8193 - va1417
+    (
+      va1417 * 8193 - (
+        va1417 * 8193 - va1417
+      )
     ) AS va1422,
     (
-      CASE WHEN stock_row > 19 THEN va1517 * 8193 - (
-        va1517 * 8193 - va1517
-      ) END
+      CASE
+        WHEN stock_row > 19
+        THEN (
+          va1517 * 8193 - (
+            va1517 * 8193 - va1517
+          )
+        )
+      END
     ) AS va1518,
     (
-      CASE WHEN stock_row > 19 THEN va1524 * 8193 - (
-        va1524 * 8193 - va1524
-      ) END
+      CASE
+        WHEN stock_row > 19
+        THEN (
+          va1524 * 8193 - (
+            va1524 * 8193 - va1524
+          )
+        )
+      END
     ) AS va1525,
     (
-      CASE WHEN stock_row > 10 THEN va1538 * 8193 - (
-        va1538 * 8193 - va1538
-      ) END
+      CASE
+        WHEN stock_row > 10
+        THEN (
+          va1538 * 8193 - (
+            va1538 * 8193 - va1538
+          )
+        )
+      END
     ) AS va1539
   FROM values_1_1
 ), values_1_3 AS (
@@ -1794,8 +2054,10 @@ WITH values_0_1 AS (
     va998,
     volume,
     vwap,
-    va102 * 8193 - (
-      va102 * 8193 - va102
+    (
+      va102 * 8193 - (
+        va102 * 8193 - va102
+      )
     ) AS va103,
     (
       CASE
@@ -1807,8 +2069,10 @@ WITH values_0_1 AS (
         )
       END
     ) AS va154,
-    va244 * 8193 - (
-      va244 * 8193 - va244
+    (
+      va244 * 8193 - (
+        va244 * 8193 - va244
+      )
     ) AS va245,
     (
       1 < va301
@@ -1816,16 +2080,25 @@ WITH values_0_1 AS (
     (
       va301 = 1
     ) AS va303,
-    va337 * 8193 - (
-      va337 * 8193 - va337
+    (
+      va337 * 8193 - (
+        va337 * 8193 - va337
+      )
     ) AS va338,
     (
-      CASE WHEN stock_row > 3 THEN va433 * 8193 - (
-        va433 * 8193 - va433
-      ) END
+      CASE
+        WHEN stock_row > 3
+        THEN (
+          va433 * 8193 - (
+            va433 * 8193 - va433
+          )
+        )
+      END
     ) AS va434,
-    va623 * 8193 - (
-      va623 * 8193 - va623
+    (
+      va623 * 8193 - (
+        va623 * 8193 - va623
+      )
     ) AS va624,
     (
       CASE
@@ -3613,32 +3886,50 @@ WITH values_0_1 AS (
     va998,
     volume,
     vwap,
-    va21 * 8193 - (
-      va21 * 8193 - va21
+    (
+      va21 * 8193 - (
+        va21 * 8193 - va21
+      )
     ) AS va33,
-    va29 * 8193 - (
-      va29 * 8193 - va29
+    (
+      va29 * 8193 - (
+        va29 * 8193 - va29
+      )
     ) AS va36,
-    va44 * 8193 - (
-      va44 * 8193 - va44
+    (
+      va44 * 8193 - (
+        va44 * 8193 - va44
+      )
     ) AS va53,
-    va49 * 8193 - (
-      va49 * 8193 - va49
+    (
+      va49 * 8193 - (
+        va49 * 8193 - va49
+      )
     ) AS va56,
-    va64 * 8193 - (
-      va64 * 8193 - va64
+    (
+      va64 * 8193 - (
+        va64 * 8193 - va64
+      )
     ) AS va65,
-    va159 * 8193 - (
-      va159 * 8193 - va159
+    (
+      va159 * 8193 - (
+        va159 * 8193 - va159
+      )
     ) AS va163,
-    va191 * 8193 - (
-      va191 * 8193 - va191
+    (
+      va191 * 8193 - (
+        va191 * 8193 - va191
+      )
     ) AS va195,
-    va369 * 8193 - (
-      va369 * 8193 - va369
+    (
+      va369 * 8193 - (
+        va369 * 8193 - va369
+      )
     ) AS va373,
-    va405 * 8193 - (
-      va405 * 8193 - va405
+    (
+      va405 * 8193 - (
+        va405 * 8193 - va405
+      )
     ) AS va406,
     (
       va234 * (
@@ -3652,8 +3943,10 @@ WITH values_0_1 AS (
         END
       )
     ) AS va576,
-    va722 * 8193 - (
-      va722 * 8193 - va722
+    (
+      va722 * 8193 - (
+        va722 * 8193 - va722
+      )
     ) AS va726,
     CAST((
       (
@@ -3673,15 +3966,21 @@ WITH values_0_1 AS (
         )
       )
     ) AS DOUBLE) AS va795,
-    va898 * 8193 - (
-      va898 * 8193 - va898
+    (
+      va898 * 8193 - (
+        va898 * 8193 - va898
+      )
     ) AS va902,
     va956 * stock_row AS va957,
-    va1062 * 8193 - (
-      va1062 * 8193 - va1062
+    (
+      va1062 * 8193 - (
+        va1062 * 8193 - va1062
+      )
     ) AS va1066,
-    va1090 * 8193 - (
-      va1090 * 8193 - va1090
+    (
+      va1090 * 8193 - (
+        va1090 * 8193 - va1090
+      )
     ) AS va1095,
     (
       (
@@ -3690,8 +3989,10 @@ WITH values_0_1 AS (
         va159 + va191
       )
     ) AS va1264,
-    va1316 * 8193 - (
-      va1316 * 8193 - va1316
+    (
+      va1316 * 8193 - (
+        va1316 * 8193 - va1316
+      )
     ) AS va1320
   FROM values_2_1
 ), values_2_3 AS (
@@ -3944,8 +4245,10 @@ WITH values_0_1 AS (
     va998,
     volume,
     vwap,
-    va795 * 8193 - (
-      va795 * 8193 - va795
+    (
+      va795 * 8193 - (
+        va795 * 8193 - va795
+      )
     ) AS va796
   FROM values_2_2
 ), series_3 AS (
@@ -4819,9 +5122,14 @@ WITH values_0_1 AS (
       CASE WHEN se637 = 5 THEN se636 END
     ) AS va638,
     (
-      CASE WHEN stock_row > 24 THEN se640 * 8193 - (
-        se640 * 8193 - se640
-      ) END
+      CASE
+        WHEN stock_row > 24
+        THEN (
+          se640 * 8193 - (
+            se640 * 8193 - se640
+          )
+        )
+      END
     ) AS va641,
     (
       CASE WHEN se686 = 5 THEN se685 END
@@ -4926,8 +5234,10 @@ WITH values_0_1 AS (
     (
       CASE WHEN se1154 = 49 THEN se1153 END
     ) AS va1155,
-    se1185 * 8193 - (
-      se1185 * 8193 - se1185
+    (
+      se1185 * 8193 - (
+        se1185 * 8193 - se1185
+      )
     ) AS va1186,
     (
       se1194 + se1195 * 20
@@ -5285,9 +5595,14 @@ WITH values_0_1 AS (
       -va94
     ) AS va95,
     (
-      CASE WHEN stock_row > 15 THEN va111 * 8193 - (
-        va111 * 8193 - va111
-      ) END
+      CASE
+        WHEN stock_row > 15
+        THEN (
+          va111 * 8193 - (
+            va111 * 8193 - va111
+          )
+        )
+      END
     ) AS va112,
     (
       CASE
@@ -5329,15 +5644,24 @@ WITH values_0_1 AS (
       ) * va94
     ) AS va186,
     (
-      CASE WHEN stock_row > 2 THEN va236 * 8193 - (
-        va236 * 8193 - va236
-      ) END
+      CASE
+        WHEN stock_row > 2
+        THEN (
+          va236 * 8193 - (
+            va236 * 8193 - va236
+          )
+        )
+      END
     ) AS va237,
-    va250 * 8193 - (
-      va250 * 8193 - va250
+    (
+      va250 * 8193 - (
+        va250 * 8193 - va250
+      )
     ) AS va251,
-    va264 * 8193 - (
-      va264 * 8193 - va264
+    (
+      va264 * 8193 - (
+        va264 * 8193 - va264
+      )
     ) AS va265,
     (
       CASE WHEN stock_row > 7 THEN (
@@ -5354,9 +5678,14 @@ WITH values_0_1 AS (
       ) END
     ) AS va300,
     (
-      CASE WHEN stock_row > 19 THEN va314 * 8193 - (
-        va314 * 8193 - va314
-      ) END
+      CASE
+        WHEN stock_row > 19
+        THEN (
+          va314 * 8193 - (
+            va314 * 8193 - va314
+          )
+        )
+      END
     ) AS va315,
     (
       va327 < CAST(0.05 AS DOUBLE)
@@ -5364,92 +5693,156 @@ WITH values_0_1 AS (
     (
       va327 = CAST(0.05 AS DOUBLE)
     ) AS va329,
-    va462 * 8193 - (
-      va462 * 8193 - va462
+    (
+      va462 * 8193 - (
+        va462 * 8193 - va462
+      )
     ) AS va463,
-    va499 * 8193 - (
-      va499 * 8193 - va499
+    (
+      va499 * 8193 - (
+        va499 * 8193 - va499
+      )
     ) AS va500,
     (
-      CASE WHEN stock_row > 11 THEN va430 * 8193 - (
-        va430 * 8193 - va430
-      ) END
+      CASE
+        WHEN stock_row > 11
+        THEN (
+          va430 * 8193 - (
+            va430 * 8193 - va430
+          )
+        )
+      END
     ) AS va540,
-    va585 * 8193 - (
-      va585 * 8193 - va585
+    (
+      va585 * 8193 - (
+        va585 * 8193 - va585
+      )
     ) AS va586,
     (
-      CASE WHEN stock_row > 9 THEN va601 * 8193 - (
-        va601 * 8193 - va601
-      ) END
+      CASE
+        WHEN stock_row > 9
+        THEN (
+          va601 * 8193 - (
+            va601 * 8193 - va601
+          )
+        )
+      END
     ) AS va602,
-    va779 * 8193 - (
-      va779 * 8193 - va779
+    (
+      va779 * 8193 - (
+        va779 * 8193 - va779
+      )
     ) AS va783,
-    va808 * 8193 - (
-      va808 * 8193 - va808
+    (
+      va808 * 8193 - (
+        va808 * 8193 - va808
+      )
     ) AS va815,
-    va836 * 8193 - (
-      va836 * 8193 - va836
+    (
+      va836 * 8193 - (
+        va836 * 8193 - va836
+      )
     ) AS va841,
     (
-      CASE WHEN stock_row > 9 THEN va867 * 8193 - (
-        va867 * 8193 - va867
-      ) END
+      CASE
+        WHEN stock_row > 9
+        THEN (
+          va867 * 8193 - (
+            va867 * 8193 - va867
+          )
+        )
+      END
     ) AS va868,
-    va930 * 8193 - (
-      va930 * 8193 - va930
+    (
+      va930 * 8193 - (
+        va930 * 8193 - va930
+      )
     ) AS va937,
-    va962 * 8193 - (
-      va962 * 8193 - va962
+    (
+      va962 * 8193 - (
+        va962 * 8193 - va962
+      )
     ) AS va963,
     (
-      CASE WHEN stock_row > 5 THEN va1022 * 8193 - (
-        va1022 * 8193 - va1022
-      ) END
+      CASE
+        WHEN stock_row > 5
+        THEN (
+          va1022 * 8193 - (
+            va1022 * 8193 - va1022
+          )
+        )
+      END
     ) AS va1023,
-    va1033 * 8193 - (
-      va1033 * 8193 - va1033
+    (
+      va1033 * 8193 - (
+        va1033 * 8193 - va1033
+      )
     ) AS va1034,
-    va1045 * 8193 - (
-      va1045 * 8193 - va1045
+    (
+      va1045 * 8193 - (
+        va1045 * 8193 - va1045
+      )
     ) AS va1049,
-    va1078 * 8193 - (
-      va1078 * 8193 - va1078
+    (
+      va1078 * 8193 - (
+        va1078 * 8193 - va1078
+      )
     ) AS va1079,
-    va1132 * 8193 - (
-      va1132 * 8193 - va1132
+    (
+      va1132 * 8193 - (
+        va1132 * 8193 - va1132
+      )
     ) AS va1139,
-    va1155 * 8193 - (
-      va1155 * 8193 - va1155
+    (
+      va1155 * 8193 - (
+        va1155 * 8193 - va1155
+      )
     ) AS va1159,
     ABS(va1196) AS va1197,
-    va1246 * 8193 - (
-      va1246 * 8193 - va1246
+    (
+      va1246 * 8193 - (
+        va1246 * 8193 - va1246
+      )
     ) AS va1250,
-    va1272 * 8193 - (
-      va1272 * 8193 - va1272
+    (
+      va1272 * 8193 - (
+        va1272 * 8193 - va1272
+      )
     ) AS va1273,
-    va1284 * 8193 - (
-      va1284 * 8193 - va1284
+    (
+      va1284 * 8193 - (
+        va1284 * 8193 - va1284
+      )
     ) AS va1291,
-    va1348 * 8193 - (
-      va1348 * 8193 - va1348
+    (
+      va1348 * 8193 - (
+        va1348 * 8193 - va1348
+      )
     ) AS va1356,
-    va1446 * 8193 - (
-      va1446 * 8193 - va1446
+    (
+      va1446 * 8193 - (
+        va1446 * 8193 - va1446
+      )
     ) AS va1450,
-    va1494 * 8193 - (
-      va1494 * 8193 - va1494
+    (
+      va1494 * 8193 - (
+        va1494 * 8193 - va1494
+      )
     ) AS va1498,
-    va1509 * 8193 - (
-      va1509 * 8193 - va1509
+    (
+      va1509 * 8193 - (
+        va1509 * 8193 - va1509
+      )
     ) AS va1510,
-    va1551 * 8193 - (
-      va1551 * 8193 - va1551
+    (
+      va1551 * 8193 - (
+        va1551 * 8193 - va1551
+      )
     ) AS va1552,
-    va1558 * 8193 - (
-      va1558 * 8193 - va1558
+    (
+      va1558 * 8193 - (
+        va1558 * 8193 - va1558
+      )
     ) AS va1559
   FROM values_3_1
 ), values_3_3 AS (
@@ -5733,9 +6126,14 @@ WITH values_0_1 AS (
     volume,
     vwap,
     (
-      CASE WHEN stock_row > 4 THEN va129 * 8193 - (
-        va129 * 8193 - va129
-      ) END
+      CASE
+        WHEN stock_row > 4
+        THEN (
+          va129 * 8193 - (
+            va129 * 8193 - va129
+          )
+        )
+      END
     ) AS va130,
     (
       CASE
@@ -7301,11 +7699,15 @@ WITH values_0_1 AS (
     va975,
     volume,
     vwap,
-    va504 * 8193 - (
-      va504 * 8193 - va504
+    (
+      va504 * 8193 - (
+        va504 * 8193 - va504
+      )
     ) AS va505,
-    va590 * 8193 - (
-      va590 * 8193 - va590
+    (
+      va590 * 8193 - (
+        va590 * 8193 - va590
+      )
     ) AS va591
   FROM values_4_1
 ), series_5 AS (
@@ -8342,8 +8744,10 @@ WITH values_0_1 AS (
     va967,
     va980,
     volume,
-    va9 * 8193 - (
-      va9 * 8193 - va9
+    (
+      va9 * 8193 - (
+        va9 * 8193 - va9
+      )
     ) AS va10,
     (
       (
@@ -8353,8 +8757,10 @@ WITH values_0_1 AS (
         END
       ) * va172
     ) AS va173,
-    va198 * 8193 - (
-      va198 * 8193 - va198
+    (
+      va198 * 8193 - (
+        va198 * 8193 - va198
+      )
     ) AS va199,
     (
       (
@@ -8367,43 +8773,65 @@ WITH values_0_1 AS (
     (
       CASE WHEN va413 > 0 THEN LN(va413) END
     ) AS va414,
-    va529 * 8193 - (
-      va529 * 8193 - va529
+    (
+      va529 * 8193 - (
+        va529 * 8193 - va529
+      )
     ) AS va530,
-    va547 * 8193 - (
-      va547 * 8193 - va547
+    (
+      va547 * 8193 - (
+        va547 * 8193 - va547
+      )
     ) AS va548,
-    va565 * 8193 - (
-      va565 * 8193 - va565
+    (
+      va565 * 8193 - (
+        va565 * 8193 - va565
+      )
     ) AS va566,
-    va655 * 8193 - (
-      va655 * 8193 - va655
+    (
+      va655 * 8193 - (
+        va655 * 8193 - va655
+      )
     ) AS va656,
-    va688 * 8193 - (
-      va688 * 8193 - va688
+    (
+      va688 * 8193 - (
+        va688 * 8193 - va688
+      )
     ) AS va689,
-    va771 * 8193 - (
-      va771 * 8193 - va771
+    (
+      va771 * 8193 - (
+        va771 * 8193 - va771
+      )
     ) AS va772,
-    va905 * 8193 - (
-      va905 * 8193 - va905
+    (
+      va905 * 8193 - (
+        va905 * 8193 - va905
+      )
     ) AS va906,
     (
       -(
         CASE WHEN va1027 > va1038 THEN va1027 WHEN va1027 <= va1038 THEN va1038 END
       )
     ) AS va1039,
-    va1069 * 8193 - (
-      va1069 * 8193 - va1069
+    (
+      va1069 * 8193 - (
+        va1069 * 8193 - va1069
+      )
     ) AS va1070,
-    va1098 * 8193 - (
-      va1098 * 8193 - va1098
+    (
+      va1098 * 8193 - (
+        va1098 * 8193 - va1098
+      )
     ) AS va1099,
-    va1212 * 8193 - (
-      va1212 * 8193 - va1212
+    (
+      va1212 * 8193 - (
+        va1212 * 8193 - va1212
+      )
     ) AS va1213,
-    va1236 * 8193 - (
-      va1236 * 8193 - va1236
+    (
+      va1236 * 8193 - (
+        va1236 * 8193 - va1236
+      )
     ) AS va1237
   FROM values_5_1
 ), values_5_3 AS (
@@ -8847,11 +9275,15 @@ WITH values_0_1 AS (
     va967,
     va980,
     volume,
-    va174 * 8193 - (
-      va174 * 8193 - va174
+    (
+      va174 * 8193 - (
+        va174 * 8193 - va174
+      )
     ) AS va175,
-    va214 * 8193 - (
-      va214 * 8193 - va214
+    (
+      va214 * 8193 - (
+        va214 * 8193 - va214
+      )
     ) AS va215
   FROM values_5_3
 ), sections_6 AS (
@@ -9803,8 +10235,10 @@ WITH values_0_1 AS (
     va95,
     va967,
     va980,
-    va416 * 8193 - (
-      va416 * 8193 - va416
+    (
+      va416 * 8193 - (
+        va416 * 8193 - va416
+      )
     ) AS va417,
     (
       CASE
@@ -10615,56 +11049,90 @@ WITH values_0_1 AS (
     va940,
     va95,
     va967,
-    va379 * 8193 - (
-      va379 * 8193 - va379
+    (
+      va379 * 8193 - (
+        va379 * 8193 - va379
+      )
     ) AS va380,
-    va786 * 8193 - (
-      va786 * 8193 - va786
+    (
+      va786 * 8193 - (
+        va786 * 8193 - va786
+      )
     ) AS va787,
-    va818 * 8193 - (
-      va818 * 8193 - va818
+    (
+      va818 * 8193 - (
+        va818 * 8193 - va818
+      )
     ) AS va819,
-    va847 * 8193 - (
-      va847 * 8193 - va847
+    (
+      va847 * 8193 - (
+        va847 * 8193 - va847
+      )
     ) AS va848,
-    va990 * 8193 - (
-      va990 * 8193 - va990
+    (
+      va990 * 8193 - (
+        va990 * 8193 - va990
+      )
     ) AS va991,
-    va1013 * 8193 - (
-      va1013 * 8193 - va1013
+    (
+      va1013 * 8193 - (
+        va1013 * 8193 - va1013
+      )
     ) AS va1014,
-    va1052 * 8193 - (
-      va1052 * 8193 - va1052
+    (
+      va1052 * 8193 - (
+        va1052 * 8193 - va1052
+      )
     ) AS va1053,
-    va1121 * 8193 - (
-      va1121 * 8193 - va1121
+    (
+      va1121 * 8193 - (
+        va1121 * 8193 - va1121
+      )
     ) AS va1122,
-    va1142 * 8193 - (
-      va1142 * 8193 - va1142
+    (
+      va1142 * 8193 - (
+        va1142 * 8193 - va1142
+      )
     ) AS va1143,
-    va1162 * 8193 - (
-      va1162 * 8193 - va1162
+    (
+      va1162 * 8193 - (
+        va1162 * 8193 - va1162
+      )
     ) AS va1163,
-    va1253 * 8193 - (
-      va1253 * 8193 - va1253
+    (
+      va1253 * 8193 - (
+        va1253 * 8193 - va1253
+      )
     ) AS va1254,
-    va1329 * 8193 - (
-      va1329 * 8193 - va1329
+    (
+      va1329 * 8193 - (
+        va1329 * 8193 - va1329
+      )
     ) AS va1330,
-    va1362 * 8193 - (
-      va1362 * 8193 - va1362
+    (
+      va1362 * 8193 - (
+        va1362 * 8193 - va1362
+      )
     ) AS va1363,
-    va1382 * 8193 - (
-      va1382 * 8193 - va1382
+    (
+      va1382 * 8193 - (
+        va1382 * 8193 - va1382
+      )
     ) AS va1383,
-    va1407 * 8193 - (
-      va1407 * 8193 - va1407
+    (
+      va1407 * 8193 - (
+        va1407 * 8193 - va1407
+      )
     ) AS va1408,
-    va1471 * 8193 - (
-      va1471 * 8193 - va1471
+    (
+      va1471 * 8193 - (
+        va1471 * 8193 - va1471
+      )
     ) AS va1472,
-    va1501 * 8193 - (
-      va1501 * 8193 - va1501
+    (
+      va1501 * 8193 - (
+        va1501 * 8193 - va1501
+      )
     ) AS va1502
   FROM values_7_1
 ), sections_8 AS (
@@ -11340,11 +11808,15 @@ WITH values_0_1 AS (
         THEN POWER(va1147, va693)
       END
     ) AS va1148,
-    va1167 * 8193 - (
-      va1167 * 8193 - va1167
+    (
+      va1167 * 8193 - (
+        va1167 * 8193 - va1167
+      )
     ) AS va1168,
-    va1387 * 8193 - (
-      va1387 * 8193 - va1387
+    (
+      va1387 * 8193 - (
+        va1387 * 8193 - va1387
+      )
     ) AS va1388
   FROM values_8_1
 ), values_8_3 AS (
@@ -12079,11 +12551,15 @@ WITH values_0_1 AS (
     va917,
     va95,
     va967,
-    va944 * 8193 - (
-      va944 * 8193 - va944
+    (
+      va944 * 8193 - (
+        va944 * 8193 - va944
+      )
     ) AS va945,
-    va1300 * 8193 - (
-      va1300 * 8193 - va1300
+    (
+      va1300 * 8193 - (
+        va1300 * 8193 - va1300
+      )
     ) AS va1301,
     (
       CASE
@@ -12108,8 +12584,10 @@ WITH values_0_1 AS (
       END
     ) AS va1366,
     va1428 * stock_row AS va1429,
-    va1460 * 8193 - (
-      va1460 * 8193 - va1460
+    (
+      va1460 * 8193 - (
+        va1460 * 8193 - va1460
+      )
     ) AS va1461
   FROM values_9_1
 ), values_9_3 AS (
@@ -12805,11 +13283,15 @@ WITH values_0_1 AS (
     (
       CASE WHEN va1277 < va1303 THEN va1277 WHEN va1277 >= va1303 THEN va1303 END
     ) AS va1304,
-    va1434 * 8193 - (
-      va1434 * 8193 - va1434
+    (
+      va1434 * 8193 - (
+        va1434 * 8193 - va1434
+      )
     ) AS va1435,
-    va1486 * 8193 - (
-      va1486 * 8193 - va1486
+    (
+      va1486 * 8193 - (
+        va1486 * 8193 - va1486
+      )
     ) AS va1487
   FROM values_11_1
 ), values_11_3 AS (
@@ -13016,8 +13498,10 @@ WITH values_0_1 AS (
     va917,
     va95,
     va968,
-    va1177 * 8193 - (
-      va1177 * 8193 - va1177
+    (
+      va1177 * 8193 - (
+        va1177 * 8193 - va1177
+      )
     ) AS va1178
   FROM values_11_3
 ), sections_12 AS (

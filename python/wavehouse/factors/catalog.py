@@ -289,6 +289,7 @@ def _panel_files(catalog: Catalog) -> dict[Path, str]:
             {
                 "name": view,
                 "description": f"One row per row of factors.factor_panel. {text}",
+                "data_tests": [_key_test(DAILY)],
                 "columns": [*_keys(DAILY), _in_universe(), *described],
             }
         )

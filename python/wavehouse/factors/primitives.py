@@ -214,7 +214,7 @@ class Lowering:
 
     def rounded(self, value: Primitive) -> Primitive:
         """To 40 significant bits, some 12 digits: what lies closer together is float noise."""
-        return self.element("{0} * 8193 - ({0} * 8193 - {0})", value)
+        return self.element("({0} * 8193 - ({0} * 8193 - {0}))", value)
 
     # one operator each
 

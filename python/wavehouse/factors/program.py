@@ -32,7 +32,6 @@ from wavehouse.factors.unrolled import Unrolled
 
 KEYS = ("ts_code", "trade_date", "stock_row", "rid")
 FACTORS_TOGETHER = 24  # whose tables are made before those of the next ones
-COLUMNS_TOGETHER = 2  # of one statement: with more, what they read no longer fits the cache
 DAY_COLUMNS_TOGETHER = 16  # of a statement over one day, whose cost is its planning
 WORK = re.compile(r"[-+*/<>=]|\b(?:case|lag|least|greatest|sqrt|ln|power)\b")
 LARGE = 60  # operations of an expression that is better a column of its own
@@ -56,6 +55,8 @@ class Program:
     columns: Mapping[str, int | None]
     roots: dict[str, Primitive] = field(init=False)
     names: dict[Primitive, str] = field(init=False, default_factory=dict)
+    owners: dict[Primitive, Primitive] = field(init=False, default_factory=dict)
+    sizes: dict[Primitive, int] = field(init=False, default_factory=dict)
     needs: dict[Primitive, int] = field(init=False, default_factory=dict)
 
     def __post_init__(self):
@@ -76,7 +77,7 @@ class Program:
             if each.kind == SERIES:
                 back = int(each.sql.rpartition(",")[2].strip(" )"))
                 self.needs[each.args[0]] = max(self.needs.get(each.args[0], 0), back)
-        sizes: dict[Primitive, int] = {}
+        sizes = self.sizes
         for each in order:
             inner = sum(
                 sizes[each.args[int(place)]]
@@ -91,6 +92,37 @@ class Program:
             shared = shared and each.kind == ELEMENT and each.args and each.frame != "garbled"
             if own or each in asked or shared:
                 self.names[each] = f"c{len(self.names)}"
+
+        self._own(order, asked)
+
+    def _own(self, order: list[Primitive], asked: set[Primitive]) -> None:
+        """Give each named primitive to the one that alone reads it, or to itself."""
+        readers: dict[Primitive, set[Primitive]] = {}
+        public = asked | set(self.needs) | set(self.roots.values())
+        for each in (*order, *self.roots.values()):
+            if each in self.names:
+                for read in self.read_by([each]):
+                    readers.setdefault(read, set()).add(each)
+        for root in self.roots.values():
+            if root not in self.names:  # a factor's own select reads these
+                public.update(self.read_by([root]))
+        for each in reversed([one for one in order if one in self.names]):
+            owners = {self.owners[reader] for reader in readers.get(each, ())}
+            alone = len(owners) == 1 and each not in public and each.kind == ELEMENT
+            alone = alone and self.sizes[each] < LARGE  # large ones do not fit the cache together
+            owner = owners.pop() if alone else each
+            self.owners[each] = owner if owner.kind == ELEMENT else each
+
+    def own(self, owner: Primitive) -> list[list[Primitive]]:
+        """What is computed for one column alone, in steps, itself the last one."""
+        mine = [each for each in in_order([owner]) if self.owners.get(each) is owner]
+        levels: dict[Primitive, int] = {}
+        steps: dict[int, list[Primitive]] = {}
+        for each in mine:
+            read = [one for one in self.read_by([each]) if one in levels]
+            levels[each] = 1 + max((levels[one] for one in read), default=0)
+            steps.setdefault(levels[each], []).append(each)
+        return [steps[level] for level in sorted(steps)]
 
     @property
     def inputs(self) -> list[str]:
@@ -110,13 +142,21 @@ class Program:
                     waiting.append(read)
         return list(found)
 
-    def stages(self, wanted: Iterable[Primitive], there: Iterable[Primitive] = ()):
-        """Named primitives that `wanted` needs beyond those there, in steps: a list of each."""
+    def stages(
+        self, wanted: Iterable[Primitive], there: Iterable[Primitive] = (), owners: bool = False
+    ) -> list[list[Primitive]]:
+        """Named primitives that `wanted` needs beyond those there, in steps.
+
+        owners: leave out what is computed with its only reader.
+        """
         levels = dict.fromkeys(there, 0)
         steps: dict[int, list[Primitive]] = {}
         for each in in_order(wanted):
             if each in self.names and each not in levels:
-                read = [one for one in self.read_by([each]) if one in self.names]
+                if owners and self.owners[each] is not each:
+                    continue
+                mine = [one for step in self.own(each) for one in step] if owners else [each]
+                read = [one for one in self.read_by(mine) if one in self.names and one not in mine]
                 levels[each] = 1 + max((levels[one] for one in read), default=0)
                 steps.setdefault(levels[each], []).append(each)
         return [steps[level] for level in sorted(steps)]
@@ -193,7 +233,7 @@ class Writer:
         return f"{self.macros[body].partition('(')[0]}({', '.join(values)})"
 
     def _section(self, primitive: Primitive, text: str) -> str:
-        parts = "trade_date" + (f", {self.expression(primitive.group)}" if primitive.group else "")
+        parts = "day" + (f", {self.expression(primitive.group)}" if primitive.group else "")
         value = self.expression(primitive.args[0])
         frames = {
             "place": f"(partition by {parts} order by {value})",
@@ -262,6 +302,28 @@ class _Tables:
         self.make(table, f"select\n    {listed}\nfrom {source}", found)
         return table
 
+    def column(self, writer: Writer, owner: Primitive, base: str) -> str:
+        """A table of one column, and within its select what is computed for it alone."""
+        program, names = writer.program, writer.program.names
+        steps = program.own(owner)
+        mine = [each for step in steps for each in step]
+        outer = [each for each in program.read_by(mine) if each not in mine]
+        tables = [self.of[each] for each in outer if each in self.of]
+        if not tables or any(each.kind == COLUMN for each in outer):
+            tables.insert(0, base)
+        tables = list(dict.fromkeys(tables))
+        table, text = f"t{len(self.statements)}", " positional join ".join(tables)
+        for place, step in enumerate(steps):
+            later = {one for rest in steps[place + 1 :] for one in program.read_by(rest)}
+            made = {one for rest in steps[place:] for one in rest}
+            carried = sorted(names.get(one, one.sql) for one in later if one not in made)
+            listed = ",\n    ".join([*carried, writer.listed(step)])
+            text = f"select\n    {listed}\nfrom {text if place == 0 else f'({text})'}"
+        for each in tables:
+            self.last[each] = len(self.statements)
+        self.make(table, text, [owner])
+        return table
+
     def section(self, writer: Writer, found: list[Primitive], base: str) -> str:
         """A table of columns across a day, back in the order of the rows; its name."""
         table = f"t{len(self.statements)}"
@@ -313,7 +375,8 @@ def history(program: Program, inputs: str) -> tuple[list[Step], list[str], str]:
     tables.statements.append(
         "create or replace temp table factor_base as\nselect\n"
         "    row_number() over (order by ts_code, stock_row) as rid,\n"
-        "    row_number() over (order by ts_code, stock_row) as place,\n"
+        "    row_number() over (order by ts_code, stock_row)::integer as place,\n"
+        "    dense_rank() over (order by trade_date)::smallint as day,\n"
         "    count(*) over (partition by ts_code) - stock_row as rows_left,\n"
         f"    ts_code,\n    trade_date,\n    in_universe,\n    stock_row{columns}\n"
         f"from {inputs} as inputs\norder by ts_code, stock_row"
@@ -367,9 +430,10 @@ def history(program: Program, inputs: str) -> tuple[list[Step], list[str], str]:
         done += len(group)
         tables.titles[len(tables.statements)] = f"factor {done} of {len(program.roots)}"
         roots = [program.roots[name] for name in group]
-        for step in program.stages(roots, tables.of):
-            for some in _chunks([each for each in step if each.kind == ELEMENT], COLUMNS_TOGETHER):
-                keep(tables.columns(writer, some, "factor_base"), some)
+        for step in program.stages(roots, tables.of, owners=True):
+            for each in step:
+                if each.kind == ELEMENT:
+                    keep(tables.column(writer, each, "factor_base"), [each])
             alike: dict[tuple, list[Primitive]] = {}
             for each in step:
                 if each.kind == SECTION:
@@ -453,7 +517,8 @@ def next_day(program: Program, inputs: str, state: str, day: str) -> tuple[list[
     columns = "".join(f",\n    inputs.{name}" for name in program.inputs)
     tables.statements.append(
         "create or replace temp table factor_today as\nselect\n"
-        "    row_number() over (order by inputs.ts_code) as place,\n"
+        "    row_number() over (order by inputs.ts_code)::integer as place,\n"
+        "    1::smallint as day,\n"
         "    coalesce(state.rid, 0) + 1 as rid,\n    inputs.ts_code,\n    inputs.trade_date,\n"
         "    inputs.in_universe,\n"
         f"    inputs.stock_row{columns}\nfrom {inputs} as inputs\n"

@@ -220,10 +220,11 @@ class Unrolled(Lowering):
         return self.rows_of(sql, n, *(self.past(x, back) for back in range(n)), extreme)
 
     def _ts_rank(self, x, n):
+        """By how many values are less than today's, less those that are greater."""
         x = self.rounded(x)
-        terms = [f"(({place} < {{0}})::int + ({place} <= {{0}})::int)" for place in _places(n)]
-        # today's own term is 1
-        return self.of_lags(f"((1 + {tree(terms)}) / {2 * n})", n, x)
+        kind = "" if n <= 100 else "::integer"
+        terms = [f"sign({{0}} - {place}){kind}" for place in _places(n)]
+        return self.of_lags(f"(({n + 1} + {tree(terms)}) / {2 * n})", n, x)
 
     def filtered_slope(self, y, x, kept, n):
         """Slope of y on x over those of n rows that are kept."""

@@ -23,8 +23,10 @@ WITH values_0_1 AS (
         returns < 0
       ) END
     ) AS va0,
-    returns * 8193 - (
-      returns * 8193 - returns
+    (
+      returns * 8193 - (
+        returns * 8193 - returns
+      )
     ) AS va2,
     (
       close - open
@@ -32,14 +34,20 @@ WITH values_0_1 AS (
     (
       CASE WHEN volume > 0 THEN LN(volume) END
     ) AS va22,
-    open * 8193 - (
-      open * 8193 - open
+    (
+      open * 8193 - (
+        open * 8193 - open
+      )
     ) AS va40,
-    volume * 8193 - (
-      volume * 8193 - volume
+    (
+      volume * 8193 - (
+        volume * 8193 - volume
+      )
     ) AS va45,
-    low * 8193 - (
-      low * 8193 - low
+    (
+      low * 8193 - (
+        low * 8193 - low
+      )
     ) AS va60,
     (
       close - vwap
@@ -47,11 +55,15 @@ WITH values_0_1 AS (
     (
       vwap - close
     ) AS va139,
-    close * 8193 - (
-      close * 8193 - close
+    (
+      close * 8193 - (
+        close * 8193 - close
+      )
     ) AS va156,
-    high * 8193 - (
-      high * 8193 - high
+    (
+      high * 8193 - (
+        high * 8193 - high
+      )
     ) AS va188,
     (
       -returns
@@ -59,8 +71,10 @@ WITH values_0_1 AS (
     (
       high - close
     ) AS va334,
-    vwap * 8193 - (
-      vwap * 8193 - vwap
+    (
+      vwap * 8193 - (
+        vwap * 8193 - vwap
+      )
     ) AS va361,
     (
       (
@@ -302,24 +316,36 @@ WITH values_0_1 AS (
     (
       va15 / NULLIF(open, 0)
     ) AS va16,
-    va75 * 8193 - (
-      va75 * 8193 - va75
+    (
+      va75 * 8193 - (
+        va75 * 8193 - va75
+      )
     ) AS va76,
     ABS(va15) AS va255,
-    va482 * 8193 - (
-      va482 * 8193 - va482
+    (
+      va482 * 8193 - (
+        va482 * 8193 - va482
+      )
     ) AS va483,
-    va506 * 8193 - (
-      va506 * 8193 - va506
+    (
+      va506 * 8193 - (
+        va506 * 8193 - va506
+      )
     ) AS va507,
-    va15 * 8193 - (
-      va15 * 8193 - va15
+    (
+      va15 * 8193 - (
+        va15 * 8193 - va15
+      )
     ) AS va520,
-    va528 * 8193 - (
-      va528 * 8193 - va528
+    (
+      va528 * 8193 - (
+        va528 * 8193 - va528
+      )
     ) AS va529,
-    va566 * 8193 - (
-      va566 * 8193 - va566
+    (
+      va566 * 8193 - (
+        va566 * 8193 - va566
+      )
     ) AS va567,
     (
       CASE
@@ -338,29 +364,43 @@ WITH values_0_1 AS (
         THEN POWER(va604, CAST(0.5 AS DOUBLE))
       END
     ) AS va605,
-    va139 * 8193 - (
-      va139 * 8193 - va139
+    (
+      va139 * 8193 - (
+        va139 * 8193 - va139
+      )
     ) AS va607,
-    va611 * 8193 - (
-      va611 * 8193 - va611
+    (
+      va611 * 8193 - (
+        va611 * 8193 - va611
+      )
     ) AS va612,
-    va334 * 8193 - (
-      va334 * 8193 - va334
+    (
+      va334 * 8193 - (
+        va334 * 8193 - va334
+      )
     ) AS va660,
-    va665 * 8193 - (
-      va665 * 8193 - va665
+    (
+      va665 * 8193 - (
+        va665 * 8193 - va665
+      )
     ) AS va666,
     (
       va718 - va334
     ) AS va719,
-    va739 * 8193 - (
-      va739 * 8193 - va739
+    (
+      va739 * 8193 - (
+        va739 * 8193 - va739
+      )
     ) AS va740,
-    va382 * 8193 - (
-      va382 * 8193 - va382
+    (
+      va382 * 8193 - (
+        va382 * 8193 - va382
+      )
     ) AS va860,
-    va888 * 8193 - (
-      va888 * 8193 - va888
+    (
+      va888 * 8193 - (
+        va888 * 8193 - va888
+      )
     ) AS va895,
     (
       (
@@ -369,8 +409,10 @@ WITH values_0_1 AS (
         vwap * CAST(0.821596 AS DOUBLE)
       )
     ) AS va932,
-    va943 * 8193 - (
-      va943 * 8193 - va943
+    (
+      va943 * 8193 - (
+        va943 * 8193 - va943
+      )
     ) AS va950,
     (
       (
@@ -385,16 +427,20 @@ WITH values_0_1 AS (
         open - va382
       ), 0)
     ) AS va978,
-    va1057 * 8193 - (
-      va1057 * 8193 - va1057
+    (
+      va1057 * 8193 - (
+        va1057 * 8193 - va1057
+      )
     ) AS va1061,
     (
       va1133 - (
         vwap + vwap
       )
     ) AS va1134,
-    va1231 * 8193 - (
-      va1231 * 8193 - va1231
+    (
+      va1231 * 8193 - (
+        va1231 * 8193 - va1231
+      )
     ) AS va1232,
     (
       (
@@ -403,17 +449,25 @@ WITH values_0_1 AS (
         high + vwap
       )
     ) AS va1322,
-    va1470 * 8193 - (
-      va1470 * 8193 - va1470
+    (
+      va1470 * 8193 - (
+        va1470 * 8193 - va1470
+      )
     ) AS va1477,
-    va1514 * 8193 - (
-      va1514 * 8193 - va1514
+    (
+      va1514 * 8193 - (
+        va1514 * 8193 - va1514
+      )
     ) AS va1520,
-    va1564 * 8193 - (
-      va1564 * 8193 - va1564
+    (
+      va1564 * 8193 - (
+        va1564 * 8193 - va1564
+      )
     ) AS va1565,
-    va1637 * 8193 - (
-      va1637 * 8193 - va1637
+    (
+      va1637 * 8193 - (
+        va1637 * 8193 - va1637
+      )
     ) AS va1640,
     CAST((
       (
@@ -509,11 +563,15 @@ WITH values_0_1 AS (
     va978,
     volume,
     vwap,
-    va16 * 8193 - (
-      va16 * 8193 - va16
+    (
+      va16 * 8193 - (
+        va16 * 8193 - va16
+      )
     ) AS va17,
-    va255 * 8193 - (
-      va255 * 8193 - va255
+    (
+      va255 * 8193 - (
+        va255 * 8193 - va255
+      )
     ) AS va257,
     (
       (
@@ -528,12 +586,16 @@ WITH values_0_1 AS (
         va719 / NULLIF(va809, 0)
       ) * volume
     ) AS va810,
-    va1134 * 8193 - (
-      va1134 * 8193 - va1134
+    (
+      va1134 * 8193 - (
+        va1134 * 8193 - va1134
+      )
     ) AS va1135,
     va1322 * stock_row AS va1323,
-    va2065 * 8193 - (
-      va2065 * 8193 - va2065
+    (
+      va2065 * 8193 - (
+        va2065 * 8193 - va2065
+      )
     ) AS va2068
   FROM values_0_2
 ), values_0_4 AS (
@@ -621,8 +683,10 @@ WITH values_0_1 AS (
     va978,
     volume,
     vwap,
-    va810 * 8193 - (
-      va810 * 8193 - va810
+    (
+      va810 * 8193 - (
+        va810 * 8193 - va810
+      )
     ) AS va811
   FROM values_0_3
 ), series_1 AS (
@@ -1131,14 +1195,18 @@ WITH values_0_1 AS (
     (
       2 + CASE WHEN se92 < va45 THEN 2 WHEN se92 = va45 THEN 1 WHEN se92 > va45 THEN 0 END + CASE WHEN se345 < va45 THEN 2 WHEN se345 = va45 THEN 1 WHEN se345 > va45 THEN 0 END + CASE WHEN se346 < va45 THEN 2 WHEN se346 = va45 THEN 1 WHEN se346 > va45 THEN 0 END + CASE WHEN se347 < va45 THEN 2 WHEN se347 = va45 THEN 1 WHEN se347 > va45 THEN 0 END
     ) / 10 AS va348,
-    se242 * 8193 - (
-      se242 * 8193 - se242
+    (
+      se242 * 8193 - (
+        se242 * 8193 - se242
+      )
     ) AS va387,
     (
       va393 - se394
     ) AS va395,
-    se419 * 8193 - (
-      se419 * 8193 - se419
+    (
+      se419 * 8193 - (
+        se419 * 8193 - se419
+      )
     ) AS va420,
     (
       close - se440
@@ -1146,8 +1214,10 @@ WITH values_0_1 AS (
     (
       CASE WHEN stock_row > 5 THEN se466 END
     ) AS va467,
-    se466 * 8193 - (
-      se466 * 8193 - se466
+    (
+      se466 * 8193 - (
+        se466 * 8193 - se466
+      )
     ) AS va471,
     (
       CASE WHEN stock_row > 6 THEN (
@@ -1174,8 +1244,10 @@ WITH values_0_1 AS (
         )
       END
     ) AS va514,
-    se154 * 8193 - (
-      se154 * 8193 - se154
+    (
+      se154 * 8193 - (
+        se154 * 8193 - se154
+      )
     ) AS va517,
     (
       CASE WHEN stock_row > 19 THEN se242 END
@@ -1185,22 +1257,33 @@ WITH values_0_1 AS (
         se547 - open
       )
     ) AS va548,
-    se554 * 8193 - (
-      se554 * 8193 - se554
+    (
+      se554 * 8193 - (
+        se554 * 8193 - se554
+      )
     ) AS va557,
     (
-      CASE WHEN stock_row > 250 THEN se269 * 8193 - (
-        se269 * 8193 - se269
-      ) END
+      CASE
+        WHEN stock_row > 250
+        THEN (
+          se269 * 8193 - (
+            se269 * 8193 - se269
+          )
+        )
+      END
     ) AS va590,
     (
       CASE WHEN stock_row > 9 THEN se601 END
     ) AS va602,
-    se639 * 8193 - (
-      se639 * 8193 - se639
+    (
+      se639 * 8193 - (
+        se639 * 8193 - se639
+      )
     ) AS va643,
-    se640 * 8193 - (
-      se640 * 8193 - se640
+    (
+      se640 * 8193 - (
+        se640 * 8193 - se640
+      )
     ) AS va646,
     (
       (
@@ -1252,11 +1335,15 @@ WITH values_0_1 AS (
     (
       CASE WHEN stock_row > 179 THEN se833 END
     ) AS va834,
-    se833 * 8193 - (
-      se833 * 8193 - se833
+    (
+      se833 * 8193 - (
+        se833 * 8193 - se833
+      )
     ) AS va838,
-    se916 * 8193 - (
-      se916 * 8193 - se916
+    (
+      se916 * 8193 - (
+        se916 * 8193 - se916
+      )
     ) AS va921,
     (
       va932 - se933
@@ -1274,9 +1361,14 @@ WITH values_0_1 AS (
       high - se997
     ) AS va998,
     (
-      CASE WHEN stock_row > 14 THEN se1020 * 8193 - (
-        se1020 * 8193 - se1020
-      ) END
+      CASE
+        WHEN stock_row > 14
+        THEN (
+          se1020 * 8193 - (
+            se1020 * 8193 - se1020
+          )
+        )
+      END
     ) AS va1021,
     (
       va1037 - se1038
@@ -1287,14 +1379,18 @@ WITH values_0_1 AS (
     (
       CASE WHEN stock_row > 49 THEN se1084 END
     ) AS va1085,
-    se1084 * 8193 - (
-      se1084 * 8193 - se1084
+    (
+      se1084 * 8193 - (
+        se1084 * 8193 - se1084
+      )
     ) AS va1092,
     (
       2 + CASE WHEN se221 < va156 THEN 2 WHEN se221 = va156 THEN 1 WHEN se221 > va156 THEN 0 END + CASE WHEN se222 < va156 THEN 2 WHEN se222 = va156 THEN 1 WHEN se222 > va156 THEN 0 END
     ) / 6 AS va1103,
-    se1152 * 8193 - (
-      se1152 * 8193 - se1152
+    (
+      se1152 * 8193 - (
+        se1152 * 8193 - se1152
+      )
     ) AS va1155,
     (
       se1175 + se1176 * 18
@@ -1330,8 +1426,10 @@ WITH values_0_1 AS (
     (
       CASE WHEN stock_row > 80 THEN se1293 END
     ) AS va1294,
-    se1293 * 8193 - (
-      se1293 * 8193 - se1293
+    (
+      se1293 * 8193 - (
+        se1293 * 8193 - se1293
+      )
     ) AS va1301,
     (
       (
@@ -1345,11 +1443,15 @@ WITH values_0_1 AS (
     (
       CASE WHEN se1350 = 19 THEN se1349 END
     ) AS va1351,
-    se1380 * 8193 - (
-      se1380 * 8193 - se1380
+    (
+      se1380 * 8193 - (
+        se1380 * 8193 - se1380
+      )
     ) AS va1381,
-    se1414 * 8193 - (
-      se1414 * 8193 - se1414
+    (
+      se1414 * 8193 - (
+        se1414 * 8193 - se1414
+      )
     ) AS va1417,
     (
       open - se1458
@@ -1367,8 +1469,10 @@ WITH values_0_1 AS (
     (
       close - se1510
     ) AS va1511,
-    se1219 * 8193 - (
-      se1219 * 8193 - se1219
+    (
+      se1219 * 8193 - (
+        se1219 * 8193 - se1219
+      )
     ) AS va1517,
     (
       2 + CASE
@@ -1396,8 +1500,10 @@ WITH values_0_1 AS (
     (
       2 + CASE WHEN se221 < va156 THEN 2 WHEN se221 = va156 THEN 1 WHEN se221 > va156 THEN 0 END + CASE WHEN se222 < va156 THEN 2 WHEN se222 = va156 THEN 1 WHEN se222 > va156 THEN 0 END + CASE WHEN se223 < va156 THEN 2 WHEN se223 = va156 THEN 1 WHEN se223 > va156 THEN 0 END + CASE WHEN se224 < va156 THEN 2 WHEN se224 = va156 THEN 1 WHEN se224 > va156 THEN 0 END + CASE WHEN se225 < va156 THEN 2 WHEN se225 = va156 THEN 1 WHEN se225 > va156 THEN 0 END + CASE WHEN se226 < va156 THEN 2 WHEN se226 = va156 THEN 1 WHEN se226 > va156 THEN 0 END + CASE WHEN se227 < va156 THEN 2 WHEN se227 = va156 THEN 1 WHEN se227 > va156 THEN 0 END
     ) / 16 AS va1613,
-    se940 * 8193 - (
-      se940 * 8193 - se940
+    (
+      se940 * 8193 - (
+        se940 * 8193 - se940
+      )
     ) AS va1614,
     (
       close - se1669
@@ -1429,8 +1535,10 @@ WITH values_0_1 AS (
     (
       open - se1821
     ) AS va1822,
-    se1827 * 8193 - (
-      se1827 * 8193 - se1827
+    (
+      se1827 * 8193 - (
+        se1827 * 8193 - se1827
+      )
     ) AS va1830,
     (
       2 + CASE WHEN se221 < va156 THEN 2 WHEN se221 = va156 THEN 1 WHEN se221 > va156 THEN 0 END + CASE WHEN se222 < va156 THEN 2 WHEN se222 = va156 THEN 1 WHEN se222 > va156 THEN 0 END + CASE WHEN se223 < va156 THEN 2 WHEN se223 = va156 THEN 1 WHEN se223 > va156 THEN 0 END + CASE WHEN se224 < va156 THEN 2 WHEN se224 = va156 THEN 1 WHEN se224 > va156 THEN 0 END + CASE WHEN se225 < va156 THEN 2 WHEN se225 = va156 THEN 1 WHEN se225 > va156 THEN 0 END + CASE WHEN se226 < va156 THEN 2 WHEN se226 = va156 THEN 1 WHEN se226 > va156 THEN 0 END
@@ -1634,59 +1742,104 @@ WITH values_0_1 AS (
     va99,
     volume,
     vwap,
-    va24 * 8193 - (
-      va24 * 8193 - va24
+    (
+      va24 * 8193 - (
+        va24 * 8193 - va24
+      )
     ) AS va25,
-    va82 * 8193 - (
-      va82 * 8193 - va82
+    (
+      va82 * 8193 - (
+        va82 * 8193 - va82
+      )
     ) AS va83,
     ABS(va99) AS va100,
     (
       -va116
     ) AS va121,
     (
-      CASE WHEN stock_row > 3 THEN va134 * 8193 - (
-        va134 * 8193 - va134
-      ) END
+      CASE
+        WHEN stock_row > 3
+        THEN (
+          va134 * 8193 - (
+            va134 * 8193 - va134
+          )
+        )
+      END
     ) AS va135,
-    va142 * 8193 - (
-      va142 * 8193 - va142
+    (
+      va142 * 8193 - (
+        va142 * 8193 - va142
+      )
     ) AS va143,
-    va148 * 8193 - (
-      va148 * 8193 - va148
+    (
+      va148 * 8193 - (
+        va148 * 8193 - va148
+      )
     ) AS va149,
     (
-      CASE WHEN stock_row > 4 THEN va182 * 8193 - (
-        va182 * 8193 - va182
-      ) END
+      CASE
+        WHEN stock_row > 4
+        THEN (
+          va182 * 8193 - (
+            va182 * 8193 - va182
+          )
+        )
+      END
     ) AS va183,
     (
-      CASE WHEN stock_row > 9 THEN va230 * 8193 - (
-        va230 * 8193 - va230
-      ) END
+      CASE
+        WHEN stock_row > 9
+        THEN (
+          va230 * 8193 - (
+            va230 * 8193 - va230
+          )
+        )
+      END
     ) AS va231,
-    va243 * 8193 - (
-      va243 * 8193 - va243
+    (
+      va243 * 8193 - (
+        va243 * 8193 - va243
+      )
     ) AS va244,
     (
-      CASE WHEN stock_row > 250 THEN va270 * 8193 - (
-        va270 * 8193 - va270
-      ) END
+      CASE
+        WHEN stock_row > 250
+        THEN (
+          va270 * 8193 - (
+            va270 * 8193 - va270
+          )
+        )
+      END
     ) AS va271,
     (
-      CASE WHEN stock_row > 1 THEN va277 * 8193 - (
-        va277 * 8193 - va277
-      ) END
+      CASE
+        WHEN stock_row > 1
+        THEN (
+          va277 * 8193 - (
+            va277 * 8193 - va277
+          )
+        )
+      END
     ) AS va278,
     (
-      CASE WHEN stock_row > 1 THEN va282 * 8193 - (
-        va282 * 8193 - va282
-      ) END
+      CASE
+        WHEN stock_row > 1
+        THEN (
+          va282 * 8193 - (
+            va282 * 8193 - va282
+          )
+        )
+      END
     ) AS va283,
     (
-      CASE WHEN stock_row > 1 THEN va288 * 8193 - (
-        va288 * 8193 - va288
-      ) END
+      CASE
+        WHEN stock_row > 1
+        THEN (
+          va288 * 8193 - (
+            va288 * 8193 - va288
+          )
+        )
+      END
     ) AS va289,
     (
       1 < va300
@@ -1706,19 +1859,30 @@ WITH values_0_1 AS (
         )
       END
     ) AS va321,
-    va335 * 8193 - (
-      va335 * 8193 - va335
+    (
+      va335 * 8193 - (
+        va335 * 8193 - va335
+      )
     ) AS va336,
-    va344 * 8193 - (
-      va344 * 8193 - va344
+    (
+      va344 * 8193 - (
+        va344 * 8193 - va344
+      )
     ) AS va351,
-    va348 * 8193 - (
-      va348 * 8193 - va348
+    (
+      va348 * 8193 - (
+        va348 * 8193 - va348
+      )
     ) AS va354,
     (
-      CASE WHEN stock_row > 5 THEN va395 * 8193 - (
-        va395 * 8193 - va395
-      ) END
+      CASE
+        WHEN stock_row > 5
+        THEN (
+          va395 * 8193 - (
+            va395 * 8193 - va395
+          )
+        )
+      END
     ) AS va396,
     (
       (
@@ -1730,22 +1894,39 @@ WITH values_0_1 AS (
       )) AS DOUBLE)
     ) AS va428,
     (
-      CASE WHEN stock_row > 3 THEN va331 * 8193 - (
-        va331 * 8193 - va331
-      ) END
+      CASE
+        WHEN stock_row > 3
+        THEN (
+          va331 * 8193 - (
+            va331 * 8193 - va331
+          )
+        )
+      END
     ) AS va436,
     (
-      CASE WHEN stock_row > 10 THEN va441 * 8193 - (
-        va441 * 8193 - va441
-      ) END
+      CASE
+        WHEN stock_row > 10
+        THEN (
+          va441 * 8193 - (
+            va441 * 8193 - va441
+          )
+        )
+      END
     ) AS va442,
-    va116 * 8193 - (
-      va116 * 8193 - va116
+    (
+      va116 * 8193 - (
+        va116 * 8193 - va116
+      )
     ) AS va488,
     (
-      CASE WHEN stock_row > 199 THEN va548 * 8193 - (
-        va548 * 8193 - va548
-      ) END
+      CASE
+        WHEN stock_row > 199
+        THEN (
+          va548 * 8193 - (
+            va548 * 8193 - va548
+          )
+        )
+      END
     ) AS va549,
     (
       -va99
@@ -1756,8 +1937,10 @@ WITH values_0_1 AS (
     (
       va656 < 0
     ) AS va658,
-    va671 * 8193 - (
-      va671 * 8193 - va671
+    (
+      va671 * 8193 - (
+        va671 * 8193 - va671
+      )
     ) AS va672,
     POWER((
       CASE WHEN stock_row > 1 THEN (
@@ -1775,134 +1958,232 @@ WITH values_0_1 AS (
       )
     ) AS va706,
     (
-      CASE WHEN stock_row > 240 THEN va712 * 8193 - (
-        va712 * 8193 - va712
-      ) END
+      CASE
+        WHEN stock_row > 240
+        THEN (
+          va712 * 8193 - (
+            va712 * 8193 - va712
+          )
+        )
+      END
     ) AS va713,
-    va726 * 8193 - (
-      va726 * 8193 - va726
+    (
+      va726 * 8193 - (
+        va726 * 8193 - va726
+      )
     ) AS va727,
     (
-      CASE WHEN stock_row > 29 THEN va754 * 8193 - (
-        va754 * 8193 - va754
-      ) END
+      CASE
+        WHEN stock_row > 29
+        THEN (
+          va754 * 8193 - (
+            va754 * 8193 - va754
+          )
+        )
+      END
     ) AS va755,
     (
-      CASE WHEN stock_row > 9 THEN va818 * 8193 - (
-        va818 * 8193 - va818
-      ) END
+      CASE
+        WHEN stock_row > 9
+        THEN (
+          va818 * 8193 - (
+            va818 * 8193 - va818
+          )
+        )
+      END
     ) AS va819,
-    va828 * 8193 - (
-      va828 * 8193 - va828
+    (
+      va828 * 8193 - (
+        va828 * 8193 - va828
+      )
     ) AS va829,
-    va934 * 8193 - (
-      va934 * 8193 - va934
+    (
+      va934 * 8193 - (
+        va934 * 8193 - va934
+      )
     ) AS va935,
     (
-      CASE WHEN stock_row > 12 THEN va959 * 8193 - (
-        va959 * 8193 - va959
-      ) END
+      CASE
+        WHEN stock_row > 12
+        THEN (
+          va959 * 8193 - (
+            va959 * 8193 - va959
+          )
+        )
+      END
     ) AS va960,
-    va989 * 8193 - (
-      va989 * 8193 - va989
+    (
+      va989 * 8193 - (
+        va989 * 8193 - va989
+      )
     ) AS va990,
     (
-      CASE WHEN stock_row > 1 THEN va998 * 8193 - (
-        va998 * 8193 - va998
-      ) END
+      CASE
+        WHEN stock_row > 1
+        THEN (
+          va998 * 8193 - (
+            va998 * 8193 - va998
+          )
+        )
+      END
     ) AS va999,
     (
-      CASE WHEN stock_row > 1 THEN va1039 * 8193 - (
-        va1039 * 8193 - va1039
-      ) END
+      CASE
+        WHEN stock_row > 1
+        THEN (
+          va1039 * 8193 - (
+            va1039 * 8193 - va1039
+          )
+        )
+      END
     ) AS va1040,
-    va1078 * 8193 - (
-      va1078 * 8193 - va1078
+    (
+      va1078 * 8193 - (
+        va1078 * 8193 - va1078
+      )
     ) AS va1079,
-    va1103 * 8193 - (
-      va1103 * 8193 - va1103
+    (
+      va1103 * 8193 - (
+        va1103 * 8193 - va1103
+      )
     ) AS va1117,
     (
       CASE WHEN stock_row > 17 THEN va1177 END
     ) AS va1178,
-    va1177 * 8193 - (
-      va1177 * 8193 - va1177
+    (
+      va1177 * 8193 - (
+        va1177 * 8193 - va1177
+      )
     ) AS va1184,
-    va1180 * 8193 - (
-      va1180 * 8193 - va1180
+    (
+      va1180 * 8193 - (
+        va1180 * 8193 - va1180
+      )
     ) AS va1187,
     (
       CASE WHEN stock_row > 49 THEN va1092 END
     ) AS va1257,
-    va1328 * 8193 - (
-      va1328 * 8193 - va1328
+    (
+      va1328 * 8193 - (
+        va1328 * 8193 - va1328
+      )
     ) AS va1329,
-    va1351 * 8193 - (
-      va1351 * 8193 - va1351
+    (
+      va1351 * 8193 - (
+        va1351 * 8193 - va1351
+      )
     ) AS va1357,
-    va1503 * 8193 - (
-      va1503 * 8193 - va1503
+    (
+      va1503 * 8193 - (
+        va1503 * 8193 - va1503
+      )
     ) AS va1504,
-    va1530 * 8193 - (
-      va1530 * 8193 - va1530
+    (
+      va1530 * 8193 - (
+        va1530 * 8193 - va1530
+      )
     ) AS va1539,
-    va1536 * 8193 - (
-      va1536 * 8193 - va1536
+    (
+      va1536 * 8193 - (
+        va1536 * 8193 - va1536
+      )
     ) AS va1542,
-    va1613 * 8193 - (
-      va1613 * 8193 - va1613
+    (
+      va1613 * 8193 - (
+        va1613 * 8193 - va1613
+      )
     ) AS va1620,
     (
-      CASE WHEN stock_row > 3 THEN va1670 * 8193 - (
-        va1670 * 8193 - va1670
-      ) END
+      CASE
+        WHEN stock_row > 3
+        THEN (
+          va1670 * 8193 - (
+            va1670 * 8193 - va1670
+          )
+        )
+      END
     ) AS va1671,
-    va1724 * 8193 - (
-      va1724 * 8193 - va1724
+    (
+      va1724 * 8193 - (
+        va1724 * 8193 - va1724
+      )
     ) AS va1725,
     (
       CASE WHEN stock_row > 29 THEN va1517 END
     ) AS va1729,
     va1777 * stock_row AS va1778,
-    va1791 * 8193 - (
-      va1791 * 8193 - va1791
+    (
+      va1791 * 8193 - (
+        va1791 * 8193 - va1791
+      )
     ) AS va1792,
-    va1805 * 8193 - (
-      va1805 * 8193 - va1805
+    (
+      va1805 * 8193 - (
+        va1805 * 8193 - va1805
+      )
     ) AS va1812,
     (
-      CASE WHEN stock_row > 11 THEN va1822 * 8193 - (
-        va1822 * 8193 - va1822
-      ) END
+      CASE
+        WHEN stock_row > 11
+        THEN (
+          va1822 * 8193 - (
+            va1822 * 8193 - va1822
+          )
+        )
+      END
     ) AS va1823,
-    va1868 * 8193 - (
-      va1868 * 8193 - va1868
+    (
+      va1868 * 8193 - (
+        va1868 * 8193 - va1868
+      )
     ) AS va1871,
-    va1910 * 8193 - (
-      va1910 * 8193 - va1910
+    (
+      va1910 * 8193 - (
+        va1910 * 8193 - va1910
+      )
     ) AS va1916,
     (
       CASE WHEN stock_row > 19 THEN va387 END
     ) AS va2013,
     (
-      CASE WHEN stock_row > 29 THEN va2025 * 8193 - (
-        va2025 * 8193 - va2025
-      ) END
+      CASE
+        WHEN stock_row > 29
+        THEN (
+          va2025 * 8193 - (
+            va2025 * 8193 - va2025
+          )
+        )
+      END
     ) AS va2026,
     (
-      CASE WHEN stock_row > 19 THEN va2037 * 8193 - (
-        va2037 * 8193 - va2037
-      ) END
+      CASE
+        WHEN stock_row > 19
+        THEN (
+          va2037 * 8193 - (
+            va2037 * 8193 - va2037
+          )
+        )
+      END
     ) AS va2038,
     (
-      CASE WHEN stock_row > 19 THEN va2044 * 8193 - (
-        va2044 * 8193 - va2044
-      ) END
+      CASE
+        WHEN stock_row > 19
+        THEN (
+          va2044 * 8193 - (
+            va2044 * 8193 - va2044
+          )
+        )
+      END
     ) AS va2045,
     (
-      CASE WHEN stock_row > 10 THEN va2058 * 8193 - (
-        va2058 * 8193 - va2058
-      ) END
+      CASE
+        WHEN stock_row > 10
+        THEN (
+          va2058 * 8193 - (
+            va2058 * 8193 - va2058
+          )
+        )
+      END
     ) AS va2059
   FROM values_1_1
 ), values_1_3 AS (
@@ -2145,8 +2426,10 @@ WITH values_0_1 AS (
     va999,
     volume,
     vwap,
-    va100 * 8193 - (
-      va100 * 8193 - va100
+    (
+      va100 * 8193 - (
+        va100 * 8193 - va100
+      )
     ) AS va101,
     (
       CASE
@@ -2164,15 +2447,22 @@ WITH values_0_1 AS (
       ) END
     ) AS va303,
     (
-      CASE WHEN stock_row > 3 THEN va428 * 8193 - (
-        va428 * 8193 - va428
-      ) END
+      CASE
+        WHEN stock_row > 3
+        THEN (
+          va428 * 8193 - (
+            va428 * 8193 - va428
+          )
+        )
+      END
     ) AS va429,
     (
       CASE WHEN stock_row > 1 THEN va488 END
     ) AS va489,
-    va617 * 8193 - (
-      va617 * 8193 - va617
+    (
+      va617 * 8193 - (
+        va617 * 8193 - va617
+      )
     ) AS va618,
     (
       CASE
@@ -4083,32 +4373,50 @@ WITH values_0_1 AS (
     va990,
     volume,
     vwap,
-    va21 * 8193 - (
-      va21 * 8193 - va21
+    (
+      va21 * 8193 - (
+        va21 * 8193 - va21
+      )
     ) AS va33,
-    va29 * 8193 - (
-      va29 * 8193 - va29
+    (
+      va29 * 8193 - (
+        va29 * 8193 - va29
+      )
     ) AS va36,
-    va44 * 8193 - (
-      va44 * 8193 - va44
+    (
+      va44 * 8193 - (
+        va44 * 8193 - va44
+      )
     ) AS va53,
-    va49 * 8193 - (
-      va49 * 8193 - va49
+    (
+      va49 * 8193 - (
+        va49 * 8193 - va49
+      )
     ) AS va56,
-    va64 * 8193 - (
-      va64 * 8193 - va64
+    (
+      va64 * 8193 - (
+        va64 * 8193 - va64
+      )
     ) AS va65,
-    va160 * 8193 - (
-      va160 * 8193 - va160
+    (
+      va160 * 8193 - (
+        va160 * 8193 - va160
+      )
     ) AS va164,
-    va192 * 8193 - (
-      va192 * 8193 - va192
+    (
+      va192 * 8193 - (
+        va192 * 8193 - va192
+      )
     ) AS va196,
-    va365 * 8193 - (
-      va365 * 8193 - va365
+    (
+      va365 * 8193 - (
+        va365 * 8193 - va365
+      )
     ) AS va369,
-    va400 * 8193 - (
-      va400 * 8193 - va400
+    (
+      va400 * 8193 - (
+        va400 * 8193 - va400
+      )
     ) AS va401,
     (
       va235 * (
@@ -4122,14 +4430,20 @@ WITH values_0_1 AS (
         END
       )
     ) AS va571,
-    va731 * 8193 - (
-      va731 * 8193 - va731
+    (
+      va731 * 8193 - (
+        va731 * 8193 - va731
+      )
     ) AS va735,
-    va763 * 8193 - (
-      va763 * 8193 - va763
+    (
+      va763 * 8193 - (
+        va763 * 8193 - va763
+      )
     ) AS va767,
-    va786 * 8193 - (
-      va786 * 8193 - va786
+    (
+      va786 * 8193 - (
+        va786 * 8193 - va786
+      )
     ) AS va790,
     CAST((
       (
@@ -4149,30 +4463,46 @@ WITH values_0_1 AS (
         )
       )
     ) AS DOUBLE) AS va864,
-    va1005 * 8193 - (
-      va1005 * 8193 - va1005
+    (
+      va1005 * 8193 - (
+        va1005 * 8193 - va1005
+      )
     ) AS va1009,
-    va1025 * 8193 - (
-      va1025 * 8193 - va1025
+    (
+      va1025 * 8193 - (
+        va1025 * 8193 - va1025
+      )
     ) AS va1029,
-    va871 * 8193 - (
-      va871 * 8193 - va871
+    (
+      va871 * 8193 - (
+        va871 * 8193 - va871
+      )
     ) AS va1089,
     va1139 * stock_row AS va1140,
-    va1236 * 8193 - (
-      va1236 * 8193 - va1236
+    (
+      va1236 * 8193 - (
+        va1236 * 8193 - va1236
+      )
     ) AS va1240,
-    va1261 * 8193 - (
-      va1261 * 8193 - va1261
+    (
+      va1261 * 8193 - (
+        va1261 * 8193 - va1261
+      )
     ) AS va1266,
-    va1292 * 8193 - (
-      va1292 * 8193 - va1292
+    (
+      va1292 * 8193 - (
+        va1292 * 8193 - va1292
+      )
     ) AS va1298,
-    va1469 * 8193 - (
-      va1469 * 8193 - va1469
+    (
+      va1469 * 8193 - (
+        va1469 * 8193 - va1469
+      )
     ) AS va1474,
-    va1581 * 8193 - (
-      va1581 * 8193 - va1581
+    (
+      va1581 * 8193 - (
+        va1581 * 8193 - va1581
+      )
     ) AS va1585,
     (
       (
@@ -4181,17 +4511,25 @@ WITH values_0_1 AS (
         va160 + va192
       )
     ) AS va1599,
-    va1678 * 8193 - (
-      va1678 * 8193 - va1678
+    (
+      va1678 * 8193 - (
+        va1678 * 8193 - va1678
+      )
     ) AS va1682,
-    va1733 * 8193 - (
-      va1733 * 8193 - va1733
+    (
+      va1733 * 8193 - (
+        va1733 * 8193 - va1733
+      )
     ) AS va1737,
-    va1046 * 8193 - (
-      va1046 * 8193 - va1046
+    (
+      va1046 * 8193 - (
+        va1046 * 8193 - va1046
+      )
     ) AS va1758,
-    va2017 * 8193 - (
-      va2017 * 8193 - va2017
+    (
+      va2017 * 8193 - (
+        va2017 * 8193 - va2017
+      )
     ) AS va2021
   FROM values_2_1
 ), values_2_3 AS (
@@ -4511,8 +4849,10 @@ WITH values_0_1 AS (
     va990,
     volume,
     vwap,
-    va864 * 8193 - (
-      va864 * 8193 - va864
+    (
+      va864 * 8193 - (
+        va864 * 8193 - va864
+      )
     ) AS va865
   FROM values_2_2
 ), series_3 AS (
@@ -5569,9 +5909,14 @@ WITH values_0_1 AS (
       CASE WHEN se631 = 5 THEN se630 END
     ) AS va632,
     (
-      CASE WHEN stock_row > 24 THEN se634 * 8193 - (
-        se634 * 8193 - se634
-      ) END
+      CASE
+        WHEN stock_row > 24
+        THEN (
+          se634 * 8193 - (
+            se634 * 8193 - se634
+          )
+        )
+      END
     ) AS va635,
     (
       se115 - se677
@@ -5634,8 +5979,10 @@ WITH values_0_1 AS (
     (
       CASE WHEN stock_row > 40 THEN se847 END
     ) AS va848,
-    se847 * 8193 - (
-      se847 * 8193 - se847
+    (
+      se847 * 8193 - (
+        se847 * 8193 - se847
+      )
     ) AS va852,
     (
       va871 - se872
@@ -5643,17 +5990,23 @@ WITH values_0_1 AS (
     (
       CASE WHEN stock_row > 215 THEN se886 END
     ) AS va887,
-    se886 * 8193 - (
-      se886 * 8193 - se886
+    (
+      se886 * 8193 - (
+        se886 * 8193 - se886
+      )
     ) AS va892,
-    se918 * 8193 - (
-      se918 * 8193 - se918
+    (
+      se918 * 8193 - (
+        se918 * 8193 - se918
+      )
     ) AS va924,
     (
       CASE WHEN stock_row > 66 THEN se941 END
     ) AS va942,
-    se941 * 8193 - (
-      se941 * 8193 - se941
+    (
+      se941 * 8193 - (
+        se941 * 8193 - se941
+      )
     ) AS va947,
     (
       7 * va966 + 6 * se967 + 5 * se968 + 4 * se969 + 3 * se970 + 2 * se971 + 1 * se972
@@ -5767,8 +6120,10 @@ WITH values_0_1 AS (
     (
       3 * va1209 + 2 * se1210 + 1 * se1211
     ) / 6 AS va1212,
-    se1220 * 8193 - (
-      se1220 * 8193 - se1220
+    (
+      se1220 * 8193 - (
+        se1220 * 8193 - se1220
+      )
     ) AS va1223,
     (
       CASE WHEN se1238 = 11 THEN se1237 END
@@ -5795,8 +6150,10 @@ WITH values_0_1 AS (
     (
       CASE WHEN stock_row > 57 THEN se1352 END
     ) AS va1353,
-    se1352 * 8193 - (
-      se1352 * 8193 - se1352
+    (
+      se1352 * 8193 - (
+        se1352 * 8193 - se1352
+      )
     ) AS va1360,
     (
       va1373 - se1374
@@ -5869,8 +6226,10 @@ WITH values_0_1 AS (
     (
       CASE WHEN stock_row > 57 THEN se1429 END
     ) AS va1430,
-    se1429 * 8193 - (
-      se1429 * 8193 - se1429
+    (
+      se1429 * 8193 - (
+        se1429 * 8193 - se1429
+      )
     ) AS va1434,
     (
       se1460 - (
@@ -5880,8 +6239,10 @@ WITH values_0_1 AS (
     (
       CASE WHEN se1472 = 17 THEN se1471 END
     ) AS va1473,
-    se1495 * 8193 - (
-      se1495 * 8193 - se1495
+    (
+      se1495 * 8193 - (
+        se1495 * 8193 - se1495
+      )
     ) AS va1496,
     (
       CASE WHEN se1507 = 20 THEN (
@@ -5894,8 +6255,10 @@ WITH values_0_1 AS (
     (
       CASE WHEN stock_row > 15 THEN se1537 END
     ) AS va1538,
-    se1553 * 8193 - (
-      se1553 * 8193 - se1553
+    (
+      se1553 * 8193 - (
+        se1553 * 8193 - se1553
+      )
     ) AS va1556,
     (
       2 * va1572 + 1 * se1573
@@ -5978,14 +6341,18 @@ WITH values_0_1 AS (
     (
       CASE WHEN stock_row > 29 THEN se1942 END
     ) AS va1943,
-    se1942 * 8193 - (
-      se1942 * 8193 - se1942
+    (
+      se1942 * 8193 - (
+        se1942 * 8193 - se1942
+      )
     ) AS va1947,
     (
       CASE WHEN se1963 = 20 THEN se1962 END
     ) AS va1964,
-    se1989 * 8193 - (
-      se1989 * 8193 - se1989
+    (
+      se1989 * 8193 - (
+        se1989 * 8193 - se1989
+      )
     ) AS va1992,
     (
       CASE
@@ -6369,9 +6736,14 @@ WITH values_0_1 AS (
       -va94
     ) AS va95,
     (
-      CASE WHEN stock_row > 15 THEN va109 * 8193 - (
-        va109 * 8193 - va109
-      ) END
+      CASE
+        WHEN stock_row > 15
+        THEN (
+          va109 * 8193 - (
+            va109 * 8193 - va109
+          )
+        )
+      END
     ) AS va110,
     (
       CASE
@@ -6413,15 +6785,24 @@ WITH values_0_1 AS (
       ) * va94
     ) AS va187,
     (
-      CASE WHEN stock_row > 2 THEN va237 * 8193 - (
-        va237 * 8193 - va237
-      ) END
+      CASE
+        WHEN stock_row > 2
+        THEN (
+          va237 * 8193 - (
+            va237 * 8193 - va237
+          )
+        )
+      END
     ) AS va238,
-    va249 * 8193 - (
-      va249 * 8193 - va249
+    (
+      va249 * 8193 - (
+        va249 * 8193 - va249
+      )
     ) AS va250,
-    va263 * 8193 - (
-      va263 * 8193 - va263
+    (
+      va263 * 8193 - (
+        va263 * 8193 - va263
+      )
     ) AS va264,
     (
       CASE WHEN stock_row > 7 THEN (
@@ -6438,9 +6819,14 @@ WITH values_0_1 AS (
       ) END
     ) AS va299,
     (
-      CASE WHEN stock_row > 19 THEN va312 * 8193 - (
-        va312 * 8193 - va312
-      ) END
+      CASE
+        WHEN stock_row > 19
+        THEN (
+          va312 * 8193 - (
+            va312 * 8193 - va312
+          )
+        )
+      END
     ) AS va313,
     (
       va325 < CAST(0.05 AS DOUBLE)
@@ -6448,100 +6834,163 @@ WITH values_0_1 AS (
     (
       va325 = CAST(0.05 AS DOUBLE)
     ) AS va327,
-    va456 * 8193 - (
-      va456 * 8193 - va456
+    (
+      va456 * 8193 - (
+        va456 * 8193 - va456
+      )
     ) AS va457,
-    va495 * 8193 - (
-      va495 * 8193 - va495
+    (
+      va495 * 8193 - (
+        va495 * 8193 - va495
+      )
     ) AS va496,
     (
-      CASE WHEN stock_row > 11 THEN va425 * 8193 - (
-        va425 * 8193 - va425
-      ) END
+      CASE
+        WHEN stock_row > 11
+        THEN (
+          va425 * 8193 - (
+            va425 * 8193 - va425
+          )
+        )
+      END
     ) AS va534,
-    va580 * 8193 - (
-      va580 * 8193 - va580
+    (
+      va580 * 8193 - (
+        va580 * 8193 - va580
+      )
     ) AS va581,
     (
-      CASE WHEN stock_row > 9 THEN va596 * 8193 - (
-        va596 * 8193 - va596
-      ) END
+      CASE
+        WHEN stock_row > 9
+        THEN (
+          va596 * 8193 - (
+            va596 * 8193 - va596
+          )
+        )
+      END
     ) AS va597,
-    va678 * 8193 - (
-      va678 * 8193 - va678
+    (
+      va678 * 8193 - (
+        va678 * 8193 - va678
+      )
     ) AS va683,
-    va747 * 8193 - (
-      va747 * 8193 - va747
+    (
+      va747 * 8193 - (
+        va747 * 8193 - va747
+      )
     ) AS va748,
-    va973 * 8193 - (
-      va973 * 8193 - va973
+    (
+      va973 * 8193 - (
+        va973 * 8193 - va973
+      )
     ) AS va974,
-    va1114 * 8193 - (
-      va1114 * 8193 - va1114
+    (
+      va1114 * 8193 - (
+        va1114 * 8193 - va1114
+      )
     ) AS va1120,
-    va1145 * 8193 - (
-      va1145 * 8193 - va1145
+    (
+      va1145 * 8193 - (
+        va1145 * 8193 - va1145
+      )
     ) AS va1146,
-    va1201 * 8193 - (
-      va1201 * 8193 - va1201
+    (
+      va1201 * 8193 - (
+        va1201 * 8193 - va1201
+      )
     ) AS va1202,
-    va1212 * 8193 - (
-      va1212 * 8193 - va1212
+    (
+      va1212 * 8193 - (
+        va1212 * 8193 - va1212
+      )
     ) AS va1213,
-    va1252 * 8193 - (
-      va1252 * 8193 - va1252
+    (
+      va1252 * 8193 - (
+        va1252 * 8193 - va1252
+      )
     ) AS va1253,
-    va1285 * 8193 - (
-      va1285 * 8193 - va1285
+    (
+      va1285 * 8193 - (
+        va1285 * 8193 - va1285
+      )
     ) AS va1286,
-    va1375 * 8193 - (
-      va1375 * 8193 - va1375
+    (
+      va1375 * 8193 - (
+        va1375 * 8193 - va1375
+      )
     ) AS va1376,
     (
       CASE WHEN stock_row > 157 THEN va1390 END
     ) AS va1391,
-    va1390 * 8193 - (
-      va1390 * 8193 - va1390
+    (
+      va1390 * 8193 - (
+        va1390 * 8193 - va1390
+      )
     ) AS va1395,
-    va1408 * 8193 - (
-      va1408 * 8193 - va1408
+    (
+      va1408 * 8193 - (
+        va1408 * 8193 - va1408
+      )
     ) AS va1409,
     (
-      CASE WHEN stock_row > 14 THEN va1462 * 8193 - (
-        va1462 * 8193 - va1462
-      ) END
+      CASE
+        WHEN stock_row > 14
+        THEN (
+          va1462 * 8193 - (
+            va1462 * 8193 - va1462
+          )
+        )
+      END
     ) AS va1463,
     ABS(va1508) AS va1509,
-    va1574 * 8193 - (
-      va1574 * 8193 - va1574
+    (
+      va1574 * 8193 - (
+        va1574 * 8193 - va1574
+      )
     ) AS va1575,
-    va1607 * 8193 - (
-      va1607 * 8193 - va1607
+    (
+      va1607 * 8193 - (
+        va1607 * 8193 - va1607
+      )
     ) AS va1608,
-    va1617 * 8193 - (
-      va1617 * 8193 - va1617
+    (
+      va1617 * 8193 - (
+        va1617 * 8193 - va1617
+      )
     ) AS va1623,
-    va1783 * 8193 - (
-      va1783 * 8193 - va1783
+    (
+      va1783 * 8193 - (
+        va1783 * 8193 - va1783
+      )
     ) AS va1784,
     (
       CASE WHEN stock_row > 62 THEN va1800 END
     ) AS va1801,
-    va1800 * 8193 - (
-      va1800 * 8193 - va1800
+    (
+      va1800 * 8193 - (
+        va1800 * 8193 - va1800
+      )
     ) AS va1809,
     va1894 * stock_row AS va1895,
-    va1913 * 8193 - (
-      va1913 * 8193 - va1913
+    (
+      va1913 * 8193 - (
+        va1913 * 8193 - va1913
+      )
     ) AS va1919,
-    va2002 * 8193 - (
-      va2002 * 8193 - va2002
+    (
+      va2002 * 8193 - (
+        va2002 * 8193 - va2002
+      )
     ) AS va2003,
-    va2071 * 8193 - (
-      va2071 * 8193 - va2071
+    (
+      va2071 * 8193 - (
+        va2071 * 8193 - va2071
+      )
     ) AS va2072,
-    va2078 * 8193 - (
-      va2078 * 8193 - va2078
+    (
+      va2078 * 8193 - (
+        va2078 * 8193 - va2078
+      )
     ) AS va2079
   FROM values_3_1
 ), values_3_3 AS (
@@ -6914,9 +7363,14 @@ WITH values_0_1 AS (
     volume,
     vwap,
     (
-      CASE WHEN stock_row > 4 THEN va127 * 8193 - (
-        va127 * 8193 - va127
-      ) END
+      CASE
+        WHEN stock_row > 4
+        THEN (
+          va127 * 8193 - (
+            va127 * 8193 - va127
+          )
+        )
+      END
     ) AS va128,
     (
       CASE
@@ -8953,11 +9407,15 @@ WITH values_0_1 AS (
     va996,
     volume,
     vwap,
-    va500 * 8193 - (
-      va500 * 8193 - va500
+    (
+      va500 * 8193 - (
+        va500 * 8193 - va500
+      )
     ) AS va501,
-    va585 * 8193 - (
-      va585 * 8193 - va585
+    (
+      va585 * 8193 - (
+        va585 * 8193 - va585
+      )
     ) AS va586
   FROM values_4_1
 ), series_5 AS (
@@ -10391,8 +10849,10 @@ WITH values_0_1 AS (
     va960,
     va996,
     volume,
-    va9 * 8193 - (
-      va9 * 8193 - va9
+    (
+      va9 * 8193 - (
+        va9 * 8193 - va9
+      )
     ) AS va10,
     (
       (
@@ -10402,8 +10862,10 @@ WITH values_0_1 AS (
         END
       ) * va173
     ) AS va174,
-    va199 * 8193 - (
-      va199 * 8193 - va199
+    (
+      va199 * 8193 - (
+        va199 * 8193 - va199
+      )
     ) AS va200,
     (
       (
@@ -10416,76 +10878,118 @@ WITH values_0_1 AS (
     (
       CASE WHEN va408 > 0 THEN LN(va408) END
     ) AS va409,
-    va523 * 8193 - (
-      va523 * 8193 - va523
+    (
+      va523 * 8193 - (
+        va523 * 8193 - va523
+      )
     ) AS va524,
-    va542 * 8193 - (
-      va542 * 8193 - va542
+    (
+      va542 * 8193 - (
+        va542 * 8193 - va542
+      )
     ) AS va543,
-    va560 * 8193 - (
-      va560 * 8193 - va560
+    (
+      va560 * 8193 - (
+        va560 * 8193 - va560
+      )
     ) AS va561,
-    va649 * 8193 - (
-      va649 * 8193 - va649
+    (
+      va649 * 8193 - (
+        va649 * 8193 - va649
+      )
     ) AS va650,
-    va697 * 8193 - (
-      va697 * 8193 - va697
+    (
+      va697 * 8193 - (
+        va697 * 8193 - va697
+      )
     ) AS va698,
     va793 * stock_row AS va794,
-    va841 * 8193 - (
-      va841 * 8193 - va841
+    (
+      va841 * 8193 - (
+        va841 * 8193 - va841
+      )
     ) AS va842,
-    va881 * 8193 - (
-      va881 * 8193 - va881
+    (
+      va881 * 8193 - (
+        va881 * 8193 - va881
+      )
     ) AS va882,
-    va1012 * 8193 - (
-      va1012 * 8193 - va1012
+    (
+      va1012 * 8193 - (
+        va1012 * 8193 - va1012
+      )
     ) AS va1013,
-    va1032 * 8193 - (
-      va1032 * 8193 - va1032
+    (
+      va1032 * 8193 - (
+        va1032 * 8193 - va1032
+      )
     ) AS va1033,
-    va1051 * 8193 - (
-      va1051 * 8193 - va1051
+    (
+      va1051 * 8193 - (
+        va1051 * 8193 - va1051
+      )
     ) AS va1052,
-    va1064 * 8193 - (
-      va1064 * 8193 - va1064
+    (
+      va1064 * 8193 - (
+        va1064 * 8193 - va1064
+      )
     ) AS va1065,
-    va1095 * 8193 - (
-      va1095 * 8193 - va1095
+    (
+      va1095 * 8193 - (
+        va1095 * 8193 - va1095
+      )
     ) AS va1096,
     (
       -(
         CASE WHEN va1206 > va1217 THEN va1206 WHEN va1206 <= va1217 THEN va1217 END
       )
     ) AS va1218,
-    va1243 * 8193 - (
-      va1243 * 8193 - va1243
+    (
+      va1243 * 8193 - (
+        va1243 * 8193 - va1243
+      )
     ) AS va1244,
-    va1269 * 8193 - (
-      va1269 * 8193 - va1269
+    (
+      va1269 * 8193 - (
+        va1269 * 8193 - va1269
+      )
     ) AS va1270,
-    va1304 * 8193 - (
-      va1304 * 8193 - va1304
+    (
+      va1304 * 8193 - (
+        va1304 * 8193 - va1304
+      )
     ) AS va1305,
-    va1420 * 8193 - (
-      va1420 * 8193 - va1420
+    (
+      va1420 * 8193 - (
+        va1420 * 8193 - va1420
+      )
     ) AS va1421,
-    va1523 * 8193 - (
-      va1523 * 8193 - va1523
+    (
+      va1523 * 8193 - (
+        va1523 * 8193 - va1523
+      )
     ) AS va1524,
-    va1545 * 8193 - (
-      va1545 * 8193 - va1545
+    (
+      va1545 * 8193 - (
+        va1545 * 8193 - va1545
+      )
     ) AS va1546,
-    va1663 * 8193 - (
-      va1663 * 8193 - va1663
+    (
+      va1663 * 8193 - (
+        va1663 * 8193 - va1663
+      )
     ) AS va1664,
-    va1685 * 8193 - (
-      va1685 * 8193 - va1685
+    (
+      va1685 * 8193 - (
+        va1685 * 8193 - va1685
+      )
     ) AS va1686,
     va1695 * stock_row AS va1696,
     va1761 * stock_row AS va1762,
-    va1900 * 8193 - (
-      va1900 * 8193 - va1900
+    (
+      va1900 * 8193 - (
+        va1900 * 8193 - va1900
+      )
     ) AS va1901
   FROM values_5_1
 ), values_5_3 AS (
@@ -11047,11 +11551,15 @@ WITH values_0_1 AS (
     va960,
     va996,
     volume,
-    va175 * 8193 - (
-      va175 * 8193 - va175
+    (
+      va175 * 8193 - (
+        va175 * 8193 - va175
+      )
     ) AS va176,
-    va215 * 8193 - (
-      va215 * 8193 - va215
+    (
+      va215 * 8193 - (
+        va215 * 8193 - va215
+      )
     ) AS va216
   FROM values_5_3
 ), sections_6 AS (
@@ -12252,8 +12760,10 @@ WITH values_0_1 AS (
     va95,
     va960,
     va996,
-    va411 * 8193 - (
-      va411 * 8193 - va411
+    (
+      va411 * 8193 - (
+        va411 * 8193 - va411
+      )
     ) AS va412,
     (
       CASE
@@ -13543,23 +14053,35 @@ WITH values_0_1 AS (
     va95,
     va960,
     va996,
-    va375 * 8193 - (
-      va375 * 8193 - va375
+    (
+      va375 * 8193 - (
+        va375 * 8193 - va375
+      )
     ) AS va376,
-    va777 * 8193 - (
-      va777 * 8193 - va777
+    (
+      va777 * 8193 - (
+        va777 * 8193 - va777
+      )
     ) AS va778,
-    va799 * 8193 - (
-      va799 * 8193 - va799
+    (
+      va799 * 8193 - (
+        va799 * 8193 - va799
+      )
     ) AS va800,
-    va855 * 8193 - (
-      va855 * 8193 - va855
+    (
+      va855 * 8193 - (
+        va855 * 8193 - va855
+      )
     ) AS va856,
-    va927 * 8193 - (
-      va927 * 8193 - va927
+    (
+      va927 * 8193 - (
+        va927 * 8193 - va927
+      )
     ) AS va928,
-    va953 * 8193 - (
-      va953 * 8193 - va953
+    (
+      va953 * 8193 - (
+        va953 * 8193 - va953
+      )
     ) AS va954,
     (
       CASE
@@ -13593,24 +14115,36 @@ WITH values_0_1 AS (
         THEN POWER(va1083, va1100)
       END
     ) AS va1101,
-    va1170 * 8193 - (
-      va1170 * 8193 - va1170
+    (
+      va1170 * 8193 - (
+        va1170 * 8193 - va1170
+      )
     ) AS va1171,
-    va1192 * 8193 - (
-      va1192 * 8193 - va1192
+    (
+      va1192 * 8193 - (
+        va1192 * 8193 - va1192
+      )
     ) AS va1193,
-    va1226 * 8193 - (
-      va1226 * 8193 - va1226
+    (
+      va1226 * 8193 - (
+        va1226 * 8193 - va1226
+      )
     ) AS va1227,
     va1309 * stock_row AS va1310,
-    va1341 * 8193 - (
-      va1341 * 8193 - va1341
+    (
+      va1341 * 8193 - (
+        va1341 * 8193 - va1341
+      )
     ) AS va1342,
-    va1363 * 8193 - (
-      va1363 * 8193 - va1363
+    (
+      va1363 * 8193 - (
+        va1363 * 8193 - va1363
+      )
     ) AS va1364,
-    va1398 * 8193 - (
-      va1398 * 8193 - va1398
+    (
+      va1398 * 8193 - (
+        va1398 * 8193 - va1398
+      )
     ) AS va1399,
     (
       CASE
@@ -13628,20 +14162,30 @@ WITH values_0_1 AS (
         THEN POWER(va1413, va1426)
       END
     ) AS va1427,
-    va1437 * 8193 - (
-      va1437 * 8193 - va1437
+    (
+      va1437 * 8193 - (
+        va1437 * 8193 - va1437
+      )
     ) AS va1438,
-    va1486 * 8193 - (
-      va1486 * 8193 - va1486
+    (
+      va1486 * 8193 - (
+        va1486 * 8193 - va1486
+      )
     ) AS va1487,
-    va1559 * 8193 - (
-      va1559 * 8193 - va1559
+    (
+      va1559 * 8193 - (
+        va1559 * 8193 - va1559
+      )
     ) AS va1560,
-    va1592 * 8193 - (
-      va1592 * 8193 - va1592
+    (
+      va1592 * 8193 - (
+        va1592 * 8193 - va1592
+      )
     ) AS va1593,
-    va1648 * 8193 - (
-      va1648 * 8193 - va1648
+    (
+      va1648 * 8193 - (
+        va1648 * 8193 - va1648
+      )
     ) AS va1649,
     (
       CASE
@@ -13659,32 +14203,50 @@ WITH values_0_1 AS (
         THEN POWER(va1675, va1689)
       END
     ) AS va1690,
-    va1715 * 8193 - (
-      va1715 * 8193 - va1715
+    (
+      va1715 * 8193 - (
+        va1715 * 8193 - va1715
+      )
     ) AS va1716,
-    va1746 * 8193 - (
-      va1746 * 8193 - va1746
+    (
+      va1746 * 8193 - (
+        va1746 * 8193 - va1746
+      )
     ) AS va1747,
-    va1767 * 8193 - (
-      va1767 * 8193 - va1767
+    (
+      va1767 * 8193 - (
+        va1767 * 8193 - va1767
+      )
     ) AS va1768,
-    va1815 * 8193 - (
-      va1815 * 8193 - va1815
+    (
+      va1815 * 8193 - (
+        va1815 * 8193 - va1815
+      )
     ) AS va1816,
-    va1833 * 8193 - (
-      va1833 * 8193 - va1833
+    (
+      va1833 * 8193 - (
+        va1833 * 8193 - va1833
+      )
     ) AS va1834,
-    va1858 * 8193 - (
-      va1858 * 8193 - va1858
+    (
+      va1858 * 8193 - (
+        va1858 * 8193 - va1858
+      )
     ) AS va1859,
-    va1922 * 8193 - (
-      va1922 * 8193 - va1922
+    (
+      va1922 * 8193 - (
+        va1922 * 8193 - va1922
+      )
     ) AS va1923,
-    va1968 * 8193 - (
-      va1968 * 8193 - va1968
+    (
+      va1968 * 8193 - (
+        va1968 * 8193 - va1968
+      )
     ) AS va1969,
-    va1995 * 8193 - (
-      va1995 * 8193 - va1995
+    (
+      va1995 * 8193 - (
+        va1995 * 8193 - va1995
+      )
     ) AS va1996
   FROM values_7_1
 ), values_7_3 AS (
@@ -14751,11 +15313,15 @@ WITH values_0_1 AS (
         THEN POWER(va1368, va702)
       END
     ) AS va1369,
-    va1442 * 8193 - (
-      va1442 * 8193 - va1442
+    (
+      va1442 * 8193 - (
+        va1442 * 8193 - va1442
+      )
     ) AS va1443,
-    va1838 * 8193 - (
-      va1838 * 8193 - va1838
+    (
+      va1838 * 8193 - (
+        va1838 * 8193 - va1838
+      )
     ) AS va1839
   FROM values_8_1
 ), values_8_3 AS (
@@ -15795,14 +16361,20 @@ WITH values_0_1 AS (
     va95,
     va964,
     va996,
-    va910 * 8193 - (
-      va910 * 8193 - va910
+    (
+      va910 * 8193 - (
+        va910 * 8193 - va910
+      )
     ) AS va911,
-    va1127 * 8193 - (
-      va1127 * 8193 - va1127
+    (
+      va1127 * 8193 - (
+        va1127 * 8193 - va1127
+      )
     ) AS va1128,
-    va1315 * 8193 - (
-      va1315 * 8193 - va1315
+    (
+      va1315 * 8193 - (
+        va1315 * 8193 - va1315
+      )
     ) AS va1316,
     (
       -(
@@ -15814,11 +16386,15 @@ WITH values_0_1 AS (
         CASE WHEN va1579 > va1597 THEN va1579 WHEN va1579 <= va1597 THEN va1597 END
       )
     ) AS va1598,
-    va1632 * 8193 - (
-      va1632 * 8193 - va1632
+    (
+      va1632 * 8193 - (
+        va1632 * 8193 - va1632
+      )
     ) AS va1633,
-    va1704 * 8193 - (
-      va1704 * 8193 - va1704
+    (
+      va1704 * 8193 - (
+        va1704 * 8193 - va1704
+      )
     ) AS va1705,
     (
       CASE
@@ -15844,8 +16420,10 @@ WITH values_0_1 AS (
     ) AS va1819,
     va1877 * stock_row AS va1878,
     va1927 * stock_row AS va1928,
-    va1957 * 8193 - (
-      va1957 * 8193 - va1957
+    (
+      va1957 * 8193 - (
+        va1957 * 8193 - va1957
+      )
     ) AS va1958
   FROM values_9_1
 ), values_9_3 AS (
@@ -16797,14 +17375,20 @@ WITH values_0_1 AS (
     (
       CASE WHEN va1612 < va1635 THEN va1612 WHEN va1612 >= va1635 THEN va1635 END
     ) AS va1636,
-    va1883 * 8193 - (
-      va1883 * 8193 - va1883
+    (
+      va1883 * 8193 - (
+        va1883 * 8193 - va1883
+      )
     ) AS va1884,
-    va1933 * 8193 - (
-      va1933 * 8193 - va1933
+    (
+      va1933 * 8193 - (
+        va1933 * 8193 - va1933
+      )
     ) AS va1934,
-    va1983 * 8193 - (
-      va1983 * 8193 - va1983
+    (
+      va1983 * 8193 - (
+        va1983 * 8193 - va1983
+      )
     ) AS va1984
   FROM values_11_1
 ), values_11_3 AS (
@@ -17055,8 +17639,10 @@ WITH values_0_1 AS (
     va95,
     va964,
     va996,
-    va1452 * 8193 - (
-      va1452 * 8193 - va1452
+    (
+      va1452 * 8193 - (
+        va1452 * 8193 - va1452
+      )
     ) AS va1453
   FROM values_11_3
 ), sections_12 AS (

@@ -30,14 +30,20 @@ WITH values_0_1 AS (
     (
       high - low
     ) AS va27,
-    close * 8193 - (
-      close * 8193 - close
+    (
+      close * 8193 - (
+        close * 8193 - close
+      )
     ) AS va41,
-    high * 8193 - (
-      high * 8193 - high
+    (
+      high * 8193 - (
+        high * 8193 - high
+      )
     ) AS va54,
-    volume * 8193 - (
-      volume * 8193 - volume
+    (
+      volume * 8193 - (
+        volume * 8193 - volume
+      )
     ) AS va60,
     (
       (
@@ -57,8 +63,10 @@ WITH values_0_1 AS (
         returns < 0
       ) END
     ) AS va127,
-    returns * 8193 - (
-      returns * 8193 - returns
+    (
+      returns * 8193 - (
+        returns * 8193 - returns
+      )
     ) AS va129,
     (
       close - vwap
@@ -66,8 +74,10 @@ WITH values_0_1 AS (
     (
       high * low
     ) AS va159,
-    vwap * 8193 - (
-      vwap * 8193 - vwap
+    (
+      vwap * 8193 - (
+        vwap * 8193 - vwap
+      )
     ) AS va170,
     (
       (
@@ -94,8 +104,10 @@ WITH values_0_1 AS (
     (
       -volume
     ) AS va615,
-    low * 8193 - (
-      low * 8193 - low
+    (
+      low * 8193 - (
+        low * 8193 - low
+      )
     ) AS va622,
     (
       (
@@ -104,8 +116,10 @@ WITH values_0_1 AS (
         open * CAST(0.4 AS DOUBLE)
       )
     ) AS va667,
-    open * 8193 - (
-      open * 8193 - open
+    (
+      open * 8193 - (
+        open * 8193 - open
+      )
     ) AS va726,
     (
       open - low
@@ -113,8 +127,10 @@ WITH values_0_1 AS (
     (
       high - open
     ) AS va904,
-    amount * 8193 - (
-      amount * 8193 - amount
+    (
+      amount * 8193 - (
+        amount * 8193 - amount
+      )
     ) AS va911,
     (
       vwap * CAST(0.65 AS DOUBLE)
@@ -279,8 +295,10 @@ WITH values_0_1 AS (
         THEN POWER(va159, CAST(0.5 AS DOUBLE))
       END
     ) AS va160,
-    va488 * 8193 - (
-      va488 * 8193 - va488
+    (
+      va488 * 8193 - (
+        va488 * 8193 - va488
+      )
     ) AS va492,
     (
       (
@@ -313,20 +331,28 @@ WITH values_0_1 AS (
         close * CAST(0.35 AS DOUBLE)
       ) + va960
     ) AS va1155,
-    va1231 * 8193 - (
-      va1231 * 8193 - va1231
+    (
+      va1231 * 8193 - (
+        va1231 * 8193 - va1231
+      )
     ) AS va1232,
-    va1380 * 8193 - (
-      va1380 * 8193 - va1380
+    (
+      va1380 * 8193 - (
+        va1380 * 8193 - va1380
+      )
     ) AS va1383,
     (
       va1419 - low
     ) AS va1420,
-    va92 * 8193 - (
-      va92 * 8193 - va92
+    (
+      va92 * 8193 - (
+        va92 * 8193 - va92
+      )
     ) AS va1490,
-    va1494 * 8193 - (
-      va1494 * 8193 - va1494
+    (
+      va1494 * 8193 - (
+        va1494 * 8193 - va1494
+      )
     ) AS va1495,
     (
       (
@@ -338,11 +364,15 @@ WITH values_0_1 AS (
         low * CAST(0.7 AS DOUBLE)
       ) + va562
     ) AS va1699,
-    va25 * 8193 - (
-      va25 * 8193 - va25
+    (
+      va25 * 8193 - (
+        va25 * 8193 - va25
+      )
     ) AS va2060,
-    va2065 * 8193 - (
-      va2065 * 8193 - va2065
+    (
+      va2065 * 8193 - (
+        va2065 * 8193 - va2065
+      )
     ) AS va2066,
     (
       CASE WHEN NOT va982 IS NULL AND NOT va2156 IS NULL THEN (
@@ -354,11 +384,15 @@ WITH values_0_1 AS (
         va2158 AND va983
       ) END
     ) AS va2159,
-    va2169 * 8193 - (
-      va2169 * 8193 - va2169
+    (
+      va2169 * 8193 - (
+        va2169 * 8193 - va2169
+      )
     ) AS va2181,
-    va2186 * 8193 - (
-      va2186 * 8193 - va2186
+    (
+      va2186 * 8193 - (
+        va2186 * 8193 - va2186
+      )
     ) AS va2187
   FROM values_0_1
 ), values_0_3 AS (
@@ -429,8 +463,10 @@ WITH values_0_1 AS (
     va987,
     volume,
     vwap,
-    va1 * 8193 - (
-      va1 * 8193 - va1
+    (
+      va1 * 8193 - (
+        va1 * 8193 - va1
+      )
     ) AS va2,
     (
       va26 / NULLIF(va27, 0)
@@ -442,19 +478,25 @@ WITH values_0_1 AS (
         vwap * CAST(0.8 AS DOUBLE)
       )
     ) AS va109,
-    va146 * 8193 - (
-      va146 * 8193 - va146
+    (
+      va146 * 8193 - (
+        va146 * 8193 - va146
+      )
     ) AS va147,
     (
       (
         CASE WHEN ISFINITE(va160) THEN va160 END
       ) - vwap
     ) AS va161,
-    va563 * 8193 - (
-      va563 * 8193 - va563
+    (
+      va563 * 8193 - (
+        va563 * 8193 - va563
+      )
     ) AS va570,
-    va719 * 8193 - (
-      va719 * 8193 - va719
+    (
+      va719 * 8193 - (
+        va719 * 8193 - va719
+      )
     ) AS va721,
     (
       (
@@ -463,8 +505,10 @@ WITH values_0_1 AS (
         high + vwap
       )
     ) AS va1001,
-    va108 * 8193 - (
-      va108 * 8193 - va108
+    (
+      va108 * 8193 - (
+        va108 * 8193 - va108
+      )
     ) AS va1018,
     (
       (
@@ -484,8 +528,10 @@ WITH values_0_1 AS (
         va26 * volume
       ) / NULLIF(va27, 0)
     ) AS va1335,
-    va1420 * 8193 - (
-      va1420 * 8193 - va1420
+    (
+      va1420 * 8193 - (
+        va1420 * 8193 - va1420
+      )
     ) AS va1421,
     (
       va709 * volume
@@ -1260,15 +1306,22 @@ WITH values_0_1 AS (
       close - se262
     ) AS va263,
     (
-      CASE WHEN stock_row > 250 THEN se269 * 8193 - (
-        se269 * 8193 - se269
-      ) END
+      CASE
+        WHEN stock_row > 250
+        THEN (
+          se269 * 8193 - (
+            se269 * 8193 - se269
+          )
+        )
+      END
     ) AS va270,
     (
       CASE WHEN stock_row > 5 THEN se162 END
     ) AS va276,
-    se162 * 8193 - (
-      se162 * 8193 - se162
+    (
+      se162 * 8193 - (
+        se162 * 8193 - se162
+      )
     ) AS va280,
     (
       close - se286
@@ -1291,8 +1344,10 @@ WITH values_0_1 AS (
         CASE WHEN se334 > 0 THEN LN(se334) END
       )
     ) AS va335,
-    se328 * 8193 - (
-      se328 * 8193 - se328
+    (
+      se328 * 8193 - (
+        se328 * 8193 - se328
+      )
     ) AS va342,
     (
       (
@@ -1337,14 +1392,18 @@ WITH values_0_1 AS (
     (
       close < se31
     ) AS va614,
-    se619 * 8193 - (
-      se619 * 8193 - se619
+    (
+      se619 * 8193 - (
+        se619 * 8193 - se619
+      )
     ) AS va625,
     (
       CASE WHEN stock_row > 149 THEN se654 END
     ) AS va655,
-    se654 * 8193 - (
-      se654 * 8193 - se654
+    (
+      se654 * 8193 - (
+        se654 * 8193 - se654
+      )
     ) AS va659,
     (
       va667 - se668
@@ -1405,8 +1464,10 @@ WITH values_0_1 AS (
     (
       open - se746
     ) AS va747,
-    se752 * 8193 - (
-      se752 * 8193 - se752
+    (
+      se752 * 8193 - (
+        se752 * 8193 - se752
+      )
     ) AS va757,
     (
       CASE WHEN se779 = 20 THEN se778 END
@@ -1414,11 +1475,15 @@ WITH values_0_1 AS (
     (
       vwap - se781
     ) AS va782,
-    se800 * 8193 - (
-      se800 * 8193 - se800
+    (
+      se800 * 8193 - (
+        se800 * 8193 - se800
+      )
     ) AS va803,
-    se855 * 8193 - (
-      se855 * 8193 - se855
+    (
+      se855 * 8193 - (
+        se855 * 8193 - se855
+      )
     ) AS va856,
     (
       CASE WHEN stock_row > 5 THEN (
@@ -1440,8 +1505,10 @@ WITH values_0_1 AS (
     (
       CASE WHEN stock_row > 29 THEN se939 END
     ) AS va940,
-    se939 * 8193 - (
-      se939 * 8193 - se939
+    (
+      se939 * 8193 - (
+        se939 * 8193 - se939
+      )
     ) AS va944,
     (
       CASE WHEN se963 = 20 THEN se962 END
@@ -1462,8 +1529,10 @@ WITH values_0_1 AS (
         CASE WHEN se1006 = 20 THEN se1005 END
       )
     ) / 210 AS va1007,
-    se753 * 8193 - (
-      se753 * 8193 - se753
+    (
+      se753 * 8193 - (
+        se753 * 8193 - se753
+      )
     ) AS va1015,
     (
       (
@@ -1533,8 +1602,10 @@ WITH values_0_1 AS (
     (
       va1155 - se1156
     ) AS va1157,
-    se559 * 8193 - (
-      se559 * 8193 - se559
+    (
+      se559 * 8193 - (
+        se559 * 8193 - se559
+      )
     ) AS va1168,
     (
       volume - se1249
@@ -1568,8 +1639,10 @@ WITH values_0_1 AS (
     (
       CASE WHEN stock_row > 119 THEN se1307 END
     ) AS va1308,
-    se1307 * 8193 - (
-      se1307 * 8193 - se1307
+    (
+      se1307 * 8193 - (
+        se1307 * 8193 - se1307
+      )
     ) AS va1312,
     (
       CASE
@@ -1594,11 +1667,15 @@ WITH values_0_1 AS (
         se1336 - 1
       ) // 57
     ) AS va1341,
-    se1356 * 8193 - (
-      se1356 * 8193 - se1356
+    (
+      se1356 * 8193 - (
+        se1356 * 8193 - se1356
+      )
     ) AS va1360,
-    se1357 * 8193 - (
-      se1357 * 8193 - se1357
+    (
+      se1357 * 8193 - (
+        se1357 * 8193 - se1357
+      )
     ) AS va1363,
     (
       CASE WHEN stock_row > 4 THEN (
@@ -1663,9 +1740,14 @@ WITH values_0_1 AS (
       ) * 100
     ) AS va1431,
     (
-      CASE WHEN stock_row > 14 THEN se1453 * 8193 - (
-        se1453 * 8193 - se1453
-      ) END
+      CASE
+        WHEN stock_row > 14
+        THEN (
+          se1453 * 8193 - (
+            se1453 * 8193 - se1453
+          )
+        )
+      END
     ) AS va1454,
     (
       vwap - (
@@ -1682,16 +1764,23 @@ WITH values_0_1 AS (
         se1532 - 1
       ) // 1100
     ) AS va1533,
-    se1552 * 8193 - (
-      se1552 * 8193 - se1552
+    (
+      se1552 * 8193 - (
+        se1552 * 8193 - se1552
+      )
     ) AS va1556,
     (
       CASE WHEN stock_row > 5 THEN se1567 END
     ) AS va1568,
     (
-      CASE WHEN stock_row > 29 THEN se1575 * 8193 - (
-        se1575 * 8193 - se1575
-      ) END
+      CASE
+        WHEN stock_row > 29
+        THEN (
+          se1575 * 8193 - (
+            se1575 * 8193 - se1575
+          )
+        )
+      END
     ) AS va1576,
     (
       CASE WHEN stock_row > 79 THEN se800 END
@@ -1720,8 +1809,10 @@ WITH values_0_1 AS (
     (
       va709 < se710
     ) AS va1623,
-    se1661 * 8193 - (
-      se1661 * 8193 - se1661
+    (
+      se1661 * 8193 - (
+        se1661 * 8193 - se1661
+      )
     ) AS va1664,
     (
       CASE WHEN stock_row > 19 THEN se1675 END
@@ -1868,8 +1959,10 @@ WITH values_0_1 AS (
     (
       va1957 - se1958
     ) AS va1959,
-    se1982 * 8193 - (
-      se1982 * 8193 - se1982
+    (
+      se1982 * 8193 - (
+        se1982 * 8193 - se1982
+      )
     ) AS va1983,
     (
       CASE
@@ -1931,8 +2024,10 @@ WITH values_0_1 AS (
         CASE WHEN se2162 = 20 THEN se2161 END
       ) / 20
     ) AS va2163,
-    se2170 * 8193 - (
-      se2170 * 8193 - se2170
+    (
+      se2170 * 8193 - (
+        se2170 * 8193 - se2170
+      )
     ) AS va2173,
     (
       CASE
@@ -1949,8 +2044,10 @@ WITH values_0_1 AS (
         close / NULLIF(se2202, 0)
       ) END
     ) AS va2203,
-    se48 * 8193 - (
-      se48 * 8193 - se48
+    (
+      se48 * 8193 - (
+        se48 * 8193 - se48
+      )
     ) AS va2225
   FROM series_1
 ), values_1_2 AS (
@@ -2189,8 +2286,10 @@ WITH values_0_1 AS (
     va990,
     volume,
     vwap,
-    va9 * 8193 - (
-      va9 * 8193 - va9
+    (
+      va9 * 8193 - (
+        va9 * 8193 - va9
+      )
     ) AS va10,
     (
       CASE
@@ -2210,30 +2309,44 @@ WITH values_0_1 AS (
     (
       va49 = 1
     ) AS va51,
-    va59 * 8193 - (
-      va59 * 8193 - va59
+    (
+      va59 * 8193 - (
+        va59 * 8193 - va59
+      )
     ) AS va68,
-    va65 * 8193 - (
-      va65 * 8193 - va65
+    (
+      va65 * 8193 - (
+        va65 * 8193 - va65
+      )
     ) AS va71,
     (
-      CASE WHEN stock_row > 4 THEN va80 * 8193 - (
-        va80 * 8193 - va80
+      CASE WHEN stock_row > 4 THEN (
+        va80 * 8193 - (
+          va80 * 8193 - va80
+        )
       ) END
     ) AS va81,
     (
-      CASE WHEN stock_row > 3 THEN va87 * 8193 - (
-        va87 * 8193 - va87
+      CASE WHEN stock_row > 3 THEN (
+        va87 * 8193 - (
+          va87 * 8193 - va87
+        )
       ) END
     ) AS va88,
-    va95 * 8193 - (
-      va95 * 8193 - va95
+    (
+      va95 * 8193 - (
+        va95 * 8193 - va95
+      )
     ) AS va96,
-    va101 * 8193 - (
-      va101 * 8193 - va101
+    (
+      va101 * 8193 - (
+        va101 * 8193 - va101
+      )
     ) AS va102,
-    va111 * 8193 - (
-      va111 * 8193 - va111
+    (
+      va111 * 8193 - (
+        va111 * 8193 - va111
+      )
     ) AS va112,
     (
       CASE
@@ -2249,14 +2362,18 @@ WITH values_0_1 AS (
         )
       END
     ) AS va120,
-    va153 * 8193 - (
-      va153 * 8193 - va153
+    (
+      va153 * 8193 - (
+        va153 * 8193 - va153
+      )
     ) AS va154,
     (
       CASE WHEN stock_row > 5 THEN va163 END
     ) AS va164,
-    va195 * 8193 - (
-      va195 * 8193 - va195
+    (
+      va195 * 8193 - (
+        va195 * 8193 - va195
+      )
     ) AS va196,
     (
       CASE
@@ -2319,13 +2436,20 @@ WITH values_0_1 AS (
     (
       va326 - 1
     ) AS va327,
-    va335 * 8193 - (
-      va335 * 8193 - va335
+    (
+      va335 * 8193 - (
+        va335 * 8193 - va335
+      )
     ) AS va336,
     (
-      CASE WHEN stock_row > 240 THEN va481 * 8193 - (
-        va481 * 8193 - va481
-      ) END
+      CASE
+        WHEN stock_row > 240
+        THEN (
+          va481 * 8193 - (
+            va481 * 8193 - va481
+          )
+        )
+      END
     ) AS va482,
     (
       CASE
@@ -2350,9 +2474,14 @@ WITH values_0_1 AS (
       END
     ) AS va616,
     (
-      CASE WHEN stock_row > 1 THEN va669 * 8193 - (
-        va669 * 8193 - va669
-      ) END
+      CASE
+        WHEN stock_row > 1
+        THEN (
+          va669 * 8193 - (
+            va669 * 8193 - va669
+          )
+        )
+      END
     ) AS va670,
     (
       CASE WHEN stock_row > 23 THEN (
@@ -2382,9 +2511,14 @@ WITH values_0_1 AS (
     ) AS DOUBLE) AS va716,
     ABS(va736) AS va737,
     (
-      CASE WHEN stock_row > 11 THEN va747 * 8193 - (
-        va747 * 8193 - va747
-      ) END
+      CASE
+        WHEN stock_row > 11
+        THEN (
+          va747 * 8193 - (
+            va747 * 8193 - va747
+          )
+        )
+      END
     ) AS va748,
     (
       CASE
@@ -2405,17 +2539,23 @@ WITH values_0_1 AS (
         ) END
       ) * 100
     ) AS va916,
-    va964 * 8193 - (
-      va964 * 8193 - va964
+    (
+      va964 * 8193 - (
+        va964 * 8193 - va964
+      )
     ) AS va970,
-    va1007 * 8193 - (
-      va1007 * 8193 - va1007
+    (
+      va1007 * 8193 - (
+        va1007 * 8193 - va1007
+      )
     ) AS va1008,
     (
       -va263
     ) AS va1073,
-    va49 * 8193 - (
-      va49 * 8193 - va49
+    (
+      va49 * 8193 - (
+        va49 * 8193 - va49
+      )
     ) AS va1082,
     (
       CAST(0.25 AS DOUBLE) < va1089
@@ -2423,8 +2563,10 @@ WITH values_0_1 AS (
     (
       va1089 < 0
     ) AS va1091,
-    va1117 * 8193 - (
-      va1117 * 8193 - va1117
+    (
+      va1117 * 8193 - (
+        va1117 * 8193 - va1117
+      )
     ) AS va1118,
     (
       (
@@ -2434,9 +2576,14 @@ WITH values_0_1 AS (
       ) * 100
     ) AS va1127,
     (
-      CASE WHEN stock_row > 4 THEN va1142 * 8193 - (
-        va1142 * 8193 - va1142
-      ) END
+      CASE
+        WHEN stock_row > 4
+        THEN (
+          va1142 * 8193 - (
+            va1142 * 8193 - va1142
+          )
+        )
+      END
     ) AS va1143,
     (
       CASE
@@ -2456,24 +2603,44 @@ WITH values_0_1 AS (
       CASE WHEN stock_row > 20 THEN va1126 END
     ) AS va1283,
     (
-      CASE WHEN stock_row > 1 THEN va1284 * 8193 - (
-        va1284 * 8193 - va1284
-      ) END
+      CASE
+        WHEN stock_row > 1
+        THEN (
+          va1284 * 8193 - (
+            va1284 * 8193 - va1284
+          )
+        )
+      END
     ) AS va1285,
     (
-      CASE WHEN stock_row > 1 THEN va1289 * 8193 - (
-        va1289 * 8193 - va1289
-      ) END
+      CASE
+        WHEN stock_row > 1
+        THEN (
+          va1289 * 8193 - (
+            va1289 * 8193 - va1289
+          )
+        )
+      END
     ) AS va1290,
     (
-      CASE WHEN stock_row > 1 THEN va1294 * 8193 - (
-        va1294 * 8193 - va1294
-      ) END
+      CASE
+        WHEN stock_row > 1
+        THEN (
+          va1294 * 8193 - (
+            va1294 * 8193 - va1294
+          )
+        )
+      END
     ) AS va1295,
     (
-      CASE WHEN stock_row > 1 THEN va1301 * 8193 - (
-        va1301 * 8193 - va1301
-      ) END
+      CASE
+        WHEN stock_row > 1
+        THEN (
+          va1301 * 8193 - (
+            va1301 * 8193 - va1301
+          )
+        )
+      END
     ) AS va1302,
     (
       0 < va688
@@ -2481,21 +2648,31 @@ WITH values_0_1 AS (
     (
       va688 < 0
     ) AS va1348,
-    va1394 * 8193 - (
-      va1394 * 8193 - va1394
+    (
+      va1394 * 8193 - (
+        va1394 * 8193 - va1394
+      )
     ) AS va1403,
-    va1400 * 8193 - (
-      va1400 * 8193 - va1400
+    (
+      va1400 * 8193 - (
+        va1400 * 8193 - va1400
+      )
     ) AS va1406,
-    va1502 * 8193 - (
-      va1502 * 8193 - va1502
+    (
+      va1502 * 8193 - (
+        va1502 * 8193 - va1502
+      )
     ) AS va1503,
-    va1514 * 8193 - (
-      va1514 * 8193 - va1514
+    (
+      va1514 * 8193 - (
+        va1514 * 8193 - va1514
+      )
     ) AS va1521,
     va1600 * stock_row AS va1601,
-    va782 * 8193 - (
-      va782 * 8193 - va782
+    (
+      va782 * 8193 - (
+        va782 * 8193 - va782
+      )
     ) AS va1656,
     (
       CASE WHEN stock_row > 19 THEN (
@@ -2503,21 +2680,35 @@ WITH values_0_1 AS (
       ) END
     ) AS va1679,
     (
-      CASE WHEN stock_row > 4 THEN va1690 * 8193 - (
-        va1690 * 8193 - va1690
-      ) END
+      CASE
+        WHEN stock_row > 4
+        THEN (
+          va1690 * 8193 - (
+            va1690 * 8193 - va1690
+          )
+        )
+      END
     ) AS va1691,
     va1701 * stock_row AS va1702,
-    va1718 * 8193 - (
-      va1718 * 8193 - va1718
+    (
+      va1718 * 8193 - (
+        va1718 * 8193 - va1718
+      )
     ) AS va1724,
-    va1775 * 8193 - (
-      va1775 * 8193 - va1775
+    (
+      va1775 * 8193 - (
+        va1775 * 8193 - va1775
+      )
     ) AS va1781,
     (
-      CASE WHEN stock_row > 9 THEN va1811 * 8193 - (
-        va1811 * 8193 - va1811
-      ) END
+      CASE
+        WHEN stock_row > 9
+        THEN (
+          va1811 * 8193 - (
+            va1811 * 8193 - va1811
+          )
+        )
+      END
     ) AS va1812,
     (
       CASE WHEN stock_row > 1 THEN (
@@ -2528,9 +2719,14 @@ WITH values_0_1 AS (
       CASE WHEN stock_row > 1 THEN va614 END
     ) AS va1836,
     (
-      CASE WHEN stock_row > 13 THEN va1875 * 8193 - (
-        va1875 * 8193 - va1875
-      ) END
+      CASE
+        WHEN stock_row > 13
+        THEN (
+          va1875 * 8193 - (
+            va1875 * 8193 - va1875
+          )
+        )
+      END
     ) AS va1876,
     (
       CASE
@@ -2546,9 +2742,14 @@ WITH values_0_1 AS (
       ) END
     ) AS va1916,
     (
-      CASE WHEN stock_row > 5 THEN va1959 * 8193 - (
-        va1959 * 8193 - va1959
-      ) END
+      CASE
+        WHEN stock_row > 5
+        THEN (
+          va1959 * 8193 - (
+            va1959 * 8193 - va1959
+          )
+        )
+      END
     ) AS va1960,
     (
       va35 - va34
@@ -2557,15 +2758,19 @@ WITH values_0_1 AS (
     (
       CASE WHEN va2003 > va27 THEN va2003 WHEN va2003 <= va27 THEN va27 END
     ) AS va2004,
-    va2013 * 8193 - (
-      va2013 * 8193 - va2013
+    (
+      va2013 * 8193 - (
+        va2013 * 8193 - va2013
+      )
     ) AS va2014,
     POWER(va326, 2) AS va2040,
     (
       CASE WHEN stock_row > 1 THEN va688 END
     ) AS va2048,
-    va1947 * 8193 - (
-      va1947 * 8193 - va1947
+    (
+      va1947 * 8193 - (
+        va1947 * 8193 - va1947
+      )
     ) AS va2070,
     (
       (
@@ -2581,8 +2786,10 @@ WITH values_0_1 AS (
         va2076 < va698
       )
     ) AS va2082,
-    va2097 * 8193 - (
-      va2097 * 8193 - va2097
+    (
+      va2097 * 8193 - (
+        va2097 * 8193 - va2097
+      )
     ) AS va2098,
     (
       CASE WHEN stock_row > 19 THEN va1678 END
@@ -2939,9 +3146,14 @@ WITH values_0_1 AS (
       ) + va209
     ) AS va288,
     (
-      CASE WHEN stock_row > 3 THEN va689 * 8193 - (
-        va689 * 8193 - va689
-      ) END
+      CASE
+        WHEN stock_row > 3
+        THEN (
+          va689 * 8193 - (
+            va689 * 8193 - va689
+          )
+        )
+      END
     ) AS va690,
     (
       CASE WHEN va699 > va700 THEN va699 WHEN va699 <= va700 THEN va700 END
@@ -2967,8 +3179,10 @@ WITH values_0_1 AS (
       va214 * 100
     ) AS va888,
     ABS(va327) AS va991,
-    va1073 * 8193 - (
-      va1073 * 8193 - va1073
+    (
+      va1073 * 8193 - (
+        va1073 * 8193 - va1073
+      )
     ) AS va1074,
     (
       CASE
@@ -3023,8 +3237,10 @@ WITH values_0_1 AS (
     (
       va1832 * volume
     ) AS va2111,
-    va2141 * 8193 - (
-      va2141 * 8193 - va2141
+    (
+      va2141 * 8193 - (
+        va2141 * 8193 - va2141
+      )
     ) AS va2142,
     (
       CASE WHEN ISFINITE(va2204) THEN va2204 END
@@ -3754,8 +3970,10 @@ WITH values_0_1 AS (
     va992,
     volume,
     vwap,
-    va992 * 8193 - (
-      va992 * 8193 - va992
+    (
+      va992 * 8193 - (
+        va992 * 8193 - va992
+      )
     ) AS va996,
     (
       va2206 < va327
@@ -5933,17 +6151,25 @@ WITH values_0_1 AS (
     va996,
     volume,
     vwap,
-    va6 * 8193 - (
-      va6 * 8193 - va6
+    (
+      va6 * 8193 - (
+        va6 * 8193 - va6
+      )
     ) AS va18,
-    va14 * 8193 - (
-      va14 * 8193 - va14
+    (
+      va14 * 8193 - (
+        va14 * 8193 - va14
+      )
     ) AS va21,
-    va169 * 8193 - (
-      va169 * 8193 - va169
+    (
+      va169 * 8193 - (
+        va169 * 8193 - va169
+      )
     ) AS va178,
-    va174 * 8193 - (
-      va174 * 8193 - va174
+    (
+      va174 * 8193 - (
+        va174 * 8193 - va174
+      )
     ) AS va181,
     (
       CASE
@@ -5982,23 +6208,35 @@ WITH values_0_1 AS (
     (
       CAST(0.5 AS DOUBLE) < va346
     ) AS va363,
-    va461 * 8193 - (
-      va461 * 8193 - va461
+    (
+      va461 * 8193 - (
+        va461 * 8193 - va461
+      )
     ) AS va465,
-    va854 * 8193 - (
-      va854 * 8193 - va854
+    (
+      va854 * 8193 - (
+        va854 * 8193 - va854
+      )
     ) AS va865,
-    va861 * 8193 - (
-      va861 * 8193 - va861
+    (
+      va861 * 8193 - (
+        va861 * 8193 - va861
+      )
     ) AS va868,
-    va1236 * 8193 - (
-      va1236 * 8193 - va1236
+    (
+      va1236 * 8193 - (
+        va1236 * 8193 - va1236
+      )
     ) AS va1240,
-    va1275 * 8193 - (
-      va1275 * 8193 - va1275
+    (
+      va1275 * 8193 - (
+        va1275 * 8193 - va1275
+      )
     ) AS va1279,
-    va1458 * 8193 - (
-      va1458 * 8193 - va1458
+    (
+      va1458 * 8193 - (
+        va1458 * 8193 - va1458
+      )
     ) AS va1462,
     (
       (
@@ -6007,17 +6245,25 @@ WITH values_0_1 AS (
         va854 + va461
       )
     ) AS va1755,
-    va1964 * 8193 - (
-      va1964 * 8193 - va1964
+    (
+      va1964 * 8193 - (
+        va1964 * 8193 - va1964
+      )
     ) AS va1965,
-    va2102 * 8193 - (
-      va2102 * 8193 - va2102
+    (
+      va2102 * 8193 - (
+        va2102 * 8193 - va2102
+      )
     ) AS va2106,
-    va1754 * 8193 - (
-      va1754 * 8193 - va1754
+    (
+      va1754 * 8193 - (
+        va1754 * 8193 - va1754
+      )
     ) AS va2120,
-    va2116 * 8193 - (
-      va2116 * 8193 - va2116
+    (
+      va2116 * 8193 - (
+        va2116 * 8193 - va2116
+      )
     ) AS va2123
   FROM values_2_1
 ), values_2_3 AS (
@@ -8200,8 +8446,10 @@ WITH values_0_1 AS (
     (
       CASE WHEN stock_row > 215 THEN se560 END
     ) AS va561,
-    se560 * 8193 - (
-      se560 * 8193 - se560
+    (
+      se560 * 8193 - (
+        se560 * 8193 - se560
+      )
     ) AS va567,
     (
       (
@@ -8269,8 +8517,10 @@ WITH values_0_1 AS (
     (
       CASE WHEN se744 = 20 THEN se743 END
     ) AS va745,
-    se754 * 8193 - (
-      se754 * 8193 - se754
+    (
+      se754 * 8193 - (
+        se754 * 8193 - se754
+      )
     ) AS va760,
     (
       CASE WHEN stock_row > 20 THEN (
@@ -8371,8 +8621,10 @@ WITH values_0_1 AS (
     (
       CASE WHEN stock_row > 58 THEN se965 END
     ) AS va966,
-    se965 * 8193 - (
-      se965 * 8193 - se965
+    (
+      se965 * 8193 - (
+        se965 * 8193 - se965
+      )
     ) AS va973,
     (
       CASE WHEN se994 = 20 THEN se993 END
@@ -8567,8 +8819,10 @@ WITH values_0_1 AS (
         )
       END
     ) AS va1219,
-    se1220 * 8193 - (
-      se1220 * 8193 - se1220
+    (
+      se1220 * 8193 - (
+        se1220 * 8193 - se1220
+      )
     ) AS va1223,
     (
       CASE WHEN se1238 = 11 THEN se1237 END
@@ -8659,12 +8913,19 @@ WITH values_0_1 AS (
       ) * 100
     ) AS va1350,
     (
-      CASE WHEN stock_row > 24 THEN se1351 * 8193 - (
-        se1351 * 8193 - se1351
-      ) END
+      CASE
+        WHEN stock_row > 24
+        THEN (
+          se1351 * 8193 - (
+            se1351 * 8193 - se1351
+          )
+        )
+      END
     ) AS va1352,
-    se1374 * 8193 - (
-      se1374 * 8193 - se1374
+    (
+      se1374 * 8193 - (
+        se1374 * 8193 - se1374
+      )
     ) AS va1375,
     (
       CASE WHEN stock_row > 38 THEN se1381 END
@@ -8675,8 +8936,10 @@ WITH values_0_1 AS (
     (
       CASE WHEN stock_row > 29 THEN se1433 END
     ) AS va1434,
-    se1433 * 8193 - (
-      se1433 * 8193 - se1433
+    (
+      se1433 * 8193 - (
+        se1433 * 8193 - se1433
+      )
     ) AS va1438,
     (
       CASE WHEN se1460 = 21 THEN se1459 END
@@ -8701,8 +8964,10 @@ WITH values_0_1 AS (
         ) * -CAST(0.1670540846631662 AS DOUBLE))
       END
     ) AS va1535,
-    se1553 * 8193 - (
-      se1553 * 8193 - se1553
+    (
+      se1553 * 8193 - (
+        se1553 * 8193 - se1553
+      )
     ) AS va1559,
     (
       CASE
@@ -8840,8 +9105,10 @@ WITH values_0_1 AS (
     (
       CASE WHEN stock_row > 22 THEN se1861 END
     ) AS va1862,
-    se1863 * 8193 - (
-      se1863 * 8193 - se1863
+    (
+      se1863 * 8193 - (
+        se1863 * 8193 - se1863
+      )
     ) AS va1866,
     (
       CASE WHEN se1887 = 252 AND se1888 >= 3 AND se1889 < se1890 THEN se1886 END
@@ -9458,34 +9725,60 @@ WITH values_0_1 AS (
     (
       CASE WHEN stock_row > 19 THEN va225 END
     ) AS va226,
-    va257 * 8193 - (
-      va257 * 8193 - va257
+    (
+      va257 * 8193 - (
+        va257 * 8193 - va257
+      )
     ) AS va258,
     (
-      CASE WHEN stock_row > 15 THEN va512 * 8193 - (
-        va512 * 8193 - va512
-      ) END
+      CASE
+        WHEN stock_row > 15
+        THEN (
+          va512 * 8193 - (
+            va512 * 8193 - va512
+          )
+        )
+      END
     ) AS va513,
     (
-      CASE WHEN stock_row > 15 THEN va535 * 8193 - (
-        va535 * 8193 - va535
-      ) END
+      CASE
+        WHEN stock_row > 15
+        THEN (
+          va535 * 8193 - (
+            va535 * 8193 - va535
+          )
+        )
+      END
     ) AS va536,
     (
-      CASE WHEN stock_row > 9 THEN va554 * 8193 - (
-        va554 * 8193 - va554
-      ) END
+      CASE
+        WHEN stock_row > 9
+        THEN (
+          va554 * 8193 - (
+            va554 * 8193 - va554
+          )
+        )
+      END
     ) AS va555,
-    va598 * 8193 - (
-      va598 * 8193 - va598
+    (
+      va598 * 8193 - (
+        va598 * 8193 - va598
+      )
     ) AS va599,
     (
-      CASE WHEN stock_row > 9 THEN va606 * 8193 - (
-        va606 * 8193 - va606
-      ) END
+      CASE
+        WHEN stock_row > 9
+        THEN (
+          va606 * 8193 - (
+            va606 * 8193 - va606
+          )
+        )
+      END
     ) AS va607,
-    va648 * 8193 - (
-      va648 * 8193 - va648
+    (
+      va648 * 8193 - (
+        va648 * 8193 - va648
+      )
     ) AS va649,
     (
       CASE WHEN stock_row > 12 THEN (
@@ -9497,11 +9790,15 @@ WITH values_0_1 AS (
         se704 / NULLIF(va705, 0)
       ) END
     ) AS va707,
-    va729 * 8193 - (
-      va729 * 8193 - va729
+    (
+      va729 * 8193 - (
+        va729 * 8193 - va729
+      )
     ) AS va730,
-    va794 * 8193 - (
-      va794 * 8193 - va794
+    (
+      va794 * 8193 - (
+        va794 * 8193 - va794
+      )
     ) AS va795,
     (
       CASE
@@ -9527,8 +9824,10 @@ WITH values_0_1 AS (
       END
     ) AS va909,
     va923 * stock_row AS va924,
-    va1101 * 8193 - (
-      va1101 * 8193 - va1101
+    (
+      va1101 * 8193 - (
+        va1101 * 8193 - va1101
+      )
     ) AS va1102,
     (
       va1131 - (
@@ -9543,8 +9842,10 @@ WITH values_0_1 AS (
         )
       )
     ) AS va1135,
-    va1160 * 8193 - (
-      va1160 * 8193 - va1160
+    (
+      va1160 * 8193 - (
+        va1160 * 8193 - va1160
+      )
     ) AS va1161,
     (
       va1199 < CAST(0.05 AS DOUBLE)
@@ -9553,21 +9854,32 @@ WITH values_0_1 AS (
       va1199 = CAST(0.05 AS DOUBLE)
     ) AS va1201,
     (
-      CASE WHEN stock_row > 19 THEN va225 * 8193 - (
-        va225 * 8193 - va225
-      ) END
+      CASE
+        WHEN stock_row > 19
+        THEN (
+          va225 * 8193 - (
+            va225 * 8193 - va225
+          )
+        )
+      END
     ) AS va1267,
     (
       CASE WHEN stock_row > 60 THEN va1509 END
     ) AS va1510,
-    va1509 * 8193 - (
-      va1509 * 8193 - va1509
+    (
+      va1509 * 8193 - (
+        va1509 * 8193 - va1509
+      )
     ) AS va1518,
-    va1569 * 8193 - (
-      va1569 * 8193 - va1569
+    (
+      va1569 * 8193 - (
+        va1569 * 8193 - va1569
+      )
     ) AS va1570,
-    va1606 * 8193 - (
-      va1606 * 8193 - va1606
+    (
+      va1606 * 8193 - (
+        va1606 * 8193 - va1606
+      )
     ) AS va1607,
     (
       CASE
@@ -9600,34 +9912,53 @@ WITH values_0_1 AS (
         )
       ) * va1697
     ) AS va1698,
-    va1707 * 8193 - (
-      va1707 * 8193 - va1707
+    (
+      va1707 * 8193 - (
+        va1707 * 8193 - va1707
+      )
     ) AS va1708,
-    va1721 * 8193 - (
-      va1721 * 8193 - va1721
+    (
+      va1721 * 8193 - (
+        va1721 * 8193 - va1721
+      )
     ) AS va1727,
     (
       -va1697
     ) AS va1750,
-    va1763 * 8193 - (
-      va1763 * 8193 - va1763
+    (
+      va1763 * 8193 - (
+        va1763 * 8193 - va1763
+      )
     ) AS va1764,
-    va1778 * 8193 - (
-      va1778 * 8193 - va1778
+    (
+      va1778 * 8193 - (
+        va1778 * 8193 - va1778
+      )
     ) AS va1784,
     (
-      CASE WHEN stock_row > 2 THEN va1817 * 8193 - (
-        va1817 * 8193 - va1817
-      ) END
+      CASE
+        WHEN stock_row > 2
+        THEN (
+          va1817 * 8193 - (
+            va1817 * 8193 - va1817
+          )
+        )
+      END
     ) AS va1818,
-    va1826 * 8193 - (
-      va1826 * 8193 - va1826
+    (
+      va1826 * 8193 - (
+        va1826 * 8193 - va1826
+      )
     ) AS va1827,
-    va1940 * 8193 - (
-      va1940 * 8193 - va1940
+    (
+      va1940 * 8193 - (
+        va1940 * 8193 - va1940
+      )
     ) AS va1941,
-    va1950 * 8193 - (
-      va1950 * 8193 - va1950
+    (
+      va1950 * 8193 - (
+        va1950 * 8193 - va1950
+      )
     ) AS va1951,
     (
       (
@@ -9664,8 +9995,10 @@ WITH values_0_1 AS (
         ), 0)
       ) * 100
     ) AS va2085,
-    va2134 * 8193 - (
-      va2134 * 8193 - va2134
+    (
+      va2134 * 8193 - (
+        va2134 * 8193 - va2134
+      )
     ) AS va2135,
     (
       va2037 - POWER(va2148, 2)
@@ -12317,8 +12650,10 @@ WITH values_0_1 AS (
     va996,
     volume,
     vwap,
-    va264 * 8193 - (
-      va264 * 8193 - va264
+    (
+      va264 * 8193 - (
+        va264 * 8193 - va264
+      )
     ) AS va265,
     (
       (
@@ -13189,14 +13524,20 @@ WITH values_0_1 AS (
     va996,
     volume,
     vwap,
-    va381 * 8193 - (
-      va381 * 8193 - va381
+    (
+      va381 * 8193 - (
+        va381 * 8193 - va381
+      )
     ) AS va390,
-    va396 * 8193 - (
-      va396 * 8193 - va396
+    (
+      va396 * 8193 - (
+        va396 * 8193 - va396
+      )
     ) AS va409,
-    va415 * 8193 - (
-      va415 * 8193 - va415
+    (
+      va415 * 8193 - (
+        va415 * 8193 - va415
+      )
     ) AS va431
   FROM values_4_3
 ), series_5 AS (
@@ -15409,26 +15750,40 @@ WITH values_0_1 AS (
     va973,
     va990,
     volume,
-    va135 * 8193 - (
-      va135 * 8193 - va135
+    (
+      va135 * 8193 - (
+        va135 * 8193 - va135
+      )
     ) AS va136,
-    va184 * 8193 - (
-      va184 * 8193 - va184
+    (
+      va184 * 8193 - (
+        va184 * 8193 - va184
+      )
     ) AS va185,
-    va468 * 8193 - (
-      va468 * 8193 - va468
+    (
+      va468 * 8193 - (
+        va468 * 8193 - va468
+      )
     ) AS va469,
-    va502 * 8193 - (
-      va502 * 8193 - va502
+    (
+      va502 * 8193 - (
+        va502 * 8193 - va502
+      )
     ) AS va503,
-    va662 * 8193 - (
-      va662 * 8193 - va662
+    (
+      va662 * 8193 - (
+        va662 * 8193 - va662
+      )
     ) AS va663,
-    va806 * 8193 - (
-      va806 * 8193 - va806
+    (
+      va806 * 8193 - (
+        va806 * 8193 - va806
+      )
     ) AS va807,
-    va522 * 8193 - (
-      va522 * 8193 - va522
+    (
+      va522 * 8193 - (
+        va522 * 8193 - va522
+      )
     ) AS va956,
     (
       (
@@ -15438,8 +15793,10 @@ WITH values_0_1 AS (
         END
       ) * va1063
     ) AS va1064,
-    va1149 * 8193 - (
-      va1149 * 8193 - va1149
+    (
+      va1149 * 8193 - (
+        va1149 * 8193 - va1149
+      )
     ) AS va1150,
     (
       (
@@ -15449,36 +15806,54 @@ WITH values_0_1 AS (
         END
       ) * va1063
     ) AS va1211,
-    va1243 * 8193 - (
-      va1243 * 8193 - va1243
+    (
+      va1243 * 8193 - (
+        va1243 * 8193 - va1243
+      )
     ) AS va1244,
-    va1315 * 8193 - (
-      va1315 * 8193 - va1315
+    (
+      va1315 * 8193 - (
+        va1315 * 8193 - va1315
+      )
     ) AS va1316,
-    va1366 * 8193 - (
-      va1366 * 8193 - va1366
+    (
+      va1366 * 8193 - (
+        va1366 * 8193 - va1366
+      )
     ) AS va1367,
-    va1386 * 8193 - (
-      va1386 * 8193 - va1386
+    (
+      va1386 * 8193 - (
+        va1386 * 8193 - va1386
+      )
     ) AS va1387,
-    va1409 * 8193 - (
-      va1409 * 8193 - va1409
+    (
+      va1409 * 8193 - (
+        va1409 * 8193 - va1409
+      )
     ) AS va1410,
     va1587 * stock_row AS va1588,
-    va1667 * 8193 - (
-      va1667 * 8193 - va1667
+    (
+      va1667 * 8193 - (
+        va1667 * 8193 - va1667
+      )
     ) AS va1668,
-    va1803 * 8193 - (
-      va1803 * 8193 - va1803
+    (
+      va1803 * 8193 - (
+        va1803 * 8193 - va1803
+      )
     ) AS va1804,
     (
       CASE WHEN va1972 > 0 THEN LN(va1972) END
     ) AS va1973,
-    va2126 * 8193 - (
-      va2126 * 8193 - va2126
+    (
+      va2126 * 8193 - (
+        va2126 * 8193 - va2126
+      )
     ) AS va2127,
-    va2176 * 8193 - (
-      va2176 * 8193 - va2176
+    (
+      va2176 * 8193 - (
+        va2176 * 8193 - va2176
+      )
     ) AS va2177
   FROM values_5_1
 ), values_5_3 AS (
@@ -15860,8 +16235,10 @@ WITH values_0_1 AS (
         ) * va1211
       END
     ) AS va1212,
-    va1973 * 8193 - (
-      va1973 * 8193 - va1973
+    (
+      va1973 * 8193 - (
+        va1973 * 8193 - va1973
+      )
     ) AS va1974
   FROM values_5_2
 ), values_5_4 AS (
@@ -16218,11 +16595,15 @@ WITH values_0_1 AS (
     va973,
     va990,
     volume,
-    va1065 * 8193 - (
-      va1065 * 8193 - va1065
+    (
+      va1065 * 8193 - (
+        va1065 * 8193 - va1065
+      )
     ) AS va1066,
-    va1212 * 8193 - (
-      va1212 * 8193 - va1212
+    (
+      va1212 * 8193 - (
+        va1212 * 8193 - va1212
+      )
     ) AS va1213
   FROM values_5_3
 ), sections_6 AS (
@@ -19521,57 +19902,91 @@ WITH values_0_1 AS (
     (
       va420 / NULLIF(va393, 0)
     ) AS va421,
-    va525 * 8193 - (
-      va525 * 8193 - va525
+    (
+      va525 * 8193 - (
+        va525 * 8193 - va525
+      )
     ) AS va526,
-    va634 * 8193 - (
-      va634 * 8193 - va634
+    (
+      va634 * 8193 - (
+        va634 * 8193 - va634
+      )
     ) AS va635,
-    va763 * 8193 - (
-      va763 * 8193 - va763
+    (
+      va763 * 8193 - (
+        va763 * 8193 - va763
+      )
     ) AS va764,
-    va817 * 8193 - (
-      va817 * 8193 - va817
+    (
+      va817 * 8193 - (
+        va817 * 8193 - va817
+      )
     ) AS va818,
-    va845 * 8193 - (
-      va845 * 8193 - va845
+    (
+      va845 * 8193 - (
+        va845 * 8193 - va845
+      )
     ) AS va846,
     va874 * stock_row AS va875,
-    va933 * 8193 - (
-      va933 * 8193 - va933
+    (
+      va933 * 8193 - (
+        va933 * 8193 - va933
+      )
     ) AS va934,
-    va950 * 8193 - (
-      va950 * 8193 - va950
+    (
+      va950 * 8193 - (
+        va950 * 8193 - va950
+      )
     ) AS va951,
-    va976 * 8193 - (
-      va976 * 8193 - va976
+    (
+      va976 * 8193 - (
+        va976 * 8193 - va976
+      )
     ) AS va977,
-    va1027 * 8193 - (
-      va1027 * 8193 - va1027
+    (
+      va1027 * 8193 - (
+        va1027 * 8193 - va1027
+      )
     ) AS va1028,
-    va1176 * 8193 - (
-      va1176 * 8193 - va1176
+    (
+      va1176 * 8193 - (
+        va1176 * 8193 - va1176
+      )
     ) AS va1177,
-    va1226 * 8193 - (
-      va1226 * 8193 - va1226
+    (
+      va1226 * 8193 - (
+        va1226 * 8193 - va1226
+      )
     ) AS va1227,
-    va1468 * 8193 - (
-      va1468 * 8193 - va1468
+    (
+      va1468 * 8193 - (
+        va1468 * 8193 - va1468
+      )
     ) AS va1469,
-    va1524 * 8193 - (
-      va1524 * 8193 - va1524
+    (
+      va1524 * 8193 - (
+        va1524 * 8193 - va1524
+      )
     ) AS va1525,
-    va1562 * 8193 - (
-      va1562 * 8193 - va1562
+    (
+      va1562 * 8193 - (
+        va1562 * 8193 - va1562
+      )
     ) AS va1563,
-    va1593 * 8193 - (
-      va1593 * 8193 - va1593
+    (
+      va1593 * 8193 - (
+        va1593 * 8193 - va1593
+      )
     ) AS va1594,
-    va1639 * 8193 - (
-      va1639 * 8193 - va1639
+    (
+      va1639 * 8193 - (
+        va1639 * 8193 - va1639
+      )
     ) AS va1640,
-    va1650 * 8193 - (
-      va1650 * 8193 - va1650
+    (
+      va1650 * 8193 - (
+        va1650 * 8193 - va1650
+      )
     ) AS va1651,
     (
       CASE
@@ -19589,14 +20004,18 @@ WITH values_0_1 AS (
         THEN POWER(va1660, va1672)
       END
     ) AS va1673,
-    va1730 * 8193 - (
-      va1730 * 8193 - va1730
+    (
+      va1730 * 8193 - (
+        va1730 * 8193 - va1730
+      )
     ) AS va1731,
     POWER((
       va1832 - va1851
     ), 2) AS va1854,
-    va1869 * 8193 - (
-      va1869 * 8193 - va1869
+    (
+      va1869 * 8193 - (
+        va1869 * 8193 - va1869
+      )
     ) AS va1870,
     (
       (
@@ -22065,8 +22484,10 @@ WITH values_0_1 AS (
     va951,
     va981,
     va990,
-    va768 * 8193 - (
-      va768 * 8193 - va768
+    (
+      va768 * 8193 - (
+        va768 * 8193 - va768
+      )
     ) AS va769,
     (
       -(
@@ -23090,19 +23511,25 @@ WITH values_0_1 AS (
         ), 0)
       ) * 100
     ) AS va243,
-    va585 * 8193 - (
-      va585 * 8193 - va585
+    (
+      va585 * 8193 - (
+        va585 * 8193 - va585
+      )
     ) AS va586,
-    va880 * 8193 - (
-      va880 * 8193 - va880
+    (
+      va880 * 8193 - (
+        va880 * 8193 - va880
+      )
     ) AS va881,
     (
       -(
         CASE WHEN va1165 > va1181 THEN va1165 WHEN va1165 <= va1181 THEN va1181 END
       )
     ) AS va1182,
-    va1448 * 8193 - (
-      va1448 * 8193 - va1448
+    (
+      va1448 * 8193 - (
+        va1448 * 8193 - va1448
+      )
     ) AS va1449,
     (
       CASE
@@ -23121,8 +23548,10 @@ WITH values_0_1 AS (
       END
     ) AS va1529,
     va1735 * stock_row AS va1736,
-    va1794 * 8193 - (
-      va1794 * 8193 - va1794
+    (
+      va1794 * 8193 - (
+        va1794 * 8193 - va1794
+      )
     ) AS va1795
   FROM values_9_1
 ), values_9_3 AS (
@@ -24920,11 +25349,15 @@ WITH values_0_1 AS (
     va955,
     va981,
     va990,
-    va1484 * 8193 - (
-      va1484 * 8193 - va1484
+    (
+      va1484 * 8193 - (
+        va1484 * 8193 - va1484
+      )
     ) AS va1485,
-    va1741 * 8193 - (
-      va1741 * 8193 - va1741
+    (
+      va1741 * 8193 - (
+        va1741 * 8193 - va1741
+      )
     ) AS va1742,
     (
       CASE WHEN va1768 < va1798 THEN va1768 WHEN va1768 >= va1798 THEN va1798 END

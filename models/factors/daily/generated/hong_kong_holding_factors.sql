@@ -42,8 +42,10 @@ WITH series_1 AS (
     va3,
     va5,
     va7,
-    va7 * 8193 - (
-      va7 * 8193 - va7
+    (
+      va7 * 8193 - (
+        va7 * 8193 - va7
+      )
     ) AS va11
   FROM values_1_1
 ), series_3 AS (

@@ -8,8 +8,10 @@ WITH values_0_1 AS (
     stock_row,
     benchmark_close,
     benchmark_return,
-    benchmark_return * 8193 - (
-      benchmark_return * 8193 - benchmark_return
+    (
+      benchmark_return * 8193 - (
+        benchmark_return * 8193 - benchmark_return
+      )
     ) AS va5
   FROM {{ ref('factor_inputs') }}
 ), series_1 AS (

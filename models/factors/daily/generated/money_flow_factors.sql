@@ -39,8 +39,10 @@ WITH values_0_1 AS (
     (
       moneyflow__net_main_amount_cny / NULLIF(amount, 0)
     ) AS va45,
-    returns * 8193 - (
-      returns * 8193 - returns
+    (
+      returns * 8193 - (
+        returns * 8193 - returns
+      )
     ) AS va49
   FROM {{ ref('factor_inputs') }}
 ), values_0_2 AS (
@@ -61,8 +63,10 @@ WITH values_0_1 AS (
         CASE WHEN va15 > 0 THEN LN(va15) END
       ) * CAST(SIGN(moneyflow__net_main_amount_cny) AS DOUBLE)
     ) AS va16,
-    va45 * 8193 - (
-      va45 * 8193 - va45
+    (
+      va45 * 8193 - (
+        va45 * 8193 - va45
+      )
     ) AS va52
   FROM values_0_1
 ), series_1 AS (

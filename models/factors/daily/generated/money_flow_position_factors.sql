@@ -40,8 +40,10 @@ WITH values_0_1 AS (
     moneyflow__net_small_amount_cny,
     va2,
     va39,
-    va39 * 8193 - (
-      va39 * 8193 - va39
+    (
+      va39 * 8193 - (
+        va39 * 8193 - va39
+      )
     ) AS va43
   FROM values_0_1
 ), series_1 AS (
@@ -188,8 +190,10 @@ WITH values_0_1 AS (
         CASE WHEN se29 = 20 THEN se28 END
       ) / NULLIF(va11, 0)
     ) AS va30,
-    va33 * 8193 - (
-      va33 * 8193 - va33
+    (
+      va33 * 8193 - (
+        va33 * 8193 - va33
+      )
     ) AS va34
   FROM values_1_1
 ), series_3 AS (

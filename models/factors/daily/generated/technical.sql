@@ -16,8 +16,10 @@ WITH values_0_1 AS (
         stock_row - 1
       ) // 1100
     ) AS va27,
-    close * 8193 - (
-      close * 8193 - close
+    (
+      close * 8193 - (
+        close * 8193 - close
+      )
     ) AS va43,
     (
       high - low
@@ -29,8 +31,10 @@ WITH values_0_1 AS (
         ) + close
       ) / 3
     ) AS va103,
-    volume * 8193 - (
-      volume * 8193 - volume
+    (
+      volume * 8193 - (
+        volume * 8193 - volume
+      )
     ) AS va216
   FROM {{ ref('factor_inputs') }}
 ), series_1 AS (
@@ -1099,8 +1103,10 @@ WITH values_0_1 AS (
     va97,
     va99,
     volume,
-    va51 * 8193 - (
-      va51 * 8193 - va51
+    (
+      va51 * 8193 - (
+        va51 * 8193 - va51
+      )
     ) AS va177
   FROM values_3_4
 ), series_5 AS (
