@@ -63,6 +63,7 @@ def make_market(path: Path, stocks: int, days: int) -> None:
             select
                 printf('%06d', stock) as ts_code,
                 date '2020-01-01' + day::integer as trade_date,
+                stock::integer as stock_number,
                 day + 1 as stock_row,
                 {stocks}::bigint as day_rows,
                 true as in_universe,

@@ -6,7 +6,8 @@
     {%- set universe = var('factor_universe') -%}
 (
     select
-        inputs.*,
+        -- a number that changes with the stocks there are, not with what is known of them
+        inputs.* exclude (stock_number),
         {{ 'members.ts_code is not null' if universe else 'true' }} as in_universe
     from {{ ref('factor_inputs') }} as inputs
     {%- if universe %}

@@ -33,5 +33,5 @@ def test_every_query_gives_the_output_shown(sample_warehouse):
     )
     if os.environ.get("UPDATE_README"):
         README.write_text(fresh)
-    assert len(QUERY.findall(fresh)) == 31
+    assert len(QUERY.findall(fresh)) == 35
     assert fresh == text

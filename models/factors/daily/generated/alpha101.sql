@@ -5,6 +5,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     amount,
     close,
@@ -265,6 +266,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     amount,
     close,
@@ -489,6 +491,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     amount,
     close,
@@ -602,6 +605,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     amount,
     close,
@@ -693,6 +697,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     close,
     day_rows,
@@ -981,11 +986,132 @@ WITH values_0_1 AS (
     SKEWNESS(va2065) OVER rows_20 AS se2077,
     STDDEV_SAMP(close) OVER rows_5 AS se2084
   FROM values_0_4
-  WINDOW rows_2 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 1 preceding AND CURRENT ROW), rows_3 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 2 preceding AND CURRENT ROW), rows_4 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 3 preceding AND CURRENT ROW), rows_5 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 4 preceding AND CURRENT ROW), rows_6 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 5 preceding AND CURRENT ROW), rows_7 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 6 preceding AND CURRENT ROW), rows_8 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 7 preceding AND CURRENT ROW), rows_10 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 9 preceding AND CURRENT ROW), rows_11 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 10 preceding AND CURRENT ROW), rows_12 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 11 preceding AND CURRENT ROW), rows_13 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 12 preceding AND CURRENT ROW), rows_14 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 13 preceding AND CURRENT ROW), rows_15 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 14 preceding AND CURRENT ROW), rows_16 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 15 preceding AND CURRENT ROW), rows_18 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 17 preceding AND CURRENT ROW), rows_19 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 18 preceding AND CURRENT ROW), rows_20 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 19 preceding AND CURRENT ROW), rows_30 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 29 preceding AND CURRENT ROW), rows_32 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 31 preceding AND CURRENT ROW), rows_40 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 39 preceding AND CURRENT ROW), rows_50 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 49 preceding AND CURRENT ROW), rows_60 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 59 preceding AND CURRENT ROW), rows_81 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 80 preceding AND CURRENT ROW), rows_100 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 99 preceding AND CURRENT ROW), rows_120 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 119 preceding AND CURRENT ROW), rows_150 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 149 preceding AND CURRENT ROW), rows_180 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 179 preceding AND CURRENT ROW), rows_200 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 199 preceding AND CURRENT ROW), rows_240 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 239 preceding AND CURRENT ROW), rows_250 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 249 preceding AND CURRENT ROW), rows_row AS (PARTITION BY ts_code ORDER BY stock_row)
+  WINDOW rows_2 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 1 preceding AND CURRENT ROW
+  ), rows_3 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 2 preceding AND CURRENT ROW
+  ), rows_4 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 3 preceding AND CURRENT ROW
+  ), rows_5 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 4 preceding AND CURRENT ROW
+  ), rows_6 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 5 preceding AND CURRENT ROW
+  ), rows_7 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 6 preceding AND CURRENT ROW
+  ), rows_8 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 7 preceding AND CURRENT ROW
+  ), rows_10 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 9 preceding AND CURRENT ROW
+  ), rows_11 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 10 preceding AND CURRENT ROW
+  ), rows_12 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 11 preceding AND CURRENT ROW
+  ), rows_13 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 12 preceding AND CURRENT ROW
+  ), rows_14 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 13 preceding AND CURRENT ROW
+  ), rows_15 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 14 preceding AND CURRENT ROW
+  ), rows_16 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 15 preceding AND CURRENT ROW
+  ), rows_18 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 17 preceding AND CURRENT ROW
+  ), rows_19 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 18 preceding AND CURRENT ROW
+  ), rows_20 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 19 preceding AND CURRENT ROW
+  ), rows_30 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 29 preceding AND CURRENT ROW
+  ), rows_32 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 31 preceding AND CURRENT ROW
+  ), rows_40 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 39 preceding AND CURRENT ROW
+  ), rows_50 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 49 preceding AND CURRENT ROW
+  ), rows_60 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 59 preceding AND CURRENT ROW
+  ), rows_81 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 80 preceding AND CURRENT ROW
+  ), rows_100 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 99 preceding AND CURRENT ROW
+  ), rows_120 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 119 preceding AND CURRENT ROW
+  ), rows_150 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 149 preceding AND CURRENT ROW
+  ), rows_180 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 179 preceding AND CURRENT ROW
+  ), rows_200 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 199 preceding AND CURRENT ROW
+  ), rows_240 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 239 preceding AND CURRENT ROW
+  ), rows_250 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 249 preceding AND CURRENT ROW
+  ), rows_row AS (PARTITION BY stock_number ORDER BY stock_row)
 ), values_1_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     close,
     day_rows,
@@ -1566,6 +1692,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     close,
     day_rows,
@@ -2190,6 +2317,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     close,
     day_rows,
@@ -2502,6 +2630,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     close,
     day_rows,
@@ -2917,7 +3046,7 @@ WITH values_0_1 AS (
     ) AS se445,
     SUM(ABS(va479)) OVER (
       PARTITION BY trade_date
-      ORDER BY ts_code
+      ORDER BY stock_number
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
     ) AS se480,
     RANK() OVER (PARTITION BY trade_date ORDER BY va483) AS se484,
@@ -3027,12 +3156,12 @@ WITH values_0_1 AS (
     ) AS se758,
     AVG(vwap) OVER (
       PARTITION BY trade_date, industry_l1
-      ORDER BY ts_code
+      ORDER BY stock_number
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
     ) AS se762,
     AVG(va784) OVER (
       PARTITION BY trade_date, industry_l2
-      ORDER BY ts_code
+      ORDER BY stock_number
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
     ) AS se785,
     RANK() OVER (PARTITION BY trade_date ORDER BY va811) AS se812,
@@ -3065,7 +3194,7 @@ WITH values_0_1 AS (
     ) AS se863,
     AVG(close) OVER (
       PARTITION BY trade_date, industry_l2
-      ORDER BY ts_code
+      ORDER BY stock_number
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
     ) AS se870,
     RANK() OVER (PARTITION BY trade_date ORDER BY va935) AS se936,
@@ -3091,7 +3220,7 @@ WITH values_0_1 AS (
     ) AS se1002,
     AVG(va538) OVER (
       PARTITION BY trade_date, industry_l3
-      ORDER BY ts_code
+      ORDER BY stock_number
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
     ) AS se1004,
     RANK() OVER (PARTITION BY trade_date ORDER BY va1021) AS se1022,
@@ -3110,7 +3239,7 @@ WITH values_0_1 AS (
     ) AS se1043,
     AVG(vwap) OVER (
       PARTITION BY trade_date, industry_l2
-      ORDER BY ts_code
+      ORDER BY stock_number
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
     ) AS se1045,
     RANK() OVER (PARTITION BY trade_date ORDER BY va1079) AS se1080,
@@ -3143,7 +3272,7 @@ WITH values_0_1 AS (
     ) AS se1260,
     AVG(low) OVER (
       PARTITION BY trade_date, industry_l1
-      ORDER BY ts_code
+      ORDER BY stock_number
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
     ) AS se1291,
     RANK() OVER (PARTITION BY trade_date ORDER BY va1329) AS se1330,
@@ -3155,17 +3284,17 @@ WITH values_0_1 AS (
     ) AS se1332,
     AVG(va1371) OVER (
       PARTITION BY trade_date, industry_l1
-      ORDER BY ts_code
+      ORDER BY stock_number
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
     ) AS se1372,
     AVG(va1404) OVER (
       PARTITION BY trade_date, industry_l2
-      ORDER BY ts_code
+      ORDER BY stock_number
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
     ) AS se1405,
     AVG(volume) OVER (
       PARTITION BY trade_date, industry_l1
-      ORDER BY ts_code
+      ORDER BY stock_number
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
     ) AS se1468,
     RANK() OVER (PARTITION BY trade_date ORDER BY va1565) AS se1566,
@@ -3177,7 +3306,7 @@ WITH values_0_1 AS (
     ) AS se1568,
     AVG(va1294) OVER (
       PARTITION BY trade_date, industry_l2
-      ORDER BY ts_code
+      ORDER BY stock_number
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
     ) AS se1580,
     RANK() OVER (PARTITION BY trade_date ORDER BY va1671) AS se1672,
@@ -3189,7 +3318,7 @@ WITH values_0_1 AS (
     ) AS se1674,
     AVG(va1676) OVER (
       PARTITION BY trade_date, industry_l3
-      ORDER BY ts_code
+      ORDER BY stock_number
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
     ) AS se1677,
     RANK() OVER (PARTITION BY trade_date ORDER BY va1729) AS se1730,
@@ -3215,7 +3344,7 @@ WITH values_0_1 AS (
     ) AS se1826,
     AVG(va1890) OVER (
       PARTITION BY trade_date, industry_l2
-      ORDER BY ts_code
+      ORDER BY stock_number
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
     ) AS se1891,
     RANK() OVER (PARTITION BY trade_date ORDER BY va2013) AS se2014,
@@ -3258,6 +3387,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     close,
     day_rows,
@@ -4087,6 +4217,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     close,
     day_rows,
@@ -4536,6 +4667,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     close,
     day_rows,
@@ -4859,6 +4991,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     close,
     day_rows,
@@ -5451,15 +5584,120 @@ WITH values_0_1 AS (
       )
     ) OVER rows_before AS se2070
   FROM values_2_3
-  WINDOW rows_3 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 2 preceding AND CURRENT ROW), rows_4 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 3 preceding AND CURRENT ROW), rows_5 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 4 preceding AND CURRENT ROW), rows_6 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 5 preceding AND CURRENT ROW), rows_7 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 6 preceding AND CURRENT ROW), rows_8 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 7 preceding AND CURRENT ROW), rows_9 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 8 preceding AND CURRENT ROW), rows_10 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 9 preceding AND CURRENT ROW), rows_11 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 10 preceding AND CURRENT ROW), rows_12 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 11 preceding AND CURRENT ROW), rows_13 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 12 preceding AND CURRENT ROW), rows_14 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 13 preceding AND CURRENT ROW), rows_15 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 14 preceding AND CURRENT ROW), rows_16 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 15 preceding AND CURRENT ROW), rows_17 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 16 preceding AND CURRENT ROW), rows_18 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 17 preceding AND CURRENT ROW), rows_19 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 18 preceding AND CURRENT ROW), rows_20 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 19 preceding AND CURRENT ROW), rows_22 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 21 preceding AND CURRENT ROW), rows_26 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 25 preceding AND CURRENT ROW), rows_37 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 36 preceding AND CURRENT ROW), rows_49 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 48 preceding AND CURRENT ROW), rows_60 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 59 preceding AND CURRENT ROW), rows_200 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 199 preceding AND CURRENT ROW), rows_230 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 229 preceding AND CURRENT ROW), rows_250 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 249 preceding AND CURRENT ROW), rows_before AS (
-    PARTITION BY ts_code
+  WINDOW rows_3 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 2 preceding AND CURRENT ROW
+  ), rows_4 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 3 preceding AND CURRENT ROW
+  ), rows_5 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 4 preceding AND CURRENT ROW
+  ), rows_6 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 5 preceding AND CURRENT ROW
+  ), rows_7 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 6 preceding AND CURRENT ROW
+  ), rows_8 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 7 preceding AND CURRENT ROW
+  ), rows_9 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 8 preceding AND CURRENT ROW
+  ), rows_10 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 9 preceding AND CURRENT ROW
+  ), rows_11 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 10 preceding AND CURRENT ROW
+  ), rows_12 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 11 preceding AND CURRENT ROW
+  ), rows_13 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 12 preceding AND CURRENT ROW
+  ), rows_14 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 13 preceding AND CURRENT ROW
+  ), rows_15 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 14 preceding AND CURRENT ROW
+  ), rows_16 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 15 preceding AND CURRENT ROW
+  ), rows_17 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 16 preceding AND CURRENT ROW
+  ), rows_18 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 17 preceding AND CURRENT ROW
+  ), rows_19 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 18 preceding AND CURRENT ROW
+  ), rows_20 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 19 preceding AND CURRENT ROW
+  ), rows_22 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 21 preceding AND CURRENT ROW
+  ), rows_26 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 25 preceding AND CURRENT ROW
+  ), rows_37 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 36 preceding AND CURRENT ROW
+  ), rows_49 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 48 preceding AND CURRENT ROW
+  ), rows_60 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 59 preceding AND CURRENT ROW
+  ), rows_200 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 199 preceding AND CURRENT ROW
+  ), rows_230 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 229 preceding AND CURRENT ROW
+  ), rows_250 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 249 preceding AND CURRENT ROW
+  ), rows_before AS (
+    PARTITION BY stock_number
     ORDER BY stock_row
     rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-  ), rows_row AS (PARTITION BY ts_code ORDER BY stock_row)
+  ), rows_row AS (PARTITION BY stock_number ORDER BY stock_row)
 ), values_3_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     close,
     day_rows,
@@ -6401,6 +6639,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     close,
     day_rows,
@@ -6997,6 +7236,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     close,
     day_rows,
@@ -7422,6 +7662,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     close,
     day_rows,
@@ -7812,6 +8053,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     close,
     day_rows,
@@ -8278,12 +8520,12 @@ WITH values_0_1 AS (
     ) AS se751,
     SUM(ABS(va815)) OVER (
       PARTITION BY trade_date
-      ORDER BY ts_code
+      ORDER BY stock_number
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
     ) AS se816,
     SUM(ABS(va823)) OVER (
       PARTITION BY trade_date
-      ORDER BY ts_code
+      ORDER BY stock_number
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
     ) AS se824,
     RANK() OVER (PARTITION BY trade_date ORDER BY va865) AS se866,
@@ -8379,7 +8621,7 @@ WITH values_0_1 AS (
     ) AS se2006,
     AVG(va815) OVER (
       PARTITION BY trade_date, industry_l3
-      ORDER BY ts_code
+      ORDER BY stock_number
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
     ) AS se2008,
     RANK() OVER (PARTITION BY trade_date ORDER BY va2072) AS se2073,
@@ -8401,6 +8643,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     close,
     day_rows,
@@ -9037,6 +9280,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     close,
     day_rows,
@@ -9422,6 +9666,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     close,
     day_rows,
@@ -9944,15 +10189,76 @@ WITH values_0_1 AS (
       )
     ) OVER rows_before AS se2023
   FROM values_4_2
-  WINDOW rows_2 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 1 preceding AND CURRENT ROW), rows_3 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 2 preceding AND CURRENT ROW), rows_4 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 3 preceding AND CURRENT ROW), rows_5 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 4 preceding AND CURRENT ROW), rows_6 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 5 preceding AND CURRENT ROW), rows_8 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 7 preceding AND CURRENT ROW), rows_9 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 8 preceding AND CURRENT ROW), rows_12 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 11 preceding AND CURRENT ROW), rows_13 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 12 preceding AND CURRENT ROW), rows_14 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 13 preceding AND CURRENT ROW), rows_15 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 14 preceding AND CURRENT ROW), rows_16 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 15 preceding AND CURRENT ROW), rows_18 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 17 preceding AND CURRENT ROW), rows_20 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 19 preceding AND CURRENT ROW), rows_250 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 249 preceding AND CURRENT ROW), rows_before AS (
-    PARTITION BY ts_code
+  WINDOW rows_2 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 1 preceding AND CURRENT ROW
+  ), rows_3 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 2 preceding AND CURRENT ROW
+  ), rows_4 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 3 preceding AND CURRENT ROW
+  ), rows_5 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 4 preceding AND CURRENT ROW
+  ), rows_6 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 5 preceding AND CURRENT ROW
+  ), rows_8 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 7 preceding AND CURRENT ROW
+  ), rows_9 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 8 preceding AND CURRENT ROW
+  ), rows_12 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 11 preceding AND CURRENT ROW
+  ), rows_13 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 12 preceding AND CURRENT ROW
+  ), rows_14 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 13 preceding AND CURRENT ROW
+  ), rows_15 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 14 preceding AND CURRENT ROW
+  ), rows_16 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 15 preceding AND CURRENT ROW
+  ), rows_18 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 17 preceding AND CURRENT ROW
+  ), rows_20 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 19 preceding AND CURRENT ROW
+  ), rows_250 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 249 preceding AND CURRENT ROW
+  ), rows_before AS (
+    PARTITION BY stock_number
     ORDER BY stock_row
     rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-  ), rows_row AS (PARTITION BY ts_code ORDER BY stock_row)
+  ), rows_row AS (PARTITION BY stock_number ORDER BY stock_row)
 ), values_5_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     close,
     day_rows,
@@ -10610,6 +10916,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     close,
     day_rows,
@@ -10996,6 +11303,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     close,
     day_rows,
@@ -11289,6 +11597,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     close,
     day_rows,
@@ -11566,6 +11875,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     close,
     day_rows,
@@ -11860,22 +12170,22 @@ WITH values_0_1 AS (
     ) AS se219,
     SUM(ABS(va390)) OVER (
       PARTITION BY trade_date
-      ORDER BY ts_code
+      ORDER BY stock_number
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
     ) AS se391,
     SUM(ABS(va409)) OVER (
       PARTITION BY trade_date
-      ORDER BY ts_code
+      ORDER BY stock_number
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
     ) AS se410,
     SUM(ABS(va463)) OVER (
       PARTITION BY trade_date
-      ORDER BY ts_code
+      ORDER BY stock_number
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
     ) AS se464,
     SUM(ABS(va476)) OVER (
       PARTITION BY trade_date
-      ORDER BY ts_code
+      ORDER BY stock_number
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
     ) AS se477,
     RANK() OVER (PARTITION BY trade_date ORDER BY va501) AS se502,
@@ -11992,12 +12302,12 @@ WITH values_0_1 AS (
     ) AS se1904,
     AVG(va2009) OVER (
       PARTITION BY trade_date, industry_l3
-      ORDER BY ts_code
+      ORDER BY stock_number
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
     ) AS se2010,
     AVG(va2030) OVER (
       PARTITION BY trade_date, industry_l3
-      ORDER BY ts_code
+      ORDER BY stock_number
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
     ) AS se2031
   FROM values_5_4
@@ -12005,6 +12315,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     close,
     day_rows,
@@ -12532,6 +12843,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     close,
     day_rows,
@@ -12802,6 +13114,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     close,
     day_rows,
@@ -13044,6 +13357,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     close,
     day_rows,
@@ -13405,15 +13719,52 @@ WITH values_0_1 AS (
       )
     ) OVER rows_before AS se1994
   FROM values_6_3
-  WINDOW rows_2 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 1 preceding AND CURRENT ROW), rows_3 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 2 preceding AND CURRENT ROW), rows_5 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 4 preceding AND CURRENT ROW), rows_8 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 7 preceding AND CURRENT ROW), rows_13 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 12 preceding AND CURRENT ROW), rows_15 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 14 preceding AND CURRENT ROW), rows_16 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 15 preceding AND CURRENT ROW), rows_17 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 16 preceding AND CURRENT ROW), rows_19 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 18 preceding AND CURRENT ROW), rows_before AS (
-    PARTITION BY ts_code
+  WINDOW rows_2 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 1 preceding AND CURRENT ROW
+  ), rows_3 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 2 preceding AND CURRENT ROW
+  ), rows_5 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 4 preceding AND CURRENT ROW
+  ), rows_8 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 7 preceding AND CURRENT ROW
+  ), rows_13 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 12 preceding AND CURRENT ROW
+  ), rows_15 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 14 preceding AND CURRENT ROW
+  ), rows_16 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 15 preceding AND CURRENT ROW
+  ), rows_17 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 16 preceding AND CURRENT ROW
+  ), rows_19 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 18 preceding AND CURRENT ROW
+  ), rows_before AS (
+    PARTITION BY stock_number
     ORDER BY stock_row
     rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-  ), rows_row AS (PARTITION BY ts_code ORDER BY stock_row)
+  ), rows_row AS (PARTITION BY stock_number ORDER BY stock_row)
 ), values_7_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     day_rows,
     industry_l3,
@@ -13908,6 +14259,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     day_rows,
     industry_l3,
@@ -14253,6 +14605,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     day_rows,
     industry_l3,
@@ -14450,6 +14803,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     day_rows,
     industry_l3,
@@ -14642,7 +14996,7 @@ WITH values_0_1 AS (
     ) AS se415,
     AVG(va686) OVER (
       PARTITION BY trade_date, industry_l3
-      ORDER BY ts_code
+      ORDER BY stock_number
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
     ) AS se687,
     RANK() OVER (PARTITION BY trade_date ORDER BY va856) AS se857,
@@ -14738,12 +15092,12 @@ WITH values_0_1 AS (
     ) AS se1999,
     SUM(ABS(va2011)) OVER (
       PARTITION BY trade_date
-      ORDER BY ts_code
+      ORDER BY stock_number
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
     ) AS se2012,
     SUM(ABS(va2032)) OVER (
       PARTITION BY trade_date
-      ORDER BY ts_code
+      ORDER BY stock_number
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
     ) AS se2033
   FROM values_7_3
@@ -14751,6 +15105,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     day_rows,
     se1566,
@@ -15146,6 +15501,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     day_rows,
     se1566,
@@ -15328,6 +15684,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     day_rows,
     se1566,
@@ -15483,6 +15840,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     day_rows,
     se1566,
@@ -15734,11 +16092,40 @@ WITH values_0_1 AS (
     LAG(va1969, 4) OVER rows_row AS se1973,
     LAG(va1969, 5) OVER rows_row AS se1974
   FROM values_8_3
-  WINDOW rows_5 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 4 preceding AND CURRENT ROW), rows_12 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 11 preceding AND CURRENT ROW), rows_13 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 12 preceding AND CURRENT ROW), rows_14 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 13 preceding AND CURRENT ROW), rows_17 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 16 preceding AND CURRENT ROW), rows_18 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 17 preceding AND CURRENT ROW), rows_20 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 19 preceding AND CURRENT ROW), rows_row AS (PARTITION BY ts_code ORDER BY stock_row)
+  WINDOW rows_5 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 4 preceding AND CURRENT ROW
+  ), rows_12 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 11 preceding AND CURRENT ROW
+  ), rows_13 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 12 preceding AND CURRENT ROW
+  ), rows_14 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 13 preceding AND CURRENT ROW
+  ), rows_17 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 16 preceding AND CURRENT ROW
+  ), rows_18 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 17 preceding AND CURRENT ROW
+  ), rows_20 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 19 preceding AND CURRENT ROW
+  ), rows_row AS (PARTITION BY stock_number ORDER BY stock_row)
 ), values_9_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     day_rows,
     se1717,
@@ -16244,6 +16631,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     day_rows,
     se1717,
@@ -16430,6 +16818,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     day_rows,
     se1717,
@@ -16568,6 +16957,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     day_rows,
     se1717,
@@ -16723,6 +17113,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     day_rows,
     se1717,
@@ -16887,6 +17278,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     day_rows,
     se1717,
@@ -17044,11 +17436,24 @@ WITH values_0_1 AS (
     LAG(va1975, 6) OVER rows_row AS se1981,
     LAG(va1975, 7) OVER rows_row AS se1982
   FROM values_10_1
-  WINDOW rows_14 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 13 preceding AND CURRENT ROW), rows_15 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 14 preceding AND CURRENT ROW), rows_19 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 18 preceding AND CURRENT ROW), rows_row AS (PARTITION BY ts_code ORDER BY stock_row)
+  WINDOW rows_14 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 13 preceding AND CURRENT ROW
+  ), rows_15 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 14 preceding AND CURRENT ROW
+  ), rows_19 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 18 preceding AND CURRENT ROW
+  ), rows_row AS (PARTITION BY stock_number ORDER BY stock_row)
 ), values_11_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     day_rows,
     se1902,
@@ -17249,6 +17654,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     day_rows,
     se1902,
@@ -17395,6 +17801,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     day_rows,
     se1902,
@@ -17521,6 +17928,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     day_rows,
     se1902,
@@ -17649,6 +18057,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     day_rows,
     se1902,
@@ -17787,6 +18196,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     day_rows,
     se1902,
@@ -17941,6 +18351,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     day_rows,
     se1902,
@@ -18067,11 +18478,16 @@ WITH values_0_1 AS (
     LAG(va1934, 4) OVER rows_row AS se1938,
     LAG(va1934, 5) OVER rows_row AS se1939
   FROM values_12_1
-  WINDOW rows_13 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 12 preceding AND CURRENT ROW), rows_row AS (PARTITION BY ts_code ORDER BY stock_row)
+  WINDOW rows_13 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 12 preceding AND CURRENT ROW
+  ), rows_row AS (PARTITION BY stock_number ORDER BY stock_row)
 ), values_13_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     va1019,
     va104,
@@ -18240,6 +18656,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     va1019,
     va104,

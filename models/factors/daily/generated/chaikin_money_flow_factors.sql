@@ -5,6 +5,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     amount,
     close,
@@ -18,6 +19,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     amount,
     (
@@ -45,6 +47,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     SUM(va1) OVER rows_60 AS se2,
     COUNT(va1) OVER rows_60 AS se3,
@@ -53,11 +56,20 @@ WITH values_0_1 AS (
     COUNT(va1) OVER rows_120 AS se7,
     SUM(amount) OVER rows_120 AS se8
   FROM values_0_2
-  WINDOW rows_60 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 59 preceding AND CURRENT ROW), rows_120 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 119 preceding AND CURRENT ROW)
+  WINDOW rows_60 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 59 preceding AND CURRENT ROW
+  ), rows_120 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 119 preceding AND CURRENT ROW
+  )
 ), values_1_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     (
       CASE

@@ -5,6 +5,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     close_raw,
     cyq_perf__weighted_average_price,
@@ -27,6 +28,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     cyq_perf__winner_ratio,
     va0,

@@ -5,6 +5,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     daily_basic__pb,
     daily_basic__pe_ttm,
@@ -19,6 +20,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     daily_basic__pb,
     daily_basic__pe_ttm,
@@ -26,11 +28,12 @@ WITH values_0_1 AS (
     va1,
     LAG(va1, 243) OVER rows_row AS se2
   FROM values_0_1
-  WINDOW rows_row AS (PARTITION BY ts_code ORDER BY stock_row)
+  WINDOW rows_row AS (PARTITION BY stock_number ORDER BY stock_row)
 ), values_1_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     daily_basic__pb,
     daily_basic__pe_ttm,

@@ -5,6 +5,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     amount,
     benchmark_close,
@@ -221,6 +222,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     amount,
     benchmark_close,
@@ -399,6 +401,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     amount,
     benchmark_close,
@@ -551,6 +554,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     amount,
     benchmark_close,
@@ -639,6 +643,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     amount,
     benchmark_close,
@@ -823,7 +828,7 @@ WITH values_0_1 AS (
         ) * CAST(0.10008345855698253 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY ts_code, va244
+      PARTITION BY stock_number, va244
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
     ) AS se1046,
@@ -853,7 +858,7 @@ WITH values_0_1 AS (
         ) * CAST(0.1670540846631662 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY ts_code, va244
+      PARTITION BY stock_number, va244
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
     ) AS se1128,
@@ -870,7 +875,7 @@ WITH values_0_1 AS (
         ) * CAST(0.07696104113612832 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY ts_code, va244
+      PARTITION BY stock_number, va244
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
     ) AS se1132,
@@ -896,7 +901,7 @@ WITH values_0_1 AS (
         ) * CAST(0.22314355131420976 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY ts_code, va244
+      PARTITION BY stock_number, va244
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
     ) AS se1323,
@@ -992,7 +997,7 @@ WITH values_0_1 AS (
         ) * CAST(0.1670540846631662 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY ts_code, va244
+      PARTITION BY stock_number, va244
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
     ) AS se1924,
@@ -1009,7 +1014,7 @@ WITH values_0_1 AS (
         ) * CAST(0.07696104113612832 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY ts_code, va244
+      PARTITION BY stock_number, va244
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
     ) AS se1927,
@@ -1030,7 +1035,7 @@ WITH values_0_1 AS (
         ) * CAST(0.14310084364067333 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY ts_code, va244
+      PARTITION BY stock_number, va244
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
     ) AS se1989,
@@ -1060,21 +1065,146 @@ WITH values_0_1 AS (
         ) * CAST(0.20067069546215116 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY ts_code, va244
+      PARTITION BY stock_number, va244
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
     ) AS se2195,
     LAG(close, 19) OVER rows_row AS se2202
   FROM values_0_4
-  WINDOW rows_2 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 1 preceding AND CURRENT ROW), rows_3 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 2 preceding AND CURRENT ROW), rows_4 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 3 preceding AND CURRENT ROW), rows_5 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 4 preceding AND CURRENT ROW), rows_6 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 5 preceding AND CURRENT ROW), rows_7 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 6 preceding AND CURRENT ROW), rows_8 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 7 preceding AND CURRENT ROW), rows_9 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 8 preceding AND CURRENT ROW), rows_10 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 9 preceding AND CURRENT ROW), rows_12 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 11 preceding AND CURRENT ROW), rows_14 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 13 preceding AND CURRENT ROW), rows_15 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 14 preceding AND CURRENT ROW), rows_16 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 15 preceding AND CURRENT ROW), rows_17 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 16 preceding AND CURRENT ROW), rows_19 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 18 preceding AND CURRENT ROW), rows_20 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 19 preceding AND CURRENT ROW), rows_24 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 23 preceding AND CURRENT ROW), rows_26 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 25 preceding AND CURRENT ROW), rows_30 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 29 preceding AND CURRENT ROW), rows_32 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 31 preceding AND CURRENT ROW), rows_40 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 39 preceding AND CURRENT ROW), rows_48 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 47 preceding AND CURRENT ROW), rows_50 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 49 preceding AND CURRENT ROW), rows_60 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 59 preceding AND CURRENT ROW), rows_80 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 79 preceding AND CURRENT ROW), rows_100 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 99 preceding AND CURRENT ROW), rows_120 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 119 preceding AND CURRENT ROW), rows_150 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 149 preceding AND CURRENT ROW), rows_180 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 179 preceding AND CURRENT ROW), rows_240 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 239 preceding AND CURRENT ROW), rows_250 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 249 preceding AND CURRENT ROW), rows_before AS (
-    PARTITION BY ts_code
+  WINDOW rows_2 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 1 preceding AND CURRENT ROW
+  ), rows_3 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 2 preceding AND CURRENT ROW
+  ), rows_4 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 3 preceding AND CURRENT ROW
+  ), rows_5 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 4 preceding AND CURRENT ROW
+  ), rows_6 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 5 preceding AND CURRENT ROW
+  ), rows_7 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 6 preceding AND CURRENT ROW
+  ), rows_8 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 7 preceding AND CURRENT ROW
+  ), rows_9 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 8 preceding AND CURRENT ROW
+  ), rows_10 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 9 preceding AND CURRENT ROW
+  ), rows_12 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 11 preceding AND CURRENT ROW
+  ), rows_14 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 13 preceding AND CURRENT ROW
+  ), rows_15 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 14 preceding AND CURRENT ROW
+  ), rows_16 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 15 preceding AND CURRENT ROW
+  ), rows_17 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 16 preceding AND CURRENT ROW
+  ), rows_19 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 18 preceding AND CURRENT ROW
+  ), rows_20 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 19 preceding AND CURRENT ROW
+  ), rows_24 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 23 preceding AND CURRENT ROW
+  ), rows_26 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 25 preceding AND CURRENT ROW
+  ), rows_30 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 29 preceding AND CURRENT ROW
+  ), rows_32 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 31 preceding AND CURRENT ROW
+  ), rows_40 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 39 preceding AND CURRENT ROW
+  ), rows_48 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 47 preceding AND CURRENT ROW
+  ), rows_50 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 49 preceding AND CURRENT ROW
+  ), rows_60 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 59 preceding AND CURRENT ROW
+  ), rows_80 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 79 preceding AND CURRENT ROW
+  ), rows_100 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 99 preceding AND CURRENT ROW
+  ), rows_120 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 119 preceding AND CURRENT ROW
+  ), rows_150 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 149 preceding AND CURRENT ROW
+  ), rows_180 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 179 preceding AND CURRENT ROW
+  ), rows_240 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 239 preceding AND CURRENT ROW
+  ), rows_250 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 249 preceding AND CURRENT ROW
+  ), rows_before AS (
+    PARTITION BY stock_number
     ORDER BY stock_row
     rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-  ), rows_row AS (PARTITION BY ts_code ORDER BY stock_row)
+  ), rows_row AS (PARTITION BY stock_number ORDER BY stock_row)
 ), values_1_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     amount,
     benchmark_close,
@@ -2054,6 +2184,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     amount,
     benchmark_close,
@@ -2821,6 +2952,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     amount,
     close,
@@ -3250,6 +3382,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     close,
     day_rows,
@@ -3645,6 +3778,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     close,
     day_rows,
@@ -3986,6 +4120,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     close,
     day_rows,
@@ -4338,6 +4473,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     close,
     day_rows,
@@ -4759,14 +4895,14 @@ WITH values_0_1 AS (
     ) AS se273,
     AVG(va329) OVER (
       PARTITION BY trade_date
-      ORDER BY ts_code
+      ORDER BY stock_number
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
     ) AS se330,
     AVG((
       CASE WHEN va331 THEN se328 END
     )) OVER (
       PARTITION BY trade_date
-      ORDER BY ts_code
+      ORDER BY stock_number
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
     ) AS se332,
     RANK() OVER (PARTITION BY trade_date ORDER BY va336) AS se337,
@@ -5026,6 +5162,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     close,
     day_rows,
@@ -5805,6 +5942,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     close,
     day_rows,
@@ -6270,6 +6408,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     close,
     day_rows,
@@ -6670,6 +6809,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     close,
     day_rows,
@@ -7051,6 +7191,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     close,
     day_rows,
@@ -7330,7 +7471,7 @@ WITH values_0_1 AS (
         ) * CAST(0.22314355131420976 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY ts_code, va244
+      PARTITION BY stock_number, va244
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
     ) AS se245,
@@ -7470,7 +7611,7 @@ WITH values_0_1 AS (
         ) * CAST(0.18232155679395462 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY ts_code, va244
+      PARTITION BY stock_number, va244
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
     ) AS se829,
@@ -7487,7 +7628,7 @@ WITH values_0_1 AS (
         ) * CAST(0.18232155679395462 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY ts_code, va244
+      PARTITION BY stock_number, va244
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
     ) AS se834,
@@ -7510,7 +7651,7 @@ WITH values_0_1 AS (
         ) * CAST(0.042559614418795924 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY ts_code, va244
+      PARTITION BY stock_number, va244
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
     ) AS se889,
@@ -7527,7 +7668,7 @@ WITH values_0_1 AS (
         ) * CAST(0.042559614418795924 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY ts_code, va244
+      PARTITION BY stock_number, va244
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
     ) AS se892,
@@ -7590,7 +7731,7 @@ WITH values_0_1 AS (
         ) * CAST(0.08701137698962977 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY ts_code, va244
+      PARTITION BY stock_number, va244
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
     ) AS se1037,
@@ -7607,7 +7748,7 @@ WITH values_0_1 AS (
         ) * CAST(0.08701137698962977 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY ts_code, va244
+      PARTITION BY stock_number, va244
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
     ) AS se1040,
@@ -7699,7 +7840,7 @@ WITH values_0_1 AS (
         ) * CAST(0.18232155679395462 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY ts_code, va244
+      PARTITION BY stock_number, va244
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
     ) AS se1252,
@@ -7716,7 +7857,7 @@ WITH values_0_1 AS (
         ) * CAST(0.18232155679395462 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY ts_code, va244
+      PARTITION BY stock_number, va244
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
     ) AS se1256,
@@ -7754,7 +7895,7 @@ WITH values_0_1 AS (
         ) * CAST(0.20067069546215116 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY ts_code, va1337
+      PARTITION BY stock_number, va1337
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
     ) AS se1338,
@@ -7767,7 +7908,7 @@ WITH values_0_1 AS (
         ) * CAST(0.6931471805599453 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY ts_code, va1341
+      PARTITION BY stock_number, va1341
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
     ) AS se1342,
@@ -7811,7 +7952,7 @@ WITH values_0_1 AS (
         ) * CAST(0.1670540846631662 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY ts_code, va1533
+      PARTITION BY stock_number, va1533
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
     ) AS se1534,
@@ -7909,7 +8050,7 @@ WITH values_0_1 AS (
         ) * CAST(0.051293294387550536 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY ts_code, va244
+      PARTITION BY stock_number, va244
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
     ) AS se1893,
@@ -7984,7 +8125,7 @@ WITH values_0_1 AS (
         ) * CAST(0.11778303565638344 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY ts_code, va244
+      PARTITION BY stock_number, va244
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
     ) AS se2049,
@@ -8037,19 +8178,132 @@ WITH values_0_1 AS (
     CORR(low, se48) OVER rows_5 AS se2223,
     LAG(va2225, 1) OVER rows_row AS se2226
   FROM values_2_4
-  WINDOW rows_3 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 2 preceding AND CURRENT ROW), rows_4 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 3 preceding AND CURRENT ROW), rows_5 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 4 preceding AND CURRENT ROW), rows_6 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 5 preceding AND CURRENT ROW), rows_7 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 6 preceding AND CURRENT ROW), rows_8 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 7 preceding AND CURRENT ROW), rows_9 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 8 preceding AND CURRENT ROW), rows_10 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 9 preceding AND CURRENT ROW), rows_11 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 10 preceding AND CURRENT ROW), rows_12 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 11 preceding AND CURRENT ROW), rows_13 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 12 preceding AND CURRENT ROW), rows_14 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 13 preceding AND CURRENT ROW), rows_15 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 14 preceding AND CURRENT ROW), rows_16 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 15 preceding AND CURRENT ROW), rows_17 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 16 preceding AND CURRENT ROW), rows_18 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 17 preceding AND CURRENT ROW), rows_19 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 18 preceding AND CURRENT ROW), rows_20 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 19 preceding AND CURRENT ROW), rows_21 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 20 preceding AND CURRENT ROW), rows_24 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 23 preceding AND CURRENT ROW), rows_26 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 25 preceding AND CURRENT ROW), rows_30 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 29 preceding AND CURRENT ROW), rows_37 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 36 preceding AND CURRENT ROW), rows_48 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 47 preceding AND CURRENT ROW), rows_60 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 59 preceding AND CURRENT ROW), rows_200 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 199 preceding AND CURRENT ROW), rows_230 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 229 preceding AND CURRENT ROW), rows_252 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 251 preceding AND CURRENT ROW), rows_before AS (
-    PARTITION BY ts_code
+  WINDOW rows_3 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 2 preceding AND CURRENT ROW
+  ), rows_4 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 3 preceding AND CURRENT ROW
+  ), rows_5 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 4 preceding AND CURRENT ROW
+  ), rows_6 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 5 preceding AND CURRENT ROW
+  ), rows_7 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 6 preceding AND CURRENT ROW
+  ), rows_8 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 7 preceding AND CURRENT ROW
+  ), rows_9 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 8 preceding AND CURRENT ROW
+  ), rows_10 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 9 preceding AND CURRENT ROW
+  ), rows_11 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 10 preceding AND CURRENT ROW
+  ), rows_12 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 11 preceding AND CURRENT ROW
+  ), rows_13 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 12 preceding AND CURRENT ROW
+  ), rows_14 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 13 preceding AND CURRENT ROW
+  ), rows_15 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 14 preceding AND CURRENT ROW
+  ), rows_16 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 15 preceding AND CURRENT ROW
+  ), rows_17 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 16 preceding AND CURRENT ROW
+  ), rows_18 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 17 preceding AND CURRENT ROW
+  ), rows_19 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 18 preceding AND CURRENT ROW
+  ), rows_20 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 19 preceding AND CURRENT ROW
+  ), rows_21 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 20 preceding AND CURRENT ROW
+  ), rows_24 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 23 preceding AND CURRENT ROW
+  ), rows_26 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 25 preceding AND CURRENT ROW
+  ), rows_30 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 29 preceding AND CURRENT ROW
+  ), rows_37 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 36 preceding AND CURRENT ROW
+  ), rows_48 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 47 preceding AND CURRENT ROW
+  ), rows_60 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 59 preceding AND CURRENT ROW
+  ), rows_200 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 199 preceding AND CURRENT ROW
+  ), rows_230 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 229 preceding AND CURRENT ROW
+  ), rows_252 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 251 preceding AND CURRENT ROW
+  ), rows_before AS (
+    PARTITION BY stock_number
     ORDER BY stock_row
     rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
   ), rows_earlier AS (
-    PARTITION BY ts_code
+    PARTITION BY stock_number
     ORDER BY stock_row
     rows BETWEEN UNBOUNDED preceding AND 1 preceding
-  ), rows_row AS (PARTITION BY ts_code ORDER BY stock_row)
+  ), rows_row AS (PARTITION BY stock_number ORDER BY stock_row)
 ), values_3_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     close,
     day_rows,
@@ -9341,6 +9595,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     close,
     day_rows,
@@ -10018,6 +10273,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     close,
     day_rows,
@@ -10463,6 +10719,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     close,
     day_rows,
@@ -10891,6 +11148,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     close,
     day_rows,
@@ -11299,7 +11557,7 @@ WITH values_0_1 AS (
       CASE WHEN va350 THEN va329 END
     )) OVER (
       PARTITION BY trade_date
-      ORDER BY ts_code
+      ORDER BY stock_number
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
     ) AS se351,
     AVG(
@@ -11315,14 +11573,14 @@ WITH values_0_1 AS (
       )
     ) OVER (
       PARTITION BY trade_date
-      ORDER BY ts_code
+      ORDER BY stock_number
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
     ) AS se352,
     AVG((
       CASE WHEN va354 THEN va329 END
     )) OVER (
       PARTITION BY trade_date
-      ORDER BY ts_code
+      ORDER BY stock_number
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
     ) AS se355,
     AVG(
@@ -11338,14 +11596,14 @@ WITH values_0_1 AS (
       )
     ) OVER (
       PARTITION BY trade_date
-      ORDER BY ts_code
+      ORDER BY stock_number
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
     ) AS se356,
     AVG((
       CASE WHEN va359 THEN va329 END
     )) OVER (
       PARTITION BY trade_date
-      ORDER BY ts_code
+      ORDER BY stock_number
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
     ) AS se360,
     AVG(
@@ -11361,14 +11619,14 @@ WITH values_0_1 AS (
       )
     ) OVER (
       PARTITION BY trade_date
-      ORDER BY ts_code
+      ORDER BY stock_number
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
     ) AS se361,
     AVG((
       CASE WHEN va365 THEN va329 END
     )) OVER (
       PARTITION BY trade_date
-      ORDER BY ts_code
+      ORDER BY stock_number
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
     ) AS se366,
     AVG(
@@ -11384,14 +11642,14 @@ WITH values_0_1 AS (
       )
     ) OVER (
       PARTITION BY trade_date
-      ORDER BY ts_code
+      ORDER BY stock_number
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
     ) AS se367,
     AVG((
       CASE WHEN va368 THEN va329 END
     )) OVER (
       PARTITION BY trade_date
-      ORDER BY ts_code
+      ORDER BY stock_number
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
     ) AS se369,
     AVG(
@@ -11407,14 +11665,14 @@ WITH values_0_1 AS (
       )
     ) OVER (
       PARTITION BY trade_date
-      ORDER BY ts_code
+      ORDER BY stock_number
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
     ) AS se370,
     AVG((
       CASE WHEN va372 THEN va329 END
     )) OVER (
       PARTITION BY trade_date
-      ORDER BY ts_code
+      ORDER BY stock_number
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
     ) AS se373,
     AVG(
@@ -11430,7 +11688,7 @@ WITH values_0_1 AS (
       )
     ) OVER (
       PARTITION BY trade_date
-      ORDER BY ts_code
+      ORDER BY stock_number
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
     ) AS se374,
     RANK() OVER (PARTITION BY trade_date ORDER BY va513) AS se514,
@@ -11592,6 +11850,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     close,
     day_rows,
@@ -12252,6 +12511,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     close,
     day_rows,
@@ -12695,6 +12955,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     close,
     day_rows,
@@ -13122,6 +13383,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     close,
     day_rows,
@@ -13544,6 +13806,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     close,
     day_rows,
@@ -13863,7 +14126,7 @@ WITH values_0_1 AS (
         ) * CAST(0.3364722366212129 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY ts_code, va122
+      PARTITION BY stock_number, va122
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
     ) AS se123,
@@ -13899,7 +14162,7 @@ WITH values_0_1 AS (
         ) * CAST(0.4054651081081644 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY ts_code, va306
+      PARTITION BY stock_number, va306
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
     ) AS se307,
@@ -13912,7 +14175,7 @@ WITH values_0_1 AS (
         ) * CAST(0.4054651081081644 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY ts_code, va314
+      PARTITION BY stock_number, va314
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
     ) AS se315,
@@ -13982,7 +14245,7 @@ WITH values_0_1 AS (
         ) * CAST(0.11778303565638344 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY ts_code, va683
+      PARTITION BY stock_number, va683
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
     ) AS se684,
@@ -14045,7 +14308,7 @@ WITH values_0_1 AS (
         ) * CAST(0.14310084364067333 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY ts_code, va122
+      PARTITION BY stock_number, va122
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
     ) AS se896,
@@ -14058,7 +14321,7 @@ WITH values_0_1 AS (
         ) * CAST(0.06899287148695145 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY ts_code, va683
+      PARTITION BY stock_number, va683
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
     ) AS se917,
@@ -14110,7 +14373,7 @@ WITH values_0_1 AS (
         ) * CAST(0.051293294387550536 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY ts_code, va683
+      PARTITION BY stock_number, va683
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
     ) AS se1050,
@@ -14123,7 +14386,7 @@ WITH values_0_1 AS (
         ) * CAST(0.22314355131420976 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY ts_code, va244
+      PARTITION BY stock_number, va244
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
     ) AS se1136,
@@ -14177,7 +14440,7 @@ WITH values_0_1 AS (
         ) * CAST(0.22314355131420976 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY ts_code, va244
+      PARTITION BY stock_number, va244
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
     ) AS se1327,
@@ -14278,7 +14541,7 @@ WITH values_0_1 AS (
         ) * CAST(0.0333364202675918 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY ts_code, va1847
+      PARTITION BY stock_number, va1847
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
     ) AS se1848,
@@ -14303,7 +14566,7 @@ WITH values_0_1 AS (
         ) * CAST(0.22314355131420976 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY ts_code, va244
+      PARTITION BY stock_number, va244
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
     ) AS se1931,
@@ -14338,7 +14601,7 @@ WITH values_0_1 AS (
         ) * CAST(0.1670540846631662 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY ts_code, va244
+      PARTITION BY stock_number, va244
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
     ) AS se2089,
@@ -14372,19 +14635,80 @@ WITH values_0_1 AS (
       )
     ) OVER rows_before AS se2227
   FROM values_4_4
-  WINDOW rows_2 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 1 preceding AND CURRENT ROW), rows_5 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 4 preceding AND CURRENT ROW), rows_6 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 5 preceding AND CURRENT ROW), rows_7 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 6 preceding AND CURRENT ROW), rows_8 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 7 preceding AND CURRENT ROW), rows_9 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 8 preceding AND CURRENT ROW), rows_13 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 12 preceding AND CURRENT ROW), rows_14 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 13 preceding AND CURRENT ROW), rows_15 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 14 preceding AND CURRENT ROW), rows_16 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 15 preceding AND CURRENT ROW), rows_18 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 17 preceding AND CURRENT ROW), rows_20 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 19 preceding AND CURRENT ROW), rows_24 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 23 preceding AND CURRENT ROW), rows_48 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 47 preceding AND CURRENT ROW), rows_60 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 59 preceding AND CURRENT ROW), rows_before AS (
-    PARTITION BY ts_code
+  WINDOW rows_2 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 1 preceding AND CURRENT ROW
+  ), rows_5 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 4 preceding AND CURRENT ROW
+  ), rows_6 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 5 preceding AND CURRENT ROW
+  ), rows_7 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 6 preceding AND CURRENT ROW
+  ), rows_8 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 7 preceding AND CURRENT ROW
+  ), rows_9 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 8 preceding AND CURRENT ROW
+  ), rows_13 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 12 preceding AND CURRENT ROW
+  ), rows_14 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 13 preceding AND CURRENT ROW
+  ), rows_15 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 14 preceding AND CURRENT ROW
+  ), rows_16 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 15 preceding AND CURRENT ROW
+  ), rows_18 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 17 preceding AND CURRENT ROW
+  ), rows_20 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 19 preceding AND CURRENT ROW
+  ), rows_24 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 23 preceding AND CURRENT ROW
+  ), rows_48 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 47 preceding AND CURRENT ROW
+  ), rows_60 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 59 preceding AND CURRENT ROW
+  ), rows_before AS (
+    PARTITION BY stock_number
     ORDER BY stock_row
     rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
   ), rows_earlier AS (
-    PARTITION BY ts_code
+    PARTITION BY stock_number
     ORDER BY stock_row
     rows BETWEEN UNBOUNDED preceding AND 1 preceding
-  ), rows_row AS (PARTITION BY ts_code ORDER BY stock_row)
+  ), rows_row AS (PARTITION BY stock_number ORDER BY stock_row)
 ), values_5_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     close,
     day_rows,
@@ -15414,6 +15738,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     close,
     day_rows,
@@ -15860,6 +16185,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     close,
     day_rows,
@@ -16245,6 +16571,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     close,
     day_rows,
@@ -16610,6 +16937,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     close,
     day_rows,
@@ -17107,6 +17435,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     day_rows,
     se121,
@@ -17693,6 +18022,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     day_rows,
     se121,
@@ -18062,6 +18392,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     day_rows,
     se121,
@@ -18401,6 +18732,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     day_rows,
     se121,
@@ -18703,7 +19035,7 @@ WITH values_0_1 AS (
         ) * CAST(0.08701137698962977 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY ts_code, va218
+      PARTITION BY stock_number, va218
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
     ) AS se219,
@@ -18716,7 +19048,7 @@ WITH values_0_1 AS (
         ) * CAST(0.051293294387550536 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY ts_code, va229
+      PARTITION BY stock_number, va229
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
     ) AS se230,
@@ -18729,7 +19061,7 @@ WITH values_0_1 AS (
         ) * CAST(0.051293294387550536 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY ts_code, va238
+      PARTITION BY stock_number, va238
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
     ) AS se239,
@@ -18897,7 +19229,7 @@ WITH values_0_1 AS (
         ) * CAST(0.051293294387550536 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY ts_code, va1684
+      PARTITION BY stock_number, va1684
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
     ) AS se1685,
@@ -18936,7 +19268,7 @@ WITH values_0_1 AS (
         ) * CAST(0.11778303565638344 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY ts_code, va1900
+      PARTITION BY stock_number, va1900
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
     ) AS se1901,
@@ -18967,7 +19299,7 @@ WITH values_0_1 AS (
         ) * CAST(0.1670540846631662 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY ts_code, va2024
+      PARTITION BY stock_number, va2024
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
     ) AS se2025,
@@ -18996,19 +19328,56 @@ WITH values_0_1 AS (
      IGNORE NULLS) OVER rows_earlier AS se2091,
     LAG(va2088, 6) OVER rows_row AS se2192
   FROM values_6_3
-  WINDOW rows_2 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 1 preceding AND CURRENT ROW), rows_3 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 2 preceding AND CURRENT ROW), rows_5 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 4 preceding AND CURRENT ROW), rows_9 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 8 preceding AND CURRENT ROW), rows_12 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 11 preceding AND CURRENT ROW), rows_13 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 12 preceding AND CURRENT ROW), rows_17 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 16 preceding AND CURRENT ROW), rows_18 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 17 preceding AND CURRENT ROW), rows_20 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 19 preceding AND CURRENT ROW), rows_before AS (
-    PARTITION BY ts_code
+  WINDOW rows_2 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 1 preceding AND CURRENT ROW
+  ), rows_3 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 2 preceding AND CURRENT ROW
+  ), rows_5 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 4 preceding AND CURRENT ROW
+  ), rows_9 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 8 preceding AND CURRENT ROW
+  ), rows_12 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 11 preceding AND CURRENT ROW
+  ), rows_13 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 12 preceding AND CURRENT ROW
+  ), rows_17 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 16 preceding AND CURRENT ROW
+  ), rows_18 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 17 preceding AND CURRENT ROW
+  ), rows_20 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 19 preceding AND CURRENT ROW
+  ), rows_before AS (
+    PARTITION BY stock_number
     ORDER BY stock_row
     rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
   ), rows_earlier AS (
-    PARTITION BY ts_code
+    PARTITION BY stock_number
     ORDER BY stock_row
     rows BETWEEN UNBOUNDED preceding AND 1 preceding
-  ), rows_row AS (PARTITION BY ts_code ORDER BY stock_row)
+  ), rows_row AS (PARTITION BY stock_number ORDER BY stock_row)
 ), values_7_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     day_rows,
     se1245,
@@ -19644,6 +20013,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     day_rows,
     se1245,
@@ -20031,6 +20401,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     day_rows,
     se1245,
@@ -20335,6 +20706,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     day_rows,
     se1245,
@@ -20621,6 +20993,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     day_rows,
     se1245,
@@ -20897,6 +21270,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     day_rows,
     se1245,
@@ -21178,6 +21552,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     day_rows,
     se1245,
@@ -21494,6 +21869,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     day_rows,
     se1245,
@@ -21838,6 +22214,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     day_rows,
     se1538,
@@ -22259,6 +22636,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     day_rows,
     se1538,
@@ -22502,6 +22880,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     day_rows,
     se1538,
@@ -22822,7 +23201,7 @@ WITH values_0_1 AS (
         ) * CAST(0.1670540846631662 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY ts_code, va1539
+      PARTITION BY stock_number, va1539
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
     ) AS se1540,
@@ -22866,19 +23245,44 @@ WITH values_0_1 AS (
     AVG(se2052) OVER rows_12 AS se2053,
     AVG(se2052) OVER rows_26 AS se2054
   FROM values_8_2
-  WINDOW rows_12 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 11 preceding AND CURRENT ROW), rows_14 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 13 preceding AND CURRENT ROW), rows_15 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 14 preceding AND CURRENT ROW), rows_19 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 18 preceding AND CURRENT ROW), rows_20 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 19 preceding AND CURRENT ROW), rows_26 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 25 preceding AND CURRENT ROW), rows_before AS (
-    PARTITION BY ts_code
+  WINDOW rows_12 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 11 preceding AND CURRENT ROW
+  ), rows_14 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 13 preceding AND CURRENT ROW
+  ), rows_15 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 14 preceding AND CURRENT ROW
+  ), rows_19 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 18 preceding AND CURRENT ROW
+  ), rows_20 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 19 preceding AND CURRENT ROW
+  ), rows_26 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 25 preceding AND CURRENT ROW
+  ), rows_before AS (
+    PARTITION BY stock_number
     ORDER BY stock_row
     rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
   ), rows_earlier AS (
-    PARTITION BY ts_code
+    PARTITION BY stock_number
     ORDER BY stock_row
     rows BETWEEN UNBOUNDED preceding AND 1 preceding
-  ), rows_row AS (PARTITION BY ts_code ORDER BY stock_row)
+  ), rows_row AS (PARTITION BY stock_number ORDER BY stock_row)
 ), values_9_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     day_rows,
     se1188,
@@ -23289,6 +23693,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     day_rows,
     se1188,
@@ -23558,6 +23963,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     day_rows,
     se1188,
@@ -23790,6 +24196,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     day_rows,
     se1188,
@@ -24046,6 +24453,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     day_rows,
     se1188,
@@ -24322,6 +24730,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     day_rows,
     se1188,
@@ -24548,6 +24957,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     day_rows,
     se1188,
@@ -24765,7 +25175,7 @@ WITH values_0_1 AS (
         ) * CAST(0.4054651081081644 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY ts_code, va320
+      PARTITION BY stock_number, va320
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
     ) AS se321,
@@ -24778,7 +25188,7 @@ WITH values_0_1 AS (
         ) * CAST(0.4054651081081644 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY ts_code, va1189
+      PARTITION BY stock_number, va1189
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
     ) AS se1190,
@@ -24815,7 +25225,7 @@ WITH values_0_1 AS (
         ) * CAST(0.033901551675681346 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY ts_code, va1856
+      PARTITION BY stock_number, va1856
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
     ) AS se1857,
@@ -24842,20 +25252,25 @@ WITH values_0_1 AS (
         ) * CAST(0.10536051565782631 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY ts_code, va244
+      PARTITION BY stock_number, va244
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
     ) AS se2056
   FROM values_10_2
-  WINDOW rows_16 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 15 preceding AND CURRENT ROW), rows_earlier AS (
-    PARTITION BY ts_code
+  WINDOW rows_16 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 15 preceding AND CURRENT ROW
+  ), rows_earlier AS (
+    PARTITION BY stock_number
     ORDER BY stock_row
     rows BETWEEN UNBOUNDED preceding AND 1 preceding
-  ), rows_row AS (PARTITION BY ts_code ORDER BY stock_row)
+  ), rows_row AS (PARTITION BY stock_number ORDER BY stock_row)
 ), values_11_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     day_rows,
     se1188,
@@ -25143,6 +25558,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     day_rows,
     se1188,
@@ -25367,6 +25783,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     day_rows,
     se1188,
@@ -25588,6 +26005,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     day_rows,
     se1188,
@@ -25818,6 +26236,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     day_rows,
     se1188,
@@ -26064,19 +26483,28 @@ WITH values_0_1 AS (
       )
      IGNORE NULLS) OVER rows_earlier AS se2058
   FROM values_12_1
-  WINDOW rows_12 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 11 preceding AND CURRENT ROW), rows_26 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 25 preceding AND CURRENT ROW), rows_before AS (
-    PARTITION BY ts_code
+  WINDOW rows_12 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 11 preceding AND CURRENT ROW
+  ), rows_26 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 25 preceding AND CURRENT ROW
+  ), rows_before AS (
+    PARTITION BY stock_number
     ORDER BY stock_row
     rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
   ), rows_earlier AS (
-    PARTITION BY ts_code
+    PARTITION BY stock_number
     ORDER BY stock_row
     rows BETWEEN UNBOUNDED preceding AND 1 preceding
-  ), rows_row AS (PARTITION BY ts_code ORDER BY stock_row)
+  ), rows_row AS (PARTITION BY stock_number ORDER BY stock_row)
 ), values_13_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     se1544,
     se2091,
@@ -26405,6 +26833,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     se1544,
     se2091,
@@ -26613,14 +27042,14 @@ WITH values_0_1 AS (
         ) * CAST(0.1670540846631662 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY ts_code, va1545
+      PARTITION BY stock_number, va1545
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
     ) AS se1546,
     COUNT(va1909) OVER rows_before AS se1910
   FROM values_13_1
   WINDOW rows_before AS (
-    PARTITION BY ts_code
+    PARTITION BY stock_number
     ORDER BY stock_row
     rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
   )
@@ -26628,6 +27057,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     se1544,
     se1910,
@@ -26843,6 +27273,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     se1544,
     se1910,
@@ -27059,13 +27490,13 @@ WITH values_0_1 AS (
         ) * CAST(0.11778303565638344 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY ts_code, va1911
+      PARTITION BY stock_number, va1911
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
     ) AS se1912
   FROM values_15_1
   WINDOW rows_earlier AS (
-    PARTITION BY ts_code
+    PARTITION BY stock_number
     ORDER BY stock_row
     rows BETWEEN UNBOUNDED preceding AND 1 preceding
   )
@@ -27073,6 +27504,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     se1910,
     se2091,
@@ -27292,6 +27724,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     se1910,
     va1000,
@@ -27508,6 +27941,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     se1910,
     va1000,
@@ -27711,14 +28145,15 @@ WITH values_0_1 AS (
     ) IGNORE NULLS) OVER rows_earlier AS se1914
   FROM values_17_2
   WINDOW rows_earlier AS (
-    PARTITION BY ts_code
+    PARTITION BY stock_number
     ORDER BY stock_row
     rows BETWEEN UNBOUNDED preceding AND 1 preceding
-  ), rows_row AS (PARTITION BY ts_code ORDER BY stock_row)
+  ), rows_row AS (PARTITION BY stock_number ORDER BY stock_row)
 ), values_19_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     va1000,
     va1033,

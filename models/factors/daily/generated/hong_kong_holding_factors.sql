@@ -5,6 +5,7 @@ WITH series_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     hk_hold__holding_ratio,
     LAG(hk_hold__holding_ratio, 5) OVER rows_row AS se0,
@@ -12,11 +13,12 @@ WITH series_1 AS (
     LAG(hk_hold__holding_ratio, 60) OVER rows_row AS se4,
     LAG(hk_hold__holding_ratio, 1) OVER rows_row AS se6
   FROM {{ ref('factor_inputs') }}
-  WINDOW rows_row AS (PARTITION BY ts_code ORDER BY stock_row)
+  WINDOW rows_row AS (PARTITION BY stock_number ORDER BY stock_row)
 ), values_1_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     hk_hold__holding_ratio,
     (
@@ -36,6 +38,7 @@ WITH series_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     hk_hold__holding_ratio,
     va1,
@@ -52,6 +55,7 @@ WITH series_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     hk_hold__holding_ratio,
     va1,
@@ -62,11 +66,16 @@ WITH series_1 AS (
     COUNT(va7) OVER rows_20 AS se9,
     LAG(va11, 1) OVER rows_row AS se12
   FROM values_1_2
-  WINDOW rows_20 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 19 preceding AND CURRENT ROW), rows_row AS (PARTITION BY ts_code ORDER BY stock_row)
+  WINDOW rows_20 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 19 preceding AND CURRENT ROW
+  ), rows_row AS (PARTITION BY stock_number ORDER BY stock_row)
 ), values_3_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     hk_hold__holding_ratio,
     se12,
@@ -82,6 +91,7 @@ WITH series_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     hk_hold__holding_ratio,
     va1,
@@ -93,7 +103,7 @@ WITH series_1 AS (
     )) OVER rows_before AS se13
   FROM values_3_1
   WINDOW rows_before AS (
-    PARTITION BY ts_code
+    PARTITION BY stock_number
     ORDER BY stock_row
     rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
   )
@@ -101,6 +111,7 @@ WITH series_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     hk_hold__holding_ratio,
     va1,

@@ -5,6 +5,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     trading_seat_days__hot_money_moved_cny,
     trading_seat_days__hot_money_net_cny,
@@ -20,6 +21,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     SUM(trading_seat_days__hot_money_net_cny) OVER rows_5 AS se0,
     COUNT(trading_seat_days__hot_money_net_cny) OVER rows_5 AS se1,
@@ -36,11 +38,32 @@ WITH values_0_1 AS (
     SUM(trading_seat_days__hot_money_moved_cny) OVER rows_60 AS se18,
     COUNT(trading_seat_days__hot_money_moved_cny) OVER rows_60 AS se19
   FROM values_0_1
-  WINDOW rows_5 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 4 preceding AND CURRENT ROW), rows_10 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 9 preceding AND CURRENT ROW), rows_20 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 19 preceding AND CURRENT ROW), rows_30 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 29 preceding AND CURRENT ROW), rows_60 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 59 preceding AND CURRENT ROW)
+  WINDOW rows_5 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 4 preceding AND CURRENT ROW
+  ), rows_10 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 9 preceding AND CURRENT ROW
+  ), rows_20 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 19 preceding AND CURRENT ROW
+  ), rows_30 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 29 preceding AND CURRENT ROW
+  ), rows_60 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 59 preceding AND CURRENT ROW
+  )
 ), values_1_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     (
       CASE WHEN se1 = 5 THEN se0 END

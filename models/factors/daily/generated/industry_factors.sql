@@ -5,17 +5,19 @@ WITH series_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     close,
     industry_l1,
     LAG(close, 20) OVER rows_row AS se0,
     LAG(close, 60) OVER rows_row AS se4
   FROM {{ ref('factor_inputs') }}
-  WINDOW rows_row AS (PARTITION BY ts_code ORDER BY stock_row)
+  WINDOW rows_row AS (PARTITION BY stock_number ORDER BY stock_row)
 ), values_1_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     industry_l1,
     (
@@ -37,18 +39,19 @@ WITH series_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     industry_l1,
     va1,
     va5,
     AVG(va1) OVER (
       PARTITION BY trade_date, industry_l1
-      ORDER BY ts_code
+      ORDER BY stock_number
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
     ) AS se2,
     AVG(va5) OVER (
       PARTITION BY trade_date, industry_l1
-      ORDER BY ts_code
+      ORDER BY stock_number
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
     ) AS se6
   FROM values_1_1
@@ -56,6 +59,7 @@ WITH series_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     (
       CASE WHEN NOT industry_l1 IS NULL THEN va1 - se2 END

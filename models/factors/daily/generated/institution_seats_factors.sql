@@ -5,6 +5,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     amount,
     trading_seat_days__institution_net_cny,
@@ -18,6 +19,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     SUM(va0) OVER rows_60 AS se1,
     COUNT(va0) OVER rows_60 AS se2,
@@ -25,11 +27,20 @@ WITH values_0_1 AS (
     COUNT(trading_seat_days__institution_net_cny) OVER rows_30 AS se5,
     SUM(amount) OVER rows_30 AS se7
   FROM values_0_1
-  WINDOW rows_30 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 29 preceding AND CURRENT ROW), rows_60 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 59 preceding AND CURRENT ROW)
+  WINDOW rows_30 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 29 preceding AND CURRENT ROW
+  ), rows_60 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 59 preceding AND CURRENT ROW
+  )
 ), values_1_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     se7,
     (
@@ -43,6 +54,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     va3,
     va6,

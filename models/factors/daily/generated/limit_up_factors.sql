@@ -5,6 +5,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     trading_day,
     (
@@ -21,6 +22,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     trading_day,
     va0,
@@ -42,6 +44,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     trading_day,
     va0,
@@ -75,11 +78,60 @@ WITH values_0_1 AS (
     SUM(va49) OVER rows_30 AS se50,
     COUNT(va49) OVER rows_30 AS se51
   FROM values_0_2
-  WINDOW rows_1 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 0 preceding AND CURRENT ROW), rows_2 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 1 preceding AND CURRENT ROW), rows_3 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 2 preceding AND CURRENT ROW), rows_4 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 3 preceding AND CURRENT ROW), rows_5 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 4 preceding AND CURRENT ROW), rows_6 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 5 preceding AND CURRENT ROW), rows_7 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 6 preceding AND CURRENT ROW), rows_8 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 7 preceding AND CURRENT ROW), rows_9 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 8 preceding AND CURRENT ROW), rows_10 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 9 preceding AND CURRENT ROW), rows_30 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 29 preceding AND CURRENT ROW), rows_60 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 59 preceding AND CURRENT ROW)
+  WINDOW rows_1 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 0 preceding AND CURRENT ROW
+  ), rows_2 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 1 preceding AND CURRENT ROW
+  ), rows_3 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 2 preceding AND CURRENT ROW
+  ), rows_4 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 3 preceding AND CURRENT ROW
+  ), rows_5 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 4 preceding AND CURRENT ROW
+  ), rows_6 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 5 preceding AND CURRENT ROW
+  ), rows_7 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 6 preceding AND CURRENT ROW
+  ), rows_8 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 7 preceding AND CURRENT ROW
+  ), rows_9 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 8 preceding AND CURRENT ROW
+  ), rows_10 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 9 preceding AND CURRENT ROW
+  ), rows_30 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 29 preceding AND CURRENT ROW
+  ), rows_60 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 59 preceding AND CURRENT ROW
+  )
 ), values_1_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     va0,
     (
@@ -136,6 +188,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     va4,
     va52,

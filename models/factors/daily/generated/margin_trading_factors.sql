@@ -5,6 +5,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     amount,
     (
@@ -21,6 +22,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     va0,
     va1,
@@ -29,11 +31,16 @@ WITH values_0_1 AS (
     COUNT(va4) OVER rows_5 AS se6,
     SUM(amount) OVER rows_5 AS se7
   FROM values_0_1
-  WINDOW rows_5 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 4 preceding AND CURRENT ROW), rows_row AS (PARTITION BY ts_code ORDER BY stock_row)
+  WINDOW rows_5 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 4 preceding AND CURRENT ROW
+  ), rows_row AS (PARTITION BY stock_number ORDER BY stock_row)
 ), values_1_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     va0,
     (

@@ -5,6 +5,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     benchmark_close,
     benchmark_return,
@@ -18,6 +19,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     benchmark_close,
     va5,
@@ -26,11 +28,16 @@ WITH values_0_1 AS (
     COUNT(benchmark_return) OVER rows_20 AS se3,
     LAG(va5, 1) OVER rows_row AS se6
   FROM values_0_1
-  WINDOW rows_20 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 19 preceding AND CURRENT ROW), rows_row AS (PARTITION BY ts_code ORDER BY stock_row)
+  WINDOW rows_20 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 19 preceding AND CURRENT ROW
+  ), rows_row AS (PARTITION BY stock_number ORDER BY stock_row)
 ), values_1_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     se6,
     va5,
@@ -47,6 +54,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     va1,
     va4,
@@ -55,7 +63,7 @@ WITH values_0_1 AS (
     )) OVER rows_before AS se7
   FROM values_1_1
   WINDOW rows_before AS (
-    PARTITION BY ts_code
+    PARTITION BY stock_number
     ORDER BY stock_row
     rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
   )
@@ -63,6 +71,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     va1,
     (

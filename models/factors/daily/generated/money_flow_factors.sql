@@ -5,6 +5,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     amount,
     moneyflow__net_main_amount_cny,
@@ -49,6 +50,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     amount,
     moneyflow__net_main_amount_cny,
@@ -73,6 +75,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     moneyflow__net_main_amount_cny,
     va16,
@@ -103,11 +106,32 @@ WITH values_0_1 AS (
     LAG(va49, 1) OVER rows_row AS se50,
     LAG(va52, 1) OVER rows_row AS se53
   FROM values_0_2
-  WINDOW rows_3 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 2 preceding AND CURRENT ROW), rows_5 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 4 preceding AND CURRENT ROW), rows_10 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 9 preceding AND CURRENT ROW), rows_20 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 19 preceding AND CURRENT ROW), rows_60 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 59 preceding AND CURRENT ROW), rows_row AS (PARTITION BY ts_code ORDER BY stock_row)
+  WINDOW rows_3 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 2 preceding AND CURRENT ROW
+  ), rows_5 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 4 preceding AND CURRENT ROW
+  ), rows_10 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 9 preceding AND CURRENT ROW
+  ), rows_20 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 19 preceding AND CURRENT ROW
+  ), rows_60 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 59 preceding AND CURRENT ROW
+  ), rows_row AS (PARTITION BY stock_number ORDER BY stock_row)
 ), values_1_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     moneyflow__net_main_amount_cny,
     se17,
@@ -159,6 +183,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     moneyflow__net_main_amount_cny,
     se50,
@@ -230,6 +255,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     moneyflow__net_main_amount_cny,
     se50,
@@ -282,6 +308,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     moneyflow__net_main_amount_cny,
     va11,
@@ -311,7 +338,7 @@ WITH values_0_1 AS (
     )) OVER rows_before AS se54
   FROM values_1_3
   WINDOW rows_before AS (
-    PARTITION BY ts_code
+    PARTITION BY stock_number
     ORDER BY stock_row
     rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
   )
@@ -319,6 +346,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     moneyflow__net_main_amount_cny,
     va11,

@@ -5,6 +5,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     amount,
     moneyflow__buy_extra_large_amount_cny,
@@ -29,6 +30,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     amount,
     moneyflow__buy_extra_large_amount_cny,
@@ -50,6 +52,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     va43,
     SUM(moneyflow__buy_extra_large_amount_cny) OVER rows_5 AS se0,
@@ -83,11 +86,20 @@ WITH values_0_1 AS (
     SUM(moneyflow__net_small_amount_cny) OVER rows_20 AS se51,
     COUNT(moneyflow__net_small_amount_cny) OVER rows_20 AS se52
   FROM values_0_2
-  WINDOW rows_5 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 4 preceding AND CURRENT ROW), rows_20 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 19 preceding AND CURRENT ROW), rows_row AS (PARTITION BY ts_code ORDER BY stock_row)
+  WINDOW rows_5 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 4 preceding AND CURRENT ROW
+  ), rows_20 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 19 preceding AND CURRENT ROW
+  ), rows_row AS (PARTITION BY stock_number ORDER BY stock_row)
 ), values_1_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     se0,
     se1,
@@ -144,6 +156,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     se44,
     va42,
@@ -200,6 +213,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     va12,
     va15,
@@ -223,8 +237,12 @@ WITH values_0_1 AS (
       CASE WHEN va43 IS DISTINCT FROM se44 OR stock_row = 1 THEN stock_row END
     )) OVER rows_before AS se45
   FROM values_1_2
-  WINDOW rows_60 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 59 preceding AND CURRENT ROW), rows_before AS (
-    PARTITION BY ts_code
+  WINDOW rows_60 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 59 preceding AND CURRENT ROW
+  ), rows_before AS (
+    PARTITION BY stock_number
     ORDER BY stock_row
     rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
   )
@@ -232,6 +250,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     va12,
     va15,

@@ -5,17 +5,19 @@ WITH series_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     popularity_days__hot_pct,
     popularity_days__hot_score,
     popularity_days__sealed_ratio,
     LAG(popularity_days__hot_score, 1) OVER rows_row AS se0
   FROM {{ ref('factor_inputs') }}
-  WINDOW rows_row AS (PARTITION BY ts_code ORDER BY stock_row)
+  WINDOW rows_row AS (PARTITION BY stock_number ORDER BY stock_row)
 ), values_1_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     popularity_days__hot_pct,
     popularity_days__sealed_ratio,

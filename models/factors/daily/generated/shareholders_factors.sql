@@ -5,6 +5,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     holder_days__holder_count,
     CAST((
@@ -20,6 +21,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     holder_days__holder_count,
     LAG(holder_days__holder_count, 30) OVER rows_row AS se0,
@@ -28,11 +30,20 @@ WITH values_0_1 AS (
     SUM(va5) OVER rows_60 AS se6,
     COUNT(va5) OVER rows_60 AS se7
   FROM values_0_1
-  WINDOW rows_30 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 29 preceding AND CURRENT ROW), rows_60 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 59 preceding AND CURRENT ROW), rows_row AS (PARTITION BY ts_code ORDER BY stock_row)
+  WINDOW rows_30 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 29 preceding AND CURRENT ROW
+  ), rows_60 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 59 preceding AND CURRENT ROW
+  ), rows_row AS (PARTITION BY stock_number ORDER BY stock_row)
 ), values_1_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     (
       (

@@ -5,6 +5,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     close,
     high,
@@ -41,6 +42,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     close,
     high,
@@ -71,7 +73,7 @@ WITH values_0_1 AS (
         ) * CAST(0.1670540846631662 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY ts_code, va27
+      PARTITION BY stock_number, va27
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
     ) AS se28,
@@ -88,7 +90,7 @@ WITH values_0_1 AS (
         ) * CAST(0.07696104113612832 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY ts_code, va27
+      PARTITION BY stock_number, va27
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
     ) AS se31,
@@ -119,11 +121,36 @@ WITH values_0_1 AS (
     LAG(va216, 1) OVER rows_row AS se217,
     MAX(close) OVER rows_60 AS se251
   FROM values_0_1
-  WINDOW rows_5 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 4 preceding AND CURRENT ROW), rows_9 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 8 preceding AND CURRENT ROW), rows_10 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 9 preceding AND CURRENT ROW), rows_14 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 13 preceding AND CURRENT ROW), rows_20 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 19 preceding AND CURRENT ROW), rows_60 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 59 preceding AND CURRENT ROW), rows_row AS (PARTITION BY ts_code ORDER BY stock_row)
+  WINDOW rows_5 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 4 preceding AND CURRENT ROW
+  ), rows_9 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 8 preceding AND CURRENT ROW
+  ), rows_10 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 9 preceding AND CURRENT ROW
+  ), rows_14 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 13 preceding AND CURRENT ROW
+  ), rows_20 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 19 preceding AND CURRENT ROW
+  ), rows_60 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 59 preceding AND CURRENT ROW
+  ), rows_row AS (PARTITION BY stock_number ORDER BY stock_row)
 ), values_1_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     close,
     se0,
@@ -321,6 +348,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     close,
     se0,
@@ -444,6 +472,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     close,
     se0,
@@ -496,6 +525,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     close,
     se0,
@@ -564,7 +594,7 @@ WITH values_0_1 AS (
         ) * CAST(0.07410797215372188 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY ts_code, va27
+      PARTITION BY stock_number, va27
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
     ) AS se58,
@@ -581,7 +611,7 @@ WITH values_0_1 AS (
         ) * CAST(0.18232155679395462 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY ts_code, va27
+      PARTITION BY stock_number, va27
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
     ) AS se64,
@@ -598,7 +628,7 @@ WITH values_0_1 AS (
         ) * CAST(0.18232155679395462 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY ts_code, va27
+      PARTITION BY stock_number, va27
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
     ) AS se68,
@@ -615,7 +645,7 @@ WITH values_0_1 AS (
         ) * CAST(0.08701137698962977 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY ts_code, va27
+      PARTITION BY stock_number, va27
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
     ) AS se72,
@@ -632,7 +662,7 @@ WITH values_0_1 AS (
         ) * CAST(0.08701137698962977 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY ts_code, va27
+      PARTITION BY stock_number, va27
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
     ) AS se75,
@@ -649,7 +679,7 @@ WITH values_0_1 AS (
         ) * CAST(0.042559614418795924 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY ts_code, va27
+      PARTITION BY stock_number, va27
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
     ) AS se79,
@@ -666,7 +696,7 @@ WITH values_0_1 AS (
         ) * CAST(0.042559614418795924 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY ts_code, va27
+      PARTITION BY stock_number, va27
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
     ) AS se82,
@@ -687,19 +717,24 @@ WITH values_0_1 AS (
     ), 1) OVER rows_row AS se235,
     LAG(se251, 1) OVER rows_row AS se252
   FROM values_1_3
-  WINDOW rows_20 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 19 preceding AND CURRENT ROW), rows_before AS (
-    PARTITION BY ts_code
+  WINDOW rows_20 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 19 preceding AND CURRENT ROW
+  ), rows_before AS (
+    PARTITION BY stock_number
     ORDER BY stock_row
     rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
   ), rows_earlier AS (
-    PARTITION BY ts_code
+    PARTITION BY stock_number
     ORDER BY stock_row
     rows BETWEEN UNBOUNDED preceding AND 1 preceding
-  ), rows_row AS (PARTITION BY ts_code ORDER BY stock_row)
+  ), rows_row AS (PARTITION BY stock_number ORDER BY stock_row)
 ), values_3_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     close,
     se14,
@@ -863,6 +898,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     close,
     se14,
@@ -932,6 +968,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     close,
     se14,
@@ -996,6 +1033,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     close,
     se14,
@@ -1057,6 +1095,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     close,
     se14,
@@ -1113,6 +1152,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     close,
     se14,
@@ -1163,7 +1203,7 @@ WITH values_0_1 AS (
         ) * CAST(0.4054651081081644 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY ts_code, va15
+      PARTITION BY stock_number, va15
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
     ) AS se16,
@@ -1176,7 +1216,7 @@ WITH values_0_1 AS (
         ) * CAST(0.22314355131420976 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY ts_code, va27
+      PARTITION BY stock_number, va27
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
     ) AS se36,
@@ -1292,15 +1332,20 @@ WITH values_0_1 AS (
     LAG(va256, 9) OVER rows_row AS se265,
     LAG(va256, 10) OVER rows_row AS se266
   FROM values_3_5
-  WINDOW rows_60 AS (PARTITION BY ts_code ORDER BY stock_row rows BETWEEN 59 preceding AND CURRENT ROW), rows_earlier AS (
-    PARTITION BY ts_code
+  WINDOW rows_60 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 59 preceding AND CURRENT ROW
+  ), rows_earlier AS (
+    PARTITION BY stock_number
     ORDER BY stock_row
     rows BETWEEN UNBOUNDED preceding AND 1 preceding
-  ), rows_row AS (PARTITION BY ts_code ORDER BY stock_row)
+  ), rows_row AS (PARTITION BY stock_number ORDER BY stock_row)
 ), values_5_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     close,
     se14,
@@ -1527,6 +1572,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     close,
     se14,
@@ -1582,6 +1628,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     close,
     se14,
@@ -1635,6 +1682,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     close,
     se14,
@@ -1717,14 +1765,15 @@ WITH values_0_1 AS (
     LAG(va223, 10) OVER rows_row AS se233
   FROM values_5_3
   WINDOW rows_earlier AS (
-    PARTITION BY ts_code
+    PARTITION BY stock_number
     ORDER BY stock_row
     rows BETWEEN UNBOUNDED preceding AND 1 preceding
-  ), rows_row AS (PARTITION BY ts_code ORDER BY stock_row)
+  ), rows_row AS (PARTITION BY stock_number ORDER BY stock_row)
 ), values_7_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     close,
     va1,
@@ -1817,6 +1866,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     va1,
     va10,
@@ -1872,6 +1922,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     va1,
     va10,
@@ -1916,6 +1967,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     va1,
     va10,
@@ -1960,6 +2012,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     va1,
     va10,
@@ -2010,14 +2063,15 @@ WITH values_0_1 AS (
     LAG(va187, 10) OVER rows_row AS se197
   FROM values_7_4
   WINDOW rows_before AS (
-    PARTITION BY ts_code
+    PARTITION BY stock_number
     ORDER BY stock_row
     rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-  ), rows_row AS (PARTITION BY ts_code ORDER BY stock_row)
+  ), rows_row AS (PARTITION BY stock_number ORDER BY stock_row)
 ), values_9_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     se20,
     va1,
@@ -2079,6 +2133,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     se20,
     va1,
@@ -2125,7 +2180,7 @@ WITH values_0_1 AS (
         ) * CAST(0.4054651081081644 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY ts_code, va21
+      PARTITION BY stock_number, va21
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
     ) AS se22
@@ -2134,6 +2189,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     se20,
     va1,
@@ -2186,6 +2242,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     se20,
     va1,
@@ -2233,7 +2290,7 @@ WITH values_0_1 AS (
     ) IGNORE NULLS) OVER rows_earlier AS se24
   FROM values_11_1
   WINDOW rows_earlier AS (
-    PARTITION BY ts_code
+    PARTITION BY stock_number
     ORDER BY stock_row
     rows BETWEEN UNBOUNDED preceding AND 1 preceding
   )
@@ -2241,6 +2298,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     va1,
     va10,
@@ -2293,6 +2351,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     va1,
     va10,
@@ -2345,6 +2404,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     va1,
     va10,
@@ -2389,11 +2449,12 @@ WITH values_0_1 AS (
     ), 1) OVER rows_row AS se123,
     LAG(va26, 1) OVER rows_row AS se143
   FROM values_13_2
-  WINDOW rows_row AS (PARTITION BY ts_code ORDER BY stock_row)
+  WINDOW rows_row AS (PARTITION BY stock_number ORDER BY stock_row)
 ), values_15_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     va1,
     va10,
@@ -2447,6 +2508,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     va1,
     va10,
@@ -2500,6 +2562,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     va1,
     va10,
@@ -2551,6 +2614,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     va1,
     va10,
@@ -2601,6 +2665,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     va1,
     va10,
@@ -2649,6 +2714,7 @@ WITH values_0_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     va1,
     va10,
@@ -2711,11 +2777,12 @@ WITH values_0_1 AS (
     LAG(va149, 9) OVER rows_row AS se158,
     LAG(va149, 10) OVER rows_row AS se159
   FROM values_15_5
-  WINDOW rows_row AS (PARTITION BY ts_code ORDER BY stock_row)
+  WINDOW rows_row AS (PARTITION BY stock_number ORDER BY stock_row)
 ), values_17_1 AS (
   SELECT
     ts_code,
     trade_date,
+    stock_number,
     stock_row,
     va1,
     va10,
