@@ -450,6 +450,7 @@ def factors_of(market: dict[str, list[dict]]) -> pd.DataFrame:
         create table inputs as
         select
             ts_code, trade_date, amount, 1e8 as daily_basic__float_shares, {feeds},
+            dense_rank() over (order by ts_code) as stock_number,
             row_number() over (partition by ts_code order by trade_date) as stock_row,
             count(*) over (partition by trade_date) as day_rows
         from factors.daily_panel {joins}
