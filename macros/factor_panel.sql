@@ -1,9 +1,57 @@
 {#- The panel of all factors. Its model is a program that `wavehouse factors compile` writes: steps of statements,
     some for a whole history, some for one day more. The materialization chooses between them. -#}
 
+{#- Settings of the panel; stops at a weight of a prefix that no factor has. -#}
+{% macro factor_panel_settings() %}
+    {% set clip = _number_var('factor_clip') %}
+    {% if clip <= 0 %}
+        {% do _refuse_var('factor_clip', clip, 'a number above 0') %}
+    {% endif %}
+    {% set weights = var('factor_weights') %}
+    {% set panel = graph.nodes.get('model.' ~ project_name ~ '.factor_panel') if execute else none %}
+    {% set prefixes = [] %}
+    {% set others = ['ts_code', 'trade_date', 'in_universe', 'nonfinite_count', 'clipped_count'] %}
+    {% for factor in (panel.columns if panel else []) if factor not in others %}
+        {% set prefix = factor.split('_')[0] ~ '_' %}
+        {% do prefixes.append(prefix) if prefix not in prefixes %}
+    {% endfor %}
+    {% if weights is not mapping %}
+        {% do _refuse_var('factor_weights', weights, 'weights by prefix, such as {mf_: 0.5}') %}
+    {% endif %}
+    {% for prefix, weight in weights.items() %}
+        {% if (panel and prefix not in prefixes) or weight is not number or weight is boolean %}
+            {% do _refuse_var('factor_weights', weights, 'a number by prefix, one of ' ~ prefixes | join(' ')) %}
+        {% endif %}
+    {% endfor %}
+    {% do return({
+        'factor_clip': clip,
+        'factor_panel_max_new_days': _count_var('factor_panel_max_new_days', 0, 10000),
+        'factor_universe': var('factor_universe') | string,
+        'factor_weights': weights,
+    }) %}
+{% endmacro %}
+
+
+{#- Statement that stops where the universe of var factor_universe has no member. -#}
+{% macro require_factor_universe() %}
+    {%- set universe = factor_panel_settings().factor_universe -%}
+    {%- if universe -%}
+select
+    case
+        when count(*) = 0
+            then error('no stock is ever in the universe {{ universe }} of var factor_universe: see seeds/universes.csv')
+    end
+from {{ ref('universe_members') }}
+where universe = '{{ universe }}'
+    {%- else -%}
+select 'every stock that traded is in the universe'
+    {%- endif -%}
+{% endmacro %}
+
+
 {#- Subselect: factors.factor_inputs, and whether the row belongs to the universe of var factor_universe. -#}
 {% macro factor_panel_inputs() %}
-    {%- set universe = var('factor_universe') -%}
+    {%- set universe = factor_panel_settings().factor_universe -%}
 (
     select
         -- a number that changes with the stocks there are, not with what is known of them
@@ -69,7 +117,7 @@
     {% for row in found.rows if not row[1] %}
         {% do return(none) %}
     {% endfor %}
-    {% if found.rows | length > var('factor_panel_max_new_days') %}
+    {% if found.rows | length > factor_panel_settings().factor_panel_max_new_days %}
         {% do return(none) %}
     {% endif %}
     {% do return(found.columns[0].values() | list) %}
@@ -140,7 +188,7 @@
 {#- A factor's distance from the mean of its day's universe, in standard deviations of the population, times the
     weight of its family. NULL outside of the universe, where unknown, and where all of the day are the same. -#}
 {% macro factor_z_score(factor, prefix, default_weight) -%}
-    {%- set weight = var('factor_weights').get(prefix, default_weight) | float -%}
+    {%- set weight = factor_panel_settings().factor_weights.get(prefix, default_weight) | float -%}
     {%- set value = 'case when in_universe then ' ~ factor ~ ' end' -%}
     case
         when

@@ -177,6 +177,7 @@
         {% do factor_feed_settings() %}
         {% do daily_label_settings() %}
         {% do event_settings() %}
+        {% do factor_panel_settings() %}
         {% do factor_health_settings() %}
     {% endif %}
 {% endmacro %}

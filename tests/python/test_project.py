@@ -58,7 +58,9 @@ def test_every_model_column_seed_and_source_is_described(manifest, models, sampl
 def test_every_macro_and_argument_is_described(manifest):
     for macro in manifest["macros"].values():
         name = macro["name"]
-        if macro["package_name"] != "wavehouse" or name.startswith(("_", "test_", "materialization_")):
+        if macro["package_name"] != "wavehouse" or name.startswith(
+            ("_", "test_", "materialization_")
+        ):
             continue
         assert macro["description"], name
         signature = re.search(r"{%-? macro " + name + r"\((.*?)\)", macro["macro_sql"])[1]

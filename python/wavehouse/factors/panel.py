@@ -39,7 +39,7 @@ def panel_sql(factors: Mapping[str, Expression], columns: Mapping[str, int | Non
     steps, tables, state = program.history(planned, inputs)
     source = " positional join ".join(("factor_base", *tables))
     parts = [
-        _step("days", "days", [_days(inputs)]),
+        _step("days", "days", ["{{ require_factor_universe() }}", _days(inputs)]),
         *(_step("history", each.title, each.statements) for each in steps),
         _step("history", "sanitizer", [*_macros(), _counted(factors, source)]),
         _step("history_panel", "panel", [_panel(factors, source)]),
@@ -85,7 +85,7 @@ def _record() -> list[str]:
 
 
 def _macros() -> list[str]:
-    clip = "{{ var('factor_clip') }}::double"
+    clip = "{{ factor_panel_settings().factor_clip }}::double"
     return [
         "create or replace temp macro factor_sane(x) as"
         f" case when isfinite(x) then least(greatest(x, -{clip}), {clip}) end",

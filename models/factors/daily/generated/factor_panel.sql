@@ -2,10 +2,12 @@
 {{ config(materialized='factor_program') }}
 
 -- step days: days
+{{ require_factor_universe() }};
+
 create or replace temp table factor_days as
 select trade_date, sum(hash(inputs)::hugeint) as input_hash
 from {{ factor_panel_inputs() }} as inputs
-group by trade_date
+group by trade_date;
 
 -- step history: macros
 create or replace temp macro rows_0(x0) as (((((x0 + lag(x0, 1) over ()) + (lag(x0, 2) over () + lag(x0, 3) over ())) + ((lag(x0, 4) over () + lag(x0, 5) over ()) + (lag(x0, 6) over () + lag(x0, 7) over ()))) + (((lag(x0, 8) over () + lag(x0, 9) over ()) + (lag(x0, 10) over () + lag(x0, 11) over ())) + ((lag(x0, 12) over () + lag(x0, 13) over ()) + (lag(x0, 14) over () + lag(x0, 15) over ())))) + ((lag(x0, 16) over () + lag(x0, 17) over ()) + (lag(x0, 18) over () + lag(x0, 19) over ())));
@@ -19345,11 +19347,11 @@ create or replace temp table state_keys as
 select ts_code, rid, stock_row from factor_base where rows_left = 0 order by rid
 
 -- step history: sanitizer
-create or replace temp macro factor_sane(x) as case when isfinite(x) then least(greatest(x, -{{ var('factor_clip') }}::double), {{ var('factor_clip') }}::double) end;
+create or replace temp macro factor_sane(x) as case when isfinite(x) then least(greatest(x, -{{ factor_panel_settings().factor_clip }}::double), {{ factor_panel_settings().factor_clip }}::double) end;
 
 create or replace temp macro factor_nonfinite(x) as coalesce((not isfinite(x))::integer, 0);
 
-create or replace temp macro factor_beyond(x) as coalesce((isfinite(x) and abs(x) > {{ var('factor_clip') }}::double)::integer, 0);
+create or replace temp macro factor_beyond(x) as coalesce((isfinite(x) and abs(x) > {{ factor_panel_settings().factor_clip }}::double)::integer, 0);
 
 create or replace temp table factor_cut as
 select
@@ -23797,11 +23799,11 @@ select
 from factor_today positional join factor_past positional join t35 positional join t17 positional join t8 positional join t16 positional join t58 positional join t36 positional join t59 positional join t10 positional join t76 positional join t3 positional join t60 positional join t23 positional join t15 positional join t9 positional join t34 positional join t90 positional join t108 positional join t118 positional join t57 positional join t75 positional join t12 positional join t2 positional join t4 positional join t19 positional join t70 positional join t20 positional join t61 positional join t30 positional join t52 positional join t25 positional join t100 positional join t7 positional join t51 positional join t119 positional join t89 positional join t37 positional join t101 positional join t42 positional join t32 positional join t93 positional join t78 positional join t33 positional join t72 positional join t13 positional join t71 positional join t74 positional join t87 positional join t56 positional join t14 positional join t39 positional join t115 positional join t91 positional join t77 positional join t11 positional join t73 positional join t55 positional join t99 positional join t107 positional join t54 positional join t109 positional join t124 positional join t129 positional join t31 positional join t113 positional join t121 positional join t128 positional join t40 positional join t46 positional join t22 positional join t53 positional join t92 positional join t38 positional join t6 positional join t97 positional join t27 positional join t130 positional join t80 positional join t125 positional join t43 positional join t69 positional join t50 positional join t122 positional join t29 positional join t106 positional join t28 positional join t41 positional join t49 positional join t5 positional join t102 positional join t96 positional join t68 positional join t116 positional join t105 positional join t120 positional join t117 positional join t131 positional join t123 positional join t112 positional join t85 positional join t126 positional join t95 positional join t111 positional join t66 positional join t133 positional join t83 positional join t94 positional join t110 positional join t82 positional join t21 positional join t79 positional join t138 positional join t44;
 
 -- step day: sanitizer
-create or replace temp macro factor_sane(x) as case when isfinite(x) then least(greatest(x, -{{ var('factor_clip') }}::double), {{ var('factor_clip') }}::double) end;
+create or replace temp macro factor_sane(x) as case when isfinite(x) then least(greatest(x, -{{ factor_panel_settings().factor_clip }}::double), {{ factor_panel_settings().factor_clip }}::double) end;
 
 create or replace temp macro factor_nonfinite(x) as coalesce((not isfinite(x))::integer, 0);
 
-create or replace temp macro factor_beyond(x) as coalesce((isfinite(x) and abs(x) > {{ var('factor_clip') }}::double)::integer, 0);
+create or replace temp macro factor_beyond(x) as coalesce((isfinite(x) and abs(x) > {{ factor_panel_settings().factor_clip }}::double)::integer, 0);
 
 create or replace temp table factor_cut as
 select
