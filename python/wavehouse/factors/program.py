@@ -45,6 +45,7 @@ IN_ORDER = """select
     end
 from factor_base"""
 PLACE_COLUMN = Primitive(COLUMN, "place")  # number of the row in the order of all tables
+KEY_COLUMNS = (PLACE_COLUMN, Primitive(COLUMN, "day"))
 
 
 @dataclass
@@ -72,7 +73,7 @@ class Program:
             for place in set(PLACE.findall(each.sql)):
                 read = each.args[int(place)]
                 uses[read] = uses.get(read, 0) + each.sql.count(f"{{{place}}}")
-            if each.kind in (SERIES, SECTION, RECURSION):
+            if each.kind in (SERIES, RECURSION):
                 asked.update(read for read in each.reads if read.kind == ELEMENT and read.args)
             if each.kind == SERIES:
                 back = int(each.sql.rpartition(",")[2].strip(" )"))
@@ -111,7 +112,7 @@ class Program:
             alone = len(owners) == 1 and each not in public and each.kind == ELEMENT
             alone = alone and self.sizes[each] < LARGE  # large ones do not fit the cache together
             owner = owners.pop() if alone else each
-            self.owners[each] = owner if owner.kind == ELEMENT else each
+            self.owners[each] = owner if owner.kind in (ELEMENT, SECTION) else each
 
     def own(self, owner: Primitive) -> list[list[Primitive]]:
         """What is computed for one column alone, in steps, itself the last one."""
@@ -169,6 +170,7 @@ class Writer:
     program: Program
     is_day: bool = False
     macros: dict[str, str] = field(default_factory=dict)
+    aliases: dict[Primitive, str] = field(default_factory=dict)
 
     def definitions(self) -> list[str]:
         """Statements that define the macros which the expressions written so far call."""
@@ -184,6 +186,8 @@ class Writer:
     def expression(self, primitive: Primitive, whole: bool = False) -> str:
         """A primitive over the columns that have names; `whole` is its own definition."""
         names = self.program.names
+        if primitive in self.aliases:
+            return self.aliases[primitive]
         if primitive in names and not whole:
             return names[primitive]
         if primitive.kind in (COLUMN, CONSTANT):
@@ -302,38 +306,72 @@ class _Tables:
         self.make(table, f"select\n    {listed}\nfrom {source}", found)
         return table
 
-    def column(self, writer: Writer, owner: Primitive, base: str) -> str:
-        """A table of one column, and within its select what is computed for it alone."""
+    def nested(
+        self, writer: Writer, steps: list[list[Primitive]], wanted: Iterable[Primitive], base: str
+    ) -> str:
+        """The tables that these steps read, and their columns computed in selects over them.
+
+        wanted: what is read of the outcome.
+        """
         program, names = writer.program, writer.program.names
-        steps = program.own(owner)
-        mine = [each for step in steps for each in step]
-        outer = [each for each in program.read_by(mine) if each not in mine]
-        tables = [self.of[each] for each in outer if each in self.of]
+        mine = {each for step in steps for each in step}
+        read = [*program.read_by(mine), *wanted]
+        outer = [each for each in dict.fromkeys(read) if each not in mine]
+        tables = dict.fromkeys(self.of[each] for each in outer if each in self.of)
         if not tables or any(each.kind == COLUMN for each in outer):
-            tables.insert(0, base)
-        tables = list(dict.fromkeys(tables))
-        table, text = f"t{len(self.statements)}", " positional join ".join(tables)
+            tables = dict.fromkeys((base, *tables))
+        for table in tables:
+            self.last[table] = len(self.statements)
+        text = " positional join ".join(tables)
         for place, step in enumerate(steps):
-            later = {one for rest in steps[place + 1 :] for one in program.read_by(rest)}
-            made = {one for rest in steps[place:] for one in rest}
+            rest = steps[place + 1 :]
+            later = {*wanted, *(one for each in rest for one in program.read_by(each))}
+            made = {one for each in steps[place:] for one in each}
             carried = sorted(names.get(one, one.sql) for one in later if one not in made)
             listed = ",\n    ".join([*carried, writer.listed(step)])
-            text = f"select\n    {listed}\nfrom {text if place == 0 else f'({text})'}"
-        for each in tables:
-            self.last[each] = len(self.statements)
-        self.make(table, text, [owner])
+            text = f"(\nselect\n    {listed}\nfrom {text}\n)"
+        return text
+
+    def column(self, writer: Writer, owner: Primitive, base: str) -> str:
+        """A table of one column, and within its select what is computed for it alone."""
+        steps = writer.program.own(owner)[:-1]
+        source = self.nested(writer, steps, writer.program.read_by([owner]), base)
+        table = f"t{len(self.statements)}"
+        self.make(table, f"select\n    {writer.listed([owner])}\nfrom {source}", [owner])
         return table
 
     def section(self, writer: Writer, found: list[Primitive], base: str) -> str:
         """A table of columns across a day, back in the order of the rows; its name."""
+        program = writer.program
+        compared = list(dict.fromkeys(each.args[0] for each in found))
+        beside = [read for each in found for read in (*each.args[1:], each.group) if read]
+        if writer.is_day:
+            steps = []
+        else:
+            own = [program.own(each)[:-1] for each in found]
+            longest = max(len(each) for each in own)
+            steps = [
+                [one for each in own if place < len(each) for one in each[place]]
+                for place in range(longest)
+            ]
+        direct = [each for each in compared if each in program.names or each.kind == COLUMN]
+        indirect = [each for each in compared if each not in direct]
+        wanted = dict.fromkeys((*direct, *program.read_by(indirect), *beside, *KEY_COLUMNS))
+        source = self.nested(writer, steps, wanted, base)
+        carried = dict.fromkeys(
+            program.names.get(each, each.sql) for each in (*beside, *KEY_COLUMNS)
+        )
+        values = [f"{writer.expression(each)} as v{place}" for place, each in enumerate(compared)]
+        inner = ",\n    ".join([*carried, *values])
+        writer.aliases = {each: f"v{place}" for place, each in enumerate(compared)}
+        listed = writer.listed(found)
+        writer.aliases = {}
         table = f"t{len(self.statements)}"
-        listed = writer.listed(found).replace("\n", "\n    ")
-        mine = ", ".join(writer.program.names[each] for each in found)
-        source = self.source(writer.program, found, base, [PLACE_COLUMN])
+        mine = ", ".join(program.names[each] for each in found)
         self.make(
             table,
-            f"select {mine}\nfrom (\n    select\n        place,\n        {listed}\n"
-            f"    from {source}\n)\norder by place",
+            f"select {mine}\nfrom (\nselect\n    place,\n    {listed}\n"
+            f"from (\nselect\n    {inner}\nfrom {source}\n)\n)\norder by place",
             found,
         )
         return table
