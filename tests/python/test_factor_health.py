@@ -474,12 +474,12 @@ def warehouse_file(built, tmp_path_factory):
         **dict.fromkeys((*NUMBERS, "ic_std", "ic_ir", "rank_ic_std", "rank_ic_ir"), np.nan),
     )  # fmt: skip
     with duckdb.connect(str(file)) as connection:
-        connection.execute("create schema factors; create schema seeds")
+        connection.execute("create schema factors")
         put(
             connection,
             {
                 "factors.factor_health": pd.concat([months, never]),
-                "seeds.factor_catalog": families,
+                "factors.factor_catalog": families,
             },
         )
     return file

@@ -23,7 +23,7 @@ SUMMARY = """
             sum(ic_days * rank_ic) over of_factor / nullif(sum(ic_days) over of_factor, 0)
                 as whole_rank_ic
         from factors.factor_health as health
-        inner join seeds.factor_catalog as catalog using (factor_id)
+        inner join factors.factor_catalog as catalog using (factor_id)
         where family = coalesce(?, family)
         window of_factor as (partition by factor_id)
 
@@ -66,7 +66,7 @@ def factor_page(con: duckdb.DuckDBPyConnection, family: str | None = None) -> st
     """
     factors = rows(con, SUMMARY, [family])
     if not factors:
-        known = rows(con, "select distinct family from seeds.factor_catalog order by family")
+        known = rows(con, "select distinct family from factors.factor_catalog order by family")
         listed = ", ".join(each["family"] for each in known)
         raise NoFactorsError(
             f"factors.factor_health has no factor of family {family!r}; families are {listed}"
@@ -105,7 +105,7 @@ def by_month(
         f"""
         select {row} as name, strftime(month, '%Y-%m') as month, {value} as number
         from factors.factor_health
-        inner join seeds.factor_catalog using (factor_id)
+        inner join factors.factor_catalog using (factor_id)
         group by all
         order by month
         """,
