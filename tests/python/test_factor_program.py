@@ -220,7 +220,10 @@ def test_dbt_adds_days_and_leaves_the_others(sample_warehouse, tmp_path):
                         or abs(found - expected) > 1e-9 * greatest(abs(found), abs(expected))
                     )
                 from (
-                    select {PANEL}, least(greatest({name}, -1e6), 1e6) as expected from panel
+                    select {PANEL},
+                        case when {name} is not null then least(greatest({name}, -1e6), 1e6) end
+                            as expected
+                    from panel
                 )
                 inner join (select {PANEL}, {name} as found from factors.factor_panel)
                     using ({PANEL})

@@ -272,10 +272,11 @@ def generated_files(catalog: Catalog) -> dict[Path, str]:
 
 
 def _panel_files(catalog: Catalog) -> dict[Path, str]:
-    expressions = {each.factor_id: each.expression for each in catalog.factors}
     by_family = {each.family: each for each in catalog.families}
-    prefixes = {each.factor_id: by_family[each.family].prefix for each in catalog.factors}
-    relations = {each.factor_id: by_family[each.family].relation for each in catalog.factors}
+    factors = [each for each in catalog.factors if each.family in by_family]
+    expressions = {each.factor_id: each.expression for each in factors}
+    prefixes = {each.factor_id: by_family[each.family].prefix for each in factors}
+    relations = {each.factor_id: by_family[each.family].relation for each in factors}
     weights = {each.prefix: each.default_weight for each in catalog.families}
     warm = {name: WARM_UP.get(name) for name in catalog.columns()}
     files = {

@@ -314,7 +314,7 @@ class _Tables:
         wanted: what is read of the outcome.
         """
         program, names = writer.program, writer.program.names
-        mine = {each for step in steps for each in step}
+        mine = dict.fromkeys(each for step in steps for each in step)
         read = [*program.read_by(mine), *wanted]
         outer = [each for each in dict.fromkeys(read) if each not in mine]
         tables = dict.fromkeys(self.of[each] for each in outer if each in self.of)

@@ -1673,7 +1673,7 @@ select
     stock_row,
     volume,
     rows_17(volume, c129) as c131
-from factor_base positional join t42 positional join t75 positional join t41 positional join t117
+from factor_base positional join t75 positional join t41 positional join t42 positional join t117
 )
 );
 
@@ -1735,7 +1735,7 @@ select
     place,
     stock_row,
     (rows_2(c100) / 5) as c101
-from factor_base positional join t70 positional join t112 positional join t113 positional join t103 positional join t4
+from factor_base positional join t112 positional join t113 positional join t103 positional join t4 positional join t70
 )
 )
 )
@@ -1817,7 +1817,7 @@ select
     place,
     stock_row,
     ((case when stock_row > 2 then ((c77 + lag(c77, 1) over ()) + lag(c77, 2) over ()) end) / 3) as c78
-from factor_base positional join t128 positional join t92 positional join t83 positional join t109
+from factor_base positional join t83 positional join t128 positional join t109 positional join t92
 )
 )
 )
@@ -1918,7 +1918,7 @@ select
     c18,
     stock_row,
     ((case when stock_row > 5 then rows_21(c12) end) / 6) as c14
-from factor_base positional join t81 positional join t124 positional join t79 positional join t97 positional join t137
+from factor_base positional join t124 positional join t79 positional join t81 positional join t97 positional join t137
 )
 )
 );
@@ -1995,7 +1995,7 @@ select
     place,
     stock_row,
     ((case when stock_row > 4 then rows_2(c65) end) / 5) as c66
-from factor_base positional join t90 positional join t127 positional join t83 positional join t108 positional join t139
+from factor_base positional join t139 positional join t90 positional join t127 positional join t83 positional join t108
 )
 )
 )
@@ -2059,7 +2059,7 @@ select
     place,
     stock_row,
     ((case when stock_row > 4 then rows_2(c77) end) / 5) as c85
-from factor_base positional join t92 positional join t139 positional join t127 positional join t83 positional join t108
+from factor_base positional join t139 positional join t92 positional join t127 positional join t83 positional join t108
 )
 )
 )
@@ -3653,7 +3653,7 @@ select
     c22,
     stock_row,
     ((case when stock_row > 5 then rows_21(c160) end) / 6) as c162
-from factor_base positional join t269 positional join t229 positional join t83 positional join t160 positional join t278
+from factor_base positional join t229 positional join t83 positional join t269 positional join t160 positional join t278
 )
 )
 );
@@ -4077,7 +4077,7 @@ select
     stock_row,
     vwap,
     (rows_21(c95) / 6) as c272
-from factor_base positional join t251 positional join t68 positional join t189 positional join t292
+from factor_base positional join t292 positional join t68 positional join t251 positional join t189
 )
 )
 )
@@ -4874,7 +4874,7 @@ select
     place,
     stock_row,
     ((case when stock_row > 4 then rows_2(c160) end) / 5) as c401
-from factor_base positional join t269 positional join t127 positional join t83 positional join t108 positional join t139
+from factor_base positional join t139 positional join t269 positional join t127 positional join t83 positional join t108
 )
 )
 )
@@ -5416,7 +5416,7 @@ select
     stock_row,
     ((case when stock_row > 7 then rows_10(c77) end) / 8) as c542,
     ((case when stock_row > 7 then rows_10(c541) end) / 8) as c543
-from factor_base positional join t92 positional join t461
+from factor_base positional join t461 positional join t92
 )
 )
 )
@@ -5477,7 +5477,7 @@ select
     stock_row,
     (rows_81(c95) / 4) as c558,
     ((case when stock_row > 3 then rows_81(c557) end) / 4) as c559
-from factor_base positional join t68 positional join t436
+from factor_base positional join t436 positional join t68
 )
 )
 )
@@ -6059,7 +6059,7 @@ select
     stock_row,
     (rows_10(c597) / 8) as c598,
     (rows_10(c170) / 8) as c599
-from factor_base positional join t161 positional join t500
+from factor_base positional join t500 positional join t161
 )
 )
 );
@@ -7343,7 +7343,7 @@ select
     c81,
     stock_row,
     ((case when stock_row > 2 then ((c160 + lag(c160, 1) over ()) + lag(c160, 2) over ()) end) / 3) as c907
-from factor_base positional join t269 positional join t128 positional join t83 positional join t109
+from factor_base positional join t128 positional join t83 positional join t269 positional join t109
 )
 )
 );
@@ -8284,7 +8284,7 @@ select
     stock_row,
     ((case when stock_row > 7 then rows_10(c662) end) / 8) as c664,
     (rows_10(c663) / 8) as c665
-from factor_base positional join t693 positional join t612
+from factor_base positional join t612 positional join t693
 )
 )
 )
@@ -8319,7 +8319,7 @@ select
     c680,
     stock_row,
     (((c597 + lag(c597, 1) over ()) + lag(c597, 2) over ()) / 3) as c678
-from factor_base positional join t500 positional join t696 positional join t161 positional join t616
+from factor_base positional join t696 positional join t500 positional join t161 positional join t616
 )
 );
 
@@ -8709,7 +8709,7 @@ select
     stock_row,
     ((case when stock_row > 5 then rows_21(c686) end) / 6) as c688,
     (rows_21(c687) / 6) as c689
-from factor_base positional join t697 positional join t619
+from factor_base positional join t619 positional join t697
 )
 )
 )
@@ -8827,7 +8827,7 @@ select
     stock_row,
     (rows_106(c625) / 9) as c757,
     (rows_106(c756) / 9) as c758
-from factor_base positional join t685 positional join t632
+from factor_base positional join t632 positional join t685
 )
 )
 )
@@ -9390,7 +9390,7 @@ select
     place,
     stock_row,
     (rows_40(c764) / 7) as c766
-from factor_base positional join t634 positional join t769 positional join t636 positional join t714
+from factor_base positional join t636 positional join t769 positional join t714 positional join t634
 )
 )
 )
@@ -9560,7 +9560,7 @@ select
     c811,
     stock_row,
     (rows_10(c805) / 8) as c807
-from factor_base positional join t720 positional join t774 positional join t647 positional join t722 positional join t816
+from factor_base positional join t774 positional join t647 positional join t720 positional join t722 positional join t816
 )
 )
 );
@@ -10679,7 +10679,7 @@ select
     c18,
     stock_row,
     ((case when stock_row > 5 then rows_21(c1013) end) / 6) as c1014
-from factor_base positional join t916 positional join t124 positional join t79 positional join t97 positional join t137
+from factor_base positional join t124 positional join t79 positional join t916 positional join t97 positional join t137
 )
 )
 );
@@ -11002,7 +11002,7 @@ select
     close,
     stock_row,
     ((case when stock_row > 4 then rows_2(c981) end) / 5) as c982
-from factor_base positional join t911 positional join t895 positional join t629 positional join t937
+from factor_base positional join t895 positional join t911 positional join t629 positional join t937
 )
 )
 );
@@ -11099,7 +11099,7 @@ select
     stock_row,
     vwap,
     (rows_81(c944) / 4) as c945
-from factor_base positional join t945 positional join t690 positional join t610 positional join t754
+from factor_base positional join t690 positional join t945 positional join t610 positional join t754
 )
 )
 );
@@ -13040,7 +13040,7 @@ select
     place,
     stock_row,
     (rows_1(c100) / 10) as c1198
-from factor_base positional join t70 positional join t112 positional join t113 positional join t103 positional join t4
+from factor_base positional join t112 positional join t113 positional join t103 positional join t4 positional join t70
 )
 )
 )
@@ -13778,7 +13778,7 @@ select
     stock_row,
     ((case when stock_row > 3 then rows_81(c22) end) / 4) as c1233,
     ((case when stock_row > 3 then rows_81(c160) end) / 4) as c1234
-from factor_base positional join t269 positional join t83
+from factor_base positional join t83 positional join t269
 )
 )
 );
@@ -14689,7 +14689,7 @@ select
     stock_row,
     ((case when stock_row > 3 then rows_81(c65) end) / 4) as c1244,
     ((case when stock_row > 3 then rows_81(c1243) end) / 4) as c1245
-from factor_base positional join t1269 positional join t90
+from factor_base positional join t90 positional join t1269
 )
 )
 );
@@ -15159,7 +15159,7 @@ select
     place,
     stock_row,
     (rows_2(c1205) / 5) as c1329
-from factor_base positional join t1149 positional join t279 positional join t230 positional join t163
+from factor_base positional join t279 positional join t1149 positional join t230 positional join t163
 )
 )
 )
@@ -15400,7 +15400,7 @@ select
     stock_row,
     vwap,
     (rows_21(c1370) / 6) as c1371
-from factor_base positional join t251 positional join t1297 positional join t189 positional join t292
+from factor_base positional join t292 positional join t1297 positional join t251 positional join t189
 )
 )
 )
@@ -15978,7 +15978,7 @@ select
     stock_row,
     (rows_106(c1205) / 9) as c1471,
     (rows_106(c170) / 9) as c1472
-from factor_base positional join t161 positional join t1149
+from factor_base positional join t1149 positional join t161
 )
 )
 );
@@ -16022,7 +16022,7 @@ select
     stock_row,
     ((case when stock_row > 6 then rows_40(c22) end) / 7) as c1479,
     ((case when stock_row > 6 then rows_40(c160) end) / 7) as c1480
-from factor_base positional join t269 positional join t83
+from factor_base positional join t83 positional join t269
 )
 )
 );
@@ -16429,7 +16429,7 @@ select
     place,
     stock_row,
     (rows_40(c1397) / 7) as c1398
-from factor_base positional join t1360 positional join t636 positional join t769 positional join t714
+from factor_base positional join t636 positional join t769 positional join t714 positional join t1360
 )
 )
 )
@@ -16498,7 +16498,7 @@ select
     stock_row,
     (rows_106(c1445) / 9) as c1447,
     (rows_106(c1446) / 9) as c1448
-from factor_base positional join t1372 positional join t1374
+from factor_base positional join t1374 positional join t1372
 )
 )
 )
@@ -17401,7 +17401,7 @@ select
     stock_row,
     ((case when stock_row > 8 then rows_106(c77) end) / 9) as c1527,
     ((case when stock_row > 8 then rows_106(c1416) end) / 9) as c1528
-from factor_base positional join t92 positional join t1393
+from factor_base positional join t1393 positional join t92
 )
 )
 )
@@ -17569,7 +17569,7 @@ select
     stock_row,
     (rows_2(c1506) / 5) as c1508,
     (rows_2(c1507) / 5) as c1509
-from factor_base positional join t1469 positional join t1471
+from factor_base positional join t1471 positional join t1469
 )
 )
 )
@@ -18872,7 +18872,7 @@ select
     c1666,
     stock_row,
     rows_140(c1663) as c1664
-from factor_base positional join t1620 positional join t1622 positional join t1624
+from factor_base positional join t1624 positional join t1620 positional join t1622
 )
 );
 
@@ -19333,7 +19333,7 @@ select
     low,
     stock_row,
     (rows_2(c44) / 5) as c1699
-from factor_base positional join t63 positional join t230 positional join t163 positional join t161 positional join t279
+from factor_base positional join t230 positional join t63 positional join t163 positional join t161 positional join t279
 )
 )
 );
