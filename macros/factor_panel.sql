@@ -1,13 +1,22 @@
 {#- The panel of all factors. Its model is a program that `wavehouse factors compile` writes: steps of statements,
     some for a whole history, some for one day more. The materialization chooses between them. -#}
 
+{% macro _factor_weights() %}
+    {% set weights = var('factor_weights') %}
+    {% if weights is not mapping %}
+        {% do _refuse_var('factor_weights', weights, 'weights by prefix, such as {mf_: 0.5}') %}
+    {% endif %}
+    {% do return(weights) %}
+{% endmacro %}
+
+
 {#- Settings of the panel; stops at a weight of a prefix that no factor has. -#}
 {% macro factor_panel_settings() %}
     {% set clip = _number_var('factor_clip') %}
     {% if clip <= 0 %}
         {% do _refuse_var('factor_clip', clip, 'a number above 0') %}
     {% endif %}
-    {% set weights = var('factor_weights') %}
+    {% set weights = _factor_weights() %}
     {% set panel = graph.nodes.get('model.' ~ project_name ~ '.factor_panel') if execute else none %}
     {% set prefixes = [] %}
     {% set others = ['ts_code', 'trade_date', 'in_universe', 'nonfinite_count', 'clipped_count'] %}
@@ -15,9 +24,6 @@
         {% set prefix = factor.split('_')[0] ~ '_' %}
         {% do prefixes.append(prefix) if prefix not in prefixes %}
     {% endfor %}
-    {% if weights is not mapping %}
-        {% do _refuse_var('factor_weights', weights, 'weights by prefix, such as {mf_: 0.5}') %}
-    {% endif %}
     {% for prefix, weight in weights.items() %}
         {% if (panel and prefix not in prefixes) or weight is not number or weight is boolean %}
             {% do _refuse_var('factor_weights', weights, 'a number by prefix, one of ' ~ prefixes | join(' ')) %}
@@ -175,7 +181,6 @@ select 'every stock that traded is in the universe'
     {% if new_days == [] %}
         {% call statement('main') %}select 'nothing new'{% endcall %}
     {% endif %}
-    {% do run_factor_steps(steps['end']) %}
 
     {% do persist_docs(target, model) %}
     {{ run_hooks(post_hooks, inside_transaction=True) }}
@@ -188,7 +193,7 @@ select 'every stock that traded is in the universe'
 {#- A factor's distance from the mean of its day's universe, in standard deviations of the population, times the
     weight of its family. NULL outside of the universe, where unknown, and where all of the day are the same. -#}
 {% macro factor_z_score(factor, prefix, default_weight) -%}
-    {%- set weight = factor_panel_settings().factor_weights.get(prefix, default_weight) | float -%}
+    {%- set weight = _factor_weights().get(prefix, default_weight) | float -%}
     {%- set value = 'case when in_universe then ' ~ factor ~ ' end' -%}
     case
         when

@@ -7,7 +7,7 @@ for one factor pays for the windows of that factor alone.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import sqlglot
@@ -107,6 +107,19 @@ def in_order(roots) -> list[Primitive]:
     return list(found)
 
 
+def read_by(primitives: Iterable[Primitive], names: Mapping[Primitive, str]) -> list[Primitive]:
+    """Columns that primitives are written with: those that have names, and those of the inputs."""
+    found: dict[Primitive, None] = {}
+    waiting = list(primitives)
+    while waiting:
+        for read in waiting.pop().reads:
+            if read in names or read.kind == COLUMN:
+                found.setdefault(read)
+            else:
+                waiting.append(read)
+    return list(found)
+
+
 def statement(
     planned: Plan,
     inputs: str,
@@ -144,27 +157,16 @@ def statement(
             rows = f" {FRAMES[frame]}" if frame in FRAMES else ""
         return f"rows_{frame} as (partition by {stock} order by stock_row{rows})"
 
-    def read_by(primitives) -> set[Primitive]:
-        """Columns of earlier selects that these are written with."""
-        found, waiting = set(), list(primitives)
-        while waiting:
-            for read in waiting.pop().reads:
-                if read in planned.names or read.kind == COLUMN:
-                    found.add(read)
-                else:
-                    waiting.append(read)
-        return found
-
     def named(primitive: Primitive) -> str:
         return planned.names.get(primitive, primitive.sql)
 
     chosen = planned.factors
     wanted = {each for each in chosen.values() if each in planned.names or each.kind == COLUMN}
-    wanted |= read_by(each for each in chosen.values() if each not in wanted)
+    wanted.update(read_by([each for each in chosen.values() if each not in wanted], planned.names))
     needed = [wanted]  # what each select has to pass on, the last one first
     for stage in reversed(planned.stages):
         mine = set(stage.columns.values())
-        needed.append((needed[-1] - mine) | read_by(mine))
+        needed.append((needed[-1] - mine).union(read_by(mine, planned.names)))
     needed.reverse()
     always = dict.fromkeys((*keys, stock, day, "stock_row"))
 

@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from wavehouse.factors.compiler import ALL_ROWS, in_order
+from wavehouse.factors.compiler import ALL_ROWS, in_order, read_by
 from wavehouse.factors.expression import Expression
 from wavehouse.factors.operators import GROUP_COLUMNS
 from wavehouse.factors.primitives import (
@@ -30,7 +30,7 @@ from wavehouse.factors.primitives import (
 )
 from wavehouse.factors.unrolled import Unrolled
 
-KEYS = ("ts_code", "trade_date", "stock_row", "rid")
+KEYS = ("ts_code", "trade_date", "stock_row")
 FACTORS_TOGETHER = 24  # whose tables are made before those of the next ones
 DAY_COLUMNS_TOGETHER = 16  # of a statement over one day, whose cost is its planning
 WORK = re.compile(r"[-+*/<>=]|\b(?:case|lag|least|greatest|sqrt|ln|power)\b")
@@ -133,15 +133,7 @@ class Program:
 
     def read_by(self, primitives: Iterable[Primitive]) -> list[Primitive]:
         """Columns that these are written with: named ones, and those of the inputs."""
-        found: dict[Primitive, None] = {}
-        waiting = list(primitives)
-        while waiting:
-            for read in waiting.pop().reads:
-                if read in self.names or read.kind == COLUMN:
-                    found.setdefault(read)
-                else:
-                    waiting.append(read)
-        return list(found)
+        return read_by(primitives, self.names)
 
     def stages(
         self, wanted: Iterable[Primitive], there: Iterable[Primitive] = (), owners: bool = False
@@ -314,15 +306,7 @@ class _Tables:
         wanted: what is read of the outcome.
         """
         program, names = writer.program, writer.program.names
-        mine = dict.fromkeys(each for step in steps for each in step)
-        read = [*program.read_by(mine), *wanted]
-        outer = [each for each in dict.fromkeys(read) if each not in mine]
-        tables = dict.fromkeys(self.of[each] for each in outer if each in self.of)
-        if not tables or any(each.kind == COLUMN for each in outer):
-            tables = dict.fromkeys((base, *tables))
-        for table in tables:
-            self.last[table] = len(self.statements)
-        text = " positional join ".join(tables)
+        text = self.source(program, [each for step in steps for each in step], base, wanted)
         for place, step in enumerate(steps):
             rest = steps[place + 1 :]
             later = {*wanted, *(one for each in rest for one in program.read_by(each))}
@@ -376,6 +360,19 @@ class _Tables:
         )
         return table
 
+    def values(
+        self, writer: Writer, roots: Mapping[str, Primitive], table: str, base: str, more=()
+    ) -> None:
+        """A table of factors, each by its name."""
+        listed = ",\n    ".join(
+            f"{writer.expression(root)} as {name}" for name, root in roots.items()
+        )
+        # named roots are read themselves, not only what they are made of
+        named = [r for r in roots.values() if r in writer.program.names or r.kind == COLUMN]
+        others = [root for root in roots.values() if root not in named]
+        source = self.source(writer.program, others, base, [*named, *more])
+        self.make(table, f"select\n    {listed}\nfrom {source}")
+
     def steps(self, keep: Iterable[str]) -> list[Step]:
         """The statements, each temporary table dropped after its last reader."""
         kept, found = set(keep), []
@@ -412,7 +409,6 @@ def history(program: Program, inputs: str) -> tuple[list[Step], list[str], str]:
     tables.titles[0] = "inputs"
     tables.statements.append(
         "create or replace temp table factor_base as\nselect\n"
-        "    row_number() over (order by ts_code, stock_row) as rid,\n"
         "    row_number() over (order by ts_code, stock_row)::integer as place,\n"
         "    dense_rank() over (order by trade_date)::smallint as day,\n"
         "    count(*) over (partition by ts_code) - stock_row as rows_left,\n"
@@ -429,7 +425,7 @@ def history(program: Program, inputs: str) -> tuple[list[Step], list[str], str]:
             if need:
                 longest = max(longest, need)
                 items.append(
-                    f"list({name} order by rid desc) filter (rows_left < {need}) as p_{name}"
+                    f"list({name} order by place desc) filter (rows_left < {need}) as p_{name}"
                 )
             if each.kind == RECURSION and each.frame[1] is not None:
                 items.append(f"max({name}) filter (rows_left = 0) as k_{name}")
@@ -438,9 +434,9 @@ def history(program: Program, inputs: str) -> tuple[list[Step], list[str], str]:
                 states.append(made)
                 tables.make(
                     made,
-                    f"select arg_max({name}, rid) as k_{name}\n"
+                    f"select arg_max({name}, place) as k_{name}\n"
                     f"from factor_base positional join {table}\n"
-                    "group by rid - stock_row order by rid - stock_row",
+                    "group by place - stock_row order by place - stock_row",
                 )
                 tables.last[table] = len(tables.statements)
         if items:
@@ -451,7 +447,7 @@ def history(program: Program, inputs: str) -> tuple[list[Step], list[str], str]:
             tables.make(
                 made,
                 f"select\n    {listed}\nfrom {source}\nwhere rows_left < {longest}\n"
-                "group by rid - stock_row\norder by rid - stock_row",
+                "group by place - stock_row\norder by place - stock_row",
             )
             tables.last[table] = len(tables.statements) - 1
 
@@ -481,17 +477,10 @@ def history(program: Program, inputs: str) -> tuple[list[Step], list[str], str]:
             for found in alike.values():
                 keep(tables.section(writer, found, "factor_base"), found)
         table = f"f{len(made)}"
-        listed = ",\n    ".join(
-            f"{writer.expression(root)} as {name}" for name, root in zip(group, roots, strict=True)
-        )
-        # named roots are read themselves, not only what they are made of
-        mine = [root for root in roots if root in names or root.kind == COLUMN]
-        others = [root for root in roots if root not in mine]
-        source = tables.source(program, others, "factor_base", mine)
-        tables.make(table, f"select\n    {listed}\nfrom {source}")
+        tables.values(writer, dict(zip(group, roots, strict=True)), table, "factor_base")
         made.append(table)
     tables.titles[len(tables.statements)] = "state"
-    keys = "select ts_code, rid, stock_row from factor_base where rows_left = 0 order by rid"
+    keys = "select ts_code from factor_base where rows_left = 0 order by place"
     tables.make("state_keys", keys)
     state = " positional join ".join(("state_keys", *states))
     kept = ("factor_base", "state_keys", *made, *states)
@@ -518,16 +507,16 @@ def _doubled(writer: Writer, recursion: Primitive, name: str, source: str) -> st
         ]
     else:
         parts = [
-            f"with known as (select rid, rid - stock_row as stock, {x} as x from {source}"
+            f"with known as (select place, place - stock_row as stock, {x} as x from {source}"
             f" where {x} is not null)",
             "counted as (select *, row_number() over () as i,"
             " stock is distinct from lag(stock) over () as is_first from known)",
-            "numbered as (select rid, x, i + 1 -"
+            "numbered as (select place, x, i + 1 -"
             " max(case when is_first then i end) over (rows unbounded preceding) as i"
             " from counted)",
-            f"from_0 as (select rid, i, {start} from numbered)",
+            f"from_0 as (select place, i, {start} from numbered)",
         ]
-    keys = "i" if warm is not None else "rid, i"
+    keys = "i" if warm is not None else "place, i"
     for level in range(levels):
         back = 2**level
         before = f"lag(y, {back}) over ()"
@@ -542,7 +531,7 @@ def _doubled(writer: Writer, recursion: Primitive, name: str, source: str) -> st
         return f"{text}\nselect case when i > 0 then y end as {name} from from_{levels}"
     return (
         f"{text}\nselect y as {name}\nfrom factor_base\n"
-        f"left join from_{levels} using (rid)\norder by rid"
+        f"left join from_{levels} using (place)\norder by place"
     )
 
 
@@ -557,15 +546,14 @@ def next_day(program: Program, inputs: str, state: str, day: str) -> tuple[list[
         "create or replace temp table factor_today as\nselect\n"
         "    row_number() over (order by inputs.ts_code)::integer as place,\n"
         "    1::smallint as day,\n"
-        "    coalesce(state.rid, 0) + 1 as rid,\n    inputs.ts_code,\n    inputs.trade_date,\n"
+        "    inputs.ts_code,\n    inputs.trade_date,\n"
         "    inputs.in_universe,\n"
         f"    inputs.stock_row{columns}\nfrom {inputs} as inputs\n"
-        f"left join {state} as state on inputs.ts_code = state.ts_code\n"
         f"where inputs.trade_date = {day}\norder by inputs.ts_code"
     )
     tables.statements.append(
         "create or replace temp table factor_past as\n"
-        "select state.* exclude (ts_code, rid, stock_row)\nfrom factor_today as today\n"
+        "select state.* exclude (ts_code)\nfrom factor_today as today\n"
         f"left join {state} as state on today.ts_code = state.ts_code\norder by today.place"
     )
     base = "factor_today positional join factor_past"
@@ -576,19 +564,8 @@ def next_day(program: Program, inputs: str, state: str, day: str) -> tuple[list[
             tables.columns(writer, some, base)
         if sections:
             tables.section(writer, sections, base)
-    listed = ",\n    ".join(
-        f"{writer.expression(root)} as {name}" for name, root in program.roots.items()
-    )
-    mine = list(program.roots.values())
-    named = [root for root in mine if root in names or root.kind == COLUMN]
-    source = tables.source(
-        program,
-        [root for root in mine if root not in named],
-        base,
-        [*named, PLACE_COLUMN],
-    )
-    tables.make("factor_values", f"select\n    {listed}\nfrom {source}")
-    items = ["ts_code", "rid", "stock_row"]
+    tables.values(writer, program.roots, "factor_values", base, [PLACE_COLUMN])
+    items = ["ts_code"]
     read: dict[Primitive, None] = {}
     for each in (*program.needs, *names):
         name, need = names.get(each, each.sql), program.needs.get(each, 0)

@@ -41,7 +41,7 @@ PART = 32  # rows of a window that are one expression: with more, lags no longer
 
 @dataclass
 class Unrolled(Lowering):
-    """Primitives of which those over a stock's rows are lags, running maxima and recursions."""
+    """Primitives of which those over a stock's rows are lags and recursions."""
 
     longest_unrolled = 10**6
 

@@ -489,7 +489,6 @@ create or replace temp macro rows_237(x0) as (((x0 * lag(x0, 1) over ()) * (lag(
 -- step history: inputs
 create or replace temp table factor_base as
 select
-    row_number() over (order by ts_code, stock_row) as rid,
     row_number() over (order by ts_code, stock_row)::integer as place,
     dense_rank() over (order by trade_date)::smallint as day,
     count(*) over (partition by ts_code) - stock_row as rows_left,
@@ -565,37 +564,37 @@ from factor_base;
 
 create or replace temp table state_0 as
 select
-    list(returns order by rid desc) filter (rows_left < 249) as p_returns,
-    list(vwap order by rid desc) filter (rows_left < 229) as p_vwap,
-    list(open order by rid desc) filter (rows_left < 13) as p_open,
-    list(volume order by rid desc) filter (rows_left < 179) as p_volume,
-    list(close order by rid desc) filter (rows_left < 199) as p_close,
-    list(amount order by rid desc) filter (rows_left < 179) as p_amount,
-    list(high order by rid desc) filter (rows_left < 19) as p_high,
-    list(low order by rid desc) filter (rows_left < 19) as p_low,
-    list(market_cap order by rid desc) filter (rows_left < 1) as p_market_cap,
-    list(daily_basic__pb order by rid desc) filter (rows_left < 1) as p_daily_basic__pb,
-    list(benchmark_close order by rid desc) filter (rows_left < 19) as p_benchmark_close,
-    list(moneyflow__net_main_amount_cny order by rid desc) filter (rows_left < 59) as p_moneyflow__net_main_amount_cny,
-    list(moneyflow__net_small_amount_cny order by rid desc) filter (rows_left < 19) as p_moneyflow__net_small_amount_cny,
-    list(moneyflow__buy_extra_large_amount_cny order by rid desc) filter (rows_left < 19) as p_moneyflow__buy_extra_large_amount_cny,
-    list(moneyflow__buy_large_amount_cny order by rid desc) filter (rows_left < 19) as p_moneyflow__buy_large_amount_cny,
-    list(moneyflow__buy_medium_amount_cny order by rid desc) filter (rows_left < 19) as p_moneyflow__buy_medium_amount_cny,
-    list(moneyflow__buy_small_amount_cny order by rid desc) filter (rows_left < 19) as p_moneyflow__buy_small_amount_cny,
-    list(moneyflow__net_extra_large_amount_cny order by rid desc) filter (rows_left < 19) as p_moneyflow__net_extra_large_amount_cny,
-    list(hk_hold__holding_ratio order by rid desc) filter (rows_left < 60) as p_hk_hold__holding_ratio,
-    list(benchmark_return order by rid desc) filter (rows_left < 19) as p_benchmark_return,
-    list(trading_seat_days__hot_money_net_cny order by rid desc) filter (rows_left < 59) as p_trading_seat_days__hot_money_net_cny,
-    list(trading_seat_days__hot_money_seats order by rid desc) filter (rows_left < 29) as p_trading_seat_days__hot_money_seats,
-    list(trading_seat_days__hot_money_top3_cny order by rid desc) filter (rows_left < 59) as p_trading_seat_days__hot_money_top3_cny,
-    list(trading_seat_days__hot_money_moved_cny order by rid desc) filter (rows_left < 59) as p_trading_seat_days__hot_money_moved_cny,
-    list(trading_seat_days__institution_net_cny order by rid desc) filter (rows_left < 29) as p_trading_seat_days__institution_net_cny,
-    list(popularity_days__hot_score order by rid desc) filter (rows_left < 1) as p_popularity_days__hot_score,
-    list(holder_days__holder_count order by rid desc) filter (rows_left < 30) as p_holder_days__holder_count
+    list(returns order by place desc) filter (rows_left < 249) as p_returns,
+    list(vwap order by place desc) filter (rows_left < 229) as p_vwap,
+    list(open order by place desc) filter (rows_left < 13) as p_open,
+    list(volume order by place desc) filter (rows_left < 179) as p_volume,
+    list(close order by place desc) filter (rows_left < 199) as p_close,
+    list(amount order by place desc) filter (rows_left < 179) as p_amount,
+    list(high order by place desc) filter (rows_left < 19) as p_high,
+    list(low order by place desc) filter (rows_left < 19) as p_low,
+    list(market_cap order by place desc) filter (rows_left < 1) as p_market_cap,
+    list(daily_basic__pb order by place desc) filter (rows_left < 1) as p_daily_basic__pb,
+    list(benchmark_close order by place desc) filter (rows_left < 19) as p_benchmark_close,
+    list(moneyflow__net_main_amount_cny order by place desc) filter (rows_left < 59) as p_moneyflow__net_main_amount_cny,
+    list(moneyflow__net_small_amount_cny order by place desc) filter (rows_left < 19) as p_moneyflow__net_small_amount_cny,
+    list(moneyflow__buy_extra_large_amount_cny order by place desc) filter (rows_left < 19) as p_moneyflow__buy_extra_large_amount_cny,
+    list(moneyflow__buy_large_amount_cny order by place desc) filter (rows_left < 19) as p_moneyflow__buy_large_amount_cny,
+    list(moneyflow__buy_medium_amount_cny order by place desc) filter (rows_left < 19) as p_moneyflow__buy_medium_amount_cny,
+    list(moneyflow__buy_small_amount_cny order by place desc) filter (rows_left < 19) as p_moneyflow__buy_small_amount_cny,
+    list(moneyflow__net_extra_large_amount_cny order by place desc) filter (rows_left < 19) as p_moneyflow__net_extra_large_amount_cny,
+    list(hk_hold__holding_ratio order by place desc) filter (rows_left < 60) as p_hk_hold__holding_ratio,
+    list(benchmark_return order by place desc) filter (rows_left < 19) as p_benchmark_return,
+    list(trading_seat_days__hot_money_net_cny order by place desc) filter (rows_left < 59) as p_trading_seat_days__hot_money_net_cny,
+    list(trading_seat_days__hot_money_seats order by place desc) filter (rows_left < 29) as p_trading_seat_days__hot_money_seats,
+    list(trading_seat_days__hot_money_top3_cny order by place desc) filter (rows_left < 59) as p_trading_seat_days__hot_money_top3_cny,
+    list(trading_seat_days__hot_money_moved_cny order by place desc) filter (rows_left < 59) as p_trading_seat_days__hot_money_moved_cny,
+    list(trading_seat_days__institution_net_cny order by place desc) filter (rows_left < 29) as p_trading_seat_days__institution_net_cny,
+    list(popularity_days__hot_score order by place desc) filter (rows_left < 1) as p_popularity_days__hot_score,
+    list(holder_days__holder_count order by place desc) filter (rows_left < 30) as p_holder_days__holder_count
 from factor_base
 where rows_left < 249
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 -- step history: factor 24 of 409
 create or replace temp table t3 as
@@ -610,11 +609,11 @@ from factor_base;
 
 create or replace temp table state_1 as
 select
-    list(c9 order by rid desc) filter (rows_left < 14) as p_c9
+    list(c9 order by place desc) filter (rows_left < 14) as p_c9
 from factor_base positional join t4
 where rows_left < 14
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t6 as
 select
@@ -623,11 +622,11 @@ from factor_base;
 
 create or replace temp table state_2 as
 select
-    list(c11 order by rid desc) filter (rows_left < 2) as p_c11
+    list(c11 order by place desc) filter (rows_left < 2) as p_c11
 from factor_base positional join t6
 where rows_left < 2
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t8 as
 select
@@ -636,11 +635,11 @@ from factor_base;
 
 create or replace temp table state_3 as
 select
-    list(c21 order by rid desc) filter (rows_left < 31) as p_c21
+    list(c21 order by place desc) filter (rows_left < 31) as p_c21
 from factor_base positional join t8
 where rows_left < 31
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t10 as
 select
@@ -649,11 +648,11 @@ from factor_base;
 
 create or replace temp table state_4 as
 select
-    list(c29 order by rid desc) filter (rows_left < 7) as p_c29
+    list(c29 order by place desc) filter (rows_left < 7) as p_c29
 from factor_base positional join t10
 where rows_left < 7
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t12 as
 select
@@ -667,11 +666,11 @@ from factor_base;
 
 create or replace temp table state_5 as
 select
-    list(c37 order by rid desc) filter (rows_left < 6) as p_c37
+    list(c37 order by place desc) filter (rows_left < 6) as p_c37
 from factor_base positional join t13
 where rows_left < 6
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t15 as
 select
@@ -685,11 +684,11 @@ from factor_base;
 
 create or replace temp table state_6 as
 select
-    list(c46 order by rid desc) filter (rows_left < 59) as p_c46
+    list(c46 order by place desc) filter (rows_left < 59) as p_c46
 from factor_base positional join t16
 where rows_left < 59
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t18 as
 select
@@ -698,11 +697,11 @@ from factor_base;
 
 create or replace temp table state_7 as
 select
-    list(c49 order by rid desc) filter (rows_left < 10) as p_c49
+    list(c49 order by place desc) filter (rows_left < 10) as p_c49
 from factor_base positional join t18
 where rows_left < 10
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t20 as
 select
@@ -711,11 +710,11 @@ from factor_base;
 
 create or replace temp table state_8 as
 select
-    list(c51 order by rid desc) filter (rows_left < 1) as p_c51
+    list(c51 order by place desc) filter (rows_left < 1) as p_c51
 from factor_base positional join t20
 where rows_left < 1
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t22 as
 select
@@ -724,11 +723,11 @@ from factor_base;
 
 create or replace temp table state_9 as
 select
-    list(c58 order by rid desc) filter (rows_left < 2) as p_c58
+    list(c58 order by place desc) filter (rows_left < 2) as p_c58
 from factor_base positional join t22
 where rows_left < 2
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t24 as
 select
@@ -737,11 +736,11 @@ from factor_base;
 
 create or replace temp table state_10 as
 select
-    list(c63 order by rid desc) filter (rows_left < 14) as p_c63
+    list(c63 order by place desc) filter (rows_left < 14) as p_c63
 from factor_base positional join t24
 where rows_left < 14
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t26 as
 select
@@ -750,11 +749,11 @@ from factor_base;
 
 create or replace temp table state_11 as
 select
-    list(c64 order by rid desc) filter (rows_left < 9) as p_c64
+    list(c64 order by place desc) filter (rows_left < 9) as p_c64
 from factor_base positional join t26
 where rows_left < 9
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t28 as
 select
@@ -763,11 +762,11 @@ from factor_base;
 
 create or replace temp table state_12 as
 select
-    list(c76 order by rid desc) filter (rows_left < 4) as p_c76
+    list(c76 order by place desc) filter (rows_left < 4) as p_c76
 from factor_base positional join t28
 where rows_left < 4
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t30 as
 select
@@ -836,11 +835,11 @@ from factor_base;
 
 create or replace temp table state_13 as
 select
-    list(c129 order by rid desc) filter (rows_left < 25) as p_c129
+    list(c129 order by place desc) filter (rows_left < 25) as p_c129
 from factor_base positional join t42
 where rows_left < 25
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t44 as
 select
@@ -849,11 +848,11 @@ from factor_base;
 
 create or replace temp table state_14 as
 select
-    list(c135 order by rid desc) filter (rows_left < 1) as p_c135
+    list(c135 order by place desc) filter (rows_left < 1) as p_c135
 from factor_base positional join t44
 where rows_left < 1
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t46 as
 select
@@ -899,11 +898,11 @@ order by place;
 
 create or replace temp table state_15 as
 select
-    list(c20 order by rid desc) filter (rows_left < 20) as p_c20
+    list(c20 order by place desc) filter (rows_left < 20) as p_c20
 from factor_base positional join t51
 where rows_left < 20
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t53 as
 select c33
@@ -1041,11 +1040,11 @@ from t15;
 
 create or replace temp table state_16 as
 select
-    list(c44 order by rid desc) filter (rows_left < 4) as p_c44
+    list(c44 order by place desc) filter (rows_left < 4) as p_c44
 from factor_base positional join t63
 where rows_left < 4
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t65 as
 select
@@ -1061,11 +1060,11 @@ from factor_base positional join t20;
 
 create or replace temp table state_17 as
 select
-    list(c52 order by rid desc) filter (rows_left < 249) as p_c52
+    list(c52 order by place desc) filter (rows_left < 249) as p_c52
 from factor_base positional join t66
 where rows_left < 249
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t68 as
 select
@@ -1074,11 +1073,11 @@ from t30;
 
 create or replace temp table state_18 as
 select
-    list(c95 order by rid desc) filter (rows_left < 21) as p_c95
+    list(c95 order by place desc) filter (rows_left < 21) as p_c95
 from factor_base positional join t68
 where rows_left < 21
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t70 as
 select
@@ -1087,11 +1086,11 @@ from t4;
 
 create or replace temp table state_19 as
 select
-    list(c100 order by rid desc) filter (rows_left < 9) as p_c100
+    list(c100 order by place desc) filter (rows_left < 9) as p_c100
 from factor_base positional join t70
 where rows_left < 9
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t72 as
 select
@@ -1131,11 +1130,11 @@ from factor_base positional join t47 positional join t48 positional join t49;
 
 create or replace temp table state_20 as
 select
-    list(c144 order by rid desc) filter (rows_left < 100) as p_c144
+    list(c144 order by place desc) filter (rows_left < 100) as p_c144
 from factor_base positional join t77
 where rows_left < 100
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t79 as
 select c10
@@ -1156,11 +1155,11 @@ order by place;
 
 create or replace temp table state_21 as
 select
-    list(c10 order by rid desc) filter (rows_left < 5) as p_c10
+    list(c10 order by place desc) filter (rows_left < 5) as p_c10
 from factor_base positional join t79
 where rows_left < 5
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t81 as
 select c12
@@ -1181,11 +1180,11 @@ order by place;
 
 create or replace temp table state_22 as
 select
-    list(c12 order by rid desc) filter (rows_left < 5) as p_c12
+    list(c12 order by place desc) filter (rows_left < 5) as p_c12
 from factor_base positional join t81
 where rows_left < 5
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t83 as
 select c22
@@ -1206,11 +1205,11 @@ order by place;
 
 create or replace temp table state_23 as
 select
-    list(c22 order by rid desc) filter (rows_left < 10) as p_c22
+    list(c22 order by place desc) filter (rows_left < 10) as p_c22
 from factor_base positional join t83
 where rows_left < 10
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t85 as
 select c30
@@ -1231,11 +1230,11 @@ order by place;
 
 create or replace temp table state_24 as
 select
-    list(c30 order by rid desc) filter (rows_left < 11) as p_c30
+    list(c30 order by place desc) filter (rows_left < 11) as p_c30
 from factor_base positional join t85
 where rows_left < 11
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t87 as
 select c50
@@ -1323,11 +1322,11 @@ order by place;
 
 create or replace temp table state_25 as
 select
-    list(c65 order by rid desc) filter (rows_left < 4) as p_c65
+    list(c65 order by place desc) filter (rows_left < 4) as p_c65
 from factor_base positional join t90
 where rows_left < 4
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t92 as
 select c77
@@ -1348,11 +1347,11 @@ order by place;
 
 create or replace temp table state_26 as
 select
-    list(c77 order by rid desc) filter (rows_left < 8) as p_c77
+    list(c77 order by place desc) filter (rows_left < 8) as p_c77
 from factor_base positional join t92
 where rows_left < 8
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t94 as
 select c92
@@ -1423,11 +1422,11 @@ from t85;
 
 create or replace temp table state_27 as
 select
-    list(c31 order by rid desc) filter (rows_left < 8) as p_c31
+    list(c31 order by place desc) filter (rows_left < 8) as p_c31
 from factor_base positional join t100
 where rows_left < 8
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t102 as
 select
@@ -1478,11 +1477,11 @@ from factor_base positional join t68;
 
 create or replace temp table state_28 as
 select
-    list(c96 order by rid desc) filter (rows_left < 8) as p_c96
+    list(c96 order by place desc) filter (rows_left < 8) as p_c96
 from factor_base positional join t110
 where rows_left < 8
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t112 as
 select
@@ -1510,11 +1509,11 @@ from factor_base positional join t63;
 
 create or replace temp table state_29 as
 select
-    list(c126 order by rid desc) filter (rows_left < 8) as p_c126
+    list(c126 order by place desc) filter (rows_left < 8) as p_c126
 from factor_base positional join t115
 where rows_left < 8
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t117 as
 select
@@ -1638,11 +1637,11 @@ from t110;
 
 create or replace temp table state_30 as
 select
-    list(c97 order by rid desc) filter (rows_left < 19) as p_c97
+    list(c97 order by place desc) filter (rows_left < 19) as p_c97
 from factor_base positional join t129
 where rows_left < 19
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t131 as
 select
@@ -1679,11 +1678,11 @@ from factor_base positional join t75 positional join t41 positional join t42 pos
 
 create or replace temp table state_31 as
 select
-    list(c134 order by rid desc) filter (rows_left < 5) as p_c134
+    list(c134 order by place desc) filter (rows_left < 5) as p_c134
 from factor_base positional join t132
 where rows_left < 5
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t134 as
 select
@@ -1828,11 +1827,11 @@ order by place;
 
 create or replace temp table state_32 as
 select
-    list(c84 order by rid desc) filter (rows_left < 2) as p_c84
+    list(c84 order by place desc) filter (rows_left < 2) as p_c84
 from factor_base positional join t140
 where rows_left < 2
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t142 as
 select c99
@@ -1882,11 +1881,11 @@ from t136;
 
 create or replace temp table state_33 as
 select
-    list(c5 order by rid desc) filter (rows_left < 4) as p_c5
+    list(c5 order by place desc) filter (rows_left < 4) as p_c5
 from factor_base positional join t144
 where rows_left < 4
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t146 as
 select
@@ -2157,11 +2156,11 @@ from factor_base;
 
 create or replace temp table state_34 as
 select
-    list(c147 order by rid desc) filter (rows_left < 6) as p_c147
+    list(c147 order by place desc) filter (rows_left < 6) as p_c147
 from factor_base positional join t152
 where rows_left < 6
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t154 as
 select
@@ -2172,11 +2171,11 @@ drop table t28;
 
 create or replace temp table state_35 as
 select
-    list(c150 order by rid desc) filter (rows_left < 4) as p_c150
+    list(c150 order by place desc) filter (rows_left < 4) as p_c150
 from factor_base positional join t154
 where rows_left < 4
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t156 as
 select
@@ -2185,11 +2184,11 @@ from t8;
 
 create or replace temp table state_36 as
 select
-    list(c151 order by rid desc) filter (rows_left < 4) as p_c151
+    list(c151 order by place desc) filter (rows_left < 4) as p_c151
 from factor_base positional join t156
 where rows_left < 4
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t158 as
 select
@@ -2198,11 +2197,11 @@ from factor_base;
 
 create or replace temp table state_37 as
 select
-    list(c159 order by rid desc) filter (rows_left < 19) as p_c159
+    list(c159 order by place desc) filter (rows_left < 19) as p_c159
 from factor_base positional join t158
 where rows_left < 19
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t160 as
 select
@@ -2216,11 +2215,11 @@ from factor_base;
 
 create or replace temp table state_38 as
 select
-    list(c170 order by rid desc) filter (rows_left < 19) as p_c170
+    list(c170 order by place desc) filter (rows_left < 19) as p_c170
 from factor_base positional join t161
 where rows_left < 19
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t163 as
 select
@@ -2234,11 +2233,11 @@ from factor_base;
 
 create or replace temp table state_39 as
 select
-    list(c179 order by rid desc) filter (rows_left < 5) as p_c179
+    list(c179 order by place desc) filter (rows_left < 5) as p_c179
 from factor_base positional join t164
 where rows_left < 5
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t166 as
 select
@@ -2257,11 +2256,11 @@ from factor_base;
 
 create or replace temp table state_40 as
 select
-    list(c201 order by rid desc) filter (rows_left < 229) as p_c201
+    list(c201 order by place desc) filter (rows_left < 229) as p_c201
 from factor_base positional join t168
 where rows_left < 229
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t170 as
 select
@@ -2310,11 +2309,11 @@ from factor_base;
 
 create or replace temp table state_41 as
 select
-    list(c250 order by rid desc) filter (rows_left < 2) as p_c250
+    list(c250 order by place desc) filter (rows_left < 2) as p_c250
 from factor_base positional join t178
 where rows_left < 2
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t180 as
 select
@@ -2323,11 +2322,11 @@ from factor_base;
 
 create or replace temp table state_42 as
 select
-    list(c257 order by rid desc) filter (rows_left < 15) as p_c257
+    list(c257 order by place desc) filter (rows_left < 15) as p_c257
 from factor_base positional join t180
 where rows_left < 15
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t182 as
 select
@@ -2341,11 +2340,11 @@ from factor_base;
 
 create or replace temp table state_43 as
 select
-    list(c259 order by rid desc) filter (rows_left < 31) as p_c259
+    list(c259 order by place desc) filter (rows_left < 31) as p_c259
 from factor_base positional join t183
 where rows_left < 31
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t185 as
 select
@@ -2364,11 +2363,11 @@ from factor_base;
 
 create or replace temp table state_44 as
 select
-    list(c269 order by rid desc) filter (rows_left < 1) as p_c269
+    list(c269 order by place desc) filter (rows_left < 1) as p_c269
 from factor_base positional join t187
 where rows_left < 1
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t189 as
 select
@@ -2407,11 +2406,11 @@ from factor_base;
 
 create or replace temp table state_45 as
 select
-    list(c331 order by rid desc) filter (rows_left < 7) as p_c331
+    list(c331 order by place desc) filter (rows_left < 7) as p_c331
 from factor_base positional join t195
 where rows_left < 7
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t197 as
 select
@@ -2439,11 +2438,11 @@ from factor_base;
 
 create or replace temp table state_46 as
 select
-    list(c338 order by rid desc) filter (rows_left < 1) as p_c338
+    list(c338 order by place desc) filter (rows_left < 1) as p_c338
 from factor_base positional join t200
 where rows_left < 1
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t202 as
 select
@@ -2457,11 +2456,11 @@ from factor_base;
 
 create or replace temp table state_47 as
 select
-    list(c344 order by rid desc) filter (rows_left < 2) as p_c344
+    list(c344 order by place desc) filter (rows_left < 2) as p_c344
 from factor_base positional join t203
 where rows_left < 2
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t205 as
 select
@@ -2505,11 +2504,11 @@ from t20;
 
 create or replace temp table state_48 as
 select
-    list(c354 order by rid desc) filter (rows_left < 249) as p_c354
+    list(c354 order by place desc) filter (rows_left < 249) as p_c354
 from factor_base positional join t212
 where rows_left < 249
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t214 as
 select
@@ -2780,11 +2779,11 @@ drop table t154;
 
 create or replace temp table state_49 as
 select
-    list(c157 order by rid desc) filter (rows_left < 2) as p_c157
+    list(c157 order by place desc) filter (rows_left < 2) as p_c157
 from factor_base positional join t227
 where rows_left < 2
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t229 as
 select
@@ -2803,11 +2802,11 @@ from t152;
 
 create or replace temp table state_50 as
 select
-    list(c185 order by rid desc) filter (rows_left < 4) as p_c185
+    list(c185 order by place desc) filter (rows_left < 4) as p_c185
 from factor_base positional join t231
 where rows_left < 4
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t233 as
 select
@@ -2818,11 +2817,11 @@ drop table t217;
 
 create or replace temp table state_51 as
 select
-    list(c191 order by rid desc) filter (rows_left < 9) as p_c191
+    list(c191 order by place desc) filter (rows_left < 9) as p_c191
 from factor_base positional join t233
 where rows_left < 9
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t235 as
 select
@@ -2962,11 +2961,11 @@ from t187;
 
 create or replace temp table state_52 as
 select
-    list(c285 order by rid desc) filter (rows_left < 199) as p_c285
+    list(c285 order by place desc) filter (rows_left < 199) as p_c285
 from factor_base positional join t253
 where rows_left < 199
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t255 as
 select
@@ -3048,11 +3047,11 @@ from t214;
 
 create or replace temp table state_53 as
 select
-    list(c392 order by rid desc) filter (rows_left < 249) as p_c392
+    list(c392 order by place desc) filter (rows_left < 249) as p_c392
 from factor_base positional join t266
 where rows_left < 249
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t268 as
 select c149
@@ -3097,11 +3096,11 @@ order by place;
 
 create or replace temp table state_54 as
 select
-    list(c160 order by rid desc) filter (rows_left < 6) as p_c160
+    list(c160 order by place desc) filter (rows_left < 6) as p_c160
 from factor_base positional join t269
 where rows_left < 6
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t271 as
 select c180
@@ -3536,11 +3535,11 @@ drop table t271;
 
 create or replace temp table state_55 as
 select
-    list(c181 order by rid desc) filter (rows_left < 1) as p_c181
+    list(c181 order by place desc) filter (rows_left < 1) as p_c181
 from factor_base positional join t323
 where rows_left < 1
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t325 as
 select c193
@@ -3660,11 +3659,11 @@ from factor_base positional join t229 positional join t83 positional join t269 p
 
 create or replace temp table state_56 as
 select
-    list(c167 order by rid desc) filter (rows_left < 1) as p_c167
+    list(c167 order by place desc) filter (rows_left < 1) as p_c167
 from factor_base positional join t329
 where rows_left < 1
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t331 as
 select
@@ -4382,11 +4381,11 @@ drop table t393;
 
 create or replace temp table state_57 as
 select
-    list(c184 order by rid desc) filter (rows_left < 4) as p_c184
+    list(c184 order by place desc) filter (rows_left < 4) as p_c184
 from factor_base positional join t397
 where rows_left < 4
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t399 as
 select c390
@@ -4564,11 +4563,11 @@ from factor_base;
 
 create or replace temp table state_58 as
 select
-    list(c407 order by rid desc) filter (rows_left < 5) as p_c407
+    list(c407 order by place desc) filter (rows_left < 5) as p_c407
 from factor_base positional join t404
 where rows_left < 5
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t406 as
 select
@@ -4577,11 +4576,11 @@ from factor_base;
 
 create or replace temp table state_59 as
 select
-    list(c410 order by rid desc) filter (rows_left < 9) as p_c410
+    list(c410 order by place desc) filter (rows_left < 9) as p_c410
 from factor_base positional join t406
 where rows_left < 9
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t408 as
 select
@@ -4640,11 +4639,11 @@ from t68;
 
 create or replace temp table state_60 as
 select
-    list(c469 order by rid desc) filter (rows_left < 8) as p_c469
+    list(c469 order by place desc) filter (rows_left < 8) as p_c469
 from factor_base positional join t418
 where rows_left < 8
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t420 as
 select
@@ -4653,11 +4652,11 @@ from t161;
 
 create or replace temp table state_61 as
 select
-    list(c477 order by rid desc) filter (rows_left < 3) as p_c477
+    list(c477 order by place desc) filter (rows_left < 3) as p_c477
 from factor_base positional join t420
 where rows_left < 3
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t422 as
 select
@@ -4666,11 +4665,11 @@ from factor_base;
 
 create or replace temp table state_62 as
 select
-    list(c486 order by rid desc) filter (rows_left < 12) as p_c486
+    list(c486 order by place desc) filter (rows_left < 12) as p_c486
 from factor_base positional join t422
 where rows_left < 12
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t424 as
 select
@@ -4679,11 +4678,11 @@ from factor_base;
 
 create or replace temp table state_63 as
 select
-    list(c495 order by rid desc) filter (rows_left < 11) as p_c495
+    list(c495 order by place desc) filter (rows_left < 11) as p_c495
 from factor_base positional join t424
 where rows_left < 11
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t426 as
 select
@@ -4692,11 +4691,11 @@ from factor_base positional join t161;
 
 create or replace temp table state_64 as
 select
-    list(c507 order by rid desc) filter (rows_left < 3) as p_c507
+    list(c507 order by place desc) filter (rows_left < 3) as p_c507
 from factor_base positional join t426
 where rows_left < 3
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t428 as
 select
@@ -4705,11 +4704,11 @@ from factor_base;
 
 create or replace temp table state_65 as
 select
-    list(c512 order by rid desc) filter (rows_left < 5) as p_c512
+    list(c512 order by place desc) filter (rows_left < 5) as p_c512
 from factor_base positional join t428
 where rows_left < 5
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t430 as
 select
@@ -4718,11 +4717,11 @@ from factor_base;
 
 create or replace temp table state_66 as
 select
-    list(c522 order by rid desc) filter (rows_left < 9) as p_c522
+    list(c522 order by place desc) filter (rows_left < 9) as p_c522
 from factor_base positional join t430
 where rows_left < 9
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t432 as
 select
@@ -4731,11 +4730,11 @@ from factor_base positional join t161;
 
 create or replace temp table state_67 as
 select
-    list(c525 order by rid desc) filter (rows_left < 10) as p_c525
+    list(c525 order by place desc) filter (rows_left < 10) as p_c525
 from factor_base positional join t432
 where rows_left < 10
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t434 as
 select
@@ -4744,11 +4743,11 @@ from factor_base;
 
 create or replace temp table state_68 as
 select
-    list(c549 order by rid desc) filter (rows_left < 1) as p_c549
+    list(c549 order by place desc) filter (rows_left < 1) as p_c549
 from factor_base positional join t434
 where rows_left < 1
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t436 as
 select
@@ -4757,11 +4756,11 @@ from factor_base;
 
 create or replace temp table state_69 as
 select
-    list(c557 order by rid desc) filter (rows_left < 3) as p_c557
+    list(c557 order by place desc) filter (rows_left < 3) as p_c557
 from factor_base positional join t436
 where rows_left < 3
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t438 as
 select
@@ -4770,11 +4769,11 @@ from factor_base;
 
 create or replace temp table state_70 as
 select
-    list(c567 order by rid desc) filter (rows_left < 11) as p_c567
+    list(c567 order by place desc) filter (rows_left < 11) as p_c567
 from factor_base positional join t438
 where rows_left < 11
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t440 as
 select
@@ -4783,11 +4782,11 @@ from t26;
 
 create or replace temp table state_71 as
 select
-    list(c579 order by rid desc) filter (rows_left < 17) as p_c579
+    list(c579 order by place desc) filter (rows_left < 17) as p_c579
 from factor_base positional join t440
 where rows_left < 17
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t442 as
 select
@@ -4801,11 +4800,11 @@ from t8;
 
 create or replace temp table state_72 as
 select
-    list(c606 order by rid desc) filter (rows_left < 5) as p_c606
+    list(c606 order by place desc) filter (rows_left < 5) as p_c606
 from factor_base positional join t443
 where rows_left < 5
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t445 as
 select
@@ -4814,11 +4813,11 @@ from factor_base positional join t158;
 
 create or replace temp table state_73 as
 select
-    list(c607 order by rid desc) filter (rows_left < 13) as p_c607
+    list(c607 order by place desc) filter (rows_left < 13) as p_c607
 from factor_base positional join t445
 where rows_left < 13
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t447 as
 select c405
@@ -4889,11 +4888,11 @@ drop table t127;
 
 create or replace temp table state_74 as
 select
-    list(c405 order by rid desc) filter (rows_left < 4) as p_c405
+    list(c405 order by place desc) filter (rows_left < 4) as p_c405
 from factor_base positional join t447
 where rows_left < 4
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t449 as
 select c409
@@ -4962,11 +4961,11 @@ order by place;
 
 create or replace temp table state_75 as
 select
-    list(c412 order by rid desc) filter (rows_left < 5) as p_c412
+    list(c412 order by place desc) filter (rows_left < 5) as p_c412
 from factor_base positional join t450
 where rows_left < 5
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t452 as
 select c417
@@ -5182,11 +5181,11 @@ order by place;
 
 create or replace temp table state_76 as
 select
-    list(c541 order by rid desc) filter (rows_left < 19) as p_c541
+    list(c541 order by place desc) filter (rows_left < 19) as p_c541
 from factor_base positional join t461
 where rows_left < 19
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t463 as
 select c552
@@ -5246,11 +5245,11 @@ drop table t454;
 
 create or replace temp table state_77 as
 select
-    list(c424 order by rid desc) filter (rows_left < 5) as p_c424
+    list(c424 order by place desc) filter (rows_left < 5) as p_c424
 from factor_base positional join t468
 where rows_left < 5
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t470 as
 select
@@ -5261,11 +5260,11 @@ drop table t455;
 
 create or replace temp table state_78 as
 select
-    list(c434 order by rid desc) filter (rows_left < 3) as p_c434
+    list(c434 order by place desc) filter (rows_left < 3) as p_c434
 from factor_base positional join t470
 where rows_left < 3
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t472 as
 select
@@ -5279,11 +5278,11 @@ from factor_base positional join t410;
 
 create or replace temp table state_79 as
 select
-    list(c445 order by rid desc) filter (rows_left < 1) as p_c445
+    list(c445 order by place desc) filter (rows_left < 1) as p_c445
 from factor_base positional join t473
 where rows_left < 1
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t475 as
 select
@@ -5294,11 +5293,11 @@ drop table t416;
 
 create or replace temp table state_80 as
 select
-    list(c460 order by rid desc) filter (rows_left < 36) as p_c460
+    list(c460 order by place desc) filter (rows_left < 36) as p_c460
 from factor_base positional join t475
 where rows_left < 36
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t477 as
 select
@@ -5314,11 +5313,11 @@ drop table t457;
 
 create or replace temp table state_81 as
 select
-    list(c481 order by rid desc) filter (rows_left < 16) as p_c481
+    list(c481 order by place desc) filter (rows_left < 16) as p_c481
 from factor_base positional join t478
 where rows_left < 16
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t480 as
 select
@@ -5334,11 +5333,11 @@ drop table t424;
 
 create or replace temp table state_82 as
 select
-    list(c496 order by rid desc) filter (rows_left < 15) as p_c496
+    list(c496 order by place desc) filter (rows_left < 15) as p_c496
 from factor_base positional join t481
 where rows_left < 15
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t483 as
 select
@@ -5363,11 +5362,11 @@ drop table t432;
 
 create or replace temp table state_83 as
 select
-    list(c527 order by rid desc) filter (rows_left < 5) as p_c527
+    list(c527 order by place desc) filter (rows_left < 5) as p_c527
 from factor_base positional join t485
 where rows_left < 5
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t487 as
 select
@@ -5378,11 +5377,11 @@ drop table t460;
 
 create or replace temp table state_84 as
 select
-    list(c531 order by rid desc) filter (rows_left < 5) as p_c531
+    list(c531 order by place desc) filter (rows_left < 5) as p_c531
 from factor_base positional join t487
 where rows_left < 5
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t489 as
 select
@@ -5424,11 +5423,11 @@ from factor_base positional join t461 positional join t92
 
 create or replace temp table state_85 as
 select
-    list(c548 order by rid desc) filter (rows_left < 12) as p_c548
+    list(c548 order by place desc) filter (rows_left < 12) as p_c548
 from factor_base positional join t489
 where rows_left < 12
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t491 as
 select
@@ -5439,11 +5438,11 @@ drop table t463;
 
 create or replace temp table state_86 as
 select
-    list(c553 order by rid desc) filter (rows_left < 16) as p_c553
+    list(c553 order by place desc) filter (rows_left < 16) as p_c553
 from factor_base positional join t491
 where rows_left < 16
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t493 as
 select
@@ -5487,11 +5486,11 @@ drop table t436;
 
 create or replace temp table state_87 as
 select
-    list(c564 order by rid desc) filter (rows_left < 8) as p_c564
+    list(c564 order by place desc) filter (rows_left < 8) as p_c564
 from factor_base positional join t493
 where rows_left < 8
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t495 as
 select
@@ -5500,11 +5499,11 @@ from factor_base positional join t412;
 
 create or replace temp table state_88 as
 select
-    list(c569 order by rid desc) filter (rows_left < 16) as p_c569
+    list(c569 order by place desc) filter (rows_left < 16) as p_c569
 from factor_base positional join t495
 where rows_left < 16
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t497 as
 select
@@ -5520,11 +5519,11 @@ drop table t464;
 
 create or replace temp table state_89 as
 select
-    list(c592 order by rid desc) filter (rows_left < 15) as p_c592
+    list(c592 order by place desc) filter (rows_left < 15) as p_c592
 from factor_base positional join t498
 where rows_left < 15
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t500 as
 select
@@ -5535,11 +5534,11 @@ drop table t442;
 
 create or replace temp table state_90 as
 select
-    list(c597 order by rid desc) filter (rows_left < 18) as p_c597
+    list(c597 order by place desc) filter (rows_left < 18) as p_c597
 from factor_base positional join t500
 where rows_left < 18
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t502 as
 select
@@ -5579,11 +5578,11 @@ drop table t443;
 
 create or replace temp table state_91 as
 select
-    list(c613 order by rid desc) filter (rows_left < 1) as p_c613
+    list(c613 order by place desc) filter (rows_left < 1) as p_c613
 from factor_base positional join t502
 where rows_left < 1
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t504 as
 select c452
@@ -5817,11 +5816,11 @@ from factor_base positional join t468
 
 create or replace temp table state_92 as
 select
-    list(c429 order by rid desc) filter (rows_left < 6) as p_c429
+    list(c429 order by place desc) filter (rows_left < 6) as p_c429
 from factor_base positional join t513
 where rows_left < 6
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t515 as
 select
@@ -5862,11 +5861,11 @@ drop table t470;
 
 create or replace temp table state_93 as
 select
-    list(c440 order by rid desc) filter (rows_left < 15) as p_c440
+    list(c440 order by place desc) filter (rows_left < 15) as p_c440
 from factor_base positional join t515
 where rows_left < 15
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t517 as
 select
@@ -5875,11 +5874,11 @@ from factor_base positional join t473;
 
 create or replace temp table state_94 as
 select
-    list(c446 order by rid desc) filter (rows_left < 19) as p_c446
+    list(c446 order by place desc) filter (rows_left < 19) as p_c446
 from factor_base positional join t517
 where rows_left < 19
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t519 as
 select
@@ -5898,11 +5897,11 @@ from factor_base positional join t478;
 
 create or replace temp table state_95 as
 select
-    list(c482 order by rid desc) filter (rows_left < 7) as p_c482
+    list(c482 order by place desc) filter (rows_left < 7) as p_c482
 from factor_base positional join t521
 where rows_left < 7
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t523 as
 select
@@ -5911,11 +5910,11 @@ from t475;
 
 create or replace temp table state_96 as
 select
-    list(c485 order by rid desc) filter (rows_left < 12) as p_c485
+    list(c485 order by place desc) filter (rows_left < 12) as p_c485
 from factor_base positional join t523
 where rows_left < 12
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t525 as
 select
@@ -5929,11 +5928,11 @@ from t483;
 
 create or replace temp table state_97 as
 select
-    list(c498 order by rid desc) filter (rows_left < 11) as p_c498
+    list(c498 order by place desc) filter (rows_left < 11) as p_c498
 from factor_base positional join t526
 where rows_left < 11
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t528 as
 select
@@ -5947,11 +5946,11 @@ from t484;
 
 create or replace temp table state_98 as
 select
-    list(c510 order by rid desc) filter (rows_left < 18) as p_c510
+    list(c510 order by place desc) filter (rows_left < 18) as p_c510
 from factor_base positional join t529
 where rows_left < 18
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t531 as
 select
@@ -5978,11 +5977,11 @@ from factor_base positional join t491;
 
 create or replace temp table state_99 as
 select
-    list(c554 order by rid desc) filter (rows_left < 3) as p_c554
+    list(c554 order by place desc) filter (rows_left < 3) as p_c554
 from factor_base positional join t533
 where rows_left < 3
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t535 as
 select
@@ -6001,11 +6000,11 @@ from t475;
 
 create or replace temp table state_100 as
 select
-    list(c580 order by rid desc) filter (rows_left < 11) as p_c580
+    list(c580 order by place desc) filter (rows_left < 11) as p_c580
 from factor_base positional join t537
 where rows_left < 11
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t539 as
 select
@@ -6025,11 +6024,11 @@ drop table t498;
 
 create or replace temp table state_101 as
 select
-    list(c594 order by rid desc) filter (rows_left < 3) as p_c594
+    list(c594 order by place desc) filter (rows_left < 3) as p_c594
 from factor_base positional join t540
 where rows_left < 3
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t542 as
 select
@@ -6066,11 +6065,11 @@ from factor_base positional join t500 positional join t161
 
 create or replace temp table state_102 as
 select
-    list(c603 order by rid desc) filter (rows_left < 9) as p_c603
+    list(c603 order by place desc) filter (rows_left < 9) as p_c603
 from factor_base positional join t542
 where rows_left < 9
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t544 as
 select c422
@@ -6093,11 +6092,11 @@ drop table t467;
 
 create or replace temp table state_103 as
 select
-    list(c422 order by rid desc) filter (rows_left < 1) as p_c422
+    list(c422 order by place desc) filter (rows_left < 1) as p_c422
 from factor_base positional join t544
 where rows_left < 1
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t546 as
 select c479
@@ -6243,11 +6242,11 @@ drop table t513;
 
 create or replace temp table state_104 as
 select
-    list(c431 order by rid desc) filter (rows_left < 4) as p_c431
+    list(c431 order by place desc) filter (rows_left < 4) as p_c431
 from factor_base positional join t551
 where rows_left < 4
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t553 as
 select
@@ -6262,11 +6261,11 @@ drop table t515;
 
 create or replace temp table state_105 as
 select
-    list(c442 order by rid desc) filter (rows_left < 7) as p_c442
+    list(c442 order by place desc) filter (rows_left < 7) as p_c442
 from factor_base positional join t553
 where rows_left < 7
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t555 as
 select
@@ -6292,11 +6291,11 @@ drop table t526;
 
 create or replace temp table state_106 as
 select
-    list(c499 order by rid desc) filter (rows_left < 15) as p_c499
+    list(c499 order by place desc) filter (rows_left < 15) as p_c499
 from factor_base positional join t558
 where rows_left < 15
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t560 as
 select
@@ -6310,11 +6309,11 @@ from t529;
 
 create or replace temp table state_107 as
 select
-    list(c511 order by rid desc) filter (rows_left < 5) as p_c511
+    list(c511 order by place desc) filter (rows_left < 5) as p_c511
 from factor_base positional join t561
 where rows_left < 5
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t563 as
 select
@@ -6347,11 +6346,11 @@ drop table t537;
 
 create or replace temp table state_108 as
 select
-    list(c581 order by rid desc) filter (rows_left < 17) as p_c581
+    list(c581 order by place desc) filter (rows_left < 17) as p_c581
 from factor_base positional join t567
 where rows_left < 17
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t569 as
 select
@@ -6653,11 +6652,11 @@ drop table t577;
 
 create or replace temp table state_109 as
 select
-    list(c492 order by rid desc) filter (rows_left < 11) as p_c492
+    list(c492 order by place desc) filter (rows_left < 11) as p_c492
 from factor_base positional join t585
 where rows_left < 11
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t587 as
 select
@@ -6678,11 +6677,11 @@ drop table t580;
 
 create or replace temp table state_110 as
 select
-    list(c576 order by rid desc) filter (rows_left < 16) as p_c576
+    list(c576 order by place desc) filter (rows_left < 16) as p_c576
 from factor_base positional join t589
 where rows_left < 16
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t591 as
 select
@@ -6746,11 +6745,11 @@ drop table t592;
 
 create or replace temp table state_111 as
 select
-    list(c587 order by rid desc) filter (rows_left < 3) as p_c587
+    list(c587 order by place desc) filter (rows_left < 3) as p_c587
 from factor_base positional join t595
 where rows_left < 3
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t597 as
 select c494
@@ -6791,11 +6790,11 @@ drop table t595;
 
 create or replace temp table state_112 as
 select
-    list(c589 order by rid desc) filter (rows_left < 14) as p_c589
+    list(c589 order by place desc) filter (rows_left < 14) as p_c589
 from factor_base positional join t598
 where rows_left < 14
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t600 as
 select c506
@@ -6915,11 +6914,11 @@ from factor_base;
 
 create or replace temp table state_113 as
 select
-    list(c616 order by rid desc) filter (rows_left < 6) as p_c616
+    list(c616 order by place desc) filter (rows_left < 6) as p_c616
 from factor_base positional join t603
 where rows_left < 6
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t605 as
 select
@@ -6928,11 +6927,11 @@ from factor_base;
 
 create or replace temp table state_114 as
 select
-    list(c619 order by rid desc) filter (rows_left < 2) as p_c619
+    list(c619 order by place desc) filter (rows_left < 2) as p_c619
 from factor_base positional join t605
 where rows_left < 2
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t607 as
 select
@@ -6966,11 +6965,11 @@ from factor_base positional join t412 positional join t413;
 
 create or replace temp table state_115 as
 select
-    list(c663 order by rid desc) filter (rows_left < 16) as p_c663
+    list(c663 order by place desc) filter (rows_left < 16) as p_c663
 from factor_base positional join t612
 where rows_left < 16
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t614 as
 select
@@ -6979,11 +6978,11 @@ from factor_base positional join t161;
 
 create or replace temp table state_116 as
 select
-    list(c675 order by rid desc) filter (rows_left < 19) as p_c675
+    list(c675 order by place desc) filter (rows_left < 19) as p_c675
 from factor_base positional join t614
 where rows_left < 19
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t616 as
 select
@@ -6997,11 +6996,11 @@ from factor_base;
 
 create or replace temp table state_117 as
 select
-    list(c685 order by rid desc) filter (rows_left < 18) as p_c685
+    list(c685 order by place desc) filter (rows_left < 18) as p_c685
 from factor_base positional join t617
 where rows_left < 18
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t619 as
 select
@@ -7010,11 +7009,11 @@ from t500;
 
 create or replace temp table state_118 as
 select
-    list(c687 order by rid desc) filter (rows_left < 11) as p_c687
+    list(c687 order by place desc) filter (rows_left < 11) as p_c687
 from factor_base positional join t619
 where rows_left < 11
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t621 as
 select
@@ -7035,11 +7034,11 @@ drop table t415;
 
 create or replace temp table state_119 as
 select
-    list(c700 order by rid desc) filter (rows_left < 8) as p_c700
+    list(c700 order by place desc) filter (rows_left < 8) as p_c700
 from factor_base positional join t621
 where rows_left < 8
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t623 as
 select
@@ -7058,11 +7057,11 @@ from factor_base;
 
 create or replace temp table state_120 as
 select
-    list(c734 order by rid desc) filter (rows_left < 14) as p_c734
+    list(c734 order by place desc) filter (rows_left < 14) as p_c734
 from factor_base positional join t625
 where rows_left < 14
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t627 as
 select
@@ -7071,11 +7070,11 @@ from factor_base;
 
 create or replace temp table state_121 as
 select
-    list(c739 order by rid desc) filter (rows_left < 16) as p_c739
+    list(c739 order by place desc) filter (rows_left < 16) as p_c739
 from factor_base positional join t627
 where rows_left < 16
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t629 as
 select
@@ -7095,11 +7094,11 @@ from factor_base
 
 create or replace temp table state_122 as
 select
-    list(c753 order by rid desc) filter (rows_left < 19) as p_c753
+    list(c753 order by place desc) filter (rows_left < 19) as p_c753
 from factor_base positional join t630
 where rows_left < 19
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t632 as
 select
@@ -7108,11 +7107,11 @@ from factor_base;
 
 create or replace temp table state_123 as
 select
-    list(c756 order by rid desc) filter (rows_left < 8) as p_c756
+    list(c756 order by place desc) filter (rows_left < 8) as p_c756
 from factor_base positional join t632
 where rows_left < 8
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t634 as
 select
@@ -7121,11 +7120,11 @@ from t420;
 
 create or replace temp table state_124 as
 select
-    list(c764 order by rid desc) filter (rows_left < 6) as p_c764
+    list(c764 order by place desc) filter (rows_left < 6) as p_c764
 from factor_base positional join t634
 where rows_left < 6
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t636 as
 select
@@ -7136,11 +7135,11 @@ drop table t8;
 
 create or replace temp table state_125 as
 select
-    list(c765 order by rid desc) filter (rows_left < 6) as p_c765
+    list(c765 order by place desc) filter (rows_left < 6) as p_c765
 from factor_base positional join t636
 where rows_left < 6
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t638 as
 select
@@ -7149,11 +7148,11 @@ from t68;
 
 create or replace temp table state_126 as
 select
-    list(c774 order by rid desc) filter (rows_left < 5) as p_c774
+    list(c774 order by place desc) filter (rows_left < 5) as p_c774
 from factor_base positional join t638
 where rows_left < 5
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t640 as
 select
@@ -7162,11 +7161,11 @@ from factor_base;
 
 create or replace temp table state_127 as
 select
-    list(c775 order by rid desc) filter (rows_left < 5) as p_c775
+    list(c775 order by place desc) filter (rows_left < 5) as p_c775
 from factor_base positional join t640
 where rows_left < 5
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t642 as
 select
@@ -7175,11 +7174,11 @@ from factor_base;
 
 create or replace temp table state_128 as
 select
-    list(c784 order by rid desc) filter (rows_left < 1) as p_c784
+    list(c784 order by place desc) filter (rows_left < 1) as p_c784
 from factor_base positional join t642
 where rows_left < 1
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t644 as
 select
@@ -7193,11 +7192,11 @@ from t90 positional join t92 positional join t85 positional join t51;
 
 create or replace temp table state_129 as
 select
-    list(c800 order by rid desc) filter (rows_left < 7) as p_c800
+    list(c800 order by place desc) filter (rows_left < 7) as p_c800
 from factor_base positional join t645
 where rows_left < 7
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t647 as
 select
@@ -7206,11 +7205,11 @@ from t26;
 
 create or replace temp table state_130 as
 select
-    list(c803 order by rid desc) filter (rows_left < 7) as p_c803
+    list(c803 order by place desc) filter (rows_left < 7) as p_c803
 from factor_base positional join t647
 where rows_left < 7
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t649 as
 select
@@ -7219,11 +7218,11 @@ from t529;
 
 create or replace temp table state_131 as
 select
-    list(c804 order by rid desc) filter (rows_left < 19) as p_c804
+    list(c804 order by place desc) filter (rows_left < 19) as p_c804
 from factor_base positional join t649
 where rows_left < 19
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t651 as
 select
@@ -7232,11 +7231,11 @@ from factor_base;
 
 create or replace temp table state_132 as
 select
-    list(c816 order by rid desc) filter (rows_left < 5) as p_c816
+    list(c816 order by place desc) filter (rows_left < 5) as p_c816
 from factor_base positional join t651
 where rows_left < 5
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t653 as
 select
@@ -7245,11 +7244,11 @@ from factor_base positional join t491;
 
 create or replace temp table state_133 as
 select
-    list(c825 order by rid desc) filter (rows_left < 9) as p_c825
+    list(c825 order by place desc) filter (rows_left < 9) as p_c825
 from factor_base positional join t653
 where rows_left < 9
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t655 as
 select
@@ -7263,11 +7262,11 @@ from factor_base positional join t161;
 
 create or replace temp table state_134 as
 select
-    list(c855 order by rid desc) filter (rows_left < 13) as p_c855
+    list(c855 order by place desc) filter (rows_left < 13) as p_c855
 from factor_base positional join t656
 where rows_left < 13
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t658 as
 select
@@ -7281,11 +7280,11 @@ from factor_base;
 
 create or replace temp table state_135 as
 select
-    list(c878 order by rid desc) filter (rows_left < 2) as p_c878
+    list(c878 order by place desc) filter (rows_left < 2) as p_c878
 from factor_base positional join t659
 where rows_left < 2
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t661 as
 select
@@ -7294,11 +7293,11 @@ from factor_base positional join t158;
 
 create or replace temp table state_136 as
 select
-    list(c885 order by rid desc) filter (rows_left < 17) as p_c885
+    list(c885 order by place desc) filter (rows_left < 17) as p_c885
 from factor_base positional join t661
 where rows_left < 17
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t663 as
 select
@@ -7307,11 +7306,11 @@ from t161;
 
 create or replace temp table state_137 as
 select
-    list(c897 order by rid desc) filter (rows_left < 12) as p_c897
+    list(c897 order by place desc) filter (rows_left < 12) as p_c897
 from factor_base positional join t663
 where rows_left < 12
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t665 as
 select
@@ -7354,11 +7353,11 @@ drop table t128;
 
 create or replace temp table state_138 as
 select
-    list(c910 order by rid desc) filter (rows_left < 3) as p_c910
+    list(c910 order by place desc) filter (rows_left < 3) as p_c910
 from factor_base positional join t665
 where rows_left < 3
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t667 as
 select
@@ -7369,11 +7368,11 @@ drop table t26;
 
 create or replace temp table state_139 as
 select
-    list(c914 order by rid desc) filter (rows_left < 2) as p_c914
+    list(c914 order by place desc) filter (rows_left < 2) as p_c914
 from factor_base positional join t667
 where rows_left < 2
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t669 as
 select c635
@@ -7394,11 +7393,11 @@ order by place;
 
 create or replace temp table state_140 as
 select
-    list(c635 order by rid desc) filter (rows_left < 10) as p_c635
+    list(c635 order by place desc) filter (rows_left < 10) as p_c635
 from factor_base positional join t669
 where rows_left < 10
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t671 as
 select c650
@@ -7421,11 +7420,11 @@ drop table t495;
 
 create or replace temp table state_141 as
 select
-    list(c650 order by rid desc) filter (rows_left < 11) as p_c650
+    list(c650 order by place desc) filter (rows_left < 11) as p_c650
 from factor_base positional join t671
 where rows_left < 11
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t673 as
 select c660
@@ -7635,11 +7634,11 @@ drop table t605;
 
 create or replace temp table state_142 as
 select
-    list(c620 order by rid desc) filter (rows_left < 2) as p_c620
+    list(c620 order by place desc) filter (rows_left < 2) as p_c620
 from factor_base positional join t683
 where rows_left < 2
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t685 as
 select
@@ -7648,11 +7647,11 @@ from t607;
 
 create or replace temp table state_143 as
 select
-    list(c625 order by rid desc) filter (rows_left < 36) as p_c625
+    list(c625 order by place desc) filter (rows_left < 36) as p_c625
 from factor_base positional join t685
 where rows_left < 36
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t687 as
 select
@@ -7693,11 +7692,11 @@ drop table t674;
 
 create or replace temp table state_144 as
 select
-    list(c662 order by rid desc) filter (rows_left < 7) as p_c662
+    list(c662 order by place desc) filter (rows_left < 7) as p_c662
 from factor_base positional join t693
 where rows_left < 7
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t695 as
 select
@@ -7720,11 +7719,11 @@ drop table t617;
 
 create or replace temp table state_145 as
 select
-    list(c686 order by rid desc) filter (rows_left < 5) as p_c686
+    list(c686 order by place desc) filter (rows_left < 5) as p_c686
 from factor_base positional join t697
 where rows_left < 5
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t699 as
 select
@@ -7735,11 +7734,11 @@ drop table t675;
 
 create or replace temp table state_146 as
 select
-    list(c697 order by rid desc) filter (rows_left < 1) as p_c697
+    list(c697 order by place desc) filter (rows_left < 1) as p_c697
 from factor_base positional join t699
 where rows_left < 1
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t701 as
 select
@@ -7750,11 +7749,11 @@ drop table t621;
 
 create or replace temp table state_147 as
 select
-    list(c701 order by rid desc) filter (rows_left < 13) as p_c701
+    list(c701 order by place desc) filter (rows_left < 13) as p_c701
 from factor_base positional join t701
 where rows_left < 13
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t703 as
 select
@@ -7770,11 +7769,11 @@ drop table t676;
 
 create or replace temp table state_148 as
 select
-    list(c710 order by rid desc) filter (rows_left < 4) as p_c710
+    list(c710 order by place desc) filter (rows_left < 4) as p_c710
 from factor_base positional join t704
 where rows_left < 4
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t706 as
 select
@@ -7783,11 +7782,11 @@ from t624;
 
 create or replace temp table state_149 as
 select
-    list(c713 order by rid desc) filter (rows_left < 48) as p_c713
+    list(c713 order by place desc) filter (rows_left < 48) as p_c713
 from factor_base positional join t706
 where rows_left < 48
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t708 as
 select
@@ -7798,11 +7797,11 @@ drop table t677;
 
 create or replace temp table state_150 as
 select
-    list(c738 order by rid desc) filter (rows_left < 16) as p_c738
+    list(c738 order by place desc) filter (rows_left < 16) as p_c738
 from factor_base positional join t708
 where rows_left < 16
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t710 as
 select
@@ -7816,11 +7815,11 @@ from factor_base positional join t410 positional join t629;
 
 create or replace temp table state_151 as
 select
-    list(c750 order by rid desc) filter (rows_left < 2) as p_c750
+    list(c750 order by place desc) filter (rows_left < 2) as p_c750
 from factor_base positional join t711
 where rows_left < 2
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t713 as
 select
@@ -7874,11 +7873,11 @@ drop table t638;
 
 create or replace temp table state_152 as
 select
-    list(c781 order by rid desc) filter (rows_left < 19) as p_c781
+    list(c781 order by place desc) filter (rows_left < 19) as p_c781
 from factor_base positional join t715
 where rows_left < 19
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t717 as
 select
@@ -7889,11 +7888,11 @@ drop table t642;
 
 create or replace temp table state_153 as
 select
-    list(c785 order by rid desc) filter (rows_left < 1) as p_c785
+    list(c785 order by place desc) filter (rows_left < 1) as p_c785
 from factor_base positional join t717
 where rows_left < 1
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t719 as
 select
@@ -7907,11 +7906,11 @@ from t649;
 
 create or replace temp table state_154 as
 select
-    list(c805 order by rid desc) filter (rows_left < 7) as p_c805
+    list(c805 order by place desc) filter (rows_left < 7) as p_c805
 from factor_base positional join t720
 where rows_left < 7
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t722 as
 select
@@ -7931,11 +7930,11 @@ drop table t653;
 
 create or replace temp table state_155 as
 select
-    list(c827 order by rid desc) filter (rows_left < 14) as p_c827
+    list(c827 order by place desc) filter (rows_left < 14) as p_c827
 from factor_base positional join t723
 where rows_left < 14
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t725 as
 select
@@ -7946,11 +7945,11 @@ drop table t680;
 
 create or replace temp table state_156 as
 select
-    list(c832 order by rid desc) filter (rows_left < 4) as p_c832
+    list(c832 order by place desc) filter (rows_left < 4) as p_c832
 from factor_base positional join t725
 where rows_left < 4
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t727 as
 select
@@ -7991,11 +7990,11 @@ drop table t478;
 
 create or replace temp table state_157 as
 select
-    list(c845 order by rid desc) filter (rows_left < 15) as p_c845
+    list(c845 order by place desc) filter (rows_left < 15) as p_c845
 from factor_base positional join t727
 where rows_left < 15
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t729 as
 select
@@ -8010,11 +8009,11 @@ drop table t656;
 
 create or replace temp table state_158 as
 select
-    list(c857 order by rid desc) filter (rows_left < 17) as p_c857
+    list(c857 order by place desc) filter (rows_left < 17) as p_c857
 from factor_base positional join t729
 where rows_left < 17
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t731 as
 select
@@ -8035,11 +8034,11 @@ drop table t659;
 
 create or replace temp table state_159 as
 select
-    list(c879 order by rid desc) filter (rows_left < 15) as p_c879
+    list(c879 order by place desc) filter (rows_left < 15) as p_c879
 from factor_base positional join t733
 where rows_left < 15
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t735 as
 select
@@ -8048,11 +8047,11 @@ from t649;
 
 create or replace temp table state_160 as
 select
-    list(c884 order by rid desc) filter (rows_left < 17) as p_c884
+    list(c884 order by place desc) filter (rows_left < 17) as p_c884
 from factor_base positional join t735
 where rows_left < 17
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t737 as
 select
@@ -8082,11 +8081,11 @@ drop table t665;
 
 create or replace temp table state_161 as
 select
-    list(c912 order by rid desc) filter (rows_left < 7) as p_c912
+    list(c912 order by place desc) filter (rows_left < 7) as p_c912
 from factor_base positional join t740
 where rows_left < 7
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t742 as
 select c618
@@ -8193,11 +8192,11 @@ drop table t683;
 
 create or replace temp table state_162 as
 select
-    list(c622 order by rid desc) filter (rows_left < 15) as p_c622
+    list(c622 order by place desc) filter (rows_left < 15) as p_c622
 from factor_base positional join t746
 where rows_left < 15
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t748 as
 select
@@ -8206,11 +8205,11 @@ from t685;
 
 create or replace temp table state_163 as
 select
-    list(c626 order by rid desc) filter (rows_left < 14) as p_c626
+    list(c626 order by place desc) filter (rows_left < 14) as p_c626
 from factor_base positional join t748
 where rows_left < 14
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t750 as
 select
@@ -8294,11 +8293,11 @@ drop table t693;
 
 create or replace temp table state_164 as
 select
-    list(c670 order by rid desc) filter (rows_left < 18) as p_c670
+    list(c670 order by place desc) filter (rows_left < 18) as p_c670
 from factor_base positional join t758
 where rows_left < 18
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t760 as
 select
@@ -8327,11 +8326,11 @@ drop table t500;
 
 create or replace temp table state_165 as
 select
-    list(c682 order by rid desc) filter (rows_left < 4) as p_c682
+    list(c682 order by place desc) filter (rows_left < 4) as p_c682
 from factor_base positional join t760
 where rows_left < 4
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t762 as
 select
@@ -8380,11 +8379,11 @@ drop table t75;
 
 create or replace temp table state_166 as
 select
-    list(c718 order by rid desc) filter (rows_left < 4) as p_c718
+    list(c718 order by place desc) filter (rows_left < 4) as p_c718
 from factor_base positional join t763
 where rows_left < 4
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t765 as
 select
@@ -8427,11 +8426,11 @@ drop table t744;
 
 create or replace temp table state_167 as
 select
-    list(c789 order by rid desc) filter (rows_left < 12) as p_c789
+    list(c789 order by place desc) filter (rows_left < 12) as p_c789
 from factor_base positional join t771
 where rows_left < 12
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t773 as
 select
@@ -8480,11 +8479,11 @@ drop table t651;
 
 create or replace temp table state_168 as
 select
-    list(c822 order by rid desc) filter (rows_left < 4) as p_c822
+    list(c822 order by place desc) filter (rows_left < 4) as p_c822
 from factor_base positional join t775
 where rows_left < 4
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t777 as
 select
@@ -8536,11 +8535,11 @@ drop table t725;
 
 create or replace temp table state_169 as
 select
-    list(c837 order by rid desc) filter (rows_left < 2) as p_c837
+    list(c837 order by place desc) filter (rows_left < 2) as p_c837
 from factor_base positional join t778
 where rows_left < 2
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t780 as
 select
@@ -8551,11 +8550,11 @@ drop table t727;
 
 create or replace temp table state_170 as
 select
-    list(c846 order by rid desc) filter (rows_left < 2) as p_c846
+    list(c846 order by place desc) filter (rows_left < 2) as p_c846
 from factor_base positional join t780
 where rows_left < 2
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t782 as
 select
@@ -8631,11 +8630,11 @@ drop table t667;
 
 create or replace temp table state_171 as
 select
-    list(c918 order by rid desc) filter (rows_left < 11) as p_c918
+    list(c918 order by place desc) filter (rows_left < 11) as p_c918
 from factor_base positional join t791
 where rows_left < 11
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t793 as
 select c677
@@ -8883,11 +8882,11 @@ order by place;
 
 create or replace temp table state_172 as
 select
-    list(c859 order by rid desc) filter (rows_left < 6) as p_c859
+    list(c859 order by place desc) filter (rows_left < 6) as p_c859
 from factor_base positional join t800
 where rows_left < 6
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t802 as
 select c881
@@ -8936,11 +8935,11 @@ drop table t758;
 
 create or replace temp table state_173 as
 select
-    list(c671 order by rid desc) filter (rows_left < 16) as p_c671
+    list(c671 order by place desc) filter (rows_left < 16) as p_c671
 from factor_base positional join t805
 where rows_left < 16
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t807 as
 select
@@ -8984,11 +8983,11 @@ drop table t765;
 
 create or replace temp table state_174 as
 select
-    list(c722 order by rid desc) filter (rows_left < 7) as p_c722
+    list(c722 order by place desc) filter (rows_left < 7) as p_c722
 from factor_base positional join t811
 where rows_left < 7
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t813 as
 select
@@ -9023,11 +9022,11 @@ drop table t775;
 
 create or replace temp table state_175 as
 select
-    list(c824 order by rid desc) filter (rows_left < 2) as p_c824
+    list(c824 order by place desc) filter (rows_left < 2) as p_c824
 from factor_base positional join t817
 where rows_left < 2
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t819 as
 select
@@ -9056,11 +9055,11 @@ drop table t780;
 
 create or replace temp table state_176 as
 select
-    list(c848 order by rid desc) filter (rows_left < 3) as p_c848
+    list(c848 order by place desc) filter (rows_left < 3) as p_c848
 from factor_base positional join t820
 where rows_left < 3
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t822 as
 select
@@ -9100,11 +9099,11 @@ drop table t685;
 
 create or replace temp table state_177 as
 select
-    list(c852 order by rid desc) filter (rows_left < 1) as p_c852
+    list(c852 order by place desc) filter (rows_left < 1) as p_c852
 from factor_base positional join t822
 where rows_left < 1
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t824 as
 select
@@ -9144,11 +9143,11 @@ drop table t800;
 
 create or replace temp table state_178 as
 select
-    list(c865 order by rid desc) filter (rows_left < 5) as p_c865
+    list(c865 order by place desc) filter (rows_left < 5) as p_c865
 from factor_base positional join t824
 where rows_left < 5
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t826 as
 select
@@ -9171,11 +9170,11 @@ drop table t784;
 
 create or replace temp table state_179 as
 select
-    list(c874 order by rid desc) filter (rows_left < 18) as p_c874
+    list(c874 order by place desc) filter (rows_left < 18) as p_c874
 from factor_base positional join t826
 where rows_left < 18
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t828 as
 select
@@ -9202,11 +9201,11 @@ drop table t791;
 
 create or replace temp table state_180 as
 select
-    list(c920 order by rid desc) filter (rows_left < 13) as p_c920
+    list(c920 order by place desc) filter (rows_left < 13) as p_c920
 from factor_base positional join t830
 where rows_left < 13
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t832 as
 select c643
@@ -9460,11 +9459,11 @@ drop table t805;
 
 create or replace temp table state_181 as
 select
-    list(c673 order by rid desc) filter (rows_left < 18) as p_c673
+    list(c673 order by place desc) filter (rows_left < 18) as p_c673
 from factor_base positional join t840
 where rows_left < 18
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t842 as
 select
@@ -9506,11 +9505,11 @@ drop table t814;
 
 create or replace temp table state_182 as
 select
-    list(c745 order by rid desc) filter (rows_left < 5) as p_c745
+    list(c745 order by place desc) filter (rows_left < 5) as p_c745
 from factor_base positional join t843
 where rows_left < 5
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t845 as
 select
@@ -9569,11 +9568,11 @@ drop table t720;
 
 create or replace temp table state_183 as
 select
-    list(c812 order by rid desc) filter (rows_left < 5) as p_c812
+    list(c812 order by place desc) filter (rows_left < 5) as p_c812
 from factor_base positional join t848
 where rows_left < 5
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t850 as
 select
@@ -9588,11 +9587,11 @@ drop table t824;
 
 create or replace temp table state_184 as
 select
-    list(c867 order by rid desc) filter (rows_left < 5) as p_c867
+    list(c867 order by place desc) filter (rows_left < 5) as p_c867
 from factor_base positional join t850
 where rows_left < 5
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t852 as
 select
@@ -9607,11 +9606,11 @@ drop table t826;
 
 create or replace temp table state_185 as
 select
-    list(c876 order by rid desc) filter (rows_left < 6) as p_c876
+    list(c876 order by place desc) filter (rows_left < 6) as p_c876
 from factor_base positional join t852
 where rows_left < 6
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t854 as
 select
@@ -9641,11 +9640,11 @@ drop table t837;
 
 create or replace temp table state_186 as
 select
-    list(c905 order by rid desc) filter (rows_left < 10) as p_c905
+    list(c905 order by place desc) filter (rows_left < 10) as p_c905
 from factor_base positional join t855
 where rows_left < 10
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t857 as
 select
@@ -9660,11 +9659,11 @@ drop table t830;
 
 create or replace temp table state_187 as
 select
-    list(c922 order by rid desc) filter (rows_left < 12) as p_c922
+    list(c922 order by place desc) filter (rows_left < 12) as p_c922
 from factor_base positional join t857
 where rows_left < 12
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t859 as
 select c729
@@ -9776,11 +9775,11 @@ drop table t843;
 
 create or replace temp table state_188 as
 select
-    list(c747 order by rid desc) filter (rows_left < 12) as p_c747
+    list(c747 order by place desc) filter (rows_left < 12) as p_c747
 from factor_base positional join t862
 where rows_left < 12
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t864 as
 select
@@ -9797,11 +9796,11 @@ drop table t847;
 
 create or replace temp table state_189 as
 select
-    list(c796 order by rid desc) filter (rows_left < 3) as p_c796
+    list(c796 order by place desc) filter (rows_left < 3) as p_c796
 from factor_base positional join t864
 where rows_left < 3
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t866 as
 select
@@ -9816,11 +9815,11 @@ drop table t848;
 
 create or replace temp table state_190 as
 select
-    list(c814 order by rid desc) filter (rows_left < 1) as p_c814
+    list(c814 order by place desc) filter (rows_left < 1) as p_c814
 from factor_base positional join t866
 where rows_left < 1
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t868 as
 select
@@ -9845,11 +9844,11 @@ drop table t854;
 
 create or replace temp table state_191 as
 select
-    list(c892 order by rid desc) filter (rows_left < 1) as p_c892
+    list(c892 order by place desc) filter (rows_left < 1) as p_c892
 from factor_base positional join t870
 where rows_left < 1
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t872 as
 select
@@ -9937,11 +9936,11 @@ drop table t859;
 
 create or replace temp table state_192 as
 select
-    list(c730 order by rid desc) filter (rows_left < 13) as p_c730
+    list(c730 order by place desc) filter (rows_left < 13) as p_c730
 from factor_base positional join t876
 where rows_left < 13
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t878 as
 select
@@ -9963,11 +9962,11 @@ drop table t864;
 
 create or replace temp table state_193 as
 select
-    list(c798 order by rid desc) filter (rows_left < 13) as p_c798
+    list(c798 order by place desc) filter (rows_left < 13) as p_c798
 from factor_base positional join t879
 where rows_left < 13
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t881 as
 select
@@ -10138,11 +10137,11 @@ from t10;
 
 create or replace temp table state_194 as
 select
-    list(c929 order by rid desc) filter (rows_left < 3) as p_c929
+    list(c929 order by place desc) filter (rows_left < 3) as p_c929
 from factor_base positional join t886
 where rows_left < 3
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t888 as
 select
@@ -10153,11 +10152,11 @@ drop table t649;
 
 create or replace temp table state_195 as
 select
-    list(c930 order by rid desc) filter (rows_left < 3) as p_c930
+    list(c930 order by place desc) filter (rows_left < 3) as p_c930
 from factor_base positional join t888
 where rows_left < 3
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t890 as
 select
@@ -10183,11 +10182,11 @@ drop table t529;
 
 create or replace temp table state_196 as
 select
-    list(c963 order by rid desc) filter (rows_left < 7) as p_c963
+    list(c963 order by place desc) filter (rows_left < 7) as p_c963
 from factor_base positional join t893
 where rows_left < 7
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t895 as
 select
@@ -10211,11 +10210,11 @@ from factor_base;
 
 create or replace temp table state_197 as
 select
-    list(c1002 order by rid desc) filter (rows_left < 19) as p_c1002
+    list(c1002 order by place desc) filter (rows_left < 19) as p_c1002
 from factor_base positional join t897
 where rows_left < 19
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t899 as
 select
@@ -10224,11 +10223,11 @@ from factor_base positional join t20;
 
 create or replace temp table state_198 as
 select
-    list(c1018 order by rid desc) filter (rows_left < 23) as p_c1018
+    list(c1018 order by place desc) filter (rows_left < 23) as p_c1018
 from factor_base positional join t899
 where rows_left < 23
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t901 as
 select
@@ -10237,11 +10236,11 @@ from factor_base;
 
 create or replace temp table state_199 as
 select
-    list(c1020 order by rid desc) filter (rows_left < 4) as p_c1020
+    list(c1020 order by place desc) filter (rows_left < 4) as p_c1020
 from factor_base positional join t901
 where rows_left < 4
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t903 as
 select
@@ -10250,11 +10249,11 @@ from factor_base positional join t161;
 
 create or replace temp table state_200 as
 select
-    list(c1022 order by rid desc) filter (rows_left < 4) as p_c1022
+    list(c1022 order by place desc) filter (rows_left < 4) as p_c1022
 from factor_base positional join t903
 where rows_left < 4
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t905 as
 select
@@ -10270,11 +10269,11 @@ drop table t136;
 
 create or replace temp table state_201 as
 select
-    list(c1027 order by rid desc) filter (rows_left < 4) as p_c1027
+    list(c1027 order by place desc) filter (rows_left < 4) as p_c1027
 from factor_base positional join t906
 where rows_left < 4
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t908 as
 select c924
@@ -10390,11 +10389,11 @@ order by place;
 
 create or replace temp table state_202 as
 select
-    list(c981 order by rid desc) filter (rows_left < 4) as p_c981
+    list(c981 order by place desc) filter (rows_left < 4) as p_c981
 from factor_base positional join t911
 where rows_left < 4
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t913 as
 select c994
@@ -10524,11 +10523,11 @@ drop table t6;
 
 create or replace temp table state_203 as
 select
-    list(c1013 order by rid desc) filter (rows_left < 5) as p_c1013
+    list(c1013 order by place desc) filter (rows_left < 5) as p_c1013
 from factor_base positional join t916
 where rows_left < 5
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t918 as
 select c1030
@@ -10556,11 +10555,11 @@ drop table t908;
 
 create or replace temp table state_204 as
 select
-    list(c925 order by rid desc) filter (rows_left < 3) as p_c925
+    list(c925 order by place desc) filter (rows_left < 3) as p_c925
 from factor_base positional join t919
 where rows_left < 3
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t921 as
 select
@@ -10605,11 +10604,11 @@ drop table t888;
 
 create or replace temp table state_205 as
 select
-    list(c937 order by rid desc) filter (rows_left < 17) as p_c937
+    list(c937 order by place desc) filter (rows_left < 17) as p_c937
 from factor_base positional join t921
 where rows_left < 17
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t923 as
 select
@@ -10618,11 +10617,11 @@ from t890;
 
 create or replace temp table state_206 as
 select
-    list(c943 order by rid desc) filter (rows_left < 25) as p_c943
+    list(c943 order by place desc) filter (rows_left < 25) as p_c943
 from factor_base positional join t923
 where rows_left < 25
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t925 as
 select
@@ -10701,33 +10700,33 @@ from factor_base positional join t899 positional join t20;
 
 create or replace temp table state_207 as
 select
-    list(c1019 order by rid desc) filter (rows_left < 19) as p_c1019
+    list(c1019 order by place desc) filter (rows_left < 19) as p_c1019
 from factor_base positional join t931
 where rows_left < 19
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t933 as
-with known as (select rid, rid - stock_row as stock, c1025 as x from factor_base positional join t905 where c1025 is not null),
+with known as (select place, place - stock_row as stock, c1025 as x from factor_base positional join t905 where c1025 is not null),
 counted as (select *, row_number() over () as i, stock is distinct from lag(stock) over () as is_first from known),
-numbered as (select rid, x, i + 1 - max(case when is_first then i end) over (rows unbounded preceding) as i from counted),
-from_0 as (select rid, i, case when i = 1 then x else 0.2857142857142857::double * x end as y from numbered),
-from_1 as (select rid, i, y + 0.7142857142857143::double * case when i > 1 then lag(y, 1) over () else 0 end as y from from_0),
-from_2 as (select rid, i, y + 0.5102040816326531::double * case when i > 2 then lag(y, 2) over () else 0 end as y from from_1),
-from_3 as (select rid, i, y + 0.2603082049146189::double * case when i > 4 then lag(y, 4) over () else 0 end as y from from_2),
-from_4 as (select rid, i, y + 0.06776036154587124::double * case when i > 8 then lag(y, 8) over () else 0 end as y from from_3),
-from_5 as (select rid, i, y + 0.0045914665968271855::double * case when i > 16 then lag(y, 16) over () else 0 end as y from from_4),
-from_6 as (select rid, i, y + 2.108156550977982e-05::double * case when i > 32 then lag(y, 32) over () else 0 end as y from from_5),
-from_7 as (select rid, i, y + 4.4443240434313804e-10::double * case when i > 64 then lag(y, 64) over () else 0 end as y from from_6)
+numbered as (select place, x, i + 1 - max(case when is_first then i end) over (rows unbounded preceding) as i from counted),
+from_0 as (select place, i, case when i = 1 then x else 0.2857142857142857::double * x end as y from numbered),
+from_1 as (select place, i, y + 0.7142857142857143::double * case when i > 1 then lag(y, 1) over () else 0 end as y from from_0),
+from_2 as (select place, i, y + 0.5102040816326531::double * case when i > 2 then lag(y, 2) over () else 0 end as y from from_1),
+from_3 as (select place, i, y + 0.2603082049146189::double * case when i > 4 then lag(y, 4) over () else 0 end as y from from_2),
+from_4 as (select place, i, y + 0.06776036154587124::double * case when i > 8 then lag(y, 8) over () else 0 end as y from from_3),
+from_5 as (select place, i, y + 0.0045914665968271855::double * case when i > 16 then lag(y, 16) over () else 0 end as y from from_4),
+from_6 as (select place, i, y + 2.108156550977982e-05::double * case when i > 32 then lag(y, 32) over () else 0 end as y from from_5),
+from_7 as (select place, i, y + 4.4443240434313804e-10::double * case when i > 64 then lag(y, 64) over () else 0 end as y from from_6)
 select y as c1026
 from factor_base
-left join from_7 using (rid)
-order by rid;
+left join from_7 using (place)
+order by place;
 
 create or replace temp table state_208 as
-select arg_max(c1026, rid) as k_c1026
+select arg_max(c1026, place) as k_c1026
 from factor_base positional join t933
-group by rid - stock_row order by rid - stock_row;
+group by place - stock_row order by place - stock_row;
 
 create or replace temp table t935 as
 select c970
@@ -10908,11 +10907,11 @@ drop table t919;
 
 create or replace temp table state_209 as
 select
-    list(c926 order by rid desc) filter (rows_left < 19) as p_c926
+    list(c926 order by place desc) filter (rows_left < 19) as p_c926
 from factor_base positional join t941
 where rows_left < 19
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t943 as
 select
@@ -10923,11 +10922,11 @@ drop table t921;
 
 create or replace temp table state_210 as
 select
-    list(c938 order by rid desc) filter (rows_left < 14) as p_c938
+    list(c938 order by place desc) filter (rows_left < 14) as p_c938
 from factor_base positional join t943
 where rows_left < 14
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t945 as
 select
@@ -10938,11 +10937,11 @@ drop table t923;
 
 create or replace temp table state_211 as
 select
-    list(c944 order by rid desc) filter (rows_left < 3) as p_c944
+    list(c944 order by place desc) filter (rows_left < 3) as p_c944
 from factor_base positional join t945
 where rows_left < 3
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t947 as
 select
@@ -10963,11 +10962,11 @@ drop table t927;
 
 create or replace temp table state_212 as
 select
-    list(c956 order by rid desc) filter (rows_left < 7) as p_c956
+    list(c956 order by place desc) filter (rows_left < 7) as p_c956
 from factor_base positional join t947
 where rows_left < 7
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t949 as
 select
@@ -11064,11 +11063,11 @@ drop table t943;
 
 create or replace temp table state_213 as
 select
-    list(c940 order by rid desc) filter (rows_left < 5) as p_c940
+    list(c940 order by place desc) filter (rows_left < 5) as p_c940
 from factor_base positional join t955
 where rows_left < 5
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t957 as
 select
@@ -11108,11 +11107,11 @@ drop table t945;
 
 create or replace temp table state_214 as
 select
-    list(c948 order by rid desc) filter (rows_left < 6) as p_c948
+    list(c948 order by place desc) filter (rows_left < 6) as p_c948
 from factor_base positional join t957
 where rows_left < 6
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t959 as
 select
@@ -11133,11 +11132,11 @@ drop table t947;
 
 create or replace temp table state_215 as
 select
-    list(c959 order by rid desc) filter (rows_left < 5) as p_c959
+    list(c959 order by place desc) filter (rows_left < 5) as p_c959
 from factor_base positional join t959
 where rows_left < 5
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t961 as
 select
@@ -11174,11 +11173,11 @@ drop table t959;
 
 create or replace temp table state_216 as
 select
-    list(c960 order by rid desc) filter (rows_left < 7) as p_c960
+    list(c960 order by place desc) filter (rows_left < 7) as p_c960
 from factor_base positional join t963
 where rows_left < 7
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t965 as
 select c928
@@ -11447,11 +11446,11 @@ from factor_base positional join t640;
 
 create or replace temp table state_217 as
 select
-    list(c1036 order by rid desc) filter (rows_left < 3) as p_c1036
+    list(c1036 order by place desc) filter (rows_left < 3) as p_c1036
 from factor_base positional join t976
 where rows_left < 3
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t978 as
 select
@@ -11480,11 +11479,11 @@ from factor_base positional join t20;
 
 create or replace temp table state_218 as
 select
-    list(c1054 order by rid desc) filter (rows_left < 19) as p_c1054
+    list(c1054 order by place desc) filter (rows_left < 19) as p_c1054
 from factor_base positional join t982
 where rows_left < 19
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t984 as
 select
@@ -11503,11 +11502,11 @@ from factor_base;
 
 create or replace temp table state_219 as
 select
-    list(c1124 order by rid desc) filter (rows_left < 11) as p_c1124
+    list(c1124 order by place desc) filter (rows_left < 11) as p_c1124
 from factor_base positional join t986
 where rows_left < 11
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t988 as
 select
@@ -11516,11 +11515,11 @@ from factor_base;
 
 create or replace temp table state_220 as
 select
-    list(c1125 order by rid desc) filter (rows_left < 16) as p_c1125
+    list(c1125 order by place desc) filter (rows_left < 16) as p_c1125
 from factor_base positional join t988
 where rows_left < 16
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t990 as
 select
@@ -11662,11 +11661,11 @@ from factor_base positional join t974;
 
 create or replace temp table state_221 as
 select
-    list(c1048 order by rid desc) filter (rows_left < 11) as p_c1048
+    list(c1048 order by place desc) filter (rows_left < 11) as p_c1048
 from factor_base positional join t998
 where rows_left < 11
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1000 as
 select
@@ -11684,58 +11683,58 @@ select
 from factor_base positional join t990;
 
 create or replace temp table t1003 as
-with known as (select rid, rid - stock_row as stock, c1039 as x from factor_base positional join t978 where c1039 is not null),
+with known as (select place, place - stock_row as stock, c1039 as x from factor_base positional join t978 where c1039 is not null),
 counted as (select *, row_number() over () as i, stock is distinct from lag(stock) over () as is_first from known),
-numbered as (select rid, x, i + 1 - max(case when is_first then i end) over (rows unbounded preceding) as i from counted),
-from_0 as (select rid, i, case when i = 1 then x else 0.05::double * x end as y from numbered),
-from_1 as (select rid, i, y + 0.95::double * case when i > 1 then lag(y, 1) over () else 0 end as y from from_0),
-from_2 as (select rid, i, y + 0.9025::double * case when i > 2 then lag(y, 2) over () else 0 end as y from from_1),
-from_3 as (select rid, i, y + 0.8145062499999999::double * case when i > 4 then lag(y, 4) over () else 0 end as y from from_2),
-from_4 as (select rid, i, y + 0.6634204312890623::double * case when i > 8 then lag(y, 8) over () else 0 end as y from from_3),
-from_5 as (select rid, i, y + 0.44012666865176536::double * case when i > 16 then lag(y, 16) over () else 0 end as y from from_4),
-from_6 as (select rid, i, y + 0.19371148445850087::double * case when i > 32 then lag(y, 32) over () else 0 end as y from from_5),
-from_7 as (select rid, i, y + 0.03752413921111602::double * case when i > 64 then lag(y, 64) over () else 0 end as y from from_6),
-from_8 as (select rid, i, y + 0.001408061023535215::double * case when i > 128 then lag(y, 128) over () else 0 end as y from from_7),
-from_9 as (select rid, i, y + 1.982635845999037e-06::double * case when i > 256 then lag(y, 256) over () else 0 end as y from from_8),
-from_10 as (select rid, i, y + 3.930844897840318e-12::double * case when i > 512 then lag(y, 512) over () else 0 end as y from from_9)
+numbered as (select place, x, i + 1 - max(case when is_first then i end) over (rows unbounded preceding) as i from counted),
+from_0 as (select place, i, case when i = 1 then x else 0.05::double * x end as y from numbered),
+from_1 as (select place, i, y + 0.95::double * case when i > 1 then lag(y, 1) over () else 0 end as y from from_0),
+from_2 as (select place, i, y + 0.9025::double * case when i > 2 then lag(y, 2) over () else 0 end as y from from_1),
+from_3 as (select place, i, y + 0.8145062499999999::double * case when i > 4 then lag(y, 4) over () else 0 end as y from from_2),
+from_4 as (select place, i, y + 0.6634204312890623::double * case when i > 8 then lag(y, 8) over () else 0 end as y from from_3),
+from_5 as (select place, i, y + 0.44012666865176536::double * case when i > 16 then lag(y, 16) over () else 0 end as y from from_4),
+from_6 as (select place, i, y + 0.19371148445850087::double * case when i > 32 then lag(y, 32) over () else 0 end as y from from_5),
+from_7 as (select place, i, y + 0.03752413921111602::double * case when i > 64 then lag(y, 64) over () else 0 end as y from from_6),
+from_8 as (select place, i, y + 0.001408061023535215::double * case when i > 128 then lag(y, 128) over () else 0 end as y from from_7),
+from_9 as (select place, i, y + 1.982635845999037e-06::double * case when i > 256 then lag(y, 256) over () else 0 end as y from from_8),
+from_10 as (select place, i, y + 3.930844897840318e-12::double * case when i > 512 then lag(y, 512) over () else 0 end as y from from_9)
 select y as c1040
 from factor_base
-left join from_10 using (rid)
-order by rid;
+left join from_10 using (place)
+order by place;
 
 drop table t978;
 
 create or replace temp table state_222 as
-select arg_max(c1040, rid) as k_c1040
+select arg_max(c1040, place) as k_c1040
 from factor_base positional join t1003
-group by rid - stock_row order by rid - stock_row;
+group by place - stock_row order by place - stock_row;
 
 create or replace temp table t1005 as
-with known as (select rid, rid - stock_row as stock, c1041 as x from factor_base positional join t979 where c1041 is not null),
+with known as (select place, place - stock_row as stock, c1041 as x from factor_base positional join t979 where c1041 is not null),
 counted as (select *, row_number() over () as i, stock is distinct from lag(stock) over () as is_first from known),
-numbered as (select rid, x, i + 1 - max(case when is_first then i end) over (rows unbounded preceding) as i from counted),
-from_0 as (select rid, i, case when i = 1 then x else 0.05::double * x end as y from numbered),
-from_1 as (select rid, i, y + 0.95::double * case when i > 1 then lag(y, 1) over () else 0 end as y from from_0),
-from_2 as (select rid, i, y + 0.9025::double * case when i > 2 then lag(y, 2) over () else 0 end as y from from_1),
-from_3 as (select rid, i, y + 0.8145062499999999::double * case when i > 4 then lag(y, 4) over () else 0 end as y from from_2),
-from_4 as (select rid, i, y + 0.6634204312890623::double * case when i > 8 then lag(y, 8) over () else 0 end as y from from_3),
-from_5 as (select rid, i, y + 0.44012666865176536::double * case when i > 16 then lag(y, 16) over () else 0 end as y from from_4),
-from_6 as (select rid, i, y + 0.19371148445850087::double * case when i > 32 then lag(y, 32) over () else 0 end as y from from_5),
-from_7 as (select rid, i, y + 0.03752413921111602::double * case when i > 64 then lag(y, 64) over () else 0 end as y from from_6),
-from_8 as (select rid, i, y + 0.001408061023535215::double * case when i > 128 then lag(y, 128) over () else 0 end as y from from_7),
-from_9 as (select rid, i, y + 1.982635845999037e-06::double * case when i > 256 then lag(y, 256) over () else 0 end as y from from_8),
-from_10 as (select rid, i, y + 3.930844897840318e-12::double * case when i > 512 then lag(y, 512) over () else 0 end as y from from_9)
+numbered as (select place, x, i + 1 - max(case when is_first then i end) over (rows unbounded preceding) as i from counted),
+from_0 as (select place, i, case when i = 1 then x else 0.05::double * x end as y from numbered),
+from_1 as (select place, i, y + 0.95::double * case when i > 1 then lag(y, 1) over () else 0 end as y from from_0),
+from_2 as (select place, i, y + 0.9025::double * case when i > 2 then lag(y, 2) over () else 0 end as y from from_1),
+from_3 as (select place, i, y + 0.8145062499999999::double * case when i > 4 then lag(y, 4) over () else 0 end as y from from_2),
+from_4 as (select place, i, y + 0.6634204312890623::double * case when i > 8 then lag(y, 8) over () else 0 end as y from from_3),
+from_5 as (select place, i, y + 0.44012666865176536::double * case when i > 16 then lag(y, 16) over () else 0 end as y from from_4),
+from_6 as (select place, i, y + 0.19371148445850087::double * case when i > 32 then lag(y, 32) over () else 0 end as y from from_5),
+from_7 as (select place, i, y + 0.03752413921111602::double * case when i > 64 then lag(y, 64) over () else 0 end as y from from_6),
+from_8 as (select place, i, y + 0.001408061023535215::double * case when i > 128 then lag(y, 128) over () else 0 end as y from from_7),
+from_9 as (select place, i, y + 1.982635845999037e-06::double * case when i > 256 then lag(y, 256) over () else 0 end as y from from_8),
+from_10 as (select place, i, y + 3.930844897840318e-12::double * case when i > 512 then lag(y, 512) over () else 0 end as y from from_9)
 select y as c1042
 from factor_base
-left join from_10 using (rid)
-order by rid;
+left join from_10 using (place)
+order by place;
 
 drop table t979;
 
 create or replace temp table state_223 as
-select arg_max(c1042, rid) as k_c1042
+select arg_max(c1042, place) as k_c1042
 from factor_base positional join t1005
-group by rid - stock_row order by rid - stock_row;
+group by place - stock_row order by place - stock_row;
 
 create or replace temp table t1007 as
 with known as (select stock_row - 5 as i, c1031 as x from factor_base positional join t973),
@@ -11755,56 +11754,56 @@ select
     max(c1043) filter (rows_left = 0) as k_c1043
 from factor_base positional join t1007
 where rows_left < 1
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1009 as
-with known as (select rid, rid - stock_row as stock, c1049 as x from factor_base positional join t980 where c1049 is not null),
+with known as (select place, place - stock_row as stock, c1049 as x from factor_base positional join t980 where c1049 is not null),
 counted as (select *, row_number() over () as i, stock is distinct from lag(stock) over () as is_first from known),
-numbered as (select rid, x, i + 1 - max(case when is_first then i end) over (rows unbounded preceding) as i from counted),
-from_0 as (select rid, i, case when i = 1 then x else 0.3333333333333333::double * x end as y from numbered),
-from_1 as (select rid, i, y + 0.6666666666666667::double * case when i > 1 then lag(y, 1) over () else 0 end as y from from_0),
-from_2 as (select rid, i, y + 0.44444444444444453::double * case when i > 2 then lag(y, 2) over () else 0 end as y from from_1),
-from_3 as (select rid, i, y + 0.19753086419753096::double * case when i > 4 then lag(y, 4) over () else 0 end as y from from_2),
-from_4 as (select rid, i, y + 0.039018442310623416::double * case when i > 8 then lag(y, 8) over () else 0 end as y from from_3),
-from_5 as (select rid, i, y + 0.0015224388403474475::double * case when i > 16 then lag(y, 16) over () else 0 end as y from from_4),
-from_6 as (select rid, i, y + 2.317820022598481e-06::double * case when i > 32 then lag(y, 32) over () else 0 end as y from from_5),
-from_7 as (select rid, i, y + 5.372289657158422e-12::double * case when i > 64 then lag(y, 64) over () else 0 end as y from from_6)
+numbered as (select place, x, i + 1 - max(case when is_first then i end) over (rows unbounded preceding) as i from counted),
+from_0 as (select place, i, case when i = 1 then x else 0.3333333333333333::double * x end as y from numbered),
+from_1 as (select place, i, y + 0.6666666666666667::double * case when i > 1 then lag(y, 1) over () else 0 end as y from from_0),
+from_2 as (select place, i, y + 0.44444444444444453::double * case when i > 2 then lag(y, 2) over () else 0 end as y from from_1),
+from_3 as (select place, i, y + 0.19753086419753096::double * case when i > 4 then lag(y, 4) over () else 0 end as y from from_2),
+from_4 as (select place, i, y + 0.039018442310623416::double * case when i > 8 then lag(y, 8) over () else 0 end as y from from_3),
+from_5 as (select place, i, y + 0.0015224388403474475::double * case when i > 16 then lag(y, 16) over () else 0 end as y from from_4),
+from_6 as (select place, i, y + 2.317820022598481e-06::double * case when i > 32 then lag(y, 32) over () else 0 end as y from from_5),
+from_7 as (select place, i, y + 5.372289657158422e-12::double * case when i > 64 then lag(y, 64) over () else 0 end as y from from_6)
 select y as c1050
 from factor_base
-left join from_7 using (rid)
-order by rid;
+left join from_7 using (place)
+order by place;
 
 drop table t980;
 
 create or replace temp table state_225 as
-select arg_max(c1050, rid) as k_c1050
+select arg_max(c1050, place) as k_c1050
 from factor_base positional join t1009
-group by rid - stock_row order by rid - stock_row;
+group by place - stock_row order by place - stock_row;
 
 create or replace temp table t1011 as
-with known as (select rid, rid - stock_row as stock, c1051 as x from factor_base positional join t981 where c1051 is not null),
+with known as (select place, place - stock_row as stock, c1051 as x from factor_base positional join t981 where c1051 is not null),
 counted as (select *, row_number() over () as i, stock is distinct from lag(stock) over () as is_first from known),
-numbered as (select rid, x, i + 1 - max(case when is_first then i end) over (rows unbounded preceding) as i from counted),
-from_0 as (select rid, i, case when i = 1 then x else 0.3333333333333333::double * x end as y from numbered),
-from_1 as (select rid, i, y + 0.6666666666666667::double * case when i > 1 then lag(y, 1) over () else 0 end as y from from_0),
-from_2 as (select rid, i, y + 0.44444444444444453::double * case when i > 2 then lag(y, 2) over () else 0 end as y from from_1),
-from_3 as (select rid, i, y + 0.19753086419753096::double * case when i > 4 then lag(y, 4) over () else 0 end as y from from_2),
-from_4 as (select rid, i, y + 0.039018442310623416::double * case when i > 8 then lag(y, 8) over () else 0 end as y from from_3),
-from_5 as (select rid, i, y + 0.0015224388403474475::double * case when i > 16 then lag(y, 16) over () else 0 end as y from from_4),
-from_6 as (select rid, i, y + 2.317820022598481e-06::double * case when i > 32 then lag(y, 32) over () else 0 end as y from from_5),
-from_7 as (select rid, i, y + 5.372289657158422e-12::double * case when i > 64 then lag(y, 64) over () else 0 end as y from from_6)
+numbered as (select place, x, i + 1 - max(case when is_first then i end) over (rows unbounded preceding) as i from counted),
+from_0 as (select place, i, case when i = 1 then x else 0.3333333333333333::double * x end as y from numbered),
+from_1 as (select place, i, y + 0.6666666666666667::double * case when i > 1 then lag(y, 1) over () else 0 end as y from from_0),
+from_2 as (select place, i, y + 0.44444444444444453::double * case when i > 2 then lag(y, 2) over () else 0 end as y from from_1),
+from_3 as (select place, i, y + 0.19753086419753096::double * case when i > 4 then lag(y, 4) over () else 0 end as y from from_2),
+from_4 as (select place, i, y + 0.039018442310623416::double * case when i > 8 then lag(y, 8) over () else 0 end as y from from_3),
+from_5 as (select place, i, y + 0.0015224388403474475::double * case when i > 16 then lag(y, 16) over () else 0 end as y from from_4),
+from_6 as (select place, i, y + 2.317820022598481e-06::double * case when i > 32 then lag(y, 32) over () else 0 end as y from from_5),
+from_7 as (select place, i, y + 5.372289657158422e-12::double * case when i > 64 then lag(y, 64) over () else 0 end as y from from_6)
 select y as c1052
 from factor_base
-left join from_7 using (rid)
-order by rid;
+left join from_7 using (place)
+order by place;
 
 drop table t981;
 
 create or replace temp table state_226 as
-select arg_max(c1052, rid) as k_c1052
+select arg_max(c1052, place) as k_c1052
 from factor_base positional join t1011
-group by rid - stock_row order by rid - stock_row;
+group by place - stock_row order by place - stock_row;
 
 create or replace temp table t1013 as
 select c1047
@@ -11891,54 +11890,54 @@ select
 from t988 positional join t1001;
 
 create or replace temp table t1021 as
-with known as (select rid, rid - stock_row as stock, c1037 as x from factor_base positional join t997 where c1037 is not null),
+with known as (select place, place - stock_row as stock, c1037 as x from factor_base positional join t997 where c1037 is not null),
 counted as (select *, row_number() over () as i, stock is distinct from lag(stock) over () as is_first from known),
-numbered as (select rid, x, i + 1 - max(case when is_first then i end) over (rows unbounded preceding) as i from counted),
-from_0 as (select rid, i, case when i = 1 then x else 0.08333333333333333::double * x end as y from numbered),
-from_1 as (select rid, i, y + 0.9166666666666666::double * case when i > 1 then lag(y, 1) over () else 0 end as y from from_0),
-from_2 as (select rid, i, y + 0.8402777777777777::double * case when i > 2 then lag(y, 2) over () else 0 end as y from from_1),
-from_3 as (select rid, i, y + 0.7060667438271604::double * case when i > 4 then lag(y, 4) over () else 0 end as y from from_2),
-from_4 as (select rid, i, y + 0.4985302467386889::double * case when i > 8 then lag(y, 8) over () else 0 end as y from from_3),
-from_5 as (select rid, i, y + 0.24853240691333806::double * case when i > 16 then lag(y, 16) over () else 0 end as y from from_4),
-from_6 as (select rid, i, y + 0.06176835728613705::double * case when i > 32 then lag(y, 32) over () else 0 end as y from from_5),
-from_7 as (select rid, i, y + 0.0038153299618278796::double * case when i > 64 then lag(y, 64) over () else 0 end as y from from_6),
-from_8 as (select rid, i, y + 1.4556742717621528e-05::double * case when i > 128 then lag(y, 128) over () else 0 end as y from from_7),
-from_9 as (select rid, i, y + 2.118987585470274e-10::double * case when i > 256 then lag(y, 256) over () else 0 end as y from from_8)
+numbered as (select place, x, i + 1 - max(case when is_first then i end) over (rows unbounded preceding) as i from counted),
+from_0 as (select place, i, case when i = 1 then x else 0.08333333333333333::double * x end as y from numbered),
+from_1 as (select place, i, y + 0.9166666666666666::double * case when i > 1 then lag(y, 1) over () else 0 end as y from from_0),
+from_2 as (select place, i, y + 0.8402777777777777::double * case when i > 2 then lag(y, 2) over () else 0 end as y from from_1),
+from_3 as (select place, i, y + 0.7060667438271604::double * case when i > 4 then lag(y, 4) over () else 0 end as y from from_2),
+from_4 as (select place, i, y + 0.4985302467386889::double * case when i > 8 then lag(y, 8) over () else 0 end as y from from_3),
+from_5 as (select place, i, y + 0.24853240691333806::double * case when i > 16 then lag(y, 16) over () else 0 end as y from from_4),
+from_6 as (select place, i, y + 0.06176835728613705::double * case when i > 32 then lag(y, 32) over () else 0 end as y from from_5),
+from_7 as (select place, i, y + 0.0038153299618278796::double * case when i > 64 then lag(y, 64) over () else 0 end as y from from_6),
+from_8 as (select place, i, y + 1.4556742717621528e-05::double * case when i > 128 then lag(y, 128) over () else 0 end as y from from_7),
+from_9 as (select place, i, y + 2.118987585470274e-10::double * case when i > 256 then lag(y, 256) over () else 0 end as y from from_8)
 select y as c1038
 from factor_base
-left join from_9 using (rid)
-order by rid;
+left join from_9 using (place)
+order by place;
 
 drop table t997;
 
 create or replace temp table state_227 as
-select arg_max(c1038, rid) as k_c1038
+select arg_max(c1038, place) as k_c1038
 from factor_base positional join t1021
-group by rid - stock_row order by rid - stock_row;
+group by place - stock_row order by place - stock_row;
 
 create or replace temp table t1023 as
-with known as (select rid, rid - stock_row as stock, c1052 as x from factor_base positional join t1011 where c1052 is not null),
+with known as (select place, place - stock_row as stock, c1052 as x from factor_base positional join t1011 where c1052 is not null),
 counted as (select *, row_number() over () as i, stock is distinct from lag(stock) over () as is_first from known),
-numbered as (select rid, x, i + 1 - max(case when is_first then i end) over (rows unbounded preceding) as i from counted),
-from_0 as (select rid, i, case when i = 1 then x else 0.3333333333333333::double * x end as y from numbered),
-from_1 as (select rid, i, y + 0.6666666666666667::double * case when i > 1 then lag(y, 1) over () else 0 end as y from from_0),
-from_2 as (select rid, i, y + 0.44444444444444453::double * case when i > 2 then lag(y, 2) over () else 0 end as y from from_1),
-from_3 as (select rid, i, y + 0.19753086419753096::double * case when i > 4 then lag(y, 4) over () else 0 end as y from from_2),
-from_4 as (select rid, i, y + 0.039018442310623416::double * case when i > 8 then lag(y, 8) over () else 0 end as y from from_3),
-from_5 as (select rid, i, y + 0.0015224388403474475::double * case when i > 16 then lag(y, 16) over () else 0 end as y from from_4),
-from_6 as (select rid, i, y + 2.317820022598481e-06::double * case when i > 32 then lag(y, 32) over () else 0 end as y from from_5),
-from_7 as (select rid, i, y + 5.372289657158422e-12::double * case when i > 64 then lag(y, 64) over () else 0 end as y from from_6)
+numbered as (select place, x, i + 1 - max(case when is_first then i end) over (rows unbounded preceding) as i from counted),
+from_0 as (select place, i, case when i = 1 then x else 0.3333333333333333::double * x end as y from numbered),
+from_1 as (select place, i, y + 0.6666666666666667::double * case when i > 1 then lag(y, 1) over () else 0 end as y from from_0),
+from_2 as (select place, i, y + 0.44444444444444453::double * case when i > 2 then lag(y, 2) over () else 0 end as y from from_1),
+from_3 as (select place, i, y + 0.19753086419753096::double * case when i > 4 then lag(y, 4) over () else 0 end as y from from_2),
+from_4 as (select place, i, y + 0.039018442310623416::double * case when i > 8 then lag(y, 8) over () else 0 end as y from from_3),
+from_5 as (select place, i, y + 0.0015224388403474475::double * case when i > 16 then lag(y, 16) over () else 0 end as y from from_4),
+from_6 as (select place, i, y + 2.317820022598481e-06::double * case when i > 32 then lag(y, 32) over () else 0 end as y from from_5),
+from_7 as (select place, i, y + 5.372289657158422e-12::double * case when i > 64 then lag(y, 64) over () else 0 end as y from from_6)
 select y as c1053
 from factor_base
-left join from_7 using (rid)
-order by rid;
+left join from_7 using (place)
+order by place;
 
 drop table t1011;
 
 create or replace temp table state_228 as
-select arg_max(c1053, rid) as k_c1053
+select arg_max(c1053, place) as k_c1053
 from factor_base positional join t1023
-group by rid - stock_row order by rid - stock_row;
+group by place - stock_row order by place - stock_row;
 
 create or replace temp table t1025 as
 select c1057
@@ -12075,11 +12074,11 @@ drop table t1020;
 
 create or replace temp table state_229 as
 select
-    list(c1131 order by rid desc) filter (rows_left < 6) as p_c1131
+    list(c1131 order by place desc) filter (rows_left < 6) as p_c1131
 from factor_base positional join t1032
 where rows_left < 6
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1034 as
 select c1064
@@ -12256,11 +12255,11 @@ from t982 positional join t1040 positional join t1041 positional join t1025 posi
 
 create or replace temp table state_230 as
 select
-    list(c1080 order by rid desc) filter (rows_left < 59) as p_c1080
+    list(c1080 order by place desc) filter (rows_left < 59) as p_c1080
 from factor_base positional join t1043
 where rows_left < 59
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1045 as
 select
@@ -12269,11 +12268,11 @@ from t982 positional join t1040 positional join t1041 positional join t1025 posi
 
 create or replace temp table state_231 as
 select
-    list(c1084 order by rid desc) filter (rows_left < 59) as p_c1084
+    list(c1084 order by place desc) filter (rows_left < 59) as p_c1084
 from factor_base positional join t1045
 where rows_left < 59
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1047 as
 select
@@ -12282,11 +12281,11 @@ from t982 positional join t1040 positional join t1041 positional join t1025 posi
 
 create or replace temp table state_232 as
 select
-    list(c1094 order by rid desc) filter (rows_left < 59) as p_c1094
+    list(c1094 order by place desc) filter (rows_left < 59) as p_c1094
 from factor_base positional join t1047
 where rows_left < 59
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1049 as
 select
@@ -12303,11 +12302,11 @@ drop table t1041;
 
 create or replace temp table state_233 as
 select
-    list(c1106 order by rid desc) filter (rows_left < 59) as p_c1106
+    list(c1106 order by place desc) filter (rows_left < 59) as p_c1106
 from factor_base positional join t1049
 where rows_left < 59
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1051 as
 select
@@ -12629,11 +12628,11 @@ drop table t1086;
 
 create or replace temp table state_234 as
 select
-    list(c1122 order by rid desc) filter (rows_left < 19) as p_c1122
+    list(c1122 order by place desc) filter (rows_left < 19) as p_c1122
 from factor_base positional join t1087
 where rows_left < 19
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1089 as
 select
@@ -12728,11 +12727,11 @@ from factor_base;
 
 create or replace temp table state_235 as
 select
-    list(c1138 order by rid desc) filter (rows_left < 7) as p_c1138
+    list(c1138 order by place desc) filter (rows_left < 7) as p_c1138
 from factor_base positional join t1091
 where rows_left < 7
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1093 as
 select
@@ -12766,11 +12765,11 @@ from factor_base;
 
 create or replace temp table state_236 as
 select
-    list(c1148 order by rid desc) filter (rows_left < 13) as p_c1148
+    list(c1148 order by place desc) filter (rows_left < 13) as p_c1148
 from factor_base positional join t1098
 where rows_left < 13
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1100 as
 select
@@ -12779,11 +12778,11 @@ from factor_base positional join t20;
 
 create or replace temp table state_237 as
 select
-    list(c1157 order by rid desc) filter (rows_left < 25) as p_c1157
+    list(c1157 order by place desc) filter (rows_left < 25) as p_c1157
 from factor_base positional join t1100
 where rows_left < 25
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1102 as
 select
@@ -12792,11 +12791,11 @@ from factor_base positional join t20;
 
 create or replace temp table state_238 as
 select
-    list(c1158 order by rid desc) filter (rows_left < 25) as p_c1158
+    list(c1158 order by place desc) filter (rows_left < 25) as p_c1158
 from factor_base positional join t1102
 where rows_left < 25
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1104 as
 select
@@ -12805,11 +12804,11 @@ from factor_base positional join t20;
 
 create or replace temp table state_239 as
 select
-    list(c1162 order by rid desc) filter (rows_left < 29) as p_c1162
+    list(c1162 order by place desc) filter (rows_left < 29) as p_c1162
 from factor_base positional join t1104
 where rows_left < 29
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1106 as
 select
@@ -12846,11 +12845,11 @@ from factor_base positional join t13
 
 create or replace temp table state_240 as
 select
-    list(c1168 order by rid desc) filter (rows_left < 5) as p_c1168
+    list(c1168 order by place desc) filter (rows_left < 5) as p_c1168
 from factor_base positional join t1106
 where rows_left < 5
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1108 as
 select
@@ -12863,11 +12862,11 @@ from factor_base positional join t430
 
 create or replace temp table state_241 as
 select
-    list(c1172 order by rid desc) filter (rows_left < 14) as p_c1172
+    list(c1172 order by place desc) filter (rows_left < 14) as p_c1172
 from factor_base positional join t1108
 where rows_left < 14
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1110 as
 select
@@ -12881,11 +12880,11 @@ from factor_base;
 
 create or replace temp table state_242 as
 select
-    list(c1182 order by rid desc) filter (rows_left < 1) as p_c1182
+    list(c1182 order by place desc) filter (rows_left < 1) as p_c1182
 from factor_base positional join t1111
 where rows_left < 1
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1113 as
 select
@@ -12904,11 +12903,11 @@ from factor_base;
 
 create or replace temp table state_243 as
 select
-    list(c1187 order by rid desc) filter (rows_left < 11) as p_c1187
+    list(c1187 order by place desc) filter (rows_left < 11) as p_c1187
 from factor_base positional join t1115
 where rows_left < 11
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1117 as
 select
@@ -12917,11 +12916,11 @@ from factor_base;
 
 create or replace temp table state_244 as
 select
-    list(c1189 order by rid desc) filter (rows_left < 11) as p_c1189
+    list(c1189 order by place desc) filter (rows_left < 11) as p_c1189
 from factor_base positional join t1117
 where rows_left < 11
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1119 as
 select
@@ -12930,11 +12929,11 @@ from factor_base;
 
 create or replace temp table state_245 as
 select
-    list(c1191 order by rid desc) filter (rows_left < 13) as p_c1191
+    list(c1191 order by place desc) filter (rows_left < 13) as p_c1191
 from factor_base positional join t1119
 where rows_left < 13
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1121 as
 select
@@ -12943,11 +12942,11 @@ from factor_base positional join t20;
 
 create or replace temp table state_246 as
 select
-    list(c1196 order by rid desc) filter (rows_left < 19) as p_c1196
+    list(c1196 order by place desc) filter (rows_left < 19) as p_c1196
 from factor_base positional join t1121
 where rows_left < 19
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1123 as
 select
@@ -13089,11 +13088,11 @@ drop table t1097;
 
 create or replace temp table state_247 as
 select
-    list(c1146 order by rid desc) filter (rows_left < 36) as p_c1146
+    list(c1146 order by place desc) filter (rows_left < 36) as p_c1146
 from factor_base positional join t1130
 where rows_left < 36
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1132 as
 select
@@ -13122,11 +13121,11 @@ drop table t1106;
 
 create or replace temp table state_248 as
 select
-    list(c1170 order by rid desc) filter (rows_left < 3) as p_c1170
+    list(c1170 order by place desc) filter (rows_left < 3) as p_c1170
 from factor_base positional join t1134
 where rows_left < 3
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1136 as
 select
@@ -13144,11 +13143,11 @@ drop table t1096;
 
 create or replace temp table state_249 as
 select
-    list(c1174 order by rid desc) filter (rows_left < 14) as p_c1174
+    list(c1174 order by place desc) filter (rows_left < 14) as p_c1174
 from factor_base positional join t1137
 where rows_left < 14
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1139 as
 select
@@ -13176,11 +13175,11 @@ from factor_base positional join t1119;
 
 create or replace temp table state_250 as
 select
-    list(c1192 order by rid desc) filter (rows_left < 25) as p_c1192
+    list(c1192 order by place desc) filter (rows_left < 25) as p_c1192
 from factor_base positional join t1142
 where rows_left < 25
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1144 as
 select
@@ -13189,11 +13188,11 @@ from factor_base positional join t1119;
 
 create or replace temp table state_251 as
 select
-    list(c1194 order by rid desc) filter (rows_left < 25) as p_c1194
+    list(c1194 order by place desc) filter (rows_left < 25) as p_c1194
 from factor_base positional join t1144
 where rows_left < 25
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1146 as
 select
@@ -13209,11 +13208,11 @@ drop table t1123;
 
 create or replace temp table state_252 as
 select
-    list(c1203 order by rid desc) filter (rows_left < 19) as p_c1203
+    list(c1203 order by place desc) filter (rows_left < 19) as p_c1203
 from factor_base positional join t1147
 where rows_left < 19
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1149 as
 select
@@ -13224,11 +13223,11 @@ drop table t1124;
 
 create or replace temp table state_253 as
 select
-    list(c1205 order by rid desc) filter (rows_left < 19) as p_c1205
+    list(c1205 order by place desc) filter (rows_left < 19) as p_c1205
 from factor_base positional join t1149
 where rows_left < 19
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1151 as
 select
@@ -13249,35 +13248,35 @@ from factor_base positional join t1093 positional join t1094;
 
 create or replace temp table state_254 as
 select
-    list(c1219 order by rid desc) filter (rows_left < 16) as p_c1219
+    list(c1219 order by place desc) filter (rows_left < 16) as p_c1219
 from factor_base positional join t1153
 where rows_left < 16
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1155 as
-with known as (select rid, rid - stock_row as stock, c1185 as x from factor_base positional join t1114 where c1185 is not null),
+with known as (select place, place - stock_row as stock, c1185 as x from factor_base positional join t1114 where c1185 is not null),
 counted as (select *, row_number() over () as i, stock is distinct from lag(stock) over () as is_first from known),
-numbered as (select rid, x, i + 1 - max(case when is_first then i end) over (rows unbounded preceding) as i from counted),
-from_0 as (select rid, i, case when i = 1 then x else 0.1111111111111111::double * x end as y from numbered),
-from_1 as (select rid, i, y + 0.8888888888888888::double * case when i > 1 then lag(y, 1) over () else 0 end as y from from_0),
-from_2 as (select rid, i, y + 0.7901234567901234::double * case when i > 2 then lag(y, 2) over () else 0 end as y from from_1),
-from_3 as (select rid, i, y + 0.624295076969974::double * case when i > 4 then lag(y, 4) over () else 0 end as y from from_2),
-from_4 as (select rid, i, y + 0.3897443431289457::double * case when i > 8 then lag(y, 8) over () else 0 end as y from from_3),
-from_5 as (select rid, i, y + 0.15190065300101335::double * case when i > 16 then lag(y, 16) over () else 0 end as y from from_4),
-from_6 as (select rid, i, y + 0.02307380838213427::double * case when i > 32 then lag(y, 32) over () else 0 end as y from from_5),
-from_7 as (select rid, i, y + 0.0005324006332554497::double * case when i > 64 then lag(y, 64) over () else 0 end as y from from_6),
-from_8 as (select rid, i, y + 2.8345043429080383e-07::double * case when i > 128 then lag(y, 128) over () else 0 end as y from from_7),
-from_9 as (select rid, i, y + 8.03441486996453e-14::double * case when i > 256 then lag(y, 256) over () else 0 end as y from from_8)
+numbered as (select place, x, i + 1 - max(case when is_first then i end) over (rows unbounded preceding) as i from counted),
+from_0 as (select place, i, case when i = 1 then x else 0.1111111111111111::double * x end as y from numbered),
+from_1 as (select place, i, y + 0.8888888888888888::double * case when i > 1 then lag(y, 1) over () else 0 end as y from from_0),
+from_2 as (select place, i, y + 0.7901234567901234::double * case when i > 2 then lag(y, 2) over () else 0 end as y from from_1),
+from_3 as (select place, i, y + 0.624295076969974::double * case when i > 4 then lag(y, 4) over () else 0 end as y from from_2),
+from_4 as (select place, i, y + 0.3897443431289457::double * case when i > 8 then lag(y, 8) over () else 0 end as y from from_3),
+from_5 as (select place, i, y + 0.15190065300101335::double * case when i > 16 then lag(y, 16) over () else 0 end as y from from_4),
+from_6 as (select place, i, y + 0.02307380838213427::double * case when i > 32 then lag(y, 32) over () else 0 end as y from from_5),
+from_7 as (select place, i, y + 0.0005324006332554497::double * case when i > 64 then lag(y, 64) over () else 0 end as y from from_6),
+from_8 as (select place, i, y + 2.8345043429080383e-07::double * case when i > 128 then lag(y, 128) over () else 0 end as y from from_7),
+from_9 as (select place, i, y + 8.03441486996453e-14::double * case when i > 256 then lag(y, 256) over () else 0 end as y from from_8)
 select y as c1186
 from factor_base
-left join from_9 using (rid)
-order by rid;
+left join from_9 using (place)
+order by place;
 
 create or replace temp table state_255 as
-select arg_max(c1186, rid) as k_c1186
+select arg_max(c1186, place) as k_c1186
 from factor_base positional join t1155
-group by rid - stock_row order by rid - stock_row;
+group by place - stock_row order by place - stock_row;
 
 create or replace temp table t1157 as
 select c1140
@@ -13332,11 +13331,11 @@ from t1130;
 
 create or replace temp table state_256 as
 select
-    list(c1147 order by rid desc) filter (rows_left < 13) as p_c1147
+    list(c1147 order by place desc) filter (rows_left < 13) as p_c1147
 from factor_base positional join t1159
 where rows_left < 13
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1161 as
 select
@@ -13369,11 +13368,11 @@ from t1149;
 
 create or replace temp table state_257 as
 select
-    list(c1206 order by rid desc) filter (rows_left < 12) as p_c1206
+    list(c1206 order by place desc) filter (rows_left < 12) as p_c1206
 from factor_base positional join t1165
 where rows_left < 12
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1167 as
 select c1226
@@ -13438,11 +13437,11 @@ order by place;
 
 create or replace temp table state_258 as
 select
-    list(c1226 order by rid desc) filter (rows_left < 16) as p_c1226
+    list(c1226 order by place desc) filter (rows_left < 16) as p_c1226
 from factor_base positional join t1167
 where rows_left < 16
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1169 as
 select
@@ -13548,11 +13547,11 @@ drop table t1175;
 
 create or replace temp table state_259 as
 select
-    list(c1154 order by rid desc) filter (rows_left < 11) as p_c1154
+    list(c1154 order by place desc) filter (rows_left < 11) as p_c1154
 from factor_base positional join t1179
 where rows_left < 11
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1181 as
 select c1181
@@ -13785,11 +13784,11 @@ from factor_base positional join t83 positional join t269
 
 create or replace temp table state_260 as
 select
-    list(c1238 order by rid desc) filter (rows_left < 3) as p_c1238
+    list(c1238 order by place desc) filter (rows_left < 3) as p_c1238
 from factor_base positional join t1188
 where rows_left < 3
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1190 as
 select
@@ -13798,11 +13797,11 @@ from factor_base positional join t1093;
 
 create or replace temp table state_261 as
 select
-    list(c1241 order by rid desc) filter (rows_left < 19) as p_c1241
+    list(c1241 order by place desc) filter (rows_left < 19) as p_c1241
 from factor_base positional join t1190
 where rows_left < 19
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1192 as
 select
@@ -13811,11 +13810,11 @@ from factor_base;
 
 create or replace temp table state_262 as
 select
-    list(c1256 order by rid desc) filter (rows_left < 19) as p_c1256
+    list(c1256 order by place desc) filter (rows_left < 19) as p_c1256
 from factor_base positional join t1192
 where rows_left < 19
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1194 as
 select
@@ -13824,11 +13823,11 @@ from factor_base;
 
 create or replace temp table state_263 as
 select
-    list(c1259 order by rid desc) filter (rows_left < 19) as p_c1259
+    list(c1259 order by place desc) filter (rows_left < 19) as p_c1259
 from factor_base positional join t1194
 where rows_left < 19
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1196 as
 select
@@ -13853,11 +13852,11 @@ from factor_base positional join t1113;
 
 create or replace temp table state_264 as
 select
-    list(c1265 order by rid desc) filter (rows_left < 23) as p_c1265
+    list(c1265 order by place desc) filter (rows_left < 23) as p_c1265
 from factor_base positional join t1197
 where rows_left < 23
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1199 as
 select
@@ -13875,11 +13874,11 @@ from factor_base;
 
 create or replace temp table state_265 as
 select
-    list(c1272 order by rid desc) filter (rows_left < 36) as p_c1272
+    list(c1272 order by place desc) filter (rows_left < 36) as p_c1272
 from factor_base positional join t1200
 where rows_left < 36
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1202 as
 select
@@ -13888,11 +13887,11 @@ from factor_base;
 
 create or replace temp table state_266 as
 select
-    list(c1281 order by rid desc) filter (rows_left < 19) as p_c1281
+    list(c1281 order by place desc) filter (rows_left < 19) as p_c1281
 from factor_base positional join t1202
 where rows_left < 19
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1204 as
 select
@@ -13901,11 +13900,11 @@ from t1149;
 
 create or replace temp table state_267 as
 select
-    list(c1283 order by rid desc) filter (rows_left < 6) as p_c1283
+    list(c1283 order by place desc) filter (rows_left < 6) as p_c1283
 from factor_base positional join t1204
 where rows_left < 6
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1206 as
 select
@@ -13914,11 +13913,11 @@ from factor_base;
 
 create or replace temp table state_268 as
 select
-    list(c1291 order by rid desc) filter (rows_left < 49) as p_c1291
+    list(c1291 order by place desc) filter (rows_left < 49) as p_c1291
 from factor_base positional join t1206
 where rows_left < 49
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1208 as
 select
@@ -13927,11 +13926,11 @@ from factor_base;
 
 create or replace temp table state_269 as
 select
-    list(c1294 order by rid desc) filter (rows_left < 49) as p_c1294
+    list(c1294 order by place desc) filter (rows_left < 49) as p_c1294
 from factor_base positional join t1208
 where rows_left < 49
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1210 as
 select
@@ -13940,11 +13939,11 @@ from factor_base positional join t982;
 
 create or replace temp table state_270 as
 select
-    list(c1297 order by rid desc) filter (rows_left < 19) as p_c1297
+    list(c1297 order by place desc) filter (rows_left < 19) as p_c1297
 from factor_base positional join t1210
 where rows_left < 19
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1212 as
 select
@@ -13975,11 +13974,11 @@ drop table t696;
 
 create or replace temp table state_271 as
 select
-    list(c1303 order by rid desc) filter (rows_left < 5) as p_c1303
+    list(c1303 order by place desc) filter (rows_left < 5) as p_c1303
 from factor_base positional join t1212
 where rows_left < 5
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1214 as
 select
@@ -14000,62 +13999,62 @@ drop table t115;
 
 create or replace temp table state_272 as
 select
-    list(c1315 order by rid desc) filter (rows_left < 19) as p_c1315
+    list(c1315 order by place desc) filter (rows_left < 19) as p_c1315
 from factor_base positional join t1216
 where rows_left < 19
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1218 as
-with known as (select rid, rid - stock_row as stock, c1025 as x from factor_base positional join t905 where c1025 is not null),
+with known as (select place, place - stock_row as stock, c1025 as x from factor_base positional join t905 where c1025 is not null),
 counted as (select *, row_number() over () as i, stock is distinct from lag(stock) over () as is_first from known),
-numbered as (select rid, x, i + 1 - max(case when is_first then i end) over (rows unbounded preceding) as i from counted),
-from_0 as (select rid, i, case when i = 1 then x else 0.13333333333333333::double * x end as y from numbered),
-from_1 as (select rid, i, y + 0.8666666666666667::double * case when i > 1 then lag(y, 1) over () else 0 end as y from from_0),
-from_2 as (select rid, i, y + 0.7511111111111112::double * case when i > 2 then lag(y, 2) over () else 0 end as y from from_1),
-from_3 as (select rid, i, y + 0.564167901234568::double * case when i > 4 then lag(y, 4) over () else 0 end as y from from_2),
-from_4 as (select rid, i, y + 0.31828542078341726::double * case when i > 8 then lag(y, 8) over () else 0 end as y from from_3),
-from_5 as (select rid, i, y + 0.10130560908327697::double * case when i > 16 then lag(y, 16) over () else 0 end as y from from_4),
-from_6 as (select rid, i, y + 0.010262826431733731::double * case when i > 32 then lag(y, 32) over () else 0 end as y from from_5),
-from_7 as (select rid, i, y + 0.0001053256063678925::double * case when i > 64 then lag(y, 64) over () else 0 end as y from from_6),
-from_8 as (select rid, i, y + 1.1093483356764238e-08::double * case when i > 128 then lag(y, 128) over () else 0 end as y from from_7),
-from_9 as (select rid, i, y + 1.2306537298680512e-16::double * case when i > 256 then lag(y, 256) over () else 0 end as y from from_8)
+numbered as (select place, x, i + 1 - max(case when is_first then i end) over (rows unbounded preceding) as i from counted),
+from_0 as (select place, i, case when i = 1 then x else 0.13333333333333333::double * x end as y from numbered),
+from_1 as (select place, i, y + 0.8666666666666667::double * case when i > 1 then lag(y, 1) over () else 0 end as y from from_0),
+from_2 as (select place, i, y + 0.7511111111111112::double * case when i > 2 then lag(y, 2) over () else 0 end as y from from_1),
+from_3 as (select place, i, y + 0.564167901234568::double * case when i > 4 then lag(y, 4) over () else 0 end as y from from_2),
+from_4 as (select place, i, y + 0.31828542078341726::double * case when i > 8 then lag(y, 8) over () else 0 end as y from from_3),
+from_5 as (select place, i, y + 0.10130560908327697::double * case when i > 16 then lag(y, 16) over () else 0 end as y from from_4),
+from_6 as (select place, i, y + 0.010262826431733731::double * case when i > 32 then lag(y, 32) over () else 0 end as y from from_5),
+from_7 as (select place, i, y + 0.0001053256063678925::double * case when i > 64 then lag(y, 64) over () else 0 end as y from from_6),
+from_8 as (select place, i, y + 1.1093483356764238e-08::double * case when i > 128 then lag(y, 128) over () else 0 end as y from from_7),
+from_9 as (select place, i, y + 1.2306537298680512e-16::double * case when i > 256 then lag(y, 256) over () else 0 end as y from from_8)
 select y as c1255
 from factor_base
-left join from_9 using (rid)
-order by rid;
+left join from_9 using (place)
+order by place;
 
 drop table t905;
 
 create or replace temp table state_273 as
-select arg_max(c1255, rid) as k_c1255
+select arg_max(c1255, place) as k_c1255
 from factor_base positional join t1218
-group by rid - stock_row order by rid - stock_row;
+group by place - stock_row order by place - stock_row;
 
 create or replace temp table t1220 as
-with known as (select rid, rid - stock_row as stock, c1185 as x from factor_base positional join t1114 where c1185 is not null),
+with known as (select place, place - stock_row as stock, c1185 as x from factor_base positional join t1114 where c1185 is not null),
 counted as (select *, row_number() over () as i, stock is distinct from lag(stock) over () as is_first from known),
-numbered as (select rid, x, i + 1 - max(case when is_first then i end) over (rows unbounded preceding) as i from counted),
-from_0 as (select rid, i, case when i = 1 then x else 0.06666666666666667::double * x end as y from numbered),
-from_1 as (select rid, i, y + 0.9333333333333333::double * case when i > 1 then lag(y, 1) over () else 0 end as y from from_0),
-from_2 as (select rid, i, y + 0.8711111111111112::double * case when i > 2 then lag(y, 2) over () else 0 end as y from from_1),
-from_3 as (select rid, i, y + 0.7588345679012346::double * case when i > 4 then lag(y, 4) over () else 0 end as y from from_2),
-from_4 as (select rid, i, y + 0.5758299014418534::double * case when i > 8 then lag(y, 8) over () else 0 end as y from from_3),
-from_5 as (select rid, i, y + 0.33158007539453466::double * case when i > 16 then lag(y, 16) over () else 0 end as y from from_4),
-from_6 as (select rid, i, y + 0.10994534639864528::double * case when i > 32 then lag(y, 32) over () else 0 end as y from from_5),
-from_7 as (select rid, i, y + 0.012087979194718105::double * case when i > 64 then lag(y, 64) over () else 0 end as y from from_6),
-from_8 as (select rid, i, y + 0.00014611924101193776::double * case when i > 128 then lag(y, 128) over () else 0 end as y from from_7),
-from_9 as (select rid, i, y + 2.135083259390475e-08::double * case when i > 256 then lag(y, 256) over () else 0 end as y from from_8),
-from_10 as (select rid, i, y + 4.558580524529455e-16::double * case when i > 512 then lag(y, 512) over () else 0 end as y from from_9)
+numbered as (select place, x, i + 1 - max(case when is_first then i end) over (rows unbounded preceding) as i from counted),
+from_0 as (select place, i, case when i = 1 then x else 0.06666666666666667::double * x end as y from numbered),
+from_1 as (select place, i, y + 0.9333333333333333::double * case when i > 1 then lag(y, 1) over () else 0 end as y from from_0),
+from_2 as (select place, i, y + 0.8711111111111112::double * case when i > 2 then lag(y, 2) over () else 0 end as y from from_1),
+from_3 as (select place, i, y + 0.7588345679012346::double * case when i > 4 then lag(y, 4) over () else 0 end as y from from_2),
+from_4 as (select place, i, y + 0.5758299014418534::double * case when i > 8 then lag(y, 8) over () else 0 end as y from from_3),
+from_5 as (select place, i, y + 0.33158007539453466::double * case when i > 16 then lag(y, 16) over () else 0 end as y from from_4),
+from_6 as (select place, i, y + 0.10994534639864528::double * case when i > 32 then lag(y, 32) over () else 0 end as y from from_5),
+from_7 as (select place, i, y + 0.012087979194718105::double * case when i > 64 then lag(y, 64) over () else 0 end as y from from_6),
+from_8 as (select place, i, y + 0.00014611924101193776::double * case when i > 128 then lag(y, 128) over () else 0 end as y from from_7),
+from_9 as (select place, i, y + 2.135083259390475e-08::double * case when i > 256 then lag(y, 256) over () else 0 end as y from from_8),
+from_10 as (select place, i, y + 4.558580524529455e-16::double * case when i > 512 then lag(y, 512) over () else 0 end as y from from_9)
 select y as c1266
 from factor_base
-left join from_10 using (rid)
-order by rid;
+left join from_10 using (place)
+order by place;
 
 create or replace temp table state_274 as
-select arg_max(c1266, rid) as k_c1266
+select arg_max(c1266, place) as k_c1266
 from factor_base positional join t1220
-group by rid - stock_row order by rid - stock_row;
+group by place - stock_row order by place - stock_row;
 
 create or replace temp table t1222 as
 with known as (select stock_row - 0 as i, volume as x from factor_base),
@@ -14076,35 +14075,35 @@ select
     max(c1312) filter (rows_left = 0) as k_c1312
 from factor_base positional join t1222
 where rows_left < 1
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1224 as
-with known as (select rid, rid - stock_row as stock, c1185 as x from factor_base positional join t1114 where c1185 is not null),
+with known as (select place, place - stock_row as stock, c1185 as x from factor_base positional join t1114 where c1185 is not null),
 counted as (select *, row_number() over () as i, stock is distinct from lag(stock) over () as is_first from known),
-numbered as (select rid, x, i + 1 - max(case when is_first then i end) over (rows unbounded preceding) as i from counted),
-from_0 as (select rid, i, case when i = 1 then x else 0.05::double * x end as y from numbered),
-from_1 as (select rid, i, y + 0.95::double * case when i > 1 then lag(y, 1) over () else 0 end as y from from_0),
-from_2 as (select rid, i, y + 0.9025::double * case when i > 2 then lag(y, 2) over () else 0 end as y from from_1),
-from_3 as (select rid, i, y + 0.8145062499999999::double * case when i > 4 then lag(y, 4) over () else 0 end as y from from_2),
-from_4 as (select rid, i, y + 0.6634204312890623::double * case when i > 8 then lag(y, 8) over () else 0 end as y from from_3),
-from_5 as (select rid, i, y + 0.44012666865176536::double * case when i > 16 then lag(y, 16) over () else 0 end as y from from_4),
-from_6 as (select rid, i, y + 0.19371148445850087::double * case when i > 32 then lag(y, 32) over () else 0 end as y from from_5),
-from_7 as (select rid, i, y + 0.03752413921111602::double * case when i > 64 then lag(y, 64) over () else 0 end as y from from_6),
-from_8 as (select rid, i, y + 0.001408061023535215::double * case when i > 128 then lag(y, 128) over () else 0 end as y from from_7),
-from_9 as (select rid, i, y + 1.982635845999037e-06::double * case when i > 256 then lag(y, 256) over () else 0 end as y from from_8),
-from_10 as (select rid, i, y + 3.930844897840318e-12::double * case when i > 512 then lag(y, 512) over () else 0 end as y from from_9)
+numbered as (select place, x, i + 1 - max(case when is_first then i end) over (rows unbounded preceding) as i from counted),
+from_0 as (select place, i, case when i = 1 then x else 0.05::double * x end as y from numbered),
+from_1 as (select place, i, y + 0.95::double * case when i > 1 then lag(y, 1) over () else 0 end as y from from_0),
+from_2 as (select place, i, y + 0.9025::double * case when i > 2 then lag(y, 2) over () else 0 end as y from from_1),
+from_3 as (select place, i, y + 0.8145062499999999::double * case when i > 4 then lag(y, 4) over () else 0 end as y from from_2),
+from_4 as (select place, i, y + 0.6634204312890623::double * case when i > 8 then lag(y, 8) over () else 0 end as y from from_3),
+from_5 as (select place, i, y + 0.44012666865176536::double * case when i > 16 then lag(y, 16) over () else 0 end as y from from_4),
+from_6 as (select place, i, y + 0.19371148445850087::double * case when i > 32 then lag(y, 32) over () else 0 end as y from from_5),
+from_7 as (select place, i, y + 0.03752413921111602::double * case when i > 64 then lag(y, 64) over () else 0 end as y from from_6),
+from_8 as (select place, i, y + 0.001408061023535215::double * case when i > 128 then lag(y, 128) over () else 0 end as y from from_7),
+from_9 as (select place, i, y + 1.982635845999037e-06::double * case when i > 256 then lag(y, 256) over () else 0 end as y from from_8),
+from_10 as (select place, i, y + 3.930844897840318e-12::double * case when i > 512 then lag(y, 512) over () else 0 end as y from from_9)
 select y as c1313
 from factor_base
-left join from_10 using (rid)
-order by rid;
+left join from_10 using (place)
+order by place;
 
 drop table t1114;
 
 create or replace temp table state_276 as
-select arg_max(c1313, rid) as k_c1313
+select arg_max(c1313, place) as k_c1313
 from factor_base positional join t1224
-group by rid - stock_row order by rid - stock_row;
+group by place - stock_row order by place - stock_row;
 
 create or replace temp table t1226 as
 select c1280
@@ -14132,11 +14131,11 @@ from t1190;
 
 create or replace temp table state_277 as
 select
-    list(c1242 order by rid desc) filter (rows_left < 19) as p_c1242
+    list(c1242 order by place desc) filter (rows_left < 19) as p_c1242
 from factor_base positional join t1227
 where rows_left < 19
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1229 as
 select
@@ -14145,11 +14144,11 @@ from factor_base positional join t625 positional join t1192;
 
 create or replace temp table state_278 as
 select
-    list(c1257 order by rid desc) filter (rows_left < 19) as p_c1257
+    list(c1257 order by place desc) filter (rows_left < 19) as p_c1257
 from factor_base positional join t1229
 where rows_left < 19
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1231 as
 select
@@ -14160,11 +14159,11 @@ drop table t625;
 
 create or replace temp table state_279 as
 select
-    list(c1260 order by rid desc) filter (rows_left < 19) as p_c1260
+    list(c1260 order by place desc) filter (rows_left < 19) as p_c1260
 from factor_base positional join t1231
 where rows_left < 19
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1233 as
 select
@@ -14177,11 +14176,11 @@ drop table t1199;
 
 create or replace temp table state_280 as
 select
-    list(c1268 order by rid desc) filter (rows_left < 15) as p_c1268
+    list(c1268 order by place desc) filter (rows_left < 15) as p_c1268
 from factor_base positional join t1233
 where rows_left < 15
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1235 as
 select
@@ -14225,11 +14224,11 @@ drop table t754;
 
 create or replace temp table state_281 as
 select
-    list(c1276 order by rid desc) filter (rows_left < 2) as p_c1276
+    list(c1276 order by place desc) filter (rows_left < 2) as p_c1276
 from factor_base positional join t1235
 where rows_left < 2
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1237 as
 select
@@ -14240,11 +14239,11 @@ drop table t1202;
 
 create or replace temp table state_282 as
 select
-    list(c1282 order by rid desc) filter (rows_left < 6) as p_c1282
+    list(c1282 order by place desc) filter (rows_left < 6) as p_c1282
 from factor_base positional join t1237
 where rows_left < 6
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1239 as
 select
@@ -14268,11 +14267,11 @@ from factor_base positional join t1214;
 
 create or replace temp table state_283 as
 select
-    list(c1307 order by rid desc) filter (rows_left < 11) as p_c1307
+    list(c1307 order by place desc) filter (rows_left < 11) as p_c1307
 from factor_base positional join t1242
 where rows_left < 11
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1244 as
 select
@@ -14297,8 +14296,8 @@ select
     max(c1230) filter (rows_left = 0) as k_c1230
 from factor_base positional join t1245
 where rows_left < 1
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1247 as
 with known as (select stock_row - 1 as i, c1231 as x from factor_base positional join t1187),
@@ -14318,8 +14317,8 @@ select
     max(c1232) filter (rows_left = 0) as k_c1232
 from factor_base positional join t1247
 where rows_left < 1
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1249 as
 with known as (select stock_row - 1 as i, c1229 as x from factor_base positional join t1186),
@@ -14341,8 +14340,8 @@ select
     max(c1253) filter (rows_left = 0) as k_c1253
 from factor_base positional join t1249
 where rows_left < 1
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1251 as
 with known as (select stock_row - 1 as i, c1231 as x from factor_base positional join t1187),
@@ -14364,8 +14363,8 @@ select
     max(c1254) filter (rows_left = 0) as k_c1254
 from factor_base positional join t1251
 where rows_left < 1
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1253 as
 with known as (select stock_row - 1 as i, c1229 as x from factor_base positional join t1186),
@@ -14388,8 +14387,8 @@ select
     max(c1309) filter (rows_left = 0) as k_c1309
 from factor_base positional join t1253
 where rows_left < 1
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1255 as
 with known as (select stock_row - 1 as i, c1231 as x from factor_base positional join t1187),
@@ -14412,8 +14411,8 @@ select
     max(c1310) filter (rows_left = 0) as k_c1310
 from factor_base positional join t1255
 where rows_left < 1
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1257 as
 select c1240
@@ -14490,11 +14489,11 @@ drop table t1233;
 
 create or replace temp table state_290 as
 select
-    list(c1269 order by rid desc) filter (rows_left < 3) as p_c1269
+    list(c1269 order by place desc) filter (rows_left < 3) as p_c1269
 from factor_base positional join t1261
 where rows_left < 3
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1263 as
 select
@@ -14537,11 +14536,11 @@ drop table t1255;
 
 create or replace temp table state_291 as
 select
-    list(c1311 order by rid desc) filter (rows_left < 11) as p_c1311
+    list(c1311 order by place desc) filter (rows_left < 11) as p_c1311
 from factor_base positional join t1267
 where rows_left < 11
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1269 as
 select c1243
@@ -14562,11 +14561,11 @@ order by place;
 
 create or replace temp table state_292 as
 select
-    list(c1243 order by rid desc) filter (rows_left < 3) as p_c1243
+    list(c1243 order by place desc) filter (rows_left < 3) as p_c1243
 from factor_base positional join t1269
 where rows_left < 3
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1271 as
 select c1278
@@ -14700,11 +14699,11 @@ drop table t1269;
 
 create or replace temp table state_293 as
 select
-    list(c1249 order by rid desc) filter (rows_left < 12) as p_c1249
+    list(c1249 order by place desc) filter (rows_left < 12) as p_c1249
 from factor_base positional join t1273
 where rows_left < 12
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1275 as
 select
@@ -14719,11 +14718,11 @@ drop table t1261;
 
 create or replace temp table state_294 as
 select
-    list(c1271 order by rid desc) filter (rows_left < 4) as p_c1271
+    list(c1271 order by place desc) filter (rows_left < 4) as p_c1271
 from factor_base positional join t1275
 where rows_left < 4
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1277 as
 select
@@ -14743,11 +14742,11 @@ drop table t1273;
 
 create or replace temp table state_295 as
 select
-    list(c1250 order by rid desc) filter (rows_left < 13) as p_c1250
+    list(c1250 order by place desc) filter (rows_left < 13) as p_c1250
 from factor_base positional join t1278
 where rows_left < 13
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1280 as
 select
@@ -14872,11 +14871,11 @@ from factor_base positional join t161;
 
 create or replace temp table state_296 as
 select
-    list(c1319 order by rid desc) filter (rows_left < 10) as p_c1319
+    list(c1319 order by place desc) filter (rows_left < 10) as p_c1319
 from factor_base positional join t1283
 where rows_left < 10
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1285 as
 select
@@ -14885,11 +14884,11 @@ from factor_base;
 
 create or replace temp table state_297 as
 select
-    list(c1334 order by rid desc) filter (rows_left < 2) as p_c1334
+    list(c1334 order by place desc) filter (rows_left < 2) as p_c1334
 from factor_base positional join t1285
 where rows_left < 2
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1287 as
 select
@@ -14920,11 +14919,11 @@ from t1200;
 
 create or replace temp table state_298 as
 select
-    list(c1351 order by rid desc) filter (rows_left < 14) as p_c1351
+    list(c1351 order by place desc) filter (rows_left < 14) as p_c1351
 from factor_base positional join t1291
 where rows_left < 14
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1293 as
 select
@@ -14964,11 +14963,11 @@ drop table t1095;
 
 create or replace temp table state_299 as
 select
-    list(c1370 order by rid desc) filter (rows_left < 5) as p_c1370
+    list(c1370 order by place desc) filter (rows_left < 5) as p_c1370
 from factor_base positional join t1297
 where rows_left < 5
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1299 as
 with known as (select stock_row - 0 as i, close as x from factor_base),
@@ -14988,8 +14987,8 @@ select
     max(c1323) filter (rows_left = 0) as k_c1323
 from factor_base positional join t1299
 where rows_left < 1
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1301 as
 with known as (select stock_row - 0 as i, close as x from factor_base),
@@ -15010,30 +15009,30 @@ select
     max(c1324) filter (rows_left = 0) as k_c1324
 from factor_base positional join t1301
 where rows_left < 1
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1303 as
-with known as (select rid, rid - stock_row as stock, c1050 as x from factor_base positional join t1009 where c1050 is not null),
+with known as (select place, place - stock_row as stock, c1050 as x from factor_base positional join t1009 where c1050 is not null),
 counted as (select *, row_number() over () as i, stock is distinct from lag(stock) over () as is_first from known),
-numbered as (select rid, x, i + 1 - max(case when is_first then i end) over (rows unbounded preceding) as i from counted),
-from_0 as (select rid, i, case when i = 1 then x else 0.3333333333333333::double * x end as y from numbered),
-from_1 as (select rid, i, y + 0.6666666666666667::double * case when i > 1 then lag(y, 1) over () else 0 end as y from from_0),
-from_2 as (select rid, i, y + 0.44444444444444453::double * case when i > 2 then lag(y, 2) over () else 0 end as y from from_1),
-from_3 as (select rid, i, y + 0.19753086419753096::double * case when i > 4 then lag(y, 4) over () else 0 end as y from from_2),
-from_4 as (select rid, i, y + 0.039018442310623416::double * case when i > 8 then lag(y, 8) over () else 0 end as y from from_3),
-from_5 as (select rid, i, y + 0.0015224388403474475::double * case when i > 16 then lag(y, 16) over () else 0 end as y from from_4),
-from_6 as (select rid, i, y + 2.317820022598481e-06::double * case when i > 32 then lag(y, 32) over () else 0 end as y from from_5),
-from_7 as (select rid, i, y + 5.372289657158422e-12::double * case when i > 64 then lag(y, 64) over () else 0 end as y from from_6)
+numbered as (select place, x, i + 1 - max(case when is_first then i end) over (rows unbounded preceding) as i from counted),
+from_0 as (select place, i, case when i = 1 then x else 0.3333333333333333::double * x end as y from numbered),
+from_1 as (select place, i, y + 0.6666666666666667::double * case when i > 1 then lag(y, 1) over () else 0 end as y from from_0),
+from_2 as (select place, i, y + 0.44444444444444453::double * case when i > 2 then lag(y, 2) over () else 0 end as y from from_1),
+from_3 as (select place, i, y + 0.19753086419753096::double * case when i > 4 then lag(y, 4) over () else 0 end as y from from_2),
+from_4 as (select place, i, y + 0.039018442310623416::double * case when i > 8 then lag(y, 8) over () else 0 end as y from from_3),
+from_5 as (select place, i, y + 0.0015224388403474475::double * case when i > 16 then lag(y, 16) over () else 0 end as y from from_4),
+from_6 as (select place, i, y + 2.317820022598481e-06::double * case when i > 32 then lag(y, 32) over () else 0 end as y from from_5),
+from_7 as (select place, i, y + 5.372289657158422e-12::double * case when i > 64 then lag(y, 64) over () else 0 end as y from from_6)
 select y as c1348
 from factor_base
-left join from_7 using (rid)
-order by rid;
+left join from_7 using (place)
+order by place;
 
 create or replace temp table state_302 as
-select arg_max(c1348, rid) as k_c1348
+select arg_max(c1348, place) as k_c1348
 from factor_base positional join t1303
-group by rid - stock_row order by rid - stock_row;
+group by place - stock_row order by place - stock_row;
 
 create or replace temp table t1305 as
 with known as (select stock_row - 0 as i, c444 as x from factor_base positional join t410),
@@ -15053,8 +15052,8 @@ select
     max(c1377) filter (rows_left = 0) as k_c1377
 from factor_base positional join t1305
 where rows_left < 1
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1307 as
 select c1318
@@ -15187,11 +15186,11 @@ order by place;
 
 create or replace temp table state_304 as
 select
-    list(c1357 order by rid desc) filter (rows_left < 10) as p_c1357
+    list(c1357 order by place desc) filter (rows_left < 10) as p_c1357
 from factor_base positional join t1310
 where rows_left < 10
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1312 as
 select
@@ -15206,11 +15205,11 @@ drop table t1283;
 
 create or replace temp table state_305 as
 select
-    list(c1321 order by rid desc) filter (rows_left < 6) as p_c1321
+    list(c1321 order by place desc) filter (rows_left < 6) as p_c1321
 from factor_base positional join t1312
 where rows_left < 6
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1314 as
 select
@@ -15221,11 +15220,11 @@ drop table t1301;
 
 create or replace temp table state_306 as
 select
-    list(c1325 order by rid desc) filter (rows_left < 1) as p_c1325
+    list(c1325 order by place desc) filter (rows_left < 1) as p_c1325
 from factor_base positional join t1314
 where rows_left < 1
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1316 as
 select
@@ -15236,11 +15235,11 @@ drop table t1285;
 
 create or replace temp table state_307 as
 select
-    list(c1335 order by rid desc) filter (rows_left < 2) as p_c1335
+    list(c1335 order by place desc) filter (rows_left < 2) as p_c1335
 from factor_base positional join t1316
 where rows_left < 2
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1318 as
 select
@@ -15298,8 +15297,8 @@ select
     max(c1364) filter (rows_left = 0) as k_c1364
 from factor_base positional join t1324
 where rows_left < 1
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1326 as
 with known as (select stock_row - 1 as i, c1365 as x from factor_base positional join t1294),
@@ -15321,31 +15320,31 @@ select
     max(c1366) filter (rows_left = 0) as k_c1366
 from factor_base positional join t1326
 where rows_left < 1
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1328 as
-with known as (select rid, rid - stock_row as stock, c1377 as x from factor_base positional join t1305 where c1377 is not null),
+with known as (select place, place - stock_row as stock, c1377 as x from factor_base positional join t1305 where c1377 is not null),
 counted as (select *, row_number() over () as i, stock is distinct from lag(stock) over () as is_first from known),
-numbered as (select rid, x, i + 1 - max(case when is_first then i end) over (rows unbounded preceding) as i from counted),
-from_0 as (select rid, i, case when i = 1 then x else 0.2::double * x end as y from numbered),
-from_1 as (select rid, i, y + 0.8::double * case when i > 1 then lag(y, 1) over () else 0 end as y from from_0),
-from_2 as (select rid, i, y + 0.6400000000000001::double * case when i > 2 then lag(y, 2) over () else 0 end as y from from_1),
-from_3 as (select rid, i, y + 0.4096000000000001::double * case when i > 4 then lag(y, 4) over () else 0 end as y from from_2),
-from_4 as (select rid, i, y + 0.1677721600000001::double * case when i > 8 then lag(y, 8) over () else 0 end as y from from_3),
-from_5 as (select rid, i, y + 0.028147497671065624::double * case when i > 16 then lag(y, 16) over () else 0 end as y from from_4),
-from_6 as (select rid, i, y + 0.0007922816251426448::double * case when i > 32 then lag(y, 32) over () else 0 end as y from from_5),
-from_7 as (select rid, i, y + 6.277101735386703e-07::double * case when i > 64 then lag(y, 64) over () else 0 end as y from from_6),
-from_8 as (select rid, i, y + 3.940200619639476e-13::double * case when i > 128 then lag(y, 128) over () else 0 end as y from from_7)
+numbered as (select place, x, i + 1 - max(case when is_first then i end) over (rows unbounded preceding) as i from counted),
+from_0 as (select place, i, case when i = 1 then x else 0.2::double * x end as y from numbered),
+from_1 as (select place, i, y + 0.8::double * case when i > 1 then lag(y, 1) over () else 0 end as y from from_0),
+from_2 as (select place, i, y + 0.6400000000000001::double * case when i > 2 then lag(y, 2) over () else 0 end as y from from_1),
+from_3 as (select place, i, y + 0.4096000000000001::double * case when i > 4 then lag(y, 4) over () else 0 end as y from from_2),
+from_4 as (select place, i, y + 0.1677721600000001::double * case when i > 8 then lag(y, 8) over () else 0 end as y from from_3),
+from_5 as (select place, i, y + 0.028147497671065624::double * case when i > 16 then lag(y, 16) over () else 0 end as y from from_4),
+from_6 as (select place, i, y + 0.0007922816251426448::double * case when i > 32 then lag(y, 32) over () else 0 end as y from from_5),
+from_7 as (select place, i, y + 6.277101735386703e-07::double * case when i > 64 then lag(y, 64) over () else 0 end as y from from_6),
+from_8 as (select place, i, y + 3.940200619639476e-13::double * case when i > 128 then lag(y, 128) over () else 0 end as y from from_7)
 select y as c1378
 from factor_base
-left join from_8 using (rid)
-order by rid;
+left join from_8 using (place)
+order by place;
 
 create or replace temp table state_310 as
-select arg_max(c1378, rid) as k_c1378
+select arg_max(c1378, place) as k_c1378
 from factor_base positional join t1328
-group by rid - stock_row order by rid - stock_row;
+group by place - stock_row order by place - stock_row;
 
 create or replace temp table t1330 as
 select c1375
@@ -15443,11 +15442,11 @@ drop table t1319;
 
 create or replace temp table state_311 as
 select
-    list(c1341 order by rid desc) filter (rows_left < 4) as p_c1341
+    list(c1341 order by place desc) filter (rows_left < 4) as p_c1341
 from factor_base positional join t1332
 where rows_left < 4
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1334 as
 select
@@ -15483,27 +15482,27 @@ drop table t459;
 drop table t1330;
 
 create or replace temp table t1339 as
-with known as (select rid, rid - stock_row as stock, c1325 as x from factor_base positional join t1314 where c1325 is not null),
+with known as (select place, place - stock_row as stock, c1325 as x from factor_base positional join t1314 where c1325 is not null),
 counted as (select *, row_number() over () as i, stock is distinct from lag(stock) over () as is_first from known),
-numbered as (select rid, x, i + 1 - max(case when is_first then i end) over (rows unbounded preceding) as i from counted),
-from_0 as (select rid, i, case when i = 1 then x else 0.2::double * x end as y from numbered),
-from_1 as (select rid, i, y + 0.8::double * case when i > 1 then lag(y, 1) over () else 0 end as y from from_0),
-from_2 as (select rid, i, y + 0.6400000000000001::double * case when i > 2 then lag(y, 2) over () else 0 end as y from from_1),
-from_3 as (select rid, i, y + 0.4096000000000001::double * case when i > 4 then lag(y, 4) over () else 0 end as y from from_2),
-from_4 as (select rid, i, y + 0.1677721600000001::double * case when i > 8 then lag(y, 8) over () else 0 end as y from from_3),
-from_5 as (select rid, i, y + 0.028147497671065624::double * case when i > 16 then lag(y, 16) over () else 0 end as y from from_4),
-from_6 as (select rid, i, y + 0.0007922816251426448::double * case when i > 32 then lag(y, 32) over () else 0 end as y from from_5),
-from_7 as (select rid, i, y + 6.277101735386703e-07::double * case when i > 64 then lag(y, 64) over () else 0 end as y from from_6),
-from_8 as (select rid, i, y + 3.940200619639476e-13::double * case when i > 128 then lag(y, 128) over () else 0 end as y from from_7)
+numbered as (select place, x, i + 1 - max(case when is_first then i end) over (rows unbounded preceding) as i from counted),
+from_0 as (select place, i, case when i = 1 then x else 0.2::double * x end as y from numbered),
+from_1 as (select place, i, y + 0.8::double * case when i > 1 then lag(y, 1) over () else 0 end as y from from_0),
+from_2 as (select place, i, y + 0.6400000000000001::double * case when i > 2 then lag(y, 2) over () else 0 end as y from from_1),
+from_3 as (select place, i, y + 0.4096000000000001::double * case when i > 4 then lag(y, 4) over () else 0 end as y from from_2),
+from_4 as (select place, i, y + 0.1677721600000001::double * case when i > 8 then lag(y, 8) over () else 0 end as y from from_3),
+from_5 as (select place, i, y + 0.028147497671065624::double * case when i > 16 then lag(y, 16) over () else 0 end as y from from_4),
+from_6 as (select place, i, y + 0.0007922816251426448::double * case when i > 32 then lag(y, 32) over () else 0 end as y from from_5),
+from_7 as (select place, i, y + 6.277101735386703e-07::double * case when i > 64 then lag(y, 64) over () else 0 end as y from from_6),
+from_8 as (select place, i, y + 3.940200619639476e-13::double * case when i > 128 then lag(y, 128) over () else 0 end as y from from_7)
 select y as c1326
 from factor_base
-left join from_8 using (rid)
-order by rid;
+left join from_8 using (place)
+order by place;
 
 create or replace temp table state_312 as
-select arg_max(c1326, rid) as k_c1326
+select arg_max(c1326, place) as k_c1326
 from factor_base positional join t1339
-group by rid - stock_row order by rid - stock_row;
+group by place - stock_row order by place - stock_row;
 
 create or replace temp table t1341 as
 select c1337
@@ -15544,11 +15543,11 @@ drop table t1332;
 
 create or replace temp table state_313 as
 select
-    list(c1343 order by rid desc) filter (rows_left < 14) as p_c1343
+    list(c1343 order by place desc) filter (rows_left < 14) as p_c1343
 from factor_base positional join t1342
 where rows_left < 14
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1344 as
 select c1356
@@ -15719,11 +15718,11 @@ from factor_base positional join t20;
 
 create or replace temp table state_314 as
 select
-    list(c1379 order by rid desc) filter (rows_left < 19) as p_c1379
+    list(c1379 order by place desc) filter (rows_left < 19) as p_c1379
 from factor_base positional join t1348
 where rows_left < 19
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1350 as
 select
@@ -15732,11 +15731,11 @@ from factor_base positional join t20;
 
 create or replace temp table state_315 as
 select
-    list(c1380 order by rid desc) filter (rows_left < 19) as p_c1380
+    list(c1380 order by place desc) filter (rows_left < 19) as p_c1380
 from factor_base positional join t1350
 where rows_left < 19
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1352 as
 select
@@ -15750,11 +15749,11 @@ from t66;
 
 create or replace temp table state_316 as
 select
-    list(c1385 order by rid desc) filter (rows_left < 11) as p_c1385
+    list(c1385 order by place desc) filter (rows_left < 11) as p_c1385
 from factor_base positional join t1353
 where rows_left < 11
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1355 as
 select
@@ -15763,11 +15762,11 @@ from t66;
 
 create or replace temp table state_317 as
 select
-    list(c1387 order by rid desc) filter (rows_left < 11) as p_c1387
+    list(c1387 order by place desc) filter (rows_left < 11) as p_c1387
 from factor_base positional join t1355
 where rows_left < 11
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1357 as
 select
@@ -15776,11 +15775,11 @@ from factor_base;
 
 create or replace temp table state_318 as
 select
-    list(c1389 order by rid desc) filter (rows_left < 9) as p_c1389
+    list(c1389 order by place desc) filter (rows_left < 9) as p_c1389
 from factor_base positional join t1357
 where rows_left < 9
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1359 as
 select
@@ -15796,11 +15795,11 @@ drop table t420;
 
 create or replace temp table state_319 as
 select
-    list(c1397 order by rid desc) filter (rows_left < 6) as p_c1397
+    list(c1397 order by place desc) filter (rows_left < 6) as p_c1397
 from factor_base positional join t1360
 where rows_left < 6
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1362 as
 select
@@ -15823,11 +15822,11 @@ from t42;
 
 create or replace temp table state_320 as
 select
-    list(c1406 order by rid desc) filter (rows_left < 4) as p_c1406
+    list(c1406 order by place desc) filter (rows_left < 4) as p_c1406
 from factor_base positional join t1364
 where rows_left < 4
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1366 as
 select
@@ -15841,11 +15840,11 @@ from t1227;
 
 create or replace temp table state_321 as
 select
-    list(c1430 order by rid desc) filter (rows_left < 17) as p_c1430
+    list(c1430 order by place desc) filter (rows_left < 17) as p_c1430
 from factor_base positional join t1367
 where rows_left < 17
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1369 as
 select
@@ -15856,11 +15855,11 @@ drop table t158;
 
 create or replace temp table state_322 as
 select
-    list(c1431 order by rid desc) filter (rows_left < 17) as p_c1431
+    list(c1431 order by place desc) filter (rows_left < 17) as p_c1431
 from factor_base positional join t1369
 where rows_left < 17
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1371 as
 select
@@ -15874,11 +15873,11 @@ from t161;
 
 create or replace temp table state_323 as
 select
-    list(c1445 order by rid desc) filter (rows_left < 8) as p_c1445
+    list(c1445 order by place desc) filter (rows_left < 8) as p_c1445
 from factor_base positional join t1372
 where rows_left < 8
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1374 as
 select
@@ -15887,11 +15886,11 @@ from t1190;
 
 create or replace temp table state_324 as
 select
-    list(c1446 order by rid desc) filter (rows_left < 8) as p_c1446
+    list(c1446 order by place desc) filter (rows_left < 8) as p_c1446
 from factor_base positional join t1374
 where rows_left < 8
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1376 as
 select
@@ -15905,11 +15904,11 @@ from factor_base;
 
 create or replace temp table state_325 as
 select
-    list(c1461 order by rid desc) filter (rows_left < 3) as p_c1461
+    list(c1461 order by place desc) filter (rows_left < 3) as p_c1461
 from factor_base positional join t1377
 where rows_left < 3
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1379 as
 select
@@ -15918,11 +15917,11 @@ from factor_base;
 
 create or replace temp table state_326 as
 select
-    list(c1465 order by rid desc) filter (rows_left < 11) as p_c1465
+    list(c1465 order by place desc) filter (rows_left < 11) as p_c1465
 from factor_base positional join t1379
 where rows_left < 11
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1381 as
 select
@@ -15931,11 +15930,11 @@ from factor_base positional join t1119;
 
 create or replace temp table state_327 as
 select
-    list(c1468 order by rid desc) filter (rows_left < 13) as p_c1468
+    list(c1468 order by place desc) filter (rows_left < 13) as p_c1468
 from factor_base positional join t1381
 where rows_left < 13
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1383 as
 select
@@ -15944,11 +15943,11 @@ from factor_base positional join t1119;
 
 create or replace temp table state_328 as
 select
-    list(c1469 order by rid desc) filter (rows_left < 13) as p_c1469
+    list(c1469 order by place desc) filter (rows_left < 13) as p_c1469
 from factor_base positional join t1383
 where rows_left < 13
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1385 as
 select
@@ -15987,11 +15986,11 @@ drop table t1149;
 
 create or replace temp table state_329 as
 select
-    list(c1476 order by rid desc) filter (rows_left < 9) as p_c1476
+    list(c1476 order by place desc) filter (rows_left < 9) as p_c1476
 from factor_base positional join t1385
 where rows_left < 9
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1387 as
 select
@@ -16031,11 +16030,11 @@ drop table t269;
 
 create or replace temp table state_330 as
 select
-    list(c1484 order by rid desc) filter (rows_left < 2) as p_c1484
+    list(c1484 order by place desc) filter (rows_left < 2) as p_c1484
 from factor_base positional join t1387
 where rows_left < 2
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1389 as
 select
@@ -16046,11 +16045,11 @@ drop table t1093;
 
 create or replace temp table state_331 as
 select
-    list(c1487 order by rid desc) filter (rows_left < 17) as p_c1487
+    list(c1487 order by place desc) filter (rows_left < 17) as p_c1487
 from factor_base positional join t1389
 where rows_left < 17
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1391 as
 select
@@ -16094,11 +16093,11 @@ order by place;
 
 create or replace temp table state_332 as
 select
-    list(c1416 order by rid desc) filter (rows_left < 20) as p_c1416
+    list(c1416 order by place desc) filter (rows_left < 20) as p_c1416
 from factor_base positional join t1393
 where rows_left < 20
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1395 as
 select c1429
@@ -16145,11 +16144,11 @@ drop table t408;
 
 create or replace temp table state_333 as
 select
-    list(c1454 order by rid desc) filter (rows_left < 1) as p_c1454
+    list(c1454 order by place desc) filter (rows_left < 1) as p_c1454
 from factor_base positional join t1396
 where rows_left < 1
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1398 as
 select
@@ -16222,11 +16221,11 @@ drop table t1364;
 
 create or replace temp table state_334 as
 select
-    list(c1412 order by rid desc) filter (rows_left < 6) as p_c1412
+    list(c1412 order by place desc) filter (rows_left < 6) as p_c1412
 from factor_base positional join t1403
 where rows_left < 6
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1405 as
 select
@@ -16269,11 +16268,11 @@ drop table t1377;
 
 create or replace temp table state_335 as
 select
-    list(c1462 order by rid desc) filter (rows_left < 15) as p_c1462
+    list(c1462 order by place desc) filter (rows_left < 15) as p_c1462
 from factor_base positional join t1411
 where rows_left < 15
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1413 as
 select
@@ -16306,75 +16305,75 @@ select
 from factor_base positional join t1391;
 
 create or replace temp table t1417 as
-with known as (select rid, rid - stock_row as stock, c1382 as x from factor_base positional join t1352 where c1382 is not null),
+with known as (select place, place - stock_row as stock, c1382 as x from factor_base positional join t1352 where c1382 is not null),
 counted as (select *, row_number() over () as i, stock is distinct from lag(stock) over () as is_first from known),
-numbered as (select rid, x, i + 1 - max(case when is_first then i end) over (rows unbounded preceding) as i from counted),
-from_0 as (select rid, i, case when i = 1 then x else 0.18181818181818182::double * x end as y from numbered),
-from_1 as (select rid, i, y + 0.8181818181818181::double * case when i > 1 then lag(y, 1) over () else 0 end as y from from_0),
-from_2 as (select rid, i, y + 0.6694214876033057::double * case when i > 2 then lag(y, 2) over () else 0 end as y from from_1),
-from_3 as (select rid, i, y + 0.44812512806502275::double * case when i > 4 then lag(y, 4) over () else 0 end as y from from_2),
-from_4 as (select rid, i, y + 0.20081613040329305::double * case when i > 8 then lag(y, 8) over () else 0 end as y from from_3),
-from_5 as (select rid, i, y + 0.04032711823015239::double * case when i > 16 then lag(y, 16) over () else 0 end as y from from_4),
-from_6 as (select rid, i, y + 0.0016262764647486897::double * case when i > 32 then lag(y, 32) over () else 0 end as y from from_5),
-from_7 as (select rid, i, y + 2.644775139795496e-06::double * case when i > 64 then lag(y, 64) over () else 0 end as y from from_6),
-from_8 as (select rid, i, y + 6.994835540080285e-12::double * case when i > 128 then lag(y, 128) over () else 0 end as y from from_7)
+numbered as (select place, x, i + 1 - max(case when is_first then i end) over (rows unbounded preceding) as i from counted),
+from_0 as (select place, i, case when i = 1 then x else 0.18181818181818182::double * x end as y from numbered),
+from_1 as (select place, i, y + 0.8181818181818181::double * case when i > 1 then lag(y, 1) over () else 0 end as y from from_0),
+from_2 as (select place, i, y + 0.6694214876033057::double * case when i > 2 then lag(y, 2) over () else 0 end as y from from_1),
+from_3 as (select place, i, y + 0.44812512806502275::double * case when i > 4 then lag(y, 4) over () else 0 end as y from from_2),
+from_4 as (select place, i, y + 0.20081613040329305::double * case when i > 8 then lag(y, 8) over () else 0 end as y from from_3),
+from_5 as (select place, i, y + 0.04032711823015239::double * case when i > 16 then lag(y, 16) over () else 0 end as y from from_4),
+from_6 as (select place, i, y + 0.0016262764647486897::double * case when i > 32 then lag(y, 32) over () else 0 end as y from from_5),
+from_7 as (select place, i, y + 2.644775139795496e-06::double * case when i > 64 then lag(y, 64) over () else 0 end as y from from_6),
+from_8 as (select place, i, y + 6.994835540080285e-12::double * case when i > 128 then lag(y, 128) over () else 0 end as y from from_7)
 select y as c1383
 from factor_base
-left join from_8 using (rid)
-order by rid;
+left join from_8 using (place)
+order by place;
 
 create or replace temp table state_336 as
-select arg_max(c1383, rid) as k_c1383
+select arg_max(c1383, place) as k_c1383
 from factor_base positional join t1417
-group by rid - stock_row order by rid - stock_row;
+group by place - stock_row order by place - stock_row;
 
 create or replace temp table t1419 as
-with known as (select rid, rid - stock_row as stock, c1382 as x from factor_base positional join t1352 where c1382 is not null),
+with known as (select place, place - stock_row as stock, c1382 as x from factor_base positional join t1352 where c1382 is not null),
 counted as (select *, row_number() over () as i, stock is distinct from lag(stock) over () as is_first from known),
-numbered as (select rid, x, i + 1 - max(case when is_first then i end) over (rows unbounded preceding) as i from counted),
-from_0 as (select rid, i, case when i = 1 then x else 0.5::double * x end as y from numbered),
-from_1 as (select rid, i, y + 0.5::double * case when i > 1 then lag(y, 1) over () else 0 end as y from from_0),
-from_2 as (select rid, i, y + 0.25::double * case when i > 2 then lag(y, 2) over () else 0 end as y from from_1),
-from_3 as (select rid, i, y + 0.0625::double * case when i > 4 then lag(y, 4) over () else 0 end as y from from_2),
-from_4 as (select rid, i, y + 0.00390625::double * case when i > 8 then lag(y, 8) over () else 0 end as y from from_3),
-from_5 as (select rid, i, y + 1.52587890625e-05::double * case when i > 16 then lag(y, 16) over () else 0 end as y from from_4),
-from_6 as (select rid, i, y + 2.3283064365386963e-10::double * case when i > 32 then lag(y, 32) over () else 0 end as y from from_5)
+numbered as (select place, x, i + 1 - max(case when is_first then i end) over (rows unbounded preceding) as i from counted),
+from_0 as (select place, i, case when i = 1 then x else 0.5::double * x end as y from numbered),
+from_1 as (select place, i, y + 0.5::double * case when i > 1 then lag(y, 1) over () else 0 end as y from from_0),
+from_2 as (select place, i, y + 0.25::double * case when i > 2 then lag(y, 2) over () else 0 end as y from from_1),
+from_3 as (select place, i, y + 0.0625::double * case when i > 4 then lag(y, 4) over () else 0 end as y from from_2),
+from_4 as (select place, i, y + 0.00390625::double * case when i > 8 then lag(y, 8) over () else 0 end as y from from_3),
+from_5 as (select place, i, y + 1.52587890625e-05::double * case when i > 16 then lag(y, 16) over () else 0 end as y from from_4),
+from_6 as (select place, i, y + 2.3283064365386963e-10::double * case when i > 32 then lag(y, 32) over () else 0 end as y from from_5)
 select y as c1384
 from factor_base
-left join from_6 using (rid)
-order by rid;
+left join from_6 using (place)
+order by place;
 
 drop table t1352;
 
 create or replace temp table state_337 as
-select arg_max(c1384, rid) as k_c1384
+select arg_max(c1384, place) as k_c1384
 from factor_base positional join t1419
-group by rid - stock_row order by rid - stock_row;
+group by place - stock_row order by place - stock_row;
 
 create or replace temp table t1421 as
-with known as (select rid, rid - stock_row as stock, c1441 as x from factor_base positional join t1371 where c1441 is not null),
+with known as (select place, place - stock_row as stock, c1441 as x from factor_base positional join t1371 where c1441 is not null),
 counted as (select *, row_number() over () as i, stock is distinct from lag(stock) over () as is_first from known),
-numbered as (select rid, x, i + 1 - max(case when is_first then i end) over (rows unbounded preceding) as i from counted),
-from_0 as (select rid, i, case when i = 1 then x else 0.15384615384615385::double * x end as y from numbered),
-from_1 as (select rid, i, y + 0.8461538461538461::double * case when i > 1 then lag(y, 1) over () else 0 end as y from from_0),
-from_2 as (select rid, i, y + 0.7159763313609467::double * case when i > 2 then lag(y, 2) over () else 0 end as y from from_1),
-from_3 as (select rid, i, y + 0.5126221070690802::double * case when i > 4 then lag(y, 4) over () else 0 end as y from from_2),
-from_4 as (select rid, i, y + 0.2627814246559435::double * case when i > 8 then lag(y, 8) over () else 0 end as y from from_3),
-from_5 as (select rid, i, y + 0.06905407714420732::double * case when i > 16 then lag(y, 16) over () else 0 end as y from from_4),
-from_6 as (select rid, i, y + 0.004768465570238136::double * case when i > 32 then lag(y, 32) over () else 0 end as y from from_5),
-from_7 as (select rid, i, y + 2.273826389454651e-05::double * case when i > 64 then lag(y, 64) over () else 0 end as y from from_6),
-from_8 as (select rid, i, y + 5.170286449380373e-10::double * case when i > 128 then lag(y, 128) over () else 0 end as y from from_7)
+numbered as (select place, x, i + 1 - max(case when is_first then i end) over (rows unbounded preceding) as i from counted),
+from_0 as (select place, i, case when i = 1 then x else 0.15384615384615385::double * x end as y from numbered),
+from_1 as (select place, i, y + 0.8461538461538461::double * case when i > 1 then lag(y, 1) over () else 0 end as y from from_0),
+from_2 as (select place, i, y + 0.7159763313609467::double * case when i > 2 then lag(y, 2) over () else 0 end as y from from_1),
+from_3 as (select place, i, y + 0.5126221070690802::double * case when i > 4 then lag(y, 4) over () else 0 end as y from from_2),
+from_4 as (select place, i, y + 0.2627814246559435::double * case when i > 8 then lag(y, 8) over () else 0 end as y from from_3),
+from_5 as (select place, i, y + 0.06905407714420732::double * case when i > 16 then lag(y, 16) over () else 0 end as y from from_4),
+from_6 as (select place, i, y + 0.004768465570238136::double * case when i > 32 then lag(y, 32) over () else 0 end as y from from_5),
+from_7 as (select place, i, y + 2.273826389454651e-05::double * case when i > 64 then lag(y, 64) over () else 0 end as y from from_6),
+from_8 as (select place, i, y + 5.170286449380373e-10::double * case when i > 128 then lag(y, 128) over () else 0 end as y from from_7)
 select y as c1442
 from factor_base
-left join from_8 using (rid)
-order by rid;
+left join from_8 using (place)
+order by place;
 
 drop table t1371;
 
 create or replace temp table state_338 as
-select arg_max(c1442, rid) as k_c1442
+select arg_max(c1442, place) as k_c1442
 from factor_base positional join t1421
-group by rid - stock_row order by rid - stock_row;
+group by place - stock_row order by place - stock_row;
 
 create or replace temp table t1423 as
 select c1402
@@ -16612,11 +16611,11 @@ drop table t1410;
 
 create or replace temp table state_339 as
 select
-    list(c1458 order by rid desc) filter (rows_left < 19) as p_c1458
+    list(c1458 order by place desc) filter (rows_left < 19) as p_c1458
 from factor_base positional join t1433
 where rows_left < 19
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1435 as
 select
@@ -16629,29 +16628,29 @@ select
 from t1389 positional join t1415;
 
 create or replace temp table t1437 as
-with known as (select rid, rid - stock_row as stock, c1442 as x from factor_base positional join t1421 where c1442 is not null),
+with known as (select place, place - stock_row as stock, c1442 as x from factor_base positional join t1421 where c1442 is not null),
 counted as (select *, row_number() over () as i, stock is distinct from lag(stock) over () as is_first from known),
-numbered as (select rid, x, i + 1 - max(case when is_first then i end) over (rows unbounded preceding) as i from counted),
-from_0 as (select rid, i, case when i = 1 then x else 0.15384615384615385::double * x end as y from numbered),
-from_1 as (select rid, i, y + 0.8461538461538461::double * case when i > 1 then lag(y, 1) over () else 0 end as y from from_0),
-from_2 as (select rid, i, y + 0.7159763313609467::double * case when i > 2 then lag(y, 2) over () else 0 end as y from from_1),
-from_3 as (select rid, i, y + 0.5126221070690802::double * case when i > 4 then lag(y, 4) over () else 0 end as y from from_2),
-from_4 as (select rid, i, y + 0.2627814246559435::double * case when i > 8 then lag(y, 8) over () else 0 end as y from from_3),
-from_5 as (select rid, i, y + 0.06905407714420732::double * case when i > 16 then lag(y, 16) over () else 0 end as y from from_4),
-from_6 as (select rid, i, y + 0.004768465570238136::double * case when i > 32 then lag(y, 32) over () else 0 end as y from from_5),
-from_7 as (select rid, i, y + 2.273826389454651e-05::double * case when i > 64 then lag(y, 64) over () else 0 end as y from from_6),
-from_8 as (select rid, i, y + 5.170286449380373e-10::double * case when i > 128 then lag(y, 128) over () else 0 end as y from from_7)
+numbered as (select place, x, i + 1 - max(case when is_first then i end) over (rows unbounded preceding) as i from counted),
+from_0 as (select place, i, case when i = 1 then x else 0.15384615384615385::double * x end as y from numbered),
+from_1 as (select place, i, y + 0.8461538461538461::double * case when i > 1 then lag(y, 1) over () else 0 end as y from from_0),
+from_2 as (select place, i, y + 0.7159763313609467::double * case when i > 2 then lag(y, 2) over () else 0 end as y from from_1),
+from_3 as (select place, i, y + 0.5126221070690802::double * case when i > 4 then lag(y, 4) over () else 0 end as y from from_2),
+from_4 as (select place, i, y + 0.2627814246559435::double * case when i > 8 then lag(y, 8) over () else 0 end as y from from_3),
+from_5 as (select place, i, y + 0.06905407714420732::double * case when i > 16 then lag(y, 16) over () else 0 end as y from from_4),
+from_6 as (select place, i, y + 0.004768465570238136::double * case when i > 32 then lag(y, 32) over () else 0 end as y from from_5),
+from_7 as (select place, i, y + 2.273826389454651e-05::double * case when i > 64 then lag(y, 64) over () else 0 end as y from from_6),
+from_8 as (select place, i, y + 5.170286449380373e-10::double * case when i > 128 then lag(y, 128) over () else 0 end as y from from_7)
 select y as c1443
 from factor_base
-left join from_8 using (rid)
-order by rid;
+left join from_8 using (place)
+order by place;
 
 drop table t1421;
 
 create or replace temp table state_340 as
-select arg_max(c1443, rid) as k_c1443
+select arg_max(c1443, place) as k_c1443
 from factor_base positional join t1437
-group by rid - stock_row order by rid - stock_row;
+group by place - stock_row order by place - stock_row;
 
 create or replace temp table t1439 as
 select c1414
@@ -16729,11 +16728,11 @@ drop table t1429;
 
 create or replace temp table state_341 as
 select
-    list(c1422 order by rid desc) filter (rows_left < 8) as p_c1422
+    list(c1422 order by place desc) filter (rows_left < 8) as p_c1422
 from factor_base positional join t1442
 where rows_left < 8
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1444 as
 select
@@ -16777,37 +16776,37 @@ drop table t1435;
 drop table t1436;
 
 create or replace temp table t1447 as
-with known as (select rid, rid - stock_row as stock, c1443 as x from factor_base positional join t1437 where c1443 is not null),
+with known as (select place, place - stock_row as stock, c1443 as x from factor_base positional join t1437 where c1443 is not null),
 counted as (select *, row_number() over () as i, stock is distinct from lag(stock) over () as is_first from known),
-numbered as (select rid, x, i + 1 - max(case when is_first then i end) over (rows unbounded preceding) as i from counted),
-from_0 as (select rid, i, case when i = 1 then x else 0.15384615384615385::double * x end as y from numbered),
-from_1 as (select rid, i, y + 0.8461538461538461::double * case when i > 1 then lag(y, 1) over () else 0 end as y from from_0),
-from_2 as (select rid, i, y + 0.7159763313609467::double * case when i > 2 then lag(y, 2) over () else 0 end as y from from_1),
-from_3 as (select rid, i, y + 0.5126221070690802::double * case when i > 4 then lag(y, 4) over () else 0 end as y from from_2),
-from_4 as (select rid, i, y + 0.2627814246559435::double * case when i > 8 then lag(y, 8) over () else 0 end as y from from_3),
-from_5 as (select rid, i, y + 0.06905407714420732::double * case when i > 16 then lag(y, 16) over () else 0 end as y from from_4),
-from_6 as (select rid, i, y + 0.004768465570238136::double * case when i > 32 then lag(y, 32) over () else 0 end as y from from_5),
-from_7 as (select rid, i, y + 2.273826389454651e-05::double * case when i > 64 then lag(y, 64) over () else 0 end as y from from_6),
-from_8 as (select rid, i, y + 5.170286449380373e-10::double * case when i > 128 then lag(y, 128) over () else 0 end as y from from_7)
+numbered as (select place, x, i + 1 - max(case when is_first then i end) over (rows unbounded preceding) as i from counted),
+from_0 as (select place, i, case when i = 1 then x else 0.15384615384615385::double * x end as y from numbered),
+from_1 as (select place, i, y + 0.8461538461538461::double * case when i > 1 then lag(y, 1) over () else 0 end as y from from_0),
+from_2 as (select place, i, y + 0.7159763313609467::double * case when i > 2 then lag(y, 2) over () else 0 end as y from from_1),
+from_3 as (select place, i, y + 0.5126221070690802::double * case when i > 4 then lag(y, 4) over () else 0 end as y from from_2),
+from_4 as (select place, i, y + 0.2627814246559435::double * case when i > 8 then lag(y, 8) over () else 0 end as y from from_3),
+from_5 as (select place, i, y + 0.06905407714420732::double * case when i > 16 then lag(y, 16) over () else 0 end as y from from_4),
+from_6 as (select place, i, y + 0.004768465570238136::double * case when i > 32 then lag(y, 32) over () else 0 end as y from from_5),
+from_7 as (select place, i, y + 2.273826389454651e-05::double * case when i > 64 then lag(y, 64) over () else 0 end as y from from_6),
+from_8 as (select place, i, y + 5.170286449380373e-10::double * case when i > 128 then lag(y, 128) over () else 0 end as y from from_7)
 select y as c1444
 from factor_base
-left join from_8 using (rid)
-order by rid;
+left join from_8 using (place)
+order by place;
 
 drop table t1437;
 
 create or replace temp table state_342 as
-select arg_max(c1444, rid) as k_c1444
+select arg_max(c1444, place) as k_c1444
 from factor_base positional join t1447
-group by rid - stock_row order by rid - stock_row;
+group by place - stock_row order by place - stock_row;
 
 create or replace temp table state_343 as
 select
-    list(c1444 order by rid desc) filter (rows_left < 1) as p_c1444
+    list(c1444 order by place desc) filter (rows_left < 1) as p_c1444
 from factor_base positional join t1447
 where rows_left < 1
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1450 as
 select
@@ -16822,11 +16821,11 @@ drop table t1442;
 
 create or replace temp table state_344 as
 select
-    list(c1424 order by rid desc) filter (rows_left < 6) as p_c1424
+    list(c1424 order by place desc) filter (rows_left < 6) as p_c1424
 from factor_base positional join t1450
 where rows_left < 6
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1452 as
 select
@@ -16837,11 +16836,11 @@ drop table t1444;
 
 create or replace temp table state_345 as
 select
-    list(c1438 order by rid desc) filter (rows_left < 2) as p_c1438
+    list(c1438 order by place desc) filter (rows_left < 2) as p_c1438
 from factor_base positional join t1452
 where rows_left < 2
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1454 as
 select
@@ -16852,11 +16851,11 @@ drop table t1446;
 
 create or replace temp table state_346 as
 select
-    list(c1494 order by rid desc) filter (rows_left < 17) as p_c1494
+    list(c1494 order by place desc) filter (rows_left < 17) as p_c1494
 from factor_base positional join t1454
 where rows_left < 17
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1456 as
 select c1396
@@ -16933,11 +16932,11 @@ drop table t1450;
 
 create or replace temp table state_347 as
 select
-    list(c1425 order by rid desc) filter (rows_left < 7) as p_c1425
+    list(c1425 order by place desc) filter (rows_left < 7) as p_c1425
 from factor_base positional join t1459
 where rows_left < 7
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1461 as
 select
@@ -17093,11 +17092,11 @@ from factor_base;
 
 create or replace temp table state_348 as
 select
-    list(c1499 order by rid desc) filter (rows_left < 1) as p_c1499
+    list(c1499 order by place desc) filter (rows_left < 1) as p_c1499
 from factor_base positional join t1465
 where rows_left < 1
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1467 as
 select
@@ -17106,11 +17105,11 @@ from factor_base;
 
 create or replace temp table state_349 as
 select
-    list(c1502 order by rid desc) filter (rows_left < 3) as p_c1502
+    list(c1502 order by place desc) filter (rows_left < 3) as p_c1502
 from factor_base positional join t1467
 where rows_left < 3
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1469 as
 select
@@ -17121,11 +17120,11 @@ drop table t10;
 
 create or replace temp table state_350 as
 select
-    list(c1506 order by rid desc) filter (rows_left < 4) as p_c1506
+    list(c1506 order by place desc) filter (rows_left < 4) as p_c1506
 from factor_base positional join t1469
 where rows_left < 4
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1471 as
 select
@@ -17134,11 +17133,11 @@ from t1227;
 
 create or replace temp table state_351 as
 select
-    list(c1507 order by rid desc) filter (rows_left < 4) as p_c1507
+    list(c1507 order by place desc) filter (rows_left < 4) as p_c1507
 from factor_base positional join t1471
 where rows_left < 4
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1473 as
 select
@@ -17149,11 +17148,11 @@ drop table t1227;
 
 create or replace temp table state_352 as
 select
-    list(c1519 order by rid desc) filter (rows_left < 7) as p_c1519
+    list(c1519 order by place desc) filter (rows_left < 7) as p_c1519
 from factor_base positional join t1473
 where rows_left < 7
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1475 as
 select
@@ -17167,11 +17166,11 @@ from factor_base positional join t982 positional join t20;
 
 create or replace temp table state_353 as
 select
-    list(c1538 order by rid desc) filter (rows_left < 19) as p_c1538
+    list(c1538 order by place desc) filter (rows_left < 19) as p_c1538
 from factor_base positional join t1476
 where rows_left < 19
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1478 as
 select
@@ -17180,11 +17179,11 @@ from factor_base positional join t20;
 
 create or replace temp table state_354 as
 select
-    list(c1540 order by rid desc) filter (rows_left < 19) as p_c1540
+    list(c1540 order by place desc) filter (rows_left < 19) as p_c1540
 from factor_base positional join t1478
 where rows_left < 19
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1480 as
 select
@@ -17207,11 +17206,11 @@ drop table t1190;
 
 create or replace temp table state_355 as
 select
-    list(c1549 order by rid desc) filter (rows_left < 5) as p_c1549
+    list(c1549 order by place desc) filter (rows_left < 5) as p_c1549
 from factor_base positional join t1482
 where rows_left < 5
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1484 as
 select
@@ -17225,11 +17224,11 @@ from factor_base;
 
 create or replace temp table state_356 as
 select
-    list(c1609 order by rid desc) filter (rows_left < 1) as p_c1609
+    list(c1609 order by place desc) filter (rows_left < 1) as p_c1609
 from factor_base positional join t1485
 where rows_left < 1
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1487 as
 select
@@ -17248,37 +17247,37 @@ from factor_base;
 
 create or replace temp table state_357 as
 select
-    list(c1625 order by rid desc) filter (rows_left < 2) as p_c1625
+    list(c1625 order by place desc) filter (rows_left < 2) as p_c1625
 from factor_base positional join t1489
 where rows_left < 2
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1491 as
-with known as (select rid, rid - stock_row as stock, c391 as x from factor_base positional join t214 where c391 is not null),
+with known as (select place, place - stock_row as stock, c391 as x from factor_base positional join t214 where c391 is not null),
 counted as (select *, row_number() over () as i, stock is distinct from lag(stock) over () as is_first from known),
-numbered as (select rid, x, i + 1 - max(case when is_first then i end) over (rows unbounded preceding) as i from counted),
-from_0 as (select rid, i, case when i = 1 then x else 0.03278688524590164::double * x end as y from numbered),
-from_1 as (select rid, i, y + 0.9672131147540983::double * case when i > 1 then lag(y, 1) over () else 0 end as y from from_0),
-from_2 as (select rid, i, y + 0.9355012093523246::double * case when i > 2 then lag(y, 2) over () else 0 end as y from from_1),
-from_3 as (select rid, i, y + 0.8751625126996618::double * case when i > 4 then lag(y, 4) over () else 0 end as y from from_2),
-from_4 as (select rid, i, y + 0.7659094236347858::double * case when i > 8 then lag(y, 8) over () else 0 end as y from from_3),
-from_5 as (select rid, i, y + 0.5866172452125696::double * case when i > 16 then lag(y, 16) over () else 0 end as y from from_4),
-from_6 as (select rid, i, y + 0.34411979238078405::double * case when i > 32 then lag(y, 32) over () else 0 end as y from from_5),
-from_7 as (select rid, i, y + 0.11841843150819394::double * case when i > 64 then lag(y, 64) over () else 0 end as y from from_6),
-from_8 as (select rid, i, y + 0.014022924920860819::double * case when i > 128 then lag(y, 128) over () else 0 end as y from from_7),
-from_9 as (select rid, i, y + 0.0001966424233360994::double * case when i > 256 then lag(y, 256) over () else 0 end as y from from_8),
-from_10 as (select rid, i, y + 3.8668242655493735e-08::double * case when i > 512 then lag(y, 512) over () else 0 end as y from from_9),
-from_11 as (select rid, i, y + 1.4952329900641451e-15::double * case when i > 1024 then lag(y, 1024) over () else 0 end as y from from_10)
+numbered as (select place, x, i + 1 - max(case when is_first then i end) over (rows unbounded preceding) as i from counted),
+from_0 as (select place, i, case when i = 1 then x else 0.03278688524590164::double * x end as y from numbered),
+from_1 as (select place, i, y + 0.9672131147540983::double * case when i > 1 then lag(y, 1) over () else 0 end as y from from_0),
+from_2 as (select place, i, y + 0.9355012093523246::double * case when i > 2 then lag(y, 2) over () else 0 end as y from from_1),
+from_3 as (select place, i, y + 0.8751625126996618::double * case when i > 4 then lag(y, 4) over () else 0 end as y from from_2),
+from_4 as (select place, i, y + 0.7659094236347858::double * case when i > 8 then lag(y, 8) over () else 0 end as y from from_3),
+from_5 as (select place, i, y + 0.5866172452125696::double * case when i > 16 then lag(y, 16) over () else 0 end as y from from_4),
+from_6 as (select place, i, y + 0.34411979238078405::double * case when i > 32 then lag(y, 32) over () else 0 end as y from from_5),
+from_7 as (select place, i, y + 0.11841843150819394::double * case when i > 64 then lag(y, 64) over () else 0 end as y from from_6),
+from_8 as (select place, i, y + 0.014022924920860819::double * case when i > 128 then lag(y, 128) over () else 0 end as y from from_7),
+from_9 as (select place, i, y + 0.0001966424233360994::double * case when i > 256 then lag(y, 256) over () else 0 end as y from from_8),
+from_10 as (select place, i, y + 3.8668242655493735e-08::double * case when i > 512 then lag(y, 512) over () else 0 end as y from from_9),
+from_11 as (select place, i, y + 1.4952329900641451e-15::double * case when i > 1024 then lag(y, 1024) over () else 0 end as y from from_10)
 select y as c1543
 from factor_base
-left join from_11 using (rid)
-order by rid;
+left join from_11 using (place)
+order by place;
 
 create or replace temp table state_358 as
-select arg_max(c1543, rid) as k_c1543
+select arg_max(c1543, place) as k_c1543
 from factor_base positional join t1491
-group by rid - stock_row order by rid - stock_row;
+group by place - stock_row order by place - stock_row;
 
 create or replace temp table t1493 as
 with known as (select stock_row - 20 as i, c1369 as x from factor_base positional join t1296),
@@ -17302,8 +17301,8 @@ select
     max(c1608) filter (rows_left = 0) as k_c1608
 from factor_base positional join t1493
 where rows_left < 1
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1495 as
 with known as (select stock_row - 0 as i, volume as x from factor_base),
@@ -17323,8 +17322,8 @@ select
     max(c1621) filter (rows_left = 0) as k_c1621
 from factor_base positional join t1495
 where rows_left < 1
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1497 as
 with known as (select stock_row - 0 as i, volume as x from factor_base),
@@ -17345,8 +17344,8 @@ select
     max(c1622) filter (rows_left = 0) as k_c1622
 from factor_base positional join t1497
 where rows_left < 1
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1499 as
 select c1533
@@ -17512,11 +17511,11 @@ drop table t332;
 
 create or replace temp table state_362 as
 select
-    list(c1631 order by rid desc) filter (rows_left < 4) as p_c1631
+    list(c1631 order by place desc) filter (rows_left < 4) as p_c1631
 from factor_base positional join t1503
 where rows_left < 4
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1505 as
 select
@@ -17532,11 +17531,11 @@ drop table t1467;
 
 create or replace temp table state_363 as
 select
-    list(c1503 order by rid desc) filter (rows_left < 19) as p_c1503
+    list(c1503 order by place desc) filter (rows_left < 19) as p_c1503
 from factor_base positional join t1506
 where rows_left < 19
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1508 as
 select
@@ -17581,11 +17580,11 @@ drop table t1471;
 
 create or replace temp table state_364 as
 select
-    list(c1514 order by rid desc) filter (rows_left < 18) as p_c1514
+    list(c1514 order by place desc) filter (rows_left < 18) as p_c1514
 from factor_base positional join t1508
 where rows_left < 18
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1510 as
 select
@@ -17633,11 +17632,11 @@ drop table t1473;
 
 create or replace temp table state_365 as
 select
-    list(c1523 order by rid desc) filter (rows_left < 6) as p_c1523
+    list(c1523 order by place desc) filter (rows_left < 6) as p_c1523
 from factor_base positional join t1510
 where rows_left < 6
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1512 as
 select
@@ -17662,11 +17661,11 @@ drop table t1491;
 
 create or replace temp table state_366 as
 select
-    list(c1544 order by rid desc) filter (rows_left < 19) as p_c1544
+    list(c1544 order by place desc) filter (rows_left < 19) as p_c1544
 from factor_base positional join t1514
 where rows_left < 19
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1516 as
 select
@@ -17675,11 +17674,11 @@ from factor_base positional join t1484;
 
 create or replace temp table state_367 as
 select
-    list(c1560 order by rid desc) filter (rows_left < 251) as p_c1560
+    list(c1560 order by place desc) filter (rows_left < 251) as p_c1560
 from factor_base positional join t1516
 where rows_left < 251
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1518 as
 select
@@ -17688,11 +17687,11 @@ from t1484;
 
 create or replace temp table state_368 as
 select
-    list(c1569 order by rid desc) filter (rows_left < 251) as p_c1569
+    list(c1569 order by place desc) filter (rows_left < 251) as p_c1569
 from factor_base positional join t1518
 where rows_left < 251
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1520 as
 select
@@ -17701,11 +17700,11 @@ from t982 positional join t1484;
 
 create or replace temp table state_369 as
 select
-    list(c1579 order by rid desc) filter (rows_left < 251) as p_c1579
+    list(c1579 order by place desc) filter (rows_left < 251) as p_c1579
 from factor_base positional join t1520
 where rows_left < 251
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1522 as
 select
@@ -17716,11 +17715,11 @@ drop table t1484;
 
 create or replace temp table state_370 as
 select
-    list(c1605 order by rid desc) filter (rows_left < 251) as p_c1605
+    list(c1605 order by place desc) filter (rows_left < 251) as p_c1605
 from factor_base positional join t1522
 where rows_left < 251
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1524 as
 select
@@ -17762,42 +17761,42 @@ drop table t1489;
 
 create or replace temp table state_371 as
 select
-    list(c1626 order by rid desc) filter (rows_left < 2) as p_c1626
+    list(c1626 order by place desc) filter (rows_left < 2) as p_c1626
 from factor_base positional join t1529
 where rows_left < 2
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1531 as
-with known as (select rid, rid - stock_row as stock, c1536 as x from factor_base positional join t1475 where c1536 is not null),
+with known as (select place, place - stock_row as stock, c1536 as x from factor_base positional join t1475 where c1536 is not null),
 counted as (select *, row_number() over () as i, stock is distinct from lag(stock) over () as is_first from known),
-numbered as (select rid, x, i + 1 - max(case when is_first then i end) over (rows unbounded preceding) as i from counted),
-from_0 as (select rid, i, case when i = 1 then 1.0::double * x else x end as y from numbered),
-from_1 as (select rid, i, y * case when i > 1 then lag(y, 1) over () else 1 end as y from from_0),
-from_2 as (select rid, i, y * case when i > 2 then lag(y, 2) over () else 1 end as y from from_1),
-from_3 as (select rid, i, y * case when i > 4 then lag(y, 4) over () else 1 end as y from from_2),
-from_4 as (select rid, i, y * case when i > 8 then lag(y, 8) over () else 1 end as y from from_3),
-from_5 as (select rid, i, y * case when i > 16 then lag(y, 16) over () else 1 end as y from from_4),
-from_6 as (select rid, i, y * case when i > 32 then lag(y, 32) over () else 1 end as y from from_5),
-from_7 as (select rid, i, y * case when i > 64 then lag(y, 64) over () else 1 end as y from from_6),
-from_8 as (select rid, i, y * case when i > 128 then lag(y, 128) over () else 1 end as y from from_7),
-from_9 as (select rid, i, y * case when i > 256 then lag(y, 256) over () else 1 end as y from from_8),
-from_10 as (select rid, i, y * case when i > 512 then lag(y, 512) over () else 1 end as y from from_9),
-from_11 as (select rid, i, y * case when i > 1024 then lag(y, 1024) over () else 1 end as y from from_10),
-from_12 as (select rid, i, y * case when i > 2048 then lag(y, 2048) over () else 1 end as y from from_11),
-from_13 as (select rid, i, y * case when i > 4096 then lag(y, 4096) over () else 1 end as y from from_12),
-from_14 as (select rid, i, y * case when i > 8192 then lag(y, 8192) over () else 1 end as y from from_13)
+numbered as (select place, x, i + 1 - max(case when is_first then i end) over (rows unbounded preceding) as i from counted),
+from_0 as (select place, i, case when i = 1 then 1.0::double * x else x end as y from numbered),
+from_1 as (select place, i, y * case when i > 1 then lag(y, 1) over () else 1 end as y from from_0),
+from_2 as (select place, i, y * case when i > 2 then lag(y, 2) over () else 1 end as y from from_1),
+from_3 as (select place, i, y * case when i > 4 then lag(y, 4) over () else 1 end as y from from_2),
+from_4 as (select place, i, y * case when i > 8 then lag(y, 8) over () else 1 end as y from from_3),
+from_5 as (select place, i, y * case when i > 16 then lag(y, 16) over () else 1 end as y from from_4),
+from_6 as (select place, i, y * case when i > 32 then lag(y, 32) over () else 1 end as y from from_5),
+from_7 as (select place, i, y * case when i > 64 then lag(y, 64) over () else 1 end as y from from_6),
+from_8 as (select place, i, y * case when i > 128 then lag(y, 128) over () else 1 end as y from from_7),
+from_9 as (select place, i, y * case when i > 256 then lag(y, 256) over () else 1 end as y from from_8),
+from_10 as (select place, i, y * case when i > 512 then lag(y, 512) over () else 1 end as y from from_9),
+from_11 as (select place, i, y * case when i > 1024 then lag(y, 1024) over () else 1 end as y from from_10),
+from_12 as (select place, i, y * case when i > 2048 then lag(y, 2048) over () else 1 end as y from from_11),
+from_13 as (select place, i, y * case when i > 4096 then lag(y, 4096) over () else 1 end as y from from_12),
+from_14 as (select place, i, y * case when i > 8192 then lag(y, 8192) over () else 1 end as y from from_13)
 select y as c1537
 from factor_base
-left join from_14 using (rid)
-order by rid;
+left join from_14 using (place)
+order by place;
 
 drop table t1475;
 
 create or replace temp table state_372 as
-select arg_max(c1537, rid) as k_c1537
+select arg_max(c1537, place) as k_c1537
 from factor_base positional join t1531
-group by rid - stock_row order by rid - stock_row;
+group by place - stock_row order by place - stock_row;
 
 create or replace temp table t1533 as
 select c1556
@@ -17878,11 +17877,11 @@ drop table t1508;
 
 create or replace temp table state_373 as
 select
-    list(c1515 order by rid desc) filter (rows_left < 15) as p_c1515
+    list(c1515 order by place desc) filter (rows_left < 15) as p_c1515
 from factor_base positional join t1535
 where rows_left < 15
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1537 as
 select
@@ -17897,11 +17896,11 @@ drop table t1510;
 
 create or replace temp table state_374 as
 select
-    list(c1525 order by rid desc) filter (rows_left < 2) as p_c1525
+    list(c1525 order by place desc) filter (rows_left < 2) as p_c1525
 from factor_base positional join t1537
 where rows_left < 2
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1539 as
 select
@@ -18050,88 +18049,88 @@ drop table t1526;
 drop table t1527;
 
 create or replace temp table t1565 as
-with known as (select rid, rid - stock_row as stock, c1500 as x from factor_base positional join t1505 where c1500 is not null),
+with known as (select place, place - stock_row as stock, c1500 as x from factor_base positional join t1505 where c1500 is not null),
 counted as (select *, row_number() over () as i, stock is distinct from lag(stock) over () as is_first from known),
-numbered as (select rid, x, i + 1 - max(case when is_first then i end) over (rows unbounded preceding) as i from counted),
-from_0 as (select rid, i, case when i = 1 then x else 0.05::double * x end as y from numbered),
-from_1 as (select rid, i, y + 0.95::double * case when i > 1 then lag(y, 1) over () else 0 end as y from from_0),
-from_2 as (select rid, i, y + 0.9025::double * case when i > 2 then lag(y, 2) over () else 0 end as y from from_1),
-from_3 as (select rid, i, y + 0.8145062499999999::double * case when i > 4 then lag(y, 4) over () else 0 end as y from from_2),
-from_4 as (select rid, i, y + 0.6634204312890623::double * case when i > 8 then lag(y, 8) over () else 0 end as y from from_3),
-from_5 as (select rid, i, y + 0.44012666865176536::double * case when i > 16 then lag(y, 16) over () else 0 end as y from from_4),
-from_6 as (select rid, i, y + 0.19371148445850087::double * case when i > 32 then lag(y, 32) over () else 0 end as y from from_5),
-from_7 as (select rid, i, y + 0.03752413921111602::double * case when i > 64 then lag(y, 64) over () else 0 end as y from from_6),
-from_8 as (select rid, i, y + 0.001408061023535215::double * case when i > 128 then lag(y, 128) over () else 0 end as y from from_7),
-from_9 as (select rid, i, y + 1.982635845999037e-06::double * case when i > 256 then lag(y, 256) over () else 0 end as y from from_8),
-from_10 as (select rid, i, y + 3.930844897840318e-12::double * case when i > 512 then lag(y, 512) over () else 0 end as y from from_9)
+numbered as (select place, x, i + 1 - max(case when is_first then i end) over (rows unbounded preceding) as i from counted),
+from_0 as (select place, i, case when i = 1 then x else 0.05::double * x end as y from numbered),
+from_1 as (select place, i, y + 0.95::double * case when i > 1 then lag(y, 1) over () else 0 end as y from from_0),
+from_2 as (select place, i, y + 0.9025::double * case when i > 2 then lag(y, 2) over () else 0 end as y from from_1),
+from_3 as (select place, i, y + 0.8145062499999999::double * case when i > 4 then lag(y, 4) over () else 0 end as y from from_2),
+from_4 as (select place, i, y + 0.6634204312890623::double * case when i > 8 then lag(y, 8) over () else 0 end as y from from_3),
+from_5 as (select place, i, y + 0.44012666865176536::double * case when i > 16 then lag(y, 16) over () else 0 end as y from from_4),
+from_6 as (select place, i, y + 0.19371148445850087::double * case when i > 32 then lag(y, 32) over () else 0 end as y from from_5),
+from_7 as (select place, i, y + 0.03752413921111602::double * case when i > 64 then lag(y, 64) over () else 0 end as y from from_6),
+from_8 as (select place, i, y + 0.001408061023535215::double * case when i > 128 then lag(y, 128) over () else 0 end as y from from_7),
+from_9 as (select place, i, y + 1.982635845999037e-06::double * case when i > 256 then lag(y, 256) over () else 0 end as y from from_8),
+from_10 as (select place, i, y + 3.930844897840318e-12::double * case when i > 512 then lag(y, 512) over () else 0 end as y from from_9)
 select y as c1501
 from factor_base
-left join from_10 using (rid)
-order by rid;
+left join from_10 using (place)
+order by place;
 
 drop table t1505;
 
 create or replace temp table state_375 as
-select arg_max(c1501, rid) as k_c1501
+select arg_max(c1501, place) as k_c1501
 from factor_base positional join t1565
-group by rid - stock_row order by rid - stock_row;
+group by place - stock_row order by place - stock_row;
 
 create or replace temp table t1567 as
-with known as (select rid, rid - stock_row as stock, c1610 as x from factor_base positional join t1524 where c1610 is not null),
+with known as (select place, place - stock_row as stock, c1610 as x from factor_base positional join t1524 where c1610 is not null),
 counted as (select *, row_number() over () as i, stock is distinct from lag(stock) over () as is_first from known),
-numbered as (select rid, x, i + 1 - max(case when is_first then i end) over (rows unbounded preceding) as i from counted),
-from_0 as (select rid, i, case when i = 1 then x else 0.1111111111111111::double * x end as y from numbered),
-from_1 as (select rid, i, y + 0.8888888888888888::double * case when i > 1 then lag(y, 1) over () else 0 end as y from from_0),
-from_2 as (select rid, i, y + 0.7901234567901234::double * case when i > 2 then lag(y, 2) over () else 0 end as y from from_1),
-from_3 as (select rid, i, y + 0.624295076969974::double * case when i > 4 then lag(y, 4) over () else 0 end as y from from_2),
-from_4 as (select rid, i, y + 0.3897443431289457::double * case when i > 8 then lag(y, 8) over () else 0 end as y from from_3),
-from_5 as (select rid, i, y + 0.15190065300101335::double * case when i > 16 then lag(y, 16) over () else 0 end as y from from_4),
-from_6 as (select rid, i, y + 0.02307380838213427::double * case when i > 32 then lag(y, 32) over () else 0 end as y from from_5),
-from_7 as (select rid, i, y + 0.0005324006332554497::double * case when i > 64 then lag(y, 64) over () else 0 end as y from from_6),
-from_8 as (select rid, i, y + 2.8345043429080383e-07::double * case when i > 128 then lag(y, 128) over () else 0 end as y from from_7),
-from_9 as (select rid, i, y + 8.03441486996453e-14::double * case when i > 256 then lag(y, 256) over () else 0 end as y from from_8)
+numbered as (select place, x, i + 1 - max(case when is_first then i end) over (rows unbounded preceding) as i from counted),
+from_0 as (select place, i, case when i = 1 then x else 0.1111111111111111::double * x end as y from numbered),
+from_1 as (select place, i, y + 0.8888888888888888::double * case when i > 1 then lag(y, 1) over () else 0 end as y from from_0),
+from_2 as (select place, i, y + 0.7901234567901234::double * case when i > 2 then lag(y, 2) over () else 0 end as y from from_1),
+from_3 as (select place, i, y + 0.624295076969974::double * case when i > 4 then lag(y, 4) over () else 0 end as y from from_2),
+from_4 as (select place, i, y + 0.3897443431289457::double * case when i > 8 then lag(y, 8) over () else 0 end as y from from_3),
+from_5 as (select place, i, y + 0.15190065300101335::double * case when i > 16 then lag(y, 16) over () else 0 end as y from from_4),
+from_6 as (select place, i, y + 0.02307380838213427::double * case when i > 32 then lag(y, 32) over () else 0 end as y from from_5),
+from_7 as (select place, i, y + 0.0005324006332554497::double * case when i > 64 then lag(y, 64) over () else 0 end as y from from_6),
+from_8 as (select place, i, y + 2.8345043429080383e-07::double * case when i > 128 then lag(y, 128) over () else 0 end as y from from_7),
+from_9 as (select place, i, y + 8.03441486996453e-14::double * case when i > 256 then lag(y, 256) over () else 0 end as y from from_8)
 select y as c1611
 from factor_base
-left join from_9 using (rid)
-order by rid;
+left join from_9 using (place)
+order by place;
 
 drop table t1524;
 
 create or replace temp table state_376 as
-select arg_max(c1611, rid) as k_c1611
+select arg_max(c1611, place) as k_c1611
 from factor_base positional join t1567
-group by rid - stock_row order by rid - stock_row;
+group by place - stock_row order by place - stock_row;
 
 create or replace temp table state_377 as
 select
-    list(c1611 order by rid desc) filter (rows_left < 1) as p_c1611
+    list(c1611 order by place desc) filter (rows_left < 1) as p_c1611
 from factor_base positional join t1567
 where rows_left < 1
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1570 as
-with known as (select rid, rid - stock_row as stock, c1623 as x from factor_base positional join t1528 where c1623 is not null),
+with known as (select place, place - stock_row as stock, c1623 as x from factor_base positional join t1528 where c1623 is not null),
 counted as (select *, row_number() over () as i, stock is distinct from lag(stock) over () as is_first from known),
-numbered as (select rid, x, i + 1 - max(case when is_first then i end) over (rows unbounded preceding) as i from counted),
-from_0 as (select rid, i, case when i = 1 then x else 0.2::double * x end as y from numbered),
-from_1 as (select rid, i, y + 0.8::double * case when i > 1 then lag(y, 1) over () else 0 end as y from from_0),
-from_2 as (select rid, i, y + 0.6400000000000001::double * case when i > 2 then lag(y, 2) over () else 0 end as y from from_1),
-from_3 as (select rid, i, y + 0.4096000000000001::double * case when i > 4 then lag(y, 4) over () else 0 end as y from from_2),
-from_4 as (select rid, i, y + 0.1677721600000001::double * case when i > 8 then lag(y, 8) over () else 0 end as y from from_3),
-from_5 as (select rid, i, y + 0.028147497671065624::double * case when i > 16 then lag(y, 16) over () else 0 end as y from from_4),
-from_6 as (select rid, i, y + 0.0007922816251426448::double * case when i > 32 then lag(y, 32) over () else 0 end as y from from_5),
-from_7 as (select rid, i, y + 6.277101735386703e-07::double * case when i > 64 then lag(y, 64) over () else 0 end as y from from_6),
-from_8 as (select rid, i, y + 3.940200619639476e-13::double * case when i > 128 then lag(y, 128) over () else 0 end as y from from_7)
+numbered as (select place, x, i + 1 - max(case when is_first then i end) over (rows unbounded preceding) as i from counted),
+from_0 as (select place, i, case when i = 1 then x else 0.2::double * x end as y from numbered),
+from_1 as (select place, i, y + 0.8::double * case when i > 1 then lag(y, 1) over () else 0 end as y from from_0),
+from_2 as (select place, i, y + 0.6400000000000001::double * case when i > 2 then lag(y, 2) over () else 0 end as y from from_1),
+from_3 as (select place, i, y + 0.4096000000000001::double * case when i > 4 then lag(y, 4) over () else 0 end as y from from_2),
+from_4 as (select place, i, y + 0.1677721600000001::double * case when i > 8 then lag(y, 8) over () else 0 end as y from from_3),
+from_5 as (select place, i, y + 0.028147497671065624::double * case when i > 16 then lag(y, 16) over () else 0 end as y from from_4),
+from_6 as (select place, i, y + 0.0007922816251426448::double * case when i > 32 then lag(y, 32) over () else 0 end as y from from_5),
+from_7 as (select place, i, y + 6.277101735386703e-07::double * case when i > 64 then lag(y, 64) over () else 0 end as y from from_6),
+from_8 as (select place, i, y + 3.940200619639476e-13::double * case when i > 128 then lag(y, 128) over () else 0 end as y from from_7)
 select y as c1624
 from factor_base
-left join from_8 using (rid)
-order by rid;
+left join from_8 using (place)
+order by place;
 
 create or replace temp table state_378 as
-select arg_max(c1624, rid) as k_c1624
+select arg_max(c1624, place) as k_c1624
 from factor_base positional join t1570
-group by rid - stock_row order by rid - stock_row;
+group by place - stock_row order by place - stock_row;
 
 create or replace temp table t1572 as
 select c1628
@@ -18172,11 +18171,11 @@ drop table t1535;
 
 create or replace temp table state_379 as
 select
-    list(c1517 order by rid desc) filter (rows_left < 6) as p_c1517
+    list(c1517 order by place desc) filter (rows_left < 6) as p_c1517
 from factor_base positional join t1573
 where rows_left < 6
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1575 as
 select
@@ -18251,39 +18250,39 @@ drop table t1567;
 
 create or replace temp table state_380 as
 select
-    list(c1612 order by rid desc) filter (rows_left < 25) as p_c1612
+    list(c1612 order by place desc) filter (rows_left < 25) as p_c1612
 from factor_base positional join t1579
 where rows_left < 25
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1581 as
-with known as (select rid, rid - stock_row as stock, c1546 as x from factor_base positional join t1540 where c1546 is not null),
+with known as (select place, place - stock_row as stock, c1546 as x from factor_base positional join t1540 where c1546 is not null),
 counted as (select *, row_number() over () as i, stock is distinct from lag(stock) over () as is_first from known),
-numbered as (select rid, x, i + 1 - max(case when is_first then i end) over (rows unbounded preceding) as i from counted),
-from_0 as (select rid, i, case when i = 1 then x else 0.03333333333333333::double * x end as y from numbered),
-from_1 as (select rid, i, y + 0.9666666666666667::double * case when i > 1 then lag(y, 1) over () else 0 end as y from from_0),
-from_2 as (select rid, i, y + 0.9344444444444444::double * case when i > 2 then lag(y, 2) over () else 0 end as y from from_1),
-from_3 as (select rid, i, y + 0.8731864197530864::double * case when i > 4 then lag(y, 4) over () else 0 end as y from from_2),
-from_4 as (select rid, i, y + 0.7624545236412132::double * case when i > 8 then lag(y, 8) over () else 0 end as y from from_3),
-from_5 as (select rid, i, y + 0.5813369006209494::double * case when i > 16 then lag(y, 16) over () else 0 end as y from from_4),
-from_6 as (select rid, i, y + 0.33795259202357164::double * case when i > 32 then lag(y, 32) over () else 0 end as y from from_5),
-from_7 as (select rid, i, y + 0.11421195445545067::double * case when i > 64 then lag(y, 64) over () else 0 end as y from from_6),
-from_8 as (select rid, i, y + 0.013044370540533938::double * case when i > 128 then lag(y, 128) over () else 0 end as y from from_7),
-from_9 as (select rid, i, y + 0.00017015560279874968::double * case when i > 256 then lag(y, 256) over () else 0 end as y from from_8),
-from_10 as (select rid, i, y + 2.895292916380587e-08::double * case when i > 512 then lag(y, 512) over () else 0 end as y from from_9),
-from_11 as (select rid, i, y + 8.382721071643605e-16::double * case when i > 1024 then lag(y, 1024) over () else 0 end as y from from_10)
+numbered as (select place, x, i + 1 - max(case when is_first then i end) over (rows unbounded preceding) as i from counted),
+from_0 as (select place, i, case when i = 1 then x else 0.03333333333333333::double * x end as y from numbered),
+from_1 as (select place, i, y + 0.9666666666666667::double * case when i > 1 then lag(y, 1) over () else 0 end as y from from_0),
+from_2 as (select place, i, y + 0.9344444444444444::double * case when i > 2 then lag(y, 2) over () else 0 end as y from from_1),
+from_3 as (select place, i, y + 0.8731864197530864::double * case when i > 4 then lag(y, 4) over () else 0 end as y from from_2),
+from_4 as (select place, i, y + 0.7624545236412132::double * case when i > 8 then lag(y, 8) over () else 0 end as y from from_3),
+from_5 as (select place, i, y + 0.5813369006209494::double * case when i > 16 then lag(y, 16) over () else 0 end as y from from_4),
+from_6 as (select place, i, y + 0.33795259202357164::double * case when i > 32 then lag(y, 32) over () else 0 end as y from from_5),
+from_7 as (select place, i, y + 0.11421195445545067::double * case when i > 64 then lag(y, 64) over () else 0 end as y from from_6),
+from_8 as (select place, i, y + 0.013044370540533938::double * case when i > 128 then lag(y, 128) over () else 0 end as y from from_7),
+from_9 as (select place, i, y + 0.00017015560279874968::double * case when i > 256 then lag(y, 256) over () else 0 end as y from from_8),
+from_10 as (select place, i, y + 2.895292916380587e-08::double * case when i > 512 then lag(y, 512) over () else 0 end as y from from_9),
+from_11 as (select place, i, y + 8.382721071643605e-16::double * case when i > 1024 then lag(y, 1024) over () else 0 end as y from from_10)
 select y as c1547
 from factor_base
-left join from_11 using (rid)
-order by rid;
+left join from_11 using (place)
+order by place;
 
 drop table t1540;
 
 create or replace temp table state_381 as
-select arg_max(c1547, rid) as k_c1547
+select arg_max(c1547, place) as k_c1547
 from factor_base positional join t1581
-group by rid - stock_row order by rid - stock_row;
+group by place - stock_row order by place - stock_row;
 
 create or replace temp table t1583 as
 select c1505
@@ -18425,30 +18424,30 @@ drop table t1518;
 drop table t1585;
 
 create or replace temp table t1604 as
-with known as (select rid, rid - stock_row as stock, c1613 as x from factor_base positional join t1587 where c1613 is not null),
+with known as (select place, place - stock_row as stock, c1613 as x from factor_base positional join t1587 where c1613 is not null),
 counted as (select *, row_number() over () as i, stock is distinct from lag(stock) over () as is_first from known),
-numbered as (select rid, x, i + 1 - max(case when is_first then i end) over (rows unbounded preceding) as i from counted),
-from_0 as (select rid, i, case when i = 1 then x else 0.1111111111111111::double * x end as y from numbered),
-from_1 as (select rid, i, y + 0.8888888888888888::double * case when i > 1 then lag(y, 1) over () else 0 end as y from from_0),
-from_2 as (select rid, i, y + 0.7901234567901234::double * case when i > 2 then lag(y, 2) over () else 0 end as y from from_1),
-from_3 as (select rid, i, y + 0.624295076969974::double * case when i > 4 then lag(y, 4) over () else 0 end as y from from_2),
-from_4 as (select rid, i, y + 0.3897443431289457::double * case when i > 8 then lag(y, 8) over () else 0 end as y from from_3),
-from_5 as (select rid, i, y + 0.15190065300101335::double * case when i > 16 then lag(y, 16) over () else 0 end as y from from_4),
-from_6 as (select rid, i, y + 0.02307380838213427::double * case when i > 32 then lag(y, 32) over () else 0 end as y from from_5),
-from_7 as (select rid, i, y + 0.0005324006332554497::double * case when i > 64 then lag(y, 64) over () else 0 end as y from from_6),
-from_8 as (select rid, i, y + 2.8345043429080383e-07::double * case when i > 128 then lag(y, 128) over () else 0 end as y from from_7),
-from_9 as (select rid, i, y + 8.03441486996453e-14::double * case when i > 256 then lag(y, 256) over () else 0 end as y from from_8)
+numbered as (select place, x, i + 1 - max(case when is_first then i end) over (rows unbounded preceding) as i from counted),
+from_0 as (select place, i, case when i = 1 then x else 0.1111111111111111::double * x end as y from numbered),
+from_1 as (select place, i, y + 0.8888888888888888::double * case when i > 1 then lag(y, 1) over () else 0 end as y from from_0),
+from_2 as (select place, i, y + 0.7901234567901234::double * case when i > 2 then lag(y, 2) over () else 0 end as y from from_1),
+from_3 as (select place, i, y + 0.624295076969974::double * case when i > 4 then lag(y, 4) over () else 0 end as y from from_2),
+from_4 as (select place, i, y + 0.3897443431289457::double * case when i > 8 then lag(y, 8) over () else 0 end as y from from_3),
+from_5 as (select place, i, y + 0.15190065300101335::double * case when i > 16 then lag(y, 16) over () else 0 end as y from from_4),
+from_6 as (select place, i, y + 0.02307380838213427::double * case when i > 32 then lag(y, 32) over () else 0 end as y from from_5),
+from_7 as (select place, i, y + 0.0005324006332554497::double * case when i > 64 then lag(y, 64) over () else 0 end as y from from_6),
+from_8 as (select place, i, y + 2.8345043429080383e-07::double * case when i > 128 then lag(y, 128) over () else 0 end as y from from_7),
+from_9 as (select place, i, y + 8.03441486996453e-14::double * case when i > 256 then lag(y, 256) over () else 0 end as y from from_8)
 select y as c1614
 from factor_base
-left join from_9 using (rid)
-order by rid;
+left join from_9 using (place)
+order by place;
 
 drop table t1587;
 
 create or replace temp table state_382 as
-select arg_max(c1614, rid) as k_c1614
+select arg_max(c1614, place) as k_c1614
 from factor_base positional join t1604
-group by rid - stock_row order by rid - stock_row;
+group by place - stock_row order by place - stock_row;
 
 create or replace temp table f10 as
 select
@@ -18590,11 +18589,11 @@ from factor_base positional join t899 positional join t20;
 
 create or replace temp table state_383 as
 select
-    list(c1633 order by rid desc) filter (rows_left < 23) as p_c1633
+    list(c1633 order by place desc) filter (rows_left < 23) as p_c1633
 from factor_base positional join t1607
 where rows_left < 23
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1609 as
 select
@@ -18603,11 +18602,11 @@ from factor_base positional join t410 positional join t20;
 
 create or replace temp table state_384 as
 select
-    list(c1636 order by rid desc) filter (rows_left < 11) as p_c1636
+    list(c1636 order by place desc) filter (rows_left < 11) as p_c1636
 from factor_base positional join t1609
 where rows_left < 11
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1611 as
 select
@@ -18621,11 +18620,11 @@ from factor_base positional join t66 positional join t20;
 
 create or replace temp table state_385 as
 select
-    list(c1642 order by rid desc) filter (rows_left < 11) as p_c1642
+    list(c1642 order by place desc) filter (rows_left < 11) as p_c1642
 from factor_base positional join t1612
 where rows_left < 11
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1614 as
 select
@@ -18639,11 +18638,11 @@ from factor_base positional join t982;
 
 create or replace temp table state_386 as
 select
-    list(c1652 order by rid desc) filter (rows_left < 19) as p_c1652
+    list(c1652 order by place desc) filter (rows_left < 19) as p_c1652
 from factor_base positional join t1615
 where rows_left < 19
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1617 as
 select
@@ -18652,11 +18651,11 @@ from factor_base positional join t20;
 
 create or replace temp table state_387 as
 select
-    list(c1654 order by rid desc) filter (rows_left < 19) as p_c1654
+    list(c1654 order by place desc) filter (rows_left < 19) as p_c1654
 from factor_base positional join t1617
 where rows_left < 19
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1619 as
 select
@@ -18670,11 +18669,11 @@ from factor_base;
 
 create or replace temp table state_388 as
 select
-    list(c1662 order by rid desc) filter (rows_left < 13) as p_c1662
+    list(c1662 order by place desc) filter (rows_left < 13) as p_c1662
 from factor_base positional join t1620
 where rows_left < 13
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1622 as
 select
@@ -18683,11 +18682,11 @@ from factor_base positional join t410 positional join t20;
 
 create or replace temp table state_389 as
 select
-    list(c1663 order by rid desc) filter (rows_left < 13) as p_c1663
+    list(c1663 order by place desc) filter (rows_left < 13) as p_c1663
 from factor_base positional join t1622
 where rows_left < 13
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1624 as
 select
@@ -18696,11 +18695,11 @@ from factor_base;
 
 create or replace temp table state_390 as
 select
-    list(c1666 order by rid desc) filter (rows_left < 13) as p_c1666
+    list(c1666 order by place desc) filter (rows_left < 13) as p_c1666
 from factor_base positional join t1624
 where rows_left < 13
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1626 as
 select
@@ -18726,31 +18725,31 @@ select
     max(c1632) filter (rows_left = 0) as k_c1632
 from factor_base positional join t1627
 where rows_left < 1
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1629 as
-with known as (select rid, rid - stock_row as stock, c1323 as x from factor_base positional join t1299 where c1323 is not null),
+with known as (select place, place - stock_row as stock, c1323 as x from factor_base positional join t1299 where c1323 is not null),
 counted as (select *, row_number() over () as i, stock is distinct from lag(stock) over () as is_first from known),
-numbered as (select rid, x, i + 1 - max(case when is_first then i end) over (rows unbounded preceding) as i from counted),
-from_0 as (select rid, i, case when i = 1 then x else 0.15384615384615385::double * x end as y from numbered),
-from_1 as (select rid, i, y + 0.8461538461538461::double * case when i > 1 then lag(y, 1) over () else 0 end as y from from_0),
-from_2 as (select rid, i, y + 0.7159763313609467::double * case when i > 2 then lag(y, 2) over () else 0 end as y from from_1),
-from_3 as (select rid, i, y + 0.5126221070690802::double * case when i > 4 then lag(y, 4) over () else 0 end as y from from_2),
-from_4 as (select rid, i, y + 0.2627814246559435::double * case when i > 8 then lag(y, 8) over () else 0 end as y from from_3),
-from_5 as (select rid, i, y + 0.06905407714420732::double * case when i > 16 then lag(y, 16) over () else 0 end as y from from_4),
-from_6 as (select rid, i, y + 0.004768465570238136::double * case when i > 32 then lag(y, 32) over () else 0 end as y from from_5),
-from_7 as (select rid, i, y + 2.273826389454651e-05::double * case when i > 64 then lag(y, 64) over () else 0 end as y from from_6),
-from_8 as (select rid, i, y + 5.170286449380373e-10::double * case when i > 128 then lag(y, 128) over () else 0 end as y from from_7)
+numbered as (select place, x, i + 1 - max(case when is_first then i end) over (rows unbounded preceding) as i from counted),
+from_0 as (select place, i, case when i = 1 then x else 0.15384615384615385::double * x end as y from numbered),
+from_1 as (select place, i, y + 0.8461538461538461::double * case when i > 1 then lag(y, 1) over () else 0 end as y from from_0),
+from_2 as (select place, i, y + 0.7159763313609467::double * case when i > 2 then lag(y, 2) over () else 0 end as y from from_1),
+from_3 as (select place, i, y + 0.5126221070690802::double * case when i > 4 then lag(y, 4) over () else 0 end as y from from_2),
+from_4 as (select place, i, y + 0.2627814246559435::double * case when i > 8 then lag(y, 8) over () else 0 end as y from from_3),
+from_5 as (select place, i, y + 0.06905407714420732::double * case when i > 16 then lag(y, 16) over () else 0 end as y from from_4),
+from_6 as (select place, i, y + 0.004768465570238136::double * case when i > 32 then lag(y, 32) over () else 0 end as y from from_5),
+from_7 as (select place, i, y + 2.273826389454651e-05::double * case when i > 64 then lag(y, 64) over () else 0 end as y from from_6),
+from_8 as (select place, i, y + 5.170286449380373e-10::double * case when i > 128 then lag(y, 128) over () else 0 end as y from from_7)
 select y as c1670
 from factor_base
-left join from_8 using (rid)
-order by rid;
+left join from_8 using (place)
+order by place;
 
 create or replace temp table state_392 as
-select arg_max(c1670, rid) as k_c1670
+select arg_max(c1670, place) as k_c1670
 from factor_base positional join t1629
-group by rid - stock_row order by rid - stock_row;
+group by place - stock_row order by place - stock_row;
 
 create or replace temp table t1631 as
 select c1641
@@ -18799,11 +18798,11 @@ drop table t1389;
 
 create or replace temp table state_393 as
 select
-    list(c1671 order by rid desc) filter (rows_left < 11) as p_c1671
+    list(c1671 order by place desc) filter (rows_left < 11) as p_c1671
 from factor_base positional join t1632
 where rows_left < 11
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1634 as
 select
@@ -18882,11 +18881,11 @@ drop table t1624;
 
 create or replace temp table state_394 as
 select
-    list(c1668 order by rid desc) filter (rows_left < 5) as p_c1668
+    list(c1668 order by place desc) filter (rows_left < 5) as p_c1668
 from factor_base positional join t1642
 where rows_left < 5
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1644 as
 select
@@ -18902,11 +18901,11 @@ drop table t1615;
 
 create or replace temp table state_395 as
 select
-    list(c1678 order by rid desc) filter (rows_left < 19) as p_c1678
+    list(c1678 order by place desc) filter (rows_left < 19) as p_c1678
 from factor_base positional join t1645
 where rows_left < 19
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1647 as
 select
@@ -18917,11 +18916,11 @@ drop table t1626;
 
 create or replace temp table state_396 as
 select
-    list(c1680 order by rid desc) filter (rows_left < 19) as p_c1680
+    list(c1680 order by place desc) filter (rows_left < 19) as p_c1680
 from factor_base positional join t1647
 where rows_left < 19
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1649 as
 with known as (select stock_row - 1 as i, c1657 as x from factor_base positional join t1619),
@@ -18941,12 +18940,12 @@ drop table t1619;
 
 create or replace temp table state_397 as
 select
-    list(c1658 order by rid desc) filter (rows_left < 1) as p_c1658,
+    list(c1658 order by place desc) filter (rows_left < 1) as p_c1658,
     max(c1658) filter (rows_left = 0) as k_c1658
 from factor_base positional join t1649
 where rows_left < 1
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1651 as
 select
@@ -18955,11 +18954,11 @@ from factor_base positional join t1639;
 
 create or replace temp table state_398 as
 select
-    list(c1647 order by rid desc) filter (rows_left < 47) as p_c1647
+    list(c1647 order by place desc) filter (rows_left < 47) as p_c1647
 from factor_base positional join t1651
 where rows_left < 47
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1653 as
 select
@@ -18975,11 +18974,11 @@ drop table t1649;
 
 create or replace temp table state_399 as
 select
-    list(c1659 order by rid desc) filter (rows_left < 25) as p_c1659
+    list(c1659 order by place desc) filter (rows_left < 25) as p_c1659
 from factor_base positional join t1654
 where rows_left < 25
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1656 as
 select
@@ -18990,11 +18989,11 @@ drop table t1642;
 
 create or replace temp table state_400 as
 select
-    list(c1669 order by rid desc) filter (rows_left < 6) as p_c1669
+    list(c1669 order by place desc) filter (rows_left < 6) as p_c1669
 from factor_base positional join t1656
 where rows_left < 6
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1658 as
 select
@@ -19025,29 +19024,29 @@ from factor_base positional join t1647;
 drop table t1647;
 
 create or replace temp table t1662 as
-with known as (select rid, rid - stock_row as stock, c1643 as x from factor_base positional join t1638 where c1643 is not null),
+with known as (select place, place - stock_row as stock, c1643 as x from factor_base positional join t1638 where c1643 is not null),
 counted as (select *, row_number() over () as i, stock is distinct from lag(stock) over () as is_first from known),
-numbered as (select rid, x, i + 1 - max(case when is_first then i end) over (rows unbounded preceding) as i from counted),
-from_0 as (select rid, i, case when i = 1 then x else 0.15384615384615385::double * x end as y from numbered),
-from_1 as (select rid, i, y + 0.8461538461538461::double * case when i > 1 then lag(y, 1) over () else 0 end as y from from_0),
-from_2 as (select rid, i, y + 0.7159763313609467::double * case when i > 2 then lag(y, 2) over () else 0 end as y from from_1),
-from_3 as (select rid, i, y + 0.5126221070690802::double * case when i > 4 then lag(y, 4) over () else 0 end as y from from_2),
-from_4 as (select rid, i, y + 0.2627814246559435::double * case when i > 8 then lag(y, 8) over () else 0 end as y from from_3),
-from_5 as (select rid, i, y + 0.06905407714420732::double * case when i > 16 then lag(y, 16) over () else 0 end as y from from_4),
-from_6 as (select rid, i, y + 0.004768465570238136::double * case when i > 32 then lag(y, 32) over () else 0 end as y from from_5),
-from_7 as (select rid, i, y + 2.273826389454651e-05::double * case when i > 64 then lag(y, 64) over () else 0 end as y from from_6),
-from_8 as (select rid, i, y + 5.170286449380373e-10::double * case when i > 128 then lag(y, 128) over () else 0 end as y from from_7)
+numbered as (select place, x, i + 1 - max(case when is_first then i end) over (rows unbounded preceding) as i from counted),
+from_0 as (select place, i, case when i = 1 then x else 0.15384615384615385::double * x end as y from numbered),
+from_1 as (select place, i, y + 0.8461538461538461::double * case when i > 1 then lag(y, 1) over () else 0 end as y from from_0),
+from_2 as (select place, i, y + 0.7159763313609467::double * case when i > 2 then lag(y, 2) over () else 0 end as y from from_1),
+from_3 as (select place, i, y + 0.5126221070690802::double * case when i > 4 then lag(y, 4) over () else 0 end as y from from_2),
+from_4 as (select place, i, y + 0.2627814246559435::double * case when i > 8 then lag(y, 8) over () else 0 end as y from from_3),
+from_5 as (select place, i, y + 0.06905407714420732::double * case when i > 16 then lag(y, 16) over () else 0 end as y from from_4),
+from_6 as (select place, i, y + 0.004768465570238136::double * case when i > 32 then lag(y, 32) over () else 0 end as y from from_5),
+from_7 as (select place, i, y + 2.273826389454651e-05::double * case when i > 64 then lag(y, 64) over () else 0 end as y from from_6),
+from_8 as (select place, i, y + 5.170286449380373e-10::double * case when i > 128 then lag(y, 128) over () else 0 end as y from from_7)
 select y as c1644
 from factor_base
-left join from_8 using (rid)
-order by rid;
+left join from_8 using (place)
+order by place;
 
 drop table t1638;
 
 create or replace temp table state_401 as
-select arg_max(c1644, rid) as k_c1644
+select arg_max(c1644, place) as k_c1644
 from factor_base positional join t1662
-group by rid - stock_row order by rid - stock_row;
+group by place - stock_row order by place - stock_row;
 
 create or replace temp table t1664 as
 select
@@ -19058,11 +19057,11 @@ drop table t1651;
 
 create or replace temp table state_402 as
 select
-    list(c1648 order by rid desc) filter (rows_left < 47) as p_c1648
+    list(c1648 order by place desc) filter (rows_left < 47) as p_c1648
 from factor_base positional join t1664
 where rows_left < 47
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1666 as
 select
@@ -19124,30 +19123,30 @@ from t1664;
 drop table t1664;
 
 create or replace temp table t1670 as
-with known as (select rid, rid - stock_row as stock, c1660 as x from factor_base positional join t1667 where c1660 is not null),
+with known as (select place, place - stock_row as stock, c1660 as x from factor_base positional join t1667 where c1660 is not null),
 counted as (select *, row_number() over () as i, stock is distinct from lag(stock) over () as is_first from known),
-numbered as (select rid, x, i + 1 - max(case when is_first then i end) over (rows unbounded preceding) as i from counted),
-from_0 as (select rid, i, case when i = 1 then x else 0.1::double * x end as y from numbered),
-from_1 as (select rid, i, y + 0.9::double * case when i > 1 then lag(y, 1) over () else 0 end as y from from_0),
-from_2 as (select rid, i, y + 0.81::double * case when i > 2 then lag(y, 2) over () else 0 end as y from from_1),
-from_3 as (select rid, i, y + 0.6561::double * case when i > 4 then lag(y, 4) over () else 0 end as y from from_2),
-from_4 as (select rid, i, y + 0.4304672100000001::double * case when i > 8 then lag(y, 8) over () else 0 end as y from from_3),
-from_5 as (select rid, i, y + 0.18530201888518416::double * case when i > 16 then lag(y, 16) over () else 0 end as y from from_4),
-from_6 as (select rid, i, y + 0.03433683820292515::double * case when i > 32 then lag(y, 32) over () else 0 end as y from from_5),
-from_7 as (select rid, i, y + 0.0011790184577738603::double * case when i > 64 then lag(y, 64) over () else 0 end as y from from_6),
-from_8 as (select rid, i, y + 1.3900845237714517e-06::double * case when i > 128 then lag(y, 128) over () else 0 end as y from from_7),
-from_9 as (select rid, i, y + 1.9323349832289036e-12::double * case when i > 256 then lag(y, 256) over () else 0 end as y from from_8)
+numbered as (select place, x, i + 1 - max(case when is_first then i end) over (rows unbounded preceding) as i from counted),
+from_0 as (select place, i, case when i = 1 then x else 0.1::double * x end as y from numbered),
+from_1 as (select place, i, y + 0.9::double * case when i > 1 then lag(y, 1) over () else 0 end as y from from_0),
+from_2 as (select place, i, y + 0.81::double * case when i > 2 then lag(y, 2) over () else 0 end as y from from_1),
+from_3 as (select place, i, y + 0.6561::double * case when i > 4 then lag(y, 4) over () else 0 end as y from from_2),
+from_4 as (select place, i, y + 0.4304672100000001::double * case when i > 8 then lag(y, 8) over () else 0 end as y from from_3),
+from_5 as (select place, i, y + 0.18530201888518416::double * case when i > 16 then lag(y, 16) over () else 0 end as y from from_4),
+from_6 as (select place, i, y + 0.03433683820292515::double * case when i > 32 then lag(y, 32) over () else 0 end as y from from_5),
+from_7 as (select place, i, y + 0.0011790184577738603::double * case when i > 64 then lag(y, 64) over () else 0 end as y from from_6),
+from_8 as (select place, i, y + 1.3900845237714517e-06::double * case when i > 128 then lag(y, 128) over () else 0 end as y from from_7),
+from_9 as (select place, i, y + 1.9323349832289036e-12::double * case when i > 256 then lag(y, 256) over () else 0 end as y from from_8)
 select y as c1661
 from factor_base
-left join from_9 using (rid)
-order by rid;
+left join from_9 using (place)
+order by place;
 
 drop table t1667;
 
 create or replace temp table state_403 as
-select arg_max(c1661, rid) as k_c1661
+select arg_max(c1661, place) as k_c1661
 from factor_base positional join t1670
-group by rid - stock_row order by rid - stock_row;
+group by place - stock_row order by place - stock_row;
 
 create or replace temp table f11 as
 select
@@ -19255,11 +19254,11 @@ from factor_base;
 
 create or replace temp table state_404 as
 select
-    list(c1682 order by rid desc) filter (rows_left < 19) as p_c1682
+    list(c1682 order by place desc) filter (rows_left < 19) as p_c1682
 from factor_base positional join t1673
 where rows_left < 19
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1675 as
 select
@@ -19270,11 +19269,11 @@ drop table t1197;
 
 create or replace temp table state_405 as
 select
-    list(c1684 order by rid desc) filter (rows_left < 23) as p_c1684
+    list(c1684 order by place desc) filter (rows_left < 23) as p_c1684
 from factor_base positional join t1675
 where rows_left < 23
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1677 as
 select
@@ -19290,11 +19289,11 @@ drop table t640;
 
 create or replace temp table state_406 as
 select
-    list(c1691 order by rid desc) filter (rows_left < 5) as p_c1691
+    list(c1691 order by place desc) filter (rows_left < 5) as p_c1691
 from factor_base positional join t1678
 where rows_left < 5
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1680 as
 select
@@ -19360,11 +19359,11 @@ from t1303 positional join t1009;
 
 create or replace temp table state_407 as
 select
-    list(c1704 order by rid desc) filter (rows_left < 1) as p_c1704
+    list(c1704 order by place desc) filter (rows_left < 1) as p_c1704
 from factor_base positional join t1683
 where rows_left < 1
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1685 as
 with known as (select stock_row - 0 as i, c444 as x from factor_base positional join t410),
@@ -19384,8 +19383,8 @@ select
     max(c1690) filter (rows_left = 0) as k_c1690
 from factor_base positional join t1685
 where rows_left < 1
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1687 as
 select c1689
@@ -19441,11 +19440,11 @@ from t982 positional join t1680;
 
 create or replace temp table state_409 as
 select
-    list(c1693 order by rid desc) filter (rows_left < 19) as p_c1693
+    list(c1693 order by place desc) filter (rows_left < 19) as p_c1693
 from factor_base positional join t1691
 where rows_left < 19
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1693 as
 select
@@ -19454,11 +19453,11 @@ from t982 positional join t1680;
 
 create or replace temp table state_410 as
 select
-    list(c1694 order by rid desc) filter (rows_left < 19) as p_c1694
+    list(c1694 order by place desc) filter (rows_left < 19) as p_c1694
 from factor_base positional join t1693
 where rows_left < 19
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1695 as
 select
@@ -19467,11 +19466,11 @@ from t982 positional join t1680;
 
 create or replace temp table state_411 as
 select
-    list(c1696 order by rid desc) filter (rows_left < 19) as p_c1696
+    list(c1696 order by place desc) filter (rows_left < 19) as p_c1696
 from factor_base positional join t1695
 where rows_left < 19
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1697 as
 select
@@ -19484,11 +19483,11 @@ drop table t1680;
 
 create or replace temp table state_412 as
 select
-    list(c1697 order by rid desc) filter (rows_left < 19) as p_c1697
+    list(c1697 order by place desc) filter (rows_left < 19) as p_c1697
 from factor_base positional join t1697
 where rows_left < 19
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1699 as
 select
@@ -19581,11 +19580,11 @@ drop table t410;
 
 create or replace temp table state_413 as
 select
-    list(c1707 order by rid desc) filter (rows_left < 19) as p_c1707
+    list(c1707 order by place desc) filter (rows_left < 19) as p_c1707
 from factor_base positional join t1703
 where rows_left < 19
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1705 as
 select
@@ -19596,11 +19595,11 @@ drop table t66;
 
 create or replace temp table state_414 as
 select
-    list(c1709 order by rid desc) filter (rows_left < 19) as p_c1709
+    list(c1709 order by place desc) filter (rows_left < 19) as p_c1709
 from factor_base positional join t1705
 where rows_left < 19
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1707 as
 select
@@ -19619,11 +19618,11 @@ from t1009 positional join t1303;
 
 create or replace temp table state_415 as
 select
-    list(c1714 order by rid desc) filter (rows_left < 1) as p_c1714
+    list(c1714 order by place desc) filter (rows_left < 1) as p_c1714
 from factor_base positional join t1709
 where rows_left < 1
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1711 as
 select
@@ -19646,11 +19645,11 @@ drop table t1314;
 
 create or replace temp table state_416 as
 select
-    list(c1722 order by rid desc) filter (rows_left < 10) as p_c1722
+    list(c1722 order by place desc) filter (rows_left < 10) as p_c1722
 from factor_base positional join t1713
 where rows_left < 10
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1715 as
 select
@@ -19659,11 +19658,11 @@ from factor_base positional join t76 positional join t134;
 
 create or replace temp table state_417 as
 select
-    list(c1724 order by rid desc) filter (rows_left < 59) as p_c1724
+    list(c1724 order by place desc) filter (rows_left < 59) as p_c1724
 from factor_base positional join t1715
 where rows_left < 59
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1717 as
 select
@@ -19672,11 +19671,11 @@ from t629 positional join t31;
 
 create or replace temp table state_418 as
 select
-    list(c1729 order by rid desc) filter (rows_left < 1) as p_c1729
+    list(c1729 order by place desc) filter (rows_left < 1) as p_c1729
 from factor_base positional join t1717
 where rows_left < 1
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1719 as
 select
@@ -19687,11 +19686,11 @@ drop table t1321;
 
 create or replace temp table state_419 as
 select
-    list(c1732 order by rid desc) filter (rows_left < 1) as p_c1732
+    list(c1732 order by place desc) filter (rows_left < 1) as p_c1732
 from factor_base positional join t1719
 where rows_left < 1
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1721 as
 select
@@ -19700,11 +19699,11 @@ from t76 positional join t1682;
 
 create or replace temp table state_420 as
 select
-    list(c1735 order by rid desc) filter (rows_left < 1) as p_c1735
+    list(c1735 order by place desc) filter (rows_left < 1) as p_c1735
 from factor_base positional join t1721
 where rows_left < 1
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1723 as
 select
@@ -19713,11 +19712,11 @@ from factor_base;
 
 create or replace temp table state_421 as
 select
-    list(c1738 order by rid desc) filter (rows_left < 1) as p_c1738
+    list(c1738 order by place desc) filter (rows_left < 1) as p_c1738
 from factor_base positional join t1723
 where rows_left < 1
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1725 as
 select
@@ -19754,11 +19753,11 @@ from t1711;
 
 create or replace temp table state_422 as
 select
-    list(c1719 order by rid desc) filter (rows_left < 10) as p_c1719
+    list(c1719 order by place desc) filter (rows_left < 10) as p_c1719
 from factor_base positional join t1729
 where rows_left < 10
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1731 as
 select
@@ -19776,11 +19775,11 @@ drop table t1715;
 
 create or replace temp table state_423 as
 select
-    list(c1725 order by rid desc) filter (rows_left < 1) as p_c1725
+    list(c1725 order by place desc) filter (rows_left < 1) as p_c1725
 from factor_base positional join t1732
 where rows_left < 1
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1734 as
 select
@@ -19789,11 +19788,11 @@ from factor_base positional join t31 positional join t629 positional join t1717;
 
 create or replace temp table state_424 as
 select
-    list(c1730 order by rid desc) filter (rows_left < 10) as p_c1730
+    list(c1730 order by place desc) filter (rows_left < 10) as p_c1730
 from factor_base positional join t1734
 where rows_left < 10
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1736 as
 select
@@ -19802,11 +19801,11 @@ from factor_base positional join t1719;
 
 create or replace temp table state_425 as
 select
-    list(c1733 order by rid desc) filter (rows_left < 10) as p_c1733
+    list(c1733 order by place desc) filter (rows_left < 10) as p_c1733
 from factor_base positional join t1736
 where rows_left < 10
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1738 as
 select
@@ -19815,11 +19814,11 @@ from factor_base positional join t1682 positional join t76 positional join t1721
 
 create or replace temp table state_426 as
 select
-    list(c1736 order by rid desc) filter (rows_left < 10) as p_c1736
+    list(c1736 order by place desc) filter (rows_left < 10) as p_c1736
 from factor_base positional join t1738
 where rows_left < 10
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1740 as
 select
@@ -19828,11 +19827,11 @@ from factor_base positional join t1723;
 
 create or replace temp table state_427 as
 select
-    list(c1739 order by rid desc) filter (rows_left < 10) as p_c1739
+    list(c1739 order by place desc) filter (rows_left < 10) as p_c1739
 from factor_base positional join t1740
 where rows_left < 10
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1742 as
 with known as (select stock_row - 1 as i, c1705 as x from factor_base positional join t1702),
@@ -19856,8 +19855,8 @@ select
     max(c1706) filter (rows_left = 0) as k_c1706
 from factor_base positional join t1742
 where rows_left < 1
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1744 as
 select
@@ -19866,11 +19865,11 @@ from t1728;
 
 create or replace temp table state_429 as
 select
-    list(c1716 order by rid desc) filter (rows_left < 10) as p_c1716
+    list(c1716 order by place desc) filter (rows_left < 10) as p_c1716
 from factor_base positional join t1744
 where rows_left < 10
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1746 as
 select
@@ -19942,11 +19941,11 @@ from t1747;
 
 create or replace temp table state_430 as
 select
-    list(c1727 order by rid desc) filter (rows_left < 10) as p_c1727
+    list(c1727 order by place desc) filter (rows_left < 10) as p_c1727
 from factor_base positional join t1753
 where rows_left < 10
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1755 as
 select
@@ -20055,11 +20054,11 @@ drop table t473;
 
 create or replace temp table state_431 as
 select
-    list(c1741 order by rid desc) filter (rows_left < 119) as p_c1741
+    list(c1741 order by place desc) filter (rows_left < 119) as p_c1741
 from factor_base positional join t1757
 where rows_left < 119
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1759 as
 select
@@ -20068,11 +20067,11 @@ from factor_base;
 
 create or replace temp table state_432 as
 select
-    list(c1748 order by rid desc) filter (rows_left < 59) as p_c1748
+    list(c1748 order by place desc) filter (rows_left < 59) as p_c1748
 from factor_base positional join t1759
 where rows_left < 59
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1761 as
 select
@@ -20081,11 +20080,11 @@ from factor_base;
 
 create or replace temp table state_433 as
 select
-    list(c1756 order by rid desc) filter (rows_left < 59) as p_c1756
+    list(c1756 order by place desc) filter (rows_left < 59) as p_c1756
 from factor_base positional join t1761
 where rows_left < 59
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1763 as
 select
@@ -20094,11 +20093,11 @@ from factor_base;
 
 create or replace temp table state_434 as
 select
-    list(c1758 order by rid desc) filter (rows_left < 29) as p_c1758
+    list(c1758 order by place desc) filter (rows_left < 29) as p_c1758
 from factor_base positional join t1763
 where rows_left < 29
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1765 as
 select
@@ -20132,11 +20131,11 @@ from factor_base;
 
 create or replace temp table state_435 as
 select
-    list(c1766 order by rid desc) filter (rows_left < 19) as p_c1766
+    list(c1766 order by place desc) filter (rows_left < 19) as p_c1766
 from factor_base positional join t1770
 where rows_left < 19
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1772 as
 select
@@ -20304,11 +20303,11 @@ from factor_base;
 
 create or replace temp table state_436 as
 select
-    list(c1767 order by rid desc) filter (rows_left < 19) as p_c1767
+    list(c1767 order by place desc) filter (rows_left < 19) as p_c1767
 from factor_base positional join t1789
 where rows_left < 19
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1791 as
 select
@@ -20317,11 +20316,11 @@ from factor_base;
 
 create or replace temp table state_437 as
 select
-    list(c1769 order by rid desc) filter (rows_left < 19) as p_c1769
+    list(c1769 order by place desc) filter (rows_left < 19) as p_c1769
 from factor_base positional join t1791
 where rows_left < 19
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1793 as
 select
@@ -20364,11 +20363,11 @@ drop table t1767;
 
 create or replace temp table state_438 as
 select
-    list(c1781 order by rid desc) filter (rows_left < 59) as p_c1781
+    list(c1781 order by place desc) filter (rows_left < 59) as p_c1781
 from factor_base positional join t1799
 where rows_left < 59
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1801 as
 select
@@ -20387,11 +20386,11 @@ from factor_base;
 
 create or replace temp table state_439 as
 select
-    list(c1785 order by rid desc) filter (rows_left < 19) as p_c1785
+    list(c1785 order by place desc) filter (rows_left < 19) as p_c1785
 from factor_base positional join t1803
 where rows_left < 19
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1805 as
 select
@@ -20535,11 +20534,11 @@ from factor_base;
 
 create or replace temp table state_440 as
 select
-    list(c1789 order by rid desc) filter (rows_left < 20) as p_c1789
+    list(c1789 order by place desc) filter (rows_left < 20) as p_c1789
 from factor_base positional join t1816
 where rows_left < 20
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1818 as
 select
@@ -20548,11 +20547,11 @@ from factor_base;
 
 create or replace temp table state_441 as
 select
-    list(c1790 order by rid desc) filter (rows_left < 4) as p_c1790
+    list(c1790 order by place desc) filter (rows_left < 4) as p_c1790
 from factor_base positional join t1818
 where rows_left < 4
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1820 as
 select
@@ -20561,11 +20560,11 @@ from factor_base;
 
 create or replace temp table state_442 as
 select
-    list(c1791 order by rid desc) filter (rows_left < 243) as p_c1791
+    list(c1791 order by place desc) filter (rows_left < 243) as p_c1791
 from factor_base positional join t1820
 where rows_left < 243
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1822 as
 select
@@ -20584,11 +20583,11 @@ from factor_base;
 
 create or replace temp table state_443 as
 select
-    list(c1799 order by rid desc) filter (rows_left < 9) as p_c1799
+    list(c1799 order by place desc) filter (rows_left < 9) as p_c1799
 from factor_base positional join t1824
 where rows_left < 9
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1826 as
 select
@@ -20612,11 +20611,11 @@ from factor_base;
 
 create or replace temp table state_444 as
 select
-    list(c1805 order by rid desc) filter (rows_left < 59) as p_c1805
+    list(c1805 order by place desc) filter (rows_left < 59) as p_c1805
 from factor_base positional join t1829
 where rows_left < 59
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1831 as
 select
@@ -20630,11 +20629,11 @@ from factor_base;
 
 create or replace temp table state_445 as
 select
-    list(c1809 order by rid desc) filter (rows_left < 29) as p_c1809
+    list(c1809 order by place desc) filter (rows_left < 29) as p_c1809
 from factor_base positional join t1832
 where rows_left < 29
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1834 as
 select c1792
@@ -20796,11 +20795,11 @@ from factor_base;
 
 create or replace temp table state_446 as
 select
-    list(c1811 order by rid desc) filter (rows_left < 59) as p_c1811
+    list(c1811 order by place desc) filter (rows_left < 59) as p_c1811
 from factor_base positional join t1845
 where rows_left < 59
-group by rid - stock_row
-order by rid - stock_row;
+group by place - stock_row
+order by place - stock_row;
 
 create or replace temp table t1847 as
 select
@@ -20825,7 +20824,7 @@ drop table t1848;
 
 -- step history: state
 create or replace temp table state_keys as
-select ts_code, rid, stock_row from factor_base where rows_left = 0 order by rid
+select ts_code from factor_base where rows_left = 0 order by place
 
 -- step history: sanitizer
 create or replace temp macro factor_sane(x) as case when isfinite(x) then least(greatest(x, -{{ factor_panel_settings().factor_clip }}::double), {{ factor_panel_settings().factor_clip }}::double) end;
@@ -22168,7 +22167,6 @@ create or replace temp table factor_today as
 select
     row_number() over (order by inputs.ts_code)::integer as place,
     1::smallint as day,
-    coalesce(state.rid, 0) + 1 as rid,
     inputs.ts_code,
     inputs.trade_date,
     inputs.in_universe,
@@ -22230,12 +22228,11 @@ select
     inputs.volume,
     inputs.vwap
 from {{ factor_panel_inputs() }} as inputs
-left join {{ factor_panel_part('state') }} as state on inputs.ts_code = state.ts_code
 where inputs.trade_date = getvariable('factor_day')
 order by inputs.ts_code;
 
 create or replace temp table factor_past as
-select state.* exclude (ts_code, rid, stock_row)
+select state.* exclude (ts_code)
 from factor_today as today
 left join {{ factor_panel_part('state') }} as state on today.ts_code = state.ts_code
 order by today.place;
@@ -26178,8 +26175,6 @@ where nonfinite_count + clipped_count > 0
 -- step day_state: state
 select
     ts_code,
-    rid,
-    stock_row,
     list_prepend(returns, p_returns)[1:249] as p_returns,
     list_prepend(c5, p_c5)[1:4] as p_c5,
     list_prepend(c10, p_c10)[1:5] as p_c10,
