@@ -123,6 +123,14 @@ class Lowering:
         facts = {"frame": order, "group": group, "total": False}
         return self.make(SECTION, sql, *args, **facts)
 
+    def day_sum(self, sql: str, x: Primitive) -> Primitive:
+        """Sum of a scalar expression over the rows of a day, NULL where none is known."""
+        return self.section(f"sum({sql})", "stock", x)
+
+    def day_mean(self, x: Primitive, group: Primitive | None = None) -> Primitive:
+        """Mean over the rows of a day, and of a group there."""
+        return self.section("avg({0})", "stock", x, group=group)
+
     def blanked(self, sql: str, place: int, warm: int) -> str:
         """The SQL, NULL in the stock's first rows; argument `place` is stock_row."""
         return f"case when {{{place}}} > {warm} then {sql} end"
@@ -619,12 +627,12 @@ class Lowering:
 
     def _scale(self, x, a):
         x = self.known(self.number(x))
-        total = self.section("sum(abs({0}))", "stock", x)
+        total = self.day_sum("abs({0})", x)
         return self.explicit(f"{{0}} * {a!r}::double / nullif({{1}}, 0)", x, total)
 
     def _ind_neutralize(self, x, group):
         x = self.known(self.number(x))
-        mean = self.section("avg({0})", "stock", x, group=group)
+        mean = self.day_mean(x, group)
         return self.explicit("case when {2} is not null then {0} - {1} end", x, mean, group)
 
     def _zscore(self, x):
@@ -639,14 +647,14 @@ class Lowering:
         return self.explicit(sql, x, mean, deviation, lowest, highest)
 
     def _cs_mean(self, x):
-        return self.section("avg({0})", "stock", self.number(x))
+        return self.day_mean(self.number(x))
 
     def _cs_median(self, x):
         return self.section("median({0})", "stock", self.number(x))
 
     def _cs_mean_if(self, x, c):
         kept = self.explicit("case when {1} then {0} end", self.number(x), c)
-        return self.section("avg({0})", "stock", kept)
+        return self.day_mean(kept)
 
 
 NAMES = {

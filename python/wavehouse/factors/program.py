@@ -72,7 +72,9 @@ class Program:
         for each in (*order, *self.roots.values()):
             for place in set(PLACE.findall(each.sql)):
                 read = each.args[int(place)]
-                uses[read] = uses.get(read, 0) + each.sql.count(f"{{{place}}}")
+                # what a section compares is a column of its select
+                times = 1 if each.kind == SECTION else each.sql.count(f"{{{place}}}")
+                uses[read] = uses.get(read, 0) + times
             if each.kind in (SERIES, RECURSION):
                 asked.update(read for read in each.reads if read.kind == ELEMENT and read.args)
             if each.kind == SERIES:
@@ -229,9 +231,13 @@ class Writer:
         return f"{self.macros[body].partition('(')[0]}({', '.join(values)})"
 
     def _section(self, primitive: Primitive, text: str) -> str:
+        """A section's function over its frame, or an aggregate."""
+        if primitive.frame == "group" and not self.is_day:
+            return text.replace("{over}", "")
         parts = "day" + (f", {self.expression(primitive.group)}" if primitive.group else "")
         value = self.expression(primitive.args[0])
         frames = {
+            "over": f" over (partition by {parts})",
             "place": f"(partition by {parts} order by {value})",
             "value": f"(partition by {parts} order by {value} {ALL_ROWS})",
             "stock": f"(partition by {parts} order by place {ALL_ROWS})",
@@ -350,14 +356,20 @@ class _Tables:
         writer.aliases = {each: f"v{place}" for place, each in enumerate(compared)}
         listed = writer.listed(found)
         writer.aliases = {}
+        values = f"(\nselect\n    {inner}\nfrom {source}\n)"
+        group = [writer.expression(found[0].group)] if found[0].group else []
+        if found[0].frame == "group" and not writer.is_day:
+            keys = ", ".join(["day", *group])
+            rows = (
+                f"(select place, {keys} from factor_base)\nleft join (\n"
+                f"select\n    {keys},\n    {listed}\nfrom {values}\ngroup by {keys}\n)"
+                f" using ({keys})"
+            )
+        else:
+            rows = f"(\nselect\n    place,\n    {listed}\nfrom {values}\n)"
         table = f"t{len(self.statements)}"
         mine = ", ".join(program.names[each] for each in found)
-        self.make(
-            table,
-            f"select {mine}\nfrom (\nselect\n    place,\n    {listed}\n"
-            f"from (\nselect\n    {inner}\nfrom {source}\n)\n)\norder by place",
-            found,
-        )
+        self.make(table, f"select {mine}\nfrom {rows}\norder by place", found)
         return table
 
     def values(
@@ -471,7 +483,7 @@ def history(program: Program, inputs: str) -> tuple[list[Step], list[str], str]:
             alike: dict[tuple, list[Primitive]] = {}
             for each in step:
                 if each.kind == SECTION:
-                    alike.setdefault((each.args[0], each.group), []).append(each)
+                    alike.setdefault((each.args[0], each.group, each.frame), []).append(each)
                 elif each.kind == RECURSION:
                     recursion(each)
             for found in alike.values():

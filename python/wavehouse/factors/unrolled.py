@@ -37,6 +37,28 @@ def _places(rows: int, start: int = 0) -> list[str]:
 
 
 PART = 32  # rows of a window that are one expression: with more, lags no longer fit the cache
+# numbers below 2^a times 2^b are integers whose sum over 16,000 rows is an integer of 128 bits
+BINS = ((-20, 120), (40, 72), (100, 12))
+
+
+def exact_sum(value: str) -> str:
+    """Sum of numbers that does not depend on their order, as a sum of doubles does.
+
+    Integers are summed: of small, medium and large numbers, each in units that are as small as the
+    last bit of the least of them (of the small ones 2^-120). `{over}` is left to be filled in.
+    """
+    sums, least = [], ""
+    for power, unit in BINS:
+        units, end = f"{2.0**unit!r}::double", f"{2.0**power!r}::double"
+        inside = f"abs({value}) < {end}{least}"
+        sums.append(
+            f"coalesce(sum(case when {inside} then ({value} * {units})::hugeint end)"
+            f"{{over}}::double / {units}, 0)"
+        )
+        least = f" and abs({value}) >= {end}"
+    beyond = f"case when abs({value}) >= {2.0 ** BINS[-1][0]!r}::double then {value} end"
+    sums.append(f"coalesce(sum({beyond}){{over}}, 0)")
+    return f"({' + '.join(sums)})"
 
 
 @dataclass
@@ -276,3 +298,16 @@ class Unrolled(Lowering):
         )
         day_rows = self.make(COLUMN, "day_rows")
         return self.make(SECTION, sql, x, day_rows, frame="place", total=False)
+
+    def across(self, sql: str, x: Primitive, group: Primitive | None = None) -> Primitive:
+        """An aggregate of a day's rows, whatever their order."""
+        return self.section(sql, "group", x, group=group)
+
+    def day_sum(self, sql, x):
+        """Exactly summed."""
+        known = "case when count({0}){over} > 0 then "
+        return self.across(f"{known}{exact_sum(sql)} end", x)
+
+    def day_mean(self, x, group=None):
+        """Exactly summed."""
+        return self.across(f"({exact_sum('{0}')} / nullif(count({{0}}){{over}}, 0))", x, group)
