@@ -7,7 +7,7 @@ for one factor pays for the windows of that factor alone.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import sqlglot
@@ -93,15 +93,15 @@ def plan(factors: Mapping[str, Expression], columns: Mapping[str, int | None]) -
     return Plan([stages[key] for key in sorted(stages)], lowered, names)
 
 
-def in_order(roots) -> list[Primitive]:
-    """Every primitive once, what it reads before it."""
+def in_order(roots: Iterable[Primitive], there: Container[Primitive] = ()) -> list[Primitive]:
+    """Every primitive once, what it reads before it; none of those that are there."""
     found: dict[Primitive, None] = {}
     waiting = [(root, False) for root in reversed(list(roots))]
     while waiting:
         primitive, ready = waiting.pop()
         if ready:
             found.setdefault(primitive)
-        elif primitive not in found:
+        elif primitive not in found and primitive not in there:
             waiting.append((primitive, True))
             waiting.extend((read, False) for read in reversed(primitive.reads))
     return list(found)

@@ -19,6 +19,7 @@ from wavehouse.factors.operators import CONDITION, OPERATORS
 COLUMN, CONSTANT, ELEMENT = "column", "constant", "element"
 SERIES, SECTION, RECURSION = "series", "section", "recursion"
 PLACE = re.compile(r"\{(\d+)\}")  # of an argument in the SQL of a primitive
+ROUNDED = "({0} * 8193 - ({0} * 8193 - {0}))"  # to 40 significant bits, if nothing overflows
 UNROLLED = 12  # rows up to which a weighted window is cheaper as so many lags
 LEAST_WEIGHT = 1e-17  # of a value in a recursion, below which it no longer counts
 BLOCK_ROWS = 1_100
@@ -222,7 +223,7 @@ class Lowering:
 
     def rounded(self, value: Primitive) -> Primitive:
         """To 40 significant bits, some 12 digits: what lies closer together is float noise."""
-        return self.element("({0} * 8193 - ({0} * 8193 - {0}))", value)
+        return self.element(ROUNDED, value)
 
     # one operator each
 

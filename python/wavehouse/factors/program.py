@@ -11,8 +11,9 @@ column (`state`), so that the day's rows are computed by the same expressions ov
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import zip_longest
 
 from wavehouse.factors.compiler import ALL_ROWS, in_order, read_by
 from wavehouse.factors.expression import Expression
@@ -28,7 +29,7 @@ from wavehouse.factors.primitives import (
     SERIES,
     Primitive,
 )
-from wavehouse.factors.unrolled import Unrolled
+from wavehouse.factors.unrolled import BLOCK, Unrolled
 
 KEYS = ("ts_code", "trade_date", "stock_row")
 FACTORS_TOGETHER = 24  # whose tables are made before those of the next ones
@@ -48,84 +49,11 @@ PLACE_COLUMN = Primitive(COLUMN, "place")  # number of the row in the order of a
 KEY_COLUMNS = (PLACE_COLUMN, Primitive(COLUMN, "day"))
 
 
-@dataclass
-class Program:
-    """Every primitive that becomes a column, and the statements that make them."""
+class Columns:
+    """Primitives of factors, and the names of those that become columns."""
 
-    factors: Mapping[str, Expression]
-    columns: Mapping[str, int | None]
-    roots: dict[str, Primitive] = field(init=False)
-    names: dict[Primitive, str] = field(init=False, default_factory=dict)
-    owners: dict[Primitive, Primitive] = field(init=False, default_factory=dict)
-    sizes: dict[Primitive, int] = field(init=False, default_factory=dict)
-    needs: dict[Primitive, int] = field(init=False, default_factory=dict)
-
-    def __post_init__(self):
-        lowering = Unrolled(dict(self.columns))
-        self.roots = {
-            name: lowering.known(lowering.number(lowering.lower(expression)))
-            for name, expression in self.factors.items()
-        }
-        order = in_order(self.roots.values())
-        uses: dict[Primitive, int] = {}
-        asked: set[Primitive] = set()
-        for each in (*order, *self.roots.values()):
-            for place in set(PLACE.findall(each.sql)):
-                read = each.args[int(place)]
-                # what a section compares is a column of its select
-                times = 1 if each.kind == SECTION else each.sql.count(f"{{{place}}}")
-                uses[read] = uses.get(read, 0) + times
-            if each.kind in (SERIES, RECURSION):
-                asked.update(read for read in each.reads if read.kind == ELEMENT and read.args)
-            if each.kind == SERIES:
-                back = int(each.sql.rpartition(",")[2].strip(" )"))
-                self.needs[each.args[0]] = max(self.needs.get(each.args[0], 0), back)
-        sizes = self.sizes
-        for each in order:
-            inner = sum(
-                sizes[each.args[int(place)]]
-                for place in PLACE.findall(each.sql)
-                if each.args[int(place)] not in self.names
-            )
-            sizes[each] = len(WORK.findall(each.sql)) + inner
-            large = sizes[each] >= LARGE
-            again = uses.get(each, 0) - 1
-            shared = large or (again > 0 and sizes[each] * again > CHEAP)
-            own = each.kind in (SECTION, RECURSION)
-            shared = shared and each.kind == ELEMENT and each.args and each.frame != "garbled"
-            if own or each in asked or shared:
-                self.names[each] = f"c{len(self.names)}"
-
-        self._own(order, asked)
-
-    def _own(self, order: list[Primitive], asked: set[Primitive]) -> None:
-        """Give each named primitive to the one that alone reads it, or to itself."""
-        readers: dict[Primitive, set[Primitive]] = {}
-        public = asked | set(self.needs) | set(self.roots.values())
-        for each in (*order, *self.roots.values()):
-            if each in self.names:
-                for read in self.read_by([each]):
-                    readers.setdefault(read, set()).add(each)
-        for root in self.roots.values():
-            if root not in self.names:  # a factor's own select reads these
-                public.update(self.read_by([root]))
-        for each in reversed([one for one in order if one in self.names]):
-            owners = {self.owners[reader] for reader in readers.get(each, ())}
-            alone = len(owners) == 1 and each not in public and each.kind == ELEMENT
-            alone = alone and self.sizes[each] < LARGE  # large ones do not fit the cache together
-            owner = owners.pop() if alone else each
-            self.owners[each] = owner if owner.kind in (ELEMENT, SECTION) else each
-
-    def own(self, owner: Primitive) -> list[list[Primitive]]:
-        """What is computed for one column alone, in steps, itself the last one."""
-        mine = [each for each in in_order([owner]) if self.owners.get(each) is owner]
-        levels: dict[Primitive, int] = {}
-        steps: dict[int, list[Primitive]] = {}
-        for each in mine:
-            read = [one for one in self.read_by([each]) if one in levels]
-            levels[each] = 1 + max((levels[one] for one in read), default=0)
-            steps.setdefault(levels[each], []).append(each)
-        return [steps[level] for level in sorted(steps)]
+    roots: dict[str, Primitive]
+    names: dict[Primitive, str]
 
     @property
     def inputs(self) -> list[str]:
@@ -137,23 +65,152 @@ class Program:
         """Columns that these are written with: named ones, and those of the inputs."""
         return read_by(primitives, self.names)
 
-    def stages(
-        self, wanted: Iterable[Primitive], there: Iterable[Primitive] = (), owners: bool = False
-    ) -> list[list[Primitive]]:
-        """Named primitives that `wanted` needs beyond those there, in steps.
+    def together(self, each: Primitive) -> list[list[Primitive]]:
+        """What is computed with a column, in steps, itself the last one; nothing if elsewhere."""
+        return [[each]]
 
-        owners: leave out what is computed with its only reader.
-        """
+    def stages(
+        self, wanted: Iterable[Primitive], there: Iterable[Primitive] = ()
+    ) -> list[list[Primitive]]:
+        """Named primitives that `wanted` needs beyond those there, in steps."""
         levels = dict.fromkeys(there, 0)
         steps: dict[int, list[Primitive]] = {}
         for each in in_order(wanted):
             if each in self.names and each not in levels:
-                if owners and self.owners[each] is not each:
-                    continue
-                mine = [one for step in self.own(each) for one in step] if owners else [each]
-                read = [one for one in self.read_by(mine) if one in self.names and one not in mine]
-                levels[each] = 1 + max((levels[one] for one in read), default=0)
-                steps.setdefault(levels[each], []).append(each)
+                mine = [one for step in self.together(each) for one in step]
+                if mine:
+                    read = [one for one in self.read_by(mine) if one in levels]
+                    levels[each] = 1 + max((levels[one] for one in read), default=0)
+                    steps.setdefault(levels[each], []).append(each)
+        return [steps[level] for level in sorted(steps)]
+
+
+@dataclass
+class Day(Columns):
+    """Columns of a day, whose past is kept in lists."""
+
+    roots: dict[str, Primitive]
+    names: dict[Primitive, str]
+    needs: dict[Primitive, int]
+
+
+@dataclass
+class Program(Columns):
+    """Every primitive that becomes a column, and the statements that make them.
+
+    needs: rows that are kept of a column's past. day: the same columns as a day computes them.
+    """
+
+    factors: Mapping[str, Expression]
+    columns: Mapping[str, int | None]
+    roots: dict[str, Primitive] = field(init=False)
+    names: dict[Primitive, str] = field(init=False, default_factory=dict)
+    owners: dict[Primitive, Primitive] = field(init=False, default_factory=dict)
+    sizes: dict[Primitive, int] = field(init=False, default_factory=dict)
+    needs: dict[Primitive, int] = field(init=False, default_factory=dict)
+    day: Day = field(init=False)
+
+    def __post_init__(self):
+        lowering = Unrolled(dict(self.columns))
+        self.roots = {
+            name: lowering.known(lowering.number(lowering.lower(expression)))
+            for name, expression in self.factors.items()
+        }
+        order = in_order(self.roots.values())
+        of_day = lowering.of_day(self.roots.values())
+        needs = self._rows_kept(of_day[root] for root in self.roots.values())
+        self.needs = {each: needs[day] for each, day in of_day.items() if day in needs}
+        asked = {each for each in self.needs if each.kind == ELEMENT and each.args}
+        asked.update(
+            read
+            for each in order
+            if each.kind == RECURSION
+            for read in each.reads
+            if read.kind == ELEMENT and read.args
+        )
+        self._name(order, asked.union(lowering.days))
+        self._own(order, asked)
+        roots = {name: of_day[root] for name, root in self.roots.items()}
+        names = {of_day[each]: name for each, name in self.names.items() if each in of_day}
+        self.day = Day(roots, names, needs)
+
+    @staticmethod
+    def _rows_kept(roots: Iterable[Primitive]) -> dict[Primitive, int]:
+        found: dict[Primitive, int] = {}
+        for each in in_order(roots):
+            if each.kind == SERIES:
+                back = int(each.sql.rpartition(",")[2].strip(" )"))
+                found[each.args[0]] = max(found.get(each.args[0], 0), back)
+        return found
+
+    def _name(self, order: list[Primitive], asked: Container[Primitive]) -> None:
+        """Name what has a value of its own, is asked for, or is dear and read more than once."""
+        uses: dict[Primitive, int] = {}
+        for each in (*order, *self.roots.values()):
+            for place in set(PLACE.findall(each.sql)):
+                read = each.args[int(place)]
+                # what a section compares is a column of its select
+                times = 1 if each.kind == SECTION else each.sql.count(f"{{{place}}}")
+                uses[read] = uses.get(read, 0) + times
+        sizes = self.sizes
+        for each in order:
+            inner = sum(
+                sizes[each.args[int(place)]]
+                for place in PLACE.findall(each.sql)
+                if each.args[int(place)] not in self.names
+            )
+            sizes[each] = len(WORK.findall(each.sql)) + inner
+            large = sizes[each] >= LARGE
+            again = uses.get(each, 0) - 1
+            shared = large or (again > 0 and sizes[each] * again > CHEAP)
+            own = each.kind in (SECTION, RECURSION) or each.frame == BLOCK
+            shared = shared and each.kind == ELEMENT and each.args and each.frame != "garbled"
+            if own or each in asked or shared:
+                self.names[each] = f"c{len(self.names)}"
+
+    def _own(self, order: list[Primitive], asked: set[Primitive]) -> None:
+        """Give each named primitive to the one that alone reads it, or to itself.
+
+        Blocks belong to every column that reads them.
+        """
+        tables = [each for each in order if each in self.names and each.frame != BLOCK]
+        readers: dict[Primitive, set[Primitive]] = {}
+        public = asked | set(self.needs) | set(self.roots.values())
+        for each in tables:
+            waiting = [each]
+            while waiting:
+                for read in self.read_by([waiting.pop()]):
+                    if read.frame == BLOCK:
+                        waiting.append(read)
+                    else:
+                        readers.setdefault(read, set()).add(each)
+        for root in self.roots.values():
+            if root not in self.names:  # a factor's own select reads these
+                public.update(self.read_by([root]))
+        for each in reversed(tables):
+            owners = {self.owners[reader] for reader in readers.get(each, ())}
+            alone = len(owners) == 1 and each not in public and each.kind == ELEMENT
+            alone = alone and self.sizes[each] < LARGE  # large ones do not fit the cache together
+            owner = owners.pop() if alone else each
+            self.owners[each] = owner if owner.kind in (ELEMENT, SECTION) else each
+
+    def together(self, each: Primitive) -> list[list[Primitive]]:
+        """What is computed for one column alone, and the blocks of rows that it is made of."""
+        if self.owners.get(each) is not each:
+            return []
+        mine, waiting = {each}, [each]
+        while waiting:
+            for read in self.read_by([waiting.pop()]):
+                if read not in mine and (read.frame == BLOCK or self.owners.get(read) is each):
+                    mine.add(read)
+                    waiting.append(read)
+        levels: dict[Primitive, int] = {}
+        steps: dict[int, list[Primitive]] = {}
+        for one in in_order([each]):
+            if one in mine:
+                read = [other for other in self.read_by([one]) if other in mine]
+                levels[one] = 1 + max((levels[other] for other in read), default=0)
+                steps.setdefault(levels[one], []).append(one)
         return [steps[level] for level in sorted(steps)]
 
 
@@ -161,7 +218,7 @@ class Program:
 class Writer:
     """SQL of primitives: lags of a table's rows, or of what is kept of the past."""
 
-    program: Program
+    program: Columns
     is_day: bool = False
     macros: dict[str, str] = field(default_factory=dict)
     aliases: dict[Primitive, str] = field(default_factory=dict)
@@ -280,7 +337,7 @@ class _Tables:
     titles: dict[int, str] = field(default_factory=dict)
     last: dict[str, int] = field(default_factory=dict)
 
-    def source(self, program: Program, primitives: Iterable[Primitive], base: str, more=()) -> str:
+    def source(self, program: Columns, primitives: Iterable[Primitive], base: str, more=()) -> str:
         """The tables side by side that have what these read."""
         read = program.read_by(primitives) + list(more)
         tables = dict.fromkeys(self.of[each] for each in read if each in self.of)
@@ -324,7 +381,7 @@ class _Tables:
 
     def column(self, writer: Writer, owner: Primitive, base: str) -> str:
         """A table of one column, and within its select what is computed for it alone."""
-        steps = writer.program.own(owner)[:-1]
+        steps = writer.program.together(owner)[:-1]
         source = self.nested(writer, steps, writer.program.read_by([owner]), base)
         table = f"t{len(self.statements)}"
         self.make(table, f"select\n    {writer.listed([owner])}\nfrom {source}", [owner])
@@ -335,15 +392,11 @@ class _Tables:
         program = writer.program
         compared = list(dict.fromkeys(each.args[0] for each in found))
         beside = [read for each in found for read in (*each.args[1:], each.group) if read]
-        if writer.is_day:
-            steps = []
-        else:
-            own = [program.own(each)[:-1] for each in found]
-            longest = max(len(each) for each in own)
-            steps = [
-                [one for each in own if place < len(each) for one in each[place]]
-                for place in range(longest)
-            ]
+        own = [program.together(each)[:-1] for each in found]
+        steps = [
+            list(dict.fromkeys(one for step in some for one in step))
+            for some in zip_longest(*own, fillvalue=[])
+        ]
         direct = [each for each in compared if each in program.names or each.kind == COLUMN]
         indirect = [each for each in compared if each not in direct]
         wanted = dict.fromkeys((*direct, *program.read_by(indirect), *beside, *KEY_COLUMNS))
@@ -476,7 +529,7 @@ def history(program: Program, inputs: str) -> tuple[list[Step], list[str], str]:
         done += len(group)
         tables.titles[len(tables.statements)] = f"factor {done} of {len(program.roots)}"
         roots = [program.roots[name] for name in group]
-        for step in program.stages(roots, tables.of, owners=True):
+        for step in program.stages(roots, tables.of):
             for each in step:
                 if each.kind == ELEMENT:
                     keep(tables.column(writer, each, "factor_base"), [each])
@@ -552,6 +605,7 @@ def next_day(program: Program, inputs: str, state: str, day: str) -> tuple[list[
 
     The table stands in the order of `factor_today`.
     """
+    program = program.day
     writer, tables, names = Writer(program, is_day=True), _Tables(), program.names
     columns = "".join(f",\n    inputs.{name}" for name in program.inputs)
     tables.statements.append(

@@ -7,16 +7,23 @@ where a partition begins), and what it needs of the past is a list of values: so
 computed from such lists, by the same expressions.
 
 Lags at the head of a stock reach into the stock before; what they give is blanked there.
+
+A sum of 20 rows is that of 16 rows and, 16 rows back, of 4; that of 16 rows is that of 8 rows and,
+8 rows back, of 8. So a history needs one lag per doubling (`folded`). A day reads the lags one by
+one, and joins them in the same order: `days` holds that form.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 
+from wavehouse.factors.compiler import in_order
 from wavehouse.factors.primitives import (
     COLUMN,
     CONSTANT,
     ELEMENT,
     PLACE,
     RECURSION,
+    ROUNDED,
     SECTION,
     SERIES,
     Lowering,
@@ -24,18 +31,34 @@ from wavehouse.factors.primitives import (
 )
 
 
+def doublings(rows: int) -> list[tuple[int, int]]:
+    """Blocks that rows consist of, the largest and newest first: rows back, power of 2."""
+    found, back = [], 0
+    for power in reversed(range(rows.bit_length())):
+        if rows >> power & 1:
+            found.append((back, power))
+            back += 2**power
+    return found
+
+
 def tree(terms: list[str], sign: str = "+") -> str:
-    """Terms joined in pairs, pairs in pairs: as exact as pairwise summation, and never deep."""
-    while len(terms) > 1:
-        pairs = [f"({a} {sign} {b})" for a, b in zip(terms[::2], terms[1::2], strict=False)]
-        terms = pairs + terms[len(pairs) * 2 :]
-    return terms[0]
+    """Terms joined in blocks of 2, 4, 8, ..., then the blocks: nearly as exact as in pairs."""
+    joined = ""
+    for back, power in doublings(len(terms)):
+        block = terms[back : back + 2**power]
+        while len(block) > 1:
+            block = [f"({a} {sign} {b})" for a, b in zip(block[::2], block[1::2], strict=True)]
+        joined = f"({joined} {sign} {block[0]})" if joined else block[0]
+    return joined
 
 
 def _places(rows: int, start: int = 0) -> list[str]:
     return [f"{{{place}}}" for place in range(start, start + rows)]
 
 
+BLOCK = "block"  # frame of what is computed anew in every select that reads it
+SUM, PRODUCT = "({0} + {1})", "({0} * {1})"
+LEAST_FOLDED = 5  # rows
 PART = 32  # rows of a window that are one expression: with more, lags no longer fit the cache
 # numbers below 2^a times 2^b are integers whose sum over 16,000 rows is an integer of 128 bits
 BINS = ((-20, 120), (40, 72), (100, 12))
@@ -66,6 +89,22 @@ class Unrolled(Lowering):
     """Primitives of which those over a stock's rows are lags and recursions."""
 
     longest_unrolled = 10**6
+    days: dict[Primitive, Primitive] = field(default_factory=dict)
+
+    def of_day(self, roots: Iterable[Primitive]) -> dict[Primitive, Primitive]:
+        """Every primitive that is read, as it is where what is folded has the form of `days`."""
+        found: dict[Primitive, Primitive] = {}
+
+        def put(wanted: Iterable[Primitive]) -> None:
+            for each in in_order(wanted, found):
+                args = tuple(found[arg] for arg in each.args)
+                found[each] = each if args == each.args else replace(each, args=args)
+
+        for folded, other in self.days.items():  # the inner ones first, as they were made
+            put([other])
+            found[folded] = found[other]
+        put(roots)
+        return found
 
     # lags, and what is made of them
 
@@ -94,6 +133,30 @@ class Unrolled(Lowering):
         garbled = self.make(ELEMENT, sql, *read, total=False, frame="garbled")
         blanked = self.blanked("{0}", 1, blank)
         return self.make(ELEMENT, blanked, garbled, self.stock_row, total=False)
+
+    def folded(self, rows: int, join: str, x: Primitive, form: str, day: Primitive) -> Primitive:
+        """The last rows of x joined by blocks; `form` has the outcome as {}.
+
+        Blocks may overlap where joining a row twice does no harm: for all but sums and products.
+        day: the same of lags.
+        """
+        blocks = [x]
+        for power in range(rows.bit_length() - 1):
+            newer, older = blocks[-1], self.past(blocks[-1], 2**power)
+            facts = {"total": x.total, "warm": older.warm, "frame": BLOCK}
+            blocks.append(self.make(ELEMENT, join, newer, older, **facts))
+        found = doublings(rows)
+        if join not in (SUM, PRODUCT) and len(found) > 1:
+            largest = found[0][1]
+            found = [(0, largest), (rows - 2**largest, largest)]
+        text = "{0}"
+        for place in range(1, len(found)):
+            sides = (text, f"{{{place}}}")
+            text = PLACE.sub(lambda which, sides=sides: sides[int(which[1])], join)
+        parts = [self.past(blocks[power], back) for back, power in found]
+        outcome = self.rows_of(form.format(text), rows, *parts)
+        self.days[outcome] = day
+        return outcome
 
     def added(self, terms: list[str], rows: int, *read: Primitive) -> Primitive:
         """Sum of a term per row, each over `read`: a column for every PART of them if many."""
@@ -131,8 +194,8 @@ class Unrolled(Lowering):
     def moves(self, n, x):
         """Whether x has more than one value in a window, once rounded to 40 significant bits.
 
-        Values that are so alike deviate from their mean by less than 2^-39 of it, which the squares
-        rule out nearly everywhere: only the rest is looked at value by value.
+        Of a day, values that are so alike deviate from their mean by less than 2^-39 of it, which
+        the squares rule out nearly everywhere: only the rest is looked at value by value.
         """
         rounded = "lambda value: value * 8193 - (value * 8193 - value)"
         alike = f"len(list_distinct(list_transform([{', '.join(_places(n))}], {rounded}))) = 1"
@@ -141,26 +204,37 @@ class Unrolled(Lowering):
         sql = f"(case when {squares} > {least} then true else not ({alike}) end)"
         lags = [self.past(x, back) for back in range(n)]
         read = (*lags, self._moment(2, n, x), self._window_avg(n, x))
-        return self.rows_of(sql, n, *read)
+        day = self.rows_of(sql, n, *read)
+        if n < LEAST_FOLDED:
+            return day
+        facts = {"frame": BLOCK, "total": x.total}
+        value = self.make(ELEMENT, ROUNDED, x, warm=x.warm, **facts)
+        before = self.past(value, 1)
+        equal = self.make(ELEMENT, "({0} = {1})", value, before, warm=before.warm, **facts)
+        return self.folded(n - 1, "({0} and {1})", equal, "(not {})", day)
 
     # the aggregates
 
+    def _folded(self, n, x, join, day):
+        return self.folded(n, join, x, "{}", day) if n >= LEAST_FOLDED else day
+
     def _window_sum(self, n, x):
-        return self.added(_places(n), n, *(self.past(x, back) for back in range(n)))
+        return self._folded(n, x, SUM, self.of_lags(tree(_places(n)), n, x))
 
     def _window_avg(self, n, x):
         return self.element(f"({{0}} / {n})", self._window_sum(n, x))
 
     def _window_product(self, n, x):
-        return self.of_lags(tree(_places(n), "*"), n, x)
+        return self._folded(n, x, PRODUCT, self.of_lags(tree(_places(n), "*"), n, x))
 
     def _extreme(self, function, n, x):
         if n == 1:
             return x
-        extreme = f"{function}({', '.join(_places(n))})"
+        extreme, join = f"{function}({', '.join(_places(n))})", f"{function}({{0}}, {{1}})"
         if not x.total:  # greatest and least pass over NULL
             extreme = f"case when {tree(_places(n))} is not null then {extreme} end"
-        return self.of_lags(extreme, n, x)
+            join = f"(case when {{0}} + {{1}} is not null then {join} end)"
+        return self._folded(n, x, join, self.of_lags(extreme, n, x))
 
     def _window_max(self, n, x):
         return self._extreme("greatest", n, x)
