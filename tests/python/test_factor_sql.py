@@ -386,8 +386,13 @@ FAULTS = {
     "the other weight of a recursion": Fault("sma(close, 3, 1)", r"0\.405465\d+", "0.2"),
     "correlation of a constant": Fault(
         "correlation(close / volume / 3 * volume * 3, volume, 5)",
-        r"when \w+ > stock_row - 4 and \w+ > stock_row - 4 then",
-        "when true then",
+        r"\(not \([^()]*\)\)",
+        "true",
+    ),
+    "correlation of what is constant in a long window": Fault(
+        "correlation(close / volume / 3 * volume * 3, volume, 15)",
+        r"\(\w+ > stock_row - 14\)",
+        "true",
     ),
     "deviation of the population": Fault("stddev(close, 5)", r"stddev_samp", "stddev_pop"),
     "the other extreme": Fault("ts_argmax(close, 5)", r"arg_max\(", "arg_min("),

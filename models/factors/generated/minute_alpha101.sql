@@ -36,82 +36,82 @@ WITH values_0_1 AS (
       open * 8193 - (
         open * 8193 - open
       )
-    ) AS va40,
+    ) AS va46,
     (
       volume * 8193 - (
         volume * 8193 - volume
       )
-    ) AS va45,
+    ) AS va51,
     (
       low * 8193 - (
         low * 8193 - low
       )
-    ) AS va60,
+    ) AS va80,
     (
       close - vwap
-    ) AS va75,
+    ) AS va95,
     (
       vwap - close
-    ) AS va141,
+    ) AS va177,
     (
       close * 8193 - (
         close * 8193 - close
       )
-    ) AS va155,
+    ) AS va191,
     (
       high * 8193 - (
         high * 8193 - high
       )
-    ) AS va187,
+    ) AS va227,
     (
       -returns
-    ) AS va335,
+    ) AS va384,
     (
       high - close
-    ) AS va336,
+    ) AS va385,
     (
       vwap * 8193 - (
         vwap * 8193 - vwap
       )
-    ) AS va365,
+    ) AS va412,
     (
       (
         high + low
       ) / 2
-    ) AS va386,
+    ) AS va437,
     (
       close - 1
-    ) AS va398,
+    ) AS va453,
     (
       -(
         1 - (
           open / NULLIF(close, 0)
         )
       )
-    ) AS va487,
+    ) AS va556,
     (
       (
         close + high
       ) - low
-    ) AS va510,
+    ) AS va582,
     (
       open - close
-    ) AS va534,
+    ) AS va606,
     (
       close / NULLIF(open, 0)
-    ) AS va571,
+    ) AS va647,
     (
       high * low
-    ) AS va610,
+    ) AS va692,
     (
       close + vwap
-    ) AS va617,
+    ) AS va699,
     (
       1 / NULLIF(close, 0)
-    ) AS va671,
+    ) AS va751,
     (
       close - low
-    ) AS va709,
+    ) AS va789,
     (
       (
         -(
@@ -124,58 +124,58 @@ WITH values_0_1 AS (
           low - high
         )
       ), 0)
-    ) AS va714,
+    ) AS va794,
     (
       high - low
-    ) AS va739,
+    ) AS va822,
     (
       (
         open * CAST(0.00817205 AS DOUBLE)
       ) + (
         vwap * CAST(0.99182795 AS DOUBLE)
       )
-    ) AS va837,
+    ) AS va929,
     (
       (
         close * CAST(0.518371 AS DOUBLE)
       ) + (
         low * CAST(0.481629 AS DOUBLE)
       )
-    ) AS va910,
+    ) AS va1016,
     (
       low + open
-    ) AS va950,
+    ) AS va1056,
     (
       (
         low * CAST(0.852845 AS DOUBLE)
       ) + (
         open * CAST(0.147155 AS DOUBLE)
       )
-    ) AS va1028,
+    ) AS va1149,
     (
       (
         high * CAST(0.0261661 AS DOUBLE)
       ) + (
         vwap * CAST(0.9738339 AS DOUBLE)
       )
-    ) AS va1057,
+    ) AS va1178,
     (
       (
         close * CAST(0.12329699999999999 AS DOUBLE)
       ) + (
         high * CAST(0.876703 AS DOUBLE)
       )
-    ) AS va1202,
+    ) AS va1355,
     (
       (
         close + open
       ) - (
         open + vwap
       )
-    ) AS va1258,
+    ) AS va1428,
     (
       CASE WHEN stock_row > 1 THEN returns END
-    ) AS va1544
+    ) AS va1752
   FROM {{ ref('minute_factor_inputs') }}
 ), values_0_2 AS (
   SELECT
@@ -191,122 +191,122 @@ WITH values_0_1 AS (
     open,
     returns,
     va0,
-    va1028,
-    va1202,
-    va141,
+    va1016,
+    va1149,
+    va1355,
     va15,
-    va155,
-    va187,
+    va177,
+    va191,
     va2,
     va22,
-    va335,
-    va336,
-    va365,
-    va386,
-    va398,
-    va40,
-    va45,
-    va534,
-    va60,
-    va709,
-    va714,
-    va739,
-    va75,
-    va837,
-    va910,
+    va227,
+    va384,
+    va385,
+    va412,
+    va437,
+    va453,
+    va46,
+    va51,
+    va606,
+    va789,
+    va794,
+    va80,
+    va822,
+    va929,
+    va95,
     volume,
     vwap,
     (
       va15 / NULLIF(open, 0)
     ) AS va16,
     (
-      va75 * 8193 - (
-        va75 * 8193 - va75
+      va95 * 8193 - (
+        va95 * 8193 - va95
       )
-    ) AS va76,
-    ABS(va15) AS va256,
+    ) AS va96,
+    ABS(va15) AS va300,
     (
-      va487 * 8193 - (
-        va487 * 8193 - va487
+      va556 * 8193 - (
+        va556 * 8193 - va556
       )
-    ) AS va488,
+    ) AS va557,
     (
-      va510 * 8193 - (
-        va510 * 8193 - va510
+      va582 * 8193 - (
+        va582 * 8193 - va582
       )
-    ) AS va511,
+    ) AS va583,
     (
       va15 * 8193 - (
         va15 * 8193 - va15
       )
-    ) AS va526,
+    ) AS va598,
     (
-      va534 * 8193 - (
-        va534 * 8193 - va534
+      va606 * 8193 - (
+        va606 * 8193 - va606
       )
-    ) AS va535,
+    ) AS va607,
     (
-      va571 * 8193 - (
-        va571 * 8193 - va571
+      va647 * 8193 - (
+        va647 * 8193 - va647
       )
-    ) AS va572,
+    ) AS va648,
     (
       CASE
         WHEN (
-          va610 > 0
+          va692 > 0
           OR (
             CAST(0.5 AS DOUBLE) = FLOOR(CAST(0.5 AS DOUBLE))
             AND (
-              va610 <> 0 OR CAST(0.5 AS DOUBLE) >= 0
+              va692 <> 0 OR CAST(0.5 AS DOUBLE) >= 0
             )
           )
           OR (
-            va610 = 0 AND CAST(0.5 AS DOUBLE) > 0
+            va692 = 0 AND CAST(0.5 AS DOUBLE) > 0
           )
         )
-        THEN POWER(va610, CAST(0.5 AS DOUBLE))
+        THEN POWER(va692, CAST(0.5 AS DOUBLE))
       END
-    ) AS va611,
+    ) AS va693,
     (
-      va141 * 8193 - (
-        va141 * 8193 - va141
+      va177 * 8193 - (
+        va177 * 8193 - va177
       )
-    ) AS va613,
+    ) AS va695,
     (
-      va617 * 8193 - (
-        va617 * 8193 - va617
+      va699 * 8193 - (
+        va699 * 8193 - va699
       )
-    ) AS va618,
+    ) AS va700,
     (
-      va336 * 8193 - (
-        va336 * 8193 - va336
+      va385 * 8193 - (
+        va385 * 8193 - va385
       )
-    ) AS va666,
+    ) AS va746,
     (
-      va671 * 8193 - (
-        va671 * 8193 - va671
+      va751 * 8193 - (
+        va751 * 8193 - va751
       )
-    ) AS va672,
+    ) AS va752,
     (
-      va709 - va336
-    ) AS va710,
+      va789 - va385
+    ) AS va790,
     (
-      va386 * 8193 - (
-        va386 * 8193 - va386
+      va437 * 8193 - (
+        va437 * 8193 - va437
       )
-    ) AS va791,
+    ) AS va883,
     (
       (
-        va386 * CAST(0.178404 AS DOUBLE)
+        va437 * CAST(0.178404 AS DOUBLE)
       ) + (
         vwap * CAST(0.821596 AS DOUBLE)
       )
-    ) AS va823,
+    ) AS va915,
     (
-      va837 * 8193 - (
-        va837 * 8193 - va837
+      va929 * 8193 - (
+        va929 * 8193 - va929
       )
-    ) AS va844,
+    ) AS va939,
     (
       (
         (
@@ -317,51 +317,51 @@ WITH values_0_1 AS (
           )
         ) - vwap
       ) / NULLIF((
-        open - va386
+        open - va437
       ), 0)
-    ) AS va872,
+    ) AS va970,
     (
-      va950 - (
+      va1056 - (
         vwap + vwap
       )
-    ) AS va951,
+    ) AS va1057,
     (
-      va1057 * 8193 - (
-        va1057 * 8193 - va1057
+      va1178 * 8193 - (
+        va1178 * 8193 - va1178
       )
-    ) AS va1058,
+    ) AS va1179,
     (
       (
-        va386 + high
+        va437 + high
       ) - (
         high + vwap
       )
-    ) AS va1104,
+    ) AS va1246,
     (
-      va1202 * 8193 - (
-        va1202 * 8193 - va1202
+      va1355 * 8193 - (
+        va1355 * 8193 - va1355
       )
-    ) AS va1209,
+    ) AS va1368,
     (
-      va1258 * 8193 - (
-        va1258 * 8193 - va1258
+      va1428 * 8193 - (
+        va1428 * 8193 - va1428
       )
-    ) AS va1259,
+    ) AS va1429,
     CAST((
       (
         (
-          va386 + close
-        ) < va950
+          va437 + close
+        ) < va1056
       )
-    ) AS DOUBLE) AS va1305,
+    ) AS DOUBLE) AS va1485,
     (
       va15 / NULLIF((
-        va739 + CAST(0.001 AS DOUBLE)
+        va822 + CAST(0.001 AS DOUBLE)
       ), 0)
-    ) AS va1515,
+    ) AS va1723,
     (
-      CASE WHEN ABS(va1544) < CAST(1e75 AS DOUBLE) THEN va1544 END
-    ) AS va1545
+      CASE WHEN ABS(va1752) < CAST(1e75 AS DOUBLE) THEN va1752 END
+    ) AS va1753
   FROM values_0_1
 ), values_0_3 AS (
   SELECT
@@ -377,50 +377,50 @@ WITH values_0_1 AS (
     open,
     returns,
     va0,
-    va1028,
-    va1058,
-    va1104,
-    va1202,
-    va1209,
-    va1259,
-    va1305,
-    va141,
+    va1016,
+    va1149,
+    va1179,
+    va1246,
+    va1355,
+    va1368,
+    va1429,
+    va1485,
     va15,
-    va1515,
-    va1545,
-    va155,
-    va187,
+    va1723,
+    va1753,
+    va177,
+    va191,
     va2,
     va22,
-    va256,
-    va335,
-    va336,
-    va365,
-    va386,
-    va398,
-    va40,
-    va45,
-    va488,
-    va511,
-    va526,
-    va534,
-    va535,
-    va572,
-    va60,
-    va613,
-    va618,
-    va666,
-    va672,
-    va714,
-    va739,
-    va75,
-    va76,
-    va791,
-    va823,
-    va837,
-    va844,
-    va872,
-    va910,
+    va227,
+    va300,
+    va384,
+    va385,
+    va412,
+    va437,
+    va453,
+    va46,
+    va51,
+    va557,
+    va583,
+    va598,
+    va606,
+    va607,
+    va648,
+    va695,
+    va700,
+    va746,
+    va752,
+    va794,
+    va80,
+    va822,
+    va883,
+    va915,
+    va929,
+    va939,
+    va95,
+    va96,
+    va970,
     volume,
     vwap,
     (
@@ -429,33 +429,33 @@ WITH values_0_1 AS (
       )
     ) AS va17,
     (
-      va256 * 8193 - (
-        va256 * 8193 - va256
+      va300 * 8193 - (
+        va300 * 8193 - va300
       )
-    ) AS va258,
+    ) AS va302,
     (
       (
-        CASE WHEN ISFINITE(va611) THEN va611 END
+        CASE WHEN ISFINITE(va693) THEN va693 END
       ) - vwap
-    ) AS va612,
+    ) AS va694,
     (
-      va710 / NULLIF(va709, 0)
-    ) AS va711,
+      va790 / NULLIF(va789, 0)
+    ) AS va791,
     (
       (
-        va710 / NULLIF(va739, 0)
+        va790 / NULLIF(va822, 0)
       ) * volume
-    ) AS va740,
+    ) AS va823,
     (
-      va951 * 8193 - (
-        va951 * 8193 - va951
+      va1057 * 8193 - (
+        va1057 * 8193 - va1057
       )
-    ) AS va952,
+    ) AS va1058,
     (
-      va1545 * 8193 - (
-        va1545 * 8193 - va1545
+      va1753 * 8193 - (
+        va1753 * 8193 - va1753
       )
-    ) AS va1548
+    ) AS va1756
   FROM values_0_2
 ), values_0_4 AS (
   SELECT
@@ -471,63 +471,63 @@ WITH values_0_1 AS (
     open,
     returns,
     va0,
-    va1028,
+    va1016,
     va1058,
-    va1104,
-    va1202,
-    va1209,
-    va1259,
-    va1305,
-    va141,
+    va1149,
+    va1179,
+    va1246,
+    va1355,
+    va1368,
+    va1429,
+    va1485,
     va15,
-    va1515,
-    va1545,
-    va1548,
-    va155,
     va17,
-    va187,
+    va1723,
+    va1753,
+    va1756,
+    va177,
+    va191,
     va2,
     va22,
-    va256,
-    va258,
-    va335,
-    va336,
-    va365,
-    va386,
-    va398,
-    va40,
-    va45,
-    va488,
-    va511,
-    va526,
-    va534,
-    va535,
-    va572,
-    va60,
-    va612,
-    va613,
-    va618,
-    va666,
-    va672,
-    va711,
-    va714,
-    va739,
-    va75,
-    va76,
+    va227,
+    va300,
+    va302,
+    va384,
+    va385,
+    va412,
+    va437,
+    va453,
+    va46,
+    va51,
+    va557,
+    va583,
+    va598,
+    va606,
+    va607,
+    va648,
+    va694,
+    va695,
+    va700,
+    va746,
+    va752,
     va791,
-    va823,
-    va837,
-    va844,
-    va872,
-    va910,
-    va952,
+    va794,
+    va80,
+    va822,
+    va883,
+    va915,
+    va929,
+    va939,
+    va95,
+    va96,
+    va970,
     volume,
     vwap,
     (
-      va740 * 8193 - (
-        va740 * 8193 - va740
+      va823 * 8193 - (
+        va823 * 8193 - va823
       )
-    ) AS va741
+    ) AS va824
   FROM values_0_3
 ), series_1 AS (
   SELECT
@@ -542,162 +542,203 @@ WITH values_0_1 AS (
     open,
     returns,
     va0,
-    va1028,
+    va1016,
     va1058,
-    va1202,
-    va1209,
-    va1259,
-    va141,
+    va1149,
+    va1179,
+    va1355,
+    va1368,
+    va1429,
     va15,
-    va1515,
-    va1548,
-    va155,
     va17,
-    va187,
+    va1723,
+    va1756,
+    va177,
+    va191,
     va2,
     va22,
-    va258,
-    va335,
-    va336,
-    va365,
-    va386,
-    va398,
-    va40,
-    va45,
-    va488,
-    va526,
-    va535,
-    va572,
-    va60,
-    va612,
-    va613,
-    va618,
-    va666,
-    va672,
-    va711,
-    va714,
-    va739,
-    va741,
-    va75,
-    va76,
+    va227,
+    va302,
+    va384,
+    va385,
+    va412,
+    va437,
+    va453,
+    va46,
+    va51,
+    va557,
+    va598,
+    va607,
+    va648,
+    va694,
+    va695,
+    va700,
+    va746,
+    va752,
     va791,
-    va823,
-    va837,
-    va844,
-    va872,
-    va910,
-    va952,
+    va794,
+    va80,
+    va822,
+    va824,
+    va883,
+    va915,
+    va929,
+    va939,
+    va95,
+    va96,
+    va970,
     volume,
     vwap,
     STDDEV_SAMP(returns) OVER rows_20 AS se1,
     LAG(va2, 1) OVER rows_row AS se3,
     LAG(va22, 2) OVER rows_row AS se23,
-    AVG(vwap) OVER rows_10 AS se80,
-    CORR(open, volume) OVER rows_10 AS se87,
-    REGR_COUNT(open, volume) OVER rows_10 AS se88,
-    LAG(va40, 1) OVER rows_row AS se90,
-    LAG(va45, 1) OVER rows_row AS se92,
-    AVG(volume) OVER rows_20 AS se96,
-    COUNT(volume) OVER rows_20 AS se97,
-    LAG(close, 7) OVER rows_row AS se100,
-    SUM(open) OVER rows_5 AS se107,
-    SUM(returns) OVER rows_5 AS se108,
-    LAG(close, 1) OVER rows_row AS se117,
-    LAG(volume, 3) OVER rows_row AS se135,
-    MAX(va141) OVER rows_3 AS se142,
-    MIN(va141) OVER rows_3 AS se147,
-    LAG(volume, 1) OVER rows_row AS se153,
-    LAG(returns, 3) OVER rows_row AS se180,
-    LAG(va155, 1) OVER rows_row AS se220,
-    LAG(va155, 2) OVER rows_row AS se221,
-    LAG(va155, 3) OVER rows_row AS se222,
-    LAG(va155, 4) OVER rows_row AS se223,
-    LAG(va155, 5) OVER rows_row AS se224,
-    LAG(va155, 6) OVER rows_row AS se225,
-    LAG(va155, 7) OVER rows_row AS se226,
-    LAG(va155, 8) OVER rows_row AS se227,
-    LAG(va155, 9) OVER rows_row AS se228,
-    AVG(amount) OVER rows_20 AS se241,
-    COUNT(amount) OVER rows_20 AS se242,
-    STDDEV_SAMP(va256) OVER rows_5 AS se257,
-    LAG(va258, 1) OVER rows_row AS se259,
-    CORR(close, open) OVER rows_10 AS se261,
-    SUM(returns) OVER rows_250 AS se270,
-    LAG(high, 1) OVER rows_row AS se277,
-    LAG(low, 1) OVER rows_row AS se288,
-    AVG(close) OVER rows_8 AS se295,
-    STDDEV_SAMP(close) OVER rows_8 AS se296,
-    AVG(close) OVER rows_2 AS se298,
-    CORR(high, volume) OVER rows_5 AS se306,
-    REGR_COUNT(high, volume) OVER rows_5 AS se307,
-    LAG(va187, 1) OVER rows_row AS se309,
-    STDDEV_SAMP(close) OVER rows_20 AS se313,
-    AVG(high) OVER rows_20 AS se320,
-    LAG(high, 2) OVER rows_row AS se322,
-    AVG(close) OVER rows_100 AS se324,
-    LAG(close, 100) OVER rows_row AS se326,
-    MIN(close) OVER rows_100 AS se331,
-    LAG(close, 3) OVER rows_row AS se332,
-    LAG(va187, 2) OVER rows_row AS se343,
-    LAG(va187, 3) OVER rows_row AS se344,
-    LAG(va187, 4) OVER rows_row AS se345,
-    LAG(va45, 2) OVER rows_row AS se348,
-    LAG(va45, 3) OVER rows_row AS se349,
-    LAG(va45, 4) OVER rows_row AS se350,
-    LAG(va60, 1) OVER rows_row AS se390,
-    LAG(va398, 5) OVER rows_row AS se399,
-    LAG(va335, 6) OVER rows_row AS se424,
-    LAG(close, 2) OVER rows_row AS se432,
-    SUM(volume) OVER rows_5 AS se438,
-    COUNT(volume) OVER rows_5 AS se439,
-    SUM(volume) OVER rows_20 AS se440,
-    LAG(close, 10) OVER rows_row AS se446,
-    LAG(close, 5) OVER rows_row AS se473,
-    LAG(va365, 1) OVER rows_row AS se479,
-    AVG(close) OVER rows_7 AS se483,
-    STDDEV_SAMP(returns) OVER rows_2 AS se497,
-    STDDEV_SAMP(returns) OVER rows_5 AS se498,
+    AVG(vwap) OVER rows_10 AS se100,
+    CORR(open, volume) OVER rows_10 AS se107,
+    REGR_COUNT(open, volume) OVER rows_10 AS se108,
+    LAG(va46, 1) OVER rows_row AS se110,
+    LAG(va46, 2) OVER rows_row AS se111,
+    LAG(va46, 3) OVER rows_row AS se112,
+    LAG(va46, 4) OVER rows_row AS se113,
+    LAG(va46, 5) OVER rows_row AS se114,
+    LAG(va46, 6) OVER rows_row AS se115,
+    LAG(va46, 7) OVER rows_row AS se116,
+    LAG(va46, 8) OVER rows_row AS se117,
+    LAG(va46, 9) OVER rows_row AS se118,
+    LAG(va51, 1) OVER rows_row AS se120,
+    LAG(va51, 2) OVER rows_row AS se121,
+    LAG(va51, 3) OVER rows_row AS se122,
+    LAG(va51, 4) OVER rows_row AS se123,
+    LAG(va51, 5) OVER rows_row AS se124,
+    LAG(va51, 6) OVER rows_row AS se125,
+    LAG(va51, 7) OVER rows_row AS se126,
+    LAG(va51, 8) OVER rows_row AS se127,
+    LAG(va51, 9) OVER rows_row AS se128,
+    AVG(volume) OVER rows_20 AS se132,
+    COUNT(volume) OVER rows_20 AS se133,
+    LAG(close, 7) OVER rows_row AS se136,
+    SUM(open) OVER rows_5 AS se143,
+    SUM(returns) OVER rows_5 AS se144,
+    LAG(close, 1) OVER rows_row AS se153,
+    LAG(volume, 3) OVER rows_row AS se171,
+    MAX(va177) OVER rows_3 AS se178,
+    MIN(va177) OVER rows_3 AS se183,
+    LAG(volume, 1) OVER rows_row AS se189,
+    LAG(returns, 3) OVER rows_row AS se220,
+    LAG(va191, 1) OVER rows_row AS se264,
+    LAG(va191, 2) OVER rows_row AS se265,
+    LAG(va191, 3) OVER rows_row AS se266,
+    LAG(va191, 4) OVER rows_row AS se267,
+    LAG(va191, 5) OVER rows_row AS se268,
+    LAG(va191, 6) OVER rows_row AS se269,
+    LAG(va191, 7) OVER rows_row AS se270,
+    LAG(va191, 8) OVER rows_row AS se271,
+    LAG(va191, 9) OVER rows_row AS se272,
+    AVG(amount) OVER rows_20 AS se285,
+    COUNT(amount) OVER rows_20 AS se286,
+    STDDEV_SAMP(va300) OVER rows_5 AS se301,
+    LAG(va302, 1) OVER rows_row AS se303,
+    LAG(va302, 2) OVER rows_row AS se304,
+    LAG(va302, 3) OVER rows_row AS se305,
+    LAG(va302, 4) OVER rows_row AS se306,
+    CORR(close, open) OVER rows_10 AS se307,
+    SUM(returns) OVER rows_250 AS se315,
+    LAG(high, 1) OVER rows_row AS se322,
+    LAG(low, 1) OVER rows_row AS se333,
+    AVG(close) OVER rows_8 AS se340,
+    STDDEV_SAMP(close) OVER rows_8 AS se341,
+    AVG(close) OVER rows_2 AS se343,
+    CORR(high, volume) OVER rows_5 AS se351,
+    REGR_COUNT(high, volume) OVER rows_5 AS se352,
+    LAG(va227, 1) OVER rows_row AS se354,
+    LAG(va227, 2) OVER rows_row AS se355,
+    LAG(va227, 3) OVER rows_row AS se356,
+    LAG(va227, 4) OVER rows_row AS se357,
+    STDDEV_SAMP(close) OVER rows_20 AS se361,
+    AVG(high) OVER rows_20 AS se369,
+    LAG(high, 2) OVER rows_row AS se371,
+    AVG(close) OVER rows_100 AS se373,
+    LAG(close, 100) OVER rows_row AS se375,
+    MIN(close) OVER rows_100 AS se380,
+    LAG(close, 3) OVER rows_row AS se381,
+    LAG(va80, 1) OVER rows_row AS se441,
+    LAG(va80, 2) OVER rows_row AS se442,
+    LAG(va80, 3) OVER rows_row AS se443,
+    LAG(va80, 4) OVER rows_row AS se444,
+    LAG(va453, 5) OVER rows_row AS se454,
+    LAG(va384, 6) OVER rows_row AS se479,
+    LAG(close, 2) OVER rows_row AS se487,
+    SUM(volume) OVER rows_5 AS se493,
+    COUNT(volume) OVER rows_5 AS se494,
+    SUM(volume) OVER rows_20 AS se495,
+    LAG(close, 10) OVER rows_row AS se501,
+    LAG(va80, 5) OVER rows_row AS se525,
+    LAG(va80, 6) OVER rows_row AS se526,
+    LAG(va80, 7) OVER rows_row AS se527,
+    LAG(va80, 8) OVER rows_row AS se528,
+    LAG(va80, 9) OVER rows_row AS se529,
+    LAG(va80, 10) OVER rows_row AS se530,
+    LAG(va80, 11) OVER rows_row AS se531,
+    LAG(close, 5) OVER rows_row AS se542,
+    LAG(va412, 1) OVER rows_row AS se548,
+    AVG(close) OVER rows_7 AS se552,
+    STDDEV_SAMP(returns) OVER rows_2 AS se566,
+    STDDEV_SAMP(returns) OVER rows_5 AS se567,
+    LAG(va2, 2) OVER rows_row AS se568,
+    LAG(va2, 3) OVER rows_row AS se569,
+    LAG(va2, 4) OVER rows_row AS se570,
     RANK(
     ORDER BY
-      va511) OVER rows_16 AS se512,
+      va583) OVER rows_16 AS se584,
     CUME_DIST(
     ORDER BY
-      va511) OVER rows_16 AS se513,
+      va583) OVER rows_16 AS se585,
     RANK(
     ORDER BY
-      va45) OVER rows_32 AS se514,
+      va51) OVER rows_32 AS se586,
     CUME_DIST(
     ORDER BY
-      va45) OVER rows_32 AS se515,
-    COUNT(va45) OVER rows_32 AS se516,
+      va51) OVER rows_32 AS se587,
+    COUNT(va51) OVER rows_32 AS se588,
     RANK(
     ORDER BY
-      va2) OVER rows_32 AS se517,
+      va2) OVER rows_32 AS se589,
     CUME_DIST(
     ORDER BY
-      va2) OVER rows_32 AS se518,
-    LAG(va526, 1) OVER rows_row AS se527,
-    AVG(close) OVER rows_200 AS se552,
-    LAG(va534, 1) OVER rows_row AS se559,
-    STDDEV_SAMP(high) OVER rows_10 AS se600,
-    CORR(high, volume) OVER rows_10 AS se606,
-    REGR_COUNT(high, volume) OVER rows_10 AS se607,
-    SUM(close) OVER rows_20 AS se645,
-    SUM(close) OVER rows_5 AS se646,
-    LAG(close, 20) OVER rows_row AS se661,
-    AVG(high) OVER rows_5 AS se670,
-    LAG(vwap, 5) OVER rows_row AS se676,
-    MIN(low) OVER rows_5 AS se699,
-    SUM(returns) OVER rows_240 AS se701,
-    SUM(returns) OVER rows_20 AS se702,
-    LAG(va711, 9) OVER rows_row AS se712,
-    MIN(low) OVER rows_12 AS se715,
-    MAX(high) OVER rows_12 AS se716,
-    ARG_MAX(stock_row, close) OVER rows_30 AS se730,
-    ARG_MAX(stock_row, close) OVER rows_10 AS se747,
-    MIN(vwap) OVER rows_16 AS se756,
-    AVG(amount) OVER rows_180 AS se762,
-    COUNT(amount) OVER rows_180 AS se763,
+      va2) OVER rows_32 AS se590,
+    LAG(va598, 1) OVER rows_row AS se599,
+    LAG(va412, 2) OVER rows_row AS se619,
+    LAG(va412, 3) OVER rows_row AS se620,
+    LAG(va412, 4) OVER rows_row AS se621,
+    LAG(va412, 5) OVER rows_row AS se622,
+    AVG(close) OVER rows_200 AS se628,
+    LAG(va606, 1) OVER rows_row AS se635,
+    STDDEV_SAMP(high) OVER rows_10 AS se676,
+    LAG(va227, 5) OVER rows_row AS se677,
+    LAG(va227, 6) OVER rows_row AS se678,
+    LAG(va227, 7) OVER rows_row AS se679,
+    LAG(va227, 8) OVER rows_row AS se680,
+    LAG(va227, 9) OVER rows_row AS se681,
+    CORR(high, volume) OVER rows_10 AS se688,
+    REGR_COUNT(high, volume) OVER rows_10 AS se689,
+    SUM(close) OVER rows_20 AS se727,
+    SUM(close) OVER rows_5 AS se728,
+    LAG(close, 20) OVER rows_row AS se741,
+    AVG(high) OVER rows_5 AS se750,
+    LAG(vwap, 5) OVER rows_row AS se756,
+    MIN(low) OVER rows_5 AS se779,
+    SUM(returns) OVER rows_240 AS se781,
+    SUM(returns) OVER rows_20 AS se782,
+    LAG(va791, 9) OVER rows_row AS se792,
+    MIN(low) OVER rows_12 AS se795,
+    MAX(high) OVER rows_12 AS se796,
+    ARG_MAX(stock_row, close) OVER rows_30 AS se813,
+    ARG_MAX(stock_row, close) OVER rows_10 AS se830,
+    MIN(vwap) OVER rows_16 AS se839,
+    AVG(amount) OVER rows_180 AS se845,
+    COUNT(amount) OVER rows_180 AS se846,
+    LAG(va412, 6) OVER rows_row AS se875,
+    LAG(va412, 7) OVER rows_row AS se876,
+    LAG(va412, 8) OVER rows_row AS se877,
     SUM(
       (
         (
@@ -706,49 +747,58 @@ WITH values_0_1 AS (
           open * CAST(0.178404 AS DOUBLE)
         )
       )
-    ) OVER rows_12 AS se801,
-    AVG(amount) OVER rows_120 AS se803,
-    COUNT(amount) OVER rows_120 AS se804,
-    LAG(va823, 3) OVER rows_row AS se824,
-    AVG(amount) OVER rows_60 AS se831,
-    COUNT(amount) OVER rows_60 AS se832,
-    LAG(va844, 1) OVER rows_row AS se845,
-    MIN(open) OVER rows_13 AS se852,
-    LAG(vwap, 3) OVER rows_row AS se859,
-    LAG(va872, 1) OVER rows_row AS se873,
-    LAG(va872, 2) OVER rows_row AS se874,
-    LAG(va872, 3) OVER rows_row AS se875,
-    LAG(va872, 4) OVER rows_row AS se876,
-    LAG(va872, 5) OVER rows_row AS se877,
-    LAG(va872, 6) OVER rows_row AS se878,
-    LAG(va872, 7) OVER rows_row AS se879,
-    LAG(va872, 8) OVER rows_row AS se880,
-    LAG(va872, 9) OVER rows_row AS se881,
-    LAG(va872, 10) OVER rows_row AS se882,
-    AVG(amount) OVER rows_15 AS se891,
-    COUNT(amount) OVER rows_15 AS se892,
-    LAG(va910, 1) OVER rows_row AS se911,
-    AVG(amount) OVER rows_40 AS se969,
-    COUNT(amount) OVER rows_40 AS se970,
-    LAG(va791, 1) OVER rows_row AS se978,
+    ) OVER rows_12 AS se893,
+    AVG(amount) OVER rows_120 AS se895,
+    COUNT(amount) OVER rows_120 AS se896,
+    LAG(va915, 3) OVER rows_row AS se916,
+    AVG(amount) OVER rows_60 AS se923,
+    COUNT(amount) OVER rows_60 AS se924,
+    LAG(va939, 1) OVER rows_row AS se940,
+    LAG(va939, 2) OVER rows_row AS se941,
+    LAG(va939, 3) OVER rows_row AS se942,
+    LAG(va939, 4) OVER rows_row AS se943,
+    LAG(va939, 5) OVER rows_row AS se944,
+    MIN(open) OVER rows_13 AS se950,
+    LAG(vwap, 3) OVER rows_row AS se957,
+    LAG(va970, 1) OVER rows_row AS se971,
+    LAG(va970, 2) OVER rows_row AS se972,
+    LAG(va970, 3) OVER rows_row AS se973,
+    LAG(va970, 4) OVER rows_row AS se974,
+    LAG(va970, 5) OVER rows_row AS se975,
+    LAG(va970, 6) OVER rows_row AS se976,
+    LAG(va970, 7) OVER rows_row AS se977,
+    LAG(va970, 8) OVER rows_row AS se978,
+    LAG(va970, 9) OVER rows_row AS se979,
+    LAG(va970, 10) OVER rows_row AS se980,
+    AVG(amount) OVER rows_15 AS se989,
+    COUNT(amount) OVER rows_15 AS se990,
+    LAG(va1016, 1) OVER rows_row AS se1017,
+    AVG(amount) OVER rows_40 AS se1075,
+    COUNT(amount) OVER rows_40 AS se1076,
+    LAG(va883, 1) OVER rows_row AS se1089,
+    LAG(va883, 2) OVER rows_row AS se1090,
+    LAG(va883, 3) OVER rows_row AS se1091,
+    LAG(va883, 4) OVER rows_row AS se1092,
+    LAG(va883, 5) OVER rows_row AS se1093,
+    LAG(va883, 6) OVER rows_row AS se1094,
+    LAG(va883, 7) OVER rows_row AS se1095,
     RANK(
     ORDER BY
-      va45) OVER rows_18 AS se995,
+      va51) OVER rows_18 AS se1111,
     CUME_DIST(
     ORDER BY
-      va45) OVER rows_18 AS se996,
-    COUNT(va45) OVER rows_18 AS se997,
-    LAG(va365, 2) OVER rows_row AS se999,
-    LAG(vwap, 4) OVER rows_row AS se1019,
-    LAG(va1028, 2) OVER rows_row AS se1029,
-    AVG(amount) OVER rows_30 AS se1040,
-    COUNT(amount) OVER rows_30 AS se1041,
-    CORR(volume, vwap) OVER rows_4 AS se1075,
-    REGR_COUNT(volume, vwap) OVER rows_4 AS se1076,
-    AVG(amount) OVER rows_50 AS se1083,
-    COUNT(amount) OVER rows_50 AS se1084,
-    SUM(va1104 * stock_row) OVER rows_20 AS se1105,
-    SUM(va1104) OVER rows_20 AS se1106,
+      va51) OVER rows_18 AS se1112,
+    COUNT(va51) OVER rows_18 AS se1113,
+    LAG(vwap, 4) OVER rows_row AS se1140,
+    LAG(va1149, 2) OVER rows_row AS se1150,
+    AVG(amount) OVER rows_30 AS se1161,
+    COUNT(amount) OVER rows_30 AS se1162,
+    CORR(volume, vwap) OVER rows_4 AS se1205,
+    REGR_COUNT(volume, vwap) OVER rows_4 AS se1206,
+    AVG(amount) OVER rows_50 AS se1214,
+    COUNT(amount) OVER rows_50 AS se1215,
+    SUM(va1246 * stock_row) OVER rows_20 AS se1247,
+    SUM(va1246) OVER rows_20 AS se1248,
     SUM(
       (
         (
@@ -757,49 +807,50 @@ WITH values_0_1 AS (
           vwap * CAST(0.647767 AS DOUBLE)
         )
       )
-    ) OVER rows_19 AS se1128,
-    AVG(amount) OVER rows_10 AS se1150,
-    COUNT(amount) OVER rows_10 AS se1151,
-    AVG(close) OVER rows_5 AS se1183,
-    MAX(vwap) OVER rows_15 AS se1191,
-    LAG(close, 4) OVER rows_row AS se1198,
-    LAG(va1209, 1) OVER rows_row AS se1210,
-    LAG(va791, 2) OVER rows_row AS se1218,
-    LAG(va45, 5) OVER rows_row AS se1221,
-    LAG(va45, 6) OVER rows_row AS se1222,
-    LAG(va45, 7) OVER rows_row AS se1223,
-    LAG(va45, 8) OVER rows_row AS se1224,
-    LAG(va45, 9) OVER rows_row AS se1225,
-    SUM(va1305 * stock_row) OVER rows_14 AS se1306,
-    SUM(va1305) OVER rows_14 AS se1307,
-    MIN(vwap) OVER rows_11 AS se1338,
+    ) OVER rows_19 AS se1270,
+    AVG(amount) OVER rows_10 AS se1298,
+    COUNT(amount) OVER rows_10 AS se1299,
+    AVG(close) OVER rows_5 AS se1336,
+    MAX(vwap) OVER rows_15 AS se1344,
+    LAG(close, 4) OVER rows_row AS se1351,
+    LAG(va1368, 1) OVER rows_row AS se1369,
+    LAG(va1368, 2) OVER rows_row AS se1370,
+    LAG(va1368, 3) OVER rows_row AS se1371,
+    LAG(va1368, 4) OVER rows_row AS se1372,
+    LAG(va1368, 5) OVER rows_row AS se1373,
+    LAG(va1368, 6) OVER rows_row AS se1374,
+    LAG(va1368, 7) OVER rows_row AS se1375,
+    LAG(va1368, 8) OVER rows_row AS se1376,
+    SUM(va1485 * stock_row) OVER rows_14 AS se1486,
+    SUM(va1485) OVER rows_14 AS se1487,
+    MIN(vwap) OVER rows_11 AS se1522,
     RANK(
     ORDER BY
-      va365) OVER rows_19 AS se1349,
+      va412) OVER rows_19 AS se1533,
     CUME_DIST(
     ORDER BY
-      va365) OVER rows_19 AS se1350,
-    MIN(open) OVER rows_12 AS se1368,
-    SUM(va386) OVER rows_19 AS se1374,
-    AVG(amount) OVER rows_5 AS se1441,
-    COUNT(amount) OVER rows_5 AS se1442,
-    CORR(low, volume) OVER rows_6 AS se1506,
-    REGR_COUNT(low, volume) OVER rows_6 AS se1507,
-    ARG_MAX(stock_row, close) OVER rows_20 AS se1516,
-    ARG_MIN(stock_row, close) OVER rows_20 AS se1523,
-    LAG(returns, 1) OVER rows_row AS se1530,
-    LAG(returns, 2) OVER rows_row AS se1531,
-    LAG(returns, 4) OVER rows_row AS se1532,
-    LAG(returns, 5) OVER rows_row AS se1533,
-    LAG(returns, 6) OVER rows_row AS se1534,
-    LAG(returns, 7) OVER rows_row AS se1535,
-    LAG(returns, 8) OVER rows_row AS se1536,
-    LAG(returns, 9) OVER rows_row AS se1537,
-    KURTOSIS_POP(va1545) OVER rows_20 AS se1546,
-    COUNT(va1545) OVER rows_20 AS se1547,
-    LAG(va1548, 1) OVER rows_row AS se1549,
-    SKEWNESS(va1545) OVER rows_20 AS se1557,
-    STDDEV_SAMP(close) OVER rows_5 AS se1564
+      va412) OVER rows_19 AS se1534,
+    MIN(open) OVER rows_12 AS se1552,
+    SUM(va437) OVER rows_19 AS se1558,
+    AVG(amount) OVER rows_5 AS se1641,
+    COUNT(amount) OVER rows_5 AS se1642,
+    CORR(low, volume) OVER rows_6 AS se1714,
+    REGR_COUNT(low, volume) OVER rows_6 AS se1715,
+    ARG_MAX(stock_row, close) OVER rows_20 AS se1724,
+    ARG_MIN(stock_row, close) OVER rows_20 AS se1731,
+    LAG(returns, 1) OVER rows_row AS se1738,
+    LAG(returns, 2) OVER rows_row AS se1739,
+    LAG(returns, 4) OVER rows_row AS se1740,
+    LAG(returns, 5) OVER rows_row AS se1741,
+    LAG(returns, 6) OVER rows_row AS se1742,
+    LAG(returns, 7) OVER rows_row AS se1743,
+    LAG(returns, 8) OVER rows_row AS se1744,
+    LAG(returns, 9) OVER rows_row AS se1745,
+    KURTOSIS_POP(va1753) OVER rows_20 AS se1754,
+    COUNT(va1753) OVER rows_20 AS se1755,
+    LAG(va1756, 1) OVER rows_row AS se1757,
+    SKEWNESS(va1753) OVER rows_20 AS se1766,
+    STDDEV_SAMP(close) OVER rows_5 AS se1773
   FROM values_0_4
   WINDOW rows_2 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 1 preceding AND CURRENT ROW), rows_3 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 2 preceding AND CURRENT ROW), rows_4 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 3 preceding AND CURRENT ROW), rows_5 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 4 preceding AND CURRENT ROW), rows_6 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 5 preceding AND CURRENT ROW), rows_7 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 6 preceding AND CURRENT ROW), rows_8 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 7 preceding AND CURRENT ROW), rows_10 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 9 preceding AND CURRENT ROW), rows_11 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 10 preceding AND CURRENT ROW), rows_12 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 11 preceding AND CURRENT ROW), rows_13 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 12 preceding AND CURRENT ROW), rows_14 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 13 preceding AND CURRENT ROW), rows_15 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 14 preceding AND CURRENT ROW), rows_16 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 15 preceding AND CURRENT ROW), rows_18 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 17 preceding AND CURRENT ROW), rows_19 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 18 preceding AND CURRENT ROW), rows_20 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 19 preceding AND CURRENT ROW), rows_30 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 29 preceding AND CURRENT ROW), rows_32 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 31 preceding AND CURRENT ROW), rows_40 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 39 preceding AND CURRENT ROW), rows_50 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 49 preceding AND CURRENT ROW), rows_60 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 59 preceding AND CURRENT ROW), rows_100 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 99 preceding AND CURRENT ROW), rows_120 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 119 preceding AND CURRENT ROW), rows_180 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 179 preceding AND CURRENT ROW), rows_200 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 199 preceding AND CURRENT ROW), rows_240 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 239 preceding AND CURRENT ROW), rows_250 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 249 preceding AND CURRENT ROW), rows_row AS (PARTITION BY run_id ORDER BY stock_row)
 ), values_1_1 AS (
@@ -813,196 +864,313 @@ WITH values_0_1 AS (
     high,
     low,
     se1,
-    se117,
-    se1183,
-    se1210,
+    se1089,
+    se1090,
+    se1091,
+    se1092,
+    se1093,
+    se1094,
+    se1095,
+    se120,
+    se121,
+    se122,
+    se123,
+    se124,
+    se133,
+    se1369,
+    se1370,
+    se1371,
+    se1372,
+    se1373,
+    se1374,
+    se1375,
+    se1376,
     se153,
-    se1546,
-    se1547,
-    se1549,
-    se1557,
-    se1564,
-    se220,
-    se257,
-    se259,
-    se295,
-    se296,
-    se298,
+    se1754,
+    se1755,
+    se1757,
+    se1766,
+    se189,
+    se264,
+    se265,
+    se266,
+    se267,
+    se268,
+    se269,
+    se270,
+    se271,
+    se272,
     se3,
-    se309,
-    se313,
-    se322,
-    se324,
-    se326,
-    se331,
-    se332,
-    se390,
-    se432,
-    se438,
-    se439,
-    se440,
-    se473,
-    se479,
-    se497,
-    se498,
+    se301,
+    se303,
+    se304,
+    se305,
+    se306,
+    se340,
+    se343,
+    se361,
+    se371,
+    se373,
+    se375,
+    se380,
+    se381,
+    se441,
+    se442,
+    se443,
+    se444,
+    se487,
+    se493,
+    se494,
+    se495,
+    se525,
+    se526,
     se527,
-    se559,
-    se600,
-    se645,
-    se646,
-    se670,
-    se699,
-    se845,
-    se90,
-    se92,
-    se97,
-    se978,
+    se528,
+    se529,
+    se530,
+    se531,
+    se542,
+    se548,
+    se599,
+    se619,
+    se620,
+    se621,
+    se622,
+    se635,
+    se676,
+    se727,
+    se728,
+    se750,
+    se779,
+    se875,
+    se876,
+    se877,
+    se940,
+    se941,
+    se942,
+    se943,
+    se944,
     va0,
     va1058,
-    va1202,
-    va1209,
-    va1259,
-    va141,
+    va1179,
+    va1355,
+    va1368,
+    va1429,
     va15,
-    va1515,
-    va1548,
-    va155,
     va17,
-    va187,
+    va1723,
+    va1756,
+    va177,
+    va191,
     va2,
-    va258,
-    va335,
-    va336,
-    va365,
-    va386,
-    va40,
-    va45,
-    va488,
-    va526,
-    va535,
-    va572,
-    va60,
-    va612,
-    va613,
-    va618,
-    va666,
-    va672,
-    va714,
-    va741,
-    va75,
-    va76,
-    va791,
-    va837,
-    va844,
-    va952,
+    va227,
+    va302,
+    va384,
+    va385,
+    va412,
+    va437,
+    va46,
+    va51,
+    va557,
+    va598,
+    va607,
+    va648,
+    va694,
+    va695,
+    va700,
+    va746,
+    va752,
+    va794,
+    va80,
+    va824,
+    va883,
+    va929,
+    va939,
+    va95,
+    va96,
     volume,
     vwap,
     (
       va22 - se23
     ) AS va24,
     (
-      open - se80
-    ) AS va81,
-    (
-      CASE WHEN se88 = 10 THEN se87 END
-    ) AS va89,
-    (
-      CASE WHEN se97 = 20 THEN se96 END
-    ) AS va98,
-    (
-      close - se100
+      open - se100
     ) AS va101,
     (
-      se107 * se108
+      CASE WHEN se108 = 10 THEN se107 END
     ) AS va109,
     (
-      close - se117
-    ) AS va118,
+      NOT (
+        va46 = se110
+        AND va46 = se111
+        AND va46 = se112
+        AND va46 = se113
+        AND va46 = se114
+        AND va46 = se115
+        AND va46 = se116
+        AND va46 = se117
+        AND va46 = se118
+      )
+    ) AS va119,
     (
-      volume - se135
-    ) AS va136,
+      NOT (
+        va51 = se120
+        AND va51 = se121
+        AND va51 = se122
+        AND va51 = se123
+        AND va51 = se124
+        AND va51 = se125
+        AND va51 = se126
+        AND va51 = se127
+        AND va51 = se128
+      )
+    ) AS va129,
+    (
+      CASE WHEN se133 = 20 THEN se132 END
+    ) AS va134,
+    (
+      close - se136
+    ) AS va137,
+    (
+      se143 * se144
+    ) AS va145,
+    (
+      close - se153
+    ) AS va154,
+    (
+      volume - se171
+    ) AS va172,
     (
       CASE
         WHEN stock_row > 2
         THEN (
-          se142 * 8193 - (
-            se142 * 8193 - se142
+          se178 * 8193 - (
+            se178 * 8193 - se178
           )
         )
       END
-    ) AS va143,
+    ) AS va179,
     (
       CASE
         WHEN stock_row > 2
         THEN (
-          se147 * 8193 - (
-            se147 * 8193 - se147
+          se183 * 8193 - (
+            se183 * 8193 - se183
           )
         )
       END
-    ) AS va148,
+    ) AS va184,
     (
-      returns - se180
-    ) AS va181,
+      returns - se220
+    ) AS va221,
     (
-      2 + CASE WHEN se220 < va155 THEN 2 WHEN se220 = va155 THEN 1 WHEN se220 > va155 THEN 0 END + CASE WHEN se221 < va155 THEN 2 WHEN se221 = va155 THEN 1 WHEN se221 > va155 THEN 0 END + CASE WHEN se222 < va155 THEN 2 WHEN se222 = va155 THEN 1 WHEN se222 > va155 THEN 0 END + CASE WHEN se223 < va155 THEN 2 WHEN se223 = va155 THEN 1 WHEN se223 > va155 THEN 0 END + CASE WHEN se224 < va155 THEN 2 WHEN se224 = va155 THEN 1 WHEN se224 > va155 THEN 0 END + CASE WHEN se225 < va155 THEN 2 WHEN se225 = va155 THEN 1 WHEN se225 > va155 THEN 0 END + CASE WHEN se226 < va155 THEN 2 WHEN se226 = va155 THEN 1 WHEN se226 > va155 THEN 0 END + CASE WHEN se227 < va155 THEN 2 WHEN se227 = va155 THEN 1 WHEN se227 > va155 THEN 0 END + CASE WHEN se228 < va155 THEN 2 WHEN se228 = va155 THEN 1 WHEN se228 > va155 THEN 0 END
-    ) / 20 AS va229,
+      2 + CASE WHEN se264 < va191 THEN 2 WHEN se264 = va191 THEN 1 WHEN se264 > va191 THEN 0 END + CASE WHEN se265 < va191 THEN 2 WHEN se265 = va191 THEN 1 WHEN se265 > va191 THEN 0 END + CASE WHEN se266 < va191 THEN 2 WHEN se266 = va191 THEN 1 WHEN se266 > va191 THEN 0 END + CASE WHEN se267 < va191 THEN 2 WHEN se267 = va191 THEN 1 WHEN se267 > va191 THEN 0 END + CASE WHEN se268 < va191 THEN 2 WHEN se268 = va191 THEN 1 WHEN se268 > va191 THEN 0 END + CASE WHEN se269 < va191 THEN 2 WHEN se269 = va191 THEN 1 WHEN se269 > va191 THEN 0 END + CASE WHEN se270 < va191 THEN 2 WHEN se270 = va191 THEN 1 WHEN se270 > va191 THEN 0 END + CASE WHEN se271 < va191 THEN 2 WHEN se271 = va191 THEN 1 WHEN se271 > va191 THEN 0 END + CASE WHEN se272 < va191 THEN 2 WHEN se272 = va191 THEN 1 WHEN se272 > va191 THEN 0 END
+    ) / 20 AS va273,
     (
-      CASE WHEN se242 = 20 THEN se241 END
-    ) AS va243,
+      CASE WHEN se286 = 20 THEN se285 END
+    ) AS va287,
     (
-      CASE WHEN stock_row > 9 THEN se261 END
-    ) AS va262,
-    (
-      se270 + 1
-    ) AS va271,
-    (
-      open - se277
-    ) AS va278,
-    (
-      open - se117
-    ) AS va283,
-    (
-      open - se288
-    ) AS va289,
-    (
-      CASE WHEN se307 = 5 THEN se306 END
+      CASE WHEN stock_row > 9 THEN se307 END
     ) AS va308,
     (
-      se320 < high
-    ) AS va321,
+      se315 + 1
+    ) AS va316,
+    (
+      open - se322
+    ) AS va323,
+    (
+      open - se153
+    ) AS va328,
+    (
+      open - se333
+    ) AS va334,
+    (
+      CASE
+        WHEN (
+          NOT (
+            va191 = se264
+            AND va191 = se265
+            AND va191 = se266
+            AND va191 = se267
+            AND va191 = se268
+            AND va191 = se269
+            AND va191 = se270
+          )
+        )
+        THEN se341
+        ELSE 0
+      END
+    ) AS va342,
+    (
+      CASE WHEN se352 = 5 THEN se351 END
+    ) AS va353,
+    (
+      NOT (
+        va227 = se354 AND va227 = se355 AND va227 = se356 AND va227 = se357
+      )
+    ) AS va358,
+    (
+      se369 < high
+    ) AS va370,
     (
       -(
-        close - se332
+        close - se381
       )
-    ) AS va333,
+    ) AS va382,
     (
-      2 + CASE WHEN se309 < va187 THEN 2 WHEN se309 = va187 THEN 1 WHEN se309 > va187 THEN 0 END + CASE WHEN se343 < va187 THEN 2 WHEN se343 = va187 THEN 1 WHEN se343 > va187 THEN 0 END + CASE WHEN se344 < va187 THEN 2 WHEN se344 = va187 THEN 1 WHEN se344 > va187 THEN 0 END + CASE WHEN se345 < va187 THEN 2 WHEN se345 = va187 THEN 1 WHEN se345 > va187 THEN 0 END
-    ) / 10 AS va346,
+      2 + CASE WHEN se354 < va227 THEN 2 WHEN se354 = va227 THEN 1 WHEN se354 > va227 THEN 0 END + CASE WHEN se355 < va227 THEN 2 WHEN se355 = va227 THEN 1 WHEN se355 > va227 THEN 0 END + CASE WHEN se356 < va227 THEN 2 WHEN se356 = va227 THEN 1 WHEN se356 > va227 THEN 0 END + CASE WHEN se357 < va227 THEN 2 WHEN se357 = va227 THEN 1 WHEN se357 > va227 THEN 0 END
+    ) / 10 AS va392,
     (
-      2 + CASE WHEN se92 < va45 THEN 2 WHEN se92 = va45 THEN 1 WHEN se92 > va45 THEN 0 END + CASE WHEN se348 < va45 THEN 2 WHEN se348 = va45 THEN 1 WHEN se348 > va45 THEN 0 END + CASE WHEN se349 < va45 THEN 2 WHEN se349 = va45 THEN 1 WHEN se349 > va45 THEN 0 END + CASE WHEN se350 < va45 THEN 2 WHEN se350 = va45 THEN 1 WHEN se350 > va45 THEN 0 END
-    ) / 10 AS va351,
+      2 + CASE WHEN se120 < va51 THEN 2 WHEN se120 = va51 THEN 1 WHEN se120 > va51 THEN 0 END + CASE WHEN se121 < va51 THEN 2 WHEN se121 = va51 THEN 1 WHEN se121 > va51 THEN 0 END + CASE WHEN se122 < va51 THEN 2 WHEN se122 = va51 THEN 1 WHEN se122 > va51 THEN 0 END + CASE WHEN se123 < va51 THEN 2 WHEN se123 = va51 THEN 1 WHEN se123 > va51 THEN 0 END
+    ) / 10 AS va394,
     (
-      va398 - se399
-    ) AS va400,
+      va453 - se454
+    ) AS va455,
     (
-      se424 * 8193 - (
-        se424 * 8193 - se424
+      se479 * 8193 - (
+        se479 * 8193 - se479
       )
-    ) AS va425,
+    ) AS va480,
     (
-      close - se446
-    ) AS va447,
+      close - se501
+    ) AS va502,
     (
-      se473 * 8193 - (
-        se473 * 8193 - se473
+      se542 * 8193 - (
+        se542 * 8193 - se542
       )
-    ) AS va476,
+    ) AS va545,
     (
       CASE WHEN stock_row > 6 THEN (
-        se483 - close
+        se552 - close
       ) END
-    ) AS va484,
+    ) AS va553,
+    (
+      CASE
+        WHEN stock_row > 5
+        THEN (
+          (
+            CASE WHEN (
+              NOT (
+                va2 = se3
+              )
+            ) THEN se566 ELSE 0 END
+          ) / NULLIF(
+            (
+              CASE
+                WHEN (
+                  NOT (
+                    va2 = se3 AND va2 = se568 AND va2 = se569 AND va2 = se570
+                  )
+                )
+                THEN se567
+                ELSE 0
+              END
+            ),
+            0
+          )
+        )
+      END
+    ) AS va571,
     (
       CASE
         WHEN stock_row > 32
@@ -1013,262 +1181,312 @@ WITH values_0_1 AS (
               THEN (
                 (
                   1 - (
-                    se512 + se513 * 16
+                    se584 + se585 * 16
                   ) / 32
                 ) * (
-                  CASE WHEN se516 = 32 THEN (
-                    se514 + se515 * 32
+                  CASE WHEN se588 = 32 THEN (
+                    se586 + se587 * 32
                   ) / 64 END
                 )
               )
             END
           ) * (
             1 - (
-              se517 + se518 * 32
+              se589 + se590 * 32
             ) / 64
           )
         )
       END
-    ) AS va519,
+    ) AS va591,
     (
-      se153 * 8193 - (
-        se153 * 8193 - se153
+      se189 * 8193 - (
+        se189 * 8193 - se189
       )
-    ) AS va523,
+    ) AS va595,
     (
       va15 * (
-        se552 - open
+        se628 - open
       )
-    ) AS va553,
+    ) AS va629,
     (
-      se559 * 8193 - (
-        se559 * 8193 - se559
+      se635 * 8193 - (
+        se635 * 8193 - se635
       )
-    ) AS va562,
+    ) AS va638,
     (
       CASE
         WHEN stock_row > 250
         THEN (
-          se270 * 8193 - (
-            se270 * 8193 - se270
+          se315 * 8193 - (
+            se315 * 8193 - se315
           )
         )
       END
-    ) AS va595,
+    ) AS va671,
     (
-      CASE WHEN se607 = 10 THEN se606 END
-    ) AS va608,
-    (
-      se645 * 8193 - (
-        se645 * 8193 - se645
+      NOT (
+        va227 = se354
+        AND va227 = se355
+        AND va227 = se356
+        AND va227 = se357
+        AND va227 = se677
+        AND va227 = se678
+        AND va227 = se679
+        AND va227 = se680
+        AND va227 = se681
       )
-    ) AS va649,
+    ) AS va682,
     (
-      se646 * 8193 - (
-        se646 * 8193 - se646
+      CASE WHEN se689 = 10 THEN se688 END
+    ) AS va690,
+    (
+      se727 * 8193 - (
+        se727 * 8193 - se727
       )
-    ) AS va652,
+    ) AS va731,
+    (
+      se728 * 8193 - (
+        se728 * 8193 - se728
+      )
+    ) AS va733,
     (
       (
         (
-          se661 - se446
+          se741 - se501
         ) / 10
       ) - (
         (
-          se446 - close
+          se501 - close
         ) / 10
       )
-    ) AS va662,
+    ) AS va742,
     (
-      vwap - se676
-    ) AS va677,
+      vwap - se756
+    ) AS va757,
     (
       (
-        se701 - se702
+        se781 - se782
       ) / 220
-    ) AS va703,
+    ) AS va783,
     (
       -(
-        va711 - se712
+        va791 - se792
       )
-    ) AS va713,
+    ) AS va793,
     (
       CASE
         WHEN stock_row > 11
         THEN (
           (
-            close - se715
+            close - se795
           ) / NULLIF((
-            se716 - se715
+            se796 - se795
           ), 0)
         )
       END
-    ) AS va717,
+    ) AS va797,
     CAST((
-      se730 - stock_row + 30
-    ) AS DOUBLE) AS va731,
+      se813 - stock_row + 30
+    ) AS DOUBLE) AS va814,
     CAST((
-      se747 - stock_row + 10
-    ) AS DOUBLE) AS va748,
+      se830 - stock_row + 10
+    ) AS DOUBLE) AS va831,
     (
-      vwap - se756
-    ) AS va757,
+      vwap - se839
+    ) AS va840,
     (
-      CASE WHEN se763 = 180 THEN se762 END
-    ) AS va764,
+      CASE WHEN se846 = 180 THEN se845 END
+    ) AS va847,
     (
-      CASE WHEN stock_row > 11 THEN se801 END
-    ) AS va802,
+      CASE WHEN stock_row > 11 THEN se893 END
+    ) AS va894,
     (
-      CASE WHEN se804 = 120 THEN se803 END
-    ) AS va805,
+      CASE WHEN se896 = 120 THEN se895 END
+    ) AS va897,
     (
-      se801 * 8193 - (
-        se801 * 8193 - se801
+      se893 * 8193 - (
+        se893 * 8193 - se893
       )
-    ) AS va812,
+    ) AS va904,
     (
-      va823 - se824
-    ) AS va825,
+      va915 - se916
+    ) AS va917,
     (
-      CASE WHEN se832 = 60 THEN se831 END
-    ) AS va833,
+      CASE WHEN se924 = 60 THEN se923 END
+    ) AS va925,
     (
-      open - se852
-    ) AS va853,
+      open - se950
+    ) AS va951,
     (
-      vwap - se859
-    ) AS va860,
+      vwap - se957
+    ) AS va958,
     (
-      11 * va872 + 10 * se873 + 9 * se874 + 8 * se875 + 7 * se876 + 6 * se877 + 5 * se878 + 4 * se879 + 3 * se880 + 2 * se881 + 1 * se882
-    ) / 66 AS va883,
+      11 * va970 + 10 * se971 + 9 * se972 + 8 * se973 + 7 * se974 + 6 * se975 + 5 * se976 + 4 * se977 + 3 * se978 + 2 * se979 + 1 * se980
+    ) / 66 AS va981,
     (
-      CASE WHEN se892 = 15 THEN se891 END
-    ) AS va893,
+      CASE WHEN se990 = 15 THEN se989 END
+    ) AS va991,
     (
-      va910 - se911
-    ) AS va912,
+      va1016 - se1017
+    ) AS va1018,
     (
-      2 + CASE WHEN se220 < va155 THEN 2 WHEN se220 = va155 THEN 1 WHEN se220 > va155 THEN 0 END + CASE WHEN se221 < va155 THEN 2 WHEN se221 = va155 THEN 1 WHEN se221 > va155 THEN 0 END
-    ) / 6 AS va918,
+      2 + CASE WHEN se264 < va191 THEN 2 WHEN se264 = va191 THEN 1 WHEN se264 > va191 THEN 0 END + CASE WHEN se265 < va191 THEN 2 WHEN se265 = va191 THEN 1 WHEN se265 > va191 THEN 0 END
+    ) / 6 AS va1024,
     (
-      CASE WHEN se970 = 40 THEN se969 END
-    ) AS va971,
+      CASE WHEN se1076 = 40 THEN se1075 END
+    ) AS va1077,
     (
-      CASE WHEN se997 = 18 THEN (
-        se995 + se996 * 18
+      CASE WHEN se1113 = 18 THEN (
+        se1111 + se1112 * 18
       ) / 36 END
-    ) AS va998,
+    ) AS va1114,
     (
-      2 + CASE WHEN se479 < va365 THEN 2 WHEN se479 = va365 THEN 1 WHEN se479 > va365 THEN 0 END + CASE WHEN se999 < va365 THEN 2 WHEN se999 = va365 THEN 1 WHEN se999 > va365 THEN 0 END
-    ) / 6 AS va1000,
+      2 + CASE WHEN se548 < va412 THEN 2 WHEN se548 = va412 THEN 1 WHEN se548 > va412 THEN 0 END + CASE WHEN se619 < va412 THEN 2 WHEN se619 = va412 THEN 1 WHEN se619 > va412 THEN 0 END
+    ) / 6 AS va1115,
     (
-      vwap - se1019
-    ) AS va1020,
+      vwap - se1140
+    ) AS va1141,
     (
       -(
         CASE
           WHEN stock_row > 2
           THEN (
             (
-              va1028 - se1029
-            ) / NULLIF(va1028, 0)
+              va1149 - se1150
+            ) / NULLIF(va1149, 0)
           )
         END
       )
-    ) AS va1030,
+    ) AS va1151,
     (
-      CASE WHEN se1041 = 30 THEN se1040 END
-    ) AS va1042,
+      CASE WHEN se1162 = 30 THEN se1161 END
+    ) AS va1163,
     (
-      CASE WHEN se1076 = 4 THEN se1075 END
-    ) AS va1077,
+      CASE WHEN se1206 = 4 THEN se1205 END
+    ) AS va1207,
     (
-      CASE WHEN se1084 = 50 THEN se1083 END
-    ) AS va1085,
-    (
-      se1105 - (
-        stock_row - 20
-      ) * se1106
-    ) / 210 AS va1107,
-    (
-      CASE WHEN stock_row > 18 THEN se1128 END
-    ) AS va1129,
-    (
-      se1128 * 8193 - (
-        se1128 * 8193 - se1128
+      NOT (
+        va412 = se548 AND va412 = se619 AND va412 = se620
       )
-    ) AS va1136,
+    ) AS va1208,
     (
-      CASE WHEN se1151 = 10 THEN se1150 END
-    ) AS va1152,
+      CASE WHEN se1215 = 50 THEN se1214 END
+    ) AS va1216,
+    (
+      se1247 - (
+        stock_row - 20
+      ) * se1248
+    ) / 210 AS va1249,
+    (
+      CASE WHEN stock_row > 18 THEN se1270 END
+    ) AS va1271,
+    (
+      se1270 * 8193 - (
+        se1270 * 8193 - se1270
+      )
+    ) AS va1278,
+    (
+      CASE WHEN se1299 = 10 THEN se1298 END
+    ) AS va1300,
     (
       CASE WHEN stock_row > 4 THEN (
-        va739 / NULLIF(se1183, 0)
+        va822 / NULLIF(se1336, 0)
       ) END
-    ) AS va1184,
+    ) AS va1337,
     (
-      vwap - se1191
-    ) AS va1192,
+      vwap - se1344
+    ) AS va1345,
     (
-      close - se1198
-    ) AS va1199,
+      close - se1351
+    ) AS va1352,
     (
-      2 + CASE WHEN se978 < va791 THEN 2 WHEN se978 = va791 THEN 1 WHEN se978 > va791 THEN 0 END + CASE
-        WHEN se1218 < va791
+      2 + CASE
+        WHEN se1089 < va883
         THEN 2
-        WHEN se1218 = va791
+        WHEN se1089 = va883
         THEN 1
-        WHEN se1218 > va791
+        WHEN se1089 > va883
+        THEN 0
+      END + CASE
+        WHEN se1090 < va883
+        THEN 2
+        WHEN se1090 = va883
+        THEN 1
+        WHEN se1090 > va883
         THEN 0
       END
-    ) / 6 AS va1219,
+    ) / 6 AS va1383,
     (
-      2 + CASE WHEN se92 < va45 THEN 2 WHEN se92 = va45 THEN 1 WHEN se92 > va45 THEN 0 END + CASE WHEN se348 < va45 THEN 2 WHEN se348 = va45 THEN 1 WHEN se348 > va45 THEN 0 END + CASE WHEN se349 < va45 THEN 2 WHEN se349 = va45 THEN 1 WHEN se349 > va45 THEN 0 END + CASE WHEN se350 < va45 THEN 2 WHEN se350 = va45 THEN 1 WHEN se350 > va45 THEN 0 END + CASE WHEN se1221 < va45 THEN 2 WHEN se1221 = va45 THEN 1 WHEN se1221 > va45 THEN 0 END + CASE WHEN se1222 < va45 THEN 2 WHEN se1222 = va45 THEN 1 WHEN se1222 > va45 THEN 0 END + CASE WHEN se1223 < va45 THEN 2 WHEN se1223 = va45 THEN 1 WHEN se1223 > va45 THEN 0 END + CASE WHEN se1224 < va45 THEN 2 WHEN se1224 = va45 THEN 1 WHEN se1224 > va45 THEN 0 END + CASE WHEN se1225 < va45 THEN 2 WHEN se1225 = va45 THEN 1 WHEN se1225 > va45 THEN 0 END
-    ) / 20 AS va1226,
+      2 + CASE WHEN se120 < va51 THEN 2 WHEN se120 = va51 THEN 1 WHEN se120 > va51 THEN 0 END + CASE WHEN se121 < va51 THEN 2 WHEN se121 = va51 THEN 1 WHEN se121 > va51 THEN 0 END + CASE WHEN se122 < va51 THEN 2 WHEN se122 = va51 THEN 1 WHEN se122 > va51 THEN 0 END + CASE WHEN se123 < va51 THEN 2 WHEN se123 = va51 THEN 1 WHEN se123 > va51 THEN 0 END + CASE WHEN se124 < va51 THEN 2 WHEN se124 = va51 THEN 1 WHEN se124 > va51 THEN 0 END + CASE WHEN se125 < va51 THEN 2 WHEN se125 = va51 THEN 1 WHEN se125 > va51 THEN 0 END + CASE WHEN se126 < va51 THEN 2 WHEN se126 = va51 THEN 1 WHEN se126 > va51 THEN 0 END + CASE WHEN se127 < va51 THEN 2 WHEN se127 = va51 THEN 1 WHEN se127 > va51 THEN 0 END + CASE WHEN se128 < va51 THEN 2 WHEN se128 = va51 THEN 1 WHEN se128 > va51 THEN 0 END
+    ) / 20 AS va1385,
     (
-      2 + CASE WHEN se220 < va155 THEN 2 WHEN se220 = va155 THEN 1 WHEN se220 > va155 THEN 0 END + CASE WHEN se221 < va155 THEN 2 WHEN se221 = va155 THEN 1 WHEN se221 > va155 THEN 0 END + CASE WHEN se222 < va155 THEN 2 WHEN se222 = va155 THEN 1 WHEN se222 > va155 THEN 0 END + CASE WHEN se223 < va155 THEN 2 WHEN se223 = va155 THEN 1 WHEN se223 > va155 THEN 0 END + CASE WHEN se224 < va155 THEN 2 WHEN se224 = va155 THEN 1 WHEN se224 > va155 THEN 0 END + CASE WHEN se225 < va155 THEN 2 WHEN se225 = va155 THEN 1 WHEN se225 > va155 THEN 0 END + CASE WHEN se226 < va155 THEN 2 WHEN se226 = va155 THEN 1 WHEN se226 > va155 THEN 0 END
-    ) / 16 AS va1278,
+      2 + CASE WHEN se264 < va191 THEN 2 WHEN se264 = va191 THEN 1 WHEN se264 > va191 THEN 0 END + CASE WHEN se265 < va191 THEN 2 WHEN se265 = va191 THEN 1 WHEN se265 > va191 THEN 0 END + CASE WHEN se266 < va191 THEN 2 WHEN se266 = va191 THEN 1 WHEN se266 > va191 THEN 0 END + CASE WHEN se267 < va191 THEN 2 WHEN se267 = va191 THEN 1 WHEN se267 > va191 THEN 0 END + CASE WHEN se268 < va191 THEN 2 WHEN se268 = va191 THEN 1 WHEN se268 > va191 THEN 0 END + CASE WHEN se269 < va191 THEN 2 WHEN se269 = va191 THEN 1 WHEN se269 > va191 THEN 0 END + CASE WHEN se270 < va191 THEN 2 WHEN se270 = va191 THEN 1 WHEN se270 > va191 THEN 0 END
+    ) / 16 AS va1448,
     (
-      se1306 - (
+      se1486 - (
         stock_row - 14
-      ) * se1307
-    ) / 105 AS va1308,
+      ) * se1487
+    ) / 105 AS va1488,
     (
-      vwap - se1338
-    ) AS va1339,
+      vwap - se1522
+    ) AS va1523,
     (
-      se1349 + se1350 * 19
-    ) / 38 AS va1351,
+      se1533 + se1534 * 19
+    ) / 38 AS va1535,
     (
-      open - se1368
-    ) AS va1369,
+      open - se1552
+    ) AS va1553,
     (
-      CASE WHEN stock_row > 18 THEN se1374 END
-    ) AS va1375,
+      CASE WHEN stock_row > 18 THEN se1558 END
+    ) AS va1559,
     (
-      se1374 * 8193 - (
-        se1374 * 8193 - se1374
+      se1558 * 8193 - (
+        se1558 * 8193 - se1558
       )
-    ) AS va1379,
+    ) AS va1563,
     (
-      2 + CASE WHEN se220 < va155 THEN 2 WHEN se220 = va155 THEN 1 WHEN se220 > va155 THEN 0 END + CASE WHEN se221 < va155 THEN 2 WHEN se221 = va155 THEN 1 WHEN se221 > va155 THEN 0 END + CASE WHEN se222 < va155 THEN 2 WHEN se222 = va155 THEN 1 WHEN se222 > va155 THEN 0 END + CASE WHEN se223 < va155 THEN 2 WHEN se223 = va155 THEN 1 WHEN se223 > va155 THEN 0 END + CASE WHEN se224 < va155 THEN 2 WHEN se224 = va155 THEN 1 WHEN se224 > va155 THEN 0 END + CASE WHEN se225 < va155 THEN 2 WHEN se225 = va155 THEN 1 WHEN se225 > va155 THEN 0 END
-    ) / 14 AS va1417,
+      2 + CASE WHEN se264 < va191 THEN 2 WHEN se264 = va191 THEN 1 WHEN se264 > va191 THEN 0 END + CASE WHEN se265 < va191 THEN 2 WHEN se265 = va191 THEN 1 WHEN se265 > va191 THEN 0 END + CASE WHEN se266 < va191 THEN 2 WHEN se266 = va191 THEN 1 WHEN se266 > va191 THEN 0 END + CASE WHEN se267 < va191 THEN 2 WHEN se267 = va191 THEN 1 WHEN se267 > va191 THEN 0 END + CASE WHEN se268 < va191 THEN 2 WHEN se268 = va191 THEN 1 WHEN se268 > va191 THEN 0 END + CASE WHEN se269 < va191 THEN 2 WHEN se269 = va191 THEN 1 WHEN se269 > va191 THEN 0 END
+    ) / 14 AS va1616,
     (
-      CASE WHEN se1442 = 5 THEN se1441 END
-    ) AS va1443,
+      CASE WHEN se1642 = 5 THEN se1641 END
+    ) AS va1643,
     (
-      CASE WHEN se1507 = 6 THEN se1506 END
-    ) AS va1508,
+      CASE WHEN se1715 = 6 THEN se1714 END
+    ) AS va1716,
     CAST((
-      se1516 - stock_row + 20
-    ) AS DOUBLE) AS va1517,
+      se1724 - stock_row + 20
+    ) AS DOUBLE) AS va1725,
     CAST((
-      se1523 - stock_row + 20
-    ) AS DOUBLE) AS va1524,
+      se1731 - stock_row + 20
+    ) AS DOUBLE) AS va1732,
     (
-      10 * returns + 9 * se1530 + 8 * se1531 + 7 * se180 + 6 * se1532 + 5 * se1533 + 4 * se1534 + 3 * se1535 + 2 * se1536 + 1 * se1537
-    ) / 55 AS va1538
+      10 * returns + 9 * se1738 + 8 * se1739 + 7 * se220 + 6 * se1740 + 5 * se1741 + 4 * se1742 + 3 * se1743 + 2 * se1744 + 1 * se1745
+    ) / 55 AS va1746,
+    (
+      CASE
+        WHEN stock_row > 4
+        THEN (
+          (
+            -(
+              close - se1336
+            )
+          ) / NULLIF(
+            (
+              CASE
+                WHEN (
+                  NOT (
+                    va191 = se264 AND va191 = se265 AND va191 = se266 AND va191 = se267
+                  )
+                )
+                THEN se1773
+                ELSE 0
+              END
+            ),
+            0
+          )
+        )
+      END
+    ) AS va1774
   FROM series_1
 ), values_1_2 AS (
   SELECT
@@ -1281,127 +1499,152 @@ WITH values_0_1 AS (
     high,
     low,
     se1,
-    se117,
-    se1183,
-    se1210,
+    se1089,
+    se1090,
+    se1091,
+    se1092,
+    se1093,
+    se1094,
+    se1095,
+    se120,
+    se133,
+    se1369,
+    se1370,
+    se1371,
+    se1372,
+    se1373,
+    se1374,
+    se1375,
+    se1376,
     se153,
-    se1546,
-    se1547,
-    se1549,
-    se1557,
-    se1564,
-    se220,
-    se257,
-    se259,
-    se295,
-    se296,
-    se298,
+    se1754,
+    se1755,
+    se1757,
+    se1766,
+    se189,
+    se264,
+    se265,
+    se266,
+    se267,
+    se268,
     se3,
-    se309,
-    se313,
-    se324,
-    se326,
-    se331,
-    se390,
-    se438,
-    se439,
-    se440,
-    se473,
-    se479,
-    se497,
-    se498,
+    se361,
+    se373,
+    se375,
+    se380,
+    se441,
+    se442,
+    se443,
+    se444,
+    se493,
+    se494,
+    se495,
+    se525,
+    se526,
     se527,
-    se559,
-    se600,
-    se645,
-    se646,
-    se670,
-    se699,
-    se845,
-    se90,
-    se92,
-    se97,
-    se978,
+    se528,
+    se529,
+    se530,
+    se531,
+    se542,
+    se548,
+    se599,
+    se619,
+    se620,
+    se621,
+    se622,
+    se635,
+    se727,
+    se728,
+    se750,
+    se779,
+    se875,
+    se876,
+    se877,
+    se940,
+    se941,
+    se942,
+    se943,
+    se944,
     va0,
-    va101,
-    va1020,
-    va1030,
-    va1042,
     va1058,
     va1077,
-    va109,
-    va1129,
-    va1136,
-    va1152,
-    va118,
-    va1184,
-    va1199,
-    va1202,
-    va1209,
-    va1226,
-    va1259,
-    va1375,
-    va1379,
-    va141,
-    va143,
-    va1443,
-    va148,
+    va1114,
+    va1141,
+    va1151,
+    va1163,
+    va1179,
+    va1208,
+    va1271,
+    va1278,
+    va129,
+    va1300,
+    va1337,
+    va1352,
+    va1355,
+    va1368,
+    va137,
+    va1385,
+    va1429,
+    va145,
     va15,
-    va1508,
-    va1515,
-    va1548,
-    va155,
+    va154,
+    va1559,
+    va1563,
+    va1643,
     va17,
-    va187,
+    va1723,
+    va1756,
+    va177,
+    va1774,
+    va179,
+    va184,
+    va191,
     va2,
-    va243,
-    va258,
-    va262,
-    va308,
-    va333,
-    va351,
-    va365,
-    va386,
-    va40,
-    va425,
-    va45,
-    va476,
-    va484,
-    va488,
-    va519,
-    va523,
-    va526,
-    va535,
-    va562,
-    va572,
+    va227,
+    va287,
+    va358,
+    va382,
+    va394,
+    va412,
+    va437,
+    va46,
+    va480,
+    va51,
+    va545,
+    va553,
+    va557,
+    va591,
     va595,
-    va60,
-    va608,
-    va612,
-    va613,
-    va618,
-    va649,
-    va652,
-    va666,
-    va672,
-    va713,
-    va714,
-    va741,
-    va75,
-    va76,
-    va764,
-    va791,
-    va802,
-    va805,
-    va812,
-    va833,
-    va837,
-    va844,
-    va860,
-    va89,
-    va952,
-    va971,
-    va998,
+    va598,
+    va607,
+    va638,
+    va648,
+    va671,
+    va682,
+    va690,
+    va694,
+    va695,
+    va700,
+    va731,
+    va733,
+    va746,
+    va752,
+    va793,
+    va794,
+    va80,
+    va824,
+    va847,
+    va883,
+    va894,
+    va897,
+    va904,
+    va925,
+    va929,
+    va939,
+    va95,
+    va958,
+    va96,
     volume,
     vwap,
     (
@@ -1410,255 +1653,283 @@ WITH values_0_1 AS (
       )
     ) AS va25,
     (
-      CASE WHEN stock_row > 9 THEN (
-        va81 * 8193 - (
-          va81 * 8193 - va81
+      CASE
+        WHEN stock_row > 9
+        THEN (
+          va101 * 8193 - (
+            va101 * 8193 - va101
+          )
         )
-      ) END
-    ) AS va82,
+      END
+    ) AS va102,
     (
-      va98 < volume
-    ) AS va99,
-    ABS(va101) AS va102,
+      CASE
+        WHEN va119 AND va129
+        THEN CASE WHEN ISFINITE(va109) THEN ROUND(va109, 12) END
+        ELSE NULL
+      END
+    ) AS va130,
     (
-      -va118
-    ) AS va123,
+      va134 < volume
+    ) AS va135,
+    ABS(va137) AS va138,
     (
-      va136 * 8193 - (
-        va136 * 8193 - va136
+      -va154
+    ) AS va159,
+    (
+      va172 * 8193 - (
+        va172 * 8193 - va172
       )
-    ) AS va137,
+    ) AS va173,
     (
       CASE
         WHEN stock_row > 4
         THEN (
-          va181 * 8193 - (
-            va181 * 8193 - va181
+          va221 * 8193 - (
+            va221 * 8193 - va221
           )
         )
       END
-    ) AS va182,
+    ) AS va222,
     (
       CASE
         WHEN stock_row > 9
         THEN (
-          va229 * 8193 - (
-            va229 * 8193 - va229
+          va273 * 8193 - (
+            va273 * 8193 - va273
           )
         )
       END
-    ) AS va230,
+    ) AS va274,
     (
-      volume / NULLIF(va243, 0)
-    ) AS va244,
+      volume / NULLIF(va287, 0)
+    ) AS va288,
+    (
+      CASE
+        WHEN stock_row > 4
+        THEN (
+          (
+            va15 + (
+              CASE
+                WHEN (
+                  NOT (
+                    va302 = se303 AND va302 = se304 AND va302 = se305 AND va302 = se306
+                  )
+                )
+                THEN se301
+                ELSE 0
+              END
+            )
+          ) + (
+            CASE
+              WHEN (
+                NOT (
+                  va191 = se264
+                  AND va191 = se265
+                  AND va191 = se266
+                  AND va191 = se267
+                  AND va191 = se268
+                  AND va191 = se269
+                  AND va191 = se270
+                  AND va191 = se271
+                  AND va191 = se272
+                )
+              )
+              AND va119
+              THEN CASE WHEN ISFINITE(va308) THEN ROUND(va308, 12) END
+              ELSE NULL
+            END
+          )
+        )
+      END
+    ) AS va309,
     (
       CASE
         WHEN stock_row > 250
         THEN (
-          va271 * 8193 - (
-            va271 * 8193 - va271
+          va316 * 8193 - (
+            va316 * 8193 - va316
           )
         )
       END
-    ) AS va272,
+    ) AS va317,
     (
       CASE
         WHEN stock_row > 1
         THEN (
-          va278 * 8193 - (
-            va278 * 8193 - va278
+          va323 * 8193 - (
+            va323 * 8193 - va323
           )
         )
       END
-    ) AS va279,
+    ) AS va324,
     (
       CASE
         WHEN stock_row > 1
         THEN (
-          va283 * 8193 - (
-            va283 * 8193 - va283
+          va328 * 8193 - (
+            va328 * 8193 - va328
           )
         )
       END
-    ) AS va284,
+    ) AS va329,
     (
       CASE
         WHEN stock_row > 1
         THEN (
-          va289 * 8193 - (
-            va289 * 8193 - va289
+          va334 * 8193 - (
+            va334 * 8193 - va334
           )
         )
       END
-    ) AS va290,
+    ) AS va335,
     (
-      volume / NULLIF(va98, 0)
-    ) AS va301,
+      CASE WHEN stock_row > 7 THEN (
+        (
+          se340 + va342
+        ) < se343
+      ) END
+    ) AS va344,
+    (
+      CASE WHEN stock_row > 7 THEN (
+        se343 < (
+          se340 - va342
+        )
+      ) END
+    ) AS va345,
+    (
+      volume / NULLIF(va134, 0)
+    ) AS va346,
+    (
+      CASE
+        WHEN va358
+        AND (
+          NOT (
+            va51 = se120 AND va51 = se121 AND va51 = se122 AND va51 = se123
+          )
+        )
+        THEN CASE WHEN ISFINITE(va353) THEN ROUND(va353, 12) END
+        ELSE NULL
+      END
+    ) AS va359,
     (
       CASE
         WHEN stock_row > 19
         THEN (
-          CASE WHEN va321 THEN (
+          CASE WHEN va370 THEN (
             -(
-              high - se322
+              high - se371
             )
-          ) WHEN NOT va321 THEN 0 END
+          ) WHEN NOT va370 THEN 0 END
         )
       END
-    ) AS va323,
+    ) AS va372,
     (
       (
         (
           CASE WHEN stock_row > 1 THEN (
-            va335 * va243
+            va384 * va287
           ) END
         ) * vwap
-      ) * va336
-    ) AS va337,
+      ) * va385
+    ) AS va386,
     (
-      CASE WHEN stock_row > 4 THEN va346 END
-    ) AS va347,
+      CASE WHEN stock_row > 4 THEN va392 END
+    ) AS va393,
     (
-      va346 * 8193 - (
-        va346 * 8193 - va346
+      va392 * 8193 - (
+        va392 * 8193 - va392
       )
-    ) AS va355,
+    ) AS va398,
     (
-      va351 * 8193 - (
-        va351 * 8193 - va351
+      va394 * 8193 - (
+        va394 * 8193 - va394
       )
-    ) AS va358,
+    ) AS va403,
     (
-      va243 * 8193 - (
-        va243 * 8193 - va243
+      va287 * 8193 - (
+        va287 * 8193 - va287
       )
-    ) AS va392,
+    ) AS va445,
     (
       CASE
         WHEN stock_row > 5
         THEN (
-          va400 * 8193 - (
-            va400 * 8193 - va400
+          va455 * 8193 - (
+            va455 * 8193 - va455
           )
         )
       END
-    ) AS va401,
+    ) AS va456,
     (
       (
-        CAST(SIGN(va118) AS DOUBLE) + CAST(SIGN((
-          se117 - se432
+        CAST(SIGN(va154) AS DOUBLE) + CAST(SIGN((
+          se153 - se487
         )) AS DOUBLE)
       ) + CAST(SIGN((
-        se432 - se332
+        se487 - se381
       )) AS DOUBLE)
-    ) AS va433,
+    ) AS va488,
     (
       CASE
         WHEN stock_row > 3
         THEN (
-          va333 * 8193 - (
-            va333 * 8193 - va333
+          va382 * 8193 - (
+            va382 * 8193 - va382
           )
         )
       END
-    ) AS va442,
+    ) AS va497,
     (
       CASE
         WHEN stock_row > 10
         THEN (
-          va447 * 8193 - (
-            va447 * 8193 - va447
+          va502 * 8193 - (
+            va502 * 8193 - va502
           )
         )
       END
-    ) AS va448,
+    ) AS va503,
     (
       CASE
         WHEN stock_row > 1
         THEN (
-          va118 * 8193 - (
-            va118 * 8193 - va118
+          va154 * 8193 - (
+            va154 * 8193 - va154
           )
         )
       END
-    ) AS va493,
+    ) AS va562,
+    (
+      va571 * 8193 - (
+        va571 * 8193 - va571
+      )
+    ) AS va572,
     (
       CASE
         WHEN stock_row > 199
         THEN (
-          va553 * 8193 - (
-            va553 * 8193 - va553
+          va629 * 8193 - (
+            va629 * 8193 - va629
           )
         )
       END
-    ) AS va554,
+    ) AS va630,
     (
-      -va101
-    ) AS va623,
+      CASE WHEN va682 THEN se676 ELSE 0 END
+    ) AS va683,
     (
-      CAST(0.25 AS DOUBLE) < va662
-    ) AS va663,
+      -va137
+    ) AS va705,
     (
-      va662 < 0
-    ) AS va664,
+      CAST(0.25 AS DOUBLE) < va742
+    ) AS va743,
+    (
+      va742 < 0
+    ) AS va744,
     (
       CASE
         WHEN stock_row > 5
-        THEN (
-          va677 * 8193 - (
-            va677 * 8193 - va677
-          )
-        )
-      END
-    ) AS va678,
-    (
-      va662 < (
-        -CAST(0.1 AS DOUBLE)
-      )
-    ) AS va683,
-    (
-      va662 < (
-        -CAST(0.05 AS DOUBLE)
-      )
-    ) AS va697,
-    (
-      CASE
-        WHEN stock_row > 240
-        THEN (
-          va703 * 8193 - (
-            va703 * 8193 - va703
-          )
-        )
-      END
-    ) AS va704,
-    (
-      va717 * 8193 - (
-        va717 * 8193 - va717
-      )
-    ) AS va718,
-    (
-      CASE
-        WHEN stock_row > 29
-        THEN (
-          va731 * 8193 - (
-            va731 * 8193 - va731
-          )
-        )
-      END
-    ) AS va732,
-    (
-      CASE
-        WHEN stock_row > 9
-        THEN (
-          va748 * 8193 - (
-            va748 * 8193 - va748
-          )
-        )
-      END
-    ) AS va749,
-    (
-      CASE
-        WHEN stock_row > 15
         THEN (
           va757 * 8193 - (
             va757 * 8193 - va757
@@ -1667,198 +1938,280 @@ WITH values_0_1 AS (
       END
     ) AS va758,
     (
-      va764 * 8193 - (
-        va764 * 8193 - va764
+      va742 < (
+        -CAST(0.1 AS DOUBLE)
       )
-    ) AS va768,
+    ) AS va763,
+    (
+      va742 < (
+        -CAST(0.05 AS DOUBLE)
+      )
+    ) AS va777,
+    (
+      CASE
+        WHEN stock_row > 240
+        THEN (
+          va783 * 8193 - (
+            va783 * 8193 - va783
+          )
+        )
+      END
+    ) AS va784,
+    (
+      va797 * 8193 - (
+        va797 * 8193 - va797
+      )
+    ) AS va798,
+    (
+      CASE
+        WHEN stock_row > 29
+        THEN (
+          va814 * 8193 - (
+            va814 * 8193 - va814
+          )
+        )
+      END
+    ) AS va815,
+    (
+      CASE
+        WHEN stock_row > 9
+        THEN (
+          va831 * 8193 - (
+            va831 * 8193 - va831
+          )
+        )
+      END
+    ) AS va832,
+    (
+      CASE
+        WHEN stock_row > 15
+        THEN (
+          va840 * 8193 - (
+            va840 * 8193 - va840
+          )
+        )
+      END
+    ) AS va841,
+    (
+      va847 * 8193 - (
+        va847 * 8193 - va847
+      )
+    ) AS va851,
     (
       CASE
         WHEN stock_row > 3
         THEN (
-          va825 * 8193 - (
-            va825 * 8193 - va825
+          va917 * 8193 - (
+            va917 * 8193 - va917
           )
         )
       END
-    ) AS va826,
+    ) AS va918,
     (
       CASE
         WHEN stock_row > 12
         THEN (
-          va853 * 8193 - (
-            va853 * 8193 - va853
+          va951 * 8193 - (
+            va951 * 8193 - va951
           )
         )
       END
-    ) AS va854,
+    ) AS va952,
     (
-      va883 * 8193 - (
-        va883 * 8193 - va883
+      va981 * 8193 - (
+        va981 * 8193 - va981
       )
-    ) AS va884,
+    ) AS va982,
     (
-      va893 * 8193 - (
-        va893 * 8193 - va893
+      va991 * 8193 - (
+        va991 * 8193 - va991
       )
-    ) AS va894,
+    ) AS va992,
     (
       CASE
         WHEN stock_row > 1
         THEN (
-          va912 * 8193 - (
-            va912 * 8193 - va912
+          va1018 * 8193 - (
+            va1018 * 8193 - va1018
           )
         )
       END
-    ) AS va913,
+    ) AS va1019,
     (
-      CASE WHEN stock_row > 2 THEN va918 END
-    ) AS va919,
+      CASE WHEN stock_row > 2 THEN va1024 END
+    ) AS va1025,
     (
-      va918 * 8193 - (
-        va918 * 8193 - va918
+      va1024 * 8193 - (
+        va1024 * 8193 - va1024
       )
-    ) AS va934,
+    ) AS va1040,
     (
-      va971 * 8193 - (
-        va971 * 8193 - va971
+      va1077 * 8193 - (
+        va1077 * 8193 - va1077
       )
-    ) AS va975,
+    ) AS va1081,
     (
-      CASE WHEN stock_row > 2 THEN va1000 END
-    ) AS va1001,
+      CASE WHEN stock_row > 2 THEN va1115 END
+    ) AS va1116,
     (
-      va998 * 8193 - (
-        va998 * 8193 - va998
+      va1114 * 8193 - (
+        va1114 * 8193 - va1114
       )
-    ) AS va1005,
+    ) AS va1120,
     (
-      va1000 * 8193 - (
-        va1000 * 8193 - va1000
+      va1115 * 8193 - (
+        va1115 * 8193 - va1115
       )
-    ) AS va1008,
+    ) AS va1126,
     (
-      va1085 * 8193 - (
-        va1085 * 8193 - va1085
+      CASE
+        WHEN (
+          NOT (
+            va51 = se120 AND va51 = se121 AND va51 = se122
+          )
+        ) AND va1208
+        THEN CASE WHEN ISFINITE(va1207) THEN ROUND(va1207, 12) END
+        ELSE NULL
+      END
+    ) AS va1209,
+    (
+      va1216 * 8193 - (
+        va1216 * 8193 - va1216
       )
-    ) AS va1086,
+    ) AS va1217,
     (
       CASE
         WHEN stock_row > 19
         THEN (
-          va1107 * 8193 - (
-            va1107 * 8193 - va1107
+          va1249 * 8193 - (
+            va1249 * 8193 - va1249
           )
         )
       END
-    ) AS va1108,
+    ) AS va1250,
     (
-      va1192 * 8193 - (
-        va1192 * 8193 - va1192
+      va1345 * 8193 - (
+        va1345 * 8193 - va1345
       )
-    ) AS va1193,
+    ) AS va1346,
     (
-      va1042 * 8193 - (
-        va1042 * 8193 - va1042
+      va1163 * 8193 - (
+        va1163 * 8193 - va1163
       )
-    ) AS va1206,
+    ) AS va1359,
     (
-      CASE WHEN stock_row > 2 THEN va1219 END
-    ) AS va1220,
+      CASE WHEN stock_row > 2 THEN va1383 END
+    ) AS va1384,
     (
-      va1219 * 8193 - (
-        va1219 * 8193 - va1219
+      va1383 * 8193 - (
+        va1383 * 8193 - va1383
       )
-    ) AS va1230,
+    ) AS va1389,
     (
-      va1226 * 8193 - (
-        va1226 * 8193 - va1226
+      va1385 * 8193 - (
+        va1385 * 8193 - va1385
       )
-    ) AS va1233,
+    ) AS va1396,
     (
-      CASE WHEN stock_row > 7 THEN va1278 END
-    ) AS va1279,
+      CASE WHEN stock_row > 7 THEN va1448 END
+    ) AS va1449,
     (
-      va833 * 8193 - (
-        va833 * 8193 - va833
+      va925 * 8193 - (
+        va925 * 8193 - va925
       )
-    ) AS va1280,
+    ) AS va1450,
     (
-      va1278 * 8193 - (
-        va1278 * 8193 - va1278
+      va1448 * 8193 - (
+        va1448 * 8193 - va1448
       )
-    ) AS va1288,
+    ) AS va1458,
     (
-      va1308 * 8193 - (
-        va1308 * 8193 - va1308
+      va1488 * 8193 - (
+        va1488 * 8193 - va1488
       )
-    ) AS va1309,
+    ) AS va1489,
     (
       CASE
         WHEN stock_row > 10
         THEN (
-          va1339 * 8193 - (
-            va1339 * 8193 - va1339
+          va1523 * 8193 - (
+            va1523 * 8193 - va1523
           )
         )
       END
-    ) AS va1340,
+    ) AS va1524,
     (
-      CASE WHEN stock_row > 18 THEN va1351 END
-    ) AS va1352,
+      CASE WHEN stock_row > 18 THEN va1535 END
+    ) AS va1536,
     (
-      va1351 * 8193 - (
-        va1351 * 8193 - va1351
+      va1535 * 8193 - (
+        va1535 * 8193 - va1535
       )
-    ) AS va1359,
+    ) AS va1543,
     (
       CASE
         WHEN stock_row > 11
         THEN (
-          va1369 * 8193 - (
-            va1369 * 8193 - va1369
+          va1553 * 8193 - (
+            va1553 * 8193 - va1553
           )
         )
       END
-    ) AS va1370,
+    ) AS va1554,
     (
-      CASE WHEN stock_row > 6 THEN va1417 END
-    ) AS va1418,
+      CASE WHEN stock_row > 6 THEN va1616 END
+    ) AS va1617,
     (
-      va1417 * 8193 - (
-        va1417 * 8193 - va1417
+      va1616 * 8193 - (
+        va1616 * 8193 - va1616
       )
-    ) AS va1422,
+    ) AS va1621,
+    (
+      CASE
+        WHEN (
+          NOT (
+            va80 = se441 AND va80 = se442 AND va80 = se443 AND va80 = se444 AND va80 = se525
+          )
+        )
+        AND (
+          NOT (
+            va51 = se120 AND va51 = se121 AND va51 = se122 AND va51 = se123 AND va51 = se124
+          )
+        )
+        THEN CASE WHEN ISFINITE(va1716) THEN ROUND(va1716, 12) END
+        ELSE NULL
+      END
+    ) AS va1717,
     (
       CASE
         WHEN stock_row > 19
         THEN (
-          va1517 * 8193 - (
-            va1517 * 8193 - va1517
+          va1725 * 8193 - (
+            va1725 * 8193 - va1725
           )
         )
       END
-    ) AS va1518,
+    ) AS va1726,
     (
       CASE
         WHEN stock_row > 19
         THEN (
-          va1524 * 8193 - (
-            va1524 * 8193 - va1524
+          va1732 * 8193 - (
+            va1732 * 8193 - va1732
           )
         )
       END
-    ) AS va1525,
+    ) AS va1733,
     (
       CASE
         WHEN stock_row > 10
         THEN (
-          va1538 * 8193 - (
-            va1538 * 8193 - va1538
+          va1746 * 8193 - (
+            va1746 * 8193 - va1746
           )
         )
       END
-    ) AS va1539
+    ) AS va1747
   FROM values_1_1
 ), values_1_3 AS (
   SELECT
@@ -1871,268 +2224,326 @@ WITH values_0_1 AS (
     high,
     low,
     se1,
-    se117,
-    se1183,
-    se1210,
+    se1089,
+    se1090,
+    se1091,
+    se1092,
+    se1093,
+    se1094,
+    se1095,
+    se120,
+    se133,
+    se1369,
+    se1370,
+    se1371,
+    se1372,
+    se1373,
+    se1374,
+    se1375,
+    se1376,
     se153,
-    se1546,
-    se1547,
-    se1549,
-    se1557,
-    se1564,
-    se220,
-    se257,
-    se259,
-    se295,
-    se296,
-    se298,
+    se1754,
+    se1755,
+    se1757,
+    se1766,
+    se189,
+    se264,
+    se265,
+    se266,
+    se267,
+    se268,
     se3,
-    se309,
-    se313,
-    se324,
-    se326,
-    se331,
-    se390,
-    se438,
-    se439,
-    se440,
-    se473,
-    se479,
-    se497,
-    se498,
+    se361,
+    se373,
+    se375,
+    se380,
+    se441,
+    se442,
+    se443,
+    se444,
+    se493,
+    se494,
+    se495,
+    se525,
+    se526,
     se527,
-    se559,
-    se600,
-    se645,
-    se646,
-    se670,
-    se699,
-    se845,
-    se90,
-    se92,
-    se97,
-    se978,
+    se528,
+    se529,
+    se530,
+    se531,
+    se542,
+    se548,
+    se599,
+    se619,
+    se620,
+    se621,
+    se622,
+    se635,
+    se727,
+    se728,
+    se750,
+    se779,
+    se875,
+    se876,
+    se877,
+    se940,
+    se941,
+    se942,
+    se943,
+    se944,
     va0,
-    va1001,
-    va1005,
-    va1008,
-    va101,
-    va1020,
-    va1030,
-    va1042,
+    va1019,
+    va102,
+    va1025,
+    va1040,
     va1058,
     va1077,
-    va1086,
-    va109,
-    va1108,
-    va1129,
-    va1136,
-    va1152,
-    va118,
-    va1184,
-    va1193,
-    va1199,
-    va1202,
-    va1206,
-    va1209,
-    va1220,
-    va1226,
-    va123,
-    va1230,
-    va1233,
-    va1259,
-    va1279,
-    va1280,
-    va1288,
-    va1309,
-    va1340,
+    va1081,
+    va1114,
+    va1116,
+    va1120,
+    va1126,
+    va1141,
+    va1151,
+    va1163,
+    va1179,
+    va1208,
+    va1217,
+    va1250,
+    va1271,
+    va1278,
+    va129,
+    va130,
+    va1300,
+    va1337,
+    va1346,
+    va135,
     va1352,
+    va1355,
     va1359,
+    va1368,
     va137,
-    va1370,
-    va1375,
-    va1379,
-    va141,
-    va1418,
-    va1422,
-    va143,
-    va1443,
-    va148,
+    va1384,
+    va1385,
+    va1389,
+    va1396,
+    va1429,
+    va1449,
+    va145,
+    va1450,
+    va1458,
+    va1489,
     va15,
-    va1508,
-    va1515,
-    va1518,
-    va1525,
-    va1539,
-    va1548,
-    va155,
+    va1524,
+    va1536,
+    va154,
+    va1543,
+    va1554,
+    va1559,
+    va1563,
+    va159,
+    va1617,
+    va1621,
+    va1643,
     va17,
-    va182,
-    va187,
+    va1723,
+    va1726,
+    va173,
+    va1733,
+    va1747,
+    va1756,
+    va177,
+    va1774,
+    va179,
+    va184,
+    va191,
     va2,
-    va230,
-    va243,
-    va244,
+    va222,
+    va227,
     va25,
-    va258,
-    va262,
-    va272,
-    va279,
-    va284,
-    va290,
-    va308,
-    va323,
-    va333,
-    va347,
-    va351,
-    va355,
+    va274,
+    va287,
+    va288,
+    va317,
+    va324,
+    va329,
+    va335,
+    va344,
+    va345,
     va358,
-    va365,
-    va386,
-    va392,
-    va40,
-    va401,
-    va425,
-    va442,
-    va448,
-    va45,
-    va476,
-    va484,
-    va488,
-    va493,
-    va519,
-    va523,
-    va526,
-    va535,
-    va554,
+    va359,
+    va372,
+    va382,
+    va393,
+    va394,
+    va398,
+    va403,
+    va412,
+    va437,
+    va445,
+    va456,
+    va46,
+    va480,
+    va497,
+    va503,
+    va51,
+    va545,
+    va553,
+    va557,
     va562,
     va572,
+    va591,
     va595,
-    va60,
-    va608,
-    va612,
-    va613,
-    va618,
-    va649,
-    va652,
-    va666,
-    va672,
-    va678,
-    va704,
-    va713,
-    va714,
-    va718,
-    va732,
-    va741,
-    va749,
-    va75,
+    va598,
+    va607,
+    va630,
+    va638,
+    va648,
+    va671,
+    va682,
+    va690,
+    va694,
+    va695,
+    va700,
+    va731,
+    va733,
+    va746,
+    va752,
     va758,
-    va76,
-    va764,
-    va768,
-    va791,
-    va802,
-    va805,
-    va812,
-    va82,
-    va826,
-    va833,
-    va837,
-    va844,
-    va854,
-    va860,
-    va884,
-    va89,
+    va784,
+    va793,
+    va794,
+    va798,
+    va80,
+    va815,
+    va824,
+    va832,
+    va841,
+    va847,
+    va851,
+    va883,
     va894,
-    va913,
-    va919,
-    va934,
+    va897,
+    va904,
+    va918,
+    va925,
+    va929,
+    va939,
+    va95,
     va952,
-    va971,
-    va975,
-    va99,
-    va998,
+    va958,
+    va96,
+    va982,
+    va992,
     volume,
     vwap,
     (
-      va102 * 8193 - (
-        va102 * 8193 - va102
+      -va130
+    ) AS va131,
+    (
+      va138 * 8193 - (
+        va138 * 8193 - va138
       )
-    ) AS va103,
+    ) AS va139,
     (
       CASE
         WHEN stock_row > 1
         THEN (
-          va123 * CAST(SIGN((
-            volume - se153
+          va159 * CAST(SIGN((
+            volume - se189
           )) AS DOUBLE)
         )
       END
-    ) AS va154,
+    ) AS va190,
     (
-      va244 * 8193 - (
-        va244 * 8193 - va244
+      va288 * 8193 - (
+        va288 * 8193 - va288
       )
-    ) AS va245,
+    ) AS va289,
     (
-      1 < va301
-    ) AS va302,
-    (
-      va301 = 1
-    ) AS va303,
-    (
-      va337 * 8193 - (
-        va337 * 8193 - va337
+      va309 * 8193 - (
+        va309 * 8193 - va309
       )
-    ) AS va338,
+    ) AS va310,
+    (
+      1 < va346
+    ) AS va347,
+    (
+      va346 = 1
+    ) AS va348,
+    (
+      va386 * 8193 - (
+        va386 * 8193 - va386
+      )
+    ) AS va387,
     (
       CASE
         WHEN stock_row > 3
         THEN (
-          va433 * 8193 - (
-            va433 * 8193 - va433
+          va488 * 8193 - (
+            va488 * 8193 - va488
           )
         )
       END
-    ) AS va434,
+    ) AS va489,
     (
-      va623 * 8193 - (
-        va623 * 8193 - va623
+      CASE
+        WHEN stock_row > 9
+        THEN (
+          va683 * 8193 - (
+            va683 * 8193 - va683
+          )
+        )
+      END
+    ) AS va684,
+    (
+      va705 * 8193 - (
+        va705 * 8193 - va705
       )
-    ) AS va624,
+    ) AS va706,
     (
       CASE
         WHEN stock_row > 20
         THEN (
           CASE
-            WHEN va663
+            WHEN va743
             THEN (
               -1
             )
-            WHEN NOT va663
+            WHEN NOT va743
             THEN (
-              CASE WHEN va664 THEN 1 WHEN NOT va664 THEN va123 END
+              CASE WHEN va744 THEN 1 WHEN NOT va744 THEN va159 END
             )
           END
         )
       END
-    ) AS va665,
+    ) AS va745,
     (
       CASE
         WHEN stock_row > 20
         THEN (
-          CASE WHEN va683 THEN 1 WHEN NOT va683 THEN va123 END
+          CASE WHEN va763 THEN 1 WHEN NOT va763 THEN va159 END
         )
       END
-    ) AS va684,
+    ) AS va764,
     (
       CASE
         WHEN stock_row > 20
         THEN (
-          CASE WHEN va697 THEN 1 WHEN NOT va697 THEN va123 END
+          CASE WHEN va777 THEN 1 WHEN NOT va777 THEN va159 END
         )
       END
-    ) AS va698
+    ) AS va778,
+    (
+      va1209 * 8193 - (
+        va1209 * 8193 - va1209
+      )
+    ) AS va1210,
+    (
+      va1717 * 8193 - (
+        va1717 * 8193 - va1717
+      )
+    ) AS va1718
   FROM values_1_2
 ), values_1_4 AS (
   SELECT
@@ -2145,204 +2556,497 @@ WITH values_0_1 AS (
     high,
     low,
     se1,
-    se117,
-    se1183,
-    se1210,
+    se1089,
+    se1090,
+    se1091,
+    se1092,
+    se1093,
+    se1094,
+    se1095,
+    se120,
+    se133,
+    se1369,
+    se1370,
+    se1371,
+    se1372,
+    se1373,
+    se1374,
+    se1375,
+    se1376,
     se153,
-    se1546,
-    se1547,
-    se1549,
-    se1557,
-    se1564,
-    se220,
-    se257,
-    se259,
-    se295,
-    se296,
-    se298,
+    se1754,
+    se1755,
+    se1757,
+    se1766,
+    se189,
+    se264,
+    se265,
+    se266,
+    se267,
+    se268,
     se3,
-    se309,
-    se313,
-    se324,
-    se326,
-    se331,
-    se390,
-    se438,
-    se439,
-    se440,
-    se473,
-    se479,
-    se497,
-    se498,
+    se361,
+    se373,
+    se375,
+    se380,
+    se441,
+    se442,
+    se443,
+    se444,
+    se493,
+    se494,
+    se495,
+    se525,
+    se526,
     se527,
-    se559,
-    se600,
-    se645,
-    se646,
-    se670,
-    se699,
-    se845,
-    se90,
-    se92,
-    se97,
-    se978,
+    se528,
+    se529,
+    se530,
+    se531,
+    se542,
+    se548,
+    se599,
+    se619,
+    se620,
+    se621,
+    se622,
+    se635,
+    se727,
+    se728,
+    se750,
+    se779,
+    se875,
+    se876,
+    se877,
+    se940,
+    se941,
+    se942,
+    se943,
+    se944,
     va0,
-    va1001,
-    va1005,
-    va1008,
-    va101,
-    va1020,
-    va103,
-    va1030,
-    va1042,
+    va1019,
+    va102,
+    va1025,
+    va1040,
     va1058,
     va1077,
-    va1086,
-    va109,
-    va1108,
-    va1129,
-    va1136,
-    va1152,
-    va118,
-    va1184,
-    va1193,
-    va1199,
-    va1202,
-    va1206,
-    va1209,
-    va1220,
-    va1226,
-    va123,
-    va1230,
-    va1233,
-    va1259,
-    va1279,
-    va1280,
-    va1288,
-    va1309,
-    va1340,
+    va1081,
+    va1114,
+    va1116,
+    va1120,
+    va1126,
+    va1141,
+    va1151,
+    va1163,
+    va1179,
+    va1208,
+    va1210,
+    va1217,
+    va1250,
+    va1271,
+    va1278,
+    va129,
+    va130,
+    va1300,
+    va131,
+    va1337,
+    va1346,
+    va135,
     va1352,
+    va1355,
     va1359,
+    va1368,
     va137,
-    va1370,
-    va1375,
-    va1379,
-    va141,
-    va1418,
-    va1422,
-    va143,
-    va1443,
-    va148,
+    va1384,
+    va1385,
+    va1389,
+    va139,
+    va1396,
+    va1429,
+    va1449,
+    va145,
+    va1450,
+    va1458,
+    va1489,
     va15,
-    va1508,
-    va1515,
-    va1518,
-    va1525,
-    va1539,
+    va1524,
+    va1536,
     va154,
-    va1548,
-    va155,
+    va1543,
+    va1554,
+    va1559,
+    va1563,
+    va159,
+    va1617,
+    va1621,
+    va1643,
     va17,
-    va182,
-    va187,
+    va1718,
+    va1723,
+    va1726,
+    va173,
+    va1733,
+    va1747,
+    va1756,
+    va177,
+    va1774,
+    va179,
+    va184,
+    va190,
+    va191,
     va2,
-    va230,
-    va243,
-    va244,
-    va245,
+    va222,
+    va227,
     va25,
-    va258,
-    va262,
-    va272,
-    va279,
-    va284,
-    va290,
-    va308,
-    va323,
-    va333,
-    va338,
-    va347,
-    va351,
-    va355,
+    va274,
+    va287,
+    va288,
+    va289,
+    va310,
+    va317,
+    va324,
+    va329,
+    va335,
+    va344,
+    va345,
     va358,
-    va365,
-    va386,
-    va392,
-    va40,
-    va401,
-    va425,
-    va434,
-    va442,
-    va448,
-    va45,
-    va476,
-    va484,
-    va488,
-    va493,
-    va519,
-    va523,
-    va526,
-    va535,
-    va554,
+    va359,
+    va372,
+    va382,
+    va387,
+    va393,
+    va394,
+    va398,
+    va403,
+    va412,
+    va437,
+    va445,
+    va456,
+    va46,
+    va480,
+    va489,
+    va497,
+    va503,
+    va51,
+    va545,
+    va553,
+    va557,
     va562,
     va572,
+    va591,
     va595,
-    va60,
-    va608,
-    va612,
-    va613,
-    va618,
-    va624,
-    va649,
-    va652,
-    va665,
-    va666,
-    va672,
-    va678,
+    va598,
+    va607,
+    va630,
+    va638,
+    va648,
+    va671,
+    va682,
     va684,
-    va698,
-    va704,
-    va713,
-    va714,
-    va718,
-    va732,
-    va741,
-    va749,
-    va75,
+    va690,
+    va694,
+    va695,
+    va700,
+    va706,
+    va731,
+    va733,
+    va745,
+    va746,
+    va752,
     va758,
-    va76,
     va764,
-    va768,
-    va791,
-    va802,
-    va805,
-    va812,
-    va82,
-    va826,
-    va833,
-    va837,
-    va844,
-    va854,
-    va860,
-    va884,
-    va89,
+    va778,
+    va784,
+    va793,
+    va794,
+    va798,
+    va80,
+    va815,
+    va824,
+    va832,
+    va841,
+    va847,
+    va851,
+    va883,
     va894,
-    va913,
-    va919,
-    va934,
+    va897,
+    va904,
+    va918,
+    va925,
+    va929,
+    va939,
+    va95,
     va952,
-    va971,
-    va975,
-    va99,
-    va998,
+    va958,
+    va96,
+    va982,
+    va992,
     volume,
     vwap,
     (
-      CASE WHEN NOT va302 IS NULL AND NOT va303 IS NULL THEN (
-        va302 OR va303
+      CASE WHEN NOT va347 IS NULL AND NOT va348 IS NULL THEN (
+        va347 OR va348
       ) END
-    ) AS va304
+    ) AS va349
   FROM values_1_3
+), values_1_5 AS (
+  SELECT
+    symbol,
+    open_time_ms,
+    run_id,
+    stock_row,
+    close,
+    day_rows,
+    high,
+    low,
+    se1,
+    se1089,
+    se1090,
+    se1091,
+    se1092,
+    se1093,
+    se1094,
+    se1095,
+    se120,
+    se133,
+    se1369,
+    se1370,
+    se1371,
+    se1372,
+    se1373,
+    se1374,
+    se1375,
+    se1376,
+    se153,
+    se1754,
+    se1755,
+    se1757,
+    se1766,
+    se189,
+    se264,
+    se265,
+    se266,
+    se267,
+    se268,
+    se3,
+    se361,
+    se373,
+    se375,
+    se380,
+    se441,
+    se442,
+    se443,
+    se444,
+    se493,
+    se494,
+    se495,
+    se525,
+    se526,
+    se527,
+    se528,
+    se529,
+    se530,
+    se531,
+    se542,
+    se548,
+    se599,
+    se619,
+    se620,
+    se621,
+    se622,
+    se635,
+    se727,
+    se728,
+    se750,
+    se779,
+    se875,
+    se876,
+    se877,
+    se940,
+    se941,
+    se942,
+    se943,
+    se944,
+    va0,
+    va1019,
+    va102,
+    va1025,
+    va1040,
+    va1058,
+    va1077,
+    va1081,
+    va1114,
+    va1116,
+    va1120,
+    va1126,
+    va1141,
+    va1151,
+    va1163,
+    va1179,
+    va1208,
+    va1210,
+    va1217,
+    va1250,
+    va1271,
+    va1278,
+    va129,
+    va130,
+    va1300,
+    va131,
+    va1337,
+    va1346,
+    va135,
+    va1352,
+    va1355,
+    va1359,
+    va1368,
+    va137,
+    va1384,
+    va1385,
+    va1389,
+    va139,
+    va1396,
+    va1429,
+    va1449,
+    va145,
+    va1450,
+    va1458,
+    va1489,
+    va15,
+    va1524,
+    va1536,
+    va154,
+    va1543,
+    va1554,
+    va1559,
+    va1563,
+    va159,
+    va1617,
+    va1621,
+    va1643,
+    va17,
+    va1718,
+    va1723,
+    va1726,
+    va173,
+    va1733,
+    va1747,
+    va1756,
+    va177,
+    va1774,
+    va179,
+    va184,
+    va190,
+    va191,
+    va2,
+    va222,
+    va227,
+    va25,
+    va274,
+    va287,
+    va288,
+    va289,
+    va310,
+    va317,
+    va324,
+    va329,
+    va335,
+    va358,
+    va359,
+    va372,
+    va382,
+    va387,
+    va393,
+    va394,
+    va398,
+    va403,
+    va412,
+    va437,
+    va445,
+    va456,
+    va46,
+    va480,
+    va489,
+    va497,
+    va503,
+    va51,
+    va545,
+    va553,
+    va557,
+    va562,
+    va572,
+    va591,
+    va595,
+    va598,
+    va607,
+    va630,
+    va638,
+    va648,
+    va671,
+    va682,
+    va684,
+    va690,
+    va694,
+    va695,
+    va700,
+    va706,
+    va731,
+    va733,
+    va745,
+    va746,
+    va752,
+    va758,
+    va764,
+    va778,
+    va784,
+    va793,
+    va794,
+    va798,
+    va80,
+    va815,
+    va824,
+    va832,
+    va841,
+    va847,
+    va851,
+    va883,
+    va894,
+    va897,
+    va904,
+    va918,
+    va925,
+    va929,
+    va939,
+    va95,
+    va952,
+    va958,
+    va96,
+    va982,
+    va992,
+    volume,
+    vwap,
+    (
+      CASE
+        WHEN va344
+        THEN (
+          -1
+        )
+        WHEN NOT va344
+        THEN (
+          CASE
+            WHEN va345
+            THEN 1
+            WHEN NOT va345
+            THEN (
+              CASE WHEN va349 THEN 1 WHEN NOT va349 THEN (
+                -1
+              ) END
+            )
+          END
+        )
+      END
+    ) AS va350
+  FROM values_1_4
 ), sections_2 AS (
   SELECT
     symbol,
@@ -2354,197 +3058,230 @@ WITH values_0_1 AS (
     high,
     low,
     se1,
-    se117,
-    se1183,
-    se1210,
+    se1089,
+    se1090,
+    se1091,
+    se1092,
+    se1093,
+    se1094,
+    se1095,
+    se120,
+    se133,
+    se1369,
+    se1370,
+    se1371,
+    se1372,
+    se1373,
+    se1374,
+    se1375,
+    se1376,
     se153,
-    se1546,
-    se1547,
-    se1549,
-    se1557,
-    se1564,
-    se220,
-    se257,
-    se259,
-    se295,
-    se296,
-    se298,
+    se1754,
+    se1755,
+    se1757,
+    se1766,
+    se189,
+    se264,
+    se265,
+    se266,
+    se267,
+    se268,
     se3,
-    se309,
-    se313,
-    se324,
-    se326,
-    se331,
-    se390,
-    se438,
-    se439,
-    se440,
-    se473,
-    se479,
-    se497,
-    se498,
+    se361,
+    se373,
+    se375,
+    se380,
+    se441,
+    se442,
+    se443,
+    se444,
+    se493,
+    se494,
+    se495,
+    se525,
+    se526,
     se527,
-    se559,
-    se600,
-    se645,
-    se646,
-    se670,
-    se699,
-    se845,
-    se90,
-    se92,
-    se97,
-    se978,
+    se528,
+    se529,
+    se530,
+    se531,
+    se542,
+    se548,
+    se599,
+    se619,
+    se620,
+    se621,
+    se622,
+    se635,
+    se727,
+    se728,
+    se750,
+    se779,
+    se875,
+    se876,
+    se877,
+    se940,
+    se941,
+    se942,
+    se943,
+    se944,
     va0,
-    va1001,
-    va1005,
-    va1008,
-    va101,
-    va1020,
-    va103,
-    va1030,
-    va1042,
+    va1019,
+    va102,
+    va1025,
+    va1040,
     va1058,
     va1077,
-    va1086,
-    va109,
-    va1108,
-    va1129,
-    va1136,
-    va1152,
-    va118,
-    va1184,
-    va1193,
-    va1199,
-    va1202,
-    va1206,
-    va1209,
-    va1220,
-    va1226,
-    va123,
-    va1230,
-    va1233,
-    va1259,
-    va1279,
-    va1280,
-    va1288,
-    va1309,
-    va1340,
+    va1081,
+    va1114,
+    va1116,
+    va1120,
+    va1126,
+    va1141,
+    va1151,
+    va1163,
+    va1179,
+    va1208,
+    va1210,
+    va1217,
+    va1250,
+    va1271,
+    va1278,
+    va129,
+    va130,
+    va1300,
+    va131,
+    va1337,
+    va1346,
+    va135,
     va1352,
+    va1355,
     va1359,
+    va1368,
     va137,
-    va1370,
-    va1375,
-    va1379,
-    va141,
-    va1418,
-    va1422,
-    va143,
-    va1443,
-    va148,
+    va1384,
+    va1385,
+    va1389,
+    va139,
+    va1396,
+    va1429,
+    va1449,
+    va145,
+    va1450,
+    va1458,
+    va1489,
     va15,
-    va1508,
-    va1515,
-    va1518,
-    va1525,
-    va1539,
+    va1524,
+    va1536,
     va154,
-    va1548,
-    va155,
+    va1543,
+    va1554,
+    va1559,
+    va1563,
+    va159,
+    va1617,
+    va1621,
+    va1643,
     va17,
-    va182,
-    va187,
+    va1718,
+    va1723,
+    va1726,
+    va173,
+    va1733,
+    va1747,
+    va1756,
+    va177,
+    va1774,
+    va179,
+    va184,
+    va190,
+    va191,
     va2,
-    va230,
-    va243,
-    va244,
-    va245,
+    va222,
+    va227,
     va25,
-    va258,
-    va262,
-    va272,
-    va279,
-    va284,
-    va290,
-    va304,
-    va308,
-    va323,
-    va333,
-    va338,
-    va347,
-    va351,
-    va355,
+    va274,
+    va287,
+    va288,
+    va289,
+    va310,
+    va317,
+    va324,
+    va329,
+    va335,
+    va350,
     va358,
-    va365,
-    va386,
-    va392,
-    va40,
-    va401,
-    va425,
-    va434,
-    va442,
-    va448,
-    va45,
-    va476,
-    va484,
-    va488,
-    va493,
-    va519,
-    va523,
-    va526,
-    va535,
-    va554,
+    va359,
+    va372,
+    va382,
+    va387,
+    va393,
+    va394,
+    va398,
+    va403,
+    va412,
+    va437,
+    va445,
+    va456,
+    va46,
+    va480,
+    va489,
+    va497,
+    va503,
+    va51,
+    va545,
+    va553,
+    va557,
     va562,
     va572,
+    va591,
     va595,
-    va60,
-    va608,
-    va612,
-    va613,
-    va618,
-    va624,
-    va649,
-    va652,
-    va665,
-    va666,
-    va672,
-    va678,
+    va598,
+    va607,
+    va630,
+    va638,
+    va648,
+    va671,
+    va682,
     va684,
-    va698,
-    va704,
-    va713,
-    va714,
-    va718,
-    va732,
-    va741,
-    va749,
-    va75,
+    va690,
+    va694,
+    va695,
+    va700,
+    va706,
+    va731,
+    va733,
+    va745,
+    va746,
+    va752,
     va758,
-    va76,
     va764,
-    va768,
-    va791,
-    va802,
-    va805,
-    va812,
-    va82,
-    va826,
-    va833,
-    va837,
-    va844,
-    va854,
-    va860,
-    va884,
-    va89,
+    va778,
+    va784,
+    va793,
+    va794,
+    va798,
+    va80,
+    va815,
+    va824,
+    va832,
+    va841,
+    va847,
+    va851,
+    va883,
     va894,
-    va913,
-    va919,
-    va934,
+    va897,
+    va904,
+    va918,
+    va925,
+    va929,
+    va939,
+    va95,
     va952,
-    va971,
-    va975,
-    va99,
-    va998,
+    va958,
+    va96,
+    va982,
+    va992,
     volume,
     vwap,
     RANK() OVER (PARTITION BY open_time_ms ORDER BY va17) AS se18,
@@ -2561,193 +3298,186 @@ WITH values_0_1 AS (
       ORDER BY va25
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
     ) AS se28,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va40) AS se41,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va40) AS se42,
-    COUNT(va40) OVER (
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va46) AS se47,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va46) AS se48,
+    COUNT(va46) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va40
+      ORDER BY va46
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se43,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va45) AS se46,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va45) AS se47,
-    COUNT(va45) OVER (
+    ) AS se49,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va51) AS se52,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va51) AS se53,
+    COUNT(va51) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va45
+      ORDER BY va51
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se48,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va60) AS se61,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va60) AS se62,
-    COUNT(va60) OVER (
+    ) AS se54,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va80) AS se81,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va80) AS se82,
+    COUNT(va80) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va60
+      ORDER BY va80
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se63,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va76) AS se77,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va76) AS se78,
-    COUNT(va76) OVER (
+    ) AS se83,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va96) AS se97,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va96) AS se98,
+    COUNT(va96) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va76
+      ORDER BY va96
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se79,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va82) AS se83,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va82) AS se84,
-    COUNT(va82) OVER (
+    ) AS se99,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va102) AS se103,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va102) AS se104,
+    COUNT(va102) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va82
+      ORDER BY va102
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se85,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va137) AS se138,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va137) AS se139,
-    COUNT(va137) OVER (
+    ) AS se105,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va173) AS se174,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va173) AS se175,
+    COUNT(va173) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va137
+      ORDER BY va173
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se140,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va143) AS se144,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va143) AS se145,
-    COUNT(va143) OVER (
+    ) AS se176,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va179) AS se180,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va179) AS se181,
+    COUNT(va179) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va143
+      ORDER BY va179
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se146,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va148) AS se149,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va148) AS se150,
-    COUNT(va148) OVER (
+    ) AS se182,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va184) AS se185,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va184) AS se186,
+    COUNT(va184) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va148
+      ORDER BY va184
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se151,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va155) AS se156,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va155) AS se157,
-    COUNT(va155) OVER (
+    ) AS se187,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va191) AS se192,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va191) AS se193,
+    COUNT(va191) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va155
+      ORDER BY va191
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se158,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va182) AS se183,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va182) AS se184,
-    COUNT(va182) OVER (
+    ) AS se194,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va222) AS se223,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va222) AS se224,
+    COUNT(va222) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va182
+      ORDER BY va222
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se185,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va187) AS se188,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va187) AS se189,
-    COUNT(va187) OVER (
+    ) AS se225,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va227) AS se228,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va227) AS se229,
+    COUNT(va227) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va187
+      ORDER BY va227
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se190,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va230) AS se231,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va230) AS se232,
-    COUNT(va230) OVER (
+    ) AS se230,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va274) AS se275,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va274) AS se276,
+    COUNT(va274) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va230
+      ORDER BY va274
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se233,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va272) AS se273,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va272) AS se274,
-    COUNT(va272) OVER (
+    ) AS se277,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va310) AS se311,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va310) AS se312,
+    COUNT(va310) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va272
+      ORDER BY va310
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se275,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va279) AS se280,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va279) AS se281,
-    COUNT(va279) OVER (
+    ) AS se313,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va317) AS se318,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va317) AS se319,
+    COUNT(va317) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va279
+      ORDER BY va317
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se282,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va284) AS se285,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va284) AS se286,
-    COUNT(va284) OVER (
+    ) AS se320,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va324) AS se325,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va324) AS se326,
+    COUNT(va324) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va284
+      ORDER BY va324
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se287,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va290) AS se291,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va290) AS se292,
-    COUNT(va290) OVER (
+    ) AS se327,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va329) AS se330,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va329) AS se331,
+    COUNT(va329) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va290
+      ORDER BY va329
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se293,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va338) AS se339,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va338) AS se340,
-    COUNT(va338) OVER (
+    ) AS se332,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va335) AS se336,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va335) AS se337,
+    COUNT(va335) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va338
+      ORDER BY va335
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se341,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va365) AS se366,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va365) AS se367,
-    COUNT(va365) OVER (
+    ) AS se338,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va387) AS se388,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va387) AS se389,
+    COUNT(va387) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va365
+      ORDER BY va387
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se368,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va401) AS se402,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va401) AS se403,
-    COUNT(va401) OVER (
+    ) AS se390,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va412) AS se413,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va412) AS se414,
+    COUNT(va412) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va401
+      ORDER BY va412
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se404,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va434) AS se435,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va434) AS se436,
-    COUNT(va434) OVER (
+    ) AS se415,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va456) AS se457,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va456) AS se458,
+    COUNT(va456) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va434
+      ORDER BY va456
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se437,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va442) AS se443,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va442) AS se444,
-    COUNT(va442) OVER (
+    ) AS se459,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va489) AS se490,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va489) AS se491,
+    COUNT(va489) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va442
+      ORDER BY va489
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se445,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va448) AS se449,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va448) AS se450,
-    COUNT(va448) OVER (
+    ) AS se492,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va497) AS se498,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va497) AS se499,
+    COUNT(va497) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va448
+      ORDER BY va497
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se451,
-    SUM(ABS(va484)) OVER (
+    ) AS se500,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va503) AS se504,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va503) AS se505,
+    COUNT(va503) OVER (
+      PARTITION BY open_time_ms
+      ORDER BY va503
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se506,
+    SUM(ABS(va553)) OVER (
       PARTITION BY open_time_ms
       ORDER BY run_id
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se485,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va488) AS se489,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va488) AS se490,
-    COUNT(va488) OVER (
+    ) AS se554,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va557) AS se558,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va557) AS se559,
+    COUNT(va557) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va488
+      ORDER BY va557
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se491,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va493) AS se494,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va493) AS se495,
-    COUNT(va493) OVER (
+    ) AS se560,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va562) AS se563,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va562) AS se564,
+    COUNT(va562) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va493
+      ORDER BY va562
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se496,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va535) AS se536,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va535) AS se537,
-    COUNT(va535) OVER (
-      PARTITION BY open_time_ms
-      ORDER BY va535
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se538,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va554) AS se555,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va554) AS se556,
-    COUNT(va554) OVER (
-      PARTITION BY open_time_ms
-      ORDER BY va554
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se557,
+    ) AS se565,
     RANK() OVER (PARTITION BY open_time_ms ORDER BY va572) AS se573,
     CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va572) AS se574,
     COUNT(va572) OVER (
@@ -2755,83 +3485,69 @@ WITH values_0_1 AS (
       ORDER BY va572
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
     ) AS se575,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va595) AS se596,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va595) AS se597,
-    COUNT(va595) OVER (
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va607) AS se608,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va607) AS se609,
+    COUNT(va607) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va595
+      ORDER BY va607
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se598,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va613) AS se614,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va613) AS se615,
-    COUNT(va613) OVER (
+    ) AS se610,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va630) AS se631,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va630) AS se632,
+    COUNT(va630) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va613
+      ORDER BY va630
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se616,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va618) AS se619,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va618) AS se620,
-    COUNT(va618) OVER (
+    ) AS se633,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va648) AS se649,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va648) AS se650,
+    COUNT(va648) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va618
+      ORDER BY va648
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se621,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va666) AS se667,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va666) AS se668,
-    COUNT(va666) OVER (
+    ) AS se651,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va671) AS se672,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va671) AS se673,
+    COUNT(va671) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va666
+      ORDER BY va671
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se669,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va672) AS se673,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va672) AS se674,
-    COUNT(va672) OVER (
+    ) AS se674,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va684) AS se685,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va684) AS se686,
+    COUNT(va684) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va672
+      ORDER BY va684
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se675,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va678) AS se679,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va678) AS se680,
-    COUNT(va678) OVER (
+    ) AS se687,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va695) AS se696,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va695) AS se697,
+    COUNT(va695) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va678
+      ORDER BY va695
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se681,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va704) AS se705,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va704) AS se706,
-    COUNT(va704) OVER (
+    ) AS se698,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va700) AS se701,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va700) AS se702,
+    COUNT(va700) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va704
+      ORDER BY va700
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se707,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va718) AS se719,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va718) AS se720,
-    COUNT(va718) OVER (
+    ) AS se703,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va746) AS se747,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va746) AS se748,
+    COUNT(va746) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va718
+      ORDER BY va746
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se721,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va732) AS se733,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va732) AS se734,
-    COUNT(va732) OVER (
+    ) AS se749,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va752) AS se753,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va752) AS se754,
+    COUNT(va752) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va732
+      ORDER BY va752
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se735,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va741) AS se742,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va741) AS se743,
-    COUNT(va741) OVER (
-      PARTITION BY open_time_ms
-      ORDER BY va741
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se744,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va749) AS se750,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va749) AS se751,
-    COUNT(va749) OVER (
-      PARTITION BY open_time_ms
-      ORDER BY va749
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se752,
+    ) AS se755,
     RANK() OVER (PARTITION BY open_time_ms ORDER BY va758) AS se759,
     CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va758) AS se760,
     COUNT(va758) OVER (
@@ -2839,41 +3555,62 @@ WITH values_0_1 AS (
       ORDER BY va758
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
     ) AS se761,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va791) AS se792,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va791) AS se793,
-    COUNT(va791) OVER (
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va784) AS se785,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va784) AS se786,
+    COUNT(va784) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va791
+      ORDER BY va784
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se794,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va826) AS se827,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va826) AS se828,
-    COUNT(va826) OVER (
+    ) AS se787,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va798) AS se799,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va798) AS se800,
+    COUNT(va798) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va826
+      ORDER BY va798
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se829,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va854) AS se855,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va854) AS se856,
-    COUNT(va854) OVER (
+    ) AS se801,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va815) AS se816,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va815) AS se817,
+    COUNT(va815) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va854
+      ORDER BY va815
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se857,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va894) AS se895,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va894) AS se896,
-    COUNT(va894) OVER (
+    ) AS se818,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va824) AS se825,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va824) AS se826,
+    COUNT(va824) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va894
+      ORDER BY va824
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se897,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va913) AS se914,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va913) AS se915,
-    COUNT(va913) OVER (
+    ) AS se827,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va832) AS se833,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va832) AS se834,
+    COUNT(va832) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va913
+      ORDER BY va832
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se916,
+    ) AS se835,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va841) AS se842,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va841) AS se843,
+    COUNT(va841) OVER (
+      PARTITION BY open_time_ms
+      ORDER BY va841
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se844,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va883) AS se884,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va883) AS se885,
+    COUNT(va883) OVER (
+      PARTITION BY open_time_ms
+      ORDER BY va883
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se886,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va918) AS se919,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va918) AS se920,
+    COUNT(va918) OVER (
+      PARTITION BY open_time_ms
+      ORDER BY va918
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se921,
     RANK() OVER (PARTITION BY open_time_ms ORDER BY va952) AS se953,
     CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va952) AS se954,
     COUNT(va952) OVER (
@@ -2881,6 +3618,20 @@ WITH values_0_1 AS (
       ORDER BY va952
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
     ) AS se955,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va992) AS se993,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va992) AS se994,
+    COUNT(va992) OVER (
+      PARTITION BY open_time_ms
+      ORDER BY va992
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se995,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1019) AS se1020,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1019) AS se1021,
+    COUNT(va1019) OVER (
+      PARTITION BY open_time_ms
+      ORDER BY va1019
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1022,
     RANK() OVER (PARTITION BY open_time_ms ORDER BY va1058) AS se1059,
     CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1058) AS se1060,
     COUNT(va1058) OVER (
@@ -2888,70 +3639,91 @@ WITH values_0_1 AS (
       ORDER BY va1058
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
     ) AS se1061,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1086) AS se1087,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1086) AS se1088,
-    COUNT(va1086) OVER (
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1179) AS se1180,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1179) AS se1181,
+    COUNT(va1179) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va1086
+      ORDER BY va1179
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1089,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1108) AS se1109,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1108) AS se1110,
-    COUNT(va1108) OVER (
+    ) AS se1182,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1210) AS se1211,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1210) AS se1212,
+    COUNT(va1210) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va1108
+      ORDER BY va1210
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1111,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1259) AS se1260,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1259) AS se1261,
-    COUNT(va1259) OVER (
+    ) AS se1213,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1217) AS se1218,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1217) AS se1219,
+    COUNT(va1217) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va1259
+      ORDER BY va1217
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1262,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1206) AS se1313,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1206) AS se1314,
-    COUNT(va1206) OVER (
+    ) AS se1220,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1250) AS se1251,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1250) AS se1252,
+    COUNT(va1250) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va1206
+      ORDER BY va1250
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1315,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1340) AS se1341,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1340) AS se1342,
-    COUNT(va1340) OVER (
+    ) AS se1253,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1429) AS se1430,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1429) AS se1431,
+    COUNT(va1429) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va1340
+      ORDER BY va1429
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1343,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1370) AS se1371,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1370) AS se1372,
-    COUNT(va1370) OVER (
+    ) AS se1432,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1359) AS se1493,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1359) AS se1494,
+    COUNT(va1359) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va1370
+      ORDER BY va1359
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1373,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1518) AS se1519,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1518) AS se1520,
-    COUNT(va1518) OVER (
+    ) AS se1495,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1524) AS se1525,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1524) AS se1526,
+    COUNT(va1524) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va1518
+      ORDER BY va1524
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1521,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1525) AS se1526,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1525) AS se1527,
-    COUNT(va1525) OVER (
+    ) AS se1527,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1554) AS se1555,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1554) AS se1556,
+    COUNT(va1554) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va1525
+      ORDER BY va1554
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1528,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1539) AS se1540,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1539) AS se1541,
-    COUNT(va1539) OVER (
+    ) AS se1557,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1718) AS se1719,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1718) AS se1720,
+    COUNT(va1718) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va1539
+      ORDER BY va1718
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1542
-  FROM values_1_4
+    ) AS se1721,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1726) AS se1727,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1726) AS se1728,
+    COUNT(va1726) OVER (
+      PARTITION BY open_time_ms
+      ORDER BY va1726
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1729,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1733) AS se1734,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1733) AS se1735,
+    COUNT(va1733) OVER (
+      PARTITION BY open_time_ms
+      ORDER BY va1733
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1736,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1747) AS se1748,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1747) AS se1749,
+    COUNT(va1747) OVER (
+      PARTITION BY open_time_ms
+      ORDER BY va1747
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1750
+  FROM values_1_5
 ), values_2_1 AS (
   SELECT
     symbol,
@@ -2963,199 +3735,221 @@ WITH values_0_1 AS (
     high,
     low,
     se1,
-    se117,
-    se1183,
-    se1210,
-    se1260,
-    se1261,
-    se1262,
+    se1020,
+    se1021,
+    se1022,
+    se1089,
+    se1090,
+    se1091,
+    se1092,
+    se1093,
+    se1094,
+    se1095,
+    se120,
+    se1211,
+    se1212,
+    se1213,
+    se1369,
+    se1370,
     se1371,
     se1372,
     se1373,
+    se1374,
+    se1375,
+    se1376,
+    se1430,
+    se1431,
+    se1432,
     se153,
-    se1546,
-    se1547,
-    se1549,
+    se1555,
+    se1556,
     se1557,
-    se1564,
-    se183,
-    se184,
-    se185,
-    se220,
-    se257,
-    se259,
-    se295,
-    se296,
-    se298,
+    se1719,
+    se1720,
+    se1721,
+    se1754,
+    se1755,
+    se1757,
+    se1766,
+    se189,
+    se264,
+    se265,
+    se266,
+    se267,
+    se268,
     se3,
-    se309,
-    se313,
-    se324,
-    se326,
-    se331,
-    se390,
+    se361,
+    se373,
+    se375,
+    se380,
+    se441,
+    se442,
     se443,
     se444,
-    se445,
-    se473,
-    se479,
-    se485,
-    se494,
-    se495,
-    se496,
-    se497,
     se498,
+    se499,
+    se500,
+    se525,
+    se526,
     se527,
-    se555,
-    se556,
-    se557,
-    se559,
-    se573,
-    se574,
-    se575,
-    se596,
-    se597,
-    se598,
-    se600,
-    se645,
-    se646,
-    se699,
-    se705,
-    se706,
-    se707,
-    se759,
-    se760,
-    se761,
-    se792,
-    se793,
-    se794,
-    se827,
-    se828,
-    se829,
-    se845,
-    se855,
-    se856,
-    se857,
-    se90,
-    se914,
-    se915,
-    se916,
-    se92,
-    se978,
+    se528,
+    se529,
+    se530,
+    se531,
+    se542,
+    se548,
+    se554,
+    se599,
+    se619,
+    se620,
+    se621,
+    se622,
+    se631,
+    se632,
+    se633,
+    se635,
+    se649,
+    se650,
+    se651,
+    se672,
+    se673,
+    se674,
+    se727,
+    se728,
+    se779,
+    se785,
+    se786,
+    se787,
+    se842,
+    se843,
+    se844,
+    se875,
+    se876,
+    se877,
+    se884,
+    se885,
+    se886,
+    se919,
+    se920,
+    se921,
+    se940,
+    se941,
+    se942,
+    se943,
+    se944,
+    se953,
+    se954,
+    se955,
     va0,
-    va1001,
-    va1005,
-    va1008,
-    va101,
-    va1020,
-    va103,
-    va1030,
-    va1042,
+    va1019,
+    va1025,
+    va1040,
     va1077,
-    va109,
-    va1129,
-    va1136,
-    va1152,
-    va118,
-    va1184,
-    va1193,
-    va1199,
-    va1202,
-    va1206,
-    va1209,
-    va1220,
-    va1226,
-    va123,
-    va1230,
-    va1233,
-    va1259,
-    va1279,
-    va1280,
-    va1288,
-    va1309,
+    va1081,
+    va1114,
+    va1116,
+    va1120,
+    va1126,
+    va1141,
+    va1151,
+    va1163,
+    va1208,
+    va1210,
+    va1271,
+    va1278,
+    va1300,
+    va131,
+    va1337,
+    va1346,
+    va135,
     va1352,
+    va1355,
     va1359,
-    va1370,
-    va1375,
-    va1379,
-    va141,
-    va1418,
-    va1422,
-    va1443,
+    va1368,
+    va137,
+    va1384,
+    va1385,
+    va1389,
+    va139,
+    va1396,
+    va1429,
+    va1449,
+    va145,
+    va1450,
+    va1458,
+    va1489,
     va15,
-    va1508,
-    va1515,
+    va1536,
     va154,
-    va1548,
-    va155,
-    va182,
-    va187,
+    va1543,
+    va1554,
+    va1559,
+    va1563,
+    va159,
+    va1617,
+    va1621,
+    va1643,
+    va1718,
+    va1723,
+    va1756,
+    va177,
+    va1774,
+    va190,
+    va191,
     va2,
-    va243,
-    va244,
-    va245,
-    va258,
-    va262,
-    va304,
-    va308,
-    va323,
-    va333,
-    va347,
-    va351,
-    va355,
+    va287,
+    va288,
+    va289,
+    va350,
     va358,
-    va365,
-    va386,
-    va392,
-    va40,
-    va425,
-    va442,
-    va45,
-    va476,
-    va484,
-    va493,
-    va519,
-    va523,
-    va526,
-    va554,
-    va562,
-    va572,
+    va359,
+    va372,
+    va382,
+    va393,
+    va394,
+    va398,
+    va403,
+    va412,
+    va437,
+    va445,
+    va480,
+    va497,
+    va51,
+    va545,
+    va553,
+    va591,
     va595,
-    va60,
-    va608,
-    va612,
-    va624,
-    va649,
-    va652,
-    va665,
-    va684,
-    va698,
-    va704,
-    va713,
-    va714,
-    va75,
-    va758,
+    va598,
+    va630,
+    va638,
+    va648,
+    va671,
+    va694,
+    va706,
+    va731,
+    va733,
+    va745,
     va764,
-    va768,
-    va791,
-    va802,
-    va805,
-    va812,
-    va826,
-    va833,
-    va837,
-    va844,
-    va854,
-    va860,
-    va884,
-    va89,
-    va913,
-    va919,
-    va934,
-    va971,
-    va975,
-    va99,
-    va998,
+    va778,
+    va784,
+    va793,
+    va794,
+    va80,
+    va841,
+    va847,
+    va851,
+    va883,
+    va894,
+    va897,
+    va904,
+    va918,
+    va925,
+    va929,
+    va939,
+    va95,
+    va952,
+    va958,
+    va982,
     volume,
     vwap,
     (
@@ -3180,288 +3974,359 @@ WITH values_0_1 AS (
     ) AS va29,
     (
       CASE
-        WHEN NOT va40 IS NULL
+        WHEN NOT va46 IS NULL
         THEN (
-          se41 + ROUND(se42 * day_rows)
+          se47 + ROUND(se48 * day_rows)
         ) / (
-          2 * se43
+          2 * se49
         )
       END
-    ) AS va44,
+    ) AS va50,
     (
       CASE
-        WHEN NOT va45 IS NULL
+        WHEN NOT va51 IS NULL
         THEN (
-          se46 + ROUND(se47 * day_rows)
+          se52 + ROUND(se53 * day_rows)
         ) / (
-          2 * se48
+          2 * se54
         )
       END
-    ) AS va49,
+    ) AS va55,
     (
       CASE
-        WHEN NOT va60 IS NULL
+        WHEN NOT va80 IS NULL
         THEN (
-          se61 + ROUND(se62 * day_rows)
+          se81 + ROUND(se82 * day_rows)
         ) / (
-          2 * se63
+          2 * se83
         )
       END
-    ) AS va64,
+    ) AS va84,
     (
       (
         -ABS(
           (
             CASE
-              WHEN NOT va76 IS NULL
+              WHEN NOT va96 IS NULL
               THEN (
-                se77 + ROUND(se78 * day_rows)
+                se97 + ROUND(se98 * day_rows)
               ) / (
-                2 * se79
+                2 * se99
               )
             END
           )
         )
       ) * (
         CASE
-          WHEN NOT va82 IS NULL
+          WHEN NOT va102 IS NULL
           THEN (
-            se83 + ROUND(se84 * day_rows)
+            se103 + ROUND(se104 * day_rows)
           ) / (
-            2 * se85
+            2 * se105
           )
         END
       )
-    ) AS va86,
+    ) AS va106,
     (
       (
         CASE
-          WHEN NOT va137 IS NULL
+          WHEN NOT va173 IS NULL
           THEN (
-            se138 + ROUND(se139 * day_rows)
+            se174 + ROUND(se175 * day_rows)
           ) / (
-            2 * se140
+            2 * se176
           )
         END
       ) * (
         (
           CASE
-            WHEN NOT va143 IS NULL
+            WHEN NOT va179 IS NULL
             THEN (
-              se144 + ROUND(se145 * day_rows)
+              se180 + ROUND(se181 * day_rows)
             ) / (
-              2 * se146
+              2 * se182
             )
           END
         ) + (
           CASE
-            WHEN NOT va148 IS NULL
+            WHEN NOT va184 IS NULL
             THEN (
-              se149 + ROUND(se150 * day_rows)
+              se185 + ROUND(se186 * day_rows)
             ) / (
-              2 * se151
+              2 * se187
             )
           END
         )
       )
-    ) AS va152,
+    ) AS va188,
     (
       CASE
-        WHEN NOT va155 IS NULL
+        WHEN NOT va191 IS NULL
         THEN (
-          se156 + ROUND(se157 * day_rows)
+          se192 + ROUND(se193 * day_rows)
         ) / (
-          2 * se158
+          2 * se194
         )
       END
-    ) AS va159,
+    ) AS va195,
+    (
+      (
+        -(
+          CASE
+            WHEN NOT va222 IS NULL
+            THEN (
+              se223 + ROUND(se224 * day_rows)
+            ) / (
+              2 * se225
+            )
+          END
+        )
+      ) * va130
+    ) AS va226,
     (
       CASE
-        WHEN NOT va187 IS NULL
+        WHEN NOT va227 IS NULL
         THEN (
-          se188 + ROUND(se189 * day_rows)
+          se228 + ROUND(se229 * day_rows)
         ) / (
-          2 * se190
+          2 * se230
         )
       END
-    ) AS va191,
+    ) AS va231,
     (
       -(
         CASE
-          WHEN NOT va230 IS NULL
+          WHEN NOT va274 IS NULL
           THEN (
-            se231 + ROUND(se232 * day_rows)
+            se275 + ROUND(se276 * day_rows)
           ) / (
-            2 * se233
+            2 * se277
           )
         END
       )
-    ) AS va234,
+    ) AS va278,
+    (
+      -(
+        CASE
+          WHEN NOT va310 IS NULL
+          THEN (
+            se311 + ROUND(se312 * day_rows)
+          ) / (
+            2 * se313
+          )
+        END
+      )
+    ) AS va314,
     (
       CASE
         WHEN stock_row > 7
         THEN (
           (
             -CAST(SIGN((
-              va101 + va101
+              va137 + va137
             )) AS DOUBLE)
           ) * (
             (
               CASE
-                WHEN NOT va272 IS NULL
+                WHEN NOT va317 IS NULL
                 THEN (
-                  se273 + ROUND(se274 * day_rows)
+                  se318 + ROUND(se319 * day_rows)
                 ) / (
-                  2 * se275
+                  2 * se320
                 )
               END
             ) + 1
           )
         )
       END
-    ) AS va276,
+    ) AS va321,
     (
       (
         (
           -(
             CASE
-              WHEN NOT va279 IS NULL
+              WHEN NOT va324 IS NULL
               THEN (
-                se280 + ROUND(se281 * day_rows)
+                se325 + ROUND(se326 * day_rows)
               ) / (
-                2 * se282
+                2 * se327
               )
             END
           )
         ) * (
           CASE
-            WHEN NOT va284 IS NULL
+            WHEN NOT va329 IS NULL
             THEN (
-              se285 + ROUND(se286 * day_rows)
+              se330 + ROUND(se331 * day_rows)
             ) / (
-              2 * se287
+              2 * se332
             )
           END
         )
       ) * (
         CASE
-          WHEN NOT va290 IS NULL
+          WHEN NOT va335 IS NULL
           THEN (
-            se291 + ROUND(se292 * day_rows)
+            se336 + ROUND(se337 * day_rows)
           ) / (
-            2 * se293
+            2 * se338
           )
         END
       )
-    ) AS va294,
+    ) AS va339,
     (
       CASE
-        WHEN NOT va338 IS NULL
+        WHEN NOT va387 IS NULL
         THEN (
-          se339 + ROUND(se340 * day_rows)
+          se388 + ROUND(se389 * day_rows)
         ) / (
-          2 * se341
+          2 * se390
         )
       END
-    ) AS va342,
+    ) AS va391,
     (
       CASE
-        WHEN NOT va365 IS NULL
+        WHEN NOT va412 IS NULL
         THEN (
-          se366 + ROUND(se367 * day_rows)
+          se413 + ROUND(se414 * day_rows)
         ) / (
-          2 * se368
+          2 * se415
         )
       END
-    ) AS va369,
+    ) AS va416,
     (
       -(
         CASE
-          WHEN NOT va401 IS NULL
+          WHEN NOT va456 IS NULL
           THEN (
-            se402 + ROUND(se403 * day_rows)
+            se457 + ROUND(se458 * day_rows)
           ) / (
-            2 * se404
+            2 * se459
           )
         END
       )
-    ) AS va405,
+    ) AS va460,
     (
       (
         (
           1 - (
             CASE
-              WHEN NOT va434 IS NULL
+              WHEN NOT va489 IS NULL
               THEN (
-                se435 + ROUND(se436 * day_rows)
+                se490 + ROUND(se491 * day_rows)
               ) / (
-                2 * se437
+                2 * se492
               )
             END
           )
         ) * (
-          CASE WHEN se439 = 5 THEN se438 END
+          CASE WHEN se494 = 5 THEN se493 END
         )
       ) / NULLIF((
-        CASE WHEN se97 = 20 THEN se440 END
+        CASE WHEN se133 = 20 THEN se495 END
       ), 0)
-    ) AS va441,
+    ) AS va496,
     (
       -(
         CASE
-          WHEN NOT va448 IS NULL
+          WHEN NOT va503 IS NULL
           THEN (
-            se449 + ROUND(se450 * day_rows)
+            se504 + ROUND(se505 * day_rows)
           ) / (
-            2 * se451
+            2 * se506
           )
         END
       )
-    ) AS va452,
+    ) AS va507,
     (
       CASE
-        WHEN NOT va488 IS NULL
+        WHEN NOT va557 IS NULL
         THEN (
-          se489 + ROUND(se490 * day_rows)
+          se558 + ROUND(se559 * day_rows)
         ) / (
-          2 * se491
+          2 * se560
         )
       END
-    ) AS va492,
+    ) AS va561,
+    (
+      (
+        1 - (
+          CASE
+            WHEN NOT va562 IS NULL
+            THEN (
+              se563 + ROUND(se564 * day_rows)
+            ) / (
+              2 * se565
+            )
+          END
+        )
+      ) + (
+        1 - (
+          CASE
+            WHEN NOT va572 IS NULL
+            THEN (
+              se573 + ROUND(se574 * day_rows)
+            ) / (
+              2 * se575
+            )
+          END
+        )
+      )
+    ) AS va576,
     (
       CASE
-        WHEN NOT va535 IS NULL
+        WHEN NOT va607 IS NULL
         THEN (
-          se536 + ROUND(se537 * day_rows)
+          se608 + ROUND(se609 * day_rows)
         ) / (
-          2 * se538
+          2 * se610
         )
       END
-    ) AS va539,
+    ) AS va611,
+    (
+      (
+        -(
+          CASE
+            WHEN NOT va684 IS NULL
+            THEN (
+              se685 + ROUND(se686 * day_rows)
+            ) / (
+              2 * se687
+            )
+          END
+        )
+      ) * (
+        CASE
+          WHEN va682 AND va129
+          THEN CASE WHEN ISFINITE(va690) THEN ROUND(va690, 12) END
+          ELSE NULL
+        END
+      )
+    ) AS va691,
     (
       (
         CASE
-          WHEN NOT va613 IS NULL
+          WHEN NOT va695 IS NULL
           THEN (
-            se614 + ROUND(se615 * day_rows)
+            se696 + ROUND(se697 * day_rows)
           ) / (
-            2 * se616
+            2 * se698
           )
         END
       ) / NULLIF(
         (
           CASE
-            WHEN NOT va618 IS NULL
+            WHEN NOT va700 IS NULL
             THEN (
-              se619 + ROUND(se620 * day_rows)
+              se701 + ROUND(se702 * day_rows)
             ) / (
-              2 * se621
+              2 * se703
             )
           END
         ),
         0
       )
-    ) AS va622,
+    ) AS va704,
     (
       (
         (
@@ -3471,187 +4336,187 @@ WITH values_0_1 AS (
               (
                 high * (
                   CASE
-                    WHEN NOT va666 IS NULL
+                    WHEN NOT va746 IS NULL
                     THEN (
-                      se667 + ROUND(se668 * day_rows)
+                      se747 + ROUND(se748 * day_rows)
                     ) / (
-                      2 * se669
+                      2 * se749
                     )
                   END
                 )
-              ) / NULLIF(se670, 0)
+              ) / NULLIF(se750, 0)
             )
           END
         ) * (
           (
             (
               CASE
-                WHEN NOT va672 IS NULL
+                WHEN NOT va752 IS NULL
                 THEN (
-                  se673 + ROUND(se674 * day_rows)
+                  se753 + ROUND(se754 * day_rows)
                 ) / (
-                  2 * se675
+                  2 * se755
                 )
               END
             ) * volume
-          ) / NULLIF(va243, 0)
+          ) / NULLIF(va287, 0)
         )
       ) - (
         CASE
-          WHEN NOT va678 IS NULL
+          WHEN NOT va758 IS NULL
           THEN (
-            se679 + ROUND(se680 * day_rows)
+            se759 + ROUND(se760 * day_rows)
           ) / (
-            2 * se681
+            2 * se761
           )
         END
       )
-    ) AS va682,
+    ) AS va762,
     (
       CASE
-        WHEN NOT va718 IS NULL
+        WHEN NOT va798 IS NULL
         THEN (
-          se719 + ROUND(se720 * day_rows)
+          se799 + ROUND(se800 * day_rows)
         ) / (
-          2 * se721
+          2 * se801
         )
       END
-    ) AS va722,
+    ) AS va802,
     (
       CASE
-        WHEN NOT va732 IS NULL
+        WHEN NOT va815 IS NULL
         THEN (
-          se733 + ROUND(se734 * day_rows)
+          se816 + ROUND(se817 * day_rows)
         ) / (
-          2 * se735
+          2 * se818
         )
       END
-    ) AS va736,
+    ) AS va819,
     (
       CASE
-        WHEN NOT va741 IS NULL
+        WHEN NOT va824 IS NULL
         THEN (
-          se742 + ROUND(se743 * day_rows)
+          se825 + ROUND(se826 * day_rows)
         ) / (
-          2 * se744
+          2 * se827
         )
       END
-    ) AS va745,
+    ) AS va828,
     (
       CASE
-        WHEN NOT va749 IS NULL
+        WHEN NOT va832 IS NULL
         THEN (
-          se750 + ROUND(se751 * day_rows)
+          se833 + ROUND(se834 * day_rows)
         ) / (
-          2 * se752
+          2 * se835
         )
       END
-    ) AS va753,
+    ) AS va836,
     (
       CASE
-        WHEN NOT va894 IS NULL
+        WHEN NOT va992 IS NULL
         THEN (
-          se895 + ROUND(se896 * day_rows)
+          se993 + ROUND(se994 * day_rows)
         ) / (
-          2 * se897
+          2 * se995
         )
       END
-    ) AS va898,
+    ) AS va996,
     POWER(
       (
         CASE
-          WHEN NOT va952 IS NULL
+          WHEN NOT va1058 IS NULL
           THEN (
-            se953 + ROUND(se954 * day_rows)
+            se1059 + ROUND(se1060 * day_rows)
           ) / (
-            2 * se955
+            2 * se1061
           )
         END
       ),
       2
-    ) AS va956,
-    (
-      CASE
-        WHEN NOT va1058 IS NULL
-        THEN (
-          se1059 + ROUND(se1060 * day_rows)
-        ) / (
-          2 * se1061
-        )
-      END
     ) AS va1062,
     (
       CASE
-        WHEN NOT va1086 IS NULL
+        WHEN NOT va1179 IS NULL
         THEN (
-          se1087 + ROUND(se1088 * day_rows)
+          se1180 + ROUND(se1181 * day_rows)
         ) / (
-          2 * se1089
+          2 * se1182
         )
       END
-    ) AS va1090,
+    ) AS va1183,
     (
       CASE
-        WHEN NOT va1108 IS NULL
+        WHEN NOT va1217 IS NULL
         THEN (
-          se1109 + ROUND(se1110 * day_rows)
+          se1218 + ROUND(se1219 * day_rows)
         ) / (
-          2 * se1111
+          2 * se1220
         )
       END
-    ) AS va1112,
+    ) AS va1221,
     (
       CASE
-        WHEN NOT va1206 IS NULL
+        WHEN NOT va1250 IS NULL
         THEN (
-          se1313 + ROUND(se1314 * day_rows)
+          se1251 + ROUND(se1252 * day_rows)
         ) / (
-          2 * se1315
+          2 * se1253
         )
       END
-    ) AS va1316,
+    ) AS va1254,
     (
       CASE
-        WHEN NOT va1340 IS NULL
+        WHEN NOT va1359 IS NULL
         THEN (
-          se1341 + ROUND(se1342 * day_rows)
+          se1493 + ROUND(se1494 * day_rows)
         ) / (
-          2 * se1343
+          2 * se1495
         )
       END
-    ) AS va1344,
+    ) AS va1496,
+    (
+      CASE
+        WHEN NOT va1524 IS NULL
+        THEN (
+          se1525 + ROUND(se1526 * day_rows)
+        ) / (
+          2 * se1527
+        )
+      END
+    ) AS va1528,
     (
       1 - (
         CASE
-          WHEN NOT va1518 IS NULL
+          WHEN NOT va1726 IS NULL
           THEN (
-            se1519 + ROUND(se1520 * day_rows)
+            se1727 + ROUND(se1728 * day_rows)
           ) / (
-            2 * se1521
+            2 * se1729
           )
         END
       )
-    ) AS va1522,
+    ) AS va1730,
     (
       CASE
-        WHEN NOT va1525 IS NULL
+        WHEN NOT va1733 IS NULL
         THEN (
-          se1526 + ROUND(se1527 * day_rows)
+          se1734 + ROUND(se1735 * day_rows)
         ) / (
-          2 * se1528
+          2 * se1736
         )
       END
-    ) AS va1529,
+    ) AS va1737,
     (
       CASE
-        WHEN NOT va1539 IS NULL
+        WHEN NOT va1747 IS NULL
         THEN (
-          se1540 + ROUND(se1541 * day_rows)
+          se1748 + ROUND(se1749 * day_rows)
         ) / (
-          2 * se1542
+          2 * se1750
         )
       END
-    ) AS va1543
+    ) AS va1751
   FROM sections_2
 ), values_2_2 AS (
   SELECT
@@ -3664,226 +4529,251 @@ WITH values_0_1 AS (
     high,
     low,
     se1,
-    se117,
-    se1183,
-    se1210,
-    se1260,
-    se1261,
-    se1262,
+    se1020,
+    se1021,
+    se1022,
+    se1089,
+    se1090,
+    se1091,
+    se1092,
+    se1093,
+    se1094,
+    se1095,
+    se120,
+    se1211,
+    se1212,
+    se1213,
+    se1369,
+    se1370,
     se1371,
     se1372,
     se1373,
+    se1374,
+    se1375,
+    se1376,
+    se1430,
+    se1431,
+    se1432,
     se153,
-    se1546,
-    se1547,
-    se1549,
+    se1555,
+    se1556,
     se1557,
-    se1564,
-    se183,
-    se184,
-    se185,
-    se220,
-    se257,
-    se259,
-    se295,
-    se296,
-    se298,
+    se1719,
+    se1720,
+    se1721,
+    se1754,
+    se1755,
+    se1757,
+    se1766,
+    se189,
+    se264,
+    se265,
+    se266,
+    se267,
+    se268,
     se3,
-    se309,
-    se313,
-    se324,
-    se326,
-    se331,
-    se390,
+    se361,
+    se373,
+    se375,
+    se380,
+    se441,
+    se442,
     se443,
     se444,
-    se445,
-    se473,
-    se479,
-    se485,
-    se494,
-    se495,
-    se496,
-    se497,
     se498,
+    se499,
+    se500,
+    se525,
+    se526,
     se527,
-    se555,
-    se556,
-    se557,
-    se559,
-    se596,
-    se597,
-    se598,
-    se600,
-    se645,
-    se646,
-    se699,
-    se705,
-    se706,
-    se707,
-    se759,
-    se760,
-    se761,
-    se827,
-    se828,
-    se829,
-    se845,
-    se855,
-    se856,
-    se857,
-    se90,
-    se914,
-    se915,
-    se916,
-    se92,
-    se978,
+    se528,
+    se529,
+    se530,
+    se531,
+    se542,
+    se548,
+    se554,
+    se599,
+    se619,
+    se620,
+    se621,
+    se622,
+    se631,
+    se632,
+    se633,
+    se635,
+    se672,
+    se673,
+    se674,
+    se727,
+    se728,
+    se779,
+    se785,
+    se786,
+    se787,
+    se842,
+    se843,
+    se844,
+    se875,
+    se876,
+    se877,
+    se919,
+    se920,
+    se921,
+    se940,
+    se941,
+    se942,
+    se943,
+    se944,
+    se953,
+    se954,
+    se955,
     va0,
-    va1001,
-    va1005,
-    va1008,
-    va101,
-    va1020,
-    va103,
-    va1030,
-    va1042,
+    va1019,
+    va1025,
+    va1040,
+    va106,
     va1062,
     va1077,
-    va109,
-    va1090,
-    va1112,
-    va1129,
-    va1136,
-    va1152,
-    va118,
-    va1184,
-    va1193,
-    va1199,
-    va1202,
-    va1206,
-    va1209,
-    va1220,
-    va1226,
-    va123,
-    va1230,
-    va1233,
-    va1259,
-    va1279,
-    va1280,
-    va1288,
-    va1309,
-    va1316,
-    va1344,
+    va1081,
+    va1114,
+    va1116,
+    va1120,
+    va1126,
+    va1141,
+    va1151,
+    va1163,
+    va1183,
+    va1208,
+    va1210,
+    va1221,
+    va1254,
+    va1271,
+    va1278,
+    va1300,
+    va131,
+    va1337,
+    va1346,
+    va135,
     va1352,
+    va1355,
     va1359,
-    va1370,
-    va1375,
-    va1379,
-    va141,
-    va1418,
-    va1422,
-    va1443,
+    va1368,
+    va137,
+    va1384,
+    va1385,
+    va1389,
+    va139,
+    va1396,
+    va1429,
+    va1449,
+    va145,
+    va1450,
+    va1458,
+    va1489,
+    va1496,
     va15,
-    va1508,
-    va1515,
-    va152,
-    va1522,
-    va1529,
+    va1528,
+    va1536,
     va154,
     va1543,
-    va1548,
-    va155,
+    va1554,
+    va1559,
+    va1563,
     va159,
-    va182,
-    va187,
+    va1617,
+    va1621,
+    va1643,
+    va1718,
+    va1723,
+    va1730,
+    va1737,
+    va1751,
+    va1756,
+    va177,
+    va1774,
+    va188,
+    va190,
     va191,
+    va195,
     va2,
     va21,
-    va234,
-    va243,
-    va244,
-    va245,
-    va258,
-    va262,
-    va276,
+    va226,
+    va231,
+    va278,
+    va287,
+    va288,
+    va289,
     va29,
-    va294,
-    va304,
-    va308,
-    va323,
-    va333,
-    va342,
-    va347,
-    va351,
-    va355,
+    va314,
+    va321,
+    va339,
+    va350,
     va358,
-    va365,
-    va369,
-    va386,
-    va392,
-    va40,
-    va425,
-    va44,
-    va441,
-    va442,
-    va45,
-    va452,
-    va476,
-    va484,
-    va49,
-    va492,
-    va493,
-    va519,
-    va523,
-    va526,
-    va539,
-    va554,
-    va562,
+    va359,
+    va372,
+    va382,
+    va391,
+    va393,
+    va394,
+    va398,
+    va403,
+    va412,
+    va416,
+    va437,
+    va445,
+    va480,
+    va496,
+    va497,
+    va50,
+    va507,
+    va51,
+    va545,
+    va55,
+    va553,
+    va561,
+    va591,
     va595,
-    va60,
-    va608,
-    va612,
-    va622,
-    va624,
-    va64,
-    va649,
-    va652,
-    va665,
-    va682,
-    va684,
-    va698,
+    va598,
+    va611,
+    va630,
+    va638,
+    va671,
+    va691,
+    va694,
     va704,
-    va713,
-    va714,
-    va722,
-    va736,
+    va706,
+    va731,
+    va733,
     va745,
-    va75,
-    va753,
-    va758,
+    va762,
     va764,
-    va768,
-    va791,
+    va778,
+    va784,
+    va793,
+    va794,
+    va80,
     va802,
-    va805,
-    va812,
-    va826,
-    va833,
-    va837,
-    va844,
-    va854,
-    va86,
-    va860,
-    va884,
-    va89,
-    va898,
-    va913,
-    va919,
-    va934,
-    va956,
-    va971,
-    va975,
-    va99,
-    va998,
+    va819,
+    va828,
+    va836,
+    va84,
+    va841,
+    va847,
+    va851,
+    va883,
+    va894,
+    va897,
+    va904,
+    va918,
+    va925,
+    va929,
+    va939,
+    va95,
+    va952,
+    va958,
+    va982,
+    va996,
     volume,
     vwap,
     (
@@ -3895,105 +4785,110 @@ WITH values_0_1 AS (
       va29 * 8193 - (
         va29 * 8193 - va29
       )
-    ) AS va36,
+    ) AS va39,
     (
-      va44 * 8193 - (
-        va44 * 8193 - va44
+      va50 * 8193 - (
+        va50 * 8193 - va50
       )
-    ) AS va53,
+    ) AS va59,
     (
-      va49 * 8193 - (
-        va49 * 8193 - va49
+      va55 * 8193 - (
+        va55 * 8193 - va55
       )
-    ) AS va56,
+    ) AS va69,
     (
-      va64 * 8193 - (
-        va64 * 8193 - va64
+      va84 * 8193 - (
+        va84 * 8193 - va84
       )
-    ) AS va65,
+    ) AS va85,
     (
-      va159 * 8193 - (
-        va159 * 8193 - va159
+      va195 * 8193 - (
+        va195 * 8193 - va195
       )
-    ) AS va163,
+    ) AS va199,
     (
-      va191 * 8193 - (
-        va191 * 8193 - va191
+      va231 * 8193 - (
+        va231 * 8193 - va231
       )
-    ) AS va195,
+    ) AS va235,
     (
-      va369 * 8193 - (
-        va369 * 8193 - va369
+      va416 * 8193 - (
+        va416 * 8193 - va416
       )
-    ) AS va373,
+    ) AS va421,
     (
-      va405 * 8193 - (
-        va405 * 8193 - va405
+      va460 * 8193 - (
+        va460 * 8193 - va460
       )
-    ) AS va406,
+    ) AS va461,
     (
-      va234 * (
+      va576 * 8193 - (
+        va576 * 8193 - va576
+      )
+    ) AS va577,
+    (
+      va278 * (
         CASE
-          WHEN NOT va572 IS NULL
+          WHEN NOT va648 IS NULL
           THEN (
-            se573 + ROUND(se574 * day_rows)
+            se649 + ROUND(se650 * day_rows)
           ) / (
-            2 * se575
+            2 * se651
           )
         END
       )
-    ) AS va576,
+    ) AS va652,
     (
-      va722 * 8193 - (
-        va722 * 8193 - va722
+      va802 * 8193 - (
+        va802 * 8193 - va802
       )
-    ) AS va726,
+    ) AS va806,
     CAST((
       (
         (
-          va44 + va44
+          va50 + va50
         ) < (
           (
             CASE
-              WHEN NOT va791 IS NULL
+              WHEN NOT va883 IS NULL
               THEN (
-                se792 + ROUND(se793 * day_rows)
+                se884 + ROUND(se885 * day_rows)
               ) / (
-                2 * se794
+                2 * se886
               )
             END
-          ) + va191
+          ) + va231
         )
       )
-    ) AS DOUBLE) AS va795,
+    ) AS DOUBLE) AS va887,
     (
-      va898 * 8193 - (
-        va898 * 8193 - va898
+      va996 * 8193 - (
+        va996 * 8193 - va996
       )
-    ) AS va902,
-    va956 * stock_row AS va957,
+    ) AS va1003,
+    va1062 * stock_row AS va1063,
     (
-      va1062 * 8193 - (
-        va1062 * 8193 - va1062
+      va1183 * 8193 - (
+        va1183 * 8193 - va1183
       )
-    ) AS va1066,
+    ) AS va1187,
     (
-      va1090 * 8193 - (
-        va1090 * 8193 - va1090
+      va1221 * 8193 - (
+        va1221 * 8193 - va1221
       )
-    ) AS va1095,
+    ) AS va1228,
     (
       (
-        va64 + va44
+        va84 + va50
       ) - (
-        va159 + va191
+        va195 + va231
       )
-    ) AS va1264,
+    ) AS va1434,
     (
-      va1316 * 8193 - (
-        va1316 * 8193 - va1316
+      va1496 * 8193 - (
+        va1496 * 8193 - va1496
       )
-    ) AS va1320
+    ) AS va1500
   FROM values_2_1
 ), values_2_3 AS (
   SELECT
@@ -4006,250 +4901,276 @@ WITH values_0_1 AS (
     high,
     low,
     se1,
-    se117,
-    se1183,
-    se1210,
-    se1260,
-    se1261,
-    se1262,
+    se1020,
+    se1021,
+    se1022,
+    se1089,
+    se1090,
+    se1091,
+    se1092,
+    se1093,
+    se1094,
+    se1095,
+    se120,
+    se1211,
+    se1212,
+    se1213,
+    se1369,
+    se1370,
     se1371,
     se1372,
     se1373,
+    se1374,
+    se1375,
+    se1376,
+    se1430,
+    se1431,
+    se1432,
     se153,
-    se1546,
-    se1547,
-    se1549,
+    se1555,
+    se1556,
     se1557,
-    se1564,
-    se183,
-    se184,
-    se185,
-    se220,
-    se257,
-    se259,
-    se295,
-    se296,
-    se298,
+    se1719,
+    se1720,
+    se1721,
+    se1754,
+    se1755,
+    se1757,
+    se1766,
+    se189,
+    se264,
+    se265,
+    se266,
+    se267,
+    se268,
     se3,
-    se309,
-    se313,
-    se324,
-    se326,
-    se331,
-    se390,
+    se361,
+    se373,
+    se375,
+    se380,
+    se441,
+    se442,
     se443,
     se444,
-    se445,
-    se473,
-    se479,
-    se485,
-    se494,
-    se495,
-    se496,
-    se497,
     se498,
+    se499,
+    se500,
+    se525,
+    se526,
     se527,
-    se555,
-    se556,
-    se557,
-    se559,
-    se596,
-    se597,
-    se598,
-    se600,
-    se645,
-    se646,
-    se699,
-    se705,
-    se706,
-    se707,
-    se759,
-    se760,
-    se761,
-    se827,
-    se828,
-    se829,
-    se845,
-    se855,
-    se856,
-    se857,
-    se90,
-    se914,
-    se915,
-    se916,
-    se92,
-    se978,
+    se528,
+    se529,
+    se530,
+    se531,
+    se542,
+    se548,
+    se554,
+    se599,
+    se619,
+    se620,
+    se621,
+    se622,
+    se631,
+    se632,
+    se633,
+    se635,
+    se672,
+    se673,
+    se674,
+    se727,
+    se728,
+    se779,
+    se785,
+    se786,
+    se787,
+    se842,
+    se843,
+    se844,
+    se875,
+    se876,
+    se877,
+    se919,
+    se920,
+    se921,
+    se940,
+    se941,
+    se942,
+    se943,
+    se944,
+    se953,
+    se954,
+    se955,
     va0,
-    va1001,
-    va1005,
-    va1008,
-    va101,
-    va1020,
-    va103,
-    va1030,
-    va1042,
+    va1003,
+    va1019,
+    va1025,
+    va1040,
+    va106,
     va1062,
-    va1066,
+    va1063,
     va1077,
-    va109,
-    va1090,
-    va1095,
-    va1112,
-    va1129,
-    va1136,
-    va1152,
-    va118,
-    va1184,
-    va1193,
-    va1199,
-    va1202,
-    va1206,
-    va1209,
-    va1220,
-    va1226,
-    va123,
-    va1230,
-    va1233,
-    va1259,
-    va1264,
-    va1279,
-    va1280,
-    va1288,
-    va1309,
-    va1316,
-    va1320,
-    va1344,
+    va1081,
+    va1114,
+    va1116,
+    va1120,
+    va1126,
+    va1141,
+    va1151,
+    va1163,
+    va1183,
+    va1187,
+    va1208,
+    va1210,
+    va1221,
+    va1228,
+    va1254,
+    va1271,
+    va1278,
+    va1300,
+    va131,
+    va1337,
+    va1346,
+    va135,
     va1352,
+    va1355,
     va1359,
-    va1370,
-    va1375,
-    va1379,
-    va141,
-    va1418,
-    va1422,
-    va1443,
+    va1368,
+    va137,
+    va1384,
+    va1385,
+    va1389,
+    va139,
+    va1396,
+    va1429,
+    va1434,
+    va1449,
+    va145,
+    va1450,
+    va1458,
+    va1489,
+    va1496,
     va15,
-    va1508,
-    va1515,
-    va152,
-    va1522,
-    va1529,
+    va1500,
+    va1528,
+    va1536,
     va154,
     va1543,
-    va1548,
-    va155,
+    va1554,
+    va1559,
+    va1563,
     va159,
-    va163,
-    va182,
-    va187,
+    va1617,
+    va1621,
+    va1643,
+    va1718,
+    va1723,
+    va1730,
+    va1737,
+    va1751,
+    va1756,
+    va177,
+    va1774,
+    va188,
+    va190,
     va191,
     va195,
+    va199,
     va2,
     va21,
-    va234,
-    va243,
-    va244,
-    va245,
-    va258,
-    va262,
-    va276,
+    va226,
+    va231,
+    va235,
+    va278,
+    va287,
+    va288,
+    va289,
     va29,
-    va294,
-    va304,
-    va308,
-    va323,
+    va314,
+    va321,
     va33,
-    va333,
-    va342,
-    va347,
-    va351,
-    va355,
+    va339,
+    va350,
     va358,
-    va36,
-    va365,
-    va369,
-    va373,
-    va386,
-    va392,
-    va40,
-    va406,
-    va425,
-    va44,
-    va441,
-    va442,
-    va45,
-    va452,
-    va476,
-    va484,
-    va49,
-    va492,
-    va493,
-    va519,
-    va523,
-    va526,
-    va53,
-    va539,
-    va554,
-    va56,
-    va562,
-    va576,
+    va359,
+    va372,
+    va382,
+    va39,
+    va391,
+    va393,
+    va394,
+    va398,
+    va403,
+    va412,
+    va416,
+    va421,
+    va437,
+    va445,
+    va461,
+    va480,
+    va496,
+    va497,
+    va50,
+    va507,
+    va51,
+    va545,
+    va55,
+    va553,
+    va561,
+    va577,
+    va59,
+    va591,
     va595,
-    va60,
-    va608,
-    va612,
-    va622,
-    va624,
-    va64,
-    va649,
-    va65,
+    va598,
+    va611,
+    va630,
+    va638,
     va652,
-    va665,
-    va682,
-    va684,
-    va698,
+    va671,
+    va69,
+    va691,
+    va694,
     va704,
-    va713,
-    va714,
-    va722,
-    va726,
-    va736,
+    va706,
+    va731,
+    va733,
     va745,
-    va75,
-    va753,
-    va758,
+    va762,
     va764,
-    va768,
-    va791,
+    va778,
+    va784,
+    va793,
+    va794,
+    va80,
     va802,
-    va805,
-    va812,
-    va826,
-    va833,
-    va837,
-    va844,
-    va854,
-    va86,
-    va860,
-    va884,
-    va89,
-    va898,
-    va902,
-    va913,
-    va919,
-    va934,
-    va956,
-    va957,
-    va971,
-    va975,
-    va99,
-    va998,
+    va806,
+    va819,
+    va828,
+    va836,
+    va84,
+    va841,
+    va847,
+    va85,
+    va851,
+    va883,
+    va894,
+    va897,
+    va904,
+    va918,
+    va925,
+    va929,
+    va939,
+    va95,
+    va952,
+    va958,
+    va982,
+    va996,
     volume,
     vwap,
     (
-      va795 * 8193 - (
-        va795 * 8193 - va795
+      va887 * 8193 - (
+        va887 * 8193 - va887
       )
-    ) AS va796
+    ) AS va888
   FROM values_2_2
 ), series_3 AS (
   SELECT
@@ -4260,185 +5181,230 @@ WITH values_0_1 AS (
     close,
     day_rows,
     se1,
-    se117,
-    se1183,
-    se1260,
-    se1261,
-    se1262,
+    se1020,
+    se1021,
+    se1022,
+    se1089,
+    se1090,
+    se1091,
+    se1092,
+    se1093,
+    se1094,
+    se1095,
+    se120,
+    se1211,
+    se1212,
+    se1213,
+    se1369,
+    se1370,
     se1371,
     se1372,
     se1373,
+    se1374,
+    se1375,
+    se1376,
+    se1430,
+    se1431,
+    se1432,
     se153,
-    se1546,
-    se1547,
+    se1555,
+    se1556,
     se1557,
-    se1564,
-    se183,
-    se184,
-    se185,
-    se257,
-    se295,
-    se296,
-    se298,
-    se313,
-    se324,
-    se326,
-    se331,
+    se1719,
+    se1720,
+    se1721,
+    se1754,
+    se1755,
+    se1766,
+    se189,
+    se264,
+    se265,
+    se266,
+    se267,
+    se268,
+    se361,
+    se373,
+    se375,
+    se380,
+    se441,
+    se442,
     se443,
     se444,
-    se445,
-    se485,
-    se494,
-    se495,
-    se496,
-    se497,
     se498,
-    se555,
-    se556,
-    se557,
-    se596,
-    se597,
-    se598,
-    se600,
-    se645,
-    se646,
-    se699,
-    se705,
-    se706,
-    se707,
-    se759,
-    se760,
-    se761,
-    se827,
-    se828,
-    se829,
-    se855,
-    se856,
-    se857,
-    se914,
-    se915,
-    se916,
+    se499,
+    se500,
+    se525,
+    se526,
+    se527,
+    se528,
+    se529,
+    se530,
+    se531,
+    se548,
+    se554,
+    se619,
+    se620,
+    se621,
+    se622,
+    se631,
+    se632,
+    se633,
+    se672,
+    se673,
+    se674,
+    se727,
+    se728,
+    se779,
+    se785,
+    se786,
+    se787,
+    se842,
+    se843,
+    se844,
+    se875,
+    se876,
+    se877,
+    se919,
+    se920,
+    se921,
+    se940,
+    se941,
+    se942,
+    se943,
+    se944,
+    se953,
+    se954,
+    se955,
     va0,
-    va1005,
-    va1008,
-    va101,
-    va1020,
-    va1030,
-    va1066,
-    va1077,
-    va109,
-    va1095,
-    va1112,
-    va1129,
-    va1136,
-    va118,
-    va1184,
-    va1199,
-    va1206,
-    va123,
-    va1230,
-    va1233,
-    va1259,
-    va1264,
-    va1279,
-    va1280,
-    va1288,
-    va1320,
-    va1344,
+    va1003,
+    va1019,
+    va1025,
+    va1040,
+    va106,
+    va1081,
+    va1120,
+    va1126,
+    va1141,
+    va1151,
+    va1187,
+    va1208,
+    va1210,
+    va1228,
+    va1254,
+    va1271,
+    va1278,
+    va131,
+    va1337,
+    va135,
     va1352,
     va1359,
-    va1370,
-    va1375,
-    va1379,
-    va141,
-    va1418,
-    va1422,
-    va15,
-    va1508,
-    va1515,
-    va152,
-    va1522,
-    va1529,
+    va1368,
+    va137,
+    va1389,
+    va1396,
+    va1429,
+    va1434,
+    va1449,
+    va145,
+    va1450,
+    va1458,
+    va1500,
+    va1528,
+    va1536,
     va154,
     va1543,
-    va163,
-    va182,
-    va195,
-    va234,
-    va244,
-    va245,
-    va262,
-    va276,
-    va294,
-    va304,
-    va308,
-    va323,
+    va1554,
+    va1559,
+    va1563,
+    va159,
+    va1617,
+    va1621,
+    va1718,
+    va1723,
+    va1730,
+    va1737,
+    va1751,
+    va177,
+    va1774,
+    va188,
+    va190,
+    va191,
+    va199,
+    va226,
+    va235,
+    va278,
+    va288,
+    va289,
+    va314,
+    va321,
     va33,
-    va333,
-    va342,
-    va351,
-    va355,
+    va339,
+    va350,
     va358,
-    va36,
-    va373,
-    va386,
-    va392,
-    va406,
-    va425,
-    va441,
-    va442,
-    va452,
-    va476,
-    va484,
-    va49,
-    va492,
-    va493,
-    va519,
-    va523,
-    va53,
-    va539,
-    va554,
-    va56,
-    va562,
-    va576,
+    va359,
+    va372,
+    va382,
+    va39,
+    va391,
+    va394,
+    va398,
+    va403,
+    va412,
+    va421,
+    va437,
+    va445,
+    va461,
+    va480,
+    va496,
+    va497,
+    va507,
+    va51,
+    va545,
+    va55,
+    va553,
+    va561,
+    va577,
+    va59,
+    va591,
     va595,
-    va608,
-    va612,
-    va622,
-    va624,
-    va649,
-    va65,
+    va611,
+    va630,
+    va638,
     va652,
-    va665,
-    va682,
-    va684,
-    va698,
+    va671,
+    va69,
+    va691,
+    va694,
     va704,
-    va713,
-    va714,
-    va726,
-    va736,
+    va706,
+    va731,
+    va733,
     va745,
-    va75,
-    va753,
-    va758,
-    va768,
-    va796,
-    va802,
-    va812,
-    va826,
-    va837,
-    va854,
-    va86,
-    va860,
-    va884,
-    va89,
-    va902,
-    va913,
-    va919,
-    va934,
-    va975,
-    va99,
+    va762,
+    va764,
+    va778,
+    va784,
+    va793,
+    va794,
+    va80,
+    va806,
+    va819,
+    va828,
+    va836,
+    va841,
+    va85,
+    va851,
+    va883,
+    va888,
+    va894,
+    va904,
+    va918,
+    va929,
+    va939,
+    va95,
+    va952,
+    va958,
+    va982,
     volume,
     vwap,
     MAX((
@@ -4447,278 +5413,396 @@ WITH values_0_1 AS (
     CORR(va21, va29) OVER rows_6 AS se30,
     REGR_COUNT(va21, va29) OVER rows_6 AS se31,
     LAG(va33, 1) OVER rows_row AS se34,
-    LAG(va36, 1) OVER rows_row AS se37,
-    CORR(va44, va49) OVER rows_10 AS se50,
-    REGR_COUNT(va44, va49) OVER rows_10 AS se51,
-    LAG(va53, 1) OVER rows_row AS se54,
-    LAG(va56, 1) OVER rows_row AS se57,
-    LAG(va65, 1) OVER rows_row AS se66,
-    LAG(va65, 2) OVER rows_row AS se67,
-    LAG(va65, 3) OVER rows_row AS se68,
-    LAG(va65, 4) OVER rows_row AS se69,
-    LAG(va65, 5) OVER rows_row AS se70,
-    LAG(va65, 6) OVER rows_row AS se71,
-    LAG(va65, 7) OVER rows_row AS se72,
-    LAG(va65, 8) OVER rows_row AS se73,
-    MAX((
-      CASE WHEN va40 IS DISTINCT FROM se90 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se91,
-    MAX((
-      CASE WHEN va45 IS DISTINCT FROM se92 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se93,
+    LAG(va33, 2) OVER rows_row AS se35,
+    LAG(va33, 3) OVER rows_row AS se36,
+    LAG(va33, 4) OVER rows_row AS se37,
+    LAG(va33, 5) OVER rows_row AS se38,
+    LAG(va39, 1) OVER rows_row AS se40,
+    LAG(va39, 2) OVER rows_row AS se41,
+    LAG(va39, 3) OVER rows_row AS se42,
+    LAG(va39, 4) OVER rows_row AS se43,
+    LAG(va39, 5) OVER rows_row AS se44,
+    CORR(va50, va55) OVER rows_10 AS se56,
+    REGR_COUNT(va50, va55) OVER rows_10 AS se57,
+    LAG(va59, 1) OVER rows_row AS se60,
+    LAG(va59, 2) OVER rows_row AS se61,
+    LAG(va59, 3) OVER rows_row AS se62,
+    LAG(va59, 4) OVER rows_row AS se63,
+    LAG(va59, 5) OVER rows_row AS se64,
+    LAG(va59, 6) OVER rows_row AS se65,
+    LAG(va59, 7) OVER rows_row AS se66,
+    LAG(va59, 8) OVER rows_row AS se67,
+    LAG(va59, 9) OVER rows_row AS se68,
+    LAG(va69, 1) OVER rows_row AS se70,
+    LAG(va69, 2) OVER rows_row AS se71,
+    LAG(va69, 3) OVER rows_row AS se72,
+    LAG(va69, 4) OVER rows_row AS se73,
+    LAG(va69, 5) OVER rows_row AS se74,
+    LAG(va69, 6) OVER rows_row AS se75,
+    LAG(va69, 7) OVER rows_row AS se76,
+    LAG(va69, 8) OVER rows_row AS se77,
+    LAG(va69, 9) OVER rows_row AS se78,
+    LAG(va85, 1) OVER rows_row AS se86,
+    LAG(va85, 2) OVER rows_row AS se87,
+    LAG(va85, 3) OVER rows_row AS se88,
+    LAG(va85, 4) OVER rows_row AS se89,
+    LAG(va85, 5) OVER rows_row AS se90,
+    LAG(va85, 6) OVER rows_row AS se91,
+    LAG(va85, 7) OVER rows_row AS se92,
+    LAG(va85, 8) OVER rows_row AS se93,
     RANK(
     ORDER BY
-      va103) OVER rows_60 AS se104,
+      va139) OVER rows_60 AS se140,
     CUME_DIST(
     ORDER BY
-      va103) OVER rows_60 AS se105,
-    LAG(va109, 10) OVER rows_row AS se110,
-    MIN(va118) OVER rows_5 AS se119,
-    MAX(va118) OVER rows_5 AS se121,
-    MIN(va118) OVER rows_4 AS se125,
-    MAX(va118) OVER rows_4 AS se127,
-    CORR(va159, va49) OVER rows_5 AS se160,
-    REGR_COUNT(va159, va49) OVER rows_5 AS se161,
-    LAG(va163, 1) OVER rows_row AS se164,
-    STDDEV_SAMP(va159) OVER rows_5 AS se166,
-    COUNT(va159) OVER rows_5 AS se167,
-    STDDEV_SAMP(va49) OVER rows_5 AS se169,
-    COUNT(va49) OVER rows_5 AS se170,
-    CORR(va191, va49) OVER rows_3 AS se192,
-    REGR_COUNT(va191, va49) OVER rows_3 AS se193,
-    LAG(va195, 1) OVER rows_row AS se196,
-    CORR(va191, va49) OVER rows_5 AS se207,
-    REGR_COUNT(va191, va49) OVER rows_5 AS se208,
-    STDDEV_SAMP(va191) OVER rows_5 AS se210,
-    COUNT(va191) OVER rows_5 AS se211,
-    LAG(va118, 1) OVER rows_row AS se235,
-    LAG(va245, 1) OVER rows_row AS se246,
-    LAG(va245, 2) OVER rows_row AS se247,
-    LAG(va245, 3) OVER rows_row AS se248,
-    LAG(va245, 4) OVER rows_row AS se249,
+      va139) OVER rows_60 AS se141,
+    LAG(va145, 10) OVER rows_row AS se146,
+    MIN(va154) OVER rows_5 AS se155,
+    MAX(va154) OVER rows_5 AS se157,
+    MIN(va154) OVER rows_4 AS se161,
+    MAX(va154) OVER rows_4 AS se163,
+    CORR(va195, va55) OVER rows_5 AS se196,
+    REGR_COUNT(va195, va55) OVER rows_5 AS se197,
+    LAG(va199, 1) OVER rows_row AS se200,
+    LAG(va199, 2) OVER rows_row AS se201,
+    LAG(va199, 3) OVER rows_row AS se202,
+    LAG(va199, 4) OVER rows_row AS se203,
+    STDDEV_SAMP(va195) OVER rows_5 AS se206,
+    COUNT(va195) OVER rows_5 AS se207,
+    STDDEV_SAMP(va55) OVER rows_5 AS se209,
+    COUNT(va55) OVER rows_5 AS se210,
+    CORR(va231, va55) OVER rows_3 AS se232,
+    REGR_COUNT(va231, va55) OVER rows_3 AS se233,
+    LAG(va235, 1) OVER rows_row AS se236,
+    LAG(va235, 2) OVER rows_row AS se237,
+    CORR(va231, va55) OVER rows_5 AS se248,
+    REGR_COUNT(va231, va55) OVER rows_5 AS se249,
+    LAG(va235, 3) OVER rows_row AS se251,
+    LAG(va235, 4) OVER rows_row AS se252,
+    STDDEV_SAMP(va231) OVER rows_5 AS se254,
+    COUNT(va231) OVER rows_5 AS se255,
+    LAG(va154, 1) OVER rows_row AS se279,
+    LAG(va289, 1) OVER rows_row AS se290,
+    LAG(va289, 2) OVER rows_row AS se291,
+    LAG(va289, 3) OVER rows_row AS se292,
+    LAG(va289, 4) OVER rows_row AS se293,
+    LAG(va359, 5) OVER rows_row AS se360,
     MAX((
-      CASE WHEN va258 IS DISTINCT FROM se259 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se260,
+      CASE WHEN va191 IS DISTINCT FROM se264 OR stock_row = 1 THEN stock_row END
+    )) OVER rows_before AS se362,
+    LAG(se373, 100) OVER rows_row AS se374,
+    CORR(va393, va394) OVER rows_5 AS se395,
+    REGR_COUNT(va393, va394) OVER rows_5 AS se396,
+    LAG(va398, 1) OVER rows_row AS se399,
+    LAG(va398, 2) OVER rows_row AS se400,
+    LAG(va398, 3) OVER rows_row AS se401,
+    LAG(va398, 4) OVER rows_row AS se402,
+    LAG(va403, 1) OVER rows_row AS se404,
+    LAG(va403, 2) OVER rows_row AS se405,
+    LAG(va403, 3) OVER rows_row AS se406,
+    LAG(va403, 4) OVER rows_row AS se407,
+    CORR(va55, va416) OVER rows_6 AS se417,
+    REGR_COUNT(va55, va416) OVER rows_6 AS se418,
+    LAG(va421, 1) OVER rows_row AS se422,
+    LAG(va421, 2) OVER rows_row AS se423,
+    LAG(va421, 3) OVER rows_row AS se424,
+    LAG(va421, 4) OVER rows_row AS se425,
+    LAG(va421, 5) OVER rows_row AS se426,
+    CORR(low, va287) OVER rows_5 AS se438,
+    REGR_COUNT(low, va287) OVER rows_5 AS se439,
+    LAG(va445, 1) OVER rows_row AS se446,
+    LAG(va445, 2) OVER rows_row AS se447,
+    LAG(va445, 3) OVER rows_row AS se448,
+    LAG(va445, 4) OVER rows_row AS se449,
+    LAG(va480, 1) OVER rows_row AS se481,
+    LAG(va480, 2) OVER rows_row AS se482,
+    LAG(va480, 3) OVER rows_row AS se483,
+    LAG(va480, 4) OVER rows_row AS se484,
+    LAG(va507, 1) OVER rows_row AS se508,
+    LAG(va507, 2) OVER rows_row AS se509,
+    LAG(va507, 3) OVER rows_row AS se510,
+    LAG(va507, 4) OVER rows_row AS se511,
+    LAG(va507, 5) OVER rows_row AS se512,
+    LAG(va507, 6) OVER rows_row AS se513,
+    LAG(va507, 7) OVER rows_row AS se514,
+    LAG(va507, 8) OVER rows_row AS se515,
+    LAG(va507, 9) OVER rows_row AS se516,
+    CORR(low, va287) OVER rows_12 AS se522,
+    REGR_COUNT(low, va287) OVER rows_12 AS se523,
+    LAG(va445, 5) OVER rows_row AS se532,
+    LAG(va445, 6) OVER rows_row AS se533,
+    LAG(va445, 7) OVER rows_row AS se534,
+    LAG(va445, 8) OVER rows_row AS se535,
+    LAG(va445, 9) OVER rows_row AS se536,
+    LAG(va445, 10) OVER rows_row AS se537,
+    LAG(va445, 11) OVER rows_row AS se538,
+    CORR(se542, vwap) OVER rows_230 AS se543,
+    LAG(va545, 1) OVER rows_row AS se546,
     MAX((
-      CASE WHEN va155 IS DISTINCT FROM se220 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se263,
+      CASE WHEN va412 IS DISTINCT FROM se548 OR stock_row = 1 THEN stock_row END
+    )) OVER rows_before AS se549,
+    CORR(se189, va15) OVER rows_15 AS se592,
+    REGR_COUNT(se189, va15) OVER rows_15 AS se593,
+    LAG(va595, 1) OVER rows_row AS se596,
     MAX((
-      CASE WHEN va187 IS DISTINCT FROM se309 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se310,
-    LAG(se324, 100) OVER rows_row AS se325,
-    CORR(va347, va351) OVER rows_5 AS se352,
-    REGR_COUNT(va347, va351) OVER rows_5 AS se353,
-    LAG(va355, 1) OVER rows_row AS se356,
-    LAG(va358, 1) OVER rows_row AS se359,
-    CORR(va49, va369) OVER rows_6 AS se370,
-    REGR_COUNT(va49, va369) OVER rows_6 AS se371,
-    LAG(va373, 1) OVER rows_row AS se374,
-    CORR(low, va243) OVER rows_5 AS se387,
-    REGR_COUNT(low, va243) OVER rows_5 AS se388,
-    MAX((
-      CASE WHEN va60 IS DISTINCT FROM se390 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se391,
-    LAG(va392, 1) OVER rows_row AS se393,
-    LAG(va425, 1) OVER rows_row AS se426,
-    LAG(va425, 2) OVER rows_row AS se427,
-    LAG(va425, 3) OVER rows_row AS se428,
-    LAG(va425, 4) OVER rows_row AS se429,
-    LAG(va452, 1) OVER rows_row AS se453,
-    LAG(va452, 2) OVER rows_row AS se454,
-    LAG(va452, 3) OVER rows_row AS se455,
-    LAG(va452, 4) OVER rows_row AS se456,
-    LAG(va452, 5) OVER rows_row AS se457,
-    LAG(va452, 6) OVER rows_row AS se458,
-    LAG(va452, 7) OVER rows_row AS se459,
-    LAG(va452, 8) OVER rows_row AS se460,
-    LAG(va452, 9) OVER rows_row AS se461,
-    CORR(low, va243) OVER rows_12 AS se467,
-    REGR_COUNT(low, va243) OVER rows_12 AS se468,
-    CORR(se473, vwap) OVER rows_230 AS se474,
-    LAG(va476, 1) OVER rows_row AS se477,
-    MAX((
-      CASE WHEN va365 IS DISTINCT FROM se479 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se480,
-    CORR(se153, va15) OVER rows_15 AS se520,
-    REGR_COUNT(se153, va15) OVER rows_15 AS se521,
-    LAG(va523, 1) OVER rows_row AS se524,
-    MAX((
-      CASE WHEN va526 IS DISTINCT FROM se527 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se528,
-    CORR(va243, vwap) OVER rows_6 AS se544,
-    REGR_COUNT(va243, vwap) OVER rows_6 AS se545,
-    CORR(close, se559) OVER rows_200 AS se560,
-    LAG(va562, 1) OVER rows_row AS se563,
-    LAG(va244, 1) OVER rows_row AS se577,
-    LAG(va244, 2) OVER rows_row AS se578,
-    LAG(va244, 3) OVER rows_row AS se579,
-    LAG(va244, 4) OVER rows_row AS se580,
-    LAG(va244, 5) OVER rows_row AS se581,
-    LAG(va244, 6) OVER rows_row AS se582,
-    LAG(va244, 7) OVER rows_row AS se583,
-    LAG(va244, 8) OVER rows_row AS se584,
-    LAG(va624, 1) OVER rows_row AS se625,
-    LAG(va624, 2) OVER rows_row AS se626,
-    LAG(va624, 3) OVER rows_row AS se627,
-    LAG(va624, 4) OVER rows_row AS se628,
-    LAG(va624, 5) OVER rows_row AS se629,
-    LAG(va624, 6) OVER rows_row AS se630,
-    LAG(va624, 7) OVER rows_row AS se631,
+      CASE WHEN va598 IS DISTINCT FROM se599 OR stock_row = 1 THEN stock_row END
+    )) OVER rows_before AS se600,
+    CORR(va287, vwap) OVER rows_6 AS se616,
+    REGR_COUNT(va287, vwap) OVER rows_6 AS se617,
+    CORR(close, se635) OVER rows_200 AS se636,
+    LAG(va638, 1) OVER rows_row AS se639,
+    LAG(va288, 1) OVER rows_row AS se653,
+    LAG(va288, 2) OVER rows_row AS se654,
+    LAG(va288, 3) OVER rows_row AS se655,
+    LAG(va288, 4) OVER rows_row AS se656,
+    LAG(va288, 5) OVER rows_row AS se657,
+    LAG(va288, 6) OVER rows_row AS se658,
+    LAG(va288, 7) OVER rows_row AS se659,
+    LAG(va288, 8) OVER rows_row AS se660,
+    LAG(va706, 1) OVER rows_row AS se707,
+    LAG(va706, 2) OVER rows_row AS se708,
+    LAG(va706, 3) OVER rows_row AS se709,
+    LAG(va706, 4) OVER rows_row AS se710,
+    LAG(va706, 5) OVER rows_row AS se711,
+    LAG(va706, 6) OVER rows_row AS se712,
+    LAG(va706, 7) OVER rows_row AS se713,
     RANK(
     ORDER BY
-      va245) OVER rows_20 AS se632,
+      va289) OVER rows_20 AS se714,
     CUME_DIST(
     ORDER BY
-      va245) OVER rows_20 AS se633,
-    COUNT(va245) OVER rows_20 AS se634,
-    CORR(high, va49) OVER rows_5 AS se636,
-    REGR_COUNT(high, va49) OVER rows_5 AS se637,
-    AVG(se473) OVER rows_20 AS se640,
-    LAG(se645, 1) OVER rows_row AS se647,
-    LAG(se646, 1) OVER rows_row AS se648,
-    LAG(va649, 1) OVER rows_row AS se650,
-    LAG(va652, 1) OVER rows_row AS se653,
-    CORR(va49, va369) OVER rows_5 AS se685,
-    REGR_COUNT(va49, va369) OVER rows_5 AS se686,
-    LAG(se699, 5) OVER rows_row AS se700,
-    CORR(va722, va49) OVER rows_6 AS se723,
-    REGR_COUNT(va722, va49) OVER rows_6 AS se724,
-    LAG(va726, 1) OVER rows_row AS se727,
-    LAG(va736, 1) OVER rows_row AS se737,
-    CORR(va764, vwap) OVER rows_17 AS se765,
-    REGR_COUNT(va764, vwap) OVER rows_17 AS se766,
-    LAG(va768, 1) OVER rows_row AS se769,
-    SUM(va243) OVER rows_22 AS se777,
-    COUNT(va243) OVER rows_22 AS se778,
-    SUM(va805) OVER rows_12 AS se806,
-    COUNT(va805) OVER rows_12 AS se807,
-    LAG(va812, 1) OVER rows_row AS se813,
-    SUM(va833) OVER rows_8 AS se834,
-    COUNT(va833) OVER rows_8 AS se835,
-    MAX((
-      CASE WHEN va844 IS DISTINCT FROM se845 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se846,
-    LAG(va860, 1) OVER rows_row AS se861,
-    LAG(va860, 2) OVER rows_row AS se862,
-    LAG(va860, 3) OVER rows_row AS se863,
-    LAG(va860, 4) OVER rows_row AS se864,
-    LAG(va860, 5) OVER rows_row AS se865,
-    LAG(va860, 6) OVER rows_row AS se866,
-    LAG(va884, 1) OVER rows_row AS se885,
-    LAG(va884, 2) OVER rows_row AS se886,
-    LAG(va884, 3) OVER rows_row AS se887,
-    LAG(va884, 4) OVER rows_row AS se888,
-    LAG(va884, 5) OVER rows_row AS se889,
-    CORR(va191, va898) OVER rows_8 AS se899,
-    REGR_COUNT(va191, va898) OVER rows_8 AS se900,
-    LAG(va902, 1) OVER rows_row AS se903,
-    LAG(va768, 2) OVER rows_row AS se920,
-    LAG(va768, 3) OVER rows_row AS se921,
-    LAG(va768, 4) OVER rows_row AS se922,
-    LAG(va768, 5) OVER rows_row AS se923,
-    LAG(va768, 6) OVER rows_row AS se924,
-    LAG(va768, 7) OVER rows_row AS se925,
-    LAG(va768, 8) OVER rows_row AS se926,
-    LAG(va768, 9) OVER rows_row AS se927,
-    LAG(va768, 10) OVER rows_row AS se928,
-    LAG(va768, 11) OVER rows_row AS se929,
-    LAG(va934, 1) OVER rows_row AS se935,
-    SUM(va957) OVER rows_16 AS se958,
-    COUNT(va957) OVER rows_16 AS se959,
-    SUM(va956) OVER rows_16 AS se960,
-    COUNT(va956) OVER rows_16 AS se961,
-    CORR(va971, va386) OVER rows_8 AS se972,
-    REGR_COUNT(va971, va386) OVER rows_8 AS se973,
-    LAG(va975, 1) OVER rows_row AS se976,
-    MAX((
-      CASE WHEN va791 IS DISTINCT FROM se978 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se979,
-    CORR(va998, va1001) OVER rows_6 AS se1002,
-    REGR_COUNT(va998, va1001) OVER rows_6 AS se1003,
-    LAG(va1005, 1) OVER rows_row AS se1006,
-    LAG(va1008, 1) OVER rows_row AS se1009,
-    LAG(va1020, 1) OVER rows_row AS se1021,
-    LAG(va1030, 1) OVER rows_row AS se1031,
-    LAG(va1030, 2) OVER rows_row AS se1032,
-    SUM(va1042) OVER rows_37 AS se1043,
-    COUNT(va1042) OVER rows_37 AS se1044,
-    CORR(va1062, va49) OVER rows_11 AS se1063,
-    REGR_COUNT(va1062, va49) OVER rows_11 AS se1064,
-    LAG(va1066, 1) OVER rows_row AS se1067,
-    CORR(va64, va1090) OVER rows_12 AS se1091,
-    REGR_COUNT(va64, va1090) OVER rows_12 AS se1092,
-    LAG(va1095, 1) OVER rows_row AS se1096,
-    CORR(va971, va386) OVER rows_3 AS se1113,
-    REGR_COUNT(va971, va386) OVER rows_3 AS se1114,
-    SUM(va971) OVER rows_19 AS se1130,
-    COUNT(va971) OVER rows_19 AS se1131,
-    LAG(va1136, 1) OVER rows_row AS se1137,
-    SUM(va1152) OVER rows_49 AS se1153,
-    COUNT(va1152) OVER rows_49 AS se1154,
-    LAG(va1184, 2) OVER rows_row AS se1185,
+      va289) OVER rows_20 AS se715,
+    COUNT(va289) OVER rows_20 AS se716,
+    CORR(high, va55) OVER rows_5 AS se718,
+    REGR_COUNT(high, va55) OVER rows_5 AS se719,
+    AVG(se542) OVER rows_20 AS se722,
+    LAG(se727, 1) OVER rows_row AS se729,
+    LAG(se728, 1) OVER rows_row AS se730,
+    LAG(va731, 1) OVER rows_row AS se732,
+    LAG(va733, 1) OVER rows_row AS se734,
+    CORR(va55, va416) OVER rows_5 AS se765,
+    REGR_COUNT(va55, va416) OVER rows_5 AS se766,
+    LAG(se779, 5) OVER rows_row AS se780,
+    CORR(va802, va55) OVER rows_6 AS se803,
+    REGR_COUNT(va802, va55) OVER rows_6 AS se804,
+    LAG(va806, 1) OVER rows_row AS se807,
+    LAG(va806, 2) OVER rows_row AS se808,
+    LAG(va806, 3) OVER rows_row AS se809,
+    LAG(va806, 4) OVER rows_row AS se810,
+    LAG(va806, 5) OVER rows_row AS se811,
+    LAG(va819, 1) OVER rows_row AS se820,
+    CORR(va847, vwap) OVER rows_17 AS se848,
+    REGR_COUNT(va847, vwap) OVER rows_17 AS se849,
+    LAG(va851, 1) OVER rows_row AS se852,
+    SUM(va287) OVER rows_22 AS se860,
+    COUNT(va287) OVER rows_22 AS se861,
+    SUM(va897) OVER rows_12 AS se898,
+    COUNT(va897) OVER rows_12 AS se899,
+    LAG(va904, 1) OVER rows_row AS se905,
+    SUM(va925) OVER rows_8 AS se926,
+    COUNT(va925) OVER rows_8 AS se927,
+    LAG(va958, 1) OVER rows_row AS se959,
+    LAG(va958, 2) OVER rows_row AS se960,
+    LAG(va958, 3) OVER rows_row AS se961,
+    LAG(va958, 4) OVER rows_row AS se962,
+    LAG(va958, 5) OVER rows_row AS se963,
+    LAG(va958, 6) OVER rows_row AS se964,
+    LAG(va982, 1) OVER rows_row AS se983,
+    LAG(va982, 2) OVER rows_row AS se984,
+    LAG(va982, 3) OVER rows_row AS se985,
+    LAG(va982, 4) OVER rows_row AS se986,
+    LAG(va982, 5) OVER rows_row AS se987,
+    CORR(va231, va996) OVER rows_8 AS se997,
+    REGR_COUNT(va231, va996) OVER rows_8 AS se998,
+    LAG(va235, 5) OVER rows_row AS se1000,
+    LAG(va235, 6) OVER rows_row AS se1001,
+    LAG(va235, 7) OVER rows_row AS se1002,
+    LAG(va1003, 1) OVER rows_row AS se1004,
+    LAG(va1003, 2) OVER rows_row AS se1005,
+    LAG(va1003, 3) OVER rows_row AS se1006,
+    LAG(va1003, 4) OVER rows_row AS se1007,
+    LAG(va1003, 5) OVER rows_row AS se1008,
+    LAG(va1003, 6) OVER rows_row AS se1009,
+    LAG(va1003, 7) OVER rows_row AS se1010,
+    LAG(va851, 2) OVER rows_row AS se1026,
+    LAG(va851, 3) OVER rows_row AS se1027,
+    LAG(va851, 4) OVER rows_row AS se1028,
+    LAG(va851, 5) OVER rows_row AS se1029,
+    LAG(va851, 6) OVER rows_row AS se1030,
+    LAG(va851, 7) OVER rows_row AS se1031,
+    LAG(va851, 8) OVER rows_row AS se1032,
+    LAG(va851, 9) OVER rows_row AS se1033,
+    LAG(va851, 10) OVER rows_row AS se1034,
+    LAG(va851, 11) OVER rows_row AS se1035,
+    LAG(va1040, 1) OVER rows_row AS se1041,
+    SUM(va1063) OVER rows_16 AS se1064,
+    COUNT(va1063) OVER rows_16 AS se1065,
+    SUM(va1062) OVER rows_16 AS se1066,
+    COUNT(va1062) OVER rows_16 AS se1067,
+    CORR(va1077, va437) OVER rows_8 AS se1078,
+    REGR_COUNT(va1077, va437) OVER rows_8 AS se1079,
+    LAG(va1081, 1) OVER rows_row AS se1082,
+    LAG(va1081, 2) OVER rows_row AS se1083,
+    LAG(va1081, 3) OVER rows_row AS se1084,
+    LAG(va1081, 4) OVER rows_row AS se1085,
+    LAG(va1081, 5) OVER rows_row AS se1086,
+    LAG(va1081, 6) OVER rows_row AS se1087,
+    LAG(va1081, 7) OVER rows_row AS se1088,
+    CORR(va1114, va1116) OVER rows_6 AS se1117,
+    REGR_COUNT(va1114, va1116) OVER rows_6 AS se1118,
+    LAG(va1120, 1) OVER rows_row AS se1121,
+    LAG(va1120, 2) OVER rows_row AS se1122,
+    LAG(va1120, 3) OVER rows_row AS se1123,
+    LAG(va1120, 4) OVER rows_row AS se1124,
+    LAG(va1120, 5) OVER rows_row AS se1125,
+    LAG(va1126, 1) OVER rows_row AS se1127,
+    LAG(va1126, 2) OVER rows_row AS se1128,
+    LAG(va1126, 3) OVER rows_row AS se1129,
+    LAG(va1126, 4) OVER rows_row AS se1130,
+    LAG(va1126, 5) OVER rows_row AS se1131,
+    LAG(va1141, 1) OVER rows_row AS se1142,
+    LAG(va1151, 1) OVER rows_row AS se1152,
+    LAG(va1151, 2) OVER rows_row AS se1153,
+    SUM(va1163) OVER rows_37 AS se1164,
+    COUNT(va1163) OVER rows_37 AS se1165,
+    CORR(va1183, va55) OVER rows_11 AS se1184,
+    REGR_COUNT(va1183, va55) OVER rows_11 AS se1185,
+    LAG(va1187, 1) OVER rows_row AS se1188,
+    LAG(va1187, 2) OVER rows_row AS se1189,
+    LAG(va1187, 3) OVER rows_row AS se1190,
+    LAG(va1187, 4) OVER rows_row AS se1191,
+    LAG(va1187, 5) OVER rows_row AS se1192,
+    LAG(va1187, 6) OVER rows_row AS se1193,
+    LAG(va1187, 7) OVER rows_row AS se1194,
+    LAG(va1187, 8) OVER rows_row AS se1195,
+    LAG(va1187, 9) OVER rows_row AS se1196,
+    LAG(va1187, 10) OVER rows_row AS se1197,
+    LAG(va69, 10) OVER rows_row AS se1198,
+    CORR(va84, va1221) OVER rows_12 AS se1222,
+    REGR_COUNT(va84, va1221) OVER rows_12 AS se1223,
+    LAG(va85, 9) OVER rows_row AS se1225,
+    LAG(va85, 10) OVER rows_row AS se1226,
+    LAG(va85, 11) OVER rows_row AS se1227,
+    LAG(va1228, 1) OVER rows_row AS se1229,
+    LAG(va1228, 2) OVER rows_row AS se1230,
+    LAG(va1228, 3) OVER rows_row AS se1231,
+    LAG(va1228, 4) OVER rows_row AS se1232,
+    LAG(va1228, 5) OVER rows_row AS se1233,
+    LAG(va1228, 6) OVER rows_row AS se1234,
+    LAG(va1228, 7) OVER rows_row AS se1235,
+    LAG(va1228, 8) OVER rows_row AS se1236,
+    LAG(va1228, 9) OVER rows_row AS se1237,
+    LAG(va1228, 10) OVER rows_row AS se1238,
+    LAG(va1228, 11) OVER rows_row AS se1239,
+    CORR(va1077, va437) OVER rows_3 AS se1255,
+    REGR_COUNT(va1077, va437) OVER rows_3 AS se1256,
+    SUM(va1077) OVER rows_19 AS se1272,
+    COUNT(va1077) OVER rows_19 AS se1273,
+    LAG(va1278, 1) OVER rows_row AS se1279,
+    LAG(va1278, 2) OVER rows_row AS se1280,
+    LAG(va1278, 3) OVER rows_row AS se1281,
+    LAG(va1278, 4) OVER rows_row AS se1282,
+    LAG(va1278, 5) OVER rows_row AS se1283,
+    SUM(va1300) OVER rows_49 AS se1301,
+    COUNT(va1300) OVER rows_49 AS se1302,
+    LAG(va1337, 2) OVER rows_row AS se1338,
     RANK(
     ORDER BY
-      va1193) OVER rows_20 AS se1194,
+      va1346) OVER rows_20 AS se1347,
     CUME_DIST(
     ORDER BY
-      va1193) OVER rows_20 AS se1195,
-    CORR(va1042, va1202) OVER rows_9 AS se1203,
-    REGR_COUNT(va1042, va1202) OVER rows_9 AS se1204,
-    LAG(va1206, 1) OVER rows_row AS se1207,
-    MAX(
-      (
-        CASE WHEN va1209 IS DISTINCT FROM se1210 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se1211,
-    CORR(va1220, va1226) OVER rows_7 AS se1227,
-    REGR_COUNT(va1220, va1226) OVER rows_7 AS se1228,
-    LAG(va1230, 1) OVER rows_row AS se1231,
-    LAG(va1233, 1) OVER rows_row AS se1234,
-    SUM(va243) OVER rows_14 AS se1244,
-    COUNT(va243) OVER rows_14 AS se1245,
-    LAG(va1264, 1) OVER rows_row AS se1265,
-    LAG(va1264, 2) OVER rows_row AS se1266,
-    LAG(va1264, 3) OVER rows_row AS se1267,
-    LAG(va1264, 4) OVER rows_row AS se1268,
-    LAG(va1264, 5) OVER rows_row AS se1269,
-    LAG(va1264, 6) OVER rows_row AS se1270,
-    LAG(va1264, 7) OVER rows_row AS se1271,
-    RANK(
-    ORDER BY
-      va1280) OVER rows_20 AS se1281,
-    CUME_DIST(
-    ORDER BY
-      va1280) OVER rows_20 AS se1282,
-    COUNT(va1280) OVER rows_20 AS se1283,
-    LAG(va1288, 1) OVER rows_row AS se1289,
-    RANK(
-    ORDER BY
-      va1309) OVER rows_18 AS se1310,
-    CUME_DIST(
-    ORDER BY
-      va1309) OVER rows_18 AS se1311,
-    CORR(va64, va1316) OVER rows_7 AS se1317,
-    REGR_COUNT(va64, va1316) OVER rows_7 AS se1318,
-    LAG(va1320, 1) OVER rows_row AS se1321,
-    LAG(va1280, 1) OVER rows_row AS se1345,
-    LAG(va1280, 2) OVER rows_row AS se1346,
-    LAG(va1280, 3) OVER rows_row AS se1347,
+      va1346) OVER rows_20 AS se1348,
+    CORR(va1163, va1355) OVER rows_9 AS se1356,
+    REGR_COUNT(va1163, va1355) OVER rows_9 AS se1357,
     LAG(va1359, 1) OVER rows_row AS se1360,
-    LAG(va1379, 1) OVER rows_row AS se1380,
-    CORR(va49, va369) OVER rows_3 AS se1400,
-    REGR_COUNT(va49, va369) OVER rows_3 AS se1401,
-    LAG(va1422, 1) OVER rows_row AS se1423,
-    SUM(va1443) OVER rows_26 AS se1444,
-    COUNT(va1443) OVER rows_26 AS se1445,
-    CORR(va898, va44) OVER rows_20 AS se1465,
-    REGR_COUNT(va898, va44) OVER rows_20 AS se1466,
-    SUM(va833) OVER rows_19 AS se1492,
-    COUNT(va833) OVER rows_19 AS se1493,
+    LAG(va1359, 2) OVER rows_row AS se1361,
+    LAG(va1359, 3) OVER rows_row AS se1362,
+    LAG(va1359, 4) OVER rows_row AS se1363,
+    LAG(va1359, 5) OVER rows_row AS se1364,
+    LAG(va1359, 6) OVER rows_row AS se1365,
+    LAG(va1359, 7) OVER rows_row AS se1366,
+    LAG(va1359, 8) OVER rows_row AS se1367,
+    CORR(va1384, va1385) OVER rows_7 AS se1386,
+    REGR_COUNT(va1384, va1385) OVER rows_7 AS se1387,
+    LAG(va1389, 1) OVER rows_row AS se1390,
+    LAG(va1389, 2) OVER rows_row AS se1391,
+    LAG(va1389, 3) OVER rows_row AS se1392,
+    LAG(va1389, 4) OVER rows_row AS se1393,
+    LAG(va1389, 5) OVER rows_row AS se1394,
+    LAG(va1389, 6) OVER rows_row AS se1395,
+    LAG(va1396, 1) OVER rows_row AS se1397,
+    LAG(va1396, 2) OVER rows_row AS se1398,
+    LAG(va1396, 3) OVER rows_row AS se1399,
+    LAG(va1396, 4) OVER rows_row AS se1400,
+    LAG(va1396, 5) OVER rows_row AS se1401,
+    LAG(va1396, 6) OVER rows_row AS se1402,
+    SUM(va287) OVER rows_14 AS se1411,
+    COUNT(va287) OVER rows_14 AS se1412,
+    LAG(va1434, 1) OVER rows_row AS se1435,
+    LAG(va1434, 2) OVER rows_row AS se1436,
+    LAG(va1434, 3) OVER rows_row AS se1437,
+    LAG(va1434, 4) OVER rows_row AS se1438,
+    LAG(va1434, 5) OVER rows_row AS se1439,
+    LAG(va1434, 6) OVER rows_row AS se1440,
+    LAG(va1434, 7) OVER rows_row AS se1441,
+    RANK(
+    ORDER BY
+      va1450) OVER rows_20 AS se1451,
+    CUME_DIST(
+    ORDER BY
+      va1450) OVER rows_20 AS se1452,
+    COUNT(va1450) OVER rows_20 AS se1453,
+    LAG(va1458, 1) OVER rows_row AS se1459,
+    LAG(va1458, 2) OVER rows_row AS se1460,
+    LAG(va1458, 3) OVER rows_row AS se1461,
+    LAG(va1458, 4) OVER rows_row AS se1462,
+    LAG(va1458, 5) OVER rows_row AS se1463,
+    LAG(va1458, 6) OVER rows_row AS se1464,
+    LAG(va1458, 7) OVER rows_row AS se1465,
+    RANK(
+    ORDER BY
+      va1489) OVER rows_18 AS se1490,
+    CUME_DIST(
+    ORDER BY
+      va1489) OVER rows_18 AS se1491,
+    CORR(va84, va1496) OVER rows_7 AS se1497,
+    REGR_COUNT(va84, va1496) OVER rows_7 AS se1498,
+    LAG(va1500, 1) OVER rows_row AS se1501,
+    LAG(va1500, 2) OVER rows_row AS se1502,
+    LAG(va1500, 3) OVER rows_row AS se1503,
+    LAG(va1500, 4) OVER rows_row AS se1504,
+    LAG(va1500, 5) OVER rows_row AS se1505,
+    LAG(va1500, 6) OVER rows_row AS se1506,
+    LAG(va1450, 1) OVER rows_row AS se1529,
+    LAG(va1450, 2) OVER rows_row AS se1530,
+    LAG(va1450, 3) OVER rows_row AS se1531,
+    LAG(va1543, 1) OVER rows_row AS se1544,
+    LAG(va1563, 1) OVER rows_row AS se1564,
+    LAG(va1563, 2) OVER rows_row AS se1565,
+    LAG(va1563, 3) OVER rows_row AS se1566,
+    LAG(va1563, 4) OVER rows_row AS se1567,
+    LAG(va1563, 5) OVER rows_row AS se1568,
+    LAG(va1563, 6) OVER rows_row AS se1569,
+    LAG(va1563, 7) OVER rows_row AS se1570,
+    LAG(va1563, 8) OVER rows_row AS se1571,
+    LAG(va1563, 9) OVER rows_row AS se1572,
+    LAG(va1563, 10) OVER rows_row AS se1573,
+    LAG(va1563, 11) OVER rows_row AS se1574,
+    CORR(va55, va416) OVER rows_3 AS se1599,
+    REGR_COUNT(va55, va416) OVER rows_3 AS se1600,
+    LAG(va1621, 1) OVER rows_row AS se1622,
+    LAG(va1621, 2) OVER rows_row AS se1623,
+    SUM(va1643) OVER rows_26 AS se1644,
+    COUNT(va1643) OVER rows_26 AS se1645,
+    CORR(va996, va50) OVER rows_20 AS se1666,
+    REGR_COUNT(va996, va50) OVER rows_20 AS se1667,
+    SUM(va925) OVER rows_19 AS se1695,
+    COUNT(va925) OVER rows_19 AS se1696,
     MAX(
       (
-        CASE WHEN va1548 IS DISTINCT FROM se1549 OR stock_row = 1 THEN stock_row END
+        CASE WHEN va1756 IS DISTINCT FROM se1757 OR stock_row = 1 THEN stock_row END
       )
-    ) OVER rows_before AS se1550
+    ) OVER rows_before AS se1758
   FROM values_2_3
   WINDOW rows_3 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 2 preceding AND CURRENT ROW), rows_4 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 3 preceding AND CURRENT ROW), rows_5 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 4 preceding AND CURRENT ROW), rows_6 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 5 preceding AND CURRENT ROW), rows_7 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 6 preceding AND CURRENT ROW), rows_8 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 7 preceding AND CURRENT ROW), rows_9 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 8 preceding AND CURRENT ROW), rows_10 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 9 preceding AND CURRENT ROW), rows_11 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 10 preceding AND CURRENT ROW), rows_12 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 11 preceding AND CURRENT ROW), rows_14 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 13 preceding AND CURRENT ROW), rows_15 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 14 preceding AND CURRENT ROW), rows_16 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 15 preceding AND CURRENT ROW), rows_17 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 16 preceding AND CURRENT ROW), rows_18 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 17 preceding AND CURRENT ROW), rows_19 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 18 preceding AND CURRENT ROW), rows_20 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 19 preceding AND CURRENT ROW), rows_22 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 21 preceding AND CURRENT ROW), rows_26 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 25 preceding AND CURRENT ROW), rows_37 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 36 preceding AND CURRENT ROW), rows_49 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 48 preceding AND CURRENT ROW), rows_60 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 59 preceding AND CURRENT ROW), rows_200 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 199 preceding AND CURRENT ROW), rows_230 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 229 preceding AND CURRENT ROW), rows_before AS (
     PARTITION BY run_id
@@ -4733,196 +5817,389 @@ WITH values_0_1 AS (
     stock_row,
     close,
     day_rows,
+    se1000,
+    se1001,
+    se1002,
+    se1004,
+    se1005,
     se1006,
+    se1007,
+    se1008,
     se1009,
-    se1067,
-    se1096,
-    se1137,
-    se117,
-    se1207,
+    se1010,
+    se1020,
+    se1021,
+    se1022,
+    se1041,
+    se1082,
+    se1083,
+    se1084,
+    se1085,
+    se1086,
+    se1087,
+    se1088,
+    se1089,
+    se1090,
+    se1091,
+    se1092,
+    se1093,
+    se1094,
+    se1095,
+    se1121,
+    se1122,
+    se1123,
+    se1124,
+    se1125,
+    se1127,
+    se1128,
+    se1129,
+    se1130,
+    se1131,
+    se1188,
+    se1189,
+    se1190,
+    se1191,
+    se1192,
+    se1193,
+    se1194,
+    se1195,
+    se1196,
+    se1197,
+    se1198,
+    se120,
     se1211,
+    se1212,
+    se1213,
+    se1225,
+    se1226,
+    se1227,
+    se1229,
+    se1230,
     se1231,
+    se1232,
+    se1233,
     se1234,
-    se1260,
-    se1261,
-    se1262,
-    se1289,
-    se1321,
+    se1235,
+    se1236,
+    se1237,
+    se1238,
+    se1239,
+    se1279,
+    se1280,
+    se1281,
+    se1282,
+    se1283,
     se1360,
+    se1361,
+    se1362,
+    se1363,
+    se1364,
+    se1365,
+    se1366,
+    se1367,
+    se1369,
+    se1370,
     se1371,
     se1372,
     se1373,
-    se1380,
-    se1423,
+    se1374,
+    se1375,
+    se1376,
+    se1390,
+    se1391,
+    se1392,
+    se1393,
+    se1394,
+    se1395,
+    se1397,
+    se1398,
+    se1399,
+    se1400,
+    se1401,
+    se1402,
+    se1430,
+    se1431,
+    se1432,
+    se1459,
+    se1460,
+    se1461,
+    se1462,
+    se1463,
+    se1464,
+    se1465,
+    se1501,
+    se1502,
+    se1503,
+    se1504,
+    se1505,
+    se1506,
     se153,
-    se164,
-    se183,
-    se184,
-    se185,
-    se196,
-    se263,
-    se295,
-    se298,
-    se310,
-    se331,
+    se1544,
+    se1555,
+    se1556,
+    se1557,
+    se1564,
+    se1565,
+    se1566,
+    se1567,
+    se1568,
+    se1569,
+    se1570,
+    se1571,
+    se1572,
+    se1573,
+    se1574,
+    se1622,
+    se1623,
+    se1719,
+    se1720,
+    se1721,
+    se1754,
+    se1755,
+    se1766,
+    se189,
+    se236,
+    se237,
+    se251,
+    se252,
+    se264,
+    se265,
+    se266,
+    se267,
+    se268,
     se34,
-    se356,
-    se359,
+    se35,
+    se36,
+    se360,
+    se362,
     se37,
-    se374,
-    se391,
-    se393,
+    se38,
+    se380,
+    se399,
+    se40,
+    se400,
+    se401,
+    se402,
+    se404,
+    se405,
+    se406,
+    se407,
+    se41,
+    se42,
+    se422,
+    se423,
+    se424,
+    se425,
+    se426,
+    se43,
+    se44,
+    se441,
+    se442,
     se443,
     se444,
-    se445,
-    se477,
-    se480,
-    se485,
-    se494,
-    se495,
-    se496,
-    se524,
+    se446,
+    se447,
+    se448,
+    se449,
+    se498,
+    se499,
+    se500,
+    se525,
+    se526,
+    se527,
     se528,
-    se54,
-    se555,
-    se556,
-    se557,
-    se563,
-    se57,
+    se529,
+    se530,
+    se531,
+    se532,
+    se533,
+    se534,
+    se535,
+    se536,
+    se537,
+    se538,
+    se546,
+    se548,
+    se549,
+    se554,
     se596,
-    se597,
-    se598,
-    se645,
-    se646,
-    se647,
-    se648,
-    se650,
-    se653,
+    se60,
+    se600,
+    se61,
+    se619,
+    se62,
+    se620,
+    se621,
+    se622,
+    se63,
+    se631,
+    se632,
+    se633,
+    se639,
+    se64,
+    se65,
     se66,
-    se727,
-    se759,
-    se760,
-    se761,
-    se769,
-    se813,
-    se827,
-    se828,
-    se829,
-    se846,
-    se855,
-    se856,
-    se857,
-    se885,
-    se886,
-    se887,
-    se888,
-    se889,
-    se903,
-    se914,
-    se915,
-    se916,
+    se67,
+    se672,
+    se673,
+    se674,
+    se68,
+    se70,
+    se71,
+    se72,
+    se73,
+    se74,
+    se75,
+    se76,
+    se77,
+    se78,
+    se807,
+    se808,
+    se809,
+    se810,
+    se811,
+    se842,
+    se843,
+    se844,
+    se852,
+    se86,
+    se87,
+    se875,
+    se876,
+    se877,
+    se88,
+    se89,
+    se90,
+    se905,
+    se91,
+    se919,
+    se92,
+    se920,
+    se921,
     se93,
-    se935,
-    se976,
-    se979,
-    va1005,
-    va1008,
-    va101,
-    va1066,
-    va1095,
-    va1112,
-    va1129,
-    va1136,
-    va118,
-    va1184,
-    va1199,
-    va1206,
-    va123,
-    va1230,
-    va1233,
-    va1259,
-    va1279,
-    va1288,
-    va1320,
-    va1344,
+    se940,
+    se941,
+    se942,
+    se943,
+    se944,
+    se953,
+    se954,
+    se955,
+    se983,
+    se984,
+    se985,
+    se986,
+    se987,
+    va1003,
+    va1019,
+    va1025,
+    va1040,
+    va106,
+    va1081,
+    va1120,
+    va1126,
+    va1187,
+    va1208,
+    va1210,
+    va1228,
+    va1254,
+    va1271,
+    va1278,
+    va131,
+    va1337,
     va1352,
     va1359,
-    va1370,
-    va1375,
-    va1379,
-    va141,
-    va1418,
-    va1422,
-    va1515,
-    va152,
-    va1522,
-    va1529,
+    va1368,
+    va137,
+    va1389,
+    va1396,
+    va1429,
+    va1449,
+    va1458,
+    va1500,
+    va1528,
+    va1536,
     va154,
     va1543,
-    va163,
-    va182,
-    va195,
-    va234,
-    va276,
-    va294,
-    va304,
-    va323,
+    va1554,
+    va1559,
+    va1563,
+    va159,
+    va1617,
+    va1621,
+    va1718,
+    va1723,
+    va1730,
+    va1737,
+    va1751,
+    va177,
+    va1774,
+    va188,
+    va190,
+    va191,
+    va226,
+    va235,
+    va278,
+    va314,
+    va321,
     va33,
-    va333,
-    va342,
-    va355,
+    va339,
+    va350,
     va358,
-    va36,
-    va373,
-    va386,
-    va392,
-    va406,
-    va441,
-    va442,
-    va476,
-    va484,
-    va49,
-    va492,
-    va493,
-    va519,
-    va523,
-    va53,
-    va539,
-    va554,
-    va56,
-    va562,
-    va576,
+    va359,
+    va372,
+    va382,
+    va39,
+    va391,
+    va398,
+    va403,
+    va412,
+    va421,
+    va437,
+    va445,
+    va461,
+    va496,
+    va497,
+    va51,
+    va545,
+    va55,
+    va553,
+    va561,
+    va577,
+    va59,
+    va591,
     va595,
-    va608,
-    va612,
-    va622,
-    va649,
-    va65,
+    va611,
+    va630,
+    va638,
     va652,
-    va665,
-    va682,
-    va684,
-    va698,
-    va713,
-    va714,
-    va726,
+    va671,
+    va69,
+    va691,
+    va694,
+    va704,
     va745,
-    va753,
-    va758,
-    va768,
-    va796,
-    va802,
-    va812,
-    va826,
-    va837,
-    va854,
-    va86,
-    va884,
-    va902,
-    va913,
-    va919,
-    va934,
-    va975,
+    va762,
+    va764,
+    va778,
+    va793,
+    va794,
+    va80,
+    va806,
+    va828,
+    va836,
+    va841,
+    va85,
+    va851,
+    va883,
+    va888,
+    va894,
+    va904,
+    va918,
+    va929,
+    va939,
+    va952,
+    va982,
     volume,
     vwap,
     (
@@ -4932,7 +6209,9 @@ WITH values_0_1 AS (
           CASE
             WHEN stock_row > 20
             THEN (
-              CASE WHEN se4 > stock_row - 19 THEN se1 ELSE 0 END
+              CASE WHEN (
+                se4 > stock_row - 19
+              ) THEN se1 ELSE 0 END
             )
           END
         )
@@ -4944,196 +6223,190 @@ WITH values_0_1 AS (
       CASE WHEN se31 = 6 THEN se30 END
     ) AS va32,
     (
-      CASE WHEN se51 = 10 THEN se50 END
-    ) AS va52,
+      CASE WHEN se57 = 10 THEN se56 END
+    ) AS va58,
     (
       -(
-        2 + CASE WHEN se66 < va65 THEN 2 WHEN se66 = va65 THEN 1 WHEN se66 > va65 THEN 0 END + CASE WHEN se67 < va65 THEN 2 WHEN se67 = va65 THEN 1 WHEN se67 > va65 THEN 0 END + CASE WHEN se68 < va65 THEN 2 WHEN se68 = va65 THEN 1 WHEN se68 > va65 THEN 0 END + CASE WHEN se69 < va65 THEN 2 WHEN se69 = va65 THEN 1 WHEN se69 > va65 THEN 0 END + CASE WHEN se70 < va65 THEN 2 WHEN se70 = va65 THEN 1 WHEN se70 > va65 THEN 0 END + CASE WHEN se71 < va65 THEN 2 WHEN se71 = va65 THEN 1 WHEN se71 > va65 THEN 0 END + CASE WHEN se72 < va65 THEN 2 WHEN se72 = va65 THEN 1 WHEN se72 > va65 THEN 0 END + CASE WHEN se73 < va65 THEN 2 WHEN se73 = va65 THEN 1 WHEN se73 > va65 THEN 0 END
+        2 + CASE WHEN se86 < va85 THEN 2 WHEN se86 = va85 THEN 1 WHEN se86 > va85 THEN 0 END + CASE WHEN se87 < va85 THEN 2 WHEN se87 = va85 THEN 1 WHEN se87 > va85 THEN 0 END + CASE WHEN se88 < va85 THEN 2 WHEN se88 = va85 THEN 1 WHEN se88 > va85 THEN 0 END + CASE WHEN se89 < va85 THEN 2 WHEN se89 = va85 THEN 1 WHEN se89 > va85 THEN 0 END + CASE WHEN se90 < va85 THEN 2 WHEN se90 = va85 THEN 1 WHEN se90 > va85 THEN 0 END + CASE WHEN se91 < va85 THEN 2 WHEN se91 = va85 THEN 1 WHEN se91 > va85 THEN 0 END + CASE WHEN se92 < va85 THEN 2 WHEN se92 = va85 THEN 1 WHEN se92 > va85 THEN 0 END + CASE WHEN se93 < va85 THEN 2 WHEN se93 = va85 THEN 1 WHEN se93 > va85 THEN 0 END
       ) / 18
-    ) AS va74,
-    (
-      CASE
-        WHEN se91 > stock_row - 9 AND se93 > stock_row - 9
-        THEN CASE WHEN ISFINITE(va89) THEN ROUND(va89, 12) END
-        ELSE NULL
-      END
     ) AS va94,
     (
       CASE
-        WHEN va99
+        WHEN va135
         THEN (
           CASE
             WHEN stock_row > 66
             THEN (
               (
                 -(
-                  se104 + se105 * 60
+                  se140 + se141 * 60
                 ) / 120
-              ) * CAST(SIGN(va101) AS DOUBLE)
+              ) * CAST(SIGN(va137) AS DOUBLE)
             )
           END
         )
-        WHEN NOT va99
+        WHEN NOT va135
         THEN (
           -1
         )
       END
-    ) AS va106,
+    ) AS va142,
     (
-      va109 - se110
-    ) AS va111,
+      va145 - se146
+    ) AS va147,
     (
-      0 < se119
-    ) AS va120,
+      0 < se155
+    ) AS va156,
     (
-      se121 < 0
-    ) AS va122,
+      se157 < 0
+    ) AS va158,
     (
-      0 < se125
-    ) AS va126,
-    (
-      se127 < 0
-    ) AS va128,
-    (
-      CASE WHEN se161 = 5 THEN se160 END
+      0 < se161
     ) AS va162,
     (
-      CASE WHEN se167 = 5 THEN se166 END
-    ) AS va168,
+      se163 < 0
+    ) AS va164,
     (
-      CASE WHEN se170 = 5 THEN se169 END
-    ) AS va171,
+      CASE WHEN se197 = 5 THEN se196 END
+    ) AS va198,
     (
-      CASE WHEN se193 = 3 THEN se192 END
-    ) AS va194,
+      NOT (
+        va199 = se200 AND va199 = se201 AND va199 = se202 AND va199 = se203
+      )
+    ) AS va204,
     (
-      CASE WHEN se208 = 5 THEN se207 END
-    ) AS va209,
+      NOT (
+        va69 = se70 AND va69 = se71 AND va69 = se72 AND va69 = se73
+      )
+    ) AS va205,
     (
-      CASE WHEN se211 = 5 THEN se210 END
-    ) AS va212,
+      CASE WHEN se207 = 5 THEN se206 END
+    ) AS va208,
     (
-      va118 - se235
-    ) AS va236,
+      CASE WHEN se210 = 5 THEN se209 END
+    ) AS va211,
     (
-      2 + CASE WHEN se246 < va245 THEN 2 WHEN se246 = va245 THEN 1 WHEN se246 > va245 THEN 0 END + CASE WHEN se247 < va245 THEN 2 WHEN se247 = va245 THEN 1 WHEN se247 > va245 THEN 0 END + CASE WHEN se248 < va245 THEN 2 WHEN se248 = va245 THEN 1 WHEN se248 > va245 THEN 0 END + CASE WHEN se249 < va245 THEN 2 WHEN se249 = va245 THEN 1 WHEN se249 > va245 THEN 0 END
-    ) / 10 AS va250,
+      CASE WHEN se233 = 3 THEN se232 END
+    ) AS va234,
     (
-      CASE
-        WHEN stock_row > 4
-        THEN (
-          (
-            va15 + (
-              CASE WHEN se260 > stock_row - 4 THEN se257 ELSE 0 END
-            )
-          ) + (
-            CASE
-              WHEN se263 > stock_row - 9 AND se91 > stock_row - 9
-              THEN CASE WHEN ISFINITE(va262) THEN ROUND(va262, 12) END
-              ELSE NULL
-            END
-          )
-        )
-      END
-    ) AS va264,
+      NOT (
+        va69 = se70 AND va69 = se71
+      )
+    ) AS va238,
     (
-      CASE WHEN se263 > stock_row - 7 THEN se296 ELSE 0 END
-    ) AS va297,
+      CASE WHEN se249 = 5 THEN se248 END
+    ) AS va250,
     (
-      CASE
-        WHEN se310 > stock_row - 4 AND se93 > stock_row - 4
-        THEN CASE WHEN ISFINITE(va308) THEN ROUND(va308, 12) END
-        ELSE NULL
-      END
-    ) AS va311,
+      NOT (
+        va235 = se236 AND va235 = se237 AND va235 = se251 AND va235 = se252
+      )
+    ) AS va253,
     (
-      CASE WHEN se263 > stock_row - 19 THEN se313 ELSE 0 END
-    ) AS va314,
+      CASE WHEN se255 = 5 THEN se254 END
+    ) AS va256,
+    (
+      va154 - se279
+    ) AS va280,
+    (
+      2 + CASE WHEN se290 < va289 THEN 2 WHEN se290 = va289 THEN 1 WHEN se290 > va289 THEN 0 END + CASE WHEN se291 < va289 THEN 2 WHEN se291 = va289 THEN 1 WHEN se291 > va289 THEN 0 END + CASE WHEN se292 < va289 THEN 2 WHEN se292 = va289 THEN 1 WHEN se292 > va289 THEN 0 END + CASE WHEN se293 < va289 THEN 2 WHEN se293 = va289 THEN 1 WHEN se293 > va289 THEN 0 END
+    ) / 10 AS va294,
+    (
+      CASE WHEN (
+        se362 > stock_row - 19
+      ) THEN se361 ELSE 0 END
+    ) AS va363,
     (
       CASE WHEN stock_row > 199 THEN (
         (
-          se324 - se325
-        ) / NULLIF(se326, 0)
+          se373 - se374
+        ) / NULLIF(se375, 0)
       ) END
-    ) AS va327,
+    ) AS va376,
     (
-      CASE WHEN se353 = 5 THEN se352 END
-    ) AS va354,
+      CASE WHEN se396 = 5 THEN se395 END
+    ) AS va397,
     (
-      CASE WHEN se371 = 6 THEN se370 END
-    ) AS va372,
+      CASE WHEN se418 = 6 THEN se417 END
+    ) AS va419,
     (
-      CASE WHEN se388 = 5 THEN se387 END
-    ) AS va389,
+      NOT (
+        va69 = se70 AND va69 = se71 AND va69 = se72 AND va69 = se73 AND va69 = se74
+      )
+    ) AS va420,
     (
-      2 + CASE WHEN se426 < va425 THEN 2 WHEN se426 = va425 THEN 1 WHEN se426 > va425 THEN 0 END + CASE WHEN se427 < va425 THEN 2 WHEN se427 = va425 THEN 1 WHEN se427 > va425 THEN 0 END + CASE WHEN se428 < va425 THEN 2 WHEN se428 = va425 THEN 1 WHEN se428 > va425 THEN 0 END + CASE WHEN se429 < va425 THEN 2 WHEN se429 = va425 THEN 1 WHEN se429 > va425 THEN 0 END
-    ) / 10 AS va430,
+      CASE WHEN se439 = 5 THEN se438 END
+    ) AS va440,
     (
-      10 * va452 + 9 * se453 + 8 * se454 + 7 * se455 + 6 * se456 + 5 * se457 + 4 * se458 + 3 * se459 + 2 * se460 + 1 * se461
-    ) / 55 AS va462,
+      2 + CASE WHEN se481 < va480 THEN 2 WHEN se481 = va480 THEN 1 WHEN se481 > va480 THEN 0 END + CASE WHEN se482 < va480 THEN 2 WHEN se482 = va480 THEN 1 WHEN se482 > va480 THEN 0 END + CASE WHEN se483 < va480 THEN 2 WHEN se483 = va480 THEN 1 WHEN se483 > va480 THEN 0 END + CASE WHEN se484 < va480 THEN 2 WHEN se484 = va480 THEN 1 WHEN se484 > va480 THEN 0 END
+    ) / 10 AS va485,
     (
-      CASE WHEN se468 = 12 THEN se467 END
-    ) AS va469,
+      10 * va507 + 9 * se508 + 8 * se509 + 7 * se510 + 6 * se511 + 5 * se512 + 4 * se513 + 3 * se514 + 2 * se515 + 1 * se516
+    ) / 55 AS va517,
     (
-      CASE WHEN stock_row > 234 THEN se474 END
-    ) AS va475,
+      CASE WHEN se523 = 12 THEN se522 END
+    ) AS va524,
     (
-      CASE
-        WHEN stock_row > 5
-        THEN (
-          (
-            CASE WHEN se4 > stock_row - 1 THEN se497 ELSE 0 END
-          ) / NULLIF((
-            CASE WHEN se4 > stock_row - 4 THEN se498 ELSE 0 END
-          ), 0)
-        )
-      END
-    ) AS va499,
+      CASE WHEN stock_row > 234 THEN se543 END
+    ) AS va544,
     (
-      CASE WHEN se521 = 15 THEN se520 END
-    ) AS va522,
+      CASE WHEN se593 = 15 THEN se592 END
+    ) AS va594,
     (
-      CASE WHEN se545 = 6 THEN se544 END
-    ) AS va546,
+      CASE WHEN se617 = 6 THEN se616 END
+    ) AS va618,
     (
-      CASE WHEN stock_row > 200 THEN se560 END
-    ) AS va561,
+      CASE WHEN stock_row > 200 THEN se636 END
+    ) AS va637,
     (
-      9 * va244 + 8 * se577 + 7 * se578 + 6 * se579 + 5 * se580 + 4 * se581 + 3 * se582 + 2 * se583 + 1 * se584
-    ) / 45 AS va585,
-    (
-      CASE WHEN se310 > stock_row - 9 THEN se600 ELSE 0 END
-    ) AS va601,
+      9 * va288 + 8 * se653 + 7 * se654 + 6 * se655 + 5 * se656 + 4 * se657 + 3 * se658 + 2 * se659 + 1 * se660
+    ) / 45 AS va661,
     (
       CASE
         WHEN stock_row > 14
         THEN (
           (
-            2 + CASE WHEN se625 < va624 THEN 2 WHEN se625 = va624 THEN 1 WHEN se625 > va624 THEN 0 END + CASE WHEN se626 < va624 THEN 2 WHEN se626 = va624 THEN 1 WHEN se626 > va624 THEN 0 END + CASE WHEN se627 < va624 THEN 2 WHEN se627 = va624 THEN 1 WHEN se627 > va624 THEN 0 END + CASE WHEN se628 < va624 THEN 2 WHEN se628 = va624 THEN 1 WHEN se628 > va624 THEN 0 END + CASE WHEN se629 < va624 THEN 2 WHEN se629 = va624 THEN 1 WHEN se629 > va624 THEN 0 END + CASE WHEN se630 < va624 THEN 2 WHEN se630 = va624 THEN 1 WHEN se630 > va624 THEN 0 END + CASE WHEN se631 < va624 THEN 2 WHEN se631 = va624 THEN 1 WHEN se631 > va624 THEN 0 END
+            2 + CASE WHEN se707 < va706 THEN 2 WHEN se707 = va706 THEN 1 WHEN se707 > va706 THEN 0 END + CASE WHEN se708 < va706 THEN 2 WHEN se708 = va706 THEN 1 WHEN se708 > va706 THEN 0 END + CASE WHEN se709 < va706 THEN 2 WHEN se709 = va706 THEN 1 WHEN se709 > va706 THEN 0 END + CASE WHEN se710 < va706 THEN 2 WHEN se710 = va706 THEN 1 WHEN se710 > va706 THEN 0 END + CASE WHEN se711 < va706 THEN 2 WHEN se711 = va706 THEN 1 WHEN se711 > va706 THEN 0 END + CASE WHEN se712 < va706 THEN 2 WHEN se712 = va706 THEN 1 WHEN se712 > va706 THEN 0 END + CASE WHEN se713 < va706 THEN 2 WHEN se713 = va706 THEN 1 WHEN se713 > va706 THEN 0 END
           ) / 16 * (
-            CASE WHEN se634 = 20 THEN (
-              se632 + se633 * 20
+            CASE WHEN se716 = 20 THEN (
+              se714 + se715 * 20
             ) / 40 END
           )
         )
       END
-    ) AS va635,
+    ) AS va717,
     (
-      CASE WHEN se637 = 5 THEN se636 END
-    ) AS va638,
+      CASE WHEN se719 = 5 THEN se718 END
+    ) AS va720,
     (
       CASE
         WHEN stock_row > 24
         THEN (
-          se640 * 8193 - (
-            se640 * 8193 - se640
+          se722 * 8193 - (
+            se722 * 8193 - se722
           )
         )
       END
-    ) AS va641,
+    ) AS va723,
     (
-      CASE WHEN se686 = 5 THEN se685 END
-    ) AS va687,
+      CASE
+        WHEN (
+          NOT (
+            va731 = se732
+          )
+        ) AND (
+          NOT (
+            va733 = se734
+          )
+        )
+        THEN (
+          CASE WHEN stock_row > 20 THEN SIGN(se727 - se729) * SIGN(se728 - se730) END
+        )
+        ELSE NULL
+      END
+    ) AS va735,
+    (
+      CASE WHEN se766 = 5 THEN se765 END
+    ) AS va767,
     (
       (
         CASE
@@ -5141,205 +6414,232 @@ WITH values_0_1 AS (
           THEN (
             (
               (
-                -se699
-              ) + se700
+                -se779
+              ) + se780
             ) * (
               CASE
-                WHEN NOT va704 IS NULL
+                WHEN NOT va784 IS NULL
                 THEN (
-                  se705 + ROUND(se706 * day_rows)
+                  se785 + ROUND(se786 * day_rows)
                 ) / (
-                  2 * se707
+                  2 * se787
                 )
               END
             )
           )
         END
-      ) * va351
-    ) AS va708,
+      ) * va394
+    ) AS va788,
     (
-      CASE WHEN se724 = 6 THEN se723 END
-    ) AS va725,
+      CASE WHEN se804 = 6 THEN se803 END
+    ) AS va805,
     (
       -(
-        va75 / NULLIF((
-          2 * va736 + 1 * se737
+        va95 / NULLIF((
+          2 * va819 + 1 * se820
         ) / 3, 0)
       )
-    ) AS va738,
+    ) AS va821,
     (
-      CASE WHEN se766 = 17 THEN se765 END
-    ) AS va767,
+      CASE WHEN se849 = 17 THEN se848 END
+    ) AS va850,
     (
-      CASE WHEN se778 = 22 THEN se777 END
-    ) AS va779,
+      CASE WHEN se861 = 22 THEN se860 END
+    ) AS va862,
     (
-      CASE WHEN se807 = 12 THEN se806 END
-    ) AS va808,
+      CASE WHEN se899 = 12 THEN se898 END
+    ) AS va900,
     (
-      CASE WHEN se835 = 8 THEN se834 END
-    ) AS va836,
+      CASE WHEN se927 = 8 THEN se926 END
+    ) AS va928,
     (
-      7 * va860 + 6 * se861 + 5 * se862 + 4 * se863 + 3 * se864 + 2 * se865 + 1 * se866
-    ) / 28 AS va867,
+      7 * va958 + 6 * se959 + 5 * se960 + 4 * se961 + 3 * se962 + 2 * se963 + 1 * se964
+    ) / 28 AS va965,
     (
-      CASE WHEN se900 = 8 THEN se899 END
-    ) AS va901,
+      CASE WHEN se998 = 8 THEN se997 END
+    ) AS va999,
     (
-      2 + CASE WHEN se769 < va768 THEN 2 WHEN se769 = va768 THEN 1 WHEN se769 > va768 THEN 0 END + CASE WHEN se920 < va768 THEN 2 WHEN se920 = va768 THEN 1 WHEN se920 > va768 THEN 0 END + CASE WHEN se921 < va768 THEN 2 WHEN se921 = va768 THEN 1 WHEN se921 > va768 THEN 0 END + CASE WHEN se922 < va768 THEN 2 WHEN se922 = va768 THEN 1 WHEN se922 > va768 THEN 0 END + CASE WHEN se923 < va768 THEN 2 WHEN se923 = va768 THEN 1 WHEN se923 > va768 THEN 0 END + CASE WHEN se924 < va768 THEN 2 WHEN se924 = va768 THEN 1 WHEN se924 > va768 THEN 0 END + CASE WHEN se925 < va768 THEN 2 WHEN se925 = va768 THEN 1 WHEN se925 > va768 THEN 0 END + CASE WHEN se926 < va768 THEN 2 WHEN se926 = va768 THEN 1 WHEN se926 > va768 THEN 0 END + CASE WHEN se927 < va768 THEN 2 WHEN se927 = va768 THEN 1 WHEN se927 > va768 THEN 0 END + CASE WHEN se928 < va768 THEN 2 WHEN se928 = va768 THEN 1 WHEN se928 > va768 THEN 0 END + CASE WHEN se929 < va768 THEN 2 WHEN se929 = va768 THEN 1 WHEN se929 > va768 THEN 0 END
-    ) / 24 AS va930,
+      2 + CASE WHEN se852 < va851 THEN 2 WHEN se852 = va851 THEN 1 WHEN se852 > va851 THEN 0 END + CASE
+        WHEN se1026 < va851
+        THEN 2
+        WHEN se1026 = va851
+        THEN 1
+        WHEN se1026 > va851
+        THEN 0
+      END + CASE
+        WHEN se1027 < va851
+        THEN 2
+        WHEN se1027 = va851
+        THEN 1
+        WHEN se1027 > va851
+        THEN 0
+      END + CASE
+        WHEN se1028 < va851
+        THEN 2
+        WHEN se1028 = va851
+        THEN 1
+        WHEN se1028 > va851
+        THEN 0
+      END + CASE
+        WHEN se1029 < va851
+        THEN 2
+        WHEN se1029 = va851
+        THEN 1
+        WHEN se1029 > va851
+        THEN 0
+      END + CASE
+        WHEN se1030 < va851
+        THEN 2
+        WHEN se1030 = va851
+        THEN 1
+        WHEN se1030 > va851
+        THEN 0
+      END + CASE
+        WHEN se1031 < va851
+        THEN 2
+        WHEN se1031 = va851
+        THEN 1
+        WHEN se1031 > va851
+        THEN 0
+      END + CASE
+        WHEN se1032 < va851
+        THEN 2
+        WHEN se1032 = va851
+        THEN 1
+        WHEN se1032 > va851
+        THEN 0
+      END + CASE
+        WHEN se1033 < va851
+        THEN 2
+        WHEN se1033 = va851
+        THEN 1
+        WHEN se1033 > va851
+        THEN 0
+      END + CASE
+        WHEN se1034 < va851
+        THEN 2
+        WHEN se1034 = va851
+        THEN 1
+        WHEN se1034 > va851
+        THEN 0
+      END + CASE
+        WHEN se1035 < va851
+        THEN 2
+        WHEN se1035 = va851
+        THEN 1
+        WHEN se1035 > va851
+        THEN 0
+      END
+    ) / 24 AS va1036,
     (
       (
-        CASE WHEN se959 = 16 THEN se958 END
+        CASE WHEN se1065 = 16 THEN se1064 END
       ) - (
         stock_row - 16
       ) * (
-        CASE WHEN se961 = 16 THEN se960 END
+        CASE WHEN se1067 = 16 THEN se1066 END
       )
-    ) / 136 AS va962,
+    ) / 136 AS va1068,
     (
-      CASE WHEN se973 = 8 THEN se972 END
-    ) AS va974,
+      CASE WHEN se1079 = 8 THEN se1078 END
+    ) AS va1080,
     (
-      CASE WHEN se1003 = 6 THEN se1002 END
-    ) AS va1004,
+      CASE WHEN se1118 = 6 THEN se1117 END
+    ) AS va1119,
     (
-      2 * va1020 + 1 * se1021
-    ) / 3 AS va1022,
+      2 * va1141 + 1 * se1142
+    ) / 3 AS va1143,
     (
-      3 * va1030 + 2 * se1031 + 1 * se1032
-    ) / 6 AS va1033,
+      3 * va1151 + 2 * se1152 + 1 * se1153
+    ) / 6 AS va1154,
     (
-      CASE WHEN se1044 = 37 THEN se1043 END
-    ) AS va1045,
+      CASE WHEN se1165 = 37 THEN se1164 END
+    ) AS va1166,
     (
-      CASE WHEN se1064 = 11 THEN se1063 END
-    ) AS va1065,
-    (
-      CASE
-        WHEN se93 > stock_row - 3 AND se480 > stock_row - 3
-        THEN CASE WHEN ISFINITE(va1077) THEN ROUND(va1077, 12) END
-        ELSE NULL
-      END
-    ) AS va1078,
-    (
-      CASE WHEN se1092 = 12 THEN se1091 END
-    ) AS va1093,
-    (
-      CASE WHEN se1114 = 3 THEN se1113 END
-    ) AS va1115,
-    (
-      CASE WHEN se1131 = 19 THEN se1130 END
-    ) AS va1132,
-    (
-      CASE WHEN se1154 = 49 THEN se1153 END
-    ) AS va1155,
-    (
-      se1185 * 8193 - (
-        se1185 * 8193 - se1185
-      )
+      CASE WHEN se1185 = 11 THEN se1184 END
     ) AS va1186,
     (
-      se1194 + se1195 * 20
-    ) / 40 AS va1196,
+      CASE WHEN se1223 = 12 THEN se1222 END
+    ) AS va1224,
     (
-      CASE WHEN se1204 = 9 THEN se1203 END
-    ) AS va1205,
+      CASE WHEN se1256 = 3 THEN se1255 END
+    ) AS va1257,
     (
-      CASE WHEN se1228 = 7 THEN se1227 END
-    ) AS va1229,
+      CASE WHEN se1273 = 19 THEN se1272 END
+    ) AS va1274,
     (
-      CASE WHEN se1245 = 14 THEN se1244 END
-    ) AS va1246,
+      CASE WHEN se1302 = 49 THEN se1301 END
+    ) AS va1303,
     (
-      8 * va1264 + 7 * se1265 + 6 * se1266 + 5 * se1267 + 4 * se1268 + 3 * se1269 + 2 * se1270 + 1 * se1271
-    ) / 36 AS va1272,
+      se1338 * 8193 - (
+        se1338 * 8193 - se1338
+      )
+    ) AS va1339,
     (
-      CASE WHEN se1283 = 20 THEN (
-        se1281 + se1282 * 20
+      se1347 + se1348 * 20
+    ) / 40 AS va1349,
+    (
+      CASE WHEN se1357 = 9 THEN se1356 END
+    ) AS va1358,
+    (
+      CASE WHEN se1387 = 7 THEN se1386 END
+    ) AS va1388,
+    (
+      CASE WHEN se1412 = 14 THEN se1411 END
+    ) AS va1413,
+    (
+      8 * va1434 + 7 * se1435 + 6 * se1436 + 5 * se1437 + 4 * se1438 + 3 * se1439 + 2 * se1440 + 1 * se1441
+    ) / 36 AS va1442,
+    (
+      CASE WHEN se1453 = 20 THEN (
+        se1451 + se1452 * 20
       ) / 40 END
-    ) AS va1284,
+    ) AS va1454,
     (
-      se1310 + se1311 * 18
-    ) / 36 AS va1312,
+      se1490 + se1491 * 18
+    ) / 36 AS va1492,
     (
-      CASE WHEN se1318 = 7 THEN se1317 END
-    ) AS va1319,
+      CASE WHEN se1498 = 7 THEN se1497 END
+    ) AS va1499,
     (
       2 + CASE
-        WHEN se1345 < va1280
+        WHEN se1529 < va1450
         THEN 2
-        WHEN se1345 = va1280
+        WHEN se1529 = va1450
         THEN 1
-        WHEN se1345 > va1280
+        WHEN se1529 > va1450
         THEN 0
       END + CASE
-        WHEN se1346 < va1280
+        WHEN se1530 < va1450
         THEN 2
-        WHEN se1346 = va1280
+        WHEN se1530 = va1450
         THEN 1
-        WHEN se1346 > va1280
+        WHEN se1530 > va1450
         THEN 0
       END + CASE
-        WHEN se1347 < va1280
+        WHEN se1531 < va1450
         THEN 2
-        WHEN se1347 = va1280
+        WHEN se1531 = va1450
         THEN 1
-        WHEN se1347 > va1280
+        WHEN se1531 > va1450
         THEN 0
       END
-    ) / 8 AS va1348,
+    ) / 8 AS va1532,
     (
-      CASE WHEN se1401 = 3 THEN se1400 END
-    ) AS va1402,
+      CASE WHEN se1600 = 3 THEN se1599 END
+    ) AS va1601,
     (
-      CASE WHEN se1445 = 26 THEN se1444 END
-    ) AS va1446,
+      CASE WHEN se1645 = 26 THEN se1644 END
+    ) AS va1646,
     (
-      CASE WHEN se1466 = 20 THEN se1465 END
-    ) AS va1467,
+      CASE WHEN se1667 = 20 THEN se1666 END
+    ) AS va1668,
     (
-      CASE WHEN se1493 = 19 THEN se1492 END
-    ) AS va1494,
+      CASE WHEN se1696 = 19 THEN se1695 END
+    ) AS va1697,
     (
-      CASE
-        WHEN se391 > stock_row - 5 AND se93 > stock_row - 5
-        THEN CASE WHEN ISFINITE(va1508) THEN ROUND(va1508, 12) END
-        ELSE NULL
-      END
-    ) AS va1509,
-    (
-      CASE
-        WHEN se1550 > stock_row - 19
-        THEN (
-          CASE WHEN se1547 = 20 THEN se1546 END
-        )
-        ELSE NULL
-      END
-    ) AS va1551,
-    (
-      CASE
-        WHEN se1550 > stock_row - 19
-        THEN (
-          CASE WHEN se1547 = 20 THEN se1557 END
-        ) * CAST(0.9233805168766388 AS DOUBLE)
-        ELSE NULL
-      END
-    ) AS va1558,
-    (
-      CASE
-        WHEN stock_row > 4
-        THEN (
-          (
-            -(
-              close - se1183
-            )
-          ) / NULLIF((
-            CASE WHEN se263 > stock_row - 4 THEN se1564 ELSE 0 END
-          ), 0)
-        )
-      END
-    ) AS va1565
+      se1758 > stock_row - 19
+    ) AS va1759
   FROM series_3
 ), values_3_2 AS (
   SELECT
@@ -5349,501 +6649,907 @@ WITH values_0_1 AS (
     stock_row,
     close,
     day_rows,
-    se1006,
-    se1009,
-    se1067,
-    se1096,
-    se1137,
-    se117,
-    se1207,
+    se1004,
+    se1020,
+    se1021,
+    se1022,
+    se1041,
+    se120,
     se1211,
-    se1231,
-    se1234,
-    se1260,
-    se1261,
-    se1262,
-    se1289,
-    se1321,
-    se1360,
-    se1371,
-    se1372,
-    se1373,
-    se1380,
-    se1423,
+    se1212,
+    se1213,
+    se1279,
+    se1280,
+    se1281,
+    se1282,
+    se1283,
+    se1430,
+    se1431,
+    se1432,
+    se1459,
+    se1460,
+    se1461,
+    se1462,
+    se1463,
+    se1464,
+    se1465,
     se153,
-    se164,
-    se196,
-    se263,
-    se310,
-    se331,
-    se34,
-    se356,
-    se359,
-    se37,
-    se374,
-    se391,
-    se393,
-    se443,
-    se444,
-    se445,
-    se477,
-    se480,
-    se485,
-    se494,
-    se495,
-    se496,
-    se524,
-    se528,
-    se54,
-    se555,
-    se556,
-    se557,
-    se563,
-    se57,
+    se1544,
+    se1555,
+    se1556,
+    se1557,
+    se1564,
+    se1565,
+    se1566,
+    se1567,
+    se1568,
+    se1569,
+    se1570,
+    se1571,
+    se1572,
+    se1573,
+    se1574,
+    se1622,
+    se1623,
+    se1719,
+    se1720,
+    se1721,
+    se189,
+    se264,
+    se265,
+    se266,
+    se267,
+    se268,
+    se360,
+    se362,
+    se380,
+    se498,
+    se499,
+    se500,
+    se546,
+    se548,
+    se549,
+    se554,
     se596,
-    se597,
-    se598,
-    se645,
-    se646,
-    se647,
-    se648,
-    se650,
-    se653,
-    se66,
-    se727,
-    se759,
-    se760,
-    se761,
-    se769,
-    se813,
-    se827,
-    se828,
-    se829,
-    se846,
-    se855,
-    se856,
-    se857,
-    se885,
-    se886,
-    se887,
-    se888,
-    se889,
-    se903,
-    se914,
-    se915,
-    se916,
-    se93,
-    se935,
-    se976,
-    se979,
-    va1004,
-    va1005,
-    va1008,
-    va101,
-    va1045,
+    se60,
+    se600,
+    se619,
+    se620,
+    se621,
+    se622,
+    se631,
+    se632,
+    se633,
+    se639,
+    se672,
+    se673,
+    se674,
+    se842,
+    se843,
+    se844,
+    se852,
+    se875,
+    se876,
+    se877,
+    se905,
+    se919,
+    se920,
+    se921,
+    se940,
+    se941,
+    se942,
+    se943,
+    se944,
+    se953,
+    se954,
+    se955,
+    se983,
+    se984,
+    se985,
+    se986,
+    se987,
+    va1003,
+    va1019,
+    va1025,
+    va1036,
+    va1040,
     va106,
-    va1065,
-    va1066,
-    va1093,
-    va1095,
-    va1112,
-    va1115,
-    va1129,
-    va1132,
-    va1136,
-    va1155,
-    va1184,
-    va1186,
-    va1196,
-    va1199,
-    va1205,
-    va1206,
-    va1229,
-    va1230,
-    va1233,
-    va1246,
-    va1259,
-    va1279,
-    va1284,
-    va1288,
-    va1312,
-    va1319,
-    va1320,
-    va1344,
-    va1348,
+    va1166,
+    va1208,
+    va1210,
+    va1254,
+    va1271,
+    va1274,
+    va1278,
+    va1303,
+    va131,
+    va1337,
+    va1339,
+    va1349,
     va1352,
-    va1359,
-    va1370,
-    va1375,
-    va1379,
-    va1402,
-    va141,
-    va1418,
-    va1422,
-    va1446,
-    va1467,
-    va1494,
-    va1515,
-    va152,
-    va1522,
-    va1529,
-    va154,
+    va137,
+    va1413,
+    va142,
+    va1429,
+    va1449,
+    va1454,
+    va1458,
+    va1492,
+    va1528,
+    va1532,
+    va1536,
     va1543,
-    va1565,
-    va162,
-    va163,
-    va168,
-    va171,
-    va194,
-    va195,
-    va209,
-    va212,
-    va234,
-    va276,
-    va294,
-    va304,
-    va311,
-    va32,
-    va323,
-    va33,
-    va333,
-    va342,
-    va354,
-    va355,
-    va358,
-    va36,
+    va1554,
+    va1559,
+    va1563,
+    va1617,
+    va1621,
+    va1646,
+    va1668,
+    va1697,
+    va1718,
+    va1723,
+    va1730,
+    va1737,
+    va1751,
+    va177,
+    va1774,
+    va188,
+    va190,
+    va191,
+    va198,
+    va204,
+    va205,
+    va208,
+    va226,
+    va250,
+    va253,
+    va256,
+    va278,
+    va314,
+    va321,
+    va339,
+    va350,
+    va359,
     va372,
-    va373,
-    va386,
-    va389,
-    va392,
-    va406,
-    va430,
-    va441,
-    va442,
-    va469,
-    va475,
-    va476,
-    va484,
-    va49,
-    va492,
-    va493,
-    va519,
-    va52,
-    va522,
-    va523,
-    va53,
-    va539,
-    va546,
-    va554,
-    va56,
+    va382,
+    va391,
+    va412,
+    va461,
+    va485,
+    va496,
+    va497,
+    va51,
+    va544,
+    va545,
+    va55,
+    va553,
     va561,
-    va562,
-    va576,
+    va577,
+    va59,
+    va591,
+    va594,
     va595,
-    va608,
-    va612,
-    va622,
-    va635,
+    va611,
+    va630,
+    va637,
     va638,
-    va641,
-    va649,
-    va65,
     va652,
-    va665,
-    va682,
-    va684,
-    va687,
-    va698,
-    va708,
-    va713,
-    va714,
-    va725,
-    va726,
-    va738,
-    va74,
+    va671,
+    va691,
+    va694,
+    va704,
+    va717,
+    va723,
     va745,
-    va753,
-    va758,
-    va767,
-    va768,
-    va779,
-    va796,
-    va802,
-    va808,
-    va812,
-    va826,
+    va762,
+    va764,
+    va778,
+    va788,
+    va793,
+    va794,
+    va821,
+    va828,
     va836,
-    va837,
-    va854,
-    va86,
-    va884,
-    va901,
-    va902,
-    va913,
-    va919,
-    va930,
-    va934,
-    va974,
-    va975,
+    va841,
+    va850,
+    va851,
+    va862,
+    va888,
+    va894,
+    va900,
+    va904,
+    va918,
+    va928,
+    va929,
+    va939,
+    va94,
+    va952,
+    va982,
     volume,
     vwap,
     (
       CAST(SIGN(va5) AS DOUBLE) * POWER(ABS(va5), 2)
     ) AS va6,
     (
-      -va94
-    ) AS va95,
+      -(
+        CASE
+          WHEN (
+            NOT (
+              va33 = se34 AND va33 = se35 AND va33 = se36 AND va33 = se37 AND va33 = se38
+            )
+          )
+          AND (
+            NOT (
+              va39 = se40 AND va39 = se41 AND va39 = se42 AND va39 = se43 AND va39 = se44
+            )
+          )
+          THEN CASE WHEN ISFINITE(va32) THEN ROUND(va32, 12) END
+          ELSE NULL
+        END
+      )
+    ) AS va45,
+    (
+      -(
+        CASE
+          WHEN (
+            NOT (
+              va59 = se60
+              AND va59 = se61
+              AND va59 = se62
+              AND va59 = se63
+              AND va59 = se64
+              AND va59 = se65
+              AND va59 = se66
+              AND va59 = se67
+              AND va59 = se68
+            )
+          )
+          AND (
+            NOT (
+              va69 = se70
+              AND va69 = se71
+              AND va69 = se72
+              AND va69 = se73
+              AND va69 = se74
+              AND va69 = se75
+              AND va69 = se76
+              AND va69 = se77
+              AND va69 = se78
+            )
+          )
+          THEN CASE WHEN ISFINITE(va58) THEN ROUND(va58, 12) END
+          ELSE NULL
+        END
+      )
+    ) AS va79,
     (
       CASE
         WHEN stock_row > 15
         THEN (
-          va111 * 8193 - (
-            va111 * 8193 - va111
+          va147 * 8193 - (
+            va147 * 8193 - va147
           )
         )
       END
-    ) AS va112,
+    ) AS va148,
     (
       CASE
         WHEN stock_row > 5
         THEN (
           CASE
-            WHEN va120
-            THEN va118
-            WHEN NOT va120
+            WHEN va156
+            THEN va154
+            WHEN NOT va156
             THEN (
-              CASE WHEN va122 THEN va118 WHEN NOT va122 THEN va123 END
+              CASE WHEN va158 THEN va154 WHEN NOT va158 THEN va159 END
             )
           END
         )
       END
-    ) AS va124,
+    ) AS va160,
     (
       CASE
-        WHEN va126
-        THEN va118
-        WHEN NOT va126
+        WHEN va162
+        THEN va154
+        WHEN NOT va162
         THEN (
-          CASE WHEN va128 THEN va118 WHEN NOT va128 THEN va123 END
+          CASE WHEN va164 THEN va154 WHEN NOT va164 THEN va159 END
         )
       END
-    ) AS va129,
+    ) AS va165,
     (
-      (
-        -(
-          CASE
-            WHEN NOT va182 IS NULL
-            THEN (
-              se183 + ROUND(se184 * day_rows)
-            ) / (
-              2 * se185
-            )
-          END
-        )
-      ) * va94
-    ) AS va186,
+      CASE WHEN NOT va211 IS NULL THEN CASE WHEN va205 THEN va211 ELSE 0 END END
+    ) AS va212,
+    (
+      CASE
+        WHEN (
+          NOT (
+            va235 = se236 AND va235 = se237
+          )
+        ) AND va238
+        THEN CASE WHEN ISFINITE(va234) THEN ROUND(va234, 12) END
+        ELSE NULL
+      END
+    ) AS va239,
     (
       CASE
         WHEN stock_row > 2
         THEN (
-          va236 * 8193 - (
-            va236 * 8193 - va236
+          va280 * 8193 - (
+            va280 * 8193 - va280
           )
         )
       END
-    ) AS va237,
+    ) AS va281,
     (
-      va250 * 8193 - (
-        va250 * 8193 - va250
+      va294 * 8193 - (
+        va294 * 8193 - va294
       )
-    ) AS va251,
-    (
-      va264 * 8193 - (
-        va264 * 8193 - va264
-      )
-    ) AS va265,
-    (
-      CASE WHEN stock_row > 7 THEN (
-        (
-          se295 + va297
-        ) < se298
-      ) END
-    ) AS va299,
-    (
-      CASE WHEN stock_row > 7 THEN (
-        se298 < (
-          se295 - va297
-        )
-      ) END
-    ) AS va300,
+    ) AS va295,
     (
       CASE
         WHEN stock_row > 19
         THEN (
-          va314 * 8193 - (
-            va314 * 8193 - va314
+          va363 * 8193 - (
+            va363 * 8193 - va363
           )
         )
       END
-    ) AS va315,
+    ) AS va364,
     (
-      va327 < CAST(0.05 AS DOUBLE)
-    ) AS va328,
+      va376 < CAST(0.05 AS DOUBLE)
+    ) AS va377,
     (
-      va327 = CAST(0.05 AS DOUBLE)
-    ) AS va329,
+      va376 = CAST(0.05 AS DOUBLE)
+    ) AS va378,
     (
-      va462 * 8193 - (
-        va462 * 8193 - va462
+      CASE
+        WHEN (
+          NOT (
+            va398 = se399 AND va398 = se400 AND va398 = se401 AND va398 = se402
+          )
+        )
+        AND (
+          NOT (
+            va403 = se404 AND va403 = se405 AND va403 = se406 AND va403 = se407
+          )
+        )
+        THEN CASE WHEN ISFINITE(va397) THEN ROUND(va397, 12) END
+        ELSE NULL
+      END
+    ) AS va408,
+    (
+      CASE
+        WHEN va420
+        AND (
+          NOT (
+            va421 = se422
+            AND va421 = se423
+            AND va421 = se424
+            AND va421 = se425
+            AND va421 = se426
+          )
+        )
+        THEN CASE WHEN ISFINITE(va419) THEN ROUND(va419, 12) END
+        ELSE NULL
+      END
+    ) AS va427,
+    (
+      (
+        va437 + (
+          CASE
+            WHEN (
+              NOT (
+                va80 = se441 AND va80 = se442 AND va80 = se443 AND va80 = se444
+              )
+            )
+            AND (
+              NOT (
+                va445 = se446 AND va445 = se447 AND va445 = se448 AND va445 = se449
+              )
+            )
+            THEN CASE WHEN ISFINITE(va440) THEN ROUND(va440, 12) END
+            ELSE NULL
+          END
+        )
+      ) - close
+    ) AS va450,
+    (
+      va517 * 8193 - (
+        va517 * 8193 - va517
       )
-    ) AS va463,
+    ) AS va518,
     (
-      va499 * 8193 - (
-        va499 * 8193 - va499
-      )
-    ) AS va500,
+      CASE
+        WHEN (
+          NOT (
+            va80 = se441
+            AND va80 = se442
+            AND va80 = se443
+            AND va80 = se444
+            AND va80 = se525
+            AND va80 = se526
+            AND va80 = se527
+            AND va80 = se528
+            AND va80 = se529
+            AND va80 = se530
+            AND va80 = se531
+          )
+        )
+        AND (
+          NOT (
+            va445 = se446
+            AND va445 = se447
+            AND va445 = se448
+            AND va445 = se449
+            AND va445 = se532
+            AND va445 = se533
+            AND va445 = se534
+            AND va445 = se535
+            AND va445 = se536
+            AND va445 = se537
+            AND va445 = se538
+          )
+        )
+        THEN CASE WHEN ISFINITE(va524) THEN ROUND(va524, 12) END
+        ELSE NULL
+      END
+    ) AS va539,
     (
       CASE
         WHEN stock_row > 11
         THEN (
-          va430 * 8193 - (
-            va430 * 8193 - va430
+          va485 * 8193 - (
+            va485 * 8193 - va485
           )
         )
       END
-    ) AS va540,
-    (
-      va585 * 8193 - (
-        va585 * 8193 - va585
+    ) AS va612,
+    ABS(
+      (
+        CASE
+          WHEN (
+            NOT (
+              va445 = se446
+              AND va445 = se447
+              AND va445 = se448
+              AND va445 = se449
+              AND va445 = se532
+            )
+          )
+          AND (
+            NOT (
+              va412 = se548
+              AND va412 = se619
+              AND va412 = se620
+              AND va412 = se621
+              AND va412 = se622
+            )
+          )
+          THEN CASE WHEN ISFINITE(va618) THEN ROUND(va618, 12) END
+          ELSE NULL
+        END
       )
-    ) AS va586,
+    ) AS va623,
+    (
+      va661 * 8193 - (
+        va661 * 8193 - va661
+      )
+    ) AS va662,
+    (
+      -(
+        CASE
+          WHEN va358 AND va205
+          THEN CASE WHEN ISFINITE(va720) THEN ROUND(va720, 12) END
+          ELSE NULL
+        END
+      )
+    ) AS va721,
+    (
+      va735 * 8193 - (
+        va735 * 8193 - va735
+      )
+    ) AS va736,
+    (
+      CASE
+        WHEN va205
+        AND (
+          NOT (
+            va421 = se422 AND va421 = se423 AND va421 = se424 AND va421 = se425
+          )
+        )
+        THEN CASE WHEN ISFINITE(va767) THEN ROUND(va767, 12) END
+        ELSE NULL
+      END
+    ) AS va768,
+    (
+      -(
+        CASE
+          WHEN (
+            NOT (
+              va806 = se807
+              AND va806 = se808
+              AND va806 = se809
+              AND va806 = se810
+              AND va806 = se811
+            )
+          )
+          AND va420
+          THEN CASE WHEN ISFINITE(va805) THEN ROUND(va805, 12) END
+          ELSE NULL
+        END
+      )
+    ) AS va812,
+    (
+      va862 * 8193 - (
+        va862 * 8193 - va862
+      )
+    ) AS va866,
+    (
+      va900 * 8193 - (
+        va900 * 8193 - va900
+      )
+    ) AS va907,
+    (
+      va928 * 8193 - (
+        va928 * 8193 - va928
+      )
+    ) AS va933,
     (
       CASE
         WHEN stock_row > 9
         THEN (
-          va601 * 8193 - (
-            va601 * 8193 - va601
+          va965 * 8193 - (
+            va965 * 8193 - va965
           )
         )
       END
-    ) AS va602,
-    (
-      va779 * 8193 - (
-        va779 * 8193 - va779
-      )
-    ) AS va783,
-    (
-      va808 * 8193 - (
-        va808 * 8193 - va808
-      )
-    ) AS va815,
-    (
-      va836 * 8193 - (
-        va836 * 8193 - va836
-      )
-    ) AS va841,
+    ) AS va966,
     (
       CASE
-        WHEN stock_row > 9
-        THEN (
-          va867 * 8193 - (
-            va867 * 8193 - va867
+        WHEN (
+          NOT (
+            va235 = se236
+            AND va235 = se237
+            AND va235 = se251
+            AND va235 = se252
+            AND va235 = se1000
+            AND va235 = se1001
+            AND va235 = se1002
           )
         )
+        AND (
+          NOT (
+            va1003 = se1004
+            AND va1003 = se1005
+            AND va1003 = se1006
+            AND va1003 = se1007
+            AND va1003 = se1008
+            AND va1003 = se1009
+            AND va1003 = se1010
+          )
+        )
+        THEN CASE WHEN ISFINITE(va999) THEN ROUND(va999, 12) END
+        ELSE NULL
       END
-    ) AS va868,
+    ) AS va1011,
     (
-      va930 * 8193 - (
-        va930 * 8193 - va930
+      va1036 * 8193 - (
+        va1036 * 8193 - va1036
       )
-    ) AS va937,
+    ) AS va1043,
     (
-      va962 * 8193 - (
-        va962 * 8193 - va962
+      va1068 * 8193 - (
+        va1068 * 8193 - va1068
       )
-    ) AS va963,
+    ) AS va1069,
+    (
+      CASE
+        WHEN (
+          NOT (
+            va1081 = se1082
+            AND va1081 = se1083
+            AND va1081 = se1084
+            AND va1081 = se1085
+            AND va1081 = se1086
+            AND va1081 = se1087
+            AND va1081 = se1088
+          )
+        )
+        AND (
+          NOT (
+            va883 = se1089
+            AND va883 = se1090
+            AND va883 = se1091
+            AND va883 = se1092
+            AND va883 = se1093
+            AND va883 = se1094
+            AND va883 = se1095
+          )
+        )
+        THEN CASE WHEN ISFINITE(va1080) THEN ROUND(va1080, 12) END
+        ELSE NULL
+      END
+    ) AS va1096,
+    (
+      CASE
+        WHEN (
+          NOT (
+            va1120 = se1121
+            AND va1120 = se1122
+            AND va1120 = se1123
+            AND va1120 = se1124
+            AND va1120 = se1125
+          )
+        )
+        AND (
+          NOT (
+            va1126 = se1127
+            AND va1126 = se1128
+            AND va1126 = se1129
+            AND va1126 = se1130
+            AND va1126 = se1131
+          )
+        )
+        THEN CASE WHEN ISFINITE(va1119) THEN ROUND(va1119, 12) END
+        ELSE NULL
+      END
+    ) AS va1132,
     (
       CASE
         WHEN stock_row > 5
         THEN (
-          va1022 * 8193 - (
-            va1022 * 8193 - va1022
+          va1143 * 8193 - (
+            va1143 * 8193 - va1143
           )
         )
       END
-    ) AS va1023,
+    ) AS va1144,
     (
-      va1033 * 8193 - (
-        va1033 * 8193 - va1033
+      va1154 * 8193 - (
+        va1154 * 8193 - va1154
       )
-    ) AS va1034,
+    ) AS va1155,
     (
-      va1045 * 8193 - (
-        va1045 * 8193 - va1045
+      va1166 * 8193 - (
+        va1166 * 8193 - va1166
       )
-    ) AS va1049,
+    ) AS va1170,
     (
-      va1078 * 8193 - (
-        va1078 * 8193 - va1078
-      )
-    ) AS va1079,
+      CASE
+        WHEN (
+          NOT (
+            va1187 = se1188
+            AND va1187 = se1189
+            AND va1187 = se1190
+            AND va1187 = se1191
+            AND va1187 = se1192
+            AND va1187 = se1193
+            AND va1187 = se1194
+            AND va1187 = se1195
+            AND va1187 = se1196
+            AND va1187 = se1197
+          )
+        )
+        AND (
+          NOT (
+            va69 = se70
+            AND va69 = se71
+            AND va69 = se72
+            AND va69 = se73
+            AND va69 = se74
+            AND va69 = se75
+            AND va69 = se76
+            AND va69 = se77
+            AND va69 = se78
+            AND va69 = se1198
+          )
+        )
+        THEN CASE WHEN ISFINITE(va1186) THEN ROUND(va1186, 12) END
+        ELSE NULL
+      END
+    ) AS va1199,
     (
-      va1132 * 8193 - (
-        va1132 * 8193 - va1132
-      )
-    ) AS va1139,
+      CASE
+        WHEN (
+          NOT (
+            va85 = se86
+            AND va85 = se87
+            AND va85 = se88
+            AND va85 = se89
+            AND va85 = se90
+            AND va85 = se91
+            AND va85 = se92
+            AND va85 = se93
+            AND va85 = se1225
+            AND va85 = se1226
+            AND va85 = se1227
+          )
+        )
+        AND (
+          NOT (
+            va1228 = se1229
+            AND va1228 = se1230
+            AND va1228 = se1231
+            AND va1228 = se1232
+            AND va1228 = se1233
+            AND va1228 = se1234
+            AND va1228 = se1235
+            AND va1228 = se1236
+            AND va1228 = se1237
+            AND va1228 = se1238
+            AND va1228 = se1239
+          )
+        )
+        THEN CASE WHEN ISFINITE(va1224) THEN ROUND(va1224, 12) END
+        ELSE NULL
+      END
+    ) AS va1240,
     (
-      va1155 * 8193 - (
-        va1155 * 8193 - va1155
-      )
-    ) AS va1159,
-    ABS(va1196) AS va1197,
+      CASE
+        WHEN (
+          NOT (
+            va1081 = se1082 AND va1081 = se1083
+          )
+        )
+        AND (
+          NOT (
+            va883 = se1089 AND va883 = se1090
+          )
+        )
+        THEN CASE WHEN ISFINITE(va1257) THEN ROUND(va1257, 12) END
+        ELSE NULL
+      END
+    ) AS va1258,
     (
-      va1246 * 8193 - (
-        va1246 * 8193 - va1246
+      va1274 * 8193 - (
+        va1274 * 8193 - va1274
       )
-    ) AS va1250,
+    ) AS va1284,
     (
-      va1272 * 8193 - (
-        va1272 * 8193 - va1272
+      va1303 * 8193 - (
+        va1303 * 8193 - va1303
       )
-    ) AS va1273,
+    ) AS va1307,
+    ABS(va1349) AS va1350,
     (
-      va1284 * 8193 - (
-        va1284 * 8193 - va1284
-      )
-    ) AS va1291,
+      CASE
+        WHEN (
+          NOT (
+            va1359 = se1360
+            AND va1359 = se1361
+            AND va1359 = se1362
+            AND va1359 = se1363
+            AND va1359 = se1364
+            AND va1359 = se1365
+            AND va1359 = se1366
+            AND va1359 = se1367
+          )
+        )
+        AND (
+          NOT (
+            va1368 = se1369
+            AND va1368 = se1370
+            AND va1368 = se1371
+            AND va1368 = se1372
+            AND va1368 = se1373
+            AND va1368 = se1374
+            AND va1368 = se1375
+            AND va1368 = se1376
+          )
+        )
+        THEN CASE WHEN ISFINITE(va1358) THEN ROUND(va1358, 12) END
+        ELSE NULL
+      END
+    ) AS va1377,
     (
-      va1348 * 8193 - (
-        va1348 * 8193 - va1348
-      )
-    ) AS va1356,
+      CASE
+        WHEN (
+          NOT (
+            va1389 = se1390
+            AND va1389 = se1391
+            AND va1389 = se1392
+            AND va1389 = se1393
+            AND va1389 = se1394
+            AND va1389 = se1395
+          )
+        )
+        AND (
+          NOT (
+            va1396 = se1397
+            AND va1396 = se1398
+            AND va1396 = se1399
+            AND va1396 = se1400
+            AND va1396 = se1401
+            AND va1396 = se1402
+          )
+        )
+        THEN CASE WHEN ISFINITE(va1388) THEN ROUND(va1388, 12) END
+        ELSE NULL
+      END
+    ) AS va1403,
     (
-      va1446 * 8193 - (
-        va1446 * 8193 - va1446
+      va1413 * 8193 - (
+        va1413 * 8193 - va1413
       )
-    ) AS va1450,
+    ) AS va1417,
     (
-      va1494 * 8193 - (
-        va1494 * 8193 - va1494
+      va1442 * 8193 - (
+        va1442 * 8193 - va1442
       )
-    ) AS va1498,
+    ) AS va1443,
     (
-      va1509 * 8193 - (
-        va1509 * 8193 - va1509
+      va1454 * 8193 - (
+        va1454 * 8193 - va1454
       )
-    ) AS va1510,
+    ) AS va1466,
     (
-      va1551 * 8193 - (
-        va1551 * 8193 - va1551
-      )
-    ) AS va1552,
+      CASE
+        WHEN (
+          NOT (
+            va85 = se86
+            AND va85 = se87
+            AND va85 = se88
+            AND va85 = se89
+            AND va85 = se90
+            AND va85 = se91
+          )
+        )
+        AND (
+          NOT (
+            va1500 = se1501
+            AND va1500 = se1502
+            AND va1500 = se1503
+            AND va1500 = se1504
+            AND va1500 = se1505
+            AND va1500 = se1506
+          )
+        )
+        THEN CASE WHEN ISFINITE(va1499) THEN ROUND(va1499, 12) END
+        ELSE NULL
+      END
+    ) AS va1507,
     (
-      va1558 * 8193 - (
-        va1558 * 8193 - va1558
+      va1532 * 8193 - (
+        va1532 * 8193 - va1532
       )
-    ) AS va1559
+    ) AS va1540,
+    (
+      CASE
+        WHEN va238 AND (
+          NOT (
+            va421 = se422 AND va421 = se423
+          )
+        )
+        THEN CASE WHEN ISFINITE(va1601) THEN ROUND(va1601, 12) END
+        ELSE NULL
+      END
+    ) AS va1602,
+    (
+      va1646 * 8193 - (
+        va1646 * 8193 - va1646
+      )
+    ) AS va1650,
+    (
+      va1697 * 8193 - (
+        va1697 * 8193 - va1697
+      )
+    ) AS va1701,
+    (
+      CASE WHEN va1759 THEN (
+        CASE WHEN se1755 = 20 THEN se1754 END
+      ) ELSE NULL END
+    ) AS va1760,
+    (
+      CASE
+        WHEN va1759
+        THEN (
+          CASE WHEN se1755 = 20 THEN se1766 END
+        ) * CAST(0.9233805168766388 AS DOUBLE)
+        ELSE NULL
+      END
+    ) AS va1767
   FROM values_3_1
 ), values_3_3 AS (
   SELECT
@@ -5853,333 +7559,356 @@ WITH values_0_1 AS (
     stock_row,
     close,
     day_rows,
-    se1006,
-    se1009,
-    se1067,
-    se1096,
-    se1137,
-    se117,
-    se1207,
+    se1004,
+    se1020,
+    se1021,
+    se1022,
+    se1041,
+    se120,
     se1211,
-    se1231,
-    se1234,
-    se1260,
-    se1261,
-    se1262,
-    se1289,
-    se1321,
-    se1360,
-    se1371,
-    se1372,
-    se1373,
-    se1380,
-    se1423,
+    se1212,
+    se1213,
+    se1279,
+    se1280,
+    se1281,
+    se1282,
+    se1283,
+    se1430,
+    se1431,
+    se1432,
+    se1459,
+    se1460,
+    se1461,
+    se1462,
+    se1463,
+    se1464,
+    se1465,
     se153,
-    se164,
-    se196,
-    se263,
-    se310,
-    se331,
-    se34,
-    se356,
-    se359,
-    se37,
-    se374,
-    se391,
-    se393,
-    se443,
-    se444,
-    se445,
-    se477,
-    se480,
-    se485,
-    se494,
-    se495,
-    se496,
-    se524,
-    se528,
-    se54,
-    se555,
-    se556,
-    se557,
-    se563,
-    se57,
+    se1544,
+    se1555,
+    se1556,
+    se1557,
+    se1564,
+    se1565,
+    se1566,
+    se1567,
+    se1568,
+    se1569,
+    se1570,
+    se1571,
+    se1572,
+    se1573,
+    se1574,
+    se1622,
+    se1623,
+    se1719,
+    se1720,
+    se1721,
+    se189,
+    se264,
+    se265,
+    se266,
+    se267,
+    se268,
+    se360,
+    se362,
+    se380,
+    se498,
+    se499,
+    se500,
+    se546,
+    se548,
+    se549,
+    se554,
     se596,
-    se597,
-    se598,
-    se645,
-    se646,
-    se647,
-    se648,
-    se650,
-    se653,
-    se66,
-    se727,
-    se759,
-    se760,
-    se761,
-    se769,
-    se813,
-    se827,
-    se828,
-    se829,
-    se846,
-    se855,
-    se856,
-    se857,
-    se885,
-    se886,
-    se887,
-    se888,
-    se889,
-    se903,
-    se914,
-    se915,
-    se916,
-    se93,
-    se935,
-    se976,
-    se979,
-    va1004,
-    va1005,
-    va1008,
-    va101,
-    va1023,
-    va1034,
-    va1045,
-    va1049,
+    se60,
+    se600,
+    se619,
+    se620,
+    se621,
+    se622,
+    se631,
+    se632,
+    se633,
+    se639,
+    se672,
+    se673,
+    se674,
+    se842,
+    se843,
+    se844,
+    se852,
+    se875,
+    se876,
+    se877,
+    se905,
+    se919,
+    se920,
+    se921,
+    se940,
+    se941,
+    se942,
+    se943,
+    se944,
+    se953,
+    se954,
+    se955,
+    se983,
+    se984,
+    se985,
+    se986,
+    se987,
+    va1003,
+    va1019,
+    va1025,
+    va1036,
+    va1040,
+    va1043,
     va106,
-    va1065,
-    va1066,
-    va1079,
-    va1093,
-    va1095,
-    va1112,
-    va1115,
-    va112,
-    va1129,
+    va1069,
+    va1096,
     va1132,
-    va1136,
-    va1139,
+    va1144,
     va1155,
-    va1159,
-    va1184,
-    va1186,
-    va1196,
-    va1205,
-    va1206,
-    va1229,
-    va1230,
-    va1233,
-    va124,
-    va1246,
-    va1250,
-    va1259,
-    va1273,
-    va1279,
+    va1166,
+    va1170,
+    va1208,
+    va1210,
+    va1254,
+    va1258,
+    va1271,
+    va1274,
+    va1278,
     va1284,
-    va1288,
-    va1291,
-    va1312,
-    va1319,
-    va1320,
-    va1344,
-    va1348,
-    va1352,
-    va1356,
-    va1359,
-    va1370,
-    va1375,
-    va1379,
-    va1402,
-    va141,
-    va1418,
-    va1422,
-    va1446,
-    va1450,
-    va1467,
-    va1494,
-    va1498,
-    va1510,
-    va1515,
-    va152,
-    va1522,
-    va1529,
-    va154,
+    va1303,
+    va1307,
+    va131,
+    va1337,
+    va1339,
+    va1349,
+    va137,
+    va1413,
+    va1417,
+    va142,
+    va1429,
+    va1443,
+    va1449,
+    va1454,
+    va1458,
+    va1466,
+    va148,
+    va1492,
+    va1507,
+    va1528,
+    va1532,
+    va1536,
+    va1540,
     va1543,
-    va1552,
+    va1554,
     va1559,
-    va1565,
-    va162,
-    va163,
-    va168,
-    va171,
-    va186,
-    va194,
-    va195,
-    va209,
-    va212,
-    va234,
-    va237,
-    va251,
-    va265,
-    va276,
-    va294,
-    va311,
-    va315,
-    va32,
-    va323,
-    va33,
-    va333,
-    va342,
-    va354,
-    va355,
-    va358,
-    va36,
+    va1563,
+    va160,
+    va1602,
+    va1617,
+    va1621,
+    va1646,
+    va1650,
+    va1668,
+    va1697,
+    va1701,
+    va1718,
+    va1723,
+    va1730,
+    va1737,
+    va1751,
+    va177,
+    va1774,
+    va188,
+    va190,
+    va191,
+    va198,
+    va204,
+    va205,
+    va226,
+    va250,
+    va253,
+    va278,
+    va281,
+    va295,
+    va314,
+    va321,
+    va339,
+    va350,
+    va359,
+    va364,
     va372,
-    va373,
-    va386,
-    va389,
-    va392,
-    va406,
-    va430,
-    va441,
-    va442,
-    va463,
-    va469,
-    va475,
-    va476,
-    va484,
-    va49,
-    va492,
-    va493,
-    va500,
-    va519,
-    va52,
-    va522,
-    va523,
-    va53,
+    va382,
+    va391,
+    va408,
+    va412,
+    va427,
+    va45,
+    va450,
+    va461,
+    va485,
+    va496,
+    va497,
+    va51,
+    va518,
     va539,
-    va540,
-    va546,
-    va554,
-    va56,
+    va544,
+    va545,
+    va55,
+    va553,
     va561,
-    va562,
-    va576,
-    va586,
+    va577,
+    va59,
+    va591,
+    va594,
     va595,
     va6,
-    va602,
-    va608,
+    va611,
     va612,
-    va622,
-    va635,
+    va630,
+    va637,
     va638,
-    va641,
-    va649,
-    va65,
     va652,
-    va665,
-    va682,
-    va684,
-    va687,
-    va698,
-    va708,
-    va713,
-    va714,
-    va725,
-    va726,
-    va738,
-    va74,
+    va662,
+    va671,
+    va691,
+    va694,
+    va704,
+    va717,
+    va721,
+    va723,
+    va736,
     va745,
-    va753,
-    va758,
-    va767,
-    va768,
-    va779,
-    va783,
-    va796,
-    va802,
-    va808,
+    va762,
+    va764,
+    va778,
+    va788,
+    va79,
+    va793,
+    va794,
     va812,
-    va815,
-    va826,
+    va821,
+    va828,
     va836,
-    va837,
     va841,
-    va854,
-    va86,
-    va868,
-    va884,
-    va901,
-    va902,
-    va913,
-    va919,
-    va930,
-    va934,
-    va937,
-    va95,
-    va963,
-    va974,
-    va975,
+    va850,
+    va851,
+    va862,
+    va866,
+    va888,
+    va894,
+    va900,
+    va904,
+    va907,
+    va918,
+    va928,
+    va929,
+    va933,
+    va939,
+    va94,
+    va952,
+    va966,
+    va982,
     volume,
     vwap,
     (
       CASE
         WHEN stock_row > 4
         THEN (
-          va129 * 8193 - (
-            va129 * 8193 - va129
+          va165 * 8193 - (
+            va165 * 8193 - va165
           )
         )
       END
-    ) AS va130,
+    ) AS va166,
     (
-      CASE
-        WHEN va299
-        THEN (
-          -1
-        )
-        WHEN NOT va299
-        THEN (
-          CASE
-            WHEN va300
-            THEN 1
-            WHEN NOT va300
-            THEN (
-              CASE WHEN va304 THEN 1 WHEN NOT va304 THEN (
-                -1
-              ) END
-            )
-          END
-        )
-      END
-    ) AS va305,
+      (
+        CASE WHEN NOT va208 IS NULL THEN CASE WHEN va204 THEN va208 ELSE 0 END END
+      ) * va212
+    ) AS va213,
     (
-      CASE WHEN NOT va328 IS NULL AND NOT va329 IS NULL THEN (
-        va328 OR va329
+      va239 * 8193 - (
+        va239 * 8193 - va239
+      )
+    ) AS va240,
+    (
+      (
+        CASE WHEN NOT va256 IS NULL THEN CASE WHEN va253 THEN va256 ELSE 0 END END
+      ) * va212
+    ) AS va257,
+    (
+      CASE WHEN NOT va377 IS NULL AND NOT va378 IS NULL THEN (
+        va377 OR va378
       ) END
-    ) AS va330,
+    ) AS va379,
+    (
+      va623 * 8193 - (
+        va623 * 8193 - va623
+      )
+    ) AS va624,
+    (
+      va768 * 8193 - (
+        va768 * 8193 - va768
+      )
+    ) AS va769,
+    (
+      va1011 * 8193 - (
+        va1011 * 8193 - va1011
+      )
+    ) AS va1012,
+    (
+      va1199 * 8193 - (
+        va1199 * 8193 - va1199
+      )
+    ) AS va1200,
+    (
+      va1240 * 8193 - (
+        va1240 * 8193 - va1240
+      )
+    ) AS va1241,
     (
       CASE
         WHEN stock_row > 33
         THEN CASE
           WHEN (
-            va1197 > 0
+            va1350 > 0
             OR (
-              va1199 = FLOOR(va1199) AND (
-                va1197 <> 0 OR va1199 >= 0
+              va1352 = FLOOR(va1352) AND (
+                va1350 <> 0 OR va1352 >= 0
               )
             )
             OR (
-              va1197 = 0 AND va1199 > 0
+              va1350 = 0 AND va1352 > 0
             )
           )
-          THEN POWER(va1197, va1199)
+          THEN POWER(va1350, va1352)
         END
       END
-    ) AS va1200
+    ) AS va1353,
+    (
+      va1377 * 8193 - (
+        va1377 * 8193 - va1377
+      )
+    ) AS va1378,
+    (
+      va1403 * 8193 - (
+        va1403 * 8193 - va1403
+      )
+    ) AS va1404,
+    (
+      va1760 * 8193 - (
+        va1760 * 8193 - va1760
+      )
+    ) AS va1761,
+    (
+      va1767 * 8193 - (
+        va1767 * 8193 - va1767
+      )
+    ) AS va1768
   FROM values_3_2
 ), values_3_4 AS (
   SELECT
@@ -6189,304 +7918,598 @@ WITH values_0_1 AS (
     stock_row,
     close,
     day_rows,
-    se1006,
-    se1009,
-    se1067,
-    se1096,
-    se1137,
-    se117,
-    se1207,
+    se1004,
+    se1020,
+    se1021,
+    se1022,
+    se1041,
+    se120,
     se1211,
-    se1231,
-    se1234,
-    se1260,
-    se1261,
-    se1262,
-    se1289,
-    se1321,
-    se1360,
-    se1371,
-    se1372,
-    se1373,
-    se1380,
-    se1423,
+    se1212,
+    se1213,
+    se1279,
+    se1280,
+    se1281,
+    se1282,
+    se1283,
+    se1430,
+    se1431,
+    se1432,
+    se1459,
+    se1460,
+    se1461,
+    se1462,
+    se1463,
+    se1464,
+    se1465,
     se153,
-    se164,
-    se196,
-    se263,
-    se310,
-    se34,
-    se356,
-    se359,
-    se37,
-    se374,
-    se391,
-    se393,
-    se443,
-    se444,
-    se445,
-    se477,
-    se480,
-    se485,
-    se494,
-    se495,
-    se496,
-    se524,
-    se528,
-    se54,
-    se555,
-    se556,
-    se557,
-    se563,
-    se57,
+    se1544,
+    se1555,
+    se1556,
+    se1557,
+    se1564,
+    se1565,
+    se1566,
+    se1567,
+    se1568,
+    se1569,
+    se1570,
+    se1571,
+    se1572,
+    se1573,
+    se1574,
+    se1622,
+    se1623,
+    se1719,
+    se1720,
+    se1721,
+    se189,
+    se264,
+    se265,
+    se266,
+    se267,
+    se268,
+    se360,
+    se362,
+    se498,
+    se499,
+    se500,
+    se546,
+    se548,
+    se549,
+    se554,
     se596,
-    se597,
-    se598,
-    se645,
-    se646,
-    se647,
-    se648,
-    se650,
-    se653,
-    se66,
-    se727,
-    se759,
-    se760,
-    se761,
-    se769,
-    se813,
-    se827,
-    se828,
-    se829,
-    se846,
-    se855,
-    se856,
-    se857,
-    se885,
-    se886,
-    se887,
-    se888,
-    se889,
-    se903,
-    se914,
-    se915,
-    se916,
-    se93,
-    se935,
-    se976,
-    se979,
-    va1004,
-    va1005,
-    va1008,
-    va101,
-    va1023,
-    va1034,
-    va1045,
-    va1049,
+    se60,
+    se600,
+    se619,
+    se620,
+    se621,
+    se622,
+    se631,
+    se632,
+    se633,
+    se639,
+    se672,
+    se673,
+    se674,
+    se842,
+    se843,
+    se844,
+    se852,
+    se875,
+    se876,
+    se877,
+    se905,
+    se919,
+    se920,
+    se921,
+    se940,
+    se941,
+    se942,
+    se943,
+    se944,
+    se953,
+    se954,
+    se955,
+    se983,
+    se984,
+    se985,
+    se986,
+    se987,
+    va1003,
+    va1012,
+    va1019,
+    va1025,
+    va1036,
+    va1040,
+    va1043,
     va106,
-    va1065,
-    va1066,
-    va1079,
-    va1093,
-    va1095,
-    va1112,
-    va1115,
-    va112,
-    va1129,
+    va1069,
+    va1096,
     va1132,
-    va1136,
-    va1139,
+    va1144,
     va1155,
-    va1159,
-    va1184,
-    va1186,
-    va1205,
-    va1206,
-    va1229,
-    va1230,
-    va1233,
-    va124,
-    va1246,
-    va1250,
-    va1259,
-    va1273,
-    va1279,
+    va1166,
+    va1170,
+    va1200,
+    va1208,
+    va1210,
+    va1241,
+    va1254,
+    va1258,
+    va1271,
+    va1274,
+    va1278,
     va1284,
-    va1288,
-    va1291,
-    va130,
-    va1312,
-    va1319,
-    va1320,
-    va1344,
-    va1348,
-    va1352,
-    va1356,
-    va1359,
-    va1370,
-    va1375,
-    va1379,
-    va1402,
-    va141,
-    va1418,
-    va1422,
-    va1446,
-    va1450,
-    va1467,
-    va1494,
-    va1498,
-    va1510,
-    va1515,
-    va152,
-    va1522,
-    va1529,
-    va154,
+    va1303,
+    va1307,
+    va131,
+    va1337,
+    va1339,
+    va137,
+    va1378,
+    va1404,
+    va1413,
+    va1417,
+    va142,
+    va1429,
+    va1443,
+    va1449,
+    va1454,
+    va1458,
+    va1466,
+    va148,
+    va1492,
+    va1507,
+    va1528,
+    va1532,
+    va1536,
+    va1540,
     va1543,
-    va1552,
+    va1554,
     va1559,
-    va1565,
-    va162,
-    va163,
-    va168,
-    va171,
-    va186,
-    va194,
-    va195,
-    va209,
-    va212,
-    va234,
-    va237,
-    va251,
-    va265,
-    va276,
-    va294,
-    va305,
-    va311,
-    va315,
-    va32,
-    va323,
-    va33,
-    va342,
-    va354,
-    va355,
-    va358,
-    va36,
+    va1563,
+    va160,
+    va1602,
+    va1617,
+    va1621,
+    va1646,
+    va1650,
+    va166,
+    va1668,
+    va1697,
+    va1701,
+    va1718,
+    va1723,
+    va1730,
+    va1737,
+    va1751,
+    va1761,
+    va1768,
+    va177,
+    va1774,
+    va188,
+    va190,
+    va191,
+    va226,
+    va240,
+    va278,
+    va281,
+    va295,
+    va314,
+    va321,
+    va339,
+    va350,
+    va359,
+    va364,
     va372,
-    va373,
-    va386,
-    va389,
-    va392,
-    va406,
-    va430,
-    va441,
-    va442,
-    va463,
-    va469,
-    va475,
-    va476,
-    va484,
-    va49,
-    va492,
-    va493,
-    va500,
-    va519,
-    va52,
-    va522,
-    va523,
-    va53,
+    va391,
+    va408,
+    va412,
+    va427,
+    va45,
+    va450,
+    va461,
+    va485,
+    va496,
+    va497,
+    va51,
+    va518,
     va539,
-    va540,
-    va546,
-    va554,
-    va56,
+    va544,
+    va545,
+    va55,
+    va553,
     va561,
-    va562,
-    va576,
-    va586,
+    va577,
+    va59,
+    va591,
+    va594,
     va595,
     va6,
-    va602,
-    va608,
+    va611,
     va612,
-    va622,
-    va635,
+    va624,
+    va630,
+    va637,
     va638,
-    va641,
-    va649,
-    va65,
     va652,
-    va665,
-    va682,
-    va684,
-    va687,
-    va698,
-    va708,
-    va713,
-    va714,
-    va725,
-    va726,
-    va738,
-    va74,
+    va662,
+    va671,
+    va691,
+    va694,
+    va704,
+    va717,
+    va721,
+    va723,
+    va736,
     va745,
-    va753,
-    va758,
-    va767,
-    va768,
-    va779,
-    va783,
-    va796,
-    va802,
-    va808,
+    va762,
+    va764,
+    va769,
+    va778,
+    va788,
+    va79,
+    va793,
+    va794,
     va812,
-    va815,
-    va826,
+    va821,
+    va828,
     va836,
-    va837,
     va841,
-    va854,
-    va86,
-    va868,
-    va884,
-    va901,
-    va902,
-    va913,
-    va919,
-    va930,
-    va934,
-    va937,
-    va95,
-    va963,
-    va974,
-    va975,
+    va850,
+    va851,
+    va862,
+    va866,
+    va888,
+    va894,
+    va900,
+    va904,
+    va907,
+    va918,
+    va928,
+    va929,
+    va933,
+    va939,
+    va94,
+    va952,
+    va966,
+    va982,
     volume,
     vwap,
     (
       CASE
-        WHEN va330
+        WHEN va213 = 0
+        THEN 0
+        ELSE (
+          CASE
+            WHEN va204 AND va205
+            THEN CASE WHEN ISFINITE(va198) THEN ROUND(va198, 12) END
+            ELSE NULL
+          END
+        ) * va213
+      END
+    ) AS va214,
+    (
+      CASE
+        WHEN va257 = 0
+        THEN 0
+        ELSE (
+          CASE
+            WHEN va253 AND va205
+            THEN CASE WHEN ISFINITE(va250) THEN ROUND(va250, 12) END
+            ELSE NULL
+          END
+        ) * va257
+      END
+    ) AS va258,
+    (
+      CASE
+        WHEN va379
         THEN (
           CASE WHEN stock_row > 99 THEN (
             -(
-              close - se331
+              close - se380
             )
           ) END
         )
-        WHEN NOT va330
+        WHEN NOT va379
         THEN (
-          CASE WHEN stock_row > 3 THEN va333 END
+          CASE WHEN stock_row > 3 THEN va382 END
         )
       END
-    ) AS va334,
+    ) AS va383,
     (
       CASE
         WHEN stock_row > 33
         THEN (
-          CAST(SIGN(va1196) AS DOUBLE) * (
-            CASE WHEN ISFINITE(va1200) THEN va1200 END
+          CAST(SIGN(va1349) AS DOUBLE) * (
+            CASE WHEN ISFINITE(va1353) THEN va1353 END
           )
         )
       END
-    ) AS va1201
+    ) AS va1354
   FROM values_3_3
+), values_3_5 AS (
+  SELECT
+    symbol,
+    open_time_ms,
+    run_id,
+    stock_row,
+    close,
+    day_rows,
+    se1004,
+    se1020,
+    se1021,
+    se1022,
+    se1041,
+    se120,
+    se1211,
+    se1212,
+    se1213,
+    se1279,
+    se1280,
+    se1281,
+    se1282,
+    se1283,
+    se1430,
+    se1431,
+    se1432,
+    se1459,
+    se1460,
+    se1461,
+    se1462,
+    se1463,
+    se1464,
+    se1465,
+    se153,
+    se1544,
+    se1555,
+    se1556,
+    se1557,
+    se1564,
+    se1565,
+    se1566,
+    se1567,
+    se1568,
+    se1569,
+    se1570,
+    se1571,
+    se1572,
+    se1573,
+    se1574,
+    se1622,
+    se1623,
+    se1719,
+    se1720,
+    se1721,
+    se189,
+    se264,
+    se265,
+    se266,
+    se267,
+    se268,
+    se360,
+    se362,
+    se498,
+    se499,
+    se500,
+    se546,
+    se548,
+    se549,
+    se554,
+    se596,
+    se60,
+    se600,
+    se619,
+    se620,
+    se621,
+    se622,
+    se631,
+    se632,
+    se633,
+    se639,
+    se672,
+    se673,
+    se674,
+    se842,
+    se843,
+    se844,
+    se852,
+    se875,
+    se876,
+    se877,
+    se905,
+    se919,
+    se920,
+    se921,
+    se940,
+    se941,
+    se942,
+    se943,
+    se944,
+    se953,
+    se954,
+    se955,
+    se983,
+    se984,
+    se985,
+    se986,
+    se987,
+    va1003,
+    va1012,
+    va1019,
+    va1025,
+    va1036,
+    va1040,
+    va1043,
+    va106,
+    va1069,
+    va1096,
+    va1132,
+    va1144,
+    va1155,
+    va1166,
+    va1170,
+    va1200,
+    va1208,
+    va1210,
+    va1241,
+    va1254,
+    va1258,
+    va1271,
+    va1274,
+    va1278,
+    va1284,
+    va1303,
+    va1307,
+    va131,
+    va1337,
+    va1339,
+    va1354,
+    va137,
+    va1378,
+    va1404,
+    va1413,
+    va1417,
+    va142,
+    va1429,
+    va1443,
+    va1449,
+    va1454,
+    va1458,
+    va1466,
+    va148,
+    va1492,
+    va1507,
+    va1528,
+    va1532,
+    va1536,
+    va1540,
+    va1543,
+    va1554,
+    va1559,
+    va1563,
+    va160,
+    va1602,
+    va1617,
+    va1621,
+    va1646,
+    va1650,
+    va166,
+    va1668,
+    va1697,
+    va1701,
+    va1718,
+    va1723,
+    va1730,
+    va1737,
+    va1751,
+    va1761,
+    va1768,
+    va177,
+    va1774,
+    va188,
+    va190,
+    va191,
+    va226,
+    va240,
+    va278,
+    va281,
+    va295,
+    va314,
+    va321,
+    va339,
+    va350,
+    va359,
+    va364,
+    va372,
+    va383,
+    va391,
+    va408,
+    va412,
+    va427,
+    va45,
+    va450,
+    va461,
+    va485,
+    va496,
+    va497,
+    va51,
+    va518,
+    va539,
+    va544,
+    va545,
+    va55,
+    va553,
+    va561,
+    va577,
+    va59,
+    va591,
+    va594,
+    va595,
+    va6,
+    va611,
+    va612,
+    va624,
+    va630,
+    va637,
+    va638,
+    va652,
+    va662,
+    va671,
+    va691,
+    va694,
+    va704,
+    va717,
+    va721,
+    va723,
+    va736,
+    va745,
+    va762,
+    va764,
+    va769,
+    va778,
+    va788,
+    va79,
+    va793,
+    va794,
+    va812,
+    va821,
+    va828,
+    va836,
+    va841,
+    va850,
+    va851,
+    va862,
+    va866,
+    va888,
+    va894,
+    va900,
+    va904,
+    va907,
+    va918,
+    va928,
+    va929,
+    va933,
+    va939,
+    va94,
+    va952,
+    va966,
+    va982,
+    volume,
+    vwap,
+    (
+      va214 * 8193 - (
+        va214 * 8193 - va214
+      )
+    ) AS va215,
+    (
+      va258 * 8193 - (
+        va258 * 8193 - va258
+      )
+    ) AS va259
+  FROM values_3_4
 ), sections_4 AS (
   SELECT
     symbol,
@@ -6495,444 +8518,486 @@ WITH values_0_1 AS (
     stock_row,
     close,
     day_rows,
-    se1006,
-    se1009,
-    se1067,
-    se1096,
-    se1137,
-    se117,
-    se1207,
+    se1004,
+    se1020,
+    se1021,
+    se1022,
+    se1041,
+    se120,
     se1211,
-    se1231,
-    se1234,
-    se1260,
-    se1261,
-    se1262,
-    se1289,
-    se1321,
-    se1360,
-    se1371,
-    se1372,
-    se1373,
-    se1380,
-    se1423,
+    se1212,
+    se1213,
+    se1279,
+    se1280,
+    se1281,
+    se1282,
+    se1283,
+    se1430,
+    se1431,
+    se1432,
+    se1459,
+    se1460,
+    se1461,
+    se1462,
+    se1463,
+    se1464,
+    se1465,
     se153,
-    se164,
-    se196,
-    se263,
-    se310,
-    se34,
-    se356,
-    se359,
-    se37,
-    se374,
-    se391,
-    se393,
-    se443,
-    se444,
-    se445,
-    se477,
-    se480,
-    se485,
-    se494,
-    se495,
-    se496,
-    se524,
-    se528,
-    se54,
-    se555,
-    se556,
-    se557,
-    se563,
-    se57,
+    se1544,
+    se1555,
+    se1556,
+    se1557,
+    se1564,
+    se1565,
+    se1566,
+    se1567,
+    se1568,
+    se1569,
+    se1570,
+    se1571,
+    se1572,
+    se1573,
+    se1574,
+    se1622,
+    se1623,
+    se1719,
+    se1720,
+    se1721,
+    se189,
+    se264,
+    se265,
+    se266,
+    se267,
+    se268,
+    se360,
+    se362,
+    se498,
+    se499,
+    se500,
+    se546,
+    se548,
+    se549,
+    se554,
     se596,
-    se597,
-    se598,
-    se645,
-    se646,
-    se647,
-    se648,
-    se650,
-    se653,
-    se66,
-    se727,
-    se759,
-    se760,
-    se761,
-    se769,
-    se813,
-    se827,
-    se828,
-    se829,
-    se846,
-    se855,
-    se856,
-    se857,
-    se885,
-    se886,
-    se887,
-    se888,
-    se889,
-    se903,
-    se914,
-    se915,
-    se916,
-    se93,
-    se935,
-    se976,
-    se979,
-    va1004,
-    va1005,
-    va1008,
-    va101,
-    va1023,
-    va1034,
-    va1045,
-    va1049,
+    se60,
+    se600,
+    se619,
+    se620,
+    se621,
+    se622,
+    se631,
+    se632,
+    se633,
+    se639,
+    se672,
+    se673,
+    se674,
+    se842,
+    se843,
+    se844,
+    se852,
+    se875,
+    se876,
+    se877,
+    se905,
+    se919,
+    se920,
+    se921,
+    se940,
+    se941,
+    se942,
+    se943,
+    se944,
+    se953,
+    se954,
+    se955,
+    se983,
+    se984,
+    se985,
+    se986,
+    se987,
+    va1003,
+    va1012,
+    va1019,
+    va1025,
+    va1036,
+    va1040,
+    va1043,
     va106,
-    va1065,
-    va1066,
-    va1079,
-    va1093,
-    va1095,
-    va1112,
-    va1115,
-    va112,
-    va1129,
+    va1069,
+    va1096,
     va1132,
-    va1136,
-    va1139,
+    va1144,
     va1155,
-    va1159,
-    va1184,
-    va1186,
-    va1201,
-    va1205,
-    va1206,
-    va1229,
-    va1230,
-    va1233,
-    va124,
-    va1246,
-    va1250,
-    va1259,
-    va1273,
-    va1279,
+    va1166,
+    va1170,
+    va1200,
+    va1208,
+    va1210,
+    va1241,
+    va1254,
+    va1258,
+    va1271,
+    va1274,
+    va1278,
     va1284,
-    va1288,
-    va1291,
-    va130,
-    va1312,
-    va1319,
-    va1320,
-    va1344,
-    va1348,
-    va1352,
-    va1356,
-    va1359,
-    va1370,
-    va1375,
-    va1379,
-    va1402,
-    va141,
-    va1418,
-    va1422,
-    va1446,
-    va1450,
-    va1467,
-    va1494,
-    va1498,
-    va1510,
-    va1515,
-    va152,
-    va1522,
-    va1529,
-    va154,
+    va1303,
+    va1307,
+    va131,
+    va1337,
+    va1339,
+    va1354,
+    va137,
+    va1378,
+    va1404,
+    va1413,
+    va1417,
+    va142,
+    va1429,
+    va1443,
+    va1449,
+    va1454,
+    va1458,
+    va1466,
+    va148,
+    va1492,
+    va1507,
+    va1528,
+    va1532,
+    va1536,
+    va1540,
     va1543,
-    va1552,
+    va1554,
     va1559,
-    va1565,
-    va162,
-    va163,
-    va168,
-    va171,
-    va186,
-    va194,
-    va195,
-    va209,
-    va212,
-    va234,
-    va237,
-    va251,
-    va265,
-    va276,
-    va294,
-    va305,
-    va311,
-    va315,
-    va32,
-    va323,
-    va33,
-    va334,
-    va342,
-    va354,
-    va355,
-    va358,
-    va36,
+    va1563,
+    va160,
+    va1602,
+    va1617,
+    va1621,
+    va1646,
+    va1650,
+    va166,
+    va1668,
+    va1697,
+    va1701,
+    va1718,
+    va1723,
+    va1730,
+    va1737,
+    va1751,
+    va1761,
+    va1768,
+    va177,
+    va1774,
+    va188,
+    va190,
+    va191,
+    va215,
+    va226,
+    va240,
+    va259,
+    va278,
+    va281,
+    va295,
+    va314,
+    va321,
+    va339,
+    va350,
+    va359,
+    va364,
     va372,
-    va373,
-    va386,
-    va389,
-    va392,
-    va406,
-    va430,
-    va441,
-    va442,
-    va463,
-    va469,
-    va475,
-    va476,
-    va484,
-    va49,
-    va492,
-    va493,
-    va500,
-    va519,
-    va52,
-    va522,
-    va523,
-    va53,
+    va383,
+    va391,
+    va408,
+    va412,
+    va427,
+    va45,
+    va450,
+    va461,
+    va485,
+    va496,
+    va497,
+    va51,
+    va518,
     va539,
-    va540,
-    va546,
-    va554,
-    va56,
+    va544,
+    va545,
+    va55,
+    va553,
     va561,
-    va562,
-    va576,
-    va586,
+    va577,
+    va59,
+    va591,
+    va594,
     va595,
     va6,
-    va602,
-    va608,
+    va611,
     va612,
-    va622,
-    va635,
+    va624,
+    va630,
+    va637,
     va638,
-    va641,
-    va649,
-    va65,
     va652,
-    va665,
-    va682,
-    va684,
-    va687,
-    va698,
-    va708,
-    va713,
-    va714,
-    va725,
-    va726,
-    va738,
-    va74,
+    va662,
+    va671,
+    va691,
+    va694,
+    va704,
+    va717,
+    va721,
+    va723,
+    va736,
     va745,
-    va753,
-    va758,
-    va767,
-    va768,
-    va779,
-    va783,
-    va796,
-    va802,
-    va808,
+    va762,
+    va764,
+    va769,
+    va778,
+    va788,
+    va79,
+    va793,
+    va794,
     va812,
-    va815,
-    va826,
+    va821,
+    va828,
     va836,
-    va837,
     va841,
-    va854,
-    va86,
-    va868,
-    va884,
-    va901,
-    va902,
-    va913,
-    va919,
-    va930,
-    va934,
-    va937,
-    va95,
-    va963,
-    va974,
-    va975,
+    va850,
+    va851,
+    va862,
+    va866,
+    va888,
+    va894,
+    va900,
+    va904,
+    va907,
+    va918,
+    va928,
+    va929,
+    va933,
+    va939,
+    va94,
+    va952,
+    va966,
+    va982,
     volume,
     vwap,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va112) AS se113,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va112) AS se114,
-    COUNT(va112) OVER (
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va148) AS se149,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va148) AS se150,
+    COUNT(va148) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va112
+      ORDER BY va148
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se115,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va130) AS se131,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va130) AS se132,
-    COUNT(va130) OVER (
+    ) AS se151,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va166) AS se167,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va166) AS se168,
+    COUNT(va166) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va130
+      ORDER BY va166
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se133,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va237) AS se238,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va237) AS se239,
-    COUNT(va237) OVER (
+    ) AS se169,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va215) AS se216,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va215) AS se217,
+    COUNT(va215) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va237
+      ORDER BY va215
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se240,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va251) AS se252,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va251) AS se253,
-    COUNT(va251) OVER (
+    ) AS se218,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va240) AS se241,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va240) AS se242,
+    COUNT(va240) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va251
+      ORDER BY va240
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se254,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va265) AS se266,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va265) AS se267,
-    COUNT(va265) OVER (
+    ) AS se243,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va259) AS se260,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va259) AS se261,
+    COUNT(va259) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va265
+      ORDER BY va259
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se268,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va315) AS se316,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va315) AS se317,
-    COUNT(va315) OVER (
+    ) AS se262,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va281) AS se282,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va281) AS se283,
+    COUNT(va281) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va315
+      ORDER BY va281
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se318,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va406) AS se407,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va406) AS se408,
-    COUNT(va406) OVER (
+    ) AS se284,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va295) AS se296,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va295) AS se297,
+    COUNT(va295) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va406
+      ORDER BY va295
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se409,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va463) AS se464,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va463) AS se465,
-    COUNT(va463) OVER (
+    ) AS se298,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va364) AS se365,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va364) AS se366,
+    COUNT(va364) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va463
+      ORDER BY va364
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se466,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va500) AS se501,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va500) AS se502,
-    COUNT(va500) OVER (
-      PARTITION BY open_time_ms
-      ORDER BY va500
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se503,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va540) AS se541,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va540) AS se542,
-    COUNT(va540) OVER (
-      PARTITION BY open_time_ms
-      ORDER BY va540
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se543,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va586) AS se587,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va586) AS se588,
-    COUNT(va586) OVER (
-      PARTITION BY open_time_ms
-      ORDER BY va586
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se589,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va602) AS se603,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va602) AS se604,
-    COUNT(va602) OVER (
-      PARTITION BY open_time_ms
-      ORDER BY va602
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se605,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va641) AS se642,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va641) AS se643,
-    COUNT(va641) OVER (
-      PARTITION BY open_time_ms
-      ORDER BY va641
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se644,
-    SUM(ABS(va745)) OVER (
+    ) AS se367,
+    SUM(ABS(va450)) OVER (
       PARTITION BY open_time_ms
       ORDER BY run_id
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se746,
-    SUM(ABS(va753)) OVER (
+    ) AS se451,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va461) AS se462,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va461) AS se463,
+    COUNT(va461) OVER (
+      PARTITION BY open_time_ms
+      ORDER BY va461
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se464,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va518) AS se519,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va518) AS se520,
+    COUNT(va518) OVER (
+      PARTITION BY open_time_ms
+      ORDER BY va518
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se521,
+    SUM(ABS(va539)) OVER (
       PARTITION BY open_time_ms
       ORDER BY run_id
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se754,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va796) AS se797,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va796) AS se798,
-    COUNT(va796) OVER (
+    ) AS se540,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va577) AS se578,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va577) AS se579,
+    COUNT(va577) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va796
+      ORDER BY va577
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se799,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va868) AS se869,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va868) AS se870,
-    COUNT(va868) OVER (
+    ) AS se580,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va612) AS se613,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va612) AS se614,
+    COUNT(va612) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va868
+      ORDER BY va612
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se871,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1023) AS se1024,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1023) AS se1025,
-    COUNT(va1023) OVER (
+    ) AS se615,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va624) AS se625,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va624) AS se626,
+    COUNT(va624) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va1023
+      ORDER BY va624
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1026,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1079) AS se1080,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1079) AS se1081,
-    COUNT(va1079) OVER (
+    ) AS se627,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va662) AS se663,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va662) AS se664,
+    COUNT(va662) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va1079
+      ORDER BY va662
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1082,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1186) AS se1187,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1186) AS se1188,
-    COUNT(va1186) OVER (
+    ) AS se665,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va723) AS se724,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va723) AS se725,
+    COUNT(va723) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va1186
+      ORDER BY va723
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1189,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1273) AS se1274,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1273) AS se1275,
-    COUNT(va1273) OVER (
+    ) AS se726,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va736) AS se737,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va736) AS se738,
+    COUNT(va736) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va1273
+      ORDER BY va736
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1276,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1510) AS se1511,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1510) AS se1512,
-    COUNT(va1510) OVER (
+    ) AS se739,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va769) AS se770,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va769) AS se771,
+    COUNT(va769) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va1510
+      ORDER BY va769
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1513,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1552) AS se1553,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1552) AS se1554,
-    COUNT(va1552) OVER (
+    ) AS se772,
+    SUM(ABS(va828)) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va1552
+      ORDER BY run_id
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1555,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1559) AS se1560,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1559) AS se1561,
-    COUNT(va1559) OVER (
+    ) AS se829,
+    SUM(ABS(va836)) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va1559
+      ORDER BY run_id
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1562
-  FROM values_3_4
+    ) AS se837,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va888) AS se889,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va888) AS se890,
+    COUNT(va888) OVER (
+      PARTITION BY open_time_ms
+      ORDER BY va888
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se891,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va966) AS se967,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va966) AS se968,
+    COUNT(va966) OVER (
+      PARTITION BY open_time_ms
+      ORDER BY va966
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se969,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1144) AS se1145,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1144) AS se1146,
+    COUNT(va1144) OVER (
+      PARTITION BY open_time_ms
+      ORDER BY va1144
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1147,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1200) AS se1201,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1200) AS se1202,
+    COUNT(va1200) OVER (
+      PARTITION BY open_time_ms
+      ORDER BY va1200
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1203,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1241) AS se1242,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1241) AS se1243,
+    COUNT(va1241) OVER (
+      PARTITION BY open_time_ms
+      ORDER BY va1241
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1244,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1339) AS se1340,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1339) AS se1341,
+    COUNT(va1339) OVER (
+      PARTITION BY open_time_ms
+      ORDER BY va1339
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1342,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1378) AS se1379,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1378) AS se1380,
+    COUNT(va1378) OVER (
+      PARTITION BY open_time_ms
+      ORDER BY va1378
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1381,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1404) AS se1405,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1404) AS se1406,
+    COUNT(va1404) OVER (
+      PARTITION BY open_time_ms
+      ORDER BY va1404
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1407,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1443) AS se1444,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1443) AS se1445,
+    COUNT(va1443) OVER (
+      PARTITION BY open_time_ms
+      ORDER BY va1443
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1446,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1761) AS se1762,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1761) AS se1763,
+    COUNT(va1761) OVER (
+      PARTITION BY open_time_ms
+      ORDER BY va1761
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1764,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1768) AS se1769,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1768) AS se1770,
+    COUNT(va1768) OVER (
+      PARTITION BY open_time_ms
+      ORDER BY va1768
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1771
+  FROM values_3_5
 ), values_4_1 AS (
   SELECT
     symbol,
@@ -6941,359 +9006,366 @@ WITH values_0_1 AS (
     stock_row,
     close,
     day_rows,
-    se1006,
-    se1009,
-    se1067,
-    se1080,
-    se1081,
-    se1082,
-    se1096,
-    se1137,
-    se117,
-    se1207,
-    se1211,
-    se1231,
-    se1234,
-    se1260,
-    se1261,
-    se1262,
-    se1289,
-    se1321,
-    se1360,
-    se1371,
-    se1372,
-    se1373,
-    se1380,
-    se1423,
-    se1511,
-    se1512,
-    se1513,
-    se153,
-    se164,
-    se196,
-    se263,
-    se310,
-    se316,
-    se317,
-    se318,
-    se34,
-    se356,
-    se359,
-    se37,
-    se374,
-    se391,
-    se393,
-    se443,
-    se444,
-    se445,
-    se464,
-    se465,
-    se466,
-    se477,
-    se480,
-    se485,
-    se524,
-    se528,
-    se54,
-    se541,
-    se542,
-    se543,
-    se555,
-    se556,
-    se557,
-    se563,
-    se57,
+    se1004,
+    se1020,
+    se1021,
+    se1022,
+    se1041,
+    se1201,
+    se1202,
+    se1203,
+    se1279,
+    se1280,
+    se1281,
+    se1282,
+    se1283,
+    se1430,
+    se1431,
+    se1432,
+    se1459,
+    se1460,
+    se1461,
+    se1462,
+    se1463,
+    se1464,
+    se1465,
+    se1544,
+    se1555,
+    se1556,
+    se1557,
+    se1564,
+    se1565,
+    se1566,
+    se1567,
+    se1568,
+    se1569,
+    se1570,
+    se1571,
+    se1572,
+    se1573,
+    se1574,
+    se1622,
+    se1623,
+    se1719,
+    se1720,
+    se1721,
+    se264,
+    se265,
+    se266,
+    se267,
+    se268,
+    se362,
+    se546,
+    se548,
+    se549,
+    se554,
     se596,
-    se597,
-    se598,
-    se642,
-    se643,
-    se644,
-    se645,
-    se646,
-    se647,
-    se648,
-    se650,
-    se653,
-    se66,
-    se727,
-    se759,
-    se760,
-    se761,
-    se769,
-    se797,
-    se798,
-    se799,
-    se813,
-    se827,
-    se828,
-    se829,
-    se846,
-    se855,
-    se856,
-    se857,
-    se903,
-    se914,
-    se915,
-    se916,
-    se93,
-    se935,
-    se976,
-    se979,
-    va1004,
-    va1005,
-    va1008,
-    va1034,
-    va1045,
-    va1049,
+    se60,
+    se600,
+    se613,
+    se614,
+    se615,
+    se619,
+    se620,
+    se621,
+    se622,
+    se625,
+    se626,
+    se627,
+    se631,
+    se632,
+    se633,
+    se639,
+    se672,
+    se673,
+    se674,
+    se842,
+    se843,
+    se844,
+    se852,
+    se875,
+    se876,
+    se877,
+    se889,
+    se890,
+    se891,
+    se905,
+    se919,
+    se920,
+    se921,
+    se940,
+    se941,
+    se942,
+    se943,
+    se944,
+    se953,
+    se954,
+    se955,
+    va1003,
+    va1012,
+    va1019,
+    va1025,
+    va1036,
+    va1040,
+    va1043,
     va106,
-    va1065,
-    va1066,
-    va1079,
-    va1093,
-    va1095,
-    va1112,
-    va1115,
-    va1129,
+    va1069,
+    va1096,
     va1132,
-    va1136,
-    va1139,
     va1155,
-    va1159,
-    va1201,
-    va1205,
-    va1206,
-    va1229,
-    va1230,
-    va1233,
-    va124,
-    va1246,
-    va1250,
-    va1259,
-    va1279,
+    va1166,
+    va1170,
+    va1200,
+    va1208,
+    va1254,
+    va1258,
+    va1271,
+    va1274,
+    va1278,
     va1284,
-    va1288,
-    va1291,
-    va1312,
-    va1319,
-    va1320,
-    va1344,
-    va1348,
-    va1352,
-    va1356,
-    va1359,
-    va1370,
-    va1375,
-    va1379,
-    va1402,
-    va1418,
-    va1422,
-    va1446,
-    va1450,
-    va1467,
-    va1494,
-    va1498,
-    va1510,
-    va1515,
-    va152,
-    va1522,
-    va1529,
-    va154,
+    va1303,
+    va1307,
+    va131,
+    va1354,
+    va1413,
+    va1417,
+    va142,
+    va1429,
+    va1449,
+    va1454,
+    va1458,
+    va1466,
+    va1492,
+    va1507,
+    va1528,
+    va1532,
+    va1536,
+    va1540,
     va1543,
-    va1565,
-    va162,
-    va163,
-    va168,
-    va171,
-    va186,
-    va194,
-    va195,
-    va209,
-    va212,
-    va276,
-    va294,
-    va305,
-    va311,
-    va315,
-    va32,
-    va323,
-    va33,
-    va334,
-    va342,
-    va354,
-    va355,
-    va358,
-    va36,
+    va1554,
+    va1559,
+    va1563,
+    va160,
+    va1602,
+    va1617,
+    va1621,
+    va1646,
+    va1650,
+    va1668,
+    va1697,
+    va1701,
+    va1718,
+    va1723,
+    va1730,
+    va1737,
+    va1751,
+    va1774,
+    va188,
+    va190,
+    va191,
+    va226,
+    va314,
+    va321,
+    va339,
+    va350,
     va372,
-    va373,
-    va386,
-    va389,
-    va392,
-    va430,
-    va441,
-    va442,
-    va463,
-    va469,
-    va475,
-    va476,
-    va484,
-    va492,
-    va519,
-    va52,
-    va522,
-    va523,
-    va53,
-    va539,
-    va540,
-    va546,
-    va554,
-    va56,
+    va383,
+    va391,
+    va408,
+    va412,
+    va427,
+    va45,
+    va485,
+    va496,
+    va544,
+    va545,
+    va553,
     va561,
-    va562,
-    va576,
+    va59,
+    va591,
+    va594,
     va595,
     va6,
+    va611,
     va612,
-    va622,
-    va635,
+    va624,
+    va630,
+    va637,
     va638,
-    va641,
-    va649,
-    va65,
     va652,
-    va665,
-    va682,
-    va684,
-    va687,
-    va698,
-    va708,
-    va713,
-    va714,
-    va725,
-    va726,
-    va738,
-    va74,
-    va758,
-    va767,
-    va768,
-    va779,
-    va783,
-    va796,
-    va802,
-    va808,
+    va671,
+    va691,
+    va694,
+    va704,
+    va717,
+    va721,
+    va745,
+    va762,
+    va764,
+    va778,
+    va788,
+    va79,
+    va793,
+    va794,
     va812,
-    va815,
-    va826,
-    va836,
-    va837,
+    va821,
     va841,
-    va854,
-    va86,
-    va901,
-    va902,
-    va913,
-    va919,
-    va930,
-    va934,
-    va937,
-    va95,
-    va963,
-    va974,
-    va975,
-    volume,
+    va850,
+    va851,
+    va862,
+    va866,
+    va888,
+    va894,
+    va900,
+    va904,
+    va907,
+    va918,
+    va928,
+    va929,
+    va933,
+    va939,
+    va94,
+    va952,
     vwap,
     (
       -(
         CASE
-          WHEN NOT va112 IS NULL
+          WHEN NOT va148 IS NULL
           THEN (
-            se113 + ROUND(se114 * day_rows)
+            se149 + ROUND(se150 * day_rows)
           ) / (
-            2 * se115
+            2 * se151
           )
         END
       )
-    ) AS va116,
+    ) AS va152,
     (
       CASE
-        WHEN NOT va130 IS NULL
+        WHEN NOT va166 IS NULL
         THEN (
-          se131 + ROUND(se132 * day_rows)
+          se167 + ROUND(se168 * day_rows)
         ) / (
-          2 * se133
+          2 * se169
         )
       END
-    ) AS va134,
+    ) AS va170,
+    (
+      -(
+        CASE
+          WHEN NOT va215 IS NULL
+          THEN (
+            se216 + ROUND(se217 * day_rows)
+          ) / (
+            2 * se218
+          )
+        END
+      )
+    ) AS va219,
+    (
+      CASE
+        WHEN NOT va240 IS NULL
+        THEN (
+          se241 + ROUND(se242 * day_rows)
+        ) / (
+          2 * se243
+        )
+      END
+    ) AS va244,
+    (
+      -(
+        CASE
+          WHEN NOT va259 IS NULL
+          THEN (
+            se260 + ROUND(se261 * day_rows)
+          ) / (
+            2 * se262
+          )
+        END
+      )
+    ) AS va263,
     (
       (
-        va234 * (
+        va278 * (
           CASE
-            WHEN NOT va237 IS NULL
+            WHEN NOT va281 IS NULL
             THEN (
-              se238 + ROUND(se239 * day_rows)
+              se282 + ROUND(se283 * day_rows)
             ) / (
-              2 * se240
+              2 * se284
             )
           END
         )
       ) * (
         CASE
-          WHEN NOT va251 IS NULL
+          WHEN NOT va295 IS NULL
           THEN (
-            se252 + ROUND(se253 * day_rows)
+            se296 + ROUND(se297 * day_rows)
           ) / (
-            2 * se254
+            2 * se298
           )
         END
       )
-    ) AS va255,
+    ) AS va299,
     (
       -(
-        CASE
-          WHEN NOT va265 IS NULL
-          THEN (
-            se266 + ROUND(se267 * day_rows)
-          ) / (
-            2 * se268
-          )
-        END
+        (
+          va359 - se360
+        ) * (
+          CASE
+            WHEN NOT va364 IS NULL
+            THEN (
+              se365 + ROUND(se366 * day_rows)
+            ) / (
+              2 * se367
+            )
+          END
+        )
       )
-    ) AS va269,
+    ) AS va368,
+    va450 * CAST(1 AS DOUBLE) / NULLIF(se451, 0) AS va452,
     (
       CASE
-        WHEN NOT va406 IS NULL
+        WHEN NOT va461 IS NULL
         THEN (
-          se407 + ROUND(se408 * day_rows)
+          se462 + ROUND(se463 * day_rows)
         ) / (
-          2 * se409
+          2 * se464
         )
       END
-    ) AS va410,
+    ) AS va465,
     (
       (
-        1 - (
+        (
           CASE
-            WHEN NOT va493 IS NULL
+            WHEN NOT va497 IS NULL
             THEN (
-              se494 + ROUND(se495 * day_rows)
+              se498 + ROUND(se499 * day_rows)
             ) / (
-              2 * se496
+              2 * se500
+            )
+          END
+        ) + (
+          CASE
+            WHEN NOT va518 IS NULL
+            THEN (
+              se519 + ROUND(se520 * day_rows)
+            ) / (
+              2 * se521
             )
           END
         )
-      ) + (
-        1 - (
-          CASE
-            WHEN NOT va500 IS NULL
-            THEN (
-              se501 + ROUND(se502 * day_rows)
-            ) / (
-              2 * se503
-            )
-          END
+      ) + CAST(SIGN(va539 * CAST(1 AS DOUBLE) / NULLIF(se540, 0)) AS DOUBLE)
+    ) AS va541,
+    (
+      CASE
+        WHEN NOT va577 IS NULL
+        THEN (
+          se578 + ROUND(se579 * day_rows)
+        ) / (
+          2 * se580
         )
-      )
-    ) AS va504,
+      END
+    ) AS va581,
     (
       CASE
         WHEN stock_row > 7
@@ -7301,121 +9373,195 @@ WITH values_0_1 AS (
           (
             1 - (
               CASE
-                WHEN NOT va586 IS NULL
+                WHEN NOT va662 IS NULL
                 THEN (
-                  se587 + ROUND(se588 * day_rows)
+                  se663 + ROUND(se664 * day_rows)
                 ) / (
-                  2 * se589
+                  2 * se665
                 )
               END
             )
-          ) * va101
+          ) * va137
         )
       END
-    ) AS va590,
+    ) AS va666,
     (
-      (
-        -(
+      -(
+        (
+          (
+            CASE
+              WHEN (
+                NOT (
+                  va191 = se264
+                )
+              ) AND (
+                NOT (
+                  va51 = se120
+                )
+              )
+              THEN (
+                CASE WHEN stock_row > 1 THEN SIGN(close - se153) * SIGN(volume - se189) END
+              )
+              ELSE NULL
+            END
+          ) * (
+            CASE
+              WHEN NOT va723 IS NULL
+              THEN (
+                se724 + ROUND(se725 * day_rows)
+              ) / (
+                2 * se726
+              )
+            END
+          )
+        ) * (
           CASE
-            WHEN NOT va602 IS NULL
+            WHEN NOT va736 IS NULL
             THEN (
-              se603 + ROUND(se604 * day_rows)
+              se737 + ROUND(se738 * day_rows)
             ) / (
-              2 * se605
+              2 * se739
             )
           END
         )
-      ) * (
-        CASE
-          WHEN se310 > stock_row - 9 AND se93 > stock_row - 9
-          THEN CASE WHEN ISFINITE(va608) THEN ROUND(va608, 12) END
-          ELSE NULL
-        END
       )
-    ) AS va609,
+    ) AS va740,
+    (
+      CASE
+        WHEN NOT va769 IS NULL
+        THEN (
+          se770 + ROUND(se771 * day_rows)
+        ) / (
+          2 * se772
+        )
+      END
+    ) AS va773,
     (
       -(
         (
-          va745 * CAST(1 AS DOUBLE) / NULLIF(se746, 0) * 2
-        ) - va753 * CAST(1 AS DOUBLE) / NULLIF(se754, 0)
+          va828 * CAST(1 AS DOUBLE) / NULLIF(se829, 0) * 2
+        ) - va836 * CAST(1 AS DOUBLE) / NULLIF(se837, 0)
       )
-    ) AS va755,
+    ) AS va838,
     (
       -(
         (
           CASE
-            WHEN NOT va868 IS NULL
+            WHEN NOT va966 IS NULL
             THEN (
-              se869 + ROUND(se870 * day_rows)
+              se967 + ROUND(se968 * day_rows)
             ) / (
-              2 * se871
+              2 * se969
             )
           END
         ) + (
-          2 + CASE WHEN se885 < va884 THEN 2 WHEN se885 = va884 THEN 1 WHEN se885 > va884 THEN 0 END + CASE WHEN se886 < va884 THEN 2 WHEN se886 = va884 THEN 1 WHEN se886 > va884 THEN 0 END + CASE WHEN se887 < va884 THEN 2 WHEN se887 = va884 THEN 1 WHEN se887 > va884 THEN 0 END + CASE WHEN se888 < va884 THEN 2 WHEN se888 = va884 THEN 1 WHEN se888 > va884 THEN 0 END + CASE WHEN se889 < va884 THEN 2 WHEN se889 = va884 THEN 1 WHEN se889 > va884 THEN 0 END
+          2 + CASE WHEN se983 < va982 THEN 2 WHEN se983 = va982 THEN 1 WHEN se983 > va982 THEN 0 END + CASE WHEN se984 < va982 THEN 2 WHEN se984 = va982 THEN 1 WHEN se984 > va982 THEN 0 END + CASE WHEN se985 < va982 THEN 2 WHEN se985 = va982 THEN 1 WHEN se985 > va982 THEN 0 END + CASE WHEN se986 < va982 THEN 2 WHEN se986 = va982 THEN 1 WHEN se986 > va982 THEN 0 END + CASE WHEN se987 < va982 THEN 2 WHEN se987 = va982 THEN 1 WHEN se987 > va982 THEN 0 END
         ) / 12
       )
-    ) AS va890,
+    ) AS va988,
     (
       CASE
-        WHEN NOT va1023 IS NULL
+        WHEN NOT va1144 IS NULL
         THEN (
-          se1024 + ROUND(se1025 * day_rows)
+          se1145 + ROUND(se1146 * day_rows)
         ) / (
-          2 * se1026
+          2 * se1147
         )
       END
-    ) AS va1027,
+    ) AS va1148,
+    CAST((
+      (
+        (
+          CASE
+            WHEN NOT va1210 IS NULL
+            THEN (
+              se1211 + ROUND(se1212 * day_rows)
+            ) / (
+              2 * se1213
+            )
+          END
+        ) < (
+          CASE
+            WHEN NOT va1241 IS NULL
+            THEN (
+              se1242 + ROUND(se1243 * day_rows)
+            ) / (
+              2 * se1244
+            )
+          END
+        )
+      )
+    ) AS DOUBLE) AS va1245,
     (
       (
         (
           CASE
-            WHEN NOT va1186 IS NULL
+            WHEN NOT va1339 IS NULL
             THEN (
-              se1187 + ROUND(se1188 * day_rows)
+              se1340 + ROUND(se1341 * day_rows)
             ) / (
-              2 * se1189
+              2 * se1342
             )
           END
-        ) * va49
+        ) * va55
       ) / NULLIF((
-        va1184 / NULLIF(va141, 0)
+        va1337 / NULLIF(va177, 0)
       ), 0)
-    ) AS va1190,
+    ) AS va1343,
     (
       CASE
-        WHEN NOT va1273 IS NULL
+        WHEN NOT va1378 IS NULL
         THEN (
-          se1274 + ROUND(se1275 * day_rows)
+          se1379 + ROUND(se1380 * day_rows)
         ) / (
-          2 * se1276
+          2 * se1381
         )
       END
-    ) AS va1277,
+    ) AS va1382,
+    (
+      CASE
+        WHEN NOT va1404 IS NULL
+        THEN (
+          se1405 + ROUND(se1406 * day_rows)
+        ) / (
+          2 * se1407
+        )
+      END
+    ) AS va1408,
+    (
+      CASE
+        WHEN NOT va1443 IS NULL
+        THEN (
+          se1444 + ROUND(se1445 * day_rows)
+        ) / (
+          2 * se1446
+        )
+      END
+    ) AS va1447,
     (
       -(
         CASE
-          WHEN NOT va1552 IS NULL
+          WHEN NOT va1761 IS NULL
           THEN (
-            se1553 + ROUND(se1554 * day_rows)
+            se1762 + ROUND(se1763 * day_rows)
           ) / (
-            2 * se1555
+            2 * se1764
           )
         END
       )
-    ) AS va1556,
+    ) AS va1765,
     (
       -(
         CASE
-          WHEN NOT va1559 IS NULL
+          WHEN NOT va1768 IS NULL
           THEN (
-            se1560 + ROUND(se1561 * day_rows)
+            se1769 + ROUND(se1770 * day_rows)
           ) / (
-            2 * se1562
+            2 * se1771
           )
         END
       )
-    ) AS va1563
+    ) AS va1772
   FROM sections_4
 ), values_4_2 AS (
   SELECT
@@ -7425,292 +9571,271 @@ WITH values_0_1 AS (
     stock_row,
     close,
     day_rows,
-    se1006,
-    se1009,
-    se1067,
-    se1080,
-    se1081,
-    se1082,
-    se1096,
-    se1137,
-    se117,
-    se1207,
-    se1211,
-    se1231,
-    se1234,
-    se1260,
-    se1261,
-    se1262,
-    se1289,
-    se1321,
-    se1360,
-    se1371,
-    se1372,
-    se1373,
-    se1380,
-    se1423,
-    se1511,
-    se1512,
-    se1513,
-    se153,
-    se164,
-    se196,
-    se263,
-    se310,
-    se316,
-    se317,
-    se318,
-    se34,
-    se356,
-    se359,
-    se37,
-    se374,
-    se391,
-    se393,
-    se443,
-    se444,
-    se445,
-    se464,
-    se465,
-    se466,
-    se477,
-    se480,
-    se485,
-    se524,
-    se528,
-    se54,
-    se541,
-    se542,
-    se543,
-    se555,
-    se556,
-    se557,
-    se563,
-    se57,
+    se1004,
+    se1020,
+    se1021,
+    se1022,
+    se1041,
+    se1201,
+    se1202,
+    se1203,
+    se1279,
+    se1280,
+    se1281,
+    se1282,
+    se1283,
+    se1430,
+    se1431,
+    se1432,
+    se1459,
+    se1460,
+    se1461,
+    se1462,
+    se1463,
+    se1464,
+    se1465,
+    se1544,
+    se1555,
+    se1556,
+    se1557,
+    se1564,
+    se1565,
+    se1566,
+    se1567,
+    se1568,
+    se1569,
+    se1570,
+    se1571,
+    se1572,
+    se1573,
+    se1574,
+    se1622,
+    se1623,
+    se1719,
+    se1720,
+    se1721,
+    se264,
+    se265,
+    se266,
+    se267,
+    se268,
+    se362,
+    se546,
+    se548,
+    se549,
+    se554,
     se596,
-    se597,
-    se598,
-    se642,
-    se643,
-    se644,
-    se645,
-    se646,
-    se647,
-    se648,
-    se650,
-    se653,
-    se66,
-    se727,
-    se759,
-    se760,
-    se761,
-    se769,
-    se797,
-    se798,
-    se799,
-    se813,
-    se827,
-    se828,
-    se829,
-    se846,
-    se855,
-    se856,
-    se857,
-    se903,
-    se914,
-    se915,
-    se916,
-    se93,
-    se935,
-    se976,
-    se979,
-    va1004,
-    va1005,
-    va1008,
-    va1027,
-    va1034,
-    va1045,
-    va1049,
+    se60,
+    se600,
+    se613,
+    se614,
+    se615,
+    se619,
+    se620,
+    se621,
+    se622,
+    se625,
+    se626,
+    se627,
+    se631,
+    se632,
+    se633,
+    se639,
+    se672,
+    se673,
+    se674,
+    se842,
+    se843,
+    se844,
+    se852,
+    se875,
+    se876,
+    se877,
+    se889,
+    se890,
+    se891,
+    se905,
+    se919,
+    se920,
+    se921,
+    se940,
+    se941,
+    se942,
+    se943,
+    se944,
+    se953,
+    se954,
+    se955,
+    va1003,
+    va1012,
+    va1019,
+    va1025,
+    va1036,
+    va1040,
+    va1043,
     va106,
-    va1065,
-    va1066,
-    va1079,
-    va1093,
-    va1095,
-    va1112,
-    va1115,
-    va1129,
+    va1069,
+    va1096,
     va1132,
-    va1136,
-    va1139,
+    va1148,
     va1155,
-    va1159,
-    va116,
-    va1190,
-    va1201,
-    va1205,
-    va1206,
-    va1229,
-    va1230,
-    va1233,
-    va124,
-    va1246,
-    va1250,
-    va1259,
-    va1277,
-    va1279,
+    va1166,
+    va1170,
+    va1200,
+    va1208,
+    va1245,
+    va1254,
+    va1258,
+    va1271,
+    va1274,
+    va1278,
     va1284,
-    va1288,
-    va1291,
-    va1312,
-    va1319,
-    va1320,
-    va134,
-    va1344,
-    va1348,
-    va1352,
-    va1356,
-    va1359,
-    va1370,
-    va1375,
-    va1379,
-    va1402,
-    va1418,
-    va1422,
-    va1446,
-    va1450,
-    va1467,
-    va1494,
-    va1498,
-    va1510,
-    va1515,
+    va1303,
+    va1307,
+    va131,
+    va1343,
+    va1354,
+    va1413,
+    va1417,
+    va142,
+    va1429,
+    va1447,
+    va1449,
+    va1454,
+    va1458,
+    va1466,
+    va1492,
+    va1507,
     va152,
-    va1522,
-    va1529,
-    va154,
+    va1528,
+    va1532,
+    va1536,
+    va1540,
     va1543,
-    va1556,
+    va1554,
+    va1559,
     va1563,
-    va1565,
-    va162,
-    va163,
-    va168,
-    va171,
-    va186,
-    va194,
-    va195,
-    va209,
-    va212,
-    va255,
-    va269,
-    va276,
-    va294,
-    va305,
-    va311,
-    va315,
-    va32,
-    va323,
-    va33,
-    va334,
-    va342,
-    va354,
-    va355,
-    va358,
-    va36,
+    va160,
+    va1602,
+    va1617,
+    va1621,
+    va1646,
+    va1650,
+    va1668,
+    va1697,
+    va170,
+    va1701,
+    va1718,
+    va1723,
+    va1730,
+    va1737,
+    va1751,
+    va1765,
+    va1772,
+    va1774,
+    va188,
+    va190,
+    va191,
+    va219,
+    va226,
+    va244,
+    va263,
+    va299,
+    va314,
+    va321,
+    va339,
+    va350,
+    va368,
     va372,
-    va373,
-    va386,
-    va389,
-    va392,
-    va410,
-    va430,
-    va441,
-    va442,
-    va463,
-    va469,
-    va475,
-    va476,
-    va484,
-    va492,
-    va519,
-    va52,
-    va522,
-    va523,
-    va53,
-    va539,
-    va540,
-    va546,
-    va554,
-    va56,
+    va383,
+    va391,
+    va408,
+    va412,
+    va427,
+    va45,
+    va452,
+    va465,
+    va485,
+    va496,
+    va541,
+    va544,
+    va545,
+    va553,
     va561,
-    va562,
-    va576,
+    va581,
+    va59,
+    va591,
+    va594,
     va595,
     va6,
-    va609,
+    va611,
     va612,
-    va622,
-    va635,
+    va624,
+    va630,
+    va637,
     va638,
-    va641,
-    va649,
-    va65,
     va652,
-    va665,
-    va682,
-    va684,
-    va687,
-    va698,
-    va708,
-    va713,
-    va714,
-    va725,
-    va726,
-    va738,
-    va74,
-    va755,
-    va758,
-    va767,
-    va768,
-    va779,
-    va783,
-    va796,
-    va802,
-    va808,
+    va671,
+    va691,
+    va694,
+    va704,
+    va717,
+    va721,
+    va740,
+    va745,
+    va762,
+    va764,
+    va773,
+    va778,
+    va788,
+    va79,
+    va793,
+    va794,
     va812,
-    va815,
-    va826,
-    va836,
-    va837,
+    va821,
+    va838,
     va841,
-    va854,
-    va86,
-    va890,
-    va901,
-    va902,
-    va913,
-    va919,
-    va930,
-    va934,
-    va937,
-    va95,
-    va963,
-    va974,
-    va975,
-    volume,
+    va850,
+    va851,
+    va862,
+    va866,
+    va888,
+    va894,
+    va900,
+    va904,
+    va907,
+    va918,
+    va928,
+    va929,
+    va933,
+    va939,
+    va94,
+    va952,
+    va988,
     vwap,
     (
-      va504 * 8193 - (
-        va504 * 8193 - va504
+      va666 * 8193 - (
+        va666 * 8193 - va666
       )
-    ) AS va505,
+    ) AS va667,
     (
-      va590 * 8193 - (
-        va590 * 8193 - va590
-      )
-    ) AS va591
+      CASE
+        WHEN (
+          va1382 > 0
+          OR (
+            va1408 = FLOOR(va1408) AND (
+              va1382 <> 0 OR va1408 >= 0
+            )
+          )
+          OR (
+            va1382 = 0 AND va1408 > 0
+          )
+        )
+        THEN POWER(va1382, va1408)
+      END
+    ) AS va1409
   FROM values_4_1
-), series_5 AS (
+), values_4_3 AS (
   SELECT
     symbol,
     open_time_ms,
@@ -7718,376 +9843,630 @@ WITH values_0_1 AS (
     stock_row,
     close,
     day_rows,
-    se1080,
-    se1081,
-    se1082,
-    se117,
-    se1211,
-    se1260,
-    se1261,
-    se1262,
-    se1371,
-    se1372,
-    se1373,
-    se1511,
-    se1512,
-    se1513,
-    se153,
-    se263,
-    se310,
-    se316,
-    se317,
-    se318,
-    se391,
-    se443,
-    se444,
-    se445,
-    se464,
-    se465,
-    se466,
-    se480,
-    se485,
-    se528,
-    se541,
-    se542,
-    se543,
-    se555,
-    se556,
-    se557,
+    se1004,
+    se1020,
+    se1021,
+    se1022,
+    se1041,
+    se1201,
+    se1202,
+    se1203,
+    se1279,
+    se1280,
+    se1281,
+    se1282,
+    se1283,
+    se1430,
+    se1431,
+    se1432,
+    se1459,
+    se1460,
+    se1461,
+    se1462,
+    se1463,
+    se1464,
+    se1465,
+    se1544,
+    se1555,
+    se1556,
+    se1557,
+    se1564,
+    se1565,
+    se1566,
+    se1567,
+    se1568,
+    se1569,
+    se1570,
+    se1571,
+    se1572,
+    se1573,
+    se1574,
+    se1622,
+    se1623,
+    se1719,
+    se1720,
+    se1721,
+    se264,
+    se265,
+    se266,
+    se267,
+    se268,
+    se362,
+    se546,
+    se548,
+    se549,
+    se554,
     se596,
-    se597,
-    se598,
-    se642,
-    se643,
-    se644,
-    se645,
-    se646,
-    se647,
-    se648,
-    se759,
-    se760,
-    se761,
-    se797,
-    se798,
-    se799,
-    se827,
-    se828,
-    se829,
-    se846,
-    se855,
-    se856,
-    se857,
-    se914,
-    se915,
-    se916,
-    se93,
-    se979,
-    va1004,
-    va1027,
-    va1049,
+    se60,
+    se600,
+    se613,
+    se614,
+    se615,
+    se619,
+    se620,
+    se621,
+    se622,
+    se625,
+    se626,
+    se627,
+    se631,
+    se632,
+    se633,
+    se639,
+    se672,
+    se673,
+    se674,
+    se842,
+    se843,
+    se844,
+    se852,
+    se875,
+    se876,
+    se877,
+    se889,
+    se890,
+    se891,
+    se905,
+    se919,
+    se920,
+    se921,
+    se940,
+    se941,
+    se942,
+    se943,
+    se944,
+    se953,
+    se954,
+    se955,
+    va1003,
+    va1012,
+    va1019,
+    va1025,
+    va1036,
+    va1040,
+    va1043,
     va106,
-    va1065,
-    va1079,
-    va1093,
-    va1112,
-    va1115,
-    va1139,
-    va1159,
-    va116,
-    va1190,
-    va1201,
-    va1205,
-    va1229,
-    va124,
-    va1250,
-    va1259,
-    va1277,
-    va1291,
-    va1312,
-    va1319,
-    va134,
-    va1344,
-    va1356,
-    va1370,
-    va1402,
-    va1450,
-    va1467,
-    va1498,
-    va1510,
-    va1515,
+    va1069,
+    va1096,
+    va1132,
+    va1148,
+    va1155,
+    va1166,
+    va1170,
+    va1200,
+    va1208,
+    va1245,
+    va1254,
+    va1258,
+    va1271,
+    va1274,
+    va1278,
+    va1284,
+    va1303,
+    va1307,
+    va131,
+    va1343,
+    va1354,
+    va1413,
+    va1417,
+    va142,
+    va1429,
+    va1447,
+    va1449,
+    va1454,
+    va1458,
+    va1466,
+    va1492,
+    va1507,
     va152,
-    va1522,
-    va1529,
-    va154,
+    va1528,
+    va1532,
+    va1536,
+    va1540,
     va1543,
-    va1556,
+    va1554,
+    va1559,
     va1563,
-    va1565,
-    va162,
-    va168,
-    va171,
-    va186,
-    va194,
-    va209,
-    va212,
-    va255,
-    va269,
-    va276,
-    va294,
-    va305,
-    va311,
-    va315,
-    va32,
-    va323,
-    va334,
-    va342,
-    va354,
+    va160,
+    va1602,
+    va1617,
+    va1621,
+    va1646,
+    va1650,
+    va1668,
+    va1697,
+    va170,
+    va1701,
+    va1718,
+    va1723,
+    va1730,
+    va1737,
+    va1751,
+    va1765,
+    va1772,
+    va1774,
+    va188,
+    va190,
+    va191,
+    va219,
+    va226,
+    va244,
+    va263,
+    va299,
+    va314,
+    va321,
+    va339,
+    va350,
+    va368,
     va372,
-    va386,
-    va389,
-    va430,
-    va441,
-    va442,
-    va463,
-    va469,
-    va475,
-    va484,
-    va492,
-    va505,
-    va519,
-    va52,
-    va522,
-    va539,
-    va540,
-    va546,
-    va554,
+    va383,
+    va391,
+    va408,
+    va412,
+    va427,
+    va45,
+    va452,
+    va465,
+    va485,
+    va496,
+    va541,
+    va544,
+    va545,
+    va553,
     va561,
-    va576,
+    va581,
+    va59,
     va591,
+    va594,
     va595,
-    va609,
+    va6,
+    va611,
     va612,
-    va622,
-    va635,
+    va624,
+    va630,
+    va637,
     va638,
-    va641,
-    va665,
-    va682,
-    va684,
-    va687,
-    va698,
-    va708,
-    va713,
-    va714,
-    va725,
-    va738,
-    va74,
-    va755,
-    va758,
-    va767,
-    va783,
-    va796,
-    va815,
-    va826,
+    va652,
+    va667,
+    va671,
+    va691,
+    va694,
+    va704,
+    va717,
+    va721,
+    va740,
+    va745,
+    va762,
+    va764,
+    va773,
+    va778,
+    va788,
+    va79,
+    va793,
+    va794,
+    va812,
+    va821,
+    va838,
     va841,
-    va854,
-    va86,
-    va890,
-    va901,
-    va913,
-    va937,
-    va95,
-    va963,
-    va974,
-    volume,
+    va850,
+    va851,
+    va862,
+    va866,
+    va888,
+    va894,
+    va900,
+    va904,
+    va907,
+    va918,
+    va928,
+    va929,
+    va933,
+    va939,
+    va94,
+    va952,
+    va988,
+    vwap,
+    (
+      CASE WHEN ISFINITE(va1409) THEN va1409 END
+    ) AS va1410
+  FROM values_4_2
+), series_5 AS (
+  SELECT
+    symbol,
+    open_time_ms,
+    run_id,
+    stock_row,
+    day_rows,
+    se1020,
+    se1021,
+    se1022,
+    se1201,
+    se1202,
+    se1203,
+    se1279,
+    se1280,
+    se1281,
+    se1282,
+    se1283,
+    se1430,
+    se1431,
+    se1432,
+    se1459,
+    se1460,
+    se1461,
+    se1462,
+    se1463,
+    se1464,
+    se1465,
+    se1555,
+    se1556,
+    se1557,
+    se1564,
+    se1565,
+    se1566,
+    se1567,
+    se1568,
+    se1569,
+    se1570,
+    se1571,
+    se1572,
+    se1573,
+    se1574,
+    se1622,
+    se1623,
+    se1719,
+    se1720,
+    se1721,
+    se264,
+    se265,
+    se266,
+    se267,
+    se268,
+    se362,
+    se548,
+    se549,
+    se554,
+    se600,
+    se613,
+    se614,
+    se615,
+    se619,
+    se620,
+    se621,
+    se622,
+    se625,
+    se626,
+    se627,
+    se631,
+    se632,
+    se633,
+    se672,
+    se673,
+    se674,
+    se842,
+    se843,
+    se844,
+    se875,
+    se876,
+    se877,
+    se889,
+    se890,
+    se891,
+    se919,
+    se920,
+    se921,
+    se940,
+    se941,
+    se942,
+    se943,
+    se944,
+    se953,
+    se954,
+    se955,
+    va1019,
+    va1043,
+    va106,
+    va1069,
+    va1096,
+    va1132,
+    va1148,
+    va1170,
+    va1200,
+    va1208,
+    va1245,
+    va1254,
+    va1258,
+    va1278,
+    va1284,
+    va1307,
+    va131,
+    va1343,
+    va1354,
+    va1410,
+    va1417,
+    va142,
+    va1429,
+    va1447,
+    va1458,
+    va1466,
+    va1492,
+    va1507,
+    va152,
+    va1528,
+    va1540,
+    va1554,
+    va1563,
+    va160,
+    va1602,
+    va1621,
+    va1650,
+    va1668,
+    va170,
+    va1701,
+    va1718,
+    va1723,
+    va1730,
+    va1737,
+    va1751,
+    va1765,
+    va1772,
+    va1774,
+    va188,
+    va190,
+    va191,
+    va219,
+    va226,
+    va263,
+    va299,
+    va314,
+    va321,
+    va339,
+    va350,
+    va368,
+    va372,
+    va383,
+    va391,
+    va412,
+    va45,
+    va452,
+    va485,
+    va496,
+    va541,
+    va544,
+    va553,
+    va561,
+    va581,
+    va591,
+    va594,
+    va611,
+    va612,
+    va624,
+    va630,
+    va637,
+    va652,
+    va667,
+    va671,
+    va691,
+    va694,
+    va704,
+    va717,
+    va721,
+    va740,
+    va745,
+    va762,
+    va764,
+    va773,
+    va778,
+    va788,
+    va79,
+    va793,
+    va794,
+    va812,
+    va821,
+    va838,
+    va841,
+    va850,
+    va866,
+    va888,
+    va907,
+    va918,
+    va933,
+    va939,
+    va94,
+    va952,
+    va988,
     ARG_MAX(stock_row, va6) OVER rows_5 AS se7,
     COUNT(va6) OVER rows_5 AS se8,
+    SUM(va244) OVER rows_3 AS se245,
+    COUNT(va244) OVER rows_3 AS se246,
+    MAX(va408) OVER rows_3 AS se409,
+    COUNT(va408) OVER rows_3 AS se410,
+    AVG(va427) OVER rows_2 AS se428,
+    COUNT(va427) OVER rows_2 AS se429,
+    MIN(va465) OVER rows_2 AS se466,
+    COUNT(va465) OVER rows_2 AS se467,
     MAX((
-      CASE WHEN va33 IS DISTINCT FROM se34 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se35,
+      CASE WHEN va545 IS DISTINCT FROM se546 OR stock_row = 1 THEN stock_row END
+    )) OVER rows_before AS se547,
     MAX((
-      CASE WHEN va36 IS DISTINCT FROM se37 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se38,
+      CASE WHEN va595 IS DISTINCT FROM se596 OR stock_row = 1 THEN stock_row END
+    )) OVER rows_before AS se597,
     MAX((
-      CASE WHEN va53 IS DISTINCT FROM se54 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se55,
+      CASE WHEN va638 IS DISTINCT FROM se639 OR stock_row = 1 THEN stock_row END
+    )) OVER rows_before AS se640,
+    MAX(va773) OVER rows_5 AS se774,
+    COUNT(va773) OVER rows_5 AS se775,
     MAX((
-      CASE WHEN va56 IS DISTINCT FROM se57 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se58,
+      CASE WHEN va851 IS DISTINCT FROM se852 OR stock_row = 1 THEN stock_row END
+    )) OVER rows_before AS se853,
+    CORR(va862, vwap) OVER rows_9 AS se863,
+    REGR_COUNT(va862, vwap) OVER rows_9 AS se864,
+    LAG(va866, 1) OVER rows_row AS se867,
+    LAG(va866, 2) OVER rows_row AS se868,
+    LAG(va866, 3) OVER rows_row AS se869,
+    LAG(va866, 4) OVER rows_row AS se870,
+    LAG(va866, 5) OVER rows_row AS se871,
+    LAG(va866, 6) OVER rows_row AS se872,
+    LAG(va866, 7) OVER rows_row AS se873,
+    LAG(va866, 8) OVER rows_row AS se874,
+    CORR(va894, va900) OVER rows_16 AS se901,
+    REGR_COUNT(va894, va900) OVER rows_16 AS se902,
     MAX((
-      CASE WHEN va163 IS DISTINCT FROM se164 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se165,
-    MAX((
-      CASE WHEN va195 IS DISTINCT FROM se196 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se197,
-    LAG(va311, 5) OVER rows_row AS se312,
-    MAX((
-      CASE WHEN va355 IS DISTINCT FROM se356 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se357,
-    MAX((
-      CASE WHEN va358 IS DISTINCT FROM se359 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se360,
-    MAX((
-      CASE WHEN va373 IS DISTINCT FROM se374 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se375,
-    MAX((
-      CASE WHEN va392 IS DISTINCT FROM se393 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se394,
-    MIN(va410) OVER rows_2 AS se411,
-    COUNT(va410) OVER rows_2 AS se412,
-    MAX((
-      CASE WHEN va476 IS DISTINCT FROM se477 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se478,
-    MAX((
-      CASE WHEN va523 IS DISTINCT FROM se524 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se525,
-    MAX((
-      CASE WHEN va562 IS DISTINCT FROM se563 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se564,
-    MAX((
-      CASE WHEN va649 IS DISTINCT FROM se650 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se651,
-    MAX((
-      CASE WHEN va652 IS DISTINCT FROM se653 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se654,
-    MAX((
-      CASE WHEN va726 IS DISTINCT FROM se727 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se728,
-    MAX((
-      CASE WHEN va768 IS DISTINCT FROM se769 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se770,
-    CORR(va779, vwap) OVER rows_9 AS se780,
-    REGR_COUNT(va779, vwap) OVER rows_9 AS se781,
-    LAG(va783, 1) OVER rows_row AS se784,
-    CORR(va802, va808) OVER rows_16 AS se809,
-    REGR_COUNT(va802, va808) OVER rows_16 AS se810,
-    MAX((
-      CASE WHEN va812 IS DISTINCT FROM se813 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se814,
-    LAG(va815, 1) OVER rows_row AS se816,
-    CORR(va836, va837) OVER rows_6 AS se838,
-    REGR_COUNT(va836, va837) OVER rows_6 AS se839,
-    LAG(va841, 1) OVER rows_row AS se842,
-    MAX((
-      CASE WHEN va902 IS DISTINCT FROM se903 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se904,
-    CORR(va919, va930) OVER rows_18 AS se931,
-    REGR_COUNT(va919, va930) OVER rows_18 AS se932,
-    MAX((
-      CASE WHEN va934 IS DISTINCT FROM se935 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se936,
-    LAG(va937, 1) OVER rows_row AS se938,
-    LAG(va963, 1) OVER rows_row AS se964,
-    LAG(va963, 2) OVER rows_row AS se965,
-    LAG(va963, 3) OVER rows_row AS se966,
-    MAX((
-      CASE WHEN va975 IS DISTINCT FROM se976 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se977,
-    MAX(
-      (
-        CASE WHEN va1005 IS DISTINCT FROM se1006 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se1007,
-    MAX(
-      (
-        CASE WHEN va1008 IS DISTINCT FROM se1009 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se1010,
+      CASE WHEN va904 IS DISTINCT FROM se905 OR stock_row = 1 THEN stock_row END
+    )) OVER rows_before AS se906,
+    LAG(va907, 1) OVER rows_row AS se908,
+    CORR(va928, va929) OVER rows_6 AS se930,
+    REGR_COUNT(va928, va929) OVER rows_6 AS se931,
+    LAG(va933, 1) OVER rows_row AS se934,
+    LAG(va933, 2) OVER rows_row AS se935,
+    LAG(va933, 3) OVER rows_row AS se936,
+    LAG(va933, 4) OVER rows_row AS se937,
+    LAG(va933, 5) OVER rows_row AS se938,
     RANK(
     ORDER BY
-      va1034) OVER rows_16 AS se1035,
+      va1012) OVER rows_13 AS se1013,
     CUME_DIST(
     ORDER BY
-      va1034) OVER rows_16 AS se1036,
-    COUNT(va1034) OVER rows_16 AS se1037,
-    CORR(close, va1045) OVER rows_15 AS se1046,
-    REGR_COUNT(close, va1045) OVER rows_15 AS se1047,
-    LAG(va1049, 1) OVER rows_row AS se1050,
+      va1012) OVER rows_13 AS se1014,
+    COUNT(va1012) OVER rows_13 AS se1015,
+    CORR(va1025, va1036) OVER rows_18 AS se1037,
+    REGR_COUNT(va1025, va1036) OVER rows_18 AS se1038,
     MAX(
       (
-        CASE WHEN va1066 IS DISTINCT FROM se1067 OR stock_row = 1 THEN stock_row END
+        CASE WHEN va1040 IS DISTINCT FROM se1041 OR stock_row = 1 THEN stock_row END
       )
-    ) OVER rows_before AS se1068,
+    ) OVER rows_before AS se1042,
+    LAG(va1043, 1) OVER rows_row AS se1044,
+    LAG(va1069, 1) OVER rows_row AS se1070,
+    LAG(va1069, 2) OVER rows_row AS se1071,
+    LAG(va1069, 3) OVER rows_row AS se1072,
+    LAG(va1096, 1) OVER rows_row AS se1097,
+    LAG(va1096, 2) OVER rows_row AS se1098,
+    LAG(va1096, 3) OVER rows_row AS se1099,
+    LAG(va1096, 4) OVER rows_row AS se1100,
+    LAG(va1096, 5) OVER rows_row AS se1101,
+    LAG(va1096, 6) OVER rows_row AS se1102,
+    LAG(va1096, 7) OVER rows_row AS se1103,
+    LAG(va1096, 8) OVER rows_row AS se1104,
+    LAG(va1096, 9) OVER rows_row AS se1105,
+    LAG(va1132, 1) OVER rows_row AS se1133,
+    RANK(
+    ORDER BY
+      va1155) OVER rows_16 AS se1156,
+    CUME_DIST(
+    ORDER BY
+      va1155) OVER rows_16 AS se1157,
+    COUNT(va1155) OVER rows_16 AS se1158,
+    CORR(close, va1166) OVER rows_15 AS se1167,
+    REGR_COUNT(close, va1166) OVER rows_15 AS se1168,
+    LAG(va1170, 1) OVER rows_row AS se1171,
+    LAG(va1258, 1) OVER rows_row AS se1259,
+    LAG(va1258, 2) OVER rows_row AS se1260,
+    LAG(va1258, 3) OVER rows_row AS se1261,
+    LAG(va1258, 4) OVER rows_row AS se1262,
+    CORR(va1271, va1274) OVER rows_6 AS se1275,
+    REGR_COUNT(va1271, va1274) OVER rows_6 AS se1276,
+    LAG(va1284, 1) OVER rows_row AS se1285,
+    LAG(va1284, 2) OVER rows_row AS se1286,
+    LAG(va1284, 3) OVER rows_row AS se1287,
+    LAG(va1284, 4) OVER rows_row AS se1288,
+    LAG(va1284, 5) OVER rows_row AS se1289,
+    CORR(va1303, vwap) OVER rows_8 AS se1304,
+    REGR_COUNT(va1303, vwap) OVER rows_8 AS se1305,
+    LAG(va1307, 1) OVER rows_row AS se1308,
+    LAG(va1307, 2) OVER rows_row AS se1309,
+    LAG(va1307, 3) OVER rows_row AS se1310,
+    LAG(va1307, 4) OVER rows_row AS se1311,
+    LAG(va1307, 5) OVER rows_row AS se1312,
+    LAG(va1307, 6) OVER rows_row AS se1313,
+    LAG(va1307, 7) OVER rows_row AS se1314,
+    CORR(close, va1413) OVER rows_6 AS se1414,
+    REGR_COUNT(close, va1413) OVER rows_6 AS se1415,
+    LAG(va1417, 1) OVER rows_row AS se1418,
+    LAG(va1417, 2) OVER rows_row AS se1419,
+    LAG(va1417, 3) OVER rows_row AS se1420,
+    LAG(va1417, 4) OVER rows_row AS se1421,
+    LAG(va1417, 5) OVER rows_row AS se1422,
+    CORR(va1449, va1454) OVER rows_8 AS se1455,
+    REGR_COUNT(va1449, va1454) OVER rows_8 AS se1456,
+    LAG(va1466, 1) OVER rows_row AS se1467,
+    LAG(va1466, 2) OVER rows_row AS se1468,
+    LAG(va1466, 3) OVER rows_row AS se1469,
+    LAG(va1466, 4) OVER rows_row AS se1470,
+    LAG(va1466, 5) OVER rows_row AS se1471,
+    LAG(va1466, 6) OVER rows_row AS se1472,
+    LAG(va1466, 7) OVER rows_row AS se1473,
+    LAG(va1507, 1) OVER rows_row AS se1508,
+    LAG(va1507, 2) OVER rows_row AS se1509,
+    LAG(va1507, 3) OVER rows_row AS se1510,
+    LAG(va1507, 4) OVER rows_row AS se1511,
+    LAG(va1507, 5) OVER rows_row AS se1512,
+    CORR(va1532, va1536) OVER rows_18 AS se1537,
+    REGR_COUNT(va1532, va1536) OVER rows_18 AS se1538,
+    LAG(va1540, 1) OVER rows_row AS se1541,
+    MAX(
+      (
+        CASE WHEN va1543 IS DISTINCT FROM se1544 OR stock_row = 1 THEN stock_row END
+      )
+    ) OVER rows_before AS se1545,
+    CORR(va1559, va1274) OVER rows_12 AS se1560,
+    REGR_COUNT(va1559, va1274) OVER rows_12 AS se1561,
+    LAG(va1284, 6) OVER rows_row AS se1575,
+    LAG(va1284, 7) OVER rows_row AS se1576,
+    LAG(va1284, 8) OVER rows_row AS se1577,
+    LAG(va1284, 9) OVER rows_row AS se1578,
+    LAG(va1284, 10) OVER rows_row AS se1579,
+    LAG(va1284, 11) OVER rows_row AS se1580,
+    LAG(va1602, 1) OVER rows_row AS se1603,
+    LAG(va1602, 2) OVER rows_row AS se1604,
+    LAG(va1602, 3) OVER rows_row AS se1605,
+    CORR(va1617, va1532) OVER rows_3 AS se1618,
+    REGR_COUNT(va1617, va1532) OVER rows_3 AS se1619,
+    LAG(va1540, 2) OVER rows_row AS se1624,
+    CORR(va1646, vwap) OVER rows_4 AS se1647,
+    REGR_COUNT(va1646, vwap) OVER rows_4 AS se1648,
+    LAG(va1650, 1) OVER rows_row AS se1651,
+    LAG(va1650, 2) OVER rows_row AS se1652,
+    LAG(va1650, 3) OVER rows_row AS se1653,
+    MAX(
+      (
+        CASE WHEN va1003 IS DISTINCT FROM se1004 OR stock_row = 1 THEN stock_row END
+      )
+    ) OVER rows_before AS se1669,
     MAX((
-      CASE WHEN va65 IS DISTINCT FROM se66 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se1094,
-    MAX(
-      (
-        CASE WHEN va1095 IS DISTINCT FROM se1096 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se1097,
-    CORR(va1129, va1132) OVER rows_6 AS se1133,
-    REGR_COUNT(va1129, va1132) OVER rows_6 AS se1134,
-    MAX(
-      (
-        CASE WHEN va1136 IS DISTINCT FROM se1137 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se1138,
-    LAG(va1139, 1) OVER rows_row AS se1140,
-    CORR(va1155, vwap) OVER rows_8 AS se1156,
-    REGR_COUNT(va1155, vwap) OVER rows_8 AS se1157,
-    LAG(va1159, 1) OVER rows_row AS se1160,
-    MAX(
-      (
-        CASE WHEN va1206 IS DISTINCT FROM se1207 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se1208,
-    MAX(
-      (
-        CASE WHEN va1230 IS DISTINCT FROM se1231 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se1232,
-    MAX(
-      (
-        CASE WHEN va1233 IS DISTINCT FROM se1234 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se1235,
-    CORR(close, va1246) OVER rows_6 AS se1247,
-    REGR_COUNT(close, va1246) OVER rows_6 AS se1248,
-    LAG(va1250, 1) OVER rows_row AS se1251,
-    CORR(va1279, va1284) OVER rows_8 AS se1285,
-    REGR_COUNT(va1279, va1284) OVER rows_8 AS se1286,
-    MAX(
-      (
-        CASE WHEN va1288 IS DISTINCT FROM se1289 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se1290,
-    LAG(va1291, 1) OVER rows_row AS se1292,
-    MAX(
-      (
-        CASE WHEN va1320 IS DISTINCT FROM se1321 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se1322,
-    CORR(va1348, va1352) OVER rows_18 AS se1353,
-    REGR_COUNT(va1348, va1352) OVER rows_18 AS se1354,
-    LAG(va1356, 1) OVER rows_row AS se1357,
-    MAX(
-      (
-        CASE WHEN va1359 IS DISTINCT FROM se1360 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se1361,
-    CORR(va1375, va1132) OVER rows_12 AS se1376,
-    REGR_COUNT(va1375, va1132) OVER rows_12 AS se1377,
-    MAX(
-      (
-        CASE WHEN va1379 IS DISTINCT FROM se1380 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se1381,
-    CORR(va1418, va1348) OVER rows_3 AS se1419,
-    REGR_COUNT(va1418, va1348) OVER rows_3 AS se1420,
-    MAX(
-      (
-        CASE WHEN va1422 IS DISTINCT FROM se1423 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se1424,
-    CORR(va1446, vwap) OVER rows_4 AS se1447,
-    REGR_COUNT(va1446, vwap) OVER rows_4 AS se1448,
-    LAG(va1450, 1) OVER rows_row AS se1451,
-    CORR(va1375, va1494) OVER rows_8 AS se1495,
-    REGR_COUNT(va1375, va1494) OVER rows_8 AS se1496,
-    LAG(va1498, 1) OVER rows_row AS se1499
-  FROM values_4_2
-  WINDOW rows_2 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 1 preceding AND CURRENT ROW), rows_3 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 2 preceding AND CURRENT ROW), rows_4 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 3 preceding AND CURRENT ROW), rows_5 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 4 preceding AND CURRENT ROW), rows_6 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 5 preceding AND CURRENT ROW), rows_8 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 7 preceding AND CURRENT ROW), rows_9 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 8 preceding AND CURRENT ROW), rows_12 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 11 preceding AND CURRENT ROW), rows_15 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 14 preceding AND CURRENT ROW), rows_16 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 15 preceding AND CURRENT ROW), rows_18 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 17 preceding AND CURRENT ROW), rows_before AS (
+      CASE WHEN va59 IS DISTINCT FROM se60 OR stock_row = 1 THEN stock_row END
+    )) OVER rows_before AS se1670,
+    CORR(va1559, va1697) OVER rows_8 AS se1698,
+    REGR_COUNT(va1559, va1697) OVER rows_8 AS se1699,
+    LAG(va1701, 1) OVER rows_row AS se1702,
+    LAG(va1701, 2) OVER rows_row AS se1703,
+    LAG(va1701, 3) OVER rows_row AS se1704,
+    LAG(va1701, 4) OVER rows_row AS se1705,
+    LAG(va1701, 5) OVER rows_row AS se1706,
+    LAG(va1701, 6) OVER rows_row AS se1707,
+    LAG(va1701, 7) OVER rows_row AS se1708
+  FROM values_4_3
+  WINDOW rows_2 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 1 preceding AND CURRENT ROW), rows_3 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 2 preceding AND CURRENT ROW), rows_4 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 3 preceding AND CURRENT ROW), rows_5 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 4 preceding AND CURRENT ROW), rows_6 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 5 preceding AND CURRENT ROW), rows_8 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 7 preceding AND CURRENT ROW), rows_9 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 8 preceding AND CURRENT ROW), rows_12 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 11 preceding AND CURRENT ROW), rows_13 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 12 preceding AND CURRENT ROW), rows_15 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 14 preceding AND CURRENT ROW), rows_16 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 15 preceding AND CURRENT ROW), rows_18 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 17 preceding AND CURRENT ROW), rows_before AS (
     PARTITION BY run_id
     ORDER BY stock_row
     rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
@@ -8098,169 +10477,249 @@ WITH values_0_1 AS (
     open_time_ms,
     run_id,
     stock_row,
-    close,
     day_rows,
-    se1050,
-    se1080,
-    se1081,
-    se1082,
-    se1138,
-    se1140,
-    se1160,
-    se117,
-    se1251,
-    se1260,
-    se1261,
-    se1262,
-    se1290,
-    se1292,
-    se1357,
-    se1361,
-    se1371,
-    se1372,
-    se1373,
-    se1381,
-    se1424,
-    se1451,
-    se1499,
-    se1511,
-    se1512,
-    se1513,
-    se153,
-    se165,
-    se197,
-    se263,
-    se443,
-    se444,
-    se445,
-    se464,
-    se465,
-    se466,
-    se480,
-    se485,
-    se541,
-    se542,
-    se543,
-    se555,
-    se556,
-    se557,
-    se58,
-    se596,
-    se597,
-    se598,
-    se642,
-    se643,
-    se644,
-    se759,
-    se760,
-    se761,
-    se784,
-    se797,
-    se798,
-    se799,
-    se814,
-    se816,
-    se827,
-    se828,
-    se829,
+    se1042,
+    se1044,
+    se1171,
+    se1201,
+    se1202,
+    se1203,
+    se1279,
+    se1280,
+    se1281,
+    se1282,
+    se1283,
+    se1285,
+    se1286,
+    se1287,
+    se1288,
+    se1289,
+    se1308,
+    se1309,
+    se1310,
+    se1311,
+    se1312,
+    se1313,
+    se1314,
+    se1418,
+    se1419,
+    se1420,
+    se1421,
+    se1422,
+    se1430,
+    se1431,
+    se1432,
+    se1459,
+    se1460,
+    se1461,
+    se1462,
+    se1463,
+    se1464,
+    se1465,
+    se1467,
+    se1468,
+    se1469,
+    se1470,
+    se1471,
+    se1472,
+    se1473,
+    se1541,
+    se1545,
+    se1555,
+    se1556,
+    se1557,
+    se1564,
+    se1565,
+    se1566,
+    se1567,
+    se1568,
+    se1569,
+    se1570,
+    se1571,
+    se1572,
+    se1573,
+    se1574,
+    se1575,
+    se1576,
+    se1577,
+    se1578,
+    se1579,
+    se1580,
+    se1622,
+    se1623,
+    se1624,
+    se1651,
+    se1652,
+    se1653,
+    se1702,
+    se1703,
+    se1704,
+    se1705,
+    se1706,
+    se1707,
+    se1708,
+    se1719,
+    se1720,
+    se1721,
+    se264,
+    se265,
+    se266,
+    se267,
+    se268,
+    se362,
+    se548,
+    se554,
+    se613,
+    se614,
+    se615,
+    se619,
+    se620,
+    se621,
+    se622,
+    se625,
+    se626,
+    se627,
+    se631,
+    se632,
+    se633,
+    se672,
+    se673,
+    se674,
     se842,
-    se846,
-    se855,
-    se856,
-    se857,
-    se914,
-    se915,
-    se916,
-    se93,
+    se843,
+    se844,
+    se867,
+    se868,
+    se869,
+    se870,
+    se871,
+    se872,
+    se873,
+    se874,
+    se875,
+    se876,
+    se877,
+    se889,
+    se890,
+    se891,
+    se906,
+    se908,
+    se919,
+    se920,
+    se921,
+    se934,
+    se935,
     se936,
+    se937,
     se938,
-    va1027,
-    va1049,
+    se940,
+    se941,
+    se942,
+    se943,
+    se944,
+    se953,
+    se954,
+    se955,
+    va1043,
     va106,
-    va1079,
-    va1112,
-    va1139,
-    va1159,
-    va116,
-    va1190,
-    va1201,
-    va124,
-    va1250,
-    va1259,
-    va1277,
-    va1291,
-    va1312,
-    va134,
-    va1344,
-    va1356,
-    va1370,
-    va1450,
-    va1498,
-    va1510,
-    va1515,
+    va1148,
+    va1170,
+    va1200,
+    va1208,
+    va1245,
+    va1254,
+    va1278,
+    va1284,
+    va1307,
+    va131,
+    va1343,
+    va1354,
+    va1410,
+    va1417,
+    va142,
+    va1429,
+    va1447,
+    va1458,
+    va1466,
+    va1492,
     va152,
-    va1522,
-    va1529,
-    va154,
-    va1543,
-    va1556,
+    va1528,
+    va1540,
+    va1554,
     va1563,
-    va1565,
-    va162,
-    va168,
-    va186,
-    va209,
-    va212,
-    va255,
-    va269,
-    va276,
-    va294,
-    va305,
-    va323,
-    va334,
-    va342,
-    va430,
-    va441,
-    va442,
-    va463,
-    va484,
-    va492,
-    va505,
-    va519,
-    va539,
-    va540,
-    va554,
-    va576,
+    va160,
+    va1621,
+    va1650,
+    va170,
+    va1701,
+    va1718,
+    va1723,
+    va1730,
+    va1737,
+    va1751,
+    va1765,
+    va1772,
+    va1774,
+    va188,
+    va190,
+    va191,
+    va219,
+    va226,
+    va263,
+    va299,
+    va314,
+    va321,
+    va339,
+    va350,
+    va368,
+    va372,
+    va383,
+    va391,
+    va412,
+    va45,
+    va452,
+    va485,
+    va496,
+    va541,
+    va553,
+    va561,
+    va581,
     va591,
-    va595,
-    va609,
+    va611,
     va612,
-    va622,
-    va635,
-    va641,
-    va665,
-    va682,
-    va684,
-    va698,
-    va708,
-    va713,
-    va714,
-    va738,
-    va74,
-    va755,
-    va758,
-    va783,
-    va796,
-    va815,
-    va826,
+    va624,
+    va630,
+    va652,
+    va667,
+    va671,
+    va691,
+    va694,
+    va704,
+    va717,
+    va721,
+    va740,
+    va745,
+    va762,
+    va764,
+    va773,
+    va778,
+    va788,
+    va79,
+    va793,
+    va794,
+    va812,
+    va821,
+    va838,
     va841,
-    va854,
-    va86,
-    va890,
-    va913,
-    va937,
-    va95,
-    volume,
+    va866,
+    va888,
+    va907,
+    va918,
+    va933,
+    va939,
+    va94,
+    va952,
+    va988,
     CAST((
       (
         CASE WHEN se8 = 5 THEN se7 END
@@ -8268,284 +10727,186 @@ WITH values_0_1 AS (
     ) AS DOUBLE) AS va9,
     (
       -(
-        CASE
-          WHEN se35 > stock_row - 5 AND se38 > stock_row - 5
-          THEN CASE WHEN ISFINITE(va32) THEN ROUND(va32, 12) END
-          ELSE NULL
-        END
+        CASE WHEN se246 = 3 THEN se245 END
       )
-    ) AS va39,
+    ) AS va247,
     (
       -(
-        CASE
-          WHEN se55 > stock_row - 9 AND se58 > stock_row - 9
-          THEN CASE WHEN ISFINITE(va52) THEN ROUND(va52, 12) END
-          ELSE NULL
-        END
+        CASE WHEN se410 = 3 THEN se409 END
       )
-    ) AS va59,
+    ) AS va411,
+    (
+      CASE WHEN se429 = 2 THEN se428 END
+    ) AS va430,
+    (
+      CASE WHEN se467 = 2 THEN se466 END
+    ) AS va468,
     (
       CASE
-        WHEN NOT va171 IS NULL
-        THEN CASE WHEN se58 > stock_row - 4 THEN va171 ELSE 0 END
-      END
-    ) AS va172,
-    (
-      CASE
-        WHEN se197 > stock_row - 2 AND se58 > stock_row - 2
-        THEN CASE WHEN ISFINITE(va194) THEN ROUND(va194, 12) END
+        WHEN (
+          se547 > stock_row - 229
+        ) AND (
+          se549 > stock_row - 229
+        )
+        THEN CASE WHEN ISFINITE(va544) THEN ROUND(va544, 12) END
         ELSE NULL
       END
-    ) AS va198,
+    ) AS va550,
+    (
+      CASE
+        WHEN (
+          se597 > stock_row - 14
+        ) AND (
+          se600 > stock_row - 14
+        )
+        THEN CASE WHEN ISFINITE(va594) THEN ROUND(va594, 12) END
+        ELSE NULL
+      END
+    ) AS va601,
+    (
+      CASE
+        WHEN (
+          se362 > stock_row - 199
+        ) AND (
+          se640 > stock_row - 199
+        )
+        THEN CASE WHEN ISFINITE(va637) THEN ROUND(va637, 12) END
+        ELSE NULL
+      END
+    ) AS va641,
     (
       -(
+        CASE WHEN se775 = 5 THEN se774 END
+      )
+    ) AS va776,
+    (
+      CASE
+        WHEN (
+          se853 > stock_row - 16
+        ) AND (
+          se549 > stock_row - 16
+        )
+        THEN CASE WHEN ISFINITE(va850) THEN ROUND(va850, 12) END
+        ELSE NULL
+      END
+    ) AS va854,
+    (
+      CASE WHEN se864 = 9 THEN se863 END
+    ) AS va865,
+    (
+      CASE WHEN se902 = 16 THEN se901 END
+    ) AS va903,
+    (
+      CASE WHEN se931 = 6 THEN se930 END
+    ) AS va932,
+    (
+      -CAST((
         (
-          va311 - se312
-        ) * (
-          CASE
-            WHEN NOT va315 IS NULL
-            THEN (
-              se316 + ROUND(se317 * day_rows)
-            ) / (
-              2 * se318
-            )
-          END
+          (
+            CASE WHEN se1015 = 13 THEN (
+              se1013 + se1014 * 13
+            ) / 26 END
+          ) < (
+            CASE
+              WHEN NOT va1019 IS NULL
+              THEN (
+                se1020 + ROUND(se1021 * day_rows)
+              ) / (
+                2 * se1022
+              )
+            END
+          )
         )
-      )
-    ) AS va319,
+      ) AS DOUBLE)
+    ) AS va1023,
     (
-      CASE
-        WHEN se357 > stock_row - 4 AND se360 > stock_row - 4
-        THEN CASE WHEN ISFINITE(va354) THEN ROUND(va354, 12) END
-        ELSE NULL
+      CASE WHEN se1038 = 18 THEN se1037 END
+    ) AS va1039,
+    (
+      2 + CASE
+        WHEN se1070 < va1069
+        THEN 2
+        WHEN se1070 = va1069
+        THEN 1
+        WHEN se1070 > va1069
+        THEN 0
+      END + CASE
+        WHEN se1071 < va1069
+        THEN 2
+        WHEN se1071 = va1069
+        THEN 1
+        WHEN se1071 > va1069
+        THEN 0
+      END + CASE
+        WHEN se1072 < va1069
+        THEN 2
+        WHEN se1072 = va1069
+        THEN 1
+        WHEN se1072 > va1069
+        THEN 0
       END
-    ) AS va361,
+    ) / 8 AS va1073,
     (
-      CASE
-        WHEN se58 > stock_row - 5 AND se375 > stock_row - 5
-        THEN CASE WHEN ISFINITE(va372) THEN ROUND(va372, 12) END
-        ELSE NULL
-      END
-    ) AS va376,
+      10 * va1096 + 9 * se1097 + 8 * se1098 + 7 * se1099 + 6 * se1100 + 5 * se1101 + 4 * se1102 + 3 * se1103 + 2 * se1104 + 1 * se1105
+    ) / 55 AS va1106,
     (
-      (
-        va386 + (
-          CASE
-            WHEN se391 > stock_row - 4 AND se394 > stock_row - 4
-            THEN CASE WHEN ISFINITE(va389) THEN ROUND(va389, 12) END
-            ELSE NULL
-          END
-        )
-      ) - close
-    ) AS va395,
+      2 * va1132 + 1 * se1133
+    ) / 3 AS va1134,
     (
-      CASE WHEN se412 = 2 THEN se411 END
-    ) AS va413,
-    (
-      CASE
-        WHEN se391 > stock_row - 11 AND se394 > stock_row - 11
-        THEN CASE WHEN ISFINITE(va469) THEN ROUND(va469, 12) END
-        ELSE NULL
-      END
-    ) AS va470,
-    (
-      CASE
-        WHEN se478 > stock_row - 229 AND se480 > stock_row - 229
-        THEN CASE WHEN ISFINITE(va475) THEN ROUND(va475, 12) END
-        ELSE NULL
-      END
-    ) AS va481,
-    (
-      CASE
-        WHEN se525 > stock_row - 14 AND se528 > stock_row - 14
-        THEN CASE WHEN ISFINITE(va522) THEN ROUND(va522, 12) END
-        ELSE NULL
-      END
-    ) AS va529,
-    ABS(
-      (
-        CASE
-          WHEN se394 > stock_row - 5 AND se480 > stock_row - 5
-          THEN CASE WHEN ISFINITE(va546) THEN ROUND(va546, 12) END
-          ELSE NULL
-        END
-      )
-    ) AS va547,
-    (
-      CASE
-        WHEN se263 > stock_row - 199 AND se564 > stock_row - 199
-        THEN CASE WHEN ISFINITE(va561) THEN ROUND(va561, 12) END
-        ELSE NULL
-      END
-    ) AS va565,
-    (
-      -(
-        CASE
-          WHEN se310 > stock_row - 4 AND se58 > stock_row - 4
-          THEN CASE WHEN ISFINITE(va638) THEN ROUND(va638, 12) END
-          ELSE NULL
-        END
-      )
-    ) AS va639,
-    (
-      CASE
-        WHEN se651 > stock_row - 1 AND se654 > stock_row - 1
-        THEN (
-          CASE WHEN stock_row > 20 THEN SIGN(se645 - se647) * SIGN(se646 - se648) END
-        )
-        ELSE NULL
-      END
-    ) AS va655,
-    (
-      CASE
-        WHEN se58 > stock_row - 4 AND se375 > stock_row - 4
-        THEN CASE WHEN ISFINITE(va687) THEN ROUND(va687, 12) END
-        ELSE NULL
-      END
-    ) AS va688,
-    (
-      -(
-        CASE
-          WHEN se728 > stock_row - 5 AND se58 > stock_row - 5
-          THEN CASE WHEN ISFINITE(va725) THEN ROUND(va725, 12) END
-          ELSE NULL
-        END
-      )
-    ) AS va729,
-    (
-      CASE
-        WHEN se770 > stock_row - 16 AND se480 > stock_row - 16
-        THEN CASE WHEN ISFINITE(va767) THEN ROUND(va767, 12) END
-        ELSE NULL
-      END
-    ) AS va771,
-    (
-      CASE WHEN se781 = 9 THEN se780 END
-    ) AS va782,
-    (
-      CASE WHEN se810 = 16 THEN se809 END
-    ) AS va811,
-    (
-      CASE WHEN se839 = 6 THEN se838 END
-    ) AS va840,
-    (
-      CASE
-        WHEN se197 > stock_row - 7 AND se904 > stock_row - 7
-        THEN CASE WHEN ISFINITE(va901) THEN ROUND(va901, 12) END
-        ELSE NULL
-      END
-    ) AS va905,
-    (
-      CASE WHEN se932 = 18 THEN se931 END
-    ) AS va933,
-    (
-      2 + CASE WHEN se964 < va963 THEN 2 WHEN se964 = va963 THEN 1 WHEN se964 > va963 THEN 0 END + CASE WHEN se965 < va963 THEN 2 WHEN se965 = va963 THEN 1 WHEN se965 > va963 THEN 0 END + CASE WHEN se966 < va963 THEN 2 WHEN se966 = va963 THEN 1 WHEN se966 > va963 THEN 0 END
-    ) / 8 AS va967,
-    (
-      CASE
-        WHEN se977 > stock_row - 7 AND se979 > stock_row - 7
-        THEN CASE WHEN ISFINITE(va974) THEN ROUND(va974, 12) END
-        ELSE NULL
-      END
-    ) AS va980,
-    (
-      CASE
-        WHEN se1007 > stock_row - 5 AND se1010 > stock_row - 5
-        THEN CASE WHEN ISFINITE(va1004) THEN ROUND(va1004, 12) END
-        ELSE NULL
-      END
-    ) AS va1011,
-    (
-      CASE WHEN se1037 = 16 THEN (
-        se1035 + se1036 * 16
+      CASE WHEN se1158 = 16 THEN (
+        se1156 + se1157 * 16
       ) / 32 END
-    ) AS va1038,
+    ) AS va1159,
     (
-      CASE WHEN se1047 = 15 THEN se1046 END
-    ) AS va1048,
+      CASE WHEN se1168 = 15 THEN se1167 END
+    ) AS va1169,
     (
-      CASE
-        WHEN se1068 > stock_row - 10 AND se58 > stock_row - 10
-        THEN CASE WHEN ISFINITE(va1065) THEN ROUND(va1065, 12) END
-        ELSE NULL
-      END
-    ) AS va1069,
+      5 * va1258 + 4 * se1259 + 3 * se1260 + 2 * se1261 + 1 * se1262
+    ) / 15 AS va1263,
     (
-      CASE
-        WHEN se1094 > stock_row - 11 AND se1097 > stock_row - 11
-        THEN CASE WHEN ISFINITE(va1093) THEN ROUND(va1093, 12) END
-        ELSE NULL
-      END
-    ) AS va1098,
+      CASE WHEN se1276 = 6 THEN se1275 END
+    ) AS va1277,
     (
-      CASE
-        WHEN se977 > stock_row - 2 AND se979 > stock_row - 2
-        THEN CASE WHEN ISFINITE(va1115) THEN ROUND(va1115, 12) END
-        ELSE NULL
-      END
-    ) AS va1116,
+      CASE WHEN se1305 = 8 THEN se1304 END
+    ) AS va1306,
     (
-      CASE WHEN se1134 = 6 THEN se1133 END
-    ) AS va1135,
+      CASE WHEN se1415 = 6 THEN se1414 END
+    ) AS va1416,
     (
-      CASE WHEN se1157 = 8 THEN se1156 END
-    ) AS va1158,
+      CASE WHEN se1456 = 8 THEN se1455 END
+    ) AS va1457,
     (
-      CASE
-        WHEN se1208 > stock_row - 8 AND se1211 > stock_row - 8
-        THEN CASE WHEN ISFINITE(va1205) THEN ROUND(va1205, 12) END
-        ELSE NULL
-      END
-    ) AS va1212,
+      6 * va1507 + 5 * se1508 + 4 * se1509 + 3 * se1510 + 2 * se1511 + 1 * se1512
+    ) / 21 AS va1513,
     (
-      CASE
-        WHEN se1232 > stock_row - 6 AND se1235 > stock_row - 6
-        THEN CASE WHEN ISFINITE(va1229) THEN ROUND(va1229, 12) END
-        ELSE NULL
-      END
-    ) AS va1236,
+      CASE WHEN se1538 = 18 THEN se1537 END
+    ) AS va1539,
     (
-      CASE WHEN se1248 = 6 THEN se1247 END
-    ) AS va1249,
+      CASE WHEN se1561 = 12 THEN se1560 END
+    ) AS va1562,
     (
-      CASE WHEN se1286 = 8 THEN se1285 END
-    ) AS va1287,
+      4 * va1602 + 3 * se1603 + 2 * se1604 + 1 * se1605
+    ) / 10 AS va1606,
+    (
+      CASE WHEN se1619 = 3 THEN se1618 END
+    ) AS va1620,
+    (
+      CASE WHEN se1648 = 4 THEN se1647 END
+    ) AS va1649,
     (
       CASE
-        WHEN se1094 > stock_row - 6 AND se1322 > stock_row - 6
-        THEN CASE WHEN ISFINITE(va1319) THEN ROUND(va1319, 12) END
+        WHEN (
+          se1669 > stock_row - 19
+        ) AND (
+          se1670 > stock_row - 19
+        )
+        THEN CASE WHEN ISFINITE(va1668) THEN ROUND(va1668, 12) END
         ELSE NULL
       END
-    ) AS va1323,
+    ) AS va1671,
     (
-      CASE WHEN se1354 = 18 THEN se1353 END
-    ) AS va1355,
-    (
-      CASE WHEN se1377 = 12 THEN se1376 END
-    ) AS va1378,
-    (
-      CASE
-        WHEN se58 > stock_row - 2 AND se375 > stock_row - 2
-        THEN CASE WHEN ISFINITE(va1402) THEN ROUND(va1402, 12) END
-        ELSE NULL
-      END
-    ) AS va1403,
-    (
-      CASE WHEN se1420 = 3 THEN se1419 END
-    ) AS va1421,
-    (
-      CASE WHEN se1448 = 4 THEN se1447 END
-    ) AS va1449,
-    (
-      CASE
-        WHEN se904 > stock_row - 19 AND se55 > stock_row - 19
-        THEN CASE WHEN ISFINITE(va1467) THEN ROUND(va1467, 12) END
-        ELSE NULL
-      END
-    ) AS va1468,
-    (
-      CASE WHEN se1496 = 8 THEN se1495 END
-    ) AS va1497
+      CASE WHEN se1699 = 8 THEN se1698 END
+    ) AS va1700
   FROM series_5
 ), values_5_2 AS (
   SELECT
@@ -8553,286 +10914,454 @@ WITH values_0_1 AS (
     open_time_ms,
     run_id,
     stock_row,
-    close,
     day_rows,
-    se1050,
-    se1080,
-    se1081,
-    se1082,
-    se1138,
-    se1140,
-    se1160,
-    se117,
-    se1251,
-    se1260,
-    se1261,
-    se1262,
-    se1290,
-    se1292,
-    se1357,
-    se1361,
-    se1371,
-    se1372,
-    se1373,
-    se1381,
-    se1424,
-    se1451,
-    se1499,
-    se1511,
-    se1512,
-    se1513,
-    se153,
-    se165,
-    se197,
-    se263,
-    se443,
-    se444,
-    se445,
-    se464,
-    se465,
-    se466,
-    se480,
-    se485,
-    se541,
-    se542,
-    se543,
-    se555,
-    se556,
-    se557,
-    se58,
-    se596,
-    se597,
-    se598,
-    se642,
-    se643,
-    se644,
-    se759,
-    se760,
-    se761,
-    se784,
-    se797,
-    se798,
-    se799,
-    se814,
-    se816,
-    se827,
-    se828,
-    se829,
+    se1042,
+    se1044,
+    se1171,
+    se1201,
+    se1202,
+    se1203,
+    se1430,
+    se1431,
+    se1432,
+    se1541,
+    se1545,
+    se1555,
+    se1556,
+    se1557,
+    se1719,
+    se1720,
+    se1721,
+    se362,
+    se554,
+    se613,
+    se614,
+    se615,
+    se625,
+    se626,
+    se627,
+    se631,
+    se632,
+    se633,
+    se672,
+    se673,
+    se674,
     se842,
-    se846,
-    se855,
-    se856,
-    se857,
-    se914,
-    se915,
-    se916,
-    se93,
-    se936,
-    se938,
-    va1011,
-    va1048,
-    va1049,
+    se843,
+    se844,
+    se889,
+    se890,
+    se891,
+    se906,
+    se908,
+    se919,
+    se920,
+    se921,
+    se953,
+    se954,
+    se955,
+    va1023,
+    va1039,
+    va1043,
     va106,
-    va1079,
-    va1112,
-    va1116,
-    va1135,
-    va1139,
-    va1158,
-    va1159,
-    va116,
-    va1190,
-    va1201,
-    va124,
-    va1249,
-    va1250,
-    va1259,
-    va1277,
-    va1287,
-    va1291,
-    va1312,
-    va1323,
-    va134,
-    va1344,
-    va1355,
-    va1356,
-    va1370,
-    va1378,
-    va1403,
-    va1421,
-    va1449,
-    va1450,
-    va1468,
-    va1497,
-    va1498,
-    va1510,
-    va1515,
+    va1073,
+    va1169,
+    va1170,
+    va1200,
+    va1245,
+    va1254,
+    va131,
+    va1343,
+    va1354,
+    va1410,
+    va142,
+    va1429,
+    va1447,
+    va1492,
     va152,
-    va1522,
-    va1529,
-    va154,
-    va1543,
-    va1556,
-    va1563,
-    va1565,
-    va162,
-    va186,
-    va209,
-    va255,
-    va269,
-    va276,
-    va294,
-    va305,
-    va319,
-    va323,
-    va334,
-    va342,
-    va361,
-    va376,
-    va39,
-    va395,
-    va430,
-    va441,
-    va442,
-    va463,
-    va470,
-    va481,
-    va484,
-    va492,
-    va505,
-    va519,
-    va539,
-    va540,
-    va554,
-    va576,
-    va59,
+    va1528,
+    va1539,
+    va1540,
+    va1554,
+    va160,
+    va1671,
+    va170,
+    va1718,
+    va1723,
+    va1730,
+    va1737,
+    va1751,
+    va1765,
+    va1772,
+    va1774,
+    va188,
+    va190,
+    va219,
+    va226,
+    va247,
+    va263,
+    va299,
+    va314,
+    va321,
+    va339,
+    va350,
+    va368,
+    va372,
+    va383,
+    va391,
+    va411,
+    va45,
+    va452,
+    va485,
+    va496,
+    va541,
+    va550,
+    va553,
+    va561,
+    va581,
     va591,
-    va595,
-    va609,
+    va611,
     va612,
-    va622,
-    va635,
-    va639,
-    va641,
-    va665,
-    va682,
-    va684,
-    va698,
-    va708,
-    va713,
-    va714,
-    va729,
-    va738,
-    va74,
-    va755,
-    va758,
-    va782,
-    va783,
-    va796,
-    va811,
-    va815,
-    va826,
-    va840,
+    va624,
+    va630,
+    va652,
+    va667,
+    va671,
+    va691,
+    va694,
+    va704,
+    va717,
+    va721,
+    va740,
+    va745,
+    va762,
+    va764,
+    va773,
+    va776,
+    va778,
+    va788,
+    va79,
+    va793,
+    va794,
+    va812,
+    va821,
+    va838,
     va841,
-    va854,
-    va86,
-    va890,
-    va913,
-    va933,
-    va937,
-    va95,
-    va967,
-    va980,
-    volume,
+    va888,
+    va903,
+    va907,
+    va918,
+    va94,
+    va952,
+    va988,
     (
       va9 * 8193 - (
         va9 * 8193 - va9
       )
     ) AS va10,
     (
-      (
-        CASE
-          WHEN NOT va168 IS NULL
-          THEN CASE WHEN se165 > stock_row - 4 THEN va168 ELSE 0 END
-        END
-      ) * va172
-    ) AS va173,
-    (
-      va198 * 8193 - (
-        va198 * 8193 - va198
+      va430 * 8193 - (
+        va430 * 8193 - va430
       )
-    ) AS va199,
+    ) AS va431,
     (
-      (
-        CASE
-          WHEN NOT va212 IS NULL
-          THEN CASE WHEN se197 > stock_row - 4 THEN va212 ELSE 0 END
-        END
-      ) * va172
-    ) AS va213,
+      CASE WHEN va468 > 0 THEN LN(va468) END
+    ) AS va469,
     (
-      CASE WHEN va413 > 0 THEN LN(va413) END
-    ) AS va414,
-    (
-      va529 * 8193 - (
-        va529 * 8193 - va529
+      va601 * 8193 - (
+        va601 * 8193 - va601
       )
-    ) AS va530,
+    ) AS va602,
     (
-      va547 * 8193 - (
-        va547 * 8193 - va547
+      va641 * 8193 - (
+        va641 * 8193 - va641
       )
-    ) AS va548,
+    ) AS va642,
     (
-      va565 * 8193 - (
-        va565 * 8193 - va565
+      va854 * 8193 - (
+        va854 * 8193 - va854
       )
-    ) AS va566,
+    ) AS va855,
     (
-      va655 * 8193 - (
-        va655 * 8193 - va655
-      )
-    ) AS va656,
+      CASE
+        WHEN (
+          NOT (
+            va866 = se867
+            AND va866 = se868
+            AND va866 = se869
+            AND va866 = se870
+            AND va866 = se871
+            AND va866 = se872
+            AND va866 = se873
+            AND va866 = se874
+          )
+        )
+        AND (
+          NOT (
+            va412 = se548
+            AND va412 = se619
+            AND va412 = se620
+            AND va412 = se621
+            AND va412 = se622
+            AND va412 = se875
+            AND va412 = se876
+            AND va412 = se877
+          )
+        )
+        THEN CASE WHEN ISFINITE(va865) THEN ROUND(va865, 12) END
+        ELSE NULL
+      END
+    ) AS va878,
     (
-      va688 * 8193 - (
-        va688 * 8193 - va688
-      )
-    ) AS va689,
+      CASE
+        WHEN (
+          NOT (
+            va933 = se934
+            AND va933 = se935
+            AND va933 = se936
+            AND va933 = se937
+            AND va933 = se938
+          )
+        )
+        AND (
+          NOT (
+            va939 = se940
+            AND va939 = se941
+            AND va939 = se942
+            AND va939 = se943
+            AND va939 = se944
+          )
+        )
+        THEN CASE WHEN ISFINITE(va932) THEN ROUND(va932, 12) END
+        ELSE NULL
+      END
+    ) AS va945,
     (
-      va771 * 8193 - (
-        va771 * 8193 - va771
+      va1106 * 8193 - (
+        va1106 * 8193 - va1106
       )
-    ) AS va772,
+    ) AS va1107,
     (
-      va905 * 8193 - (
-        va905 * 8193 - va905
+      va1134 * 8193 - (
+        va1134 * 8193 - va1134
       )
-    ) AS va906,
+    ) AS va1135,
     (
       -(
-        CASE WHEN va1027 > va1038 THEN va1027 WHEN va1027 <= va1038 THEN va1038 END
+        CASE WHEN va1148 > va1159 THEN va1148 WHEN va1148 <= va1159 THEN va1159 END
       )
-    ) AS va1039,
+    ) AS va1160,
     (
-      va1069 * 8193 - (
-        va1069 * 8193 - va1069
+      va1263 * 8193 - (
+        va1263 * 8193 - va1263
       )
-    ) AS va1070,
+    ) AS va1264,
     (
-      va1098 * 8193 - (
-        va1098 * 8193 - va1098
-      )
-    ) AS va1099,
+      CASE
+        WHEN (
+          NOT (
+            va1278 = se1279
+            AND va1278 = se1280
+            AND va1278 = se1281
+            AND va1278 = se1282
+            AND va1278 = se1283
+          )
+        )
+        AND (
+          NOT (
+            va1284 = se1285
+            AND va1284 = se1286
+            AND va1284 = se1287
+            AND va1284 = se1288
+            AND va1284 = se1289
+          )
+        )
+        THEN CASE WHEN ISFINITE(va1277) THEN ROUND(va1277, 12) END
+        ELSE NULL
+      END
+    ) AS va1290,
     (
-      va1212 * 8193 - (
-        va1212 * 8193 - va1212
-      )
-    ) AS va1213,
+      CASE
+        WHEN (
+          NOT (
+            va1307 = se1308
+            AND va1307 = se1309
+            AND va1307 = se1310
+            AND va1307 = se1311
+            AND va1307 = se1312
+            AND va1307 = se1313
+            AND va1307 = se1314
+          )
+        )
+        AND (
+          NOT (
+            va412 = se548
+            AND va412 = se619
+            AND va412 = se620
+            AND va412 = se621
+            AND va412 = se622
+            AND va412 = se875
+            AND va412 = se876
+          )
+        )
+        THEN CASE WHEN ISFINITE(va1306) THEN ROUND(va1306, 12) END
+        ELSE NULL
+      END
+    ) AS va1315,
     (
-      va1236 * 8193 - (
-        va1236 * 8193 - va1236
+      CASE
+        WHEN (
+          NOT (
+            va191 = se264
+            AND va191 = se265
+            AND va191 = se266
+            AND va191 = se267
+            AND va191 = se268
+          )
+        )
+        AND (
+          NOT (
+            va1417 = se1418
+            AND va1417 = se1419
+            AND va1417 = se1420
+            AND va1417 = se1421
+            AND va1417 = se1422
+          )
+        )
+        THEN CASE WHEN ISFINITE(va1416) THEN ROUND(va1416, 12) END
+        ELSE NULL
+      END
+    ) AS va1423,
+    (
+      CASE
+        WHEN (
+          NOT (
+            va1458 = se1459
+            AND va1458 = se1460
+            AND va1458 = se1461
+            AND va1458 = se1462
+            AND va1458 = se1463
+            AND va1458 = se1464
+            AND va1458 = se1465
+          )
+        )
+        AND (
+          NOT (
+            va1466 = se1467
+            AND va1466 = se1468
+            AND va1466 = se1469
+            AND va1466 = se1470
+            AND va1466 = se1471
+            AND va1466 = se1472
+            AND va1466 = se1473
+          )
+        )
+        THEN CASE WHEN ISFINITE(va1457) THEN ROUND(va1457, 12) END
+        ELSE NULL
+      END
+    ) AS va1474,
+    (
+      va1513 * 8193 - (
+        va1513 * 8193 - va1513
       )
-    ) AS va1237
+    ) AS va1514,
+    (
+      CASE
+        WHEN (
+          NOT (
+            va1563 = se1564
+            AND va1563 = se1565
+            AND va1563 = se1566
+            AND va1563 = se1567
+            AND va1563 = se1568
+            AND va1563 = se1569
+            AND va1563 = se1570
+            AND va1563 = se1571
+            AND va1563 = se1572
+            AND va1563 = se1573
+            AND va1563 = se1574
+          )
+        )
+        AND (
+          NOT (
+            va1284 = se1285
+            AND va1284 = se1286
+            AND va1284 = se1287
+            AND va1284 = se1288
+            AND va1284 = se1289
+            AND va1284 = se1575
+            AND va1284 = se1576
+            AND va1284 = se1577
+            AND va1284 = se1578
+            AND va1284 = se1579
+            AND va1284 = se1580
+          )
+        )
+        THEN CASE WHEN ISFINITE(va1562) THEN ROUND(va1562, 12) END
+        ELSE NULL
+      END
+    ) AS va1581,
+    (
+      va1606 * 8193 - (
+        va1606 * 8193 - va1606
+      )
+    ) AS va1607,
+    (
+      CASE
+        WHEN (
+          NOT (
+            va1621 = se1622 AND va1621 = se1623
+          )
+        )
+        AND (
+          NOT (
+            va1540 = se1541 AND va1540 = se1624
+          )
+        )
+        THEN CASE WHEN ISFINITE(va1620) THEN ROUND(va1620, 12) END
+        ELSE NULL
+      END
+    ) AS va1625,
+    (
+      CASE
+        WHEN (
+          NOT (
+            va1650 = se1651 AND va1650 = se1652 AND va1650 = se1653
+          )
+        )
+        AND va1208
+        THEN CASE WHEN ISFINITE(va1649) THEN ROUND(va1649, 12) END
+        ELSE NULL
+      END
+    ) AS va1654,
+    (
+      CASE
+        WHEN (
+          NOT (
+            va1563 = se1564
+            AND va1563 = se1565
+            AND va1563 = se1566
+            AND va1563 = se1567
+            AND va1563 = se1568
+            AND va1563 = se1569
+            AND va1563 = se1570
+          )
+        )
+        AND (
+          NOT (
+            va1701 = se1702
+            AND va1701 = se1703
+            AND va1701 = se1704
+            AND va1701 = se1705
+            AND va1701 = se1706
+            AND va1701 = se1707
+            AND va1701 = se1708
+          )
+        )
+        THEN CASE WHEN ISFINITE(va1700) THEN ROUND(va1700, 12) END
+        ELSE NULL
+      END
+    ) AS va1709
   FROM values_5_1
 ), values_5_3 AS (
   SELECT
@@ -8840,661 +11369,365 @@ WITH values_0_1 AS (
     open_time_ms,
     run_id,
     stock_row,
-    close,
     day_rows,
-    se1050,
-    se1080,
-    se1081,
-    se1082,
-    se1138,
-    se1140,
-    se1160,
-    se117,
-    se1251,
-    se1260,
-    se1261,
-    se1262,
-    se1290,
-    se1292,
-    se1357,
-    se1361,
-    se1371,
-    se1372,
-    se1373,
-    se1381,
-    se1424,
-    se1451,
-    se1499,
-    se1511,
-    se1512,
-    se1513,
-    se153,
-    se263,
-    se443,
-    se444,
-    se445,
-    se464,
-    se465,
-    se466,
-    se480,
-    se485,
-    se541,
-    se542,
-    se543,
-    se555,
-    se556,
-    se557,
-    se596,
-    se597,
-    se598,
-    se642,
-    se643,
-    se644,
-    se759,
-    se760,
-    se761,
-    se784,
-    se797,
-    se798,
-    se799,
-    se814,
-    se816,
-    se827,
-    se828,
-    se829,
+    se1042,
+    se1044,
+    se1171,
+    se1201,
+    se1202,
+    se1203,
+    se1430,
+    se1431,
+    se1432,
+    se1541,
+    se1545,
+    se1555,
+    se1556,
+    se1557,
+    se1719,
+    se1720,
+    se1721,
+    se362,
+    se554,
+    se613,
+    se614,
+    se615,
+    se625,
+    se626,
+    se627,
+    se631,
+    se632,
+    se633,
+    se672,
+    se673,
+    se674,
     se842,
-    se846,
-    se855,
-    se856,
-    se857,
-    se914,
-    se915,
-    se916,
-    se93,
-    se936,
-    se938,
+    se843,
+    se844,
+    se889,
+    se890,
+    se891,
+    se906,
+    se908,
+    se919,
+    se920,
+    se921,
+    se953,
+    se954,
+    se955,
     va10,
-    va1011,
+    va1023,
     va1039,
-    va1048,
-    va1049,
+    va1043,
     va106,
-    va1070,
-    va1079,
-    va1099,
-    va1112,
-    va1116,
+    va1073,
+    va1107,
     va1135,
-    va1139,
-    va1158,
-    va1159,
-    va116,
-    va1190,
-    va1201,
-    va1213,
-    va1237,
-    va124,
-    va1249,
-    va1250,
-    va1259,
-    va1277,
-    va1287,
-    va1291,
-    va1312,
-    va1323,
-    va134,
-    va1344,
-    va1355,
-    va1356,
-    va1370,
-    va1378,
-    va1403,
-    va1421,
-    va1449,
-    va1450,
-    va1468,
-    va1497,
-    va1498,
-    va1510,
-    va1515,
+    va1160,
+    va1169,
+    va1170,
+    va1200,
+    va1245,
+    va1254,
+    va1264,
+    va131,
+    va1343,
+    va1354,
+    va1410,
+    va142,
+    va1429,
+    va1447,
+    va1474,
+    va1492,
+    va1514,
     va152,
-    va1522,
-    va1529,
-    va154,
-    va1543,
-    va1556,
-    va1563,
-    va1565,
-    va186,
-    va199,
-    va255,
-    va269,
-    va276,
-    va294,
-    va305,
-    va319,
-    va323,
-    va334,
-    va342,
-    va361,
-    va376,
-    va39,
-    va395,
-    va414,
-    va430,
-    va441,
-    va442,
-    va463,
-    va470,
-    va481,
-    va484,
-    va492,
-    va505,
-    va519,
-    va530,
-    va539,
-    va540,
-    va548,
-    va554,
-    va566,
-    va576,
-    va59,
+    va1528,
+    va1539,
+    va1540,
+    va1554,
+    va160,
+    va1607,
+    va1625,
+    va1654,
+    va1671,
+    va170,
+    va1718,
+    va1723,
+    va1730,
+    va1737,
+    va1751,
+    va1765,
+    va1772,
+    va1774,
+    va188,
+    va190,
+    va219,
+    va226,
+    va247,
+    va263,
+    va299,
+    va314,
+    va321,
+    va339,
+    va350,
+    va368,
+    va372,
+    va383,
+    va391,
+    va411,
+    va431,
+    va45,
+    va452,
+    va469,
+    va485,
+    va496,
+    va541,
+    va550,
+    va553,
+    va561,
+    va581,
     va591,
-    va595,
-    va609,
+    va602,
+    va611,
     va612,
-    va622,
-    va635,
-    va639,
-    va641,
-    va656,
-    va665,
-    va682,
-    va684,
-    va689,
-    va698,
-    va708,
-    va713,
-    va714,
-    va729,
-    va738,
-    va74,
-    va755,
-    va758,
-    va772,
-    va782,
-    va783,
-    va796,
-    va811,
-    va815,
-    va826,
-    va840,
+    va624,
+    va630,
+    va642,
+    va652,
+    va667,
+    va671,
+    va691,
+    va694,
+    va704,
+    va717,
+    va721,
+    va740,
+    va745,
+    va762,
+    va764,
+    va773,
+    va776,
+    va778,
+    va788,
+    va79,
+    va793,
+    va794,
+    va812,
+    va821,
+    va838,
     va841,
-    va854,
-    va86,
-    va890,
-    va906,
-    va913,
-    va933,
-    va937,
-    va95,
-    va967,
-    va980,
-    volume,
+    va855,
+    va888,
+    va903,
+    va907,
+    va918,
+    va94,
+    va952,
+    va988,
     (
-      CASE
-        WHEN va173 = 0
-        THEN 0
-        ELSE (
-          CASE
-            WHEN se165 > stock_row - 4 AND se58 > stock_row - 4
-            THEN CASE WHEN ISFINITE(va162) THEN ROUND(va162, 12) END
-            ELSE NULL
-          END
-        ) * va173
-      END
-    ) AS va174,
+      va878 * 8193 - (
+        va878 * 8193 - va878
+      )
+    ) AS va879,
     (
-      CASE
-        WHEN va213 = 0
-        THEN 0
-        ELSE (
-          CASE
-            WHEN se197 > stock_row - 4 AND se58 > stock_row - 4
-            THEN CASE WHEN ISFINITE(va209) THEN ROUND(va209, 12) END
-            ELSE NULL
-          END
-        ) * va213
-      END
-    ) AS va214
+      va945 * 8193 - (
+        va945 * 8193 - va945
+      )
+    ) AS va946,
+    (
+      va1290 * 8193 - (
+        va1290 * 8193 - va1290
+      )
+    ) AS va1291,
+    (
+      va1315 * 8193 - (
+        va1315 * 8193 - va1315
+      )
+    ) AS va1316,
+    (
+      va1423 * 8193 - (
+        va1423 * 8193 - va1423
+      )
+    ) AS va1424,
+    (
+      va1581 * 8193 - (
+        va1581 * 8193 - va1581
+      )
+    ) AS va1582,
+    (
+      va1709 * 8193 - (
+        va1709 * 8193 - va1709
+      )
+    ) AS va1710
   FROM values_5_2
-), values_5_4 AS (
-  SELECT
-    symbol,
-    open_time_ms,
-    run_id,
-    stock_row,
-    close,
-    day_rows,
-    se1050,
-    se1080,
-    se1081,
-    se1082,
-    se1138,
-    se1140,
-    se1160,
-    se117,
-    se1251,
-    se1260,
-    se1261,
-    se1262,
-    se1290,
-    se1292,
-    se1357,
-    se1361,
-    se1371,
-    se1372,
-    se1373,
-    se1381,
-    se1424,
-    se1451,
-    se1499,
-    se1511,
-    se1512,
-    se1513,
-    se153,
-    se263,
-    se443,
-    se444,
-    se445,
-    se464,
-    se465,
-    se466,
-    se480,
-    se485,
-    se541,
-    se542,
-    se543,
-    se555,
-    se556,
-    se557,
-    se596,
-    se597,
-    se598,
-    se642,
-    se643,
-    se644,
-    se759,
-    se760,
-    se761,
-    se784,
-    se797,
-    se798,
-    se799,
-    se814,
-    se816,
-    se827,
-    se828,
-    se829,
-    se842,
-    se846,
-    se855,
-    se856,
-    se857,
-    se914,
-    se915,
-    se916,
-    se93,
-    se936,
-    se938,
-    va10,
-    va1011,
-    va1039,
-    va1048,
-    va1049,
-    va106,
-    va1070,
-    va1079,
-    va1099,
-    va1112,
-    va1116,
-    va1135,
-    va1139,
-    va1158,
-    va1159,
-    va116,
-    va1190,
-    va1201,
-    va1213,
-    va1237,
-    va124,
-    va1249,
-    va1250,
-    va1259,
-    va1277,
-    va1287,
-    va1291,
-    va1312,
-    va1323,
-    va134,
-    va1344,
-    va1355,
-    va1356,
-    va1370,
-    va1378,
-    va1403,
-    va1421,
-    va1449,
-    va1450,
-    va1468,
-    va1497,
-    va1498,
-    va1510,
-    va1515,
-    va152,
-    va1522,
-    va1529,
-    va154,
-    va1543,
-    va1556,
-    va1563,
-    va1565,
-    va186,
-    va199,
-    va255,
-    va269,
-    va276,
-    va294,
-    va305,
-    va319,
-    va323,
-    va334,
-    va342,
-    va361,
-    va376,
-    va39,
-    va395,
-    va414,
-    va430,
-    va441,
-    va442,
-    va463,
-    va470,
-    va481,
-    va484,
-    va492,
-    va505,
-    va519,
-    va530,
-    va539,
-    va540,
-    va548,
-    va554,
-    va566,
-    va576,
-    va59,
-    va591,
-    va595,
-    va609,
-    va612,
-    va622,
-    va635,
-    va639,
-    va641,
-    va656,
-    va665,
-    va682,
-    va684,
-    va689,
-    va698,
-    va708,
-    va713,
-    va714,
-    va729,
-    va738,
-    va74,
-    va755,
-    va758,
-    va772,
-    va782,
-    va783,
-    va796,
-    va811,
-    va815,
-    va826,
-    va840,
-    va841,
-    va854,
-    va86,
-    va890,
-    va906,
-    va913,
-    va933,
-    va937,
-    va95,
-    va967,
-    va980,
-    volume,
-    (
-      va174 * 8193 - (
-        va174 * 8193 - va174
-      )
-    ) AS va175,
-    (
-      va214 * 8193 - (
-        va214 * 8193 - va214
-      )
-    ) AS va215
-  FROM values_5_3
 ), sections_6 AS (
   SELECT
     symbol,
     open_time_ms,
     run_id,
     stock_row,
-    close,
     day_rows,
-    se1050,
-    se1080,
-    se1081,
-    se1082,
-    se1138,
-    se1140,
-    se1160,
-    se117,
-    se1251,
-    se1260,
-    se1261,
-    se1262,
-    se1290,
-    se1292,
-    se1357,
-    se1361,
-    se1371,
-    se1372,
-    se1373,
-    se1381,
-    se1424,
-    se1451,
-    se1499,
-    se1511,
-    se1512,
-    se1513,
-    se153,
-    se263,
-    se443,
-    se444,
-    se445,
-    se464,
-    se465,
-    se466,
-    se480,
-    se485,
-    se541,
-    se542,
-    se543,
-    se555,
-    se556,
-    se557,
-    se596,
-    se597,
-    se598,
-    se642,
-    se643,
-    se644,
-    se759,
-    se760,
-    se761,
-    se784,
-    se797,
-    se798,
-    se799,
-    se814,
-    se816,
-    se827,
-    se828,
-    se829,
+    se1042,
+    se1044,
+    se1171,
+    se1201,
+    se1202,
+    se1203,
+    se1430,
+    se1431,
+    se1432,
+    se1541,
+    se1545,
+    se1555,
+    se1556,
+    se1557,
+    se1719,
+    se1720,
+    se1721,
+    se362,
+    se554,
+    se613,
+    se614,
+    se615,
+    se625,
+    se626,
+    se627,
+    se631,
+    se632,
+    se633,
+    se672,
+    se673,
+    se674,
     se842,
-    se846,
-    se855,
-    se856,
-    se857,
-    se914,
-    se915,
-    se916,
-    se93,
-    se936,
-    se938,
+    se843,
+    se844,
+    se889,
+    se890,
+    se891,
+    se906,
+    se908,
+    se919,
+    se920,
+    se921,
+    se953,
+    se954,
+    se955,
     va10,
-    va1011,
+    va1023,
     va1039,
-    va1048,
-    va1049,
+    va1043,
     va106,
-    va1070,
-    va1079,
-    va1099,
-    va1112,
-    va1116,
+    va1073,
+    va1107,
     va1135,
-    va1139,
-    va1158,
-    va1159,
-    va116,
-    va1190,
-    va1201,
-    va1213,
-    va1237,
-    va124,
-    va1249,
-    va1250,
-    va1259,
-    va1277,
-    va1287,
+    va1160,
+    va1169,
+    va1170,
+    va1200,
+    va1245,
+    va1254,
+    va1264,
     va1291,
-    va1312,
-    va1323,
-    va134,
-    va1344,
-    va1355,
-    va1356,
-    va1370,
-    va1378,
-    va1403,
-    va1421,
-    va1449,
-    va1450,
-    va1468,
-    va1497,
-    va1498,
-    va1510,
-    va1515,
+    va131,
+    va1316,
+    va1343,
+    va1354,
+    va1410,
+    va142,
+    va1424,
+    va1429,
+    va1447,
+    va1474,
+    va1492,
+    va1514,
     va152,
-    va1522,
-    va1529,
-    va154,
-    va1543,
-    va1556,
-    va1563,
-    va1565,
-    va175,
-    va186,
-    va199,
-    va215,
-    va255,
-    va269,
-    va276,
-    va294,
-    va305,
-    va319,
-    va323,
-    va334,
-    va342,
-    va361,
-    va376,
-    va39,
-    va395,
-    va414,
-    va430,
-    va441,
-    va442,
-    va463,
-    va470,
-    va481,
-    va484,
-    va492,
-    va505,
-    va519,
-    va530,
-    va539,
-    va540,
-    va548,
-    va554,
-    va566,
-    va576,
-    va59,
+    va1528,
+    va1539,
+    va1540,
+    va1554,
+    va1582,
+    va160,
+    va1607,
+    va1625,
+    va1654,
+    va1671,
+    va170,
+    va1710,
+    va1718,
+    va1723,
+    va1730,
+    va1737,
+    va1751,
+    va1765,
+    va1772,
+    va1774,
+    va188,
+    va190,
+    va219,
+    va226,
+    va247,
+    va263,
+    va299,
+    va314,
+    va321,
+    va339,
+    va350,
+    va368,
+    va372,
+    va383,
+    va391,
+    va411,
+    va431,
+    va45,
+    va452,
+    va469,
+    va485,
+    va496,
+    va541,
+    va550,
+    va553,
+    va561,
+    va581,
     va591,
-    va595,
-    va609,
+    va602,
+    va611,
     va612,
-    va622,
-    va635,
-    va639,
-    va641,
-    va656,
-    va665,
-    va682,
-    va684,
-    va689,
-    va698,
-    va708,
-    va713,
-    va714,
-    va729,
-    va738,
-    va74,
-    va755,
-    va758,
-    va772,
-    va782,
-    va783,
-    va796,
-    va811,
-    va815,
-    va826,
-    va840,
+    va624,
+    va630,
+    va642,
+    va652,
+    va667,
+    va671,
+    va691,
+    va694,
+    va704,
+    va717,
+    va721,
+    va740,
+    va745,
+    va762,
+    va764,
+    va773,
+    va776,
+    va778,
+    va788,
+    va79,
+    va793,
+    va794,
+    va812,
+    va821,
+    va838,
     va841,
-    va854,
-    va86,
-    va890,
-    va906,
-    va913,
-    va933,
-    va937,
-    va95,
-    va967,
-    va980,
-    volume,
+    va855,
+    va879,
+    va888,
+    va903,
+    va907,
+    va918,
+    va94,
+    va946,
+    va952,
+    va988,
     RANK() OVER (PARTITION BY open_time_ms ORDER BY va10) AS se11,
     CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va10) AS se12,
     COUNT(va10) OVER (
@@ -9502,132 +11735,115 @@ WITH values_0_1 AS (
       ORDER BY va10
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
     ) AS se13,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va175) AS se176,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va175) AS se177,
-    COUNT(va175) OVER (
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va431) AS se432,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va431) AS se433,
+    COUNT(va431) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va175
+      ORDER BY va431
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se178,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va199) AS se200,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va199) AS se201,
-    COUNT(va199) OVER (
-      PARTITION BY open_time_ms
-      ORDER BY va199
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se202,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va215) AS se216,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va215) AS se217,
-    COUNT(va215) OVER (
-      PARTITION BY open_time_ms
-      ORDER BY va215
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se218,
-    SUM(ABS(va395)) OVER (
+    ) AS se434,
+    SUM(ABS(va469)) OVER (
       PARTITION BY open_time_ms
       ORDER BY run_id
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se396,
-    SUM(ABS(va414)) OVER (
+    ) AS se470,
+    SUM(ABS(va550)) OVER (
       PARTITION BY open_time_ms
       ORDER BY run_id
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se415,
-    SUM(ABS(va470)) OVER (
-      PARTITION BY open_time_ms
-      ORDER BY run_id
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se471,
-    SUM(ABS(va481)) OVER (
-      PARTITION BY open_time_ms
-      ORDER BY run_id
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se482,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va505) AS se506,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va505) AS se507,
-    COUNT(va505) OVER (
-      PARTITION BY open_time_ms
-      ORDER BY va505
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se508,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va530) AS se531,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va530) AS se532,
-    COUNT(va530) OVER (
-      PARTITION BY open_time_ms
-      ORDER BY va530
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se533,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va548) AS se549,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va548) AS se550,
-    COUNT(va548) OVER (
-      PARTITION BY open_time_ms
-      ORDER BY va548
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
     ) AS se551,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va566) AS se567,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va566) AS se568,
-    COUNT(va566) OVER (
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va602) AS se603,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va602) AS se604,
+    COUNT(va602) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va566
+      ORDER BY va602
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se569,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va591) AS se592,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va591) AS se593,
-    COUNT(va591) OVER (
+    ) AS se605,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va642) AS se643,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va642) AS se644,
+    COUNT(va642) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va591
+      ORDER BY va642
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se594,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va656) AS se657,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va656) AS se658,
-    COUNT(va656) OVER (
+    ) AS se645,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va667) AS se668,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va667) AS se669,
+    COUNT(va667) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va656
+      ORDER BY va667
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se659,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va689) AS se690,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va689) AS se691,
-    COUNT(va689) OVER (
+    ) AS se670,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va855) AS se856,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va855) AS se857,
+    COUNT(va855) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va689
+      ORDER BY va855
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se692,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va772) AS se773,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va772) AS se774,
-    COUNT(va772) OVER (
+    ) AS se858,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va879) AS se880,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va879) AS se881,
+    COUNT(va879) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va772
+      ORDER BY va879
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se775,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1070) AS se1071,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1070) AS se1072,
-    COUNT(va1070) OVER (
+    ) AS se882,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va946) AS se947,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va946) AS se948,
+    COUNT(va946) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va1070
+      ORDER BY va946
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1073,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1099) AS se1100,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1099) AS se1101,
-    COUNT(va1099) OVER (
+    ) AS se949,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1107) AS se1108,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1107) AS se1109,
+    COUNT(va1107) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va1099
+      ORDER BY va1107
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1102,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1213) AS se1214,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1213) AS se1215,
-    COUNT(va1213) OVER (
+    ) AS se1110,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1135) AS se1136,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1135) AS se1137,
+    COUNT(va1135) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va1213
+      ORDER BY va1135
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1216,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1237) AS se1238,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1237) AS se1239,
-    COUNT(va1237) OVER (
+    ) AS se1138,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1264) AS se1265,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1264) AS se1266,
+    COUNT(va1264) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va1237
+      ORDER BY va1264
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1240
-  FROM values_5_4
+    ) AS se1267,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1291) AS se1292,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1291) AS se1293,
+    COUNT(va1291) OVER (
+      PARTITION BY open_time_ms
+      ORDER BY va1291
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1294,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1316) AS se1317,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1316) AS se1318,
+    COUNT(va1316) OVER (
+      PARTITION BY open_time_ms
+      ORDER BY va1316
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1319,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1582) AS se1583,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1582) AS se1584,
+    COUNT(va1582) OVER (
+      PARTITION BY open_time_ms
+      ORDER BY va1582
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1585,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1710) AS se1711,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1710) AS se1712,
+    COUNT(va1710) OVER (
+      PARTITION BY open_time_ms
+      ORDER BY va1710
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1713
+  FROM values_5_3
 ), values_6_1 AS (
   SELECT
     symbol,
@@ -9635,152 +11851,115 @@ WITH values_0_1 AS (
     run_id,
     stock_row,
     day_rows,
-    se1050,
-    se1071,
-    se1072,
-    se1073,
-    se1138,
-    se1140,
-    se1160,
-    se1251,
-    se1260,
-    se1261,
-    se1262,
-    se1290,
-    se1292,
-    se1357,
-    se1361,
-    se1371,
-    se1372,
-    se1373,
-    se1381,
-    se1424,
-    se1451,
-    se1499,
-    se1511,
-    se1512,
-    se1513,
-    se263,
-    se480,
-    se784,
-    se797,
-    se798,
-    se799,
-    se814,
-    se816,
-    se827,
-    se828,
-    se829,
-    se842,
-    se846,
-    se855,
-    se856,
-    se857,
-    se914,
-    se915,
-    se916,
-    se936,
-    se938,
-    va1011,
+    se1042,
+    se1044,
+    se1171,
+    se1201,
+    se1202,
+    se1203,
+    se1430,
+    se1431,
+    se1432,
+    se1541,
+    se1545,
+    se1555,
+    se1556,
+    se1557,
+    se362,
+    se906,
+    se908,
+    se919,
+    se920,
+    se921,
+    va1023,
     va1039,
-    va1048,
-    va1049,
+    va1043,
     va106,
-    va1070,
-    va1112,
-    va1116,
-    va1135,
-    va1139,
-    va1158,
-    va1159,
-    va116,
-    va1190,
-    va1201,
-    va124,
-    va1249,
-    va1250,
-    va1259,
-    va1277,
-    va1287,
-    va1291,
-    va1312,
-    va1323,
-    va134,
-    va1344,
-    va1355,
-    va1356,
-    va1370,
-    va1378,
-    va1403,
-    va1421,
-    va1449,
-    va1450,
-    va1468,
-    va1497,
-    va1498,
-    va1510,
-    va1515,
+    va1073,
+    va1160,
+    va1169,
+    va1170,
+    va1200,
+    va1245,
+    va1254,
+    va131,
+    va1343,
+    va1354,
+    va1410,
+    va142,
+    va1424,
+    va1429,
+    va1447,
+    va1474,
+    va1492,
+    va1514,
     va152,
-    va1522,
-    va1529,
-    va154,
-    va1543,
-    va1556,
-    va1563,
-    va1565,
-    va186,
-    va255,
-    va269,
-    va276,
-    va294,
-    va305,
-    va319,
-    va323,
-    va334,
-    va342,
-    va361,
-    va376,
-    va39,
-    va430,
-    va441,
-    va492,
-    va519,
-    va576,
-    va59,
-    va609,
-    va612,
-    va622,
-    va635,
-    va639,
-    va665,
-    va682,
-    va684,
-    va698,
-    va708,
-    va713,
-    va714,
-    va729,
-    va738,
-    va74,
-    va755,
-    va782,
-    va783,
-    va796,
-    va811,
-    va815,
-    va826,
-    va840,
-    va841,
-    va854,
-    va86,
-    va890,
-    va906,
-    va913,
-    va933,
-    va937,
-    va95,
-    va967,
-    va980,
+    va1528,
+    va1539,
+    va1540,
+    va1554,
+    va160,
+    va1607,
+    va1625,
+    va1654,
+    va1671,
+    va170,
+    va1723,
+    va1730,
+    va1737,
+    va1751,
+    va1765,
+    va1772,
+    va1774,
+    va188,
+    va190,
+    va219,
+    va226,
+    va247,
+    va263,
+    va299,
+    va314,
+    va321,
+    va339,
+    va350,
+    va368,
+    va372,
+    va383,
+    va391,
+    va411,
+    va45,
+    va452,
+    va485,
+    va496,
+    va541,
+    va561,
+    va581,
+    va591,
+    va652,
+    va691,
+    va694,
+    va704,
+    va717,
+    va721,
+    va740,
+    va745,
+    va762,
+    va764,
+    va773,
+    va776,
+    va778,
+    va788,
+    va79,
+    va793,
+    va794,
+    va812,
+    va821,
+    va838,
+    va903,
+    va907,
+    va918,
+    va94,
+    va988,
     (
       (
         CASE
@@ -9794,79 +11973,23 @@ WITH values_0_1 AS (
       ) - CAST(0.5 AS DOUBLE)
     ) AS va14,
     (
-      -(
+      CAST(0.5 AS DOUBLE) < (
         CASE
-          WHEN NOT va175 IS NULL
+          WHEN NOT va431 IS NULL
           THEN (
-            se176 + ROUND(se177 * day_rows)
+            se432 + ROUND(se433 * day_rows)
           ) / (
-            2 * se178
+            2 * se434
           )
         END
       )
-    ) AS va179,
-    (
-      CASE
-        WHEN NOT va199 IS NULL
-        THEN (
-          se200 + ROUND(se201 * day_rows)
-        ) / (
-          2 * se202
-        )
-      END
-    ) AS va203,
-    (
-      -(
-        CASE
-          WHEN NOT va215 IS NULL
-          THEN (
-            se216 + ROUND(se217 * day_rows)
-          ) / (
-            2 * se218
-          )
-        END
-      )
-    ) AS va219,
-    va395 * CAST(1 AS DOUBLE) / NULLIF(se396, 0) AS va397,
-    va414 * CAST(1 AS DOUBLE) / NULLIF(se415, 0) AS va416,
+    ) AS va435,
+    va469 * CAST(1 AS DOUBLE) / NULLIF(se470, 0) AS va471,
     (
       (
-        (
-          CASE
-            WHEN NOT va442 IS NULL
-            THEN (
-              se443 + ROUND(se444 * day_rows)
-            ) / (
-              2 * se445
-            )
-          END
-        ) + (
-          CASE
-            WHEN NOT va463 IS NULL
-            THEN (
-              se464 + ROUND(se465 * day_rows)
-            ) / (
-              2 * se466
-            )
-          END
-        )
-      ) + CAST(SIGN(va470 * CAST(1 AS DOUBLE) / NULLIF(se471, 0)) AS DOUBLE)
-    ) AS va472,
-    (
-      (
-        va481 * CAST(1 AS DOUBLE) / NULLIF(se482, 0) * 20
-      ) + va484 * CAST(1 AS DOUBLE) / NULLIF(se485, 0)
-    ) AS va486,
-    (
-      CASE
-        WHEN NOT va505 IS NULL
-        THEN (
-          se506 + ROUND(se507 * day_rows)
-        ) / (
-          2 * se508
-        )
-      END
-    ) AS va509,
+        va550 * CAST(1 AS DOUBLE) / NULLIF(se551, 0) * 20
+      ) + va553 * CAST(1 AS DOUBLE) / NULLIF(se554, 0)
+    ) AS va555,
     (
       (
         (
@@ -9874,198 +11997,257 @@ WITH values_0_1 AS (
             (
               (
                 CASE
-                  WHEN NOT va530 IS NULL
+                  WHEN NOT va602 IS NULL
                   THEN (
-                    se531 + ROUND(se532 * day_rows)
+                    se603 + ROUND(se604 * day_rows)
                   ) / (
-                    2 * se533
+                    2 * se605
                   )
                 END
               ) * CAST(2.21 AS DOUBLE)
             ) + (
-              va539 * CAST(0.7 AS DOUBLE)
+              va611 * CAST(0.7 AS DOUBLE)
             )
           ) + (
             (
               CASE
-                WHEN NOT va540 IS NULL
+                WHEN NOT va612 IS NULL
                 THEN (
-                  se541 + ROUND(se542 * day_rows)
+                  se613 + ROUND(se614 * day_rows)
                 ) / (
-                  2 * se543
+                  2 * se615
                 )
               END
             ) * CAST(0.73 AS DOUBLE)
           )
         ) + (
           CASE
-            WHEN NOT va548 IS NULL
+            WHEN NOT va624 IS NULL
             THEN (
-              se549 + ROUND(se550 * day_rows)
+              se625 + ROUND(se626 * day_rows)
             ) / (
-              2 * se551
+              2 * se627
             )
           END
         )
       ) + (
         (
           CASE
-            WHEN NOT va554 IS NULL
+            WHEN NOT va630 IS NULL
             THEN (
-              se555 + ROUND(se556 * day_rows)
+              se631 + ROUND(se632 * day_rows)
             ) / (
-              2 * se557
+              2 * se633
             )
           END
         ) * CAST(0.6 AS DOUBLE)
       )
-    ) AS va558,
+    ) AS va634,
     (
       (
         CASE
-          WHEN NOT va566 IS NULL
+          WHEN NOT va642 IS NULL
           THEN (
-            se567 + ROUND(se568 * day_rows)
+            se643 + ROUND(se644 * day_rows)
           ) / (
-            2 * se569
+            2 * se645
           )
         END
-      ) + va539
-    ) AS va570,
+      ) + va611
+    ) AS va646,
     (
       (
         -(
           CASE
-            WHEN NOT va591 IS NULL
+            WHEN NOT va667 IS NULL
             THEN (
-              se592 + ROUND(se593 * day_rows)
+              se668 + ROUND(se669 * day_rows)
             ) / (
-              2 * se594
+              2 * se670
             )
           END
         )
       ) * (
         (
           CASE
-            WHEN NOT va595 IS NULL
+            WHEN NOT va671 IS NULL
             THEN (
-              se596 + ROUND(se597 * day_rows)
+              se672 + ROUND(se673 * day_rows)
             ) / (
-              2 * se598
+              2 * se674
             )
           END
         ) + 1
       )
-    ) AS va599,
+    ) AS va675,
+    CAST((
+      (
+        (
+          CASE
+            WHEN NOT va841 IS NULL
+            THEN (
+              se842 + ROUND(se843 * day_rows)
+            ) / (
+              2 * se844
+            )
+          END
+        ) < (
+          CASE
+            WHEN NOT va855 IS NULL
+            THEN (
+              se856 + ROUND(se857 * day_rows)
+            ) / (
+              2 * se858
+            )
+          END
+        )
+      )
+    ) AS DOUBLE) AS va859,
     (
-      -(
+      -CAST((
         (
           (
             CASE
-              WHEN se263 > stock_row - 1 AND se93 > stock_row - 1
+              WHEN NOT va879 IS NULL
               THEN (
-                CASE WHEN stock_row > 1 THEN SIGN(close - se117) * SIGN(volume - se153) END
-              )
-              ELSE NULL
-            END
-          ) * (
-            CASE
-              WHEN NOT va641 IS NULL
-              THEN (
-                se642 + ROUND(se643 * day_rows)
+                se880 + ROUND(se881 * day_rows)
               ) / (
-                2 * se644
+                2 * se882
+              )
+            END
+          ) < (
+            CASE
+              WHEN NOT va888 IS NULL
+              THEN (
+                se889 + ROUND(se890 * day_rows)
+              ) / (
+                2 * se891
               )
             END
           )
-        ) * (
-          CASE
-            WHEN NOT va656 IS NULL
-            THEN (
-              se657 + ROUND(se658 * day_rows)
-            ) / (
-              2 * se659
-            )
-          END
         )
-      )
-    ) AS va660,
+      ) AS DOUBLE)
+    ) AS va892,
     (
-      CASE
-        WHEN NOT va689 IS NULL
-        THEN (
-          se690 + ROUND(se691 * day_rows)
-        ) / (
-          2 * se692
+      -CAST((
+        (
+          (
+            CASE
+              WHEN NOT va946 IS NULL
+              THEN (
+                se947 + ROUND(se948 * day_rows)
+              ) / (
+                2 * se949
+              )
+            END
+          ) < (
+            CASE
+              WHEN NOT va952 IS NULL
+              THEN (
+                se953 + ROUND(se954 * day_rows)
+              ) / (
+                2 * se955
+              )
+            END
+          )
         )
-      END
-    ) AS va693,
-    CAST((
+      ) AS DOUBLE)
+    ) AS va956,
+    (
       (
+        CASE
+          WHEN NOT va1107 IS NULL
+          THEN (
+            se1108 + ROUND(se1109 * day_rows)
+          ) / (
+            2 * se1110
+          )
+        END
+      ) / NULLIF(
         (
           CASE
-            WHEN NOT va758 IS NULL
+            WHEN NOT va1135 IS NULL
             THEN (
-              se759 + ROUND(se760 * day_rows)
+              se1136 + ROUND(se1137 * day_rows)
             ) / (
-              2 * se761
+              2 * se1138
             )
           END
-        ) < (
-          CASE
-            WHEN NOT va772 IS NULL
-            THEN (
-              se773 + ROUND(se774 * day_rows)
-            ) / (
-              2 * se775
-            )
-          END
-        )
+        ),
+        0
       )
-    ) AS DOUBLE) AS va776,
-    CAST((
+    ) AS va1139,
+    (
+      CASE
+        WHEN NOT va1264 IS NULL
+        THEN (
+          se1265 + ROUND(se1266 * day_rows)
+        ) / (
+          2 * se1267
+        )
+      END
+    ) AS va1268,
+    (
+      CASE
+        WHEN NOT va1291 IS NULL
+        THEN (
+          se1292 + ROUND(se1293 * day_rows)
+        ) / (
+          2 * se1294
+        )
+      END
+    ) AS va1295,
+    POWER(
       (
+        CASE
+          WHEN NOT va1316 IS NULL
+          THEN (
+            se1317 + ROUND(se1318 * day_rows)
+          ) / (
+            2 * se1319
+          )
+        END
+      ),
+      4
+    ) AS va1320,
+    POWER(
+      (
+        CASE
+          WHEN NOT va1582 IS NULL
+          THEN (
+            se1583 + ROUND(se1584 * day_rows)
+          ) / (
+            2 * se1585
+          )
+        END
+      ),
+      5
+    ) AS va1586,
+    (
+      -CAST((
         (
-          CASE
-            WHEN NOT va1079 IS NULL
-            THEN (
-              se1080 + ROUND(se1081 * day_rows)
-            ) / (
-              2 * se1082
-            )
-          END
-        ) < (
-          CASE
-            WHEN NOT va1099 IS NULL
-            THEN (
-              se1100 + ROUND(se1101 * day_rows)
-            ) / (
-              2 * se1102
-            )
-          END
+          (
+            CASE
+              WHEN NOT va1710 IS NULL
+              THEN (
+                se1711 + ROUND(se1712 * day_rows)
+              ) / (
+                2 * se1713
+              )
+            END
+          ) < (
+            CASE
+              WHEN NOT va1718 IS NULL
+              THEN (
+                se1719 + ROUND(se1720 * day_rows)
+              ) / (
+                2 * se1721
+              )
+            END
+          )
         )
-      )
-    ) AS DOUBLE) AS va1103,
-    (
-      CASE
-        WHEN NOT va1213 IS NULL
-        THEN (
-          se1214 + ROUND(se1215 * day_rows)
-        ) / (
-          2 * se1216
-        )
-      END
-    ) AS va1217,
-    (
-      CASE
-        WHEN NOT va1237 IS NULL
-        THEN (
-          se1238 + ROUND(se1239 * day_rows)
-        ) / (
-          2 * se1240
-        )
-      END
-    ) AS va1241
+      ) AS DOUBLE)
+    ) AS va1722
   FROM sections_6
 ), values_6_2 AS (
   SELECT
@@ -10074,188 +12256,163 @@ WITH values_0_1 AS (
     run_id,
     stock_row,
     day_rows,
-    se1050,
-    se1071,
-    se1072,
-    se1073,
-    se1138,
-    se1140,
-    se1160,
-    se1251,
-    se1260,
-    se1261,
-    se1262,
-    se1290,
-    se1292,
-    se1357,
-    se1361,
-    se1371,
-    se1372,
-    se1373,
-    se1381,
-    se1424,
-    se1451,
-    se1499,
-    se1511,
-    se1512,
-    se1513,
-    se263,
-    se480,
-    se784,
-    se797,
-    se798,
-    se799,
-    se814,
-    se816,
-    se827,
-    se828,
-    se829,
-    se842,
-    se846,
-    se855,
-    se856,
-    se857,
-    se914,
-    se915,
-    se916,
-    se936,
-    se938,
-    va1011,
+    se1042,
+    se1044,
+    se1171,
+    se1201,
+    se1202,
+    se1203,
+    se1430,
+    se1431,
+    se1432,
+    se1541,
+    se1545,
+    se1555,
+    se1556,
+    se1557,
+    se362,
+    se906,
+    se908,
+    se919,
+    se920,
+    se921,
+    va1023,
     va1039,
-    va1048,
-    va1049,
+    va1043,
     va106,
-    va1070,
-    va1103,
-    va1112,
-    va1116,
-    va1135,
+    va1073,
     va1139,
-    va1158,
-    va1159,
-    va116,
-    va1190,
-    va1201,
-    va124,
-    va1249,
-    va1250,
-    va1259,
-    va1277,
-    va1287,
-    va1291,
-    va1312,
-    va1323,
-    va134,
-    va1344,
-    va1355,
-    va1356,
-    va1370,
-    va1378,
+    va1160,
+    va1169,
+    va1170,
+    va1200,
+    va1245,
+    va131,
+    va1343,
+    va1354,
     va14,
-    va1403,
-    va1421,
-    va1449,
-    va1450,
-    va1468,
-    va1497,
-    va1498,
-    va1510,
-    va1515,
+    va1410,
+    va142,
+    va1424,
+    va1429,
+    va1447,
+    va1474,
+    va1492,
+    va1514,
     va152,
-    va1522,
-    va1529,
-    va154,
-    va1543,
-    va1556,
-    va1563,
-    va1565,
-    va179,
-    va186,
-    va203,
+    va1528,
+    va1539,
+    va1540,
+    va1554,
+    va160,
+    va1607,
+    va1625,
+    va1654,
+    va1671,
+    va170,
+    va1722,
+    va1723,
+    va1730,
+    va1737,
+    va1751,
+    va1765,
+    va1772,
+    va1774,
+    va188,
+    va190,
     va219,
-    va255,
-    va269,
-    va276,
-    va294,
-    va305,
-    va319,
-    va323,
-    va334,
-    va342,
-    va361,
-    va376,
-    va39,
-    va397,
-    va430,
-    va441,
-    va472,
-    va486,
-    va492,
-    va509,
-    va519,
-    va558,
-    va570,
-    va576,
-    va59,
-    va599,
-    va609,
-    va612,
-    va622,
-    va635,
-    va639,
-    va660,
-    va665,
-    va682,
-    va684,
-    va693,
-    va698,
-    va708,
-    va713,
-    va714,
-    va729,
-    va738,
-    va74,
-    va755,
+    va226,
+    va247,
+    va263,
+    va299,
+    va314,
+    va321,
+    va339,
+    va350,
+    va368,
+    va372,
+    va383,
+    va391,
+    va411,
+    va45,
+    va452,
+    va485,
+    va496,
+    va541,
+    va555,
+    va561,
+    va581,
+    va591,
+    va634,
+    va646,
+    va652,
+    va675,
+    va691,
+    va694,
+    va704,
+    va717,
+    va721,
+    va740,
+    va745,
+    va762,
+    va764,
+    va773,
     va776,
-    va782,
-    va783,
-    va796,
-    va811,
-    va815,
-    va826,
-    va840,
-    va841,
-    va854,
-    va86,
-    va890,
-    va906,
-    va913,
-    va933,
-    va937,
-    va95,
-    va967,
-    va980,
+    va778,
+    va788,
+    va79,
+    va793,
+    va794,
+    va812,
+    va821,
+    va838,
+    va859,
+    va892,
+    va903,
+    va907,
+    va918,
+    va94,
+    va956,
+    va988,
     (
-      va416 * 8193 - (
-        va416 * 8193 - va416
+      CASE WHEN va435 THEN (
+        -1
+      ) WHEN NOT va435 THEN 1 END
+    ) AS va436,
+    (
+      va471 * 8193 - (
+        va471 * 8193 - va471
       )
-    ) AS va417,
+    ) AS va472,
+    (
+      CASE WHEN va1254 < va1268 THEN va1254 WHEN va1254 >= va1268 THEN va1268 END
+    ) AS va1269,
     (
       CASE
         WHEN (
-          va1217 > 0
+          va1295 > 0
           OR (
-            va1241 = FLOOR(va1241) AND (
-              va1217 <> 0 OR va1241 >= 0
+            va773 = FLOOR(va773) AND (
+              va1295 <> 0 OR va773 >= 0
             )
           )
           OR (
-            va1217 = 0 AND va1241 > 0
+            va1295 = 0 AND va773 > 0
           )
         )
-        THEN POWER(va1217, va1241)
+        THEN POWER(va1295, va773)
       END
-    ) AS va1242
+    ) AS va1296,
+    (
+      va1320 * 8193 - (
+        va1320 * 8193 - va1320
+      )
+    ) AS va1321,
+    (
+      va1586 * 8193 - (
+        va1586 * 8193 - va1586
+      )
+    ) AS va1587
   FROM values_6_1
 ), values_6_3 AS (
   SELECT
@@ -10264,171 +12421,132 @@ WITH values_0_1 AS (
     run_id,
     stock_row,
     day_rows,
-    se1050,
-    se1071,
-    se1072,
-    se1073,
-    se1138,
-    se1140,
-    se1160,
-    se1251,
-    se1260,
-    se1261,
-    se1262,
-    se1290,
-    se1292,
-    se1357,
-    se1361,
-    se1371,
-    se1372,
-    se1373,
-    se1381,
-    se1424,
-    se1451,
-    se1499,
-    se1511,
-    se1512,
-    se1513,
-    se263,
-    se480,
-    se784,
-    se797,
-    se798,
-    se799,
-    se814,
-    se816,
-    se827,
-    se828,
-    se829,
-    se842,
-    se846,
-    se855,
-    se856,
-    se857,
-    se914,
-    se915,
-    se916,
-    se936,
-    se938,
-    va1011,
+    se1042,
+    se1044,
+    se1171,
+    se1201,
+    se1202,
+    se1203,
+    se1430,
+    se1431,
+    se1432,
+    se1541,
+    se1545,
+    se1555,
+    se1556,
+    se1557,
+    se362,
+    se906,
+    se908,
+    se919,
+    se920,
+    se921,
+    va1023,
     va1039,
-    va1048,
-    va1049,
+    va1043,
     va106,
-    va1070,
-    va1103,
-    va1112,
-    va1116,
-    va1135,
+    va1073,
     va1139,
-    va1158,
-    va1159,
-    va116,
-    va1190,
-    va1201,
-    va124,
-    va1249,
-    va1250,
-    va1259,
-    va1277,
-    va1287,
-    va1291,
-    va1312,
-    va1323,
-    va134,
-    va1344,
-    va1355,
-    va1356,
-    va1370,
-    va1378,
+    va1160,
+    va1169,
+    va1170,
+    va1200,
+    va1245,
+    va1269,
+    va131,
+    va1321,
+    va1343,
+    va1354,
     va14,
-    va1403,
-    va1421,
-    va1449,
-    va1450,
-    va1468,
-    va1497,
-    va1498,
-    va1510,
-    va1515,
+    va1410,
+    va142,
+    va1424,
+    va1429,
+    va1447,
+    va1474,
+    va1492,
+    va1514,
     va152,
-    va1522,
-    va1529,
-    va154,
-    va1543,
-    va1556,
-    va1563,
-    va1565,
-    va179,
-    va186,
-    va203,
+    va1528,
+    va1539,
+    va1540,
+    va1554,
+    va1587,
+    va160,
+    va1607,
+    va1625,
+    va1654,
+    va1671,
+    va170,
+    va1722,
+    va1723,
+    va1730,
+    va1737,
+    va1751,
+    va1765,
+    va1772,
+    va1774,
+    va188,
+    va190,
     va219,
-    va255,
-    va269,
-    va276,
-    va294,
-    va305,
-    va319,
-    va323,
-    va334,
-    va342,
-    va361,
-    va376,
-    va39,
-    va397,
-    va417,
-    va430,
-    va441,
+    va226,
+    va247,
+    va263,
+    va299,
+    va314,
+    va321,
+    va339,
+    va350,
+    va368,
+    va372,
+    va383,
+    va391,
+    va411,
+    va436,
+    va45,
+    va452,
     va472,
-    va486,
-    va492,
-    va509,
-    va519,
-    va558,
-    va570,
-    va576,
-    va59,
-    va599,
-    va609,
-    va612,
-    va622,
-    va635,
-    va639,
-    va660,
-    va665,
-    va682,
-    va684,
-    va693,
-    va698,
-    va708,
-    va713,
-    va714,
-    va729,
-    va738,
-    va74,
-    va755,
+    va485,
+    va496,
+    va541,
+    va555,
+    va561,
+    va581,
+    va591,
+    va634,
+    va646,
+    va652,
+    va675,
+    va691,
+    va694,
+    va704,
+    va717,
+    va721,
+    va740,
+    va745,
+    va762,
+    va764,
+    va773,
     va776,
-    va782,
-    va783,
-    va796,
-    va811,
-    va815,
-    va826,
-    va840,
-    va841,
-    va854,
-    va86,
-    va890,
-    va906,
-    va913,
-    va933,
-    va937,
-    va95,
-    va967,
-    va980,
+    va778,
+    va788,
+    va79,
+    va793,
+    va794,
+    va812,
+    va821,
+    va838,
+    va859,
+    va892,
+    va903,
+    va907,
+    va918,
+    va94,
+    va956,
+    va988,
     (
-      CASE WHEN ISFINITE(va1242) THEN va1242 END
-    ) AS va1243
+      CASE WHEN ISFINITE(va1296) THEN va1296 END
+    ) AS va1297
   FROM values_6_2
 ), series_7 AS (
   SELECT
@@ -10437,233 +12555,183 @@ WITH values_0_1 AS (
     run_id,
     stock_row,
     day_rows,
-    se1071,
-    se1072,
-    se1073,
-    se1138,
-    se1260,
-    se1261,
-    se1262,
-    se1290,
-    se1361,
-    se1371,
-    se1372,
-    se1373,
-    se1381,
-    se1424,
-    se1511,
-    se1512,
-    se1513,
-    se263,
-    se480,
-    se797,
-    se798,
-    se799,
-    se814,
-    se827,
-    se828,
-    se829,
-    se846,
-    se855,
-    se856,
-    se857,
-    se914,
-    se915,
-    se916,
-    se936,
-    va1011,
+    se1042,
+    se1201,
+    se1202,
+    se1203,
+    se1430,
+    se1431,
+    se1432,
+    se1545,
+    se1555,
+    se1556,
+    se1557,
+    se362,
+    se906,
+    se919,
+    se920,
+    se921,
+    va1023,
     va1039,
-    va1048,
     va106,
-    va1070,
-    va1103,
-    va1112,
-    va1116,
-    va1135,
-    va1158,
-    va116,
-    va1190,
-    va1201,
-    va124,
-    va1243,
-    va1249,
-    va1259,
-    va1277,
-    va1287,
-    va1312,
-    va1323,
-    va134,
-    va1344,
-    va1355,
-    va1370,
-    va1378,
+    va1073,
+    va1139,
+    va1160,
+    va1169,
+    va1200,
+    va1245,
+    va1269,
+    va1297,
+    va131,
+    va1321,
+    va1343,
+    va1354,
     va14,
-    va1403,
-    va1421,
-    va1449,
-    va1497,
-    va1510,
-    va1515,
+    va1410,
+    va142,
+    va1429,
+    va1447,
+    va1474,
+    va1492,
+    va1514,
     va152,
-    va1522,
-    va1529,
-    va154,
-    va1543,
-    va1556,
-    va1563,
-    va1565,
-    va179,
-    va186,
+    va1528,
+    va1539,
+    va1554,
+    va1587,
+    va160,
+    va1607,
+    va1654,
+    va170,
+    va1722,
+    va1723,
+    va1730,
+    va1737,
+    va1751,
+    va1765,
+    va1772,
+    va1774,
+    va188,
+    va190,
     va219,
-    va255,
-    va269,
-    va276,
-    va294,
-    va305,
-    va319,
-    va323,
-    va334,
-    va342,
-    va39,
-    va397,
-    va417,
-    va430,
-    va441,
+    va226,
+    va247,
+    va263,
+    va299,
+    va314,
+    va321,
+    va339,
+    va350,
+    va368,
+    va372,
+    va383,
+    va391,
+    va411,
+    va436,
+    va45,
+    va452,
     va472,
-    va486,
-    va492,
-    va509,
-    va519,
-    va558,
-    va570,
-    va576,
-    va59,
-    va599,
-    va609,
-    va612,
-    va622,
-    va635,
-    va639,
-    va660,
-    va665,
-    va682,
-    va684,
-    va693,
-    va698,
-    va708,
-    va713,
-    va714,
-    va729,
-    va738,
-    va74,
-    va755,
+    va485,
+    va496,
+    va541,
+    va555,
+    va561,
+    va581,
+    va591,
+    va634,
+    va646,
+    va652,
+    va675,
+    va691,
+    va694,
+    va704,
+    va717,
+    va721,
+    va740,
+    va745,
+    va762,
+    va764,
+    va773,
     va776,
-    va782,
-    va796,
-    va811,
-    va826,
-    va840,
-    va854,
-    va86,
-    va890,
-    va913,
-    va933,
-    va95,
-    va967,
-    va980,
-    SUM(va203) OVER rows_3 AS se204,
-    COUNT(va203) OVER rows_3 AS se205,
-    MAX(va361) OVER rows_3 AS se362,
-    COUNT(va361) OVER rows_3 AS se363,
-    AVG(va376) OVER rows_2 AS se377,
-    COUNT(va376) OVER rows_2 AS se378,
-    MAX(va693) OVER rows_5 AS se694,
-    COUNT(va693) OVER rows_5 AS se695,
+    va778,
+    va788,
+    va79,
+    va793,
+    va794,
+    va812,
+    va821,
+    va838,
+    va859,
+    va892,
+    va903,
+    va918,
+    va94,
+    va956,
+    va988,
     MAX((
-      CASE WHEN va783 IS DISTINCT FROM se784 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se785,
-    MAX((
-      CASE WHEN va815 IS DISTINCT FROM se816 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se817,
-    MAX((
-      CASE WHEN va841 IS DISTINCT FROM se842 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se843,
+      CASE WHEN va907 IS DISTINCT FROM se908 OR stock_row = 1 THEN stock_row END
+    )) OVER rows_before AS se909,
+    MAX(
+      (
+        CASE WHEN va1043 IS DISTINCT FROM se1044 OR stock_row = 1 THEN stock_row END
+      )
+    ) OVER rows_before AS se1045,
+    MAX(
+      (
+        CASE WHEN va1170 IS DISTINCT FROM se1171 OR stock_row = 1 THEN stock_row END
+      )
+    ) OVER rows_before AS se1172,
     RANK(
     ORDER BY
-      va906) OVER rows_13 AS se907,
+      va1424) OVER rows_20 AS se1425,
     CUME_DIST(
     ORDER BY
-      va906) OVER rows_13 AS se908,
-    COUNT(va906) OVER rows_13 AS se909,
-    MAX((
-      CASE WHEN va937 IS DISTINCT FROM se938 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se939,
-    LAG(va980, 1) OVER rows_row AS se981,
-    LAG(va980, 2) OVER rows_row AS se982,
-    LAG(va980, 3) OVER rows_row AS se983,
-    LAG(va980, 4) OVER rows_row AS se984,
-    LAG(va980, 5) OVER rows_row AS se985,
-    LAG(va980, 6) OVER rows_row AS se986,
-    LAG(va980, 7) OVER rows_row AS se987,
-    LAG(va980, 8) OVER rows_row AS se988,
-    LAG(va980, 9) OVER rows_row AS se989,
-    LAG(va1011, 1) OVER rows_row AS se1012,
+      va1424) OVER rows_20 AS se1426,
+    COUNT(va1424) OVER rows_20 AS se1427,
+    LAG(va1474, 1) OVER rows_row AS se1475,
+    LAG(va1474, 2) OVER rows_row AS se1476,
+    LAG(va1474, 3) OVER rows_row AS se1477,
+    LAG(va1474, 4) OVER rows_row AS se1478,
+    LAG(va1474, 5) OVER rows_row AS se1479,
+    LAG(va1514, 1) OVER rows_row AS se1515,
+    LAG(va1514, 2) OVER rows_row AS se1516,
+    LAG(va1514, 3) OVER rows_row AS se1517,
+    LAG(va1514, 4) OVER rows_row AS se1518,
+    LAG(va1514, 5) OVER rows_row AS se1519,
     MAX(
       (
-        CASE WHEN va1049 IS DISTINCT FROM se1050 OR stock_row = 1 THEN stock_row END
+        CASE WHEN va1540 IS DISTINCT FROM se1541 OR stock_row = 1 THEN stock_row END
       )
-    ) OVER rows_before AS se1051,
-    LAG(va1116, 1) OVER rows_row AS se1117,
-    LAG(va1116, 2) OVER rows_row AS se1118,
-    LAG(va1116, 3) OVER rows_row AS se1119,
-    LAG(va1116, 4) OVER rows_row AS se1120,
-    MAX(
-      (
-        CASE WHEN va1139 IS DISTINCT FROM se1140 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se1141,
-    MAX(
-      (
-        CASE WHEN va1159 IS DISTINCT FROM se1160 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se1161,
-    MAX(
-      (
-        CASE WHEN va1250 IS DISTINCT FROM se1251 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se1252,
-    MAX(
-      (
-        CASE WHEN va1291 IS DISTINCT FROM se1292 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se1293,
-    LAG(va1323, 1) OVER rows_row AS se1324,
-    LAG(va1323, 2) OVER rows_row AS se1325,
-    LAG(va1323, 3) OVER rows_row AS se1326,
-    LAG(va1323, 4) OVER rows_row AS se1327,
-    LAG(va1323, 5) OVER rows_row AS se1328,
-    MAX(
-      (
-        CASE WHEN va1356 IS DISTINCT FROM se1357 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se1358,
-    LAG(va1403, 1) OVER rows_row AS se1404,
-    LAG(va1403, 2) OVER rows_row AS se1405,
-    LAG(va1403, 3) OVER rows_row AS se1406,
-    MAX(
-      (
-        CASE WHEN va1450 IS DISTINCT FROM se1451 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se1452,
-    ARG_MIN(stock_row, va1468) OVER rows_8 AS se1469,
-    COUNT(va1468) OVER rows_8 AS se1470,
-    MAX(
-      (
-        CASE WHEN va1498 IS DISTINCT FROM se1499 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se1500
+    ) OVER rows_before AS se1542,
+    LAG(va1587, 1) OVER rows_row AS se1588,
+    LAG(va1587, 2) OVER rows_row AS se1589,
+    LAG(va1587, 3) OVER rows_row AS se1590,
+    LAG(va1587, 4) OVER rows_row AS se1591,
+    LAG(va1587, 5) OVER rows_row AS se1592,
+    LAG(va1587, 6) OVER rows_row AS se1593,
+    LAG(va1587, 7) OVER rows_row AS se1594,
+    LAG(va1587, 8) OVER rows_row AS se1595,
+    LAG(va1587, 9) OVER rows_row AS se1596,
+    LAG(va1587, 10) OVER rows_row AS se1597,
+    LAG(va1607, 1) OVER rows_row AS se1608,
+    LAG(va1607, 2) OVER rows_row AS se1609,
+    LAG(va1607, 3) OVER rows_row AS se1610,
+    LAG(va1607, 4) OVER rows_row AS se1611,
+    LAG(va1607, 5) OVER rows_row AS se1612,
+    LAG(va1607, 6) OVER rows_row AS se1613,
+    LAG(va1607, 7) OVER rows_row AS se1614,
+    ARG_MAX(stock_row, va1625) OVER rows_12 AS se1626,
+    COUNT(va1625) OVER rows_12 AS se1627,
+    LAG(va1654, 1) OVER rows_row AS se1655,
+    LAG(va1654, 2) OVER rows_row AS se1656,
+    LAG(va1654, 3) OVER rows_row AS se1657,
+    LAG(va1654, 4) OVER rows_row AS se1658,
+    LAG(va1654, 5) OVER rows_row AS se1659,
+    LAG(va1654, 6) OVER rows_row AS se1660,
+    ARG_MIN(stock_row, va1671) OVER rows_8 AS se1672,
+    COUNT(va1671) OVER rows_8 AS se1673
   FROM values_6_3
-  WINDOW rows_2 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 1 preceding AND CURRENT ROW), rows_3 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 2 preceding AND CURRENT ROW), rows_5 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 4 preceding AND CURRENT ROW), rows_8 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 7 preceding AND CURRENT ROW), rows_13 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 12 preceding AND CURRENT ROW), rows_before AS (
+  WINDOW rows_8 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 7 preceding AND CURRENT ROW), rows_12 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 11 preceding AND CURRENT ROW), rows_20 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 19 preceding AND CURRENT ROW), rows_before AS (
     PARTITION BY run_id
     ORDER BY stock_row
     rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
@@ -10675,263 +12743,354 @@ WITH values_0_1 AS (
     run_id,
     stock_row,
     day_rows,
-    se1071,
-    se1072,
-    se1073,
-    se1260,
-    se1261,
-    se1262,
-    se1371,
-    se1372,
-    se1373,
-    se1511,
-    se1512,
-    se1513,
-    se797,
-    se798,
-    se799,
-    se827,
-    se828,
-    se829,
-    se855,
-    se856,
-    se857,
-    va1039,
+    se1201,
+    se1202,
+    se1203,
+    se919,
+    se920,
+    se921,
+    va1023,
     va106,
-    va1070,
-    va1103,
-    va1112,
-    va116,
-    va1190,
-    va1201,
-    va124,
-    va1243,
-    va1259,
-    va1277,
-    va1312,
-    va134,
-    va1344,
-    va1370,
+    va1073,
+    va1139,
+    va1160,
+    va1200,
+    va1245,
+    va1269,
+    va1297,
+    va131,
+    va1321,
+    va1343,
+    va1354,
     va14,
-    va1510,
-    va1515,
+    va1410,
+    va142,
+    va1447,
+    va1492,
     va152,
-    va1522,
-    va1529,
-    va154,
-    va1543,
-    va1556,
-    va1563,
-    va1565,
-    va179,
-    va186,
+    va1528,
+    va160,
+    va170,
+    va1722,
+    va1723,
+    va1730,
+    va1737,
+    va1751,
+    va1765,
+    va1772,
+    va1774,
+    va188,
+    va190,
     va219,
-    va255,
-    va269,
-    va276,
-    va294,
-    va305,
-    va319,
-    va323,
-    va334,
-    va342,
-    va39,
-    va397,
-    va417,
-    va430,
-    va441,
+    va226,
+    va247,
+    va263,
+    va299,
+    va314,
+    va321,
+    va339,
+    va350,
+    va368,
+    va372,
+    va383,
+    va391,
+    va411,
+    va436,
+    va45,
+    va452,
     va472,
-    va486,
-    va492,
-    va509,
-    va519,
-    va558,
-    va570,
-    va576,
-    va59,
-    va599,
-    va609,
-    va612,
-    va622,
-    va635,
-    va639,
-    va660,
-    va665,
-    va682,
-    va684,
-    va693,
-    va698,
-    va708,
-    va713,
-    va714,
-    va729,
-    va738,
-    va74,
-    va755,
+    va485,
+    va496,
+    va541,
+    va555,
+    va561,
+    va581,
+    va591,
+    va634,
+    va646,
+    va652,
+    va675,
+    va691,
+    va694,
+    va704,
+    va717,
+    va721,
+    va740,
+    va745,
+    va762,
+    va764,
+    va773,
     va776,
-    va796,
-    va826,
-    va854,
-    va86,
-    va890,
-    va95,
-    va967,
-    (
-      -(
-        CASE WHEN se205 = 3 THEN se204 END
-      )
-    ) AS va206,
-    (
-      -(
-        CASE WHEN se363 = 3 THEN se362 END
-      )
-    ) AS va364,
-    (
-      CASE WHEN se378 = 2 THEN se377 END
-    ) AS va379,
-    (
-      -(
-        CASE WHEN se695 = 5 THEN se694 END
-      )
-    ) AS va696,
+    va778,
+    va788,
+    va79,
+    va793,
+    va794,
+    va812,
+    va821,
+    va838,
+    va859,
+    va892,
+    va918,
+    va94,
+    va956,
+    va988,
     (
       CASE
-        WHEN se785 > stock_row - 8 AND se480 > stock_row - 8
-        THEN CASE WHEN ISFINITE(va782) THEN ROUND(va782, 12) END
+        WHEN (
+          se906 > stock_row - 15
+        ) AND (
+          se909 > stock_row - 15
+        )
+        THEN CASE WHEN ISFINITE(va903) THEN ROUND(va903, 12) END
         ELSE NULL
       END
-    ) AS va786,
+    ) AS va910,
     (
       CASE
-        WHEN se814 > stock_row - 15 AND se817 > stock_row - 15
-        THEN CASE WHEN ISFINITE(va811) THEN ROUND(va811, 12) END
+        WHEN (
+          se1042 > stock_row - 17
+        ) AND (
+          se1045 > stock_row - 17
+        )
+        THEN CASE WHEN ISFINITE(va1039) THEN ROUND(va1039, 12) END
         ELSE NULL
       END
-    ) AS va818,
+    ) AS va1046,
     (
       CASE
-        WHEN se843 > stock_row - 5 AND se846 > stock_row - 5
-        THEN CASE WHEN ISFINITE(va840) THEN ROUND(va840, 12) END
+        WHEN (
+          se362 > stock_row - 14
+        ) AND (
+          se1172 > stock_row - 14
+        )
+        THEN CASE WHEN ISFINITE(va1169) THEN ROUND(va1169, 12) END
         ELSE NULL
       END
-    ) AS va847,
+    ) AS va1173,
     (
       -CAST((
         (
           (
-            CASE WHEN se909 = 13 THEN (
-              se907 + se908 * 13
-            ) / 26 END
+            CASE WHEN se1427 = 20 THEN (
+              se1425 + se1426 * 20
+            ) / 40 END
           ) < (
             CASE
-              WHEN NOT va913 IS NULL
+              WHEN NOT va1429 IS NULL
               THEN (
-                se914 + ROUND(se915 * day_rows)
+                se1430 + ROUND(se1431 * day_rows)
               ) / (
-                2 * se916
+                2 * se1432
               )
             END
           )
         )
       ) AS DOUBLE)
-    ) AS va917,
+    ) AS va1433,
+    (
+      6 * va1474 + 5 * se1475 + 4 * se1476 + 3 * se1477 + 2 * se1478 + 1 * se1479
+    ) / 21 AS va1480,
+    (
+      2 + CASE
+        WHEN se1515 < va1514
+        THEN 2
+        WHEN se1515 = va1514
+        THEN 1
+        WHEN se1515 > va1514
+        THEN 0
+      END + CASE
+        WHEN se1516 < va1514
+        THEN 2
+        WHEN se1516 = va1514
+        THEN 1
+        WHEN se1516 > va1514
+        THEN 0
+      END + CASE
+        WHEN se1517 < va1514
+        THEN 2
+        WHEN se1517 = va1514
+        THEN 1
+        WHEN se1517 > va1514
+        THEN 0
+      END + CASE
+        WHEN se1518 < va1514
+        THEN 2
+        WHEN se1518 = va1514
+        THEN 1
+        WHEN se1518 > va1514
+        THEN 0
+      END + CASE
+        WHEN se1519 < va1514
+        THEN 2
+        WHEN se1519 = va1514
+        THEN 1
+        WHEN se1519 > va1514
+        THEN 0
+      END
+    ) / 12 AS va1520,
     (
       CASE
-        WHEN se936 > stock_row - 17 AND se939 > stock_row - 17
-        THEN CASE WHEN ISFINITE(va933) THEN ROUND(va933, 12) END
+        WHEN (
+          se1542 > stock_row - 17
+        ) AND (
+          se1545 > stock_row - 17
+        )
+        THEN CASE WHEN ISFINITE(va1539) THEN ROUND(va1539, 12) END
         ELSE NULL
       END
-    ) AS va940,
-    (
-      10 * va980 + 9 * se981 + 8 * se982 + 7 * se983 + 6 * se984 + 5 * se985 + 4 * se986 + 3 * se987 + 2 * se988 + 1 * se989
-    ) / 55 AS va990,
-    (
-      2 * va1011 + 1 * se1012
-    ) / 3 AS va1013,
-    (
-      CASE
-        WHEN se263 > stock_row - 14 AND se1051 > stock_row - 14
-        THEN CASE WHEN ISFINITE(va1048) THEN ROUND(va1048, 12) END
-        ELSE NULL
-      END
-    ) AS va1052,
-    (
-      5 * va1116 + 4 * se1117 + 3 * se1118 + 2 * se1119 + 1 * se1120
-    ) / 15 AS va1121,
-    (
-      CASE
-        WHEN se1138 > stock_row - 5 AND se1141 > stock_row - 5
-        THEN CASE WHEN ISFINITE(va1135) THEN ROUND(va1135, 12) END
-        ELSE NULL
-      END
-    ) AS va1142,
-    (
-      CASE
-        WHEN se1161 > stock_row - 7 AND se480 > stock_row - 7
-        THEN CASE WHEN ISFINITE(va1158) THEN ROUND(va1158, 12) END
-        ELSE NULL
-      END
-    ) AS va1162,
-    (
-      CASE
-        WHEN se263 > stock_row - 5 AND se1252 > stock_row - 5
-        THEN CASE WHEN ISFINITE(va1249) THEN ROUND(va1249, 12) END
-        ELSE NULL
-      END
-    ) AS va1253,
-    (
-      CASE
-        WHEN se1290 > stock_row - 7 AND se1293 > stock_row - 7
-        THEN CASE WHEN ISFINITE(va1287) THEN ROUND(va1287, 12) END
-        ELSE NULL
-      END
-    ) AS va1294,
-    (
-      6 * va1323 + 5 * se1324 + 4 * se1325 + 3 * se1326 + 2 * se1327 + 1 * se1328
-    ) / 21 AS va1329,
-    (
-      CASE
-        WHEN se1358 > stock_row - 17 AND se1361 > stock_row - 17
-        THEN CASE WHEN ISFINITE(va1355) THEN ROUND(va1355, 12) END
-        ELSE NULL
-      END
-    ) AS va1362,
-    (
-      CASE
-        WHEN se1381 > stock_row - 11 AND se1141 > stock_row - 11
-        THEN CASE WHEN ISFINITE(va1378) THEN ROUND(va1378, 12) END
-        ELSE NULL
-      END
-    ) AS va1382,
-    (
-      4 * va1403 + 3 * se1404 + 2 * se1405 + 1 * se1406
-    ) / 10 AS va1407,
-    (
-      CASE
-        WHEN se1424 > stock_row - 2 AND se1358 > stock_row - 2
-        THEN CASE WHEN ISFINITE(va1421) THEN ROUND(va1421, 12) END
-        ELSE NULL
-      END
-    ) AS va1425,
-    (
-      CASE
-        WHEN se1452 > stock_row - 3 AND se480 > stock_row - 3
-        THEN CASE WHEN ISFINITE(va1449) THEN ROUND(va1449, 12) END
-        ELSE NULL
-      END
-    ) AS va1453,
+    ) AS va1546,
     CAST((
       (
-        CASE WHEN se1470 = 8 THEN se1469 END
-      ) - stock_row + 8
-    ) AS DOUBLE) AS va1471,
+        (
+          CASE
+            WHEN NOT va1554 IS NULL
+            THEN (
+              se1555 + ROUND(se1556 * day_rows)
+            ) / (
+              2 * se1557
+            )
+          END
+        ) < (
+          2 + CASE
+            WHEN se1588 < va1587
+            THEN 2
+            WHEN se1588 = va1587
+            THEN 1
+            WHEN se1588 > va1587
+            THEN 0
+          END + CASE
+            WHEN se1589 < va1587
+            THEN 2
+            WHEN se1589 = va1587
+            THEN 1
+            WHEN se1589 > va1587
+            THEN 0
+          END + CASE
+            WHEN se1590 < va1587
+            THEN 2
+            WHEN se1590 = va1587
+            THEN 1
+            WHEN se1590 > va1587
+            THEN 0
+          END + CASE
+            WHEN se1591 < va1587
+            THEN 2
+            WHEN se1591 = va1587
+            THEN 1
+            WHEN se1591 > va1587
+            THEN 0
+          END + CASE
+            WHEN se1592 < va1587
+            THEN 2
+            WHEN se1592 = va1587
+            THEN 1
+            WHEN se1592 > va1587
+            THEN 0
+          END + CASE
+            WHEN se1593 < va1587
+            THEN 2
+            WHEN se1593 = va1587
+            THEN 1
+            WHEN se1593 > va1587
+            THEN 0
+          END + CASE
+            WHEN se1594 < va1587
+            THEN 2
+            WHEN se1594 = va1587
+            THEN 1
+            WHEN se1594 > va1587
+            THEN 0
+          END + CASE
+            WHEN se1595 < va1587
+            THEN 2
+            WHEN se1595 = va1587
+            THEN 1
+            WHEN se1595 > va1587
+            THEN 0
+          END + CASE
+            WHEN se1596 < va1587
+            THEN 2
+            WHEN se1596 = va1587
+            THEN 1
+            WHEN se1596 > va1587
+            THEN 0
+          END + CASE
+            WHEN se1597 < va1587
+            THEN 2
+            WHEN se1597 = va1587
+            THEN 1
+            WHEN se1597 > va1587
+            THEN 0
+          END
+        ) / 22
+      )
+    ) AS DOUBLE) AS va1598,
     (
-      CASE
-        WHEN se1381 > stock_row - 7 AND se1500 > stock_row - 7
-        THEN CASE WHEN ISFINITE(va1497) THEN ROUND(va1497, 12) END
-        ELSE NULL
+      2 + CASE
+        WHEN se1608 < va1607
+        THEN 2
+        WHEN se1608 = va1607
+        THEN 1
+        WHEN se1608 > va1607
+        THEN 0
+      END + CASE
+        WHEN se1609 < va1607
+        THEN 2
+        WHEN se1609 = va1607
+        THEN 1
+        WHEN se1609 > va1607
+        THEN 0
+      END + CASE
+        WHEN se1610 < va1607
+        THEN 2
+        WHEN se1610 = va1607
+        THEN 1
+        WHEN se1610 > va1607
+        THEN 0
+      END + CASE
+        WHEN se1611 < va1607
+        THEN 2
+        WHEN se1611 = va1607
+        THEN 1
+        WHEN se1611 > va1607
+        THEN 0
+      END + CASE
+        WHEN se1612 < va1607
+        THEN 2
+        WHEN se1612 = va1607
+        THEN 1
+        WHEN se1612 > va1607
+        THEN 0
+      END + CASE
+        WHEN se1613 < va1607
+        THEN 2
+        WHEN se1613 = va1607
+        THEN 1
+        WHEN se1613 > va1607
+        THEN 0
+      END + CASE
+        WHEN se1614 < va1607
+        THEN 2
+        WHEN se1614 = va1607
+        THEN 1
+        WHEN se1614 > va1607
+        THEN 0
       END
-    ) AS va1501
+    ) / 16 AS va1615,
+    CAST((
+      (
+        CASE WHEN se1627 = 12 THEN se1626 END
+      ) - stock_row + 12
+    ) AS DOUBLE) AS va1628,
+    (
+      7 * va1654 + 6 * se1655 + 5 * se1656 + 4 * se1657 + 3 * se1658 + 2 * se1659 + 1 * se1660
+    ) / 28 AS va1661,
+    CAST((
+      (
+        CASE WHEN se1673 = 8 THEN se1672 END
+      ) - stock_row + 8
+    ) AS DOUBLE) AS va1674
   FROM series_7
 ), values_7_2 AS (
   SELECT
@@ -10940,200 +13099,139 @@ WITH values_0_1 AS (
     run_id,
     stock_row,
     day_rows,
-    se1071,
-    se1072,
-    se1073,
-    se1260,
-    se1261,
-    se1262,
-    se1371,
-    se1372,
-    se1373,
-    se1511,
-    se1512,
-    se1513,
-    se797,
-    se798,
-    se799,
-    se827,
-    se828,
-    se829,
-    se855,
-    se856,
-    se857,
-    va1039,
+    se1201,
+    se1202,
+    se1203,
+    se919,
+    se920,
+    se921,
+    va1023,
+    va1046,
     va106,
-    va1070,
-    va1103,
-    va1112,
-    va116,
-    va1190,
-    va1201,
-    va124,
-    va1243,
-    va1259,
-    va1277,
-    va1294,
-    va1312,
-    va134,
-    va1344,
-    va1370,
+    va1073,
+    va1139,
+    va1160,
+    va1200,
+    va1245,
+    va1269,
+    va1297,
+    va131,
+    va1321,
+    va1343,
+    va1354,
     va14,
-    va1425,
-    va1453,
-    va1510,
-    va1515,
+    va1410,
+    va142,
+    va1433,
+    va1447,
     va152,
-    va1522,
-    va1529,
-    va154,
-    va1543,
-    va1556,
-    va1563,
-    va1565,
-    va179,
-    va186,
-    va206,
+    va1528,
+    va1598,
+    va160,
+    va1615,
+    va1628,
+    va170,
+    va1722,
+    va1723,
+    va1730,
+    va1737,
+    va1751,
+    va1765,
+    va1772,
+    va1774,
+    va188,
+    va190,
     va219,
-    va255,
-    va269,
-    va276,
-    va294,
-    va305,
-    va319,
-    va323,
-    va334,
-    va342,
-    va364,
-    va39,
-    va397,
-    va417,
-    va430,
-    va441,
+    va226,
+    va247,
+    va263,
+    va299,
+    va314,
+    va321,
+    va339,
+    va350,
+    va368,
+    va372,
+    va383,
+    va391,
+    va411,
+    va436,
+    va45,
+    va452,
     va472,
-    va486,
-    va492,
-    va509,
-    va519,
-    va558,
-    va570,
-    va576,
-    va59,
-    va599,
-    va609,
-    va612,
-    va622,
-    va635,
-    va639,
-    va660,
-    va665,
-    va682,
-    va684,
-    va693,
-    va696,
-    va698,
-    va708,
-    va713,
-    va714,
-    va729,
-    va738,
-    va74,
-    va755,
+    va485,
+    va496,
+    va541,
+    va555,
+    va561,
+    va581,
+    va591,
+    va634,
+    va646,
+    va652,
+    va675,
+    va691,
+    va694,
+    va704,
+    va717,
+    va721,
+    va740,
+    va745,
+    va762,
+    va764,
+    va773,
     va776,
-    va796,
-    va826,
-    va854,
-    va86,
-    va890,
-    va917,
-    va940,
-    va95,
-    va967,
+    va778,
+    va788,
+    va79,
+    va793,
+    va794,
+    va812,
+    va821,
+    va838,
+    va859,
+    va892,
+    va918,
+    va94,
+    va956,
+    va988,
     (
-      va379 * 8193 - (
-        va379 * 8193 - va379
+      va910 * 8193 - (
+        va910 * 8193 - va910
       )
-    ) AS va380,
+    ) AS va911,
     (
-      va786 * 8193 - (
-        va786 * 8193 - va786
+      va1173 * 8193 - (
+        va1173 * 8193 - va1173
       )
-    ) AS va787,
+    ) AS va1174,
     (
-      va818 * 8193 - (
-        va818 * 8193 - va818
+      va1480 * 8193 - (
+        va1480 * 8193 - va1480
       )
-    ) AS va819,
+    ) AS va1481,
     (
-      va847 * 8193 - (
-        va847 * 8193 - va847
-      )
-    ) AS va848,
+      CASE
+        WHEN stock_row > 30
+        THEN CASE WHEN va1492 < va1520 THEN va1492 WHEN va1492 >= va1520 THEN va1520 END
+      END
+    ) AS va1521,
     (
-      va990 * 8193 - (
-        va990 * 8193 - va990
+      va1546 * 8193 - (
+        va1546 * 8193 - va1546
       )
-    ) AS va991,
+    ) AS va1547,
+    va1628 * stock_row AS va1629,
     (
-      va1013 * 8193 - (
-        va1013 * 8193 - va1013
+      va1661 * 8193 - (
+        va1661 * 8193 - va1661
       )
-    ) AS va1014,
+    ) AS va1662,
     (
-      va1052 * 8193 - (
-        va1052 * 8193 - va1052
+      va1674 * 8193 - (
+        va1674 * 8193 - va1674
       )
-    ) AS va1053,
-    (
-      va1121 * 8193 - (
-        va1121 * 8193 - va1121
-      )
-    ) AS va1122,
-    (
-      va1142 * 8193 - (
-        va1142 * 8193 - va1142
-      )
-    ) AS va1143,
-    (
-      va1162 * 8193 - (
-        va1162 * 8193 - va1162
-      )
-    ) AS va1163,
-    (
-      va1253 * 8193 - (
-        va1253 * 8193 - va1253
-      )
-    ) AS va1254,
-    (
-      va1329 * 8193 - (
-        va1329 * 8193 - va1329
-      )
-    ) AS va1330,
-    (
-      va1362 * 8193 - (
-        va1362 * 8193 - va1362
-      )
-    ) AS va1363,
-    (
-      va1382 * 8193 - (
-        va1382 * 8193 - va1382
-      )
-    ) AS va1383,
-    (
-      va1407 * 8193 - (
-        va1407 * 8193 - va1407
-      )
-    ) AS va1408,
-    (
-      va1471 * 8193 - (
-        va1471 * 8193 - va1471
-      )
-    ) AS va1472,
-    (
-      va1501 * 8193 - (
-        va1501 * 8193 - va1501
-      )
-    ) AS va1502
+    ) AS va1675
   FROM values_7_1
 ), sections_8 AS (
   SELECT
@@ -11142,223 +13240,145 @@ WITH values_0_1 AS (
     run_id,
     stock_row,
     day_rows,
-    se1071,
-    se1072,
-    se1073,
-    se1260,
-    se1261,
-    se1262,
-    se1371,
-    se1372,
-    se1373,
-    se1511,
-    se1512,
-    se1513,
-    se797,
-    se798,
-    se799,
-    se827,
-    se828,
-    se829,
-    se855,
-    se856,
-    se857,
-    va1014,
-    va1039,
-    va1053,
+    se1201,
+    se1202,
+    se1203,
+    se919,
+    se920,
+    se921,
+    va1023,
+    va1046,
     va106,
-    va1070,
-    va1103,
-    va1112,
-    va1122,
-    va1143,
-    va116,
-    va1163,
-    va1190,
-    va1201,
-    va124,
-    va1243,
-    va1254,
-    va1259,
-    va1277,
-    va1294,
-    va1312,
-    va1330,
-    va134,
-    va1344,
-    va1363,
-    va1370,
-    va1383,
+    va1073,
+    va1139,
+    va1160,
+    va1174,
+    va1200,
+    va1245,
+    va1269,
+    va1297,
+    va131,
+    va1321,
+    va1343,
+    va1354,
     va14,
-    va1408,
-    va1425,
-    va1453,
-    va1472,
-    va1502,
-    va1510,
-    va1515,
+    va1410,
+    va142,
+    va1433,
+    va1447,
+    va1481,
     va152,
-    va1522,
-    va1529,
-    va154,
-    va1543,
-    va1556,
-    va1563,
-    va1565,
-    va179,
-    va186,
-    va206,
+    va1521,
+    va1528,
+    va1547,
+    va1598,
+    va160,
+    va1615,
+    va1628,
+    va1629,
+    va1662,
+    va1675,
+    va170,
+    va1722,
+    va1723,
+    va1730,
+    va1737,
+    va1751,
+    va1765,
+    va1772,
+    va1774,
+    va188,
+    va190,
     va219,
-    va255,
-    va269,
-    va276,
-    va294,
-    va305,
-    va319,
-    va323,
-    va334,
-    va342,
-    va364,
-    va380,
-    va39,
-    va397,
-    va417,
-    va430,
-    va441,
+    va226,
+    va247,
+    va263,
+    va299,
+    va314,
+    va321,
+    va339,
+    va350,
+    va368,
+    va372,
+    va383,
+    va391,
+    va411,
+    va436,
+    va45,
+    va452,
     va472,
-    va486,
-    va492,
-    va509,
-    va519,
-    va558,
-    va570,
-    va576,
-    va59,
-    va599,
-    va609,
-    va612,
-    va622,
-    va635,
-    va639,
-    va660,
-    va665,
-    va682,
-    va684,
-    va693,
-    va696,
-    va698,
-    va708,
-    va713,
-    va714,
-    va729,
-    va738,
-    va74,
-    va755,
+    va485,
+    va496,
+    va541,
+    va555,
+    va561,
+    va581,
+    va591,
+    va634,
+    va646,
+    va652,
+    va675,
+    va691,
+    va694,
+    va704,
+    va717,
+    va721,
+    va740,
+    va745,
+    va762,
+    va764,
+    va773,
     va776,
-    va787,
-    va796,
-    va819,
-    va826,
-    va848,
-    va854,
-    va86,
-    va890,
-    va917,
-    va940,
-    va95,
-    va967,
-    va991,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va380) AS se381,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va380) AS se382,
-    COUNT(va380) OVER (
+    va778,
+    va788,
+    va79,
+    va793,
+    va794,
+    va812,
+    va821,
+    va838,
+    va859,
+    va892,
+    va911,
+    va918,
+    va94,
+    va956,
+    va988,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va472) AS se473,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va472) AS se474,
+    COUNT(va472) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va380
+      ORDER BY va472
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se383,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va417) AS se418,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va417) AS se419,
-    COUNT(va417) OVER (
+    ) AS se475,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va911) AS se912,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va911) AS se913,
+    COUNT(va911) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va417
+      ORDER BY va911
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se420,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va787) AS se788,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va787) AS se789,
-    COUNT(va787) OVER (
+    ) AS se914,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1174) AS se1175,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1174) AS se1176,
+    COUNT(va1174) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va787
+      ORDER BY va1174
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se790,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va819) AS se820,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va819) AS se821,
-    COUNT(va819) OVER (
+    ) AS se1177,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1321) AS se1322,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1321) AS se1323,
+    COUNT(va1321) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va819
+      ORDER BY va1321
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se822,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va848) AS se849,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va848) AS se850,
-    COUNT(va848) OVER (
+    ) AS se1324,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1662) AS se1663,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1662) AS se1664,
+    COUNT(va1662) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va848
+      ORDER BY va1662
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se851,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va991) AS se992,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va991) AS se993,
-    COUNT(va991) OVER (
-      PARTITION BY open_time_ms
-      ORDER BY va991
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se994,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1014) AS se1015,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1014) AS se1016,
-    COUNT(va1014) OVER (
-      PARTITION BY open_time_ms
-      ORDER BY va1014
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1017,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1053) AS se1054,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1053) AS se1055,
-    COUNT(va1053) OVER (
-      PARTITION BY open_time_ms
-      ORDER BY va1053
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1056,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1122) AS se1123,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1122) AS se1124,
-    COUNT(va1122) OVER (
-      PARTITION BY open_time_ms
-      ORDER BY va1122
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1125,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1143) AS se1144,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1143) AS se1145,
-    COUNT(va1143) OVER (
-      PARTITION BY open_time_ms
-      ORDER BY va1143
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1146,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1163) AS se1164,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1163) AS se1165,
-    COUNT(va1163) OVER (
-      PARTITION BY open_time_ms
-      ORDER BY va1163
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1166,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1383) AS se1384,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1383) AS se1385,
-    COUNT(va1383) OVER (
-      PARTITION BY open_time_ms
-      ORDER BY va1383
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1386,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1502) AS se1503,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1502) AS se1504,
-    COUNT(va1502) OVER (
-      PARTITION BY open_time_ms
-      ORDER BY va1502
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1505
+    ) AS se1665
   FROM values_7_2
 ), values_8_1 AS (
   SELECT
@@ -11367,572 +13387,172 @@ WITH values_0_1 AS (
     run_id,
     stock_row,
     day_rows,
-    se1260,
-    se1261,
-    se1262,
-    se1371,
-    se1372,
-    se1373,
-    va1039,
+    se1663,
+    se1664,
+    se1665,
+    va1023,
+    va1046,
     va106,
-    va1103,
-    va1112,
-    va116,
-    va1190,
-    va1201,
-    va124,
-    va1243,
-    va1254,
-    va1259,
-    va1277,
-    va1294,
-    va1312,
-    va1330,
-    va134,
-    va1344,
-    va1363,
-    va1370,
+    va1073,
+    va1139,
+    va1160,
+    va1245,
+    va1269,
+    va1297,
+    va131,
+    va1343,
+    va1354,
     va14,
-    va1408,
-    va1425,
-    va1453,
-    va1472,
-    va1515,
+    va1410,
+    va142,
+    va1433,
+    va1447,
+    va1481,
     va152,
-    va1522,
-    va1529,
-    va154,
-    va1543,
-    va1556,
-    va1563,
-    va1565,
-    va179,
-    va186,
-    va206,
+    va1521,
+    va1528,
+    va1547,
+    va1598,
+    va160,
+    va1615,
+    va1628,
+    va1629,
+    va1662,
+    va1675,
+    va170,
+    va1722,
+    va1723,
+    va1730,
+    va1737,
+    va1751,
+    va1765,
+    va1772,
+    va1774,
+    va188,
+    va190,
     va219,
-    va255,
-    va269,
-    va276,
-    va294,
-    va305,
-    va319,
-    va323,
-    va334,
-    va342,
-    va364,
-    va39,
-    va397,
-    va430,
-    va441,
-    va472,
-    va486,
-    va492,
-    va509,
-    va519,
-    va558,
-    va570,
-    va576,
-    va59,
-    va599,
-    va609,
-    va612,
-    va622,
-    va635,
-    va639,
-    va660,
-    va665,
-    va682,
-    va684,
-    va693,
-    va696,
-    va698,
-    va708,
-    va713,
-    va714,
-    va729,
-    va738,
-    va74,
-    va755,
+    va226,
+    va247,
+    va263,
+    va299,
+    va314,
+    va321,
+    va339,
+    va350,
+    va368,
+    va372,
+    va383,
+    va391,
+    va411,
+    va436,
+    va45,
+    va452,
+    va485,
+    va496,
+    va541,
+    va555,
+    va561,
+    va581,
+    va591,
+    va634,
+    va646,
+    va652,
+    va675,
+    va691,
+    va694,
+    va704,
+    va717,
+    va721,
+    va740,
+    va745,
+    va762,
+    va764,
+    va773,
     va776,
-    va86,
-    va890,
-    va917,
-    va940,
-    va95,
-    va967,
-    (
-      CAST(0.5 AS DOUBLE) < (
-        CASE
-          WHEN NOT va380 IS NULL
-          THEN (
-            se381 + ROUND(se382 * day_rows)
-          ) / (
-            2 * se383
-          )
-        END
-      )
-    ) AS va384,
+    va778,
+    va788,
+    va79,
+    va793,
+    va794,
+    va812,
+    va821,
+    va838,
+    va859,
+    va892,
+    va94,
+    va956,
+    va988,
     (
       CASE
-        WHEN NOT va417 IS NULL
+        WHEN NOT va472 IS NULL
         THEN (
-          se418 + ROUND(se419 * day_rows)
+          se473 + ROUND(se474 * day_rows)
         ) / (
-          2 * se420
+          2 * se475
         )
       END
-    ) AS va421,
+    ) AS va476,
     (
       -CAST((
         (
           (
             CASE
-              WHEN NOT va787 IS NULL
+              WHEN NOT va911 IS NULL
               THEN (
-                se788 + ROUND(se789 * day_rows)
+                se912 + ROUND(se913 * day_rows)
               ) / (
-                2 * se790
+                2 * se914
               )
             END
           ) < (
             CASE
-              WHEN NOT va796 IS NULL
+              WHEN NOT va918 IS NULL
               THEN (
-                se797 + ROUND(se798 * day_rows)
+                se919 + ROUND(se920 * day_rows)
               ) / (
-                2 * se799
+                2 * se921
               )
             END
           )
         )
       ) AS DOUBLE)
-    ) AS va800,
+    ) AS va922,
     (
       -CAST((
         (
           (
             CASE
-              WHEN NOT va819 IS NULL
+              WHEN NOT va1174 IS NULL
               THEN (
-                se820 + ROUND(se821 * day_rows)
+                se1175 + ROUND(se1176 * day_rows)
               ) / (
-                2 * se822
+                2 * se1177
               )
             END
           ) < (
             CASE
-              WHEN NOT va826 IS NULL
+              WHEN NOT va1200 IS NULL
               THEN (
-                se827 + ROUND(se828 * day_rows)
+                se1201 + ROUND(se1202 * day_rows)
               ) / (
-                2 * se829
+                2 * se1203
               )
             END
           )
         )
       ) AS DOUBLE)
-    ) AS va830,
-    (
-      -CAST((
-        (
-          (
-            CASE
-              WHEN NOT va848 IS NULL
-              THEN (
-                se849 + ROUND(se850 * day_rows)
-              ) / (
-                2 * se851
-              )
-            END
-          ) < (
-            CASE
-              WHEN NOT va854 IS NULL
-              THEN (
-                se855 + ROUND(se856 * day_rows)
-              ) / (
-                2 * se857
-              )
-            END
-          )
-        )
-      ) AS DOUBLE)
-    ) AS va858,
-    (
-      (
-        CASE
-          WHEN NOT va991 IS NULL
-          THEN (
-            se992 + ROUND(se993 * day_rows)
-          ) / (
-            2 * se994
-          )
-        END
-      ) / NULLIF(
-        (
-          CASE
-            WHEN NOT va1014 IS NULL
-            THEN (
-              se1015 + ROUND(se1016 * day_rows)
-            ) / (
-              2 * se1017
-            )
-          END
-        ),
-        0
-      )
-    ) AS va1018,
-    (
-      -CAST((
-        (
-          (
-            CASE
-              WHEN NOT va1053 IS NULL
-              THEN (
-                se1054 + ROUND(se1055 * day_rows)
-              ) / (
-                2 * se1056
-              )
-            END
-          ) < (
-            CASE
-              WHEN NOT va1070 IS NULL
-              THEN (
-                se1071 + ROUND(se1072 * day_rows)
-              ) / (
-                2 * se1073
-              )
-            END
-          )
-        )
-      ) AS DOUBLE)
-    ) AS va1074,
+    ) AS va1204,
     (
       CASE
-        WHEN NOT va1122 IS NULL
+        WHEN NOT va1321 IS NULL
         THEN (
-          se1123 + ROUND(se1124 * day_rows)
+          se1322 + ROUND(se1323 * day_rows)
         ) / (
-          2 * se1125
+          2 * se1324
         )
       END
-    ) AS va1126,
-    (
-      CASE
-        WHEN NOT va1143 IS NULL
-        THEN (
-          se1144 + ROUND(se1145 * day_rows)
-        ) / (
-          2 * se1146
-        )
-      END
-    ) AS va1147,
-    POWER(
-      (
-        CASE
-          WHEN NOT va1163 IS NULL
-          THEN (
-            se1164 + ROUND(se1165 * day_rows)
-          ) / (
-            2 * se1166
-          )
-        END
-      ),
-      4
-    ) AS va1167,
-    POWER(
-      (
-        CASE
-          WHEN NOT va1383 IS NULL
-          THEN (
-            se1384 + ROUND(se1385 * day_rows)
-          ) / (
-            2 * se1386
-          )
-        END
-      ),
-      5
-    ) AS va1387,
-    (
-      -CAST((
-        (
-          (
-            CASE
-              WHEN NOT va1502 IS NULL
-              THEN (
-                se1503 + ROUND(se1504 * day_rows)
-              ) / (
-                2 * se1505
-              )
-            END
-          ) < (
-            CASE
-              WHEN NOT va1510 IS NULL
-              THEN (
-                se1511 + ROUND(se1512 * day_rows)
-              ) / (
-                2 * se1513
-              )
-            END
-          )
-        )
-      ) AS DOUBLE)
-    ) AS va1514
+    ) AS va1325
   FROM sections_8
-), values_8_2 AS (
-  SELECT
-    symbol,
-    open_time_ms,
-    run_id,
-    stock_row,
-    day_rows,
-    se1260,
-    se1261,
-    se1262,
-    se1371,
-    se1372,
-    se1373,
-    va1018,
-    va1039,
-    va106,
-    va1074,
-    va1103,
-    va116,
-    va1190,
-    va1201,
-    va124,
-    va1243,
-    va1254,
-    va1259,
-    va1277,
-    va1294,
-    va1312,
-    va1330,
-    va134,
-    va1344,
-    va1363,
-    va1370,
-    va14,
-    va1408,
-    va1425,
-    va1453,
-    va1472,
-    va1514,
-    va1515,
-    va152,
-    va1522,
-    va1529,
-    va154,
-    va1543,
-    va1556,
-    va1563,
-    va1565,
-    va179,
-    va186,
-    va206,
-    va219,
-    va255,
-    va269,
-    va276,
-    va294,
-    va305,
-    va319,
-    va323,
-    va334,
-    va342,
-    va364,
-    va39,
-    va397,
-    va421,
-    va430,
-    va441,
-    va472,
-    va486,
-    va492,
-    va509,
-    va519,
-    va558,
-    va570,
-    va576,
-    va59,
-    va599,
-    va609,
-    va612,
-    va622,
-    va635,
-    va639,
-    va660,
-    va665,
-    va682,
-    va684,
-    va693,
-    va696,
-    va698,
-    va708,
-    va713,
-    va714,
-    va729,
-    va738,
-    va74,
-    va755,
-    va776,
-    va800,
-    va830,
-    va858,
-    va86,
-    va890,
-    va917,
-    va940,
-    va95,
-    va967,
-    (
-      CASE WHEN va384 THEN (
-        -1
-      ) WHEN NOT va384 THEN 1 END
-    ) AS va385,
-    (
-      CASE WHEN va1112 < va1126 THEN va1112 WHEN va1112 >= va1126 THEN va1126 END
-    ) AS va1127,
-    (
-      CASE
-        WHEN (
-          va1147 > 0
-          OR (
-            va693 = FLOOR(va693) AND (
-              va1147 <> 0 OR va693 >= 0
-            )
-          )
-          OR (
-            va1147 = 0 AND va693 > 0
-          )
-        )
-        THEN POWER(va1147, va693)
-      END
-    ) AS va1148,
-    (
-      va1167 * 8193 - (
-        va1167 * 8193 - va1167
-      )
-    ) AS va1168,
-    (
-      va1387 * 8193 - (
-        va1387 * 8193 - va1387
-      )
-    ) AS va1388
-  FROM values_8_1
-), values_8_3 AS (
-  SELECT
-    symbol,
-    open_time_ms,
-    run_id,
-    stock_row,
-    day_rows,
-    se1260,
-    se1261,
-    se1262,
-    se1371,
-    se1372,
-    se1373,
-    va1018,
-    va1039,
-    va106,
-    va1074,
-    va1103,
-    va1127,
-    va116,
-    va1168,
-    va1190,
-    va1201,
-    va124,
-    va1243,
-    va1254,
-    va1259,
-    va1277,
-    va1294,
-    va1312,
-    va1330,
-    va134,
-    va1344,
-    va1363,
-    va1370,
-    va1388,
-    va14,
-    va1408,
-    va1425,
-    va1453,
-    va1472,
-    va1514,
-    va1515,
-    va152,
-    va1522,
-    va1529,
-    va154,
-    va1543,
-    va1556,
-    va1563,
-    va1565,
-    va179,
-    va186,
-    va206,
-    va219,
-    va255,
-    va269,
-    va276,
-    va294,
-    va305,
-    va319,
-    va323,
-    va334,
-    va342,
-    va364,
-    va385,
-    va39,
-    va397,
-    va421,
-    va430,
-    va441,
-    va472,
-    va486,
-    va492,
-    va509,
-    va519,
-    va558,
-    va570,
-    va576,
-    va59,
-    va599,
-    va609,
-    va612,
-    va622,
-    va635,
-    va639,
-    va660,
-    va665,
-    va682,
-    va684,
-    va693,
-    va696,
-    va698,
-    va708,
-    va713,
-    va714,
-    va729,
-    va738,
-    va74,
-    va755,
-    va776,
-    va800,
-    va830,
-    va858,
-    va86,
-    va890,
-    va917,
-    va940,
-    va95,
-    va967,
-    (
-      CASE WHEN ISFINITE(va1148) THEN va1148 END
-    ) AS va1149
-  FROM values_8_2
 ), series_9 AS (
   SELECT
     symbol,
@@ -11940,162 +13560,121 @@ WITH values_0_1 AS (
     run_id,
     stock_row,
     day_rows,
-    se1260,
-    se1261,
-    se1262,
-    se1371,
-    se1372,
-    se1373,
-    va1018,
-    va1039,
+    se1663,
+    se1664,
+    se1665,
+    va1023,
+    va1046,
     va106,
-    va1074,
-    va1103,
-    va1127,
-    va1149,
-    va116,
-    va1168,
-    va1190,
-    va1201,
-    va124,
-    va1243,
-    va1259,
-    va1277,
-    va1294,
-    va1312,
-    va1330,
-    va134,
-    va1344,
-    va1363,
-    va1370,
-    va1388,
+    va1073,
+    va1139,
+    va1160,
+    va1204,
+    va1245,
+    va1269,
+    va1297,
+    va131,
+    va1343,
+    va1354,
     va14,
-    va1408,
-    va1453,
-    va1472,
-    va1514,
-    va1515,
+    va1410,
+    va142,
+    va1433,
+    va1447,
+    va1481,
     va152,
-    va1522,
-    va1529,
-    va154,
-    va1543,
-    va1556,
-    va1563,
-    va1565,
-    va179,
-    va186,
-    va206,
+    va1521,
+    va1528,
+    va1547,
+    va1598,
+    va160,
+    va1615,
+    va1662,
+    va1675,
+    va170,
+    va1722,
+    va1723,
+    va1730,
+    va1737,
+    va1751,
+    va1765,
+    va1772,
+    va1774,
+    va188,
+    va190,
     va219,
-    va255,
-    va269,
-    va276,
-    va294,
-    va305,
-    va319,
-    va323,
-    va334,
-    va342,
-    va364,
-    va385,
-    va39,
-    va397,
-    va430,
-    va441,
-    va472,
-    va486,
-    va492,
-    va509,
-    va519,
-    va558,
-    va570,
-    va576,
-    va59,
-    va599,
-    va609,
-    va612,
-    va622,
-    va635,
-    va639,
-    va660,
-    va665,
-    va682,
-    va684,
-    va693,
-    va696,
-    va698,
-    va708,
-    va713,
-    va714,
-    va729,
-    va738,
-    va74,
-    va755,
+    va226,
+    va247,
+    va263,
+    va299,
+    va314,
+    va321,
+    va339,
+    va350,
+    va368,
+    va372,
+    va383,
+    va391,
+    va411,
+    va436,
+    va45,
+    va452,
+    va485,
+    va496,
+    va541,
+    va555,
+    va561,
+    va581,
+    va591,
+    va634,
+    va646,
+    va652,
+    va675,
+    va691,
+    va694,
+    va704,
+    va717,
+    va721,
+    va740,
+    va745,
+    va762,
+    va764,
+    va773,
     va776,
-    va800,
-    va830,
-    va858,
-    va86,
-    va890,
-    va917,
-    va940,
-    va95,
-    va967,
-    MIN(va421) OVER rows_5 AS se422,
-    COUNT(va421) OVER rows_5 AS se423,
-    LAG(va940, 1) OVER rows_row AS se941,
-    LAG(va940, 2) OVER rows_row AS se942,
-    LAG(va940, 3) OVER rows_row AS se943,
-    RANK(
-    ORDER BY
-      va1254) OVER rows_20 AS se1255,
-    CUME_DIST(
-    ORDER BY
-      va1254) OVER rows_20 AS se1256,
-    COUNT(va1254) OVER rows_20 AS se1257,
-    LAG(va1294, 1) OVER rows_row AS se1295,
-    LAG(va1294, 2) OVER rows_row AS se1296,
-    LAG(va1294, 3) OVER rows_row AS se1297,
-    LAG(va1294, 4) OVER rows_row AS se1298,
-    LAG(va1294, 5) OVER rows_row AS se1299,
-    LAG(va1330, 1) OVER rows_row AS se1331,
-    LAG(va1330, 2) OVER rows_row AS se1332,
-    LAG(va1330, 3) OVER rows_row AS se1333,
-    LAG(va1330, 4) OVER rows_row AS se1334,
-    LAG(va1330, 5) OVER rows_row AS se1335,
-    LAG(va1363, 1) OVER rows_row AS se1364,
-    LAG(va1388, 1) OVER rows_row AS se1389,
-    LAG(va1388, 2) OVER rows_row AS se1390,
-    LAG(va1388, 3) OVER rows_row AS se1391,
-    LAG(va1388, 4) OVER rows_row AS se1392,
-    LAG(va1388, 5) OVER rows_row AS se1393,
-    LAG(va1388, 6) OVER rows_row AS se1394,
-    LAG(va1388, 7) OVER rows_row AS se1395,
-    LAG(va1388, 8) OVER rows_row AS se1396,
-    LAG(va1388, 9) OVER rows_row AS se1397,
-    LAG(va1388, 10) OVER rows_row AS se1398,
-    LAG(va1408, 1) OVER rows_row AS se1409,
-    LAG(va1408, 2) OVER rows_row AS se1410,
-    LAG(va1408, 3) OVER rows_row AS se1411,
-    LAG(va1408, 4) OVER rows_row AS se1412,
-    LAG(va1408, 5) OVER rows_row AS se1413,
-    LAG(va1408, 6) OVER rows_row AS se1414,
-    LAG(va1408, 7) OVER rows_row AS se1415,
-    ARG_MAX(stock_row, va1425) OVER rows_12 AS se1426,
-    COUNT(va1425) OVER rows_12 AS se1427,
-    LAG(va1453, 1) OVER rows_row AS se1454,
-    LAG(va1453, 2) OVER rows_row AS se1455,
-    LAG(va1453, 3) OVER rows_row AS se1456,
-    LAG(va1453, 4) OVER rows_row AS se1457,
-    LAG(va1453, 5) OVER rows_row AS se1458,
-    LAG(va1453, 6) OVER rows_row AS se1459,
-    LAG(va1472, 1) OVER rows_row AS se1473,
-    LAG(va1472, 2) OVER rows_row AS se1474,
-    LAG(va1472, 3) OVER rows_row AS se1475,
-    LAG(va1472, 4) OVER rows_row AS se1476,
-    LAG(va1472, 5) OVER rows_row AS se1477
-  FROM values_8_3
-  WINDOW rows_5 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 4 preceding AND CURRENT ROW), rows_12 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 11 preceding AND CURRENT ROW), rows_20 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 19 preceding AND CURRENT ROW), rows_row AS (PARTITION BY run_id ORDER BY stock_row)
+    va778,
+    va788,
+    va79,
+    va793,
+    va794,
+    va812,
+    va821,
+    va838,
+    va859,
+    va892,
+    va922,
+    va94,
+    va956,
+    va988,
+    MIN(va476) OVER rows_5 AS se477,
+    COUNT(va476) OVER rows_5 AS se478,
+    LAG(va1046, 1) OVER rows_row AS se1047,
+    LAG(va1046, 2) OVER rows_row AS se1048,
+    LAG(va1046, 3) OVER rows_row AS se1049,
+    PRODUCT(va1325) OVER rows_14 AS se1326,
+    COUNT(va1325) OVER rows_14 AS se1327,
+    LAG(va1481, 1) OVER rows_row AS se1482,
+    LAG(va1547, 1) OVER rows_row AS se1548,
+    SUM(va1629) OVER rows_14 AS se1630,
+    COUNT(va1629) OVER rows_14 AS se1631,
+    SUM(va1628) OVER rows_14 AS se1632,
+    COUNT(va1628) OVER rows_14 AS se1633,
+    LAG(va1675, 1) OVER rows_row AS se1676,
+    LAG(va1675, 2) OVER rows_row AS se1677,
+    LAG(va1675, 3) OVER rows_row AS se1678,
+    LAG(va1675, 4) OVER rows_row AS se1679,
+    LAG(va1675, 5) OVER rows_row AS se1680
+  FROM values_8_1
+  WINDOW rows_5 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 4 preceding AND CURRENT ROW), rows_14 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 13 preceding AND CURRENT ROW), rows_row AS (PARTITION BY run_id ORDER BY stock_row)
 ), values_9_1 AS (
   SELECT
     symbol,
@@ -12103,358 +13682,179 @@ WITH values_0_1 AS (
     run_id,
     stock_row,
     day_rows,
-    va1018,
-    va1039,
+    se1663,
+    se1664,
+    se1665,
+    va1023,
     va106,
-    va1074,
-    va1103,
-    va1127,
-    va1149,
-    va116,
-    va1168,
-    va1190,
-    va1201,
-    va124,
-    va1243,
-    va1277,
-    va1312,
-    va134,
-    va1344,
+    va1073,
+    va1139,
+    va1160,
+    va1204,
+    va1245,
+    va1269,
+    va1297,
+    va131,
+    va1343,
+    va1354,
     va14,
-    va1514,
-    va1515,
+    va1410,
+    va142,
+    va1433,
+    va1447,
     va152,
-    va1522,
-    va1529,
-    va154,
-    va1543,
-    va1556,
-    va1563,
-    va1565,
-    va179,
-    va186,
-    va206,
+    va1521,
+    va1528,
+    va1598,
+    va160,
+    va1615,
+    va1662,
+    va170,
+    va1722,
+    va1723,
+    va1730,
+    va1737,
+    va1751,
+    va1765,
+    va1772,
+    va1774,
+    va188,
+    va190,
     va219,
-    va255,
-    va269,
-    va276,
-    va294,
-    va305,
-    va319,
-    va323,
-    va334,
-    va342,
-    va364,
-    va385,
-    va39,
-    va397,
-    va441,
-    va472,
-    va486,
-    va492,
-    va509,
-    va519,
-    va558,
-    va570,
-    va576,
-    va59,
-    va599,
-    va609,
-    va612,
-    va622,
-    va635,
-    va639,
-    va660,
-    va665,
-    va682,
-    va684,
-    va693,
-    va696,
-    va698,
-    va708,
-    va713,
-    va714,
-    va729,
-    va738,
-    va74,
-    va755,
+    va226,
+    va247,
+    va263,
+    va299,
+    va314,
+    va321,
+    va339,
+    va350,
+    va368,
+    va372,
+    va383,
+    va391,
+    va411,
+    va436,
+    va45,
+    va452,
+    va496,
+    va541,
+    va555,
+    va561,
+    va581,
+    va591,
+    va634,
+    va646,
+    va652,
+    va675,
+    va691,
+    va694,
+    va704,
+    va717,
+    va721,
+    va740,
+    va745,
+    va762,
+    va764,
+    va773,
     va776,
-    va800,
-    va830,
-    va858,
-    va86,
-    va890,
-    va917,
-    va95,
-    va967,
+    va778,
+    va788,
+    va79,
+    va793,
+    va794,
+    va812,
+    va821,
+    va838,
+    va859,
+    va892,
+    va922,
+    va94,
+    va956,
+    va988,
     (
       CASE
         WHEN stock_row > 11
         THEN (
           (
-            CASE WHEN se423 = 5 THEN se422 END
-          ) + va430
+            CASE WHEN se478 = 5 THEN se477 END
+          ) + va485
         )
       END
-    ) AS va431,
+    ) AS va486,
     (
-      4 * va940 + 3 * se941 + 2 * se942 + 1 * se943
-    ) / 10 AS va944,
+      4 * va1046 + 3 * se1047 + 2 * se1048 + 1 * se1049
+    ) / 10 AS va1050,
     (
-      -CAST((
-        (
-          (
-            CASE WHEN se1257 = 20 THEN (
-              se1255 + se1256 * 20
-            ) / 40 END
-          ) < (
-            CASE
-              WHEN NOT va1259 IS NULL
-              THEN (
-                se1260 + ROUND(se1261 * day_rows)
-              ) / (
-                2 * se1262
-              )
-            END
-          )
-        )
-      ) AS DOUBLE)
-    ) AS va1263,
-    (
-      6 * va1294 + 5 * se1295 + 4 * se1296 + 3 * se1297 + 2 * se1298 + 1 * se1299
-    ) / 21 AS va1300,
+      CASE WHEN se1327 = 14 THEN se1326 END
+    ) AS va1328,
     (
       2 + CASE
-        WHEN se1331 < va1330
+        WHEN se1482 < va1481
         THEN 2
-        WHEN se1331 = va1330
+        WHEN se1482 = va1481
         THEN 1
-        WHEN se1331 > va1330
-        THEN 0
-      END + CASE
-        WHEN se1332 < va1330
-        THEN 2
-        WHEN se1332 = va1330
-        THEN 1
-        WHEN se1332 > va1330
-        THEN 0
-      END + CASE
-        WHEN se1333 < va1330
-        THEN 2
-        WHEN se1333 = va1330
-        THEN 1
-        WHEN se1333 > va1330
-        THEN 0
-      END + CASE
-        WHEN se1334 < va1330
-        THEN 2
-        WHEN se1334 = va1330
-        THEN 1
-        WHEN se1334 > va1330
-        THEN 0
-      END + CASE
-        WHEN se1335 < va1330
-        THEN 2
-        WHEN se1335 = va1330
-        THEN 1
-        WHEN se1335 > va1330
+        WHEN se1482 > va1481
         THEN 0
       END
-    ) / 12 AS va1336,
+    ) / 4 AS va1483,
     (
       2 + CASE
-        WHEN se1364 < va1363
+        WHEN se1548 < va1547
         THEN 2
-        WHEN se1364 = va1363
+        WHEN se1548 = va1547
         THEN 1
-        WHEN se1364 > va1363
+        WHEN se1548 > va1547
         THEN 0
       END
-    ) / 4 AS va1365,
-    CAST((
+    ) / 4 AS va1549,
+    (
       (
-        (
-          CASE
-            WHEN NOT va1370 IS NULL
-            THEN (
-              se1371 + ROUND(se1372 * day_rows)
-            ) / (
-              2 * se1373
-            )
-          END
-        ) < (
-          2 + CASE
-            WHEN se1389 < va1388
-            THEN 2
-            WHEN se1389 = va1388
-            THEN 1
-            WHEN se1389 > va1388
-            THEN 0
-          END + CASE
-            WHEN se1390 < va1388
-            THEN 2
-            WHEN se1390 = va1388
-            THEN 1
-            WHEN se1390 > va1388
-            THEN 0
-          END + CASE
-            WHEN se1391 < va1388
-            THEN 2
-            WHEN se1391 = va1388
-            THEN 1
-            WHEN se1391 > va1388
-            THEN 0
-          END + CASE
-            WHEN se1392 < va1388
-            THEN 2
-            WHEN se1392 = va1388
-            THEN 1
-            WHEN se1392 > va1388
-            THEN 0
-          END + CASE
-            WHEN se1393 < va1388
-            THEN 2
-            WHEN se1393 = va1388
-            THEN 1
-            WHEN se1393 > va1388
-            THEN 0
-          END + CASE
-            WHEN se1394 < va1388
-            THEN 2
-            WHEN se1394 = va1388
-            THEN 1
-            WHEN se1394 > va1388
-            THEN 0
-          END + CASE
-            WHEN se1395 < va1388
-            THEN 2
-            WHEN se1395 = va1388
-            THEN 1
-            WHEN se1395 > va1388
-            THEN 0
-          END + CASE
-            WHEN se1396 < va1388
-            THEN 2
-            WHEN se1396 = va1388
-            THEN 1
-            WHEN se1396 > va1388
-            THEN 0
-          END + CASE
-            WHEN se1397 < va1388
-            THEN 2
-            WHEN se1397 = va1388
-            THEN 1
-            WHEN se1397 > va1388
-            THEN 0
-          END + CASE
-            WHEN se1398 < va1388
-            THEN 2
-            WHEN se1398 = va1388
-            THEN 1
-            WHEN se1398 > va1388
-            THEN 0
-          END
-        ) / 22
+        CASE WHEN se1631 = 14 THEN se1630 END
+      ) - (
+        stock_row - 14
+      ) * (
+        CASE WHEN se1633 = 14 THEN se1632 END
       )
-    ) AS DOUBLE) AS va1399,
+    ) / 105 AS va1634,
     (
       2 + CASE
-        WHEN se1409 < va1408
+        WHEN se1676 < va1675
         THEN 2
-        WHEN se1409 = va1408
+        WHEN se1676 = va1675
         THEN 1
-        WHEN se1409 > va1408
+        WHEN se1676 > va1675
         THEN 0
       END + CASE
-        WHEN se1410 < va1408
+        WHEN se1677 < va1675
         THEN 2
-        WHEN se1410 = va1408
+        WHEN se1677 = va1675
         THEN 1
-        WHEN se1410 > va1408
+        WHEN se1677 > va1675
         THEN 0
       END + CASE
-        WHEN se1411 < va1408
+        WHEN se1678 < va1675
         THEN 2
-        WHEN se1411 = va1408
+        WHEN se1678 = va1675
         THEN 1
-        WHEN se1411 > va1408
+        WHEN se1678 > va1675
         THEN 0
       END + CASE
-        WHEN se1412 < va1408
+        WHEN se1679 < va1675
         THEN 2
-        WHEN se1412 = va1408
+        WHEN se1679 = va1675
         THEN 1
-        WHEN se1412 > va1408
+        WHEN se1679 > va1675
         THEN 0
       END + CASE
-        WHEN se1413 < va1408
+        WHEN se1680 < va1675
         THEN 2
-        WHEN se1413 = va1408
+        WHEN se1680 = va1675
         THEN 1
-        WHEN se1413 > va1408
-        THEN 0
-      END + CASE
-        WHEN se1414 < va1408
-        THEN 2
-        WHEN se1414 = va1408
-        THEN 1
-        WHEN se1414 > va1408
-        THEN 0
-      END + CASE
-        WHEN se1415 < va1408
-        THEN 2
-        WHEN se1415 = va1408
-        THEN 1
-        WHEN se1415 > va1408
+        WHEN se1680 > va1675
         THEN 0
       END
-    ) / 16 AS va1416,
-    CAST((
-      (
-        CASE WHEN se1427 = 12 THEN se1426 END
-      ) - stock_row + 12
-    ) AS DOUBLE) AS va1428,
-    (
-      7 * va1453 + 6 * se1454 + 5 * se1455 + 4 * se1456 + 3 * se1457 + 2 * se1458 + 1 * se1459
-    ) / 28 AS va1460,
-    (
-      2 + CASE
-        WHEN se1473 < va1472
-        THEN 2
-        WHEN se1473 = va1472
-        THEN 1
-        WHEN se1473 > va1472
-        THEN 0
-      END + CASE
-        WHEN se1474 < va1472
-        THEN 2
-        WHEN se1474 = va1472
-        THEN 1
-        WHEN se1474 > va1472
-        THEN 0
-      END + CASE
-        WHEN se1475 < va1472
-        THEN 2
-        WHEN se1475 = va1472
-        THEN 1
-        WHEN se1475 > va1472
-        THEN 0
-      END + CASE
-        WHEN se1476 < va1472
-        THEN 2
-        WHEN se1476 = va1472
-        THEN 1
-        WHEN se1476 > va1472
-        THEN 0
-      END + CASE
-        WHEN se1477 < va1472
-        THEN 2
-        WHEN se1477 = va1472
-        THEN 1
-        WHEN se1477 > va1472
-        THEN 0
-      END
-    ) / 12 AS va1478
+    ) / 12 AS va1681
   FROM series_9
 ), values_9_2 AS (
   SELECT
@@ -12463,132 +13863,128 @@ WITH values_0_1 AS (
     run_id,
     stock_row,
     day_rows,
-    va1018,
-    va1039,
+    se1663,
+    se1664,
+    se1665,
+    va1023,
     va106,
-    va1074,
-    va1103,
-    va1127,
-    va1149,
-    va116,
-    va1168,
-    va1190,
-    va1201,
-    va124,
-    va1243,
-    va1263,
-    va1277,
-    va134,
-    va1399,
+    va1073,
+    va1139,
+    va1160,
+    va1204,
+    va1245,
+    va1269,
+    va1297,
+    va131,
+    va1343,
+    va1354,
     va14,
-    va1416,
-    va1428,
-    va1478,
-    va1514,
-    va1515,
+    va1410,
+    va142,
+    va1433,
     va152,
-    va1522,
-    va1529,
-    va154,
-    va1543,
-    va1556,
-    va1563,
-    va1565,
-    va179,
-    va186,
-    va206,
+    va1521,
+    va1598,
+    va160,
+    va1615,
+    va1662,
+    va1681,
+    va170,
+    va1722,
+    va1723,
+    va1730,
+    va1737,
+    va1751,
+    va1765,
+    va1772,
+    va1774,
+    va188,
+    va190,
     va219,
-    va255,
-    va269,
-    va276,
-    va294,
-    va305,
-    va319,
-    va323,
-    va334,
-    va342,
-    va364,
-    va385,
-    va39,
-    va397,
-    va431,
-    va441,
-    va472,
+    va226,
+    va247,
+    va263,
+    va299,
+    va314,
+    va321,
+    va339,
+    va350,
+    va368,
+    va372,
+    va383,
+    va391,
+    va411,
+    va436,
+    va45,
+    va452,
     va486,
-    va492,
-    va509,
-    va519,
-    va558,
-    va570,
-    va576,
-    va59,
-    va599,
-    va609,
-    va612,
-    va622,
-    va635,
-    va639,
-    va660,
-    va665,
-    va682,
-    va684,
-    va693,
-    va696,
-    va698,
-    va708,
-    va713,
-    va714,
-    va729,
-    va738,
-    va74,
-    va755,
+    va496,
+    va541,
+    va555,
+    va561,
+    va581,
+    va591,
+    va634,
+    va646,
+    va652,
+    va675,
+    va691,
+    va694,
+    va704,
+    va717,
+    va721,
+    va740,
+    va745,
+    va762,
+    va764,
+    va773,
     va776,
-    va800,
-    va830,
-    va858,
-    va86,
-    va890,
-    va917,
-    va95,
-    va967,
+    va778,
+    va788,
+    va79,
+    va793,
+    va794,
+    va812,
+    va821,
+    va838,
+    va859,
+    va892,
+    va922,
+    va94,
+    va956,
+    va988,
     (
-      va944 * 8193 - (
-        va944 * 8193 - va944
+      va1050 * 8193 - (
+        va1050 * 8193 - va1050
       )
-    ) AS va945,
+    ) AS va1051,
     (
-      va1300 * 8193 - (
-        va1300 * 8193 - va1300
-      )
-    ) AS va1301,
+      CASE WHEN ISFINITE(va1328) THEN va1328 END
+    ) AS va1329,
     (
-      CASE
-        WHEN stock_row > 30
-        THEN CASE WHEN va1312 < va1336 THEN va1312 WHEN va1312 >= va1336 THEN va1336 END
-      END
-    ) AS va1337,
+      CASE WHEN va1447 < va1483 THEN va1447 WHEN va1447 >= va1483 THEN va1483 END
+    ) AS va1484,
     (
       CASE
         WHEN (
-          va1344 > 0
+          va1528 > 0
           OR (
-            va1365 = FLOOR(va1365) AND (
-              va1344 <> 0 OR va1365 >= 0
+            va1549 = FLOOR(va1549) AND (
+              va1528 <> 0 OR va1549 >= 0
             )
           )
           OR (
-            va1344 = 0 AND va1365 > 0
+            va1528 = 0 AND va1549 > 0
           )
         )
-        THEN POWER(va1344, va1365)
+        THEN POWER(va1528, va1549)
       END
-    ) AS va1366,
-    va1428 * stock_row AS va1429,
+    ) AS va1550,
     (
-      va1460 * 8193 - (
-        va1460 * 8193 - va1460
+      va1634 * 8193 - (
+        va1634 * 8193 - va1634
       )
-    ) AS va1461
+    ) AS va1635
   FROM values_9_1
 ), values_9_3 AS (
   SELECT
@@ -12597,105 +13993,215 @@ WITH values_0_1 AS (
     run_id,
     stock_row,
     day_rows,
-    va1018,
-    va1039,
+    se1663,
+    se1664,
+    se1665,
+    va1023,
+    va1051,
     va106,
-    va1074,
-    va1103,
-    va1127,
-    va1149,
-    va116,
-    va1168,
-    va1190,
-    va1201,
-    va124,
-    va1243,
-    va1263,
-    va1277,
-    va1301,
-    va1337,
-    va134,
-    va1399,
+    va1073,
+    va1139,
+    va1160,
+    va1204,
+    va1245,
+    va1269,
+    va1297,
+    va131,
+    va1343,
+    va1354,
     va14,
-    va1416,
-    va1428,
-    va1429,
-    va1461,
-    va1478,
-    va1514,
-    va1515,
+    va1410,
+    va142,
+    va1433,
+    va1484,
     va152,
-    va1522,
-    va1529,
-    va154,
-    va1543,
-    va1556,
-    va1563,
-    va1565,
-    va179,
-    va186,
-    va206,
+    va1521,
+    va1598,
+    va160,
+    va1615,
+    va1635,
+    va1662,
+    va1681,
+    va170,
+    va1722,
+    va1723,
+    va1730,
+    va1737,
+    va1751,
+    va1765,
+    va1772,
+    va1774,
+    va188,
+    va190,
     va219,
-    va255,
-    va269,
-    va276,
-    va294,
-    va305,
-    va319,
-    va323,
-    va334,
-    va342,
-    va364,
-    va385,
-    va39,
-    va397,
-    va431,
-    va441,
-    va472,
+    va226,
+    va247,
+    va263,
+    va299,
+    va314,
+    va321,
+    va339,
+    va350,
+    va368,
+    va372,
+    va383,
+    va391,
+    va411,
+    va436,
+    va45,
+    va452,
     va486,
-    va492,
-    va509,
-    va519,
-    va558,
-    va570,
-    va576,
-    va59,
-    va599,
-    va609,
-    va612,
-    va622,
-    va635,
-    va639,
-    va660,
-    va665,
-    va682,
-    va684,
-    va693,
-    va696,
-    va698,
-    va708,
-    va713,
-    va714,
-    va729,
-    va738,
-    va74,
-    va755,
+    va496,
+    va541,
+    va555,
+    va561,
+    va581,
+    va591,
+    va634,
+    va646,
+    va652,
+    va675,
+    va691,
+    va694,
+    va704,
+    va717,
+    va721,
+    va740,
+    va745,
+    va762,
+    va764,
+    va773,
     va776,
-    va800,
-    va830,
-    va858,
-    va86,
-    va890,
-    va917,
-    va945,
-    va95,
-    va967,
+    va778,
+    va788,
+    va79,
+    va793,
+    va794,
+    va812,
+    va821,
+    va838,
+    va859,
+    va892,
+    va922,
+    va94,
+    va956,
+    va988,
+    (
+      CASE WHEN va1329 > 0 THEN LN(va1329) END
+    ) AS va1330,
     (
       -(
-        CASE WHEN ISFINITE(va1366) THEN va1366 END
+        CASE WHEN ISFINITE(va1550) THEN va1550 END
       )
-    ) AS va1367
+    ) AS va1551
   FROM values_9_2
+), values_9_4 AS (
+  SELECT
+    symbol,
+    open_time_ms,
+    run_id,
+    stock_row,
+    day_rows,
+    se1663,
+    se1664,
+    se1665,
+    va1023,
+    va1051,
+    va106,
+    va1073,
+    va1139,
+    va1160,
+    va1204,
+    va1245,
+    va1269,
+    va1297,
+    va131,
+    va1343,
+    va1354,
+    va14,
+    va1410,
+    va142,
+    va1433,
+    va1484,
+    va152,
+    va1521,
+    va1551,
+    va1598,
+    va160,
+    va1615,
+    va1635,
+    va1662,
+    va1681,
+    va170,
+    va1722,
+    va1723,
+    va1730,
+    va1737,
+    va1751,
+    va1765,
+    va1772,
+    va1774,
+    va188,
+    va190,
+    va219,
+    va226,
+    va247,
+    va263,
+    va299,
+    va314,
+    va321,
+    va339,
+    va350,
+    va368,
+    va372,
+    va383,
+    va391,
+    va411,
+    va436,
+    va45,
+    va452,
+    va486,
+    va496,
+    va541,
+    va555,
+    va561,
+    va581,
+    va591,
+    va634,
+    va646,
+    va652,
+    va675,
+    va691,
+    va694,
+    va704,
+    va717,
+    va721,
+    va740,
+    va745,
+    va762,
+    va764,
+    va773,
+    va776,
+    va778,
+    va788,
+    va79,
+    va793,
+    va794,
+    va812,
+    va821,
+    va838,
+    va859,
+    va892,
+    va922,
+    va94,
+    va956,
+    va988,
+    (
+      va1330 * 8193 - (
+        va1330 * 8193 - va1330
+      )
+    ) AS va1331
+  FROM values_9_3
 ), sections_10 AS (
   SELECT
     symbol,
@@ -12703,115 +14209,109 @@ WITH values_0_1 AS (
     run_id,
     stock_row,
     day_rows,
-    va1018,
-    va1039,
+    se1663,
+    se1664,
+    se1665,
+    va1023,
+    va1051,
     va106,
-    va1074,
-    va1103,
-    va1127,
-    va1149,
-    va116,
-    va1168,
-    va1190,
-    va1201,
-    va124,
-    va1243,
-    va1263,
-    va1277,
-    va1301,
-    va1337,
-    va134,
-    va1367,
-    va1399,
+    va1073,
+    va1139,
+    va1160,
+    va1204,
+    va1245,
+    va1269,
+    va1297,
+    va131,
+    va1331,
+    va1343,
+    va1354,
     va14,
-    va1416,
-    va1428,
-    va1429,
-    va1461,
-    va1478,
-    va1514,
-    va1515,
+    va1410,
+    va142,
+    va1433,
+    va1484,
     va152,
-    va1522,
-    va1529,
-    va154,
-    va1543,
-    va1556,
-    va1563,
-    va1565,
-    va179,
-    va186,
-    va206,
+    va1521,
+    va1551,
+    va1598,
+    va160,
+    va1615,
+    va1635,
+    va1662,
+    va1681,
+    va170,
+    va1722,
+    va1723,
+    va1730,
+    va1737,
+    va1751,
+    va1765,
+    va1772,
+    va1774,
+    va188,
+    va190,
     va219,
-    va255,
-    va269,
-    va276,
-    va294,
-    va305,
-    va319,
-    va323,
-    va334,
-    va342,
-    va364,
-    va385,
-    va39,
-    va397,
-    va431,
-    va441,
-    va472,
+    va226,
+    va247,
+    va263,
+    va299,
+    va314,
+    va321,
+    va339,
+    va350,
+    va368,
+    va372,
+    va383,
+    va391,
+    va411,
+    va436,
+    va45,
+    va452,
     va486,
-    va492,
-    va509,
-    va519,
-    va558,
-    va570,
-    va576,
-    va59,
-    va599,
-    va609,
-    va612,
-    va622,
-    va635,
-    va639,
-    va660,
-    va665,
-    va682,
-    va684,
-    va693,
-    va696,
-    va698,
-    va708,
-    va713,
-    va714,
-    va729,
-    va738,
-    va74,
-    va755,
+    va496,
+    va541,
+    va555,
+    va561,
+    va581,
+    va591,
+    va634,
+    va646,
+    va652,
+    va675,
+    va691,
+    va694,
+    va704,
+    va717,
+    va721,
+    va740,
+    va745,
+    va762,
+    va764,
+    va773,
     va776,
-    va800,
-    va830,
-    va858,
-    va86,
-    va890,
-    va917,
-    va945,
-    va95,
-    va967,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1168) AS se1169,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1168) AS se1170,
-    COUNT(va1168) OVER (
+    va778,
+    va788,
+    va79,
+    va793,
+    va794,
+    va812,
+    va821,
+    va838,
+    va859,
+    va892,
+    va922,
+    va94,
+    va956,
+    va988,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1331) AS se1332,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1331) AS se1333,
+    COUNT(va1331) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va1168
+      ORDER BY va1331
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1171,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1461) AS se1462,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1461) AS se1463,
-    COUNT(va1461) OVER (
-      PARTITION BY open_time_ms
-      ORDER BY va1461
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1464
-  FROM values_9_3
+    ) AS se1334
+  FROM values_9_4
 ), values_10_1 AS (
   SELECT
     symbol,
@@ -12819,112 +14319,115 @@ WITH values_0_1 AS (
     run_id,
     stock_row,
     day_rows,
-    se1462,
-    se1463,
-    se1464,
-    va1018,
-    va1039,
+    se1663,
+    se1664,
+    se1665,
+    va1023,
+    va1051,
     va106,
-    va1074,
-    va1103,
-    va1127,
-    va1149,
-    va116,
-    va1190,
-    va1201,
-    va124,
-    va1243,
-    va1263,
-    va1277,
-    va1301,
-    va1337,
-    va134,
-    va1367,
-    va1399,
+    va1073,
+    va1139,
+    va1160,
+    va1204,
+    va1245,
+    va1269,
+    va1297,
+    va131,
+    va1343,
+    va1354,
     va14,
-    va1416,
-    va1428,
-    va1429,
-    va1461,
-    va1478,
-    va1514,
-    va1515,
+    va1410,
+    va142,
+    va1433,
+    va1484,
     va152,
-    va1522,
-    va1529,
-    va154,
-    va1543,
-    va1556,
-    va1563,
-    va1565,
-    va179,
-    va186,
-    va206,
+    va1521,
+    va1551,
+    va1598,
+    va160,
+    va1615,
+    va1635,
+    va1662,
+    va1681,
+    va170,
+    va1722,
+    va1723,
+    va1730,
+    va1737,
+    va1751,
+    va1765,
+    va1772,
+    va1774,
+    va188,
+    va190,
     va219,
-    va255,
-    va269,
-    va276,
-    va294,
-    va305,
-    va319,
-    va323,
-    va334,
-    va342,
-    va364,
-    va385,
-    va39,
-    va397,
-    va431,
-    va441,
-    va472,
+    va226,
+    va247,
+    va263,
+    va299,
+    va314,
+    va321,
+    va339,
+    va350,
+    va368,
+    va372,
+    va383,
+    va391,
+    va411,
+    va436,
+    va45,
+    va452,
     va486,
-    va492,
-    va509,
-    va519,
-    va558,
-    va570,
-    va576,
-    va59,
-    va599,
-    va609,
-    va612,
-    va622,
-    va635,
-    va639,
-    va660,
-    va665,
-    va682,
-    va684,
-    va693,
-    va696,
-    va698,
-    va708,
-    va713,
-    va714,
-    va729,
-    va738,
-    va74,
-    va755,
+    va496,
+    va541,
+    va555,
+    va561,
+    va581,
+    va591,
+    va634,
+    va646,
+    va652,
+    va675,
+    va691,
+    va694,
+    va704,
+    va717,
+    va721,
+    va740,
+    va745,
+    va762,
+    va764,
     va776,
-    va800,
-    va830,
-    va858,
-    va86,
-    va890,
-    va917,
-    va945,
-    va95,
-    va967,
+    va778,
+    va788,
+    va79,
+    va793,
+    va794,
+    va812,
+    va821,
+    va838,
+    va859,
+    va892,
+    va922,
+    va94,
+    va956,
+    va988,
     (
-      CASE
-        WHEN NOT va1168 IS NULL
-        THEN (
-          se1169 + ROUND(se1170 * day_rows)
-        ) / (
-          2 * se1171
+      -CAST((
+        (
+          (
+            CASE
+              WHEN NOT va1331 IS NULL
+              THEN (
+                se1332 + ROUND(se1333 * day_rows)
+              ) / (
+                2 * se1334
+              )
+            END
+          ) < va773
         )
-      END
-    ) AS va1172
+      ) AS DOUBLE)
+    ) AS va1335
   FROM sections_10
 ), series_11 AS (
   SELECT
@@ -12933,122 +14436,121 @@ WITH values_0_1 AS (
     run_id,
     stock_row,
     day_rows,
-    se1462,
-    se1463,
-    se1464,
-    va1018,
-    va1039,
+    se1663,
+    se1664,
+    se1665,
+    va1023,
     va106,
-    va1074,
-    va1103,
-    va1127,
-    va1149,
-    va116,
-    va1190,
-    va1201,
-    va124,
-    va1243,
-    va1263,
-    va1277,
-    va1301,
-    va1337,
-    va134,
-    va1367,
-    va1399,
+    va1073,
+    va1139,
+    va1160,
+    va1204,
+    va1245,
+    va1269,
+    va1297,
+    va131,
+    va1335,
+    va1343,
+    va1354,
     va14,
-    va1416,
-    va1461,
-    va1478,
-    va1514,
-    va1515,
+    va1410,
+    va142,
+    va1433,
+    va1484,
     va152,
-    va1522,
-    va1529,
-    va154,
-    va1543,
-    va1556,
-    va1563,
-    va1565,
-    va179,
-    va186,
-    va206,
+    va1521,
+    va1551,
+    va1598,
+    va160,
+    va1615,
+    va1662,
+    va1681,
+    va170,
+    va1722,
+    va1723,
+    va1730,
+    va1737,
+    va1751,
+    va1765,
+    va1772,
+    va1774,
+    va188,
+    va190,
     va219,
-    va255,
-    va269,
-    va276,
-    va294,
-    va305,
-    va319,
-    va323,
-    va334,
-    va342,
-    va364,
-    va385,
-    va39,
-    va397,
-    va431,
-    va441,
-    va472,
+    va226,
+    va247,
+    va263,
+    va299,
+    va314,
+    va321,
+    va339,
+    va350,
+    va368,
+    va372,
+    va383,
+    va391,
+    va411,
+    va436,
+    va45,
+    va452,
     va486,
-    va492,
-    va509,
-    va519,
-    va558,
-    va570,
-    va576,
-    va59,
-    va599,
-    va609,
-    va612,
-    va622,
-    va635,
-    va639,
-    va660,
-    va665,
-    va682,
-    va684,
-    va693,
-    va696,
-    va698,
-    va708,
-    va713,
-    va714,
-    va729,
-    va738,
-    va74,
-    va755,
+    va496,
+    va541,
+    va555,
+    va561,
+    va581,
+    va591,
+    va634,
+    va646,
+    va652,
+    va675,
+    va691,
+    va694,
+    va704,
+    va717,
+    va721,
+    va740,
+    va745,
+    va762,
+    va764,
     va776,
-    va800,
-    va830,
-    va858,
-    va86,
-    va890,
-    va917,
-    va95,
-    va967,
+    va778,
+    va788,
+    va79,
+    va793,
+    va794,
+    va812,
+    va821,
+    va838,
+    va859,
+    va892,
+    va922,
+    va94,
+    va956,
+    va988,
     RANK(
     ORDER BY
-      va945) OVER rows_15 AS se946,
+      va1051) OVER rows_15 AS se1052,
     CUME_DIST(
     ORDER BY
-      va945) OVER rows_15 AS se947,
-    COUNT(va945) OVER rows_15 AS se948,
-    PRODUCT(va1172) OVER rows_14 AS se1173,
-    COUNT(va1172) OVER rows_14 AS se1174,
-    LAG(va1301, 1) OVER rows_row AS se1302,
-    SUM(va1429) OVER rows_14 AS se1430,
-    COUNT(va1429) OVER rows_14 AS se1431,
-    SUM(va1428) OVER rows_14 AS se1432,
-    COUNT(va1428) OVER rows_14 AS se1433,
-    LAG(va1478, 1) OVER rows_row AS se1479,
-    LAG(va1478, 2) OVER rows_row AS se1480,
-    LAG(va1478, 3) OVER rows_row AS se1481,
-    LAG(va1478, 4) OVER rows_row AS se1482,
-    LAG(va1478, 5) OVER rows_row AS se1483,
-    LAG(va1478, 6) OVER rows_row AS se1484,
-    LAG(va1478, 7) OVER rows_row AS se1485
+      va1051) OVER rows_15 AS se1053,
+    COUNT(va1051) OVER rows_15 AS se1054,
+    RANK(
+    ORDER BY
+      va1635) OVER rows_13 AS se1636,
+    CUME_DIST(
+    ORDER BY
+      va1635) OVER rows_13 AS se1637,
+    COUNT(va1635) OVER rows_13 AS se1638,
+    LAG(va1681, 1) OVER rows_row AS se1682,
+    LAG(va1681, 2) OVER rows_row AS se1683,
+    LAG(va1681, 3) OVER rows_row AS se1684,
+    LAG(va1681, 4) OVER rows_row AS se1685,
+    LAG(va1681, 5) OVER rows_row AS se1686,
+    LAG(va1681, 6) OVER rows_row AS se1687,
+    LAG(va1681, 7) OVER rows_row AS se1688
   FROM values_10_1
-  WINDOW rows_14 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 13 preceding AND CURRENT ROW), rows_15 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 14 preceding AND CURRENT ROW), rows_row AS (PARTITION BY run_id ORDER BY stock_row)
+  WINDOW rows_13 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 12 preceding AND CURRENT ROW), rows_15 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 14 preceding AND CURRENT ROW), rows_row AS (PARTITION BY run_id ORDER BY stock_row)
 ), values_11_1 AS (
   SELECT
     symbol,
@@ -13056,127 +14558,110 @@ WITH values_0_1 AS (
     run_id,
     stock_row,
     day_rows,
-    se1462,
-    se1463,
-    se1464,
-    va1018,
-    va1039,
+    se1663,
+    se1664,
+    se1665,
+    va1023,
     va106,
-    va1074,
-    va1103,
-    va1127,
-    va1149,
-    va116,
-    va1190,
-    va1201,
-    va124,
-    va1243,
-    va1263,
-    va1277,
-    va1337,
-    va134,
-    va1367,
-    va1399,
+    va1073,
+    va1139,
+    va1160,
+    va1204,
+    va1245,
+    va1269,
+    va1297,
+    va131,
+    va1335,
+    va1343,
+    va1354,
     va14,
-    va1416,
-    va1461,
-    va1514,
-    va1515,
+    va1410,
+    va142,
+    va1433,
+    va1484,
     va152,
-    va1522,
-    va1529,
-    va154,
-    va1543,
-    va1556,
-    va1563,
-    va1565,
-    va179,
-    va186,
-    va206,
+    va1521,
+    va1551,
+    va1598,
+    va160,
+    va1615,
+    va1662,
+    va170,
+    va1722,
+    va1723,
+    va1730,
+    va1737,
+    va1751,
+    va1765,
+    va1772,
+    va1774,
+    va188,
+    va190,
     va219,
-    va255,
-    va269,
-    va276,
-    va294,
-    va305,
-    va319,
-    va323,
-    va334,
-    va342,
-    va364,
-    va385,
-    va39,
-    va397,
-    va431,
-    va441,
-    va472,
+    va226,
+    va247,
+    va263,
+    va299,
+    va314,
+    va321,
+    va339,
+    va350,
+    va368,
+    va372,
+    va383,
+    va391,
+    va411,
+    va436,
+    va45,
+    va452,
     va486,
-    va492,
-    va509,
-    va519,
-    va558,
-    va570,
-    va576,
-    va59,
-    va599,
-    va609,
-    va612,
-    va622,
-    va635,
-    va639,
-    va660,
-    va665,
-    va682,
-    va684,
-    va693,
-    va696,
-    va698,
-    va708,
-    va713,
-    va714,
-    va729,
-    va738,
-    va74,
-    va755,
+    va496,
+    va541,
+    va555,
+    va561,
+    va581,
+    va591,
+    va634,
+    va646,
+    va652,
+    va675,
+    va691,
+    va694,
+    va704,
+    va717,
+    va721,
+    va740,
+    va745,
+    va762,
+    va764,
     va776,
-    va800,
-    va830,
-    va858,
-    va86,
-    va890,
-    va917,
-    va95,
-    va967,
+    va778,
+    va788,
+    va79,
+    va793,
+    va794,
+    va812,
+    va821,
+    va838,
+    va859,
+    va892,
+    va922,
+    va94,
+    va956,
+    va988,
     (
-      CASE WHEN se948 = 15 THEN (
-        se946 + se947 * 15
+      CASE WHEN se1054 = 15 THEN (
+        se1052 + se1053 * 15
       ) / 30 END
-    ) AS va949,
+    ) AS va1055,
     (
-      CASE WHEN se1174 = 14 THEN se1173 END
-    ) AS va1175,
+      CASE WHEN se1638 = 13 THEN (
+        se1636 + se1637 * 13
+      ) / 26 END
+    ) AS va1639,
     (
-      2 + CASE
-        WHEN se1302 < va1301
-        THEN 2
-        WHEN se1302 = va1301
-        THEN 1
-        WHEN se1302 > va1301
-        THEN 0
-      END
-    ) / 4 AS va1303,
-    (
-      (
-        CASE WHEN se1431 = 14 THEN se1430 END
-      ) - (
-        stock_row - 14
-      ) * (
-        CASE WHEN se1433 = 14 THEN se1432 END
-      )
-    ) / 105 AS va1434,
-    (
-      8 * va1478 + 7 * se1479 + 6 * se1480 + 5 * se1481 + 4 * se1482 + 3 * se1483 + 2 * se1484 + 1 * se1485
-    ) / 36 AS va1486
+      8 * va1681 + 7 * se1682 + 6 * se1683 + 5 * se1684 + 4 * se1685 + 3 * se1686 + 2 * se1687 + 1 * se1688
+    ) / 36 AS va1689
   FROM series_11
 ), values_11_2 AS (
   SELECT
@@ -13185,325 +14670,109 @@ WITH values_0_1 AS (
     run_id,
     stock_row,
     day_rows,
-    se1462,
-    se1463,
-    se1464,
-    va1018,
-    va1039,
+    se1663,
+    se1664,
+    se1665,
+    va1023,
     va106,
-    va1074,
-    va1103,
-    va1127,
-    va1149,
-    va116,
-    va1190,
-    va1201,
-    va124,
-    va1243,
-    va1263,
-    va1337,
-    va134,
-    va1367,
-    va1399,
+    va1139,
+    va1160,
+    va1204,
+    va1245,
+    va1269,
+    va1297,
+    va131,
+    va1335,
+    va1343,
+    va1354,
     va14,
-    va1416,
-    va1461,
-    va1514,
-    va1515,
+    va1410,
+    va142,
+    va1433,
+    va1484,
     va152,
-    va1522,
-    va1529,
-    va154,
-    va1543,
-    va1556,
-    va1563,
-    va1565,
-    va179,
-    va186,
-    va206,
+    va1521,
+    va1551,
+    va1598,
+    va160,
+    va1662,
+    va170,
+    va1722,
+    va1723,
+    va1730,
+    va1737,
+    va1751,
+    va1765,
+    va1772,
+    va1774,
+    va188,
+    va190,
     va219,
-    va255,
-    va269,
-    va276,
-    va294,
-    va305,
-    va319,
-    va323,
-    va334,
-    va342,
-    va364,
-    va385,
-    va39,
-    va397,
-    va431,
-    va441,
-    va472,
+    va226,
+    va247,
+    va263,
+    va299,
+    va314,
+    va321,
+    va339,
+    va350,
+    va368,
+    va372,
+    va383,
+    va391,
+    va411,
+    va436,
+    va45,
+    va452,
     va486,
-    va492,
-    va509,
-    va519,
-    va558,
-    va570,
-    va576,
-    va59,
-    va599,
-    va609,
-    va612,
-    va622,
-    va635,
-    va639,
-    va660,
-    va665,
-    va682,
-    va684,
-    va693,
-    va696,
-    va698,
-    va708,
-    va713,
-    va714,
-    va729,
-    va738,
-    va74,
-    va755,
+    va496,
+    va541,
+    va555,
+    va561,
+    va581,
+    va591,
+    va634,
+    va646,
+    va652,
+    va675,
+    va691,
+    va694,
+    va704,
+    va717,
+    va721,
+    va740,
+    va745,
+    va762,
+    va764,
     va776,
-    va800,
-    va830,
-    va858,
-    va86,
-    va890,
-    va917,
-    va95,
+    va778,
+    va788,
+    va79,
+    va793,
+    va794,
+    va812,
+    va821,
+    va838,
+    va859,
+    va892,
+    va922,
+    va94,
+    va956,
+    va988,
     (
-      CASE WHEN va949 > va967 THEN va949 WHEN va949 <= va967 THEN va967 END
-    ) AS va968,
+      CASE WHEN va1055 > va1073 THEN va1055 WHEN va1055 <= va1073 THEN va1073 END
+    ) AS va1074,
     (
-      CASE WHEN ISFINITE(va1175) THEN va1175 END
-    ) AS va1176,
-    (
-      CASE WHEN va1277 < va1303 THEN va1277 WHEN va1277 >= va1303 THEN va1303 END
-    ) AS va1304,
-    (
-      va1434 * 8193 - (
-        va1434 * 8193 - va1434
+      -(
+        CASE WHEN va1615 > va1639 THEN va1615 WHEN va1615 <= va1639 THEN va1639 END
       )
-    ) AS va1435,
+    ) AS va1640,
     (
-      va1486 * 8193 - (
-        va1486 * 8193 - va1486
+      va1689 * 8193 - (
+        va1689 * 8193 - va1689
       )
-    ) AS va1487
+    ) AS va1690
   FROM values_11_1
-), values_11_3 AS (
-  SELECT
-    symbol,
-    open_time_ms,
-    run_id,
-    stock_row,
-    day_rows,
-    se1462,
-    se1463,
-    se1464,
-    va1018,
-    va1039,
-    va106,
-    va1074,
-    va1103,
-    va1127,
-    va1149,
-    va116,
-    va1190,
-    va1201,
-    va124,
-    va1243,
-    va1263,
-    va1304,
-    va1337,
-    va134,
-    va1367,
-    va1399,
-    va14,
-    va1416,
-    va1435,
-    va1461,
-    va1487,
-    va1514,
-    va1515,
-    va152,
-    va1522,
-    va1529,
-    va154,
-    va1543,
-    va1556,
-    va1563,
-    va1565,
-    va179,
-    va186,
-    va206,
-    va219,
-    va255,
-    va269,
-    va276,
-    va294,
-    va305,
-    va319,
-    va323,
-    va334,
-    va342,
-    va364,
-    va385,
-    va39,
-    va397,
-    va431,
-    va441,
-    va472,
-    va486,
-    va492,
-    va509,
-    va519,
-    va558,
-    va570,
-    va576,
-    va59,
-    va599,
-    va609,
-    va612,
-    va622,
-    va635,
-    va639,
-    va660,
-    va665,
-    va682,
-    va684,
-    va693,
-    va696,
-    va698,
-    va708,
-    va713,
-    va714,
-    va729,
-    va738,
-    va74,
-    va755,
-    va776,
-    va800,
-    va830,
-    va858,
-    va86,
-    va890,
-    va917,
-    va95,
-    va968,
-    (
-      CASE WHEN va1176 > 0 THEN LN(va1176) END
-    ) AS va1177
-  FROM values_11_2
-), values_11_4 AS (
-  SELECT
-    symbol,
-    open_time_ms,
-    run_id,
-    stock_row,
-    day_rows,
-    se1462,
-    se1463,
-    se1464,
-    va1018,
-    va1039,
-    va106,
-    va1074,
-    va1103,
-    va1127,
-    va1149,
-    va116,
-    va1190,
-    va1201,
-    va124,
-    va1243,
-    va1263,
-    va1304,
-    va1337,
-    va134,
-    va1367,
-    va1399,
-    va14,
-    va1416,
-    va1435,
-    va1461,
-    va1487,
-    va1514,
-    va1515,
-    va152,
-    va1522,
-    va1529,
-    va154,
-    va1543,
-    va1556,
-    va1563,
-    va1565,
-    va179,
-    va186,
-    va206,
-    va219,
-    va255,
-    va269,
-    va276,
-    va294,
-    va305,
-    va319,
-    va323,
-    va334,
-    va342,
-    va364,
-    va385,
-    va39,
-    va397,
-    va431,
-    va441,
-    va472,
-    va486,
-    va492,
-    va509,
-    va519,
-    va558,
-    va570,
-    va576,
-    va59,
-    va599,
-    va609,
-    va612,
-    va622,
-    va635,
-    va639,
-    va660,
-    va665,
-    va682,
-    va684,
-    va693,
-    va696,
-    va698,
-    va708,
-    va713,
-    va714,
-    va729,
-    va738,
-    va74,
-    va755,
-    va776,
-    va800,
-    va830,
-    va858,
-    va86,
-    va890,
-    va917,
-    va95,
-    va968,
-    (
-      va1177 * 8193 - (
-        va1177 * 8193 - va1177
-      )
-    ) AS va1178
-  FROM values_11_3
 ), sections_12 AS (
   SELECT
     symbol,
@@ -13511,548 +14780,221 @@ WITH values_0_1 AS (
     run_id,
     stock_row,
     day_rows,
-    se1462,
-    se1463,
-    se1464,
-    va1018,
-    va1039,
+    se1663,
+    se1664,
+    se1665,
+    va1023,
     va106,
     va1074,
-    va1103,
-    va1127,
-    va1149,
-    va116,
-    va1178,
-    va1190,
-    va1201,
-    va124,
-    va1243,
-    va1263,
-    va1304,
-    va1337,
-    va134,
-    va1367,
-    va1399,
+    va1139,
+    va1160,
+    va1204,
+    va1245,
+    va1269,
+    va1297,
+    va131,
+    va1335,
+    va1343,
+    va1354,
     va14,
-    va1416,
-    va1435,
-    va1461,
-    va1487,
-    va1514,
-    va1515,
+    va1410,
+    va142,
+    va1433,
+    va1484,
     va152,
-    va1522,
-    va1529,
-    va154,
-    va1543,
-    va1556,
-    va1563,
-    va1565,
-    va179,
-    va186,
-    va206,
+    va1521,
+    va1551,
+    va1598,
+    va160,
+    va1640,
+    va1662,
+    va1690,
+    va170,
+    va1722,
+    va1723,
+    va1730,
+    va1737,
+    va1751,
+    va1765,
+    va1772,
+    va1774,
+    va188,
+    va190,
     va219,
-    va255,
-    va269,
-    va276,
-    va294,
-    va305,
-    va319,
-    va323,
-    va334,
-    va342,
-    va364,
-    va385,
-    va39,
-    va397,
-    va431,
-    va441,
-    va472,
+    va226,
+    va247,
+    va263,
+    va299,
+    va314,
+    va321,
+    va339,
+    va350,
+    va368,
+    va372,
+    va383,
+    va391,
+    va411,
+    va436,
+    va45,
+    va452,
     va486,
-    va492,
-    va509,
-    va519,
-    va558,
-    va570,
-    va576,
-    va59,
-    va599,
-    va609,
-    va612,
-    va622,
-    va635,
-    va639,
-    va660,
-    va665,
-    va682,
-    va684,
-    va693,
-    va696,
-    va698,
-    va708,
-    va713,
-    va714,
-    va729,
-    va738,
-    va74,
-    va755,
+    va496,
+    va541,
+    va555,
+    va561,
+    va581,
+    va591,
+    va634,
+    va646,
+    va652,
+    va675,
+    va691,
+    va694,
+    va704,
+    va717,
+    va721,
+    va740,
+    va745,
+    va762,
+    va764,
     va776,
-    va800,
-    va830,
-    va858,
-    va86,
-    va890,
-    va917,
-    va95,
-    va968,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1178) AS se1179,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1178) AS se1180,
-    COUNT(va1178) OVER (
+    va778,
+    va788,
+    va79,
+    va793,
+    va794,
+    va812,
+    va821,
+    va838,
+    va859,
+    va892,
+    va922,
+    va94,
+    va956,
+    va988,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1690) AS se1691,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1690) AS se1692,
+    COUNT(va1690) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va1178
+      ORDER BY va1690
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1181,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1487) AS se1488,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1487) AS se1489,
-    COUNT(va1487) OVER (
-      PARTITION BY open_time_ms
-      ORDER BY va1487
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1490
-  FROM values_11_4
+    ) AS se1693
+  FROM values_11_2
 ), values_12_1 AS (
   SELECT
     symbol,
     open_time_ms,
     run_id,
     stock_row,
-    va1018,
-    va1039,
+    va1023,
     va106,
     va1074,
-    va1103,
-    va1127,
-    va1149,
-    va116,
-    va1190,
-    va1201,
-    va124,
-    va1243,
-    va1263,
-    va1304,
-    va1337,
-    va134,
-    va1367,
-    va1399,
+    va1139,
+    va1160,
+    va1204,
+    va1245,
+    va1269,
+    va1297,
+    va131,
+    va1335,
+    va1343,
+    va1354,
     va14,
-    va1416,
-    va1435,
-    va1514,
-    va1515,
+    va1410,
+    va142,
+    va1433,
+    va1484,
     va152,
-    va1522,
-    va1529,
-    va154,
-    va1543,
-    va1556,
-    va1563,
-    va1565,
-    va179,
-    va186,
-    va206,
+    va1521,
+    va1551,
+    va1598,
+    va160,
+    va1640,
+    va170,
+    va1722,
+    va1723,
+    va1730,
+    va1737,
+    va1751,
+    va1765,
+    va1772,
+    va1774,
+    va188,
+    va190,
     va219,
-    va255,
-    va269,
-    va276,
-    va294,
-    va305,
-    va319,
-    va323,
-    va334,
-    va342,
-    va364,
-    va385,
-    va39,
-    va397,
-    va431,
-    va441,
-    va472,
+    va226,
+    va247,
+    va263,
+    va299,
+    va314,
+    va321,
+    va339,
+    va350,
+    va368,
+    va372,
+    va383,
+    va391,
+    va411,
+    va436,
+    va45,
+    va452,
     va486,
-    va492,
-    va509,
-    va519,
-    va558,
-    va570,
-    va576,
-    va59,
-    va599,
-    va609,
-    va612,
-    va622,
-    va635,
-    va639,
-    va660,
-    va665,
-    va682,
-    va684,
-    va696,
-    va698,
-    va708,
-    va713,
-    va714,
-    va729,
-    va738,
-    va74,
-    va755,
+    va496,
+    va541,
+    va555,
+    va561,
+    va581,
+    va591,
+    va634,
+    va646,
+    va652,
+    va675,
+    va691,
+    va694,
+    va704,
+    va717,
+    va721,
+    va740,
+    va745,
+    va762,
+    va764,
     va776,
-    va800,
-    va830,
-    va858,
-    va86,
-    va890,
-    va917,
-    va95,
-    va968,
-    (
-      -CAST((
-        (
-          (
-            CASE
-              WHEN NOT va1178 IS NULL
-              THEN (
-                se1179 + ROUND(se1180 * day_rows)
-              ) / (
-                2 * se1181
-              )
-            END
-          ) < va693
-        )
-      ) AS DOUBLE)
-    ) AS va1182,
+    va778,
+    va788,
+    va79,
+    va793,
+    va794,
+    va812,
+    va821,
+    va838,
+    va859,
+    va892,
+    va922,
+    va94,
+    va956,
+    va988,
     (
       (
         CASE
-          WHEN NOT va1461 IS NULL
+          WHEN NOT va1662 IS NULL
           THEN (
-            se1462 + ROUND(se1463 * day_rows)
+            se1663 + ROUND(se1664 * day_rows)
           ) / (
-            2 * se1464
+            2 * se1665
           )
         END
       ) - (
         CASE
-          WHEN NOT va1487 IS NULL
+          WHEN NOT va1690 IS NULL
           THEN (
-            se1488 + ROUND(se1489 * day_rows)
+            se1691 + ROUND(se1692 * day_rows)
           ) / (
-            2 * se1490
+            2 * se1693
           )
         END
       )
-    ) AS va1491
+    ) AS va1694
   FROM sections_12
-), series_13 AS (
-  SELECT
-    symbol,
-    open_time_ms,
-    run_id,
-    stock_row,
-    va1018,
-    va1039,
-    va106,
-    va1074,
-    va1103,
-    va1127,
-    va1149,
-    va116,
-    va1182,
-    va1190,
-    va1201,
-    va124,
-    va1243,
-    va1263,
-    va1304,
-    va1337,
-    va134,
-    va1367,
-    va1399,
-    va14,
-    va1416,
-    va1491,
-    va1514,
-    va1515,
-    va152,
-    va1522,
-    va1529,
-    va154,
-    va1543,
-    va1556,
-    va1563,
-    va1565,
-    va179,
-    va186,
-    va206,
-    va219,
-    va255,
-    va269,
-    va276,
-    va294,
-    va305,
-    va319,
-    va323,
-    va334,
-    va342,
-    va364,
-    va385,
-    va39,
-    va397,
-    va431,
-    va441,
-    va472,
-    va486,
-    va492,
-    va509,
-    va519,
-    va558,
-    va570,
-    va576,
-    va59,
-    va599,
-    va609,
-    va612,
-    va622,
-    va635,
-    va639,
-    va660,
-    va665,
-    va682,
-    va684,
-    va696,
-    va698,
-    va708,
-    va713,
-    va714,
-    va729,
-    va738,
-    va74,
-    va755,
-    va776,
-    va800,
-    va830,
-    va858,
-    va86,
-    va890,
-    va917,
-    va95,
-    va968,
-    RANK(
-    ORDER BY
-      va1435) OVER rows_13 AS se1436,
-    CUME_DIST(
-    ORDER BY
-      va1435) OVER rows_13 AS se1437,
-    COUNT(va1435) OVER rows_13 AS se1438
-  FROM values_12_1
-  WINDOW rows_13 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 12 preceding AND CURRENT ROW)
-), values_13_1 AS (
-  SELECT
-    symbol,
-    open_time_ms,
-    run_id,
-    stock_row,
-    va1018,
-    va1039,
-    va106,
-    va1074,
-    va1103,
-    va1127,
-    va1149,
-    va116,
-    va1182,
-    va1190,
-    va1201,
-    va124,
-    va1243,
-    va1263,
-    va1304,
-    va1337,
-    va134,
-    va1367,
-    va1399,
-    va14,
-    va1416,
-    va1491,
-    va1514,
-    va1515,
-    va152,
-    va1522,
-    va1529,
-    va154,
-    va1543,
-    va1556,
-    va1563,
-    va1565,
-    va179,
-    va186,
-    va206,
-    va219,
-    va255,
-    va269,
-    va276,
-    va294,
-    va305,
-    va319,
-    va323,
-    va334,
-    va342,
-    va364,
-    va385,
-    va39,
-    va397,
-    va431,
-    va441,
-    va472,
-    va486,
-    va492,
-    va509,
-    va519,
-    va558,
-    va570,
-    va576,
-    va59,
-    va599,
-    va609,
-    va612,
-    va622,
-    va635,
-    va639,
-    va660,
-    va665,
-    va682,
-    va684,
-    va696,
-    va698,
-    va708,
-    va713,
-    va714,
-    va729,
-    va738,
-    va74,
-    va755,
-    va776,
-    va800,
-    va830,
-    va858,
-    va86,
-    va890,
-    va917,
-    va95,
-    va968,
-    (
-      CASE WHEN se1438 = 13 THEN (
-        se1436 + se1437 * 13
-      ) / 26 END
-    ) AS va1439
-  FROM series_13
-), values_13_2 AS (
-  SELECT
-    symbol,
-    open_time_ms,
-    run_id,
-    stock_row,
-    va1018,
-    va1039,
-    va106,
-    va1074,
-    va1103,
-    va1127,
-    va1149,
-    va116,
-    va1182,
-    va1190,
-    va1201,
-    va124,
-    va1243,
-    va1263,
-    va1304,
-    va1337,
-    va134,
-    va1367,
-    va1399,
-    va14,
-    va1491,
-    va1514,
-    va1515,
-    va152,
-    va1522,
-    va1529,
-    va154,
-    va1543,
-    va1556,
-    va1563,
-    va1565,
-    va179,
-    va186,
-    va206,
-    va219,
-    va255,
-    va269,
-    va276,
-    va294,
-    va305,
-    va319,
-    va323,
-    va334,
-    va342,
-    va364,
-    va385,
-    va39,
-    va397,
-    va431,
-    va441,
-    va472,
-    va486,
-    va492,
-    va509,
-    va519,
-    va558,
-    va570,
-    va576,
-    va59,
-    va599,
-    va609,
-    va612,
-    va622,
-    va635,
-    va639,
-    va660,
-    va665,
-    va682,
-    va684,
-    va696,
-    va698,
-    va708,
-    va713,
-    va714,
-    va729,
-    va738,
-    va74,
-    va755,
-    va776,
-    va800,
-    va830,
-    va858,
-    va86,
-    va890,
-    va917,
-    va95,
-    va968,
-    (
-      -(
-        CASE WHEN va1416 > va1439 THEN va1416 WHEN va1416 <= va1439 THEN va1439 END
-      )
-    ) AS va1440
-  FROM values_13_1
 )
 SELECT
   symbol,
@@ -14061,264 +15003,264 @@ SELECT
     CASE WHEN ISFINITE(va14) THEN va14 END
   ) AS alpha_001,
   (
-    CASE WHEN ISFINITE(va39) THEN va39 END
+    CASE WHEN ISFINITE(va45) THEN va45 END
   ) AS alpha_002,
   (
-    CASE WHEN ISFINITE(va59) THEN va59 END
+    CASE WHEN ISFINITE(va79) THEN va79 END
   ) AS alpha_003,
   (
-    CASE WHEN ISFINITE(va74) THEN va74 END
+    CASE WHEN ISFINITE(va94) THEN va94 END
   ) AS alpha_004,
   (
-    CASE WHEN ISFINITE(va86) THEN va86 END
+    CASE WHEN ISFINITE(va106) THEN va106 END
   ) AS alpha_005,
   (
-    CASE WHEN ISFINITE(va95) THEN va95 END
+    CASE WHEN ISFINITE(va131) THEN va131 END
   ) AS alpha_006,
   (
-    CASE WHEN ISFINITE(va106) THEN va106 END
+    CASE WHEN ISFINITE(va142) THEN va142 END
   ) AS alpha_007,
   (
-    CASE WHEN ISFINITE(va116) THEN va116 END
+    CASE WHEN ISFINITE(va152) THEN va152 END
   ) AS alpha_008,
   (
-    CASE WHEN ISFINITE(va124) THEN va124 END
+    CASE WHEN ISFINITE(va160) THEN va160 END
   ) AS alpha_009,
   (
-    CASE WHEN ISFINITE(va134) THEN va134 END
+    CASE WHEN ISFINITE(va170) THEN va170 END
   ) AS alpha_010,
   (
-    CASE WHEN ISFINITE(va152) THEN va152 END
+    CASE WHEN ISFINITE(va188) THEN va188 END
   ) AS alpha_011,
   (
-    CASE WHEN ISFINITE(va154) THEN va154 END
+    CASE WHEN ISFINITE(va190) THEN va190 END
   ) AS alpha_012,
   (
-    CASE WHEN ISFINITE(va179) THEN va179 END
+    CASE WHEN ISFINITE(va219) THEN va219 END
   ) AS alpha_013,
   (
-    CASE WHEN ISFINITE(va186) THEN va186 END
+    CASE WHEN ISFINITE(va226) THEN va226 END
   ) AS alpha_014,
   (
-    CASE WHEN ISFINITE(va206) THEN va206 END
+    CASE WHEN ISFINITE(va247) THEN va247 END
   ) AS alpha_015,
   (
-    CASE WHEN ISFINITE(va219) THEN va219 END
+    CASE WHEN ISFINITE(va263) THEN va263 END
   ) AS alpha_016,
   (
-    CASE WHEN ISFINITE(va255) THEN va255 END
+    CASE WHEN ISFINITE(va299) THEN va299 END
   ) AS alpha_017,
   (
-    CASE WHEN ISFINITE(va269) THEN va269 END
+    CASE WHEN ISFINITE(va314) THEN va314 END
   ) AS alpha_018,
   (
-    CASE WHEN ISFINITE(va276) THEN va276 END
+    CASE WHEN ISFINITE(va321) THEN va321 END
   ) AS alpha_019,
   (
-    CASE WHEN ISFINITE(va294) THEN va294 END
+    CASE WHEN ISFINITE(va339) THEN va339 END
   ) AS alpha_020,
   (
-    CASE WHEN ISFINITE(va305) THEN va305 END
+    CASE WHEN ISFINITE(va350) THEN va350 END
   ) AS alpha_021,
   (
-    CASE WHEN ISFINITE(va319) THEN va319 END
+    CASE WHEN ISFINITE(va368) THEN va368 END
   ) AS alpha_022,
   (
-    CASE WHEN ISFINITE(va323) THEN va323 END
+    CASE WHEN ISFINITE(va372) THEN va372 END
   ) AS alpha_023,
   (
-    CASE WHEN ISFINITE(va334) THEN va334 END
+    CASE WHEN ISFINITE(va383) THEN va383 END
   ) AS alpha_024,
   (
-    CASE WHEN ISFINITE(va342) THEN va342 END
+    CASE WHEN ISFINITE(va391) THEN va391 END
   ) AS alpha_025,
   (
-    CASE WHEN ISFINITE(va364) THEN va364 END
+    CASE WHEN ISFINITE(va411) THEN va411 END
   ) AS alpha_026,
   (
-    CASE WHEN ISFINITE(va385) THEN va385 END
+    CASE WHEN ISFINITE(va436) THEN va436 END
   ) AS alpha_027,
   (
-    CASE WHEN ISFINITE(va397) THEN va397 END
+    CASE WHEN ISFINITE(va452) THEN va452 END
   ) AS alpha_028,
   (
-    CASE WHEN ISFINITE(va431) THEN va431 END
+    CASE WHEN ISFINITE(va486) THEN va486 END
   ) AS alpha_029,
   (
-    CASE WHEN ISFINITE(va441) THEN va441 END
+    CASE WHEN ISFINITE(va496) THEN va496 END
   ) AS alpha_030,
   (
-    CASE WHEN ISFINITE(va472) THEN va472 END
+    CASE WHEN ISFINITE(va541) THEN va541 END
   ) AS alpha_031,
   (
-    CASE WHEN ISFINITE(va486) THEN va486 END
+    CASE WHEN ISFINITE(va555) THEN va555 END
   ) AS alpha_032,
   (
-    CASE WHEN ISFINITE(va492) THEN va492 END
+    CASE WHEN ISFINITE(va561) THEN va561 END
   ) AS alpha_033,
   (
-    CASE WHEN ISFINITE(va509) THEN va509 END
+    CASE WHEN ISFINITE(va581) THEN va581 END
   ) AS alpha_034,
   (
-    CASE WHEN ISFINITE(va519) THEN va519 END
+    CASE WHEN ISFINITE(va591) THEN va591 END
   ) AS alpha_035,
   (
-    CASE WHEN ISFINITE(va558) THEN va558 END
+    CASE WHEN ISFINITE(va634) THEN va634 END
   ) AS alpha_036,
   (
-    CASE WHEN ISFINITE(va570) THEN va570 END
+    CASE WHEN ISFINITE(va646) THEN va646 END
   ) AS alpha_037,
   (
-    CASE WHEN ISFINITE(va576) THEN va576 END
+    CASE WHEN ISFINITE(va652) THEN va652 END
   ) AS alpha_038,
   (
-    CASE WHEN ISFINITE(va599) THEN va599 END
+    CASE WHEN ISFINITE(va675) THEN va675 END
   ) AS alpha_039,
   (
-    CASE WHEN ISFINITE(va609) THEN va609 END
+    CASE WHEN ISFINITE(va691) THEN va691 END
   ) AS alpha_040,
   (
-    CASE WHEN ISFINITE(va612) THEN va612 END
+    CASE WHEN ISFINITE(va694) THEN va694 END
   ) AS alpha_041,
   (
-    CASE WHEN ISFINITE(va622) THEN va622 END
+    CASE WHEN ISFINITE(va704) THEN va704 END
   ) AS alpha_042,
   (
-    CASE WHEN ISFINITE(va635) THEN va635 END
+    CASE WHEN ISFINITE(va717) THEN va717 END
   ) AS alpha_043,
   (
-    CASE WHEN ISFINITE(va639) THEN va639 END
+    CASE WHEN ISFINITE(va721) THEN va721 END
   ) AS alpha_044,
   (
-    CASE WHEN ISFINITE(va660) THEN va660 END
+    CASE WHEN ISFINITE(va740) THEN va740 END
   ) AS alpha_045,
   (
-    CASE WHEN ISFINITE(va665) THEN va665 END
+    CASE WHEN ISFINITE(va745) THEN va745 END
   ) AS alpha_046,
   (
-    CASE WHEN ISFINITE(va682) THEN va682 END
+    CASE WHEN ISFINITE(va762) THEN va762 END
   ) AS alpha_047,
   (
-    CASE WHEN ISFINITE(va684) THEN va684 END
+    CASE WHEN ISFINITE(va764) THEN va764 END
   ) AS alpha_049,
   (
-    CASE WHEN ISFINITE(va696) THEN va696 END
+    CASE WHEN ISFINITE(va776) THEN va776 END
   ) AS alpha_050,
   (
-    CASE WHEN ISFINITE(va698) THEN va698 END
+    CASE WHEN ISFINITE(va778) THEN va778 END
   ) AS alpha_051,
   (
-    CASE WHEN ISFINITE(va708) THEN va708 END
+    CASE WHEN ISFINITE(va788) THEN va788 END
   ) AS alpha_052,
   (
-    CASE WHEN ISFINITE(va713) THEN va713 END
+    CASE WHEN ISFINITE(va793) THEN va793 END
   ) AS alpha_053,
   (
-    CASE WHEN ISFINITE(va714) THEN va714 END
+    CASE WHEN ISFINITE(va794) THEN va794 END
   ) AS alpha_054,
   (
-    CASE WHEN ISFINITE(va729) THEN va729 END
+    CASE WHEN ISFINITE(va812) THEN va812 END
   ) AS alpha_055,
   (
-    CASE WHEN ISFINITE(va738) THEN va738 END
+    CASE WHEN ISFINITE(va821) THEN va821 END
   ) AS alpha_057,
   (
-    CASE WHEN ISFINITE(va755) THEN va755 END
+    CASE WHEN ISFINITE(va838) THEN va838 END
   ) AS alpha_060,
   (
-    CASE WHEN ISFINITE(va776) THEN va776 END
+    CASE WHEN ISFINITE(va859) THEN va859 END
   ) AS alpha_061,
   (
-    CASE WHEN ISFINITE(va800) THEN va800 END
+    CASE WHEN ISFINITE(va892) THEN va892 END
   ) AS alpha_062,
   (
-    CASE WHEN ISFINITE(va830) THEN va830 END
+    CASE WHEN ISFINITE(va922) THEN va922 END
   ) AS alpha_064,
   (
-    CASE WHEN ISFINITE(va858) THEN va858 END
+    CASE WHEN ISFINITE(va956) THEN va956 END
   ) AS alpha_065,
   (
-    CASE WHEN ISFINITE(va890) THEN va890 END
+    CASE WHEN ISFINITE(va988) THEN va988 END
   ) AS alpha_066,
   (
-    CASE WHEN ISFINITE(va917) THEN va917 END
+    CASE WHEN ISFINITE(va1023) THEN va1023 END
   ) AS alpha_068,
   (
-    CASE WHEN ISFINITE(va968) THEN va968 END
+    CASE WHEN ISFINITE(va1074) THEN va1074 END
   ) AS alpha_071,
   (
-    CASE WHEN ISFINITE(va1018) THEN va1018 END
+    CASE WHEN ISFINITE(va1139) THEN va1139 END
   ) AS alpha_072,
   (
-    CASE WHEN ISFINITE(va1039) THEN va1039 END
+    CASE WHEN ISFINITE(va1160) THEN va1160 END
   ) AS alpha_073,
   (
-    CASE WHEN ISFINITE(va1074) THEN va1074 END
+    CASE WHEN ISFINITE(va1204) THEN va1204 END
   ) AS alpha_074,
   (
-    CASE WHEN ISFINITE(va1103) THEN va1103 END
+    CASE WHEN ISFINITE(va1245) THEN va1245 END
   ) AS alpha_075,
   (
-    CASE WHEN ISFINITE(va1127) THEN va1127 END
+    CASE WHEN ISFINITE(va1269) THEN va1269 END
   ) AS alpha_077,
   (
-    CASE WHEN ISFINITE(va1149) THEN va1149 END
+    CASE WHEN ISFINITE(va1297) THEN va1297 END
   ) AS alpha_078,
   (
-    CASE WHEN ISFINITE(va1182) THEN va1182 END
+    CASE WHEN ISFINITE(va1335) THEN va1335 END
   ) AS alpha_081,
   (
-    CASE WHEN ISFINITE(va1190) THEN va1190 END
+    CASE WHEN ISFINITE(va1343) THEN va1343 END
   ) AS alpha_083,
   (
-    CASE WHEN ISFINITE(va1201) THEN va1201 END
+    CASE WHEN ISFINITE(va1354) THEN va1354 END
   ) AS alpha_084,
   (
-    CASE WHEN ISFINITE(va1243) THEN va1243 END
+    CASE WHEN ISFINITE(va1410) THEN va1410 END
   ) AS alpha_085,
   (
-    CASE WHEN ISFINITE(va1263) THEN va1263 END
+    CASE WHEN ISFINITE(va1433) THEN va1433 END
   ) AS alpha_086,
   (
-    CASE WHEN ISFINITE(va1304) THEN va1304 END
+    CASE WHEN ISFINITE(va1484) THEN va1484 END
   ) AS alpha_088,
   (
-    CASE WHEN ISFINITE(va1337) THEN va1337 END
+    CASE WHEN ISFINITE(va1521) THEN va1521 END
   ) AS alpha_092,
   (
-    CASE WHEN ISFINITE(va1367) THEN va1367 END
+    CASE WHEN ISFINITE(va1551) THEN va1551 END
   ) AS alpha_094,
   (
-    CASE WHEN ISFINITE(va1399) THEN va1399 END
+    CASE WHEN ISFINITE(va1598) THEN va1598 END
   ) AS alpha_095,
   (
-    CASE WHEN ISFINITE(va1440) THEN va1440 END
+    CASE WHEN ISFINITE(va1640) THEN va1640 END
   ) AS alpha_096,
   (
-    CASE WHEN ISFINITE(va1491) THEN va1491 END
+    CASE WHEN ISFINITE(va1694) THEN va1694 END
   ) AS alpha_098,
   (
-    CASE WHEN ISFINITE(va1514) THEN va1514 END
+    CASE WHEN ISFINITE(va1722) THEN va1722 END
   ) AS alpha_099,
   (
-    CASE WHEN ISFINITE(va1515) THEN va1515 END
+    CASE WHEN ISFINITE(va1723) THEN va1723 END
   ) AS alpha_101,
   (
-    CASE WHEN ISFINITE(va1522) THEN va1522 END
+    CASE WHEN ISFINITE(va1730) THEN va1730 END
   ) AS alpha_custom_argmax_recent,
   (
-    CASE WHEN ISFINITE(va1529) THEN va1529 END
+    CASE WHEN ISFINITE(va1737) THEN va1737 END
   ) AS alpha_custom_argmin_recent,
   (
-    CASE WHEN ISFINITE(va1543) THEN va1543 END
+    CASE WHEN ISFINITE(va1751) THEN va1751 END
   ) AS alpha_custom_decaylinear_mom,
   (
-    CASE WHEN ISFINITE(va1556) THEN va1556 END
+    CASE WHEN ISFINITE(va1765) THEN va1765 END
   ) AS alpha_custom_kurt_filter,
   (
-    CASE WHEN ISFINITE(va1563) THEN va1563 END
+    CASE WHEN ISFINITE(va1772) THEN va1772 END
   ) AS alpha_custom_skew_reversal,
   (
-    CASE WHEN ISFINITE(va1565) THEN va1565 END
+    CASE WHEN ISFINITE(va1774) THEN va1774 END
   ) AS alpha_custom_zscore_5d
-FROM values_13_2
+FROM values_12_1

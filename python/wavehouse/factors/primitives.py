@@ -192,34 +192,34 @@ class Lowering:
         sql = f"lag({{0}}, {rows})"
         return self.make(SERIES, sql, value, frame="row", is_condition=value.is_condition, **facts)
 
-    def last_change(self, value: Primitive) -> Primitive:
-        """The last row up to today whose value is another than on the row before."""
-        value = self.rounded(value)
-        before = self.lag(value, 1)
+    def moves(self, n: int, x: Primitive) -> Primitive:
+        """Whether x has more than one value in a window, once rounded; of known values only."""
+        value = self.rounded(x)
+        if 1 < n <= self.longest_unrolled:
+            equal = " and ".join(f"{{0}} = {{{back}}}" for back in range(1, n))
+            lags = [self.lag(value, back) for back in range(1, n)]
+            return self.make(ELEMENT, f"(not ({equal}))", value, *lags)
         changed = self.make(
             ELEMENT,
             "case when {0} is distinct from {1} or {2} = 1 then {2} end",
             value,
-            before,
+            self.lag(value, 1),
             self.stock_row,
         )
-        return self.make(SERIES, "max({0})", changed, frame="before")
+        changed = self.make(SERIES, "max({0})", changed, frame="before")
+        return self.make(ELEMENT, f"({{0}} > {{1}} - {n - 1})", changed, self.stock_row)
 
     def unless_constant(self, sql: str, rows: int, *args: Primitive, otherwise="null") -> Primitive:
         """sql of args[0], or `otherwise` where one of the others has the same value in all rows."""
         value, *watched = args
-        changes = [self.last_change(each) for each in watched]
-        conditions = " and ".join(
-            f"{{{place + 2}}} > {{1}} - {rows - 1}" for place in range(len(changes))
-        )
+        moving = [self.moves(rows, each) for each in watched]
+        conditions = " and ".join(f"{{{place + 1}}}" for place in range(len(moving)))
         sql = f"case when {conditions} then {sql} else {otherwise} end"
-        read = (value, self.stock_row, *changes)
         if value.total and otherwise != "null":
-            return self.make(ELEMENT, sql, *read, warm=value.warm)
-        known = self.known(value)
+            return self.make(ELEMENT, sql, value, *moving, warm=value.warm)
         if otherwise != "null":
             sql = f"case when {{0}} is not null then {sql} end"
-        return self.make(ELEMENT, sql, known, *read[1:], total=False)
+        return self.make(ELEMENT, sql, self.known(value), *moving, total=False)
 
     def rounded(self, value: Primitive) -> Primitive:
         """To 40 significant bits, some 12 digits: what lies closer together is float noise."""

@@ -34,6 +34,7 @@ from wavehouse.factors.unrolled import BLOCK, Unrolled
 KEYS = ("ts_code", "trade_date", "stock_row")
 FACTORS_TOGETHER = 24  # whose tables are made before those of the next ones
 DAY_COLUMNS_TOGETHER = 16  # of a statement over one day, whose cost is its planning
+DAY_SECTIONS_TOGETHER = 8  # across a day, each with a sort that moves all columns of the statement
 WORK = re.compile(r"[-+*/<>=]|\b(?:case|lag|least|greatest|sqrt|ln|power)\b")
 LARGE = 60  # operations of an expression that is better a column of its own
 CHEAP = 16  # operations that cost less than a column written and read
@@ -47,6 +48,11 @@ IN_ORDER = """select
 from factor_base"""
 PLACE_COLUMN = Primitive(COLUMN, "place")  # number of the row in the order of all tables
 KEY_COLUMNS = (PLACE_COLUMN, Primitive(COLUMN, "day"))
+
+
+def _rows_back(lag: Primitive) -> int:
+    """How far a lag goes back, or a list."""
+    return int(lag.sql.rpartition(",")[2].strip(" )"))
 
 
 class Columns:
@@ -128,7 +134,7 @@ class Program(Columns):
             for read in each.reads
             if read.kind == ELEMENT and read.args
         )
-        self._name(order, asked.union(lowering.days))
+        self._name(order, asked | lowering.blocks)
         self._own(order, asked)
         roots = {name: of_day[root] for name, root in self.roots.items()}
         names = {of_day[each]: name for each, name in self.names.items() if each in of_day}
@@ -139,8 +145,7 @@ class Program(Columns):
         found: dict[Primitive, int] = {}
         for each in in_order(roots):
             if each.kind == SERIES:
-                back = int(each.sql.rpartition(",")[2].strip(" )"))
-                found[each.args[0]] = max(found.get(each.args[0], 0), back)
+                found[each.args[0]] = max(found.get(each.args[0], 0), _rows_back(each))
         return found
 
     def _name(self, order: list[Primitive], asked: Container[Primitive]) -> None:
@@ -260,7 +265,11 @@ class Writer:
         return self._back(primitive, self.expression(primitive.args[0]))
 
     def _back(self, lag: Primitive, read: str) -> str:
-        back = lag.sql.rpartition(",")[2].strip(" )")
+        back = _rows_back(lag)
+        if lag.sql.startswith("list"):
+            begin = int(lag.sql.split(",")[1])
+            past = f"p_{read}[{begin or 1}:{back}]"
+            return past if begin else f"list_prepend({read}, {past})"
         return f"p_{read}[{back}]" if self.is_day else f"lag({read}, {back}) over ()"
 
     def _call(self, primitive: Primitive) -> str:
@@ -291,13 +300,15 @@ class Writer:
         """A section's function over its frame, or an aggregate."""
         if primitive.frame == "group" and not self.is_day:
             return text.replace("{over}", "")
-        parts = "day" + (f", {self.expression(primitive.group)}" if primitive.group else "")
+        parts = [] if self.is_day else ["day"]
+        parts += [self.expression(primitive.group)] if primitive.group else []
+        divided = f"partition by {', '.join(parts)} " if parts else ""
         value = self.expression(primitive.args[0])
         frames = {
-            "over": f" over (partition by {parts})",
-            "place": f"(partition by {parts} order by {value})",
-            "value": f"(partition by {parts} order by {value} {ALL_ROWS})",
-            "stock": f"(partition by {parts} order by place {ALL_ROWS})",
+            "over": f" over ({divided.strip()})",
+            "place": f"({divided}order by {value})",
+            "value": f"({divided}order by {value} {ALL_ROWS})",
+            "stock": f"({divided}order by place {ALL_ROWS})",
         }
         for name, frame in frames.items():
             text = text.replace(f"{{{name}}}", frame)
@@ -628,8 +639,8 @@ def next_day(program: Program, inputs: str, state: str, day: str) -> tuple[list[
         others = [each for each in step if each.kind != SECTION]
         for some in _chunks(others, DAY_COLUMNS_TOGETHER):
             tables.columns(writer, some, base)
-        if sections:
-            tables.section(writer, sections, base)
+        for some in _chunks(sections, DAY_SECTIONS_TOGETHER):
+            tables.section(writer, some, base)
     tables.values(writer, program.roots, "factor_values", base, [PLACE_COLUMN])
     items = ["ts_code"]
     read: dict[Primitive, None] = {}
@@ -638,7 +649,7 @@ def next_day(program: Program, inputs: str, state: str, day: str) -> tuple[list[
         if each in read:
             continue
         if need:
-            items.append(f"list_prepend({name}, p_{name})[1:{need}] as p_{name}")
+            items.append(f"list_prepend({name}, p_{name}[1:{need - 1}]) as p_{name}")
         if each.kind == RECURSION:
             items.append(f"coalesce({name}, k_{name}) as k_{name}")
         if need or each.kind == RECURSION:

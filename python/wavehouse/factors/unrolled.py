@@ -9,11 +9,12 @@ computed from such lists, by the same expressions.
 Lags at the head of a stock reach into the stock before; what they give is blanked there.
 
 A sum of 20 rows is that of 16 rows and, 16 rows back, of 4; that of 16 rows is that of 8 rows and,
-8 rows back, of 8. So a history needs one lag per doubling (`folded`). A day reads the lags one by
-one, and joins them in the same order: `days` holds that form.
+8 rows back, of 8. So a history needs one lag per doubling (`folded`). A day has the past of a stock
+as a list, and what DuckDB's list functions say of it (`days`) is the same to the last bit: they
+sum from today on, as `added` does, and a sum that is folded is joined in the same order.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from wavehouse.factors.compiler import in_order
@@ -59,6 +60,7 @@ def _places(rows: int, start: int = 0) -> list[str]:
 BLOCK = "block"  # frame of what is computed anew in every select that reads it
 SUM, PRODUCT = "({0} + {1})", "({0} * {1})"
 LEAST_FOLDED = 5  # rows
+LIST_NAMES = {"greatest": "max", "least": "min"}
 PART = 32  # rows of a window that are one expression: with more, lags no longer fit the cache
 # numbers below 2^a times 2^b are integers whose sum over 16,000 rows is an integer of 128 bits
 BINS = ((-20, 120), (40, 72), (100, 12))
@@ -84,15 +86,32 @@ def exact_sum(value: str) -> str:
     return f"({' + '.join(sums)})"
 
 
+def _if_whole(sql: str, rows: int) -> str:
+    """What a list function that passes over NULL says of a list without one."""
+    return f"case when list_count({{0}}) = {rows} then {sql} end"
+
+
+def _parts(terms: Sequence) -> list[Sequence]:
+    """Terms that are summed in one expression: all, or PART of them at a time."""
+    size = len(terms) if len(terms) <= PART + PART // 2 else PART
+    return [terms[start : start + size] for start in range(0, len(terms), size)]
+
+
+def is_constant(x: Primitive) -> bool:
+    """Whether it has the same value in all rows, and no past that is kept."""
+    return x.kind == CONSTANT or (x.kind == ELEMENT and not x.args)
+
+
 @dataclass
 class Unrolled(Lowering):
     """Primitives of which those over a stock's rows are lags and recursions."""
 
     longest_unrolled = 10**6
-    days: dict[Primitive, Primitive] = field(default_factory=dict)
+    days: dict[Primitive, Primitive] = field(default_factory=dict)  # a day's form of others
+    blocks: set[Primitive] = field(default_factory=set)  # what is made of blocks of rows
 
     def of_day(self, roots: Iterable[Primitive]) -> dict[Primitive, Primitive]:
-        """Every primitive that is read, as it is where what is folded has the form of `days`."""
+        """Every primitive that is read, as a day has it."""
         found: dict[Primitive, Primitive] = {}
 
         def put(wanted: Iterable[Primitive]) -> None:
@@ -100,9 +119,9 @@ class Unrolled(Lowering):
                 args = tuple(found[arg] for arg in each.args)
                 found[each] = each if args == each.args else replace(each, args=args)
 
-        for folded, other in self.days.items():  # the inner ones first, as they were made
+        for each, other in self.days.items():  # the inner ones first, as they were made
             put([other])
-            found[folded] = found[other]
+            found[each] = found[other]
         put(roots)
         return found
 
@@ -134,11 +153,24 @@ class Unrolled(Lowering):
         blanked = self.blanked("{0}", 1, blank)
         return self.make(ELEMENT, blanked, garbled, self.stock_row, total=False)
 
-    def folded(self, rows: int, join: str, x: Primitive, form: str, day: Primitive) -> Primitive:
+    def last(self, x: Primitive, rows: int, begin: int = 0) -> Primitive:
+        """The rows before today from `begin` on, up to `rows` in all, as a list: only of a day."""
+        facts = {"total": x.total, "warm": x.warm + rows - 1 if x.total else 0}
+        return self.make(SERIES, f"list({{0}}, {begin}, {rows - 1})", x, frame="row", **facts)
+
+    def by_list(self, whole: Primitive, sql: str, rows: int, x: Primitive, *read: Primitive):
+        """`whole`, which a day writes as `sql` over a list of the last rows of x, today first.
+
+        A constant has no list: of that a day writes lags as well.
+        """
+        if rows > 1 and not is_constant(x):
+            self.days[whole] = self.rows_of(sql, rows, self.last(x, rows), *read)
+        return whole
+
+    def folded(self, rows: int, join: str, x: Primitive, form: str = "{}") -> Primitive:
         """The last rows of x joined by blocks; `form` has the outcome as {}.
 
         Blocks may overlap where joining a row twice does no harm: for all but sums and products.
-        day: the same of lags.
         """
         blocks = [x]
         for power in range(rows.bit_length() - 1):
@@ -154,17 +186,17 @@ class Unrolled(Lowering):
             sides = (text, f"{{{place}}}")
             text = PLACE.sub(lambda which, sides=sides: sides[int(which[1])], join)
         parts = [self.past(blocks[power], back) for back, power in found]
-        outcome = self.rows_of(form.format(text), rows, *parts)
-        self.days[outcome] = day
-        return outcome
+        whole = self.rows_of(form.format(text), rows, *parts)
+        self.blocks.add(whole)
+        return whole
 
     def added(self, terms: list[str], rows: int, *read: Primitive) -> Primitive:
-        """Sum of a term per row, each over `read`: a column for every PART of them if many."""
-        if len(terms) <= PART + PART // 2:
-            return self.rows_of(tree(terms), rows, *read)
+        """Sum of a term per row, today's first: a column for every PART of them if many."""
+        if len(terms) == len(_parts(terms)[0]):
+            return self.rows_of(f"({' + '.join(terms)})", rows, *read)
         parts = []
-        for start in range(0, len(terms), PART):
-            text = tree(terms[start : start + PART])
+        for some in _parts(terms):
+            text = f"({' + '.join(some)})"
             used = list(dict.fromkeys(int(place) for place in PLACE.findall(text)))
             moved = PLACE.sub(lambda place, used=used: f"{{{used.index(int(place[1]))}}}", text)
             parts.append(self.rows_of(moved, rows, *(read[place] for place in used)))
@@ -179,62 +211,46 @@ class Unrolled(Lowering):
         function = sql.partition("(")[0]
         return getattr(self, f"_window_{function}")(rows, *(self.number(arg) for arg in args))
 
-    def unless_constant(self, sql, rows, *args, otherwise="null"):
-        """sql of args[0], or `otherwise` where one of the others has the same value in all rows."""
-        value, *watched = args
-        moving = [self.moves(rows, each) for each in watched]
-        conditions = " and ".join(f"{{{place + 1}}}" for place in range(len(moving)))
-        sql = f"case when {conditions} then {sql} else {otherwise} end"
-        if value.total and otherwise != "null":
-            return self.make(ELEMENT, sql, value, *moving, warm=value.warm)
-        if otherwise != "null":
-            sql = f"case when {{0}} is not null then {sql} end"
-        return self.make(ELEMENT, sql, self.known(value), *moving, total=False)
-
     def moves(self, n, x):
-        """Whether x has more than one value in a window, once rounded to 40 significant bits.
-
-        Of a day, values that are so alike deviate from their mean by less than 2^-39 of it, which
-        the squares rule out nearly everywhere: only the rest is looked at value by value.
-        """
-        rounded = "lambda value: value * 8193 - (value * 8193 - value)"
-        alike = f"len(list_distinct(list_transform([{', '.join(_places(n))}], {rounded}))) = 1"
-        squares, mean = f"{{{n}}}", f"{{{n + 1}}}"
-        least = f"{n * 1e-22!r}::double * {mean} * {mean}"
-        sql = f"(case when {squares} > {least} then true else not ({alike}) end)"
-        lags = [self.past(x, back) for back in range(n)]
-        read = (*lags, self._moment(2, n, x), self._window_avg(n, x))
-        day = self.rows_of(sql, n, *read)
-        if n < LEAST_FOLDED:
-            return day
+        """Whether x has more than one value in a window, once rounded."""
+        if n == 1 or is_constant(x):
+            return self.element("({0} <> {0})", x)
         facts = {"frame": BLOCK, "total": x.total}
         value = self.make(ELEMENT, ROUNDED, x, warm=x.warm, **facts)
         before = self.past(value, 1)
         equal = self.make(ELEMENT, "({0} = {1})", value, before, warm=before.warm, **facts)
-        return self.folded(n - 1, "({0} and {1})", equal, "(not {})", day)
+        whole = self.folded(n - 1, "({0} and {1})", equal, "(not {})")
+        rounded = ROUNDED.replace("{0}", "value")
+        listed = f"(len(list_filter({{0}}, lambda value: {rounded} <> {{1}})) > 0)"
+        return self.by_list(whole, listed, n, x, self.rounded(x))
 
     # the aggregates
 
-    def _folded(self, n, x, join, day):
-        return self.folded(n, join, x, "{}", day) if n >= LEAST_FOLDED else day
-
     def _window_sum(self, n, x):
-        return self._folded(n, x, SUM, self.of_lags(tree(_places(n)), n, x))
+        if n < LEAST_FOLDED:
+            return self.of_lags(tree(_places(n)), n, x)
+        whole = self.folded(n, SUM, x)
+        self.days[whole] = self.of_lags(tree(_places(n)), n, x)
+        return whole
 
     def _window_avg(self, n, x):
         return self.element(f"({{0}} / {n})", self._window_sum(n, x))
 
     def _window_product(self, n, x):
-        return self._folded(n, x, PRODUCT, self.of_lags(tree(_places(n), "*"), n, x))
+        whole = self.folded(n, PRODUCT, x)
+        self.days[whole] = self.of_lags(tree(_places(n), "*"), n, x)
+        return whole
 
     def _extreme(self, function, n, x):
         if n == 1:
             return x
-        extreme, join = f"{function}({', '.join(_places(n))})", f"{function}({{0}}, {{1}})"
-        if not x.total:  # greatest and least pass over NULL
-            extreme = f"case when {tree(_places(n))} is not null then {extreme} end"
+        if is_constant(x):
+            return self.lag(x, n - 1)
+        join, form = f"{function}({{0}}, {{1}})", f"list_{LIST_NAMES[function]}({{0}})"
+        if not x.total:  # these pass over NULL
             join = f"(case when {{0}} + {{1}} is not null then {join} end)"
-        return self._folded(n, x, join, self.of_lags(extreme, n, x))
+            form = _if_whole(form, n)
+        return self.by_list(self.folded(n, join, x), form, n, x)
 
     def _window_max(self, n, x):
         return self._extreme("greatest", n, x)
@@ -243,14 +259,28 @@ class Unrolled(Lowering):
         return self._extreme("least", n, x)
 
     def _window_median(self, n, x):
-        listed = f"list_aggregate([{', '.join(_places(n))}], 'median')"
-        return self.of_lags(f"case when {tree(_places(n))} is not null then {listed} end", n, x)
+        whole = self.of_lags(
+            f"case when {tree(_places(n))} is not null"
+            f" then list_aggregate([{', '.join(_places(n))}], 'median') end",
+            n,
+            x,
+        )
+        return self.by_list(whole, _if_whole("list_aggregate({0}, 'median')", n), n, x)
 
     def _moment(self, power, n, x):
         """Sum of so many powers of the distances from the mean."""
         terms = [" * ".join([f"({place} - {{{n}}})"] * power) for place in _places(n)]
         mean = self._window_avg(n, x)
-        return self.added(terms, n, *(self.past(x, back) for back in range(n)), mean)
+        whole = self.added(terms, n, *(self.past(x, back) for back in range(n)), mean)
+        if n > 1 and not is_constant(x):
+            lists = [self.last(x, each.stop, each.start) for each in _parts(range(n))]
+            powers = " * ".join([f"(value - {{{len(lists)}}})"] * power)
+            sums = [
+                f"list_sum(list_transform({place}, lambda value: {powers}))"
+                for place in _places(len(lists))
+            ]
+            self.days[whole] = self.rows_of(tree(sums), n, *lists, mean)
+        return whole
 
     def _joint(self, n, x, y):
         """Sum of the products of both distances from the mean."""
@@ -313,14 +343,25 @@ class Unrolled(Lowering):
         sql = f"(case when {{{n}}} is not null then case {cases} else {n} end end)::double"
         if n == 1:
             sql = "case when {0} is not null then 1::double end"
-        return self.rows_of(sql, n, *(self.past(x, back) for back in range(n)), extreme)
+        whole = self.rows_of(sql, n, *(self.past(x, back) for back in range(n)), extreme)
+        oldest = "list_position(list_reverse({0}), {1})::double"  # which finds NULL as well
+        return self.by_list(whole, f"case when {{1}} is not null then {oldest} end", n, x, extreme)
 
     def _ts_rank(self, x, n):
         """By how many values are less than today's, less those that are greater."""
         x = self.rounded(x)
         kind = "" if n <= 100 else "::integer"
         terms = [f"sign({{0}} - {place}){kind}" for place in _places(n)]
-        return self.of_lags(f"(({n + 1} + {tree(terms)}) / {2 * n})", n, x)
+        whole = self.of_lags(f"(({n + 1} + {tree(terms)}) / {2 * n})", n, x)
+        signs = "list_sum(list_transform({0}, lambda value: sign({1} - value)))"
+        return self.by_list(whole, _if_whole(f"(({n + 1} + {signs}) / {2 * n})", n), n, x, x)
+
+    def _decay_linear(self, x, n):
+        x = self.number(x)
+        whole = super()._decay_linear(x, n)
+        weighted = f"list_transform({{0}}, lambda value, place: ({n + 1} - place) * value)"
+        sql = _if_whole(f"(list_sum({weighted})) / {n * (n + 1) // 2}", n)
+        return self.by_list(whole, sql, n, x)
 
     def filtered_slope(self, y, x, kept, n):
         """Slope of y on x over those of n rows that are kept."""

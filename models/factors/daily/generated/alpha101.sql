@@ -39,82 +39,82 @@ WITH values_0_1 AS (
       open * 8193 - (
         open * 8193 - open
       )
-    ) AS va40,
+    ) AS va46,
     (
       volume * 8193 - (
         volume * 8193 - volume
       )
-    ) AS va45,
+    ) AS va51,
     (
       low * 8193 - (
         low * 8193 - low
       )
-    ) AS va60,
+    ) AS va80,
     (
       close - vwap
-    ) AS va75,
+    ) AS va95,
     (
       vwap - close
-    ) AS va139,
+    ) AS va175,
     (
       close * 8193 - (
         close * 8193 - close
       )
-    ) AS va156,
+    ) AS va192,
     (
       high * 8193 - (
         high * 8193 - high
       )
-    ) AS va188,
+    ) AS va228,
     (
       -returns
-    ) AS va333,
+    ) AS va382,
     (
       high - close
-    ) AS va334,
+    ) AS va383,
     (
       vwap * 8193 - (
         vwap * 8193 - vwap
       )
-    ) AS va361,
+    ) AS va408,
     (
       (
         high + low
       ) / 2
-    ) AS va382,
+    ) AS va433,
     (
       close - 1
-    ) AS va393,
+    ) AS va449,
     (
       -(
         1 - (
           open / NULLIF(close, 0)
         )
       )
-    ) AS va482,
+    ) AS va552,
     (
       (
         close + high
       ) - low
-    ) AS va506,
+    ) AS va579,
     (
       open - close
-    ) AS va528,
+    ) AS va601,
     (
       close / NULLIF(open, 0)
-    ) AS va566,
+    ) AS va643,
     (
       high * low
-    ) AS va604,
+    ) AS va687,
     (
       close + vwap
-    ) AS va611,
+    ) AS va694,
     (
       1 / NULLIF(close, 0)
-    ) AS va665,
+    ) AS va746,
     (
       close - low
-    ) AS va718,
+    ) AS va799,
     (
       (
         -(
@@ -127,140 +127,140 @@ WITH values_0_1 AS (
           low - high
         )
       ), 0)
-    ) AS va723,
+    ) AS va804,
     (
       CASE WHEN stock_row > 1 THEN (
         market_cap * returns
       ) END
-    ) AS va739,
+    ) AS va823,
     (
       (
         vwap * CAST(0.271683 AS DOUBLE)
       ) + (
         vwap * CAST(0.728317 AS DOUBLE)
       )
-    ) AS va784,
+    ) AS va868,
     (
       high - low
-    ) AS va809,
+    ) AS va895,
     (
       (
         open * CAST(0.6818919999999999 AS DOUBLE)
       ) + (
         vwap * CAST(0.318108 AS DOUBLE)
       )
-    ) AS va888,
+    ) AS va983,
     (
       (
         open * CAST(0.00817205 AS DOUBLE)
       ) + (
         vwap * CAST(0.99182795 AS DOUBLE)
       )
-    ) AS va943,
+    ) AS va1038,
     (
       (
         close * CAST(0.518371 AS DOUBLE)
       ) + (
         low * CAST(0.481629 AS DOUBLE)
       )
-    ) AS va1037,
+    ) AS va1152,
     (
       (
         close * CAST(0.490655 AS DOUBLE)
       ) + (
         vwap * CAST(0.5093449999999999 AS DOUBLE)
       )
-    ) AS va1057,
+    ) AS va1172,
     (
       low + open
-    ) AS va1133,
+    ) AS va1249,
     (
       (
         low * CAST(0.852845 AS DOUBLE)
       ) + (
         open * CAST(0.147155 AS DOUBLE)
       )
-    ) AS va1207,
+    ) AS va1338,
     (
       (
         high * CAST(0.0261661 AS DOUBLE)
       ) + (
         vwap * CAST(0.9738339 AS DOUBLE)
       )
-    ) AS va1231,
+    ) AS va1362,
     (
       (
         low * CAST(0.352233 AS DOUBLE)
       ) + (
         vwap * CAST(0.647767 AS DOUBLE)
       )
-    ) AS va1348,
+    ) AS va1510,
     (
       (
         close * CAST(0.60733 AS DOUBLE)
       ) + (
         open * CAST(0.39266999999999996 AS DOUBLE)
       )
-    ) AS va1371,
+    ) AS va1539,
     (
       (
         high * CAST(0.131872 AS DOUBLE)
       ) + (
         open * CAST(0.868128 AS DOUBLE)
       )
-    ) AS va1404,
+    ) AS va1573,
     (
       (
         open * CAST(0.365804 AS DOUBLE)
       ) + (
         open * CAST(0.634196 AS DOUBLE)
       )
-    ) AS va1470,
+    ) AS va1646,
     (
       (
         close * CAST(0.12329699999999999 AS DOUBLE)
       ) + (
         high * CAST(0.876703 AS DOUBLE)
       )
-    ) AS va1514,
+    ) AS va1690,
     (
       (
         close + open
       ) - (
         open + vwap
       )
-    ) AS va1564,
+    ) AS va1757,
     (
       (
         close * CAST(0.369701 AS DOUBLE)
       ) + (
         vwap * CAST(0.6302989999999999 AS DOUBLE)
       )
-    ) AS va1570,
+    ) AS va1763,
     (
       (
         low * CAST(0.03271500000000005 AS DOUBLE)
       ) + (
         low * CAST(0.967285 AS DOUBLE)
       )
-    ) AS va1637,
+    ) AS va1840,
     (
       (
         close * CAST(0.524434 AS DOUBLE)
       ) + (
         vwap * CAST(0.47556600000000004 AS DOUBLE)
       )
-    ) AS va1775,
+    ) AS va1996,
     (
       (
         low * CAST(0.721001 AS DOUBLE)
       ) + (
         vwap * CAST(0.278999 AS DOUBLE)
       )
-    ) AS va1890,
+    ) AS va2127,
     (
       CASE WHEN stock_row > 1 THEN returns END
-    ) AS va2064
+    ) AS va2309
   FROM {{ ref('factor_inputs') }}
 ), values_0_2 AS (
   SELECT
@@ -279,143 +279,143 @@ WITH values_0_1 AS (
     open,
     returns,
     va0,
-    va1037,
-    va1057,
-    va1207,
-    va1348,
-    va1371,
-    va139,
-    va1404,
-    va1470,
+    va1038,
+    va1152,
+    va1172,
+    va1338,
     va15,
-    va1514,
-    va156,
-    va1570,
-    va1637,
-    va1775,
-    va188,
-    va1890,
+    va1510,
+    va1539,
+    va1573,
+    va1646,
+    va1690,
+    va175,
+    va1763,
+    va1840,
+    va192,
+    va1996,
     va2,
+    va2127,
     va22,
-    va333,
-    va334,
-    va361,
+    va228,
     va382,
-    va393,
-    va40,
-    va45,
-    va528,
-    va60,
-    va718,
-    va723,
-    va75,
-    va784,
-    va809,
-    va888,
-    va943,
+    va383,
+    va408,
+    va433,
+    va449,
+    va46,
+    va51,
+    va601,
+    va799,
+    va80,
+    va804,
+    va868,
+    va895,
+    va95,
+    va983,
     volume,
     vwap,
     (
       va15 / NULLIF(open, 0)
     ) AS va16,
     (
-      va75 * 8193 - (
-        va75 * 8193 - va75
+      va95 * 8193 - (
+        va95 * 8193 - va95
       )
-    ) AS va76,
-    ABS(va15) AS va255,
+    ) AS va96,
+    ABS(va15) AS va299,
     (
-      va482 * 8193 - (
-        va482 * 8193 - va482
+      va552 * 8193 - (
+        va552 * 8193 - va552
       )
-    ) AS va483,
+    ) AS va553,
     (
-      va506 * 8193 - (
-        va506 * 8193 - va506
+      va579 * 8193 - (
+        va579 * 8193 - va579
       )
-    ) AS va507,
+    ) AS va580,
     (
       va15 * 8193 - (
         va15 * 8193 - va15
       )
-    ) AS va520,
+    ) AS va593,
     (
-      va528 * 8193 - (
-        va528 * 8193 - va528
+      va601 * 8193 - (
+        va601 * 8193 - va601
       )
-    ) AS va529,
+    ) AS va602,
     (
-      va566 * 8193 - (
-        va566 * 8193 - va566
+      va643 * 8193 - (
+        va643 * 8193 - va643
       )
-    ) AS va567,
+    ) AS va644,
     (
       CASE
         WHEN (
-          va604 > 0
+          va687 > 0
           OR (
             CAST(0.5 AS DOUBLE) = FLOOR(CAST(0.5 AS DOUBLE))
             AND (
-              va604 <> 0 OR CAST(0.5 AS DOUBLE) >= 0
+              va687 <> 0 OR CAST(0.5 AS DOUBLE) >= 0
             )
           )
           OR (
-            va604 = 0 AND CAST(0.5 AS DOUBLE) > 0
+            va687 = 0 AND CAST(0.5 AS DOUBLE) > 0
           )
         )
-        THEN POWER(va604, CAST(0.5 AS DOUBLE))
+        THEN POWER(va687, CAST(0.5 AS DOUBLE))
       END
-    ) AS va605,
+    ) AS va688,
     (
-      va139 * 8193 - (
-        va139 * 8193 - va139
+      va175 * 8193 - (
+        va175 * 8193 - va175
       )
-    ) AS va607,
+    ) AS va690,
     (
-      va611 * 8193 - (
-        va611 * 8193 - va611
+      va694 * 8193 - (
+        va694 * 8193 - va694
       )
-    ) AS va612,
+    ) AS va695,
     (
-      va334 * 8193 - (
-        va334 * 8193 - va334
+      va383 * 8193 - (
+        va383 * 8193 - va383
       )
-    ) AS va660,
+    ) AS va741,
     (
-      va665 * 8193 - (
-        va665 * 8193 - va665
+      va746 * 8193 - (
+        va746 * 8193 - va746
       )
-    ) AS va666,
+    ) AS va747,
     (
-      va718 - va334
-    ) AS va719,
+      va799 - va383
+    ) AS va800,
     (
-      va739 * 8193 - (
-        va739 * 8193 - va739
+      va823 * 8193 - (
+        va823 * 8193 - va823
       )
-    ) AS va740,
+    ) AS va824,
     (
-      va382 * 8193 - (
-        va382 * 8193 - va382
+      va433 * 8193 - (
+        va433 * 8193 - va433
       )
-    ) AS va860,
+    ) AS va955,
     (
-      va888 * 8193 - (
-        va888 * 8193 - va888
+      va983 * 8193 - (
+        va983 * 8193 - va983
       )
-    ) AS va895,
+    ) AS va990,
     (
       (
-        va382 * CAST(0.178404 AS DOUBLE)
+        va433 * CAST(0.178404 AS DOUBLE)
       ) + (
         vwap * CAST(0.821596 AS DOUBLE)
       )
-    ) AS va932,
+    ) AS va1027,
     (
-      va943 * 8193 - (
-        va943 * 8193 - va943
+      va1038 * 8193 - (
+        va1038 * 8193 - va1038
       )
-    ) AS va950,
+    ) AS va1048,
     (
       (
         (
@@ -426,66 +426,66 @@ WITH values_0_1 AS (
           )
         ) - vwap
       ) / NULLIF((
-        open - va382
+        open - va433
       ), 0)
-    ) AS va978,
+    ) AS va1079,
     (
-      va1057 * 8193 - (
-        va1057 * 8193 - va1057
+      va1172 * 8193 - (
+        va1172 * 8193 - va1172
       )
-    ) AS va1061,
+    ) AS va1176,
     (
-      va1133 - (
+      va1249 - (
         vwap + vwap
       )
-    ) AS va1134,
+    ) AS va1250,
     (
-      va1231 * 8193 - (
-        va1231 * 8193 - va1231
+      va1362 * 8193 - (
+        va1362 * 8193 - va1362
       )
-    ) AS va1232,
+    ) AS va1363,
     (
       (
-        va382 + high
+        va433 + high
       ) - (
         high + vwap
       )
-    ) AS va1322,
+    ) AS va1484,
     (
-      va1470 * 8193 - (
-        va1470 * 8193 - va1470
+      va1646 * 8193 - (
+        va1646 * 8193 - va1646
       )
-    ) AS va1477,
+    ) AS va1653,
     (
-      va1514 * 8193 - (
-        va1514 * 8193 - va1514
+      va1690 * 8193 - (
+        va1690 * 8193 - va1690
       )
-    ) AS va1520,
+    ) AS va1702,
     (
-      va1564 * 8193 - (
-        va1564 * 8193 - va1564
+      va1757 * 8193 - (
+        va1757 * 8193 - va1757
       )
-    ) AS va1565,
+    ) AS va1758,
     (
-      va1637 * 8193 - (
-        va1637 * 8193 - va1637
+      va1840 * 8193 - (
+        va1840 * 8193 - va1840
       )
-    ) AS va1640,
+    ) AS va1844,
     CAST((
       (
         (
-          va382 + close
-        ) < va1133
+          va433 + close
+        ) < va1249
       )
-    ) AS DOUBLE) AS va1721,
+    ) AS DOUBLE) AS va1937,
     (
       va15 / NULLIF((
-        va809 + CAST(0.001 AS DOUBLE)
+        va895 + CAST(0.001 AS DOUBLE)
       ), 0)
-    ) AS va2035,
+    ) AS va2280,
     (
-      CASE WHEN ABS(va2064) < CAST(1e75 AS DOUBLE) THEN va2064 END
-    ) AS va2065
+      CASE WHEN ABS(va2309) < CAST(1e75 AS DOUBLE) THEN va2309 END
+    ) AS va2310
   FROM values_0_1
 ), values_0_3 AS (
   SELECT
@@ -504,66 +504,66 @@ WITH values_0_1 AS (
     open,
     returns,
     va0,
-    va1037,
-    va1057,
-    va1061,
-    va1207,
-    va1232,
-    va1322,
-    va1348,
-    va1371,
-    va139,
-    va1404,
-    va1470,
-    va1477,
+    va1027,
+    va1038,
+    va1048,
+    va1079,
+    va1152,
+    va1172,
+    va1176,
+    va1338,
+    va1363,
+    va1484,
     va15,
-    va1514,
-    va1520,
-    va156,
-    va1565,
-    va1570,
-    va1637,
-    va1640,
-    va1721,
-    va1775,
-    va188,
-    va1890,
+    va1510,
+    va1539,
+    va1573,
+    va1646,
+    va1653,
+    va1690,
+    va1702,
+    va175,
+    va1758,
+    va1763,
+    va1840,
+    va1844,
+    va192,
+    va1937,
+    va1996,
     va2,
-    va2035,
-    va2065,
+    va2127,
     va22,
-    va255,
-    va333,
-    va334,
-    va361,
+    va228,
+    va2280,
+    va2310,
+    va299,
     va382,
-    va393,
-    va40,
-    va45,
-    va483,
-    va507,
-    va520,
-    va528,
-    va529,
-    va567,
-    va60,
-    va607,
-    va612,
-    va660,
-    va666,
-    va723,
-    va740,
-    va75,
-    va76,
-    va784,
-    va809,
-    va860,
-    va888,
+    va383,
+    va408,
+    va433,
+    va449,
+    va46,
+    va51,
+    va553,
+    va580,
+    va593,
+    va601,
+    va602,
+    va644,
+    va690,
+    va695,
+    va741,
+    va747,
+    va80,
+    va804,
+    va824,
+    va868,
     va895,
-    va932,
-    va943,
-    va950,
-    va978,
+    va95,
+    va955,
+    va96,
+    va983,
+    va990,
     volume,
     vwap,
     (
@@ -572,34 +572,34 @@ WITH values_0_1 AS (
       )
     ) AS va17,
     (
-      va255 * 8193 - (
-        va255 * 8193 - va255
+      va299 * 8193 - (
+        va299 * 8193 - va299
       )
-    ) AS va257,
+    ) AS va301,
     (
       (
-        CASE WHEN ISFINITE(va605) THEN va605 END
+        CASE WHEN ISFINITE(va688) THEN va688 END
       ) - vwap
-    ) AS va606,
+    ) AS va689,
     (
-      va719 / NULLIF(va718, 0)
-    ) AS va720,
+      va800 / NULLIF(va799, 0)
+    ) AS va801,
     (
       (
-        va719 / NULLIF(va809, 0)
+        va800 / NULLIF(va895, 0)
       ) * volume
-    ) AS va810,
+    ) AS va896,
     (
-      va1134 * 8193 - (
-        va1134 * 8193 - va1134
+      va1250 * 8193 - (
+        va1250 * 8193 - va1250
       )
-    ) AS va1135,
-    va1322 * stock_row AS va1323,
+    ) AS va1251,
+    va1484 * stock_row AS va1485,
     (
-      va2065 * 8193 - (
-        va2065 * 8193 - va2065
+      va2310 * 8193 - (
+        va2310 * 8193 - va2310
       )
-    ) AS va2068
+    ) AS va2313
   FROM values_0_2
 ), values_0_4 AS (
   SELECT
@@ -618,80 +618,80 @@ WITH values_0_1 AS (
     open,
     returns,
     va0,
-    va1037,
-    va1057,
-    va1061,
-    va1135,
-    va1207,
-    va1232,
-    va1322,
-    va1323,
-    va1348,
-    va1371,
-    va139,
-    va1404,
-    va1470,
-    va1477,
+    va1027,
+    va1038,
+    va1048,
+    va1079,
+    va1152,
+    va1172,
+    va1176,
+    va1251,
+    va1338,
+    va1363,
+    va1484,
+    va1485,
     va15,
-    va1514,
-    va1520,
-    va156,
-    va1565,
-    va1570,
-    va1637,
-    va1640,
+    va1510,
+    va1539,
+    va1573,
+    va1646,
+    va1653,
+    va1690,
     va17,
-    va1721,
-    va1775,
-    va188,
-    va1890,
+    va1702,
+    va175,
+    va1758,
+    va1763,
+    va1840,
+    va1844,
+    va192,
+    va1937,
+    va1996,
     va2,
-    va2035,
-    va2065,
-    va2068,
+    va2127,
     va22,
-    va255,
-    va257,
-    va333,
-    va334,
-    va361,
+    va228,
+    va2280,
+    va2310,
+    va2313,
+    va299,
+    va301,
     va382,
-    va393,
-    va40,
-    va45,
-    va483,
-    va507,
-    va520,
-    va528,
-    va529,
-    va567,
-    va60,
-    va606,
-    va607,
-    va612,
-    va660,
-    va666,
-    va720,
-    va723,
-    va740,
-    va75,
-    va76,
-    va784,
-    va809,
-    va860,
-    va888,
+    va383,
+    va408,
+    va433,
+    va449,
+    va46,
+    va51,
+    va553,
+    va580,
+    va593,
+    va601,
+    va602,
+    va644,
+    va689,
+    va690,
+    va695,
+    va741,
+    va747,
+    va80,
+    va801,
+    va804,
+    va824,
+    va868,
     va895,
-    va932,
-    va943,
-    va950,
-    va978,
+    va95,
+    va955,
+    va96,
+    va983,
+    va990,
     volume,
     vwap,
     (
-      va810 * 8193 - (
-        va810 * 8193 - va810
+      va896 * 8193 - (
+        va896 * 8193 - va896
       )
-    ) AS va811
+    ) AS va897
   FROM values_0_3
 ), series_1 AS (
   SELECT
@@ -709,175 +709,216 @@ WITH values_0_1 AS (
     open,
     returns,
     va0,
-    va1037,
-    va1057,
-    va1061,
-    va1135,
-    va1207,
-    va1232,
-    va1371,
-    va139,
-    va1404,
-    va1470,
-    va1477,
+    va1027,
+    va1038,
+    va1048,
+    va1079,
+    va1152,
+    va1172,
+    va1176,
+    va1251,
+    va1338,
+    va1363,
     va15,
-    va1514,
-    va1520,
-    va156,
-    va1565,
-    va1570,
-    va1637,
-    va1640,
+    va1539,
+    va1573,
+    va1646,
+    va1653,
+    va1690,
     va17,
-    va1775,
-    va188,
-    va1890,
+    va1702,
+    va175,
+    va1758,
+    va1763,
+    va1840,
+    va1844,
+    va192,
+    va1996,
     va2,
-    va2035,
-    va2068,
+    va2127,
     va22,
-    va257,
-    va333,
-    va334,
-    va361,
+    va228,
+    va2280,
+    va2313,
+    va301,
     va382,
-    va393,
-    va40,
-    va45,
-    va483,
-    va520,
-    va529,
-    va567,
-    va60,
-    va606,
-    va607,
-    va612,
-    va660,
-    va666,
-    va720,
-    va723,
-    va740,
-    va75,
-    va76,
-    va784,
-    va809,
-    va811,
-    va860,
-    va888,
+    va383,
+    va408,
+    va433,
+    va449,
+    va46,
+    va51,
+    va553,
+    va593,
+    va602,
+    va644,
+    va689,
+    va690,
+    va695,
+    va741,
+    va747,
+    va80,
+    va801,
+    va804,
+    va824,
+    va868,
     va895,
-    va932,
-    va943,
-    va950,
-    va978,
+    va897,
+    va95,
+    va955,
+    va96,
+    va983,
+    va990,
     volume,
     vwap,
     STDDEV_SAMP(returns) OVER rows_20 AS se1,
     LAG(va2, 1) OVER rows_row AS se3,
     LAG(va22, 2) OVER rows_row AS se23,
-    AVG(vwap) OVER rows_10 AS se80,
-    COUNT(vwap) OVER rows_10 AS se81,
-    CORR(open, volume) OVER rows_10 AS se88,
-    LAG(va40, 1) OVER rows_row AS se90,
-    LAG(va45, 1) OVER rows_row AS se92,
-    AVG(volume) OVER rows_20 AS se96,
-    LAG(close, 7) OVER rows_row AS se98,
-    SUM(open) OVER rows_5 AS se105,
-    SUM(returns) OVER rows_5 AS se106,
-    LAG(close, 1) OVER rows_row AS se115,
-    LAG(volume, 3) OVER rows_row AS se133,
-    MAX(va139) OVER rows_3 AS se140,
-    COUNT(va139) OVER rows_3 AS se141,
-    MIN(va139) OVER rows_3 AS se147,
-    LAG(volume, 1) OVER rows_row AS se154,
-    LAG(returns, 3) OVER rows_row AS se181,
-    LAG(va156, 1) OVER rows_row AS se221,
-    LAG(va156, 2) OVER rows_row AS se222,
-    LAG(va156, 3) OVER rows_row AS se223,
-    LAG(va156, 4) OVER rows_row AS se224,
-    LAG(va156, 5) OVER rows_row AS se225,
-    LAG(va156, 6) OVER rows_row AS se226,
-    LAG(va156, 7) OVER rows_row AS se227,
-    LAG(va156, 8) OVER rows_row AS se228,
-    LAG(va156, 9) OVER rows_row AS se229,
-    AVG(amount) OVER rows_20 AS se242,
-    STDDEV_SAMP(va255) OVER rows_5 AS se256,
-    LAG(va257, 1) OVER rows_row AS se258,
-    CORR(close, open) OVER rows_10 AS se260,
-    SUM(returns) OVER rows_250 AS se269,
-    LAG(high, 1) OVER rows_row AS se276,
-    LAG(low, 1) OVER rows_row AS se287,
-    AVG(close) OVER rows_8 AS se294,
-    STDDEV_SAMP(close) OVER rows_8 AS se295,
-    AVG(close) OVER rows_2 AS se297,
-    CORR(high, volume) OVER rows_5 AS se305,
-    LAG(va188, 1) OVER rows_row AS se307,
-    STDDEV_SAMP(close) OVER rows_20 AS se311,
-    AVG(high) OVER rows_20 AS se318,
-    LAG(high, 2) OVER rows_row AS se320,
-    AVG(close) OVER rows_100 AS se322,
-    LAG(close, 100) OVER rows_row AS se324,
-    MIN(close) OVER rows_100 AS se329,
-    LAG(close, 3) OVER rows_row AS se330,
-    LAG(va188, 2) OVER rows_row AS se341,
-    LAG(va188, 3) OVER rows_row AS se342,
-    LAG(va188, 4) OVER rows_row AS se343,
-    LAG(va45, 2) OVER rows_row AS se345,
-    LAG(va45, 3) OVER rows_row AS se346,
-    LAG(va45, 4) OVER rows_row AS se347,
-    LAG(va60, 1) OVER rows_row AS se385,
-    LAG(va393, 5) OVER rows_row AS se394,
-    LAG(va333, 6) OVER rows_row AS se419,
-    LAG(close, 2) OVER rows_row AS se427,
-    SUM(volume) OVER rows_5 AS se433,
-    SUM(volume) OVER rows_20 AS se434,
-    LAG(close, 10) OVER rows_row AS se440,
-    LAG(close, 5) OVER rows_row AS se466,
-    LAG(va361, 1) OVER rows_row AS se474,
-    AVG(close) OVER rows_7 AS se478,
-    STDDEV_SAMP(returns) OVER rows_2 AS se493,
-    STDDEV_SAMP(returns) OVER rows_5 AS se494,
+    AVG(vwap) OVER rows_10 AS se100,
+    COUNT(vwap) OVER rows_10 AS se101,
+    CORR(open, volume) OVER rows_10 AS se108,
+    LAG(va46, 1) OVER rows_row AS se110,
+    LAG(va46, 2) OVER rows_row AS se111,
+    LAG(va46, 3) OVER rows_row AS se112,
+    LAG(va46, 4) OVER rows_row AS se113,
+    LAG(va46, 5) OVER rows_row AS se114,
+    LAG(va46, 6) OVER rows_row AS se115,
+    LAG(va46, 7) OVER rows_row AS se116,
+    LAG(va46, 8) OVER rows_row AS se117,
+    LAG(va46, 9) OVER rows_row AS se118,
+    LAG(va51, 1) OVER rows_row AS se120,
+    LAG(va51, 2) OVER rows_row AS se121,
+    LAG(va51, 3) OVER rows_row AS se122,
+    LAG(va51, 4) OVER rows_row AS se123,
+    LAG(va51, 5) OVER rows_row AS se124,
+    LAG(va51, 6) OVER rows_row AS se125,
+    LAG(va51, 7) OVER rows_row AS se126,
+    LAG(va51, 8) OVER rows_row AS se127,
+    LAG(va51, 9) OVER rows_row AS se128,
+    AVG(volume) OVER rows_20 AS se132,
+    LAG(close, 7) OVER rows_row AS se134,
+    SUM(open) OVER rows_5 AS se141,
+    SUM(returns) OVER rows_5 AS se142,
+    LAG(close, 1) OVER rows_row AS se151,
+    LAG(volume, 3) OVER rows_row AS se169,
+    MAX(va175) OVER rows_3 AS se176,
+    COUNT(va175) OVER rows_3 AS se177,
+    MIN(va175) OVER rows_3 AS se183,
+    LAG(volume, 1) OVER rows_row AS se190,
+    LAG(returns, 3) OVER rows_row AS se221,
+    LAG(va192, 1) OVER rows_row AS se265,
+    LAG(va192, 2) OVER rows_row AS se266,
+    LAG(va192, 3) OVER rows_row AS se267,
+    LAG(va192, 4) OVER rows_row AS se268,
+    LAG(va192, 5) OVER rows_row AS se269,
+    LAG(va192, 6) OVER rows_row AS se270,
+    LAG(va192, 7) OVER rows_row AS se271,
+    LAG(va192, 8) OVER rows_row AS se272,
+    LAG(va192, 9) OVER rows_row AS se273,
+    AVG(amount) OVER rows_20 AS se286,
+    STDDEV_SAMP(va299) OVER rows_5 AS se300,
+    LAG(va301, 1) OVER rows_row AS se302,
+    LAG(va301, 2) OVER rows_row AS se303,
+    LAG(va301, 3) OVER rows_row AS se304,
+    LAG(va301, 4) OVER rows_row AS se305,
+    CORR(close, open) OVER rows_10 AS se306,
+    SUM(returns) OVER rows_250 AS se314,
+    LAG(high, 1) OVER rows_row AS se321,
+    LAG(low, 1) OVER rows_row AS se332,
+    AVG(close) OVER rows_8 AS se339,
+    STDDEV_SAMP(close) OVER rows_8 AS se340,
+    AVG(close) OVER rows_2 AS se342,
+    CORR(high, volume) OVER rows_5 AS se350,
+    LAG(va228, 1) OVER rows_row AS se352,
+    LAG(va228, 2) OVER rows_row AS se353,
+    LAG(va228, 3) OVER rows_row AS se354,
+    LAG(va228, 4) OVER rows_row AS se355,
+    STDDEV_SAMP(close) OVER rows_20 AS se359,
+    AVG(high) OVER rows_20 AS se367,
+    LAG(high, 2) OVER rows_row AS se369,
+    AVG(close) OVER rows_100 AS se371,
+    LAG(close, 100) OVER rows_row AS se373,
+    MIN(close) OVER rows_100 AS se378,
+    LAG(close, 3) OVER rows_row AS se379,
+    LAG(va80, 1) OVER rows_row AS se436,
+    LAG(va80, 2) OVER rows_row AS se437,
+    LAG(va80, 3) OVER rows_row AS se438,
+    LAG(va80, 4) OVER rows_row AS se439,
+    LAG(va449, 5) OVER rows_row AS se450,
+    LAG(va382, 6) OVER rows_row AS se475,
+    LAG(close, 2) OVER rows_row AS se483,
+    SUM(volume) OVER rows_5 AS se489,
+    SUM(volume) OVER rows_20 AS se490,
+    LAG(close, 10) OVER rows_row AS se496,
+    LAG(va80, 5) OVER rows_row AS se519,
+    LAG(va80, 6) OVER rows_row AS se520,
+    LAG(va80, 7) OVER rows_row AS se521,
+    LAG(va80, 8) OVER rows_row AS se522,
+    LAG(va80, 9) OVER rows_row AS se523,
+    LAG(va80, 10) OVER rows_row AS se524,
+    LAG(va80, 11) OVER rows_row AS se525,
+    LAG(close, 5) OVER rows_row AS se536,
+    LAG(va408, 1) OVER rows_row AS se544,
+    AVG(close) OVER rows_7 AS se548,
+    STDDEV_SAMP(returns) OVER rows_2 AS se563,
+    STDDEV_SAMP(returns) OVER rows_5 AS se564,
+    LAG(va2, 2) OVER rows_row AS se565,
+    LAG(va2, 3) OVER rows_row AS se566,
+    LAG(va2, 4) OVER rows_row AS se567,
     RANK(
     ORDER BY
-      va507) OVER rows_16 AS se508,
+      va580) OVER rows_16 AS se581,
     CUME_DIST(
     ORDER BY
-      va507) OVER rows_16 AS se509,
+      va580) OVER rows_16 AS se582,
     RANK(
     ORDER BY
-      va45) OVER rows_32 AS se510,
+      va51) OVER rows_32 AS se583,
     CUME_DIST(
     ORDER BY
-      va45) OVER rows_32 AS se511,
+      va51) OVER rows_32 AS se584,
     RANK(
     ORDER BY
-      va2) OVER rows_32 AS se512,
+      va2) OVER rows_32 AS se585,
     CUME_DIST(
     ORDER BY
-      va2) OVER rows_32 AS se513,
-    LAG(va520, 1) OVER rows_row AS se521,
-    AVG(close) OVER rows_200 AS se547,
-    LAG(va528, 1) OVER rows_row AS se554,
-    STDDEV_SAMP(high) OVER rows_10 AS se595,
-    CORR(high, volume) OVER rows_10 AS se601,
-    SUM(close) OVER rows_20 AS se639,
-    SUM(close) OVER rows_5 AS se640,
-    LAG(close, 20) OVER rows_row AS se655,
-    AVG(high) OVER rows_5 AS se664,
-    LAG(vwap, 5) OVER rows_row AS se670,
-    MIN(low) OVER rows_5 AS se708,
-    SUM(returns) OVER rows_240 AS se710,
-    SUM(returns) OVER rows_20 AS se711,
-    LAG(va720, 9) OVER rows_row AS se721,
-    MIN(low) OVER rows_12 AS se724,
-    MAX(high) OVER rows_12 AS se725,
-    SUM(returns) OVER rows_10 AS se744,
-    SUM(returns) OVER rows_2 AS se745,
-    ARG_MAX(stock_row, close) OVER rows_30 AS se753,
-    ARG_MAX(stock_row, close) OVER rows_10 AS se817,
-    MIN(vwap) OVER rows_16 AS se826,
-    COUNT(vwap) OVER rows_16 AS se827,
-    AVG(amount) OVER rows_180 AS se833,
-    LAG(va895, 1) OVER rows_row AS se896,
+      va2) OVER rows_32 AS se586,
+    LAG(va593, 1) OVER rows_row AS se594,
+    LAG(va408, 2) OVER rows_row AS se615,
+    LAG(va408, 3) OVER rows_row AS se616,
+    LAG(va408, 4) OVER rows_row AS se617,
+    LAG(va408, 5) OVER rows_row AS se618,
+    AVG(close) OVER rows_200 AS se624,
+    LAG(va601, 1) OVER rows_row AS se631,
+    STDDEV_SAMP(high) OVER rows_10 AS se672,
+    LAG(va228, 5) OVER rows_row AS se673,
+    LAG(va228, 6) OVER rows_row AS se674,
+    LAG(va228, 7) OVER rows_row AS se675,
+    LAG(va228, 8) OVER rows_row AS se676,
+    LAG(va228, 9) OVER rows_row AS se677,
+    CORR(high, volume) OVER rows_10 AS se684,
+    SUM(close) OVER rows_20 AS se722,
+    SUM(close) OVER rows_5 AS se723,
+    LAG(close, 20) OVER rows_row AS se736,
+    AVG(high) OVER rows_5 AS se745,
+    LAG(vwap, 5) OVER rows_row AS se751,
+    MIN(low) OVER rows_5 AS se789,
+    SUM(returns) OVER rows_240 AS se791,
+    SUM(returns) OVER rows_20 AS se792,
+    LAG(va801, 9) OVER rows_row AS se802,
+    MIN(low) OVER rows_12 AS se805,
+    MAX(high) OVER rows_12 AS se806,
+    SUM(returns) OVER rows_10 AS se828,
+    SUM(returns) OVER rows_2 AS se829,
+    ARG_MAX(stock_row, close) OVER rows_30 AS se837,
+    ARG_MAX(stock_row, close) OVER rows_10 AS se903,
+    MIN(vwap) OVER rows_16 AS se912,
+    COUNT(vwap) OVER rows_16 AS se913,
+    AVG(amount) OVER rows_180 AS se919,
+    LAG(va408, 6) OVER rows_row AS se947,
+    LAG(va408, 7) OVER rows_row AS se948,
+    LAG(va408, 8) OVER rows_row AS se949,
+    LAG(va990, 1) OVER rows_row AS se991,
     SUM(
       (
         (
@@ -886,105 +927,116 @@ WITH values_0_1 AS (
           open * CAST(0.178404 AS DOUBLE)
         )
       )
-    ) OVER rows_12 AS se916,
-    AVG(amount) OVER rows_120 AS se917,
-    LAG(va932, 3) OVER rows_row AS se933,
-    AVG(amount) OVER rows_60 AS se940,
-    LAG(va950, 1) OVER rows_row AS se951,
-    MIN(open) OVER rows_13 AS se958,
-    LAG(vwap, 3) OVER rows_row AS se965,
-    LAG(va978, 1) OVER rows_row AS se979,
-    LAG(va978, 2) OVER rows_row AS se980,
-    LAG(va978, 3) OVER rows_row AS se981,
-    LAG(va978, 4) OVER rows_row AS se982,
-    LAG(va978, 5) OVER rows_row AS se983,
-    LAG(va978, 6) OVER rows_row AS se984,
-    LAG(va978, 7) OVER rows_row AS se985,
-    LAG(va978, 8) OVER rows_row AS se986,
-    LAG(va978, 9) OVER rows_row AS se987,
-    LAG(va978, 10) OVER rows_row AS se988,
-    MIN(high) OVER rows_2 AS se997,
-    AVG(amount) OVER rows_15 AS se1020,
-    LAG(va1037, 1) OVER rows_row AS se1038,
-    LAG(va1061, 1) OVER rows_row AS se1062,
-    LAG(vwap, 1) OVER rows_row AS se1077,
-    AVG(amount) OVER rows_50 AS se1084,
-    AVG(amount) OVER rows_40 AS se1152,
-    LAG(va860, 1) OVER rows_row AS se1158,
+    ) OVER rows_12 AS se1011,
+    AVG(amount) OVER rows_120 AS se1012,
+    LAG(va1027, 3) OVER rows_row AS se1028,
+    AVG(amount) OVER rows_60 AS se1035,
+    LAG(va1048, 1) OVER rows_row AS se1049,
+    LAG(va1048, 2) OVER rows_row AS se1050,
+    LAG(va1048, 3) OVER rows_row AS se1051,
+    LAG(va1048, 4) OVER rows_row AS se1052,
+    LAG(va1048, 5) OVER rows_row AS se1053,
+    MIN(open) OVER rows_13 AS se1059,
+    LAG(vwap, 3) OVER rows_row AS se1066,
+    LAG(va1079, 1) OVER rows_row AS se1080,
+    LAG(va1079, 2) OVER rows_row AS se1081,
+    LAG(va1079, 3) OVER rows_row AS se1082,
+    LAG(va1079, 4) OVER rows_row AS se1083,
+    LAG(va1079, 5) OVER rows_row AS se1084,
+    LAG(va1079, 6) OVER rows_row AS se1085,
+    LAG(va1079, 7) OVER rows_row AS se1086,
+    LAG(va1079, 8) OVER rows_row AS se1087,
+    LAG(va1079, 9) OVER rows_row AS se1088,
+    LAG(va1079, 10) OVER rows_row AS se1089,
+    MIN(high) OVER rows_2 AS se1098,
+    AVG(amount) OVER rows_15 AS se1127,
+    LAG(va1152, 1) OVER rows_row AS se1153,
+    LAG(va1176, 1) OVER rows_row AS se1177,
+    LAG(va1176, 2) OVER rows_row AS se1178,
+    LAG(va1176, 3) OVER rows_row AS se1179,
+    LAG(vwap, 1) OVER rows_row AS se1193,
+    AVG(amount) OVER rows_50 AS se1200,
+    AVG(amount) OVER rows_40 AS se1268,
+    LAG(va955, 1) OVER rows_row AS se1279,
+    LAG(va955, 2) OVER rows_row AS se1280,
+    LAG(va955, 3) OVER rows_row AS se1281,
+    LAG(va955, 4) OVER rows_row AS se1282,
+    LAG(va955, 5) OVER rows_row AS se1283,
+    LAG(va955, 6) OVER rows_row AS se1284,
+    LAG(va955, 7) OVER rows_row AS se1285,
     RANK(
     ORDER BY
-      va45) OVER rows_18 AS se1175,
+      va51) OVER rows_18 AS se1301,
     CUME_DIST(
     ORDER BY
-      va45) OVER rows_18 AS se1176,
-    LAG(va361, 2) OVER rows_row AS se1179,
-    LAG(vwap, 4) OVER rows_row AS se1198,
-    LAG(va1207, 2) OVER rows_row AS se1208,
-    AVG(amount) OVER rows_30 AS se1219,
-    CORR(volume, vwap) OVER rows_4 AS se1249,
-    REGR_COUNT(volume, vwap) OVER rows_4 AS se1250,
-    AVG(amount) OVER rows_81 AS se1293,
-    SUM(va1323) OVER rows_20 AS se1324,
-    COUNT(va1323) OVER rows_20 AS se1325,
-    SUM(va1322) OVER rows_20 AS se1326,
-    COUNT(va1322) OVER rows_20 AS se1327,
-    SUM(va1348) OVER rows_19 AS se1349,
-    COUNT(va1348) OVER rows_19 AS se1350,
-    AVG(amount) OVER rows_150 AS se1380,
-    AVG(amount) OVER rows_10 AS se1414,
-    LAG(open, 1) OVER rows_row AS se1458,
-    LAG(va1477, 1) OVER rows_row AS se1478,
-    AVG(close) OVER rows_5 AS se1493,
-    MAX(vwap) OVER rows_15 AS se1501,
-    COUNT(vwap) OVER rows_15 AS se1502,
-    LAG(close, 4) OVER rows_row AS se1510,
-    LAG(va1520, 1) OVER rows_row AS se1521,
-    LAG(va860, 2) OVER rows_row AS se1529,
-    LAG(va45, 5) OVER rows_row AS se1531,
-    LAG(va45, 6) OVER rows_row AS se1532,
-    LAG(va45, 7) OVER rows_row AS se1533,
-    LAG(va45, 8) OVER rows_row AS se1534,
-    LAG(va45, 9) OVER rows_row AS se1535,
-    LAG(va1570, 1) OVER rows_row AS se1571,
-    LAG(va1640, 1) OVER rows_row AS se1641,
-    MAX(close) OVER rows_4 AS se1669,
-    SUM(va1721 * stock_row) OVER rows_14 AS se1722,
-    SUM(va1721) OVER rows_14 AS se1723,
-    LAG(va1775, 2) OVER rows_row AS se1776,
-    MIN(vwap) OVER rows_11 AS se1789,
-    COUNT(vwap) OVER rows_11 AS se1790,
+      va51) OVER rows_18 AS se1302,
+    LAG(vwap, 4) OVER rows_row AS se1329,
+    LAG(va1338, 2) OVER rows_row AS se1339,
+    AVG(amount) OVER rows_30 AS se1350,
+    CORR(volume, vwap) OVER rows_4 AS se1389,
+    REGR_COUNT(volume, vwap) OVER rows_4 AS se1390,
+    AVG(amount) OVER rows_81 AS se1445,
+    SUM(va1485) OVER rows_20 AS se1486,
+    COUNT(va1485) OVER rows_20 AS se1487,
+    SUM(va1484) OVER rows_20 AS se1488,
+    COUNT(va1484) OVER rows_20 AS se1489,
+    SUM(va1510) OVER rows_19 AS se1511,
+    COUNT(va1510) OVER rows_19 AS se1512,
+    AVG(amount) OVER rows_150 AS se1548,
+    AVG(amount) OVER rows_10 AS se1583,
+    LAG(open, 1) OVER rows_row AS se1634,
+    LAG(va1653, 1) OVER rows_row AS se1654,
+    AVG(close) OVER rows_5 AS se1669,
+    MAX(vwap) OVER rows_15 AS se1677,
+    COUNT(vwap) OVER rows_15 AS se1678,
+    LAG(close, 4) OVER rows_row AS se1686,
+    LAG(va1702, 1) OVER rows_row AS se1703,
+    LAG(va1702, 2) OVER rows_row AS se1704,
+    LAG(va1702, 3) OVER rows_row AS se1705,
+    LAG(va1702, 4) OVER rows_row AS se1706,
+    LAG(va1702, 5) OVER rows_row AS se1707,
+    LAG(va1702, 6) OVER rows_row AS se1708,
+    LAG(va1702, 7) OVER rows_row AS se1709,
+    LAG(va1702, 8) OVER rows_row AS se1710,
+    LAG(va1763, 1) OVER rows_row AS se1764,
+    LAG(va1844, 1) OVER rows_row AS se1845,
+    LAG(va1844, 2) OVER rows_row AS se1846,
+    LAG(va1844, 3) OVER rows_row AS se1847,
+    LAG(va1844, 4) OVER rows_row AS se1848,
+    LAG(va1844, 5) OVER rows_row AS se1849,
+    MAX(close) OVER rows_4 AS se1876,
+    SUM(va1937 * stock_row) OVER rows_14 AS se1938,
+    SUM(va1937) OVER rows_14 AS se1939,
+    LAG(va1996, 2) OVER rows_row AS se1997,
+    MIN(vwap) OVER rows_11 AS se2010,
+    COUNT(vwap) OVER rows_11 AS se2011,
     RANK(
     ORDER BY
-      va361) OVER rows_19 AS se1802,
+      va408) OVER rows_19 AS se2023,
     CUME_DIST(
     ORDER BY
-      va361) OVER rows_19 AS se1803,
-    COUNT(va361) OVER rows_19 AS se1804,
-    MIN(open) OVER rows_12 AS se1821,
-    SUM(va382) OVER rows_19 AS se1827,
-    LAG(va60, 2) OVER rows_row AS se1905,
-    LAG(va60, 3) OVER rows_row AS se1906,
-    LAG(va60, 4) OVER rows_row AS se1907,
-    LAG(va60, 5) OVER rows_row AS se1908,
-    LAG(va60, 6) OVER rows_row AS se1909,
-    AVG(amount) OVER rows_5 AS se1941,
-    CORR(low, volume) OVER rows_6 AS se2000,
-    ARG_MIN(stock_row, close) OVER rows_30 AS se2024,
-    ARG_MAX(stock_row, close) OVER rows_20 AS se2036,
-    ARG_MIN(stock_row, close) OVER rows_20 AS se2043,
-    LAG(returns, 1) OVER rows_row AS se2050,
-    LAG(returns, 2) OVER rows_row AS se2051,
-    LAG(returns, 4) OVER rows_row AS se2052,
-    LAG(returns, 5) OVER rows_row AS se2053,
-    LAG(returns, 6) OVER rows_row AS se2054,
-    LAG(returns, 7) OVER rows_row AS se2055,
-    LAG(returns, 8) OVER rows_row AS se2056,
-    LAG(returns, 9) OVER rows_row AS se2057,
-    KURTOSIS_POP(va2065) OVER rows_20 AS se2066,
-    COUNT(va2065) OVER rows_20 AS se2067,
-    LAG(va2068, 1) OVER rows_row AS se2069,
-    SKEWNESS(va2065) OVER rows_20 AS se2077,
-    STDDEV_SAMP(close) OVER rows_5 AS se2084
+      va408) OVER rows_19 AS se2024,
+    COUNT(va408) OVER rows_19 AS se2025,
+    MIN(open) OVER rows_12 AS se2042,
+    SUM(va433) OVER rows_19 AS se2048,
+    AVG(amount) OVER rows_5 AS se2175,
+    CORR(low, volume) OVER rows_6 AS se2242,
+    ARG_MIN(stock_row, close) OVER rows_30 AS se2269,
+    ARG_MAX(stock_row, close) OVER rows_20 AS se2281,
+    ARG_MIN(stock_row, close) OVER rows_20 AS se2288,
+    LAG(returns, 1) OVER rows_row AS se2295,
+    LAG(returns, 2) OVER rows_row AS se2296,
+    LAG(returns, 4) OVER rows_row AS se2297,
+    LAG(returns, 5) OVER rows_row AS se2298,
+    LAG(returns, 6) OVER rows_row AS se2299,
+    LAG(returns, 7) OVER rows_row AS se2300,
+    LAG(returns, 8) OVER rows_row AS se2301,
+    LAG(returns, 9) OVER rows_row AS se2302,
+    KURTOSIS_POP(va2310) OVER rows_20 AS se2311,
+    COUNT(va2310) OVER rows_20 AS se2312,
+    LAG(va2313, 1) OVER rows_row AS se2314,
+    SKEWNESS(va2310) OVER rows_20 AS se2323,
+    STDDEV_SAMP(close) OVER rows_5 AS se2330
   FROM values_0_4
   WINDOW rows_2 AS (
     PARTITION BY stock_number
@@ -1121,113 +1173,166 @@ WITH values_0_1 AS (
     industry_l3,
     low,
     se1,
-    se1062,
-    se115,
-    se1152,
-    se1158,
-    se1219,
-    se1414,
-    se1478,
-    se1493,
-    se1521,
-    se154,
-    se1641,
-    se1827,
-    se1941,
-    se2066,
-    se2067,
-    se2069,
-    se2077,
-    se2084,
-    se221,
-    se242,
-    se256,
-    se258,
-    se294,
-    se295,
-    se297,
+    se1011,
+    se1012,
+    se1035,
+    se1049,
+    se1050,
+    se1051,
+    se1052,
+    se1053,
+    se1177,
+    se1178,
+    se1179,
+    se120,
+    se121,
+    se122,
+    se123,
+    se124,
+    se125,
+    se126,
+    se1268,
+    se127,
+    se1279,
+    se1280,
+    se1281,
+    se1282,
+    se1283,
+    se1284,
+    se1285,
+    se1350,
+    se151,
+    se1583,
+    se1654,
+    se1669,
+    se1703,
+    se1704,
+    se1705,
+    se1706,
+    se1707,
+    se1708,
+    se1709,
+    se1710,
+    se1845,
+    se1846,
+    se1847,
+    se1848,
+    se1849,
+    se190,
+    se2048,
+    se2175,
+    se2311,
+    se2312,
+    se2314,
+    se2323,
+    se2330,
+    se265,
+    se266,
+    se267,
+    se268,
+    se269,
+    se270,
+    se271,
+    se272,
+    se273,
+    se286,
     se3,
-    se307,
-    se311,
-    se320,
-    se322,
-    se324,
-    se329,
-    se330,
-    se385,
-    se427,
-    se433,
-    se434,
-    se466,
-    se474,
-    se493,
-    se494,
+    se300,
+    se302,
+    se303,
+    se304,
+    se305,
+    se339,
+    se342,
+    se359,
+    se369,
+    se371,
+    se373,
+    se378,
+    se379,
+    se436,
+    se437,
+    se438,
+    se439,
+    se483,
+    se489,
+    se490,
+    se519,
+    se520,
     se521,
-    se554,
-    se595,
-    se639,
-    se640,
-    se664,
-    se708,
-    se744,
+    se522,
+    se523,
+    se524,
+    se525,
+    se536,
+    se544,
+    se594,
+    se615,
+    se616,
+    se617,
+    se618,
+    se631,
+    se672,
+    se722,
+    se723,
     se745,
-    se833,
-    se896,
-    se90,
-    se916,
-    se917,
-    se92,
-    se940,
-    se951,
+    se789,
+    se828,
+    se829,
+    se919,
+    se947,
+    se948,
+    se949,
+    se991,
     va0,
-    va1057,
-    va1061,
-    va1135,
-    va1232,
-    va1371,
-    va139,
-    va1404,
-    va1470,
-    va1477,
+    va1038,
+    va1048,
+    va1172,
+    va1176,
+    va1251,
+    va1363,
     va15,
-    va1514,
-    va1520,
-    va156,
-    va1565,
-    va1637,
-    va1640,
+    va1539,
+    va1573,
+    va1646,
+    va1653,
+    va1690,
     va17,
-    va188,
-    va1890,
+    va1702,
+    va175,
+    va1758,
+    va1840,
+    va1844,
+    va192,
     va2,
-    va2035,
-    va2068,
-    va257,
-    va361,
-    va382,
-    va40,
-    va45,
-    va483,
-    va520,
-    va529,
-    va567,
-    va60,
-    va606,
-    va607,
-    va612,
-    va660,
-    va666,
-    va723,
-    va740,
-    va75,
-    va76,
-    va784,
-    va811,
-    va860,
-    va888,
-    va895,
-    va943,
-    va950,
+    va2127,
+    va228,
+    va2280,
+    va2313,
+    va301,
+    va408,
+    va433,
+    va46,
+    va51,
+    va553,
+    va593,
+    va602,
+    va644,
+    va689,
+    va690,
+    va695,
+    va741,
+    va747,
+    va80,
+    va804,
+    va824,
+    va868,
+    va897,
+    va95,
+    va955,
+    va96,
+    va983,
+    va990,
     volume,
     vwap,
     (
@@ -1235,121 +1340,201 @@ WITH values_0_1 AS (
     ) AS va24,
     (
       open - (
-        CASE WHEN se81 = 10 THEN se80 END
+        CASE WHEN se101 = 10 THEN se100 END
       )
-    ) AS va82,
+    ) AS va102,
     (
-      CASE WHEN stock_row > 9 THEN se88 END
-    ) AS va89,
+      CASE WHEN stock_row > 9 THEN se108 END
+    ) AS va109,
     (
-      CASE WHEN stock_row > 19 THEN (
-        se96 < volume
-      ) END
-    ) AS va97,
+      NOT (
+        va46 = se110
+        AND va46 = se111
+        AND va46 = se112
+        AND va46 = se113
+        AND va46 = se114
+        AND va46 = se115
+        AND va46 = se116
+        AND va46 = se117
+        AND va46 = se118
+      )
+    ) AS va119,
     (
-      close - se98
-    ) AS va99,
-    (
-      se105 * se106
-    ) AS va107,
-    (
-      close - se115
-    ) AS va116,
-    (
-      volume - se133
-    ) AS va134,
-    (
-      CASE WHEN se141 = 3 THEN se140 END
-    ) AS va142,
-    (
-      CASE WHEN se141 = 3 THEN se147 END
-    ) AS va148,
-    (
-      returns - se181
-    ) AS va182,
-    (
-      2 + CASE WHEN se221 < va156 THEN 2 WHEN se221 = va156 THEN 1 WHEN se221 > va156 THEN 0 END + CASE WHEN se222 < va156 THEN 2 WHEN se222 = va156 THEN 1 WHEN se222 > va156 THEN 0 END + CASE WHEN se223 < va156 THEN 2 WHEN se223 = va156 THEN 1 WHEN se223 > va156 THEN 0 END + CASE WHEN se224 < va156 THEN 2 WHEN se224 = va156 THEN 1 WHEN se224 > va156 THEN 0 END + CASE WHEN se225 < va156 THEN 2 WHEN se225 = va156 THEN 1 WHEN se225 > va156 THEN 0 END + CASE WHEN se226 < va156 THEN 2 WHEN se226 = va156 THEN 1 WHEN se226 > va156 THEN 0 END + CASE WHEN se227 < va156 THEN 2 WHEN se227 = va156 THEN 1 WHEN se227 > va156 THEN 0 END + CASE WHEN se228 < va156 THEN 2 WHEN se228 = va156 THEN 1 WHEN se228 > va156 THEN 0 END + CASE WHEN se229 < va156 THEN 2 WHEN se229 = va156 THEN 1 WHEN se229 > va156 THEN 0 END
-    ) / 20 AS va230,
+      NOT (
+        va51 = se120
+        AND va51 = se121
+        AND va51 = se122
+        AND va51 = se123
+        AND va51 = se124
+        AND va51 = se125
+        AND va51 = se126
+        AND va51 = se127
+        AND va51 = se128
+      )
+    ) AS va129,
     (
       CASE WHEN stock_row > 19 THEN (
-        volume / NULLIF(se242, 0)
+        se132 < volume
       ) END
-    ) AS va243,
+    ) AS va133,
     (
-      CASE WHEN stock_row > 9 THEN se260 END
-    ) AS va261,
+      close - se134
+    ) AS va135,
     (
-      se269 + 1
-    ) AS va270,
+      se141 * se142
+    ) AS va143,
     (
-      open - se276
-    ) AS va277,
+      close - se151
+    ) AS va152,
     (
-      open - se115
-    ) AS va282,
+      volume - se169
+    ) AS va170,
     (
-      open - se287
-    ) AS va288,
+      CASE WHEN se177 = 3 THEN se176 END
+    ) AS va178,
+    (
+      CASE WHEN se177 = 3 THEN se183 END
+    ) AS va184,
+    (
+      returns - se221
+    ) AS va222,
+    (
+      2 + CASE WHEN se265 < va192 THEN 2 WHEN se265 = va192 THEN 1 WHEN se265 > va192 THEN 0 END + CASE WHEN se266 < va192 THEN 2 WHEN se266 = va192 THEN 1 WHEN se266 > va192 THEN 0 END + CASE WHEN se267 < va192 THEN 2 WHEN se267 = va192 THEN 1 WHEN se267 > va192 THEN 0 END + CASE WHEN se268 < va192 THEN 2 WHEN se268 = va192 THEN 1 WHEN se268 > va192 THEN 0 END + CASE WHEN se269 < va192 THEN 2 WHEN se269 = va192 THEN 1 WHEN se269 > va192 THEN 0 END + CASE WHEN se270 < va192 THEN 2 WHEN se270 = va192 THEN 1 WHEN se270 > va192 THEN 0 END + CASE WHEN se271 < va192 THEN 2 WHEN se271 = va192 THEN 1 WHEN se271 > va192 THEN 0 END + CASE WHEN se272 < va192 THEN 2 WHEN se272 = va192 THEN 1 WHEN se272 > va192 THEN 0 END + CASE WHEN se273 < va192 THEN 2 WHEN se273 = va192 THEN 1 WHEN se273 > va192 THEN 0 END
+    ) / 20 AS va274,
     (
       CASE WHEN stock_row > 19 THEN (
-        volume / NULLIF(se96, 0)
+        volume / NULLIF(se286, 0)
       ) END
-    ) AS va300,
+    ) AS va287,
     (
-      CASE WHEN stock_row > 4 THEN se305 END
-    ) AS va306,
+      CASE WHEN stock_row > 9 THEN se306 END
+    ) AS va307,
     (
-      se318 < high
-    ) AS va319,
+      se314 + 1
+    ) AS va315,
+    (
+      open - se321
+    ) AS va322,
+    (
+      open - se151
+    ) AS va327,
+    (
+      open - se332
+    ) AS va333,
+    (
+      CASE
+        WHEN (
+          NOT (
+            va192 = se265
+            AND va192 = se266
+            AND va192 = se267
+            AND va192 = se268
+            AND va192 = se269
+            AND va192 = se270
+            AND va192 = se271
+          )
+        )
+        THEN se340
+        ELSE 0
+      END
+    ) AS va341,
+    (
+      CASE WHEN stock_row > 19 THEN (
+        volume / NULLIF(se132, 0)
+      ) END
+    ) AS va345,
+    (
+      CASE WHEN stock_row > 4 THEN se350 END
+    ) AS va351,
+    (
+      NOT (
+        va228 = se352 AND va228 = se353 AND va228 = se354 AND va228 = se355
+      )
+    ) AS va356,
+    (
+      se367 < high
+    ) AS va368,
     (
       -(
-        close - se330
+        close - se379
       )
-    ) AS va331,
+    ) AS va380,
     (
       (
         CASE WHEN stock_row > 19 THEN (
           (
-            va333 * se242
+            va382 * se286
           ) * vwap
         ) END
-      ) * va334
-    ) AS va335,
+      ) * va383
+    ) AS va384,
     (
-      2 + CASE WHEN se307 < va188 THEN 2 WHEN se307 = va188 THEN 1 WHEN se307 > va188 THEN 0 END + CASE WHEN se341 < va188 THEN 2 WHEN se341 = va188 THEN 1 WHEN se341 > va188 THEN 0 END + CASE WHEN se342 < va188 THEN 2 WHEN se342 = va188 THEN 1 WHEN se342 > va188 THEN 0 END + CASE WHEN se343 < va188 THEN 2 WHEN se343 = va188 THEN 1 WHEN se343 > va188 THEN 0 END
-    ) / 10 AS va344,
+      2 + CASE WHEN se352 < va228 THEN 2 WHEN se352 = va228 THEN 1 WHEN se352 > va228 THEN 0 END + CASE WHEN se353 < va228 THEN 2 WHEN se353 = va228 THEN 1 WHEN se353 > va228 THEN 0 END + CASE WHEN se354 < va228 THEN 2 WHEN se354 = va228 THEN 1 WHEN se354 > va228 THEN 0 END + CASE WHEN se355 < va228 THEN 2 WHEN se355 = va228 THEN 1 WHEN se355 > va228 THEN 0 END
+    ) / 10 AS va390,
     (
-      2 + CASE WHEN se92 < va45 THEN 2 WHEN se92 = va45 THEN 1 WHEN se92 > va45 THEN 0 END + CASE WHEN se345 < va45 THEN 2 WHEN se345 = va45 THEN 1 WHEN se345 > va45 THEN 0 END + CASE WHEN se346 < va45 THEN 2 WHEN se346 = va45 THEN 1 WHEN se346 > va45 THEN 0 END + CASE WHEN se347 < va45 THEN 2 WHEN se347 = va45 THEN 1 WHEN se347 > va45 THEN 0 END
-    ) / 10 AS va348,
+      2 + CASE WHEN se120 < va51 THEN 2 WHEN se120 = va51 THEN 1 WHEN se120 > va51 THEN 0 END + CASE WHEN se121 < va51 THEN 2 WHEN se121 = va51 THEN 1 WHEN se121 > va51 THEN 0 END + CASE WHEN se122 < va51 THEN 2 WHEN se122 = va51 THEN 1 WHEN se122 > va51 THEN 0 END + CASE WHEN se123 < va51 THEN 2 WHEN se123 = va51 THEN 1 WHEN se123 > va51 THEN 0 END
+    ) / 10 AS va391,
     (
-      se242 * 8193 - (
-        se242 * 8193 - se242
+      NOT (
+        va80 = se436 AND va80 = se437 AND va80 = se438 AND va80 = se439
       )
-    ) AS va387,
+    ) AS va440,
     (
-      va393 - se394
-    ) AS va395,
-    (
-      se419 * 8193 - (
-        se419 * 8193 - se419
+      se286 * 8193 - (
+        se286 * 8193 - se286
       )
-    ) AS va420,
-    (
-      close - se440
     ) AS va441,
     (
-      CASE WHEN stock_row > 5 THEN se466 END
-    ) AS va467,
+      va449 - se450
+    ) AS va451,
     (
-      se466 * 8193 - (
-        se466 * 8193 - se466
+      se475 * 8193 - (
+        se475 * 8193 - se475
       )
-    ) AS va471,
+    ) AS va476,
+    (
+      close - se496
+    ) AS va497,
+    (
+      CASE WHEN stock_row > 5 THEN se536 END
+    ) AS va537,
+    (
+      se536 * 8193 - (
+        se536 * 8193 - se536
+      )
+    ) AS va541,
     (
       CASE WHEN stock_row > 6 THEN (
-        se478 - close
+        se548 - close
       ) END
-    ) AS va479,
+    ) AS va549,
+    (
+      CASE
+        WHEN stock_row > 5
+        THEN (
+          (
+            CASE WHEN (
+              NOT (
+                va2 = se3
+              )
+            ) THEN se563 ELSE 0 END
+          ) / NULLIF(
+            (
+              CASE
+                WHEN (
+                  NOT (
+                    va2 = se3 AND va2 = se565 AND va2 = se566 AND va2 = se567
+                  )
+                )
+                THEN se564
+                ELSE 0
+              END
+            ),
+            0
+          )
+        )
+      END
+    ) AS va568,
     (
       CASE
         WHEN stock_row > 32
@@ -1357,336 +1542,357 @@ WITH values_0_1 AS (
           (
             (
               1 - (
-                se508 + se509 * 16
+                se581 + se582 * 16
               ) / 32
             ) * (
-              se510 + se511 * 32
+              se583 + se584 * 32
             ) / 64
           ) * (
             1 - (
-              se512 + se513 * 32
+              se585 + se586 * 32
             ) / 64
           )
         )
       END
-    ) AS va514,
+    ) AS va587,
     (
-      se154 * 8193 - (
-        se154 * 8193 - se154
+      se190 * 8193 - (
+        se190 * 8193 - se190
       )
-    ) AS va517,
+    ) AS va590,
     (
-      CASE WHEN stock_row > 19 THEN se242 END
-    ) AS va538,
+      CASE WHEN stock_row > 19 THEN se286 END
+    ) AS va611,
     (
       va15 * (
-        se547 - open
+        se624 - open
       )
-    ) AS va548,
+    ) AS va625,
     (
-      se554 * 8193 - (
-        se554 * 8193 - se554
+      se631 * 8193 - (
+        se631 * 8193 - se631
       )
-    ) AS va557,
+    ) AS va634,
     (
       CASE
         WHEN stock_row > 250
         THEN (
-          se269 * 8193 - (
-            se269 * 8193 - se269
+          se314 * 8193 - (
+            se314 * 8193 - se314
           )
         )
       END
-    ) AS va590,
+    ) AS va667,
     (
-      CASE WHEN stock_row > 9 THEN se601 END
-    ) AS va602,
-    (
-      se639 * 8193 - (
-        se639 * 8193 - se639
+      NOT (
+        va228 = se352
+        AND va228 = se353
+        AND va228 = se354
+        AND va228 = se355
+        AND va228 = se673
+        AND va228 = se674
+        AND va228 = se675
+        AND va228 = se676
+        AND va228 = se677
       )
-    ) AS va643,
+    ) AS va678,
     (
-      se640 * 8193 - (
-        se640 * 8193 - se640
+      CASE WHEN stock_row > 9 THEN se684 END
+    ) AS va685,
+    (
+      se722 * 8193 - (
+        se722 * 8193 - se722
       )
-    ) AS va646,
+    ) AS va726,
+    (
+      se723 * 8193 - (
+        se723 * 8193 - se723
+      )
+    ) AS va728,
     (
       (
         (
-          se655 - se440
+          se736 - se496
         ) / 10
       ) - (
         (
-          se440 - close
+          se496 - close
         ) / 10
       )
-    ) AS va656,
+    ) AS va737,
     (
-      vwap - se670
-    ) AS va671,
+      vwap - se751
+    ) AS va752,
     (
       (
-        se710 - se711
+        se791 - se792
       ) / 220
-    ) AS va712,
+    ) AS va793,
     (
       -(
-        va720 - se721
+        va801 - se802
       )
-    ) AS va722,
+    ) AS va803,
     (
       CASE
         WHEN stock_row > 11
         THEN (
           (
-            close - se724
+            close - se805
           ) / NULLIF((
-            se725 - se724
+            se806 - se805
           ), 0)
         )
       END
-    ) AS va726,
+    ) AS va807,
     CAST((
-      se753 - stock_row + 30
-    ) AS DOUBLE) AS va754,
+      se837 - stock_row + 30
+    ) AS DOUBLE) AS va838,
+    (
+      NOT (
+        va51 = se120 AND va51 = se121 AND va51 = se122
+      )
+    ) AS va878,
     CAST((
-      se817 - stock_row + 10
-    ) AS DOUBLE) AS va818,
+      se903 - stock_row + 10
+    ) AS DOUBLE) AS va904,
     (
       vwap - (
-        CASE WHEN se827 = 16 THEN se826 END
+        CASE WHEN se913 = 16 THEN se912 END
       )
-    ) AS va828,
+    ) AS va914,
     (
-      CASE WHEN stock_row > 179 THEN se833 END
-    ) AS va834,
+      CASE WHEN stock_row > 179 THEN se919 END
+    ) AS va920,
     (
-      se833 * 8193 - (
-        se833 * 8193 - se833
+      se919 * 8193 - (
+        se919 * 8193 - se919
       )
-    ) AS va838,
+    ) AS va924,
     (
-      se916 * 8193 - (
-        se916 * 8193 - se916
+      se1011 * 8193 - (
+        se1011 * 8193 - se1011
       )
-    ) AS va921,
+    ) AS va1016,
     (
-      va932 - se933
-    ) AS va934,
+      va1027 - se1028
+    ) AS va1029,
     (
-      open - se958
-    ) AS va959,
+      open - se1059
+    ) AS va1060,
     (
-      vwap - se965
-    ) AS va966,
+      vwap - se1066
+    ) AS va1067,
     (
-      11 * va978 + 10 * se979 + 9 * se980 + 8 * se981 + 7 * se982 + 6 * se983 + 5 * se984 + 4 * se985 + 3 * se986 + 2 * se987 + 1 * se988
-    ) / 66 AS va989,
+      11 * va1079 + 10 * se1080 + 9 * se1081 + 8 * se1082 + 7 * se1083 + 6 * se1084 + 5 * se1085 + 4 * se1086 + 3 * se1087 + 2 * se1088 + 1 * se1089
+    ) / 66 AS va1090,
     (
-      high - se997
-    ) AS va998,
+      high - se1098
+    ) AS va1099,
     (
       CASE
         WHEN stock_row > 14
         THEN (
-          se1020 * 8193 - (
-            se1020 * 8193 - se1020
+          se1127 * 8193 - (
+            se1127 * 8193 - se1127
           )
         )
       END
-    ) AS va1021,
+    ) AS va1128,
     (
-      va1037 - se1038
-    ) AS va1039,
+      va1152 - se1153
+    ) AS va1154,
     (
-      vwap - se1077
-    ) AS va1078,
+      vwap - se1193
+    ) AS va1194,
     (
-      CASE WHEN stock_row > 49 THEN se1084 END
-    ) AS va1085,
+      CASE WHEN stock_row > 49 THEN se1200 END
+    ) AS va1201,
     (
-      se1084 * 8193 - (
-        se1084 * 8193 - se1084
+      se1200 * 8193 - (
+        se1200 * 8193 - se1200
       )
-    ) AS va1092,
+    ) AS va1208,
     (
-      2 + CASE WHEN se221 < va156 THEN 2 WHEN se221 = va156 THEN 1 WHEN se221 > va156 THEN 0 END + CASE WHEN se222 < va156 THEN 2 WHEN se222 = va156 THEN 1 WHEN se222 > va156 THEN 0 END
-    ) / 6 AS va1103,
+      2 + CASE WHEN se265 < va192 THEN 2 WHEN se265 = va192 THEN 1 WHEN se265 > va192 THEN 0 END + CASE WHEN se266 < va192 THEN 2 WHEN se266 = va192 THEN 1 WHEN se266 > va192 THEN 0 END
+    ) / 6 AS va1219,
     (
-      se1152 * 8193 - (
-        se1152 * 8193 - se1152
+      se1268 * 8193 - (
+        se1268 * 8193 - se1268
       )
-    ) AS va1155,
+    ) AS va1271,
     (
-      se1175 + se1176 * 18
-    ) / 36 AS va1177,
+      se1301 + se1302 * 18
+    ) / 36 AS va1303,
     (
-      2 + CASE WHEN se474 < va361 THEN 2 WHEN se474 = va361 THEN 1 WHEN se474 > va361 THEN 0 END + CASE
-        WHEN se1179 < va361
-        THEN 2
-        WHEN se1179 = va361
-        THEN 1
-        WHEN se1179 > va361
-        THEN 0
-      END
-    ) / 6 AS va1180,
+      2 + CASE WHEN se544 < va408 THEN 2 WHEN se544 = va408 THEN 1 WHEN se544 > va408 THEN 0 END + CASE WHEN se615 < va408 THEN 2 WHEN se615 = va408 THEN 1 WHEN se615 > va408 THEN 0 END
+    ) / 6 AS va1305,
     (
-      vwap - se1198
-    ) AS va1199,
+      vwap - se1329
+    ) AS va1330,
     (
       -(
         CASE
           WHEN stock_row > 2
           THEN (
             (
-              va1207 - se1208
-            ) / NULLIF(va1207, 0)
+              va1338 - se1339
+            ) / NULLIF(va1338, 0)
           )
         END
       )
-    ) AS va1209,
+    ) AS va1340,
     (
-      CASE WHEN se1250 = 4 THEN se1249 END
-    ) AS va1251,
+      CASE WHEN se1390 = 4 THEN se1389 END
+    ) AS va1391,
     (
-      CASE WHEN stock_row > 80 THEN se1293 END
-    ) AS va1294,
-    (
-      se1293 * 8193 - (
-        se1293 * 8193 - se1293
+      NOT (
+        va408 = se544 AND va408 = se615 AND va408 = se616
       )
-    ) AS va1301,
+    ) AS va1392,
+    (
+      CASE WHEN stock_row > 80 THEN se1445 END
+    ) AS va1446,
+    (
+      se1445 * 8193 - (
+        se1445 * 8193 - se1445
+      )
+    ) AS va1458,
     (
       (
-        CASE WHEN se1325 = 20 THEN se1324 END
+        CASE WHEN se1487 = 20 THEN se1486 END
       ) - (
         stock_row - 20
       ) * (
-        CASE WHEN se1327 = 20 THEN se1326 END
+        CASE WHEN se1489 = 20 THEN se1488 END
       )
-    ) / 210 AS va1328,
+    ) / 210 AS va1490,
     (
-      CASE WHEN se1350 = 19 THEN se1349 END
-    ) AS va1351,
+      CASE WHEN se1512 = 19 THEN se1511 END
+    ) AS va1513,
     (
-      se1380 * 8193 - (
-        se1380 * 8193 - se1380
+      se1548 * 8193 - (
+        se1548 * 8193 - se1548
       )
-    ) AS va1381,
+    ) AS va1549,
     (
-      se1414 * 8193 - (
-        se1414 * 8193 - se1414
+      se1583 * 8193 - (
+        se1583 * 8193 - se1583
       )
-    ) AS va1417,
+    ) AS va1586,
     (
-      open - se1458
-    ) AS va1459,
+      open - se1634
+    ) AS va1635,
     (
       CASE WHEN stock_row > 4 THEN (
-        va809 / NULLIF(se1493, 0)
+        va895 / NULLIF(se1669, 0)
       ) END
-    ) AS va1494,
-    (
-      vwap - (
-        CASE WHEN se1502 = 15 THEN se1501 END
-      )
-    ) AS va1503,
-    (
-      close - se1510
-    ) AS va1511,
-    (
-      se1219 * 8193 - (
-        se1219 * 8193 - se1219
-      )
-    ) AS va1517,
-    (
-      2 + CASE
-        WHEN se1158 < va860
-        THEN 2
-        WHEN se1158 = va860
-        THEN 1
-        WHEN se1158 > va860
-        THEN 0
-      END + CASE
-        WHEN se1529 < va860
-        THEN 2
-        WHEN se1529 = va860
-        THEN 1
-        WHEN se1529 > va860
-        THEN 0
-      END
-    ) / 6 AS va1530,
-    (
-      2 + CASE WHEN se92 < va45 THEN 2 WHEN se92 = va45 THEN 1 WHEN se92 > va45 THEN 0 END + CASE WHEN se345 < va45 THEN 2 WHEN se345 = va45 THEN 1 WHEN se345 > va45 THEN 0 END + CASE WHEN se346 < va45 THEN 2 WHEN se346 = va45 THEN 1 WHEN se346 > va45 THEN 0 END + CASE WHEN se347 < va45 THEN 2 WHEN se347 = va45 THEN 1 WHEN se347 > va45 THEN 0 END + CASE WHEN se1531 < va45 THEN 2 WHEN se1531 = va45 THEN 1 WHEN se1531 > va45 THEN 0 END + CASE WHEN se1532 < va45 THEN 2 WHEN se1532 = va45 THEN 1 WHEN se1532 > va45 THEN 0 END + CASE WHEN se1533 < va45 THEN 2 WHEN se1533 = va45 THEN 1 WHEN se1533 > va45 THEN 0 END + CASE WHEN se1534 < va45 THEN 2 WHEN se1534 = va45 THEN 1 WHEN se1534 > va45 THEN 0 END + CASE WHEN se1535 < va45 THEN 2 WHEN se1535 = va45 THEN 1 WHEN se1535 > va45 THEN 0 END
-    ) / 20 AS va1536,
-    (
-      va1570 - se1571
-    ) AS va1572,
-    (
-      2 + CASE WHEN se221 < va156 THEN 2 WHEN se221 = va156 THEN 1 WHEN se221 > va156 THEN 0 END + CASE WHEN se222 < va156 THEN 2 WHEN se222 = va156 THEN 1 WHEN se222 > va156 THEN 0 END + CASE WHEN se223 < va156 THEN 2 WHEN se223 = va156 THEN 1 WHEN se223 > va156 THEN 0 END + CASE WHEN se224 < va156 THEN 2 WHEN se224 = va156 THEN 1 WHEN se224 > va156 THEN 0 END + CASE WHEN se225 < va156 THEN 2 WHEN se225 = va156 THEN 1 WHEN se225 > va156 THEN 0 END + CASE WHEN se226 < va156 THEN 2 WHEN se226 = va156 THEN 1 WHEN se226 > va156 THEN 0 END + CASE WHEN se227 < va156 THEN 2 WHEN se227 = va156 THEN 1 WHEN se227 > va156 THEN 0 END
-    ) / 16 AS va1613,
-    (
-      se940 * 8193 - (
-        se940 * 8193 - se940
-      )
-    ) AS va1614,
-    (
-      close - se1669
     ) AS va1670,
     (
-      CASE WHEN stock_row > 39 THEN se1152 END
-    ) AS va1676,
+      vwap - (
+        CASE WHEN se1678 = 15 THEN se1677 END
+      )
+    ) AS va1679,
     (
-      CASE WHEN stock_row > 29 THEN se1219 END
-    ) AS va1709,
+      close - se1686
+    ) AS va1687,
     (
-      se1722 - (
+      se1350 * 8193 - (
+        se1350 * 8193 - se1350
+      )
+    ) AS va1693,
+    (
+      2 + CASE
+        WHEN se1279 < va955
+        THEN 2
+        WHEN se1279 = va955
+        THEN 1
+        WHEN se1279 > va955
+        THEN 0
+      END + CASE
+        WHEN se1280 < va955
+        THEN 2
+        WHEN se1280 = va955
+        THEN 1
+        WHEN se1280 > va955
+        THEN 0
+      END
+    ) / 6 AS va1717,
+    (
+      2 + CASE WHEN se120 < va51 THEN 2 WHEN se120 = va51 THEN 1 WHEN se120 > va51 THEN 0 END + CASE WHEN se121 < va51 THEN 2 WHEN se121 = va51 THEN 1 WHEN se121 > va51 THEN 0 END + CASE WHEN se122 < va51 THEN 2 WHEN se122 = va51 THEN 1 WHEN se122 > va51 THEN 0 END + CASE WHEN se123 < va51 THEN 2 WHEN se123 = va51 THEN 1 WHEN se123 > va51 THEN 0 END + CASE WHEN se124 < va51 THEN 2 WHEN se124 = va51 THEN 1 WHEN se124 > va51 THEN 0 END + CASE WHEN se125 < va51 THEN 2 WHEN se125 = va51 THEN 1 WHEN se125 > va51 THEN 0 END + CASE WHEN se126 < va51 THEN 2 WHEN se126 = va51 THEN 1 WHEN se126 > va51 THEN 0 END + CASE WHEN se127 < va51 THEN 2 WHEN se127 = va51 THEN 1 WHEN se127 > va51 THEN 0 END + CASE WHEN se128 < va51 THEN 2 WHEN se128 = va51 THEN 1 WHEN se128 > va51 THEN 0 END
+    ) / 20 AS va1718,
+    (
+      va1763 - se1764
+    ) AS va1765,
+    (
+      2 + CASE WHEN se265 < va192 THEN 2 WHEN se265 = va192 THEN 1 WHEN se265 > va192 THEN 0 END + CASE WHEN se266 < va192 THEN 2 WHEN se266 = va192 THEN 1 WHEN se266 > va192 THEN 0 END + CASE WHEN se267 < va192 THEN 2 WHEN se267 = va192 THEN 1 WHEN se267 > va192 THEN 0 END + CASE WHEN se268 < va192 THEN 2 WHEN se268 = va192 THEN 1 WHEN se268 > va192 THEN 0 END + CASE WHEN se269 < va192 THEN 2 WHEN se269 = va192 THEN 1 WHEN se269 > va192 THEN 0 END + CASE WHEN se270 < va192 THEN 2 WHEN se270 = va192 THEN 1 WHEN se270 > va192 THEN 0 END + CASE WHEN se271 < va192 THEN 2 WHEN se271 = va192 THEN 1 WHEN se271 > va192 THEN 0 END
+    ) / 16 AS va1806,
+    (
+      se1035 * 8193 - (
+        se1035 * 8193 - se1035
+      )
+    ) AS va1807,
+    (
+      close - se1876
+    ) AS va1877,
+    (
+      CASE WHEN stock_row > 39 THEN se1268 END
+    ) AS va1883,
+    (
+      CASE WHEN stock_row > 29 THEN se1350 END
+    ) AS va1925,
+    (
+      se1938 - (
         stock_row - 14
-      ) * se1723
-    ) / 105 AS va1724,
+      ) * se1939
+    ) / 105 AS va1940,
     (
-      va1775 - se1776
-    ) AS va1777,
+      va1996 - se1997
+    ) AS va1998,
     (
       vwap - (
-        CASE WHEN se1790 = 11 THEN se1789 END
+        CASE WHEN se2011 = 11 THEN se2010 END
       )
-    ) AS va1791,
+    ) AS va2012,
     (
-      CASE WHEN se1804 = 19 THEN (
-        se1802 + se1803 * 19
+      CASE WHEN se2025 = 19 THEN (
+        se2023 + se2024 * 19
       ) / 38 END
-    ) AS va1805,
+    ) AS va2026,
     (
-      open - se1821
-    ) AS va1822,
+      open - se2042
+    ) AS va2043,
     (
-      se1827 * 8193 - (
-        se1827 * 8193 - se1827
+      se2048 * 8193 - (
+        se2048 * 8193 - se2048
       )
-    ) AS va1830,
+    ) AS va2051,
     (
-      2 + CASE WHEN se221 < va156 THEN 2 WHEN se221 = va156 THEN 1 WHEN se221 > va156 THEN 0 END + CASE WHEN se222 < va156 THEN 2 WHEN se222 = va156 THEN 1 WHEN se222 > va156 THEN 0 END + CASE WHEN se223 < va156 THEN 2 WHEN se223 = va156 THEN 1 WHEN se223 > va156 THEN 0 END + CASE WHEN se224 < va156 THEN 2 WHEN se224 = va156 THEN 1 WHEN se224 > va156 THEN 0 END + CASE WHEN se225 < va156 THEN 2 WHEN se225 = va156 THEN 1 WHEN se225 > va156 THEN 0 END + CASE WHEN se226 < va156 THEN 2 WHEN se226 = va156 THEN 1 WHEN se226 > va156 THEN 0 END
-    ) / 14 AS va1868,
+      2 + CASE WHEN se265 < va192 THEN 2 WHEN se265 = va192 THEN 1 WHEN se265 > va192 THEN 0 END + CASE WHEN se266 < va192 THEN 2 WHEN se266 = va192 THEN 1 WHEN se266 > va192 THEN 0 END + CASE WHEN se267 < va192 THEN 2 WHEN se267 = va192 THEN 1 WHEN se267 > va192 THEN 0 END + CASE WHEN se268 < va192 THEN 2 WHEN se268 = va192 THEN 1 WHEN se268 > va192 THEN 0 END + CASE WHEN se269 < va192 THEN 2 WHEN se269 = va192 THEN 1 WHEN se269 > va192 THEN 0 END + CASE WHEN se270 < va192 THEN 2 WHEN se270 = va192 THEN 1 WHEN se270 > va192 THEN 0 END
+    ) / 14 AS va2104,
     (
-      2 + CASE WHEN se385 < va60 THEN 2 WHEN se385 = va60 THEN 1 WHEN se385 > va60 THEN 0 END + CASE WHEN se1905 < va60 THEN 2 WHEN se1905 = va60 THEN 1 WHEN se1905 > va60 THEN 0 END + CASE WHEN se1906 < va60 THEN 2 WHEN se1906 = va60 THEN 1 WHEN se1906 > va60 THEN 0 END + CASE WHEN se1907 < va60 THEN 2 WHEN se1907 = va60 THEN 1 WHEN se1907 > va60 THEN 0 END + CASE WHEN se1908 < va60 THEN 2 WHEN se1908 = va60 THEN 1 WHEN se1908 > va60 THEN 0 END + CASE WHEN se1909 < va60 THEN 2 WHEN se1909 = va60 THEN 1 WHEN se1909 > va60 THEN 0 END
-    ) / 14 AS va1910,
+      2 + CASE WHEN se436 < va80 THEN 2 WHEN se436 = va80 THEN 1 WHEN se436 > va80 THEN 0 END + CASE WHEN se437 < va80 THEN 2 WHEN se437 = va80 THEN 1 WHEN se437 > va80 THEN 0 END + CASE WHEN se438 < va80 THEN 2 WHEN se438 = va80 THEN 1 WHEN se438 > va80 THEN 0 END + CASE WHEN se439 < va80 THEN 2 WHEN se439 = va80 THEN 1 WHEN se439 > va80 THEN 0 END + CASE WHEN se519 < va80 THEN 2 WHEN se519 = va80 THEN 1 WHEN se519 > va80 THEN 0 END + CASE WHEN se520 < va80 THEN 2 WHEN se520 = va80 THEN 1 WHEN se520 > va80 THEN 0 END
+    ) / 14 AS va2142,
     (
-      CASE WHEN stock_row > 5 THEN se2000 END
-    ) AS va2001,
+      CASE WHEN stock_row > 5 THEN se2242 END
+    ) AS va2243,
+    (
+      NOT (
+        va192 = se265 AND va192 = se266 AND va192 = se267 AND va192 = se268
+      )
+    ) AS va2263,
     CAST((
-      se2024 - stock_row + 30
-    ) AS DOUBLE) AS va2025,
+      se2269 - stock_row + 30
+    ) AS DOUBLE) AS va2270,
     CAST((
-      se2036 - stock_row + 20
-    ) AS DOUBLE) AS va2037,
+      se2281 - stock_row + 20
+    ) AS DOUBLE) AS va2282,
     CAST((
-      se2043 - stock_row + 20
-    ) AS DOUBLE) AS va2044,
+      se2288 - stock_row + 20
+    ) AS DOUBLE) AS va2289,
     (
-      10 * returns + 9 * se2050 + 8 * se2051 + 7 * se181 + 6 * se2052 + 5 * se2053 + 4 * se2054 + 3 * se2055 + 2 * se2056 + 1 * se2057
-    ) / 55 AS va2058
+      10 * returns + 9 * se2295 + 8 * se2296 + 7 * se221 + 6 * se2297 + 5 * se2298 + 4 * se2299 + 3 * se2300 + 2 * se2301 + 1 * se2302
+    ) / 55 AS va2303
   FROM series_1
 ), values_1_2 AS (
   SELECT
@@ -1702,171 +1908,211 @@ WITH values_0_1 AS (
     industry_l3,
     low,
     se1,
-    se1062,
-    se115,
-    se1152,
-    se1158,
-    se1219,
-    se1414,
-    se1478,
-    se1493,
-    se1521,
-    se154,
-    se1641,
-    se1827,
-    se1941,
-    se2066,
-    se2067,
-    se2069,
-    se2077,
-    se2084,
-    se221,
-    se242,
-    se256,
-    se258,
-    se294,
-    se295,
-    se297,
+    se1011,
+    se1012,
+    se1035,
+    se1049,
+    se1050,
+    se1051,
+    se1052,
+    se1053,
+    se1177,
+    se1178,
+    se1179,
+    se120,
+    se121,
+    se122,
+    se123,
+    se124,
+    se125,
+    se126,
+    se1268,
+    se127,
+    se1279,
+    se1280,
+    se1281,
+    se1282,
+    se1283,
+    se1284,
+    se1285,
+    se1350,
+    se151,
+    se1583,
+    se1654,
+    se1703,
+    se1704,
+    se1705,
+    se1706,
+    se1707,
+    se1708,
+    se1709,
+    se1710,
+    se1845,
+    se1846,
+    se1847,
+    se1848,
+    se1849,
+    se190,
+    se2048,
+    se2175,
+    se2311,
+    se2312,
+    se2314,
+    se2323,
+    se265,
+    se266,
+    se267,
+    se268,
+    se269,
+    se286,
     se3,
-    se307,
-    se311,
-    se322,
-    se324,
-    se329,
-    se385,
-    se433,
-    se434,
-    se466,
-    se474,
-    se493,
-    se494,
+    se359,
+    se371,
+    se373,
+    se378,
+    se436,
+    se437,
+    se438,
+    se439,
+    se489,
+    se490,
+    se519,
+    se520,
     se521,
-    se554,
-    se595,
-    se639,
-    se640,
-    se664,
-    se708,
-    se744,
+    se522,
+    se523,
+    se524,
+    se525,
+    se536,
+    se544,
+    se594,
+    se615,
+    se616,
+    se617,
+    se618,
+    se631,
+    se722,
+    se723,
     se745,
-    se833,
-    se896,
-    se90,
-    se916,
-    se917,
-    se92,
-    se940,
-    se951,
+    se789,
+    se828,
+    se829,
+    se919,
+    se947,
+    se948,
+    se949,
+    se991,
     va0,
-    va1021,
-    va1057,
-    va1061,
-    va107,
-    va1078,
-    va1085,
-    va1092,
-    va1103,
-    va1135,
-    va1155,
-    va116,
-    va1180,
-    va1199,
-    va1209,
-    va1232,
+    va1016,
+    va1038,
+    va1048,
+    va1067,
+    va1128,
+    va1172,
+    va1176,
+    va1194,
+    va1201,
+    va1208,
+    va1219,
     va1251,
-    va1294,
-    va1301,
-    va1351,
-    va1371,
-    va1381,
-    va139,
-    va1404,
-    va1417,
-    va1459,
-    va1470,
-    va1477,
-    va1494,
+    va1271,
+    va129,
+    va1305,
+    va133,
+    va1330,
+    va1340,
+    va135,
+    va1363,
+    va1392,
+    va143,
+    va1446,
+    va1458,
     va15,
-    va1511,
-    va1514,
-    va1517,
-    va1520,
-    va1530,
-    va1536,
-    va156,
-    va1565,
-    va1572,
-    va1613,
-    va1614,
-    va1637,
-    va1640,
-    va1676,
+    va1513,
+    va152,
+    va1539,
+    va1549,
+    va1573,
+    va1586,
+    va1635,
+    va1646,
+    va1653,
+    va1670,
+    va1687,
+    va1690,
+    va1693,
     va17,
-    va1709,
-    va1777,
-    va1805,
-    va1830,
-    va1868,
-    va188,
-    va1890,
-    va1910,
+    va1702,
+    va1717,
+    va1718,
+    va175,
+    va1758,
+    va1765,
+    va1806,
+    va1807,
+    va1840,
+    va1844,
+    va1883,
+    va192,
+    va1925,
+    va1998,
     va2,
-    va2001,
-    va2035,
-    va2068,
-    va243,
-    va257,
-    va261,
-    va306,
-    va331,
-    va344,
-    va348,
-    va361,
-    va382,
-    va387,
-    va40,
-    va420,
-    va45,
-    va467,
-    va471,
-    va479,
-    va483,
-    va514,
-    va517,
-    va520,
-    va529,
-    va538,
-    va557,
-    va567,
+    va2026,
+    va2051,
+    va2104,
+    va2127,
+    va2142,
+    va2263,
+    va228,
+    va2280,
+    va2313,
+    va287,
+    va356,
+    va380,
+    va390,
+    va391,
+    va408,
+    va433,
+    va440,
+    va441,
+    va46,
+    va476,
+    va51,
+    va537,
+    va541,
+    va549,
+    va553,
+    va587,
     va590,
-    va60,
+    va593,
     va602,
-    va606,
-    va607,
-    va612,
-    va643,
-    va646,
-    va660,
-    va666,
-    va722,
-    va723,
-    va740,
-    va75,
-    va76,
-    va784,
-    va811,
-    va834,
-    va838,
-    va860,
-    va888,
-    va89,
-    va895,
-    va921,
-    va943,
-    va950,
-    va966,
-    va97,
-    va99,
+    va611,
+    va634,
+    va644,
+    va667,
+    va678,
+    va685,
+    va689,
+    va690,
+    va695,
+    va726,
+    va728,
+    va741,
+    va747,
+    va80,
+    va803,
+    va804,
+    va824,
+    va868,
+    va878,
+    va897,
+    va920,
+    va924,
+    va95,
+    va955,
+    va96,
+    va983,
+    va990,
     volume,
     vwap,
     (
@@ -1875,443 +2121,560 @@ WITH values_0_1 AS (
       )
     ) AS va25,
     (
-      va82 * 8193 - (
-        va82 * 8193 - va82
+      va102 * 8193 - (
+        va102 * 8193 - va102
       )
-    ) AS va83,
-    ABS(va99) AS va100,
+    ) AS va103,
     (
-      -va116
-    ) AS va121,
+      CASE
+        WHEN va119 AND va129
+        THEN CASE WHEN ISFINITE(va109) THEN ROUND(va109, 12) END
+        ELSE NULL
+      END
+    ) AS va130,
+    ABS(va135) AS va136,
+    (
+      -va152
+    ) AS va157,
     (
       CASE
         WHEN stock_row > 3
         THEN (
-          va134 * 8193 - (
-            va134 * 8193 - va134
+          va170 * 8193 - (
+            va170 * 8193 - va170
           )
         )
       END
-    ) AS va135,
+    ) AS va171,
     (
-      va142 * 8193 - (
-        va142 * 8193 - va142
+      va178 * 8193 - (
+        va178 * 8193 - va178
       )
-    ) AS va143,
+    ) AS va179,
     (
-      va148 * 8193 - (
-        va148 * 8193 - va148
+      va184 * 8193 - (
+        va184 * 8193 - va184
       )
-    ) AS va149,
+    ) AS va185,
     (
       CASE
         WHEN stock_row > 4
         THEN (
-          va182 * 8193 - (
-            va182 * 8193 - va182
+          va222 * 8193 - (
+            va222 * 8193 - va222
           )
         )
       END
-    ) AS va183,
+    ) AS va223,
     (
       CASE
         WHEN stock_row > 9
         THEN (
-          va230 * 8193 - (
-            va230 * 8193 - va230
+          va274 * 8193 - (
+            va274 * 8193 - va274
           )
         )
       END
-    ) AS va231,
+    ) AS va275,
     (
-      va243 * 8193 - (
-        va243 * 8193 - va243
+      va287 * 8193 - (
+        va287 * 8193 - va287
       )
-    ) AS va244,
+    ) AS va288,
+    (
+      CASE
+        WHEN stock_row > 4
+        THEN (
+          (
+            va15 + (
+              CASE
+                WHEN (
+                  NOT (
+                    va301 = se302 AND va301 = se303 AND va301 = se304 AND va301 = se305
+                  )
+                )
+                THEN se300
+                ELSE 0
+              END
+            )
+          ) + (
+            CASE
+              WHEN (
+                NOT (
+                  va192 = se265
+                  AND va192 = se266
+                  AND va192 = se267
+                  AND va192 = se268
+                  AND va192 = se269
+                  AND va192 = se270
+                  AND va192 = se271
+                  AND va192 = se272
+                  AND va192 = se273
+                )
+              )
+              AND va119
+              THEN CASE WHEN ISFINITE(va307) THEN ROUND(va307, 12) END
+              ELSE NULL
+            END
+          )
+        )
+      END
+    ) AS va308,
     (
       CASE
         WHEN stock_row > 250
         THEN (
-          va270 * 8193 - (
-            va270 * 8193 - va270
+          va315 * 8193 - (
+            va315 * 8193 - va315
           )
         )
       END
-    ) AS va271,
+    ) AS va316,
     (
       CASE
         WHEN stock_row > 1
         THEN (
-          va277 * 8193 - (
-            va277 * 8193 - va277
+          va322 * 8193 - (
+            va322 * 8193 - va322
           )
         )
       END
-    ) AS va278,
+    ) AS va323,
     (
       CASE
         WHEN stock_row > 1
         THEN (
-          va282 * 8193 - (
-            va282 * 8193 - va282
+          va327 * 8193 - (
+            va327 * 8193 - va327
           )
         )
       END
-    ) AS va283,
+    ) AS va328,
     (
       CASE
         WHEN stock_row > 1
         THEN (
-          va288 * 8193 - (
-            va288 * 8193 - va288
+          va333 * 8193 - (
+            va333 * 8193 - va333
           )
         )
       END
-    ) AS va289,
+    ) AS va334,
     (
-      1 < va300
-    ) AS va301,
+      CASE WHEN stock_row > 7 THEN (
+        (
+          se339 + va341
+        ) < se342
+      ) END
+    ) AS va343,
     (
-      va300 = 1
-    ) AS va302,
+      CASE WHEN stock_row > 7 THEN (
+        se342 < (
+          se339 - va341
+        )
+      ) END
+    ) AS va344,
+    (
+      1 < va345
+    ) AS va346,
+    (
+      va345 = 1
+    ) AS va347,
+    (
+      CASE
+        WHEN va356
+        AND (
+          NOT (
+            va51 = se120 AND va51 = se121 AND va51 = se122 AND va51 = se123
+          )
+        )
+        THEN CASE WHEN ISFINITE(va351) THEN ROUND(va351, 12) END
+        ELSE NULL
+      END
+    ) AS va357,
     (
       CASE
         WHEN stock_row > 19
         THEN (
-          CASE WHEN va319 THEN (
+          CASE WHEN va368 THEN (
             -(
-              high - se320
+              high - se369
             )
-          ) WHEN NOT va319 THEN 0 END
+          ) WHEN NOT va368 THEN 0 END
         )
       END
-    ) AS va321,
+    ) AS va370,
     (
-      va335 * 8193 - (
-        va335 * 8193 - va335
+      va384 * 8193 - (
+        va384 * 8193 - va384
       )
-    ) AS va336,
+    ) AS va385,
     (
-      va344 * 8193 - (
-        va344 * 8193 - va344
+      va390 * 8193 - (
+        va390 * 8193 - va390
       )
-    ) AS va351,
+    ) AS va394,
     (
-      va348 * 8193 - (
-        va348 * 8193 - va348
+      va391 * 8193 - (
+        va391 * 8193 - va391
       )
-    ) AS va354,
+    ) AS va399,
     (
       CASE
         WHEN stock_row > 5
         THEN (
-          va395 * 8193 - (
-            va395 * 8193 - va395
+          va451 * 8193 - (
+            va451 * 8193 - va451
           )
         )
       END
-    ) AS va396,
+    ) AS va452,
     (
       (
-        CAST(SIGN(va116) AS DOUBLE) + CAST(SIGN((
-          se115 - se427
+        CAST(SIGN(va152) AS DOUBLE) + CAST(SIGN((
+          se151 - se483
         )) AS DOUBLE)
       ) + CAST(SIGN((
-        se427 - se330
+        se483 - se379
       )) AS DOUBLE)
-    ) AS va428,
+    ) AS va484,
     (
       CASE
         WHEN stock_row > 3
         THEN (
-          va331 * 8193 - (
-            va331 * 8193 - va331
+          va380 * 8193 - (
+            va380 * 8193 - va380
           )
         )
       END
-    ) AS va436,
+    ) AS va492,
     (
       CASE
         WHEN stock_row > 10
         THEN (
-          va441 * 8193 - (
-            va441 * 8193 - va441
+          va497 * 8193 - (
+            va497 * 8193 - va497
           )
         )
       END
-    ) AS va442,
+    ) AS va498,
     (
-      va116 * 8193 - (
-        va116 * 8193 - va116
+      va152 * 8193 - (
+        va152 * 8193 - va152
       )
-    ) AS va488,
+    ) AS va558,
+    (
+      va568 * 8193 - (
+        va568 * 8193 - va568
+      )
+    ) AS va569,
     (
       CASE
         WHEN stock_row > 199
         THEN (
-          va548 * 8193 - (
-            va548 * 8193 - va548
+          va625 * 8193 - (
+            va625 * 8193 - va625
           )
         )
       END
-    ) AS va549,
+    ) AS va626,
     (
-      -va99
-    ) AS va617,
+      CASE WHEN va678 THEN se672 ELSE 0 END
+    ) AS va679,
     (
-      CAST(0.25 AS DOUBLE) < va656
-    ) AS va657,
+      -va135
+    ) AS va700,
     (
-      va656 < 0
-    ) AS va658,
+      CAST(0.25 AS DOUBLE) < va737
+    ) AS va738,
     (
-      va671 * 8193 - (
-        va671 * 8193 - va671
+      va737 < 0
+    ) AS va739,
+    (
+      va752 * 8193 - (
+        va752 * 8193 - va752
       )
-    ) AS va672,
+    ) AS va753,
     POWER((
       CASE WHEN stock_row > 1 THEN (
-        va116 / NULLIF(se115, 0)
+        va152 / NULLIF(se151, 0)
       ) END
-    ), 2) AS va688,
+    ), 2) AS va769,
     (
-      va656 < (
+      va737 < (
         -CAST(0.1 AS DOUBLE)
       )
-    ) AS va692,
+    ) AS va773,
     (
-      va656 < (
+      va737 < (
         -CAST(0.05 AS DOUBLE)
       )
-    ) AS va706,
+    ) AS va787,
     (
       CASE
         WHEN stock_row > 240
         THEN (
-          va712 * 8193 - (
-            va712 * 8193 - va712
+          va793 * 8193 - (
+            va793 * 8193 - va793
           )
         )
       END
-    ) AS va713,
+    ) AS va794,
     (
-      va726 * 8193 - (
-        va726 * 8193 - va726
+      va807 * 8193 - (
+        va807 * 8193 - va807
       )
-    ) AS va727,
+    ) AS va808,
     (
       CASE
         WHEN stock_row > 29
         THEN (
-          va754 * 8193 - (
-            va754 * 8193 - va754
+          va838 * 8193 - (
+            va838 * 8193 - va838
           )
         )
       END
-    ) AS va755,
+    ) AS va839,
     (
       CASE
         WHEN stock_row > 9
         THEN (
-          va818 * 8193 - (
-            va818 * 8193 - va818
+          va904 * 8193 - (
+            va904 * 8193 - va904
           )
         )
       END
-    ) AS va819,
+    ) AS va905,
     (
-      va828 * 8193 - (
-        va828 * 8193 - va828
+      va914 * 8193 - (
+        va914 * 8193 - va914
       )
-    ) AS va829,
+    ) AS va915,
     (
-      va934 * 8193 - (
-        va934 * 8193 - va934
+      va1029 * 8193 - (
+        va1029 * 8193 - va1029
       )
-    ) AS va935,
+    ) AS va1030,
     (
       CASE
         WHEN stock_row > 12
         THEN (
-          va959 * 8193 - (
-            va959 * 8193 - va959
+          va1060 * 8193 - (
+            va1060 * 8193 - va1060
           )
         )
       END
-    ) AS va960,
+    ) AS va1061,
     (
-      va989 * 8193 - (
-        va989 * 8193 - va989
+      va1090 * 8193 - (
+        va1090 * 8193 - va1090
       )
-    ) AS va990,
+    ) AS va1091,
     (
       CASE
         WHEN stock_row > 1
         THEN (
-          va998 * 8193 - (
-            va998 * 8193 - va998
+          va1099 * 8193 - (
+            va1099 * 8193 - va1099
           )
         )
       END
-    ) AS va999,
+    ) AS va1100,
     (
       CASE
         WHEN stock_row > 1
         THEN (
-          va1039 * 8193 - (
-            va1039 * 8193 - va1039
+          va1154 * 8193 - (
+            va1154 * 8193 - va1154
           )
         )
       END
-    ) AS va1040,
+    ) AS va1155,
     (
-      va1078 * 8193 - (
-        va1078 * 8193 - va1078
+      va1194 * 8193 - (
+        va1194 * 8193 - va1194
       )
-    ) AS va1079,
+    ) AS va1195,
     (
-      va1103 * 8193 - (
-        va1103 * 8193 - va1103
+      va1219 * 8193 - (
+        va1219 * 8193 - va1219
       )
-    ) AS va1117,
+    ) AS va1233,
     (
-      CASE WHEN stock_row > 17 THEN va1177 END
-    ) AS va1178,
+      CASE WHEN stock_row > 17 THEN va1303 END
+    ) AS va1304,
     (
-      va1177 * 8193 - (
-        va1177 * 8193 - va1177
+      va1303 * 8193 - (
+        va1303 * 8193 - va1303
       )
-    ) AS va1184,
+    ) AS va1309,
     (
-      va1180 * 8193 - (
-        va1180 * 8193 - va1180
+      va1305 * 8193 - (
+        va1305 * 8193 - va1305
       )
-    ) AS va1187,
+    ) AS va1315,
     (
-      CASE WHEN stock_row > 49 THEN va1092 END
-    ) AS va1257,
+      CASE
+        WHEN va878 AND va1392
+        THEN CASE WHEN ISFINITE(va1391) THEN ROUND(va1391, 12) END
+        ELSE NULL
+      END
+    ) AS va1393,
     (
-      va1328 * 8193 - (
-        va1328 * 8193 - va1328
+      CASE WHEN stock_row > 49 THEN va1208 END
+    ) AS va1398,
+    (
+      va1490 * 8193 - (
+        va1490 * 8193 - va1490
       )
-    ) AS va1329,
+    ) AS va1491,
     (
-      va1351 * 8193 - (
-        va1351 * 8193 - va1351
+      va1513 * 8193 - (
+        va1513 * 8193 - va1513
       )
-    ) AS va1357,
+    ) AS va1519,
     (
-      va1503 * 8193 - (
-        va1503 * 8193 - va1503
+      va1679 * 8193 - (
+        va1679 * 8193 - va1679
       )
-    ) AS va1504,
+    ) AS va1680,
     (
-      va1530 * 8193 - (
-        va1530 * 8193 - va1530
+      va1717 * 8193 - (
+        va1717 * 8193 - va1717
       )
-    ) AS va1539,
+    ) AS va1721,
     (
-      va1536 * 8193 - (
-        va1536 * 8193 - va1536
+      va1718 * 8193 - (
+        va1718 * 8193 - va1718
       )
-    ) AS va1542,
+    ) AS va1728,
     (
-      va1613 * 8193 - (
-        va1613 * 8193 - va1613
+      va1806 * 8193 - (
+        va1806 * 8193 - va1806
       )
-    ) AS va1620,
+    ) AS va1813,
     (
       CASE
         WHEN stock_row > 3
         THEN (
-          va1670 * 8193 - (
-            va1670 * 8193 - va1670
+          va1877 * 8193 - (
+            va1877 * 8193 - va1877
           )
         )
       END
-    ) AS va1671,
+    ) AS va1878,
     (
-      va1724 * 8193 - (
-        va1724 * 8193 - va1724
+      va1940 * 8193 - (
+        va1940 * 8193 - va1940
       )
-    ) AS va1725,
+    ) AS va1941,
     (
-      CASE WHEN stock_row > 29 THEN va1517 END
-    ) AS va1729,
-    va1777 * stock_row AS va1778,
+      CASE WHEN stock_row > 29 THEN va1693 END
+    ) AS va1945,
+    va1998 * stock_row AS va1999,
     (
-      va1791 * 8193 - (
-        va1791 * 8193 - va1791
+      va2012 * 8193 - (
+        va2012 * 8193 - va2012
       )
-    ) AS va1792,
+    ) AS va2013,
     (
-      va1805 * 8193 - (
-        va1805 * 8193 - va1805
+      va2026 * 8193 - (
+        va2026 * 8193 - va2026
       )
-    ) AS va1812,
+    ) AS va2033,
     (
       CASE
         WHEN stock_row > 11
         THEN (
-          va1822 * 8193 - (
-            va1822 * 8193 - va1822
+          va2043 * 8193 - (
+            va2043 * 8193 - va2043
           )
         )
       END
-    ) AS va1823,
+    ) AS va2044,
     (
-      va1868 * 8193 - (
-        va1868 * 8193 - va1868
+      va2104 * 8193 - (
+        va2104 * 8193 - va2104
       )
-    ) AS va1871,
+    ) AS va2107,
     (
-      va1910 * 8193 - (
-        va1910 * 8193 - va1910
+      va2142 * 8193 - (
+        va2142 * 8193 - va2142
       )
-    ) AS va1916,
+    ) AS va2148,
     (
-      CASE WHEN stock_row > 19 THEN va387 END
-    ) AS va2013,
+      CASE
+        WHEN (
+          NOT (
+            va80 = se436 AND va80 = se437 AND va80 = se438 AND va80 = se439 AND va80 = se519
+          )
+        )
+        AND (
+          NOT (
+            va51 = se120 AND va51 = se121 AND va51 = se122 AND va51 = se123 AND va51 = se124
+          )
+        )
+        THEN CASE WHEN ISFINITE(va2243) THEN ROUND(va2243, 12) END
+        ELSE NULL
+      END
+    ) AS va2244,
+    (
+      CASE WHEN stock_row > 19 THEN va441 END
+    ) AS va2255,
     (
       CASE
         WHEN stock_row > 29
         THEN (
-          va2025 * 8193 - (
-            va2025 * 8193 - va2025
+          va2270 * 8193 - (
+            va2270 * 8193 - va2270
           )
         )
       END
-    ) AS va2026,
+    ) AS va2271,
     (
       CASE
         WHEN stock_row > 19
         THEN (
-          va2037 * 8193 - (
-            va2037 * 8193 - va2037
+          va2282 * 8193 - (
+            va2282 * 8193 - va2282
           )
         )
       END
-    ) AS va2038,
+    ) AS va2283,
     (
       CASE
         WHEN stock_row > 19
         THEN (
-          va2044 * 8193 - (
-            va2044 * 8193 - va2044
+          va2289 * 8193 - (
+            va2289 * 8193 - va2289
           )
         )
       END
-    ) AS va2045,
+    ) AS va2290,
     (
       CASE
         WHEN stock_row > 10
         THEN (
-          va2058 * 8193 - (
-            va2058 * 8193 - va2058
+          va2303 * 8193 - (
+            va2303 * 8193 - va2303
           )
         )
       END
-    ) AS va2059
+    ) AS va2304,
+    (
+      CASE
+        WHEN stock_row > 4
+        THEN (
+          (
+            -(
+              close - se1669
+            )
+          ) / NULLIF((
+            CASE WHEN va2263 THEN se2330 ELSE 0 END
+          ), 0)
+        )
+      END
+    ) AS va2331
   FROM values_1_1
 ), values_1_3 AS (
   SELECT
@@ -2327,305 +2690,699 @@ WITH values_0_1 AS (
     industry_l3,
     low,
     se1,
-    se1062,
-    se115,
-    se1152,
-    se1158,
-    se1219,
-    se1414,
-    se1478,
-    se1493,
-    se1521,
-    se154,
-    se1641,
-    se1827,
-    se1941,
-    se2066,
-    se2067,
-    se2069,
-    se2077,
-    se2084,
-    se221,
-    se242,
-    se256,
-    se258,
-    se294,
-    se295,
-    se297,
+    se1011,
+    se1012,
+    se1035,
+    se1049,
+    se1050,
+    se1051,
+    se1052,
+    se1053,
+    se1177,
+    se1178,
+    se1179,
+    se120,
+    se121,
+    se122,
+    se123,
+    se124,
+    se125,
+    se126,
+    se1268,
+    se127,
+    se1279,
+    se1280,
+    se1281,
+    se1282,
+    se1283,
+    se1284,
+    se1285,
+    se1350,
+    se151,
+    se1583,
+    se1654,
+    se1703,
+    se1704,
+    se1705,
+    se1706,
+    se1707,
+    se1708,
+    se1709,
+    se1710,
+    se1845,
+    se1846,
+    se1847,
+    se1848,
+    se1849,
+    se190,
+    se2048,
+    se2175,
+    se2311,
+    se2312,
+    se2314,
+    se2323,
+    se265,
+    se266,
+    se267,
+    se268,
+    se269,
+    se286,
     se3,
-    se307,
-    se311,
-    se322,
-    se324,
-    se329,
-    se385,
-    se433,
-    se434,
-    se466,
-    se474,
-    se493,
-    se494,
+    se359,
+    se371,
+    se373,
+    se378,
+    se436,
+    se437,
+    se438,
+    se439,
+    se489,
+    se490,
+    se519,
+    se520,
     se521,
-    se554,
-    se595,
-    se639,
-    se640,
-    se664,
-    se708,
-    se744,
+    se522,
+    se523,
+    se524,
+    se525,
+    se536,
+    se544,
+    se594,
+    se615,
+    se616,
+    se617,
+    se618,
+    se631,
+    se722,
+    se723,
     se745,
-    se833,
-    se896,
-    se90,
-    se916,
-    se917,
-    se92,
-    se940,
-    se951,
+    se789,
+    se828,
+    se829,
+    se919,
+    se947,
+    se948,
+    se949,
+    se991,
     va0,
-    va1021,
-    va1040,
-    va1057,
+    va1016,
+    va103,
+    va1030,
+    va1038,
+    va1048,
     va1061,
-    va107,
-    va1078,
-    va1079,
-    va1085,
-    va1092,
-    va1103,
-    va1117,
-    va1135,
+    va1067,
+    va1091,
+    va1100,
+    va1128,
     va1155,
-    va116,
-    va1178,
-    va1180,
-    va1184,
-    va1187,
-    va1199,
-    va1209,
-    va121,
-    va1232,
+    va1172,
+    va1176,
+    va1194,
+    va1195,
+    va1201,
+    va1208,
+    va1219,
+    va1233,
     va1251,
-    va1257,
-    va1294,
-    va1301,
-    va1329,
+    va1271,
+    va129,
+    va130,
+    va1304,
+    va1305,
+    va1309,
+    va1315,
+    va133,
+    va1330,
+    va1340,
     va135,
-    va1351,
-    va1357,
-    va1371,
-    va1381,
-    va139,
-    va1404,
-    va1417,
+    va1363,
+    va1392,
+    va1398,
     va143,
-    va1459,
-    va1470,
-    va1477,
-    va149,
-    va1494,
+    va1446,
+    va1458,
+    va1491,
     va15,
-    va1504,
-    va1511,
-    va1514,
-    va1517,
-    va1520,
-    va1530,
-    va1536,
+    va1513,
+    va1519,
+    va152,
     va1539,
-    va1542,
-    va156,
-    va1565,
-    va1572,
-    va1613,
-    va1614,
-    va1620,
-    va1637,
-    va1640,
-    va1671,
-    va1676,
+    va1549,
+    va157,
+    va1573,
+    va1586,
+    va1635,
+    va1646,
+    va1653,
+    va1670,
+    va1680,
+    va1687,
+    va1690,
+    va1693,
     va17,
-    va1709,
-    va1725,
-    va1729,
-    va1777,
-    va1778,
-    va1792,
-    va1805,
-    va1812,
-    va1823,
-    va183,
-    va1830,
-    va1868,
-    va1871,
-    va188,
-    va1890,
-    va1910,
-    va1916,
+    va1702,
+    va171,
+    va1717,
+    va1718,
+    va1721,
+    va1728,
+    va175,
+    va1758,
+    va1765,
+    va179,
+    va1806,
+    va1807,
+    va1813,
+    va1840,
+    va1844,
+    va185,
+    va1878,
+    va1883,
+    va192,
+    va1925,
+    va1941,
+    va1945,
+    va1998,
+    va1999,
     va2,
-    va2001,
     va2013,
     va2026,
-    va2035,
-    va2038,
-    va2045,
-    va2059,
-    va2068,
-    va231,
-    va243,
-    va244,
+    va2033,
+    va2044,
+    va2051,
+    va2104,
+    va2107,
+    va2127,
+    va2142,
+    va2148,
+    va223,
+    va2255,
+    va2263,
+    va2271,
+    va228,
+    va2280,
+    va2283,
+    va2290,
+    va2304,
+    va2313,
+    va2331,
     va25,
-    va257,
-    va261,
-    va271,
-    va278,
-    va283,
-    va289,
-    va306,
-    va321,
-    va331,
-    va336,
+    va275,
+    va287,
+    va288,
+    va316,
+    va323,
+    va328,
+    va334,
+    va343,
     va344,
-    va348,
-    va351,
-    va354,
-    va361,
-    va382,
-    va387,
-    va396,
-    va40,
-    va420,
-    va436,
-    va442,
-    va45,
-    va467,
-    va471,
-    va479,
-    va483,
-    va488,
-    va514,
-    va517,
-    va520,
-    va529,
-    va538,
+    va356,
+    va357,
+    va370,
+    va380,
+    va385,
+    va390,
+    va391,
+    va394,
+    va399,
+    va408,
+    va433,
+    va440,
+    va441,
+    va452,
+    va46,
+    va476,
+    va492,
+    va498,
+    va51,
+    va537,
+    va541,
     va549,
-    va557,
-    va567,
+    va553,
+    va558,
+    va569,
+    va587,
     va590,
-    va60,
+    va593,
     va602,
-    va606,
-    va607,
-    va612,
-    va643,
-    va646,
-    va660,
-    va666,
-    va672,
-    va688,
-    va713,
-    va722,
-    va723,
-    va727,
-    va740,
-    va75,
-    va755,
-    va76,
-    va784,
-    va811,
-    va819,
-    va829,
-    va83,
-    va834,
-    va838,
-    va860,
-    va888,
-    va89,
-    va895,
-    va921,
-    va935,
-    va943,
-    va950,
-    va960,
-    va966,
-    va97,
-    va99,
+    va611,
+    va626,
+    va634,
+    va644,
+    va667,
+    va678,
+    va685,
+    va689,
+    va690,
+    va695,
+    va726,
+    va728,
+    va741,
+    va747,
+    va753,
+    va769,
+    va794,
+    va80,
+    va803,
+    va804,
+    va808,
+    va824,
+    va839,
+    va868,
+    va878,
+    va897,
+    va905,
+    va915,
+    va920,
+    va924,
+    va95,
+    va955,
+    va96,
+    va983,
     va990,
-    va999,
     volume,
     vwap,
     (
-      va100 * 8193 - (
-        va100 * 8193 - va100
+      -va130
+    ) AS va131,
+    (
+      va136 * 8193 - (
+        va136 * 8193 - va136
       )
-    ) AS va101,
+    ) AS va137,
     (
       CASE
         WHEN stock_row > 1
         THEN (
-          va121 * CAST(SIGN((
-            volume - se154
+          va157 * CAST(SIGN((
+            volume - se190
           )) AS DOUBLE)
         )
       END
-    ) AS va155,
+    ) AS va191,
     (
-      CASE WHEN NOT va301 IS NULL AND NOT va302 IS NULL THEN (
-        va301 OR va302
+      va308 * 8193 - (
+        va308 * 8193 - va308
+      )
+    ) AS va309,
+    (
+      CASE WHEN NOT va346 IS NULL AND NOT va347 IS NULL THEN (
+        va346 OR va347
       ) END
-    ) AS va303,
+    ) AS va348,
     (
       CASE
         WHEN stock_row > 3
         THEN (
-          va428 * 8193 - (
-            va428 * 8193 - va428
+          va484 * 8193 - (
+            va484 * 8193 - va484
           )
         )
       END
-    ) AS va429,
+    ) AS va485,
     (
-      CASE WHEN stock_row > 1 THEN va488 END
-    ) AS va489,
+      CASE WHEN stock_row > 1 THEN va558 END
+    ) AS va559,
     (
-      va617 * 8193 - (
-        va617 * 8193 - va617
+      CASE
+        WHEN stock_row > 9
+        THEN (
+          va679 * 8193 - (
+            va679 * 8193 - va679
+          )
+        )
+      END
+    ) AS va680,
+    (
+      va700 * 8193 - (
+        va700 * 8193 - va700
       )
-    ) AS va618,
+    ) AS va701,
     (
       CASE
         WHEN stock_row > 20
         THEN (
           CASE
-            WHEN va657
+            WHEN va738
             THEN (
               -1
             )
-            WHEN NOT va657
+            WHEN NOT va738
             THEN (
-              CASE WHEN va658 THEN 1 WHEN NOT va658 THEN va121 END
+              CASE WHEN va739 THEN 1 WHEN NOT va739 THEN va157 END
             )
           END
         )
       END
-    ) AS va659,
+    ) AS va740,
     (
       CASE
         WHEN stock_row > 20
         THEN (
-          CASE WHEN va692 THEN 1 WHEN NOT va692 THEN va121 END
+          CASE WHEN va773 THEN 1 WHEN NOT va773 THEN va157 END
         )
       END
-    ) AS va693,
+    ) AS va774,
     (
       CASE
         WHEN stock_row > 20
         THEN (
-          CASE WHEN va706 THEN 1 WHEN NOT va706 THEN va121 END
+          CASE WHEN va787 THEN 1 WHEN NOT va787 THEN va157 END
         )
       END
-    ) AS va707
+    ) AS va788,
+    (
+      va1393 * 8193 - (
+        va1393 * 8193 - va1393
+      )
+    ) AS va1394,
+    (
+      va2244 * 8193 - (
+        va2244 * 8193 - va2244
+      )
+    ) AS va2245
   FROM values_1_2
+), values_1_4 AS (
+  SELECT
+    ts_code,
+    trade_date,
+    stock_number,
+    stock_row,
+    close,
+    day_rows,
+    high,
+    industry_l1,
+    industry_l2,
+    industry_l3,
+    low,
+    se1,
+    se1011,
+    se1012,
+    se1035,
+    se1049,
+    se1050,
+    se1051,
+    se1052,
+    se1053,
+    se1177,
+    se1178,
+    se1179,
+    se120,
+    se121,
+    se122,
+    se123,
+    se124,
+    se125,
+    se126,
+    se1268,
+    se127,
+    se1279,
+    se1280,
+    se1281,
+    se1282,
+    se1283,
+    se1284,
+    se1285,
+    se1350,
+    se151,
+    se1583,
+    se1654,
+    se1703,
+    se1704,
+    se1705,
+    se1706,
+    se1707,
+    se1708,
+    se1709,
+    se1710,
+    se1845,
+    se1846,
+    se1847,
+    se1848,
+    se1849,
+    se190,
+    se2048,
+    se2175,
+    se2311,
+    se2312,
+    se2314,
+    se2323,
+    se265,
+    se266,
+    se267,
+    se268,
+    se269,
+    se286,
+    se3,
+    se359,
+    se371,
+    se373,
+    se378,
+    se436,
+    se437,
+    se438,
+    se439,
+    se489,
+    se490,
+    se519,
+    se520,
+    se521,
+    se522,
+    se523,
+    se524,
+    se525,
+    se536,
+    se544,
+    se594,
+    se615,
+    se616,
+    se617,
+    se618,
+    se631,
+    se722,
+    se723,
+    se745,
+    se789,
+    se828,
+    se829,
+    se919,
+    se947,
+    se948,
+    se949,
+    se991,
+    va0,
+    va1016,
+    va103,
+    va1030,
+    va1038,
+    va1048,
+    va1061,
+    va1067,
+    va1091,
+    va1100,
+    va1128,
+    va1155,
+    va1172,
+    va1176,
+    va1194,
+    va1195,
+    va1201,
+    va1208,
+    va1219,
+    va1233,
+    va1251,
+    va1271,
+    va129,
+    va130,
+    va1304,
+    va1305,
+    va1309,
+    va131,
+    va1315,
+    va133,
+    va1330,
+    va1340,
+    va135,
+    va1363,
+    va137,
+    va1392,
+    va1394,
+    va1398,
+    va143,
+    va1446,
+    va1458,
+    va1491,
+    va15,
+    va1513,
+    va1519,
+    va152,
+    va1539,
+    va1549,
+    va157,
+    va1573,
+    va1586,
+    va1635,
+    va1646,
+    va1653,
+    va1670,
+    va1680,
+    va1687,
+    va1690,
+    va1693,
+    va17,
+    va1702,
+    va171,
+    va1717,
+    va1718,
+    va1721,
+    va1728,
+    va175,
+    va1758,
+    va1765,
+    va179,
+    va1806,
+    va1807,
+    va1813,
+    va1840,
+    va1844,
+    va185,
+    va1878,
+    va1883,
+    va191,
+    va192,
+    va1925,
+    va1941,
+    va1945,
+    va1998,
+    va1999,
+    va2,
+    va2013,
+    va2026,
+    va2033,
+    va2044,
+    va2051,
+    va2104,
+    va2107,
+    va2127,
+    va2142,
+    va2148,
+    va223,
+    va2245,
+    va2255,
+    va2263,
+    va2271,
+    va228,
+    va2280,
+    va2283,
+    va2290,
+    va2304,
+    va2313,
+    va2331,
+    va25,
+    va275,
+    va287,
+    va288,
+    va309,
+    va316,
+    va323,
+    va328,
+    va334,
+    va356,
+    va357,
+    va370,
+    va380,
+    va385,
+    va390,
+    va391,
+    va394,
+    va399,
+    va408,
+    va433,
+    va440,
+    va441,
+    va452,
+    va46,
+    va476,
+    va485,
+    va492,
+    va498,
+    va51,
+    va537,
+    va541,
+    va549,
+    va553,
+    va558,
+    va559,
+    va569,
+    va587,
+    va590,
+    va593,
+    va602,
+    va611,
+    va626,
+    va634,
+    va644,
+    va667,
+    va678,
+    va680,
+    va685,
+    va689,
+    va690,
+    va695,
+    va701,
+    va726,
+    va728,
+    va740,
+    va741,
+    va747,
+    va753,
+    va769,
+    va774,
+    va788,
+    va794,
+    va80,
+    va803,
+    va804,
+    va808,
+    va824,
+    va839,
+    va868,
+    va878,
+    va897,
+    va905,
+    va915,
+    va920,
+    va924,
+    va95,
+    va955,
+    va96,
+    va983,
+    va990,
+    volume,
+    vwap,
+    (
+      CASE
+        WHEN va343
+        THEN (
+          -1
+        )
+        WHEN NOT va343
+        THEN (
+          CASE
+            WHEN va344
+            THEN 1
+            WHEN NOT va344
+            THEN (
+              CASE WHEN va348 THEN 1 WHEN NOT va348 THEN (
+                -1
+              ) END
+            )
+          END
+        )
+      END
+    ) AS va349
+  FROM values_1_3
 ), sections_2 AS (
   SELECT
     ts_code,
@@ -2640,240 +3397,289 @@ WITH values_0_1 AS (
     industry_l3,
     low,
     se1,
-    se1062,
-    se115,
-    se1152,
-    se1158,
-    se1219,
-    se1414,
-    se1478,
-    se1493,
-    se1521,
-    se154,
-    se1641,
-    se1827,
-    se1941,
-    se2066,
-    se2067,
-    se2069,
-    se2077,
-    se2084,
-    se221,
-    se242,
-    se256,
-    se258,
-    se294,
-    se295,
-    se297,
+    se1011,
+    se1012,
+    se1035,
+    se1049,
+    se1050,
+    se1051,
+    se1052,
+    se1053,
+    se1177,
+    se1178,
+    se1179,
+    se120,
+    se121,
+    se122,
+    se123,
+    se124,
+    se125,
+    se126,
+    se1268,
+    se127,
+    se1279,
+    se1280,
+    se1281,
+    se1282,
+    se1283,
+    se1284,
+    se1285,
+    se1350,
+    se151,
+    se1583,
+    se1654,
+    se1703,
+    se1704,
+    se1705,
+    se1706,
+    se1707,
+    se1708,
+    se1709,
+    se1710,
+    se1845,
+    se1846,
+    se1847,
+    se1848,
+    se1849,
+    se190,
+    se2048,
+    se2175,
+    se2311,
+    se2312,
+    se2314,
+    se2323,
+    se265,
+    se266,
+    se267,
+    se268,
+    se269,
+    se286,
     se3,
-    se307,
-    se311,
-    se322,
-    se324,
-    se329,
-    se385,
-    se433,
-    se434,
-    se466,
-    se474,
-    se493,
-    se494,
+    se359,
+    se371,
+    se373,
+    se378,
+    se436,
+    se437,
+    se438,
+    se439,
+    se489,
+    se490,
+    se519,
+    se520,
     se521,
-    se554,
-    se595,
-    se639,
-    se640,
-    se664,
-    se708,
-    se744,
+    se522,
+    se523,
+    se524,
+    se525,
+    se536,
+    se544,
+    se594,
+    se615,
+    se616,
+    se617,
+    se618,
+    se631,
+    se722,
+    se723,
     se745,
-    se833,
-    se896,
-    se90,
-    se916,
-    se917,
-    se92,
-    se940,
-    se951,
+    se789,
+    se828,
+    se829,
+    se919,
+    se947,
+    se948,
+    se949,
+    se991,
     va0,
-    va101,
-    va1021,
-    va1040,
-    va1057,
+    va1016,
+    va103,
+    va1030,
+    va1038,
+    va1048,
     va1061,
-    va107,
-    va1078,
-    va1079,
-    va1085,
-    va1092,
-    va1103,
-    va1117,
-    va1135,
+    va1067,
+    va1091,
+    va1100,
+    va1128,
     va1155,
-    va116,
-    va1178,
-    va1180,
-    va1184,
-    va1187,
-    va1199,
-    va1209,
-    va121,
-    va1232,
+    va1172,
+    va1176,
+    va1194,
+    va1195,
+    va1201,
+    va1208,
+    va1219,
+    va1233,
     va1251,
-    va1257,
-    va1294,
-    va1301,
-    va1329,
+    va1271,
+    va129,
+    va130,
+    va1304,
+    va1305,
+    va1309,
+    va131,
+    va1315,
+    va133,
+    va1330,
+    va1340,
     va135,
-    va1351,
-    va1357,
-    va1371,
-    va1381,
-    va139,
-    va1404,
-    va1417,
+    va1363,
+    va137,
+    va1392,
+    va1394,
+    va1398,
     va143,
-    va1459,
-    va1470,
-    va1477,
-    va149,
-    va1494,
+    va1446,
+    va1458,
+    va1491,
     va15,
-    va1504,
-    va1511,
-    va1514,
-    va1517,
-    va1520,
-    va1530,
-    va1536,
+    va1513,
+    va1519,
+    va152,
     va1539,
-    va1542,
-    va155,
-    va156,
-    va1565,
-    va1572,
-    va1613,
-    va1614,
-    va1620,
-    va1637,
-    va1640,
-    va1671,
-    va1676,
+    va1549,
+    va157,
+    va1573,
+    va1586,
+    va1635,
+    va1646,
+    va1653,
+    va1670,
+    va1680,
+    va1687,
+    va1690,
+    va1693,
     va17,
-    va1709,
-    va1725,
-    va1729,
-    va1777,
-    va1778,
-    va1792,
-    va1805,
-    va1812,
-    va1823,
-    va183,
-    va1830,
-    va1868,
-    va1871,
-    va188,
-    va1890,
-    va1910,
-    va1916,
+    va1702,
+    va171,
+    va1717,
+    va1718,
+    va1721,
+    va1728,
+    va175,
+    va1758,
+    va1765,
+    va179,
+    va1806,
+    va1807,
+    va1813,
+    va1840,
+    va1844,
+    va185,
+    va1878,
+    va1883,
+    va191,
+    va192,
+    va1925,
+    va1941,
+    va1945,
+    va1998,
+    va1999,
     va2,
-    va2001,
     va2013,
     va2026,
-    va2035,
-    va2038,
-    va2045,
-    va2059,
-    va2068,
-    va231,
-    va243,
-    va244,
+    va2033,
+    va2044,
+    va2051,
+    va2104,
+    va2107,
+    va2127,
+    va2142,
+    va2148,
+    va223,
+    va2245,
+    va2255,
+    va2263,
+    va2271,
+    va228,
+    va2280,
+    va2283,
+    va2290,
+    va2304,
+    va2313,
+    va2331,
     va25,
-    va257,
-    va261,
-    va271,
-    va278,
-    va283,
-    va289,
-    va303,
-    va306,
-    va321,
-    va331,
-    va336,
-    va344,
-    va348,
-    va351,
-    va354,
-    va361,
-    va382,
-    va387,
-    va396,
-    va40,
-    va420,
-    va429,
-    va436,
-    va442,
-    va45,
-    va467,
-    va471,
-    va479,
-    va483,
-    va488,
-    va489,
-    va514,
-    va517,
-    va520,
-    va529,
-    va538,
+    va275,
+    va287,
+    va288,
+    va309,
+    va316,
+    va323,
+    va328,
+    va334,
+    va349,
+    va356,
+    va357,
+    va370,
+    va380,
+    va385,
+    va390,
+    va391,
+    va394,
+    va399,
+    va408,
+    va433,
+    va440,
+    va441,
+    va452,
+    va46,
+    va476,
+    va485,
+    va492,
+    va498,
+    va51,
+    va537,
+    va541,
     va549,
-    va557,
-    va567,
+    va553,
+    va558,
+    va559,
+    va569,
+    va587,
     va590,
-    va60,
+    va593,
     va602,
-    va606,
-    va607,
-    va612,
-    va618,
-    va643,
-    va646,
-    va659,
-    va660,
-    va666,
-    va672,
-    va688,
-    va693,
-    va707,
-    va713,
-    va722,
-    va723,
-    va727,
+    va611,
+    va626,
+    va634,
+    va644,
+    va667,
+    va678,
+    va680,
+    va685,
+    va689,
+    va690,
+    va695,
+    va701,
+    va726,
+    va728,
     va740,
-    va75,
-    va755,
-    va76,
-    va784,
-    va811,
-    va819,
-    va829,
-    va83,
-    va834,
-    va838,
-    va860,
-    va888,
-    va89,
-    va895,
-    va921,
-    va935,
-    va943,
-    va950,
-    va960,
-    va966,
-    va97,
-    va99,
+    va741,
+    va747,
+    va753,
+    va769,
+    va774,
+    va788,
+    va794,
+    va80,
+    va803,
+    va804,
+    va808,
+    va824,
+    va839,
+    va868,
+    va878,
+    va897,
+    va905,
+    va915,
+    va920,
+    va924,
+    va95,
+    va955,
+    va96,
+    va983,
     va990,
-    va999,
     volume,
     vwap,
     RANK() OVER (PARTITION BY trade_date ORDER BY va17) AS se18,
@@ -2890,463 +3696,472 @@ WITH values_0_1 AS (
       ORDER BY va25
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
     ) AS se28,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va40) AS se41,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va40) AS se42,
-    COUNT(va40) OVER (
+    RANK() OVER (PARTITION BY trade_date ORDER BY va46) AS se47,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va46) AS se48,
+    COUNT(va46) OVER (
       PARTITION BY trade_date
-      ORDER BY va40
+      ORDER BY va46
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se43,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va45) AS se46,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va45) AS se47,
-    COUNT(va45) OVER (
+    ) AS se49,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va51) AS se52,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va51) AS se53,
+    COUNT(va51) OVER (
       PARTITION BY trade_date
-      ORDER BY va45
+      ORDER BY va51
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se48,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va60) AS se61,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va60) AS se62,
-    COUNT(va60) OVER (
+    ) AS se54,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va80) AS se81,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va80) AS se82,
+    COUNT(va80) OVER (
       PARTITION BY trade_date
-      ORDER BY va60
+      ORDER BY va80
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se63,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va76) AS se77,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va76) AS se78,
-    COUNT(va76) OVER (
+    ) AS se83,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va96) AS se97,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va96) AS se98,
+    COUNT(va96) OVER (
       PARTITION BY trade_date
-      ORDER BY va76
+      ORDER BY va96
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se79,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va83) AS se84,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va83) AS se85,
-    COUNT(va83) OVER (
+    ) AS se99,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va103) AS se104,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va103) AS se105,
+    COUNT(va103) OVER (
       PARTITION BY trade_date
-      ORDER BY va83
+      ORDER BY va103
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se86,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va135) AS se136,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va135) AS se137,
-    COUNT(va135) OVER (
+    ) AS se106,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va171) AS se172,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va171) AS se173,
+    COUNT(va171) OVER (
       PARTITION BY trade_date
-      ORDER BY va135
+      ORDER BY va171
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se138,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va143) AS se144,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va143) AS se145,
-    COUNT(va143) OVER (
+    ) AS se174,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va179) AS se180,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va179) AS se181,
+    COUNT(va179) OVER (
       PARTITION BY trade_date
-      ORDER BY va143
+      ORDER BY va179
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se146,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va149) AS se150,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va149) AS se151,
-    COUNT(va149) OVER (
+    ) AS se182,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va185) AS se186,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va185) AS se187,
+    COUNT(va185) OVER (
       PARTITION BY trade_date
-      ORDER BY va149
+      ORDER BY va185
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se152,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va156) AS se157,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va156) AS se158,
-    COUNT(va156) OVER (
+    ) AS se188,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va192) AS se193,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va192) AS se194,
+    COUNT(va192) OVER (
       PARTITION BY trade_date
-      ORDER BY va156
+      ORDER BY va192
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se159,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va183) AS se184,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va183) AS se185,
-    COUNT(va183) OVER (
+    ) AS se195,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va223) AS se224,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va223) AS se225,
+    COUNT(va223) OVER (
       PARTITION BY trade_date
-      ORDER BY va183
+      ORDER BY va223
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se186,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va188) AS se189,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va188) AS se190,
-    COUNT(va188) OVER (
+    ) AS se226,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va228) AS se229,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va228) AS se230,
+    COUNT(va228) OVER (
       PARTITION BY trade_date
-      ORDER BY va188
+      ORDER BY va228
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se191,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va231) AS se232,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va231) AS se233,
-    COUNT(va231) OVER (
+    ) AS se231,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va275) AS se276,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va275) AS se277,
+    COUNT(va275) OVER (
       PARTITION BY trade_date
-      ORDER BY va231
+      ORDER BY va275
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se234,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va271) AS se272,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va271) AS se273,
-    COUNT(va271) OVER (
+    ) AS se278,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va309) AS se310,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va309) AS se311,
+    COUNT(va309) OVER (
       PARTITION BY trade_date
-      ORDER BY va271
+      ORDER BY va309
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se274,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va278) AS se279,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va278) AS se280,
-    COUNT(va278) OVER (
+    ) AS se312,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va316) AS se317,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va316) AS se318,
+    COUNT(va316) OVER (
       PARTITION BY trade_date
-      ORDER BY va278
+      ORDER BY va316
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se281,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va283) AS se284,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va283) AS se285,
-    COUNT(va283) OVER (
+    ) AS se319,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va323) AS se324,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va323) AS se325,
+    COUNT(va323) OVER (
       PARTITION BY trade_date
-      ORDER BY va283
+      ORDER BY va323
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se286,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va289) AS se290,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va289) AS se291,
-    COUNT(va289) OVER (
+    ) AS se326,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va328) AS se329,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va328) AS se330,
+    COUNT(va328) OVER (
       PARTITION BY trade_date
-      ORDER BY va289
+      ORDER BY va328
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se292,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va336) AS se337,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va336) AS se338,
-    COUNT(va336) OVER (
+    ) AS se331,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va334) AS se335,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va334) AS se336,
+    COUNT(va334) OVER (
       PARTITION BY trade_date
-      ORDER BY va336
+      ORDER BY va334
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se339,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va361) AS se362,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va361) AS se363,
-    COUNT(va361) OVER (
+    ) AS se337,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va385) AS se386,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va385) AS se387,
+    COUNT(va385) OVER (
       PARTITION BY trade_date
-      ORDER BY va361
+      ORDER BY va385
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se364,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va396) AS se397,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va396) AS se398,
-    COUNT(va396) OVER (
+    ) AS se388,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va408) AS se409,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va408) AS se410,
+    COUNT(va408) OVER (
       PARTITION BY trade_date
-      ORDER BY va396
+      ORDER BY va408
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se399,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va429) AS se430,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va429) AS se431,
-    COUNT(va429) OVER (
+    ) AS se411,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va452) AS se453,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va452) AS se454,
+    COUNT(va452) OVER (
       PARTITION BY trade_date
-      ORDER BY va429
+      ORDER BY va452
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se432,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va436) AS se437,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va436) AS se438,
-    COUNT(va436) OVER (
+    ) AS se455,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va485) AS se486,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va485) AS se487,
+    COUNT(va485) OVER (
       PARTITION BY trade_date
-      ORDER BY va436
+      ORDER BY va485
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se439,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va442) AS se443,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va442) AS se444,
-    COUNT(va442) OVER (
+    ) AS se488,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va492) AS se493,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va492) AS se494,
+    COUNT(va492) OVER (
       PARTITION BY trade_date
-      ORDER BY va442
+      ORDER BY va492
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se445,
-    SUM(ABS(va479)) OVER (
+    ) AS se495,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va498) AS se499,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va498) AS se500,
+    COUNT(va498) OVER (
+      PARTITION BY trade_date
+      ORDER BY va498
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se501,
+    SUM(ABS(va549)) OVER (
       PARTITION BY trade_date
       ORDER BY stock_number
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se480,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va483) AS se484,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va483) AS se485,
-    COUNT(va483) OVER (
+    ) AS se550,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va553) AS se554,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va553) AS se555,
+    COUNT(va553) OVER (
       PARTITION BY trade_date
-      ORDER BY va483
+      ORDER BY va553
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se486,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va489) AS se490,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va489) AS se491,
-    COUNT(va489) OVER (
+    ) AS se556,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va559) AS se560,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va559) AS se561,
+    COUNT(va559) OVER (
       PARTITION BY trade_date
-      ORDER BY va489
+      ORDER BY va559
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se492,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va529) AS se530,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va529) AS se531,
-    COUNT(va529) OVER (
+    ) AS se562,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va569) AS se570,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va569) AS se571,
+    COUNT(va569) OVER (
       PARTITION BY trade_date
-      ORDER BY va529
+      ORDER BY va569
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se532,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va549) AS se550,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va549) AS se551,
-    COUNT(va549) OVER (
+    ) AS se572,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va602) AS se603,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va602) AS se604,
+    COUNT(va602) OVER (
       PARTITION BY trade_date
-      ORDER BY va549
+      ORDER BY va602
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se552,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va567) AS se568,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va567) AS se569,
-    COUNT(va567) OVER (
+    ) AS se605,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va626) AS se627,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va626) AS se628,
+    COUNT(va626) OVER (
       PARTITION BY trade_date
-      ORDER BY va567
+      ORDER BY va626
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se570,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va590) AS se591,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va590) AS se592,
-    COUNT(va590) OVER (
+    ) AS se629,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va644) AS se645,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va644) AS se646,
+    COUNT(va644) OVER (
       PARTITION BY trade_date
-      ORDER BY va590
+      ORDER BY va644
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se593,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va607) AS se608,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va607) AS se609,
-    COUNT(va607) OVER (
+    ) AS se647,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va667) AS se668,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va667) AS se669,
+    COUNT(va667) OVER (
       PARTITION BY trade_date
-      ORDER BY va607
+      ORDER BY va667
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se610,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va612) AS se613,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va612) AS se614,
-    COUNT(va612) OVER (
+    ) AS se670,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va680) AS se681,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va680) AS se682,
+    COUNT(va680) OVER (
       PARTITION BY trade_date
-      ORDER BY va612
+      ORDER BY va680
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se615,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va660) AS se661,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va660) AS se662,
-    COUNT(va660) OVER (
+    ) AS se683,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va690) AS se691,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va690) AS se692,
+    COUNT(va690) OVER (
       PARTITION BY trade_date
-      ORDER BY va660
+      ORDER BY va690
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se663,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va666) AS se667,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va666) AS se668,
-    COUNT(va666) OVER (
+    ) AS se693,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va695) AS se696,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va695) AS se697,
+    COUNT(va695) OVER (
       PARTITION BY trade_date
-      ORDER BY va666
+      ORDER BY va695
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se669,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va672) AS se673,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va672) AS se674,
-    COUNT(va672) OVER (
+    ) AS se698,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va741) AS se742,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va741) AS se743,
+    COUNT(va741) OVER (
       PARTITION BY trade_date
-      ORDER BY va672
+      ORDER BY va741
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se675,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va713) AS se714,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va713) AS se715,
-    COUNT(va713) OVER (
+    ) AS se744,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va747) AS se748,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va747) AS se749,
+    COUNT(va747) OVER (
       PARTITION BY trade_date
-      ORDER BY va713
+      ORDER BY va747
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se716,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va727) AS se728,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va727) AS se729,
-    COUNT(va727) OVER (
+    ) AS se750,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va753) AS se754,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va753) AS se755,
+    COUNT(va753) OVER (
       PARTITION BY trade_date
-      ORDER BY va727
+      ORDER BY va753
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se730,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va740) AS se741,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va740) AS se742,
-    COUNT(va740) OVER (
+    ) AS se756,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va794) AS se795,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va794) AS se796,
+    COUNT(va794) OVER (
       PARTITION BY trade_date
-      ORDER BY va740
+      ORDER BY va794
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se743,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va755) AS se756,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va755) AS se757,
-    COUNT(va755) OVER (
+    ) AS se797,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va808) AS se809,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va808) AS se810,
+    COUNT(va808) OVER (
       PARTITION BY trade_date
-      ORDER BY va755
+      ORDER BY va808
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se758,
+    ) AS se811,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va824) AS se825,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va824) AS se826,
+    COUNT(va824) OVER (
+      PARTITION BY trade_date
+      ORDER BY va824
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se827,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va839) AS se840,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va839) AS se841,
+    COUNT(va839) OVER (
+      PARTITION BY trade_date
+      ORDER BY va839
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se842,
     AVG(vwap) OVER (
       PARTITION BY trade_date, industry_l1
       ORDER BY stock_number
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se762,
-    AVG(va784) OVER (
+    ) AS se846,
+    AVG(va868) OVER (
       PARTITION BY trade_date, industry_l2
       ORDER BY stock_number
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se785,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va811) AS se812,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va811) AS se813,
-    COUNT(va811) OVER (
+    ) AS se869,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va897) AS se898,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va897) AS se899,
+    COUNT(va897) OVER (
       PARTITION BY trade_date
-      ORDER BY va811
+      ORDER BY va897
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se814,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va819) AS se820,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va819) AS se821,
-    COUNT(va819) OVER (
+    ) AS se900,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va905) AS se906,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va905) AS se907,
+    COUNT(va905) OVER (
       PARTITION BY trade_date
-      ORDER BY va819
+      ORDER BY va905
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se822,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va829) AS se830,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va829) AS se831,
-    COUNT(va829) OVER (
+    ) AS se908,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va915) AS se916,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va915) AS se917,
+    COUNT(va915) OVER (
       PARTITION BY trade_date
-      ORDER BY va829
+      ORDER BY va915
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se832,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va860) AS se861,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va860) AS se862,
-    COUNT(va860) OVER (
+    ) AS se918,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va955) AS se956,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va955) AS se957,
+    COUNT(va955) OVER (
       PARTITION BY trade_date
-      ORDER BY va860
+      ORDER BY va955
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se863,
+    ) AS se958,
     AVG(close) OVER (
       PARTITION BY trade_date, industry_l2
       ORDER BY stock_number
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se870,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va935) AS se936,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va935) AS se937,
-    COUNT(va935) OVER (
+    ) AS se965,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1030) AS se1031,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1030) AS se1032,
+    COUNT(va1030) OVER (
       PARTITION BY trade_date
-      ORDER BY va935
+      ORDER BY va1030
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se938,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va960) AS se961,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va960) AS se962,
-    COUNT(va960) OVER (
+    ) AS se1033,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1061) AS se1062,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1061) AS se1063,
+    COUNT(va1061) OVER (
       PARTITION BY trade_date
-      ORDER BY va960
+      ORDER BY va1061
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se963,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va999) AS se1000,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va999) AS se1001,
-    COUNT(va999) OVER (
+    ) AS se1064,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1100) AS se1101,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1100) AS se1102,
+    COUNT(va1100) OVER (
       PARTITION BY trade_date
-      ORDER BY va999
+      ORDER BY va1100
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1002,
-    AVG(va538) OVER (
+    ) AS se1103,
+    AVG(va611) OVER (
       PARTITION BY trade_date, industry_l3
       ORDER BY stock_number
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1004,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1021) AS se1022,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1021) AS se1023,
-    COUNT(va1021) OVER (
+    ) AS se1105,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1128) AS se1129,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1128) AS se1130,
+    COUNT(va1128) OVER (
       PARTITION BY trade_date
-      ORDER BY va1021
+      ORDER BY va1128
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1024,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1040) AS se1041,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1040) AS se1042,
-    COUNT(va1040) OVER (
+    ) AS se1131,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1155) AS se1156,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1155) AS se1157,
+    COUNT(va1155) OVER (
       PARTITION BY trade_date
-      ORDER BY va1040
+      ORDER BY va1155
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1043,
+    ) AS se1158,
     AVG(vwap) OVER (
       PARTITION BY trade_date, industry_l2
       ORDER BY stock_number
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1045,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1079) AS se1080,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1079) AS se1081,
-    COUNT(va1079) OVER (
+    ) AS se1160,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1195) AS se1196,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1195) AS se1197,
+    COUNT(va1195) OVER (
       PARTITION BY trade_date
-      ORDER BY va1079
+      ORDER BY va1195
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1082,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1135) AS se1136,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1135) AS se1137,
-    COUNT(va1135) OVER (
+    ) AS se1198,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1251) AS se1252,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1251) AS se1253,
+    COUNT(va1251) OVER (
       PARTITION BY trade_date
-      ORDER BY va1135
+      ORDER BY va1251
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1138,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1232) AS se1233,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1232) AS se1234,
-    COUNT(va1232) OVER (
+    ) AS se1254,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1363) AS se1364,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1363) AS se1365,
+    COUNT(va1363) OVER (
       PARTITION BY trade_date
-      ORDER BY va1232
+      ORDER BY va1363
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1235,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1257) AS se1258,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1257) AS se1259,
-    COUNT(va1257) OVER (
+    ) AS se1366,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1394) AS se1395,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1394) AS se1396,
+    COUNT(va1394) OVER (
       PARTITION BY trade_date
-      ORDER BY va1257
+      ORDER BY va1394
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1260,
+    ) AS se1397,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1398) AS se1399,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1398) AS se1400,
+    COUNT(va1398) OVER (
+      PARTITION BY trade_date
+      ORDER BY va1398
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1401,
     AVG(low) OVER (
       PARTITION BY trade_date, industry_l1
       ORDER BY stock_number
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1291,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1329) AS se1330,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1329) AS se1331,
-    COUNT(va1329) OVER (
+    ) AS se1443,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1491) AS se1492,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1491) AS se1493,
+    COUNT(va1491) OVER (
       PARTITION BY trade_date
-      ORDER BY va1329
+      ORDER BY va1491
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1332,
-    AVG(va1371) OVER (
+    ) AS se1494,
+    AVG(va1539) OVER (
       PARTITION BY trade_date, industry_l1
       ORDER BY stock_number
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1372,
-    AVG(va1404) OVER (
+    ) AS se1540,
+    AVG(va1573) OVER (
       PARTITION BY trade_date, industry_l2
       ORDER BY stock_number
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1405,
+    ) AS se1574,
     AVG(volume) OVER (
       PARTITION BY trade_date, industry_l1
       ORDER BY stock_number
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1468,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1565) AS se1566,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1565) AS se1567,
-    COUNT(va1565) OVER (
+    ) AS se1644,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1758) AS se1759,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1758) AS se1760,
+    COUNT(va1758) OVER (
       PARTITION BY trade_date
-      ORDER BY va1565
+      ORDER BY va1758
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1568,
-    AVG(va1294) OVER (
+    ) AS se1761,
+    AVG(va1446) OVER (
       PARTITION BY trade_date, industry_l2
       ORDER BY stock_number
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1580,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1671) AS se1672,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1671) AS se1673,
-    COUNT(va1671) OVER (
+    ) AS se1773,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1878) AS se1879,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1878) AS se1880,
+    COUNT(va1878) OVER (
       PARTITION BY trade_date
-      ORDER BY va1671
+      ORDER BY va1878
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1674,
-    AVG(va1676) OVER (
+    ) AS se1881,
+    AVG(va1883) OVER (
       PARTITION BY trade_date, industry_l3
       ORDER BY stock_number
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1677,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1729) AS se1730,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1729) AS se1731,
-    COUNT(va1729) OVER (
+    ) AS se1884,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1945) AS se1946,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1945) AS se1947,
+    COUNT(va1945) OVER (
       PARTITION BY trade_date
-      ORDER BY va1729
+      ORDER BY va1945
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1732,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1792) AS se1793,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1792) AS se1794,
-    COUNT(va1792) OVER (
-      PARTITION BY trade_date
-      ORDER BY va1792
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1795,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1823) AS se1824,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1823) AS se1825,
-    COUNT(va1823) OVER (
-      PARTITION BY trade_date
-      ORDER BY va1823
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1826,
-    AVG(va1890) OVER (
-      PARTITION BY trade_date, industry_l2
-      ORDER BY stock_number
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1891,
+    ) AS se1948,
     RANK() OVER (PARTITION BY trade_date ORDER BY va2013) AS se2014,
     CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2013) AS se2015,
     COUNT(va2013) OVER (
@@ -3354,35 +4169,61 @@ WITH values_0_1 AS (
       ORDER BY va2013
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
     ) AS se2016,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va2026) AS se2027,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2026) AS se2028,
-    COUNT(va2026) OVER (
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2044) AS se2045,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2044) AS se2046,
+    COUNT(va2044) OVER (
       PARTITION BY trade_date
-      ORDER BY va2026
+      ORDER BY va2044
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2029,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va2038) AS se2039,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2038) AS se2040,
-    COUNT(va2038) OVER (
+    ) AS se2047,
+    AVG(va2127) OVER (
+      PARTITION BY trade_date, industry_l2
+      ORDER BY stock_number
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se2128,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2245) AS se2246,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2245) AS se2247,
+    COUNT(va2245) OVER (
       PARTITION BY trade_date
-      ORDER BY va2038
+      ORDER BY va2245
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2041,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va2045) AS se2046,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2045) AS se2047,
-    COUNT(va2045) OVER (
+    ) AS se2248,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2255) AS se2256,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2255) AS se2257,
+    COUNT(va2255) OVER (
       PARTITION BY trade_date
-      ORDER BY va2045
+      ORDER BY va2255
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2048,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va2059) AS se2060,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2059) AS se2061,
-    COUNT(va2059) OVER (
+    ) AS se2258,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2271) AS se2272,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2271) AS se2273,
+    COUNT(va2271) OVER (
       PARTITION BY trade_date
-      ORDER BY va2059
+      ORDER BY va2271
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2062
-  FROM values_1_3
+    ) AS se2274,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2283) AS se2284,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2283) AS se2285,
+    COUNT(va2283) OVER (
+      PARTITION BY trade_date
+      ORDER BY va2283
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se2286,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2290) AS se2291,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2290) AS se2292,
+    COUNT(va2290) OVER (
+      PARTITION BY trade_date
+      ORDER BY va2290
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se2293,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2304) AS se2305,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2304) AS se2306,
+    COUNT(va2304) OVER (
+      PARTITION BY trade_date
+      ORDER BY va2304
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se2307
+  FROM values_1_4
 ), values_2_1 AS (
   SELECT
     ts_code,
@@ -3395,239 +4236,277 @@ WITH values_0_1 AS (
     industry_l3,
     low,
     se1,
-    se1041,
-    se1042,
-    se1043,
+    se1011,
+    se1012,
+    se1031,
+    se1032,
+    se1033,
+    se1035,
+    se1049,
+    se1050,
+    se1051,
+    se1052,
+    se1053,
     se1062,
-    se115,
-    se1152,
+    se1063,
+    se1064,
+    se1156,
+    se1157,
     se1158,
-    se1219,
-    se1414,
-    se1478,
-    se1493,
-    se1521,
-    se154,
-    se1566,
-    se1567,
-    se1568,
-    se1641,
-    se1824,
-    se1825,
-    se1826,
-    se1827,
-    se184,
-    se185,
-    se186,
-    se1941,
-    se2027,
-    se2028,
-    se2029,
-    se2066,
-    se2067,
-    se2069,
-    se2077,
-    se2084,
-    se221,
-    se242,
-    se256,
-    se258,
-    se294,
-    se295,
-    se297,
+    se1177,
+    se1178,
+    se1179,
+    se120,
+    se121,
+    se122,
+    se123,
+    se124,
+    se125,
+    se126,
+    se1268,
+    se127,
+    se1279,
+    se1280,
+    se1281,
+    se1282,
+    se1283,
+    se1284,
+    se1285,
+    se1350,
+    se1395,
+    se1396,
+    se1397,
+    se151,
+    se1583,
+    se1654,
+    se1703,
+    se1704,
+    se1705,
+    se1706,
+    se1707,
+    se1708,
+    se1709,
+    se1710,
+    se1759,
+    se1760,
+    se1761,
+    se1845,
+    se1846,
+    se1847,
+    se1848,
+    se1849,
+    se190,
+    se2045,
+    se2046,
+    se2047,
+    se2048,
+    se2175,
+    se2246,
+    se2247,
+    se2248,
+    se2272,
+    se2273,
+    se2274,
+    se2311,
+    se2312,
+    se2314,
+    se2323,
+    se265,
+    se266,
+    se267,
+    se268,
+    se269,
+    se286,
     se3,
-    se307,
-    se311,
-    se322,
-    se324,
-    se329,
-    se385,
+    se359,
+    se371,
+    se373,
+    se378,
+    se436,
     se437,
     se438,
     se439,
-    se466,
-    se474,
-    se480,
-    se490,
-    se491,
-    se492,
     se493,
     se494,
+    se495,
+    se519,
+    se520,
     se521,
+    se522,
+    se523,
+    se524,
+    se525,
+    se536,
+    se544,
     se550,
-    se551,
-    se552,
-    se554,
-    se568,
-    se569,
-    se570,
-    se591,
-    se592,
-    se593,
-    se595,
-    se639,
-    se640,
-    se708,
-    se714,
-    se715,
-    se716,
-    se741,
-    se742,
-    se743,
-    se744,
-    se745,
-    se830,
-    se831,
-    se832,
-    se833,
-    se861,
-    se862,
-    se863,
-    se896,
-    se90,
+    se594,
+    se615,
+    se616,
+    se617,
+    se618,
+    se627,
+    se628,
+    se629,
+    se631,
+    se645,
+    se646,
+    se647,
+    se668,
+    se669,
+    se670,
+    se722,
+    se723,
+    se789,
+    se795,
+    se796,
+    se797,
+    se825,
+    se826,
+    se827,
+    se828,
+    se829,
     se916,
     se917,
-    se92,
-    se936,
-    se937,
-    se938,
-    se940,
-    se951,
-    se961,
-    se962,
-    se963,
+    se918,
+    se919,
+    se947,
+    se948,
+    se949,
+    se956,
+    se957,
+    se958,
+    se991,
     va0,
-    va101,
-    va1040,
-    va1057,
+    va1016,
+    va1030,
+    va1038,
+    va1048,
     va1061,
-    va107,
-    va1078,
-    va1085,
-    va1092,
-    va1103,
-    va1117,
+    va1067,
+    va1091,
     va1155,
-    va116,
-    va1178,
-    va1180,
-    va1184,
-    va1187,
-    va1199,
-    va1209,
-    va121,
-    va1251,
-    va1294,
-    va1301,
-    va1351,
-    va1357,
-    va1381,
-    va139,
-    va1417,
-    va1459,
-    va1470,
-    va1477,
-    va1494,
+    va1172,
+    va1176,
+    va1194,
+    va1201,
+    va1208,
+    va1219,
+    va1233,
+    va1271,
+    va1304,
+    va1305,
+    va1309,
+    va131,
+    va1315,
+    va133,
+    va1330,
+    va1340,
+    va135,
+    va137,
+    va1392,
+    va1394,
+    va143,
+    va1446,
+    va1458,
     va15,
-    va1504,
-    va1511,
-    va1514,
-    va1517,
-    va1520,
-    va1530,
-    va1536,
-    va1539,
-    va1542,
-    va155,
-    va156,
-    va1565,
-    va1572,
-    va1613,
-    va1614,
-    va1620,
-    va1637,
-    va1640,
-    va1709,
-    va1725,
-    va1777,
-    va1778,
-    va1805,
-    va1812,
-    va1823,
-    va183,
-    va1830,
-    va1868,
-    va1871,
-    va188,
-    va1910,
-    va1916,
+    va1513,
+    va1519,
+    va152,
+    va1549,
+    va157,
+    va1586,
+    va1635,
+    va1646,
+    va1653,
+    va1670,
+    va1680,
+    va1687,
+    va1690,
+    va1693,
+    va1702,
+    va1717,
+    va1718,
+    va1721,
+    va1728,
+    va175,
+    va1758,
+    va1765,
+    va1806,
+    va1807,
+    va1813,
+    va1840,
+    va1844,
+    va191,
+    va192,
+    va1925,
+    va1941,
+    va1998,
+    va1999,
     va2,
-    va2001,
     va2026,
-    va2035,
-    va2068,
-    va243,
-    va244,
-    va257,
-    va261,
-    va303,
-    va306,
-    va321,
-    va331,
-    va344,
-    va348,
-    va351,
-    va354,
-    va361,
-    va382,
-    va387,
-    va40,
-    va420,
-    va436,
-    va45,
-    va467,
-    va471,
-    va479,
-    va488,
-    va489,
-    va514,
-    va517,
-    va520,
-    va538,
+    va2033,
+    va2044,
+    va2051,
+    va2104,
+    va2107,
+    va2142,
+    va2148,
+    va2245,
+    va2263,
+    va2271,
+    va2280,
+    va2313,
+    va2331,
+    va287,
+    va288,
+    va349,
+    va356,
+    va357,
+    va370,
+    va380,
+    va390,
+    va391,
+    va394,
+    va399,
+    va408,
+    va433,
+    va440,
+    va441,
+    va476,
+    va492,
+    va51,
+    va537,
+    va541,
     va549,
-    va557,
-    va567,
+    va558,
+    va587,
     va590,
-    va60,
-    va602,
-    va606,
-    va618,
-    va643,
-    va646,
-    va659,
-    va688,
-    va693,
-    va707,
-    va713,
-    va722,
-    va723,
+    va593,
+    va611,
+    va626,
+    va634,
+    va644,
+    va667,
+    va689,
+    va701,
+    va726,
+    va728,
     va740,
-    va75,
-    va829,
-    va834,
-    va838,
-    va860,
-    va888,
-    va89,
-    va895,
-    va921,
-    va935,
-    va943,
-    va950,
-    va960,
-    va966,
-    va97,
-    va99,
+    va769,
+    va774,
+    va788,
+    va794,
+    va80,
+    va803,
+    va804,
+    va824,
+    va878,
+    va915,
+    va920,
+    va924,
+    va95,
+    va955,
+    va983,
     va990,
     volume,
     vwap,
@@ -3653,212 +4532,238 @@ WITH values_0_1 AS (
     ) AS va29,
     (
       CASE
-        WHEN NOT va40 IS NULL
+        WHEN NOT va46 IS NULL
         THEN (
-          se41 + ROUND(se42 * day_rows)
+          se47 + ROUND(se48 * day_rows)
         ) / (
-          2 * se43
+          2 * se49
         )
       END
-    ) AS va44,
+    ) AS va50,
     (
       CASE
-        WHEN NOT va45 IS NULL
+        WHEN NOT va51 IS NULL
         THEN (
-          se46 + ROUND(se47 * day_rows)
+          se52 + ROUND(se53 * day_rows)
         ) / (
-          2 * se48
+          2 * se54
         )
       END
-    ) AS va49,
+    ) AS va55,
     (
       CASE
-        WHEN NOT va60 IS NULL
+        WHEN NOT va80 IS NULL
         THEN (
-          se61 + ROUND(se62 * day_rows)
+          se81 + ROUND(se82 * day_rows)
         ) / (
-          2 * se63
+          2 * se83
         )
       END
-    ) AS va64,
+    ) AS va84,
     (
       (
         -ABS(
           (
             CASE
-              WHEN NOT va76 IS NULL
+              WHEN NOT va96 IS NULL
               THEN (
-                se77 + ROUND(se78 * day_rows)
+                se97 + ROUND(se98 * day_rows)
               ) / (
-                2 * se79
+                2 * se99
               )
             END
           )
         )
       ) * (
         CASE
-          WHEN NOT va83 IS NULL
+          WHEN NOT va103 IS NULL
           THEN (
-            se84 + ROUND(se85 * day_rows)
+            se104 + ROUND(se105 * day_rows)
           ) / (
-            2 * se86
+            2 * se106
           )
         END
       )
-    ) AS va87,
+    ) AS va107,
     (
       (
         CASE
-          WHEN NOT va135 IS NULL
+          WHEN NOT va171 IS NULL
           THEN (
-            se136 + ROUND(se137 * day_rows)
+            se172 + ROUND(se173 * day_rows)
           ) / (
-            2 * se138
+            2 * se174
           )
         END
       ) * (
         (
           CASE
-            WHEN NOT va143 IS NULL
+            WHEN NOT va179 IS NULL
             THEN (
-              se144 + ROUND(se145 * day_rows)
+              se180 + ROUND(se181 * day_rows)
             ) / (
-              2 * se146
+              2 * se182
             )
           END
         ) + (
           CASE
-            WHEN NOT va149 IS NULL
+            WHEN NOT va185 IS NULL
             THEN (
-              se150 + ROUND(se151 * day_rows)
+              se186 + ROUND(se187 * day_rows)
             ) / (
-              2 * se152
+              2 * se188
             )
           END
         )
       )
-    ) AS va153,
+    ) AS va189,
     (
       CASE
-        WHEN NOT va156 IS NULL
+        WHEN NOT va192 IS NULL
         THEN (
-          se157 + ROUND(se158 * day_rows)
+          se193 + ROUND(se194 * day_rows)
         ) / (
-          2 * se159
+          2 * se195
         )
       END
-    ) AS va160,
+    ) AS va196,
+    (
+      (
+        -(
+          CASE
+            WHEN NOT va223 IS NULL
+            THEN (
+              se224 + ROUND(se225 * day_rows)
+            ) / (
+              2 * se226
+            )
+          END
+        )
+      ) * va130
+    ) AS va227,
     (
       CASE
-        WHEN NOT va188 IS NULL
+        WHEN NOT va228 IS NULL
         THEN (
-          se189 + ROUND(se190 * day_rows)
+          se229 + ROUND(se230 * day_rows)
         ) / (
-          2 * se191
+          2 * se231
         )
       END
-    ) AS va192,
+    ) AS va232,
     (
       -(
         CASE
-          WHEN NOT va231 IS NULL
+          WHEN NOT va275 IS NULL
           THEN (
-            se232 + ROUND(se233 * day_rows)
+            se276 + ROUND(se277 * day_rows)
           ) / (
-            2 * se234
+            2 * se278
           )
         END
       )
-    ) AS va235,
+    ) AS va279,
+    (
+      -(
+        CASE
+          WHEN NOT va309 IS NULL
+          THEN (
+            se310 + ROUND(se311 * day_rows)
+          ) / (
+            2 * se312
+          )
+        END
+      )
+    ) AS va313,
     (
       CASE
         WHEN stock_row > 7
         THEN (
           (
             -CAST(SIGN((
-              va99 + va99
+              va135 + va135
             )) AS DOUBLE)
           ) * (
             (
               CASE
-                WHEN NOT va271 IS NULL
+                WHEN NOT va316 IS NULL
                 THEN (
-                  se272 + ROUND(se273 * day_rows)
+                  se317 + ROUND(se318 * day_rows)
                 ) / (
-                  2 * se274
+                  2 * se319
                 )
               END
             ) + 1
           )
         )
       END
-    ) AS va275,
+    ) AS va320,
     (
       (
         (
           -(
             CASE
-              WHEN NOT va278 IS NULL
+              WHEN NOT va323 IS NULL
               THEN (
-                se279 + ROUND(se280 * day_rows)
+                se324 + ROUND(se325 * day_rows)
               ) / (
-                2 * se281
+                2 * se326
               )
             END
           )
         ) * (
           CASE
-            WHEN NOT va283 IS NULL
+            WHEN NOT va328 IS NULL
             THEN (
-              se284 + ROUND(se285 * day_rows)
+              se329 + ROUND(se330 * day_rows)
             ) / (
-              2 * se286
+              2 * se331
             )
           END
         )
       ) * (
         CASE
-          WHEN NOT va289 IS NULL
+          WHEN NOT va334 IS NULL
           THEN (
-            se290 + ROUND(se291 * day_rows)
+            se335 + ROUND(se336 * day_rows)
           ) / (
-            2 * se292
+            2 * se337
           )
         END
       )
-    ) AS va293,
+    ) AS va338,
     (
       CASE
-        WHEN NOT va336 IS NULL
+        WHEN NOT va385 IS NULL
         THEN (
-          se337 + ROUND(se338 * day_rows)
+          se386 + ROUND(se387 * day_rows)
         ) / (
-          2 * se339
+          2 * se388
         )
       END
-    ) AS va340,
+    ) AS va389,
     (
       CASE
-        WHEN NOT va361 IS NULL
+        WHEN NOT va408 IS NULL
         THEN (
-          se362 + ROUND(se363 * day_rows)
+          se409 + ROUND(se410 * day_rows)
         ) / (
-          2 * se364
+          2 * se411
         )
       END
-    ) AS va365,
+    ) AS va412,
     (
       -(
         CASE
-          WHEN NOT va396 IS NULL
+          WHEN NOT va452 IS NULL
           THEN (
-            se397 + ROUND(se398 * day_rows)
+            se453 + ROUND(se454 * day_rows)
           ) / (
-            2 * se399
+            2 * se455
           )
         END
       )
-    ) AS va400,
+    ) AS va456,
     (
       CASE
         WHEN stock_row > 19
@@ -3870,77 +4775,122 @@ WITH values_0_1 AS (
                 (
                   1 - (
                     CASE
-                      WHEN NOT va429 IS NULL
+                      WHEN NOT va485 IS NULL
                       THEN (
-                        se430 + ROUND(se431 * day_rows)
+                        se486 + ROUND(se487 * day_rows)
                       ) / (
-                        2 * se432
+                        2 * se488
                       )
                     END
                   )
-                ) * se433
+                ) * se489
               )
             END
-          ) / NULLIF(se434, 0)
+          ) / NULLIF(se490, 0)
         )
       END
-    ) AS va435,
+    ) AS va491,
     (
       -(
         CASE
-          WHEN NOT va442 IS NULL
+          WHEN NOT va498 IS NULL
           THEN (
-            se443 + ROUND(se444 * day_rows)
+            se499 + ROUND(se500 * day_rows)
           ) / (
-            2 * se445
+            2 * se501
           )
         END
       )
-    ) AS va446,
+    ) AS va502,
     (
       CASE
-        WHEN NOT va483 IS NULL
+        WHEN NOT va553 IS NULL
         THEN (
-          se484 + ROUND(se485 * day_rows)
+          se554 + ROUND(se555 * day_rows)
         ) / (
-          2 * se486
+          2 * se556
         )
       END
-    ) AS va487,
+    ) AS va557,
+    (
+      (
+        1 - (
+          CASE
+            WHEN NOT va559 IS NULL
+            THEN (
+              se560 + ROUND(se561 * day_rows)
+            ) / (
+              2 * se562
+            )
+          END
+        )
+      ) + (
+        1 - (
+          CASE
+            WHEN NOT va569 IS NULL
+            THEN (
+              se570 + ROUND(se571 * day_rows)
+            ) / (
+              2 * se572
+            )
+          END
+        )
+      )
+    ) AS va573,
     (
       CASE
-        WHEN NOT va529 IS NULL
+        WHEN NOT va602 IS NULL
         THEN (
-          se530 + ROUND(se531 * day_rows)
+          se603 + ROUND(se604 * day_rows)
         ) / (
-          2 * se532
+          2 * se605
         )
       END
-    ) AS va533,
+    ) AS va606,
+    (
+      (
+        -(
+          CASE
+            WHEN NOT va680 IS NULL
+            THEN (
+              se681 + ROUND(se682 * day_rows)
+            ) / (
+              2 * se683
+            )
+          END
+        )
+      ) * (
+        CASE
+          WHEN va678 AND va129
+          THEN CASE WHEN ISFINITE(va685) THEN ROUND(va685, 12) END
+          ELSE NULL
+        END
+      )
+    ) AS va686,
     (
       (
         CASE
-          WHEN NOT va607 IS NULL
+          WHEN NOT va690 IS NULL
           THEN (
-            se608 + ROUND(se609 * day_rows)
+            se691 + ROUND(se692 * day_rows)
           ) / (
-            2 * se610
+            2 * se693
           )
         END
       ) / NULLIF(
         (
           CASE
-            WHEN NOT va612 IS NULL
+            WHEN NOT va695 IS NULL
             THEN (
-              se613 + ROUND(se614 * day_rows)
+              se696 + ROUND(se697 * day_rows)
             ) / (
-              2 * se615
+              2 * se698
             )
           END
         ),
         0
       )
-    ) AS va616,
+    ) AS va699,
     (
       (
         (
@@ -3950,15 +4900,15 @@ WITH values_0_1 AS (
               (
                 high * (
                   CASE
-                    WHEN NOT va660 IS NULL
+                    WHEN NOT va741 IS NULL
                     THEN (
-                      se661 + ROUND(se662 * day_rows)
+                      se742 + ROUND(se743 * day_rows)
                     ) / (
-                      2 * se663
+                      2 * se744
                     )
                   END
                 )
-              ) / NULLIF(se664, 0)
+              ) / NULLIF(se745, 0)
             )
           END
         ) * (
@@ -3968,208 +4918,195 @@ WITH values_0_1 AS (
               (
                 (
                   CASE
-                    WHEN NOT va666 IS NULL
+                    WHEN NOT va747 IS NULL
                     THEN (
-                      se667 + ROUND(se668 * day_rows)
+                      se748 + ROUND(se749 * day_rows)
                     ) / (
-                      2 * se669
+                      2 * se750
                     )
                   END
                 ) * volume
-              ) / NULLIF(se242, 0)
+              ) / NULLIF(se286, 0)
             )
           END
         )
       ) - (
         CASE
-          WHEN NOT va672 IS NULL
+          WHEN NOT va753 IS NULL
           THEN (
-            se673 + ROUND(se674 * day_rows)
+            se754 + ROUND(se755 * day_rows)
           ) / (
-            2 * se675
+            2 * se756
           )
         END
       )
-    ) AS va676,
+    ) AS va757,
     (
       CASE
-        WHEN NOT va727 IS NULL
+        WHEN NOT va808 IS NULL
         THEN (
-          se728 + ROUND(se729 * day_rows)
+          se809 + ROUND(se810 * day_rows)
         ) / (
-          2 * se730
+          2 * se811
         )
       END
-    ) AS va731,
+    ) AS va812,
     (
       CASE
-        WHEN NOT va755 IS NULL
+        WHEN NOT va839 IS NULL
         THEN (
-          se756 + ROUND(se757 * day_rows)
+          se840 + ROUND(se841 * day_rows)
         ) / (
-          2 * se758
+          2 * se842
         )
       END
-    ) AS va759,
+    ) AS va843,
     (
-      CASE WHEN NOT industry_l1 IS NULL THEN vwap - se762 END
-    ) AS va763,
+      CASE WHEN NOT industry_l1 IS NULL THEN vwap - se846 END
+    ) AS va847,
     (
-      CASE WHEN NOT industry_l2 IS NULL THEN va784 - se785 END
-    ) AS va786,
+      CASE WHEN NOT industry_l2 IS NULL THEN va868 - se869 END
+    ) AS va870,
     (
       CASE
-        WHEN NOT va811 IS NULL
+        WHEN NOT va897 IS NULL
         THEN (
-          se812 + ROUND(se813 * day_rows)
+          se898 + ROUND(se899 * day_rows)
         ) / (
-          2 * se814
+          2 * se900
         )
       END
-    ) AS va815,
+    ) AS va901,
     (
       CASE
-        WHEN NOT va819 IS NULL
+        WHEN NOT va905 IS NULL
         THEN (
-          se820 + ROUND(se821 * day_rows)
+          se906 + ROUND(se907 * day_rows)
         ) / (
-          2 * se822
+          2 * se908
         )
       END
-    ) AS va823,
+    ) AS va909,
     (
-      CASE WHEN NOT industry_l2 IS NULL THEN close - se870 END
-    ) AS va871,
+      CASE WHEN NOT industry_l2 IS NULL THEN close - se965 END
+    ) AS va966,
     (
       CASE
-        WHEN NOT va999 IS NULL
+        WHEN NOT va1100 IS NULL
         THEN (
-          se1000 + ROUND(se1001 * day_rows)
+          se1101 + ROUND(se1102 * day_rows)
         ) / (
-          2 * se1002
+          2 * se1103
         )
       END
-    ) AS va1003,
+    ) AS va1104,
     (
-      CASE WHEN NOT industry_l3 IS NULL THEN va538 - se1004 END
-    ) AS va1005,
+      CASE WHEN NOT industry_l3 IS NULL THEN va611 - se1105 END
+    ) AS va1106,
     (
       CASE
-        WHEN NOT va1021 IS NULL
+        WHEN NOT va1128 IS NULL
         THEN (
-          se1022 + ROUND(se1023 * day_rows)
+          se1129 + ROUND(se1130 * day_rows)
         ) / (
-          2 * se1024
+          2 * se1131
         )
       END
-    ) AS va1025,
+    ) AS va1132,
     (
-      CASE WHEN NOT industry_l2 IS NULL THEN vwap - se1045 END
-    ) AS va1046,
+      CASE WHEN NOT industry_l2 IS NULL THEN vwap - se1160 END
+    ) AS va1161,
     (
       CASE
-        WHEN NOT va1079 IS NULL
+        WHEN NOT va1195 IS NULL
         THEN (
-          se1080 + ROUND(se1081 * day_rows)
+          se1196 + ROUND(se1197 * day_rows)
         ) / (
-          2 * se1082
+          2 * se1198
         )
       END
-    ) AS va1083,
+    ) AS va1199,
     POWER(
       (
         CASE
-          WHEN NOT va1135 IS NULL
+          WHEN NOT va1251 IS NULL
           THEN (
-            se1136 + ROUND(se1137 * day_rows)
+            se1252 + ROUND(se1253 * day_rows)
           ) / (
-            2 * se1138
+            2 * se1254
           )
         END
       ),
       2
-    ) AS va1139,
+    ) AS va1255,
     (
       CASE
-        WHEN NOT va1232 IS NULL
+        WHEN NOT va1363 IS NULL
         THEN (
-          se1233 + ROUND(se1234 * day_rows)
+          se1364 + ROUND(se1365 * day_rows)
         ) / (
-          2 * se1235
+          2 * se1366
         )
       END
-    ) AS va1236,
+    ) AS va1367,
     (
       CASE
-        WHEN NOT va1257 IS NULL
+        WHEN NOT va1398 IS NULL
         THEN (
-          se1258 + ROUND(se1259 * day_rows)
+          se1399 + ROUND(se1400 * day_rows)
         ) / (
-          2 * se1260
+          2 * se1401
         )
       END
-    ) AS va1261,
+    ) AS va1402,
     (
-      CASE WHEN NOT industry_l1 IS NULL THEN low - se1291 END
-    ) AS va1292,
+      CASE WHEN NOT industry_l1 IS NULL THEN low - se1443 END
+    ) AS va1444,
     (
       CASE
-        WHEN NOT va1329 IS NULL
+        WHEN NOT va1491 IS NULL
         THEN (
-          se1330 + ROUND(se1331 * day_rows)
+          se1492 + ROUND(se1493 * day_rows)
         ) / (
-          2 * se1332
+          2 * se1494
         )
       END
-    ) AS va1333,
+    ) AS va1495,
     (
-      CASE WHEN NOT industry_l1 IS NULL THEN va1371 - se1372 END
-    ) AS va1373,
+      CASE WHEN NOT industry_l1 IS NULL THEN va1539 - se1540 END
+    ) AS va1541,
     (
-      CASE WHEN NOT industry_l2 IS NULL THEN va1404 - se1405 END
-    ) AS va1406,
+      CASE WHEN NOT industry_l2 IS NULL THEN va1573 - se1574 END
+    ) AS va1575,
     (
-      CASE WHEN NOT industry_l1 IS NULL THEN volume - se1468 END
-    ) AS va1469,
+      CASE WHEN NOT industry_l1 IS NULL THEN volume - se1644 END
+    ) AS va1645,
     (
-      CASE WHEN NOT industry_l2 IS NULL THEN va1294 - se1580 END
-    ) AS va1581,
+      CASE WHEN NOT industry_l2 IS NULL THEN va1446 - se1773 END
+    ) AS va1774,
     (
       CASE
-        WHEN NOT va1671 IS NULL
+        WHEN NOT va1878 IS NULL
         THEN (
-          se1672 + ROUND(se1673 * day_rows)
+          se1879 + ROUND(se1880 * day_rows)
         ) / (
-          2 * se1674
+          2 * se1881
         )
       END
-    ) AS va1675,
+    ) AS va1882,
     (
-      CASE WHEN NOT industry_l3 IS NULL THEN va1676 - se1677 END
-    ) AS va1678,
+      CASE WHEN NOT industry_l3 IS NULL THEN va1883 - se1884 END
+    ) AS va1885,
     (
       CASE
-        WHEN NOT va1729 IS NULL
+        WHEN NOT va1945 IS NULL
         THEN (
-          se1730 + ROUND(se1731 * day_rows)
+          se1946 + ROUND(se1947 * day_rows)
         ) / (
-          2 * se1732
+          2 * se1948
         )
       END
-    ) AS va1733,
-    (
-      CASE
-        WHEN NOT va1792 IS NULL
-        THEN (
-          se1793 + ROUND(se1794 * day_rows)
-        ) / (
-          2 * se1795
-        )
-      END
-    ) AS va1796,
-    (
-      CASE WHEN NOT industry_l2 IS NULL THEN va1890 - se1891 END
-    ) AS va1892,
+    ) AS va1949,
     (
       CASE
         WHEN NOT va2013 IS NULL
@@ -4181,37 +5118,50 @@ WITH values_0_1 AS (
       END
     ) AS va2017,
     (
+      CASE WHEN NOT industry_l2 IS NULL THEN va2127 - se2128 END
+    ) AS va2129,
+    (
+      CASE
+        WHEN NOT va2255 IS NULL
+        THEN (
+          se2256 + ROUND(se2257 * day_rows)
+        ) / (
+          2 * se2258
+        )
+      END
+    ) AS va2259,
+    (
       1 - (
         CASE
-          WHEN NOT va2038 IS NULL
+          WHEN NOT va2283 IS NULL
           THEN (
-            se2039 + ROUND(se2040 * day_rows)
+            se2284 + ROUND(se2285 * day_rows)
           ) / (
-            2 * se2041
+            2 * se2286
           )
         END
       )
-    ) AS va2042,
+    ) AS va2287,
     (
       CASE
-        WHEN NOT va2045 IS NULL
+        WHEN NOT va2290 IS NULL
         THEN (
-          se2046 + ROUND(se2047 * day_rows)
+          se2291 + ROUND(se2292 * day_rows)
         ) / (
-          2 * se2048
+          2 * se2293
         )
       END
-    ) AS va2049,
+    ) AS va2294,
     (
       CASE
-        WHEN NOT va2059 IS NULL
+        WHEN NOT va2304 IS NULL
         THEN (
-          se2060 + ROUND(se2061 * day_rows)
+          se2305 + ROUND(se2306 * day_rows)
         ) / (
-          2 * se2062
+          2 * se2307
         )
       END
-    ) AS va2063
+    ) AS va2308
   FROM sections_2
 ), values_2_2 AS (
   SELECT
@@ -4225,282 +5175,323 @@ WITH values_0_1 AS (
     industry_l3,
     low,
     se1,
-    se1041,
-    se1042,
-    se1043,
+    se1011,
+    se1012,
+    se1031,
+    se1032,
+    se1033,
+    se1035,
+    se1049,
+    se1050,
+    se1051,
+    se1052,
+    se1053,
     se1062,
-    se115,
-    se1152,
+    se1063,
+    se1064,
+    se1156,
+    se1157,
     se1158,
-    se1219,
-    se1414,
-    se1478,
-    se1493,
-    se1521,
-    se154,
-    se1566,
-    se1567,
-    se1568,
-    se1641,
-    se1824,
-    se1825,
-    se1826,
-    se1827,
-    se184,
-    se185,
-    se186,
-    se1941,
-    se2027,
-    se2028,
-    se2029,
-    se2066,
-    se2067,
-    se2069,
-    se2077,
-    se2084,
-    se221,
-    se242,
-    se256,
-    se258,
-    se294,
-    se295,
-    se297,
+    se1177,
+    se1178,
+    se1179,
+    se120,
+    se121,
+    se122,
+    se123,
+    se124,
+    se125,
+    se126,
+    se1268,
+    se127,
+    se1279,
+    se1280,
+    se1281,
+    se1282,
+    se1283,
+    se1284,
+    se1285,
+    se1350,
+    se1395,
+    se1396,
+    se1397,
+    se151,
+    se1583,
+    se1654,
+    se1703,
+    se1704,
+    se1705,
+    se1706,
+    se1707,
+    se1708,
+    se1709,
+    se1710,
+    se1759,
+    se1760,
+    se1761,
+    se1845,
+    se1846,
+    se1847,
+    se1848,
+    se1849,
+    se190,
+    se2045,
+    se2046,
+    se2047,
+    se2048,
+    se2175,
+    se2246,
+    se2247,
+    se2248,
+    se2272,
+    se2273,
+    se2274,
+    se2311,
+    se2312,
+    se2314,
+    se2323,
+    se265,
+    se266,
+    se267,
+    se268,
+    se269,
+    se286,
     se3,
-    se307,
-    se311,
-    se322,
-    se324,
-    se329,
-    se385,
+    se359,
+    se371,
+    se373,
+    se378,
+    se436,
     se437,
     se438,
     se439,
-    se466,
-    se474,
-    se480,
-    se490,
-    se491,
-    se492,
     se493,
     se494,
+    se495,
+    se519,
+    se520,
     se521,
+    se522,
+    se523,
+    se524,
+    se525,
+    se536,
+    se544,
     se550,
-    se551,
-    se552,
-    se554,
-    se591,
-    se592,
-    se593,
-    se595,
-    se639,
-    se640,
-    se708,
-    se714,
-    se715,
-    se716,
-    se741,
-    se742,
-    se743,
-    se744,
-    se745,
-    se830,
-    se831,
-    se832,
-    se833,
-    se896,
-    se90,
+    se594,
+    se615,
+    se616,
+    se617,
+    se618,
+    se627,
+    se628,
+    se629,
+    se631,
+    se668,
+    se669,
+    se670,
+    se722,
+    se723,
+    se789,
+    se795,
+    se796,
+    se797,
+    se825,
+    se826,
+    se827,
+    se828,
+    se829,
     se916,
     se917,
-    se92,
-    se936,
-    se937,
-    se938,
-    se940,
-    se951,
-    se961,
-    se962,
-    se963,
+    se918,
+    se919,
+    se947,
+    se948,
+    se949,
+    se991,
     va0,
-    va1003,
-    va1005,
-    va101,
-    va1025,
-    va1040,
-    va1046,
-    va1057,
+    va1016,
+    va1030,
+    va1038,
+    va1048,
     va1061,
+    va1067,
     va107,
-    va1078,
-    va1083,
-    va1085,
-    va1092,
-    va1103,
-    va1117,
-    va1139,
+    va1091,
+    va1104,
+    va1106,
+    va1132,
     va1155,
-    va116,
-    va1178,
-    va1180,
-    va1184,
-    va1187,
+    va1161,
+    va1172,
+    va1176,
+    va1194,
     va1199,
-    va1209,
-    va121,
-    va1236,
-    va1251,
-    va1261,
-    va1292,
-    va1294,
-    va1301,
-    va1333,
-    va1351,
-    va1357,
-    va1373,
-    va1381,
-    va139,
-    va1406,
-    va1417,
-    va1459,
-    va1469,
-    va1470,
-    va1477,
-    va1494,
+    va1201,
+    va1208,
+    va1219,
+    va1233,
+    va1255,
+    va1271,
+    va1304,
+    va1305,
+    va1309,
+    va131,
+    va1315,
+    va133,
+    va1330,
+    va1340,
+    va135,
+    va1367,
+    va137,
+    va1392,
+    va1394,
+    va1402,
+    va143,
+    va1444,
+    va1446,
+    va1458,
+    va1495,
     va15,
-    va1504,
-    va1511,
-    va1514,
-    va1517,
-    va1520,
-    va153,
-    va1530,
-    va1536,
-    va1539,
-    va1542,
-    va155,
-    va156,
-    va1565,
-    va1572,
-    va1581,
-    va160,
-    va1613,
-    va1614,
-    va1620,
-    va1637,
-    va1640,
-    va1675,
-    va1678,
-    va1709,
-    va1725,
-    va1733,
-    va1777,
-    va1778,
-    va1796,
-    va1805,
-    va1812,
-    va1823,
-    va183,
-    va1830,
-    va1868,
-    va1871,
-    va188,
-    va1892,
-    va1910,
-    va1916,
+    va1513,
+    va1519,
+    va152,
+    va1541,
+    va1549,
+    va157,
+    va1575,
+    va1586,
+    va1635,
+    va1645,
+    va1646,
+    va1653,
+    va1670,
+    va1680,
+    va1687,
+    va1690,
+    va1693,
+    va1702,
+    va1717,
+    va1718,
+    va1721,
+    va1728,
+    va175,
+    va1758,
+    va1765,
+    va1774,
+    va1806,
+    va1807,
+    va1813,
+    va1840,
+    va1844,
+    va1882,
+    va1885,
+    va189,
+    va191,
     va192,
+    va1925,
+    va1941,
+    va1949,
+    va196,
+    va1998,
+    va1999,
     va2,
-    va2001,
     va2017,
     va2026,
-    va2035,
-    va2042,
-    va2049,
-    va2063,
-    va2068,
+    va2033,
+    va2044,
+    va2051,
     va21,
-    va235,
-    va243,
-    va244,
-    va257,
-    va261,
-    va275,
+    va2104,
+    va2107,
+    va2129,
+    va2142,
+    va2148,
+    va2245,
+    va2259,
+    va2263,
+    va227,
+    va2271,
+    va2280,
+    va2287,
+    va2294,
+    va2308,
+    va2313,
+    va232,
+    va2331,
+    va279,
+    va287,
+    va288,
     va29,
-    va293,
-    va303,
-    va306,
-    va321,
-    va331,
-    va340,
-    va344,
-    va348,
-    va351,
-    va354,
-    va361,
-    va365,
-    va382,
-    va387,
-    va40,
-    va420,
-    va435,
-    va436,
-    va44,
-    va446,
-    va45,
-    va467,
-    va471,
-    va479,
-    va487,
-    va488,
-    va489,
-    va49,
-    va514,
-    va517,
-    va520,
-    va533,
-    va538,
+    va313,
+    va320,
+    va338,
+    va349,
+    va356,
+    va357,
+    va370,
+    va380,
+    va389,
+    va390,
+    va391,
+    va394,
+    va399,
+    va408,
+    va412,
+    va433,
+    va440,
+    va441,
+    va476,
+    va491,
+    va492,
+    va50,
+    va502,
+    va51,
+    va537,
+    va541,
     va549,
+    va55,
     va557,
+    va558,
+    va587,
     va590,
-    va60,
-    va602,
+    va593,
     va606,
-    va616,
-    va618,
-    va64,
-    va643,
-    va646,
-    va659,
-    va676,
-    va688,
-    va693,
-    va707,
-    va713,
-    va722,
-    va723,
-    va731,
+    va611,
+    va626,
+    va634,
+    va667,
+    va686,
+    va689,
+    va699,
+    va701,
+    va726,
+    va728,
     va740,
-    va75,
-    va759,
-    va763,
-    va786,
-    va815,
-    va823,
-    va829,
-    va834,
-    va838,
-    va860,
-    va87,
-    va871,
-    va888,
-    va89,
-    va895,
-    va921,
-    va935,
-    va943,
-    va950,
-    va960,
+    va757,
+    va769,
+    va774,
+    va788,
+    va794,
+    va80,
+    va803,
+    va804,
+    va812,
+    va824,
+    va84,
+    va843,
+    va847,
+    va870,
+    va878,
+    va901,
+    va909,
+    va915,
+    va920,
+    va924,
+    va95,
+    va955,
     va966,
-    va97,
-    va99,
+    va983,
     va990,
     volume,
     vwap,
@@ -4513,155 +5504,160 @@ WITH values_0_1 AS (
       va29 * 8193 - (
         va29 * 8193 - va29
       )
-    ) AS va36,
+    ) AS va39,
     (
-      va44 * 8193 - (
-        va44 * 8193 - va44
+      va50 * 8193 - (
+        va50 * 8193 - va50
       )
-    ) AS va53,
+    ) AS va59,
     (
-      va49 * 8193 - (
-        va49 * 8193 - va49
+      va55 * 8193 - (
+        va55 * 8193 - va55
       )
-    ) AS va56,
+    ) AS va69,
     (
-      va64 * 8193 - (
-        va64 * 8193 - va64
+      va84 * 8193 - (
+        va84 * 8193 - va84
       )
-    ) AS va65,
+    ) AS va85,
     (
-      va160 * 8193 - (
-        va160 * 8193 - va160
+      va196 * 8193 - (
+        va196 * 8193 - va196
       )
-    ) AS va164,
+    ) AS va200,
     (
-      va192 * 8193 - (
-        va192 * 8193 - va192
+      va232 * 8193 - (
+        va232 * 8193 - va232
       )
-    ) AS va196,
+    ) AS va236,
     (
-      va365 * 8193 - (
-        va365 * 8193 - va365
+      va412 * 8193 - (
+        va412 * 8193 - va412
       )
-    ) AS va369,
+    ) AS va417,
     (
-      va400 * 8193 - (
-        va400 * 8193 - va400
+      va456 * 8193 - (
+        va456 * 8193 - va456
       )
-    ) AS va401,
+    ) AS va457,
     (
-      va235 * (
+      va573 * 8193 - (
+        va573 * 8193 - va573
+      )
+    ) AS va574,
+    (
+      va279 * (
         CASE
-          WHEN NOT va567 IS NULL
+          WHEN NOT va644 IS NULL
           THEN (
-            se568 + ROUND(se569 * day_rows)
+            se645 + ROUND(se646 * day_rows)
           ) / (
-            2 * se570
+            2 * se647
           )
         END
       )
-    ) AS va571,
+    ) AS va648,
     (
-      va731 * 8193 - (
-        va731 * 8193 - va731
+      va812 * 8193 - (
+        va812 * 8193 - va812
       )
-    ) AS va735,
+    ) AS va816,
     (
-      va763 * 8193 - (
-        va763 * 8193 - va763
+      va847 * 8193 - (
+        va847 * 8193 - va847
       )
-    ) AS va767,
+    ) AS va851,
     (
-      va786 * 8193 - (
-        va786 * 8193 - va786
+      va870 * 8193 - (
+        va870 * 8193 - va870
       )
-    ) AS va790,
+    ) AS va874,
     CAST((
       (
         (
-          va44 + va44
+          va50 + va50
         ) < (
           (
             CASE
-              WHEN NOT va860 IS NULL
+              WHEN NOT va955 IS NULL
               THEN (
-                se861 + ROUND(se862 * day_rows)
+                se956 + ROUND(se957 * day_rows)
               ) / (
-                2 * se863
+                2 * se958
               )
             END
-          ) + va192
+          ) + va232
         )
       )
-    ) AS DOUBLE) AS va864,
+    ) AS DOUBLE) AS va959,
     (
-      va1005 * 8193 - (
-        va1005 * 8193 - va1005
+      va1106 * 8193 - (
+        va1106 * 8193 - va1106
       )
-    ) AS va1009,
+    ) AS va1110,
     (
-      va1025 * 8193 - (
-        va1025 * 8193 - va1025
+      va1132 * 8193 - (
+        va1132 * 8193 - va1132
       )
-    ) AS va1029,
+    ) AS va1139,
     (
-      va871 * 8193 - (
-        va871 * 8193 - va871
+      va966 * 8193 - (
+        va966 * 8193 - va966
       )
-    ) AS va1089,
-    va1139 * stock_row AS va1140,
+    ) AS va1205,
+    va1255 * stock_row AS va1256,
     (
-      va1236 * 8193 - (
-        va1236 * 8193 - va1236
+      va1367 * 8193 - (
+        va1367 * 8193 - va1367
       )
-    ) AS va1240,
+    ) AS va1371,
     (
-      va1261 * 8193 - (
-        va1261 * 8193 - va1261
+      va1402 * 8193 - (
+        va1402 * 8193 - va1402
       )
-    ) AS va1266,
+    ) AS va1409,
     (
-      va1292 * 8193 - (
-        va1292 * 8193 - va1292
+      va1444 * 8193 - (
+        va1444 * 8193 - va1444
       )
-    ) AS va1298,
+    ) AS va1450,
     (
-      va1469 * 8193 - (
-        va1469 * 8193 - va1469
+      va1645 * 8193 - (
+        va1645 * 8193 - va1645
       )
-    ) AS va1474,
+    ) AS va1650,
     (
-      va1581 * 8193 - (
-        va1581 * 8193 - va1581
+      va1774 * 8193 - (
+        va1774 * 8193 - va1774
       )
-    ) AS va1585,
+    ) AS va1778,
     (
       (
-        va64 + va44
+        va84 + va50
       ) - (
-        va160 + va192
+        va196 + va232
       )
-    ) AS va1599,
+    ) AS va1792,
     (
-      va1678 * 8193 - (
-        va1678 * 8193 - va1678
+      va1885 * 8193 - (
+        va1885 * 8193 - va1885
       )
-    ) AS va1682,
+    ) AS va1889,
     (
-      va1733 * 8193 - (
-        va1733 * 8193 - va1733
+      va1949 * 8193 - (
+        va1949 * 8193 - va1949
       )
-    ) AS va1737,
+    ) AS va1953,
     (
-      va1046 * 8193 - (
-        va1046 * 8193 - va1046
+      va1161 * 8193 - (
+        va1161 * 8193 - va1161
       )
-    ) AS va1758,
+    ) AS va1978,
     (
-      va2017 * 8193 - (
-        va2017 * 8193 - va2017
+      va2259 * 8193 - (
+        va2259 * 8193 - va2259
       )
-    ) AS va2021
+    ) AS va2264
   FROM values_2_1
 ), values_2_3 AS (
   SELECT
@@ -4675,317 +5671,359 @@ WITH values_0_1 AS (
     industry_l3,
     low,
     se1,
-    se1041,
-    se1042,
-    se1043,
+    se1011,
+    se1012,
+    se1031,
+    se1032,
+    se1033,
+    se1035,
+    se1049,
+    se1050,
+    se1051,
+    se1052,
+    se1053,
     se1062,
-    se115,
-    se1152,
+    se1063,
+    se1064,
+    se1156,
+    se1157,
     se1158,
-    se1219,
-    se1414,
-    se1478,
-    se1493,
-    se1521,
-    se154,
-    se1566,
-    se1567,
-    se1568,
-    se1641,
-    se1824,
-    se1825,
-    se1826,
-    se1827,
-    se184,
-    se185,
-    se186,
-    se1941,
-    se2027,
-    se2028,
-    se2029,
-    se2066,
-    se2067,
-    se2069,
-    se2077,
-    se2084,
-    se221,
-    se242,
-    se256,
-    se258,
-    se294,
-    se295,
-    se297,
+    se1177,
+    se1178,
+    se1179,
+    se120,
+    se121,
+    se122,
+    se123,
+    se124,
+    se125,
+    se126,
+    se1268,
+    se127,
+    se1279,
+    se1280,
+    se1281,
+    se1282,
+    se1283,
+    se1284,
+    se1285,
+    se1350,
+    se1395,
+    se1396,
+    se1397,
+    se151,
+    se1583,
+    se1654,
+    se1703,
+    se1704,
+    se1705,
+    se1706,
+    se1707,
+    se1708,
+    se1709,
+    se1710,
+    se1759,
+    se1760,
+    se1761,
+    se1845,
+    se1846,
+    se1847,
+    se1848,
+    se1849,
+    se190,
+    se2045,
+    se2046,
+    se2047,
+    se2048,
+    se2175,
+    se2246,
+    se2247,
+    se2248,
+    se2272,
+    se2273,
+    se2274,
+    se2311,
+    se2312,
+    se2314,
+    se2323,
+    se265,
+    se266,
+    se267,
+    se268,
+    se269,
+    se286,
     se3,
-    se307,
-    se311,
-    se322,
-    se324,
-    se329,
-    se385,
+    se359,
+    se371,
+    se373,
+    se378,
+    se436,
     se437,
     se438,
     se439,
-    se466,
-    se474,
-    se480,
-    se490,
-    se491,
-    se492,
     se493,
     se494,
+    se495,
+    se519,
+    se520,
     se521,
+    se522,
+    se523,
+    se524,
+    se525,
+    se536,
+    se544,
     se550,
-    se551,
-    se552,
-    se554,
-    se591,
-    se592,
-    se593,
-    se595,
-    se639,
-    se640,
-    se708,
-    se714,
-    se715,
-    se716,
-    se741,
-    se742,
-    se743,
-    se744,
-    se745,
-    se830,
-    se831,
-    se832,
-    se833,
-    se896,
-    se90,
+    se594,
+    se615,
+    se616,
+    se617,
+    se618,
+    se627,
+    se628,
+    se629,
+    se631,
+    se668,
+    se669,
+    se670,
+    se722,
+    se723,
+    se789,
+    se795,
+    se796,
+    se797,
+    se825,
+    se826,
+    se827,
+    se828,
+    se829,
     se916,
     se917,
-    se92,
-    se936,
-    se937,
-    se938,
-    se940,
-    se951,
-    se961,
-    se962,
-    se963,
+    se918,
+    se919,
+    se947,
+    se948,
+    se949,
+    se991,
     va0,
-    va1003,
-    va1005,
-    va1009,
-    va101,
-    va1025,
-    va1029,
-    va1040,
-    va1046,
-    va1057,
+    va1016,
+    va1030,
+    va1038,
+    va1048,
     va1061,
+    va1067,
     va107,
-    va1078,
-    va1083,
-    va1085,
-    va1089,
-    va1092,
-    va1103,
-    va1117,
+    va1091,
+    va1104,
+    va1106,
+    va1110,
+    va1132,
     va1139,
-    va1140,
     va1155,
-    va116,
-    va1178,
-    va1180,
-    va1184,
-    va1187,
+    va1161,
+    va1172,
+    va1176,
+    va1194,
     va1199,
-    va1209,
-    va121,
-    va1236,
-    va1240,
-    va1251,
-    va1261,
-    va1266,
-    va1292,
-    va1294,
-    va1298,
-    va1301,
-    va1333,
-    va1351,
-    va1357,
-    va1373,
-    va1381,
-    va139,
-    va1406,
-    va1417,
-    va1459,
-    va1469,
-    va1470,
-    va1474,
-    va1477,
-    va1494,
+    va1201,
+    va1205,
+    va1208,
+    va1219,
+    va1233,
+    va1255,
+    va1256,
+    va1271,
+    va1304,
+    va1305,
+    va1309,
+    va131,
+    va1315,
+    va133,
+    va1330,
+    va1340,
+    va135,
+    va1367,
+    va137,
+    va1371,
+    va1392,
+    va1394,
+    va1402,
+    va1409,
+    va143,
+    va1444,
+    va1446,
+    va1450,
+    va1458,
+    va1495,
     va15,
-    va1504,
-    va1511,
-    va1514,
-    va1517,
-    va1520,
-    va153,
-    va1530,
-    va1536,
-    va1539,
-    va1542,
-    va155,
-    va156,
-    va1565,
-    va1572,
-    va1581,
-    va1585,
-    va1599,
-    va160,
-    va1613,
-    va1614,
-    va1620,
-    va1637,
-    va164,
-    va1640,
-    va1675,
-    va1678,
-    va1682,
-    va1709,
-    va1725,
-    va1733,
-    va1737,
+    va1513,
+    va1519,
+    va152,
+    va1541,
+    va1549,
+    va157,
+    va1575,
+    va1586,
+    va1635,
+    va1645,
+    va1646,
+    va1650,
+    va1653,
+    va1670,
+    va1680,
+    va1687,
+    va1690,
+    va1693,
+    va1702,
+    va1717,
+    va1718,
+    va1721,
+    va1728,
+    va175,
     va1758,
-    va1777,
+    va1765,
+    va1774,
     va1778,
-    va1796,
-    va1805,
-    va1812,
-    va1823,
-    va183,
-    va1830,
-    va1868,
-    va1871,
-    va188,
-    va1892,
-    va1910,
-    va1916,
+    va1792,
+    va1806,
+    va1807,
+    va1813,
+    va1840,
+    va1844,
+    va1882,
+    va1885,
+    va1889,
+    va189,
+    va191,
     va192,
+    va1925,
+    va1941,
+    va1949,
+    va1953,
     va196,
+    va1978,
+    va1998,
+    va1999,
     va2,
-    va2001,
+    va200,
     va2017,
-    va2021,
     va2026,
-    va2035,
-    va2042,
-    va2049,
-    va2063,
-    va2068,
+    va2033,
+    va2044,
+    va2051,
     va21,
-    va235,
-    va243,
-    va244,
-    va257,
-    va261,
-    va275,
+    va2104,
+    va2107,
+    va2129,
+    va2142,
+    va2148,
+    va2245,
+    va2259,
+    va2263,
+    va2264,
+    va227,
+    va2271,
+    va2280,
+    va2287,
+    va2294,
+    va2308,
+    va2313,
+    va232,
+    va2331,
+    va236,
+    va279,
+    va287,
+    va288,
     va29,
-    va293,
-    va303,
-    va306,
-    va321,
+    va313,
+    va320,
     va33,
-    va331,
-    va340,
-    va344,
-    va348,
-    va351,
-    va354,
-    va36,
-    va361,
-    va365,
-    va369,
-    va382,
-    va387,
-    va40,
-    va401,
-    va420,
-    va435,
-    va436,
-    va44,
-    va446,
-    va45,
-    va467,
-    va471,
-    va479,
-    va487,
-    va488,
-    va489,
-    va49,
-    va514,
-    va517,
-    va520,
-    va53,
-    va533,
-    va538,
+    va338,
+    va349,
+    va356,
+    va357,
+    va370,
+    va380,
+    va389,
+    va39,
+    va390,
+    va391,
+    va394,
+    va399,
+    va408,
+    va412,
+    va417,
+    va433,
+    va440,
+    va441,
+    va457,
+    va476,
+    va491,
+    va492,
+    va50,
+    va502,
+    va51,
+    va537,
+    va541,
     va549,
+    va55,
     va557,
-    va56,
-    va571,
+    va558,
+    va574,
+    va587,
+    va59,
     va590,
-    va60,
-    va602,
+    va593,
     va606,
-    va616,
-    va618,
-    va64,
-    va643,
-    va646,
-    va65,
-    va659,
-    va676,
-    va688,
-    va693,
-    va707,
-    va713,
-    va722,
-    va723,
-    va731,
-    va735,
+    va611,
+    va626,
+    va634,
+    va648,
+    va667,
+    va686,
+    va689,
+    va69,
+    va699,
+    va701,
+    va726,
+    va728,
     va740,
-    va75,
-    va759,
-    va763,
-    va767,
-    va786,
-    va790,
-    va815,
-    va823,
-    va829,
-    va834,
-    va838,
-    va860,
-    va87,
-    va871,
-    va888,
-    va89,
-    va895,
-    va921,
-    va935,
-    va943,
-    va950,
-    va960,
+    va757,
+    va769,
+    va774,
+    va788,
+    va794,
+    va80,
+    va803,
+    va804,
+    va812,
+    va816,
+    va824,
+    va84,
+    va843,
+    va847,
+    va85,
+    va851,
+    va870,
+    va874,
+    va878,
+    va901,
+    va909,
+    va915,
+    va920,
+    va924,
+    va95,
+    va955,
     va966,
-    va97,
-    va99,
+    va983,
     va990,
     volume,
     vwap,
     (
-      va864 * 8193 - (
-        va864 * 8193 - va864
+      va959 * 8193 - (
+        va959 * 8193 - va959
       )
-    ) AS va865
+    ) AS va960
   FROM values_2_2
 ), series_3 AS (
   SELECT
@@ -4997,223 +6035,288 @@ WITH values_0_1 AS (
     day_rows,
     industry_l3,
     se1,
-    se1041,
-    se1042,
-    se1043,
-    se115,
-    se1493,
-    se154,
-    se1566,
-    se1567,
-    se1568,
-    se1824,
-    se1825,
-    se1826,
-    se1827,
-    se184,
-    se185,
-    se186,
-    se2027,
-    se2028,
-    se2029,
-    se2066,
-    se2067,
-    se2077,
-    se2084,
-    se256,
-    se294,
-    se295,
-    se297,
-    se311,
-    se322,
-    se324,
-    se329,
+    se1011,
+    se1031,
+    se1032,
+    se1033,
+    se1049,
+    se1050,
+    se1051,
+    se1052,
+    se1053,
+    se1062,
+    se1063,
+    se1064,
+    se1156,
+    se1157,
+    se1158,
+    se1177,
+    se1178,
+    se1179,
+    se120,
+    se121,
+    se122,
+    se123,
+    se124,
+    se125,
+    se126,
+    se127,
+    se1279,
+    se1280,
+    se1281,
+    se1282,
+    se1283,
+    se1284,
+    se1285,
+    se1395,
+    se1396,
+    se1397,
+    se151,
+    se1703,
+    se1704,
+    se1705,
+    se1706,
+    se1707,
+    se1708,
+    se1709,
+    se1710,
+    se1759,
+    se1760,
+    se1761,
+    se1845,
+    se1846,
+    se1847,
+    se1848,
+    se1849,
+    se190,
+    se2045,
+    se2046,
+    se2047,
+    se2048,
+    se2246,
+    se2247,
+    se2248,
+    se2272,
+    se2273,
+    se2274,
+    se2311,
+    se2312,
+    se2323,
+    se265,
+    se266,
+    se267,
+    se268,
+    se269,
+    se359,
+    se371,
+    se373,
+    se378,
+    se436,
     se437,
     se438,
     se439,
-    se480,
-    se490,
-    se491,
-    se492,
     se493,
     se494,
+    se495,
+    se519,
+    se520,
+    se521,
+    se522,
+    se523,
+    se524,
+    se525,
+    se544,
     se550,
-    se551,
-    se552,
-    se591,
-    se592,
-    se593,
-    se595,
-    se639,
-    se640,
-    se708,
-    se714,
-    se715,
-    se716,
-    se741,
-    se742,
-    se743,
-    se744,
-    se830,
-    se831,
-    se832,
+    se615,
+    se616,
+    se617,
+    se618,
+    se627,
+    se628,
+    se629,
+    se668,
+    se669,
+    se670,
+    se722,
+    se723,
+    se789,
+    se795,
+    se796,
+    se797,
+    se825,
+    se826,
+    se827,
+    se828,
     se916,
-    se936,
-    se937,
-    se938,
-    se961,
-    se962,
-    se963,
+    se917,
+    se918,
+    se947,
+    se948,
+    se949,
     va0,
-    va1003,
-    va1009,
-    va1029,
-    va1040,
-    va1046,
+    va1016,
+    va1030,
+    va1038,
+    va1048,
+    va1061,
+    va1067,
     va107,
-    va1078,
-    va1083,
-    va1089,
-    va1092,
-    va1103,
-    va1117,
+    va1091,
+    va1104,
+    va1110,
+    va1139,
     va1155,
-    va116,
-    va1180,
-    va1184,
-    va1187,
+    va1161,
+    va1176,
+    va1194,
     va1199,
-    va1209,
-    va121,
-    va1240,
-    va1251,
-    va1266,
-    va1298,
-    va1301,
-    va1333,
-    va1351,
-    va1357,
-    va1373,
-    va1381,
-    va139,
-    va1406,
-    va1417,
-    va1474,
-    va1494,
-    va15,
-    va1511,
-    va1517,
-    va153,
-    va1539,
-    va1542,
-    va155,
-    va1565,
-    va1572,
-    va1585,
-    va1599,
-    va1613,
-    va1614,
-    va1620,
-    va164,
-    va1675,
-    va1682,
-    va1737,
+    va1205,
+    va1208,
+    va1219,
+    va1233,
+    va1271,
+    va1305,
+    va1309,
+    va131,
+    va1315,
+    va133,
+    va1330,
+    va1340,
+    va135,
+    va1371,
+    va1392,
+    va1394,
+    va1409,
+    va143,
+    va1450,
+    va1458,
+    va1495,
+    va1513,
+    va1519,
+    va152,
+    va1541,
+    va1549,
+    va157,
+    va1575,
+    va1586,
+    va1650,
+    va1670,
+    va1687,
+    va1693,
+    va1702,
+    va1721,
+    va1728,
+    va175,
     va1758,
-    va1796,
-    va1805,
-    va1812,
-    va1823,
-    va183,
-    va1830,
-    va1868,
-    va1871,
-    va1892,
-    va1910,
-    va1916,
-    va196,
-    va2001,
-    va2021,
+    va1765,
+    va1778,
+    va1792,
+    va1806,
+    va1807,
+    va1813,
+    va1844,
+    va1882,
+    va1889,
+    va189,
+    va191,
+    va192,
+    va1953,
+    va1978,
+    va200,
+    va2017,
     va2026,
-    va2035,
-    va2042,
-    va2049,
-    va2063,
-    va235,
-    va243,
-    va244,
-    va261,
-    va275,
-    va293,
-    va303,
-    va306,
-    va321,
+    va2033,
+    va2044,
+    va2051,
+    va2104,
+    va2107,
+    va2129,
+    va2142,
+    va2148,
+    va2245,
+    va2263,
+    va2264,
+    va227,
+    va2271,
+    va2280,
+    va2287,
+    va2294,
+    va2308,
+    va2331,
+    va236,
+    va279,
+    va287,
+    va288,
+    va313,
+    va320,
     va33,
-    va331,
-    va340,
-    va348,
-    va351,
-    va354,
-    va36,
-    va369,
-    va382,
-    va387,
-    va401,
-    va420,
-    va435,
-    va436,
-    va446,
-    va471,
-    va479,
-    va487,
-    va488,
-    va489,
-    va49,
-    va514,
-    va517,
-    va53,
-    va533,
+    va338,
+    va349,
+    va356,
+    va357,
+    va370,
+    va380,
+    va389,
+    va39,
+    va391,
+    va394,
+    va399,
+    va408,
+    va417,
+    va433,
+    va440,
+    va441,
+    va457,
+    va476,
+    va491,
+    va492,
+    va502,
+    va51,
+    va541,
     va549,
+    va55,
     va557,
-    va56,
-    va571,
+    va558,
+    va574,
+    va587,
+    va59,
     va590,
-    va602,
     va606,
-    va616,
-    va618,
-    va643,
-    va646,
-    va65,
-    va659,
-    va676,
-    va693,
-    va707,
-    va713,
-    va722,
-    va723,
-    va735,
+    va626,
+    va634,
+    va648,
+    va667,
+    va686,
+    va689,
+    va69,
+    va699,
+    va701,
+    va726,
+    va728,
     va740,
-    va75,
-    va759,
-    va767,
-    va790,
-    va815,
-    va823,
-    va829,
-    va838,
-    va865,
-    va87,
-    va871,
-    va888,
-    va89,
-    va921,
-    va935,
-    va943,
+    va757,
+    va774,
+    va788,
+    va794,
+    va80,
+    va803,
+    va804,
+    va816,
+    va824,
+    va843,
+    va85,
+    va851,
+    va874,
+    va878,
+    va901,
+    va909,
+    va915,
+    va924,
+    va95,
+    va955,
     va960,
     va966,
-    va97,
-    va99,
-    va990,
+    va983,
     volume,
     vwap,
     MAX((
@@ -5222,367 +6325,514 @@ WITH values_0_1 AS (
     CORR(va21, va29) OVER rows_6 AS se30,
     REGR_COUNT(va21, va29) OVER rows_6 AS se31,
     LAG(va33, 1) OVER rows_row AS se34,
-    LAG(va36, 1) OVER rows_row AS se37,
-    CORR(va44, va49) OVER rows_10 AS se50,
-    REGR_COUNT(va44, va49) OVER rows_10 AS se51,
-    LAG(va53, 1) OVER rows_row AS se54,
-    LAG(va56, 1) OVER rows_row AS se57,
-    LAG(va65, 1) OVER rows_row AS se66,
-    LAG(va65, 2) OVER rows_row AS se67,
-    LAG(va65, 3) OVER rows_row AS se68,
-    LAG(va65, 4) OVER rows_row AS se69,
-    LAG(va65, 5) OVER rows_row AS se70,
-    LAG(va65, 6) OVER rows_row AS se71,
-    LAG(va65, 7) OVER rows_row AS se72,
-    LAG(va65, 8) OVER rows_row AS se73,
-    MAX((
-      CASE WHEN va40 IS DISTINCT FROM se90 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se91,
-    MAX((
-      CASE WHEN va45 IS DISTINCT FROM se92 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se93,
+    LAG(va33, 2) OVER rows_row AS se35,
+    LAG(va33, 3) OVER rows_row AS se36,
+    LAG(va33, 4) OVER rows_row AS se37,
+    LAG(va33, 5) OVER rows_row AS se38,
+    LAG(va39, 1) OVER rows_row AS se40,
+    LAG(va39, 2) OVER rows_row AS se41,
+    LAG(va39, 3) OVER rows_row AS se42,
+    LAG(va39, 4) OVER rows_row AS se43,
+    LAG(va39, 5) OVER rows_row AS se44,
+    CORR(va50, va55) OVER rows_10 AS se56,
+    REGR_COUNT(va50, va55) OVER rows_10 AS se57,
+    LAG(va59, 1) OVER rows_row AS se60,
+    LAG(va59, 2) OVER rows_row AS se61,
+    LAG(va59, 3) OVER rows_row AS se62,
+    LAG(va59, 4) OVER rows_row AS se63,
+    LAG(va59, 5) OVER rows_row AS se64,
+    LAG(va59, 6) OVER rows_row AS se65,
+    LAG(va59, 7) OVER rows_row AS se66,
+    LAG(va59, 8) OVER rows_row AS se67,
+    LAG(va59, 9) OVER rows_row AS se68,
+    LAG(va69, 1) OVER rows_row AS se70,
+    LAG(va69, 2) OVER rows_row AS se71,
+    LAG(va69, 3) OVER rows_row AS se72,
+    LAG(va69, 4) OVER rows_row AS se73,
+    LAG(va69, 5) OVER rows_row AS se74,
+    LAG(va69, 6) OVER rows_row AS se75,
+    LAG(va69, 7) OVER rows_row AS se76,
+    LAG(va69, 8) OVER rows_row AS se77,
+    LAG(va69, 9) OVER rows_row AS se78,
+    LAG(va85, 1) OVER rows_row AS se86,
+    LAG(va85, 2) OVER rows_row AS se87,
+    LAG(va85, 3) OVER rows_row AS se88,
+    LAG(va85, 4) OVER rows_row AS se89,
+    LAG(va85, 5) OVER rows_row AS se90,
+    LAG(va85, 6) OVER rows_row AS se91,
+    LAG(va85, 7) OVER rows_row AS se92,
+    LAG(va85, 8) OVER rows_row AS se93,
     RANK(
     ORDER BY
-      va101) OVER rows_60 AS se102,
+      va137) OVER rows_60 AS se138,
     CUME_DIST(
     ORDER BY
-      va101) OVER rows_60 AS se103,
-    LAG(va107, 10) OVER rows_row AS se108,
-    MIN(va116) OVER rows_5 AS se117,
-    MAX(va116) OVER rows_5 AS se119,
-    MIN(va116) OVER rows_4 AS se123,
-    MAX(va116) OVER rows_4 AS se125,
-    CORR(va160, va49) OVER rows_5 AS se161,
-    REGR_COUNT(va160, va49) OVER rows_5 AS se162,
-    LAG(va164, 1) OVER rows_row AS se165,
-    STDDEV_SAMP(va160) OVER rows_5 AS se167,
-    COUNT(va160) OVER rows_5 AS se168,
-    STDDEV_SAMP(va49) OVER rows_5 AS se170,
-    COUNT(va49) OVER rows_5 AS se171,
-    CORR(va192, va49) OVER rows_3 AS se193,
-    REGR_COUNT(va192, va49) OVER rows_3 AS se194,
-    LAG(va196, 1) OVER rows_row AS se197,
-    CORR(va192, va49) OVER rows_5 AS se208,
-    REGR_COUNT(va192, va49) OVER rows_5 AS se209,
-    STDDEV_SAMP(va192) OVER rows_5 AS se211,
-    COUNT(va192) OVER rows_5 AS se212,
-    LAG(va116, 1) OVER rows_row AS se236,
-    LAG(va244, 1) OVER rows_row AS se245,
-    LAG(va244, 2) OVER rows_row AS se246,
-    LAG(va244, 3) OVER rows_row AS se247,
-    LAG(va244, 4) OVER rows_row AS se248,
+      va137) OVER rows_60 AS se139,
+    LAG(va143, 10) OVER rows_row AS se144,
+    MIN(va152) OVER rows_5 AS se153,
+    MAX(va152) OVER rows_5 AS se155,
+    MIN(va152) OVER rows_4 AS se159,
+    MAX(va152) OVER rows_4 AS se161,
+    CORR(va196, va55) OVER rows_5 AS se197,
+    REGR_COUNT(va196, va55) OVER rows_5 AS se198,
+    LAG(va200, 1) OVER rows_row AS se201,
+    LAG(va200, 2) OVER rows_row AS se202,
+    LAG(va200, 3) OVER rows_row AS se203,
+    LAG(va200, 4) OVER rows_row AS se204,
+    STDDEV_SAMP(va196) OVER rows_5 AS se207,
+    COUNT(va196) OVER rows_5 AS se208,
+    STDDEV_SAMP(va55) OVER rows_5 AS se210,
+    COUNT(va55) OVER rows_5 AS se211,
+    CORR(va232, va55) OVER rows_3 AS se233,
+    REGR_COUNT(va232, va55) OVER rows_3 AS se234,
+    LAG(va236, 1) OVER rows_row AS se237,
+    LAG(va236, 2) OVER rows_row AS se238,
+    CORR(va232, va55) OVER rows_5 AS se249,
+    REGR_COUNT(va232, va55) OVER rows_5 AS se250,
+    LAG(va236, 3) OVER rows_row AS se252,
+    LAG(va236, 4) OVER rows_row AS se253,
+    STDDEV_SAMP(va232) OVER rows_5 AS se255,
+    COUNT(va232) OVER rows_5 AS se256,
+    LAG(va152, 1) OVER rows_row AS se280,
+    LAG(va288, 1) OVER rows_row AS se289,
+    LAG(va288, 2) OVER rows_row AS se290,
+    LAG(va288, 3) OVER rows_row AS se291,
+    LAG(va288, 4) OVER rows_row AS se292,
+    LAG(va357, 5) OVER rows_row AS se358,
     MAX((
-      CASE WHEN va257 IS DISTINCT FROM se258 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se259,
+      CASE WHEN va192 IS DISTINCT FROM se265 OR stock_row = 1 THEN stock_row END
+    )) OVER rows_before AS se360,
+    LAG(se371, 100) OVER rows_row AS se372,
+    CORR(va390, va391) OVER rows_5 AS se392,
+    LAG(va394, 1) OVER rows_row AS se395,
+    LAG(va394, 2) OVER rows_row AS se396,
+    LAG(va394, 3) OVER rows_row AS se397,
+    LAG(va394, 4) OVER rows_row AS se398,
+    LAG(va399, 1) OVER rows_row AS se400,
+    LAG(va399, 2) OVER rows_row AS se401,
+    LAG(va399, 3) OVER rows_row AS se402,
+    LAG(va399, 4) OVER rows_row AS se403,
+    CORR(va55, va412) OVER rows_6 AS se413,
+    REGR_COUNT(va55, va412) OVER rows_6 AS se414,
+    LAG(va417, 1) OVER rows_row AS se418,
+    LAG(va417, 2) OVER rows_row AS se419,
+    LAG(va417, 3) OVER rows_row AS se420,
+    LAG(va417, 4) OVER rows_row AS se421,
+    LAG(va417, 5) OVER rows_row AS se422,
+    CORR(low, se286) OVER rows_5 AS se434,
+    LAG(va441, 1) OVER rows_row AS se442,
+    LAG(va441, 2) OVER rows_row AS se443,
+    LAG(va441, 3) OVER rows_row AS se444,
+    LAG(va441, 4) OVER rows_row AS se445,
+    LAG(va476, 1) OVER rows_row AS se477,
+    LAG(va476, 2) OVER rows_row AS se478,
+    LAG(va476, 3) OVER rows_row AS se479,
+    LAG(va476, 4) OVER rows_row AS se480,
+    LAG(va502, 1) OVER rows_row AS se503,
+    LAG(va502, 2) OVER rows_row AS se504,
+    LAG(va502, 3) OVER rows_row AS se505,
+    LAG(va502, 4) OVER rows_row AS se506,
+    LAG(va502, 5) OVER rows_row AS se507,
+    LAG(va502, 6) OVER rows_row AS se508,
+    LAG(va502, 7) OVER rows_row AS se509,
+    LAG(va502, 8) OVER rows_row AS se510,
+    LAG(va502, 9) OVER rows_row AS se511,
+    CORR(low, se286) OVER rows_12 AS se517,
+    LAG(va441, 5) OVER rows_row AS se526,
+    LAG(va441, 6) OVER rows_row AS se527,
+    LAG(va441, 7) OVER rows_row AS se528,
+    LAG(va441, 8) OVER rows_row AS se529,
+    LAG(va441, 9) OVER rows_row AS se530,
+    LAG(va441, 10) OVER rows_row AS se531,
+    LAG(va441, 11) OVER rows_row AS se532,
+    CORR(va537, vwap) OVER rows_230 AS se538,
+    REGR_COUNT(va537, vwap) OVER rows_230 AS se539,
+    LAG(va541, 1) OVER rows_row AS se542,
     MAX((
-      CASE WHEN va156 IS DISTINCT FROM se221 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se262,
+      CASE WHEN va408 IS DISTINCT FROM se544 OR stock_row = 1 THEN stock_row END
+    )) OVER rows_before AS se545,
+    CORR(se190, va15) OVER rows_15 AS se588,
+    LAG(va590, 1) OVER rows_row AS se591,
     MAX((
-      CASE WHEN va188 IS DISTINCT FROM se307 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se308,
-    LAG(se322, 100) OVER rows_row AS se323,
-    CORR(va344, va348) OVER rows_5 AS se349,
-    LAG(va351, 1) OVER rows_row AS se352,
-    LAG(va354, 1) OVER rows_row AS se355,
-    CORR(va49, va365) OVER rows_6 AS se366,
-    REGR_COUNT(va49, va365) OVER rows_6 AS se367,
-    LAG(va369, 1) OVER rows_row AS se370,
-    CORR(low, se242) OVER rows_5 AS se383,
-    MAX((
-      CASE WHEN va60 IS DISTINCT FROM se385 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se386,
-    LAG(va387, 1) OVER rows_row AS se388,
-    LAG(va420, 1) OVER rows_row AS se421,
-    LAG(va420, 2) OVER rows_row AS se422,
-    LAG(va420, 3) OVER rows_row AS se423,
-    LAG(va420, 4) OVER rows_row AS se424,
-    LAG(va446, 1) OVER rows_row AS se447,
-    LAG(va446, 2) OVER rows_row AS se448,
-    LAG(va446, 3) OVER rows_row AS se449,
-    LAG(va446, 4) OVER rows_row AS se450,
-    LAG(va446, 5) OVER rows_row AS se451,
-    LAG(va446, 6) OVER rows_row AS se452,
-    LAG(va446, 7) OVER rows_row AS se453,
-    LAG(va446, 8) OVER rows_row AS se454,
-    LAG(va446, 9) OVER rows_row AS se455,
-    CORR(low, se242) OVER rows_12 AS se461,
-    CORR(va467, vwap) OVER rows_230 AS se468,
-    REGR_COUNT(va467, vwap) OVER rows_230 AS se469,
-    LAG(va471, 1) OVER rows_row AS se472,
-    MAX((
-      CASE WHEN va361 IS DISTINCT FROM se474 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se475,
-    CORR(se154, va15) OVER rows_15 AS se515,
-    LAG(va517, 1) OVER rows_row AS se518,
-    MAX((
-      CASE WHEN va520 IS DISTINCT FROM se521 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se522,
-    CORR(va538, vwap) OVER rows_6 AS se539,
-    REGR_COUNT(va538, vwap) OVER rows_6 AS se540,
-    CORR(close, se554) OVER rows_200 AS se555,
-    LAG(va557, 1) OVER rows_row AS se558,
-    LAG(va243, 1) OVER rows_row AS se572,
-    LAG(va243, 2) OVER rows_row AS se573,
-    LAG(va243, 3) OVER rows_row AS se574,
-    LAG(va243, 4) OVER rows_row AS se575,
-    LAG(va243, 5) OVER rows_row AS se576,
-    LAG(va243, 6) OVER rows_row AS se577,
-    LAG(va243, 7) OVER rows_row AS se578,
-    LAG(va243, 8) OVER rows_row AS se579,
-    LAG(va618, 1) OVER rows_row AS se619,
-    LAG(va618, 2) OVER rows_row AS se620,
-    LAG(va618, 3) OVER rows_row AS se621,
-    LAG(va618, 4) OVER rows_row AS se622,
-    LAG(va618, 5) OVER rows_row AS se623,
-    LAG(va618, 6) OVER rows_row AS se624,
-    LAG(va618, 7) OVER rows_row AS se625,
+      CASE WHEN va593 IS DISTINCT FROM se594 OR stock_row = 1 THEN stock_row END
+    )) OVER rows_before AS se595,
+    CORR(va611, vwap) OVER rows_6 AS se612,
+    REGR_COUNT(va611, vwap) OVER rows_6 AS se613,
+    CORR(close, se631) OVER rows_200 AS se632,
+    LAG(va634, 1) OVER rows_row AS se635,
+    LAG(va287, 1) OVER rows_row AS se649,
+    LAG(va287, 2) OVER rows_row AS se650,
+    LAG(va287, 3) OVER rows_row AS se651,
+    LAG(va287, 4) OVER rows_row AS se652,
+    LAG(va287, 5) OVER rows_row AS se653,
+    LAG(va287, 6) OVER rows_row AS se654,
+    LAG(va287, 7) OVER rows_row AS se655,
+    LAG(va287, 8) OVER rows_row AS se656,
+    LAG(va701, 1) OVER rows_row AS se702,
+    LAG(va701, 2) OVER rows_row AS se703,
+    LAG(va701, 3) OVER rows_row AS se704,
+    LAG(va701, 4) OVER rows_row AS se705,
+    LAG(va701, 5) OVER rows_row AS se706,
+    LAG(va701, 6) OVER rows_row AS se707,
+    LAG(va701, 7) OVER rows_row AS se708,
     RANK(
     ORDER BY
-      va244) OVER rows_20 AS se626,
+      va288) OVER rows_20 AS se709,
     CUME_DIST(
     ORDER BY
-      va244) OVER rows_20 AS se627,
-    COUNT(va244) OVER rows_20 AS se628,
-    CORR(high, va49) OVER rows_5 AS se630,
-    REGR_COUNT(high, va49) OVER rows_5 AS se631,
-    AVG(se466) OVER rows_20 AS se634,
-    LAG(se639, 1) OVER rows_row AS se641,
-    LAG(se640, 1) OVER rows_row AS se642,
-    LAG(va643, 1) OVER rows_row AS se644,
-    LAG(va646, 1) OVER rows_row AS se647,
-    LAG(se115, 1) OVER rows_row AS se677,
-    LAG(va488, 1) OVER rows_row AS se681,
-    SUM(va688) OVER rows_250 AS se689,
-    COUNT(va688) OVER rows_250 AS se690,
-    CORR(va49, va365) OVER rows_5 AS se694,
-    REGR_COUNT(va49, va365) OVER rows_5 AS se695,
-    LAG(se708, 5) OVER rows_row AS se709,
-    CORR(va731, va49) OVER rows_6 AS se732,
-    REGR_COUNT(va731, va49) OVER rows_6 AS se733,
-    LAG(va735, 1) OVER rows_row AS se736,
-    SUM(se745) OVER rows_3 AS se746,
-    LAG(va759, 1) OVER rows_row AS se760,
-    CORR(va763, volume) OVER rows_3 AS se764,
-    REGR_COUNT(va763, volume) OVER rows_3 AS se765,
-    LAG(va767, 1) OVER rows_row AS se768,
-    CORR(va786, volume) OVER rows_4 AS se787,
-    REGR_COUNT(va786, volume) OVER rows_4 AS se788,
-    LAG(va790, 1) OVER rows_row AS se791,
-    CORR(va834, vwap) OVER rows_17 AS se835,
-    REGR_COUNT(va834, vwap) OVER rows_17 AS se836,
-    LAG(va838, 1) OVER rows_row AS se839,
-    SUM(se242) OVER rows_22 AS se847,
-    LAG(va871, 2) OVER rows_row AS se872,
-    SUM(se833) OVER rows_37 AS se886,
+      va288) OVER rows_20 AS se710,
+    COUNT(va288) OVER rows_20 AS se711,
+    CORR(high, va55) OVER rows_5 AS se713,
+    REGR_COUNT(high, va55) OVER rows_5 AS se714,
+    AVG(se536) OVER rows_20 AS se717,
+    LAG(se722, 1) OVER rows_row AS se724,
+    LAG(se723, 1) OVER rows_row AS se725,
+    LAG(va726, 1) OVER rows_row AS se727,
+    LAG(va728, 1) OVER rows_row AS se729,
+    LAG(se151, 1) OVER rows_row AS se758,
+    LAG(va558, 1) OVER rows_row AS se762,
+    SUM(va769) OVER rows_250 AS se770,
+    COUNT(va769) OVER rows_250 AS se771,
+    CORR(va55, va412) OVER rows_5 AS se775,
+    REGR_COUNT(va55, va412) OVER rows_5 AS se776,
+    LAG(se789, 5) OVER rows_row AS se790,
+    CORR(va812, va55) OVER rows_6 AS se813,
+    REGR_COUNT(va812, va55) OVER rows_6 AS se814,
+    LAG(va816, 1) OVER rows_row AS se817,
+    LAG(va816, 2) OVER rows_row AS se818,
+    LAG(va816, 3) OVER rows_row AS se819,
+    LAG(va816, 4) OVER rows_row AS se820,
+    LAG(va816, 5) OVER rows_row AS se821,
+    SUM(se829) OVER rows_3 AS se830,
+    LAG(va843, 1) OVER rows_row AS se844,
+    CORR(va847, volume) OVER rows_3 AS se848,
+    REGR_COUNT(va847, volume) OVER rows_3 AS se849,
+    LAG(va851, 1) OVER rows_row AS se852,
+    LAG(va851, 2) OVER rows_row AS se853,
+    CORR(va870, volume) OVER rows_4 AS se871,
+    REGR_COUNT(va870, volume) OVER rows_4 AS se872,
+    LAG(va874, 1) OVER rows_row AS se875,
+    LAG(va874, 2) OVER rows_row AS se876,
+    LAG(va874, 3) OVER rows_row AS se877,
+    CORR(va920, vwap) OVER rows_17 AS se921,
+    REGR_COUNT(va920, vwap) OVER rows_17 AS se922,
+    LAG(va924, 1) OVER rows_row AS se925,
+    SUM(se286) OVER rows_22 AS se933,
+    LAG(va966, 2) OVER rows_row AS se967,
+    SUM(se919) OVER rows_37 AS se981,
     MAX((
-      CASE WHEN va895 IS DISTINCT FROM se896 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se897,
-    SUM(se917) OVER rows_12 AS se918,
-    LAG(va921, 1) OVER rows_row AS se922,
-    SUM(se940) OVER rows_8 AS se941,
-    MAX((
-      CASE WHEN va950 IS DISTINCT FROM se951 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se952,
-    LAG(va966, 1) OVER rows_row AS se967,
-    LAG(va966, 2) OVER rows_row AS se968,
-    LAG(va966, 3) OVER rows_row AS se969,
-    LAG(va966, 4) OVER rows_row AS se970,
-    LAG(va966, 5) OVER rows_row AS se971,
-    LAG(va966, 6) OVER rows_row AS se972,
-    LAG(va990, 1) OVER rows_row AS se991,
-    LAG(va990, 2) OVER rows_row AS se992,
-    LAG(va990, 3) OVER rows_row AS se993,
-    LAG(va990, 4) OVER rows_row AS se994,
-    LAG(va990, 5) OVER rows_row AS se995,
-    CORR(va1005, va763) OVER rows_6 AS se1006,
-    REGR_COUNT(va1005, va763) OVER rows_6 AS se1007,
-    LAG(va1009, 1) OVER rows_row AS se1010,
-    CORR(va192, va1025) OVER rows_8 AS se1026,
-    REGR_COUNT(va192, va1025) OVER rows_8 AS se1027,
-    LAG(va1029, 1) OVER rows_row AS se1030,
-    LAG(va1046, 2) OVER rows_row AS se1047,
-    CORR(va538, va1057) OVER rows_4 AS se1058,
-    REGR_COUNT(va538, va1057) OVER rows_4 AS se1059,
+      CASE WHEN va990 IS DISTINCT FROM se991 OR stock_row = 1 THEN stock_row END
+    )) OVER rows_before AS se992,
+    SUM(se1012) OVER rows_12 AS se1013,
+    LAG(va1016, 1) OVER rows_row AS se1017,
+    SUM(se1035) OVER rows_8 AS se1036,
+    LAG(va1067, 1) OVER rows_row AS se1068,
+    LAG(va1067, 2) OVER rows_row AS se1069,
+    LAG(va1067, 3) OVER rows_row AS se1070,
+    LAG(va1067, 4) OVER rows_row AS se1071,
+    LAG(va1067, 5) OVER rows_row AS se1072,
+    LAG(va1067, 6) OVER rows_row AS se1073,
+    LAG(va1091, 1) OVER rows_row AS se1092,
+    LAG(va1091, 2) OVER rows_row AS se1093,
+    LAG(va1091, 3) OVER rows_row AS se1094,
+    LAG(va1091, 4) OVER rows_row AS se1095,
+    LAG(va1091, 5) OVER rows_row AS se1096,
+    CORR(va1106, va847) OVER rows_6 AS se1107,
+    REGR_COUNT(va1106, va847) OVER rows_6 AS se1108,
+    LAG(va1110, 1) OVER rows_row AS se1111,
+    LAG(va1110, 2) OVER rows_row AS se1112,
+    LAG(va1110, 3) OVER rows_row AS se1113,
+    LAG(va1110, 4) OVER rows_row AS se1114,
+    LAG(va1110, 5) OVER rows_row AS se1115,
+    LAG(va851, 3) OVER rows_row AS se1116,
+    LAG(va851, 4) OVER rows_row AS se1117,
+    LAG(va851, 5) OVER rows_row AS se1118,
+    CORR(va232, va1132) OVER rows_8 AS se1133,
+    REGR_COUNT(va232, va1132) OVER rows_8 AS se1134,
+    LAG(va236, 5) OVER rows_row AS se1136,
+    LAG(va236, 6) OVER rows_row AS se1137,
+    LAG(va236, 7) OVER rows_row AS se1138,
+    LAG(va1139, 1) OVER rows_row AS se1140,
+    LAG(va1139, 2) OVER rows_row AS se1141,
+    LAG(va1139, 3) OVER rows_row AS se1142,
+    LAG(va1139, 4) OVER rows_row AS se1143,
+    LAG(va1139, 5) OVER rows_row AS se1144,
+    LAG(va1139, 6) OVER rows_row AS se1145,
+    LAG(va1139, 7) OVER rows_row AS se1146,
+    LAG(va1161, 2) OVER rows_row AS se1162,
+    CORR(va611, va1172) OVER rows_4 AS se1173,
+    REGR_COUNT(va611, va1172) OVER rows_4 AS se1174,
+    CORR(va966, va1201) OVER rows_17 AS se1202,
+    REGR_COUNT(va966, va1201) OVER rows_17 AS se1203,
+    LAG(va1205, 1) OVER rows_row AS se1206,
+    LAG(va1208, 1) OVER rows_row AS se1209,
+    LAG(va924, 2) OVER rows_row AS se1220,
+    LAG(va924, 3) OVER rows_row AS se1221,
+    LAG(va924, 4) OVER rows_row AS se1222,
+    LAG(va924, 5) OVER rows_row AS se1223,
+    LAG(va924, 6) OVER rows_row AS se1224,
+    LAG(va924, 7) OVER rows_row AS se1225,
+    LAG(va924, 8) OVER rows_row AS se1226,
+    LAG(va924, 9) OVER rows_row AS se1227,
+    LAG(va924, 10) OVER rows_row AS se1228,
+    LAG(va924, 11) OVER rows_row AS se1229,
+    LAG(va1233, 1) OVER rows_row AS se1234,
+    SUM(va1256) OVER rows_16 AS se1257,
+    COUNT(va1256) OVER rows_16 AS se1258,
+    SUM(va1255) OVER rows_16 AS se1259,
+    COUNT(va1255) OVER rows_16 AS se1260,
+    CORR(se1268, va433) OVER rows_8 AS se1269,
+    LAG(va1271, 1) OVER rows_row AS se1272,
+    LAG(va1271, 2) OVER rows_row AS se1273,
+    LAG(va1271, 3) OVER rows_row AS se1274,
+    LAG(va1271, 4) OVER rows_row AS se1275,
+    LAG(va1271, 5) OVER rows_row AS se1276,
+    LAG(va1271, 6) OVER rows_row AS se1277,
+    LAG(va1271, 7) OVER rows_row AS se1278,
+    CORR(va1304, va1305) OVER rows_6 AS se1306,
+    REGR_COUNT(va1304, va1305) OVER rows_6 AS se1307,
+    LAG(va1309, 1) OVER rows_row AS se1310,
+    LAG(va1309, 2) OVER rows_row AS se1311,
+    LAG(va1309, 3) OVER rows_row AS se1312,
+    LAG(va1309, 4) OVER rows_row AS se1313,
+    LAG(va1309, 5) OVER rows_row AS se1314,
+    LAG(va1315, 1) OVER rows_row AS se1316,
+    LAG(va1315, 2) OVER rows_row AS se1317,
+    LAG(va1315, 3) OVER rows_row AS se1318,
+    LAG(va1315, 4) OVER rows_row AS se1319,
+    LAG(va1315, 5) OVER rows_row AS se1320,
+    LAG(va1330, 1) OVER rows_row AS se1331,
+    LAG(va1340, 1) OVER rows_row AS se1341,
+    LAG(va1340, 2) OVER rows_row AS se1342,
+    SUM(se1350) OVER rows_37 AS se1351,
+    CORR(va1367, va55) OVER rows_11 AS se1368,
+    REGR_COUNT(va1367, va55) OVER rows_11 AS se1369,
+    LAG(va1371, 1) OVER rows_row AS se1372,
+    LAG(va1371, 2) OVER rows_row AS se1373,
+    LAG(va1371, 3) OVER rows_row AS se1374,
+    LAG(va1371, 4) OVER rows_row AS se1375,
+    LAG(va1371, 5) OVER rows_row AS se1376,
+    LAG(va1371, 6) OVER rows_row AS se1377,
+    LAG(va1371, 7) OVER rows_row AS se1378,
+    LAG(va1371, 8) OVER rows_row AS se1379,
+    LAG(va1371, 9) OVER rows_row AS se1380,
+    LAG(va1371, 10) OVER rows_row AS se1381,
+    LAG(va69, 10) OVER rows_row AS se1382,
+    CORR(va84, va1402) OVER rows_12 AS se1403,
+    REGR_COUNT(va84, va1402) OVER rows_12 AS se1404,
+    LAG(va85, 9) OVER rows_row AS se1406,
+    LAG(va85, 10) OVER rows_row AS se1407,
+    LAG(va85, 11) OVER rows_row AS se1408,
+    LAG(va1409, 1) OVER rows_row AS se1410,
+    LAG(va1409, 2) OVER rows_row AS se1411,
+    LAG(va1409, 3) OVER rows_row AS se1412,
+    LAG(va1409, 4) OVER rows_row AS se1413,
+    LAG(va1409, 5) OVER rows_row AS se1414,
+    LAG(va1409, 6) OVER rows_row AS se1415,
+    LAG(va1409, 7) OVER rows_row AS se1416,
+    LAG(va1409, 8) OVER rows_row AS se1417,
+    LAG(va1409, 9) OVER rows_row AS se1418,
+    LAG(va1409, 10) OVER rows_row AS se1419,
+    LAG(va1409, 11) OVER rows_row AS se1420,
+    LAG(va1194, 1) OVER rows_row AS se1427,
+    LAG(va1194, 2) OVER rows_row AS se1428,
+    LAG(va1194, 3) OVER rows_row AS se1429,
+    LAG(va1194, 4) OVER rows_row AS se1430,
+    LAG(va1194, 5) OVER rows_row AS se1431,
+    LAG(va1194, 6) OVER rows_row AS se1432,
+    LAG(va1194, 7) OVER rows_row AS se1433,
+    LAG(va1194, 8) OVER rows_row AS se1434,
+    LAG(va1194, 9) OVER rows_row AS se1435,
+    LAG(va1194, 10) OVER rows_row AS se1436,
+    CORR(va1444, va1446) OVER rows_8 AS se1447,
+    REGR_COUNT(va1444, va1446) OVER rows_8 AS se1448,
+    LAG(va1450, 1) OVER rows_row AS se1451,
+    LAG(va1450, 2) OVER rows_row AS se1452,
+    LAG(va1450, 3) OVER rows_row AS se1453,
+    LAG(va1450, 4) OVER rows_row AS se1454,
+    LAG(va1450, 5) OVER rows_row AS se1455,
+    LAG(va1450, 6) OVER rows_row AS se1456,
+    LAG(va1450, 7) OVER rows_row AS se1457,
+    LAG(va1458, 1) OVER rows_row AS se1459,
+    LAG(va1458, 2) OVER rows_row AS se1460,
+    LAG(va1458, 3) OVER rows_row AS se1461,
+    LAG(va1458, 4) OVER rows_row AS se1462,
+    LAG(va1458, 5) OVER rows_row AS se1463,
+    LAG(va1458, 6) OVER rows_row AS se1464,
+    LAG(va1458, 7) OVER rows_row AS se1465,
+    CORR(se1268, va433) OVER rows_3 AS se1496,
+    SUM(se1268) OVER rows_19 AS se1514,
+    LAG(va1519, 1) OVER rows_row AS se1520,
+    LAG(va1519, 2) OVER rows_row AS se1521,
+    LAG(va1519, 3) OVER rows_row AS se1522,
+    LAG(va1519, 4) OVER rows_row AS se1523,
+    LAG(va1519, 5) OVER rows_row AS se1524,
+    LAG(va1541, 1) OVER rows_row AS se1542,
+    LAG(va1549, 1) OVER rows_row AS se1550,
+    LAG(va1549, 2) OVER rows_row AS se1551,
+    LAG(va1549, 3) OVER rows_row AS se1552,
+    LAG(va1549, 4) OVER rows_row AS se1553,
+    LAG(va1549, 5) OVER rows_row AS se1554,
+    LAG(va1549, 6) OVER rows_row AS se1555,
+    LAG(va1549, 7) OVER rows_row AS se1556,
+    LAG(va1549, 8) OVER rows_row AS se1557,
+    LAG(va1575, 4) OVER rows_row AS se1576,
+    CORR(high, se1583) OVER rows_5 AS se1584,
+    LAG(va1586, 1) OVER rows_row AS se1587,
+    LAG(va1586, 2) OVER rows_row AS se1588,
+    LAG(va1586, 3) OVER rows_row AS se1589,
+    LAG(va1586, 4) OVER rows_row AS se1590,
+    SUM(se1583) OVER rows_49 AS se1600,
+    SUM(va1635 * stock_row) OVER rows_14 AS se1636,
+    SUM(va1635) OVER rows_14 AS se1637,
+    CORR(va1645, va1646) OVER rows_17 AS se1647,
+    REGR_COUNT(va1645, va1646) OVER rows_17 AS se1648,
+    LAG(va1650, 1) OVER rows_row AS se1651,
     MAX(
       (
-        CASE WHEN va1061 IS DISTINCT FROM se1062 OR stock_row = 1 THEN stock_row END
+        CASE WHEN va1653 IS DISTINCT FROM se1654 OR stock_row = 1 THEN stock_row END
       )
-    ) OVER rows_before AS se1063,
-    CORR(va871, va1085) OVER rows_17 AS se1086,
-    REGR_COUNT(va871, va1085) OVER rows_17 AS se1087,
-    LAG(va1089, 1) OVER rows_row AS se1090,
-    LAG(va1092, 1) OVER rows_row AS se1093,
-    LAG(va838, 2) OVER rows_row AS se1104,
-    LAG(va838, 3) OVER rows_row AS se1105,
-    LAG(va838, 4) OVER rows_row AS se1106,
-    LAG(va838, 5) OVER rows_row AS se1107,
-    LAG(va838, 6) OVER rows_row AS se1108,
-    LAG(va838, 7) OVER rows_row AS se1109,
-    LAG(va838, 8) OVER rows_row AS se1110,
-    LAG(va838, 9) OVER rows_row AS se1111,
-    LAG(va838, 10) OVER rows_row AS se1112,
-    LAG(va838, 11) OVER rows_row AS se1113,
-    LAG(va1117, 1) OVER rows_row AS se1118,
-    SUM(va1140) OVER rows_16 AS se1141,
-    COUNT(va1140) OVER rows_16 AS se1142,
-    SUM(va1139) OVER rows_16 AS se1143,
-    COUNT(va1139) OVER rows_16 AS se1144,
-    CORR(se1152, va382) OVER rows_8 AS se1153,
-    LAG(va1155, 1) OVER rows_row AS se1156,
-    MAX(
-      (
-        CASE WHEN va860 IS DISTINCT FROM se1158 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se1159,
-    CORR(va1178, va1180) OVER rows_6 AS se1181,
-    REGR_COUNT(va1178, va1180) OVER rows_6 AS se1182,
-    LAG(va1184, 1) OVER rows_row AS se1185,
-    LAG(va1187, 1) OVER rows_row AS se1188,
-    LAG(va1199, 1) OVER rows_row AS se1200,
-    LAG(va1209, 1) OVER rows_row AS se1210,
-    LAG(va1209, 2) OVER rows_row AS se1211,
-    SUM(se1219) OVER rows_37 AS se1220,
-    CORR(va1236, va49) OVER rows_11 AS se1237,
-    REGR_COUNT(va1236, va49) OVER rows_11 AS se1238,
-    LAG(va1240, 1) OVER rows_row AS se1241,
-    CORR(va64, va1261) OVER rows_12 AS se1262,
-    REGR_COUNT(va64, va1261) OVER rows_12 AS se1263,
-    LAG(va1266, 1) OVER rows_row AS se1267,
-    LAG(va1078, 1) OVER rows_row AS se1275,
-    LAG(va1078, 2) OVER rows_row AS se1276,
-    LAG(va1078, 3) OVER rows_row AS se1277,
-    LAG(va1078, 4) OVER rows_row AS se1278,
-    LAG(va1078, 5) OVER rows_row AS se1279,
-    LAG(va1078, 6) OVER rows_row AS se1280,
-    LAG(va1078, 7) OVER rows_row AS se1281,
-    LAG(va1078, 8) OVER rows_row AS se1282,
-    LAG(va1078, 9) OVER rows_row AS se1283,
-    LAG(va1078, 10) OVER rows_row AS se1284,
-    CORR(va1292, va1294) OVER rows_8 AS se1295,
-    REGR_COUNT(va1292, va1294) OVER rows_8 AS se1296,
-    LAG(va1298, 1) OVER rows_row AS se1299,
-    LAG(va1301, 1) OVER rows_row AS se1302,
-    CORR(se1152, va382) OVER rows_3 AS se1334,
-    SUM(se1152) OVER rows_19 AS se1352,
-    LAG(va1357, 1) OVER rows_row AS se1358,
-    LAG(va1373, 1) OVER rows_row AS se1374,
-    LAG(va1381, 1) OVER rows_row AS se1382,
-    LAG(va1381, 2) OVER rows_row AS se1383,
-    LAG(va1381, 3) OVER rows_row AS se1384,
-    LAG(va1381, 4) OVER rows_row AS se1385,
-    LAG(va1381, 5) OVER rows_row AS se1386,
-    LAG(va1381, 6) OVER rows_row AS se1387,
-    LAG(va1381, 7) OVER rows_row AS se1388,
-    LAG(va1381, 8) OVER rows_row AS se1389,
-    LAG(va1406, 4) OVER rows_row AS se1407,
-    CORR(high, se1414) OVER rows_5 AS se1415,
-    LAG(va1417, 1) OVER rows_row AS se1418,
-    SUM(se1414) OVER rows_49 AS se1429,
-    SUM(va1459 * stock_row) OVER rows_14 AS se1460,
-    SUM(va1459) OVER rows_14 AS se1461,
-    CORR(va1469, va1470) OVER rows_17 AS se1471,
-    REGR_COUNT(va1469, va1470) OVER rows_17 AS se1472,
-    LAG(va1474, 1) OVER rows_row AS se1475,
-    MAX(
-      (
-        CASE WHEN va1477 IS DISTINCT FROM se1478 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se1479,
-    LAG(va1494, 2) OVER rows_row AS se1495,
+    ) OVER rows_before AS se1655,
+    LAG(va1670, 2) OVER rows_row AS se1671,
     RANK(
     ORDER BY
-      va1504) OVER rows_20 AS se1505,
+      va1680) OVER rows_20 AS se1681,
     CUME_DIST(
     ORDER BY
-      va1504) OVER rows_20 AS se1506,
-    COUNT(va1504) OVER rows_20 AS se1507,
-    CORR(se1219, va1514) OVER rows_9 AS se1515,
-    LAG(va1517, 1) OVER rows_row AS se1518,
-    MAX(
-      (
-        CASE WHEN va1520 IS DISTINCT FROM se1521 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se1522,
-    CORR(va1530, va1536) OVER rows_7 AS se1537,
-    LAG(va1539, 1) OVER rows_row AS se1540,
-    LAG(va1542, 1) OVER rows_row AS se1543,
-    SUM(se242) OVER rows_14 AS se1553,
-    LAG(va1572, 1) OVER rows_row AS se1573,
-    CORR(close, va1581) OVER rows_13 AS se1582,
-    REGR_COUNT(close, va1581) OVER rows_13 AS se1583,
-    LAG(va1585, 1) OVER rows_row AS se1586,
-    LAG(va1599, 1) OVER rows_row AS se1600,
-    LAG(va1599, 2) OVER rows_row AS se1601,
-    LAG(va1599, 3) OVER rows_row AS se1602,
-    LAG(va1599, 4) OVER rows_row AS se1603,
-    LAG(va1599, 5) OVER rows_row AS se1604,
-    LAG(va1599, 6) OVER rows_row AS se1605,
-    LAG(va1599, 7) OVER rows_row AS se1606,
+      va1680) OVER rows_20 AS se1682,
+    COUNT(va1680) OVER rows_20 AS se1683,
+    CORR(se1350, va1690) OVER rows_9 AS se1691,
+    LAG(va1693, 1) OVER rows_row AS se1694,
+    LAG(va1693, 2) OVER rows_row AS se1695,
+    LAG(va1693, 3) OVER rows_row AS se1696,
+    LAG(va1693, 4) OVER rows_row AS se1697,
+    LAG(va1693, 5) OVER rows_row AS se1698,
+    LAG(va1693, 6) OVER rows_row AS se1699,
+    LAG(va1693, 7) OVER rows_row AS se1700,
+    LAG(va1693, 8) OVER rows_row AS se1701,
+    CORR(va1717, va1718) OVER rows_7 AS se1719,
+    LAG(va1721, 1) OVER rows_row AS se1722,
+    LAG(va1721, 2) OVER rows_row AS se1723,
+    LAG(va1721, 3) OVER rows_row AS se1724,
+    LAG(va1721, 4) OVER rows_row AS se1725,
+    LAG(va1721, 5) OVER rows_row AS se1726,
+    LAG(va1721, 6) OVER rows_row AS se1727,
+    LAG(va1728, 1) OVER rows_row AS se1729,
+    LAG(va1728, 2) OVER rows_row AS se1730,
+    LAG(va1728, 3) OVER rows_row AS se1731,
+    LAG(va1728, 4) OVER rows_row AS se1732,
+    LAG(va1728, 5) OVER rows_row AS se1733,
+    LAG(va1728, 6) OVER rows_row AS se1734,
+    SUM(se286) OVER rows_14 AS se1743,
+    LAG(va1765, 1) OVER rows_row AS se1766,
+    CORR(close, va1774) OVER rows_13 AS se1775,
+    REGR_COUNT(close, va1774) OVER rows_13 AS se1776,
+    LAG(va1778, 1) OVER rows_row AS se1779,
+    LAG(va1792, 1) OVER rows_row AS se1793,
+    LAG(va1792, 2) OVER rows_row AS se1794,
+    LAG(va1792, 3) OVER rows_row AS se1795,
+    LAG(va1792, 4) OVER rows_row AS se1796,
+    LAG(va1792, 5) OVER rows_row AS se1797,
+    LAG(va1792, 6) OVER rows_row AS se1798,
+    LAG(va1792, 7) OVER rows_row AS se1799,
     RANK(
     ORDER BY
-      va1614) OVER rows_20 AS se1615,
+      va1807) OVER rows_20 AS se1808,
     CUME_DIST(
     ORDER BY
-      va1614) OVER rows_20 AS se1616,
-    LAG(va1620, 1) OVER rows_row AS se1621,
-    CORR(se1414, va1637) OVER rows_6 AS se1638,
-    MAX(
-      (
-        CASE WHEN va1640 IS DISTINCT FROM se1641 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se1642,
-    LAG(va1046, 3) OVER rows_row AS se1652,
-    CORR(va1678, low) OVER rows_5 AS se1679,
-    REGR_COUNT(va1678, low) OVER rows_5 AS se1680,
-    LAG(va1682, 1) OVER rows_row AS se1683,
-    CORR(va871, volume) OVER rows_9 AS se1692,
-    REGR_COUNT(va871, volume) OVER rows_9 AS se1693,
-    CORR(va1709, vwap) OVER rows_4 AS se1710,
-    REGR_COUNT(va1709, vwap) OVER rows_4 AS se1711,
+      va1807) OVER rows_20 AS se1809,
+    LAG(va1813, 1) OVER rows_row AS se1814,
+    LAG(va1813, 2) OVER rows_row AS se1815,
+    LAG(va1813, 3) OVER rows_row AS se1816,
+    LAG(va1813, 4) OVER rows_row AS se1817,
+    LAG(va1813, 5) OVER rows_row AS se1818,
+    LAG(va1813, 6) OVER rows_row AS se1819,
+    LAG(va1813, 7) OVER rows_row AS se1820,
+    CORR(se1583, va1840) OVER rows_6 AS se1841,
+    LAG(va1586, 5) OVER rows_row AS se1843,
+    LAG(va1161, 3) OVER rows_row AS se1859,
+    CORR(va1885, low) OVER rows_5 AS se1886,
+    REGR_COUNT(va1885, low) OVER rows_5 AS se1887,
+    LAG(va1889, 1) OVER rows_row AS se1890,
+    LAG(va1889, 2) OVER rows_row AS se1891,
+    LAG(va1889, 3) OVER rows_row AS se1892,
+    LAG(va1889, 4) OVER rows_row AS se1893,
+    CORR(va966, volume) OVER rows_9 AS se1901,
+    REGR_COUNT(va966, volume) OVER rows_9 AS se1902,
+    LAG(va1205, 2) OVER rows_row AS se1904,
+    LAG(va1205, 3) OVER rows_row AS se1905,
+    LAG(va1205, 4) OVER rows_row AS se1906,
+    LAG(va1205, 5) OVER rows_row AS se1907,
+    LAG(va1205, 6) OVER rows_row AS se1908,
+    LAG(va1205, 7) OVER rows_row AS se1909,
+    LAG(va1205, 8) OVER rows_row AS se1910,
+    CORR(va1925, vwap) OVER rows_4 AS se1926,
+    REGR_COUNT(va1925, vwap) OVER rows_4 AS se1927,
     RANK(
     ORDER BY
-      va1725) OVER rows_18 AS se1726,
+      va1941) OVER rows_18 AS se1942,
     CUME_DIST(
     ORDER BY
-      va1725) OVER rows_18 AS se1727,
-    CORR(va64, va1733) OVER rows_7 AS se1734,
-    REGR_COUNT(va64, va1733) OVER rows_7 AS se1735,
-    LAG(va1737, 1) OVER rows_row AS se1738,
-    CORR(va1046, va1294) OVER rows_17 AS se1755,
-    REGR_COUNT(va1046, va1294) OVER rows_17 AS se1756,
-    LAG(va1758, 1) OVER rows_row AS se1759,
-    SUM(va1778) OVER rows_16 AS se1779,
-    COUNT(va1778) OVER rows_16 AS se1780,
-    SUM(va1777) OVER rows_16 AS se1781,
-    COUNT(va1777) OVER rows_16 AS se1782,
-    LAG(va1614, 1) OVER rows_row AS se1797,
-    LAG(va1614, 2) OVER rows_row AS se1798,
-    LAG(va1614, 3) OVER rows_row AS se1799,
-    LAG(va1812, 1) OVER rows_row AS se1813,
-    LAG(va1830, 1) OVER rows_row AS se1831,
-    CORR(va49, va365) OVER rows_3 AS se1851,
-    REGR_COUNT(va49, va365) OVER rows_3 AS se1852,
-    LAG(va1871, 1) OVER rows_row AS se1872,
-    LAG(va1892, 3) OVER rows_row AS se1893,
+      va1941) OVER rows_18 AS se1943,
+    CORR(va84, va1949) OVER rows_7 AS se1950,
+    REGR_COUNT(va84, va1949) OVER rows_7 AS se1951,
+    LAG(va1953, 1) OVER rows_row AS se1954,
+    LAG(va1953, 2) OVER rows_row AS se1955,
+    LAG(va1953, 3) OVER rows_row AS se1956,
+    LAG(va1953, 4) OVER rows_row AS se1957,
+    LAG(va1953, 5) OVER rows_row AS se1958,
+    LAG(va1953, 6) OVER rows_row AS se1959,
+    CORR(va1161, va1446) OVER rows_17 AS se1975,
+    REGR_COUNT(va1161, va1446) OVER rows_17 AS se1976,
+    LAG(va1978, 1) OVER rows_row AS se1979,
+    SUM(va1999) OVER rows_16 AS se2000,
+    COUNT(va1999) OVER rows_16 AS se2001,
+    SUM(va1998) OVER rows_16 AS se2002,
+    COUNT(va1998) OVER rows_16 AS se2003,
+    LAG(va1807, 1) OVER rows_row AS se2018,
+    LAG(va1807, 2) OVER rows_row AS se2019,
+    LAG(va1807, 3) OVER rows_row AS se2020,
+    LAG(va2033, 1) OVER rows_row AS se2034,
+    LAG(va2051, 1) OVER rows_row AS se2052,
+    LAG(va2051, 2) OVER rows_row AS se2053,
+    LAG(va2051, 3) OVER rows_row AS se2054,
+    LAG(va2051, 4) OVER rows_row AS se2055,
+    LAG(va2051, 5) OVER rows_row AS se2056,
+    LAG(va2051, 6) OVER rows_row AS se2057,
+    LAG(va2051, 7) OVER rows_row AS se2058,
+    LAG(va2051, 8) OVER rows_row AS se2059,
+    LAG(va2051, 9) OVER rows_row AS se2060,
+    LAG(va2051, 10) OVER rows_row AS se2061,
+    LAG(va2051, 11) OVER rows_row AS se2062,
+    CORR(va55, va412) OVER rows_3 AS se2087,
+    REGR_COUNT(va55, va412) OVER rows_3 AS se2088,
+    LAG(va2107, 1) OVER rows_row AS se2108,
+    LAG(va2107, 2) OVER rows_row AS se2109,
+    LAG(va2129, 3) OVER rows_row AS se2130,
     RANK(
     ORDER BY
-      va1614) OVER rows_17 AS se1911,
+      va1807) OVER rows_17 AS se2143,
     CUME_DIST(
     ORDER BY
-      va1614) OVER rows_17 AS se1912,
-    LAG(va1916, 1) OVER rows_row AS se1917,
-    SUM(se1941) OVER rows_26 AS se1942,
-    CORR(va1025, va44) OVER rows_20 AS se1962,
-    REGR_COUNT(va1025, va44) OVER rows_20 AS se1963,
-    SUM(se940) OVER rows_19 AS se1989,
-    CORR(close, va2017) OVER rows_5 AS se2018,
-    REGR_COUNT(close, va2017) OVER rows_5 AS se2019,
-    LAG(va2021, 1) OVER rows_row AS se2022,
+      va1807) OVER rows_17 AS se2144,
+    LAG(va2148, 1) OVER rows_row AS se2149,
+    LAG(va2148, 2) OVER rows_row AS se2150,
+    LAG(va2148, 3) OVER rows_row AS se2151,
+    SUM(se2175) OVER rows_26 AS se2176,
+    CORR(va1132, va50) OVER rows_20 AS se2197,
+    REGR_COUNT(va1132, va50) OVER rows_20 AS se2198,
+    SUM(se1035) OVER rows_19 AS se2226,
+    CORR(close, va2259) OVER rows_5 AS se2260,
+    REGR_COUNT(close, va2259) OVER rows_5 AS se2261,
+    LAG(va2264, 1) OVER rows_row AS se2265,
+    LAG(va2264, 2) OVER rows_row AS se2266,
+    LAG(va2264, 3) OVER rows_row AS se2267,
+    LAG(va2264, 4) OVER rows_row AS se2268,
     MAX(
       (
-        CASE WHEN va2068 IS DISTINCT FROM se2069 OR stock_row = 1 THEN stock_row END
+        CASE WHEN va2313 IS DISTINCT FROM se2314 OR stock_row = 1 THEN stock_row END
       )
-    ) OVER rows_before AS se2070
+    ) OVER rows_before AS se2315
   FROM values_2_3
   WINDOW rows_3 AS (
     PARTITION BY stock_number
@@ -5702,252 +6952,504 @@ WITH values_0_1 AS (
     close,
     day_rows,
     industry_l3,
-    se1010,
-    se1030,
-    se1041,
-    se1042,
-    se1043,
+    se1011,
+    se1013,
+    se1017,
+    se1031,
+    se1032,
+    se1033,
+    se1049,
+    se1050,
+    se1051,
+    se1052,
+    se1053,
+    se1062,
     se1063,
-    se1090,
+    se1064,
+    se1092,
     se1093,
+    se1094,
+    se1095,
+    se1096,
+    se1111,
+    se1112,
+    se1113,
+    se1114,
+    se1115,
+    se1116,
+    se1117,
     se1118,
-    se115,
+    se1136,
+    se1137,
+    se1138,
+    se1140,
+    se1141,
+    se1142,
+    se1143,
+    se1144,
+    se1145,
+    se1146,
     se1156,
-    se1159,
-    se1185,
-    se1188,
-    se1220,
-    se1241,
-    se1267,
-    se1299,
-    se1302,
-    se1352,
-    se1358,
+    se1157,
+    se1158,
+    se1177,
+    se1178,
+    se1179,
+    se120,
+    se1206,
+    se1209,
+    se121,
+    se122,
+    se123,
+    se1234,
+    se124,
+    se125,
+    se126,
+    se127,
+    se1272,
+    se1273,
+    se1274,
+    se1275,
+    se1276,
+    se1277,
+    se1278,
+    se1279,
+    se1280,
+    se1281,
+    se1282,
+    se1283,
+    se1284,
+    se1285,
+    se1310,
+    se1311,
+    se1312,
+    se1313,
+    se1314,
+    se1316,
+    se1317,
+    se1318,
+    se1319,
+    se1320,
+    se1351,
+    se1372,
+    se1373,
+    se1374,
+    se1375,
+    se1376,
+    se1377,
+    se1378,
+    se1379,
+    se1380,
+    se1381,
+    se1382,
+    se1395,
+    se1396,
+    se1397,
+    se1406,
+    se1407,
+    se1408,
+    se1410,
+    se1411,
+    se1412,
+    se1413,
+    se1414,
+    se1415,
+    se1416,
+    se1417,
     se1418,
-    se1475,
-    se1479,
-    se1518,
+    se1419,
+    se1420,
+    se1451,
+    se1452,
+    se1453,
+    se1454,
+    se1455,
+    se1456,
+    se1457,
+    se1459,
+    se1460,
+    se1461,
+    se1462,
+    se1463,
+    se1464,
+    se1465,
+    se151,
+    se1514,
+    se1520,
+    se1521,
     se1522,
-    se154,
-    se1540,
-    se1543,
-    se1553,
-    se1566,
-    se1567,
-    se1568,
-    se1586,
-    se1621,
-    se1642,
-    se165,
-    se1683,
-    se1738,
+    se1523,
+    se1524,
+    se1587,
+    se1588,
+    se1589,
+    se1590,
+    se1651,
+    se1655,
+    se1694,
+    se1695,
+    se1696,
+    se1697,
+    se1698,
+    se1699,
+    se1700,
+    se1701,
+    se1703,
+    se1704,
+    se1705,
+    se1706,
+    se1707,
+    se1708,
+    se1709,
+    se1710,
+    se1722,
+    se1723,
+    se1724,
+    se1725,
+    se1726,
+    se1727,
+    se1729,
+    se1730,
+    se1731,
+    se1732,
+    se1733,
+    se1734,
+    se1743,
     se1759,
-    se1813,
-    se1824,
-    se1825,
-    se1826,
-    se1827,
-    se1831,
-    se184,
-    se185,
-    se186,
-    se1872,
-    se1917,
-    se197,
-    se1989,
-    se2022,
-    se2027,
-    se2028,
-    se2029,
-    se262,
-    se294,
-    se297,
-    se308,
-    se329,
+    se1760,
+    se1761,
+    se1779,
+    se1814,
+    se1815,
+    se1816,
+    se1817,
+    se1818,
+    se1819,
+    se1820,
+    se1843,
+    se1845,
+    se1846,
+    se1847,
+    se1848,
+    se1849,
+    se1890,
+    se1891,
+    se1892,
+    se1893,
+    se190,
+    se1904,
+    se1905,
+    se1906,
+    se1907,
+    se1908,
+    se1909,
+    se1910,
+    se1954,
+    se1955,
+    se1956,
+    se1957,
+    se1958,
+    se1959,
+    se1979,
+    se2034,
+    se2045,
+    se2046,
+    se2047,
+    se2048,
+    se2052,
+    se2053,
+    se2054,
+    se2055,
+    se2056,
+    se2057,
+    se2058,
+    se2059,
+    se2060,
+    se2061,
+    se2062,
+    se2108,
+    se2109,
+    se2149,
+    se2150,
+    se2151,
+    se2226,
+    se2246,
+    se2247,
+    se2248,
+    se2265,
+    se2266,
+    se2267,
+    se2268,
+    se2272,
+    se2273,
+    se2274,
+    se2311,
+    se2312,
+    se2323,
+    se237,
+    se238,
+    se252,
+    se253,
+    se265,
+    se266,
+    se267,
+    se268,
+    se269,
     se34,
-    se352,
-    se355,
+    se35,
+    se358,
+    se36,
+    se360,
     se37,
-    se370,
-    se386,
-    se388,
+    se378,
+    se38,
+    se395,
+    se396,
+    se397,
+    se398,
+    se40,
+    se400,
+    se401,
+    se402,
+    se403,
+    se41,
+    se418,
+    se419,
+    se42,
+    se420,
+    se421,
+    se422,
+    se43,
+    se436,
     se437,
     se438,
     se439,
-    se472,
-    se475,
-    se480,
-    se490,
-    se491,
-    se492,
-    se518,
+    se44,
+    se442,
+    se443,
+    se444,
+    se445,
+    se493,
+    se494,
+    se495,
+    se519,
+    se520,
+    se521,
     se522,
-    se54,
+    se523,
+    se524,
+    se525,
+    se526,
+    se527,
+    se528,
+    se529,
+    se530,
+    se531,
+    se532,
+    se542,
+    se544,
+    se545,
     se550,
-    se551,
-    se552,
-    se558,
-    se57,
     se591,
-    se592,
-    se593,
-    se639,
-    se640,
-    se641,
-    se642,
-    se644,
-    se647,
+    se595,
+    se60,
+    se61,
+    se615,
+    se616,
+    se617,
+    se618,
+    se62,
+    se627,
+    se628,
+    se629,
+    se63,
+    se635,
+    se64,
+    se65,
     se66,
-    se681,
-    se689,
-    se690,
-    se736,
-    se741,
-    se742,
-    se743,
-    se768,
-    se791,
-    se830,
-    se831,
-    se832,
-    se839,
-    se897,
+    se668,
+    se669,
+    se67,
+    se670,
+    se68,
+    se70,
+    se71,
+    se72,
+    se73,
+    se74,
+    se75,
+    se76,
+    se762,
+    se77,
+    se770,
+    se771,
+    se78,
+    se817,
+    se818,
+    se819,
+    se820,
+    se821,
+    se825,
+    se826,
+    se827,
+    se852,
+    se853,
+    se86,
+    se87,
+    se875,
+    se876,
+    se877,
+    se88,
+    se89,
+    se90,
+    se91,
     se916,
+    se917,
     se918,
-    se922,
+    se92,
+    se925,
     se93,
-    se936,
-    se937,
-    se938,
-    se952,
-    se961,
-    se962,
-    se963,
-    se991,
+    se947,
+    se948,
+    se949,
     se992,
-    se993,
-    se994,
-    se995,
-    va1003,
-    va1009,
-    va1029,
-    va1040,
-    va1083,
-    va1089,
-    va1092,
-    va1103,
-    va1117,
+    va1016,
+    va1030,
+    va1038,
+    va1048,
+    va1061,
+    va107,
+    va1091,
+    va1104,
+    va1110,
+    va1139,
     va1155,
-    va116,
-    va1180,
-    va1184,
-    va1187,
-    va121,
-    va1240,
-    va1266,
-    va1298,
-    va1301,
-    va1333,
-    va1351,
-    va1357,
-    va139,
-    va1417,
-    va1474,
-    va1494,
-    va1511,
-    va1517,
-    va153,
-    va1539,
-    va1542,
-    va155,
-    va1565,
-    va1585,
-    va1613,
-    va1620,
-    va164,
-    va1675,
-    va1682,
-    va1737,
+    va1176,
+    va1199,
+    va1205,
+    va1208,
+    va1219,
+    va1233,
+    va1271,
+    va1305,
+    va1309,
+    va131,
+    va1315,
+    va135,
+    va1371,
+    va1392,
+    va1394,
+    va1409,
+    va1450,
+    va1458,
+    va1495,
+    va1513,
+    va1519,
+    va152,
+    va157,
+    va1586,
+    va1650,
+    va1670,
+    va1687,
+    va1693,
+    va1702,
+    va1721,
+    va1728,
+    va175,
     va1758,
-    va1796,
-    va1805,
-    va1812,
-    va1823,
-    va183,
-    va1830,
-    va1868,
-    va1871,
-    va1910,
-    va1916,
-    va196,
-    va2021,
+    va1778,
+    va1806,
+    va1813,
+    va1844,
+    va1882,
+    va1889,
+    va189,
+    va191,
+    va192,
+    va1953,
+    va1978,
+    va2017,
     va2026,
-    va2035,
-    va2042,
-    va2049,
-    va2063,
-    va235,
-    va243,
-    va275,
-    va293,
-    va303,
-    va321,
+    va2033,
+    va2044,
+    va2051,
+    va2104,
+    va2107,
+    va2142,
+    va2148,
+    va2245,
+    va2263,
+    va2264,
+    va227,
+    va2271,
+    va2280,
+    va2287,
+    va2294,
+    va2308,
+    va2331,
+    va236,
+    va279,
+    va287,
+    va313,
+    va320,
     va33,
-    va331,
-    va340,
-    va351,
-    va354,
-    va36,
-    va369,
-    va382,
-    va387,
-    va401,
-    va435,
-    va436,
-    va471,
-    va479,
-    va487,
-    va488,
-    va489,
-    va49,
-    va514,
-    va517,
-    va53,
-    va533,
+    va338,
+    va349,
+    va356,
+    va357,
+    va370,
+    va380,
+    va389,
+    va39,
+    va394,
+    va399,
+    va408,
+    va417,
+    va433,
+    va440,
+    va441,
+    va457,
+    va491,
+    va492,
+    va51,
+    va541,
     va549,
+    va55,
     va557,
-    va56,
-    va571,
+    va558,
+    va574,
+    va587,
+    va59,
     va590,
-    va602,
     va606,
-    va616,
-    va643,
-    va646,
-    va65,
-    va659,
-    va676,
-    va693,
-    va707,
-    va722,
-    va723,
-    va735,
+    va626,
+    va634,
+    va648,
+    va667,
+    va686,
+    va689,
+    va69,
+    va699,
     va740,
-    va767,
-    va790,
-    va815,
-    va823,
-    va829,
-    va838,
-    va865,
-    va87,
-    va888,
-    va921,
-    va935,
-    va943,
+    va757,
+    va774,
+    va788,
+    va80,
+    va803,
+    va804,
+    va816,
+    va824,
+    va85,
+    va851,
+    va874,
+    va878,
+    va901,
+    va909,
+    va915,
+    va924,
+    va955,
     va960,
-    va99,
-    va990,
+    va983,
     volume,
     vwap,
     (
@@ -5957,7 +7459,9 @@ WITH values_0_1 AS (
           CASE
             WHEN stock_row > 20
             THEN (
-              CASE WHEN se4 > stock_row - 19 THEN se1 ELSE 0 END
+              CASE WHEN (
+                se4 > stock_row - 19
+              ) THEN se1 ELSE 0 END
             )
           END
         )
@@ -5969,199 +7473,193 @@ WITH values_0_1 AS (
       CASE WHEN se31 = 6 THEN se30 END
     ) AS va32,
     (
-      CASE WHEN se51 = 10 THEN se50 END
-    ) AS va52,
+      CASE WHEN se57 = 10 THEN se56 END
+    ) AS va58,
     (
       -(
-        2 + CASE WHEN se66 < va65 THEN 2 WHEN se66 = va65 THEN 1 WHEN se66 > va65 THEN 0 END + CASE WHEN se67 < va65 THEN 2 WHEN se67 = va65 THEN 1 WHEN se67 > va65 THEN 0 END + CASE WHEN se68 < va65 THEN 2 WHEN se68 = va65 THEN 1 WHEN se68 > va65 THEN 0 END + CASE WHEN se69 < va65 THEN 2 WHEN se69 = va65 THEN 1 WHEN se69 > va65 THEN 0 END + CASE WHEN se70 < va65 THEN 2 WHEN se70 = va65 THEN 1 WHEN se70 > va65 THEN 0 END + CASE WHEN se71 < va65 THEN 2 WHEN se71 = va65 THEN 1 WHEN se71 > va65 THEN 0 END + CASE WHEN se72 < va65 THEN 2 WHEN se72 = va65 THEN 1 WHEN se72 > va65 THEN 0 END + CASE WHEN se73 < va65 THEN 2 WHEN se73 = va65 THEN 1 WHEN se73 > va65 THEN 0 END
+        2 + CASE WHEN se86 < va85 THEN 2 WHEN se86 = va85 THEN 1 WHEN se86 > va85 THEN 0 END + CASE WHEN se87 < va85 THEN 2 WHEN se87 = va85 THEN 1 WHEN se87 > va85 THEN 0 END + CASE WHEN se88 < va85 THEN 2 WHEN se88 = va85 THEN 1 WHEN se88 > va85 THEN 0 END + CASE WHEN se89 < va85 THEN 2 WHEN se89 = va85 THEN 1 WHEN se89 > va85 THEN 0 END + CASE WHEN se90 < va85 THEN 2 WHEN se90 = va85 THEN 1 WHEN se90 > va85 THEN 0 END + CASE WHEN se91 < va85 THEN 2 WHEN se91 = va85 THEN 1 WHEN se91 > va85 THEN 0 END + CASE WHEN se92 < va85 THEN 2 WHEN se92 = va85 THEN 1 WHEN se92 > va85 THEN 0 END + CASE WHEN se93 < va85 THEN 2 WHEN se93 = va85 THEN 1 WHEN se93 > va85 THEN 0 END
       ) / 18
-    ) AS va74,
-    (
-      CASE
-        WHEN se91 > stock_row - 9 AND se93 > stock_row - 9
-        THEN CASE WHEN ISFINITE(va89) THEN ROUND(va89, 12) END
-        ELSE NULL
-      END
     ) AS va94,
     (
       CASE
-        WHEN va97
+        WHEN va133
         THEN (
           CASE
             WHEN stock_row > 66
             THEN (
               (
                 -(
-                  se102 + se103 * 60
+                  se138 + se139 * 60
                 ) / 120
-              ) * CAST(SIGN(va99) AS DOUBLE)
+              ) * CAST(SIGN(va135) AS DOUBLE)
             )
           END
         )
-        WHEN NOT va97
+        WHEN NOT va133
         THEN (
           -1
         )
       END
-    ) AS va104,
+    ) AS va140,
     (
-      va107 - se108
-    ) AS va109,
+      va143 - se144
+    ) AS va145,
     (
-      0 < se117
-    ) AS va118,
+      0 < se153
+    ) AS va154,
     (
-      se119 < 0
-    ) AS va120,
+      se155 < 0
+    ) AS va156,
     (
-      0 < se123
-    ) AS va124,
+      0 < se159
+    ) AS va160,
     (
-      se125 < 0
-    ) AS va126,
+      se161 < 0
+    ) AS va162,
     (
-      CASE WHEN se162 = 5 THEN se161 END
-    ) AS va163,
+      CASE WHEN se198 = 5 THEN se197 END
+    ) AS va199,
     (
-      CASE WHEN se168 = 5 THEN se167 END
-    ) AS va169,
+      NOT (
+        va200 = se201 AND va200 = se202 AND va200 = se203 AND va200 = se204
+      )
+    ) AS va205,
     (
-      CASE WHEN se171 = 5 THEN se170 END
-    ) AS va172,
+      NOT (
+        va69 = se70 AND va69 = se71 AND va69 = se72 AND va69 = se73
+      )
+    ) AS va206,
     (
-      CASE WHEN se194 = 3 THEN se193 END
-    ) AS va195,
+      CASE WHEN se208 = 5 THEN se207 END
+    ) AS va209,
     (
-      CASE WHEN se209 = 5 THEN se208 END
-    ) AS va210,
+      CASE WHEN se211 = 5 THEN se210 END
+    ) AS va212,
     (
-      CASE WHEN se212 = 5 THEN se211 END
-    ) AS va213,
+      CASE WHEN se234 = 3 THEN se233 END
+    ) AS va235,
     (
-      va116 - se236
-    ) AS va237,
+      NOT (
+        va69 = se70 AND va69 = se71
+      )
+    ) AS va239,
     (
-      2 + CASE WHEN se245 < va244 THEN 2 WHEN se245 = va244 THEN 1 WHEN se245 > va244 THEN 0 END + CASE WHEN se246 < va244 THEN 2 WHEN se246 = va244 THEN 1 WHEN se246 > va244 THEN 0 END + CASE WHEN se247 < va244 THEN 2 WHEN se247 = va244 THEN 1 WHEN se247 > va244 THEN 0 END + CASE WHEN se248 < va244 THEN 2 WHEN se248 = va244 THEN 1 WHEN se248 > va244 THEN 0 END
-    ) / 10 AS va249,
+      CASE WHEN se250 = 5 THEN se249 END
+    ) AS va251,
     (
-      CASE
-        WHEN stock_row > 4
-        THEN (
-          (
-            va15 + (
-              CASE WHEN se259 > stock_row - 4 THEN se256 ELSE 0 END
-            )
-          ) + (
-            CASE
-              WHEN se262 > stock_row - 9 AND se91 > stock_row - 9
-              THEN CASE WHEN ISFINITE(va261) THEN ROUND(va261, 12) END
-              ELSE NULL
-            END
-          )
-        )
-      END
-    ) AS va263,
+      NOT (
+        va236 = se237 AND va236 = se238 AND va236 = se252 AND va236 = se253
+      )
+    ) AS va254,
     (
-      CASE WHEN se262 > stock_row - 7 THEN se295 ELSE 0 END
-    ) AS va296,
+      CASE WHEN se256 = 5 THEN se255 END
+    ) AS va257,
     (
-      CASE
-        WHEN se308 > stock_row - 4 AND se93 > stock_row - 4
-        THEN CASE WHEN ISFINITE(va306) THEN ROUND(va306, 12) END
-        ELSE NULL
-      END
-    ) AS va309,
+      va152 - se280
+    ) AS va281,
     (
-      CASE WHEN se262 > stock_row - 19 THEN se311 ELSE 0 END
-    ) AS va312,
+      2 + CASE WHEN se289 < va288 THEN 2 WHEN se289 = va288 THEN 1 WHEN se289 > va288 THEN 0 END + CASE WHEN se290 < va288 THEN 2 WHEN se290 = va288 THEN 1 WHEN se290 > va288 THEN 0 END + CASE WHEN se291 < va288 THEN 2 WHEN se291 = va288 THEN 1 WHEN se291 > va288 THEN 0 END + CASE WHEN se292 < va288 THEN 2 WHEN se292 = va288 THEN 1 WHEN se292 > va288 THEN 0 END
+    ) / 10 AS va293,
+    (
+      CASE WHEN (
+        se360 > stock_row - 19
+      ) THEN se359 ELSE 0 END
+    ) AS va361,
     (
       CASE WHEN stock_row > 199 THEN (
         (
-          se322 - se323
-        ) / NULLIF(se324, 0)
+          se371 - se372
+        ) / NULLIF(se373, 0)
       ) END
-    ) AS va325,
+    ) AS va374,
     (
-      CASE WHEN stock_row > 8 THEN se349 END
-    ) AS va350,
+      CASE WHEN stock_row > 8 THEN se392 END
+    ) AS va393,
     (
-      CASE WHEN se367 = 6 THEN se366 END
-    ) AS va368,
+      CASE WHEN se414 = 6 THEN se413 END
+    ) AS va415,
     (
-      CASE WHEN stock_row > 23 THEN se383 END
-    ) AS va384,
+      NOT (
+        va69 = se70 AND va69 = se71 AND va69 = se72 AND va69 = se73 AND va69 = se74
+      )
+    ) AS va416,
     (
-      2 + CASE WHEN se421 < va420 THEN 2 WHEN se421 = va420 THEN 1 WHEN se421 > va420 THEN 0 END + CASE WHEN se422 < va420 THEN 2 WHEN se422 = va420 THEN 1 WHEN se422 > va420 THEN 0 END + CASE WHEN se423 < va420 THEN 2 WHEN se423 = va420 THEN 1 WHEN se423 > va420 THEN 0 END + CASE WHEN se424 < va420 THEN 2 WHEN se424 = va420 THEN 1 WHEN se424 > va420 THEN 0 END
-    ) / 10 AS va425,
+      CASE WHEN stock_row > 23 THEN se434 END
+    ) AS va435,
     (
-      10 * va446 + 9 * se447 + 8 * se448 + 7 * se449 + 6 * se450 + 5 * se451 + 4 * se452 + 3 * se453 + 2 * se454 + 1 * se455
-    ) / 55 AS va456,
+      2 + CASE WHEN se477 < va476 THEN 2 WHEN se477 = va476 THEN 1 WHEN se477 > va476 THEN 0 END + CASE WHEN se478 < va476 THEN 2 WHEN se478 = va476 THEN 1 WHEN se478 > va476 THEN 0 END + CASE WHEN se479 < va476 THEN 2 WHEN se479 = va476 THEN 1 WHEN se479 > va476 THEN 0 END + CASE WHEN se480 < va476 THEN 2 WHEN se480 = va476 THEN 1 WHEN se480 > va476 THEN 0 END
+    ) / 10 AS va481,
     (
-      CASE WHEN stock_row > 30 THEN se461 END
-    ) AS va462,
+      10 * va502 + 9 * se503 + 8 * se504 + 7 * se505 + 6 * se506 + 5 * se507 + 4 * se508 + 3 * se509 + 2 * se510 + 1 * se511
+    ) / 55 AS va512,
     (
-      CASE WHEN se469 = 230 THEN se468 END
-    ) AS va470,
+      CASE WHEN stock_row > 30 THEN se517 END
+    ) AS va518,
     (
-      CASE
-        WHEN stock_row > 5
-        THEN (
-          (
-            CASE WHEN se4 > stock_row - 1 THEN se493 ELSE 0 END
-          ) / NULLIF((
-            CASE WHEN se4 > stock_row - 4 THEN se494 ELSE 0 END
-          ), 0)
-        )
-      END
-    ) AS va495,
+      CASE WHEN se539 = 230 THEN se538 END
+    ) AS va540,
     (
-      CASE WHEN stock_row > 15 THEN se515 END
-    ) AS va516,
+      CASE WHEN stock_row > 15 THEN se588 END
+    ) AS va589,
     (
-      CASE WHEN se540 = 6 THEN se539 END
-    ) AS va541,
+      CASE WHEN se613 = 6 THEN se612 END
+    ) AS va614,
     (
-      CASE WHEN stock_row > 200 THEN se555 END
-    ) AS va556,
+      CASE WHEN stock_row > 200 THEN se632 END
+    ) AS va633,
     (
-      9 * va243 + 8 * se572 + 7 * se573 + 6 * se574 + 5 * se575 + 4 * se576 + 3 * se577 + 2 * se578 + 1 * se579
-    ) / 45 AS va580,
-    (
-      CASE WHEN se308 > stock_row - 9 THEN se595 ELSE 0 END
-    ) AS va596,
+      9 * va287 + 8 * se649 + 7 * se650 + 6 * se651 + 5 * se652 + 4 * se653 + 3 * se654 + 2 * se655 + 1 * se656
+    ) / 45 AS va657,
     (
       CASE
         WHEN stock_row > 14
         THEN (
           (
-            2 + CASE WHEN se619 < va618 THEN 2 WHEN se619 = va618 THEN 1 WHEN se619 > va618 THEN 0 END + CASE WHEN se620 < va618 THEN 2 WHEN se620 = va618 THEN 1 WHEN se620 > va618 THEN 0 END + CASE WHEN se621 < va618 THEN 2 WHEN se621 = va618 THEN 1 WHEN se621 > va618 THEN 0 END + CASE WHEN se622 < va618 THEN 2 WHEN se622 = va618 THEN 1 WHEN se622 > va618 THEN 0 END + CASE WHEN se623 < va618 THEN 2 WHEN se623 = va618 THEN 1 WHEN se623 > va618 THEN 0 END + CASE WHEN se624 < va618 THEN 2 WHEN se624 = va618 THEN 1 WHEN se624 > va618 THEN 0 END + CASE WHEN se625 < va618 THEN 2 WHEN se625 = va618 THEN 1 WHEN se625 > va618 THEN 0 END
+            2 + CASE WHEN se702 < va701 THEN 2 WHEN se702 = va701 THEN 1 WHEN se702 > va701 THEN 0 END + CASE WHEN se703 < va701 THEN 2 WHEN se703 = va701 THEN 1 WHEN se703 > va701 THEN 0 END + CASE WHEN se704 < va701 THEN 2 WHEN se704 = va701 THEN 1 WHEN se704 > va701 THEN 0 END + CASE WHEN se705 < va701 THEN 2 WHEN se705 = va701 THEN 1 WHEN se705 > va701 THEN 0 END + CASE WHEN se706 < va701 THEN 2 WHEN se706 = va701 THEN 1 WHEN se706 > va701 THEN 0 END + CASE WHEN se707 < va701 THEN 2 WHEN se707 = va701 THEN 1 WHEN se707 > va701 THEN 0 END + CASE WHEN se708 < va701 THEN 2 WHEN se708 = va701 THEN 1 WHEN se708 > va701 THEN 0 END
           ) / 16 * (
-            CASE WHEN se628 = 20 THEN (
-              se626 + se627 * 20
+            CASE WHEN se711 = 20 THEN (
+              se709 + se710 * 20
             ) / 40 END
           )
         )
       END
-    ) AS va629,
+    ) AS va712,
     (
-      CASE WHEN se631 = 5 THEN se630 END
-    ) AS va632,
+      CASE WHEN se714 = 5 THEN se713 END
+    ) AS va715,
     (
       CASE
         WHEN stock_row > 24
         THEN (
-          se634 * 8193 - (
-            se634 * 8193 - se634
+          se717 * 8193 - (
+            se717 * 8193 - se717
           )
         )
       END
-    ) AS va635,
+    ) AS va718,
     (
-      se115 - se677
-    ) AS va678,
+      CASE
+        WHEN (
+          NOT (
+            va726 = se727
+          )
+        ) AND (
+          NOT (
+            va728 = se729
+          )
+        )
+        THEN (
+          CASE WHEN stock_row > 20 THEN SIGN(se722 - se724) * SIGN(se723 - se725) END
+        )
+        ELSE NULL
+      END
+    ) AS va730,
     (
-      CASE WHEN se695 = 5 THEN se694 END
-    ) AS va696,
+      se151 - se758
+    ) AS va759,
+    (
+      CASE WHEN se776 = 5 THEN se775 END
+    ) AS va777,
     (
       CASE
         WHEN stock_row > 4
@@ -6172,468 +7670,425 @@ WITH values_0_1 AS (
               THEN (
                 (
                   (
-                    -se708
-                  ) + se709
+                    -se789
+                  ) + se790
                 ) * (
                   CASE
-                    WHEN NOT va713 IS NULL
+                    WHEN NOT va794 IS NULL
                     THEN (
-                      se714 + ROUND(se715 * day_rows)
+                      se795 + ROUND(se796 * day_rows)
                     ) / (
-                      2 * se716
+                      2 * se797
                     )
                   END
                 )
               )
             END
-          ) * va348
+          ) * va391
         )
       END
-    ) AS va717,
+    ) AS va798,
     (
-      CASE WHEN se733 = 6 THEN se732 END
-    ) AS va734,
+      CASE WHEN se814 = 6 THEN se813 END
+    ) AS va815,
     (
       CASE WHEN stock_row > 10 THEN (
-        se744 / NULLIF(se746, 0)
+        se828 / NULLIF(se830, 0)
       ) END
-    ) AS va747,
+    ) AS va831,
     (
       -(
-        va75 / NULLIF((
-          2 * va759 + 1 * se760
+        va95 / NULLIF((
+          2 * va843 + 1 * se844
         ) / 3, 0)
       )
-    ) AS va761,
+    ) AS va845,
     (
-      CASE WHEN se765 = 3 THEN se764 END
-    ) AS va766,
+      CASE WHEN se849 = 3 THEN se848 END
+    ) AS va850,
     (
-      CASE WHEN se788 = 4 THEN se787 END
-    ) AS va789,
-    (
-      CASE WHEN se836 = 17 THEN se835 END
-    ) AS va837,
-    (
-      CASE WHEN stock_row > 40 THEN se847 END
-    ) AS va848,
-    (
-      se847 * 8193 - (
-        se847 * 8193 - se847
-      )
-    ) AS va852,
-    (
-      va871 - se872
+      CASE WHEN se872 = 4 THEN se871 END
     ) AS va873,
     (
-      CASE WHEN stock_row > 215 THEN se886 END
-    ) AS va887,
+      CASE WHEN se922 = 17 THEN se921 END
+    ) AS va923,
     (
-      se886 * 8193 - (
-        se886 * 8193 - se886
+      CASE WHEN stock_row > 40 THEN se933 END
+    ) AS va934,
+    (
+      se933 * 8193 - (
+        se933 * 8193 - se933
       )
-    ) AS va892,
+    ) AS va938,
     (
-      se918 * 8193 - (
-        se918 * 8193 - se918
+      va966 - se967
+    ) AS va968,
+    (
+      CASE WHEN stock_row > 215 THEN se981 END
+    ) AS va982,
+    (
+      se981 * 8193 - (
+        se981 * 8193 - se981
       )
-    ) AS va924,
+    ) AS va987,
     (
-      CASE WHEN stock_row > 66 THEN se941 END
-    ) AS va942,
-    (
-      se941 * 8193 - (
-        se941 * 8193 - se941
+      se1013 * 8193 - (
+        se1013 * 8193 - se1013
       )
-    ) AS va947,
+    ) AS va1019,
     (
-      7 * va966 + 6 * se967 + 5 * se968 + 4 * se969 + 3 * se970 + 2 * se971 + 1 * se972
-    ) / 28 AS va973,
+      CASE WHEN stock_row > 66 THEN se1036 END
+    ) AS va1037,
     (
-      CASE WHEN se1007 = 6 THEN se1006 END
-    ) AS va1008,
+      se1036 * 8193 - (
+        se1036 * 8193 - se1036
+      )
+    ) AS va1042,
     (
-      CASE WHEN se1027 = 8 THEN se1026 END
-    ) AS va1028,
+      7 * va1067 + 6 * se1068 + 5 * se1069 + 4 * se1070 + 3 * se1071 + 2 * se1072 + 1 * se1073
+    ) / 28 AS va1074,
     (
-      va1046 - se1047
-    ) AS va1048,
+      CASE WHEN se1108 = 6 THEN se1107 END
+    ) AS va1109,
     (
-      CASE WHEN se1059 = 4 THEN se1058 END
-    ) AS va1060,
+      CASE WHEN se1134 = 8 THEN se1133 END
+    ) AS va1135,
     (
-      CASE WHEN se1087 = 17 THEN se1086 END
-    ) AS va1088,
+      va1161 - se1162
+    ) AS va1163,
     (
-      2 + CASE WHEN se839 < va838 THEN 2 WHEN se839 = va838 THEN 1 WHEN se839 > va838 THEN 0 END + CASE
-        WHEN se1104 < va838
+      CASE WHEN se1174 = 4 THEN se1173 END
+    ) AS va1175,
+    (
+      CASE WHEN se1203 = 17 THEN se1202 END
+    ) AS va1204,
+    (
+      2 + CASE WHEN se925 < va924 THEN 2 WHEN se925 = va924 THEN 1 WHEN se925 > va924 THEN 0 END + CASE
+        WHEN se1220 < va924
         THEN 2
-        WHEN se1104 = va838
+        WHEN se1220 = va924
         THEN 1
-        WHEN se1104 > va838
+        WHEN se1220 > va924
         THEN 0
       END + CASE
-        WHEN se1105 < va838
+        WHEN se1221 < va924
         THEN 2
-        WHEN se1105 = va838
+        WHEN se1221 = va924
         THEN 1
-        WHEN se1105 > va838
+        WHEN se1221 > va924
         THEN 0
       END + CASE
-        WHEN se1106 < va838
+        WHEN se1222 < va924
         THEN 2
-        WHEN se1106 = va838
+        WHEN se1222 = va924
         THEN 1
-        WHEN se1106 > va838
+        WHEN se1222 > va924
         THEN 0
       END + CASE
-        WHEN se1107 < va838
+        WHEN se1223 < va924
         THEN 2
-        WHEN se1107 = va838
+        WHEN se1223 = va924
         THEN 1
-        WHEN se1107 > va838
+        WHEN se1223 > va924
         THEN 0
       END + CASE
-        WHEN se1108 < va838
+        WHEN se1224 < va924
         THEN 2
-        WHEN se1108 = va838
+        WHEN se1224 = va924
         THEN 1
-        WHEN se1108 > va838
+        WHEN se1224 > va924
         THEN 0
       END + CASE
-        WHEN se1109 < va838
+        WHEN se1225 < va924
         THEN 2
-        WHEN se1109 = va838
+        WHEN se1225 = va924
         THEN 1
-        WHEN se1109 > va838
+        WHEN se1225 > va924
         THEN 0
       END + CASE
-        WHEN se1110 < va838
+        WHEN se1226 < va924
         THEN 2
-        WHEN se1110 = va838
+        WHEN se1226 = va924
         THEN 1
-        WHEN se1110 > va838
+        WHEN se1226 > va924
         THEN 0
       END + CASE
-        WHEN se1111 < va838
+        WHEN se1227 < va924
         THEN 2
-        WHEN se1111 = va838
+        WHEN se1227 = va924
         THEN 1
-        WHEN se1111 > va838
+        WHEN se1227 > va924
         THEN 0
       END + CASE
-        WHEN se1112 < va838
+        WHEN se1228 < va924
         THEN 2
-        WHEN se1112 = va838
+        WHEN se1228 = va924
         THEN 1
-        WHEN se1112 > va838
+        WHEN se1228 > va924
         THEN 0
       END + CASE
-        WHEN se1113 < va838
+        WHEN se1229 < va924
         THEN 2
-        WHEN se1113 = va838
+        WHEN se1229 = va924
         THEN 1
-        WHEN se1113 > va838
+        WHEN se1229 > va924
         THEN 0
       END
-    ) / 24 AS va1114,
+    ) / 24 AS va1230,
     (
       (
-        CASE WHEN se1142 = 16 THEN se1141 END
+        CASE WHEN se1258 = 16 THEN se1257 END
       ) - (
         stock_row - 16
       ) * (
-        CASE WHEN se1144 = 16 THEN se1143 END
+        CASE WHEN se1260 = 16 THEN se1259 END
       )
-    ) / 136 AS va1145,
+    ) / 136 AS va1261,
     (
-      CASE WHEN stock_row > 46 THEN se1153 END
-    ) AS va1154,
+      CASE WHEN stock_row > 46 THEN se1269 END
+    ) AS va1270,
     (
-      CASE WHEN se1182 = 6 THEN se1181 END
-    ) AS va1183,
+      CASE WHEN se1307 = 6 THEN se1306 END
+    ) AS va1308,
     (
-      2 * va1199 + 1 * se1200
-    ) / 3 AS va1201,
+      2 * va1330 + 1 * se1331
+    ) / 3 AS va1332,
     (
-      3 * va1209 + 2 * se1210 + 1 * se1211
-    ) / 6 AS va1212,
+      3 * va1340 + 2 * se1341 + 1 * se1342
+    ) / 6 AS va1343,
     (
-      se1220 * 8193 - (
-        se1220 * 8193 - se1220
+      se1351 * 8193 - (
+        se1351 * 8193 - se1351
       )
-    ) AS va1223,
+    ) AS va1354,
     (
-      CASE WHEN se1238 = 11 THEN se1237 END
-    ) AS va1239,
+      CASE WHEN se1369 = 11 THEN se1368 END
+    ) AS va1370,
     (
-      CASE
-        WHEN se93 > stock_row - 3 AND se475 > stock_row - 3
-        THEN CASE WHEN ISFINITE(va1251) THEN ROUND(va1251, 12) END
-        ELSE NULL
-      END
-    ) AS va1252,
+      CASE WHEN se1404 = 12 THEN se1403 END
+    ) AS va1405,
     (
-      CASE WHEN se1263 = 12 THEN se1262 END
-    ) AS va1264,
+      11 * va1194 + 10 * se1427 + 9 * se1428 + 8 * se1429 + 7 * se1430 + 6 * se1431 + 5 * se1432 + 4 * se1433 + 3 * se1434 + 2 * se1435 + 1 * se1436
+    ) / 66 AS va1437,
     (
-      11 * va1078 + 10 * se1275 + 9 * se1276 + 8 * se1277 + 7 * se1278 + 6 * se1279 + 5 * se1280 + 4 * se1281 + 3 * se1282 + 2 * se1283 + 1 * se1284
-    ) / 66 AS va1285,
+      CASE WHEN se1448 = 8 THEN se1447 END
+    ) AS va1449,
     (
-      CASE WHEN se1296 = 8 THEN se1295 END
-    ) AS va1297,
+      CASE WHEN stock_row > 41 THEN se1496 END
+    ) AS va1497,
     (
-      CASE WHEN stock_row > 41 THEN se1334 END
-    ) AS va1335,
+      CASE WHEN stock_row > 57 THEN se1514 END
+    ) AS va1515,
     (
-      CASE WHEN stock_row > 57 THEN se1352 END
-    ) AS va1353,
-    (
-      se1352 * 8193 - (
-        se1352 * 8193 - se1352
+      se1514 * 8193 - (
+        se1514 * 8193 - se1514
       )
-    ) AS va1360,
+    ) AS va1525,
     (
-      va1373 - se1374
-    ) AS va1375,
+      va1541 - se1542
+    ) AS va1543,
     (
       2 + CASE
-        WHEN se1382 < va1381
+        WHEN se1550 < va1549
         THEN 2
-        WHEN se1382 = va1381
+        WHEN se1550 = va1549
         THEN 1
-        WHEN se1382 > va1381
+        WHEN se1550 > va1549
         THEN 0
       END + CASE
-        WHEN se1383 < va1381
+        WHEN se1551 < va1549
         THEN 2
-        WHEN se1383 = va1381
+        WHEN se1551 = va1549
         THEN 1
-        WHEN se1383 > va1381
+        WHEN se1551 > va1549
         THEN 0
       END + CASE
-        WHEN se1384 < va1381
+        WHEN se1552 < va1549
         THEN 2
-        WHEN se1384 = va1381
+        WHEN se1552 = va1549
         THEN 1
-        WHEN se1384 > va1381
+        WHEN se1552 > va1549
         THEN 0
       END + CASE
-        WHEN se1385 < va1381
+        WHEN se1553 < va1549
         THEN 2
-        WHEN se1385 = va1381
+        WHEN se1553 = va1549
         THEN 1
-        WHEN se1385 > va1381
+        WHEN se1553 > va1549
         THEN 0
       END + CASE
-        WHEN se1386 < va1381
+        WHEN se1554 < va1549
         THEN 2
-        WHEN se1386 = va1381
+        WHEN se1554 = va1549
         THEN 1
-        WHEN se1386 > va1381
+        WHEN se1554 > va1549
         THEN 0
       END + CASE
-        WHEN se1387 < va1381
+        WHEN se1555 < va1549
         THEN 2
-        WHEN se1387 = va1381
+        WHEN se1555 = va1549
         THEN 1
-        WHEN se1387 > va1381
+        WHEN se1555 > va1549
         THEN 0
       END + CASE
-        WHEN se1388 < va1381
+        WHEN se1556 < va1549
         THEN 2
-        WHEN se1388 = va1381
+        WHEN se1556 = va1549
         THEN 1
-        WHEN se1388 > va1381
+        WHEN se1556 > va1549
         THEN 0
       END + CASE
-        WHEN se1389 < va1381
+        WHEN se1557 < va1549
         THEN 2
-        WHEN se1389 = va1381
+        WHEN se1557 = va1549
         THEN 1
-        WHEN se1389 > va1381
+        WHEN se1557 > va1549
         THEN 0
       END
-    ) / 18 AS va1390,
+    ) / 18 AS va1558,
     CAST(SIGN((
-      va1406 - se1407
-    )) AS DOUBLE) AS va1408,
+      va1575 - se1576
+    )) AS DOUBLE) AS va1577,
     (
-      CASE WHEN stock_row > 13 THEN se1415 END
-    ) AS va1416,
+      CASE WHEN stock_row > 13 THEN se1584 END
+    ) AS va1585,
     (
-      CASE WHEN stock_row > 57 THEN se1429 END
-    ) AS va1430,
+      CASE WHEN stock_row > 57 THEN se1600 END
+    ) AS va1601,
     (
-      se1429 * 8193 - (
-        se1429 * 8193 - se1429
+      se1600 * 8193 - (
+        se1600 * 8193 - se1600
       )
-    ) AS va1434,
+    ) AS va1605,
     (
-      se1460 - (
+      se1636 - (
         stock_row - 14
-      ) * se1461
-    ) / 105 AS va1462,
+      ) * se1637
+    ) / 105 AS va1638,
     (
-      CASE WHEN se1472 = 17 THEN se1471 END
-    ) AS va1473,
+      CASE WHEN se1648 = 17 THEN se1647 END
+    ) AS va1649,
     (
-      se1495 * 8193 - (
-        se1495 * 8193 - se1495
+      se1671 * 8193 - (
+        se1671 * 8193 - se1671
       )
-    ) AS va1496,
+    ) AS va1672,
     (
-      CASE WHEN se1507 = 20 THEN (
-        se1505 + se1506 * 20
+      CASE WHEN se1683 = 20 THEN (
+        se1681 + se1682 * 20
       ) / 40 END
-    ) AS va1508,
+    ) AS va1684,
     (
-      CASE WHEN stock_row > 37 THEN se1515 END
-    ) AS va1516,
+      CASE WHEN stock_row > 37 THEN se1691 END
+    ) AS va1692,
     (
-      CASE WHEN stock_row > 15 THEN se1537 END
-    ) AS va1538,
+      CASE WHEN stock_row > 15 THEN se1719 END
+    ) AS va1720,
     (
-      se1553 * 8193 - (
-        se1553 * 8193 - se1553
+      se1743 * 8193 - (
+        se1743 * 8193 - se1743
       )
-    ) AS va1556,
+    ) AS va1746,
     (
-      2 * va1572 + 1 * se1573
-    ) / 3 AS va1574,
+      2 * va1765 + 1 * se1766
+    ) / 3 AS va1767,
     (
-      CASE WHEN se1583 = 13 THEN se1582 END
-    ) AS va1584,
+      CASE WHEN se1776 = 13 THEN se1775 END
+    ) AS va1777,
     (
-      8 * va1599 + 7 * se1600 + 6 * se1601 + 5 * se1602 + 4 * se1603 + 3 * se1604 + 2 * se1605 + 1 * se1606
-    ) / 36 AS va1607,
+      8 * va1792 + 7 * se1793 + 6 * se1794 + 5 * se1795 + 4 * se1796 + 3 * se1797 + 2 * se1798 + 1 * se1799
+    ) / 36 AS va1800,
     (
-      se1615 + se1616 * 20
-    ) / 40 AS va1617,
+      se1808 + se1809 * 20
+    ) / 40 AS va1810,
     (
-      CASE WHEN stock_row > 14 THEN se1638 END
-    ) AS va1639,
+      CASE WHEN stock_row > 14 THEN se1841 END
+    ) AS va1842,
     (
-      va1046 - se1652
-    ) AS va1653,
+      va1161 - se1859
+    ) AS va1860,
     (
-      CASE WHEN se1680 = 5 THEN se1679 END
-    ) AS va1681,
+      CASE WHEN se1887 = 5 THEN se1886 END
+    ) AS va1888,
     (
-      CASE WHEN se1693 = 9 THEN se1692 END
-    ) AS va1694,
+      CASE WHEN se1902 = 9 THEN se1901 END
+    ) AS va1903,
     (
-      CASE WHEN se1711 = 4 THEN se1710 END
-    ) AS va1712,
+      CASE WHEN se1927 = 4 THEN se1926 END
+    ) AS va1928,
     (
-      se1726 + se1727 * 18
-    ) / 36 AS va1728,
+      se1942 + se1943 * 18
+    ) / 36 AS va1944,
     (
-      CASE WHEN se1735 = 7 THEN se1734 END
-    ) AS va1736,
+      CASE WHEN se1951 = 7 THEN se1950 END
+    ) AS va1952,
     (
-      CASE WHEN se1756 = 17 THEN se1755 END
-    ) AS va1757,
+      CASE WHEN se1976 = 17 THEN se1975 END
+    ) AS va1977,
     (
       (
-        CASE WHEN se1780 = 16 THEN se1779 END
+        CASE WHEN se2001 = 16 THEN se2000 END
       ) - (
         stock_row - 16
       ) * (
-        CASE WHEN se1782 = 16 THEN se1781 END
+        CASE WHEN se2003 = 16 THEN se2002 END
       )
-    ) / 136 AS va1783,
+    ) / 136 AS va2004,
     (
       2 + CASE
-        WHEN se1797 < va1614
+        WHEN se2018 < va1807
         THEN 2
-        WHEN se1797 = va1614
+        WHEN se2018 = va1807
         THEN 1
-        WHEN se1797 > va1614
+        WHEN se2018 > va1807
         THEN 0
       END + CASE
-        WHEN se1798 < va1614
+        WHEN se2019 < va1807
         THEN 2
-        WHEN se1798 = va1614
+        WHEN se2019 = va1807
         THEN 1
-        WHEN se1798 > va1614
+        WHEN se2019 > va1807
         THEN 0
       END + CASE
-        WHEN se1799 < va1614
+        WHEN se2020 < va1807
         THEN 2
-        WHEN se1799 = va1614
+        WHEN se2020 = va1807
         THEN 1
-        WHEN se1799 > va1614
+        WHEN se2020 > va1807
         THEN 0
       END
-    ) / 8 AS va1800,
+    ) / 8 AS va2021,
     (
-      CASE WHEN se1852 = 3 THEN se1851 END
-    ) AS va1853,
+      CASE WHEN se2088 = 3 THEN se2087 END
+    ) AS va2089,
     (
-      va1892 - se1893
-    ) AS va1894,
+      va2129 - se2130
+    ) AS va2131,
     (
-      se1911 + se1912 * 17
-    ) / 34 AS va1913,
+      se2143 + se2144 * 17
+    ) / 34 AS va2145,
     (
-      CASE WHEN stock_row > 29 THEN se1942 END
-    ) AS va1943,
+      CASE WHEN stock_row > 29 THEN se2176 END
+    ) AS va2177,
     (
-      se1942 * 8193 - (
-        se1942 * 8193 - se1942
+      se2176 * 8193 - (
+        se2176 * 8193 - se2176
       )
-    ) AS va1947,
+    ) AS va2181,
     (
-      CASE WHEN se1963 = 20 THEN se1962 END
-    ) AS va1964,
+      CASE WHEN se2198 = 20 THEN se2197 END
+    ) AS va2199,
     (
-      se1989 * 8193 - (
-        se1989 * 8193 - se1989
+      se2226 * 8193 - (
+        se2226 * 8193 - se2226
       )
-    ) AS va1992,
+    ) AS va2229,
     (
-      CASE
-        WHEN se386 > stock_row - 5 AND se93 > stock_row - 5
-        THEN CASE WHEN ISFINITE(va2001) THEN ROUND(va2001, 12) END
-        ELSE NULL
-      END
-    ) AS va2002,
+      CASE WHEN se2261 = 5 THEN se2260 END
+    ) AS va2262,
     (
-      CASE WHEN se2019 = 5 THEN se2018 END
-    ) AS va2020,
-    (
-      CASE
-        WHEN se2070 > stock_row - 19
-        THEN (
-          CASE WHEN se2067 = 20 THEN se2066 END
-        )
-        ELSE NULL
-      END
-    ) AS va2071,
-    (
-      CASE
-        WHEN se2070 > stock_row - 19
-        THEN (
-          CASE WHEN se2067 = 20 THEN se2077 END
-        ) * CAST(0.9233805168766388 AS DOUBLE)
-        ELSE NULL
-      END
-    ) AS va2078,
-    (
-      CASE
-        WHEN stock_row > 4
-        THEN (
-          (
-            -(
-              close - se1493
-            )
-          ) / NULLIF((
-            CASE WHEN se262 > stock_row - 4 THEN se2084 ELSE 0 END
-          ), 0)
-        )
-      END
-    ) AS va2085
+      se2315 > stock_row - 19
+    ) AS va2316
   FROM series_3
 ), values_3_2 AS (
   SELECT
@@ -6644,593 +8099,1176 @@ WITH values_0_1 AS (
     close,
     day_rows,
     industry_l3,
-    se1010,
-    se1030,
-    se1041,
-    se1042,
-    se1043,
+    se1011,
+    se1013,
+    se1017,
+    se1031,
+    se1032,
+    se1033,
+    se1049,
+    se1050,
+    se1051,
+    se1052,
+    se1053,
+    se1062,
     se1063,
-    se1090,
+    se1064,
+    se1092,
     se1093,
-    se1118,
-    se115,
+    se1094,
+    se1095,
+    se1096,
+    se1140,
     se1156,
-    se1159,
-    se1185,
-    se1188,
-    se1220,
-    se1241,
-    se1267,
-    se1299,
-    se1302,
-    se1352,
-    se1358,
-    se1418,
-    se1475,
-    se1479,
-    se1518,
+    se1157,
+    se1158,
+    se120,
+    se1206,
+    se1209,
+    se1234,
+    se1316,
+    se1351,
+    se1395,
+    se1396,
+    se1397,
+    se1459,
+    se151,
+    se1514,
+    se1520,
+    se1521,
     se1522,
-    se154,
-    se1540,
-    se1543,
-    se1553,
-    se1566,
-    se1567,
-    se1568,
-    se1586,
-    se1621,
-    se1642,
-    se165,
-    se1683,
-    se1738,
+    se1523,
+    se1524,
+    se1651,
+    se1655,
+    se1743,
     se1759,
-    se1813,
-    se1824,
-    se1825,
-    se1826,
-    se1827,
-    se1831,
-    se1872,
-    se1917,
-    se197,
-    se1989,
-    se2022,
-    se2027,
-    se2028,
-    se2029,
-    se262,
-    se308,
-    se329,
-    se34,
-    se352,
-    se355,
-    se37,
-    se370,
-    se386,
-    se388,
-    se437,
-    se438,
-    se439,
-    se472,
-    se475,
-    se480,
-    se490,
-    se491,
-    se492,
-    se518,
-    se522,
-    se54,
+    se1760,
+    se1761,
+    se1779,
+    se1814,
+    se1815,
+    se1816,
+    se1817,
+    se1818,
+    se1819,
+    se1820,
+    se190,
+    se1979,
+    se2034,
+    se2045,
+    se2046,
+    se2047,
+    se2048,
+    se2052,
+    se2053,
+    se2054,
+    se2055,
+    se2056,
+    se2057,
+    se2058,
+    se2059,
+    se2060,
+    se2061,
+    se2062,
+    se2108,
+    se2109,
+    se2149,
+    se2150,
+    se2151,
+    se2226,
+    se2246,
+    se2247,
+    se2248,
+    se265,
+    se266,
+    se267,
+    se268,
+    se269,
+    se358,
+    se360,
+    se378,
+    se493,
+    se494,
+    se495,
+    se542,
+    se544,
+    se545,
     se550,
-    se551,
-    se552,
-    se558,
-    se57,
     se591,
-    se592,
-    se593,
-    se639,
-    se640,
-    se641,
-    se642,
-    se644,
-    se647,
-    se66,
-    se681,
-    se689,
-    se690,
-    se736,
-    se741,
-    se742,
-    se743,
-    se768,
-    se791,
-    se830,
-    se831,
-    se832,
-    se839,
-    se897,
+    se595,
+    se60,
+    se615,
+    se616,
+    se617,
+    se618,
+    se627,
+    se628,
+    se629,
+    se635,
+    se668,
+    se669,
+    se670,
+    se762,
+    se770,
+    se771,
+    se825,
+    se826,
+    se827,
     se916,
+    se917,
     se918,
-    se922,
-    se93,
-    se936,
-    se937,
-    se938,
-    se952,
-    se961,
-    se962,
-    se963,
-    se991,
+    se925,
+    se947,
+    se948,
+    se949,
     se992,
-    se993,
-    se994,
-    se995,
-    va1003,
-    va1008,
-    va1009,
-    va1028,
-    va1029,
-    va104,
-    va1040,
+    va1016,
+    va1019,
+    va1030,
+    va1037,
+    va1038,
+    va1042,
     va1048,
-    va1060,
-    va1083,
-    va1088,
-    va1089,
-    va1092,
-    va1103,
-    va1114,
-    va1117,
-    va1154,
+    va1061,
+    va107,
+    va1091,
+    va1104,
+    va1139,
     va1155,
-    va116,
-    va1180,
-    va1183,
-    va1184,
-    va1187,
-    va1223,
-    va1239,
-    va1240,
-    va1264,
-    va1266,
-    va1297,
-    va1298,
-    va1301,
-    va1333,
-    va1335,
-    va1351,
-    va1353,
-    va1357,
-    va1360,
-    va139,
-    va1416,
-    va1417,
-    va1430,
-    va1434,
-    va1473,
-    va1474,
-    va1494,
-    va1496,
-    va1508,
-    va1511,
-    va1516,
-    va1517,
-    va153,
-    va1538,
-    va1539,
-    va1542,
-    va155,
-    va1556,
-    va1565,
-    va1584,
-    va1585,
-    va1613,
-    va1617,
-    va1620,
-    va163,
-    va1639,
-    va164,
-    va1653,
-    va1675,
-    va1681,
-    va1682,
-    va169,
-    va1694,
-    va1712,
-    va172,
-    va1728,
-    va1736,
-    va1737,
-    va1757,
+    va1163,
+    va1199,
+    va1204,
+    va1205,
+    va1208,
+    va1219,
+    va1230,
+    va1233,
+    va1305,
+    va131,
+    va1315,
+    va135,
+    va1354,
+    va1392,
+    va1394,
+    va140,
+    va1458,
+    va1495,
+    va1513,
+    va1515,
+    va1519,
+    va152,
+    va1525,
+    va1601,
+    va1605,
+    va1649,
+    va1650,
+    va1670,
+    va1672,
+    va1684,
+    va1687,
+    va1746,
+    va175,
     va1758,
-    va1796,
-    va1800,
-    va1805,
-    va1812,
-    va1823,
-    va1830,
-    va1853,
-    va1868,
-    va1871,
-    va1894,
-    va1910,
-    va1913,
-    va1916,
-    va1943,
-    va1947,
-    va195,
-    va196,
-    va1964,
-    va1992,
-    va2020,
+    va1777,
+    va1778,
+    va1806,
+    va1810,
+    va1813,
+    va1860,
+    va1882,
+    va189,
+    va191,
+    va192,
+    va1944,
+    va1977,
+    va1978,
+    va199,
+    va2017,
     va2021,
     va2026,
-    va2035,
-    va2042,
-    va2049,
-    va2063,
-    va2085,
-    va210,
-    va213,
-    va235,
-    va243,
-    va275,
-    va293,
-    va303,
-    va309,
-    va32,
-    va321,
-    va33,
-    va331,
-    va340,
-    va350,
-    va351,
-    va354,
-    va36,
-    va368,
-    va369,
-    va382,
-    va384,
-    va387,
-    va401,
-    va425,
-    va435,
-    va436,
-    va462,
-    va470,
-    va471,
-    va479,
-    va487,
-    va488,
-    va489,
-    va49,
-    va514,
-    va516,
-    va517,
-    va52,
-    va53,
-    va533,
+    va2033,
+    va2044,
+    va205,
+    va2051,
+    va206,
+    va209,
+    va2104,
+    va2107,
+    va2131,
+    va2142,
+    va2145,
+    va2148,
+    va2177,
+    va2181,
+    va2199,
+    va2229,
+    va2245,
+    va227,
+    va2280,
+    va2287,
+    va2294,
+    va2308,
+    va2331,
+    va251,
+    va254,
+    va257,
+    va279,
+    va287,
+    va313,
+    va320,
+    va338,
+    va349,
+    va357,
+    va370,
+    va380,
+    va389,
+    va408,
+    va457,
+    va481,
+    va491,
+    va492,
+    va51,
+    va540,
     va541,
     va549,
-    va556,
+    va55,
     va557,
-    va56,
-    va571,
+    va558,
+    va574,
+    va587,
+    va589,
+    va59,
     va590,
-    va602,
     va606,
-    va616,
-    va629,
-    va632,
-    va635,
-    va643,
-    va646,
-    va65,
-    va659,
-    va676,
-    va678,
-    va693,
-    va696,
-    va707,
-    va717,
-    va722,
-    va723,
-    va734,
-    va735,
-    va74,
+    va626,
+    va633,
+    va634,
+    va648,
+    va667,
+    va686,
+    va689,
+    va699,
+    va712,
+    va718,
     va740,
-    va761,
-    va766,
-    va767,
-    va789,
-    va790,
-    va815,
-    va823,
-    va829,
-    va837,
-    va838,
-    va848,
-    va852,
-    va865,
-    va87,
-    va873,
-    va887,
-    va888,
-    va892,
-    va921,
+    va757,
+    va759,
+    va774,
+    va788,
+    va798,
+    va803,
+    va804,
+    va824,
+    va845,
+    va901,
+    va909,
+    va915,
+    va923,
     va924,
-    va935,
-    va942,
-    va943,
-    va947,
+    va934,
+    va938,
+    va94,
     va960,
-    va99,
-    va990,
+    va968,
+    va982,
+    va983,
+    va987,
     volume,
     vwap,
     (
       CAST(SIGN(va5) AS DOUBLE) * POWER(ABS(va5), 2)
     ) AS va6,
     (
-      -va94
-    ) AS va95,
+      -(
+        CASE
+          WHEN (
+            NOT (
+              va33 = se34 AND va33 = se35 AND va33 = se36 AND va33 = se37 AND va33 = se38
+            )
+          )
+          AND (
+            NOT (
+              va39 = se40 AND va39 = se41 AND va39 = se42 AND va39 = se43 AND va39 = se44
+            )
+          )
+          THEN CASE WHEN ISFINITE(va32) THEN ROUND(va32, 12) END
+          ELSE NULL
+        END
+      )
+    ) AS va45,
+    (
+      -(
+        CASE
+          WHEN (
+            NOT (
+              va59 = se60
+              AND va59 = se61
+              AND va59 = se62
+              AND va59 = se63
+              AND va59 = se64
+              AND va59 = se65
+              AND va59 = se66
+              AND va59 = se67
+              AND va59 = se68
+            )
+          )
+          AND (
+            NOT (
+              va69 = se70
+              AND va69 = se71
+              AND va69 = se72
+              AND va69 = se73
+              AND va69 = se74
+              AND va69 = se75
+              AND va69 = se76
+              AND va69 = se77
+              AND va69 = se78
+            )
+          )
+          THEN CASE WHEN ISFINITE(va58) THEN ROUND(va58, 12) END
+          ELSE NULL
+        END
+      )
+    ) AS va79,
     (
       CASE
         WHEN stock_row > 15
         THEN (
-          va109 * 8193 - (
-            va109 * 8193 - va109
+          va145 * 8193 - (
+            va145 * 8193 - va145
           )
         )
       END
-    ) AS va110,
+    ) AS va146,
     (
       CASE
         WHEN stock_row > 5
         THEN (
           CASE
-            WHEN va118
-            THEN va116
-            WHEN NOT va118
+            WHEN va154
+            THEN va152
+            WHEN NOT va154
             THEN (
-              CASE WHEN va120 THEN va116 WHEN NOT va120 THEN va121 END
+              CASE WHEN va156 THEN va152 WHEN NOT va156 THEN va157 END
             )
           END
         )
       END
-    ) AS va122,
+    ) AS va158,
     (
       CASE
-        WHEN va124
-        THEN va116
-        WHEN NOT va124
+        WHEN va160
+        THEN va152
+        WHEN NOT va160
         THEN (
-          CASE WHEN va126 THEN va116 WHEN NOT va126 THEN va121 END
+          CASE WHEN va162 THEN va152 WHEN NOT va162 THEN va157 END
         )
       END
-    ) AS va127,
+    ) AS va163,
     (
-      (
-        -(
-          CASE
-            WHEN NOT va183 IS NULL
-            THEN (
-              se184 + ROUND(se185 * day_rows)
-            ) / (
-              2 * se186
-            )
-          END
-        )
-      ) * va94
-    ) AS va187,
+      CASE WHEN NOT va212 IS NULL THEN CASE WHEN va206 THEN va212 ELSE 0 END END
+    ) AS va213,
+    (
+      CASE
+        WHEN (
+          NOT (
+            va236 = se237 AND va236 = se238
+          )
+        ) AND va239
+        THEN CASE WHEN ISFINITE(va235) THEN ROUND(va235, 12) END
+        ELSE NULL
+      END
+    ) AS va240,
     (
       CASE
         WHEN stock_row > 2
         THEN (
-          va237 * 8193 - (
-            va237 * 8193 - va237
+          va281 * 8193 - (
+            va281 * 8193 - va281
           )
         )
       END
-    ) AS va238,
+    ) AS va282,
     (
-      va249 * 8193 - (
-        va249 * 8193 - va249
+      va293 * 8193 - (
+        va293 * 8193 - va293
       )
-    ) AS va250,
-    (
-      va263 * 8193 - (
-        va263 * 8193 - va263
-      )
-    ) AS va264,
-    (
-      CASE WHEN stock_row > 7 THEN (
-        (
-          se294 + va296
-        ) < se297
-      ) END
-    ) AS va298,
-    (
-      CASE WHEN stock_row > 7 THEN (
-        se297 < (
-          se294 - va296
-        )
-      ) END
-    ) AS va299,
+    ) AS va294,
     (
       CASE
         WHEN stock_row > 19
         THEN (
-          va312 * 8193 - (
-            va312 * 8193 - va312
+          va361 * 8193 - (
+            va361 * 8193 - va361
           )
         )
       END
-    ) AS va313,
+    ) AS va362,
     (
-      va325 < CAST(0.05 AS DOUBLE)
-    ) AS va326,
+      va374 < CAST(0.05 AS DOUBLE)
+    ) AS va375,
     (
-      va325 = CAST(0.05 AS DOUBLE)
-    ) AS va327,
+      va374 = CAST(0.05 AS DOUBLE)
+    ) AS va376,
     (
-      va456 * 8193 - (
-        va456 * 8193 - va456
+      CASE
+        WHEN (
+          NOT (
+            va394 = se395 AND va394 = se396 AND va394 = se397 AND va394 = se398
+          )
+        )
+        AND (
+          NOT (
+            va399 = se400 AND va399 = se401 AND va399 = se402 AND va399 = se403
+          )
+        )
+        THEN CASE WHEN ISFINITE(va393) THEN ROUND(va393, 12) END
+        ELSE NULL
+      END
+    ) AS va404,
+    (
+      CASE
+        WHEN va416
+        AND (
+          NOT (
+            va417 = se418
+            AND va417 = se419
+            AND va417 = se420
+            AND va417 = se421
+            AND va417 = se422
+          )
+        )
+        THEN CASE WHEN ISFINITE(va415) THEN ROUND(va415, 12) END
+        ELSE NULL
+      END
+    ) AS va423,
+    (
+      (
+        va433 + (
+          CASE
+            WHEN va440
+            AND (
+              NOT (
+                va441 = se442 AND va441 = se443 AND va441 = se444 AND va441 = se445
+              )
+            )
+            THEN CASE WHEN ISFINITE(va435) THEN ROUND(va435, 12) END
+            ELSE NULL
+          END
+        )
+      ) - close
+    ) AS va446,
+    (
+      va512 * 8193 - (
+        va512 * 8193 - va512
       )
-    ) AS va457,
+    ) AS va513,
     (
-      va495 * 8193 - (
-        va495 * 8193 - va495
-      )
-    ) AS va496,
+      CASE
+        WHEN (
+          NOT (
+            va80 = se436
+            AND va80 = se437
+            AND va80 = se438
+            AND va80 = se439
+            AND va80 = se519
+            AND va80 = se520
+            AND va80 = se521
+            AND va80 = se522
+            AND va80 = se523
+            AND va80 = se524
+            AND va80 = se525
+          )
+        )
+        AND (
+          NOT (
+            va441 = se442
+            AND va441 = se443
+            AND va441 = se444
+            AND va441 = se445
+            AND va441 = se526
+            AND va441 = se527
+            AND va441 = se528
+            AND va441 = se529
+            AND va441 = se530
+            AND va441 = se531
+            AND va441 = se532
+          )
+        )
+        THEN CASE WHEN ISFINITE(va518) THEN ROUND(va518, 12) END
+        ELSE NULL
+      END
+    ) AS va533,
     (
       CASE
         WHEN stock_row > 11
         THEN (
-          va425 * 8193 - (
-            va425 * 8193 - va425
+          va481 * 8193 - (
+            va481 * 8193 - va481
           )
         )
       END
-    ) AS va534,
-    (
-      va580 * 8193 - (
-        va580 * 8193 - va580
+    ) AS va607,
+    ABS(
+      (
+        CASE
+          WHEN (
+            NOT (
+              va441 = se442
+              AND va441 = se443
+              AND va441 = se444
+              AND va441 = se445
+              AND va441 = se526
+            )
+          )
+          AND (
+            NOT (
+              va408 = se544
+              AND va408 = se615
+              AND va408 = se616
+              AND va408 = se617
+              AND va408 = se618
+            )
+          )
+          THEN CASE WHEN ISFINITE(va614) THEN ROUND(va614, 12) END
+          ELSE NULL
+        END
       )
-    ) AS va581,
+    ) AS va619,
+    (
+      va657 * 8193 - (
+        va657 * 8193 - va657
+      )
+    ) AS va658,
+    (
+      -(
+        CASE
+          WHEN va356 AND va206
+          THEN CASE WHEN ISFINITE(va715) THEN ROUND(va715, 12) END
+          ELSE NULL
+        END
+      )
+    ) AS va716,
+    (
+      va730 * 8193 - (
+        va730 * 8193 - va730
+      )
+    ) AS va731,
+    (
+      va759 * 8193 - (
+        va759 * 8193 - va759
+      )
+    ) AS va764,
     (
       CASE
-        WHEN stock_row > 9
-        THEN (
-          va596 * 8193 - (
-            va596 * 8193 - va596
+        WHEN va206
+        AND (
+          NOT (
+            va417 = se418 AND va417 = se419 AND va417 = se420 AND va417 = se421
           )
         )
+        THEN CASE WHEN ISFINITE(va777) THEN ROUND(va777, 12) END
+        ELSE NULL
       END
-    ) AS va597,
+    ) AS va778,
     (
-      va678 * 8193 - (
-        va678 * 8193 - va678
+      -(
+        CASE
+          WHEN (
+            NOT (
+              va816 = se817
+              AND va816 = se818
+              AND va816 = se819
+              AND va816 = se820
+              AND va816 = se821
+            )
+          )
+          AND va416
+          THEN CASE WHEN ISFINITE(va815) THEN ROUND(va815, 12) END
+          ELSE NULL
+        END
       )
-    ) AS va683,
+    ) AS va822,
     (
-      va747 * 8193 - (
-        va747 * 8193 - va747
+      va831 * 8193 - (
+        va831 * 8193 - va831
       )
-    ) AS va748,
+    ) AS va832,
     (
-      va973 * 8193 - (
-        va973 * 8193 - va973
-      )
-    ) AS va974,
+      CASE
+        WHEN (
+          NOT (
+            va851 = se852 AND va851 = se853
+          )
+        )
+        AND (
+          NOT (
+            va51 = se120 AND va51 = se121
+          )
+        )
+        THEN CASE WHEN ISFINITE(va850) THEN ROUND(va850, 12) END
+        ELSE NULL
+      END
+    ) AS va854,
     (
-      va1114 * 8193 - (
-        va1114 * 8193 - va1114
-      )
-    ) AS va1120,
+      CASE
+        WHEN (
+          NOT (
+            va874 = se875 AND va874 = se876 AND va874 = se877
+          )
+        ) AND va878
+        THEN CASE WHEN ISFINITE(va873) THEN ROUND(va873, 12) END
+        ELSE NULL
+      END
+    ) AS va879,
     (
-      va1145 * 8193 - (
-        va1145 * 8193 - va1145
+      va1074 * 8193 - (
+        va1074 * 8193 - va1074
       )
-    ) AS va1146,
+    ) AS va1075,
     (
-      va1201 * 8193 - (
-        va1201 * 8193 - va1201
-      )
-    ) AS va1202,
+      CASE
+        WHEN (
+          NOT (
+            va1110 = se1111
+            AND va1110 = se1112
+            AND va1110 = se1113
+            AND va1110 = se1114
+            AND va1110 = se1115
+          )
+        )
+        AND (
+          NOT (
+            va851 = se852
+            AND va851 = se853
+            AND va851 = se1116
+            AND va851 = se1117
+            AND va851 = se1118
+          )
+        )
+        THEN CASE WHEN ISFINITE(va1109) THEN ROUND(va1109, 12) END
+        ELSE NULL
+      END
+    ) AS va1119,
     (
-      va1212 * 8193 - (
-        va1212 * 8193 - va1212
-      )
-    ) AS va1213,
+      CASE
+        WHEN (
+          NOT (
+            va236 = se237
+            AND va236 = se238
+            AND va236 = se252
+            AND va236 = se253
+            AND va236 = se1136
+            AND va236 = se1137
+            AND va236 = se1138
+          )
+        )
+        AND (
+          NOT (
+            va1139 = se1140
+            AND va1139 = se1141
+            AND va1139 = se1142
+            AND va1139 = se1143
+            AND va1139 = se1144
+            AND va1139 = se1145
+            AND va1139 = se1146
+          )
+        )
+        THEN CASE WHEN ISFINITE(va1135) THEN ROUND(va1135, 12) END
+        ELSE NULL
+      END
+    ) AS va1147,
     (
-      va1252 * 8193 - (
-        va1252 * 8193 - va1252
-      )
-    ) AS va1253,
+      CASE
+        WHEN (
+          NOT (
+            va441 = se442 AND va441 = se443 AND va441 = se444
+          )
+        )
+        AND (
+          NOT (
+            va1176 = se1177 AND va1176 = se1178 AND va1176 = se1179
+          )
+        )
+        THEN CASE WHEN ISFINITE(va1175) THEN ROUND(va1175, 12) END
+        ELSE NULL
+      END
+    ) AS va1180,
     (
-      va1285 * 8193 - (
-        va1285 * 8193 - va1285
+      va1230 * 8193 - (
+        va1230 * 8193 - va1230
       )
+    ) AS va1236,
+    (
+      va1261 * 8193 - (
+        va1261 * 8193 - va1261
+      )
+    ) AS va1262,
+    (
+      CASE
+        WHEN (
+          NOT (
+            va1271 = se1272
+            AND va1271 = se1273
+            AND va1271 = se1274
+            AND va1271 = se1275
+            AND va1271 = se1276
+            AND va1271 = se1277
+            AND va1271 = se1278
+          )
+        )
+        AND (
+          NOT (
+            va955 = se1279
+            AND va955 = se1280
+            AND va955 = se1281
+            AND va955 = se1282
+            AND va955 = se1283
+            AND va955 = se1284
+            AND va955 = se1285
+          )
+        )
+        THEN CASE WHEN ISFINITE(va1270) THEN ROUND(va1270, 12) END
+        ELSE NULL
+      END
     ) AS va1286,
     (
-      va1375 * 8193 - (
-        va1375 * 8193 - va1375
-      )
-    ) AS va1376,
+      CASE
+        WHEN (
+          NOT (
+            va1309 = se1310
+            AND va1309 = se1311
+            AND va1309 = se1312
+            AND va1309 = se1313
+            AND va1309 = se1314
+          )
+        )
+        AND (
+          NOT (
+            va1315 = se1316
+            AND va1315 = se1317
+            AND va1315 = se1318
+            AND va1315 = se1319
+            AND va1315 = se1320
+          )
+        )
+        THEN CASE WHEN ISFINITE(va1308) THEN ROUND(va1308, 12) END
+        ELSE NULL
+      END
+    ) AS va1321,
     (
-      CASE WHEN stock_row > 157 THEN va1390 END
-    ) AS va1391,
-    (
-      va1390 * 8193 - (
-        va1390 * 8193 - va1390
+      va1332 * 8193 - (
+        va1332 * 8193 - va1332
       )
-    ) AS va1395,
+    ) AS va1333,
     (
-      va1408 * 8193 - (
-        va1408 * 8193 - va1408
+      va1343 * 8193 - (
+        va1343 * 8193 - va1343
       )
-    ) AS va1409,
+    ) AS va1344,
+    (
+      CASE
+        WHEN (
+          NOT (
+            va1371 = se1372
+            AND va1371 = se1373
+            AND va1371 = se1374
+            AND va1371 = se1375
+            AND va1371 = se1376
+            AND va1371 = se1377
+            AND va1371 = se1378
+            AND va1371 = se1379
+            AND va1371 = se1380
+            AND va1371 = se1381
+          )
+        )
+        AND (
+          NOT (
+            va69 = se70
+            AND va69 = se71
+            AND va69 = se72
+            AND va69 = se73
+            AND va69 = se74
+            AND va69 = se75
+            AND va69 = se76
+            AND va69 = se77
+            AND va69 = se78
+            AND va69 = se1382
+          )
+        )
+        THEN CASE WHEN ISFINITE(va1370) THEN ROUND(va1370, 12) END
+        ELSE NULL
+      END
+    ) AS va1383,
+    (
+      CASE
+        WHEN (
+          NOT (
+            va85 = se86
+            AND va85 = se87
+            AND va85 = se88
+            AND va85 = se89
+            AND va85 = se90
+            AND va85 = se91
+            AND va85 = se92
+            AND va85 = se93
+            AND va85 = se1406
+            AND va85 = se1407
+            AND va85 = se1408
+          )
+        )
+        AND (
+          NOT (
+            va1409 = se1410
+            AND va1409 = se1411
+            AND va1409 = se1412
+            AND va1409 = se1413
+            AND va1409 = se1414
+            AND va1409 = se1415
+            AND va1409 = se1416
+            AND va1409 = se1417
+            AND va1409 = se1418
+            AND va1409 = se1419
+            AND va1409 = se1420
+          )
+        )
+        THEN CASE WHEN ISFINITE(va1405) THEN ROUND(va1405, 12) END
+        ELSE NULL
+      END
+    ) AS va1421,
+    (
+      va1437 * 8193 - (
+        va1437 * 8193 - va1437
+      )
+    ) AS va1438,
+    (
+      CASE
+        WHEN (
+          NOT (
+            va1450 = se1451
+            AND va1450 = se1452
+            AND va1450 = se1453
+            AND va1450 = se1454
+            AND va1450 = se1455
+            AND va1450 = se1456
+            AND va1450 = se1457
+          )
+        )
+        AND (
+          NOT (
+            va1458 = se1459
+            AND va1458 = se1460
+            AND va1458 = se1461
+            AND va1458 = se1462
+            AND va1458 = se1463
+            AND va1458 = se1464
+            AND va1458 = se1465
+          )
+        )
+        THEN CASE WHEN ISFINITE(va1449) THEN ROUND(va1449, 12) END
+        ELSE NULL
+      END
+    ) AS va1466,
+    (
+      CASE
+        WHEN (
+          NOT (
+            va1271 = se1272 AND va1271 = se1273
+          )
+        )
+        AND (
+          NOT (
+            va955 = se1279 AND va955 = se1280
+          )
+        )
+        THEN CASE WHEN ISFINITE(va1497) THEN ROUND(va1497, 12) END
+        ELSE NULL
+      END
+    ) AS va1498,
+    (
+      va1543 * 8193 - (
+        va1543 * 8193 - va1543
+      )
+    ) AS va1544,
+    (
+      CASE WHEN stock_row > 157 THEN va1558 END
+    ) AS va1559,
+    (
+      va1558 * 8193 - (
+        va1558 * 8193 - va1558
+      )
+    ) AS va1563,
+    (
+      va1577 * 8193 - (
+        va1577 * 8193 - va1577
+      )
+    ) AS va1578,
+    (
+      CASE
+        WHEN va356
+        AND (
+          NOT (
+            va1586 = se1587 AND va1586 = se1588 AND va1586 = se1589 AND va1586 = se1590
+          )
+        )
+        THEN CASE WHEN ISFINITE(va1585) THEN ROUND(va1585, 12) END
+        ELSE NULL
+      END
+    ) AS va1591,
     (
       CASE
         WHEN stock_row > 14
         THEN (
-          va1462 * 8193 - (
-            va1462 * 8193 - va1462
+          va1638 * 8193 - (
+            va1638 * 8193 - va1638
           )
         )
       END
-    ) AS va1463,
-    ABS(va1508) AS va1509,
+    ) AS va1639,
+    ABS(va1684) AS va1685,
     (
-      va1574 * 8193 - (
-        va1574 * 8193 - va1574
+      CASE
+        WHEN (
+          NOT (
+            va1693 = se1694
+            AND va1693 = se1695
+            AND va1693 = se1696
+            AND va1693 = se1697
+            AND va1693 = se1698
+            AND va1693 = se1699
+            AND va1693 = se1700
+            AND va1693 = se1701
+          )
+        )
+        AND (
+          NOT (
+            va1702 = se1703
+            AND va1702 = se1704
+            AND va1702 = se1705
+            AND va1702 = se1706
+            AND va1702 = se1707
+            AND va1702 = se1708
+            AND va1702 = se1709
+            AND va1702 = se1710
+          )
+        )
+        THEN CASE WHEN ISFINITE(va1692) THEN ROUND(va1692, 12) END
+        ELSE NULL
+      END
+    ) AS va1711,
+    (
+      CASE
+        WHEN (
+          NOT (
+            va1721 = se1722
+            AND va1721 = se1723
+            AND va1721 = se1724
+            AND va1721 = se1725
+            AND va1721 = se1726
+            AND va1721 = se1727
+          )
+        )
+        AND (
+          NOT (
+            va1728 = se1729
+            AND va1728 = se1730
+            AND va1728 = se1731
+            AND va1728 = se1732
+            AND va1728 = se1733
+            AND va1728 = se1734
+          )
+        )
+        THEN CASE WHEN ISFINITE(va1720) THEN ROUND(va1720, 12) END
+        ELSE NULL
+      END
+    ) AS va1735,
+    (
+      va1767 * 8193 - (
+        va1767 * 8193 - va1767
       )
-    ) AS va1575,
-    (
-      va1607 * 8193 - (
-        va1607 * 8193 - va1607
-      )
-    ) AS va1608,
-    (
-      va1617 * 8193 - (
-        va1617 * 8193 - va1617
-      )
-    ) AS va1623,
-    (
-      va1783 * 8193 - (
-        va1783 * 8193 - va1783
-      )
-    ) AS va1784,
-    (
-      CASE WHEN stock_row > 62 THEN va1800 END
-    ) AS va1801,
+    ) AS va1768,
     (
       va1800 * 8193 - (
         va1800 * 8193 - va1800
       )
-    ) AS va1809,
-    va1894 * stock_row AS va1895,
+    ) AS va1801,
     (
-      va1913 * 8193 - (
-        va1913 * 8193 - va1913
+      va1810 * 8193 - (
+        va1810 * 8193 - va1810
       )
-    ) AS va1919,
+    ) AS va1821,
     (
-      va2002 * 8193 - (
-        va2002 * 8193 - va2002
-      )
-    ) AS va2003,
+      CASE
+        WHEN (
+          NOT (
+            va1586 = se1587
+            AND va1586 = se1588
+            AND va1586 = se1589
+            AND va1586 = se1590
+            AND va1586 = se1843
+          )
+        )
+        AND (
+          NOT (
+            va1844 = se1845
+            AND va1844 = se1846
+            AND va1844 = se1847
+            AND va1844 = se1848
+            AND va1844 = se1849
+          )
+        )
+        THEN CASE WHEN ISFINITE(va1842) THEN ROUND(va1842, 12) END
+        ELSE NULL
+      END
+    ) AS va1850,
     (
-      va2071 * 8193 - (
-        va2071 * 8193 - va2071
-      )
-    ) AS va2072,
+      CASE
+        WHEN (
+          NOT (
+            va1889 = se1890 AND va1889 = se1891 AND va1889 = se1892 AND va1889 = se1893
+          )
+        )
+        AND va440
+        THEN CASE WHEN ISFINITE(va1888) THEN ROUND(va1888, 12) END
+        ELSE NULL
+      END
+    ) AS va1894,
     (
-      va2078 * 8193 - (
-        va2078 * 8193 - va2078
+      CASE
+        WHEN (
+          NOT (
+            va1205 = se1206
+            AND va1205 = se1904
+            AND va1205 = se1905
+            AND va1205 = se1906
+            AND va1205 = se1907
+            AND va1205 = se1908
+            AND va1205 = se1909
+            AND va1205 = se1910
+          )
+        )
+        AND (
+          NOT (
+            va51 = se120
+            AND va51 = se121
+            AND va51 = se122
+            AND va51 = se123
+            AND va51 = se124
+            AND va51 = se125
+            AND va51 = se126
+            AND va51 = se127
+          )
+        )
+        THEN CASE WHEN ISFINITE(va1903) THEN ROUND(va1903, 12) END
+        ELSE NULL
+      END
+    ) AS va1911,
+    (
+      CASE
+        WHEN (
+          NOT (
+            va1693 = se1694 AND va1693 = se1695 AND va1693 = se1696
+          )
+        )
+        AND va1392
+        THEN CASE WHEN ISFINITE(va1928) THEN ROUND(va1928, 12) END
+        ELSE NULL
+      END
+    ) AS va1929,
+    (
+      CASE
+        WHEN (
+          NOT (
+            va85 = se86
+            AND va85 = se87
+            AND va85 = se88
+            AND va85 = se89
+            AND va85 = se90
+            AND va85 = se91
+          )
+        )
+        AND (
+          NOT (
+            va1953 = se1954
+            AND va1953 = se1955
+            AND va1953 = se1956
+            AND va1953 = se1957
+            AND va1953 = se1958
+            AND va1953 = se1959
+          )
+        )
+        THEN CASE WHEN ISFINITE(va1952) THEN ROUND(va1952, 12) END
+        ELSE NULL
+      END
+    ) AS va1960,
+    (
+      va2004 * 8193 - (
+        va2004 * 8193 - va2004
       )
-    ) AS va2079
+    ) AS va2005,
+    (
+      CASE WHEN stock_row > 62 THEN va2021 END
+    ) AS va2022,
+    (
+      va2021 * 8193 - (
+        va2021 * 8193 - va2021
+      )
+    ) AS va2030,
+    (
+      CASE
+        WHEN va239 AND (
+          NOT (
+            va417 = se418 AND va417 = se419
+          )
+        )
+        THEN CASE WHEN ISFINITE(va2089) THEN ROUND(va2089, 12) END
+        ELSE NULL
+      END
+    ) AS va2090,
+    va2131 * stock_row AS va2132,
+    (
+      va2145 * 8193 - (
+        va2145 * 8193 - va2145
+      )
+    ) AS va2152,
+    (
+      (
+        CASE
+          WHEN va2263
+          AND (
+            NOT (
+              va2264 = se2265 AND va2264 = se2266 AND va2264 = se2267 AND va2264 = se2268
+            )
+          )
+          THEN CASE WHEN ISFINITE(va2262) THEN ROUND(va2262, 12) END
+          ELSE NULL
+        END
+      ) - (
+        CASE
+          WHEN NOT va2271 IS NULL
+          THEN (
+            se2272 + ROUND(se2273 * day_rows)
+          ) / (
+            2 * se2274
+          )
+        END
+      )
+    ) AS va2275,
+    (
+      CASE WHEN va2316 THEN (
+        CASE WHEN se2312 = 20 THEN se2311 END
+      ) ELSE NULL END
+    ) AS va2317,
+    (
+      CASE
+        WHEN va2316
+        THEN (
+          CASE WHEN se2312 = 20 THEN se2323 END
+        ) * CAST(0.9233805168766388 AS DOUBLE)
+        ELSE NULL
+      END
+    ) AS va2324
   FROM values_3_1
 ), values_3_3 AS (
   SELECT
@@ -7241,422 +9279,451 @@ WITH values_0_1 AS (
     close,
     day_rows,
     industry_l3,
-    se1010,
-    se1030,
-    se1041,
-    se1042,
-    se1043,
+    se1011,
+    se1013,
+    se1017,
+    se1031,
+    se1032,
+    se1033,
+    se1049,
+    se1050,
+    se1051,
+    se1052,
+    se1053,
+    se1062,
     se1063,
-    se1090,
+    se1064,
+    se1092,
     se1093,
-    se1118,
-    se115,
+    se1094,
+    se1095,
+    se1096,
+    se1140,
     se1156,
-    se1159,
-    se1185,
-    se1188,
-    se1220,
-    se1241,
-    se1267,
-    se1299,
-    se1302,
-    se1352,
-    se1358,
-    se1418,
-    se1475,
-    se1479,
-    se1518,
+    se1157,
+    se1158,
+    se120,
+    se1206,
+    se1209,
+    se1234,
+    se1316,
+    se1351,
+    se1395,
+    se1396,
+    se1397,
+    se1459,
+    se151,
+    se1514,
+    se1520,
+    se1521,
     se1522,
-    se154,
-    se1540,
-    se1543,
-    se1553,
-    se1566,
-    se1567,
-    se1568,
-    se1586,
-    se1621,
-    se1642,
-    se165,
-    se1683,
-    se1738,
+    se1523,
+    se1524,
+    se1651,
+    se1655,
+    se1743,
     se1759,
-    se1813,
-    se1824,
-    se1825,
-    se1826,
-    se1827,
-    se1831,
-    se1872,
-    se1917,
-    se197,
-    se1989,
-    se2022,
-    se2027,
-    se2028,
-    se2029,
-    se262,
-    se308,
-    se329,
-    se34,
-    se352,
-    se355,
-    se37,
-    se370,
-    se386,
-    se388,
-    se437,
-    se438,
-    se439,
-    se472,
-    se475,
-    se480,
-    se490,
-    se491,
-    se492,
-    se518,
-    se522,
-    se54,
+    se1760,
+    se1761,
+    se1779,
+    se1814,
+    se1815,
+    se1816,
+    se1817,
+    se1818,
+    se1819,
+    se1820,
+    se190,
+    se1979,
+    se2034,
+    se2045,
+    se2046,
+    se2047,
+    se2048,
+    se2052,
+    se2053,
+    se2054,
+    se2055,
+    se2056,
+    se2057,
+    se2058,
+    se2059,
+    se2060,
+    se2061,
+    se2062,
+    se2108,
+    se2109,
+    se2149,
+    se2150,
+    se2151,
+    se2226,
+    se2246,
+    se2247,
+    se2248,
+    se265,
+    se266,
+    se267,
+    se268,
+    se269,
+    se358,
+    se360,
+    se378,
+    se493,
+    se494,
+    se495,
+    se542,
+    se544,
+    se545,
     se550,
-    se551,
-    se552,
-    se558,
-    se57,
     se591,
-    se592,
-    se593,
-    se639,
-    se640,
-    se641,
-    se642,
-    se644,
-    se647,
-    se66,
-    se681,
-    se689,
-    se690,
-    se736,
-    se741,
-    se742,
-    se743,
-    se768,
-    se791,
-    se830,
-    se831,
-    se832,
-    se839,
-    se897,
+    se595,
+    se60,
+    se615,
+    se616,
+    se617,
+    se618,
+    se627,
+    se628,
+    se629,
+    se635,
+    se668,
+    se669,
+    se670,
+    se762,
+    se770,
+    se771,
+    se825,
+    se826,
+    se827,
     se916,
+    se917,
     se918,
-    se922,
-    se93,
-    se936,
-    se937,
-    se938,
-    se952,
-    se961,
-    se962,
-    se963,
-    se991,
+    se925,
+    se947,
+    se948,
+    se949,
     se992,
-    se993,
-    se994,
-    se995,
-    va1003,
-    va1008,
-    va1009,
-    va1028,
-    va1029,
-    va104,
-    va1040,
+    va1016,
+    va1019,
+    va1030,
+    va1037,
+    va1038,
+    va1042,
     va1048,
-    va1060,
-    va1083,
-    va1088,
-    va1089,
-    va1092,
-    va110,
-    va1103,
-    va1114,
-    va1117,
-    va1120,
-    va1146,
-    va1154,
+    va1061,
+    va107,
+    va1075,
+    va1091,
+    va1104,
+    va1139,
     va1155,
-    va116,
-    va1180,
-    va1183,
-    va1184,
-    va1187,
-    va1202,
-    va1213,
-    va122,
-    va1223,
-    va1239,
-    va1240,
-    va1253,
-    va1264,
-    va1266,
+    va1163,
+    va1199,
+    va1204,
+    va1205,
+    va1208,
+    va1219,
+    va1230,
+    va1233,
+    va1236,
+    va1262,
     va1286,
-    va1297,
-    va1298,
-    va1301,
+    va1305,
+    va131,
+    va1315,
+    va1321,
     va1333,
-    va1335,
-    va1351,
-    va1353,
-    va1357,
-    va1360,
-    va1376,
-    va139,
-    va1391,
-    va1395,
-    va1409,
-    va1416,
-    va1417,
-    va1430,
-    va1434,
-    va1463,
-    va1473,
-    va1474,
-    va1494,
-    va1496,
-    va1508,
-    va1516,
-    va1517,
-    va153,
-    va1538,
-    va1539,
-    va1542,
-    va155,
-    va1556,
-    va1565,
-    va1575,
-    va1584,
-    va1585,
-    va1608,
-    va1613,
-    va1617,
-    va1620,
-    va1623,
-    va163,
+    va1344,
+    va135,
+    va1354,
+    va1392,
+    va1394,
+    va140,
+    va1438,
+    va1458,
+    va146,
+    va1495,
+    va1498,
+    va1513,
+    va1515,
+    va1519,
+    va152,
+    va1525,
+    va1544,
+    va1559,
+    va1563,
+    va1578,
+    va158,
+    va1601,
+    va1605,
     va1639,
-    va164,
-    va1653,
-    va1675,
-    va1681,
-    va1682,
-    va169,
-    va1694,
-    va1712,
-    va172,
-    va1728,
-    va1736,
-    va1737,
-    va1757,
+    va1649,
+    va1650,
+    va1670,
+    va1672,
+    va1684,
+    va1746,
+    va175,
     va1758,
-    va1784,
-    va1796,
-    va1800,
+    va1768,
+    va1777,
+    va1778,
     va1801,
-    va1805,
-    va1809,
-    va1812,
-    va1823,
-    va1830,
-    va1853,
-    va1868,
-    va187,
-    va1871,
-    va1894,
-    va1895,
-    va1910,
-    va1913,
-    va1916,
-    va1919,
-    va1943,
-    va1947,
-    va195,
-    va196,
-    va1964,
-    va1992,
-    va2003,
-    va2020,
+    va1806,
+    va1810,
+    va1813,
+    va1821,
+    va1850,
+    va1860,
+    va1882,
+    va189,
+    va191,
+    va1911,
+    va192,
+    va1929,
+    va1944,
+    va1960,
+    va1977,
+    va1978,
+    va199,
+    va2005,
+    va2017,
     va2021,
+    va2022,
     va2026,
-    va2035,
-    va2042,
-    va2049,
-    va2063,
-    va2072,
-    va2079,
-    va2085,
-    va210,
-    va213,
-    va235,
-    va238,
-    va243,
-    va250,
-    va264,
-    va275,
-    va293,
-    va309,
+    va2030,
+    va2033,
+    va2044,
+    va205,
+    va2051,
+    va206,
+    va2090,
+    va2104,
+    va2107,
+    va2131,
+    va2132,
+    va2142,
+    va2145,
+    va2148,
+    va2152,
+    va2177,
+    va2181,
+    va2199,
+    va2229,
+    va2245,
+    va227,
+    va2275,
+    va2280,
+    va2287,
+    va2294,
+    va2308,
+    va2331,
+    va251,
+    va254,
+    va279,
+    va282,
+    va287,
+    va294,
     va313,
-    va32,
-    va321,
-    va33,
-    va331,
-    va340,
-    va350,
-    va351,
-    va354,
-    va36,
-    va368,
-    va369,
-    va382,
-    va384,
-    va387,
-    va401,
-    va425,
-    va435,
-    va436,
+    va320,
+    va338,
+    va349,
+    va357,
+    va362,
+    va370,
+    va380,
+    va389,
+    va404,
+    va408,
+    va423,
+    va446,
+    va45,
     va457,
-    va462,
-    va470,
-    va471,
-    va479,
-    va487,
-    va488,
-    va489,
-    va49,
-    va496,
-    va514,
-    va516,
-    va517,
-    va52,
-    va53,
+    va481,
+    va491,
+    va492,
+    va51,
+    va513,
     va533,
-    va534,
+    va540,
     va541,
     va549,
-    va556,
+    va55,
     va557,
-    va56,
-    va571,
-    va581,
+    va558,
+    va574,
+    va587,
+    va589,
+    va59,
     va590,
-    va597,
     va6,
-    va602,
     va606,
-    va616,
-    va629,
-    va632,
-    va635,
-    va643,
-    va646,
-    va65,
-    va659,
-    va676,
-    va678,
-    va683,
-    va693,
-    va696,
-    va707,
-    va717,
-    va722,
-    va723,
-    va734,
-    va735,
-    va74,
+    va607,
+    va626,
+    va633,
+    va634,
+    va648,
+    va658,
+    va667,
+    va686,
+    va689,
+    va699,
+    va712,
+    va716,
+    va718,
+    va731,
     va740,
-    va748,
-    va761,
-    va766,
-    va767,
-    va789,
-    va790,
-    va815,
-    va823,
-    va829,
-    va837,
-    va838,
-    va848,
-    va852,
-    va865,
-    va87,
-    va873,
-    va887,
-    va888,
-    va892,
-    va921,
+    va757,
+    va759,
+    va764,
+    va774,
+    va788,
+    va79,
+    va798,
+    va803,
+    va804,
+    va822,
+    va824,
+    va832,
+    va845,
+    va854,
+    va879,
+    va901,
+    va909,
+    va915,
+    va923,
     va924,
-    va935,
-    va942,
-    va943,
-    va947,
-    va95,
+    va934,
+    va938,
+    va94,
     va960,
-    va974,
-    va99,
-    va990,
+    va968,
+    va982,
+    va983,
+    va987,
     volume,
     vwap,
     (
       CASE
         WHEN stock_row > 4
         THEN (
-          va127 * 8193 - (
-            va127 * 8193 - va127
+          va163 * 8193 - (
+            va163 * 8193 - va163
           )
         )
       END
-    ) AS va128,
+    ) AS va164,
     (
-      CASE
-        WHEN va298
-        THEN (
-          -1
-        )
-        WHEN NOT va298
-        THEN (
-          CASE
-            WHEN va299
-            THEN 1
-            WHEN NOT va299
-            THEN (
-              CASE WHEN va303 THEN 1 WHEN NOT va303 THEN (
-                -1
-              ) END
-            )
-          END
-        )
-      END
-    ) AS va304,
+      (
+        CASE WHEN NOT va209 IS NULL THEN CASE WHEN va205 THEN va209 ELSE 0 END END
+      ) * va213
+    ) AS va214,
     (
-      CASE WHEN NOT va326 IS NULL AND NOT va327 IS NULL THEN (
-        va326 OR va327
+      va240 * 8193 - (
+        va240 * 8193 - va240
+      )
+    ) AS va241,
+    (
+      (
+        CASE WHEN NOT va257 IS NULL THEN CASE WHEN va254 THEN va257 ELSE 0 END END
+      ) * va213
+    ) AS va258,
+    (
+      CASE WHEN NOT va375 IS NULL AND NOT va376 IS NULL THEN (
+        va375 OR va376
       ) END
-    ) AS va328,
+    ) AS va377,
+    (
+      va619 * 8193 - (
+        va619 * 8193 - va619
+      )
+    ) AS va620,
+    (
+      va778 * 8193 - (
+        va778 * 8193 - va778
+      )
+    ) AS va779,
+    va879 * stock_row AS va880,
+    (
+      va1119 * 8193 - (
+        va1119 * 8193 - va1119
+      )
+    ) AS va1120,
+    (
+      va1147 * 8193 - (
+        va1147 * 8193 - va1147
+      )
+    ) AS va1148,
+    (
+      va1180 * 8193 - (
+        va1180 * 8193 - va1180
+      )
+    ) AS va1181,
+    (
+      va1383 * 8193 - (
+        va1383 * 8193 - va1383
+      )
+    ) AS va1384,
+    (
+      va1421 * 8193 - (
+        va1421 * 8193 - va1421
+      )
+    ) AS va1422,
+    (
+      va1466 * 8193 - (
+        va1466 * 8193 - va1466
+      )
+    ) AS va1467,
+    (
+      va1591 * 8193 - (
+        va1591 * 8193 - va1591
+      )
+    ) AS va1592,
     (
       CASE
         WHEN stock_row > 4
         THEN CASE
           WHEN (
-            va1509 > 0
+            va1685 > 0
             OR (
-              va1511 = FLOOR(va1511) AND (
-                va1509 <> 0 OR va1511 >= 0
+              va1687 = FLOOR(va1687) AND (
+                va1685 <> 0 OR va1687 >= 0
               )
             )
             OR (
-              va1509 = 0 AND va1511 > 0
+              va1685 = 0 AND va1687 > 0
             )
           )
-          THEN POWER(va1509, va1511)
+          THEN POWER(va1685, va1687)
         END
       END
-    ) AS va1512
+    ) AS va1688,
+    (
+      va1711 * 8193 - (
+        va1711 * 8193 - va1711
+      )
+    ) AS va1712,
+    (
+      va1735 * 8193 - (
+        va1735 * 8193 - va1735
+      )
+    ) AS va1736,
+    (
+      va1894 * 8193 - (
+        va1894 * 8193 - va1894
+      )
+    ) AS va1895,
+    va1911 * stock_row AS va1912,
+    (
+      va2317 * 8193 - (
+        va2317 * 8193 - va2317
+      )
+    ) AS va2318,
+    (
+      va2324 * 8193 - (
+        va2324 * 8193 - va2324
+      )
+    ) AS va2325
   FROM values_3_2
 ), values_3_4 AS (
   SELECT
@@ -7667,388 +9734,744 @@ WITH values_0_1 AS (
     close,
     day_rows,
     industry_l3,
-    se1010,
-    se1030,
-    se1041,
-    se1042,
-    se1043,
+    se1011,
+    se1013,
+    se1017,
+    se1031,
+    se1032,
+    se1033,
+    se1049,
+    se1050,
+    se1051,
+    se1052,
+    se1053,
+    se1062,
     se1063,
-    se1090,
+    se1064,
+    se1092,
     se1093,
-    se1118,
-    se115,
+    se1094,
+    se1095,
+    se1096,
+    se1140,
     se1156,
-    se1159,
-    se1185,
-    se1188,
-    se1220,
-    se1241,
-    se1267,
-    se1299,
-    se1302,
-    se1352,
-    se1358,
-    se1418,
-    se1475,
-    se1479,
-    se1518,
+    se1157,
+    se1158,
+    se120,
+    se1206,
+    se1209,
+    se1234,
+    se1316,
+    se1351,
+    se1395,
+    se1396,
+    se1397,
+    se1459,
+    se151,
+    se1514,
+    se1520,
+    se1521,
     se1522,
-    se154,
-    se1540,
-    se1543,
-    se1553,
-    se1566,
-    se1567,
-    se1568,
-    se1586,
-    se1621,
-    se1642,
-    se165,
-    se1683,
-    se1738,
+    se1523,
+    se1524,
+    se1651,
+    se1655,
+    se1743,
     se1759,
-    se1813,
-    se1824,
-    se1825,
-    se1826,
-    se1827,
-    se1831,
-    se1872,
-    se1917,
-    se197,
-    se1989,
-    se2022,
-    se2027,
-    se2028,
-    se2029,
-    se262,
-    se308,
-    se34,
-    se352,
-    se355,
-    se37,
-    se370,
-    se386,
-    se388,
-    se437,
-    se438,
-    se439,
-    se472,
-    se475,
-    se480,
-    se490,
-    se491,
-    se492,
-    se518,
-    se522,
-    se54,
+    se1760,
+    se1761,
+    se1779,
+    se1814,
+    se1815,
+    se1816,
+    se1817,
+    se1818,
+    se1819,
+    se1820,
+    se190,
+    se1979,
+    se2034,
+    se2045,
+    se2046,
+    se2047,
+    se2048,
+    se2052,
+    se2053,
+    se2054,
+    se2055,
+    se2056,
+    se2057,
+    se2058,
+    se2059,
+    se2060,
+    se2061,
+    se2062,
+    se2108,
+    se2109,
+    se2149,
+    se2150,
+    se2151,
+    se2226,
+    se2246,
+    se2247,
+    se2248,
+    se265,
+    se266,
+    se267,
+    se268,
+    se269,
+    se358,
+    se360,
+    se493,
+    se494,
+    se495,
+    se542,
+    se544,
+    se545,
     se550,
-    se551,
-    se552,
-    se558,
-    se57,
     se591,
-    se592,
-    se593,
-    se639,
-    se640,
-    se641,
-    se642,
-    se644,
-    se647,
-    se66,
-    se681,
-    se689,
-    se690,
-    se736,
-    se741,
-    se742,
-    se743,
-    se768,
-    se791,
-    se830,
-    se831,
-    se832,
-    se839,
-    se897,
+    se595,
+    se60,
+    se615,
+    se616,
+    se617,
+    se618,
+    se627,
+    se628,
+    se629,
+    se635,
+    se668,
+    se669,
+    se670,
+    se762,
+    se770,
+    se771,
+    se825,
+    se826,
+    se827,
     se916,
+    se917,
     se918,
-    se922,
-    se93,
-    se936,
-    se937,
-    se938,
-    se952,
-    se961,
-    se962,
-    se963,
-    se991,
+    se925,
+    se947,
+    se948,
+    se949,
     se992,
-    se993,
-    se994,
-    se995,
-    va1003,
-    va1008,
-    va1009,
-    va1028,
-    va1029,
-    va104,
-    va1040,
+    va1016,
+    va1019,
+    va1030,
+    va1037,
+    va1038,
+    va1042,
     va1048,
-    va1060,
-    va1083,
-    va1088,
-    va1089,
-    va1092,
-    va110,
-    va1103,
-    va1114,
-    va1117,
+    va1061,
+    va107,
+    va1075,
+    va1091,
+    va1104,
     va1120,
-    va1146,
-    va1154,
+    va1139,
+    va1148,
     va1155,
-    va116,
-    va1180,
-    va1183,
-    va1184,
-    va1187,
-    va1202,
-    va1213,
-    va122,
-    va1223,
-    va1239,
-    va1240,
-    va1253,
-    va1264,
-    va1266,
-    va128,
+    va1163,
+    va1181,
+    va1199,
+    va1204,
+    va1205,
+    va1208,
+    va1219,
+    va1230,
+    va1233,
+    va1236,
+    va1262,
     va1286,
-    va1297,
-    va1298,
-    va1301,
+    va1305,
+    va131,
+    va1315,
+    va1321,
     va1333,
-    va1335,
-    va1351,
-    va1353,
-    va1357,
-    va1360,
-    va1376,
-    va139,
-    va1391,
-    va1395,
-    va1409,
-    va1416,
-    va1417,
-    va1430,
-    va1434,
-    va1463,
-    va1473,
-    va1474,
-    va1494,
-    va1496,
-    va1516,
-    va1517,
-    va153,
-    va1538,
-    va1539,
-    va1542,
-    va155,
-    va1556,
-    va1565,
-    va1575,
-    va1584,
-    va1585,
-    va1608,
-    va1613,
-    va1617,
-    va1620,
-    va1623,
-    va163,
+    va1344,
+    va135,
+    va1354,
+    va1384,
+    va1392,
+    va1394,
+    va140,
+    va1422,
+    va1438,
+    va1458,
+    va146,
+    va1467,
+    va1495,
+    va1498,
+    va1513,
+    va1515,
+    va1519,
+    va152,
+    va1525,
+    va1544,
+    va1559,
+    va1563,
+    va1578,
+    va158,
+    va1592,
+    va1601,
+    va1605,
     va1639,
     va164,
-    va1653,
-    va1675,
-    va1681,
-    va1682,
-    va169,
-    va1694,
+    va1649,
+    va1650,
+    va1670,
+    va1672,
     va1712,
-    va172,
-    va1728,
     va1736,
-    va1737,
-    va1757,
+    va1746,
+    va175,
     va1758,
-    va1784,
-    va1796,
-    va1800,
+    va1768,
+    va1777,
+    va1778,
     va1801,
-    va1805,
-    va1809,
-    va1812,
-    va1823,
-    va1830,
-    va1853,
-    va1868,
-    va187,
-    va1871,
-    va1894,
+    va1806,
+    va1810,
+    va1813,
+    va1821,
+    va1850,
+    va1860,
+    va1882,
+    va189,
     va1895,
-    va1910,
-    va1913,
-    va1916,
-    va1919,
-    va1943,
-    va1947,
-    va195,
-    va196,
-    va1964,
-    va1992,
-    va2003,
-    va2020,
+    va191,
+    va1911,
+    va1912,
+    va192,
+    va1929,
+    va1944,
+    va1960,
+    va1977,
+    va1978,
+    va2005,
+    va2017,
     va2021,
+    va2022,
     va2026,
-    va2035,
-    va2042,
-    va2049,
-    va2063,
-    va2072,
-    va2079,
-    va2085,
-    va210,
-    va213,
-    va235,
-    va238,
-    va243,
-    va250,
-    va264,
-    va275,
-    va293,
-    va304,
-    va309,
+    va2030,
+    va2033,
+    va2044,
+    va2051,
+    va2090,
+    va2104,
+    va2107,
+    va2131,
+    va2132,
+    va2142,
+    va2145,
+    va2148,
+    va2152,
+    va2177,
+    va2181,
+    va2199,
+    va2229,
+    va2245,
+    va227,
+    va2275,
+    va2280,
+    va2287,
+    va2294,
+    va2308,
+    va2318,
+    va2325,
+    va2331,
+    va241,
+    va279,
+    va282,
+    va287,
+    va294,
     va313,
-    va32,
-    va321,
-    va33,
-    va340,
-    va350,
-    va351,
-    va354,
-    va36,
-    va368,
-    va369,
-    va382,
-    va384,
-    va387,
-    va401,
-    va425,
-    va435,
-    va436,
+    va320,
+    va338,
+    va349,
+    va357,
+    va362,
+    va370,
+    va389,
+    va404,
+    va408,
+    va423,
+    va446,
+    va45,
     va457,
-    va462,
-    va470,
-    va471,
-    va479,
-    va487,
-    va488,
-    va489,
-    va49,
-    va496,
-    va514,
-    va516,
-    va517,
-    va52,
-    va53,
+    va481,
+    va491,
+    va492,
+    va51,
+    va513,
     va533,
-    va534,
+    va540,
     va541,
     va549,
-    va556,
+    va55,
     va557,
-    va56,
-    va571,
-    va581,
+    va558,
+    va574,
+    va587,
+    va589,
+    va59,
     va590,
-    va597,
     va6,
-    va602,
     va606,
-    va616,
-    va629,
-    va632,
-    va635,
-    va643,
-    va646,
-    va65,
-    va659,
-    va676,
-    va678,
-    va683,
-    va693,
-    va696,
-    va707,
-    va717,
-    va722,
-    va723,
-    va734,
-    va735,
-    va74,
+    va607,
+    va620,
+    va626,
+    va633,
+    va634,
+    va648,
+    va658,
+    va667,
+    va686,
+    va689,
+    va699,
+    va712,
+    va716,
+    va718,
+    va731,
     va740,
-    va748,
-    va761,
-    va766,
-    va767,
-    va789,
-    va790,
-    va815,
-    va823,
-    va829,
-    va837,
-    va838,
-    va848,
-    va852,
-    va865,
-    va87,
-    va873,
-    va887,
-    va888,
-    va892,
-    va921,
+    va757,
+    va759,
+    va764,
+    va774,
+    va779,
+    va788,
+    va79,
+    va798,
+    va803,
+    va804,
+    va822,
+    va824,
+    va832,
+    va845,
+    va854,
+    va879,
+    va880,
+    va901,
+    va909,
+    va915,
+    va923,
     va924,
-    va935,
-    va942,
-    va943,
-    va947,
-    va95,
+    va934,
+    va938,
+    va94,
     va960,
-    va974,
-    va99,
-    va990,
+    va968,
+    va982,
+    va983,
+    va987,
     volume,
     vwap,
     (
       CASE
-        WHEN va328
+        WHEN va214 = 0
+        THEN 0
+        ELSE (
+          CASE
+            WHEN va205 AND va206
+            THEN CASE WHEN ISFINITE(va199) THEN ROUND(va199, 12) END
+            ELSE NULL
+          END
+        ) * va214
+      END
+    ) AS va215,
+    (
+      CASE
+        WHEN va258 = 0
+        THEN 0
+        ELSE (
+          CASE
+            WHEN va254 AND va206
+            THEN CASE WHEN ISFINITE(va251) THEN ROUND(va251, 12) END
+            ELSE NULL
+          END
+        ) * va258
+      END
+    ) AS va259,
+    (
+      CASE
+        WHEN va377
         THEN (
           CASE WHEN stock_row > 99 THEN (
             -(
-              close - se329
+              close - se378
             )
           ) END
         )
-        WHEN NOT va328
+        WHEN NOT va377
         THEN (
-          CASE WHEN stock_row > 3 THEN va331 END
+          CASE WHEN stock_row > 3 THEN va380 END
         )
       END
-    ) AS va332,
+    ) AS va381,
     (
-      CAST(SIGN(va1508) AS DOUBLE) * (
-        CASE WHEN ISFINITE(va1512) THEN va1512 END
+      CAST(SIGN(va1684) AS DOUBLE) * (
+        CASE WHEN ISFINITE(va1688) THEN va1688 END
       )
-    ) AS va1513
+    ) AS va1689
   FROM values_3_3
+), values_3_5 AS (
+  SELECT
+    ts_code,
+    trade_date,
+    stock_number,
+    stock_row,
+    close,
+    day_rows,
+    industry_l3,
+    se1011,
+    se1013,
+    se1017,
+    se1031,
+    se1032,
+    se1033,
+    se1049,
+    se1050,
+    se1051,
+    se1052,
+    se1053,
+    se1062,
+    se1063,
+    se1064,
+    se1092,
+    se1093,
+    se1094,
+    se1095,
+    se1096,
+    se1140,
+    se1156,
+    se1157,
+    se1158,
+    se120,
+    se1206,
+    se1209,
+    se1234,
+    se1316,
+    se1351,
+    se1395,
+    se1396,
+    se1397,
+    se1459,
+    se151,
+    se1514,
+    se1520,
+    se1521,
+    se1522,
+    se1523,
+    se1524,
+    se1651,
+    se1655,
+    se1743,
+    se1759,
+    se1760,
+    se1761,
+    se1779,
+    se1814,
+    se1815,
+    se1816,
+    se1817,
+    se1818,
+    se1819,
+    se1820,
+    se190,
+    se1979,
+    se2034,
+    se2045,
+    se2046,
+    se2047,
+    se2048,
+    se2052,
+    se2053,
+    se2054,
+    se2055,
+    se2056,
+    se2057,
+    se2058,
+    se2059,
+    se2060,
+    se2061,
+    se2062,
+    se2108,
+    se2109,
+    se2149,
+    se2150,
+    se2151,
+    se2226,
+    se2246,
+    se2247,
+    se2248,
+    se265,
+    se266,
+    se267,
+    se268,
+    se269,
+    se358,
+    se360,
+    se493,
+    se494,
+    se495,
+    se542,
+    se544,
+    se545,
+    se550,
+    se591,
+    se595,
+    se60,
+    se615,
+    se616,
+    se617,
+    se618,
+    se627,
+    se628,
+    se629,
+    se635,
+    se668,
+    se669,
+    se670,
+    se762,
+    se770,
+    se771,
+    se825,
+    se826,
+    se827,
+    se916,
+    se917,
+    se918,
+    se925,
+    se947,
+    se948,
+    se949,
+    se992,
+    va1016,
+    va1019,
+    va1030,
+    va1037,
+    va1038,
+    va1042,
+    va1048,
+    va1061,
+    va107,
+    va1075,
+    va1091,
+    va1104,
+    va1120,
+    va1139,
+    va1148,
+    va1155,
+    va1163,
+    va1181,
+    va1199,
+    va1204,
+    va1205,
+    va1208,
+    va1219,
+    va1230,
+    va1233,
+    va1236,
+    va1262,
+    va1286,
+    va1305,
+    va131,
+    va1315,
+    va1321,
+    va1333,
+    va1344,
+    va135,
+    va1354,
+    va1384,
+    va1392,
+    va1394,
+    va140,
+    va1422,
+    va1438,
+    va1458,
+    va146,
+    va1467,
+    va1495,
+    va1498,
+    va1513,
+    va1515,
+    va1519,
+    va152,
+    va1525,
+    va1544,
+    va1559,
+    va1563,
+    va1578,
+    va158,
+    va1592,
+    va1601,
+    va1605,
+    va1639,
+    va164,
+    va1649,
+    va1650,
+    va1670,
+    va1672,
+    va1689,
+    va1712,
+    va1736,
+    va1746,
+    va175,
+    va1758,
+    va1768,
+    va1777,
+    va1778,
+    va1801,
+    va1806,
+    va1810,
+    va1813,
+    va1821,
+    va1850,
+    va1860,
+    va1882,
+    va189,
+    va1895,
+    va191,
+    va1911,
+    va1912,
+    va192,
+    va1929,
+    va1944,
+    va1960,
+    va1977,
+    va1978,
+    va2005,
+    va2017,
+    va2021,
+    va2022,
+    va2026,
+    va2030,
+    va2033,
+    va2044,
+    va2051,
+    va2090,
+    va2104,
+    va2107,
+    va2131,
+    va2132,
+    va2142,
+    va2145,
+    va2148,
+    va2152,
+    va2177,
+    va2181,
+    va2199,
+    va2229,
+    va2245,
+    va227,
+    va2275,
+    va2280,
+    va2287,
+    va2294,
+    va2308,
+    va2318,
+    va2325,
+    va2331,
+    va241,
+    va279,
+    va282,
+    va287,
+    va294,
+    va313,
+    va320,
+    va338,
+    va349,
+    va357,
+    va362,
+    va370,
+    va381,
+    va389,
+    va404,
+    va408,
+    va423,
+    va446,
+    va45,
+    va457,
+    va481,
+    va491,
+    va492,
+    va51,
+    va513,
+    va533,
+    va540,
+    va541,
+    va549,
+    va55,
+    va557,
+    va558,
+    va574,
+    va587,
+    va589,
+    va59,
+    va590,
+    va6,
+    va606,
+    va607,
+    va620,
+    va626,
+    va633,
+    va634,
+    va648,
+    va658,
+    va667,
+    va686,
+    va689,
+    va699,
+    va712,
+    va716,
+    va718,
+    va731,
+    va740,
+    va757,
+    va759,
+    va764,
+    va774,
+    va779,
+    va788,
+    va79,
+    va798,
+    va803,
+    va804,
+    va822,
+    va824,
+    va832,
+    va845,
+    va854,
+    va879,
+    va880,
+    va901,
+    va909,
+    va915,
+    va923,
+    va924,
+    va934,
+    va938,
+    va94,
+    va960,
+    va968,
+    va982,
+    va983,
+    va987,
+    volume,
+    vwap,
+    (
+      va215 * 8193 - (
+        va215 * 8193 - va215
+      )
+    ) AS va216,
+    (
+      va259 * 8193 - (
+        va259 * 8193 - va259
+      )
+    ) AS va260
+  FROM values_3_4
 ), sections_4 AS (
   SELECT
     ts_code,
@@ -8058,417 +10481,405 @@ WITH values_0_1 AS (
     close,
     day_rows,
     industry_l3,
-    se1010,
-    se1030,
-    se1041,
-    se1042,
-    se1043,
+    se1011,
+    se1013,
+    se1017,
+    se1031,
+    se1032,
+    se1033,
+    se1049,
+    se1050,
+    se1051,
+    se1052,
+    se1053,
+    se1062,
     se1063,
-    se1090,
+    se1064,
+    se1092,
     se1093,
-    se1118,
-    se115,
+    se1094,
+    se1095,
+    se1096,
+    se1140,
     se1156,
-    se1159,
-    se1185,
-    se1188,
-    se1220,
-    se1241,
-    se1267,
-    se1299,
-    se1302,
-    se1352,
-    se1358,
-    se1418,
-    se1475,
-    se1479,
-    se1518,
+    se1157,
+    se1158,
+    se120,
+    se1206,
+    se1209,
+    se1234,
+    se1316,
+    se1351,
+    se1395,
+    se1396,
+    se1397,
+    se1459,
+    se151,
+    se1514,
+    se1520,
+    se1521,
     se1522,
-    se154,
-    se1540,
-    se1543,
-    se1553,
-    se1566,
-    se1567,
-    se1568,
-    se1586,
-    se1621,
-    se1642,
-    se165,
-    se1683,
-    se1738,
+    se1523,
+    se1524,
+    se1651,
+    se1655,
+    se1743,
     se1759,
-    se1813,
-    se1824,
-    se1825,
-    se1826,
-    se1827,
-    se1831,
-    se1872,
-    se1917,
-    se197,
-    se1989,
-    se2022,
-    se2027,
-    se2028,
-    se2029,
-    se262,
-    se308,
-    se34,
-    se352,
-    se355,
-    se37,
-    se370,
-    se386,
-    se388,
-    se437,
-    se438,
-    se439,
-    se472,
-    se475,
-    se480,
-    se490,
-    se491,
-    se492,
-    se518,
-    se522,
-    se54,
+    se1760,
+    se1761,
+    se1779,
+    se1814,
+    se1815,
+    se1816,
+    se1817,
+    se1818,
+    se1819,
+    se1820,
+    se190,
+    se1979,
+    se2034,
+    se2045,
+    se2046,
+    se2047,
+    se2048,
+    se2052,
+    se2053,
+    se2054,
+    se2055,
+    se2056,
+    se2057,
+    se2058,
+    se2059,
+    se2060,
+    se2061,
+    se2062,
+    se2108,
+    se2109,
+    se2149,
+    se2150,
+    se2151,
+    se2226,
+    se2246,
+    se2247,
+    se2248,
+    se265,
+    se266,
+    se267,
+    se268,
+    se269,
+    se358,
+    se360,
+    se493,
+    se494,
+    se495,
+    se542,
+    se544,
+    se545,
     se550,
-    se551,
-    se552,
-    se558,
-    se57,
     se591,
-    se592,
-    se593,
-    se639,
-    se640,
-    se641,
-    se642,
-    se644,
-    se647,
-    se66,
-    se681,
-    se689,
-    se690,
-    se736,
-    se741,
-    se742,
-    se743,
-    se768,
-    se791,
-    se830,
-    se831,
-    se832,
-    se839,
-    se897,
+    se595,
+    se60,
+    se615,
+    se616,
+    se617,
+    se618,
+    se627,
+    se628,
+    se629,
+    se635,
+    se668,
+    se669,
+    se670,
+    se762,
+    se770,
+    se771,
+    se825,
+    se826,
+    se827,
     se916,
+    se917,
     se918,
-    se922,
-    se93,
-    se936,
-    se937,
-    se938,
-    se952,
-    se961,
-    se962,
-    se963,
-    se991,
+    se925,
+    se947,
+    se948,
+    se949,
     se992,
-    se993,
-    se994,
-    se995,
-    va1003,
-    va1008,
-    va1009,
-    va1028,
-    va1029,
-    va104,
-    va1040,
+    va1016,
+    va1019,
+    va1030,
+    va1037,
+    va1038,
+    va1042,
     va1048,
-    va1060,
-    va1083,
-    va1088,
-    va1089,
-    va1092,
-    va110,
-    va1103,
-    va1114,
-    va1117,
+    va1061,
+    va107,
+    va1075,
+    va1091,
+    va1104,
     va1120,
-    va1146,
-    va1154,
+    va1139,
+    va1148,
     va1155,
-    va116,
-    va1180,
-    va1183,
-    va1184,
-    va1187,
-    va1202,
-    va1213,
-    va122,
-    va1223,
-    va1239,
-    va1240,
-    va1253,
-    va1264,
-    va1266,
-    va128,
+    va1163,
+    va1181,
+    va1199,
+    va1204,
+    va1205,
+    va1208,
+    va1219,
+    va1230,
+    va1233,
+    va1236,
+    va1262,
     va1286,
-    va1297,
-    va1298,
-    va1301,
+    va1305,
+    va131,
+    va1315,
+    va1321,
     va1333,
-    va1335,
-    va1351,
-    va1353,
-    va1357,
-    va1360,
-    va1376,
-    va139,
-    va1391,
-    va1395,
-    va1409,
-    va1416,
-    va1417,
-    va1430,
-    va1434,
-    va1463,
-    va1473,
-    va1474,
-    va1494,
-    va1496,
+    va1344,
+    va135,
+    va1354,
+    va1384,
+    va1392,
+    va1394,
+    va140,
+    va1422,
+    va1438,
+    va1458,
+    va146,
+    va1467,
+    va1495,
+    va1498,
     va1513,
-    va1516,
-    va1517,
-    va153,
-    va1538,
-    va1539,
-    va1542,
-    va155,
-    va1556,
-    va1565,
-    va1575,
-    va1584,
-    va1585,
-    va1608,
-    va1613,
-    va1617,
-    va1620,
-    va1623,
-    va163,
+    va1515,
+    va1519,
+    va152,
+    va1525,
+    va1544,
+    va1559,
+    va1563,
+    va1578,
+    va158,
+    va1592,
+    va1601,
+    va1605,
     va1639,
     va164,
-    va1653,
-    va1675,
-    va1681,
-    va1682,
-    va169,
-    va1694,
+    va1649,
+    va1650,
+    va1670,
+    va1672,
+    va1689,
     va1712,
-    va172,
-    va1728,
     va1736,
-    va1737,
-    va1757,
+    va1746,
+    va175,
     va1758,
-    va1784,
-    va1796,
-    va1800,
+    va1768,
+    va1777,
+    va1778,
     va1801,
-    va1805,
-    va1809,
-    va1812,
-    va1823,
-    va1830,
-    va1853,
-    va1868,
-    va187,
-    va1871,
-    va1894,
+    va1806,
+    va1810,
+    va1813,
+    va1821,
+    va1850,
+    va1860,
+    va1882,
+    va189,
     va1895,
-    va1910,
-    va1913,
-    va1916,
-    va1919,
-    va1943,
-    va1947,
-    va195,
-    va196,
-    va1964,
-    va1992,
-    va2003,
-    va2020,
+    va191,
+    va1911,
+    va1912,
+    va192,
+    va1929,
+    va1944,
+    va1960,
+    va1977,
+    va1978,
+    va2005,
+    va2017,
     va2021,
+    va2022,
     va2026,
-    va2035,
-    va2042,
-    va2049,
-    va2063,
-    va2072,
-    va2079,
-    va2085,
-    va210,
-    va213,
-    va235,
-    va238,
-    va243,
-    va250,
-    va264,
-    va275,
-    va293,
-    va304,
-    va309,
+    va2030,
+    va2033,
+    va2044,
+    va2051,
+    va2090,
+    va2104,
+    va2107,
+    va2131,
+    va2132,
+    va2142,
+    va2145,
+    va2148,
+    va2152,
+    va216,
+    va2177,
+    va2181,
+    va2199,
+    va2229,
+    va2245,
+    va227,
+    va2275,
+    va2280,
+    va2287,
+    va2294,
+    va2308,
+    va2318,
+    va2325,
+    va2331,
+    va241,
+    va260,
+    va279,
+    va282,
+    va287,
+    va294,
     va313,
-    va32,
-    va321,
-    va33,
-    va332,
-    va340,
-    va350,
-    va351,
-    va354,
-    va36,
-    va368,
-    va369,
-    va382,
-    va384,
-    va387,
-    va401,
-    va425,
-    va435,
-    va436,
+    va320,
+    va338,
+    va349,
+    va357,
+    va362,
+    va370,
+    va381,
+    va389,
+    va404,
+    va408,
+    va423,
+    va446,
+    va45,
     va457,
-    va462,
-    va470,
-    va471,
-    va479,
-    va487,
-    va488,
-    va489,
-    va49,
-    va496,
-    va514,
-    va516,
-    va517,
-    va52,
-    va53,
+    va481,
+    va491,
+    va492,
+    va51,
+    va513,
     va533,
-    va534,
+    va540,
     va541,
     va549,
-    va556,
+    va55,
     va557,
-    va56,
-    va571,
-    va581,
+    va558,
+    va574,
+    va587,
+    va589,
+    va59,
     va590,
-    va597,
     va6,
-    va602,
     va606,
-    va616,
-    va629,
-    va632,
-    va635,
-    va643,
-    va646,
-    va65,
-    va659,
-    va676,
-    va678,
-    va683,
-    va693,
-    va696,
-    va707,
-    va717,
-    va722,
-    va723,
-    va734,
-    va735,
-    va74,
+    va607,
+    va620,
+    va626,
+    va633,
+    va634,
+    va648,
+    va658,
+    va667,
+    va686,
+    va689,
+    va699,
+    va712,
+    va716,
+    va718,
+    va731,
     va740,
-    va748,
-    va761,
-    va766,
-    va767,
-    va789,
-    va790,
-    va815,
-    va823,
-    va829,
-    va837,
-    va838,
-    va848,
-    va852,
-    va865,
-    va87,
-    va873,
-    va887,
-    va888,
-    va892,
-    va921,
+    va757,
+    va759,
+    va764,
+    va774,
+    va779,
+    va788,
+    va79,
+    va798,
+    va803,
+    va804,
+    va822,
+    va824,
+    va832,
+    va845,
+    va854,
+    va879,
+    va880,
+    va901,
+    va909,
+    va915,
+    va923,
     va924,
-    va935,
-    va942,
-    va943,
-    va947,
-    va95,
+    va934,
+    va938,
+    va94,
     va960,
-    va974,
-    va99,
-    va990,
+    va968,
+    va982,
+    va983,
+    va987,
     volume,
     vwap,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va110) AS se111,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va110) AS se112,
-    COUNT(va110) OVER (
+    RANK() OVER (PARTITION BY trade_date ORDER BY va146) AS se147,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va146) AS se148,
+    COUNT(va146) OVER (
       PARTITION BY trade_date
-      ORDER BY va110
+      ORDER BY va146
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se113,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va128) AS se129,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va128) AS se130,
-    COUNT(va128) OVER (
+    ) AS se149,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va164) AS se165,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va164) AS se166,
+    COUNT(va164) OVER (
       PARTITION BY trade_date
-      ORDER BY va128
+      ORDER BY va164
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se131,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va238) AS se239,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va238) AS se240,
-    COUNT(va238) OVER (
+    ) AS se167,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va216) AS se217,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va216) AS se218,
+    COUNT(va216) OVER (
       PARTITION BY trade_date
-      ORDER BY va238
+      ORDER BY va216
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se241,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va250) AS se251,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va250) AS se252,
-    COUNT(va250) OVER (
+    ) AS se219,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va241) AS se242,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va241) AS se243,
+    COUNT(va241) OVER (
       PARTITION BY trade_date
-      ORDER BY va250
+      ORDER BY va241
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se253,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va264) AS se265,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va264) AS se266,
-    COUNT(va264) OVER (
+    ) AS se244,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va260) AS se261,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va260) AS se262,
+    COUNT(va260) OVER (
       PARTITION BY trade_date
-      ORDER BY va264
+      ORDER BY va260
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se267,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va313) AS se314,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va313) AS se315,
-    COUNT(va313) OVER (
+    ) AS se263,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va282) AS se283,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va282) AS se284,
+    COUNT(va282) OVER (
       PARTITION BY trade_date
-      ORDER BY va313
+      ORDER BY va282
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se316,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va401) AS se402,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va401) AS se403,
-    COUNT(va401) OVER (
+    ) AS se285,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va294) AS se295,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va294) AS se296,
+    COUNT(va294) OVER (
       PARTITION BY trade_date
-      ORDER BY va401
+      ORDER BY va294
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se404,
+    ) AS se297,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va362) AS se363,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va362) AS se364,
+    COUNT(va362) OVER (
+      PARTITION BY trade_date
+      ORDER BY va362
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se365,
+    SUM(ABS(va446)) OVER (
+      PARTITION BY trade_date
+      ORDER BY stock_number
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se447,
     RANK() OVER (PARTITION BY trade_date ORDER BY va457) AS se458,
     CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va457) AS se459,
     COUNT(va457) OVER (
@@ -8476,169 +10887,221 @@ WITH values_0_1 AS (
       ORDER BY va457
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
     ) AS se460,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va496) AS se497,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va496) AS se498,
-    COUNT(va496) OVER (
+    RANK() OVER (PARTITION BY trade_date ORDER BY va513) AS se514,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va513) AS se515,
+    COUNT(va513) OVER (
       PARTITION BY trade_date
-      ORDER BY va496
+      ORDER BY va513
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se499,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va534) AS se535,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va534) AS se536,
-    COUNT(va534) OVER (
-      PARTITION BY trade_date
-      ORDER BY va534
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se537,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va581) AS se582,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va581) AS se583,
-    COUNT(va581) OVER (
-      PARTITION BY trade_date
-      ORDER BY va581
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se584,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va597) AS se598,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va597) AS se599,
-    COUNT(va597) OVER (
-      PARTITION BY trade_date
-      ORDER BY va597
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se600,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va635) AS se636,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va635) AS se637,
-    COUNT(va635) OVER (
-      PARTITION BY trade_date
-      ORDER BY va635
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se638,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va748) AS se749,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va748) AS se750,
-    COUNT(va748) OVER (
-      PARTITION BY trade_date
-      ORDER BY va748
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se751,
-    SUM(ABS(va815)) OVER (
+    ) AS se516,
+    SUM(ABS(va533)) OVER (
       PARTITION BY trade_date
       ORDER BY stock_number
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se816,
-    SUM(ABS(va823)) OVER (
+    ) AS se534,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va574) AS se575,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va574) AS se576,
+    COUNT(va574) OVER (
+      PARTITION BY trade_date
+      ORDER BY va574
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se577,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va607) AS se608,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va607) AS se609,
+    COUNT(va607) OVER (
+      PARTITION BY trade_date
+      ORDER BY va607
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se610,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va620) AS se621,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va620) AS se622,
+    COUNT(va620) OVER (
+      PARTITION BY trade_date
+      ORDER BY va620
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se623,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va658) AS se659,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va658) AS se660,
+    COUNT(va658) OVER (
+      PARTITION BY trade_date
+      ORDER BY va658
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se661,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va718) AS se719,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va718) AS se720,
+    COUNT(va718) OVER (
+      PARTITION BY trade_date
+      ORDER BY va718
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se721,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va731) AS se732,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va731) AS se733,
+    COUNT(va731) OVER (
+      PARTITION BY trade_date
+      ORDER BY va731
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se734,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va779) AS se780,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va779) AS se781,
+    COUNT(va779) OVER (
+      PARTITION BY trade_date
+      ORDER BY va779
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se782,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va832) AS se833,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va832) AS se834,
+    COUNT(va832) OVER (
+      PARTITION BY trade_date
+      ORDER BY va832
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se835,
+    SUM(ABS(va901)) OVER (
       PARTITION BY trade_date
       ORDER BY stock_number
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se824,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va865) AS se866,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va865) AS se867,
-    COUNT(va865) OVER (
+    ) AS se902,
+    SUM(ABS(va909)) OVER (
       PARTITION BY trade_date
-      ORDER BY va865
+      ORDER BY stock_number
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se868,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va974) AS se975,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va974) AS se976,
-    COUNT(va974) OVER (
+    ) AS se910,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va960) AS se961,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va960) AS se962,
+    COUNT(va960) OVER (
       PARTITION BY trade_date
-      ORDER BY va974
+      ORDER BY va960
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se977,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1202) AS se1203,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1202) AS se1204,
-    COUNT(va1202) OVER (
+    ) AS se963,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1075) AS se1076,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1075) AS se1077,
+    COUNT(va1075) OVER (
       PARTITION BY trade_date
-      ORDER BY va1202
+      ORDER BY va1075
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1205,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1253) AS se1254,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1253) AS se1255,
-    COUNT(va1253) OVER (
+    ) AS se1078,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1120) AS se1121,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1120) AS se1122,
+    COUNT(va1120) OVER (
       PARTITION BY trade_date
-      ORDER BY va1253
+      ORDER BY va1120
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1256,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1286) AS se1287,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1286) AS se1288,
-    COUNT(va1286) OVER (
+    ) AS se1123,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1333) AS se1334,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1333) AS se1335,
+    COUNT(va1333) OVER (
       PARTITION BY trade_date
-      ORDER BY va1286
+      ORDER BY va1333
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1289,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1376) AS se1377,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1376) AS se1378,
-    COUNT(va1376) OVER (
+    ) AS se1336,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1384) AS se1385,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1384) AS se1386,
+    COUNT(va1384) OVER (
       PARTITION BY trade_date
-      ORDER BY va1376
+      ORDER BY va1384
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1379,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1409) AS se1410,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1409) AS se1411,
-    COUNT(va1409) OVER (
+    ) AS se1387,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1422) AS se1423,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1422) AS se1424,
+    COUNT(va1422) OVER (
       PARTITION BY trade_date
-      ORDER BY va1409
+      ORDER BY va1422
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1412,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1463) AS se1464,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1463) AS se1465,
-    COUNT(va1463) OVER (
+    ) AS se1425,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1438) AS se1439,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1438) AS se1440,
+    COUNT(va1438) OVER (
       PARTITION BY trade_date
-      ORDER BY va1463
+      ORDER BY va1438
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1466,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1496) AS se1497,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1496) AS se1498,
-    COUNT(va1496) OVER (
+    ) AS se1441,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1544) AS se1545,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1544) AS se1546,
+    COUNT(va1544) OVER (
       PARTITION BY trade_date
-      ORDER BY va1496
+      ORDER BY va1544
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1499,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1575) AS se1576,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1575) AS se1577,
-    COUNT(va1575) OVER (
+    ) AS se1547,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1578) AS se1579,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1578) AS se1580,
+    COUNT(va1578) OVER (
       PARTITION BY trade_date
-      ORDER BY va1575
+      ORDER BY va1578
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1578,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1608) AS se1609,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1608) AS se1610,
-    COUNT(va1608) OVER (
+    ) AS se1581,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1639) AS se1640,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1639) AS se1641,
+    COUNT(va1639) OVER (
       PARTITION BY trade_date
-      ORDER BY va1608
+      ORDER BY va1639
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1611,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1784) AS se1785,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1784) AS se1786,
-    COUNT(va1784) OVER (
+    ) AS se1642,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1672) AS se1673,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1672) AS se1674,
+    COUNT(va1672) OVER (
       PARTITION BY trade_date
-      ORDER BY va1784
+      ORDER BY va1672
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1787,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va2003) AS se2004,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2003) AS se2005,
-    COUNT(va2003) OVER (
+    ) AS se1675,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1712) AS se1713,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1712) AS se1714,
+    COUNT(va1712) OVER (
       PARTITION BY trade_date
-      ORDER BY va2003
+      ORDER BY va1712
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2006,
-    AVG(va815) OVER (
+    ) AS se1715,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1736) AS se1737,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1736) AS se1738,
+    COUNT(va1736) OVER (
+      PARTITION BY trade_date
+      ORDER BY va1736
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1739,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1768) AS se1769,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1768) AS se1770,
+    COUNT(va1768) OVER (
+      PARTITION BY trade_date
+      ORDER BY va1768
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1771,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1801) AS se1802,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1801) AS se1803,
+    COUNT(va1801) OVER (
+      PARTITION BY trade_date
+      ORDER BY va1801
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1804,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2005) AS se2006,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2005) AS se2007,
+    COUNT(va2005) OVER (
+      PARTITION BY trade_date
+      ORDER BY va2005
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se2008,
+    AVG(va901) OVER (
       PARTITION BY trade_date, industry_l3
       ORDER BY stock_number
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2008,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va2072) AS se2073,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2072) AS se2074,
-    COUNT(va2072) OVER (
-      PARTITION BY trade_date
-      ORDER BY va2072
+    ) AS se2250,
+    AVG(va2275) OVER (
+      PARTITION BY trade_date, industry_l3
+      ORDER BY stock_number
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2075,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va2079) AS se2080,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2079) AS se2081,
-    COUNT(va2079) OVER (
+    ) AS se2276,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2318) AS se2319,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2318) AS se2320,
+    COUNT(va2318) OVER (
       PARTITION BY trade_date
-      ORDER BY va2079
+      ORDER BY va2318
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2082
-  FROM values_3_4
+    ) AS se2321,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2325) AS se2326,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2325) AS se2327,
+    COUNT(va2325) OVER (
+      PARTITION BY trade_date
+      ORDER BY va2325
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se2328
+  FROM values_3_5
 ), values_4_1 AS (
   SELECT
     ts_code,
@@ -8648,445 +11111,436 @@ WITH values_0_1 AS (
     close,
     day_rows,
     industry_l3,
-    se1010,
-    se1030,
-    se1041,
-    se1042,
-    se1043,
+    se1011,
+    se1013,
+    se1017,
+    se1031,
+    se1032,
+    se1033,
+    se1049,
+    se1050,
+    se1051,
+    se1052,
+    se1053,
+    se1062,
     se1063,
-    se1090,
-    se1093,
-    se1118,
-    se115,
+    se1064,
+    se1140,
     se1156,
-    se1159,
-    se1185,
-    se1188,
-    se1220,
-    se1241,
-    se1254,
-    se1255,
-    se1256,
-    se1267,
-    se1299,
-    se1302,
-    se1352,
-    se1358,
-    se1377,
-    se1378,
-    se1379,
-    se1418,
-    se1475,
-    se1479,
-    se1518,
+    se1157,
+    se1158,
+    se1206,
+    se1209,
+    se1234,
+    se1316,
+    se1351,
+    se1385,
+    se1386,
+    se1387,
+    se1459,
+    se1514,
+    se1520,
+    se1521,
     se1522,
-    se154,
-    se1540,
-    se1543,
-    se1553,
-    se1566,
-    se1567,
-    se1568,
-    se1586,
-    se1621,
-    se1642,
-    se165,
-    se1683,
-    se1738,
+    se1523,
+    se1524,
+    se1545,
+    se1546,
+    se1547,
+    se1651,
+    se1655,
+    se1743,
     se1759,
-    se1785,
-    se1786,
-    se1787,
-    se1813,
-    se1824,
-    se1825,
-    se1826,
-    se1827,
-    se1831,
-    se1872,
-    se1917,
-    se197,
-    se1989,
-    se2004,
-    se2005,
+    se1760,
+    se1761,
+    se1779,
+    se1814,
+    se1815,
+    se1816,
+    se1817,
+    se1818,
+    se1819,
+    se1820,
+    se1979,
     se2006,
-    se2022,
-    se2027,
-    se2028,
-    se2029,
-    se262,
-    se308,
-    se314,
-    se315,
-    se316,
-    se34,
-    se352,
-    se355,
-    se37,
-    se370,
-    se386,
-    se388,
-    se437,
-    se438,
-    se439,
-    se458,
-    se459,
-    se460,
-    se472,
-    se475,
-    se480,
-    se518,
-    se522,
-    se535,
-    se536,
-    se537,
-    se54,
+    se2007,
+    se2008,
+    se2034,
+    se2045,
+    se2046,
+    se2047,
+    se2048,
+    se2052,
+    se2053,
+    se2054,
+    se2055,
+    se2056,
+    se2057,
+    se2058,
+    se2059,
+    se2060,
+    se2061,
+    se2062,
+    se2108,
+    se2109,
+    se2149,
+    se2150,
+    se2151,
+    se2226,
+    se2246,
+    se2247,
+    se2248,
+    se265,
+    se266,
+    se267,
+    se268,
+    se269,
+    se360,
+    se542,
+    se544,
+    se545,
     se550,
-    se551,
-    se552,
-    se558,
-    se57,
     se591,
-    se592,
-    se593,
-    se636,
-    se637,
-    se638,
-    se639,
-    se640,
-    se641,
-    se642,
-    se644,
-    se647,
-    se66,
-    se681,
-    se689,
-    se690,
-    se736,
-    se768,
-    se791,
-    se830,
-    se831,
-    se832,
-    se839,
-    se866,
-    se867,
-    se868,
-    se897,
+    se595,
+    se60,
+    se608,
+    se609,
+    se610,
+    se615,
+    se616,
+    se617,
+    se618,
+    se621,
+    se622,
+    se623,
+    se627,
+    se628,
+    se629,
+    se635,
+    se668,
+    se669,
+    se670,
+    se762,
+    se770,
+    se771,
     se916,
+    se917,
     se918,
-    se922,
-    se93,
-    se936,
-    se937,
-    se938,
-    se952,
+    se925,
+    se947,
+    se948,
+    se949,
     se961,
     se962,
     se963,
-    va1003,
-    va1008,
-    va1009,
-    va1028,
-    va1029,
-    va104,
-    va1040,
+    se992,
+    va1016,
+    va1019,
+    va1030,
+    va1037,
+    va1038,
+    va1042,
     va1048,
-    va1060,
-    va1083,
-    va1088,
-    va1089,
-    va1092,
-    va1103,
-    va1114,
-    va1117,
-    va1120,
-    va1146,
-    va1154,
+    va1061,
+    va107,
+    va1104,
+    va1139,
+    va1148,
     va1155,
-    va116,
-    va1180,
-    va1183,
-    va1184,
-    va1187,
-    va1213,
-    va122,
-    va1223,
-    va1239,
-    va1240,
-    va1253,
-    va1264,
-    va1266,
-    va1297,
-    va1298,
-    va1301,
-    va1333,
-    va1335,
-    va1351,
-    va1353,
-    va1357,
-    va1360,
-    va1376,
-    va1391,
-    va1395,
-    va1416,
-    va1417,
-    va1430,
-    va1434,
-    va1473,
-    va1474,
+    va1163,
+    va1181,
+    va1199,
+    va1204,
+    va1205,
+    va1208,
+    va1219,
+    va1230,
+    va1233,
+    va1236,
+    va1262,
+    va1286,
+    va1305,
+    va131,
+    va1315,
+    va1321,
+    va1344,
+    va1354,
+    va1384,
+    va1392,
+    va140,
+    va1458,
+    va1467,
+    va1495,
+    va1498,
     va1513,
-    va1516,
-    va1517,
-    va153,
-    va1538,
-    va1539,
-    va1542,
-    va155,
-    va1556,
-    va1565,
-    va1584,
-    va1585,
-    va1613,
-    va1617,
-    va1620,
-    va1623,
-    va163,
-    va1639,
-    va164,
-    va1653,
-    va1675,
-    va1681,
-    va1682,
-    va169,
-    va1694,
-    va1712,
-    va172,
-    va1728,
-    va1736,
-    va1737,
-    va1757,
+    va1515,
+    va1519,
+    va152,
+    va1525,
+    va1544,
+    va1559,
+    va1563,
+    va158,
+    va1592,
+    va1601,
+    va1605,
+    va1649,
+    va1650,
+    va1689,
+    va1746,
     va1758,
-    va1784,
-    va1796,
-    va1800,
-    va1801,
-    va1805,
-    va1809,
-    va1812,
-    va1823,
-    va1830,
-    va1853,
-    va1868,
-    va187,
-    va1871,
-    va1894,
+    va1777,
+    va1778,
+    va1806,
+    va1810,
+    va1813,
+    va1821,
+    va1850,
+    va1860,
+    va1882,
+    va189,
     va1895,
-    va1910,
-    va1913,
-    va1916,
-    va1919,
-    va1943,
-    va1947,
-    va195,
-    va196,
-    va1964,
-    va1992,
-    va2003,
-    va2020,
+    va191,
+    va1911,
+    va1912,
+    va192,
+    va1929,
+    va1944,
+    va1960,
+    va1977,
+    va1978,
+    va2005,
+    va2017,
     va2021,
+    va2022,
     va2026,
-    va2035,
-    va2042,
-    va2049,
-    va2063,
-    va2085,
-    va210,
-    va213,
-    va243,
-    va275,
-    va293,
-    va304,
-    va309,
+    va2030,
+    va2033,
+    va2044,
+    va2051,
+    va2090,
+    va2104,
+    va2107,
+    va2131,
+    va2132,
+    va2142,
+    va2145,
+    va2148,
+    va2152,
+    va2177,
+    va2181,
+    va2199,
+    va2229,
+    va2245,
+    va227,
+    va2280,
+    va2287,
+    va2294,
+    va2308,
+    va2331,
+    va287,
     va313,
-    va32,
-    va321,
-    va33,
-    va332,
-    va340,
-    va350,
-    va351,
-    va354,
-    va36,
-    va368,
-    va369,
-    va382,
-    va384,
-    va387,
-    va425,
-    va435,
-    va436,
-    va457,
-    va462,
-    va470,
-    va471,
-    va479,
-    va487,
-    va488,
-    va514,
-    va516,
-    va517,
-    va52,
-    va53,
-    va533,
-    va534,
+    va320,
+    va338,
+    va349,
+    va370,
+    va381,
+    va389,
+    va404,
+    va408,
+    va423,
+    va45,
+    va481,
+    va491,
+    va540,
     va541,
     va549,
-    va556,
     va557,
-    va56,
-    va571,
+    va558,
+    va587,
+    va589,
+    va59,
     va590,
     va6,
     va606,
-    va616,
-    va629,
-    va632,
-    va635,
-    va643,
-    va646,
-    va65,
-    va659,
-    va676,
-    va678,
-    va683,
-    va693,
-    va696,
-    va707,
-    va717,
-    va722,
-    va723,
-    va734,
-    va735,
-    va74,
-    va761,
-    va766,
-    va767,
-    va789,
-    va790,
-    va829,
-    va837,
-    va838,
-    va848,
-    va852,
-    va865,
-    va87,
-    va873,
-    va887,
-    va888,
-    va892,
-    va921,
+    va607,
+    va620,
+    va626,
+    va633,
+    va634,
+    va648,
+    va667,
+    va686,
+    va689,
+    va699,
+    va712,
+    va716,
+    va740,
+    va757,
+    va759,
+    va764,
+    va774,
+    va788,
+    va79,
+    va798,
+    va803,
+    va804,
+    va822,
+    va845,
+    va854,
+    va879,
+    va880,
+    va915,
+    va923,
     va924,
-    va935,
-    va942,
-    va943,
-    va947,
-    va95,
+    va934,
+    va938,
+    va94,
     va960,
-    volume,
+    va968,
+    va982,
+    va983,
+    va987,
     vwap,
     (
       -(
         CASE
-          WHEN NOT va110 IS NULL
+          WHEN NOT va146 IS NULL
           THEN (
-            se111 + ROUND(se112 * day_rows)
+            se147 + ROUND(se148 * day_rows)
           ) / (
-            2 * se113
+            2 * se149
           )
         END
       )
-    ) AS va114,
+    ) AS va150,
     (
       CASE
-        WHEN NOT va128 IS NULL
+        WHEN NOT va164 IS NULL
         THEN (
-          se129 + ROUND(se130 * day_rows)
+          se165 + ROUND(se166 * day_rows)
         ) / (
-          2 * se131
+          2 * se167
         )
       END
-    ) AS va132,
+    ) AS va168,
+    (
+      -(
+        CASE
+          WHEN NOT va216 IS NULL
+          THEN (
+            se217 + ROUND(se218 * day_rows)
+          ) / (
+            2 * se219
+          )
+        END
+      )
+    ) AS va220,
+    (
+      CASE
+        WHEN NOT va241 IS NULL
+        THEN (
+          se242 + ROUND(se243 * day_rows)
+        ) / (
+          2 * se244
+        )
+      END
+    ) AS va245,
+    (
+      -(
+        CASE
+          WHEN NOT va260 IS NULL
+          THEN (
+            se261 + ROUND(se262 * day_rows)
+          ) / (
+            2 * se263
+          )
+        END
+      )
+    ) AS va264,
     (
       (
-        va235 * (
+        va279 * (
           CASE
-            WHEN NOT va238 IS NULL
+            WHEN NOT va282 IS NULL
             THEN (
-              se239 + ROUND(se240 * day_rows)
+              se283 + ROUND(se284 * day_rows)
             ) / (
-              2 * se241
+              2 * se285
             )
           END
         )
       ) * (
         CASE
-          WHEN NOT va250 IS NULL
+          WHEN NOT va294 IS NULL
           THEN (
-            se251 + ROUND(se252 * day_rows)
+            se295 + ROUND(se296 * day_rows)
           ) / (
-            2 * se253
+            2 * se297
           )
         END
       )
-    ) AS va254,
+    ) AS va298,
     (
       -(
-        CASE
-          WHEN NOT va264 IS NULL
-          THEN (
-            se265 + ROUND(se266 * day_rows)
-          ) / (
-            2 * se267
-          )
-        END
+        (
+          va357 - se358
+        ) * (
+          CASE
+            WHEN NOT va362 IS NULL
+            THEN (
+              se363 + ROUND(se364 * day_rows)
+            ) / (
+              2 * se365
+            )
+          END
+        )
       )
-    ) AS va268,
+    ) AS va366,
+    va446 * CAST(1 AS DOUBLE) / NULLIF(se447, 0) AS va448,
     (
       CASE
-        WHEN NOT va401 IS NULL
+        WHEN NOT va457 IS NULL
         THEN (
-          se402 + ROUND(se403 * day_rows)
+          se458 + ROUND(se459 * day_rows)
         ) / (
-          2 * se404
+          2 * se460
         )
       END
-    ) AS va405,
+    ) AS va461,
     (
       (
-        1 - (
+        (
           CASE
-            WHEN NOT va489 IS NULL
+            WHEN NOT va492 IS NULL
             THEN (
-              se490 + ROUND(se491 * day_rows)
+              se493 + ROUND(se494 * day_rows)
             ) / (
-              2 * se492
+              2 * se495
+            )
+          END
+        ) + (
+          CASE
+            WHEN NOT va513 IS NULL
+            THEN (
+              se514 + ROUND(se515 * day_rows)
+            ) / (
+              2 * se516
             )
           END
         )
-      ) + (
-        1 - (
-          CASE
-            WHEN NOT va496 IS NULL
-            THEN (
-              se497 + ROUND(se498 * day_rows)
-            ) / (
-              2 * se499
-            )
-          END
+      ) + CAST(SIGN(va533 * CAST(1 AS DOUBLE) / NULLIF(se534, 0)) AS DOUBLE)
+    ) AS va535,
+    (
+      CASE
+        WHEN NOT va574 IS NULL
+        THEN (
+          se575 + ROUND(se576 * day_rows)
+        ) / (
+          2 * se577
         )
-      )
-    ) AS va500,
+      END
+    ) AS va578,
     (
       CASE
         WHEN stock_row > 7
@@ -9094,187 +11548,309 @@ WITH values_0_1 AS (
           (
             1 - (
               CASE
-                WHEN NOT va581 IS NULL
+                WHEN NOT va658 IS NULL
                 THEN (
-                  se582 + ROUND(se583 * day_rows)
+                  se659 + ROUND(se660 * day_rows)
                 ) / (
-                  2 * se584
+                  2 * se661
                 )
               END
             )
-          ) * va99
+          ) * va135
         )
       END
-    ) AS va585,
+    ) AS va662,
     (
-      (
-        -(
+      -(
+        (
+          (
+            CASE
+              WHEN (
+                NOT (
+                  va192 = se265
+                )
+              ) AND (
+                NOT (
+                  va51 = se120
+                )
+              )
+              THEN (
+                CASE WHEN stock_row > 1 THEN SIGN(close - se151) * SIGN(volume - se190) END
+              )
+              ELSE NULL
+            END
+          ) * (
+            CASE
+              WHEN NOT va718 IS NULL
+              THEN (
+                se719 + ROUND(se720 * day_rows)
+              ) / (
+                2 * se721
+              )
+            END
+          )
+        ) * (
           CASE
-            WHEN NOT va597 IS NULL
+            WHEN NOT va731 IS NULL
             THEN (
-              se598 + ROUND(se599 * day_rows)
+              se732 + ROUND(se733 * day_rows)
             ) / (
-              2 * se600
+              2 * se734
             )
           END
         )
-      ) * (
-        CASE
-          WHEN se308 > stock_row - 9 AND se93 > stock_row - 9
-          THEN CASE WHEN ISFINITE(va602) THEN ROUND(va602, 12) END
-          ELSE NULL
-        END
       )
-    ) AS va603,
+    ) AS va735,
+    (
+      CASE
+        WHEN NOT va779 IS NULL
+        THEN (
+          se780 + ROUND(se781 * day_rows)
+        ) / (
+          2 * se782
+        )
+      END
+    ) AS va783,
     (
       -(
         (
           CASE
-            WHEN NOT va740 IS NULL
+            WHEN NOT va824 IS NULL
             THEN (
-              se741 + ROUND(se742 * day_rows)
+              se825 + ROUND(se826 * day_rows)
             ) / (
-              2 * se743
+              2 * se827
             )
           END
         ) * (
           CASE
-            WHEN NOT va748 IS NULL
+            WHEN NOT va832 IS NULL
             THEN (
-              se749 + ROUND(se750 * day_rows)
+              se833 + ROUND(se834 * day_rows)
             ) / (
-              2 * se751
+              2 * se835
             )
           END
         )
       )
-    ) AS va752,
+    ) AS va836,
     (
       -(
         (
-          va815 * CAST(1 AS DOUBLE) / NULLIF(se816, 0) * 2
-        ) - va823 * CAST(1 AS DOUBLE) / NULLIF(se824, 0)
+          va901 * CAST(1 AS DOUBLE) / NULLIF(se902, 0) * 2
+        ) - va909 * CAST(1 AS DOUBLE) / NULLIF(se910, 0)
       )
-    ) AS va825,
+    ) AS va911,
     (
       -(
         (
           CASE
-            WHEN NOT va974 IS NULL
+            WHEN NOT va1075 IS NULL
             THEN (
-              se975 + ROUND(se976 * day_rows)
+              se1076 + ROUND(se1077 * day_rows)
             ) / (
-              2 * se977
+              2 * se1078
             )
           END
         ) + (
-          2 + CASE WHEN se991 < va990 THEN 2 WHEN se991 = va990 THEN 1 WHEN se991 > va990 THEN 0 END + CASE WHEN se992 < va990 THEN 2 WHEN se992 = va990 THEN 1 WHEN se992 > va990 THEN 0 END + CASE WHEN se993 < va990 THEN 2 WHEN se993 = va990 THEN 1 WHEN se993 > va990 THEN 0 END + CASE WHEN se994 < va990 THEN 2 WHEN se994 = va990 THEN 1 WHEN se994 > va990 THEN 0 END + CASE WHEN se995 < va990 THEN 2 WHEN se995 = va990 THEN 1 WHEN se995 > va990 THEN 0 END
+          2 + CASE
+            WHEN se1092 < va1091
+            THEN 2
+            WHEN se1092 = va1091
+            THEN 1
+            WHEN se1092 > va1091
+            THEN 0
+          END + CASE
+            WHEN se1093 < va1091
+            THEN 2
+            WHEN se1093 = va1091
+            THEN 1
+            WHEN se1093 > va1091
+            THEN 0
+          END + CASE
+            WHEN se1094 < va1091
+            THEN 2
+            WHEN se1094 = va1091
+            THEN 1
+            WHEN se1094 > va1091
+            THEN 0
+          END + CASE
+            WHEN se1095 < va1091
+            THEN 2
+            WHEN se1095 = va1091
+            THEN 1
+            WHEN se1095 > va1091
+            THEN 0
+          END + CASE
+            WHEN se1096 < va1091
+            THEN 2
+            WHEN se1096 = va1091
+            THEN 1
+            WHEN se1096 > va1091
+            THEN 0
+          END
         ) / 12
       )
-    ) AS va996,
+    ) AS va1097,
     (
       CASE
-        WHEN NOT va1202 IS NULL
+        WHEN NOT va1120 IS NULL
         THEN (
-          se1203 + ROUND(se1204 * day_rows)
+          se1121 + ROUND(se1122 * day_rows)
         ) / (
-          2 * se1205
+          2 * se1123
         )
       END
-    ) AS va1206,
+    ) AS va1124,
     (
       CASE
-        WHEN NOT va1286 IS NULL
+        WHEN NOT va1333 IS NULL
         THEN (
-          se1287 + ROUND(se1288 * day_rows)
+          se1334 + ROUND(se1335 * day_rows)
         ) / (
-          2 * se1289
+          2 * se1336
         )
       END
-    ) AS va1290,
+    ) AS va1337,
+    CAST((
+      (
+        (
+          CASE
+            WHEN NOT va1394 IS NULL
+            THEN (
+              se1395 + ROUND(se1396 * day_rows)
+            ) / (
+              2 * se1397
+            )
+          END
+        ) < (
+          CASE
+            WHEN NOT va1422 IS NULL
+            THEN (
+              se1423 + ROUND(se1424 * day_rows)
+            ) / (
+              2 * se1425
+            )
+          END
+        )
+      )
+    ) AS DOUBLE) AS va1426,
     (
       CASE
-        WHEN NOT va1409 IS NULL
+        WHEN NOT va1438 IS NULL
         THEN (
-          se1410 + ROUND(se1411 * day_rows)
+          se1439 + ROUND(se1440 * day_rows)
         ) / (
-          2 * se1412
+          2 * se1441
         )
       END
-    ) AS va1413,
+    ) AS va1442,
     (
       CASE
-        WHEN NOT va1463 IS NULL
+        WHEN NOT va1578 IS NULL
         THEN (
-          se1464 + ROUND(se1465 * day_rows)
+          se1579 + ROUND(se1580 * day_rows)
         ) / (
-          2 * se1466
+          2 * se1581
         )
       END
-    ) AS va1467,
+    ) AS va1582,
+    (
+      CASE
+        WHEN NOT va1639 IS NULL
+        THEN (
+          se1640 + ROUND(se1641 * day_rows)
+        ) / (
+          2 * se1642
+        )
+      END
+    ) AS va1643,
     (
       (
         (
           CASE
-            WHEN NOT va1496 IS NULL
+            WHEN NOT va1672 IS NULL
             THEN (
-              se1497 + ROUND(se1498 * day_rows)
+              se1673 + ROUND(se1674 * day_rows)
             ) / (
-              2 * se1499
+              2 * se1675
             )
           END
-        ) * va49
+        ) * va55
       ) / NULLIF((
-        va1494 / NULLIF(va139, 0)
+        va1670 / NULLIF(va175, 0)
       ), 0)
-    ) AS va1500,
+    ) AS va1676,
     (
       CASE
-        WHEN NOT va1575 IS NULL
+        WHEN NOT va1712 IS NULL
         THEN (
-          se1576 + ROUND(se1577 * day_rows)
+          se1713 + ROUND(se1714 * day_rows)
         ) / (
-          2 * se1578
+          2 * se1715
         )
       END
-    ) AS va1579,
+    ) AS va1716,
     (
       CASE
-        WHEN NOT va1608 IS NULL
+        WHEN NOT va1736 IS NULL
         THEN (
-          se1609 + ROUND(se1610 * day_rows)
+          se1737 + ROUND(se1738 * day_rows)
         ) / (
-          2 * se1611
+          2 * se1739
         )
       END
-    ) AS va1612,
+    ) AS va1740,
     (
-      CASE WHEN NOT industry_l3 IS NULL THEN va815 - se2008 END
-    ) AS va2009,
+      CASE
+        WHEN NOT va1768 IS NULL
+        THEN (
+          se1769 + ROUND(se1770 * day_rows)
+        ) / (
+          2 * se1771
+        )
+      END
+    ) AS va1772,
+    (
+      CASE
+        WHEN NOT va1801 IS NULL
+        THEN (
+          se1802 + ROUND(se1803 * day_rows)
+        ) / (
+          2 * se1804
+        )
+      END
+    ) AS va1805,
+    (
+      CASE WHEN NOT industry_l3 IS NULL THEN va901 - se2250 END
+    ) AS va2251,
+    (
+      CASE WHEN NOT industry_l3 IS NULL THEN va2275 - se2276 END
+    ) AS va2277,
     (
       -(
         CASE
-          WHEN NOT va2072 IS NULL
+          WHEN NOT va2318 IS NULL
           THEN (
-            se2073 + ROUND(se2074 * day_rows)
+            se2319 + ROUND(se2320 * day_rows)
           ) / (
-            2 * se2075
+            2 * se2321
           )
         END
       )
-    ) AS va2076,
+    ) AS va2322,
     (
       -(
         CASE
-          WHEN NOT va2079 IS NULL
+          WHEN NOT va2325 IS NULL
           THEN (
-            se2080 + ROUND(se2081 * day_rows)
+            se2326 + ROUND(se2327 * day_rows)
           ) / (
-            2 * se2082
+            2 * se2328
           )
         END
       )
-    ) AS va2083
+    ) AS va2329
   FROM sections_4
 ), values_4_2 AS (
   SELECT
@@ -9285,383 +11861,699 @@ WITH values_0_1 AS (
     close,
     day_rows,
     industry_l3,
-    se1010,
-    se1030,
-    se1041,
-    se1042,
-    se1043,
+    se1011,
+    se1013,
+    se1017,
+    se1031,
+    se1032,
+    se1033,
+    se1049,
+    se1050,
+    se1051,
+    se1052,
+    se1053,
+    se1062,
     se1063,
-    se1090,
-    se1093,
-    se1118,
-    se115,
+    se1064,
+    se1140,
     se1156,
-    se1159,
-    se1185,
-    se1188,
-    se1220,
-    se1241,
-    se1254,
-    se1255,
-    se1256,
-    se1267,
-    se1299,
-    se1302,
-    se1352,
-    se1358,
-    se1377,
-    se1378,
-    se1379,
-    se1418,
-    se1475,
-    se1479,
-    se1518,
+    se1157,
+    se1158,
+    se1206,
+    se1209,
+    se1234,
+    se1316,
+    se1351,
+    se1385,
+    se1386,
+    se1387,
+    se1459,
+    se1514,
+    se1520,
+    se1521,
     se1522,
-    se154,
-    se1540,
-    se1543,
-    se1553,
-    se1566,
-    se1567,
-    se1568,
-    se1586,
-    se1621,
-    se1642,
-    se165,
-    se1683,
-    se1738,
+    se1523,
+    se1524,
+    se1545,
+    se1546,
+    se1547,
+    se1651,
+    se1655,
+    se1743,
     se1759,
-    se1785,
-    se1786,
-    se1787,
-    se1813,
-    se1824,
-    se1825,
-    se1826,
-    se1827,
-    se1831,
-    se1872,
-    se1917,
-    se197,
-    se1989,
-    se2004,
-    se2005,
+    se1760,
+    se1761,
+    se1779,
+    se1814,
+    se1815,
+    se1816,
+    se1817,
+    se1818,
+    se1819,
+    se1820,
+    se1979,
     se2006,
-    se2022,
-    se2027,
-    se2028,
-    se2029,
-    se262,
-    se308,
-    se314,
-    se315,
-    se316,
-    se34,
-    se352,
-    se355,
-    se37,
-    se370,
-    se386,
-    se388,
-    se437,
-    se438,
-    se439,
-    se458,
-    se459,
-    se460,
-    se472,
-    se475,
-    se480,
-    se518,
-    se522,
-    se535,
-    se536,
-    se537,
-    se54,
+    se2007,
+    se2008,
+    se2034,
+    se2045,
+    se2046,
+    se2047,
+    se2048,
+    se2052,
+    se2053,
+    se2054,
+    se2055,
+    se2056,
+    se2057,
+    se2058,
+    se2059,
+    se2060,
+    se2061,
+    se2062,
+    se2108,
+    se2109,
+    se2149,
+    se2150,
+    se2151,
+    se2226,
+    se2246,
+    se2247,
+    se2248,
+    se265,
+    se266,
+    se267,
+    se268,
+    se269,
+    se360,
+    se542,
+    se544,
+    se545,
     se550,
-    se551,
-    se552,
-    se558,
-    se57,
     se591,
-    se592,
-    se593,
-    se636,
-    se637,
-    se638,
-    se639,
-    se640,
-    se641,
-    se642,
-    se644,
-    se647,
-    se66,
-    se681,
-    se689,
-    se690,
-    se736,
-    se768,
-    se791,
-    se830,
-    se831,
-    se832,
-    se839,
-    se866,
-    se867,
-    se868,
-    se897,
+    se595,
+    se60,
+    se608,
+    se609,
+    se610,
+    se615,
+    se616,
+    se617,
+    se618,
+    se621,
+    se622,
+    se623,
+    se627,
+    se628,
+    se629,
+    se635,
+    se668,
+    se669,
+    se670,
+    se762,
+    se770,
+    se771,
     se916,
+    se917,
     se918,
-    se922,
-    se93,
-    se936,
-    se937,
-    se938,
-    se952,
+    se925,
+    se947,
+    se948,
+    se949,
     se961,
     se962,
     se963,
-    va1003,
-    va1008,
-    va1009,
-    va1028,
-    va1029,
-    va104,
-    va1040,
+    se992,
+    va1016,
+    va1019,
+    va1030,
+    va1037,
+    va1038,
+    va1042,
     va1048,
-    va1060,
-    va1083,
-    va1088,
-    va1089,
-    va1092,
-    va1103,
-    va1114,
-    va1117,
-    va1120,
-    va114,
-    va1146,
-    va1154,
+    va1061,
+    va107,
+    va1097,
+    va1139,
+    va1148,
     va1155,
-    va116,
-    va1180,
-    va1183,
-    va1184,
-    va1187,
-    va1206,
-    va1213,
-    va122,
-    va1223,
-    va1239,
-    va1240,
-    va1253,
-    va1264,
-    va1266,
-    va1290,
-    va1297,
-    va1298,
-    va1301,
-    va132,
-    va1333,
-    va1335,
-    va1351,
-    va1353,
-    va1357,
-    va1360,
-    va1376,
-    va1391,
-    va1395,
-    va1413,
-    va1416,
-    va1417,
-    va1430,
-    va1434,
+    va1163,
+    va1181,
+    va1199,
+    va1204,
+    va1205,
+    va1208,
+    va1219,
+    va1230,
+    va1233,
+    va1236,
+    va1262,
+    va1286,
+    va1305,
+    va131,
+    va1315,
+    va1321,
+    va1337,
+    va1344,
+    va1354,
+    va1384,
+    va1392,
+    va140,
+    va1426,
+    va1442,
+    va1458,
     va1467,
-    va1473,
-    va1474,
-    va1500,
+    va1495,
+    va1498,
+    va150,
     va1513,
-    va1516,
-    va1517,
-    va153,
-    va1538,
-    va1539,
-    va1542,
-    va155,
-    va1556,
-    va1565,
-    va1579,
-    va1584,
-    va1585,
-    va1612,
-    va1613,
-    va1617,
-    va1620,
-    va1623,
-    va163,
-    va1639,
-    va164,
-    va1653,
-    va1675,
-    va1681,
-    va1682,
-    va169,
-    va1694,
-    va1712,
-    va172,
-    va1728,
-    va1736,
-    va1737,
-    va1757,
+    va1515,
+    va1519,
+    va152,
+    va1525,
+    va1544,
+    va1559,
+    va1563,
+    va158,
+    va1582,
+    va1592,
+    va1601,
+    va1605,
+    va1643,
+    va1649,
+    va1650,
+    va1676,
+    va168,
+    va1689,
+    va1746,
     va1758,
-    va1784,
-    va1796,
-    va1800,
-    va1801,
+    va1772,
+    va1777,
+    va1778,
     va1805,
-    va1809,
-    va1812,
-    va1823,
-    va1830,
-    va1853,
-    va1868,
-    va187,
-    va1871,
-    va1894,
+    va1806,
+    va1810,
+    va1813,
+    va1821,
+    va1850,
+    va1860,
+    va1882,
+    va189,
     va1895,
-    va1910,
-    va1913,
-    va1916,
-    va1919,
-    va1943,
-    va1947,
-    va195,
-    va196,
-    va1964,
-    va1992,
-    va2003,
-    va2009,
-    va2020,
+    va191,
+    va1911,
+    va1912,
+    va192,
+    va1929,
+    va1944,
+    va1960,
+    va1977,
+    va1978,
+    va2005,
+    va2017,
     va2021,
+    va2022,
     va2026,
-    va2035,
-    va2042,
-    va2049,
-    va2063,
-    va2076,
-    va2083,
-    va2085,
-    va210,
-    va213,
-    va243,
-    va254,
-    va268,
-    va275,
-    va293,
-    va304,
-    va309,
+    va2030,
+    va2033,
+    va2044,
+    va2051,
+    va2090,
+    va2104,
+    va2107,
+    va2131,
+    va2132,
+    va2142,
+    va2145,
+    va2148,
+    va2152,
+    va2177,
+    va2181,
+    va2199,
+    va220,
+    va2229,
+    va2245,
+    va2251,
+    va227,
+    va2277,
+    va2280,
+    va2287,
+    va2294,
+    va2308,
+    va2322,
+    va2329,
+    va2331,
+    va245,
+    va264,
+    va287,
+    va298,
     va313,
-    va32,
-    va321,
-    va33,
-    va332,
-    va340,
-    va350,
-    va351,
-    va354,
-    va36,
-    va368,
-    va369,
-    va382,
-    va384,
-    va387,
-    va405,
-    va425,
-    va435,
-    va436,
-    va457,
-    va462,
-    va470,
-    va471,
-    va479,
-    va487,
-    va488,
-    va514,
-    va516,
-    va517,
-    va52,
-    va53,
-    va533,
-    va534,
+    va320,
+    va338,
+    va349,
+    va366,
+    va370,
+    va381,
+    va389,
+    va404,
+    va408,
+    va423,
+    va448,
+    va45,
+    va461,
+    va481,
+    va491,
+    va535,
+    va540,
     va541,
     va549,
-    va556,
     va557,
-    va56,
-    va571,
+    va558,
+    va578,
+    va587,
+    va589,
+    va59,
     va590,
     va6,
-    va603,
     va606,
-    va616,
-    va629,
-    va632,
-    va635,
-    va643,
-    va646,
-    va65,
-    va659,
-    va676,
-    va678,
-    va683,
-    va693,
-    va696,
-    va707,
-    va717,
-    va722,
-    va723,
-    va734,
+    va607,
+    va620,
+    va626,
+    va633,
+    va634,
+    va648,
+    va667,
+    va686,
+    va689,
+    va699,
+    va712,
+    va716,
     va735,
-    va74,
-    va752,
-    va761,
-    va766,
-    va767,
-    va789,
-    va790,
-    va825,
-    va829,
-    va837,
-    va838,
-    va848,
-    va852,
-    va865,
-    va87,
-    va873,
-    va887,
-    va888,
-    va892,
-    va921,
+    va740,
+    va757,
+    va759,
+    va764,
+    va774,
+    va783,
+    va788,
+    va79,
+    va798,
+    va803,
+    va804,
+    va822,
+    va836,
+    va845,
+    va854,
+    va879,
+    va880,
+    va911,
+    va915,
+    va923,
     va924,
-    va935,
-    va942,
-    va943,
-    va947,
-    va95,
+    va934,
+    va938,
+    va94,
     va960,
-    va996,
-    volume,
+    va968,
+    va982,
+    va983,
+    va987,
     vwap,
     (
-      va500 * 8193 - (
-        va500 * 8193 - va500
+      va662 * 8193 - (
+        va662 * 8193 - va662
       )
-    ) AS va501,
+    ) AS va663,
     (
-      va585 * 8193 - (
-        va585 * 8193 - va585
-      )
-    ) AS va586
+      CASE
+        WHEN (
+          va1104 > 0
+          OR (
+            va1124 = FLOOR(va1124) AND (
+              va1104 <> 0 OR va1124 >= 0
+            )
+          )
+          OR (
+            va1104 = 0 AND va1124 > 0
+          )
+        )
+        THEN POWER(va1104, va1124)
+      END
+    ) AS va1125,
+    (
+      CASE
+        WHEN (
+          va1716 > 0
+          OR (
+            va1740 = FLOOR(va1740) AND (
+              va1716 <> 0 OR va1740 >= 0
+            )
+          )
+          OR (
+            va1716 = 0 AND va1740 > 0
+          )
+        )
+        THEN POWER(va1716, va1740)
+      END
+    ) AS va1741
   FROM values_4_1
+), values_4_3 AS (
+  SELECT
+    ts_code,
+    trade_date,
+    stock_number,
+    stock_row,
+    close,
+    day_rows,
+    industry_l3,
+    se1011,
+    se1013,
+    se1017,
+    se1031,
+    se1032,
+    se1033,
+    se1049,
+    se1050,
+    se1051,
+    se1052,
+    se1053,
+    se1062,
+    se1063,
+    se1064,
+    se1140,
+    se1156,
+    se1157,
+    se1158,
+    se1206,
+    se1209,
+    se1234,
+    se1316,
+    se1351,
+    se1385,
+    se1386,
+    se1387,
+    se1459,
+    se1514,
+    se1520,
+    se1521,
+    se1522,
+    se1523,
+    se1524,
+    se1545,
+    se1546,
+    se1547,
+    se1651,
+    se1655,
+    se1743,
+    se1759,
+    se1760,
+    se1761,
+    se1779,
+    se1814,
+    se1815,
+    se1816,
+    se1817,
+    se1818,
+    se1819,
+    se1820,
+    se1979,
+    se2006,
+    se2007,
+    se2008,
+    se2034,
+    se2045,
+    se2046,
+    se2047,
+    se2048,
+    se2052,
+    se2053,
+    se2054,
+    se2055,
+    se2056,
+    se2057,
+    se2058,
+    se2059,
+    se2060,
+    se2061,
+    se2062,
+    se2108,
+    se2109,
+    se2149,
+    se2150,
+    se2151,
+    se2226,
+    se2246,
+    se2247,
+    se2248,
+    se265,
+    se266,
+    se267,
+    se268,
+    se269,
+    se360,
+    se542,
+    se544,
+    se545,
+    se550,
+    se591,
+    se595,
+    se60,
+    se608,
+    se609,
+    se610,
+    se615,
+    se616,
+    se617,
+    se618,
+    se621,
+    se622,
+    se623,
+    se627,
+    se628,
+    se629,
+    se635,
+    se668,
+    se669,
+    se670,
+    se762,
+    se770,
+    se771,
+    se916,
+    se917,
+    se918,
+    se925,
+    se947,
+    se948,
+    se949,
+    se961,
+    se962,
+    se963,
+    se992,
+    va1016,
+    va1019,
+    va1030,
+    va1037,
+    va1038,
+    va1042,
+    va1048,
+    va1061,
+    va107,
+    va1097,
+    va1139,
+    va1148,
+    va1155,
+    va1163,
+    va1181,
+    va1199,
+    va1204,
+    va1205,
+    va1208,
+    va1219,
+    va1230,
+    va1233,
+    va1236,
+    va1262,
+    va1286,
+    va1305,
+    va131,
+    va1315,
+    va1321,
+    va1337,
+    va1344,
+    va1354,
+    va1384,
+    va1392,
+    va140,
+    va1426,
+    va1442,
+    va1458,
+    va1467,
+    va1495,
+    va1498,
+    va150,
+    va1513,
+    va1515,
+    va1519,
+    va152,
+    va1525,
+    va1544,
+    va1559,
+    va1563,
+    va158,
+    va1582,
+    va1592,
+    va1601,
+    va1605,
+    va1643,
+    va1649,
+    va1650,
+    va1676,
+    va168,
+    va1689,
+    va1746,
+    va1758,
+    va1772,
+    va1777,
+    va1778,
+    va1805,
+    va1806,
+    va1810,
+    va1813,
+    va1821,
+    va1850,
+    va1860,
+    va1882,
+    va189,
+    va1895,
+    va191,
+    va1911,
+    va1912,
+    va192,
+    va1929,
+    va1944,
+    va1960,
+    va1977,
+    va1978,
+    va2005,
+    va2017,
+    va2021,
+    va2022,
+    va2026,
+    va2030,
+    va2033,
+    va2044,
+    va2051,
+    va2090,
+    va2104,
+    va2107,
+    va2131,
+    va2132,
+    va2142,
+    va2145,
+    va2148,
+    va2152,
+    va2177,
+    va2181,
+    va2199,
+    va220,
+    va2229,
+    va2245,
+    va2251,
+    va227,
+    va2277,
+    va2280,
+    va2287,
+    va2294,
+    va2308,
+    va2322,
+    va2329,
+    va2331,
+    va245,
+    va264,
+    va287,
+    va298,
+    va313,
+    va320,
+    va338,
+    va349,
+    va366,
+    va370,
+    va381,
+    va389,
+    va404,
+    va408,
+    va423,
+    va448,
+    va45,
+    va461,
+    va481,
+    va491,
+    va535,
+    va540,
+    va541,
+    va549,
+    va557,
+    va558,
+    va578,
+    va587,
+    va589,
+    va59,
+    va590,
+    va6,
+    va606,
+    va607,
+    va620,
+    va626,
+    va633,
+    va634,
+    va648,
+    va663,
+    va667,
+    va686,
+    va689,
+    va699,
+    va712,
+    va716,
+    va735,
+    va740,
+    va757,
+    va759,
+    va764,
+    va774,
+    va783,
+    va788,
+    va79,
+    va798,
+    va803,
+    va804,
+    va822,
+    va836,
+    va845,
+    va854,
+    va879,
+    va880,
+    va911,
+    va915,
+    va923,
+    va924,
+    va934,
+    va938,
+    va94,
+    va960,
+    va968,
+    va982,
+    va983,
+    va987,
+    vwap,
+    (
+      -(
+        CASE WHEN ISFINITE(va1125) THEN va1125 END
+      )
+    ) AS va1126,
+    (
+      CASE WHEN ISFINITE(va1741) THEN va1741 END
+    ) AS va1742
+  FROM values_4_2
 ), series_5 AS (
   SELECT
     ts_code,
@@ -9671,524 +12563,525 @@ WITH values_0_1 AS (
     close,
     day_rows,
     industry_l3,
-    se1041,
-    se1042,
-    se1043,
+    se1031,
+    se1032,
+    se1033,
+    se1049,
+    se1050,
+    se1051,
+    se1052,
+    se1053,
+    se1062,
     se1063,
-    se115,
-    se1159,
-    se1254,
-    se1255,
-    se1256,
-    se1377,
-    se1378,
-    se1379,
-    se1479,
+    se1064,
+    se1156,
+    se1157,
+    se1158,
+    se1385,
+    se1386,
+    se1387,
+    se1520,
+    se1521,
     se1522,
-    se154,
-    se1566,
-    se1567,
-    se1568,
-    se1642,
-    se1785,
-    se1786,
-    se1787,
-    se1824,
-    se1825,
-    se1826,
-    se2004,
-    se2005,
+    se1523,
+    se1524,
+    se1545,
+    se1546,
+    se1547,
+    se1655,
+    se1759,
+    se1760,
+    se1761,
+    se1814,
+    se1815,
+    se1816,
+    se1817,
+    se1818,
+    se1819,
+    se1820,
     se2006,
-    se2027,
-    se2028,
-    se2029,
-    se262,
-    se308,
-    se314,
-    se315,
-    se316,
-    se386,
-    se437,
-    se438,
-    se439,
-    se458,
-    se459,
-    se460,
-    se475,
-    se480,
-    se522,
-    se535,
-    se536,
-    se537,
+    se2007,
+    se2008,
+    se2045,
+    se2046,
+    se2047,
+    se2052,
+    se2053,
+    se2054,
+    se2055,
+    se2056,
+    se2057,
+    se2058,
+    se2059,
+    se2060,
+    se2061,
+    se2062,
+    se2108,
+    se2109,
+    se2149,
+    se2150,
+    se2151,
+    se2246,
+    se2247,
+    se2248,
+    se265,
+    se266,
+    se267,
+    se268,
+    se269,
+    se360,
+    se544,
+    se545,
     se550,
-    se551,
-    se552,
-    se591,
-    se592,
-    se593,
-    se636,
-    se637,
-    se638,
-    se639,
-    se640,
-    se641,
-    se642,
-    se689,
-    se690,
-    se830,
-    se831,
-    se832,
-    se866,
-    se867,
-    se868,
-    se897,
-    se93,
-    se936,
-    se937,
-    se938,
-    se952,
+    se595,
+    se608,
+    se609,
+    se610,
+    se615,
+    se616,
+    se617,
+    se618,
+    se621,
+    se622,
+    se623,
+    se627,
+    se628,
+    se629,
+    se668,
+    se669,
+    se670,
+    se770,
+    se771,
+    se916,
+    se917,
+    se918,
+    se947,
+    se948,
+    se949,
     se961,
     se962,
     se963,
-    va1003,
-    va1008,
-    va1028,
-    va104,
-    va1040,
-    va1060,
-    va1083,
-    va1088,
-    va1120,
-    va114,
-    va1146,
-    va1154,
-    va116,
-    va1183,
-    va1206,
-    va122,
-    va1223,
-    va1239,
-    va1253,
-    va1264,
-    va1290,
-    va1297,
-    va132,
-    va1333,
-    va1335,
-    va1360,
-    va1376,
-    va1395,
-    va1413,
-    va1416,
-    va1434,
-    va1467,
-    va1473,
-    va1500,
-    va1513,
-    va1516,
-    va153,
-    va1538,
-    va155,
-    va1556,
-    va1565,
-    va1579,
-    va1584,
-    va1612,
-    va1623,
-    va163,
-    va1639,
-    va1653,
-    va1675,
-    va1681,
-    va169,
-    va1694,
-    va1712,
-    va172,
-    va1728,
-    va1736,
-    va1757,
-    va1784,
-    va1796,
-    va1809,
-    va1823,
-    va1853,
-    va187,
-    va1919,
-    va1947,
-    va195,
-    va1964,
-    va1992,
-    va2003,
-    va2009,
-    va2020,
-    va2026,
-    va2035,
-    va2042,
-    va2049,
-    va2063,
-    va2076,
-    va2083,
-    va2085,
-    va210,
-    va213,
-    va243,
-    va254,
-    va268,
-    va275,
-    va293,
-    va304,
-    va309,
+    se992,
+    va1019,
+    va1030,
+    va1042,
+    va1048,
+    va1061,
+    va107,
+    va1097,
+    va1126,
+    va1155,
+    va1181,
+    va1199,
+    va1204,
+    va1236,
+    va1262,
+    va1286,
+    va131,
+    va1321,
+    va1337,
+    va1354,
+    va1384,
+    va1392,
+    va140,
+    va1426,
+    va1442,
+    va1495,
+    va1498,
+    va150,
+    va1519,
+    va152,
+    va1525,
+    va1544,
+    va1563,
+    va158,
+    va1582,
+    va1592,
+    va1605,
+    va1643,
+    va1649,
+    va1676,
+    va168,
+    va1689,
+    va1742,
+    va1746,
+    va1758,
+    va1772,
+    va1777,
+    va1805,
+    va1813,
+    va1821,
+    va1850,
+    va1860,
+    va1882,
+    va189,
+    va1895,
+    va191,
+    va192,
+    va1929,
+    va1944,
+    va1960,
+    va1977,
+    va2005,
+    va2017,
+    va2030,
+    va2044,
+    va2051,
+    va2090,
+    va2107,
+    va2148,
+    va2152,
+    va2181,
+    va2199,
+    va220,
+    va2229,
+    va2245,
+    va2251,
+    va227,
+    va2277,
+    va2280,
+    va2287,
+    va2294,
+    va2308,
+    va2322,
+    va2329,
+    va2331,
+    va264,
+    va287,
+    va298,
     va313,
-    va32,
-    va321,
-    va332,
-    va340,
-    va350,
-    va368,
-    va382,
-    va384,
-    va425,
-    va435,
-    va436,
-    va457,
-    va462,
-    va470,
-    va479,
-    va487,
-    va501,
-    va514,
-    va516,
-    va52,
-    va533,
-    va534,
-    va541,
+    va320,
+    va338,
+    va349,
+    va366,
+    va370,
+    va381,
+    va389,
+    va408,
+    va448,
+    va45,
+    va481,
+    va491,
+    va535,
+    va540,
     va549,
-    va556,
-    va571,
-    va586,
-    va590,
-    va603,
+    va557,
+    va578,
+    va587,
+    va589,
     va606,
-    va616,
-    va629,
-    va632,
-    va635,
-    va659,
-    va676,
-    va683,
-    va693,
-    va696,
-    va707,
-    va717,
-    va722,
-    va723,
-    va734,
-    va74,
-    va752,
-    va761,
-    va766,
-    va789,
-    va825,
-    va829,
-    va837,
-    va852,
-    va865,
-    va87,
-    va873,
-    va892,
-    va924,
-    va935,
-    va947,
-    va95,
+    va607,
+    va620,
+    va626,
+    va633,
+    va648,
+    va663,
+    va667,
+    va686,
+    va689,
+    va699,
+    va712,
+    va716,
+    va735,
+    va740,
+    va757,
+    va764,
+    va774,
+    va783,
+    va788,
+    va79,
+    va798,
+    va803,
+    va804,
+    va822,
+    va836,
+    va845,
+    va854,
+    va911,
+    va915,
+    va923,
+    va938,
+    va94,
     va960,
-    va996,
-    volume,
+    va968,
+    va987,
     ARG_MAX(stock_row, va6) OVER rows_5 AS se7,
     COUNT(va6) OVER rows_5 AS se8,
+    SUM(va245) OVER rows_3 AS se246,
+    COUNT(va245) OVER rows_3 AS se247,
+    MAX(va404) OVER rows_3 AS se405,
+    COUNT(va404) OVER rows_3 AS se406,
+    AVG(va423) OVER rows_2 AS se424,
+    COUNT(va423) OVER rows_2 AS se425,
+    MIN(va461) OVER rows_2 AS se462,
+    COUNT(va461) OVER rows_2 AS se463,
     MAX((
-      CASE WHEN va33 IS DISTINCT FROM se34 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se35,
+      CASE WHEN va541 IS DISTINCT FROM se542 OR stock_row = 1 THEN stock_row END
+    )) OVER rows_before AS se543,
     MAX((
-      CASE WHEN va36 IS DISTINCT FROM se37 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se38,
+      CASE WHEN va590 IS DISTINCT FROM se591 OR stock_row = 1 THEN stock_row END
+    )) OVER rows_before AS se592,
     MAX((
-      CASE WHEN va53 IS DISTINCT FROM se54 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se55,
+      CASE WHEN va634 IS DISTINCT FROM se635 OR stock_row = 1 THEN stock_row END
+    )) OVER rows_before AS se636,
+    CORR(va152, va759) OVER rows_250 AS se760,
     MAX((
-      CASE WHEN va56 IS DISTINCT FROM se57 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se58,
+      CASE WHEN va558 IS DISTINCT FROM se762 OR stock_row = 1 THEN stock_row END
+    )) OVER rows_before AS se763,
+    LAG(va764, 1) OVER rows_row AS se765,
+    MAX(va783) OVER rows_5 AS se784,
+    COUNT(va783) OVER rows_5 AS se785,
+    LAG(va854, 1) OVER rows_row AS se855,
+    LAG(va854, 2) OVER rows_row AS se856,
+    LAG(va854, 3) OVER rows_row AS se857,
+    LAG(va854, 4) OVER rows_row AS se858,
+    LAG(va854, 5) OVER rows_row AS se859,
+    LAG(va854, 6) OVER rows_row AS se860,
+    SUM(va880) OVER rows_16 AS se881,
+    COUNT(va880) OVER rows_16 AS se882,
+    SUM(va879) OVER rows_16 AS se883,
+    COUNT(va879) OVER rows_16 AS se884,
     MAX((
-      CASE WHEN va164 IS DISTINCT FROM se165 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se166,
-    MAX((
-      CASE WHEN va196 IS DISTINCT FROM se197 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se198,
-    LAG(va309, 5) OVER rows_row AS se310,
-    MAX((
-      CASE WHEN va351 IS DISTINCT FROM se352 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se353,
-    MAX((
-      CASE WHEN va354 IS DISTINCT FROM se355 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se356,
-    MAX((
-      CASE WHEN va369 IS DISTINCT FROM se370 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se371,
-    MAX((
-      CASE WHEN va387 IS DISTINCT FROM se388 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se389,
-    MIN(va405) OVER rows_2 AS se406,
-    COUNT(va405) OVER rows_2 AS se407,
-    MAX((
-      CASE WHEN va471 IS DISTINCT FROM se472 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se473,
-    MAX((
-      CASE WHEN va517 IS DISTINCT FROM se518 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se519,
-    MAX((
-      CASE WHEN va557 IS DISTINCT FROM se558 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se559,
-    MAX((
-      CASE WHEN va643 IS DISTINCT FROM se644 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se645,
-    MAX((
-      CASE WHEN va646 IS DISTINCT FROM se647 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se648,
-    CORR(va116, va678) OVER rows_250 AS se679,
-    MAX((
-      CASE WHEN va488 IS DISTINCT FROM se681 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se682,
-    LAG(va683, 1) OVER rows_row AS se684,
-    MAX((
-      CASE WHEN va735 IS DISTINCT FROM se736 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se737,
-    MAX((
-      CASE WHEN va767 IS DISTINCT FROM se768 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se769,
-    MAX((
-      CASE WHEN va790 IS DISTINCT FROM se791 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se792,
-    MAX((
-      CASE WHEN va838 IS DISTINCT FROM se839 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se840,
-    CORR(va848, vwap) OVER rows_9 AS se849,
-    REGR_COUNT(va848, vwap) OVER rows_9 AS se850,
-    LAG(va852, 1) OVER rows_row AS se853,
-    LAG(va873, 1) OVER rows_row AS se874,
-    LAG(va873, 2) OVER rows_row AS se875,
-    LAG(va873, 3) OVER rows_row AS se876,
-    LAG(va873, 4) OVER rows_row AS se877,
-    LAG(va873, 5) OVER rows_row AS se878,
-    LAG(va873, 6) OVER rows_row AS se879,
-    LAG(va873, 7) OVER rows_row AS se880,
-    CORR(va887, va888) OVER rows_13 AS se889,
-    REGR_COUNT(va887, va888) OVER rows_13 AS se890,
-    LAG(va892, 1) OVER rows_row AS se893,
-    CORR(se916, se918) OVER rows_16 AS se919,
-    MAX((
-      CASE WHEN va921 IS DISTINCT FROM se922 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se923,
-    LAG(va924, 1) OVER rows_row AS se925,
-    CORR(va942, va943) OVER rows_6 AS se944,
-    REGR_COUNT(va942, va943) OVER rows_6 AS se945,
-    LAG(va947, 1) OVER rows_row AS se948,
+      CASE WHEN va924 IS DISTINCT FROM se925 OR stock_row = 1 THEN stock_row END
+    )) OVER rows_before AS se926,
+    CORR(va934, vwap) OVER rows_9 AS se935,
+    REGR_COUNT(va934, vwap) OVER rows_9 AS se936,
+    LAG(va938, 1) OVER rows_row AS se939,
+    LAG(va938, 2) OVER rows_row AS se940,
+    LAG(va938, 3) OVER rows_row AS se941,
+    LAG(va938, 4) OVER rows_row AS se942,
+    LAG(va938, 5) OVER rows_row AS se943,
+    LAG(va938, 6) OVER rows_row AS se944,
+    LAG(va938, 7) OVER rows_row AS se945,
+    LAG(va938, 8) OVER rows_row AS se946,
+    LAG(va968, 1) OVER rows_row AS se969,
+    LAG(va968, 2) OVER rows_row AS se970,
+    LAG(va968, 3) OVER rows_row AS se971,
+    LAG(va968, 4) OVER rows_row AS se972,
+    LAG(va968, 5) OVER rows_row AS se973,
+    LAG(va968, 6) OVER rows_row AS se974,
+    LAG(va968, 7) OVER rows_row AS se975,
+    CORR(va982, va983) OVER rows_13 AS se984,
+    REGR_COUNT(va982, va983) OVER rows_13 AS se985,
+    LAG(va987, 1) OVER rows_row AS se988,
+    CORR(se1011, se1013) OVER rows_16 AS se1014,
     MAX(
       (
-        CASE WHEN va1009 IS DISTINCT FROM se1010 OR stock_row = 1 THEN stock_row END
+        CASE WHEN va1016 IS DISTINCT FROM se1017 OR stock_row = 1 THEN stock_row END
       )
-    ) OVER rows_before AS se1011,
-    MAX(
-      (
-        CASE WHEN va1029 IS DISTINCT FROM se1030 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se1031,
-    MAX(va1048) OVER rows_4 AS se1049,
-    COUNT(va1048) OVER rows_4 AS se1050,
-    MAX(
-      (
-        CASE WHEN va1089 IS DISTINCT FROM se1090 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se1091,
-    MAX(
-      (
-        CASE WHEN va1092 IS DISTINCT FROM se1093 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se1094,
-    CORR(va1103, va1114) OVER rows_18 AS se1115,
-    MAX(
-      (
-        CASE WHEN va1117 IS DISTINCT FROM se1118 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se1119,
-    LAG(va1120, 1) OVER rows_row AS se1121,
-    LAG(va1146, 1) OVER rows_row AS se1147,
-    LAG(va1146, 2) OVER rows_row AS se1148,
-    LAG(va1146, 3) OVER rows_row AS se1149,
-    MAX(
-      (
-        CASE WHEN va1155 IS DISTINCT FROM se1156 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se1157,
-    MAX(
-      (
-        CASE WHEN va1184 IS DISTINCT FROM se1185 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se1186,
-    MAX(
-      (
-        CASE WHEN va1187 IS DISTINCT FROM se1188 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se1189,
+    ) OVER rows_before AS se1018,
+    LAG(va1019, 1) OVER rows_row AS se1020,
+    CORR(va1037, va1038) OVER rows_6 AS se1039,
+    REGR_COUNT(va1037, va1038) OVER rows_6 AS se1040,
+    LAG(va1042, 1) OVER rows_row AS se1043,
+    LAG(va1042, 2) OVER rows_row AS se1044,
+    LAG(va1042, 3) OVER rows_row AS se1045,
+    LAG(va1042, 4) OVER rows_row AS se1046,
+    LAG(va1042, 5) OVER rows_row AS se1047,
     RANK(
     ORDER BY
-      va1213) OVER rows_16 AS se1214,
+      va1148) OVER rows_13 AS se1149,
     CUME_DIST(
     ORDER BY
-      va1213) OVER rows_16 AS se1215,
-    COUNT(va1213) OVER rows_16 AS se1216,
-    CORR(close, se1220) OVER rows_15 AS se1221,
-    LAG(va1223, 1) OVER rows_row AS se1224,
+      va1148) OVER rows_13 AS se1150,
+    COUNT(va1148) OVER rows_13 AS se1151,
+    MAX(va1163) OVER rows_4 AS se1164,
+    COUNT(va1163) OVER rows_4 AS se1165,
+    LAG(va1181, 1) OVER rows_row AS se1182,
+    LAG(va1181, 2) OVER rows_row AS se1183,
+    LAG(va1181, 3) OVER rows_row AS se1184,
+    LAG(va1181, 4) OVER rows_row AS se1185,
+    LAG(va1181, 5) OVER rows_row AS se1186,
+    LAG(va1181, 6) OVER rows_row AS se1187,
+    LAG(va1181, 7) OVER rows_row AS se1188,
+    LAG(va1181, 8) OVER rows_row AS se1189,
     MAX(
       (
-        CASE WHEN va1240 IS DISTINCT FROM se1241 OR stock_row = 1 THEN stock_row END
+        CASE WHEN va1205 IS DISTINCT FROM se1206 OR stock_row = 1 THEN stock_row END
       )
-    ) OVER rows_before AS se1242,
+    ) OVER rows_before AS se1207,
+    MAX(
+      (
+        CASE WHEN va1208 IS DISTINCT FROM se1209 OR stock_row = 1 THEN stock_row END
+      )
+    ) OVER rows_before AS se1210,
+    CORR(va1219, va1230) OVER rows_18 AS se1231,
+    MAX(
+      (
+        CASE WHEN va1233 IS DISTINCT FROM se1234 OR stock_row = 1 THEN stock_row END
+      )
+    ) OVER rows_before AS se1235,
+    LAG(va1236, 1) OVER rows_row AS se1237,
+    LAG(va1262, 1) OVER rows_row AS se1263,
+    LAG(va1262, 2) OVER rows_row AS se1264,
+    LAG(va1262, 3) OVER rows_row AS se1265,
+    LAG(va1286, 1) OVER rows_row AS se1287,
+    LAG(va1286, 2) OVER rows_row AS se1288,
+    LAG(va1286, 3) OVER rows_row AS se1289,
+    LAG(va1286, 4) OVER rows_row AS se1290,
+    LAG(va1286, 5) OVER rows_row AS se1291,
+    LAG(va1286, 6) OVER rows_row AS se1292,
+    LAG(va1286, 7) OVER rows_row AS se1293,
+    LAG(va1286, 8) OVER rows_row AS se1294,
+    LAG(va1286, 9) OVER rows_row AS se1295,
+    LAG(va1321, 1) OVER rows_row AS se1322,
+    RANK(
+    ORDER BY
+      va1344) OVER rows_16 AS se1345,
+    CUME_DIST(
+    ORDER BY
+      va1344) OVER rows_16 AS se1346,
+    COUNT(va1344) OVER rows_16 AS se1347,
+    CORR(close, se1351) OVER rows_15 AS se1352,
+    LAG(va1354, 1) OVER rows_row AS se1355,
+    RANK(
+    ORDER BY
+      va1467) OVER rows_19 AS se1468,
+    CUME_DIST(
+    ORDER BY
+      va1467) OVER rows_19 AS se1469,
+    COUNT(va1467) OVER rows_19 AS se1470,
+    LAG(va1498, 1) OVER rows_row AS se1499,
+    LAG(va1498, 2) OVER rows_row AS se1500,
+    LAG(va1498, 3) OVER rows_row AS se1501,
+    LAG(va1498, 4) OVER rows_row AS se1502,
+    CORR(va1513, va1515) OVER rows_6 AS se1516,
+    REGR_COUNT(va1513, va1515) OVER rows_6 AS se1517,
+    LAG(va1525, 1) OVER rows_row AS se1526,
+    LAG(va1525, 2) OVER rows_row AS se1527,
+    LAG(va1525, 3) OVER rows_row AS se1528,
+    LAG(va1525, 4) OVER rows_row AS se1529,
+    LAG(va1525, 5) OVER rows_row AS se1530,
+    CORR(va1559, va1305) OVER rows_14 AS se1560,
+    REGR_COUNT(va1559, va1305) OVER rows_14 AS se1561,
+    LAG(va1563, 1) OVER rows_row AS se1564,
+    MAX(
+      (
+        CASE WHEN va1315 IS DISTINCT FROM se1316 OR stock_row = 1 THEN stock_row END
+      )
+    ) OVER rows_before AS se1566,
+    LAG(va1592, 1) OVER rows_row AS se1593,
+    LAG(va1592, 2) OVER rows_row AS se1594,
+    LAG(va1592, 3) OVER rows_row AS se1595,
+    LAG(va1592, 4) OVER rows_row AS se1596,
+    CORR(va1601, vwap) OVER rows_8 AS se1602,
+    REGR_COUNT(va1601, vwap) OVER rows_8 AS se1603,
+    LAG(va1605, 1) OVER rows_row AS se1606,
+    LAG(va1605, 2) OVER rows_row AS se1607,
+    LAG(va1605, 3) OVER rows_row AS se1608,
+    LAG(va1605, 4) OVER rows_row AS se1609,
+    LAG(va1605, 5) OVER rows_row AS se1610,
+    LAG(va1605, 6) OVER rows_row AS se1611,
+    LAG(va1605, 7) OVER rows_row AS se1612,
+    MAX(
+      (
+        CASE WHEN va1650 IS DISTINCT FROM se1651 OR stock_row = 1 THEN stock_row END
+      )
+    ) OVER rows_before AS se1652,
+    CORR(close, se1743) OVER rows_6 AS se1744,
+    LAG(va1746, 1) OVER rows_row AS se1747,
+    LAG(va1746, 2) OVER rows_row AS se1748,
+    LAG(va1746, 3) OVER rows_row AS se1749,
+    LAG(va1746, 4) OVER rows_row AS se1750,
+    LAG(va1746, 5) OVER rows_row AS se1751,
+    MAX(
+      (
+        CASE WHEN va1778 IS DISTINCT FROM se1779 OR stock_row = 1 THEN stock_row END
+      )
+    ) OVER rows_before AS se1780,
+    CORR(va1806, va1810) OVER rows_8 AS se1811,
+    LAG(va1821, 1) OVER rows_row AS se1822,
+    LAG(va1821, 2) OVER rows_row AS se1823,
+    LAG(va1821, 3) OVER rows_row AS se1824,
+    LAG(va1821, 4) OVER rows_row AS se1825,
+    LAG(va1821, 5) OVER rows_row AS se1826,
+    LAG(va1821, 6) OVER rows_row AS se1827,
+    LAG(va1821, 7) OVER rows_row AS se1828,
+    LAG(va1850, 1) OVER rows_row AS se1851,
+    LAG(va1850, 2) OVER rows_row AS se1852,
+    LAG(va1850, 3) OVER rows_row AS se1853,
+    LAG(va1850, 4) OVER rows_row AS se1854,
+    LAG(va1860, 1) OVER rows_row AS se1861,
+    LAG(va1860, 2) OVER rows_row AS se1862,
+    LAG(va1860, 3) OVER rows_row AS se1863,
+    LAG(va1860, 4) OVER rows_row AS se1864,
+    LAG(va1860, 5) OVER rows_row AS se1865,
+    LAG(va1860, 6) OVER rows_row AS se1866,
+    LAG(va1860, 7) OVER rows_row AS se1867,
+    LAG(va1860, 8) OVER rows_row AS se1868,
+    LAG(va1860, 9) OVER rows_row AS se1869,
+    LAG(va1895, 1) OVER rows_row AS se1896,
+    LAG(va1895, 2) OVER rows_row AS se1897,
+    SUM(va1912) OVER rows_16 AS se1913,
+    COUNT(va1912) OVER rows_16 AS se1914,
+    SUM(va1911) OVER rows_16 AS se1915,
+    COUNT(va1911) OVER rows_16 AS se1916,
+    LAG(va1929, 1) OVER rows_row AS se1930,
+    LAG(va1960, 1) OVER rows_row AS se1961,
+    LAG(va1960, 2) OVER rows_row AS se1962,
+    LAG(va1960, 3) OVER rows_row AS se1963,
+    LAG(va1960, 4) OVER rows_row AS se1964,
+    LAG(va1960, 5) OVER rows_row AS se1965,
+    MAX(
+      (
+        CASE WHEN va1978 IS DISTINCT FROM se1979 OR stock_row = 1 THEN stock_row END
+      )
+    ) OVER rows_before AS se1980,
+    MAX(
+      (
+        CASE WHEN va1458 IS DISTINCT FROM se1459 OR stock_row = 1 THEN stock_row END
+      )
+    ) OVER rows_before AS se1981,
+    CORR(va2022, va2026) OVER rows_18 AS se2027,
+    REGR_COUNT(va2022, va2026) OVER rows_18 AS se2028,
+    LAG(va2030, 1) OVER rows_row AS se2031,
+    MAX(
+      (
+        CASE WHEN va2033 IS DISTINCT FROM se2034 OR stock_row = 1 THEN stock_row END
+      )
+    ) OVER rows_before AS se2035,
+    CORR(se2048, se1514) OVER rows_12 AS se2049,
+    LAG(va1525, 6) OVER rows_row AS se2063,
+    LAG(va1525, 7) OVER rows_row AS se2064,
+    LAG(va1525, 8) OVER rows_row AS se2065,
+    LAG(va1525, 9) OVER rows_row AS se2066,
+    LAG(va1525, 10) OVER rows_row AS se2067,
+    LAG(va1525, 11) OVER rows_row AS se2068,
+    LAG(va2090, 1) OVER rows_row AS se2091,
+    LAG(va2090, 2) OVER rows_row AS se2092,
+    LAG(va2090, 3) OVER rows_row AS se2093,
+    CORR(va2104, va2021) OVER rows_3 AS se2105,
+    LAG(va2030, 2) OVER rows_row AS se2110,
+    SUM(va2132) OVER rows_20 AS se2133,
+    COUNT(va2132) OVER rows_20 AS se2134,
+    SUM(va2131) OVER rows_20 AS se2135,
+    COUNT(va2131) OVER rows_20 AS se2136,
+    CORR(va2142, va2145) OVER rows_4 AS se2146,
+    LAG(va2152, 1) OVER rows_row AS se2153,
+    LAG(va2152, 2) OVER rows_row AS se2154,
+    LAG(va2152, 3) OVER rows_row AS se2155,
+    CORR(va2177, vwap) OVER rows_4 AS se2178,
+    REGR_COUNT(va2177, vwap) OVER rows_4 AS se2179,
+    LAG(va2181, 1) OVER rows_row AS se2182,
+    LAG(va2181, 2) OVER rows_row AS se2183,
+    LAG(va2181, 3) OVER rows_row AS se2184,
+    MAX(
+      (
+        CASE WHEN va1139 IS DISTINCT FROM se1140 OR stock_row = 1 THEN stock_row END
+      )
+    ) OVER rows_before AS se2200,
     MAX((
-      CASE WHEN va65 IS DISTINCT FROM se66 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se1265,
-    MAX(
-      (
-        CASE WHEN va1266 IS DISTINCT FROM se1267 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se1268,
-    MAX(
-      (
-        CASE WHEN va1298 IS DISTINCT FROM se1299 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se1300,
-    MAX(
-      (
-        CASE WHEN va1301 IS DISTINCT FROM se1302 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se1303,
-    CORR(va1351, va1353) OVER rows_6 AS se1354,
-    REGR_COUNT(va1351, va1353) OVER rows_6 AS se1355,
-    MAX(
-      (
-        CASE WHEN va1357 IS DISTINCT FROM se1358 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se1359,
-    LAG(va1360, 1) OVER rows_row AS se1361,
-    CORR(va1391, va1180) OVER rows_14 AS se1392,
-    REGR_COUNT(va1391, va1180) OVER rows_14 AS se1393,
-    LAG(va1395, 1) OVER rows_row AS se1396,
-    MAX(
-      (
-        CASE WHEN va1417 IS DISTINCT FROM se1418 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se1419,
-    CORR(va1430, vwap) OVER rows_8 AS se1431,
-    REGR_COUNT(va1430, vwap) OVER rows_8 AS se1432,
-    LAG(va1434, 1) OVER rows_row AS se1435,
-    MAX(
-      (
-        CASE WHEN va1474 IS DISTINCT FROM se1475 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se1476,
-    MAX(
-      (
-        CASE WHEN va1517 IS DISTINCT FROM se1518 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se1519,
-    MAX(
-      (
-        CASE WHEN va1539 IS DISTINCT FROM se1540 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se1541,
-    MAX(
-      (
-        CASE WHEN va1542 IS DISTINCT FROM se1543 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se1544,
-    CORR(close, se1553) OVER rows_6 AS se1554,
-    LAG(va1556, 1) OVER rows_row AS se1557,
-    MAX(
-      (
-        CASE WHEN va1585 IS DISTINCT FROM se1586 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se1587,
-    CORR(va1613, va1617) OVER rows_8 AS se1618,
-    MAX(
-      (
-        CASE WHEN va1620 IS DISTINCT FROM se1621 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se1622,
-    LAG(va1623, 1) OVER rows_row AS se1624,
-    LAG(va1653, 1) OVER rows_row AS se1654,
-    LAG(va1653, 2) OVER rows_row AS se1655,
-    LAG(va1653, 3) OVER rows_row AS se1656,
-    LAG(va1653, 4) OVER rows_row AS se1657,
-    LAG(va1653, 5) OVER rows_row AS se1658,
-    LAG(va1653, 6) OVER rows_row AS se1659,
-    LAG(va1653, 7) OVER rows_row AS se1660,
-    LAG(va1653, 8) OVER rows_row AS se1661,
-    LAG(va1653, 9) OVER rows_row AS se1662,
-    MAX(
-      (
-        CASE WHEN va1682 IS DISTINCT FROM se1683 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se1684,
-    MAX(
-      (
-        CASE WHEN va1737 IS DISTINCT FROM se1738 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se1739,
-    MAX(
-      (
-        CASE WHEN va1758 IS DISTINCT FROM se1759 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se1760,
-    CORR(va1801, va1805) OVER rows_18 AS se1806,
-    REGR_COUNT(va1801, va1805) OVER rows_18 AS se1807,
-    LAG(va1809, 1) OVER rows_row AS se1810,
-    MAX(
-      (
-        CASE WHEN va1812 IS DISTINCT FROM se1813 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se1814,
-    CORR(se1827, se1352) OVER rows_12 AS se1828,
-    MAX(
-      (
-        CASE WHEN va1830 IS DISTINCT FROM se1831 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se1832,
-    CORR(va1868, va1800) OVER rows_3 AS se1869,
-    MAX(
-      (
-        CASE WHEN va1871 IS DISTINCT FROM se1872 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se1873,
-    SUM(va1895) OVER rows_20 AS se1896,
-    COUNT(va1895) OVER rows_20 AS se1897,
-    SUM(va1894) OVER rows_20 AS se1898,
-    COUNT(va1894) OVER rows_20 AS se1899,
-    CORR(va1910, va1913) OVER rows_4 AS se1914,
-    MAX(
-      (
-        CASE WHEN va1916 IS DISTINCT FROM se1917 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se1918,
-    LAG(va1919, 1) OVER rows_row AS se1920,
-    CORR(va1943, vwap) OVER rows_4 AS se1944,
-    REGR_COUNT(va1943, vwap) OVER rows_4 AS se1945,
-    LAG(va1947, 1) OVER rows_row AS se1948,
-    CORR(se1827, se1989) OVER rows_8 AS se1990,
-    LAG(va1992, 1) OVER rows_row AS se1993,
-    MAX(
-      (
-        CASE WHEN va2021 IS DISTINCT FROM se2022 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se2023
-  FROM values_4_2
+      CASE WHEN va59 IS DISTINCT FROM se60 OR stock_row = 1 THEN stock_row END
+    )) OVER rows_before AS se2201,
+    CORR(se2048, se2226) OVER rows_8 AS se2227,
+    LAG(va2229, 1) OVER rows_row AS se2230,
+    LAG(va2229, 2) OVER rows_row AS se2231,
+    LAG(va2229, 3) OVER rows_row AS se2232,
+    LAG(va2229, 4) OVER rows_row AS se2233,
+    LAG(va2229, 5) OVER rows_row AS se2234,
+    LAG(va2229, 6) OVER rows_row AS se2235,
+    LAG(va2229, 7) OVER rows_row AS se2236
+  FROM values_4_3
   WINDOW rows_2 AS (
     PARTITION BY stock_number
     ORDER BY stock_row
@@ -10241,6 +13134,10 @@ WITH values_0_1 AS (
     PARTITION BY stock_number
     ORDER BY stock_row
     rows BETWEEN 17 preceding AND CURRENT ROW
+  ), rows_19 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 18 preceding AND CURRENT ROW
   ), rows_20 AS (
     PARTITION BY stock_number
     ORDER BY stock_row
@@ -10263,200 +13160,287 @@ WITH values_0_1 AS (
     close,
     day_rows,
     industry_l3,
-    se1041,
-    se1042,
+    se1018,
+    se1020,
+    se1031,
+    se1032,
+    se1033,
     se1043,
-    se1119,
-    se1121,
-    se115,
-    se1189,
-    se1224,
-    se1254,
-    se1255,
-    se1256,
-    se1359,
-    se1361,
-    se1377,
-    se1378,
-    se1379,
-    se1396,
-    se1435,
-    se154,
-    se1557,
+    se1044,
+    se1045,
+    se1046,
+    se1047,
+    se1049,
+    se1050,
+    se1051,
+    se1052,
+    se1053,
+    se1062,
+    se1063,
+    se1064,
+    se1235,
+    se1237,
+    se1355,
+    se1385,
+    se1386,
+    se1387,
+    se1520,
+    se1521,
+    se1522,
+    se1523,
+    se1524,
+    se1526,
+    se1527,
+    se1528,
+    se1529,
+    se1530,
+    se1545,
+    se1546,
+    se1547,
+    se1564,
     se1566,
-    se1567,
-    se1568,
-    se1622,
-    se1624,
-    se166,
-    se1785,
-    se1786,
-    se1787,
-    se1810,
+    se1606,
+    se1607,
+    se1608,
+    se1609,
+    se1610,
+    se1611,
+    se1612,
+    se1747,
+    se1748,
+    se1749,
+    se1750,
+    se1751,
+    se1759,
+    se1760,
+    se1761,
     se1814,
+    se1815,
+    se1816,
+    se1817,
+    se1818,
+    se1819,
+    se1820,
+    se1822,
+    se1823,
     se1824,
     se1825,
     se1826,
-    se1832,
-    se1873,
-    se1918,
-    se1920,
-    se1948,
-    se198,
-    se1993,
-    se2004,
-    se2005,
+    se1827,
+    se1828,
     se2006,
-    se262,
-    se437,
-    se438,
-    se439,
-    se458,
-    se459,
-    se460,
-    se475,
-    se480,
-    se535,
-    se536,
-    se537,
+    se2007,
+    se2008,
+    se2031,
+    se2035,
+    se2045,
+    se2046,
+    se2047,
+    se2052,
+    se2053,
+    se2054,
+    se2055,
+    se2056,
+    se2057,
+    se2058,
+    se2059,
+    se2060,
+    se2061,
+    se2062,
+    se2063,
+    se2064,
+    se2065,
+    se2066,
+    se2067,
+    se2068,
+    se2108,
+    se2109,
+    se2110,
+    se2149,
+    se2150,
+    se2151,
+    se2153,
+    se2154,
+    se2155,
+    se2182,
+    se2183,
+    se2184,
+    se2230,
+    se2231,
+    se2232,
+    se2233,
+    se2234,
+    se2235,
+    se2236,
+    se2246,
+    se2247,
+    se2248,
+    se265,
+    se266,
+    se267,
+    se268,
+    se269,
+    se360,
+    se544,
     se550,
-    se551,
-    se552,
-    se58,
-    se591,
-    se592,
-    se593,
-    se636,
-    se637,
-    se638,
-    se682,
-    se684,
-    se689,
-    se690,
-    se830,
-    se831,
-    se832,
-    se853,
-    se866,
-    se867,
-    se868,
-    se893,
-    se897,
-    se923,
-    se925,
-    se93,
-    se936,
-    se937,
-    se938,
+    se608,
+    se609,
+    se610,
+    se615,
+    se616,
+    se617,
+    se618,
+    se621,
+    se622,
+    se623,
+    se627,
+    se628,
+    se629,
+    se668,
+    se669,
+    se670,
+    se763,
+    se765,
+    se770,
+    se771,
+    se916,
+    se917,
+    se918,
+    se939,
+    se940,
+    se941,
+    se942,
+    se943,
+    se944,
+    se945,
+    se946,
+    se947,
     se948,
-    se952,
+    se949,
     se961,
     se962,
     se963,
-    va1003,
-    va104,
-    va1040,
-    va1083,
-    va1120,
-    va114,
-    va116,
-    va1206,
-    va122,
-    va1223,
-    va1253,
-    va1290,
-    va132,
-    va1333,
-    va1360,
-    va1376,
-    va1395,
-    va1413,
-    va1434,
-    va1467,
-    va1500,
-    va1513,
-    va153,
-    va155,
-    va1556,
-    va1565,
-    va1579,
-    va1612,
-    va1623,
-    va163,
-    va1675,
-    va169,
-    va1728,
-    va1784,
-    va1796,
-    va1809,
-    va1823,
-    va187,
-    va1919,
-    va1947,
-    va1992,
-    va2003,
-    va2009,
-    va2035,
-    va2042,
-    va2049,
-    va2063,
-    va2076,
-    va2083,
-    va2085,
-    va210,
-    va213,
-    va243,
-    va254,
-    va268,
-    va275,
-    va293,
-    va304,
-    va321,
-    va332,
-    va340,
-    va425,
-    va435,
-    va436,
-    va457,
-    va479,
-    va487,
-    va501,
-    va514,
-    va533,
-    va534,
+    se988,
+    se992,
+    va1019,
+    va1030,
+    va1042,
+    va1048,
+    va1061,
+    va107,
+    va1097,
+    va1126,
+    va1199,
+    va1236,
+    va131,
+    va1337,
+    va1354,
+    va1384,
+    va1392,
+    va140,
+    va1426,
+    va1442,
+    va1495,
+    va150,
+    va1519,
+    va152,
+    va1525,
+    va1544,
+    va1563,
+    va158,
+    va1582,
+    va1605,
+    va1643,
+    va1676,
+    va168,
+    va1689,
+    va1742,
+    va1746,
+    va1758,
+    va1772,
+    va1805,
+    va1813,
+    va1821,
+    va1882,
+    va189,
+    va191,
+    va192,
+    va1944,
+    va2005,
+    va2017,
+    va2030,
+    va2044,
+    va2051,
+    va2107,
+    va2148,
+    va2152,
+    va2181,
+    va220,
+    va2229,
+    va2245,
+    va2251,
+    va227,
+    va2277,
+    va2280,
+    va2287,
+    va2294,
+    va2308,
+    va2322,
+    va2329,
+    va2331,
+    va264,
+    va287,
+    va298,
+    va313,
+    va320,
+    va338,
+    va349,
+    va366,
+    va370,
+    va381,
+    va389,
+    va408,
+    va448,
+    va45,
+    va481,
+    va491,
+    va535,
     va549,
-    va571,
-    va586,
-    va590,
-    va603,
+    va557,
+    va578,
+    va587,
     va606,
-    va616,
-    va629,
-    va635,
-    va659,
-    va676,
-    va683,
-    va693,
-    va707,
-    va717,
-    va722,
-    va723,
-    va74,
-    va752,
-    va761,
-    va825,
-    va829,
-    va852,
-    va865,
-    va87,
-    va892,
-    va924,
-    va935,
-    va947,
-    va95,
+    va607,
+    va620,
+    va626,
+    va648,
+    va663,
+    va667,
+    va686,
+    va689,
+    va699,
+    va712,
+    va716,
+    va735,
+    va740,
+    va757,
+    va764,
+    va774,
+    va783,
+    va788,
+    va79,
+    va798,
+    va803,
+    va804,
+    va822,
+    va836,
+    va845,
+    va911,
+    va915,
+    va938,
+    va94,
     va960,
-    va996,
-    volume,
+    va987,
     CAST((
       (
         CASE WHEN se8 = 5 THEN se7 END
@@ -10464,453 +13448,401 @@ WITH values_0_1 AS (
     ) AS DOUBLE) AS va9,
     (
       -(
-        CASE
-          WHEN se35 > stock_row - 5 AND se38 > stock_row - 5
-          THEN CASE WHEN ISFINITE(va32) THEN ROUND(va32, 12) END
-          ELSE NULL
-        END
+        CASE WHEN se247 = 3 THEN se246 END
       )
-    ) AS va39,
+    ) AS va248,
     (
       -(
-        CASE
-          WHEN se55 > stock_row - 9 AND se58 > stock_row - 9
-          THEN CASE WHEN ISFINITE(va52) THEN ROUND(va52, 12) END
-          ELSE NULL
-        END
+        CASE WHEN se406 = 3 THEN se405 END
       )
-    ) AS va59,
+    ) AS va407,
+    (
+      CASE WHEN se425 = 2 THEN se424 END
+    ) AS va426,
+    (
+      CASE WHEN se463 = 2 THEN se462 END
+    ) AS va464,
     (
       CASE
-        WHEN NOT va172 IS NULL
-        THEN CASE WHEN se58 > stock_row - 4 THEN va172 ELSE 0 END
-      END
-    ) AS va173,
-    (
-      CASE
-        WHEN se198 > stock_row - 2 AND se58 > stock_row - 2
-        THEN CASE WHEN ISFINITE(va195) THEN ROUND(va195, 12) END
+        WHEN (
+          se543 > stock_row - 229
+        ) AND (
+          se545 > stock_row - 229
+        )
+        THEN CASE WHEN ISFINITE(va540) THEN ROUND(va540, 12) END
         ELSE NULL
       END
-    ) AS va199,
+    ) AS va546,
+    (
+      CASE
+        WHEN (
+          se592 > stock_row - 14
+        ) AND (
+          se595 > stock_row - 14
+        )
+        THEN CASE WHEN ISFINITE(va589) THEN ROUND(va589, 12) END
+        ELSE NULL
+      END
+    ) AS va596,
+    (
+      CASE
+        WHEN (
+          se360 > stock_row - 199
+        ) AND (
+          se636 > stock_row - 199
+        )
+        THEN CASE WHEN ISFINITE(va633) THEN ROUND(va633, 12) END
+        ELSE NULL
+      END
+    ) AS va637,
+    (
+      CASE WHEN stock_row > 251 THEN se760 END
+    ) AS va761,
     (
       -(
+        CASE WHEN se785 = 5 THEN se784 END
+      )
+    ) AS va786,
+    (
+      7 * va854 + 6 * se855 + 5 * se856 + 4 * se857 + 3 * se858 + 2 * se859 + 1 * se860
+    ) / 28 AS va861,
+    (
+      (
+        CASE WHEN se882 = 16 THEN se881 END
+      ) - (
+        stock_row - 16
+      ) * (
+        CASE WHEN se884 = 16 THEN se883 END
+      )
+    ) / 136 AS va885,
+    (
+      CASE
+        WHEN (
+          se926 > stock_row - 16
+        ) AND (
+          se545 > stock_row - 16
+        )
+        THEN CASE WHEN ISFINITE(va923) THEN ROUND(va923, 12) END
+        ELSE NULL
+      END
+    ) AS va927,
+    (
+      CASE WHEN se936 = 9 THEN se935 END
+    ) AS va937,
+    (
+      8 * va968 + 7 * se969 + 6 * se970 + 5 * se971 + 4 * se972 + 3 * se973 + 2 * se974 + 1 * se975
+    ) / 36 AS va976,
+    (
+      CASE WHEN se985 = 13 THEN se984 END
+    ) AS va986,
+    (
+      CASE WHEN stock_row > 145 THEN se1014 END
+    ) AS va1015,
+    (
+      CASE WHEN se1040 = 6 THEN se1039 END
+    ) AS va1041,
+    (
+      -CAST((
         (
-          va309 - se310
-        ) * (
-          CASE
-            WHEN NOT va313 IS NULL
-            THEN (
-              se314 + ROUND(se315 * day_rows)
-            ) / (
-              2 * se316
-            )
-          END
+          (
+            CASE WHEN se1151 = 13 THEN (
+              se1149 + se1150 * 13
+            ) / 26 END
+          ) < (
+            CASE
+              WHEN NOT va1155 IS NULL
+              THEN (
+                se1156 + ROUND(se1157 * day_rows)
+              ) / (
+                2 * se1158
+              )
+            END
+          )
         )
-      )
-    ) AS va317,
+      ) AS DOUBLE)
+    ) AS va1159,
     (
-      CASE
-        WHEN se353 > stock_row - 4 AND se356 > stock_row - 4
-        THEN CASE WHEN ISFINITE(va350) THEN ROUND(va350, 12) END
-        ELSE NULL
-      END
-    ) AS va357,
-    (
-      CASE
-        WHEN se58 > stock_row - 5 AND se371 > stock_row - 5
-        THEN CASE WHEN ISFINITE(va368) THEN ROUND(va368, 12) END
-        ELSE NULL
-      END
-    ) AS va372,
-    (
-      (
-        va382 + (
-          CASE
-            WHEN se386 > stock_row - 4 AND se389 > stock_row - 4
-            THEN CASE WHEN ISFINITE(va384) THEN ROUND(va384, 12) END
-            ELSE NULL
-          END
-        )
-      ) - close
-    ) AS va390,
-    (
-      CASE WHEN se407 = 2 THEN se406 END
-    ) AS va408,
-    (
-      CASE
-        WHEN se386 > stock_row - 11 AND se389 > stock_row - 11
-        THEN CASE WHEN ISFINITE(va462) THEN ROUND(va462, 12) END
-        ELSE NULL
-      END
-    ) AS va463,
-    (
-      CASE
-        WHEN se473 > stock_row - 229 AND se475 > stock_row - 229
-        THEN CASE WHEN ISFINITE(va470) THEN ROUND(va470, 12) END
-        ELSE NULL
-      END
-    ) AS va476,
-    (
-      CASE
-        WHEN se519 > stock_row - 14 AND se522 > stock_row - 14
-        THEN CASE WHEN ISFINITE(va516) THEN ROUND(va516, 12) END
-        ELSE NULL
-      END
-    ) AS va523,
-    ABS(
-      (
-        CASE
-          WHEN se389 > stock_row - 5 AND se475 > stock_row - 5
-          THEN CASE WHEN ISFINITE(va541) THEN ROUND(va541, 12) END
-          ELSE NULL
-        END
-      )
-    ) AS va542,
-    (
-      CASE
-        WHEN se262 > stock_row - 199 AND se559 > stock_row - 199
-        THEN CASE WHEN ISFINITE(va556) THEN ROUND(va556, 12) END
-        ELSE NULL
-      END
-    ) AS va560,
-    (
-      -(
-        CASE
-          WHEN se308 > stock_row - 4 AND se58 > stock_row - 4
-          THEN CASE WHEN ISFINITE(va632) THEN ROUND(va632, 12) END
-          ELSE NULL
-        END
-      )
-    ) AS va633,
-    (
-      CASE
-        WHEN se645 > stock_row - 1 AND se648 > stock_row - 1
-        THEN (
-          CASE WHEN stock_row > 20 THEN SIGN(se639 - se641) * SIGN(se640 - se642) END
-        )
-        ELSE NULL
-      END
-    ) AS va649,
-    (
-      CASE WHEN stock_row > 251 THEN se679 END
-    ) AS va680,
-    (
-      CASE
-        WHEN se58 > stock_row - 4 AND se371 > stock_row - 4
-        THEN CASE WHEN ISFINITE(va696) THEN ROUND(va696, 12) END
-        ELSE NULL
-      END
-    ) AS va697,
-    (
-      -(
-        CASE
-          WHEN se737 > stock_row - 5 AND se58 > stock_row - 5
-          THEN CASE WHEN ISFINITE(va734) THEN ROUND(va734, 12) END
-          ELSE NULL
-        END
-      )
-    ) AS va738,
-    (
-      CASE
-        WHEN se769 > stock_row - 2 AND se93 > stock_row - 2
-        THEN CASE WHEN ISFINITE(va766) THEN ROUND(va766, 12) END
-        ELSE NULL
-      END
-    ) AS va770,
-    (
-      CASE
-        WHEN se792 > stock_row - 3 AND se93 > stock_row - 3
-        THEN CASE WHEN ISFINITE(va789) THEN ROUND(va789, 12) END
-        ELSE NULL
-      END
-    ) AS va793,
-    (
-      CASE
-        WHEN se840 > stock_row - 16 AND se475 > stock_row - 16
-        THEN CASE WHEN ISFINITE(va837) THEN ROUND(va837, 12) END
-        ELSE NULL
-      END
-    ) AS va841,
-    (
-      CASE WHEN se850 = 9 THEN se849 END
-    ) AS va851,
-    (
-      8 * va873 + 7 * se874 + 6 * se875 + 5 * se876 + 4 * se877 + 3 * se878 + 2 * se879 + 1 * se880
-    ) / 36 AS va881,
-    (
-      CASE WHEN se890 = 13 THEN se889 END
-    ) AS va891,
-    (
-      CASE WHEN stock_row > 145 THEN se919 END
-    ) AS va920,
-    (
-      CASE WHEN se945 = 6 THEN se944 END
-    ) AS va946,
-    (
-      CASE
-        WHEN se1011 > stock_row - 5 AND se769 > stock_row - 5
-        THEN CASE WHEN ISFINITE(va1008) THEN ROUND(va1008, 12) END
-        ELSE NULL
-      END
-    ) AS va1012,
-    (
-      CASE
-        WHEN se198 > stock_row - 7 AND se1031 > stock_row - 7
-        THEN CASE WHEN ISFINITE(va1028) THEN ROUND(va1028, 12) END
-        ELSE NULL
-      END
-    ) AS va1032,
-    (
-      CASE WHEN se1050 = 4 THEN se1049 END
-    ) AS va1051,
-    (
-      CASE
-        WHEN se389 > stock_row - 3 AND se1063 > stock_row - 3
-        THEN CASE WHEN ISFINITE(va1060) THEN ROUND(va1060, 12) END
-        ELSE NULL
-      END
-    ) AS va1064,
-    (
-      CASE
-        WHEN se1091 > stock_row - 16 AND se1094 > stock_row - 16
-        THEN CASE WHEN ISFINITE(va1088) THEN ROUND(va1088, 12) END
-        ELSE NULL
-      END
-    ) AS va1095,
-    (
-      CASE WHEN stock_row > 207 THEN se1115 END
-    ) AS va1116,
+      CASE WHEN se1165 = 4 THEN se1164 END
+    ) AS va1166,
     (
       2 + CASE
-        WHEN se1147 < va1146
+        WHEN se1182 < va1181
         THEN 2
-        WHEN se1147 = va1146
+        WHEN se1182 = va1181
         THEN 1
-        WHEN se1147 > va1146
+        WHEN se1182 > va1181
         THEN 0
       END + CASE
-        WHEN se1148 < va1146
+        WHEN se1183 < va1181
         THEN 2
-        WHEN se1148 = va1146
+        WHEN se1183 = va1181
         THEN 1
-        WHEN se1148 > va1146
+        WHEN se1183 > va1181
         THEN 0
       END + CASE
-        WHEN se1149 < va1146
+        WHEN se1184 < va1181
         THEN 2
-        WHEN se1149 = va1146
+        WHEN se1184 = va1181
         THEN 1
-        WHEN se1149 > va1146
+        WHEN se1184 > va1181
+        THEN 0
+      END + CASE
+        WHEN se1185 < va1181
+        THEN 2
+        WHEN se1185 = va1181
+        THEN 1
+        WHEN se1185 > va1181
+        THEN 0
+      END + CASE
+        WHEN se1186 < va1181
+        THEN 2
+        WHEN se1186 = va1181
+        THEN 1
+        WHEN se1186 > va1181
+        THEN 0
+      END + CASE
+        WHEN se1187 < va1181
+        THEN 2
+        WHEN se1187 = va1181
+        THEN 1
+        WHEN se1187 > va1181
+        THEN 0
+      END + CASE
+        WHEN se1188 < va1181
+        THEN 2
+        WHEN se1188 = va1181
+        THEN 1
+        WHEN se1188 > va1181
+        THEN 0
+      END + CASE
+        WHEN se1189 < va1181
+        THEN 2
+        WHEN se1189 = va1181
+        THEN 1
+        WHEN se1189 > va1181
         THEN 0
       END
-    ) / 8 AS va1150,
+    ) / 18 AS va1190,
     (
       CASE
-        WHEN se1157 > stock_row - 7 AND se1159 > stock_row - 7
-        THEN CASE WHEN ISFINITE(va1154) THEN ROUND(va1154, 12) END
+        WHEN (
+          se1207 > stock_row - 16
+        ) AND (
+          se1210 > stock_row - 16
+        )
+        THEN CASE WHEN ISFINITE(va1204) THEN ROUND(va1204, 12) END
         ELSE NULL
       END
-    ) AS va1160,
+    ) AS va1211,
     (
-      CASE
-        WHEN se1186 > stock_row - 5 AND se1189 > stock_row - 5
-        THEN CASE WHEN ISFINITE(va1183) THEN ROUND(va1183, 12) END
-        ELSE NULL
+      CASE WHEN stock_row > 207 THEN se1231 END
+    ) AS va1232,
+    (
+      2 + CASE
+        WHEN se1263 < va1262
+        THEN 2
+        WHEN se1263 = va1262
+        THEN 1
+        WHEN se1263 > va1262
+        THEN 0
+      END + CASE
+        WHEN se1264 < va1262
+        THEN 2
+        WHEN se1264 = va1262
+        THEN 1
+        WHEN se1264 > va1262
+        THEN 0
+      END + CASE
+        WHEN se1265 < va1262
+        THEN 2
+        WHEN se1265 = va1262
+        THEN 1
+        WHEN se1265 > va1262
+        THEN 0
       END
-    ) AS va1190,
+    ) / 8 AS va1266,
     (
-      CASE WHEN se1216 = 16 THEN (
-        se1214 + se1215 * 16
+      10 * va1286 + 9 * se1287 + 8 * se1288 + 7 * se1289 + 6 * se1290 + 5 * se1291 + 4 * se1292 + 3 * se1293 + 2 * se1294 + 1 * se1295
+    ) / 55 AS va1296,
+    (
+      2 * va1321 + 1 * se1322
+    ) / 3 AS va1323,
+    (
+      CASE WHEN se1347 = 16 THEN (
+        se1345 + se1346 * 16
       ) / 32 END
-    ) AS va1217,
+    ) AS va1348,
     (
-      CASE WHEN stock_row > 79 THEN se1221 END
-    ) AS va1222,
+      CASE WHEN stock_row > 79 THEN se1352 END
+    ) AS va1353,
+    (
+      CASE WHEN se1470 = 19 THEN (
+        se1468 + se1469 * 19
+      ) / 38 END
+    ) AS va1471,
+    (
+      5 * va1498 + 4 * se1499 + 3 * se1500 + 2 * se1501 + 1 * se1502
+    ) / 15 AS va1503,
+    (
+      CASE WHEN se1517 = 6 THEN se1516 END
+    ) AS va1518,
+    (
+      CASE WHEN se1561 = 14 THEN se1560 END
+    ) AS va1562,
+    (
+      2 + CASE
+        WHEN se1593 < va1592
+        THEN 2
+        WHEN se1593 = va1592
+        THEN 1
+        WHEN se1593 > va1592
+        THEN 0
+      END + CASE
+        WHEN se1594 < va1592
+        THEN 2
+        WHEN se1594 = va1592
+        THEN 1
+        WHEN se1594 > va1592
+        THEN 0
+      END + CASE
+        WHEN se1595 < va1592
+        THEN 2
+        WHEN se1595 = va1592
+        THEN 1
+        WHEN se1595 > va1592
+        THEN 0
+      END + CASE
+        WHEN se1596 < va1592
+        THEN 2
+        WHEN se1596 = va1592
+        THEN 1
+        WHEN se1596 > va1592
+        THEN 0
+      END
+    ) / 10 AS va1597,
+    (
+      CASE WHEN se1603 = 8 THEN se1602 END
+    ) AS va1604,
     (
       CASE
-        WHEN se1242 > stock_row - 10 AND se58 > stock_row - 10
-        THEN CASE WHEN ISFINITE(va1239) THEN ROUND(va1239, 12) END
+        WHEN (
+          se1652 > stock_row - 16
+        ) AND (
+          se1655 > stock_row - 16
+        )
+        THEN CASE WHEN ISFINITE(va1649) THEN ROUND(va1649, 12) END
         ELSE NULL
       END
-    ) AS va1243,
+    ) AS va1656,
     (
-      CASE
-        WHEN se1265 > stock_row - 11 AND se1268 > stock_row - 11
-        THEN CASE WHEN ISFINITE(va1264) THEN ROUND(va1264, 12) END
-        ELSE NULL
-      END
-    ) AS va1269,
-    (
-      CASE
-        WHEN se1300 > stock_row - 7 AND se1303 > stock_row - 7
-        THEN CASE WHEN ISFINITE(va1297) THEN ROUND(va1297, 12) END
-        ELSE NULL
-      END
-    ) AS va1304,
-    (
-      CASE
-        WHEN se1157 > stock_row - 2 AND se1159 > stock_row - 2
-        THEN CASE WHEN ISFINITE(va1335) THEN ROUND(va1335, 12) END
-        ELSE NULL
-      END
-    ) AS va1336,
-    (
-      CASE WHEN se1355 = 6 THEN se1354 END
-    ) AS va1356,
-    (
-      CASE WHEN se1393 = 14 THEN se1392 END
-    ) AS va1394,
-    (
-      CASE
-        WHEN se308 > stock_row - 4 AND se1419 > stock_row - 4
-        THEN CASE WHEN ISFINITE(va1416) THEN ROUND(va1416, 12) END
-        ELSE NULL
-      END
-    ) AS va1420,
-    (
-      CASE WHEN se1432 = 8 THEN se1431 END
-    ) AS va1433,
-    (
-      CASE
-        WHEN se1476 > stock_row - 16 AND se1479 > stock_row - 16
-        THEN CASE WHEN ISFINITE(va1473) THEN ROUND(va1473, 12) END
-        ELSE NULL
-      END
-    ) AS va1480,
-    (
-      CASE
-        WHEN se1519 > stock_row - 8 AND se1522 > stock_row - 8
-        THEN CASE WHEN ISFINITE(va1516) THEN ROUND(va1516, 12) END
-        ELSE NULL
-      END
-    ) AS va1523,
-    (
-      CASE
-        WHEN se1541 > stock_row - 6 AND se1544 > stock_row - 6
-        THEN CASE WHEN ISFINITE(va1538) THEN ROUND(va1538, 12) END
-        ELSE NULL
-      END
-    ) AS va1545,
-    (
-      CASE WHEN stock_row > 37 THEN se1554 END
-    ) AS va1555,
+      CASE WHEN stock_row > 37 THEN se1744 END
+    ) AS va1745,
     ABS(
       (
         CASE
-          WHEN se262 > stock_row - 12 AND se1587 > stock_row - 12
-          THEN CASE WHEN ISFINITE(va1584) THEN ROUND(va1584, 12) END
+          WHEN (
+            se360 > stock_row - 12
+          ) AND (
+            se1780 > stock_row - 12
+          )
+          THEN CASE WHEN ISFINITE(va1777) THEN ROUND(va1777, 12) END
           ELSE NULL
         END
       )
-    ) AS va1588,
+    ) AS va1781,
     (
-      CASE WHEN stock_row > 85 THEN se1618 END
-    ) AS va1619,
+      CASE WHEN stock_row > 85 THEN se1811 END
+    ) AS va1812,
     (
-      CASE
-        WHEN se1419 > stock_row - 5 AND se1642 > stock_row - 5
-        THEN CASE WHEN ISFINITE(va1639) THEN ROUND(va1639, 12) END
-        ELSE NULL
+      5 * va1850 + 4 * se1851 + 3 * se1852 + 2 * se1853 + 1 * se1854
+    ) / 15 AS va1855,
+    (
+      10 * va1860 + 9 * se1861 + 8 * se1862 + 7 * se1863 + 6 * se1864 + 5 * se1865 + 4 * se1866 + 3 * se1867 + 2 * se1868 + 1 * se1869
+    ) / 55 AS va1870,
+    (
+      2 + CASE
+        WHEN se1896 < va1895
+        THEN 2
+        WHEN se1896 = va1895
+        THEN 1
+        WHEN se1896 > va1895
+        THEN 0
+      END + CASE
+        WHEN se1897 < va1895
+        THEN 2
+        WHEN se1897 = va1895
+        THEN 1
+        WHEN se1897 > va1895
+        THEN 0
       END
-    ) AS va1643,
-    (
-      10 * va1653 + 9 * se1654 + 8 * se1655 + 7 * se1656 + 6 * se1657 + 5 * se1658 + 4 * se1659 + 3 * se1660 + 2 * se1661 + 1 * se1662
-    ) / 55 AS va1663,
-    (
-      CASE
-        WHEN se1684 > stock_row - 4 AND se386 > stock_row - 4
-        THEN CASE WHEN ISFINITE(va1681) THEN ROUND(va1681, 12) END
-        ELSE NULL
-      END
-    ) AS va1685,
-    (
-      CASE
-        WHEN se1091 > stock_row - 8 AND se93 > stock_row - 8
-        THEN CASE WHEN ISFINITE(va1694) THEN ROUND(va1694, 12) END
-        ELSE NULL
-      END
-    ) AS va1695,
-    (
-      CASE
-        WHEN se1519 > stock_row - 3 AND se475 > stock_row - 3
-        THEN CASE WHEN ISFINITE(va1712) THEN ROUND(va1712, 12) END
-        ELSE NULL
-      END
-    ) AS va1713,
-    (
-      CASE
-        WHEN se1265 > stock_row - 6 AND se1739 > stock_row - 6
-        THEN CASE WHEN ISFINITE(va1736) THEN ROUND(va1736, 12) END
-        ELSE NULL
-      END
-    ) AS va1740,
-    (
-      CASE
-        WHEN se1760 > stock_row - 16 AND se1303 > stock_row - 16
-        THEN CASE WHEN ISFINITE(va1757) THEN ROUND(va1757, 12) END
-        ELSE NULL
-      END
-    ) AS va1761,
-    (
-      CASE WHEN se1807 = 18 THEN se1806 END
-    ) AS va1808,
-    (
-      CASE WHEN stock_row > 68 THEN se1828 END
-    ) AS va1829,
-    (
-      CASE
-        WHEN se58 > stock_row - 2 AND se371 > stock_row - 2
-        THEN CASE WHEN ISFINITE(va1853) THEN ROUND(va1853, 12) END
-        ELSE NULL
-      END
-    ) AS va1854,
-    (
-      CASE WHEN stock_row > 64 THEN se1869 END
-    ) AS va1870,
+    ) / 6 AS va1898,
     (
       (
-        CASE WHEN se1897 = 20 THEN se1896 END
+        CASE WHEN se1914 = 16 THEN se1913 END
+      ) - (
+        stock_row - 16
+      ) * (
+        CASE WHEN se1916 = 16 THEN se1915 END
+      )
+    ) / 136 AS va1917,
+    (
+      2 * va1929 + 1 * se1930
+    ) / 3 AS va1931,
+    (
+      6 * va1960 + 5 * se1961 + 4 * se1962 + 3 * se1963 + 2 * se1964 + 1 * se1965
+    ) / 21 AS va1966,
+    (
+      CASE
+        WHEN (
+          se1980 > stock_row - 16
+        ) AND (
+          se1981 > stock_row - 16
+        )
+        THEN CASE WHEN ISFINITE(va1977) THEN ROUND(va1977, 12) END
+        ELSE NULL
+      END
+    ) AS va1982,
+    (
+      CASE WHEN se2028 = 18 THEN se2027 END
+    ) AS va2029,
+    (
+      CASE WHEN stock_row > 68 THEN se2049 END
+    ) AS va2050,
+    (
+      4 * va2090 + 3 * se2091 + 2 * se2092 + 1 * se2093
+    ) / 10 AS va2094,
+    (
+      CASE WHEN stock_row > 64 THEN se2105 END
+    ) AS va2106,
+    (
+      (
+        CASE WHEN se2134 = 20 THEN se2133 END
       ) - (
         stock_row - 20
       ) * (
-        CASE WHEN se1899 = 20 THEN se1898 END
+        CASE WHEN se2136 = 20 THEN se2135 END
       )
-    ) / 210 AS va1900,
+    ) / 210 AS va2137,
     (
-      CASE WHEN stock_row > 78 THEN se1914 END
-    ) AS va1915,
+      CASE WHEN stock_row > 78 THEN se2146 END
+    ) AS va2147,
     (
-      CASE WHEN se1945 = 4 THEN se1944 END
-    ) AS va1946,
+      CASE WHEN se2179 = 4 THEN se2178 END
+    ) AS va2180,
     (
       CASE
-        WHEN se1031 > stock_row - 19 AND se55 > stock_row - 19
-        THEN CASE WHEN ISFINITE(va1964) THEN ROUND(va1964, 12) END
+        WHEN (
+          se2200 > stock_row - 19
+        ) AND (
+          se2201 > stock_row - 19
+        )
+        THEN CASE WHEN ISFINITE(va2199) THEN ROUND(va2199, 12) END
         ELSE NULL
       END
-    ) AS va1965,
+    ) AS va2202,
     (
-      CASE WHEN stock_row > 84 THEN se1990 END
-    ) AS va1991,
-    (
-      (
-        CASE
-          WHEN se262 > stock_row - 4 AND se2023 > stock_row - 4
-          THEN CASE WHEN ISFINITE(va2020) THEN ROUND(va2020, 12) END
-          ELSE NULL
-        END
-      ) - (
-        CASE
-          WHEN NOT va2026 IS NULL
-          THEN (
-            se2027 + ROUND(se2028 * day_rows)
-          ) / (
-            2 * se2029
-          )
-        END
-      )
-    ) AS va2030
+      CASE WHEN stock_row > 84 THEN se2227 END
+    ) AS va2228
   FROM series_5
 ), values_5_2 AS (
   SELECT
@@ -10921,383 +13853,586 @@ WITH values_0_1 AS (
     close,
     day_rows,
     industry_l3,
-    se1041,
-    se1042,
-    se1043,
-    se1119,
-    se1121,
-    se115,
-    se1189,
-    se1224,
-    se1254,
-    se1255,
-    se1256,
-    se1359,
-    se1361,
-    se1377,
-    se1378,
-    se1379,
-    se1396,
-    se1435,
-    se154,
-    se1557,
+    se1018,
+    se1020,
+    se1031,
+    se1032,
+    se1033,
+    se1062,
+    se1063,
+    se1064,
+    se1235,
+    se1237,
+    se1355,
+    se1385,
+    se1386,
+    se1387,
+    se1545,
+    se1546,
+    se1547,
+    se1564,
     se1566,
-    se1567,
-    se1568,
-    se1622,
-    se1624,
-    se166,
-    se1785,
-    se1786,
-    se1787,
-    se1810,
-    se1814,
-    se1824,
-    se1825,
-    se1826,
-    se1832,
-    se1873,
-    se1918,
-    se1920,
-    se1948,
-    se198,
-    se1993,
-    se2004,
-    se2005,
+    se1759,
+    se1760,
+    se1761,
     se2006,
-    se262,
-    se437,
-    se438,
-    se439,
-    se458,
-    se459,
-    se460,
-    se475,
-    se480,
-    se535,
-    se536,
-    se537,
+    se2007,
+    se2008,
+    se2031,
+    se2035,
+    se2045,
+    se2046,
+    se2047,
+    se2246,
+    se2247,
+    se2248,
+    se360,
     se550,
-    se551,
-    se552,
-    se58,
-    se591,
-    se592,
-    se593,
-    se636,
-    se637,
-    se638,
-    se682,
-    se684,
-    se689,
-    se690,
-    se830,
-    se831,
-    se832,
-    se853,
-    se866,
-    se867,
-    se868,
-    se893,
-    se897,
-    se923,
-    se925,
-    se93,
-    se936,
-    se937,
-    se938,
-    se948,
-    se952,
+    se608,
+    se609,
+    se610,
+    se621,
+    se622,
+    se623,
+    se627,
+    se628,
+    se629,
+    se668,
+    se669,
+    se670,
+    se763,
+    se765,
+    se770,
+    se771,
+    se916,
+    se917,
+    se918,
     se961,
     se962,
     se963,
-    va1003,
-    va104,
-    va1040,
-    va1083,
-    va1116,
-    va1120,
-    va114,
-    va1150,
-    va116,
-    va1160,
+    se988,
+    se992,
+    va1015,
+    va1019,
+    va1030,
+    va1061,
+    va107,
+    va1097,
+    va1126,
+    va1159,
     va1190,
-    va122,
-    va1222,
-    va1223,
-    va1253,
-    va1290,
-    va132,
-    va1333,
-    va1336,
-    va1356,
-    va1360,
-    va1376,
-    va1394,
-    va1395,
-    va1413,
-    va1433,
-    va1434,
-    va1467,
-    va1480,
-    va1500,
-    va1513,
-    va153,
-    va155,
-    va1555,
-    va1556,
-    va1565,
-    va1579,
-    va1588,
-    va1612,
-    va1619,
-    va1623,
-    va163,
+    va1199,
+    va1232,
+    va1236,
+    va1266,
+    va131,
+    va1353,
+    va1354,
+    va1384,
+    va140,
+    va1426,
+    va1442,
+    va1471,
+    va1495,
+    va150,
+    va152,
+    va1544,
+    va1562,
+    va1563,
+    va158,
     va1643,
-    va1675,
-    va1695,
-    va1713,
-    va1728,
-    va1740,
-    va1761,
-    va1784,
-    va1796,
-    va1808,
-    va1809,
-    va1823,
-    va1829,
-    va1854,
-    va187,
-    va1870,
-    va1915,
-    va1919,
-    va1946,
-    va1947,
-    va1965,
-    va1991,
-    va1992,
-    va2003,
-    va2009,
+    va1656,
+    va1676,
+    va168,
+    va1689,
+    va1742,
+    va1758,
+    va1772,
+    va1781,
+    va1805,
+    va189,
+    va191,
+    va1917,
+    va1944,
+    va1982,
+    va2005,
+    va2017,
+    va2029,
     va2030,
-    va2035,
-    va2042,
-    va2049,
-    va2063,
-    va2076,
-    va2083,
-    va2085,
-    va210,
-    va243,
-    va254,
-    va268,
-    va275,
-    va293,
-    va304,
-    va317,
-    va321,
-    va332,
-    va340,
-    va357,
-    va372,
-    va39,
-    va390,
-    va425,
-    va435,
-    va436,
-    va457,
-    va463,
-    va476,
-    va479,
-    va487,
-    va501,
-    va514,
-    va533,
-    va534,
+    va2044,
+    va220,
+    va2202,
+    va2245,
+    va2251,
+    va227,
+    va2277,
+    va2280,
+    va2287,
+    va2294,
+    va2308,
+    va2322,
+    va2329,
+    va2331,
+    va248,
+    va264,
+    va287,
+    va298,
+    va313,
+    va320,
+    va338,
+    va349,
+    va366,
+    va370,
+    va381,
+    va389,
+    va407,
+    va448,
+    va45,
+    va481,
+    va491,
+    va535,
+    va546,
     va549,
-    va571,
-    va586,
-    va59,
-    va590,
-    va603,
+    va557,
+    va578,
+    va587,
     va606,
-    va616,
-    va629,
-    va633,
-    va635,
-    va659,
-    va676,
-    va680,
-    va683,
-    va693,
-    va707,
-    va717,
-    va722,
-    va723,
-    va738,
-    va74,
-    va752,
+    va607,
+    va620,
+    va626,
+    va648,
+    va663,
+    va667,
+    va686,
+    va689,
+    va699,
+    va712,
+    va716,
+    va735,
+    va740,
+    va757,
     va761,
-    va770,
-    va793,
-    va825,
-    va829,
-    va851,
-    va852,
-    va865,
-    va87,
-    va891,
-    va892,
-    va920,
-    va924,
-    va935,
-    va946,
-    va947,
-    va95,
+    va764,
+    va774,
+    va783,
+    va786,
+    va788,
+    va79,
+    va798,
+    va803,
+    va804,
+    va822,
+    va836,
+    va845,
+    va911,
+    va915,
+    va94,
     va960,
-    va996,
-    volume,
+    va986,
+    va987,
     (
       va9 * 8193 - (
         va9 * 8193 - va9
       )
     ) AS va10,
     (
-      (
-        CASE
-          WHEN NOT va169 IS NULL
-          THEN CASE WHEN se166 > stock_row - 4 THEN va169 ELSE 0 END
-        END
-      ) * va173
-    ) AS va174,
-    (
-      va199 * 8193 - (
-        va199 * 8193 - va199
+      va426 * 8193 - (
+        va426 * 8193 - va426
       )
-    ) AS va200,
+    ) AS va427,
     (
-      (
-        CASE
-          WHEN NOT va213 IS NULL
-          THEN CASE WHEN se198 > stock_row - 4 THEN va213 ELSE 0 END
-        END
-      ) * va173
-    ) AS va214,
+      CASE WHEN va464 > 0 THEN LN(va464) END
+    ) AS va465,
     (
-      CASE WHEN va408 > 0 THEN LN(va408) END
-    ) AS va409,
-    (
-      va523 * 8193 - (
-        va523 * 8193 - va523
+      va596 * 8193 - (
+        va596 * 8193 - va596
       )
-    ) AS va524,
+    ) AS va597,
     (
-      va542 * 8193 - (
-        va542 * 8193 - va542
+      va637 * 8193 - (
+        va637 * 8193 - va637
       )
-    ) AS va543,
+    ) AS va638,
     (
-      va560 * 8193 - (
-        va560 * 8193 - va560
+      va861 * 8193 - (
+        va861 * 8193 - va861
       )
-    ) AS va561,
+    ) AS va862,
     (
-      va649 * 8193 - (
-        va649 * 8193 - va649
+      va885 * 8193 - (
+        va885 * 8193 - va885
       )
-    ) AS va650,
+    ) AS va886,
     (
-      va697 * 8193 - (
-        va697 * 8193 - va697
+      va927 * 8193 - (
+        va927 * 8193 - va927
       )
-    ) AS va698,
-    va793 * stock_row AS va794,
+    ) AS va928,
     (
-      va841 * 8193 - (
-        va841 * 8193 - va841
-      )
-    ) AS va842,
+      CASE
+        WHEN (
+          NOT (
+            va938 = se939
+            AND va938 = se940
+            AND va938 = se941
+            AND va938 = se942
+            AND va938 = se943
+            AND va938 = se944
+            AND va938 = se945
+            AND va938 = se946
+          )
+        )
+        AND (
+          NOT (
+            va408 = se544
+            AND va408 = se615
+            AND va408 = se616
+            AND va408 = se617
+            AND va408 = se618
+            AND va408 = se947
+            AND va408 = se948
+            AND va408 = se949
+          )
+        )
+        THEN CASE WHEN ISFINITE(va937) THEN ROUND(va937, 12) END
+        ELSE NULL
+      END
+    ) AS va950,
     (
-      va881 * 8193 - (
-        va881 * 8193 - va881
+      va976 * 8193 - (
+        va976 * 8193 - va976
       )
-    ) AS va882,
+    ) AS va977,
     (
-      va1012 * 8193 - (
-        va1012 * 8193 - va1012
-      )
-    ) AS va1013,
+      CASE
+        WHEN (
+          NOT (
+            va1042 = se1043
+            AND va1042 = se1044
+            AND va1042 = se1045
+            AND va1042 = se1046
+            AND va1042 = se1047
+          )
+        )
+        AND (
+          NOT (
+            va1048 = se1049
+            AND va1048 = se1050
+            AND va1048 = se1051
+            AND va1048 = se1052
+            AND va1048 = se1053
+          )
+        )
+        THEN CASE WHEN ISFINITE(va1041) THEN ROUND(va1041, 12) END
+        ELSE NULL
+      END
+    ) AS va1054,
     (
-      va1032 * 8193 - (
-        va1032 * 8193 - va1032
+      va1166 * 8193 - (
+        va1166 * 8193 - va1166
       )
-    ) AS va1033,
+    ) AS va1167,
     (
-      va1051 * 8193 - (
-        va1051 * 8193 - va1051
+      va1211 * 8193 - (
+        va1211 * 8193 - va1211
       )
-    ) AS va1052,
+    ) AS va1212,
     (
-      va1064 * 8193 - (
-        va1064 * 8193 - va1064
+      va1296 * 8193 - (
+        va1296 * 8193 - va1296
       )
-    ) AS va1065,
+    ) AS va1297,
     (
-      va1095 * 8193 - (
-        va1095 * 8193 - va1095
+      va1323 * 8193 - (
+        va1323 * 8193 - va1323
       )
-    ) AS va1096,
+    ) AS va1324,
     (
       -(
-        CASE WHEN va1206 > va1217 THEN va1206 WHEN va1206 <= va1217 THEN va1217 END
+        CASE WHEN va1337 > va1348 THEN va1337 WHEN va1337 <= va1348 THEN va1348 END
       )
-    ) AS va1218,
+    ) AS va1349,
+    va1471 * stock_row AS va1472,
     (
-      va1243 * 8193 - (
-        va1243 * 8193 - va1243
+      va1503 * 8193 - (
+        va1503 * 8193 - va1503
       )
-    ) AS va1244,
+    ) AS va1504,
     (
-      va1269 * 8193 - (
-        va1269 * 8193 - va1269
-      )
-    ) AS va1270,
+      CASE
+        WHEN (
+          NOT (
+            va1519 = se1520
+            AND va1519 = se1521
+            AND va1519 = se1522
+            AND va1519 = se1523
+            AND va1519 = se1524
+          )
+        )
+        AND (
+          NOT (
+            va1525 = se1526
+            AND va1525 = se1527
+            AND va1525 = se1528
+            AND va1525 = se1529
+            AND va1525 = se1530
+          )
+        )
+        THEN CASE WHEN ISFINITE(va1518) THEN ROUND(va1518, 12) END
+        ELSE NULL
+      END
+    ) AS va1531,
     (
-      va1304 * 8193 - (
-        va1304 * 8193 - va1304
-      )
-    ) AS va1305,
+      CASE
+        WHEN (
+          va1582 > 0
+          OR (
+            va1597 = FLOOR(va1597) AND (
+              va1582 <> 0 OR va1597 >= 0
+            )
+          )
+          OR (
+            va1582 = 0 AND va1597 > 0
+          )
+        )
+        THEN POWER(va1582, va1597)
+      END
+    ) AS va1598,
     (
-      va1420 * 8193 - (
-        va1420 * 8193 - va1420
-      )
-    ) AS va1421,
+      CASE
+        WHEN (
+          NOT (
+            va1605 = se1606
+            AND va1605 = se1607
+            AND va1605 = se1608
+            AND va1605 = se1609
+            AND va1605 = se1610
+            AND va1605 = se1611
+            AND va1605 = se1612
+          )
+        )
+        AND (
+          NOT (
+            va408 = se544
+            AND va408 = se615
+            AND va408 = se616
+            AND va408 = se617
+            AND va408 = se618
+            AND va408 = se947
+            AND va408 = se948
+          )
+        )
+        THEN CASE WHEN ISFINITE(va1604) THEN ROUND(va1604, 12) END
+        ELSE NULL
+      END
+    ) AS va1613,
     (
-      va1523 * 8193 - (
-        va1523 * 8193 - va1523
-      )
-    ) AS va1524,
+      CASE
+        WHEN (
+          NOT (
+            va192 = se265
+            AND va192 = se266
+            AND va192 = se267
+            AND va192 = se268
+            AND va192 = se269
+          )
+        )
+        AND (
+          NOT (
+            va1746 = se1747
+            AND va1746 = se1748
+            AND va1746 = se1749
+            AND va1746 = se1750
+            AND va1746 = se1751
+          )
+        )
+        THEN CASE WHEN ISFINITE(va1745) THEN ROUND(va1745, 12) END
+        ELSE NULL
+      END
+    ) AS va1752,
     (
-      va1545 * 8193 - (
-        va1545 * 8193 - va1545
-      )
-    ) AS va1546,
+      CASE
+        WHEN (
+          NOT (
+            va1813 = se1814
+            AND va1813 = se1815
+            AND va1813 = se1816
+            AND va1813 = se1817
+            AND va1813 = se1818
+            AND va1813 = se1819
+            AND va1813 = se1820
+          )
+        )
+        AND (
+          NOT (
+            va1821 = se1822
+            AND va1821 = se1823
+            AND va1821 = se1824
+            AND va1821 = se1825
+            AND va1821 = se1826
+            AND va1821 = se1827
+            AND va1821 = se1828
+          )
+        )
+        THEN CASE WHEN ISFINITE(va1812) THEN ROUND(va1812, 12) END
+        ELSE NULL
+      END
+    ) AS va1829,
     (
-      va1663 * 8193 - (
-        va1663 * 8193 - va1663
+      va1855 * 8193 - (
+        va1855 * 8193 - va1855
       )
-    ) AS va1664,
+    ) AS va1856,
     (
-      va1685 * 8193 - (
-        va1685 * 8193 - va1685
+      va1870 * 8193 - (
+        va1870 * 8193 - va1870
       )
-    ) AS va1686,
-    va1695 * stock_row AS va1696,
-    va1761 * stock_row AS va1762,
+    ) AS va1871,
     (
-      va1900 * 8193 - (
-        va1900 * 8193 - va1900
+      CASE
+        WHEN (
+          va1882 > 0
+          OR (
+            va1898 = FLOOR(va1898) AND (
+              va1882 <> 0 OR va1898 >= 0
+            )
+          )
+          OR (
+            va1882 = 0 AND va1898 > 0
+          )
+        )
+        THEN POWER(va1882, va1898)
+      END
+    ) AS va1899,
+    (
+      va1931 * 8193 - (
+        va1931 * 8193 - va1931
       )
-    ) AS va1901
+    ) AS va1932,
+    (
+      va1966 * 8193 - (
+        va1966 * 8193 - va1966
+      )
+    ) AS va1967,
+    va1982 * stock_row AS va1983,
+    (
+      CASE
+        WHEN (
+          NOT (
+            va2051 = se2052
+            AND va2051 = se2053
+            AND va2051 = se2054
+            AND va2051 = se2055
+            AND va2051 = se2056
+            AND va2051 = se2057
+            AND va2051 = se2058
+            AND va2051 = se2059
+            AND va2051 = se2060
+            AND va2051 = se2061
+            AND va2051 = se2062
+          )
+        )
+        AND (
+          NOT (
+            va1525 = se1526
+            AND va1525 = se1527
+            AND va1525 = se1528
+            AND va1525 = se1529
+            AND va1525 = se1530
+            AND va1525 = se2063
+            AND va1525 = se2064
+            AND va1525 = se2065
+            AND va1525 = se2066
+            AND va1525 = se2067
+            AND va1525 = se2068
+          )
+        )
+        THEN CASE WHEN ISFINITE(va2050) THEN ROUND(va2050, 12) END
+        ELSE NULL
+      END
+    ) AS va2069,
+    (
+      va2094 * 8193 - (
+        va2094 * 8193 - va2094
+      )
+    ) AS va2095,
+    (
+      CASE
+        WHEN (
+          NOT (
+            va2107 = se2108 AND va2107 = se2109
+          )
+        )
+        AND (
+          NOT (
+            va2030 = se2031 AND va2030 = se2110
+          )
+        )
+        THEN CASE WHEN ISFINITE(va2106) THEN ROUND(va2106, 12) END
+        ELSE NULL
+      END
+    ) AS va2111,
+    (
+      va2137 * 8193 - (
+        va2137 * 8193 - va2137
+      )
+    ) AS va2138,
+    (
+      CASE
+        WHEN (
+          NOT (
+            va2148 = se2149 AND va2148 = se2150 AND va2148 = se2151
+          )
+        )
+        AND (
+          NOT (
+            va2152 = se2153 AND va2152 = se2154 AND va2152 = se2155
+          )
+        )
+        THEN CASE WHEN ISFINITE(va2147) THEN ROUND(va2147, 12) END
+        ELSE NULL
+      END
+    ) AS va2156,
+    (
+      CASE
+        WHEN (
+          NOT (
+            va2181 = se2182 AND va2181 = se2183 AND va2181 = se2184
+          )
+        )
+        AND va1392
+        THEN CASE WHEN ISFINITE(va2180) THEN ROUND(va2180, 12) END
+        ELSE NULL
+      END
+    ) AS va2185,
+    (
+      CASE
+        WHEN (
+          NOT (
+            va2051 = se2052
+            AND va2051 = se2053
+            AND va2051 = se2054
+            AND va2051 = se2055
+            AND va2051 = se2056
+            AND va2051 = se2057
+            AND va2051 = se2058
+          )
+        )
+        AND (
+          NOT (
+            va2229 = se2230
+            AND va2229 = se2231
+            AND va2229 = se2232
+            AND va2229 = se2233
+            AND va2229 = se2234
+            AND va2229 = se2235
+            AND va2229 = se2236
+          )
+        )
+        THEN CASE WHEN ISFINITE(va2228) THEN ROUND(va2228, 12) END
+        ELSE NULL
+      END
+    ) AS va2237
   FROM values_5_1
 ), values_5_3 AS (
   SELECT
@@ -11308,569 +14443,260 @@ WITH values_0_1 AS (
     close,
     day_rows,
     industry_l3,
-    se1041,
-    se1042,
-    se1043,
-    se1119,
-    se1121,
-    se115,
-    se1189,
-    se1224,
-    se1254,
-    se1255,
-    se1256,
-    se1359,
-    se1361,
-    se1377,
-    se1378,
-    se1379,
-    se1396,
-    se1435,
-    se154,
-    se1557,
+    se1018,
+    se1020,
+    se1031,
+    se1032,
+    se1033,
+    se1062,
+    se1063,
+    se1064,
+    se1235,
+    se1237,
+    se1355,
+    se1385,
+    se1386,
+    se1387,
+    se1545,
+    se1546,
+    se1547,
+    se1564,
     se1566,
-    se1567,
-    se1568,
-    se1622,
-    se1624,
-    se1785,
-    se1786,
-    se1787,
-    se1810,
-    se1814,
-    se1824,
-    se1825,
-    se1826,
-    se1832,
-    se1873,
-    se1918,
-    se1920,
-    se1948,
-    se1993,
-    se2004,
-    se2005,
+    se1759,
+    se1760,
+    se1761,
     se2006,
-    se262,
-    se437,
-    se438,
-    se439,
-    se458,
-    se459,
-    se460,
-    se475,
-    se480,
-    se535,
-    se536,
-    se537,
+    se2007,
+    se2008,
+    se2031,
+    se2035,
+    se2045,
+    se2046,
+    se2047,
+    se2246,
+    se2247,
+    se2248,
+    se360,
     se550,
-    se551,
-    se552,
-    se591,
-    se592,
-    se593,
-    se636,
-    se637,
-    se638,
-    se682,
-    se684,
-    se689,
-    se690,
-    se830,
-    se831,
-    se832,
-    se853,
-    se866,
-    se867,
-    se868,
-    se893,
-    se897,
-    se923,
-    se925,
-    se93,
-    se936,
-    se937,
-    se938,
-    se948,
-    se952,
+    se608,
+    se609,
+    se610,
+    se621,
+    se622,
+    se623,
+    se627,
+    se628,
+    se629,
+    se668,
+    se669,
+    se670,
+    se763,
+    se765,
+    se770,
+    se771,
+    se916,
+    se917,
+    se918,
     se961,
     se962,
     se963,
+    se988,
+    se992,
     va10,
-    va1003,
-    va1013,
-    va1033,
-    va104,
-    va1040,
-    va1052,
-    va1065,
-    va1083,
-    va1096,
-    va1116,
-    va1120,
-    va114,
-    va1150,
-    va116,
-    va1160,
+    va1015,
+    va1019,
+    va1030,
+    va1061,
+    va107,
+    va1097,
+    va1126,
+    va1159,
+    va1167,
     va1190,
-    va1218,
-    va122,
-    va1222,
-    va1223,
-    va1244,
-    va1253,
-    va1270,
-    va1290,
-    va1305,
-    va132,
-    va1333,
-    va1336,
-    va1356,
-    va1360,
-    va1376,
-    va1394,
-    va1395,
-    va1413,
-    va1421,
-    va1433,
-    va1434,
-    va1467,
-    va1480,
-    va1500,
-    va1513,
-    va1524,
-    va153,
-    va1546,
-    va155,
-    va1555,
-    va1556,
-    va1565,
-    va1579,
-    va1588,
-    va1612,
-    va1619,
-    va1623,
+    va1199,
+    va1212,
+    va1232,
+    va1236,
+    va1266,
+    va1297,
+    va131,
+    va1324,
+    va1349,
+    va1353,
+    va1354,
+    va1384,
+    va140,
+    va1426,
+    va1442,
+    va1471,
+    va1472,
+    va1495,
+    va150,
+    va1504,
+    va152,
+    va1544,
+    va1562,
+    va1563,
+    va158,
     va1643,
-    va1664,
-    va1675,
-    va1686,
-    va1695,
-    va1696,
-    va1713,
-    va1728,
-    va1740,
-    va1761,
-    va1762,
-    va1784,
-    va1796,
-    va1808,
-    va1809,
-    va1823,
+    va1656,
+    va1676,
+    va168,
+    va1689,
+    va1742,
+    va1758,
+    va1772,
+    va1781,
+    va1805,
     va1829,
-    va1854,
-    va187,
-    va1870,
-    va1901,
-    va1915,
-    va1919,
-    va1946,
-    va1947,
-    va1965,
-    va1991,
-    va1992,
-    va200,
-    va2003,
-    va2009,
+    va1856,
+    va1871,
+    va189,
+    va191,
+    va1917,
+    va1932,
+    va1944,
+    va1967,
+    va1982,
+    va1983,
+    va2005,
+    va2017,
+    va2029,
     va2030,
-    va2035,
-    va2042,
-    va2049,
-    va2063,
-    va2076,
-    va2083,
-    va2085,
-    va243,
-    va254,
-    va268,
-    va275,
-    va293,
-    va304,
-    va317,
-    va321,
-    va332,
-    va340,
-    va357,
-    va372,
-    va39,
-    va390,
-    va409,
-    va425,
-    va435,
-    va436,
-    va457,
-    va463,
-    va476,
-    va479,
-    va487,
-    va501,
-    va514,
-    va524,
-    va533,
-    va534,
-    va543,
+    va2044,
+    va2095,
+    va2111,
+    va2138,
+    va2185,
+    va220,
+    va2202,
+    va2245,
+    va2251,
+    va227,
+    va2277,
+    va2280,
+    va2287,
+    va2294,
+    va2308,
+    va2322,
+    va2329,
+    va2331,
+    va248,
+    va264,
+    va287,
+    va298,
+    va313,
+    va320,
+    va338,
+    va349,
+    va366,
+    va370,
+    va381,
+    va389,
+    va407,
+    va427,
+    va448,
+    va45,
+    va465,
+    va481,
+    va491,
+    va535,
+    va546,
     va549,
-    va561,
-    va571,
-    va586,
-    va59,
-    va590,
-    va603,
+    va557,
+    va578,
+    va587,
+    va597,
     va606,
-    va616,
-    va629,
-    va633,
-    va635,
-    va650,
-    va659,
-    va676,
-    va680,
-    va683,
-    va693,
-    va698,
-    va707,
-    va717,
-    va722,
-    va723,
-    va738,
-    va74,
-    va752,
+    va607,
+    va620,
+    va626,
+    va638,
+    va648,
+    va663,
+    va667,
+    va686,
+    va689,
+    va699,
+    va712,
+    va716,
+    va735,
+    va740,
+    va757,
     va761,
-    va770,
-    va793,
-    va794,
-    va825,
-    va829,
-    va842,
-    va851,
-    va852,
-    va865,
-    va87,
-    va882,
-    va891,
-    va892,
-    va920,
-    va924,
-    va935,
-    va946,
-    va947,
-    va95,
+    va764,
+    va774,
+    va783,
+    va786,
+    va788,
+    va79,
+    va798,
+    va803,
+    va804,
+    va822,
+    va836,
+    va845,
+    va862,
+    va886,
+    va911,
+    va915,
+    va928,
+    va94,
     va960,
-    va996,
-    volume,
+    va977,
+    va986,
+    va987,
     (
-      CASE
-        WHEN va174 = 0
-        THEN 0
-        ELSE (
-          CASE
-            WHEN se166 > stock_row - 4 AND se58 > stock_row - 4
-            THEN CASE WHEN ISFINITE(va163) THEN ROUND(va163, 12) END
-            ELSE NULL
-          END
-        ) * va174
-      END
-    ) AS va175,
+      va950 * 8193 - (
+        va950 * 8193 - va950
+      )
+    ) AS va951,
     (
-      CASE
-        WHEN va214 = 0
-        THEN 0
-        ELSE (
-          CASE
-            WHEN se198 > stock_row - 4 AND se58 > stock_row - 4
-            THEN CASE WHEN ISFINITE(va210) THEN ROUND(va210, 12) END
-            ELSE NULL
-          END
-        ) * va214
-      END
-    ) AS va215
+      va1054 * 8193 - (
+        va1054 * 8193 - va1054
+      )
+    ) AS va1055,
+    (
+      va1531 * 8193 - (
+        va1531 * 8193 - va1531
+      )
+    ) AS va1532,
+    (
+      -(
+        CASE WHEN ISFINITE(va1598) THEN va1598 END
+      )
+    ) AS va1599,
+    (
+      va1613 * 8193 - (
+        va1613 * 8193 - va1613
+      )
+    ) AS va1614,
+    (
+      va1752 * 8193 - (
+        va1752 * 8193 - va1752
+      )
+    ) AS va1753,
+    (
+      -(
+        CASE WHEN ISFINITE(va1899) THEN va1899 END
+      )
+    ) AS va1900,
+    (
+      va2069 * 8193 - (
+        va2069 * 8193 - va2069
+      )
+    ) AS va2070,
+    (
+      va2156 * 8193 - (
+        va2156 * 8193 - va2156
+      )
+    ) AS va2157,
+    (
+      va2237 * 8193 - (
+        va2237 * 8193 - va2237
+      )
+    ) AS va2238
   FROM values_5_2
-), values_5_4 AS (
-  SELECT
-    ts_code,
-    trade_date,
-    stock_number,
-    stock_row,
-    close,
-    day_rows,
-    industry_l3,
-    se1041,
-    se1042,
-    se1043,
-    se1119,
-    se1121,
-    se115,
-    se1189,
-    se1224,
-    se1254,
-    se1255,
-    se1256,
-    se1359,
-    se1361,
-    se1377,
-    se1378,
-    se1379,
-    se1396,
-    se1435,
-    se154,
-    se1557,
-    se1566,
-    se1567,
-    se1568,
-    se1622,
-    se1624,
-    se1785,
-    se1786,
-    se1787,
-    se1810,
-    se1814,
-    se1824,
-    se1825,
-    se1826,
-    se1832,
-    se1873,
-    se1918,
-    se1920,
-    se1948,
-    se1993,
-    se2004,
-    se2005,
-    se2006,
-    se262,
-    se437,
-    se438,
-    se439,
-    se458,
-    se459,
-    se460,
-    se475,
-    se480,
-    se535,
-    se536,
-    se537,
-    se550,
-    se551,
-    se552,
-    se591,
-    se592,
-    se593,
-    se636,
-    se637,
-    se638,
-    se682,
-    se684,
-    se689,
-    se690,
-    se830,
-    se831,
-    se832,
-    se853,
-    se866,
-    se867,
-    se868,
-    se893,
-    se897,
-    se923,
-    se925,
-    se93,
-    se936,
-    se937,
-    se938,
-    se948,
-    se952,
-    se961,
-    se962,
-    se963,
-    va10,
-    va1003,
-    va1013,
-    va1033,
-    va104,
-    va1040,
-    va1052,
-    va1065,
-    va1083,
-    va1096,
-    va1116,
-    va1120,
-    va114,
-    va1150,
-    va116,
-    va1160,
-    va1190,
-    va1218,
-    va122,
-    va1222,
-    va1223,
-    va1244,
-    va1253,
-    va1270,
-    va1290,
-    va1305,
-    va132,
-    va1333,
-    va1336,
-    va1356,
-    va1360,
-    va1376,
-    va1394,
-    va1395,
-    va1413,
-    va1421,
-    va1433,
-    va1434,
-    va1467,
-    va1480,
-    va1500,
-    va1513,
-    va1524,
-    va153,
-    va1546,
-    va155,
-    va1555,
-    va1556,
-    va1565,
-    va1579,
-    va1588,
-    va1612,
-    va1619,
-    va1623,
-    va1643,
-    va1664,
-    va1675,
-    va1686,
-    va1695,
-    va1696,
-    va1713,
-    va1728,
-    va1740,
-    va1761,
-    va1762,
-    va1784,
-    va1796,
-    va1808,
-    va1809,
-    va1823,
-    va1829,
-    va1854,
-    va187,
-    va1870,
-    va1901,
-    va1915,
-    va1919,
-    va1946,
-    va1947,
-    va1965,
-    va1991,
-    va1992,
-    va200,
-    va2003,
-    va2009,
-    va2030,
-    va2035,
-    va2042,
-    va2049,
-    va2063,
-    va2076,
-    va2083,
-    va2085,
-    va243,
-    va254,
-    va268,
-    va275,
-    va293,
-    va304,
-    va317,
-    va321,
-    va332,
-    va340,
-    va357,
-    va372,
-    va39,
-    va390,
-    va409,
-    va425,
-    va435,
-    va436,
-    va457,
-    va463,
-    va476,
-    va479,
-    va487,
-    va501,
-    va514,
-    va524,
-    va533,
-    va534,
-    va543,
-    va549,
-    va561,
-    va571,
-    va586,
-    va59,
-    va590,
-    va603,
-    va606,
-    va616,
-    va629,
-    va633,
-    va635,
-    va650,
-    va659,
-    va676,
-    va680,
-    va683,
-    va693,
-    va698,
-    va707,
-    va717,
-    va722,
-    va723,
-    va738,
-    va74,
-    va752,
-    va761,
-    va770,
-    va793,
-    va794,
-    va825,
-    va829,
-    va842,
-    va851,
-    va852,
-    va865,
-    va87,
-    va882,
-    va891,
-    va892,
-    va920,
-    va924,
-    va935,
-    va946,
-    va947,
-    va95,
-    va960,
-    va996,
-    volume,
-    (
-      va175 * 8193 - (
-        va175 * 8193 - va175
-      )
-    ) AS va176,
-    (
-      va215 * 8193 - (
-        va215 * 8193 - va215
-      )
-    ) AS va216
-  FROM values_5_3
 ), sections_6 AS (
   SELECT
     ts_code,
@@ -11880,266 +14706,219 @@ WITH values_0_1 AS (
     close,
     day_rows,
     industry_l3,
-    se1041,
-    se1042,
-    se1043,
-    se1119,
-    se1121,
-    se115,
-    se1189,
-    se1224,
-    se1254,
-    se1255,
-    se1256,
-    se1359,
-    se1361,
-    se1377,
-    se1378,
-    se1379,
-    se1396,
-    se1435,
-    se154,
-    se1557,
+    se1018,
+    se1020,
+    se1031,
+    se1032,
+    se1033,
+    se1062,
+    se1063,
+    se1064,
+    se1235,
+    se1237,
+    se1355,
+    se1385,
+    se1386,
+    se1387,
+    se1545,
+    se1546,
+    se1547,
+    se1564,
     se1566,
-    se1567,
-    se1568,
-    se1622,
-    se1624,
-    se1785,
-    se1786,
-    se1787,
-    se1810,
-    se1814,
-    se1824,
-    se1825,
-    se1826,
-    se1832,
-    se1873,
-    se1918,
-    se1920,
-    se1948,
-    se1993,
-    se2004,
-    se2005,
+    se1759,
+    se1760,
+    se1761,
     se2006,
-    se262,
-    se437,
-    se438,
-    se439,
-    se458,
-    se459,
-    se460,
-    se475,
-    se480,
-    se535,
-    se536,
-    se537,
+    se2007,
+    se2008,
+    se2031,
+    se2035,
+    se2045,
+    se2046,
+    se2047,
+    se2246,
+    se2247,
+    se2248,
+    se360,
     se550,
-    se551,
-    se552,
-    se591,
-    se592,
-    se593,
-    se636,
-    se637,
-    se638,
-    se682,
-    se684,
-    se689,
-    se690,
-    se830,
-    se831,
-    se832,
-    se853,
-    se866,
-    se867,
-    se868,
-    se893,
-    se897,
-    se923,
-    se925,
-    se93,
-    se936,
-    se937,
-    se938,
-    se948,
-    se952,
+    se608,
+    se609,
+    se610,
+    se621,
+    se622,
+    se623,
+    se627,
+    se628,
+    se629,
+    se668,
+    se669,
+    se670,
+    se763,
+    se765,
+    se770,
+    se771,
+    se916,
+    se917,
+    se918,
     se961,
     se962,
     se963,
+    se988,
+    se992,
     va10,
-    va1003,
-    va1013,
-    va1033,
-    va104,
-    va1040,
-    va1052,
-    va1065,
-    va1083,
-    va1096,
-    va1116,
-    va1120,
-    va114,
-    va1150,
-    va116,
-    va1160,
+    va1015,
+    va1019,
+    va1030,
+    va1055,
+    va1061,
+    va107,
+    va1097,
+    va1126,
+    va1159,
+    va1167,
     va1190,
-    va1218,
-    va122,
-    va1222,
-    va1223,
-    va1244,
-    va1253,
-    va1270,
-    va1290,
-    va1305,
-    va132,
-    va1333,
-    va1336,
-    va1356,
-    va1360,
-    va1376,
-    va1394,
-    va1395,
-    va1413,
-    va1421,
-    va1433,
-    va1434,
-    va1467,
-    va1480,
-    va1500,
-    va1513,
-    va1524,
-    va153,
-    va1546,
-    va155,
-    va1555,
-    va1556,
-    va1565,
-    va1579,
-    va1588,
-    va1612,
-    va1619,
-    va1623,
+    va1199,
+    va1212,
+    va1232,
+    va1236,
+    va1266,
+    va1297,
+    va131,
+    va1324,
+    va1349,
+    va1353,
+    va1354,
+    va1384,
+    va140,
+    va1426,
+    va1442,
+    va1471,
+    va1472,
+    va1495,
+    va150,
+    va1504,
+    va152,
+    va1532,
+    va1544,
+    va1562,
+    va1563,
+    va158,
+    va1599,
+    va1614,
     va1643,
-    va1664,
-    va1675,
-    va1686,
-    va1695,
-    va1696,
-    va1713,
-    va1728,
-    va1740,
-    va176,
-    va1761,
-    va1762,
-    va1784,
-    va1796,
-    va1808,
-    va1809,
-    va1823,
+    va1656,
+    va1676,
+    va168,
+    va1689,
+    va1742,
+    va1753,
+    va1758,
+    va1772,
+    va1781,
+    va1805,
     va1829,
-    va1854,
-    va187,
-    va1870,
-    va1901,
-    va1915,
-    va1919,
-    va1946,
-    va1947,
-    va1965,
-    va1991,
-    va1992,
-    va200,
-    va2003,
-    va2009,
+    va1856,
+    va1871,
+    va189,
+    va1900,
+    va191,
+    va1917,
+    va1932,
+    va1944,
+    va1967,
+    va1982,
+    va1983,
+    va2005,
+    va2017,
+    va2029,
     va2030,
-    va2035,
-    va2042,
-    va2049,
-    va2063,
-    va2076,
-    va2083,
-    va2085,
-    va216,
-    va243,
-    va254,
-    va268,
-    va275,
-    va293,
-    va304,
-    va317,
-    va321,
-    va332,
-    va340,
-    va357,
-    va372,
-    va39,
-    va390,
-    va409,
-    va425,
-    va435,
-    va436,
-    va457,
-    va463,
-    va476,
-    va479,
-    va487,
-    va501,
-    va514,
-    va524,
-    va533,
-    va534,
-    va543,
+    va2044,
+    va2070,
+    va2095,
+    va2111,
+    va2138,
+    va2157,
+    va2185,
+    va220,
+    va2202,
+    va2238,
+    va2245,
+    va2251,
+    va227,
+    va2277,
+    va2280,
+    va2287,
+    va2294,
+    va2308,
+    va2322,
+    va2329,
+    va2331,
+    va248,
+    va264,
+    va287,
+    va298,
+    va313,
+    va320,
+    va338,
+    va349,
+    va366,
+    va370,
+    va381,
+    va389,
+    va407,
+    va427,
+    va448,
+    va45,
+    va465,
+    va481,
+    va491,
+    va535,
+    va546,
     va549,
-    va561,
-    va571,
-    va586,
-    va59,
-    va590,
-    va603,
+    va557,
+    va578,
+    va587,
+    va597,
     va606,
-    va616,
-    va629,
-    va633,
-    va635,
-    va650,
-    va659,
-    va676,
-    va680,
-    va683,
-    va693,
-    va698,
-    va707,
-    va717,
-    va722,
-    va723,
-    va738,
-    va74,
-    va752,
+    va607,
+    va620,
+    va626,
+    va638,
+    va648,
+    va663,
+    va667,
+    va686,
+    va689,
+    va699,
+    va712,
+    va716,
+    va735,
+    va740,
+    va757,
     va761,
-    va770,
-    va793,
-    va794,
-    va825,
-    va829,
-    va842,
-    va851,
-    va852,
-    va865,
-    va87,
-    va882,
-    va891,
-    va892,
-    va920,
-    va924,
-    va935,
-    va946,
-    va947,
-    va95,
+    va764,
+    va774,
+    va783,
+    va786,
+    va788,
+    va79,
+    va798,
+    va803,
+    va804,
+    va822,
+    va836,
+    va845,
+    va862,
+    va886,
+    va911,
+    va915,
+    va928,
+    va94,
+    va951,
     va960,
-    va996,
-    volume,
+    va977,
+    va986,
+    va987,
     RANK() OVER (PARTITION BY trade_date ORDER BY va10) AS se11,
     CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va10) AS se12,
     COUNT(va10) OVER (
@@ -12147,170 +14926,153 @@ WITH values_0_1 AS (
       ORDER BY va10
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
     ) AS se13,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va176) AS se177,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va176) AS se178,
-    COUNT(va176) OVER (
+    RANK() OVER (PARTITION BY trade_date ORDER BY va427) AS se428,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va427) AS se429,
+    COUNT(va427) OVER (
       PARTITION BY trade_date
-      ORDER BY va176
+      ORDER BY va427
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se179,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va200) AS se201,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va200) AS se202,
-    COUNT(va200) OVER (
-      PARTITION BY trade_date
-      ORDER BY va200
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se203,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va216) AS se217,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va216) AS se218,
-    COUNT(va216) OVER (
-      PARTITION BY trade_date
-      ORDER BY va216
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se219,
-    SUM(ABS(va390)) OVER (
+    ) AS se430,
+    SUM(ABS(va465)) OVER (
       PARTITION BY trade_date
       ORDER BY stock_number
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se391,
-    SUM(ABS(va409)) OVER (
+    ) AS se466,
+    SUM(ABS(va546)) OVER (
       PARTITION BY trade_date
       ORDER BY stock_number
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se410,
-    SUM(ABS(va463)) OVER (
+    ) AS se547,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va597) AS se598,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va597) AS se599,
+    COUNT(va597) OVER (
       PARTITION BY trade_date
-      ORDER BY stock_number
+      ORDER BY va597
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se464,
-    SUM(ABS(va476)) OVER (
+    ) AS se600,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va638) AS se639,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va638) AS se640,
+    COUNT(va638) OVER (
       PARTITION BY trade_date
-      ORDER BY stock_number
+      ORDER BY va638
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se477,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va501) AS se502,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va501) AS se503,
-    COUNT(va501) OVER (
+    ) AS se641,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va663) AS se664,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va663) AS se665,
+    COUNT(va663) OVER (
       PARTITION BY trade_date
-      ORDER BY va501
+      ORDER BY va663
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se504,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va524) AS se525,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va524) AS se526,
-    COUNT(va524) OVER (
+    ) AS se666,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va928) AS se929,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va928) AS se930,
+    COUNT(va928) OVER (
       PARTITION BY trade_date
-      ORDER BY va524
+      ORDER BY va928
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se527,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va543) AS se544,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va543) AS se545,
-    COUNT(va543) OVER (
+    ) AS se931,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va951) AS se952,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va951) AS se953,
+    COUNT(va951) OVER (
       PARTITION BY trade_date
-      ORDER BY va543
+      ORDER BY va951
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se546,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va561) AS se562,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va561) AS se563,
-    COUNT(va561) OVER (
+    ) AS se954,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va977) AS se978,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va977) AS se979,
+    COUNT(va977) OVER (
       PARTITION BY trade_date
-      ORDER BY va561
+      ORDER BY va977
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se564,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va586) AS se587,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va586) AS se588,
-    COUNT(va586) OVER (
+    ) AS se980,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1055) AS se1056,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1055) AS se1057,
+    COUNT(va1055) OVER (
       PARTITION BY trade_date
-      ORDER BY va586
+      ORDER BY va1055
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se589,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va650) AS se651,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va650) AS se652,
-    COUNT(va650) OVER (
+    ) AS se1058,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1167) AS se1168,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1167) AS se1169,
+    COUNT(va1167) OVER (
       PARTITION BY trade_date
-      ORDER BY va650
+      ORDER BY va1167
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se653,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va698) AS se699,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va698) AS se700,
-    COUNT(va698) OVER (
+    ) AS se1170,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1297) AS se1298,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1297) AS se1299,
+    COUNT(va1297) OVER (
       PARTITION BY trade_date
-      ORDER BY va698
+      ORDER BY va1297
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se701,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va842) AS se843,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va842) AS se844,
-    COUNT(va842) OVER (
+    ) AS se1300,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1324) AS se1325,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1324) AS se1326,
+    COUNT(va1324) OVER (
       PARTITION BY trade_date
-      ORDER BY va842
+      ORDER BY va1324
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se845,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va882) AS se883,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va882) AS se884,
-    COUNT(va882) OVER (
+    ) AS se1327,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1504) AS se1505,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1504) AS se1506,
+    COUNT(va1504) OVER (
       PARTITION BY trade_date
-      ORDER BY va882
+      ORDER BY va1504
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se885,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1013) AS se1014,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1013) AS se1015,
-    COUNT(va1013) OVER (
+    ) AS se1507,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1532) AS se1533,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1532) AS se1534,
+    COUNT(va1532) OVER (
       PARTITION BY trade_date
-      ORDER BY va1013
+      ORDER BY va1532
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1016,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1052) AS se1053,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1052) AS se1054,
-    COUNT(va1052) OVER (
+    ) AS se1535,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1614) AS se1615,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1614) AS se1616,
+    COUNT(va1614) OVER (
       PARTITION BY trade_date
-      ORDER BY va1052
+      ORDER BY va1614
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1055,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1244) AS se1245,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1244) AS se1246,
-    COUNT(va1244) OVER (
+    ) AS se1617,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1932) AS se1933,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1932) AS se1934,
+    COUNT(va1932) OVER (
       PARTITION BY trade_date
-      ORDER BY va1244
+      ORDER BY va1932
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1247,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1270) AS se1271,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1270) AS se1272,
-    COUNT(va1270) OVER (
+    ) AS se1935,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2070) AS se2071,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2070) AS se2072,
+    COUNT(va2070) OVER (
       PARTITION BY trade_date
-      ORDER BY va1270
+      ORDER BY va2070
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1273,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1524) AS se1525,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1524) AS se1526,
-    COUNT(va1524) OVER (
+    ) AS se2073,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2138) AS se2139,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2138) AS se2140,
+    COUNT(va2138) OVER (
       PARTITION BY trade_date
-      ORDER BY va1524
+      ORDER BY va2138
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1527,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1546) AS se1547,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1546) AS se1548,
-    COUNT(va1546) OVER (
+    ) AS se2141,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2238) AS se2239,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2238) AS se2240,
+    COUNT(va2238) OVER (
       PARTITION BY trade_date
-      ORDER BY va1546
+      ORDER BY va2238
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1549,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1901) AS se1902,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1901) AS se1903,
-    COUNT(va1901) OVER (
-      PARTITION BY trade_date
-      ORDER BY va1901
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1904,
-    AVG(va2009) OVER (
+    ) AS se2241,
+    AVG(va2251) OVER (
       PARTITION BY trade_date, industry_l3
       ORDER BY stock_number
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2010,
-    AVG(va2030) OVER (
-      PARTITION BY trade_date, industry_l3
+    ) AS se2252,
+    SUM(ABS(va2277)) OVER (
+      PARTITION BY trade_date
       ORDER BY stock_number
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2031
-  FROM values_5_4
+    ) AS se2278
+  FROM values_5_3
 ), values_6_1 AS (
   SELECT
     ts_code,
@@ -12320,213 +15082,175 @@ WITH values_0_1 AS (
     close,
     day_rows,
     industry_l3,
-    se1041,
-    se1042,
-    se1043,
-    se1119,
-    se1121,
-    se1189,
-    se1224,
-    se1245,
-    se1246,
-    se1247,
-    se1359,
-    se1361,
-    se1377,
-    se1378,
-    se1379,
-    se1396,
-    se1435,
-    se1557,
+    se1018,
+    se1020,
+    se1031,
+    se1032,
+    se1033,
+    se1235,
+    se1237,
+    se1355,
+    se1385,
+    se1386,
+    se1387,
+    se1545,
+    se1546,
+    se1547,
+    se1564,
     se1566,
-    se1567,
-    se1568,
-    se1622,
-    se1624,
-    se1785,
-    se1786,
-    se1787,
-    se1810,
-    se1814,
-    se1824,
-    se1825,
-    se1826,
-    se1832,
-    se1873,
-    se1902,
-    se1903,
-    se1904,
-    se1918,
-    se1920,
-    se1948,
-    se1993,
-    se2004,
-    se2005,
+    se1759,
+    se1760,
+    se1761,
+    se1933,
+    se1934,
+    se1935,
     se2006,
-    se262,
-    se475,
-    se682,
-    se684,
-    se689,
-    se690,
-    se853,
-    se866,
-    se867,
-    se868,
-    se883,
-    se884,
-    se885,
-    se893,
-    se897,
-    se923,
-    se925,
-    se936,
-    se937,
-    se938,
-    se948,
-    se952,
-    se961,
-    se962,
-    se963,
-    va1003,
-    va1033,
-    va104,
-    va1040,
-    va1065,
-    va1083,
-    va1096,
-    va1116,
-    va1120,
-    va114,
-    va1150,
-    va116,
-    va1160,
+    se2007,
+    se2008,
+    se2031,
+    se2035,
+    se2045,
+    se2046,
+    se2047,
+    se2139,
+    se2140,
+    se2141,
+    se2278,
+    se360,
+    se763,
+    se765,
+    se770,
+    se771,
+    se978,
+    se979,
+    se980,
+    se988,
+    se992,
+    va1015,
+    va1019,
+    va1030,
+    va107,
+    va1097,
+    va1126,
+    va1159,
     va1190,
-    va1218,
-    va122,
-    va1222,
-    va1223,
-    va1244,
-    va1290,
-    va1305,
-    va132,
-    va1333,
-    va1336,
-    va1356,
-    va1360,
-    va1376,
-    va1394,
-    va1395,
-    va1413,
-    va1421,
-    va1433,
-    va1434,
-    va1467,
-    va1480,
-    va1500,
-    va1513,
-    va153,
-    va155,
-    va1555,
-    va1556,
-    va1565,
-    va1579,
-    va1588,
-    va1612,
-    va1619,
-    va1623,
+    va1199,
+    va1212,
+    va1232,
+    va1236,
+    va1266,
+    va131,
+    va1349,
+    va1353,
+    va1354,
+    va1384,
+    va140,
+    va1426,
+    va1442,
+    va1471,
+    va1472,
+    va1495,
+    va150,
+    va152,
+    va1544,
+    va1562,
+    va1563,
+    va158,
+    va1599,
     va1643,
-    va1664,
-    va1675,
-    va1686,
-    va1695,
-    va1696,
-    va1713,
-    va1728,
-    va1740,
-    va1761,
-    va1762,
-    va1784,
-    va1796,
-    va1808,
-    va1809,
-    va1823,
+    va1656,
+    va1676,
+    va168,
+    va1689,
+    va1742,
+    va1753,
+    va1758,
+    va1772,
+    va1781,
+    va1805,
     va1829,
-    va1854,
-    va187,
-    va1870,
-    va1901,
-    va1915,
-    va1919,
-    va1946,
-    va1947,
-    va1965,
-    va1991,
-    va1992,
-    va2003,
-    va2035,
-    va2042,
-    va2049,
-    va2063,
-    va2076,
-    va2083,
-    va2085,
-    va243,
-    va254,
-    va268,
-    va275,
-    va293,
-    va304,
-    va317,
-    va321,
-    va332,
-    va340,
-    va357,
-    va372,
-    va39,
-    va425,
-    va435,
-    va487,
-    va514,
-    va571,
-    va59,
-    va603,
-    va606,
-    va616,
-    va629,
-    va633,
-    va659,
-    va676,
-    va680,
-    va683,
-    va693,
-    va707,
-    va717,
-    va722,
-    va723,
-    va738,
-    va74,
-    va752,
+    va1856,
+    va1871,
+    va189,
+    va1900,
+    va191,
+    va1917,
+    va1932,
+    va1944,
+    va1967,
+    va1982,
+    va1983,
+    va2005,
+    va2017,
+    va2029,
+    va2030,
+    va2044,
+    va2095,
+    va2111,
+    va2138,
+    va2157,
+    va2185,
+    va220,
+    va2202,
+    va227,
+    va2277,
+    va2280,
+    va2287,
+    va2294,
+    va2308,
+    va2322,
+    va2329,
+    va2331,
+    va248,
+    va264,
+    va287,
+    va298,
+    va313,
+    va320,
+    va338,
+    va349,
+    va366,
+    va370,
+    va381,
+    va389,
+    va407,
+    va448,
+    va45,
+    va481,
+    va491,
+    va535,
+    va557,
+    va578,
+    va587,
+    va648,
+    va686,
+    va689,
+    va699,
+    va712,
+    va716,
+    va735,
+    va740,
+    va757,
     va761,
-    va770,
-    va793,
-    va794,
-    va825,
-    va851,
-    va852,
-    va865,
-    va87,
-    va882,
-    va891,
-    va892,
-    va920,
-    va924,
-    va935,
-    va946,
-    va947,
-    va95,
-    va960,
-    va996,
+    va764,
+    va774,
+    va783,
+    va786,
+    va788,
+    va79,
+    va798,
+    va803,
+    va804,
+    va822,
+    va836,
+    va845,
+    va862,
+    va886,
+    va911,
+    va94,
+    va977,
+    va986,
+    va987,
     (
       (
         CASE
@@ -12540,79 +15264,23 @@ WITH values_0_1 AS (
       ) - CAST(0.5 AS DOUBLE)
     ) AS va14,
     (
-      -(
+      CAST(0.5 AS DOUBLE) < (
         CASE
-          WHEN NOT va176 IS NULL
+          WHEN NOT va427 IS NULL
           THEN (
-            se177 + ROUND(se178 * day_rows)
+            se428 + ROUND(se429 * day_rows)
           ) / (
-            2 * se179
+            2 * se430
           )
         END
       )
-    ) AS va180,
-    (
-      CASE
-        WHEN NOT va200 IS NULL
-        THEN (
-          se201 + ROUND(se202 * day_rows)
-        ) / (
-          2 * se203
-        )
-      END
-    ) AS va204,
-    (
-      -(
-        CASE
-          WHEN NOT va216 IS NULL
-          THEN (
-            se217 + ROUND(se218 * day_rows)
-          ) / (
-            2 * se219
-          )
-        END
-      )
-    ) AS va220,
-    va390 * CAST(1 AS DOUBLE) / NULLIF(se391, 0) AS va392,
-    va409 * CAST(1 AS DOUBLE) / NULLIF(se410, 0) AS va411,
+    ) AS va431,
+    va465 * CAST(1 AS DOUBLE) / NULLIF(se466, 0) AS va467,
     (
       (
-        (
-          CASE
-            WHEN NOT va436 IS NULL
-            THEN (
-              se437 + ROUND(se438 * day_rows)
-            ) / (
-              2 * se439
-            )
-          END
-        ) + (
-          CASE
-            WHEN NOT va457 IS NULL
-            THEN (
-              se458 + ROUND(se459 * day_rows)
-            ) / (
-              2 * se460
-            )
-          END
-        )
-      ) + CAST(SIGN(va463 * CAST(1 AS DOUBLE) / NULLIF(se464, 0)) AS DOUBLE)
-    ) AS va465,
-    (
-      (
-        va476 * CAST(1 AS DOUBLE) / NULLIF(se477, 0) * 20
-      ) + va479 * CAST(1 AS DOUBLE) / NULLIF(se480, 0)
-    ) AS va481,
-    (
-      CASE
-        WHEN NOT va501 IS NULL
-        THEN (
-          se502 + ROUND(se503 * day_rows)
-        ) / (
-          2 * se504
-        )
-      END
-    ) AS va505,
+        va546 * CAST(1 AS DOUBLE) / NULLIF(se547, 0) * 20
+      ) + va549 * CAST(1 AS DOUBLE) / NULLIF(se550, 0)
+    ) AS va551,
     (
       (
         (
@@ -12620,2715 +15288,122 @@ WITH values_0_1 AS (
             (
               (
                 CASE
-                  WHEN NOT va524 IS NULL
+                  WHEN NOT va597 IS NULL
                   THEN (
-                    se525 + ROUND(se526 * day_rows)
+                    se598 + ROUND(se599 * day_rows)
                   ) / (
-                    2 * se527
+                    2 * se600
                   )
                 END
               ) * CAST(2.21 AS DOUBLE)
             ) + (
-              va533 * CAST(0.7 AS DOUBLE)
+              va606 * CAST(0.7 AS DOUBLE)
             )
           ) + (
             (
               CASE
-                WHEN NOT va534 IS NULL
+                WHEN NOT va607 IS NULL
                 THEN (
-                  se535 + ROUND(se536 * day_rows)
+                  se608 + ROUND(se609 * day_rows)
                 ) / (
-                  2 * se537
+                  2 * se610
                 )
               END
             ) * CAST(0.73 AS DOUBLE)
           )
         ) + (
           CASE
-            WHEN NOT va543 IS NULL
+            WHEN NOT va620 IS NULL
             THEN (
-              se544 + ROUND(se545 * day_rows)
+              se621 + ROUND(se622 * day_rows)
             ) / (
-              2 * se546
+              2 * se623
             )
           END
         )
       ) + (
         (
           CASE
-            WHEN NOT va549 IS NULL
+            WHEN NOT va626 IS NULL
             THEN (
-              se550 + ROUND(se551 * day_rows)
+              se627 + ROUND(se628 * day_rows)
             ) / (
-              2 * se552
+              2 * se629
             )
           END
         ) * CAST(0.6 AS DOUBLE)
       )
-    ) AS va553,
+    ) AS va630,
     (
       (
         CASE
-          WHEN NOT va561 IS NULL
+          WHEN NOT va638 IS NULL
           THEN (
-            se562 + ROUND(se563 * day_rows)
+            se639 + ROUND(se640 * day_rows)
           ) / (
-            2 * se564
+            2 * se641
           )
         END
-      ) + va533
-    ) AS va565,
+      ) + va606
+    ) AS va642,
     (
       (
         -(
           CASE
-            WHEN NOT va586 IS NULL
+            WHEN NOT va663 IS NULL
             THEN (
-              se587 + ROUND(se588 * day_rows)
+              se664 + ROUND(se665 * day_rows)
             ) / (
-              2 * se589
+              2 * se666
             )
           END
         )
       ) * (
         (
           CASE
-            WHEN NOT va590 IS NULL
+            WHEN NOT va667 IS NULL
             THEN (
-              se591 + ROUND(se592 * day_rows)
+              se668 + ROUND(se669 * day_rows)
             ) / (
-              2 * se593
+              2 * se670
             )
           END
         ) + 1
       )
-    ) AS va594,
-    (
-      -(
-        (
-          (
-            CASE
-              WHEN se262 > stock_row - 1 AND se93 > stock_row - 1
-              THEN (
-                CASE WHEN stock_row > 1 THEN SIGN(close - se115) * SIGN(volume - se154) END
-              )
-              ELSE NULL
-            END
-          ) * (
-            CASE
-              WHEN NOT va635 IS NULL
-              THEN (
-                se636 + ROUND(se637 * day_rows)
-              ) / (
-                2 * se638
-              )
-            END
-          )
-        ) * (
-          CASE
-            WHEN NOT va650 IS NULL
-            THEN (
-              se651 + ROUND(se652 * day_rows)
-            ) / (
-              2 * se653
-            )
-          END
-        )
-      )
-    ) AS va654,
-    (
-      CASE
-        WHEN NOT va698 IS NULL
-        THEN (
-          se699 + ROUND(se700 * day_rows)
-        ) / (
-          2 * se701
-        )
-      END
-    ) AS va702,
+    ) AS va671,
     CAST((
       (
         (
           CASE
-            WHEN NOT va829 IS NULL
+            WHEN NOT va915 IS NULL
             THEN (
-              se830 + ROUND(se831 * day_rows)
+              se916 + ROUND(se917 * day_rows)
             ) / (
-              2 * se832
+              2 * se918
             )
           END
         ) < (
           CASE
-            WHEN NOT va842 IS NULL
+            WHEN NOT va928 IS NULL
             THEN (
-              se843 + ROUND(se844 * day_rows)
+              se929 + ROUND(se930 * day_rows)
             ) / (
-              2 * se845
+              2 * se931
             )
           END
         )
       )
-    ) AS DOUBLE) AS va846,
-    (
-      CASE
-        WHEN NOT va1013 IS NULL
-        THEN (
-          se1014 + ROUND(se1015 * day_rows)
-        ) / (
-          2 * se1016
-        )
-      END
-    ) AS va1017,
-    (
-      CASE
-        WHEN NOT va1052 IS NULL
-        THEN (
-          se1053 + ROUND(se1054 * day_rows)
-        ) / (
-          2 * se1055
-        )
-      END
-    ) AS va1056,
-    CAST((
-      (
-        (
-          CASE
-            WHEN NOT va1253 IS NULL
-            THEN (
-              se1254 + ROUND(se1255 * day_rows)
-            ) / (
-              2 * se1256
-            )
-          END
-        ) < (
-          CASE
-            WHEN NOT va1270 IS NULL
-            THEN (
-              se1271 + ROUND(se1272 * day_rows)
-            ) / (
-              2 * se1273
-            )
-          END
-        )
-      )
-    ) AS DOUBLE) AS va1274,
-    (
-      CASE
-        WHEN NOT va1524 IS NULL
-        THEN (
-          se1525 + ROUND(se1526 * day_rows)
-        ) / (
-          2 * se1527
-        )
-      END
-    ) AS va1528,
-    (
-      CASE
-        WHEN NOT va1546 IS NULL
-        THEN (
-          se1547 + ROUND(se1548 * day_rows)
-        ) / (
-          2 * se1549
-        )
-      END
-    ) AS va1550,
-    (
-      CASE WHEN NOT industry_l3 IS NULL THEN va2009 - se2010 END
-    ) AS va2011,
-    (
-      CASE WHEN NOT industry_l3 IS NULL THEN va2030 - se2031 END
-    ) AS va2032
-  FROM sections_6
-), values_6_2 AS (
-  SELECT
-    ts_code,
-    trade_date,
-    stock_number,
-    stock_row,
-    close,
-    day_rows,
-    industry_l3,
-    se1041,
-    se1042,
-    se1043,
-    se1119,
-    se1121,
-    se1189,
-    se1224,
-    se1245,
-    se1246,
-    se1247,
-    se1359,
-    se1361,
-    se1377,
-    se1378,
-    se1379,
-    se1396,
-    se1435,
-    se1557,
-    se1566,
-    se1567,
-    se1568,
-    se1622,
-    se1624,
-    se1785,
-    se1786,
-    se1787,
-    se1810,
-    se1814,
-    se1824,
-    se1825,
-    se1826,
-    se1832,
-    se1873,
-    se1902,
-    se1903,
-    se1904,
-    se1918,
-    se1920,
-    se1948,
-    se1993,
-    se2004,
-    se2005,
-    se2006,
-    se262,
-    se475,
-    se682,
-    se684,
-    se689,
-    se690,
-    se853,
-    se866,
-    se867,
-    se868,
-    se883,
-    se884,
-    se885,
-    se893,
-    se897,
-    se923,
-    se925,
-    se936,
-    se937,
-    se938,
-    se948,
-    se952,
-    se961,
-    se962,
-    se963,
-    va1033,
-    va104,
-    va1040,
-    va1056,
-    va1065,
-    va1083,
-    va1096,
-    va1116,
-    va1120,
-    va114,
-    va1150,
-    va116,
-    va1160,
-    va1190,
-    va1218,
-    va122,
-    va1222,
-    va1223,
-    va1244,
-    va1274,
-    va1290,
-    va1305,
-    va132,
-    va1333,
-    va1336,
-    va1356,
-    va1360,
-    va1376,
-    va1394,
-    va1395,
-    va14,
-    va1413,
-    va1421,
-    va1433,
-    va1434,
-    va1467,
-    va1480,
-    va1500,
-    va1513,
-    va153,
-    va155,
-    va1555,
-    va1556,
-    va1565,
-    va1579,
-    va1588,
-    va1612,
-    va1619,
-    va1623,
-    va1643,
-    va1664,
-    va1675,
-    va1686,
-    va1695,
-    va1696,
-    va1713,
-    va1728,
-    va1740,
-    va1761,
-    va1762,
-    va1784,
-    va1796,
-    va180,
-    va1808,
-    va1809,
-    va1823,
-    va1829,
-    va1854,
-    va187,
-    va1870,
-    va1901,
-    va1915,
-    va1919,
-    va1946,
-    va1947,
-    va1965,
-    va1991,
-    va1992,
-    va2003,
-    va2011,
-    va2032,
-    va2035,
-    va204,
-    va2042,
-    va2049,
-    va2063,
-    va2076,
-    va2083,
-    va2085,
-    va220,
-    va243,
-    va254,
-    va268,
-    va275,
-    va293,
-    va304,
-    va317,
-    va321,
-    va332,
-    va340,
-    va357,
-    va372,
-    va39,
-    va392,
-    va425,
-    va435,
-    va465,
-    va481,
-    va487,
-    va505,
-    va514,
-    va553,
-    va565,
-    va571,
-    va59,
-    va594,
-    va603,
-    va606,
-    va616,
-    va629,
-    va633,
-    va654,
-    va659,
-    va676,
-    va680,
-    va683,
-    va693,
-    va702,
-    va707,
-    va717,
-    va722,
-    va723,
-    va738,
-    va74,
-    va752,
-    va761,
-    va770,
-    va793,
-    va794,
-    va825,
-    va846,
-    va851,
-    va852,
-    va865,
-    va87,
-    va882,
-    va891,
-    va892,
-    va920,
-    va924,
-    va935,
-    va946,
-    va947,
-    va95,
-    va960,
-    va996,
-    (
-      va411 * 8193 - (
-        va411 * 8193 - va411
-      )
-    ) AS va412,
-    (
-      CASE
-        WHEN (
-          va1003 > 0
-          OR (
-            va1017 = FLOOR(va1017) AND (
-              va1003 <> 0 OR va1017 >= 0
-            )
-          )
-          OR (
-            va1003 = 0 AND va1017 > 0
-          )
-        )
-        THEN POWER(va1003, va1017)
-      END
-    ) AS va1018,
-    (
-      CASE
-        WHEN (
-          va1528 > 0
-          OR (
-            va1550 = FLOOR(va1550) AND (
-              va1528 <> 0 OR va1550 >= 0
-            )
-          )
-          OR (
-            va1528 = 0 AND va1550 > 0
-          )
-        )
-        THEN POWER(va1528, va1550)
-      END
-    ) AS va1551
-  FROM values_6_1
-), values_6_3 AS (
-  SELECT
-    ts_code,
-    trade_date,
-    stock_number,
-    stock_row,
-    close,
-    day_rows,
-    industry_l3,
-    se1041,
-    se1042,
-    se1043,
-    se1119,
-    se1121,
-    se1189,
-    se1224,
-    se1245,
-    se1246,
-    se1247,
-    se1359,
-    se1361,
-    se1377,
-    se1378,
-    se1379,
-    se1396,
-    se1435,
-    se1557,
-    se1566,
-    se1567,
-    se1568,
-    se1622,
-    se1624,
-    se1785,
-    se1786,
-    se1787,
-    se1810,
-    se1814,
-    se1824,
-    se1825,
-    se1826,
-    se1832,
-    se1873,
-    se1902,
-    se1903,
-    se1904,
-    se1918,
-    se1920,
-    se1948,
-    se1993,
-    se2004,
-    se2005,
-    se2006,
-    se262,
-    se475,
-    se682,
-    se684,
-    se689,
-    se690,
-    se853,
-    se866,
-    se867,
-    se868,
-    se883,
-    se884,
-    se885,
-    se893,
-    se897,
-    se923,
-    se925,
-    se936,
-    se937,
-    se938,
-    se948,
-    se952,
-    se961,
-    se962,
-    se963,
-    va1033,
-    va104,
-    va1040,
-    va1056,
-    va1065,
-    va1083,
-    va1096,
-    va1116,
-    va1120,
-    va114,
-    va1150,
-    va116,
-    va1160,
-    va1190,
-    va1218,
-    va122,
-    va1222,
-    va1223,
-    va1244,
-    va1274,
-    va1290,
-    va1305,
-    va132,
-    va1333,
-    va1336,
-    va1356,
-    va1360,
-    va1376,
-    va1394,
-    va1395,
-    va14,
-    va1413,
-    va1421,
-    va1433,
-    va1434,
-    va1467,
-    va1480,
-    va1500,
-    va1513,
-    va153,
-    va155,
-    va1555,
-    va1556,
-    va1565,
-    va1579,
-    va1588,
-    va1612,
-    va1619,
-    va1623,
-    va1643,
-    va1664,
-    va1675,
-    va1686,
-    va1695,
-    va1696,
-    va1713,
-    va1728,
-    va1740,
-    va1761,
-    va1762,
-    va1784,
-    va1796,
-    va180,
-    va1808,
-    va1809,
-    va1823,
-    va1829,
-    va1854,
-    va187,
-    va1870,
-    va1901,
-    va1915,
-    va1919,
-    va1946,
-    va1947,
-    va1965,
-    va1991,
-    va1992,
-    va2003,
-    va2011,
-    va2032,
-    va2035,
-    va204,
-    va2042,
-    va2049,
-    va2063,
-    va2076,
-    va2083,
-    va2085,
-    va220,
-    va243,
-    va254,
-    va268,
-    va275,
-    va293,
-    va304,
-    va317,
-    va321,
-    va332,
-    va340,
-    va357,
-    va372,
-    va39,
-    va392,
-    va412,
-    va425,
-    va435,
-    va465,
-    va481,
-    va487,
-    va505,
-    va514,
-    va553,
-    va565,
-    va571,
-    va59,
-    va594,
-    va603,
-    va606,
-    va616,
-    va629,
-    va633,
-    va654,
-    va659,
-    va676,
-    va680,
-    va683,
-    va693,
-    va702,
-    va707,
-    va717,
-    va722,
-    va723,
-    va738,
-    va74,
-    va752,
-    va761,
-    va770,
-    va793,
-    va794,
-    va825,
-    va846,
-    va851,
-    va852,
-    va865,
-    va87,
-    va882,
-    va891,
-    va892,
-    va920,
-    va924,
-    va935,
-    va946,
-    va947,
-    va95,
-    va960,
-    va996,
-    (
-      -(
-        CASE WHEN ISFINITE(va1018) THEN va1018 END
-      )
-    ) AS va1019,
-    (
-      CASE WHEN ISFINITE(va1551) THEN va1551 END
-    ) AS va1552
-  FROM values_6_2
-), series_7 AS (
-  SELECT
-    ts_code,
-    trade_date,
-    stock_number,
-    stock_row,
-    close,
-    day_rows,
-    industry_l3,
-    se1041,
-    se1042,
-    se1043,
-    se1119,
-    se1189,
-    se1245,
-    se1246,
-    se1247,
-    se1359,
-    se1377,
-    se1378,
-    se1379,
-    se1566,
-    se1567,
-    se1568,
-    se1622,
-    se1785,
-    se1786,
-    se1787,
-    se1814,
-    se1824,
-    se1825,
-    se1826,
-    se1832,
-    se1873,
-    se1902,
-    se1903,
-    se1904,
-    se1918,
-    se2004,
-    se2005,
-    se2006,
-    se262,
-    se475,
-    se682,
-    se689,
-    se690,
-    se866,
-    se867,
-    se868,
-    se883,
-    se884,
-    se885,
-    se897,
-    se923,
-    se936,
-    se937,
-    se938,
-    se952,
-    se961,
-    se962,
-    se963,
-    va1019,
-    va104,
-    va1040,
-    va1056,
-    va1065,
-    va1083,
-    va1116,
-    va114,
-    va1150,
-    va116,
-    va1160,
-    va1190,
-    va1218,
-    va122,
-    va1222,
-    va1244,
-    va1274,
-    va1290,
-    va132,
-    va1333,
-    va1336,
-    va1356,
-    va1376,
-    va1394,
-    va14,
-    va1413,
-    va1421,
-    va1433,
-    va1467,
-    va1480,
-    va1500,
-    va1513,
-    va153,
-    va155,
-    va1552,
-    va1555,
-    va1565,
-    va1579,
-    va1588,
-    va1612,
-    va1619,
-    va1643,
-    va1675,
-    va1686,
-    va1713,
-    va1728,
-    va1740,
-    va1784,
-    va1796,
-    va180,
-    va1808,
-    va1823,
-    va1829,
-    va1854,
-    va187,
-    va1870,
-    va1901,
-    va1915,
-    va1946,
-    va1991,
-    va2003,
-    va2011,
-    va2032,
-    va2035,
-    va2042,
-    va2049,
-    va2063,
-    va2076,
-    va2083,
-    va2085,
-    va220,
-    va243,
-    va254,
-    va268,
-    va275,
-    va293,
-    va304,
-    va317,
-    va321,
-    va332,
-    va340,
-    va39,
-    va392,
-    va412,
-    va425,
-    va435,
-    va465,
-    va481,
-    va487,
-    va505,
-    va514,
-    va553,
-    va565,
-    va571,
-    va59,
-    va594,
-    va603,
-    va606,
-    va616,
-    va629,
-    va633,
-    va654,
-    va659,
-    va676,
-    va680,
-    va693,
-    va702,
-    va707,
-    va717,
-    va722,
-    va723,
-    va738,
-    va74,
-    va752,
-    va761,
-    va770,
-    va825,
-    va846,
-    va851,
-    va865,
-    va87,
-    va882,
-    va891,
-    va920,
-    va935,
-    va946,
-    va95,
-    va960,
-    va996,
-    SUM(va204) OVER rows_3 AS se205,
-    COUNT(va204) OVER rows_3 AS se206,
-    MAX(va357) OVER rows_3 AS se358,
-    COUNT(va357) OVER rows_3 AS se359,
-    AVG(va372) OVER rows_2 AS se373,
-    COUNT(va372) OVER rows_2 AS se374,
-    MAX((
-      CASE WHEN va683 IS DISTINCT FROM se684 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se685,
-    MAX(va702) OVER rows_5 AS se703,
-    COUNT(va702) OVER rows_5 AS se704,
-    LAG(va770, 1) OVER rows_row AS se771,
-    LAG(va770, 2) OVER rows_row AS se772,
-    LAG(va770, 3) OVER rows_row AS se773,
-    LAG(va770, 4) OVER rows_row AS se774,
-    LAG(va770, 5) OVER rows_row AS se775,
-    LAG(va770, 6) OVER rows_row AS se776,
-    SUM(va794) OVER rows_16 AS se795,
-    COUNT(va794) OVER rows_16 AS se796,
-    SUM(va793) OVER rows_16 AS se797,
-    COUNT(va793) OVER rows_16 AS se798,
-    MAX((
-      CASE WHEN va852 IS DISTINCT FROM se853 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se854,
-    MAX((
-      CASE WHEN va892 IS DISTINCT FROM se893 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se894,
-    MAX((
-      CASE WHEN va924 IS DISTINCT FROM se925 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se926,
-    MAX((
-      CASE WHEN va947 IS DISTINCT FROM se948 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se949,
-    RANK(
-    ORDER BY
-      va1033) OVER rows_13 AS se1034,
-    CUME_DIST(
-    ORDER BY
-      va1033) OVER rows_13 AS se1035,
-    COUNT(va1033) OVER rows_13 AS se1036,
-    LAG(va1065, 1) OVER rows_row AS se1066,
-    LAG(va1065, 2) OVER rows_row AS se1067,
-    LAG(va1065, 3) OVER rows_row AS se1068,
-    LAG(va1065, 4) OVER rows_row AS se1069,
-    LAG(va1065, 5) OVER rows_row AS se1070,
-    LAG(va1065, 6) OVER rows_row AS se1071,
-    LAG(va1065, 7) OVER rows_row AS se1072,
-    LAG(va1065, 8) OVER rows_row AS se1073,
-    RANK(
-    ORDER BY
-      va1096) OVER rows_17 AS se1097,
-    CUME_DIST(
-    ORDER BY
-      va1096) OVER rows_17 AS se1098,
-    COUNT(va1096) OVER rows_17 AS se1099,
-    MAX(
-      (
-        CASE WHEN va1120 IS DISTINCT FROM se1121 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se1122,
-    LAG(va1160, 1) OVER rows_row AS se1161,
-    LAG(va1160, 2) OVER rows_row AS se1162,
-    LAG(va1160, 3) OVER rows_row AS se1163,
-    LAG(va1160, 4) OVER rows_row AS se1164,
-    LAG(va1160, 5) OVER rows_row AS se1165,
-    LAG(va1160, 6) OVER rows_row AS se1166,
-    LAG(va1160, 7) OVER rows_row AS se1167,
-    LAG(va1160, 8) OVER rows_row AS se1168,
-    LAG(va1160, 9) OVER rows_row AS se1169,
-    LAG(va1190, 1) OVER rows_row AS se1191,
-    MAX(
-      (
-        CASE WHEN va1223 IS DISTINCT FROM se1224 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se1225,
-    RANK(
-    ORDER BY
-      va1305) OVER rows_19 AS se1306,
-    CUME_DIST(
-    ORDER BY
-      va1305) OVER rows_19 AS se1307,
-    COUNT(va1305) OVER rows_19 AS se1308,
-    LAG(va1336, 1) OVER rows_row AS se1337,
-    LAG(va1336, 2) OVER rows_row AS se1338,
-    LAG(va1336, 3) OVER rows_row AS se1339,
-    LAG(va1336, 4) OVER rows_row AS se1340,
-    MAX(
-      (
-        CASE WHEN va1360 IS DISTINCT FROM se1361 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se1362,
-    MAX(
-      (
-        CASE WHEN va1395 IS DISTINCT FROM se1396 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se1397,
-    LAG(va1421, 1) OVER rows_row AS se1422,
-    LAG(va1421, 2) OVER rows_row AS se1423,
-    LAG(va1421, 3) OVER rows_row AS se1424,
-    LAG(va1421, 4) OVER rows_row AS se1425,
-    MAX(
-      (
-        CASE WHEN va1434 IS DISTINCT FROM se1435 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se1436,
-    LAG(va1480, 1) OVER rows_row AS se1481,
-    LAG(va1480, 2) OVER rows_row AS se1482,
-    LAG(va1480, 3) OVER rows_row AS se1483,
-    LAG(va1480, 4) OVER rows_row AS se1484,
-    LAG(va1480, 5) OVER rows_row AS se1485,
-    MAX(
-      (
-        CASE WHEN va1556 IS DISTINCT FROM se1557 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se1558,
-    LAG(va1588, 1) OVER rows_row AS se1589,
-    LAG(va1588, 2) OVER rows_row AS se1590,
-    LAG(va1588, 3) OVER rows_row AS se1591,
-    MAX(
-      (
-        CASE WHEN va1623 IS DISTINCT FROM se1624 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se1625,
-    LAG(va1643, 1) OVER rows_row AS se1644,
-    LAG(va1643, 2) OVER rows_row AS se1645,
-    LAG(va1643, 3) OVER rows_row AS se1646,
-    LAG(va1643, 4) OVER rows_row AS se1647,
-    RANK(
-    ORDER BY
-      va1664) OVER rows_15 AS se1665,
-    CUME_DIST(
-    ORDER BY
-      va1664) OVER rows_15 AS se1666,
-    COUNT(va1664) OVER rows_15 AS se1667,
-    LAG(va1686, 1) OVER rows_row AS se1687,
-    LAG(va1686, 2) OVER rows_row AS se1688,
-    SUM(va1696) OVER rows_16 AS se1697,
-    COUNT(va1696) OVER rows_16 AS se1698,
-    SUM(va1695) OVER rows_16 AS se1699,
-    COUNT(va1695) OVER rows_16 AS se1700,
-    LAG(va1713, 1) OVER rows_row AS se1714,
-    LAG(va1740, 1) OVER rows_row AS se1741,
-    LAG(va1740, 2) OVER rows_row AS se1742,
-    LAG(va1740, 3) OVER rows_row AS se1743,
-    LAG(va1740, 4) OVER rows_row AS se1744,
-    LAG(va1740, 5) OVER rows_row AS se1745,
-    SUM(va1762) OVER rows_19 AS se1763,
-    COUNT(va1762) OVER rows_19 AS se1764,
-    SUM(va1761) OVER rows_19 AS se1765,
-    COUNT(va1761) OVER rows_19 AS se1766,
-    MAX(
-      (
-        CASE WHEN va1809 IS DISTINCT FROM se1810 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se1811,
-    LAG(va1854, 1) OVER rows_row AS se1855,
-    LAG(va1854, 2) OVER rows_row AS se1856,
-    LAG(va1854, 3) OVER rows_row AS se1857,
-    MAX(
-      (
-        CASE WHEN va1919 IS DISTINCT FROM se1920 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se1921,
-    MAX(
-      (
-        CASE WHEN va1947 IS DISTINCT FROM se1948 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se1949,
-    ARG_MIN(stock_row, va1965) OVER rows_8 AS se1966,
-    COUNT(va1965) OVER rows_8 AS se1967,
-    MAX(
-      (
-        CASE WHEN va1992 IS DISTINCT FROM se1993 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se1994
-  FROM values_6_3
-  WINDOW rows_2 AS (
-    PARTITION BY stock_number
-    ORDER BY stock_row
-    rows BETWEEN 1 preceding AND CURRENT ROW
-  ), rows_3 AS (
-    PARTITION BY stock_number
-    ORDER BY stock_row
-    rows BETWEEN 2 preceding AND CURRENT ROW
-  ), rows_5 AS (
-    PARTITION BY stock_number
-    ORDER BY stock_row
-    rows BETWEEN 4 preceding AND CURRENT ROW
-  ), rows_8 AS (
-    PARTITION BY stock_number
-    ORDER BY stock_row
-    rows BETWEEN 7 preceding AND CURRENT ROW
-  ), rows_13 AS (
-    PARTITION BY stock_number
-    ORDER BY stock_row
-    rows BETWEEN 12 preceding AND CURRENT ROW
-  ), rows_15 AS (
-    PARTITION BY stock_number
-    ORDER BY stock_row
-    rows BETWEEN 14 preceding AND CURRENT ROW
-  ), rows_16 AS (
-    PARTITION BY stock_number
-    ORDER BY stock_row
-    rows BETWEEN 15 preceding AND CURRENT ROW
-  ), rows_17 AS (
-    PARTITION BY stock_number
-    ORDER BY stock_row
-    rows BETWEEN 16 preceding AND CURRENT ROW
-  ), rows_19 AS (
-    PARTITION BY stock_number
-    ORDER BY stock_row
-    rows BETWEEN 18 preceding AND CURRENT ROW
-  ), rows_before AS (
-    PARTITION BY stock_number
-    ORDER BY stock_row
-    rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-  ), rows_row AS (PARTITION BY stock_number ORDER BY stock_row)
-), values_7_1 AS (
-  SELECT
-    ts_code,
-    trade_date,
-    stock_number,
-    stock_row,
-    day_rows,
-    industry_l3,
-    se1245,
-    se1246,
-    se1247,
-    se1377,
-    se1378,
-    se1379,
-    se1566,
-    se1567,
-    se1568,
-    se1665,
-    se1666,
-    se1667,
-    se1785,
-    se1786,
-    se1787,
-    se1824,
-    se1825,
-    se1826,
-    se1902,
-    se1903,
-    se1904,
-    se2004,
-    se2005,
-    se2006,
-    se689,
-    se690,
-    se866,
-    se867,
-    se868,
-    se883,
-    se884,
-    se885,
-    se936,
-    se937,
-    se938,
-    se961,
-    se962,
-    se963,
-    va1019,
-    va104,
-    va1056,
-    va1083,
-    va114,
-    va1150,
-    va1218,
-    va122,
-    va1244,
-    va1274,
-    va1290,
-    va132,
-    va1333,
-    va1376,
-    va14,
-    va1413,
-    va1467,
-    va1500,
-    va1513,
-    va153,
-    va155,
-    va1552,
-    va1565,
-    va1579,
-    va1612,
-    va1675,
-    va1728,
-    va1784,
-    va1796,
-    va180,
-    va1823,
-    va187,
-    va1901,
-    va2003,
-    va2011,
-    va2032,
-    va2035,
-    va2042,
-    va2049,
-    va2063,
-    va2076,
-    va2083,
-    va2085,
-    va220,
-    va243,
-    va254,
-    va268,
-    va275,
-    va293,
-    va304,
-    va317,
-    va321,
-    va332,
-    va340,
-    va39,
-    va392,
-    va412,
-    va425,
-    va435,
-    va465,
-    va481,
-    va487,
-    va505,
-    va514,
-    va553,
-    va565,
-    va571,
-    va59,
-    va594,
-    va603,
-    va606,
-    va616,
-    va629,
-    va633,
-    va654,
-    va659,
-    va676,
-    va693,
-    va702,
-    va707,
-    va717,
-    va722,
-    va723,
-    va738,
-    va74,
-    va752,
-    va761,
-    va825,
-    va846,
-    va865,
-    va87,
-    va882,
-    va935,
-    va95,
-    va960,
-    va996,
-    (
-      -(
-        CASE WHEN se206 = 3 THEN se205 END
-      )
-    ) AS va207,
-    (
-      -(
-        CASE WHEN se359 = 3 THEN se358 END
-      )
-    ) AS va360,
-    (
-      CASE WHEN se374 = 2 THEN se373 END
-    ) AS va375,
-    (
-      (
-        CASE
-          WHEN stock_row > 1
-          THEN (
-            (
-              CASE
-                WHEN se682 > stock_row - 249 AND se685 > stock_row - 249
-                THEN CASE WHEN ISFINITE(va680) THEN ROUND(va680, 12) END
-                ELSE NULL
-              END
-            ) * va116
-          )
-        END
-      ) / NULLIF(close, 0)
-    ) AS va686,
-    (
-      -(
-        CASE WHEN se704 = 5 THEN se703 END
-      )
-    ) AS va705,
-    (
-      7 * va770 + 6 * se771 + 5 * se772 + 4 * se773 + 3 * se774 + 2 * se775 + 1 * se776
-    ) / 28 AS va777,
-    (
-      (
-        CASE WHEN se796 = 16 THEN se795 END
-      ) - (
-        stock_row - 16
-      ) * (
-        CASE WHEN se798 = 16 THEN se797 END
-      )
-    ) / 136 AS va799,
-    (
-      CASE
-        WHEN se854 > stock_row - 8 AND se475 > stock_row - 8
-        THEN CASE WHEN ISFINITE(va851) THEN ROUND(va851, 12) END
-        ELSE NULL
-      END
-    ) AS va855,
-    (
-      CASE
-        WHEN se894 > stock_row - 12 AND se897 > stock_row - 12
-        THEN CASE WHEN ISFINITE(va891) THEN ROUND(va891, 12) END
-        ELSE NULL
-      END
-    ) AS va898,
-    (
-      CASE
-        WHEN se923 > stock_row - 15 AND se926 > stock_row - 15
-        THEN CASE WHEN ISFINITE(va920) THEN ROUND(va920, 12) END
-        ELSE NULL
-      END
-    ) AS va927,
-    (
-      CASE
-        WHEN se949 > stock_row - 5 AND se952 > stock_row - 5
-        THEN CASE WHEN ISFINITE(va946) THEN ROUND(va946, 12) END
-        ELSE NULL
-      END
-    ) AS va953,
+    ) AS DOUBLE) AS va932,
     (
       -CAST((
         (
           (
-            CASE WHEN se1036 = 13 THEN (
-              se1034 + se1035 * 13
-            ) / 26 END
-          ) < (
             CASE
-              WHEN NOT va1040 IS NULL
+              WHEN NOT va951 IS NULL
               THEN (
-                se1041 + ROUND(se1042 * day_rows)
+                se952 + ROUND(se953 * day_rows)
               ) / (
-                2 * se1043
-              )
-            END
-          )
-        )
-      ) AS DOUBLE)
-    ) AS va1044,
-    (
-      2 + CASE
-        WHEN se1066 < va1065
-        THEN 2
-        WHEN se1066 = va1065
-        THEN 1
-        WHEN se1066 > va1065
-        THEN 0
-      END + CASE
-        WHEN se1067 < va1065
-        THEN 2
-        WHEN se1067 = va1065
-        THEN 1
-        WHEN se1067 > va1065
-        THEN 0
-      END + CASE
-        WHEN se1068 < va1065
-        THEN 2
-        WHEN se1068 = va1065
-        THEN 1
-        WHEN se1068 > va1065
-        THEN 0
-      END + CASE
-        WHEN se1069 < va1065
-        THEN 2
-        WHEN se1069 = va1065
-        THEN 1
-        WHEN se1069 > va1065
-        THEN 0
-      END + CASE
-        WHEN se1070 < va1065
-        THEN 2
-        WHEN se1070 = va1065
-        THEN 1
-        WHEN se1070 > va1065
-        THEN 0
-      END + CASE
-        WHEN se1071 < va1065
-        THEN 2
-        WHEN se1071 = va1065
-        THEN 1
-        WHEN se1071 > va1065
-        THEN 0
-      END + CASE
-        WHEN se1072 < va1065
-        THEN 2
-        WHEN se1072 = va1065
-        THEN 1
-        WHEN se1072 > va1065
-        THEN 0
-      END + CASE
-        WHEN se1073 < va1065
-        THEN 2
-        WHEN se1073 = va1065
-        THEN 1
-        WHEN se1073 > va1065
-        THEN 0
-      END
-    ) / 18 AS va1074,
-    (
-      CASE WHEN se1099 = 17 THEN (
-        se1097 + se1098 * 17
-      ) / 34 END
-    ) AS va1100,
-    (
-      CASE
-        WHEN se1119 > stock_row - 17 AND se1122 > stock_row - 17
-        THEN CASE WHEN ISFINITE(va1116) THEN ROUND(va1116, 12) END
-        ELSE NULL
-      END
-    ) AS va1123,
-    (
-      10 * va1160 + 9 * se1161 + 8 * se1162 + 7 * se1163 + 6 * se1164 + 5 * se1165 + 4 * se1166 + 3 * se1167 + 2 * se1168 + 1 * se1169
-    ) / 55 AS va1170,
-    (
-      2 * va1190 + 1 * se1191
-    ) / 3 AS va1192,
-    (
-      CASE
-        WHEN se262 > stock_row - 14 AND se1225 > stock_row - 14
-        THEN CASE WHEN ISFINITE(va1222) THEN ROUND(va1222, 12) END
-        ELSE NULL
-      END
-    ) AS va1226,
-    (
-      CASE WHEN se1308 = 19 THEN (
-        se1306 + se1307 * 19
-      ) / 38 END
-    ) AS va1309,
-    (
-      5 * va1336 + 4 * se1337 + 3 * se1338 + 2 * se1339 + 1 * se1340
-    ) / 15 AS va1341,
-    (
-      CASE
-        WHEN se1359 > stock_row - 5 AND se1362 > stock_row - 5
-        THEN CASE WHEN ISFINITE(va1356) THEN ROUND(va1356, 12) END
-        ELSE NULL
-      END
-    ) AS va1363,
-    (
-      CASE
-        WHEN se1397 > stock_row - 13 AND se1189 > stock_row - 13
-        THEN CASE WHEN ISFINITE(va1394) THEN ROUND(va1394, 12) END
-        ELSE NULL
-      END
-    ) AS va1398,
-    (
-      2 + CASE
-        WHEN se1422 < va1421
-        THEN 2
-        WHEN se1422 = va1421
-        THEN 1
-        WHEN se1422 > va1421
-        THEN 0
-      END + CASE
-        WHEN se1423 < va1421
-        THEN 2
-        WHEN se1423 = va1421
-        THEN 1
-        WHEN se1423 > va1421
-        THEN 0
-      END + CASE
-        WHEN se1424 < va1421
-        THEN 2
-        WHEN se1424 = va1421
-        THEN 1
-        WHEN se1424 > va1421
-        THEN 0
-      END + CASE
-        WHEN se1425 < va1421
-        THEN 2
-        WHEN se1425 = va1421
-        THEN 1
-        WHEN se1425 > va1421
-        THEN 0
-      END
-    ) / 10 AS va1426,
-    (
-      CASE
-        WHEN se1436 > stock_row - 7 AND se475 > stock_row - 7
-        THEN CASE WHEN ISFINITE(va1433) THEN ROUND(va1433, 12) END
-        ELSE NULL
-      END
-    ) AS va1437,
-    (
-      6 * va1480 + 5 * se1481 + 4 * se1482 + 3 * se1483 + 2 * se1484 + 1 * se1485
-    ) / 21 AS va1486,
-    (
-      CASE
-        WHEN se262 > stock_row - 5 AND se1558 > stock_row - 5
-        THEN CASE WHEN ISFINITE(va1555) THEN ROUND(va1555, 12) END
-        ELSE NULL
-      END
-    ) AS va1559,
-    (
-      4 * va1588 + 3 * se1589 + 2 * se1590 + 1 * se1591
-    ) / 10 AS va1592,
-    (
-      CASE
-        WHEN se1622 > stock_row - 7 AND se1625 > stock_row - 7
-        THEN CASE WHEN ISFINITE(va1619) THEN ROUND(va1619, 12) END
-        ELSE NULL
-      END
-    ) AS va1626,
-    (
-      5 * va1643 + 4 * se1644 + 3 * se1645 + 2 * se1646 + 1 * se1647
-    ) / 15 AS va1648,
-    (
-      2 + CASE
-        WHEN se1687 < va1686
-        THEN 2
-        WHEN se1687 = va1686
-        THEN 1
-        WHEN se1687 > va1686
-        THEN 0
-      END + CASE
-        WHEN se1688 < va1686
-        THEN 2
-        WHEN se1688 = va1686
-        THEN 1
-        WHEN se1688 > va1686
-        THEN 0
-      END
-    ) / 6 AS va1689,
-    (
-      (
-        CASE WHEN se1698 = 16 THEN se1697 END
-      ) - (
-        stock_row - 16
-      ) * (
-        CASE WHEN se1700 = 16 THEN se1699 END
-      )
-    ) / 136 AS va1701,
-    (
-      2 * va1713 + 1 * se1714
-    ) / 3 AS va1715,
-    (
-      6 * va1740 + 5 * se1741 + 4 * se1742 + 3 * se1743 + 2 * se1744 + 1 * se1745
-    ) / 21 AS va1746,
-    (
-      (
-        CASE WHEN se1764 = 19 THEN se1763 END
-      ) - (
-        stock_row - 19
-      ) * (
-        CASE WHEN se1766 = 19 THEN se1765 END
-      )
-    ) / 190 AS va1767,
-    (
-      CASE
-        WHEN se1811 > stock_row - 17 AND se1814 > stock_row - 17
-        THEN CASE WHEN ISFINITE(va1808) THEN ROUND(va1808, 12) END
-        ELSE NULL
-      END
-    ) AS va1815,
-    (
-      CASE
-        WHEN se1832 > stock_row - 11 AND se1362 > stock_row - 11
-        THEN CASE WHEN ISFINITE(va1829) THEN ROUND(va1829, 12) END
-        ELSE NULL
-      END
-    ) AS va1833,
-    (
-      4 * va1854 + 3 * se1855 + 2 * se1856 + 1 * se1857
-    ) / 10 AS va1858,
-    (
-      CASE
-        WHEN se1873 > stock_row - 2 AND se1811 > stock_row - 2
-        THEN CASE WHEN ISFINITE(va1870) THEN ROUND(va1870, 12) END
-        ELSE NULL
-      END
-    ) AS va1874,
-    (
-      CASE
-        WHEN se1918 > stock_row - 3 AND se1921 > stock_row - 3
-        THEN CASE WHEN ISFINITE(va1915) THEN ROUND(va1915, 12) END
-        ELSE NULL
-      END
-    ) AS va1922,
-    (
-      CASE
-        WHEN se1949 > stock_row - 3 AND se475 > stock_row - 3
-        THEN CASE WHEN ISFINITE(va1946) THEN ROUND(va1946, 12) END
-        ELSE NULL
-      END
-    ) AS va1950,
-    CAST((
-      (
-        CASE WHEN se1967 = 8 THEN se1966 END
-      ) - stock_row + 8
-    ) AS DOUBLE) AS va1968,
-    (
-      CASE
-        WHEN se1832 > stock_row - 7 AND se1994 > stock_row - 7
-        THEN CASE WHEN ISFINITE(va1991) THEN ROUND(va1991, 12) END
-        ELSE NULL
-      END
-    ) AS va1995
-  FROM series_7
-), values_7_2 AS (
-  SELECT
-    ts_code,
-    trade_date,
-    stock_number,
-    stock_row,
-    day_rows,
-    industry_l3,
-    se1245,
-    se1246,
-    se1247,
-    se1377,
-    se1378,
-    se1379,
-    se1566,
-    se1567,
-    se1568,
-    se1665,
-    se1666,
-    se1667,
-    se1785,
-    se1786,
-    se1787,
-    se1824,
-    se1825,
-    se1826,
-    se1902,
-    se1903,
-    se1904,
-    se2004,
-    se2005,
-    se2006,
-    se689,
-    se690,
-    se866,
-    se867,
-    se868,
-    se883,
-    se884,
-    se885,
-    se936,
-    se937,
-    se938,
-    se961,
-    se962,
-    se963,
-    va1019,
-    va104,
-    va1044,
-    va1123,
-    va114,
-    va1150,
-    va1218,
-    va122,
-    va1244,
-    va1274,
-    va1290,
-    va1309,
-    va132,
-    va1333,
-    va1376,
-    va14,
-    va1467,
-    va1500,
-    va1513,
-    va153,
-    va155,
-    va1552,
-    va1565,
-    va1579,
-    va1612,
-    va1626,
-    va1701,
-    va1728,
-    va1784,
-    va1796,
-    va180,
-    va1823,
-    va187,
-    va1874,
-    va1901,
-    va1950,
-    va2003,
-    va2011,
-    va2032,
-    va2035,
-    va2042,
-    va2049,
-    va2063,
-    va207,
-    va2076,
-    va2083,
-    va2085,
-    va220,
-    va243,
-    va254,
-    va268,
-    va275,
-    va293,
-    va304,
-    va317,
-    va321,
-    va332,
-    va340,
-    va360,
-    va39,
-    va392,
-    va412,
-    va425,
-    va435,
-    va465,
-    va481,
-    va487,
-    va505,
-    va514,
-    va553,
-    va565,
-    va571,
-    va59,
-    va594,
-    va603,
-    va606,
-    va616,
-    va629,
-    va633,
-    va654,
-    va659,
-    va676,
-    va686,
-    va693,
-    va702,
-    va705,
-    va707,
-    va717,
-    va722,
-    va723,
-    va738,
-    va74,
-    va752,
-    va761,
-    va825,
-    va846,
-    va865,
-    va87,
-    va882,
-    va898,
-    va935,
-    va95,
-    va960,
-    va996,
-    (
-      va375 * 8193 - (
-        va375 * 8193 - va375
-      )
-    ) AS va376,
-    (
-      va777 * 8193 - (
-        va777 * 8193 - va777
-      )
-    ) AS va778,
-    (
-      va799 * 8193 - (
-        va799 * 8193 - va799
-      )
-    ) AS va800,
-    (
-      va855 * 8193 - (
-        va855 * 8193 - va855
-      )
-    ) AS va856,
-    (
-      va927 * 8193 - (
-        va927 * 8193 - va927
-      )
-    ) AS va928,
-    (
-      va953 * 8193 - (
-        va953 * 8193 - va953
-      )
-    ) AS va954,
-    (
-      CASE
-        WHEN (
-          va1056 > 0
-          OR (
-            va1074 = FLOOR(va1074) AND (
-              va1056 <> 0 OR va1074 >= 0
-            )
-          )
-          OR (
-            va1056 = 0 AND va1074 > 0
-          )
-        )
-        THEN POWER(va1056, va1074)
-      END
-    ) AS va1075,
-    (
-      CASE
-        WHEN (
-          va1083 > 0
-          OR (
-            va1100 = FLOOR(va1100) AND (
-              va1083 <> 0 OR va1100 >= 0
-            )
-          )
-          OR (
-            va1083 = 0 AND va1100 > 0
-          )
-        )
-        THEN POWER(va1083, va1100)
-      END
-    ) AS va1101,
-    (
-      va1170 * 8193 - (
-        va1170 * 8193 - va1170
-      )
-    ) AS va1171,
-    (
-      va1192 * 8193 - (
-        va1192 * 8193 - va1192
-      )
-    ) AS va1193,
-    (
-      va1226 * 8193 - (
-        va1226 * 8193 - va1226
-      )
-    ) AS va1227,
-    va1309 * stock_row AS va1310,
-    (
-      va1341 * 8193 - (
-        va1341 * 8193 - va1341
-      )
-    ) AS va1342,
-    (
-      va1363 * 8193 - (
-        va1363 * 8193 - va1363
-      )
-    ) AS va1364,
-    (
-      va1398 * 8193 - (
-        va1398 * 8193 - va1398
-      )
-    ) AS va1399,
-    (
-      CASE
-        WHEN (
-          va1413 > 0
-          OR (
-            va1426 = FLOOR(va1426) AND (
-              va1413 <> 0 OR va1426 >= 0
-            )
-          )
-          OR (
-            va1413 = 0 AND va1426 > 0
-          )
-        )
-        THEN POWER(va1413, va1426)
-      END
-    ) AS va1427,
-    (
-      va1437 * 8193 - (
-        va1437 * 8193 - va1437
-      )
-    ) AS va1438,
-    (
-      va1486 * 8193 - (
-        va1486 * 8193 - va1486
-      )
-    ) AS va1487,
-    (
-      va1559 * 8193 - (
-        va1559 * 8193 - va1559
-      )
-    ) AS va1560,
-    (
-      va1592 * 8193 - (
-        va1592 * 8193 - va1592
-      )
-    ) AS va1593,
-    (
-      va1648 * 8193 - (
-        va1648 * 8193 - va1648
-      )
-    ) AS va1649,
-    (
-      CASE
-        WHEN (
-          va1675 > 0
-          OR (
-            va1689 = FLOOR(va1689) AND (
-              va1675 <> 0 OR va1689 >= 0
-            )
-          )
-          OR (
-            va1675 = 0 AND va1689 > 0
-          )
-        )
-        THEN POWER(va1675, va1689)
-      END
-    ) AS va1690,
-    (
-      va1715 * 8193 - (
-        va1715 * 8193 - va1715
-      )
-    ) AS va1716,
-    (
-      va1746 * 8193 - (
-        va1746 * 8193 - va1746
-      )
-    ) AS va1747,
-    (
-      va1767 * 8193 - (
-        va1767 * 8193 - va1767
-      )
-    ) AS va1768,
-    (
-      va1815 * 8193 - (
-        va1815 * 8193 - va1815
-      )
-    ) AS va1816,
-    (
-      va1833 * 8193 - (
-        va1833 * 8193 - va1833
-      )
-    ) AS va1834,
-    (
-      va1858 * 8193 - (
-        va1858 * 8193 - va1858
-      )
-    ) AS va1859,
-    (
-      va1922 * 8193 - (
-        va1922 * 8193 - va1922
-      )
-    ) AS va1923,
-    (
-      va1968 * 8193 - (
-        va1968 * 8193 - va1968
-      )
-    ) AS va1969,
-    (
-      va1995 * 8193 - (
-        va1995 * 8193 - va1995
-      )
-    ) AS va1996
-  FROM values_7_1
-), values_7_3 AS (
-  SELECT
-    ts_code,
-    trade_date,
-    stock_number,
-    stock_row,
-    day_rows,
-    industry_l3,
-    se1245,
-    se1246,
-    se1247,
-    se1377,
-    se1378,
-    se1379,
-    se1566,
-    se1567,
-    se1568,
-    se1665,
-    se1666,
-    se1667,
-    se1785,
-    se1786,
-    se1787,
-    se1824,
-    se1825,
-    se1826,
-    se1902,
-    se1903,
-    se1904,
-    se2004,
-    se2005,
-    se2006,
-    se689,
-    se690,
-    se866,
-    se867,
-    se868,
-    se883,
-    se884,
-    se885,
-    se936,
-    se937,
-    se938,
-    se961,
-    se962,
-    se963,
-    va1019,
-    va104,
-    va1044,
-    va1123,
-    va114,
-    va1150,
-    va1171,
-    va1193,
-    va1218,
-    va122,
-    va1227,
-    va1244,
-    va1274,
-    va1290,
-    va1309,
-    va1310,
-    va132,
-    va1333,
-    va1342,
-    va1364,
-    va1376,
-    va1399,
-    va14,
-    va1438,
-    va1467,
-    va1487,
-    va1500,
-    va1513,
-    va153,
-    va155,
-    va1552,
-    va1560,
-    va1565,
-    va1579,
-    va1593,
-    va1612,
-    va1626,
-    va1649,
-    va1701,
-    va1716,
-    va1728,
-    va1747,
-    va1768,
-    va1784,
-    va1796,
-    va180,
-    va1816,
-    va1823,
-    va1834,
-    va1859,
-    va187,
-    va1874,
-    va1901,
-    va1923,
-    va1950,
-    va1969,
-    va1996,
-    va2003,
-    va2011,
-    va2032,
-    va2035,
-    va2042,
-    va2049,
-    va2063,
-    va207,
-    va2076,
-    va2083,
-    va2085,
-    va220,
-    va243,
-    va254,
-    va268,
-    va275,
-    va293,
-    va304,
-    va317,
-    va321,
-    va332,
-    va340,
-    va360,
-    va376,
-    va39,
-    va392,
-    va412,
-    va425,
-    va435,
-    va465,
-    va481,
-    va487,
-    va505,
-    va514,
-    va553,
-    va565,
-    va571,
-    va59,
-    va594,
-    va603,
-    va606,
-    va616,
-    va629,
-    va633,
-    va654,
-    va659,
-    va676,
-    va686,
-    va693,
-    va702,
-    va705,
-    va707,
-    va717,
-    va722,
-    va723,
-    va738,
-    va74,
-    va752,
-    va761,
-    va778,
-    va800,
-    va825,
-    va846,
-    va856,
-    va865,
-    va87,
-    va882,
-    va898,
-    va928,
-    va935,
-    va95,
-    va954,
-    va960,
-    va996,
-    (
-      -(
-        CASE WHEN ISFINITE(va1075) THEN va1075 END
-      )
-    ) AS va1076,
-    (
-      -(
-        CASE WHEN ISFINITE(va1101) THEN va1101 END
-      )
-    ) AS va1102,
-    (
-      -(
-        CASE WHEN ISFINITE(va1427) THEN va1427 END
-      )
-    ) AS va1428,
-    (
-      -(
-        CASE WHEN ISFINITE(va1690) THEN va1690 END
-      )
-    ) AS va1691
-  FROM values_7_2
-), sections_8 AS (
-  SELECT
-    ts_code,
-    trade_date,
-    stock_number,
-    stock_row,
-    day_rows,
-    industry_l3,
-    se1245,
-    se1246,
-    se1247,
-    se1377,
-    se1378,
-    se1379,
-    se1566,
-    se1567,
-    se1568,
-    se1665,
-    se1666,
-    se1667,
-    se1785,
-    se1786,
-    se1787,
-    se1824,
-    se1825,
-    se1826,
-    se1902,
-    se1903,
-    se1904,
-    se2004,
-    se2005,
-    se2006,
-    se689,
-    se690,
-    se866,
-    se867,
-    se868,
-    se883,
-    se884,
-    se885,
-    se936,
-    se937,
-    se938,
-    se961,
-    se962,
-    se963,
-    va1019,
-    va104,
-    va1044,
-    va1076,
-    va1102,
-    va1123,
-    va114,
-    va1150,
-    va1171,
-    va1193,
-    va1218,
-    va122,
-    va1227,
-    va1244,
-    va1274,
-    va1290,
-    va1309,
-    va1310,
-    va132,
-    va1333,
-    va1342,
-    va1364,
-    va1376,
-    va1399,
-    va14,
-    va1428,
-    va1438,
-    va1467,
-    va1487,
-    va1500,
-    va1513,
-    va153,
-    va155,
-    va1552,
-    va1560,
-    va1565,
-    va1579,
-    va1593,
-    va1612,
-    va1626,
-    va1649,
-    va1691,
-    va1701,
-    va1716,
-    va1728,
-    va1747,
-    va1768,
-    va1784,
-    va1796,
-    va180,
-    va1816,
-    va1823,
-    va1834,
-    va1859,
-    va187,
-    va1874,
-    va1901,
-    va1923,
-    va1950,
-    va1969,
-    va1996,
-    va2003,
-    va2011,
-    va2032,
-    va2035,
-    va2042,
-    va2049,
-    va2063,
-    va207,
-    va2076,
-    va2083,
-    va2085,
-    va220,
-    va243,
-    va254,
-    va268,
-    va275,
-    va293,
-    va304,
-    va317,
-    va321,
-    va332,
-    va340,
-    va360,
-    va376,
-    va39,
-    va392,
-    va412,
-    va425,
-    va435,
-    va465,
-    va481,
-    va487,
-    va505,
-    va514,
-    va553,
-    va565,
-    va571,
-    va59,
-    va594,
-    va603,
-    va606,
-    va616,
-    va629,
-    va633,
-    va654,
-    va659,
-    va676,
-    va686,
-    va693,
-    va702,
-    va705,
-    va707,
-    va717,
-    va722,
-    va723,
-    va738,
-    va74,
-    va752,
-    va761,
-    va778,
-    va800,
-    va825,
-    va846,
-    va856,
-    va865,
-    va87,
-    va882,
-    va898,
-    va928,
-    va935,
-    va95,
-    va954,
-    va960,
-    va996,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va376) AS se377,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va376) AS se378,
-    COUNT(va376) OVER (
-      PARTITION BY trade_date
-      ORDER BY va376
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se379,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va412) AS se413,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va412) AS se414,
-    COUNT(va412) OVER (
-      PARTITION BY trade_date
-      ORDER BY va412
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se415,
-    AVG(va686) OVER (
-      PARTITION BY trade_date, industry_l3
-      ORDER BY stock_number
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se687,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va856) AS se857,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va856) AS se858,
-    COUNT(va856) OVER (
-      PARTITION BY trade_date
-      ORDER BY va856
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se859,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va928) AS se929,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va928) AS se930,
-    COUNT(va928) OVER (
-      PARTITION BY trade_date
-      ORDER BY va928
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se931,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va954) AS se955,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va954) AS se956,
-    COUNT(va954) OVER (
-      PARTITION BY trade_date
-      ORDER BY va954
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se957,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1171) AS se1172,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1171) AS se1173,
-    COUNT(va1171) OVER (
-      PARTITION BY trade_date
-      ORDER BY va1171
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1174,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1193) AS se1194,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1193) AS se1195,
-    COUNT(va1193) OVER (
-      PARTITION BY trade_date
-      ORDER BY va1193
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1196,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1227) AS se1228,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1227) AS se1229,
-    COUNT(va1227) OVER (
-      PARTITION BY trade_date
-      ORDER BY va1227
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1230,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1342) AS se1343,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1342) AS se1344,
-    COUNT(va1342) OVER (
-      PARTITION BY trade_date
-      ORDER BY va1342
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1345,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1364) AS se1365,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1364) AS se1366,
-    COUNT(va1364) OVER (
-      PARTITION BY trade_date
-      ORDER BY va1364
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1367,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1399) AS se1400,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1399) AS se1401,
-    COUNT(va1399) OVER (
-      PARTITION BY trade_date
-      ORDER BY va1399
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1402,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1438) AS se1439,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1438) AS se1440,
-    COUNT(va1438) OVER (
-      PARTITION BY trade_date
-      ORDER BY va1438
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1441,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1716) AS se1717,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1716) AS se1718,
-    COUNT(va1716) OVER (
-      PARTITION BY trade_date
-      ORDER BY va1716
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1719,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1834) AS se1835,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1834) AS se1836,
-    COUNT(va1834) OVER (
-      PARTITION BY trade_date
-      ORDER BY va1834
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1837,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1996) AS se1997,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1996) AS se1998,
-    COUNT(va1996) OVER (
-      PARTITION BY trade_date
-      ORDER BY va1996
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1999,
-    SUM(ABS(va2011)) OVER (
-      PARTITION BY trade_date
-      ORDER BY stock_number
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2012,
-    SUM(ABS(va2032)) OVER (
-      PARTITION BY trade_date
-      ORDER BY stock_number
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2033
-  FROM values_7_3
-), values_8_1 AS (
-  SELECT
-    ts_code,
-    trade_date,
-    stock_number,
-    stock_row,
-    day_rows,
-    se1566,
-    se1567,
-    se1568,
-    se1665,
-    se1666,
-    se1667,
-    se1717,
-    se1718,
-    se1719,
-    se1785,
-    se1786,
-    se1787,
-    se1824,
-    se1825,
-    se1826,
-    se1902,
-    se1903,
-    se1904,
-    se883,
-    se884,
-    se885,
-    va1019,
-    va104,
-    va1044,
-    va1076,
-    va1102,
-    va1123,
-    va114,
-    va1150,
-    va1218,
-    va122,
-    va1274,
-    va1290,
-    va1309,
-    va1310,
-    va132,
-    va1333,
-    va14,
-    va1428,
-    va1467,
-    va1487,
-    va1500,
-    va1513,
-    va153,
-    va155,
-    va1552,
-    va1560,
-    va1565,
-    va1579,
-    va1593,
-    va1612,
-    va1626,
-    va1649,
-    va1691,
-    va1701,
-    va1716,
-    va1728,
-    va1747,
-    va1768,
-    va1784,
-    va1796,
-    va180,
-    va1816,
-    va1823,
-    va1859,
-    va187,
-    va1874,
-    va1901,
-    va1923,
-    va1950,
-    va1969,
-    va2035,
-    va2042,
-    va2049,
-    va2063,
-    va207,
-    va2076,
-    va2083,
-    va2085,
-    va220,
-    va254,
-    va268,
-    va275,
-    va293,
-    va304,
-    va317,
-    va321,
-    va332,
-    va340,
-    va360,
-    va39,
-    va392,
-    va425,
-    va435,
-    va465,
-    va481,
-    va487,
-    va505,
-    va514,
-    va553,
-    va565,
-    va571,
-    va59,
-    va594,
-    va603,
-    va606,
-    va616,
-    va629,
-    va633,
-    va654,
-    va659,
-    va676,
-    va693,
-    va702,
-    va705,
-    va707,
-    va717,
-    va722,
-    va723,
-    va738,
-    va74,
-    va752,
-    va761,
-    va778,
-    va800,
-    va825,
-    va846,
-    va87,
-    va882,
-    va898,
-    va95,
-    va996,
-    (
-      CAST(0.5 AS DOUBLE) < (
-        CASE
-          WHEN NOT va376 IS NULL
-          THEN (
-            se377 + ROUND(se378 * day_rows)
-          ) / (
-            2 * se379
-          )
-        END
-      )
-    ) AS va380,
-    (
-      CASE
-        WHEN NOT va412 IS NULL
-        THEN (
-          se413 + ROUND(se414 * day_rows)
-        ) / (
-          2 * se415
-        )
-      END
-    ) AS va416,
-    (
-      (
-        CASE WHEN NOT industry_l3 IS NULL THEN va686 - se687 END
-      ) / NULLIF((
-        CASE WHEN se690 = 250 THEN se689 END
-      ), 0)
-    ) AS va691,
-    (
-      -CAST((
-        (
-          (
-            CASE
-              WHEN NOT va856 IS NULL
-              THEN (
-                se857 + ROUND(se858 * day_rows)
-              ) / (
-                2 * se859
-              )
-            END
-          ) < (
-            CASE
-              WHEN NOT va865 IS NULL
-              THEN (
-                se866 + ROUND(se867 * day_rows)
-              ) / (
-                2 * se868
-              )
-            END
-          )
-        )
-      ) AS DOUBLE)
-    ) AS va869,
-    (
-      -CAST((
-        (
-          (
-            CASE
-              WHEN NOT va928 IS NULL
-              THEN (
-                se929 + ROUND(se930 * day_rows)
-              ) / (
-                2 * se931
-              )
-            END
-          ) < (
-            CASE
-              WHEN NOT va935 IS NULL
-              THEN (
-                se936 + ROUND(se937 * day_rows)
-              ) / (
-                2 * se938
-              )
-            END
-          )
-        )
-      ) AS DOUBLE)
-    ) AS va939,
-    (
-      -CAST((
-        (
-          (
-            CASE
-              WHEN NOT va954 IS NULL
-              THEN (
-                se955 + ROUND(se956 * day_rows)
-              ) / (
-                2 * se957
+                2 * se954
               )
             END
           ) < (
@@ -15345,769 +15420,893 @@ WITH values_0_1 AS (
       ) AS DOUBLE)
     ) AS va964,
     (
+      -CAST((
+        (
+          (
+            CASE
+              WHEN NOT va1055 IS NULL
+              THEN (
+                se1056 + ROUND(se1057 * day_rows)
+              ) / (
+                2 * se1058
+              )
+            END
+          ) < (
+            CASE
+              WHEN NOT va1061 IS NULL
+              THEN (
+                se1062 + ROUND(se1063 * day_rows)
+              ) / (
+                2 * se1064
+              )
+            END
+          )
+        )
+      ) AS DOUBLE)
+    ) AS va1065,
+    (
+      CASE
+        WHEN NOT va1167 IS NULL
+        THEN (
+          se1168 + ROUND(se1169 * day_rows)
+        ) / (
+          2 * se1170
+        )
+      END
+    ) AS va1171,
+    (
       (
         CASE
-          WHEN NOT va1171 IS NULL
+          WHEN NOT va1297 IS NULL
           THEN (
-            se1172 + ROUND(se1173 * day_rows)
+            se1298 + ROUND(se1299 * day_rows)
           ) / (
-            2 * se1174
+            2 * se1300
           )
         END
       ) / NULLIF(
         (
           CASE
-            WHEN NOT va1193 IS NULL
+            WHEN NOT va1324 IS NULL
             THEN (
-              se1194 + ROUND(se1195 * day_rows)
+              se1325 + ROUND(se1326 * day_rows)
             ) / (
-              2 * se1196
+              2 * se1327
             )
           END
         ),
         0
       )
-    ) AS va1197,
-    (
-      -CAST((
-        (
-          (
-            CASE
-              WHEN NOT va1227 IS NULL
-              THEN (
-                se1228 + ROUND(se1229 * day_rows)
-              ) / (
-                2 * se1230
-              )
-            END
-          ) < (
-            CASE
-              WHEN NOT va1244 IS NULL
-              THEN (
-                se1245 + ROUND(se1246 * day_rows)
-              ) / (
-                2 * se1247
-              )
-            END
-          )
-        )
-      ) AS DOUBLE)
-    ) AS va1248,
+    ) AS va1328,
     (
       CASE
-        WHEN NOT va1342 IS NULL
+        WHEN NOT va1504 IS NULL
         THEN (
-          se1343 + ROUND(se1344 * day_rows)
+          se1505 + ROUND(se1506 * day_rows)
         ) / (
-          2 * se1345
+          2 * se1507
         )
       END
-    ) AS va1346,
+    ) AS va1508,
     (
       CASE
-        WHEN NOT va1364 IS NULL
+        WHEN NOT va1532 IS NULL
         THEN (
-          se1365 + ROUND(se1366 * day_rows)
+          se1533 + ROUND(se1534 * day_rows)
         ) / (
-          2 * se1367
+          2 * se1535
         )
       END
-    ) AS va1368,
-    CAST((
-      (
-        (
-          CASE
-            WHEN NOT va1376 IS NULL
-            THEN (
-              se1377 + ROUND(se1378 * day_rows)
-            ) / (
-              2 * se1379
-            )
-          END
-        ) < (
-          CASE
-            WHEN NOT va1399 IS NULL
-            THEN (
-              se1400 + ROUND(se1401 * day_rows)
-            ) / (
-              2 * se1402
-            )
-          END
-        )
-      )
-    ) AS DOUBLE) AS va1403,
+    ) AS va1536,
     POWER(
       (
         CASE
-          WHEN NOT va1438 IS NULL
+          WHEN NOT va1614 IS NULL
           THEN (
-            se1439 + ROUND(se1440 * day_rows)
+            se1615 + ROUND(se1616 * day_rows)
           ) / (
-            2 * se1441
+            2 * se1617
           )
         END
       ),
       4
-    ) AS va1442,
+    ) AS va1618,
     POWER(
       (
         CASE
-          WHEN NOT va1834 IS NULL
+          WHEN NOT va2070 IS NULL
           THEN (
-            se1835 + ROUND(se1836 * day_rows)
+            se2071 + ROUND(se2072 * day_rows)
           ) / (
-            2 * se1837
+            2 * se2073
           )
         END
       ),
       5
-    ) AS va1838,
+    ) AS va2074,
     (
       -CAST((
         (
           (
             CASE
-              WHEN NOT va1996 IS NULL
+              WHEN NOT va2238 IS NULL
               THEN (
-                se1997 + ROUND(se1998 * day_rows)
+                se2239 + ROUND(se2240 * day_rows)
               ) / (
-                2 * se1999
+                2 * se2241
               )
             END
           ) < (
             CASE
-              WHEN NOT va2003 IS NULL
+              WHEN NOT va2245 IS NULL
               THEN (
-                se2004 + ROUND(se2005 * day_rows)
+                se2246 + ROUND(se2247 * day_rows)
               ) / (
-                2 * se2006
+                2 * se2248
               )
             END
           )
         )
       ) AS DOUBLE)
-    ) AS va2007,
+    ) AS va2249,
     (
-      -(
-        va243 * (
-          (
-            va2011 * CAST(1 AS DOUBLE) / NULLIF(se2012, 0) * CAST(1.5 AS DOUBLE)
-          ) - va2032 * CAST(1 AS DOUBLE) / NULLIF(se2033, 0)
-        )
-      )
-    ) AS va2034
-  FROM sections_8
-), values_8_2 AS (
+      CASE WHEN NOT industry_l3 IS NULL THEN va2251 - se2252 END
+    ) AS va2253
+  FROM sections_6
+), values_6_2 AS (
   SELECT
     ts_code,
     trade_date,
     stock_number,
     stock_row,
+    close,
     day_rows,
+    industry_l3,
+    se1018,
+    se1020,
+    se1031,
+    se1032,
+    se1033,
+    se1235,
+    se1237,
+    se1355,
+    se1385,
+    se1386,
+    se1387,
+    se1545,
+    se1546,
+    se1547,
+    se1564,
     se1566,
-    se1567,
-    se1568,
-    se1665,
-    se1666,
-    se1667,
-    se1717,
-    se1718,
-    se1719,
-    se1785,
-    se1786,
-    se1787,
-    se1824,
-    se1825,
-    se1826,
-    se1902,
-    se1903,
-    se1904,
-    se883,
-    se884,
-    se885,
+    se1759,
+    se1760,
+    se1761,
+    se1933,
+    se1934,
+    se1935,
+    se2006,
+    se2007,
+    se2008,
+    se2031,
+    se2035,
+    se2045,
+    se2046,
+    se2047,
+    se2139,
+    se2140,
+    se2141,
+    se2278,
+    se360,
+    se763,
+    se765,
+    se770,
+    se771,
+    se978,
+    se979,
+    se980,
+    se988,
+    se992,
+    va1015,
     va1019,
-    va104,
-    va1044,
-    va1076,
-    va1102,
-    va1123,
-    va114,
-    va1150,
-    va1197,
-    va1218,
-    va122,
-    va1248,
-    va1274,
-    va1290,
-    va1309,
-    va1310,
-    va132,
+    va1030,
+    va1065,
+    va107,
+    va1097,
+    va1126,
+    va1159,
+    va1199,
+    va1212,
+    va1232,
+    va1236,
+    va1266,
+    va131,
+    va1328,
+    va1349,
+    va1353,
+    va1354,
+    va1384,
     va14,
-    va1403,
-    va1428,
-    va1467,
-    va1487,
-    va1500,
-    va1513,
-    va153,
-    va155,
-    va1552,
-    va1560,
-    va1565,
-    va1579,
-    va1593,
-    va1612,
-    va1626,
-    va1649,
-    va1691,
-    va1701,
-    va1716,
-    va1728,
-    va1747,
-    va1768,
-    va1784,
-    va1796,
-    va180,
-    va1816,
-    va1823,
-    va1859,
-    va187,
-    va1874,
-    va1901,
-    va1923,
-    va1950,
-    va1969,
-    va2007,
-    va2034,
-    va2035,
-    va2042,
-    va2049,
-    va2063,
-    va207,
-    va2076,
-    va2083,
-    va2085,
+    va140,
+    va1426,
+    va1442,
+    va1471,
+    va1472,
+    va150,
+    va152,
+    va1544,
+    va1562,
+    va1563,
+    va158,
+    va1599,
+    va1643,
+    va1656,
+    va1676,
+    va168,
+    va1689,
+    va1742,
+    va1753,
+    va1758,
+    va1772,
+    va1781,
+    va1805,
+    va1829,
+    va1856,
+    va1871,
+    va189,
+    va1900,
+    va191,
+    va1917,
+    va1932,
+    va1944,
+    va1967,
+    va1982,
+    va1983,
+    va2005,
+    va2017,
+    va2029,
+    va2030,
+    va2044,
+    va2095,
+    va2111,
+    va2138,
+    va2157,
+    va2185,
     va220,
-    va254,
-    va268,
-    va275,
-    va293,
-    va304,
-    va317,
-    va321,
-    va332,
-    va340,
-    va360,
-    va39,
-    va392,
-    va416,
-    va425,
-    va435,
-    va465,
+    va2202,
+    va2249,
+    va2253,
+    va227,
+    va2277,
+    va2280,
+    va2287,
+    va2294,
+    va2308,
+    va2322,
+    va2329,
+    va2331,
+    va248,
+    va264,
+    va287,
+    va298,
+    va313,
+    va320,
+    va338,
+    va349,
+    va366,
+    va370,
+    va381,
+    va389,
+    va407,
+    va448,
+    va45,
     va481,
-    va487,
-    va505,
-    va514,
-    va553,
-    va565,
-    va571,
-    va59,
-    va594,
-    va603,
-    va606,
-    va616,
-    va629,
-    va633,
-    va654,
-    va659,
-    va676,
-    va691,
-    va693,
-    va702,
-    va705,
-    va707,
-    va717,
-    va722,
-    va723,
-    va738,
-    va74,
-    va752,
+    va491,
+    va535,
+    va551,
+    va557,
+    va578,
+    va587,
+    va630,
+    va642,
+    va648,
+    va671,
+    va686,
+    va689,
+    va699,
+    va712,
+    va716,
+    va735,
+    va740,
+    va757,
     va761,
-    va778,
-    va800,
-    va825,
-    va846,
-    va869,
-    va87,
-    va882,
-    va898,
-    va939,
-    va95,
+    va764,
+    va774,
+    va783,
+    va786,
+    va788,
+    va79,
+    va798,
+    va803,
+    va804,
+    va822,
+    va836,
+    va845,
+    va862,
+    va886,
+    va911,
+    va932,
+    va94,
     va964,
-    va996,
+    va977,
+    va986,
+    va987,
     (
-      CASE WHEN va380 THEN (
+      CASE WHEN va431 THEN (
         -1
-      ) WHEN NOT va380 THEN 1 END
-    ) AS va381,
+      ) WHEN NOT va431 THEN 1 END
+    ) AS va432,
     (
-      CASE WHEN va1333 < va1346 THEN va1333 WHEN va1333 >= va1346 THEN va1346 END
-    ) AS va1347,
+      va467 * 8193 - (
+        va467 * 8193 - va467
+      )
+    ) AS va468,
     (
       CASE
         WHEN (
-          va1368 > 0
+          va1171 > 0
           OR (
-            va702 = FLOOR(va702) AND (
-              va1368 <> 0 OR va702 >= 0
+            va1190 = FLOOR(va1190) AND (
+              va1171 <> 0 OR va1190 >= 0
             )
           )
           OR (
-            va1368 = 0 AND va702 > 0
+            va1171 = 0 AND va1190 > 0
           )
         )
-        THEN POWER(va1368, va702)
+        THEN POWER(va1171, va1190)
       END
-    ) AS va1369,
+    ) AS va1191,
     (
-      va1442 * 8193 - (
-        va1442 * 8193 - va1442
-      )
-    ) AS va1443,
+      CASE WHEN va1495 < va1508 THEN va1495 WHEN va1495 >= va1508 THEN va1508 END
+    ) AS va1509,
     (
-      va1838 * 8193 - (
-        va1838 * 8193 - va1838
+      CASE
+        WHEN (
+          va1536 > 0
+          OR (
+            va783 = FLOOR(va783) AND (
+              va1536 <> 0 OR va783 >= 0
+            )
+          )
+          OR (
+            va1536 = 0 AND va783 > 0
+          )
+        )
+        THEN POWER(va1536, va783)
+      END
+    ) AS va1537,
+    (
+      va1618 * 8193 - (
+        va1618 * 8193 - va1618
       )
-    ) AS va1839
-  FROM values_8_1
-), values_8_3 AS (
+    ) AS va1619,
+    (
+      va2074 * 8193 - (
+        va2074 * 8193 - va2074
+      )
+    ) AS va2075
+  FROM values_6_1
+), values_6_3 AS (
   SELECT
     ts_code,
     trade_date,
     stock_number,
     stock_row,
+    close,
     day_rows,
+    industry_l3,
+    se1018,
+    se1020,
+    se1031,
+    se1032,
+    se1033,
+    se1235,
+    se1237,
+    se1355,
+    se1385,
+    se1386,
+    se1387,
+    se1545,
+    se1546,
+    se1547,
+    se1564,
     se1566,
-    se1567,
-    se1568,
-    se1665,
-    se1666,
-    se1667,
-    se1717,
-    se1718,
-    se1719,
-    se1785,
-    se1786,
-    se1787,
-    se1824,
-    se1825,
-    se1826,
-    se1902,
-    se1903,
-    se1904,
-    se883,
-    se884,
-    se885,
+    se1759,
+    se1760,
+    se1761,
+    se1933,
+    se1934,
+    se1935,
+    se2006,
+    se2007,
+    se2008,
+    se2031,
+    se2035,
+    se2045,
+    se2046,
+    se2047,
+    se2139,
+    se2140,
+    se2141,
+    se2278,
+    se360,
+    se763,
+    se765,
+    se770,
+    se771,
+    se978,
+    se979,
+    se980,
+    se988,
+    se992,
+    va1015,
     va1019,
-    va104,
-    va1044,
-    va1076,
-    va1102,
-    va1123,
-    va114,
-    va1150,
-    va1197,
-    va1218,
-    va122,
-    va1248,
-    va1274,
-    va1290,
-    va1309,
-    va1310,
-    va132,
-    va1347,
+    va1030,
+    va1065,
+    va107,
+    va1097,
+    va1126,
+    va1159,
+    va1199,
+    va1212,
+    va1232,
+    va1236,
+    va1266,
+    va131,
+    va1328,
+    va1349,
+    va1353,
+    va1354,
+    va1384,
     va14,
-    va1403,
-    va1428,
-    va1443,
-    va1467,
-    va1487,
-    va1500,
-    va1513,
-    va153,
-    va155,
-    va1552,
-    va1560,
-    va1565,
-    va1579,
-    va1593,
-    va1612,
-    va1626,
-    va1649,
-    va1691,
-    va1701,
-    va1716,
-    va1728,
-    va1747,
-    va1768,
-    va1784,
-    va1796,
-    va180,
-    va1816,
-    va1823,
-    va1839,
-    va1859,
-    va187,
-    va1874,
-    va1901,
-    va1923,
-    va1950,
-    va1969,
-    va2007,
-    va2034,
-    va2035,
-    va2042,
-    va2049,
-    va2063,
-    va207,
-    va2076,
-    va2083,
-    va2085,
+    va140,
+    va1426,
+    va1442,
+    va1471,
+    va1472,
+    va150,
+    va1509,
+    va152,
+    va1544,
+    va1562,
+    va1563,
+    va158,
+    va1599,
+    va1619,
+    va1643,
+    va1656,
+    va1676,
+    va168,
+    va1689,
+    va1742,
+    va1753,
+    va1758,
+    va1772,
+    va1781,
+    va1805,
+    va1829,
+    va1856,
+    va1871,
+    va189,
+    va1900,
+    va191,
+    va1917,
+    va1932,
+    va1944,
+    va1967,
+    va1982,
+    va1983,
+    va2005,
+    va2017,
+    va2029,
+    va2030,
+    va2044,
+    va2075,
+    va2095,
+    va2111,
+    va2138,
+    va2157,
+    va2185,
     va220,
-    va254,
-    va268,
-    va275,
-    va293,
-    va304,
-    va317,
-    va321,
-    va332,
-    va340,
-    va360,
+    va2202,
+    va2249,
+    va2253,
+    va227,
+    va2277,
+    va2280,
+    va2287,
+    va2294,
+    va2308,
+    va2322,
+    va2329,
+    va2331,
+    va248,
+    va264,
+    va287,
+    va298,
+    va313,
+    va320,
+    va338,
+    va349,
+    va366,
+    va370,
     va381,
-    va39,
-    va392,
-    va416,
-    va425,
-    va435,
-    va465,
+    va389,
+    va407,
+    va432,
+    va448,
+    va45,
+    va468,
     va481,
-    va487,
-    va505,
-    va514,
-    va553,
-    va565,
-    va571,
-    va59,
-    va594,
-    va603,
-    va606,
-    va616,
-    va629,
-    va633,
-    va654,
-    va659,
-    va676,
-    va691,
-    va693,
-    va702,
-    va705,
-    va707,
-    va717,
-    va722,
-    va723,
-    va738,
-    va74,
-    va752,
+    va491,
+    va535,
+    va551,
+    va557,
+    va578,
+    va587,
+    va630,
+    va642,
+    va648,
+    va671,
+    va686,
+    va689,
+    va699,
+    va712,
+    va716,
+    va735,
+    va740,
+    va757,
     va761,
-    va778,
-    va800,
-    va825,
-    va846,
-    va869,
-    va87,
-    va882,
-    va898,
-    va939,
-    va95,
+    va764,
+    va774,
+    va783,
+    va786,
+    va788,
+    va79,
+    va798,
+    va803,
+    va804,
+    va822,
+    va836,
+    va845,
+    va862,
+    va886,
+    va911,
+    va932,
+    va94,
     va964,
-    va996,
+    va977,
+    va986,
+    va987,
     (
-      CASE WHEN ISFINITE(va1369) THEN va1369 END
-    ) AS va1370
-  FROM values_8_2
-), series_9 AS (
+      -(
+        CASE WHEN ISFINITE(va1191) THEN va1191 END
+      )
+    ) AS va1192,
+    (
+      CASE WHEN ISFINITE(va1537) THEN va1537 END
+    ) AS va1538
+  FROM values_6_2
+), series_7 AS (
   SELECT
     ts_code,
     trade_date,
     stock_number,
     stock_row,
+    close,
     day_rows,
+    industry_l3,
+    se1018,
+    se1031,
+    se1032,
+    se1033,
+    se1235,
+    se1385,
+    se1386,
+    se1387,
+    se1545,
+    se1546,
+    se1547,
     se1566,
-    se1567,
-    se1568,
-    se1665,
-    se1666,
-    se1667,
-    se1717,
-    se1718,
-    se1719,
-    se1785,
-    se1786,
-    se1787,
-    se1824,
-    se1825,
-    se1826,
-    se1902,
-    se1903,
-    se1904,
-    se883,
-    se884,
-    se885,
-    va1019,
-    va104,
-    va1044,
-    va1076,
-    va1102,
-    va1123,
-    va114,
-    va1150,
-    va1197,
-    va1218,
-    va122,
-    va1248,
-    va1274,
-    va1290,
-    va132,
-    va1347,
-    va1370,
+    se1759,
+    se1760,
+    se1761,
+    se1933,
+    se1934,
+    se1935,
+    se2006,
+    se2007,
+    se2008,
+    se2035,
+    se2045,
+    se2046,
+    se2047,
+    se2139,
+    se2140,
+    se2141,
+    se2278,
+    se360,
+    se763,
+    se770,
+    se771,
+    se978,
+    se979,
+    se980,
+    se992,
+    va1015,
+    va1030,
+    va1065,
+    va107,
+    va1097,
+    va1126,
+    va1159,
+    va1192,
+    va1199,
+    va1232,
+    va1266,
+    va131,
+    va1328,
+    va1349,
+    va1353,
+    va1384,
     va14,
-    va1403,
-    va1428,
-    va1443,
-    va1467,
-    va1500,
-    va1513,
-    va153,
-    va155,
-    va1552,
-    va1565,
-    va1579,
-    va1612,
-    va1626,
-    va1649,
-    va1691,
-    va1701,
-    va1716,
-    va1728,
-    va1747,
-    va1768,
-    va1784,
-    va1796,
-    va180,
-    va1816,
-    va1823,
-    va1839,
-    va1859,
-    va187,
-    va1901,
-    va1950,
-    va1969,
-    va2007,
-    va2034,
-    va2035,
-    va2042,
-    va2049,
-    va2063,
-    va207,
-    va2076,
-    va2083,
-    va2085,
+    va140,
+    va1426,
+    va1442,
+    va150,
+    va1509,
+    va152,
+    va1538,
+    va1544,
+    va1562,
+    va158,
+    va1599,
+    va1619,
+    va1643,
+    va1656,
+    va1676,
+    va168,
+    va1689,
+    va1742,
+    va1758,
+    va1772,
+    va1781,
+    va1805,
+    va1829,
+    va1856,
+    va189,
+    va1900,
+    va191,
+    va1917,
+    va1932,
+    va1944,
+    va1967,
+    va2005,
+    va2017,
+    va2029,
+    va2044,
+    va2075,
+    va2095,
+    va2138,
+    va2185,
     va220,
-    va254,
-    va268,
-    va275,
-    va293,
-    va304,
-    va317,
-    va321,
-    va332,
-    va340,
-    va360,
+    va2249,
+    va2253,
+    va227,
+    va2277,
+    va2280,
+    va2287,
+    va2294,
+    va2308,
+    va2322,
+    va2329,
+    va2331,
+    va248,
+    va264,
+    va287,
+    va298,
+    va313,
+    va320,
+    va338,
+    va349,
+    va366,
+    va370,
     va381,
-    va39,
-    va392,
-    va425,
-    va435,
-    va465,
+    va389,
+    va407,
+    va432,
+    va448,
+    va45,
+    va468,
     va481,
-    va487,
-    va505,
-    va514,
-    va553,
-    va565,
-    va571,
-    va59,
-    va594,
-    va603,
-    va606,
-    va616,
-    va629,
-    va633,
-    va654,
-    va659,
-    va676,
-    va691,
-    va693,
-    va702,
-    va705,
-    va707,
-    va717,
-    va722,
-    va723,
-    va738,
-    va74,
-    va752,
+    va491,
+    va535,
+    va551,
+    va557,
+    va578,
+    va587,
+    va630,
+    va642,
+    va648,
+    va671,
+    va686,
+    va689,
+    va699,
+    va712,
+    va716,
+    va735,
+    va740,
+    va757,
     va761,
-    va778,
-    va800,
-    va825,
-    va846,
-    va869,
-    va87,
-    va882,
-    va898,
-    va939,
-    va95,
+    va774,
+    va783,
+    va786,
+    va788,
+    va79,
+    va798,
+    va803,
+    va804,
+    va822,
+    va836,
+    va845,
+    va862,
+    va886,
+    va911,
+    va932,
+    va94,
     va964,
-    va996,
-    MIN(va416) OVER rows_5 AS se417,
-    COUNT(va416) OVER rows_5 AS se418,
-    LAG(va778, 1) OVER rows_row AS se779,
-    LAG(va778, 2) OVER rows_row AS se780,
-    LAG(va778, 3) OVER rows_row AS se781,
-    LAG(va778, 4) OVER rows_row AS se782,
-    LAG(va800, 1) OVER rows_row AS se801,
-    LAG(va800, 2) OVER rows_row AS se802,
-    LAG(va800, 3) OVER rows_row AS se803,
-    LAG(va800, 4) OVER rows_row AS se804,
-    LAG(va800, 5) OVER rows_row AS se805,
-    LAG(va800, 6) OVER rows_row AS se806,
-    LAG(va800, 7) OVER rows_row AS se807,
-    LAG(va898, 1) OVER rows_row AS se899,
-    LAG(va898, 2) OVER rows_row AS se900,
-    LAG(va898, 3) OVER rows_row AS se901,
-    LAG(va898, 4) OVER rows_row AS se902,
-    LAG(va898, 5) OVER rows_row AS se903,
-    LAG(va898, 6) OVER rows_row AS se904,
-    LAG(va898, 7) OVER rows_row AS se905,
-    LAG(va898, 8) OVER rows_row AS se906,
-    LAG(va898, 9) OVER rows_row AS se907,
-    LAG(va898, 10) OVER rows_row AS se908,
-    LAG(va898, 11) OVER rows_row AS se909,
-    LAG(va1123, 1) OVER rows_row AS se1124,
-    LAG(va1123, 2) OVER rows_row AS se1125,
-    LAG(va1123, 3) OVER rows_row AS se1126,
-    SUM(va1310) OVER rows_17 AS se1311,
-    COUNT(va1310) OVER rows_17 AS se1312,
-    SUM(va1309) OVER rows_17 AS se1313,
-    COUNT(va1309) OVER rows_17 AS se1314,
+    va977,
+    va986,
+    MAX((
+      CASE WHEN va764 IS DISTINCT FROM se765 OR stock_row = 1 THEN stock_row END
+    )) OVER rows_before AS se766,
+    LAG(va862, 1) OVER rows_row AS se863,
+    LAG(va862, 2) OVER rows_row AS se864,
+    LAG(va862, 3) OVER rows_row AS se865,
+    LAG(va862, 4) OVER rows_row AS se866,
+    LAG(va886, 1) OVER rows_row AS se887,
+    LAG(va886, 2) OVER rows_row AS se888,
+    LAG(va886, 3) OVER rows_row AS se889,
+    LAG(va886, 4) OVER rows_row AS se890,
+    LAG(va886, 5) OVER rows_row AS se891,
+    LAG(va886, 6) OVER rows_row AS se892,
+    LAG(va886, 7) OVER rows_row AS se893,
+    MAX((
+      CASE WHEN va987 IS DISTINCT FROM se988 OR stock_row = 1 THEN stock_row END
+    )) OVER rows_before AS se989,
+    MAX(
+      (
+        CASE WHEN va1019 IS DISTINCT FROM se1020 OR stock_row = 1 THEN stock_row END
+      )
+    ) OVER rows_before AS se1021,
     RANK(
     ORDER BY
-      va1487) OVER rows_13 AS se1488,
+      va1212) OVER rows_17 AS se1213,
     CUME_DIST(
     ORDER BY
-      va1487) OVER rows_13 AS se1489,
-    COUNT(va1487) OVER rows_13 AS se1490,
+      va1212) OVER rows_17 AS se1214,
+    COUNT(va1212) OVER rows_17 AS se1215,
+    MAX(
+      (
+        CASE WHEN va1236 IS DISTINCT FROM se1237 OR stock_row = 1 THEN stock_row END
+      )
+    ) OVER rows_before AS se1238,
+    MAX(
+      (
+        CASE WHEN va1354 IS DISTINCT FROM se1355 OR stock_row = 1 THEN stock_row END
+      )
+    ) OVER rows_before AS se1356,
+    SUM(va1472) OVER rows_17 AS se1473,
+    COUNT(va1472) OVER rows_17 AS se1474,
+    SUM(va1471) OVER rows_17 AS se1475,
+    COUNT(va1471) OVER rows_17 AS se1476,
+    MAX(
+      (
+        CASE WHEN va1563 IS DISTINCT FROM se1564 OR stock_row = 1 THEN stock_row END
+      )
+    ) OVER rows_before AS se1565,
+    LAG(va1656, 1) OVER rows_row AS se1657,
+    LAG(va1656, 2) OVER rows_row AS se1658,
+    LAG(va1656, 3) OVER rows_row AS se1659,
+    LAG(va1656, 4) OVER rows_row AS se1660,
+    LAG(va1656, 5) OVER rows_row AS se1661,
     RANK(
     ORDER BY
-      va1560) OVER rows_20 AS se1561,
+      va1753) OVER rows_20 AS se1754,
     CUME_DIST(
     ORDER BY
-      va1560) OVER rows_20 AS se1562,
-    COUNT(va1560) OVER rows_20 AS se1563,
+      va1753) OVER rows_20 AS se1755,
+    COUNT(va1753) OVER rows_20 AS se1756,
+    LAG(va1781, 1) OVER rows_row AS se1782,
+    LAG(va1781, 2) OVER rows_row AS se1783,
+    LAG(va1781, 3) OVER rows_row AS se1784,
+    LAG(va1829, 1) OVER rows_row AS se1830,
+    LAG(va1829, 2) OVER rows_row AS se1831,
+    LAG(va1829, 3) OVER rows_row AS se1832,
+    LAG(va1829, 4) OVER rows_row AS se1833,
+    LAG(va1829, 5) OVER rows_row AS se1834,
+    LAG(va1856, 1) OVER rows_row AS se1857,
+    LAG(va1856, 2) OVER rows_row AS se1858,
     RANK(
     ORDER BY
-      va1593) OVER rows_14 AS se1594,
+      va1871) OVER rows_15 AS se1872,
     CUME_DIST(
     ORDER BY
-      va1593) OVER rows_14 AS se1595,
-    COUNT(va1593) OVER rows_14 AS se1596,
-    LAG(va1626, 1) OVER rows_row AS se1627,
-    LAG(va1626, 2) OVER rows_row AS se1628,
-    LAG(va1626, 3) OVER rows_row AS se1629,
-    LAG(va1626, 4) OVER rows_row AS se1630,
-    LAG(va1626, 5) OVER rows_row AS se1631,
-    LAG(va1649, 1) OVER rows_row AS se1650,
-    LAG(va1649, 2) OVER rows_row AS se1651,
-    LAG(va1701, 1) OVER rows_row AS se1702,
-    LAG(va1701, 2) OVER rows_row AS se1703,
-    LAG(va1747, 1) OVER rows_row AS se1748,
-    LAG(va1747, 2) OVER rows_row AS se1749,
-    LAG(va1747, 3) OVER rows_row AS se1750,
-    LAG(va1747, 4) OVER rows_row AS se1751,
-    LAG(va1747, 5) OVER rows_row AS se1752,
-    LAG(va1768, 1) OVER rows_row AS se1769,
-    LAG(va1768, 2) OVER rows_row AS se1770,
-    LAG(va1768, 3) OVER rows_row AS se1771,
-    LAG(va1768, 4) OVER rows_row AS se1772,
-    LAG(va1768, 5) OVER rows_row AS se1773,
-    LAG(va1768, 6) OVER rows_row AS se1774,
-    LAG(va1816, 1) OVER rows_row AS se1817,
-    LAG(va1839, 1) OVER rows_row AS se1840,
-    LAG(va1839, 2) OVER rows_row AS se1841,
-    LAG(va1839, 3) OVER rows_row AS se1842,
-    LAG(va1839, 4) OVER rows_row AS se1843,
-    LAG(va1839, 5) OVER rows_row AS se1844,
-    LAG(va1839, 6) OVER rows_row AS se1845,
-    LAG(va1839, 7) OVER rows_row AS se1846,
-    LAG(va1839, 8) OVER rows_row AS se1847,
-    LAG(va1839, 9) OVER rows_row AS se1848,
-    LAG(va1839, 10) OVER rows_row AS se1849,
-    LAG(va1859, 1) OVER rows_row AS se1860,
-    LAG(va1859, 2) OVER rows_row AS se1861,
-    LAG(va1859, 3) OVER rows_row AS se1862,
-    LAG(va1859, 4) OVER rows_row AS se1863,
-    LAG(va1859, 5) OVER rows_row AS se1864,
-    LAG(va1859, 6) OVER rows_row AS se1865,
-    LAG(va1859, 7) OVER rows_row AS se1866,
-    ARG_MAX(stock_row, va1874) OVER rows_12 AS se1875,
-    COUNT(va1874) OVER rows_12 AS se1876,
+      va1871) OVER rows_15 AS se1873,
+    COUNT(va1871) OVER rows_15 AS se1874,
+    LAG(va1917, 1) OVER rows_row AS se1918,
+    LAG(va1917, 2) OVER rows_row AS se1919,
+    LAG(va1967, 1) OVER rows_row AS se1968,
+    LAG(va1967, 2) OVER rows_row AS se1969,
+    LAG(va1967, 3) OVER rows_row AS se1970,
+    LAG(va1967, 4) OVER rows_row AS se1971,
+    LAG(va1967, 5) OVER rows_row AS se1972,
+    SUM(va1983) OVER rows_19 AS se1984,
+    COUNT(va1983) OVER rows_19 AS se1985,
+    SUM(va1982) OVER rows_19 AS se1986,
+    COUNT(va1982) OVER rows_19 AS se1987,
+    MAX(
+      (
+        CASE WHEN va2030 IS DISTINCT FROM se2031 OR stock_row = 1 THEN stock_row END
+      )
+    ) OVER rows_before AS se2032,
+    LAG(va2075, 1) OVER rows_row AS se2076,
+    LAG(va2075, 2) OVER rows_row AS se2077,
+    LAG(va2075, 3) OVER rows_row AS se2078,
+    LAG(va2075, 4) OVER rows_row AS se2079,
+    LAG(va2075, 5) OVER rows_row AS se2080,
+    LAG(va2075, 6) OVER rows_row AS se2081,
+    LAG(va2075, 7) OVER rows_row AS se2082,
+    LAG(va2075, 8) OVER rows_row AS se2083,
+    LAG(va2075, 9) OVER rows_row AS se2084,
+    LAG(va2075, 10) OVER rows_row AS se2085,
+    LAG(va2095, 1) OVER rows_row AS se2096,
+    LAG(va2095, 2) OVER rows_row AS se2097,
+    LAG(va2095, 3) OVER rows_row AS se2098,
+    LAG(va2095, 4) OVER rows_row AS se2099,
+    LAG(va2095, 5) OVER rows_row AS se2100,
+    LAG(va2095, 6) OVER rows_row AS se2101,
+    LAG(va2095, 7) OVER rows_row AS se2102,
+    ARG_MAX(stock_row, va2111) OVER rows_12 AS se2112,
+    COUNT(va2111) OVER rows_12 AS se2113,
     RANK(
     ORDER BY
-      va1923) OVER rows_18 AS se1924,
+      va2157) OVER rows_18 AS se2158,
     CUME_DIST(
     ORDER BY
-      va1923) OVER rows_18 AS se1925,
-    COUNT(va1923) OVER rows_18 AS se1926,
-    LAG(va1950, 1) OVER rows_row AS se1951,
-    LAG(va1950, 2) OVER rows_row AS se1952,
-    LAG(va1950, 3) OVER rows_row AS se1953,
-    LAG(va1950, 4) OVER rows_row AS se1954,
-    LAG(va1950, 5) OVER rows_row AS se1955,
-    LAG(va1950, 6) OVER rows_row AS se1956,
-    LAG(va1969, 1) OVER rows_row AS se1970,
-    LAG(va1969, 2) OVER rows_row AS se1971,
-    LAG(va1969, 3) OVER rows_row AS se1972,
-    LAG(va1969, 4) OVER rows_row AS se1973,
-    LAG(va1969, 5) OVER rows_row AS se1974
-  FROM values_8_3
-  WINDOW rows_5 AS (
+      va2157) OVER rows_18 AS se2159,
+    COUNT(va2157) OVER rows_18 AS se2160,
+    LAG(va2185, 1) OVER rows_row AS se2186,
+    LAG(va2185, 2) OVER rows_row AS se2187,
+    LAG(va2185, 3) OVER rows_row AS se2188,
+    LAG(va2185, 4) OVER rows_row AS se2189,
+    LAG(va2185, 5) OVER rows_row AS se2190,
+    LAG(va2185, 6) OVER rows_row AS se2191,
+    ARG_MIN(stock_row, va2202) OVER rows_8 AS se2203,
+    COUNT(va2202) OVER rows_8 AS se2204
+  FROM values_6_3
+  WINDOW rows_8 AS (
     PARTITION BY stock_number
     ORDER BY stock_row
-    rows BETWEEN 4 preceding AND CURRENT ROW
+    rows BETWEEN 7 preceding AND CURRENT ROW
   ), rows_12 AS (
     PARTITION BY stock_number
     ORDER BY stock_row
     rows BETWEEN 11 preceding AND CURRENT ROW
-  ), rows_13 AS (
+  ), rows_15 AS (
     PARTITION BY stock_number
     ORDER BY stock_row
-    rows BETWEEN 12 preceding AND CURRENT ROW
-  ), rows_14 AS (
-    PARTITION BY stock_number
-    ORDER BY stock_row
-    rows BETWEEN 13 preceding AND CURRENT ROW
+    rows BETWEEN 14 preceding AND CURRENT ROW
   ), rows_17 AS (
     PARTITION BY stock_number
     ORDER BY stock_row
@@ -16116,1327 +16315,1587 @@ WITH values_0_1 AS (
     PARTITION BY stock_number
     ORDER BY stock_row
     rows BETWEEN 17 preceding AND CURRENT ROW
+  ), rows_19 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 18 preceding AND CURRENT ROW
   ), rows_20 AS (
     PARTITION BY stock_number
     ORDER BY stock_row
     rows BETWEEN 19 preceding AND CURRENT ROW
+  ), rows_before AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
   ), rows_row AS (PARTITION BY stock_number ORDER BY stock_row)
-), values_9_1 AS (
+), values_7_1 AS (
   SELECT
     ts_code,
     trade_date,
     stock_number,
     stock_row,
     day_rows,
-    se1717,
-    se1718,
-    se1719,
-    se1902,
-    se1903,
-    se1904,
-    se883,
-    se884,
-    se885,
-    va1019,
-    va104,
-    va1044,
-    va1076,
-    va1102,
-    va114,
-    va1150,
-    va1197,
-    va1218,
-    va122,
-    va1248,
-    va1274,
-    va1290,
-    va132,
-    va1347,
-    va1370,
+    industry_l3,
+    se1031,
+    se1032,
+    se1033,
+    se1385,
+    se1386,
+    se1387,
+    se1545,
+    se1546,
+    se1547,
+    se1933,
+    se1934,
+    se1935,
+    se2006,
+    se2007,
+    se2008,
+    se2139,
+    se2140,
+    se2141,
+    se2278,
+    se770,
+    se771,
+    se978,
+    se979,
+    se980,
+    va1030,
+    va1065,
+    va107,
+    va1097,
+    va1126,
+    va1159,
+    va1192,
+    va1199,
+    va1266,
+    va131,
+    va1328,
+    va1349,
+    va1384,
     va14,
-    va1403,
-    va1428,
-    va1443,
-    va1467,
-    va1500,
-    va1513,
-    va153,
-    va155,
-    va1552,
-    va1579,
-    va1612,
-    va1691,
-    va1716,
-    va1728,
-    va1796,
-    va180,
-    va187,
-    va1901,
-    va2007,
-    va2034,
-    va2035,
-    va2042,
-    va2049,
-    va2063,
-    va207,
-    va2076,
-    va2083,
-    va2085,
+    va140,
+    va1426,
+    va1442,
+    va150,
+    va1509,
+    va1538,
+    va1544,
+    va158,
+    va1599,
+    va1619,
+    va1643,
+    va1676,
+    va168,
+    va1689,
+    va1742,
+    va1772,
+    va1805,
+    va189,
+    va1900,
+    va191,
+    va1932,
+    va1944,
+    va2005,
+    va2017,
+    va2138,
     va220,
-    va254,
-    va268,
-    va275,
-    va293,
-    va304,
-    va317,
-    va321,
-    va332,
-    va340,
-    va360,
+    va2249,
+    va2253,
+    va227,
+    va2277,
+    va2280,
+    va2287,
+    va2294,
+    va2308,
+    va2322,
+    va2329,
+    va2331,
+    va248,
+    va264,
+    va287,
+    va298,
+    va313,
+    va320,
+    va338,
+    va349,
+    va366,
+    va370,
     va381,
-    va39,
-    va392,
-    va435,
-    va465,
+    va389,
+    va407,
+    va432,
+    va448,
+    va45,
+    va468,
     va481,
-    va487,
-    va505,
-    va514,
-    va553,
-    va565,
-    va571,
-    va59,
-    va594,
-    va603,
-    va606,
-    va616,
-    va629,
-    va633,
-    va654,
-    va659,
-    va676,
-    va691,
-    va693,
-    va702,
-    va705,
-    va707,
-    va717,
-    va722,
-    va723,
-    va738,
-    va74,
-    va752,
-    va761,
-    va825,
-    va846,
-    va869,
-    va87,
-    va882,
-    va939,
-    va95,
+    va491,
+    va535,
+    va551,
+    va557,
+    va578,
+    va587,
+    va630,
+    va642,
+    va648,
+    va671,
+    va686,
+    va689,
+    va699,
+    va712,
+    va716,
+    va735,
+    va740,
+    va757,
+    va774,
+    va783,
+    va786,
+    va788,
+    va79,
+    va798,
+    va803,
+    va804,
+    va822,
+    va836,
+    va845,
+    va911,
+    va932,
+    va94,
     va964,
-    va996,
-    (
-      CASE
-        WHEN stock_row > 11
-        THEN (
-          (
-            CASE WHEN se418 = 5 THEN se417 END
-          ) + va425
-        )
-      END
-    ) AS va426,
-    (
-      -(
-        2 + CASE WHEN se779 < va778 THEN 2 WHEN se779 = va778 THEN 1 WHEN se779 > va778 THEN 0 END + CASE WHEN se780 < va778 THEN 2 WHEN se780 = va778 THEN 1 WHEN se780 > va778 THEN 0 END + CASE WHEN se781 < va778 THEN 2 WHEN se781 = va778 THEN 1 WHEN se781 > va778 THEN 0 END + CASE WHEN se782 < va778 THEN 2 WHEN se782 = va778 THEN 1 WHEN se782 > va778 THEN 0 END
-      ) / 10
-    ) AS va783,
-    (
-      -(
-        2 + CASE WHEN se801 < va800 THEN 2 WHEN se801 = va800 THEN 1 WHEN se801 > va800 THEN 0 END + CASE WHEN se802 < va800 THEN 2 WHEN se802 = va800 THEN 1 WHEN se802 > va800 THEN 0 END + CASE WHEN se803 < va800 THEN 2 WHEN se803 = va800 THEN 1 WHEN se803 > va800 THEN 0 END + CASE WHEN se804 < va800 THEN 2 WHEN se804 = va800 THEN 1 WHEN se804 > va800 THEN 0 END + CASE WHEN se805 < va800 THEN 2 WHEN se805 = va800 THEN 1 WHEN se805 > va800 THEN 0 END + CASE WHEN se806 < va800 THEN 2 WHEN se806 = va800 THEN 1 WHEN se806 > va800 THEN 0 END + CASE WHEN se807 < va800 THEN 2 WHEN se807 = va800 THEN 1 WHEN se807 > va800 THEN 0 END
-      ) / 16
-    ) AS va808,
-    (
-      12 * va898 + 11 * se899 + 10 * se900 + 9 * se901 + 8 * se902 + 7 * se903 + 6 * se904 + 5 * se905 + 4 * se906 + 3 * se907 + 2 * se908 + 1 * se909
-    ) / 78 AS va910,
-    (
-      4 * va1123 + 3 * se1124 + 2 * se1125 + 1 * se1126
-    ) / 10 AS va1127,
+    va977,
     (
       (
-        CASE WHEN se1312 = 17 THEN se1311 END
+        CASE
+          WHEN stock_row > 1
+          THEN (
+            (
+              CASE
+                WHEN (
+                  se763 > stock_row - 249
+                ) AND (
+                  se766 > stock_row - 249
+                )
+                THEN CASE WHEN ISFINITE(va761) THEN ROUND(va761, 12) END
+                ELSE NULL
+              END
+            ) * va152
+          )
+        END
+      ) / NULLIF(close, 0)
+    ) AS va767,
+    (
+      -(
+        2 + CASE WHEN se863 < va862 THEN 2 WHEN se863 = va862 THEN 1 WHEN se863 > va862 THEN 0 END + CASE WHEN se864 < va862 THEN 2 WHEN se864 = va862 THEN 1 WHEN se864 > va862 THEN 0 END + CASE WHEN se865 < va862 THEN 2 WHEN se865 = va862 THEN 1 WHEN se865 > va862 THEN 0 END + CASE WHEN se866 < va862 THEN 2 WHEN se866 = va862 THEN 1 WHEN se866 > va862 THEN 0 END
+      ) / 10
+    ) AS va867,
+    (
+      -(
+        2 + CASE WHEN se887 < va886 THEN 2 WHEN se887 = va886 THEN 1 WHEN se887 > va886 THEN 0 END + CASE WHEN se888 < va886 THEN 2 WHEN se888 = va886 THEN 1 WHEN se888 > va886 THEN 0 END + CASE WHEN se889 < va886 THEN 2 WHEN se889 = va886 THEN 1 WHEN se889 > va886 THEN 0 END + CASE WHEN se890 < va886 THEN 2 WHEN se890 = va886 THEN 1 WHEN se890 > va886 THEN 0 END + CASE WHEN se891 < va886 THEN 2 WHEN se891 = va886 THEN 1 WHEN se891 > va886 THEN 0 END + CASE WHEN se892 < va886 THEN 2 WHEN se892 = va886 THEN 1 WHEN se892 > va886 THEN 0 END + CASE WHEN se893 < va886 THEN 2 WHEN se893 = va886 THEN 1 WHEN se893 > va886 THEN 0 END
+      ) / 16
+    ) AS va894,
+    (
+      CASE
+        WHEN (
+          se989 > stock_row - 12
+        ) AND (
+          se992 > stock_row - 12
+        )
+        THEN CASE WHEN ISFINITE(va986) THEN ROUND(va986, 12) END
+        ELSE NULL
+      END
+    ) AS va993,
+    (
+      CASE
+        WHEN (
+          se1018 > stock_row - 15
+        ) AND (
+          se1021 > stock_row - 15
+        )
+        THEN CASE WHEN ISFINITE(va1015) THEN ROUND(va1015, 12) END
+        ELSE NULL
+      END
+    ) AS va1022,
+    (
+      CASE WHEN se1215 = 17 THEN (
+        se1213 + se1214 * 17
+      ) / 34 END
+    ) AS va1216,
+    (
+      CASE
+        WHEN (
+          se1235 > stock_row - 17
+        ) AND (
+          se1238 > stock_row - 17
+        )
+        THEN CASE WHEN ISFINITE(va1232) THEN ROUND(va1232, 12) END
+        ELSE NULL
+      END
+    ) AS va1239,
+    (
+      CASE
+        WHEN (
+          se360 > stock_row - 14
+        ) AND (
+          se1356 > stock_row - 14
+        )
+        THEN CASE WHEN ISFINITE(va1353) THEN ROUND(va1353, 12) END
+        ELSE NULL
+      END
+    ) AS va1357,
+    (
+      (
+        CASE WHEN se1474 = 17 THEN se1473 END
       ) - (
         stock_row - 17
       ) * (
-        CASE WHEN se1314 = 17 THEN se1313 END
+        CASE WHEN se1476 = 17 THEN se1475 END
       )
-    ) / 153 AS va1315,
+    ) / 153 AS va1477,
     (
-      CASE WHEN se1490 = 13 THEN (
-        se1488 + se1489 * 13
-      ) / 26 END
-    ) AS va1491,
+      CASE
+        WHEN (
+          se1565 > stock_row - 13
+        ) AND (
+          se1566 > stock_row - 13
+        )
+        THEN CASE WHEN ISFINITE(va1562) THEN ROUND(va1562, 12) END
+        ELSE NULL
+      END
+    ) AS va1567,
+    (
+      6 * va1656 + 5 * se1657 + 4 * se1658 + 3 * se1659 + 2 * se1660 + 1 * se1661
+    ) / 21 AS va1662,
     (
       -CAST((
         (
           (
-            CASE WHEN se1563 = 20 THEN (
-              se1561 + se1562 * 20
+            CASE WHEN se1756 = 20 THEN (
+              se1754 + se1755 * 20
             ) / 40 END
           ) < (
             CASE
-              WHEN NOT va1565 IS NULL
+              WHEN NOT va1758 IS NULL
               THEN (
-                se1566 + ROUND(se1567 * day_rows)
+                se1759 + ROUND(se1760 * day_rows)
               ) / (
-                2 * se1568
+                2 * se1761
               )
             END
           )
         )
       ) AS DOUBLE)
-    ) AS va1569,
+    ) AS va1762,
     (
-      CASE WHEN se1596 = 14 THEN (
-        se1594 + se1595 * 14
-      ) / 28 END
-    ) AS va1597,
+      4 * va1781 + 3 * se1782 + 2 * se1783 + 1 * se1784
+    ) / 10 AS va1785,
     (
-      6 * va1626 + 5 * se1627 + 4 * se1628 + 3 * se1629 + 2 * se1630 + 1 * se1631
-    ) / 21 AS va1632,
+      6 * va1829 + 5 * se1830 + 4 * se1831 + 3 * se1832 + 2 * se1833 + 1 * se1834
+    ) / 21 AS va1835,
     (
       (
         2 + CASE
-          WHEN se1650 < va1649
+          WHEN se1857 < va1856
           THEN 2
-          WHEN se1650 = va1649
+          WHEN se1857 = va1856
           THEN 1
-          WHEN se1650 > va1649
+          WHEN se1857 > va1856
           THEN 0
         END + CASE
-          WHEN se1651 < va1649
+          WHEN se1858 < va1856
           THEN 2
-          WHEN se1651 = va1649
+          WHEN se1858 = va1856
           THEN 1
-          WHEN se1651 > va1649
+          WHEN se1858 > va1856
           THEN 0
         END
       ) / 6 - (
-        CASE WHEN se1667 = 15 THEN (
-          se1665 + se1666 * 15
+        CASE WHEN se1874 = 15 THEN (
+          se1872 + se1873 * 15
         ) / 30 END
       )
-    ) AS va1668,
+    ) AS va1875,
     (
-      3 * va1701 + 2 * se1702 + 1 * se1703
-    ) / 6 AS va1704,
+      3 * va1917 + 2 * se1918 + 1 * se1919
+    ) / 6 AS va1920,
     (
       2 + CASE
-        WHEN se1748 < va1747
+        WHEN se1968 < va1967
         THEN 2
-        WHEN se1748 = va1747
+        WHEN se1968 = va1967
         THEN 1
-        WHEN se1748 > va1747
+        WHEN se1968 > va1967
         THEN 0
       END + CASE
-        WHEN se1749 < va1747
+        WHEN se1969 < va1967
         THEN 2
-        WHEN se1749 = va1747
+        WHEN se1969 = va1967
         THEN 1
-        WHEN se1749 > va1747
+        WHEN se1969 > va1967
         THEN 0
       END + CASE
-        WHEN se1750 < va1747
+        WHEN se1970 < va1967
         THEN 2
-        WHEN se1750 = va1747
+        WHEN se1970 = va1967
         THEN 1
-        WHEN se1750 > va1747
+        WHEN se1970 > va1967
         THEN 0
       END + CASE
-        WHEN se1751 < va1747
+        WHEN se1971 < va1967
         THEN 2
-        WHEN se1751 = va1747
+        WHEN se1971 = va1967
         THEN 1
-        WHEN se1751 > va1747
+        WHEN se1971 > va1967
         THEN 0
       END + CASE
-        WHEN se1752 < va1747
+        WHEN se1972 < va1967
         THEN 2
-        WHEN se1752 = va1747
+        WHEN se1972 = va1967
         THEN 1
-        WHEN se1752 > va1747
+        WHEN se1972 > va1967
         THEN 0
       END
-    ) / 12 AS va1753,
+    ) / 12 AS va1973,
     (
       (
-        2 + CASE
-          WHEN se1769 < va1768
-          THEN 2
-          WHEN se1769 = va1768
-          THEN 1
-          WHEN se1769 > va1768
-          THEN 0
-        END + CASE
-          WHEN se1770 < va1768
-          THEN 2
-          WHEN se1770 = va1768
-          THEN 1
-          WHEN se1770 > va1768
-          THEN 0
-        END + CASE
-          WHEN se1771 < va1768
-          THEN 2
-          WHEN se1771 = va1768
-          THEN 1
-          WHEN se1771 > va1768
-          THEN 0
-        END + CASE
-          WHEN se1772 < va1768
-          THEN 2
-          WHEN se1772 = va1768
-          THEN 1
-          WHEN se1772 > va1768
-          THEN 0
-        END + CASE
-          WHEN se1773 < va1768
-          THEN 2
-          WHEN se1773 = va1768
-          THEN 1
-          WHEN se1773 > va1768
-          THEN 0
-        END + CASE
-          WHEN se1774 < va1768
-          THEN 2
-          WHEN se1774 = va1768
-          THEN 1
-          WHEN se1774 > va1768
-          THEN 0
-        END
-      ) / 14 / NULLIF(
-        (
-          CASE
-            WHEN NOT va1784 IS NULL
-            THEN (
-              se1785 + ROUND(se1786 * day_rows)
-            ) / (
-              2 * se1787
-            )
-          END
-        ),
-        0
+        CASE WHEN se1985 = 19 THEN se1984 END
+      ) - (
+        stock_row - 19
+      ) * (
+        CASE WHEN se1987 = 19 THEN se1986 END
       )
-    ) AS va1788,
+    ) / 190 AS va1988,
     (
-      2 + CASE
-        WHEN se1817 < va1816
-        THEN 2
-        WHEN se1817 = va1816
-        THEN 1
-        WHEN se1817 > va1816
-        THEN 0
+      CASE
+        WHEN (
+          se2032 > stock_row - 17
+        ) AND (
+          se2035 > stock_row - 17
+        )
+        THEN CASE WHEN ISFINITE(va2029) THEN ROUND(va2029, 12) END
+        ELSE NULL
       END
-    ) / 4 AS va1818,
+    ) AS va2036,
     CAST((
       (
         (
           CASE
-            WHEN NOT va1823 IS NULL
+            WHEN NOT va2044 IS NULL
             THEN (
-              se1824 + ROUND(se1825 * day_rows)
+              se2045 + ROUND(se2046 * day_rows)
             ) / (
-              2 * se1826
+              2 * se2047
             )
           END
         ) < (
           2 + CASE
-            WHEN se1840 < va1839
+            WHEN se2076 < va2075
             THEN 2
-            WHEN se1840 = va1839
+            WHEN se2076 = va2075
             THEN 1
-            WHEN se1840 > va1839
+            WHEN se2076 > va2075
             THEN 0
           END + CASE
-            WHEN se1841 < va1839
+            WHEN se2077 < va2075
             THEN 2
-            WHEN se1841 = va1839
+            WHEN se2077 = va2075
             THEN 1
-            WHEN se1841 > va1839
+            WHEN se2077 > va2075
             THEN 0
           END + CASE
-            WHEN se1842 < va1839
+            WHEN se2078 < va2075
             THEN 2
-            WHEN se1842 = va1839
+            WHEN se2078 = va2075
             THEN 1
-            WHEN se1842 > va1839
+            WHEN se2078 > va2075
             THEN 0
           END + CASE
-            WHEN se1843 < va1839
+            WHEN se2079 < va2075
             THEN 2
-            WHEN se1843 = va1839
+            WHEN se2079 = va2075
             THEN 1
-            WHEN se1843 > va1839
+            WHEN se2079 > va2075
             THEN 0
           END + CASE
-            WHEN se1844 < va1839
+            WHEN se2080 < va2075
             THEN 2
-            WHEN se1844 = va1839
+            WHEN se2080 = va2075
             THEN 1
-            WHEN se1844 > va1839
+            WHEN se2080 > va2075
             THEN 0
           END + CASE
-            WHEN se1845 < va1839
+            WHEN se2081 < va2075
             THEN 2
-            WHEN se1845 = va1839
+            WHEN se2081 = va2075
             THEN 1
-            WHEN se1845 > va1839
+            WHEN se2081 > va2075
             THEN 0
           END + CASE
-            WHEN se1846 < va1839
+            WHEN se2082 < va2075
             THEN 2
-            WHEN se1846 = va1839
+            WHEN se2082 = va2075
             THEN 1
-            WHEN se1846 > va1839
+            WHEN se2082 > va2075
             THEN 0
           END + CASE
-            WHEN se1847 < va1839
+            WHEN se2083 < va2075
             THEN 2
-            WHEN se1847 = va1839
+            WHEN se2083 = va2075
             THEN 1
-            WHEN se1847 > va1839
+            WHEN se2083 > va2075
             THEN 0
           END + CASE
-            WHEN se1848 < va1839
+            WHEN se2084 < va2075
             THEN 2
-            WHEN se1848 = va1839
+            WHEN se2084 = va2075
             THEN 1
-            WHEN se1848 > va1839
+            WHEN se2084 > va2075
             THEN 0
           END + CASE
-            WHEN se1849 < va1839
+            WHEN se2085 < va2075
             THEN 2
-            WHEN se1849 = va1839
+            WHEN se2085 = va2075
             THEN 1
-            WHEN se1849 > va1839
+            WHEN se2085 > va2075
             THEN 0
           END
         ) / 22
       )
-    ) AS DOUBLE) AS va1850,
+    ) AS DOUBLE) AS va2086,
     (
       2 + CASE
-        WHEN se1860 < va1859
+        WHEN se2096 < va2095
         THEN 2
-        WHEN se1860 = va1859
+        WHEN se2096 = va2095
         THEN 1
-        WHEN se1860 > va1859
+        WHEN se2096 > va2095
         THEN 0
       END + CASE
-        WHEN se1861 < va1859
+        WHEN se2097 < va2095
         THEN 2
-        WHEN se1861 = va1859
+        WHEN se2097 = va2095
         THEN 1
-        WHEN se1861 > va1859
+        WHEN se2097 > va2095
         THEN 0
       END + CASE
-        WHEN se1862 < va1859
+        WHEN se2098 < va2095
         THEN 2
-        WHEN se1862 = va1859
+        WHEN se2098 = va2095
         THEN 1
-        WHEN se1862 > va1859
+        WHEN se2098 > va2095
         THEN 0
       END + CASE
-        WHEN se1863 < va1859
+        WHEN se2099 < va2095
         THEN 2
-        WHEN se1863 = va1859
+        WHEN se2099 = va2095
         THEN 1
-        WHEN se1863 > va1859
+        WHEN se2099 > va2095
         THEN 0
       END + CASE
-        WHEN se1864 < va1859
+        WHEN se2100 < va2095
         THEN 2
-        WHEN se1864 = va1859
+        WHEN se2100 = va2095
         THEN 1
-        WHEN se1864 > va1859
+        WHEN se2100 > va2095
         THEN 0
       END + CASE
-        WHEN se1865 < va1859
+        WHEN se2101 < va2095
         THEN 2
-        WHEN se1865 = va1859
+        WHEN se2101 = va2095
         THEN 1
-        WHEN se1865 > va1859
+        WHEN se2101 > va2095
         THEN 0
       END + CASE
-        WHEN se1866 < va1859
+        WHEN se2102 < va2095
         THEN 2
-        WHEN se1866 = va1859
+        WHEN se2102 = va2095
         THEN 1
-        WHEN se1866 > va1859
+        WHEN se2102 > va2095
         THEN 0
       END
-    ) / 16 AS va1867,
+    ) / 16 AS va2103,
     CAST((
       (
-        CASE WHEN se1876 = 12 THEN se1875 END
+        CASE WHEN se2113 = 12 THEN se2112 END
       ) - stock_row + 12
-    ) AS DOUBLE) AS va1877,
+    ) AS DOUBLE) AS va2114,
     (
-      CASE WHEN se1926 = 18 THEN (
-        se1924 + se1925 * 18
+      CASE WHEN se2160 = 18 THEN (
+        se2158 + se2159 * 18
       ) / 36 END
-    ) AS va1927,
+    ) AS va2161,
     (
-      7 * va1950 + 6 * se1951 + 5 * se1952 + 4 * se1953 + 3 * se1954 + 2 * se1955 + 1 * se1956
-    ) / 28 AS va1957,
-    (
-      2 + CASE
-        WHEN se1970 < va1969
-        THEN 2
-        WHEN se1970 = va1969
-        THEN 1
-        WHEN se1970 > va1969
-        THEN 0
-      END + CASE
-        WHEN se1971 < va1969
-        THEN 2
-        WHEN se1971 = va1969
-        THEN 1
-        WHEN se1971 > va1969
-        THEN 0
-      END + CASE
-        WHEN se1972 < va1969
-        THEN 2
-        WHEN se1972 = va1969
-        THEN 1
-        WHEN se1972 > va1969
-        THEN 0
-      END + CASE
-        WHEN se1973 < va1969
-        THEN 2
-        WHEN se1973 = va1969
-        THEN 1
-        WHEN se1973 > va1969
-        THEN 0
-      END + CASE
-        WHEN se1974 < va1969
-        THEN 2
-        WHEN se1974 = va1969
-        THEN 1
-        WHEN se1974 > va1969
-        THEN 0
-      END
-    ) / 12 AS va1975
-  FROM series_9
-), values_9_2 AS (
+      7 * va2185 + 6 * se2186 + 5 * se2187 + 4 * se2188 + 3 * se2189 + 2 * se2190 + 1 * se2191
+    ) / 28 AS va2192,
+    CAST((
+      (
+        CASE WHEN se2204 = 8 THEN se2203 END
+      ) - stock_row + 8
+    ) AS DOUBLE) AS va2205
+  FROM series_7
+), values_7_2 AS (
   SELECT
     ts_code,
     trade_date,
     stock_number,
     stock_row,
     day_rows,
-    se1717,
-    se1718,
-    se1719,
-    se1902,
-    se1903,
-    se1904,
-    se883,
-    se884,
-    se885,
-    va1019,
-    va104,
-    va1044,
-    va1076,
-    va1102,
-    va114,
-    va1150,
-    va1197,
-    va1218,
-    va122,
-    va1248,
-    va1274,
-    va1290,
-    va132,
-    va1347,
-    va1370,
+    industry_l3,
+    se1031,
+    se1032,
+    se1033,
+    se1385,
+    se1386,
+    se1387,
+    se1545,
+    se1546,
+    se1547,
+    se1933,
+    se1934,
+    se1935,
+    se2006,
+    se2007,
+    se2008,
+    se2139,
+    se2140,
+    se2141,
+    se2278,
+    se770,
+    se771,
+    se978,
+    se979,
+    se980,
+    va1030,
+    va1065,
+    va107,
+    va1097,
+    va1126,
+    va1159,
+    va1192,
+    va1239,
+    va1266,
+    va131,
+    va1328,
+    va1349,
+    va1384,
     va14,
-    va1403,
-    va1428,
-    va1443,
-    va1500,
-    va1513,
-    va153,
-    va155,
-    va1552,
-    va1569,
-    va1612,
-    va1668,
-    va1691,
-    va1716,
-    va1788,
-    va180,
-    va1850,
-    va1867,
-    va187,
-    va1877,
-    va1901,
-    va1927,
-    va1975,
-    va2007,
-    va2034,
-    va2035,
-    va2042,
-    va2049,
-    va2063,
-    va207,
-    va2076,
-    va2083,
-    va2085,
+    va140,
+    va1426,
+    va1442,
+    va150,
+    va1509,
+    va1538,
+    va1544,
+    va158,
+    va1599,
+    va1619,
+    va1643,
+    va1676,
+    va168,
+    va1689,
+    va1742,
+    va1762,
+    va1772,
+    va1805,
+    va1875,
+    va189,
+    va1900,
+    va191,
+    va1932,
+    va2005,
+    va2017,
+    va2086,
+    va2103,
+    va2114,
+    va2138,
+    va2161,
     va220,
-    va254,
-    va268,
-    va275,
-    va293,
-    va304,
-    va317,
-    va321,
-    va332,
-    va340,
-    va360,
+    va2249,
+    va2253,
+    va227,
+    va2277,
+    va2280,
+    va2287,
+    va2294,
+    va2308,
+    va2322,
+    va2329,
+    va2331,
+    va248,
+    va264,
+    va287,
+    va298,
+    va313,
+    va320,
+    va338,
+    va349,
+    va366,
+    va370,
     va381,
-    va39,
-    va392,
-    va426,
-    va435,
-    va465,
+    va389,
+    va407,
+    va432,
+    va448,
+    va45,
+    va468,
     va481,
-    va487,
-    va505,
-    va514,
-    va553,
-    va565,
-    va571,
-    va59,
-    va594,
-    va603,
-    va606,
-    va616,
-    va629,
-    va633,
-    va654,
-    va659,
-    va676,
-    va691,
-    va693,
-    va702,
-    va705,
-    va707,
-    va717,
-    va722,
-    va723,
-    va738,
-    va74,
-    va752,
-    va761,
+    va491,
+    va535,
+    va551,
+    va557,
+    va578,
+    va587,
+    va630,
+    va642,
+    va648,
+    va671,
+    va686,
+    va689,
+    va699,
+    va712,
+    va716,
+    va735,
+    va740,
+    va757,
+    va767,
+    va774,
     va783,
-    va808,
-    va825,
-    va846,
-    va869,
-    va87,
-    va882,
-    va939,
-    va95,
+    va786,
+    va788,
+    va79,
+    va798,
+    va803,
+    va804,
+    va822,
+    va836,
+    va845,
+    va867,
+    va894,
+    va911,
+    va932,
+    va94,
     va964,
-    va996,
+    va977,
+    va993,
     (
-      va910 * 8193 - (
-        va910 * 8193 - va910
+      va1022 * 8193 - (
+        va1022 * 8193 - va1022
       )
-    ) AS va911,
-    (
-      va1127 * 8193 - (
-        va1127 * 8193 - va1127
-      )
-    ) AS va1128,
-    (
-      va1315 * 8193 - (
-        va1315 * 8193 - va1315
-      )
-    ) AS va1316,
-    (
-      -(
-        CASE WHEN va1467 < va1491 THEN va1467 WHEN va1467 >= va1491 THEN va1491 END
-      )
-    ) AS va1492,
-    (
-      -(
-        CASE WHEN va1579 > va1597 THEN va1579 WHEN va1579 <= va1597 THEN va1597 END
-      )
-    ) AS va1598,
-    (
-      va1632 * 8193 - (
-        va1632 * 8193 - va1632
-      )
-    ) AS va1633,
-    (
-      va1704 * 8193 - (
-        va1704 * 8193 - va1704
-      )
-    ) AS va1705,
-    (
-      CASE
-        WHEN stock_row > 30
-        THEN CASE WHEN va1728 < va1753 THEN va1728 WHEN va1728 >= va1753 THEN va1753 END
-      END
-    ) AS va1754,
+    ) AS va1023,
     (
       CASE
         WHEN (
-          va1796 > 0
+          va1199 > 0
           OR (
-            va1818 = FLOOR(va1818) AND (
-              va1796 <> 0 OR va1818 >= 0
+            va1216 = FLOOR(va1216) AND (
+              va1199 <> 0 OR va1216 >= 0
             )
           )
           OR (
-            va1796 = 0 AND va1818 > 0
+            va1199 = 0 AND va1216 > 0
           )
         )
-        THEN POWER(va1796, va1818)
+        THEN POWER(va1199, va1216)
       END
-    ) AS va1819,
-    va1877 * stock_row AS va1878,
-    va1927 * stock_row AS va1928,
+    ) AS va1217,
     (
-      va1957 * 8193 - (
-        va1957 * 8193 - va1957
+      va1357 * 8193 - (
+        va1357 * 8193 - va1357
       )
-    ) AS va1958
-  FROM values_9_1
-), values_9_3 AS (
-  SELECT
-    ts_code,
-    trade_date,
-    stock_number,
-    stock_row,
-    day_rows,
-    se1717,
-    se1718,
-    se1719,
-    se1902,
-    se1903,
-    se1904,
-    se883,
-    se884,
-    se885,
-    va1019,
-    va104,
-    va1044,
-    va1076,
-    va1102,
-    va1128,
-    va114,
-    va1150,
-    va1197,
-    va1218,
-    va122,
-    va1248,
-    va1274,
-    va1290,
-    va1316,
-    va132,
-    va1347,
-    va1370,
-    va14,
-    va1403,
-    va1428,
-    va1443,
-    va1492,
-    va1500,
-    va1513,
-    va153,
-    va155,
-    va1552,
-    va1569,
-    va1598,
-    va1612,
-    va1633,
-    va1668,
-    va1691,
-    va1705,
-    va1716,
-    va1754,
-    va1788,
-    va180,
-    va1850,
-    va1867,
-    va187,
-    va1877,
-    va1878,
-    va1901,
-    va1927,
-    va1928,
-    va1958,
-    va1975,
-    va2007,
-    va2034,
-    va2035,
-    va2042,
-    va2049,
-    va2063,
-    va207,
-    va2076,
-    va2083,
-    va2085,
-    va220,
-    va254,
-    va268,
-    va275,
-    va293,
-    va304,
-    va317,
-    va321,
-    va332,
-    va340,
-    va360,
-    va381,
-    va39,
-    va392,
-    va426,
-    va435,
-    va465,
-    va481,
-    va487,
-    va505,
-    va514,
-    va553,
-    va565,
-    va571,
-    va59,
-    va594,
-    va603,
-    va606,
-    va616,
-    va629,
-    va633,
-    va654,
-    va659,
-    va676,
-    va691,
-    va693,
-    va702,
-    va705,
-    va707,
-    va717,
-    va722,
-    va723,
-    va738,
-    va74,
-    va752,
-    va761,
-    va783,
-    va808,
-    va825,
-    va846,
-    va869,
-    va87,
-    va882,
-    va911,
-    va939,
-    va95,
-    va964,
-    va996,
+    ) AS va1358,
     (
-      -(
-        CASE WHEN ISFINITE(va1819) THEN va1819 END
+      va1477 * 8193 - (
+        va1477 * 8193 - va1477
       )
-    ) AS va1820
-  FROM values_9_2
-), sections_10 AS (
-  SELECT
-    ts_code,
-    trade_date,
-    stock_number,
-    stock_row,
-    day_rows,
-    se1717,
-    se1718,
-    se1719,
-    se1902,
-    se1903,
-    se1904,
-    se883,
-    se884,
-    se885,
-    va1019,
-    va104,
-    va1044,
-    va1076,
-    va1102,
-    va1128,
-    va114,
-    va1150,
-    va1197,
-    va1218,
-    va122,
-    va1248,
-    va1274,
-    va1290,
-    va1316,
-    va132,
-    va1347,
-    va1370,
-    va14,
-    va1403,
-    va1428,
-    va1443,
-    va1492,
-    va1500,
-    va1513,
-    va153,
-    va155,
-    va1552,
-    va1569,
-    va1598,
-    va1612,
-    va1633,
-    va1668,
-    va1691,
-    va1705,
-    va1716,
-    va1754,
-    va1788,
-    va180,
-    va1820,
-    va1850,
-    va1867,
-    va187,
-    va1877,
-    va1878,
-    va1901,
-    va1927,
-    va1928,
-    va1958,
-    va1975,
-    va2007,
-    va2034,
-    va2035,
-    va2042,
-    va2049,
-    va2063,
-    va207,
-    va2076,
-    va2083,
-    va2085,
-    va220,
-    va254,
-    va268,
-    va275,
-    va293,
-    va304,
-    va317,
-    va321,
-    va332,
-    va340,
-    va360,
-    va381,
-    va39,
-    va392,
-    va426,
-    va435,
-    va465,
-    va481,
-    va487,
-    va505,
-    va514,
-    va553,
-    va565,
-    va571,
-    va59,
-    va594,
-    va603,
-    va606,
-    va616,
-    va629,
-    va633,
-    va654,
-    va659,
-    va676,
-    va691,
-    va693,
-    va702,
-    va705,
-    va707,
-    va717,
-    va722,
-    va723,
-    va738,
-    va74,
-    va752,
-    va761,
-    va783,
-    va808,
-    va825,
-    va846,
-    va869,
-    va87,
-    va882,
-    va911,
-    va939,
-    va95,
-    va964,
-    va996,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va911) AS se912,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va911) AS se913,
-    COUNT(va911) OVER (
-      PARTITION BY trade_date
-      ORDER BY va911
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se914,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1443) AS se1444,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1443) AS se1445,
-    COUNT(va1443) OVER (
-      PARTITION BY trade_date
-      ORDER BY va1443
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1446,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1958) AS se1959,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1958) AS se1960,
-    COUNT(va1958) OVER (
-      PARTITION BY trade_date
-      ORDER BY va1958
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1961
-  FROM values_9_3
-), values_10_1 AS (
-  SELECT
-    ts_code,
-    trade_date,
-    stock_number,
-    stock_row,
-    day_rows,
-    se1717,
-    se1718,
-    se1719,
-    se1902,
-    se1903,
-    se1904,
-    se1959,
-    se1960,
-    se1961,
-    va1019,
-    va104,
-    va1044,
-    va1076,
-    va1102,
-    va1128,
-    va114,
-    va1150,
-    va1197,
-    va1218,
-    va122,
-    va1248,
-    va1274,
-    va1290,
-    va1316,
-    va132,
-    va1347,
-    va1370,
-    va14,
-    va1403,
-    va1428,
-    va1492,
-    va1500,
-    va1513,
-    va153,
-    va155,
-    va1552,
-    va1569,
-    va1598,
-    va1612,
-    va1633,
-    va1668,
-    va1691,
-    va1705,
-    va1716,
-    va1754,
-    va1788,
-    va180,
-    va1820,
-    va1850,
-    va1867,
-    va187,
-    va1877,
-    va1878,
-    va1901,
-    va1927,
-    va1928,
-    va1958,
-    va1975,
-    va2007,
-    va2034,
-    va2035,
-    va2042,
-    va2049,
-    va2063,
-    va207,
-    va2076,
-    va2083,
-    va2085,
-    va220,
-    va254,
-    va268,
-    va275,
-    va293,
-    va304,
-    va317,
-    va321,
-    va332,
-    va340,
-    va360,
-    va381,
-    va39,
-    va392,
-    va426,
-    va435,
-    va465,
-    va481,
-    va487,
-    va505,
-    va514,
-    va553,
-    va565,
-    va571,
-    va59,
-    va594,
-    va603,
-    va606,
-    va616,
-    va629,
-    va633,
-    va654,
-    va659,
-    va676,
-    va691,
-    va693,
-    va702,
-    va705,
-    va707,
-    va717,
-    va722,
-    va723,
-    va738,
-    va74,
-    va752,
-    va761,
-    va783,
-    va808,
-    va825,
-    va846,
-    va869,
-    va87,
-    va939,
-    va95,
-    va964,
-    va996,
+    ) AS va1478,
     (
-      -(
-        (
-          CASE
-            WHEN NOT va882 IS NULL
-            THEN (
-              se883 + ROUND(se884 * day_rows)
-            ) / (
-              2 * se885
-            )
-          END
-        ) - (
-          CASE
-            WHEN NOT va911 IS NULL
-            THEN (
-              se912 + ROUND(se913 * day_rows)
-            ) / (
-              2 * se914
-            )
-          END
-        )
+      va1567 * 8193 - (
+        va1567 * 8193 - va1567
       )
-    ) AS va915,
+    ) AS va1568,
+    (
+      va1662 * 8193 - (
+        va1662 * 8193 - va1662
+      )
+    ) AS va1663,
+    (
+      va1785 * 8193 - (
+        va1785 * 8193 - va1785
+      )
+    ) AS va1786,
+    (
+      va1835 * 8193 - (
+        va1835 * 8193 - va1835
+      )
+    ) AS va1836,
+    (
+      va1920 * 8193 - (
+        va1920 * 8193 - va1920
+      )
+    ) AS va1921,
     (
       CASE
-        WHEN NOT va1443 IS NULL
-        THEN (
-          se1444 + ROUND(se1445 * day_rows)
-        ) / (
-          2 * se1446
-        )
+        WHEN stock_row > 30
+        THEN CASE WHEN va1944 < va1973 THEN va1944 WHEN va1944 >= va1973 THEN va1973 END
       END
-    ) AS va1447
-  FROM sections_10
-), series_11 AS (
+    ) AS va1974,
+    (
+      va1988 * 8193 - (
+        va1988 * 8193 - va1988
+      )
+    ) AS va1989,
+    (
+      va2036 * 8193 - (
+        va2036 * 8193 - va2036
+      )
+    ) AS va2037,
+    va2114 * stock_row AS va2115,
+    va2161 * stock_row AS va2162,
+    (
+      va2192 * 8193 - (
+        va2192 * 8193 - va2192
+      )
+    ) AS va2193,
+    (
+      va2205 * 8193 - (
+        va2205 * 8193 - va2205
+      )
+    ) AS va2206
+  FROM values_7_1
+), values_7_3 AS (
   SELECT
     ts_code,
     trade_date,
     stock_number,
     stock_row,
     day_rows,
-    se1717,
-    se1718,
-    se1719,
-    se1902,
-    se1903,
-    se1904,
-    se1959,
-    se1960,
-    se1961,
-    va1019,
-    va104,
-    va1044,
-    va1076,
-    va1102,
-    va114,
-    va1150,
-    va1197,
-    va1218,
-    va122,
-    va1248,
-    va1274,
-    va1290,
-    va132,
-    va1347,
-    va1370,
+    industry_l3,
+    se1031,
+    se1032,
+    se1033,
+    se1385,
+    se1386,
+    se1387,
+    se1545,
+    se1546,
+    se1547,
+    se1933,
+    se1934,
+    se1935,
+    se2006,
+    se2007,
+    se2008,
+    se2139,
+    se2140,
+    se2141,
+    se2278,
+    se770,
+    se771,
+    se978,
+    se979,
+    se980,
+    va1023,
+    va1030,
+    va1065,
+    va107,
+    va1097,
+    va1126,
+    va1159,
+    va1192,
+    va1239,
+    va1266,
+    va131,
+    va1328,
+    va1349,
+    va1358,
+    va1384,
     va14,
-    va1403,
-    va1428,
-    va1492,
-    va1500,
-    va1513,
-    va153,
-    va155,
-    va1552,
-    va1569,
-    va1598,
-    va1612,
-    va1633,
-    va1668,
-    va1691,
-    va1705,
-    va1716,
-    va1754,
-    va1788,
-    va180,
-    va1820,
-    va1850,
-    va1867,
-    va187,
-    va1901,
-    va1958,
-    va1975,
-    va2007,
-    va2034,
-    va2035,
-    va2042,
-    va2049,
-    va2063,
-    va207,
-    va2076,
-    va2083,
-    va2085,
+    va140,
+    va1426,
+    va1442,
+    va1478,
+    va150,
+    va1509,
+    va1538,
+    va1544,
+    va1568,
+    va158,
+    va1599,
+    va1619,
+    va1643,
+    va1663,
+    va1676,
+    va168,
+    va1689,
+    va1742,
+    va1762,
+    va1772,
+    va1786,
+    va1805,
+    va1836,
+    va1875,
+    va189,
+    va1900,
+    va191,
+    va1921,
+    va1932,
+    va1974,
+    va1989,
+    va2005,
+    va2017,
+    va2037,
+    va2086,
+    va2103,
+    va2114,
+    va2115,
+    va2138,
+    va2161,
+    va2162,
+    va2193,
     va220,
-    va254,
-    va268,
-    va275,
-    va293,
-    va304,
-    va317,
-    va321,
-    va332,
-    va340,
-    va360,
+    va2206,
+    va2249,
+    va2253,
+    va227,
+    va2277,
+    va2280,
+    va2287,
+    va2294,
+    va2308,
+    va2322,
+    va2329,
+    va2331,
+    va248,
+    va264,
+    va287,
+    va298,
+    va313,
+    va320,
+    va338,
+    va349,
+    va366,
+    va370,
     va381,
-    va39,
-    va392,
-    va426,
-    va435,
-    va465,
+    va389,
+    va407,
+    va432,
+    va448,
+    va45,
+    va468,
     va481,
-    va487,
-    va505,
-    va514,
-    va553,
-    va565,
-    va571,
-    va59,
-    va594,
-    va603,
-    va606,
-    va616,
-    va629,
-    va633,
-    va654,
-    va659,
-    va676,
-    va691,
-    va693,
-    va702,
-    va705,
-    va707,
-    va717,
-    va722,
-    va723,
-    va738,
-    va74,
-    va752,
-    va761,
+    va491,
+    va535,
+    va551,
+    va557,
+    va578,
+    va587,
+    va630,
+    va642,
+    va648,
+    va671,
+    va686,
+    va689,
+    va699,
+    va712,
+    va716,
+    va735,
+    va740,
+    va757,
+    va767,
+    va774,
     va783,
-    va808,
-    va825,
-    va846,
-    va869,
-    va87,
-    va915,
-    va939,
-    va95,
+    va786,
+    va788,
+    va79,
+    va798,
+    va803,
+    va804,
+    va822,
+    va836,
+    va845,
+    va867,
+    va894,
+    va911,
+    va932,
+    va94,
     va964,
-    va996,
+    va977,
+    va993,
+    (
+      -(
+        CASE WHEN ISFINITE(va1217) THEN va1217 END
+      )
+    ) AS va1218
+  FROM values_7_2
+), sections_8 AS (
+  SELECT
+    ts_code,
+    trade_date,
+    stock_number,
+    stock_row,
+    day_rows,
+    industry_l3,
+    se1031,
+    se1032,
+    se1033,
+    se1385,
+    se1386,
+    se1387,
+    se1545,
+    se1546,
+    se1547,
+    se1933,
+    se1934,
+    se1935,
+    se2006,
+    se2007,
+    se2008,
+    se2139,
+    se2140,
+    se2141,
+    se2278,
+    se770,
+    se771,
+    se978,
+    se979,
+    se980,
+    va1023,
+    va1030,
+    va1065,
+    va107,
+    va1097,
+    va1126,
+    va1159,
+    va1192,
+    va1218,
+    va1239,
+    va1266,
+    va131,
+    va1328,
+    va1349,
+    va1358,
+    va1384,
+    va14,
+    va140,
+    va1426,
+    va1442,
+    va1478,
+    va150,
+    va1509,
+    va1538,
+    va1544,
+    va1568,
+    va158,
+    va1599,
+    va1619,
+    va1643,
+    va1663,
+    va1676,
+    va168,
+    va1689,
+    va1742,
+    va1762,
+    va1772,
+    va1786,
+    va1805,
+    va1836,
+    va1875,
+    va189,
+    va1900,
+    va191,
+    va1921,
+    va1932,
+    va1974,
+    va1989,
+    va2005,
+    va2017,
+    va2037,
+    va2086,
+    va2103,
+    va2114,
+    va2115,
+    va2138,
+    va2161,
+    va2162,
+    va2193,
+    va220,
+    va2206,
+    va2249,
+    va2253,
+    va227,
+    va2277,
+    va2280,
+    va2287,
+    va2294,
+    va2308,
+    va2322,
+    va2329,
+    va2331,
+    va248,
+    va264,
+    va287,
+    va298,
+    va313,
+    va320,
+    va338,
+    va349,
+    va366,
+    va370,
+    va381,
+    va389,
+    va407,
+    va432,
+    va448,
+    va45,
+    va468,
+    va481,
+    va491,
+    va535,
+    va551,
+    va557,
+    va578,
+    va587,
+    va630,
+    va642,
+    va648,
+    va671,
+    va686,
+    va689,
+    va699,
+    va712,
+    va716,
+    va735,
+    va740,
+    va757,
+    va767,
+    va774,
+    va783,
+    va786,
+    va788,
+    va79,
+    va798,
+    va803,
+    va804,
+    va822,
+    va836,
+    va845,
+    va867,
+    va894,
+    va911,
+    va932,
+    va94,
+    va964,
+    va977,
+    va993,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va468) AS se469,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va468) AS se470,
+    COUNT(va468) OVER (
+      PARTITION BY trade_date
+      ORDER BY va468
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se471,
+    AVG(va767) OVER (
+      PARTITION BY trade_date, industry_l3
+      ORDER BY stock_number
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se768,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1023) AS se1024,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1023) AS se1025,
+    COUNT(va1023) OVER (
+      PARTITION BY trade_date
+      ORDER BY va1023
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1026,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1358) AS se1359,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1358) AS se1360,
+    COUNT(va1358) OVER (
+      PARTITION BY trade_date
+      ORDER BY va1358
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1361,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1568) AS se1569,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1568) AS se1570,
+    COUNT(va1568) OVER (
+      PARTITION BY trade_date
+      ORDER BY va1568
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1571,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1619) AS se1620,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1619) AS se1621,
+    COUNT(va1619) OVER (
+      PARTITION BY trade_date
+      ORDER BY va1619
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1622,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2193) AS se2194,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2193) AS se2195,
+    COUNT(va2193) OVER (
+      PARTITION BY trade_date
+      ORDER BY va2193
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se2196,
+    SUM(ABS(va2253)) OVER (
+      PARTITION BY trade_date
+      ORDER BY stock_number
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se2254
+  FROM values_7_3
+), values_8_1 AS (
+  SELECT
+    ts_code,
+    trade_date,
+    stock_number,
+    stock_row,
+    day_rows,
+    se1933,
+    se1934,
+    se1935,
+    se2006,
+    se2007,
+    se2008,
+    se2139,
+    se2140,
+    se2141,
+    se2194,
+    se2195,
+    se2196,
+    se978,
+    se979,
+    se980,
+    va1065,
+    va107,
+    va1097,
+    va1126,
+    va1159,
+    va1192,
+    va1218,
+    va1239,
+    va1266,
+    va131,
+    va1328,
+    va1349,
+    va14,
+    va140,
+    va1426,
+    va1442,
+    va1478,
+    va150,
+    va1509,
+    va1538,
+    va158,
+    va1599,
+    va1643,
+    va1663,
+    va1676,
+    va168,
+    va1689,
+    va1742,
+    va1762,
+    va1772,
+    va1786,
+    va1805,
+    va1836,
+    va1875,
+    va189,
+    va1900,
+    va191,
+    va1921,
+    va1932,
+    va1974,
+    va1989,
+    va2005,
+    va2017,
+    va2037,
+    va2086,
+    va2103,
+    va2114,
+    va2115,
+    va2138,
+    va2161,
+    va2162,
+    va2193,
+    va220,
+    va2206,
+    va2249,
+    va227,
+    va2280,
+    va2287,
+    va2294,
+    va2308,
+    va2322,
+    va2329,
+    va2331,
+    va248,
+    va264,
+    va298,
+    va313,
+    va320,
+    va338,
+    va349,
+    va366,
+    va370,
+    va381,
+    va389,
+    va407,
+    va432,
+    va448,
+    va45,
+    va481,
+    va491,
+    va535,
+    va551,
+    va557,
+    va578,
+    va587,
+    va630,
+    va642,
+    va648,
+    va671,
+    va686,
+    va689,
+    va699,
+    va712,
+    va716,
+    va735,
+    va740,
+    va757,
+    va774,
+    va783,
+    va786,
+    va788,
+    va79,
+    va798,
+    va803,
+    va804,
+    va822,
+    va836,
+    va845,
+    va867,
+    va894,
+    va911,
+    va932,
+    va94,
+    va964,
+    va977,
+    va993,
+    (
+      CASE
+        WHEN NOT va468 IS NULL
+        THEN (
+          se469 + ROUND(se470 * day_rows)
+        ) / (
+          2 * se471
+        )
+      END
+    ) AS va472,
+    (
+      (
+        CASE WHEN NOT industry_l3 IS NULL THEN va767 - se768 END
+      ) / NULLIF((
+        CASE WHEN se771 = 250 THEN se770 END
+      ), 0)
+    ) AS va772,
+    (
+      -CAST((
+        (
+          (
+            CASE
+              WHEN NOT va1023 IS NULL
+              THEN (
+                se1024 + ROUND(se1025 * day_rows)
+              ) / (
+                2 * se1026
+              )
+            END
+          ) < (
+            CASE
+              WHEN NOT va1030 IS NULL
+              THEN (
+                se1031 + ROUND(se1032 * day_rows)
+              ) / (
+                2 * se1033
+              )
+            END
+          )
+        )
+      ) AS DOUBLE)
+    ) AS va1034,
+    (
+      -CAST((
+        (
+          (
+            CASE
+              WHEN NOT va1358 IS NULL
+              THEN (
+                se1359 + ROUND(se1360 * day_rows)
+              ) / (
+                2 * se1361
+              )
+            END
+          ) < (
+            CASE
+              WHEN NOT va1384 IS NULL
+              THEN (
+                se1385 + ROUND(se1386 * day_rows)
+              ) / (
+                2 * se1387
+              )
+            END
+          )
+        )
+      ) AS DOUBLE)
+    ) AS va1388,
+    CAST((
+      (
+        (
+          CASE
+            WHEN NOT va1544 IS NULL
+            THEN (
+              se1545 + ROUND(se1546 * day_rows)
+            ) / (
+              2 * se1547
+            )
+          END
+        ) < (
+          CASE
+            WHEN NOT va1568 IS NULL
+            THEN (
+              se1569 + ROUND(se1570 * day_rows)
+            ) / (
+              2 * se1571
+            )
+          END
+        )
+      )
+    ) AS DOUBLE) AS va1572,
+    (
+      CASE
+        WHEN NOT va1619 IS NULL
+        THEN (
+          se1620 + ROUND(se1621 * day_rows)
+        ) / (
+          2 * se1622
+        )
+      END
+    ) AS va1623,
+    (
+      -(
+        va287 * (
+          (
+            va2253 * CAST(1 AS DOUBLE) / NULLIF(se2254, 0) * CAST(1.5 AS DOUBLE)
+          ) - va2277 * CAST(1 AS DOUBLE) / NULLIF(se2278, 0)
+        )
+      )
+    ) AS va2279
+  FROM sections_8
+), series_9 AS (
+  SELECT
+    ts_code,
+    trade_date,
+    stock_number,
+    stock_row,
+    day_rows,
+    se1933,
+    se1934,
+    se1935,
+    se2006,
+    se2007,
+    se2008,
+    se2139,
+    se2140,
+    se2141,
+    se2194,
+    se2195,
+    se2196,
+    se978,
+    se979,
+    se980,
+    va1034,
+    va1065,
+    va107,
+    va1097,
+    va1126,
+    va1159,
+    va1192,
+    va1218,
+    va1239,
+    va1266,
+    va131,
+    va1328,
+    va1349,
+    va1388,
+    va14,
+    va140,
+    va1426,
+    va1442,
+    va150,
+    va1509,
+    va1538,
+    va1572,
+    va158,
+    va1599,
+    va1643,
+    va1676,
+    va168,
+    va1689,
+    va1742,
+    va1762,
+    va1772,
+    va1805,
+    va1836,
+    va1875,
+    va189,
+    va1900,
+    va191,
+    va1921,
+    va1932,
+    va1974,
+    va1989,
+    va2005,
+    va2017,
+    va2037,
+    va2086,
+    va2103,
+    va2138,
+    va2193,
+    va220,
+    va2206,
+    va2249,
+    va227,
+    va2279,
+    va2280,
+    va2287,
+    va2294,
+    va2308,
+    va2322,
+    va2329,
+    va2331,
+    va248,
+    va264,
+    va298,
+    va313,
+    va320,
+    va338,
+    va349,
+    va366,
+    va370,
+    va381,
+    va389,
+    va407,
+    va432,
+    va448,
+    va45,
+    va481,
+    va491,
+    va535,
+    va551,
+    va557,
+    va578,
+    va587,
+    va630,
+    va642,
+    va648,
+    va671,
+    va686,
+    va689,
+    va699,
+    va712,
+    va716,
+    va735,
+    va740,
+    va757,
+    va772,
+    va774,
+    va783,
+    va786,
+    va788,
+    va79,
+    va798,
+    va803,
+    va804,
+    va822,
+    va836,
+    va845,
+    va867,
+    va894,
+    va911,
+    va932,
+    va94,
+    va964,
+    va977,
+    va993,
+    MIN(va472) OVER rows_5 AS se473,
+    COUNT(va472) OVER rows_5 AS se474,
+    LAG(va993, 1) OVER rows_row AS se994,
+    LAG(va993, 2) OVER rows_row AS se995,
+    LAG(va993, 3) OVER rows_row AS se996,
+    LAG(va993, 4) OVER rows_row AS se997,
+    LAG(va993, 5) OVER rows_row AS se998,
+    LAG(va993, 6) OVER rows_row AS se999,
+    LAG(va993, 7) OVER rows_row AS se1000,
+    LAG(va993, 8) OVER rows_row AS se1001,
+    LAG(va993, 9) OVER rows_row AS se1002,
+    LAG(va993, 10) OVER rows_row AS se1003,
+    LAG(va993, 11) OVER rows_row AS se1004,
+    LAG(va1239, 1) OVER rows_row AS se1240,
+    LAG(va1239, 2) OVER rows_row AS se1241,
+    LAG(va1239, 3) OVER rows_row AS se1242,
     RANK(
     ORDER BY
-      va1128) OVER rows_15 AS se1129,
+      va1478) OVER rows_19 AS se1479,
     CUME_DIST(
     ORDER BY
-      va1128) OVER rows_15 AS se1130,
-    COUNT(va1128) OVER rows_15 AS se1131,
+      va1478) OVER rows_19 AS se1480,
+    COUNT(va1478) OVER rows_19 AS se1481,
+    PRODUCT(va1623) OVER rows_14 AS se1624,
+    COUNT(va1623) OVER rows_14 AS se1625,
     RANK(
     ORDER BY
-      va1316) OVER rows_19 AS se1317,
+      va1663) OVER rows_13 AS se1664,
     CUME_DIST(
     ORDER BY
-      va1316) OVER rows_19 AS se1318,
-    COUNT(va1316) OVER rows_19 AS se1319,
-    PRODUCT(va1447) OVER rows_14 AS se1448,
-    COUNT(va1447) OVER rows_14 AS se1449,
-    LAG(va1633, 1) OVER rows_row AS se1634,
-    LAG(va1705, 1) OVER rows_row AS se1706,
-    LAG(va1705, 2) OVER rows_row AS se1707,
-    LAG(va1705, 3) OVER rows_row AS se1708,
-    SUM(va1878) OVER rows_14 AS se1879,
-    COUNT(va1878) OVER rows_14 AS se1880,
-    SUM(va1877) OVER rows_14 AS se1881,
-    COUNT(va1877) OVER rows_14 AS se1882,
-    SUM(va1928) OVER rows_15 AS se1929,
-    COUNT(va1928) OVER rows_15 AS se1930,
-    SUM(va1927) OVER rows_15 AS se1931,
-    COUNT(va1927) OVER rows_15 AS se1932,
-    LAG(va1975, 1) OVER rows_row AS se1976,
-    LAG(va1975, 2) OVER rows_row AS se1977,
-    LAG(va1975, 3) OVER rows_row AS se1978,
-    LAG(va1975, 4) OVER rows_row AS se1979,
-    LAG(va1975, 5) OVER rows_row AS se1980,
-    LAG(va1975, 6) OVER rows_row AS se1981,
-    LAG(va1975, 7) OVER rows_row AS se1982
-  FROM values_10_1
-  WINDOW rows_14 AS (
+      va1663) OVER rows_13 AS se1665,
+    COUNT(va1663) OVER rows_13 AS se1666,
+    RANK(
+    ORDER BY
+      va1786) OVER rows_14 AS se1787,
+    CUME_DIST(
+    ORDER BY
+      va1786) OVER rows_14 AS se1788,
+    COUNT(va1786) OVER rows_14 AS se1789,
+    LAG(va1836, 1) OVER rows_row AS se1837,
+    LAG(va1921, 1) OVER rows_row AS se1922,
+    LAG(va1921, 2) OVER rows_row AS se1923,
+    LAG(va1921, 3) OVER rows_row AS se1924,
+    LAG(va1989, 1) OVER rows_row AS se1990,
+    LAG(va1989, 2) OVER rows_row AS se1991,
+    LAG(va1989, 3) OVER rows_row AS se1992,
+    LAG(va1989, 4) OVER rows_row AS se1993,
+    LAG(va1989, 5) OVER rows_row AS se1994,
+    LAG(va1989, 6) OVER rows_row AS se1995,
+    LAG(va2037, 1) OVER rows_row AS se2038,
+    SUM(va2115) OVER rows_14 AS se2116,
+    COUNT(va2115) OVER rows_14 AS se2117,
+    SUM(va2114) OVER rows_14 AS se2118,
+    COUNT(va2114) OVER rows_14 AS se2119,
+    SUM(va2162) OVER rows_15 AS se2163,
+    COUNT(va2162) OVER rows_15 AS se2164,
+    SUM(va2161) OVER rows_15 AS se2165,
+    COUNT(va2161) OVER rows_15 AS se2166,
+    LAG(va2206, 1) OVER rows_row AS se2207,
+    LAG(va2206, 2) OVER rows_row AS se2208,
+    LAG(va2206, 3) OVER rows_row AS se2209,
+    LAG(va2206, 4) OVER rows_row AS se2210,
+    LAG(va2206, 5) OVER rows_row AS se2211
+  FROM values_8_1
+  WINDOW rows_5 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 4 preceding AND CURRENT ROW
+  ), rows_13 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 12 preceding AND CURRENT ROW
+  ), rows_14 AS (
     PARTITION BY stock_number
     ORDER BY stock_row
     rows BETWEEN 13 preceding AND CURRENT ROW
@@ -17449,6 +17908,1244 @@ WITH values_0_1 AS (
     ORDER BY stock_row
     rows BETWEEN 18 preceding AND CURRENT ROW
   ), rows_row AS (PARTITION BY stock_number ORDER BY stock_row)
+), values_9_1 AS (
+  SELECT
+    ts_code,
+    trade_date,
+    stock_number,
+    stock_row,
+    day_rows,
+    se2139,
+    se2140,
+    se2141,
+    se2194,
+    se2195,
+    se2196,
+    se978,
+    se979,
+    se980,
+    va1034,
+    va1065,
+    va107,
+    va1097,
+    va1126,
+    va1159,
+    va1192,
+    va1218,
+    va1266,
+    va131,
+    va1328,
+    va1349,
+    va1388,
+    va14,
+    va140,
+    va1426,
+    va1442,
+    va150,
+    va1509,
+    va1538,
+    va1572,
+    va158,
+    va1599,
+    va1643,
+    va1676,
+    va168,
+    va1689,
+    va1742,
+    va1762,
+    va1772,
+    va1805,
+    va1875,
+    va189,
+    va1900,
+    va191,
+    va1974,
+    va2017,
+    va2086,
+    va2103,
+    va2138,
+    va2193,
+    va220,
+    va2249,
+    va227,
+    va2279,
+    va2280,
+    va2287,
+    va2294,
+    va2308,
+    va2322,
+    va2329,
+    va2331,
+    va248,
+    va264,
+    va298,
+    va313,
+    va320,
+    va338,
+    va349,
+    va366,
+    va370,
+    va381,
+    va389,
+    va407,
+    va432,
+    va448,
+    va45,
+    va491,
+    va535,
+    va551,
+    va557,
+    va578,
+    va587,
+    va630,
+    va642,
+    va648,
+    va671,
+    va686,
+    va689,
+    va699,
+    va712,
+    va716,
+    va735,
+    va740,
+    va757,
+    va772,
+    va774,
+    va783,
+    va786,
+    va788,
+    va79,
+    va798,
+    va803,
+    va804,
+    va822,
+    va836,
+    va845,
+    va867,
+    va894,
+    va911,
+    va932,
+    va94,
+    va964,
+    va977,
+    (
+      CASE
+        WHEN stock_row > 11
+        THEN (
+          (
+            CASE WHEN se474 = 5 THEN se473 END
+          ) + va481
+        )
+      END
+    ) AS va482,
+    (
+      12 * va993 + 11 * se994 + 10 * se995 + 9 * se996 + 8 * se997 + 7 * se998 + 6 * se999 + 5 * se1000 + 4 * se1001 + 3 * se1002 + 2 * se1003 + 1 * se1004
+    ) / 78 AS va1005,
+    (
+      4 * va1239 + 3 * se1240 + 2 * se1241 + 1 * se1242
+    ) / 10 AS va1243,
+    (
+      CASE WHEN se1481 = 19 THEN (
+        se1479 + se1480 * 19
+      ) / 38 END
+    ) AS va1482,
+    (
+      CASE WHEN se1625 = 14 THEN se1624 END
+    ) AS va1626,
+    (
+      CASE WHEN se1666 = 13 THEN (
+        se1664 + se1665 * 13
+      ) / 26 END
+    ) AS va1667,
+    (
+      CASE WHEN se1789 = 14 THEN (
+        se1787 + se1788 * 14
+      ) / 28 END
+    ) AS va1790,
+    (
+      2 + CASE
+        WHEN se1837 < va1836
+        THEN 2
+        WHEN se1837 = va1836
+        THEN 1
+        WHEN se1837 > va1836
+        THEN 0
+      END
+    ) / 4 AS va1838,
+    (
+      -(
+        (
+          2 + CASE
+            WHEN se1922 < va1921
+            THEN 2
+            WHEN se1922 = va1921
+            THEN 1
+            WHEN se1922 > va1921
+            THEN 0
+          END + CASE
+            WHEN se1923 < va1921
+            THEN 2
+            WHEN se1923 = va1921
+            THEN 1
+            WHEN se1923 > va1921
+            THEN 0
+          END + CASE
+            WHEN se1924 < va1921
+            THEN 2
+            WHEN se1924 = va1921
+            THEN 1
+            WHEN se1924 > va1921
+            THEN 0
+          END
+        ) / 8 - (
+          CASE
+            WHEN NOT va1932 IS NULL
+            THEN (
+              se1933 + ROUND(se1934 * day_rows)
+            ) / (
+              2 * se1935
+            )
+          END
+        )
+      )
+    ) AS va1936,
+    (
+      (
+        2 + CASE
+          WHEN se1990 < va1989
+          THEN 2
+          WHEN se1990 = va1989
+          THEN 1
+          WHEN se1990 > va1989
+          THEN 0
+        END + CASE
+          WHEN se1991 < va1989
+          THEN 2
+          WHEN se1991 = va1989
+          THEN 1
+          WHEN se1991 > va1989
+          THEN 0
+        END + CASE
+          WHEN se1992 < va1989
+          THEN 2
+          WHEN se1992 = va1989
+          THEN 1
+          WHEN se1992 > va1989
+          THEN 0
+        END + CASE
+          WHEN se1993 < va1989
+          THEN 2
+          WHEN se1993 = va1989
+          THEN 1
+          WHEN se1993 > va1989
+          THEN 0
+        END + CASE
+          WHEN se1994 < va1989
+          THEN 2
+          WHEN se1994 = va1989
+          THEN 1
+          WHEN se1994 > va1989
+          THEN 0
+        END + CASE
+          WHEN se1995 < va1989
+          THEN 2
+          WHEN se1995 = va1989
+          THEN 1
+          WHEN se1995 > va1989
+          THEN 0
+        END
+      ) / 14 / NULLIF(
+        (
+          CASE
+            WHEN NOT va2005 IS NULL
+            THEN (
+              se2006 + ROUND(se2007 * day_rows)
+            ) / (
+              2 * se2008
+            )
+          END
+        ),
+        0
+      )
+    ) AS va2009,
+    (
+      2 + CASE
+        WHEN se2038 < va2037
+        THEN 2
+        WHEN se2038 = va2037
+        THEN 1
+        WHEN se2038 > va2037
+        THEN 0
+      END
+    ) / 4 AS va2039,
+    (
+      (
+        CASE WHEN se2117 = 14 THEN se2116 END
+      ) - (
+        stock_row - 14
+      ) * (
+        CASE WHEN se2119 = 14 THEN se2118 END
+      )
+    ) / 105 AS va2120,
+    (
+      (
+        CASE WHEN se2164 = 15 THEN se2163 END
+      ) - (
+        stock_row - 15
+      ) * (
+        CASE WHEN se2166 = 15 THEN se2165 END
+      )
+    ) / 120 AS va2167,
+    (
+      2 + CASE
+        WHEN se2207 < va2206
+        THEN 2
+        WHEN se2207 = va2206
+        THEN 1
+        WHEN se2207 > va2206
+        THEN 0
+      END + CASE
+        WHEN se2208 < va2206
+        THEN 2
+        WHEN se2208 = va2206
+        THEN 1
+        WHEN se2208 > va2206
+        THEN 0
+      END + CASE
+        WHEN se2209 < va2206
+        THEN 2
+        WHEN se2209 = va2206
+        THEN 1
+        WHEN se2209 > va2206
+        THEN 0
+      END + CASE
+        WHEN se2210 < va2206
+        THEN 2
+        WHEN se2210 = va2206
+        THEN 1
+        WHEN se2210 > va2206
+        THEN 0
+      END + CASE
+        WHEN se2211 < va2206
+        THEN 2
+        WHEN se2211 = va2206
+        THEN 1
+        WHEN se2211 > va2206
+        THEN 0
+      END
+    ) / 12 AS va2212
+  FROM series_9
+), values_9_2 AS (
+  SELECT
+    ts_code,
+    trade_date,
+    stock_number,
+    stock_row,
+    day_rows,
+    se2139,
+    se2140,
+    se2141,
+    se2194,
+    se2195,
+    se2196,
+    se978,
+    se979,
+    se980,
+    va1034,
+    va1065,
+    va107,
+    va1097,
+    va1126,
+    va1159,
+    va1192,
+    va1218,
+    va1266,
+    va131,
+    va1328,
+    va1349,
+    va1388,
+    va14,
+    va140,
+    va1426,
+    va150,
+    va1509,
+    va1538,
+    va1572,
+    va158,
+    va1599,
+    va1676,
+    va168,
+    va1689,
+    va1742,
+    va1762,
+    va1875,
+    va189,
+    va1900,
+    va191,
+    va1936,
+    va1974,
+    va2009,
+    va2086,
+    va2103,
+    va2138,
+    va2193,
+    va220,
+    va2212,
+    va2249,
+    va227,
+    va2279,
+    va2280,
+    va2287,
+    va2294,
+    va2308,
+    va2322,
+    va2329,
+    va2331,
+    va248,
+    va264,
+    va298,
+    va313,
+    va320,
+    va338,
+    va349,
+    va366,
+    va370,
+    va381,
+    va389,
+    va407,
+    va432,
+    va448,
+    va45,
+    va482,
+    va491,
+    va535,
+    va551,
+    va557,
+    va578,
+    va587,
+    va630,
+    va642,
+    va648,
+    va671,
+    va686,
+    va689,
+    va699,
+    va712,
+    va716,
+    va735,
+    va740,
+    va757,
+    va772,
+    va774,
+    va783,
+    va786,
+    va788,
+    va79,
+    va798,
+    va803,
+    va804,
+    va822,
+    va836,
+    va845,
+    va867,
+    va894,
+    va911,
+    va932,
+    va94,
+    va964,
+    va977,
+    (
+      va1005 * 8193 - (
+        va1005 * 8193 - va1005
+      )
+    ) AS va1006,
+    (
+      va1243 * 8193 - (
+        va1243 * 8193 - va1243
+      )
+    ) AS va1244,
+    (
+      -(
+        CASE WHEN va1442 > va1482 THEN va1442 WHEN va1442 <= va1482 THEN va1482 END
+      )
+    ) AS va1483,
+    (
+      CASE WHEN ISFINITE(va1626) THEN va1626 END
+    ) AS va1627,
+    (
+      -(
+        CASE WHEN va1643 < va1667 THEN va1643 WHEN va1643 >= va1667 THEN va1667 END
+      )
+    ) AS va1668,
+    (
+      -(
+        CASE WHEN va1772 > va1790 THEN va1772 WHEN va1772 <= va1790 THEN va1790 END
+      )
+    ) AS va1791,
+    (
+      CASE WHEN va1805 < va1838 THEN va1805 WHEN va1805 >= va1838 THEN va1838 END
+    ) AS va1839,
+    (
+      CASE
+        WHEN (
+          va2017 > 0
+          OR (
+            va2039 = FLOOR(va2039) AND (
+              va2017 <> 0 OR va2039 >= 0
+            )
+          )
+          OR (
+            va2017 = 0 AND va2039 > 0
+          )
+        )
+        THEN POWER(va2017, va2039)
+      END
+    ) AS va2040,
+    (
+      va2120 * 8193 - (
+        va2120 * 8193 - va2120
+      )
+    ) AS va2121,
+    (
+      va2167 * 8193 - (
+        va2167 * 8193 - va2167
+      )
+    ) AS va2168
+  FROM values_9_1
+), values_9_3 AS (
+  SELECT
+    ts_code,
+    trade_date,
+    stock_number,
+    stock_row,
+    day_rows,
+    se2139,
+    se2140,
+    se2141,
+    se2194,
+    se2195,
+    se2196,
+    se978,
+    se979,
+    se980,
+    va1006,
+    va1034,
+    va1065,
+    va107,
+    va1097,
+    va1126,
+    va1159,
+    va1192,
+    va1218,
+    va1244,
+    va1266,
+    va131,
+    va1328,
+    va1349,
+    va1388,
+    va14,
+    va140,
+    va1426,
+    va1483,
+    va150,
+    va1509,
+    va1538,
+    va1572,
+    va158,
+    va1599,
+    va1668,
+    va1676,
+    va168,
+    va1689,
+    va1742,
+    va1762,
+    va1791,
+    va1839,
+    va1875,
+    va189,
+    va1900,
+    va191,
+    va1936,
+    va1974,
+    va2009,
+    va2086,
+    va2103,
+    va2121,
+    va2138,
+    va2168,
+    va2193,
+    va220,
+    va2212,
+    va2249,
+    va227,
+    va2279,
+    va2280,
+    va2287,
+    va2294,
+    va2308,
+    va2322,
+    va2329,
+    va2331,
+    va248,
+    va264,
+    va298,
+    va313,
+    va320,
+    va338,
+    va349,
+    va366,
+    va370,
+    va381,
+    va389,
+    va407,
+    va432,
+    va448,
+    va45,
+    va482,
+    va491,
+    va535,
+    va551,
+    va557,
+    va578,
+    va587,
+    va630,
+    va642,
+    va648,
+    va671,
+    va686,
+    va689,
+    va699,
+    va712,
+    va716,
+    va735,
+    va740,
+    va757,
+    va772,
+    va774,
+    va783,
+    va786,
+    va788,
+    va79,
+    va798,
+    va803,
+    va804,
+    va822,
+    va836,
+    va845,
+    va867,
+    va894,
+    va911,
+    va932,
+    va94,
+    va964,
+    va977,
+    (
+      CASE WHEN va1627 > 0 THEN LN(va1627) END
+    ) AS va1628,
+    (
+      -(
+        CASE WHEN ISFINITE(va2040) THEN va2040 END
+      )
+    ) AS va2041
+  FROM values_9_2
+), values_9_4 AS (
+  SELECT
+    ts_code,
+    trade_date,
+    stock_number,
+    stock_row,
+    day_rows,
+    se2139,
+    se2140,
+    se2141,
+    se2194,
+    se2195,
+    se2196,
+    se978,
+    se979,
+    se980,
+    va1006,
+    va1034,
+    va1065,
+    va107,
+    va1097,
+    va1126,
+    va1159,
+    va1192,
+    va1218,
+    va1244,
+    va1266,
+    va131,
+    va1328,
+    va1349,
+    va1388,
+    va14,
+    va140,
+    va1426,
+    va1483,
+    va150,
+    va1509,
+    va1538,
+    va1572,
+    va158,
+    va1599,
+    va1668,
+    va1676,
+    va168,
+    va1689,
+    va1742,
+    va1762,
+    va1791,
+    va1839,
+    va1875,
+    va189,
+    va1900,
+    va191,
+    va1936,
+    va1974,
+    va2009,
+    va2041,
+    va2086,
+    va2103,
+    va2121,
+    va2138,
+    va2168,
+    va2193,
+    va220,
+    va2212,
+    va2249,
+    va227,
+    va2279,
+    va2280,
+    va2287,
+    va2294,
+    va2308,
+    va2322,
+    va2329,
+    va2331,
+    va248,
+    va264,
+    va298,
+    va313,
+    va320,
+    va338,
+    va349,
+    va366,
+    va370,
+    va381,
+    va389,
+    va407,
+    va432,
+    va448,
+    va45,
+    va482,
+    va491,
+    va535,
+    va551,
+    va557,
+    va578,
+    va587,
+    va630,
+    va642,
+    va648,
+    va671,
+    va686,
+    va689,
+    va699,
+    va712,
+    va716,
+    va735,
+    va740,
+    va757,
+    va772,
+    va774,
+    va783,
+    va786,
+    va788,
+    va79,
+    va798,
+    va803,
+    va804,
+    va822,
+    va836,
+    va845,
+    va867,
+    va894,
+    va911,
+    va932,
+    va94,
+    va964,
+    va977,
+    (
+      va1628 * 8193 - (
+        va1628 * 8193 - va1628
+      )
+    ) AS va1629
+  FROM values_9_3
+), sections_10 AS (
+  SELECT
+    ts_code,
+    trade_date,
+    stock_number,
+    stock_row,
+    day_rows,
+    se2139,
+    se2140,
+    se2141,
+    se2194,
+    se2195,
+    se2196,
+    se978,
+    se979,
+    se980,
+    va1006,
+    va1034,
+    va1065,
+    va107,
+    va1097,
+    va1126,
+    va1159,
+    va1192,
+    va1218,
+    va1244,
+    va1266,
+    va131,
+    va1328,
+    va1349,
+    va1388,
+    va14,
+    va140,
+    va1426,
+    va1483,
+    va150,
+    va1509,
+    va1538,
+    va1572,
+    va158,
+    va1599,
+    va1629,
+    va1668,
+    va1676,
+    va168,
+    va1689,
+    va1742,
+    va1762,
+    va1791,
+    va1839,
+    va1875,
+    va189,
+    va1900,
+    va191,
+    va1936,
+    va1974,
+    va2009,
+    va2041,
+    va2086,
+    va2103,
+    va2121,
+    va2138,
+    va2168,
+    va2193,
+    va220,
+    va2212,
+    va2249,
+    va227,
+    va2279,
+    va2280,
+    va2287,
+    va2294,
+    va2308,
+    va2322,
+    va2329,
+    va2331,
+    va248,
+    va264,
+    va298,
+    va313,
+    va320,
+    va338,
+    va349,
+    va366,
+    va370,
+    va381,
+    va389,
+    va407,
+    va432,
+    va448,
+    va45,
+    va482,
+    va491,
+    va535,
+    va551,
+    va557,
+    va578,
+    va587,
+    va630,
+    va642,
+    va648,
+    va671,
+    va686,
+    va689,
+    va699,
+    va712,
+    va716,
+    va735,
+    va740,
+    va757,
+    va772,
+    va774,
+    va783,
+    va786,
+    va788,
+    va79,
+    va798,
+    va803,
+    va804,
+    va822,
+    va836,
+    va845,
+    va867,
+    va894,
+    va911,
+    va932,
+    va94,
+    va964,
+    va977,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1006) AS se1007,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1006) AS se1008,
+    COUNT(va1006) OVER (
+      PARTITION BY trade_date
+      ORDER BY va1006
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1009,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1629) AS se1630,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1629) AS se1631,
+    COUNT(va1629) OVER (
+      PARTITION BY trade_date
+      ORDER BY va1629
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1632
+  FROM values_9_4
+), values_10_1 AS (
+  SELECT
+    ts_code,
+    trade_date,
+    stock_number,
+    stock_row,
+    day_rows,
+    se2139,
+    se2140,
+    se2141,
+    se2194,
+    se2195,
+    se2196,
+    va1034,
+    va1065,
+    va107,
+    va1097,
+    va1126,
+    va1159,
+    va1192,
+    va1218,
+    va1244,
+    va1266,
+    va131,
+    va1328,
+    va1349,
+    va1388,
+    va14,
+    va140,
+    va1426,
+    va1483,
+    va150,
+    va1509,
+    va1538,
+    va1572,
+    va158,
+    va1599,
+    va1668,
+    va1676,
+    va168,
+    va1689,
+    va1742,
+    va1762,
+    va1791,
+    va1839,
+    va1875,
+    va189,
+    va1900,
+    va191,
+    va1936,
+    va1974,
+    va2009,
+    va2041,
+    va2086,
+    va2103,
+    va2121,
+    va2138,
+    va2168,
+    va2193,
+    va220,
+    va2212,
+    va2249,
+    va227,
+    va2279,
+    va2280,
+    va2287,
+    va2294,
+    va2308,
+    va2322,
+    va2329,
+    va2331,
+    va248,
+    va264,
+    va298,
+    va313,
+    va320,
+    va338,
+    va349,
+    va366,
+    va370,
+    va381,
+    va389,
+    va407,
+    va432,
+    va448,
+    va45,
+    va482,
+    va491,
+    va535,
+    va551,
+    va557,
+    va578,
+    va587,
+    va630,
+    va642,
+    va648,
+    va671,
+    va686,
+    va689,
+    va699,
+    va712,
+    va716,
+    va735,
+    va740,
+    va757,
+    va772,
+    va774,
+    va786,
+    va788,
+    va79,
+    va798,
+    va803,
+    va804,
+    va822,
+    va836,
+    va845,
+    va867,
+    va894,
+    va911,
+    va932,
+    va94,
+    va964,
+    (
+      -(
+        (
+          CASE
+            WHEN NOT va977 IS NULL
+            THEN (
+              se978 + ROUND(se979 * day_rows)
+            ) / (
+              2 * se980
+            )
+          END
+        ) - (
+          CASE
+            WHEN NOT va1006 IS NULL
+            THEN (
+              se1007 + ROUND(se1008 * day_rows)
+            ) / (
+              2 * se1009
+            )
+          END
+        )
+      )
+    ) AS va1010,
+    (
+      -CAST((
+        (
+          (
+            CASE
+              WHEN NOT va1629 IS NULL
+              THEN (
+                se1630 + ROUND(se1631 * day_rows)
+              ) / (
+                2 * se1632
+              )
+            END
+          ) < va783
+        )
+      ) AS DOUBLE)
+    ) AS va1633
+  FROM sections_10
+), series_11 AS (
+  SELECT
+    ts_code,
+    trade_date,
+    stock_number,
+    stock_row,
+    day_rows,
+    se2139,
+    se2140,
+    se2141,
+    se2194,
+    se2195,
+    se2196,
+    va1010,
+    va1034,
+    va1065,
+    va107,
+    va1097,
+    va1126,
+    va1159,
+    va1192,
+    va1218,
+    va1266,
+    va131,
+    va1328,
+    va1349,
+    va1388,
+    va14,
+    va140,
+    va1426,
+    va1483,
+    va150,
+    va1509,
+    va1538,
+    va1572,
+    va158,
+    va1599,
+    va1633,
+    va1668,
+    va1676,
+    va168,
+    va1689,
+    va1742,
+    va1762,
+    va1791,
+    va1839,
+    va1875,
+    va189,
+    va1900,
+    va191,
+    va1936,
+    va1974,
+    va2009,
+    va2041,
+    va2086,
+    va2103,
+    va2138,
+    va2168,
+    va2193,
+    va220,
+    va2212,
+    va2249,
+    va227,
+    va2279,
+    va2280,
+    va2287,
+    va2294,
+    va2308,
+    va2322,
+    va2329,
+    va2331,
+    va248,
+    va264,
+    va298,
+    va313,
+    va320,
+    va338,
+    va349,
+    va366,
+    va370,
+    va381,
+    va389,
+    va407,
+    va432,
+    va448,
+    va45,
+    va482,
+    va491,
+    va535,
+    va551,
+    va557,
+    va578,
+    va587,
+    va630,
+    va642,
+    va648,
+    va671,
+    va686,
+    va689,
+    va699,
+    va712,
+    va716,
+    va735,
+    va740,
+    va757,
+    va772,
+    va774,
+    va786,
+    va788,
+    va79,
+    va798,
+    va803,
+    va804,
+    va822,
+    va836,
+    va845,
+    va867,
+    va894,
+    va911,
+    va932,
+    va94,
+    va964,
+    RANK(
+    ORDER BY
+      va1244) OVER rows_15 AS se1245,
+    CUME_DIST(
+    ORDER BY
+      va1244) OVER rows_15 AS se1246,
+    COUNT(va1244) OVER rows_15 AS se1247,
+    RANK(
+    ORDER BY
+      va2121) OVER rows_13 AS se2122,
+    CUME_DIST(
+    ORDER BY
+      va2121) OVER rows_13 AS se2123,
+    COUNT(va2121) OVER rows_13 AS se2124,
+    LAG(va2168, 1) OVER rows_row AS se2169,
+    LAG(va2168, 2) OVER rows_row AS se2170,
+    LAG(va2168, 3) OVER rows_row AS se2171,
+    LAG(va2168, 4) OVER rows_row AS se2172,
+    LAG(va2168, 5) OVER rows_row AS se2173,
+    LAG(va2212, 1) OVER rows_row AS se2213,
+    LAG(va2212, 2) OVER rows_row AS se2214,
+    LAG(va2212, 3) OVER rows_row AS se2215,
+    LAG(va2212, 4) OVER rows_row AS se2216,
+    LAG(va2212, 5) OVER rows_row AS se2217,
+    LAG(va2212, 6) OVER rows_row AS se2218,
+    LAG(va2212, 7) OVER rows_row AS se2219
+  FROM values_10_1
+  WINDOW rows_13 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 12 preceding AND CURRENT ROW
+  ), rows_15 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 14 preceding AND CURRENT ROW
+  ), rows_row AS (PARTITION BY stock_number ORDER BY stock_row)
 ), values_11_1 AS (
   SELECT
     ts_code,
@@ -17456,199 +19153,179 @@ WITH values_0_1 AS (
     stock_number,
     stock_row,
     day_rows,
-    se1902,
-    se1903,
-    se1904,
-    se1959,
-    se1960,
-    se1961,
-    va1019,
-    va104,
-    va1044,
-    va1076,
-    va1102,
-    va114,
-    va1150,
-    va1197,
+    se2194,
+    se2195,
+    se2196,
+    va1010,
+    va1034,
+    va1065,
+    va107,
+    va1097,
+    va1126,
+    va1159,
+    va1192,
     va1218,
-    va122,
-    va1248,
-    va1274,
-    va1290,
-    va132,
-    va1347,
-    va1370,
+    va1266,
+    va131,
+    va1328,
+    va1349,
+    va1388,
     va14,
-    va1403,
-    va1428,
-    va1492,
-    va1500,
-    va1513,
-    va153,
-    va155,
-    va1552,
-    va1569,
-    va1598,
-    va1612,
+    va140,
+    va1426,
+    va1483,
+    va150,
+    va1509,
+    va1538,
+    va1572,
+    va158,
+    va1599,
+    va1633,
     va1668,
-    va1691,
-    va1754,
-    va1788,
-    va180,
-    va1820,
-    va1850,
-    va1867,
-    va187,
-    va1901,
-    va1958,
-    va2007,
-    va2034,
-    va2035,
-    va2042,
-    va2049,
-    va2063,
-    va207,
-    va2076,
-    va2083,
-    va2085,
+    va1676,
+    va168,
+    va1689,
+    va1742,
+    va1762,
+    va1791,
+    va1839,
+    va1875,
+    va189,
+    va1900,
+    va191,
+    va1936,
+    va1974,
+    va2009,
+    va2041,
+    va2086,
+    va2103,
+    va2193,
     va220,
-    va254,
-    va268,
-    va275,
-    va293,
-    va304,
-    va317,
-    va321,
-    va332,
-    va340,
-    va360,
+    va2249,
+    va227,
+    va2279,
+    va2280,
+    va2287,
+    va2294,
+    va2308,
+    va2322,
+    va2329,
+    va2331,
+    va248,
+    va264,
+    va298,
+    va313,
+    va320,
+    va338,
+    va349,
+    va366,
+    va370,
     va381,
-    va39,
-    va392,
-    va426,
-    va435,
-    va465,
-    va481,
-    va487,
-    va505,
-    va514,
-    va553,
-    va565,
-    va571,
-    va59,
-    va594,
-    va603,
-    va606,
-    va616,
-    va629,
-    va633,
-    va654,
-    va659,
-    va676,
-    va691,
-    va693,
-    va702,
-    va705,
-    va707,
-    va717,
-    va722,
-    va723,
-    va738,
-    va74,
-    va752,
-    va761,
-    va783,
-    va808,
-    va825,
-    va846,
-    va869,
-    va87,
-    va915,
-    va939,
-    va95,
+    va389,
+    va407,
+    va432,
+    va448,
+    va45,
+    va482,
+    va491,
+    va535,
+    va551,
+    va557,
+    va578,
+    va587,
+    va630,
+    va642,
+    va648,
+    va671,
+    va686,
+    va689,
+    va699,
+    va712,
+    va716,
+    va735,
+    va740,
+    va757,
+    va772,
+    va774,
+    va786,
+    va788,
+    va79,
+    va798,
+    va803,
+    va804,
+    va822,
+    va836,
+    va845,
+    va867,
+    va894,
+    va911,
+    va932,
+    va94,
     va964,
-    va996,
     (
-      CASE WHEN se1131 = 15 THEN (
-        se1129 + se1130 * 15
+      CASE WHEN se1247 = 15 THEN (
+        se1245 + se1246 * 15
       ) / 30 END
-    ) AS va1132,
+    ) AS va1248,
     (
-      CASE WHEN se1319 = 19 THEN (
-        se1317 + se1318 * 19
-      ) / 38 END
-    ) AS va1320,
-    (
-      CASE WHEN se1449 = 14 THEN se1448 END
-    ) AS va1450,
-    (
-      2 + CASE
-        WHEN se1634 < va1633
-        THEN 2
-        WHEN se1634 = va1633
-        THEN 1
-        WHEN se1634 > va1633
-        THEN 0
-      END
-    ) / 4 AS va1635,
+      CASE WHEN se2124 = 13 THEN (
+        se2122 + se2123 * 13
+      ) / 26 END
+    ) AS va2125,
     (
       -(
         (
-          2 + CASE
-            WHEN se1706 < va1705
-            THEN 2
-            WHEN se1706 = va1705
-            THEN 1
-            WHEN se1706 > va1705
-            THEN 0
-          END + CASE
-            WHEN se1707 < va1705
-            THEN 2
-            WHEN se1707 = va1705
-            THEN 1
-            WHEN se1707 > va1705
-            THEN 0
-          END + CASE
-            WHEN se1708 < va1705
-            THEN 2
-            WHEN se1708 = va1705
-            THEN 1
-            WHEN se1708 > va1705
-            THEN 0
-          END
-        ) / 8 - (
           CASE
-            WHEN NOT va1716 IS NULL
+            WHEN NOT va2138 IS NULL
             THEN (
-              se1717 + ROUND(se1718 * day_rows)
+              se2139 + ROUND(se2140 * day_rows)
             ) / (
-              2 * se1719
+              2 * se2141
             )
           END
-        )
+        ) - (
+          2 + CASE
+            WHEN se2169 < va2168
+            THEN 2
+            WHEN se2169 = va2168
+            THEN 1
+            WHEN se2169 > va2168
+            THEN 0
+          END + CASE
+            WHEN se2170 < va2168
+            THEN 2
+            WHEN se2170 = va2168
+            THEN 1
+            WHEN se2170 > va2168
+            THEN 0
+          END + CASE
+            WHEN se2171 < va2168
+            THEN 2
+            WHEN se2171 = va2168
+            THEN 1
+            WHEN se2171 > va2168
+            THEN 0
+          END + CASE
+            WHEN se2172 < va2168
+            THEN 2
+            WHEN se2172 = va2168
+            THEN 1
+            WHEN se2172 > va2168
+            THEN 0
+          END + CASE
+            WHEN se2173 < va2168
+            THEN 2
+            WHEN se2173 = va2168
+            THEN 1
+            WHEN se2173 > va2168
+            THEN 0
+          END
+        ) / 12
       )
-    ) AS va1720,
+    ) AS va2174,
     (
-      (
-        CASE WHEN se1880 = 14 THEN se1879 END
-      ) - (
-        stock_row - 14
-      ) * (
-        CASE WHEN se1882 = 14 THEN se1881 END
-      )
-    ) / 105 AS va1883,
-    (
-      (
-        CASE WHEN se1930 = 15 THEN se1929 END
-      ) - (
-        stock_row - 15
-      ) * (
-        CASE WHEN se1932 = 15 THEN se1931 END
-      )
-    ) / 120 AS va1933,
-    (
-      8 * va1975 + 7 * se1976 + 6 * se1977 + 5 * se1978 + 4 * se1979 + 3 * se1980 + 2 * se1981 + 1 * se1982
-    ) / 36 AS va1983
+      8 * va2212 + 7 * se2213 + 6 * se2214 + 5 * se2215 + 4 * se2216 + 3 * se2217 + 2 * se2218 + 1 * se2219
+    ) / 36 AS va2220
   FROM series_11
 ), values_11_2 AS (
   SELECT
@@ -17657,402 +19334,128 @@ WITH values_0_1 AS (
     stock_number,
     stock_row,
     day_rows,
-    se1902,
-    se1903,
-    se1904,
-    se1959,
-    se1960,
-    se1961,
-    va1019,
-    va104,
-    va1044,
-    va1076,
-    va1102,
-    va114,
-    va1197,
+    se2194,
+    se2195,
+    se2196,
+    va1010,
+    va1034,
+    va1065,
+    va107,
+    va1097,
+    va1126,
+    va1159,
+    va1192,
     va1218,
-    va122,
-    va1248,
-    va1274,
-    va132,
-    va1347,
-    va1370,
+    va131,
+    va1328,
+    va1349,
+    va1388,
     va14,
-    va1403,
-    va1428,
-    va1492,
-    va1500,
-    va1513,
-    va153,
-    va155,
-    va1552,
-    va1569,
-    va1598,
+    va140,
+    va1426,
+    va1483,
+    va150,
+    va1509,
+    va1538,
+    va1572,
+    va158,
+    va1599,
+    va1633,
     va1668,
-    va1691,
-    va1720,
-    va1754,
-    va1788,
-    va180,
-    va1820,
-    va1850,
-    va1867,
-    va187,
-    va1901,
-    va1958,
-    va2007,
-    va2034,
-    va2035,
-    va2042,
-    va2049,
-    va2063,
-    va207,
-    va2076,
-    va2083,
-    va2085,
+    va1676,
+    va168,
+    va1689,
+    va1742,
+    va1762,
+    va1791,
+    va1839,
+    va1875,
+    va189,
+    va1900,
+    va191,
+    va1936,
+    va1974,
+    va2009,
+    va2041,
+    va2086,
+    va2174,
+    va2193,
     va220,
-    va254,
-    va268,
-    va275,
-    va293,
-    va304,
-    va317,
-    va321,
-    va332,
-    va340,
-    va360,
+    va2249,
+    va227,
+    va2279,
+    va2280,
+    va2287,
+    va2294,
+    va2308,
+    va2322,
+    va2329,
+    va2331,
+    va248,
+    va264,
+    va298,
+    va313,
+    va320,
+    va338,
+    va349,
+    va366,
+    va370,
     va381,
-    va39,
-    va392,
-    va426,
-    va435,
-    va465,
-    va481,
-    va487,
-    va505,
-    va514,
-    va553,
-    va565,
-    va571,
-    va59,
-    va594,
-    va603,
-    va606,
-    va616,
-    va629,
-    va633,
-    va654,
-    va659,
-    va676,
-    va691,
-    va693,
-    va702,
-    va705,
-    va707,
-    va717,
-    va722,
-    va723,
-    va738,
-    va74,
-    va752,
-    va761,
-    va783,
-    va808,
-    va825,
-    va846,
-    va869,
-    va87,
-    va915,
-    va939,
-    va95,
+    va389,
+    va407,
+    va432,
+    va448,
+    va45,
+    va482,
+    va491,
+    va535,
+    va551,
+    va557,
+    va578,
+    va587,
+    va630,
+    va642,
+    va648,
+    va671,
+    va686,
+    va689,
+    va699,
+    va712,
+    va716,
+    va735,
+    va740,
+    va757,
+    va772,
+    va774,
+    va786,
+    va788,
+    va79,
+    va798,
+    va803,
+    va804,
+    va822,
+    va836,
+    va845,
+    va867,
+    va894,
+    va911,
+    va932,
+    va94,
     va964,
-    va996,
     (
-      CASE WHEN va1132 > va1150 THEN va1132 WHEN va1132 <= va1150 THEN va1150 END
-    ) AS va1151,
+      CASE WHEN va1248 > va1266 THEN va1248 WHEN va1248 <= va1266 THEN va1266 END
+    ) AS va1267,
     (
       -(
-        CASE WHEN va1290 > va1320 THEN va1290 WHEN va1290 <= va1320 THEN va1320 END
+        CASE WHEN va2103 > va2125 THEN va2103 WHEN va2103 <= va2125 THEN va2125 END
       )
-    ) AS va1321,
+    ) AS va2126,
     (
-      CASE WHEN ISFINITE(va1450) THEN va1450 END
-    ) AS va1451,
-    (
-      CASE WHEN va1612 < va1635 THEN va1612 WHEN va1612 >= va1635 THEN va1635 END
-    ) AS va1636,
-    (
-      va1883 * 8193 - (
-        va1883 * 8193 - va1883
+      va2220 * 8193 - (
+        va2220 * 8193 - va2220
       )
-    ) AS va1884,
-    (
-      va1933 * 8193 - (
-        va1933 * 8193 - va1933
-      )
-    ) AS va1934,
-    (
-      va1983 * 8193 - (
-        va1983 * 8193 - va1983
-      )
-    ) AS va1984
+    ) AS va2221
   FROM values_11_1
-), values_11_3 AS (
-  SELECT
-    ts_code,
-    trade_date,
-    stock_number,
-    stock_row,
-    day_rows,
-    se1902,
-    se1903,
-    se1904,
-    se1959,
-    se1960,
-    se1961,
-    va1019,
-    va104,
-    va1044,
-    va1076,
-    va1102,
-    va114,
-    va1151,
-    va1197,
-    va1218,
-    va122,
-    va1248,
-    va1274,
-    va132,
-    va1321,
-    va1347,
-    va1370,
-    va14,
-    va1403,
-    va1428,
-    va1492,
-    va1500,
-    va1513,
-    va153,
-    va155,
-    va1552,
-    va1569,
-    va1598,
-    va1636,
-    va1668,
-    va1691,
-    va1720,
-    va1754,
-    va1788,
-    va180,
-    va1820,
-    va1850,
-    va1867,
-    va187,
-    va1884,
-    va1901,
-    va1934,
-    va1958,
-    va1984,
-    va2007,
-    va2034,
-    va2035,
-    va2042,
-    va2049,
-    va2063,
-    va207,
-    va2076,
-    va2083,
-    va2085,
-    va220,
-    va254,
-    va268,
-    va275,
-    va293,
-    va304,
-    va317,
-    va321,
-    va332,
-    va340,
-    va360,
-    va381,
-    va39,
-    va392,
-    va426,
-    va435,
-    va465,
-    va481,
-    va487,
-    va505,
-    va514,
-    va553,
-    va565,
-    va571,
-    va59,
-    va594,
-    va603,
-    va606,
-    va616,
-    va629,
-    va633,
-    va654,
-    va659,
-    va676,
-    va691,
-    va693,
-    va702,
-    va705,
-    va707,
-    va717,
-    va722,
-    va723,
-    va738,
-    va74,
-    va752,
-    va761,
-    va783,
-    va808,
-    va825,
-    va846,
-    va869,
-    va87,
-    va915,
-    va939,
-    va95,
-    va964,
-    va996,
-    (
-      CASE WHEN va1451 > 0 THEN LN(va1451) END
-    ) AS va1452
-  FROM values_11_2
-), values_11_4 AS (
-  SELECT
-    ts_code,
-    trade_date,
-    stock_number,
-    stock_row,
-    day_rows,
-    se1902,
-    se1903,
-    se1904,
-    se1959,
-    se1960,
-    se1961,
-    va1019,
-    va104,
-    va1044,
-    va1076,
-    va1102,
-    va114,
-    va1151,
-    va1197,
-    va1218,
-    va122,
-    va1248,
-    va1274,
-    va132,
-    va1321,
-    va1347,
-    va1370,
-    va14,
-    va1403,
-    va1428,
-    va1492,
-    va1500,
-    va1513,
-    va153,
-    va155,
-    va1552,
-    va1569,
-    va1598,
-    va1636,
-    va1668,
-    va1691,
-    va1720,
-    va1754,
-    va1788,
-    va180,
-    va1820,
-    va1850,
-    va1867,
-    va187,
-    va1884,
-    va1901,
-    va1934,
-    va1958,
-    va1984,
-    va2007,
-    va2034,
-    va2035,
-    va2042,
-    va2049,
-    va2063,
-    va207,
-    va2076,
-    va2083,
-    va2085,
-    va220,
-    va254,
-    va268,
-    va275,
-    va293,
-    va304,
-    va317,
-    va321,
-    va332,
-    va340,
-    va360,
-    va381,
-    va39,
-    va392,
-    va426,
-    va435,
-    va465,
-    va481,
-    va487,
-    va505,
-    va514,
-    va553,
-    va565,
-    va571,
-    va59,
-    va594,
-    va603,
-    va606,
-    va616,
-    va629,
-    va633,
-    va654,
-    va659,
-    va676,
-    va691,
-    va693,
-    va702,
-    va705,
-    va707,
-    va717,
-    va722,
-    va723,
-    va738,
-    va74,
-    va752,
-    va761,
-    va783,
-    va808,
-    va825,
-    va846,
-    va869,
-    va87,
-    va915,
-    va939,
-    va95,
-    va964,
-    va996,
-    (
-      va1452 * 8193 - (
-        va1452 * 8193 - va1452
-      )
-    ) AS va1453
-  FROM values_11_3
 ), sections_12 AS (
   SELECT
     ts_code,
@@ -18060,716 +19463,259 @@ WITH values_0_1 AS (
     stock_number,
     stock_row,
     day_rows,
-    se1902,
-    se1903,
-    se1904,
-    se1959,
-    se1960,
-    se1961,
-    va1019,
-    va104,
-    va1044,
-    va1076,
-    va1102,
-    va114,
-    va1151,
-    va1197,
+    se2194,
+    se2195,
+    se2196,
+    va1010,
+    va1034,
+    va1065,
+    va107,
+    va1097,
+    va1126,
+    va1159,
+    va1192,
     va1218,
-    va122,
-    va1248,
-    va1274,
-    va132,
-    va1321,
-    va1347,
-    va1370,
+    va1267,
+    va131,
+    va1328,
+    va1349,
+    va1388,
     va14,
-    va1403,
-    va1428,
-    va1453,
-    va1492,
-    va1500,
-    va1513,
-    va153,
-    va155,
-    va1552,
-    va1569,
-    va1598,
-    va1636,
+    va140,
+    va1426,
+    va1483,
+    va150,
+    va1509,
+    va1538,
+    va1572,
+    va158,
+    va1599,
+    va1633,
     va1668,
-    va1691,
-    va1720,
-    va1754,
-    va1788,
-    va180,
-    va1820,
-    va1850,
-    va1867,
-    va187,
-    va1884,
-    va1901,
-    va1934,
-    va1958,
-    va1984,
-    va2007,
-    va2034,
-    va2035,
-    va2042,
-    va2049,
-    va2063,
-    va207,
-    va2076,
-    va2083,
-    va2085,
+    va1676,
+    va168,
+    va1689,
+    va1742,
+    va1762,
+    va1791,
+    va1839,
+    va1875,
+    va189,
+    va1900,
+    va191,
+    va1936,
+    va1974,
+    va2009,
+    va2041,
+    va2086,
+    va2126,
+    va2174,
+    va2193,
     va220,
-    va254,
-    va268,
-    va275,
-    va293,
-    va304,
-    va317,
-    va321,
-    va332,
-    va340,
-    va360,
+    va2221,
+    va2249,
+    va227,
+    va2279,
+    va2280,
+    va2287,
+    va2294,
+    va2308,
+    va2322,
+    va2329,
+    va2331,
+    va248,
+    va264,
+    va298,
+    va313,
+    va320,
+    va338,
+    va349,
+    va366,
+    va370,
     va381,
-    va39,
-    va392,
-    va426,
-    va435,
-    va465,
-    va481,
-    va487,
-    va505,
-    va514,
-    va553,
-    va565,
-    va571,
-    va59,
-    va594,
-    va603,
-    va606,
-    va616,
-    va629,
-    va633,
-    va654,
-    va659,
-    va676,
-    va691,
-    va693,
-    va702,
-    va705,
-    va707,
-    va717,
-    va722,
-    va723,
-    va738,
-    va74,
-    va752,
-    va761,
-    va783,
-    va808,
-    va825,
-    va846,
-    va869,
-    va87,
-    va915,
-    va939,
-    va95,
+    va389,
+    va407,
+    va432,
+    va448,
+    va45,
+    va482,
+    va491,
+    va535,
+    va551,
+    va557,
+    va578,
+    va587,
+    va630,
+    va642,
+    va648,
+    va671,
+    va686,
+    va689,
+    va699,
+    va712,
+    va716,
+    va735,
+    va740,
+    va757,
+    va772,
+    va774,
+    va786,
+    va788,
+    va79,
+    va798,
+    va803,
+    va804,
+    va822,
+    va836,
+    va845,
+    va867,
+    va894,
+    va911,
+    va932,
+    va94,
     va964,
-    va996,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1453) AS se1454,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1453) AS se1455,
-    COUNT(va1453) OVER (
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2221) AS se2222,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2221) AS se2223,
+    COUNT(va2221) OVER (
       PARTITION BY trade_date
-      ORDER BY va1453
+      ORDER BY va2221
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1456,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1984) AS se1985,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1984) AS se1986,
-    COUNT(va1984) OVER (
-      PARTITION BY trade_date
-      ORDER BY va1984
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1987
-  FROM values_11_4
+    ) AS se2224
+  FROM values_11_2
 ), values_12_1 AS (
   SELECT
     ts_code,
     trade_date,
     stock_number,
     stock_row,
-    day_rows,
-    se1902,
-    se1903,
-    se1904,
-    va1019,
-    va104,
-    va1044,
-    va1076,
-    va1102,
-    va114,
-    va1151,
-    va1197,
+    va1010,
+    va1034,
+    va1065,
+    va107,
+    va1097,
+    va1126,
+    va1159,
+    va1192,
     va1218,
-    va122,
-    va1248,
-    va1274,
-    va132,
-    va1321,
-    va1347,
-    va1370,
+    va1267,
+    va131,
+    va1328,
+    va1349,
+    va1388,
     va14,
-    va1403,
-    va1428,
-    va1492,
-    va1500,
-    va1513,
-    va153,
-    va155,
-    va1552,
-    va1569,
-    va1598,
-    va1636,
+    va140,
+    va1426,
+    va1483,
+    va150,
+    va1509,
+    va1538,
+    va1572,
+    va158,
+    va1599,
+    va1633,
     va1668,
-    va1691,
-    va1720,
-    va1754,
-    va1788,
-    va180,
-    va1820,
-    va1850,
-    va1867,
-    va187,
-    va1884,
-    va1901,
-    va1934,
-    va2007,
-    va2034,
-    va2035,
-    va2042,
-    va2049,
-    va2063,
-    va207,
-    va2076,
-    va2083,
-    va2085,
+    va1676,
+    va168,
+    va1689,
+    va1742,
+    va1762,
+    va1791,
+    va1839,
+    va1875,
+    va189,
+    va1900,
+    va191,
+    va1936,
+    va1974,
+    va2009,
+    va2041,
+    va2086,
+    va2126,
+    va2174,
     va220,
-    va254,
-    va268,
-    va275,
-    va293,
-    va304,
-    va317,
-    va321,
-    va332,
-    va340,
-    va360,
+    va2249,
+    va227,
+    va2279,
+    va2280,
+    va2287,
+    va2294,
+    va2308,
+    va2322,
+    va2329,
+    va2331,
+    va248,
+    va264,
+    va298,
+    va313,
+    va320,
+    va338,
+    va349,
+    va366,
+    va370,
     va381,
-    va39,
-    va392,
-    va426,
-    va435,
-    va465,
-    va481,
-    va487,
-    va505,
-    va514,
-    va553,
-    va565,
-    va571,
-    va59,
-    va594,
-    va603,
-    va606,
-    va616,
-    va629,
-    va633,
-    va654,
-    va659,
-    va676,
-    va691,
-    va693,
-    va705,
-    va707,
-    va717,
-    va722,
-    va723,
-    va738,
-    va74,
-    va752,
-    va761,
-    va783,
-    va808,
-    va825,
-    va846,
-    va869,
-    va87,
-    va915,
-    va939,
-    va95,
+    va389,
+    va407,
+    va432,
+    va448,
+    va45,
+    va482,
+    va491,
+    va535,
+    va551,
+    va557,
+    va578,
+    va587,
+    va630,
+    va642,
+    va648,
+    va671,
+    va686,
+    va689,
+    va699,
+    va712,
+    va716,
+    va735,
+    va740,
+    va757,
+    va772,
+    va774,
+    va786,
+    va788,
+    va79,
+    va798,
+    va803,
+    va804,
+    va822,
+    va836,
+    va845,
+    va867,
+    va894,
+    va911,
+    va932,
+    va94,
     va964,
-    va996,
-    (
-      -CAST((
-        (
-          (
-            CASE
-              WHEN NOT va1453 IS NULL
-              THEN (
-                se1454 + ROUND(se1455 * day_rows)
-              ) / (
-                2 * se1456
-              )
-            END
-          ) < va702
-        )
-      ) AS DOUBLE)
-    ) AS va1457,
     (
       (
         CASE
-          WHEN NOT va1958 IS NULL
+          WHEN NOT va2193 IS NULL
           THEN (
-            se1959 + ROUND(se1960 * day_rows)
+            se2194 + ROUND(se2195 * day_rows)
           ) / (
-            2 * se1961
+            2 * se2196
           )
         END
       ) - (
         CASE
-          WHEN NOT va1984 IS NULL
+          WHEN NOT va2221 IS NULL
           THEN (
-            se1985 + ROUND(se1986 * day_rows)
+            se2222 + ROUND(se2223 * day_rows)
           ) / (
-            2 * se1987
+            2 * se2224
           )
         END
       )
-    ) AS va1988
+    ) AS va2225
   FROM sections_12
-), series_13 AS (
-  SELECT
-    ts_code,
-    trade_date,
-    stock_number,
-    stock_row,
-    day_rows,
-    se1902,
-    se1903,
-    se1904,
-    va1019,
-    va104,
-    va1044,
-    va1076,
-    va1102,
-    va114,
-    va1151,
-    va1197,
-    va1218,
-    va122,
-    va1248,
-    va1274,
-    va132,
-    va1321,
-    va1347,
-    va1370,
-    va14,
-    va1403,
-    va1428,
-    va1457,
-    va1492,
-    va1500,
-    va1513,
-    va153,
-    va155,
-    va1552,
-    va1569,
-    va1598,
-    va1636,
-    va1668,
-    va1691,
-    va1720,
-    va1754,
-    va1788,
-    va180,
-    va1820,
-    va1850,
-    va1867,
-    va187,
-    va1901,
-    va1934,
-    va1988,
-    va2007,
-    va2034,
-    va2035,
-    va2042,
-    va2049,
-    va2063,
-    va207,
-    va2076,
-    va2083,
-    va2085,
-    va220,
-    va254,
-    va268,
-    va275,
-    va293,
-    va304,
-    va317,
-    va321,
-    va332,
-    va340,
-    va360,
-    va381,
-    va39,
-    va392,
-    va426,
-    va435,
-    va465,
-    va481,
-    va487,
-    va505,
-    va514,
-    va553,
-    va565,
-    va571,
-    va59,
-    va594,
-    va603,
-    va606,
-    va616,
-    va629,
-    va633,
-    va654,
-    va659,
-    va676,
-    va691,
-    va693,
-    va705,
-    va707,
-    va717,
-    va722,
-    va723,
-    va738,
-    va74,
-    va752,
-    va761,
-    va783,
-    va808,
-    va825,
-    va846,
-    va869,
-    va87,
-    va915,
-    va939,
-    va95,
-    va964,
-    va996,
-    RANK(
-    ORDER BY
-      va1884) OVER rows_13 AS se1885,
-    CUME_DIST(
-    ORDER BY
-      va1884) OVER rows_13 AS se1886,
-    COUNT(va1884) OVER rows_13 AS se1887,
-    LAG(va1934, 1) OVER rows_row AS se1935,
-    LAG(va1934, 2) OVER rows_row AS se1936,
-    LAG(va1934, 3) OVER rows_row AS se1937,
-    LAG(va1934, 4) OVER rows_row AS se1938,
-    LAG(va1934, 5) OVER rows_row AS se1939
-  FROM values_12_1
-  WINDOW rows_13 AS (
-    PARTITION BY stock_number
-    ORDER BY stock_row
-    rows BETWEEN 12 preceding AND CURRENT ROW
-  ), rows_row AS (PARTITION BY stock_number ORDER BY stock_row)
-), values_13_1 AS (
-  SELECT
-    ts_code,
-    trade_date,
-    stock_number,
-    stock_row,
-    va1019,
-    va104,
-    va1044,
-    va1076,
-    va1102,
-    va114,
-    va1151,
-    va1197,
-    va1218,
-    va122,
-    va1248,
-    va1274,
-    va132,
-    va1321,
-    va1347,
-    va1370,
-    va14,
-    va1403,
-    va1428,
-    va1457,
-    va1492,
-    va1500,
-    va1513,
-    va153,
-    va155,
-    va1552,
-    va1569,
-    va1598,
-    va1636,
-    va1668,
-    va1691,
-    va1720,
-    va1754,
-    va1788,
-    va180,
-    va1820,
-    va1850,
-    va1867,
-    va187,
-    va1988,
-    va2007,
-    va2034,
-    va2035,
-    va2042,
-    va2049,
-    va2063,
-    va207,
-    va2076,
-    va2083,
-    va2085,
-    va220,
-    va254,
-    va268,
-    va275,
-    va293,
-    va304,
-    va317,
-    va321,
-    va332,
-    va340,
-    va360,
-    va381,
-    va39,
-    va392,
-    va426,
-    va435,
-    va465,
-    va481,
-    va487,
-    va505,
-    va514,
-    va553,
-    va565,
-    va571,
-    va59,
-    va594,
-    va603,
-    va606,
-    va616,
-    va629,
-    va633,
-    va654,
-    va659,
-    va676,
-    va691,
-    va693,
-    va705,
-    va707,
-    va717,
-    va722,
-    va723,
-    va738,
-    va74,
-    va752,
-    va761,
-    va783,
-    va808,
-    va825,
-    va846,
-    va869,
-    va87,
-    va915,
-    va939,
-    va95,
-    va964,
-    va996,
-    (
-      CASE WHEN se1887 = 13 THEN (
-        se1885 + se1886 * 13
-      ) / 26 END
-    ) AS va1888,
-    (
-      -(
-        (
-          CASE
-            WHEN NOT va1901 IS NULL
-            THEN (
-              se1902 + ROUND(se1903 * day_rows)
-            ) / (
-              2 * se1904
-            )
-          END
-        ) - (
-          2 + CASE
-            WHEN se1935 < va1934
-            THEN 2
-            WHEN se1935 = va1934
-            THEN 1
-            WHEN se1935 > va1934
-            THEN 0
-          END + CASE
-            WHEN se1936 < va1934
-            THEN 2
-            WHEN se1936 = va1934
-            THEN 1
-            WHEN se1936 > va1934
-            THEN 0
-          END + CASE
-            WHEN se1937 < va1934
-            THEN 2
-            WHEN se1937 = va1934
-            THEN 1
-            WHEN se1937 > va1934
-            THEN 0
-          END + CASE
-            WHEN se1938 < va1934
-            THEN 2
-            WHEN se1938 = va1934
-            THEN 1
-            WHEN se1938 > va1934
-            THEN 0
-          END + CASE
-            WHEN se1939 < va1934
-            THEN 2
-            WHEN se1939 = va1934
-            THEN 1
-            WHEN se1939 > va1934
-            THEN 0
-          END
-        ) / 12
-      )
-    ) AS va1940
-  FROM series_13
-), values_13_2 AS (
-  SELECT
-    ts_code,
-    trade_date,
-    stock_number,
-    stock_row,
-    va1019,
-    va104,
-    va1044,
-    va1076,
-    va1102,
-    va114,
-    va1151,
-    va1197,
-    va1218,
-    va122,
-    va1248,
-    va1274,
-    va132,
-    va1321,
-    va1347,
-    va1370,
-    va14,
-    va1403,
-    va1428,
-    va1457,
-    va1492,
-    va1500,
-    va1513,
-    va153,
-    va155,
-    va1552,
-    va1569,
-    va1598,
-    va1636,
-    va1668,
-    va1691,
-    va1720,
-    va1754,
-    va1788,
-    va180,
-    va1820,
-    va1850,
-    va187,
-    va1940,
-    va1988,
-    va2007,
-    va2034,
-    va2035,
-    va2042,
-    va2049,
-    va2063,
-    va207,
-    va2076,
-    va2083,
-    va2085,
-    va220,
-    va254,
-    va268,
-    va275,
-    va293,
-    va304,
-    va317,
-    va321,
-    va332,
-    va340,
-    va360,
-    va381,
-    va39,
-    va392,
-    va426,
-    va435,
-    va465,
-    va481,
-    va487,
-    va505,
-    va514,
-    va553,
-    va565,
-    va571,
-    va59,
-    va594,
-    va603,
-    va606,
-    va616,
-    va629,
-    va633,
-    va654,
-    va659,
-    va676,
-    va691,
-    va693,
-    va705,
-    va707,
-    va717,
-    va722,
-    va723,
-    va738,
-    va74,
-    va752,
-    va761,
-    va783,
-    va808,
-    va825,
-    va846,
-    va869,
-    va87,
-    va915,
-    va939,
-    va95,
-    va964,
-    va996,
-    (
-      -(
-        CASE WHEN va1867 > va1888 THEN va1867 WHEN va1867 <= va1888 THEN va1888 END
-      )
-    ) AS va1889
-  FROM values_13_1
 )
 SELECT
   ts_code,
@@ -18778,321 +19724,321 @@ SELECT
     CASE WHEN ISFINITE(va14) THEN va14 END
   ) AS alpha_001,
   (
-    CASE WHEN ISFINITE(va39) THEN va39 END
+    CASE WHEN ISFINITE(va45) THEN va45 END
   ) AS alpha_002,
   (
-    CASE WHEN ISFINITE(va59) THEN va59 END
+    CASE WHEN ISFINITE(va79) THEN va79 END
   ) AS alpha_003,
   (
-    CASE WHEN ISFINITE(va74) THEN va74 END
+    CASE WHEN ISFINITE(va94) THEN va94 END
   ) AS alpha_004,
   (
-    CASE WHEN ISFINITE(va87) THEN va87 END
+    CASE WHEN ISFINITE(va107) THEN va107 END
   ) AS alpha_005,
   (
-    CASE WHEN ISFINITE(va95) THEN va95 END
+    CASE WHEN ISFINITE(va131) THEN va131 END
   ) AS alpha_006,
   (
-    CASE WHEN ISFINITE(va104) THEN va104 END
+    CASE WHEN ISFINITE(va140) THEN va140 END
   ) AS alpha_007,
   (
-    CASE WHEN ISFINITE(va114) THEN va114 END
+    CASE WHEN ISFINITE(va150) THEN va150 END
   ) AS alpha_008,
   (
-    CASE WHEN ISFINITE(va122) THEN va122 END
+    CASE WHEN ISFINITE(va158) THEN va158 END
   ) AS alpha_009,
   (
-    CASE WHEN ISFINITE(va132) THEN va132 END
+    CASE WHEN ISFINITE(va168) THEN va168 END
   ) AS alpha_010,
   (
-    CASE WHEN ISFINITE(va153) THEN va153 END
+    CASE WHEN ISFINITE(va189) THEN va189 END
   ) AS alpha_011,
   (
-    CASE WHEN ISFINITE(va155) THEN va155 END
+    CASE WHEN ISFINITE(va191) THEN va191 END
   ) AS alpha_012,
   (
-    CASE WHEN ISFINITE(va180) THEN va180 END
+    CASE WHEN ISFINITE(va220) THEN va220 END
   ) AS alpha_013,
   (
-    CASE WHEN ISFINITE(va187) THEN va187 END
+    CASE WHEN ISFINITE(va227) THEN va227 END
   ) AS alpha_014,
   (
-    CASE WHEN ISFINITE(va207) THEN va207 END
+    CASE WHEN ISFINITE(va248) THEN va248 END
   ) AS alpha_015,
   (
-    CASE WHEN ISFINITE(va220) THEN va220 END
+    CASE WHEN ISFINITE(va264) THEN va264 END
   ) AS alpha_016,
   (
-    CASE WHEN ISFINITE(va254) THEN va254 END
+    CASE WHEN ISFINITE(va298) THEN va298 END
   ) AS alpha_017,
   (
-    CASE WHEN ISFINITE(va268) THEN va268 END
+    CASE WHEN ISFINITE(va313) THEN va313 END
   ) AS alpha_018,
   (
-    CASE WHEN ISFINITE(va275) THEN va275 END
+    CASE WHEN ISFINITE(va320) THEN va320 END
   ) AS alpha_019,
   (
-    CASE WHEN ISFINITE(va293) THEN va293 END
+    CASE WHEN ISFINITE(va338) THEN va338 END
   ) AS alpha_020,
   (
-    CASE WHEN ISFINITE(va304) THEN va304 END
+    CASE WHEN ISFINITE(va349) THEN va349 END
   ) AS alpha_021,
   (
-    CASE WHEN ISFINITE(va317) THEN va317 END
+    CASE WHEN ISFINITE(va366) THEN va366 END
   ) AS alpha_022,
   (
-    CASE WHEN ISFINITE(va321) THEN va321 END
+    CASE WHEN ISFINITE(va370) THEN va370 END
   ) AS alpha_023,
   (
-    CASE WHEN ISFINITE(va332) THEN va332 END
+    CASE WHEN ISFINITE(va381) THEN va381 END
   ) AS alpha_024,
   (
-    CASE WHEN ISFINITE(va340) THEN va340 END
+    CASE WHEN ISFINITE(va389) THEN va389 END
   ) AS alpha_025,
   (
-    CASE WHEN ISFINITE(va360) THEN va360 END
+    CASE WHEN ISFINITE(va407) THEN va407 END
   ) AS alpha_026,
   (
-    CASE WHEN ISFINITE(va381) THEN va381 END
+    CASE WHEN ISFINITE(va432) THEN va432 END
   ) AS alpha_027,
   (
-    CASE WHEN ISFINITE(va392) THEN va392 END
+    CASE WHEN ISFINITE(va448) THEN va448 END
   ) AS alpha_028,
   (
-    CASE WHEN ISFINITE(va426) THEN va426 END
+    CASE WHEN ISFINITE(va482) THEN va482 END
   ) AS alpha_029,
   (
-    CASE WHEN ISFINITE(va435) THEN va435 END
+    CASE WHEN ISFINITE(va491) THEN va491 END
   ) AS alpha_030,
   (
-    CASE WHEN ISFINITE(va465) THEN va465 END
+    CASE WHEN ISFINITE(va535) THEN va535 END
   ) AS alpha_031,
   (
-    CASE WHEN ISFINITE(va481) THEN va481 END
+    CASE WHEN ISFINITE(va551) THEN va551 END
   ) AS alpha_032,
   (
-    CASE WHEN ISFINITE(va487) THEN va487 END
+    CASE WHEN ISFINITE(va557) THEN va557 END
   ) AS alpha_033,
   (
-    CASE WHEN ISFINITE(va505) THEN va505 END
+    CASE WHEN ISFINITE(va578) THEN va578 END
   ) AS alpha_034,
   (
-    CASE WHEN ISFINITE(va514) THEN va514 END
+    CASE WHEN ISFINITE(va587) THEN va587 END
   ) AS alpha_035,
   (
-    CASE WHEN ISFINITE(va553) THEN va553 END
+    CASE WHEN ISFINITE(va630) THEN va630 END
   ) AS alpha_036,
   (
-    CASE WHEN ISFINITE(va565) THEN va565 END
+    CASE WHEN ISFINITE(va642) THEN va642 END
   ) AS alpha_037,
   (
-    CASE WHEN ISFINITE(va571) THEN va571 END
+    CASE WHEN ISFINITE(va648) THEN va648 END
   ) AS alpha_038,
   (
-    CASE WHEN ISFINITE(va594) THEN va594 END
+    CASE WHEN ISFINITE(va671) THEN va671 END
   ) AS alpha_039,
   (
-    CASE WHEN ISFINITE(va603) THEN va603 END
+    CASE WHEN ISFINITE(va686) THEN va686 END
   ) AS alpha_040,
   (
-    CASE WHEN ISFINITE(va606) THEN va606 END
+    CASE WHEN ISFINITE(va689) THEN va689 END
   ) AS alpha_041,
   (
-    CASE WHEN ISFINITE(va616) THEN va616 END
+    CASE WHEN ISFINITE(va699) THEN va699 END
   ) AS alpha_042,
   (
-    CASE WHEN ISFINITE(va629) THEN va629 END
+    CASE WHEN ISFINITE(va712) THEN va712 END
   ) AS alpha_043,
   (
-    CASE WHEN ISFINITE(va633) THEN va633 END
+    CASE WHEN ISFINITE(va716) THEN va716 END
   ) AS alpha_044,
   (
-    CASE WHEN ISFINITE(va654) THEN va654 END
+    CASE WHEN ISFINITE(va735) THEN va735 END
   ) AS alpha_045,
   (
-    CASE WHEN ISFINITE(va659) THEN va659 END
+    CASE WHEN ISFINITE(va740) THEN va740 END
   ) AS alpha_046,
   (
-    CASE WHEN ISFINITE(va676) THEN va676 END
+    CASE WHEN ISFINITE(va757) THEN va757 END
   ) AS alpha_047,
   (
-    CASE WHEN ISFINITE(va691) THEN va691 END
+    CASE WHEN ISFINITE(va772) THEN va772 END
   ) AS alpha_048,
   (
-    CASE WHEN ISFINITE(va693) THEN va693 END
+    CASE WHEN ISFINITE(va774) THEN va774 END
   ) AS alpha_049,
   (
-    CASE WHEN ISFINITE(va705) THEN va705 END
+    CASE WHEN ISFINITE(va786) THEN va786 END
   ) AS alpha_050,
   (
-    CASE WHEN ISFINITE(va707) THEN va707 END
+    CASE WHEN ISFINITE(va788) THEN va788 END
   ) AS alpha_051,
   (
-    CASE WHEN ISFINITE(va717) THEN va717 END
+    CASE WHEN ISFINITE(va798) THEN va798 END
   ) AS alpha_052,
   (
-    CASE WHEN ISFINITE(va722) THEN va722 END
+    CASE WHEN ISFINITE(va803) THEN va803 END
   ) AS alpha_053,
   (
-    CASE WHEN ISFINITE(va723) THEN va723 END
+    CASE WHEN ISFINITE(va804) THEN va804 END
   ) AS alpha_054,
   (
-    CASE WHEN ISFINITE(va738) THEN va738 END
+    CASE WHEN ISFINITE(va822) THEN va822 END
   ) AS alpha_055,
   (
-    CASE WHEN ISFINITE(va752) THEN va752 END
+    CASE WHEN ISFINITE(va836) THEN va836 END
   ) AS alpha_056,
   (
-    CASE WHEN ISFINITE(va761) THEN va761 END
+    CASE WHEN ISFINITE(va845) THEN va845 END
   ) AS alpha_057,
   (
-    CASE WHEN ISFINITE(va783) THEN va783 END
+    CASE WHEN ISFINITE(va867) THEN va867 END
   ) AS alpha_058,
   (
-    CASE WHEN ISFINITE(va808) THEN va808 END
+    CASE WHEN ISFINITE(va894) THEN va894 END
   ) AS alpha_059,
   (
-    CASE WHEN ISFINITE(va825) THEN va825 END
+    CASE WHEN ISFINITE(va911) THEN va911 END
   ) AS alpha_060,
   (
-    CASE WHEN ISFINITE(va846) THEN va846 END
+    CASE WHEN ISFINITE(va932) THEN va932 END
   ) AS alpha_061,
   (
-    CASE WHEN ISFINITE(va869) THEN va869 END
+    CASE WHEN ISFINITE(va964) THEN va964 END
   ) AS alpha_062,
   (
-    CASE WHEN ISFINITE(va915) THEN va915 END
+    CASE WHEN ISFINITE(va1010) THEN va1010 END
   ) AS alpha_063,
   (
-    CASE WHEN ISFINITE(va939) THEN va939 END
+    CASE WHEN ISFINITE(va1034) THEN va1034 END
   ) AS alpha_064,
   (
-    CASE WHEN ISFINITE(va964) THEN va964 END
+    CASE WHEN ISFINITE(va1065) THEN va1065 END
   ) AS alpha_065,
   (
-    CASE WHEN ISFINITE(va996) THEN va996 END
+    CASE WHEN ISFINITE(va1097) THEN va1097 END
   ) AS alpha_066,
   (
-    CASE WHEN ISFINITE(va1019) THEN va1019 END
+    CASE WHEN ISFINITE(va1126) THEN va1126 END
   ) AS alpha_067,
   (
-    CASE WHEN ISFINITE(va1044) THEN va1044 END
+    CASE WHEN ISFINITE(va1159) THEN va1159 END
   ) AS alpha_068,
   (
-    CASE WHEN ISFINITE(va1076) THEN va1076 END
+    CASE WHEN ISFINITE(va1192) THEN va1192 END
   ) AS alpha_069,
   (
-    CASE WHEN ISFINITE(va1102) THEN va1102 END
+    CASE WHEN ISFINITE(va1218) THEN va1218 END
   ) AS alpha_070,
   (
-    CASE WHEN ISFINITE(va1151) THEN va1151 END
+    CASE WHEN ISFINITE(va1267) THEN va1267 END
   ) AS alpha_071,
   (
-    CASE WHEN ISFINITE(va1197) THEN va1197 END
+    CASE WHEN ISFINITE(va1328) THEN va1328 END
   ) AS alpha_072,
   (
-    CASE WHEN ISFINITE(va1218) THEN va1218 END
+    CASE WHEN ISFINITE(va1349) THEN va1349 END
   ) AS alpha_073,
   (
-    CASE WHEN ISFINITE(va1248) THEN va1248 END
+    CASE WHEN ISFINITE(va1388) THEN va1388 END
   ) AS alpha_074,
   (
-    CASE WHEN ISFINITE(va1274) THEN va1274 END
+    CASE WHEN ISFINITE(va1426) THEN va1426 END
   ) AS alpha_075,
   (
-    CASE WHEN ISFINITE(va1321) THEN va1321 END
+    CASE WHEN ISFINITE(va1483) THEN va1483 END
   ) AS alpha_076,
   (
-    CASE WHEN ISFINITE(va1347) THEN va1347 END
+    CASE WHEN ISFINITE(va1509) THEN va1509 END
   ) AS alpha_077,
   (
-    CASE WHEN ISFINITE(va1370) THEN va1370 END
+    CASE WHEN ISFINITE(va1538) THEN va1538 END
   ) AS alpha_078,
   (
-    CASE WHEN ISFINITE(va1403) THEN va1403 END
+    CASE WHEN ISFINITE(va1572) THEN va1572 END
   ) AS alpha_079,
   (
-    CASE WHEN ISFINITE(va1428) THEN va1428 END
+    CASE WHEN ISFINITE(va1599) THEN va1599 END
   ) AS alpha_080,
   (
-    CASE WHEN ISFINITE(va1457) THEN va1457 END
+    CASE WHEN ISFINITE(va1633) THEN va1633 END
   ) AS alpha_081,
   (
-    CASE WHEN ISFINITE(va1492) THEN va1492 END
+    CASE WHEN ISFINITE(va1668) THEN va1668 END
   ) AS alpha_082,
   (
-    CASE WHEN ISFINITE(va1500) THEN va1500 END
+    CASE WHEN ISFINITE(va1676) THEN va1676 END
   ) AS alpha_083,
   (
-    CASE WHEN ISFINITE(va1513) THEN va1513 END
+    CASE WHEN ISFINITE(va1689) THEN va1689 END
   ) AS alpha_084,
   (
-    CASE WHEN ISFINITE(va1552) THEN va1552 END
+    CASE WHEN ISFINITE(va1742) THEN va1742 END
   ) AS alpha_085,
   (
-    CASE WHEN ISFINITE(va1569) THEN va1569 END
+    CASE WHEN ISFINITE(va1762) THEN va1762 END
   ) AS alpha_086,
   (
-    CASE WHEN ISFINITE(va1598) THEN va1598 END
+    CASE WHEN ISFINITE(va1791) THEN va1791 END
   ) AS alpha_087,
   (
-    CASE WHEN ISFINITE(va1636) THEN va1636 END
+    CASE WHEN ISFINITE(va1839) THEN va1839 END
   ) AS alpha_088,
   (
-    CASE WHEN ISFINITE(va1668) THEN va1668 END
+    CASE WHEN ISFINITE(va1875) THEN va1875 END
   ) AS alpha_089,
   (
-    CASE WHEN ISFINITE(va1691) THEN va1691 END
+    CASE WHEN ISFINITE(va1900) THEN va1900 END
   ) AS alpha_090,
   (
-    CASE WHEN ISFINITE(va1720) THEN va1720 END
+    CASE WHEN ISFINITE(va1936) THEN va1936 END
   ) AS alpha_091,
   (
-    CASE WHEN ISFINITE(va1754) THEN va1754 END
+    CASE WHEN ISFINITE(va1974) THEN va1974 END
   ) AS alpha_092,
   (
-    CASE WHEN ISFINITE(va1788) THEN va1788 END
+    CASE WHEN ISFINITE(va2009) THEN va2009 END
   ) AS alpha_093,
   (
-    CASE WHEN ISFINITE(va1820) THEN va1820 END
+    CASE WHEN ISFINITE(va2041) THEN va2041 END
   ) AS alpha_094,
   (
-    CASE WHEN ISFINITE(va1850) THEN va1850 END
+    CASE WHEN ISFINITE(va2086) THEN va2086 END
   ) AS alpha_095,
   (
-    CASE WHEN ISFINITE(va1889) THEN va1889 END
+    CASE WHEN ISFINITE(va2126) THEN va2126 END
   ) AS alpha_096,
   (
-    CASE WHEN ISFINITE(va1940) THEN va1940 END
+    CASE WHEN ISFINITE(va2174) THEN va2174 END
   ) AS alpha_097,
   (
-    CASE WHEN ISFINITE(va1988) THEN va1988 END
+    CASE WHEN ISFINITE(va2225) THEN va2225 END
   ) AS alpha_098,
   (
-    CASE WHEN ISFINITE(va2007) THEN va2007 END
+    CASE WHEN ISFINITE(va2249) THEN va2249 END
   ) AS alpha_099,
   (
-    CASE WHEN ISFINITE(va2034) THEN va2034 END
+    CASE WHEN ISFINITE(va2279) THEN va2279 END
   ) AS alpha_100,
   (
-    CASE WHEN ISFINITE(va2035) THEN va2035 END
+    CASE WHEN ISFINITE(va2280) THEN va2280 END
   ) AS alpha_101,
   (
-    CASE WHEN ISFINITE(va2042) THEN va2042 END
+    CASE WHEN ISFINITE(va2287) THEN va2287 END
   ) AS alpha_custom_argmax_recent,
   (
-    CASE WHEN ISFINITE(va2049) THEN va2049 END
+    CASE WHEN ISFINITE(va2294) THEN va2294 END
   ) AS alpha_custom_argmin_recent,
   (
-    CASE WHEN ISFINITE(va2063) THEN va2063 END
+    CASE WHEN ISFINITE(va2308) THEN va2308 END
   ) AS alpha_custom_decaylinear_mom,
   (
-    CASE WHEN ISFINITE(va2076) THEN va2076 END
+    CASE WHEN ISFINITE(va2322) THEN va2322 END
   ) AS alpha_custom_kurt_filter,
   (
-    CASE WHEN ISFINITE(va2083) THEN va2083 END
+    CASE WHEN ISFINITE(va2329) THEN va2329 END
   ) AS alpha_custom_skew_reversal,
   (
-    CASE WHEN ISFINITE(va2085) THEN va2085 END
+    CASE WHEN ISFINITE(va2331) THEN va2331 END
   ) AS alpha_custom_zscore_5d
-FROM values_13_2
+FROM values_12_1

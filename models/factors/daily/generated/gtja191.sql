@@ -27,167 +27,167 @@ WITH values_0_1 AS (
     ) AS va7,
     (
       high - close
-    ) AS va25,
+    ) AS va31,
     (
       high - low
-    ) AS va27,
+    ) AS va33,
     (
       close * 8193 - (
         close * 8193 - close
       )
-    ) AS va41,
+    ) AS va47,
     (
       high * 8193 - (
         high * 8193 - high
       )
-    ) AS va54,
+    ) AS va65,
     (
       volume * 8193 - (
         volume * 8193 - volume
       )
-    ) AS va60,
+    ) AS va71,
     (
       (
         high * CAST(0.15 AS DOUBLE)
       ) + (
         open * CAST(0.85 AS DOUBLE)
       )
-    ) AS va78,
+    ) AS va93,
     (
       vwap - close
-    ) AS va92,
+    ) AS va107,
     (
       high + low
-    ) AS va107,
+    ) AS va122,
     (
       CASE WHEN stock_row > 1 THEN (
         returns < 0
       ) END
-    ) AS va127,
+    ) AS va142,
     (
       returns * 8193 - (
         returns * 8193 - returns
       )
-    ) AS va129,
+    ) AS va144,
     (
       close - vwap
-    ) AS va145,
+    ) AS va160,
     (
       high * low
-    ) AS va159,
+    ) AS va174,
     (
       vwap * 8193 - (
         vwap * 8193 - vwap
       )
-    ) AS va170,
+    ) AS va185,
     (
       (
         stock_row - 1
       ) // 1100
-    ) AS va244,
+    ) AS va265,
     (
       CASE WHEN stock_row > 1 THEN (
         (
           -1
         ) < returns
       ) END
-    ) AS va331,
+    ) AS va352,
     (
       (
         open * CAST(0.35 AS DOUBLE)
       ) + (
         open * CAST(0.65 AS DOUBLE)
       )
-    ) AS va488,
+    ) AS va509,
     (
       vwap * CAST(0.3 AS DOUBLE)
-    ) AS va562,
+    ) AS va586,
     (
       -volume
-    ) AS va615,
+    ) AS va650,
     (
       low * 8193 - (
         low * 8193 - low
       )
-    ) AS va622,
+    ) AS va657,
     (
       (
         close * CAST(0.6 AS DOUBLE)
       ) + (
         open * CAST(0.4 AS DOUBLE)
       )
-    ) AS va667,
+    ) AS va710,
     (
       open * 8193 - (
         open * 8193 - open
       )
-    ) AS va726,
+    ) AS va779,
     (
       open - low
-    ) AS va901,
+    ) AS va971,
     (
       high - open
-    ) AS va904,
+    ) AS va974,
     (
       amount * 8193 - (
         amount * 8193 - amount
       )
-    ) AS va911,
+    ) AS va981,
     (
       vwap * CAST(0.65 AS DOUBLE)
-    ) AS va960,
+    ) AS va1037,
     (
       benchmark_close < benchmark_open
-    ) AS va982,
+    ) AS va1067,
     (
       open < close
-    ) AS va983,
+    ) AS va1068,
     (
       (
         high * CAST(0.1 AS DOUBLE)
       ) + (
         vwap * CAST(0.9 AS DOUBLE)
       )
-    ) AS va1231,
+    ) AS va1325,
     (
       (
         close * CAST(0.1 AS DOUBLE)
       ) + (
         high * CAST(0.9 AS DOUBLE)
       )
-    ) AS va1380,
+    ) AS va1497,
     (
       close + high
-    ) AS va1419,
+    ) AS va1551,
     (
       close + vwap
-    ) AS va1494,
+    ) AS va1629,
     (
       CASE WHEN close > 0 THEN LN(close) END
-    ) AS va1531,
+    ) AS va1666,
     (
       (
         close * CAST(0.5 AS DOUBLE)
       ) + (
         vwap * CAST(0.5 AS DOUBLE)
       )
-    ) AS va1598,
+    ) AS va1746,
     (
       (
         low * CAST(0.85 AS DOUBLE)
       ) + (
         open * CAST(0.15 AS DOUBLE)
       )
-    ) AS va1935,
+    ) AS va2107,
     (
       close - 1
-    ) AS va1957,
+    ) AS va2129,
     (
       -returns
-    ) AS va1981,
+    ) AS va2153,
     (
       1 / NULLIF(close, 0)
-    ) AS va2065,
+    ) AS va2237,
     (
       (
         -(
@@ -200,23 +200,23 @@ WITH values_0_1 AS (
           close - high
         ) * POWER(close, 5)
       ), 0)
-    ) AS va2075,
+    ) AS va2247,
     (
       close < open
-    ) AS va2156,
+    ) AS va2349,
     (
       benchmark_open < benchmark_close
-    ) AS va2158,
+    ) AS va2351,
     (
       open - close
-    ) AS va2169,
+    ) AS va2362,
     (
       -POWER((
         1 - (
           open / NULLIF(close, 0)
         )
       ), 2)
-    ) AS va2186
+    ) AS va2379
   FROM {{ ref('factor_inputs') }}
 ), values_0_2 AS (
   SELECT
@@ -236,36 +236,36 @@ WITH values_0_1 AS (
     returns,
     va0,
     va107,
-    va127,
-    va129,
-    va1380,
-    va145,
-    va1531,
-    va1598,
-    va170,
-    va1935,
-    va1957,
-    va1981,
-    va2075,
-    va2169,
-    va244,
-    va25,
-    va27,
-    va331,
-    va41,
-    va488,
-    va54,
-    va60,
-    va615,
-    va622,
-    va667,
+    va122,
+    va142,
+    va144,
+    va1497,
+    va160,
+    va1666,
+    va1746,
+    va185,
+    va2107,
+    va2129,
+    va2153,
+    va2247,
+    va2362,
+    va265,
+    va31,
+    va33,
+    va352,
+    va47,
+    va509,
+    va65,
+    va650,
+    va657,
     va7,
-    va726,
-    va78,
-    va901,
-    va904,
-    va911,
-    va92,
+    va71,
+    va710,
+    va779,
+    va93,
+    va971,
+    va974,
+    va981,
     volume,
     vwap,
     (
@@ -274,128 +274,137 @@ WITH values_0_1 AS (
     (
       (
         close - low
-      ) - va25
-    ) AS va26,
+      ) - va31
+    ) AS va32,
     (
-      va107 / 2
-    ) AS va108,
-    ABS(va145) AS va146,
+      va122 / 2
+    ) AS va123,
+    ABS(va160) AS va161,
     (
       CASE
         WHEN (
-          va159 > 0
+          va174 > 0
           OR (
             CAST(0.5 AS DOUBLE) = FLOOR(CAST(0.5 AS DOUBLE))
             AND (
-              va159 <> 0 OR CAST(0.5 AS DOUBLE) >= 0
+              va174 <> 0 OR CAST(0.5 AS DOUBLE) >= 0
             )
           )
           OR (
-            va159 = 0 AND CAST(0.5 AS DOUBLE) > 0
+            va174 = 0 AND CAST(0.5 AS DOUBLE) > 0
           )
         )
-        THEN POWER(va159, CAST(0.5 AS DOUBLE))
+        THEN POWER(va174, CAST(0.5 AS DOUBLE))
       END
-    ) AS va160,
+    ) AS va175,
     (
-      va488 * 8193 - (
-        va488 * 8193 - va488
+      va509 * 8193 - (
+        va509 * 8193 - va509
       )
-    ) AS va492,
+    ) AS va513,
     (
       (
         open * CAST(0.7 AS DOUBLE)
-      ) + va562
-    ) AS va563,
+      ) + va586
+    ) AS va587,
     (
       (
-        va107 + close
+        va122 + close
       ) / 3
-    ) AS va709,
-    ABS(va0) AS va719,
+    ) AS va752,
+    ABS(va0) AS va762,
     (
       (
         low * CAST(0.35 AS DOUBLE)
-      ) + va960
-    ) AS va961,
+      ) + va1037
+    ) AS va1038,
     CAST((
       (
-        CASE WHEN NOT va982 IS NULL AND NOT va983 IS NULL THEN (
-          va982 AND va983
-        ) END
+        CASE
+          WHEN NOT va1067 IS NULL AND NOT va1068 IS NULL
+          THEN (
+            va1067 AND va1068
+          )
+        END
       )
-    ) AS DOUBLE) AS va984,
+    ) AS DOUBLE) AS va1069,
     CAST((
-      va982
-    ) AS DOUBLE) AS va987,
+      va1067
+    ) AS DOUBLE) AS va1072,
     (
       (
         close * CAST(0.35 AS DOUBLE)
-      ) + va960
-    ) AS va1155,
+      ) + va1037
+    ) AS va1246,
     (
-      va1231 * 8193 - (
-        va1231 * 8193 - va1231
+      va1325 * 8193 - (
+        va1325 * 8193 - va1325
       )
-    ) AS va1232,
+    ) AS va1326,
     (
-      va1380 * 8193 - (
-        va1380 * 8193 - va1380
+      va1497 * 8193 - (
+        va1497 * 8193 - va1497
       )
-    ) AS va1383,
+    ) AS va1506,
     (
-      va1419 - low
-    ) AS va1420,
+      va1551 - low
+    ) AS va1552,
     (
-      va92 * 8193 - (
-        va92 * 8193 - va92
+      va107 * 8193 - (
+        va107 * 8193 - va107
       )
-    ) AS va1490,
+    ) AS va1625,
     (
-      va1494 * 8193 - (
-        va1494 * 8193 - va1494
+      va1629 * 8193 - (
+        va1629 * 8193 - va1629
       )
-    ) AS va1495,
+    ) AS va1630,
     (
       (
-        va1419 + low
+        va1551 + low
       ) / 3
-    ) AS va1612,
+    ) AS va1760,
     (
       (
         low * CAST(0.7 AS DOUBLE)
-      ) + va562
-    ) AS va1699,
+      ) + va586
+    ) AS va1857,
     (
-      va25 * 8193 - (
-        va25 * 8193 - va25
+      va31 * 8193 - (
+        va31 * 8193 - va31
       )
-    ) AS va2060,
+    ) AS va2232,
     (
-      va2065 * 8193 - (
-        va2065 * 8193 - va2065
+      va2237 * 8193 - (
+        va2237 * 8193 - va2237
       )
-    ) AS va2066,
+    ) AS va2238,
     (
-      CASE WHEN NOT va982 IS NULL AND NOT va2156 IS NULL THEN (
-        va982 AND va2156
-      ) END
-    ) AS va2157,
+      CASE
+        WHEN NOT va1067 IS NULL AND NOT va2349 IS NULL
+        THEN (
+          va1067 AND va2349
+        )
+      END
+    ) AS va2350,
     (
-      CASE WHEN NOT va2158 IS NULL AND NOT va983 IS NULL THEN (
-        va2158 AND va983
-      ) END
-    ) AS va2159,
+      CASE
+        WHEN NOT va2351 IS NULL AND NOT va1068 IS NULL
+        THEN (
+          va2351 AND va1068
+        )
+      END
+    ) AS va2352,
     (
-      va2169 * 8193 - (
-        va2169 * 8193 - va2169
+      va2362 * 8193 - (
+        va2362 * 8193 - va2362
       )
-    ) AS va2181,
+    ) AS va2374,
     (
-      va2186 * 8193 - (
-        va2186 * 8193 - va2186
+      va2379 * 8193 - (
+        va2379 * 8193 - va2379
       )
-    ) AS va2187
+    ) AS va2380
   FROM values_0_1
 ), values_0_3 AS (
   SELECT
@@ -414,56 +423,56 @@ WITH values_0_1 AS (
     open,
     returns,
     va0,
+    va1038,
+    va1069,
     va107,
-    va108,
-    va1155,
-    va1232,
-    va127,
-    va129,
-    va1380,
-    va1383,
-    va145,
-    va1490,
-    va1495,
-    va1531,
-    va1598,
-    va1612,
-    va1699,
-    va170,
-    va1935,
-    va1957,
-    va1981,
-    va2060,
-    va2066,
-    va2075,
-    va2169,
-    va2181,
-    va2187,
-    va244,
-    va25,
-    va27,
-    va331,
-    va41,
-    va488,
-    va492,
-    va54,
-    va563,
-    va60,
-    va615,
-    va622,
-    va667,
+    va1072,
+    va122,
+    va123,
+    va1246,
+    va1326,
+    va142,
+    va144,
+    va1497,
+    va1506,
+    va160,
+    va1625,
+    va1630,
+    va1666,
+    va1746,
+    va1760,
+    va185,
+    va1857,
+    va2107,
+    va2129,
+    va2153,
+    va2232,
+    va2238,
+    va2247,
+    va2362,
+    va2374,
+    va2380,
+    va265,
+    va31,
+    va33,
+    va352,
+    va47,
+    va509,
+    va513,
+    va587,
+    va65,
+    va650,
+    va657,
     va7,
-    va709,
-    va719,
-    va726,
-    va78,
-    va901,
-    va904,
-    va911,
-    va92,
-    va961,
-    va984,
-    va987,
+    va71,
+    va710,
+    va752,
+    va762,
+    va779,
+    va93,
+    va971,
+    va974,
+    va981,
     volume,
     vwap,
     (
@@ -472,47 +481,47 @@ WITH values_0_1 AS (
       )
     ) AS va2,
     (
-      va26 / NULLIF(va27, 0)
-    ) AS va28,
+      va32 / NULLIF(va33, 0)
+    ) AS va34,
     (
       (
-        va108 * CAST(0.2 AS DOUBLE)
+        va123 * CAST(0.2 AS DOUBLE)
       ) + (
         vwap * CAST(0.8 AS DOUBLE)
       )
-    ) AS va109,
+    ) AS va124,
     (
-      va146 * 8193 - (
-        va146 * 8193 - va146
+      va161 * 8193 - (
+        va161 * 8193 - va161
       )
-    ) AS va147,
+    ) AS va162,
     (
       (
-        CASE WHEN ISFINITE(va160) THEN va160 END
+        CASE WHEN ISFINITE(va175) THEN va175 END
       ) - vwap
-    ) AS va161,
+    ) AS va176,
     (
-      va563 * 8193 - (
-        va563 * 8193 - va563
+      va587 * 8193 - (
+        va587 * 8193 - va587
       )
-    ) AS va570,
+    ) AS va594,
     (
-      va719 * 8193 - (
-        va719 * 8193 - va719
+      va762 * 8193 - (
+        va762 * 8193 - va762
       )
-    ) AS va721,
+    ) AS va764,
     (
       (
-        va108 + high
+        va123 + high
       ) - (
         high + vwap
       )
-    ) AS va1001,
+    ) AS va1086,
     (
-      va108 * 8193 - (
-        va108 * 8193 - va108
+      va123 * 8193 - (
+        va123 * 8193 - va123
       )
-    ) AS va1018,
+    ) AS va1103,
     (
       (
         (
@@ -523,32 +532,32 @@ WITH values_0_1 AS (
           )
         ) - vwap
       ) / NULLIF((
-        open - va108
+        open - va123
       ), 0)
-    ) AS va1106,
+    ) AS va1194,
     (
       (
-        va26 * volume
-      ) / NULLIF(va27, 0)
-    ) AS va1335,
+        va32 * volume
+      ) / NULLIF(va33, 0)
+    ) AS va1454,
     (
-      va1420 * 8193 - (
-        va1420 * 8193 - va1420
+      va1552 * 8193 - (
+        va1552 * 8193 - va1552
       )
-    ) AS va1421,
+    ) AS va1553,
     (
-      va709 * volume
-    ) AS va1621,
+      va752 * volume
+    ) AS va1769,
     (
-      va1612 * volume
-    ) AS va1892,
+      va1760 * volume
+    ) AS va2064,
     CAST((
       (
-        CASE WHEN NOT va2157 IS NULL AND NOT va2159 IS NULL THEN (
-          va2157 OR va2159
+        CASE WHEN NOT va2350 IS NULL AND NOT va2352 IS NULL THEN (
+          va2350 OR va2352
         ) END
       )
-    ) AS DOUBLE) AS va2160
+    ) AS DOUBLE) AS va2353
   FROM values_0_2
 ), values_0_4 AS (
   SELECT
@@ -567,77 +576,77 @@ WITH values_0_1 AS (
     open,
     returns,
     va0,
-    va1001,
-    va1018,
+    va1038,
+    va1069,
     va107,
-    va108,
-    va109,
-    va1106,
-    va1155,
-    va1232,
-    va127,
-    va129,
-    va1335,
-    va1380,
-    va1383,
-    va1421,
-    va145,
-    va147,
-    va1490,
-    va1495,
-    va1531,
-    va1598,
-    va161,
-    va1612,
-    va1621,
-    va1699,
-    va170,
-    va1892,
-    va1935,
-    va1957,
-    va1981,
+    va1072,
+    va1086,
+    va1103,
+    va1194,
+    va122,
+    va123,
+    va124,
+    va1246,
+    va1326,
+    va142,
+    va144,
+    va1454,
+    va1497,
+    va1506,
+    va1553,
+    va160,
+    va162,
+    va1625,
+    va1630,
+    va1666,
+    va1746,
+    va176,
+    va1760,
+    va1769,
+    va185,
+    va1857,
     va2,
-    va2060,
-    va2066,
-    va2075,
-    va2160,
-    va2169,
-    va2181,
-    va2187,
-    va244,
-    va25,
-    va27,
-    va28,
-    va331,
-    va41,
-    va488,
-    va492,
-    va54,
-    va563,
-    va570,
-    va60,
-    va615,
-    va622,
-    va667,
+    va2064,
+    va2107,
+    va2129,
+    va2153,
+    va2232,
+    va2238,
+    va2247,
+    va2353,
+    va2362,
+    va2374,
+    va2380,
+    va265,
+    va31,
+    va33,
+    va34,
+    va352,
+    va47,
+    va509,
+    va513,
+    va587,
+    va594,
+    va65,
+    va650,
+    va657,
     va7,
-    va709,
-    va719,
-    va721,
-    va726,
-    va78,
-    va901,
-    va904,
-    va911,
-    va92,
-    va961,
-    va984,
-    va987,
+    va71,
+    va710,
+    va752,
+    va762,
+    va764,
+    va779,
+    va93,
+    va971,
+    va974,
+    va981,
     volume,
     vwap,
     (
-      va28 * volume
-    ) AS va141,
-    va1001 * stock_row AS va1002
+      va34 * volume
+    ) AS va156,
+    va1086 * stock_row AS va1087
   FROM values_0_3
 ), series_1 AS (
   SELECT
@@ -654,167 +663,214 @@ WITH values_0_1 AS (
     open,
     returns,
     va0,
-    va1018,
     va107,
-    va108,
-    va109,
-    va1106,
-    va1155,
-    va1232,
-    va127,
-    va129,
-    va1335,
-    va1380,
-    va1383,
-    va145,
-    va147,
-    va1490,
-    va1495,
-    va1531,
-    va1598,
-    va161,
-    va1612,
-    va1621,
-    va1699,
-    va170,
-    va1892,
-    va1935,
-    va1957,
-    va1981,
+    va1103,
+    va1194,
+    va122,
+    va123,
+    va124,
+    va1246,
+    va1326,
+    va142,
+    va144,
+    va1454,
+    va1497,
+    va1506,
+    va160,
+    va162,
+    va1625,
+    va1630,
+    va1666,
+    va1746,
+    va176,
+    va1760,
+    va1769,
+    va185,
+    va1857,
     va2,
-    va2060,
-    va2066,
-    va2075,
-    va2181,
-    va2187,
-    va244,
-    va25,
-    va27,
-    va28,
-    va331,
-    va41,
-    va492,
-    va54,
-    va563,
-    va570,
-    va60,
-    va615,
-    va622,
-    va667,
+    va2064,
+    va2107,
+    va2129,
+    va2153,
+    va2232,
+    va2238,
+    va2247,
+    va2374,
+    va2380,
+    va265,
+    va31,
+    va33,
+    va34,
+    va352,
+    va47,
+    va513,
+    va587,
+    va594,
+    va65,
+    va650,
+    va657,
     va7,
-    va709,
-    va721,
-    va726,
-    va78,
-    va901,
-    va904,
-    va911,
-    va92,
+    va71,
+    va710,
+    va752,
+    va764,
+    va779,
+    va93,
+    va971,
+    va974,
+    va981,
     volume,
     vwap,
     LAG(va7, 1) OVER rows_row AS se8,
-    LAG(va28, 1) OVER rows_row AS se29,
-    LAG(close, 1) OVER rows_row AS se31,
-    AVG(close) OVER rows_8 AS se39,
-    STDDEV_SAMP(close) OVER rows_8 AS se40,
-    LAG(va41, 1) OVER rows_row AS se42,
-    AVG(close) OVER rows_2 AS se45,
-    AVG(volume) OVER rows_20 AS se48,
-    LAG(va54, 1) OVER rows_row AS se55,
-    LAG(va54, 2) OVER rows_row AS se56,
-    LAG(va54, 3) OVER rows_row AS se57,
-    LAG(va54, 4) OVER rows_row AS se58,
-    LAG(va60, 1) OVER rows_row AS se61,
-    LAG(va60, 2) OVER rows_row AS se62,
-    LAG(va60, 3) OVER rows_row AS se63,
-    LAG(va60, 4) OVER rows_row AS se64,
-    LAG(va78, 4) OVER rows_row AS se79,
-    LAG(volume, 3) OVER rows_row AS se86,
-    MAX(va92) OVER rows_3 AS se93,
-    COUNT(va92) OVER rows_3 AS se94,
-    MIN(va92) OVER rows_3 AS se100,
-    LAG(va109, 4) OVER rows_row AS se110,
-    LAG(high, 1) OVER rows_row AS se117,
-    LAG(low, 1) OVER rows_row AS se118,
-    STDDEV_SAMP(returns) OVER rows_20 AS se128,
-    LAG(va129, 1) OVER rows_row AS se130,
-    SUM(va141) OVER rows_6 AS se142,
-    COUNT(va141) OVER rows_6 AS se143,
-    AVG(vwap) OVER rows_10 AS se151,
-    COUNT(vwap) OVER rows_10 AS se152,
-    LAG(close, 5) OVER rows_row AS se162,
-    MAX(vwap) OVER rows_15 AS se193,
-    COUNT(vwap) OVER rows_15 AS se194,
-    LAG(close, 6) OVER rows_row AS se207,
-    AVG(close) OVER rows_6 AS se210,
-    STDDEV_SAMP(close) OVER rows_20 AS se224,
-    LAG(close, 7) OVER rows_row AS se262,
-    SUM(returns) OVER rows_250 AS se269,
-    AVG(close) OVER rows_7 AS se275,
-    LAG(va170, 1) OVER rows_row AS se283,
-    LAG(close, 3) OVER rows_row AS se286,
-    MIN(low) OVER rows_9 AS se301,
-    MAX(high) OVER rows_9 AS se303,
-    MAX(low) OVER rows_9 AS se311,
-    LAG(market_cap, 1) OVER rows_row AS se328,
-    LAG(daily_basic__pb, 1) OVER rows_row AS se334,
-    AVG(close) OVER rows_12 AS se456,
-    MIN(low) OVER rows_5 AS se477,
-    SUM(returns) OVER rows_240 AS se479,
-    SUM(returns) OVER rows_20 AS se480,
-    CORR(volume, va488) OVER rows_17 AS se489,
-    LAG(va492, 1) OVER rows_row AS se493,
-    LAG(open, 1) OVER rows_row AS se508,
-    SUM(open) OVER rows_5 AS se531,
-    SUM(returns) OVER rows_5 AS se532,
-    AVG(high) OVER rows_20 AS se541,
-    LAG(high, 2) OVER rows_row AS se543,
-    LAG(close, 2) OVER rows_row AS se545,
-    AVG(volume) OVER rows_180 AS se559,
-    LAG(va570, 1) OVER rows_row AS se571,
-    LAG(vwap, 3) OVER rows_row AS se594,
-    STDDEV_SAMP(high) OVER rows_10 AS se604,
-    CORR(high, volume) OVER rows_10 AS se611,
-    AVG(volume) OVER rows_10 AS se619,
-    LAG(va622, 1) OVER rows_row AS se623,
-    AVG(volume) OVER rows_150 AS se654,
-    LAG(va667, 1) OVER rows_row AS se668,
-    AVG(close) OVER rows_3 AS se675,
-    AVG(close) OVER rows_24 AS se676,
-    MAX(high) OVER rows_6 AS se679,
-    MIN(low) OVER rows_6 AS se680,
-    SUM(volume) OVER rows_5 AS se694,
-    SUM(volume) OVER rows_20 AS se695,
-    LAG(va709, 1) OVER rows_row AS se710,
-    STDDEV_SAMP(va719) OVER rows_10 AS se720,
-    LAG(va721, 1) OVER rows_row AS se722,
-    CORR(close, open) OVER rows_10 AS se724,
-    LAG(va726, 1) OVER rows_row AS se727,
-    MIN(open) OVER rows_12 AS se746,
-    SUM(va108) OVER rows_19 AS se752,
-    AVG(volume) OVER rows_40 AS se753,
-    SUM(va141) OVER rows_20 AS se778,
-    COUNT(va141) OVER rows_20 AS se779,
-    LAG(vwap, 1) OVER rows_row AS se781,
-    AVG(volume) OVER rows_80 AS se800,
-    AVG(volume) OVER rows_60 AS se855,
-    STDDEV_SAMP(amount) OVER rows_6 AS se910,
-    LAG(va911, 1) OVER rows_row AS se912,
-    CORR(close, volume) OVER rows_10 AS se921,
-    AVG(volume) OVER rows_30 AS se939,
-    SUM(va961) OVER rows_20 AS se962,
-    COUNT(va961) OVER rows_20 AS se963,
-    SUM(va984) OVER rows_50 AS se985,
-    COUNT(va984) OVER rows_50 AS se986,
-    SUM(va987) OVER rows_50 AS se988,
-    COUNT(va987) OVER rows_50 AS se989,
-    SUM(va1002) OVER rows_20 AS se1003,
-    COUNT(va1002) OVER rows_20 AS se1004,
-    SUM(va1001) OVER rows_20 AS se1005,
-    COUNT(va1001) OVER rows_20 AS se1006,
-    LAG(va1018, 1) OVER rows_row AS se1019,
-    AVG(va709) OVER rows_12 AS se1034,
-    LAG(volume, 5) OVER rows_row AS se1044,
+    LAG(va34, 1) OVER rows_row AS se35,
+    LAG(close, 1) OVER rows_row AS se37,
+    AVG(close) OVER rows_8 AS se45,
+    STDDEV_SAMP(close) OVER rows_8 AS se46,
+    LAG(va47, 1) OVER rows_row AS se48,
+    LAG(va47, 2) OVER rows_row AS se49,
+    LAG(va47, 3) OVER rows_row AS se50,
+    LAG(va47, 4) OVER rows_row AS se51,
+    LAG(va47, 5) OVER rows_row AS se52,
+    LAG(va47, 6) OVER rows_row AS se53,
+    LAG(va47, 7) OVER rows_row AS se54,
+    AVG(close) OVER rows_2 AS se56,
+    AVG(volume) OVER rows_20 AS se59,
+    LAG(va65, 1) OVER rows_row AS se66,
+    LAG(va65, 2) OVER rows_row AS se67,
+    LAG(va65, 3) OVER rows_row AS se68,
+    LAG(va65, 4) OVER rows_row AS se69,
+    LAG(va71, 1) OVER rows_row AS se72,
+    LAG(va71, 2) OVER rows_row AS se73,
+    LAG(va71, 3) OVER rows_row AS se74,
+    LAG(va71, 4) OVER rows_row AS se75,
+    LAG(va93, 4) OVER rows_row AS se94,
+    LAG(volume, 3) OVER rows_row AS se101,
+    MAX(va107) OVER rows_3 AS se108,
+    COUNT(va107) OVER rows_3 AS se109,
+    MIN(va107) OVER rows_3 AS se115,
+    LAG(va124, 4) OVER rows_row AS se125,
+    LAG(high, 1) OVER rows_row AS se132,
+    LAG(low, 1) OVER rows_row AS se133,
+    STDDEV_SAMP(returns) OVER rows_20 AS se143,
+    LAG(va144, 1) OVER rows_row AS se145,
+    SUM(va156) OVER rows_6 AS se157,
+    COUNT(va156) OVER rows_6 AS se158,
+    AVG(vwap) OVER rows_10 AS se166,
+    COUNT(vwap) OVER rows_10 AS se167,
+    LAG(close, 5) OVER rows_row AS se177,
+    MAX(vwap) OVER rows_15 AS se213,
+    COUNT(vwap) OVER rows_15 AS se214,
+    LAG(close, 6) OVER rows_row AS se227,
+    AVG(close) OVER rows_6 AS se230,
+    STDDEV_SAMP(close) OVER rows_20 AS se244,
+    LAG(close, 7) OVER rows_row AS se283,
+    SUM(returns) OVER rows_250 AS se290,
+    AVG(close) OVER rows_7 AS se296,
+    LAG(va185, 1) OVER rows_row AS se304,
+    LAG(close, 3) OVER rows_row AS se307,
+    MIN(low) OVER rows_9 AS se322,
+    MAX(high) OVER rows_9 AS se324,
+    MAX(low) OVER rows_9 AS se332,
+    LAG(market_cap, 1) OVER rows_row AS se349,
+    LAG(daily_basic__pb, 1) OVER rows_row AS se355,
+    AVG(close) OVER rows_12 AS se477,
+    MIN(low) OVER rows_5 AS se498,
+    SUM(returns) OVER rows_240 AS se500,
+    SUM(returns) OVER rows_20 AS se501,
+    CORR(volume, va509) OVER rows_17 AS se510,
+    LAG(va513, 1) OVER rows_row AS se514,
+    LAG(open, 1) OVER rows_row AS se529,
+    SUM(open) OVER rows_5 AS se555,
+    SUM(returns) OVER rows_5 AS se556,
+    AVG(high) OVER rows_20 AS se565,
+    LAG(high, 2) OVER rows_row AS se567,
+    LAG(close, 2) OVER rows_row AS se569,
+    AVG(volume) OVER rows_180 AS se583,
+    LAG(va594, 1) OVER rows_row AS se595,
+    LAG(vwap, 3) OVER rows_row AS se618,
+    STDDEV_SAMP(high) OVER rows_10 AS se628,
+    LAG(va65, 5) OVER rows_row AS se629,
+    LAG(va65, 6) OVER rows_row AS se630,
+    LAG(va65, 7) OVER rows_row AS se631,
+    LAG(va65, 8) OVER rows_row AS se632,
+    LAG(va65, 9) OVER rows_row AS se633,
+    CORR(high, volume) OVER rows_10 AS se640,
+    LAG(va71, 5) OVER rows_row AS se642,
+    LAG(va71, 6) OVER rows_row AS se643,
+    LAG(va71, 7) OVER rows_row AS se644,
+    LAG(va71, 8) OVER rows_row AS se645,
+    LAG(va71, 9) OVER rows_row AS se646,
+    AVG(volume) OVER rows_10 AS se654,
+    LAG(va657, 1) OVER rows_row AS se658,
+    LAG(va657, 2) OVER rows_row AS se659,
+    LAG(va657, 3) OVER rows_row AS se660,
+    LAG(va657, 4) OVER rows_row AS se661,
+    LAG(va657, 5) OVER rows_row AS se662,
+    LAG(va657, 6) OVER rows_row AS se663,
+    AVG(volume) OVER rows_150 AS se697,
+    LAG(va710, 1) OVER rows_row AS se711,
+    AVG(close) OVER rows_3 AS se718,
+    AVG(close) OVER rows_24 AS se719,
+    MAX(high) OVER rows_6 AS se722,
+    MIN(low) OVER rows_6 AS se723,
+    SUM(volume) OVER rows_5 AS se737,
+    SUM(volume) OVER rows_20 AS se738,
+    LAG(va752, 1) OVER rows_row AS se753,
+    STDDEV_SAMP(va762) OVER rows_10 AS se763,
+    LAG(va764, 1) OVER rows_row AS se765,
+    LAG(va764, 2) OVER rows_row AS se766,
+    LAG(va764, 3) OVER rows_row AS se767,
+    LAG(va764, 4) OVER rows_row AS se768,
+    LAG(va764, 5) OVER rows_row AS se769,
+    LAG(va764, 6) OVER rows_row AS se770,
+    LAG(va764, 7) OVER rows_row AS se771,
+    LAG(va764, 8) OVER rows_row AS se772,
+    LAG(va764, 9) OVER rows_row AS se773,
+    CORR(close, open) OVER rows_10 AS se774,
+    LAG(va47, 8) OVER rows_row AS se776,
+    LAG(va47, 9) OVER rows_row AS se777,
+    LAG(va779, 1) OVER rows_row AS se780,
+    LAG(va779, 2) OVER rows_row AS se781,
+    LAG(va779, 3) OVER rows_row AS se782,
+    LAG(va779, 4) OVER rows_row AS se783,
+    LAG(va779, 5) OVER rows_row AS se784,
+    LAG(va779, 6) OVER rows_row AS se785,
+    LAG(va779, 7) OVER rows_row AS se786,
+    LAG(va779, 8) OVER rows_row AS se787,
+    LAG(va779, 9) OVER rows_row AS se788,
+    MIN(open) OVER rows_12 AS se807,
+    SUM(va123) OVER rows_19 AS se813,
+    AVG(volume) OVER rows_40 AS se814,
+    SUM(va156) OVER rows_20 AS se839,
+    COUNT(va156) OVER rows_20 AS se840,
+    LAG(vwap, 1) OVER rows_row AS se842,
+    AVG(volume) OVER rows_80 AS se861,
+    LAG(va657, 7) OVER rows_row AS se864,
+    AVG(volume) OVER rows_60 AS se923,
+    STDDEV_SAMP(amount) OVER rows_6 AS se980,
+    LAG(va981, 1) OVER rows_row AS se982,
+    LAG(va981, 2) OVER rows_row AS se983,
+    LAG(va981, 3) OVER rows_row AS se984,
+    LAG(va981, 4) OVER rows_row AS se985,
+    LAG(va981, 5) OVER rows_row AS se986,
+    CORR(close, volume) OVER rows_10 AS se994,
+    AVG(volume) OVER rows_30 AS se1012,
+    LAG(va185, 2) OVER rows_row AS se1021,
+    LAG(va185, 3) OVER rows_row AS se1022,
+    SUM(va1038) OVER rows_20 AS se1039,
+    COUNT(va1038) OVER rows_20 AS se1040,
+    SUM(va1069) OVER rows_50 AS se1070,
+    COUNT(va1069) OVER rows_50 AS se1071,
+    SUM(va1072) OVER rows_50 AS se1073,
+    COUNT(va1072) OVER rows_50 AS se1074,
+    SUM(va1087) OVER rows_20 AS se1088,
+    COUNT(va1087) OVER rows_20 AS se1089,
+    SUM(va1086) OVER rows_20 AS se1090,
+    COUNT(va1086) OVER rows_20 AS se1091,
+    LAG(va1103, 1) OVER rows_row AS se1104,
+    LAG(va1103, 2) OVER rows_row AS se1105,
+    AVG(va752) OVER rows_12 AS se1119,
+    LAG(volume, 5) OVER rows_row AS se1129,
     SUM(
       (
         CASE
@@ -828,23 +884,23 @@ WITH values_0_1 AS (
         ) * CAST(0.10008345855698253 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY stock_number, va244
+      PARTITION BY stock_number, va265
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se1046,
-    LAG(close, 20) OVER rows_row AS se1087,
-    LAG(close, 10) OVER rows_row AS se1088,
-    LAG(vwap, 4) OVER rows_row AS se1093,
-    LAG(va1106, 1) OVER rows_row AS se1107,
-    LAG(va1106, 2) OVER rows_row AS se1108,
-    LAG(va1106, 3) OVER rows_row AS se1109,
-    LAG(va1106, 4) OVER rows_row AS se1110,
-    LAG(va1106, 5) OVER rows_row AS se1111,
-    LAG(va1106, 6) OVER rows_row AS se1112,
-    LAG(va1106, 7) OVER rows_row AS se1113,
-    LAG(va1106, 8) OVER rows_row AS se1114,
-    LAG(va1106, 9) OVER rows_row AS se1115,
-    LAG(va1106, 10) OVER rows_row AS se1116,
+    ) AS se1131,
+    LAG(close, 20) OVER rows_row AS se1175,
+    LAG(close, 10) OVER rows_row AS se1176,
+    LAG(vwap, 4) OVER rows_row AS se1181,
+    LAG(va1194, 1) OVER rows_row AS se1195,
+    LAG(va1194, 2) OVER rows_row AS se1196,
+    LAG(va1194, 3) OVER rows_row AS se1197,
+    LAG(va1194, 4) OVER rows_row AS se1198,
+    LAG(va1194, 5) OVER rows_row AS se1199,
+    LAG(va1194, 6) OVER rows_row AS se1200,
+    LAG(va1194, 7) OVER rows_row AS se1201,
+    LAG(va1194, 8) OVER rows_row AS se1202,
+    LAG(va1194, 9) OVER rows_row AS se1203,
+    LAG(va1194, 10) OVER rows_row AS se1204,
     SUM(
       (
         CASE
@@ -858,10 +914,10 @@ WITH values_0_1 AS (
         ) * CAST(0.1670540846631662 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY stock_number, va244
+      PARTITION BY stock_number, va265
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se1128,
+    ) AS se1216,
     SUM(
       (
         CASE
@@ -875,115 +931,110 @@ WITH values_0_1 AS (
         ) * CAST(0.07696104113612832 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY stock_number, va244
+      PARTITION BY stock_number, va265
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se1132,
-    MAX(close) OVER rows_5 AS se1141,
-    LAG(va1155, 2) OVER rows_row AS se1156,
-    STDDEV_SAMP(amount) OVER rows_20 AS se1186,
-    STDDEV_SAMP(volume) OVER rows_10 AS se1194,
-    AVG(close) OVER rows_100 AS se1196,
-    LAG(close, 100) OVER rows_row AS se1198,
-    MIN(close) OVER rows_100 AS se1203,
-    STDDEV_SAMP(volume) OVER rows_20 AS se1218,
-    LAG(volume, 1) OVER rows_row AS se1249,
-    ARG_MIN(stock_row, low) OVER rows_20 AS se1260,
-    CORR(high, volume) OVER rows_5 AS se1263,
-    MIN(high) OVER rows_2 AS se1300,
-    AVG(volume) OVER rows_120 AS se1307,
+    ) AS se1220,
+    MAX(close) OVER rows_5 AS se1229,
+    LAG(va1246, 2) OVER rows_row AS se1247,
+    STDDEV_SAMP(amount) OVER rows_20 AS se1277,
+    STDDEV_SAMP(volume) OVER rows_10 AS se1286,
+    AVG(close) OVER rows_100 AS se1288,
+    LAG(close, 100) OVER rows_row AS se1290,
+    MIN(close) OVER rows_100 AS se1295,
+    STDDEV_SAMP(volume) OVER rows_20 AS se1312,
+    LAG(volume, 1) OVER rows_row AS se1356,
+    ARG_MIN(stock_row, low) OVER rows_20 AS se1367,
+    CORR(high, volume) OVER rows_5 AS se1370,
+    MIN(high) OVER rows_2 AS se1414,
+    AVG(volume) OVER rows_120 AS se1421,
+    LAG(va185, 4) OVER rows_row AS se1432,
+    LAG(va185, 5) OVER rows_row AS se1433,
     SUM(
       (
-        CASE WHEN stock_row = 1 THEN va27 / CAST(0.2 AS DOUBLE) ELSE va27 END * EXP((
+        CASE WHEN stock_row = 1 THEN va33 / CAST(0.2 AS DOUBLE) ELSE va33 END * EXP((
           (
             stock_row - 1
           ) % 1100
         ) * CAST(0.22314355131420976 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY stock_number, va244
+      PARTITION BY stock_number, va265
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se1323,
-    COUNT(va1335) OVER rows_before AS se1336,
-    SUM(close) OVER rows_20 AS se1356,
-    SUM(close) OVER rows_5 AS se1357,
-    AVG(close) OVER rows_5 AS se1372,
-    LAG(va1383, 1) OVER rows_row AS se1384,
-    LAG(va1018, 2) OVER rows_row AS se1392,
-    LAG(va1018, 3) OVER rows_row AS se1393,
-    LAG(va60, 5) OVER rows_row AS se1395,
-    LAG(va60, 6) OVER rows_row AS se1396,
-    LAG(va60, 7) OVER rows_row AS se1397,
-    LAG(va60, 8) OVER rows_row AS se1398,
-    LAG(va60, 9) OVER rows_row AS se1399,
-    REGR_SLOPE(close, stock_row) OVER rows_20 AS se1417,
+    ) AS se1442,
+    COUNT(va1454) OVER rows_before AS se1455,
+    SUM(close) OVER rows_20 AS se1475,
+    SUM(close) OVER rows_5 AS se1476,
+    AVG(close) OVER rows_5 AS se1489,
+    LAG(va1506, 1) OVER rows_row AS se1507,
+    LAG(va1506, 2) OVER rows_row AS se1508,
+    LAG(va1506, 3) OVER rows_row AS se1509,
+    LAG(va1506, 4) OVER rows_row AS se1510,
+    LAG(va1506, 5) OVER rows_row AS se1511,
+    LAG(va1506, 6) OVER rows_row AS se1512,
+    LAG(va1506, 7) OVER rows_row AS se1513,
+    LAG(va1506, 8) OVER rows_row AS se1514,
+    LAG(va1506, 9) OVER rows_row AS se1515,
+    LAG(va1103, 3) OVER rows_row AS se1522,
+    REGR_SLOPE(close, stock_row) OVER rows_20 AS se1549,
     RANK(
     ORDER BY
-      va1421) OVER rows_16 AS se1422,
+      va1553) OVER rows_16 AS se1554,
     CUME_DIST(
     ORDER BY
-      va1421) OVER rows_16 AS se1423,
+      va1553) OVER rows_16 AS se1555,
     RANK(
     ORDER BY
-      va60) OVER rows_32 AS se1424,
+      va71) OVER rows_32 AS se1556,
     CUME_DIST(
     ORDER BY
-      va60) OVER rows_32 AS se1425,
+      va71) OVER rows_32 AS se1557,
     RANK(
     ORDER BY
-      va129) OVER rows_32 AS se1426,
+      va144) OVER rows_32 AS se1558,
     CUME_DIST(
     ORDER BY
-      va129) OVER rows_32 AS se1427,
-    SUM(va904) OVER rows_20 AS se1429,
-    SUM(va901) OVER rows_20 AS se1430,
-    AVG(volume) OVER rows_5 AS se1432,
-    AVG(volume) OVER rows_15 AS se1453,
-    MIN(vwap) OVER rows_12 AS se1500,
-    COUNT(vwap) OVER rows_12 AS se1501,
+      va144) OVER rows_32 AS se1559,
+    SUM(va974) OVER rows_20 AS se1561,
+    SUM(va971) OVER rows_20 AS se1562,
+    AVG(volume) OVER rows_5 AS se1564,
+    AVG(volume) OVER rows_15 AS se1587,
+    MIN(vwap) OVER rows_12 AS se1635,
+    COUNT(vwap) OVER rows_12 AS se1636,
     RANK(
     ORDER BY
-      va170) OVER rows_20 AS se1511,
+      va185) OVER rows_20 AS se1646,
     CUME_DIST(
     ORDER BY
-      va170) OVER rows_20 AS se1512,
-    COUNT(va170) OVER rows_20 AS se1513,
-    COUNT(va1531) OVER rows_before AS se1532,
-    SUM(va108) OVER rows_20 AS se1552,
-    CORR(low, volume) OVER rows_6 AS se1567,
-    MAX(close) OVER rows_30 AS se1575,
-    LAG(va1598, 3) OVER rows_row AS se1599,
-    MAX(close) OVER rows_12 AS se1613,
-    AVG(volume) OVER rows_50 AS se1661,
-    AVG(amount) OVER rows_20 AS se1675,
-    ARG_MAX(stock_row, high) OVER rows_20 AS se1677,
-    LAG(close, 12) OVER rows_row AS se1680,
-    LAG(returns, 3) OVER rows_row AS se1689,
-    CORR(open, volume) OVER rows_10 AS se1695,
-    LAG(va1699, 3) OVER rows_row AS se1700,
-    LAG(va622, 2) OVER rows_row AS se1712,
-    LAG(va622, 3) OVER rows_row AS se1713,
-    LAG(va622, 4) OVER rows_row AS se1714,
-    LAG(va622, 5) OVER rows_row AS se1715,
-    LAG(va622, 6) OVER rows_row AS se1716,
-    LAG(va622, 7) OVER rows_row AS se1717,
-    LAG(va41, 2) OVER rows_row AS se1769,
-    LAG(va41, 3) OVER rows_row AS se1770,
-    LAG(va41, 4) OVER rows_row AS se1771,
-    LAG(va41, 5) OVER rows_row AS se1772,
-    LAG(va41, 6) OVER rows_row AS se1773,
-    LAG(va41, 7) OVER rows_row AS se1774,
-    LAG(va41, 8) OVER rows_row AS se1809,
-    LAG(va41, 9) OVER rows_row AS se1810,
-    AVG(volume) OVER rows_9 AS se1842,
-    AVG(volume) OVER rows_26 AS se1843,
-    AVG(volume) OVER rows_12 AS se1844,
-    MIN(open) OVER rows_14 AS se1874,
-    LAG(benchmark_close, 1) OVER rows_row AS se1881,
-    LAG(close, 9) OVER rows_row AS se1897,
-    MIN(vwap) OVER rows_16 AS se1917,
-    COUNT(vwap) OVER rows_16 AS se1918,
+      va185) OVER rows_20 AS se1647,
+    COUNT(va185) OVER rows_20 AS se1648,
+    COUNT(va1666) OVER rows_before AS se1667,
+    SUM(va123) OVER rows_20 AS se1687,
+    CORR(low, volume) OVER rows_6 AS se1714,
+    MAX(close) OVER rows_30 AS se1722,
+    LAG(va1746, 3) OVER rows_row AS se1747,
+    MAX(close) OVER rows_12 AS se1761,
+    LAG(va1103, 4) OVER rows_row AS se1781,
+    LAG(va1103, 5) OVER rows_row AS se1782,
+    LAG(va1103, 6) OVER rows_row AS se1783,
+    LAG(va1103, 7) OVER rows_row AS se1784,
+    LAG(va1103, 8) OVER rows_row AS se1785,
+    AVG(volume) OVER rows_50 AS se1819,
+    AVG(amount) OVER rows_20 AS se1833,
+    ARG_MAX(stock_row, high) OVER rows_20 AS se1835,
+    LAG(close, 12) OVER rows_row AS se1838,
+    LAG(returns, 3) OVER rows_row AS se1847,
+    CORR(open, volume) OVER rows_10 AS se1853,
+    LAG(va1857, 3) OVER rows_row AS se1858,
+    AVG(volume) OVER rows_9 AS se2011,
+    AVG(volume) OVER rows_26 AS se2012,
+    AVG(volume) OVER rows_12 AS se2013,
+    MIN(open) OVER rows_14 AS se2046,
+    LAG(benchmark_close, 1) OVER rows_row AS se2053,
+    LAG(close, 9) OVER rows_row AS se2069,
+    MIN(vwap) OVER rows_16 AS se2089,
+    COUNT(vwap) OVER rows_16 AS se2090,
     SUM(
       (
         CASE
@@ -997,10 +1048,10 @@ WITH values_0_1 AS (
         ) * CAST(0.1670540846631662 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY stock_number, va244
+      PARTITION BY stock_number, va265
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se1924,
+    ) AS se2096,
     SUM(
       (
         CASE
@@ -1014,14 +1065,14 @@ WITH values_0_1 AS (
         ) * CAST(0.07696104113612832 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY stock_number, va244
+      PARTITION BY stock_number, va265
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se1927,
-    LAG(va1935, 2) OVER rows_row AS se1936,
-    LAG(vwap, 5) OVER rows_row AS se1946,
-    LAG(va1957, 5) OVER rows_row AS se1958,
-    LAG(va1981, 6) OVER rows_row AS se1982,
+    ) AS se2099,
+    LAG(va2107, 2) OVER rows_row AS se2108,
+    LAG(vwap, 5) OVER rows_row AS se2118,
+    LAG(va2129, 5) OVER rows_row AS se2130,
+    LAG(va2153, 6) OVER rows_row AS se2154,
     SUM(
       (
         CASE
@@ -1035,29 +1086,29 @@ WITH values_0_1 AS (
         ) * CAST(0.14310084364067333 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY stock_number, va244
+      PARTITION BY stock_number, va265
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se1989,
-    AVG(close) OVER rows_48 AS se2029,
-    STDDEV_SAMP(close) OVER rows_48 AS se2033,
-    AVG(high) OVER rows_5 AS se2064,
-    MIN(low) OVER rows_12 AS se2095,
-    MAX(high) OVER rows_12 AS se2096,
-    CORR(volume, vwap) OVER rows_4 AS se2131,
-    REGR_COUNT(volume, vwap) OVER rows_4 AS se2132,
-    AVG(benchmark_close) OVER rows_20 AS se2146,
-    COUNT(benchmark_close) OVER rows_20 AS se2147,
-    SUM(va2160) OVER rows_20 AS se2161,
-    COUNT(va2160) OVER rows_20 AS se2162,
-    STDDEV_SAMP(close) OVER rows_24 AS se2167,
-    LAG(va2169, 1) OVER rows_row AS se2170,
+    ) AS se2161,
+    AVG(close) OVER rows_48 AS se2201,
+    STDDEV_SAMP(close) OVER rows_48 AS se2205,
+    AVG(high) OVER rows_5 AS se2236,
+    MIN(low) OVER rows_12 AS se2267,
+    MAX(high) OVER rows_12 AS se2268,
+    CORR(volume, vwap) OVER rows_4 AS se2324,
+    REGR_COUNT(volume, vwap) OVER rows_4 AS se2325,
+    AVG(benchmark_close) OVER rows_20 AS se2339,
+    COUNT(benchmark_close) OVER rows_20 AS se2340,
+    SUM(va2353) OVER rows_20 AS se2354,
+    COUNT(va2353) OVER rows_20 AS se2355,
+    STDDEV_SAMP(close) OVER rows_24 AS se2360,
+    LAG(va2362, 1) OVER rows_row AS se2363,
     SUM(
       (
         CASE
           WHEN stock_row = 1
-          THEN va27 / CAST(0.18181818181818182 AS DOUBLE)
-          ELSE va27
+          THEN va33 / CAST(0.18181818181818182 AS DOUBLE)
+          ELSE va33
         END * EXP((
           (
             stock_row - 1
@@ -1065,11 +1116,11 @@ WITH values_0_1 AS (
         ) * CAST(0.20067069546215116 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY stock_number, va244
+      PARTITION BY stock_number, va265
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se2195,
-    LAG(close, 19) OVER rows_row AS se2202
+    ) AS se2388,
+    LAG(close, 19) OVER rows_row AS se2395
   FROM values_0_4
   WINDOW rows_2 AS (
     PARTITION BY stock_number
@@ -1213,121 +1264,159 @@ WITH values_0_1 AS (
     high,
     low,
     open,
-    se1019,
-    se1034,
-    se1087,
-    se1186,
-    se1194,
-    se1196,
-    se1198,
-    se1203,
-    se1218,
-    se1249,
-    se128,
-    se130,
-    se1336,
+    se1012,
+    se1021,
+    se1022,
+    se1104,
+    se1105,
+    se1119,
+    se1175,
+    se1277,
+    se1286,
+    se1288,
+    se1290,
+    se1295,
+    se1312,
     se1356,
-    se1357,
-    se1384,
+    se143,
     se1432,
-    se1532,
-    se1552,
-    se162,
-    se1661,
-    se1881,
-    se1897,
-    se1917,
-    se1918,
-    se2029,
-    se2033,
-    se2064,
-    se210,
-    se2167,
-    se2170,
-    se224,
-    se275,
-    se283,
-    se286,
-    se301,
-    se303,
-    se31,
-    se311,
-    se328,
-    se39,
-    se40,
-    se42,
+    se1433,
+    se145,
+    se1455,
+    se1475,
+    se1476,
+    se1507,
+    se1508,
+    se1509,
+    se1510,
+    se1511,
+    se1512,
+    se1513,
+    se1514,
+    se1515,
+    se1522,
+    se1564,
+    se1667,
+    se1687,
+    se177,
+    se1781,
+    se1782,
+    se1783,
+    se1784,
+    se1785,
+    se1819,
+    se2053,
+    se2069,
+    se2089,
+    se2090,
+    se2201,
+    se2205,
+    se2236,
+    se230,
+    se2360,
+    se2363,
+    se244,
+    se296,
+    se304,
+    se307,
+    se322,
+    se324,
+    se332,
+    se349,
+    se37,
     se45,
-    se456,
     se477,
     se48,
-    se493,
-    se508,
-    se543,
-    se545,
-    se55,
-    se559,
-    se571,
-    se604,
-    se61,
-    se619,
-    se623,
-    se676,
-    se694,
-    se695,
-    se720,
-    se722,
-    se727,
-    se752,
-    se753,
-    se800,
-    se855,
-    se910,
-    se912,
-    se939,
+    se498,
+    se514,
+    se529,
+    se56,
+    se567,
+    se569,
+    se583,
+    se59,
+    se595,
+    se628,
+    se642,
+    se654,
+    se658,
+    se659,
+    se660,
+    se661,
+    se662,
+    se663,
+    se719,
+    se72,
+    se73,
+    se737,
+    se738,
+    se74,
+    se75,
+    se763,
+    se765,
+    se766,
+    se767,
+    se768,
+    se769,
+    se770,
+    se771,
+    se772,
+    se773,
+    se780,
+    se781,
+    se782,
+    se783,
+    se784,
+    se813,
+    se814,
+    se861,
+    se864,
+    se923,
+    se982,
     va0,
-    va1018,
     va107,
-    va108,
-    va1232,
-    va127,
-    va129,
-    va1335,
-    va1380,
-    va1383,
-    va145,
-    va147,
-    va1490,
-    va1495,
-    va1531,
-    va161,
-    va1612,
-    va1621,
-    va170,
-    va1892,
+    va1103,
+    va122,
+    va123,
+    va1326,
+    va142,
+    va144,
+    va1454,
+    va1497,
+    va1506,
+    va160,
+    va162,
+    va1625,
+    va1630,
+    va1666,
+    va176,
+    va1760,
+    va1769,
+    va185,
     va2,
-    va2060,
-    va2066,
-    va2075,
-    va2181,
-    va2187,
-    va244,
-    va27,
-    va331,
-    va41,
-    va492,
-    va54,
-    va563,
-    va570,
-    va60,
-    va615,
-    va622,
-    va709,
-    va721,
-    va726,
-    va901,
-    va904,
-    va911,
-    va92,
+    va2064,
+    va2232,
+    va2238,
+    va2247,
+    va2374,
+    va2380,
+    va265,
+    va33,
+    va352,
+    va47,
+    va513,
+    va587,
+    va594,
+    va65,
+    va650,
+    va657,
+    va71,
+    va752,
+    va764,
+    va779,
+    va971,
+    va974,
+    va981,
     volume,
     vwap,
     (
@@ -1335,513 +1424,617 @@ WITH values_0_1 AS (
     ) AS va9,
     (
       -(
-        va28 - se29
+        va34 - se35
       )
-    ) AS va30,
+    ) AS va36,
     (
-      close = se31
-    ) AS va32,
+      close = se37
+    ) AS va38,
     (
-      se31 < close
-    ) AS va33,
+      se37 < close
+    ) AS va39,
     (
-      CASE WHEN se31 < low THEN se31 WHEN se31 >= low THEN low END
-    ) AS va34,
+      CASE WHEN se37 < low THEN se37 WHEN se37 >= low THEN low END
+    ) AS va40,
     (
-      CASE WHEN se31 > high THEN se31 WHEN se31 <= high THEN high END
-    ) AS va35,
+      CASE WHEN se37 > high THEN se37 WHEN se37 <= high THEN high END
+    ) AS va41,
+    (
+      CASE
+        WHEN (
+          NOT (
+            va47 = se48
+            AND va47 = se49
+            AND va47 = se50
+            AND va47 = se51
+            AND va47 = se52
+            AND va47 = se53
+            AND va47 = se54
+          )
+        )
+        THEN se46
+        ELSE 0
+      END
+    ) AS va55,
     (
       CASE WHEN stock_row > 19 THEN (
-        volume / NULLIF(se48, 0)
+        volume / NULLIF(se59, 0)
       ) END
-    ) AS va49,
+    ) AS va60,
     (
-      2 + CASE WHEN se55 < va54 THEN 2 WHEN se55 = va54 THEN 1 WHEN se55 > va54 THEN 0 END + CASE WHEN se56 < va54 THEN 2 WHEN se56 = va54 THEN 1 WHEN se56 > va54 THEN 0 END + CASE WHEN se57 < va54 THEN 2 WHEN se57 = va54 THEN 1 WHEN se57 > va54 THEN 0 END + CASE WHEN se58 < va54 THEN 2 WHEN se58 = va54 THEN 1 WHEN se58 > va54 THEN 0 END
-    ) / 10 AS va59,
+      2 + CASE WHEN se66 < va65 THEN 2 WHEN se66 = va65 THEN 1 WHEN se66 > va65 THEN 0 END + CASE WHEN se67 < va65 THEN 2 WHEN se67 = va65 THEN 1 WHEN se67 > va65 THEN 0 END + CASE WHEN se68 < va65 THEN 2 WHEN se68 = va65 THEN 1 WHEN se68 > va65 THEN 0 END + CASE WHEN se69 < va65 THEN 2 WHEN se69 = va65 THEN 1 WHEN se69 > va65 THEN 0 END
+    ) / 10 AS va70,
     (
-      2 + CASE WHEN se61 < va60 THEN 2 WHEN se61 = va60 THEN 1 WHEN se61 > va60 THEN 0 END + CASE WHEN se62 < va60 THEN 2 WHEN se62 = va60 THEN 1 WHEN se62 > va60 THEN 0 END + CASE WHEN se63 < va60 THEN 2 WHEN se63 = va60 THEN 1 WHEN se63 > va60 THEN 0 END + CASE WHEN se64 < va60 THEN 2 WHEN se64 = va60 THEN 1 WHEN se64 > va60 THEN 0 END
-    ) / 10 AS va65,
+      2 + CASE WHEN se72 < va71 THEN 2 WHEN se72 = va71 THEN 1 WHEN se72 > va71 THEN 0 END + CASE WHEN se73 < va71 THEN 2 WHEN se73 = va71 THEN 1 WHEN se73 > va71 THEN 0 END + CASE WHEN se74 < va71 THEN 2 WHEN se74 = va71 THEN 1 WHEN se74 > va71 THEN 0 END + CASE WHEN se75 < va71 THEN 2 WHEN se75 = va71 THEN 1 WHEN se75 > va71 THEN 0 END
+    ) / 10 AS va76,
     CAST(SIGN((
-      va78 - se79
-    )) AS DOUBLE) AS va80,
+      va93 - se94
+    )) AS DOUBLE) AS va95,
     (
-      volume - se86
-    ) AS va87,
+      volume - se101
+    ) AS va102,
     (
-      CASE WHEN se94 = 3 THEN se93 END
-    ) AS va95,
+      CASE WHEN se109 = 3 THEN se108 END
+    ) AS va110,
     (
-      CASE WHEN se94 = 3 THEN se100 END
-    ) AS va101,
+      CASE WHEN se109 = 3 THEN se115 END
+    ) AS va116,
     (
       -(
-        va109 - se110
+        va124 - se125
       )
-    ) AS va111,
+    ) AS va126,
     (
-      se117 + se118
-    ) AS va119,
+      se132 + se133
+    ) AS va134,
     (
-      CASE WHEN se143 = 6 THEN se142 END
-    ) AS va144,
+      CASE WHEN se158 = 6 THEN se157 END
+    ) AS va159,
     (
       open - (
-        CASE WHEN se152 = 10 THEN se151 END
+        CASE WHEN se167 = 10 THEN se166 END
       )
-    ) AS va153,
+    ) AS va168,
     (
-      close - se162
-    ) AS va163,
+      close - se177
+    ) AS va178,
     (
       (
         CASE WHEN stock_row > 1 THEN (
-          open / NULLIF(se31, 0)
+          open / NULLIF(se37, 0)
         ) END
       ) - 1
-    ) AS va165,
+    ) AS va180,
     (
       vwap - (
-        CASE WHEN se194 = 15 THEN se193 END
+        CASE WHEN se214 = 15 THEN se213 END
       )
-    ) AS va195,
+    ) AS va215,
     (
       CASE WHEN stock_row > 5 THEN (
-        close / NULLIF(se162, 0)
+        close / NULLIF(se177, 0)
       ) END
-    ) AS va203,
+    ) AS va223,
     (
       CASE WHEN stock_row > 5 THEN (
-        close < se162
+        close < se177
       ) END
-    ) AS va204,
+    ) AS va224,
     (
       CASE WHEN stock_row > 5 THEN (
-        close = se162
+        close = se177
       ) END
-    ) AS va205,
+    ) AS va225,
     (
       CASE WHEN stock_row > 6 THEN (
         (
-          close - se207
-        ) / NULLIF(se207, 0)
+          close - se227
+        ) / NULLIF(se227, 0)
       ) END
-    ) AS va208,
+    ) AS va228,
     (
-      close - se210
-    ) AS va213,
+      close - se230
+    ) AS va233,
     (
-      close <= se31
-    ) AS va234,
+      close <= se37
+    ) AS va255,
     (
-      close - se262
-    ) AS va263,
+      close - se283
+    ) AS va284,
     (
       CASE
         WHEN stock_row > 250
         THEN (
-          se269 * 8193 - (
-            se269 * 8193 - se269
+          se290 * 8193 - (
+            se290 * 8193 - se290
           )
         )
       END
-    ) AS va270,
+    ) AS va291,
     (
-      CASE WHEN stock_row > 5 THEN se162 END
-    ) AS va276,
+      CASE WHEN stock_row > 5 THEN se177 END
+    ) AS va297,
     (
-      se162 * 8193 - (
-        se162 * 8193 - se162
+      se177 * 8193 - (
+        se177 * 8193 - se177
       )
-    ) AS va280,
+    ) AS va301,
     (
-      close - se286
-    ) AS va287,
+      close - se307
+    ) AS va308,
     (
-      close - se301
-    ) AS va302,
-    (
-      CASE WHEN stock_row > 1 THEN (
-        close / NULLIF(se31, 0)
-      ) END
-    ) AS va326,
+      close - se322
+    ) AS va323,
     (
       CASE WHEN stock_row > 1 THEN (
-        se328 * returns
+        close / NULLIF(se37, 0)
       ) END
-    ) AS va329,
+    ) AS va347,
+    (
+      CASE WHEN stock_row > 1 THEN (
+        se349 * returns
+      ) END
+    ) AS va350,
     (
       -(
-        CASE WHEN se334 > 0 THEN LN(se334) END
+        CASE WHEN se355 > 0 THEN LN(se355) END
       )
-    ) AS va335,
+    ) AS va356,
     (
-      se328 * 8193 - (
-        se328 * 8193 - se328
+      se349 * 8193 - (
+        se349 * 8193 - se349
       )
-    ) AS va342,
+    ) AS va363,
     (
       (
         CASE WHEN stock_row > 11 THEN (
           (
-            close - se456
-          ) / NULLIF(se456, 0)
+            close - se477
+          ) / NULLIF(se477, 0)
         ) END
       ) * 100
-    ) AS va457,
+    ) AS va478,
     (
       (
-        se479 - se480
+        se500 - se501
       ) / 220
-    ) AS va481,
+    ) AS va502,
     (
       CASE WHEN stock_row > 11 THEN (
-        se456 / NULLIF(close, 0)
+        se477 / NULLIF(close, 0)
       ) END
-    ) AS va487,
+    ) AS va508,
     (
-      CASE WHEN stock_row > 16 THEN se489 END
-    ) AS va490,
+      CASE WHEN stock_row > 16 THEN se510 END
+    ) AS va511,
     (
-      open - se508
-    ) AS va509,
+      open - se529
+    ) AS va530,
     (
-      se531 * se532
-    ) AS va533,
+      se555 * se556
+    ) AS va557,
     (
-      se541 < high
-    ) AS va542,
+      se565 < high
+    ) AS va566,
     (
-      close - se545
-    ) AS va546,
+      close - se569
+    ) AS va570,
     (
-      vwap - se594
-    ) AS va595,
+      vwap - se618
+    ) AS va619,
     (
-      CASE WHEN stock_row > 9 THEN se611 END
-    ) AS va612,
-    (
-      close < se31
-    ) AS va614,
-    (
-      se619 * 8193 - (
-        se619 * 8193 - se619
+      NOT (
+        va65 = se66
+        AND va65 = se67
+        AND va65 = se68
+        AND va65 = se69
+        AND va65 = se629
+        AND va65 = se630
+        AND va65 = se631
+        AND va65 = se632
+        AND va65 = se633
       )
-    ) AS va625,
+    ) AS va634,
     (
-      CASE WHEN stock_row > 149 THEN se654 END
-    ) AS va655,
+      CASE WHEN stock_row > 9 THEN se640 END
+    ) AS va641,
+    (
+      NOT (
+        va71 = se72
+        AND va71 = se73
+        AND va71 = se74
+        AND va71 = se75
+        AND va71 = se642
+        AND va71 = se643
+        AND va71 = se644
+        AND va71 = se645
+        AND va71 = se646
+      )
+    ) AS va647,
+    (
+      close < se37
+    ) AS va649,
     (
       se654 * 8193 - (
         se654 * 8193 - se654
       )
-    ) AS va659,
+    ) AS va664,
     (
-      va667 - se668
-    ) AS va669,
+      CASE WHEN stock_row > 149 THEN se697 END
+    ) AS va698,
+    (
+      se697 * 8193 - (
+        se697 * 8193 - se697
+      )
+    ) AS va702,
+    (
+      va710 - se711
+    ) AS va712,
     (
       (
         (
-          se675 + se210
-        ) + se456
-      ) + se676
-    ) AS va677,
+          se718 + se230
+        ) + se477
+      ) + se719
+    ) AS va720,
     (
       (
         CASE
           WHEN stock_row > 5
           THEN (
             (
-              se679 - close
+              se722 - close
             ) / NULLIF((
-              se679 - se680
+              se722 - se723
             ), 0)
           )
         END
       ) * 100
-    ) AS va681,
+    ) AS va724,
     (
-      close - se31
-    ) AS va688,
+      close - se37
+    ) AS va731,
     (
-      high - se117
-    ) AS va698,
+      high - se132
+    ) AS va741,
     ABS((
-      low - se118
-    )) AS va700,
+      low - se133
+    )) AS va743,
     (
-      high - se710
-    ) AS va711,
+      high - se753
+    ) AS va754,
     (
-      se710 - low
-    ) AS va713,
+      se753 - low
+    ) AS va756,
     (
-      CASE WHEN stock_row > 9 THEN se724 END
-    ) AS va725,
+      CASE WHEN stock_row > 9 THEN se774 END
+    ) AS va775,
+    (
+      NOT (
+        va47 = se48
+        AND va47 = se49
+        AND va47 = se50
+        AND va47 = se51
+        AND va47 = se52
+        AND va47 = se53
+        AND va47 = se54
+        AND va47 = se776
+        AND va47 = se777
+      )
+    ) AS va778,
+    (
+      NOT (
+        va779 = se780
+        AND va779 = se781
+        AND va779 = se782
+        AND va779 = se783
+        AND va779 = se784
+        AND va779 = se785
+        AND va779 = se786
+        AND va779 = se787
+        AND va779 = se788
+      )
+    ) AS va789,
     ABS((
-      high - se118
-    )) AS va735,
+      high - se133
+    )) AS va796,
     (
-      high - se31
-    ) AS va736,
+      high - se37
+    ) AS va797,
     ABS((
-      low - se31
-    )) AS va738,
+      low - se37
+    )) AS va799,
     (
       ABS((
-        se31 - se508
+        se37 - se529
       )) / 4
-    ) AS va740,
+    ) AS va801,
     (
-      open - se746
-    ) AS va747,
+      open - se807
+    ) AS va808,
     (
-      se752 * 8193 - (
-        se752 * 8193 - se752
+      se813 * 8193 - (
+        se813 * 8193 - se813
       )
-    ) AS va757,
+    ) AS va818,
     (
-      CASE WHEN se779 = 20 THEN se778 END
-    ) AS va780,
+      CASE WHEN se840 = 20 THEN se839 END
+    ) AS va841,
     (
-      vwap - se781
-    ) AS va782,
+      vwap - se842
+    ) AS va843,
     (
-      se800 * 8193 - (
-        se800 * 8193 - se800
+      se861 * 8193 - (
+        se861 * 8193 - se861
       )
-    ) AS va803,
+    ) AS va865,
     (
-      se855 * 8193 - (
-        se855 * 8193 - se855
+      NOT (
+        va65 = se66 AND va65 = se67 AND va65 = se68 AND va65 = se69
       )
-    ) AS va856,
+    ) AS va894,
+    (
+      se923 * 8193 - (
+        se923 * 8193 - se923
+      )
+    ) AS va924,
     (
       CASE WHEN stock_row > 5 THEN (
-        se210 / NULLIF(close, 0)
+        se230 / NULLIF(close, 0)
       ) END
-    ) AS va887,
+    ) AS va957,
     (
-      se508 <= open
-    ) AS va900,
+      se529 <= open
+    ) AS va970,
     (
-      open <= se508
-    ) AS va903,
+      open <= se529
+    ) AS va973,
     (
-      close - se676
-    ) AS va915,
+      CASE
+        WHEN stock_row > 5
+        THEN (
+          CASE
+            WHEN (
+              NOT (
+                va981 = se982
+                AND va981 = se983
+                AND va981 = se984
+                AND va981 = se985
+                AND va981 = se986
+              )
+            )
+            THEN se980
+            ELSE 0
+          END
+        )
+      END
+    ) AS va987,
     (
-      CASE WHEN stock_row > 9 THEN se921 END
-    ) AS va922,
+      close - se719
+    ) AS va988,
     (
-      CASE WHEN stock_row > 29 THEN se939 END
-    ) AS va940,
+      CASE WHEN stock_row > 9 THEN se994 END
+    ) AS va995,
     (
-      se939 * 8193 - (
-        se939 * 8193 - se939
+      CASE WHEN stock_row > 29 THEN se1012 END
+    ) AS va1013,
+    (
+      se1012 * 8193 - (
+        se1012 * 8193 - se1012
       )
-    ) AS va944,
+    ) AS va1017,
     (
-      CASE WHEN se963 = 20 THEN se962 END
-    ) AS va964,
+      NOT (
+        va185 = se304 AND va185 = se1021 AND va185 = se1022
+      )
+    ) AS va1023,
+    (
+      CASE WHEN se1040 = 20 THEN se1039 END
+    ) AS va1041,
     (
       (
-        CASE WHEN se986 = 50 THEN se985 END
+        CASE WHEN se1071 = 50 THEN se1070 END
       ) / NULLIF((
-        CASE WHEN se989 = 50 THEN se988 END
+        CASE WHEN se1074 = 50 THEN se1073 END
       ), 0)
-    ) AS va990,
+    ) AS va1075,
     (
       (
-        CASE WHEN se1004 = 20 THEN se1003 END
+        CASE WHEN se1089 = 20 THEN se1088 END
       ) - (
         stock_row - 20
       ) * (
-        CASE WHEN se1006 = 20 THEN se1005 END
+        CASE WHEN se1091 = 20 THEN se1090 END
       )
-    ) / 210 AS va1007,
+    ) / 210 AS va1092,
     (
-      se753 * 8193 - (
-        se753 * 8193 - se753
+      se814 * 8193 - (
+        se814 * 8193 - se814
       )
-    ) AS va1015,
+    ) AS va1100,
     (
       (
         CASE
           WHEN stock_row > 5
           THEN (
             (
-              volume - se1044
-            ) / NULLIF(se1044, 0)
+              volume - se1129
+            ) / NULLIF(se1129, 0)
           )
         END
       ) * 100
-    ) AS va1045,
+    ) AS va1130,
     (
       CASE
         WHEN NOT volume IS NULL
-        THEN CAST(0.09523809523809523 AS DOUBLE) * se1046 * EXP((
+        THEN CAST(0.09523809523809523 AS DOUBLE) * se1131 * EXP((
           (
             stock_row - 1
           ) % 1100
         ) * -CAST(0.10008345855698253 AS DOUBLE))
       END
-    ) AS va1047,
+    ) AS va1132,
     (
       (
         (
-          se1087 - se1088
+          se1175 - se1176
         ) / 10
       ) - (
         (
-          se1088 - close
+          se1176 - close
         ) / 10
       )
-    ) AS va1089,
+    ) AS va1177,
     (
-      vwap - se1093
-    ) AS va1094,
+      vwap - se1181
+    ) AS va1182,
     (
-      11 * va1106 + 10 * se1107 + 9 * se1108 + 8 * se1109 + 7 * se1110 + 6 * se1111 + 5 * se1112 + 4 * se1113 + 3 * se1114 + 2 * se1115 + 1 * se1116
-    ) / 66 AS va1117,
+      11 * va1194 + 10 * se1195 + 9 * se1196 + 8 * se1197 + 7 * se1198 + 6 * se1199 + 5 * se1200 + 4 * se1201 + 3 * se1202 + 2 * se1203 + 1 * se1204
+    ) / 66 AS va1205,
     (
-      close - se1087
-    ) AS va1126,
+      close - se1175
+    ) AS va1214,
     (
       CASE
         WHEN NOT close IS NULL
-        THEN CAST(0.15384615384615385 AS DOUBLE) * se1128 * EXP((
+        THEN CAST(0.15384615384615385 AS DOUBLE) * se1216 * EXP((
           (
             stock_row - 1
           ) % 1100
         ) * -CAST(0.1670540846631662 AS DOUBLE))
       END
-    ) AS va1129,
+    ) AS va1217,
     (
       CASE
         WHEN NOT close IS NULL
-        THEN CAST(0.07407407407407407 AS DOUBLE) * se1132 * EXP((
+        THEN CAST(0.07407407407407407 AS DOUBLE) * se1220 * EXP((
           (
             stock_row - 1
           ) % 1100
         ) * -CAST(0.07696104113612832 AS DOUBLE))
       END
-    ) AS va1133,
+    ) AS va1221,
     (
-      close - se1141
-    ) AS va1142,
+      close - se1229
+    ) AS va1230,
     (
-      va1155 - se1156
-    ) AS va1157,
-    (
-      se559 * 8193 - (
-        se559 * 8193 - se559
+      NOT (
+        va657 = se658 AND va657 = se659 AND va657 = se660 AND va657 = se661
       )
-    ) AS va1168,
+    ) AS va1237,
     (
-      volume - se1249
-    ) AS va1250,
+      va1246 - se1247
+    ) AS va1248,
+    (
+      se583 * 8193 - (
+        se583 * 8193 - se583
+      )
+    ) AS va1259,
+    (
+      volume - se1356
+    ) AS va1357,
     (
       (
         (
           20 - (
             20 - CAST((
-              se1260 - stock_row + 20
+              se1367 - stock_row + 20
             ) AS DOUBLE)
           )
         ) / 20
       ) * 100
-    ) AS va1261,
+    ) AS va1368,
     (
-      CASE WHEN stock_row > 4 THEN se1263 END
-    ) AS va1264,
+      CASE WHEN stock_row > 4 THEN se1370 END
+    ) AS va1371,
     (
-      open - se117
-    ) AS va1284,
+      open - se132
+    ) AS va1398,
     (
-      open - se31
-    ) AS va1289,
+      open - se37
+    ) AS va1403,
     (
-      open - se118
-    ) AS va1294,
+      open - se133
+    ) AS va1408,
     (
-      high - se1300
-    ) AS va1301,
+      high - se1414
+    ) AS va1415,
     (
-      CASE WHEN stock_row > 119 THEN se1307 END
-    ) AS va1308,
+      CASE WHEN stock_row > 119 THEN se1421 END
+    ) AS va1422,
     (
-      se1307 * 8193 - (
-        se1307 * 8193 - se1307
+      se1421 * 8193 - (
+        se1421 * 8193 - se1421
       )
-    ) AS va1312,
+    ) AS va1426,
     (
       CASE
-        WHEN NOT va27 IS NULL
-        THEN CAST(0.2 AS DOUBLE) * se1323 * EXP((
+        WHEN NOT va33 IS NULL
+        THEN CAST(0.2 AS DOUBLE) * se1442 * EXP((
           (
             stock_row - 1
           ) % 1100
         ) * -CAST(0.22314355131420976 AS DOUBLE))
       END
-    ) AS va1324,
+    ) AS va1443,
     (
-      se31 - low
-    ) AS va1332,
+      se37 - low
+    ) AS va1451,
     (
       (
-        se1336 - 1
+        se1455 - 1
       ) // 1100
-    ) AS va1337,
+    ) AS va1456,
     (
       (
-        se1336 - 1
+        se1455 - 1
       ) // 57
-    ) AS va1341,
+    ) AS va1460,
     (
-      se1356 * 8193 - (
-        se1356 * 8193 - se1356
+      se1475 * 8193 - (
+        se1475 * 8193 - se1475
       )
-    ) AS va1360,
+    ) AS va1479,
     (
-      se1357 * 8193 - (
-        se1357 * 8193 - se1357
+      se1476 * 8193 - (
+        se1476 * 8193 - se1476
       )
-    ) AS va1363,
+    ) AS va1481,
     (
       CASE WHEN stock_row > 4 THEN (
-        va27 / NULLIF(se1372, 0)
+        va33 / NULLIF(se1489, 0)
       ) END
-    ) AS va1373,
+    ) AS va1490,
     (
       2 + CASE
-        WHEN se1019 < va1018
+        WHEN se1104 < va1103
         THEN 2
-        WHEN se1019 = va1018
+        WHEN se1104 = va1103
         THEN 1
-        WHEN se1019 > va1018
+        WHEN se1104 > va1103
         THEN 0
       END + CASE
-        WHEN se1392 < va1018
+        WHEN se1105 < va1103
         THEN 2
-        WHEN se1392 = va1018
+        WHEN se1105 = va1103
         THEN 1
-        WHEN se1392 > va1018
+        WHEN se1105 > va1103
         THEN 0
       END + CASE
-        WHEN se1393 < va1018
+        WHEN se1522 < va1103
         THEN 2
-        WHEN se1393 = va1018
+        WHEN se1522 = va1103
         THEN 1
-        WHEN se1393 > va1018
+        WHEN se1522 > va1103
         THEN 0
       END
-    ) / 8 AS va1394,
+    ) / 8 AS va1523,
     (
-      2 + CASE WHEN se61 < va60 THEN 2 WHEN se61 = va60 THEN 1 WHEN se61 > va60 THEN 0 END + CASE WHEN se62 < va60 THEN 2 WHEN se62 = va60 THEN 1 WHEN se62 > va60 THEN 0 END + CASE WHEN se63 < va60 THEN 2 WHEN se63 = va60 THEN 1 WHEN se63 > va60 THEN 0 END + CASE WHEN se64 < va60 THEN 2 WHEN se64 = va60 THEN 1 WHEN se64 > va60 THEN 0 END + CASE WHEN se1395 < va60 THEN 2 WHEN se1395 = va60 THEN 1 WHEN se1395 > va60 THEN 0 END + CASE WHEN se1396 < va60 THEN 2 WHEN se1396 = va60 THEN 1 WHEN se1396 > va60 THEN 0 END + CASE WHEN se1397 < va60 THEN 2 WHEN se1397 = va60 THEN 1 WHEN se1397 > va60 THEN 0 END + CASE WHEN se1398 < va60 THEN 2 WHEN se1398 = va60 THEN 1 WHEN se1398 > va60 THEN 0 END + CASE WHEN se1399 < va60 THEN 2 WHEN se1399 = va60 THEN 1 WHEN se1399 > va60 THEN 0 END
-    ) / 20 AS va1400,
+      2 + CASE WHEN se72 < va71 THEN 2 WHEN se72 = va71 THEN 1 WHEN se72 > va71 THEN 0 END + CASE WHEN se73 < va71 THEN 2 WHEN se73 = va71 THEN 1 WHEN se73 > va71 THEN 0 END + CASE WHEN se74 < va71 THEN 2 WHEN se74 = va71 THEN 1 WHEN se74 > va71 THEN 0 END + CASE WHEN se75 < va71 THEN 2 WHEN se75 = va71 THEN 1 WHEN se75 > va71 THEN 0 END + CASE WHEN se642 < va71 THEN 2 WHEN se642 = va71 THEN 1 WHEN se642 > va71 THEN 0 END + CASE WHEN se643 < va71 THEN 2 WHEN se643 = va71 THEN 1 WHEN se643 > va71 THEN 0 END + CASE WHEN se644 < va71 THEN 2 WHEN se644 = va71 THEN 1 WHEN se644 > va71 THEN 0 END + CASE WHEN se645 < va71 THEN 2 WHEN se645 = va71 THEN 1 WHEN se645 > va71 THEN 0 END + CASE WHEN se646 < va71 THEN 2 WHEN se646 = va71 THEN 1 WHEN se646 > va71 THEN 0 END
+    ) / 20 AS va1524,
     (
-      CASE WHEN stock_row > 19 THEN se1417 END
-    ) AS va1418,
+      CASE WHEN stock_row > 19 THEN se1549 END
+    ) AS va1550,
     (
       CASE
         WHEN stock_row > 32
@@ -1849,75 +2042,75 @@ WITH values_0_1 AS (
           (
             (
               1 - (
-                se1422 + se1423 * 16
+                se1554 + se1555 * 16
               ) / 32
             ) * (
-              se1424 + se1425 * 32
+              se1556 + se1557 * 32
             ) / 64
           ) * (
             1 - (
-              se1426 + se1427 * 32
+              se1558 + se1559 * 32
             ) / 64
           )
         )
       END
-    ) AS va1428,
+    ) AS va1560,
     (
       (
         CASE WHEN stock_row > 19 THEN (
-          se1429 / NULLIF(se1430, 0)
+          se1561 / NULLIF(se1562, 0)
         ) END
       ) * 100
-    ) AS va1431,
+    ) AS va1563,
     (
       CASE
         WHEN stock_row > 14
         THEN (
-          se1453 * 8193 - (
-            se1453 * 8193 - se1453
+          se1587 * 8193 - (
+            se1587 * 8193 - se1587
           )
         )
       END
-    ) AS va1454,
+    ) AS va1588,
     (
       vwap - (
-        CASE WHEN se1501 = 12 THEN se1500 END
+        CASE WHEN se1636 = 12 THEN se1635 END
       )
-    ) AS va1502,
+    ) AS va1637,
     (
-      CASE WHEN se1513 = 20 THEN (
-        se1511 + se1512 * 20
+      CASE WHEN se1648 = 20 THEN (
+        se1646 + se1647 * 20
       ) / 40 END
-    ) AS va1514,
+    ) AS va1649,
     (
       (
-        se1532 - 1
+        se1667 - 1
       ) // 1100
-    ) AS va1533,
+    ) AS va1668,
     (
-      se1552 * 8193 - (
-        se1552 * 8193 - se1552
+      se1687 * 8193 - (
+        se1687 * 8193 - se1687
       )
-    ) AS va1556,
+    ) AS va1691,
     (
-      CASE WHEN stock_row > 5 THEN se1567 END
-    ) AS va1568,
+      CASE WHEN stock_row > 5 THEN se1714 END
+    ) AS va1715,
     (
       CASE
         WHEN stock_row > 29
         THEN (
-          se1575 * 8193 - (
-            se1575 * 8193 - se1575
+          se1722 * 8193 - (
+            se1722 * 8193 - se1722
           )
         )
       END
-    ) AS va1576,
+    ) AS va1723,
     (
-      CASE WHEN stock_row > 79 THEN se800 END
-    ) AS va1583,
+      CASE WHEN stock_row > 79 THEN se861 END
+    ) AS va1730,
     (
-      va1598 - se1599
-    ) AS va1600,
+      va1746 - se1747
+    ) AS va1748,
     POWER(
       (
         CASE
@@ -1925,260 +2118,218 @@ WITH values_0_1 AS (
           THEN (
             (
               (
-                close - se1613
+                close - se1761
               ) * 100
-            ) / NULLIF(se1613, 0)
+            ) / NULLIF(se1761, 0)
           )
         END
       ),
       2
-    ) AS va1614,
+    ) AS va1762,
     (
-      se710 < va709
-    ) AS va1620,
+      se753 < va752
+    ) AS va1768,
     (
-      va709 < se710
-    ) AS va1623,
+      va752 < se753
+    ) AS va1771,
     (
-      se1661 * 8193 - (
-        se1661 * 8193 - se1661
+      se1819 * 8193 - (
+        se1819 * 8193 - se1819
       )
-    ) AS va1664,
+    ) AS va1822,
     (
-      CASE WHEN stock_row > 19 THEN se1675 END
-    ) AS va1676,
+      CASE WHEN stock_row > 19 THEN se1833 END
+    ) AS va1834,
     (
       (
         (
           20 - (
             20 - CAST((
-              se1677 - stock_row + 20
+              se1835 - stock_row + 20
             ) AS DOUBLE)
           )
         ) / 20
       ) * 100
-    ) AS va1678,
+    ) AS va1836,
     (
       (
         CASE
           WHEN stock_row > 12
           THEN (
             (
-              close - se1680
-            ) / NULLIF(se1680, 0)
+              close - se1838
+            ) / NULLIF(se1838, 0)
           )
         END
       ) * volume
-    ) AS va1681,
+    ) AS va1839,
     (
-      returns - se1689
-    ) AS va1690,
+      returns - se1847
+    ) AS va1848,
     (
-      CASE WHEN stock_row > 9 THEN se1695 END
-    ) AS va1696,
+      CASE WHEN stock_row > 9 THEN se1853 END
+    ) AS va1854,
     (
-      va1699 - se1700
-    ) AS va1701,
+      va1857 - se1858
+    ) AS va1859,
     (
-      2 + CASE WHEN se623 < va622 THEN 2 WHEN se623 = va622 THEN 1 WHEN se623 > va622 THEN 0 END + CASE
-        WHEN se1712 < va622
-        THEN 2
-        WHEN se1712 = va622
-        THEN 1
-        WHEN se1712 > va622
-        THEN 0
-      END + CASE
-        WHEN se1713 < va622
-        THEN 2
-        WHEN se1713 = va622
-        THEN 1
-        WHEN se1713 > va622
-        THEN 0
-      END + CASE
-        WHEN se1714 < va622
-        THEN 2
-        WHEN se1714 = va622
-        THEN 1
-        WHEN se1714 > va622
-        THEN 0
-      END + CASE
-        WHEN se1715 < va622
-        THEN 2
-        WHEN se1715 = va622
-        THEN 1
-        WHEN se1715 > va622
-        THEN 0
-      END + CASE
-        WHEN se1716 < va622
-        THEN 2
-        WHEN se1716 = va622
-        THEN 1
-        WHEN se1716 > va622
-        THEN 0
-      END + CASE
-        WHEN se1717 < va622
-        THEN 2
-        WHEN se1717 = va622
-        THEN 1
-        WHEN se1717 > va622
-        THEN 0
-      END
-    ) / 16 AS va1718,
+      2 + CASE WHEN se658 < va657 THEN 2 WHEN se658 = va657 THEN 1 WHEN se658 > va657 THEN 0 END + CASE WHEN se659 < va657 THEN 2 WHEN se659 = va657 THEN 1 WHEN se659 > va657 THEN 0 END + CASE WHEN se660 < va657 THEN 2 WHEN se660 = va657 THEN 1 WHEN se660 > va657 THEN 0 END + CASE WHEN se661 < va657 THEN 2 WHEN se661 = va657 THEN 1 WHEN se661 > va657 THEN 0 END + CASE WHEN se662 < va657 THEN 2 WHEN se662 = va657 THEN 1 WHEN se662 > va657 THEN 0 END + CASE WHEN se663 < va657 THEN 2 WHEN se663 = va657 THEN 1 WHEN se663 > va657 THEN 0 END + CASE WHEN se864 < va657 THEN 2 WHEN se864 = va657 THEN 1 WHEN se864 > va657 THEN 0 END
+    ) / 16 AS va1870,
     (
-      2 + CASE WHEN se42 < va41 THEN 2 WHEN se42 = va41 THEN 1 WHEN se42 > va41 THEN 0 END + CASE WHEN se1769 < va41 THEN 2 WHEN se1769 = va41 THEN 1 WHEN se1769 > va41 THEN 0 END + CASE WHEN se1770 < va41 THEN 2 WHEN se1770 = va41 THEN 1 WHEN se1770 > va41 THEN 0 END + CASE WHEN se1771 < va41 THEN 2 WHEN se1771 = va41 THEN 1 WHEN se1771 > va41 THEN 0 END + CASE WHEN se1772 < va41 THEN 2 WHEN se1772 = va41 THEN 1 WHEN se1772 > va41 THEN 0 END + CASE WHEN se1773 < va41 THEN 2 WHEN se1773 = va41 THEN 1 WHEN se1773 > va41 THEN 0 END + CASE WHEN se1774 < va41 THEN 2 WHEN se1774 = va41 THEN 1 WHEN se1774 > va41 THEN 0 END
-    ) / 16 AS va1775,
+      2 + CASE WHEN se48 < va47 THEN 2 WHEN se48 = va47 THEN 1 WHEN se48 > va47 THEN 0 END + CASE WHEN se49 < va47 THEN 2 WHEN se49 = va47 THEN 1 WHEN se49 > va47 THEN 0 END + CASE WHEN se50 < va47 THEN 2 WHEN se50 = va47 THEN 1 WHEN se50 > va47 THEN 0 END + CASE WHEN se51 < va47 THEN 2 WHEN se51 = va47 THEN 1 WHEN se51 > va47 THEN 0 END + CASE WHEN se52 < va47 THEN 2 WHEN se52 = va47 THEN 1 WHEN se52 > va47 THEN 0 END + CASE WHEN se53 < va47 THEN 2 WHEN se53 = va47 THEN 1 WHEN se53 > va47 THEN 0 END + CASE WHEN se54 < va47 THEN 2 WHEN se54 = va47 THEN 1 WHEN se54 > va47 THEN 0 END
+    ) / 16 AS va1925,
     (
-      2 + CASE WHEN se42 < va41 THEN 2 WHEN se42 = va41 THEN 1 WHEN se42 > va41 THEN 0 END + CASE WHEN se1769 < va41 THEN 2 WHEN se1769 = va41 THEN 1 WHEN se1769 > va41 THEN 0 END + CASE WHEN se1770 < va41 THEN 2 WHEN se1770 = va41 THEN 1 WHEN se1770 > va41 THEN 0 END + CASE WHEN se1771 < va41 THEN 2 WHEN se1771 = va41 THEN 1 WHEN se1771 > va41 THEN 0 END + CASE WHEN se1772 < va41 THEN 2 WHEN se1772 = va41 THEN 1 WHEN se1772 > va41 THEN 0 END + CASE WHEN se1773 < va41 THEN 2 WHEN se1773 = va41 THEN 1 WHEN se1773 > va41 THEN 0 END + CASE WHEN se1774 < va41 THEN 2 WHEN se1774 = va41 THEN 1 WHEN se1774 > va41 THEN 0 END + CASE WHEN se1809 < va41 THEN 2 WHEN se1809 = va41 THEN 1 WHEN se1809 > va41 THEN 0 END + CASE WHEN se1810 < va41 THEN 2 WHEN se1810 = va41 THEN 1 WHEN se1810 > va41 THEN 0 END
-    ) / 20 AS va1811,
+      2 + CASE WHEN se48 < va47 THEN 2 WHEN se48 = va47 THEN 1 WHEN se48 > va47 THEN 0 END + CASE WHEN se49 < va47 THEN 2 WHEN se49 = va47 THEN 1 WHEN se49 > va47 THEN 0 END + CASE WHEN se50 < va47 THEN 2 WHEN se50 = va47 THEN 1 WHEN se50 > va47 THEN 0 END + CASE WHEN se51 < va47 THEN 2 WHEN se51 = va47 THEN 1 WHEN se51 > va47 THEN 0 END + CASE WHEN se52 < va47 THEN 2 WHEN se52 = va47 THEN 1 WHEN se52 > va47 THEN 0 END + CASE WHEN se53 < va47 THEN 2 WHEN se53 = va47 THEN 1 WHEN se53 > va47 THEN 0 END + CASE WHEN se54 < va47 THEN 2 WHEN se54 = va47 THEN 1 WHEN se54 > va47 THEN 0 END + CASE WHEN se776 < va47 THEN 2 WHEN se776 = va47 THEN 1 WHEN se776 > va47 THEN 0 END + CASE WHEN se777 < va47 THEN 2 WHEN se777 = va47 THEN 1 WHEN se777 > va47 THEN 0 END
+    ) / 20 AS va1980,
     (
       (
         CASE
           WHEN stock_row > 25
           THEN (
             (
-              se1842 - se1843
-            ) / NULLIF(se1844, 0)
+              se2011 - se2012
+            ) / NULLIF(se2013, 0)
           )
         END
       ) * 100
-    ) AS va1845,
+    ) AS va2014,
     (
-      open - se1874
-    ) AS va1875,
+      open - se2046
+    ) AS va2047,
     (
-      benchmark_close < se1881
-    ) AS va1882,
+      benchmark_close < se2053
+    ) AS va2054,
     (
-      CASE WHEN stock_row > 179 THEN se559 END
-    ) AS va1919,
+      CASE WHEN stock_row > 179 THEN se583 END
+    ) AS va2091,
     (
       CASE
         WHEN NOT volume IS NULL
-        THEN CAST(0.15384615384615385 AS DOUBLE) * se1924 * EXP((
+        THEN CAST(0.15384615384615385 AS DOUBLE) * se2096 * EXP((
           (
             stock_row - 1
           ) % 1100
         ) * -CAST(0.1670540846631662 AS DOUBLE))
       END
-    ) AS va1925,
+    ) AS va2097,
     (
       CASE
         WHEN NOT volume IS NULL
-        THEN CAST(0.07407407407407407 AS DOUBLE) * se1927 * EXP((
+        THEN CAST(0.07407407407407407 AS DOUBLE) * se2099 * EXP((
           (
             stock_row - 1
           ) % 1100
         ) * -CAST(0.07696104113612832 AS DOUBLE))
       END
-    ) AS va1928,
+    ) AS va2100,
     (
       -(
         CASE
           WHEN stock_row > 2
           THEN (
             (
-              va1935 - se1936
-            ) / NULLIF(va1935, 0)
+              va2107 - se2108
+            ) / NULLIF(va2107, 0)
           )
         END
       )
-    ) AS va1937,
+    ) AS va2109,
     (
-      vwap - se1946
-    ) AS va1947,
+      vwap - se2118
+    ) AS va2119,
     (
-      va1957 - se1958
-    ) AS va1959,
+      va2129 - se2130
+    ) AS va2131,
     (
-      se1982 * 8193 - (
-        se1982 * 8193 - se1982
+      se2154 * 8193 - (
+        se2154 * 8193 - se2154
       )
-    ) AS va1983,
+    ) AS va2155,
     (
       CASE
         WHEN NOT close IS NULL
-        THEN CAST(0.13333333333333333 AS DOUBLE) * se1989 * EXP((
+        THEN CAST(0.13333333333333333 AS DOUBLE) * se2161 * EXP((
           (
             stock_row - 1
           ) % 1100
         ) * -CAST(0.14310084364067333 AS DOUBLE))
       END
-    ) AS va1990,
+    ) AS va2162,
     ABS((
-      se31 - high
-    )) AS va2003,
+      se37 - high
+    )) AS va2175,
     (
       (
         CASE WHEN stock_row > 19 THEN (
           (
-            va1981 * se48
+            va2153 * se59
           ) * vwap
         ) END
-      ) * va25
-    ) AS va2013,
+      ) * va31
+    ) AS va2185,
     (
       CASE WHEN stock_row > 19 THEN (
-        va615 / NULLIF(se48, 0)
+        va650 / NULLIF(se59, 0)
       ) END
-    ) AS va2047,
+    ) AS va2219,
     (
-      se118 - low
-    ) AS va2076,
+      se133 - low
+    ) AS va2248,
     (
       CASE
         WHEN stock_row > 11
         THEN (
           (
-            close - se2095
+            close - se2267
           ) / NULLIF((
-            se2096 - se2095
+            se2268 - se2267
           ), 0)
         )
       END
-    ) AS va2097,
+    ) AS va2269,
     (
-      CASE WHEN se2132 = 4 THEN se2131 END
-    ) AS va2133,
+      CASE WHEN se2325 = 4 THEN se2324 END
+    ) AS va2326,
     (
       CASE WHEN stock_row > 19 THEN (
-        se48 < volume
+        se59 < volume
       ) END
-    ) AS va2140,
+    ) AS va2333,
     (
       benchmark_close - (
-        CASE WHEN se2147 = 20 THEN se2146 END
+        CASE WHEN se2340 = 20 THEN se2339 END
       )
-    ) AS va2148,
+    ) AS va2341,
     (
       (
-        CASE WHEN se2162 = 20 THEN se2161 END
+        CASE WHEN se2355 = 20 THEN se2354 END
       ) / 20
-    ) AS va2163,
+    ) AS va2356,
     (
-      se2170 * 8193 - (
-        se2170 * 8193 - se2170
+      se2363 * 8193 - (
+        se2363 * 8193 - se2363
       )
-    ) AS va2173,
+    ) AS va2366,
     (
       CASE
-        WHEN NOT va27 IS NULL
-        THEN CAST(0.18181818181818182 AS DOUBLE) * se2195 * EXP((
+        WHEN NOT va33 IS NULL
+        THEN CAST(0.18181818181818182 AS DOUBLE) * se2388 * EXP((
           (
             stock_row - 1
           ) % 1100
         ) * -CAST(0.20067069546215116 AS DOUBLE))
       END
-    ) AS va2196,
+    ) AS va2389,
     (
       CASE WHEN stock_row > 19 THEN (
-        close / NULLIF(se2202, 0)
+        close / NULLIF(se2395, 0)
       ) END
-    ) AS va2203,
+    ) AS va2396,
     (
-      se48 * 8193 - (
-        se48 * 8193 - se48
+      se59 * 8193 - (
+        se59 * 8193 - se59
       )
-    ) AS va2225
+    ) AS va2418
   FROM series_1
 ), values_1_2 AS (
   SELECT
@@ -2193,228 +2344,247 @@ WITH values_0_1 AS (
     high,
     low,
     open,
-    se1019,
-    se1034,
-    se1087,
-    se1186,
-    se1194,
-    se1196,
-    se1198,
-    se1203,
-    se1218,
-    se1249,
-    se128,
-    se130,
-    se1336,
+    se1012,
+    se1021,
+    se1022,
+    se1104,
+    se1105,
+    se1119,
+    se1175,
+    se1277,
+    se1288,
+    se1290,
+    se1295,
+    se1312,
     se1356,
-    se1357,
-    se1384,
+    se143,
     se1432,
-    se1532,
-    se1552,
-    se162,
-    se1661,
-    se1881,
-    se1897,
-    se1917,
-    se1918,
-    se2029,
-    se2033,
-    se2064,
-    se210,
-    se2167,
-    se2170,
-    se224,
-    se275,
-    se283,
-    se286,
-    se31,
-    se328,
-    se39,
-    se40,
-    se42,
-    se45,
-    se456,
+    se1433,
+    se145,
+    se1455,
+    se1475,
+    se1476,
+    se1507,
+    se1508,
+    se1509,
+    se1510,
+    se1511,
+    se1512,
+    se1513,
+    se1514,
+    se1515,
+    se1522,
+    se1564,
+    se1667,
+    se1687,
+    se177,
+    se1781,
+    se1782,
+    se1783,
+    se1784,
+    se1785,
+    se1819,
+    se2053,
+    se2069,
+    se2089,
+    se2090,
+    se2201,
+    se2205,
+    se2236,
+    se230,
+    se2360,
+    se2363,
+    se244,
+    se296,
+    se304,
+    se307,
+    se349,
+    se37,
     se477,
     se48,
-    se493,
-    se508,
-    se55,
-    se559,
-    se571,
-    se604,
-    se61,
-    se619,
-    se623,
-    se694,
-    se695,
-    se720,
-    se722,
-    se727,
-    se752,
-    se753,
-    se800,
-    se855,
-    se910,
-    se912,
-    se939,
+    se498,
+    se514,
+    se529,
+    se583,
+    se59,
+    se595,
+    se654,
+    se658,
+    se659,
+    se660,
+    se661,
+    se662,
+    se663,
+    se72,
+    se737,
+    se738,
+    se780,
+    se781,
+    se782,
+    se783,
+    se784,
+    se813,
+    se814,
+    se861,
+    se864,
+    se923,
+    se982,
     va0,
-    va1015,
-    va1018,
-    va1045,
-    va1047,
-    va108,
-    va1094,
-    va1129,
-    va1133,
-    va1157,
-    va1168,
-    va1232,
-    va1264,
-    va127,
-    va129,
-    va1308,
-    va1312,
-    va1324,
-    va1332,
-    va1335,
-    va1337,
-    va1341,
-    va1360,
-    va1363,
-    va1373,
-    va1380,
-    va1383,
-    va1394,
-    va1400,
-    va1418,
-    va1428,
-    va1431,
+    va1013,
+    va1017,
+    va1023,
+    va1041,
+    va107,
+    va1075,
+    va1100,
+    va1103,
+    va1130,
+    va1132,
+    va1182,
+    va1217,
+    va1221,
+    va123,
+    va1237,
+    va1248,
+    va1259,
+    va1326,
+    va142,
+    va1422,
+    va1426,
     va144,
-    va145,
+    va1443,
+    va1451,
     va1454,
-    va147,
+    va1456,
+    va1460,
+    va1479,
+    va1481,
     va1490,
-    va1495,
-    va1514,
-    va1531,
-    va1533,
-    va1556,
-    va1568,
-    va1576,
-    va1583,
-    va1600,
-    va161,
-    va1612,
-    va1614,
-    va1620,
-    va1621,
-    va1623,
-    va163,
-    va165,
-    va1664,
-    va1676,
-    va1681,
-    va1696,
-    va170,
-    va1701,
-    va1718,
-    va1775,
-    va1845,
-    va1892,
-    va1919,
+    va1497,
+    va1506,
+    va1523,
+    va1524,
+    va1550,
+    va1560,
+    va1563,
+    va1588,
+    va159,
+    va160,
+    va162,
+    va1625,
+    va1630,
+    va1649,
+    va1666,
+    va1668,
+    va1691,
+    va1723,
+    va1730,
+    va1748,
+    va176,
+    va1760,
+    va1762,
+    va1768,
+    va1769,
+    va1771,
+    va178,
+    va180,
+    va1822,
+    va1834,
+    va1839,
+    va185,
+    va1859,
+    va1870,
     va1925,
-    va1928,
-    va1937,
-    va1947,
-    va1983,
-    va1990,
     va2,
-    va203,
-    va2047,
-    va2060,
-    va2066,
-    va2075,
-    va2076,
-    va213,
-    va2133,
-    va2140,
-    va2148,
-    va2163,
-    va2173,
-    va2181,
-    va2187,
-    va2196,
-    va2225,
-    va234,
-    va244,
-    va263,
-    va27,
-    va270,
-    va276,
-    va280,
-    va287,
-    va30,
-    va329,
+    va2014,
+    va2064,
+    va2091,
+    va2097,
+    va2100,
+    va2109,
+    va2119,
+    va2155,
+    va2162,
+    va2219,
+    va223,
+    va2232,
+    va2238,
+    va2247,
+    va2248,
+    va233,
+    va2333,
+    va2341,
+    va2356,
+    va2366,
+    va2374,
+    va2380,
+    va2389,
+    va2418,
+    va255,
+    va265,
+    va284,
+    va291,
+    va297,
+    va301,
+    va308,
     va33,
-    va331,
-    va34,
-    va342,
-    va41,
-    va457,
-    va487,
-    va49,
-    va490,
-    va492,
-    va509,
-    va533,
-    va54,
-    va546,
-    va563,
+    va350,
+    va352,
+    va36,
+    va363,
+    va39,
+    va40,
+    va47,
+    va478,
+    va508,
+    va511,
+    va513,
+    va530,
+    va557,
     va570,
-    va59,
-    va595,
+    va587,
+    va594,
     va60,
-    va612,
-    va614,
-    va615,
-    va622,
-    va625,
+    va619,
+    va634,
+    va641,
+    va647,
+    va649,
     va65,
-    va655,
-    va659,
-    va681,
-    va688,
+    va650,
+    va657,
+    va664,
     va698,
-    va700,
-    va709,
-    va711,
-    va713,
-    va721,
-    va725,
-    va726,
-    va735,
-    va736,
-    va738,
-    va740,
-    va757,
-    va780,
-    va782,
-    va803,
-    va856,
-    va887,
-    va900,
-    va901,
-    va903,
-    va904,
-    va911,
-    va915,
-    va92,
-    va922,
-    va940,
-    va944,
-    va964,
-    va990,
+    va70,
+    va702,
+    va71,
+    va724,
+    va731,
+    va741,
+    va743,
+    va752,
+    va754,
+    va756,
+    va76,
+    va779,
+    va796,
+    va797,
+    va799,
+    va801,
+    va818,
+    va841,
+    va843,
+    va865,
+    va894,
+    va924,
+    va957,
+    va970,
+    va971,
+    va973,
+    va974,
+    va981,
+    va987,
+    va988,
     volume,
     vwap,
     (
@@ -2424,529 +2594,645 @@ WITH values_0_1 AS (
     ) AS va10,
     (
       CASE
-        WHEN va32
+        WHEN va38
         THEN 0
-        WHEN NOT va32
+        WHEN NOT va38
         THEN (
           close - (
-            CASE WHEN va33 THEN va34 WHEN NOT va33 THEN va35 END
+            CASE WHEN va39 THEN va40 WHEN NOT va39 THEN va41 END
           )
         )
       END
-    ) AS va36,
+    ) AS va42,
     (
-      1 < va49
-    ) AS va50,
+      CASE WHEN stock_row > 7 THEN (
+        (
+          se45 + va55
+        ) < se56
+      ) END
+    ) AS va57,
     (
-      va49 = 1
-    ) AS va51,
+      CASE WHEN stock_row > 7 THEN (
+        se56 < (
+          se45 - va55
+        )
+      ) END
+    ) AS va58,
     (
-      va59 * 8193 - (
-        va59 * 8193 - va59
+      1 < va60
+    ) AS va61,
+    (
+      va60 = 1
+    ) AS va62,
+    (
+      va70 * 8193 - (
+        va70 * 8193 - va70
       )
-    ) AS va68,
+    ) AS va79,
     (
-      va65 * 8193 - (
-        va65 * 8193 - va65
+      va76 * 8193 - (
+        va76 * 8193 - va76
       )
-    ) AS va71,
+    ) AS va84,
     (
       CASE WHEN stock_row > 4 THEN (
-        va80 * 8193 - (
-          va80 * 8193 - va80
+        va95 * 8193 - (
+          va95 * 8193 - va95
         )
       ) END
-    ) AS va81,
-    (
-      CASE WHEN stock_row > 3 THEN (
-        va87 * 8193 - (
-          va87 * 8193 - va87
-        )
-      ) END
-    ) AS va88,
-    (
-      va95 * 8193 - (
-        va95 * 8193 - va95
-      )
     ) AS va96,
     (
-      va101 * 8193 - (
-        va101 * 8193 - va101
-      )
-    ) AS va102,
+      CASE
+        WHEN stock_row > 3
+        THEN (
+          va102 * 8193 - (
+            va102 * 8193 - va102
+          )
+        )
+      END
+    ) AS va103,
     (
-      va111 * 8193 - (
-        va111 * 8193 - va111
+      va110 * 8193 - (
+        va110 * 8193 - va110
       )
-    ) AS va112,
+    ) AS va111,
+    (
+      va116 * 8193 - (
+        va116 * 8193 - va116
+      )
+    ) AS va117,
+    (
+      va126 * 8193 - (
+        va126 * 8193 - va126
+      )
+    ) AS va127,
     (
       CASE
         WHEN stock_row > 1
         THEN (
           (
             (
-              va108 - (
-                va119 / 2
+              va123 - (
+                va134 / 2
               )
-            ) * va27
+            ) * va33
           ) / NULLIF(volume, 0)
         )
       END
-    ) AS va120,
+    ) AS va135,
     (
-      va153 * 8193 - (
-        va153 * 8193 - va153
+      va168 * 8193 - (
+        va168 * 8193 - va168
       )
-    ) AS va154,
+    ) AS va169,
     (
-      CASE WHEN stock_row > 5 THEN va163 END
-    ) AS va164,
+      CASE WHEN stock_row > 5 THEN va178 END
+    ) AS va179,
     (
-      va195 * 8193 - (
-        va195 * 8193 - va195
+      va215 * 8193 - (
+        va215 * 8193 - va215
       )
-    ) AS va196,
+    ) AS va216,
     (
       CASE
-        WHEN va204
+        WHEN va224
         THEN (
           CASE WHEN stock_row > 5 THEN (
-            va163 / NULLIF(se162, 0)
+            va178 / NULLIF(se177, 0)
           ) END
         )
-        WHEN NOT va204
+        WHEN NOT va224
         THEN (
           CASE
-            WHEN va205
+            WHEN va225
             THEN 0
-            WHEN NOT va205
+            WHEN NOT va225
             THEN (
               CASE WHEN stock_row > 5 THEN (
-                va163 / NULLIF(close, 0)
+                va178 / NULLIF(close, 0)
               ) END
             )
           END
         )
       END
-    ) AS va206,
+    ) AS va226,
     (
-      va208 * 100
-    ) AS va209,
+      va228 * 100
+    ) AS va229,
     (
       CASE WHEN stock_row > 5 THEN (
-        va213 / NULLIF(se210, 0)
+        va233 / NULLIF(se230, 0)
       ) END
-    ) AS va214,
+    ) AS va234,
     (
-      CASE WHEN stock_row > 1 THEN va33 END
-    ) AS va223,
+      CASE WHEN stock_row > 1 THEN va39 END
+    ) AS va243,
     (
-      CASE WHEN stock_row > 1 THEN va234 END
-    ) AS va235,
-    (
-      (
-        CASE WHEN stock_row > 8 THEN (
-          va302 / NULLIF((
-            se303 - se301
-          ), 0)
-        ) END
-      ) * 100
-    ) AS va304,
+      CASE WHEN stock_row > 1 THEN va255 END
+    ) AS va256,
     (
       (
         CASE WHEN stock_row > 8 THEN (
-          va302 / NULLIF((
-            se303 - se311
+          va323 / NULLIF((
+            se324 - se322
           ), 0)
         ) END
       ) * 100
-    ) AS va312,
-    (
-      va208 * volume
     ) AS va325,
     (
-      va326 - 1
-    ) AS va327,
+      (
+        CASE WHEN stock_row > 8 THEN (
+          va323 / NULLIF((
+            se324 - se332
+          ), 0)
+        ) END
+      ) * 100
+    ) AS va333,
     (
-      va335 * 8193 - (
-        va335 * 8193 - va335
+      va228 * volume
+    ) AS va346,
+    (
+      va347 - 1
+    ) AS va348,
+    (
+      va356 * 8193 - (
+        va356 * 8193 - va356
       )
-    ) AS va336,
+    ) AS va357,
     (
       CASE
         WHEN stock_row > 240
         THEN (
-          va481 * 8193 - (
-            va481 * 8193 - va481
+          va502 * 8193 - (
+            va502 * 8193 - va502
           )
         )
       END
-    ) AS va482,
+    ) AS va503,
     (
       CASE
         WHEN stock_row > 19
         THEN (
-          CASE WHEN va542 THEN (
+          CASE WHEN va566 THEN (
             -(
-              high - se543
+              high - se567
             )
-          ) WHEN NOT va542 THEN 0 END
+          ) WHEN NOT va566 THEN 0 END
         )
       END
-    ) AS va544,
+    ) AS va568,
+    (
+      CASE WHEN va634 THEN se628 ELSE 0 END
+    ) AS va635,
     (
       CASE
-        WHEN va33
+        WHEN va39
         THEN volume
-        WHEN NOT va33
+        WHEN NOT va39
         THEN (
-          CASE WHEN va614 THEN va615 WHEN NOT va614 THEN 0 END
+          CASE WHEN va649 THEN va650 WHEN NOT va649 THEN 0 END
         )
       END
-    ) AS va616,
+    ) AS va651,
     (
       CASE
         WHEN stock_row > 1
         THEN (
-          va669 * 8193 - (
-            va669 * 8193 - va669
+          va712 * 8193 - (
+            va712 * 8193 - va712
           )
         )
       END
-    ) AS va670,
+    ) AS va713,
     (
       CASE WHEN stock_row > 23 THEN (
-        va677 / NULLIF((
+        va720 / NULLIF((
           close * 4
         ), 0)
       ) END
-    ) AS va678,
+    ) AS va721,
     (
       (
-        CAST(SIGN(va688) AS DOUBLE) + CAST(SIGN((
-          se31 - se545
+        CAST(SIGN(va731) AS DOUBLE) + CAST(SIGN((
+          se37 - se569
         )) AS DOUBLE)
       ) + CAST(SIGN((
-        se545 - se286
+        se569 - se307
       )) AS DOUBLE)
-    ) AS va689,
+    ) AS va732,
     (
-      va119 <= va107
-    ) AS va697,
-    ABS(va698) AS va699,
+      va134 <= va122
+    ) AS va740,
+    ABS(va741) AS va742,
     (
-      va107 <= va119
-    ) AS va703,
+      va122 <= va134
+    ) AS va746,
     CAST((
-      va33
-    ) AS DOUBLE) AS va716,
-    ABS(va736) AS va737,
-    (
-      CASE
-        WHEN stock_row > 11
-        THEN (
-          va747 * 8193 - (
-            va747 * 8193 - va747
-          )
-        )
-      END
-    ) AS va748,
-    (
-      CASE
-        WHEN stock_row > 1
-        THEN (
-          CASE WHEN 0 > va688 THEN 0 WHEN 0 <= va688 THEN va688 END
-        )
-      END
-    ) AS va828,
-    ABS(va688) AS va832,
-    (
-      CASE WHEN stock_row > 59 THEN va856 END
-    ) AS va857,
-    (
-      (
-        CASE WHEN stock_row > 23 THEN (
-          va915 / NULLIF(se676, 0)
-        ) END
-      ) * 100
-    ) AS va916,
-    (
-      va964 * 8193 - (
-        va964 * 8193 - va964
-      )
-    ) AS va970,
-    (
-      va1007 * 8193 - (
-        va1007 * 8193 - va1007
-      )
-    ) AS va1008,
-    (
-      -va263
-    ) AS va1073,
-    (
-      va49 * 8193 - (
-        va49 * 8193 - va49
-      )
-    ) AS va1082,
-    (
-      CAST(0.25 AS DOUBLE) < va1089
-    ) AS va1090,
-    (
-      va1089 < 0
-    ) AS va1091,
-    (
-      va1117 * 8193 - (
-        va1117 * 8193 - va1117
-      )
-    ) AS va1118,
-    (
-      (
-        CASE WHEN stock_row > 20 THEN (
-          va1126 / NULLIF(se1087, 0)
-        ) END
-      ) * 100
-    ) AS va1127,
-    (
-      CASE
-        WHEN stock_row > 4
-        THEN (
-          va1142 * 8193 - (
-            va1142 * 8193 - va1142
-          )
-        )
-      END
-    ) AS va1143,
-    (
-      CASE
-        WHEN stock_row > 1
-        THEN (
-          CASE WHEN 0 > va1250 THEN 0 WHEN 0 <= va1250 THEN va1250 END
-        )
-      END
-    ) AS va1251,
-    (
-      CASE WHEN stock_row > 1 THEN ABS(va1250) END
-    ) AS va1255,
-    (
-      CASE WHEN stock_row > 19 THEN va1261 END
-    ) AS va1262,
-    (
-      CASE WHEN stock_row > 20 THEN va1126 END
-    ) AS va1283,
-    (
-      CASE
-        WHEN stock_row > 1
-        THEN (
-          va1284 * 8193 - (
-            va1284 * 8193 - va1284
-          )
-        )
-      END
-    ) AS va1285,
-    (
-      CASE
-        WHEN stock_row > 1
-        THEN (
-          va1289 * 8193 - (
-            va1289 * 8193 - va1289
-          )
-        )
-      END
-    ) AS va1290,
-    (
-      CASE
-        WHEN stock_row > 1
-        THEN (
-          va1294 * 8193 - (
-            va1294 * 8193 - va1294
-          )
-        )
-      END
-    ) AS va1295,
-    (
-      CASE
-        WHEN stock_row > 1
-        THEN (
-          va1301 * 8193 - (
-            va1301 * 8193 - va1301
-          )
-        )
-      END
-    ) AS va1302,
-    (
-      0 < va688
-    ) AS va1346,
-    (
-      va688 < 0
-    ) AS va1348,
-    (
-      va1394 * 8193 - (
-        va1394 * 8193 - va1394
-      )
-    ) AS va1403,
-    (
-      va1400 * 8193 - (
-        va1400 * 8193 - va1400
-      )
-    ) AS va1406,
-    (
-      va1502 * 8193 - (
-        va1502 * 8193 - va1502
-      )
-    ) AS va1503,
-    (
-      va1514 * 8193 - (
-        va1514 * 8193 - va1514
-      )
-    ) AS va1521,
-    va1600 * stock_row AS va1601,
-    (
-      va782 * 8193 - (
-        va782 * 8193 - va782
-      )
-    ) AS va1656,
-    (
-      CASE WHEN stock_row > 19 THEN (
-        va1678 - va1261
-      ) END
-    ) AS va1679,
-    (
-      CASE
-        WHEN stock_row > 4
-        THEN (
-          va1690 * 8193 - (
-            va1690 * 8193 - va1690
-          )
-        )
-      END
-    ) AS va1691,
-    va1701 * stock_row AS va1702,
-    (
-      va1718 * 8193 - (
-        va1718 * 8193 - va1718
-      )
-    ) AS va1724,
-    (
-      va1775 * 8193 - (
-        va1775 * 8193 - va1775
-      )
-    ) AS va1781,
+      va39
+    ) AS DOUBLE) AS va759,
     (
       CASE
         WHEN stock_row > 9
         THEN (
-          va1811 * 8193 - (
-            va1811 * 8193 - va1811
+          (
+            va0 + (
+              CASE
+                WHEN (
+                  NOT (
+                    va764 = se765
+                    AND va764 = se766
+                    AND va764 = se767
+                    AND va764 = se768
+                    AND va764 = se769
+                    AND va764 = se770
+                    AND va764 = se771
+                    AND va764 = se772
+                    AND va764 = se773
+                  )
+                )
+                THEN se763
+                ELSE 0
+              END
+            )
+          ) + (
+            CASE
+              WHEN va778 AND va789
+              THEN CASE WHEN ISFINITE(va775) THEN ROUND(va775, 12) END
+              ELSE NULL
+            END
           )
         )
       END
-    ) AS va1812,
+    ) AS va790,
+    ABS(va797) AS va798,
+    (
+      CASE
+        WHEN stock_row > 11
+        THEN (
+          va808 * 8193 - (
+            va808 * 8193 - va808
+          )
+        )
+      END
+    ) AS va809,
+    (
+      CASE
+        WHEN stock_row > 1
+        THEN (
+          CASE WHEN 0 > va731 THEN 0 WHEN 0 <= va731 THEN va731 END
+        )
+      END
+    ) AS va896,
+    ABS(va731) AS va900,
+    (
+      CASE WHEN stock_row > 59 THEN va924 END
+    ) AS va925,
+    (
+      (
+        CASE WHEN stock_row > 23 THEN (
+          va988 / NULLIF(se719, 0)
+        ) END
+      ) * 100
+    ) AS va989,
+    (
+      CASE
+        WHEN va778 AND va647
+        THEN CASE WHEN ISFINITE(va995) THEN ROUND(va995, 12) END
+        ELSE NULL
+      END
+    ) AS va996,
+    (
+      va1041 * 8193 - (
+        va1041 * 8193 - va1041
+      )
+    ) AS va1047,
+    (
+      va1092 * 8193 - (
+        va1092 * 8193 - va1092
+      )
+    ) AS va1093,
+    (
+      -va284
+    ) AS va1161,
+    (
+      va60 * 8193 - (
+        va60 * 8193 - va60
+      )
+    ) AS va1170,
+    (
+      CAST(0.25 AS DOUBLE) < va1177
+    ) AS va1178,
+    (
+      va1177 < 0
+    ) AS va1179,
+    (
+      va1205 * 8193 - (
+        va1205 * 8193 - va1205
+      )
+    ) AS va1206,
+    (
+      (
+        CASE WHEN stock_row > 20 THEN (
+          va1214 / NULLIF(se1175, 0)
+        ) END
+      ) * 100
+    ) AS va1215,
+    (
+      CASE
+        WHEN stock_row > 4
+        THEN (
+          va1230 * 8193 - (
+            va1230 * 8193 - va1230
+          )
+        )
+      END
+    ) AS va1231,
+    (
+      CASE WHEN stock_row > 9 THEN (
+        CASE WHEN va647 THEN se1286 ELSE 0 END
+      ) END
+    ) AS va1287,
+    (
+      CASE
+        WHEN stock_row > 1
+        THEN (
+          CASE WHEN 0 > va1357 THEN 0 WHEN 0 <= va1357 THEN va1357 END
+        )
+      END
+    ) AS va1358,
+    (
+      CASE WHEN stock_row > 1 THEN ABS(va1357) END
+    ) AS va1362,
+    (
+      CASE WHEN stock_row > 19 THEN va1368 END
+    ) AS va1369,
+    (
+      CASE
+        WHEN va894
+        AND (
+          NOT (
+            va71 = se72 AND va71 = se73 AND va71 = se74 AND va71 = se75
+          )
+        )
+        THEN CASE WHEN ISFINITE(va1371) THEN ROUND(va1371, 12) END
+        ELSE NULL
+      END
+    ) AS va1372,
+    (
+      CASE WHEN stock_row > 20 THEN va1214 END
+    ) AS va1397,
+    (
+      CASE
+        WHEN stock_row > 1
+        THEN (
+          va1398 * 8193 - (
+            va1398 * 8193 - va1398
+          )
+        )
+      END
+    ) AS va1399,
+    (
+      CASE
+        WHEN stock_row > 1
+        THEN (
+          va1403 * 8193 - (
+            va1403 * 8193 - va1403
+          )
+        )
+      END
+    ) AS va1404,
+    (
+      CASE
+        WHEN stock_row > 1
+        THEN (
+          va1408 * 8193 - (
+            va1408 * 8193 - va1408
+          )
+        )
+      END
+    ) AS va1409,
+    (
+      CASE
+        WHEN stock_row > 1
+        THEN (
+          va1415 * 8193 - (
+            va1415 * 8193 - va1415
+          )
+        )
+      END
+    ) AS va1416,
+    (
+      0 < va731
+    ) AS va1465,
+    (
+      va731 < 0
+    ) AS va1467,
+    (
+      va1523 * 8193 - (
+        va1523 * 8193 - va1523
+      )
+    ) AS va1527,
+    (
+      va1524 * 8193 - (
+        va1524 * 8193 - va1524
+      )
+    ) AS va1534,
+    (
+      va1637 * 8193 - (
+        va1637 * 8193 - va1637
+      )
+    ) AS va1638,
+    (
+      va1649 * 8193 - (
+        va1649 * 8193 - va1649
+      )
+    ) AS va1656,
+    (
+      CASE
+        WHEN (
+          NOT (
+            va657 = se658
+            AND va657 = se659
+            AND va657 = se660
+            AND va657 = se661
+            AND va657 = se662
+          )
+        )
+        AND (
+          NOT (
+            va71 = se72 AND va71 = se73 AND va71 = se74 AND va71 = se75 AND va71 = se642
+          )
+        )
+        THEN CASE WHEN ISFINITE(va1715) THEN ROUND(va1715, 12) END
+        ELSE NULL
+      END
+    ) AS va1716,
+    va1748 * stock_row AS va1749,
+    (
+      va843 * 8193 - (
+        va843 * 8193 - va843
+      )
+    ) AS va1814,
+    (
+      CASE WHEN stock_row > 19 THEN (
+        va1836 - va1368
+      ) END
+    ) AS va1837,
+    (
+      CASE
+        WHEN stock_row > 4
+        THEN (
+          va1848 * 8193 - (
+            va1848 * 8193 - va1848
+          )
+        )
+      END
+    ) AS va1849,
+    (
+      CASE
+        WHEN va789 AND va647
+        THEN CASE WHEN ISFINITE(va1854) THEN ROUND(va1854, 12) END
+        ELSE NULL
+      END
+    ) AS va1855,
+    va1859 * stock_row AS va1860,
+    (
+      va1870 * 8193 - (
+        va1870 * 8193 - va1870
+      )
+    ) AS va1876,
+    (
+      va1925 * 8193 - (
+        va1925 * 8193 - va1925
+      )
+    ) AS va1931,
+    (
+      CASE
+        WHEN stock_row > 9
+        THEN (
+          va1980 * 8193 - (
+            va1980 * 8193 - va1980
+          )
+        )
+      END
+    ) AS va1981,
     (
       CASE WHEN stock_row > 1 THEN (
-        va688 / NULLIF(se31, 0)
+        va731 / NULLIF(se37, 0)
       ) END
-    ) AS va1832,
+    ) AS va2001,
     (
-      CASE WHEN stock_row > 1 THEN va614 END
-    ) AS va1836,
+      CASE WHEN stock_row > 1 THEN va649 END
+    ) AS va2005,
     (
       CASE
         WHEN stock_row > 13
         THEN (
-          va1875 * 8193 - (
-            va1875 * 8193 - va1875
+          va2047 * 8193 - (
+            va2047 * 8193 - va2047
           )
         )
       END
-    ) AS va1876,
+    ) AS va2048,
     (
       CASE
-        WHEN NOT va1882 IS NULL AND NOT va1882 IS NULL
+        WHEN NOT va2054 IS NULL AND NOT va2054 IS NULL
         THEN (
-          va1882 AND va1882
+          va2054 AND va2054
         )
       END
-    ) AS va1883,
+    ) AS va2055,
     (
       CASE WHEN stock_row > 23 THEN (
-        va677 / 4
+        va720 / 4
       ) END
-    ) AS va1916,
+    ) AS va2088,
     (
       CASE
         WHEN stock_row > 5
         THEN (
-          va1959 * 8193 - (
-            va1959 * 8193 - va1959
+          va2131 * 8193 - (
+            va2131 * 8193 - va2131
           )
         )
       END
-    ) AS va1960,
+    ) AS va2132,
     (
-      va35 - va34
-    ) AS va1995,
-    ABS(va1332) AS va2002,
+      va41 - va40
+    ) AS va2167,
+    ABS(va1451) AS va2174,
     (
-      CASE WHEN va2003 > va27 THEN va2003 WHEN va2003 <= va27 THEN va27 END
-    ) AS va2004,
+      CASE WHEN va2175 > va33 THEN va2175 WHEN va2175 <= va33 THEN va33 END
+    ) AS va2176,
     (
-      va2013 * 8193 - (
-        va2013 * 8193 - va2013
+      va2185 * 8193 - (
+        va2185 * 8193 - va2185
       )
-    ) AS va2014,
-    POWER(va326, 2) AS va2040,
+    ) AS va2186,
+    POWER(va347, 2) AS va2212,
     (
-      CASE WHEN stock_row > 1 THEN va688 END
-    ) AS va2048,
+      CASE WHEN stock_row > 1 THEN va731 END
+    ) AS va2220,
     (
-      va1947 * 8193 - (
-        va1947 * 8193 - va1947
+      va2119 * 8193 - (
+        va2119 * 8193 - va2119
       )
-    ) AS va2070,
+    ) AS va2242,
     (
       (
-        0 < va2076
+        0 < va2248
       ) AND (
-        va698 < va2076
+        va741 < va2248
       )
-    ) AS va2077,
+    ) AS va2249,
     (
       (
-        0 < va698
+        0 < va741
       ) AND (
-        va2076 < va698
+        va2248 < va741
       )
-    ) AS va2082,
+    ) AS va2254,
     (
-      va2097 * 8193 - (
-        va2097 * 8193 - va2097
+      va2269 * 8193 - (
+        va2269 * 8193 - va2269
       )
-    ) AS va2098,
+    ) AS va2270,
     (
-      CASE WHEN stock_row > 19 THEN va1678 END
-    ) AS va2110,
+      CASE WHEN stock_row > 19 THEN va1836 END
+    ) AS va2285,
     (
-      CASE WHEN stock_row > 49 THEN va1664 END
-    ) AS va2112,
-    ABS(va263) AS va2141,
-    POWER(va2148, 3) AS va2152,
+      CASE WHEN stock_row > 49 THEN va1822 END
+    ) AS va2287,
     (
       CASE
         WHEN (
-          va2203 > 0
+          NOT (
+            va71 = se72 AND va71 = se73 AND va71 = se74
+          )
+        ) AND va1023
+        THEN CASE WHEN ISFINITE(va2326) THEN ROUND(va2326, 12) END
+        ELSE NULL
+      END
+    ) AS va2327,
+    ABS(va284) AS va2334,
+    POWER(va2341, 3) AS va2345,
+    (
+      CASE
+        WHEN (
+          va2396 > 0
           OR (
             CAST(0.05 AS DOUBLE) = FLOOR(CAST(0.05 AS DOUBLE))
             AND (
-              va2203 <> 0 OR CAST(0.05 AS DOUBLE) >= 0
+              va2396 <> 0 OR CAST(0.05 AS DOUBLE) >= 0
             )
           )
           OR (
-            va2203 = 0 AND CAST(0.05 AS DOUBLE) > 0
+            va2396 = 0 AND CAST(0.05 AS DOUBLE) > 0
           )
         )
-        THEN POWER(va2203, CAST(0.05 AS DOUBLE))
+        THEN POWER(va2396, CAST(0.05 AS DOUBLE))
       END
-    ) AS va2204
+    ) AS va2397
   FROM values_1_1
 ), values_1_3 AS (
   SELECT
@@ -2960,423 +3246,477 @@ WITH values_0_1 AS (
     high,
     low,
     open,
-    se1019,
-    se1034,
-    se1087,
-    se1186,
-    se1194,
-    se1196,
-    se1198,
-    se1203,
-    se1218,
-    se1249,
-    se128,
-    se130,
-    se1336,
+    se1012,
+    se1021,
+    se1022,
+    se1104,
+    se1105,
+    se1119,
+    se1175,
+    se1277,
+    se1288,
+    se1290,
+    se1295,
+    se1312,
     se1356,
-    se1357,
-    se1384,
+    se143,
     se1432,
-    se1532,
-    se1552,
-    se162,
-    se1661,
-    se1897,
-    se1917,
-    se1918,
-    se2029,
-    se2033,
-    se2064,
-    se210,
-    se2167,
-    se2170,
-    se224,
-    se275,
-    se283,
-    se31,
-    se328,
-    se39,
-    se40,
-    se42,
-    se45,
-    se456,
+    se1433,
+    se145,
+    se1455,
+    se1475,
+    se1476,
+    se1507,
+    se1508,
+    se1509,
+    se1510,
+    se1511,
+    se1512,
+    se1513,
+    se1514,
+    se1515,
+    se1522,
+    se1564,
+    se1667,
+    se1687,
+    se177,
+    se1781,
+    se1782,
+    se1783,
+    se1784,
+    se1785,
+    se1819,
+    se2069,
+    se2089,
+    se2090,
+    se2201,
+    se2205,
+    se2236,
+    se230,
+    se2360,
+    se2363,
+    se244,
+    se296,
+    se304,
+    se349,
+    se37,
     se477,
     se48,
-    se493,
-    se508,
-    se55,
-    se559,
-    se571,
-    se604,
-    se61,
-    se619,
-    se623,
-    se694,
-    se695,
-    se720,
-    se722,
-    se727,
-    se752,
-    se753,
-    se800,
-    se855,
-    se910,
-    se912,
-    se939,
+    se498,
+    se514,
+    se529,
+    se583,
+    se59,
+    se595,
+    se654,
+    se658,
+    se659,
+    se660,
+    se661,
+    se662,
+    se663,
+    se72,
+    se737,
+    se738,
+    se780,
+    se781,
+    se782,
+    se783,
+    se784,
+    se813,
+    se814,
+    se861,
+    se864,
+    se923,
+    se982,
     va0,
     va10,
-    va1008,
-    va1015,
-    va1018,
-    va102,
-    va1045,
+    va1013,
+    va1017,
+    va1023,
+    va103,
+    va1041,
     va1047,
-    va108,
-    va1082,
-    va1094,
-    va1118,
-    va112,
-    va1127,
-    va1129,
-    va1133,
-    va1143,
-    va1157,
-    va1168,
-    va120,
-    va1232,
-    va1251,
-    va1255,
-    va1262,
-    va1264,
+    va107,
+    va1075,
+    va1093,
+    va1100,
+    va1103,
+    va111,
+    va1130,
+    va1132,
+    va117,
+    va1170,
+    va1182,
+    va1206,
+    va1215,
+    va1217,
+    va1221,
+    va123,
+    va1231,
+    va1237,
+    va1248,
+    va1259,
     va127,
-    va1283,
-    va1285,
-    va129,
-    va1290,
-    va1295,
-    va1302,
-    va1308,
-    va1312,
-    va1324,
-    va1332,
-    va1335,
-    va1337,
-    va1341,
-    va1346,
-    va1348,
-    va1360,
-    va1363,
-    va1373,
-    va1380,
-    va1383,
-    va1394,
-    va1400,
-    va1403,
-    va1406,
-    va1418,
-    va1428,
-    va1431,
+    va1287,
+    va1326,
+    va135,
+    va1358,
+    va1362,
+    va1369,
+    va1372,
+    va1397,
+    va1399,
+    va1404,
+    va1409,
+    va1416,
+    va142,
+    va1422,
+    va1426,
     va144,
-    va145,
+    va1443,
+    va1451,
     va1454,
-    va147,
+    va1456,
+    va1460,
+    va1465,
+    va1467,
+    va1479,
+    va1481,
     va1490,
-    va1495,
-    va1503,
-    va1514,
-    va1521,
-    va1531,
-    va1533,
-    va154,
-    va1556,
-    va1568,
-    va1576,
-    va1583,
-    va1600,
-    va1601,
-    va161,
-    va1612,
-    va1614,
-    va1620,
-    va1621,
-    va1623,
-    va163,
-    va164,
-    va165,
+    va1497,
+    va1506,
+    va1523,
+    va1524,
+    va1527,
+    va1534,
+    va1550,
+    va1560,
+    va1563,
+    va1588,
+    va159,
+    va160,
+    va162,
+    va1625,
+    va1630,
+    va1638,
+    va1649,
     va1656,
-    va1664,
-    va1676,
-    va1679,
-    va1681,
+    va1666,
+    va1668,
+    va169,
     va1691,
-    va1696,
-    va170,
-    va1701,
-    va1702,
-    va1718,
-    va1724,
-    va1775,
-    va1781,
-    va1812,
-    va1832,
-    va1836,
-    va1845,
+    va1723,
+    va1730,
+    va1748,
+    va1749,
+    va176,
+    va1760,
+    va1762,
+    va1768,
+    va1769,
+    va1771,
+    va178,
+    va179,
+    va180,
+    va1814,
+    va1822,
+    va1834,
+    va1837,
+    va1839,
+    va1849,
+    va185,
+    va1855,
+    va1859,
+    va1860,
+    va1870,
     va1876,
-    va1883,
-    va1892,
-    va1916,
-    va1919,
     va1925,
-    va1928,
-    va1937,
-    va1947,
-    va196,
-    va1960,
-    va1983,
-    va1990,
-    va1995,
+    va1931,
+    va1981,
     va2,
+    va2001,
+    va2005,
     va2014,
-    va203,
-    va2040,
-    va2047,
     va2048,
-    va206,
-    va2060,
-    va2066,
-    va2070,
-    va2075,
-    va2076,
-    va2077,
-    va2082,
-    va209,
-    va2098,
-    va2110,
-    va2112,
-    va213,
-    va2133,
-    va214,
-    va2140,
-    va2148,
-    va2152,
-    va2163,
-    va2173,
-    va2181,
-    va2187,
-    va2196,
-    va2225,
+    va2055,
+    va2064,
+    va2088,
+    va2091,
+    va2097,
+    va2100,
+    va2109,
+    va2119,
+    va2132,
+    va2155,
+    va216,
+    va2162,
+    va2167,
+    va2186,
+    va2212,
+    va2219,
+    va2220,
     va223,
+    va2232,
+    va2238,
+    va2242,
+    va2247,
+    va2248,
+    va2249,
+    va2254,
+    va226,
+    va2270,
+    va2285,
+    va2287,
+    va229,
+    va233,
+    va2333,
     va234,
-    va235,
-    va244,
-    va263,
-    va27,
-    va270,
-    va276,
-    va280,
-    va287,
-    va30,
-    va304,
-    va312,
+    va2341,
+    va2345,
+    va2356,
+    va2366,
+    va2374,
+    va2380,
+    va2389,
+    va2418,
+    va243,
+    va255,
+    va256,
+    va265,
+    va284,
+    va291,
+    va297,
+    va301,
+    va308,
     va325,
-    va327,
-    va329,
     va33,
-    va331,
-    va336,
-    va34,
-    va342,
+    va333,
+    va346,
+    va348,
+    va350,
+    va352,
+    va357,
     va36,
-    va41,
-    va457,
-    va482,
-    va487,
-    va49,
-    va490,
-    va492,
-    va509,
-    va533,
-    va54,
-    va544,
-    va546,
-    va563,
+    va363,
+    va39,
+    va40,
+    va42,
+    va47,
+    va478,
+    va503,
+    va508,
+    va511,
+    va513,
+    va530,
+    va557,
+    va568,
+    va57,
     va570,
-    va59,
-    va595,
+    va58,
+    va587,
+    va594,
     va60,
-    va612,
-    va614,
-    va615,
-    va616,
-    va622,
-    va625,
+    va619,
+    va634,
+    va641,
+    va647,
+    va649,
     va65,
-    va655,
-    va659,
-    va670,
-    va678,
-    va68,
-    va681,
-    va688,
-    va697,
+    va650,
+    va651,
+    va657,
+    va664,
     va698,
-    va703,
-    va709,
+    va70,
+    va702,
     va71,
-    va711,
     va713,
-    va716,
     va721,
-    va725,
-    va726,
-    va735,
-    va736,
-    va737,
-    va738,
+    va724,
+    va731,
     va740,
-    va748,
-    va757,
-    va780,
-    va782,
-    va803,
-    va81,
-    va828,
-    va832,
-    va856,
-    va857,
-    va88,
-    va887,
+    va741,
+    va746,
+    va752,
+    va754,
+    va756,
+    va759,
+    va76,
+    va779,
+    va79,
+    va796,
+    va797,
+    va798,
+    va799,
+    va801,
+    va809,
+    va818,
+    va84,
+    va841,
+    va843,
+    va865,
+    va894,
+    va896,
     va900,
-    va901,
-    va903,
-    va904,
-    va911,
-    va915,
-    va916,
-    va92,
-    va922,
-    va940,
-    va944,
+    va924,
+    va925,
+    va957,
     va96,
-    va964,
     va970,
-    va990,
+    va971,
+    va973,
+    va974,
+    va981,
+    va987,
+    va988,
+    va989,
+    va996,
     volume,
     vwap,
     (
-      CASE WHEN NOT va50 IS NULL AND NOT va51 IS NULL THEN (
-        va50 OR va51
+      CASE WHEN NOT va61 IS NULL AND NOT va62 IS NULL THEN (
+        va61 OR va62
       ) END
-    ) AS va52,
+    ) AS va63,
     (
       (
         (
           CASE WHEN stock_row > 3 THEN (
-            va287 / NULLIF(se286, 0)
+            va308 / NULLIF(se307, 0)
           ) END
         ) * 100
-      ) + va209
-    ) AS va288,
+      ) + va229
+    ) AS va309,
+    (
+      CASE
+        WHEN stock_row > 9
+        THEN (
+          va635 * 8193 - (
+            va635 * 8193 - va635
+          )
+        )
+      END
+    ) AS va636,
     (
       CASE
         WHEN stock_row > 3
         THEN (
-          va689 * 8193 - (
-            va689 * 8193 - va689
+          va732 * 8193 - (
+            va732 * 8193 - va732
           )
         )
       END
-    ) AS va690,
+    ) AS va733,
     (
-      CASE WHEN va699 > va700 THEN va699 WHEN va699 <= va700 THEN va700 END
-    ) AS va701,
+      CASE WHEN va742 > va743 THEN va742 WHEN va742 <= va743 THEN va743 END
+    ) AS va744,
+    (
+      va790 * 8193 - (
+        va790 * 8193 - va790
+      )
+    ) AS va791,
     (
       (
-        va735 < va737
+        va796 < va798
       ) AND (
-        va738 < va737
+        va799 < va798
       )
-    ) AS va739,
+    ) AS va800,
     (
       (
-        va737 < va738
+        va798 < va799
       ) AND (
-        va735 < va738
+        va796 < va799
       )
-    ) AS va741,
+    ) AS va802,
     (
-      CASE WHEN stock_row > 1 THEN va832 END
-    ) AS va833,
+      CASE WHEN stock_row > 1 THEN va900 END
+    ) AS va901,
     (
-      va214 * 100
-    ) AS va888,
-    ABS(va327) AS va991,
+      va234 * 100
+    ) AS va958,
+    va996 * stock_row AS va997,
+    ABS(va348) AS va1076,
     (
-      va1073 * 8193 - (
-        va1073 * 8193 - va1073
+      va1161 * 8193 - (
+        va1161 * 8193 - va1161
       )
-    ) AS va1074,
+    ) AS va1162,
     (
       CASE
         WHEN stock_row > 20
         THEN (
           CASE
-            WHEN va1090
+            WHEN va1178
             THEN (
               -1
             )
-            WHEN NOT va1090
+            WHEN NOT va1178
             THEN (
-              CASE WHEN va1091 THEN 1 WHEN NOT va1091 THEN (
-                -va688
+              CASE WHEN va1179 THEN 1 WHEN NOT va1179 THEN (
+                -va731
               ) END
             )
           END
         )
       END
-    ) AS va1092,
+    ) AS va1180,
     (
-      CASE WHEN va223 THEN va1832 WHEN NOT va223 THEN 1 END
-    ) AS va1833,
+      va1716 * 8193 - (
+        va1716 * 8193 - va1716
+      )
+    ) AS va1717,
     (
-      CASE WHEN va1883 THEN va327 END
-    ) AS va1884,
+      -va1855
+    ) AS va1906,
     (
-      CASE WHEN va1883 THEN (
+      CASE WHEN va243 THEN va2001 WHEN NOT va243 THEN 1 END
+    ) AS va2002,
+    (
+      CASE WHEN va2055 THEN va348 END
+    ) AS va2056,
+    (
+      CASE WHEN va2055 THEN (
         (
-          benchmark_close / NULLIF(se1881, 0)
+          benchmark_close / NULLIF(se2053, 0)
         ) - 1
       ) END
-    ) AS va1885,
+    ) AS va2057,
     (
-      CASE WHEN va2002 > va2004 THEN va2002 WHEN va2002 <= va2004 THEN va2004 END
-    ) AS va2005,
+      CASE WHEN va2174 > va2176 THEN va2174 WHEN va2174 <= va2176 THEN va2176 END
+    ) AS va2177,
     (
       CASE
-        WHEN va223
+        WHEN va243
         THEN (
           CASE WHEN stock_row > 1 THEN (
-            1 / NULLIF(va688, 0)
+            1 / NULLIF(va731, 0)
           ) END
         )
-        WHEN NOT va223
+        WHEN NOT va243
         THEN 1
       END
-    ) AS va2019,
+    ) AS va2191,
     (
-      CASE WHEN va737 > va27 THEN va737 WHEN va737 <= va27 THEN va27 END
-    ) AS va2079,
+      CASE WHEN va798 > va33 THEN va798 WHEN va798 <= va33 THEN va33 END
+    ) AS va2251,
     (
-      va1832 * volume
-    ) AS va2111,
+      va2001 * volume
+    ) AS va2286,
     (
-      va2141 * 8193 - (
-        va2141 * 8193 - va2141
+      va2327 * 8193 - (
+        va2327 * 8193 - va2327
       )
-    ) AS va2142,
+    ) AS va2328,
     (
-      CASE WHEN ISFINITE(va2204) THEN va2204 END
-    ) AS va2205
+      va2334 * 8193 - (
+        va2334 * 8193 - va2334
+      )
+    ) AS va2335,
+    (
+      CASE WHEN ISFINITE(va2397) THEN va2397 END
+    ) AS va2398
   FROM values_1_2
 ), values_1_4 AS (
   SELECT
@@ -3389,321 +3729,369 @@ WITH values_0_1 AS (
     high,
     low,
     open,
-    se1019,
-    se1034,
-    se1087,
-    se1186,
-    se1194,
-    se1196,
-    se1198,
-    se1203,
-    se1218,
-    se1249,
-    se128,
-    se130,
-    se1336,
+    se1012,
+    se1021,
+    se1022,
+    se1104,
+    se1105,
+    se1119,
+    se1175,
+    se1277,
+    se1288,
+    se1290,
+    se1295,
+    se1312,
     se1356,
-    se1357,
-    se1384,
+    se143,
     se1432,
-    se1532,
-    se1552,
-    se162,
-    se1661,
-    se1897,
-    se1917,
-    se1918,
-    se2029,
-    se2033,
-    se2064,
-    se210,
-    se2167,
-    se2170,
-    se224,
-    se275,
-    se283,
-    se31,
-    se328,
-    se39,
-    se40,
-    se42,
-    se45,
-    se456,
+    se1433,
+    se145,
+    se1455,
+    se1475,
+    se1476,
+    se1507,
+    se1508,
+    se1509,
+    se1510,
+    se1511,
+    se1512,
+    se1513,
+    se1514,
+    se1515,
+    se1522,
+    se1564,
+    se1667,
+    se1687,
+    se177,
+    se1781,
+    se1782,
+    se1783,
+    se1784,
+    se1785,
+    se1819,
+    se2069,
+    se2089,
+    se2090,
+    se2201,
+    se2205,
+    se2236,
+    se230,
+    se2360,
+    se2363,
+    se244,
+    se296,
+    se304,
+    se349,
+    se37,
     se477,
     se48,
-    se493,
-    se55,
-    se559,
-    se571,
-    se604,
-    se61,
-    se619,
-    se623,
-    se694,
-    se695,
-    se720,
-    se722,
-    se727,
-    se752,
-    se753,
-    se800,
-    se855,
-    se910,
-    se912,
-    se939,
-    va0,
+    se498,
+    se514,
+    se583,
+    se59,
+    se595,
+    se654,
+    se658,
+    se659,
+    se660,
+    se661,
+    se662,
+    se663,
+    se72,
+    se737,
+    se738,
+    se780,
+    se781,
+    se782,
+    se783,
+    se784,
+    se813,
+    se814,
+    se861,
+    se864,
+    se923,
+    se982,
     va10,
-    va1008,
-    va1015,
-    va1018,
-    va102,
-    va1045,
+    va1013,
+    va1017,
+    va1023,
+    va103,
+    va1041,
     va1047,
-    va1074,
-    va108,
-    va1082,
-    va1092,
-    va1094,
-    va1118,
-    va112,
-    va1127,
-    va1129,
-    va1133,
-    va1143,
-    va1157,
-    va1168,
-    va120,
-    va1232,
-    va1251,
-    va1255,
-    va1262,
-    va1264,
+    va107,
+    va1075,
+    va1093,
+    va1100,
+    va1103,
+    va111,
+    va1130,
+    va1132,
+    va1162,
+    va117,
+    va1170,
+    va1180,
+    va1182,
+    va1206,
+    va1215,
+    va1217,
+    va1221,
+    va123,
+    va1231,
+    va1237,
+    va1248,
+    va1259,
     va127,
-    va1283,
-    va1285,
-    va129,
-    va1290,
-    va1295,
-    va1302,
-    va1308,
-    va1312,
-    va1324,
-    va1332,
-    va1335,
-    va1337,
-    va1341,
-    va1346,
-    va1348,
-    va1360,
-    va1363,
-    va1373,
-    va1380,
-    va1383,
-    va1394,
-    va1400,
-    va1403,
-    va1406,
-    va1418,
-    va1428,
-    va1431,
+    va1287,
+    va1326,
+    va135,
+    va1358,
+    va1362,
+    va1369,
+    va1372,
+    va1397,
+    va1399,
+    va1404,
+    va1409,
+    va1416,
+    va142,
+    va1422,
+    va1426,
     va144,
-    va145,
+    va1443,
+    va1451,
     va1454,
-    va147,
+    va1456,
+    va1460,
+    va1465,
+    va1467,
+    va1479,
+    va1481,
     va1490,
-    va1495,
-    va1503,
-    va1514,
-    va1521,
-    va1531,
-    va1533,
-    va154,
-    va1556,
-    va1568,
-    va1576,
-    va1583,
-    va1600,
-    va1601,
-    va161,
-    va1612,
-    va1614,
-    va1620,
-    va1621,
-    va1623,
-    va163,
-    va164,
-    va165,
+    va1497,
+    va1506,
+    va1523,
+    va1524,
+    va1527,
+    va1534,
+    va1550,
+    va1560,
+    va1563,
+    va1588,
+    va159,
+    va160,
+    va162,
+    va1625,
+    va1630,
+    va1638,
+    va1649,
     va1656,
-    va1664,
-    va1676,
-    va1679,
-    va1681,
+    va1666,
+    va1668,
+    va169,
     va1691,
-    va1696,
-    va170,
-    va1701,
-    va1702,
-    va1718,
-    va1724,
-    va1775,
-    va1781,
-    va1812,
-    va1832,
-    va1833,
-    va1845,
+    va1717,
+    va1723,
+    va1730,
+    va1748,
+    va1749,
+    va176,
+    va1760,
+    va1762,
+    va1768,
+    va1769,
+    va1771,
+    va178,
+    va179,
+    va180,
+    va1814,
+    va1822,
+    va1834,
+    va1837,
+    va1839,
+    va1849,
+    va185,
+    va1855,
+    va1859,
+    va1860,
+    va1870,
     va1876,
-    va1883,
-    va1884,
-    va1885,
-    va1892,
-    va1916,
-    va1919,
+    va1906,
     va1925,
-    va1928,
-    va1937,
-    va1947,
-    va196,
-    va1960,
-    va1983,
-    va1990,
-    va1995,
+    va1931,
+    va1981,
     va2,
-    va2005,
+    va2001,
+    va2002,
     va2014,
-    va2019,
-    va203,
-    va2040,
-    va2047,
     va2048,
-    va206,
-    va2060,
-    va2066,
-    va2070,
-    va2075,
-    va2076,
-    va2077,
-    va2079,
-    va2082,
-    va209,
-    va2098,
-    va2110,
-    va2111,
-    va2112,
-    va213,
-    va2133,
-    va214,
-    va2140,
-    va2142,
-    va2148,
-    va2152,
-    va2163,
-    va2173,
-    va2181,
-    va2187,
-    va2196,
-    va2205,
-    va2225,
+    va2055,
+    va2056,
+    va2057,
+    va2064,
+    va2088,
+    va2091,
+    va2097,
+    va2100,
+    va2109,
+    va2119,
+    va2132,
+    va2155,
+    va216,
+    va2162,
+    va2167,
+    va2177,
+    va2186,
+    va2191,
+    va2212,
+    va2219,
+    va2220,
     va223,
+    va2232,
+    va2238,
+    va2242,
+    va2247,
+    va2248,
+    va2249,
+    va2251,
+    va2254,
+    va226,
+    va2270,
+    va2285,
+    va2286,
+    va2287,
+    va229,
+    va2328,
+    va233,
+    va2333,
+    va2335,
     va234,
-    va235,
-    va244,
-    va263,
-    va27,
-    va270,
-    va276,
-    va280,
-    va287,
-    va288,
-    va30,
-    va304,
-    va312,
+    va2341,
+    va2345,
+    va2356,
+    va2366,
+    va2374,
+    va2380,
+    va2389,
+    va2398,
+    va2418,
+    va243,
+    va255,
+    va256,
+    va265,
+    va284,
+    va291,
+    va297,
+    va301,
+    va308,
+    va309,
     va325,
-    va327,
-    va329,
     va33,
-    va331,
-    va336,
-    va34,
-    va342,
+    va333,
+    va346,
+    va348,
+    va350,
+    va352,
+    va357,
     va36,
-    va41,
-    va457,
-    va482,
-    va487,
-    va49,
-    va490,
-    va492,
-    va509,
-    va52,
-    va533,
-    va54,
-    va544,
-    va546,
-    va563,
+    va363,
+    va39,
+    va40,
+    va42,
+    va47,
+    va478,
+    va503,
+    va508,
+    va511,
+    va513,
+    va530,
+    va557,
+    va568,
     va570,
-    va59,
-    va595,
+    va587,
+    va594,
     va60,
-    va612,
-    va614,
-    va615,
-    va616,
-    va622,
-    va625,
+    va619,
+    va634,
+    va636,
+    va641,
+    va647,
+    va649,
     va65,
-    va655,
-    va659,
-    va670,
-    va678,
-    va68,
-    va681,
-    va688,
-    va690,
-    va697,
+    va650,
+    va651,
+    va657,
+    va664,
     va698,
-    va701,
-    va703,
-    va709,
+    va70,
+    va702,
     va71,
-    va711,
     va713,
-    va716,
     va721,
-    va725,
-    va726,
-    va736,
-    va738,
-    va748,
-    va757,
-    va780,
-    va782,
-    va803,
-    va81,
-    va828,
-    va832,
-    va833,
-    va856,
-    va857,
-    va88,
-    va887,
-    va888,
+    va724,
+    va731,
+    va733,
+    va740,
+    va741,
+    va744,
+    va746,
+    va752,
+    va754,
+    va756,
+    va759,
+    va76,
+    va779,
+    va79,
+    va791,
+    va797,
+    va799,
+    va809,
+    va818,
+    va84,
+    va841,
+    va843,
+    va865,
+    va894,
+    va896,
     va900,
     va901,
-    va903,
-    va904,
-    va911,
-    va915,
-    va916,
-    va92,
-    va922,
-    va940,
-    va944,
+    va924,
+    va925,
+    va957,
+    va958,
     va96,
-    va964,
     va970,
-    va990,
+    va971,
+    va973,
+    va974,
+    va981,
+    va987,
+    va988,
+    va989,
+    va996,
+    va997,
     volume,
     vwap,
+    (
+      CASE
+        WHEN va57
+        THEN (
+          -1
+        )
+        WHEN NOT va57
+        THEN (
+          CASE
+            WHEN va58
+            THEN 1
+            WHEN NOT va58
+            THEN (
+              CASE WHEN va63 THEN 1 WHEN NOT va63 THEN (
+                -1
+              ) END
+            )
+          END
+        )
+      END
+    ) AS va64,
     (
       CASE
         WHEN stock_row > 1
@@ -3716,37 +4104,37 @@ WITH values_0_1 AS (
                   (
                     (
                       (
-                        va688 + (
+                        va731 + (
                           va0 / 2
                         )
-                      ) + se31
-                    ) - se508
+                      ) + se37
+                    ) - se529
                   ) * 16
                 ) / NULLIF(
                   (
                     CASE
-                      WHEN va739
+                      WHEN va800
                       THEN (
                         (
-                          va737 + (
-                            va738 / 2
+                          va798 + (
+                            va799 / 2
                           )
-                        ) + va740
+                        ) + va801
                       )
-                      WHEN NOT va739
+                      WHEN NOT va800
                       THEN (
                         CASE
-                          WHEN va741
+                          WHEN va802
                           THEN (
                             (
                               (
-                                va737 / 2
-                              ) + va738
-                            ) + va740
+                                va798 / 2
+                              ) + va799
+                            ) + va801
                           )
-                          WHEN NOT va741
+                          WHEN NOT va802
                           THEN (
-                            va740 + va735
+                            va801 + va796
                           )
                         END
                       )
@@ -3757,22 +4145,22 @@ WITH values_0_1 AS (
               )
             END
           ) * (
-            CASE WHEN va737 > va738 THEN va737 WHEN va737 <= va738 THEN va738 END
+            CASE WHEN va798 > va799 THEN va798 WHEN va798 <= va799 THEN va799 END
           )
         )
       END
-    ) AS va742,
+    ) AS va803,
     (
-      va991 / NULLIF(volume, 0)
-    ) AS va992,
+      va1076 / NULLIF(volume, 0)
+    ) AS va1077,
     (
-      CASE WHEN va1836 THEN (
-        va991 / NULLIF(amount, 0)
-      ) WHEN NOT va1836 THEN 0 END
-    ) AS va1837,
+      CASE WHEN va2005 THEN (
+        va1076 / NULLIF(amount, 0)
+      ) WHEN NOT va2005 THEN 0 END
+    ) AS va2006,
     (
-      va2205 - 1
-    ) AS va2206
+      va2398 - 1
+    ) AS va2399
   FROM values_1_3
 ), values_1_5 AS (
   SELECT
@@ -3785,336 +4173,364 @@ WITH values_0_1 AS (
     high,
     low,
     open,
-    se1019,
-    se1034,
-    se1087,
-    se1186,
-    se1194,
-    se1196,
-    se1198,
-    se1203,
-    se1218,
-    se1249,
-    se128,
-    se130,
-    se1336,
+    se1012,
+    se1021,
+    se1022,
+    se1104,
+    se1105,
+    se1119,
+    se1175,
+    se1277,
+    se1288,
+    se1290,
+    se1295,
+    se1312,
     se1356,
-    se1357,
-    se1384,
+    se143,
     se1432,
-    se1532,
-    se1552,
-    se162,
-    se1661,
-    se1897,
-    se1917,
-    se1918,
-    se2029,
-    se2033,
-    se2064,
-    se210,
-    se2167,
-    se2170,
-    se224,
-    se275,
-    se283,
-    se31,
-    se328,
-    se39,
-    se40,
-    se42,
-    se45,
-    se456,
+    se1433,
+    se145,
+    se1455,
+    se1475,
+    se1476,
+    se1507,
+    se1508,
+    se1509,
+    se1510,
+    se1511,
+    se1512,
+    se1513,
+    se1514,
+    se1515,
+    se1522,
+    se1564,
+    se1667,
+    se1687,
+    se177,
+    se1781,
+    se1782,
+    se1783,
+    se1784,
+    se1785,
+    se1819,
+    se2069,
+    se2089,
+    se2090,
+    se2201,
+    se2205,
+    se2236,
+    se230,
+    se2360,
+    se2363,
+    se244,
+    se296,
+    se304,
+    se349,
+    se37,
     se477,
     se48,
-    se493,
-    se55,
-    se559,
-    se571,
-    se604,
-    se61,
-    se619,
-    se623,
-    se694,
-    se695,
-    se720,
-    se722,
-    se727,
-    se752,
-    se753,
-    se800,
-    se855,
-    se910,
-    se912,
-    se939,
-    va0,
+    se498,
+    se514,
+    se583,
+    se59,
+    se595,
+    se654,
+    se658,
+    se659,
+    se660,
+    se661,
+    se662,
+    se663,
+    se72,
+    se737,
+    se738,
+    se780,
+    se781,
+    se782,
+    se783,
+    se784,
+    se813,
+    se814,
+    se861,
+    se864,
+    se923,
+    se982,
     va10,
-    va1008,
-    va1015,
-    va1018,
-    va102,
-    va1045,
+    va1013,
+    va1017,
+    va1023,
+    va103,
+    va1041,
     va1047,
-    va1074,
-    va108,
-    va1082,
-    va1092,
-    va1094,
-    va1118,
-    va112,
-    va1127,
-    va1129,
-    va1133,
-    va1143,
-    va1157,
-    va1168,
-    va120,
-    va1232,
-    va1251,
-    va1255,
-    va1262,
-    va1264,
+    va107,
+    va1075,
+    va1077,
+    va1093,
+    va1100,
+    va1103,
+    va111,
+    va1130,
+    va1132,
+    va1162,
+    va117,
+    va1170,
+    va1180,
+    va1182,
+    va1206,
+    va1215,
+    va1217,
+    va1221,
+    va123,
+    va1231,
+    va1237,
+    va1248,
+    va1259,
     va127,
-    va1283,
-    va1285,
-    va129,
-    va1290,
-    va1295,
-    va1302,
-    va1308,
-    va1312,
-    va1324,
-    va1332,
-    va1335,
-    va1337,
-    va1341,
-    va1346,
-    va1348,
-    va1360,
-    va1363,
-    va1373,
-    va1380,
-    va1383,
-    va1394,
-    va1400,
-    va1403,
-    va1406,
-    va1418,
-    va1428,
-    va1431,
+    va1287,
+    va1326,
+    va135,
+    va1358,
+    va1362,
+    va1369,
+    va1372,
+    va1397,
+    va1399,
+    va1404,
+    va1409,
+    va1416,
+    va142,
+    va1422,
+    va1426,
     va144,
-    va145,
+    va1443,
+    va1451,
     va1454,
-    va147,
+    va1456,
+    va1460,
+    va1465,
+    va1467,
+    va1479,
+    va1481,
     va1490,
-    va1495,
-    va1503,
-    va1514,
-    va1521,
-    va1531,
-    va1533,
-    va154,
-    va1556,
-    va1568,
-    va1576,
-    va1583,
-    va1600,
-    va1601,
-    va161,
-    va1612,
-    va1614,
-    va1620,
-    va1621,
-    va1623,
-    va163,
-    va164,
-    va165,
+    va1497,
+    va1506,
+    va1523,
+    va1524,
+    va1527,
+    va1534,
+    va1550,
+    va1560,
+    va1563,
+    va1588,
+    va159,
+    va160,
+    va162,
+    va1625,
+    va1630,
+    va1638,
+    va1649,
     va1656,
-    va1664,
-    va1676,
-    va1679,
-    va1681,
+    va1666,
+    va1668,
+    va169,
     va1691,
-    va1696,
-    va170,
-    va1701,
-    va1702,
-    va1718,
-    va1724,
-    va1775,
-    va1781,
-    va1812,
-    va1832,
-    va1833,
+    va1717,
+    va1723,
+    va1730,
+    va1748,
+    va1749,
+    va176,
+    va1760,
+    va1762,
+    va1768,
+    va1769,
+    va1771,
+    va178,
+    va179,
+    va180,
+    va1814,
+    va1822,
+    va1834,
     va1837,
-    va1845,
+    va1839,
+    va1849,
+    va185,
+    va1855,
+    va1859,
+    va1860,
+    va1870,
     va1876,
-    va1883,
-    va1884,
-    va1885,
-    va1892,
-    va1916,
-    va1919,
+    va1906,
     va1925,
-    va1928,
-    va1937,
-    va1947,
-    va196,
-    va1960,
-    va1983,
-    va1990,
-    va1995,
+    va1931,
+    va1981,
     va2,
-    va2005,
+    va2001,
+    va2002,
+    va2006,
     va2014,
-    va2019,
-    va203,
-    va2040,
-    va2047,
     va2048,
-    va206,
-    va2060,
-    va2066,
-    va2070,
-    va2075,
-    va2076,
-    va2077,
-    va2079,
-    va2082,
-    va209,
-    va2098,
-    va2110,
-    va2111,
-    va2112,
-    va213,
-    va2133,
-    va214,
-    va2140,
-    va2142,
-    va2148,
-    va2152,
-    va2163,
-    va2173,
-    va2181,
-    va2187,
-    va2196,
-    va2205,
-    va2206,
-    va2225,
+    va2055,
+    va2056,
+    va2057,
+    va2064,
+    va2088,
+    va2091,
+    va2097,
+    va2100,
+    va2109,
+    va2119,
+    va2132,
+    va2155,
+    va216,
+    va2162,
+    va2167,
+    va2177,
+    va2186,
+    va2191,
+    va2212,
+    va2219,
+    va2220,
     va223,
+    va2232,
+    va2238,
+    va2242,
+    va2247,
+    va2248,
+    va2249,
+    va2251,
+    va2254,
+    va226,
+    va2270,
+    va2285,
+    va2286,
+    va2287,
+    va229,
+    va2328,
+    va233,
+    va2333,
+    va2335,
     va234,
-    va235,
-    va244,
-    va263,
-    va27,
-    va270,
-    va276,
-    va280,
-    va287,
-    va288,
-    va30,
-    va304,
-    va312,
+    va2341,
+    va2345,
+    va2356,
+    va2366,
+    va2374,
+    va2380,
+    va2389,
+    va2398,
+    va2399,
+    va2418,
+    va243,
+    va255,
+    va256,
+    va265,
+    va284,
+    va291,
+    va297,
+    va301,
+    va308,
+    va309,
     va325,
-    va327,
-    va329,
     va33,
-    va331,
-    va336,
-    va34,
-    va342,
+    va333,
+    va346,
+    va348,
+    va350,
+    va352,
+    va357,
     va36,
-    va41,
-    va457,
-    va482,
-    va487,
-    va49,
-    va490,
-    va492,
-    va509,
-    va52,
-    va533,
-    va54,
-    va544,
-    va546,
-    va563,
+    va363,
+    va39,
+    va40,
+    va42,
+    va47,
+    va478,
+    va503,
+    va508,
+    va511,
+    va513,
+    va530,
+    va557,
+    va568,
     va570,
-    va59,
-    va595,
+    va587,
+    va594,
     va60,
-    va612,
-    va614,
-    va615,
-    va616,
-    va622,
-    va625,
+    va619,
+    va634,
+    va636,
+    va64,
+    va641,
+    va647,
+    va649,
     va65,
-    va655,
-    va659,
-    va670,
-    va678,
-    va68,
-    va681,
-    va688,
-    va690,
-    va697,
+    va650,
+    va651,
+    va657,
+    va664,
     va698,
-    va701,
-    va703,
-    va709,
+    va70,
+    va702,
     va71,
-    va711,
     va713,
-    va716,
     va721,
-    va725,
-    va726,
-    va736,
-    va738,
-    va742,
-    va748,
-    va757,
-    va780,
-    va782,
+    va724,
+    va731,
+    va733,
+    va740,
+    va741,
+    va744,
+    va746,
+    va752,
+    va754,
+    va756,
+    va759,
+    va76,
+    va779,
+    va79,
+    va791,
+    va797,
+    va799,
     va803,
-    va81,
-    va828,
-    va832,
-    va833,
-    va856,
-    va857,
-    va88,
-    va887,
-    va888,
+    va809,
+    va818,
+    va84,
+    va841,
+    va843,
+    va865,
+    va894,
+    va896,
     va900,
     va901,
-    va903,
-    va904,
-    va911,
-    va915,
-    va916,
-    va92,
-    va922,
-    va940,
-    va944,
+    va924,
+    va925,
+    va957,
+    va958,
     va96,
-    va964,
     va970,
-    va990,
-    va992,
+    va971,
+    va973,
+    va974,
+    va981,
+    va987,
+    va988,
+    va989,
+    va996,
+    va997,
     volume,
     vwap,
     (
-      va992 * 8193 - (
-        va992 * 8193 - va992
+      va1077 * 8193 - (
+        va1077 * 8193 - va1077
       )
-    ) AS va996,
+    ) AS va1081,
     (
-      va2206 < va327
-    ) AS va2207,
+      va2399 < va348
+    ) AS va2400,
     (
-      va327 < va2206
-    ) AS va2211
+      va348 < va2399
+    ) AS va2404
   FROM values_1_4
 ), values_1_6 AS (
   SELECT
@@ -4127,347 +4543,375 @@ WITH values_0_1 AS (
     high,
     low,
     open,
-    se1019,
-    se1034,
-    se1087,
-    se1186,
-    se1194,
-    se1196,
-    se1198,
-    se1203,
-    se1218,
-    se1249,
-    se128,
-    se130,
-    se1336,
+    se1012,
+    se1021,
+    se1022,
+    se1104,
+    se1105,
+    se1119,
+    se1175,
+    se1277,
+    se1288,
+    se1290,
+    se1295,
+    se1312,
     se1356,
-    se1357,
-    se1384,
+    se143,
     se1432,
-    se1532,
-    se1552,
-    se162,
-    se1661,
-    se1897,
-    se1917,
-    se1918,
-    se2029,
-    se2033,
-    se2064,
-    se210,
-    se2167,
-    se2170,
-    se224,
-    se275,
-    se283,
-    se31,
-    se328,
-    se39,
-    se40,
-    se42,
-    se45,
-    se456,
+    se1433,
+    se145,
+    se1455,
+    se1475,
+    se1476,
+    se1507,
+    se1508,
+    se1509,
+    se1510,
+    se1511,
+    se1512,
+    se1513,
+    se1514,
+    se1515,
+    se1522,
+    se1564,
+    se1667,
+    se1687,
+    se177,
+    se1781,
+    se1782,
+    se1783,
+    se1784,
+    se1785,
+    se1819,
+    se2069,
+    se2089,
+    se2090,
+    se2201,
+    se2205,
+    se2236,
+    se230,
+    se2360,
+    se2363,
+    se244,
+    se296,
+    se304,
+    se349,
+    se37,
     se477,
     se48,
-    se493,
-    se55,
-    se559,
-    se571,
-    se604,
-    se61,
-    se619,
-    se623,
-    se694,
-    se695,
-    se720,
-    se722,
-    se727,
-    se752,
-    se753,
-    se800,
-    se855,
-    se910,
-    se912,
-    se939,
-    va0,
+    se498,
+    se514,
+    se583,
+    se59,
+    se595,
+    se654,
+    se658,
+    se659,
+    se660,
+    se661,
+    se662,
+    se663,
+    se72,
+    se737,
+    se738,
+    se780,
+    se781,
+    se782,
+    se783,
+    se784,
+    se813,
+    se814,
+    se861,
+    se864,
+    se923,
+    se982,
     va10,
-    va1008,
-    va1015,
-    va1018,
-    va102,
-    va1045,
+    va1013,
+    va1017,
+    va1023,
+    va103,
+    va1041,
     va1047,
-    va1074,
-    va108,
-    va1082,
-    va1092,
-    va1094,
-    va1118,
-    va112,
-    va1127,
-    va1129,
-    va1133,
-    va1143,
-    va1157,
-    va1168,
-    va120,
-    va1232,
-    va1251,
-    va1255,
-    va1262,
-    va1264,
+    va107,
+    va1075,
+    va1077,
+    va1081,
+    va1093,
+    va1100,
+    va1103,
+    va111,
+    va1130,
+    va1132,
+    va1162,
+    va117,
+    va1170,
+    va1180,
+    va1182,
+    va1206,
+    va1215,
+    va1217,
+    va1221,
+    va123,
+    va1231,
+    va1237,
+    va1248,
+    va1259,
     va127,
-    va1283,
-    va1285,
-    va129,
-    va1290,
-    va1295,
-    va1302,
-    va1308,
-    va1312,
-    va1324,
-    va1332,
-    va1335,
-    va1337,
-    va1341,
-    va1346,
-    va1348,
-    va1360,
-    va1363,
-    va1373,
-    va1380,
-    va1383,
-    va1394,
-    va1400,
-    va1403,
-    va1406,
-    va1418,
-    va1428,
-    va1431,
+    va1287,
+    va1326,
+    va135,
+    va1358,
+    va1362,
+    va1369,
+    va1372,
+    va1397,
+    va1399,
+    va1404,
+    va1409,
+    va1416,
+    va142,
+    va1422,
+    va1426,
     va144,
-    va145,
+    va1443,
+    va1451,
     va1454,
-    va147,
+    va1456,
+    va1460,
+    va1465,
+    va1467,
+    va1479,
+    va1481,
     va1490,
-    va1495,
-    va1503,
-    va1514,
-    va1521,
-    va1531,
-    va1533,
-    va154,
-    va1556,
-    va1568,
-    va1576,
-    va1583,
-    va1600,
-    va1601,
-    va161,
-    va1612,
-    va1614,
-    va1620,
-    va1621,
-    va1623,
-    va163,
-    va164,
-    va165,
+    va1497,
+    va1506,
+    va1523,
+    va1524,
+    va1527,
+    va1534,
+    va1550,
+    va1560,
+    va1563,
+    va1588,
+    va159,
+    va160,
+    va162,
+    va1625,
+    va1630,
+    va1638,
+    va1649,
     va1656,
-    va1664,
-    va1676,
-    va1679,
-    va1681,
+    va1666,
+    va1668,
+    va169,
     va1691,
-    va1696,
-    va170,
-    va1701,
-    va1702,
-    va1718,
-    va1724,
-    va1775,
-    va1781,
-    va1812,
-    va1832,
-    va1833,
+    va1717,
+    va1723,
+    va1730,
+    va1748,
+    va1749,
+    va176,
+    va1760,
+    va1762,
+    va1768,
+    va1769,
+    va1771,
+    va178,
+    va179,
+    va180,
+    va1814,
+    va1822,
+    va1834,
     va1837,
-    va1845,
+    va1839,
+    va1849,
+    va185,
+    va1855,
+    va1859,
+    va1860,
+    va1870,
     va1876,
-    va1883,
-    va1884,
-    va1885,
-    va1892,
-    va1916,
-    va1919,
+    va1906,
     va1925,
-    va1928,
-    va1937,
-    va1947,
-    va196,
-    va1960,
-    va1983,
-    va1990,
-    va1995,
+    va1931,
+    va1981,
     va2,
-    va2005,
+    va2001,
+    va2002,
+    va2006,
     va2014,
-    va2019,
-    va203,
-    va2040,
-    va2047,
     va2048,
-    va206,
-    va2060,
-    va2066,
-    va2070,
-    va2075,
-    va2076,
-    va2077,
-    va2079,
-    va2082,
-    va209,
-    va2098,
-    va2110,
-    va2111,
-    va2112,
-    va213,
-    va2133,
-    va214,
-    va2140,
-    va2142,
-    va2148,
-    va2152,
-    va2163,
-    va2173,
-    va2181,
-    va2187,
-    va2196,
-    va2225,
+    va2055,
+    va2056,
+    va2057,
+    va2064,
+    va2088,
+    va2091,
+    va2097,
+    va2100,
+    va2109,
+    va2119,
+    va2132,
+    va2155,
+    va216,
+    va2162,
+    va2167,
+    va2177,
+    va2186,
+    va2191,
+    va2212,
+    va2219,
+    va2220,
     va223,
+    va2232,
+    va2238,
+    va2242,
+    va2247,
+    va2248,
+    va2249,
+    va2251,
+    va2254,
+    va226,
+    va2270,
+    va2285,
+    va2286,
+    va2287,
+    va229,
+    va2328,
+    va233,
+    va2333,
+    va2335,
     va234,
-    va235,
-    va244,
-    va263,
-    va27,
-    va270,
-    va276,
-    va280,
-    va287,
-    va288,
-    va30,
-    va304,
-    va312,
+    va2341,
+    va2345,
+    va2356,
+    va2366,
+    va2374,
+    va2380,
+    va2389,
+    va2418,
+    va243,
+    va255,
+    va256,
+    va265,
+    va284,
+    va291,
+    va297,
+    va301,
+    va308,
+    va309,
     va325,
-    va327,
-    va329,
     va33,
-    va331,
-    va336,
-    va34,
-    va342,
+    va333,
+    va346,
+    va348,
+    va350,
+    va352,
+    va357,
     va36,
-    va41,
-    va457,
-    va482,
-    va487,
-    va49,
-    va490,
-    va492,
-    va509,
-    va52,
-    va533,
-    va54,
-    va544,
-    va546,
-    va563,
+    va363,
+    va39,
+    va40,
+    va42,
+    va47,
+    va478,
+    va503,
+    va508,
+    va511,
+    va513,
+    va530,
+    va557,
+    va568,
     va570,
-    va59,
-    va595,
+    va587,
+    va594,
     va60,
-    va612,
-    va614,
-    va615,
-    va616,
-    va622,
-    va625,
+    va619,
+    va634,
+    va636,
+    va64,
+    va641,
+    va647,
+    va649,
     va65,
-    va655,
-    va659,
-    va670,
-    va678,
-    va68,
-    va681,
-    va688,
-    va690,
-    va697,
+    va650,
+    va651,
+    va657,
+    va664,
     va698,
-    va701,
-    va703,
-    va709,
+    va70,
+    va702,
     va71,
-    va711,
     va713,
-    va716,
     va721,
-    va725,
-    va726,
-    va736,
-    va738,
-    va742,
-    va748,
-    va757,
-    va780,
-    va782,
+    va724,
+    va731,
+    va733,
+    va740,
+    va741,
+    va744,
+    va746,
+    va752,
+    va754,
+    va756,
+    va759,
+    va76,
+    va779,
+    va79,
+    va791,
+    va797,
+    va799,
     va803,
-    va81,
-    va828,
-    va832,
-    va833,
-    va856,
-    va857,
-    va88,
-    va887,
-    va888,
+    va809,
+    va818,
+    va84,
+    va841,
+    va843,
+    va865,
+    va894,
+    va896,
     va900,
     va901,
-    va903,
-    va904,
-    va911,
-    va915,
-    va916,
-    va92,
-    va922,
-    va940,
-    va944,
+    va924,
+    va925,
+    va957,
+    va958,
     va96,
-    va964,
     va970,
-    va990,
-    va992,
+    va971,
+    va973,
+    va974,
+    va981,
+    va987,
+    va988,
+    va989,
     va996,
+    va997,
     volume,
     vwap,
     CAST((
-      va2207
-    ) AS DOUBLE) AS va2208,
+      va2400
+    ) AS DOUBLE) AS va2401,
     (
       CASE
-        WHEN va2211
+        WHEN va2404
         THEN POWER((
           (
-            va327 - va2205
+            va348 - va2398
           ) - 1
         ), 2)
-        WHEN NOT va2211
+        WHEN NOT va2404
         THEN 0
       END
-    ) AS va2212,
+    ) AS va2405,
     CAST((
-      va2211
-    ) AS DOUBLE) AS va2215,
+      va2404
+    ) AS DOUBLE) AS va2408,
     (
-      CASE WHEN va2207 THEN POWER((
-        va327 - va2206
-      ), 2) WHEN NOT va2207 THEN 0 END
-    ) AS va2218
+      CASE WHEN va2400 THEN POWER((
+        va348 - va2399
+      ), 2) WHEN NOT va2400 THEN 0 END
+    ) AS va2411
   FROM values_1_5
 ), sections_2 AS (
   SELECT
@@ -4480,326 +4924,354 @@ WITH values_0_1 AS (
     high,
     low,
     open,
-    se1019,
-    se1034,
-    se1087,
-    se1186,
-    se1194,
-    se1196,
-    se1198,
-    se1203,
-    se1218,
-    se1249,
-    se128,
-    se130,
-    se1336,
+    se1012,
+    se1021,
+    se1022,
+    se1104,
+    se1105,
+    se1119,
+    se1175,
+    se1277,
+    se1288,
+    se1290,
+    se1295,
+    se1312,
     se1356,
-    se1357,
-    se1384,
+    se143,
     se1432,
-    se1532,
-    se1552,
-    se162,
-    se1661,
-    se1897,
-    se1917,
-    se1918,
-    se2029,
-    se2033,
-    se2064,
-    se210,
-    se2167,
-    se2170,
-    se224,
-    se275,
-    se283,
-    se31,
-    se328,
-    se39,
-    se40,
-    se42,
-    se45,
-    se456,
+    se1433,
+    se145,
+    se1455,
+    se1475,
+    se1476,
+    se1507,
+    se1508,
+    se1509,
+    se1510,
+    se1511,
+    se1512,
+    se1513,
+    se1514,
+    se1515,
+    se1522,
+    se1564,
+    se1667,
+    se1687,
+    se177,
+    se1781,
+    se1782,
+    se1783,
+    se1784,
+    se1785,
+    se1819,
+    se2069,
+    se2089,
+    se2090,
+    se2201,
+    se2205,
+    se2236,
+    se230,
+    se2360,
+    se2363,
+    se244,
+    se296,
+    se304,
+    se349,
+    se37,
     se477,
     se48,
-    se493,
-    se55,
-    se559,
-    se571,
-    se604,
-    se61,
-    se619,
-    se623,
-    se694,
-    se695,
-    se720,
-    se722,
-    se727,
-    se752,
-    se753,
-    se800,
-    se855,
-    se910,
-    se912,
-    se939,
-    va0,
+    se498,
+    se514,
+    se583,
+    se59,
+    se595,
+    se654,
+    se658,
+    se659,
+    se660,
+    se661,
+    se662,
+    se663,
+    se72,
+    se737,
+    se738,
+    se780,
+    se781,
+    se782,
+    se783,
+    se784,
+    se813,
+    se814,
+    se861,
+    se864,
+    se923,
+    se982,
     va10,
-    va1008,
-    va1015,
-    va1018,
-    va102,
-    va1045,
+    va1013,
+    va1017,
+    va1023,
+    va103,
+    va1041,
     va1047,
-    va1074,
-    va108,
-    va1082,
-    va1092,
-    va1094,
-    va1118,
-    va112,
-    va1127,
-    va1129,
-    va1133,
-    va1143,
-    va1157,
-    va1168,
-    va120,
-    va1232,
-    va1251,
-    va1255,
-    va1262,
-    va1264,
+    va107,
+    va1075,
+    va1077,
+    va1081,
+    va1093,
+    va1100,
+    va1103,
+    va111,
+    va1130,
+    va1132,
+    va1162,
+    va117,
+    va1170,
+    va1180,
+    va1182,
+    va1206,
+    va1215,
+    va1217,
+    va1221,
+    va123,
+    va1231,
+    va1237,
+    va1248,
+    va1259,
     va127,
-    va1283,
-    va1285,
-    va129,
-    va1290,
-    va1295,
-    va1302,
-    va1308,
-    va1312,
-    va1324,
-    va1332,
-    va1335,
-    va1337,
-    va1341,
-    va1346,
-    va1348,
-    va1360,
-    va1363,
-    va1373,
-    va1380,
-    va1383,
-    va1394,
-    va1400,
-    va1403,
-    va1406,
-    va1418,
-    va1428,
-    va1431,
+    va1287,
+    va1326,
+    va135,
+    va1358,
+    va1362,
+    va1369,
+    va1372,
+    va1397,
+    va1399,
+    va1404,
+    va1409,
+    va1416,
+    va142,
+    va1422,
+    va1426,
     va144,
-    va145,
+    va1443,
+    va1451,
     va1454,
-    va147,
+    va1456,
+    va1460,
+    va1465,
+    va1467,
+    va1479,
+    va1481,
     va1490,
-    va1495,
-    va1503,
-    va1514,
-    va1521,
-    va1531,
-    va1533,
-    va154,
-    va1556,
-    va1568,
-    va1576,
-    va1583,
-    va1600,
-    va1601,
-    va161,
-    va1612,
-    va1614,
-    va1620,
-    va1621,
-    va1623,
-    va163,
-    va164,
-    va165,
+    va1497,
+    va1506,
+    va1523,
+    va1524,
+    va1527,
+    va1534,
+    va1550,
+    va1560,
+    va1563,
+    va1588,
+    va159,
+    va160,
+    va162,
+    va1625,
+    va1630,
+    va1638,
+    va1649,
     va1656,
-    va1664,
-    va1676,
-    va1679,
-    va1681,
+    va1666,
+    va1668,
+    va169,
     va1691,
-    va1696,
-    va170,
-    va1701,
-    va1702,
-    va1718,
-    va1724,
-    va1775,
-    va1781,
-    va1812,
-    va1832,
-    va1833,
+    va1717,
+    va1723,
+    va1730,
+    va1748,
+    va1749,
+    va176,
+    va1760,
+    va1762,
+    va1768,
+    va1769,
+    va1771,
+    va178,
+    va179,
+    va180,
+    va1814,
+    va1822,
+    va1834,
     va1837,
-    va1845,
+    va1839,
+    va1849,
+    va185,
+    va1855,
+    va1859,
+    va1860,
+    va1870,
     va1876,
-    va1883,
-    va1884,
-    va1885,
-    va1892,
-    va1916,
-    va1919,
+    va1906,
     va1925,
-    va1928,
-    va1937,
-    va1947,
-    va196,
-    va1960,
-    va1983,
-    va1990,
-    va1995,
+    va1931,
+    va1981,
     va2,
-    va2005,
+    va2001,
+    va2002,
+    va2006,
     va2014,
-    va2019,
-    va203,
-    va2040,
-    va2047,
     va2048,
-    va206,
-    va2060,
-    va2066,
-    va2070,
-    va2075,
-    va2076,
-    va2077,
-    va2079,
-    va2082,
-    va209,
-    va2098,
-    va2110,
-    va2111,
-    va2112,
-    va213,
-    va2133,
-    va214,
-    va2140,
-    va2142,
-    va2148,
-    va2152,
-    va2163,
-    va2173,
-    va2181,
-    va2187,
-    va2196,
-    va2208,
+    va2055,
+    va2056,
+    va2057,
+    va2064,
+    va2088,
+    va2091,
+    va2097,
+    va2100,
+    va2109,
+    va2119,
+    va2132,
+    va2155,
+    va216,
+    va2162,
+    va2167,
+    va2177,
+    va2186,
+    va2191,
     va2212,
-    va2215,
-    va2218,
-    va2225,
+    va2219,
+    va2220,
     va223,
+    va2232,
+    va2238,
+    va2242,
+    va2247,
+    va2248,
+    va2249,
+    va2251,
+    va2254,
+    va226,
+    va2270,
+    va2285,
+    va2286,
+    va2287,
+    va229,
+    va2328,
+    va233,
+    va2333,
+    va2335,
     va234,
-    va235,
-    va244,
-    va263,
-    va27,
-    va270,
-    va276,
-    va280,
-    va287,
-    va288,
-    va30,
-    va304,
-    va312,
+    va2341,
+    va2345,
+    va2356,
+    va2366,
+    va2374,
+    va2380,
+    va2389,
+    va2401,
+    va2405,
+    va2408,
+    va2411,
+    va2418,
+    va243,
+    va255,
+    va256,
+    va265,
+    va284,
+    va291,
+    va297,
+    va301,
+    va308,
+    va309,
     va325,
-    va327,
-    va329,
     va33,
-    va331,
-    va336,
-    va34,
-    va342,
+    va333,
+    va346,
+    va348,
+    va350,
+    va352,
+    va357,
     va36,
-    va41,
-    va457,
-    va482,
-    va487,
-    va49,
-    va490,
-    va492,
-    va509,
-    va52,
-    va533,
-    va54,
-    va544,
-    va546,
-    va563,
+    va363,
+    va39,
+    va40,
+    va42,
+    va47,
+    va478,
+    va503,
+    va508,
+    va511,
+    va513,
+    va530,
+    va557,
+    va568,
     va570,
-    va59,
-    va595,
+    va587,
+    va594,
     va60,
-    va612,
-    va614,
-    va615,
-    va616,
-    va622,
-    va625,
+    va619,
+    va634,
+    va636,
+    va64,
+    va641,
+    va647,
+    va649,
     va65,
-    va655,
-    va659,
-    va670,
-    va678,
-    va68,
-    va681,
-    va688,
-    va690,
-    va697,
+    va650,
+    va651,
+    va657,
+    va664,
     va698,
-    va701,
-    va703,
-    va709,
+    va70,
+    va702,
     va71,
-    va711,
     va713,
-    va716,
     va721,
-    va725,
-    va726,
-    va736,
-    va738,
-    va742,
-    va748,
-    va757,
-    va780,
-    va782,
+    va724,
+    va731,
+    va733,
+    va740,
+    va741,
+    va744,
+    va746,
+    va752,
+    va754,
+    va756,
+    va759,
+    va76,
+    va779,
+    va79,
+    va791,
+    va797,
+    va799,
     va803,
-    va81,
-    va828,
-    va832,
-    va833,
-    va856,
-    va857,
-    va88,
-    va887,
-    va888,
+    va809,
+    va818,
+    va84,
+    va841,
+    va843,
+    va865,
+    va894,
+    va896,
     va900,
     va901,
-    va903,
-    va904,
-    va911,
-    va915,
-    va916,
-    va92,
-    va922,
-    va940,
-    va944,
+    va924,
+    va925,
+    va957,
+    va958,
     va96,
-    va964,
     va970,
-    va990,
-    va992,
+    va971,
+    va973,
+    va974,
+    va981,
+    va987,
+    va988,
+    va989,
     va996,
+    va997,
     volume,
     vwap,
     RANK() OVER (PARTITION BY trade_date ORDER BY va2) AS se3,
@@ -4816,20 +5288,6 @@ WITH values_0_1 AS (
       ORDER BY va10
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
     ) AS se13,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va81) AS se82,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va81) AS se83,
-    COUNT(va81) OVER (
-      PARTITION BY trade_date
-      ORDER BY va81
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se84,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va88) AS se89,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va88) AS se90,
-    COUNT(va88) OVER (
-      PARTITION BY trade_date
-      ORDER BY va88
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se91,
     RANK() OVER (PARTITION BY trade_date ORDER BY va96) AS se97,
     CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va96) AS se98,
     COUNT(va96) OVER (
@@ -4837,326 +5295,368 @@ WITH values_0_1 AS (
       ORDER BY va96
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
     ) AS se99,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va102) AS se103,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va102) AS se104,
-    COUNT(va102) OVER (
+    RANK() OVER (PARTITION BY trade_date ORDER BY va103) AS se104,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va103) AS se105,
+    COUNT(va103) OVER (
       PARTITION BY trade_date
-      ORDER BY va102
+      ORDER BY va103
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se105,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va112) AS se113,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va112) AS se114,
-    COUNT(va112) OVER (
+    ) AS se106,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va111) AS se112,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va111) AS se113,
+    COUNT(va111) OVER (
       PARTITION BY trade_date
-      ORDER BY va112
+      ORDER BY va111
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se115,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va147) AS se148,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va147) AS se149,
-    COUNT(va147) OVER (
+    ) AS se114,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va117) AS se118,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va117) AS se119,
+    COUNT(va117) OVER (
       PARTITION BY trade_date
-      ORDER BY va147
+      ORDER BY va117
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se150,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va154) AS se155,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va154) AS se156,
-    COUNT(va154) OVER (
+    ) AS se120,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va127) AS se128,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va127) AS se129,
+    COUNT(va127) OVER (
       PARTITION BY trade_date
-      ORDER BY va154
+      ORDER BY va127
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se157,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va60) AS se166,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va60) AS se167,
-    COUNT(va60) OVER (
+    ) AS se130,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va162) AS se163,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va162) AS se164,
+    COUNT(va162) OVER (
       PARTITION BY trade_date
-      ORDER BY va60
+      ORDER BY va162
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se168,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va170) AS se171,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va170) AS se172,
-    COUNT(va170) OVER (
+    ) AS se165,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va169) AS se170,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va169) AS se171,
+    COUNT(va169) OVER (
       PARTITION BY trade_date
-      ORDER BY va170
+      ORDER BY va169
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se173,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va196) AS se197,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va196) AS se198,
-    COUNT(va196) OVER (
+    ) AS se172,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va71) AS se181,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va71) AS se182,
+    COUNT(va71) OVER (
       PARTITION BY trade_date
-      ORDER BY va196
+      ORDER BY va71
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se199,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va270) AS se271,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va270) AS se272,
-    COUNT(va270) OVER (
+    ) AS se183,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va185) AS se186,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va185) AS se187,
+    COUNT(va185) OVER (
       PARTITION BY trade_date
-      ORDER BY va270
+      ORDER BY va185
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se273,
-    AVG(va329) OVER (
+    ) AS se188,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va216) AS se217,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va216) AS se218,
+    COUNT(va216) OVER (
+      PARTITION BY trade_date
+      ORDER BY va216
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se219,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va291) AS se292,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va291) AS se293,
+    COUNT(va291) OVER (
+      PARTITION BY trade_date
+      ORDER BY va291
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se294,
+    AVG(va350) OVER (
       PARTITION BY trade_date
       ORDER BY stock_number
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se330,
+    ) AS se351,
     AVG((
-      CASE WHEN va331 THEN se328 END
+      CASE WHEN va352 THEN se349 END
     )) OVER (
       PARTITION BY trade_date
       ORDER BY stock_number
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se332,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va336) AS se337,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va336) AS se338,
-    COUNT(va336) OVER (
+    ) AS se353,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va357) AS se358,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va357) AS se359,
+    COUNT(va357) OVER (
       PARTITION BY trade_date
-      ORDER BY va336
+      ORDER BY va357
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se339,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va342) AS se343,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va342) AS se344,
-    COUNT(va342) OVER (
+    ) AS se360,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va363) AS se364,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va363) AS se365,
+    COUNT(va363) OVER (
       PARTITION BY trade_date
-      ORDER BY va342
+      ORDER BY va363
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se345,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va54) AS se458,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va54) AS se459,
-    COUNT(va54) OVER (
+    ) AS se366,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va65) AS se479,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va65) AS se480,
+    COUNT(va65) OVER (
       PARTITION BY trade_date
-      ORDER BY va54
+      ORDER BY va65
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se460,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va482) AS se483,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va482) AS se484,
-    COUNT(va482) OVER (
+    ) AS se481,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va503) AS se504,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va503) AS se505,
+    COUNT(va503) OVER (
       PARTITION BY trade_date
-      ORDER BY va482
+      ORDER BY va503
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se485,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va670) AS se671,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va670) AS se672,
-    COUNT(va670) OVER (
+    ) AS se506,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va636) AS se637,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va636) AS se638,
+    COUNT(va636) OVER (
       PARTITION BY trade_date
-      ORDER BY va670
+      ORDER BY va636
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se673,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va690) AS se691,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va690) AS se692,
-    COUNT(va690) OVER (
+    ) AS se639,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va713) AS se714,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va713) AS se715,
+    COUNT(va713) OVER (
       PARTITION BY trade_date
-      ORDER BY va690
+      ORDER BY va713
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se693,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va748) AS se749,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va748) AS se750,
-    COUNT(va748) OVER (
+    ) AS se716,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va733) AS se734,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va733) AS se735,
+    COUNT(va733) OVER (
       PARTITION BY trade_date
-      ORDER BY va748
+      ORDER BY va733
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se751,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va41) AS se851,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va41) AS se852,
-    COUNT(va41) OVER (
+    ) AS se736,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va791) AS se792,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va791) AS se793,
+    COUNT(va791) OVER (
       PARTITION BY trade_date
-      ORDER BY va41
+      ORDER BY va791
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se853,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va857) AS se858,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va857) AS se859,
-    COUNT(va857) OVER (
+    ) AS se794,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va809) AS se810,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va809) AS se811,
+    COUNT(va809) OVER (
       PARTITION BY trade_date
-      ORDER BY va857
+      ORDER BY va809
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se860,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1008) AS se1009,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1008) AS se1010,
-    COUNT(va1008) OVER (
+    ) AS se812,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va47) AS se919,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va47) AS se920,
+    COUNT(va47) OVER (
       PARTITION BY trade_date
-      ORDER BY va1008
+      ORDER BY va47
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1011,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1143) AS se1144,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1143) AS se1145,
-    COUNT(va1143) OVER (
+    ) AS se921,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va925) AS se926,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va925) AS se927,
+    COUNT(va925) OVER (
       PARTITION BY trade_date
-      ORDER BY va1143
+      ORDER BY va925
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1146,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1232) AS se1233,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1232) AS se1234,
-    COUNT(va1232) OVER (
+    ) AS se928,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1093) AS se1094,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1093) AS se1095,
+    COUNT(va1093) OVER (
       PARTITION BY trade_date
-      ORDER BY va1232
+      ORDER BY va1093
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1235,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va726) AS se1272,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va726) AS se1273,
-    COUNT(va726) OVER (
+    ) AS se1096,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1231) AS se1232,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1231) AS se1233,
+    COUNT(va1231) OVER (
       PARTITION BY trade_date
-      ORDER BY va726
+      ORDER BY va1231
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1274,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1285) AS se1286,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1285) AS se1287,
-    COUNT(va1285) OVER (
+    ) AS se1234,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1326) AS se1327,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1326) AS se1328,
+    COUNT(va1326) OVER (
       PARTITION BY trade_date
-      ORDER BY va1285
+      ORDER BY va1326
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1288,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1290) AS se1291,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1290) AS se1292,
-    COUNT(va1290) OVER (
+    ) AS se1329,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va779) AS se1379,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va779) AS se1380,
+    COUNT(va779) OVER (
       PARTITION BY trade_date
-      ORDER BY va1290
+      ORDER BY va779
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1293,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1295) AS se1296,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1295) AS se1297,
-    COUNT(va1295) OVER (
+    ) AS se1381,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1399) AS se1400,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1399) AS se1401,
+    COUNT(va1399) OVER (
       PARTITION BY trade_date
-      ORDER BY va1295
+      ORDER BY va1399
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1298,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1302) AS se1303,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1302) AS se1304,
-    COUNT(va1302) OVER (
+    ) AS se1402,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1404) AS se1405,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1404) AS se1406,
+    COUNT(va1404) OVER (
       PARTITION BY trade_date
-      ORDER BY va1302
+      ORDER BY va1404
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1305,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1454) AS se1455,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1454) AS se1456,
-    COUNT(va1454) OVER (
+    ) AS se1407,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1409) AS se1410,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1409) AS se1411,
+    COUNT(va1409) OVER (
       PARTITION BY trade_date
-      ORDER BY va1454
+      ORDER BY va1409
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1457,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1490) AS se1491,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1490) AS se1492,
-    COUNT(va1490) OVER (
+    ) AS se1412,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1416) AS se1417,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1416) AS se1418,
+    COUNT(va1416) OVER (
       PARTITION BY trade_date
-      ORDER BY va1490
+      ORDER BY va1416
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1493,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1495) AS se1496,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1495) AS se1497,
-    COUNT(va1495) OVER (
+    ) AS se1419,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1588) AS se1589,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1588) AS se1590,
+    COUNT(va1588) OVER (
       PARTITION BY trade_date
-      ORDER BY va1495
+      ORDER BY va1588
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1498,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1503) AS se1504,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1503) AS se1505,
-    COUNT(va1503) OVER (
+    ) AS se1591,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1625) AS se1626,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1625) AS se1627,
+    COUNT(va1625) OVER (
       PARTITION BY trade_date
-      ORDER BY va1503
+      ORDER BY va1625
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1506,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1576) AS se1577,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1576) AS se1578,
-    COUNT(va1576) OVER (
+    ) AS se1628,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1630) AS se1631,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1630) AS se1632,
+    COUNT(va1630) OVER (
       PARTITION BY trade_date
-      ORDER BY va1576
+      ORDER BY va1630
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1579,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1656) AS se1657,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1656) AS se1658,
-    COUNT(va1656) OVER (
+    ) AS se1633,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1638) AS se1639,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1638) AS se1640,
+    COUNT(va1638) OVER (
       PARTITION BY trade_date
-      ORDER BY va1656
+      ORDER BY va1638
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1659,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1691) AS se1692,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1691) AS se1693,
-    COUNT(va1691) OVER (
+    ) AS se1641,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1717) AS se1718,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1717) AS se1719,
+    COUNT(va1717) OVER (
       PARTITION BY trade_date
-      ORDER BY va1691
+      ORDER BY va1717
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1694,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va622) AS se1751,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va622) AS se1752,
-    COUNT(va622) OVER (
+    ) AS se1720,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1723) AS se1724,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1723) AS se1725,
+    COUNT(va1723) OVER (
       PARTITION BY trade_date
-      ORDER BY va622
+      ORDER BY va1723
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1753,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1812) AS se1813,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1812) AS se1814,
-    COUNT(va1812) OVER (
+    ) AS se1726,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1814) AS se1815,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1814) AS se1816,
+    COUNT(va1814) OVER (
       PARTITION BY trade_date
-      ORDER BY va1812
+      ORDER BY va1814
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1815,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1876) AS se1877,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1876) AS se1878,
-    COUNT(va1876) OVER (
+    ) AS se1817,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1849) AS se1850,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1849) AS se1851,
+    COUNT(va1849) OVER (
       PARTITION BY trade_date
-      ORDER BY va1876
+      ORDER BY va1849
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1879,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1960) AS se1961,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1960) AS se1962,
-    COUNT(va1960) OVER (
+    ) AS se1852,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va657) AS se1907,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va657) AS se1908,
+    COUNT(va657) OVER (
       PARTITION BY trade_date
-      ORDER BY va1960
+      ORDER BY va657
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1963,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va2014) AS se2015,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2014) AS se2016,
-    COUNT(va2014) OVER (
+    ) AS se1909,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1981) AS se1982,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1981) AS se1983,
+    COUNT(va1981) OVER (
       PARTITION BY trade_date
-      ORDER BY va2014
+      ORDER BY va1981
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2017,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va2060) AS se2061,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2060) AS se2062,
-    COUNT(va2060) OVER (
+    ) AS se1984,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2048) AS se2049,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2048) AS se2050,
+    COUNT(va2048) OVER (
       PARTITION BY trade_date
-      ORDER BY va2060
+      ORDER BY va2048
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2063,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va2066) AS se2067,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2066) AS se2068,
-    COUNT(va2066) OVER (
+    ) AS se2051,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2132) AS se2133,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2132) AS se2134,
+    COUNT(va2132) OVER (
       PARTITION BY trade_date
-      ORDER BY va2066
+      ORDER BY va2132
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2069,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va2070) AS se2071,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2070) AS se2072,
-    COUNT(va2070) OVER (
+    ) AS se2135,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2186) AS se2187,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2186) AS se2188,
+    COUNT(va2186) OVER (
       PARTITION BY trade_date
-      ORDER BY va2070
+      ORDER BY va2186
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2073,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va2098) AS se2099,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2098) AS se2100,
-    COUNT(va2098) OVER (
+    ) AS se2189,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2232) AS se2233,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2232) AS se2234,
+    COUNT(va2232) OVER (
       PARTITION BY trade_date
-      ORDER BY va2098
+      ORDER BY va2232
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2101,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va2112) AS se2113,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2112) AS se2114,
-    COUNT(va2112) OVER (
+    ) AS se2235,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2238) AS se2239,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2238) AS se2240,
+    COUNT(va2238) OVER (
       PARTITION BY trade_date
-      ORDER BY va2112
+      ORDER BY va2238
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2115,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va2181) AS se2182,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2181) AS se2183,
-    COUNT(va2181) OVER (
+    ) AS se2241,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2242) AS se2243,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2242) AS se2244,
+    COUNT(va2242) OVER (
       PARTITION BY trade_date
-      ORDER BY va2181
+      ORDER BY va2242
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2184,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va2187) AS se2188,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2187) AS se2189,
-    COUNT(va2187) OVER (
+    ) AS se2245,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2270) AS se2271,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2270) AS se2272,
+    COUNT(va2270) OVER (
       PARTITION BY trade_date
-      ORDER BY va2187
+      ORDER BY va2270
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2190
+    ) AS se2273,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2287) AS se2288,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2287) AS se2289,
+    COUNT(va2287) OVER (
+      PARTITION BY trade_date
+      ORDER BY va2287
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se2290,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2328) AS se2329,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2328) AS se2330,
+    COUNT(va2328) OVER (
+      PARTITION BY trade_date
+      ORDER BY va2328
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se2331,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2374) AS se2375,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2374) AS se2376,
+    COUNT(va2374) OVER (
+      PARTITION BY trade_date
+      ORDER BY va2374
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se2377,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2380) AS se2381,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2380) AS se2382,
+    COUNT(va2380) OVER (
+      PARTITION BY trade_date
+      ORDER BY va2380
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se2383
   FROM values_1_6
 ), values_2_1 AS (
   SELECT
@@ -5169,316 +5669,339 @@ WITH values_0_1 AS (
     high,
     low,
     open,
-    se1019,
-    se1034,
-    se1087,
-    se1144,
-    se1145,
-    se1146,
-    se1186,
-    se1194,
-    se1196,
-    se1198,
-    se1203,
-    se1218,
-    se1249,
-    se128,
-    se130,
-    se1336,
+    se1012,
+    se1021,
+    se1022,
+    se1104,
+    se1105,
+    se1119,
+    se1175,
+    se1232,
+    se1233,
+    se1234,
+    se1277,
+    se1288,
+    se1290,
+    se1295,
+    se1312,
     se1356,
-    se1357,
-    se1384,
+    se143,
     se1432,
-    se1532,
-    se1552,
-    se162,
-    se1661,
-    se1692,
-    se1693,
-    se1694,
-    se1813,
-    se1814,
-    se1815,
-    se1877,
-    se1878,
-    se1879,
-    se1897,
-    se1917,
-    se1918,
-    se2029,
-    se2033,
-    se210,
-    se2167,
-    se2170,
-    se2182,
-    se2183,
-    se2184,
-    se224,
-    se271,
-    se272,
-    se273,
-    se275,
-    se283,
-    se31,
-    se328,
-    se39,
-    se40,
-    se42,
-    se45,
-    se456,
+    se1433,
+    se145,
+    se1455,
+    se1475,
+    se1476,
+    se1507,
+    se1508,
+    se1509,
+    se1510,
+    se1511,
+    se1512,
+    se1513,
+    se1514,
+    se1515,
+    se1522,
+    se1564,
+    se1667,
+    se1687,
+    se1718,
+    se1719,
+    se1720,
+    se177,
+    se1781,
+    se1782,
+    se1783,
+    se1784,
+    se1785,
+    se1819,
+    se1982,
+    se1983,
+    se1984,
+    se2049,
+    se2050,
+    se2051,
+    se2069,
+    se2089,
+    se2090,
+    se2201,
+    se2205,
+    se230,
+    se2329,
+    se2330,
+    se2331,
+    se2360,
+    se2363,
+    se2375,
+    se2376,
+    se2377,
+    se244,
+    se292,
+    se293,
+    se294,
+    se296,
+    se304,
+    se349,
+    se37,
     se477,
     se48,
-    se483,
-    se484,
-    se485,
-    se493,
-    se55,
-    se559,
-    se571,
-    se604,
-    se61,
-    se619,
-    se623,
-    se671,
-    se672,
-    se673,
-    se720,
-    se722,
-    se727,
-    se749,
-    se750,
-    se751,
-    se752,
-    se753,
-    se800,
-    se855,
-    se910,
-    se912,
-    se939,
-    va0,
-    va1015,
-    va1018,
-    va1045,
+    se498,
+    se504,
+    se505,
+    se506,
+    se514,
+    se583,
+    se59,
+    se595,
+    se654,
+    se658,
+    se659,
+    se660,
+    se661,
+    se662,
+    se663,
+    se714,
+    se715,
+    se716,
+    se72,
+    se780,
+    se781,
+    se782,
+    se783,
+    se784,
+    se810,
+    se811,
+    se812,
+    se813,
+    se814,
+    se861,
+    se864,
+    se923,
+    se982,
+    va1013,
+    va1017,
+    va1023,
+    va1041,
     va1047,
-    va1074,
-    va108,
-    va1082,
-    va1092,
-    va1094,
-    va1118,
-    va1127,
-    va1129,
-    va1133,
-    va1143,
-    va1157,
-    va1168,
-    va120,
-    va1251,
-    va1255,
-    va1262,
-    va1264,
-    va127,
-    va1283,
-    va129,
-    va1308,
-    va1312,
-    va1324,
-    va1332,
-    va1335,
-    va1337,
-    va1341,
-    va1346,
-    va1348,
-    va1360,
-    va1363,
-    va1373,
-    va1380,
-    va1383,
-    va1394,
-    va1400,
-    va1403,
-    va1406,
-    va1418,
-    va1428,
-    va1431,
+    va107,
+    va1075,
+    va1077,
+    va1081,
+    va1100,
+    va1103,
+    va1130,
+    va1132,
+    va1162,
+    va1170,
+    va1180,
+    va1182,
+    va1206,
+    va1215,
+    va1217,
+    va1221,
+    va123,
+    va1231,
+    va1237,
+    va1248,
+    va1259,
+    va1287,
+    va135,
+    va1358,
+    va1362,
+    va1369,
+    va1372,
+    va1397,
+    va142,
+    va1422,
+    va1426,
     va144,
-    va145,
-    va1514,
-    va1521,
-    va1531,
-    va1533,
-    va1556,
-    va1568,
-    va1583,
-    va1600,
-    va1601,
-    va161,
-    va1612,
-    va1614,
-    va1620,
-    va1621,
-    va1623,
-    va163,
-    va164,
-    va165,
-    va1664,
-    va1676,
-    va1679,
-    va1681,
+    va1443,
+    va1451,
+    va1454,
+    va1456,
+    va1460,
+    va1465,
+    va1467,
+    va1479,
+    va1481,
+    va1490,
+    va1497,
+    va1506,
+    va1523,
+    va1524,
+    va1527,
+    va1534,
+    va1550,
+    va1560,
+    va1563,
+    va159,
+    va160,
+    va1649,
+    va1656,
+    va1666,
+    va1668,
     va1691,
-    va1696,
-    va170,
-    va1701,
-    va1702,
-    va1718,
-    va1724,
-    va1775,
-    va1781,
-    va1812,
-    va1832,
-    va1833,
+    va1717,
+    va1730,
+    va1748,
+    va1749,
+    va176,
+    va1760,
+    va1762,
+    va1768,
+    va1769,
+    va1771,
+    va178,
+    va179,
+    va180,
+    va1822,
+    va1834,
     va1837,
-    va1845,
+    va1839,
+    va185,
+    va1859,
+    va1860,
+    va1870,
     va1876,
-    va1883,
-    va1884,
-    va1885,
-    va1892,
-    va1916,
-    va1919,
+    va1906,
     va1925,
-    va1928,
-    va1937,
-    va1947,
-    va1983,
-    va1990,
-    va1995,
-    va2005,
-    va2019,
-    va203,
-    va2040,
-    va2047,
+    va1931,
+    va1981,
+    va2001,
+    va2002,
+    va2006,
+    va2014,
     va2048,
-    va206,
-    va2075,
-    va2076,
-    va2077,
-    va2079,
-    va2082,
-    va209,
-    va2110,
-    va2111,
-    va213,
-    va2133,
-    va214,
-    va2140,
-    va2142,
-    va2148,
-    va2152,
-    va2163,
-    va2173,
-    va2181,
-    va2196,
-    va2208,
+    va2055,
+    va2056,
+    va2057,
+    va2064,
+    va2088,
+    va2091,
+    va2097,
+    va2100,
+    va2109,
+    va2119,
+    va2155,
+    va2162,
+    va2167,
+    va2177,
+    va2191,
     va2212,
-    va2215,
-    va2218,
-    va2225,
+    va2219,
+    va2220,
     va223,
+    va2247,
+    va2248,
+    va2249,
+    va2251,
+    va2254,
+    va226,
+    va2285,
+    va2286,
+    va229,
+    va2328,
+    va233,
+    va2333,
+    va2335,
     va234,
-    va235,
-    va244,
-    va263,
-    va27,
-    va270,
-    va276,
-    va280,
-    va287,
-    va288,
-    va30,
-    va304,
-    va312,
+    va2341,
+    va2345,
+    va2356,
+    va2366,
+    va2374,
+    va2389,
+    va2401,
+    va2405,
+    va2408,
+    va2411,
+    va2418,
+    va243,
+    va255,
+    va256,
+    va265,
+    va284,
+    va291,
+    va297,
+    va301,
+    va308,
+    va309,
     va325,
-    va327,
-    va329,
     va33,
-    va331,
-    va34,
+    va333,
+    va346,
+    va348,
+    va350,
+    va352,
     va36,
-    va41,
-    va457,
-    va482,
-    va487,
-    va49,
-    va490,
-    va492,
-    va509,
-    va52,
-    va533,
-    va54,
-    va544,
-    va546,
-    va563,
+    va39,
+    va40,
+    va42,
+    va47,
+    va478,
+    va503,
+    va508,
+    va511,
+    va513,
+    va530,
+    va557,
+    va568,
     va570,
-    va59,
-    va595,
+    va587,
+    va594,
     va60,
-    va612,
-    va614,
-    va615,
-    va616,
-    va622,
-    va625,
-    va65,
-    va655,
-    va659,
-    va670,
-    va678,
-    va68,
-    va681,
-    va688,
-    va697,
+    va619,
+    va64,
+    va649,
+    va650,
+    va651,
+    va657,
+    va664,
     va698,
-    va701,
-    va703,
-    va709,
+    va70,
+    va702,
     va71,
-    va711,
     va713,
-    va716,
     va721,
-    va725,
-    va726,
-    va736,
-    va738,
-    va742,
-    va748,
-    va757,
-    va780,
-    va782,
+    va724,
+    va731,
+    va740,
+    va741,
+    va744,
+    va746,
+    va752,
+    va754,
+    va756,
+    va759,
+    va76,
+    va779,
+    va79,
+    va797,
+    va799,
     va803,
-    va828,
-    va832,
-    va833,
-    va856,
-    va887,
-    va888,
+    va809,
+    va818,
+    va84,
+    va841,
+    va843,
+    va865,
+    va894,
+    va896,
     va900,
     va901,
-    va903,
-    va904,
-    va911,
-    va915,
-    va916,
-    va92,
-    va922,
-    va940,
-    va944,
-    va964,
+    va924,
+    va957,
+    va958,
     va970,
-    va990,
-    va992,
+    va971,
+    va973,
+    va974,
+    va981,
+    va987,
+    va988,
+    va989,
     va996,
+    va997,
     volume,
     vwap,
     (
@@ -5504,143 +6027,163 @@ WITH values_0_1 AS (
     (
       -(
         CASE
-          WHEN NOT va81 IS NULL
+          WHEN NOT va96 IS NULL
           THEN (
-            se82 + ROUND(se83 * day_rows)
+            se97 + ROUND(se98 * day_rows)
           ) / (
-            2 * se84
+            2 * se99
           )
         END
       )
-    ) AS va85,
+    ) AS va100,
     (
       (
         CASE
-          WHEN NOT va88 IS NULL
+          WHEN NOT va103 IS NULL
           THEN (
-            se89 + ROUND(se90 * day_rows)
+            se104 + ROUND(se105 * day_rows)
           ) / (
-            2 * se91
+            2 * se106
           )
         END
       ) * (
         (
           CASE
-            WHEN NOT va96 IS NULL
+            WHEN NOT va111 IS NULL
             THEN (
-              se97 + ROUND(se98 * day_rows)
+              se112 + ROUND(se113 * day_rows)
             ) / (
-              2 * se99
+              2 * se114
             )
           END
         ) + (
           CASE
-            WHEN NOT va102 IS NULL
+            WHEN NOT va117 IS NULL
             THEN (
-              se103 + ROUND(se104 * day_rows)
+              se118 + ROUND(se119 * day_rows)
             ) / (
-              2 * se105
+              2 * se120
             )
           END
         )
       )
-    ) AS va106,
+    ) AS va121,
     (
       CASE
-        WHEN NOT va112 IS NULL
+        WHEN NOT va127 IS NULL
         THEN (
-          se113 + ROUND(se114 * day_rows)
+          se128 + ROUND(se129 * day_rows)
         ) / (
-          2 * se115
+          2 * se130
         )
       END
-    ) AS va116,
+    ) AS va131,
     (
       (
         -(
           CASE
-            WHEN NOT va147 IS NULL
+            WHEN NOT va162 IS NULL
             THEN (
-              se148 + ROUND(se149 * day_rows)
+              se163 + ROUND(se164 * day_rows)
             ) / (
-              2 * se150
+              2 * se165
             )
           END
         )
       ) * (
         CASE
-          WHEN NOT va154 IS NULL
+          WHEN NOT va169 IS NULL
           THEN (
-            se155 + ROUND(se156 * day_rows)
+            se170 + ROUND(se171 * day_rows)
           ) / (
-            2 * se157
+            2 * se172
           )
         END
       )
-    ) AS va158,
+    ) AS va173,
     (
       CASE
-        WHEN NOT va60 IS NULL
+        WHEN NOT va71 IS NULL
         THEN (
-          se166 + ROUND(se167 * day_rows)
+          se181 + ROUND(se182 * day_rows)
         ) / (
-          2 * se168
+          2 * se183
         )
       END
-    ) AS va169,
+    ) AS va184,
     (
       CASE
-        WHEN NOT va170 IS NULL
+        WHEN NOT va185 IS NULL
         THEN (
-          se171 + ROUND(se172 * day_rows)
+          se186 + ROUND(se187 * day_rows)
         ) / (
-          2 * se173
+          2 * se188
         )
       END
-    ) AS va174,
+    ) AS va189,
     (
       CASE
-        WHEN NOT va196 IS NULL
+        WHEN NOT va216 IS NULL
         THEN (
-          se197 + ROUND(se198 * day_rows)
+          se217 + ROUND(se218 * day_rows)
         ) / (
-          2 * se199
+          2 * se219
         )
       END
-    ) AS va200,
+    ) AS va220,
     (
-      se330 / NULLIF(se332, 0)
-    ) AS va333,
-    (
-      CASE
-        WHEN NOT va336 IS NULL
-        THEN (
-          se337 + ROUND(se338 * day_rows)
-        ) / (
-          2 * se339
-        )
-      END
-    ) AS va340,
+      se351 / NULLIF(se353, 0)
+    ) AS va354,
     (
       CASE
-        WHEN NOT va342 IS NULL
+        WHEN NOT va357 IS NULL
         THEN (
-          se343 + ROUND(se344 * day_rows)
+          se358 + ROUND(se359 * day_rows)
         ) / (
-          2 * se345
+          2 * se360
         )
       END
-    ) AS va346,
+    ) AS va361,
     (
       CASE
-        WHEN NOT va54 IS NULL
+        WHEN NOT va363 IS NULL
         THEN (
-          se458 + ROUND(se459 * day_rows)
+          se364 + ROUND(se365 * day_rows)
         ) / (
-          2 * se460
+          2 * se366
         )
       END
-    ) AS va461,
+    ) AS va367,
+    (
+      CASE
+        WHEN NOT va65 IS NULL
+        THEN (
+          se479 + ROUND(se480 * day_rows)
+        ) / (
+          2 * se481
+        )
+      END
+    ) AS va482,
+    (
+      (
+        -(
+          CASE
+            WHEN NOT va636 IS NULL
+            THEN (
+              se637 + ROUND(se638 * day_rows)
+            ) / (
+              2 * se639
+            )
+          END
+        )
+      ) * (
+        CASE
+          WHEN va634 AND va647
+          THEN CASE WHEN ISFINITE(va641) THEN ROUND(va641, 12) END
+          ELSE NULL
+        END
+      )
+    ) AS va648,
     (
       CASE
         WHEN stock_row > 19
@@ -5652,211 +6195,237 @@ WITH values_0_1 AS (
                 THEN (
                   (
                     CASE
-                      WHEN NOT va690 IS NULL
+                      WHEN NOT va733 IS NULL
                       THEN (
-                        se691 + ROUND(se692 * day_rows)
+                        se734 + ROUND(se735 * day_rows)
                       ) / (
-                        2 * se693
+                        2 * se736
                       )
                     END
-                  ) * se694
+                  ) * se737
                 )
               END
             )
-          ) / NULLIF(se695, 0)
+          ) / NULLIF(se738, 0)
         )
       END
-    ) AS va696,
+    ) AS va739,
+    (
+      -(
+        CASE
+          WHEN NOT va791 IS NULL
+          THEN (
+            se792 + ROUND(se793 * day_rows)
+          ) / (
+            2 * se794
+          )
+        END
+      )
+    ) AS va795,
     (
       CASE
-        WHEN NOT va41 IS NULL
+        WHEN NOT va47 IS NULL
         THEN (
-          se851 + ROUND(se852 * day_rows)
+          se919 + ROUND(se920 * day_rows)
         ) / (
-          2 * se853
+          2 * se921
         )
       END
-    ) AS va854,
+    ) AS va922,
     (
       CASE
-        WHEN NOT va857 IS NULL
+        WHEN NOT va925 IS NULL
         THEN (
-          se858 + ROUND(se859 * day_rows)
+          se926 + ROUND(se927 * day_rows)
         ) / (
-          2 * se860
+          2 * se928
         )
       END
-    ) AS va861,
+    ) AS va929,
     (
       CASE
-        WHEN NOT va1008 IS NULL
+        WHEN NOT va1093 IS NULL
         THEN (
-          se1009 + ROUND(se1010 * day_rows)
+          se1094 + ROUND(se1095 * day_rows)
         ) / (
-          2 * se1011
+          2 * se1096
         )
       END
-    ) AS va1012,
+    ) AS va1097,
     (
       CASE
-        WHEN NOT va1232 IS NULL
+        WHEN NOT va1326 IS NULL
         THEN (
-          se1233 + ROUND(se1234 * day_rows)
+          se1327 + ROUND(se1328 * day_rows)
         ) / (
-          2 * se1235
+          2 * se1329
         )
       END
-    ) AS va1236,
+    ) AS va1330,
     (
       CASE
-        WHEN NOT va726 IS NULL
+        WHEN NOT va779 IS NULL
         THEN (
-          se1272 + ROUND(se1273 * day_rows)
+          se1379 + ROUND(se1380 * day_rows)
         ) / (
-          2 * se1274
+          2 * se1381
         )
       END
-    ) AS va1275,
+    ) AS va1382,
     (
       (
         (
           -(
             CASE
-              WHEN NOT va1285 IS NULL
+              WHEN NOT va1399 IS NULL
               THEN (
-                se1286 + ROUND(se1287 * day_rows)
+                se1400 + ROUND(se1401 * day_rows)
               ) / (
-                2 * se1288
+                2 * se1402
               )
             END
           )
         ) * (
           CASE
-            WHEN NOT va1290 IS NULL
+            WHEN NOT va1404 IS NULL
             THEN (
-              se1291 + ROUND(se1292 * day_rows)
+              se1405 + ROUND(se1406 * day_rows)
             ) / (
-              2 * se1293
+              2 * se1407
             )
           END
         )
       ) * (
         CASE
-          WHEN NOT va1295 IS NULL
+          WHEN NOT va1409 IS NULL
           THEN (
-            se1296 + ROUND(se1297 * day_rows)
+            se1410 + ROUND(se1411 * day_rows)
           ) / (
-            2 * se1298
+            2 * se1412
           )
         END
       )
-    ) AS va1299,
+    ) AS va1413,
     (
       CASE
-        WHEN NOT va1302 IS NULL
+        WHEN NOT va1416 IS NULL
         THEN (
-          se1303 + ROUND(se1304 * day_rows)
+          se1417 + ROUND(se1418 * day_rows)
         ) / (
-          2 * se1305
+          2 * se1419
         )
       END
-    ) AS va1306,
+    ) AS va1420,
     (
       CASE
-        WHEN NOT va1454 IS NULL
+        WHEN NOT va1588 IS NULL
         THEN (
-          se1455 + ROUND(se1456 * day_rows)
+          se1589 + ROUND(se1590 * day_rows)
         ) / (
-          2 * se1457
+          2 * se1591
         )
       END
-    ) AS va1458,
+    ) AS va1592,
     (
       (
         CASE
-          WHEN NOT va1490 IS NULL
+          WHEN NOT va1625 IS NULL
           THEN (
-            se1491 + ROUND(se1492 * day_rows)
+            se1626 + ROUND(se1627 * day_rows)
           ) / (
-            2 * se1493
+            2 * se1628
           )
         END
       ) / NULLIF(
         (
           CASE
-            WHEN NOT va1495 IS NULL
+            WHEN NOT va1630 IS NULL
             THEN (
-              se1496 + ROUND(se1497 * day_rows)
+              se1631 + ROUND(se1632 * day_rows)
             ) / (
-              2 * se1498
+              2 * se1633
             )
           END
         ),
         0
       )
-    ) AS va1499,
+    ) AS va1634,
     (
       CASE
-        WHEN NOT va1503 IS NULL
+        WHEN NOT va1638 IS NULL
         THEN (
-          se1504 + ROUND(se1505 * day_rows)
+          se1639 + ROUND(se1640 * day_rows)
         ) / (
-          2 * se1506
+          2 * se1641
         )
       END
-    ) AS va1507,
+    ) AS va1642,
     (
       CASE
-        WHEN NOT va1576 IS NULL
+        WHEN NOT va1723 IS NULL
         THEN (
-          se1577 + ROUND(se1578 * day_rows)
+          se1724 + ROUND(se1725 * day_rows)
         ) / (
-          2 * se1579
+          2 * se1726
         )
       END
-    ) AS va1580,
+    ) AS va1727,
     (
       CASE
-        WHEN NOT va1656 IS NULL
+        WHEN NOT va1814 IS NULL
         THEN (
-          se1657 + ROUND(se1658 * day_rows)
+          se1815 + ROUND(se1816 * day_rows)
         ) / (
-          2 * se1659
+          2 * se1817
         )
       END
-    ) AS va1660,
+    ) AS va1818,
+    (
+      (
+        -(
+          CASE
+            WHEN NOT va1849 IS NULL
+            THEN (
+              se1850 + ROUND(se1851 * day_rows)
+            ) / (
+              2 * se1852
+            )
+          END
+        )
+      ) * va1855
+    ) AS va1856,
     (
       CASE
-        WHEN NOT va622 IS NULL
+        WHEN NOT va657 IS NULL
         THEN (
-          se1751 + ROUND(se1752 * day_rows)
+          se1907 + ROUND(se1908 * day_rows)
         ) / (
-          2 * se1753
+          2 * se1909
         )
       END
-    ) AS va1754,
+    ) AS va1910,
     (
       -(
         CASE
-          WHEN NOT va1960 IS NULL
+          WHEN NOT va2132 IS NULL
           THEN (
-            se1961 + ROUND(se1962 * day_rows)
+            se2133 + ROUND(se2134 * day_rows)
           ) / (
-            2 * se1963
+            2 * se2135
           )
         END
       )
-    ) AS va1964,
+    ) AS va2136,
     (
       CASE
-        WHEN NOT va2014 IS NULL
+        WHEN NOT va2186 IS NULL
         THEN (
-          se2015 + ROUND(se2016 * day_rows)
+          se2187 + ROUND(se2188 * day_rows)
         ) / (
-          2 * se2017
+          2 * se2189
         )
       END
-    ) AS va2018,
+    ) AS va2190,
     (
       (
         (
@@ -5866,15 +6435,15 @@ WITH values_0_1 AS (
               (
                 high * (
                   CASE
-                    WHEN NOT va2060 IS NULL
+                    WHEN NOT va2232 IS NULL
                     THEN (
-                      se2061 + ROUND(se2062 * day_rows)
+                      se2233 + ROUND(se2234 * day_rows)
                     ) / (
-                      2 * se2063
+                      2 * se2235
                     )
                   END
                 )
-              ) / NULLIF(se2064, 0)
+              ) / NULLIF(se2236, 0)
             )
           END
         ) * (
@@ -5884,59 +6453,59 @@ WITH values_0_1 AS (
               (
                 (
                   CASE
-                    WHEN NOT va2066 IS NULL
+                    WHEN NOT va2238 IS NULL
                     THEN (
-                      se2067 + ROUND(se2068 * day_rows)
+                      se2239 + ROUND(se2240 * day_rows)
                     ) / (
-                      2 * se2069
+                      2 * se2241
                     )
                   END
                 ) * volume
-              ) / NULLIF(se48, 0)
+              ) / NULLIF(se59, 0)
             )
           END
         )
       ) - (
         CASE
-          WHEN NOT va2070 IS NULL
+          WHEN NOT va2242 IS NULL
           THEN (
-            se2071 + ROUND(se2072 * day_rows)
+            se2243 + ROUND(se2244 * day_rows)
           ) / (
-            2 * se2073
+            2 * se2245
           )
         END
       )
-    ) AS va2074,
+    ) AS va2246,
     (
       CASE
-        WHEN NOT va2098 IS NULL
+        WHEN NOT va2270 IS NULL
         THEN (
-          se2099 + ROUND(se2100 * day_rows)
+          se2271 + ROUND(se2272 * day_rows)
         ) / (
-          2 * se2101
+          2 * se2273
         )
       END
-    ) AS va2102,
+    ) AS va2274,
     (
       CASE
-        WHEN NOT va2112 IS NULL
+        WHEN NOT va2287 IS NULL
         THEN (
-          se2113 + ROUND(se2114 * day_rows)
+          se2288 + ROUND(se2289 * day_rows)
         ) / (
-          2 * se2115
+          2 * se2290
         )
       END
-    ) AS va2116,
+    ) AS va2291,
     (
       CASE
-        WHEN NOT va2187 IS NULL
+        WHEN NOT va2380 IS NULL
         THEN (
-          se2188 + ROUND(se2189 * day_rows)
+          se2381 + ROUND(se2382 * day_rows)
         ) / (
-          2 * se2190
+          2 * se2383
         )
       END
-    ) AS va2191
+    ) AS va2384
   FROM sections_2
 ), values_2_2 AS (
   SELECT
@@ -5949,344 +6518,370 @@ WITH values_0_1 AS (
     high,
     low,
     open,
-    se1019,
-    se1034,
-    se1087,
-    se1144,
-    se1145,
-    se1146,
-    se1186,
-    se1194,
-    se1196,
-    se1198,
-    se1203,
-    se1218,
-    se1249,
-    se128,
-    se130,
-    se1336,
+    se1012,
+    se1021,
+    se1022,
+    se1104,
+    se1105,
+    se1119,
+    se1175,
+    se1232,
+    se1233,
+    se1234,
+    se1277,
+    se1288,
+    se1290,
+    se1295,
+    se1312,
     se1356,
-    se1357,
-    se1384,
+    se143,
     se1432,
-    se1532,
-    se1552,
-    se162,
-    se1661,
-    se1692,
-    se1693,
-    se1694,
-    se1813,
-    se1814,
-    se1815,
-    se1877,
-    se1878,
-    se1879,
-    se1897,
-    se1917,
-    se1918,
-    se2029,
-    se2033,
-    se210,
-    se2167,
-    se2170,
-    se2182,
-    se2183,
-    se2184,
-    se224,
-    se271,
-    se272,
-    se273,
-    se275,
-    se283,
-    se31,
-    se328,
-    se39,
-    se40,
-    se42,
-    se45,
-    se456,
+    se1433,
+    se145,
+    se1455,
+    se1475,
+    se1476,
+    se1507,
+    se1508,
+    se1509,
+    se1510,
+    se1511,
+    se1512,
+    se1513,
+    se1514,
+    se1515,
+    se1522,
+    se1564,
+    se1667,
+    se1687,
+    se1718,
+    se1719,
+    se1720,
+    se177,
+    se1781,
+    se1782,
+    se1783,
+    se1784,
+    se1785,
+    se1819,
+    se1982,
+    se1983,
+    se1984,
+    se2049,
+    se2050,
+    se2051,
+    se2069,
+    se2089,
+    se2090,
+    se2201,
+    se2205,
+    se230,
+    se2329,
+    se2330,
+    se2331,
+    se2360,
+    se2363,
+    se2375,
+    se2376,
+    se2377,
+    se244,
+    se292,
+    se293,
+    se294,
+    se296,
+    se304,
+    se349,
+    se37,
     se477,
     se48,
-    se483,
-    se484,
-    se485,
-    se493,
-    se55,
-    se559,
-    se571,
-    se604,
-    se61,
-    se619,
-    se623,
-    se671,
-    se672,
-    se673,
-    se720,
-    se722,
-    se727,
-    se749,
-    se750,
-    se751,
-    se752,
-    se753,
-    se800,
-    se855,
-    se910,
-    se912,
-    se939,
-    va0,
-    va1012,
-    va1015,
-    va1018,
-    va1045,
+    se498,
+    se504,
+    se505,
+    se506,
+    se514,
+    se583,
+    se59,
+    se595,
+    se654,
+    se658,
+    se659,
+    se660,
+    se661,
+    se662,
+    se663,
+    se714,
+    se715,
+    se716,
+    se72,
+    se780,
+    se781,
+    se782,
+    se783,
+    se784,
+    se810,
+    se811,
+    se812,
+    se813,
+    se814,
+    se861,
+    se864,
+    se923,
+    se982,
+    va100,
+    va1013,
+    va1017,
+    va1023,
+    va1041,
     va1047,
-    va106,
-    va1074,
-    va108,
-    va1082,
-    va1092,
-    va1094,
-    va1118,
-    va1127,
-    va1129,
-    va1133,
-    va1143,
-    va1157,
-    va116,
-    va1168,
-    va120,
-    va1236,
-    va1251,
-    va1255,
-    va1262,
-    va1264,
-    va127,
-    va1275,
-    va1283,
-    va129,
-    va1299,
-    va1306,
-    va1308,
-    va1312,
-    va1324,
-    va1332,
-    va1335,
-    va1337,
-    va1341,
-    va1346,
-    va1348,
-    va1360,
-    va1363,
-    va1373,
-    va1380,
-    va1383,
-    va1394,
+    va107,
+    va1075,
+    va1077,
+    va1081,
+    va1097,
+    va1100,
+    va1103,
+    va1130,
+    va1132,
+    va1162,
+    va1170,
+    va1180,
+    va1182,
+    va1206,
+    va121,
+    va1215,
+    va1217,
+    va1221,
+    va123,
+    va1231,
+    va1237,
+    va1248,
+    va1259,
+    va1287,
+    va131,
+    va1330,
+    va135,
+    va1358,
+    va1362,
+    va1369,
+    va1372,
+    va1382,
+    va1397,
     va14,
-    va1400,
-    va1403,
-    va1406,
-    va1418,
-    va1428,
-    va1431,
+    va1413,
+    va142,
+    va1420,
+    va1422,
+    va1426,
     va144,
-    va145,
-    va1458,
-    va1499,
-    va1507,
-    va1514,
-    va1521,
-    va1531,
-    va1533,
-    va1556,
-    va1568,
-    va158,
-    va1580,
-    va1583,
-    va1600,
-    va1601,
-    va161,
-    va1612,
-    va1614,
-    va1620,
-    va1621,
-    va1623,
-    va164,
-    va165,
-    va1660,
-    va1664,
-    va1676,
-    va1679,
-    va1681,
-    va169,
+    va1443,
+    va1451,
+    va1454,
+    va1456,
+    va1460,
+    va1465,
+    va1467,
+    va1479,
+    va1481,
+    va1490,
+    va1497,
+    va1506,
+    va1523,
+    va1524,
+    va1527,
+    va1534,
+    va1550,
+    va1560,
+    va1563,
+    va159,
+    va1592,
+    va160,
+    va1634,
+    va1642,
+    va1649,
+    va1656,
+    va1666,
+    va1668,
     va1691,
-    va1696,
-    va170,
-    va1701,
-    va1702,
-    va1718,
-    va1724,
-    va174,
-    va1754,
-    va1775,
-    va1781,
-    va1812,
-    va1832,
-    va1833,
+    va1717,
+    va1727,
+    va173,
+    va1730,
+    va1748,
+    va1749,
+    va176,
+    va1760,
+    va1762,
+    va1768,
+    va1769,
+    va1771,
+    va179,
+    va180,
+    va1818,
+    va1822,
+    va1834,
     va1837,
-    va1845,
+    va1839,
+    va184,
+    va185,
+    va1856,
+    va1859,
+    va1860,
+    va1870,
     va1876,
-    va1883,
-    va1884,
-    va1885,
-    va1892,
-    va1916,
-    va1919,
+    va189,
+    va1906,
+    va1910,
     va1925,
-    va1928,
-    va1937,
-    va1947,
-    va1983,
-    va1990,
-    va1995,
-    va2005,
-    va2018,
-    va2019,
-    va203,
-    va2040,
-    va2047,
+    va1931,
+    va1981,
+    va2001,
+    va2002,
+    va2006,
+    va2014,
     va2048,
-    va206,
-    va2074,
-    va2075,
-    va2076,
-    va2077,
-    va2079,
-    va2082,
-    va209,
-    va2102,
-    va2110,
-    va2111,
-    va2116,
-    va213,
-    va2133,
-    va214,
-    va2140,
-    va2142,
-    va2148,
-    va2152,
-    va2163,
-    va2173,
-    va2181,
+    va2055,
+    va2056,
+    va2057,
+    va2064,
+    va2088,
+    va2091,
+    va2097,
+    va2100,
+    va2109,
+    va2119,
+    va2155,
+    va2162,
+    va2167,
+    va2177,
+    va2190,
     va2191,
-    va2196,
-    va2208,
     va2212,
-    va2215,
-    va2218,
-    va2225,
+    va2219,
+    va2220,
     va223,
+    va2246,
+    va2247,
+    va2248,
+    va2249,
+    va2251,
+    va2254,
+    va226,
+    va2274,
+    va2285,
+    va2286,
+    va229,
+    va2291,
+    va2328,
+    va233,
+    va2333,
+    va2335,
     va234,
-    va235,
-    va244,
-    va263,
-    va27,
-    va270,
-    va276,
-    va280,
-    va287,
-    va288,
-    va30,
-    va304,
-    va312,
+    va2341,
+    va2345,
+    va2356,
+    va2366,
+    va2374,
+    va2384,
+    va2389,
+    va2401,
+    va2405,
+    va2408,
+    va2411,
+    va2418,
+    va243,
+    va255,
+    va256,
+    va265,
+    va284,
+    va291,
+    va297,
+    va301,
+    va308,
+    va309,
     va325,
-    va327,
-    va329,
     va33,
-    va331,
     va333,
-    va34,
+    va346,
+    va348,
+    va350,
+    va352,
+    va354,
     va36,
-    va41,
-    va457,
-    va461,
+    va39,
+    va40,
+    va42,
+    va47,
+    va478,
     va482,
-    va487,
-    va49,
-    va490,
-    va492,
-    va509,
-    va52,
-    va533,
-    va54,
-    va544,
-    va546,
-    va563,
+    va503,
+    va508,
+    va511,
+    va513,
+    va530,
+    va557,
+    va568,
     va570,
-    va59,
-    va595,
+    va587,
+    va594,
     va6,
     va60,
-    va612,
-    va614,
-    va615,
-    va616,
-    va622,
-    va625,
-    va65,
-    va655,
-    va659,
-    va670,
-    va678,
-    va68,
-    va681,
-    va688,
-    va696,
-    va697,
+    va619,
+    va64,
+    va648,
+    va649,
+    va650,
+    va651,
+    va657,
+    va664,
     va698,
-    va701,
-    va703,
-    va709,
+    va70,
+    va702,
     va71,
-    va711,
     va713,
-    va716,
     va721,
-    va725,
-    va726,
-    va736,
-    va738,
-    va742,
-    va748,
-    va757,
-    va780,
-    va782,
+    va724,
+    va731,
+    va739,
+    va740,
+    va741,
+    va744,
+    va746,
+    va752,
+    va754,
+    va756,
+    va759,
+    va76,
+    va779,
+    va79,
+    va795,
+    va797,
+    va799,
     va803,
-    va828,
-    va832,
-    va833,
-    va85,
-    va854,
-    va856,
-    va861,
-    va887,
-    va888,
+    va809,
+    va818,
+    va84,
+    va841,
+    va843,
+    va865,
+    va894,
+    va896,
     va900,
     va901,
-    va903,
-    va904,
-    va911,
-    va915,
-    va916,
-    va92,
     va922,
-    va940,
-    va944,
-    va964,
+    va924,
+    va929,
+    va957,
+    va958,
     va970,
-    va990,
-    va992,
+    va971,
+    va973,
+    va974,
+    va981,
+    va987,
+    va988,
+    va989,
     va996,
+    va997,
     volume,
     vwap,
     (
@@ -6298,111 +6893,111 @@ WITH values_0_1 AS (
       va14 * 8193 - (
         va14 * 8193 - va14
       )
-    ) AS va21,
+    ) AS va24,
     (
-      va169 * 8193 - (
-        va169 * 8193 - va169
+      va184 * 8193 - (
+        va184 * 8193 - va184
       )
-    ) AS va178,
+    ) AS va193,
     (
-      va174 * 8193 - (
-        va174 * 8193 - va174
+      va189 * 8193 - (
+        va189 * 8193 - va189
       )
-    ) AS va181,
+    ) AS va199,
     (
       CASE
         WHEN stock_row > 5
         THEN CASE
           WHEN (
-            va200 > 0
+            va220 > 0
             OR (
-              va163 = FLOOR(va163) AND (
-                va200 <> 0 OR va163 >= 0
+              va178 = FLOOR(va178) AND (
+                va220 <> 0 OR va178 >= 0
               )
             )
             OR (
-              va200 = 0 AND va163 > 0
+              va220 = 0 AND va178 > 0
             )
           )
-          THEN POWER(va200, va163)
+          THEN POWER(va220, va178)
         END
       END
-    ) AS va201,
+    ) AS va221,
     (
-      CAST(0.3 AS DOUBLE) < va340
-    ) AS va341,
+      CAST(0.3 AS DOUBLE) < va361
+    ) AS va362,
     (
-      va346 <= CAST(0.5 AS DOUBLE)
-    ) AS va347,
+      va367 <= CAST(0.5 AS DOUBLE)
+    ) AS va368,
     (
-      va340 <= CAST(0.7 AS DOUBLE)
-    ) AS va349,
+      va361 <= CAST(0.7 AS DOUBLE)
+    ) AS va370,
     (
-      va340 <= CAST(0.3 AS DOUBLE)
-    ) AS va353,
+      va361 <= CAST(0.3 AS DOUBLE)
+    ) AS va374,
     (
-      CAST(0.7 AS DOUBLE) < va340
-    ) AS va358,
+      CAST(0.7 AS DOUBLE) < va361
+    ) AS va379,
     (
-      CAST(0.5 AS DOUBLE) < va346
-    ) AS va363,
+      CAST(0.5 AS DOUBLE) < va367
+    ) AS va384,
     (
-      va461 * 8193 - (
-        va461 * 8193 - va461
+      va482 * 8193 - (
+        va482 * 8193 - va482
       )
-    ) AS va465,
+    ) AS va486,
     (
-      va854 * 8193 - (
-        va854 * 8193 - va854
+      va922 * 8193 - (
+        va922 * 8193 - va922
       )
-    ) AS va865,
+    ) AS va933,
     (
-      va861 * 8193 - (
-        va861 * 8193 - va861
+      va929 * 8193 - (
+        va929 * 8193 - va929
       )
-    ) AS va868,
+    ) AS va937,
     (
-      va1236 * 8193 - (
-        va1236 * 8193 - va1236
+      va1330 * 8193 - (
+        va1330 * 8193 - va1330
       )
-    ) AS va1240,
+    ) AS va1334,
     (
-      va1275 * 8193 - (
-        va1275 * 8193 - va1275
+      va1382 * 8193 - (
+        va1382 * 8193 - va1382
       )
-    ) AS va1279,
+    ) AS va1386,
     (
-      va1458 * 8193 - (
-        va1458 * 8193 - va1458
+      va1592 * 8193 - (
+        va1592 * 8193 - va1592
       )
-    ) AS va1462,
+    ) AS va1596,
     (
       (
-        va1754 + va1275
+        va1910 + va1382
       ) - (
-        va854 + va461
+        va922 + va482
       )
-    ) AS va1755,
+    ) AS va1911,
     (
-      va1964 * 8193 - (
-        va1964 * 8193 - va1964
+      va2136 * 8193 - (
+        va2136 * 8193 - va2136
       )
-    ) AS va1965,
+    ) AS va2137,
     (
-      va2102 * 8193 - (
-        va2102 * 8193 - va2102
+      va2274 * 8193 - (
+        va2274 * 8193 - va2274
       )
-    ) AS va2106,
+    ) AS va2278,
     (
-      va1754 * 8193 - (
-        va1754 * 8193 - va1754
+      va1910 * 8193 - (
+        va1910 * 8193 - va1910
       )
-    ) AS va2120,
+    ) AS va2295,
     (
-      va2116 * 8193 - (
-        va2116 * 8193 - va2116
+      va2291 * 8193 - (
+        va2291 * 8193 - va2291
       )
-    ) AS va2123
+    ) AS va2307
   FROM values_2_1
 ), values_2_3 AS (
   SELECT
@@ -6415,395 +7010,421 @@ WITH values_0_1 AS (
     high,
     low,
     open,
-    se1019,
-    se1034,
-    se1087,
-    se1144,
-    se1145,
-    se1146,
-    se1186,
-    se1194,
-    se1196,
-    se1198,
-    se1203,
-    se1218,
-    se1249,
-    se128,
-    se130,
-    se1336,
+    se1012,
+    se1021,
+    se1022,
+    se1104,
+    se1105,
+    se1119,
+    se1175,
+    se1232,
+    se1233,
+    se1234,
+    se1277,
+    se1288,
+    se1290,
+    se1295,
+    se1312,
     se1356,
-    se1357,
-    se1384,
+    se143,
     se1432,
-    se1532,
-    se1552,
-    se162,
-    se1661,
-    se1692,
-    se1693,
-    se1694,
-    se1813,
-    se1814,
-    se1815,
-    se1877,
-    se1878,
-    se1879,
-    se1897,
-    se1917,
-    se1918,
-    se2029,
-    se2033,
-    se210,
-    se2167,
-    se2170,
-    se2182,
-    se2183,
-    se2184,
-    se224,
-    se271,
-    se272,
-    se273,
-    se275,
-    se283,
-    se31,
-    se328,
-    se39,
-    se40,
-    se42,
-    se45,
-    se456,
+    se1433,
+    se145,
+    se1455,
+    se1475,
+    se1476,
+    se1507,
+    se1508,
+    se1509,
+    se1510,
+    se1511,
+    se1512,
+    se1513,
+    se1514,
+    se1515,
+    se1522,
+    se1564,
+    se1667,
+    se1687,
+    se1718,
+    se1719,
+    se1720,
+    se177,
+    se1781,
+    se1782,
+    se1783,
+    se1784,
+    se1785,
+    se1819,
+    se1982,
+    se1983,
+    se1984,
+    se2049,
+    se2050,
+    se2051,
+    se2069,
+    se2089,
+    se2090,
+    se2201,
+    se2205,
+    se230,
+    se2329,
+    se2330,
+    se2331,
+    se2360,
+    se2363,
+    se2375,
+    se2376,
+    se2377,
+    se244,
+    se292,
+    se293,
+    se294,
+    se296,
+    se304,
+    se349,
+    se37,
     se477,
     se48,
-    se483,
-    se484,
-    se485,
-    se493,
-    se55,
-    se559,
-    se571,
-    se604,
-    se61,
-    se619,
-    se623,
-    se671,
-    se672,
-    se673,
-    se720,
-    se722,
-    se727,
-    se749,
-    se750,
-    se751,
-    se752,
-    se753,
-    se800,
-    se855,
-    se910,
-    se912,
-    se939,
-    va0,
-    va1012,
-    va1015,
-    va1018,
-    va1045,
+    se498,
+    se504,
+    se505,
+    se506,
+    se514,
+    se583,
+    se59,
+    se595,
+    se654,
+    se658,
+    se659,
+    se660,
+    se661,
+    se662,
+    se663,
+    se714,
+    se715,
+    se716,
+    se72,
+    se780,
+    se781,
+    se782,
+    se783,
+    se784,
+    se810,
+    se811,
+    se812,
+    se813,
+    se814,
+    se861,
+    se864,
+    se923,
+    se982,
+    va100,
+    va1013,
+    va1017,
+    va1023,
+    va1041,
     va1047,
-    va106,
-    va1074,
-    va108,
-    va1082,
-    va1092,
-    va1094,
-    va1118,
-    va1127,
-    va1129,
-    va1133,
-    va1143,
-    va1157,
-    va116,
-    va1168,
-    va120,
-    va1236,
-    va1240,
-    va1251,
-    va1255,
-    va1262,
-    va1264,
-    va127,
-    va1275,
-    va1279,
-    va1283,
-    va129,
-    va1299,
-    va1306,
-    va1308,
-    va1312,
-    va1324,
-    va1332,
-    va1335,
-    va1337,
-    va1341,
-    va1346,
-    va1348,
-    va1360,
-    va1363,
-    va1373,
-    va1380,
-    va1383,
-    va1394,
+    va107,
+    va1075,
+    va1077,
+    va1081,
+    va1097,
+    va1100,
+    va1103,
+    va1130,
+    va1132,
+    va1162,
+    va1170,
+    va1180,
+    va1182,
+    va1206,
+    va121,
+    va1215,
+    va1217,
+    va1221,
+    va123,
+    va1231,
+    va1237,
+    va1248,
+    va1259,
+    va1287,
+    va131,
+    va1330,
+    va1334,
+    va135,
+    va1358,
+    va1362,
+    va1369,
+    va1372,
+    va1382,
+    va1386,
+    va1397,
     va14,
-    va1400,
-    va1403,
-    va1406,
-    va1418,
-    va1428,
-    va1431,
+    va1413,
+    va142,
+    va1420,
+    va1422,
+    va1426,
     va144,
-    va145,
-    va1458,
-    va1462,
-    va1499,
-    va1507,
-    va1514,
-    va1521,
-    va1531,
-    va1533,
-    va1556,
-    va1568,
-    va158,
-    va1580,
-    va1583,
-    va1600,
-    va1601,
-    va161,
-    va1612,
-    va1614,
-    va1620,
-    va1621,
-    va1623,
-    va164,
-    va165,
-    va1660,
-    va1664,
-    va1676,
-    va1679,
-    va1681,
-    va169,
+    va1443,
+    va1451,
+    va1454,
+    va1456,
+    va1460,
+    va1465,
+    va1467,
+    va1479,
+    va1481,
+    va1490,
+    va1497,
+    va1506,
+    va1523,
+    va1524,
+    va1527,
+    va1534,
+    va1550,
+    va1560,
+    va1563,
+    va159,
+    va1592,
+    va1596,
+    va160,
+    va1634,
+    va1642,
+    va1649,
+    va1656,
+    va1666,
+    va1668,
     va1691,
-    va1696,
-    va170,
-    va1701,
-    va1702,
-    va1718,
-    va1724,
-    va174,
-    va1754,
-    va1755,
-    va1775,
-    va178,
-    va1781,
+    va1717,
+    va1727,
+    va173,
+    va1730,
+    va1748,
+    va1749,
+    va176,
+    va1760,
+    va1762,
+    va1768,
+    va1769,
+    va1771,
+    va179,
     va18,
-    va181,
-    va1812,
-    va1832,
-    va1833,
+    va180,
+    va1818,
+    va1822,
+    va1834,
     va1837,
-    va1845,
+    va1839,
+    va184,
+    va185,
+    va1856,
+    va1859,
+    va1860,
+    va1870,
     va1876,
-    va1883,
-    va1884,
-    va1885,
-    va1892,
-    va1916,
-    va1919,
+    va189,
+    va1906,
+    va1910,
+    va1911,
     va1925,
-    va1928,
-    va1937,
-    va1947,
-    va1965,
-    va1983,
-    va1990,
-    va1995,
-    va2005,
-    va2018,
-    va2019,
-    va203,
-    va2040,
-    va2047,
+    va193,
+    va1931,
+    va1981,
+    va199,
+    va2001,
+    va2002,
+    va2006,
+    va2014,
     va2048,
-    va206,
-    va2074,
-    va2075,
-    va2076,
-    va2077,
-    va2079,
-    va2082,
-    va209,
-    va21,
-    va2102,
-    va2106,
-    va2110,
-    va2111,
-    va2116,
-    va2120,
-    va2123,
-    va213,
-    va2133,
-    va214,
-    va2140,
-    va2142,
-    va2148,
-    va2152,
-    va2163,
-    va2173,
-    va2181,
+    va2055,
+    va2056,
+    va2057,
+    va2064,
+    va2088,
+    va2091,
+    va2097,
+    va2100,
+    va2109,
+    va2119,
+    va2137,
+    va2155,
+    va2162,
+    va2167,
+    va2177,
+    va2190,
     va2191,
-    va2196,
-    va2208,
     va2212,
-    va2215,
-    va2218,
-    va2225,
+    va2219,
+    va2220,
     va223,
+    va2246,
+    va2247,
+    va2248,
+    va2249,
+    va2251,
+    va2254,
+    va226,
+    va2274,
+    va2278,
+    va2285,
+    va2286,
+    va229,
+    va2291,
+    va2295,
+    va2307,
+    va2328,
+    va233,
+    va2333,
+    va2335,
     va234,
-    va235,
-    va244,
-    va263,
-    va27,
-    va270,
-    va276,
-    va280,
-    va287,
-    va288,
-    va30,
-    va304,
-    va312,
+    va2341,
+    va2345,
+    va2356,
+    va2366,
+    va2374,
+    va2384,
+    va2389,
+    va24,
+    va2401,
+    va2405,
+    va2408,
+    va2411,
+    va2418,
+    va243,
+    va255,
+    va256,
+    va265,
+    va284,
+    va291,
+    va297,
+    va301,
+    va308,
+    va309,
     va325,
-    va327,
-    va329,
     va33,
-    va331,
     va333,
-    va34,
-    va349,
+    va346,
+    va348,
+    va350,
+    va352,
+    va354,
     va36,
-    va41,
-    va457,
-    va461,
-    va465,
+    va370,
+    va39,
+    va40,
+    va42,
+    va47,
+    va478,
     va482,
-    va487,
-    va49,
-    va490,
-    va492,
-    va509,
-    va52,
-    va533,
-    va54,
-    va544,
-    va546,
-    va563,
+    va486,
+    va503,
+    va508,
+    va511,
+    va513,
+    va530,
+    va557,
+    va568,
     va570,
-    va59,
-    va595,
+    va587,
+    va594,
     va6,
     va60,
-    va612,
-    va614,
-    va615,
-    va616,
-    va622,
-    va625,
-    va65,
-    va655,
-    va659,
-    va670,
-    va678,
-    va68,
-    va681,
-    va688,
-    va696,
-    va697,
+    va619,
+    va64,
+    va648,
+    va649,
+    va650,
+    va651,
+    va657,
+    va664,
     va698,
-    va701,
-    va703,
-    va709,
+    va70,
+    va702,
     va71,
-    va711,
     va713,
-    va716,
     va721,
-    va725,
-    va726,
-    va736,
-    va738,
-    va742,
-    va748,
-    va757,
-    va780,
-    va782,
+    va724,
+    va731,
+    va739,
+    va740,
+    va741,
+    va744,
+    va746,
+    va752,
+    va754,
+    va756,
+    va759,
+    va76,
+    va779,
+    va79,
+    va795,
+    va797,
+    va799,
     va803,
-    va828,
-    va832,
-    va833,
-    va85,
-    va854,
-    va856,
-    va861,
+    va809,
+    va818,
+    va84,
+    va841,
+    va843,
     va865,
-    va868,
-    va887,
-    va888,
+    va894,
+    va896,
     va900,
     va901,
-    va903,
-    va904,
-    va911,
-    va915,
-    va916,
-    va92,
     va922,
-    va940,
-    va944,
-    va964,
+    va924,
+    va929,
+    va933,
+    va937,
+    va957,
+    va958,
     va970,
-    va990,
-    va992,
+    va971,
+    va973,
+    va974,
+    va981,
+    va987,
+    va988,
+    va989,
     va996,
+    va997,
     volume,
     vwap,
     (
-      CASE WHEN ISFINITE(va201) THEN va201 END
-    ) AS va202,
+      CASE WHEN ISFINITE(va221) THEN va221 END
+    ) AS va222,
     (
-      CASE WHEN NOT va341 IS NULL AND NOT va347 IS NULL THEN (
-        va341 AND va347
+      CASE WHEN NOT va362 IS NULL AND NOT va368 IS NULL THEN (
+        va362 AND va368
       ) END
-    ) AS va348,
+    ) AS va369,
     (
-      CASE WHEN NOT va353 IS NULL AND NOT va347 IS NULL THEN (
-        va353 AND va347
+      CASE WHEN NOT va374 IS NULL AND NOT va368 IS NULL THEN (
+        va374 AND va368
       ) END
-    ) AS va354,
+    ) AS va375,
     (
-      CASE WHEN NOT va358 IS NULL AND NOT va347 IS NULL THEN (
-        va358 AND va347
+      CASE WHEN NOT va379 IS NULL AND NOT va368 IS NULL THEN (
+        va379 AND va368
       ) END
-    ) AS va359,
+    ) AS va380,
     (
-      CASE WHEN NOT va341 IS NULL AND NOT va363 IS NULL THEN (
-        va341 AND va363
+      CASE WHEN NOT va362 IS NULL AND NOT va384 IS NULL THEN (
+        va362 AND va384
       ) END
-    ) AS va364,
+    ) AS va385,
     (
-      CASE WHEN NOT va363 IS NULL AND NOT va353 IS NULL THEN (
-        va363 AND va353
+      CASE WHEN NOT va384 IS NULL AND NOT va374 IS NULL THEN (
+        va384 AND va374
       ) END
-    ) AS va368,
+    ) AS va389,
     (
-      CASE WHEN NOT va363 IS NULL AND NOT va358 IS NULL THEN (
-        va363 AND va358
+      CASE WHEN NOT va384 IS NULL AND NOT va379 IS NULL THEN (
+        va384 AND va379
       ) END
-    ) AS va372
+    ) AS va393
   FROM values_2_2
 ), values_2_4 AS (
   SELECT
@@ -6816,376 +7437,402 @@ WITH values_0_1 AS (
     high,
     low,
     open,
-    se1019,
-    se1034,
-    se1087,
-    se1144,
-    se1145,
-    se1146,
-    se1186,
-    se1194,
-    se1196,
-    se1198,
-    se1203,
-    se1218,
-    se1249,
-    se128,
-    se130,
-    se1336,
+    se1012,
+    se1021,
+    se1022,
+    se1104,
+    se1105,
+    se1119,
+    se1175,
+    se1232,
+    se1233,
+    se1234,
+    se1277,
+    se1288,
+    se1290,
+    se1295,
+    se1312,
     se1356,
-    se1357,
-    se1384,
+    se143,
     se1432,
-    se1532,
-    se1552,
-    se162,
-    se1661,
-    se1692,
-    se1693,
-    se1694,
-    se1813,
-    se1814,
-    se1815,
-    se1877,
-    se1878,
-    se1879,
-    se1897,
-    se1917,
-    se1918,
-    se2029,
-    se2033,
-    se210,
-    se2167,
-    se2170,
-    se2182,
-    se2183,
-    se2184,
-    se224,
-    se271,
-    se272,
-    se273,
-    se275,
-    se283,
-    se31,
-    se328,
-    se39,
-    se40,
-    se42,
-    se45,
-    se456,
+    se1433,
+    se145,
+    se1455,
+    se1475,
+    se1476,
+    se1507,
+    se1508,
+    se1509,
+    se1510,
+    se1511,
+    se1512,
+    se1513,
+    se1514,
+    se1515,
+    se1522,
+    se1564,
+    se1667,
+    se1687,
+    se1718,
+    se1719,
+    se1720,
+    se177,
+    se1781,
+    se1782,
+    se1783,
+    se1784,
+    se1785,
+    se1819,
+    se1982,
+    se1983,
+    se1984,
+    se2049,
+    se2050,
+    se2051,
+    se2069,
+    se2089,
+    se2090,
+    se2201,
+    se2205,
+    se230,
+    se2329,
+    se2330,
+    se2331,
+    se2360,
+    se2363,
+    se2375,
+    se2376,
+    se2377,
+    se244,
+    se292,
+    se293,
+    se294,
+    se296,
+    se304,
+    se349,
+    se37,
     se477,
     se48,
-    se483,
-    se484,
-    se485,
-    se493,
-    se55,
-    se559,
-    se571,
-    se604,
-    se61,
-    se619,
-    se623,
-    se671,
-    se672,
-    se673,
-    se720,
-    se722,
-    se727,
-    se749,
-    se750,
-    se751,
-    se752,
-    se753,
-    se800,
-    se855,
-    se910,
-    se912,
-    se939,
-    va0,
-    va1012,
-    va1015,
-    va1018,
-    va1045,
+    se498,
+    se504,
+    se505,
+    se506,
+    se514,
+    se583,
+    se59,
+    se595,
+    se654,
+    se658,
+    se659,
+    se660,
+    se661,
+    se662,
+    se663,
+    se714,
+    se715,
+    se716,
+    se72,
+    se780,
+    se781,
+    se782,
+    se783,
+    se784,
+    se810,
+    se811,
+    se812,
+    se813,
+    se814,
+    se861,
+    se864,
+    se923,
+    se982,
+    va100,
+    va1013,
+    va1017,
+    va1023,
+    va1041,
     va1047,
-    va106,
-    va1074,
-    va108,
-    va1082,
-    va1092,
-    va1094,
-    va1118,
-    va1127,
-    va1129,
-    va1133,
-    va1143,
-    va1157,
-    va116,
-    va1168,
-    va120,
-    va1236,
-    va1240,
-    va1251,
-    va1255,
-    va1262,
-    va1264,
-    va127,
-    va1275,
-    va1279,
-    va1283,
-    va129,
-    va1299,
-    va1306,
-    va1308,
-    va1312,
-    va1324,
-    va1332,
-    va1335,
-    va1337,
-    va1341,
-    va1346,
-    va1348,
-    va1360,
-    va1363,
-    va1373,
-    va1380,
-    va1383,
-    va1394,
+    va107,
+    va1075,
+    va1077,
+    va1081,
+    va1097,
+    va1100,
+    va1103,
+    va1130,
+    va1132,
+    va1162,
+    va1170,
+    va1180,
+    va1182,
+    va1206,
+    va121,
+    va1215,
+    va1217,
+    va1221,
+    va123,
+    va1231,
+    va1237,
+    va1248,
+    va1259,
+    va1287,
+    va131,
+    va1330,
+    va1334,
+    va135,
+    va1358,
+    va1362,
+    va1369,
+    va1372,
+    va1382,
+    va1386,
+    va1397,
     va14,
-    va1400,
-    va1403,
-    va1406,
-    va1418,
-    va1428,
-    va1431,
+    va1413,
+    va142,
+    va1420,
+    va1422,
+    va1426,
     va144,
-    va145,
-    va1458,
-    va1462,
-    va1499,
-    va1507,
-    va1514,
-    va1521,
-    va1531,
-    va1533,
-    va1556,
-    va1568,
-    va158,
-    va1580,
-    va1583,
-    va1600,
-    va1601,
-    va161,
-    va1612,
-    va1614,
-    va1620,
-    va1621,
-    va1623,
-    va164,
-    va165,
-    va1660,
-    va1664,
-    va1676,
-    va1679,
-    va1681,
-    va169,
+    va1443,
+    va1451,
+    va1454,
+    va1456,
+    va1460,
+    va1465,
+    va1467,
+    va1479,
+    va1481,
+    va1490,
+    va1497,
+    va1506,
+    va1523,
+    va1524,
+    va1527,
+    va1534,
+    va1550,
+    va1560,
+    va1563,
+    va159,
+    va1592,
+    va1596,
+    va160,
+    va1634,
+    va1642,
+    va1649,
+    va1656,
+    va1666,
+    va1668,
     va1691,
-    va1696,
-    va170,
-    va1701,
-    va1702,
-    va1718,
-    va1724,
-    va174,
-    va1754,
-    va1755,
-    va1775,
-    va178,
-    va1781,
+    va1717,
+    va1727,
+    va173,
+    va1730,
+    va1748,
+    va1749,
+    va176,
+    va1760,
+    va1762,
+    va1768,
+    va1769,
+    va1771,
+    va179,
     va18,
-    va181,
-    va1812,
-    va1832,
-    va1833,
+    va180,
+    va1818,
+    va1822,
+    va1834,
     va1837,
-    va1845,
+    va1839,
+    va184,
+    va185,
+    va1856,
+    va1859,
+    va1860,
+    va1870,
     va1876,
-    va1883,
-    va1884,
-    va1885,
-    va1892,
-    va1916,
-    va1919,
+    va189,
+    va1906,
+    va1910,
+    va1911,
     va1925,
-    va1928,
-    va1937,
-    va1947,
-    va1965,
-    va1983,
-    va1990,
-    va1995,
-    va2005,
-    va2018,
-    va2019,
-    va202,
-    va203,
-    va2040,
-    va2047,
+    va193,
+    va1931,
+    va1981,
+    va199,
+    va2001,
+    va2002,
+    va2006,
+    va2014,
     va2048,
-    va206,
-    va2074,
-    va2075,
-    va2076,
-    va2077,
-    va2079,
-    va2082,
-    va209,
-    va21,
-    va2102,
-    va2106,
-    va2110,
-    va2111,
-    va2116,
-    va2120,
-    va2123,
-    va213,
-    va2133,
-    va214,
-    va2140,
-    va2142,
-    va2148,
-    va2152,
-    va2163,
-    va2173,
-    va2181,
+    va2055,
+    va2056,
+    va2057,
+    va2064,
+    va2088,
+    va2091,
+    va2097,
+    va2100,
+    va2109,
+    va2119,
+    va2137,
+    va2155,
+    va2162,
+    va2167,
+    va2177,
+    va2190,
     va2191,
-    va2196,
-    va2208,
     va2212,
-    va2215,
-    va2218,
-    va2225,
+    va2219,
+    va222,
+    va2220,
     va223,
+    va2246,
+    va2247,
+    va2248,
+    va2249,
+    va2251,
+    va2254,
+    va226,
+    va2274,
+    va2278,
+    va2285,
+    va2286,
+    va229,
+    va2291,
+    va2295,
+    va2307,
+    va2328,
+    va233,
+    va2333,
+    va2335,
     va234,
-    va235,
-    va244,
-    va263,
-    va27,
-    va270,
-    va276,
-    va280,
-    va287,
-    va288,
-    va30,
-    va304,
-    va312,
+    va2341,
+    va2345,
+    va2356,
+    va2366,
+    va2374,
+    va2384,
+    va2389,
+    va24,
+    va2401,
+    va2405,
+    va2408,
+    va2411,
+    va2418,
+    va243,
+    va255,
+    va256,
+    va265,
+    va284,
+    va291,
+    va297,
+    va301,
+    va308,
+    va309,
     va325,
-    va327,
-    va329,
     va33,
-    va331,
     va333,
-    va34,
+    va346,
+    va348,
+    va350,
+    va352,
     va354,
-    va359,
     va36,
-    va368,
-    va372,
-    va41,
-    va457,
-    va461,
-    va465,
+    va375,
+    va380,
+    va389,
+    va39,
+    va393,
+    va40,
+    va42,
+    va47,
+    va478,
     va482,
-    va487,
-    va49,
-    va490,
-    va492,
-    va509,
-    va52,
-    va533,
-    va54,
-    va544,
-    va546,
-    va563,
+    va486,
+    va503,
+    va508,
+    va511,
+    va513,
+    va530,
+    va557,
+    va568,
     va570,
-    va59,
-    va595,
+    va587,
+    va594,
     va6,
     va60,
-    va612,
-    va614,
-    va615,
-    va616,
-    va622,
-    va625,
-    va65,
-    va655,
-    va659,
-    va670,
-    va678,
-    va68,
-    va681,
-    va688,
-    va696,
-    va697,
+    va619,
+    va64,
+    va648,
+    va649,
+    va650,
+    va651,
+    va657,
+    va664,
     va698,
-    va701,
-    va703,
-    va709,
+    va70,
+    va702,
     va71,
-    va711,
     va713,
-    va716,
     va721,
-    va725,
-    va726,
-    va736,
-    va738,
-    va742,
-    va748,
-    va757,
-    va780,
-    va782,
+    va724,
+    va731,
+    va739,
+    va740,
+    va741,
+    va744,
+    va746,
+    va752,
+    va754,
+    va756,
+    va759,
+    va76,
+    va779,
+    va79,
+    va795,
+    va797,
+    va799,
     va803,
-    va828,
-    va832,
-    va833,
-    va85,
-    va854,
-    va856,
-    va861,
+    va809,
+    va818,
+    va84,
+    va841,
+    va843,
     va865,
-    va868,
-    va887,
-    va888,
+    va894,
+    va896,
     va900,
     va901,
-    va903,
-    va904,
-    va911,
-    va915,
-    va916,
-    va92,
     va922,
-    va940,
-    va944,
-    va964,
+    va924,
+    va929,
+    va933,
+    va937,
+    va957,
+    va958,
     va970,
-    va990,
-    va992,
+    va971,
+    va973,
+    va974,
+    va981,
+    va987,
+    va988,
+    va989,
     va996,
+    va997,
     volume,
     vwap,
     (
-      CASE WHEN NOT va348 IS NULL AND NOT va349 IS NULL THEN (
-        va348 AND va349
+      CASE WHEN NOT va369 IS NULL AND NOT va370 IS NULL THEN (
+        va369 AND va370
       ) END
-    ) AS va350,
+    ) AS va371,
     (
-      CASE WHEN NOT va364 IS NULL AND NOT va349 IS NULL THEN (
-        va364 AND va349
+      CASE WHEN NOT va385 IS NULL AND NOT va370 IS NULL THEN (
+        va385 AND va370
       ) END
-    ) AS va365
+    ) AS va386
   FROM values_2_3
 ), series_3 AS (
   SELECT
@@ -7198,452 +7845,520 @@ WITH values_0_1 AS (
     high,
     low,
     open,
-    se1034,
-    se1144,
-    se1145,
-    se1146,
-    se1186,
-    se1194,
-    se1196,
-    se1198,
-    se1203,
-    se1218,
-    se1249,
-    se128,
-    se1336,
+    se1021,
+    se1022,
+    se1104,
+    se1105,
+    se1119,
+    se1232,
+    se1233,
+    se1234,
+    se1277,
+    se1288,
+    se1290,
+    se1295,
+    se1312,
     se1356,
-    se1357,
-    se1532,
-    se1552,
-    se1692,
-    se1693,
-    se1694,
-    se1813,
-    se1814,
-    se1815,
-    se1877,
-    se1878,
-    se1879,
-    se1917,
-    se1918,
-    se2033,
-    se2167,
-    se2182,
-    se2183,
-    se2184,
-    se224,
-    se271,
-    se272,
-    se273,
-    se275,
-    se31,
-    se328,
-    se39,
-    se40,
-    se45,
-    se477,
-    se483,
-    se484,
-    se485,
-    se604,
-    se671,
-    se672,
-    se673,
-    se720,
-    se749,
-    se750,
-    se751,
-    se752,
-    se910,
-    va0,
-    va1012,
-    va1015,
-    va1045,
+    se143,
+    se1432,
+    se1433,
+    se1455,
+    se1475,
+    se1476,
+    se1507,
+    se1508,
+    se1509,
+    se1510,
+    se1511,
+    se1512,
+    se1513,
+    se1514,
+    se1515,
+    se1522,
+    se1667,
+    se1687,
+    se1718,
+    se1719,
+    se1720,
+    se1781,
+    se1782,
+    se1783,
+    se1784,
+    se1785,
+    se1982,
+    se1983,
+    se1984,
+    se2049,
+    se2050,
+    se2051,
+    se2089,
+    se2090,
+    se2205,
+    se2329,
+    se2330,
+    se2331,
+    se2360,
+    se2375,
+    se2376,
+    se2377,
+    se244,
+    se292,
+    se293,
+    se294,
+    se296,
+    se304,
+    se349,
+    se37,
+    se48,
+    se498,
+    se504,
+    se505,
+    se506,
+    se658,
+    se659,
+    se660,
+    se661,
+    se662,
+    se663,
+    se714,
+    se715,
+    se716,
+    se72,
+    se780,
+    se781,
+    se782,
+    se783,
+    se784,
+    se810,
+    se811,
+    se812,
+    se813,
+    se864,
+    va100,
+    va1017,
+    va1023,
+    va1041,
     va1047,
-    va106,
-    va1074,
-    va108,
-    va1082,
-    va1092,
-    va1094,
-    va1118,
-    va1127,
-    va1129,
-    va1133,
-    va1143,
-    va1157,
-    va116,
-    va1168,
-    va120,
-    va1240,
-    va1251,
-    va1255,
-    va1262,
-    va1264,
-    va127,
-    va1279,
-    va1283,
-    va1299,
-    va1306,
-    va1312,
-    va1324,
-    va1335,
-    va1360,
-    va1363,
-    va1373,
-    va1403,
-    va1406,
-    va1418,
-    va1428,
-    va1431,
-    va144,
-    va145,
-    va1462,
-    va1499,
-    va1507,
-    va1514,
-    va1521,
-    va1531,
-    va1556,
-    va1568,
-    va158,
-    va1580,
-    va161,
-    va1612,
-    va164,
-    va165,
-    va1660,
-    va1664,
-    va1676,
-    va1679,
-    va1681,
-    va169,
+    va107,
+    va1075,
+    va1081,
+    va1097,
+    va1100,
+    va1103,
+    va1130,
+    va1132,
+    va1162,
+    va1170,
+    va1180,
+    va1182,
+    va1206,
+    va121,
+    va1215,
+    va1217,
+    va1221,
+    va123,
+    va1231,
+    va1237,
+    va1248,
+    va1259,
+    va1287,
+    va131,
+    va1334,
+    va135,
+    va1358,
+    va1362,
+    va1369,
+    va1372,
+    va1386,
+    va1397,
+    va1413,
+    va142,
+    va1420,
+    va1426,
+    va1443,
+    va1454,
+    va1479,
+    va1481,
+    va1490,
+    va1506,
+    va1527,
+    va1534,
+    va1550,
+    va1560,
+    va1563,
+    va159,
+    va1596,
+    va160,
+    va1634,
+    va1642,
+    va1649,
+    va1656,
+    va1666,
     va1691,
-    va1696,
-    va1718,
-    va1724,
-    va1755,
-    va1775,
-    va178,
-    va1781,
+    va1717,
+    va1727,
+    va173,
+    va176,
+    va1760,
+    va179,
     va18,
-    va181,
-    va1812,
-    va1832,
-    va1833,
-    va1845,
+    va180,
+    va1818,
+    va1822,
+    va1834,
+    va1837,
+    va1839,
+    va184,
+    va185,
+    va1856,
+    va1870,
     va1876,
-    va1892,
-    va1916,
+    va1906,
+    va1911,
     va1925,
-    va1928,
-    va1937,
-    va1947,
-    va1965,
-    va1983,
-    va1990,
-    va2018,
-    va2019,
-    va202,
-    va203,
-    va2047,
+    va193,
+    va1931,
+    va1981,
+    va199,
+    va2001,
+    va2002,
+    va2014,
     va2048,
-    va206,
-    va2074,
-    va2075,
-    va209,
-    va21,
-    va2106,
-    va2110,
-    va2111,
-    va2120,
-    va2123,
-    va2133,
-    va214,
-    va2140,
-    va2148,
-    va2163,
-    va2173,
-    va2181,
+    va2064,
+    va2088,
+    va2097,
+    va2100,
+    va2109,
+    va2119,
+    va2137,
+    va2155,
+    va2162,
+    va2190,
     va2191,
-    va2196,
-    va2225,
+    va2219,
+    va222,
+    va2220,
     va223,
-    va235,
-    va244,
-    va263,
-    va27,
-    va270,
-    va280,
-    va287,
-    va288,
-    va30,
-    va304,
-    va312,
+    va2246,
+    va2247,
+    va226,
+    va2278,
+    va2285,
+    va2286,
+    va229,
+    va2295,
+    va2307,
+    va2328,
+    va2333,
+    va234,
+    va2341,
+    va2356,
+    va2366,
+    va2374,
+    va2384,
+    va2389,
+    va24,
+    va2418,
+    va243,
+    va256,
+    va265,
+    va284,
+    va291,
+    va301,
+    va308,
+    va309,
     va325,
-    va327,
-    va329,
-    va331,
+    va33,
     va333,
+    va346,
+    va348,
     va350,
+    va352,
     va354,
-    va359,
-    va365,
-    va368,
-    va372,
-    va457,
-    va465,
-    va482,
-    va487,
-    va49,
-    va490,
-    va52,
-    va533,
-    va544,
-    va546,
-    va563,
-    va595,
-    va612,
-    va615,
-    va625,
-    va65,
-    va659,
-    va670,
-    va678,
-    va68,
-    va681,
-    va688,
-    va696,
-    va709,
+    va36,
+    va371,
+    va375,
+    va380,
+    va386,
+    va389,
+    va393,
+    va47,
+    va478,
+    va486,
+    va503,
+    va508,
+    va511,
+    va557,
+    va568,
+    va570,
+    va587,
+    va60,
+    va619,
+    va64,
+    va648,
+    va650,
+    va657,
+    va664,
+    va702,
     va71,
-    va725,
-    va742,
-    va748,
-    va757,
-    va780,
-    va782,
+    va713,
+    va721,
+    va724,
+    va731,
+    va739,
+    va752,
+    va76,
+    va779,
+    va79,
+    va795,
     va803,
-    va828,
-    va833,
-    va85,
-    va856,
+    va809,
+    va818,
+    va84,
+    va841,
+    va843,
     va865,
-    va868,
-    va887,
-    va888,
-    va916,
-    va92,
-    va922,
-    va944,
-    va964,
-    va970,
-    va990,
-    va996,
+    va894,
+    va896,
+    va901,
+    va924,
+    va933,
+    va937,
+    va957,
+    va958,
+    va987,
+    va989,
     volume,
     vwap,
     CORR(va6, va14) OVER rows_6 AS se15,
     REGR_COUNT(va6, va14) OVER rows_6 AS se16,
     LAG(va18, 1) OVER rows_row AS se19,
-    LAG(va21, 1) OVER rows_row AS se22,
-    SUM(va36) OVER rows_6 AS se37,
+    LAG(va18, 2) OVER rows_row AS se20,
+    LAG(va18, 3) OVER rows_row AS se21,
+    LAG(va18, 4) OVER rows_row AS se22,
+    LAG(va18, 5) OVER rows_row AS se23,
+    LAG(va24, 1) OVER rows_row AS se25,
+    LAG(va24, 2) OVER rows_row AS se26,
+    LAG(va24, 3) OVER rows_row AS se27,
+    LAG(va24, 4) OVER rows_row AS se28,
+    LAG(va24, 5) OVER rows_row AS se29,
+    SUM(va42) OVER rows_6 AS se43,
+    CORR(va70, va76) OVER rows_5 AS se77,
+    LAG(va79, 1) OVER rows_row AS se80,
+    LAG(va79, 2) OVER rows_row AS se81,
+    LAG(va79, 3) OVER rows_row AS se82,
+    LAG(va79, 4) OVER rows_row AS se83,
+    LAG(va84, 1) OVER rows_row AS se85,
+    LAG(va84, 2) OVER rows_row AS se86,
+    LAG(va84, 3) OVER rows_row AS se87,
+    LAG(va84, 4) OVER rows_row AS se88,
+    COUNT(va135) OVER rows_before AS se136,
     MAX((
-      CASE WHEN va41 IS DISTINCT FROM se42 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se43,
-    CORR(va59, va65) OVER rows_5 AS se66,
-    LAG(va68, 1) OVER rows_row AS se69,
-    LAG(va71, 1) OVER rows_row AS se72,
-    COUNT(va120) OVER rows_before AS se121,
+      CASE WHEN va144 IS DISTINCT FROM se145 OR stock_row = 1 THEN stock_row END
+    )) OVER rows_before AS se146,
+    CORR(va184, va189) OVER rows_5 AS se190,
+    REGR_COUNT(va184, va189) OVER rows_5 AS se191,
+    LAG(va193, 1) OVER rows_row AS se194,
+    LAG(va193, 2) OVER rows_row AS se195,
+    LAG(va193, 3) OVER rows_row AS se196,
+    LAG(va193, 4) OVER rows_row AS se197,
+    LAG(va199, 1) OVER rows_row AS se200,
+    LAG(va199, 2) OVER rows_row AS se201,
+    LAG(va199, 3) OVER rows_row AS se202,
+    LAG(va199, 4) OVER rows_row AS se203,
+    REGR_SLOPE(se230, stock_row) OVER rows_6 AS se231,
+    LAG(va234, 3) OVER rows_row AS se235,
     MAX((
-      CASE WHEN va129 IS DISTINCT FROM se130 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se131,
-    CORR(va169, va174) OVER rows_5 AS se175,
-    REGR_COUNT(va169, va174) OVER rows_5 AS se176,
-    LAG(va178, 1) OVER rows_row AS se179,
-    LAG(va181, 1) OVER rows_row AS se182,
-    REGR_SLOPE(se210, stock_row) OVER rows_6 AS se211,
-    LAG(va214, 3) OVER rows_row AS se215,
+      CASE WHEN va47 IS DISTINCT FROM se48 OR stock_row = 1 THEN stock_row END
+    )) OVER rows_before AS se245,
     SUM(
       (
-        CASE WHEN stock_row = 6 THEN va164 / CAST(0.2 AS DOUBLE) ELSE va164 END * EXP((
+        CASE WHEN stock_row = 6 THEN va179 / CAST(0.2 AS DOUBLE) ELSE va179 END * EXP((
           (
             stock_row - 1
           ) % 1100
         ) * CAST(0.22314355131420976 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY stock_number, va244
+      PARTITION BY stock_number, va265
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se245,
-    LAG(va49, 1) OVER rows_row AS se249,
-    LAG(va49, 2) OVER rows_row AS se250,
-    LAG(va49, 3) OVER rows_row AS se251,
-    LAG(va49, 4) OVER rows_row AS se252,
-    LAG(va49, 5) OVER rows_row AS se253,
-    LAG(va49, 6) OVER rows_row AS se254,
-    LAG(va49, 7) OVER rows_row AS se255,
-    LAG(va49, 8) OVER rows_row AS se256,
-    CORR(va276, vwap) OVER rows_230 AS se277,
-    REGR_COUNT(va276, vwap) OVER rows_230 AS se278,
-    LAG(va280, 1) OVER rows_row AS se281,
+    ) AS se266,
+    LAG(va60, 1) OVER rows_row AS se270,
+    LAG(va60, 2) OVER rows_row AS se271,
+    LAG(va60, 3) OVER rows_row AS se272,
+    LAG(va60, 4) OVER rows_row AS se273,
+    LAG(va60, 5) OVER rows_row AS se274,
+    LAG(va60, 6) OVER rows_row AS se275,
+    LAG(va60, 7) OVER rows_row AS se276,
+    LAG(va60, 8) OVER rows_row AS se277,
+    CORR(va297, vwap) OVER rows_230 AS se298,
+    REGR_COUNT(va297, vwap) OVER rows_230 AS se299,
+    LAG(va301, 1) OVER rows_row AS se302,
     MAX((
-      CASE WHEN va170 IS DISTINCT FROM se283 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se284,
-    LAG(va288, 1) OVER rows_row AS se289,
-    LAG(va288, 2) OVER rows_row AS se290,
-    LAG(va288, 3) OVER rows_row AS se291,
-    LAG(va288, 4) OVER rows_row AS se292,
-    LAG(va288, 5) OVER rows_row AS se293,
-    LAG(va288, 6) OVER rows_row AS se294,
-    LAG(va288, 7) OVER rows_row AS se295,
-    LAG(va288, 8) OVER rows_row AS se296,
-    LAG(va288, 9) OVER rows_row AS se297,
-    LAG(va288, 10) OVER rows_row AS se298,
-    LAG(va288, 11) OVER rows_row AS se299,
-    COUNT(va304) OVER rows_before AS se305,
-    COUNT(va312) OVER rows_before AS se313,
-    CORR(va461, va169) OVER rows_3 AS se462,
-    REGR_COUNT(va461, va169) OVER rows_3 AS se463,
-    LAG(va465, 1) OVER rows_row AS se466,
-    LAG(se477, 5) OVER rows_row AS se478,
+      CASE WHEN va185 IS DISTINCT FROM se304 OR stock_row = 1 THEN stock_row END
+    )) OVER rows_before AS se305,
+    LAG(va309, 1) OVER rows_row AS se310,
+    LAG(va309, 2) OVER rows_row AS se311,
+    LAG(va309, 3) OVER rows_row AS se312,
+    LAG(va309, 4) OVER rows_row AS se313,
+    LAG(va309, 5) OVER rows_row AS se314,
+    LAG(va309, 6) OVER rows_row AS se315,
+    LAG(va309, 7) OVER rows_row AS se316,
+    LAG(va309, 8) OVER rows_row AS se317,
+    LAG(va309, 9) OVER rows_row AS se318,
+    LAG(va309, 10) OVER rows_row AS se319,
+    LAG(va309, 11) OVER rows_row AS se320,
+    COUNT(va325) OVER rows_before AS se326,
+    COUNT(va333) OVER rows_before AS se334,
+    CORR(va482, va184) OVER rows_3 AS se483,
+    REGR_COUNT(va482, va184) OVER rows_3 AS se484,
+    LAG(va486, 1) OVER rows_row AS se487,
+    LAG(va486, 2) OVER rows_row AS se488,
+    LAG(se498, 5) OVER rows_row AS se499,
     MAX((
-      CASE WHEN va60 IS DISTINCT FROM se61 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se491,
+      CASE WHEN va71 IS DISTINCT FROM se72 OR stock_row = 1 THEN stock_row END
+    )) OVER rows_before AS se512,
     MAX((
-      CASE WHEN va492 IS DISTINCT FROM se493 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se494,
-    SUM(va509 * stock_row) OVER rows_15 AS se510,
-    SUM(va509) OVER rows_15 AS se511,
-    CORR(va169, va174) OVER rows_6 AS se519,
-    REGR_COUNT(va169, va174) OVER rows_6 AS se520,
-    LAG(va533, 10) OVER rows_row AS se534,
-    LAG(va546, 1) OVER rows_row AS se547,
-    LAG(va546, 2) OVER rows_row AS se548,
-    LAG(va546, 3) OVER rows_row AS se549,
-    LAG(va546, 4) OVER rows_row AS se550,
-    LAG(va546, 5) OVER rows_row AS se551,
-    LAG(va546, 6) OVER rows_row AS se552,
-    LAG(va546, 7) OVER rows_row AS se553,
-    SUM(se559) OVER rows_37 AS se560,
+      CASE WHEN va513 IS DISTINCT FROM se514 OR stock_row = 1 THEN stock_row END
+    )) OVER rows_before AS se515,
+    SUM(va530 * stock_row) OVER rows_15 AS se531,
+    SUM(va530) OVER rows_15 AS se532,
+    CORR(va184, va189) OVER rows_6 AS se540,
+    REGR_COUNT(va184, va189) OVER rows_6 AS se541,
+    LAG(va193, 5) OVER rows_row AS se543,
+    LAG(va199, 5) OVER rows_row AS se545,
+    LAG(va557, 10) OVER rows_row AS se558,
+    LAG(va570, 1) OVER rows_row AS se571,
+    LAG(va570, 2) OVER rows_row AS se572,
+    LAG(va570, 3) OVER rows_row AS se573,
+    LAG(va570, 4) OVER rows_row AS se574,
+    LAG(va570, 5) OVER rows_row AS se575,
+    LAG(va570, 6) OVER rows_row AS se576,
+    LAG(va570, 7) OVER rows_row AS se577,
+    SUM(se583) OVER rows_37 AS se584,
     MAX((
-      CASE WHEN va570 IS DISTINCT FROM se571 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se572,
+      CASE WHEN va594 IS DISTINCT FROM se595 OR stock_row = 1 THEN stock_row END
+    )) OVER rows_before AS se596,
     SUM((
-      CASE WHEN va33 THEN volume WHEN NOT va33 THEN 0 END
-    )) OVER rows_26 AS se591,
+      CASE WHEN va39 THEN volume WHEN NOT va39 THEN 0 END
+    )) OVER rows_26 AS se615,
     SUM((
-      CASE WHEN va234 THEN volume WHEN NOT va234 THEN 0 END
-    )) OVER rows_26 AS se592,
-    MAX(va595) OVER rows_5 AS se596,
-    COUNT(va595) OVER rows_5 AS se597,
-    MAX((
-      CASE WHEN va54 IS DISTINCT FROM se55 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se605,
-    SUM(va616) OVER rows_6 AS se617,
-    CORR(low, se619) OVER rows_7 AS se620,
-    MAX((
-      CASE WHEN va622 IS DISTINCT FROM se623 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se624,
-    LAG(va625, 1) OVER rows_row AS se626,
-    LAG(va595, 1) OVER rows_row AS se639,
-    LAG(va595, 2) OVER rows_row AS se640,
-    LAG(va595, 3) OVER rows_row AS se641,
-    LAG(va595, 4) OVER rows_row AS se642,
-    LAG(va595, 5) OVER rows_row AS se643,
-    LAG(va595, 6) OVER rows_row AS se644,
-    LAG(va595, 7) OVER rows_row AS se645,
-    LAG(va595, 8) OVER rows_row AS se646,
-    LAG(va595, 9) OVER rows_row AS se647,
-    CORR(va655, vwap) OVER rows_15 AS se656,
-    REGR_COUNT(va655, vwap) OVER rows_15 AS se657,
-    LAG(va659, 1) OVER rows_row AS se660,
-    COUNT(va681) OVER rows_before AS se682,
+      CASE WHEN va255 THEN volume WHEN NOT va255 THEN 0 END
+    )) OVER rows_26 AS se616,
+    MAX(va619) OVER rows_5 AS se620,
+    COUNT(va619) OVER rows_5 AS se621,
+    SUM(va651) OVER rows_6 AS se652,
+    CORR(low, se654) OVER rows_7 AS se655,
+    LAG(va664, 1) OVER rows_row AS se665,
+    LAG(va664, 2) OVER rows_row AS se666,
+    LAG(va664, 3) OVER rows_row AS se667,
+    LAG(va664, 4) OVER rows_row AS se668,
+    LAG(va664, 5) OVER rows_row AS se669,
+    LAG(va664, 6) OVER rows_row AS se670,
+    LAG(va619, 1) OVER rows_row AS se682,
+    LAG(va619, 2) OVER rows_row AS se683,
+    LAG(va619, 3) OVER rows_row AS se684,
+    LAG(va619, 4) OVER rows_row AS se685,
+    LAG(va619, 5) OVER rows_row AS se686,
+    LAG(va619, 6) OVER rows_row AS se687,
+    LAG(va619, 7) OVER rows_row AS se688,
+    LAG(va619, 8) OVER rows_row AS se689,
+    LAG(va619, 9) OVER rows_row AS se690,
+    CORR(va698, vwap) OVER rows_15 AS se699,
+    REGR_COUNT(va698, vwap) OVER rows_15 AS se700,
+    LAG(va702, 1) OVER rows_row AS se703,
+    COUNT(va724) OVER rows_before AS se725,
     SUM((
-      CASE WHEN va697 THEN 0 WHEN NOT va697 THEN va701 END
-    )) OVER rows_12 AS se702,
+      CASE WHEN va740 THEN 0 WHEN NOT va740 THEN va744 END
+    )) OVER rows_12 AS se745,
     SUM((
-      CASE WHEN va703 THEN 0 WHEN NOT va703 THEN va701 END
-    )) OVER rows_12 AS se704,
+      CASE WHEN va746 THEN 0 WHEN NOT va746 THEN va744 END
+    )) OVER rows_12 AS se747,
     SUM((
-      CASE WHEN 0 > va711 THEN 0 WHEN 0 <= va711 THEN va711 END
-    )) OVER rows_26 AS se712,
+      CASE WHEN 0 > va754 THEN 0 WHEN 0 <= va754 THEN va754 END
+    )) OVER rows_26 AS se755,
     SUM((
-      CASE WHEN 0 > va713 THEN 0 WHEN 0 <= va713 THEN va713 END
-    )) OVER rows_26 AS se714,
-    SUM(va716) OVER rows_12 AS se717,
-    MAX((
-      CASE WHEN va721 IS DISTINCT FROM se722 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se723,
-    MAX((
-      CASE WHEN va726 IS DISTINCT FROM se727 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se728,
-    SUM(va742) OVER rows_20 AS se743,
-    COUNT(va742) OVER rows_20 AS se744,
-    SUM(se753) OVER rows_19 AS se754,
-    LAG(va757, 1) OVER rows_row AS se758,
-    SUM(va716) OVER rows_20 AS se774,
-    SUM(va36) OVER rows_20 AS se776,
-    LAG(va782, 1) OVER rows_row AS se783,
-    LAG(va782, 2) OVER rows_row AS se784,
-    LAG(va782, 3) OVER rows_row AS se785,
-    LAG(va782, 4) OVER rows_row AS se786,
-    LAG(va782, 5) OVER rows_row AS se787,
-    LAG(va782, 6) OVER rows_row AS se788,
-    LAG(va782, 7) OVER rows_row AS se789,
-    LAG(va782, 8) OVER rows_row AS se790,
-    LAG(va782, 9) OVER rows_row AS se791,
-    LAG(va782, 10) OVER rows_row AS se792,
-    LAG(va782, 11) OVER rows_row AS se793,
-    CORR(low, se800) OVER rows_8 AS se801,
-    LAG(va803, 1) OVER rows_row AS se804,
-    CORR(high, va169) OVER rows_5 AS se824,
-    REGR_COUNT(high, va169) OVER rows_5 AS se825,
-    SUM(
-      (
-        CASE
-          WHEN stock_row = 2
-          THEN va828 / CAST(0.16666666666666666 AS DOUBLE)
-          ELSE va828
-        END * EXP((
-          (
-            stock_row - 1
-          ) % 1100
-        ) * CAST(0.18232155679395462 AS DOUBLE))
-      )
-    ) OVER (
-      PARTITION BY stock_number, va244
-      ORDER BY stock_row
-      rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se829,
-    SUM(
-      (
-        CASE
-          WHEN stock_row = 2
-          THEN va833 / CAST(0.16666666666666666 AS DOUBLE)
-          ELSE va833
-        END * EXP((
-          (
-            stock_row - 1
-          ) % 1100
-        ) * CAST(0.18232155679395462 AS DOUBLE))
-      )
-    ) OVER (
-      PARTITION BY stock_number, va244
-      ORDER BY stock_row
-      rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se834,
-    CORR(va169, va174) OVER rows_4 AS se838,
-    REGR_COUNT(va169, va174) OVER rows_4 AS se839,
-    CORR(va854, va861) OVER rows_4 AS se862,
-    REGR_COUNT(va854, va861) OVER rows_4 AS se863,
+      CASE WHEN 0 > va756 THEN 0 WHEN 0 <= va756 THEN va756 END
+    )) OVER rows_26 AS se757,
+    SUM(va759) OVER rows_12 AS se760,
+    SUM(va803) OVER rows_20 AS se804,
+    COUNT(va803) OVER rows_20 AS se805,
+    SUM(se814) OVER rows_19 AS se815,
+    LAG(va818, 1) OVER rows_row AS se819,
+    SUM(va759) OVER rows_20 AS se835,
+    SUM(va42) OVER rows_20 AS se837,
+    LAG(va843, 1) OVER rows_row AS se844,
+    LAG(va843, 2) OVER rows_row AS se845,
+    LAG(va843, 3) OVER rows_row AS se846,
+    LAG(va843, 4) OVER rows_row AS se847,
+    LAG(va843, 5) OVER rows_row AS se848,
+    LAG(va843, 6) OVER rows_row AS se849,
+    LAG(va843, 7) OVER rows_row AS se850,
+    LAG(va843, 8) OVER rows_row AS se851,
+    LAG(va843, 9) OVER rows_row AS se852,
+    LAG(va843, 10) OVER rows_row AS se853,
+    LAG(va843, 11) OVER rows_row AS se854,
+    CORR(low, se861) OVER rows_8 AS se862,
     LAG(va865, 1) OVER rows_row AS se866,
-    LAG(va868, 1) OVER rows_row AS se869,
+    LAG(va865, 2) OVER rows_row AS se867,
+    LAG(va865, 3) OVER rows_row AS se868,
+    LAG(va865, 4) OVER rows_row AS se869,
+    LAG(va865, 5) OVER rows_row AS se870,
+    LAG(va865, 6) OVER rows_row AS se871,
+    LAG(va865, 7) OVER rows_row AS se872,
+    CORR(high, va184) OVER rows_5 AS se891,
+    REGR_COUNT(high, va184) OVER rows_5 AS se892,
     SUM(
       (
         CASE
           WHEN stock_row = 2
-          THEN va828 / CAST(0.041666666666666664 AS DOUBLE)
-          ELSE va828
+          THEN va896 / CAST(0.16666666666666666 AS DOUBLE)
+          ELSE va896
+        END * EXP((
+          (
+            stock_row - 1
+          ) % 1100
+        ) * CAST(0.18232155679395462 AS DOUBLE))
+      )
+    ) OVER (
+      PARTITION BY stock_number, va265
+      ORDER BY stock_row
+      rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
+    ) AS se897,
+    SUM(
+      (
+        CASE
+          WHEN stock_row = 2
+          THEN va901 / CAST(0.16666666666666666 AS DOUBLE)
+          ELSE va901
+        END * EXP((
+          (
+            stock_row - 1
+          ) % 1100
+        ) * CAST(0.18232155679395462 AS DOUBLE))
+      )
+    ) OVER (
+      PARTITION BY stock_number, va265
+      ORDER BY stock_row
+      rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
+    ) AS se902,
+    CORR(va184, va189) OVER rows_4 AS se906,
+    REGR_COUNT(va184, va189) OVER rows_4 AS se907,
+    CORR(va922, va929) OVER rows_4 AS se930,
+    REGR_COUNT(va922, va929) OVER rows_4 AS se931,
+    LAG(va933, 1) OVER rows_row AS se934,
+    LAG(va933, 2) OVER rows_row AS se935,
+    LAG(va933, 3) OVER rows_row AS se936,
+    LAG(va937, 1) OVER rows_row AS se938,
+    LAG(va937, 2) OVER rows_row AS se939,
+    LAG(va937, 3) OVER rows_row AS se940,
+    SUM(
+      (
+        CASE
+          WHEN stock_row = 2
+          THEN va896 / CAST(0.041666666666666664 AS DOUBLE)
+          ELSE va896
         END * EXP((
           (
             stock_row - 1
@@ -7651,16 +8366,16 @@ WITH values_0_1 AS (
         ) * CAST(0.042559614418795924 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY stock_number, va244
+      PARTITION BY stock_number, va265
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se889,
+    ) AS se959,
     SUM(
       (
         CASE
           WHEN stock_row = 2
-          THEN va833 / CAST(0.041666666666666664 AS DOUBLE)
-          ELSE va833
+          THEN va901 / CAST(0.041666666666666664 AS DOUBLE)
+          ELSE va901
         END * EXP((
           (
             stock_row - 1
@@ -7668,62 +8383,66 @@ WITH values_0_1 AS (
         ) * CAST(0.042559614418795924 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY stock_number, va244
+      PARTITION BY stock_number, va265
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se892,
+    ) AS se962,
     SUM(
       (
         CASE
-          WHEN va900
+          WHEN va970
           THEN 0
-          WHEN NOT va900
+          WHEN NOT va970
           THEN (
-            CASE WHEN va509 > va901 THEN va509 WHEN va509 <= va901 THEN va901 END
+            CASE WHEN va530 > va971 THEN va530 WHEN va530 <= va971 THEN va971 END
           )
         END
       )
-    ) OVER rows_20 AS se902,
+    ) OVER rows_20 AS se972,
     SUM(
       (
         CASE
-          WHEN va903
+          WHEN va973
           THEN 0
-          WHEN NOT va903
+          WHEN NOT va973
           THEN (
-            CASE WHEN va904 > va509 THEN va904 WHEN va904 <= va509 THEN va509 END
+            CASE WHEN va974 > va530 THEN va974 WHEN va974 <= va530 THEN va530 END
           )
         END
       )
-    ) OVER rows_20 AS se905,
-    MAX((
-      CASE WHEN va911 IS DISTINCT FROM se912 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se913,
-    CORR(va940, vwap) OVER rows_4 AS se941,
-    REGR_COUNT(va940, vwap) OVER rows_4 AS se942,
-    LAG(va944, 1) OVER rows_row AS se945,
-    SUM(se753) OVER rows_20 AS se965,
-    LAG(va970, 1) OVER rows_row AS se971,
-    STDDEV_SAMP(va992) OVER rows_20 AS se993,
-    COUNT(va992) OVER rows_20 AS se994,
-    LAG(va996, 1) OVER rows_row AS se997,
-    AVG(va992) OVER rows_20 AS se999,
-    CORR(se753, va108) OVER rows_3 AS se1013,
-    LAG(va1015, 1) OVER rows_row AS se1016,
-    MAX(
-      (
-        CASE WHEN va1018 IS DISTINCT FROM se1019 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se1020,
+    ) OVER rows_20 AS se975,
+    SUM(va997) OVER rows_16 AS se998,
+    COUNT(va997) OVER rows_16 AS se999,
+    SUM(va996) OVER rows_16 AS se1000,
+    COUNT(va996) OVER rows_16 AS se1001,
+    CORR(va1013, vwap) OVER rows_4 AS se1014,
+    REGR_COUNT(va1013, vwap) OVER rows_4 AS se1015,
+    LAG(va1017, 1) OVER rows_row AS se1018,
+    LAG(va1017, 2) OVER rows_row AS se1019,
+    LAG(va1017, 3) OVER rows_row AS se1020,
+    SUM(se814) OVER rows_20 AS se1042,
+    LAG(va1047, 1) OVER rows_row AS se1048,
+    LAG(va1047, 2) OVER rows_row AS se1049,
+    LAG(va1047, 3) OVER rows_row AS se1050,
+    LAG(va1047, 4) OVER rows_row AS se1051,
+    LAG(va1047, 5) OVER rows_row AS se1052,
+    LAG(va1047, 6) OVER rows_row AS se1053,
+    STDDEV_SAMP(va1077) OVER rows_20 AS se1078,
+    COUNT(va1077) OVER rows_20 AS se1079,
+    LAG(va1081, 1) OVER rows_row AS se1082,
+    AVG(va1077) OVER rows_20 AS se1084,
+    CORR(se814, va123) OVER rows_3 AS se1098,
+    LAG(va1100, 1) OVER rows_row AS se1101,
+    LAG(va1100, 2) OVER rows_row AS se1102,
     AVG(ABS((
-      close - se1034
-    ))) OVER rows_12 AS se1035,
+      close - se1119
+    ))) OVER rows_12 AS se1120,
     SUM(
       (
         CASE
           WHEN stock_row = 2
-          THEN va828 / CAST(0.08333333333333333 AS DOUBLE)
-          ELSE va828
+          THEN va896 / CAST(0.08333333333333333 AS DOUBLE)
+          ELSE va896
         END * EXP((
           (
             stock_row - 1
@@ -7731,16 +8450,16 @@ WITH values_0_1 AS (
         ) * CAST(0.08701137698962977 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY stock_number, va244
+      PARTITION BY stock_number, va265
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se1037,
+    ) AS se1122,
     SUM(
       (
         CASE
           WHEN stock_row = 2
-          THEN va833 / CAST(0.08333333333333333 AS DOUBLE)
-          ELSE va833
+          THEN va901 / CAST(0.08333333333333333 AS DOUBLE)
+          ELSE va901
         END * EXP((
           (
             stock_row - 1
@@ -7748,91 +8467,113 @@ WITH values_0_1 AS (
         ) * CAST(0.08701137698962977 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY stock_number, va244
+      PARTITION BY stock_number, va265
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se1040,
+    ) AS se1125,
     LAST_VALUE(
       (
         CASE WHEN (
           (
             stock_row - 1
           ) % 1100
-        ) = 1099 THEN va1047 END
+        ) = 1099 THEN va1132 END
       )
-     IGNORE NULLS) OVER rows_earlier AS se1048,
-    CORR(va461, va169) OVER rows_5 AS se1054,
-    REGR_COUNT(va461, va169) OVER rows_5 AS se1055,
-    STDDEV_SAMP(va461) OVER rows_5 AS se1057,
-    COUNT(va461) OVER rows_5 AS se1058,
-    STDDEV_SAMP(va169) OVER rows_5 AS se1060,
-    COUNT(va169) OVER rows_5 AS se1061,
-    SUM(va616) OVER rows_20 AS se1071,
-    LAG(va1074, 1) OVER rows_row AS se1075,
-    LAG(va1074, 2) OVER rows_row AS se1076,
-    LAG(va1074, 3) OVER rows_row AS se1077,
-    LAG(va1074, 4) OVER rows_row AS se1078,
-    LAG(va1074, 5) OVER rows_row AS se1079,
-    LAG(va1074, 6) OVER rows_row AS se1080,
-    LAG(va1074, 7) OVER rows_row AS se1081,
+     IGNORE NULLS) OVER rows_earlier AS se1133,
+    CORR(va482, va184) OVER rows_5 AS se1139,
+    REGR_COUNT(va482, va184) OVER rows_5 AS se1140,
+    LAG(va486, 3) OVER rows_row AS se1142,
+    LAG(va486, 4) OVER rows_row AS se1143,
+    STDDEV_SAMP(va482) OVER rows_5 AS se1145,
+    COUNT(va482) OVER rows_5 AS se1146,
+    STDDEV_SAMP(va184) OVER rows_5 AS se1148,
+    COUNT(va184) OVER rows_5 AS se1149,
+    SUM(va651) OVER rows_20 AS se1159,
+    LAG(va1162, 1) OVER rows_row AS se1163,
+    LAG(va1162, 2) OVER rows_row AS se1164,
+    LAG(va1162, 3) OVER rows_row AS se1165,
+    LAG(va1162, 4) OVER rows_row AS se1166,
+    LAG(va1162, 5) OVER rows_row AS se1167,
+    LAG(va1162, 6) OVER rows_row AS se1168,
+    LAG(va1162, 7) OVER rows_row AS se1169,
     RANK(
     ORDER BY
-      va1082) OVER rows_20 AS se1083,
+      va1170) OVER rows_20 AS se1171,
     CUME_DIST(
     ORDER BY
-      va1082) OVER rows_20 AS se1084,
-    COUNT(va1082) OVER rows_20 AS se1085,
-    LAG(va1094, 1) OVER rows_row AS se1095,
-    LAG(va1094, 2) OVER rows_row AS se1096,
-    LAG(va1094, 3) OVER rows_row AS se1097,
-    LAG(va1094, 4) OVER rows_row AS se1098,
-    LAG(va1094, 5) OVER rows_row AS se1099,
-    LAG(va1094, 6) OVER rows_row AS se1100,
-    LAG(va1118, 1) OVER rows_row AS se1119,
-    LAG(va1118, 2) OVER rows_row AS se1120,
-    LAG(va1118, 3) OVER rows_row AS se1121,
-    LAG(va1118, 4) OVER rows_row AS se1122,
-    LAG(va1118, 5) OVER rows_row AS se1123,
-    LAG(va1118, 6) OVER rows_row AS se1124,
+      va1170) OVER rows_20 AS se1172,
+    COUNT(va1170) OVER rows_20 AS se1173,
+    LAG(va1182, 1) OVER rows_row AS se1183,
+    LAG(va1182, 2) OVER rows_row AS se1184,
+    LAG(va1182, 3) OVER rows_row AS se1185,
+    LAG(va1182, 4) OVER rows_row AS se1186,
+    LAG(va1182, 5) OVER rows_row AS se1187,
+    LAG(va1182, 6) OVER rows_row AS se1188,
+    LAG(va1206, 1) OVER rows_row AS se1207,
+    LAG(va1206, 2) OVER rows_row AS se1208,
+    LAG(va1206, 3) OVER rows_row AS se1209,
+    LAG(va1206, 4) OVER rows_row AS se1210,
+    LAG(va1206, 5) OVER rows_row AS se1211,
+    LAG(va1206, 6) OVER rows_row AS se1212,
     LAST_VALUE(
       (
         CASE WHEN (
           (
             stock_row - 1
           ) % 1100
-        ) = 1099 THEN va1129 END
+        ) = 1099 THEN va1217 END
       )
-     IGNORE NULLS) OVER rows_earlier AS se1130,
+     IGNORE NULLS) OVER rows_earlier AS se1218,
     LAST_VALUE(
       (
         CASE WHEN (
           (
             stock_row - 1
           ) % 1100
-        ) = 1099 THEN va1133 END
+        ) = 1099 THEN va1221 END
       )
-     IGNORE NULLS) OVER rows_earlier AS se1134,
-    CORR(low, se753) OVER rows_5 AS se1147,
-    LAG(va1157, 1) OVER rows_row AS se1158,
-    LAG(va1157, 2) OVER rows_row AS se1159,
-    CORR(close, se559) OVER rows_13 AS se1166,
-    LAG(va1168, 1) OVER rows_row AS se1169,
-    SUM(va616) OVER rows_30 AS se1184,
-    LAG(se1196, 100) OVER rows_row AS se1197,
-    CORR(va854, va169) OVER rows_5 AS se1205,
-    REGR_COUNT(va854, va169) OVER rows_5 AS se1206,
-    STDDEV_SAMP(va854) OVER rows_5 AS se1208,
-    COUNT(va854) OVER rows_5 AS se1209,
-    SUM(se939) OVER rows_37 AS se1220,
-    CORR(va1236, va169) OVER rows_11 AS se1237,
-    REGR_COUNT(va1236, va169) OVER rows_11 AS se1238,
-    LAG(va1240, 1) OVER rows_row AS se1241,
+     IGNORE NULLS) OVER rows_earlier AS se1222,
+    CORR(low, se814) OVER rows_5 AS se1235,
+    LAG(va1100, 3) OVER rows_row AS se1238,
+    LAG(va1100, 4) OVER rows_row AS se1239,
+    LAG(va1248, 1) OVER rows_row AS se1249,
+    LAG(va1248, 2) OVER rows_row AS se1250,
+    CORR(close, se583) OVER rows_13 AS se1257,
+    LAG(va1259, 1) OVER rows_row AS se1260,
+    SUM(va651) OVER rows_30 AS se1275,
+    MAX((
+      CASE WHEN va981 IS DISTINCT FROM se982 OR stock_row = 1 THEN stock_row END
+    )) OVER rows_before AS se1278,
+    LAG(se1288, 100) OVER rows_row AS se1289,
+    CORR(va922, va184) OVER rows_5 AS se1297,
+    REGR_COUNT(va922, va184) OVER rows_5 AS se1298,
+    LAG(va933, 4) OVER rows_row AS se1300,
+    STDDEV_SAMP(va922) OVER rows_5 AS se1302,
+    COUNT(va922) OVER rows_5 AS se1303,
+    SUM(se1012) OVER rows_37 AS se1314,
+    CORR(va1330, va184) OVER rows_11 AS se1331,
+    REGR_COUNT(va1330, va184) OVER rows_11 AS se1332,
+    LAG(va1334, 1) OVER rows_row AS se1335,
+    LAG(va1334, 2) OVER rows_row AS se1336,
+    LAG(va1334, 3) OVER rows_row AS se1337,
+    LAG(va1334, 4) OVER rows_row AS se1338,
+    LAG(va1334, 5) OVER rows_row AS se1339,
+    LAG(va1334, 6) OVER rows_row AS se1340,
+    LAG(va1334, 7) OVER rows_row AS se1341,
+    LAG(va1334, 8) OVER rows_row AS se1342,
+    LAG(va1334, 9) OVER rows_row AS se1343,
+    LAG(va1334, 10) OVER rows_row AS se1344,
+    LAG(va193, 6) OVER rows_row AS se1345,
+    LAG(va193, 7) OVER rows_row AS se1346,
+    LAG(va193, 8) OVER rows_row AS se1347,
+    LAG(va193, 9) OVER rows_row AS se1348,
+    LAG(va193, 10) OVER rows_row AS se1349,
     SUM(
       (
         CASE
           WHEN stock_row = 2
-          THEN va1251 / CAST(0.16666666666666666 AS DOUBLE)
-          ELSE va1251
+          THEN va1358 / CAST(0.16666666666666666 AS DOUBLE)
+          ELSE va1358
         END * EXP((
           (
             stock_row - 1
@@ -7840,16 +8581,16 @@ WITH values_0_1 AS (
         ) * CAST(0.18232155679395462 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY stock_number, va244
+      PARTITION BY stock_number, va265
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se1252,
+    ) AS se1359,
     SUM(
       (
         CASE
           WHEN stock_row = 2
-          THEN va1255 / CAST(0.16666666666666666 AS DOUBLE)
-          ELSE va1255
+          THEN va1362 / CAST(0.16666666666666666 AS DOUBLE)
+          ELSE va1362
         END * EXP((
           (
             stock_row - 1
@@ -7857,267 +8598,323 @@ WITH values_0_1 AS (
         ) * CAST(0.18232155679395462 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY stock_number, va244
+      PARTITION BY stock_number, va265
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se1256,
-    CORR(va1275, va169) OVER rows_10 AS se1276,
-    REGR_COUNT(va1275, va169) OVER rows_10 AS se1277,
-    LAG(va1279, 1) OVER rows_row AS se1280,
-    CORR(va1308, vwap) OVER rows_6 AS se1309,
-    REGR_COUNT(va1308, vwap) OVER rows_6 AS se1310,
-    LAG(va1312, 1) OVER rows_row AS se1313,
+    ) AS se1363,
+    LAG(va1372, 5) OVER rows_row AS se1373,
+    CORR(va1382, va184) OVER rows_10 AS se1383,
+    REGR_COUNT(va1382, va184) OVER rows_10 AS se1384,
+    LAG(va1386, 1) OVER rows_row AS se1387,
+    LAG(va1386, 2) OVER rows_row AS se1388,
+    LAG(va1386, 3) OVER rows_row AS se1389,
+    LAG(va1386, 4) OVER rows_row AS se1390,
+    LAG(va1386, 5) OVER rows_row AS se1391,
+    LAG(va1386, 6) OVER rows_row AS se1392,
+    LAG(va1386, 7) OVER rows_row AS se1393,
+    LAG(va1386, 8) OVER rows_row AS se1394,
+    LAG(va1386, 9) OVER rows_row AS se1395,
+    CORR(va1422, vwap) OVER rows_6 AS se1423,
+    REGR_COUNT(va1422, vwap) OVER rows_6 AS se1424,
+    LAG(va1426, 1) OVER rows_row AS se1427,
+    LAG(va1426, 2) OVER rows_row AS se1428,
+    LAG(va1426, 3) OVER rows_row AS se1429,
+    LAG(va1426, 4) OVER rows_row AS se1430,
+    LAG(va1426, 5) OVER rows_row AS se1431,
     LAST_VALUE(
       (
         CASE WHEN (
           (
             stock_row - 1
           ) % 1100
-        ) = 1099 THEN va1324 END
+        ) = 1099 THEN va1443 END
       )
-     IGNORE NULLS) OVER rows_earlier AS se1325,
+     IGNORE NULLS) OVER rows_earlier AS se1444,
     SUM((
-      CASE WHEN 0 > va736 THEN 0 WHEN 0 <= va736 THEN va736 END
-    )) OVER rows_20 AS se1331,
+      CASE WHEN 0 > va797 THEN 0 WHEN 0 <= va797 THEN va797 END
+    )) OVER rows_20 AS se1450,
     SUM((
-      CASE WHEN 0 > va1332 THEN 0 WHEN 0 <= va1332 THEN va1332 END
-    )) OVER rows_20 AS se1333,
+      CASE WHEN 0 > va1451 THEN 0 WHEN 0 <= va1451 THEN va1451 END
+    )) OVER rows_20 AS se1452,
     SUM(
       (
         CASE
-          WHEN se1336 = 1
-          THEN va1335 / CAST(0.18181818181818182 AS DOUBLE)
-          ELSE va1335
+          WHEN se1455 = 1
+          THEN va1454 / CAST(0.18181818181818182 AS DOUBLE)
+          ELSE va1454
         END * EXP((
           (
-            se1336 - 1
+            se1455 - 1
           ) % 1100
         ) * CAST(0.20067069546215116 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY stock_number, va1337
+      PARTITION BY stock_number, va1456
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se1338,
+    ) AS se1457,
     SUM(
       (
-        CASE WHEN se1336 = 1 THEN va1335 / CAST(0.5 AS DOUBLE) ELSE va1335 END * EXP((
+        CASE WHEN se1455 = 1 THEN va1454 / CAST(0.5 AS DOUBLE) ELSE va1454 END * EXP((
           (
-            se1336 - 1
+            se1455 - 1
           ) % 57
         ) * CAST(0.6931471805599453 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY stock_number, va1341
+      PARTITION BY stock_number, va1460
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se1342,
+    ) AS se1461,
     SUM((
-      CASE WHEN va1346 THEN va688 WHEN NOT va1346 THEN 0 END
-    )) OVER rows_12 AS se1347,
+      CASE WHEN va1465 THEN va731 WHEN NOT va1465 THEN 0 END
+    )) OVER rows_12 AS se1466,
     SUM((
-      CASE WHEN va1348 THEN va832 WHEN NOT va1348 THEN 0 END
-    )) OVER rows_12 AS se1349,
-    AVG(se162) OVER rows_20 AS se1351,
-    LAG(se1356, 1) OVER rows_row AS se1358,
-    LAG(se1357, 1) OVER rows_row AS se1359,
-    LAG(va1360, 1) OVER rows_row AS se1361,
-    LAG(va1363, 1) OVER rows_row AS se1364,
-    LAG(va1373, 2) OVER rows_row AS se1374,
-    CORR(se939, va1380) OVER rows_10 AS se1381,
-    MAX(
-      (
-        CASE WHEN va1383 IS DISTINCT FROM se1384 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se1385,
-    CORR(va1394, va1400) OVER rows_7 AS se1401,
-    LAG(va1403, 1) OVER rows_row AS se1404,
-    LAG(va1406, 1) OVER rows_row AS se1407,
-    SUM(se1432) OVER rows_26 AS se1433,
-    CORR(va1458, va1275) OVER rows_21 AS se1459,
-    REGR_COUNT(va1458, va1275) OVER rows_21 AS se1460,
-    LAG(va1462, 1) OVER rows_row AS se1463,
-    LAG(va856, 1) OVER rows_row AS se1508,
-    LAG(va1521, 1) OVER rows_row AS se1522,
+      CASE WHEN va1467 THEN va900 WHEN NOT va1467 THEN 0 END
+    )) OVER rows_12 AS se1468,
+    AVG(se177) OVER rows_20 AS se1470,
+    LAG(se1475, 1) OVER rows_row AS se1477,
+    LAG(se1476, 1) OVER rows_row AS se1478,
+    LAG(va1479, 1) OVER rows_row AS se1480,
+    LAG(va1481, 1) OVER rows_row AS se1482,
+    LAG(va1490, 2) OVER rows_row AS se1491,
+    CORR(se1012, va1497) OVER rows_10 AS se1498,
+    LAG(va1017, 4) OVER rows_row AS se1500,
+    LAG(va1017, 5) OVER rows_row AS se1501,
+    LAG(va1017, 6) OVER rows_row AS se1502,
+    LAG(va1017, 7) OVER rows_row AS se1503,
+    LAG(va1017, 8) OVER rows_row AS se1504,
+    LAG(va1017, 9) OVER rows_row AS se1505,
+    CORR(va1523, va1524) OVER rows_7 AS se1525,
+    LAG(va1527, 1) OVER rows_row AS se1528,
+    LAG(va1527, 2) OVER rows_row AS se1529,
+    LAG(va1527, 3) OVER rows_row AS se1530,
+    LAG(va1527, 4) OVER rows_row AS se1531,
+    LAG(va1527, 5) OVER rows_row AS se1532,
+    LAG(va1527, 6) OVER rows_row AS se1533,
+    LAG(va1534, 1) OVER rows_row AS se1535,
+    LAG(va1534, 2) OVER rows_row AS se1536,
+    LAG(va1534, 3) OVER rows_row AS se1537,
+    LAG(va1534, 4) OVER rows_row AS se1538,
+    LAG(va1534, 5) OVER rows_row AS se1539,
+    LAG(va1534, 6) OVER rows_row AS se1540,
+    SUM(se1564) OVER rows_26 AS se1565,
+    CORR(va1592, va1382) OVER rows_21 AS se1593,
+    REGR_COUNT(va1592, va1382) OVER rows_21 AS se1594,
+    LAG(va1596, 1) OVER rows_row AS se1597,
+    LAG(va924, 1) OVER rows_row AS se1643,
+    LAG(va1656, 1) OVER rows_row AS se1657,
     SUM(
       (
         CASE
-          WHEN se1532 = 1
-          THEN va1531 / CAST(0.15384615384615385 AS DOUBLE)
-          ELSE va1531
+          WHEN se1667 = 1
+          THEN va1666 / CAST(0.15384615384615385 AS DOUBLE)
+          ELSE va1666
         END * EXP((
           (
-            se1532 - 1
+            se1667 - 1
           ) % 1100
         ) * CAST(0.1670540846631662 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY stock_number, va1533
+      PARTITION BY stock_number, va1668
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se1534,
-    SUM(se855) OVER rows_20 AS se1553,
-    LAG(va1556, 1) OVER rows_row AS se1557,
-    LAG(va1580, 1) OVER rows_row AS se1581,
-    CORR(va1583, vwap) OVER rows_17 AS se1584,
-    REGR_COUNT(va1583, vwap) OVER rows_17 AS se1585,
-    SUM(va1601) OVER rows_16 AS se1602,
-    COUNT(va1601) OVER rows_16 AS se1603,
-    SUM(va1600) OVER rows_16 AS se1604,
-    COUNT(va1600) OVER rows_16 AS se1605,
-    AVG(va1614) OVER rows_12 AS se1615,
-    COUNT(va1614) OVER rows_12 AS se1616,
+    ) AS se1669,
+    SUM(se923) OVER rows_20 AS se1688,
+    LAG(va1691, 1) OVER rows_row AS se1692,
+    LAG(va1691, 2) OVER rows_row AS se1693,
+    LAG(va1691, 3) OVER rows_row AS se1694,
+    LAG(va1691, 4) OVER rows_row AS se1695,
+    LAG(va1691, 5) OVER rows_row AS se1696,
+    LAG(va1691, 6) OVER rows_row AS se1697,
+    LAG(va1691, 7) OVER rows_row AS se1698,
+    LAG(va1691, 8) OVER rows_row AS se1699,
+    LAG(va1727, 1) OVER rows_row AS se1728,
+    CORR(va1730, vwap) OVER rows_17 AS se1731,
+    REGR_COUNT(va1730, vwap) OVER rows_17 AS se1732,
+    SUM(va1749) OVER rows_16 AS se1750,
+    COUNT(va1749) OVER rows_16 AS se1751,
+    SUM(va1748) OVER rows_16 AS se1752,
+    COUNT(va1748) OVER rows_16 AS se1753,
+    AVG(va1762) OVER rows_12 AS se1763,
+    COUNT(va1762) OVER rows_12 AS se1764,
     SUM((
-      CASE WHEN va1620 THEN va1621 WHEN NOT va1620 THEN 0 END
-    )) OVER rows_14 AS se1622,
+      CASE WHEN va1768 THEN va1769 WHEN NOT va1768 THEN 0 END
+    )) OVER rows_14 AS se1770,
     SUM((
-      CASE WHEN va1623 THEN va1621 WHEN NOT va1623 THEN 0 END
-    )) OVER rows_14 AS se1624,
-    CORR(se753, va108) OVER rows_9 AS se1627,
-    CORR(va169, va174) OVER rows_7 AS se1644,
-    REGR_COUNT(va169, va174) OVER rows_7 AS se1645,
-    CORR(close, se1661) OVER rows_18 AS se1662,
-    LAG(va1664, 1) OVER rows_row AS se1665,
+      CASE WHEN va1771 THEN va1769 WHEN NOT va1771 THEN 0 END
+    )) OVER rows_14 AS se1772,
+    CORR(se814, va123) OVER rows_9 AS se1775,
+    LAG(va1100, 5) OVER rows_row AS se1777,
+    LAG(va1100, 6) OVER rows_row AS se1778,
+    LAG(va1100, 7) OVER rows_row AS se1779,
+    LAG(va1100, 8) OVER rows_row AS se1780,
+    CORR(va184, va189) OVER rows_7 AS se1801,
+    REGR_COUNT(va184, va189) OVER rows_7 AS se1802,
+    LAG(va199, 6) OVER rows_row AS se1804,
+    CORR(close, se1819) OVER rows_18 AS se1820,
+    LAG(va1822, 1) OVER rows_row AS se1823,
     LAG((
       CASE WHEN stock_row > 20 THEN (
-        close / NULLIF(se1087, 0)
+        close / NULLIF(se1175, 0)
       ) END
-    ), 1) OVER rows_row AS se1682,
-    SUM(va1702) OVER rows_20 AS se1703,
-    COUNT(va1702) OVER rows_20 AS se1704,
-    SUM(va1701) OVER rows_20 AS se1705,
-    COUNT(va1701) OVER rows_20 AS se1706,
+    ), 1) OVER rows_row AS se1840,
+    SUM(va1860) OVER rows_20 AS se1861,
+    COUNT(va1860) OVER rows_20 AS se1862,
+    SUM(va1859) OVER rows_20 AS se1863,
+    COUNT(va1859) OVER rows_20 AS se1864,
     RANK(
     ORDER BY
-      va856) OVER rows_17 AS se1719,
+      va924) OVER rows_17 AS se1871,
     CUME_DIST(
     ORDER BY
-      va856) OVER rows_17 AS se1720,
-    LAG(va1724, 1) OVER rows_row AS se1725,
-    LAG(va1755, 1) OVER rows_row AS se1756,
-    LAG(va1755, 2) OVER rows_row AS se1757,
-    LAG(va1755, 3) OVER rows_row AS se1758,
-    LAG(va1755, 4) OVER rows_row AS se1759,
-    LAG(va1755, 5) OVER rows_row AS se1760,
-    LAG(va1755, 6) OVER rows_row AS se1761,
-    LAG(va1755, 7) OVER rows_row AS se1762,
+      va924) OVER rows_17 AS se1872,
+    LAG(va1876, 1) OVER rows_row AS se1877,
+    LAG(va1876, 2) OVER rows_row AS se1878,
+    LAG(va1876, 3) OVER rows_row AS se1879,
+    LAG(va1876, 4) OVER rows_row AS se1880,
+    LAG(va1911, 1) OVER rows_row AS se1912,
+    LAG(va1911, 2) OVER rows_row AS se1913,
+    LAG(va1911, 3) OVER rows_row AS se1914,
+    LAG(va1911, 4) OVER rows_row AS se1915,
+    LAG(va1911, 5) OVER rows_row AS se1916,
+    LAG(va1911, 6) OVER rows_row AS se1917,
+    LAG(va1911, 7) OVER rows_row AS se1918,
     RANK(
     ORDER BY
-      va856) OVER rows_20 AS se1776,
+      va924) OVER rows_20 AS se1926,
     CUME_DIST(
     ORDER BY
-      va856) OVER rows_20 AS se1777,
-    LAG(va1781, 1) OVER rows_row AS se1782,
-    CORR(va461, va1458) OVER rows_9 AS se1800,
-    REGR_COUNT(va461, va1458) OVER rows_9 AS se1801,
-    LAG(va688, 1) OVER rows_row AS se1816,
-    LAG(va1082, 1) OVER rows_row AS se1822,
-    LAG(va1082, 2) OVER rows_row AS se1823,
-    LAG(va1082, 3) OVER rows_row AS se1824,
-    LAG(va1082, 4) OVER rows_row AS se1825,
-    PRODUCT(va1833) OVER rows_before AS se1834,
-    SUM(va1837) OVER rows_20 AS se1838,
-    COUNT(va1837) OVER rows_20 AS se1839,
+      va924) OVER rows_20 AS se1927,
+    LAG(va1931, 1) OVER rows_row AS se1932,
+    LAG(va1931, 2) OVER rows_row AS se1933,
+    LAG(va1931, 3) OVER rows_row AS se1934,
+    LAG(va1931, 4) OVER rows_row AS se1935,
+    LAG(va1931, 5) OVER rows_row AS se1936,
+    LAG(va1931, 6) OVER rows_row AS se1937,
+    LAG(va1931, 7) OVER rows_row AS se1938,
+    CORR(va482, va1592) OVER rows_9 AS se1960,
+    REGR_COUNT(va482, va1592) OVER rows_9 AS se1961,
+    LAG(va486, 5) OVER rows_row AS se1963,
+    LAG(va486, 6) OVER rows_row AS se1964,
+    LAG(va486, 7) OVER rows_row AS se1965,
+    LAG(va486, 8) OVER rows_row AS se1966,
+    LAG(va1596, 2) OVER rows_row AS se1967,
+    LAG(va1596, 3) OVER rows_row AS se1968,
+    LAG(va1596, 4) OVER rows_row AS se1969,
+    LAG(va1596, 5) OVER rows_row AS se1970,
+    LAG(va1596, 6) OVER rows_row AS se1971,
+    LAG(va1596, 7) OVER rows_row AS se1972,
+    LAG(va1596, 8) OVER rows_row AS se1973,
+    LAG(va731, 1) OVER rows_row AS se1985,
+    LAG(va1170, 1) OVER rows_row AS se1991,
+    LAG(va1170, 2) OVER rows_row AS se1992,
+    LAG(va1170, 3) OVER rows_row AS se1993,
+    LAG(va1170, 4) OVER rows_row AS se1994,
+    PRODUCT(va2002) OVER rows_before AS se2003,
+    SUM(va2006) OVER rows_20 AS se2007,
+    COUNT(va2006) OVER rows_20 AS se2008,
     SUM(CAST((
-      va614
-    ) AS DOUBLE)) OVER rows_20 AS se1840,
-    COUNT(va1832) OVER rows_before AS se1846,
-    REGR_SLOPE(se456, stock_row) OVER rows_12 AS se1861,
-    SUM(se855) OVER rows_9 AS se1863,
-    REGR_SLOPE(va1884, va1885) OVER rows_252 AS se1886,
+      va649
+    ) AS DOUBLE)) OVER rows_20 AS se2009,
+    COUNT(va2001) OVER rows_before AS se2015,
+    REGR_SLOPE(se477, stock_row) OVER rows_12 AS se2030,
+    SUM(se923) OVER rows_9 AS se2032,
+    REGR_SLOPE(va2056, va2057) OVER rows_252 AS se2058,
     COUNT(
       (
         CASE
-          WHEN va1883 IS NULL OR (
-            va1883 AND (
-              va1884 IS NULL OR va1885 IS NULL
+          WHEN va2055 IS NULL OR (
+            va2055 AND (
+              va2056 IS NULL OR va2057 IS NULL
             )
           )
           THEN NULL
           ELSE 0
         END
       )
-    ) OVER rows_252 AS se1887,
-    REGR_COUNT(va1884, va1885) OVER rows_252 AS se1888,
-    MIN(va1885) OVER rows_252 AS se1889,
-    MAX(va1885) OVER rows_252 AS se1890,
+    ) OVER rows_252 AS se2059,
+    REGR_COUNT(va2056, va2057) OVER rows_252 AS se2060,
+    MIN(va2057) OVER rows_252 AS se2061,
+    MAX(va2057) OVER rows_252 AS se2062,
     SUM(
       (
-        CASE WHEN stock_row = 21 THEN va1283 / CAST(0.05 AS DOUBLE) ELSE va1283 END * EXP((
+        CASE WHEN stock_row = 21 THEN va1397 / CAST(0.05 AS DOUBLE) ELSE va1397 END * EXP((
           (
             stock_row - 1
           ) % 1100
         ) * CAST(0.051293294387550536 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY stock_number, va244
+      PARTITION BY stock_number, va265
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se1893,
+    ) AS se2065,
     LAG((
       CASE WHEN stock_row > 9 THEN (
-        close / NULLIF(se1897, 0)
+        close / NULLIF(se2069, 0)
       ) END
-    ), 1) OVER rows_row AS se1898,
-    CORR(va1919, vwap) OVER rows_18 AS se1920,
-    REGR_COUNT(va1919, vwap) OVER rows_18 AS se1921,
+    ), 1) OVER rows_row AS se2070,
+    CORR(va2091, vwap) OVER rows_18 AS se2092,
+    REGR_COUNT(va2091, vwap) OVER rows_18 AS se2093,
     LAST_VALUE(
       (
         CASE WHEN (
           (
             stock_row - 1
           ) % 1100
-        ) = 1099 THEN va1925 END
+        ) = 1099 THEN va2097 END
       )
-     IGNORE NULLS) OVER rows_earlier AS se1926,
+     IGNORE NULLS) OVER rows_earlier AS se2098,
     LAST_VALUE(
       (
         CASE WHEN (
           (
             stock_row - 1
           ) % 1100
-        ) = 1099 THEN va1928 END
+        ) = 1099 THEN va2100 END
       )
-     IGNORE NULLS) OVER rows_earlier AS se1929,
-    LAG(va1937, 1) OVER rows_row AS se1938,
-    LAG(va1937, 2) OVER rows_row AS se1939,
-    LAG(va1947, 1) OVER rows_row AS se1948,
-    LAG(va1947, 2) OVER rows_row AS se1949,
-    LAG(va1983, 1) OVER rows_row AS se1984,
-    LAG(va1983, 2) OVER rows_row AS se1985,
-    LAG(va1983, 3) OVER rows_row AS se1986,
-    LAG(va1983, 4) OVER rows_row AS se1987,
+     IGNORE NULLS) OVER rows_earlier AS se2101,
+    LAG(va2109, 1) OVER rows_row AS se2110,
+    LAG(va2109, 2) OVER rows_row AS se2111,
+    LAG(va2119, 1) OVER rows_row AS se2120,
+    LAG(va2119, 2) OVER rows_row AS se2121,
+    LAG(va2155, 1) OVER rows_row AS se2156,
+    LAG(va2155, 2) OVER rows_row AS se2157,
+    LAG(va2155, 3) OVER rows_row AS se2158,
+    LAG(va2155, 4) OVER rows_row AS se2159,
     LAST_VALUE(
       (
         CASE WHEN (
           (
             stock_row - 1
           ) % 1100
-        ) = 1099 THEN va1990 END
+        ) = 1099 THEN va2162 END
       )
-     IGNORE NULLS) OVER rows_earlier AS se1991,
-    SUM(va34) OVER rows_12 AS se1994,
-    SUM(va1995) OVER rows_12 AS se1996,
-    SUM(va34) OVER rows_6 AS se1997,
-    SUM(va1995) OVER rows_6 AS se1998,
-    SUM(va34) OVER rows_24 AS se1999,
-    SUM(va1995) OVER rows_24 AS se2000,
-    AVG(va2005) OVER rows_12 AS se2006,
-    MIN(va2019) OVER rows_12 AS se2020,
-    COUNT(va2019) OVER rows_12 AS se2021,
+     IGNORE NULLS) OVER rows_earlier AS se2163,
+    SUM(va40) OVER rows_12 AS se2166,
+    SUM(va2167) OVER rows_12 AS se2168,
+    SUM(va40) OVER rows_6 AS se2169,
+    SUM(va2167) OVER rows_6 AS se2170,
+    SUM(va40) OVER rows_24 AS se2171,
+    SUM(va2167) OVER rows_24 AS se2172,
+    AVG(va2177) OVER rows_12 AS se2178,
+    MIN(va2191) OVER rows_12 AS se2192,
+    COUNT(va2191) OVER rows_12 AS se2193,
     SUM((
-      close - se2029
-    )) OVER rows_48 AS se2030,
-    AVG(va327) OVER rows_20 AS se2035,
-    COUNT(va327) OVER rows_20 AS se2036,
-    SUM(va2040) OVER rows_20 AS se2041,
-    COUNT(va2040) OVER rows_20 AS se2042,
+      close - se2201
+    )) OVER rows_48 AS se2202,
+    AVG(va348) OVER rows_20 AS se2207,
+    COUNT(va348) OVER rows_20 AS se2208,
+    SUM(va2212) OVER rows_20 AS se2213,
+    COUNT(va2212) OVER rows_20 AS se2214,
     SUM(
       (
         CASE
           WHEN stock_row = 2
-          THEN va2048 / CAST(0.1111111111111111 AS DOUBLE)
-          ELSE va2048
+          THEN va2220 / CAST(0.1111111111111111 AS DOUBLE)
+          ELSE va2220
         END * EXP((
           (
             stock_row - 1
@@ -8125,58 +8922,85 @@ WITH values_0_1 AS (
         ) * CAST(0.11778303565638344 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY stock_number, va244
+      PARTITION BY stock_number, va265
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se2049,
+    ) AS se2221,
     SUM((
-      CASE WHEN va2077 THEN va2076 WHEN NOT va2077 THEN 0 END
-    )) OVER rows_14 AS se2078,
+      CASE WHEN va2249 THEN va2248 WHEN NOT va2249 THEN 0 END
+    )) OVER rows_14 AS se2250,
     SUM((
-      CASE WHEN va738 > va2079 THEN va738 WHEN va738 <= va2079 THEN va2079 END
-    )) OVER rows_14 AS se2080,
+      CASE WHEN va799 > va2251 THEN va799 WHEN va799 <= va2251 THEN va2251 END
+    )) OVER rows_14 AS se2252,
     SUM((
-      CASE WHEN va2082 THEN va698 WHEN NOT va2082 THEN 0 END
-    )) OVER rows_14 AS se2083,
-    AVG(va2005) OVER rows_6 AS se2093,
-    CORR(va2102, va169) OVER rows_6 AS se2103,
-    REGR_COUNT(va2102, va169) OVER rows_6 AS se2104,
-    LAG(va2106, 1) OVER rows_row AS se2107,
-    CORR(va1754, va2116) OVER rows_12 AS se2117,
-    REGR_COUNT(va1754, va2116) OVER rows_12 AS se2118,
-    LAG(va2120, 1) OVER rows_row AS se2121,
-    LAG(va2123, 1) OVER rows_row AS se2124,
+      CASE WHEN va2254 THEN va741 WHEN NOT va2254 THEN 0 END
+    )) OVER rows_14 AS se2255,
+    AVG(va2177) OVER rows_6 AS se2265,
+    CORR(va2274, va184) OVER rows_6 AS se2275,
+    REGR_COUNT(va2274, va184) OVER rows_6 AS se2276,
+    LAG(va2278, 1) OVER rows_row AS se2279,
+    LAG(va2278, 2) OVER rows_row AS se2280,
+    LAG(va2278, 3) OVER rows_row AS se2281,
+    LAG(va2278, 4) OVER rows_row AS se2282,
+    LAG(va2278, 5) OVER rows_row AS se2283,
+    CORR(va1910, va2291) OVER rows_12 AS se2292,
+    REGR_COUNT(va1910, va2291) OVER rows_12 AS se2293,
+    LAG(va2295, 1) OVER rows_row AS se2296,
+    LAG(va2295, 2) OVER rows_row AS se2297,
+    LAG(va2295, 3) OVER rows_row AS se2298,
+    LAG(va2295, 4) OVER rows_row AS se2299,
+    LAG(va2295, 5) OVER rows_row AS se2300,
+    LAG(va2295, 6) OVER rows_row AS se2301,
+    LAG(va2295, 7) OVER rows_row AS se2302,
+    LAG(va2295, 8) OVER rows_row AS se2303,
+    LAG(va2295, 9) OVER rows_row AS se2304,
+    LAG(va2295, 10) OVER rows_row AS se2305,
+    LAG(va2295, 11) OVER rows_row AS se2306,
+    LAG(va2307, 1) OVER rows_row AS se2308,
+    LAG(va2307, 2) OVER rows_row AS se2309,
+    LAG(va2307, 3) OVER rows_row AS se2310,
+    LAG(va2307, 4) OVER rows_row AS se2311,
+    LAG(va2307, 5) OVER rows_row AS se2312,
+    LAG(va2307, 6) OVER rows_row AS se2313,
+    LAG(va2307, 7) OVER rows_row AS se2314,
+    LAG(va2307, 8) OVER rows_row AS se2315,
+    LAG(va2307, 9) OVER rows_row AS se2316,
+    LAG(va2307, 10) OVER rows_row AS se2317,
+    LAG(va2307, 11) OVER rows_row AS se2318,
     RANK(
     ORDER BY
-      va2142) OVER rows_60 AS se2143,
+      va2335) OVER rows_60 AS se2336,
     CUME_DIST(
     ORDER BY
-      va2142) OVER rows_60 AS se2144,
-    SUM(va2152) OVER rows_20 AS se2153,
-    COUNT(va2152) OVER rows_20 AS se2154,
-    SUM(va915) OVER rows_24 AS se2164,
-    CORR(close, se2170) OVER rows_200 AS se2171,
-    LAG(va2173, 1) OVER rows_row AS se2174,
+      va2335) OVER rows_60 AS se2337,
+    SUM(va2345) OVER rows_20 AS se2346,
+    COUNT(va2345) OVER rows_20 AS se2347,
+    SUM(va988) OVER rows_24 AS se2357,
+    CORR(close, se2363) OVER rows_200 AS se2364,
+    LAG(va2366, 1) OVER rows_row AS se2367,
     LAST_VALUE(
       (
         CASE WHEN (
           (
             stock_row - 1
           ) % 1100
-        ) = 1099 THEN va2196 END
+        ) = 1099 THEN va2389 END
       )
-     IGNORE NULLS) OVER rows_earlier AS se2197,
-    AVG(ABS(va213)) OVER rows_6 AS se2200,
-    SUM(va2208) OVER rows_20 AS se2209,
-    COUNT(va2208) OVER rows_20 AS se2210,
-    SUM(va2212) OVER rows_20 AS se2213,
-    COUNT(va2212) OVER rows_20 AS se2214,
-    SUM(va2215) OVER rows_20 AS se2216,
-    COUNT(va2215) OVER rows_20 AS se2217,
-    SUM(va2218) OVER rows_20 AS se2219,
-    COUNT(va2218) OVER rows_20 AS se2220,
-    CORR(low, se48) OVER rows_5 AS se2223,
-    LAG(va2225, 1) OVER rows_row AS se2226
+     IGNORE NULLS) OVER rows_earlier AS se2390,
+    AVG(ABS(va233)) OVER rows_6 AS se2393,
+    SUM(va2401) OVER rows_20 AS se2402,
+    COUNT(va2401) OVER rows_20 AS se2403,
+    SUM(va2405) OVER rows_20 AS se2406,
+    COUNT(va2405) OVER rows_20 AS se2407,
+    SUM(va2408) OVER rows_20 AS se2409,
+    COUNT(va2408) OVER rows_20 AS se2410,
+    SUM(va2411) OVER rows_20 AS se2412,
+    COUNT(va2411) OVER rows_20 AS se2413,
+    CORR(low, se59) OVER rows_5 AS se2416,
+    LAG(va2418, 1) OVER rows_row AS se2419,
+    LAG(va2418, 2) OVER rows_row AS se2420,
+    LAG(va2418, 3) OVER rows_row AS se2421,
+    LAG(va2418, 4) OVER rows_row AS se2422
   FROM values_2_4
   WINDOW rows_3 AS (
     PARTITION BY stock_number
@@ -8310,344 +9134,542 @@ WITH values_0_1 AS (
     high,
     low,
     open,
-    se1016,
+    se1018,
+    se1019,
     se1020,
-    se1119,
-    se1120,
-    se1121,
-    se1122,
-    se1123,
-    se1124,
-    se1134,
-    se1144,
-    se1145,
-    se1146,
-    se1169,
-    se1203,
-    se121,
-    se1220,
-    se1241,
-    se1249,
-    se1280,
-    se1313,
+    se1021,
+    se1022,
+    se1048,
+    se1049,
+    se1050,
+    se1051,
+    se1052,
+    se1053,
+    se1079,
+    se1082,
+    se1084,
+    se1101,
+    se1102,
+    se1104,
+    se1105,
+    se1142,
+    se1143,
+    se1207,
+    se1208,
+    se1209,
+    se1210,
+    se1211,
+    se1212,
+    se1222,
+    se1232,
+    se1233,
+    se1234,
+    se1238,
+    se1239,
+    se1260,
+    se1295,
+    se1314,
+    se1335,
     se1336,
+    se1337,
+    se1338,
+    se1339,
+    se1340,
+    se1341,
+    se1342,
+    se1343,
+    se1344,
+    se1345,
+    se1346,
+    se1347,
+    se1348,
+    se1349,
     se1356,
-    se1357,
-    se1358,
-    se1359,
-    se1361,
-    se1364,
-    se1385,
-    se1404,
-    se1407,
-    se1463,
+    se136,
+    se1373,
+    se1387,
+    se1388,
+    se1389,
+    se1390,
+    se1391,
+    se1392,
+    se1393,
+    se1394,
+    se1395,
+    se1427,
+    se1428,
+    se1429,
+    se1430,
+    se1431,
+    se1432,
+    se1433,
+    se1455,
+    se1500,
+    se1501,
+    se1502,
+    se1503,
+    se1504,
+    se1505,
+    se1507,
+    se1508,
+    se1509,
+    se1510,
+    se1511,
+    se1512,
+    se1513,
+    se1514,
+    se1515,
     se1522,
+    se1528,
+    se1529,
+    se1530,
+    se1531,
     se1532,
-    se1552,
-    se1553,
-    se1557,
-    se1665,
-    se1682,
+    se1533,
+    se1535,
+    se1536,
+    se1537,
+    se1538,
+    se1539,
+    se1540,
+    se1597,
+    se1657,
+    se1667,
+    se1687,
+    se1688,
     se1692,
     se1693,
     se1694,
-    se1725,
+    se1695,
+    se1696,
+    se1697,
+    se1698,
+    se1699,
+    se1718,
+    se1719,
+    se1720,
+    se1777,
+    se1778,
+    se1779,
+    se1780,
+    se1781,
     se1782,
-    se179,
-    se1813,
-    se1814,
-    se1815,
-    se182,
-    se1846,
-    se1863,
+    se1783,
+    se1784,
+    se1785,
+    se1804,
+    se1823,
+    se1840,
     se1877,
     se1878,
     se1879,
-    se1898,
+    se1880,
     se19,
-    se1917,
-    se1918,
+    se1932,
+    se1933,
+    se1934,
+    se1935,
+    se1936,
+    se1937,
+    se1938,
+    se194,
+    se195,
+    se196,
+    se1963,
+    se1964,
+    se1965,
+    se1966,
+    se1967,
+    se1968,
+    se1969,
+    se197,
+    se1970,
+    se1971,
+    se1972,
+    se1973,
+    se1982,
+    se1983,
     se1984,
-    se1985,
-    se1986,
-    se1987,
-    se2030,
-    se2033,
-    se2107,
-    se2121,
-    se2124,
-    se2153,
-    se2154,
-    se2164,
-    se2167,
-    se2174,
-    se2182,
-    se2183,
-    se2184,
+    se20,
+    se200,
+    se201,
+    se2015,
+    se202,
+    se203,
+    se2032,
+    se2049,
+    se2050,
+    se2051,
+    se2070,
+    se2089,
+    se2090,
+    se21,
+    se2156,
+    se2157,
+    se2158,
+    se2159,
     se22,
-    se2226,
-    se271,
-    se272,
-    se273,
-    se275,
-    se281,
-    se284,
+    se2202,
+    se2205,
+    se2279,
+    se2280,
+    se2281,
+    se2282,
+    se2283,
+    se2296,
+    se2297,
+    se2298,
+    se2299,
+    se23,
+    se2300,
+    se2301,
+    se2302,
+    se2303,
+    se2304,
+    se2305,
+    se2306,
+    se2308,
+    se2309,
+    se2310,
+    se2311,
+    se2312,
+    se2313,
+    se2314,
+    se2315,
+    se2316,
+    se2317,
+    se2318,
+    se2329,
+    se2330,
+    se2331,
+    se2346,
+    se2347,
+    se2357,
+    se2360,
+    se2367,
+    se2375,
+    se2376,
+    se2377,
+    se2419,
+    se2420,
+    se2421,
+    se2422,
+    se245,
+    se25,
+    se26,
+    se27,
+    se28,
+    se29,
+    se292,
+    se293,
+    se294,
+    se296,
+    se302,
+    se304,
     se305,
-    se31,
-    se313,
-    se328,
-    se39,
-    se43,
-    se45,
-    se466,
-    se491,
-    se572,
-    se605,
-    se624,
-    se626,
+    se326,
+    se334,
+    se349,
+    se37,
+    se48,
+    se487,
+    se488,
+    se543,
+    se545,
+    se596,
+    se658,
+    se659,
     se660,
-    se671,
-    se672,
-    se673,
-    se682,
-    se69,
-    se702,
-    se704,
+    se661,
+    se662,
+    se663,
+    se665,
+    se666,
+    se667,
+    se668,
+    se669,
+    se670,
+    se703,
+    se714,
+    se715,
+    se716,
     se72,
-    se728,
-    se749,
-    se750,
-    se751,
-    se752,
-    se754,
-    se758,
-    se804,
+    se725,
+    se745,
+    se747,
+    se780,
+    se781,
+    se782,
+    se783,
+    se784,
+    se80,
+    se81,
+    se810,
+    se811,
+    se812,
+    se813,
+    se815,
+    se819,
+    se82,
+    se83,
+    se85,
+    se86,
+    se864,
     se866,
+    se867,
+    se868,
     se869,
-    se902,
-    se905,
-    se945,
-    se971,
-    se994,
-    se997,
-    se999,
-    va1012,
-    va1015,
-    va1045,
-    va106,
-    va108,
-    va1092,
-    va1118,
-    va1127,
-    va1133,
-    va1143,
-    va116,
-    va1168,
-    va120,
-    va1240,
-    va1262,
-    va1279,
-    va1283,
-    va1299,
-    va1306,
-    va1312,
-    va1360,
-    va1363,
-    va1373,
-    va1403,
-    va1406,
-    va1418,
-    va1428,
-    va1431,
-    va144,
-    va1462,
-    va1499,
-    va1507,
-    va1514,
-    va1521,
-    va1556,
-    va158,
-    va161,
-    va1612,
-    va164,
-    va165,
-    va1660,
-    va1664,
-    va1676,
-    va1679,
-    va1681,
-    va169,
+    se87,
+    se870,
+    se871,
+    se872,
+    se88,
+    se934,
+    se935,
+    se936,
+    se938,
+    se939,
+    se940,
+    se972,
+    se975,
+    va100,
+    va1017,
+    va1023,
+    va1041,
+    va1047,
+    va107,
+    va1075,
+    va1081,
+    va1097,
+    va1100,
+    va1103,
+    va1130,
+    va1180,
+    va1206,
+    va121,
+    va1215,
+    va1221,
+    va123,
+    va1231,
+    va1237,
+    va1259,
+    va1287,
+    va131,
+    va1334,
+    va135,
+    va1369,
+    va1372,
+    va1386,
+    va1397,
+    va1413,
+    va1420,
+    va1426,
+    va1490,
+    va1506,
+    va1527,
+    va1534,
+    va1550,
+    va1560,
+    va1563,
+    va159,
+    va1596,
+    va1634,
+    va1642,
+    va1649,
+    va1656,
     va1691,
-    va1718,
-    va1724,
-    va1775,
-    va178,
-    va1781,
+    va1717,
+    va173,
+    va176,
+    va1760,
+    va179,
     va18,
-    va181,
-    va1812,
-    va1832,
-    va1845,
+    va180,
+    va1818,
+    va1822,
+    va1834,
+    va1837,
+    va1839,
+    va184,
+    va185,
+    va1856,
+    va1870,
     va1876,
-    va1892,
-    va1916,
-    va1965,
-    va1983,
-    va2018,
-    va202,
-    va203,
-    va2047,
-    va206,
-    va2074,
-    va2075,
-    va209,
-    va21,
-    va2106,
-    va2110,
-    va2111,
-    va2120,
-    va2123,
-    va2148,
-    va2163,
-    va2173,
-    va2181,
-    va2191,
-    va2225,
+    va1906,
+    va1925,
+    va193,
+    va1931,
+    va1981,
+    va199,
+    va2001,
+    va2014,
+    va2048,
+    va2064,
+    va2088,
+    va2137,
+    va2155,
+    va2190,
+    va2219,
+    va222,
     va223,
-    va235,
-    va244,
-    va263,
-    va27,
-    va270,
-    va280,
-    va287,
-    va30,
-    va304,
-    va312,
+    va2246,
+    va2247,
+    va226,
+    va2278,
+    va2285,
+    va2286,
+    va229,
+    va2295,
+    va2307,
+    va2328,
+    va2341,
+    va2356,
+    va2366,
+    va2374,
+    va2384,
+    va24,
+    va2418,
+    va243,
+    va256,
+    va265,
+    va284,
+    va291,
+    va301,
+    va308,
     va325,
-    va327,
-    va329,
-    va331,
+    va33,
     va333,
+    va346,
+    va348,
     va350,
+    va352,
     va354,
-    va359,
-    va365,
-    va368,
-    va372,
-    va457,
-    va465,
-    va487,
-    va52,
-    va544,
-    va563,
-    va612,
-    va625,
-    va659,
-    va670,
-    va678,
-    va68,
-    va681,
-    va696,
+    va36,
+    va371,
+    va375,
+    va380,
+    va386,
+    va389,
+    va393,
+    va47,
+    va478,
+    va486,
+    va508,
+    va568,
+    va587,
+    va64,
+    va648,
+    va657,
+    va664,
+    va702,
     va71,
-    va742,
-    va748,
-    va757,
-    va780,
+    va713,
+    va721,
+    va724,
+    va739,
+    va779,
+    va79,
+    va795,
     va803,
-    va85,
+    va809,
+    va818,
+    va84,
+    va841,
     va865,
-    va868,
-    va887,
-    va888,
-    va916,
-    va92,
-    va944,
-    va964,
-    va970,
-    va990,
-    va996,
+    va894,
+    va933,
+    va937,
+    va957,
+    va958,
+    va987,
+    va989,
     volume,
     vwap,
     (
       CASE WHEN se16 = 6 THEN se15 END
     ) AS va17,
     (
-      CASE WHEN stock_row > 6 THEN se37 END
-    ) AS va38,
-    (
-      CASE WHEN se43 > stock_row - 7 THEN se40 ELSE 0 END
+      CASE WHEN stock_row > 6 THEN se43 END
     ) AS va44,
     (
-      CASE WHEN stock_row > 8 THEN se66 END
-    ) AS va67,
+      CASE WHEN stock_row > 8 THEN se77 END
+    ) AS va78,
     (
       (
-        se121 - 1
+        se136 - 1
       ) // 1100
-    ) AS va122,
+    ) AS va137,
     POWER(
       (
         CASE
-          WHEN va127
+          WHEN va142
           THEN (
             CASE
               WHEN stock_row > 20
               THEN (
-                CASE WHEN se131 > stock_row - 19 THEN se128 ELSE 0 END
+                CASE WHEN (
+                  se146 > stock_row - 19
+                ) THEN se143 ELSE 0 END
               )
             END
           )
-          WHEN NOT va127
+          WHEN NOT va142
           THEN close
         END
       ),
       2
-    ) AS va132,
+    ) AS va147,
     (
-      CASE WHEN se176 = 5 THEN se175 END
-    ) AS va177,
+      CASE WHEN se191 = 5 THEN se190 END
+    ) AS va192,
     (
-      CASE WHEN stock_row > 10 THEN se211 END
-    ) AS va212,
+      NOT (
+        va193 = se194 AND va193 = se195 AND va193 = se196 AND va193 = se197
+      )
+    ) AS va198,
     (
-      va214 - se215
-    ) AS va216,
+      CASE WHEN stock_row > 10 THEN se231 END
+    ) AS va232,
     (
-      CASE WHEN se43 > stock_row - 19 THEN se224 ELSE 0 END
-    ) AS va225,
+      va234 - se235
+    ) AS va236,
+    (
+      CASE WHEN (
+        se245 > stock_row - 19
+      ) THEN se244 ELSE 0 END
+    ) AS va246,
     (
       CASE
-        WHEN NOT va164 IS NULL
-        THEN CAST(0.2 AS DOUBLE) * se245 * EXP((
+        WHEN NOT va179 IS NULL
+        THEN CAST(0.2 AS DOUBLE) * se266 * EXP((
           (
             stock_row - 1
           ) % 1100
         ) * -CAST(0.22314355131420976 AS DOUBLE))
       END
-    ) AS va246,
+    ) AS va267,
     (
-      9 * va49 + 8 * se249 + 7 * se250 + 6 * se251 + 5 * se252 + 4 * se253 + 3 * se254 + 2 * se255 + 1 * se256
-    ) / 45 AS va257,
+      9 * va60 + 8 * se270 + 7 * se271 + 6 * se272 + 5 * se273 + 4 * se274 + 3 * se275 + 2 * se276 + 1 * se277
+    ) / 45 AS va278,
     (
-      CASE WHEN se278 = 230 THEN se277 END
-    ) AS va279,
+      CASE WHEN se299 = 230 THEN se298 END
+    ) AS va300,
     (
-      CAST(1.0 AS DOUBLE) * va288 + CAST(0.9 AS DOUBLE) * se289 + CAST(0.81 AS DOUBLE) * se290 + CAST(0.7290000000000001 AS DOUBLE) * se291 + CAST(0.6561 AS DOUBLE) * se292 + CAST(0.5904900000000001 AS DOUBLE) * se293 + CAST(0.531441 AS DOUBLE) * se294 + CAST(0.4782969000000001 AS DOUBLE) * se295 + CAST(0.4304672100000001 AS DOUBLE) * se296 + CAST(0.3874204890000001 AS DOUBLE) * se297 + CAST(0.3486784401000001 AS DOUBLE) * se298 + CAST(0.31381059609000006 AS DOUBLE) * se299
-    ) / CAST(7.175704635190001 AS DOUBLE) AS va300,
-    (
-      (
-        se305 - 1
-      ) // 1100
-    ) AS va306,
+      CAST(1.0 AS DOUBLE) * va309 + CAST(0.9 AS DOUBLE) * se310 + CAST(0.81 AS DOUBLE) * se311 + CAST(0.7290000000000001 AS DOUBLE) * se312 + CAST(0.6561 AS DOUBLE) * se313 + CAST(0.5904900000000001 AS DOUBLE) * se314 + CAST(0.531441 AS DOUBLE) * se315 + CAST(0.4782969000000001 AS DOUBLE) * se316 + CAST(0.4304672100000001 AS DOUBLE) * se317 + CAST(0.3874204890000001 AS DOUBLE) * se318 + CAST(0.3486784401000001 AS DOUBLE) * se319 + CAST(0.31381059609000006 AS DOUBLE) * se320
+    ) / CAST(7.175704635190001 AS DOUBLE) AS va321,
     (
       (
-        se313 - 1
+        se326 - 1
       ) // 1100
-    ) AS va314,
+    ) AS va327,
     (
-      CASE WHEN se463 = 3 THEN se462 END
-    ) AS va464,
+      (
+        se334 - 1
+      ) // 1100
+    ) AS va335,
+    (
+      CASE WHEN se484 = 3 THEN se483 END
+    ) AS va485,
     (
       CASE
         WHEN stock_row > 4
@@ -8658,268 +9680,254 @@ WITH values_0_1 AS (
               THEN (
                 (
                   (
-                    -se477
-                  ) + se478
+                    -se498
+                  ) + se499
                 ) * (
                   CASE
-                    WHEN NOT va482 IS NULL
+                    WHEN NOT va503 IS NULL
                     THEN (
-                      se483 + ROUND(se484 * day_rows)
+                      se504 + ROUND(se505 * day_rows)
                     ) / (
-                      2 * se485
+                      2 * se506
                     )
                   END
                 )
               )
             END
-          ) * va65
+          ) * va76
         )
       END
-    ) AS va486,
+    ) AS va507,
     (
       CASE
-        WHEN se491 > stock_row - 16 AND se494 > stock_row - 16
-        THEN CASE WHEN ISFINITE(va490) THEN ROUND(va490, 12) END
+        WHEN (
+          se512 > stock_row - 16
+        ) AND (
+          se515 > stock_row - 16
+        )
+        THEN CASE WHEN ISFINITE(va511) THEN ROUND(va511, 12) END
         ELSE NULL
       END
-    ) AS va495,
+    ) AS va516,
     (
-      se510 - (
+      se531 - (
         stock_row - 15
-      ) * se511
-    ) / 120 AS va512,
+      ) * se532
+    ) / 120 AS va533,
     (
-      CASE WHEN se520 = 6 THEN se519 END
-    ) AS va521,
+      CASE WHEN se541 = 6 THEN se540 END
+    ) AS va542,
     (
-      va533 - se534
-    ) AS va535,
-    (
-      8 * va546 + 7 * se547 + 6 * se548 + 5 * se549 + 4 * se550 + 3 * se551 + 2 * se552 + 1 * se553
-    ) / 36 AS va554,
-    (
-      CASE WHEN stock_row > 215 THEN se560 END
-    ) AS va561,
-    (
-      se560 * 8193 - (
-        se560 * 8193 - se560
+      NOT (
+        va193 = se194
+        AND va193 = se195
+        AND va193 = se196
+        AND va193 = se197
+        AND va193 = se543
       )
-    ) AS va567,
+    ) AS va544,
+    (
+      va557 - se558
+    ) AS va559,
+    (
+      8 * va570 + 7 * se571 + 6 * se572 + 5 * se573 + 4 * se574 + 3 * se575 + 2 * se576 + 1 * se577
+    ) / 36 AS va578,
+    (
+      CASE WHEN stock_row > 215 THEN se584 END
+    ) AS va585,
+    (
+      se584 * 8193 - (
+        se584 * 8193 - se584
+      )
+    ) AS va591,
     (
       (
         CASE WHEN stock_row > 26 THEN (
-          se591 / NULLIF(se592, 0)
+          se615 / NULLIF(se616, 0)
         ) END
       ) * 100
-    ) AS va593,
+    ) AS va617,
     (
-      CASE WHEN se597 = 5 THEN se596 END
-    ) AS va598,
+      CASE WHEN se621 = 5 THEN se620 END
+    ) AS va622,
     (
-      CASE WHEN se605 > stock_row - 9 THEN se604 ELSE 0 END
-    ) AS va606,
+      CASE WHEN stock_row > 6 THEN se652 END
+    ) AS va653,
     (
-      CASE WHEN stock_row > 6 THEN se617 END
-    ) AS va618,
+      CASE WHEN stock_row > 15 THEN se655 END
+    ) AS va656,
     (
-      CASE WHEN stock_row > 15 THEN se620 END
-    ) AS va621,
+      10 * va619 + 9 * se682 + 8 * se683 + 7 * se684 + 6 * se685 + 5 * se686 + 4 * se687 + 3 * se688 + 2 * se689 + 1 * se690
+    ) / 55 AS va691,
     (
-      10 * va595 + 9 * se639 + 8 * se640 + 7 * se641 + 6 * se642 + 5 * se643 + 4 * se644 + 3 * se645 + 2 * se646 + 1 * se647
-    ) / 55 AS va648,
-    (
-      CASE WHEN se657 = 15 THEN se656 END
-    ) AS va658,
+      CASE WHEN se700 = 15 THEN se699 END
+    ) AS va701,
     (
       (
-        se682 - 1
+        se725 - 1
       ) // 1100
-    ) AS va683,
+    ) AS va726,
     (
-      se702 + se704
-    ) AS va705,
+      se745 + se747
+    ) AS va748,
     (
       CASE WHEN stock_row > 26 THEN (
-        se712 / NULLIF(se714, 0)
+        se755 / NULLIF(se757, 0)
       ) END
-    ) AS va715,
+    ) AS va758,
     (
       CASE WHEN stock_row > 12 THEN (
         (
-          se717 / 12
+          se760 / 12
         ) * 100
       ) END
-    ) AS va718,
+    ) AS va761,
     (
-      CASE
-        WHEN stock_row > 9
-        THEN (
-          (
-            va0 + (
-              CASE WHEN se723 > stock_row - 9 THEN se720 ELSE 0 END
-            )
-          ) + (
-            CASE
-              WHEN se43 > stock_row - 9 AND se728 > stock_row - 9
-              THEN CASE WHEN ISFINITE(va725) THEN ROUND(va725, 12) END
-              ELSE NULL
-            END
-          )
-        )
-      END
-    ) AS va729,
+      CASE WHEN se805 = 20 THEN se804 END
+    ) AS va806,
     (
-      CASE WHEN se744 = 20 THEN se743 END
-    ) AS va745,
-    (
-      se754 * 8193 - (
-        se754 * 8193 - se754
+      se815 * 8193 - (
+        se815 * 8193 - se815
       )
-    ) AS va760,
+    ) AS va821,
     (
       CASE WHEN stock_row > 20 THEN (
         (
-          se774 / 20
+          se835 / 20
         ) * 100
       ) END
-    ) AS va775,
+    ) AS va836,
     (
-      CASE WHEN stock_row > 20 THEN se776 END
-    ) AS va777,
+      CASE WHEN stock_row > 20 THEN se837 END
+    ) AS va838,
     (
-      12 * va782 + 11 * se783 + 10 * se784 + 9 * se785 + 8 * se786 + 7 * se787 + 6 * se788 + 5 * se789 + 4 * se790 + 3 * se791 + 2 * se792 + 1 * se793
-    ) / 78 AS va794,
+      12 * va843 + 11 * se844 + 10 * se845 + 9 * se846 + 8 * se847 + 7 * se848 + 6 * se849 + 5 * se850 + 4 * se851 + 3 * se852 + 2 * se853 + 1 * se854
+    ) / 78 AS va855,
     (
-      CASE WHEN stock_row > 86 THEN se801 END
-    ) AS va802,
+      CASE WHEN stock_row > 86 THEN se862 END
+    ) AS va863,
     (
-      CASE WHEN se825 = 5 THEN se824 END
-    ) AS va826,
-    (
-      CASE
-        WHEN NOT va828 IS NULL
-        THEN CAST(0.16666666666666666 AS DOUBLE) * se829 * EXP((
-          (
-            stock_row - 1
-          ) % 1100
-        ) * -CAST(0.18232155679395462 AS DOUBLE))
-      END
-    ) AS va830,
-    (
-      CASE
-        WHEN NOT va833 IS NULL
-        THEN CAST(0.16666666666666666 AS DOUBLE) * se834 * EXP((
-          (
-            stock_row - 1
-          ) % 1100
-        ) * -CAST(0.18232155679395462 AS DOUBLE))
-      END
-    ) AS va835,
-    (
-      CASE WHEN se839 = 4 THEN se838 END
-    ) AS va840,
-    (
-      CASE WHEN se863 = 4 THEN se862 END
-    ) AS va864,
-    (
-      CASE
-        WHEN NOT va828 IS NULL
-        THEN CAST(0.041666666666666664 AS DOUBLE) * se889 * EXP((
-          (
-            stock_row - 1
-          ) % 1100
-        ) * -CAST(0.042559614418795924 AS DOUBLE))
-      END
-    ) AS va890,
-    (
-      CASE
-        WHEN NOT va833 IS NULL
-        THEN CAST(0.041666666666666664 AS DOUBLE) * se892 * EXP((
-          (
-            stock_row - 1
-          ) % 1100
-        ) * -CAST(0.042559614418795924 AS DOUBLE))
-      END
+      CASE WHEN se892 = 5 THEN se891 END
     ) AS va893,
     (
-      CASE WHEN stock_row > 20 THEN (
-        se902 < se905
-      ) END
-    ) AS va906,
+      CASE
+        WHEN NOT va896 IS NULL
+        THEN CAST(0.16666666666666666 AS DOUBLE) * se897 * EXP((
+          (
+            stock_row - 1
+          ) % 1100
+        ) * -CAST(0.18232155679395462 AS DOUBLE))
+      END
+    ) AS va898,
     (
-      se905 - se902
-    ) AS va907,
+      CASE
+        WHEN NOT va901 IS NULL
+        THEN CAST(0.16666666666666666 AS DOUBLE) * se902 * EXP((
+          (
+            stock_row - 1
+          ) % 1100
+        ) * -CAST(0.18232155679395462 AS DOUBLE))
+      END
+    ) AS va903,
     (
-      CASE WHEN stock_row > 20 THEN (
-        se902 = se905
-      ) END
+      CASE WHEN se907 = 4 THEN se906 END
     ) AS va908,
     (
-      CASE
-        WHEN stock_row > 5
-        THEN (
-          CASE WHEN se913 > stock_row - 5 THEN se910 ELSE 0 END
-        )
-      END
-    ) AS va914,
+      CASE WHEN se931 = 4 THEN se930 END
+    ) AS va932,
     (
       CASE
-        WHEN se43 > stock_row - 9 AND se491 > stock_row - 9
-        THEN CASE WHEN ISFINITE(va922) THEN ROUND(va922, 12) END
-        ELSE NULL
+        WHEN NOT va896 IS NULL
+        THEN CAST(0.041666666666666664 AS DOUBLE) * se959 * EXP((
+          (
+            stock_row - 1
+          ) % 1100
+        ) * -CAST(0.042559614418795924 AS DOUBLE))
       END
-    ) AS va923,
+    ) AS va960,
     (
-      CASE WHEN se942 = 4 THEN se941 END
-    ) AS va943,
+      CASE
+        WHEN NOT va901 IS NULL
+        THEN CAST(0.041666666666666664 AS DOUBLE) * se962 * EXP((
+          (
+            stock_row - 1
+          ) % 1100
+        ) * -CAST(0.042559614418795924 AS DOUBLE))
+      END
+    ) AS va963,
     (
-      CASE WHEN stock_row > 58 THEN se965 END
-    ) AS va966,
+      CASE WHEN stock_row > 20 THEN (
+        se972 < se975
+      ) END
+    ) AS va976,
     (
-      se965 * 8193 - (
-        se965 * 8193 - se965
+      se975 - se972
+    ) AS va977,
+    (
+      CASE WHEN stock_row > 20 THEN (
+        se972 = se975
+      ) END
+    ) AS va978,
+    (
+      (
+        CASE WHEN se999 = 16 THEN se998 END
+      ) - (
+        stock_row - 16
+      ) * (
+        CASE WHEN se1001 = 16 THEN se1000 END
       )
-    ) AS va973,
+    ) / 136 AS va1002,
     (
-      CASE WHEN se994 = 20 THEN se993 END
-    ) AS va995,
+      CASE WHEN se1015 = 4 THEN se1014 END
+    ) AS va1016,
     (
-      CASE WHEN stock_row > 41 THEN se1013 END
-    ) AS va1014,
+      CASE WHEN stock_row > 58 THEN se1042 END
+    ) AS va1043,
+    (
+      se1042 * 8193 - (
+        se1042 * 8193 - se1042
+      )
+    ) AS va1054,
+    (
+      CASE WHEN se1079 = 20 THEN se1078 END
+    ) AS va1080,
+    (
+      CASE WHEN stock_row > 41 THEN se1098 END
+    ) AS va1099,
     (
       CASE
         WHEN stock_row > 22
         THEN (
           (
-            va709 - se1034
+            va752 - se1119
           ) / NULLIF((
-            se1035 * CAST(0.015 AS DOUBLE)
+            se1120 * CAST(0.015 AS DOUBLE)
           ), 0)
         )
       END
-    ) AS va1036,
+    ) AS va1121,
     (
       CASE
-        WHEN NOT va828 IS NULL
-        THEN CAST(0.08333333333333333 AS DOUBLE) * se1037 * EXP((
+        WHEN NOT va896 IS NULL
+        THEN CAST(0.08333333333333333 AS DOUBLE) * se1122 * EXP((
           (
             stock_row - 1
           ) % 1100
         ) * -CAST(0.08701137698962977 AS DOUBLE))
       END
-    ) AS va1038,
+    ) AS va1123,
     (
       CASE
-        WHEN NOT va833 IS NULL
-        THEN CAST(0.08333333333333333 AS DOUBLE) * se1040 * EXP((
+        WHEN NOT va901 IS NULL
+        THEN CAST(0.08333333333333333 AS DOUBLE) * se1125 * EXP((
           (
             stock_row - 1
           ) % 1100
         ) * -CAST(0.08701137698962977 AS DOUBLE))
       END
-    ) AS va1041,
+    ) AS va1126,
     (
-      va1047 + COALESCE(se1048, 0) * EXP(
+      va1132 + COALESCE(se1133, 0) * EXP(
         (
           (
             (
@@ -8928,87 +9936,92 @@ WITH values_0_1 AS (
           ) + 1
         ) * -CAST(0.10008345855698253 AS DOUBLE)
       )
-    ) AS va1049,
+    ) AS va1134,
     (
-      CASE WHEN se1055 = 5 THEN se1054 END
-    ) AS va1056,
+      CASE WHEN se1140 = 5 THEN se1139 END
+    ) AS va1141,
     (
-      CASE WHEN se1058 = 5 THEN se1057 END
-    ) AS va1059,
+      NOT (
+        va486 = se487 AND va486 = se488 AND va486 = se1142 AND va486 = se1143
+      )
+    ) AS va1144,
     (
-      CASE WHEN se1061 = 5 THEN se1060 END
-    ) AS va1062,
+      CASE WHEN se1146 = 5 THEN se1145 END
+    ) AS va1147,
     (
-      CASE WHEN stock_row > 20 THEN se1071 END
-    ) AS va1072,
+      CASE WHEN se1149 = 5 THEN se1148 END
+    ) AS va1150,
+    (
+      CASE WHEN stock_row > 20 THEN se1159 END
+    ) AS va1160,
     (
       CASE
         WHEN stock_row > 14
         THEN (
           (
             2 + CASE
-              WHEN se1075 < va1074
+              WHEN se1163 < va1162
               THEN 2
-              WHEN se1075 = va1074
+              WHEN se1163 = va1162
               THEN 1
-              WHEN se1075 > va1074
+              WHEN se1163 > va1162
               THEN 0
             END + CASE
-              WHEN se1076 < va1074
+              WHEN se1164 < va1162
               THEN 2
-              WHEN se1076 = va1074
+              WHEN se1164 = va1162
               THEN 1
-              WHEN se1076 > va1074
+              WHEN se1164 > va1162
               THEN 0
             END + CASE
-              WHEN se1077 < va1074
+              WHEN se1165 < va1162
               THEN 2
-              WHEN se1077 = va1074
+              WHEN se1165 = va1162
               THEN 1
-              WHEN se1077 > va1074
+              WHEN se1165 > va1162
               THEN 0
             END + CASE
-              WHEN se1078 < va1074
+              WHEN se1166 < va1162
               THEN 2
-              WHEN se1078 = va1074
+              WHEN se1166 = va1162
               THEN 1
-              WHEN se1078 > va1074
+              WHEN se1166 > va1162
               THEN 0
             END + CASE
-              WHEN se1079 < va1074
+              WHEN se1167 < va1162
               THEN 2
-              WHEN se1079 = va1074
+              WHEN se1167 = va1162
               THEN 1
-              WHEN se1079 > va1074
+              WHEN se1167 > va1162
               THEN 0
             END + CASE
-              WHEN se1080 < va1074
+              WHEN se1168 < va1162
               THEN 2
-              WHEN se1080 = va1074
+              WHEN se1168 = va1162
               THEN 1
-              WHEN se1080 > va1074
+              WHEN se1168 > va1162
               THEN 0
             END + CASE
-              WHEN se1081 < va1074
+              WHEN se1169 < va1162
               THEN 2
-              WHEN se1081 = va1074
+              WHEN se1169 = va1162
               THEN 1
-              WHEN se1081 > va1074
+              WHEN se1169 > va1162
               THEN 0
             END
           ) / 16 * (
-            CASE WHEN se1085 = 20 THEN (
-              se1083 + se1084 * 20
+            CASE WHEN se1173 = 20 THEN (
+              se1171 + se1172 * 20
             ) / 40 END
           )
         )
       END
-    ) AS va1086,
+    ) AS va1174,
     (
-      7 * va1094 + 6 * se1095 + 5 * se1096 + 4 * se1097 + 3 * se1098 + 2 * se1099 + 1 * se1100
-    ) / 28 AS va1101,
+      7 * va1182 + 6 * se1183 + 5 * se1184 + 4 * se1185 + 3 * se1186 + 2 * se1187 + 1 * se1188
+    ) / 28 AS va1189,
     (
-      va1129 + COALESCE(se1130, 0) * EXP(
+      va1217 + COALESCE(se1218, 0) * EXP(
         (
           (
             (
@@ -9017,105 +10030,99 @@ WITH values_0_1 AS (
           ) + 1
         ) * -CAST(0.1670540846631662 AS DOUBLE)
       )
-    ) AS va1131,
+    ) AS va1219,
     (
-      CASE WHEN stock_row > 43 THEN se1147 END
-    ) AS va1148,
+      CASE WHEN stock_row > 43 THEN se1235 END
+    ) AS va1236,
     (
-      3 * va1157 + 2 * se1158 + 1 * se1159
-    ) / 6 AS va1160,
+      3 * va1248 + 2 * se1249 + 1 * se1250
+    ) / 6 AS va1251,
     (
-      CASE WHEN stock_row > 191 THEN se1166 END
-    ) AS va1167,
+      CASE WHEN stock_row > 191 THEN se1257 END
+    ) AS va1258,
     (
-      CASE WHEN stock_row > 20 THEN se902 END
-    ) AS va1183,
+      CASE WHEN stock_row > 20 THEN se972 END
+    ) AS va1274,
     (
-      CASE WHEN stock_row > 30 THEN se1184 END
-    ) AS va1185,
+      CASE WHEN stock_row > 30 THEN se1275 END
+    ) AS va1276,
     (
       CASE
         WHEN stock_row > 19
         THEN (
-          CASE WHEN se913 > stock_row - 19 THEN se1186 ELSE 0 END
+          CASE WHEN (
+            se1278 > stock_row - 19
+          ) THEN se1277 ELSE 0 END
         )
       END
-    ) AS va1187,
-    (
-      CASE
-        WHEN stock_row > 9
-        THEN (
-          CASE WHEN se491 > stock_row - 9 THEN se1194 ELSE 0 END
-        )
-      END
-    ) AS va1195,
+    ) AS va1279,
     (
       CASE
         WHEN stock_row > 199
         THEN (
           (
-            se1196 - se1197
-          ) / NULLIF(se1198, 0)
+            se1288 - se1289
+          ) / NULLIF(se1290, 0)
         )
       END
-    ) AS va1199,
+    ) AS va1291,
     (
-      CASE WHEN se1206 = 5 THEN se1205 END
-    ) AS va1207,
+      CASE WHEN se1298 = 5 THEN se1297 END
+    ) AS va1299,
     (
-      CASE WHEN se1209 = 5 THEN se1208 END
-    ) AS va1210,
+      NOT (
+        va933 = se934 AND va933 = se935 AND va933 = se936 AND va933 = se1300
+      )
+    ) AS va1301,
+    (
+      CASE WHEN se1303 = 5 THEN se1302 END
+    ) AS va1304,
     (
       CASE
         WHEN stock_row > 19
         THEN (
-          CASE WHEN se491 > stock_row - 19 THEN se1218 ELSE 0 END
+          CASE WHEN (
+            se512 > stock_row - 19
+          ) THEN se1312 ELSE 0 END
         )
       END
-    ) AS va1219,
+    ) AS va1313,
     (
-      se1220 * 8193 - (
-        se1220 * 8193 - se1220
+      se1314 * 8193 - (
+        se1314 * 8193 - se1314
       )
-    ) AS va1223,
+    ) AS va1317,
     (
-      CASE WHEN se1238 = 11 THEN se1237 END
-    ) AS va1239,
+      CASE WHEN se1332 = 11 THEN se1331 END
+    ) AS va1333,
     (
       CASE
-        WHEN NOT va1251 IS NULL
-        THEN CAST(0.16666666666666666 AS DOUBLE) * se1252 * EXP((
+        WHEN NOT va1358 IS NULL
+        THEN CAST(0.16666666666666666 AS DOUBLE) * se1359 * EXP((
           (
             stock_row - 1
           ) % 1100
         ) * -CAST(0.18232155679395462 AS DOUBLE))
       END
-    ) AS va1253,
+    ) AS va1360,
     (
       CASE
-        WHEN NOT va1255 IS NULL
-        THEN CAST(0.16666666666666666 AS DOUBLE) * se1256 * EXP((
+        WHEN NOT va1362 IS NULL
+        THEN CAST(0.16666666666666666 AS DOUBLE) * se1363 * EXP((
           (
             stock_row - 1
           ) % 1100
         ) * -CAST(0.18232155679395462 AS DOUBLE))
       END
-    ) AS va1257,
+    ) AS va1364,
     (
-      CASE
-        WHEN se605 > stock_row - 4 AND se491 > stock_row - 4
-        THEN CASE WHEN ISFINITE(va1264) THEN ROUND(va1264, 12) END
-        ELSE NULL
-      END
-    ) AS va1265,
+      CASE WHEN se1384 = 10 THEN se1383 END
+    ) AS va1385,
     (
-      CASE WHEN se1277 = 10 THEN se1276 END
-    ) AS va1278,
+      CASE WHEN se1424 = 6 THEN se1423 END
+    ) AS va1425,
     (
-      CASE WHEN se1310 = 6 THEN se1309 END
-    ) AS va1311,
-    (
-      va1324 + COALESCE(se1325, 0) * EXP(
+      va1443 + COALESCE(se1444, 0) * EXP(
         (
           (
             (
@@ -9124,265 +10131,268 @@ WITH values_0_1 AS (
           ) + 1
         ) * -CAST(0.22314355131420976 AS DOUBLE)
       )
-    ) AS va1326,
+    ) AS va1445,
     (
       (
         CASE WHEN stock_row > 20 THEN (
-          se1331 / NULLIF(se1333, 0)
+          se1450 / NULLIF(se1452, 0)
         ) END
       ) * 100
-    ) AS va1334,
+    ) AS va1453,
     (
       CASE
-        WHEN NOT va1335 IS NULL
-        THEN CAST(0.18181818181818182 AS DOUBLE) * se1338 * EXP((
+        WHEN NOT va1454 IS NULL
+        THEN CAST(0.18181818181818182 AS DOUBLE) * se1457 * EXP((
           (
-            se1336 - 1
+            se1455 - 1
           ) % 1100
         ) * -CAST(0.20067069546215116 AS DOUBLE))
       END
-    ) AS va1339,
+    ) AS va1458,
     (
       CASE
-        WHEN NOT va1335 IS NULL
-        THEN CAST(0.5 AS DOUBLE) * se1342 * EXP((
+        WHEN NOT va1454 IS NULL
+        THEN CAST(0.5 AS DOUBLE) * se1461 * EXP((
           (
-            se1336 - 1
+            se1455 - 1
           ) % 57
         ) * -CAST(0.6931471805599453 AS DOUBLE))
       END
-    ) AS va1343,
+    ) AS va1462,
     (
       (
         CASE
           WHEN stock_row > 12
           THEN (
             (
-              se1347 - se1349
+              se1466 - se1468
             ) / NULLIF((
-              se1347 + se1349
+              se1466 + se1468
             ), 0)
           )
         END
       ) * 100
-    ) AS va1350,
+    ) AS va1469,
     (
       CASE
         WHEN stock_row > 24
         THEN (
-          se1351 * 8193 - (
-            se1351 * 8193 - se1351
+          se1470 * 8193 - (
+            se1470 * 8193 - se1470
           )
         )
       END
-    ) AS va1352,
-    (
-      se1374 * 8193 - (
-        se1374 * 8193 - se1374
-      )
-    ) AS va1375,
-    (
-      CASE WHEN stock_row > 38 THEN se1381 END
-    ) AS va1382,
-    (
-      CASE WHEN stock_row > 15 THEN se1401 END
-    ) AS va1402,
-    (
-      CASE WHEN stock_row > 29 THEN se1433 END
-    ) AS va1434,
-    (
-      se1433 * 8193 - (
-        se1433 * 8193 - se1433
-      )
-    ) AS va1438,
-    (
-      CASE WHEN se1460 = 21 THEN se1459 END
-    ) AS va1461,
-    (
-      2 + CASE
-        WHEN se1508 < va856
-        THEN 2
-        WHEN se1508 = va856
-        THEN 1
-        WHEN se1508 > va856
-        THEN 0
-      END
-    ) / 4 AS va1509,
+    ) AS va1471,
     (
       CASE
-        WHEN NOT va1531 IS NULL
-        THEN CAST(0.15384615384615385 AS DOUBLE) * se1534 * EXP((
+        WHEN (
+          NOT (
+            va1479 = se1480
+          )
+        ) AND (
+          NOT (
+            va1481 = se1482
+          )
+        )
+        THEN (
+          CASE WHEN stock_row > 20 THEN SIGN(se1475 - se1477) * SIGN(se1476 - se1478) END
+        )
+        ELSE NULL
+      END
+    ) AS va1483,
+    (
+      se1491 * 8193 - (
+        se1491 * 8193 - se1491
+      )
+    ) AS va1492,
+    (
+      CASE WHEN stock_row > 38 THEN se1498 END
+    ) AS va1499,
+    (
+      CASE WHEN stock_row > 15 THEN se1525 END
+    ) AS va1526,
+    (
+      CASE WHEN stock_row > 29 THEN se1565 END
+    ) AS va1566,
+    (
+      se1565 * 8193 - (
+        se1565 * 8193 - se1565
+      )
+    ) AS va1570,
+    (
+      CASE WHEN se1594 = 21 THEN se1593 END
+    ) AS va1595,
+    (
+      2 + CASE
+        WHEN se1643 < va924
+        THEN 2
+        WHEN se1643 = va924
+        THEN 1
+        WHEN se1643 > va924
+        THEN 0
+      END
+    ) / 4 AS va1644,
+    (
+      CASE
+        WHEN NOT va1666 IS NULL
+        THEN CAST(0.15384615384615385 AS DOUBLE) * se1669 * EXP((
           (
-            se1532 - 1
+            se1667 - 1
           ) % 1100
         ) * -CAST(0.1670540846631662 AS DOUBLE))
       END
-    ) AS va1535,
+    ) AS va1670,
     (
-      se1553 * 8193 - (
-        se1553 * 8193 - se1553
+      se1688 * 8193 - (
+        se1688 * 8193 - se1688
       )
-    ) AS va1559,
+    ) AS va1700,
     (
-      CASE
-        WHEN se624 > stock_row - 5 AND se491 > stock_row - 5
-        THEN CASE WHEN ISFINITE(va1568) THEN ROUND(va1568, 12) END
-        ELSE NULL
-      END
-    ) AS va1569,
-    (
-      va145 / NULLIF((
-        2 * va1580 + 1 * se1581
+      va160 / NULLIF((
+        2 * va1727 + 1 * se1728
       ) / 3, 0)
-    ) AS va1582,
+    ) AS va1729,
     (
-      CASE WHEN se1585 = 17 THEN se1584 END
-    ) AS va1586,
+      CASE WHEN se1732 = 17 THEN se1731 END
+    ) AS va1733,
     (
       (
-        CASE WHEN se1603 = 16 THEN se1602 END
+        CASE WHEN se1751 = 16 THEN se1750 END
       ) - (
         stock_row - 16
       ) * (
-        CASE WHEN se1605 = 16 THEN se1604 END
+        CASE WHEN se1753 = 16 THEN se1752 END
       )
-    ) / 136 AS va1606,
+    ) / 136 AS va1754,
     (
-      CASE WHEN se1616 = 12 THEN se1615 END
-    ) AS va1617,
+      CASE WHEN se1764 = 12 THEN se1763 END
+    ) AS va1765,
     (
       100 - (
         100 / NULLIF(
           (
             (
               CASE WHEN stock_row > 14 THEN (
-                se1622 / NULLIF(se1624, 0)
+                se1770 / NULLIF(se1772, 0)
               ) END
             ) + 1
           ),
           0
         )
       )
-    ) AS va1625,
+    ) AS va1773,
     (
-      CASE WHEN stock_row > 12 THEN se1349 END
-    ) AS va1626,
+      CASE WHEN stock_row > 12 THEN se1468 END
+    ) AS va1774,
     (
-      CASE WHEN stock_row > 47 THEN se1627 END
-    ) AS va1628,
+      CASE WHEN stock_row > 47 THEN se1775 END
+    ) AS va1776,
     (
-      CASE WHEN se1645 = 7 THEN se1644 END
-    ) AS va1646,
+      CASE WHEN se1802 = 7 THEN se1801 END
+    ) AS va1803,
     (
-      CASE WHEN stock_row > 66 THEN se1662 END
-    ) AS va1663,
-    (
-      CASE
-        WHEN se728 > stock_row - 9 AND se491 > stock_row - 9
-        THEN CASE WHEN ISFINITE(va1696) THEN ROUND(va1696, 12) END
-        ELSE NULL
-      END
-    ) AS va1697,
+      CASE WHEN stock_row > 66 THEN se1820 END
+    ) AS va1821,
     (
       (
-        CASE WHEN se1704 = 20 THEN se1703 END
+        CASE WHEN se1862 = 20 THEN se1861 END
       ) - (
         stock_row - 20
       ) * (
-        CASE WHEN se1706 = 20 THEN se1705 END
+        CASE WHEN se1864 = 20 THEN se1863 END
       )
-    ) / 210 AS va1707,
+    ) / 210 AS va1865,
     (
-      se1719 + se1720 * 17
-    ) / 34 AS va1721,
+      se1871 + se1872 * 17
+    ) / 34 AS va1873,
     (
-      8 * va1755 + 7 * se1756 + 6 * se1757 + 5 * se1758 + 4 * se1759 + 3 * se1760 + 2 * se1761 + 1 * se1762
-    ) / 36 AS va1763,
+      8 * va1911 + 7 * se1912 + 6 * se1913 + 5 * se1914 + 4 * se1915 + 3 * se1916 + 2 * se1917 + 1 * se1918
+    ) / 36 AS va1919,
     (
-      se1776 + se1777 * 20
-    ) / 40 AS va1778,
+      se1926 + se1927 * 20
+    ) / 40 AS va1928,
     (
-      CASE WHEN se1801 = 9 THEN se1800 END
-    ) AS va1802,
+      CASE WHEN se1961 = 9 THEN se1960 END
+    ) AS va1962,
     (
-      va688 - se1816
-    ) AS va1817,
+      va731 - se1985
+    ) AS va1986,
     (
       2 + CASE
-        WHEN se1822 < va1082
+        WHEN se1991 < va1170
         THEN 2
-        WHEN se1822 = va1082
+        WHEN se1991 = va1170
         THEN 1
-        WHEN se1822 > va1082
+        WHEN se1991 > va1170
         THEN 0
       END + CASE
-        WHEN se1823 < va1082
+        WHEN se1992 < va1170
         THEN 2
-        WHEN se1823 = va1082
+        WHEN se1992 = va1170
         THEN 1
-        WHEN se1823 > va1082
+        WHEN se1992 > va1170
         THEN 0
       END + CASE
-        WHEN se1824 < va1082
+        WHEN se1993 < va1170
         THEN 2
-        WHEN se1824 = va1082
+        WHEN se1993 = va1170
         THEN 1
-        WHEN se1824 > va1082
+        WHEN se1993 > va1170
         THEN 0
       END + CASE
-        WHEN se1825 < va1082
+        WHEN se1994 < va1170
         THEN 2
-        WHEN se1825 = va1082
+        WHEN se1994 = va1170
         THEN 1
-        WHEN se1825 > va1082
+        WHEN se1994 > va1170
         THEN 0
       END
-    ) / 10 AS va1826,
+    ) / 10 AS va1995,
     (
-      CASE WHEN NOT va1833 IS NULL THEN CAST(1 AS DOUBLE) * se1834 END
-    ) AS va1835,
+      CASE WHEN NOT va2002 IS NULL THEN CAST(1 AS DOUBLE) * se2003 END
+    ) AS va2004,
     (
       CASE
         WHEN stock_row > 20
         THEN (
           (
-            CASE WHEN se1839 = 20 THEN se1838 END
-          ) / NULLIF(se1840, 0)
+            CASE WHEN se2008 = 20 THEN se2007 END
+          ) / NULLIF(se2009, 0)
         )
       END
-    ) AS va1841,
+    ) AS va2010,
     (
       (
-        se1846 - 1
+        se2015 - 1
       ) // 1175
-    ) AS va1847,
+    ) AS va2016,
     (
-      CASE WHEN stock_row > 22 THEN se1861 END
-    ) AS va1862,
+      CASE WHEN stock_row > 22 THEN se2030 END
+    ) AS va2031,
     (
-      se1863 * 8193 - (
-        se1863 * 8193 - se1863
+      se2032 * 8193 - (
+        se2032 * 8193 - se2032
       )
-    ) AS va1866,
+    ) AS va2035,
     (
-      CASE WHEN se1887 = 252 AND se1888 >= 3 AND se1889 < se1890 THEN se1886 END
-    ) AS va1891,
+      CASE WHEN se2059 = 252 AND se2060 >= 3 AND se2061 < se2062 THEN se2058 END
+    ) AS va2063,
     (
       CASE
-        WHEN NOT va1283 IS NULL
-        THEN CAST(0.05 AS DOUBLE) * se1893 * EXP((
+        WHEN NOT va1397 IS NULL
+        THEN CAST(0.05 AS DOUBLE) * se2065 * EXP((
           (
             stock_row - 1
           ) % 1100
         ) * -CAST(0.051293294387550536 AS DOUBLE))
       END
-    ) AS va1894,
+    ) AS va2066,
     (
-      CASE WHEN se1921 = 18 THEN se1920 END
-    ) AS va1922,
+      CASE WHEN se2093 = 18 THEN se2092 END
+    ) AS va2094,
     (
       (
-        va1925 + COALESCE(se1926, 0) * EXP(
+        va2097 + COALESCE(se2098, 0) * EXP(
           (
             (
               (
@@ -9392,7 +10402,7 @@ WITH values_0_1 AS (
           ) * -CAST(0.1670540846631662 AS DOUBLE)
         )
       ) - (
-        va1928 + COALESCE(se1929, 0) * EXP(
+        va2100 + COALESCE(se2101, 0) * EXP(
           (
             (
               (
@@ -9402,15 +10412,15 @@ WITH values_0_1 AS (
           ) * -CAST(0.07696104113612832 AS DOUBLE)
         )
       )
-    ) AS va1930,
+    ) AS va2102,
     (
-      3 * va1937 + 2 * se1938 + 1 * se1939
-    ) / 6 AS va1940,
+      3 * va2109 + 2 * se2110 + 1 * se2111
+    ) / 6 AS va2112,
     (
-      3 * va1947 + 2 * se1948 + 1 * se1949
-    ) / 6 AS va1950,
+      3 * va2119 + 2 * se2120 + 1 * se2121
+    ) / 6 AS va2122,
     (
-      va1990 + COALESCE(se1991, 0) * EXP(
+      va2162 + COALESCE(se2163, 0) * EXP(
         (
           (
             (
@@ -9419,7 +10429,7 @@ WITH values_0_1 AS (
           ) + 1
         ) * -CAST(0.14310084364067333 AS DOUBLE)
       )
-    ) AS va1992,
+    ) AS va2164,
     (
       (
         (
@@ -9431,8 +10441,8 @@ WITH values_0_1 AS (
                     WHEN stock_row > 12
                     THEN (
                       (
-                        close - se1994
-                      ) / NULLIF(se1996, 0)
+                        close - se2166
+                      ) / NULLIF(se2168, 0)
                     )
                   END
                 ) * 6
@@ -9442,8 +10452,8 @@ WITH values_0_1 AS (
                 (
                   CASE WHEN stock_row > 6 THEN (
                     (
-                      close - se1997
-                    ) / NULLIF(se1998, 0)
+                      close - se2169
+                    ) / NULLIF(se2170, 0)
                   ) END
                 ) * 12
               ) * 24
@@ -9455,8 +10465,8 @@ WITH values_0_1 AS (
                   WHEN stock_row > 24
                   THEN (
                     (
-                      close - se1999
-                    ) / NULLIF(se2000, 0)
+                      close - se2171
+                    ) / NULLIF(se2172, 0)
                   )
                 END
               ) * 6
@@ -9464,97 +10474,90 @@ WITH values_0_1 AS (
           )
         ) * 100
       ) / 504
-    ) AS va2001,
+    ) AS va2173,
     (
-      CASE WHEN stock_row > 12 THEN se2006 END
-    ) AS va2007,
+      CASE WHEN stock_row > 12 THEN se2178 END
+    ) AS va2179,
     (
       (
         (
-          va2019 - (
-            CASE WHEN se2021 = 12 THEN se2020 END
+          va2191 - (
+            CASE WHEN se2193 = 12 THEN se2192 END
           )
-        ) / NULLIF(va27, 0)
+        ) / NULLIF(va33, 0)
       ) * 100
-    ) AS va2022,
+    ) AS va2194,
     (
-      va327 - (
-        CASE WHEN se2036 = 20 THEN se2035 END
+      va348 - (
+        CASE WHEN se2208 = 20 THEN se2207 END
       )
-    ) AS va2037,
+    ) AS va2209,
     (
-      CASE WHEN se2042 = 20 THEN se2041 END
-    ) AS va2043,
+      CASE WHEN se2214 = 20 THEN se2213 END
+    ) AS va2215,
     (
-      CASE WHEN stock_row > 12 THEN se1347 END
-    ) AS va2046,
+      CASE WHEN stock_row > 12 THEN se1466 END
+    ) AS va2218,
     (
       CASE
-        WHEN NOT va2048 IS NULL
-        THEN CAST(0.1111111111111111 AS DOUBLE) * se2049 * EXP((
+        WHEN NOT va2220 IS NULL
+        THEN CAST(0.1111111111111111 AS DOUBLE) * se2221 * EXP((
           (
             stock_row - 1
           ) % 1100
         ) * -CAST(0.11778303565638344 AS DOUBLE))
       END
-    ) AS va2050,
+    ) AS va2222,
     (
       CASE WHEN stock_row > 14 THEN (
         (
-          se2078 * 100
-        ) / NULLIF(se2080, 0)
+          se2250 * 100
+        ) / NULLIF(se2252, 0)
       ) END
-    ) AS va2081,
+    ) AS va2253,
     (
       CASE WHEN stock_row > 14 THEN (
         (
-          se2083 * 100
-        ) / NULLIF(se2080, 0)
+          se2255 * 100
+        ) / NULLIF(se2252, 0)
       ) END
-    ) AS va2084,
+    ) AS va2256,
     (
-      CASE WHEN stock_row > 6 THEN se2093 END
-    ) AS va2094,
+      CASE WHEN stock_row > 6 THEN se2265 END
+    ) AS va2266,
     (
-      CASE WHEN se2104 = 6 THEN se2103 END
-    ) AS va2105,
+      CASE WHEN se2276 = 6 THEN se2275 END
+    ) AS va2277,
     (
-      CASE WHEN se2118 = 12 THEN se2117 END
-    ) AS va2119,
-    (
-      CASE
-        WHEN se491 > stock_row - 3 AND se284 > stock_row - 3
-        THEN CASE WHEN ISFINITE(va2133) THEN ROUND(va2133, 12) END
-        ELSE NULL
-      END
-    ) AS va2134,
+      CASE WHEN se2293 = 12 THEN se2292 END
+    ) AS va2294,
     (
       CASE
-        WHEN va2140
+        WHEN va2333
         THEN (
           CASE
             WHEN stock_row > 66
             THEN (
               (
                 -(
-                  se2143 + se2144 * 60
+                  se2336 + se2337 * 60
                 ) / 120
-              ) * CAST(SIGN(va263) AS DOUBLE)
+              ) * CAST(SIGN(va284) AS DOUBLE)
             )
           END
         )
-        WHEN NOT va2140
-        THEN va615
+        WHEN NOT va2333
+        THEN va650
       END
-    ) AS va2145,
+    ) AS va2338,
     (
-      CASE WHEN stock_row > 200 THEN se2171 END
-    ) AS va2172,
+      CASE WHEN stock_row > 200 THEN se2364 END
+    ) AS va2365,
     (
-      CASE WHEN stock_row > 20 THEN se905 END
-    ) AS va2194,
+      CASE WHEN stock_row > 20 THEN se975 END
+    ) AS va2387,
     (
-      va2196 + COALESCE(se2197, 0) * EXP(
+      va2389 + COALESCE(se2390, 0) * EXP(
         (
           (
             (
@@ -9563,33 +10566,33 @@ WITH values_0_1 AS (
           ) + 1
         ) * -CAST(0.20067069546215116 AS DOUBLE)
       )
-    ) AS va2198,
+    ) AS va2391,
     (
-      CASE WHEN stock_row > 10 THEN se2200 END
-    ) AS va2201,
+      CASE WHEN stock_row > 10 THEN se2393 END
+    ) AS va2394,
     (
       (
         (
           (
-            CASE WHEN se2210 = 20 THEN se2209 END
+            CASE WHEN se2403 = 20 THEN se2402 END
           ) - 1
         ) * (
-          CASE WHEN se2214 = 20 THEN se2213 END
+          CASE WHEN se2407 = 20 THEN se2406 END
         )
       ) / NULLIF(
         (
           (
-            CASE WHEN se2217 = 20 THEN se2216 END
+            CASE WHEN se2410 = 20 THEN se2409 END
           ) * (
-            CASE WHEN se2220 = 20 THEN se2219 END
+            CASE WHEN se2413 = 20 THEN se2412 END
           )
         ),
         0
       )
-    ) AS va2221,
+    ) AS va2414,
     (
-      CASE WHEN stock_row > 23 THEN se2223 END
-    ) AS va2224
+      CASE WHEN stock_row > 23 THEN se2416 END
+    ) AS va2417
   FROM series_3
 ), values_3_2 AS (
   SELECT
@@ -9600,493 +10603,638 @@ WITH values_0_1 AS (
     close,
     day_rows,
     open,
-    se1016,
-    se1020,
-    se1119,
-    se1120,
-    se1121,
-    se1122,
-    se1123,
-    se1124,
-    se1144,
-    se1145,
-    se1146,
-    se1169,
-    se1203,
-    se121,
-    se1220,
-    se1241,
-    se1249,
-    se1280,
-    se1313,
-    se1336,
+    se1021,
+    se1022,
+    se1048,
+    se1049,
+    se1050,
+    se1051,
+    se1052,
+    se1053,
+    se1079,
+    se1082,
+    se1084,
+    se1207,
+    se1208,
+    se1209,
+    se1210,
+    se1211,
+    se1212,
+    se1232,
+    se1233,
+    se1234,
+    se1260,
+    se1295,
+    se1314,
     se1356,
-    se1357,
-    se1358,
-    se1359,
-    se1361,
-    se1364,
-    se1385,
-    se1404,
-    se1407,
-    se1463,
-    se1522,
-    se1532,
-    se1552,
-    se1553,
-    se1557,
-    se1665,
-    se1682,
-    se1725,
-    se1782,
-    se179,
-    se1813,
-    se1814,
-    se1815,
-    se182,
-    se1846,
-    se1863,
+    se136,
+    se1373,
+    se1387,
+    se1432,
+    se1455,
+    se1597,
+    se1657,
+    se1667,
+    se1687,
+    se1688,
+    se1692,
+    se1693,
+    se1694,
+    se1695,
+    se1696,
+    se1697,
+    se1698,
+    se1699,
+    se1718,
+    se1719,
+    se1720,
+    se1823,
+    se1840,
     se1877,
     se1878,
     se1879,
-    se1898,
-    se19,
-    se1917,
-    se1918,
+    se1880,
+    se1932,
+    se1933,
+    se1934,
+    se1935,
+    se1936,
+    se1937,
+    se1938,
+    se1982,
+    se1983,
     se1984,
-    se1985,
-    se1986,
-    se1987,
-    se2030,
-    se2033,
-    se2107,
-    se2121,
-    se2124,
-    se2153,
-    se2154,
-    se2164,
-    se2167,
-    se2174,
-    se2182,
-    se2183,
-    se2184,
-    se22,
-    se2226,
-    se271,
-    se272,
-    se273,
-    se275,
-    se281,
-    se284,
+    se2015,
+    se2032,
+    se2049,
+    se2050,
+    se2051,
+    se2070,
+    se2089,
+    se2090,
+    se2156,
+    se2157,
+    se2158,
+    se2159,
+    se2202,
+    se2205,
+    se2329,
+    se2330,
+    se2331,
+    se2346,
+    se2347,
+    se2357,
+    se2360,
+    se2367,
+    se2375,
+    se2376,
+    se2377,
+    se245,
+    se292,
+    se293,
+    se294,
+    se296,
+    se302,
+    se304,
     se305,
-    se31,
-    se313,
-    se328,
-    se43,
-    se466,
-    se491,
-    se572,
-    se605,
-    se624,
-    se626,
-    se660,
-    se671,
-    se672,
-    se673,
-    se682,
-    se69,
+    se326,
+    se334,
+    se349,
+    se37,
+    se48,
+    se596,
+    se703,
+    se714,
+    se715,
+    se716,
     se72,
-    se728,
-    se749,
-    se750,
-    se751,
-    se752,
-    se754,
-    se758,
-    se804,
+    se725,
+    se780,
+    se781,
+    se782,
+    se783,
+    se784,
+    se810,
+    se811,
+    se812,
+    se813,
+    se815,
+    se819,
     se866,
-    se869,
-    se945,
-    se971,
-    se994,
-    se997,
-    se999,
-    va1012,
-    va1014,
-    va1015,
-    va1036,
-    va1038,
+    va100,
+    va1002,
     va1041,
-    va1045,
-    va1049,
-    va1056,
-    va1059,
-    va106,
-    va1062,
-    va1072,
-    va108,
-    va1086,
-    va1092,
-    va1118,
-    va1127,
-    va1131,
-    va1143,
-    va1148,
-    va116,
-    va1167,
-    va1168,
-    va1183,
-    va1185,
-    va1187,
-    va1195,
-    va120,
-    va1207,
-    va1210,
+    va1043,
+    va1047,
+    va1054,
+    va107,
+    va1075,
+    va1080,
+    va1081,
+    va1097,
+    va1121,
+    va1123,
+    va1126,
+    va1130,
+    va1134,
+    va1141,
+    va1144,
+    va1147,
+    va1160,
+    va1174,
+    va1180,
+    va1206,
+    va121,
+    va1215,
     va1219,
-    va122,
-    va1223,
-    va1239,
-    va1240,
-    va1253,
-    va1257,
-    va1262,
-    va1265,
-    va1278,
+    va1231,
+    va1258,
+    va1259,
+    va1274,
+    va1276,
     va1279,
-    va1283,
+    va1287,
     va1299,
-    va1306,
-    va1311,
-    va1312,
-    va132,
-    va1326,
-    va1334,
-    va1339,
-    va1343,
-    va1350,
-    va1352,
+    va1301,
+    va1304,
+    va131,
+    va1313,
+    va1317,
+    va135,
     va1360,
-    va1363,
-    va1373,
-    va1375,
-    va1382,
-    va1402,
-    va1403,
-    va1406,
-    va1418,
-    va1428,
-    va1431,
-    va1434,
-    va1438,
-    va144,
-    va1461,
+    va1364,
+    va1369,
+    va137,
+    va1372,
+    va1386,
+    va1397,
+    va1413,
+    va1420,
+    va1445,
+    va1453,
+    va1458,
     va1462,
-    va1499,
-    va1507,
-    va1514,
-    va1521,
-    va1535,
-    va1556,
-    va1559,
-    va158,
-    va1582,
-    va1586,
-    va161,
-    va1612,
-    va1625,
-    va1626,
-    va1628,
-    va164,
-    va1646,
-    va165,
-    va1660,
-    va1663,
-    va1664,
-    va1676,
-    va1679,
-    va1681,
-    va169,
-    va17,
-    va1718,
-    va1721,
-    va1724,
-    va177,
-    va1775,
-    va1778,
-    va178,
-    va1781,
-    va18,
-    va1802,
-    va181,
-    va1812,
-    va1832,
-    va1835,
-    va1841,
-    va1845,
-    va1847,
-    va1862,
-    va1866,
+    va1469,
+    va147,
+    va1471,
+    va1490,
+    va1492,
+    va1550,
+    va1560,
+    va1563,
+    va1566,
+    va1570,
+    va159,
+    va1595,
+    va1596,
+    va1634,
+    va1642,
+    va1649,
+    va1656,
+    va1670,
+    va1691,
+    va1700,
+    va1717,
+    va1729,
+    va173,
+    va1733,
+    va176,
+    va1760,
+    va1773,
+    va1774,
+    va179,
+    va180,
+    va1818,
+    va1821,
+    va1822,
+    va1834,
+    va1837,
+    va1839,
+    va184,
+    va185,
+    va1856,
+    va1870,
+    va1873,
     va1876,
-    va1891,
-    va1892,
-    va1894,
-    va1916,
-    va1922,
-    va1930,
-    va1965,
-    va1983,
+    va1906,
+    va1925,
+    va1928,
+    va1931,
+    va198,
+    va1981,
     va2001,
-    va2007,
-    va2018,
-    va202,
-    va2022,
-    va203,
-    va2037,
-    va2046,
-    va2047,
-    va2050,
-    va206,
-    va2074,
-    va2075,
-    va209,
+    va2004,
+    va2010,
+    va2014,
+    va2016,
+    va2031,
+    va2035,
+    va2048,
+    va2063,
+    va2064,
+    va2066,
+    va2088,
     va2094,
-    va21,
-    va2105,
-    va2106,
-    va2110,
-    va2111,
-    va2119,
-    va212,
-    va2120,
-    va2123,
-    va2145,
-    va216,
-    va2163,
-    va2172,
+    va2102,
+    va2137,
+    va2155,
     va2173,
-    va2181,
-    va2191,
+    va2179,
+    va2190,
     va2194,
-    va2201,
-    va2224,
-    va2225,
+    va2209,
+    va2218,
+    va2219,
+    va222,
+    va2222,
     va223,
-    va235,
-    va244,
-    va246,
-    va263,
-    va270,
-    va279,
-    va280,
-    va287,
-    va30,
+    va2246,
+    va2247,
+    va226,
+    va2266,
+    va2285,
+    va2286,
+    va229,
+    va232,
+    va2328,
+    va2338,
+    va2356,
+    va236,
+    va2365,
+    va2366,
+    va2374,
+    va2384,
+    va2387,
+    va2394,
+    va243,
+    va256,
+    va265,
+    va267,
+    va284,
+    va291,
     va300,
-    va304,
-    va306,
-    va312,
-    va314,
+    va301,
+    va308,
+    va321,
     va325,
     va327,
-    va329,
-    va331,
     va333,
+    va335,
+    va346,
+    va348,
     va350,
+    va352,
     va354,
-    va359,
-    va365,
-    va368,
-    va372,
-    va38,
-    va457,
-    va464,
-    va465,
-    va486,
-    va487,
-    va495,
-    va52,
-    va521,
-    va544,
-    va561,
-    va563,
-    va567,
-    va593,
-    va612,
-    va618,
-    va621,
-    va625,
-    va658,
-    va659,
-    va67,
-    va670,
-    va678,
-    va68,
-    va681,
-    va683,
-    va696,
+    va36,
+    va371,
+    va375,
+    va380,
+    va386,
+    va389,
+    va393,
+    va44,
+    va47,
+    va478,
+    va507,
+    va508,
+    va516,
+    va568,
+    va585,
+    va587,
+    va591,
+    va617,
+    va64,
+    va648,
+    va653,
+    va701,
+    va702,
     va71,
-    va715,
-    va718,
-    va742,
-    va745,
-    va748,
-    va757,
-    va760,
-    va775,
-    va777,
-    va780,
-    va802,
+    va713,
+    va721,
+    va724,
+    va726,
+    va739,
+    va758,
+    va761,
+    va779,
+    va795,
     va803,
-    va826,
-    va830,
-    va835,
-    va840,
-    va85,
-    va864,
+    va806,
+    va809,
+    va818,
+    va821,
+    va836,
+    va838,
+    va841,
     va865,
-    va868,
-    va887,
-    va888,
-    va890,
-    va893,
-    va914,
-    va916,
-    va92,
-    va923,
-    va943,
-    va944,
-    va964,
-    va966,
-    va970,
-    va973,
-    va990,
-    va995,
-    va996,
+    va898,
+    va903,
+    va957,
+    va958,
+    va960,
+    va963,
+    va987,
+    va989,
     volume,
     vwap,
     (
-      CASE WHEN stock_row > 7 THEN (
-        (
-          se39 + va44
-        ) < se45
-      ) END
-    ) AS va46,
-    (
-      CASE WHEN stock_row > 7 THEN (
-        se45 < (
-          se39 - va44
-        )
-      ) END
-    ) AS va47,
-    (
-      CASE WHEN stock_row > 19 THEN va225 END
-    ) AS va226,
-    (
-      va257 * 8193 - (
-        va257 * 8193 - va257
+      -(
+        CASE
+          WHEN (
+            NOT (
+              va18 = se19 AND va18 = se20 AND va18 = se21 AND va18 = se22 AND va18 = se23
+            )
+          )
+          AND (
+            NOT (
+              va24 = se25 AND va24 = se26 AND va24 = se27 AND va24 = se28 AND va24 = se29
+            )
+          )
+          THEN CASE WHEN ISFINITE(va17) THEN ROUND(va17, 12) END
+          ELSE NULL
+        END
       )
-    ) AS va258,
+    ) AS va30,
+    (
+      CASE
+        WHEN (
+          NOT (
+            va79 = se80 AND va79 = se81 AND va79 = se82 AND va79 = se83
+          )
+        )
+        AND (
+          NOT (
+            va84 = se85 AND va84 = se86 AND va84 = se87 AND va84 = se88
+          )
+        )
+        THEN CASE WHEN ISFINITE(va78) THEN ROUND(va78, 12) END
+        ELSE NULL
+      END
+    ) AS va89,
+    (
+      CASE
+        WHEN va198
+        AND (
+          NOT (
+            va199 = se200 AND va199 = se201 AND va199 = se202 AND va199 = se203
+          )
+        )
+        THEN CASE WHEN ISFINITE(va192) THEN ROUND(va192, 12) END
+        ELSE NULL
+      END
+    ) AS va204,
+    (
+      CASE WHEN stock_row > 19 THEN va246 END
+    ) AS va247,
+    (
+      va278 * 8193 - (
+        va278 * 8193 - va278
+      )
+    ) AS va279,
+    (
+      CASE
+        WHEN (
+          NOT (
+            va486 = se487 AND va486 = se488
+          )
+        )
+        AND (
+          NOT (
+            va193 = se194 AND va193 = se195
+          )
+        )
+        THEN CASE WHEN ISFINITE(va485) THEN ROUND(va485, 12) END
+        ELSE NULL
+      END
+    ) AS va489,
     (
       CASE
         WHEN stock_row > 15
         THEN (
-          va512 * 8193 - (
-            va512 * 8193 - va512
+          va533 * 8193 - (
+            va533 * 8193 - va533
           )
         )
       END
-    ) AS va513,
+    ) AS va534,
+    (
+      CASE
+        WHEN va544
+        AND (
+          NOT (
+            va199 = se200
+            AND va199 = se201
+            AND va199 = se202
+            AND va199 = se203
+            AND va199 = se545
+          )
+        )
+        THEN CASE WHEN ISFINITE(va542) THEN ROUND(va542, 12) END
+        ELSE NULL
+      END
+    ) AS va546,
     (
       CASE
         WHEN stock_row > 15
         THEN (
-          va535 * 8193 - (
-            va535 * 8193 - va535
+          va559 * 8193 - (
+            va559 * 8193 - va559
           )
         )
       END
-    ) AS va536,
+    ) AS va560,
     (
       CASE
         WHEN stock_row > 9
         THEN (
-          va554 * 8193 - (
-            va554 * 8193 - va554
+          va578 * 8193 - (
+            va578 * 8193 - va578
           )
         )
       END
-    ) AS va555,
+    ) AS va579,
     (
-      va598 * 8193 - (
-        va598 * 8193 - va598
+      va622 * 8193 - (
+        va622 * 8193 - va622
       )
-    ) AS va599,
+    ) AS va623,
     (
       CASE
-        WHEN stock_row > 9
-        THEN (
-          va606 * 8193 - (
-            va606 * 8193 - va606
+        WHEN (
+          NOT (
+            va657 = se658
+            AND va657 = se659
+            AND va657 = se660
+            AND va657 = se661
+            AND va657 = se662
+            AND va657 = se663
           )
         )
+        AND (
+          NOT (
+            va664 = se665
+            AND va664 = se666
+            AND va664 = se667
+            AND va664 = se668
+            AND va664 = se669
+            AND va664 = se670
+          )
+        )
+        THEN CASE WHEN ISFINITE(va656) THEN ROUND(va656, 12) END
+        ELSE NULL
       END
-    ) AS va607,
+    ) AS va671,
     (
-      va648 * 8193 - (
-        va648 * 8193 - va648
+      va691 * 8193 - (
+        va691 * 8193 - va691
       )
-    ) AS va649,
+    ) AS va692,
     (
       CASE WHEN stock_row > 12 THEN (
-        se702 / NULLIF(va705, 0)
+        se745 / NULLIF(va748, 0)
       ) END
-    ) AS va706,
+    ) AS va749,
     (
       CASE WHEN stock_row > 12 THEN (
-        se704 / NULLIF(va705, 0)
+        se747 / NULLIF(va748, 0)
       ) END
-    ) AS va707,
+    ) AS va750,
     (
-      va729 * 8193 - (
-        va729 * 8193 - va729
+      va855 * 8193 - (
+        va855 * 8193 - va855
       )
-    ) AS va730,
-    (
-      va794 * 8193 - (
-        va794 * 8193 - va794
-      )
-    ) AS va795,
+    ) AS va856,
     (
       CASE
-        WHEN va906
+        WHEN (
+          NOT (
+            va657 = se658
+            AND va657 = se659
+            AND va657 = se660
+            AND va657 = se661
+            AND va657 = se662
+            AND va657 = se663
+            AND va657 = se864
+          )
+        )
+        AND (
+          NOT (
+            va865 = se866
+            AND va865 = se867
+            AND va865 = se868
+            AND va865 = se869
+            AND va865 = se870
+            AND va865 = se871
+            AND va865 = se872
+          )
+        )
+        THEN CASE WHEN ISFINITE(va863) THEN ROUND(va863, 12) END
+        ELSE NULL
+      END
+    ) AS va873,
+    (
+      -(
+        CASE
+          WHEN va894 AND va198
+          THEN CASE WHEN ISFINITE(va893) THEN ROUND(va893, 12) END
+          ELSE NULL
+        END
+      )
+    ) AS va895,
+    (
+      CASE
+        WHEN (
+          NOT (
+            va193 = se194 AND va193 = se195 AND va193 = se196
+          )
+        )
+        AND (
+          NOT (
+            va199 = se200 AND va199 = se201 AND va199 = se202
+          )
+        )
+        THEN CASE WHEN ISFINITE(va908) THEN ROUND(va908, 12) END
+        ELSE NULL
+      END
+    ) AS va909,
+    (
+      CASE
+        WHEN (
+          NOT (
+            va933 = se934 AND va933 = se935 AND va933 = se936
+          )
+        )
+        AND (
+          NOT (
+            va937 = se938 AND va937 = se939 AND va937 = se940
+          )
+        )
+        THEN CASE WHEN ISFINITE(va932) THEN ROUND(va932, 12) END
+        ELSE NULL
+      END
+    ) AS va941,
+    (
+      CASE
+        WHEN va976
         THEN (
           CASE WHEN stock_row > 20 THEN (
-            va907 / NULLIF(se905, 0)
+            va977 / NULLIF(se975, 0)
           ) END
         )
-        WHEN NOT va906
+        WHEN NOT va976
         THEN (
           CASE
-            WHEN va908
+            WHEN va978
             THEN 0
-            WHEN NOT va908
+            WHEN NOT va978
             THEN (
               CASE WHEN stock_row > 20 THEN (
-                va907 / NULLIF(se902, 0)
+                va977 / NULLIF(se972, 0)
               ) END
             )
           END
         )
       END
-    ) AS va909,
-    va923 * stock_row AS va924,
+    ) AS va979,
     (
-      va1101 * 8193 - (
-        va1101 * 8193 - va1101
+      CASE
+        WHEN (
+          NOT (
+            va1017 = se1018 AND va1017 = se1019 AND va1017 = se1020
+          )
+        )
+        AND va1023
+        THEN CASE WHEN ISFINITE(va1016) THEN ROUND(va1016, 12) END
+        ELSE NULL
+      END
+    ) AS va1024,
+    (
+      CASE
+        WHEN (
+          NOT (
+            va1100 = se1101 AND va1100 = se1102
+          )
+        )
+        AND (
+          NOT (
+            va1103 = se1104 AND va1103 = se1105
+          )
+        )
+        THEN CASE WHEN ISFINITE(va1099) THEN ROUND(va1099, 12) END
+        ELSE NULL
+      END
+    ) AS va1106,
+    (
+      CASE WHEN NOT va1150 IS NULL THEN CASE WHEN va198 THEN va1150 ELSE 0 END END
+    ) AS va1151,
+    (
+      va1189 * 8193 - (
+        va1189 * 8193 - va1189
       )
-    ) AS va1102,
+    ) AS va1190,
     (
-      va1131 - (
-        va1133 + COALESCE(se1134, 0) * EXP(
+      va1219 - (
+        va1221 + COALESCE(se1222, 0) * EXP(
           (
             (
               (
@@ -10096,178 +11244,472 @@ WITH values_0_1 AS (
           ) * -CAST(0.07696104113612832 AS DOUBLE)
         )
       )
-    ) AS va1135,
+    ) AS va1223,
     (
-      va1160 * 8193 - (
-        va1160 * 8193 - va1160
+      CASE
+        WHEN va1237
+        AND (
+          NOT (
+            va1100 = se1101 AND va1100 = se1102 AND va1100 = se1238 AND va1100 = se1239
+          )
+        )
+        THEN CASE WHEN ISFINITE(va1236) THEN ROUND(va1236, 12) END
+        ELSE NULL
+      END
+    ) AS va1240,
+    (
+      va1251 * 8193 - (
+        va1251 * 8193 - va1251
       )
-    ) AS va1161,
+    ) AS va1252,
     (
-      va1199 < CAST(0.05 AS DOUBLE)
-    ) AS va1200,
+      va1291 < CAST(0.05 AS DOUBLE)
+    ) AS va1292,
     (
-      va1199 = CAST(0.05 AS DOUBLE)
-    ) AS va1201,
+      va1291 = CAST(0.05 AS DOUBLE)
+    ) AS va1293,
+    (
+      CASE
+        WHEN (
+          NOT (
+            va1334 = se1335
+            AND va1334 = se1336
+            AND va1334 = se1337
+            AND va1334 = se1338
+            AND va1334 = se1339
+            AND va1334 = se1340
+            AND va1334 = se1341
+            AND va1334 = se1342
+            AND va1334 = se1343
+            AND va1334 = se1344
+          )
+        )
+        AND (
+          NOT (
+            va193 = se194
+            AND va193 = se195
+            AND va193 = se196
+            AND va193 = se197
+            AND va193 = se543
+            AND va193 = se1345
+            AND va193 = se1346
+            AND va193 = se1347
+            AND va193 = se1348
+            AND va193 = se1349
+          )
+        )
+        THEN CASE WHEN ISFINITE(va1333) THEN ROUND(va1333, 12) END
+        ELSE NULL
+      END
+    ) AS va1350,
     (
       CASE
         WHEN stock_row > 19
         THEN (
-          va225 * 8193 - (
-            va225 * 8193 - va225
+          va246 * 8193 - (
+            va246 * 8193 - va246
           )
         )
       END
-    ) AS va1267,
+    ) AS va1374,
     (
-      CASE WHEN stock_row > 60 THEN va1509 END
-    ) AS va1510,
-    (
-      va1509 * 8193 - (
-        va1509 * 8193 - va1509
+      -(
+        CASE
+          WHEN (
+            NOT (
+              va1386 = se1387
+              AND va1386 = se1388
+              AND va1386 = se1389
+              AND va1386 = se1390
+              AND va1386 = se1391
+              AND va1386 = se1392
+              AND va1386 = se1393
+              AND va1386 = se1394
+              AND va1386 = se1395
+            )
+          )
+          AND (
+            NOT (
+              va193 = se194
+              AND va193 = se195
+              AND va193 = se196
+              AND va193 = se197
+              AND va193 = se543
+              AND va193 = se1345
+              AND va193 = se1346
+              AND va193 = se1347
+              AND va193 = se1348
+            )
+          )
+          THEN CASE WHEN ISFINITE(va1385) THEN ROUND(va1385, 12) END
+          ELSE NULL
+        END
       )
-    ) AS va1518,
-    (
-      va1569 * 8193 - (
-        va1569 * 8193 - va1569
-      )
-    ) AS va1570,
-    (
-      va1606 * 8193 - (
-        va1606 * 8193 - va1606
-      )
-    ) AS va1607,
+    ) AS va1396,
     (
       CASE
         WHEN (
-          va1617 > 0
+          NOT (
+            va1426 = se1427
+            AND va1426 = se1428
+            AND va1426 = se1429
+            AND va1426 = se1430
+            AND va1426 = se1431
+          )
+        )
+        AND (
+          NOT (
+            va185 = se304
+            AND va185 = se1021
+            AND va185 = se1022
+            AND va185 = se1432
+            AND va185 = se1433
+          )
+        )
+        THEN CASE WHEN ISFINITE(va1425) THEN ROUND(va1425, 12) END
+        ELSE NULL
+      END
+    ) AS va1434,
+    (
+      va1483 * 8193 - (
+        va1483 * 8193 - va1483
+      )
+    ) AS va1484,
+    (
+      CASE
+        WHEN (
+          NOT (
+            va1017 = se1018
+            AND va1017 = se1019
+            AND va1017 = se1020
+            AND va1017 = se1500
+            AND va1017 = se1501
+            AND va1017 = se1502
+            AND va1017 = se1503
+            AND va1017 = se1504
+            AND va1017 = se1505
+          )
+        )
+        AND (
+          NOT (
+            va1506 = se1507
+            AND va1506 = se1508
+            AND va1506 = se1509
+            AND va1506 = se1510
+            AND va1506 = se1511
+            AND va1506 = se1512
+            AND va1506 = se1513
+            AND va1506 = se1514
+            AND va1506 = se1515
+          )
+        )
+        THEN CASE WHEN ISFINITE(va1499) THEN ROUND(va1499, 12) END
+        ELSE NULL
+      END
+    ) AS va1516,
+    (
+      CASE
+        WHEN (
+          NOT (
+            va1527 = se1528
+            AND va1527 = se1529
+            AND va1527 = se1530
+            AND va1527 = se1531
+            AND va1527 = se1532
+            AND va1527 = se1533
+          )
+        )
+        AND (
+          NOT (
+            va1534 = se1535
+            AND va1534 = se1536
+            AND va1534 = se1537
+            AND va1534 = se1538
+            AND va1534 = se1539
+            AND va1534 = se1540
+          )
+        )
+        THEN CASE WHEN ISFINITE(va1526) THEN ROUND(va1526, 12) END
+        ELSE NULL
+      END
+    ) AS va1541,
+    (
+      CASE WHEN stock_row > 60 THEN va1644 END
+    ) AS va1645,
+    (
+      va1644 * 8193 - (
+        va1644 * 8193 - va1644
+      )
+    ) AS va1653,
+    (
+      va1754 * 8193 - (
+        va1754 * 8193 - va1754
+      )
+    ) AS va1755,
+    (
+      CASE
+        WHEN (
+          va1765 > 0
           OR (
             CAST(0.5 AS DOUBLE) = FLOOR(CAST(0.5 AS DOUBLE))
             AND (
-              va1617 <> 0 OR CAST(0.5 AS DOUBLE) >= 0
+              va1765 <> 0 OR CAST(0.5 AS DOUBLE) >= 0
             )
           )
           OR (
-            va1617 = 0 AND CAST(0.5 AS DOUBLE) > 0
+            va1765 = 0 AND CAST(0.5 AS DOUBLE) > 0
           )
         )
-        THEN POWER(va1617, CAST(0.5 AS DOUBLE))
+        THEN POWER(va1765, CAST(0.5 AS DOUBLE))
       END
-    ) AS va1618,
+    ) AS va1766,
     (
-      (
-        -(
-          CASE
-            WHEN NOT va1691 IS NULL
-            THEN (
-              se1692 + ROUND(se1693 * day_rows)
-            ) / (
-              2 * se1694
-            )
-          END
+      CASE
+        WHEN (
+          NOT (
+            va1100 = se1101
+            AND va1100 = se1102
+            AND va1100 = se1238
+            AND va1100 = se1239
+            AND va1100 = se1777
+            AND va1100 = se1778
+            AND va1100 = se1779
+            AND va1100 = se1780
+          )
         )
-      ) * va1697
-    ) AS va1698,
+        AND (
+          NOT (
+            va1103 = se1104
+            AND va1103 = se1105
+            AND va1103 = se1522
+            AND va1103 = se1781
+            AND va1103 = se1782
+            AND va1103 = se1783
+            AND va1103 = se1784
+            AND va1103 = se1785
+          )
+        )
+        THEN CASE WHEN ISFINITE(va1776) THEN ROUND(va1776, 12) END
+        ELSE NULL
+      END
+    ) AS va1786,
     (
-      va1707 * 8193 - (
-        va1707 * 8193 - va1707
+      CASE
+        WHEN (
+          NOT (
+            va193 = se194
+            AND va193 = se195
+            AND va193 = se196
+            AND va193 = se197
+            AND va193 = se543
+            AND va193 = se1345
+          )
+        )
+        AND (
+          NOT (
+            va199 = se200
+            AND va199 = se201
+            AND va199 = se202
+            AND va199 = se203
+            AND va199 = se545
+            AND va199 = se1804
+          )
+        )
+        THEN CASE WHEN ISFINITE(va1803) THEN ROUND(va1803, 12) END
+        ELSE NULL
+      END
+    ) AS va1805,
+    (
+      va1865 * 8193 - (
+        va1865 * 8193 - va1865
       )
-    ) AS va1708,
+    ) AS va1866,
     (
-      va1721 * 8193 - (
-        va1721 * 8193 - va1721
+      va1873 * 8193 - (
+        va1873 * 8193 - va1873
       )
-    ) AS va1727,
+    ) AS va1881,
     (
-      -va1697
-    ) AS va1750,
-    (
-      va1763 * 8193 - (
-        va1763 * 8193 - va1763
+      va1919 * 8193 - (
+        va1919 * 8193 - va1919
       )
-    ) AS va1764,
+    ) AS va1920,
     (
-      va1778 * 8193 - (
-        va1778 * 8193 - va1778
+      va1928 * 8193 - (
+        va1928 * 8193 - va1928
       )
-    ) AS va1784,
+    ) AS va1939,
+    (
+      CASE
+        WHEN (
+          NOT (
+            va486 = se487
+            AND va486 = se488
+            AND va486 = se1142
+            AND va486 = se1143
+            AND va486 = se1963
+            AND va486 = se1964
+            AND va486 = se1965
+            AND va486 = se1966
+          )
+        )
+        AND (
+          NOT (
+            va1596 = se1597
+            AND va1596 = se1967
+            AND va1596 = se1968
+            AND va1596 = se1969
+            AND va1596 = se1970
+            AND va1596 = se1971
+            AND va1596 = se1972
+            AND va1596 = se1973
+          )
+        )
+        THEN CASE WHEN ISFINITE(va1962) THEN ROUND(va1962, 12) END
+        ELSE NULL
+      END
+    ) AS va1974,
     (
       CASE
         WHEN stock_row > 2
         THEN (
-          va1817 * 8193 - (
-            va1817 * 8193 - va1817
+          va1986 * 8193 - (
+            va1986 * 8193 - va1986
           )
         )
       END
-    ) AS va1818,
+    ) AS va1987,
     (
-      va1826 * 8193 - (
-        va1826 * 8193 - va1826
+      va1995 * 8193 - (
+        va1995 * 8193 - va1995
       )
-    ) AS va1827,
+    ) AS va1996,
     (
-      va1940 * 8193 - (
-        va1940 * 8193 - va1940
+      va2112 * 8193 - (
+        va2112 * 8193 - va2112
       )
-    ) AS va1941,
+    ) AS va2113,
     (
-      va1950 * 8193 - (
-        va1950 * 8193 - va1950
+      va2122 * 8193 - (
+        va2122 * 8193 - va2122
       )
-    ) AS va1951,
+    ) AS va2123,
     (
       (
         (
-          high - va1992
+          high - va2164
         ) - (
-          low - va1992
+          low - va2164
         )
       ) / NULLIF(close, 0)
-    ) AS va1993,
+    ) AS va2165,
     (
       CASE
         WHEN (
-          va2043 > 0
+          va2215 > 0
           OR (
             CAST(1.5 AS DOUBLE) = FLOOR(CAST(1.5 AS DOUBLE))
             AND (
-              va2043 <> 0 OR CAST(1.5 AS DOUBLE) >= 0
+              va2215 <> 0 OR CAST(1.5 AS DOUBLE) >= 0
             )
           )
           OR (
-            va2043 = 0 AND CAST(1.5 AS DOUBLE) > 0
+            va2215 = 0 AND CAST(1.5 AS DOUBLE) > 0
           )
         )
-        THEN POWER(va2043, CAST(1.5 AS DOUBLE))
+        THEN POWER(va2215, CAST(1.5 AS DOUBLE))
       END
-    ) AS va2044,
+    ) AS va2216,
     (
       (
         ABS((
-          va2081 - va2084
+          va2253 - va2256
         )) / NULLIF((
-          va2081 + va2084
+          va2253 + va2256
         ), 0)
       ) * 100
-    ) AS va2085,
+    ) AS va2257,
     (
-      va2134 * 8193 - (
-        va2134 * 8193 - va2134
-      )
-    ) AS va2135,
+      CASE
+        WHEN (
+          NOT (
+            va2278 = se2279
+            AND va2278 = se2280
+            AND va2278 = se2281
+            AND va2278 = se2282
+            AND va2278 = se2283
+          )
+        )
+        AND va544
+        THEN CASE WHEN ISFINITE(va2277) THEN ROUND(va2277, 12) END
+        ELSE NULL
+      END
+    ) AS va2284,
     (
-      va2037 - POWER(va2148, 2)
-    ) AS va2149,
+      CASE
+        WHEN (
+          NOT (
+            va2295 = se2296
+            AND va2295 = se2297
+            AND va2295 = se2298
+            AND va2295 = se2299
+            AND va2295 = se2300
+            AND va2295 = se2301
+            AND va2295 = se2302
+            AND va2295 = se2303
+            AND va2295 = se2304
+            AND va2295 = se2305
+            AND va2295 = se2306
+          )
+        )
+        AND (
+          NOT (
+            va2307 = se2308
+            AND va2307 = se2309
+            AND va2307 = se2310
+            AND va2307 = se2311
+            AND va2307 = se2312
+            AND va2307 = se2313
+            AND va2307 = se2314
+            AND va2307 = se2315
+            AND va2307 = se2316
+            AND va2307 = se2317
+            AND va2307 = se2318
+          )
+        )
+        THEN CASE WHEN ISFINITE(va2294) THEN ROUND(va2294, 12) END
+        ELSE NULL
+      END
+    ) AS va2319,
+    (
+      va2209 - POWER(va2341, 2)
+    ) AS va2342,
     (
       (
         (
-          va27 - va2198
-        ) / NULLIF(va2198, 0)
+          va33 - va2391
+        ) / NULLIF(va2391, 0)
       ) * 100
-    ) AS va2199,
+    ) AS va2392,
     (
-      CASE WHEN va2221 > 0 THEN LN(va2221) END
-    ) AS va2222
+      CASE WHEN va2414 > 0 THEN LN(va2414) END
+    ) AS va2415,
+    (
+      (
+        va123 + (
+          CASE
+            WHEN va1237
+            AND (
+              NOT (
+                va2418 = se2419 AND va2418 = se2420 AND va2418 = se2421 AND va2418 = se2422
+              )
+            )
+            THEN CASE WHEN ISFINITE(va2417) THEN ROUND(va2417, 12) END
+            ELSE NULL
+          END
+        )
+      ) - close
+    ) AS va2423
   FROM values_3_1
 ), values_3_3 AS (
   SELECT
@@ -10278,442 +11720,464 @@ WITH values_0_1 AS (
     close,
     day_rows,
     open,
-    se1016,
-    se1020,
-    se1119,
-    se1120,
-    se1121,
-    se1122,
-    se1123,
-    se1124,
-    se1144,
-    se1145,
-    se1146,
-    se1169,
-    se1203,
-    se121,
-    se1220,
-    se1241,
-    se1249,
-    se1280,
-    se1313,
-    se1336,
+    se1021,
+    se1022,
+    se1048,
+    se1049,
+    se1050,
+    se1051,
+    se1052,
+    se1053,
+    se1079,
+    se1082,
+    se1084,
+    se1207,
+    se1208,
+    se1209,
+    se1210,
+    se1211,
+    se1212,
+    se1232,
+    se1233,
+    se1234,
+    se1260,
+    se1295,
+    se1314,
     se1356,
-    se1357,
-    se1358,
-    se1359,
-    se1361,
-    se1364,
-    se1385,
-    se1404,
-    se1407,
-    se1463,
-    se1522,
-    se1532,
-    se1552,
-    se1553,
-    se1557,
-    se1665,
-    se1682,
-    se1725,
-    se1782,
-    se179,
-    se1813,
-    se1814,
-    se1815,
-    se182,
-    se1846,
-    se1863,
+    se136,
+    se1373,
+    se1387,
+    se1432,
+    se1455,
+    se1597,
+    se1657,
+    se1667,
+    se1687,
+    se1688,
+    se1692,
+    se1693,
+    se1694,
+    se1695,
+    se1696,
+    se1697,
+    se1698,
+    se1699,
+    se1718,
+    se1719,
+    se1720,
+    se1823,
+    se1840,
     se1877,
     se1878,
     se1879,
-    se1898,
-    se19,
-    se1917,
-    se1918,
+    se1880,
+    se1932,
+    se1933,
+    se1934,
+    se1935,
+    se1936,
+    se1937,
+    se1938,
+    se1982,
+    se1983,
     se1984,
-    se1985,
-    se1986,
-    se1987,
-    se2030,
-    se2033,
-    se2107,
-    se2121,
-    se2124,
-    se2153,
-    se2154,
-    se2164,
-    se2167,
-    se2174,
-    se2182,
-    se2183,
-    se2184,
-    se22,
-    se2226,
-    se271,
-    se272,
-    se273,
-    se275,
-    se281,
-    se284,
+    se2015,
+    se2032,
+    se2049,
+    se2050,
+    se2051,
+    se2070,
+    se2089,
+    se2090,
+    se2156,
+    se2157,
+    se2158,
+    se2159,
+    se2202,
+    se2205,
+    se2329,
+    se2330,
+    se2331,
+    se2346,
+    se2347,
+    se2357,
+    se2360,
+    se2367,
+    se2375,
+    se2376,
+    se2377,
+    se245,
+    se292,
+    se293,
+    se294,
+    se296,
+    se302,
+    se304,
     se305,
-    se31,
-    se313,
-    se328,
-    se43,
-    se466,
-    se491,
-    se572,
-    se605,
-    se624,
-    se626,
-    se660,
-    se671,
-    se672,
-    se673,
-    se682,
-    se69,
+    se326,
+    se334,
+    se349,
+    se37,
+    se48,
+    se596,
+    se703,
+    se714,
+    se715,
+    se716,
     se72,
-    se728,
-    se749,
-    se750,
-    se751,
-    se752,
-    se754,
-    se758,
-    se804,
+    se725,
+    se780,
+    se781,
+    se782,
+    se783,
+    se784,
+    se810,
+    se811,
+    se812,
+    se813,
+    se815,
+    se819,
     se866,
-    se869,
-    se945,
-    se971,
-    se994,
-    se997,
-    se999,
-    va1012,
-    va1014,
-    va1015,
-    va1036,
-    va1038,
+    va100,
+    va1002,
+    va1024,
     va1041,
-    va1045,
-    va1049,
-    va1056,
-    va1059,
-    va106,
-    va1062,
-    va1072,
-    va108,
-    va1086,
-    va1092,
-    va1102,
-    va1118,
-    va1127,
-    va1131,
-    va1135,
-    va1143,
-    va1148,
-    va116,
-    va1161,
-    va1167,
-    va1168,
-    va1183,
-    va1185,
-    va1187,
-    va1195,
-    va120,
-    va1207,
-    va1210,
+    va1043,
+    va1047,
+    va1054,
+    va107,
+    va1075,
+    va1080,
+    va1081,
+    va1097,
+    va1106,
+    va1121,
+    va1123,
+    va1126,
+    va1130,
+    va1134,
+    va1141,
+    va1144,
+    va1160,
+    va1174,
+    va1180,
+    va1190,
+    va1206,
+    va121,
+    va1215,
     va1219,
-    va122,
     va1223,
-    va1239,
-    va1240,
-    va1253,
-    va1257,
-    va1262,
-    va1265,
-    va1267,
-    va1278,
+    va1231,
+    va1252,
+    va1258,
+    va1259,
+    va1274,
+    va1276,
     va1279,
-    va1283,
+    va1287,
     va1299,
-    va1306,
-    va1311,
-    va1312,
-    va132,
-    va1326,
-    va1334,
-    va1339,
-    va1343,
-    va1350,
-    va1352,
+    va1301,
+    va131,
+    va1313,
+    va1317,
+    va135,
     va1360,
-    va1363,
-    va1373,
-    va1375,
-    va1382,
-    va1402,
-    va1403,
-    va1406,
-    va1418,
-    va1428,
-    va1431,
-    va1434,
-    va1438,
-    va144,
-    va1461,
+    va1364,
+    va1369,
+    va137,
+    va1372,
+    va1374,
+    va1386,
+    va1396,
+    va1397,
+    va1413,
+    va1420,
+    va1445,
+    va1453,
+    va1458,
     va1462,
-    va1499,
-    va1507,
-    va1510,
-    va1514,
-    va1518,
-    va1521,
-    va1535,
-    va1556,
-    va1559,
+    va1469,
+    va147,
+    va1471,
+    va1484,
+    va1490,
+    va1492,
+    va1550,
+    va1560,
+    va1563,
+    va1566,
     va1570,
-    va158,
-    va1582,
-    va1586,
-    va1607,
-    va161,
-    va1612,
-    va1625,
-    va1626,
-    va1628,
-    va164,
-    va1646,
-    va165,
-    va1660,
-    va1663,
-    va1664,
-    va1676,
-    va1679,
-    va1681,
-    va169,
-    va1698,
-    va17,
-    va1708,
-    va1718,
-    va1721,
-    va1724,
-    va1727,
-    va1750,
-    va1764,
-    va177,
-    va1775,
-    va1778,
-    va178,
-    va1781,
-    va1784,
-    va18,
-    va1802,
-    va181,
-    va1812,
+    va159,
+    va1595,
+    va1596,
+    va1634,
+    va1642,
+    va1645,
+    va1649,
+    va1653,
+    va1656,
+    va1670,
+    va1691,
+    va1700,
+    va1717,
+    va1729,
+    va173,
+    va1733,
+    va1755,
+    va176,
+    va1760,
+    va1773,
+    va1774,
+    va1786,
+    va179,
+    va180,
+    va1805,
     va1818,
-    va1827,
-    va1832,
-    va1835,
-    va1841,
-    va1845,
-    va1847,
-    va1862,
+    va1821,
+    va1822,
+    va1834,
+    va1837,
+    va1839,
+    va184,
+    va185,
+    va1856,
     va1866,
+    va1870,
+    va1873,
     va1876,
-    va1891,
-    va1892,
-    va1894,
-    va1916,
-    va1922,
-    va1930,
-    va1941,
-    va1951,
-    va1965,
-    va1983,
-    va1993,
+    va1881,
+    va1906,
+    va1920,
+    va1925,
+    va1928,
+    va1931,
+    va1939,
+    va198,
+    va1981,
+    va1987,
+    va1996,
     va2001,
-    va2007,
-    va2018,
-    va202,
-    va2022,
-    va203,
-    va2037,
-    va2044,
-    va2046,
-    va2047,
-    va2050,
-    va206,
-    va2074,
-    va2075,
-    va2085,
-    va209,
+    va2004,
+    va2010,
+    va2014,
+    va2016,
+    va2031,
+    va2035,
+    va2048,
+    va2063,
+    va2064,
+    va2066,
+    va2088,
     va2094,
-    va21,
-    va2105,
-    va2106,
-    va2110,
-    va2111,
-    va2119,
-    va212,
-    va2120,
+    va2102,
+    va2113,
     va2123,
-    va2135,
-    va2145,
-    va2149,
-    va216,
-    va2163,
-    va2172,
+    va2137,
+    va2155,
+    va2165,
     va2173,
-    va2181,
-    va2191,
+    va2179,
+    va2190,
     va2194,
-    va2199,
-    va2201,
+    va2209,
+    va2216,
+    va2218,
+    va2219,
+    va222,
     va2222,
-    va2224,
-    va2225,
-    va244,
-    va246,
-    va258,
-    va263,
-    va270,
+    va223,
+    va2246,
+    va2247,
+    va2257,
+    va226,
+    va2266,
+    va2284,
+    va2285,
+    va2286,
+    va229,
+    va232,
+    va2328,
+    va2338,
+    va2342,
+    va2356,
+    va236,
+    va2365,
+    va2366,
+    va2374,
+    va2384,
+    va2387,
+    va2392,
+    va2394,
+    va2415,
+    va2423,
+    va265,
+    va267,
     va279,
-    va280,
-    va287,
+    va284,
+    va291,
     va30,
     va300,
-    va304,
-    va306,
-    va312,
-    va314,
+    va301,
+    va308,
+    va321,
     va325,
     va327,
-    va329,
-    va331,
     va333,
+    va335,
+    va346,
+    va348,
     va350,
+    va352,
     va354,
-    va359,
-    va365,
-    va368,
-    va372,
-    va38,
-    va457,
-    va464,
-    va465,
-    va486,
-    va487,
-    va495,
-    va513,
-    va521,
-    va536,
-    va544,
-    va555,
-    va561,
-    va563,
-    va567,
-    va593,
-    va599,
-    va607,
-    va612,
-    va618,
-    va621,
-    va625,
-    va649,
-    va658,
-    va659,
-    va67,
-    va670,
-    va678,
-    va68,
-    va681,
-    va683,
-    va696,
-    va706,
-    va707,
+    va36,
+    va371,
+    va375,
+    va380,
+    va386,
+    va389,
+    va393,
+    va44,
+    va47,
+    va478,
+    va507,
+    va508,
+    va516,
+    va534,
+    va546,
+    va560,
+    va568,
+    va579,
+    va585,
+    va587,
+    va591,
+    va617,
+    va623,
+    va64,
+    va648,
+    va653,
+    va671,
+    va692,
+    va701,
+    va702,
     va71,
-    va715,
-    va718,
-    va730,
-    va742,
-    va745,
-    va748,
-    va757,
-    va760,
-    va775,
-    va777,
-    va780,
+    va713,
+    va721,
+    va724,
+    va726,
+    va739,
+    va749,
+    va750,
+    va758,
+    va761,
+    va779,
     va795,
-    va802,
     va803,
-    va826,
-    va830,
-    va835,
-    va840,
-    va85,
-    va864,
+    va806,
+    va809,
+    va818,
+    va821,
+    va836,
+    va838,
+    va841,
+    va856,
     va865,
-    va868,
-    va887,
-    va888,
-    va890,
-    va893,
+    va89,
+    va895,
+    va898,
+    va903,
     va909,
-    va914,
-    va916,
-    va92,
-    va923,
-    va924,
-    va943,
-    va944,
-    va964,
-    va966,
-    va970,
-    va973,
-    va990,
-    va995,
-    va996,
+    va941,
+    va957,
+    va958,
+    va960,
+    va963,
+    va979,
+    va987,
+    va989,
     volume,
     vwap,
     (
-      CASE
-        WHEN va46
-        THEN (
-          -1
-        )
-        WHEN NOT va46
-        THEN (
-          CASE
-            WHEN va47
-            THEN 1
-            WHEN NOT va47
-            THEN (
-              CASE WHEN va52 THEN 1 WHEN NOT va52 THEN (
-                -1
-              ) END
-            )
-          END
-        )
-      END
-    ) AS va53,
+      va204 * 8193 - (
+        va204 * 8193 - va204
+      )
+    ) AS va205,
     (
-      CASE WHEN va223 THEN va226 WHEN NOT va223 THEN 0 END
-    ) AS va227,
+      CASE WHEN va243 THEN va247 WHEN NOT va243 THEN 0 END
+    ) AS va248,
     (
-      CASE WHEN va235 THEN va226 WHEN NOT va235 THEN 0 END
-    ) AS va236,
+      CASE WHEN va256 THEN va247 WHEN NOT va256 THEN 0 END
+    ) AS va257,
     (
-      va707 - va706
-    ) AS va708,
+      va489 * 8193 - (
+        va489 * 8193 - va489
+      )
+    ) AS va490,
     (
-      CASE WHEN NOT va1200 IS NULL AND NOT va1201 IS NULL THEN (
-        va1200 OR va1201
+      va750 - va749
+    ) AS va751,
+    (
+      va873 * 8193 - (
+        va873 * 8193 - va873
+      )
+    ) AS va874,
+    (
+      va546 * 8193 - (
+        va546 * 8193 - va546
+      )
+    ) AS va1033,
+    (
+      (
+        CASE WHEN NOT va1147 IS NULL THEN CASE WHEN va1144 THEN va1147 ELSE 0 END END
+      ) * va1151
+    ) AS va1152,
+    (
+      va1240 * 8193 - (
+        va1240 * 8193 - va1240
+      )
+    ) AS va1241,
+    (
+      CASE WHEN NOT va1292 IS NULL AND NOT va1293 IS NULL THEN (
+        va1292 OR va1293
       ) END
-    ) AS va1202,
+    ) AS va1294,
     (
-      CASE WHEN ISFINITE(va1618) THEN va1618 END
-    ) AS va1619
+      (
+        CASE WHEN NOT va1304 IS NULL THEN CASE WHEN va1301 THEN va1304 ELSE 0 END END
+      ) * va1151
+    ) AS va1305,
+    (
+      va1350 * 8193 - (
+        va1350 * 8193 - va1350
+      )
+    ) AS va1351,
+    (
+      va1434 * 8193 - (
+        va1434 * 8193 - va1434
+      )
+    ) AS va1435,
+    (
+      va1516 * 8193 - (
+        va1516 * 8193 - va1516
+      )
+    ) AS va1517,
+    (
+      va1541 * 8193 - (
+        va1541 * 8193 - va1541
+      )
+    ) AS va1542,
+    (
+      CASE WHEN ISFINITE(va1766) THEN va1766 END
+    ) AS va1767,
+    (
+      va1974 * 8193 - (
+        va1974 * 8193 - va1974
+      )
+    ) AS va1975,
+    (
+      va2319 * 8193 - (
+        va2319 * 8193 - va2319
+      )
+    ) AS va2320
   FROM values_3_2
 ), values_3_4 AS (
   SELECT
@@ -10724,426 +12188,840 @@ WITH values_0_1 AS (
     close,
     day_rows,
     open,
-    se1016,
-    se1020,
-    se1119,
-    se1120,
-    se1121,
-    se1122,
-    se1123,
-    se1124,
-    se1144,
-    se1145,
-    se1146,
-    se1169,
-    se121,
-    se1220,
-    se1241,
-    se1249,
-    se1280,
-    se1313,
-    se1336,
+    se1021,
+    se1022,
+    se1048,
+    se1049,
+    se1050,
+    se1051,
+    se1052,
+    se1053,
+    se1079,
+    se1082,
+    se1084,
+    se1207,
+    se1208,
+    se1209,
+    se1210,
+    se1211,
+    se1212,
+    se1232,
+    se1233,
+    se1234,
+    se1260,
+    se1314,
     se1356,
-    se1357,
-    se1358,
-    se1359,
-    se1361,
-    se1364,
-    se1385,
-    se1404,
-    se1407,
-    se1463,
-    se1522,
-    se1532,
-    se1552,
-    se1553,
-    se1557,
-    se1665,
-    se1682,
-    se1725,
-    se1782,
-    se179,
-    se1813,
-    se1814,
-    se1815,
-    se182,
-    se1846,
-    se1863,
+    se136,
+    se1373,
+    se1387,
+    se1432,
+    se1455,
+    se1597,
+    se1657,
+    se1667,
+    se1687,
+    se1688,
+    se1692,
+    se1693,
+    se1694,
+    se1695,
+    se1696,
+    se1697,
+    se1698,
+    se1699,
+    se1718,
+    se1719,
+    se1720,
+    se1823,
+    se1840,
     se1877,
     se1878,
     se1879,
-    se1898,
-    se19,
-    se1917,
-    se1918,
+    se1880,
+    se1932,
+    se1933,
+    se1934,
+    se1935,
+    se1936,
+    se1937,
+    se1938,
+    se1982,
+    se1983,
     se1984,
-    se1985,
-    se1986,
-    se1987,
-    se2030,
-    se2033,
-    se2107,
-    se2121,
-    se2124,
-    se2153,
-    se2154,
-    se2164,
-    se2167,
-    se2174,
-    se2182,
-    se2183,
-    se2184,
-    se22,
-    se2226,
-    se271,
-    se272,
-    se273,
-    se275,
-    se281,
-    se284,
+    se2015,
+    se2032,
+    se2049,
+    se2050,
+    se2051,
+    se2070,
+    se2089,
+    se2090,
+    se2156,
+    se2157,
+    se2158,
+    se2159,
+    se2202,
+    se2205,
+    se2329,
+    se2330,
+    se2331,
+    se2346,
+    se2347,
+    se2357,
+    se2360,
+    se2367,
+    se2375,
+    se2376,
+    se2377,
+    se245,
+    se292,
+    se293,
+    se294,
+    se296,
+    se302,
+    se304,
     se305,
-    se31,
-    se313,
-    se328,
-    se43,
-    se466,
-    se491,
-    se572,
-    se605,
-    se624,
-    se626,
-    se660,
-    se671,
-    se672,
-    se673,
-    se682,
-    se69,
+    se326,
+    se334,
+    se349,
+    se37,
+    se48,
+    se596,
+    se703,
+    se714,
+    se715,
+    se716,
     se72,
-    se728,
-    se749,
-    se750,
-    se751,
-    se752,
-    se754,
-    se758,
-    se804,
+    se725,
+    se780,
+    se781,
+    se782,
+    se783,
+    se784,
+    se810,
+    se811,
+    se812,
+    se813,
+    se815,
+    se819,
     se866,
-    se869,
-    se945,
-    se971,
-    se994,
-    se997,
-    se999,
-    va1012,
-    va1014,
-    va1015,
-    va1036,
-    va1038,
+    va100,
+    va1002,
+    va1024,
+    va1033,
     va1041,
-    va1045,
-    va1049,
-    va1056,
-    va1059,
-    va106,
-    va1062,
-    va1072,
-    va108,
-    va1086,
-    va1092,
-    va1102,
-    va1118,
-    va1127,
-    va1131,
-    va1135,
-    va1143,
-    va1148,
-    va116,
-    va1161,
-    va1167,
-    va1168,
-    va1183,
-    va1185,
-    va1187,
-    va1195,
-    va120,
-    va1207,
-    va1210,
+    va1043,
+    va1047,
+    va1054,
+    va107,
+    va1075,
+    va1080,
+    va1081,
+    va1097,
+    va1106,
+    va1121,
+    va1123,
+    va1126,
+    va1130,
+    va1134,
+    va1160,
+    va1174,
+    va1180,
+    va1190,
+    va1206,
+    va121,
+    va1215,
     va1219,
-    va122,
     va1223,
-    va1239,
-    va1240,
-    va1253,
-    va1257,
-    va1262,
-    va1265,
-    va1267,
-    va1278,
+    va1231,
+    va1241,
+    va1252,
+    va1258,
+    va1259,
+    va1274,
+    va1276,
     va1279,
-    va1283,
-    va1299,
-    va1306,
-    va1311,
-    va1312,
-    va132,
-    va1326,
-    va1334,
-    va1339,
-    va1343,
-    va1350,
-    va1352,
+    va1287,
+    va131,
+    va1313,
+    va1317,
+    va135,
+    va1351,
     va1360,
-    va1363,
-    va1373,
-    va1375,
-    va1382,
-    va1402,
-    va1403,
-    va1406,
-    va1418,
-    va1428,
-    va1431,
-    va1434,
-    va1438,
-    va144,
-    va1461,
+    va1364,
+    va1369,
+    va137,
+    va1372,
+    va1374,
+    va1386,
+    va1396,
+    va1397,
+    va1413,
+    va1420,
+    va1435,
+    va1445,
+    va1453,
+    va1458,
     va1462,
-    va1499,
-    va1507,
-    va1510,
-    va1514,
-    va1518,
-    va1521,
-    va1535,
-    va1556,
-    va1559,
+    va1469,
+    va147,
+    va1471,
+    va1484,
+    va1490,
+    va1492,
+    va1517,
+    va1542,
+    va1550,
+    va1560,
+    va1563,
+    va1566,
     va1570,
-    va158,
-    va1582,
-    va1586,
-    va1607,
-    va161,
-    va1612,
-    va1619,
-    va1625,
-    va1626,
-    va1628,
-    va164,
-    va1646,
-    va165,
-    va1660,
-    va1663,
-    va1664,
-    va1676,
-    va1679,
-    va1681,
-    va169,
-    va1698,
-    va17,
-    va1708,
-    va1718,
-    va1721,
-    va1724,
-    va1727,
-    va1750,
-    va1764,
-    va177,
-    va1775,
-    va1778,
-    va178,
-    va1781,
-    va1784,
-    va18,
-    va1802,
-    va181,
-    va1812,
+    va159,
+    va1595,
+    va1596,
+    va1634,
+    va1642,
+    va1645,
+    va1649,
+    va1653,
+    va1656,
+    va1670,
+    va1691,
+    va1700,
+    va1717,
+    va1729,
+    va173,
+    va1733,
+    va1755,
+    va176,
+    va1760,
+    va1767,
+    va1773,
+    va1774,
+    va1786,
+    va179,
+    va180,
+    va1805,
     va1818,
-    va1827,
-    va1832,
-    va1835,
-    va1841,
-    va1845,
-    va1847,
-    va1862,
+    va1821,
+    va1822,
+    va1834,
+    va1837,
+    va1839,
+    va184,
+    va185,
+    va1856,
     va1866,
+    va1870,
+    va1873,
     va1876,
-    va1891,
-    va1892,
-    va1894,
-    va1916,
-    va1922,
-    va1930,
-    va1941,
-    va1951,
-    va1965,
-    va1983,
-    va1993,
+    va1881,
+    va1906,
+    va1920,
+    va1925,
+    va1928,
+    va1931,
+    va1939,
+    va1975,
+    va1981,
+    va1987,
+    va1996,
     va2001,
-    va2007,
-    va2018,
-    va202,
-    va2022,
-    va203,
-    va2037,
-    va2044,
-    va2046,
-    va2047,
-    va2050,
-    va206,
-    va2074,
-    va2075,
-    va2085,
-    va209,
+    va2004,
+    va2010,
+    va2014,
+    va2016,
+    va2031,
+    va2035,
+    va2048,
+    va205,
+    va2063,
+    va2064,
+    va2066,
+    va2088,
     va2094,
-    va21,
-    va2105,
-    va2106,
-    va2110,
-    va2111,
-    va2119,
-    va212,
-    va2120,
+    va2102,
+    va2113,
     va2123,
-    va2135,
-    va2145,
-    va2149,
-    va216,
-    va2163,
-    va2172,
+    va2137,
+    va2155,
+    va2165,
     va2173,
-    va2181,
-    va2191,
+    va2179,
+    va2190,
     va2194,
-    va2199,
-    va2201,
+    va2209,
+    va2216,
+    va2218,
+    va2219,
+    va222,
     va2222,
-    va2224,
-    va2225,
-    va227,
+    va223,
+    va2246,
+    va2247,
+    va2257,
+    va226,
+    va2266,
+    va2284,
+    va2285,
+    va2286,
+    va229,
+    va232,
+    va2320,
+    va2328,
+    va2338,
+    va2342,
+    va2356,
     va236,
-    va244,
-    va246,
-    va258,
-    va263,
-    va270,
+    va2365,
+    va2366,
+    va2374,
+    va2384,
+    va2387,
+    va2392,
+    va2394,
+    va2415,
+    va2423,
+    va248,
+    va257,
+    va265,
+    va267,
     va279,
-    va280,
+    va284,
+    va291,
     va30,
     va300,
-    va304,
-    va306,
-    va312,
-    va314,
+    va301,
+    va321,
     va325,
     va327,
-    va329,
-    va331,
     va333,
+    va335,
+    va346,
+    va348,
     va350,
+    va352,
     va354,
-    va359,
-    va365,
-    va368,
-    va372,
-    va38,
-    va457,
-    va464,
-    va465,
-    va486,
-    va487,
-    va495,
-    va513,
-    va521,
-    va53,
-    va536,
-    va544,
-    va555,
-    va561,
-    va563,
-    va567,
-    va593,
-    va599,
-    va607,
-    va612,
-    va618,
-    va621,
-    va625,
-    va649,
-    va658,
-    va659,
-    va67,
-    va670,
-    va678,
-    va68,
-    va681,
-    va683,
-    va696,
-    va706,
-    va707,
-    va708,
+    va36,
+    va371,
+    va375,
+    va380,
+    va386,
+    va389,
+    va393,
+    va44,
+    va47,
+    va478,
+    va490,
+    va507,
+    va508,
+    va516,
+    va534,
+    va546,
+    va560,
+    va568,
+    va579,
+    va585,
+    va587,
+    va591,
+    va617,
+    va623,
+    va64,
+    va648,
+    va653,
+    va671,
+    va692,
+    va701,
+    va702,
     va71,
-    va715,
-    va718,
-    va730,
-    va742,
-    va745,
-    va748,
-    va757,
-    va760,
-    va775,
-    va777,
-    va780,
+    va713,
+    va721,
+    va724,
+    va726,
+    va739,
+    va749,
+    va750,
+    va751,
+    va758,
+    va761,
+    va779,
     va795,
-    va802,
     va803,
-    va826,
-    va830,
-    va835,
-    va840,
-    va85,
-    va864,
+    va806,
+    va809,
+    va818,
+    va821,
+    va836,
+    va838,
+    va841,
+    va856,
     va865,
-    va868,
-    va887,
-    va888,
-    va890,
-    va893,
+    va874,
+    va89,
+    va895,
+    va898,
+    va903,
     va909,
-    va914,
-    va916,
-    va92,
-    va923,
-    va924,
-    va943,
-    va944,
-    va964,
-    va966,
-    va970,
-    va973,
-    va990,
-    va995,
-    va996,
+    va941,
+    va957,
+    va958,
+    va960,
+    va963,
+    va979,
+    va987,
+    va989,
     volume,
     vwap,
     (
       CASE
-        WHEN va1202
+        WHEN va1152 = 0
+        THEN 0
+        ELSE (
+          CASE
+            WHEN va1144 AND va198
+            THEN CASE WHEN ISFINITE(va1141) THEN ROUND(va1141, 12) END
+            ELSE NULL
+          END
+        ) * va1152
+      END
+    ) AS va1153,
+    (
+      CASE
+        WHEN va1294
         THEN (
           CASE WHEN stock_row > 99 THEN (
             -(
-              close - se1203
+              close - se1295
             )
           ) END
         )
-        WHEN NOT va1202
+        WHEN NOT va1294
         THEN (
           CASE WHEN stock_row > 3 THEN (
-            -va287
+            -va308
           ) END
         )
       END
-    ) AS va1204
+    ) AS va1296,
+    (
+      CASE
+        WHEN va1305 = 0
+        THEN 0
+        ELSE (
+          CASE
+            WHEN va1301 AND va198
+            THEN CASE WHEN ISFINITE(va1299) THEN ROUND(va1299, 12) END
+            ELSE NULL
+          END
+        ) * va1305
+      END
+    ) AS va1306
   FROM values_3_3
+), values_3_5 AS (
+  SELECT
+    ts_code,
+    trade_date,
+    stock_number,
+    stock_row,
+    close,
+    day_rows,
+    open,
+    se1021,
+    se1022,
+    se1048,
+    se1049,
+    se1050,
+    se1051,
+    se1052,
+    se1053,
+    se1079,
+    se1082,
+    se1084,
+    se1207,
+    se1208,
+    se1209,
+    se1210,
+    se1211,
+    se1212,
+    se1232,
+    se1233,
+    se1234,
+    se1260,
+    se1314,
+    se1356,
+    se136,
+    se1373,
+    se1387,
+    se1432,
+    se1455,
+    se1597,
+    se1657,
+    se1667,
+    se1687,
+    se1688,
+    se1692,
+    se1693,
+    se1694,
+    se1695,
+    se1696,
+    se1697,
+    se1698,
+    se1699,
+    se1718,
+    se1719,
+    se1720,
+    se1823,
+    se1840,
+    se1877,
+    se1878,
+    se1879,
+    se1880,
+    se1932,
+    se1933,
+    se1934,
+    se1935,
+    se1936,
+    se1937,
+    se1938,
+    se1982,
+    se1983,
+    se1984,
+    se2015,
+    se2032,
+    se2049,
+    se2050,
+    se2051,
+    se2070,
+    se2089,
+    se2090,
+    se2156,
+    se2157,
+    se2158,
+    se2159,
+    se2202,
+    se2205,
+    se2329,
+    se2330,
+    se2331,
+    se2346,
+    se2347,
+    se2357,
+    se2360,
+    se2367,
+    se2375,
+    se2376,
+    se2377,
+    se245,
+    se292,
+    se293,
+    se294,
+    se296,
+    se302,
+    se304,
+    se305,
+    se326,
+    se334,
+    se349,
+    se37,
+    se48,
+    se596,
+    se703,
+    se714,
+    se715,
+    se716,
+    se72,
+    se725,
+    se780,
+    se781,
+    se782,
+    se783,
+    se784,
+    se810,
+    se811,
+    se812,
+    se813,
+    se815,
+    se819,
+    se866,
+    va100,
+    va1002,
+    va1024,
+    va1033,
+    va1041,
+    va1043,
+    va1047,
+    va1054,
+    va107,
+    va1075,
+    va1080,
+    va1081,
+    va1097,
+    va1106,
+    va1121,
+    va1123,
+    va1126,
+    va1130,
+    va1134,
+    va1160,
+    va1174,
+    va1180,
+    va1190,
+    va1206,
+    va121,
+    va1215,
+    va1219,
+    va1223,
+    va1231,
+    va1241,
+    va1252,
+    va1258,
+    va1259,
+    va1274,
+    va1276,
+    va1279,
+    va1287,
+    va1296,
+    va131,
+    va1313,
+    va1317,
+    va135,
+    va1351,
+    va1360,
+    va1364,
+    va1369,
+    va137,
+    va1372,
+    va1374,
+    va1386,
+    va1396,
+    va1397,
+    va1413,
+    va1420,
+    va1435,
+    va1445,
+    va1453,
+    va1458,
+    va1462,
+    va1469,
+    va147,
+    va1471,
+    va1484,
+    va1490,
+    va1492,
+    va1517,
+    va1542,
+    va1550,
+    va1560,
+    va1563,
+    va1566,
+    va1570,
+    va159,
+    va1595,
+    va1596,
+    va1634,
+    va1642,
+    va1645,
+    va1649,
+    va1653,
+    va1656,
+    va1670,
+    va1691,
+    va1700,
+    va1717,
+    va1729,
+    va173,
+    va1733,
+    va1755,
+    va176,
+    va1760,
+    va1767,
+    va1773,
+    va1774,
+    va1786,
+    va179,
+    va180,
+    va1805,
+    va1818,
+    va1821,
+    va1822,
+    va1834,
+    va1837,
+    va1839,
+    va184,
+    va185,
+    va1856,
+    va1866,
+    va1870,
+    va1873,
+    va1876,
+    va1881,
+    va1906,
+    va1920,
+    va1925,
+    va1928,
+    va1931,
+    va1939,
+    va1975,
+    va1981,
+    va1987,
+    va1996,
+    va2001,
+    va2004,
+    va2010,
+    va2014,
+    va2016,
+    va2031,
+    va2035,
+    va2048,
+    va205,
+    va2063,
+    va2064,
+    va2066,
+    va2088,
+    va2094,
+    va2102,
+    va2113,
+    va2123,
+    va2137,
+    va2155,
+    va2165,
+    va2173,
+    va2179,
+    va2190,
+    va2194,
+    va2209,
+    va2216,
+    va2218,
+    va2219,
+    va222,
+    va2222,
+    va223,
+    va2246,
+    va2247,
+    va2257,
+    va226,
+    va2266,
+    va2284,
+    va2285,
+    va2286,
+    va229,
+    va232,
+    va2320,
+    va2328,
+    va2338,
+    va2342,
+    va2356,
+    va236,
+    va2365,
+    va2366,
+    va2374,
+    va2384,
+    va2387,
+    va2392,
+    va2394,
+    va2415,
+    va2423,
+    va248,
+    va257,
+    va265,
+    va267,
+    va279,
+    va284,
+    va291,
+    va30,
+    va300,
+    va301,
+    va321,
+    va325,
+    va327,
+    va333,
+    va335,
+    va346,
+    va348,
+    va350,
+    va352,
+    va354,
+    va36,
+    va371,
+    va375,
+    va380,
+    va386,
+    va389,
+    va393,
+    va44,
+    va47,
+    va478,
+    va490,
+    va507,
+    va508,
+    va516,
+    va534,
+    va546,
+    va560,
+    va568,
+    va579,
+    va585,
+    va587,
+    va591,
+    va617,
+    va623,
+    va64,
+    va648,
+    va653,
+    va671,
+    va692,
+    va701,
+    va702,
+    va71,
+    va713,
+    va721,
+    va724,
+    va726,
+    va739,
+    va749,
+    va750,
+    va751,
+    va758,
+    va761,
+    va779,
+    va795,
+    va803,
+    va806,
+    va809,
+    va818,
+    va821,
+    va836,
+    va838,
+    va841,
+    va856,
+    va865,
+    va874,
+    va89,
+    va895,
+    va898,
+    va903,
+    va909,
+    va941,
+    va957,
+    va958,
+    va960,
+    va963,
+    va979,
+    va987,
+    va989,
+    volume,
+    vwap,
+    (
+      va1153 * 8193 - (
+        va1153 * 8193 - va1153
+      )
+    ) AS va1154,
+    (
+      va1306 * 8193 - (
+        va1306 * 8193 - va1306
+      )
+    ) AS va1307
+  FROM values_3_4
 ), sections_4 AS (
   SELECT
     ts_code,
@@ -11153,699 +13031,754 @@ WITH values_0_1 AS (
     close,
     day_rows,
     open,
-    se1016,
-    se1020,
-    se1119,
-    se1120,
-    se1121,
-    se1122,
-    se1123,
-    se1124,
-    se1144,
-    se1145,
-    se1146,
-    se1169,
-    se121,
-    se1220,
-    se1241,
-    se1249,
-    se1280,
-    se1313,
-    se1336,
+    se1021,
+    se1022,
+    se1048,
+    se1049,
+    se1050,
+    se1051,
+    se1052,
+    se1053,
+    se1079,
+    se1082,
+    se1084,
+    se1207,
+    se1208,
+    se1209,
+    se1210,
+    se1211,
+    se1212,
+    se1232,
+    se1233,
+    se1234,
+    se1260,
+    se1314,
     se1356,
-    se1357,
-    se1358,
-    se1359,
-    se1361,
-    se1364,
-    se1385,
-    se1404,
-    se1407,
-    se1463,
-    se1522,
-    se1532,
-    se1552,
-    se1553,
-    se1557,
-    se1665,
-    se1682,
-    se1725,
-    se1782,
-    se179,
-    se1813,
-    se1814,
-    se1815,
-    se182,
-    se1846,
-    se1863,
+    se136,
+    se1373,
+    se1387,
+    se1432,
+    se1455,
+    se1597,
+    se1657,
+    se1667,
+    se1687,
+    se1688,
+    se1692,
+    se1693,
+    se1694,
+    se1695,
+    se1696,
+    se1697,
+    se1698,
+    se1699,
+    se1718,
+    se1719,
+    se1720,
+    se1823,
+    se1840,
     se1877,
     se1878,
     se1879,
-    se1898,
-    se19,
-    se1917,
-    se1918,
+    se1880,
+    se1932,
+    se1933,
+    se1934,
+    se1935,
+    se1936,
+    se1937,
+    se1938,
+    se1982,
+    se1983,
     se1984,
-    se1985,
-    se1986,
-    se1987,
-    se2030,
-    se2033,
-    se2107,
-    se2121,
-    se2124,
-    se2153,
-    se2154,
-    se2164,
-    se2167,
-    se2174,
-    se2182,
-    se2183,
-    se2184,
-    se22,
-    se2226,
-    se271,
-    se272,
-    se273,
-    se275,
-    se281,
-    se284,
+    se2015,
+    se2032,
+    se2049,
+    se2050,
+    se2051,
+    se2070,
+    se2089,
+    se2090,
+    se2156,
+    se2157,
+    se2158,
+    se2159,
+    se2202,
+    se2205,
+    se2329,
+    se2330,
+    se2331,
+    se2346,
+    se2347,
+    se2357,
+    se2360,
+    se2367,
+    se2375,
+    se2376,
+    se2377,
+    se245,
+    se292,
+    se293,
+    se294,
+    se296,
+    se302,
+    se304,
     se305,
-    se31,
-    se313,
-    se43,
-    se466,
-    se491,
-    se572,
-    se605,
-    se624,
-    se626,
-    se660,
-    se671,
-    se672,
-    se673,
-    se682,
-    se69,
+    se326,
+    se334,
+    se37,
+    se48,
+    se596,
+    se703,
+    se714,
+    se715,
+    se716,
     se72,
-    se728,
-    se749,
-    se750,
-    se751,
-    se752,
-    se754,
-    se758,
-    se804,
+    se725,
+    se780,
+    se781,
+    se782,
+    se783,
+    se784,
+    se810,
+    se811,
+    se812,
+    se813,
+    se815,
+    se819,
     se866,
-    se869,
-    se945,
-    se971,
-    se994,
-    se997,
-    se999,
-    va1012,
-    va1014,
-    va1015,
-    va1036,
-    va1038,
+    va100,
+    va1002,
+    va1024,
+    va1033,
     va1041,
-    va1045,
-    va1049,
-    va1056,
-    va1059,
-    va106,
-    va1062,
-    va1072,
-    va108,
-    va1086,
-    va1092,
-    va1102,
-    va1118,
-    va1127,
-    va1131,
-    va1135,
-    va1143,
-    va1148,
-    va116,
-    va1161,
-    va1167,
-    va1168,
-    va1183,
-    va1185,
-    va1187,
-    va1195,
-    va120,
-    va1204,
-    va1207,
-    va1210,
+    va1043,
+    va1047,
+    va1054,
+    va107,
+    va1075,
+    va1080,
+    va1081,
+    va1097,
+    va1106,
+    va1121,
+    va1123,
+    va1126,
+    va1130,
+    va1134,
+    va1154,
+    va1160,
+    va1174,
+    va1180,
+    va1190,
+    va1206,
+    va121,
+    va1215,
     va1219,
-    va122,
     va1223,
-    va1239,
-    va1240,
-    va1253,
-    va1257,
-    va1262,
-    va1265,
-    va1267,
-    va1278,
+    va1231,
+    va1241,
+    va1252,
+    va1258,
+    va1259,
+    va1274,
+    va1276,
     va1279,
-    va1283,
-    va1299,
-    va1306,
-    va1311,
-    va1312,
-    va132,
-    va1326,
-    va1334,
-    va1339,
-    va1343,
-    va1350,
-    va1352,
+    va1287,
+    va1296,
+    va1307,
+    va131,
+    va1313,
+    va1317,
+    va135,
+    va1351,
     va1360,
-    va1363,
-    va1373,
-    va1375,
-    va1382,
-    va1402,
-    va1403,
-    va1406,
-    va1418,
-    va1428,
-    va1431,
-    va1434,
-    va1438,
-    va144,
-    va1461,
+    va1364,
+    va1369,
+    va137,
+    va1372,
+    va1374,
+    va1386,
+    va1396,
+    va1397,
+    va1413,
+    va1420,
+    va1435,
+    va1445,
+    va1453,
+    va1458,
     va1462,
-    va1499,
-    va1507,
-    va1510,
-    va1514,
-    va1518,
-    va1521,
-    va1535,
-    va1556,
-    va1559,
+    va1469,
+    va147,
+    va1471,
+    va1484,
+    va1490,
+    va1492,
+    va1517,
+    va1542,
+    va1550,
+    va1560,
+    va1563,
+    va1566,
     va1570,
-    va158,
-    va1582,
-    va1586,
-    va1607,
-    va161,
-    va1612,
-    va1619,
-    va1625,
-    va1626,
-    va1628,
-    va164,
-    va1646,
-    va165,
-    va1660,
-    va1663,
-    va1664,
-    va1676,
-    va1679,
-    va1681,
-    va169,
-    va1698,
-    va17,
-    va1708,
-    va1718,
-    va1721,
-    va1724,
-    va1727,
-    va1750,
-    va1764,
-    va177,
-    va1775,
-    va1778,
-    va178,
-    va1781,
-    va1784,
-    va18,
-    va1802,
-    va181,
-    va1812,
+    va159,
+    va1595,
+    va1596,
+    va1634,
+    va1642,
+    va1645,
+    va1649,
+    va1653,
+    va1656,
+    va1670,
+    va1691,
+    va1700,
+    va1717,
+    va1729,
+    va173,
+    va1733,
+    va1755,
+    va176,
+    va1760,
+    va1767,
+    va1773,
+    va1774,
+    va1786,
+    va179,
+    va180,
+    va1805,
     va1818,
-    va1827,
-    va1832,
-    va1835,
-    va1841,
-    va1845,
-    va1847,
-    va1862,
+    va1821,
+    va1822,
+    va1834,
+    va1837,
+    va1839,
+    va184,
+    va185,
+    va1856,
     va1866,
+    va1870,
+    va1873,
     va1876,
-    va1891,
-    va1892,
-    va1894,
-    va1916,
-    va1922,
-    va1930,
-    va1941,
-    va1951,
-    va1965,
-    va1983,
-    va1993,
+    va1881,
+    va1906,
+    va1920,
+    va1925,
+    va1928,
+    va1931,
+    va1939,
+    va1975,
+    va1981,
+    va1987,
+    va1996,
     va2001,
-    va2007,
-    va2018,
-    va202,
-    va2022,
-    va203,
-    va2037,
-    va2044,
-    va2046,
-    va2047,
-    va2050,
-    va206,
-    va2074,
-    va2075,
-    va2085,
-    va209,
+    va2004,
+    va2010,
+    va2014,
+    va2016,
+    va2031,
+    va2035,
+    va2048,
+    va205,
+    va2063,
+    va2064,
+    va2066,
+    va2088,
     va2094,
-    va21,
-    va2105,
-    va2106,
-    va2110,
-    va2111,
-    va2119,
-    va212,
-    va2120,
+    va2102,
+    va2113,
     va2123,
-    va2135,
-    va2145,
-    va2149,
-    va216,
-    va2163,
-    va2172,
+    va2137,
+    va2155,
+    va2165,
     va2173,
-    va2181,
-    va2191,
+    va2179,
+    va2190,
     va2194,
-    va2199,
-    va2201,
+    va2209,
+    va2216,
+    va2218,
+    va2219,
+    va222,
     va2222,
-    va2224,
-    va2225,
-    va227,
+    va223,
+    va2246,
+    va2247,
+    va2257,
+    va226,
+    va2266,
+    va2284,
+    va2285,
+    va2286,
+    va229,
+    va232,
+    va2320,
+    va2328,
+    va2338,
+    va2342,
+    va2356,
     va236,
-    va244,
-    va246,
-    va258,
-    va263,
-    va270,
+    va2365,
+    va2366,
+    va2374,
+    va2384,
+    va2387,
+    va2392,
+    va2394,
+    va2415,
+    va2423,
+    va248,
+    va257,
+    va265,
+    va267,
     va279,
-    va280,
+    va284,
+    va291,
     va30,
     va300,
-    va304,
-    va306,
-    va312,
-    va314,
+    va301,
+    va321,
     va325,
     va327,
     va333,
-    va38,
-    va457,
-    va464,
-    va465,
-    va486,
-    va487,
-    va495,
-    va513,
-    va521,
-    va53,
-    va536,
-    va544,
-    va555,
-    va561,
-    va563,
-    va567,
-    va593,
-    va599,
-    va607,
-    va612,
-    va618,
-    va621,
-    va625,
-    va649,
-    va658,
-    va659,
-    va67,
-    va670,
-    va678,
-    va68,
-    va681,
-    va683,
-    va696,
-    va706,
-    va707,
-    va708,
+    va335,
+    va346,
+    va348,
+    va354,
+    va36,
+    va44,
+    va47,
+    va478,
+    va490,
+    va507,
+    va508,
+    va516,
+    va534,
+    va546,
+    va560,
+    va568,
+    va579,
+    va585,
+    va587,
+    va591,
+    va617,
+    va623,
+    va64,
+    va648,
+    va653,
+    va671,
+    va692,
+    va701,
+    va702,
     va71,
-    va715,
-    va718,
-    va730,
-    va742,
-    va745,
-    va748,
-    va757,
-    va760,
-    va775,
-    va777,
-    va780,
+    va713,
+    va721,
+    va724,
+    va726,
+    va739,
+    va749,
+    va750,
+    va751,
+    va758,
+    va761,
+    va779,
     va795,
-    va802,
     va803,
-    va826,
-    va830,
-    va835,
-    va840,
-    va85,
-    va864,
+    va806,
+    va809,
+    va818,
+    va821,
+    va836,
+    va838,
+    va841,
+    va856,
     va865,
-    va868,
-    va887,
-    va888,
-    va890,
-    va893,
+    va874,
+    va89,
+    va895,
+    va898,
+    va903,
     va909,
-    va914,
-    va916,
-    va92,
-    va923,
-    va924,
-    va943,
-    va944,
-    va964,
-    va966,
-    va970,
-    va973,
-    va990,
-    va995,
-    va996,
+    va941,
+    va957,
+    va958,
+    va960,
+    va963,
+    va979,
+    va987,
+    va989,
     volume,
     vwap,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va258) AS se259,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va258) AS se260,
-    COUNT(va258) OVER (
+    RANK() OVER (PARTITION BY trade_date ORDER BY va205) AS se206,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va205) AS se207,
+    COUNT(va205) OVER (
       PARTITION BY trade_date
-      ORDER BY va258
+      ORDER BY va205
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se261,
+    ) AS se208,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va279) AS se280,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va279) AS se281,
+    COUNT(va279) OVER (
+      PARTITION BY trade_date
+      ORDER BY va279
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se282,
     AVG((
-      CASE WHEN va350 THEN va329 END
+      CASE WHEN va371 THEN va350 END
     )) OVER (
       PARTITION BY trade_date
       ORDER BY stock_number
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se351,
+    ) AS se372,
     AVG(
       (
         CASE
           WHEN (
-            CASE WHEN NOT va350 IS NULL AND NOT va331 IS NULL THEN (
-              va350 AND va331
+            CASE WHEN NOT va371 IS NULL AND NOT va352 IS NULL THEN (
+              va371 AND va352
             ) END
           )
-          THEN se328
+          THEN se349
         END
       )
     ) OVER (
-      PARTITION BY trade_date
-      ORDER BY stock_number
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se352,
-    AVG((
-      CASE WHEN va354 THEN va329 END
-    )) OVER (
-      PARTITION BY trade_date
-      ORDER BY stock_number
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se355,
-    AVG(
-      (
-        CASE
-          WHEN (
-            CASE WHEN NOT va354 IS NULL AND NOT va331 IS NULL THEN (
-              va354 AND va331
-            ) END
-          )
-          THEN se328
-        END
-      )
-    ) OVER (
-      PARTITION BY trade_date
-      ORDER BY stock_number
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se356,
-    AVG((
-      CASE WHEN va359 THEN va329 END
-    )) OVER (
-      PARTITION BY trade_date
-      ORDER BY stock_number
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se360,
-    AVG(
-      (
-        CASE
-          WHEN (
-            CASE WHEN NOT va359 IS NULL AND NOT va331 IS NULL THEN (
-              va359 AND va331
-            ) END
-          )
-          THEN se328
-        END
-      )
-    ) OVER (
-      PARTITION BY trade_date
-      ORDER BY stock_number
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se361,
-    AVG((
-      CASE WHEN va365 THEN va329 END
-    )) OVER (
-      PARTITION BY trade_date
-      ORDER BY stock_number
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se366,
-    AVG(
-      (
-        CASE
-          WHEN (
-            CASE WHEN NOT va365 IS NULL AND NOT va331 IS NULL THEN (
-              va365 AND va331
-            ) END
-          )
-          THEN se328
-        END
-      )
-    ) OVER (
-      PARTITION BY trade_date
-      ORDER BY stock_number
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se367,
-    AVG((
-      CASE WHEN va368 THEN va329 END
-    )) OVER (
-      PARTITION BY trade_date
-      ORDER BY stock_number
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se369,
-    AVG(
-      (
-        CASE
-          WHEN (
-            CASE WHEN NOT va368 IS NULL AND NOT va331 IS NULL THEN (
-              va368 AND va331
-            ) END
-          )
-          THEN se328
-        END
-      )
-    ) OVER (
-      PARTITION BY trade_date
-      ORDER BY stock_number
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se370,
-    AVG((
-      CASE WHEN va372 THEN va329 END
-    )) OVER (
       PARTITION BY trade_date
       ORDER BY stock_number
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
     ) AS se373,
+    AVG((
+      CASE WHEN va375 THEN va350 END
+    )) OVER (
+      PARTITION BY trade_date
+      ORDER BY stock_number
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se376,
     AVG(
       (
         CASE
           WHEN (
-            CASE WHEN NOT va372 IS NULL AND NOT va331 IS NULL THEN (
-              va372 AND va331
+            CASE WHEN NOT va375 IS NULL AND NOT va352 IS NULL THEN (
+              va375 AND va352
             ) END
           )
-          THEN se328
+          THEN se349
         END
       )
     ) OVER (
       PARTITION BY trade_date
       ORDER BY stock_number
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se374,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va513) AS se514,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va513) AS se515,
-    COUNT(va513) OVER (
+    ) AS se377,
+    AVG((
+      CASE WHEN va380 THEN va350 END
+    )) OVER (
       PARTITION BY trade_date
-      ORDER BY va513
+      ORDER BY stock_number
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se516,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va536) AS se537,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va536) AS se538,
-    COUNT(va536) OVER (
+    ) AS se381,
+    AVG(
+      (
+        CASE
+          WHEN (
+            CASE WHEN NOT va380 IS NULL AND NOT va352 IS NULL THEN (
+              va380 AND va352
+            ) END
+          )
+          THEN se349
+        END
+      )
+    ) OVER (
       PARTITION BY trade_date
-      ORDER BY va536
+      ORDER BY stock_number
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se539,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va555) AS se556,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va555) AS se557,
-    COUNT(va555) OVER (
+    ) AS se382,
+    AVG((
+      CASE WHEN va386 THEN va350 END
+    )) OVER (
       PARTITION BY trade_date
-      ORDER BY va555
+      ORDER BY stock_number
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se558,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va599) AS se600,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va599) AS se601,
-    COUNT(va599) OVER (
+    ) AS se387,
+    AVG(
+      (
+        CASE
+          WHEN (
+            CASE WHEN NOT va386 IS NULL AND NOT va352 IS NULL THEN (
+              va386 AND va352
+            ) END
+          )
+          THEN se349
+        END
+      )
+    ) OVER (
       PARTITION BY trade_date
-      ORDER BY va599
+      ORDER BY stock_number
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se602,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va607) AS se608,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va607) AS se609,
-    COUNT(va607) OVER (
+    ) AS se388,
+    AVG((
+      CASE WHEN va389 THEN va350 END
+    )) OVER (
       PARTITION BY trade_date
-      ORDER BY va607
+      ORDER BY stock_number
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se610,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va730) AS se731,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va730) AS se732,
-    COUNT(va730) OVER (
+    ) AS se390,
+    AVG(
+      (
+        CASE
+          WHEN (
+            CASE WHEN NOT va389 IS NULL AND NOT va352 IS NULL THEN (
+              va389 AND va352
+            ) END
+          )
+          THEN se349
+        END
+      )
+    ) OVER (
       PARTITION BY trade_date
-      ORDER BY va730
+      ORDER BY stock_number
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se733,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va795) AS se796,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va795) AS se797,
-    COUNT(va795) OVER (
+    ) AS se391,
+    AVG((
+      CASE WHEN va393 THEN va350 END
+    )) OVER (
       PARTITION BY trade_date
-      ORDER BY va795
+      ORDER BY stock_number
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se798,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1102) AS se1103,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1102) AS se1104,
-    COUNT(va1102) OVER (
+    ) AS se394,
+    AVG(
+      (
+        CASE
+          WHEN (
+            CASE WHEN NOT va393 IS NULL AND NOT va352 IS NULL THEN (
+              va393 AND va352
+            ) END
+          )
+          THEN se349
+        END
+      )
+    ) OVER (
       PARTITION BY trade_date
-      ORDER BY va1102
+      ORDER BY stock_number
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1105,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1161) AS se1162,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1161) AS se1163,
-    COUNT(va1161) OVER (
+    ) AS se395,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va490) AS se491,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va490) AS se492,
+    COUNT(va490) OVER (
       PARTITION BY trade_date
-      ORDER BY va1161
+      ORDER BY va490
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1164,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1267) AS se1268,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1267) AS se1269,
-    COUNT(va1267) OVER (
+    ) AS se493,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va534) AS se535,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va534) AS se536,
+    COUNT(va534) OVER (
       PARTITION BY trade_date
-      ORDER BY va1267
+      ORDER BY va534
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1270,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1352) AS se1353,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1352) AS se1354,
-    COUNT(va1352) OVER (
+    ) AS se537,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va560) AS se561,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va560) AS se562,
+    COUNT(va560) OVER (
       PARTITION BY trade_date
-      ORDER BY va1352
+      ORDER BY va560
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1355,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1375) AS se1376,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1375) AS se1377,
-    COUNT(va1375) OVER (
+    ) AS se563,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va579) AS se580,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va579) AS se581,
+    COUNT(va579) OVER (
       PARTITION BY trade_date
-      ORDER BY va1375
+      ORDER BY va579
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1378,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1570) AS se1571,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1570) AS se1572,
-    COUNT(va1570) OVER (
+    ) AS se582,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va623) AS se624,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va623) AS se625,
+    COUNT(va623) OVER (
       PARTITION BY trade_date
-      ORDER BY va1570
+      ORDER BY va623
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1573,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1607) AS se1608,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1607) AS se1609,
-    COUNT(va1607) OVER (
+    ) AS se626,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va856) AS se857,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va856) AS se858,
+    COUNT(va856) OVER (
       PARTITION BY trade_date
-      ORDER BY va1607
+      ORDER BY va856
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1610,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1708) AS se1709,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1708) AS se1710,
-    COUNT(va1708) OVER (
+    ) AS se859,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va874) AS se875,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va874) AS se876,
+    COUNT(va874) OVER (
       PARTITION BY trade_date
-      ORDER BY va1708
+      ORDER BY va874
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1711,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1764) AS se1765,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1764) AS se1766,
-    COUNT(va1764) OVER (
+    ) AS se877,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1033) AS se1034,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1033) AS se1035,
+    COUNT(va1033) OVER (
       PARTITION BY trade_date
-      ORDER BY va1764
+      ORDER BY va1033
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1767,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1818) AS se1819,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1818) AS se1820,
-    COUNT(va1818) OVER (
+    ) AS se1036,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1154) AS se1155,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1154) AS se1156,
+    COUNT(va1154) OVER (
       PARTITION BY trade_date
-      ORDER BY va1818
+      ORDER BY va1154
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1821,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1827) AS se1828,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1827) AS se1829,
-    COUNT(va1827) OVER (
+    ) AS se1157,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1190) AS se1191,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1190) AS se1192,
+    COUNT(va1190) OVER (
       PARTITION BY trade_date
-      ORDER BY va1827
+      ORDER BY va1190
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1830,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1941) AS se1942,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1941) AS se1943,
-    COUNT(va1941) OVER (
+    ) AS se1193,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1241) AS se1242,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1241) AS se1243,
+    COUNT(va1241) OVER (
       PARTITION BY trade_date
-      ORDER BY va1941
+      ORDER BY va1241
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1944,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1951) AS se1952,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1951) AS se1953,
-    COUNT(va1951) OVER (
+    ) AS se1244,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1252) AS se1253,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1252) AS se1254,
+    COUNT(va1252) OVER (
       PARTITION BY trade_date
-      ORDER BY va1951
+      ORDER BY va1252
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1954,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1965) AS se1966,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1965) AS se1967,
-    COUNT(va1965) OVER (
+    ) AS se1255,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1307) AS se1308,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1307) AS se1309,
+    COUNT(va1307) OVER (
       PARTITION BY trade_date
-      ORDER BY va1965
+      ORDER BY va1307
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1968,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va2135) AS se2136,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2135) AS se2137,
-    COUNT(va2135) OVER (
+    ) AS se1310,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1351) AS se1352,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1351) AS se1353,
+    COUNT(va1351) OVER (
       PARTITION BY trade_date
-      ORDER BY va2135
+      ORDER BY va1351
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2138
-  FROM values_3_4
+    ) AS se1354,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1374) AS se1375,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1374) AS se1376,
+    COUNT(va1374) OVER (
+      PARTITION BY trade_date
+      ORDER BY va1374
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1377,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1435) AS se1436,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1435) AS se1437,
+    COUNT(va1435) OVER (
+      PARTITION BY trade_date
+      ORDER BY va1435
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1438,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1471) AS se1472,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1471) AS se1473,
+    COUNT(va1471) OVER (
+      PARTITION BY trade_date
+      ORDER BY va1471
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1474,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1484) AS se1485,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1484) AS se1486,
+    COUNT(va1484) OVER (
+      PARTITION BY trade_date
+      ORDER BY va1484
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1487,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1492) AS se1493,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1492) AS se1494,
+    COUNT(va1492) OVER (
+      PARTITION BY trade_date
+      ORDER BY va1492
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1495,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1517) AS se1518,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1517) AS se1519,
+    COUNT(va1517) OVER (
+      PARTITION BY trade_date
+      ORDER BY va1517
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1520,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1542) AS se1543,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1542) AS se1544,
+    COUNT(va1542) OVER (
+      PARTITION BY trade_date
+      ORDER BY va1542
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1545,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1755) AS se1756,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1755) AS se1757,
+    COUNT(va1755) OVER (
+      PARTITION BY trade_date
+      ORDER BY va1755
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1758,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1866) AS se1867,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1866) AS se1868,
+    COUNT(va1866) OVER (
+      PARTITION BY trade_date
+      ORDER BY va1866
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1869,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1920) AS se1921,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1920) AS se1922,
+    COUNT(va1920) OVER (
+      PARTITION BY trade_date
+      ORDER BY va1920
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1923,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1975) AS se1976,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1975) AS se1977,
+    COUNT(va1975) OVER (
+      PARTITION BY trade_date
+      ORDER BY va1975
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1978,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1987) AS se1988,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1987) AS se1989,
+    COUNT(va1987) OVER (
+      PARTITION BY trade_date
+      ORDER BY va1987
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1990,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1996) AS se1997,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1996) AS se1998,
+    COUNT(va1996) OVER (
+      PARTITION BY trade_date
+      ORDER BY va1996
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1999,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2113) AS se2114,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2113) AS se2115,
+    COUNT(va2113) OVER (
+      PARTITION BY trade_date
+      ORDER BY va2113
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se2116,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2123) AS se2124,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2123) AS se2125,
+    COUNT(va2123) OVER (
+      PARTITION BY trade_date
+      ORDER BY va2123
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se2126,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2137) AS se2138,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2137) AS se2139,
+    COUNT(va2137) OVER (
+      PARTITION BY trade_date
+      ORDER BY va2137
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se2140,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2320) AS se2321,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2320) AS se2322,
+    COUNT(va2320) OVER (
+      PARTITION BY trade_date
+      ORDER BY va2320
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se2323
+  FROM values_3_5
 ), values_4_1 AS (
   SELECT
     ts_code,
@@ -11855,392 +13788,353 @@ WITH values_0_1 AS (
     close,
     day_rows,
     open,
-    se1016,
-    se1020,
-    se1144,
-    se1145,
-    se1146,
-    se1169,
-    se121,
-    se1220,
-    se1241,
-    se1249,
-    se1268,
-    se1269,
-    se1270,
-    se1280,
-    se1313,
-    se1336,
+    se1021,
+    se1022,
+    se1034,
+    se1035,
+    se1036,
+    se1048,
+    se1049,
+    se1050,
+    se1051,
+    se1052,
+    se1053,
+    se1079,
+    se1082,
+    se1084,
+    se1260,
+    se1314,
+    se1352,
     se1353,
     se1354,
-    se1355,
-    se1356,
-    se1357,
-    se1358,
-    se1359,
-    se1361,
-    se1364,
-    se1385,
-    se1404,
-    se1407,
-    se1463,
-    se1522,
-    se1532,
-    se1552,
-    se1553,
-    se1557,
-    se1571,
-    se1572,
-    se1573,
-    se1608,
-    se1609,
-    se1610,
-    se1665,
-    se1682,
-    se1709,
-    se1710,
-    se1711,
-    se1725,
-    se1782,
-    se179,
-    se182,
-    se1846,
-    se1863,
+    se136,
+    se1387,
+    se1432,
+    se1455,
+    se1597,
+    se1657,
+    se1667,
+    se1687,
+    se1688,
+    se1692,
+    se1693,
+    se1694,
+    se1695,
+    se1696,
+    se1697,
+    se1698,
+    se1699,
+    se1718,
+    se1719,
+    se1720,
+    se1756,
+    se1757,
+    se1758,
+    se1823,
+    se1840,
+    se1867,
+    se1868,
+    se1869,
     se1877,
     se1878,
     se1879,
-    se1898,
-    se19,
-    se1917,
-    se1918,
-    se1984,
-    se1985,
-    se1986,
-    se1987,
-    se2030,
-    se2033,
-    se2107,
-    se2121,
-    se2124,
-    se2136,
-    se2137,
-    se2138,
-    se2153,
-    se2154,
-    se2164,
-    se2167,
-    se2174,
-    se2182,
-    se2183,
-    se2184,
-    se22,
-    se2226,
-    se271,
-    se272,
-    se273,
-    se275,
-    se281,
-    se284,
+    se1880,
+    se1932,
+    se1933,
+    se1934,
+    se1935,
+    se1936,
+    se1937,
+    se1938,
+    se2015,
+    se2032,
+    se2049,
+    se2050,
+    se2051,
+    se2070,
+    se2089,
+    se2090,
+    se2156,
+    se2157,
+    se2158,
+    se2159,
+    se2202,
+    se2205,
+    se2346,
+    se2347,
+    se2357,
+    se2360,
+    se2367,
+    se2375,
+    se2376,
+    se2377,
+    se245,
+    se292,
+    se293,
+    se294,
+    se296,
+    se302,
+    se304,
     se305,
-    se31,
-    se313,
-    se351,
-    se352,
-    se366,
-    se367,
-    se43,
-    se466,
-    se491,
-    se556,
-    se557,
-    se558,
-    se572,
-    se605,
-    se624,
-    se626,
-    se660,
-    se671,
-    se672,
-    se673,
-    se682,
-    se69,
-    se72,
-    se728,
-    se749,
-    se750,
-    se751,
-    se752,
-    se754,
-    se758,
-    se804,
+    se326,
+    se334,
+    se372,
+    se373,
+    se387,
+    se388,
+    se580,
+    se581,
+    se582,
+    se596,
+    se703,
+    se714,
+    se715,
+    se716,
+    se725,
+    se780,
+    se781,
+    se782,
+    se783,
+    se784,
+    se810,
+    se811,
+    se812,
+    se813,
+    se815,
+    se819,
     se866,
-    se869,
-    se945,
-    se971,
-    se994,
-    se997,
-    se999,
-    va1012,
-    va1014,
-    va1015,
-    va1036,
-    va1038,
+    va100,
+    va1002,
+    va1024,
+    va1033,
     va1041,
-    va1045,
-    va1049,
-    va1056,
-    va1059,
-    va106,
-    va1062,
-    va1072,
-    va108,
-    va1086,
-    va1092,
-    va1127,
-    va1131,
-    va1135,
-    va1143,
-    va1148,
-    va116,
-    va1167,
-    va1168,
-    va1183,
-    va1185,
-    va1187,
-    va1195,
-    va120,
-    va1204,
-    va1207,
-    va1210,
+    va1043,
+    va1047,
+    va1054,
+    va1075,
+    va1080,
+    va1081,
+    va1097,
+    va1106,
+    va1121,
+    va1123,
+    va1126,
+    va1130,
+    va1134,
+    va1160,
+    va1174,
+    va1180,
+    va121,
+    va1215,
     va1219,
-    va122,
     va1223,
-    va1239,
-    va1240,
-    va1253,
-    va1257,
-    va1262,
-    va1265,
-    va1267,
-    va1278,
+    va1258,
+    va1259,
+    va1274,
+    va1276,
     va1279,
-    va1283,
-    va1299,
-    va1306,
-    va1311,
-    va1312,
-    va132,
-    va1326,
-    va1334,
-    va1339,
-    va1343,
-    va1350,
-    va1352,
+    va1287,
+    va1296,
+    va131,
+    va1313,
+    va1317,
+    va135,
+    va1351,
     va1360,
-    va1363,
-    va1382,
-    va1402,
-    va1403,
-    va1406,
-    va1418,
-    va1428,
-    va1431,
-    va1434,
-    va1438,
-    va144,
-    va1461,
+    va1364,
+    va1369,
+    va137,
+    va1386,
+    va1396,
+    va1397,
+    va1413,
+    va1420,
+    va1445,
+    va1453,
+    va1458,
     va1462,
-    va1499,
-    va1507,
-    va1510,
-    va1514,
-    va1518,
-    va1521,
-    va1535,
-    va1556,
-    va1559,
+    va1469,
+    va147,
+    va1550,
+    va1560,
+    va1563,
+    va1566,
     va1570,
-    va158,
-    va1582,
-    va1586,
-    va1607,
-    va161,
-    va1612,
-    va1619,
-    va1625,
-    va1626,
-    va1628,
-    va164,
-    va1646,
-    va165,
-    va1660,
-    va1663,
-    va1664,
-    va1676,
-    va1679,
-    va1681,
-    va1698,
-    va17,
-    va1708,
-    va1718,
-    va1721,
-    va1724,
-    va1727,
-    va1750,
-    va177,
-    va1775,
-    va1778,
-    va178,
-    va1781,
-    va1784,
-    va18,
-    va1802,
-    va181,
-    va1832,
-    va1835,
-    va1841,
-    va1845,
-    va1847,
-    va1862,
+    va159,
+    va1595,
+    va1596,
+    va1634,
+    va1642,
+    va1645,
+    va1649,
+    va1653,
+    va1656,
+    va1670,
+    va1691,
+    va1700,
+    va1717,
+    va1729,
+    va173,
+    va1733,
+    va1755,
+    va176,
+    va1760,
+    va1767,
+    va1773,
+    va1774,
+    va1786,
+    va179,
+    va180,
+    va1805,
+    va1818,
+    va1821,
+    va1822,
+    va1834,
+    va1837,
+    va1839,
+    va185,
+    va1856,
     va1866,
+    va1870,
+    va1873,
     va1876,
-    va1891,
-    va1892,
-    va1894,
-    va1916,
-    va1922,
-    va1930,
-    va1983,
-    va1993,
+    va1881,
+    va1906,
+    va1925,
+    va1928,
+    va1931,
+    va1939,
     va2001,
-    va2007,
-    va2018,
-    va202,
-    va2022,
-    va203,
-    va2037,
-    va2044,
-    va2046,
-    va2047,
-    va2050,
-    va206,
-    va2074,
-    va2075,
-    va2085,
-    va209,
+    va2004,
+    va2010,
+    va2014,
+    va2016,
+    va2031,
+    va2035,
+    va2048,
+    va2063,
+    va2064,
+    va2066,
+    va2088,
     va2094,
-    va21,
-    va2105,
-    va2106,
-    va2110,
-    va2111,
-    va2119,
-    va212,
-    va2120,
-    va2123,
-    va2135,
-    va2145,
-    va2149,
-    va216,
-    va2163,
-    va2172,
+    va2102,
+    va2155,
+    va2165,
     va2173,
-    va2181,
-    va2191,
+    va2179,
+    va2190,
     va2194,
-    va2199,
-    va2201,
+    va2209,
+    va2216,
+    va2218,
+    va2219,
+    va222,
     va2222,
-    va2224,
-    va2225,
-    va227,
+    va223,
+    va2246,
+    va2247,
+    va2257,
+    va226,
+    va2266,
+    va2284,
+    va2285,
+    va2286,
+    va229,
+    va232,
+    va2338,
+    va2342,
+    va2356,
     va236,
-    va244,
-    va246,
-    va270,
-    va279,
-    va280,
+    va2365,
+    va2366,
+    va2374,
+    va2384,
+    va2387,
+    va2392,
+    va2394,
+    va2415,
+    va2423,
+    va248,
+    va257,
+    va265,
+    va267,
+    va291,
     va30,
     va300,
-    va304,
-    va306,
-    va312,
-    va314,
+    va301,
+    va321,
     va325,
     va327,
     va333,
-    va38,
-    va457,
-    va464,
-    va465,
-    va486,
-    va487,
-    va495,
-    va521,
-    va53,
-    va544,
-    va555,
-    va561,
-    va563,
-    va567,
-    va593,
-    va618,
-    va621,
-    va625,
-    va649,
-    va658,
-    va659,
-    va67,
-    va670,
-    va678,
-    va68,
-    va681,
-    va683,
-    va696,
-    va706,
-    va707,
-    va708,
-    va71,
-    va715,
-    va718,
-    va742,
-    va745,
-    va748,
-    va757,
-    va760,
-    va775,
-    va777,
-    va780,
-    va802,
+    va335,
+    va346,
+    va348,
+    va354,
+    va36,
+    va44,
+    va478,
+    va507,
+    va508,
+    va516,
+    va546,
+    va568,
+    va579,
+    va585,
+    va587,
+    va591,
+    va617,
+    va64,
+    va648,
+    va653,
+    va671,
+    va692,
+    va701,
+    va702,
+    va713,
+    va721,
+    va724,
+    va726,
+    va739,
+    va749,
+    va750,
+    va751,
+    va758,
+    va761,
+    va779,
+    va795,
     va803,
-    va826,
-    va830,
-    va835,
-    va840,
-    va85,
-    va864,
+    va806,
+    va809,
+    va818,
+    va821,
+    va836,
+    va838,
+    va841,
     va865,
-    va868,
-    va887,
-    va888,
-    va890,
-    va893,
+    va89,
+    va895,
+    va898,
+    va903,
     va909,
-    va914,
-    va916,
-    va923,
-    va924,
-    va943,
-    va944,
-    va964,
-    va966,
-    va970,
-    va973,
-    va990,
-    va995,
-    va996,
-    volume,
+    va941,
+    va957,
+    va958,
+    va960,
+    va963,
+    va979,
+    va987,
+    va989,
     vwap,
+    (
+      CASE
+        WHEN NOT va205 IS NULL
+        THEN (
+          se206 + ROUND(se207 * day_rows)
+        ) / (
+          2 * se208
+        )
+      END
+    ) AS va209,
     (
       CASE
         WHEN stock_row > 7
@@ -12248,264 +14142,419 @@ WITH values_0_1 AS (
           (
             1 - (
               CASE
-                WHEN NOT va258 IS NULL
+                WHEN NOT va279 IS NULL
                 THEN (
-                  se259 + ROUND(se260 * day_rows)
+                  se280 + ROUND(se281 * day_rows)
                 ) / (
-                  2 * se261
+                  2 * se282
                 )
               END
             )
-          ) * va263
+          ) * va284
         )
       END
-    ) AS va264,
+    ) AS va285,
     (
-      se355 / NULLIF(se356, 0)
-    ) AS va357,
+      se376 / NULLIF(se377, 0)
+    ) AS va378,
     (
-      se360 / NULLIF(se361, 0)
-    ) AS va362,
+      se381 / NULLIF(se382, 0)
+    ) AS va383,
     (
-      se369 / NULLIF(se370, 0)
-    ) AS va371,
+      se390 / NULLIF(se391, 0)
+    ) AS va392,
     (
-      se373 / NULLIF(se374, 0)
-    ) AS va375,
+      se394 / NULLIF(se395, 0)
+    ) AS va396,
     (
       CASE
-        WHEN NOT va513 IS NULL
+        WHEN NOT va490 IS NULL
         THEN (
-          se514 + ROUND(se515 * day_rows)
+          se491 + ROUND(se492 * day_rows)
         ) / (
-          2 * se516
+          2 * se493
         )
       END
-    ) AS va517,
-    (
-      -(
-        CASE
-          WHEN NOT va536 IS NULL
-          THEN (
-            se537 + ROUND(se538 * day_rows)
-          ) / (
-            2 * se539
-          )
-        END
-      )
-    ) AS va540,
-    (
-      -(
-        CASE
-          WHEN NOT va599 IS NULL
-          THEN (
-            se600 + ROUND(se601 * day_rows)
-          ) / (
-            2 * se602
-          )
-        END
-      )
-    ) AS va603,
-    (
-      (
-        -(
-          CASE
-            WHEN NOT va607 IS NULL
-            THEN (
-              se608 + ROUND(se609 * day_rows)
-            ) / (
-              2 * se610
-            )
-          END
-        )
-      ) * (
-        CASE
-          WHEN se605 > stock_row - 9 AND se491 > stock_row - 9
-          THEN CASE WHEN ISFINITE(va612) THEN ROUND(va612, 12) END
-          ELSE NULL
-        END
-      )
-    ) AS va613,
-    (
-      -(
-        CASE
-          WHEN NOT va730 IS NULL
-          THEN (
-            se731 + ROUND(se732 * day_rows)
-          ) / (
-            2 * se733
-          )
-        END
-      )
-    ) AS va734,
+    ) AS va494,
     (
       CASE
-        WHEN NOT va795 IS NULL
+        WHEN NOT va534 IS NULL
         THEN (
-          se796 + ROUND(se797 * day_rows)
+          se535 + ROUND(se536 * day_rows)
         ) / (
-          2 * se798
+          2 * se537
         )
       END
-    ) AS va799,
+    ) AS va538,
+    (
+      -(
+        CASE
+          WHEN NOT va560 IS NULL
+          THEN (
+            se561 + ROUND(se562 * day_rows)
+          ) / (
+            2 * se563
+          )
+        END
+      )
+    ) AS va564,
+    (
+      -(
+        CASE
+          WHEN NOT va623 IS NULL
+          THEN (
+            se624 + ROUND(se625 * day_rows)
+          ) / (
+            2 * se626
+          )
+        END
+      )
+    ) AS va627,
+    (
+      CASE
+        WHEN NOT va856 IS NULL
+        THEN (
+          se857 + ROUND(se858 * day_rows)
+        ) / (
+          2 * se859
+        )
+      END
+    ) AS va860,
+    (
+      CASE
+        WHEN NOT va874 IS NULL
+        THEN (
+          se875 + ROUND(se876 * day_rows)
+        ) / (
+          2 * se877
+        )
+      END
+    ) AS va878,
+    (
+      -(
+        CASE
+          WHEN NOT va1154 IS NULL
+          THEN (
+            se1155 + ROUND(se1156 * day_rows)
+          ) / (
+            2 * se1157
+          )
+        END
+      )
+    ) AS va1158,
     (
       -(
         (
           CASE
-            WHEN NOT va1102 IS NULL
+            WHEN NOT va1190 IS NULL
             THEN (
-              se1103 + ROUND(se1104 * day_rows)
+              se1191 + ROUND(se1192 * day_rows)
             ) / (
-              2 * se1105
+              2 * se1193
             )
           END
         ) + (
           2 + CASE
-            WHEN se1119 < va1118
+            WHEN se1207 < va1206
             THEN 2
-            WHEN se1119 = va1118
+            WHEN se1207 = va1206
             THEN 1
-            WHEN se1119 > va1118
+            WHEN se1207 > va1206
             THEN 0
           END + CASE
-            WHEN se1120 < va1118
+            WHEN se1208 < va1206
             THEN 2
-            WHEN se1120 = va1118
+            WHEN se1208 = va1206
             THEN 1
-            WHEN se1120 > va1118
+            WHEN se1208 > va1206
             THEN 0
           END + CASE
-            WHEN se1121 < va1118
+            WHEN se1209 < va1206
             THEN 2
-            WHEN se1121 = va1118
+            WHEN se1209 = va1206
             THEN 1
-            WHEN se1121 > va1118
+            WHEN se1209 > va1206
             THEN 0
           END + CASE
-            WHEN se1122 < va1118
+            WHEN se1210 < va1206
             THEN 2
-            WHEN se1122 = va1118
+            WHEN se1210 = va1206
             THEN 1
-            WHEN se1122 > va1118
+            WHEN se1210 > va1206
             THEN 0
           END + CASE
-            WHEN se1123 < va1118
+            WHEN se1211 < va1206
             THEN 2
-            WHEN se1123 = va1118
+            WHEN se1211 = va1206
             THEN 1
-            WHEN se1123 > va1118
+            WHEN se1211 > va1206
             THEN 0
           END + CASE
-            WHEN se1124 < va1118
+            WHEN se1212 < va1206
             THEN 2
-            WHEN se1124 = va1118
+            WHEN se1212 = va1206
             THEN 1
-            WHEN se1124 > va1118
+            WHEN se1212 > va1206
             THEN 0
           END
         ) / 14
       )
-    ) AS va1125,
+    ) AS va1213,
     (
-      CASE
-        WHEN NOT va1161 IS NULL
-        THEN (
-          se1162 + ROUND(se1163 * day_rows)
-        ) / (
-          2 * se1164
-        )
-      END
-    ) AS va1165,
-    (
-      (
+      -(
         (
           CASE
-            WHEN NOT va1375 IS NULL
+            WHEN NOT va1231 IS NULL
             THEN (
-              se1376 + ROUND(se1377 * day_rows)
+              se1232 + ROUND(se1233 * day_rows)
             ) / (
-              2 * se1378
+              2 * se1234
             )
           END
-        ) * va169
-      ) / NULLIF((
-        va1373 / NULLIF(va92, 0)
-      ), 0)
-    ) AS va1379,
+        ) * (
+          CASE
+            WHEN NOT va1241 IS NULL
+            THEN (
+              se1242 + ROUND(se1243 * day_rows)
+            ) / (
+              2 * se1244
+            )
+          END
+        )
+      )
+    ) AS va1245,
     (
       CASE
-        WHEN NOT va1764 IS NULL
+        WHEN NOT va1252 IS NULL
         THEN (
-          se1765 + ROUND(se1766 * day_rows)
+          se1253 + ROUND(se1254 * day_rows)
         ) / (
-          2 * se1767
+          2 * se1255
         )
       END
-    ) AS va1768,
+    ) AS va1256,
     (
-      (
+      -(
+        CASE
+          WHEN NOT va1307 IS NULL
+          THEN (
+            se1308 + ROUND(se1309 * day_rows)
+          ) / (
+            2 * se1310
+          )
+        END
+      )
+    ) AS va1311,
+    (
+      -(
         (
-          -(
+          va1372 - se1373
+        ) * (
+          CASE
+            WHEN NOT va1374 IS NULL
+            THEN (
+              se1375 + ROUND(se1376 * day_rows)
+            ) / (
+              2 * se1377
+            )
+          END
+        )
+      )
+    ) AS va1378,
+    (
+      CASE
+        WHEN NOT va1435 IS NULL
+        THEN (
+          se1436 + ROUND(se1437 * day_rows)
+        ) / (
+          2 * se1438
+        )
+      END
+    ) AS va1439,
+    (
+      -(
+        (
+          (
             CASE
-              WHEN NOT va1812 IS NULL
+              WHEN (
+                NOT (
+                  va47 = se48
+                )
+              ) AND (
+                NOT (
+                  va71 = se72
+                )
+              )
               THEN (
-                se1813 + ROUND(se1814 * day_rows)
+                CASE WHEN stock_row > 1 THEN SIGN(close - se37) * SIGN(volume - se1356) END
+              )
+              ELSE NULL
+            END
+          ) * (
+            CASE
+              WHEN NOT va1471 IS NULL
+              THEN (
+                se1472 + ROUND(se1473 * day_rows)
               ) / (
-                2 * se1815
+                2 * se1474
               )
             END
           )
         ) * (
           CASE
-            WHEN NOT va1818 IS NULL
+            WHEN NOT va1484 IS NULL
             THEN (
-              se1819 + ROUND(se1820 * day_rows)
+              se1485 + ROUND(se1486 * day_rows)
             ) / (
-              2 * se1821
+              2 * se1487
+            )
+          END
+        )
+      )
+    ) AS va1488,
+    (
+      (
+        (
+          CASE
+            WHEN NOT va1492 IS NULL
+            THEN (
+              se1493 + ROUND(se1494 * day_rows)
+            ) / (
+              2 * se1495
+            )
+          END
+        ) * va184
+      ) / NULLIF((
+        va1490 / NULLIF(va107, 0)
+      ), 0)
+    ) AS va1496,
+    (
+      CASE
+        WHEN NOT va1517 IS NULL
+        THEN (
+          se1518 + ROUND(se1519 * day_rows)
+        ) / (
+          2 * se1520
+        )
+      END
+    ) AS va1521,
+    (
+      CASE
+        WHEN NOT va1542 IS NULL
+        THEN (
+          se1543 + ROUND(se1544 * day_rows)
+        ) / (
+          2 * se1545
+        )
+      END
+    ) AS va1546,
+    (
+      CASE
+        WHEN NOT va1920 IS NULL
+        THEN (
+          se1921 + ROUND(se1922 * day_rows)
+        ) / (
+          2 * se1923
+        )
+      END
+    ) AS va1924,
+    (
+      -(
+        CASE
+          WHEN NOT va1975 IS NULL
+          THEN (
+            se1976 + ROUND(se1977 * day_rows)
+          ) / (
+            2 * se1978
+          )
+        END
+      )
+    ) AS va1979,
+    (
+      (
+        (
+          -(
+            CASE
+              WHEN NOT va1981 IS NULL
+              THEN (
+                se1982 + ROUND(se1983 * day_rows)
+              ) / (
+                2 * se1984
+              )
+            END
+          )
+        ) * (
+          CASE
+            WHEN NOT va1987 IS NULL
+            THEN (
+              se1988 + ROUND(se1989 * day_rows)
+            ) / (
+              2 * se1990
             )
           END
         )
       ) * (
         CASE
-          WHEN NOT va1827 IS NULL
+          WHEN NOT va1996 IS NULL
           THEN (
-            se1828 + ROUND(se1829 * day_rows)
+            se1997 + ROUND(se1998 * day_rows)
           ) / (
-            2 * se1830
+            2 * se1999
           )
         END
       )
-    ) AS va1831,
+    ) AS va2000,
     (
       CASE
-        WHEN NOT va1941 IS NULL
+        WHEN NOT va2113 IS NULL
         THEN (
-          se1942 + ROUND(se1943 * day_rows)
+          se2114 + ROUND(se2115 * day_rows)
         ) / (
-          2 * se1944
+          2 * se2116
         )
       END
-    ) AS va1945,
+    ) AS va2117,
     (
       CASE
-        WHEN NOT va1951 IS NULL
+        WHEN NOT va2123 IS NULL
         THEN (
-          se1952 + ROUND(se1953 * day_rows)
+          se2124 + ROUND(se2125 * day_rows)
         ) / (
-          2 * se1954
+          2 * se2126
         )
       END
-    ) AS va1955,
+    ) AS va2127,
     (
       CASE
-        WHEN NOT va1965 IS NULL
+        WHEN NOT va2137 IS NULL
         THEN (
-          se1966 + ROUND(se1967 * day_rows)
+          se2138 + ROUND(se2139 * day_rows)
         ) / (
-          2 * se1968
+          2 * se2140
         )
       END
-    ) AS va1969
+    ) AS va2141,
+    (
+      (
+        CASE
+          WHEN NOT va2320 IS NULL
+          THEN (
+            se2321 + ROUND(se2322 * day_rows)
+          ) / (
+            2 * se2323
+          )
+        END
+      ) * (
+        CASE
+          WHEN NOT va2328 IS NULL
+          THEN (
+            se2329 + ROUND(se2330 * day_rows)
+          ) / (
+            2 * se2331
+          )
+        END
+      )
+    ) AS va2332
   FROM sections_4
 ), values_4_2 AS (
   SELECT
@@ -12516,440 +14565,434 @@ WITH values_0_1 AS (
     close,
     day_rows,
     open,
-    se1016,
-    se1020,
-    se1144,
-    se1145,
-    se1146,
-    se1169,
-    se121,
-    se1220,
-    se1241,
-    se1249,
-    se1268,
-    se1269,
-    se1270,
-    se1280,
-    se1313,
-    se1336,
+    se1021,
+    se1022,
+    se1034,
+    se1035,
+    se1036,
+    se1048,
+    se1049,
+    se1050,
+    se1051,
+    se1052,
+    se1053,
+    se1079,
+    se1082,
+    se1084,
+    se1260,
+    se1314,
+    se1352,
     se1353,
     se1354,
-    se1355,
-    se1356,
-    se1357,
-    se1358,
-    se1359,
-    se1361,
-    se1364,
-    se1385,
-    se1404,
-    se1407,
-    se1463,
-    se1522,
-    se1532,
-    se1552,
-    se1553,
-    se1557,
-    se1571,
-    se1572,
-    se1573,
-    se1608,
-    se1609,
-    se1610,
-    se1665,
-    se1682,
-    se1709,
-    se1710,
-    se1711,
-    se1725,
-    se1782,
-    se179,
-    se182,
-    se1846,
-    se1863,
+    se136,
+    se1387,
+    se1432,
+    se1455,
+    se1597,
+    se1657,
+    se1667,
+    se1687,
+    se1688,
+    se1692,
+    se1693,
+    se1694,
+    se1695,
+    se1696,
+    se1697,
+    se1698,
+    se1699,
+    se1718,
+    se1719,
+    se1720,
+    se1756,
+    se1757,
+    se1758,
+    se1823,
+    se1840,
+    se1867,
+    se1868,
+    se1869,
     se1877,
     se1878,
     se1879,
-    se1898,
-    se19,
-    se1917,
-    se1918,
-    se1984,
-    se1985,
-    se1986,
-    se1987,
-    se2030,
-    se2033,
-    se2107,
-    se2121,
-    se2124,
-    se2136,
-    se2137,
-    se2138,
-    se2153,
-    se2154,
-    se2164,
-    se2167,
-    se2174,
-    se2182,
-    se2183,
-    se2184,
-    se22,
-    se2226,
-    se271,
-    se272,
-    se273,
-    se275,
-    se281,
-    se284,
+    se1880,
+    se1932,
+    se1933,
+    se1934,
+    se1935,
+    se1936,
+    se1937,
+    se1938,
+    se2015,
+    se2032,
+    se2049,
+    se2050,
+    se2051,
+    se2070,
+    se2089,
+    se2090,
+    se2156,
+    se2157,
+    se2158,
+    se2159,
+    se2202,
+    se2205,
+    se2346,
+    se2347,
+    se2357,
+    se2360,
+    se2367,
+    se2375,
+    se2376,
+    se2377,
+    se245,
+    se292,
+    se293,
+    se294,
+    se296,
+    se302,
+    se304,
     se305,
-    se31,
-    se313,
-    se43,
-    se466,
-    se491,
-    se556,
-    se557,
-    se558,
-    se572,
-    se605,
-    se624,
-    se626,
-    se660,
-    se671,
-    se672,
-    se673,
-    se682,
-    se69,
-    se72,
-    se728,
-    se749,
-    se750,
-    se751,
-    se752,
-    se754,
-    se758,
-    se804,
+    se326,
+    se334,
+    se580,
+    se581,
+    se582,
+    se596,
+    se703,
+    se714,
+    se715,
+    se716,
+    se725,
+    se780,
+    se781,
+    se782,
+    se783,
+    se784,
+    se810,
+    se811,
+    se812,
+    se813,
+    se815,
+    se819,
     se866,
-    se869,
-    se945,
-    se971,
-    se994,
-    se997,
-    se999,
-    va1012,
-    va1014,
-    va1015,
-    va1036,
-    va1038,
+    va100,
+    va1002,
+    va1024,
+    va1033,
     va1041,
-    va1045,
-    va1049,
-    va1056,
-    va1059,
-    va106,
-    va1062,
-    va1072,
-    va108,
-    va1086,
-    va1092,
-    va1125,
-    va1127,
-    va1131,
-    va1135,
-    va1143,
-    va1148,
-    va116,
-    va1165,
-    va1167,
-    va1168,
-    va1183,
-    va1185,
-    va1187,
-    va1195,
-    va120,
-    va1204,
-    va1207,
-    va1210,
+    va1043,
+    va1047,
+    va1054,
+    va1075,
+    va1080,
+    va1081,
+    va1097,
+    va1106,
+    va1121,
+    va1123,
+    va1126,
+    va1130,
+    va1134,
+    va1158,
+    va1160,
+    va1174,
+    va1180,
+    va121,
+    va1213,
+    va1215,
     va1219,
-    va122,
     va1223,
-    va1239,
-    va1240,
-    va1253,
-    va1257,
-    va1262,
-    va1265,
-    va1267,
-    va1278,
+    va1245,
+    va1256,
+    va1258,
+    va1259,
+    va1274,
+    va1276,
     va1279,
-    va1283,
-    va1299,
-    va1306,
+    va1287,
+    va1296,
+    va131,
     va1311,
-    va1312,
-    va132,
-    va1326,
-    va1334,
-    va1339,
-    va1343,
-    va1350,
-    va1352,
+    va1313,
+    va1317,
+    va135,
+    va1351,
     va1360,
-    va1363,
-    va1379,
-    va1382,
-    va1402,
-    va1403,
-    va1406,
-    va1418,
-    va1428,
-    va1431,
-    va1434,
-    va1438,
-    va144,
-    va1461,
+    va1364,
+    va1369,
+    va137,
+    va1378,
+    va1386,
+    va1396,
+    va1397,
+    va1413,
+    va1445,
+    va1453,
+    va1458,
     va1462,
-    va1499,
-    va1507,
-    va1510,
-    va1514,
-    va1518,
-    va1521,
-    va1535,
-    va1556,
-    va1559,
+    va1469,
+    va147,
+    va1488,
+    va1496,
+    va1550,
+    va1560,
+    va1563,
+    va1566,
     va1570,
-    va158,
-    va1582,
-    va1586,
-    va1607,
-    va161,
-    va1612,
-    va1619,
-    va1625,
-    va1626,
-    va1628,
-    va164,
-    va1646,
-    va165,
-    va1660,
-    va1663,
-    va1664,
-    va1676,
-    va1679,
-    va1681,
-    va1698,
-    va17,
-    va1708,
-    va1718,
-    va1721,
-    va1724,
-    va1727,
-    va1750,
-    va1768,
-    va177,
-    va1775,
-    va1778,
-    va178,
-    va1781,
-    va1784,
-    va18,
-    va1802,
-    va181,
-    va1831,
-    va1832,
-    va1835,
-    va1841,
-    va1845,
-    va1847,
-    va1862,
+    va159,
+    va1595,
+    va1596,
+    va1634,
+    va1642,
+    va1645,
+    va1649,
+    va1653,
+    va1656,
+    va1670,
+    va1691,
+    va1700,
+    va1717,
+    va1729,
+    va173,
+    va1733,
+    va1755,
+    va176,
+    va1760,
+    va1767,
+    va1773,
+    va1774,
+    va1786,
+    va179,
+    va180,
+    va1805,
+    va1818,
+    va1821,
+    va1822,
+    va1834,
+    va1837,
+    va1839,
+    va185,
+    va1856,
     va1866,
+    va1870,
+    va1873,
     va1876,
-    va1891,
-    va1892,
-    va1894,
-    va1916,
-    va1922,
-    va1930,
-    va1969,
-    va1983,
-    va1993,
+    va1881,
+    va1906,
+    va1924,
+    va1925,
+    va1928,
+    va1931,
+    va1939,
+    va1979,
+    va2000,
     va2001,
-    va2007,
-    va2018,
-    va202,
-    va2022,
-    va203,
-    va2037,
-    va2044,
-    va2046,
-    va2047,
-    va2050,
-    va206,
-    va2074,
-    va2075,
-    va2085,
+    va2004,
+    va2010,
+    va2014,
+    va2016,
+    va2031,
+    va2035,
+    va2048,
+    va2063,
+    va2064,
+    va2066,
+    va2088,
     va209,
     va2094,
-    va21,
-    va2105,
-    va2106,
-    va2110,
-    va2111,
-    va2119,
-    va212,
-    va2120,
-    va2123,
-    va2135,
-    va2145,
-    va2149,
-    va216,
-    va2163,
-    va2172,
+    va2102,
+    va2141,
+    va2155,
+    va2165,
     va2173,
-    va2181,
-    va2191,
+    va2179,
+    va2190,
     va2194,
-    va2199,
-    va2201,
+    va2209,
+    va2216,
+    va2218,
+    va2219,
+    va222,
     va2222,
-    va2224,
-    va2225,
-    va227,
+    va223,
+    va2246,
+    va2247,
+    va2257,
+    va226,
+    va2266,
+    va2284,
+    va2285,
+    va2286,
+    va229,
+    va232,
+    va2332,
+    va2338,
+    va2342,
+    va2356,
     va236,
-    va244,
-    va246,
-    va270,
-    va279,
-    va280,
+    va2365,
+    va2366,
+    va2374,
+    va2384,
+    va2387,
+    va2392,
+    va2394,
+    va2415,
+    va2423,
+    va248,
+    va257,
+    va265,
+    va267,
+    va291,
     va30,
     va300,
-    va304,
-    va306,
-    va312,
-    va314,
+    va301,
+    va321,
     va325,
     va327,
     va333,
-    va38,
-    va457,
-    va464,
-    va465,
-    va486,
-    va487,
-    va495,
-    va517,
-    va521,
-    va53,
-    va540,
-    va544,
-    va555,
-    va561,
-    va563,
-    va567,
-    va593,
-    va603,
-    va613,
-    va618,
-    va621,
-    va625,
-    va649,
-    va658,
-    va659,
-    va67,
-    va670,
-    va678,
-    va68,
-    va681,
-    va683,
-    va696,
-    va706,
-    va707,
-    va708,
-    va71,
-    va715,
-    va718,
-    va734,
-    va742,
-    va745,
-    va748,
-    va757,
-    va760,
-    va775,
-    va777,
-    va780,
-    va799,
-    va802,
+    va335,
+    va346,
+    va348,
+    va354,
+    va36,
+    va44,
+    va478,
+    va494,
+    va507,
+    va508,
+    va516,
+    va538,
+    va546,
+    va564,
+    va568,
+    va579,
+    va585,
+    va587,
+    va591,
+    va617,
+    va627,
+    va64,
+    va648,
+    va653,
+    va671,
+    va692,
+    va701,
+    va702,
+    va713,
+    va721,
+    va724,
+    va726,
+    va739,
+    va749,
+    va750,
+    va751,
+    va758,
+    va761,
+    va779,
+    va795,
     va803,
-    va826,
-    va830,
-    va835,
-    va840,
-    va85,
-    va864,
+    va806,
+    va809,
+    va818,
+    va821,
+    va836,
+    va838,
+    va841,
+    va860,
     va865,
-    va868,
-    va887,
-    va888,
-    va890,
-    va893,
+    va878,
+    va89,
+    va895,
+    va898,
+    va903,
     va909,
-    va914,
-    va916,
-    va923,
-    va924,
-    va943,
-    va944,
-    va964,
-    va966,
-    va970,
-    va973,
-    va990,
-    va995,
-    va996,
-    volume,
+    va941,
+    va957,
+    va958,
+    va960,
+    va963,
+    va979,
+    va987,
+    va989,
     vwap,
     (
-      va264 * 8193 - (
-        va264 * 8193 - va264
+      va285 * 8193 - (
+        va285 * 8193 - va285
       )
-    ) AS va265,
+    ) AS va286,
     (
       (
         (
           (
             (
-              se351 / NULLIF(se352, 0)
-            ) + va357
-          ) + va362
+              se372 / NULLIF(se373, 0)
+            ) + va378
+          ) + va383
         ) / 3
       ) - (
         (
           (
             (
-              se366 / NULLIF(se367, 0)
-            ) + va371
-          ) + va375
+              se387 / NULLIF(se388, 0)
+            ) + va392
+          ) + va396
         ) / 3
       )
-    ) AS va376,
+    ) AS va397,
     (
       (
         (
-          va375 + va362
+          va396 + va383
         ) / 2
       ) - (
         (
-          va371 + va357
+          va392 + va378
         ) / 2
       )
-    ) AS va377,
+    ) AS va398,
+    va878 * stock_row AS va879,
+    (
+      -va209
+    ) AS va1228,
+    (
+      CASE
+        WHEN (
+          va1420 > 0
+          OR (
+            va1439 = FLOOR(va1439) AND (
+              va1420 <> 0 OR va1439 >= 0
+            )
+          )
+          OR (
+            va1420 = 0 AND va1439 > 0
+          )
+        )
+        THEN POWER(va1420, va1439)
+      END
+    ) AS va1440,
+    (
+      CASE
+        WHEN (
+          va1521 > 0
+          OR (
+            va1546 = FLOOR(va1546) AND (
+              va1521 <> 0 OR va1546 >= 0
+            )
+          )
+          OR (
+            va1521 = 0 AND va1546 > 0
+          )
+        )
+        THEN POWER(va1521, va1546)
+      END
+    ) AS va1547,
     (
       -(
-        CASE WHEN va1945 > va1955 THEN va1945 WHEN va1945 <= va1955 THEN va1955 END
+        CASE WHEN va2117 > va2127 THEN va2117 WHEN va2117 <= va2127 THEN va2127 END
       )
-    ) AS va1956
+    ) AS va2128
   FROM values_4_1
 ), values_4_3 AS (
   SELECT
@@ -12960,424 +15003,392 @@ WITH values_0_1 AS (
     close,
     day_rows,
     open,
-    se1016,
-    se1020,
-    se1144,
-    se1145,
-    se1146,
-    se1169,
-    se121,
-    se1220,
-    se1241,
-    se1249,
-    se1268,
-    se1269,
-    se1270,
-    se1280,
-    se1313,
-    se1336,
+    se1021,
+    se1022,
+    se1034,
+    se1035,
+    se1036,
+    se1048,
+    se1049,
+    se1050,
+    se1051,
+    se1052,
+    se1053,
+    se1079,
+    se1082,
+    se1084,
+    se1260,
+    se1314,
+    se1352,
     se1353,
     se1354,
-    se1355,
-    se1356,
-    se1357,
-    se1358,
-    se1359,
-    se1361,
-    se1364,
-    se1385,
-    se1404,
-    se1407,
-    se1463,
-    se1522,
-    se1532,
-    se1552,
-    se1553,
-    se1557,
-    se1571,
-    se1572,
-    se1573,
-    se1608,
-    se1609,
-    se1610,
-    se1665,
-    se1682,
-    se1709,
-    se1710,
-    se1711,
-    se1725,
-    se1782,
-    se179,
-    se182,
-    se1846,
-    se1863,
+    se136,
+    se1387,
+    se1432,
+    se1455,
+    se1597,
+    se1657,
+    se1667,
+    se1687,
+    se1688,
+    se1692,
+    se1693,
+    se1694,
+    se1695,
+    se1696,
+    se1697,
+    se1698,
+    se1699,
+    se1718,
+    se1719,
+    se1720,
+    se1756,
+    se1757,
+    se1758,
+    se1823,
+    se1840,
+    se1867,
+    se1868,
+    se1869,
     se1877,
     se1878,
     se1879,
-    se1898,
-    se19,
-    se1917,
-    se1918,
-    se1984,
-    se1985,
-    se1986,
-    se1987,
-    se2030,
-    se2033,
-    se2107,
-    se2121,
-    se2124,
-    se2136,
-    se2137,
-    se2138,
-    se2153,
-    se2154,
-    se2164,
-    se2167,
-    se2174,
-    se2182,
-    se2183,
-    se2184,
-    se22,
-    se2226,
-    se271,
-    se272,
-    se273,
-    se275,
-    se281,
-    se284,
+    se1880,
+    se1932,
+    se1933,
+    se1934,
+    se1935,
+    se1936,
+    se1937,
+    se1938,
+    se2015,
+    se2032,
+    se2049,
+    se2050,
+    se2051,
+    se2070,
+    se2089,
+    se2090,
+    se2156,
+    se2157,
+    se2158,
+    se2159,
+    se2202,
+    se2205,
+    se2346,
+    se2347,
+    se2357,
+    se2360,
+    se2367,
+    se2375,
+    se2376,
+    se2377,
+    se245,
+    se292,
+    se293,
+    se294,
+    se296,
+    se302,
+    se304,
     se305,
-    se31,
-    se313,
-    se43,
-    se466,
-    se491,
-    se556,
-    se557,
-    se558,
-    se572,
-    se605,
-    se624,
-    se626,
-    se660,
-    se671,
-    se672,
-    se673,
-    se682,
-    se69,
-    se72,
-    se728,
-    se749,
-    se750,
-    se751,
-    se752,
-    se754,
-    se758,
-    se804,
+    se326,
+    se334,
+    se580,
+    se581,
+    se582,
+    se596,
+    se703,
+    se714,
+    se715,
+    se716,
+    se725,
+    se780,
+    se781,
+    se782,
+    se783,
+    se784,
+    se810,
+    se811,
+    se812,
+    se813,
+    se815,
+    se819,
     se866,
-    se869,
-    se945,
-    se971,
-    se994,
-    se997,
-    se999,
-    va1012,
-    va1014,
-    va1015,
-    va1036,
-    va1038,
+    va100,
+    va1002,
+    va1024,
+    va1033,
     va1041,
-    va1045,
-    va1049,
-    va1056,
-    va1059,
-    va106,
-    va1062,
-    va1072,
-    va108,
-    va1086,
-    va1092,
-    va1125,
-    va1127,
-    va1131,
-    va1135,
-    va1143,
-    va1148,
-    va116,
-    va1165,
-    va1167,
-    va1168,
-    va1183,
-    va1185,
-    va1187,
-    va1195,
-    va120,
-    va1204,
-    va1207,
-    va1210,
+    va1043,
+    va1047,
+    va1054,
+    va1075,
+    va1080,
+    va1081,
+    va1097,
+    va1106,
+    va1121,
+    va1123,
+    va1126,
+    va1130,
+    va1134,
+    va1158,
+    va1160,
+    va1174,
+    va1180,
+    va121,
+    va1213,
+    va1215,
     va1219,
-    va122,
     va1223,
-    va1239,
-    va1240,
-    va1253,
-    va1257,
-    va1262,
-    va1265,
-    va1267,
-    va1278,
+    va1228,
+    va1245,
+    va1256,
+    va1258,
+    va1259,
+    va1274,
+    va1276,
     va1279,
-    va1283,
-    va1299,
-    va1306,
+    va1287,
+    va1296,
+    va131,
     va1311,
-    va1312,
-    va132,
-    va1326,
-    va1334,
-    va1339,
-    va1343,
-    va1350,
-    va1352,
+    va1313,
+    va1317,
+    va135,
+    va1351,
     va1360,
-    va1363,
-    va1379,
-    va1382,
-    va1402,
-    va1403,
-    va1406,
-    va1418,
-    va1428,
-    va1431,
-    va1434,
-    va1438,
-    va144,
-    va1461,
+    va1364,
+    va1369,
+    va137,
+    va1378,
+    va1386,
+    va1396,
+    va1397,
+    va1413,
+    va1445,
+    va1453,
+    va1458,
     va1462,
-    va1499,
-    va1507,
-    va1510,
-    va1514,
-    va1518,
-    va1521,
-    va1535,
-    va1556,
-    va1559,
+    va1469,
+    va147,
+    va1488,
+    va1496,
+    va1550,
+    va1560,
+    va1563,
+    va1566,
     va1570,
-    va158,
-    va1582,
-    va1586,
-    va1607,
-    va161,
-    va1612,
-    va1619,
-    va1625,
-    va1626,
-    va1628,
-    va164,
-    va1646,
-    va165,
-    va1660,
-    va1663,
-    va1664,
-    va1676,
-    va1679,
-    va1681,
-    va1698,
-    va17,
-    va1708,
-    va1718,
-    va1721,
-    va1724,
-    va1727,
-    va1750,
-    va1768,
-    va177,
-    va1775,
-    va1778,
-    va178,
-    va1781,
-    va1784,
-    va18,
-    va1802,
-    va181,
-    va1831,
-    va1832,
-    va1835,
-    va1841,
-    va1845,
-    va1847,
-    va1862,
+    va159,
+    va1595,
+    va1596,
+    va1634,
+    va1642,
+    va1645,
+    va1649,
+    va1653,
+    va1656,
+    va1670,
+    va1691,
+    va1700,
+    va1717,
+    va1729,
+    va173,
+    va1733,
+    va1755,
+    va176,
+    va1760,
+    va1767,
+    va1773,
+    va1774,
+    va1786,
+    va179,
+    va180,
+    va1805,
+    va1818,
+    va1821,
+    va1822,
+    va1834,
+    va1837,
+    va1839,
+    va185,
+    va1856,
     va1866,
+    va1870,
+    va1873,
     va1876,
-    va1891,
-    va1892,
-    va1894,
-    va1916,
-    va1922,
-    va1930,
-    va1956,
-    va1969,
-    va1983,
-    va1993,
+    va1881,
+    va1906,
+    va1924,
+    va1925,
+    va1928,
+    va1931,
+    va1939,
+    va1979,
+    va2000,
     va2001,
-    va2007,
-    va2018,
-    va202,
-    va2022,
-    va203,
-    va2037,
-    va2044,
-    va2046,
-    va2047,
-    va2050,
-    va206,
-    va2074,
-    va2075,
-    va2085,
+    va2004,
+    va2010,
+    va2014,
+    va2016,
+    va2031,
+    va2035,
+    va2048,
+    va2063,
+    va2064,
+    va2066,
+    va2088,
     va209,
     va2094,
-    va21,
-    va2105,
-    va2106,
-    va2110,
-    va2111,
-    va2119,
-    va212,
-    va2120,
-    va2123,
-    va2135,
-    va2145,
-    va2149,
-    va216,
-    va2163,
-    va2172,
+    va2102,
+    va2128,
+    va2141,
+    va2155,
+    va2165,
     va2173,
-    va2181,
-    va2191,
+    va2179,
+    va2190,
     va2194,
-    va2199,
-    va2201,
+    va2209,
+    va2216,
+    va2218,
+    va2219,
+    va222,
     va2222,
-    va2224,
-    va2225,
-    va227,
+    va223,
+    va2246,
+    va2247,
+    va2257,
+    va226,
+    va2266,
+    va2284,
+    va2285,
+    va2286,
+    va229,
+    va232,
+    va2332,
+    va2338,
+    va2342,
+    va2356,
     va236,
-    va244,
-    va246,
+    va2365,
+    va2366,
+    va2374,
+    va2384,
+    va2387,
+    va2392,
+    va2394,
+    va2415,
+    va2423,
+    va248,
+    va257,
     va265,
-    va270,
-    va279,
-    va280,
+    va267,
+    va286,
+    va291,
     va30,
     va300,
-    va304,
-    va306,
-    va312,
-    va314,
+    va301,
+    va321,
     va325,
-    va38,
-    va457,
-    va464,
-    va465,
-    va486,
-    va487,
-    va495,
-    va517,
-    va521,
-    va53,
-    va540,
-    va544,
-    va555,
-    va561,
-    va563,
-    va567,
-    va593,
-    va603,
-    va613,
-    va618,
-    va621,
-    va625,
-    va649,
-    va658,
-    va659,
-    va67,
-    va670,
-    va678,
-    va68,
-    va681,
-    va683,
-    va696,
-    va706,
-    va707,
-    va708,
-    va71,
-    va715,
-    va718,
-    va734,
-    va742,
-    va745,
-    va748,
-    va757,
-    va760,
-    va775,
-    va777,
-    va780,
-    va799,
-    va802,
+    va327,
+    va333,
+    va335,
+    va346,
+    va36,
+    va44,
+    va478,
+    va494,
+    va507,
+    va508,
+    va516,
+    va538,
+    va546,
+    va564,
+    va568,
+    va579,
+    va585,
+    va587,
+    va591,
+    va617,
+    va627,
+    va64,
+    va648,
+    va653,
+    va671,
+    va692,
+    va701,
+    va702,
+    va713,
+    va721,
+    va724,
+    va726,
+    va739,
+    va749,
+    va750,
+    va751,
+    va758,
+    va761,
+    va779,
+    va795,
     va803,
-    va826,
-    va830,
-    va835,
-    va840,
-    va85,
-    va864,
+    va806,
+    va809,
+    va818,
+    va821,
+    va836,
+    va838,
+    va841,
+    va860,
     va865,
-    va868,
-    va887,
-    va888,
-    va890,
-    va893,
+    va878,
+    va879,
+    va89,
+    va895,
+    va898,
+    va903,
     va909,
-    va914,
-    va916,
-    va923,
-    va924,
-    va943,
-    va944,
-    va964,
-    va966,
-    va970,
-    va973,
-    va990,
-    va995,
-    va996,
-    volume,
+    va941,
+    va957,
+    va958,
+    va960,
+    va963,
+    va979,
+    va987,
+    va989,
     vwap,
     (
       CASE
-        WHEN NOT va327 IS NULL AND NOT va333 IS NULL AND NOT va376 IS NULL AND NOT va377 IS NULL
-        THEN va327
+        WHEN NOT va348 IS NULL AND NOT va354 IS NULL AND NOT va397 IS NULL AND NOT va398 IS NULL
+        THEN va348
       END
-    ) AS va378,
+    ) AS va399,
     (
       CASE
-        WHEN NOT va327 IS NULL AND NOT va333 IS NULL AND NOT va376 IS NULL AND NOT va377 IS NULL
-        THEN va333
+        WHEN NOT va348 IS NULL AND NOT va354 IS NULL AND NOT va397 IS NULL AND NOT va398 IS NULL
+        THEN va354
       END
-    ) AS va381,
+    ) AS va402,
     (
       CASE
-        WHEN NOT va327 IS NULL AND NOT va333 IS NULL AND NOT va376 IS NULL AND NOT va377 IS NULL
-        THEN va376
+        WHEN NOT va348 IS NULL AND NOT va354 IS NULL AND NOT va397 IS NULL AND NOT va398 IS NULL
+        THEN va397
       END
-    ) AS va396,
+    ) AS va417,
     (
       CASE
-        WHEN NOT va327 IS NULL AND NOT va333 IS NULL AND NOT va376 IS NULL AND NOT va377 IS NULL
-        THEN va377
+        WHEN NOT va348 IS NULL AND NOT va354 IS NULL AND NOT va397 IS NULL AND NOT va398 IS NULL
+        THEN va398
       END
-    ) AS va415
+    ) AS va436,
+    (
+      -(
+        CASE WHEN ISFINITE(va1440) THEN va1440 END
+      )
+    ) AS va1441,
+    (
+      CASE WHEN ISFINITE(va1547) THEN va1547 END
+    ) AS va1548
   FROM values_4_2
 ), values_4_4 AS (
   SELECT
@@ -13388,419 +15399,381 @@ WITH values_0_1 AS (
     close,
     day_rows,
     open,
-    se1016,
-    se1020,
-    se1144,
-    se1145,
-    se1146,
-    se1169,
-    se121,
-    se1220,
-    se1241,
-    se1249,
-    se1268,
-    se1269,
-    se1270,
-    se1280,
-    se1313,
-    se1336,
+    se1021,
+    se1022,
+    se1034,
+    se1035,
+    se1036,
+    se1048,
+    se1049,
+    se1050,
+    se1051,
+    se1052,
+    se1053,
+    se1079,
+    se1082,
+    se1084,
+    se1260,
+    se1314,
+    se1352,
     se1353,
     se1354,
-    se1355,
-    se1356,
-    se1357,
-    se1358,
-    se1359,
-    se1361,
-    se1364,
-    se1385,
-    se1404,
-    se1407,
-    se1463,
-    se1522,
-    se1532,
-    se1552,
-    se1553,
-    se1557,
-    se1571,
-    se1572,
-    se1573,
-    se1608,
-    se1609,
-    se1610,
-    se1665,
-    se1682,
-    se1709,
-    se1710,
-    se1711,
-    se1725,
-    se1782,
-    se179,
-    se182,
-    se1846,
-    se1863,
+    se136,
+    se1387,
+    se1432,
+    se1455,
+    se1597,
+    se1657,
+    se1667,
+    se1687,
+    se1688,
+    se1692,
+    se1693,
+    se1694,
+    se1695,
+    se1696,
+    se1697,
+    se1698,
+    se1699,
+    se1718,
+    se1719,
+    se1720,
+    se1756,
+    se1757,
+    se1758,
+    se1823,
+    se1840,
+    se1867,
+    se1868,
+    se1869,
     se1877,
     se1878,
     se1879,
-    se1898,
-    se19,
-    se1917,
-    se1918,
-    se1984,
-    se1985,
-    se1986,
-    se1987,
-    se2030,
-    se2033,
-    se2107,
-    se2121,
-    se2124,
-    se2136,
-    se2137,
-    se2138,
-    se2153,
-    se2154,
-    se2164,
-    se2167,
-    se2174,
-    se2182,
-    se2183,
-    se2184,
-    se22,
-    se2226,
-    se271,
-    se272,
-    se273,
-    se275,
-    se281,
-    se284,
+    se1880,
+    se1932,
+    se1933,
+    se1934,
+    se1935,
+    se1936,
+    se1937,
+    se1938,
+    se2015,
+    se2032,
+    se2049,
+    se2050,
+    se2051,
+    se2070,
+    se2089,
+    se2090,
+    se2156,
+    se2157,
+    se2158,
+    se2159,
+    se2202,
+    se2205,
+    se2346,
+    se2347,
+    se2357,
+    se2360,
+    se2367,
+    se2375,
+    se2376,
+    se2377,
+    se245,
+    se292,
+    se293,
+    se294,
+    se296,
+    se302,
+    se304,
     se305,
-    se31,
-    se313,
-    se43,
-    se466,
-    se491,
-    se556,
-    se557,
-    se558,
-    se572,
-    se605,
-    se624,
-    se626,
-    se660,
-    se671,
-    se672,
-    se673,
-    se682,
-    se69,
-    se72,
-    se728,
-    se749,
-    se750,
-    se751,
-    se752,
-    se754,
-    se758,
-    se804,
+    se326,
+    se334,
+    se580,
+    se581,
+    se582,
+    se596,
+    se703,
+    se714,
+    se715,
+    se716,
+    se725,
+    se780,
+    se781,
+    se782,
+    se783,
+    se784,
+    se810,
+    se811,
+    se812,
+    se813,
+    se815,
+    se819,
     se866,
-    se869,
-    se945,
-    se971,
-    se994,
-    se997,
-    se999,
-    va1012,
-    va1014,
-    va1015,
-    va1036,
-    va1038,
+    va100,
+    va1002,
+    va1024,
+    va1033,
     va1041,
-    va1045,
-    va1049,
-    va1056,
-    va1059,
-    va106,
-    va1062,
-    va1072,
-    va108,
-    va1086,
-    va1092,
-    va1125,
-    va1127,
-    va1131,
-    va1135,
-    va1143,
-    va1148,
-    va116,
-    va1165,
-    va1167,
-    va1168,
-    va1183,
-    va1185,
-    va1187,
-    va1195,
-    va120,
-    va1204,
-    va1207,
-    va1210,
+    va1043,
+    va1047,
+    va1054,
+    va1075,
+    va1080,
+    va1081,
+    va1097,
+    va1106,
+    va1121,
+    va1123,
+    va1126,
+    va1130,
+    va1134,
+    va1158,
+    va1160,
+    va1174,
+    va1180,
+    va121,
+    va1213,
+    va1215,
     va1219,
-    va122,
     va1223,
-    va1239,
-    va1240,
-    va1253,
-    va1257,
-    va1262,
-    va1265,
-    va1267,
-    va1278,
+    va1228,
+    va1245,
+    va1256,
+    va1258,
+    va1259,
+    va1274,
+    va1276,
     va1279,
-    va1283,
-    va1299,
-    va1306,
+    va1287,
+    va1296,
+    va131,
     va1311,
-    va1312,
-    va132,
-    va1326,
-    va1334,
-    va1339,
-    va1343,
-    va1350,
-    va1352,
+    va1313,
+    va1317,
+    va135,
+    va1351,
     va1360,
-    va1363,
-    va1379,
-    va1382,
-    va1402,
-    va1403,
-    va1406,
-    va1418,
-    va1428,
-    va1431,
-    va1434,
-    va1438,
-    va144,
-    va1461,
+    va1364,
+    va1369,
+    va137,
+    va1378,
+    va1386,
+    va1396,
+    va1397,
+    va1413,
+    va1441,
+    va1445,
+    va1453,
+    va1458,
     va1462,
-    va1499,
-    va1507,
-    va1510,
-    va1514,
-    va1518,
-    va1521,
-    va1535,
-    va1556,
-    va1559,
+    va1469,
+    va147,
+    va1488,
+    va1496,
+    va1548,
+    va1550,
+    va1560,
+    va1563,
+    va1566,
     va1570,
-    va158,
-    va1582,
-    va1586,
-    va1607,
-    va161,
-    va1612,
-    va1619,
-    va1625,
-    va1626,
-    va1628,
-    va164,
-    va1646,
-    va165,
-    va1660,
-    va1663,
-    va1664,
-    va1676,
-    va1679,
-    va1681,
-    va1698,
-    va17,
-    va1708,
-    va1718,
-    va1721,
-    va1724,
-    va1727,
-    va1750,
-    va1768,
-    va177,
-    va1775,
-    va1778,
-    va178,
-    va1781,
-    va1784,
-    va18,
-    va1802,
-    va181,
-    va1831,
-    va1832,
-    va1835,
-    va1841,
-    va1845,
-    va1847,
-    va1862,
+    va159,
+    va1595,
+    va1596,
+    va1634,
+    va1642,
+    va1645,
+    va1649,
+    va1653,
+    va1656,
+    va1670,
+    va1691,
+    va1700,
+    va1717,
+    va1729,
+    va173,
+    va1733,
+    va1755,
+    va176,
+    va1760,
+    va1767,
+    va1773,
+    va1774,
+    va1786,
+    va179,
+    va180,
+    va1805,
+    va1818,
+    va1821,
+    va1822,
+    va1834,
+    va1837,
+    va1839,
+    va185,
+    va1856,
     va1866,
+    va1870,
+    va1873,
     va1876,
-    va1891,
-    va1892,
-    va1894,
-    va1916,
-    va1922,
-    va1930,
-    va1956,
-    va1969,
-    va1983,
-    va1993,
+    va1881,
+    va1906,
+    va1924,
+    va1925,
+    va1928,
+    va1931,
+    va1939,
+    va1979,
+    va2000,
     va2001,
-    va2007,
-    va2018,
-    va202,
-    va2022,
-    va203,
-    va2037,
-    va2044,
-    va2046,
-    va2047,
-    va2050,
-    va206,
-    va2074,
-    va2075,
-    va2085,
+    va2004,
+    va2010,
+    va2014,
+    va2016,
+    va2031,
+    va2035,
+    va2048,
+    va2063,
+    va2064,
+    va2066,
+    va2088,
     va209,
     va2094,
-    va21,
-    va2105,
-    va2106,
-    va2110,
-    va2111,
-    va2119,
-    va212,
-    va2120,
-    va2123,
-    va2135,
-    va2145,
-    va2149,
-    va216,
-    va2163,
-    va2172,
+    va2102,
+    va2128,
+    va2141,
+    va2155,
+    va2165,
     va2173,
-    va2181,
-    va2191,
+    va2179,
+    va2190,
     va2194,
-    va2199,
-    va2201,
+    va2209,
+    va2216,
+    va2218,
+    va2219,
+    va222,
     va2222,
-    va2224,
-    va2225,
-    va227,
+    va223,
+    va2246,
+    va2247,
+    va2257,
+    va226,
+    va2266,
+    va2284,
+    va2285,
+    va2286,
+    va229,
+    va232,
+    va2332,
+    va2338,
+    va2342,
+    va2356,
     va236,
-    va244,
-    va246,
+    va2365,
+    va2366,
+    va2374,
+    va2384,
+    va2387,
+    va2392,
+    va2394,
+    va2415,
+    va2423,
+    va248,
+    va257,
     va265,
-    va270,
-    va279,
-    va280,
+    va267,
+    va286,
+    va291,
     va30,
     va300,
-    va304,
-    va306,
-    va312,
-    va314,
+    va301,
+    va321,
     va325,
-    va378,
-    va38,
-    va381,
-    va396,
-    va415,
-    va457,
-    va464,
-    va465,
-    va486,
-    va487,
-    va495,
-    va517,
-    va521,
-    va53,
-    va540,
-    va544,
-    va555,
-    va561,
-    va563,
-    va567,
-    va593,
-    va603,
-    va613,
-    va618,
-    va621,
-    va625,
-    va649,
-    va658,
-    va659,
-    va67,
-    va670,
-    va678,
-    va68,
-    va681,
-    va683,
-    va696,
-    va706,
-    va707,
-    va708,
-    va71,
-    va715,
-    va718,
-    va734,
-    va742,
-    va745,
-    va748,
-    va757,
-    va760,
-    va775,
-    va777,
-    va780,
-    va799,
-    va802,
+    va327,
+    va333,
+    va335,
+    va346,
+    va36,
+    va399,
+    va402,
+    va417,
+    va436,
+    va44,
+    va478,
+    va494,
+    va507,
+    va508,
+    va516,
+    va538,
+    va546,
+    va564,
+    va568,
+    va579,
+    va585,
+    va587,
+    va591,
+    va617,
+    va627,
+    va64,
+    va648,
+    va653,
+    va671,
+    va692,
+    va701,
+    va702,
+    va713,
+    va721,
+    va724,
+    va726,
+    va739,
+    va749,
+    va750,
+    va751,
+    va758,
+    va761,
+    va779,
+    va795,
     va803,
-    va826,
-    va830,
-    va835,
-    va840,
-    va85,
-    va864,
+    va806,
+    va809,
+    va818,
+    va821,
+    va836,
+    va838,
+    va841,
+    va860,
     va865,
-    va868,
-    va887,
-    va888,
-    va890,
-    va893,
+    va878,
+    va879,
+    va89,
+    va895,
+    va898,
+    va903,
     va909,
-    va914,
-    va916,
-    va923,
-    va924,
-    va943,
-    va944,
-    va964,
-    va966,
-    va970,
-    va973,
-    va990,
-    va995,
-    va996,
-    volume,
+    va941,
+    va957,
+    va958,
+    va960,
+    va963,
+    va979,
+    va987,
+    va989,
     vwap,
     (
-      va381 * 8193 - (
-        va381 * 8193 - va381
+      va402 * 8193 - (
+        va402 * 8193 - va402
       )
-    ) AS va390,
+    ) AS va411,
     (
-      va396 * 8193 - (
-        va396 * 8193 - va396
+      va417 * 8193 - (
+        va417 * 8193 - va417
       )
-    ) AS va409,
+    ) AS va430,
     (
-      va415 * 8193 - (
-        va415 * 8193 - va415
+      va436 * 8193 - (
+        va436 * 8193 - va436
       )
-    ) AS va431
+    ) AS va452
   FROM values_4_3
 ), series_5 AS (
   SELECT
@@ -13810,790 +15783,781 @@ WITH values_0_1 AS (
     stock_row,
     close,
     day_rows,
-    se1020,
-    se1144,
-    se1145,
-    se1146,
-    se121,
-    se1249,
-    se1268,
-    se1269,
-    se1270,
-    se1336,
+    se1021,
+    se1022,
+    se1034,
+    se1035,
+    se1036,
+    se1048,
+    se1049,
+    se1050,
+    se1051,
+    se1052,
+    se1053,
+    se1079,
+    se1084,
+    se1352,
     se1353,
     se1354,
-    se1355,
-    se1356,
-    se1357,
-    se1358,
-    se1359,
-    se1385,
-    se1532,
-    se1571,
-    se1572,
-    se1573,
-    se1608,
-    se1609,
-    se1610,
-    se1682,
-    se1709,
-    se1710,
-    se1711,
-    se1846,
+    se136,
+    se1432,
+    se1455,
+    se1667,
+    se1692,
+    se1693,
+    se1694,
+    se1695,
+    se1696,
+    se1697,
+    se1698,
+    se1699,
+    se1718,
+    se1719,
+    se1720,
+    se1756,
+    se1757,
+    se1758,
+    se1840,
+    se1867,
+    se1868,
+    se1869,
     se1877,
     se1878,
     se1879,
-    se1898,
-    se1917,
-    se1918,
-    se1984,
-    se1985,
-    se1986,
-    se1987,
-    se2033,
-    se2136,
-    se2137,
-    se2138,
-    se2153,
-    se2154,
-    se2167,
-    se2182,
-    se2183,
-    se2184,
-    se271,
-    se272,
-    se273,
-    se275,
-    se284,
+    se1880,
+    se1932,
+    se1933,
+    se1934,
+    se1935,
+    se1936,
+    se1937,
+    se1938,
+    se2015,
+    se2049,
+    se2050,
+    se2051,
+    se2070,
+    se2089,
+    se2090,
+    se2156,
+    se2157,
+    se2158,
+    se2159,
+    se2205,
+    se2346,
+    se2347,
+    se2360,
+    se2375,
+    se2376,
+    se2377,
+    se245,
+    se292,
+    se293,
+    se294,
+    se296,
+    se304,
     se305,
-    se31,
-    se313,
-    se43,
-    se491,
-    se556,
-    se557,
-    se558,
-    se572,
-    se605,
-    se624,
-    se671,
-    se672,
-    se673,
-    se682,
-    se728,
-    se749,
-    se750,
-    se751,
-    se994,
-    se999,
-    va1012,
-    va1014,
-    va1036,
-    va1038,
-    va1041,
-    va1045,
-    va1049,
-    va1056,
-    va1059,
-    va106,
-    va1062,
-    va1072,
-    va108,
-    va1086,
-    va1092,
-    va1125,
-    va1127,
-    va1131,
-    va1135,
-    va1143,
-    va1148,
-    va116,
-    va1165,
-    va1167,
-    va1183,
-    va1185,
-    va1187,
-    va1195,
-    va120,
-    va1204,
-    va1207,
-    va1210,
+    se326,
+    se334,
+    se580,
+    se581,
+    se582,
+    se596,
+    se714,
+    se715,
+    se716,
+    se725,
+    se780,
+    se781,
+    se782,
+    se783,
+    se784,
+    se810,
+    se811,
+    se812,
+    va100,
+    va1002,
+    va1024,
+    va1033,
+    va1047,
+    va1054,
+    va1075,
+    va1080,
+    va1097,
+    va1106,
+    va1121,
+    va1123,
+    va1126,
+    va1130,
+    va1134,
+    va1158,
+    va1160,
+    va1174,
+    va1180,
+    va121,
+    va1213,
+    va1215,
     va1219,
     va1223,
-    va1239,
-    va1253,
-    va1257,
-    va1262,
-    va1265,
-    va1267,
-    va1278,
-    va1283,
-    va1299,
-    va1306,
+    va1228,
+    va1245,
+    va1256,
+    va1258,
+    va1274,
+    va1276,
+    va1279,
+    va1287,
+    va1296,
+    va131,
     va1311,
-    va1326,
-    va1334,
-    va1339,
-    va1343,
-    va1350,
-    va1352,
-    va1379,
-    va1382,
-    va1402,
-    va1418,
-    va1428,
-    va1431,
-    va1438,
-    va144,
-    va1461,
-    va1499,
-    va1507,
-    va1518,
-    va1535,
-    va1559,
+    va1313,
+    va1317,
+    va135,
+    va1351,
+    va1360,
+    va1364,
+    va1369,
+    va1378,
+    va1396,
+    va1397,
+    va1413,
+    va1441,
+    va1445,
+    va1453,
+    va1458,
+    va1462,
+    va1469,
+    va1488,
+    va1496,
+    va1548,
+    va1550,
+    va1560,
+    va1563,
     va1570,
-    va158,
-    va1582,
-    va1586,
-    va1607,
-    va161,
-    va1612,
-    va1619,
-    va1625,
-    va1626,
-    va1628,
-    va164,
-    va1646,
-    va165,
-    va1660,
-    va1663,
-    va1676,
-    va1679,
-    va1681,
-    va1698,
-    va17,
-    va1708,
-    va1727,
-    va1750,
-    va1768,
-    va177,
-    va1784,
-    va1802,
-    va1831,
-    va1832,
-    va1835,
-    va1841,
-    va1845,
-    va1862,
+    va159,
+    va1595,
+    va1634,
+    va1642,
+    va1653,
+    va1670,
+    va1691,
+    va1700,
+    va1717,
+    va1729,
+    va173,
+    va1733,
+    va1755,
+    va176,
+    va1760,
+    va1767,
+    va1773,
+    va1774,
+    va1786,
+    va179,
+    va180,
+    va1805,
+    va1818,
+    va1821,
+    va1834,
+    va1837,
+    va1839,
+    va185,
+    va1856,
     va1866,
     va1876,
-    va1891,
-    va1892,
-    va1894,
-    va1916,
-    va1922,
-    va1930,
-    va1956,
-    va1983,
-    va1993,
+    va1881,
+    va1906,
+    va1924,
+    va1931,
+    va1939,
+    va1979,
+    va2000,
     va2001,
-    va2007,
-    va2018,
-    va202,
-    va2022,
-    va203,
-    va2044,
-    va2046,
-    va2047,
-    va2050,
-    va206,
-    va2074,
-    va2075,
-    va209,
+    va2004,
+    va2010,
+    va2014,
+    va2031,
+    va2035,
+    va2048,
+    va2063,
+    va2064,
+    va2066,
+    va2088,
     va2094,
-    va2105,
-    va2110,
-    va2111,
-    va2119,
-    va212,
-    va2135,
-    va2145,
-    va216,
-    va2163,
-    va2172,
-    va2181,
-    va2191,
+    va2102,
+    va2128,
+    va2155,
+    va2165,
+    va2173,
+    va2179,
+    va2190,
     va2194,
-    va2199,
-    va2201,
+    va2216,
+    va2218,
+    va2219,
+    va222,
     va2222,
-    va2224,
-    va227,
+    va223,
+    va2246,
+    va2247,
+    va226,
+    va2266,
+    va2284,
+    va2285,
+    va2286,
+    va229,
+    va232,
+    va2332,
+    va2338,
+    va2356,
     va236,
-    va244,
-    va246,
+    va2365,
+    va2374,
+    va2384,
+    va2387,
+    va2392,
+    va2394,
+    va2415,
+    va2423,
+    va248,
+    va257,
     va265,
-    va270,
-    va279,
+    va267,
+    va286,
+    va291,
     va30,
     va300,
-    va304,
-    va312,
+    va321,
     va325,
-    va378,
-    va38,
-    va381,
-    va390,
-    va396,
-    va409,
-    va415,
-    va431,
-    va457,
-    va464,
-    va486,
-    va487,
-    va495,
-    va517,
-    va521,
-    va53,
-    va540,
-    va544,
-    va555,
-    va567,
-    va593,
-    va603,
-    va613,
-    va618,
-    va621,
-    va658,
-    va67,
-    va670,
-    va678,
-    va681,
-    va696,
-    va706,
-    va707,
-    va708,
-    va715,
-    va718,
-    va734,
-    va742,
-    va745,
-    va748,
-    va760,
-    va775,
-    va777,
-    va780,
-    va799,
-    va802,
-    va826,
-    va830,
-    va835,
-    va840,
-    va85,
-    va864,
-    va887,
-    va888,
-    va890,
-    va893,
+    va333,
+    va346,
+    va36,
+    va399,
+    va402,
+    va411,
+    va417,
+    va430,
+    va436,
+    va44,
+    va452,
+    va478,
+    va507,
+    va508,
+    va516,
+    va538,
+    va564,
+    va568,
+    va579,
+    va591,
+    va617,
+    va627,
+    va64,
+    va648,
+    va653,
+    va671,
+    va701,
+    va713,
+    va721,
+    va724,
+    va739,
+    va749,
+    va750,
+    va751,
+    va758,
+    va761,
+    va779,
+    va795,
+    va803,
+    va806,
+    va809,
+    va821,
+    va836,
+    va838,
+    va841,
+    va860,
+    va895,
+    va898,
+    va903,
     va909,
-    va914,
-    va916,
-    va943,
-    va973,
-    va990,
-    va995,
-    volume,
+    va957,
+    va958,
+    va960,
+    va963,
+    va979,
+    va987,
+    va989,
     vwap,
-    MAX((
-      CASE WHEN va18 IS DISTINCT FROM se19 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se20,
-    MAX((
-      CASE WHEN va21 IS DISTINCT FROM se22 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se23,
-    MAX((
-      CASE WHEN va68 IS DISTINCT FROM se69 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se70,
-    MAX((
-      CASE WHEN va71 IS DISTINCT FROM se72 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se73,
+    MAX(va89) OVER rows_3 AS se90,
+    COUNT(va89) OVER rows_3 AS se91,
     SUM(
       (
-        CASE WHEN se121 = 1 THEN va120 / CAST(0.2857142857142857 AS DOUBLE) ELSE va120 END * EXP((
+        CASE WHEN se136 = 1 THEN va135 / CAST(0.2857142857142857 AS DOUBLE) ELSE va135 END * EXP((
           (
-            se121 - 1
+            se136 - 1
           ) % 1100
         ) * CAST(0.3364722366212129 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY stock_number, va122
+      PARTITION BY stock_number, va137
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se123,
-    MAX(va132) OVER rows_5 AS se133,
-    COUNT(va132) OVER rows_5 AS se134,
-    MAX((
-      CASE WHEN va178 IS DISTINCT FROM se179 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se180,
-    MAX((
-      CASE WHEN va181 IS DISTINCT FROM se182 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se183,
-    COUNT(va216) OVER rows_before AS se217,
-    COUNT(va227) OVER rows_before AS se228,
+    ) AS se138,
+    MAX(va147) OVER rows_5 AS se148,
+    COUNT(va147) OVER rows_5 AS se149,
+    MAX(va209) OVER rows_5 AS se210,
+    COUNT(va209) OVER rows_5 AS se211,
     COUNT(va236) OVER rows_before AS se237,
+    COUNT(va248) OVER rows_before AS se249,
+    COUNT(va257) OVER rows_before AS se258,
     LAST_VALUE(
       (
         CASE WHEN (
           (
             stock_row - 1
           ) % 1100
-        ) = 1099 THEN va246 END
+        ) = 1099 THEN va267 END
       )
-     IGNORE NULLS) OVER rows_earlier AS se247,
+     IGNORE NULLS) OVER rows_earlier AS se268,
     MAX((
-      CASE WHEN va280 IS DISTINCT FROM se281 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se282,
+      CASE WHEN va301 IS DISTINCT FROM se302 OR stock_row = 1 THEN stock_row END
+    )) OVER rows_before AS se303,
     SUM(
       (
-        CASE WHEN se305 = 1 THEN va304 / CAST(0.3333333333333333 AS DOUBLE) ELSE va304 END * EXP((
+        CASE WHEN se326 = 1 THEN va325 / CAST(0.3333333333333333 AS DOUBLE) ELSE va325 END * EXP((
           (
-            se305 - 1
+            se326 - 1
           ) % 1100
         ) * CAST(0.4054651081081644 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY stock_number, va306
+      PARTITION BY stock_number, va327
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se307,
+    ) AS se328,
     SUM(
       (
-        CASE WHEN se313 = 1 THEN va312 / CAST(0.3333333333333333 AS DOUBLE) ELSE va312 END * EXP((
+        CASE WHEN se334 = 1 THEN va333 / CAST(0.3333333333333333 AS DOUBLE) ELSE va333 END * EXP((
           (
-            se313 - 1
+            se334 - 1
           ) % 1100
         ) * CAST(0.4054651081081644 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY stock_number, va314
+      PARTITION BY stock_number, va335
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se315,
-    AVG(va378) OVER rows_60 AS se379,
-    COUNT(va378) OVER rows_60 AS se380,
-    COVAR_POP(va381, va378) OVER rows_60 AS se382,
-    REGR_COUNT(va381, va378) OVER rows_60 AS se383,
-    COVAR_POP(va381, va381) OVER rows_60 AS se385,
-    REGR_COUNT(va381, va381) OVER rows_60 AS se386,
-    VAR_POP(va381) OVER rows_60 AS se388,
-    COUNT(va381) OVER rows_60 AS se389,
-    LAG(va390, 1) OVER rows_row AS se391,
-    AVG(va381) OVER rows_60 AS se394,
-    COVAR_POP(va396, va378) OVER rows_60 AS se397,
-    REGR_COUNT(va396, va378) OVER rows_60 AS se398,
-    COVAR_POP(va381, va396) OVER rows_60 AS se399,
-    REGR_COUNT(va381, va396) OVER rows_60 AS se400,
-    COVAR_POP(va396, va396) OVER rows_60 AS se404,
-    REGR_COUNT(va396, va396) OVER rows_60 AS se405,
-    VAR_POP(va396) OVER rows_60 AS se407,
-    COUNT(va396) OVER rows_60 AS se408,
-    LAG(va409, 1) OVER rows_row AS se410,
-    AVG(va396) OVER rows_60 AS se413,
-    COVAR_POP(va415, va378) OVER rows_60 AS se416,
-    REGR_COUNT(va415, va378) OVER rows_60 AS se417,
-    COVAR_POP(va381, va415) OVER rows_60 AS se418,
-    REGR_COUNT(va381, va415) OVER rows_60 AS se419,
-    COVAR_POP(va396, va415) OVER rows_60 AS se422,
-    REGR_COUNT(va396, va415) OVER rows_60 AS se423,
-    COVAR_POP(va415, va415) OVER rows_60 AS se426,
-    REGR_COUNT(va415, va415) OVER rows_60 AS se427,
-    VAR_POP(va415) OVER rows_60 AS se429,
-    COUNT(va415) OVER rows_60 AS se430,
-    LAG(va431, 1) OVER rows_row AS se432,
-    AVG(va415) OVER rows_60 AS se434,
-    MAX((
-      CASE WHEN va465 IS DISTINCT FROM se466 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se467,
-    LAG(va495, 1) OVER rows_row AS se496,
-    LAG(va495, 2) OVER rows_row AS se497,
-    LAG(va495, 3) OVER rows_row AS se498,
-    LAG(va495, 4) OVER rows_row AS se499,
-    LAG(va495, 5) OVER rows_row AS se500,
-    LAG(va495, 6) OVER rows_row AS se501,
-    CORR(va561, va563) OVER rows_14 AS se564,
-    REGR_COUNT(va561, va563) OVER rows_14 AS se565,
-    LAG(va567, 1) OVER rows_row AS se568,
-    MAX((
-      CASE WHEN va625 IS DISTINCT FROM se626 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se627,
+    ) AS se336,
+    AVG(va399) OVER rows_60 AS se400,
+    COUNT(va399) OVER rows_60 AS se401,
+    COVAR_POP(va402, va399) OVER rows_60 AS se403,
+    REGR_COUNT(va402, va399) OVER rows_60 AS se404,
+    COVAR_POP(va402, va402) OVER rows_60 AS se406,
+    REGR_COUNT(va402, va402) OVER rows_60 AS se407,
+    VAR_POP(va402) OVER rows_60 AS se409,
+    COUNT(va402) OVER rows_60 AS se410,
+    LAG(va411, 1) OVER rows_row AS se412,
+    AVG(va402) OVER rows_60 AS se415,
+    COVAR_POP(va417, va399) OVER rows_60 AS se418,
+    REGR_COUNT(va417, va399) OVER rows_60 AS se419,
+    COVAR_POP(va402, va417) OVER rows_60 AS se420,
+    REGR_COUNT(va402, va417) OVER rows_60 AS se421,
+    COVAR_POP(va417, va417) OVER rows_60 AS se425,
+    REGR_COUNT(va417, va417) OVER rows_60 AS se426,
+    VAR_POP(va417) OVER rows_60 AS se428,
+    COUNT(va417) OVER rows_60 AS se429,
+    LAG(va430, 1) OVER rows_row AS se431,
+    AVG(va417) OVER rows_60 AS se434,
+    COVAR_POP(va436, va399) OVER rows_60 AS se437,
+    REGR_COUNT(va436, va399) OVER rows_60 AS se438,
+    COVAR_POP(va402, va436) OVER rows_60 AS se439,
+    REGR_COUNT(va402, va436) OVER rows_60 AS se440,
+    COVAR_POP(va417, va436) OVER rows_60 AS se443,
+    REGR_COUNT(va417, va436) OVER rows_60 AS se444,
+    COVAR_POP(va436, va436) OVER rows_60 AS se447,
+    REGR_COUNT(va436, va436) OVER rows_60 AS se448,
+    VAR_POP(va436) OVER rows_60 AS se450,
+    COUNT(va436) OVER rows_60 AS se451,
+    LAG(va452, 1) OVER rows_row AS se453,
+    AVG(va436) OVER rows_60 AS se455,
+    SUM(va494) OVER rows_3 AS se495,
+    COUNT(va494) OVER rows_3 AS se496,
+    LAG(va516, 1) OVER rows_row AS se517,
+    LAG(va516, 2) OVER rows_row AS se518,
+    LAG(va516, 3) OVER rows_row AS se519,
+    LAG(va516, 4) OVER rows_row AS se520,
+    LAG(va516, 5) OVER rows_row AS se521,
+    LAG(va516, 6) OVER rows_row AS se522,
+    SUM(va546) OVER rows_2 AS se547,
+    COUNT(va546) OVER rows_2 AS se548,
+    CORR(va585, va587) OVER rows_14 AS se588,
+    REGR_COUNT(va585, va587) OVER rows_14 AS se589,
+    LAG(va591, 1) OVER rows_row AS se592,
+    LAG(va671, 1) OVER rows_row AS se672,
+    LAG(va671, 2) OVER rows_row AS se673,
+    LAG(va671, 3) OVER rows_row AS se674,
+    LAG(va671, 4) OVER rows_row AS se675,
+    LAG(va671, 5) OVER rows_row AS se676,
     RANK(
     ORDER BY
-      va649) OVER rows_15 AS se650,
+      va692) OVER rows_15 AS se693,
     CUME_DIST(
     ORDER BY
-      va649) OVER rows_15 AS se651,
-    COUNT(va649) OVER rows_15 AS se652,
+      va692) OVER rows_15 AS se694,
+    COUNT(va692) OVER rows_15 AS se695,
     MAX((
-      CASE WHEN va659 IS DISTINCT FROM se660 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se661,
+      CASE WHEN va702 IS DISTINCT FROM se703 OR stock_row = 1 THEN stock_row END
+    )) OVER rows_before AS se704,
     SUM(
       (
-        CASE WHEN se682 = 1 THEN va681 / CAST(0.1111111111111111 AS DOUBLE) ELSE va681 END * EXP((
+        CASE WHEN se725 = 1 THEN va724 / CAST(0.1111111111111111 AS DOUBLE) ELSE va724 END * EXP((
           (
-            se682 - 1
+            se725 - 1
           ) % 1100
         ) * CAST(0.11778303565638344 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY stock_number, va683
+      PARTITION BY stock_number, va726
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se684,
-    CORR(se752, se754) OVER rows_13 AS se755,
+    ) AS se727,
+    CORR(se813, se815) OVER rows_13 AS se816,
     MAX((
-      CASE WHEN va757 IS DISTINCT FROM se758 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se759,
-    LAG(va760, 1) OVER rows_row AS se761,
-    MAX((
-      CASE WHEN va803 IS DISTINCT FROM se804 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se805,
+      CASE WHEN va818 IS DISTINCT FROM se819 OR stock_row = 1 THEN stock_row END
+    )) OVER rows_before AS se820,
+    LAG(va821, 1) OVER rows_row AS se822,
+    SUM(va879) OVER rows_17 AS se880,
+    COUNT(va879) OVER rows_17 AS se881,
+    SUM(va878) OVER rows_17 AS se882,
+    COUNT(va878) OVER rows_17 AS se883,
     LAST_VALUE(
       (
         CASE WHEN (
           (
             stock_row - 1
           ) % 1100
-        ) = 1099 THEN va830 END
+        ) = 1099 THEN va898 END
       )
-     IGNORE NULLS) OVER rows_earlier AS se831,
+     IGNORE NULLS) OVER rows_earlier AS se899,
     LAST_VALUE(
       (
         CASE WHEN (
           (
             stock_row - 1
           ) % 1100
-        ) = 1099 THEN va835 END
+        ) = 1099 THEN va903 END
       )
-     IGNORE NULLS) OVER rows_earlier AS se836,
-    MAX((
-      CASE WHEN va865 IS DISTINCT FROM se866 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se867,
-    MAX((
-      CASE WHEN va868 IS DISTINCT FROM se869 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se870,
+     IGNORE NULLS) OVER rows_earlier AS se904,
+    LAG(va909, 1) OVER rows_row AS se910,
+    LAG(va909, 2) OVER rows_row AS se911,
+    LAG(va909, 3) OVER rows_row AS se912,
+    MAX(va941) OVER rows_13 AS se942,
+    COUNT(va941) OVER rows_13 AS se943,
     LAST_VALUE(
       (
         CASE WHEN (
           (
             stock_row - 1
           ) % 1100
-        ) = 1099 THEN va890 END
+        ) = 1099 THEN va960 END
       )
-     IGNORE NULLS) OVER rows_earlier AS se891,
+     IGNORE NULLS) OVER rows_earlier AS se961,
     LAST_VALUE(
       (
         CASE WHEN (
           (
             stock_row - 1
           ) % 1100
-        ) = 1099 THEN va893 END
+        ) = 1099 THEN va963 END
       )
-     IGNORE NULLS) OVER rows_earlier AS se894,
+     IGNORE NULLS) OVER rows_earlier AS se964,
     SUM(
       (
-        CASE WHEN se121 = 1 THEN va120 / CAST(0.13333333333333333 AS DOUBLE) ELSE va120 END * EXP((
+        CASE WHEN se136 = 1 THEN va135 / CAST(0.13333333333333333 AS DOUBLE) ELSE va135 END * EXP((
           (
-            se121 - 1
+            se136 - 1
           ) % 1100
         ) * CAST(0.14310084364067333 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY stock_number, va122
+      PARTITION BY stock_number, va137
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se896,
+    ) AS se966,
     SUM(
       (
-        CASE WHEN se682 = 1 THEN va681 / CAST(0.06666666666666667 AS DOUBLE) ELSE va681 END * EXP((
+        CASE WHEN se725 = 1 THEN va724 / CAST(0.06666666666666667 AS DOUBLE) ELSE va724 END * EXP((
           (
-            se682 - 1
+            se725 - 1
           ) % 1100
         ) * CAST(0.06899287148695145 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY stock_number, va683
+      PARTITION BY stock_number, va726
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se917,
-    SUM(va924) OVER rows_16 AS se925,
-    COUNT(va924) OVER rows_16 AS se926,
-    SUM(va923) OVER rows_16 AS se927,
-    COUNT(va923) OVER rows_16 AS se928,
-    MAX((
-      CASE WHEN va944 IS DISTINCT FROM se945 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se946,
-    CORR(va964, va966) OVER rows_7 AS se967,
-    REGR_COUNT(va964, va966) OVER rows_7 AS se968,
-    MAX((
-      CASE WHEN va970 IS DISTINCT FROM se971 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se972,
-    LAG(va973, 1) OVER rows_row AS se974,
-    MAX((
-      CASE WHEN va996 IS DISTINCT FROM se997 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se998,
+    ) AS se990,
+    LAG(va1002, 1) OVER rows_row AS se1003,
+    LAG(va1002, 2) OVER rows_row AS se1004,
+    LAG(va1002, 3) OVER rows_row AS se1005,
+    LAG(va1024, 1) OVER rows_row AS se1025,
+    LAG(va1024, 2) OVER rows_row AS se1026,
+    CORR(va1041, va1043) OVER rows_7 AS se1044,
+    REGR_COUNT(va1041, va1043) OVER rows_7 AS se1045,
+    LAG(va1054, 1) OVER rows_row AS se1055,
+    LAG(va1054, 2) OVER rows_row AS se1056,
+    LAG(va1054, 3) OVER rows_row AS se1057,
+    LAG(va1054, 4) OVER rows_row AS se1058,
+    LAG(va1054, 5) OVER rows_row AS se1059,
+    LAG(va1054, 6) OVER rows_row AS se1060,
     MAX(
       (
-        CASE WHEN va1015 IS DISTINCT FROM se1016 OR stock_row = 1 THEN stock_row END
+        CASE WHEN va1081 IS DISTINCT FROM se1082 OR stock_row = 1 THEN stock_row END
       )
-    ) OVER rows_before AS se1017,
+    ) OVER rows_before AS se1083,
+    LAG(va1106, 1) OVER rows_row AS se1107,
+    LAG(va1106, 2) OVER rows_row AS se1108,
+    LAG(va1106, 3) OVER rows_row AS se1109,
+    LAG(va1106, 4) OVER rows_row AS se1110,
+    LAG(va1106, 5) OVER rows_row AS se1111,
     LAST_VALUE(
       (
         CASE WHEN (
           (
             stock_row - 1
           ) % 1100
-        ) = 1099 THEN va1038 END
+        ) = 1099 THEN va1123 END
       )
-     IGNORE NULLS) OVER rows_earlier AS se1039,
+     IGNORE NULLS) OVER rows_earlier AS se1124,
     LAST_VALUE(
       (
         CASE WHEN (
           (
             stock_row - 1
           ) % 1100
-        ) = 1099 THEN va1041 END
+        ) = 1099 THEN va1126 END
       )
-     IGNORE NULLS) OVER rows_earlier AS se1042,
+     IGNORE NULLS) OVER rows_earlier AS se1127,
     SUM(
       (
-        CASE WHEN se682 = 1 THEN va681 / CAST(0.05 AS DOUBLE) ELSE va681 END * EXP((
+        CASE WHEN se725 = 1 THEN va724 / CAST(0.05 AS DOUBLE) ELSE va724 END * EXP((
           (
-            se682 - 1
+            se725 - 1
           ) % 1100
         ) * CAST(0.051293294387550536 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY stock_number, va683
+      PARTITION BY stock_number, va726
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se1050,
+    ) AS se1135,
     SUM(
       (
-        CASE WHEN stock_row = 1 THEN va1135 / CAST(0.2 AS DOUBLE) ELSE va1135 END * EXP((
+        CASE WHEN stock_row = 1 THEN va1223 / CAST(0.2 AS DOUBLE) ELSE va1223 END * EXP((
           (
             stock_row - 1
           ) % 1100
         ) * CAST(0.22314355131420976 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY stock_number, va244
+      PARTITION BY stock_number, va265
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se1136,
+    ) AS se1224,
     MAX(
       (
-        CASE WHEN va1168 IS DISTINCT FROM se1169 OR stock_row = 1 THEN stock_row END
+        CASE WHEN va1259 IS DISTINCT FROM se1260 OR stock_row = 1 THEN stock_row END
       )
-    ) OVER rows_before AS se1170,
-    CORR(close, se1220) OVER rows_15 AS se1221,
-    LAG(va1223, 1) OVER rows_row AS se1224,
-    MAX(
-      (
-        CASE WHEN va1240 IS DISTINCT FROM se1241 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se1242,
+    ) OVER rows_before AS se1261,
+    CORR(close, se1314) OVER rows_15 AS se1315,
+    LAG(va1317, 1) OVER rows_row AS se1318,
     LAST_VALUE(
       (
         CASE WHEN (
           (
             stock_row - 1
           ) % 1100
-        ) = 1099 THEN va1253 END
+        ) = 1099 THEN va1360 END
       )
-     IGNORE NULLS) OVER rows_earlier AS se1254,
+     IGNORE NULLS) OVER rows_earlier AS se1361,
     LAST_VALUE(
       (
         CASE WHEN (
           (
             stock_row - 1
           ) % 1100
-        ) = 1099 THEN va1257 END
+        ) = 1099 THEN va1364 END
       )
-     IGNORE NULLS) OVER rows_earlier AS se1258,
-    LAG(va1265, 5) OVER rows_row AS se1266,
-    MAX(
-      (
-        CASE WHEN va1279 IS DISTINCT FROM se1280 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se1281,
-    MAX(
-      (
-        CASE WHEN va1312 IS DISTINCT FROM se1313 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se1314,
+     IGNORE NULLS) OVER rows_earlier AS se1365,
     SUM(
       (
-        CASE WHEN stock_row = 1 THEN va1326 / CAST(0.2 AS DOUBLE) ELSE va1326 END * EXP((
+        CASE WHEN stock_row = 1 THEN va1445 / CAST(0.2 AS DOUBLE) ELSE va1445 END * EXP((
           (
             stock_row - 1
           ) % 1100
         ) * CAST(0.22314355131420976 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY stock_number, va244
+      PARTITION BY stock_number, va265
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se1327,
+    ) AS se1446,
     LAST_VALUE((
       CASE WHEN (
         (
-          se1336 - 1
+          se1455 - 1
         ) % 1100
-      ) = 1099 THEN va1339 END
-    ) IGNORE NULLS) OVER rows_earlier AS se1340,
+      ) = 1099 THEN va1458 END
+    ) IGNORE NULLS) OVER rows_earlier AS se1459,
     LAST_VALUE((
       CASE WHEN (
         (
-          se1336 - 1
+          se1455 - 1
         ) % 57
-      ) = 56 THEN va1343 END
-    ) IGNORE NULLS) OVER rows_earlier AS se1344,
+      ) = 56 THEN va1462 END
+    ) IGNORE NULLS) OVER rows_earlier AS se1463,
+    CORR(va1566, vwap) OVER rows_5 AS se1567,
+    REGR_COUNT(va1566, vwap) OVER rows_5 AS se1568,
+    LAG(va1570, 1) OVER rows_row AS se1571,
+    LAG(va1570, 2) OVER rows_row AS se1572,
+    LAG(va1570, 3) OVER rows_row AS se1573,
+    LAG(va1570, 4) OVER rows_row AS se1574,
     MAX(
       (
-        CASE WHEN va1360 IS DISTINCT FROM se1361 OR stock_row = 1 THEN stock_row END
+        CASE WHEN va1596 IS DISTINCT FROM se1597 OR stock_row = 1 THEN stock_row END
       )
-    ) OVER rows_before AS se1362,
+    ) OVER rows_before AS se1598,
     MAX(
       (
-        CASE WHEN va1363 IS DISTINCT FROM se1364 OR stock_row = 1 THEN stock_row END
+        CASE WHEN va1386 IS DISTINCT FROM se1387 OR stock_row = 1 THEN stock_row END
       )
-    ) OVER rows_before AS se1365,
+    ) OVER rows_before AS se1599,
+    CORR(va1645, va1649) OVER rows_18 AS se1650,
+    REGR_COUNT(va1645, va1649) OVER rows_18 AS se1651,
+    LAG(va1653, 1) OVER rows_row AS se1654,
     MAX(
       (
-        CASE WHEN va1403 IS DISTINCT FROM se1404 OR stock_row = 1 THEN stock_row END
+        CASE WHEN va1656 IS DISTINCT FROM se1657 OR stock_row = 1 THEN stock_row END
       )
-    ) OVER rows_before AS se1405,
-    MAX(
-      (
-        CASE WHEN va1406 IS DISTINCT FROM se1407 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se1408,
-    CORR(va1434, vwap) OVER rows_5 AS se1435,
-    REGR_COUNT(va1434, vwap) OVER rows_5 AS se1436,
-    LAG(va1438, 1) OVER rows_row AS se1439,
-    MAX(
-      (
-        CASE WHEN va1462 IS DISTINCT FROM se1463 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se1464,
-    CORR(va1510, va1514) OVER rows_18 AS se1515,
-    REGR_COUNT(va1510, va1514) OVER rows_18 AS se1516,
-    LAG(va1518, 1) OVER rows_row AS se1519,
-    MAX(
-      (
-        CASE WHEN va1521 IS DISTINCT FROM se1522 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se1523,
+    ) OVER rows_before AS se1658,
     LAST_VALUE((
       CASE WHEN (
         (
-          se1532 - 1
+          se1667 - 1
         ) % 1100
-      ) = 1099 THEN va1535 END
-    ) IGNORE NULLS) OVER rows_earlier AS se1536,
-    CORR(se1552, se1553) OVER rows_9 AS se1554,
+      ) = 1099 THEN va1670 END
+    ) IGNORE NULLS) OVER rows_earlier AS se1671,
+    CORR(se1687, se1688) OVER rows_9 AS se1689,
+    LAG(va1700, 1) OVER rows_row AS se1701,
+    LAG(va1700, 2) OVER rows_row AS se1702,
+    LAG(va1700, 3) OVER rows_row AS se1703,
+    LAG(va1700, 4) OVER rows_row AS se1704,
+    LAG(va1700, 5) OVER rows_row AS se1705,
+    LAG(va1700, 6) OVER rows_row AS se1706,
+    LAG(va1700, 7) OVER rows_row AS se1707,
+    LAG(va1700, 8) OVER rows_row AS se1708,
+    MAX((
+      CASE WHEN va865 IS DISTINCT FROM se866 OR stock_row = 1 THEN stock_row END
+    )) OVER rows_before AS se1734,
+    LAG(va1786, 1) OVER rows_row AS se1787,
+    LAG(va1786, 2) OVER rows_row AS se1788,
+    LAG(va1786, 3) OVER rows_row AS se1789,
+    LAG(va1786, 4) OVER rows_row AS se1790,
+    LAG(va1786, 5) OVER rows_row AS se1791,
+    LAG(va1786, 6) OVER rows_row AS se1792,
+    LAG(va1786, 7) OVER rows_row AS se1793,
+    LAG(va1786, 8) OVER rows_row AS se1794,
+    LAG(va1786, 9) OVER rows_row AS se1795,
+    LAG(va1805, 1) OVER rows_row AS se1806,
+    LAG(va1805, 2) OVER rows_row AS se1807,
     MAX(
       (
-        CASE WHEN va1556 IS DISTINCT FROM se1557 OR stock_row = 1 THEN stock_row END
+        CASE WHEN va1822 IS DISTINCT FROM se1823 OR stock_row = 1 THEN stock_row END
       )
-    ) OVER rows_before AS se1558,
-    LAG(va1559, 1) OVER rows_row AS se1560,
-    MAX(
-      (
-        CASE WHEN va1664 IS DISTINCT FROM se1665 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se1666,
-    COUNT(se1682) OVER rows_before AS se1683,
-    CORR(va1718, va1721) OVER rows_5 AS se1722,
-    MAX(
-      (
-        CASE WHEN va1724 IS DISTINCT FROM se1725 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se1726,
-    LAG(va1727, 1) OVER rows_row AS se1728,
-    CORR(va1775, va1778) OVER rows_8 AS se1779,
-    MAX(
-      (
-        CASE WHEN va1781 IS DISTINCT FROM se1782 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se1783,
-    LAG(va1784, 1) OVER rows_row AS se1785,
+    ) OVER rows_before AS se1824,
+    COUNT(se1840) OVER rows_before AS se1841,
+    CORR(va1870, va1873) OVER rows_5 AS se1874,
+    LAG(va1881, 1) OVER rows_row AS se1882,
+    LAG(va1881, 2) OVER rows_row AS se1883,
+    LAG(va1881, 3) OVER rows_row AS se1884,
+    LAG(va1881, 4) OVER rows_row AS se1885,
+    CORR(va1925, va1928) OVER rows_8 AS se1929,
+    LAG(va1939, 1) OVER rows_row AS se1940,
+    LAG(va1939, 2) OVER rows_row AS se1941,
+    LAG(va1939, 3) OVER rows_row AS se1942,
+    LAG(va1939, 4) OVER rows_row AS se1943,
+    LAG(va1939, 5) OVER rows_row AS se1944,
+    LAG(va1939, 6) OVER rows_row AS se1945,
+    LAG(va1939, 7) OVER rows_row AS se1946,
     SUM(
       (
         CASE
-          WHEN se1846 = 1
-          THEN va1832 / CAST(0.03278688524590164 AS DOUBLE)
-          ELSE va1832
+          WHEN se2015 = 1
+          THEN va2001 / CAST(0.03278688524590164 AS DOUBLE)
+          ELSE va2001
         END * EXP((
           (
-            se1846 - 1
+            se2015 - 1
           ) % 1175
         ) * CAST(0.0333364202675918 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY stock_number, va1847
+      PARTITION BY stock_number, va2016
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se1848,
-    CORR(open, se1863) OVER rows_6 AS se1864,
-    LAG(va1866, 1) OVER rows_row AS se1867,
+    ) AS se2017,
+    CORR(open, se2032) OVER rows_6 AS se2033,
+    LAG(va2035, 1) OVER rows_row AS se2036,
+    LAG(va2035, 2) OVER rows_row AS se2037,
+    LAG(va2035, 3) OVER rows_row AS se2038,
+    LAG(va2035, 4) OVER rows_row AS se2039,
+    LAG(va2035, 5) OVER rows_row AS se2040,
     LAST_VALUE(
       (
         CASE WHEN (
           (
             stock_row - 1
           ) % 1100
-        ) = 1099 THEN va1894 END
+        ) = 1099 THEN va2066 END
       )
-     IGNORE NULLS) OVER rows_earlier AS se1895,
-    COUNT(se1898) OVER rows_before AS se1899,
+     IGNORE NULLS) OVER rows_earlier AS se2067,
+    COUNT(se2070) OVER rows_before AS se2071,
     SUM(
       (
-        CASE WHEN stock_row = 1 THEN va1930 / CAST(0.2 AS DOUBLE) ELSE va1930 END * EXP((
+        CASE WHEN stock_row = 1 THEN va2102 / CAST(0.2 AS DOUBLE) ELSE va2102 END * EXP((
           (
             stock_row - 1
           ) % 1100
         ) * CAST(0.22314355131420976 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY stock_number, va244
+      PARTITION BY stock_number, va265
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se1931,
-    MIN(va1969) OVER rows_2 AS se1970,
-    COUNT(va1969) OVER rows_2 AS se1971,
-    COUNT(va2022) OVER rows_before AS se2023,
-    MAX(se2030) OVER rows_48 AS se2031,
-    MIN(se2030) OVER rows_48 AS se2032,
-    SUM(va2037) OVER rows_20 AS se2038,
-    COUNT(va2037) OVER rows_20 AS se2039,
+    ) AS se2103,
+    MIN(va2141) OVER rows_2 AS se2142,
+    COUNT(va2141) OVER rows_2 AS se2143,
+    COUNT(va2194) OVER rows_before AS se2195,
+    MAX(se2202) OVER rows_48 AS se2203,
+    MIN(se2202) OVER rows_48 AS se2204,
+    SUM(va2209) OVER rows_20 AS se2210,
+    COUNT(va2209) OVER rows_20 AS se2211,
     LAST_VALUE(
       (
         CASE WHEN (
           (
             stock_row - 1
           ) % 1100
-        ) = 1099 THEN va2050 END
+        ) = 1099 THEN va2222 END
       )
-     IGNORE NULLS) OVER rows_earlier AS se2051,
-    AVG(va2085) OVER rows_6 AS se2086,
-    COUNT(va2085) OVER rows_6 AS se2087,
+     IGNORE NULLS) OVER rows_earlier AS se2223,
+    AVG(va2257) OVER rows_6 AS se2258,
+    COUNT(va2257) OVER rows_6 AS se2259,
     SUM(
       (
         CASE
           WHEN stock_row = 1
-          THEN va1131 / CAST(0.15384615384615385 AS DOUBLE)
-          ELSE va1131
+          THEN va1219 / CAST(0.15384615384615385 AS DOUBLE)
+          ELSE va1219
         END * EXP((
           (
             stock_row - 1
@@ -14601,44 +16565,28 @@ WITH values_0_1 AS (
         ) * CAST(0.1670540846631662 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY stock_number, va244
+      PARTITION BY stock_number, va265
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se2089,
+    ) AS se2261,
+    SUM(va2342) OVER rows_20 AS se2343,
+    COUNT(va2342) OVER rows_20 AS se2344,
+    MAX(se2357) OVER rows_24 AS se2358,
+    MIN(se2357) OVER rows_24 AS se2359,
     MAX(
       (
-        CASE WHEN va2106 IS DISTINCT FROM se2107 OR stock_row = 1 THEN stock_row END
+        CASE WHEN va2366 IS DISTINCT FROM se2367 OR stock_row = 1 THEN stock_row END
       )
-    ) OVER rows_before AS se2108,
-    MAX(
-      (
-        CASE WHEN va2120 IS DISTINCT FROM se2121 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se2122,
-    MAX(
-      (
-        CASE WHEN va2123 IS DISTINCT FROM se2124 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se2125,
-    SUM(va2149) OVER rows_20 AS se2150,
-    COUNT(va2149) OVER rows_20 AS se2151,
-    MAX(se2164) OVER rows_24 AS se2165,
-    MIN(se2164) OVER rows_24 AS se2166,
-    MAX(
-      (
-        CASE WHEN va2173 IS DISTINCT FROM se2174 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se2175,
-    MAX(
-      (
-        CASE WHEN va2225 IS DISTINCT FROM se2226 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se2227
+    ) OVER rows_before AS se2368
   FROM values_4_4
   WINDOW rows_2 AS (
     PARTITION BY stock_number
     ORDER BY stock_row
     rows BETWEEN 1 preceding AND CURRENT ROW
+  ), rows_3 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 2 preceding AND CURRENT ROW
   ), rows_5 AS (
     PARTITION BY stock_number
     ORDER BY stock_row
@@ -14671,10 +16619,10 @@ WITH values_0_1 AS (
     PARTITION BY stock_number
     ORDER BY stock_row
     rows BETWEEN 14 preceding AND CURRENT ROW
-  ), rows_16 AS (
+  ), rows_17 AS (
     PARTITION BY stock_number
     ORDER BY stock_row
-    rows BETWEEN 15 preceding AND CURRENT ROW
+    rows BETWEEN 16 preceding AND CURRENT ROW
   ), rows_18 AS (
     PARTITION BY stock_number
     ORDER BY stock_row
@@ -14710,331 +16658,378 @@ WITH values_0_1 AS (
     trade_date,
     stock_number,
     stock_row,
-    close,
     day_rows,
-    se1144,
-    se1145,
-    se1146,
-    se121,
-    se1224,
-    se1249,
+    se1021,
+    se1022,
+    se1034,
+    se1035,
+    se1036,
+    se1048,
+    se1049,
+    se1050,
+    se1051,
+    se1052,
+    se1053,
+    se1055,
+    se1056,
+    se1057,
+    se1058,
+    se1059,
+    se1060,
+    se1318,
+    se1352,
     se1353,
     se1354,
-    se1355,
-    se1439,
-    se1519,
-    se1523,
-    se1558,
-    se1560,
+    se136,
+    se1432,
     se1571,
     se1572,
     se1573,
-    se1608,
-    se1609,
-    se1610,
-    se1682,
-    se1683,
-    se1709,
-    se1710,
-    se1711,
-    se1726,
-    se1728,
-    se1783,
-    se1785,
-    se180,
-    se1846,
+    se1574,
+    se1654,
+    se1658,
+    se1692,
+    se1693,
+    se1694,
+    se1695,
+    se1696,
+    se1697,
+    se1698,
+    se1699,
+    se1701,
+    se1702,
+    se1703,
+    se1704,
+    se1705,
+    se1706,
+    se1707,
+    se1708,
+    se1718,
+    se1719,
+    se1720,
+    se1756,
+    se1757,
+    se1758,
+    se1840,
+    se1841,
     se1867,
+    se1868,
+    se1869,
     se1877,
     se1878,
     se1879,
-    se1898,
-    se1899,
-    se1984,
-    se1985,
-    se1986,
-    se1987,
-    se2023,
+    se1880,
+    se1882,
+    se1883,
+    se1884,
+    se1885,
+    se1932,
+    se1933,
+    se1934,
+    se1935,
+    se1936,
+    se1937,
+    se1938,
+    se1940,
+    se1941,
+    se1942,
+    se1943,
+    se1944,
+    se1945,
+    se1946,
+    se2015,
+    se2036,
+    se2037,
+    se2038,
+    se2039,
+    se2040,
+    se2049,
+    se2050,
     se2051,
-    se2136,
-    se2137,
-    se2138,
-    se217,
-    se2182,
-    se2183,
-    se2184,
-    se228,
+    se2070,
+    se2071,
+    se2156,
+    se2157,
+    se2158,
+    se2159,
+    se2195,
+    se2223,
     se237,
-    se271,
-    se272,
-    se273,
-    se284,
-    se305,
-    se31,
-    se313,
-    se379,
-    se380,
-    se388,
-    se389,
-    se391,
-    se397,
-    se398,
-    se404,
-    se405,
-    se407,
-    se408,
+    se2375,
+    se2376,
+    se2377,
+    se245,
+    se249,
+    se258,
+    se292,
+    se293,
+    se294,
+    se304,
+    se326,
+    se334,
+    se400,
+    se401,
+    se409,
     se410,
-    se413,
-    se416,
-    se417,
-    se422,
-    se423,
+    se412,
+    se418,
+    se419,
+    se425,
     se426,
-    se427,
+    se428,
     se429,
-    se43,
-    se430,
-    se432,
+    se431,
     se434,
-    se467,
-    se491,
-    se556,
-    se557,
-    se558,
-    se568,
-    se572,
-    se650,
-    se651,
-    se652,
-    se671,
-    se672,
-    se673,
-    se682,
-    se728,
-    se749,
-    se750,
-    se751,
-    se759,
-    se761,
-    se867,
-    se972,
-    se974,
-    va1012,
-    va1036,
-    va1045,
-    va1049,
-    va1056,
-    va1059,
-    va106,
-    va1072,
-    va1086,
-    va1092,
-    va1125,
-    va1127,
-    va1131,
-    va1135,
-    va1143,
-    va116,
-    va1165,
-    va1183,
-    va1185,
-    va1187,
-    va1195,
-    va1204,
-    va1207,
-    va1210,
+    se437,
+    se438,
+    se443,
+    se444,
+    se447,
+    se448,
+    se450,
+    se451,
+    se453,
+    se455,
+    se580,
+    se581,
+    se582,
+    se592,
+    se596,
+    se693,
+    se694,
+    se695,
+    se714,
+    se715,
+    se716,
+    se725,
+    se780,
+    se781,
+    se782,
+    se783,
+    se784,
+    se810,
+    se811,
+    se812,
+    se820,
+    se822,
+    va100,
+    va1033,
+    va1047,
+    va1054,
+    va1075,
+    va1097,
+    va1121,
+    va1130,
+    va1134,
+    va1158,
+    va1160,
+    va1174,
+    va1180,
+    va121,
+    va1213,
+    va1215,
     va1219,
     va1223,
-    va1262,
-    va1283,
-    va1299,
-    va1306,
-    va1326,
-    va1334,
-    va1350,
-    va1352,
-    va1379,
-    va1418,
-    va1428,
-    va1431,
-    va1438,
-    va144,
-    va1499,
-    va1507,
-    va1518,
-    va1559,
+    va1228,
+    va1245,
+    va1256,
+    va1274,
+    va1276,
+    va1279,
+    va1287,
+    va1296,
+    va131,
+    va1311,
+    va1313,
+    va1317,
+    va1351,
+    va1369,
+    va1378,
+    va1396,
+    va1397,
+    va1413,
+    va1441,
+    va1445,
+    va1453,
+    va1469,
+    va1488,
+    va1496,
+    va1548,
+    va1550,
+    va1560,
+    va1563,
     va1570,
-    va158,
-    va1582,
-    va1607,
-    va161,
-    va1612,
-    va1619,
-    va1625,
-    va1626,
-    va164,
-    va165,
-    va1660,
-    va1676,
-    va1679,
-    va1681,
-    va1698,
-    va1708,
-    va1727,
-    va1750,
-    va1768,
-    va1784,
-    va1831,
-    va1832,
-    va1835,
-    va1841,
-    va1845,
-    va1862,
+    va159,
+    va1634,
+    va1642,
+    va1653,
+    va1691,
+    va1700,
+    va1717,
+    va1729,
+    va173,
+    va1755,
+    va176,
+    va1760,
+    va1767,
+    va1773,
+    va1774,
+    va179,
+    va180,
+    va1818,
+    va1834,
+    va1837,
+    va1839,
+    va185,
+    va1856,
     va1866,
     va1876,
-    va1891,
-    va1892,
-    va1916,
-    va1930,
-    va1956,
-    va1983,
-    va1993,
+    va1881,
+    va1906,
+    va1924,
+    va1931,
+    va1939,
+    va1979,
+    va2000,
     va2001,
-    va2007,
-    va2018,
-    va202,
-    va2022,
-    va203,
-    va2046,
-    va2047,
-    va2050,
-    va206,
-    va2074,
-    va2075,
-    va209,
-    va2094,
-    va2110,
-    va2111,
-    va212,
-    va2135,
-    va2145,
-    va216,
-    va2163,
-    va2181,
-    va2191,
+    va2004,
+    va2010,
+    va2014,
+    va2031,
+    va2035,
+    va2048,
+    va2063,
+    va2064,
+    va2088,
+    va2102,
+    va2128,
+    va2155,
+    va2165,
+    va2173,
+    va2179,
+    va2190,
     va2194,
-    va2199,
-    va2201,
+    va2218,
+    va2219,
+    va222,
     va2222,
-    va227,
+    va223,
+    va2246,
+    va2247,
+    va226,
+    va2266,
+    va2284,
+    va2285,
+    va2286,
+    va229,
+    va232,
+    va2332,
+    va2338,
+    va2356,
     va236,
-    va244,
+    va2374,
+    va2384,
+    va2387,
+    va2392,
+    va2394,
+    va2415,
+    va2423,
+    va248,
+    va257,
     va265,
-    va270,
+    va286,
+    va291,
     va30,
-    va300,
-    va325,
-    va378,
-    va38,
-    va390,
-    va396,
-    va409,
-    va415,
-    va431,
-    va457,
-    va486,
-    va487,
-    va517,
-    va53,
-    va540,
-    va544,
-    va555,
-    va567,
-    va593,
-    va603,
-    va613,
-    va618,
-    va670,
-    va678,
-    va696,
-    va706,
-    va707,
-    va708,
-    va715,
-    va718,
-    va734,
-    va742,
-    va745,
-    va748,
-    va760,
-    va775,
-    va777,
-    va780,
-    va799,
-    va85,
-    va887,
-    va888,
-    va909,
-    va914,
-    va916,
-    va973,
-    va990,
-    volume,
+    va321,
+    va346,
+    va36,
+    va399,
+    va411,
+    va417,
+    va430,
+    va436,
+    va44,
+    va452,
+    va478,
+    va507,
+    va508,
+    va538,
+    va564,
+    va568,
+    va579,
+    va591,
+    va617,
+    va627,
+    va64,
+    va648,
+    va653,
+    va713,
+    va721,
+    va739,
+    va749,
+    va750,
+    va751,
+    va758,
+    va761,
+    va779,
+    va795,
+    va803,
+    va806,
+    va809,
+    va821,
+    va836,
+    va838,
+    va841,
+    va860,
+    va895,
+    va957,
+    va958,
+    va979,
+    va987,
+    va989,
     (
       -(
-        CASE
-          WHEN se20 > stock_row - 5 AND se23 > stock_row - 5
-          THEN CASE WHEN ISFINITE(va17) THEN ROUND(va17, 12) END
-          ELSE NULL
-        END
+        CASE WHEN se91 = 3 THEN se90 END
       )
-    ) AS va24,
+    ) AS va92,
     (
       CASE
-        WHEN se70 > stock_row - 4 AND se73 > stock_row - 4
-        THEN CASE WHEN ISFINITE(va67) THEN ROUND(va67, 12) END
-        ELSE NULL
-      END
-    ) AS va74,
-    (
-      CASE
-        WHEN NOT va120 IS NULL
-        THEN CAST(0.2857142857142857 AS DOUBLE) * se123 * EXP((
+        WHEN NOT va135 IS NULL
+        THEN CAST(0.2857142857142857 AS DOUBLE) * se138 * EXP((
           (
-            se121 - 1
+            se136 - 1
           ) % 1100
         ) * -CAST(0.3364722366212129 AS DOUBLE))
       END
-    ) AS va124,
+    ) AS va139,
     (
-      CASE WHEN se134 = 5 THEN se133 END
-    ) AS va135,
+      CASE WHEN se149 = 5 THEN se148 END
+    ) AS va150,
     (
-      CASE
-        WHEN se180 > stock_row - 4 AND se183 > stock_row - 4
-        THEN CASE WHEN ISFINITE(va177) THEN ROUND(va177, 12) END
-        ELSE NULL
-      END
-    ) AS va184,
-    (
-      (
-        se217 - 1
-      ) // 1100
-    ) AS va218,
-    (
-      (
-        se228 - 1
-      ) // 1100
-    ) AS va229,
+      -(
+        CASE WHEN se211 = 5 THEN se210 END
+      )
+    ) AS va212,
     (
       (
         se237 - 1
       ) // 1100
     ) AS va238,
     (
+      (
+        se249 - 1
+      ) // 1100
+    ) AS va250,
+    (
+      (
+        se258 - 1
+      ) // 1100
+    ) AS va259,
+    (
       CASE
         WHEN stock_row > 5
         THEN (
-          va246 + COALESCE(se247, 0) * EXP(
+          va267 + COALESCE(se268, 0) * EXP(
             (
               (
                 (
@@ -15045,130 +17040,121 @@ WITH values_0_1 AS (
           )
         )
       END
-    ) AS va248,
+    ) AS va269,
     (
       CASE
         WHEN stock_row > 6
         THEN (
           (
-            se275 - close
+            se296 - close
           ) + (
             CASE
-              WHEN se282 > stock_row - 229 AND se284 > stock_row - 229
-              THEN CASE WHEN ISFINITE(va279) THEN ROUND(va279, 12) END
+              WHEN (
+                se303 > stock_row - 229
+              ) AND (
+                se305 > stock_row - 229
+              )
+              THEN CASE WHEN ISFINITE(va300) THEN ROUND(va300, 12) END
               ELSE NULL
             END
           )
         )
       END
-    ) AS va285,
+    ) AS va306,
     (
       CASE
-        WHEN NOT va304 IS NULL
-        THEN CAST(0.3333333333333333 AS DOUBLE) * se307 * EXP((
+        WHEN NOT va325 IS NULL
+        THEN CAST(0.3333333333333333 AS DOUBLE) * se328 * EXP((
           (
-            se305 - 1
+            se326 - 1
           ) % 1100
         ) * -CAST(0.4054651081081644 AS DOUBLE))
       END
-    ) AS va308,
+    ) AS va329,
     (
       CASE
-        WHEN NOT va312 IS NULL
-        THEN CAST(0.3333333333333333 AS DOUBLE) * se315 * EXP((
+        WHEN NOT va333 IS NULL
+        THEN CAST(0.3333333333333333 AS DOUBLE) * se336 * EXP((
           (
-            se313 - 1
+            se334 - 1
           ) % 1100
         ) * -CAST(0.4054651081081644 AS DOUBLE))
       END
-    ) AS va316,
+    ) AS va337,
     (
-      CASE WHEN se383 = 60 THEN se382 END
-    ) AS va384,
+      CASE WHEN se404 = 60 THEN se403 END
+    ) AS va405,
     (
-      CASE WHEN se386 = 60 THEN se385 END
-    ) AS va387,
+      CASE WHEN se407 = 60 THEN se406 END
+    ) AS va408,
     (
-      va381 - (
-        CASE WHEN se389 = 60 THEN se394 END
+      va402 - (
+        CASE WHEN se410 = 60 THEN se415 END
       )
-    ) AS va395,
+    ) AS va416,
     (
-      CASE WHEN se400 = 60 THEN se399 END
-    ) AS va401,
+      CASE WHEN se421 = 60 THEN se420 END
+    ) AS va422,
     (
-      CASE WHEN se419 = 60 THEN se418 END
-    ) AS va420,
+      CASE WHEN se440 = 60 THEN se439 END
+    ) AS va441,
+    (
+      -(
+        CASE WHEN se496 = 3 THEN se495 END
+      )
+    ) AS va497,
+    (
+      7 * va516 + 6 * se517 + 5 * se518 + 4 * se519 + 3 * se520 + 2 * se521 + 1 * se522
+    ) / 28 AS va523,
+    (
+      CASE WHEN se548 = 2 THEN se547 END
+    ) AS va549,
+    (
+      CASE WHEN se589 = 14 THEN se588 END
+    ) AS va590,
+    (
+      6 * va671 + 5 * se672 + 4 * se673 + 3 * se674 + 2 * se675 + 1 * se676
+    ) / 21 AS va677,
     (
       CASE
-        WHEN se467 > stock_row - 2 AND se180 > stock_row - 2
-        THEN CASE WHEN ISFINITE(va464) THEN ROUND(va464, 12) END
+        WHEN (
+          se704 > stock_row - 14
+        ) AND (
+          se305 > stock_row - 14
+        )
+        THEN CASE WHEN ISFINITE(va701) THEN ROUND(va701, 12) END
         ELSE NULL
       END
-    ) AS va468,
-    (
-      7 * va495 + 6 * se496 + 5 * se497 + 4 * se498 + 3 * se499 + 2 * se500 + 1 * se501
-    ) / 28 AS va502,
+    ) AS va705,
     (
       CASE
-        WHEN se180 > stock_row - 5 AND se183 > stock_row - 5
-        THEN CASE WHEN ISFINITE(va521) THEN ROUND(va521, 12) END
-        ELSE NULL
-      END
-    ) AS va522,
-    (
-      CASE WHEN se565 = 14 THEN se564 END
-    ) AS va566,
-    (
-      CASE
-        WHEN se624 > stock_row - 6 AND se627 > stock_row - 6
-        THEN CASE WHEN ISFINITE(va621) THEN ROUND(va621, 12) END
-        ELSE NULL
-      END
-    ) AS va628,
-    (
-      CASE
-        WHEN se661 > stock_row - 14 AND se284 > stock_row - 14
-        THEN CASE WHEN ISFINITE(va658) THEN ROUND(va658, 12) END
-        ELSE NULL
-      END
-    ) AS va662,
-    (
-      CASE
-        WHEN NOT va681 IS NULL
-        THEN CAST(0.1111111111111111 AS DOUBLE) * se684 * EXP((
+        WHEN NOT va724 IS NULL
+        THEN CAST(0.1111111111111111 AS DOUBLE) * se727 * EXP((
           (
-            se682 - 1
+            se725 - 1
           ) % 1100
         ) * -CAST(0.11778303565638344 AS DOUBLE))
       END
-    ) AS va685,
+    ) AS va728,
     (
-      CASE WHEN stock_row > 69 THEN se755 END
-    ) AS va756,
+      CASE WHEN stock_row > 69 THEN se816 END
+    ) AS va817,
     (
-      CASE
-        WHEN se624 > stock_row - 7 AND se805 > stock_row - 7
-        THEN CASE WHEN ISFINITE(va802) THEN ROUND(va802, 12) END
-        ELSE NULL
-      END
-    ) AS va806,
-    (
-      -(
-        CASE
-          WHEN se605 > stock_row - 4 AND se180 > stock_row - 4
-          THEN CASE WHEN ISFINITE(va826) THEN ROUND(va826, 12) END
-          ELSE NULL
-        END
+      (
+        CASE WHEN se881 = 17 THEN se880 END
+      ) - (
+        stock_row - 17
+      ) * (
+        CASE WHEN se883 = 17 THEN se882 END
       )
-    ) AS va827,
+    ) / 153 AS va884,
     (
       (
         CASE
           WHEN stock_row > 1
           THEN (
             (
-              va830 + COALESCE(se831, 0) * EXP(
+              va898 + COALESCE(se899, 0) * EXP(
                 (
                   (
                     (
@@ -15179,7 +17165,7 @@ WITH values_0_1 AS (
               )
             ) / NULLIF(
               (
-                va835 + COALESCE(se836, 0) * EXP(
+                va903 + COALESCE(se904, 0) * EXP(
                   (
                     (
                       (
@@ -15194,28 +17180,20 @@ WITH values_0_1 AS (
           )
         END
       ) * 100
-    ) AS va837,
+    ) AS va905,
     (
-      CASE
-        WHEN se180 > stock_row - 3 AND se183 > stock_row - 3
-        THEN CASE WHEN ISFINITE(va840) THEN ROUND(va840, 12) END
-        ELSE NULL
-      END
-    ) AS va841,
+      4 * va909 + 3 * se910 + 2 * se911 + 1 * se912
+    ) / 10 AS va913,
     (
-      CASE
-        WHEN se867 > stock_row - 3 AND se870 > stock_row - 3
-        THEN CASE WHEN ISFINITE(va864) THEN ROUND(va864, 12) END
-        ELSE NULL
-      END
-    ) AS va871,
+      CASE WHEN se943 = 13 THEN se942 END
+    ) AS va944,
     (
       (
         CASE
           WHEN stock_row > 1
           THEN (
             (
-              va890 + COALESCE(se891, 0) * EXP(
+              va960 + COALESCE(se961, 0) * EXP(
                 (
                   (
                     (
@@ -15226,7 +17204,7 @@ WITH values_0_1 AS (
               )
             ) / NULLIF(
               (
-                va893 + COALESCE(se894, 0) * EXP(
+                va963 + COALESCE(se964, 0) * EXP(
                   (
                     (
                       (
@@ -15241,70 +17219,58 @@ WITH values_0_1 AS (
           )
         END
       ) * 100
-    ) AS va895,
+    ) AS va965,
     (
       CASE
-        WHEN NOT va120 IS NULL
-        THEN CAST(0.13333333333333333 AS DOUBLE) * se896 * EXP((
+        WHEN NOT va135 IS NULL
+        THEN CAST(0.13333333333333333 AS DOUBLE) * se966 * EXP((
           (
-            se121 - 1
+            se136 - 1
           ) % 1100
         ) * -CAST(0.14310084364067333 AS DOUBLE))
       END
-    ) AS va897,
+    ) AS va967,
     (
       CASE
-        WHEN NOT va681 IS NULL
-        THEN CAST(0.06666666666666667 AS DOUBLE) * se917 * EXP((
+        WHEN NOT va724 IS NULL
+        THEN CAST(0.06666666666666667 AS DOUBLE) * se990 * EXP((
           (
-            se682 - 1
+            se725 - 1
           ) % 1100
         ) * -CAST(0.06899287148695145 AS DOUBLE))
       END
-    ) AS va918,
+    ) AS va991,
     (
-      (
-        CASE WHEN se926 = 16 THEN se925 END
-      ) - (
-        stock_row - 16
-      ) * (
-        CASE WHEN se928 = 16 THEN se927 END
-      )
-    ) / 136 AS va929,
+      4 * va1002 + 3 * se1003 + 2 * se1004 + 1 * se1005
+    ) / 10 AS va1006,
     (
-      CASE
-        WHEN se946 > stock_row - 3 AND se284 > stock_row - 3
-        THEN CASE WHEN ISFINITE(va943) THEN ROUND(va943, 12) END
-        ELSE NULL
-      END
-    ) AS va947,
+      3 * va1024 + 2 * se1025 + 1 * se1026
+    ) / 6 AS va1027,
     (
-      CASE WHEN se968 = 7 THEN se967 END
-    ) AS va969,
+      CASE WHEN se1045 = 7 THEN se1044 END
+    ) AS va1046,
     (
       (
         CASE
-          WHEN NOT va995 IS NULL
-          THEN CASE WHEN se998 > stock_row - 19 THEN va995 ELSE 0 END
+          WHEN NOT va1080 IS NULL
+          THEN CASE WHEN (
+            se1083 > stock_row - 19
+          ) THEN va1080 ELSE 0 END
         END
       ) / NULLIF((
-        CASE WHEN se994 = 20 THEN se999 END
+        CASE WHEN se1079 = 20 THEN se1084 END
       ), 0)
-    ) AS va1000,
+    ) AS va1085,
     (
-      CASE
-        WHEN se1017 > stock_row - 2 AND se1020 > stock_row - 2
-        THEN CASE WHEN ISFINITE(va1014) THEN ROUND(va1014, 12) END
-        ELSE NULL
-      END
-    ) AS va1021,
+      6 * va1106 + 5 * se1107 + 4 * se1108 + 3 * se1109 + 2 * se1110 + 1 * se1111
+    ) / 21 AS va1112,
     (
       (
         CASE
           WHEN stock_row > 1
           THEN (
             (
-              va1038 + COALESCE(se1039, 0) * EXP(
+              va1123 + COALESCE(se1124, 0) * EXP(
                 (
                   (
                     (
@@ -15315,7 +17281,7 @@ WITH values_0_1 AS (
               )
             ) / NULLIF(
               (
-                va1041 + COALESCE(se1042, 0) * EXP(
+                va1126 + COALESCE(se1127, 0) * EXP(
                   (
                     (
                       (
@@ -15330,66 +17296,50 @@ WITH values_0_1 AS (
           )
         END
       ) * 100
-    ) AS va1043,
+    ) AS va1128,
     (
       CASE
-        WHEN NOT va681 IS NULL
-        THEN CAST(0.05 AS DOUBLE) * se1050 * EXP((
+        WHEN NOT va724 IS NULL
+        THEN CAST(0.05 AS DOUBLE) * se1135 * EXP((
           (
-            se682 - 1
+            se725 - 1
           ) % 1100
         ) * -CAST(0.051293294387550536 AS DOUBLE))
       END
-    ) AS va1051,
+    ) AS va1136,
     (
       CASE
-        WHEN NOT va1062 IS NULL
-        THEN CASE WHEN se180 > stock_row - 4 THEN va1062 ELSE 0 END
-      END
-    ) AS va1063,
-    (
-      CASE
-        WHEN NOT va1135 IS NULL
-        THEN CAST(0.2 AS DOUBLE) * se1136 * EXP((
+        WHEN NOT va1223 IS NULL
+        THEN CAST(0.2 AS DOUBLE) * se1224 * EXP((
           (
             stock_row - 1
           ) % 1100
         ) * -CAST(0.22314355131420976 AS DOUBLE))
       END
-    ) AS va1137,
-    (
-      CASE
-        WHEN se624 > stock_row - 4 AND se1017 > stock_row - 4
-        THEN CASE WHEN ISFINITE(va1148) THEN ROUND(va1148, 12) END
-        ELSE NULL
-      END
-    ) AS va1149,
+    ) AS va1225,
     ABS(
       (
         CASE
-          WHEN se43 > stock_row - 12 AND se1170 > stock_row - 12
-          THEN CASE WHEN ISFINITE(va1167) THEN ROUND(va1167, 12) END
+          WHEN (
+            se245 > stock_row - 12
+          ) AND (
+            se1261 > stock_row - 12
+          )
+          THEN CASE WHEN ISFINITE(va1258) THEN ROUND(va1258, 12) END
           ELSE NULL
         END
       )
-    ) AS va1171,
+    ) AS va1262,
     (
-      CASE WHEN stock_row > 79 THEN se1221 END
-    ) AS va1222,
-    (
-      CASE
-        WHEN se1242 > stock_row - 10 AND se180 > stock_row - 10
-        THEN CASE WHEN ISFINITE(va1239) THEN ROUND(va1239, 12) END
-        ELSE NULL
-      END
-    ) AS va1243,
+      CASE WHEN stock_row > 79 THEN se1315 END
+    ) AS va1316,
     (
       (
         CASE
           WHEN stock_row > 1
           THEN (
             (
-              va1253 + COALESCE(se1254, 0) * EXP(
+              va1360 + COALESCE(se1361, 0) * EXP(
                 (
                   (
                     (
@@ -15400,7 +17350,7 @@ WITH values_0_1 AS (
               )
             ) / NULLIF(
               (
-                va1257 + COALESCE(se1258, 0) * EXP(
+                va1364 + COALESCE(se1365, 0) * EXP(
                   (
                     (
                       (
@@ -15415,186 +17365,128 @@ WITH values_0_1 AS (
           )
         END
       ) * 100
-    ) AS va1259,
-    (
-      -(
-        (
-          va1265 - se1266
-        ) * (
-          CASE
-            WHEN NOT va1267 IS NULL
-            THEN (
-              se1268 + ROUND(se1269 * day_rows)
-            ) / (
-              2 * se1270
-            )
-          END
-        )
-      )
-    ) AS va1271,
-    (
-      -(
-        CASE
-          WHEN se1281 > stock_row - 9 AND se180 > stock_row - 9
-          THEN CASE WHEN ISFINITE(va1278) THEN ROUND(va1278, 12) END
-          ELSE NULL
-        END
-      )
-    ) AS va1282,
+    ) AS va1366,
     (
       CASE
-        WHEN se1314 > stock_row - 5 AND se284 > stock_row - 5
-        THEN CASE WHEN ISFINITE(va1311) THEN ROUND(va1311, 12) END
-        ELSE NULL
-      END
-    ) AS va1315,
-    (
-      CASE
-        WHEN NOT va1326 IS NULL
-        THEN CAST(0.2 AS DOUBLE) * se1327 * EXP((
+        WHEN NOT va1445 IS NULL
+        THEN CAST(0.2 AS DOUBLE) * se1446 * EXP((
           (
             stock_row - 1
           ) % 1100
         ) * -CAST(0.22314355131420976 AS DOUBLE))
       END
-    ) AS va1328,
+    ) AS va1447,
     (
       (
-        va1339 + COALESCE(se1340, 0) * EXP(
+        va1458 + COALESCE(se1459, 0) * EXP(
           (
             (
               (
-                se1336 - 1
+                se1455 - 1
               ) % 1100
             ) + 1
           ) * -CAST(0.20067069546215116 AS DOUBLE)
         )
       ) - (
-        va1343 + COALESCE(se1344, 0) * EXP(
+        va1462 + COALESCE(se1463, 0) * EXP(
           (
             (
               (
-                se1336 - 1
+                se1455 - 1
               ) % 57
             ) + 1
           ) * -CAST(0.6931471805599453 AS DOUBLE)
         )
       )
-    ) AS va1345,
+    ) AS va1464,
+    (
+      CASE WHEN se1568 = 5 THEN se1567 END
+    ) AS va1569,
     (
       CASE
-        WHEN se1362 > stock_row - 1 AND se1365 > stock_row - 1
-        THEN (
-          CASE WHEN stock_row > 20 THEN SIGN(se1356 - se1358) * SIGN(se1357 - se1359) END
+        WHEN (
+          se1598 > stock_row - 20
+        ) AND (
+          se1599 > stock_row - 20
         )
+        THEN CASE WHEN ISFINITE(va1595) THEN ROUND(va1595, 12) END
         ELSE NULL
       END
-    ) AS va1366,
+    ) AS va1600,
     (
-      CASE
-        WHEN se946 > stock_row - 9 AND se1385 > stock_row - 9
-        THEN CASE WHEN ISFINITE(va1382) THEN ROUND(va1382, 12) END
-        ELSE NULL
-      END
-    ) AS va1386,
+      CASE WHEN se1651 = 18 THEN se1650 END
+    ) AS va1652,
     (
-      CASE
-        WHEN se1405 > stock_row - 6 AND se1408 > stock_row - 6
-        THEN CASE WHEN ISFINITE(va1402) THEN ROUND(va1402, 12) END
-        ELSE NULL
-      END
-    ) AS va1409,
-    (
-      CASE WHEN se1436 = 5 THEN se1435 END
-    ) AS va1437,
-    (
-      CASE
-        WHEN se1464 > stock_row - 20 AND se1281 > stock_row - 20
-        THEN CASE WHEN ISFINITE(va1461) THEN ROUND(va1461, 12) END
-        ELSE NULL
-      END
-    ) AS va1465,
-    (
-      CASE WHEN se1516 = 18 THEN se1515 END
-    ) AS va1517,
-    (
-      va1535 + COALESCE(se1536, 0) * EXP(
+      va1670 + COALESCE(se1671, 0) * EXP(
         (
           (
             (
-              se1532 - 1
+              se1667 - 1
             ) % 1100
           ) + 1
         ) * -CAST(0.1670540846631662 AS DOUBLE)
       )
-    ) AS va1537,
+    ) AS va1672,
     (
-      CASE WHEN stock_row > 86 THEN se1554 END
-    ) AS va1555,
-    (
-      CASE
-        WHEN se805 > stock_row - 16 AND se284 > stock_row - 16
-        THEN CASE WHEN ISFINITE(va1586) THEN ROUND(va1586, 12) END
-        ELSE NULL
-      END
-    ) AS va1587,
+      CASE WHEN stock_row > 86 THEN se1689 END
+    ) AS va1690,
     (
       CASE
-        WHEN se1017 > stock_row - 8 AND se1020 > stock_row - 8
-        THEN CASE WHEN ISFINITE(va1628) THEN ROUND(va1628, 12) END
+        WHEN (
+          se1734 > stock_row - 16
+        ) AND (
+          se305 > stock_row - 16
+        )
+        THEN CASE WHEN ISFINITE(va1733) THEN ROUND(va1733, 12) END
         ELSE NULL
       END
-    ) AS va1629,
+    ) AS va1735,
+    (
+      10 * va1786 + 9 * se1787 + 8 * se1788 + 7 * se1789 + 6 * se1790 + 5 * se1791 + 4 * se1792 + 3 * se1793 + 2 * se1794 + 1 * se1795
+    ) / 55 AS va1796,
+    (
+      3 * va1805 + 2 * se1806 + 1 * se1807
+    ) / 6 AS va1808,
     (
       CASE
-        WHEN se180 > stock_row - 6 AND se183 > stock_row - 6
-        THEN CASE WHEN ISFINITE(va1646) THEN ROUND(va1646, 12) END
+        WHEN (
+          se245 > stock_row - 17
+        ) AND (
+          se1824 > stock_row - 17
+        )
+        THEN CASE WHEN ISFINITE(va1821) THEN ROUND(va1821, 12) END
         ELSE NULL
       END
-    ) AS va1647,
-    (
-      CASE
-        WHEN se43 > stock_row - 17 AND se1666 > stock_row - 17
-        THEN CASE WHEN ISFINITE(va1663) THEN ROUND(va1663, 12) END
-        ELSE NULL
-      END
-    ) AS va1667,
+    ) AS va1825,
     (
       (
-        se1683 - 1
+        se1841 - 1
       ) // 1100
-    ) AS va1684,
+    ) AS va1842,
     (
-      CASE WHEN stock_row > 79 THEN se1722 END
-    ) AS va1723,
+      CASE WHEN stock_row > 79 THEN se1874 END
+    ) AS va1875,
     (
-      CASE WHEN stock_row > 85 THEN se1779 END
-    ) AS va1780,
-    (
-      CASE
-        WHEN se467 > stock_row - 8 AND se1464 > stock_row - 8
-        THEN CASE WHEN ISFINITE(va1802) THEN ROUND(va1802, 12) END
-        ELSE NULL
-      END
-    ) AS va1803,
+      CASE WHEN stock_row > 85 THEN se1929 END
+    ) AS va1930,
     (
       CASE
-        WHEN NOT va1832 IS NULL
-        THEN CAST(0.03278688524590164 AS DOUBLE) * se1848 * EXP((
+        WHEN NOT va2001 IS NULL
+        THEN CAST(0.03278688524590164 AS DOUBLE) * se2017 * EXP((
           (
-            se1846 - 1
+            se2015 - 1
           ) % 1175
         ) * -CAST(0.0333364202675918 AS DOUBLE))
       END
-    ) AS va1849,
+    ) AS va2018,
     (
-      CASE WHEN stock_row > 72 THEN se1864 END
-    ) AS va1865,
+      CASE WHEN stock_row > 72 THEN se2033 END
+    ) AS va2034,
     (
       CASE
         WHEN stock_row > 20
         THEN (
-          va1894 + COALESCE(se1895, 0) * EXP(
+          va2066 + COALESCE(se2067, 0) * EXP(
             (
               (
                 (
@@ -15605,134 +17497,121 @@ WITH values_0_1 AS (
           )
         )
       END
-    ) AS va1896,
+    ) AS va2068,
     (
       (
-        se1899 - 1
+        se2071 - 1
       ) // 1100
-    ) AS va1900,
+    ) AS va2072,
     CAST((
       (
         (
           vwap - (
-            CASE WHEN se1918 = 16 THEN se1917 END
+            CASE WHEN se2090 = 16 THEN se2089 END
           )
         ) < (
           CASE
-            WHEN se1170 > stock_row - 17 AND se284 > stock_row - 17
-            THEN CASE WHEN ISFINITE(va1922) THEN ROUND(va1922, 12) END
+            WHEN (
+              se1261 > stock_row - 17
+            ) AND (
+              se305 > stock_row - 17
+            )
+            THEN CASE WHEN ISFINITE(va2094) THEN ROUND(va2094, 12) END
             ELSE NULL
           END
         )
       )
-    ) AS DOUBLE) AS va1923,
+    ) AS DOUBLE) AS va2095,
     (
       CASE
-        WHEN NOT va1930 IS NULL
-        THEN CAST(0.2 AS DOUBLE) * se1931 * EXP((
+        WHEN NOT va2102 IS NULL
+        THEN CAST(0.2 AS DOUBLE) * se2103 * EXP((
           (
             stock_row - 1
           ) % 1100
         ) * -CAST(0.22314355131420976 AS DOUBLE))
       END
-    ) AS va1932,
+    ) AS va2104,
     (
-      CASE WHEN se1971 = 2 THEN se1970 END
-    ) AS va1972,
+      CASE WHEN se2143 = 2 THEN se2142 END
+    ) AS va2144,
     (
       (
-        se2023 - 1
+        se2195 - 1
       ) // 1100
-    ) AS va2024,
+    ) AS va2196,
     (
       CASE
         WHEN stock_row > 141
         THEN (
           (
-            se2031 - se2032
+            se2203 - se2204
           ) / NULLIF((
-            CASE WHEN se43 > stock_row - 47 THEN se2033 ELSE 0 END
+            CASE WHEN (
+              se245 > stock_row - 47
+            ) THEN se2205 ELSE 0 END
           ), 0)
         )
       END
-    ) AS va2034,
+    ) AS va2206,
     (
       (
         (
-          CASE WHEN se2039 = 20 THEN se2038 END
+          CASE WHEN se2211 = 20 THEN se2210 END
         ) * (
           -CAST(1656.381598545456 AS DOUBLE)
         )
       ) / NULLIF((
         (
-          CASE WHEN ISFINITE(va2044) THEN va2044 END
+          CASE WHEN ISFINITE(va2216) THEN va2216 END
         ) * 342
       ), 0)
-    ) AS va2045,
+    ) AS va2217,
     (
-      CASE WHEN se2087 = 6 THEN se2086 END
-    ) AS va2088,
+      CASE WHEN se2259 = 6 THEN se2258 END
+    ) AS va2260,
     (
       CASE
-        WHEN NOT va1131 IS NULL
-        THEN CAST(0.15384615384615385 AS DOUBLE) * se2089 * EXP((
+        WHEN NOT va1219 IS NULL
+        THEN CAST(0.15384615384615385 AS DOUBLE) * se2261 * EXP((
           (
             stock_row - 1
           ) % 1100
         ) * -CAST(0.1670540846631662 AS DOUBLE))
       END
-    ) AS va2090,
-    (
-      CASE
-        WHEN se2108 > stock_row - 5 AND se180 > stock_row - 5
-        THEN CASE WHEN ISFINITE(va2105) THEN ROUND(va2105, 12) END
-        ELSE NULL
-      END
-    ) AS va2109,
-    (
-      CASE
-        WHEN se2122 > stock_row - 11 AND se2125 > stock_row - 11
-        THEN CASE WHEN ISFINITE(va2119) THEN ROUND(va2119, 12) END
-        ELSE NULL
-      END
-    ) AS va2126,
+    ) AS va2262,
     (
       (
-        CASE WHEN se2151 = 20 THEN se2150 END
+        CASE WHEN se2344 = 20 THEN se2343 END
       ) / NULLIF((
-        CASE WHEN se2154 = 20 THEN se2153 END
+        CASE WHEN se2347 = 20 THEN se2346 END
       ), 0)
-    ) AS va2155,
+    ) AS va2348,
     (
       CASE
         WHEN stock_row > 69
         THEN (
           (
-            se2165 - se2166
+            se2358 - se2359
           ) / NULLIF((
-            CASE WHEN se43 > stock_row - 23 THEN se2167 ELSE 0 END
+            CASE WHEN (
+              se245 > stock_row - 23
+            ) THEN se2360 ELSE 0 END
           ), 0)
         )
       END
-    ) AS va2168,
+    ) AS va2361,
     (
       CASE
-        WHEN se43 > stock_row - 199 AND se2175 > stock_row - 199
-        THEN CASE WHEN ISFINITE(va2172) THEN ROUND(va2172, 12) END
+        WHEN (
+          se245 > stock_row - 199
+        ) AND (
+          se2368 > stock_row - 199
+        )
+        THEN CASE WHEN ISFINITE(va2365) THEN ROUND(va2365, 12) END
         ELSE NULL
       END
-    ) AS va2176,
-    (
-      (
-        va108 + (
-          CASE
-            WHEN se624 > stock_row - 4 AND se2227 > stock_row - 4
-            THEN CASE WHEN ISFINITE(va2224) THEN ROUND(va2224, 12) END
-            ELSE NULL
-          END
-        )
-      ) - close
-    ) AS va2228
+    ) AS va2369
   FROM series_5
 ), values_5_2 AS (
   SELECT
@@ -15740,446 +17619,520 @@ WITH values_0_1 AS (
     trade_date,
     stock_number,
     stock_row,
-    close,
     day_rows,
-    se1144,
-    se1145,
-    se1146,
-    se121,
-    se1224,
-    se1249,
+    se1034,
+    se1035,
+    se1036,
+    se1318,
+    se1352,
     se1353,
     se1354,
-    se1355,
-    se1439,
-    se1519,
-    se1523,
-    se1558,
-    se1560,
-    se1571,
-    se1572,
-    se1573,
-    se1608,
-    se1609,
-    se1610,
-    se1682,
-    se1683,
-    se1709,
-    se1710,
-    se1711,
-    se1726,
-    se1728,
-    se1783,
-    se1785,
-    se180,
-    se1846,
+    se136,
+    se1654,
+    se1658,
+    se1718,
+    se1719,
+    se1720,
+    se1756,
+    se1757,
+    se1758,
+    se1840,
+    se1841,
     se1867,
-    se1877,
-    se1878,
-    se1879,
-    se1898,
-    se1899,
-    se1984,
-    se1985,
-    se1986,
-    se1987,
-    se2023,
+    se1868,
+    se1869,
+    se2015,
+    se2049,
+    se2050,
     se2051,
-    se2136,
-    se2137,
-    se2138,
-    se217,
-    se2182,
-    se2183,
-    se2184,
-    se228,
+    se2070,
+    se2071,
+    se2156,
+    se2157,
+    se2158,
+    se2159,
+    se2195,
+    se2223,
     se237,
-    se271,
-    se272,
-    se273,
-    se284,
-    se305,
-    se31,
-    se313,
-    se379,
-    se380,
-    se388,
-    se389,
-    se391,
-    se397,
-    se398,
-    se404,
-    se405,
-    se407,
-    se408,
+    se2375,
+    se2376,
+    se2377,
+    se245,
+    se249,
+    se258,
+    se292,
+    se293,
+    se294,
+    se326,
+    se334,
+    se400,
+    se401,
+    se409,
     se410,
-    se413,
-    se416,
-    se417,
-    se422,
-    se423,
+    se412,
+    se418,
+    se419,
+    se425,
     se426,
-    se427,
+    se428,
     se429,
-    se43,
-    se430,
-    se432,
+    se431,
     se434,
-    se467,
-    se491,
-    se556,
-    se557,
-    se558,
-    se568,
-    se572,
-    se650,
-    se651,
-    se652,
-    se671,
-    se672,
-    se673,
-    se682,
-    se728,
-    se749,
-    se750,
-    se751,
-    se759,
-    se761,
-    se867,
-    se972,
-    se974,
-    va1000,
-    va1012,
-    va1021,
-    va1036,
-    va1043,
-    va1045,
-    va1049,
-    va1051,
-    va1056,
-    va106,
-    va1072,
-    va1086,
-    va1092,
-    va1125,
-    va1127,
-    va1131,
-    va1135,
-    va1137,
-    va1143,
-    va116,
-    va1165,
-    va1171,
-    va1183,
-    va1185,
-    va1187,
-    va1195,
-    va1204,
-    va1207,
+    se437,
+    se438,
+    se443,
+    se444,
+    se447,
+    se448,
+    se450,
+    se451,
+    se453,
+    se455,
+    se580,
+    se581,
+    se582,
+    se592,
+    se596,
+    se693,
+    se694,
+    se695,
+    se714,
+    se715,
+    se716,
+    se725,
+    se810,
+    se811,
+    se812,
+    se820,
+    se822,
+    va100,
+    va1033,
+    va1075,
+    va1085,
+    va1097,
+    va1121,
+    va1128,
+    va1130,
+    va1134,
+    va1136,
+    va1158,
+    va1160,
+    va1174,
+    va1180,
+    va121,
+    va1213,
+    va1215,
     va1219,
-    va1222,
     va1223,
-    va124,
-    va1259,
+    va1225,
+    va1228,
+    va1245,
+    va1256,
     va1262,
-    va1271,
-    va1282,
-    va1283,
-    va1299,
-    va1306,
-    va1326,
-    va1328,
-    va1334,
-    va1345,
-    va1350,
-    va1352,
-    va1379,
-    va1418,
-    va1428,
-    va1431,
-    va1437,
-    va1438,
-    va144,
-    va1465,
-    va1499,
-    va1507,
-    va1517,
-    va1518,
-    va1537,
-    va1555,
-    va1559,
-    va1570,
-    va158,
-    va1582,
-    va1587,
-    va1607,
-    va161,
-    va1612,
-    va1619,
-    va1625,
-    va1626,
-    va1629,
-    va164,
-    va1647,
-    va165,
-    va1660,
-    va1676,
-    va1679,
-    va1681,
-    va1684,
-    va1698,
-    va1708,
-    va1723,
-    va1727,
-    va1750,
-    va1768,
-    va1780,
-    va1784,
-    va1831,
-    va1832,
-    va1835,
-    va1841,
-    va1845,
-    va1849,
-    va1862,
-    va1865,
+    va1274,
+    va1276,
+    va1279,
+    va1287,
+    va1296,
+    va131,
+    va1311,
+    va1313,
+    va1316,
+    va1317,
+    va1351,
+    va1366,
+    va1369,
+    va1378,
+    va139,
+    va1396,
+    va1397,
+    va1413,
+    va1441,
+    va1445,
+    va1447,
+    va1453,
+    va1464,
+    va1469,
+    va1488,
+    va1496,
+    va1548,
+    va1550,
+    va1560,
+    va1563,
+    va159,
+    va1600,
+    va1634,
+    va1642,
+    va1652,
+    va1653,
+    va1672,
+    va1717,
+    va1729,
+    va173,
+    va1735,
+    va1755,
+    va176,
+    va1760,
+    va1767,
+    va1773,
+    va1774,
+    va179,
+    va180,
+    va1818,
+    va1834,
+    va1837,
+    va1839,
+    va1842,
+    va1856,
     va1866,
-    va1876,
-    va1891,
-    va1892,
-    va1896,
-    va1900,
-    va1916,
-    va1923,
-    va1930,
-    va1932,
-    va1956,
-    va1983,
-    va1993,
+    va1906,
+    va1924,
+    va1979,
+    va2000,
     va2001,
-    va2007,
+    va2004,
+    va2010,
+    va2014,
     va2018,
-    va202,
-    va2022,
-    va2024,
-    va203,
-    va2034,
-    va2045,
-    va2046,
-    va2047,
-    va2050,
-    va206,
-    va2074,
-    va2075,
+    va2031,
+    va2048,
+    va2063,
+    va2064,
+    va2068,
+    va2072,
     va2088,
-    va209,
-    va2090,
-    va2094,
-    va2109,
-    va2110,
-    va2111,
+    va2095,
+    va2102,
+    va2104,
     va212,
-    va2135,
-    va2145,
+    va2128,
     va2155,
-    va216,
-    va2163,
-    va2168,
-    va218,
-    va2181,
-    va2191,
+    va2165,
+    va2173,
+    va2179,
+    va2190,
     va2194,
-    va2199,
-    va2201,
+    va2196,
+    va2206,
+    va2217,
+    va2218,
+    va2219,
+    va222,
     va2222,
-    va2228,
-    va227,
+    va223,
+    va2246,
+    va2247,
+    va226,
+    va2260,
+    va2262,
+    va2266,
+    va2284,
+    va2285,
+    va2286,
     va229,
+    va232,
+    va2332,
+    va2338,
+    va2348,
+    va2356,
     va236,
+    va2361,
+    va2374,
     va238,
-    va24,
-    va244,
+    va2384,
+    va2387,
+    va2392,
+    va2394,
+    va2415,
+    va2423,
     va248,
+    va250,
+    va257,
+    va259,
     va265,
-    va270,
-    va285,
+    va269,
+    va286,
+    va291,
     va30,
-    va300,
-    va308,
-    va316,
-    va325,
-    va378,
-    va38,
-    va384,
-    va387,
-    va390,
-    va395,
-    va396,
-    va401,
-    va409,
-    va415,
-    va420,
-    va431,
-    va457,
-    va486,
-    va487,
-    va517,
-    va522,
-    va53,
-    va540,
-    va544,
-    va555,
-    va566,
-    va567,
-    va593,
-    va603,
-    va613,
-    va618,
-    va628,
-    va670,
-    va678,
-    va685,
-    va696,
-    va706,
-    va707,
-    va708,
-    va715,
-    va718,
-    va734,
-    va74,
-    va742,
-    va745,
-    va748,
-    va756,
-    va760,
-    va775,
-    va777,
-    va780,
-    va799,
-    va827,
-    va837,
+    va306,
+    va321,
+    va329,
+    va337,
+    va346,
+    va36,
+    va399,
+    va405,
+    va408,
+    va411,
+    va416,
+    va417,
+    va422,
+    va430,
+    va436,
+    va44,
+    va441,
+    va452,
+    va478,
+    va497,
+    va507,
+    va508,
+    va538,
+    va564,
+    va568,
+    va579,
+    va590,
+    va591,
+    va617,
+    va627,
+    va64,
+    va648,
+    va653,
+    va713,
+    va721,
+    va728,
+    va739,
+    va749,
+    va750,
+    va751,
+    va758,
+    va761,
+    va795,
+    va803,
+    va806,
+    va809,
+    va817,
+    va821,
+    va836,
+    va838,
     va841,
-    va85,
-    va871,
-    va887,
-    va888,
+    va860,
     va895,
-    va897,
-    va909,
-    va914,
-    va916,
-    va918,
-    va929,
-    va947,
-    va969,
-    va973,
-    va990,
-    volume,
+    va905,
+    va92,
+    va944,
+    va957,
+    va958,
+    va965,
+    va967,
+    va979,
+    va987,
+    va989,
+    va991,
     (
-      va135 * 8193 - (
-        va135 * 8193 - va135
+      va150 * 8193 - (
+        va150 * 8193 - va150
       )
-    ) AS va136,
+    ) AS va151,
     (
-      va184 * 8193 - (
-        va184 * 8193 - va184
+      va523 * 8193 - (
+        va523 * 8193 - va523
       )
-    ) AS va185,
+    ) AS va524,
     (
-      va468 * 8193 - (
-        va468 * 8193 - va468
+      va549 * 8193 - (
+        va549 * 8193 - va549
       )
-    ) AS va469,
+    ) AS va550,
     (
-      va502 * 8193 - (
-        va502 * 8193 - va502
+      va677 * 8193 - (
+        va677 * 8193 - va677
       )
-    ) AS va503,
+    ) AS va678,
     (
-      va662 * 8193 - (
-        va662 * 8193 - va662
+      va705 * 8193 - (
+        va705 * 8193 - va705
       )
-    ) AS va663,
+    ) AS va706,
     (
-      va806 * 8193 - (
-        va806 * 8193 - va806
+      va884 * 8193 - (
+        va884 * 8193 - va884
       )
-    ) AS va807,
+    ) AS va885,
     (
-      va522 * 8193 - (
-        va522 * 8193 - va522
+      va913 * 8193 - (
+        va913 * 8193 - va913
       )
-    ) AS va956,
+    ) AS va914,
+    va944 * stock_row AS va945,
     (
-      (
-        CASE
-          WHEN NOT va1059 IS NULL
-          THEN CASE WHEN se467 > stock_row - 4 THEN va1059 ELSE 0 END
-        END
-      ) * va1063
-    ) AS va1064,
-    (
-      va1149 * 8193 - (
-        va1149 * 8193 - va1149
+      va1006 * 8193 - (
+        va1006 * 8193 - va1006
       )
-    ) AS va1150,
+    ) AS va1007,
     (
-      (
-        CASE
-          WHEN NOT va1210 IS NULL
-          THEN CASE WHEN se867 > stock_row - 4 THEN va1210 ELSE 0 END
-        END
-      ) * va1063
-    ) AS va1211,
-    (
-      va1243 * 8193 - (
-        va1243 * 8193 - va1243
+      va1027 * 8193 - (
+        va1027 * 8193 - va1027
       )
-    ) AS va1244,
+    ) AS va1028,
     (
-      va1315 * 8193 - (
-        va1315 * 8193 - va1315
+      CASE
+        WHEN (
+          NOT (
+            va1047 = se1048
+            AND va1047 = se1049
+            AND va1047 = se1050
+            AND va1047 = se1051
+            AND va1047 = se1052
+            AND va1047 = se1053
+          )
+        )
+        AND (
+          NOT (
+            va1054 = se1055
+            AND va1054 = se1056
+            AND va1054 = se1057
+            AND va1054 = se1058
+            AND va1054 = se1059
+            AND va1054 = se1060
+          )
+        )
+        THEN CASE WHEN ISFINITE(va1046) THEN ROUND(va1046, 12) END
+        ELSE NULL
+      END
+    ) AS va1061,
+    (
+      va1112 * 8193 - (
+        va1112 * 8193 - va1112
       )
-    ) AS va1316,
+    ) AS va1113,
     (
-      va1366 * 8193 - (
-        va1366 * 8193 - va1366
+      CASE
+        WHEN (
+          NOT (
+            va1570 = se1571 AND va1570 = se1572 AND va1570 = se1573 AND va1570 = se1574
+          )
+        )
+        AND (
+          NOT (
+            va185 = se304 AND va185 = se1021 AND va185 = se1022 AND va185 = se1432
+          )
+        )
+        THEN CASE WHEN ISFINITE(va1569) THEN ROUND(va1569, 12) END
+        ELSE NULL
+      END
+    ) AS va1575,
+    (
+      CASE
+        WHEN (
+          NOT (
+            va1691 = se1692
+            AND va1691 = se1693
+            AND va1691 = se1694
+            AND va1691 = se1695
+            AND va1691 = se1696
+            AND va1691 = se1697
+            AND va1691 = se1698
+            AND va1691 = se1699
+          )
+        )
+        AND (
+          NOT (
+            va1700 = se1701
+            AND va1700 = se1702
+            AND va1700 = se1703
+            AND va1700 = se1704
+            AND va1700 = se1705
+            AND va1700 = se1706
+            AND va1700 = se1707
+            AND va1700 = se1708
+          )
+        )
+        THEN CASE WHEN ISFINITE(va1690) THEN ROUND(va1690, 12) END
+        ELSE NULL
+      END
+    ) AS va1709,
+    va1735 * stock_row AS va1736,
+    (
+      va1796 * 8193 - (
+        va1796 * 8193 - va1796
       )
-    ) AS va1367,
+    ) AS va1797,
     (
-      va1386 * 8193 - (
-        va1386 * 8193 - va1386
+      va1808 * 8193 - (
+        va1808 * 8193 - va1808
       )
-    ) AS va1387,
+    ) AS va1809,
     (
-      va1409 * 8193 - (
-        va1409 * 8193 - va1409
+      va1825 * 8193 - (
+        va1825 * 8193 - va1825
       )
-    ) AS va1410,
-    va1587 * stock_row AS va1588,
+    ) AS va1826,
     (
-      va1667 * 8193 - (
-        va1667 * 8193 - va1667
+      CASE
+        WHEN (
+          NOT (
+            va1876 = se1877 AND va1876 = se1878 AND va1876 = se1879 AND va1876 = se1880
+          )
+        )
+        AND (
+          NOT (
+            va1881 = se1882 AND va1881 = se1883 AND va1881 = se1884 AND va1881 = se1885
+          )
+        )
+        THEN CASE WHEN ISFINITE(va1875) THEN ROUND(va1875, 12) END
+        ELSE NULL
+      END
+    ) AS va1886,
+    (
+      CASE
+        WHEN (
+          NOT (
+            va1931 = se1932
+            AND va1931 = se1933
+            AND va1931 = se1934
+            AND va1931 = se1935
+            AND va1931 = se1936
+            AND va1931 = se1937
+            AND va1931 = se1938
+          )
+        )
+        AND (
+          NOT (
+            va1939 = se1940
+            AND va1939 = se1941
+            AND va1939 = se1942
+            AND va1939 = se1943
+            AND va1939 = se1944
+            AND va1939 = se1945
+            AND va1939 = se1946
+          )
+        )
+        THEN CASE WHEN ISFINITE(va1930) THEN ROUND(va1930, 12) END
+        ELSE NULL
+      END
+    ) AS va1947,
+    (
+      CASE
+        WHEN (
+          NOT (
+            va779 = se780
+            AND va779 = se781
+            AND va779 = se782
+            AND va779 = se783
+            AND va779 = se784
+          )
+        )
+        AND (
+          NOT (
+            va2035 = se2036
+            AND va2035 = se2037
+            AND va2035 = se2038
+            AND va2035 = se2039
+            AND va2035 = se2040
+          )
+        )
+        THEN CASE WHEN ISFINITE(va2034) THEN ROUND(va2034, 12) END
+        ELSE NULL
+      END
+    ) AS va2041,
+    (
+      CASE WHEN va2144 > 0 THEN LN(va2144) END
+    ) AS va2145,
+    (
+      va2369 * 8193 - (
+        va2369 * 8193 - va2369
       )
-    ) AS va1668,
-    (
-      va1803 * 8193 - (
-        va1803 * 8193 - va1803
-      )
-    ) AS va1804,
-    (
-      CASE WHEN va1972 > 0 THEN LN(va1972) END
-    ) AS va1973,
-    (
-      va2126 * 8193 - (
-        va2126 * 8193 - va2126
-      )
-    ) AS va2127,
-    (
-      va2176 * 8193 - (
-        va2176 * 8193 - va2176
-      )
-    ) AS va2177
+    ) AS va2370
   FROM values_5_1
 ), values_5_3 AS (
   SELECT
@@ -16187,1250 +18140,790 @@ WITH values_0_1 AS (
     trade_date,
     stock_number,
     stock_row,
-    close,
     day_rows,
-    se1144,
-    se1145,
-    se1146,
-    se121,
-    se1224,
-    se1249,
+    se1034,
+    se1035,
+    se1036,
+    se1318,
+    se1352,
     se1353,
     se1354,
-    se1355,
-    se1439,
-    se1519,
-    se1523,
-    se1558,
-    se1560,
-    se1571,
-    se1572,
-    se1573,
-    se1608,
-    se1609,
-    se1610,
-    se1682,
-    se1683,
-    se1709,
-    se1710,
-    se1711,
-    se1726,
-    se1728,
-    se1783,
-    se1785,
-    se1846,
+    se136,
+    se1654,
+    se1658,
+    se1718,
+    se1719,
+    se1720,
+    se1756,
+    se1757,
+    se1758,
+    se1840,
+    se1841,
     se1867,
-    se1877,
-    se1878,
-    se1879,
-    se1898,
-    se1899,
-    se1984,
-    se1985,
-    se1986,
-    se1987,
-    se2023,
+    se1868,
+    se1869,
+    se2015,
+    se2049,
+    se2050,
     se2051,
-    se2136,
-    se2137,
-    se2138,
-    se217,
-    se2182,
-    se2183,
-    se2184,
-    se228,
+    se2070,
+    se2071,
+    se2156,
+    se2157,
+    se2158,
+    se2159,
+    se2195,
+    se2223,
     se237,
-    se271,
-    se272,
-    se273,
-    se284,
-    se305,
-    se31,
-    se313,
-    se379,
-    se380,
-    se388,
-    se389,
-    se391,
-    se397,
-    se398,
-    se404,
-    se405,
-    se407,
-    se408,
+    se2375,
+    se2376,
+    se2377,
+    se245,
+    se249,
+    se258,
+    se292,
+    se293,
+    se294,
+    se326,
+    se334,
+    se400,
+    se401,
+    se409,
     se410,
-    se413,
-    se416,
-    se417,
-    se422,
-    se423,
+    se412,
+    se418,
+    se419,
+    se425,
     se426,
-    se427,
+    se428,
     se429,
-    se43,
-    se430,
-    se432,
+    se431,
     se434,
-    se491,
-    se556,
-    se557,
-    se558,
-    se568,
-    se572,
-    se650,
-    se651,
-    se652,
-    se671,
-    se672,
-    se673,
-    se682,
-    se728,
-    se749,
-    se750,
-    se751,
-    se759,
-    se761,
-    se972,
-    se974,
-    va1000,
-    va1012,
-    va1021,
-    va1036,
-    va1043,
-    va1045,
-    va1049,
-    va1051,
-    va106,
-    va1072,
-    va1086,
-    va1092,
-    va1125,
-    va1127,
-    va1131,
-    va1135,
-    va1137,
-    va1143,
-    va1150,
-    va116,
-    va1165,
-    va1171,
-    va1183,
-    va1185,
-    va1187,
-    va1195,
-    va1204,
+    se437,
+    se438,
+    se443,
+    se444,
+    se447,
+    se448,
+    se450,
+    se451,
+    se453,
+    se455,
+    se580,
+    se581,
+    se582,
+    se592,
+    se596,
+    se693,
+    se694,
+    se695,
+    se714,
+    se715,
+    se716,
+    se725,
+    se810,
+    se811,
+    se812,
+    se820,
+    se822,
+    va100,
+    va1007,
+    va1028,
+    va1033,
+    va1075,
+    va1085,
+    va1097,
+    va1113,
+    va1121,
+    va1128,
+    va1130,
+    va1134,
+    va1136,
+    va1158,
+    va1160,
+    va1174,
+    va1180,
+    va121,
+    va1213,
+    va1215,
     va1219,
-    va1222,
     va1223,
-    va124,
-    va1244,
-    va1259,
+    va1225,
+    va1228,
+    va1245,
+    va1256,
     va1262,
-    va1271,
-    va1282,
-    va1283,
-    va1299,
-    va1306,
+    va1274,
+    va1276,
+    va1279,
+    va1287,
+    va1296,
+    va131,
+    va1311,
+    va1313,
     va1316,
-    va1326,
-    va1328,
-    va1334,
-    va1345,
-    va1350,
-    va1352,
-    va136,
-    va1367,
-    va1379,
-    va1387,
-    va1410,
-    va1418,
-    va1428,
-    va1431,
-    va1437,
-    va1438,
-    va144,
-    va1465,
-    va1499,
-    va1507,
-    va1517,
-    va1518,
-    va1537,
-    va1555,
-    va1559,
-    va1570,
-    va158,
-    va1582,
-    va1587,
-    va1588,
-    va1607,
-    va161,
-    va1612,
-    va1619,
-    va1625,
-    va1626,
-    va1629,
-    va164,
-    va1647,
-    va165,
-    va1660,
-    va1668,
-    va1676,
-    va1679,
-    va1681,
-    va1684,
-    va1698,
-    va1708,
-    va1723,
-    va1727,
-    va1750,
-    va1768,
-    va1780,
-    va1784,
-    va1804,
-    va1831,
-    va1832,
-    va1835,
-    va1841,
-    va1845,
-    va1849,
-    va185,
-    va1862,
-    va1865,
+    va1317,
+    va1351,
+    va1366,
+    va1369,
+    va1378,
+    va139,
+    va1396,
+    va1397,
+    va1413,
+    va1441,
+    va1445,
+    va1447,
+    va1453,
+    va1464,
+    va1469,
+    va1488,
+    va1496,
+    va151,
+    va1548,
+    va1550,
+    va1560,
+    va1563,
+    va1575,
+    va159,
+    va1600,
+    va1634,
+    va1642,
+    va1652,
+    va1653,
+    va1672,
+    va1717,
+    va1729,
+    va173,
+    va1735,
+    va1736,
+    va1755,
+    va176,
+    va1760,
+    va1767,
+    va1773,
+    va1774,
+    va179,
+    va1797,
+    va180,
+    va1809,
+    va1818,
+    va1826,
+    va1834,
+    va1837,
+    va1839,
+    va1842,
+    va1856,
     va1866,
-    va1876,
-    va1891,
-    va1892,
-    va1896,
-    va1900,
-    va1916,
-    va1923,
-    va1930,
-    va1932,
-    va1956,
-    va1983,
-    va1993,
+    va1906,
+    va1924,
+    va1947,
+    va1979,
+    va2000,
     va2001,
-    va2007,
+    va2004,
+    va2010,
+    va2014,
     va2018,
-    va202,
-    va2022,
-    va2024,
-    va203,
-    va2034,
-    va2045,
-    va2046,
-    va2047,
-    va2050,
-    va206,
-    va2074,
-    va2075,
+    va2031,
+    va2048,
+    va2063,
+    va2064,
+    va2068,
+    va2072,
     va2088,
-    va209,
-    va2090,
-    va2094,
-    va2109,
-    va2110,
-    va2111,
+    va2095,
+    va2102,
+    va2104,
     va212,
-    va2127,
-    va2135,
-    va2145,
+    va2128,
     va2155,
-    va216,
-    va2163,
-    va2168,
-    va2177,
-    va218,
-    va2181,
-    va2191,
+    va2165,
+    va2173,
+    va2179,
+    va2190,
     va2194,
-    va2199,
-    va2201,
+    va2196,
+    va2206,
+    va2217,
+    va2218,
+    va2219,
+    va222,
     va2222,
-    va2228,
-    va227,
+    va223,
+    va2246,
+    va2247,
+    va226,
+    va2260,
+    va2262,
+    va2266,
+    va2284,
+    va2285,
+    va2286,
     va229,
+    va232,
+    va2332,
+    va2338,
+    va2348,
+    va2356,
     va236,
+    va2361,
+    va2370,
+    va2374,
     va238,
-    va24,
-    va244,
+    va2384,
+    va2387,
+    va2392,
+    va2394,
+    va2415,
+    va2423,
     va248,
+    va250,
+    va257,
+    va259,
     va265,
-    va270,
-    va285,
+    va269,
+    va286,
+    va291,
     va30,
-    va300,
-    va308,
-    va316,
-    va325,
-    va378,
-    va38,
-    va384,
-    va387,
-    va390,
-    va395,
-    va396,
-    va401,
-    va409,
-    va415,
-    va420,
-    va431,
-    va457,
-    va469,
-    va486,
-    va487,
-    va503,
-    va517,
-    va522,
-    va53,
-    va540,
-    va544,
-    va555,
-    va566,
-    va567,
-    va593,
-    va603,
-    va613,
-    va618,
-    va628,
-    va663,
-    va670,
+    va306,
+    va321,
+    va329,
+    va337,
+    va346,
+    va36,
+    va399,
+    va405,
+    va408,
+    va411,
+    va416,
+    va417,
+    va422,
+    va430,
+    va436,
+    va44,
+    va441,
+    va452,
+    va478,
+    va497,
+    va507,
+    va508,
+    va524,
+    va538,
+    va550,
+    va564,
+    va568,
+    va579,
+    va590,
+    va591,
+    va617,
+    va627,
+    va64,
+    va648,
+    va653,
     va678,
-    va685,
-    va696,
     va706,
-    va707,
-    va708,
-    va715,
-    va718,
-    va734,
-    va74,
-    va742,
-    va745,
-    va748,
-    va756,
-    va760,
-    va775,
-    va777,
-    va780,
-    va799,
-    va807,
-    va827,
-    va837,
+    va713,
+    va721,
+    va728,
+    va739,
+    va749,
+    va750,
+    va751,
+    va758,
+    va761,
+    va795,
+    va803,
+    va806,
+    va809,
+    va817,
+    va821,
+    va836,
+    va838,
     va841,
-    va85,
-    va871,
-    va887,
-    va888,
+    va860,
+    va885,
     va895,
-    va897,
-    va909,
+    va905,
     va914,
-    va916,
-    va918,
-    va929,
-    va947,
-    va956,
-    va969,
-    va973,
-    va990,
-    volume,
+    va92,
+    va944,
+    va945,
+    va957,
+    va958,
+    va965,
+    va967,
+    va979,
+    va987,
+    va989,
+    va991,
     (
-      CASE
-        WHEN va1064 = 0
-        THEN 0
-        ELSE (
-          CASE
-            WHEN se467 > stock_row - 4 AND se180 > stock_row - 4
-            THEN CASE WHEN ISFINITE(va1056) THEN ROUND(va1056, 12) END
-            ELSE NULL
-          END
-        ) * va1064
-      END
-    ) AS va1065,
-    (
-      CASE
-        WHEN va1211 = 0
-        THEN 0
-        ELSE (
-          CASE
-            WHEN se867 > stock_row - 4 AND se180 > stock_row - 4
-            THEN CASE WHEN ISFINITE(va1207) THEN ROUND(va1207, 12) END
-            ELSE NULL
-          END
-        ) * va1211
-      END
-    ) AS va1212,
-    (
-      va1973 * 8193 - (
-        va1973 * 8193 - va1973
+      va1061 * 8193 - (
+        va1061 * 8193 - va1061
       )
-    ) AS va1974
+    ) AS va1062,
+    (
+      va1709 * 8193 - (
+        va1709 * 8193 - va1709
+      )
+    ) AS va1710,
+    (
+      va1886 * 8193 - (
+        va1886 * 8193 - va1886
+      )
+    ) AS va1887,
+    (
+      va2041 * 8193 - (
+        va2041 * 8193 - va2041
+      )
+    ) AS va2042,
+    (
+      va2145 * 8193 - (
+        va2145 * 8193 - va2145
+      )
+    ) AS va2146
   FROM values_5_2
-), values_5_4 AS (
-  SELECT
-    ts_code,
-    trade_date,
-    stock_number,
-    stock_row,
-    close,
-    day_rows,
-    se1144,
-    se1145,
-    se1146,
-    se121,
-    se1224,
-    se1249,
-    se1353,
-    se1354,
-    se1355,
-    se1439,
-    se1519,
-    se1523,
-    se1558,
-    se1560,
-    se1571,
-    se1572,
-    se1573,
-    se1608,
-    se1609,
-    se1610,
-    se1682,
-    se1683,
-    se1709,
-    se1710,
-    se1711,
-    se1726,
-    se1728,
-    se1783,
-    se1785,
-    se1846,
-    se1867,
-    se1877,
-    se1878,
-    se1879,
-    se1898,
-    se1899,
-    se1984,
-    se1985,
-    se1986,
-    se1987,
-    se2023,
-    se2051,
-    se2136,
-    se2137,
-    se2138,
-    se217,
-    se2182,
-    se2183,
-    se2184,
-    se228,
-    se237,
-    se271,
-    se272,
-    se273,
-    se284,
-    se305,
-    se31,
-    se313,
-    se379,
-    se380,
-    se388,
-    se389,
-    se391,
-    se397,
-    se398,
-    se404,
-    se405,
-    se407,
-    se408,
-    se410,
-    se413,
-    se416,
-    se417,
-    se422,
-    se423,
-    se426,
-    se427,
-    se429,
-    se43,
-    se430,
-    se432,
-    se434,
-    se491,
-    se556,
-    se557,
-    se558,
-    se568,
-    se572,
-    se650,
-    se651,
-    se652,
-    se671,
-    se672,
-    se673,
-    se682,
-    se728,
-    se749,
-    se750,
-    se751,
-    se759,
-    se761,
-    se972,
-    se974,
-    va1000,
-    va1012,
-    va1021,
-    va1036,
-    va1043,
-    va1045,
-    va1049,
-    va1051,
-    va106,
-    va1072,
-    va1086,
-    va1092,
-    va1125,
-    va1127,
-    va1131,
-    va1135,
-    va1137,
-    va1143,
-    va1150,
-    va116,
-    va1165,
-    va1171,
-    va1183,
-    va1185,
-    va1187,
-    va1195,
-    va1204,
-    va1219,
-    va1222,
-    va1223,
-    va124,
-    va1244,
-    va1259,
-    va1262,
-    va1271,
-    va1282,
-    va1283,
-    va1299,
-    va1306,
-    va1316,
-    va1326,
-    va1328,
-    va1334,
-    va1345,
-    va1350,
-    va1352,
-    va136,
-    va1367,
-    va1379,
-    va1387,
-    va1410,
-    va1418,
-    va1428,
-    va1431,
-    va1437,
-    va1438,
-    va144,
-    va1465,
-    va1499,
-    va1507,
-    va1517,
-    va1518,
-    va1537,
-    va1555,
-    va1559,
-    va1570,
-    va158,
-    va1582,
-    va1587,
-    va1588,
-    va1607,
-    va161,
-    va1612,
-    va1619,
-    va1625,
-    va1626,
-    va1629,
-    va164,
-    va1647,
-    va165,
-    va1660,
-    va1668,
-    va1676,
-    va1679,
-    va1681,
-    va1684,
-    va1698,
-    va1708,
-    va1723,
-    va1727,
-    va1750,
-    va1768,
-    va1780,
-    va1784,
-    va1804,
-    va1831,
-    va1832,
-    va1835,
-    va1841,
-    va1845,
-    va1849,
-    va185,
-    va1862,
-    va1865,
-    va1866,
-    va1876,
-    va1891,
-    va1892,
-    va1896,
-    va1900,
-    va1916,
-    va1923,
-    va1930,
-    va1932,
-    va1956,
-    va1974,
-    va1983,
-    va1993,
-    va2001,
-    va2007,
-    va2018,
-    va202,
-    va2022,
-    va2024,
-    va203,
-    va2034,
-    va2045,
-    va2046,
-    va2047,
-    va2050,
-    va206,
-    va2074,
-    va2075,
-    va2088,
-    va209,
-    va2090,
-    va2094,
-    va2109,
-    va2110,
-    va2111,
-    va212,
-    va2127,
-    va2135,
-    va2145,
-    va2155,
-    va216,
-    va2163,
-    va2168,
-    va2177,
-    va218,
-    va2181,
-    va2191,
-    va2194,
-    va2199,
-    va2201,
-    va2222,
-    va2228,
-    va227,
-    va229,
-    va236,
-    va238,
-    va24,
-    va244,
-    va248,
-    va265,
-    va270,
-    va285,
-    va30,
-    va300,
-    va308,
-    va316,
-    va325,
-    va378,
-    va38,
-    va384,
-    va387,
-    va390,
-    va395,
-    va396,
-    va401,
-    va409,
-    va415,
-    va420,
-    va431,
-    va457,
-    va469,
-    va486,
-    va487,
-    va503,
-    va517,
-    va522,
-    va53,
-    va540,
-    va544,
-    va555,
-    va566,
-    va567,
-    va593,
-    va603,
-    va613,
-    va618,
-    va628,
-    va663,
-    va670,
-    va678,
-    va685,
-    va696,
-    va706,
-    va707,
-    va708,
-    va715,
-    va718,
-    va734,
-    va74,
-    va742,
-    va745,
-    va748,
-    va756,
-    va760,
-    va775,
-    va777,
-    va780,
-    va799,
-    va807,
-    va827,
-    va837,
-    va841,
-    va85,
-    va871,
-    va887,
-    va888,
-    va895,
-    va897,
-    va909,
-    va914,
-    va916,
-    va918,
-    va929,
-    va947,
-    va956,
-    va969,
-    va973,
-    va990,
-    volume,
-    (
-      va1065 * 8193 - (
-        va1065 * 8193 - va1065
-      )
-    ) AS va1066,
-    (
-      va1212 * 8193 - (
-        va1212 * 8193 - va1212
-      )
-    ) AS va1213
-  FROM values_5_3
 ), sections_6 AS (
   SELECT
     ts_code,
     trade_date,
     stock_number,
     stock_row,
-    close,
     day_rows,
-    se1144,
-    se1145,
-    se1146,
-    se121,
-    se1224,
-    se1249,
+    se1034,
+    se1035,
+    se1036,
+    se1318,
+    se1352,
     se1353,
     se1354,
-    se1355,
-    se1439,
-    se1519,
-    se1523,
-    se1558,
-    se1560,
-    se1571,
-    se1572,
-    se1573,
-    se1608,
-    se1609,
-    se1610,
-    se1682,
-    se1683,
-    se1709,
-    se1710,
-    se1711,
-    se1726,
-    se1728,
-    se1783,
-    se1785,
-    se1846,
+    se136,
+    se1654,
+    se1658,
+    se1718,
+    se1719,
+    se1720,
+    se1756,
+    se1757,
+    se1758,
+    se1840,
+    se1841,
     se1867,
-    se1877,
-    se1878,
-    se1879,
-    se1898,
-    se1899,
-    se1984,
-    se1985,
-    se1986,
-    se1987,
-    se2023,
+    se1868,
+    se1869,
+    se2015,
+    se2049,
+    se2050,
     se2051,
-    se2136,
-    se2137,
-    se2138,
-    se217,
-    se2182,
-    se2183,
-    se2184,
-    se228,
+    se2070,
+    se2071,
+    se2156,
+    se2157,
+    se2158,
+    se2159,
+    se2195,
+    se2223,
     se237,
-    se271,
-    se272,
-    se273,
-    se284,
-    se305,
-    se31,
-    se313,
-    se379,
-    se380,
-    se388,
-    se389,
-    se391,
-    se397,
-    se398,
-    se404,
-    se405,
-    se407,
-    se408,
+    se2375,
+    se2376,
+    se2377,
+    se245,
+    se249,
+    se258,
+    se292,
+    se293,
+    se294,
+    se326,
+    se334,
+    se400,
+    se401,
+    se409,
     se410,
-    se413,
-    se416,
-    se417,
-    se422,
-    se423,
+    se412,
+    se418,
+    se419,
+    se425,
     se426,
-    se427,
+    se428,
     se429,
-    se43,
-    se430,
-    se432,
+    se431,
     se434,
-    se491,
-    se556,
-    se557,
-    se558,
-    se568,
-    se572,
-    se650,
-    se651,
-    se652,
-    se671,
-    se672,
-    se673,
-    se682,
-    se728,
-    se749,
-    se750,
-    se751,
-    se759,
-    se761,
-    se972,
-    se974,
-    va1000,
-    va1012,
-    va1021,
-    va1036,
-    va1043,
-    va1045,
-    va1049,
-    va1051,
-    va106,
-    va1066,
-    va1072,
-    va1086,
-    va1092,
-    va1125,
-    va1127,
-    va1131,
-    va1135,
-    va1137,
-    va1143,
-    va1150,
-    va116,
-    va1165,
-    va1171,
-    va1183,
-    va1185,
-    va1187,
-    va1195,
-    va1204,
+    se437,
+    se438,
+    se443,
+    se444,
+    se447,
+    se448,
+    se450,
+    se451,
+    se453,
+    se455,
+    se580,
+    se581,
+    se582,
+    se592,
+    se596,
+    se693,
+    se694,
+    se695,
+    se714,
+    se715,
+    se716,
+    se725,
+    se810,
+    se811,
+    se812,
+    se820,
+    se822,
+    va100,
+    va1007,
+    va1028,
+    va1033,
+    va1062,
+    va1075,
+    va1085,
+    va1097,
+    va1113,
+    va1121,
+    va1128,
+    va1130,
+    va1134,
+    va1136,
+    va1158,
+    va1160,
+    va1174,
+    va1180,
+    va121,
     va1213,
+    va1215,
     va1219,
-    va1222,
     va1223,
-    va124,
-    va1244,
-    va1259,
+    va1225,
+    va1228,
+    va1245,
+    va1256,
     va1262,
-    va1271,
-    va1282,
-    va1283,
-    va1299,
-    va1306,
+    va1274,
+    va1276,
+    va1279,
+    va1287,
+    va1296,
+    va131,
+    va1311,
+    va1313,
     va1316,
-    va1326,
-    va1328,
-    va1334,
-    va1345,
-    va1350,
-    va1352,
-    va136,
-    va1367,
-    va1379,
-    va1387,
-    va1410,
-    va1418,
-    va1428,
-    va1431,
-    va1437,
-    va1438,
-    va144,
-    va1465,
-    va1499,
-    va1507,
-    va1517,
-    va1518,
-    va1537,
-    va1555,
-    va1559,
-    va1570,
-    va158,
-    va1582,
-    va1587,
-    va1588,
-    va1607,
-    va161,
-    va1612,
-    va1619,
-    va1625,
-    va1626,
-    va1629,
-    va164,
-    va1647,
-    va165,
-    va1660,
-    va1668,
-    va1676,
-    va1679,
-    va1681,
-    va1684,
-    va1698,
-    va1708,
-    va1723,
-    va1727,
-    va1750,
-    va1768,
-    va1780,
-    va1784,
-    va1804,
-    va1831,
-    va1832,
-    va1835,
-    va1841,
-    va1845,
-    va1849,
-    va185,
-    va1862,
-    va1865,
+    va1317,
+    va1351,
+    va1366,
+    va1369,
+    va1378,
+    va139,
+    va1396,
+    va1397,
+    va1413,
+    va1441,
+    va1445,
+    va1447,
+    va1453,
+    va1464,
+    va1469,
+    va1488,
+    va1496,
+    va151,
+    va1548,
+    va1550,
+    va1560,
+    va1563,
+    va1575,
+    va159,
+    va1600,
+    va1634,
+    va1642,
+    va1652,
+    va1653,
+    va1672,
+    va1710,
+    va1717,
+    va1729,
+    va173,
+    va1735,
+    va1736,
+    va1755,
+    va176,
+    va1760,
+    va1767,
+    va1773,
+    va1774,
+    va179,
+    va1797,
+    va180,
+    va1809,
+    va1818,
+    va1826,
+    va1834,
+    va1837,
+    va1839,
+    va1842,
+    va1856,
     va1866,
-    va1876,
-    va1891,
-    va1892,
-    va1896,
-    va1900,
-    va1916,
-    va1923,
-    va1930,
-    va1932,
-    va1956,
-    va1974,
-    va1983,
-    va1993,
+    va1887,
+    va1906,
+    va1924,
+    va1947,
+    va1979,
+    va2000,
     va2001,
-    va2007,
+    va2004,
+    va2010,
+    va2014,
     va2018,
-    va202,
-    va2022,
-    va2024,
-    va203,
-    va2034,
-    va2045,
-    va2046,
-    va2047,
-    va2050,
-    va206,
-    va2074,
-    va2075,
+    va2031,
+    va2042,
+    va2048,
+    va2063,
+    va2064,
+    va2068,
+    va2072,
     va2088,
-    va209,
-    va2090,
-    va2094,
-    va2109,
-    va2110,
-    va2111,
+    va2095,
+    va2102,
+    va2104,
     va212,
-    va2127,
-    va2135,
-    va2145,
+    va2128,
+    va2146,
     va2155,
-    va216,
-    va2163,
-    va2168,
-    va2177,
-    va218,
-    va2181,
-    va2191,
+    va2165,
+    va2173,
+    va2179,
+    va2190,
     va2194,
-    va2199,
-    va2201,
+    va2196,
+    va2206,
+    va2217,
+    va2218,
+    va2219,
+    va222,
     va2222,
-    va2228,
-    va227,
+    va223,
+    va2246,
+    va2247,
+    va226,
+    va2260,
+    va2262,
+    va2266,
+    va2284,
+    va2285,
+    va2286,
     va229,
+    va232,
+    va2332,
+    va2338,
+    va2348,
+    va2356,
     va236,
+    va2361,
+    va2370,
+    va2374,
     va238,
-    va24,
-    va244,
+    va2384,
+    va2387,
+    va2392,
+    va2394,
+    va2415,
+    va2423,
     va248,
+    va250,
+    va257,
+    va259,
     va265,
-    va270,
-    va285,
+    va269,
+    va286,
+    va291,
     va30,
-    va300,
-    va308,
-    va316,
-    va325,
-    va378,
-    va38,
-    va384,
-    va387,
-    va390,
-    va395,
-    va396,
-    va401,
-    va409,
-    va415,
-    va420,
-    va431,
-    va457,
-    va469,
-    va486,
-    va487,
-    va503,
-    va517,
-    va522,
-    va53,
-    va540,
-    va544,
-    va555,
-    va566,
-    va567,
-    va593,
-    va603,
-    va613,
-    va618,
-    va628,
-    va663,
-    va670,
+    va306,
+    va321,
+    va329,
+    va337,
+    va346,
+    va36,
+    va399,
+    va405,
+    va408,
+    va411,
+    va416,
+    va417,
+    va422,
+    va430,
+    va436,
+    va44,
+    va441,
+    va452,
+    va478,
+    va497,
+    va507,
+    va508,
+    va524,
+    va538,
+    va550,
+    va564,
+    va568,
+    va579,
+    va590,
+    va591,
+    va617,
+    va627,
+    va64,
+    va648,
+    va653,
     va678,
-    va685,
-    va696,
     va706,
-    va707,
-    va708,
-    va715,
-    va718,
-    va734,
-    va74,
-    va742,
-    va745,
-    va748,
-    va756,
-    va760,
-    va775,
-    va777,
-    va780,
-    va799,
-    va807,
-    va827,
-    va837,
+    va713,
+    va721,
+    va728,
+    va739,
+    va749,
+    va750,
+    va751,
+    va758,
+    va761,
+    va795,
+    va803,
+    va806,
+    va809,
+    va817,
+    va821,
+    va836,
+    va838,
     va841,
-    va85,
-    va871,
-    va887,
-    va888,
+    va860,
+    va885,
     va895,
-    va897,
-    va909,
+    va905,
     va914,
-    va916,
-    va918,
-    va929,
-    va947,
-    va956,
-    va969,
-    va973,
-    va990,
-    volume,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va136) AS se137,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va136) AS se138,
-    COUNT(va136) OVER (
+    va92,
+    va944,
+    va945,
+    va957,
+    va958,
+    va965,
+    va967,
+    va979,
+    va987,
+    va989,
+    va991,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va151) AS se152,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va151) AS se153,
+    COUNT(va151) OVER (
       PARTITION BY trade_date
-      ORDER BY va136
+      ORDER BY va151
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se139,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va185) AS se186,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va185) AS se187,
-    COUNT(va185) OVER (
+    ) AS se154,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va286) AS se287,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va286) AS se288,
+    COUNT(va286) OVER (
       PARTITION BY trade_date
-      ORDER BY va185
+      ORDER BY va286
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se188,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va265) AS se266,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va265) AS se267,
-    COUNT(va265) OVER (
+    ) AS se289,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va524) AS se525,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va524) AS se526,
+    COUNT(va524) OVER (
       PARTITION BY trade_date
-      ORDER BY va265
+      ORDER BY va524
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se268,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va469) AS se470,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va469) AS se471,
-    COUNT(va469) OVER (
+    ) AS se527,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va550) AS se551,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va550) AS se552,
+    COUNT(va550) OVER (
       PARTITION BY trade_date
-      ORDER BY va469
+      ORDER BY va550
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se472,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va503) AS se504,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va503) AS se505,
-    COUNT(va503) OVER (
+    ) AS se553,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va706) AS se707,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va706) AS se708,
+    COUNT(va706) OVER (
       PARTITION BY trade_date
-      ORDER BY va503
+      ORDER BY va706
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se506,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va663) AS se664,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va663) AS se665,
-    COUNT(va663) OVER (
+    ) AS se709,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va885) AS se886,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va885) AS se887,
+    COUNT(va885) OVER (
       PARTITION BY trade_date
-      ORDER BY va663
+      ORDER BY va885
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se666,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va807) AS se808,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va807) AS se809,
-    COUNT(va807) OVER (
+    ) AS se888,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va914) AS se915,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va914) AS se916,
+    COUNT(va914) OVER (
       PARTITION BY trade_date
-      ORDER BY va807
+      ORDER BY va914
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se810,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va956) AS se957,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va956) AS se958,
-    COUNT(va956) OVER (
+    ) AS se917,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1028) AS se1029,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1028) AS se1030,
+    COUNT(va1028) OVER (
       PARTITION BY trade_date
-      ORDER BY va956
+      ORDER BY va1028
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se959,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1066) AS se1067,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1066) AS se1068,
-    COUNT(va1066) OVER (
+    ) AS se1031,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1062) AS se1063,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1062) AS se1064,
+    COUNT(va1062) OVER (
       PARTITION BY trade_date
-      ORDER BY va1066
+      ORDER BY va1062
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1069,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1150) AS se1151,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1150) AS se1152,
-    COUNT(va1150) OVER (
+    ) AS se1065,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1113) AS se1114,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1113) AS se1115,
+    COUNT(va1113) OVER (
       PARTITION BY trade_date
-      ORDER BY va1150
+      ORDER BY va1113
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1153,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1213) AS se1214,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1213) AS se1215,
-    COUNT(va1213) OVER (
+    ) AS se1116,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1710) AS se1711,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1710) AS se1712,
+    COUNT(va1710) OVER (
       PARTITION BY trade_date
-      ORDER BY va1213
+      ORDER BY va1710
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1216,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1244) AS se1245,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1244) AS se1246,
-    COUNT(va1244) OVER (
+    ) AS se1713,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1797) AS se1798,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1797) AS se1799,
+    COUNT(va1797) OVER (
       PARTITION BY trade_date
-      ORDER BY va1244
+      ORDER BY va1797
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1247,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1316) AS se1317,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1316) AS se1318,
-    COUNT(va1316) OVER (
+    ) AS se1800,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1809) AS se1810,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1809) AS se1811,
+    COUNT(va1809) OVER (
       PARTITION BY trade_date
-      ORDER BY va1316
+      ORDER BY va1809
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1319,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1367) AS se1368,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1367) AS se1369,
-    COUNT(va1367) OVER (
+    ) AS se1812,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2042) AS se2043,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2042) AS se2044,
+    COUNT(va2042) OVER (
       PARTITION BY trade_date
-      ORDER BY va1367
+      ORDER BY va2042
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1370,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1387) AS se1388,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1387) AS se1389,
-    COUNT(va1387) OVER (
+    ) AS se2045,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2146) AS se2147,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2146) AS se2148,
+    COUNT(va2146) OVER (
       PARTITION BY trade_date
-      ORDER BY va1387
+      ORDER BY va2146
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1390,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1410) AS se1411,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1410) AS se1412,
-    COUNT(va1410) OVER (
+    ) AS se2149,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2370) AS se2371,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2370) AS se2372,
+    COUNT(va2370) OVER (
       PARTITION BY trade_date
-      ORDER BY va1410
+      ORDER BY va2370
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1413,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1804) AS se1805,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1804) AS se1806,
-    COUNT(va1804) OVER (
-      PARTITION BY trade_date
-      ORDER BY va1804
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1807,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1974) AS se1975,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1974) AS se1976,
-    COUNT(va1974) OVER (
-      PARTITION BY trade_date
-      ORDER BY va1974
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1977,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va2127) AS se2128,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2127) AS se2129,
-    COUNT(va2127) OVER (
-      PARTITION BY trade_date
-      ORDER BY va2127
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2130,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va2177) AS se2178,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2177) AS se2179,
-    COUNT(va2177) OVER (
-      PARTITION BY trade_date
-      ORDER BY va2177
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2180
-  FROM values_5_4
+    ) AS se2373
+  FROM values_5_3
 ), values_6_1 AS (
   SELECT
     ts_code,
@@ -17438,585 +18931,523 @@ WITH values_0_1 AS (
     stock_number,
     stock_row,
     day_rows,
-    se121,
-    se1224,
-    se1245,
-    se1246,
-    se1247,
-    se1439,
-    se1519,
-    se1523,
-    se1558,
-    se1560,
-    se1571,
-    se1572,
-    se1573,
-    se1608,
-    se1609,
-    se1610,
-    se1682,
-    se1683,
-    se1709,
-    se1710,
-    se1711,
-    se1726,
-    se1728,
-    se1783,
-    se1785,
-    se1846,
+    se1029,
+    se1030,
+    se1031,
+    se1318,
+    se1352,
+    se1353,
+    se1354,
+    se136,
+    se1654,
+    se1658,
+    se1756,
+    se1757,
+    se1758,
+    se1840,
+    se1841,
     se1867,
-    se1877,
-    se1878,
-    se1879,
-    se1898,
-    se1899,
-    se1984,
-    se1985,
-    se1986,
-    se1987,
-    se2023,
-    se2051,
-    se217,
-    se228,
+    se1868,
+    se1869,
+    se2015,
+    se2070,
+    se2071,
+    se2156,
+    se2157,
+    se2158,
+    se2159,
+    se2195,
+    se2223,
     se237,
-    se284,
-    se305,
-    se313,
-    se379,
-    se380,
-    se388,
-    se389,
-    se391,
-    se397,
-    se398,
-    se404,
-    se405,
-    se407,
-    se408,
+    se245,
+    se249,
+    se258,
+    se326,
+    se334,
+    se400,
+    se401,
+    se409,
     se410,
-    se413,
-    se416,
-    se417,
-    se422,
-    se423,
+    se412,
+    se418,
+    se419,
+    se425,
     se426,
-    se427,
+    se428,
     se429,
-    se43,
-    se430,
-    se432,
+    se431,
     se434,
-    se556,
-    se557,
-    se558,
-    se568,
-    se572,
-    se650,
-    se651,
-    se652,
-    se682,
-    se728,
-    se749,
-    se750,
-    se751,
-    se759,
-    se761,
-    se957,
-    se958,
-    se959,
-    se972,
-    se974,
-    va1000,
-    va1012,
-    va1021,
-    va1036,
-    va1043,
-    va1045,
-    va1049,
-    va1051,
-    va106,
-    va1072,
-    va1086,
-    va1092,
-    va1125,
-    va1127,
-    va1131,
-    va1135,
-    va1137,
-    va116,
-    va1165,
-    va1171,
-    va1183,
-    va1185,
-    va1187,
-    va1195,
-    va1204,
+    se437,
+    se438,
+    se443,
+    se444,
+    se447,
+    se448,
+    se450,
+    se451,
+    se453,
+    se455,
+    se580,
+    se581,
+    se582,
+    se592,
+    se596,
+    se693,
+    se694,
+    se695,
+    se725,
+    se810,
+    se811,
+    se812,
+    se820,
+    se822,
+    va100,
+    va1007,
+    va1028,
+    va1075,
+    va1085,
+    va1097,
+    va1121,
+    va1128,
+    va1130,
+    va1134,
+    va1136,
+    va1158,
+    va1160,
+    va1174,
+    va1180,
+    va121,
+    va1213,
+    va1215,
     va1219,
-    va1222,
     va1223,
-    va124,
-    va1244,
-    va1259,
+    va1225,
+    va1228,
+    va1245,
+    va1256,
     va1262,
-    va1271,
-    va1282,
-    va1283,
-    va1299,
-    va1306,
-    va1326,
-    va1328,
-    va1334,
-    va1345,
-    va1350,
-    va1379,
-    va1418,
-    va1428,
-    va1431,
-    va1437,
-    va1438,
-    va144,
-    va1465,
-    va1499,
-    va1507,
-    va1517,
-    va1518,
-    va1537,
-    va1555,
-    va1559,
-    va1570,
-    va158,
-    va1582,
-    va1587,
-    va1588,
-    va1607,
-    va161,
-    va1612,
-    va1619,
-    va1625,
-    va1626,
-    va1629,
-    va164,
-    va1647,
-    va165,
-    va1660,
-    va1668,
-    va1676,
-    va1679,
-    va1681,
-    va1684,
-    va1698,
-    va1708,
-    va1723,
-    va1727,
-    va1750,
-    va1768,
-    va1780,
-    va1784,
-    va1831,
-    va1832,
-    va1835,
-    va1841,
-    va1845,
-    va1849,
-    va1862,
-    va1865,
+    va1274,
+    va1276,
+    va1279,
+    va1287,
+    va1296,
+    va131,
+    va1311,
+    va1313,
+    va1316,
+    va1317,
+    va1351,
+    va1366,
+    va1369,
+    va1378,
+    va139,
+    va1396,
+    va1397,
+    va1413,
+    va1441,
+    va1445,
+    va1447,
+    va1453,
+    va1464,
+    va1469,
+    va1488,
+    va1496,
+    va1548,
+    va1550,
+    va1560,
+    va1563,
+    va1575,
+    va159,
+    va1600,
+    va1634,
+    va1642,
+    va1652,
+    va1653,
+    va1672,
+    va1729,
+    va173,
+    va1735,
+    va1736,
+    va1755,
+    va176,
+    va1760,
+    va1767,
+    va1773,
+    va1774,
+    va179,
+    va180,
+    va1818,
+    va1826,
+    va1834,
+    va1837,
+    va1839,
+    va1842,
+    va1856,
     va1866,
-    va1876,
-    va1891,
-    va1892,
-    va1896,
-    va1900,
-    va1916,
-    va1923,
-    va1930,
-    va1932,
-    va1956,
-    va1983,
-    va1993,
+    va1887,
+    va1906,
+    va1924,
+    va1947,
+    va1979,
+    va2000,
     va2001,
-    va2007,
+    va2004,
+    va2010,
+    va2014,
     va2018,
-    va202,
-    va2022,
-    va2024,
-    va203,
-    va2034,
-    va2045,
-    va2046,
-    va2047,
-    va2050,
-    va206,
-    va2074,
-    va2075,
+    va2031,
+    va2063,
+    va2064,
+    va2068,
+    va2072,
     va2088,
-    va209,
-    va2090,
-    va2094,
-    va2109,
-    va2110,
-    va2111,
+    va2095,
+    va2102,
+    va2104,
     va212,
-    va2145,
+    va2128,
     va2155,
-    va216,
-    va2163,
-    va2168,
-    va218,
-    va2191,
+    va2165,
+    va2173,
+    va2179,
+    va2190,
     va2194,
-    va2199,
-    va2201,
+    va2196,
+    va2206,
+    va2217,
+    va2218,
+    va2219,
+    va222,
     va2222,
-    va2228,
-    va227,
+    va223,
+    va2246,
+    va2247,
+    va226,
+    va2260,
+    va2262,
+    va2266,
+    va2284,
+    va2285,
+    va2286,
     va229,
+    va232,
+    va2332,
+    va2338,
+    va2348,
+    va2356,
     va236,
+    va2361,
     va238,
-    va24,
-    va244,
+    va2384,
+    va2387,
+    va2392,
+    va2394,
+    va2415,
+    va2423,
     va248,
-    va285,
+    va250,
+    va257,
+    va259,
+    va265,
+    va269,
     va30,
-    va300,
-    va308,
-    va316,
-    va325,
-    va378,
-    va38,
-    va384,
-    va387,
-    va390,
-    va395,
-    va396,
-    va401,
-    va409,
-    va415,
-    va420,
-    va431,
-    va457,
-    va486,
-    va487,
-    va517,
-    va522,
-    va53,
-    va540,
-    va544,
-    va555,
-    va566,
-    va567,
-    va593,
-    va603,
-    va613,
-    va618,
-    va628,
+    va306,
+    va321,
+    va329,
+    va337,
+    va346,
+    va36,
+    va399,
+    va405,
+    va408,
+    va411,
+    va416,
+    va417,
+    va422,
+    va430,
+    va436,
+    va44,
+    va441,
+    va452,
+    va478,
+    va497,
+    va507,
+    va508,
+    va538,
+    va564,
+    va568,
+    va579,
+    va590,
+    va591,
+    va617,
+    va627,
+    va64,
+    va648,
+    va653,
     va678,
-    va685,
-    va696,
-    va706,
-    va707,
-    va708,
-    va715,
-    va718,
-    va734,
-    va74,
-    va742,
-    va745,
-    va748,
-    va756,
-    va760,
-    va775,
-    va777,
-    va780,
-    va799,
-    va827,
-    va837,
+    va721,
+    va728,
+    va739,
+    va749,
+    va750,
+    va751,
+    va758,
+    va761,
+    va795,
+    va803,
+    va806,
+    va809,
+    va817,
+    va821,
+    va836,
+    va838,
     va841,
-    va85,
-    va871,
-    va887,
-    va888,
+    va860,
     va895,
-    va897,
-    va909,
-    va914,
-    va916,
-    va918,
-    va929,
-    va947,
-    va956,
-    va969,
-    va973,
-    va990,
+    va905,
+    va92,
+    va944,
+    va945,
+    va957,
+    va958,
+    va965,
+    va967,
+    va979,
+    va987,
+    va989,
+    va991,
     (
       CASE
-        WHEN NOT va136 IS NULL
+        WHEN NOT va151 IS NULL
         THEN (
-          se137 + ROUND(se138 * day_rows)
+          se152 + ROUND(se153 * day_rows)
         ) / (
-          2 * se139
+          2 * se154
         )
       END
-    ) AS va140,
-    (
-      CASE
-        WHEN NOT va185 IS NULL
-        THEN (
-          se186 + ROUND(se187 * day_rows)
-        ) / (
-          2 * se188
-        )
-      END
-    ) AS va189,
+    ) AS va155,
     (
       (
         -(
           CASE
-            WHEN NOT va265 IS NULL
+            WHEN NOT va286 IS NULL
             THEN (
-              se266 + ROUND(se267 * day_rows)
+              se287 + ROUND(se288 * day_rows)
             ) / (
-              2 * se268
+              2 * se289
             )
           END
         )
       ) * (
         (
           CASE
-            WHEN NOT va270 IS NULL
+            WHEN NOT va291 IS NULL
             THEN (
-              se271 + ROUND(se272 * day_rows)
+              se292 + ROUND(se293 * day_rows)
             ) / (
-              2 * se273
+              2 * se294
             )
           END
         ) + 1
       )
-    ) AS va274,
+    ) AS va295,
     (
       CASE
-        WHEN NOT va469 IS NULL
+        WHEN NOT va524 IS NULL
         THEN (
-          se470 + ROUND(se471 * day_rows)
+          se525 + ROUND(se526 * day_rows)
         ) / (
-          2 * se472
+          2 * se527
         )
       END
-    ) AS va473,
+    ) AS va528,
     (
       CASE
-        WHEN NOT va503 IS NULL
+        WHEN NOT va550 IS NULL
         THEN (
-          se504 + ROUND(se505 * day_rows)
+          se551 + ROUND(se552 * day_rows)
         ) / (
-          2 * se506
+          2 * se553
         )
       END
-    ) AS va507,
+    ) AS va554,
     (
       (
         CASE
-          WHEN NOT va663 IS NULL
+          WHEN NOT va706 IS NULL
           THEN (
-            se664 + ROUND(se665 * day_rows)
+            se707 + ROUND(se708 * day_rows)
           ) / (
-            2 * se666
+            2 * se709
           )
         END
       ) * (
         CASE
-          WHEN NOT va670 IS NULL
+          WHEN NOT va713 IS NULL
           THEN (
-            se671 + ROUND(se672 * day_rows)
+            se714 + ROUND(se715 * day_rows)
           ) / (
-            2 * se673
+            2 * se716
           )
         END
       )
-    ) AS va674,
+    ) AS va717,
     (
       CASE
-        WHEN NOT va807 IS NULL
+        WHEN NOT va885 IS NULL
         THEN (
-          se808 + ROUND(se809 * day_rows)
+          se886 + ROUND(se887 * day_rows)
         ) / (
-          2 * se810
+          2 * se888
         )
       END
-    ) AS va811,
-    (
-      -(
-        CASE
-          WHEN NOT va1066 IS NULL
-          THEN (
-            se1067 + ROUND(se1068 * day_rows)
-          ) / (
-            2 * se1069
-          )
-        END
-      )
-    ) AS va1070,
-    (
-      -(
-        (
-          CASE
-            WHEN NOT va1143 IS NULL
-            THEN (
-              se1144 + ROUND(se1145 * day_rows)
-            ) / (
-              2 * se1146
-            )
-          END
-        ) * (
-          CASE
-            WHEN NOT va1150 IS NULL
-            THEN (
-              se1151 + ROUND(se1152 * day_rows)
-            ) / (
-              2 * se1153
-            )
-          END
-        )
-      )
-    ) AS va1154,
-    (
-      -(
-        CASE
-          WHEN NOT va1213 IS NULL
-          THEN (
-            se1214 + ROUND(se1215 * day_rows)
-          ) / (
-            2 * se1216
-          )
-        END
-      )
-    ) AS va1217,
+    ) AS va889,
     (
       CASE
-        WHEN NOT va1316 IS NULL
+        WHEN NOT va914 IS NULL
         THEN (
-          se1317 + ROUND(se1318 * day_rows)
+          se915 + ROUND(se916 * day_rows)
         ) / (
-          2 * se1319
+          2 * se917
         )
       END
-    ) AS va1320,
-    (
-      -(
-        (
-          (
-            CASE
-              WHEN se43 > stock_row - 1 AND se491 > stock_row - 1
-              THEN (
-                CASE WHEN stock_row > 1 THEN SIGN(close - se31) * SIGN(volume - se1249) END
-              )
-              ELSE NULL
-            END
-          ) * (
-            CASE
-              WHEN NOT va1352 IS NULL
-              THEN (
-                se1353 + ROUND(se1354 * day_rows)
-              ) / (
-                2 * se1355
-              )
-            END
-          )
-        ) * (
-          CASE
-            WHEN NOT va1367 IS NULL
-            THEN (
-              se1368 + ROUND(se1369 * day_rows)
-            ) / (
-              2 * se1370
-            )
-          END
-        )
-      )
-    ) AS va1371,
-    (
-      CASE
-        WHEN NOT va1387 IS NULL
-        THEN (
-          se1388 + ROUND(se1389 * day_rows)
-        ) / (
-          2 * se1390
-        )
-      END
-    ) AS va1391,
-    (
-      CASE
-        WHEN NOT va1410 IS NULL
-        THEN (
-          se1411 + ROUND(se1412 * day_rows)
-        ) / (
-          2 * se1413
-        )
-      END
-    ) AS va1414,
-    (
-      -(
-        CASE
-          WHEN NOT va1804 IS NULL
-          THEN (
-            se1805 + ROUND(se1806 * day_rows)
-          ) / (
-            2 * se1807
-          )
-        END
-      )
-    ) AS va1808,
-    (
-      CASE
-        WHEN NOT va1974 IS NULL
-        THEN (
-          se1975 + ROUND(se1976 * day_rows)
-        ) / (
-          2 * se1977
-        )
-      END
-    ) AS va1978,
+    ) AS va918,
     (
       (
         CASE
-          WHEN NOT va2127 IS NULL
+          WHEN NOT va1033 IS NULL
           THEN (
-            se2128 + ROUND(se2129 * day_rows)
+            se1034 + ROUND(se1035 * day_rows)
           ) / (
-            2 * se2130
-          )
-        END
-      ) * (
-        CASE
-          WHEN NOT va2135 IS NULL
-          THEN (
-            se2136 + ROUND(se2137 * day_rows)
-          ) / (
-            2 * se2138
-          )
-        END
-      )
-    ) AS va2139,
-    (
-      (
-        CASE
-          WHEN NOT va2177 IS NULL
-          THEN (
-            se2178 + ROUND(se2179 * day_rows)
-          ) / (
-            2 * se2180
+            2 * se1036
           )
         END
       ) + (
         CASE
-          WHEN NOT va2181 IS NULL
+          WHEN NOT va1062 IS NULL
           THEN (
-            se2182 + ROUND(se2183 * day_rows)
+            se1063 + ROUND(se1064 * day_rows)
           ) / (
-            2 * se2184
+            2 * se1065
           )
         END
       )
-    ) AS va2185
+    ) AS va1066,
+    (
+      CASE
+        WHEN NOT va1113 IS NULL
+        THEN (
+          se1114 + ROUND(se1115 * day_rows)
+        ) / (
+          2 * se1116
+        )
+      END
+    ) AS va1117,
+    (
+      -CAST((
+        (
+          (
+            CASE
+              WHEN NOT va1710 IS NULL
+              THEN (
+                se1711 + ROUND(se1712 * day_rows)
+              ) / (
+                2 * se1713
+              )
+            END
+          ) < (
+            CASE
+              WHEN NOT va1717 IS NULL
+              THEN (
+                se1718 + ROUND(se1719 * day_rows)
+              ) / (
+                2 * se1720
+              )
+            END
+          )
+        )
+      ) AS DOUBLE)
+    ) AS va1721,
+    (
+      (
+        CASE
+          WHEN NOT va1797 IS NULL
+          THEN (
+            se1798 + ROUND(se1799 * day_rows)
+          ) / (
+            2 * se1800
+          )
+        END
+      ) / NULLIF(
+        (
+          CASE
+            WHEN NOT va1809 IS NULL
+            THEN (
+              se1810 + ROUND(se1811 * day_rows)
+            ) / (
+              2 * se1812
+            )
+          END
+        ),
+        0
+      )
+    ) AS va1813,
+    (
+      -CAST((
+        (
+          (
+            CASE
+              WHEN NOT va2042 IS NULL
+              THEN (
+                se2043 + ROUND(se2044 * day_rows)
+              ) / (
+                2 * se2045
+              )
+            END
+          ) < (
+            CASE
+              WHEN NOT va2048 IS NULL
+              THEN (
+                se2049 + ROUND(se2050 * day_rows)
+              ) / (
+                2 * se2051
+              )
+            END
+          )
+        )
+      ) AS DOUBLE)
+    ) AS va2052,
+    (
+      CASE
+        WHEN NOT va2146 IS NULL
+        THEN (
+          se2147 + ROUND(se2148 * day_rows)
+        ) / (
+          2 * se2149
+        )
+      END
+    ) AS va2150,
+    (
+      (
+        CASE
+          WHEN NOT va2370 IS NULL
+          THEN (
+            se2371 + ROUND(se2372 * day_rows)
+          ) / (
+            2 * se2373
+          )
+        END
+      ) + (
+        CASE
+          WHEN NOT va2374 IS NULL
+          THEN (
+            se2375 + ROUND(se2376 * day_rows)
+          ) / (
+            2 * se2377
+          )
+        END
+      )
+    ) AS va2378
   FROM sections_6
 ), values_6_2 AS (
   SELECT
@@ -18025,709 +19456,313 @@ WITH values_0_1 AS (
     stock_number,
     stock_row,
     day_rows,
-    se121,
-    se1224,
-    se1245,
-    se1246,
-    se1247,
-    se1439,
-    se1519,
-    se1523,
-    se1558,
-    se1560,
-    se1571,
-    se1572,
-    se1573,
-    se1608,
-    se1609,
-    se1610,
-    se1682,
-    se1683,
-    se1709,
-    se1710,
-    se1711,
-    se1726,
-    se1728,
-    se1783,
-    se1785,
-    se1846,
+    se1029,
+    se1030,
+    se1031,
+    se1318,
+    se1352,
+    se1353,
+    se1354,
+    se136,
+    se1654,
+    se1658,
+    se1756,
+    se1757,
+    se1758,
+    se1840,
+    se1841,
     se1867,
-    se1877,
-    se1878,
-    se1879,
-    se1898,
-    se1899,
-    se1984,
-    se1985,
-    se1986,
-    se1987,
-    se2023,
-    se2051,
-    se217,
-    se228,
+    se1868,
+    se1869,
+    se2015,
+    se2070,
+    se2071,
+    se2156,
+    se2157,
+    se2158,
+    se2159,
+    se2195,
+    se2223,
     se237,
-    se284,
-    se305,
-    se313,
-    se379,
-    se380,
-    se388,
-    se389,
-    se391,
-    se397,
-    se398,
-    se404,
-    se405,
-    se407,
-    se408,
+    se245,
+    se249,
+    se258,
+    se326,
+    se334,
+    se400,
+    se401,
+    se409,
     se410,
-    se413,
-    se416,
-    se417,
-    se422,
-    se423,
+    se412,
+    se418,
+    se419,
+    se425,
     se426,
-    se427,
+    se428,
     se429,
-    se43,
-    se430,
-    se432,
+    se431,
     se434,
-    se556,
-    se557,
-    se558,
-    se568,
-    se572,
-    se650,
-    se651,
-    se652,
-    se682,
-    se728,
-    se749,
-    se750,
-    se751,
-    se759,
-    se761,
-    se957,
-    se958,
-    se959,
-    se972,
-    se974,
-    va1000,
-    va1012,
-    va1021,
-    va1036,
-    va1043,
-    va1045,
-    va1049,
-    va1051,
-    va106,
-    va1070,
-    va1072,
-    va1086,
-    va1092,
-    va1125,
-    va1127,
-    va1131,
-    va1135,
-    va1137,
-    va1154,
-    va116,
-    va1165,
-    va1171,
-    va1183,
-    va1185,
-    va1187,
-    va1195,
-    va1204,
-    va1217,
+    se437,
+    se438,
+    se443,
+    se444,
+    se447,
+    se448,
+    se450,
+    se451,
+    se453,
+    se455,
+    se580,
+    se581,
+    se582,
+    se592,
+    se596,
+    se693,
+    se694,
+    se695,
+    se725,
+    se810,
+    se811,
+    se812,
+    se820,
+    se822,
+    va100,
+    va1007,
+    va1028,
+    va1066,
+    va1075,
+    va1085,
+    va1121,
+    va1128,
+    va1130,
+    va1134,
+    va1136,
+    va1158,
+    va1160,
+    va1174,
+    va1180,
+    va121,
+    va1213,
+    va1215,
     va1219,
-    va1222,
     va1223,
-    va124,
-    va1244,
-    va1259,
+    va1225,
+    va1228,
+    va1245,
+    va1256,
     va1262,
-    va1271,
-    va1282,
-    va1283,
-    va1299,
-    va1326,
-    va1328,
-    va1334,
-    va1345,
-    va1350,
-    va1371,
-    va1379,
-    va140,
-    va1418,
-    va1428,
-    va1431,
-    va1437,
-    va1438,
-    va144,
-    va1465,
-    va1499,
-    va1507,
-    va1517,
-    va1518,
-    va1537,
-    va1555,
-    va1559,
-    va1570,
-    va158,
-    va1582,
-    va1587,
-    va1588,
-    va1607,
-    va161,
-    va1612,
-    va1619,
-    va1625,
-    va1626,
-    va1629,
-    va164,
-    va1647,
-    va165,
-    va1660,
-    va1668,
-    va1676,
-    va1679,
-    va1681,
-    va1684,
-    va1698,
-    va1708,
-    va1723,
-    va1727,
-    va1750,
-    va1768,
-    va1780,
-    va1784,
-    va1808,
-    va1831,
-    va1832,
-    va1835,
-    va1841,
-    va1845,
-    va1849,
-    va1862,
-    va1865,
+    va1274,
+    va1276,
+    va1279,
+    va1287,
+    va1296,
+    va131,
+    va1311,
+    va1313,
+    va1316,
+    va1317,
+    va1351,
+    va1366,
+    va1369,
+    va1378,
+    va139,
+    va1396,
+    va1397,
+    va1413,
+    va1441,
+    va1445,
+    va1447,
+    va1453,
+    va1464,
+    va1469,
+    va1488,
+    va1496,
+    va1548,
+    va155,
+    va1550,
+    va1560,
+    va1563,
+    va1575,
+    va159,
+    va1600,
+    va1634,
+    va1642,
+    va1652,
+    va1653,
+    va1672,
+    va1721,
+    va1729,
+    va173,
+    va1735,
+    va1736,
+    va1755,
+    va176,
+    va1760,
+    va1767,
+    va1773,
+    va1774,
+    va179,
+    va180,
+    va1813,
+    va1818,
+    va1826,
+    va1834,
+    va1837,
+    va1839,
+    va1842,
+    va1856,
     va1866,
-    va1876,
-    va189,
-    va1891,
-    va1892,
-    va1896,
-    va1900,
-    va1916,
-    va1923,
-    va1930,
-    va1932,
-    va1956,
-    va1978,
-    va1983,
-    va1993,
+    va1887,
+    va1906,
+    va1924,
+    va1947,
+    va1979,
+    va2000,
     va2001,
-    va2007,
+    va2004,
+    va2010,
+    va2014,
     va2018,
-    va202,
-    va2022,
-    va2024,
-    va203,
-    va2034,
-    va2045,
-    va2046,
-    va2047,
-    va2050,
-    va206,
-    va2074,
-    va2075,
+    va2031,
+    va2052,
+    va2063,
+    va2064,
+    va2068,
+    va2072,
     va2088,
-    va209,
-    va2090,
-    va2094,
-    va2109,
-    va2110,
-    va2111,
+    va2095,
+    va2102,
+    va2104,
     va212,
-    va2139,
-    va2145,
+    va2128,
+    va2150,
     va2155,
-    va216,
-    va2163,
-    va2168,
-    va218,
-    va2185,
-    va2191,
+    va2165,
+    va2173,
+    va2179,
+    va2190,
     va2194,
-    va2199,
-    va2201,
+    va2196,
+    va2206,
+    va2217,
+    va2218,
+    va2219,
+    va222,
     va2222,
-    va2228,
-    va227,
+    va223,
+    va2246,
+    va2247,
+    va226,
+    va2260,
+    va2262,
+    va2266,
+    va2284,
+    va2285,
+    va2286,
     va229,
+    va232,
+    va2332,
+    va2338,
+    va2348,
+    va2356,
     va236,
+    va2361,
+    va2378,
     va238,
-    va24,
-    va244,
+    va2384,
+    va2387,
+    va2392,
+    va2394,
+    va2415,
+    va2423,
     va248,
-    va274,
-    va285,
+    va250,
+    va257,
+    va259,
+    va265,
+    va269,
+    va295,
     va30,
-    va300,
-    va308,
-    va316,
-    va325,
-    va378,
-    va38,
-    va384,
-    va387,
-    va390,
-    va395,
-    va396,
-    va401,
-    va409,
-    va415,
-    va420,
-    va431,
-    va457,
-    va473,
-    va486,
-    va487,
-    va522,
-    va53,
-    va540,
-    va544,
-    va555,
-    va566,
-    va567,
-    va593,
-    va603,
-    va613,
-    va618,
-    va628,
-    va674,
+    va306,
+    va321,
+    va329,
+    va337,
+    va346,
+    va36,
+    va399,
+    va405,
+    va408,
+    va411,
+    va416,
+    va417,
+    va422,
+    va430,
+    va436,
+    va44,
+    va441,
+    va452,
+    va478,
+    va497,
+    va507,
+    va508,
+    va554,
+    va564,
+    va568,
+    va579,
+    va590,
+    va591,
+    va617,
+    va627,
+    va64,
+    va648,
+    va653,
     va678,
-    va685,
-    va696,
-    va706,
-    va707,
-    va708,
-    va715,
-    va718,
-    va734,
-    va74,
-    va742,
-    va745,
-    va748,
-    va756,
-    va760,
-    va775,
-    va777,
-    va780,
-    va799,
-    va811,
-    va827,
-    va837,
+    va717,
+    va721,
+    va728,
+    va739,
+    va749,
+    va750,
+    va751,
+    va758,
+    va761,
+    va795,
+    va803,
+    va806,
+    va809,
+    va817,
+    va821,
+    va836,
+    va838,
     va841,
-    va85,
-    va871,
-    va887,
-    va888,
     va895,
-    va897,
-    va909,
-    va914,
-    va916,
+    va905,
     va918,
-    va929,
-    va947,
-    va956,
-    va969,
-    va973,
-    va990,
+    va92,
+    va944,
+    va945,
+    va957,
+    va958,
+    va965,
+    va967,
+    va979,
+    va987,
+    va989,
+    va991,
     (
       -(
-        CASE WHEN va507 < va517 THEN va507 WHEN va507 >= va517 THEN va517 END
+        CASE WHEN va528 < va538 THEN va528 WHEN va528 >= va538 THEN va538 END
       )
-    ) AS va518,
-    va811 * stock_row AS va812,
+    ) AS va539,
     (
-      -va189
-    ) AS va1140,
+      -(
+        CASE WHEN va860 > va889 THEN va860 WHEN va860 <= va889 THEN va889 END
+      )
+    ) AS va890,
     (
-      CASE
-        WHEN (
-          va1306 > 0
-          OR (
-            va1320 = FLOOR(va1320) AND (
-              va1306 <> 0 OR va1320 >= 0
-            )
-          )
-          OR (
-            va1306 = 0 AND va1320 > 0
-          )
-        )
-        THEN POWER(va1306, va1320)
-      END
-    ) AS va1321,
-    (
-      CASE
-        WHEN (
-          va1391 > 0
-          OR (
-            va1414 = FLOOR(va1414) AND (
-              va1391 <> 0 OR va1414 >= 0
-            )
-          )
-          OR (
-            va1391 = 0 AND va1414 > 0
-          )
-        )
-        THEN POWER(va1391, va1414)
-      END
-    ) AS va1415
+      CASE WHEN va1097 < va1117 THEN va1097 WHEN va1097 >= va1117 THEN va1117 END
+    ) AS va1118
   FROM values_6_1
-), values_6_3 AS (
-  SELECT
-    ts_code,
-    trade_date,
-    stock_number,
-    stock_row,
-    day_rows,
-    se121,
-    se1224,
-    se1245,
-    se1246,
-    se1247,
-    se1439,
-    se1519,
-    se1523,
-    se1558,
-    se1560,
-    se1571,
-    se1572,
-    se1573,
-    se1608,
-    se1609,
-    se1610,
-    se1682,
-    se1683,
-    se1709,
-    se1710,
-    se1711,
-    se1726,
-    se1728,
-    se1783,
-    se1785,
-    se1846,
-    se1867,
-    se1877,
-    se1878,
-    se1879,
-    se1898,
-    se1899,
-    se1984,
-    se1985,
-    se1986,
-    se1987,
-    se2023,
-    se2051,
-    se217,
-    se228,
-    se237,
-    se284,
-    se305,
-    se313,
-    se379,
-    se380,
-    se388,
-    se389,
-    se391,
-    se397,
-    se398,
-    se404,
-    se405,
-    se407,
-    se408,
-    se410,
-    se413,
-    se416,
-    se417,
-    se422,
-    se423,
-    se426,
-    se427,
-    se429,
-    se43,
-    se430,
-    se432,
-    se434,
-    se556,
-    se557,
-    se558,
-    se568,
-    se572,
-    se650,
-    se651,
-    se652,
-    se682,
-    se728,
-    se749,
-    se750,
-    se751,
-    se759,
-    se761,
-    se957,
-    se958,
-    se959,
-    se972,
-    se974,
-    va1000,
-    va1012,
-    va1021,
-    va1036,
-    va1043,
-    va1045,
-    va1049,
-    va1051,
-    va106,
-    va1070,
-    va1072,
-    va1086,
-    va1092,
-    va1125,
-    va1127,
-    va1131,
-    va1135,
-    va1137,
-    va1140,
-    va1154,
-    va116,
-    va1165,
-    va1171,
-    va1183,
-    va1185,
-    va1187,
-    va1195,
-    va1204,
-    va1217,
-    va1219,
-    va1222,
-    va1223,
-    va124,
-    va1244,
-    va1259,
-    va1262,
-    va1271,
-    va1282,
-    va1283,
-    va1299,
-    va1326,
-    va1328,
-    va1334,
-    va1345,
-    va1350,
-    va1371,
-    va1379,
-    va140,
-    va1418,
-    va1428,
-    va1431,
-    va1437,
-    va1438,
-    va144,
-    va1465,
-    va1499,
-    va1507,
-    va1517,
-    va1518,
-    va1537,
-    va1555,
-    va1559,
-    va1570,
-    va158,
-    va1582,
-    va1587,
-    va1588,
-    va1607,
-    va161,
-    va1612,
-    va1619,
-    va1625,
-    va1626,
-    va1629,
-    va164,
-    va1647,
-    va165,
-    va1660,
-    va1668,
-    va1676,
-    va1679,
-    va1681,
-    va1684,
-    va1698,
-    va1708,
-    va1723,
-    va1727,
-    va1750,
-    va1768,
-    va1780,
-    va1784,
-    va1808,
-    va1831,
-    va1832,
-    va1835,
-    va1841,
-    va1845,
-    va1849,
-    va1862,
-    va1865,
-    va1866,
-    va1876,
-    va189,
-    va1891,
-    va1892,
-    va1896,
-    va1900,
-    va1916,
-    va1923,
-    va1930,
-    va1932,
-    va1956,
-    va1978,
-    va1983,
-    va1993,
-    va2001,
-    va2007,
-    va2018,
-    va202,
-    va2022,
-    va2024,
-    va203,
-    va2034,
-    va2045,
-    va2046,
-    va2047,
-    va2050,
-    va206,
-    va2074,
-    va2075,
-    va2088,
-    va209,
-    va2090,
-    va2094,
-    va2109,
-    va2110,
-    va2111,
-    va212,
-    va2139,
-    va2145,
-    va2155,
-    va216,
-    va2163,
-    va2168,
-    va218,
-    va2185,
-    va2191,
-    va2194,
-    va2199,
-    va2201,
-    va2222,
-    va2228,
-    va227,
-    va229,
-    va236,
-    va238,
-    va24,
-    va244,
-    va248,
-    va274,
-    va285,
-    va30,
-    va300,
-    va308,
-    va316,
-    va325,
-    va378,
-    va38,
-    va384,
-    va387,
-    va390,
-    va395,
-    va396,
-    va401,
-    va409,
-    va415,
-    va420,
-    va431,
-    va457,
-    va473,
-    va486,
-    va487,
-    va518,
-    va522,
-    va53,
-    va540,
-    va544,
-    va555,
-    va566,
-    va567,
-    va593,
-    va603,
-    va613,
-    va618,
-    va628,
-    va674,
-    va678,
-    va685,
-    va696,
-    va706,
-    va707,
-    va708,
-    va715,
-    va718,
-    va734,
-    va74,
-    va742,
-    va745,
-    va748,
-    va756,
-    va760,
-    va775,
-    va777,
-    va780,
-    va799,
-    va811,
-    va812,
-    va827,
-    va837,
-    va841,
-    va85,
-    va871,
-    va887,
-    va888,
-    va895,
-    va897,
-    va909,
-    va914,
-    va916,
-    va918,
-    va929,
-    va947,
-    va956,
-    va969,
-    va973,
-    va990,
-    (
-      -(
-        CASE WHEN ISFINITE(va1321) THEN va1321 END
-      )
-    ) AS va1322,
-    (
-      CASE WHEN ISFINITE(va1415) THEN va1415 END
-    ) AS va1416
-  FROM values_6_2
 ), series_7 AS (
   SELECT
     ts_code,
@@ -18735,577 +19770,522 @@ WITH values_0_1 AS (
     stock_number,
     stock_row,
     day_rows,
-    se121,
-    se1245,
-    se1246,
-    se1247,
-    se1523,
-    se1558,
-    se1571,
-    se1572,
-    se1573,
-    se1608,
-    se1609,
-    se1610,
-    se1682,
-    se1683,
-    se1709,
-    se1710,
-    se1711,
-    se1726,
-    se1783,
-    se1846,
-    se1877,
-    se1878,
-    se1879,
-    se1898,
-    se1899,
-    se1984,
-    se1985,
-    se1986,
-    se1987,
-    se2023,
-    se217,
-    se228,
+    se1029,
+    se1030,
+    se1031,
+    se1352,
+    se1353,
+    se1354,
+    se136,
+    se1658,
+    se1756,
+    se1757,
+    se1758,
+    se1840,
+    se1841,
+    se1867,
+    se1868,
+    se1869,
+    se2015,
+    se2070,
+    se2071,
+    se2156,
+    se2157,
+    se2158,
+    se2159,
+    se2195,
     se237,
-    se284,
-    se305,
-    se313,
-    se379,
-    se380,
-    se388,
-    se389,
-    se397,
-    se398,
-    se404,
-    se405,
-    se407,
-    se408,
-    se413,
-    se416,
-    se417,
-    se422,
-    se423,
+    se245,
+    se249,
+    se258,
+    se326,
+    se334,
+    se400,
+    se401,
+    se409,
+    se410,
+    se418,
+    se419,
+    se425,
     se426,
-    se427,
+    se428,
     se429,
-    se43,
-    se430,
     se434,
-    se556,
-    se557,
-    se558,
-    se572,
-    se650,
-    se651,
-    se652,
-    se682,
-    se728,
-    se749,
-    se750,
-    se751,
-    se759,
-    se957,
-    se958,
-    se959,
-    se972,
-    va1000,
-    va1012,
-    va1021,
-    va1036,
-    va1043,
-    va1045,
-    va1049,
-    va1051,
-    va106,
-    va1070,
-    va1072,
-    va1086,
-    va1092,
-    va1125,
-    va1127,
-    va1131,
-    va1135,
-    va1137,
-    va1140,
-    va1154,
-    va116,
-    va1165,
-    va1171,
-    va1183,
-    va1185,
-    va1187,
-    va1195,
-    va1204,
-    va1217,
+    se437,
+    se438,
+    se443,
+    se444,
+    se447,
+    se448,
+    se450,
+    se451,
+    se455,
+    se580,
+    se581,
+    se582,
+    se596,
+    se693,
+    se694,
+    se695,
+    se725,
+    se810,
+    se811,
+    se812,
+    se820,
+    va100,
+    va1007,
+    va1028,
+    va1066,
+    va1075,
+    va1085,
+    va1118,
+    va1121,
+    va1128,
+    va1130,
+    va1134,
+    va1136,
+    va1158,
+    va1160,
+    va1174,
+    va1180,
+    va121,
+    va1213,
+    va1215,
     va1219,
-    va1222,
-    va124,
-    va1244,
-    va1259,
+    va1223,
+    va1225,
+    va1228,
+    va1245,
+    va1256,
     va1262,
-    va1271,
-    va1282,
-    va1283,
-    va1299,
-    va1322,
-    va1326,
-    va1328,
-    va1334,
-    va1345,
-    va1350,
-    va1371,
-    va1379,
-    va140,
-    va1416,
-    va1418,
-    va1428,
-    va1431,
-    va1437,
-    va144,
-    va1499,
-    va1507,
-    va1517,
-    va1537,
-    va1555,
-    va1570,
-    va158,
-    va1582,
-    va1607,
-    va161,
-    va1612,
-    va1619,
-    va1625,
-    va1626,
-    va1629,
-    va164,
-    va1647,
-    va165,
-    va1660,
-    va1676,
-    va1679,
-    va1681,
-    va1698,
-    va1708,
-    va1723,
-    va1750,
-    va1768,
-    va1780,
-    va1808,
-    va1831,
-    va1832,
-    va1835,
-    va1841,
-    va1845,
-    va1849,
-    va1862,
-    va1865,
-    va1876,
-    va1891,
-    va1892,
-    va1896,
-    va1916,
-    va1923,
-    va1930,
-    va1932,
-    va1956,
-    va1983,
-    va1993,
+    va1274,
+    va1276,
+    va1279,
+    va1287,
+    va1296,
+    va131,
+    va1311,
+    va1313,
+    va1316,
+    va1351,
+    va1366,
+    va1369,
+    va1378,
+    va139,
+    va1396,
+    va1397,
+    va1413,
+    va1441,
+    va1445,
+    va1447,
+    va1453,
+    va1464,
+    va1469,
+    va1488,
+    va1496,
+    va1548,
+    va155,
+    va1550,
+    va1560,
+    va1563,
+    va1575,
+    va159,
+    va1634,
+    va1642,
+    va1652,
+    va1672,
+    va1721,
+    va1729,
+    va173,
+    va1755,
+    va176,
+    va1760,
+    va1767,
+    va1773,
+    va1774,
+    va179,
+    va180,
+    va1813,
+    va1818,
+    va1834,
+    va1837,
+    va1839,
+    va1856,
+    va1866,
+    va1906,
+    va1924,
+    va1947,
+    va1979,
+    va2000,
     va2001,
-    va2007,
+    va2004,
+    va2010,
+    va2014,
     va2018,
-    va202,
-    va2022,
-    va203,
-    va2034,
-    va2045,
-    va2046,
-    va2047,
-    va206,
-    va2074,
-    va2075,
+    va2031,
+    va2052,
+    va2063,
+    va2064,
+    va2068,
     va2088,
-    va209,
-    va2090,
-    va2094,
-    va2109,
-    va2110,
-    va2111,
+    va2095,
+    va2102,
+    va2104,
     va212,
-    va2139,
-    va2145,
+    va2128,
     va2155,
-    va216,
-    va2163,
-    va2168,
-    va2185,
-    va2191,
+    va2165,
+    va2173,
+    va2179,
+    va2190,
     va2194,
-    va2199,
-    va2201,
-    va2222,
-    va2228,
-    va227,
+    va2206,
+    va2217,
+    va2218,
+    va2219,
+    va222,
+    va223,
+    va2246,
+    va2247,
+    va226,
+    va2260,
+    va2262,
+    va2266,
+    va2284,
+    va2285,
+    va2286,
+    va229,
+    va232,
+    va2332,
+    va2338,
+    va2348,
+    va2356,
     va236,
-    va24,
-    va244,
+    va2361,
+    va2378,
+    va2384,
+    va2387,
+    va2392,
+    va2394,
+    va2415,
+    va2423,
     va248,
-    va274,
-    va285,
+    va257,
+    va265,
+    va269,
+    va295,
     va30,
-    va300,
-    va308,
-    va316,
-    va325,
-    va378,
-    va38,
-    va384,
-    va387,
-    va395,
-    va396,
-    va401,
-    va415,
-    va420,
-    va457,
-    va486,
-    va487,
-    va518,
-    va53,
-    va540,
-    va544,
-    va555,
-    va566,
-    va593,
-    va603,
-    va613,
-    va618,
-    va628,
-    va674,
+    va306,
+    va321,
+    va329,
+    va337,
+    va346,
+    va36,
+    va399,
+    va405,
+    va408,
+    va416,
+    va417,
+    va422,
+    va436,
+    va44,
+    va441,
+    va478,
+    va497,
+    va507,
+    va508,
+    va539,
+    va554,
+    va564,
+    va568,
+    va579,
+    va590,
+    va617,
+    va627,
+    va64,
+    va648,
+    va653,
     va678,
-    va685,
-    va696,
-    va706,
-    va707,
-    va708,
-    va715,
-    va718,
-    va734,
-    va742,
-    va745,
-    va748,
-    va756,
-    va775,
-    va777,
-    va780,
-    va799,
-    va827,
-    va837,
+    va717,
+    va721,
+    va728,
+    va739,
+    va749,
+    va750,
+    va751,
+    va758,
+    va761,
+    va795,
+    va803,
+    va806,
+    va809,
+    va817,
+    va836,
+    va838,
     va841,
-    va85,
-    va887,
-    va888,
+    va890,
     va895,
-    va897,
-    va909,
-    va914,
-    va916,
+    va905,
     va918,
-    va929,
-    va947,
-    va956,
-    va969,
-    va990,
-    MAX(va74) OVER rows_3 AS se75,
-    COUNT(va74) OVER rows_3 AS se76,
+    va92,
+    va957,
+    va958,
+    va965,
+    va967,
+    va979,
+    va987,
+    va989,
+    va991,
     LAST_VALUE((
       CASE WHEN (
         (
-          se121 - 1
+          se136 - 1
         ) % 1100
-      ) = 1099 THEN va124 END
-    ) IGNORE NULLS) OVER rows_earlier AS se125,
-    MAX(va189) OVER rows_5 AS se190,
-    COUNT(va189) OVER rows_5 AS se191,
+      ) = 1099 THEN va139 END
+    ) IGNORE NULLS) OVER rows_earlier AS se140,
     SUM(
       (
-        CASE WHEN se217 = 1 THEN va216 / CAST(0.08333333333333333 AS DOUBLE) ELSE va216 END * EXP((
-          (
-            se217 - 1
-          ) % 1100
-        ) * CAST(0.08701137698962977 AS DOUBLE))
-      )
-    ) OVER (
-      PARTITION BY stock_number, va218
-      ORDER BY stock_row
-      rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se219,
-    SUM(
-      (
-        CASE WHEN se228 = 1 THEN va227 / CAST(0.05 AS DOUBLE) ELSE va227 END * EXP((
-          (
-            se228 - 1
-          ) % 1100
-        ) * CAST(0.051293294387550536 AS DOUBLE))
-      )
-    ) OVER (
-      PARTITION BY stock_number, va229
-      ORDER BY stock_row
-      rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se230,
-    SUM(
-      (
-        CASE WHEN se237 = 1 THEN va236 / CAST(0.05 AS DOUBLE) ELSE va236 END * EXP((
+        CASE WHEN se237 = 1 THEN va236 / CAST(0.08333333333333333 AS DOUBLE) ELSE va236 END * EXP((
           (
             se237 - 1
           ) % 1100
-        ) * CAST(0.051293294387550536 AS DOUBLE))
+        ) * CAST(0.08701137698962977 AS DOUBLE))
       )
     ) OVER (
       PARTITION BY stock_number, va238
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
     ) AS se239,
-    LAST_VALUE((
-      CASE WHEN (
-        (
-          se305 - 1
-        ) % 1100
-      ) = 1099 THEN va308 END
-    ) IGNORE NULLS) OVER rows_earlier AS se309,
-    LAST_VALUE((
-      CASE WHEN (
-        (
-          se313 - 1
-        ) % 1100
-      ) = 1099 THEN va316 END
-    ) IGNORE NULLS) OVER rows_earlier AS se317,
-    MAX((
-      CASE WHEN va390 IS DISTINCT FROM se391 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se392,
-    MAX((
-      CASE WHEN va409 IS DISTINCT FROM se410 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se411,
-    MAX((
-      CASE WHEN va431 IS DISTINCT FROM se432 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se433,
-    SUM(va473) OVER rows_3 AS se474,
-    COUNT(va473) OVER rows_3 AS se475,
-    SUM(va522) OVER rows_2 AS se523,
-    COUNT(va522) OVER rows_2 AS se524,
-    MAX((
-      CASE WHEN va567 IS DISTINCT FROM se568 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se569,
-    LAG(va628, 1) OVER rows_row AS se629,
-    LAG(va628, 2) OVER rows_row AS se630,
-    LAG(va628, 3) OVER rows_row AS se631,
-    LAG(va628, 4) OVER rows_row AS se632,
-    LAG(va628, 5) OVER rows_row AS se633,
-    LAST_VALUE((
-      CASE WHEN (
-        (
-          se682 - 1
-        ) % 1100
-      ) = 1099 THEN va685 END
-    ) IGNORE NULLS) OVER rows_earlier AS se686,
-    MAX((
-      CASE WHEN va760 IS DISTINCT FROM se761 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se762,
-    SUM(va812) OVER rows_17 AS se813,
-    COUNT(va812) OVER rows_17 AS se814,
-    SUM(va811) OVER rows_17 AS se815,
-    COUNT(va811) OVER rows_17 AS se816,
-    LAG(va841, 1) OVER rows_row AS se842,
-    LAG(va841, 2) OVER rows_row AS se843,
-    LAG(va841, 3) OVER rows_row AS se844,
-    MAX(va871) OVER rows_13 AS se872,
-    COUNT(va871) OVER rows_13 AS se873,
-    LAST_VALUE((
-      CASE WHEN (
-        (
-          se121 - 1
-        ) % 1100
-      ) = 1099 THEN va897 END
-    ) IGNORE NULLS) OVER rows_earlier AS se898,
-    LAST_VALUE((
-      CASE WHEN (
-        (
-          se682 - 1
-        ) % 1100
-      ) = 1099 THEN va918 END
-    ) IGNORE NULLS) OVER rows_earlier AS se919,
-    LAG(va929, 1) OVER rows_row AS se930,
-    LAG(va929, 2) OVER rows_row AS se931,
-    LAG(va929, 3) OVER rows_row AS se932,
-    LAG(va947, 1) OVER rows_row AS se948,
-    LAG(va947, 2) OVER rows_row AS se949,
-    MAX((
-      CASE WHEN va973 IS DISTINCT FROM se974 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se975,
-    LAG(va1021, 1) OVER rows_row AS se1022,
-    LAG(va1021, 2) OVER rows_row AS se1023,
-    LAG(va1021, 3) OVER rows_row AS se1024,
-    LAG(va1021, 4) OVER rows_row AS se1025,
-    LAG(va1021, 5) OVER rows_row AS se1026,
-    LAST_VALUE((
-      CASE WHEN (
-        (
-          se682 - 1
-        ) % 1100
-      ) = 1099 THEN va1051 END
-    ) IGNORE NULLS) OVER rows_earlier AS se1052,
-    LAST_VALUE(
-      (
-        CASE WHEN (
-          (
-            stock_row - 1
-          ) % 1100
-        ) = 1099 THEN va1137 END
-      )
-     IGNORE NULLS) OVER rows_earlier AS se1138,
-    LAG(va1171, 1) OVER rows_row AS se1172,
-    LAG(va1171, 2) OVER rows_row AS se1173,
-    LAG(va1171, 3) OVER rows_row AS se1174,
-    LAG(va1171, 4) OVER rows_row AS se1175,
-    MAX(
-      (
-        CASE WHEN va1223 IS DISTINCT FROM se1224 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se1225,
-    LAST_VALUE(
-      (
-        CASE WHEN (
-          (
-            stock_row - 1
-          ) % 1100
-        ) = 1099 THEN va1328 END
-      )
-     IGNORE NULLS) OVER rows_earlier AS se1329,
-    MAX(
-      (
-        CASE WHEN va1438 IS DISTINCT FROM se1439 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se1440,
-    MIN(va1465) OVER rows_9 AS se1466,
-    COUNT(va1465) OVER rows_9 AS se1467,
-    MAX(
-      (
-        CASE WHEN va1518 IS DISTINCT FROM se1519 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se1520,
-    COUNT(va1537) OVER rows_before AS se1538,
-    MAX(
-      (
-        CASE WHEN va1559 IS DISTINCT FROM se1560 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se1561,
-    SUM(va1588) OVER rows_20 AS se1589,
-    COUNT(va1588) OVER rows_20 AS se1590,
-    SUM(va1587) OVER rows_20 AS se1591,
-    COUNT(va1587) OVER rows_20 AS se1592,
-    LAG(va1629, 1) OVER rows_row AS se1630,
-    LAG(va1629, 2) OVER rows_row AS se1631,
-    LAG(va1629, 3) OVER rows_row AS se1632,
-    LAG(va1629, 4) OVER rows_row AS se1633,
-    LAG(va1629, 5) OVER rows_row AS se1634,
-    LAG(va1629, 6) OVER rows_row AS se1635,
-    LAG(va1629, 7) OVER rows_row AS se1636,
-    LAG(va1629, 8) OVER rows_row AS se1637,
-    LAG(va1629, 9) OVER rows_row AS se1638,
-    LAG(va1647, 1) OVER rows_row AS se1648,
-    LAG(va1647, 2) OVER rows_row AS se1649,
-    RANK(
-    ORDER BY
-      va1668) OVER rows_18 AS se1669,
-    CUME_DIST(
-    ORDER BY
-      va1668) OVER rows_18 AS se1670,
-    COUNT(va1668) OVER rows_18 AS se1671,
     SUM(
       (
-        CASE WHEN se1683 = 1 THEN se1682 / CAST(0.05 AS DOUBLE) ELSE se1682 END * EXP((
+        CASE WHEN se249 = 1 THEN va248 / CAST(0.05 AS DOUBLE) ELSE va248 END * EXP((
           (
-            se1683 - 1
+            se249 - 1
           ) % 1100
         ) * CAST(0.051293294387550536 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY stock_number, va1684
+      PARTITION BY stock_number, va250
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se1685,
-    MAX(
+    ) AS se251,
+    SUM(
       (
-        CASE WHEN va1727 IS DISTINCT FROM se1728 OR stock_row = 1 THEN stock_row END
+        CASE WHEN se258 = 1 THEN va257 / CAST(0.05 AS DOUBLE) ELSE va257 END * EXP((
+          (
+            se258 - 1
+          ) % 1100
+        ) * CAST(0.051293294387550536 AS DOUBLE))
       )
-    ) OVER rows_before AS se1729,
-    MAX(
-      (
-        CASE WHEN va1784 IS DISTINCT FROM se1785 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se1786,
+    ) OVER (
+      PARTITION BY stock_number, va259
+      ORDER BY stock_row
+      rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
+    ) AS se260,
     LAST_VALUE((
       CASE WHEN (
         (
-          se1846 - 1
-        ) % 1175
-      ) = 1174 THEN va1849 END
-    ) IGNORE NULLS) OVER rows_earlier AS se1850,
-    MAX(
-      (
-        CASE WHEN va1866 IS DISTINCT FROM se1867 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se1868,
-    SUM(
-      (
-        CASE
-          WHEN se1899 = 1
-          THEN se1898 / CAST(0.1111111111111111 AS DOUBLE)
-          ELSE se1898
-        END * EXP((
-          (
-            se1899 - 1
-          ) % 1100
-        ) * CAST(0.11778303565638344 AS DOUBLE))
-      )
-    ) OVER (
-      PARTITION BY stock_number, va1900
-      ORDER BY stock_row
-      rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se1901,
+          se326 - 1
+        ) % 1100
+      ) = 1099 THEN va329 END
+    ) IGNORE NULLS) OVER rows_earlier AS se330,
+    LAST_VALUE((
+      CASE WHEN (
+        (
+          se334 - 1
+        ) % 1100
+      ) = 1099 THEN va337 END
+    ) IGNORE NULLS) OVER rows_earlier AS se338,
+    MAX((
+      CASE WHEN va411 IS DISTINCT FROM se412 OR stock_row = 1 THEN stock_row END
+    )) OVER rows_before AS se413,
+    MAX((
+      CASE WHEN va430 IS DISTINCT FROM se431 OR stock_row = 1 THEN stock_row END
+    )) OVER rows_before AS se432,
+    MAX((
+      CASE WHEN va452 IS DISTINCT FROM se453 OR stock_row = 1 THEN stock_row END
+    )) OVER rows_before AS se454,
+    MAX((
+      CASE WHEN va591 IS DISTINCT FROM se592 OR stock_row = 1 THEN stock_row END
+    )) OVER rows_before AS se593,
+    LAG(va678, 1) OVER rows_row AS se679,
+    LAG(va678, 2) OVER rows_row AS se680,
+    LAG(va678, 3) OVER rows_row AS se681,
+    LAST_VALUE((
+      CASE WHEN (
+        (
+          se725 - 1
+        ) % 1100
+      ) = 1099 THEN va728 END
+    ) IGNORE NULLS) OVER rows_earlier AS se729,
+    MAX((
+      CASE WHEN va821 IS DISTINCT FROM se822 OR stock_row = 1 THEN stock_row END
+    )) OVER rows_before AS se823,
+    SUM(va945) OVER rows_14 AS se946,
+    COUNT(va945) OVER rows_14 AS se947,
+    SUM(va944) OVER rows_14 AS se948,
+    COUNT(va944) OVER rows_14 AS se949,
+    LAST_VALUE((
+      CASE WHEN (
+        (
+          se136 - 1
+        ) % 1100
+      ) = 1099 THEN va967 END
+    ) IGNORE NULLS) OVER rows_earlier AS se968,
+    LAST_VALUE((
+      CASE WHEN (
+        (
+          se725 - 1
+        ) % 1100
+      ) = 1099 THEN va991 END
+    ) IGNORE NULLS) OVER rows_earlier AS se992,
+    LAG(va1007, 1) OVER rows_row AS se1008,
+    LAG(va1007, 2) OVER rows_row AS se1009,
+    LAG(va1007, 3) OVER rows_row AS se1010,
+    LAG(va1007, 4) OVER rows_row AS se1011,
+    LAST_VALUE((
+      CASE WHEN (
+        (
+          se725 - 1
+        ) % 1100
+      ) = 1099 THEN va1136 END
+    ) IGNORE NULLS) OVER rows_earlier AS se1137,
     LAST_VALUE(
       (
         CASE WHEN (
           (
             stock_row - 1
           ) % 1100
-        ) = 1099 THEN va1932 END
+        ) = 1099 THEN va1225 END
       )
-     IGNORE NULLS) OVER rows_earlier AS se1933,
-    MIN(va1978) OVER rows_5 AS se1979,
-    COUNT(va1978) OVER rows_5 AS se1980,
-    MIN(va1043) OVER rows_12 AS se2008,
-    COUNT(va1043) OVER rows_12 AS se2009,
-    MAX(va1043) OVER rows_12 AS se2011,
+     IGNORE NULLS) OVER rows_earlier AS se1226,
+    LAG(va1262, 1) OVER rows_row AS se1263,
+    LAG(va1262, 2) OVER rows_row AS se1264,
+    LAG(va1262, 3) OVER rows_row AS se1265,
+    LAG(va1262, 4) OVER rows_row AS se1266,
+    MAX(
+      (
+        CASE WHEN va1317 IS DISTINCT FROM se1318 OR stock_row = 1 THEN stock_row END
+      )
+    ) OVER rows_before AS se1319,
+    LAST_VALUE(
+      (
+        CASE WHEN (
+          (
+            stock_row - 1
+          ) % 1100
+        ) = 1099 THEN va1447 END
+      )
+     IGNORE NULLS) OVER rows_earlier AS se1448,
+    LAG(va1575, 1) OVER rows_row AS se1576,
+    LAG(va1575, 2) OVER rows_row AS se1577,
+    LAG(va1575, 3) OVER rows_row AS se1578,
+    LAG(va1575, 4) OVER rows_row AS se1579,
+    LAG(va1575, 5) OVER rows_row AS se1580,
+    LAG(va1575, 6) OVER rows_row AS se1581,
+    MIN(va1600) OVER rows_9 AS se1601,
+    COUNT(va1600) OVER rows_9 AS se1602,
+    MAX(
+      (
+        CASE WHEN va1653 IS DISTINCT FROM se1654 OR stock_row = 1 THEN stock_row END
+      )
+    ) OVER rows_before AS se1655,
+    COUNT(va1672) OVER rows_before AS se1673,
+    SUM(va1736) OVER rows_20 AS se1737,
+    COUNT(va1736) OVER rows_20 AS se1738,
+    SUM(va1735) OVER rows_20 AS se1739,
+    COUNT(va1735) OVER rows_20 AS se1740,
+    RANK(
+    ORDER BY
+      va1826) OVER rows_18 AS se1827,
+    CUME_DIST(
+    ORDER BY
+      va1826) OVER rows_18 AS se1828,
+    COUNT(va1826) OVER rows_18 AS se1829,
+    SUM(
+      (
+        CASE WHEN se1841 = 1 THEN se1840 / CAST(0.05 AS DOUBLE) ELSE se1840 END * EXP((
+          (
+            se1841 - 1
+          ) % 1100
+        ) * CAST(0.051293294387550536 AS DOUBLE))
+      )
+    ) OVER (
+      PARTITION BY stock_number, va1842
+      ORDER BY stock_row
+      rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
+    ) AS se1843,
+    RANK(
+    ORDER BY
+      va1887) OVER rows_19 AS se1888,
+    CUME_DIST(
+    ORDER BY
+      va1887) OVER rows_19 AS se1889,
+    COUNT(va1887) OVER rows_19 AS se1890,
+    LAG(va1947, 1) OVER rows_row AS se1948,
+    LAG(va1947, 2) OVER rows_row AS se1949,
+    LAG(va1947, 3) OVER rows_row AS se1950,
+    LAG(va1947, 4) OVER rows_row AS se1951,
+    LAG(va1947, 5) OVER rows_row AS se1952,
+    LAG(va1947, 6) OVER rows_row AS se1953,
+    LAST_VALUE((
+      CASE WHEN (
+        (
+          se2015 - 1
+        ) % 1175
+      ) = 1174 THEN va2018 END
+    ) IGNORE NULLS) OVER rows_earlier AS se2019,
     SUM(
       (
         CASE
-          WHEN se2023 = 1
-          THEN va2022 / CAST(0.15384615384615385 AS DOUBLE)
-          ELSE va2022
+          WHEN se2071 = 1
+          THEN se2070 / CAST(0.1111111111111111 AS DOUBLE)
+          ELSE se2070
         END * EXP((
           (
-            se2023 - 1
+            se2071 - 1
+          ) % 1100
+        ) * CAST(0.11778303565638344 AS DOUBLE))
+      )
+    ) OVER (
+      PARTITION BY stock_number, va2072
+      ORDER BY stock_row
+      rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
+    ) AS se2073,
+    LAST_VALUE(
+      (
+        CASE WHEN (
+          (
+            stock_row - 1
+          ) % 1100
+        ) = 1099 THEN va2104 END
+      )
+     IGNORE NULLS) OVER rows_earlier AS se2105,
+    MIN(va2150) OVER rows_5 AS se2151,
+    COUNT(va2150) OVER rows_5 AS se2152,
+    MIN(va1128) OVER rows_12 AS se2180,
+    COUNT(va1128) OVER rows_12 AS se2181,
+    MAX(va1128) OVER rows_12 AS se2183,
+    SUM(
+      (
+        CASE
+          WHEN se2195 = 1
+          THEN va2194 / CAST(0.15384615384615385 AS DOUBLE)
+          ELSE va2194
+        END * EXP((
+          (
+            se2195 - 1
           ) % 1100
         ) * CAST(0.1670540846631662 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY stock_number, va2024
+      PARTITION BY stock_number, va2196
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se2025,
+    ) AS se2197,
     LAG(
       (
-        va2050 + COALESCE(se2051, 0) * EXP(
+        va2222 + COALESCE(se2223, 0) * EXP(
           (
             (
               (
@@ -19316,27 +20296,19 @@ WITH values_0_1 AS (
         )
       ),
       1
-    ) OVER rows_row AS se2052,
+    ) OVER rows_row AS se2224,
     LAST_VALUE(
       (
         CASE WHEN (
           (
             stock_row - 1
           ) % 1100
-        ) = 1099 THEN va2090 END
+        ) = 1099 THEN va2262 END
       )
-     IGNORE NULLS) OVER rows_earlier AS se2091,
-    LAG(va2088, 6) OVER rows_row AS se2192
-  FROM values_6_3
-  WINDOW rows_2 AS (
-    PARTITION BY stock_number
-    ORDER BY stock_row
-    rows BETWEEN 1 preceding AND CURRENT ROW
-  ), rows_3 AS (
-    PARTITION BY stock_number
-    ORDER BY stock_row
-    rows BETWEEN 2 preceding AND CURRENT ROW
-  ), rows_5 AS (
+     IGNORE NULLS) OVER rows_earlier AS se2263,
+    LAG(va2260, 6) OVER rows_row AS se2385
+  FROM values_6_2
+  WINDOW rows_5 AS (
     PARTITION BY stock_number
     ORDER BY stock_row
     rows BETWEEN 4 preceding AND CURRENT ROW
@@ -19348,18 +20320,18 @@ WITH values_0_1 AS (
     PARTITION BY stock_number
     ORDER BY stock_row
     rows BETWEEN 11 preceding AND CURRENT ROW
-  ), rows_13 AS (
+  ), rows_14 AS (
     PARTITION BY stock_number
     ORDER BY stock_row
-    rows BETWEEN 12 preceding AND CURRENT ROW
-  ), rows_17 AS (
-    PARTITION BY stock_number
-    ORDER BY stock_row
-    rows BETWEEN 16 preceding AND CURRENT ROW
+    rows BETWEEN 13 preceding AND CURRENT ROW
   ), rows_18 AS (
     PARTITION BY stock_number
     ORDER BY stock_row
     rows BETWEEN 17 preceding AND CURRENT ROW
+  ), rows_19 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 18 preceding AND CURRENT ROW
   ), rows_20 AS (
     PARTITION BY stock_number
     ORDER BY stock_row
@@ -19380,423 +20352,437 @@ WITH values_0_1 AS (
     stock_number,
     stock_row,
     day_rows,
-    se1245,
-    se1246,
-    se1247,
-    se1538,
-    se1571,
-    se1572,
-    se1573,
-    se1608,
-    se1609,
-    se1610,
-    se1683,
-    se1709,
-    se1710,
-    se1711,
-    se1877,
-    se1878,
-    se1879,
-    se1899,
-    se2009,
-    se2011,
-    se2023,
-    se2052,
-    se2091,
-    se217,
-    se228,
+    se1352,
+    se1353,
+    se1354,
+    se1673,
+    se1756,
+    se1757,
+    se1758,
+    se1841,
+    se1867,
+    se1868,
+    se1869,
+    se2071,
+    se2181,
+    se2183,
+    se2195,
+    se2224,
+    se2263,
     se237,
-    se379,
-    se380,
-    se397,
-    se398,
-    se404,
-    se405,
-    se407,
-    se408,
-    se411,
-    se413,
-    se416,
-    se417,
-    se422,
-    se423,
+    se249,
+    se258,
+    se400,
+    se401,
+    se418,
+    se419,
+    se425,
     se426,
-    se427,
+    se428,
     se429,
-    se430,
-    se433,
+    se432,
     se434,
-    se556,
-    se557,
-    se558,
-    se650,
-    se651,
-    se652,
-    se749,
-    se750,
-    se751,
-    se957,
-    se958,
-    se959,
-    va1000,
-    va1012,
-    va1036,
-    va1043,
-    va1045,
-    va1049,
-    va106,
-    va1070,
-    va1072,
-    va1086,
-    va1092,
-    va1125,
-    va1127,
-    va1131,
-    va1140,
-    va1154,
-    va116,
-    va1165,
-    va1183,
-    va1185,
-    va1187,
-    va1195,
-    va1204,
-    va1217,
+    se437,
+    se438,
+    se443,
+    se444,
+    se447,
+    se448,
+    se450,
+    se451,
+    se454,
+    se455,
+    se580,
+    se581,
+    se582,
+    se810,
+    se811,
+    se812,
+    va100,
+    va1066,
+    va1075,
+    va1085,
+    va1118,
+    va1121,
+    va1128,
+    va1130,
+    va1134,
+    va1158,
+    va1160,
+    va1174,
+    va1180,
+    va121,
+    va1213,
+    va1215,
     va1219,
-    va1244,
-    va1259,
-    va1262,
-    va1271,
-    va1282,
-    va1283,
-    va1299,
-    va1322,
-    va1334,
-    va1345,
-    va1350,
-    va1371,
-    va1379,
-    va140,
-    va1416,
-    va1418,
-    va1428,
-    va1431,
-    va144,
-    va1499,
-    va1507,
-    va1537,
-    va1570,
-    va158,
-    va1582,
-    va1607,
-    va161,
-    va1612,
-    va1619,
-    va1625,
-    va1626,
-    va164,
-    va165,
-    va1660,
-    va1676,
-    va1679,
-    va1681,
-    va1698,
-    va1708,
-    va1750,
-    va1768,
-    va1808,
-    va1831,
-    va1832,
-    va1835,
-    va1841,
-    va1845,
-    va1862,
-    va1876,
-    va1891,
-    va1892,
-    va1896,
-    va1916,
-    va1923,
-    va1956,
-    va1993,
+    va1228,
+    va1245,
+    va1256,
+    va1274,
+    va1276,
+    va1279,
+    va1287,
+    va1296,
+    va131,
+    va1311,
+    va1313,
+    va1351,
+    va1366,
+    va1369,
+    va1378,
+    va1396,
+    va1397,
+    va1413,
+    va1441,
+    va1453,
+    va1464,
+    va1469,
+    va1488,
+    va1496,
+    va1548,
+    va155,
+    va1550,
+    va1560,
+    va1563,
+    va159,
+    va1634,
+    va1642,
+    va1672,
+    va1721,
+    va1729,
+    va173,
+    va1755,
+    va176,
+    va1760,
+    va1767,
+    va1773,
+    va1774,
+    va179,
+    va180,
+    va1813,
+    va1818,
+    va1834,
+    va1837,
+    va1839,
+    va1856,
+    va1866,
+    va1906,
+    va1924,
+    va1979,
+    va2000,
     va2001,
-    va2007,
-    va2018,
-    va202,
-    va203,
-    va2034,
-    va2045,
-    va2046,
-    va2047,
-    va206,
-    va2074,
-    va2075,
+    va2004,
+    va2010,
+    va2014,
+    va2031,
+    va2052,
+    va2063,
+    va2064,
+    va2068,
     va2088,
-    va209,
-    va2090,
-    va2094,
-    va2109,
-    va2110,
-    va2111,
+    va2095,
     va212,
-    va2139,
-    va2145,
-    va2155,
-    va2163,
-    va2168,
-    va2185,
-    va2191,
-    va2194,
-    va2199,
-    va2201,
-    va2222,
-    va2228,
-    va24,
-    va244,
-    va248,
-    va274,
-    va285,
+    va2128,
+    va2165,
+    va2173,
+    va2179,
+    va2190,
+    va2206,
+    va2217,
+    va2218,
+    va2219,
+    va222,
+    va223,
+    va2246,
+    va2247,
+    va226,
+    va2260,
+    va2262,
+    va2266,
+    va2284,
+    va2285,
+    va2286,
+    va229,
+    va232,
+    va2332,
+    va2338,
+    va2348,
+    va2356,
+    va2361,
+    va2378,
+    va2384,
+    va2387,
+    va2392,
+    va2394,
+    va2415,
+    va2423,
+    va265,
+    va269,
+    va295,
     va30,
-    va300,
-    va325,
-    va378,
-    va38,
-    va384,
-    va395,
-    va396,
-    va401,
-    va415,
-    va420,
-    va457,
-    va486,
-    va487,
-    va518,
-    va53,
-    va540,
-    va544,
-    va555,
-    va593,
-    va603,
-    va613,
-    va618,
-    va674,
-    va678,
-    va696,
-    va706,
-    va707,
-    va708,
-    va715,
-    va718,
-    va734,
-    va742,
-    va745,
-    va748,
-    va775,
-    va777,
-    va780,
-    va799,
-    va827,
-    va837,
-    va85,
-    va887,
-    va888,
+    va306,
+    va321,
+    va346,
+    va36,
+    va399,
+    va405,
+    va416,
+    va417,
+    va422,
+    va436,
+    va44,
+    va441,
+    va478,
+    va497,
+    va507,
+    va508,
+    va539,
+    va554,
+    va564,
+    va568,
+    va579,
+    va617,
+    va627,
+    va64,
+    va648,
+    va653,
+    va717,
+    va721,
+    va739,
+    va749,
+    va750,
+    va751,
+    va758,
+    va761,
+    va795,
+    va803,
+    va806,
+    va809,
+    va836,
+    va838,
+    va841,
+    va890,
     va895,
-    va909,
-    va914,
-    va916,
-    va956,
-    va990,
+    va905,
+    va918,
+    va92,
+    va957,
+    va958,
+    va965,
+    va979,
+    va987,
+    va989,
     (
-      -(
-        CASE WHEN se76 = 3 THEN se75 END
-      )
-    ) AS va77,
-    (
-      va124 + COALESCE(se125, 0) * EXP(
+      va139 + COALESCE(se140, 0) * EXP(
         (
           (
             (
-              se121 - 1
+              se136 - 1
             ) % 1100
           ) + 1
         ) * -CAST(0.3364722366212129 AS DOUBLE)
       )
-    ) AS va126,
-    (
-      -(
-        CASE WHEN se191 = 5 THEN se190 END
-      )
-    ) AS va192,
-    (
-      CASE
-        WHEN NOT va216 IS NULL
-        THEN CAST(0.08333333333333333 AS DOUBLE) * se219 * EXP((
-          (
-            se217 - 1
-          ) % 1100
-        ) * -CAST(0.08701137698962977 AS DOUBLE))
-      END
-    ) AS va220,
-    (
-      CASE
-        WHEN NOT va227 IS NULL
-        THEN CAST(0.05 AS DOUBLE) * se230 * EXP((
-          (
-            se228 - 1
-          ) % 1100
-        ) * -CAST(0.051293294387550536 AS DOUBLE))
-      END
-    ) AS va231,
+    ) AS va141,
     (
       CASE
         WHEN NOT va236 IS NULL
-        THEN CAST(0.05 AS DOUBLE) * se239 * EXP((
+        THEN CAST(0.08333333333333333 AS DOUBLE) * se239 * EXP((
           (
             se237 - 1
           ) % 1100
-        ) * -CAST(0.051293294387550536 AS DOUBLE))
+        ) * -CAST(0.08701137698962977 AS DOUBLE))
       END
     ) AS va240,
     (
-      va308 + COALESCE(se309, 0) * EXP(
-        (
+      CASE
+        WHEN NOT va248 IS NULL
+        THEN CAST(0.05 AS DOUBLE) * se251 * EXP((
           (
-            (
-              se305 - 1
-            ) % 1100
-          ) + 1
-        ) * -CAST(0.4054651081081644 AS DOUBLE)
-      )
-    ) AS va310,
-    (
-      va316 + COALESCE(se317, 0) * EXP(
-        (
-          (
-            (
-              se313 - 1
-            ) % 1100
-          ) + 1
-        ) * -CAST(0.4054651081081644 AS DOUBLE)
-      )
-    ) AS va318,
+            se249 - 1
+          ) % 1100
+        ) * -CAST(0.051293294387550536 AS DOUBLE))
+      END
+    ) AS va252,
     (
       CASE
-        WHEN se392 > stock_row - 59
+        WHEN NOT va257 IS NULL
+        THEN CAST(0.05 AS DOUBLE) * se260 * EXP((
+          (
+            se258 - 1
+          ) % 1100
+        ) * -CAST(0.051293294387550536 AS DOUBLE))
+      END
+    ) AS va261,
+    (
+      va329 + COALESCE(se330, 0) * EXP(
+        (
+          (
+            (
+              se326 - 1
+            ) % 1100
+          ) + 1
+        ) * -CAST(0.4054651081081644 AS DOUBLE)
+      )
+    ) AS va331,
+    (
+      va337 + COALESCE(se338, 0) * EXP(
+        (
+          (
+            (
+              se334 - 1
+            ) % 1100
+          ) + 1
+        ) * -CAST(0.4054651081081644 AS DOUBLE)
+      )
+    ) AS va339,
+    (
+      CASE
+        WHEN (
+          se413 > stock_row - 59
+        )
         THEN (
           CASE
-            WHEN va387 > CAST(1e-10 AS DOUBLE) * (
-              CASE WHEN se389 = 60 THEN se388 END
+            WHEN va408 > CAST(1e-10 AS DOUBLE) * (
+              CASE WHEN se410 = 60 THEN se409 END
             )
-            THEN va387
+            THEN va408
           END
         )
         ELSE NULL
       END
-    ) AS va393,
-    (
-      -(
-        CASE WHEN se475 = 3 THEN se474 END
-      )
-    ) AS va476,
-    (
-      CASE WHEN se524 = 2 THEN se523 END
-    ) AS va525,
+    ) AS va414,
     (
       CASE
-        WHEN se569 > stock_row - 13 AND se572 > stock_row - 13
-        THEN CASE WHEN ISFINITE(va566) THEN ROUND(va566, 12) END
+        WHEN (
+          se593 > stock_row - 13
+        ) AND (
+          se596 > stock_row - 13
+        )
+        THEN CASE WHEN ISFINITE(va590) THEN ROUND(va590, 12) END
         ELSE NULL
       END
-    ) AS va573,
+    ) AS va597,
     (
-      6 * va628 + 5 * se629 + 4 * se630 + 3 * se631 + 2 * se632 + 1 * se633
-    ) / 21 AS va634,
+      (
+        2 + CASE WHEN se679 < va678 THEN 2 WHEN se679 = va678 THEN 1 WHEN se679 > va678 THEN 0 END + CASE WHEN se680 < va678 THEN 2 WHEN se680 = va678 THEN 1 WHEN se680 > va678 THEN 0 END + CASE WHEN se681 < va678 THEN 2 WHEN se681 = va678 THEN 1 WHEN se681 > va678 THEN 0 END
+      ) / 8 + (
+        CASE WHEN se695 = 15 THEN (
+          se693 + se694 * 15
+        ) / 30 END
+      )
+    ) AS va696,
     (
-      va685 + COALESCE(se686, 0) * EXP(
+      va728 + COALESCE(se729, 0) * EXP(
         (
           (
             (
-              se682 - 1
+              se725 - 1
             ) % 1100
           ) + 1
         ) * -CAST(0.11778303565638344 AS DOUBLE)
       )
-    ) AS va687,
+    ) AS va730,
     (
       CASE
-        WHEN se759 > stock_row - 12 AND se762 > stock_row - 12
-        THEN CASE WHEN ISFINITE(va756) THEN ROUND(va756, 12) END
+        WHEN (
+          se820 > stock_row - 12
+        ) AND (
+          se823 > stock_row - 12
+        )
+        THEN CASE WHEN ISFINITE(va817) THEN ROUND(va817, 12) END
         ELSE NULL
       END
-    ) AS va763,
+    ) AS va824,
     (
       (
-        CASE WHEN se814 = 17 THEN se813 END
+        CASE WHEN se947 = 14 THEN se946 END
       ) - (
-        stock_row - 17
+        stock_row - 14
       ) * (
-        CASE WHEN se816 = 17 THEN se815 END
+        CASE WHEN se949 = 14 THEN se948 END
       )
-    ) / 153 AS va817,
+    ) / 105 AS va950,
     (
-      4 * va841 + 3 * se842 + 2 * se843 + 1 * se844
-    ) / 10 AS va845,
-    (
-      CASE WHEN se873 = 13 THEN se872 END
-    ) AS va874,
-    (
-      va897 + COALESCE(se898, 0) * EXP(
+      va967 + COALESCE(se968, 0) * EXP(
         (
           (
             (
-              se121 - 1
+              se136 - 1
             ) % 1100
           ) + 1
         ) * -CAST(0.14310084364067333 AS DOUBLE)
       )
-    ) AS va899,
+    ) AS va969,
     (
-      va918 + COALESCE(se919, 0) * EXP(
+      va991 + COALESCE(se992, 0) * EXP(
         (
           (
             (
-              se682 - 1
+              se725 - 1
             ) % 1100
           ) + 1
         ) * -CAST(0.06899287148695145 AS DOUBLE)
       )
-    ) AS va920,
+    ) AS va993,
     (
-      4 * va929 + 3 * se930 + 2 * se931 + 1 * se932
-    ) / 10 AS va933,
+      -(
+        (
+          2 + CASE
+            WHEN se1008 < va1007
+            THEN 2
+            WHEN se1008 = va1007
+            THEN 1
+            WHEN se1008 > va1007
+            THEN 0
+          END + CASE
+            WHEN se1009 < va1007
+            THEN 2
+            WHEN se1009 = va1007
+            THEN 1
+            WHEN se1009 > va1007
+            THEN 0
+          END + CASE
+            WHEN se1010 < va1007
+            THEN 2
+            WHEN se1010 = va1007
+            THEN 1
+            WHEN se1010 > va1007
+            THEN 0
+          END + CASE
+            WHEN se1011 < va1007
+            THEN 2
+            WHEN se1011 = va1007
+            THEN 1
+            WHEN se1011 > va1007
+            THEN 0
+          END
+        ) / 10 - (
+          CASE
+            WHEN NOT va1028 IS NULL
+            THEN (
+              se1029 + ROUND(se1030 * day_rows)
+            ) / (
+              2 * se1031
+            )
+          END
+        )
+      )
+    ) AS va1032,
     (
-      3 * va947 + 2 * se948 + 1 * se949
-    ) / 6 AS va950,
-    (
-      CASE
-        WHEN se972 > stock_row - 6 AND se975 > stock_row - 6
-        THEN CASE WHEN ISFINITE(va969) THEN ROUND(va969, 12) END
-        ELSE NULL
-      END
-    ) AS va976,
-    (
-      6 * va1021 + 5 * se1022 + 4 * se1023 + 3 * se1024 + 2 * se1025 + 1 * se1026
-    ) / 21 AS va1027,
-    (
-      va1051 + COALESCE(se1052, 0) * EXP(
+      va1136 + COALESCE(se1137, 0) * EXP(
         (
           (
             (
-              se682 - 1
+              se725 - 1
             ) % 1100
           ) + 1
         ) * -CAST(0.051293294387550536 AS DOUBLE)
       )
-    ) AS va1053,
+    ) AS va1138,
     (
       (
-        va1135 - (
-          va1137 + COALESCE(se1138, 0) * EXP(
+        va1223 - (
+          va1225 + COALESCE(se1226, 0) * EXP(
             (
               (
                 (
@@ -19807,21 +20793,25 @@ WITH values_0_1 AS (
           )
         )
       ) * 2
-    ) AS va1139,
+    ) AS va1227,
     (
-      5 * va1171 + 4 * se1172 + 3 * se1173 + 2 * se1174 + 1 * se1175
-    ) / 15 AS va1176,
+      5 * va1262 + 4 * se1263 + 3 * se1264 + 2 * se1265 + 1 * se1266
+    ) / 15 AS va1267,
     (
       CASE
-        WHEN se43 > stock_row - 14 AND se1225 > stock_row - 14
-        THEN CASE WHEN ISFINITE(va1222) THEN ROUND(va1222, 12) END
+        WHEN (
+          se245 > stock_row - 14
+        ) AND (
+          se1319 > stock_row - 14
+        )
+        THEN CASE WHEN ISFINITE(va1316) THEN ROUND(va1316, 12) END
         ELSE NULL
       END
-    ) AS va1226,
+    ) AS va1320,
     (
-      va1326 / NULLIF(
+      va1445 / NULLIF(
         (
-          va1328 + COALESCE(se1329, 0) * EXP(
+          va1447 + COALESCE(se1448, 0) * EXP(
             (
               (
                 (
@@ -19833,113 +20823,87 @@ WITH values_0_1 AS (
         ),
         0
       )
-    ) AS va1330,
+    ) AS va1449,
+    (
+      7 * va1575 + 6 * se1576 + 5 * se1577 + 4 * se1578 + 3 * se1579 + 2 * se1580 + 1 * se1581
+    ) / 28 AS va1582,
+    (
+      CASE WHEN se1602 = 9 THEN se1601 END
+    ) AS va1603,
     (
       CASE
-        WHEN se1440 > stock_row - 4 AND se284 > stock_row - 4
-        THEN CASE WHEN ISFINITE(va1437) THEN ROUND(va1437, 12) END
+        WHEN (
+          se1655 > stock_row - 17
+        ) AND (
+          se1658 > stock_row - 17
+        )
+        THEN CASE WHEN ISFINITE(va1652) THEN ROUND(va1652, 12) END
         ELSE NULL
       END
-    ) AS va1441,
-    (
-      CASE WHEN se1467 = 9 THEN se1466 END
-    ) AS va1468,
-    (
-      CASE
-        WHEN se1520 > stock_row - 17 AND se1523 > stock_row - 17
-        THEN CASE WHEN ISFINITE(va1517) THEN ROUND(va1517, 12) END
-        ELSE NULL
-      END
-    ) AS va1524,
+    ) AS va1659,
     (
       (
-        se1538 - 1
+        se1673 - 1
       ) // 1100
-    ) AS va1539,
-    (
-      CASE
-        WHEN se1558 > stock_row - 8 AND se1561 > stock_row - 8
-        THEN CASE WHEN ISFINITE(va1555) THEN ROUND(va1555, 12) END
-        ELSE NULL
-      END
-    ) AS va1562,
+    ) AS va1674,
     (
       (
-        CASE WHEN se1590 = 20 THEN se1589 END
+        CASE WHEN se1738 = 20 THEN se1737 END
       ) - (
         stock_row - 20
       ) * (
-        CASE WHEN se1592 = 20 THEN se1591 END
+        CASE WHEN se1740 = 20 THEN se1739 END
       )
-    ) / 210 AS va1593,
+    ) / 210 AS va1741,
     (
-      10 * va1629 + 9 * se1630 + 8 * se1631 + 7 * se1632 + 6 * se1633 + 5 * se1634 + 4 * se1635 + 3 * se1636 + 2 * se1637 + 1 * se1638
-    ) / 55 AS va1639,
-    (
-      3 * va1647 + 2 * se1648 + 1 * se1649
-    ) / 6 AS va1650,
-    (
-      CASE WHEN se1671 = 18 THEN (
-        se1669 + se1670 * 18
+      CASE WHEN se1829 = 18 THEN (
+        se1827 + se1828 * 18
       ) / 36 END
-    ) AS va1672,
+    ) AS va1830,
     (
       CASE
-        WHEN NOT se1682 IS NULL
-        THEN CAST(0.05 AS DOUBLE) * se1685 * EXP((
+        WHEN NOT se1840 IS NULL
+        THEN CAST(0.05 AS DOUBLE) * se1843 * EXP((
           (
-            se1683 - 1
+            se1841 - 1
           ) % 1100
         ) * -CAST(0.051293294387550536 AS DOUBLE))
       END
-    ) AS va1686,
+    ) AS va1844,
     (
-      CASE
-        WHEN se1726 > stock_row - 4 AND se1729 > stock_row - 4
-        THEN CASE WHEN ISFINITE(va1723) THEN ROUND(va1723, 12) END
-        ELSE NULL
-      END
-    ) AS va1730,
+      CASE WHEN se1890 = 19 THEN (
+        se1888 + se1889 * 19
+      ) / 38 END
+    ) AS va1891,
     (
-      CASE
-        WHEN se1783 > stock_row - 7 AND se1786 > stock_row - 7
-        THEN CASE WHEN ISFINITE(va1780) THEN ROUND(va1780, 12) END
-        ELSE NULL
-      END
-    ) AS va1787,
+      7 * va1947 + 6 * se1948 + 5 * se1949 + 4 * se1950 + 3 * se1951 + 2 * se1952 + 1 * se1953
+    ) / 28 AS va1954,
     (
-      va1832 - (
-        va1849 + COALESCE(se1850, 0) * EXP(
+      va2001 - (
+        va2018 + COALESCE(se2019, 0) * EXP(
           (
             (
               (
-                se1846 - 1
+                se2015 - 1
               ) % 1175
             ) + 1
           ) * -CAST(0.0333364202675918 AS DOUBLE)
         )
       )
-    ) AS va1851,
+    ) AS va2020,
     (
       CASE
-        WHEN se728 > stock_row - 5 AND se1868 > stock_row - 5
-        THEN CASE WHEN ISFINITE(va1865) THEN ROUND(va1865, 12) END
-        ELSE NULL
-      END
-    ) AS va1869,
-    (
-      CASE
-        WHEN NOT se1898 IS NULL
-        THEN CAST(0.1111111111111111 AS DOUBLE) * se1901 * EXP((
+        WHEN NOT se2070 IS NULL
+        THEN CAST(0.1111111111111111 AS DOUBLE) * se2073 * EXP((
           (
-            se1899 - 1
+            se2071 - 1
           ) % 1100
         ) * -CAST(0.11778303565638344 AS DOUBLE))
       END
-    ) AS va1902,
+    ) AS va2074,
     (
-      va1930 - (
-        va1932 + COALESCE(se1933, 0) * EXP(
+      va2102 - (
+        va2104 + COALESCE(se2105, 0) * EXP(
           (
             (
               (
@@ -19949,65 +20913,65 @@ WITH values_0_1 AS (
           ) * -CAST(0.22314355131420976 AS DOUBLE)
         )
       )
-    ) AS va1934,
+    ) AS va2106,
     (
       CASE
         WHEN stock_row > 11
         THEN (
           (
-            CASE WHEN se1980 = 5 THEN se1979 END
+            CASE WHEN se2152 = 5 THEN se2151 END
           ) + (
             2 + CASE
-              WHEN se1984 < va1983
+              WHEN se2156 < va2155
               THEN 2
-              WHEN se1984 = va1983
+              WHEN se2156 = va2155
               THEN 1
-              WHEN se1984 > va1983
+              WHEN se2156 > va2155
               THEN 0
             END + CASE
-              WHEN se1985 < va1983
+              WHEN se2157 < va2155
               THEN 2
-              WHEN se1985 = va1983
+              WHEN se2157 = va2155
               THEN 1
-              WHEN se1985 > va1983
+              WHEN se2157 > va2155
               THEN 0
             END + CASE
-              WHEN se1986 < va1983
+              WHEN se2158 < va2155
               THEN 2
-              WHEN se1986 = va1983
+              WHEN se2158 = va2155
               THEN 1
-              WHEN se1986 > va1983
+              WHEN se2158 > va2155
               THEN 0
             END + CASE
-              WHEN se1987 < va1983
+              WHEN se2159 < va2155
               THEN 2
-              WHEN se1987 = va1983
+              WHEN se2159 = va2155
               THEN 1
-              WHEN se1987 > va1983
+              WHEN se2159 > va2155
               THEN 0
             END
           ) / 10
         )
       END
-    ) AS va1988,
+    ) AS va2160,
     (
-      CASE WHEN se2009 = 12 THEN se2008 END
-    ) AS va2010,
+      CASE WHEN se2181 = 12 THEN se2180 END
+    ) AS va2182,
     (
       CASE
-        WHEN NOT va2022 IS NULL
-        THEN CAST(0.15384615384615385 AS DOUBLE) * se2025 * EXP((
+        WHEN NOT va2194 IS NULL
+        THEN CAST(0.15384615384615385 AS DOUBLE) * se2197 * EXP((
           (
-            se2023 - 1
+            se2195 - 1
           ) % 1100
         ) * -CAST(0.1670540846631662 AS DOUBLE))
       END
-    ) AS va2026,
+    ) AS va2198,
     (
       (
-        se2192 + va2088
+        se2385 + va2260
       ) / 2
-    ) AS va2193
+    ) AS va2386
   FROM series_7
 ), values_7_2 AS (
   SELECT
@@ -20016,386 +20980,327 @@ WITH values_0_1 AS (
     stock_number,
     stock_row,
     day_rows,
-    se1245,
-    se1246,
-    se1247,
-    se1538,
-    se1571,
-    se1572,
-    se1573,
-    se1608,
-    se1609,
-    se1610,
-    se1683,
-    se1709,
-    se1710,
-    se1711,
-    se1877,
-    se1878,
-    se1879,
-    se1899,
-    se2023,
-    se2052,
-    se2091,
-    se217,
-    se228,
+    se1352,
+    se1353,
+    se1354,
+    se1673,
+    se1756,
+    se1757,
+    se1758,
+    se1841,
+    se1867,
+    se1868,
+    se1869,
+    se2071,
+    se2195,
+    se2224,
+    se2263,
     se237,
-    se379,
-    se380,
-    se397,
-    se398,
-    se404,
-    se405,
-    se407,
-    se408,
-    se411,
-    se413,
-    se416,
-    se417,
-    se422,
-    se423,
+    se249,
+    se258,
+    se400,
+    se401,
+    se418,
+    se419,
+    se425,
     se426,
-    se427,
+    se428,
     se429,
-    se430,
-    se433,
+    se432,
     se434,
-    se556,
-    se557,
-    se558,
-    se650,
-    se651,
-    se652,
-    se749,
-    se750,
-    se751,
-    se957,
-    se958,
-    se959,
-    va1000,
-    va1012,
-    va1036,
-    va1043,
-    va1045,
-    va1049,
-    va1053,
-    va106,
-    va1070,
-    va1072,
-    va1086,
-    va1092,
-    va1125,
-    va1127,
-    va1131,
-    va1139,
-    va1140,
-    va1154,
-    va116,
-    va1165,
-    va1183,
-    va1185,
-    va1187,
-    va1195,
-    va1204,
-    va1217,
+    se437,
+    se438,
+    se443,
+    se444,
+    se447,
+    se448,
+    se450,
+    se451,
+    se454,
+    se455,
+    se580,
+    se581,
+    se582,
+    se810,
+    se811,
+    se812,
+    va100,
+    va1032,
+    va1066,
+    va1075,
+    va1085,
+    va1118,
+    va1121,
+    va1128,
+    va1130,
+    va1134,
+    va1138,
+    va1158,
+    va1160,
+    va1174,
+    va1180,
+    va121,
+    va1213,
+    va1215,
     va1219,
-    va1244,
-    va1259,
-    va126,
-    va1262,
-    va1271,
-    va1282,
-    va1283,
-    va1299,
-    va1322,
-    va1330,
-    va1334,
-    va1345,
-    va1350,
-    va1371,
-    va1379,
-    va140,
-    va1416,
-    va1418,
-    va1428,
-    va1431,
-    va144,
+    va1227,
+    va1228,
+    va1245,
+    va1256,
+    va1274,
+    va1276,
+    va1279,
+    va1287,
+    va1296,
+    va131,
+    va1311,
+    va1313,
+    va1351,
+    va1366,
+    va1369,
+    va1378,
+    va1396,
+    va1397,
+    va141,
+    va1413,
     va1441,
-    va1499,
-    va1507,
-    va1537,
-    va1539,
-    va1570,
-    va158,
-    va1582,
-    va1607,
-    va161,
-    va1612,
-    va1619,
-    va1625,
-    va1626,
-    va164,
-    va165,
-    va1676,
-    va1679,
-    va1681,
-    va1686,
-    va1698,
-    va1708,
-    va1750,
-    va1768,
-    va1787,
-    va1808,
-    va1831,
-    va1835,
-    va1841,
-    va1845,
-    va1851,
-    va1862,
-    va1876,
+    va1449,
+    va1453,
+    va1464,
+    va1469,
+    va1488,
+    va1496,
+    va1548,
+    va155,
+    va1550,
+    va1560,
+    va1563,
+    va159,
+    va1634,
+    va1642,
+    va1672,
+    va1674,
+    va1721,
+    va1729,
+    va173,
+    va1755,
+    va176,
+    va1760,
+    va1767,
+    va1773,
+    va1774,
+    va179,
+    va180,
+    va1813,
+    va1834,
+    va1837,
+    va1839,
+    va1844,
+    va1856,
+    va1866,
     va1891,
-    va1892,
-    va1896,
-    va1902,
-    va1916,
-    va192,
-    va1923,
-    va1934,
-    va1956,
-    va1988,
-    va1993,
-    va2001,
-    va2007,
-    va2018,
-    va202,
-    va2026,
-    va203,
-    va2034,
-    va2045,
-    va2046,
-    va2047,
-    va206,
+    va1906,
+    va1924,
+    va1979,
+    va2000,
+    va2004,
+    va2010,
+    va2014,
+    va2020,
+    va2031,
+    va2052,
+    va2063,
+    va2064,
+    va2068,
     va2074,
-    va2075,
     va2088,
-    va209,
-    va2090,
-    va2094,
-    va2109,
-    va2110,
-    va2111,
+    va2095,
+    va2106,
     va212,
-    va2139,
-    va2145,
-    va2155,
-    va2163,
-    va2168,
-    va2185,
-    va2191,
-    va2193,
-    va2194,
-    va2199,
-    va220,
-    va2201,
-    va2222,
-    va2228,
-    va231,
-    va24,
+    va2128,
+    va2160,
+    va2165,
+    va2173,
+    va2179,
+    va2190,
+    va2198,
+    va2206,
+    va2217,
+    va2218,
+    va2219,
+    va222,
+    va223,
+    va2246,
+    va2247,
+    va226,
+    va2260,
+    va2262,
+    va2266,
+    va2284,
+    va2285,
+    va2286,
+    va229,
+    va232,
+    va2332,
+    va2338,
+    va2348,
+    va2356,
+    va2361,
+    va2378,
+    va2384,
+    va2386,
+    va2387,
+    va2392,
+    va2394,
     va240,
-    va244,
-    va248,
-    va274,
-    va285,
+    va2415,
+    va2423,
+    va252,
+    va261,
+    va265,
+    va269,
+    va295,
     va30,
-    va300,
-    va310,
-    va318,
-    va325,
-    va378,
-    va38,
-    va384,
-    va393,
-    va395,
-    va396,
-    va401,
-    va415,
-    va420,
-    va457,
-    va476,
-    va486,
-    va487,
-    va518,
-    va53,
-    va540,
-    va544,
-    va555,
-    va573,
-    va593,
-    va603,
-    va613,
-    va618,
-    va674,
-    va678,
-    va687,
+    va306,
+    va321,
+    va331,
+    va339,
+    va346,
+    va36,
+    va399,
+    va405,
+    va414,
+    va416,
+    va417,
+    va422,
+    va436,
+    va44,
+    va441,
+    va478,
+    va497,
+    va507,
+    va508,
+    va539,
+    va554,
+    va564,
+    va568,
+    va579,
+    va597,
+    va617,
+    va627,
+    va64,
+    va648,
+    va653,
     va696,
-    va706,
-    va707,
-    va708,
-    va715,
-    va718,
-    va734,
-    va742,
-    va745,
-    va748,
-    va77,
-    va775,
-    va777,
-    va780,
-    va799,
-    va827,
-    va837,
-    va85,
-    va874,
-    va887,
-    va888,
+    va717,
+    va721,
+    va730,
+    va739,
+    va749,
+    va750,
+    va751,
+    va758,
+    va761,
+    va795,
+    va803,
+    va806,
+    va809,
+    va836,
+    va838,
+    va841,
+    va890,
     va895,
-    va899,
-    va909,
-    va914,
-    va916,
-    va920,
-    va956,
-    va990,
+    va905,
+    va918,
+    va92,
+    va957,
+    va958,
+    va965,
+    va969,
+    va979,
+    va987,
+    va989,
+    va993,
     (
-      va401 / NULLIF(va393, 0)
-    ) AS va402,
+      va422 / NULLIF(va414, 0)
+    ) AS va423,
     (
-      va420 / NULLIF(va393, 0)
-    ) AS va421,
+      va441 / NULLIF(va414, 0)
+    ) AS va442,
     (
-      va525 * 8193 - (
-        va525 * 8193 - va525
+      va824 * 8193 - (
+        va824 * 8193 - va824
       )
-    ) AS va526,
-    (
-      va634 * 8193 - (
-        va634 * 8193 - va634
-      )
-    ) AS va635,
-    (
-      va763 * 8193 - (
-        va763 * 8193 - va763
-      )
-    ) AS va764,
-    (
-      va817 * 8193 - (
-        va817 * 8193 - va817
-      )
-    ) AS va818,
-    (
-      va845 * 8193 - (
-        va845 * 8193 - va845
-      )
-    ) AS va846,
-    va874 * stock_row AS va875,
-    (
-      va933 * 8193 - (
-        va933 * 8193 - va933
-      )
-    ) AS va934,
+    ) AS va825,
     (
       va950 * 8193 - (
         va950 * 8193 - va950
       )
     ) AS va951,
     (
-      va976 * 8193 - (
-        va976 * 8193 - va976
+      va1267 * 8193 - (
+        va1267 * 8193 - va1267
       )
-    ) AS va977,
+    ) AS va1268,
     (
-      va1027 * 8193 - (
-        va1027 * 8193 - va1027
+      va1320 * 8193 - (
+        va1320 * 8193 - va1320
       )
-    ) AS va1028,
+    ) AS va1321,
     (
-      va1176 * 8193 - (
-        va1176 * 8193 - va1176
+      va1582 * 8193 - (
+        va1582 * 8193 - va1582
       )
-    ) AS va1177,
+    ) AS va1583,
     (
-      va1226 * 8193 - (
-        va1226 * 8193 - va1226
+      va1603 * 8193 - (
+        va1603 * 8193 - va1603
       )
-    ) AS va1227,
+    ) AS va1604,
     (
-      va1468 * 8193 - (
-        va1468 * 8193 - va1468
+      va1659 * 8193 - (
+        va1659 * 8193 - va1659
       )
-    ) AS va1469,
+    ) AS va1660,
     (
-      va1524 * 8193 - (
-        va1524 * 8193 - va1524
+      va1741 * 8193 - (
+        va1741 * 8193 - va1741
       )
-    ) AS va1525,
-    (
-      va1562 * 8193 - (
-        va1562 * 8193 - va1562
-      )
-    ) AS va1563,
-    (
-      va1593 * 8193 - (
-        va1593 * 8193 - va1593
-      )
-    ) AS va1594,
-    (
-      va1639 * 8193 - (
-        va1639 * 8193 - va1639
-      )
-    ) AS va1640,
-    (
-      va1650 * 8193 - (
-        va1650 * 8193 - va1650
-      )
-    ) AS va1651,
+    ) AS va1742,
     (
       CASE
         WHEN (
-          va1660 > 0
+          va1818 > 0
           OR (
-            va1672 = FLOOR(va1672) AND (
-              va1660 <> 0 OR va1672 >= 0
+            va1830 = FLOOR(va1830) AND (
+              va1818 <> 0 OR va1830 >= 0
             )
           )
           OR (
-            va1660 = 0 AND va1672 > 0
+            va1818 = 0 AND va1830 > 0
           )
         )
-        THEN POWER(va1660, va1672)
+        THEN POWER(va1818, va1830)
       END
-    ) AS va1673,
+    ) AS va1831,
+    va1891 * stock_row AS va1892,
     (
-      va1730 * 8193 - (
-        va1730 * 8193 - va1730
+      va1954 * 8193 - (
+        va1954 * 8193 - va1954
       )
-    ) AS va1731,
+    ) AS va1955,
     POWER((
-      va1832 - va1851
-    ), 2) AS va1854,
-    (
-      va1869 * 8193 - (
-        va1869 * 8193 - va1869
-      )
-    ) AS va1870,
+      va2001 - va2020
+    ), 2) AS va2023,
     (
       (
-        va1043 - va2010
+        va1128 - va2182
       ) / NULLIF((
         (
-          CASE WHEN se2009 = 12 THEN se2011 END
-        ) - va2010
+          CASE WHEN se2181 = 12 THEN se2183 END
+        ) - va2182
       ), 0)
-    ) AS va2012
+    ) AS va2184
   FROM values_7_1
 ), values_7_3 AS (
   SELECT
@@ -20404,303 +21309,284 @@ WITH values_0_1 AS (
     stock_number,
     stock_row,
     day_rows,
-    se1245,
-    se1246,
-    se1247,
-    se1538,
-    se1571,
-    se1572,
-    se1573,
-    se1608,
-    se1609,
-    se1610,
-    se1683,
-    se1709,
-    se1710,
-    se1711,
-    se1877,
-    se1878,
-    se1879,
-    se1899,
-    se2023,
-    se2052,
-    se2091,
-    se217,
-    se228,
+    se1352,
+    se1353,
+    se1354,
+    se1673,
+    se1756,
+    se1757,
+    se1758,
+    se1841,
+    se1867,
+    se1868,
+    se1869,
+    se2071,
+    se2195,
+    se2224,
+    se2263,
     se237,
-    se379,
-    se380,
-    se407,
-    se408,
-    se411,
-    se416,
-    se417,
-    se426,
-    se427,
+    se249,
+    se258,
+    se400,
+    se401,
+    se428,
     se429,
-    se430,
-    se433,
-    se434,
-    se556,
-    se557,
-    se558,
-    se650,
-    se651,
-    se652,
-    se749,
-    se750,
-    se751,
-    se957,
-    se958,
-    se959,
-    va1000,
-    va1012,
-    va1028,
-    va1036,
-    va1043,
-    va1045,
-    va1049,
-    va1053,
-    va106,
-    va1070,
-    va1072,
-    va1086,
-    va1092,
-    va1125,
-    va1127,
-    va1131,
-    va1139,
-    va1140,
-    va1154,
-    va116,
-    va1165,
-    va1177,
-    va1183,
-    va1185,
-    va1187,
-    va1195,
-    va1204,
-    va1217,
+    se432,
+    se437,
+    se438,
+    se447,
+    se448,
+    se450,
+    se451,
+    se454,
+    se455,
+    se580,
+    se581,
+    se582,
+    se810,
+    se811,
+    se812,
+    va100,
+    va1032,
+    va1066,
+    va1075,
+    va1085,
+    va1118,
+    va1121,
+    va1128,
+    va1130,
+    va1134,
+    va1138,
+    va1158,
+    va1160,
+    va1174,
+    va1180,
+    va121,
+    va1213,
+    va1215,
     va1219,
     va1227,
-    va1244,
-    va1259,
-    va126,
-    va1262,
-    va1271,
-    va1282,
-    va1283,
-    va1299,
-    va1322,
-    va1330,
-    va1334,
-    va1345,
-    va1350,
-    va1371,
-    va1379,
-    va140,
-    va1416,
-    va1418,
-    va1428,
-    va1431,
-    va144,
+    va1228,
+    va1245,
+    va1256,
+    va1268,
+    va1274,
+    va1276,
+    va1279,
+    va1287,
+    va1296,
+    va131,
+    va1311,
+    va1313,
+    va1321,
+    va1351,
+    va1366,
+    va1369,
+    va1378,
+    va1396,
+    va1397,
+    va141,
+    va1413,
     va1441,
+    va1449,
+    va1453,
+    va1464,
     va1469,
-    va1499,
-    va1507,
-    va1525,
-    va1537,
-    va1539,
+    va1488,
+    va1496,
+    va1548,
+    va155,
+    va1550,
+    va1560,
     va1563,
-    va1570,
-    va158,
-    va1582,
-    va1594,
-    va1607,
-    va161,
-    va1612,
-    va1619,
-    va1625,
-    va1626,
-    va164,
-    va1640,
-    va165,
-    va1651,
-    va1676,
-    va1679,
-    va1681,
-    va1686,
-    va1698,
-    va1708,
-    va1731,
-    va1750,
-    va1768,
-    va1787,
-    va1808,
-    va1831,
-    va1835,
-    va1841,
-    va1845,
-    va1851,
-    va1854,
-    va1862,
-    va1870,
-    va1876,
+    va1583,
+    va159,
+    va1604,
+    va1634,
+    va1642,
+    va1660,
+    va1672,
+    va1674,
+    va1721,
+    va1729,
+    va173,
+    va1742,
+    va1755,
+    va176,
+    va1760,
+    va1767,
+    va1773,
+    va1774,
+    va179,
+    va180,
+    va1813,
+    va1834,
+    va1837,
+    va1839,
+    va1844,
+    va1856,
+    va1866,
     va1891,
     va1892,
-    va1896,
-    va1902,
-    va1916,
-    va192,
-    va1923,
-    va1934,
-    va1956,
-    va1988,
-    va1993,
-    va2001,
-    va2007,
-    va2012,
-    va2018,
-    va202,
-    va2026,
-    va203,
-    va2034,
-    va2045,
-    va2046,
-    va2047,
-    va206,
+    va1906,
+    va1924,
+    va1955,
+    va1979,
+    va2000,
+    va2004,
+    va2010,
+    va2014,
+    va2020,
+    va2023,
+    va2031,
+    va2052,
+    va2063,
+    va2064,
+    va2068,
     va2074,
-    va2075,
     va2088,
-    va209,
-    va2090,
-    va2094,
-    va2109,
-    va2110,
-    va2111,
+    va2095,
+    va2106,
     va212,
-    va2139,
-    va2145,
-    va2155,
-    va2163,
-    va2168,
-    va2185,
-    va2191,
-    va2193,
-    va2194,
-    va2199,
-    va220,
-    va2201,
-    va2222,
-    va2228,
-    va231,
-    va24,
+    va2128,
+    va2160,
+    va2165,
+    va2173,
+    va2179,
+    va2184,
+    va2190,
+    va2198,
+    va2206,
+    va2217,
+    va2218,
+    va2219,
+    va222,
+    va223,
+    va2246,
+    va2247,
+    va226,
+    va2260,
+    va2262,
+    va2266,
+    va2284,
+    va2285,
+    va2286,
+    va229,
+    va232,
+    va2332,
+    va2338,
+    va2348,
+    va2356,
+    va2361,
+    va2378,
+    va2384,
+    va2386,
+    va2387,
+    va2392,
+    va2394,
     va240,
-    va244,
-    va248,
-    va274,
-    va285,
+    va2415,
+    va2423,
+    va252,
+    va261,
+    va265,
+    va269,
+    va295,
     va30,
-    va300,
-    va310,
-    va318,
-    va325,
-    va378,
-    va38,
-    va384,
-    va393,
-    va395,
-    va415,
-    va420,
-    va421,
-    va457,
-    va476,
-    va486,
-    va487,
-    va518,
-    va526,
-    va53,
-    va540,
-    va544,
-    va555,
-    va573,
-    va593,
-    va603,
-    va613,
-    va618,
-    va635,
-    va674,
-    va678,
-    va687,
+    va306,
+    va321,
+    va331,
+    va339,
+    va346,
+    va36,
+    va399,
+    va405,
+    va414,
+    va416,
+    va436,
+    va44,
+    va441,
+    va442,
+    va478,
+    va497,
+    va507,
+    va508,
+    va539,
+    va554,
+    va564,
+    va568,
+    va579,
+    va597,
+    va617,
+    va627,
+    va64,
+    va648,
+    va653,
     va696,
-    va706,
-    va707,
-    va708,
-    va715,
-    va718,
-    va734,
-    va742,
-    va745,
-    va748,
-    va764,
-    va77,
-    va775,
-    va777,
-    va780,
-    va799,
-    va818,
-    va827,
-    va837,
-    va846,
-    va85,
-    va874,
-    va875,
-    va887,
-    va888,
+    va717,
+    va721,
+    va730,
+    va739,
+    va749,
+    va750,
+    va751,
+    va758,
+    va761,
+    va795,
+    va803,
+    va806,
+    va809,
+    va825,
+    va836,
+    va838,
+    va841,
+    va890,
     va895,
-    va899,
-    va909,
-    va914,
-    va916,
-    va920,
-    va934,
+    va905,
+    va918,
+    va92,
     va951,
-    va956,
-    va977,
-    va990,
+    va957,
+    va958,
+    va965,
+    va969,
+    va979,
+    va987,
+    va989,
+    va993,
     (
       (
-        CASE WHEN se398 = 60 THEN se397 END
+        CASE WHEN se419 = 60 THEN se418 END
       ) - (
-        va402 * va384
-      )
-    ) AS va403,
-    (
-      (
-        CASE WHEN se405 = 60 THEN se404 END
-      ) - (
-        va402 * va401
-      )
-    ) AS va406,
-    (
-      (
-        va396 - (
-          CASE WHEN se408 = 60 THEN se413 END
-        )
-      ) - (
-        va402 * va395
-      )
-    ) AS va414,
-    (
-      (
-        CASE WHEN se423 = 60 THEN se422 END
-      ) - (
-        va402 * va420
+        va423 * va405
       )
     ) AS va424,
     (
-      CASE WHEN ISFINITE(va1673) THEN va1673 END
-    ) AS va1674
+      (
+        CASE WHEN se426 = 60 THEN se425 END
+      ) - (
+        va423 * va422
+      )
+    ) AS va427,
+    (
+      (
+        va417 - (
+          CASE WHEN se429 = 60 THEN se434 END
+        )
+      ) - (
+        va423 * va416
+      )
+    ) AS va435,
+    (
+      (
+        CASE WHEN se444 = 60 THEN se443 END
+      ) - (
+        va423 * va441
+      )
+    ) AS va445,
+    (
+      CASE WHEN ISFINITE(va1831) THEN va1831 END
+    ) AS va1832
   FROM values_7_2
 ), values_7_4 AS (
   SELECT
@@ -20709,285 +21595,268 @@ WITH values_0_1 AS (
     stock_number,
     stock_row,
     day_rows,
-    se1245,
-    se1246,
-    se1247,
-    se1538,
-    se1571,
-    se1572,
-    se1573,
-    se1608,
-    se1609,
-    se1610,
-    se1683,
-    se1709,
-    se1710,
-    se1711,
-    se1877,
-    se1878,
-    se1879,
-    se1899,
-    se2023,
-    se2052,
-    se2091,
-    se217,
-    se228,
+    se1352,
+    se1353,
+    se1354,
+    se1673,
+    se1756,
+    se1757,
+    se1758,
+    se1841,
+    se1867,
+    se1868,
+    se1869,
+    se2071,
+    se2195,
+    se2224,
+    se2263,
     se237,
-    se379,
-    se380,
-    se416,
-    se417,
-    se426,
-    se427,
-    se429,
-    se430,
-    se433,
-    se434,
-    se556,
-    se557,
-    se558,
-    se650,
-    se651,
-    se652,
-    se749,
-    se750,
-    se751,
-    se957,
-    se958,
-    se959,
-    va1000,
-    va1012,
-    va1028,
-    va1036,
-    va1043,
-    va1045,
-    va1049,
-    va1053,
-    va106,
-    va1070,
-    va1072,
-    va1086,
-    va1092,
-    va1125,
-    va1127,
-    va1131,
-    va1139,
-    va1140,
-    va1154,
-    va116,
-    va1165,
-    va1177,
-    va1183,
-    va1185,
-    va1187,
-    va1195,
-    va1204,
-    va1217,
+    se249,
+    se258,
+    se400,
+    se401,
+    se437,
+    se438,
+    se447,
+    se448,
+    se450,
+    se451,
+    se454,
+    se455,
+    se580,
+    se581,
+    se582,
+    se810,
+    se811,
+    se812,
+    va100,
+    va1032,
+    va1066,
+    va1075,
+    va1085,
+    va1118,
+    va1121,
+    va1128,
+    va1130,
+    va1134,
+    va1138,
+    va1158,
+    va1160,
+    va1174,
+    va1180,
+    va121,
+    va1213,
+    va1215,
     va1219,
     va1227,
-    va1244,
-    va1259,
-    va126,
-    va1262,
-    va1271,
-    va1282,
-    va1283,
-    va1299,
-    va1322,
-    va1330,
-    va1334,
-    va1345,
-    va1350,
-    va1371,
-    va1379,
-    va140,
-    va1416,
-    va1418,
-    va1428,
-    va1431,
-    va144,
+    va1228,
+    va1245,
+    va1256,
+    va1268,
+    va1274,
+    va1276,
+    va1279,
+    va1287,
+    va1296,
+    va131,
+    va1311,
+    va1313,
+    va1321,
+    va1351,
+    va1366,
+    va1369,
+    va1378,
+    va1396,
+    va1397,
+    va141,
+    va1413,
     va1441,
+    va1449,
+    va1453,
+    va1464,
     va1469,
-    va1499,
-    va1507,
-    va1525,
-    va1537,
-    va1539,
+    va1488,
+    va1496,
+    va1548,
+    va155,
+    va1550,
+    va1560,
     va1563,
-    va1570,
-    va158,
-    va1582,
-    va1594,
-    va1607,
-    va161,
-    va1612,
-    va1619,
-    va1625,
-    va1626,
-    va164,
-    va1640,
-    va165,
-    va1651,
+    va1583,
+    va159,
+    va1604,
+    va1634,
+    va1642,
+    va1660,
+    va1672,
     va1674,
-    va1676,
-    va1679,
-    va1681,
-    va1686,
-    va1698,
-    va1708,
-    va1731,
-    va1750,
-    va1768,
-    va1787,
-    va1808,
-    va1831,
-    va1835,
-    va1841,
-    va1845,
-    va1851,
-    va1854,
-    va1862,
-    va1870,
-    va1876,
+    va1721,
+    va1729,
+    va173,
+    va1742,
+    va1755,
+    va176,
+    va1760,
+    va1767,
+    va1773,
+    va1774,
+    va179,
+    va180,
+    va1813,
+    va1832,
+    va1834,
+    va1837,
+    va1839,
+    va1844,
+    va1856,
+    va1866,
     va1891,
     va1892,
-    va1896,
-    va1902,
-    va1916,
-    va192,
-    va1923,
-    va1934,
-    va1956,
-    va1988,
-    va1993,
-    va2001,
-    va2007,
-    va2012,
-    va2018,
-    va202,
-    va2026,
-    va203,
-    va2034,
-    va2045,
-    va2046,
-    va2047,
-    va206,
+    va1906,
+    va1924,
+    va1955,
+    va1979,
+    va2000,
+    va2004,
+    va2010,
+    va2014,
+    va2020,
+    va2023,
+    va2031,
+    va2052,
+    va2063,
+    va2064,
+    va2068,
     va2074,
-    va2075,
     va2088,
-    va209,
-    va2090,
-    va2094,
-    va2109,
-    va2110,
-    va2111,
+    va2095,
+    va2106,
     va212,
-    va2139,
-    va2145,
-    va2155,
-    va2163,
-    va2168,
-    va2185,
-    va2191,
-    va2193,
-    va2194,
-    va2199,
-    va220,
-    va2201,
-    va2222,
-    va2228,
-    va231,
-    va24,
+    va2128,
+    va2160,
+    va2165,
+    va2173,
+    va2179,
+    va2184,
+    va2190,
+    va2198,
+    va2206,
+    va2217,
+    va2218,
+    va2219,
+    va222,
+    va223,
+    va2246,
+    va2247,
+    va226,
+    va2260,
+    va2262,
+    va2266,
+    va2284,
+    va2285,
+    va2286,
+    va229,
+    va232,
+    va2332,
+    va2338,
+    va2348,
+    va2356,
+    va2361,
+    va2378,
+    va2384,
+    va2386,
+    va2387,
+    va2392,
+    va2394,
     va240,
-    va244,
-    va248,
-    va274,
-    va285,
+    va2415,
+    va2423,
+    va252,
+    va261,
+    va265,
+    va269,
+    va295,
     va30,
-    va300,
-    va310,
-    va318,
-    va325,
-    va378,
-    va38,
-    va384,
-    va393,
-    va395,
-    va403,
+    va306,
+    va321,
+    va331,
+    va339,
+    va346,
+    va36,
+    va399,
+    va405,
     va414,
-    va415,
-    va420,
-    va421,
+    va416,
     va424,
-    va457,
-    va476,
-    va486,
-    va487,
-    va518,
-    va526,
-    va53,
-    va540,
-    va544,
-    va555,
-    va573,
-    va593,
-    va603,
-    va613,
-    va618,
-    va635,
-    va674,
-    va678,
-    va687,
+    va435,
+    va436,
+    va44,
+    va441,
+    va442,
+    va445,
+    va478,
+    va497,
+    va507,
+    va508,
+    va539,
+    va554,
+    va564,
+    va568,
+    va579,
+    va597,
+    va617,
+    va627,
+    va64,
+    va648,
+    va653,
     va696,
-    va706,
-    va707,
-    va708,
-    va715,
-    va718,
-    va734,
-    va742,
-    va745,
-    va748,
-    va764,
-    va77,
-    va775,
-    va777,
-    va780,
-    va799,
-    va818,
-    va827,
-    va837,
-    va846,
-    va85,
-    va874,
-    va875,
-    va887,
-    va888,
+    va717,
+    va721,
+    va730,
+    va739,
+    va749,
+    va750,
+    va751,
+    va758,
+    va761,
+    va795,
+    va803,
+    va806,
+    va809,
+    va825,
+    va836,
+    va838,
+    va841,
+    va890,
     va895,
-    va899,
-    va909,
-    va914,
-    va916,
-    va920,
-    va934,
+    va905,
+    va918,
+    va92,
     va951,
-    va956,
-    va977,
-    va990,
+    va957,
+    va958,
+    va965,
+    va969,
+    va979,
+    va987,
+    va989,
+    va993,
     (
       CASE
-        WHEN se411 > stock_row - 59
+        WHEN (
+          se432 > stock_row - 59
+        )
         THEN (
           CASE
-            WHEN va406 > CAST(1e-10 AS DOUBLE) * (
-              CASE WHEN se408 = 60 THEN se407 END
+            WHEN va427 > CAST(1e-10 AS DOUBLE) * (
+              CASE WHEN se429 = 60 THEN se428 END
             )
-            THEN va406
+            THEN va427
           END
         )
         ELSE NULL
       END
-    ) AS va412
+    ) AS va433
   FROM values_7_3
 ), values_7_5 AS (
   SELECT
@@ -20996,275 +21865,256 @@ WITH values_0_1 AS (
     stock_number,
     stock_row,
     day_rows,
-    se1245,
-    se1246,
-    se1247,
-    se1538,
-    se1571,
-    se1572,
-    se1573,
-    se1608,
-    se1609,
-    se1610,
-    se1683,
-    se1709,
-    se1710,
-    se1711,
-    se1877,
-    se1878,
-    se1879,
-    se1899,
-    se2023,
-    se2052,
-    se2091,
-    se217,
-    se228,
+    se1352,
+    se1353,
+    se1354,
+    se1673,
+    se1756,
+    se1757,
+    se1758,
+    se1841,
+    se1867,
+    se1868,
+    se1869,
+    se2071,
+    se2195,
+    se2224,
+    se2263,
     se237,
-    se379,
-    se380,
-    se416,
-    se417,
-    se426,
-    se427,
-    se429,
-    se430,
-    se433,
-    se434,
-    se556,
-    se557,
-    se558,
-    se650,
-    se651,
-    se652,
-    se749,
-    se750,
-    se751,
-    se957,
-    se958,
-    se959,
-    va1000,
-    va1012,
-    va1028,
-    va1036,
-    va1043,
-    va1045,
-    va1049,
-    va1053,
-    va106,
-    va1070,
-    va1072,
-    va1086,
-    va1092,
-    va1125,
-    va1127,
-    va1131,
-    va1139,
-    va1140,
-    va1154,
-    va116,
-    va1165,
-    va1177,
-    va1183,
-    va1185,
-    va1187,
-    va1195,
-    va1204,
-    va1217,
+    se249,
+    se258,
+    se400,
+    se401,
+    se437,
+    se438,
+    se447,
+    se448,
+    se450,
+    se451,
+    se454,
+    se455,
+    se580,
+    se581,
+    se582,
+    se810,
+    se811,
+    se812,
+    va100,
+    va1032,
+    va1066,
+    va1075,
+    va1085,
+    va1118,
+    va1121,
+    va1128,
+    va1130,
+    va1134,
+    va1138,
+    va1158,
+    va1160,
+    va1174,
+    va1180,
+    va121,
+    va1213,
+    va1215,
     va1219,
     va1227,
-    va1244,
-    va1259,
-    va126,
-    va1262,
-    va1271,
-    va1282,
-    va1283,
-    va1299,
-    va1322,
-    va1330,
-    va1334,
-    va1345,
-    va1350,
-    va1371,
-    va1379,
-    va140,
-    va1416,
-    va1418,
-    va1428,
-    va1431,
-    va144,
+    va1228,
+    va1245,
+    va1256,
+    va1268,
+    va1274,
+    va1276,
+    va1279,
+    va1287,
+    va1296,
+    va131,
+    va1311,
+    va1313,
+    va1321,
+    va1351,
+    va1366,
+    va1369,
+    va1378,
+    va1396,
+    va1397,
+    va141,
+    va1413,
     va1441,
+    va1449,
+    va1453,
+    va1464,
     va1469,
-    va1499,
-    va1507,
-    va1525,
-    va1537,
-    va1539,
+    va1488,
+    va1496,
+    va1548,
+    va155,
+    va1550,
+    va1560,
     va1563,
-    va1570,
-    va158,
-    va1582,
-    va1594,
-    va1607,
-    va161,
-    va1612,
-    va1619,
-    va1625,
-    va1626,
-    va164,
-    va1640,
-    va165,
-    va1651,
+    va1583,
+    va159,
+    va1604,
+    va1634,
+    va1642,
+    va1660,
+    va1672,
     va1674,
-    va1676,
-    va1679,
-    va1681,
-    va1686,
-    va1698,
-    va1708,
-    va1731,
-    va1750,
-    va1768,
-    va1787,
-    va1808,
-    va1831,
-    va1835,
-    va1841,
-    va1845,
-    va1851,
-    va1854,
-    va1862,
-    va1870,
-    va1876,
+    va1721,
+    va1729,
+    va173,
+    va1742,
+    va1755,
+    va176,
+    va1760,
+    va1767,
+    va1773,
+    va1774,
+    va179,
+    va180,
+    va1813,
+    va1832,
+    va1834,
+    va1837,
+    va1839,
+    va1844,
+    va1856,
+    va1866,
     va1891,
     va1892,
-    va1896,
-    va1902,
-    va1916,
-    va192,
-    va1923,
-    va1934,
-    va1956,
-    va1988,
-    va1993,
-    va2001,
-    va2007,
-    va2012,
-    va2018,
-    va202,
-    va2026,
-    va203,
-    va2034,
-    va2045,
-    va2046,
-    va2047,
-    va206,
+    va1906,
+    va1924,
+    va1955,
+    va1979,
+    va2000,
+    va2004,
+    va2010,
+    va2014,
+    va2020,
+    va2023,
+    va2031,
+    va2052,
+    va2063,
+    va2064,
+    va2068,
     va2074,
-    va2075,
     va2088,
-    va209,
-    va2090,
-    va2094,
-    va2109,
-    va2110,
-    va2111,
+    va2095,
+    va2106,
     va212,
-    va2139,
-    va2145,
-    va2155,
-    va2163,
-    va2168,
-    va2185,
-    va2191,
-    va2193,
-    va2194,
-    va2199,
-    va220,
-    va2201,
-    va2222,
-    va2228,
-    va231,
-    va24,
+    va2128,
+    va2160,
+    va2165,
+    va2173,
+    va2179,
+    va2184,
+    va2190,
+    va2198,
+    va2206,
+    va2217,
+    va2218,
+    va2219,
+    va222,
+    va223,
+    va2246,
+    va2247,
+    va226,
+    va2260,
+    va2262,
+    va2266,
+    va2284,
+    va2285,
+    va2286,
+    va229,
+    va232,
+    va2332,
+    va2338,
+    va2348,
+    va2356,
+    va2361,
+    va2378,
+    va2384,
+    va2386,
+    va2387,
+    va2392,
+    va2394,
     va240,
-    va244,
-    va248,
-    va274,
-    va285,
+    va2415,
+    va2423,
+    va252,
+    va261,
+    va265,
+    va269,
+    va295,
     va30,
-    va300,
-    va310,
-    va318,
-    va325,
-    va378,
-    va38,
-    va384,
-    va393,
-    va395,
-    va403,
-    va412,
+    va306,
+    va321,
+    va331,
+    va339,
+    va346,
+    va36,
+    va399,
+    va405,
     va414,
-    va415,
-    va420,
-    va421,
+    va416,
     va424,
-    va457,
-    va476,
-    va486,
-    va487,
-    va518,
-    va526,
-    va53,
-    va540,
-    va544,
-    va555,
-    va573,
-    va593,
-    va603,
-    va613,
-    va618,
-    va635,
-    va674,
-    va678,
-    va687,
+    va433,
+    va435,
+    va436,
+    va44,
+    va441,
+    va442,
+    va445,
+    va478,
+    va497,
+    va507,
+    va508,
+    va539,
+    va554,
+    va564,
+    va568,
+    va579,
+    va597,
+    va617,
+    va627,
+    va64,
+    va648,
+    va653,
     va696,
-    va706,
-    va707,
-    va708,
-    va715,
-    va718,
-    va734,
-    va742,
-    va745,
-    va748,
-    va764,
-    va77,
-    va775,
-    va777,
-    va780,
-    va799,
-    va818,
-    va827,
-    va837,
-    va846,
-    va85,
-    va874,
-    va875,
-    va887,
-    va888,
+    va717,
+    va721,
+    va730,
+    va739,
+    va749,
+    va750,
+    va751,
+    va758,
+    va761,
+    va795,
+    va803,
+    va806,
+    va809,
+    va825,
+    va836,
+    va838,
+    va841,
+    va890,
     va895,
-    va899,
-    va909,
-    va914,
-    va916,
-    va920,
-    va934,
+    va905,
+    va918,
+    va92,
     va951,
-    va956,
-    va977,
-    va990,
+    va957,
+    va958,
+    va965,
+    va969,
+    va979,
+    va987,
+    va989,
+    va993,
     (
-      va424 / NULLIF(va412, 0)
-    ) AS va425
+      va445 / NULLIF(va433, 0)
+    ) AS va446
   FROM values_7_4
 ), values_7_6 AS (
   SELECT
@@ -21273,280 +22123,261 @@ WITH values_0_1 AS (
     stock_number,
     stock_row,
     day_rows,
-    se1245,
-    se1246,
-    se1247,
-    se1538,
-    se1571,
-    se1572,
-    se1573,
-    se1608,
-    se1609,
-    se1610,
-    se1683,
-    se1709,
-    se1710,
-    se1711,
-    se1877,
-    se1878,
-    se1879,
-    se1899,
-    se2023,
-    se2052,
-    se2091,
-    se217,
-    se228,
+    se1352,
+    se1353,
+    se1354,
+    se1673,
+    se1756,
+    se1757,
+    se1758,
+    se1841,
+    se1867,
+    se1868,
+    se1869,
+    se2071,
+    se2195,
+    se2224,
+    se2263,
     se237,
-    se379,
-    se380,
-    se416,
-    se417,
-    se429,
-    se430,
-    se433,
-    se434,
-    se556,
-    se557,
-    se558,
-    se650,
-    se651,
-    se652,
-    se749,
-    se750,
-    se751,
-    se957,
-    se958,
-    se959,
-    va1000,
-    va1012,
-    va1028,
-    va1036,
-    va1043,
-    va1045,
-    va1049,
-    va1053,
-    va106,
-    va1070,
-    va1072,
-    va1086,
-    va1092,
-    va1125,
-    va1127,
-    va1131,
-    va1139,
-    va1140,
-    va1154,
-    va116,
-    va1165,
-    va1177,
-    va1183,
-    va1185,
-    va1187,
-    va1195,
-    va1204,
-    va1217,
+    se249,
+    se258,
+    se400,
+    se401,
+    se437,
+    se438,
+    se450,
+    se451,
+    se454,
+    se455,
+    se580,
+    se581,
+    se582,
+    se810,
+    se811,
+    se812,
+    va100,
+    va1032,
+    va1066,
+    va1075,
+    va1085,
+    va1118,
+    va1121,
+    va1128,
+    va1130,
+    va1134,
+    va1138,
+    va1158,
+    va1160,
+    va1174,
+    va1180,
+    va121,
+    va1213,
+    va1215,
     va1219,
     va1227,
-    va1244,
-    va1259,
-    va126,
-    va1262,
-    va1271,
-    va1282,
-    va1283,
-    va1299,
-    va1322,
-    va1330,
-    va1334,
-    va1345,
-    va1350,
-    va1371,
-    va1379,
-    va140,
-    va1416,
-    va1418,
-    va1428,
-    va1431,
-    va144,
+    va1228,
+    va1245,
+    va1256,
+    va1268,
+    va1274,
+    va1276,
+    va1279,
+    va1287,
+    va1296,
+    va131,
+    va1311,
+    va1313,
+    va1321,
+    va1351,
+    va1366,
+    va1369,
+    va1378,
+    va1396,
+    va1397,
+    va141,
+    va1413,
     va1441,
+    va1449,
+    va1453,
+    va1464,
     va1469,
-    va1499,
-    va1507,
-    va1525,
-    va1537,
-    va1539,
+    va1488,
+    va1496,
+    va1548,
+    va155,
+    va1550,
+    va1560,
     va1563,
-    va1570,
-    va158,
-    va1582,
-    va1594,
-    va1607,
-    va161,
-    va1612,
-    va1619,
-    va1625,
-    va1626,
-    va164,
-    va1640,
-    va165,
-    va1651,
+    va1583,
+    va159,
+    va1604,
+    va1634,
+    va1642,
+    va1660,
+    va1672,
     va1674,
-    va1676,
-    va1679,
-    va1681,
-    va1686,
-    va1698,
-    va1708,
-    va1731,
-    va1750,
-    va1768,
-    va1787,
-    va1808,
-    va1831,
-    va1835,
-    va1841,
-    va1845,
-    va1851,
-    va1854,
-    va1862,
-    va1870,
-    va1876,
+    va1721,
+    va1729,
+    va173,
+    va1742,
+    va1755,
+    va176,
+    va1760,
+    va1767,
+    va1773,
+    va1774,
+    va179,
+    va180,
+    va1813,
+    va1832,
+    va1834,
+    va1837,
+    va1839,
+    va1844,
+    va1856,
+    va1866,
     va1891,
     va1892,
-    va1896,
-    va1902,
-    va1916,
-    va192,
-    va1923,
-    va1934,
-    va1956,
-    va1988,
-    va1993,
-    va2001,
-    va2007,
-    va2012,
-    va2018,
-    va202,
-    va2026,
-    va203,
-    va2034,
-    va2045,
-    va2046,
-    va2047,
-    va206,
+    va1906,
+    va1924,
+    va1955,
+    va1979,
+    va2000,
+    va2004,
+    va2010,
+    va2014,
+    va2020,
+    va2023,
+    va2031,
+    va2052,
+    va2063,
+    va2064,
+    va2068,
     va2074,
-    va2075,
     va2088,
-    va209,
-    va2090,
-    va2094,
-    va2109,
-    va2110,
-    va2111,
+    va2095,
+    va2106,
     va212,
-    va2139,
-    va2145,
-    va2155,
-    va2163,
-    va2168,
-    va2185,
-    va2191,
-    va2193,
-    va2194,
-    va2199,
-    va220,
-    va2201,
-    va2222,
-    va2228,
-    va231,
-    va24,
+    va2128,
+    va2160,
+    va2165,
+    va2173,
+    va2179,
+    va2184,
+    va2190,
+    va2198,
+    va2206,
+    va2217,
+    va2218,
+    va2219,
+    va222,
+    va223,
+    va2246,
+    va2247,
+    va226,
+    va2260,
+    va2262,
+    va2266,
+    va2284,
+    va2285,
+    va2286,
+    va229,
+    va232,
+    va2332,
+    va2338,
+    va2348,
+    va2356,
+    va2361,
+    va2378,
+    va2384,
+    va2386,
+    va2387,
+    va2392,
+    va2394,
     va240,
-    va244,
-    va248,
-    va274,
-    va285,
+    va2415,
+    va2423,
+    va252,
+    va261,
+    va265,
+    va269,
+    va295,
     va30,
-    va300,
-    va310,
-    va318,
-    va325,
-    va378,
-    va38,
-    va384,
-    va393,
-    va395,
-    va403,
-    va412,
+    va306,
+    va321,
+    va331,
+    va339,
+    va346,
+    va36,
+    va399,
+    va405,
     va414,
-    va415,
-    va421,
-    va425,
-    va457,
-    va476,
-    va486,
-    va487,
-    va518,
-    va526,
-    va53,
-    va540,
-    va544,
-    va555,
-    va573,
-    va593,
-    va603,
-    va613,
-    va618,
-    va635,
-    va674,
-    va678,
-    va687,
+    va416,
+    va424,
+    va433,
+    va435,
+    va436,
+    va44,
+    va442,
+    va446,
+    va478,
+    va497,
+    va507,
+    va508,
+    va539,
+    va554,
+    va564,
+    va568,
+    va579,
+    va597,
+    va617,
+    va627,
+    va64,
+    va648,
+    va653,
     va696,
-    va706,
-    va707,
-    va708,
-    va715,
-    va718,
-    va734,
-    va742,
-    va745,
-    va748,
-    va764,
-    va77,
-    va775,
-    va777,
-    va780,
-    va799,
-    va818,
-    va827,
-    va837,
-    va846,
-    va85,
-    va874,
-    va875,
-    va887,
-    va888,
+    va717,
+    va721,
+    va730,
+    va739,
+    va749,
+    va750,
+    va751,
+    va758,
+    va761,
+    va795,
+    va803,
+    va806,
+    va809,
+    va825,
+    va836,
+    va838,
+    va841,
+    va890,
     va895,
-    va899,
-    va909,
-    va914,
-    va916,
-    va920,
-    va934,
+    va905,
+    va918,
+    va92,
     va951,
-    va956,
-    va977,
-    va990,
+    va957,
+    va958,
+    va965,
+    va969,
+    va979,
+    va987,
+    va989,
+    va993,
     (
       (
         (
-          CASE WHEN se427 = 60 THEN se426 END
+          CASE WHEN se448 = 60 THEN se447 END
         ) - (
-          va421 * va420
+          va442 * va441
         )
       ) - (
-        va425 * va424
+        va446 * va445
       )
-    ) AS va428
+    ) AS va449
   FROM values_7_5
 ), values_7_7 AS (
   SELECT
@@ -21555,291 +22386,274 @@ WITH values_0_1 AS (
     stock_number,
     stock_row,
     day_rows,
-    se1245,
-    se1246,
-    se1247,
-    se1538,
-    se1571,
-    se1572,
-    se1573,
-    se1608,
-    se1609,
-    se1610,
-    se1683,
-    se1709,
-    se1710,
-    se1711,
-    se1877,
-    se1878,
-    se1879,
-    se1899,
-    se2023,
-    se2052,
-    se2091,
-    se217,
-    se228,
+    se1352,
+    se1353,
+    se1354,
+    se1673,
+    se1756,
+    se1757,
+    se1758,
+    se1841,
+    se1867,
+    se1868,
+    se1869,
+    se2071,
+    se2195,
+    se2224,
+    se2263,
     se237,
-    se556,
-    se557,
-    se558,
-    se650,
-    se651,
-    se652,
-    se749,
-    se750,
-    se751,
-    se957,
-    se958,
-    se959,
-    va1000,
-    va1012,
-    va1028,
-    va1036,
-    va1043,
-    va1045,
-    va1049,
-    va1053,
-    va106,
-    va1070,
-    va1072,
-    va1086,
-    va1092,
-    va1125,
-    va1127,
-    va1131,
-    va1139,
-    va1140,
-    va1154,
-    va116,
-    va1165,
-    va1177,
-    va1183,
-    va1185,
-    va1187,
-    va1195,
-    va1204,
-    va1217,
+    se249,
+    se258,
+    se580,
+    se581,
+    se582,
+    se810,
+    se811,
+    se812,
+    va100,
+    va1032,
+    va1066,
+    va1075,
+    va1085,
+    va1118,
+    va1121,
+    va1128,
+    va1130,
+    va1134,
+    va1138,
+    va1158,
+    va1160,
+    va1174,
+    va1180,
+    va121,
+    va1213,
+    va1215,
     va1219,
     va1227,
-    va1244,
-    va1259,
-    va126,
-    va1262,
-    va1271,
-    va1282,
-    va1283,
-    va1299,
-    va1322,
-    va1330,
-    va1334,
-    va1345,
-    va1350,
-    va1371,
-    va1379,
-    va140,
-    va1416,
-    va1418,
-    va1428,
-    va1431,
-    va144,
+    va1228,
+    va1245,
+    va1256,
+    va1268,
+    va1274,
+    va1276,
+    va1279,
+    va1287,
+    va1296,
+    va131,
+    va1311,
+    va1313,
+    va1321,
+    va1351,
+    va1366,
+    va1369,
+    va1378,
+    va1396,
+    va1397,
+    va141,
+    va1413,
     va1441,
+    va1449,
+    va1453,
+    va1464,
     va1469,
-    va1499,
-    va1507,
-    va1525,
-    va1537,
-    va1539,
+    va1488,
+    va1496,
+    va1548,
+    va155,
+    va1550,
+    va1560,
     va1563,
-    va1570,
-    va158,
-    va1582,
-    va1594,
-    va1607,
-    va161,
-    va1612,
-    va1619,
-    va1625,
-    va1626,
-    va164,
-    va1640,
-    va165,
-    va1651,
+    va1583,
+    va159,
+    va1604,
+    va1634,
+    va1642,
+    va1660,
+    va1672,
     va1674,
-    va1676,
-    va1679,
-    va1681,
-    va1686,
-    va1698,
-    va1708,
-    va1731,
-    va1750,
-    va1768,
-    va1787,
-    va1808,
-    va1831,
-    va1835,
-    va1841,
-    va1845,
-    va1851,
-    va1854,
-    va1862,
-    va1870,
-    va1876,
+    va1721,
+    va1729,
+    va173,
+    va1742,
+    va1755,
+    va176,
+    va1760,
+    va1767,
+    va1773,
+    va1774,
+    va179,
+    va180,
+    va1813,
+    va1832,
+    va1834,
+    va1837,
+    va1839,
+    va1844,
+    va1856,
+    va1866,
     va1891,
     va1892,
-    va1896,
-    va1902,
-    va1916,
-    va192,
-    va1923,
-    va1934,
-    va1956,
-    va1988,
-    va1993,
-    va2001,
-    va2007,
-    va2012,
-    va2018,
-    va202,
-    va2026,
-    va203,
-    va2034,
-    va2045,
-    va2046,
-    va2047,
-    va206,
+    va1906,
+    va1924,
+    va1955,
+    va1979,
+    va2000,
+    va2004,
+    va2010,
+    va2014,
+    va2020,
+    va2023,
+    va2031,
+    va2052,
+    va2063,
+    va2064,
+    va2068,
     va2074,
-    va2075,
     va2088,
-    va209,
-    va2090,
-    va2094,
-    va2109,
-    va2110,
-    va2111,
+    va2095,
+    va2106,
     va212,
-    va2139,
-    va2145,
-    va2155,
-    va2163,
-    va2168,
-    va2185,
-    va2191,
-    va2193,
-    va2194,
-    va2199,
-    va220,
-    va2201,
-    va2222,
-    va2228,
-    va231,
-    va24,
+    va2128,
+    va2160,
+    va2165,
+    va2173,
+    va2179,
+    va2184,
+    va2190,
+    va2198,
+    va2206,
+    va2217,
+    va2218,
+    va2219,
+    va222,
+    va223,
+    va2246,
+    va2247,
+    va226,
+    va2260,
+    va2262,
+    va2266,
+    va2284,
+    va2285,
+    va2286,
+    va229,
+    va232,
+    va2332,
+    va2338,
+    va2348,
+    va2356,
+    va2361,
+    va2378,
+    va2384,
+    va2386,
+    va2387,
+    va2392,
+    va2394,
     va240,
-    va244,
-    va248,
-    va274,
-    va285,
+    va2415,
+    va2423,
+    va252,
+    va261,
+    va265,
+    va269,
+    va295,
     va30,
-    va300,
-    va310,
-    va318,
-    va325,
-    va38,
-    va457,
-    va476,
-    va486,
-    va487,
-    va518,
-    va526,
-    va53,
-    va540,
-    va544,
-    va555,
-    va573,
-    va593,
-    va603,
-    va613,
-    va618,
-    va635,
-    va674,
-    va678,
-    va687,
+    va306,
+    va321,
+    va331,
+    va339,
+    va346,
+    va36,
+    va44,
+    va478,
+    va497,
+    va507,
+    va508,
+    va539,
+    va554,
+    va564,
+    va568,
+    va579,
+    va597,
+    va617,
+    va627,
+    va64,
+    va648,
+    va653,
     va696,
-    va706,
-    va707,
-    va708,
-    va715,
-    va718,
-    va734,
-    va742,
-    va745,
-    va748,
-    va764,
-    va77,
-    va775,
-    va777,
-    va780,
-    va799,
-    va818,
-    va827,
-    va837,
-    va846,
-    va85,
-    va874,
-    va875,
-    va887,
-    va888,
+    va717,
+    va721,
+    va730,
+    va739,
+    va749,
+    va750,
+    va751,
+    va758,
+    va761,
+    va795,
+    va803,
+    va806,
+    va809,
+    va825,
+    va836,
+    va838,
+    va841,
+    va890,
     va895,
-    va899,
-    va909,
-    va914,
-    va916,
-    va920,
-    va934,
+    va905,
+    va918,
+    va92,
     va951,
-    va956,
-    va977,
-    va990,
+    va957,
+    va958,
+    va965,
+    va969,
+    va979,
+    va987,
+    va989,
+    va993,
     POWER(
       (
         (
           (
             (
-              va378 - (
-                CASE WHEN se380 = 60 THEN se379 END
+              va399 - (
+                CASE WHEN se401 = 60 THEN se400 END
               )
             ) - (
               (
-                va384 / NULLIF(va393, 0)
-              ) * va395
+                va405 / NULLIF(va414, 0)
+              ) * va416
             )
           ) - (
             (
-              va403 / NULLIF(va412, 0)
-            ) * va414
+              va424 / NULLIF(va433, 0)
+            ) * va435
           )
         ) - (
           (
             (
               (
                 (
-                  CASE WHEN se417 = 60 THEN se416 END
+                  CASE WHEN se438 = 60 THEN se437 END
                 ) - (
-                  va421 * va384
+                  va442 * va405
                 )
               ) - (
-                va425 * va403
+                va446 * va424
               )
             ) / NULLIF(
               (
                 CASE
-                  WHEN se433 > stock_row - 59
+                  WHEN (
+                    se454 > stock_row - 59
+                  )
                   THEN (
                     CASE
-                      WHEN va428 > CAST(1e-10 AS DOUBLE) * (
-                        CASE WHEN se430 = 60 THEN se429 END
+                      WHEN va449 > CAST(1e-10 AS DOUBLE) * (
+                        CASE WHEN se451 = 60 THEN se450 END
                       )
-                      THEN va428
+                      THEN va449
                     END
                   )
                   ELSE NULL
@@ -21850,20 +22664,20 @@ WITH values_0_1 AS (
           ) * (
             (
               (
-                va415 - (
-                  CASE WHEN se430 = 60 THEN se434 END
+                va436 - (
+                  CASE WHEN se451 = 60 THEN se455 END
                 )
               ) - (
-                va421 * va395
+                va442 * va416
               )
             ) - (
-              va425 * va414
+              va446 * va435
             )
           )
         )
       ),
       2
-    ) AS va435
+    ) AS va456
   FROM values_7_6
 ), sections_8 AS (
   SELECT
@@ -21872,280 +22686,240 @@ WITH values_0_1 AS (
     stock_number,
     stock_row,
     day_rows,
-    se1245,
-    se1246,
-    se1247,
-    se1538,
-    se1571,
-    se1572,
-    se1573,
-    se1608,
-    se1609,
-    se1610,
-    se1683,
-    se1709,
-    se1710,
-    se1711,
-    se1877,
-    se1878,
-    se1879,
-    se1899,
-    se2023,
-    se2052,
-    se2091,
-    se217,
-    se228,
+    se1352,
+    se1353,
+    se1354,
+    se1673,
+    se1756,
+    se1757,
+    se1758,
+    se1841,
+    se1867,
+    se1868,
+    se1869,
+    se2071,
+    se2195,
+    se2224,
+    se2263,
     se237,
-    se556,
-    se557,
-    se558,
-    se650,
-    se651,
-    se652,
-    se749,
-    se750,
-    se751,
-    se957,
-    se958,
-    se959,
-    va1000,
-    va1012,
-    va1028,
-    va1036,
-    va1043,
-    va1045,
-    va1049,
-    va1053,
-    va106,
-    va1070,
-    va1072,
-    va1086,
-    va1092,
-    va1125,
-    va1127,
-    va1131,
-    va1139,
-    va1140,
-    va1154,
-    va116,
-    va1165,
-    va1177,
-    va1183,
-    va1185,
-    va1187,
-    va1195,
-    va1204,
-    va1217,
+    se249,
+    se258,
+    se580,
+    se581,
+    se582,
+    se810,
+    se811,
+    se812,
+    va100,
+    va1032,
+    va1066,
+    va1075,
+    va1085,
+    va1118,
+    va1121,
+    va1128,
+    va1130,
+    va1134,
+    va1138,
+    va1158,
+    va1160,
+    va1174,
+    va1180,
+    va121,
+    va1213,
+    va1215,
     va1219,
     va1227,
-    va1244,
-    va1259,
-    va126,
-    va1262,
-    va1271,
-    va1282,
-    va1283,
-    va1299,
-    va1322,
-    va1330,
-    va1334,
-    va1345,
-    va1350,
-    va1371,
-    va1379,
-    va140,
-    va1416,
-    va1418,
-    va1428,
-    va1431,
-    va144,
+    va1228,
+    va1245,
+    va1256,
+    va1268,
+    va1274,
+    va1276,
+    va1279,
+    va1287,
+    va1296,
+    va131,
+    va1311,
+    va1313,
+    va1321,
+    va1351,
+    va1366,
+    va1369,
+    va1378,
+    va1396,
+    va1397,
+    va141,
+    va1413,
     va1441,
+    va1449,
+    va1453,
+    va1464,
     va1469,
-    va1499,
-    va1507,
-    va1525,
-    va1537,
-    va1539,
+    va1488,
+    va1496,
+    va1548,
+    va155,
+    va1550,
+    va1560,
     va1563,
-    va1570,
-    va158,
-    va1582,
-    va1594,
-    va1607,
-    va161,
-    va1612,
-    va1619,
-    va1625,
-    va1626,
-    va164,
-    va1640,
-    va165,
-    va1651,
+    va1583,
+    va159,
+    va1604,
+    va1634,
+    va1642,
+    va1660,
+    va1672,
     va1674,
-    va1676,
-    va1679,
-    va1681,
-    va1686,
-    va1698,
-    va1708,
-    va1731,
-    va1750,
-    va1768,
-    va1787,
-    va1808,
-    va1831,
-    va1835,
-    va1841,
-    va1845,
-    va1851,
-    va1854,
-    va1862,
-    va1870,
-    va1876,
+    va1721,
+    va1729,
+    va173,
+    va1742,
+    va1755,
+    va176,
+    va1760,
+    va1767,
+    va1773,
+    va1774,
+    va179,
+    va180,
+    va1813,
+    va1832,
+    va1834,
+    va1837,
+    va1839,
+    va1844,
+    va1856,
+    va1866,
     va1891,
     va1892,
-    va1896,
-    va1902,
-    va1916,
-    va192,
-    va1923,
-    va1934,
-    va1956,
-    va1988,
-    va1993,
-    va2001,
-    va2007,
-    va2012,
-    va2018,
-    va202,
-    va2026,
-    va203,
-    va2034,
-    va2045,
-    va2046,
-    va2047,
-    va206,
+    va1906,
+    va1924,
+    va1955,
+    va1979,
+    va2000,
+    va2004,
+    va2010,
+    va2014,
+    va2020,
+    va2023,
+    va2031,
+    va2052,
+    va2063,
+    va2064,
+    va2068,
     va2074,
-    va2075,
     va2088,
-    va209,
-    va2090,
-    va2094,
-    va2109,
-    va2110,
-    va2111,
+    va2095,
+    va2106,
     va212,
-    va2139,
-    va2145,
-    va2155,
-    va2163,
-    va2168,
-    va2185,
-    va2191,
-    va2193,
-    va2194,
-    va2199,
-    va220,
-    va2201,
-    va2222,
-    va2228,
-    va231,
-    va24,
+    va2128,
+    va2160,
+    va2165,
+    va2173,
+    va2179,
+    va2184,
+    va2190,
+    va2198,
+    va2206,
+    va2217,
+    va2218,
+    va2219,
+    va222,
+    va223,
+    va2246,
+    va2247,
+    va226,
+    va2260,
+    va2262,
+    va2266,
+    va2284,
+    va2285,
+    va2286,
+    va229,
+    va232,
+    va2332,
+    va2338,
+    va2348,
+    va2356,
+    va2361,
+    va2378,
+    va2384,
+    va2386,
+    va2387,
+    va2392,
+    va2394,
     va240,
-    va244,
-    va248,
-    va274,
-    va285,
+    va2415,
+    va2423,
+    va252,
+    va261,
+    va265,
+    va269,
+    va295,
     va30,
-    va300,
-    va310,
-    va318,
-    va325,
-    va38,
-    va435,
-    va457,
-    va476,
-    va486,
-    va487,
-    va518,
-    va526,
-    va53,
-    va540,
-    va544,
-    va555,
-    va573,
-    va593,
-    va603,
-    va613,
-    va618,
-    va635,
-    va674,
-    va678,
-    va687,
+    va306,
+    va321,
+    va331,
+    va339,
+    va346,
+    va36,
+    va44,
+    va456,
+    va478,
+    va497,
+    va507,
+    va508,
+    va539,
+    va554,
+    va564,
+    va568,
+    va579,
+    va597,
+    va617,
+    va627,
+    va64,
+    va648,
+    va653,
     va696,
-    va706,
-    va707,
-    va708,
-    va715,
-    va718,
-    va734,
-    va742,
-    va745,
-    va748,
-    va764,
-    va77,
-    va775,
-    va777,
-    va780,
-    va799,
-    va818,
-    va827,
-    va837,
-    va846,
-    va85,
-    va874,
-    va875,
-    va887,
-    va888,
+    va717,
+    va721,
+    va730,
+    va739,
+    va749,
+    va750,
+    va751,
+    va758,
+    va761,
+    va795,
+    va803,
+    va806,
+    va809,
+    va825,
+    va836,
+    va838,
+    va841,
+    va890,
     va895,
-    va899,
-    va909,
-    va914,
-    va916,
-    va920,
-    va934,
+    va905,
+    va918,
+    va92,
     va951,
-    va956,
-    va977,
-    va990,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va526) AS se527,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va526) AS se528,
-    COUNT(va526) OVER (
+    va957,
+    va958,
+    va965,
+    va969,
+    va979,
+    va987,
+    va989,
+    va993,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va825) AS se826,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va825) AS se827,
+    COUNT(va825) OVER (
       PARTITION BY trade_date
-      ORDER BY va526
+      ORDER BY va825
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se529,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va764) AS se765,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va764) AS se766,
-    COUNT(va764) OVER (
-      PARTITION BY trade_date
-      ORDER BY va764
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se767,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va818) AS se819,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va818) AS se820,
-    COUNT(va818) OVER (
-      PARTITION BY trade_date
-      ORDER BY va818
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se821,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va846) AS se847,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va846) AS se848,
-    COUNT(va846) OVER (
-      PARTITION BY trade_date
-      ORDER BY va846
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se849,
+    ) AS se828,
     RANK() OVER (PARTITION BY trade_date ORDER BY va951) AS se952,
     CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va951) AS se953,
     COUNT(va951) OVER (
@@ -22153,62 +22927,27 @@ WITH values_0_1 AS (
       ORDER BY va951
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
     ) AS se954,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va977) AS se978,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va977) AS se979,
-    COUNT(va977) OVER (
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1321) AS se1322,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1321) AS se1323,
+    COUNT(va1321) OVER (
       PARTITION BY trade_date
-      ORDER BY va977
+      ORDER BY va1321
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se980,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1028) AS se1029,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1028) AS se1030,
-    COUNT(va1028) OVER (
+    ) AS se1324,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1583) AS se1584,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1583) AS se1585,
+    COUNT(va1583) OVER (
       PARTITION BY trade_date
-      ORDER BY va1028
+      ORDER BY va1583
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1031,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1227) AS se1228,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1227) AS se1229,
-    COUNT(va1227) OVER (
+    ) AS se1586,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1742) AS se1743,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1742) AS se1744,
+    COUNT(va1742) OVER (
       PARTITION BY trade_date
-      ORDER BY va1227
+      ORDER BY va1742
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1230,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1563) AS se1564,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1563) AS se1565,
-    COUNT(va1563) OVER (
-      PARTITION BY trade_date
-      ORDER BY va1563
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1566,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1594) AS se1595,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1594) AS se1596,
-    COUNT(va1594) OVER (
-      PARTITION BY trade_date
-      ORDER BY va1594
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1597,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1640) AS se1641,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1640) AS se1642,
-    COUNT(va1640) OVER (
-      PARTITION BY trade_date
-      ORDER BY va1640
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1643,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1651) AS se1652,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1651) AS se1653,
-    COUNT(va1651) OVER (
-      PARTITION BY trade_date
-      ORDER BY va1651
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1654,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1870) AS se1871,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1870) AS se1872,
-    COUNT(va1870) OVER (
-      PARTITION BY trade_date
-      ORDER BY va1870
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1873
+    ) AS se1745
   FROM values_7_7
 ), values_8_1 AS (
   SELECT
@@ -22217,420 +22956,296 @@ WITH values_0_1 AS (
     stock_number,
     stock_row,
     day_rows,
-    se1538,
-    se1683,
-    se1709,
-    se1710,
-    se1711,
-    se1899,
-    se2023,
-    se2052,
-    se2091,
-    se217,
-    se228,
+    se1584,
+    se1585,
+    se1586,
+    se1673,
+    se1841,
+    se1867,
+    se1868,
+    se1869,
+    se2071,
+    se2195,
+    se2224,
+    se2263,
     se237,
-    se556,
-    se557,
-    se558,
-    se650,
-    se651,
-    se652,
-    se749,
-    se750,
-    se751,
-    se952,
-    se953,
-    se954,
-    va1000,
-    va1012,
-    va1036,
-    va1043,
-    va1045,
-    va1049,
-    va1053,
-    va106,
-    va1070,
-    va1072,
-    va1086,
-    va1092,
-    va1125,
-    va1127,
-    va1131,
-    va1139,
-    va1140,
-    va1154,
-    va116,
-    va1165,
-    va1177,
-    va1183,
-    va1185,
-    va1187,
-    va1195,
-    va1204,
-    va1217,
+    se249,
+    se258,
+    se580,
+    se581,
+    se582,
+    se810,
+    se811,
+    se812,
+    va100,
+    va1032,
+    va1066,
+    va1075,
+    va1085,
+    va1118,
+    va1121,
+    va1128,
+    va1130,
+    va1134,
+    va1138,
+    va1158,
+    va1160,
+    va1174,
+    va1180,
+    va121,
+    va1213,
+    va1215,
     va1219,
-    va1259,
-    va126,
-    va1262,
-    va1271,
-    va1282,
-    va1283,
-    va1299,
-    va1322,
-    va1330,
-    va1334,
-    va1345,
-    va1350,
-    va1371,
-    va1379,
-    va140,
-    va1416,
-    va1418,
-    va1428,
-    va1431,
-    va144,
+    va1227,
+    va1228,
+    va1245,
+    va1256,
+    va1268,
+    va1274,
+    va1276,
+    va1279,
+    va1287,
+    va1296,
+    va131,
+    va1311,
+    va1313,
+    va1366,
+    va1369,
+    va1378,
+    va1396,
+    va1397,
+    va141,
+    va1413,
     va1441,
+    va1449,
+    va1453,
+    va1464,
     va1469,
-    va1499,
-    va1507,
-    va1525,
-    va1537,
-    va1539,
-    va158,
-    va1582,
-    va161,
-    va1612,
-    va1619,
-    va1625,
-    va1626,
-    va164,
-    va165,
+    va1488,
+    va1496,
+    va1548,
+    va155,
+    va1550,
+    va1560,
+    va1563,
+    va1583,
+    va159,
+    va1604,
+    va1634,
+    va1642,
+    va1660,
+    va1672,
     va1674,
-    va1676,
-    va1679,
-    va1681,
-    va1686,
-    va1698,
-    va1708,
-    va1731,
-    va1750,
-    va1768,
-    va1787,
-    va1808,
-    va1831,
-    va1835,
-    va1841,
-    va1845,
-    va1851,
-    va1854,
-    va1862,
+    va1721,
+    va1729,
+    va173,
+    va176,
+    va1760,
+    va1767,
+    va1773,
+    va1774,
+    va179,
+    va180,
+    va1813,
+    va1832,
+    va1834,
+    va1837,
+    va1839,
+    va1844,
+    va1856,
+    va1866,
     va1891,
     va1892,
-    va1896,
-    va1902,
-    va1916,
-    va192,
-    va1923,
-    va1934,
-    va1956,
-    va1988,
-    va1993,
-    va2001,
-    va2007,
-    va2012,
-    va2018,
-    va202,
-    va2026,
-    va203,
-    va2034,
-    va2045,
-    va2046,
-    va2047,
-    va206,
+    va1906,
+    va1924,
+    va1955,
+    va1979,
+    va2000,
+    va2004,
+    va2010,
+    va2014,
+    va2020,
+    va2023,
+    va2031,
+    va2052,
+    va2063,
+    va2064,
+    va2068,
     va2074,
-    va2075,
     va2088,
-    va209,
-    va2090,
-    va2094,
-    va2109,
-    va2110,
-    va2111,
+    va2095,
+    va2106,
     va212,
-    va2139,
-    va2145,
-    va2155,
-    va2163,
-    va2168,
-    va2185,
-    va2191,
-    va2193,
-    va2194,
-    va2199,
-    va220,
-    va2201,
-    va2222,
-    va2228,
-    va231,
-    va24,
+    va2128,
+    va2160,
+    va2165,
+    va2173,
+    va2179,
+    va2184,
+    va2190,
+    va2198,
+    va2206,
+    va2217,
+    va2218,
+    va2219,
+    va222,
+    va223,
+    va2246,
+    va2247,
+    va226,
+    va2260,
+    va2262,
+    va2266,
+    va2284,
+    va2285,
+    va2286,
+    va229,
+    va232,
+    va2332,
+    va2338,
+    va2348,
+    va2356,
+    va2361,
+    va2378,
+    va2384,
+    va2386,
+    va2387,
+    va2392,
+    va2394,
     va240,
-    va244,
-    va248,
-    va274,
-    va285,
+    va2415,
+    va2423,
+    va252,
+    va261,
+    va265,
+    va269,
+    va295,
     va30,
-    va300,
-    va310,
-    va318,
-    va325,
-    va38,
-    va435,
-    va457,
-    va476,
-    va486,
-    va487,
-    va518,
-    va53,
-    va540,
-    va544,
-    va555,
-    va573,
-    va593,
-    va603,
-    va613,
-    va618,
-    va635,
-    va674,
-    va678,
-    va687,
+    va306,
+    va321,
+    va331,
+    va339,
+    va346,
+    va36,
+    va44,
+    va456,
+    va478,
+    va497,
+    va507,
+    va508,
+    va539,
+    va554,
+    va564,
+    va568,
+    va579,
+    va597,
+    va617,
+    va627,
+    va64,
+    va648,
+    va653,
     va696,
-    va706,
-    va707,
-    va708,
-    va715,
-    va718,
-    va734,
-    va742,
-    va745,
-    va748,
-    va77,
-    va775,
-    va777,
-    va780,
-    va799,
-    va827,
-    va837,
-    va85,
-    va874,
-    va875,
-    va887,
-    va888,
+    va717,
+    va721,
+    va730,
+    va739,
+    va749,
+    va750,
+    va751,
+    va758,
+    va761,
+    va795,
+    va803,
+    va806,
+    va809,
+    va836,
+    va838,
+    va841,
+    va890,
     va895,
-    va899,
-    va909,
-    va914,
-    va916,
-    va920,
-    va934,
-    va951,
-    va990,
-    (
-      CASE
-        WHEN NOT va526 IS NULL
-        THEN (
-          se527 + ROUND(se528 * day_rows)
-        ) / (
-          2 * se529
-        )
-      END
-    ) AS va530,
+    va905,
+    va918,
+    va92,
+    va957,
+    va958,
+    va965,
+    va969,
+    va979,
+    va987,
+    va989,
+    va993,
     POWER(
       (
         CASE
-          WHEN NOT va764 IS NULL
+          WHEN NOT va825 IS NULL
           THEN (
-            se765 + ROUND(se766 * day_rows)
+            se826 + ROUND(se827 * day_rows)
           ) / (
-            2 * se767
+            2 * se828
           )
         END
       ),
       5
-    ) AS va768,
+    ) AS va829,
     (
       CASE
-        WHEN NOT va818 IS NULL
+        WHEN NOT va951 IS NULL
         THEN (
-          se819 + ROUND(se820 * day_rows)
+          se952 + ROUND(se953 * day_rows)
         ) / (
-          2 * se821
+          2 * se954
         )
       END
-    ) AS va822,
-    (
-      CASE
-        WHEN NOT va846 IS NULL
-        THEN (
-          se847 + ROUND(se848 * day_rows)
-        ) / (
-          2 * se849
-        )
-      END
-    ) AS va850,
-    (
-      (
-        CASE
-          WHEN NOT va956 IS NULL
-          THEN (
-            se957 + ROUND(se958 * day_rows)
-          ) / (
-            2 * se959
-          )
-        END
-      ) + (
-        CASE
-          WHEN NOT va977 IS NULL
-          THEN (
-            se978 + ROUND(se979 * day_rows)
-          ) / (
-            2 * se980
-          )
-        END
-      )
-    ) AS va981,
-    (
-      CASE
-        WHEN NOT va1028 IS NULL
-        THEN (
-          se1029 + ROUND(se1030 * day_rows)
-        ) / (
-          2 * se1031
-        )
-      END
-    ) AS va1032,
+    ) AS va955,
     (
       -CAST((
         (
           (
             CASE
-              WHEN NOT va1227 IS NULL
+              WHEN NOT va1321 IS NULL
               THEN (
-                se1228 + ROUND(se1229 * day_rows)
+                se1322 + ROUND(se1323 * day_rows)
               ) / (
-                2 * se1230
+                2 * se1324
               )
             END
           ) < (
             CASE
-              WHEN NOT va1244 IS NULL
+              WHEN NOT va1351 IS NULL
               THEN (
-                se1245 + ROUND(se1246 * day_rows)
+                se1352 + ROUND(se1353 * day_rows)
               ) / (
-                2 * se1247
+                2 * se1354
               )
             END
           )
         )
       ) AS DOUBLE)
-    ) AS va1248,
-    (
-      -CAST((
-        (
-          (
-            CASE
-              WHEN NOT va1563 IS NULL
-              THEN (
-                se1564 + ROUND(se1565 * day_rows)
-              ) / (
-                2 * se1566
-              )
-            END
-          ) < (
-            CASE
-              WHEN NOT va1570 IS NULL
-              THEN (
-                se1571 + ROUND(se1572 * day_rows)
-              ) / (
-                2 * se1573
-              )
-            END
-          )
-        )
-      ) AS DOUBLE)
-    ) AS va1574,
+    ) AS va1355,
     (
       (
         CASE
-          WHEN NOT va1594 IS NULL
+          WHEN NOT va1742 IS NULL
           THEN (
-            se1595 + ROUND(se1596 * day_rows)
+            se1743 + ROUND(se1744 * day_rows)
           ) / (
-            2 * se1597
+            2 * se1745
           )
         END
       ) / NULLIF(
         (
           CASE
-            WHEN NOT va1607 IS NULL
+            WHEN NOT va1755 IS NULL
             THEN (
-              se1608 + ROUND(se1609 * day_rows)
+              se1756 + ROUND(se1757 * day_rows)
             ) / (
-              2 * se1610
+              2 * se1758
             )
           END
         ),
         0
       )
-    ) AS va1611,
-    (
-      (
-        CASE
-          WHEN NOT va1640 IS NULL
-          THEN (
-            se1641 + ROUND(se1642 * day_rows)
-          ) / (
-            2 * se1643
-          )
-        END
-      ) / NULLIF(
-        (
-          CASE
-            WHEN NOT va1651 IS NULL
-            THEN (
-              se1652 + ROUND(se1653 * day_rows)
-            ) / (
-              2 * se1654
-            )
-          END
-        ),
-        0
-      )
-    ) AS va1655,
-    (
-      -CAST((
-        (
-          (
-            CASE
-              WHEN NOT va1870 IS NULL
-              THEN (
-                se1871 + ROUND(se1872 * day_rows)
-              ) / (
-                2 * se1873
-              )
-            END
-          ) < (
-            CASE
-              WHEN NOT va1876 IS NULL
-              THEN (
-                se1877 + ROUND(se1878 * day_rows)
-              ) / (
-                2 * se1879
-              )
-            END
-          )
-        )
-      ) AS DOUBLE)
-    ) AS va1880
+    ) AS va1759
   FROM sections_8
 ), values_8_2 AS (
   SELECT
@@ -22639,242 +23254,235 @@ WITH values_0_1 AS (
     stock_number,
     stock_row,
     day_rows,
-    se1538,
-    se1683,
-    se1709,
-    se1710,
-    se1711,
-    se1899,
-    se2023,
-    se2052,
-    se2091,
-    se217,
-    se228,
+    se1584,
+    se1585,
+    se1586,
+    se1673,
+    se1841,
+    se1867,
+    se1868,
+    se1869,
+    se2071,
+    se2195,
+    se2224,
+    se2263,
     se237,
-    se556,
-    se557,
-    se558,
-    se650,
-    se651,
-    se652,
-    se749,
-    se750,
-    se751,
-    se952,
-    se953,
-    se954,
-    va1000,
-    va1036,
-    va1043,
-    va1045,
-    va1049,
-    va1053,
-    va106,
-    va1070,
-    va1072,
-    va1086,
-    va1092,
-    va1125,
-    va1127,
-    va1131,
-    va1139,
-    va1140,
-    va1154,
-    va116,
-    va1165,
-    va1177,
-    va1183,
-    va1185,
-    va1187,
-    va1195,
-    va1204,
-    va1217,
+    se249,
+    se258,
+    se580,
+    se581,
+    se582,
+    se810,
+    se811,
+    se812,
+    va100,
+    va1032,
+    va1066,
+    va1075,
+    va1085,
+    va1118,
+    va1121,
+    va1128,
+    va1130,
+    va1134,
+    va1138,
+    va1158,
+    va1160,
+    va1174,
+    va1180,
+    va121,
+    va1213,
+    va1215,
     va1219,
-    va1248,
-    va1259,
-    va126,
-    va1262,
-    va1271,
-    va1282,
-    va1283,
-    va1299,
-    va1322,
-    va1330,
-    va1334,
-    va1345,
-    va1350,
-    va1371,
-    va1379,
-    va140,
-    va1416,
-    va1418,
-    va1428,
-    va1431,
-    va144,
+    va1227,
+    va1228,
+    va1245,
+    va1256,
+    va1268,
+    va1274,
+    va1276,
+    va1279,
+    va1287,
+    va1296,
+    va131,
+    va1311,
+    va1313,
+    va1355,
+    va1366,
+    va1369,
+    va1378,
+    va1396,
+    va1397,
+    va141,
+    va1413,
     va1441,
+    va1449,
+    va1453,
+    va1464,
     va1469,
-    va1499,
-    va1507,
-    va1525,
-    va1537,
-    va1539,
-    va1574,
-    va158,
-    va1582,
-    va161,
-    va1611,
-    va1612,
-    va1619,
-    va1625,
-    va1626,
-    va164,
-    va165,
-    va1655,
+    va1488,
+    va1496,
+    va1548,
+    va155,
+    va1550,
+    va1560,
+    va1563,
+    va1583,
+    va159,
+    va1604,
+    va1634,
+    va1642,
+    va1660,
+    va1672,
     va1674,
-    va1676,
-    va1679,
-    va1681,
-    va1686,
-    va1698,
-    va1708,
-    va1731,
-    va1750,
-    va1768,
-    va1787,
-    va1808,
-    va1831,
-    va1835,
-    va1841,
-    va1845,
-    va1851,
-    va1854,
-    va1862,
-    va1880,
+    va1721,
+    va1729,
+    va173,
+    va1759,
+    va176,
+    va1760,
+    va1767,
+    va1773,
+    va1774,
+    va179,
+    va180,
+    va1813,
+    va1832,
+    va1834,
+    va1837,
+    va1839,
+    va1844,
+    va1856,
+    va1866,
     va1891,
     va1892,
-    va1896,
-    va1902,
-    va1916,
-    va192,
-    va1923,
-    va1934,
-    va1956,
-    va1988,
-    va1993,
-    va2001,
-    va2007,
-    va2012,
-    va2018,
-    va202,
-    va2026,
-    va203,
-    va2034,
-    va2045,
-    va2046,
-    va2047,
-    va206,
+    va1906,
+    va1924,
+    va1955,
+    va1979,
+    va2000,
+    va2004,
+    va2010,
+    va2014,
+    va2020,
+    va2023,
+    va2031,
+    va2052,
+    va2063,
+    va2064,
+    va2068,
     va2074,
-    va2075,
     va2088,
-    va209,
-    va2090,
-    va2094,
-    va2109,
-    va2110,
-    va2111,
+    va2095,
+    va2106,
     va212,
-    va2139,
-    va2145,
-    va2155,
-    va2163,
-    va2168,
-    va2185,
-    va2191,
-    va2193,
-    va2194,
-    va2199,
-    va220,
-    va2201,
-    va2222,
-    va2228,
-    va231,
-    va24,
+    va2128,
+    va2160,
+    va2165,
+    va2173,
+    va2179,
+    va2184,
+    va2190,
+    va2198,
+    va2206,
+    va2217,
+    va2218,
+    va2219,
+    va222,
+    va223,
+    va2246,
+    va2247,
+    va226,
+    va2260,
+    va2262,
+    va2266,
+    va2284,
+    va2285,
+    va2286,
+    va229,
+    va232,
+    va2332,
+    va2338,
+    va2348,
+    va2356,
+    va2361,
+    va2378,
+    va2384,
+    va2386,
+    va2387,
+    va2392,
+    va2394,
     va240,
-    va244,
-    va248,
-    va274,
-    va285,
+    va2415,
+    va2423,
+    va252,
+    va261,
+    va265,
+    va269,
+    va295,
     va30,
-    va300,
-    va310,
-    va318,
-    va325,
-    va38,
-    va435,
-    va457,
-    va476,
-    va486,
-    va487,
-    va518,
-    va53,
-    va530,
-    va540,
-    va544,
-    va555,
-    va573,
-    va593,
-    va603,
-    va613,
-    va618,
-    va635,
-    va674,
-    va678,
-    va687,
+    va306,
+    va321,
+    va331,
+    va339,
+    va346,
+    va36,
+    va44,
+    va456,
+    va478,
+    va497,
+    va507,
+    va508,
+    va539,
+    va554,
+    va564,
+    va568,
+    va579,
+    va597,
+    va617,
+    va627,
+    va64,
+    va648,
+    va653,
     va696,
-    va706,
-    va707,
-    va708,
-    va715,
-    va718,
-    va734,
-    va742,
-    va745,
-    va748,
-    va77,
-    va775,
-    va777,
-    va780,
-    va827,
-    va837,
-    va85,
-    va850,
-    va874,
-    va875,
-    va887,
-    va888,
+    va717,
+    va721,
+    va730,
+    va739,
+    va749,
+    va750,
+    va751,
+    va758,
+    va761,
+    va795,
+    va803,
+    va806,
+    va809,
+    va836,
+    va838,
+    va841,
+    va890,
     va895,
-    va899,
-    va909,
-    va914,
-    va916,
-    va920,
-    va934,
-    va951,
-    va981,
-    va990,
+    va905,
+    va92,
+    va957,
+    va958,
+    va965,
+    va969,
+    va979,
+    va987,
+    va989,
+    va993,
     (
-      va768 * 8193 - (
-        va768 * 8193 - va768
+      va829 * 8193 - (
+        va829 * 8193 - va829
       )
-    ) AS va769,
+    ) AS va830,
     (
       -(
-        CASE WHEN va799 > va822 THEN va799 WHEN va799 <= va822 THEN va822 END
+        CASE WHEN va918 > va955 THEN va918 WHEN va918 <= va955 THEN va955 END
       )
-    ) AS va823,
-    (
-      CASE WHEN va1012 < va1032 THEN va1012 WHEN va1012 >= va1032 THEN va1032 END
-    ) AS va1033
+    ) AS va956
   FROM values_8_1
 ), series_9 AS (
   SELECT
@@ -22883,240 +23491,222 @@ WITH values_0_1 AS (
     stock_number,
     stock_row,
     day_rows,
-    se1538,
-    se1683,
-    se1709,
-    se1710,
-    se1711,
-    se1899,
-    se2023,
-    se2091,
-    se217,
-    se228,
+    se1584,
+    se1585,
+    se1586,
+    se1673,
+    se1841,
+    se1867,
+    se1868,
+    se1869,
+    se2071,
+    se2195,
+    se2263,
     se237,
-    se556,
-    se557,
-    se558,
-    se650,
-    se651,
-    se652,
-    se749,
-    se750,
-    se751,
-    se952,
-    se953,
-    se954,
-    va1000,
-    va1033,
-    va1036,
-    va1043,
-    va1045,
-    va1049,
-    va1053,
-    va106,
-    va1070,
-    va1072,
-    va1086,
-    va1092,
-    va1125,
-    va1127,
-    va1131,
-    va1139,
-    va1140,
-    va1154,
-    va116,
-    va1165,
-    va1183,
-    va1185,
-    va1187,
-    va1195,
-    va1204,
-    va1217,
+    se249,
+    se258,
+    se580,
+    se581,
+    se582,
+    se810,
+    se811,
+    se812,
+    va100,
+    va1032,
+    va1066,
+    va1075,
+    va1085,
+    va1118,
+    va1121,
+    va1128,
+    va1130,
+    va1134,
+    va1138,
+    va1158,
+    va1160,
+    va1174,
+    va1180,
+    va121,
+    va1213,
+    va1215,
     va1219,
-    va1248,
-    va1259,
-    va126,
-    va1262,
-    va1271,
-    va1282,
-    va1283,
-    va1299,
-    va1322,
-    va1330,
-    va1334,
-    va1345,
-    va1350,
-    va1371,
-    va1379,
-    va140,
-    va1416,
-    va1418,
-    va1428,
-    va1431,
-    va144,
+    va1227,
+    va1228,
+    va1245,
+    va1256,
+    va1274,
+    va1276,
+    va1279,
+    va1287,
+    va1296,
+    va131,
+    va1311,
+    va1313,
+    va1355,
+    va1366,
+    va1369,
+    va1378,
+    va1396,
+    va1397,
+    va141,
+    va1413,
     va1441,
+    va1449,
+    va1453,
+    va1464,
     va1469,
-    va1499,
-    va1507,
-    va1525,
-    va1537,
-    va1574,
-    va158,
-    va1582,
-    va161,
-    va1611,
-    va1612,
-    va1619,
-    va1625,
-    va1626,
-    va164,
-    va165,
-    va1655,
-    va1674,
-    va1676,
-    va1679,
-    va1681,
-    va1686,
-    va1698,
-    va1708,
-    va1750,
-    va1768,
-    va1787,
-    va1808,
-    va1831,
-    va1835,
-    va1841,
-    va1845,
-    va1851,
-    va1854,
-    va1862,
-    va1880,
-    va1891,
-    va1892,
-    va1896,
-    va1902,
-    va1916,
-    va192,
-    va1923,
-    va1934,
-    va1956,
-    va1988,
-    va1993,
-    va2001,
-    va2007,
-    va2012,
-    va2018,
-    va202,
-    va2026,
-    va203,
-    va2034,
-    va2045,
-    va2046,
-    va2047,
-    va206,
+    va1488,
+    va1496,
+    va1548,
+    va155,
+    va1550,
+    va1560,
+    va1563,
+    va1583,
+    va159,
+    va1604,
+    va1634,
+    va1642,
+    va1660,
+    va1672,
+    va1721,
+    va1729,
+    va173,
+    va1759,
+    va176,
+    va1760,
+    va1767,
+    va1773,
+    va1774,
+    va179,
+    va180,
+    va1813,
+    va1832,
+    va1834,
+    va1837,
+    va1839,
+    va1844,
+    va1856,
+    va1866,
+    va1906,
+    va1924,
+    va1955,
+    va1979,
+    va2000,
+    va2004,
+    va2010,
+    va2014,
+    va2020,
+    va2023,
+    va2031,
+    va2052,
+    va2063,
+    va2064,
+    va2068,
     va2074,
-    va2075,
     va2088,
-    va209,
-    va2090,
-    va2094,
-    va2109,
-    va2110,
-    va2111,
+    va2095,
+    va2106,
     va212,
-    va2139,
-    va2145,
-    va2155,
-    va2163,
-    va2168,
-    va2185,
-    va2191,
-    va2193,
-    va2194,
-    va2199,
-    va220,
-    va2201,
-    va2222,
-    va2228,
-    va231,
-    va24,
+    va2128,
+    va2160,
+    va2165,
+    va2173,
+    va2179,
+    va2184,
+    va2190,
+    va2198,
+    va2206,
+    va2217,
+    va2218,
+    va2219,
+    va222,
+    va223,
+    va2246,
+    va2247,
+    va226,
+    va2260,
+    va2262,
+    va2266,
+    va2284,
+    va2285,
+    va2286,
+    va229,
+    va232,
+    va2332,
+    va2338,
+    va2348,
+    va2356,
+    va2361,
+    va2378,
+    va2384,
+    va2386,
+    va2387,
+    va2392,
+    va2394,
     va240,
-    va244,
-    va248,
-    va274,
-    va285,
+    va2415,
+    va2423,
+    va252,
+    va261,
+    va265,
+    va269,
+    va295,
     va30,
-    va300,
-    va310,
-    va318,
-    va325,
-    va38,
-    va435,
-    va457,
-    va476,
-    va486,
-    va487,
-    va518,
-    va53,
-    va530,
-    va540,
-    va544,
-    va555,
-    va573,
-    va593,
-    va603,
-    va613,
-    va618,
-    va635,
-    va674,
-    va678,
-    va687,
+    va306,
+    va321,
+    va331,
+    va339,
+    va346,
+    va36,
+    va44,
+    va456,
+    va478,
+    va497,
+    va507,
+    va508,
+    va539,
+    va554,
+    va564,
+    va568,
+    va579,
+    va597,
+    va617,
+    va627,
+    va64,
+    va648,
+    va653,
     va696,
-    va706,
-    va707,
-    va708,
-    va715,
-    va718,
-    va734,
-    va742,
-    va745,
-    va748,
-    va769,
-    va77,
-    va775,
-    va777,
-    va780,
-    va823,
-    va827,
-    va837,
-    va85,
-    va850,
-    va887,
-    va888,
+    va717,
+    va721,
+    va730,
+    va739,
+    va749,
+    va750,
+    va751,
+    va758,
+    va761,
+    va795,
+    va803,
+    va806,
+    va809,
+    va830,
+    va836,
+    va838,
+    va841,
+    va890,
     va895,
-    va899,
-    va909,
-    va914,
-    va916,
-    va920,
-    va934,
-    va951,
-    va981,
-    va990,
-    LAST_VALUE((
-      CASE WHEN (
-        (
-          se217 - 1
-        ) % 1100
-      ) = 1099 THEN va220 END
-    ) IGNORE NULLS) OVER rows_earlier AS se221,
-    LAST_VALUE((
-      CASE WHEN (
-        (
-          se228 - 1
-        ) % 1100
-      ) = 1099 THEN va231 END
-    ) IGNORE NULLS) OVER rows_earlier AS se232,
+    va905,
+    va92,
+    va956,
+    va957,
+    va958,
+    va965,
+    va969,
+    va979,
+    va987,
+    va989,
+    va993,
     LAST_VALUE((
       CASE WHEN (
         (
@@ -23124,143 +23714,129 @@ WITH values_0_1 AS (
         ) % 1100
       ) = 1099 THEN va240 END
     ) IGNORE NULLS) OVER rows_earlier AS se241,
-    COUNT(va318) OVER rows_before AS se319,
-    LAG(va435, 1) OVER rows_row AS se436,
-    LAG(va435, 2) OVER rows_row AS se437,
-    LAG(va435, 3) OVER rows_row AS se438,
-    LAG(va435, 4) OVER rows_row AS se439,
-    LAG(va435, 5) OVER rows_row AS se440,
-    LAG(va435, 6) OVER rows_row AS se441,
-    LAG(va435, 7) OVER rows_row AS se442,
-    LAG(va435, 8) OVER rows_row AS se443,
-    LAG(va435, 9) OVER rows_row AS se444,
-    LAG(va435, 10) OVER rows_row AS se445,
-    LAG(va435, 11) OVER rows_row AS se446,
-    LAG(va435, 12) OVER rows_row AS se447,
-    LAG(va435, 13) OVER rows_row AS se448,
-    LAG(va435, 14) OVER rows_row AS se449,
-    LAG(va435, 15) OVER rows_row AS se450,
-    LAG(va435, 16) OVER rows_row AS se451,
-    LAG(va435, 17) OVER rows_row AS se452,
-    LAG(va435, 18) OVER rows_row AS se453,
-    LAG(va435, 19) OVER rows_row AS se454,
-    LAG(va573, 1) OVER rows_row AS se574,
-    LAG(va573, 2) OVER rows_row AS se575,
-    LAG(va573, 3) OVER rows_row AS se576,
-    LAG(va573, 4) OVER rows_row AS se577,
-    LAG(va573, 5) OVER rows_row AS se578,
-    LAG(va573, 6) OVER rows_row AS se579,
-    LAG(va573, 7) OVER rows_row AS se580,
-    LAG(va573, 8) OVER rows_row AS se581,
-    LAG(va573, 9) OVER rows_row AS se582,
-    LAG(va573, 10) OVER rows_row AS se583,
-    LAG(va573, 11) OVER rows_row AS se584,
-    LAG(va635, 1) OVER rows_row AS se636,
-    LAG(va635, 2) OVER rows_row AS se637,
-    LAG(va635, 3) OVER rows_row AS se638,
-    SUM(va875) OVER rows_14 AS se876,
-    COUNT(va875) OVER rows_14 AS se877,
-    SUM(va874) OVER rows_14 AS se878,
-    COUNT(va874) OVER rows_14 AS se879,
-    LAG(va934, 1) OVER rows_row AS se935,
-    LAG(va934, 2) OVER rows_row AS se936,
-    LAG(va934, 3) OVER rows_row AS se937,
-    LAG(va934, 4) OVER rows_row AS se938,
+    LAST_VALUE((
+      CASE WHEN (
+        (
+          se249 - 1
+        ) % 1100
+      ) = 1099 THEN va252 END
+    ) IGNORE NULLS) OVER rows_earlier AS se253,
+    LAST_VALUE((
+      CASE WHEN (
+        (
+          se258 - 1
+        ) % 1100
+      ) = 1099 THEN va261 END
+    ) IGNORE NULLS) OVER rows_earlier AS se262,
+    COUNT(va339) OVER rows_before AS se340,
+    LAG(va456, 1) OVER rows_row AS se457,
+    LAG(va456, 2) OVER rows_row AS se458,
+    LAG(va456, 3) OVER rows_row AS se459,
+    LAG(va456, 4) OVER rows_row AS se460,
+    LAG(va456, 5) OVER rows_row AS se461,
+    LAG(va456, 6) OVER rows_row AS se462,
+    LAG(va456, 7) OVER rows_row AS se463,
+    LAG(va456, 8) OVER rows_row AS se464,
+    LAG(va456, 9) OVER rows_row AS se465,
+    LAG(va456, 10) OVER rows_row AS se466,
+    LAG(va456, 11) OVER rows_row AS se467,
+    LAG(va456, 12) OVER rows_row AS se468,
+    LAG(va456, 13) OVER rows_row AS se469,
+    LAG(va456, 14) OVER rows_row AS se470,
+    LAG(va456, 15) OVER rows_row AS se471,
+    LAG(va456, 16) OVER rows_row AS se472,
+    LAG(va456, 17) OVER rows_row AS se473,
+    LAG(va456, 18) OVER rows_row AS se474,
+    LAG(va456, 19) OVER rows_row AS se475,
+    LAG(va597, 1) OVER rows_row AS se598,
+    LAG(va597, 2) OVER rows_row AS se599,
+    LAG(va597, 3) OVER rows_row AS se600,
+    LAG(va597, 4) OVER rows_row AS se601,
+    LAG(va597, 5) OVER rows_row AS se602,
+    LAG(va597, 6) OVER rows_row AS se603,
+    LAG(va597, 7) OVER rows_row AS se604,
+    LAG(va597, 8) OVER rows_row AS se605,
+    LAG(va597, 9) OVER rows_row AS se606,
+    LAG(va597, 10) OVER rows_row AS se607,
+    LAG(va597, 11) OVER rows_row AS se608,
     RANK(
     ORDER BY
-      va1177) OVER rows_15 AS se1178,
+      va1268) OVER rows_15 AS se1269,
     CUME_DIST(
     ORDER BY
-      va1177) OVER rows_15 AS se1179,
-    COUNT(va1177) OVER rows_15 AS se1180,
-    COUNT(va310) OVER rows_before AS se1188,
-    LAG(va1441, 1) OVER rows_row AS se1442,
-    LAG(va1441, 2) OVER rows_row AS se1443,
-    LAG(va1441, 3) OVER rows_row AS se1444,
-    LAG(va1441, 4) OVER rows_row AS se1445,
-    LAG(va1441, 5) OVER rows_row AS se1446,
-    LAG(va1441, 6) OVER rows_row AS se1447,
-    LAG(va1469, 1) OVER rows_row AS se1470,
-    LAG(va1469, 2) OVER rows_row AS se1471,
-    LAG(va1469, 3) OVER rows_row AS se1472,
-    LAG(va1469, 4) OVER rows_row AS se1473,
-    LAG(va1469, 5) OVER rows_row AS se1474,
-    LAG(va1469, 6) OVER rows_row AS se1475,
-    LAG(va1525, 1) OVER rows_row AS se1526,
-    LAG(va1525, 2) OVER rows_row AS se1527,
+      va1268) OVER rows_15 AS se1270,
+    COUNT(va1268) OVER rows_15 AS se1271,
+    COUNT(va331) OVER rows_before AS se1280,
+    LAG(va1604, 1) OVER rows_row AS se1605,
+    LAG(va1604, 2) OVER rows_row AS se1606,
+    LAG(va1604, 3) OVER rows_row AS se1607,
+    LAG(va1604, 4) OVER rows_row AS se1608,
+    LAG(va1604, 5) OVER rows_row AS se1609,
+    LAG(va1604, 6) OVER rows_row AS se1610,
+    LAG(va1660, 1) OVER rows_row AS se1661,
+    LAG(va1660, 2) OVER rows_row AS se1662,
     SUM(
       (
         CASE
-          WHEN se1538 = 1
-          THEN va1537 / CAST(0.15384615384615385 AS DOUBLE)
-          ELSE va1537
+          WHEN se1673 = 1
+          THEN va1672 / CAST(0.15384615384615385 AS DOUBLE)
+          ELSE va1672
         END * EXP((
           (
-            se1538 - 1
+            se1673 - 1
           ) % 1100
         ) * CAST(0.1670540846631662 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY stock_number, va1539
+      PARTITION BY stock_number, va1674
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se1540,
+    ) AS se1675,
     LAST_VALUE((
       CASE WHEN (
         (
-          se1683 - 1
+          se1841 - 1
         ) % 1100
-      ) = 1099 THEN va1686 END
-    ) IGNORE NULLS) OVER rows_earlier AS se1687,
-    RANK(
-    ORDER BY
-      va1731) OVER rows_19 AS se1732,
-    CUME_DIST(
-    ORDER BY
-      va1731) OVER rows_19 AS se1733,
-    COUNT(va1731) OVER rows_19 AS se1734,
-    LAG(va1787, 1) OVER rows_row AS se1788,
-    LAG(va1787, 2) OVER rows_row AS se1789,
-    LAG(va1787, 3) OVER rows_row AS se1790,
-    LAG(va1787, 4) OVER rows_row AS se1791,
-    LAG(va1787, 5) OVER rows_row AS se1792,
-    LAG(va1787, 6) OVER rows_row AS se1793,
-    AVG(va1851) OVER rows_20 AS se1852,
-    COUNT(va1851) OVER rows_20 AS se1853,
-    COUNT(va1854) OVER rows_before AS se1855,
+      ) = 1099 THEN va1844 END
+    ) IGNORE NULLS) OVER rows_earlier AS se1845,
+    SUM(va1892) OVER rows_16 AS se1893,
+    COUNT(va1892) OVER rows_16 AS se1894,
+    SUM(va1891) OVER rows_16 AS se1895,
+    COUNT(va1891) OVER rows_16 AS se1896,
+    LAG(va1955, 1) OVER rows_row AS se1956,
+    LAG(va1955, 2) OVER rows_row AS se1957,
+    AVG(va2020) OVER rows_20 AS se2021,
+    COUNT(va2020) OVER rows_20 AS se2022,
+    COUNT(va2023) OVER rows_before AS se2024,
     LAST_VALUE((
       CASE WHEN (
         (
-          se1899 - 1
+          se2071 - 1
         ) % 1100
-      ) = 1099 THEN va1902 END
-    ) IGNORE NULLS) OVER rows_earlier AS se1903,
+      ) = 1099 THEN va2074 END
+    ) IGNORE NULLS) OVER rows_earlier AS se2075,
     LAST_VALUE((
       CASE WHEN (
         (
-          se2023 - 1
+          se2195 - 1
         ) % 1100
-      ) = 1099 THEN va2026 END
-    ) IGNORE NULLS) OVER rows_earlier AS se2027,
-    AVG(se2052) OVER rows_12 AS se2053,
-    AVG(se2052) OVER rows_26 AS se2054
+      ) = 1099 THEN va2198 END
+    ) IGNORE NULLS) OVER rows_earlier AS se2199,
+    AVG(se2224) OVER rows_12 AS se2225,
+    AVG(se2224) OVER rows_26 AS se2226
   FROM values_8_2
   WINDOW rows_12 AS (
     PARTITION BY stock_number
     ORDER BY stock_row
     rows BETWEEN 11 preceding AND CURRENT ROW
-  ), rows_14 AS (
-    PARTITION BY stock_number
-    ORDER BY stock_row
-    rows BETWEEN 13 preceding AND CURRENT ROW
   ), rows_15 AS (
     PARTITION BY stock_number
     ORDER BY stock_row
     rows BETWEEN 14 preceding AND CURRENT ROW
-  ), rows_19 AS (
+  ), rows_16 AS (
     PARTITION BY stock_number
     ORDER BY stock_row
-    rows BETWEEN 18 preceding AND CURRENT ROW
+    rows BETWEEN 15 preceding AND CURRENT ROW
   ), rows_20 AS (
     PARTITION BY stock_number
     ORDER BY stock_row
@@ -23285,228 +23861,212 @@ WITH values_0_1 AS (
     stock_number,
     stock_row,
     day_rows,
-    se1188,
-    se1538,
-    se1709,
-    se1710,
-    se1711,
-    se1852,
-    se1853,
-    se1855,
-    se1899,
-    se1903,
-    se2091,
-    se319,
-    se556,
-    se557,
-    se558,
-    se749,
-    se750,
-    se751,
-    va1000,
-    va1033,
-    va1036,
-    va1043,
-    va1045,
-    va1049,
-    va1053,
-    va106,
-    va1070,
-    va1072,
-    va1086,
-    va1092,
-    va1125,
-    va1127,
-    va1131,
-    va1139,
-    va1140,
-    va1154,
-    va116,
-    va1165,
-    va1183,
-    va1185,
-    va1187,
-    va1195,
-    va1204,
-    va1217,
+    se1280,
+    se1584,
+    se1585,
+    se1586,
+    se1673,
+    se1867,
+    se1868,
+    se1869,
+    se2021,
+    se2022,
+    se2024,
+    se2071,
+    se2075,
+    se2263,
+    se340,
+    se580,
+    se581,
+    se582,
+    se810,
+    se811,
+    se812,
+    va100,
+    va1032,
+    va1066,
+    va1075,
+    va1085,
+    va1118,
+    va1121,
+    va1128,
+    va1130,
+    va1134,
+    va1138,
+    va1158,
+    va1160,
+    va1174,
+    va1180,
+    va121,
+    va1213,
+    va1215,
     va1219,
-    va1248,
-    va1259,
-    va126,
-    va1262,
-    va1271,
-    va1282,
-    va1283,
-    va1299,
-    va1322,
-    va1330,
-    va1334,
-    va1345,
-    va1350,
-    va1371,
-    va1379,
-    va140,
-    va1416,
-    va1418,
-    va1428,
-    va1431,
-    va144,
-    va1499,
-    va1507,
-    va1574,
-    va158,
-    va1582,
-    va161,
-    va1611,
-    va1612,
-    va1619,
-    va1625,
-    va1626,
-    va164,
-    va165,
-    va1655,
-    va1674,
-    va1676,
-    va1679,
-    va1681,
-    va1698,
-    va1708,
-    va1750,
-    va1768,
-    va1808,
-    va1831,
-    va1835,
-    va1841,
-    va1845,
-    va1851,
-    va1854,
-    va1862,
-    va1880,
-    va1891,
-    va1892,
-    va1896,
-    va1902,
-    va1916,
-    va192,
-    va1923,
-    va1934,
-    va1956,
-    va1988,
-    va1993,
-    va2001,
-    va2007,
-    va2012,
-    va2018,
-    va202,
-    va203,
-    va2034,
-    va2045,
-    va2046,
-    va2047,
-    va206,
+    va1227,
+    va1228,
+    va1245,
+    va1256,
+    va1274,
+    va1276,
+    va1279,
+    va1287,
+    va1296,
+    va131,
+    va1311,
+    va1313,
+    va1355,
+    va1366,
+    va1369,
+    va1378,
+    va1396,
+    va1397,
+    va141,
+    va1413,
+    va1441,
+    va1449,
+    va1453,
+    va1464,
+    va1469,
+    va1488,
+    va1496,
+    va1548,
+    va155,
+    va1550,
+    va1560,
+    va1563,
+    va1583,
+    va159,
+    va1634,
+    va1642,
+    va1721,
+    va1729,
+    va173,
+    va1759,
+    va176,
+    va1760,
+    va1767,
+    va1773,
+    va1774,
+    va179,
+    va180,
+    va1813,
+    va1832,
+    va1834,
+    va1837,
+    va1839,
+    va1856,
+    va1866,
+    va1906,
+    va1924,
+    va1979,
+    va2000,
+    va2004,
+    va2010,
+    va2014,
+    va2020,
+    va2023,
+    va2031,
+    va2052,
+    va2063,
+    va2064,
+    va2068,
     va2074,
-    va2075,
     va2088,
-    va209,
-    va2090,
-    va2094,
-    va2109,
-    va2110,
-    va2111,
+    va2095,
+    va2106,
     va212,
-    va2139,
-    va2145,
-    va2155,
-    va2163,
-    va2168,
-    va2185,
-    va2191,
-    va2193,
-    va2194,
-    va2199,
-    va2201,
-    va2222,
-    va2228,
-    va24,
-    va244,
-    va248,
-    va274,
-    va285,
+    va2128,
+    va2160,
+    va2165,
+    va2173,
+    va2179,
+    va2184,
+    va2190,
+    va2206,
+    va2217,
+    va2218,
+    va2219,
+    va222,
+    va223,
+    va2246,
+    va2247,
+    va226,
+    va2260,
+    va2262,
+    va2266,
+    va2284,
+    va2285,
+    va2286,
+    va229,
+    va232,
+    va2332,
+    va2338,
+    va2348,
+    va2356,
+    va2361,
+    va2378,
+    va2384,
+    va2386,
+    va2387,
+    va2392,
+    va2394,
+    va2415,
+    va2423,
+    va265,
+    va269,
+    va295,
     va30,
-    va300,
-    va310,
-    va318,
-    va325,
-    va38,
-    va457,
-    va476,
-    va486,
-    va487,
-    va518,
-    va53,
-    va530,
-    va540,
-    va544,
-    va555,
-    va593,
-    va603,
-    va613,
-    va618,
-    va674,
-    va678,
-    va687,
+    va306,
+    va321,
+    va331,
+    va339,
+    va346,
+    va36,
+    va44,
+    va478,
+    va497,
+    va507,
+    va508,
+    va539,
+    va554,
+    va564,
+    va568,
+    va579,
+    va617,
+    va627,
+    va64,
+    va648,
+    va653,
     va696,
-    va706,
-    va707,
-    va708,
-    va715,
-    va718,
-    va734,
-    va742,
-    va745,
-    va748,
-    va769,
-    va77,
-    va775,
-    va777,
-    va780,
-    va823,
-    va827,
-    va837,
-    va85,
-    va850,
-    va887,
-    va888,
+    va717,
+    va721,
+    va730,
+    va739,
+    va749,
+    va750,
+    va751,
+    va758,
+    va761,
+    va795,
+    va803,
+    va806,
+    va809,
+    va830,
+    va836,
+    va838,
+    va841,
+    va890,
     va895,
-    va899,
-    va909,
-    va914,
-    va916,
-    va920,
-    va981,
-    va990,
-    (
-      va220 + COALESCE(se221, 0) * EXP(
-        (
-          (
-            (
-              se217 - 1
-            ) % 1100
-          ) + 1
-        ) * -CAST(0.08701137698962977 AS DOUBLE)
-      )
-    ) AS va222,
-    (
-      va231 + COALESCE(se232, 0) * EXP(
-        (
-          (
-            (
-              se228 - 1
-            ) % 1100
-          ) + 1
-        ) * -CAST(0.051293294387550536 AS DOUBLE)
-      )
-    ) AS va233,
+    va905,
+    va92,
+    va956,
+    va957,
+    va958,
+    va965,
+    va969,
+    va979,
+    va987,
+    va989,
+    va993,
     (
       va240 + COALESCE(se241, 0) * EXP(
         (
@@ -23515,179 +24075,182 @@ WITH values_0_1 AS (
               se237 - 1
             ) % 1100
           ) + 1
-        ) * -CAST(0.051293294387550536 AS DOUBLE)
+        ) * -CAST(0.08701137698962977 AS DOUBLE)
       )
     ) AS va242,
     (
-      (
-        se319 - 1
-      ) // 1100
-    ) AS va320,
-    (
-      CAST(1.0 AS DOUBLE) * va435 + CAST(0.9 AS DOUBLE) * se436 + CAST(0.81 AS DOUBLE) * se437 + CAST(0.7290000000000001 AS DOUBLE) * se438 + CAST(0.6561 AS DOUBLE) * se439 + CAST(0.5904900000000001 AS DOUBLE) * se440 + CAST(0.531441 AS DOUBLE) * se441 + CAST(0.4782969000000001 AS DOUBLE) * se442 + CAST(0.4304672100000001 AS DOUBLE) * se443 + CAST(0.3874204890000001 AS DOUBLE) * se444 + CAST(0.3486784401000001 AS DOUBLE) * se445 + CAST(0.31381059609000006 AS DOUBLE) * se446 + CAST(0.2824295364810001 AS DOUBLE) * se447 + CAST(0.2541865828329001 AS DOUBLE) * se448 + CAST(0.2287679245496101 AS DOUBLE) * se449 + CAST(0.20589113209464907 AS DOUBLE) * se450 + CAST(0.18530201888518416 AS DOUBLE) * se451 + CAST(0.16677181699666577 AS DOUBLE) * se452 + CAST(0.15009463529699918 AS DOUBLE) * se453 + CAST(0.13508517176729928 AS DOUBLE) * se454
-    ) / CAST(8.78423345409431 AS DOUBLE) AS va455,
-    (
-      12 * va573 + 11 * se574 + 10 * se575 + 9 * se576 + 8 * se577 + 7 * se578 + 6 * se579 + 5 * se580 + 4 * se581 + 3 * se582 + 2 * se583 + 1 * se584
-    ) / 78 AS va585,
-    (
-      (
-        2 + CASE WHEN se636 < va635 THEN 2 WHEN se636 = va635 THEN 1 WHEN se636 > va635 THEN 0 END + CASE WHEN se637 < va635 THEN 2 WHEN se637 = va635 THEN 1 WHEN se637 > va635 THEN 0 END + CASE WHEN se638 < va635 THEN 2 WHEN se638 = va635 THEN 1 WHEN se638 > va635 THEN 0 END
-      ) / 8 + (
-        CASE WHEN se652 = 15 THEN (
-          se650 + se651 * 15
-        ) / 30 END
-      )
-    ) AS va653,
-    (
-      (
-        CASE WHEN se877 = 14 THEN se876 END
-      ) - (
-        stock_row - 14
-      ) * (
-        CASE WHEN se879 = 14 THEN se878 END
-      )
-    ) / 105 AS va880,
-    (
-      -(
-        (
-          2 + CASE WHEN se935 < va934 THEN 2 WHEN se935 = va934 THEN 1 WHEN se935 > va934 THEN 0 END + CASE WHEN se936 < va934 THEN 2 WHEN se936 = va934 THEN 1 WHEN se936 > va934 THEN 0 END + CASE WHEN se937 < va934 THEN 2 WHEN se937 = va934 THEN 1 WHEN se937 > va934 THEN 0 END + CASE WHEN se938 < va934 THEN 2 WHEN se938 = va934 THEN 1 WHEN se938 > va934 THEN 0 END
-        ) / 10 - (
-          CASE
-            WHEN NOT va951 IS NULL
-            THEN (
-              se952 + ROUND(se953 * day_rows)
-            ) / (
-              2 * se954
-            )
-          END
-        )
-      )
-    ) AS va955,
-    (
-      CASE WHEN se1180 = 15 THEN (
-        se1178 + se1179 * 15
-      ) / 30 END
-    ) AS va1181,
-    (
-      (
-        se1188 - 1
-      ) // 1100
-    ) AS va1189,
-    (
-      7 * va1441 + 6 * se1442 + 5 * se1443 + 4 * se1444 + 3 * se1445 + 2 * se1446 + 1 * se1447
-    ) / 28 AS va1448,
-    (
-      2 + CASE
-        WHEN se1470 < va1469
-        THEN 2
-        WHEN se1470 = va1469
-        THEN 1
-        WHEN se1470 > va1469
-        THEN 0
-      END + CASE
-        WHEN se1471 < va1469
-        THEN 2
-        WHEN se1471 = va1469
-        THEN 1
-        WHEN se1471 > va1469
-        THEN 0
-      END + CASE
-        WHEN se1472 < va1469
-        THEN 2
-        WHEN se1472 = va1469
-        THEN 1
-        WHEN se1472 > va1469
-        THEN 0
-      END + CASE
-        WHEN se1473 < va1469
-        THEN 2
-        WHEN se1473 = va1469
-        THEN 1
-        WHEN se1473 > va1469
-        THEN 0
-      END + CASE
-        WHEN se1474 < va1469
-        THEN 2
-        WHEN se1474 = va1469
-        THEN 1
-        WHEN se1474 > va1469
-        THEN 0
-      END + CASE
-        WHEN se1475 < va1469
-        THEN 2
-        WHEN se1475 = va1469
-        THEN 1
-        WHEN se1475 > va1469
-        THEN 0
-      END
-    ) / 14 AS va1476,
-    (
-      2 + CASE
-        WHEN se1526 < va1525
-        THEN 2
-        WHEN se1526 = va1525
-        THEN 1
-        WHEN se1526 > va1525
-        THEN 0
-      END + CASE
-        WHEN se1527 < va1525
-        THEN 2
-        WHEN se1527 = va1525
-        THEN 1
-        WHEN se1527 > va1525
-        THEN 0
-      END
-    ) / 6 AS va1528,
-    (
-      CASE
-        WHEN NOT va1537 IS NULL
-        THEN CAST(0.15384615384615385 AS DOUBLE) * se1540 * EXP((
-          (
-            se1538 - 1
-          ) % 1100
-        ) * -CAST(0.1670540846631662 AS DOUBLE))
-      END
-    ) AS va1541,
-    (
-      va1686 + COALESCE(se1687, 0) * EXP(
+      va252 + COALESCE(se253, 0) * EXP(
         (
           (
             (
-              se1683 - 1
+              se249 - 1
             ) % 1100
           ) + 1
         ) * -CAST(0.051293294387550536 AS DOUBLE)
       )
-    ) AS va1688,
+    ) AS va254,
     (
-      CASE WHEN se1734 = 19 THEN (
-        se1732 + se1733 * 19
-      ) / 38 END
-    ) AS va1735,
-    (
-      7 * va1787 + 6 * se1788 + 5 * se1789 + 4 * se1790 + 3 * se1791 + 2 * se1792 + 1 * se1793
-    ) / 28 AS va1794,
-    (
-      (
-        se1855 - 1
-      ) // 1155
-    ) AS va1856,
-    (
-      va2026 + COALESCE(se2027, 0) * EXP(
+      va261 + COALESCE(se262, 0) * EXP(
         (
           (
             (
-              se2023 - 1
+              se258 - 1
+            ) % 1100
+          ) + 1
+        ) * -CAST(0.051293294387550536 AS DOUBLE)
+      )
+    ) AS va263,
+    (
+      (
+        se340 - 1
+      ) // 1100
+    ) AS va341,
+    (
+      CAST(1.0 AS DOUBLE) * va456 + CAST(0.9 AS DOUBLE) * se457 + CAST(0.81 AS DOUBLE) * se458 + CAST(0.7290000000000001 AS DOUBLE) * se459 + CAST(0.6561 AS DOUBLE) * se460 + CAST(0.5904900000000001 AS DOUBLE) * se461 + CAST(0.531441 AS DOUBLE) * se462 + CAST(0.4782969000000001 AS DOUBLE) * se463 + CAST(0.4304672100000001 AS DOUBLE) * se464 + CAST(0.3874204890000001 AS DOUBLE) * se465 + CAST(0.3486784401000001 AS DOUBLE) * se466 + CAST(0.31381059609000006 AS DOUBLE) * se467 + CAST(0.2824295364810001 AS DOUBLE) * se468 + CAST(0.2541865828329001 AS DOUBLE) * se469 + CAST(0.2287679245496101 AS DOUBLE) * se470 + CAST(0.20589113209464907 AS DOUBLE) * se471 + CAST(0.18530201888518416 AS DOUBLE) * se472 + CAST(0.16677181699666577 AS DOUBLE) * se473 + CAST(0.15009463529699918 AS DOUBLE) * se474 + CAST(0.13508517176729928 AS DOUBLE) * se475
+    ) / CAST(8.78423345409431 AS DOUBLE) AS va476,
+    (
+      12 * va597 + 11 * se598 + 10 * se599 + 9 * se600 + 8 * se601 + 7 * se602 + 6 * se603 + 5 * se604 + 4 * se605 + 3 * se606 + 2 * se607 + 1 * se608
+    ) / 78 AS va609,
+    (
+      CASE WHEN se1271 = 15 THEN (
+        se1269 + se1270 * 15
+      ) / 30 END
+    ) AS va1272,
+    (
+      (
+        se1280 - 1
+      ) // 1100
+    ) AS va1281,
+    (
+      2 + CASE
+        WHEN se1605 < va1604
+        THEN 2
+        WHEN se1605 = va1604
+        THEN 1
+        WHEN se1605 > va1604
+        THEN 0
+      END + CASE
+        WHEN se1606 < va1604
+        THEN 2
+        WHEN se1606 = va1604
+        THEN 1
+        WHEN se1606 > va1604
+        THEN 0
+      END + CASE
+        WHEN se1607 < va1604
+        THEN 2
+        WHEN se1607 = va1604
+        THEN 1
+        WHEN se1607 > va1604
+        THEN 0
+      END + CASE
+        WHEN se1608 < va1604
+        THEN 2
+        WHEN se1608 = va1604
+        THEN 1
+        WHEN se1608 > va1604
+        THEN 0
+      END + CASE
+        WHEN se1609 < va1604
+        THEN 2
+        WHEN se1609 = va1604
+        THEN 1
+        WHEN se1609 > va1604
+        THEN 0
+      END + CASE
+        WHEN se1610 < va1604
+        THEN 2
+        WHEN se1610 = va1604
+        THEN 1
+        WHEN se1610 > va1604
+        THEN 0
+      END
+    ) / 14 AS va1611,
+    (
+      2 + CASE
+        WHEN se1661 < va1660
+        THEN 2
+        WHEN se1661 = va1660
+        THEN 1
+        WHEN se1661 > va1660
+        THEN 0
+      END + CASE
+        WHEN se1662 < va1660
+        THEN 2
+        WHEN se1662 = va1660
+        THEN 1
+        WHEN se1662 > va1660
+        THEN 0
+      END
+    ) / 6 AS va1663,
+    (
+      CASE
+        WHEN NOT va1672 IS NULL
+        THEN CAST(0.15384615384615385 AS DOUBLE) * se1675 * EXP((
+          (
+            se1673 - 1
+          ) % 1100
+        ) * -CAST(0.1670540846631662 AS DOUBLE))
+      END
+    ) AS va1676,
+    (
+      va1844 + COALESCE(se1845, 0) * EXP(
+        (
+          (
+            (
+              se1841 - 1
+            ) % 1100
+          ) + 1
+        ) * -CAST(0.051293294387550536 AS DOUBLE)
+      )
+    ) AS va1846,
+    (
+      (
+        CASE WHEN se1894 = 16 THEN se1893 END
+      ) - (
+        stock_row - 16
+      ) * (
+        CASE WHEN se1896 = 16 THEN se1895 END
+      )
+    ) / 136 AS va1897,
+    (
+      2 + CASE
+        WHEN se1956 < va1955
+        THEN 2
+        WHEN se1956 = va1955
+        THEN 1
+        WHEN se1956 > va1955
+        THEN 0
+      END + CASE
+        WHEN se1957 < va1955
+        THEN 2
+        WHEN se1957 = va1955
+        THEN 1
+        WHEN se1957 > va1955
+        THEN 0
+      END
+    ) / 6 AS va1958,
+    (
+      (
+        se2024 - 1
+      ) // 1155
+    ) AS va2025,
+    (
+      va2198 + COALESCE(se2199, 0) * EXP(
+        (
+          (
+            (
+              se2195 - 1
             ) % 1100
           ) + 1
         ) * -CAST(0.1670540846631662 AS DOUBLE)
       )
-    ) AS va2028,
+    ) AS va2200,
     (
       CASE WHEN stock_row > 27 THEN (
-        se2053 - se2054
+        se2225 - se2226
       ) END
-    ) AS va2055
+    ) AS va2227
   FROM series_9
 ), values_9_2 AS (
   SELECT
@@ -23696,268 +24259,262 @@ WITH values_0_1 AS (
     stock_number,
     stock_row,
     day_rows,
-    se1188,
-    se1538,
-    se1709,
-    se1710,
-    se1711,
-    se1852,
-    se1853,
-    se1855,
-    se1899,
-    se1903,
-    se2091,
-    se319,
-    se556,
-    se557,
-    se558,
-    se749,
-    se750,
-    se751,
-    va1000,
-    va1033,
-    va1036,
-    va1043,
-    va1045,
-    va1049,
-    va1053,
-    va106,
-    va1070,
-    va1072,
-    va1086,
-    va1092,
-    va1125,
-    va1127,
-    va1131,
-    va1139,
-    va1140,
-    va1154,
-    va116,
-    va1183,
-    va1185,
-    va1187,
-    va1189,
-    va1195,
-    va1204,
-    va1217,
+    se1280,
+    se1584,
+    se1585,
+    se1586,
+    se1673,
+    se1867,
+    se1868,
+    se1869,
+    se2021,
+    se2022,
+    se2024,
+    se2071,
+    se2075,
+    se2263,
+    se340,
+    se580,
+    se581,
+    se582,
+    se810,
+    se811,
+    se812,
+    va100,
+    va1032,
+    va1066,
+    va1075,
+    va1085,
+    va1118,
+    va1121,
+    va1128,
+    va1130,
+    va1134,
+    va1138,
+    va1158,
+    va1160,
+    va1174,
+    va1180,
+    va121,
+    va1213,
+    va1215,
     va1219,
-    va1248,
-    va1259,
-    va126,
-    va1262,
-    va1271,
-    va1282,
-    va1283,
-    va1299,
-    va1322,
-    va1330,
-    va1334,
-    va1345,
-    va1350,
-    va1371,
-    va1379,
-    va140,
-    va1416,
-    va1418,
-    va1428,
-    va1431,
-    va144,
-    va1476,
-    va1499,
-    va1541,
-    va1574,
-    va158,
-    va1582,
-    va161,
+    va1227,
+    va1228,
+    va1245,
+    va1274,
+    va1276,
+    va1279,
+    va1281,
+    va1287,
+    va1296,
+    va131,
+    va1311,
+    va1313,
+    va1355,
+    va1366,
+    va1369,
+    va1378,
+    va1396,
+    va1397,
+    va141,
+    va1413,
+    va1441,
+    va1449,
+    va1453,
+    va1464,
+    va1469,
+    va1488,
+    va1496,
+    va1548,
+    va155,
+    va1550,
+    va1560,
+    va1563,
+    va1583,
+    va159,
     va1611,
-    va1612,
-    va1619,
-    va1625,
-    va1626,
-    va164,
-    va165,
-    va1655,
-    va1674,
+    va1634,
     va1676,
-    va1679,
-    va1681,
-    va1688,
-    va1698,
-    va1708,
-    va1735,
-    va1750,
-    va1768,
-    va1808,
-    va1831,
-    va1835,
-    va1841,
-    va1845,
-    va1851,
-    va1854,
+    va1721,
+    va1729,
+    va173,
+    va1759,
+    va176,
+    va1760,
+    va1767,
+    va1773,
+    va1774,
+    va179,
+    va180,
+    va1813,
+    va1832,
+    va1834,
+    va1837,
+    va1839,
+    va1846,
     va1856,
-    va1862,
-    va1880,
-    va1891,
-    va1892,
-    va1896,
-    va1902,
-    va1916,
-    va192,
-    va1923,
-    va1934,
-    va1956,
-    va1988,
-    va1993,
-    va2001,
-    va2007,
-    va2012,
-    va2018,
-    va202,
-    va2028,
-    va203,
-    va2034,
-    va2045,
-    va2046,
-    va2047,
-    va2055,
-    va206,
+    va1866,
+    va1906,
+    va1979,
+    va2000,
+    va2004,
+    va2010,
+    va2014,
+    va2020,
+    va2023,
+    va2025,
+    va2031,
+    va2052,
+    va2063,
+    va2064,
+    va2068,
     va2074,
-    va2075,
     va2088,
-    va209,
-    va2090,
-    va2094,
-    va2109,
-    va2110,
-    va2111,
+    va2095,
+    va2106,
     va212,
-    va2139,
-    va2145,
-    va2155,
-    va2163,
-    va2168,
-    va2185,
-    va2191,
-    va2193,
-    va2194,
-    va2199,
-    va2201,
+    va2128,
+    va2160,
+    va2165,
+    va2173,
+    va2179,
+    va2184,
+    va2190,
+    va2200,
+    va2206,
+    va2217,
+    va2218,
+    va2219,
     va222,
-    va2222,
-    va2228,
-    va233,
-    va24,
+    va2227,
+    va223,
+    va2246,
+    va2247,
+    va226,
+    va2260,
+    va2262,
+    va2266,
+    va2284,
+    va2285,
+    va2286,
+    va229,
+    va232,
+    va2332,
+    va2338,
+    va2348,
+    va2356,
+    va2361,
+    va2378,
+    va2384,
+    va2386,
+    va2387,
+    va2392,
+    va2394,
+    va2415,
     va242,
-    va244,
-    va248,
-    va274,
-    va285,
+    va2423,
+    va254,
+    va263,
+    va265,
+    va269,
+    va295,
     va30,
-    va300,
-    va310,
-    va318,
-    va320,
-    va325,
-    va38,
-    va455,
-    va457,
+    va306,
+    va321,
+    va331,
+    va339,
+    va341,
+    va346,
+    va36,
+    va44,
     va476,
-    va486,
-    va487,
-    va518,
-    va53,
-    va530,
-    va540,
-    va544,
-    va555,
-    va593,
-    va603,
-    va613,
-    va618,
+    va478,
+    va497,
+    va507,
+    va508,
+    va539,
+    va554,
+    va564,
+    va568,
+    va579,
+    va617,
+    va627,
+    va64,
+    va648,
     va653,
-    va674,
-    va678,
-    va687,
     va696,
-    va706,
-    va707,
-    va708,
-    va715,
-    va718,
-    va734,
-    va742,
-    va745,
-    va748,
-    va769,
-    va77,
-    va775,
-    va777,
-    va780,
-    va823,
-    va827,
-    va837,
-    va85,
-    va850,
-    va887,
-    va888,
+    va717,
+    va721,
+    va730,
+    va739,
+    va749,
+    va750,
+    va751,
+    va758,
+    va761,
+    va795,
+    va803,
+    va806,
+    va809,
+    va830,
+    va836,
+    va838,
+    va841,
+    va890,
     va895,
-    va899,
-    va909,
-    va914,
-    va916,
-    va920,
-    va955,
-    va981,
-    va990,
+    va905,
+    va92,
+    va956,
+    va957,
+    va958,
+    va965,
+    va969,
+    va979,
+    va987,
+    va989,
+    va993,
     (
       (
-        va233 / NULLIF((
-          va242 + va233
+        va254 / NULLIF((
+          va263 + va254
         ), 0)
       ) * 100
-    ) AS va243,
+    ) AS va264,
     (
-      va585 * 8193 - (
-        va585 * 8193 - va585
+      va609 * 8193 - (
+        va609 * 8193 - va609
       )
-    ) AS va586,
-    (
-      va880 * 8193 - (
-        va880 * 8193 - va880
-      )
-    ) AS va881,
+    ) AS va610,
     (
       -(
-        CASE WHEN va1165 > va1181 THEN va1165 WHEN va1165 <= va1181 THEN va1181 END
+        CASE WHEN va1256 > va1272 THEN va1256 WHEN va1256 <= va1272 THEN va1272 END
       )
-    ) AS va1182,
-    (
-      va1448 * 8193 - (
-        va1448 * 8193 - va1448
-      )
-    ) AS va1449,
+    ) AS va1273,
     (
       CASE
         WHEN (
-          va1507 > 0
+          va1642 > 0
           OR (
-            va1528 = FLOOR(va1528) AND (
-              va1507 <> 0 OR va1528 >= 0
+            va1663 = FLOOR(va1663) AND (
+              va1642 <> 0 OR va1663 >= 0
             )
           )
           OR (
-            va1507 = 0 AND va1528 > 0
+            va1642 = 0 AND va1663 > 0
           )
         )
-        THEN POWER(va1507, va1528)
+        THEN POWER(va1642, va1663)
       END
-    ) AS va1529,
-    va1735 * stock_row AS va1736,
+    ) AS va1664,
     (
-      va1794 * 8193 - (
-        va1794 * 8193 - va1794
+      va1897 * 8193 - (
+        va1897 * 8193 - va1897
       )
-    ) AS va1795
+    ) AS va1898,
+    (
+      CASE WHEN va1924 < va1958 THEN va1924 WHEN va1924 >= va1958 THEN va1958 END
+    ) AS va1959
   FROM values_9_1
 ), values_9_3 AS (
   SELECT
@@ -23966,231 +24523,231 @@ WITH values_0_1 AS (
     stock_number,
     stock_row,
     day_rows,
-    se1188,
-    se1538,
-    se1709,
-    se1710,
-    se1711,
-    se1852,
-    se1853,
-    se1855,
-    se1899,
-    se1903,
-    se2091,
-    se319,
-    se556,
-    se557,
-    se558,
-    se749,
-    se750,
-    se751,
-    va1000,
-    va1033,
-    va1036,
-    va1043,
-    va1045,
-    va1049,
-    va1053,
-    va106,
-    va1070,
-    va1072,
-    va1086,
-    va1092,
-    va1125,
-    va1127,
-    va1131,
-    va1139,
-    va1140,
-    va1154,
-    va116,
-    va1182,
-    va1183,
-    va1185,
-    va1187,
-    va1189,
-    va1195,
-    va1204,
-    va1217,
+    se1280,
+    se1584,
+    se1585,
+    se1586,
+    se1673,
+    se1867,
+    se1868,
+    se1869,
+    se2021,
+    se2022,
+    se2024,
+    se2071,
+    se2075,
+    se2263,
+    se340,
+    se580,
+    se581,
+    se582,
+    se810,
+    se811,
+    se812,
+    va100,
+    va1032,
+    va1066,
+    va1075,
+    va1085,
+    va1118,
+    va1121,
+    va1128,
+    va1130,
+    va1134,
+    va1138,
+    va1158,
+    va1160,
+    va1174,
+    va1180,
+    va121,
+    va1213,
+    va1215,
     va1219,
-    va1248,
-    va1259,
-    va126,
-    va1262,
-    va1271,
-    va1282,
-    va1283,
-    va1299,
-    va1322,
-    va1330,
-    va1334,
-    va1345,
-    va1350,
-    va1371,
-    va1379,
-    va140,
-    va1416,
-    va1418,
-    va1428,
-    va1431,
-    va144,
+    va1227,
+    va1228,
+    va1245,
+    va1273,
+    va1274,
+    va1276,
+    va1279,
+    va1281,
+    va1287,
+    va1296,
+    va131,
+    va1311,
+    va1313,
+    va1355,
+    va1366,
+    va1369,
+    va1378,
+    va1396,
+    va1397,
+    va141,
+    va1413,
+    va1441,
     va1449,
-    va1476,
-    va1499,
-    va1541,
-    va1574,
-    va158,
-    va1582,
-    va161,
+    va1453,
+    va1464,
+    va1469,
+    va1488,
+    va1496,
+    va1548,
+    va155,
+    va1550,
+    va1560,
+    va1563,
+    va1583,
+    va159,
     va1611,
-    va1612,
-    va1619,
-    va1625,
-    va1626,
-    va164,
-    va165,
-    va1655,
-    va1674,
+    va1634,
     va1676,
-    va1679,
-    va1681,
-    va1688,
-    va1698,
-    va1708,
-    va1735,
-    va1736,
-    va1750,
-    va1768,
-    va1795,
-    va1808,
-    va1831,
-    va1835,
-    va1841,
-    va1845,
-    va1851,
-    va1854,
+    va1721,
+    va1729,
+    va173,
+    va1759,
+    va176,
+    va1760,
+    va1767,
+    va1773,
+    va1774,
+    va179,
+    va180,
+    va1813,
+    va1832,
+    va1834,
+    va1837,
+    va1839,
+    va1846,
     va1856,
-    va1862,
-    va1880,
-    va1891,
-    va1892,
-    va1896,
-    va1902,
-    va1916,
-    va192,
-    va1923,
-    va1934,
-    va1956,
-    va1988,
-    va1993,
-    va2001,
-    va2007,
-    va2012,
-    va2018,
-    va202,
-    va2028,
-    va203,
-    va2034,
-    va2045,
-    va2046,
-    va2047,
-    va2055,
-    va206,
+    va1866,
+    va1898,
+    va1906,
+    va1959,
+    va1979,
+    va2000,
+    va2004,
+    va2010,
+    va2014,
+    va2020,
+    va2023,
+    va2025,
+    va2031,
+    va2052,
+    va2063,
+    va2064,
+    va2068,
     va2074,
-    va2075,
     va2088,
-    va209,
-    va2090,
-    va2094,
-    va2109,
-    va2110,
-    va2111,
+    va2095,
+    va2106,
     va212,
-    va2139,
-    va2145,
-    va2155,
-    va2163,
-    va2168,
-    va2185,
-    va2191,
-    va2193,
-    va2194,
-    va2199,
-    va2201,
+    va2128,
+    va2160,
+    va2165,
+    va2173,
+    va2179,
+    va2184,
+    va2190,
+    va2200,
+    va2206,
+    va2217,
+    va2218,
+    va2219,
     va222,
-    va2222,
-    va2228,
-    va233,
-    va24,
+    va2227,
+    va223,
+    va2246,
+    va2247,
+    va226,
+    va2260,
+    va2262,
+    va2266,
+    va2284,
+    va2285,
+    va2286,
+    va229,
+    va232,
+    va2332,
+    va2338,
+    va2348,
+    va2356,
+    va2361,
+    va2378,
+    va2384,
+    va2386,
+    va2387,
+    va2392,
+    va2394,
+    va2415,
     va242,
-    va243,
-    va244,
-    va248,
-    va274,
-    va285,
+    va2423,
+    va254,
+    va263,
+    va264,
+    va265,
+    va269,
+    va295,
     va30,
-    va300,
-    va310,
-    va318,
-    va320,
-    va325,
-    va38,
-    va455,
-    va457,
+    va306,
+    va321,
+    va331,
+    va339,
+    va341,
+    va346,
+    va36,
+    va44,
     va476,
-    va486,
-    va487,
-    va518,
-    va53,
-    va530,
-    va540,
-    va544,
-    va555,
-    va586,
-    va593,
-    va603,
-    va613,
-    va618,
+    va478,
+    va497,
+    va507,
+    va508,
+    va539,
+    va554,
+    va564,
+    va568,
+    va579,
+    va610,
+    va617,
+    va627,
+    va64,
+    va648,
     va653,
-    va674,
-    va678,
-    va687,
     va696,
-    va706,
-    va707,
-    va708,
-    va715,
-    va718,
-    va734,
-    va742,
-    va745,
-    va748,
-    va769,
-    va77,
-    va775,
-    va777,
-    va780,
-    va823,
-    va827,
-    va837,
-    va85,
-    va850,
-    va881,
-    va887,
-    va888,
+    va717,
+    va721,
+    va730,
+    va739,
+    va749,
+    va750,
+    va751,
+    va758,
+    va761,
+    va795,
+    va803,
+    va806,
+    va809,
+    va830,
+    va836,
+    va838,
+    va841,
+    va890,
     va895,
-    va899,
-    va909,
-    va914,
-    va916,
-    va920,
-    va955,
-    va981,
-    va990,
+    va905,
+    va92,
+    va956,
+    va957,
+    va958,
+    va965,
+    va969,
+    va979,
+    va987,
+    va989,
+    va993,
     (
       -(
-        CASE WHEN ISFINITE(va1529) THEN va1529 END
+        CASE WHEN ISFINITE(va1664) THEN va1664 END
       )
-    ) AS va1530
+    ) AS va1665
   FROM values_9_2
 ), sections_10 AS (
   SELECT
@@ -24199,255 +24756,241 @@ WITH values_0_1 AS (
     stock_number,
     stock_row,
     day_rows,
-    se1188,
-    se1538,
-    se1709,
-    se1710,
-    se1711,
-    se1852,
-    se1853,
-    se1855,
-    se1899,
-    se1903,
-    se2091,
-    se319,
-    se556,
-    se557,
-    se558,
-    se749,
-    se750,
-    se751,
-    va1000,
-    va1033,
-    va1036,
-    va1043,
-    va1045,
-    va1049,
-    va1053,
-    va106,
-    va1070,
-    va1072,
-    va1086,
-    va1092,
-    va1125,
-    va1127,
-    va1131,
-    va1139,
-    va1140,
-    va1154,
-    va116,
-    va1182,
-    va1183,
-    va1185,
-    va1187,
-    va1189,
-    va1195,
-    va1204,
-    va1217,
+    se1280,
+    se1584,
+    se1585,
+    se1586,
+    se1673,
+    se1867,
+    se1868,
+    se1869,
+    se2021,
+    se2022,
+    se2024,
+    se2071,
+    se2075,
+    se2263,
+    se340,
+    se580,
+    se581,
+    se582,
+    se810,
+    se811,
+    se812,
+    va100,
+    va1032,
+    va1066,
+    va1075,
+    va1085,
+    va1118,
+    va1121,
+    va1128,
+    va1130,
+    va1134,
+    va1138,
+    va1158,
+    va1160,
+    va1174,
+    va1180,
+    va121,
+    va1213,
+    va1215,
     va1219,
-    va1248,
-    va1259,
-    va126,
-    va1262,
-    va1271,
-    va1282,
-    va1283,
-    va1299,
-    va1322,
-    va1330,
-    va1334,
-    va1345,
-    va1350,
-    va1371,
-    va1379,
-    va140,
-    va1416,
-    va1418,
-    va1428,
-    va1431,
-    va144,
+    va1227,
+    va1228,
+    va1245,
+    va1273,
+    va1274,
+    va1276,
+    va1279,
+    va1281,
+    va1287,
+    va1296,
+    va131,
+    va1311,
+    va1313,
+    va1355,
+    va1366,
+    va1369,
+    va1378,
+    va1396,
+    va1397,
+    va141,
+    va1413,
+    va1441,
     va1449,
-    va1476,
-    va1499,
-    va1530,
-    va1541,
-    va1574,
-    va158,
-    va1582,
-    va161,
+    va1453,
+    va1464,
+    va1469,
+    va1488,
+    va1496,
+    va1548,
+    va155,
+    va1550,
+    va1560,
+    va1563,
+    va1583,
+    va159,
     va1611,
-    va1612,
-    va1619,
-    va1625,
-    va1626,
-    va164,
-    va165,
-    va1655,
-    va1674,
+    va1634,
+    va1665,
     va1676,
-    va1679,
-    va1681,
-    va1688,
-    va1698,
-    va1708,
-    va1735,
-    va1736,
-    va1750,
-    va1768,
-    va1795,
-    va1808,
-    va1831,
-    va1835,
-    va1841,
-    va1845,
-    va1851,
-    va1854,
+    va1721,
+    va1729,
+    va173,
+    va1759,
+    va176,
+    va1760,
+    va1767,
+    va1773,
+    va1774,
+    va179,
+    va180,
+    va1813,
+    va1832,
+    va1834,
+    va1837,
+    va1839,
+    va1846,
     va1856,
-    va1862,
-    va1880,
-    va1891,
-    va1892,
-    va1896,
-    va1902,
-    va1916,
-    va192,
-    va1923,
-    va1934,
-    va1956,
-    va1988,
-    va1993,
-    va2001,
-    va2007,
-    va2012,
-    va2018,
-    va202,
-    va2028,
-    va203,
-    va2034,
-    va2045,
-    va2046,
-    va2047,
-    va2055,
-    va206,
+    va1866,
+    va1898,
+    va1906,
+    va1959,
+    va1979,
+    va2000,
+    va2004,
+    va2010,
+    va2014,
+    va2020,
+    va2023,
+    va2025,
+    va2031,
+    va2052,
+    va2063,
+    va2064,
+    va2068,
     va2074,
-    va2075,
     va2088,
-    va209,
-    va2090,
-    va2094,
-    va2109,
-    va2110,
-    va2111,
+    va2095,
+    va2106,
     va212,
-    va2139,
-    va2145,
-    va2155,
-    va2163,
-    va2168,
-    va2185,
-    va2191,
-    va2193,
-    va2194,
-    va2199,
-    va2201,
+    va2128,
+    va2160,
+    va2165,
+    va2173,
+    va2179,
+    va2184,
+    va2190,
+    va2200,
+    va2206,
+    va2217,
+    va2218,
+    va2219,
     va222,
-    va2222,
-    va2228,
-    va233,
-    va24,
+    va2227,
+    va223,
+    va2246,
+    va2247,
+    va226,
+    va2260,
+    va2262,
+    va2266,
+    va2284,
+    va2285,
+    va2286,
+    va229,
+    va232,
+    va2332,
+    va2338,
+    va2348,
+    va2356,
+    va2361,
+    va2378,
+    va2384,
+    va2386,
+    va2387,
+    va2392,
+    va2394,
+    va2415,
     va242,
-    va243,
-    va244,
-    va248,
-    va274,
-    va285,
+    va2423,
+    va254,
+    va263,
+    va264,
+    va265,
+    va269,
+    va295,
     va30,
-    va300,
-    va310,
-    va318,
-    va320,
-    va325,
-    va38,
-    va455,
-    va457,
+    va306,
+    va321,
+    va331,
+    va339,
+    va341,
+    va346,
+    va36,
+    va44,
     va476,
-    va486,
-    va487,
-    va518,
-    va53,
-    va530,
-    va540,
-    va544,
-    va555,
-    va586,
-    va593,
-    va603,
-    va613,
-    va618,
+    va478,
+    va497,
+    va507,
+    va508,
+    va539,
+    va554,
+    va564,
+    va568,
+    va579,
+    va610,
+    va617,
+    va627,
+    va64,
+    va648,
     va653,
-    va674,
-    va678,
-    va687,
     va696,
-    va706,
-    va707,
-    va708,
-    va715,
-    va718,
-    va734,
-    va742,
-    va745,
-    va748,
-    va769,
-    va77,
-    va775,
-    va777,
-    va780,
-    va823,
-    va827,
-    va837,
-    va85,
-    va850,
-    va881,
-    va887,
-    va888,
+    va717,
+    va721,
+    va730,
+    va739,
+    va749,
+    va750,
+    va751,
+    va758,
+    va761,
+    va795,
+    va803,
+    va806,
+    va809,
+    va830,
+    va836,
+    va838,
+    va841,
+    va890,
     va895,
-    va899,
-    va909,
-    va914,
-    va916,
-    va920,
-    va955,
-    va981,
-    va990,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va586) AS se587,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va586) AS se588,
-    COUNT(va586) OVER (
+    va905,
+    va92,
+    va956,
+    va957,
+    va958,
+    va965,
+    va969,
+    va979,
+    va987,
+    va989,
+    va993,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va610) AS se611,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va610) AS se612,
+    COUNT(va610) OVER (
       PARTITION BY trade_date
-      ORDER BY va586
+      ORDER BY va610
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se589,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va769) AS se770,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va769) AS se771,
-    COUNT(va769) OVER (
+    ) AS se613,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va830) AS se831,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va830) AS se832,
+    COUNT(va830) OVER (
       PARTITION BY trade_date
-      ORDER BY va769
+      ORDER BY va830
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se772,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va881) AS se882,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va881) AS se883,
-    COUNT(va881) OVER (
-      PARTITION BY trade_date
-      ORDER BY va881
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se884,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1449) AS se1450,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1449) AS se1451,
-    COUNT(va1449) OVER (
-      PARTITION BY trade_date
-      ORDER BY va1449
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1452
+    ) AS se833
   FROM values_9_3
 ), values_10_1 AS (
   SELECT
@@ -24456,503 +24999,264 @@ WITH values_0_1 AS (
     stock_number,
     stock_row,
     day_rows,
-    se1188,
-    se1450,
-    se1451,
-    se1452,
-    se1538,
-    se1709,
-    se1710,
-    se1711,
-    se1852,
-    se1853,
-    se1855,
-    se1899,
-    se1903,
-    se2091,
-    se319,
-    va1000,
-    va1033,
-    va1036,
-    va1043,
-    va1045,
-    va1049,
-    va1053,
-    va106,
-    va1070,
-    va1072,
-    va1086,
-    va1092,
-    va1125,
-    va1127,
-    va1131,
-    va1139,
-    va1140,
-    va1154,
-    va116,
-    va1182,
-    va1183,
-    va1185,
-    va1187,
-    va1189,
-    va1195,
-    va1204,
-    va1217,
+    se1280,
+    se1584,
+    se1585,
+    se1586,
+    se1673,
+    se1867,
+    se1868,
+    se1869,
+    se2021,
+    se2022,
+    se2024,
+    se2071,
+    se2075,
+    se2263,
+    se340,
+    va100,
+    va1032,
+    va1066,
+    va1075,
+    va1085,
+    va1118,
+    va1121,
+    va1128,
+    va1130,
+    va1134,
+    va1138,
+    va1158,
+    va1160,
+    va1174,
+    va1180,
+    va121,
+    va1213,
+    va1215,
     va1219,
-    va1248,
-    va1259,
-    va126,
-    va1262,
-    va1271,
-    va1282,
-    va1283,
-    va1299,
-    va1322,
-    va1330,
-    va1334,
-    va1345,
-    va1350,
-    va1371,
-    va1379,
-    va140,
-    va1416,
-    va1418,
-    va1428,
-    va1431,
-    va144,
+    va1227,
+    va1228,
+    va1245,
+    va1273,
+    va1274,
+    va1276,
+    va1279,
+    va1281,
+    va1287,
+    va1296,
+    va131,
+    va1311,
+    va1313,
+    va1355,
+    va1366,
+    va1369,
+    va1378,
+    va1396,
+    va1397,
+    va141,
+    va1413,
+    va1441,
     va1449,
-    va1476,
-    va1499,
-    va1530,
-    va1541,
-    va1574,
-    va158,
-    va1582,
-    va161,
+    va1453,
+    va1464,
+    va1469,
+    va1488,
+    va1496,
+    va1548,
+    va155,
+    va1550,
+    va1560,
+    va1563,
+    va1583,
+    va159,
     va1611,
-    va1612,
-    va1619,
-    va1625,
-    va1626,
-    va164,
-    va165,
-    va1655,
-    va1674,
+    va1634,
+    va1665,
     va1676,
-    va1679,
-    va1681,
-    va1688,
-    va1698,
-    va1708,
-    va1735,
-    va1736,
-    va1750,
-    va1768,
-    va1795,
-    va1808,
-    va1831,
-    va1835,
-    va1841,
-    va1845,
-    va1851,
-    va1854,
+    va1721,
+    va1729,
+    va173,
+    va1759,
+    va176,
+    va1760,
+    va1767,
+    va1773,
+    va1774,
+    va179,
+    va180,
+    va1813,
+    va1832,
+    va1834,
+    va1837,
+    va1839,
+    va1846,
     va1856,
-    va1862,
-    va1880,
-    va1891,
-    va1892,
-    va1896,
-    va1902,
-    va1916,
-    va192,
-    va1923,
-    va1934,
-    va1956,
-    va1988,
-    va1993,
-    va2001,
-    va2007,
-    va2012,
-    va2018,
-    va202,
-    va2028,
-    va203,
-    va2034,
-    va2045,
-    va2046,
-    va2047,
-    va2055,
-    va206,
+    va1866,
+    va1898,
+    va1906,
+    va1959,
+    va1979,
+    va2000,
+    va2004,
+    va2010,
+    va2014,
+    va2020,
+    va2023,
+    va2025,
+    va2031,
+    va2052,
+    va2063,
+    va2064,
+    va2068,
     va2074,
-    va2075,
     va2088,
-    va209,
-    va2090,
-    va2094,
-    va2109,
-    va2110,
-    va2111,
+    va2095,
+    va2106,
     va212,
-    va2139,
-    va2145,
-    va2155,
-    va2163,
-    va2168,
-    va2185,
-    va2191,
-    va2193,
-    va2194,
-    va2199,
-    va2201,
+    va2128,
+    va2160,
+    va2165,
+    va2173,
+    va2179,
+    va2184,
+    va2190,
+    va2200,
+    va2206,
+    va2217,
+    va2218,
+    va2219,
     va222,
-    va2222,
-    va2228,
-    va233,
-    va24,
+    va2227,
+    va223,
+    va2246,
+    va2247,
+    va226,
+    va2260,
+    va2262,
+    va2266,
+    va2284,
+    va2285,
+    va2286,
+    va229,
+    va232,
+    va2332,
+    va2338,
+    va2348,
+    va2356,
+    va2361,
+    va2378,
+    va2384,
+    va2386,
+    va2387,
+    va2392,
+    va2394,
+    va2415,
     va242,
-    va243,
-    va244,
-    va248,
-    va274,
-    va285,
+    va2423,
+    va254,
+    va263,
+    va264,
+    va265,
+    va269,
+    va295,
     va30,
-    va300,
-    va310,
-    va318,
-    va320,
-    va325,
-    va38,
-    va455,
-    va457,
+    va306,
+    va321,
+    va331,
+    va339,
+    va341,
+    va346,
+    va36,
+    va44,
     va476,
-    va486,
-    va487,
-    va518,
-    va53,
-    va530,
-    va540,
-    va544,
-    va593,
-    va603,
-    va613,
-    va618,
+    va478,
+    va497,
+    va507,
+    va508,
+    va539,
+    va554,
+    va564,
+    va568,
+    va617,
+    va627,
+    va64,
+    va648,
     va653,
-    va674,
-    va678,
-    va687,
     va696,
-    va706,
-    va707,
-    va708,
-    va715,
-    va718,
-    va734,
-    va742,
-    va745,
-    va77,
-    va775,
-    va777,
-    va780,
-    va823,
-    va827,
-    va837,
-    va85,
-    va850,
-    va887,
-    va888,
+    va717,
+    va721,
+    va730,
+    va739,
+    va749,
+    va750,
+    va751,
+    va758,
+    va761,
+    va795,
+    va803,
+    va806,
+    va836,
+    va838,
+    va841,
+    va890,
     va895,
-    va899,
-    va909,
-    va914,
-    va916,
-    va920,
-    va955,
-    va981,
-    va990,
+    va905,
+    va92,
+    va956,
+    va957,
+    va958,
+    va965,
+    va969,
+    va979,
+    va987,
+    va989,
+    va993,
     (
       -(
         (
           CASE
-            WHEN NOT va555 IS NULL
+            WHEN NOT va579 IS NULL
             THEN (
-              se556 + ROUND(se557 * day_rows)
+              se580 + ROUND(se581 * day_rows)
             ) / (
-              2 * se558
+              2 * se582
             )
           END
         ) - (
           CASE
-            WHEN NOT va586 IS NULL
+            WHEN NOT va610 IS NULL
             THEN (
-              se587 + ROUND(se588 * day_rows)
+              se611 + ROUND(se612 * day_rows)
             ) / (
-              2 * se589
+              2 * se613
             )
           END
         )
       )
-    ) AS va590,
+    ) AS va614,
     CAST((
       (
         (
           CASE
-            WHEN NOT va748 IS NULL
+            WHEN NOT va809 IS NULL
             THEN (
-              se749 + ROUND(se750 * day_rows)
+              se810 + ROUND(se811 * day_rows)
             ) / (
-              2 * se751
+              2 * se812
             )
           END
         ) < (
           CASE
-            WHEN NOT va769 IS NULL
+            WHEN NOT va830 IS NULL
             THEN (
-              se770 + ROUND(se771 * day_rows)
+              se831 + ROUND(se832 * day_rows)
             ) / (
-              2 * se772
+              2 * se833
             )
           END
         )
       )
-    ) AS DOUBLE) AS va773,
-    (
-      CASE
-        WHEN NOT va881 IS NULL
-        THEN (
-          se882 + ROUND(se883 * day_rows)
-        ) / (
-          2 * se884
-        )
-      END
-    ) AS va885
+    ) AS DOUBLE) AS va834
   FROM sections_10
-), values_10_2 AS (
-  SELECT
-    ts_code,
-    trade_date,
-    stock_number,
-    stock_row,
-    day_rows,
-    se1188,
-    se1450,
-    se1451,
-    se1452,
-    se1538,
-    se1709,
-    se1710,
-    se1711,
-    se1852,
-    se1853,
-    se1855,
-    se1899,
-    se1903,
-    se2091,
-    se319,
-    va1000,
-    va1033,
-    va1036,
-    va1043,
-    va1045,
-    va1049,
-    va1053,
-    va106,
-    va1070,
-    va1072,
-    va1086,
-    va1092,
-    va1125,
-    va1127,
-    va1131,
-    va1139,
-    va1140,
-    va1154,
-    va116,
-    va1182,
-    va1183,
-    va1185,
-    va1187,
-    va1189,
-    va1195,
-    va1204,
-    va1217,
-    va1219,
-    va1248,
-    va1259,
-    va126,
-    va1262,
-    va1271,
-    va1282,
-    va1283,
-    va1299,
-    va1322,
-    va1330,
-    va1334,
-    va1345,
-    va1350,
-    va1371,
-    va1379,
-    va140,
-    va1416,
-    va1418,
-    va1428,
-    va1431,
-    va144,
-    va1449,
-    va1476,
-    va1499,
-    va1530,
-    va1541,
-    va1574,
-    va158,
-    va1582,
-    va161,
-    va1611,
-    va1612,
-    va1619,
-    va1625,
-    va1626,
-    va164,
-    va165,
-    va1655,
-    va1674,
-    va1676,
-    va1679,
-    va1681,
-    va1688,
-    va1698,
-    va1708,
-    va1735,
-    va1736,
-    va1750,
-    va1768,
-    va1795,
-    va1808,
-    va1831,
-    va1835,
-    va1841,
-    va1845,
-    va1851,
-    va1854,
-    va1856,
-    va1862,
-    va1880,
-    va1891,
-    va1892,
-    va1896,
-    va1902,
-    va1916,
-    va192,
-    va1923,
-    va1934,
-    va1956,
-    va1988,
-    va1993,
-    va2001,
-    va2007,
-    va2012,
-    va2018,
-    va202,
-    va2028,
-    va203,
-    va2034,
-    va2045,
-    va2046,
-    va2047,
-    va2055,
-    va206,
-    va2074,
-    va2075,
-    va2088,
-    va209,
-    va2090,
-    va2094,
-    va2109,
-    va2110,
-    va2111,
-    va212,
-    va2139,
-    va2145,
-    va2155,
-    va2163,
-    va2168,
-    va2185,
-    va2191,
-    va2193,
-    va2194,
-    va2199,
-    va2201,
-    va222,
-    va2222,
-    va2228,
-    va233,
-    va24,
-    va242,
-    va243,
-    va244,
-    va248,
-    va274,
-    va285,
-    va30,
-    va300,
-    va310,
-    va318,
-    va320,
-    va325,
-    va38,
-    va455,
-    va457,
-    va476,
-    va486,
-    va487,
-    va518,
-    va53,
-    va530,
-    va540,
-    va544,
-    va590,
-    va593,
-    va603,
-    va613,
-    va618,
-    va653,
-    va674,
-    va678,
-    va687,
-    va696,
-    va706,
-    va707,
-    va708,
-    va715,
-    va718,
-    va734,
-    va742,
-    va745,
-    va77,
-    va773,
-    va775,
-    va777,
-    va780,
-    va823,
-    va827,
-    va837,
-    va85,
-    va887,
-    va888,
-    va895,
-    va899,
-    va909,
-    va914,
-    va916,
-    va920,
-    va955,
-    va981,
-    va990,
-    (
-      -(
-        CASE WHEN va850 > va885 THEN va850 WHEN va850 <= va885 THEN va885 END
-      )
-    ) AS va886
-  FROM values_10_1
 ), series_11 AS (
   SELECT
     ts_code,
@@ -24960,308 +25264,304 @@ WITH values_0_1 AS (
     stock_number,
     stock_row,
     day_rows,
-    se1188,
-    se1450,
-    se1451,
-    se1452,
-    se1538,
-    se1709,
-    se1710,
-    se1711,
-    se1852,
-    se1853,
-    se1855,
-    se2091,
-    se319,
-    va1000,
-    va1033,
-    va1036,
-    va1043,
-    va1045,
-    va1049,
-    va1053,
-    va106,
-    va1070,
-    va1072,
-    va1086,
-    va1092,
-    va1125,
-    va1127,
-    va1131,
-    va1139,
-    va1140,
-    va1154,
-    va116,
-    va1182,
-    va1183,
-    va1185,
-    va1187,
-    va1195,
-    va1204,
-    va1217,
+    se1280,
+    se1584,
+    se1585,
+    se1586,
+    se1673,
+    se1867,
+    se1868,
+    se1869,
+    se2021,
+    se2022,
+    se2024,
+    se2263,
+    se340,
+    va100,
+    va1032,
+    va1066,
+    va1075,
+    va1085,
+    va1118,
+    va1121,
+    va1128,
+    va1130,
+    va1134,
+    va1138,
+    va1158,
+    va1160,
+    va1174,
+    va1180,
+    va121,
+    va1213,
+    va1215,
     va1219,
-    va1248,
-    va1259,
-    va126,
-    va1262,
-    va1271,
-    va1282,
-    va1283,
-    va1299,
-    va1322,
-    va1330,
-    va1334,
-    va1345,
-    va1350,
-    va1371,
-    va1379,
-    va140,
-    va1416,
-    va1418,
-    va1428,
-    va1431,
-    va144,
+    va1227,
+    va1228,
+    va1245,
+    va1273,
+    va1274,
+    va1276,
+    va1279,
+    va1287,
+    va1296,
+    va131,
+    va1311,
+    va1313,
+    va1355,
+    va1366,
+    va1369,
+    va1378,
+    va1396,
+    va1397,
+    va141,
+    va1413,
+    va1441,
     va1449,
-    va1476,
-    va1499,
-    va1530,
-    va1541,
-    va1574,
-    va158,
-    va1582,
-    va161,
+    va1453,
+    va1464,
+    va1469,
+    va1488,
+    va1496,
+    va1548,
+    va155,
+    va1550,
+    va1560,
+    va1563,
+    va1583,
+    va159,
     va1611,
-    va1612,
-    va1619,
-    va1625,
-    va1626,
-    va164,
-    va165,
-    va1655,
-    va1674,
+    va1634,
+    va1665,
     va1676,
-    va1679,
-    va1681,
-    va1688,
-    va1698,
-    va1708,
-    va1750,
-    va1768,
-    va1795,
-    va1808,
-    va1831,
-    va1835,
-    va1841,
-    va1845,
-    va1851,
-    va1854,
-    va1862,
-    va1880,
-    va1891,
-    va1892,
-    va1896,
-    va1916,
-    va192,
-    va1923,
-    va1934,
-    va1956,
-    va1988,
-    va1993,
-    va2001,
-    va2007,
-    va2012,
-    va2018,
-    va202,
-    va2028,
-    va203,
-    va2034,
-    va2045,
-    va2046,
-    va2047,
-    va2055,
-    va206,
-    va2074,
-    va2075,
+    va1721,
+    va1729,
+    va173,
+    va1759,
+    va176,
+    va1760,
+    va1767,
+    va1773,
+    va1774,
+    va179,
+    va180,
+    va1813,
+    va1832,
+    va1834,
+    va1837,
+    va1839,
+    va1846,
+    va1856,
+    va1866,
+    va1898,
+    va1906,
+    va1959,
+    va1979,
+    va2000,
+    va2004,
+    va2010,
+    va2014,
+    va2020,
+    va2023,
+    va2031,
+    va2052,
+    va2063,
+    va2064,
+    va2068,
     va2088,
-    va209,
-    va2090,
-    va2094,
-    va2109,
-    va2110,
-    va2111,
+    va2095,
+    va2106,
     va212,
-    va2139,
-    va2145,
-    va2155,
-    va2163,
-    va2168,
-    va2185,
-    va2191,
-    va2193,
-    va2194,
-    va2199,
-    va2201,
+    va2128,
+    va2160,
+    va2165,
+    va2173,
+    va2179,
+    va2184,
+    va2190,
+    va2200,
+    va2206,
+    va2217,
+    va2218,
+    va2219,
     va222,
-    va2222,
-    va2228,
-    va233,
-    va24,
+    va2227,
+    va223,
+    va2246,
+    va2247,
+    va226,
+    va2260,
+    va2262,
+    va2266,
+    va2284,
+    va2285,
+    va2286,
+    va229,
+    va232,
+    va2332,
+    va2338,
+    va2348,
+    va2356,
+    va2361,
+    va2378,
+    va2384,
+    va2386,
+    va2387,
+    va2392,
+    va2394,
+    va2415,
     va242,
-    va243,
-    va248,
-    va274,
-    va285,
+    va2423,
+    va254,
+    va263,
+    va264,
+    va269,
+    va295,
     va30,
-    va300,
-    va310,
-    va318,
-    va325,
-    va38,
-    va455,
-    va457,
+    va306,
+    va321,
+    va331,
+    va339,
+    va346,
+    va36,
+    va44,
     va476,
-    va486,
-    va487,
-    va518,
-    va53,
-    va530,
-    va540,
-    va544,
-    va590,
-    va593,
-    va603,
-    va613,
-    va618,
+    va478,
+    va497,
+    va507,
+    va508,
+    va539,
+    va554,
+    va564,
+    va568,
+    va614,
+    va617,
+    va627,
+    va64,
+    va648,
     va653,
-    va674,
-    va678,
-    va687,
     va696,
-    va706,
-    va707,
-    va708,
-    va715,
-    va718,
-    va734,
-    va742,
-    va745,
-    va77,
-    va773,
-    va775,
-    va777,
-    va780,
-    va823,
-    va827,
-    va837,
-    va85,
-    va886,
-    va887,
-    va888,
+    va717,
+    va721,
+    va730,
+    va739,
+    va749,
+    va750,
+    va751,
+    va758,
+    va761,
+    va795,
+    va803,
+    va806,
+    va834,
+    va836,
+    va838,
+    va841,
+    va890,
     va895,
-    va899,
-    va909,
-    va914,
-    va916,
-    va920,
-    va955,
-    va981,
-    va990,
+    va905,
+    va92,
+    va956,
+    va957,
+    va958,
+    va965,
+    va969,
+    va979,
+    va987,
+    va989,
+    va993,
     SUM(
       (
-        CASE WHEN se319 = 1 THEN va318 / CAST(0.3333333333333333 AS DOUBLE) ELSE va318 END * EXP((
+        CASE WHEN se340 = 1 THEN va339 / CAST(0.3333333333333333 AS DOUBLE) ELSE va339 END * EXP((
           (
-            se319 - 1
+            se340 - 1
           ) % 1100
         ) * CAST(0.4054651081081644 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY stock_number, va320
+      PARTITION BY stock_number, va341
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se321,
+    ) AS se342,
     SUM(
       (
-        CASE WHEN se1188 = 1 THEN va310 / CAST(0.3333333333333333 AS DOUBLE) ELSE va310 END * EXP((
+        CASE WHEN se1280 = 1 THEN va331 / CAST(0.3333333333333333 AS DOUBLE) ELSE va331 END * EXP((
           (
-            se1188 - 1
+            se1280 - 1
           ) % 1100
         ) * CAST(0.4054651081081644 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY stock_number, va1189
+      PARTITION BY stock_number, va1281
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se1190,
-    LAG(va1476, 1) OVER rows_row AS se1477,
-    LAG(va1476, 2) OVER rows_row AS se1478,
-    LAG(va1476, 3) OVER rows_row AS se1479,
-    LAG(va1476, 4) OVER rows_row AS se1480,
-    LAG(va1476, 5) OVER rows_row AS se1481,
-    LAG(va1476, 6) OVER rows_row AS se1482,
-    LAG(va1476, 7) OVER rows_row AS se1483,
+    ) AS se1282,
+    LAG(va1611, 1) OVER rows_row AS se1612,
+    LAG(va1611, 2) OVER rows_row AS se1613,
+    LAG(va1611, 3) OVER rows_row AS se1614,
+    LAG(va1611, 4) OVER rows_row AS se1615,
+    LAG(va1611, 5) OVER rows_row AS se1616,
+    LAG(va1611, 6) OVER rows_row AS se1617,
+    LAG(va1611, 7) OVER rows_row AS se1618,
     LAST_VALUE((
       CASE WHEN (
         (
-          se1538 - 1
+          se1673 - 1
         ) % 1100
-      ) = 1099 THEN va1541 END
-    ) IGNORE NULLS) OVER rows_earlier AS se1542,
-    SUM(va1736) OVER rows_16 AS se1737,
-    COUNT(va1736) OVER rows_16 AS se1738,
-    SUM(va1735) OVER rows_16 AS se1739,
-    COUNT(va1735) OVER rows_16 AS se1740,
-    LAG(va1795, 1) OVER rows_row AS se1796,
-    LAG(va1795, 2) OVER rows_row AS se1797,
+      ) = 1099 THEN va1676 END
+    ) IGNORE NULLS) OVER rows_earlier AS se1677,
+    LAG(va1898, 1) OVER rows_row AS se1899,
+    LAG(va1898, 2) OVER rows_row AS se1900,
+    LAG(va1898, 3) OVER rows_row AS se1901,
+    LAG(va1898, 4) OVER rows_row AS se1902,
+    LAG(va1898, 5) OVER rows_row AS se1903,
+    LAG(va1898, 6) OVER rows_row AS se1904,
     SUM(
       (
         CASE
-          WHEN se1855 = 1
-          THEN va1854 / CAST(0.03333333333333333 AS DOUBLE)
-          ELSE va1854
+          WHEN se2024 = 1
+          THEN va2023 / CAST(0.03333333333333333 AS DOUBLE)
+          ELSE va2023
         END * EXP((
           (
-            se1855 - 1
+            se2024 - 1
           ) % 1155
         ) * CAST(0.033901551675681346 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY stock_number, va1856
+      PARTITION BY stock_number, va2025
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se1857,
+    ) AS se2026,
     LAG(
       (
-        va1902 + COALESCE(se1903, 0) * EXP(
+        va2074 + COALESCE(se2075, 0) * EXP(
           (
             (
               (
-                se1899 - 1
+                se2071 - 1
               ) % 1100
             ) + 1
           ) * -CAST(0.11778303565638344 AS DOUBLE)
         )
       ),
       1
-    ) OVER rows_row AS se1904,
+    ) OVER rows_row AS se2076,
     SUM(
       (
-        CASE WHEN stock_row = 28 THEN va2055 / CAST(0.1 AS DOUBLE) ELSE va2055 END * EXP((
+        CASE WHEN stock_row = 28 THEN va2227 / CAST(0.1 AS DOUBLE) ELSE va2227 END * EXP((
           (
             stock_row - 1
           ) % 1100
         ) * CAST(0.10536051565782631 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY stock_number, va244
+      PARTITION BY stock_number, va265
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se2056
-  FROM values_10_2
-  WINDOW rows_16 AS (
-    PARTITION BY stock_number
-    ORDER BY stock_row
-    rows BETWEEN 15 preceding AND CURRENT ROW
-  ), rows_earlier AS (
+    ) AS se2228
+  FROM values_10_1
+  WINDOW rows_earlier AS (
     PARTITION BY stock_number
     ORDER BY stock_row
     rows BETWEEN UNBOUNDED preceding AND 1 preceding
@@ -25273,286 +25573,314 @@ WITH values_0_1 AS (
     stock_number,
     stock_row,
     day_rows,
-    se1188,
-    se1450,
-    se1451,
-    se1452,
-    se1709,
-    se1710,
-    se1711,
-    se1852,
-    se1853,
-    se1855,
-    se1904,
-    se2091,
-    se319,
-    va1000,
-    va1033,
-    va1036,
-    va1043,
-    va1045,
-    va1049,
-    va1053,
-    va106,
-    va1070,
-    va1072,
-    va1086,
-    va1092,
-    va1125,
-    va1127,
-    va1131,
-    va1139,
-    va1140,
-    va1154,
-    va116,
-    va1182,
-    va1183,
-    va1185,
-    va1187,
-    va1195,
-    va1204,
-    va1217,
+    se1280,
+    se1584,
+    se1585,
+    se1586,
+    se2021,
+    se2022,
+    se2024,
+    se2076,
+    se2263,
+    se340,
+    va100,
+    va1032,
+    va1066,
+    va1075,
+    va1085,
+    va1118,
+    va1121,
+    va1128,
+    va1130,
+    va1134,
+    va1138,
+    va1158,
+    va1160,
+    va1174,
+    va1180,
+    va121,
+    va1213,
+    va1215,
     va1219,
-    va1248,
-    va1259,
-    va126,
-    va1262,
-    va1271,
-    va1282,
-    va1283,
-    va1299,
-    va1322,
-    va1330,
-    va1334,
-    va1345,
-    va1350,
-    va1371,
-    va1379,
-    va140,
-    va1416,
-    va1418,
-    va1428,
-    va1431,
-    va144,
+    va1227,
+    va1228,
+    va1245,
+    va1273,
+    va1274,
+    va1276,
+    va1279,
+    va1287,
+    va1296,
+    va131,
+    va1311,
+    va1313,
+    va1355,
+    va1366,
+    va1369,
+    va1378,
+    va1396,
+    va1397,
+    va141,
+    va1413,
+    va1441,
     va1449,
-    va1499,
-    va1530,
-    va1574,
-    va158,
-    va1582,
-    va161,
-    va1611,
-    va1612,
-    va1619,
-    va1625,
-    va1626,
-    va164,
-    va165,
-    va1655,
-    va1674,
-    va1676,
-    va1679,
-    va1681,
-    va1688,
-    va1698,
-    va1708,
-    va1750,
-    va1768,
-    va1808,
-    va1831,
-    va1835,
-    va1841,
-    va1845,
-    va1851,
-    va1862,
-    va1880,
-    va1891,
-    va1892,
-    va1896,
-    va1916,
-    va192,
-    va1923,
-    va1934,
-    va1956,
-    va1988,
-    va1993,
-    va2001,
-    va2007,
-    va2012,
-    va2018,
-    va202,
-    va2028,
-    va203,
-    va2034,
-    va2045,
-    va2046,
-    va2047,
-    va206,
-    va2074,
-    va2075,
+    va1453,
+    va1464,
+    va1469,
+    va1488,
+    va1496,
+    va1548,
+    va155,
+    va1550,
+    va1560,
+    va1563,
+    va1583,
+    va159,
+    va1634,
+    va1665,
+    va1721,
+    va1729,
+    va173,
+    va1759,
+    va176,
+    va1760,
+    va1767,
+    va1773,
+    va1774,
+    va179,
+    va180,
+    va1813,
+    va1832,
+    va1834,
+    va1837,
+    va1839,
+    va1846,
+    va1856,
+    va1906,
+    va1959,
+    va1979,
+    va2000,
+    va2004,
+    va2010,
+    va2014,
+    va2020,
+    va2031,
+    va2052,
+    va2063,
+    va2064,
+    va2068,
     va2088,
-    va209,
-    va2090,
-    va2094,
-    va2109,
-    va2110,
-    va2111,
+    va2095,
+    va2106,
     va212,
-    va2139,
-    va2145,
-    va2155,
-    va2163,
-    va2168,
-    va2185,
-    va2191,
-    va2193,
-    va2194,
-    va2199,
-    va2201,
+    va2128,
+    va2160,
+    va2165,
+    va2173,
+    va2179,
+    va2184,
+    va2190,
+    va2200,
+    va2206,
+    va2217,
+    va2218,
+    va2219,
     va222,
-    va2222,
-    va2228,
-    va233,
-    va24,
+    va223,
+    va2246,
+    va2247,
+    va226,
+    va2260,
+    va2262,
+    va2266,
+    va2284,
+    va2285,
+    va2286,
+    va229,
+    va232,
+    va2332,
+    va2338,
+    va2348,
+    va2356,
+    va2361,
+    va2378,
+    va2384,
+    va2386,
+    va2387,
+    va2392,
+    va2394,
+    va2415,
     va242,
-    va243,
-    va248,
-    va274,
-    va285,
+    va2423,
+    va254,
+    va263,
+    va264,
+    va269,
+    va295,
     va30,
-    va300,
-    va310,
-    va325,
-    va38,
-    va455,
-    va457,
+    va306,
+    va321,
+    va331,
+    va346,
+    va36,
+    va44,
     va476,
-    va486,
-    va487,
-    va518,
-    va53,
-    va530,
-    va540,
-    va544,
-    va590,
-    va593,
-    va603,
-    va613,
-    va618,
+    va478,
+    va497,
+    va507,
+    va508,
+    va539,
+    va554,
+    va564,
+    va568,
+    va614,
+    va617,
+    va627,
+    va64,
+    va648,
     va653,
-    va674,
-    va678,
-    va687,
     va696,
-    va706,
-    va707,
-    va708,
-    va715,
-    va718,
-    va734,
-    va742,
-    va745,
-    va77,
-    va773,
-    va775,
-    va777,
-    va780,
-    va823,
-    va827,
-    va837,
-    va85,
-    va886,
-    va887,
-    va888,
+    va717,
+    va721,
+    va730,
+    va739,
+    va749,
+    va750,
+    va751,
+    va758,
+    va761,
+    va795,
+    va803,
+    va806,
+    va834,
+    va836,
+    va838,
+    va841,
+    va890,
     va895,
-    va899,
-    va909,
-    va914,
-    va916,
-    va920,
-    va955,
-    va981,
-    va990,
+    va905,
+    va92,
+    va956,
+    va957,
+    va958,
+    va965,
+    va969,
+    va979,
+    va987,
+    va989,
+    va993,
     (
       CASE
-        WHEN NOT va318 IS NULL
-        THEN CAST(0.3333333333333333 AS DOUBLE) * se321 * EXP((
+        WHEN NOT va339 IS NULL
+        THEN CAST(0.3333333333333333 AS DOUBLE) * se342 * EXP((
           (
-            se319 - 1
+            se340 - 1
           ) % 1100
         ) * -CAST(0.4054651081081644 AS DOUBLE))
       END
-    ) AS va322,
+    ) AS va343,
     (
       CASE
-        WHEN NOT va310 IS NULL
-        THEN CAST(0.3333333333333333 AS DOUBLE) * se1190 * EXP((
+        WHEN NOT va331 IS NULL
+        THEN CAST(0.3333333333333333 AS DOUBLE) * se1282 * EXP((
           (
-            se1188 - 1
+            se1280 - 1
           ) % 1100
         ) * -CAST(0.4054651081081644 AS DOUBLE))
       END
-    ) AS va1191,
+    ) AS va1283,
     (
-      8 * va1476 + 7 * se1477 + 6 * se1478 + 5 * se1479 + 4 * se1480 + 3 * se1481 + 2 * se1482 + 1 * se1483
-    ) / 36 AS va1484,
+      8 * va1611 + 7 * se1612 + 6 * se1613 + 5 * se1614 + 4 * se1615 + 3 * se1616 + 2 * se1617 + 1 * se1618
+    ) / 36 AS va1619,
     (
-      va1541 + COALESCE(se1542, 0) * EXP(
+      va1676 + COALESCE(se1677, 0) * EXP(
         (
           (
             (
-              se1538 - 1
+              se1673 - 1
             ) % 1100
           ) + 1
         ) * -CAST(0.1670540846631662 AS DOUBLE)
       )
-    ) AS va1543,
+    ) AS va1678,
     (
-      (
-        CASE WHEN se1738 = 16 THEN se1737 END
-      ) - (
-        stock_row - 16
-      ) * (
-        CASE WHEN se1740 = 16 THEN se1739 END
+      -(
+        (
+          CASE
+            WHEN NOT va1866 IS NULL
+            THEN (
+              se1867 + ROUND(se1868 * day_rows)
+            ) / (
+              2 * se1869
+            )
+          END
+        ) - (
+          2 + CASE
+            WHEN se1899 < va1898
+            THEN 2
+            WHEN se1899 = va1898
+            THEN 1
+            WHEN se1899 > va1898
+            THEN 0
+          END + CASE
+            WHEN se1900 < va1898
+            THEN 2
+            WHEN se1900 = va1898
+            THEN 1
+            WHEN se1900 > va1898
+            THEN 0
+          END + CASE
+            WHEN se1901 < va1898
+            THEN 2
+            WHEN se1901 = va1898
+            THEN 1
+            WHEN se1901 > va1898
+            THEN 0
+          END + CASE
+            WHEN se1902 < va1898
+            THEN 2
+            WHEN se1902 = va1898
+            THEN 1
+            WHEN se1902 > va1898
+            THEN 0
+          END + CASE
+            WHEN se1903 < va1898
+            THEN 2
+            WHEN se1903 = va1898
+            THEN 1
+            WHEN se1903 > va1898
+            THEN 0
+          END + CASE
+            WHEN se1904 < va1898
+            THEN 2
+            WHEN se1904 = va1898
+            THEN 1
+            WHEN se1904 > va1898
+            THEN 0
+          END
+        ) / 14
       )
-    ) / 136 AS va1741,
-    (
-      2 + CASE
-        WHEN se1796 < va1795
-        THEN 2
-        WHEN se1796 = va1795
-        THEN 1
-        WHEN se1796 > va1795
-        THEN 0
-      END + CASE
-        WHEN se1797 < va1795
-        THEN 2
-        WHEN se1797 = va1795
-        THEN 1
-        WHEN se1797 > va1795
-        THEN 0
-      END
-    ) / 6 AS va1798,
+    ) AS va1905,
     (
       CASE
-        WHEN NOT va1854 IS NULL
-        THEN CAST(0.03333333333333333 AS DOUBLE) * se1857 * EXP((
+        WHEN NOT va2023 IS NULL
+        THEN CAST(0.03333333333333333 AS DOUBLE) * se2026 * EXP((
           (
-            se1855 - 1
+            se2024 - 1
           ) % 1155
         ) * -CAST(0.033901551675681346 AS DOUBLE))
       END
-    ) AS va1858,
+    ) AS va2027,
     (
       CASE
-        WHEN NOT va2055 IS NULL
-        THEN CAST(0.1 AS DOUBLE) * se2056 * EXP((
+        WHEN NOT va2227 IS NULL
+        THEN CAST(0.1 AS DOUBLE) * se2228 * EXP((
           (
             stock_row - 1
           ) % 1100
         ) * -CAST(0.10536051565782631 AS DOUBLE))
       END
-    ) AS va2057
+    ) AS va2229
   FROM series_11
 ), values_11_2 AS (
   SELECT
@@ -25561,223 +25889,213 @@ WITH values_0_1 AS (
     stock_number,
     stock_row,
     day_rows,
-    se1188,
-    se1450,
-    se1451,
-    se1452,
-    se1709,
-    se1710,
-    se1711,
-    se1852,
-    se1853,
-    se1855,
-    se1904,
-    se2091,
-    se319,
-    va1000,
-    va1033,
-    va1036,
-    va1043,
-    va1045,
-    va1049,
-    va1053,
-    va106,
-    va1070,
-    va1072,
-    va1086,
-    va1092,
-    va1125,
-    va1127,
-    va1131,
-    va1139,
-    va1140,
-    va1154,
-    va116,
-    va1182,
-    va1183,
-    va1185,
-    va1187,
-    va1191,
-    va1195,
-    va1204,
-    va1217,
+    se1280,
+    se1584,
+    se1585,
+    se1586,
+    se2021,
+    se2022,
+    se2024,
+    se2076,
+    se2263,
+    se340,
+    va100,
+    va1032,
+    va1066,
+    va1075,
+    va1085,
+    va1118,
+    va1121,
+    va1128,
+    va1130,
+    va1134,
+    va1138,
+    va1158,
+    va1160,
+    va1174,
+    va1180,
+    va121,
+    va1213,
+    va1215,
     va1219,
-    va1248,
-    va1259,
-    va126,
-    va1262,
-    va1271,
-    va1282,
+    va1227,
+    va1228,
+    va1245,
+    va1273,
+    va1274,
+    va1276,
+    va1279,
     va1283,
-    va1299,
-    va1322,
-    va1330,
-    va1334,
-    va1345,
-    va1350,
-    va1371,
-    va1379,
-    va140,
-    va1416,
-    va1418,
-    va1428,
-    va1431,
-    va144,
+    va1287,
+    va1296,
+    va131,
+    va1311,
+    va1313,
+    va1355,
+    va1366,
+    va1369,
+    va1378,
+    va1396,
+    va1397,
+    va141,
+    va1413,
+    va1441,
     va1449,
-    va1499,
-    va1530,
-    va1543,
-    va1574,
-    va158,
-    va1582,
-    va161,
-    va1611,
-    va1612,
-    va1619,
-    va1625,
-    va1626,
-    va164,
-    va165,
-    va1655,
-    va1674,
-    va1676,
-    va1679,
-    va1681,
-    va1688,
-    va1698,
-    va1708,
-    va1750,
-    va1808,
-    va1831,
-    va1835,
-    va1841,
-    va1845,
-    va1851,
-    va1858,
-    va1862,
-    va1880,
-    va1891,
-    va1892,
-    va1896,
-    va1916,
-    va192,
-    va1923,
-    va1934,
-    va1956,
-    va1988,
-    va1993,
-    va2001,
-    va2007,
-    va2012,
-    va2018,
-    va202,
-    va2028,
-    va203,
-    va2034,
-    va2045,
-    va2046,
-    va2047,
-    va2057,
-    va206,
-    va2074,
-    va2075,
+    va1453,
+    va1464,
+    va1469,
+    va1488,
+    va1496,
+    va1548,
+    va155,
+    va1550,
+    va1560,
+    va1563,
+    va1583,
+    va159,
+    va1634,
+    va1665,
+    va1678,
+    va1721,
+    va1729,
+    va173,
+    va1759,
+    va176,
+    va1760,
+    va1767,
+    va1773,
+    va1774,
+    va179,
+    va180,
+    va1813,
+    va1832,
+    va1834,
+    va1837,
+    va1839,
+    va1846,
+    va1856,
+    va1905,
+    va1906,
+    va1959,
+    va1979,
+    va2000,
+    va2004,
+    va2010,
+    va2014,
+    va2020,
+    va2027,
+    va2031,
+    va2052,
+    va2063,
+    va2064,
+    va2068,
     va2088,
-    va209,
-    va2090,
-    va2094,
-    va2109,
-    va2110,
-    va2111,
+    va2095,
+    va2106,
     va212,
-    va2139,
-    va2145,
-    va2155,
-    va2163,
-    va2168,
-    va2185,
-    va2191,
-    va2193,
-    va2194,
-    va2199,
-    va2201,
+    va2128,
+    va2160,
+    va2165,
+    va2173,
+    va2179,
+    va2184,
+    va2190,
+    va2200,
+    va2206,
+    va2217,
+    va2218,
+    va2219,
     va222,
-    va2222,
-    va2228,
-    va233,
-    va24,
+    va2229,
+    va223,
+    va2246,
+    va2247,
+    va226,
+    va2260,
+    va2262,
+    va2266,
+    va2284,
+    va2285,
+    va2286,
+    va229,
+    va232,
+    va2332,
+    va2338,
+    va2348,
+    va2356,
+    va2361,
+    va2378,
+    va2384,
+    va2386,
+    va2387,
+    va2392,
+    va2394,
+    va2415,
     va242,
-    va243,
-    va248,
-    va274,
-    va285,
+    va2423,
+    va254,
+    va263,
+    va264,
+    va269,
+    va295,
     va30,
-    va300,
-    va310,
-    va322,
-    va325,
-    va38,
-    va455,
-    va457,
+    va306,
+    va321,
+    va331,
+    va343,
+    va346,
+    va36,
+    va44,
     va476,
-    va486,
-    va487,
-    va518,
-    va53,
-    va530,
-    va540,
-    va544,
-    va590,
-    va593,
-    va603,
-    va613,
-    va618,
+    va478,
+    va497,
+    va507,
+    va508,
+    va539,
+    va554,
+    va564,
+    va568,
+    va614,
+    va617,
+    va627,
+    va64,
+    va648,
     va653,
-    va674,
-    va678,
-    va687,
     va696,
-    va706,
-    va707,
-    va708,
-    va715,
-    va718,
-    va734,
-    va742,
-    va745,
-    va77,
-    va773,
-    va775,
-    va777,
-    va780,
-    va823,
-    va827,
-    va837,
-    va85,
-    va886,
-    va887,
-    va888,
+    va717,
+    va721,
+    va730,
+    va739,
+    va749,
+    va750,
+    va751,
+    va758,
+    va761,
+    va795,
+    va803,
+    va806,
+    va834,
+    va836,
+    va838,
+    va841,
+    va890,
     va895,
-    va899,
-    va909,
-    va914,
-    va916,
-    va920,
-    va955,
-    va981,
-    va990,
+    va905,
+    va92,
+    va956,
+    va957,
+    va958,
+    va965,
+    va969,
+    va979,
+    va987,
+    va989,
+    va993,
     (
-      va1484 * 8193 - (
-        va1484 * 8193 - va1484
+      va1619 * 8193 - (
+        va1619 * 8193 - va1619
       )
-    ) AS va1485,
-    (
-      va1741 * 8193 - (
-        va1741 * 8193 - va1741
-      )
-    ) AS va1742,
-    (
-      CASE WHEN va1768 < va1798 THEN va1768 WHEN va1768 >= va1798 THEN va1798 END
-    ) AS va1799
+    ) AS va1620
   FROM values_11_1
 ), sections_12 AS (
   SELECT
@@ -25786,220 +26104,216 @@ WITH values_0_1 AS (
     stock_number,
     stock_row,
     day_rows,
-    se1188,
-    se1450,
-    se1451,
-    se1452,
-    se1709,
-    se1710,
-    se1711,
-    se1852,
-    se1853,
-    se1855,
-    se1904,
-    se2091,
-    se319,
-    va1000,
-    va1033,
-    va1036,
-    va1043,
-    va1045,
-    va1049,
-    va1053,
-    va106,
-    va1070,
-    va1072,
-    va1086,
-    va1092,
-    va1125,
-    va1127,
-    va1131,
-    va1139,
-    va1140,
-    va1154,
-    va116,
-    va1182,
-    va1183,
-    va1185,
-    va1187,
-    va1191,
-    va1195,
-    va1204,
-    va1217,
+    se1280,
+    se1584,
+    se1585,
+    se1586,
+    se2021,
+    se2022,
+    se2024,
+    se2076,
+    se2263,
+    se340,
+    va100,
+    va1032,
+    va1066,
+    va1075,
+    va1085,
+    va1118,
+    va1121,
+    va1128,
+    va1130,
+    va1134,
+    va1138,
+    va1158,
+    va1160,
+    va1174,
+    va1180,
+    va121,
+    va1213,
+    va1215,
     va1219,
-    va1248,
-    va1259,
-    va126,
-    va1262,
-    va1271,
-    va1282,
+    va1227,
+    va1228,
+    va1245,
+    va1273,
+    va1274,
+    va1276,
+    va1279,
     va1283,
-    va1299,
-    va1322,
-    va1330,
-    va1334,
-    va1345,
-    va1350,
-    va1371,
-    va1379,
-    va140,
-    va1416,
-    va1418,
-    va1428,
-    va1431,
-    va144,
+    va1287,
+    va1296,
+    va131,
+    va1311,
+    va1313,
+    va1355,
+    va1366,
+    va1369,
+    va1378,
+    va1396,
+    va1397,
+    va141,
+    va1413,
+    va1441,
     va1449,
-    va1485,
-    va1499,
-    va1530,
-    va1543,
-    va1574,
-    va158,
-    va1582,
-    va161,
-    va1611,
-    va1612,
-    va1619,
-    va1625,
-    va1626,
-    va164,
-    va165,
-    va1655,
-    va1674,
-    va1676,
-    va1679,
-    va1681,
-    va1688,
-    va1698,
-    va1708,
-    va1742,
-    va1750,
-    va1799,
-    va1808,
-    va1831,
-    va1835,
-    va1841,
-    va1845,
-    va1851,
-    va1858,
-    va1862,
-    va1880,
-    va1891,
-    va1892,
-    va1896,
-    va1916,
-    va192,
-    va1923,
-    va1934,
-    va1956,
-    va1988,
-    va1993,
-    va2001,
-    va2007,
-    va2012,
-    va2018,
-    va202,
-    va2028,
-    va203,
-    va2034,
-    va2045,
-    va2046,
-    va2047,
-    va2057,
-    va206,
-    va2074,
-    va2075,
+    va1453,
+    va1464,
+    va1469,
+    va1488,
+    va1496,
+    va1548,
+    va155,
+    va1550,
+    va1560,
+    va1563,
+    va1583,
+    va159,
+    va1620,
+    va1634,
+    va1665,
+    va1678,
+    va1721,
+    va1729,
+    va173,
+    va1759,
+    va176,
+    va1760,
+    va1767,
+    va1773,
+    va1774,
+    va179,
+    va180,
+    va1813,
+    va1832,
+    va1834,
+    va1837,
+    va1839,
+    va1846,
+    va1856,
+    va1905,
+    va1906,
+    va1959,
+    va1979,
+    va2000,
+    va2004,
+    va2010,
+    va2014,
+    va2020,
+    va2027,
+    va2031,
+    va2052,
+    va2063,
+    va2064,
+    va2068,
     va2088,
-    va209,
-    va2090,
-    va2094,
-    va2109,
-    va2110,
-    va2111,
+    va2095,
+    va2106,
     va212,
-    va2139,
-    va2145,
-    va2155,
-    va2163,
-    va2168,
-    va2185,
-    va2191,
-    va2193,
-    va2194,
-    va2199,
-    va2201,
+    va2128,
+    va2160,
+    va2165,
+    va2173,
+    va2179,
+    va2184,
+    va2190,
+    va2200,
+    va2206,
+    va2217,
+    va2218,
+    va2219,
     va222,
-    va2222,
-    va2228,
-    va233,
-    va24,
+    va2229,
+    va223,
+    va2246,
+    va2247,
+    va226,
+    va2260,
+    va2262,
+    va2266,
+    va2284,
+    va2285,
+    va2286,
+    va229,
+    va232,
+    va2332,
+    va2338,
+    va2348,
+    va2356,
+    va2361,
+    va2378,
+    va2384,
+    va2386,
+    va2387,
+    va2392,
+    va2394,
+    va2415,
     va242,
-    va243,
-    va248,
-    va274,
-    va285,
+    va2423,
+    va254,
+    va263,
+    va264,
+    va269,
+    va295,
     va30,
-    va300,
-    va310,
-    va322,
-    va325,
-    va38,
-    va455,
-    va457,
+    va306,
+    va321,
+    va331,
+    va343,
+    va346,
+    va36,
+    va44,
     va476,
-    va486,
-    va487,
-    va518,
-    va53,
-    va530,
-    va540,
-    va544,
-    va590,
-    va593,
-    va603,
-    va613,
-    va618,
+    va478,
+    va497,
+    va507,
+    va508,
+    va539,
+    va554,
+    va564,
+    va568,
+    va614,
+    va617,
+    va627,
+    va64,
+    va648,
     va653,
-    va674,
-    va678,
-    va687,
     va696,
-    va706,
-    va707,
-    va708,
-    va715,
-    va718,
-    va734,
-    va742,
-    va745,
-    va77,
-    va773,
-    va775,
-    va777,
-    va780,
-    va823,
-    va827,
-    va837,
-    va85,
-    va886,
-    va887,
-    va888,
+    va717,
+    va721,
+    va730,
+    va739,
+    va749,
+    va750,
+    va751,
+    va758,
+    va761,
+    va795,
+    va803,
+    va806,
+    va834,
+    va836,
+    va838,
+    va841,
+    va890,
     va895,
-    va899,
-    va909,
-    va914,
-    va916,
-    va920,
-    va955,
-    va981,
-    va990,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1485) AS se1486,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1485) AS se1487,
-    COUNT(va1485) OVER (
+    va905,
+    va92,
+    va956,
+    va957,
+    va958,
+    va965,
+    va969,
+    va979,
+    va987,
+    va989,
+    va993,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1620) AS se1621,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1620) AS se1622,
+    COUNT(va1620) OVER (
       PARTITION BY trade_date
-      ORDER BY va1485
+      ORDER BY va1620
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1488
+    ) AS se1623
   FROM values_11_2
 ), values_12_1 AS (
   SELECT
@@ -26007,230 +26321,225 @@ WITH values_0_1 AS (
     trade_date,
     stock_number,
     stock_row,
-    day_rows,
-    se1188,
-    se1709,
-    se1710,
-    se1711,
-    se1852,
-    se1853,
-    se1855,
-    se1904,
-    se2091,
-    se319,
-    va1000,
-    va1033,
-    va1036,
-    va1043,
-    va1045,
-    va1049,
-    va1053,
-    va106,
-    va1070,
-    va1072,
-    va1086,
-    va1092,
-    va1125,
-    va1127,
-    va1131,
-    va1139,
-    va1140,
-    va1154,
-    va116,
-    va1182,
-    va1183,
-    va1185,
-    va1187,
-    va1191,
-    va1195,
-    va1204,
-    va1217,
+    se1280,
+    se2021,
+    se2022,
+    se2024,
+    se2076,
+    se2263,
+    se340,
+    va100,
+    va1032,
+    va1066,
+    va1075,
+    va1085,
+    va1118,
+    va1121,
+    va1128,
+    va1130,
+    va1134,
+    va1138,
+    va1158,
+    va1160,
+    va1174,
+    va1180,
+    va121,
+    va1213,
+    va1215,
     va1219,
-    va1248,
-    va1259,
-    va126,
-    va1262,
-    va1271,
-    va1282,
+    va1227,
+    va1228,
+    va1245,
+    va1273,
+    va1274,
+    va1276,
+    va1279,
     va1283,
-    va1299,
-    va1322,
-    va1330,
-    va1334,
-    va1345,
-    va1350,
-    va1371,
-    va1379,
-    va140,
-    va1416,
-    va1418,
-    va1428,
-    va1431,
-    va144,
-    va1499,
-    va1530,
-    va1543,
-    va1574,
-    va158,
-    va1582,
-    va161,
-    va1611,
-    va1612,
-    va1619,
-    va1625,
-    va1626,
-    va164,
-    va165,
-    va1655,
-    va1674,
-    va1676,
-    va1679,
-    va1681,
-    va1688,
-    va1698,
-    va1708,
-    va1742,
-    va1750,
-    va1799,
-    va1808,
-    va1831,
-    va1835,
-    va1841,
-    va1845,
-    va1851,
-    va1858,
-    va1862,
-    va1880,
-    va1891,
-    va1892,
-    va1896,
-    va1916,
-    va192,
-    va1923,
-    va1934,
-    va1956,
-    va1988,
-    va1993,
-    va2001,
-    va2007,
-    va2012,
-    va2018,
-    va202,
-    va2028,
-    va203,
-    va2034,
-    va2045,
-    va2046,
-    va2047,
-    va2057,
-    va206,
-    va2074,
-    va2075,
+    va1287,
+    va1296,
+    va131,
+    va1311,
+    va1313,
+    va1355,
+    va1366,
+    va1369,
+    va1378,
+    va1396,
+    va1397,
+    va141,
+    va1413,
+    va1441,
+    va1449,
+    va1453,
+    va1464,
+    va1469,
+    va1488,
+    va1496,
+    va1548,
+    va155,
+    va1550,
+    va1560,
+    va1563,
+    va159,
+    va1634,
+    va1665,
+    va1678,
+    va1721,
+    va1729,
+    va173,
+    va1759,
+    va176,
+    va1760,
+    va1767,
+    va1773,
+    va1774,
+    va179,
+    va180,
+    va1813,
+    va1832,
+    va1834,
+    va1837,
+    va1839,
+    va1846,
+    va1856,
+    va1905,
+    va1906,
+    va1959,
+    va1979,
+    va2000,
+    va2004,
+    va2010,
+    va2014,
+    va2020,
+    va2027,
+    va2031,
+    va2052,
+    va2063,
+    va2064,
+    va2068,
     va2088,
-    va209,
-    va2090,
-    va2094,
-    va2109,
-    va2110,
-    va2111,
+    va2095,
+    va2106,
     va212,
-    va2139,
-    va2145,
-    va2155,
-    va2163,
-    va2168,
-    va2185,
-    va2191,
-    va2193,
-    va2194,
-    va2199,
-    va2201,
+    va2128,
+    va2160,
+    va2165,
+    va2173,
+    va2179,
+    va2184,
+    va2190,
+    va2200,
+    va2206,
+    va2217,
+    va2218,
+    va2219,
     va222,
-    va2222,
-    va2228,
-    va233,
-    va24,
+    va2229,
+    va223,
+    va2246,
+    va2247,
+    va226,
+    va2260,
+    va2262,
+    va2266,
+    va2284,
+    va2285,
+    va2286,
+    va229,
+    va232,
+    va2332,
+    va2338,
+    va2348,
+    va2356,
+    va2361,
+    va2378,
+    va2384,
+    va2386,
+    va2387,
+    va2392,
+    va2394,
+    va2415,
     va242,
-    va243,
-    va248,
-    va274,
-    va285,
+    va2423,
+    va254,
+    va263,
+    va264,
+    va269,
+    va295,
     va30,
-    va300,
-    va310,
-    va322,
-    va325,
-    va38,
-    va455,
-    va457,
+    va306,
+    va321,
+    va331,
+    va343,
+    va346,
+    va36,
+    va44,
     va476,
-    va486,
-    va487,
-    va518,
-    va53,
-    va530,
-    va540,
-    va544,
-    va590,
-    va593,
-    va603,
-    va613,
-    va618,
+    va478,
+    va497,
+    va507,
+    va508,
+    va539,
+    va554,
+    va564,
+    va568,
+    va614,
+    va617,
+    va627,
+    va64,
+    va648,
     va653,
-    va674,
-    va678,
-    va687,
     va696,
-    va706,
-    va707,
-    va708,
-    va715,
-    va718,
-    va734,
-    va742,
-    va745,
-    va77,
-    va773,
-    va775,
-    va777,
-    va780,
-    va823,
-    va827,
-    va837,
-    va85,
-    va886,
-    va887,
-    va888,
+    va717,
+    va721,
+    va730,
+    va739,
+    va749,
+    va750,
+    va751,
+    va758,
+    va761,
+    va795,
+    va803,
+    va806,
+    va834,
+    va836,
+    va838,
+    va841,
+    va890,
     va895,
-    va899,
-    va909,
-    va914,
-    va916,
-    va920,
-    va955,
-    va981,
-    va990,
+    va905,
+    va92,
+    va956,
+    va957,
+    va958,
+    va965,
+    va969,
+    va979,
+    va987,
+    va989,
+    va993,
     (
       (
         CASE
-          WHEN NOT va1449 IS NULL
+          WHEN NOT va1583 IS NULL
           THEN (
-            se1450 + ROUND(se1451 * day_rows)
+            se1584 + ROUND(se1585 * day_rows)
           ) / (
-            2 * se1452
+            2 * se1586
           )
         END
       ) - (
         CASE
-          WHEN NOT va1485 IS NULL
+          WHEN NOT va1620 IS NULL
           THEN (
-            se1486 + ROUND(se1487 * day_rows)
+            se1621 + ROUND(se1622 * day_rows)
           ) / (
-            2 * se1488
+            2 * se1623
           )
         END
       )
-    ) AS va1489
+    ) AS va1624
   FROM sections_12
 ), series_13 AS (
   SELECT
@@ -26238,250 +26547,239 @@ WITH values_0_1 AS (
     trade_date,
     stock_number,
     stock_row,
-    day_rows,
-    se1188,
-    se1709,
-    se1710,
-    se1711,
-    se1852,
-    se1853,
-    se1855,
-    se2091,
-    se319,
-    va1000,
-    va1033,
-    va1036,
-    va1043,
-    va1045,
-    va1049,
-    va1053,
-    va106,
-    va1070,
-    va1072,
-    va1086,
-    va1092,
-    va1125,
-    va1127,
-    va1131,
-    va1139,
-    va1140,
-    va1154,
-    va116,
-    va1182,
-    va1183,
-    va1185,
-    va1187,
-    va1191,
-    va1195,
-    va1204,
-    va1217,
+    se1280,
+    se2021,
+    se2022,
+    se2024,
+    se2263,
+    se340,
+    va100,
+    va1032,
+    va1066,
+    va1075,
+    va1085,
+    va1118,
+    va1121,
+    va1128,
+    va1130,
+    va1134,
+    va1138,
+    va1158,
+    va1160,
+    va1174,
+    va1180,
+    va121,
+    va1213,
+    va1215,
     va1219,
-    va1248,
-    va1259,
-    va126,
-    va1262,
-    va1271,
-    va1282,
+    va1227,
+    va1228,
+    va1245,
+    va1273,
+    va1274,
+    va1276,
+    va1279,
     va1283,
-    va1299,
-    va1322,
-    va1330,
-    va1334,
-    va1345,
-    va1350,
-    va1371,
-    va1379,
-    va140,
-    va1416,
-    va1418,
-    va1428,
-    va1431,
-    va144,
-    va1489,
-    va1499,
-    va1530,
-    va1543,
-    va1574,
-    va158,
-    va1582,
-    va161,
-    va1611,
-    va1612,
-    va1619,
-    va1625,
-    va1626,
-    va164,
-    va165,
-    va1655,
-    va1674,
-    va1676,
-    va1679,
-    va1681,
-    va1688,
-    va1698,
-    va1708,
-    va1742,
-    va1750,
-    va1799,
-    va1808,
-    va1831,
-    va1835,
-    va1841,
-    va1845,
-    va1851,
-    va1858,
-    va1862,
-    va1880,
-    va1891,
-    va1892,
-    va1896,
-    va1916,
-    va192,
-    va1923,
-    va1934,
-    va1956,
-    va1988,
-    va1993,
-    va2001,
-    va2007,
-    va2012,
-    va2018,
-    va202,
-    va2028,
-    va203,
-    va2034,
-    va2045,
-    va2046,
-    va2047,
-    va2057,
-    va206,
-    va2074,
-    va2075,
+    va1287,
+    va1296,
+    va131,
+    va1311,
+    va1313,
+    va1355,
+    va1366,
+    va1369,
+    va1378,
+    va1396,
+    va1397,
+    va141,
+    va1413,
+    va1441,
+    va1449,
+    va1453,
+    va1464,
+    va1469,
+    va1488,
+    va1496,
+    va1548,
+    va155,
+    va1550,
+    va1560,
+    va1563,
+    va159,
+    va1624,
+    va1634,
+    va1665,
+    va1678,
+    va1721,
+    va1729,
+    va173,
+    va1759,
+    va176,
+    va1760,
+    va1767,
+    va1773,
+    va1774,
+    va179,
+    va180,
+    va1813,
+    va1832,
+    va1834,
+    va1837,
+    va1839,
+    va1846,
+    va1856,
+    va1905,
+    va1906,
+    va1959,
+    va1979,
+    va2000,
+    va2004,
+    va2010,
+    va2014,
+    va2020,
+    va2027,
+    va2031,
+    va2052,
+    va2063,
+    va2064,
+    va2068,
     va2088,
-    va209,
-    va2090,
-    va2094,
-    va2109,
-    va2110,
-    va2111,
+    va2095,
+    va2106,
     va212,
-    va2139,
-    va2145,
-    va2155,
-    va2163,
-    va2168,
-    va2185,
-    va2191,
-    va2193,
-    va2194,
-    va2199,
-    va2201,
+    va2128,
+    va2160,
+    va2165,
+    va2173,
+    va2179,
+    va2184,
+    va2190,
+    va2200,
+    va2206,
+    va2217,
+    va2218,
+    va2219,
     va222,
-    va2222,
-    va2228,
-    va233,
-    va24,
+    va2229,
+    va223,
+    va2246,
+    va2247,
+    va226,
+    va2260,
+    va2262,
+    va2266,
+    va2284,
+    va2285,
+    va2286,
+    va229,
+    va232,
+    va2332,
+    va2338,
+    va2348,
+    va2356,
+    va2361,
+    va2378,
+    va2384,
+    va2386,
+    va2387,
+    va2392,
+    va2394,
+    va2415,
     va242,
-    va243,
-    va248,
-    va274,
-    va285,
+    va2423,
+    va254,
+    va263,
+    va264,
+    va269,
+    va295,
     va30,
-    va300,
-    va310,
-    va322,
-    va325,
-    va38,
-    va455,
-    va457,
+    va306,
+    va321,
+    va331,
+    va343,
+    va346,
+    va36,
+    va44,
     va476,
-    va486,
-    va487,
-    va518,
-    va53,
-    va530,
-    va540,
-    va544,
-    va590,
-    va593,
-    va603,
-    va613,
-    va618,
+    va478,
+    va497,
+    va507,
+    va508,
+    va539,
+    va554,
+    va564,
+    va568,
+    va614,
+    va617,
+    va627,
+    va64,
+    va648,
     va653,
-    va674,
-    va678,
-    va687,
     va696,
-    va706,
-    va707,
-    va708,
-    va715,
-    va718,
-    va734,
-    va742,
-    va745,
-    va77,
-    va773,
-    va775,
-    va777,
-    va780,
-    va823,
-    va827,
-    va837,
-    va85,
-    va886,
-    va887,
-    va888,
+    va717,
+    va721,
+    va730,
+    va739,
+    va749,
+    va750,
+    va751,
+    va758,
+    va761,
+    va795,
+    va803,
+    va806,
+    va834,
+    va836,
+    va838,
+    va841,
+    va890,
     va895,
-    va899,
-    va909,
-    va914,
-    va916,
-    va920,
-    va955,
-    va981,
-    va990,
+    va905,
+    va92,
+    va956,
+    va957,
+    va958,
+    va965,
+    va969,
+    va979,
+    va987,
+    va989,
+    va993,
     LAST_VALUE((
       CASE WHEN (
         (
-          se319 - 1
+          se340 - 1
         ) % 1100
-      ) = 1099 THEN va322 END
-    ) IGNORE NULLS) OVER rows_earlier AS se323,
+      ) = 1099 THEN va343 END
+    ) IGNORE NULLS) OVER rows_earlier AS se344,
     LAST_VALUE((
       CASE WHEN (
         (
-          se1188 - 1
+          se1280 - 1
         ) % 1100
-      ) = 1099 THEN va1191 END
-    ) IGNORE NULLS) OVER rows_earlier AS se1192,
-    COUNT(va1543) OVER rows_before AS se1544,
-    LAG(va1742, 1) OVER rows_row AS se1743,
-    LAG(va1742, 2) OVER rows_row AS se1744,
-    LAG(va1742, 3) OVER rows_row AS se1745,
-    LAG(va1742, 4) OVER rows_row AS se1746,
-    LAG(va1742, 5) OVER rows_row AS se1747,
-    LAG(va1742, 6) OVER rows_row AS se1748,
+      ) = 1099 THEN va1283 END
+    ) IGNORE NULLS) OVER rows_earlier AS se1284,
+    COUNT(va1678) OVER rows_before AS se1679,
     LAST_VALUE((
       CASE WHEN (
         (
-          se1855 - 1
+          se2024 - 1
         ) % 1155
-      ) = 1154 THEN va1858 END
-    ) IGNORE NULLS) OVER rows_earlier AS se1859,
-    AVG(se1904) OVER rows_12 AS se1905,
-    COUNT(se1904) OVER rows_12 AS se1906,
-    AVG(se1904) OVER rows_26 AS se1907,
-    COUNT(se1904) OVER rows_26 AS se1908,
+      ) = 1154 THEN va2027 END
+    ) IGNORE NULLS) OVER rows_earlier AS se2028,
+    AVG(se2076) OVER rows_12 AS se2077,
+    COUNT(se2076) OVER rows_12 AS se2078,
+    AVG(se2076) OVER rows_26 AS se2079,
+    COUNT(se2076) OVER rows_26 AS se2080,
     LAST_VALUE(
       (
         CASE WHEN (
           (
             stock_row - 1
           ) % 1100
-        ) = 1099 THEN va2057 END
+        ) = 1099 THEN va2229 END
       )
-     IGNORE NULLS) OVER rows_earlier AS se2058
+     IGNORE NULLS) OVER rows_earlier AS se2230
   FROM values_12_1
   WINDOW rows_12 AS (
     PARTITION BY stock_number
@@ -26499,304 +26797,247 @@ WITH values_0_1 AS (
     PARTITION BY stock_number
     ORDER BY stock_row
     rows BETWEEN UNBOUNDED preceding AND 1 preceding
-  ), rows_row AS (PARTITION BY stock_number ORDER BY stock_row)
+  )
 ), values_13_1 AS (
   SELECT
     ts_code,
     trade_date,
     stock_number,
     stock_row,
-    se1544,
-    se2091,
-    va1000,
-    va1033,
-    va1036,
-    va1043,
-    va1045,
-    va1049,
-    va1053,
-    va106,
-    va1070,
-    va1072,
-    va1086,
-    va1092,
-    va1125,
-    va1127,
-    va1131,
-    va1139,
-    va1140,
-    va1154,
-    va116,
-    va1182,
-    va1183,
-    va1185,
-    va1187,
-    va1195,
-    va1204,
-    va1217,
+    se1679,
+    se2263,
+    va100,
+    va1032,
+    va1066,
+    va1075,
+    va1085,
+    va1118,
+    va1121,
+    va1128,
+    va1130,
+    va1134,
+    va1138,
+    va1158,
+    va1160,
+    va1174,
+    va1180,
+    va121,
+    va1213,
+    va1215,
     va1219,
-    va1248,
-    va1259,
-    va126,
-    va1262,
-    va1271,
-    va1282,
-    va1283,
-    va1299,
-    va1322,
-    va1330,
-    va1334,
-    va1345,
-    va1350,
-    va1371,
-    va1379,
-    va140,
-    va1416,
-    va1418,
-    va1428,
-    va1431,
-    va144,
-    va1489,
-    va1499,
-    va1530,
-    va1543,
-    va1574,
-    va158,
-    va1582,
-    va161,
-    va1611,
-    va1612,
-    va1619,
-    va1625,
-    va1626,
-    va164,
-    va165,
-    va1655,
-    va1674,
-    va1676,
-    va1679,
-    va1681,
-    va1688,
-    va1698,
-    va1750,
-    va1799,
-    va1808,
-    va1831,
-    va1835,
-    va1841,
-    va1845,
-    va1862,
-    va1880,
-    va1891,
-    va1892,
-    va1896,
-    va1916,
-    va192,
-    va1923,
-    va1934,
-    va1956,
-    va1988,
-    va1993,
-    va2001,
-    va2007,
-    va2012,
-    va2018,
-    va202,
-    va2028,
-    va203,
-    va2034,
-    va2045,
-    va2046,
-    va2047,
-    va206,
-    va2074,
-    va2075,
+    va1227,
+    va1228,
+    va1245,
+    va1273,
+    va1274,
+    va1276,
+    va1279,
+    va1287,
+    va1296,
+    va131,
+    va1311,
+    va1313,
+    va1355,
+    va1366,
+    va1369,
+    va1378,
+    va1396,
+    va1397,
+    va141,
+    va1413,
+    va1441,
+    va1449,
+    va1453,
+    va1464,
+    va1469,
+    va1488,
+    va1496,
+    va1548,
+    va155,
+    va1550,
+    va1560,
+    va1563,
+    va159,
+    va1624,
+    va1634,
+    va1665,
+    va1678,
+    va1721,
+    va1729,
+    va173,
+    va1759,
+    va176,
+    va1760,
+    va1767,
+    va1773,
+    va1774,
+    va179,
+    va180,
+    va1813,
+    va1832,
+    va1834,
+    va1837,
+    va1839,
+    va1846,
+    va1856,
+    va1905,
+    va1906,
+    va1959,
+    va1979,
+    va2000,
+    va2004,
+    va2010,
+    va2014,
+    va2031,
+    va2052,
+    va2063,
+    va2064,
+    va2068,
     va2088,
-    va209,
-    va2090,
-    va2094,
-    va2109,
-    va2110,
-    va2111,
+    va2095,
+    va2106,
     va212,
-    va2139,
-    va2145,
-    va2155,
-    va2163,
-    va2168,
-    va2185,
-    va2191,
-    va2193,
-    va2194,
-    va2199,
-    va2201,
+    va2128,
+    va2160,
+    va2165,
+    va2173,
+    va2179,
+    va2184,
+    va2190,
+    va2200,
+    va2206,
+    va2217,
+    va2218,
+    va2219,
     va222,
-    va2222,
-    va2228,
-    va233,
-    va24,
+    va223,
+    va2246,
+    va2247,
+    va226,
+    va2260,
+    va2262,
+    va2266,
+    va2284,
+    va2285,
+    va2286,
+    va229,
+    va232,
+    va2332,
+    va2338,
+    va2348,
+    va2356,
+    va2361,
+    va2378,
+    va2384,
+    va2386,
+    va2387,
+    va2392,
+    va2394,
+    va2415,
     va242,
-    va243,
-    va248,
-    va274,
-    va285,
+    va2423,
+    va254,
+    va263,
+    va264,
+    va269,
+    va295,
     va30,
-    va300,
-    va310,
-    va325,
-    va38,
-    va455,
-    va457,
+    va306,
+    va321,
+    va331,
+    va346,
+    va36,
+    va44,
     va476,
-    va486,
-    va487,
-    va518,
-    va53,
-    va530,
-    va540,
-    va544,
-    va590,
-    va593,
-    va603,
-    va613,
-    va618,
+    va478,
+    va497,
+    va507,
+    va508,
+    va539,
+    va554,
+    va564,
+    va568,
+    va614,
+    va617,
+    va627,
+    va64,
+    va648,
     va653,
-    va674,
-    va678,
-    va687,
     va696,
-    va706,
-    va707,
-    va708,
-    va715,
-    va718,
-    va734,
-    va742,
-    va745,
-    va77,
-    va773,
-    va775,
-    va777,
-    va780,
-    va823,
-    va827,
-    va837,
-    va85,
-    va886,
-    va887,
-    va888,
+    va717,
+    va721,
+    va730,
+    va739,
+    va749,
+    va750,
+    va751,
+    va758,
+    va761,
+    va795,
+    va803,
+    va806,
+    va834,
+    va836,
+    va838,
+    va841,
+    va890,
     va895,
-    va899,
-    va909,
-    va914,
-    va916,
-    va920,
-    va955,
-    va981,
-    va990,
+    va905,
+    va92,
+    va956,
+    va957,
+    va958,
+    va965,
+    va969,
+    va979,
+    va987,
+    va989,
+    va993,
     (
       (
-        va310 * 3
+        va331 * 3
       ) - (
         (
-          va322 + COALESCE(se323, 0) * EXP(
+          va343 + COALESCE(se344, 0) * EXP(
             (
               (
                 (
-                  se319 - 1
+                  se340 - 1
                 ) % 1100
               ) + 1
             ) * -CAST(0.4054651081081644 AS DOUBLE)
           )
         ) * 2
       )
-    ) AS va324,
+    ) AS va345,
     (
-      va1191 + COALESCE(se1192, 0) * EXP(
+      va1283 + COALESCE(se1284, 0) * EXP(
         (
           (
             (
-              se1188 - 1
+              se1280 - 1
             ) % 1100
           ) + 1
         ) * -CAST(0.4054651081081644 AS DOUBLE)
       )
-    ) AS va1193,
+    ) AS va1285,
     (
       (
-        se1544 - 1
+        se1679 - 1
       ) // 1100
-    ) AS va1545,
-    (
-      -(
-        (
-          CASE
-            WHEN NOT va1708 IS NULL
-            THEN (
-              se1709 + ROUND(se1710 * day_rows)
-            ) / (
-              2 * se1711
-            )
-          END
-        ) - (
-          2 + CASE
-            WHEN se1743 < va1742
-            THEN 2
-            WHEN se1743 = va1742
-            THEN 1
-            WHEN se1743 > va1742
-            THEN 0
-          END + CASE
-            WHEN se1744 < va1742
-            THEN 2
-            WHEN se1744 = va1742
-            THEN 1
-            WHEN se1744 > va1742
-            THEN 0
-          END + CASE
-            WHEN se1745 < va1742
-            THEN 2
-            WHEN se1745 = va1742
-            THEN 1
-            WHEN se1745 > va1742
-            THEN 0
-          END + CASE
-            WHEN se1746 < va1742
-            THEN 2
-            WHEN se1746 = va1742
-            THEN 1
-            WHEN se1746 > va1742
-            THEN 0
-          END + CASE
-            WHEN se1747 < va1742
-            THEN 2
-            WHEN se1747 = va1742
-            THEN 1
-            WHEN se1747 > va1742
-            THEN 0
-          END + CASE
-            WHEN se1748 < va1742
-            THEN 2
-            WHEN se1748 = va1742
-            THEN 1
-            WHEN se1748 > va1742
-            THEN 0
-          END
-        ) / 14
-      )
-    ) AS va1749,
+    ) AS va1680,
     (
       (
-        va1851 * (
-          CASE WHEN se1853 = 20 THEN se1852 END
+        va2020 * (
+          CASE WHEN se2022 = 20 THEN se2021 END
         )
       ) / NULLIF(
         (
-          va1858 + COALESCE(se1859, 0) * EXP(
+          va2027 + COALESCE(se2028, 0) * EXP(
             (
               (
                 (
-                  se1855 - 1
+                  se2024 - 1
                 ) % 1155
               ) + 1
             ) * -CAST(0.033901551675681346 AS DOUBLE)
@@ -26804,19 +27045,19 @@ WITH values_0_1 AS (
         ),
         0
       )
-    ) AS va1860,
+    ) AS va2029,
     (
       (
-        CASE WHEN se1906 = 12 THEN se1905 END
+        CASE WHEN se2078 = 12 THEN se2077 END
       ) - (
-        CASE WHEN se1908 = 26 THEN se1907 END
+        CASE WHEN se2080 = 26 THEN se2079 END
       )
-    ) AS va1909,
+    ) AS va2081,
     (
       CASE
         WHEN stock_row > 27
         THEN (
-          va2057 + COALESCE(se2058, 0) * EXP(
+          va2229 + COALESCE(se2230, 0) * EXP(
             (
               (
                 (
@@ -26827,7 +27068,7 @@ WITH values_0_1 AS (
           )
         )
       END
-    ) AS va2059
+    ) AS va2231
   FROM series_13
 ), series_15 AS (
   SELECT
@@ -26835,218 +27076,218 @@ WITH values_0_1 AS (
     trade_date,
     stock_number,
     stock_row,
-    se1544,
-    se2091,
-    va1000,
-    va1033,
-    va1036,
-    va1043,
-    va1045,
-    va1049,
-    va1053,
-    va106,
-    va1070,
-    va1072,
-    va1086,
-    va1092,
-    va1125,
-    va1127,
-    va1131,
-    va1139,
-    va1140,
-    va1154,
-    va116,
-    va1182,
-    va1183,
-    va1185,
-    va1187,
-    va1193,
-    va1195,
-    va1204,
-    va1217,
+    se1679,
+    se2263,
+    va100,
+    va1032,
+    va1066,
+    va1075,
+    va1085,
+    va1118,
+    va1121,
+    va1128,
+    va1130,
+    va1134,
+    va1138,
+    va1158,
+    va1160,
+    va1174,
+    va1180,
+    va121,
+    va1213,
+    va1215,
     va1219,
-    va1248,
-    va1259,
-    va126,
-    va1262,
-    va1271,
-    va1282,
-    va1283,
-    va1299,
-    va1322,
-    va1330,
-    va1334,
-    va1345,
-    va1350,
-    va1371,
-    va1379,
-    va140,
-    va1416,
-    va1418,
-    va1428,
-    va1431,
-    va144,
-    va1489,
-    va1499,
-    va1530,
-    va1543,
-    va1574,
-    va158,
-    va1582,
-    va161,
-    va1611,
-    va1612,
-    va1619,
-    va1625,
-    va1626,
-    va164,
-    va165,
-    va1655,
-    va1674,
-    va1676,
-    va1679,
-    va1681,
-    va1688,
-    va1698,
-    va1749,
-    va1750,
-    va1799,
-    va1808,
-    va1831,
-    va1835,
-    va1841,
-    va1845,
-    va1860,
-    va1862,
-    va1880,
-    va1891,
-    va1892,
-    va1896,
-    va1909,
-    va1916,
-    va192,
-    va1923,
-    va1934,
-    va1956,
-    va1988,
-    va1993,
-    va2001,
-    va2007,
-    va2012,
-    va2018,
-    va202,
-    va2028,
-    va203,
-    va2034,
-    va2045,
-    va2046,
-    va2047,
-    va2059,
-    va206,
-    va2074,
-    va2075,
+    va1227,
+    va1228,
+    va1245,
+    va1273,
+    va1274,
+    va1276,
+    va1279,
+    va1285,
+    va1287,
+    va1296,
+    va131,
+    va1311,
+    va1313,
+    va1355,
+    va1366,
+    va1369,
+    va1378,
+    va1396,
+    va1397,
+    va141,
+    va1413,
+    va1441,
+    va1449,
+    va1453,
+    va1464,
+    va1469,
+    va1488,
+    va1496,
+    va1548,
+    va155,
+    va1550,
+    va1560,
+    va1563,
+    va159,
+    va1624,
+    va1634,
+    va1665,
+    va1678,
+    va1721,
+    va1729,
+    va173,
+    va1759,
+    va176,
+    va1760,
+    va1767,
+    va1773,
+    va1774,
+    va179,
+    va180,
+    va1813,
+    va1832,
+    va1834,
+    va1837,
+    va1839,
+    va1846,
+    va1856,
+    va1905,
+    va1906,
+    va1959,
+    va1979,
+    va2000,
+    va2004,
+    va2010,
+    va2014,
+    va2029,
+    va2031,
+    va2052,
+    va2063,
+    va2064,
+    va2068,
+    va2081,
     va2088,
-    va209,
-    va2090,
-    va2094,
-    va2109,
-    va2110,
-    va2111,
+    va2095,
+    va2106,
     va212,
-    va2139,
-    va2145,
-    va2155,
-    va2163,
-    va2168,
-    va2185,
-    va2191,
-    va2193,
-    va2194,
-    va2199,
-    va2201,
+    va2128,
+    va2160,
+    va2165,
+    va2173,
+    va2179,
+    va2184,
+    va2190,
+    va2200,
+    va2206,
+    va2217,
+    va2218,
+    va2219,
     va222,
-    va2222,
-    va2228,
-    va233,
-    va24,
+    va223,
+    va2231,
+    va2246,
+    va2247,
+    va226,
+    va2260,
+    va2262,
+    va2266,
+    va2284,
+    va2285,
+    va2286,
+    va229,
+    va232,
+    va2332,
+    va2338,
+    va2348,
+    va2356,
+    va2361,
+    va2378,
+    va2384,
+    va2386,
+    va2387,
+    va2392,
+    va2394,
+    va2415,
     va242,
-    va243,
-    va248,
-    va274,
-    va285,
+    va2423,
+    va254,
+    va263,
+    va264,
+    va269,
+    va295,
     va30,
-    va300,
-    va310,
-    va324,
-    va325,
-    va38,
-    va455,
-    va457,
+    va306,
+    va321,
+    va331,
+    va345,
+    va346,
+    va36,
+    va44,
     va476,
-    va486,
-    va487,
-    va518,
-    va53,
-    va530,
-    va540,
-    va544,
-    va590,
-    va593,
-    va603,
-    va613,
-    va618,
+    va478,
+    va497,
+    va507,
+    va508,
+    va539,
+    va554,
+    va564,
+    va568,
+    va614,
+    va617,
+    va627,
+    va64,
+    va648,
     va653,
-    va674,
-    va678,
-    va687,
     va696,
-    va706,
-    va707,
-    va708,
-    va715,
-    va718,
-    va734,
-    va742,
-    va745,
-    va77,
-    va773,
-    va775,
-    va777,
-    va780,
-    va823,
-    va827,
-    va837,
-    va85,
-    va886,
-    va887,
-    va888,
+    va717,
+    va721,
+    va730,
+    va739,
+    va749,
+    va750,
+    va751,
+    va758,
+    va761,
+    va795,
+    va803,
+    va806,
+    va834,
+    va836,
+    va838,
+    va841,
+    va890,
     va895,
-    va899,
-    va909,
-    va914,
-    va916,
-    va920,
-    va955,
-    va981,
-    va990,
+    va905,
+    va92,
+    va956,
+    va957,
+    va958,
+    va965,
+    va969,
+    va979,
+    va987,
+    va989,
+    va993,
     SUM(
       (
         CASE
-          WHEN se1544 = 1
-          THEN va1543 / CAST(0.15384615384615385 AS DOUBLE)
-          ELSE va1543
+          WHEN se1679 = 1
+          THEN va1678 / CAST(0.15384615384615385 AS DOUBLE)
+          ELSE va1678
         END * EXP((
           (
-            se1544 - 1
+            se1679 - 1
           ) % 1100
         ) * CAST(0.1670540846631662 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY stock_number, va1545
+      PARTITION BY stock_number, va1680
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se1546,
-    COUNT(va1909) OVER rows_before AS se1910
+    ) AS se1681,
+    COUNT(va2081) OVER rows_before AS se2082
   FROM values_13_1
   WINDOW rows_before AS (
     PARTITION BY stock_number
@@ -27059,215 +27300,215 @@ WITH values_0_1 AS (
     trade_date,
     stock_number,
     stock_row,
-    se1544,
-    se1910,
-    se2091,
-    va1000,
-    va1033,
-    va1036,
-    va1043,
-    va1045,
-    va1049,
-    va1053,
-    va106,
-    va1070,
-    va1072,
-    va1086,
-    va1092,
-    va1125,
-    va1127,
-    va1131,
-    va1139,
-    va1140,
-    va1154,
-    va116,
-    va1182,
-    va1183,
-    va1185,
-    va1187,
-    va1193,
-    va1195,
-    va1204,
-    va1217,
+    se1679,
+    se2082,
+    se2263,
+    va100,
+    va1032,
+    va1066,
+    va1075,
+    va1085,
+    va1118,
+    va1121,
+    va1128,
+    va1130,
+    va1134,
+    va1138,
+    va1158,
+    va1160,
+    va1174,
+    va1180,
+    va121,
+    va1213,
+    va1215,
     va1219,
-    va1248,
-    va1259,
-    va126,
-    va1262,
-    va1271,
-    va1282,
-    va1283,
-    va1299,
-    va1322,
-    va1330,
-    va1334,
-    va1345,
-    va1350,
-    va1371,
-    va1379,
-    va140,
-    va1416,
-    va1418,
-    va1428,
-    va1431,
-    va144,
-    va1489,
-    va1499,
-    va1530,
-    va1574,
-    va158,
-    va1582,
-    va161,
-    va1611,
-    va1612,
-    va1619,
-    va1625,
-    va1626,
-    va164,
-    va165,
-    va1655,
-    va1674,
-    va1676,
-    va1679,
-    va1681,
-    va1688,
-    va1698,
-    va1749,
-    va1750,
-    va1799,
-    va1808,
-    va1831,
-    va1835,
-    va1841,
-    va1845,
-    va1860,
-    va1862,
-    va1880,
-    va1891,
-    va1892,
-    va1896,
-    va1909,
-    va1916,
-    va192,
-    va1923,
-    va1934,
-    va1956,
-    va1988,
-    va1993,
-    va2001,
-    va2007,
-    va2012,
-    va2018,
-    va202,
-    va2028,
-    va203,
-    va2034,
-    va2045,
-    va2046,
-    va2047,
-    va2059,
-    va206,
-    va2074,
-    va2075,
+    va1227,
+    va1228,
+    va1245,
+    va1273,
+    va1274,
+    va1276,
+    va1279,
+    va1285,
+    va1287,
+    va1296,
+    va131,
+    va1311,
+    va1313,
+    va1355,
+    va1366,
+    va1369,
+    va1378,
+    va1396,
+    va1397,
+    va141,
+    va1413,
+    va1441,
+    va1449,
+    va1453,
+    va1464,
+    va1469,
+    va1488,
+    va1496,
+    va1548,
+    va155,
+    va1550,
+    va1560,
+    va1563,
+    va159,
+    va1624,
+    va1634,
+    va1665,
+    va1721,
+    va1729,
+    va173,
+    va1759,
+    va176,
+    va1760,
+    va1767,
+    va1773,
+    va1774,
+    va179,
+    va180,
+    va1813,
+    va1832,
+    va1834,
+    va1837,
+    va1839,
+    va1846,
+    va1856,
+    va1905,
+    va1906,
+    va1959,
+    va1979,
+    va2000,
+    va2004,
+    va2010,
+    va2014,
+    va2029,
+    va2031,
+    va2052,
+    va2063,
+    va2064,
+    va2068,
+    va2081,
     va2088,
-    va209,
-    va2090,
-    va2094,
-    va2109,
-    va2110,
-    va2111,
+    va2095,
+    va2106,
     va212,
-    va2139,
-    va2145,
-    va2155,
-    va2163,
-    va2168,
-    va2185,
-    va2191,
-    va2193,
-    va2194,
-    va2199,
-    va2201,
+    va2128,
+    va2160,
+    va2165,
+    va2173,
+    va2179,
+    va2184,
+    va2190,
+    va2200,
+    va2206,
+    va2217,
+    va2218,
+    va2219,
     va222,
-    va2222,
-    va2228,
-    va233,
-    va24,
+    va223,
+    va2231,
+    va2246,
+    va2247,
+    va226,
+    va2260,
+    va2262,
+    va2266,
+    va2284,
+    va2285,
+    va2286,
+    va229,
+    va232,
+    va2332,
+    va2338,
+    va2348,
+    va2356,
+    va2361,
+    va2378,
+    va2384,
+    va2386,
+    va2387,
+    va2392,
+    va2394,
+    va2415,
     va242,
-    va243,
-    va248,
-    va274,
-    va285,
+    va2423,
+    va254,
+    va263,
+    va264,
+    va269,
+    va295,
     va30,
-    va300,
-    va310,
-    va324,
-    va325,
-    va38,
-    va455,
-    va457,
+    va306,
+    va321,
+    va331,
+    va345,
+    va346,
+    va36,
+    va44,
     va476,
-    va486,
-    va487,
-    va518,
-    va53,
-    va530,
-    va540,
-    va544,
-    va590,
-    va593,
-    va603,
-    va613,
-    va618,
+    va478,
+    va497,
+    va507,
+    va508,
+    va539,
+    va554,
+    va564,
+    va568,
+    va614,
+    va617,
+    va627,
+    va64,
+    va648,
     va653,
-    va674,
-    va678,
-    va687,
     va696,
-    va706,
-    va707,
-    va708,
-    va715,
-    va718,
-    va734,
-    va742,
-    va745,
-    va77,
-    va773,
-    va775,
-    va777,
-    va780,
-    va823,
-    va827,
-    va837,
-    va85,
-    va886,
-    va887,
-    va888,
+    va717,
+    va721,
+    va730,
+    va739,
+    va749,
+    va750,
+    va751,
+    va758,
+    va761,
+    va795,
+    va803,
+    va806,
+    va834,
+    va836,
+    va838,
+    va841,
+    va890,
     va895,
-    va899,
-    va909,
-    va914,
-    va916,
-    va920,
-    va955,
-    va981,
-    va990,
+    va905,
+    va92,
+    va956,
+    va957,
+    va958,
+    va965,
+    va969,
+    va979,
+    va987,
+    va989,
+    va993,
     (
       CASE
-        WHEN NOT va1543 IS NULL
-        THEN CAST(0.15384615384615385 AS DOUBLE) * se1546 * EXP((
+        WHEN NOT va1678 IS NULL
+        THEN CAST(0.15384615384615385 AS DOUBLE) * se1681 * EXP((
           (
-            se1544 - 1
+            se1679 - 1
           ) % 1100
         ) * -CAST(0.1670540846631662 AS DOUBLE))
       END
-    ) AS va1547,
+    ) AS va1682,
     (
       (
-        se1910 - 1
+        se2082 - 1
       ) // 1100
-    ) AS va1911
+    ) AS va2083
   FROM series_15
 ), series_17 AS (
   SELECT
@@ -27275,225 +27516,225 @@ WITH values_0_1 AS (
     trade_date,
     stock_number,
     stock_row,
-    se1544,
-    se1910,
-    se2091,
-    va1000,
-    va1033,
-    va1036,
-    va1043,
-    va1045,
-    va1049,
-    va1053,
-    va106,
-    va1070,
-    va1072,
-    va1086,
-    va1092,
-    va1125,
-    va1127,
-    va1131,
-    va1139,
-    va1140,
-    va1154,
-    va116,
-    va1182,
-    va1183,
-    va1185,
-    va1187,
-    va1193,
-    va1195,
-    va1204,
-    va1217,
+    se1679,
+    se2082,
+    se2263,
+    va100,
+    va1032,
+    va1066,
+    va1075,
+    va1085,
+    va1118,
+    va1121,
+    va1128,
+    va1130,
+    va1134,
+    va1138,
+    va1158,
+    va1160,
+    va1174,
+    va1180,
+    va121,
+    va1213,
+    va1215,
     va1219,
-    va1248,
-    va1259,
-    va126,
-    va1262,
-    va1271,
-    va1282,
-    va1283,
-    va1299,
-    va1322,
-    va1330,
-    va1334,
-    va1345,
-    va1350,
-    va1371,
-    va1379,
-    va140,
-    va1416,
-    va1418,
-    va1428,
-    va1431,
-    va144,
-    va1489,
-    va1499,
-    va1530,
-    va1547,
-    va1574,
-    va158,
-    va1582,
-    va161,
-    va1611,
-    va1612,
-    va1619,
-    va1625,
-    va1626,
-    va164,
-    va165,
-    va1655,
-    va1674,
-    va1676,
-    va1679,
-    va1681,
-    va1688,
-    va1698,
-    va1749,
-    va1750,
-    va1799,
-    va1808,
-    va1831,
-    va1835,
-    va1841,
-    va1845,
-    va1860,
-    va1862,
-    va1880,
-    va1891,
-    va1892,
-    va1896,
-    va1909,
-    va1916,
-    va192,
-    va1923,
-    va1934,
-    va1956,
-    va1988,
-    va1993,
-    va2001,
-    va2007,
-    va2012,
-    va2018,
-    va202,
-    va2028,
-    va203,
-    va2034,
-    va2045,
-    va2046,
-    va2047,
-    va2059,
-    va206,
-    va2074,
-    va2075,
+    va1227,
+    va1228,
+    va1245,
+    va1273,
+    va1274,
+    va1276,
+    va1279,
+    va1285,
+    va1287,
+    va1296,
+    va131,
+    va1311,
+    va1313,
+    va1355,
+    va1366,
+    va1369,
+    va1378,
+    va1396,
+    va1397,
+    va141,
+    va1413,
+    va1441,
+    va1449,
+    va1453,
+    va1464,
+    va1469,
+    va1488,
+    va1496,
+    va1548,
+    va155,
+    va1550,
+    va1560,
+    va1563,
+    va159,
+    va1624,
+    va1634,
+    va1665,
+    va1682,
+    va1721,
+    va1729,
+    va173,
+    va1759,
+    va176,
+    va1760,
+    va1767,
+    va1773,
+    va1774,
+    va179,
+    va180,
+    va1813,
+    va1832,
+    va1834,
+    va1837,
+    va1839,
+    va1846,
+    va1856,
+    va1905,
+    va1906,
+    va1959,
+    va1979,
+    va2000,
+    va2004,
+    va2010,
+    va2014,
+    va2029,
+    va2031,
+    va2052,
+    va2063,
+    va2064,
+    va2068,
+    va2081,
     va2088,
-    va209,
-    va2090,
-    va2094,
-    va2109,
-    va2110,
-    va2111,
+    va2095,
+    va2106,
     va212,
-    va2139,
-    va2145,
-    va2155,
-    va2163,
-    va2168,
-    va2185,
-    va2191,
-    va2193,
-    va2194,
-    va2199,
-    va2201,
+    va2128,
+    va2160,
+    va2165,
+    va2173,
+    va2179,
+    va2184,
+    va2190,
+    va2200,
+    va2206,
+    va2217,
+    va2218,
+    va2219,
     va222,
-    va2222,
-    va2228,
-    va233,
-    va24,
+    va223,
+    va2231,
+    va2246,
+    va2247,
+    va226,
+    va2260,
+    va2262,
+    va2266,
+    va2284,
+    va2285,
+    va2286,
+    va229,
+    va232,
+    va2332,
+    va2338,
+    va2348,
+    va2356,
+    va2361,
+    va2378,
+    va2384,
+    va2386,
+    va2387,
+    va2392,
+    va2394,
+    va2415,
     va242,
-    va243,
-    va248,
-    va274,
-    va285,
+    va2423,
+    va254,
+    va263,
+    va264,
+    va269,
+    va295,
     va30,
-    va300,
-    va310,
-    va324,
-    va325,
-    va38,
-    va455,
-    va457,
+    va306,
+    va321,
+    va331,
+    va345,
+    va346,
+    va36,
+    va44,
     va476,
-    va486,
-    va487,
-    va518,
-    va53,
-    va530,
-    va540,
-    va544,
-    va590,
-    va593,
-    va603,
-    va613,
-    va618,
+    va478,
+    va497,
+    va507,
+    va508,
+    va539,
+    va554,
+    va564,
+    va568,
+    va614,
+    va617,
+    va627,
+    va64,
+    va648,
     va653,
-    va674,
-    va678,
-    va687,
     va696,
-    va706,
-    va707,
-    va708,
-    va715,
-    va718,
-    va734,
-    va742,
-    va745,
-    va77,
-    va773,
-    va775,
-    va777,
-    va780,
-    va823,
-    va827,
-    va837,
-    va85,
-    va886,
-    va887,
-    va888,
+    va717,
+    va721,
+    va730,
+    va739,
+    va749,
+    va750,
+    va751,
+    va758,
+    va761,
+    va795,
+    va803,
+    va806,
+    va834,
+    va836,
+    va838,
+    va841,
+    va890,
     va895,
-    va899,
-    va909,
-    va914,
-    va916,
-    va920,
-    va955,
-    va981,
-    va990,
+    va905,
+    va92,
+    va956,
+    va957,
+    va958,
+    va965,
+    va969,
+    va979,
+    va987,
+    va989,
+    va993,
     LAST_VALUE((
       CASE WHEN (
         (
-          se1544 - 1
+          se1679 - 1
         ) % 1100
-      ) = 1099 THEN va1547 END
-    ) IGNORE NULLS) OVER rows_earlier AS se1548,
+      ) = 1099 THEN va1682 END
+    ) IGNORE NULLS) OVER rows_earlier AS se1683,
     SUM(
       (
         CASE
-          WHEN se1910 = 1
-          THEN va1909 / CAST(0.1111111111111111 AS DOUBLE)
-          ELSE va1909
+          WHEN se2082 = 1
+          THEN va2081 / CAST(0.1111111111111111 AS DOUBLE)
+          ELSE va2081
         END * EXP((
           (
-            se1910 - 1
+            se2082 - 1
           ) % 1100
         ) * CAST(0.11778303565638344 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY stock_number, va1911
+      PARTITION BY stock_number, va2083
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se1912
+    ) AS se2084
   FROM values_15_1
   WINDOW rows_earlier AS (
     PARTITION BY stock_number
@@ -27506,219 +27747,219 @@ WITH values_0_1 AS (
     trade_date,
     stock_number,
     stock_row,
-    se1910,
-    se2091,
-    va1000,
-    va1033,
-    va1036,
-    va1043,
-    va1045,
-    va1049,
-    va1053,
-    va106,
-    va1070,
-    va1072,
-    va1086,
-    va1092,
-    va1125,
-    va1127,
-    va1131,
-    va1139,
-    va1140,
-    va1154,
-    va116,
-    va1182,
-    va1183,
-    va1185,
-    va1187,
-    va1193,
-    va1195,
-    va1204,
-    va1217,
+    se2082,
+    se2263,
+    va100,
+    va1032,
+    va1066,
+    va1075,
+    va1085,
+    va1118,
+    va1121,
+    va1128,
+    va1130,
+    va1134,
+    va1138,
+    va1158,
+    va1160,
+    va1174,
+    va1180,
+    va121,
+    va1213,
+    va1215,
     va1219,
-    va1248,
-    va1259,
-    va126,
-    va1262,
-    va1271,
-    va1282,
-    va1283,
-    va1299,
-    va1322,
-    va1330,
-    va1334,
-    va1345,
-    va1350,
-    va1371,
-    va1379,
-    va140,
-    va1416,
-    va1418,
-    va1428,
-    va1431,
-    va144,
-    va1489,
-    va1499,
-    va1530,
-    va1574,
-    va158,
-    va1582,
-    va161,
-    va1611,
-    va1612,
-    va1619,
-    va1625,
-    va1626,
-    va164,
-    va165,
-    va1655,
-    va1674,
-    va1676,
-    va1679,
-    va1681,
-    va1688,
-    va1698,
-    va1749,
-    va1750,
-    va1799,
-    va1808,
-    va1831,
-    va1835,
-    va1841,
-    va1845,
-    va1860,
-    va1862,
-    va1880,
-    va1891,
-    va1892,
-    va1896,
-    va1916,
-    va192,
-    va1923,
-    va1934,
-    va1956,
-    va1988,
-    va1993,
-    va2001,
-    va2007,
-    va2012,
-    va2018,
-    va202,
-    va2028,
-    va203,
-    va2034,
-    va2045,
-    va2046,
-    va2047,
-    va2059,
-    va206,
-    va2074,
-    va2075,
+    va1227,
+    va1228,
+    va1245,
+    va1273,
+    va1274,
+    va1276,
+    va1279,
+    va1285,
+    va1287,
+    va1296,
+    va131,
+    va1311,
+    va1313,
+    va1355,
+    va1366,
+    va1369,
+    va1378,
+    va1396,
+    va1397,
+    va141,
+    va1413,
+    va1441,
+    va1449,
+    va1453,
+    va1464,
+    va1469,
+    va1488,
+    va1496,
+    va1548,
+    va155,
+    va1550,
+    va1560,
+    va1563,
+    va159,
+    va1624,
+    va1634,
+    va1665,
+    va1721,
+    va1729,
+    va173,
+    va1759,
+    va176,
+    va1760,
+    va1767,
+    va1773,
+    va1774,
+    va179,
+    va180,
+    va1813,
+    va1832,
+    va1834,
+    va1837,
+    va1839,
+    va1846,
+    va1856,
+    va1905,
+    va1906,
+    va1959,
+    va1979,
+    va2000,
+    va2004,
+    va2010,
+    va2014,
+    va2029,
+    va2031,
+    va2052,
+    va2063,
+    va2064,
+    va2068,
     va2088,
-    va209,
-    va2090,
-    va2094,
-    va2109,
-    va2110,
-    va2111,
+    va2095,
+    va2106,
     va212,
-    va2139,
-    va2145,
-    va2155,
-    va2163,
-    va2168,
-    va2185,
-    va2191,
-    va2193,
-    va2194,
-    va2199,
-    va2201,
+    va2128,
+    va2160,
+    va2165,
+    va2173,
+    va2179,
+    va2184,
+    va2190,
+    va2200,
+    va2206,
+    va2217,
+    va2218,
+    va2219,
     va222,
-    va2222,
-    va2228,
-    va233,
-    va24,
+    va223,
+    va2231,
+    va2246,
+    va2247,
+    va226,
+    va2260,
+    va2262,
+    va2266,
+    va2284,
+    va2285,
+    va2286,
+    va229,
+    va232,
+    va2332,
+    va2338,
+    va2348,
+    va2356,
+    va2361,
+    va2378,
+    va2384,
+    va2386,
+    va2387,
+    va2392,
+    va2394,
+    va2415,
     va242,
-    va243,
-    va248,
-    va274,
-    va285,
+    va2423,
+    va254,
+    va263,
+    va264,
+    va269,
+    va295,
     va30,
-    va300,
-    va310,
-    va324,
-    va325,
-    va38,
-    va455,
-    va457,
+    va306,
+    va321,
+    va331,
+    va345,
+    va346,
+    va36,
+    va44,
     va476,
-    va486,
-    va487,
-    va518,
-    va53,
-    va530,
-    va540,
-    va544,
-    va590,
-    va593,
-    va603,
-    va613,
-    va618,
+    va478,
+    va497,
+    va507,
+    va508,
+    va539,
+    va554,
+    va564,
+    va568,
+    va614,
+    va617,
+    va627,
+    va64,
+    va648,
     va653,
-    va674,
-    va678,
-    va687,
     va696,
-    va706,
-    va707,
-    va708,
-    va715,
-    va718,
-    va734,
-    va742,
-    va745,
-    va77,
-    va773,
-    va775,
-    va777,
-    va780,
-    va823,
-    va827,
-    va837,
-    va85,
-    va886,
-    va887,
-    va888,
+    va717,
+    va721,
+    va730,
+    va739,
+    va749,
+    va750,
+    va751,
+    va758,
+    va761,
+    va795,
+    va803,
+    va806,
+    va834,
+    va836,
+    va838,
+    va841,
+    va890,
     va895,
-    va899,
-    va909,
-    va914,
-    va916,
-    va920,
-    va955,
-    va981,
-    va990,
+    va905,
+    va92,
+    va956,
+    va957,
+    va958,
+    va965,
+    va969,
+    va979,
+    va987,
+    va989,
+    va993,
     (
-      va1547 + COALESCE(se1548, 0) * EXP(
+      va1682 + COALESCE(se1683, 0) * EXP(
         (
           (
             (
-              se1544 - 1
+              se1679 - 1
             ) % 1100
           ) + 1
         ) * -CAST(0.1670540846631662 AS DOUBLE)
       )
-    ) AS va1549,
+    ) AS va1684,
     (
       CASE
-        WHEN NOT va1909 IS NULL
-        THEN CAST(0.1111111111111111 AS DOUBLE) * se1912 * EXP((
+        WHEN NOT va2081 IS NULL
+        THEN CAST(0.1111111111111111 AS DOUBLE) * se2084 * EXP((
           (
-            se1910 - 1
+            se2082 - 1
           ) % 1100
         ) * -CAST(0.11778303565638344 AS DOUBLE))
       END
-    ) AS va1913
+    ) AS va2085
   FROM series_17
 ), values_17_2 AS (
   SELECT
@@ -27726,204 +27967,204 @@ WITH values_0_1 AS (
     trade_date,
     stock_number,
     stock_row,
-    se1910,
-    va1000,
-    va1033,
-    va1036,
-    va1043,
-    va1045,
-    va1049,
-    va1053,
-    va106,
-    va1070,
-    va1072,
-    va1086,
-    va1092,
-    va1125,
-    va1127,
-    va1139,
-    va1140,
-    va1154,
-    va116,
-    va1182,
-    va1183,
-    va1185,
-    va1187,
-    va1193,
-    va1195,
-    va1204,
-    va1217,
-    va1219,
-    va1248,
-    va1259,
-    va126,
-    va1262,
-    va1271,
-    va1282,
-    va1283,
-    va1299,
-    va1322,
-    va1330,
-    va1334,
-    va1345,
-    va1350,
-    va1371,
-    va1379,
-    va140,
-    va1416,
-    va1418,
-    va1428,
-    va1431,
-    va144,
-    va1489,
-    va1499,
-    va1530,
-    va1549,
-    va1574,
-    va158,
-    va1582,
-    va161,
-    va1611,
-    va1612,
-    va1619,
-    va1625,
-    va1626,
-    va164,
-    va165,
-    va1655,
-    va1674,
-    va1676,
-    va1679,
-    va1681,
-    va1688,
-    va1698,
-    va1749,
-    va1750,
-    va1799,
-    va1808,
-    va1831,
-    va1835,
-    va1841,
-    va1845,
-    va1860,
-    va1862,
-    va1880,
-    va1891,
-    va1892,
-    va1896,
-    va1913,
-    va1916,
-    va192,
-    va1923,
-    va1934,
-    va1956,
-    va1988,
-    va1993,
-    va2001,
-    va2007,
-    va2012,
-    va2018,
-    va202,
-    va2028,
-    va203,
-    va2034,
-    va2045,
-    va2046,
-    va2047,
-    va2059,
-    va206,
-    va2074,
-    va2075,
+    se2082,
+    va100,
+    va1032,
+    va1066,
+    va1075,
+    va1085,
+    va1118,
+    va1121,
+    va1128,
+    va1130,
+    va1134,
+    va1138,
+    va1158,
+    va1160,
+    va1174,
+    va1180,
+    va121,
+    va1213,
+    va1215,
+    va1227,
+    va1228,
+    va1245,
+    va1273,
+    va1274,
+    va1276,
+    va1279,
+    va1285,
+    va1287,
+    va1296,
+    va131,
+    va1311,
+    va1313,
+    va1355,
+    va1366,
+    va1369,
+    va1378,
+    va1396,
+    va1397,
+    va141,
+    va1413,
+    va1441,
+    va1449,
+    va1453,
+    va1464,
+    va1469,
+    va1488,
+    va1496,
+    va1548,
+    va155,
+    va1550,
+    va1560,
+    va1563,
+    va159,
+    va1624,
+    va1634,
+    va1665,
+    va1684,
+    va1721,
+    va1729,
+    va173,
+    va1759,
+    va176,
+    va1760,
+    va1767,
+    va1773,
+    va1774,
+    va179,
+    va180,
+    va1813,
+    va1832,
+    va1834,
+    va1837,
+    va1839,
+    va1846,
+    va1856,
+    va1905,
+    va1906,
+    va1959,
+    va1979,
+    va2000,
+    va2004,
+    va2010,
+    va2014,
+    va2029,
+    va2031,
+    va2052,
+    va2063,
+    va2064,
+    va2068,
+    va2085,
     va2088,
-    va209,
-    va2094,
-    va2109,
-    va2110,
-    va2111,
+    va2095,
+    va2106,
     va212,
-    va2139,
-    va2145,
-    va2155,
-    va2163,
-    va2168,
-    va2185,
-    va2191,
-    va2193,
-    va2194,
-    va2199,
-    va2201,
+    va2128,
+    va2160,
+    va2165,
+    va2173,
+    va2179,
+    va2184,
+    va2190,
+    va2200,
+    va2206,
+    va2217,
+    va2218,
+    va2219,
     va222,
-    va2222,
-    va2228,
-    va233,
-    va24,
+    va223,
+    va2231,
+    va2246,
+    va2247,
+    va226,
+    va2260,
+    va2266,
+    va2284,
+    va2285,
+    va2286,
+    va229,
+    va232,
+    va2332,
+    va2338,
+    va2348,
+    va2356,
+    va2361,
+    va2378,
+    va2384,
+    va2386,
+    va2387,
+    va2392,
+    va2394,
+    va2415,
     va242,
-    va243,
-    va248,
-    va274,
-    va285,
+    va2423,
+    va254,
+    va263,
+    va264,
+    va269,
+    va295,
     va30,
-    va300,
-    va310,
-    va324,
-    va325,
-    va38,
-    va455,
-    va457,
+    va306,
+    va321,
+    va331,
+    va345,
+    va346,
+    va36,
+    va44,
     va476,
-    va486,
-    va487,
-    va518,
-    va53,
-    va530,
-    va540,
-    va544,
-    va590,
-    va593,
-    va603,
-    va613,
-    va618,
+    va478,
+    va497,
+    va507,
+    va508,
+    va539,
+    va554,
+    va564,
+    va568,
+    va614,
+    va617,
+    va627,
+    va64,
+    va648,
     va653,
-    va674,
-    va678,
-    va687,
     va696,
-    va706,
-    va707,
-    va708,
-    va715,
-    va718,
-    va734,
-    va742,
-    va745,
-    va77,
-    va773,
-    va775,
-    va777,
-    va780,
-    va823,
-    va827,
-    va837,
-    va85,
-    va886,
-    va887,
-    va888,
+    va717,
+    va721,
+    va730,
+    va739,
+    va749,
+    va750,
+    va751,
+    va758,
+    va761,
+    va795,
+    va803,
+    va806,
+    va834,
+    va836,
+    va838,
+    va841,
+    va890,
     va895,
-    va899,
-    va909,
-    va914,
-    va916,
-    va920,
-    va955,
-    va981,
-    va990,
+    va905,
+    va92,
+    va956,
+    va957,
+    va958,
+    va965,
+    va969,
+    va979,
+    va987,
+    va989,
+    va993,
     (
       (
         (
-          va1131 * 3
+          va1219 * 3
         ) - (
           (
-            va2090 + COALESCE(se2091, 0) * EXP(
+            va2262 + COALESCE(se2263, 0) * EXP(
               (
                 (
                   (
@@ -27934,8 +28175,8 @@ WITH values_0_1 AS (
             )
           ) * 2
         )
-      ) + va1549
-    ) AS va2092
+      ) + va1684
+    ) AS va2264
   FROM values_17_1
 ), series_19 AS (
   SELECT
@@ -27943,206 +28184,206 @@ WITH values_0_1 AS (
     trade_date,
     stock_number,
     stock_row,
-    se1910,
-    va1000,
-    va1033,
-    va1036,
-    va1043,
-    va1045,
-    va1049,
-    va1053,
-    va106,
-    va1070,
-    va1072,
-    va1086,
-    va1092,
-    va1125,
-    va1127,
-    va1139,
-    va1140,
-    va1154,
-    va116,
-    va1182,
-    va1183,
-    va1185,
-    va1187,
-    va1193,
-    va1195,
-    va1204,
-    va1217,
-    va1219,
-    va1248,
-    va1259,
-    va126,
-    va1262,
-    va1271,
-    va1282,
-    va1283,
-    va1299,
-    va1322,
-    va1330,
-    va1334,
-    va1345,
-    va1350,
-    va1371,
-    va1379,
-    va140,
-    va1416,
-    va1418,
-    va1428,
-    va1431,
-    va144,
-    va1489,
-    va1499,
-    va1530,
-    va1549,
-    va1574,
-    va158,
-    va1582,
-    va161,
-    va1611,
-    va1612,
-    va1619,
-    va1625,
-    va1626,
-    va164,
-    va165,
-    va1655,
-    va1674,
-    va1676,
-    va1679,
-    va1681,
-    va1688,
-    va1698,
-    va1749,
-    va1750,
-    va1799,
-    va1808,
-    va1831,
-    va1835,
-    va1841,
-    va1845,
-    va1860,
-    va1862,
-    va1880,
-    va1891,
-    va1892,
-    va1896,
-    va1913,
-    va1916,
-    va192,
-    va1923,
-    va1934,
-    va1956,
-    va1988,
-    va1993,
-    va2001,
-    va2007,
-    va2012,
-    va2018,
-    va202,
-    va2028,
-    va203,
-    va2034,
-    va2045,
-    va2046,
-    va2047,
-    va2059,
-    va206,
-    va2074,
-    va2075,
+    se2082,
+    va100,
+    va1032,
+    va1066,
+    va1075,
+    va1085,
+    va1118,
+    va1121,
+    va1128,
+    va1130,
+    va1134,
+    va1138,
+    va1158,
+    va1160,
+    va1174,
+    va1180,
+    va121,
+    va1213,
+    va1215,
+    va1227,
+    va1228,
+    va1245,
+    va1273,
+    va1274,
+    va1276,
+    va1279,
+    va1285,
+    va1287,
+    va1296,
+    va131,
+    va1311,
+    va1313,
+    va1355,
+    va1366,
+    va1369,
+    va1378,
+    va1396,
+    va1397,
+    va141,
+    va1413,
+    va1441,
+    va1449,
+    va1453,
+    va1464,
+    va1469,
+    va1488,
+    va1496,
+    va1548,
+    va155,
+    va1550,
+    va1560,
+    va1563,
+    va159,
+    va1624,
+    va1634,
+    va1665,
+    va1684,
+    va1721,
+    va1729,
+    va173,
+    va1759,
+    va176,
+    va1760,
+    va1767,
+    va1773,
+    va1774,
+    va179,
+    va180,
+    va1813,
+    va1832,
+    va1834,
+    va1837,
+    va1839,
+    va1846,
+    va1856,
+    va1905,
+    va1906,
+    va1959,
+    va1979,
+    va2000,
+    va2004,
+    va2010,
+    va2014,
+    va2029,
+    va2031,
+    va2052,
+    va2063,
+    va2064,
+    va2068,
+    va2085,
     va2088,
-    va209,
-    va2092,
-    va2094,
-    va2109,
-    va2110,
-    va2111,
+    va2095,
+    va2106,
     va212,
-    va2139,
-    va2145,
-    va2155,
-    va2163,
-    va2168,
-    va2185,
-    va2191,
-    va2193,
-    va2194,
-    va2199,
-    va2201,
+    va2128,
+    va2160,
+    va2165,
+    va2173,
+    va2179,
+    va2184,
+    va2190,
+    va2200,
+    va2206,
+    va2217,
+    va2218,
+    va2219,
     va222,
-    va2222,
-    va2228,
-    va233,
-    va24,
+    va223,
+    va2231,
+    va2246,
+    va2247,
+    va226,
+    va2260,
+    va2264,
+    va2266,
+    va2284,
+    va2285,
+    va2286,
+    va229,
+    va232,
+    va2332,
+    va2338,
+    va2348,
+    va2356,
+    va2361,
+    va2378,
+    va2384,
+    va2386,
+    va2387,
+    va2392,
+    va2394,
+    va2415,
     va242,
-    va243,
-    va248,
-    va274,
-    va285,
+    va2423,
+    va254,
+    va263,
+    va264,
+    va269,
+    va295,
     va30,
-    va300,
-    va310,
-    va324,
-    va325,
-    va38,
-    va455,
-    va457,
+    va306,
+    va321,
+    va331,
+    va345,
+    va346,
+    va36,
+    va44,
     va476,
-    va486,
-    va487,
-    va518,
-    va53,
-    va530,
-    va540,
-    va544,
-    va590,
-    va593,
-    va603,
-    va613,
-    va618,
+    va478,
+    va497,
+    va507,
+    va508,
+    va539,
+    va554,
+    va564,
+    va568,
+    va614,
+    va617,
+    va627,
+    va64,
+    va648,
     va653,
-    va674,
-    va678,
-    va687,
     va696,
-    va706,
-    va707,
-    va708,
-    va715,
-    va718,
-    va734,
-    va742,
-    va745,
-    va77,
-    va773,
-    va775,
-    va777,
-    va780,
-    va823,
-    va827,
-    va837,
-    va85,
-    va886,
-    va887,
-    va888,
+    va717,
+    va721,
+    va730,
+    va739,
+    va749,
+    va750,
+    va751,
+    va758,
+    va761,
+    va795,
+    va803,
+    va806,
+    va834,
+    va836,
+    va838,
+    va841,
+    va890,
     va895,
-    va899,
-    va909,
-    va914,
-    va916,
-    va920,
-    va955,
-    va981,
-    va990,
-    LAG(va1549, 1) OVER rows_row AS se1550,
+    va905,
+    va92,
+    va956,
+    va957,
+    va958,
+    va965,
+    va969,
+    va979,
+    va987,
+    va989,
+    va993,
+    LAG(va1684, 1) OVER rows_row AS se1685,
     LAST_VALUE((
       CASE WHEN (
         (
-          se1910 - 1
+          se2082 - 1
         ) % 1100
-      ) = 1099 THEN va1913 END
-    ) IGNORE NULLS) OVER rows_earlier AS se1914
+      ) = 1099 THEN va2085 END
+    ) IGNORE NULLS) OVER rows_earlier AS se2086
   FROM values_17_2
   WINDOW rows_earlier AS (
     PARTITION BY stock_number
@@ -28155,787 +28396,787 @@ WITH values_0_1 AS (
     trade_date,
     stock_number,
     stock_row,
-    va1000,
-    va1033,
-    va1036,
-    va1043,
-    va1045,
-    va1049,
-    va1053,
-    va106,
-    va1070,
-    va1072,
-    va1086,
-    va1092,
-    va1125,
-    va1127,
-    va1139,
-    va1140,
-    va1154,
-    va116,
-    va1182,
-    va1183,
-    va1185,
-    va1187,
-    va1193,
-    va1195,
-    va1204,
-    va1217,
-    va1219,
-    va1248,
-    va1259,
-    va126,
-    va1262,
-    va1271,
-    va1282,
-    va1283,
-    va1299,
-    va1322,
-    va1330,
-    va1334,
-    va1345,
-    va1350,
-    va1371,
-    va1379,
-    va140,
-    va1416,
-    va1418,
-    va1428,
-    va1431,
-    va144,
-    va1489,
-    va1499,
-    va1530,
-    va1574,
-    va158,
-    va1582,
-    va161,
-    va1611,
-    va1612,
-    va1619,
-    va1625,
-    va1626,
-    va164,
-    va165,
-    va1655,
-    va1674,
-    va1676,
-    va1679,
-    va1681,
-    va1688,
-    va1698,
-    va1749,
-    va1750,
-    va1799,
-    va1808,
-    va1831,
-    va1835,
-    va1841,
-    va1845,
-    va1860,
-    va1862,
-    va1880,
-    va1891,
-    va1892,
-    va1896,
-    va1916,
-    va192,
-    va1923,
-    va1934,
-    va1956,
-    va1988,
-    va1993,
-    va2001,
-    va2007,
-    va2012,
-    va2018,
-    va202,
-    va2028,
-    va203,
-    va2034,
-    va2045,
-    va2046,
-    va2047,
-    va2059,
-    va206,
-    va2074,
-    va2075,
+    va100,
+    va1032,
+    va1066,
+    va1075,
+    va1085,
+    va1118,
+    va1121,
+    va1128,
+    va1130,
+    va1134,
+    va1138,
+    va1158,
+    va1160,
+    va1174,
+    va1180,
+    va121,
+    va1213,
+    va1215,
+    va1227,
+    va1228,
+    va1245,
+    va1273,
+    va1274,
+    va1276,
+    va1279,
+    va1285,
+    va1287,
+    va1296,
+    va131,
+    va1311,
+    va1313,
+    va1355,
+    va1366,
+    va1369,
+    va1378,
+    va1396,
+    va1397,
+    va141,
+    va1413,
+    va1441,
+    va1449,
+    va1453,
+    va1464,
+    va1469,
+    va1488,
+    va1496,
+    va1548,
+    va155,
+    va1550,
+    va1560,
+    va1563,
+    va159,
+    va1624,
+    va1634,
+    va1665,
+    va1721,
+    va1729,
+    va173,
+    va1759,
+    va176,
+    va1760,
+    va1767,
+    va1773,
+    va1774,
+    va179,
+    va180,
+    va1813,
+    va1832,
+    va1834,
+    va1837,
+    va1839,
+    va1846,
+    va1856,
+    va1905,
+    va1906,
+    va1959,
+    va1979,
+    va2000,
+    va2004,
+    va2010,
+    va2014,
+    va2029,
+    va2031,
+    va2052,
+    va2063,
+    va2064,
+    va2068,
     va2088,
-    va209,
-    va2092,
-    va2094,
-    va2109,
-    va2110,
-    va2111,
+    va2095,
+    va2106,
     va212,
-    va2139,
-    va2145,
-    va2155,
-    va2163,
-    va2168,
-    va2185,
-    va2191,
-    va2193,
-    va2194,
-    va2199,
-    va2201,
+    va2128,
+    va2160,
+    va2165,
+    va2173,
+    va2179,
+    va2184,
+    va2190,
+    va2200,
+    va2206,
+    va2217,
+    va2218,
+    va2219,
     va222,
-    va2222,
-    va2228,
-    va233,
-    va24,
+    va223,
+    va2231,
+    va2246,
+    va2247,
+    va226,
+    va2260,
+    va2264,
+    va2266,
+    va2284,
+    va2285,
+    va2286,
+    va229,
+    va232,
+    va2332,
+    va2338,
+    va2348,
+    va2356,
+    va2361,
+    va2378,
+    va2384,
+    va2386,
+    va2387,
+    va2392,
+    va2394,
+    va2415,
     va242,
-    va243,
-    va248,
-    va274,
-    va285,
+    va2423,
+    va254,
+    va263,
+    va264,
+    va269,
+    va295,
     va30,
-    va300,
-    va310,
-    va324,
-    va325,
-    va38,
-    va455,
-    va457,
+    va306,
+    va321,
+    va331,
+    va345,
+    va346,
+    va36,
+    va44,
     va476,
-    va486,
-    va487,
-    va518,
-    va53,
-    va530,
-    va540,
-    va544,
-    va590,
-    va593,
-    va603,
-    va613,
-    va618,
+    va478,
+    va497,
+    va507,
+    va508,
+    va539,
+    va554,
+    va564,
+    va568,
+    va614,
+    va617,
+    va627,
+    va64,
+    va648,
     va653,
-    va674,
-    va678,
-    va687,
     va696,
-    va706,
-    va707,
-    va708,
-    va715,
-    va718,
-    va734,
-    va742,
-    va745,
-    va77,
-    va773,
-    va775,
-    va777,
-    va780,
-    va823,
-    va827,
-    va837,
-    va85,
-    va886,
-    va887,
-    va888,
+    va717,
+    va721,
+    va730,
+    va739,
+    va749,
+    va750,
+    va751,
+    va758,
+    va761,
+    va795,
+    va803,
+    va806,
+    va834,
+    va836,
+    va838,
+    va841,
+    va890,
     va895,
-    va899,
-    va909,
-    va914,
-    va916,
-    va920,
-    va955,
-    va981,
-    va990,
+    va905,
+    va92,
+    va956,
+    va957,
+    va958,
+    va965,
+    va969,
+    va979,
+    va987,
+    va989,
+    va993,
     (
       (
-        va1549 - se1550
-      ) / NULLIF(se1550, 0)
-    ) AS va1551,
+        va1684 - se1685
+      ) / NULLIF(se1685, 0)
+    ) AS va1686,
     (
-      va1913 + COALESCE(se1914, 0) * EXP(
+      va2085 + COALESCE(se2086, 0) * EXP(
         (
           (
             (
-              se1910 - 1
+              se2082 - 1
             ) % 1100
           ) + 1
         ) * -CAST(0.11778303565638344 AS DOUBLE)
       )
-    ) AS va1915
+    ) AS va2087
   FROM series_19
 )
 SELECT
   ts_code,
   trade_date,
   (
-    CASE WHEN ISFINITE(va24) THEN va24 END
+    CASE WHEN ISFINITE(va30) THEN va30 END
   ) AS gtja_001,
   (
-    CASE WHEN ISFINITE(va30) THEN va30 END
+    CASE WHEN ISFINITE(va36) THEN va36 END
   ) AS gtja_002,
   (
-    CASE WHEN ISFINITE(va38) THEN va38 END
+    CASE WHEN ISFINITE(va44) THEN va44 END
   ) AS gtja_003,
   (
-    CASE WHEN ISFINITE(va53) THEN va53 END
+    CASE WHEN ISFINITE(va64) THEN va64 END
   ) AS gtja_004,
   (
-    CASE WHEN ISFINITE(va77) THEN va77 END
+    CASE WHEN ISFINITE(va92) THEN va92 END
   ) AS gtja_005,
   (
-    CASE WHEN ISFINITE(va85) THEN va85 END
+    CASE WHEN ISFINITE(va100) THEN va100 END
   ) AS gtja_006,
   (
-    CASE WHEN ISFINITE(va106) THEN va106 END
+    CASE WHEN ISFINITE(va121) THEN va121 END
   ) AS gtja_007,
   (
-    CASE WHEN ISFINITE(va116) THEN va116 END
+    CASE WHEN ISFINITE(va131) THEN va131 END
   ) AS gtja_008,
   (
-    CASE WHEN ISFINITE(va126) THEN va126 END
+    CASE WHEN ISFINITE(va141) THEN va141 END
   ) AS gtja_009,
   (
-    CASE WHEN ISFINITE(va140) THEN va140 END
+    CASE WHEN ISFINITE(va155) THEN va155 END
   ) AS gtja_010,
   (
-    CASE WHEN ISFINITE(va144) THEN va144 END
+    CASE WHEN ISFINITE(va159) THEN va159 END
   ) AS gtja_011,
   (
-    CASE WHEN ISFINITE(va158) THEN va158 END
+    CASE WHEN ISFINITE(va173) THEN va173 END
   ) AS gtja_012,
   (
-    CASE WHEN ISFINITE(va161) THEN va161 END
+    CASE WHEN ISFINITE(va176) THEN va176 END
   ) AS gtja_013,
   (
-    CASE WHEN ISFINITE(va164) THEN va164 END
+    CASE WHEN ISFINITE(va179) THEN va179 END
   ) AS gtja_014,
   (
-    CASE WHEN ISFINITE(va165) THEN va165 END
+    CASE WHEN ISFINITE(va180) THEN va180 END
   ) AS gtja_015,
   (
-    CASE WHEN ISFINITE(va192) THEN va192 END
+    CASE WHEN ISFINITE(va212) THEN va212 END
   ) AS gtja_016,
   (
-    CASE WHEN ISFINITE(va202) THEN va202 END
+    CASE WHEN ISFINITE(va222) THEN va222 END
   ) AS gtja_017,
   (
-    CASE WHEN ISFINITE(va203) THEN va203 END
+    CASE WHEN ISFINITE(va223) THEN va223 END
   ) AS gtja_018,
   (
-    CASE WHEN ISFINITE(va206) THEN va206 END
+    CASE WHEN ISFINITE(va226) THEN va226 END
   ) AS gtja_019,
   (
-    CASE WHEN ISFINITE(va209) THEN va209 END
+    CASE WHEN ISFINITE(va229) THEN va229 END
   ) AS gtja_020,
   (
-    CASE WHEN ISFINITE(va212) THEN va212 END
+    CASE WHEN ISFINITE(va232) THEN va232 END
   ) AS gtja_021,
   (
-    CASE WHEN ISFINITE(va222) THEN va222 END
+    CASE WHEN ISFINITE(va242) THEN va242 END
   ) AS gtja_022,
   (
-    CASE WHEN ISFINITE(va243) THEN va243 END
+    CASE WHEN ISFINITE(va264) THEN va264 END
   ) AS gtja_023,
   (
-    CASE WHEN ISFINITE(va248) THEN va248 END
+    CASE WHEN ISFINITE(va269) THEN va269 END
   ) AS gtja_024,
   (
-    CASE WHEN ISFINITE(va274) THEN va274 END
+    CASE WHEN ISFINITE(va295) THEN va295 END
   ) AS gtja_025,
   (
-    CASE WHEN ISFINITE(va285) THEN va285 END
+    CASE WHEN ISFINITE(va306) THEN va306 END
   ) AS gtja_026,
   (
-    CASE WHEN ISFINITE(va300) THEN va300 END
+    CASE WHEN ISFINITE(va321) THEN va321 END
   ) AS gtja_027,
   (
-    CASE WHEN ISFINITE(va324) THEN va324 END
+    CASE WHEN ISFINITE(va345) THEN va345 END
   ) AS gtja_028,
   (
-    CASE WHEN ISFINITE(va325) THEN va325 END
+    CASE WHEN ISFINITE(va346) THEN va346 END
   ) AS gtja_029,
   (
-    CASE WHEN ISFINITE(va455) THEN va455 END
+    CASE WHEN ISFINITE(va476) THEN va476 END
   ) AS gtja_030,
   (
-    CASE WHEN ISFINITE(va457) THEN va457 END
+    CASE WHEN ISFINITE(va478) THEN va478 END
   ) AS gtja_031,
   (
-    CASE WHEN ISFINITE(va476) THEN va476 END
+    CASE WHEN ISFINITE(va497) THEN va497 END
   ) AS gtja_032,
   (
-    CASE WHEN ISFINITE(va486) THEN va486 END
+    CASE WHEN ISFINITE(va507) THEN va507 END
   ) AS gtja_033,
   (
-    CASE WHEN ISFINITE(va487) THEN va487 END
+    CASE WHEN ISFINITE(va508) THEN va508 END
   ) AS gtja_034,
   (
-    CASE WHEN ISFINITE(va518) THEN va518 END
+    CASE WHEN ISFINITE(va539) THEN va539 END
   ) AS gtja_035,
   (
-    CASE WHEN ISFINITE(va530) THEN va530 END
+    CASE WHEN ISFINITE(va554) THEN va554 END
   ) AS gtja_036,
   (
-    CASE WHEN ISFINITE(va540) THEN va540 END
+    CASE WHEN ISFINITE(va564) THEN va564 END
   ) AS gtja_037,
   (
-    CASE WHEN ISFINITE(va544) THEN va544 END
+    CASE WHEN ISFINITE(va568) THEN va568 END
   ) AS gtja_038,
   (
-    CASE WHEN ISFINITE(va590) THEN va590 END
+    CASE WHEN ISFINITE(va614) THEN va614 END
   ) AS gtja_039,
   (
-    CASE WHEN ISFINITE(va593) THEN va593 END
+    CASE WHEN ISFINITE(va617) THEN va617 END
   ) AS gtja_040,
   (
-    CASE WHEN ISFINITE(va603) THEN va603 END
+    CASE WHEN ISFINITE(va627) THEN va627 END
   ) AS gtja_041,
   (
-    CASE WHEN ISFINITE(va613) THEN va613 END
+    CASE WHEN ISFINITE(va648) THEN va648 END
   ) AS gtja_042,
   (
-    CASE WHEN ISFINITE(va618) THEN va618 END
+    CASE WHEN ISFINITE(va653) THEN va653 END
   ) AS gtja_043,
   (
-    CASE WHEN ISFINITE(va653) THEN va653 END
+    CASE WHEN ISFINITE(va696) THEN va696 END
   ) AS gtja_044,
   (
-    CASE WHEN ISFINITE(va674) THEN va674 END
+    CASE WHEN ISFINITE(va717) THEN va717 END
   ) AS gtja_045,
   (
-    CASE WHEN ISFINITE(va678) THEN va678 END
+    CASE WHEN ISFINITE(va721) THEN va721 END
   ) AS gtja_046,
   (
-    CASE WHEN ISFINITE(va687) THEN va687 END
+    CASE WHEN ISFINITE(va730) THEN va730 END
   ) AS gtja_047,
   (
-    CASE WHEN ISFINITE(va696) THEN va696 END
+    CASE WHEN ISFINITE(va739) THEN va739 END
   ) AS gtja_048,
   (
-    CASE WHEN ISFINITE(va706) THEN va706 END
+    CASE WHEN ISFINITE(va749) THEN va749 END
   ) AS gtja_049,
   (
-    CASE WHEN ISFINITE(va708) THEN va708 END
+    CASE WHEN ISFINITE(va751) THEN va751 END
   ) AS gtja_050,
   (
-    CASE WHEN ISFINITE(va707) THEN va707 END
+    CASE WHEN ISFINITE(va750) THEN va750 END
   ) AS gtja_051,
   (
-    CASE WHEN ISFINITE(va715) THEN va715 END
+    CASE WHEN ISFINITE(va758) THEN va758 END
   ) AS gtja_052,
   (
-    CASE WHEN ISFINITE(va718) THEN va718 END
+    CASE WHEN ISFINITE(va761) THEN va761 END
   ) AS gtja_053,
   (
-    CASE WHEN ISFINITE(va734) THEN va734 END
+    CASE WHEN ISFINITE(va795) THEN va795 END
   ) AS gtja_054,
   (
-    CASE WHEN ISFINITE(va745) THEN va745 END
+    CASE WHEN ISFINITE(va806) THEN va806 END
   ) AS gtja_055,
   (
-    CASE WHEN ISFINITE(va773) THEN va773 END
+    CASE WHEN ISFINITE(va834) THEN va834 END
   ) AS gtja_056,
   (
-    CASE WHEN ISFINITE(va310) THEN va310 END
+    CASE WHEN ISFINITE(va331) THEN va331 END
   ) AS gtja_057,
   (
-    CASE WHEN ISFINITE(va775) THEN va775 END
+    CASE WHEN ISFINITE(va836) THEN va836 END
   ) AS gtja_058,
   (
-    CASE WHEN ISFINITE(va777) THEN va777 END
+    CASE WHEN ISFINITE(va838) THEN va838 END
   ) AS gtja_059,
   (
-    CASE WHEN ISFINITE(va780) THEN va780 END
+    CASE WHEN ISFINITE(va841) THEN va841 END
   ) AS gtja_060,
   (
-    CASE WHEN ISFINITE(va823) THEN va823 END
+    CASE WHEN ISFINITE(va890) THEN va890 END
   ) AS gtja_061,
   (
-    CASE WHEN ISFINITE(va827) THEN va827 END
+    CASE WHEN ISFINITE(va895) THEN va895 END
   ) AS gtja_062,
   (
-    CASE WHEN ISFINITE(va837) THEN va837 END
+    CASE WHEN ISFINITE(va905) THEN va905 END
   ) AS gtja_063,
   (
-    CASE WHEN ISFINITE(va886) THEN va886 END
+    CASE WHEN ISFINITE(va956) THEN va956 END
   ) AS gtja_064,
   (
-    CASE WHEN ISFINITE(va887) THEN va887 END
+    CASE WHEN ISFINITE(va957) THEN va957 END
   ) AS gtja_065,
   (
-    CASE WHEN ISFINITE(va888) THEN va888 END
+    CASE WHEN ISFINITE(va958) THEN va958 END
   ) AS gtja_066,
   (
-    CASE WHEN ISFINITE(va895) THEN va895 END
+    CASE WHEN ISFINITE(va965) THEN va965 END
   ) AS gtja_067,
   (
-    CASE WHEN ISFINITE(va899) THEN va899 END
+    CASE WHEN ISFINITE(va969) THEN va969 END
   ) AS gtja_068,
   (
-    CASE WHEN ISFINITE(va909) THEN va909 END
+    CASE WHEN ISFINITE(va979) THEN va979 END
   ) AS gtja_069,
   (
-    CASE WHEN ISFINITE(va914) THEN va914 END
+    CASE WHEN ISFINITE(va987) THEN va987 END
   ) AS gtja_070,
   (
-    CASE WHEN ISFINITE(va916) THEN va916 END
+    CASE WHEN ISFINITE(va989) THEN va989 END
   ) AS gtja_071,
   (
-    CASE WHEN ISFINITE(va920) THEN va920 END
+    CASE WHEN ISFINITE(va993) THEN va993 END
   ) AS gtja_072,
   (
-    CASE WHEN ISFINITE(va955) THEN va955 END
+    CASE WHEN ISFINITE(va1032) THEN va1032 END
   ) AS gtja_073,
   (
-    CASE WHEN ISFINITE(va981) THEN va981 END
+    CASE WHEN ISFINITE(va1066) THEN va1066 END
   ) AS gtja_074,
   (
-    CASE WHEN ISFINITE(va990) THEN va990 END
+    CASE WHEN ISFINITE(va1075) THEN va1075 END
   ) AS gtja_075,
   (
-    CASE WHEN ISFINITE(va1000) THEN va1000 END
+    CASE WHEN ISFINITE(va1085) THEN va1085 END
   ) AS gtja_076,
   (
-    CASE WHEN ISFINITE(va1033) THEN va1033 END
+    CASE WHEN ISFINITE(va1118) THEN va1118 END
   ) AS gtja_077,
   (
-    CASE WHEN ISFINITE(va1036) THEN va1036 END
+    CASE WHEN ISFINITE(va1121) THEN va1121 END
   ) AS gtja_078,
   (
-    CASE WHEN ISFINITE(va1043) THEN va1043 END
+    CASE WHEN ISFINITE(va1128) THEN va1128 END
   ) AS gtja_079,
   (
-    CASE WHEN ISFINITE(va1045) THEN va1045 END
+    CASE WHEN ISFINITE(va1130) THEN va1130 END
   ) AS gtja_080,
   (
-    CASE WHEN ISFINITE(va1049) THEN va1049 END
+    CASE WHEN ISFINITE(va1134) THEN va1134 END
   ) AS gtja_081,
   (
-    CASE WHEN ISFINITE(va1053) THEN va1053 END
+    CASE WHEN ISFINITE(va1138) THEN va1138 END
   ) AS gtja_082,
   (
-    CASE WHEN ISFINITE(va1070) THEN va1070 END
+    CASE WHEN ISFINITE(va1158) THEN va1158 END
   ) AS gtja_083,
   (
-    CASE WHEN ISFINITE(va1072) THEN va1072 END
+    CASE WHEN ISFINITE(va1160) THEN va1160 END
   ) AS gtja_084,
   (
-    CASE WHEN ISFINITE(va1086) THEN va1086 END
+    CASE WHEN ISFINITE(va1174) THEN va1174 END
   ) AS gtja_085,
   (
-    CASE WHEN ISFINITE(va1092) THEN va1092 END
+    CASE WHEN ISFINITE(va1180) THEN va1180 END
   ) AS gtja_086,
   (
-    CASE WHEN ISFINITE(va1125) THEN va1125 END
+    CASE WHEN ISFINITE(va1213) THEN va1213 END
   ) AS gtja_087,
   (
-    CASE WHEN ISFINITE(va1127) THEN va1127 END
+    CASE WHEN ISFINITE(va1215) THEN va1215 END
   ) AS gtja_088,
   (
-    CASE WHEN ISFINITE(va1139) THEN va1139 END
+    CASE WHEN ISFINITE(va1227) THEN va1227 END
   ) AS gtja_089,
   (
-    CASE WHEN ISFINITE(va1140) THEN va1140 END
+    CASE WHEN ISFINITE(va1228) THEN va1228 END
   ) AS gtja_090,
   (
-    CASE WHEN ISFINITE(va1154) THEN va1154 END
+    CASE WHEN ISFINITE(va1245) THEN va1245 END
   ) AS gtja_091,
   (
-    CASE WHEN ISFINITE(va1182) THEN va1182 END
+    CASE WHEN ISFINITE(va1273) THEN va1273 END
   ) AS gtja_092,
   (
-    CASE WHEN ISFINITE(va1183) THEN va1183 END
+    CASE WHEN ISFINITE(va1274) THEN va1274 END
   ) AS gtja_093,
   (
-    CASE WHEN ISFINITE(va1185) THEN va1185 END
+    CASE WHEN ISFINITE(va1276) THEN va1276 END
   ) AS gtja_094,
   (
-    CASE WHEN ISFINITE(va1187) THEN va1187 END
+    CASE WHEN ISFINITE(va1279) THEN va1279 END
   ) AS gtja_095,
   (
-    CASE WHEN ISFINITE(va1193) THEN va1193 END
+    CASE WHEN ISFINITE(va1285) THEN va1285 END
   ) AS gtja_096,
   (
-    CASE WHEN ISFINITE(va1195) THEN va1195 END
+    CASE WHEN ISFINITE(va1287) THEN va1287 END
   ) AS gtja_097,
   (
-    CASE WHEN ISFINITE(va1204) THEN va1204 END
+    CASE WHEN ISFINITE(va1296) THEN va1296 END
   ) AS gtja_098,
   (
-    CASE WHEN ISFINITE(va1217) THEN va1217 END
+    CASE WHEN ISFINITE(va1311) THEN va1311 END
   ) AS gtja_099,
   (
-    CASE WHEN ISFINITE(va1219) THEN va1219 END
+    CASE WHEN ISFINITE(va1313) THEN va1313 END
   ) AS gtja_100,
   (
-    CASE WHEN ISFINITE(va1248) THEN va1248 END
+    CASE WHEN ISFINITE(va1355) THEN va1355 END
   ) AS gtja_101,
   (
-    CASE WHEN ISFINITE(va1259) THEN va1259 END
+    CASE WHEN ISFINITE(va1366) THEN va1366 END
   ) AS gtja_102,
   (
-    CASE WHEN ISFINITE(va1262) THEN va1262 END
+    CASE WHEN ISFINITE(va1369) THEN va1369 END
   ) AS gtja_103,
   (
-    CASE WHEN ISFINITE(va1271) THEN va1271 END
+    CASE WHEN ISFINITE(va1378) THEN va1378 END
   ) AS gtja_104,
   (
-    CASE WHEN ISFINITE(va1282) THEN va1282 END
+    CASE WHEN ISFINITE(va1396) THEN va1396 END
   ) AS gtja_105,
   (
-    CASE WHEN ISFINITE(va1283) THEN va1283 END
+    CASE WHEN ISFINITE(va1397) THEN va1397 END
   ) AS gtja_106,
   (
-    CASE WHEN ISFINITE(va1299) THEN va1299 END
+    CASE WHEN ISFINITE(va1413) THEN va1413 END
   ) AS gtja_107,
   (
-    CASE WHEN ISFINITE(va1322) THEN va1322 END
+    CASE WHEN ISFINITE(va1441) THEN va1441 END
   ) AS gtja_108,
   (
-    CASE WHEN ISFINITE(va1330) THEN va1330 END
+    CASE WHEN ISFINITE(va1449) THEN va1449 END
   ) AS gtja_109,
   (
-    CASE WHEN ISFINITE(va1334) THEN va1334 END
+    CASE WHEN ISFINITE(va1453) THEN va1453 END
   ) AS gtja_110,
   (
-    CASE WHEN ISFINITE(va1345) THEN va1345 END
+    CASE WHEN ISFINITE(va1464) THEN va1464 END
   ) AS gtja_111,
   (
-    CASE WHEN ISFINITE(va1350) THEN va1350 END
+    CASE WHEN ISFINITE(va1469) THEN va1469 END
   ) AS gtja_112,
   (
-    CASE WHEN ISFINITE(va1371) THEN va1371 END
+    CASE WHEN ISFINITE(va1488) THEN va1488 END
   ) AS gtja_113,
   (
-    CASE WHEN ISFINITE(va1379) THEN va1379 END
+    CASE WHEN ISFINITE(va1496) THEN va1496 END
   ) AS gtja_114,
   (
-    CASE WHEN ISFINITE(va1416) THEN va1416 END
+    CASE WHEN ISFINITE(va1548) THEN va1548 END
   ) AS gtja_115,
   (
-    CASE WHEN ISFINITE(va1418) THEN va1418 END
+    CASE WHEN ISFINITE(va1550) THEN va1550 END
   ) AS gtja_116,
   (
-    CASE WHEN ISFINITE(va1428) THEN va1428 END
+    CASE WHEN ISFINITE(va1560) THEN va1560 END
   ) AS gtja_117,
   (
-    CASE WHEN ISFINITE(va1431) THEN va1431 END
+    CASE WHEN ISFINITE(va1563) THEN va1563 END
   ) AS gtja_118,
   (
-    CASE WHEN ISFINITE(va1489) THEN va1489 END
+    CASE WHEN ISFINITE(va1624) THEN va1624 END
   ) AS gtja_119,
   (
-    CASE WHEN ISFINITE(va1499) THEN va1499 END
+    CASE WHEN ISFINITE(va1634) THEN va1634 END
   ) AS gtja_120,
   (
-    CASE WHEN ISFINITE(va1530) THEN va1530 END
+    CASE WHEN ISFINITE(va1665) THEN va1665 END
   ) AS gtja_121,
   (
-    CASE WHEN ISFINITE(va1551) THEN va1551 END
+    CASE WHEN ISFINITE(va1686) THEN va1686 END
   ) AS gtja_122,
   (
-    CASE WHEN ISFINITE(va1574) THEN va1574 END
+    CASE WHEN ISFINITE(va1721) THEN va1721 END
   ) AS gtja_123,
   (
-    CASE WHEN ISFINITE(va1582) THEN va1582 END
+    CASE WHEN ISFINITE(va1729) THEN va1729 END
   ) AS gtja_124,
   (
-    CASE WHEN ISFINITE(va1611) THEN va1611 END
+    CASE WHEN ISFINITE(va1759) THEN va1759 END
   ) AS gtja_125,
   (
-    CASE WHEN ISFINITE(va1612) THEN va1612 END
+    CASE WHEN ISFINITE(va1760) THEN va1760 END
   ) AS gtja_126,
   (
-    CASE WHEN ISFINITE(va1619) THEN va1619 END
+    CASE WHEN ISFINITE(va1767) THEN va1767 END
   ) AS gtja_127,
   (
-    CASE WHEN ISFINITE(va1625) THEN va1625 END
+    CASE WHEN ISFINITE(va1773) THEN va1773 END
   ) AS gtja_128,
   (
-    CASE WHEN ISFINITE(va1626) THEN va1626 END
+    CASE WHEN ISFINITE(va1774) THEN va1774 END
   ) AS gtja_129,
   (
-    CASE WHEN ISFINITE(va1655) THEN va1655 END
+    CASE WHEN ISFINITE(va1813) THEN va1813 END
   ) AS gtja_130,
   (
-    CASE WHEN ISFINITE(va1674) THEN va1674 END
+    CASE WHEN ISFINITE(va1832) THEN va1832 END
   ) AS gtja_131,
   (
-    CASE WHEN ISFINITE(va1676) THEN va1676 END
+    CASE WHEN ISFINITE(va1834) THEN va1834 END
   ) AS gtja_132,
   (
-    CASE WHEN ISFINITE(va1679) THEN va1679 END
+    CASE WHEN ISFINITE(va1837) THEN va1837 END
   ) AS gtja_133,
   (
-    CASE WHEN ISFINITE(va1681) THEN va1681 END
+    CASE WHEN ISFINITE(va1839) THEN va1839 END
   ) AS gtja_134,
   (
-    CASE WHEN ISFINITE(va1688) THEN va1688 END
+    CASE WHEN ISFINITE(va1846) THEN va1846 END
   ) AS gtja_135,
   (
-    CASE WHEN ISFINITE(va1698) THEN va1698 END
+    CASE WHEN ISFINITE(va1856) THEN va1856 END
   ) AS gtja_136,
   (
-    CASE WHEN ISFINITE(va742) THEN va742 END
+    CASE WHEN ISFINITE(va803) THEN va803 END
   ) AS gtja_137,
   (
-    CASE WHEN ISFINITE(va1749) THEN va1749 END
+    CASE WHEN ISFINITE(va1905) THEN va1905 END
   ) AS gtja_138,
   (
-    CASE WHEN ISFINITE(va1750) THEN va1750 END
+    CASE WHEN ISFINITE(va1906) THEN va1906 END
   ) AS gtja_139,
   (
-    CASE WHEN ISFINITE(va1799) THEN va1799 END
+    CASE WHEN ISFINITE(va1959) THEN va1959 END
   ) AS gtja_140,
   (
-    CASE WHEN ISFINITE(va1808) THEN va1808 END
+    CASE WHEN ISFINITE(va1979) THEN va1979 END
   ) AS gtja_141,
   (
-    CASE WHEN ISFINITE(va1831) THEN va1831 END
+    CASE WHEN ISFINITE(va2000) THEN va2000 END
   ) AS gtja_142,
   (
-    CASE WHEN ISFINITE(va1835) THEN va1835 END
+    CASE WHEN ISFINITE(va2004) THEN va2004 END
   ) AS gtja_143,
   (
-    CASE WHEN ISFINITE(va1841) THEN va1841 END
+    CASE WHEN ISFINITE(va2010) THEN va2010 END
   ) AS gtja_144,
   (
-    CASE WHEN ISFINITE(va1845) THEN va1845 END
+    CASE WHEN ISFINITE(va2014) THEN va2014 END
   ) AS gtja_145,
   (
-    CASE WHEN ISFINITE(va1860) THEN va1860 END
+    CASE WHEN ISFINITE(va2029) THEN va2029 END
   ) AS gtja_146,
   (
-    CASE WHEN ISFINITE(va1862) THEN va1862 END
+    CASE WHEN ISFINITE(va2031) THEN va2031 END
   ) AS gtja_147,
   (
-    CASE WHEN ISFINITE(va1880) THEN va1880 END
+    CASE WHEN ISFINITE(va2052) THEN va2052 END
   ) AS gtja_148,
   (
-    CASE WHEN ISFINITE(va1891) THEN va1891 END
+    CASE WHEN ISFINITE(va2063) THEN va2063 END
   ) AS gtja_149,
   (
-    CASE WHEN ISFINITE(va1892) THEN va1892 END
+    CASE WHEN ISFINITE(va2064) THEN va2064 END
   ) AS gtja_150,
   (
-    CASE WHEN ISFINITE(va1896) THEN va1896 END
+    CASE WHEN ISFINITE(va2068) THEN va2068 END
   ) AS gtja_151,
   (
-    CASE WHEN ISFINITE(va1915) THEN va1915 END
+    CASE WHEN ISFINITE(va2087) THEN va2087 END
   ) AS gtja_152,
   (
-    CASE WHEN ISFINITE(va1916) THEN va1916 END
+    CASE WHEN ISFINITE(va2088) THEN va2088 END
   ) AS gtja_153,
   (
-    CASE WHEN ISFINITE(va1923) THEN va1923 END
+    CASE WHEN ISFINITE(va2095) THEN va2095 END
   ) AS gtja_154,
   (
-    CASE WHEN ISFINITE(va1934) THEN va1934 END
+    CASE WHEN ISFINITE(va2106) THEN va2106 END
   ) AS gtja_155,
   (
-    CASE WHEN ISFINITE(va1956) THEN va1956 END
+    CASE WHEN ISFINITE(va2128) THEN va2128 END
   ) AS gtja_156,
   (
-    CASE WHEN ISFINITE(va1988) THEN va1988 END
+    CASE WHEN ISFINITE(va2160) THEN va2160 END
   ) AS gtja_157,
   (
-    CASE WHEN ISFINITE(va1993) THEN va1993 END
+    CASE WHEN ISFINITE(va2165) THEN va2165 END
   ) AS gtja_158,
   (
-    CASE WHEN ISFINITE(va2001) THEN va2001 END
+    CASE WHEN ISFINITE(va2173) THEN va2173 END
   ) AS gtja_159,
   (
-    CASE WHEN ISFINITE(va242) THEN va242 END
+    CASE WHEN ISFINITE(va263) THEN va263 END
   ) AS gtja_160,
   (
-    CASE WHEN ISFINITE(va2007) THEN va2007 END
+    CASE WHEN ISFINITE(va2179) THEN va2179 END
   ) AS gtja_161,
   (
-    CASE WHEN ISFINITE(va2012) THEN va2012 END
+    CASE WHEN ISFINITE(va2184) THEN va2184 END
   ) AS gtja_162,
   (
-    CASE WHEN ISFINITE(va2018) THEN va2018 END
+    CASE WHEN ISFINITE(va2190) THEN va2190 END
   ) AS gtja_163,
   (
-    CASE WHEN ISFINITE(va2028) THEN va2028 END
+    CASE WHEN ISFINITE(va2200) THEN va2200 END
   ) AS gtja_164,
   (
-    CASE WHEN ISFINITE(va2034) THEN va2034 END
+    CASE WHEN ISFINITE(va2206) THEN va2206 END
   ) AS gtja_165,
   (
-    CASE WHEN ISFINITE(va2045) THEN va2045 END
+    CASE WHEN ISFINITE(va2217) THEN va2217 END
   ) AS gtja_166,
   (
-    CASE WHEN ISFINITE(va2046) THEN va2046 END
+    CASE WHEN ISFINITE(va2218) THEN va2218 END
   ) AS gtja_167,
   (
-    CASE WHEN ISFINITE(va2047) THEN va2047 END
+    CASE WHEN ISFINITE(va2219) THEN va2219 END
   ) AS gtja_168,
   (
-    CASE WHEN ISFINITE(va2059) THEN va2059 END
+    CASE WHEN ISFINITE(va2231) THEN va2231 END
   ) AS gtja_169,
   (
-    CASE WHEN ISFINITE(va2074) THEN va2074 END
+    CASE WHEN ISFINITE(va2246) THEN va2246 END
   ) AS gtja_170,
   (
-    CASE WHEN ISFINITE(va2075) THEN va2075 END
+    CASE WHEN ISFINITE(va2247) THEN va2247 END
   ) AS gtja_171,
   (
-    CASE WHEN ISFINITE(va2088) THEN va2088 END
+    CASE WHEN ISFINITE(va2260) THEN va2260 END
   ) AS gtja_172,
   (
-    CASE WHEN ISFINITE(va2092) THEN va2092 END
+    CASE WHEN ISFINITE(va2264) THEN va2264 END
   ) AS gtja_173,
   (
-    CASE WHEN ISFINITE(va233) THEN va233 END
+    CASE WHEN ISFINITE(va254) THEN va254 END
   ) AS gtja_174,
   (
-    CASE WHEN ISFINITE(va2094) THEN va2094 END
+    CASE WHEN ISFINITE(va2266) THEN va2266 END
   ) AS gtja_175,
   (
-    CASE WHEN ISFINITE(va2109) THEN va2109 END
+    CASE WHEN ISFINITE(va2284) THEN va2284 END
   ) AS gtja_176,
   (
-    CASE WHEN ISFINITE(va2110) THEN va2110 END
+    CASE WHEN ISFINITE(va2285) THEN va2285 END
   ) AS gtja_177,
   (
-    CASE WHEN ISFINITE(va2111) THEN va2111 END
+    CASE WHEN ISFINITE(va2286) THEN va2286 END
   ) AS gtja_178,
   (
-    CASE WHEN ISFINITE(va2139) THEN va2139 END
+    CASE WHEN ISFINITE(va2332) THEN va2332 END
   ) AS gtja_179,
   (
-    CASE WHEN ISFINITE(va2145) THEN va2145 END
+    CASE WHEN ISFINITE(va2338) THEN va2338 END
   ) AS gtja_180,
   (
-    CASE WHEN ISFINITE(va2155) THEN va2155 END
+    CASE WHEN ISFINITE(va2348) THEN va2348 END
   ) AS gtja_181,
   (
-    CASE WHEN ISFINITE(va2163) THEN va2163 END
+    CASE WHEN ISFINITE(va2356) THEN va2356 END
   ) AS gtja_182,
   (
-    CASE WHEN ISFINITE(va2168) THEN va2168 END
+    CASE WHEN ISFINITE(va2361) THEN va2361 END
   ) AS gtja_183,
   (
-    CASE WHEN ISFINITE(va2185) THEN va2185 END
+    CASE WHEN ISFINITE(va2378) THEN va2378 END
   ) AS gtja_184,
   (
-    CASE WHEN ISFINITE(va2191) THEN va2191 END
+    CASE WHEN ISFINITE(va2384) THEN va2384 END
   ) AS gtja_185,
   (
-    CASE WHEN ISFINITE(va2193) THEN va2193 END
+    CASE WHEN ISFINITE(va2386) THEN va2386 END
   ) AS gtja_186,
   (
-    CASE WHEN ISFINITE(va2194) THEN va2194 END
+    CASE WHEN ISFINITE(va2387) THEN va2387 END
   ) AS gtja_187,
   (
-    CASE WHEN ISFINITE(va2199) THEN va2199 END
+    CASE WHEN ISFINITE(va2392) THEN va2392 END
   ) AS gtja_188,
   (
-    CASE WHEN ISFINITE(va2201) THEN va2201 END
+    CASE WHEN ISFINITE(va2394) THEN va2394 END
   ) AS gtja_189,
   (
-    CASE WHEN ISFINITE(va2222) THEN va2222 END
+    CASE WHEN ISFINITE(va2415) THEN va2415 END
   ) AS gtja_190,
   (
-    CASE WHEN ISFINITE(va2228) THEN va2228 END
+    CASE WHEN ISFINITE(va2423) THEN va2423 END
   ) AS gtja_191
 FROM values_19_1

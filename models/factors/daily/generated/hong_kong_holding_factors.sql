@@ -120,7 +120,9 @@ WITH series_1 AS (
     (
       CASE
         WHEN NOT va10 IS NULL
-        THEN CASE WHEN se13 > stock_row - 19 THEN va10 ELSE 0 END
+        THEN CASE WHEN (
+          se13 > stock_row - 19
+        ) THEN va10 ELSE 0 END
       END
     ) AS va14
   FROM series_5

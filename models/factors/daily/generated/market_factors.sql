@@ -77,7 +77,9 @@ WITH values_0_1 AS (
     (
       CASE
         WHEN NOT va4 IS NULL
-        THEN CASE WHEN se7 > stock_row - 19 THEN va4 ELSE 0 END
+        THEN CASE WHEN (
+          se7 > stock_row - 19
+        ) THEN va4 ELSE 0 END
       END
     ) AS va8
   FROM series_3

@@ -369,7 +369,11 @@ WITH values_0_1 AS (
     va8,
     (
       CASE
-        WHEN se51 > stock_row - 19 AND se54 > stock_row - 19
+        WHEN (
+          se51 > stock_row - 19
+        ) AND (
+          se54 > stock_row - 19
+        )
         THEN CASE WHEN ISFINITE(va48) THEN ROUND(va48, 12) END
         ELSE NULL
       END

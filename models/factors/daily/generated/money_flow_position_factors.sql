@@ -270,7 +270,9 @@ WITH values_0_1 AS (
     (
       CASE
         WHEN NOT va42 IS NULL
-        THEN CASE WHEN se45 > stock_row - 19 THEN va42 ELSE 0 END
+        THEN CASE WHEN (
+          se45 > stock_row - 19
+        ) THEN va42 ELSE 0 END
       END
     ) AS va46
   FROM series_3

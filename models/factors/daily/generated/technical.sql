@@ -790,7 +790,9 @@ WITH values_0_1 AS (
     ) AS va34,
     (
       (
-        CASE WHEN se45 > stock_row - 19 THEN se42 ELSE 0 END
+        CASE WHEN (
+          se45 > stock_row - 19
+        ) THEN se42 ELSE 0 END
       ) * 2
     ) AS va46,
     (
@@ -1305,7 +1307,9 @@ WITH values_0_1 AS (
       (
         se98 + (
           (
-            CASE WHEN se218 > stock_row - 19 THEN se215 ELSE 0 END
+            CASE WHEN (
+              se218 > stock_row - 19
+            ) THEN se215 ELSE 0 END
           ) * 3
         )
       ),
