@@ -181,6 +181,7 @@ def ten_by_polars(path: Path, folder: Path, names: list[str]) -> dict:
     open_, high, low, close, volume = map(pl.col, ("open", "high", "low", "close", "volume"))
 
     def rank(x: pl.Expr) -> pl.Expr:
+        x = x * 8193 - (x * 8193 - x)  # to 40 bits, as we do: float noise decides no tie
         return (x.rank("average") / x.count()).over(day)
 
     def corr(x: str, y: str, rows: int) -> pl.Expr:
@@ -202,7 +203,7 @@ def ten_by_polars(path: Path, folder: Path, names: list[str]) -> dict:
     frame = frame.with_columns(
         pl.rolling_cov(
             pl.col("rank_of_close"), pl.col("rank_of_volume"), window_size=5, ddof=1
-        ).over(stock).round(12).alias("covariance"),
+        ).over(stock).alias("covariance"),
         high.rolling_std(10).over(stock).alias("deviation"),
     )  # fmt: skip
     found = frame.select(

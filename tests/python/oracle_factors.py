@@ -240,10 +240,11 @@ def _variance(x: list) -> float:
 
 
 def _covariance(x: list, y: list) -> float:
-    """By the correlation, whose 12 decimals say what is float noise and what is not."""
     if _constant(x) or _constant(y):
         return 0.0
-    return _correlation(x, y) * (math.sqrt(_variance(x)) * math.sqrt(_variance(y)))
+    found = _dot(_centred(x), _centred(y)) / (len(x) - 1)
+    noise = 1e-12 * math.sqrt(_variance(x)) * math.sqrt(_variance(y))
+    return found if abs(found) > noise else 0.0
 
 
 def _correlation(x: list, y: list) -> float:

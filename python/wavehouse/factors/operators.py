@@ -293,8 +293,8 @@ _OPERATORS = (
     _series(
         "covariance",
         (X, Y, N2),
-        "correlation(x, y, n) * stddev(x, n) * stddev(y, n): covariance, ddof 1; exactly 0 where x "
-        "or y is constant.",
+        "Covariance, ddof 1; exactly 0 where x or y is constant, or where it is below 1e-12 of the "
+        "product of both deviations.",
         aliases=("coviance", "cov", "ts_cov"),
         symmetric=True,
     ),

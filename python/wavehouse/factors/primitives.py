@@ -51,6 +51,32 @@ class Primitive:
         return self.args if self.group is None else (*self.args, self.group)
 
 
+def doublings(rows: int) -> list[tuple[int, int]]:
+    """Blocks that rows consist of, the largest and newest first: rows back, power of 2."""
+    found, back = [], 0
+    for power in reversed(range(rows.bit_length())):
+        if rows >> power & 1:
+            found.append((back, power))
+            back += 2**power
+    return found
+
+
+def tree(terms: list[str], sign: str = "+") -> str:
+    """Terms joined in blocks of 2, 4, 8, ..., then the blocks: nearly as exact as in pairs."""
+    joined = ""
+    for back, power in doublings(len(terms)):
+        block = terms[back : back + 2**power]
+        while len(block) > 1:
+            block = [f"({a} {sign} {b})" for a, b in zip(block[::2], block[1::2], strict=True)]
+        joined = f"({joined} {sign} {block[0]})" if joined else block[0]
+    return joined
+
+
+def places(rows: int, start: int = 0) -> list[str]:
+    """Arguments of a primitive, as its SQL names them."""
+    return [f"{{{place}}}" for place in range(start, start + rows)]
+
+
 def constant_of(primitive: Primitive) -> float:
     """The number that a constant primitive stands for."""
     return float(primitive.sql.strip("()").split("::")[0])
@@ -425,12 +451,24 @@ class Lowering:
         return self.unless_constant(sql, n, value, x, y)
 
     def _covariance(self, x, y, n):
-        """By the correlation, so that float noise is not taken for a covariance near 0."""
+        """Float noise, by the scale of both deviations, is no covariance."""
         x, y = self.number(x), self.number(y)
         deviations = self._multiply(self._stddev(x, n), self._stddev(y, n))
-        return self.explicit(
-            "case when {1} = 0 then 0 else {0} * {1} end", self._correlation(x, y, n), deviations
-        )
+        value = self.element(f"({{0}} / {n - 1})", self.joint(n, x, y))
+        sql = "case when {1} = 0 or abs({0}) <= 1e-12::double * {1} then 0 else {0} end"
+        return self.explicit(sql, value, deviations)
+
+    def joint(self, n: int, x: Primitive, y: Primitive) -> Primitive:
+        """Sum of the products of both distances from the mean in a window."""
+        if n > UNROLLED:
+            return self.element(f"({{0}} * {n})", self.window("covar_pop({0}, {1})", n, x, y))
+        sides = [[self.lag(side, back) for back in range(n)] for side in (x, y)]
+        means = [self.element(f"({tree(places(n))} / {n})", *lags) for lags in sides]
+        products = [
+            f"({a} - {{{2 * n}}}) * ({b} - {{{2 * n + 1}}})"
+            for a, b in zip(places(n), places(n, n), strict=True)
+        ]
+        return self.element(f"({' + '.join(products)})", *sides[0], *sides[1], *means)
 
     def _count(self, c, n):
         return self.window("sum({0})", n, c)

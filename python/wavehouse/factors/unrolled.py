@@ -29,33 +29,10 @@ from wavehouse.factors.primitives import (
     SERIES,
     Lowering,
     Primitive,
+    doublings,
+    places,
+    tree,
 )
-
-
-def doublings(rows: int) -> list[tuple[int, int]]:
-    """Blocks that rows consist of, the largest and newest first: rows back, power of 2."""
-    found, back = [], 0
-    for power in reversed(range(rows.bit_length())):
-        if rows >> power & 1:
-            found.append((back, power))
-            back += 2**power
-    return found
-
-
-def tree(terms: list[str], sign: str = "+") -> str:
-    """Terms joined in blocks of 2, 4, 8, ..., then the blocks: nearly as exact as in pairs."""
-    joined = ""
-    for back, power in doublings(len(terms)):
-        block = terms[back : back + 2**power]
-        while len(block) > 1:
-            block = [f"({a} {sign} {b})" for a, b in zip(block[::2], block[1::2], strict=True)]
-        joined = f"({joined} {sign} {block[0]})" if joined else block[0]
-    return joined
-
-
-def _places(rows: int, start: int = 0) -> list[str]:
-    return [f"{{{place}}}" for place in range(start, start + rows)]
-
 
 BLOCK = "block"  # frame of what is computed anew in every select that reads it
 SUM, PRODUCT = "({0} + {1})", "({0} * {1})"
@@ -200,7 +177,7 @@ class Unrolled(Lowering):
             used = list(dict.fromkeys(int(place) for place in PLACE.findall(text)))
             moved = PLACE.sub(lambda place, used=used: f"{{{used.index(int(place[1]))}}}", text)
             parts.append(self.rows_of(moved, rows, *(read[place] for place in used)))
-        return self.rows_of(tree(_places(len(parts))), rows, *parts)
+        return self.rows_of(tree(places(len(parts))), rows, *parts)
 
     def of_lags(self, sql: str, rows: int, x: Primitive) -> Primitive:
         """A scalar expression of x today ({0}), on the row before ({1}), ..., NULL where one is."""
@@ -228,9 +205,9 @@ class Unrolled(Lowering):
 
     def _window_sum(self, n, x):
         if n < LEAST_FOLDED:
-            return self.of_lags(tree(_places(n)), n, x)
+            return self.of_lags(tree(places(n)), n, x)
         whole = self.folded(n, SUM, x)
-        self.days[whole] = self.of_lags(tree(_places(n)), n, x)
+        self.days[whole] = self.of_lags(tree(places(n)), n, x)
         return whole
 
     def _window_avg(self, n, x):
@@ -238,7 +215,7 @@ class Unrolled(Lowering):
 
     def _window_product(self, n, x):
         whole = self.folded(n, PRODUCT, x)
-        self.days[whole] = self.of_lags(tree(_places(n), "*"), n, x)
+        self.days[whole] = self.of_lags(tree(places(n), "*"), n, x)
         return whole
 
     def _extreme(self, function, n, x):
@@ -260,8 +237,8 @@ class Unrolled(Lowering):
 
     def _window_median(self, n, x):
         whole = self.of_lags(
-            f"case when {tree(_places(n))} is not null"
-            f" then list_aggregate([{', '.join(_places(n))}], 'median') end",
+            f"case when {tree(places(n))} is not null"
+            f" then list_aggregate([{', '.join(places(n))}], 'median') end",
             n,
             x,
         )
@@ -269,7 +246,7 @@ class Unrolled(Lowering):
 
     def _moment(self, power, n, x):
         """Sum of so many powers of the distances from the mean."""
-        terms = [" * ".join([f"({place} - {{{n}}})"] * power) for place in _places(n)]
+        terms = [" * ".join([f"({place} - {{{n}}})"] * power) for place in places(n)]
         mean = self._window_avg(n, x)
         whole = self.added(terms, n, *(self.past(x, back) for back in range(n)), mean)
         if n > 1 and not is_constant(x):
@@ -277,18 +254,18 @@ class Unrolled(Lowering):
             powers = " * ".join([f"(value - {{{len(lists)}}})"] * power)
             sums = [
                 f"list_sum(list_transform({place}, lambda value: {powers}))"
-                for place in _places(len(lists))
+                for place in places(len(lists))
             ]
             self.days[whole] = self.rows_of(tree(sums), n, *lists, mean)
         return whole
 
-    def _joint(self, n, x, y):
+    def joint(self, n, x, y):
         """Sum of the products of both distances from the mean."""
         if x is y:
             return self._moment(2, n, x)
         terms = [
             f"({a} - {{{2 * n}}}) * ({b} - {{{2 * n + 1}}})"
-            for a, b in zip(_places(n), _places(n, n), strict=True)
+            for a, b in zip(places(n), places(n, n), strict=True)
         ]
         read = [self.past(side, back) for side in (x, y) for back in range(n)]
         means = (self._window_avg(n, x), self._window_avg(n, y))
@@ -304,11 +281,11 @@ class Unrolled(Lowering):
         return self.element(f"sqrt({{0}} / {n - 1})", self._moment(2, n, x))
 
     def _window_covar_pop(self, n, x, y):
-        return self.element(f"({{0}} / {n})", self._joint(n, x, y))
+        return self.element(f"({{0}} / {n})", self.joint(n, x, y))
 
     def _window_corr(self, n, x, y):
         sql = "({0} / nullif(sqrt({1}) * sqrt({2}), 0))"
-        sums = (self._joint(n, x, y), self._moment(2, n, x), self._moment(2, n, y))
+        sums = (self.joint(n, x, y), self._moment(2, n, x), self._moment(2, n, y))
         return self.element(sql, *sums, partial=True)
 
     def _window_regr_slope(self, n, y, x):
@@ -316,11 +293,11 @@ class Unrolled(Lowering):
             weights = [(n - 1) / 2 - back for back in range(n)]
             terms = [
                 f"{weight!r}::double * {place}"
-                for weight, place in zip(weights, _places(n), strict=True)
+                for weight, place in zip(weights, places(n), strict=True)
             ]
             whole = sum(weight * weight for weight in weights)
             return self.of_lags(f"({tree(terms)} / {whole!r}::double)", n, y)
-        sums = (self._joint(n, y, x), self._moment(2, n, x))
+        sums = (self.joint(n, y, x), self._moment(2, n, x))
         return self.element("({0} / nullif({1}, 0))", *sums, partial=True)
 
     def _window_skewness(self, n, x):
@@ -351,7 +328,7 @@ class Unrolled(Lowering):
         """By how many values are less than today's, less those that are greater."""
         x = self.rounded(x)
         kind = "" if n <= 100 else "::integer"
-        terms = [f"sign({{0}} - {place}){kind}" for place in _places(n)]
+        terms = [f"sign({{0}} - {place}){kind}" for place in places(n)]
         whole = self.of_lags(f"(({n + 1} + {tree(terms)}) / {2 * n})", n, x)
         signs = "list_sum(list_transform({0}, lambda value: sign({1} - value)))"
         return self.by_list(whole, _if_whole(f"(({n + 1} + {signs}) / {2 * n})", n), n, x, x)
@@ -373,7 +350,7 @@ class Unrolled(Lowering):
             self.element("({0} / nullif({1}, 0))", self._window_sum(n, side), count, partial=True)
             for side in sides
         ]
-        (xs, ys), flags = (_places(n, start) for start in (0, n)), _places(n, 2 * n)
+        (xs, ys), flags = (places(n, start) for start in (0, n)), places(n, 2 * n)
         mean_x, mean_y = f"{{{3 * n}}}", f"{{{3 * n + 1}}}"
         across = [f"({a} - {mean_x} * {flag})" for a, flag in zip(xs, flags, strict=True)]
         along = [f"({b} - {mean_y} * {flag})" for b, flag in zip(ys, flags, strict=True)]
@@ -384,7 +361,7 @@ class Unrolled(Lowering):
         only = self.explicit("case when {1} then {0} end", x, kept)
         lags = [self.past(only, back) for back in range(n)]
         reach = [
-            self.make(ELEMENT, f"{function}({', '.join(_places(n))})", *lags, total=False)
+            self.make(ELEMENT, f"{function}({', '.join(places(n))})", *lags, total=False)
             for function in ("least", "greatest")
         ]
         sql = "case when {2} >= 3 and {3} < {4} then {0} / nullif({1}, 0) end"
