@@ -62,56 +62,56 @@ WITH values_0_1 AS (
       high * 8193 - (
         high * 8193 - high
       )
-    ) AS va227,
+    ) AS va234,
     (
       -returns
-    ) AS va384,
+    ) AS va393,
     (
       high - close
-    ) AS va385,
+    ) AS va394,
     (
       vwap * 8193 - (
         vwap * 8193 - vwap
       )
-    ) AS va412,
+    ) AS va421,
     (
       (
         high + low
       ) / 2
-    ) AS va437,
+    ) AS va446,
     (
       close - 1
-    ) AS va453,
+    ) AS va462,
     (
       -(
         1 - (
           open / NULLIF(close, 0)
         )
       )
-    ) AS va556,
+    ) AS va565,
     (
       (
         close + high
       ) - low
-    ) AS va582,
+    ) AS va591,
     (
       open - close
-    ) AS va606,
+    ) AS va615,
     (
       close / NULLIF(open, 0)
-    ) AS va647,
+    ) AS va656,
     (
       high * low
-    ) AS va692,
+    ) AS va701,
     (
       close + vwap
-    ) AS va699,
+    ) AS va708,
     (
       1 / NULLIF(close, 0)
-    ) AS va751,
+    ) AS va760,
     (
       close - low
-    ) AS va789,
+    ) AS va798,
     (
       (
         -(
@@ -124,58 +124,58 @@ WITH values_0_1 AS (
           low - high
         )
       ), 0)
-    ) AS va794,
+    ) AS va803,
     (
       high - low
-    ) AS va822,
+    ) AS va831,
     (
       (
         open * CAST(0.00817205 AS DOUBLE)
       ) + (
         vwap * CAST(0.99182795 AS DOUBLE)
       )
-    ) AS va929,
+    ) AS va938,
     (
       (
         close * CAST(0.518371 AS DOUBLE)
       ) + (
         low * CAST(0.481629 AS DOUBLE)
       )
-    ) AS va1016,
+    ) AS va1025,
     (
       low + open
-    ) AS va1056,
+    ) AS va1065,
     (
       (
         low * CAST(0.852845 AS DOUBLE)
       ) + (
         open * CAST(0.147155 AS DOUBLE)
       )
-    ) AS va1149,
+    ) AS va1158,
     (
       (
         high * CAST(0.0261661 AS DOUBLE)
       ) + (
         vwap * CAST(0.9738339 AS DOUBLE)
       )
-    ) AS va1178,
+    ) AS va1187,
     (
       (
         close * CAST(0.12329699999999999 AS DOUBLE)
       ) + (
         high * CAST(0.876703 AS DOUBLE)
       )
-    ) AS va1355,
+    ) AS va1364,
     (
       (
         close + open
       ) - (
         open + vwap
       )
-    ) AS va1428,
+    ) AS va1437,
     (
       CASE WHEN stock_row > 1 THEN returns END
-    ) AS va1752
+    ) AS va1761
   FROM {{ ref('minute_factor_inputs') }}
 ), values_0_2 AS (
   SELECT
@@ -191,28 +191,28 @@ WITH values_0_1 AS (
     open,
     returns,
     va0,
-    va1016,
-    va1149,
-    va1355,
+    va1025,
+    va1158,
+    va1364,
     va15,
     va177,
     va191,
     va2,
     va22,
-    va227,
-    va384,
-    va385,
-    va412,
-    va437,
-    va453,
+    va234,
+    va393,
+    va394,
+    va421,
+    va446,
     va46,
+    va462,
     va51,
-    va606,
-    va789,
-    va794,
+    va615,
+    va798,
     va80,
-    va822,
-    va929,
+    va803,
+    va831,
+    va938,
     va95,
     volume,
     vwap,
@@ -224,89 +224,89 @@ WITH values_0_1 AS (
         va95 * 8193 - va95
       )
     ) AS va96,
-    ABS(va15) AS va300,
+    ABS(va15) AS va309,
     (
-      va556 * 8193 - (
-        va556 * 8193 - va556
+      va565 * 8193 - (
+        va565 * 8193 - va565
       )
-    ) AS va557,
+    ) AS va566,
     (
-      va582 * 8193 - (
-        va582 * 8193 - va582
+      va591 * 8193 - (
+        va591 * 8193 - va591
       )
-    ) AS va583,
+    ) AS va592,
     (
       va15 * 8193 - (
         va15 * 8193 - va15
       )
-    ) AS va598,
-    (
-      va606 * 8193 - (
-        va606 * 8193 - va606
-      )
     ) AS va607,
     (
-      va647 * 8193 - (
-        va647 * 8193 - va647
+      va615 * 8193 - (
+        va615 * 8193 - va615
       )
-    ) AS va648,
+    ) AS va616,
+    (
+      va656 * 8193 - (
+        va656 * 8193 - va656
+      )
+    ) AS va657,
     (
       CASE
         WHEN (
-          va692 > 0
+          va701 > 0
           OR (
             CAST(0.5 AS DOUBLE) = FLOOR(CAST(0.5 AS DOUBLE))
             AND (
-              va692 <> 0 OR CAST(0.5 AS DOUBLE) >= 0
+              va701 <> 0 OR CAST(0.5 AS DOUBLE) >= 0
             )
           )
           OR (
-            va692 = 0 AND CAST(0.5 AS DOUBLE) > 0
+            va701 = 0 AND CAST(0.5 AS DOUBLE) > 0
           )
         )
-        THEN POWER(va692, CAST(0.5 AS DOUBLE))
+        THEN POWER(va701, CAST(0.5 AS DOUBLE))
       END
-    ) AS va693,
+    ) AS va702,
     (
       va177 * 8193 - (
         va177 * 8193 - va177
       )
-    ) AS va695,
+    ) AS va704,
     (
-      va699 * 8193 - (
-        va699 * 8193 - va699
+      va708 * 8193 - (
+        va708 * 8193 - va708
       )
-    ) AS va700,
+    ) AS va709,
     (
-      va385 * 8193 - (
-        va385 * 8193 - va385
+      va394 * 8193 - (
+        va394 * 8193 - va394
       )
-    ) AS va746,
+    ) AS va755,
     (
-      va751 * 8193 - (
-        va751 * 8193 - va751
+      va760 * 8193 - (
+        va760 * 8193 - va760
       )
-    ) AS va752,
+    ) AS va761,
     (
-      va789 - va385
-    ) AS va790,
+      va798 - va394
+    ) AS va799,
     (
-      va437 * 8193 - (
-        va437 * 8193 - va437
+      va446 * 8193 - (
+        va446 * 8193 - va446
       )
-    ) AS va883,
+    ) AS va892,
     (
       (
-        va437 * CAST(0.178404 AS DOUBLE)
+        va446 * CAST(0.178404 AS DOUBLE)
       ) + (
         vwap * CAST(0.821596 AS DOUBLE)
       )
-    ) AS va915,
+    ) AS va924,
     (
-      va929 * 8193 - (
-        va929 * 8193 - va929
+      va938 * 8193 - (
+        va938 * 8193 - va938
       )
-    ) AS va939,
+    ) AS va948,
     (
       (
         (
@@ -317,51 +317,51 @@ WITH values_0_1 AS (
           )
         ) - vwap
       ) / NULLIF((
-        open - va437
+        open - va446
       ), 0)
-    ) AS va970,
+    ) AS va979,
     (
-      va1056 - (
+      va1065 - (
         vwap + vwap
       )
-    ) AS va1057,
+    ) AS va1066,
     (
-      va1178 * 8193 - (
-        va1178 * 8193 - va1178
+      va1187 * 8193 - (
+        va1187 * 8193 - va1187
       )
-    ) AS va1179,
+    ) AS va1188,
     (
       (
-        va437 + high
+        va446 + high
       ) - (
         high + vwap
       )
-    ) AS va1246,
+    ) AS va1255,
     (
-      va1355 * 8193 - (
-        va1355 * 8193 - va1355
+      va1364 * 8193 - (
+        va1364 * 8193 - va1364
       )
-    ) AS va1368,
+    ) AS va1377,
     (
-      va1428 * 8193 - (
-        va1428 * 8193 - va1428
+      va1437 * 8193 - (
+        va1437 * 8193 - va1437
       )
-    ) AS va1429,
+    ) AS va1438,
     CAST((
       (
         (
-          va437 + close
-        ) < va1056
+          va446 + close
+        ) < va1065
       )
-    ) AS DOUBLE) AS va1485,
+    ) AS DOUBLE) AS va1494,
     (
       va15 / NULLIF((
-        va822 + CAST(0.001 AS DOUBLE)
+        va831 + CAST(0.001 AS DOUBLE)
       ), 0)
-    ) AS va1723,
+    ) AS va1732,
     (
-      CASE WHEN ABS(va1752) < CAST(1e75 AS DOUBLE) THEN va1752 END
-    ) AS va1753
+      CASE WHEN ABS(va1761) < CAST(1e75 AS DOUBLE) THEN va1761 END
+    ) AS va1762
   FROM values_0_1
 ), values_0_3 AS (
   SELECT
@@ -377,50 +377,50 @@ WITH values_0_1 AS (
     open,
     returns,
     va0,
-    va1016,
-    va1149,
-    va1179,
-    va1246,
-    va1355,
-    va1368,
-    va1429,
-    va1485,
+    va1025,
+    va1158,
+    va1188,
+    va1255,
+    va1364,
+    va1377,
+    va1438,
+    va1494,
     va15,
-    va1723,
-    va1753,
+    va1732,
+    va1762,
     va177,
     va191,
     va2,
     va22,
-    va227,
-    va300,
-    va384,
-    va385,
-    va412,
-    va437,
-    va453,
+    va234,
+    va309,
+    va393,
+    va394,
+    va421,
+    va446,
     va46,
+    va462,
     va51,
-    va557,
-    va583,
-    va598,
-    va606,
+    va566,
+    va592,
     va607,
-    va648,
-    va695,
-    va700,
-    va746,
-    va752,
-    va794,
+    va615,
+    va616,
+    va657,
+    va704,
+    va709,
+    va755,
+    va761,
     va80,
-    va822,
-    va883,
-    va915,
-    va929,
-    va939,
+    va803,
+    va831,
+    va892,
+    va924,
+    va938,
+    va948,
     va95,
     va96,
-    va970,
+    va979,
     volume,
     vwap,
     (
@@ -429,33 +429,33 @@ WITH values_0_1 AS (
       )
     ) AS va17,
     (
-      va300 * 8193 - (
-        va300 * 8193 - va300
+      va309 * 8193 - (
+        va309 * 8193 - va309
       )
-    ) AS va302,
+    ) AS va311,
     (
       (
-        CASE WHEN ISFINITE(va693) THEN va693 END
+        CASE WHEN ISFINITE(va702) THEN va702 END
       ) - vwap
-    ) AS va694,
+    ) AS va703,
     (
-      va790 / NULLIF(va789, 0)
-    ) AS va791,
+      va799 / NULLIF(va798, 0)
+    ) AS va800,
     (
       (
-        va790 / NULLIF(va822, 0)
+        va799 / NULLIF(va831, 0)
       ) * volume
-    ) AS va823,
+    ) AS va832,
     (
-      va1057 * 8193 - (
-        va1057 * 8193 - va1057
+      va1066 * 8193 - (
+        va1066 * 8193 - va1066
       )
-    ) AS va1058,
+    ) AS va1067,
     (
-      va1753 * 8193 - (
-        va1753 * 8193 - va1753
+      va1762 * 8193 - (
+        va1762 * 8193 - va1762
       )
-    ) AS va1756
+    ) AS va1765
   FROM values_0_2
 ), values_0_4 AS (
   SELECT
@@ -471,63 +471,63 @@ WITH values_0_1 AS (
     open,
     returns,
     va0,
-    va1016,
-    va1058,
-    va1149,
-    va1179,
-    va1246,
-    va1355,
-    va1368,
-    va1429,
-    va1485,
+    va1025,
+    va1067,
+    va1158,
+    va1188,
+    va1255,
+    va1364,
+    va1377,
+    va1438,
+    va1494,
     va15,
     va17,
-    va1723,
-    va1753,
-    va1756,
+    va1732,
+    va1762,
+    va1765,
     va177,
     va191,
     va2,
     va22,
-    va227,
-    va300,
-    va302,
-    va384,
-    va385,
-    va412,
-    va437,
-    va453,
+    va234,
+    va309,
+    va311,
+    va393,
+    va394,
+    va421,
+    va446,
     va46,
+    va462,
     va51,
-    va557,
-    va583,
-    va598,
-    va606,
+    va566,
+    va592,
     va607,
-    va648,
-    va694,
-    va695,
-    va700,
-    va746,
-    va752,
-    va791,
-    va794,
+    va615,
+    va616,
+    va657,
+    va703,
+    va704,
+    va709,
+    va755,
+    va761,
     va80,
-    va822,
-    va883,
-    va915,
-    va929,
-    va939,
+    va800,
+    va803,
+    va831,
+    va892,
+    va924,
+    va938,
+    va948,
     va95,
     va96,
-    va970,
+    va979,
     volume,
     vwap,
     (
-      va823 * 8193 - (
-        va823 * 8193 - va823
+      va832 * 8193 - (
+        va832 * 8193 - va832
       )
-    ) AS va824
+    ) AS va833
   FROM values_0_3
 ), series_1 AS (
   SELECT
@@ -542,51 +542,51 @@ WITH values_0_1 AS (
     open,
     returns,
     va0,
-    va1016,
-    va1058,
-    va1149,
-    va1179,
-    va1355,
-    va1368,
-    va1429,
+    va1025,
+    va1067,
+    va1158,
+    va1188,
+    va1364,
+    va1377,
+    va1438,
     va15,
     va17,
-    va1723,
-    va1756,
+    va1732,
+    va1765,
     va177,
     va191,
     va2,
     va22,
-    va227,
-    va302,
-    va384,
-    va385,
-    va412,
-    va437,
-    va453,
+    va234,
+    va311,
+    va393,
+    va394,
+    va421,
+    va446,
     va46,
+    va462,
     va51,
-    va557,
-    va598,
+    va566,
     va607,
-    va648,
-    va694,
-    va695,
-    va700,
-    va746,
-    va752,
-    va791,
-    va794,
+    va616,
+    va657,
+    va703,
+    va704,
+    va709,
+    va755,
+    va761,
     va80,
-    va822,
-    va824,
-    va883,
-    va915,
-    va929,
-    va939,
+    va800,
+    va803,
+    va831,
+    va833,
+    va892,
+    va924,
+    va938,
+    va948,
     va95,
     va96,
-    va970,
+    va979,
     volume,
     vwap,
     STDDEV_SAMP(returns) OVER rows_20 AS se1,
@@ -623,122 +623,122 @@ WITH values_0_1 AS (
     MAX(va177) OVER rows_3 AS se178,
     MIN(va177) OVER rows_3 AS se183,
     LAG(volume, 1) OVER rows_row AS se189,
-    LAG(returns, 3) OVER rows_row AS se220,
-    LAG(va191, 1) OVER rows_row AS se264,
-    LAG(va191, 2) OVER rows_row AS se265,
-    LAG(va191, 3) OVER rows_row AS se266,
-    LAG(va191, 4) OVER rows_row AS se267,
-    LAG(va191, 5) OVER rows_row AS se268,
-    LAG(va191, 6) OVER rows_row AS se269,
-    LAG(va191, 7) OVER rows_row AS se270,
-    LAG(va191, 8) OVER rows_row AS se271,
-    LAG(va191, 9) OVER rows_row AS se272,
-    AVG(amount) OVER rows_20 AS se285,
-    COUNT(amount) OVER rows_20 AS se286,
-    STDDEV_SAMP(va300) OVER rows_5 AS se301,
-    LAG(va302, 1) OVER rows_row AS se303,
-    LAG(va302, 2) OVER rows_row AS se304,
-    LAG(va302, 3) OVER rows_row AS se305,
-    LAG(va302, 4) OVER rows_row AS se306,
-    CORR(close, open) OVER rows_10 AS se307,
-    SUM(returns) OVER rows_250 AS se315,
-    LAG(high, 1) OVER rows_row AS se322,
-    LAG(low, 1) OVER rows_row AS se333,
-    AVG(close) OVER rows_8 AS se340,
-    STDDEV_SAMP(close) OVER rows_8 AS se341,
-    AVG(close) OVER rows_2 AS se343,
-    CORR(high, volume) OVER rows_5 AS se351,
-    REGR_COUNT(high, volume) OVER rows_5 AS se352,
-    LAG(va227, 1) OVER rows_row AS se354,
-    LAG(va227, 2) OVER rows_row AS se355,
-    LAG(va227, 3) OVER rows_row AS se356,
-    LAG(va227, 4) OVER rows_row AS se357,
-    STDDEV_SAMP(close) OVER rows_20 AS se361,
-    AVG(high) OVER rows_20 AS se369,
-    LAG(high, 2) OVER rows_row AS se371,
-    AVG(close) OVER rows_100 AS se373,
-    LAG(close, 100) OVER rows_row AS se375,
-    MIN(close) OVER rows_100 AS se380,
-    LAG(close, 3) OVER rows_row AS se381,
-    LAG(va80, 1) OVER rows_row AS se441,
-    LAG(va80, 2) OVER rows_row AS se442,
-    LAG(va80, 3) OVER rows_row AS se443,
-    LAG(va80, 4) OVER rows_row AS se444,
-    LAG(va453, 5) OVER rows_row AS se454,
-    LAG(va384, 6) OVER rows_row AS se479,
-    LAG(close, 2) OVER rows_row AS se487,
-    SUM(volume) OVER rows_5 AS se493,
-    COUNT(volume) OVER rows_5 AS se494,
-    SUM(volume) OVER rows_20 AS se495,
-    LAG(close, 10) OVER rows_row AS se501,
-    LAG(va80, 5) OVER rows_row AS se525,
-    LAG(va80, 6) OVER rows_row AS se526,
-    LAG(va80, 7) OVER rows_row AS se527,
-    LAG(va80, 8) OVER rows_row AS se528,
-    LAG(va80, 9) OVER rows_row AS se529,
-    LAG(va80, 10) OVER rows_row AS se530,
-    LAG(va80, 11) OVER rows_row AS se531,
-    LAG(close, 5) OVER rows_row AS se542,
-    LAG(va412, 1) OVER rows_row AS se548,
-    AVG(close) OVER rows_7 AS se552,
-    STDDEV_SAMP(returns) OVER rows_2 AS se566,
-    STDDEV_SAMP(returns) OVER rows_5 AS se567,
-    LAG(va2, 2) OVER rows_row AS se568,
-    LAG(va2, 3) OVER rows_row AS se569,
-    LAG(va2, 4) OVER rows_row AS se570,
+    LAG(returns, 3) OVER rows_row AS se227,
+    LAG(va191, 1) OVER rows_row AS se273,
+    LAG(va191, 2) OVER rows_row AS se274,
+    LAG(va191, 3) OVER rows_row AS se275,
+    LAG(va191, 4) OVER rows_row AS se276,
+    LAG(va191, 5) OVER rows_row AS se277,
+    LAG(va191, 6) OVER rows_row AS se278,
+    LAG(va191, 7) OVER rows_row AS se279,
+    LAG(va191, 8) OVER rows_row AS se280,
+    LAG(va191, 9) OVER rows_row AS se281,
+    AVG(amount) OVER rows_20 AS se294,
+    COUNT(amount) OVER rows_20 AS se295,
+    STDDEV_SAMP(va309) OVER rows_5 AS se310,
+    LAG(va311, 1) OVER rows_row AS se312,
+    LAG(va311, 2) OVER rows_row AS se313,
+    LAG(va311, 3) OVER rows_row AS se314,
+    LAG(va311, 4) OVER rows_row AS se315,
+    CORR(close, open) OVER rows_10 AS se316,
+    SUM(returns) OVER rows_250 AS se324,
+    LAG(high, 1) OVER rows_row AS se331,
+    LAG(low, 1) OVER rows_row AS se342,
+    AVG(close) OVER rows_8 AS se349,
+    STDDEV_SAMP(close) OVER rows_8 AS se350,
+    AVG(close) OVER rows_2 AS se352,
+    CORR(high, volume) OVER rows_5 AS se360,
+    REGR_COUNT(high, volume) OVER rows_5 AS se361,
+    LAG(va234, 1) OVER rows_row AS se363,
+    LAG(va234, 2) OVER rows_row AS se364,
+    LAG(va234, 3) OVER rows_row AS se365,
+    LAG(va234, 4) OVER rows_row AS se366,
+    STDDEV_SAMP(close) OVER rows_20 AS se370,
+    AVG(high) OVER rows_20 AS se378,
+    LAG(high, 2) OVER rows_row AS se380,
+    AVG(close) OVER rows_100 AS se382,
+    LAG(close, 100) OVER rows_row AS se384,
+    MIN(close) OVER rows_100 AS se389,
+    LAG(close, 3) OVER rows_row AS se390,
+    LAG(va80, 1) OVER rows_row AS se450,
+    LAG(va80, 2) OVER rows_row AS se451,
+    LAG(va80, 3) OVER rows_row AS se452,
+    LAG(va80, 4) OVER rows_row AS se453,
+    LAG(va462, 5) OVER rows_row AS se463,
+    LAG(va393, 6) OVER rows_row AS se488,
+    LAG(close, 2) OVER rows_row AS se496,
+    SUM(volume) OVER rows_5 AS se502,
+    COUNT(volume) OVER rows_5 AS se503,
+    SUM(volume) OVER rows_20 AS se504,
+    LAG(close, 10) OVER rows_row AS se510,
+    LAG(va80, 5) OVER rows_row AS se534,
+    LAG(va80, 6) OVER rows_row AS se535,
+    LAG(va80, 7) OVER rows_row AS se536,
+    LAG(va80, 8) OVER rows_row AS se537,
+    LAG(va80, 9) OVER rows_row AS se538,
+    LAG(va80, 10) OVER rows_row AS se539,
+    LAG(va80, 11) OVER rows_row AS se540,
+    LAG(close, 5) OVER rows_row AS se551,
+    LAG(va421, 1) OVER rows_row AS se557,
+    AVG(close) OVER rows_7 AS se561,
+    STDDEV_SAMP(returns) OVER rows_2 AS se575,
+    STDDEV_SAMP(returns) OVER rows_5 AS se576,
+    LAG(va2, 2) OVER rows_row AS se577,
+    LAG(va2, 3) OVER rows_row AS se578,
+    LAG(va2, 4) OVER rows_row AS se579,
     RANK(
     ORDER BY
-      va583) OVER rows_16 AS se584,
+      va592) OVER rows_16 AS se593,
     CUME_DIST(
     ORDER BY
-      va583) OVER rows_16 AS se585,
+      va592) OVER rows_16 AS se594,
     RANK(
     ORDER BY
-      va51) OVER rows_32 AS se586,
+      va51) OVER rows_32 AS se595,
     CUME_DIST(
     ORDER BY
-      va51) OVER rows_32 AS se587,
-    COUNT(va51) OVER rows_32 AS se588,
+      va51) OVER rows_32 AS se596,
+    COUNT(va51) OVER rows_32 AS se597,
     RANK(
     ORDER BY
-      va2) OVER rows_32 AS se589,
+      va2) OVER rows_32 AS se598,
     CUME_DIST(
     ORDER BY
-      va2) OVER rows_32 AS se590,
-    LAG(va598, 1) OVER rows_row AS se599,
-    LAG(va412, 2) OVER rows_row AS se619,
-    LAG(va412, 3) OVER rows_row AS se620,
-    LAG(va412, 4) OVER rows_row AS se621,
-    LAG(va412, 5) OVER rows_row AS se622,
-    AVG(close) OVER rows_200 AS se628,
-    LAG(va606, 1) OVER rows_row AS se635,
-    STDDEV_SAMP(high) OVER rows_10 AS se676,
-    LAG(va227, 5) OVER rows_row AS se677,
-    LAG(va227, 6) OVER rows_row AS se678,
-    LAG(va227, 7) OVER rows_row AS se679,
-    LAG(va227, 8) OVER rows_row AS se680,
-    LAG(va227, 9) OVER rows_row AS se681,
-    CORR(high, volume) OVER rows_10 AS se688,
-    REGR_COUNT(high, volume) OVER rows_10 AS se689,
-    SUM(close) OVER rows_20 AS se727,
-    SUM(close) OVER rows_5 AS se728,
-    LAG(close, 20) OVER rows_row AS se741,
-    AVG(high) OVER rows_5 AS se750,
-    LAG(vwap, 5) OVER rows_row AS se756,
-    MIN(low) OVER rows_5 AS se779,
-    SUM(returns) OVER rows_240 AS se781,
-    SUM(returns) OVER rows_20 AS se782,
-    LAG(va791, 9) OVER rows_row AS se792,
-    MIN(low) OVER rows_12 AS se795,
-    MAX(high) OVER rows_12 AS se796,
-    ARG_MAX(stock_row, close) OVER rows_30 AS se813,
-    ARG_MAX(stock_row, close) OVER rows_10 AS se830,
-    MIN(vwap) OVER rows_16 AS se839,
-    AVG(amount) OVER rows_180 AS se845,
-    COUNT(amount) OVER rows_180 AS se846,
-    LAG(va412, 6) OVER rows_row AS se875,
-    LAG(va412, 7) OVER rows_row AS se876,
-    LAG(va412, 8) OVER rows_row AS se877,
+      va2) OVER rows_32 AS se599,
+    LAG(va607, 1) OVER rows_row AS se608,
+    LAG(va421, 2) OVER rows_row AS se628,
+    LAG(va421, 3) OVER rows_row AS se629,
+    LAG(va421, 4) OVER rows_row AS se630,
+    LAG(va421, 5) OVER rows_row AS se631,
+    AVG(close) OVER rows_200 AS se637,
+    LAG(va615, 1) OVER rows_row AS se644,
+    STDDEV_SAMP(high) OVER rows_10 AS se685,
+    LAG(va234, 5) OVER rows_row AS se686,
+    LAG(va234, 6) OVER rows_row AS se687,
+    LAG(va234, 7) OVER rows_row AS se688,
+    LAG(va234, 8) OVER rows_row AS se689,
+    LAG(va234, 9) OVER rows_row AS se690,
+    CORR(high, volume) OVER rows_10 AS se697,
+    REGR_COUNT(high, volume) OVER rows_10 AS se698,
+    SUM(close) OVER rows_20 AS se736,
+    SUM(close) OVER rows_5 AS se737,
+    LAG(close, 20) OVER rows_row AS se750,
+    AVG(high) OVER rows_5 AS se759,
+    LAG(vwap, 5) OVER rows_row AS se765,
+    MIN(low) OVER rows_5 AS se788,
+    SUM(returns) OVER rows_240 AS se790,
+    SUM(returns) OVER rows_20 AS se791,
+    LAG(va800, 9) OVER rows_row AS se801,
+    MIN(low) OVER rows_12 AS se804,
+    MAX(high) OVER rows_12 AS se805,
+    ARG_MAX(stock_row, close) OVER rows_30 AS se822,
+    ARG_MAX(stock_row, close) OVER rows_10 AS se839,
+    MIN(vwap) OVER rows_16 AS se848,
+    AVG(amount) OVER rows_180 AS se854,
+    COUNT(amount) OVER rows_180 AS se855,
+    LAG(va421, 6) OVER rows_row AS se884,
+    LAG(va421, 7) OVER rows_row AS se885,
+    LAG(va421, 8) OVER rows_row AS se886,
     SUM(
       (
         (
@@ -747,58 +747,58 @@ WITH values_0_1 AS (
           open * CAST(0.178404 AS DOUBLE)
         )
       )
-    ) OVER rows_12 AS se893,
-    AVG(amount) OVER rows_120 AS se895,
-    COUNT(amount) OVER rows_120 AS se896,
-    LAG(va915, 3) OVER rows_row AS se916,
-    AVG(amount) OVER rows_60 AS se923,
-    COUNT(amount) OVER rows_60 AS se924,
-    LAG(va939, 1) OVER rows_row AS se940,
-    LAG(va939, 2) OVER rows_row AS se941,
-    LAG(va939, 3) OVER rows_row AS se942,
-    LAG(va939, 4) OVER rows_row AS se943,
-    LAG(va939, 5) OVER rows_row AS se944,
-    MIN(open) OVER rows_13 AS se950,
-    LAG(vwap, 3) OVER rows_row AS se957,
-    LAG(va970, 1) OVER rows_row AS se971,
-    LAG(va970, 2) OVER rows_row AS se972,
-    LAG(va970, 3) OVER rows_row AS se973,
-    LAG(va970, 4) OVER rows_row AS se974,
-    LAG(va970, 5) OVER rows_row AS se975,
-    LAG(va970, 6) OVER rows_row AS se976,
-    LAG(va970, 7) OVER rows_row AS se977,
-    LAG(va970, 8) OVER rows_row AS se978,
-    LAG(va970, 9) OVER rows_row AS se979,
-    LAG(va970, 10) OVER rows_row AS se980,
-    AVG(amount) OVER rows_15 AS se989,
-    COUNT(amount) OVER rows_15 AS se990,
-    LAG(va1016, 1) OVER rows_row AS se1017,
-    AVG(amount) OVER rows_40 AS se1075,
-    COUNT(amount) OVER rows_40 AS se1076,
-    LAG(va883, 1) OVER rows_row AS se1089,
-    LAG(va883, 2) OVER rows_row AS se1090,
-    LAG(va883, 3) OVER rows_row AS se1091,
-    LAG(va883, 4) OVER rows_row AS se1092,
-    LAG(va883, 5) OVER rows_row AS se1093,
-    LAG(va883, 6) OVER rows_row AS se1094,
-    LAG(va883, 7) OVER rows_row AS se1095,
+    ) OVER rows_12 AS se902,
+    AVG(amount) OVER rows_120 AS se904,
+    COUNT(amount) OVER rows_120 AS se905,
+    LAG(va924, 3) OVER rows_row AS se925,
+    AVG(amount) OVER rows_60 AS se932,
+    COUNT(amount) OVER rows_60 AS se933,
+    LAG(va948, 1) OVER rows_row AS se949,
+    LAG(va948, 2) OVER rows_row AS se950,
+    LAG(va948, 3) OVER rows_row AS se951,
+    LAG(va948, 4) OVER rows_row AS se952,
+    LAG(va948, 5) OVER rows_row AS se953,
+    MIN(open) OVER rows_13 AS se959,
+    LAG(vwap, 3) OVER rows_row AS se966,
+    LAG(va979, 1) OVER rows_row AS se980,
+    LAG(va979, 2) OVER rows_row AS se981,
+    LAG(va979, 3) OVER rows_row AS se982,
+    LAG(va979, 4) OVER rows_row AS se983,
+    LAG(va979, 5) OVER rows_row AS se984,
+    LAG(va979, 6) OVER rows_row AS se985,
+    LAG(va979, 7) OVER rows_row AS se986,
+    LAG(va979, 8) OVER rows_row AS se987,
+    LAG(va979, 9) OVER rows_row AS se988,
+    LAG(va979, 10) OVER rows_row AS se989,
+    AVG(amount) OVER rows_15 AS se998,
+    COUNT(amount) OVER rows_15 AS se999,
+    LAG(va1025, 1) OVER rows_row AS se1026,
+    AVG(amount) OVER rows_40 AS se1084,
+    COUNT(amount) OVER rows_40 AS se1085,
+    LAG(va892, 1) OVER rows_row AS se1098,
+    LAG(va892, 2) OVER rows_row AS se1099,
+    LAG(va892, 3) OVER rows_row AS se1100,
+    LAG(va892, 4) OVER rows_row AS se1101,
+    LAG(va892, 5) OVER rows_row AS se1102,
+    LAG(va892, 6) OVER rows_row AS se1103,
+    LAG(va892, 7) OVER rows_row AS se1104,
     RANK(
     ORDER BY
-      va51) OVER rows_18 AS se1111,
+      va51) OVER rows_18 AS se1120,
     CUME_DIST(
     ORDER BY
-      va51) OVER rows_18 AS se1112,
-    COUNT(va51) OVER rows_18 AS se1113,
-    LAG(vwap, 4) OVER rows_row AS se1140,
-    LAG(va1149, 2) OVER rows_row AS se1150,
-    AVG(amount) OVER rows_30 AS se1161,
-    COUNT(amount) OVER rows_30 AS se1162,
-    CORR(volume, vwap) OVER rows_4 AS se1205,
-    REGR_COUNT(volume, vwap) OVER rows_4 AS se1206,
-    AVG(amount) OVER rows_50 AS se1214,
-    COUNT(amount) OVER rows_50 AS se1215,
-    SUM(va1246 * stock_row) OVER rows_20 AS se1247,
-    SUM(va1246) OVER rows_20 AS se1248,
+      va51) OVER rows_18 AS se1121,
+    COUNT(va51) OVER rows_18 AS se1122,
+    LAG(vwap, 4) OVER rows_row AS se1149,
+    LAG(va1158, 2) OVER rows_row AS se1159,
+    AVG(amount) OVER rows_30 AS se1170,
+    COUNT(amount) OVER rows_30 AS se1171,
+    CORR(volume, vwap) OVER rows_4 AS se1214,
+    REGR_COUNT(volume, vwap) OVER rows_4 AS se1215,
+    AVG(amount) OVER rows_50 AS se1223,
+    COUNT(amount) OVER rows_50 AS se1224,
+    SUM(va1255 * stock_row) OVER rows_20 AS se1256,
+    SUM(va1255) OVER rows_20 AS se1257,
     SUM(
       (
         (
@@ -807,50 +807,50 @@ WITH values_0_1 AS (
           vwap * CAST(0.647767 AS DOUBLE)
         )
       )
-    ) OVER rows_19 AS se1270,
-    AVG(amount) OVER rows_10 AS se1298,
-    COUNT(amount) OVER rows_10 AS se1299,
-    AVG(close) OVER rows_5 AS se1336,
-    MAX(vwap) OVER rows_15 AS se1344,
-    LAG(close, 4) OVER rows_row AS se1351,
-    LAG(va1368, 1) OVER rows_row AS se1369,
-    LAG(va1368, 2) OVER rows_row AS se1370,
-    LAG(va1368, 3) OVER rows_row AS se1371,
-    LAG(va1368, 4) OVER rows_row AS se1372,
-    LAG(va1368, 5) OVER rows_row AS se1373,
-    LAG(va1368, 6) OVER rows_row AS se1374,
-    LAG(va1368, 7) OVER rows_row AS se1375,
-    LAG(va1368, 8) OVER rows_row AS se1376,
-    SUM(va1485 * stock_row) OVER rows_14 AS se1486,
-    SUM(va1485) OVER rows_14 AS se1487,
-    MIN(vwap) OVER rows_11 AS se1522,
+    ) OVER rows_19 AS se1279,
+    AVG(amount) OVER rows_10 AS se1307,
+    COUNT(amount) OVER rows_10 AS se1308,
+    AVG(close) OVER rows_5 AS se1345,
+    MAX(vwap) OVER rows_15 AS se1353,
+    LAG(close, 4) OVER rows_row AS se1360,
+    LAG(va1377, 1) OVER rows_row AS se1378,
+    LAG(va1377, 2) OVER rows_row AS se1379,
+    LAG(va1377, 3) OVER rows_row AS se1380,
+    LAG(va1377, 4) OVER rows_row AS se1381,
+    LAG(va1377, 5) OVER rows_row AS se1382,
+    LAG(va1377, 6) OVER rows_row AS se1383,
+    LAG(va1377, 7) OVER rows_row AS se1384,
+    LAG(va1377, 8) OVER rows_row AS se1385,
+    SUM(va1494 * stock_row) OVER rows_14 AS se1495,
+    SUM(va1494) OVER rows_14 AS se1496,
+    MIN(vwap) OVER rows_11 AS se1531,
     RANK(
     ORDER BY
-      va412) OVER rows_19 AS se1533,
+      va421) OVER rows_19 AS se1542,
     CUME_DIST(
     ORDER BY
-      va412) OVER rows_19 AS se1534,
-    MIN(open) OVER rows_12 AS se1552,
-    SUM(va437) OVER rows_19 AS se1558,
-    AVG(amount) OVER rows_5 AS se1641,
-    COUNT(amount) OVER rows_5 AS se1642,
-    CORR(low, volume) OVER rows_6 AS se1714,
-    REGR_COUNT(low, volume) OVER rows_6 AS se1715,
-    ARG_MAX(stock_row, close) OVER rows_20 AS se1724,
-    ARG_MIN(stock_row, close) OVER rows_20 AS se1731,
-    LAG(returns, 1) OVER rows_row AS se1738,
-    LAG(returns, 2) OVER rows_row AS se1739,
-    LAG(returns, 4) OVER rows_row AS se1740,
-    LAG(returns, 5) OVER rows_row AS se1741,
-    LAG(returns, 6) OVER rows_row AS se1742,
-    LAG(returns, 7) OVER rows_row AS se1743,
-    LAG(returns, 8) OVER rows_row AS se1744,
-    LAG(returns, 9) OVER rows_row AS se1745,
-    KURTOSIS_POP(va1753) OVER rows_20 AS se1754,
-    COUNT(va1753) OVER rows_20 AS se1755,
-    LAG(va1756, 1) OVER rows_row AS se1757,
-    SKEWNESS(va1753) OVER rows_20 AS se1766,
-    STDDEV_SAMP(close) OVER rows_5 AS se1773
+      va421) OVER rows_19 AS se1543,
+    MIN(open) OVER rows_12 AS se1561,
+    SUM(va446) OVER rows_19 AS se1567,
+    AVG(amount) OVER rows_5 AS se1650,
+    COUNT(amount) OVER rows_5 AS se1651,
+    CORR(low, volume) OVER rows_6 AS se1723,
+    REGR_COUNT(low, volume) OVER rows_6 AS se1724,
+    ARG_MAX(stock_row, close) OVER rows_20 AS se1733,
+    ARG_MIN(stock_row, close) OVER rows_20 AS se1740,
+    LAG(returns, 1) OVER rows_row AS se1747,
+    LAG(returns, 2) OVER rows_row AS se1748,
+    LAG(returns, 4) OVER rows_row AS se1749,
+    LAG(returns, 5) OVER rows_row AS se1750,
+    LAG(returns, 6) OVER rows_row AS se1751,
+    LAG(returns, 7) OVER rows_row AS se1752,
+    LAG(returns, 8) OVER rows_row AS se1753,
+    LAG(returns, 9) OVER rows_row AS se1754,
+    KURTOSIS_POP(va1762) OVER rows_20 AS se1763,
+    COUNT(va1762) OVER rows_20 AS se1764,
+    LAG(va1765, 1) OVER rows_row AS se1766,
+    SKEWNESS(va1762) OVER rows_20 AS se1775,
+    STDDEV_SAMP(close) OVER rows_5 AS se1782
   FROM values_0_4
   WINDOW rows_2 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 1 preceding AND CURRENT ROW), rows_3 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 2 preceding AND CURRENT ROW), rows_4 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 3 preceding AND CURRENT ROW), rows_5 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 4 preceding AND CURRENT ROW), rows_6 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 5 preceding AND CURRENT ROW), rows_7 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 6 preceding AND CURRENT ROW), rows_8 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 7 preceding AND CURRENT ROW), rows_10 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 9 preceding AND CURRENT ROW), rows_11 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 10 preceding AND CURRENT ROW), rows_12 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 11 preceding AND CURRENT ROW), rows_13 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 12 preceding AND CURRENT ROW), rows_14 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 13 preceding AND CURRENT ROW), rows_15 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 14 preceding AND CURRENT ROW), rows_16 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 15 preceding AND CURRENT ROW), rows_18 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 17 preceding AND CURRENT ROW), rows_19 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 18 preceding AND CURRENT ROW), rows_20 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 19 preceding AND CURRENT ROW), rows_30 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 29 preceding AND CURRENT ROW), rows_32 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 31 preceding AND CURRENT ROW), rows_40 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 39 preceding AND CURRENT ROW), rows_50 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 49 preceding AND CURRENT ROW), rows_60 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 59 preceding AND CURRENT ROW), rows_100 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 99 preceding AND CURRENT ROW), rows_120 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 119 preceding AND CURRENT ROW), rows_180 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 179 preceding AND CURRENT ROW), rows_200 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 199 preceding AND CURRENT ROW), rows_240 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 239 preceding AND CURRENT ROW), rows_250 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 249 preceding AND CURRENT ROW), rows_row AS (PARTITION BY run_id ORDER BY stock_row)
 ), values_1_1 AS (
@@ -864,128 +864,128 @@ WITH values_0_1 AS (
     high,
     low,
     se1,
-    se1089,
-    se1090,
-    se1091,
-    se1092,
-    se1093,
-    se1094,
-    se1095,
+    se1098,
+    se1099,
+    se1100,
+    se1101,
+    se1102,
+    se1103,
+    se1104,
     se120,
     se121,
     se122,
     se123,
     se124,
     se133,
-    se1369,
-    se1370,
-    se1371,
-    se1372,
-    se1373,
-    se1374,
-    se1375,
-    se1376,
+    se1378,
+    se1379,
+    se1380,
+    se1381,
+    se1382,
+    se1383,
+    se1384,
+    se1385,
     se153,
-    se1754,
-    se1755,
-    se1757,
+    se1763,
+    se1764,
     se1766,
+    se1775,
     se189,
-    se264,
-    se265,
-    se266,
-    se267,
-    se268,
-    se269,
-    se270,
-    se271,
-    se272,
+    se273,
+    se274,
+    se275,
+    se276,
+    se277,
+    se278,
+    se279,
+    se280,
+    se281,
     se3,
-    se301,
-    se303,
-    se304,
-    se305,
-    se306,
-    se340,
-    se343,
-    se361,
-    se371,
-    se373,
-    se375,
+    se310,
+    se312,
+    se313,
+    se314,
+    se315,
+    se349,
+    se352,
+    se370,
     se380,
-    se381,
-    se441,
-    se442,
-    se443,
-    se444,
-    se487,
-    se493,
-    se494,
-    se495,
-    se525,
-    se526,
-    se527,
-    se528,
-    se529,
-    se530,
-    se531,
-    se542,
-    se548,
-    se599,
-    se619,
-    se620,
-    se621,
-    se622,
-    se635,
-    se676,
-    se727,
-    se728,
-    se750,
-    se779,
-    se875,
-    se876,
-    se877,
-    se940,
-    se941,
-    se942,
-    se943,
-    se944,
+    se382,
+    se384,
+    se389,
+    se390,
+    se450,
+    se451,
+    se452,
+    se453,
+    se496,
+    se502,
+    se503,
+    se504,
+    se534,
+    se535,
+    se536,
+    se537,
+    se538,
+    se539,
+    se540,
+    se551,
+    se557,
+    se608,
+    se628,
+    se629,
+    se630,
+    se631,
+    se644,
+    se685,
+    se736,
+    se737,
+    se759,
+    se788,
+    se884,
+    se885,
+    se886,
+    se949,
+    se950,
+    se951,
+    se952,
+    se953,
     va0,
-    va1058,
-    va1179,
-    va1355,
-    va1368,
-    va1429,
+    va1067,
+    va1188,
+    va1364,
+    va1377,
+    va1438,
     va15,
     va17,
-    va1723,
-    va1756,
+    va1732,
+    va1765,
     va177,
     va191,
     va2,
-    va227,
-    va302,
-    va384,
-    va385,
-    va412,
-    va437,
+    va234,
+    va311,
+    va393,
+    va394,
+    va421,
+    va446,
     va46,
     va51,
-    va557,
-    va598,
+    va566,
     va607,
-    va648,
-    va694,
-    va695,
-    va700,
-    va746,
-    va752,
-    va794,
+    va616,
+    va657,
+    va703,
+    va704,
+    va709,
+    va755,
+    va761,
     va80,
-    va824,
-    va883,
-    va929,
-    va939,
+    va803,
+    va833,
+    va892,
+    va938,
+    va948,
     va95,
     va96,
     volume,
@@ -1061,89 +1061,89 @@ WITH values_0_1 AS (
       END
     ) AS va184,
     (
-      returns - se220
-    ) AS va221,
+      returns - se227
+    ) AS va228,
     (
-      2 + CASE WHEN se264 < va191 THEN 2 WHEN se264 = va191 THEN 1 WHEN se264 > va191 THEN 0 END + CASE WHEN se265 < va191 THEN 2 WHEN se265 = va191 THEN 1 WHEN se265 > va191 THEN 0 END + CASE WHEN se266 < va191 THEN 2 WHEN se266 = va191 THEN 1 WHEN se266 > va191 THEN 0 END + CASE WHEN se267 < va191 THEN 2 WHEN se267 = va191 THEN 1 WHEN se267 > va191 THEN 0 END + CASE WHEN se268 < va191 THEN 2 WHEN se268 = va191 THEN 1 WHEN se268 > va191 THEN 0 END + CASE WHEN se269 < va191 THEN 2 WHEN se269 = va191 THEN 1 WHEN se269 > va191 THEN 0 END + CASE WHEN se270 < va191 THEN 2 WHEN se270 = va191 THEN 1 WHEN se270 > va191 THEN 0 END + CASE WHEN se271 < va191 THEN 2 WHEN se271 = va191 THEN 1 WHEN se271 > va191 THEN 0 END + CASE WHEN se272 < va191 THEN 2 WHEN se272 = va191 THEN 1 WHEN se272 > va191 THEN 0 END
-    ) / 20 AS va273,
+      2 + CASE WHEN se273 < va191 THEN 2 WHEN se273 = va191 THEN 1 WHEN se273 > va191 THEN 0 END + CASE WHEN se274 < va191 THEN 2 WHEN se274 = va191 THEN 1 WHEN se274 > va191 THEN 0 END + CASE WHEN se275 < va191 THEN 2 WHEN se275 = va191 THEN 1 WHEN se275 > va191 THEN 0 END + CASE WHEN se276 < va191 THEN 2 WHEN se276 = va191 THEN 1 WHEN se276 > va191 THEN 0 END + CASE WHEN se277 < va191 THEN 2 WHEN se277 = va191 THEN 1 WHEN se277 > va191 THEN 0 END + CASE WHEN se278 < va191 THEN 2 WHEN se278 = va191 THEN 1 WHEN se278 > va191 THEN 0 END + CASE WHEN se279 < va191 THEN 2 WHEN se279 = va191 THEN 1 WHEN se279 > va191 THEN 0 END + CASE WHEN se280 < va191 THEN 2 WHEN se280 = va191 THEN 1 WHEN se280 > va191 THEN 0 END + CASE WHEN se281 < va191 THEN 2 WHEN se281 = va191 THEN 1 WHEN se281 > va191 THEN 0 END
+    ) / 20 AS va282,
     (
-      CASE WHEN se286 = 20 THEN se285 END
-    ) AS va287,
+      CASE WHEN se295 = 20 THEN se294 END
+    ) AS va296,
     (
-      CASE WHEN stock_row > 9 THEN se307 END
-    ) AS va308,
+      CASE WHEN stock_row > 9 THEN se316 END
+    ) AS va317,
     (
-      se315 + 1
-    ) AS va316,
+      se324 + 1
+    ) AS va325,
     (
-      open - se322
-    ) AS va323,
+      open - se331
+    ) AS va332,
     (
       open - se153
-    ) AS va328,
+    ) AS va337,
     (
-      open - se333
-    ) AS va334,
+      open - se342
+    ) AS va343,
     (
       CASE
         WHEN (
           NOT (
-            va191 = se264
-            AND va191 = se265
-            AND va191 = se266
-            AND va191 = se267
-            AND va191 = se268
-            AND va191 = se269
-            AND va191 = se270
+            va191 = se273
+            AND va191 = se274
+            AND va191 = se275
+            AND va191 = se276
+            AND va191 = se277
+            AND va191 = se278
+            AND va191 = se279
           )
         )
-        THEN se341
+        THEN se350
         ELSE 0
       END
-    ) AS va342,
+    ) AS va351,
     (
-      CASE WHEN se352 = 5 THEN se351 END
-    ) AS va353,
+      CASE WHEN se361 = 5 THEN se360 END
+    ) AS va362,
     (
       NOT (
-        va227 = se354 AND va227 = se355 AND va227 = se356 AND va227 = se357
+        va234 = se363 AND va234 = se364 AND va234 = se365 AND va234 = se366
       )
-    ) AS va358,
+    ) AS va367,
     (
-      se369 < high
-    ) AS va370,
+      se378 < high
+    ) AS va379,
     (
       -(
-        close - se381
+        close - se390
       )
-    ) AS va382,
+    ) AS va391,
     (
-      2 + CASE WHEN se354 < va227 THEN 2 WHEN se354 = va227 THEN 1 WHEN se354 > va227 THEN 0 END + CASE WHEN se355 < va227 THEN 2 WHEN se355 = va227 THEN 1 WHEN se355 > va227 THEN 0 END + CASE WHEN se356 < va227 THEN 2 WHEN se356 = va227 THEN 1 WHEN se356 > va227 THEN 0 END + CASE WHEN se357 < va227 THEN 2 WHEN se357 = va227 THEN 1 WHEN se357 > va227 THEN 0 END
-    ) / 10 AS va392,
+      2 + CASE WHEN se363 < va234 THEN 2 WHEN se363 = va234 THEN 1 WHEN se363 > va234 THEN 0 END + CASE WHEN se364 < va234 THEN 2 WHEN se364 = va234 THEN 1 WHEN se364 > va234 THEN 0 END + CASE WHEN se365 < va234 THEN 2 WHEN se365 = va234 THEN 1 WHEN se365 > va234 THEN 0 END + CASE WHEN se366 < va234 THEN 2 WHEN se366 = va234 THEN 1 WHEN se366 > va234 THEN 0 END
+    ) / 10 AS va401,
     (
       2 + CASE WHEN se120 < va51 THEN 2 WHEN se120 = va51 THEN 1 WHEN se120 > va51 THEN 0 END + CASE WHEN se121 < va51 THEN 2 WHEN se121 = va51 THEN 1 WHEN se121 > va51 THEN 0 END + CASE WHEN se122 < va51 THEN 2 WHEN se122 = va51 THEN 1 WHEN se122 > va51 THEN 0 END + CASE WHEN se123 < va51 THEN 2 WHEN se123 = va51 THEN 1 WHEN se123 > va51 THEN 0 END
-    ) / 10 AS va394,
+    ) / 10 AS va403,
     (
-      va453 - se454
-    ) AS va455,
+      va462 - se463
+    ) AS va464,
     (
-      se479 * 8193 - (
-        se479 * 8193 - se479
+      se488 * 8193 - (
+        se488 * 8193 - se488
       )
-    ) AS va480,
+    ) AS va489,
     (
-      close - se501
-    ) AS va502,
+      close - se510
+    ) AS va511,
     (
-      se542 * 8193 - (
-        se542 * 8193 - se542
+      se551 * 8193 - (
+        se551 * 8193 - se551
       )
-    ) AS va545,
+    ) AS va554,
     (
       CASE WHEN stock_row > 6 THEN (
-        se552 - close
+        se561 - close
       ) END
-    ) AS va553,
+    ) AS va562,
     (
       CASE
         WHEN stock_row > 5
@@ -1153,16 +1153,16 @@ WITH values_0_1 AS (
               NOT (
                 va2 = se3
               )
-            ) THEN se566 ELSE 0 END
+            ) THEN se575 ELSE 0 END
           ) / NULLIF(
             (
               CASE
                 WHEN (
                   NOT (
-                    va2 = se3 AND va2 = se568 AND va2 = se569 AND va2 = se570
+                    va2 = se3 AND va2 = se577 AND va2 = se578 AND va2 = se579
                   )
                 )
-                THEN se567
+                THEN se576
                 ELSE 0
               END
             ),
@@ -1170,7 +1170,7 @@ WITH values_0_1 AS (
           )
         )
       END
-    ) AS va571,
+    ) AS va580,
     (
       CASE
         WHEN stock_row > 32
@@ -1181,304 +1181,304 @@ WITH values_0_1 AS (
               THEN (
                 (
                   1 - (
-                    se584 + se585 * 16
+                    se593 + se594 * 16
                   ) / 32
                 ) * (
-                  CASE WHEN se588 = 32 THEN (
-                    se586 + se587 * 32
+                  CASE WHEN se597 = 32 THEN (
+                    se595 + se596 * 32
                   ) / 64 END
                 )
               )
             END
           ) * (
             1 - (
-              se589 + se590 * 32
+              se598 + se599 * 32
             ) / 64
           )
         )
       END
-    ) AS va591,
+    ) AS va600,
     (
       se189 * 8193 - (
         se189 * 8193 - se189
       )
-    ) AS va595,
+    ) AS va604,
     (
       va15 * (
-        se628 - open
-      )
-    ) AS va629,
-    (
-      se635 * 8193 - (
-        se635 * 8193 - se635
+        se637 - open
       )
     ) AS va638,
+    (
+      se644 * 8193 - (
+        se644 * 8193 - se644
+      )
+    ) AS va647,
     (
       CASE
         WHEN stock_row > 250
         THEN (
-          se315 * 8193 - (
-            se315 * 8193 - se315
+          se324 * 8193 - (
+            se324 * 8193 - se324
           )
         )
       END
-    ) AS va671,
+    ) AS va680,
     (
       NOT (
-        va227 = se354
-        AND va227 = se355
-        AND va227 = se356
-        AND va227 = se357
-        AND va227 = se677
-        AND va227 = se678
-        AND va227 = se679
-        AND va227 = se680
-        AND va227 = se681
+        va234 = se363
+        AND va234 = se364
+        AND va234 = se365
+        AND va234 = se366
+        AND va234 = se686
+        AND va234 = se687
+        AND va234 = se688
+        AND va234 = se689
+        AND va234 = se690
       )
-    ) AS va682,
+    ) AS va691,
     (
-      CASE WHEN se689 = 10 THEN se688 END
-    ) AS va690,
+      CASE WHEN se698 = 10 THEN se697 END
+    ) AS va699,
     (
-      se727 * 8193 - (
-        se727 * 8193 - se727
+      se736 * 8193 - (
+        se736 * 8193 - se736
       )
-    ) AS va731,
+    ) AS va740,
     (
-      se728 * 8193 - (
-        se728 * 8193 - se728
-      )
-    ) AS va733,
-    (
-      (
-        (
-          se741 - se501
-        ) / 10
-      ) - (
-        (
-          se501 - close
-        ) / 10
+      se737 * 8193 - (
+        se737 * 8193 - se737
       )
     ) AS va742,
     (
-      vwap - se756
-    ) AS va757,
+      (
+        (
+          se750 - se510
+        ) / 10
+      ) - (
+        (
+          se510 - close
+        ) / 10
+      )
+    ) AS va751,
+    (
+      vwap - se765
+    ) AS va766,
     (
       (
-        se781 - se782
+        se790 - se791
       ) / 220
-    ) AS va783,
+    ) AS va792,
     (
       -(
-        va791 - se792
+        va800 - se801
       )
-    ) AS va793,
+    ) AS va802,
     (
       CASE
         WHEN stock_row > 11
         THEN (
           (
-            close - se795
+            close - se804
           ) / NULLIF((
-            se796 - se795
+            se805 - se804
           ), 0)
         )
       END
-    ) AS va797,
+    ) AS va806,
     CAST((
-      se813 - stock_row + 30
-    ) AS DOUBLE) AS va814,
+      se822 - stock_row + 30
+    ) AS DOUBLE) AS va823,
     CAST((
-      se830 - stock_row + 10
-    ) AS DOUBLE) AS va831,
+      se839 - stock_row + 10
+    ) AS DOUBLE) AS va840,
     (
-      vwap - se839
-    ) AS va840,
+      vwap - se848
+    ) AS va849,
     (
-      CASE WHEN se846 = 180 THEN se845 END
-    ) AS va847,
+      CASE WHEN se855 = 180 THEN se854 END
+    ) AS va856,
     (
-      CASE WHEN stock_row > 11 THEN se893 END
-    ) AS va894,
+      CASE WHEN stock_row > 11 THEN se902 END
+    ) AS va903,
     (
-      CASE WHEN se896 = 120 THEN se895 END
-    ) AS va897,
+      CASE WHEN se905 = 120 THEN se904 END
+    ) AS va906,
     (
-      se893 * 8193 - (
-        se893 * 8193 - se893
+      se902 * 8193 - (
+        se902 * 8193 - se902
       )
-    ) AS va904,
+    ) AS va913,
     (
-      va915 - se916
-    ) AS va917,
+      va924 - se925
+    ) AS va926,
     (
-      CASE WHEN se924 = 60 THEN se923 END
-    ) AS va925,
+      CASE WHEN se933 = 60 THEN se932 END
+    ) AS va934,
     (
-      open - se950
-    ) AS va951,
+      open - se959
+    ) AS va960,
     (
-      vwap - se957
-    ) AS va958,
+      vwap - se966
+    ) AS va967,
     (
-      11 * va970 + 10 * se971 + 9 * se972 + 8 * se973 + 7 * se974 + 6 * se975 + 5 * se976 + 4 * se977 + 3 * se978 + 2 * se979 + 1 * se980
-    ) / 66 AS va981,
+      11 * va979 + 10 * se980 + 9 * se981 + 8 * se982 + 7 * se983 + 6 * se984 + 5 * se985 + 4 * se986 + 3 * se987 + 2 * se988 + 1 * se989
+    ) / 66 AS va990,
     (
-      CASE WHEN se990 = 15 THEN se989 END
-    ) AS va991,
+      CASE WHEN se999 = 15 THEN se998 END
+    ) AS va1000,
     (
-      va1016 - se1017
-    ) AS va1018,
+      va1025 - se1026
+    ) AS va1027,
     (
-      2 + CASE WHEN se264 < va191 THEN 2 WHEN se264 = va191 THEN 1 WHEN se264 > va191 THEN 0 END + CASE WHEN se265 < va191 THEN 2 WHEN se265 = va191 THEN 1 WHEN se265 > va191 THEN 0 END
-    ) / 6 AS va1024,
+      2 + CASE WHEN se273 < va191 THEN 2 WHEN se273 = va191 THEN 1 WHEN se273 > va191 THEN 0 END + CASE WHEN se274 < va191 THEN 2 WHEN se274 = va191 THEN 1 WHEN se274 > va191 THEN 0 END
+    ) / 6 AS va1033,
     (
-      CASE WHEN se1076 = 40 THEN se1075 END
-    ) AS va1077,
+      CASE WHEN se1085 = 40 THEN se1084 END
+    ) AS va1086,
     (
-      CASE WHEN se1113 = 18 THEN (
-        se1111 + se1112 * 18
+      CASE WHEN se1122 = 18 THEN (
+        se1120 + se1121 * 18
       ) / 36 END
-    ) AS va1114,
+    ) AS va1123,
     (
-      2 + CASE WHEN se548 < va412 THEN 2 WHEN se548 = va412 THEN 1 WHEN se548 > va412 THEN 0 END + CASE WHEN se619 < va412 THEN 2 WHEN se619 = va412 THEN 1 WHEN se619 > va412 THEN 0 END
-    ) / 6 AS va1115,
+      2 + CASE WHEN se557 < va421 THEN 2 WHEN se557 = va421 THEN 1 WHEN se557 > va421 THEN 0 END + CASE WHEN se628 < va421 THEN 2 WHEN se628 = va421 THEN 1 WHEN se628 > va421 THEN 0 END
+    ) / 6 AS va1124,
     (
-      vwap - se1140
-    ) AS va1141,
+      vwap - se1149
+    ) AS va1150,
     (
       -(
         CASE
           WHEN stock_row > 2
           THEN (
             (
-              va1149 - se1150
-            ) / NULLIF(va1149, 0)
+              va1158 - se1159
+            ) / NULLIF(va1158, 0)
           )
         END
       )
-    ) AS va1151,
+    ) AS va1160,
     (
-      CASE WHEN se1162 = 30 THEN se1161 END
-    ) AS va1163,
+      CASE WHEN se1171 = 30 THEN se1170 END
+    ) AS va1172,
     (
-      CASE WHEN se1206 = 4 THEN se1205 END
-    ) AS va1207,
-    (
-      NOT (
-        va412 = se548 AND va412 = se619 AND va412 = se620
-      )
-    ) AS va1208,
-    (
-      CASE WHEN se1215 = 50 THEN se1214 END
+      CASE WHEN se1215 = 4 THEN se1214 END
     ) AS va1216,
     (
-      se1247 - (
-        stock_row - 20
-      ) * se1248
-    ) / 210 AS va1249,
-    (
-      CASE WHEN stock_row > 18 THEN se1270 END
-    ) AS va1271,
-    (
-      se1270 * 8193 - (
-        se1270 * 8193 - se1270
+      NOT (
+        va421 = se557 AND va421 = se628 AND va421 = se629
       )
-    ) AS va1278,
+    ) AS va1217,
     (
-      CASE WHEN se1299 = 10 THEN se1298 END
-    ) AS va1300,
+      CASE WHEN se1224 = 50 THEN se1223 END
+    ) AS va1225,
+    (
+      se1256 - (
+        stock_row - 20
+      ) * se1257
+    ) / 210 AS va1258,
+    (
+      CASE WHEN stock_row > 18 THEN se1279 END
+    ) AS va1280,
+    (
+      se1279 * 8193 - (
+        se1279 * 8193 - se1279
+      )
+    ) AS va1287,
+    (
+      CASE WHEN se1308 = 10 THEN se1307 END
+    ) AS va1309,
     (
       CASE WHEN stock_row > 4 THEN (
-        va822 / NULLIF(se1336, 0)
+        va831 / NULLIF(se1345, 0)
       ) END
-    ) AS va1337,
+    ) AS va1346,
     (
-      vwap - se1344
-    ) AS va1345,
+      vwap - se1353
+    ) AS va1354,
     (
-      close - se1351
-    ) AS va1352,
+      close - se1360
+    ) AS va1361,
     (
       2 + CASE
-        WHEN se1089 < va883
+        WHEN se1098 < va892
         THEN 2
-        WHEN se1089 = va883
+        WHEN se1098 = va892
         THEN 1
-        WHEN se1089 > va883
+        WHEN se1098 > va892
         THEN 0
       END + CASE
-        WHEN se1090 < va883
+        WHEN se1099 < va892
         THEN 2
-        WHEN se1090 = va883
+        WHEN se1099 = va892
         THEN 1
-        WHEN se1090 > va883
+        WHEN se1099 > va892
         THEN 0
       END
-    ) / 6 AS va1383,
+    ) / 6 AS va1392,
     (
       2 + CASE WHEN se120 < va51 THEN 2 WHEN se120 = va51 THEN 1 WHEN se120 > va51 THEN 0 END + CASE WHEN se121 < va51 THEN 2 WHEN se121 = va51 THEN 1 WHEN se121 > va51 THEN 0 END + CASE WHEN se122 < va51 THEN 2 WHEN se122 = va51 THEN 1 WHEN se122 > va51 THEN 0 END + CASE WHEN se123 < va51 THEN 2 WHEN se123 = va51 THEN 1 WHEN se123 > va51 THEN 0 END + CASE WHEN se124 < va51 THEN 2 WHEN se124 = va51 THEN 1 WHEN se124 > va51 THEN 0 END + CASE WHEN se125 < va51 THEN 2 WHEN se125 = va51 THEN 1 WHEN se125 > va51 THEN 0 END + CASE WHEN se126 < va51 THEN 2 WHEN se126 = va51 THEN 1 WHEN se126 > va51 THEN 0 END + CASE WHEN se127 < va51 THEN 2 WHEN se127 = va51 THEN 1 WHEN se127 > va51 THEN 0 END + CASE WHEN se128 < va51 THEN 2 WHEN se128 = va51 THEN 1 WHEN se128 > va51 THEN 0 END
-    ) / 20 AS va1385,
+    ) / 20 AS va1394,
     (
-      2 + CASE WHEN se264 < va191 THEN 2 WHEN se264 = va191 THEN 1 WHEN se264 > va191 THEN 0 END + CASE WHEN se265 < va191 THEN 2 WHEN se265 = va191 THEN 1 WHEN se265 > va191 THEN 0 END + CASE WHEN se266 < va191 THEN 2 WHEN se266 = va191 THEN 1 WHEN se266 > va191 THEN 0 END + CASE WHEN se267 < va191 THEN 2 WHEN se267 = va191 THEN 1 WHEN se267 > va191 THEN 0 END + CASE WHEN se268 < va191 THEN 2 WHEN se268 = va191 THEN 1 WHEN se268 > va191 THEN 0 END + CASE WHEN se269 < va191 THEN 2 WHEN se269 = va191 THEN 1 WHEN se269 > va191 THEN 0 END + CASE WHEN se270 < va191 THEN 2 WHEN se270 = va191 THEN 1 WHEN se270 > va191 THEN 0 END
-    ) / 16 AS va1448,
+      2 + CASE WHEN se273 < va191 THEN 2 WHEN se273 = va191 THEN 1 WHEN se273 > va191 THEN 0 END + CASE WHEN se274 < va191 THEN 2 WHEN se274 = va191 THEN 1 WHEN se274 > va191 THEN 0 END + CASE WHEN se275 < va191 THEN 2 WHEN se275 = va191 THEN 1 WHEN se275 > va191 THEN 0 END + CASE WHEN se276 < va191 THEN 2 WHEN se276 = va191 THEN 1 WHEN se276 > va191 THEN 0 END + CASE WHEN se277 < va191 THEN 2 WHEN se277 = va191 THEN 1 WHEN se277 > va191 THEN 0 END + CASE WHEN se278 < va191 THEN 2 WHEN se278 = va191 THEN 1 WHEN se278 > va191 THEN 0 END + CASE WHEN se279 < va191 THEN 2 WHEN se279 = va191 THEN 1 WHEN se279 > va191 THEN 0 END
+    ) / 16 AS va1457,
     (
-      se1486 - (
+      se1495 - (
         stock_row - 14
-      ) * se1487
-    ) / 105 AS va1488,
+      ) * se1496
+    ) / 105 AS va1497,
     (
-      vwap - se1522
-    ) AS va1523,
+      vwap - se1531
+    ) AS va1532,
     (
-      se1533 + se1534 * 19
-    ) / 38 AS va1535,
+      se1542 + se1543 * 19
+    ) / 38 AS va1544,
     (
-      open - se1552
-    ) AS va1553,
+      open - se1561
+    ) AS va1562,
     (
-      CASE WHEN stock_row > 18 THEN se1558 END
-    ) AS va1559,
+      CASE WHEN stock_row > 18 THEN se1567 END
+    ) AS va1568,
     (
-      se1558 * 8193 - (
-        se1558 * 8193 - se1558
+      se1567 * 8193 - (
+        se1567 * 8193 - se1567
       )
-    ) AS va1563,
+    ) AS va1572,
     (
-      2 + CASE WHEN se264 < va191 THEN 2 WHEN se264 = va191 THEN 1 WHEN se264 > va191 THEN 0 END + CASE WHEN se265 < va191 THEN 2 WHEN se265 = va191 THEN 1 WHEN se265 > va191 THEN 0 END + CASE WHEN se266 < va191 THEN 2 WHEN se266 = va191 THEN 1 WHEN se266 > va191 THEN 0 END + CASE WHEN se267 < va191 THEN 2 WHEN se267 = va191 THEN 1 WHEN se267 > va191 THEN 0 END + CASE WHEN se268 < va191 THEN 2 WHEN se268 = va191 THEN 1 WHEN se268 > va191 THEN 0 END + CASE WHEN se269 < va191 THEN 2 WHEN se269 = va191 THEN 1 WHEN se269 > va191 THEN 0 END
-    ) / 14 AS va1616,
+      2 + CASE WHEN se273 < va191 THEN 2 WHEN se273 = va191 THEN 1 WHEN se273 > va191 THEN 0 END + CASE WHEN se274 < va191 THEN 2 WHEN se274 = va191 THEN 1 WHEN se274 > va191 THEN 0 END + CASE WHEN se275 < va191 THEN 2 WHEN se275 = va191 THEN 1 WHEN se275 > va191 THEN 0 END + CASE WHEN se276 < va191 THEN 2 WHEN se276 = va191 THEN 1 WHEN se276 > va191 THEN 0 END + CASE WHEN se277 < va191 THEN 2 WHEN se277 = va191 THEN 1 WHEN se277 > va191 THEN 0 END + CASE WHEN se278 < va191 THEN 2 WHEN se278 = va191 THEN 1 WHEN se278 > va191 THEN 0 END
+    ) / 14 AS va1625,
     (
-      CASE WHEN se1642 = 5 THEN se1641 END
-    ) AS va1643,
+      CASE WHEN se1651 = 5 THEN se1650 END
+    ) AS va1652,
     (
-      CASE WHEN se1715 = 6 THEN se1714 END
-    ) AS va1716,
+      CASE WHEN se1724 = 6 THEN se1723 END
+    ) AS va1725,
     CAST((
-      se1724 - stock_row + 20
-    ) AS DOUBLE) AS va1725,
+      se1733 - stock_row + 20
+    ) AS DOUBLE) AS va1734,
     CAST((
-      se1731 - stock_row + 20
-    ) AS DOUBLE) AS va1732,
+      se1740 - stock_row + 20
+    ) AS DOUBLE) AS va1741,
     (
-      10 * returns + 9 * se1738 + 8 * se1739 + 7 * se220 + 6 * se1740 + 5 * se1741 + 4 * se1742 + 3 * se1743 + 2 * se1744 + 1 * se1745
-    ) / 55 AS va1746,
+      10 * returns + 9 * se1747 + 8 * se1748 + 7 * se227 + 6 * se1749 + 5 * se1750 + 4 * se1751 + 3 * se1752 + 2 * se1753 + 1 * se1754
+    ) / 55 AS va1755,
     (
       CASE
         WHEN stock_row > 4
         THEN (
           (
             -(
-              close - se1336
+              close - se1345
             )
           ) / NULLIF(
             (
               CASE
                 WHEN (
                   NOT (
-                    va191 = se264 AND va191 = se265 AND va191 = se266 AND va191 = se267
+                    va191 = se273 AND va191 = se274 AND va191 = se275 AND va191 = se276
                   )
                 )
-                THEN se1773
+                THEN se1782
                 ELSE 0
               END
             ),
@@ -1486,7 +1486,7 @@ WITH values_0_1 AS (
           )
         )
       END
-    ) AS va1774
+    ) AS va1783
   FROM series_1
 ), values_1_2 AS (
   SELECT
@@ -1499,152 +1499,152 @@ WITH values_0_1 AS (
     high,
     low,
     se1,
-    se1089,
-    se1090,
-    se1091,
-    se1092,
-    se1093,
-    se1094,
-    se1095,
+    se1098,
+    se1099,
+    se1100,
+    se1101,
+    se1102,
+    se1103,
+    se1104,
     se120,
     se133,
-    se1369,
-    se1370,
-    se1371,
-    se1372,
-    se1373,
-    se1374,
-    se1375,
-    se1376,
+    se1378,
+    se1379,
+    se1380,
+    se1381,
+    se1382,
+    se1383,
+    se1384,
+    se1385,
     se153,
-    se1754,
-    se1755,
-    se1757,
+    se1763,
+    se1764,
     se1766,
+    se1775,
     se189,
-    se264,
-    se265,
-    se266,
-    se267,
-    se268,
+    se273,
+    se274,
+    se275,
+    se276,
+    se277,
     se3,
-    se361,
-    se373,
-    se375,
-    se380,
-    se441,
-    se442,
-    se443,
-    se444,
-    se493,
-    se494,
-    se495,
-    se525,
-    se526,
-    se527,
-    se528,
-    se529,
-    se530,
-    se531,
-    se542,
-    se548,
-    se599,
-    se619,
-    se620,
-    se621,
-    se622,
-    se635,
-    se727,
-    se728,
-    se750,
-    se779,
-    se875,
-    se876,
-    se877,
-    se940,
-    se941,
-    se942,
-    se943,
-    se944,
+    se370,
+    se382,
+    se384,
+    se389,
+    se450,
+    se451,
+    se452,
+    se453,
+    se502,
+    se503,
+    se504,
+    se534,
+    se535,
+    se536,
+    se537,
+    se538,
+    se539,
+    se540,
+    se551,
+    se557,
+    se608,
+    se628,
+    se629,
+    se630,
+    se631,
+    se644,
+    se736,
+    se737,
+    se759,
+    se788,
+    se884,
+    se885,
+    se886,
+    se949,
+    se950,
+    se951,
+    se952,
+    se953,
     va0,
-    va1058,
-    va1077,
-    va1114,
-    va1141,
-    va1151,
-    va1163,
-    va1179,
-    va1208,
-    va1271,
-    va1278,
+    va1067,
+    va1086,
+    va1123,
+    va1150,
+    va1160,
+    va1172,
+    va1188,
+    va1217,
+    va1280,
+    va1287,
     va129,
-    va1300,
-    va1337,
-    va1352,
-    va1355,
-    va1368,
+    va1309,
+    va1346,
+    va1361,
+    va1364,
     va137,
-    va1385,
-    va1429,
+    va1377,
+    va1394,
+    va1438,
     va145,
     va15,
     va154,
-    va1559,
-    va1563,
-    va1643,
+    va1568,
+    va1572,
+    va1652,
     va17,
-    va1723,
-    va1756,
+    va1732,
+    va1765,
     va177,
-    va1774,
+    va1783,
     va179,
     va184,
     va191,
     va2,
-    va227,
-    va287,
-    va358,
-    va382,
-    va394,
-    va412,
-    va437,
+    va234,
+    va296,
+    va367,
+    va391,
+    va403,
+    va421,
+    va446,
     va46,
-    va480,
+    va489,
     va51,
-    va545,
-    va553,
-    va557,
-    va591,
-    va595,
-    va598,
+    va554,
+    va562,
+    va566,
+    va600,
+    va604,
     va607,
-    va638,
-    va648,
-    va671,
-    va682,
-    va690,
-    va694,
-    va695,
-    va700,
-    va731,
-    va733,
-    va746,
-    va752,
-    va793,
-    va794,
+    va616,
+    va647,
+    va657,
+    va680,
+    va691,
+    va699,
+    va703,
+    va704,
+    va709,
+    va740,
+    va742,
+    va755,
+    va761,
     va80,
-    va824,
-    va847,
-    va883,
-    va894,
-    va897,
-    va904,
-    va925,
-    va929,
-    va939,
+    va802,
+    va803,
+    va833,
+    va856,
+    va892,
+    va903,
+    va906,
+    va913,
+    va934,
+    va938,
+    va948,
     va95,
-    va958,
     va96,
+    va967,
     volume,
     vwap,
     (
@@ -1685,25 +1685,25 @@ WITH values_0_1 AS (
       CASE
         WHEN stock_row > 4
         THEN (
-          va221 * 8193 - (
-            va221 * 8193 - va221
+          va228 * 8193 - (
+            va228 * 8193 - va228
           )
         )
       END
-    ) AS va222,
+    ) AS va229,
     (
       CASE
         WHEN stock_row > 9
         THEN (
-          va273 * 8193 - (
-            va273 * 8193 - va273
+          va282 * 8193 - (
+            va282 * 8193 - va282
           )
         )
       END
-    ) AS va274,
+    ) AS va283,
     (
-      volume / NULLIF(va287, 0)
-    ) AS va288,
+      volume / NULLIF(va296, 0)
+    ) AS va297,
     (
       CASE
         WHEN stock_row > 4
@@ -1713,10 +1713,10 @@ WITH values_0_1 AS (
               CASE
                 WHEN (
                   NOT (
-                    va302 = se303 AND va302 = se304 AND va302 = se305 AND va302 = se306
+                    va311 = se312 AND va311 = se313 AND va311 = se314 AND va311 = se315
                   )
                 )
-                THEN se301
+                THEN se310
                 ELSE 0
               END
             )
@@ -1724,172 +1724,172 @@ WITH values_0_1 AS (
             CASE
               WHEN (
                 NOT (
-                  va191 = se264
-                  AND va191 = se265
-                  AND va191 = se266
-                  AND va191 = se267
-                  AND va191 = se268
-                  AND va191 = se269
-                  AND va191 = se270
-                  AND va191 = se271
-                  AND va191 = se272
+                  va191 = se273
+                  AND va191 = se274
+                  AND va191 = se275
+                  AND va191 = se276
+                  AND va191 = se277
+                  AND va191 = se278
+                  AND va191 = se279
+                  AND va191 = se280
+                  AND va191 = se281
                 )
               )
               AND va119
-              THEN CASE WHEN ISFINITE(va308) THEN ROUND(va308, 12) END
+              THEN CASE WHEN ISFINITE(va317) THEN ROUND(va317, 12) END
               ELSE NULL
             END
           )
         )
       END
-    ) AS va309,
+    ) AS va318,
     (
       CASE
         WHEN stock_row > 250
         THEN (
-          va316 * 8193 - (
-            va316 * 8193 - va316
+          va325 * 8193 - (
+            va325 * 8193 - va325
           )
         )
       END
-    ) AS va317,
+    ) AS va326,
     (
       CASE
         WHEN stock_row > 1
         THEN (
-          va323 * 8193 - (
-            va323 * 8193 - va323
+          va332 * 8193 - (
+            va332 * 8193 - va332
           )
         )
       END
-    ) AS va324,
+    ) AS va333,
     (
       CASE
         WHEN stock_row > 1
         THEN (
-          va328 * 8193 - (
-            va328 * 8193 - va328
+          va337 * 8193 - (
+            va337 * 8193 - va337
           )
         )
       END
-    ) AS va329,
+    ) AS va338,
     (
       CASE
         WHEN stock_row > 1
         THEN (
-          va334 * 8193 - (
-            va334 * 8193 - va334
+          va343 * 8193 - (
+            va343 * 8193 - va343
           )
         )
       END
-    ) AS va335,
-    (
-      CASE WHEN stock_row > 7 THEN (
-        (
-          se340 + va342
-        ) < se343
-      ) END
     ) AS va344,
     (
       CASE WHEN stock_row > 7 THEN (
-        se343 < (
-          se340 - va342
+        (
+          se349 + va351
+        ) < se352
+      ) END
+    ) AS va353,
+    (
+      CASE WHEN stock_row > 7 THEN (
+        se352 < (
+          se349 - va351
         )
       ) END
-    ) AS va345,
+    ) AS va354,
     (
       volume / NULLIF(va134, 0)
-    ) AS va346,
+    ) AS va355,
     (
       CASE
-        WHEN va358
+        WHEN va367
         AND (
           NOT (
             va51 = se120 AND va51 = se121 AND va51 = se122 AND va51 = se123
           )
         )
-        THEN CASE WHEN ISFINITE(va353) THEN ROUND(va353, 12) END
+        THEN CASE WHEN ISFINITE(va362) THEN ROUND(va362, 12) END
         ELSE NULL
       END
-    ) AS va359,
+    ) AS va368,
     (
       CASE
         WHEN stock_row > 19
         THEN (
-          CASE WHEN va370 THEN (
+          CASE WHEN va379 THEN (
             -(
-              high - se371
+              high - se380
             )
-          ) WHEN NOT va370 THEN 0 END
+          ) WHEN NOT va379 THEN 0 END
         )
       END
-    ) AS va372,
+    ) AS va381,
     (
       (
         (
           CASE WHEN stock_row > 1 THEN (
-            va384 * va287
+            va393 * va296
           ) END
         ) * vwap
-      ) * va385
-    ) AS va386,
+      ) * va394
+    ) AS va395,
     (
-      CASE WHEN stock_row > 4 THEN va392 END
-    ) AS va393,
+      CASE WHEN stock_row > 4 THEN va401 END
+    ) AS va402,
     (
-      va392 * 8193 - (
-        va392 * 8193 - va392
+      va401 * 8193 - (
+        va401 * 8193 - va401
       )
-    ) AS va398,
+    ) AS va407,
     (
-      va394 * 8193 - (
-        va394 * 8193 - va394
+      va403 * 8193 - (
+        va403 * 8193 - va403
       )
-    ) AS va403,
+    ) AS va412,
     (
-      va287 * 8193 - (
-        va287 * 8193 - va287
+      va296 * 8193 - (
+        va296 * 8193 - va296
       )
-    ) AS va445,
+    ) AS va454,
     (
       CASE
         WHEN stock_row > 5
         THEN (
-          va455 * 8193 - (
-            va455 * 8193 - va455
+          va464 * 8193 - (
+            va464 * 8193 - va464
           )
         )
       END
-    ) AS va456,
+    ) AS va465,
     (
       (
         CAST(SIGN(va154) AS DOUBLE) + CAST(SIGN((
-          se153 - se487
+          se153 - se496
         )) AS DOUBLE)
       ) + CAST(SIGN((
-        se487 - se381
+        se496 - se390
       )) AS DOUBLE)
-    ) AS va488,
+    ) AS va497,
     (
       CASE
         WHEN stock_row > 3
         THEN (
-          va382 * 8193 - (
-            va382 * 8193 - va382
+          va391 * 8193 - (
+            va391 * 8193 - va391
           )
         )
       END
-    ) AS va497,
+    ) AS va506,
     (
       CASE
         WHEN stock_row > 10
         THEN (
-          va502 * 8193 - (
-            va502 * 8193 - va502
+          va511 * 8193 - (
+            va511 * 8193 - va511
           )
         )
       END
-    ) AS va503,
+    ) AS va512,
     (
       CASE
         WHEN stock_row > 1
@@ -1899,92 +1899,82 @@ WITH values_0_1 AS (
           )
         )
       END
-    ) AS va562,
+    ) AS va571,
     (
-      va571 * 8193 - (
-        va571 * 8193 - va571
+      va580 * 8193 - (
+        va580 * 8193 - va580
       )
-    ) AS va572,
+    ) AS va581,
     (
       CASE
         WHEN stock_row > 199
         THEN (
-          va629 * 8193 - (
-            va629 * 8193 - va629
+          va638 * 8193 - (
+            va638 * 8193 - va638
           )
         )
       END
-    ) AS va630,
+    ) AS va639,
     (
-      CASE WHEN va682 THEN se676 ELSE 0 END
-    ) AS va683,
+      CASE WHEN va691 THEN se685 ELSE 0 END
+    ) AS va692,
     (
       -va137
-    ) AS va705,
+    ) AS va714,
     (
-      CAST(0.25 AS DOUBLE) < va742
-    ) AS va743,
+      CAST(0.25 AS DOUBLE) < va751
+    ) AS va752,
     (
-      va742 < 0
-    ) AS va744,
+      va751 < 0
+    ) AS va753,
     (
       CASE
         WHEN stock_row > 5
         THEN (
-          va757 * 8193 - (
-            va757 * 8193 - va757
+          va766 * 8193 - (
+            va766 * 8193 - va766
           )
         )
       END
-    ) AS va758,
+    ) AS va767,
     (
-      va742 < (
+      va751 < (
         -CAST(0.1 AS DOUBLE)
       )
-    ) AS va763,
+    ) AS va772,
     (
-      va742 < (
+      va751 < (
         -CAST(0.05 AS DOUBLE)
       )
-    ) AS va777,
+    ) AS va786,
     (
       CASE
         WHEN stock_row > 240
         THEN (
-          va783 * 8193 - (
-            va783 * 8193 - va783
+          va792 * 8193 - (
+            va792 * 8193 - va792
           )
         )
       END
-    ) AS va784,
+    ) AS va793,
     (
-      va797 * 8193 - (
-        va797 * 8193 - va797
+      va806 * 8193 - (
+        va806 * 8193 - va806
       )
-    ) AS va798,
+    ) AS va807,
     (
       CASE
         WHEN stock_row > 29
         THEN (
-          va814 * 8193 - (
-            va814 * 8193 - va814
+          va823 * 8193 - (
+            va823 * 8193 - va823
           )
         )
       END
-    ) AS va815,
+    ) AS va824,
     (
       CASE
         WHEN stock_row > 9
-        THEN (
-          va831 * 8193 - (
-            va831 * 8193 - va831
-          )
-        )
-      END
-    ) AS va832,
-    (
-      CASE
-        WHEN stock_row > 15
         THEN (
           va840 * 8193 - (
             va840 * 8193 - va840
@@ -1993,184 +1983,194 @@ WITH values_0_1 AS (
       END
     ) AS va841,
     (
-      va847 * 8193 - (
-        va847 * 8193 - va847
+      CASE
+        WHEN stock_row > 15
+        THEN (
+          va849 * 8193 - (
+            va849 * 8193 - va849
+          )
+        )
+      END
+    ) AS va850,
+    (
+      va856 * 8193 - (
+        va856 * 8193 - va856
       )
-    ) AS va851,
+    ) AS va860,
     (
       CASE
         WHEN stock_row > 3
         THEN (
-          va917 * 8193 - (
-            va917 * 8193 - va917
+          va926 * 8193 - (
+            va926 * 8193 - va926
           )
         )
       END
-    ) AS va918,
+    ) AS va927,
     (
       CASE
         WHEN stock_row > 12
         THEN (
-          va951 * 8193 - (
-            va951 * 8193 - va951
+          va960 * 8193 - (
+            va960 * 8193 - va960
           )
         )
       END
-    ) AS va952,
+    ) AS va961,
     (
-      va981 * 8193 - (
-        va981 * 8193 - va981
+      va990 * 8193 - (
+        va990 * 8193 - va990
       )
-    ) AS va982,
+    ) AS va991,
     (
-      va991 * 8193 - (
-        va991 * 8193 - va991
+      va1000 * 8193 - (
+        va1000 * 8193 - va1000
       )
-    ) AS va992,
+    ) AS va1001,
     (
       CASE
         WHEN stock_row > 1
         THEN (
-          va1018 * 8193 - (
-            va1018 * 8193 - va1018
+          va1027 * 8193 - (
+            va1027 * 8193 - va1027
           )
         )
       END
-    ) AS va1019,
+    ) AS va1028,
     (
-      CASE WHEN stock_row > 2 THEN va1024 END
-    ) AS va1025,
+      CASE WHEN stock_row > 2 THEN va1033 END
+    ) AS va1034,
     (
-      va1024 * 8193 - (
-        va1024 * 8193 - va1024
+      va1033 * 8193 - (
+        va1033 * 8193 - va1033
       )
-    ) AS va1040,
+    ) AS va1049,
     (
-      va1077 * 8193 - (
-        va1077 * 8193 - va1077
+      va1086 * 8193 - (
+        va1086 * 8193 - va1086
       )
-    ) AS va1081,
+    ) AS va1090,
     (
-      CASE WHEN stock_row > 2 THEN va1115 END
-    ) AS va1116,
+      CASE WHEN stock_row > 2 THEN va1124 END
+    ) AS va1125,
     (
-      va1114 * 8193 - (
-        va1114 * 8193 - va1114
+      va1123 * 8193 - (
+        va1123 * 8193 - va1123
       )
-    ) AS va1120,
+    ) AS va1129,
     (
-      va1115 * 8193 - (
-        va1115 * 8193 - va1115
+      va1124 * 8193 - (
+        va1124 * 8193 - va1124
       )
-    ) AS va1126,
+    ) AS va1135,
     (
       CASE
         WHEN (
           NOT (
             va51 = se120 AND va51 = se121 AND va51 = se122
           )
-        ) AND va1208
-        THEN CASE WHEN ISFINITE(va1207) THEN ROUND(va1207, 12) END
+        ) AND va1217
+        THEN CASE WHEN ISFINITE(va1216) THEN ROUND(va1216, 12) END
         ELSE NULL
       END
-    ) AS va1209,
+    ) AS va1218,
     (
-      va1216 * 8193 - (
-        va1216 * 8193 - va1216
+      va1225 * 8193 - (
+        va1225 * 8193 - va1225
       )
-    ) AS va1217,
+    ) AS va1226,
     (
       CASE
         WHEN stock_row > 19
         THEN (
-          va1249 * 8193 - (
-            va1249 * 8193 - va1249
+          va1258 * 8193 - (
+            va1258 * 8193 - va1258
           )
         )
       END
-    ) AS va1250,
+    ) AS va1259,
     (
-      va1345 * 8193 - (
-        va1345 * 8193 - va1345
+      va1354 * 8193 - (
+        va1354 * 8193 - va1354
       )
-    ) AS va1346,
+    ) AS va1355,
     (
-      va1163 * 8193 - (
-        va1163 * 8193 - va1163
+      va1172 * 8193 - (
+        va1172 * 8193 - va1172
       )
-    ) AS va1359,
+    ) AS va1368,
     (
-      CASE WHEN stock_row > 2 THEN va1383 END
-    ) AS va1384,
+      CASE WHEN stock_row > 2 THEN va1392 END
+    ) AS va1393,
     (
-      va1383 * 8193 - (
-        va1383 * 8193 - va1383
+      va1392 * 8193 - (
+        va1392 * 8193 - va1392
       )
-    ) AS va1389,
+    ) AS va1398,
     (
-      va1385 * 8193 - (
-        va1385 * 8193 - va1385
+      va1394 * 8193 - (
+        va1394 * 8193 - va1394
       )
-    ) AS va1396,
+    ) AS va1405,
     (
-      CASE WHEN stock_row > 7 THEN va1448 END
-    ) AS va1449,
-    (
-      va925 * 8193 - (
-        va925 * 8193 - va925
-      )
-    ) AS va1450,
-    (
-      va1448 * 8193 - (
-        va1448 * 8193 - va1448
-      )
+      CASE WHEN stock_row > 7 THEN va1457 END
     ) AS va1458,
     (
-      va1488 * 8193 - (
-        va1488 * 8193 - va1488
+      va934 * 8193 - (
+        va934 * 8193 - va934
       )
-    ) AS va1489,
+    ) AS va1459,
+    (
+      va1457 * 8193 - (
+        va1457 * 8193 - va1457
+      )
+    ) AS va1467,
+    (
+      va1497 * 8193 - (
+        va1497 * 8193 - va1497
+      )
+    ) AS va1498,
     (
       CASE
         WHEN stock_row > 10
         THEN (
-          va1523 * 8193 - (
-            va1523 * 8193 - va1523
+          va1532 * 8193 - (
+            va1532 * 8193 - va1532
           )
         )
       END
-    ) AS va1524,
+    ) AS va1533,
     (
-      CASE WHEN stock_row > 18 THEN va1535 END
-    ) AS va1536,
+      CASE WHEN stock_row > 18 THEN va1544 END
+    ) AS va1545,
     (
-      va1535 * 8193 - (
-        va1535 * 8193 - va1535
+      va1544 * 8193 - (
+        va1544 * 8193 - va1544
       )
-    ) AS va1543,
+    ) AS va1552,
     (
       CASE
         WHEN stock_row > 11
         THEN (
-          va1553 * 8193 - (
-            va1553 * 8193 - va1553
+          va1562 * 8193 - (
+            va1562 * 8193 - va1562
           )
         )
       END
-    ) AS va1554,
+    ) AS va1563,
     (
-      CASE WHEN stock_row > 6 THEN va1616 END
-    ) AS va1617,
+      CASE WHEN stock_row > 6 THEN va1625 END
+    ) AS va1626,
     (
-      va1616 * 8193 - (
-        va1616 * 8193 - va1616
+      va1625 * 8193 - (
+        va1625 * 8193 - va1625
       )
-    ) AS va1621,
+    ) AS va1630,
     (
       CASE
         WHEN (
           NOT (
-            va80 = se441 AND va80 = se442 AND va80 = se443 AND va80 = se444 AND va80 = se525
+            va80 = se450 AND va80 = se451 AND va80 = se452 AND va80 = se453 AND va80 = se534
           )
         )
         AND (
@@ -2178,40 +2178,40 @@ WITH values_0_1 AS (
             va51 = se120 AND va51 = se121 AND va51 = se122 AND va51 = se123 AND va51 = se124
           )
         )
-        THEN CASE WHEN ISFINITE(va1716) THEN ROUND(va1716, 12) END
+        THEN CASE WHEN ISFINITE(va1725) THEN ROUND(va1725, 12) END
         ELSE NULL
-      END
-    ) AS va1717,
-    (
-      CASE
-        WHEN stock_row > 19
-        THEN (
-          va1725 * 8193 - (
-            va1725 * 8193 - va1725
-          )
-        )
       END
     ) AS va1726,
     (
       CASE
         WHEN stock_row > 19
         THEN (
-          va1732 * 8193 - (
-            va1732 * 8193 - va1732
+          va1734 * 8193 - (
+            va1734 * 8193 - va1734
           )
         )
       END
-    ) AS va1733,
+    ) AS va1735,
+    (
+      CASE
+        WHEN stock_row > 19
+        THEN (
+          va1741 * 8193 - (
+            va1741 * 8193 - va1741
+          )
+        )
+      END
+    ) AS va1742,
     (
       CASE
         WHEN stock_row > 10
         THEN (
-          va1746 * 8193 - (
-            va1746 * 8193 - va1746
+          va1755 * 8193 - (
+            va1755 * 8193 - va1755
           )
         )
       END
-    ) AS va1747
+    ) AS va1756
   FROM values_1_1
 ), values_1_3 AS (
   SELECT
@@ -2224,217 +2224,217 @@ WITH values_0_1 AS (
     high,
     low,
     se1,
-    se1089,
-    se1090,
-    se1091,
-    se1092,
-    se1093,
-    se1094,
-    se1095,
+    se1098,
+    se1099,
+    se1100,
+    se1101,
+    se1102,
+    se1103,
+    se1104,
     se120,
     se133,
-    se1369,
-    se1370,
-    se1371,
-    se1372,
-    se1373,
-    se1374,
-    se1375,
-    se1376,
+    se1378,
+    se1379,
+    se1380,
+    se1381,
+    se1382,
+    se1383,
+    se1384,
+    se1385,
     se153,
-    se1754,
-    se1755,
-    se1757,
+    se1763,
+    se1764,
     se1766,
+    se1775,
     se189,
-    se264,
-    se265,
-    se266,
-    se267,
-    se268,
+    se273,
+    se274,
+    se275,
+    se276,
+    se277,
     se3,
-    se361,
-    se373,
-    se375,
-    se380,
-    se441,
-    se442,
-    se443,
-    se444,
-    se493,
-    se494,
-    se495,
-    se525,
-    se526,
-    se527,
-    se528,
-    se529,
-    se530,
-    se531,
-    se542,
-    se548,
-    se599,
-    se619,
-    se620,
-    se621,
-    se622,
-    se635,
-    se727,
-    se728,
-    se750,
-    se779,
-    se875,
-    se876,
-    se877,
-    se940,
-    se941,
-    se942,
-    se943,
-    se944,
+    se370,
+    se382,
+    se384,
+    se389,
+    se450,
+    se451,
+    se452,
+    se453,
+    se502,
+    se503,
+    se504,
+    se534,
+    se535,
+    se536,
+    se537,
+    se538,
+    se539,
+    se540,
+    se551,
+    se557,
+    se608,
+    se628,
+    se629,
+    se630,
+    se631,
+    se644,
+    se736,
+    se737,
+    se759,
+    se788,
+    se884,
+    se885,
+    se886,
+    se949,
+    se950,
+    se951,
+    se952,
+    se953,
     va0,
-    va1019,
+    va1001,
     va102,
-    va1025,
-    va1040,
-    va1058,
-    va1077,
-    va1081,
-    va1114,
-    va1116,
-    va1120,
-    va1126,
-    va1141,
-    va1151,
-    va1163,
-    va1179,
-    va1208,
+    va1028,
+    va1034,
+    va1049,
+    va1067,
+    va1086,
+    va1090,
+    va1123,
+    va1125,
+    va1129,
+    va1135,
+    va1150,
+    va1160,
+    va1172,
+    va1188,
     va1217,
-    va1250,
-    va1271,
-    va1278,
+    va1226,
+    va1259,
+    va1280,
+    va1287,
     va129,
     va130,
-    va1300,
-    va1337,
+    va1309,
     va1346,
     va135,
-    va1352,
     va1355,
-    va1359,
+    va1361,
+    va1364,
     va1368,
     va137,
-    va1384,
-    va1385,
-    va1389,
-    va1396,
-    va1429,
-    va1449,
+    va1377,
+    va1393,
+    va1394,
+    va1398,
+    va1405,
+    va1438,
     va145,
-    va1450,
     va1458,
-    va1489,
+    va1459,
+    va1467,
+    va1498,
     va15,
-    va1524,
-    va1536,
+    va1533,
     va154,
-    va1543,
-    va1554,
-    va1559,
+    va1545,
+    va1552,
     va1563,
+    va1568,
+    va1572,
     va159,
-    va1617,
-    va1621,
-    va1643,
+    va1626,
+    va1630,
+    va1652,
     va17,
-    va1723,
-    va1726,
     va173,
-    va1733,
-    va1747,
+    va1732,
+    va1735,
+    va1742,
     va1756,
+    va1765,
     va177,
-    va1774,
+    va1783,
     va179,
     va184,
     va191,
     va2,
-    va222,
-    va227,
+    va229,
+    va234,
     va25,
-    va274,
-    va287,
-    va288,
-    va317,
-    va324,
-    va329,
-    va335,
+    va283,
+    va296,
+    va297,
+    va326,
+    va333,
+    va338,
     va344,
-    va345,
-    va358,
-    va359,
-    va372,
-    va382,
-    va393,
-    va394,
-    va398,
+    va353,
+    va354,
+    va367,
+    va368,
+    va381,
+    va391,
+    va402,
     va403,
+    va407,
     va412,
-    va437,
-    va445,
-    va456,
+    va421,
+    va446,
+    va454,
     va46,
-    va480,
-    va497,
-    va503,
+    va465,
+    va489,
+    va506,
     va51,
-    va545,
-    va553,
-    va557,
+    va512,
+    va554,
     va562,
-    va572,
-    va591,
-    va595,
-    va598,
+    va566,
+    va571,
+    va581,
+    va600,
+    va604,
     va607,
-    va630,
-    va638,
-    va648,
-    va671,
-    va682,
-    va690,
-    va694,
-    va695,
-    va700,
-    va731,
-    va733,
-    va746,
-    va752,
-    va758,
-    va784,
+    va616,
+    va639,
+    va647,
+    va657,
+    va680,
+    va691,
+    va699,
+    va703,
+    va704,
+    va709,
+    va740,
+    va742,
+    va755,
+    va761,
+    va767,
     va793,
-    va794,
-    va798,
     va80,
-    va815,
+    va802,
+    va803,
+    va807,
     va824,
-    va832,
+    va833,
     va841,
-    va847,
-    va851,
-    va883,
-    va894,
-    va897,
-    va904,
-    va918,
-    va925,
-    va929,
-    va939,
+    va850,
+    va856,
+    va860,
+    va892,
+    va903,
+    va906,
+    va913,
+    va927,
+    va934,
+    va938,
+    va948,
     va95,
-    va952,
-    va958,
     va96,
-    va982,
-    va992,
+    va961,
+    va967,
+    va991,
     volume,
     vwap,
     (
@@ -2456,94 +2456,94 @@ WITH values_0_1 AS (
       END
     ) AS va190,
     (
-      va288 * 8193 - (
-        va288 * 8193 - va288
+      va297 * 8193 - (
+        va297 * 8193 - va297
       )
-    ) AS va289,
+    ) AS va298,
     (
-      va309 * 8193 - (
-        va309 * 8193 - va309
+      va318 * 8193 - (
+        va318 * 8193 - va318
       )
-    ) AS va310,
+    ) AS va319,
     (
-      1 < va346
-    ) AS va347,
+      1 < va355
+    ) AS va356,
     (
-      va346 = 1
-    ) AS va348,
+      va355 = 1
+    ) AS va357,
     (
-      va386 * 8193 - (
-        va386 * 8193 - va386
+      va395 * 8193 - (
+        va395 * 8193 - va395
       )
-    ) AS va387,
+    ) AS va396,
     (
       CASE
         WHEN stock_row > 3
         THEN (
-          va488 * 8193 - (
-            va488 * 8193 - va488
+          va497 * 8193 - (
+            va497 * 8193 - va497
           )
         )
       END
-    ) AS va489,
+    ) AS va498,
     (
       CASE
         WHEN stock_row > 9
         THEN (
-          va683 * 8193 - (
-            va683 * 8193 - va683
+          va692 * 8193 - (
+            va692 * 8193 - va692
           )
         )
       END
-    ) AS va684,
+    ) AS va693,
     (
-      va705 * 8193 - (
-        va705 * 8193 - va705
+      va714 * 8193 - (
+        va714 * 8193 - va714
       )
-    ) AS va706,
+    ) AS va715,
     (
       CASE
         WHEN stock_row > 20
         THEN (
           CASE
-            WHEN va743
+            WHEN va752
             THEN (
               -1
             )
-            WHEN NOT va743
+            WHEN NOT va752
             THEN (
-              CASE WHEN va744 THEN 1 WHEN NOT va744 THEN va159 END
+              CASE WHEN va753 THEN 1 WHEN NOT va753 THEN va159 END
             )
           END
         )
       END
-    ) AS va745,
+    ) AS va754,
     (
       CASE
         WHEN stock_row > 20
         THEN (
-          CASE WHEN va763 THEN 1 WHEN NOT va763 THEN va159 END
+          CASE WHEN va772 THEN 1 WHEN NOT va772 THEN va159 END
         )
       END
-    ) AS va764,
+    ) AS va773,
     (
       CASE
         WHEN stock_row > 20
         THEN (
-          CASE WHEN va777 THEN 1 WHEN NOT va777 THEN va159 END
+          CASE WHEN va786 THEN 1 WHEN NOT va786 THEN va159 END
         )
       END
-    ) AS va778,
+    ) AS va787,
     (
-      va1209 * 8193 - (
-        va1209 * 8193 - va1209
+      va1218 * 8193 - (
+        va1218 * 8193 - va1218
       )
-    ) AS va1210,
+    ) AS va1219,
     (
-      va1717 * 8193 - (
-        va1717 * 8193 - va1717
+      va1726 * 8193 - (
+        va1726 * 8193 - va1726
       )
-    ) AS va1718
+    ) AS va1727
   FROM values_1_2
 ), values_1_4 AS (
   SELECT
@@ -2556,238 +2556,238 @@ WITH values_0_1 AS (
     high,
     low,
     se1,
-    se1089,
-    se1090,
-    se1091,
-    se1092,
-    se1093,
-    se1094,
-    se1095,
+    se1098,
+    se1099,
+    se1100,
+    se1101,
+    se1102,
+    se1103,
+    se1104,
     se120,
     se133,
-    se1369,
-    se1370,
-    se1371,
-    se1372,
-    se1373,
-    se1374,
-    se1375,
-    se1376,
+    se1378,
+    se1379,
+    se1380,
+    se1381,
+    se1382,
+    se1383,
+    se1384,
+    se1385,
     se153,
-    se1754,
-    se1755,
-    se1757,
+    se1763,
+    se1764,
     se1766,
+    se1775,
     se189,
-    se264,
-    se265,
-    se266,
-    se267,
-    se268,
+    se273,
+    se274,
+    se275,
+    se276,
+    se277,
     se3,
-    se361,
-    se373,
-    se375,
-    se380,
-    se441,
-    se442,
-    se443,
-    se444,
-    se493,
-    se494,
-    se495,
-    se525,
-    se526,
-    se527,
-    se528,
-    se529,
-    se530,
-    se531,
-    se542,
-    se548,
-    se599,
-    se619,
-    se620,
-    se621,
-    se622,
-    se635,
-    se727,
-    se728,
-    se750,
-    se779,
-    se875,
-    se876,
-    se877,
-    se940,
-    se941,
-    se942,
-    se943,
-    se944,
+    se370,
+    se382,
+    se384,
+    se389,
+    se450,
+    se451,
+    se452,
+    se453,
+    se502,
+    se503,
+    se504,
+    se534,
+    se535,
+    se536,
+    se537,
+    se538,
+    se539,
+    se540,
+    se551,
+    se557,
+    se608,
+    se628,
+    se629,
+    se630,
+    se631,
+    se644,
+    se736,
+    se737,
+    se759,
+    se788,
+    se884,
+    se885,
+    se886,
+    se949,
+    se950,
+    se951,
+    se952,
+    se953,
     va0,
-    va1019,
+    va1001,
     va102,
-    va1025,
-    va1040,
-    va1058,
-    va1077,
-    va1081,
-    va1114,
-    va1116,
-    va1120,
-    va1126,
-    va1141,
-    va1151,
-    va1163,
-    va1179,
-    va1208,
-    va1210,
+    va1028,
+    va1034,
+    va1049,
+    va1067,
+    va1086,
+    va1090,
+    va1123,
+    va1125,
+    va1129,
+    va1135,
+    va1150,
+    va1160,
+    va1172,
+    va1188,
     va1217,
-    va1250,
-    va1271,
-    va1278,
+    va1219,
+    va1226,
+    va1259,
+    va1280,
+    va1287,
     va129,
     va130,
-    va1300,
+    va1309,
     va131,
-    va1337,
     va1346,
     va135,
-    va1352,
     va1355,
-    va1359,
+    va1361,
+    va1364,
     va1368,
     va137,
-    va1384,
-    va1385,
-    va1389,
+    va1377,
     va139,
-    va1396,
-    va1429,
-    va1449,
+    va1393,
+    va1394,
+    va1398,
+    va1405,
+    va1438,
     va145,
-    va1450,
     va1458,
-    va1489,
+    va1459,
+    va1467,
+    va1498,
     va15,
-    va1524,
-    va1536,
+    va1533,
     va154,
-    va1543,
-    va1554,
-    va1559,
+    va1545,
+    va1552,
     va1563,
+    va1568,
+    va1572,
     va159,
-    va1617,
-    va1621,
-    va1643,
+    va1626,
+    va1630,
+    va1652,
     va17,
-    va1718,
-    va1723,
-    va1726,
+    va1727,
     va173,
-    va1733,
-    va1747,
+    va1732,
+    va1735,
+    va1742,
     va1756,
+    va1765,
     va177,
-    va1774,
+    va1783,
     va179,
     va184,
     va190,
     va191,
     va2,
-    va222,
-    va227,
+    va229,
+    va234,
     va25,
-    va274,
-    va287,
-    va288,
-    va289,
-    va310,
-    va317,
-    va324,
-    va329,
-    va335,
+    va283,
+    va296,
+    va297,
+    va298,
+    va319,
+    va326,
+    va333,
+    va338,
     va344,
-    va345,
-    va358,
-    va359,
-    va372,
-    va382,
-    va387,
-    va393,
-    va394,
-    va398,
+    va353,
+    va354,
+    va367,
+    va368,
+    va381,
+    va391,
+    va396,
+    va402,
     va403,
+    va407,
     va412,
-    va437,
-    va445,
-    va456,
+    va421,
+    va446,
+    va454,
     va46,
-    va480,
+    va465,
     va489,
-    va497,
-    va503,
+    va498,
+    va506,
     va51,
-    va545,
-    va553,
-    va557,
+    va512,
+    va554,
     va562,
-    va572,
-    va591,
-    va595,
-    va598,
+    va566,
+    va571,
+    va581,
+    va600,
+    va604,
     va607,
-    va630,
-    va638,
-    va648,
-    va671,
-    va682,
-    va684,
-    va690,
-    va694,
-    va695,
-    va700,
-    va706,
-    va731,
-    va733,
-    va745,
-    va746,
-    va752,
-    va758,
-    va764,
-    va778,
-    va784,
+    va616,
+    va639,
+    va647,
+    va657,
+    va680,
+    va691,
+    va693,
+    va699,
+    va703,
+    va704,
+    va709,
+    va715,
+    va740,
+    va742,
+    va754,
+    va755,
+    va761,
+    va767,
+    va773,
+    va787,
     va793,
-    va794,
-    va798,
     va80,
-    va815,
+    va802,
+    va803,
+    va807,
     va824,
-    va832,
+    va833,
     va841,
-    va847,
-    va851,
-    va883,
-    va894,
-    va897,
-    va904,
-    va918,
-    va925,
-    va929,
-    va939,
+    va850,
+    va856,
+    va860,
+    va892,
+    va903,
+    va906,
+    va913,
+    va927,
+    va934,
+    va938,
+    va948,
     va95,
-    va952,
-    va958,
     va96,
-    va982,
-    va992,
+    va961,
+    va967,
+    va991,
     volume,
     vwap,
     (
-      CASE WHEN NOT va347 IS NULL AND NOT va348 IS NULL THEN (
-        va347 OR va348
+      CASE WHEN NOT va356 IS NULL AND NOT va357 IS NULL THEN (
+        va356 OR va357
       ) END
-    ) AS va349
+    ) AS va358
   FROM values_1_3
 ), values_1_5 AS (
   SELECT
@@ -2800,252 +2800,252 @@ WITH values_0_1 AS (
     high,
     low,
     se1,
-    se1089,
-    se1090,
-    se1091,
-    se1092,
-    se1093,
-    se1094,
-    se1095,
+    se1098,
+    se1099,
+    se1100,
+    se1101,
+    se1102,
+    se1103,
+    se1104,
     se120,
     se133,
-    se1369,
-    se1370,
-    se1371,
-    se1372,
-    se1373,
-    se1374,
-    se1375,
-    se1376,
+    se1378,
+    se1379,
+    se1380,
+    se1381,
+    se1382,
+    se1383,
+    se1384,
+    se1385,
     se153,
-    se1754,
-    se1755,
-    se1757,
+    se1763,
+    se1764,
     se1766,
+    se1775,
     se189,
-    se264,
-    se265,
-    se266,
-    se267,
-    se268,
+    se273,
+    se274,
+    se275,
+    se276,
+    se277,
     se3,
-    se361,
-    se373,
-    se375,
-    se380,
-    se441,
-    se442,
-    se443,
-    se444,
-    se493,
-    se494,
-    se495,
-    se525,
-    se526,
-    se527,
-    se528,
-    se529,
-    se530,
-    se531,
-    se542,
-    se548,
-    se599,
-    se619,
-    se620,
-    se621,
-    se622,
-    se635,
-    se727,
-    se728,
-    se750,
-    se779,
-    se875,
-    se876,
-    se877,
-    se940,
-    se941,
-    se942,
-    se943,
-    se944,
+    se370,
+    se382,
+    se384,
+    se389,
+    se450,
+    se451,
+    se452,
+    se453,
+    se502,
+    se503,
+    se504,
+    se534,
+    se535,
+    se536,
+    se537,
+    se538,
+    se539,
+    se540,
+    se551,
+    se557,
+    se608,
+    se628,
+    se629,
+    se630,
+    se631,
+    se644,
+    se736,
+    se737,
+    se759,
+    se788,
+    se884,
+    se885,
+    se886,
+    se949,
+    se950,
+    se951,
+    se952,
+    se953,
     va0,
-    va1019,
+    va1001,
     va102,
-    va1025,
-    va1040,
-    va1058,
-    va1077,
-    va1081,
-    va1114,
-    va1116,
-    va1120,
-    va1126,
-    va1141,
-    va1151,
-    va1163,
-    va1179,
-    va1208,
-    va1210,
+    va1028,
+    va1034,
+    va1049,
+    va1067,
+    va1086,
+    va1090,
+    va1123,
+    va1125,
+    va1129,
+    va1135,
+    va1150,
+    va1160,
+    va1172,
+    va1188,
     va1217,
-    va1250,
-    va1271,
-    va1278,
+    va1219,
+    va1226,
+    va1259,
+    va1280,
+    va1287,
     va129,
     va130,
-    va1300,
+    va1309,
     va131,
-    va1337,
     va1346,
     va135,
-    va1352,
     va1355,
-    va1359,
+    va1361,
+    va1364,
     va1368,
     va137,
-    va1384,
-    va1385,
-    va1389,
+    va1377,
     va139,
-    va1396,
-    va1429,
-    va1449,
+    va1393,
+    va1394,
+    va1398,
+    va1405,
+    va1438,
     va145,
-    va1450,
     va1458,
-    va1489,
+    va1459,
+    va1467,
+    va1498,
     va15,
-    va1524,
-    va1536,
+    va1533,
     va154,
-    va1543,
-    va1554,
-    va1559,
+    va1545,
+    va1552,
     va1563,
+    va1568,
+    va1572,
     va159,
-    va1617,
-    va1621,
-    va1643,
+    va1626,
+    va1630,
+    va1652,
     va17,
-    va1718,
-    va1723,
-    va1726,
+    va1727,
     va173,
-    va1733,
-    va1747,
+    va1732,
+    va1735,
+    va1742,
     va1756,
+    va1765,
     va177,
-    va1774,
+    va1783,
     va179,
     va184,
     va190,
     va191,
     va2,
-    va222,
-    va227,
+    va229,
+    va234,
     va25,
-    va274,
-    va287,
-    va288,
-    va289,
-    va310,
-    va317,
-    va324,
-    va329,
-    va335,
-    va358,
-    va359,
-    va372,
-    va382,
-    va387,
-    va393,
-    va394,
-    va398,
+    va283,
+    va296,
+    va297,
+    va298,
+    va319,
+    va326,
+    va333,
+    va338,
+    va344,
+    va367,
+    va368,
+    va381,
+    va391,
+    va396,
+    va402,
     va403,
+    va407,
     va412,
-    va437,
-    va445,
-    va456,
+    va421,
+    va446,
+    va454,
     va46,
-    va480,
+    va465,
     va489,
-    va497,
-    va503,
+    va498,
+    va506,
     va51,
-    va545,
-    va553,
-    va557,
+    va512,
+    va554,
     va562,
-    va572,
-    va591,
-    va595,
-    va598,
+    va566,
+    va571,
+    va581,
+    va600,
+    va604,
     va607,
-    va630,
-    va638,
-    va648,
-    va671,
-    va682,
-    va684,
-    va690,
-    va694,
-    va695,
-    va700,
-    va706,
-    va731,
-    va733,
-    va745,
-    va746,
-    va752,
-    va758,
-    va764,
-    va778,
-    va784,
+    va616,
+    va639,
+    va647,
+    va657,
+    va680,
+    va691,
+    va693,
+    va699,
+    va703,
+    va704,
+    va709,
+    va715,
+    va740,
+    va742,
+    va754,
+    va755,
+    va761,
+    va767,
+    va773,
+    va787,
     va793,
-    va794,
-    va798,
     va80,
-    va815,
+    va802,
+    va803,
+    va807,
     va824,
-    va832,
+    va833,
     va841,
-    va847,
-    va851,
-    va883,
-    va894,
-    va897,
-    va904,
-    va918,
-    va925,
-    va929,
-    va939,
+    va850,
+    va856,
+    va860,
+    va892,
+    va903,
+    va906,
+    va913,
+    va927,
+    va934,
+    va938,
+    va948,
     va95,
-    va952,
-    va958,
     va96,
-    va982,
-    va992,
+    va961,
+    va967,
+    va991,
     volume,
     vwap,
     (
       CASE
-        WHEN va344
+        WHEN va353
         THEN (
           -1
         )
-        WHEN NOT va344
+        WHEN NOT va353
         THEN (
           CASE
-            WHEN va345
+            WHEN va354
             THEN 1
-            WHEN NOT va345
+            WHEN NOT va354
             THEN (
-              CASE WHEN va349 THEN 1 WHEN NOT va349 THEN (
+              CASE WHEN va358 THEN 1 WHEN NOT va358 THEN (
                 -1
               ) END
             )
           END
         )
       END
-    ) AS va350
+    ) AS va359
   FROM values_1_4
 ), sections_2 AS (
   SELECT
@@ -3058,230 +3058,230 @@ WITH values_0_1 AS (
     high,
     low,
     se1,
-    se1089,
-    se1090,
-    se1091,
-    se1092,
-    se1093,
-    se1094,
-    se1095,
+    se1098,
+    se1099,
+    se1100,
+    se1101,
+    se1102,
+    se1103,
+    se1104,
     se120,
     se133,
-    se1369,
-    se1370,
-    se1371,
-    se1372,
-    se1373,
-    se1374,
-    se1375,
-    se1376,
+    se1378,
+    se1379,
+    se1380,
+    se1381,
+    se1382,
+    se1383,
+    se1384,
+    se1385,
     se153,
-    se1754,
-    se1755,
-    se1757,
+    se1763,
+    se1764,
     se1766,
+    se1775,
     se189,
-    se264,
-    se265,
-    se266,
-    se267,
-    se268,
+    se273,
+    se274,
+    se275,
+    se276,
+    se277,
     se3,
-    se361,
-    se373,
-    se375,
-    se380,
-    se441,
-    se442,
-    se443,
-    se444,
-    se493,
-    se494,
-    se495,
-    se525,
-    se526,
-    se527,
-    se528,
-    se529,
-    se530,
-    se531,
-    se542,
-    se548,
-    se599,
-    se619,
-    se620,
-    se621,
-    se622,
-    se635,
-    se727,
-    se728,
-    se750,
-    se779,
-    se875,
-    se876,
-    se877,
-    se940,
-    se941,
-    se942,
-    se943,
-    se944,
+    se370,
+    se382,
+    se384,
+    se389,
+    se450,
+    se451,
+    se452,
+    se453,
+    se502,
+    se503,
+    se504,
+    se534,
+    se535,
+    se536,
+    se537,
+    se538,
+    se539,
+    se540,
+    se551,
+    se557,
+    se608,
+    se628,
+    se629,
+    se630,
+    se631,
+    se644,
+    se736,
+    se737,
+    se759,
+    se788,
+    se884,
+    se885,
+    se886,
+    se949,
+    se950,
+    se951,
+    se952,
+    se953,
     va0,
-    va1019,
+    va1001,
     va102,
-    va1025,
-    va1040,
-    va1058,
-    va1077,
-    va1081,
-    va1114,
-    va1116,
-    va1120,
-    va1126,
-    va1141,
-    va1151,
-    va1163,
-    va1179,
-    va1208,
-    va1210,
+    va1028,
+    va1034,
+    va1049,
+    va1067,
+    va1086,
+    va1090,
+    va1123,
+    va1125,
+    va1129,
+    va1135,
+    va1150,
+    va1160,
+    va1172,
+    va1188,
     va1217,
-    va1250,
-    va1271,
-    va1278,
+    va1219,
+    va1226,
+    va1259,
+    va1280,
+    va1287,
     va129,
     va130,
-    va1300,
+    va1309,
     va131,
-    va1337,
     va1346,
     va135,
-    va1352,
     va1355,
-    va1359,
+    va1361,
+    va1364,
     va1368,
     va137,
-    va1384,
-    va1385,
-    va1389,
+    va1377,
     va139,
-    va1396,
-    va1429,
-    va1449,
+    va1393,
+    va1394,
+    va1398,
+    va1405,
+    va1438,
     va145,
-    va1450,
     va1458,
-    va1489,
+    va1459,
+    va1467,
+    va1498,
     va15,
-    va1524,
-    va1536,
+    va1533,
     va154,
-    va1543,
-    va1554,
-    va1559,
+    va1545,
+    va1552,
     va1563,
+    va1568,
+    va1572,
     va159,
-    va1617,
-    va1621,
-    va1643,
+    va1626,
+    va1630,
+    va1652,
     va17,
-    va1718,
-    va1723,
-    va1726,
+    va1727,
     va173,
-    va1733,
-    va1747,
+    va1732,
+    va1735,
+    va1742,
     va1756,
+    va1765,
     va177,
-    va1774,
+    va1783,
     va179,
     va184,
     va190,
     va191,
     va2,
-    va222,
-    va227,
+    va229,
+    va234,
     va25,
-    va274,
-    va287,
-    va288,
-    va289,
-    va310,
-    va317,
-    va324,
-    va329,
-    va335,
-    va350,
-    va358,
+    va283,
+    va296,
+    va297,
+    va298,
+    va319,
+    va326,
+    va333,
+    va338,
+    va344,
     va359,
-    va372,
-    va382,
-    va387,
-    va393,
-    va394,
-    va398,
+    va367,
+    va368,
+    va381,
+    va391,
+    va396,
+    va402,
     va403,
+    va407,
     va412,
-    va437,
-    va445,
-    va456,
+    va421,
+    va446,
+    va454,
     va46,
-    va480,
+    va465,
     va489,
-    va497,
-    va503,
+    va498,
+    va506,
     va51,
-    va545,
-    va553,
-    va557,
+    va512,
+    va554,
     va562,
-    va572,
-    va591,
-    va595,
-    va598,
+    va566,
+    va571,
+    va581,
+    va600,
+    va604,
     va607,
-    va630,
-    va638,
-    va648,
-    va671,
-    va682,
-    va684,
-    va690,
-    va694,
-    va695,
-    va700,
-    va706,
-    va731,
-    va733,
-    va745,
-    va746,
-    va752,
-    va758,
-    va764,
-    va778,
-    va784,
+    va616,
+    va639,
+    va647,
+    va657,
+    va680,
+    va691,
+    va693,
+    va699,
+    va703,
+    va704,
+    va709,
+    va715,
+    va740,
+    va742,
+    va754,
+    va755,
+    va761,
+    va767,
+    va773,
+    va787,
     va793,
-    va794,
-    va798,
     va80,
-    va815,
+    va802,
+    va803,
+    va807,
     va824,
-    va832,
+    va833,
     va841,
-    va847,
-    va851,
-    va883,
-    va894,
-    va897,
-    va904,
-    va918,
-    va925,
-    va929,
-    va939,
+    va850,
+    va856,
+    va860,
+    va892,
+    va903,
+    va906,
+    va913,
+    va927,
+    va934,
+    va938,
+    va948,
     va95,
-    va952,
-    va958,
     va96,
-    va982,
-    va992,
+    va961,
+    va967,
+    va991,
     volume,
     vwap,
     RANK() OVER (PARTITION BY open_time_ms ORDER BY va17) AS se18,
@@ -3361,221 +3361,214 @@ WITH values_0_1 AS (
       ORDER BY va191
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
     ) AS se194,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va222) AS se223,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va222) AS se224,
-    COUNT(va222) OVER (
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va229) AS se230,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va229) AS se231,
+    COUNT(va229) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va222
+      ORDER BY va229
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se225,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va227) AS se228,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va227) AS se229,
-    COUNT(va227) OVER (
+    ) AS se232,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va234) AS se235,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va234) AS se236,
+    COUNT(va234) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va227
+      ORDER BY va234
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se230,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va274) AS se275,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va274) AS se276,
-    COUNT(va274) OVER (
+    ) AS se237,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va283) AS se284,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va283) AS se285,
+    COUNT(va283) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va274
+      ORDER BY va283
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se277,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va310) AS se311,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va310) AS se312,
-    COUNT(va310) OVER (
+    ) AS se286,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va319) AS se320,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va319) AS se321,
+    COUNT(va319) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va310
+      ORDER BY va319
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se313,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va317) AS se318,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va317) AS se319,
-    COUNT(va317) OVER (
+    ) AS se322,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va326) AS se327,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va326) AS se328,
+    COUNT(va326) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va317
+      ORDER BY va326
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se320,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va324) AS se325,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va324) AS se326,
-    COUNT(va324) OVER (
+    ) AS se329,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va333) AS se334,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va333) AS se335,
+    COUNT(va333) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va324
+      ORDER BY va333
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se327,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va329) AS se330,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va329) AS se331,
-    COUNT(va329) OVER (
+    ) AS se336,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va338) AS se339,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va338) AS se340,
+    COUNT(va338) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va329
+      ORDER BY va338
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se332,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va335) AS se336,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va335) AS se337,
-    COUNT(va335) OVER (
+    ) AS se341,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va344) AS se345,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va344) AS se346,
+    COUNT(va344) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va335
+      ORDER BY va344
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se338,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va387) AS se388,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va387) AS se389,
-    COUNT(va387) OVER (
+    ) AS se347,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va396) AS se397,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va396) AS se398,
+    COUNT(va396) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va387
+      ORDER BY va396
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se390,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va412) AS se413,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va412) AS se414,
-    COUNT(va412) OVER (
+    ) AS se399,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va421) AS se422,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va421) AS se423,
+    COUNT(va421) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va412
+      ORDER BY va421
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se415,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va456) AS se457,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va456) AS se458,
-    COUNT(va456) OVER (
+    ) AS se424,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va465) AS se466,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va465) AS se467,
+    COUNT(va465) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va456
+      ORDER BY va465
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se459,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va489) AS se490,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va489) AS se491,
-    COUNT(va489) OVER (
+    ) AS se468,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va498) AS se499,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va498) AS se500,
+    COUNT(va498) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va489
+      ORDER BY va498
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se492,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va497) AS se498,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va497) AS se499,
-    COUNT(va497) OVER (
+    ) AS se501,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va506) AS se507,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va506) AS se508,
+    COUNT(va506) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va497
+      ORDER BY va506
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se500,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va503) AS se504,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va503) AS se505,
-    COUNT(va503) OVER (
+    ) AS se509,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va512) AS se513,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va512) AS se514,
+    COUNT(va512) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va503
+      ORDER BY va512
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se506,
-    SUM(ABS(va553)) OVER (
+    ) AS se515,
+    SUM(ABS(va562)) OVER (
       PARTITION BY open_time_ms
       ORDER BY run_id
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se554,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va557) AS se558,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va557) AS se559,
-    COUNT(va557) OVER (
+    ) AS se563,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va566) AS se567,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va566) AS se568,
+    COUNT(va566) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va557
+      ORDER BY va566
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se560,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va562) AS se563,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va562) AS se564,
-    COUNT(va562) OVER (
+    ) AS se569,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va571) AS se572,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va571) AS se573,
+    COUNT(va571) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va562
+      ORDER BY va571
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se565,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va572) AS se573,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va572) AS se574,
-    COUNT(va572) OVER (
+    ) AS se574,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va581) AS se582,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va581) AS se583,
+    COUNT(va581) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va572
+      ORDER BY va581
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se575,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va607) AS se608,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va607) AS se609,
-    COUNT(va607) OVER (
+    ) AS se584,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va616) AS se617,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va616) AS se618,
+    COUNT(va616) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va607
+      ORDER BY va616
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se610,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va630) AS se631,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va630) AS se632,
-    COUNT(va630) OVER (
+    ) AS se619,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va639) AS se640,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va639) AS se641,
+    COUNT(va639) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va630
+      ORDER BY va639
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se633,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va648) AS se649,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va648) AS se650,
-    COUNT(va648) OVER (
+    ) AS se642,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va657) AS se658,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va657) AS se659,
+    COUNT(va657) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va648
+      ORDER BY va657
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se651,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va671) AS se672,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va671) AS se673,
-    COUNT(va671) OVER (
+    ) AS se660,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va680) AS se681,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va680) AS se682,
+    COUNT(va680) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va671
+      ORDER BY va680
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se674,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va684) AS se685,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va684) AS se686,
-    COUNT(va684) OVER (
+    ) AS se683,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va693) AS se694,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va693) AS se695,
+    COUNT(va693) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va684
+      ORDER BY va693
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se687,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va695) AS se696,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va695) AS se697,
-    COUNT(va695) OVER (
+    ) AS se696,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va704) AS se705,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va704) AS se706,
+    COUNT(va704) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va695
+      ORDER BY va704
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se698,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va700) AS se701,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va700) AS se702,
-    COUNT(va700) OVER (
+    ) AS se707,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va709) AS se710,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va709) AS se711,
+    COUNT(va709) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va700
+      ORDER BY va709
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se703,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va746) AS se747,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va746) AS se748,
-    COUNT(va746) OVER (
+    ) AS se712,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va755) AS se756,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va755) AS se757,
+    COUNT(va755) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va746
+      ORDER BY va755
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se749,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va752) AS se753,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va752) AS se754,
-    COUNT(va752) OVER (
+    ) AS se758,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va761) AS se762,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va761) AS se763,
+    COUNT(va761) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va752
+      ORDER BY va761
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se755,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va758) AS se759,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va758) AS se760,
-    COUNT(va758) OVER (
+    ) AS se764,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va767) AS se768,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va767) AS se769,
+    COUNT(va767) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va758
+      ORDER BY va767
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se761,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va784) AS se785,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va784) AS se786,
-    COUNT(va784) OVER (
+    ) AS se770,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va793) AS se794,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va793) AS se795,
+    COUNT(va793) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va784
+      ORDER BY va793
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se787,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va798) AS se799,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va798) AS se800,
-    COUNT(va798) OVER (
+    ) AS se796,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va807) AS se808,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va807) AS se809,
+    COUNT(va807) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va798
+      ORDER BY va807
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se801,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va815) AS se816,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va815) AS se817,
-    COUNT(va815) OVER (
-      PARTITION BY open_time_ms
-      ORDER BY va815
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se818,
+    ) AS se810,
     RANK() OVER (PARTITION BY open_time_ms ORDER BY va824) AS se825,
     CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va824) AS se826,
     COUNT(va824) OVER (
@@ -3583,13 +3576,13 @@ WITH values_0_1 AS (
       ORDER BY va824
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
     ) AS se827,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va832) AS se833,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va832) AS se834,
-    COUNT(va832) OVER (
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va833) AS se834,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va833) AS se835,
+    COUNT(va833) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va832
+      ORDER BY va833
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se835,
+    ) AS se836,
     RANK() OVER (PARTITION BY open_time_ms ORDER BY va841) AS se842,
     CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va841) AS se843,
     COUNT(va841) OVER (
@@ -3597,132 +3590,139 @@ WITH values_0_1 AS (
       ORDER BY va841
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
     ) AS se844,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va883) AS se884,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va883) AS se885,
-    COUNT(va883) OVER (
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va850) AS se851,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va850) AS se852,
+    COUNT(va850) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va883
+      ORDER BY va850
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se886,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va918) AS se919,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va918) AS se920,
-    COUNT(va918) OVER (
+    ) AS se853,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va892) AS se893,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va892) AS se894,
+    COUNT(va892) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va918
+      ORDER BY va892
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se921,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va952) AS se953,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va952) AS se954,
-    COUNT(va952) OVER (
+    ) AS se895,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va927) AS se928,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va927) AS se929,
+    COUNT(va927) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va952
+      ORDER BY va927
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se955,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va992) AS se993,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va992) AS se994,
-    COUNT(va992) OVER (
+    ) AS se930,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va961) AS se962,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va961) AS se963,
+    COUNT(va961) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va992
+      ORDER BY va961
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se995,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1019) AS se1020,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1019) AS se1021,
-    COUNT(va1019) OVER (
+    ) AS se964,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1001) AS se1002,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1001) AS se1003,
+    COUNT(va1001) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va1019
+      ORDER BY va1001
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1022,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1058) AS se1059,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1058) AS se1060,
-    COUNT(va1058) OVER (
+    ) AS se1004,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1028) AS se1029,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1028) AS se1030,
+    COUNT(va1028) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va1058
+      ORDER BY va1028
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1061,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1179) AS se1180,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1179) AS se1181,
-    COUNT(va1179) OVER (
+    ) AS se1031,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1067) AS se1068,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1067) AS se1069,
+    COUNT(va1067) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va1179
+      ORDER BY va1067
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1182,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1210) AS se1211,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1210) AS se1212,
-    COUNT(va1210) OVER (
+    ) AS se1070,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1188) AS se1189,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1188) AS se1190,
+    COUNT(va1188) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va1210
+      ORDER BY va1188
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1213,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1217) AS se1218,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1217) AS se1219,
-    COUNT(va1217) OVER (
+    ) AS se1191,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1219) AS se1220,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1219) AS se1221,
+    COUNT(va1219) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va1217
+      ORDER BY va1219
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1220,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1250) AS se1251,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1250) AS se1252,
-    COUNT(va1250) OVER (
+    ) AS se1222,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1226) AS se1227,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1226) AS se1228,
+    COUNT(va1226) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va1250
+      ORDER BY va1226
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1253,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1429) AS se1430,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1429) AS se1431,
-    COUNT(va1429) OVER (
+    ) AS se1229,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1259) AS se1260,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1259) AS se1261,
+    COUNT(va1259) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va1429
+      ORDER BY va1259
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1432,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1359) AS se1493,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1359) AS se1494,
-    COUNT(va1359) OVER (
+    ) AS se1262,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1438) AS se1439,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1438) AS se1440,
+    COUNT(va1438) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va1359
+      ORDER BY va1438
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1495,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1524) AS se1525,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1524) AS se1526,
-    COUNT(va1524) OVER (
+    ) AS se1441,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1368) AS se1502,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1368) AS se1503,
+    COUNT(va1368) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va1524
+      ORDER BY va1368
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1527,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1554) AS se1555,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1554) AS se1556,
-    COUNT(va1554) OVER (
+    ) AS se1504,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1533) AS se1534,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1533) AS se1535,
+    COUNT(va1533) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va1554
+      ORDER BY va1533
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1557,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1718) AS se1719,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1718) AS se1720,
-    COUNT(va1718) OVER (
+    ) AS se1536,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1563) AS se1564,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1563) AS se1565,
+    COUNT(va1563) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va1718
+      ORDER BY va1563
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1721,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1726) AS se1727,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1726) AS se1728,
-    COUNT(va1726) OVER (
+    ) AS se1566,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1727) AS se1728,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1727) AS se1729,
+    COUNT(va1727) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va1726
+      ORDER BY va1727
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1729,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1733) AS se1734,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1733) AS se1735,
-    COUNT(va1733) OVER (
+    ) AS se1730,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1735) AS se1736,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1735) AS se1737,
+    COUNT(va1735) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va1733
+      ORDER BY va1735
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1736,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1747) AS se1748,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1747) AS se1749,
-    COUNT(va1747) OVER (
+    ) AS se1738,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1742) AS se1743,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1742) AS se1744,
+    COUNT(va1742) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va1747
+      ORDER BY va1742
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1750
+    ) AS se1745,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1756) AS se1757,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1756) AS se1758,
+    COUNT(va1756) OVER (
+      PARTITION BY open_time_ms
+      ORDER BY va1756
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1759
   FROM values_1_5
 ), values_2_1 AS (
   SELECT
@@ -3735,221 +3735,221 @@ WITH values_0_1 AS (
     high,
     low,
     se1,
-    se1020,
-    se1021,
-    se1022,
-    se1089,
-    se1090,
-    se1091,
-    se1092,
-    se1093,
-    se1094,
-    se1095,
+    se1029,
+    se1030,
+    se1031,
+    se1098,
+    se1099,
+    se1100,
+    se1101,
+    se1102,
+    se1103,
+    se1104,
     se120,
-    se1211,
-    se1212,
-    se1213,
-    se1369,
-    se1370,
-    se1371,
-    se1372,
-    se1373,
-    se1374,
-    se1375,
-    se1376,
-    se1430,
-    se1431,
-    se1432,
+    se1220,
+    se1221,
+    se1222,
+    se1378,
+    se1379,
+    se1380,
+    se1381,
+    se1382,
+    se1383,
+    se1384,
+    se1385,
+    se1439,
+    se1440,
+    se1441,
     se153,
-    se1555,
-    se1556,
-    se1557,
-    se1719,
-    se1720,
-    se1721,
-    se1754,
-    se1755,
-    se1757,
+    se1564,
+    se1565,
+    se1566,
+    se1728,
+    se1729,
+    se1730,
+    se1763,
+    se1764,
     se1766,
+    se1775,
     se189,
-    se264,
-    se265,
-    se266,
-    se267,
-    se268,
+    se273,
+    se274,
+    se275,
+    se276,
+    se277,
     se3,
-    se361,
-    se373,
-    se375,
-    se380,
-    se441,
-    se442,
-    se443,
-    se444,
-    se498,
-    se499,
-    se500,
-    se525,
-    se526,
-    se527,
-    se528,
-    se529,
-    se530,
-    se531,
-    se542,
-    se548,
-    se554,
-    se599,
-    se619,
-    se620,
-    se621,
-    se622,
+    se370,
+    se382,
+    se384,
+    se389,
+    se450,
+    se451,
+    se452,
+    se453,
+    se507,
+    se508,
+    se509,
+    se534,
+    se535,
+    se536,
+    se537,
+    se538,
+    se539,
+    se540,
+    se551,
+    se557,
+    se563,
+    se608,
+    se628,
+    se629,
+    se630,
     se631,
-    se632,
-    se633,
-    se635,
-    se649,
-    se650,
-    se651,
-    se672,
-    se673,
-    se674,
-    se727,
-    se728,
-    se779,
-    se785,
-    se786,
-    se787,
-    se842,
-    se843,
-    se844,
-    se875,
-    se876,
-    se877,
+    se640,
+    se641,
+    se642,
+    se644,
+    se658,
+    se659,
+    se660,
+    se681,
+    se682,
+    se683,
+    se736,
+    se737,
+    se788,
+    se794,
+    se795,
+    se796,
+    se851,
+    se852,
+    se853,
     se884,
     se885,
     se886,
-    se919,
-    se920,
-    se921,
-    se940,
-    se941,
-    se942,
-    se943,
-    se944,
+    se893,
+    se894,
+    se895,
+    se928,
+    se929,
+    se930,
+    se949,
+    se950,
+    se951,
+    se952,
     se953,
-    se954,
-    se955,
+    se962,
+    se963,
+    se964,
     va0,
-    va1019,
-    va1025,
-    va1040,
-    va1077,
-    va1081,
-    va1114,
-    va1116,
-    va1120,
-    va1126,
-    va1141,
-    va1151,
-    va1163,
-    va1208,
-    va1210,
-    va1271,
-    va1278,
-    va1300,
+    va1028,
+    va1034,
+    va1049,
+    va1086,
+    va1090,
+    va1123,
+    va1125,
+    va1129,
+    va1135,
+    va1150,
+    va1160,
+    va1172,
+    va1217,
+    va1219,
+    va1280,
+    va1287,
+    va1309,
     va131,
-    va1337,
     va1346,
     va135,
-    va1352,
     va1355,
-    va1359,
+    va1361,
+    va1364,
     va1368,
     va137,
-    va1384,
-    va1385,
-    va1389,
+    va1377,
     va139,
-    va1396,
-    va1429,
-    va1449,
+    va1393,
+    va1394,
+    va1398,
+    va1405,
+    va1438,
     va145,
-    va1450,
     va1458,
-    va1489,
+    va1459,
+    va1467,
+    va1498,
     va15,
-    va1536,
     va154,
-    va1543,
-    va1554,
-    va1559,
+    va1545,
+    va1552,
     va1563,
+    va1568,
+    va1572,
     va159,
-    va1617,
-    va1621,
-    va1643,
-    va1718,
-    va1723,
-    va1756,
+    va1626,
+    va1630,
+    va1652,
+    va1727,
+    va1732,
+    va1765,
     va177,
-    va1774,
+    va1783,
     va190,
     va191,
     va2,
-    va287,
-    va288,
-    va289,
-    va350,
-    va358,
+    va296,
+    va297,
+    va298,
     va359,
-    va372,
-    va382,
-    va393,
-    va394,
-    va398,
+    va367,
+    va368,
+    va381,
+    va391,
+    va402,
     va403,
+    va407,
     va412,
-    va437,
-    va445,
-    va480,
-    va497,
+    va421,
+    va446,
+    va454,
+    va489,
+    va506,
     va51,
-    va545,
-    va553,
-    va591,
-    va595,
-    va598,
-    va630,
-    va638,
-    va648,
-    va671,
-    va694,
-    va706,
-    va731,
-    va733,
-    va745,
-    va764,
-    va778,
-    va784,
+    va554,
+    va562,
+    va600,
+    va604,
+    va607,
+    va639,
+    va647,
+    va657,
+    va680,
+    va703,
+    va715,
+    va740,
+    va742,
+    va754,
+    va773,
+    va787,
     va793,
-    va794,
     va80,
-    va841,
-    va847,
-    va851,
-    va883,
-    va894,
-    va897,
-    va904,
-    va918,
-    va925,
-    va929,
-    va939,
+    va802,
+    va803,
+    va850,
+    va856,
+    va860,
+    va892,
+    va903,
+    va906,
+    va913,
+    va927,
+    va934,
+    va938,
+    va948,
     va95,
-    va952,
-    va958,
-    va982,
+    va961,
+    va967,
+    va991,
     volume,
     vwap,
     (
@@ -4073,50 +4073,50 @@ WITH values_0_1 AS (
       (
         -(
           CASE
-            WHEN NOT va222 IS NULL
+            WHEN NOT va229 IS NULL
             THEN (
-              se223 + ROUND(se224 * day_rows)
+              se230 + ROUND(se231 * day_rows)
             ) / (
-              2 * se225
+              2 * se232
             )
           END
         )
       ) * va130
-    ) AS va226,
+    ) AS va233,
     (
       CASE
-        WHEN NOT va227 IS NULL
+        WHEN NOT va234 IS NULL
         THEN (
-          se228 + ROUND(se229 * day_rows)
+          se235 + ROUND(se236 * day_rows)
         ) / (
-          2 * se230
+          2 * se237
         )
       END
-    ) AS va231,
+    ) AS va238,
     (
       -(
         CASE
-          WHEN NOT va274 IS NULL
+          WHEN NOT va283 IS NULL
           THEN (
-            se275 + ROUND(se276 * day_rows)
+            se284 + ROUND(se285 * day_rows)
           ) / (
-            2 * se277
+            2 * se286
           )
         END
       )
-    ) AS va278,
+    ) AS va287,
     (
       -(
         CASE
-          WHEN NOT va310 IS NULL
+          WHEN NOT va319 IS NULL
           THEN (
-            se311 + ROUND(se312 * day_rows)
+            se320 + ROUND(se321 * day_rows)
           ) / (
-            2 * se313
+            2 * se322
           )
         END
       )
-    ) AS va314,
+    ) AS va323,
     (
       CASE
         WHEN stock_row > 7
@@ -4128,205 +4128,205 @@ WITH values_0_1 AS (
           ) * (
             (
               CASE
-                WHEN NOT va317 IS NULL
+                WHEN NOT va326 IS NULL
                 THEN (
-                  se318 + ROUND(se319 * day_rows)
+                  se327 + ROUND(se328 * day_rows)
                 ) / (
-                  2 * se320
+                  2 * se329
                 )
               END
             ) + 1
           )
         )
       END
-    ) AS va321,
+    ) AS va330,
     (
       (
         (
           -(
             CASE
-              WHEN NOT va324 IS NULL
+              WHEN NOT va333 IS NULL
               THEN (
-                se325 + ROUND(se326 * day_rows)
+                se334 + ROUND(se335 * day_rows)
               ) / (
-                2 * se327
+                2 * se336
               )
             END
           )
         ) * (
           CASE
-            WHEN NOT va329 IS NULL
+            WHEN NOT va338 IS NULL
             THEN (
-              se330 + ROUND(se331 * day_rows)
+              se339 + ROUND(se340 * day_rows)
             ) / (
-              2 * se332
+              2 * se341
             )
           END
         )
       ) * (
         CASE
-          WHEN NOT va335 IS NULL
+          WHEN NOT va344 IS NULL
           THEN (
-            se336 + ROUND(se337 * day_rows)
+            se345 + ROUND(se346 * day_rows)
           ) / (
-            2 * se338
+            2 * se347
           )
         END
       )
-    ) AS va339,
+    ) AS va348,
     (
       CASE
-        WHEN NOT va387 IS NULL
+        WHEN NOT va396 IS NULL
         THEN (
-          se388 + ROUND(se389 * day_rows)
+          se397 + ROUND(se398 * day_rows)
         ) / (
-          2 * se390
+          2 * se399
         )
       END
-    ) AS va391,
+    ) AS va400,
     (
       CASE
-        WHEN NOT va412 IS NULL
+        WHEN NOT va421 IS NULL
         THEN (
-          se413 + ROUND(se414 * day_rows)
+          se422 + ROUND(se423 * day_rows)
         ) / (
-          2 * se415
+          2 * se424
         )
       END
-    ) AS va416,
+    ) AS va425,
     (
       -(
         CASE
-          WHEN NOT va456 IS NULL
+          WHEN NOT va465 IS NULL
           THEN (
-            se457 + ROUND(se458 * day_rows)
+            se466 + ROUND(se467 * day_rows)
           ) / (
-            2 * se459
+            2 * se468
           )
         END
       )
-    ) AS va460,
+    ) AS va469,
     (
       (
         (
           1 - (
             CASE
-              WHEN NOT va489 IS NULL
+              WHEN NOT va498 IS NULL
               THEN (
-                se490 + ROUND(se491 * day_rows)
+                se499 + ROUND(se500 * day_rows)
               ) / (
-                2 * se492
+                2 * se501
               )
             END
           )
         ) * (
-          CASE WHEN se494 = 5 THEN se493 END
+          CASE WHEN se503 = 5 THEN se502 END
         )
       ) / NULLIF((
-        CASE WHEN se133 = 20 THEN se495 END
+        CASE WHEN se133 = 20 THEN se504 END
       ), 0)
-    ) AS va496,
+    ) AS va505,
     (
       -(
         CASE
-          WHEN NOT va503 IS NULL
+          WHEN NOT va512 IS NULL
           THEN (
-            se504 + ROUND(se505 * day_rows)
+            se513 + ROUND(se514 * day_rows)
           ) / (
-            2 * se506
+            2 * se515
           )
         END
       )
-    ) AS va507,
+    ) AS va516,
     (
       CASE
-        WHEN NOT va557 IS NULL
+        WHEN NOT va566 IS NULL
         THEN (
-          se558 + ROUND(se559 * day_rows)
+          se567 + ROUND(se568 * day_rows)
         ) / (
-          2 * se560
+          2 * se569
         )
       END
-    ) AS va561,
+    ) AS va570,
     (
       (
         1 - (
           CASE
-            WHEN NOT va562 IS NULL
+            WHEN NOT va571 IS NULL
             THEN (
-              se563 + ROUND(se564 * day_rows)
+              se572 + ROUND(se573 * day_rows)
             ) / (
-              2 * se565
+              2 * se574
             )
           END
         )
       ) + (
         1 - (
           CASE
-            WHEN NOT va572 IS NULL
+            WHEN NOT va581 IS NULL
             THEN (
-              se573 + ROUND(se574 * day_rows)
+              se582 + ROUND(se583 * day_rows)
             ) / (
-              2 * se575
+              2 * se584
             )
           END
         )
       )
-    ) AS va576,
+    ) AS va585,
     (
       CASE
-        WHEN NOT va607 IS NULL
+        WHEN NOT va616 IS NULL
         THEN (
-          se608 + ROUND(se609 * day_rows)
+          se617 + ROUND(se618 * day_rows)
         ) / (
-          2 * se610
+          2 * se619
         )
       END
-    ) AS va611,
+    ) AS va620,
     (
       (
         -(
           CASE
-            WHEN NOT va684 IS NULL
+            WHEN NOT va693 IS NULL
             THEN (
-              se685 + ROUND(se686 * day_rows)
+              se694 + ROUND(se695 * day_rows)
             ) / (
-              2 * se687
+              2 * se696
             )
           END
         )
       ) * (
         CASE
-          WHEN va682 AND va129
-          THEN CASE WHEN ISFINITE(va690) THEN ROUND(va690, 12) END
+          WHEN va691 AND va129
+          THEN CASE WHEN ISFINITE(va699) THEN ROUND(va699, 12) END
           ELSE NULL
         END
       )
-    ) AS va691,
+    ) AS va700,
     (
       (
         CASE
-          WHEN NOT va695 IS NULL
+          WHEN NOT va704 IS NULL
           THEN (
-            se696 + ROUND(se697 * day_rows)
+            se705 + ROUND(se706 * day_rows)
           ) / (
-            2 * se698
+            2 * se707
           )
         END
       ) / NULLIF(
         (
           CASE
-            WHEN NOT va700 IS NULL
+            WHEN NOT va709 IS NULL
             THEN (
-              se701 + ROUND(se702 * day_rows)
+              se710 + ROUND(se711 * day_rows)
             ) / (
-              2 * se703
+              2 * se712
             )
           END
         ),
         0
       )
-    ) AS va704,
+    ) AS va713,
     (
       (
         (
@@ -4336,62 +4336,52 @@ WITH values_0_1 AS (
               (
                 high * (
                   CASE
-                    WHEN NOT va746 IS NULL
+                    WHEN NOT va755 IS NULL
                     THEN (
-                      se747 + ROUND(se748 * day_rows)
+                      se756 + ROUND(se757 * day_rows)
                     ) / (
-                      2 * se749
+                      2 * se758
                     )
                   END
                 )
-              ) / NULLIF(se750, 0)
+              ) / NULLIF(se759, 0)
             )
           END
         ) * (
           (
             (
               CASE
-                WHEN NOT va752 IS NULL
+                WHEN NOT va761 IS NULL
                 THEN (
-                  se753 + ROUND(se754 * day_rows)
+                  se762 + ROUND(se763 * day_rows)
                 ) / (
-                  2 * se755
+                  2 * se764
                 )
               END
             ) * volume
-          ) / NULLIF(va287, 0)
+          ) / NULLIF(va296, 0)
         )
       ) - (
         CASE
-          WHEN NOT va758 IS NULL
+          WHEN NOT va767 IS NULL
           THEN (
-            se759 + ROUND(se760 * day_rows)
+            se768 + ROUND(se769 * day_rows)
           ) / (
-            2 * se761
+            2 * se770
           )
         END
       )
-    ) AS va762,
+    ) AS va771,
     (
       CASE
-        WHEN NOT va798 IS NULL
+        WHEN NOT va807 IS NULL
         THEN (
-          se799 + ROUND(se800 * day_rows)
+          se808 + ROUND(se809 * day_rows)
         ) / (
-          2 * se801
+          2 * se810
         )
       END
-    ) AS va802,
-    (
-      CASE
-        WHEN NOT va815 IS NULL
-        THEN (
-          se816 + ROUND(se817 * day_rows)
-        ) / (
-          2 * se818
-        )
-      END
-    ) AS va819,
+    ) AS va811,
     (
       CASE
         WHEN NOT va824 IS NULL
@@ -4404,119 +4394,129 @@ WITH values_0_1 AS (
     ) AS va828,
     (
       CASE
-        WHEN NOT va832 IS NULL
+        WHEN NOT va833 IS NULL
         THEN (
-          se833 + ROUND(se834 * day_rows)
+          se834 + ROUND(se835 * day_rows)
         ) / (
-          2 * se835
+          2 * se836
         )
       END
-    ) AS va836,
+    ) AS va837,
     (
       CASE
-        WHEN NOT va992 IS NULL
+        WHEN NOT va841 IS NULL
         THEN (
-          se993 + ROUND(se994 * day_rows)
+          se842 + ROUND(se843 * day_rows)
         ) / (
-          2 * se995
+          2 * se844
         )
       END
-    ) AS va996,
+    ) AS va845,
+    (
+      CASE
+        WHEN NOT va1001 IS NULL
+        THEN (
+          se1002 + ROUND(se1003 * day_rows)
+        ) / (
+          2 * se1004
+        )
+      END
+    ) AS va1005,
     POWER(
       (
         CASE
-          WHEN NOT va1058 IS NULL
+          WHEN NOT va1067 IS NULL
           THEN (
-            se1059 + ROUND(se1060 * day_rows)
+            se1068 + ROUND(se1069 * day_rows)
           ) / (
-            2 * se1061
+            2 * se1070
           )
         END
       ),
       2
-    ) AS va1062,
+    ) AS va1071,
     (
       CASE
-        WHEN NOT va1179 IS NULL
+        WHEN NOT va1188 IS NULL
         THEN (
-          se1180 + ROUND(se1181 * day_rows)
+          se1189 + ROUND(se1190 * day_rows)
         ) / (
-          2 * se1182
+          2 * se1191
         )
       END
-    ) AS va1183,
+    ) AS va1192,
     (
       CASE
-        WHEN NOT va1217 IS NULL
+        WHEN NOT va1226 IS NULL
         THEN (
-          se1218 + ROUND(se1219 * day_rows)
+          se1227 + ROUND(se1228 * day_rows)
         ) / (
-          2 * se1220
+          2 * se1229
         )
       END
-    ) AS va1221,
+    ) AS va1230,
     (
       CASE
-        WHEN NOT va1250 IS NULL
+        WHEN NOT va1259 IS NULL
         THEN (
-          se1251 + ROUND(se1252 * day_rows)
+          se1260 + ROUND(se1261 * day_rows)
         ) / (
-          2 * se1253
+          2 * se1262
         )
       END
-    ) AS va1254,
+    ) AS va1263,
     (
       CASE
-        WHEN NOT va1359 IS NULL
+        WHEN NOT va1368 IS NULL
         THEN (
-          se1493 + ROUND(se1494 * day_rows)
+          se1502 + ROUND(se1503 * day_rows)
         ) / (
-          2 * se1495
+          2 * se1504
         )
       END
-    ) AS va1496,
+    ) AS va1505,
     (
       CASE
-        WHEN NOT va1524 IS NULL
+        WHEN NOT va1533 IS NULL
         THEN (
-          se1525 + ROUND(se1526 * day_rows)
+          se1534 + ROUND(se1535 * day_rows)
         ) / (
-          2 * se1527
+          2 * se1536
         )
       END
-    ) AS va1528,
+    ) AS va1537,
     (
       1 - (
         CASE
-          WHEN NOT va1726 IS NULL
+          WHEN NOT va1735 IS NULL
           THEN (
-            se1727 + ROUND(se1728 * day_rows)
+            se1736 + ROUND(se1737 * day_rows)
           ) / (
-            2 * se1729
+            2 * se1738
           )
         END
       )
-    ) AS va1730,
+    ) AS va1739,
     (
       CASE
-        WHEN NOT va1733 IS NULL
+        WHEN NOT va1742 IS NULL
         THEN (
-          se1734 + ROUND(se1735 * day_rows)
+          se1743 + ROUND(se1744 * day_rows)
         ) / (
-          2 * se1736
+          2 * se1745
         )
       END
-    ) AS va1737,
+    ) AS va1746,
     (
       CASE
-        WHEN NOT va1747 IS NULL
+        WHEN NOT va1756 IS NULL
         THEN (
-          se1748 + ROUND(se1749 * day_rows)
+          se1757 + ROUND(se1758 * day_rows)
         ) / (
-          2 * se1750
+          2 * se1759
         )
       END
-    ) AS va1751
+    ) AS va1760
   FROM sections_2
 ), values_2_2 AS (
   SELECT
@@ -4529,251 +4529,251 @@ WITH values_0_1 AS (
     high,
     low,
     se1,
-    se1020,
-    se1021,
-    se1022,
-    se1089,
-    se1090,
-    se1091,
-    se1092,
-    se1093,
-    se1094,
-    se1095,
+    se1029,
+    se1030,
+    se1031,
+    se1098,
+    se1099,
+    se1100,
+    se1101,
+    se1102,
+    se1103,
+    se1104,
     se120,
-    se1211,
-    se1212,
-    se1213,
-    se1369,
-    se1370,
-    se1371,
-    se1372,
-    se1373,
-    se1374,
-    se1375,
-    se1376,
-    se1430,
-    se1431,
-    se1432,
+    se1220,
+    se1221,
+    se1222,
+    se1378,
+    se1379,
+    se1380,
+    se1381,
+    se1382,
+    se1383,
+    se1384,
+    se1385,
+    se1439,
+    se1440,
+    se1441,
     se153,
-    se1555,
-    se1556,
-    se1557,
-    se1719,
-    se1720,
-    se1721,
-    se1754,
-    se1755,
-    se1757,
+    se1564,
+    se1565,
+    se1566,
+    se1728,
+    se1729,
+    se1730,
+    se1763,
+    se1764,
     se1766,
+    se1775,
     se189,
-    se264,
-    se265,
-    se266,
-    se267,
-    se268,
+    se273,
+    se274,
+    se275,
+    se276,
+    se277,
     se3,
-    se361,
-    se373,
-    se375,
-    se380,
-    se441,
-    se442,
-    se443,
-    se444,
-    se498,
-    se499,
-    se500,
-    se525,
-    se526,
-    se527,
-    se528,
-    se529,
-    se530,
-    se531,
-    se542,
-    se548,
-    se554,
-    se599,
-    se619,
-    se620,
-    se621,
-    se622,
+    se370,
+    se382,
+    se384,
+    se389,
+    se450,
+    se451,
+    se452,
+    se453,
+    se507,
+    se508,
+    se509,
+    se534,
+    se535,
+    se536,
+    se537,
+    se538,
+    se539,
+    se540,
+    se551,
+    se557,
+    se563,
+    se608,
+    se628,
+    se629,
+    se630,
     se631,
-    se632,
-    se633,
-    se635,
-    se672,
-    se673,
-    se674,
-    se727,
-    se728,
-    se779,
-    se785,
-    se786,
-    se787,
-    se842,
-    se843,
-    se844,
-    se875,
-    se876,
-    se877,
-    se919,
-    se920,
-    se921,
-    se940,
-    se941,
-    se942,
-    se943,
-    se944,
+    se640,
+    se641,
+    se642,
+    se644,
+    se681,
+    se682,
+    se683,
+    se736,
+    se737,
+    se788,
+    se794,
+    se795,
+    se796,
+    se851,
+    se852,
+    se853,
+    se884,
+    se885,
+    se886,
+    se928,
+    se929,
+    se930,
+    se949,
+    se950,
+    se951,
+    se952,
     se953,
-    se954,
-    se955,
+    se962,
+    se963,
+    se964,
     va0,
-    va1019,
-    va1025,
-    va1040,
+    va1005,
+    va1028,
+    va1034,
+    va1049,
     va106,
-    va1062,
-    va1077,
-    va1081,
-    va1114,
-    va1116,
-    va1120,
-    va1126,
-    va1141,
-    va1151,
-    va1163,
-    va1183,
-    va1208,
-    va1210,
-    va1221,
-    va1254,
-    va1271,
-    va1278,
-    va1300,
+    va1071,
+    va1086,
+    va1090,
+    va1123,
+    va1125,
+    va1129,
+    va1135,
+    va1150,
+    va1160,
+    va1172,
+    va1192,
+    va1217,
+    va1219,
+    va1230,
+    va1263,
+    va1280,
+    va1287,
+    va1309,
     va131,
-    va1337,
     va1346,
     va135,
-    va1352,
     va1355,
-    va1359,
+    va1361,
+    va1364,
     va1368,
     va137,
-    va1384,
-    va1385,
-    va1389,
+    va1377,
     va139,
-    va1396,
-    va1429,
-    va1449,
+    va1393,
+    va1394,
+    va1398,
+    va1405,
+    va1438,
     va145,
-    va1450,
     va1458,
-    va1489,
-    va1496,
+    va1459,
+    va1467,
+    va1498,
     va15,
-    va1528,
-    va1536,
+    va1505,
+    va1537,
     va154,
-    va1543,
-    va1554,
-    va1559,
+    va1545,
+    va1552,
     va1563,
+    va1568,
+    va1572,
     va159,
-    va1617,
-    va1621,
-    va1643,
-    va1718,
-    va1723,
-    va1730,
-    va1737,
-    va1751,
-    va1756,
+    va1626,
+    va1630,
+    va1652,
+    va1727,
+    va1732,
+    va1739,
+    va1746,
+    va1760,
+    va1765,
     va177,
-    va1774,
+    va1783,
     va188,
     va190,
     va191,
     va195,
     va2,
     va21,
-    va226,
-    va231,
-    va278,
+    va233,
+    va238,
     va287,
-    va288,
-    va289,
     va29,
-    va314,
-    va321,
-    va339,
-    va350,
-    va358,
+    va296,
+    va297,
+    va298,
+    va323,
+    va330,
+    va348,
     va359,
-    va372,
-    va382,
+    va367,
+    va368,
+    va381,
     va391,
-    va393,
-    va394,
-    va398,
+    va400,
+    va402,
     va403,
+    va407,
     va412,
-    va416,
-    va437,
-    va445,
-    va480,
-    va496,
-    va497,
+    va421,
+    va425,
+    va446,
+    va454,
+    va489,
     va50,
-    va507,
+    va505,
+    va506,
     va51,
-    va545,
+    va516,
     va55,
-    va553,
-    va561,
-    va591,
-    va595,
-    va598,
-    va611,
-    va630,
-    va638,
-    va671,
-    va691,
-    va694,
-    va704,
-    va706,
-    va731,
-    va733,
-    va745,
-    va762,
-    va764,
-    va778,
-    va784,
+    va554,
+    va562,
+    va570,
+    va600,
+    va604,
+    va607,
+    va620,
+    va639,
+    va647,
+    va680,
+    va700,
+    va703,
+    va713,
+    va715,
+    va740,
+    va742,
+    va754,
+    va771,
+    va773,
+    va787,
     va793,
-    va794,
     va80,
     va802,
-    va819,
+    va803,
+    va811,
     va828,
-    va836,
+    va837,
     va84,
-    va841,
-    va847,
-    va851,
-    va883,
-    va894,
-    va897,
-    va904,
-    va918,
-    va925,
-    va929,
-    va939,
+    va845,
+    va850,
+    va856,
+    va860,
+    va892,
+    va903,
+    va906,
+    va913,
+    va927,
+    va934,
+    va938,
+    va948,
     va95,
-    va952,
-    va958,
-    va982,
-    va996,
+    va961,
+    va967,
+    va991,
     volume,
     vwap,
     (
@@ -4805,44 +4805,44 @@ WITH values_0_1 AS (
       va195 * 8193 - (
         va195 * 8193 - va195
       )
-    ) AS va199,
+    ) AS va210,
     (
-      va231 * 8193 - (
-        va231 * 8193 - va231
+      va238 * 8193 - (
+        va238 * 8193 - va238
       )
-    ) AS va235,
+    ) AS va242,
     (
-      va416 * 8193 - (
-        va416 * 8193 - va416
+      va425 * 8193 - (
+        va425 * 8193 - va425
       )
-    ) AS va421,
+    ) AS va430,
     (
-      va460 * 8193 - (
-        va460 * 8193 - va460
+      va469 * 8193 - (
+        va469 * 8193 - va469
       )
-    ) AS va461,
+    ) AS va470,
     (
-      va576 * 8193 - (
-        va576 * 8193 - va576
+      va585 * 8193 - (
+        va585 * 8193 - va585
       )
-    ) AS va577,
+    ) AS va586,
     (
-      va278 * (
+      va287 * (
         CASE
-          WHEN NOT va648 IS NULL
+          WHEN NOT va657 IS NULL
           THEN (
-            se649 + ROUND(se650 * day_rows)
+            se658 + ROUND(se659 * day_rows)
           ) / (
-            2 * se651
+            2 * se660
           )
         END
       )
-    ) AS va652,
+    ) AS va661,
     (
-      va802 * 8193 - (
-        va802 * 8193 - va802
+      va811 * 8193 - (
+        va811 * 8193 - va811
       )
-    ) AS va806,
+    ) AS va815,
     CAST((
       (
         (
@@ -4850,45 +4850,45 @@ WITH values_0_1 AS (
         ) < (
           (
             CASE
-              WHEN NOT va883 IS NULL
+              WHEN NOT va892 IS NULL
               THEN (
-                se884 + ROUND(se885 * day_rows)
+                se893 + ROUND(se894 * day_rows)
               ) / (
-                2 * se886
+                2 * se895
               )
             END
-          ) + va231
+          ) + va238
         )
       )
-    ) AS DOUBLE) AS va887,
+    ) AS DOUBLE) AS va896,
     (
-      va996 * 8193 - (
-        va996 * 8193 - va996
+      va1005 * 8193 - (
+        va1005 * 8193 - va1005
       )
-    ) AS va1003,
-    va1062 * stock_row AS va1063,
+    ) AS va1012,
+    va1071 * stock_row AS va1072,
     (
-      va1183 * 8193 - (
-        va1183 * 8193 - va1183
+      va1192 * 8193 - (
+        va1192 * 8193 - va1192
       )
-    ) AS va1187,
+    ) AS va1196,
     (
-      va1221 * 8193 - (
-        va1221 * 8193 - va1221
+      va1230 * 8193 - (
+        va1230 * 8193 - va1230
       )
-    ) AS va1228,
+    ) AS va1237,
     (
       (
         va84 + va50
       ) - (
-        va195 + va231
+        va195 + va238
       )
-    ) AS va1434,
+    ) AS va1443,
     (
-      va1496 * 8193 - (
-        va1496 * 8193 - va1496
+      va1505 * 8193 - (
+        va1505 * 8193 - va1505
       )
-    ) AS va1500
+    ) AS va1509
   FROM values_2_1
 ), values_2_3 AS (
   SELECT
@@ -4901,276 +4901,276 @@ WITH values_0_1 AS (
     high,
     low,
     se1,
-    se1020,
-    se1021,
-    se1022,
-    se1089,
-    se1090,
-    se1091,
-    se1092,
-    se1093,
-    se1094,
-    se1095,
+    se1029,
+    se1030,
+    se1031,
+    se1098,
+    se1099,
+    se1100,
+    se1101,
+    se1102,
+    se1103,
+    se1104,
     se120,
-    se1211,
-    se1212,
-    se1213,
-    se1369,
-    se1370,
-    se1371,
-    se1372,
-    se1373,
-    se1374,
-    se1375,
-    se1376,
-    se1430,
-    se1431,
-    se1432,
+    se1220,
+    se1221,
+    se1222,
+    se1378,
+    se1379,
+    se1380,
+    se1381,
+    se1382,
+    se1383,
+    se1384,
+    se1385,
+    se1439,
+    se1440,
+    se1441,
     se153,
-    se1555,
-    se1556,
-    se1557,
-    se1719,
-    se1720,
-    se1721,
-    se1754,
-    se1755,
-    se1757,
+    se1564,
+    se1565,
+    se1566,
+    se1728,
+    se1729,
+    se1730,
+    se1763,
+    se1764,
     se1766,
+    se1775,
     se189,
-    se264,
-    se265,
-    se266,
-    se267,
-    se268,
+    se273,
+    se274,
+    se275,
+    se276,
+    se277,
     se3,
-    se361,
-    se373,
-    se375,
-    se380,
-    se441,
-    se442,
-    se443,
-    se444,
-    se498,
-    se499,
-    se500,
-    se525,
-    se526,
-    se527,
-    se528,
-    se529,
-    se530,
-    se531,
-    se542,
-    se548,
-    se554,
-    se599,
-    se619,
-    se620,
-    se621,
-    se622,
+    se370,
+    se382,
+    se384,
+    se389,
+    se450,
+    se451,
+    se452,
+    se453,
+    se507,
+    se508,
+    se509,
+    se534,
+    se535,
+    se536,
+    se537,
+    se538,
+    se539,
+    se540,
+    se551,
+    se557,
+    se563,
+    se608,
+    se628,
+    se629,
+    se630,
     se631,
-    se632,
-    se633,
-    se635,
-    se672,
-    se673,
-    se674,
-    se727,
-    se728,
-    se779,
-    se785,
-    se786,
-    se787,
-    se842,
-    se843,
-    se844,
-    se875,
-    se876,
-    se877,
-    se919,
-    se920,
-    se921,
-    se940,
-    se941,
-    se942,
-    se943,
-    se944,
+    se640,
+    se641,
+    se642,
+    se644,
+    se681,
+    se682,
+    se683,
+    se736,
+    se737,
+    se788,
+    se794,
+    se795,
+    se796,
+    se851,
+    se852,
+    se853,
+    se884,
+    se885,
+    se886,
+    se928,
+    se929,
+    se930,
+    se949,
+    se950,
+    se951,
+    se952,
     se953,
-    se954,
-    se955,
+    se962,
+    se963,
+    se964,
     va0,
-    va1003,
-    va1019,
-    va1025,
-    va1040,
+    va1005,
+    va1012,
+    va1028,
+    va1034,
+    va1049,
     va106,
-    va1062,
-    va1063,
-    va1077,
-    va1081,
-    va1114,
-    va1116,
-    va1120,
-    va1126,
-    va1141,
-    va1151,
-    va1163,
-    va1183,
-    va1187,
-    va1208,
-    va1210,
-    va1221,
-    va1228,
-    va1254,
-    va1271,
-    va1278,
-    va1300,
+    va1071,
+    va1072,
+    va1086,
+    va1090,
+    va1123,
+    va1125,
+    va1129,
+    va1135,
+    va1150,
+    va1160,
+    va1172,
+    va1192,
+    va1196,
+    va1217,
+    va1219,
+    va1230,
+    va1237,
+    va1263,
+    va1280,
+    va1287,
+    va1309,
     va131,
-    va1337,
     va1346,
     va135,
-    va1352,
     va1355,
-    va1359,
+    va1361,
+    va1364,
     va1368,
     va137,
-    va1384,
-    va1385,
-    va1389,
+    va1377,
     va139,
-    va1396,
-    va1429,
-    va1434,
-    va1449,
+    va1393,
+    va1394,
+    va1398,
+    va1405,
+    va1438,
+    va1443,
     va145,
-    va1450,
     va1458,
-    va1489,
-    va1496,
+    va1459,
+    va1467,
+    va1498,
     va15,
-    va1500,
-    va1528,
-    va1536,
+    va1505,
+    va1509,
+    va1537,
     va154,
-    va1543,
-    va1554,
-    va1559,
+    va1545,
+    va1552,
     va1563,
+    va1568,
+    va1572,
     va159,
-    va1617,
-    va1621,
-    va1643,
-    va1718,
-    va1723,
-    va1730,
-    va1737,
-    va1751,
-    va1756,
+    va1626,
+    va1630,
+    va1652,
+    va1727,
+    va1732,
+    va1739,
+    va1746,
+    va1760,
+    va1765,
     va177,
-    va1774,
+    va1783,
     va188,
     va190,
     va191,
     va195,
-    va199,
     va2,
     va21,
-    va226,
-    va231,
-    va235,
-    va278,
+    va210,
+    va233,
+    va238,
+    va242,
     va287,
-    va288,
-    va289,
     va29,
-    va314,
-    va321,
+    va296,
+    va297,
+    va298,
+    va323,
     va33,
-    va339,
-    va350,
-    va358,
+    va330,
+    va348,
     va359,
-    va372,
-    va382,
+    va367,
+    va368,
+    va381,
     va39,
     va391,
-    va393,
-    va394,
-    va398,
+    va400,
+    va402,
     va403,
+    va407,
     va412,
-    va416,
     va421,
-    va437,
-    va445,
-    va461,
-    va480,
-    va496,
-    va497,
+    va425,
+    va430,
+    va446,
+    va454,
+    va470,
+    va489,
     va50,
-    va507,
+    va505,
+    va506,
     va51,
-    va545,
+    va516,
     va55,
-    va553,
-    va561,
-    va577,
+    va554,
+    va562,
+    va570,
+    va586,
     va59,
-    va591,
-    va595,
-    va598,
-    va611,
-    va630,
-    va638,
-    va652,
-    va671,
+    va600,
+    va604,
+    va607,
+    va620,
+    va639,
+    va647,
+    va661,
+    va680,
     va69,
-    va691,
-    va694,
-    va704,
-    va706,
-    va731,
-    va733,
-    va745,
-    va762,
-    va764,
-    va778,
-    va784,
+    va700,
+    va703,
+    va713,
+    va715,
+    va740,
+    va742,
+    va754,
+    va771,
+    va773,
+    va787,
     va793,
-    va794,
     va80,
     va802,
-    va806,
-    va819,
+    va803,
+    va811,
+    va815,
     va828,
-    va836,
+    va837,
     va84,
-    va841,
-    va847,
+    va845,
     va85,
-    va851,
-    va883,
-    va894,
-    va897,
-    va904,
-    va918,
-    va925,
-    va929,
-    va939,
+    va850,
+    va856,
+    va860,
+    va892,
+    va903,
+    va906,
+    va913,
+    va927,
+    va934,
+    va938,
+    va948,
     va95,
-    va952,
-    va958,
-    va982,
-    va996,
+    va961,
+    va967,
+    va991,
     volume,
     vwap,
     (
-      va887 * 8193 - (
-        va887 * 8193 - va887
+      va896 * 8193 - (
+        va896 * 8193 - va896
       )
-    ) AS va888
+    ) AS va897
   FROM values_2_2
 ), series_3 AS (
   SELECT
@@ -5181,230 +5181,232 @@ WITH values_0_1 AS (
     close,
     day_rows,
     se1,
-    se1020,
-    se1021,
-    se1022,
-    se1089,
-    se1090,
-    se1091,
-    se1092,
-    se1093,
-    se1094,
-    se1095,
+    se1029,
+    se1030,
+    se1031,
+    se1098,
+    se1099,
+    se1100,
+    se1101,
+    se1102,
+    se1103,
+    se1104,
     se120,
-    se1211,
-    se1212,
-    se1213,
-    se1369,
-    se1370,
-    se1371,
-    se1372,
-    se1373,
-    se1374,
-    se1375,
-    se1376,
-    se1430,
-    se1431,
-    se1432,
+    se1220,
+    se1221,
+    se1222,
+    se1378,
+    se1379,
+    se1380,
+    se1381,
+    se1382,
+    se1383,
+    se1384,
+    se1385,
+    se1439,
+    se1440,
+    se1441,
     se153,
-    se1555,
-    se1556,
-    se1557,
-    se1719,
-    se1720,
-    se1721,
-    se1754,
-    se1755,
-    se1766,
+    se1564,
+    se1565,
+    se1566,
+    se1728,
+    se1729,
+    se1730,
+    se1763,
+    se1764,
+    se1775,
     se189,
-    se264,
-    se265,
-    se266,
-    se267,
-    se268,
-    se361,
-    se373,
-    se375,
-    se380,
-    se441,
-    se442,
-    se443,
-    se444,
-    se498,
-    se499,
-    se500,
-    se525,
-    se526,
-    se527,
-    se528,
-    se529,
-    se530,
-    se531,
-    se548,
-    se554,
-    se619,
-    se620,
-    se621,
-    se622,
+    se273,
+    se274,
+    se275,
+    se276,
+    se277,
+    se370,
+    se382,
+    se384,
+    se389,
+    se450,
+    se451,
+    se452,
+    se453,
+    se507,
+    se508,
+    se509,
+    se534,
+    se535,
+    se536,
+    se537,
+    se538,
+    se539,
+    se540,
+    se557,
+    se563,
+    se628,
+    se629,
+    se630,
     se631,
-    se632,
-    se633,
-    se672,
-    se673,
-    se674,
-    se727,
-    se728,
-    se779,
-    se785,
-    se786,
-    se787,
-    se842,
-    se843,
-    se844,
-    se875,
-    se876,
-    se877,
-    se919,
-    se920,
-    se921,
-    se940,
-    se941,
-    se942,
-    se943,
-    se944,
+    se640,
+    se641,
+    se642,
+    se681,
+    se682,
+    se683,
+    se736,
+    se737,
+    se788,
+    se794,
+    se795,
+    se796,
+    se851,
+    se852,
+    se853,
+    se884,
+    se885,
+    se886,
+    se928,
+    se929,
+    se930,
+    se949,
+    se950,
+    se951,
+    se952,
     se953,
-    se954,
-    se955,
+    se962,
+    se963,
+    se964,
     va0,
-    va1003,
-    va1019,
-    va1025,
-    va1040,
+    va1012,
+    va1028,
+    va1034,
+    va1049,
     va106,
-    va1081,
-    va1120,
-    va1126,
-    va1141,
-    va1151,
-    va1187,
-    va1208,
-    va1210,
-    va1228,
-    va1254,
-    va1271,
-    va1278,
+    va1090,
+    va1129,
+    va1135,
+    va1150,
+    va1160,
+    va1196,
+    va1217,
+    va1219,
+    va1237,
+    va1263,
+    va1280,
+    va1287,
     va131,
-    va1337,
+    va1346,
     va135,
-    va1352,
-    va1359,
+    va1361,
     va1368,
     va137,
-    va1389,
-    va1396,
-    va1429,
-    va1434,
-    va1449,
+    va1377,
+    va1398,
+    va1405,
+    va1438,
+    va1443,
     va145,
-    va1450,
     va1458,
-    va1500,
-    va1528,
-    va1536,
+    va1459,
+    va1467,
+    va1509,
+    va1537,
     va154,
-    va1543,
-    va1554,
-    va1559,
+    va1545,
+    va1552,
     va1563,
+    va1568,
+    va1572,
     va159,
-    va1617,
-    va1621,
-    va1718,
-    va1723,
-    va1730,
-    va1737,
-    va1751,
+    va1626,
+    va1630,
+    va1727,
+    va1732,
+    va1739,
+    va1746,
+    va1760,
     va177,
-    va1774,
+    va1783,
     va188,
     va190,
     va191,
-    va199,
-    va226,
-    va235,
-    va278,
-    va288,
-    va289,
-    va314,
-    va321,
+    va195,
+    va210,
+    va233,
+    va238,
+    va242,
+    va287,
+    va297,
+    va298,
+    va323,
     va33,
-    va339,
-    va350,
-    va358,
+    va330,
+    va348,
     va359,
-    va372,
-    va382,
+    va367,
+    va368,
+    va381,
     va39,
     va391,
-    va394,
-    va398,
+    va400,
     va403,
+    va407,
     va412,
     va421,
-    va437,
-    va445,
-    va461,
-    va480,
-    va496,
-    va497,
-    va507,
+    va430,
+    va446,
+    va454,
+    va470,
+    va489,
+    va505,
+    va506,
     va51,
-    va545,
+    va516,
     va55,
-    va553,
-    va561,
-    va577,
+    va554,
+    va562,
+    va570,
+    va586,
     va59,
-    va591,
-    va595,
-    va611,
-    va630,
-    va638,
-    va652,
-    va671,
+    va600,
+    va604,
+    va620,
+    va639,
+    va647,
+    va661,
+    va680,
     va69,
-    va691,
-    va694,
-    va704,
-    va706,
-    va731,
-    va733,
-    va745,
-    va762,
-    va764,
-    va778,
-    va784,
+    va700,
+    va703,
+    va713,
+    va715,
+    va740,
+    va742,
+    va754,
+    va771,
+    va773,
+    va787,
     va793,
-    va794,
     va80,
-    va806,
-    va819,
+    va802,
+    va803,
+    va815,
     va828,
-    va836,
-    va841,
+    va837,
+    va845,
     va85,
-    va851,
-    va883,
-    va888,
-    va894,
-    va904,
-    va918,
-    va929,
-    va939,
+    va850,
+    va860,
+    va892,
+    va897,
+    va903,
+    va913,
+    va927,
+    va938,
+    va948,
     va95,
-    va952,
-    va958,
-    va982,
+    va961,
+    va967,
+    va991,
     volume,
     vwap,
     MAX((
@@ -5461,348 +5463,356 @@ WITH values_0_1 AS (
     MAX(va154) OVER rows_5 AS se157,
     MIN(va154) OVER rows_4 AS se161,
     MAX(va154) OVER rows_4 AS se163,
-    CORR(va195, va55) OVER rows_5 AS se196,
-    REGR_COUNT(va195, va55) OVER rows_5 AS se197,
-    LAG(va199, 1) OVER rows_row AS se200,
-    LAG(va199, 2) OVER rows_row AS se201,
-    LAG(va199, 3) OVER rows_row AS se202,
-    LAG(va199, 4) OVER rows_row AS se203,
-    STDDEV_SAMP(va195) OVER rows_5 AS se206,
-    COUNT(va195) OVER rows_5 AS se207,
-    STDDEV_SAMP(va55) OVER rows_5 AS se209,
-    COUNT(va55) OVER rows_5 AS se210,
-    CORR(va231, va55) OVER rows_3 AS se232,
-    REGR_COUNT(va231, va55) OVER rows_3 AS se233,
-    LAG(va235, 1) OVER rows_row AS se236,
-    LAG(va235, 2) OVER rows_row AS se237,
-    CORR(va231, va55) OVER rows_5 AS se248,
-    REGR_COUNT(va231, va55) OVER rows_5 AS se249,
-    LAG(va235, 3) OVER rows_row AS se251,
-    LAG(va235, 4) OVER rows_row AS se252,
-    STDDEV_SAMP(va231) OVER rows_5 AS se254,
-    COUNT(va231) OVER rows_5 AS se255,
-    LAG(va154, 1) OVER rows_row AS se279,
-    LAG(va289, 1) OVER rows_row AS se290,
-    LAG(va289, 2) OVER rows_row AS se291,
-    LAG(va289, 3) OVER rows_row AS se292,
-    LAG(va289, 4) OVER rows_row AS se293,
-    LAG(va359, 5) OVER rows_row AS se360,
+    LAG(va195, 1) OVER rows_row AS se196,
+    LAG(va195, 2) OVER rows_row AS se197,
+    LAG(va195, 3) OVER rows_row AS se198,
+    LAG(va195, 4) OVER rows_row AS se199,
+    LAG(va55, 1) OVER rows_row AS se200,
+    LAG(va55, 2) OVER rows_row AS se201,
+    LAG(va55, 3) OVER rows_row AS se202,
+    LAG(va55, 4) OVER rows_row AS se203,
+    STDDEV_SAMP(va195) OVER rows_5 AS se207,
+    COUNT(va195) OVER rows_5 AS se208,
+    LAG(va210, 1) OVER rows_row AS se211,
+    LAG(va210, 2) OVER rows_row AS se212,
+    LAG(va210, 3) OVER rows_row AS se213,
+    LAG(va210, 4) OVER rows_row AS se214,
+    STDDEV_SAMP(va55) OVER rows_5 AS se215,
+    COUNT(va55) OVER rows_5 AS se216,
+    CORR(va238, va55) OVER rows_3 AS se239,
+    REGR_COUNT(va238, va55) OVER rows_3 AS se240,
+    LAG(va242, 1) OVER rows_row AS se243,
+    LAG(va242, 2) OVER rows_row AS se244,
+    LAG(va238, 1) OVER rows_row AS se255,
+    LAG(va238, 2) OVER rows_row AS se256,
+    LAG(va238, 3) OVER rows_row AS se257,
+    LAG(va238, 4) OVER rows_row AS se258,
+    STDDEV_SAMP(va238) OVER rows_5 AS se261,
+    COUNT(va238) OVER rows_5 AS se262,
+    LAG(va242, 3) OVER rows_row AS se264,
+    LAG(va242, 4) OVER rows_row AS se265,
+    LAG(va154, 1) OVER rows_row AS se288,
+    LAG(va298, 1) OVER rows_row AS se299,
+    LAG(va298, 2) OVER rows_row AS se300,
+    LAG(va298, 3) OVER rows_row AS se301,
+    LAG(va298, 4) OVER rows_row AS se302,
+    LAG(va368, 5) OVER rows_row AS se369,
     MAX((
-      CASE WHEN va191 IS DISTINCT FROM se264 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se362,
-    LAG(se373, 100) OVER rows_row AS se374,
-    CORR(va393, va394) OVER rows_5 AS se395,
-    REGR_COUNT(va393, va394) OVER rows_5 AS se396,
-    LAG(va398, 1) OVER rows_row AS se399,
-    LAG(va398, 2) OVER rows_row AS se400,
-    LAG(va398, 3) OVER rows_row AS se401,
-    LAG(va398, 4) OVER rows_row AS se402,
-    LAG(va403, 1) OVER rows_row AS se404,
-    LAG(va403, 2) OVER rows_row AS se405,
-    LAG(va403, 3) OVER rows_row AS se406,
-    LAG(va403, 4) OVER rows_row AS se407,
-    CORR(va55, va416) OVER rows_6 AS se417,
-    REGR_COUNT(va55, va416) OVER rows_6 AS se418,
-    LAG(va421, 1) OVER rows_row AS se422,
-    LAG(va421, 2) OVER rows_row AS se423,
-    LAG(va421, 3) OVER rows_row AS se424,
-    LAG(va421, 4) OVER rows_row AS se425,
-    LAG(va421, 5) OVER rows_row AS se426,
-    CORR(low, va287) OVER rows_5 AS se438,
-    REGR_COUNT(low, va287) OVER rows_5 AS se439,
-    LAG(va445, 1) OVER rows_row AS se446,
-    LAG(va445, 2) OVER rows_row AS se447,
-    LAG(va445, 3) OVER rows_row AS se448,
-    LAG(va445, 4) OVER rows_row AS se449,
-    LAG(va480, 1) OVER rows_row AS se481,
-    LAG(va480, 2) OVER rows_row AS se482,
-    LAG(va480, 3) OVER rows_row AS se483,
-    LAG(va480, 4) OVER rows_row AS se484,
-    LAG(va507, 1) OVER rows_row AS se508,
-    LAG(va507, 2) OVER rows_row AS se509,
-    LAG(va507, 3) OVER rows_row AS se510,
-    LAG(va507, 4) OVER rows_row AS se511,
-    LAG(va507, 5) OVER rows_row AS se512,
-    LAG(va507, 6) OVER rows_row AS se513,
-    LAG(va507, 7) OVER rows_row AS se514,
-    LAG(va507, 8) OVER rows_row AS se515,
-    LAG(va507, 9) OVER rows_row AS se516,
-    CORR(low, va287) OVER rows_12 AS se522,
-    REGR_COUNT(low, va287) OVER rows_12 AS se523,
-    LAG(va445, 5) OVER rows_row AS se532,
-    LAG(va445, 6) OVER rows_row AS se533,
-    LAG(va445, 7) OVER rows_row AS se534,
-    LAG(va445, 8) OVER rows_row AS se535,
-    LAG(va445, 9) OVER rows_row AS se536,
-    LAG(va445, 10) OVER rows_row AS se537,
-    LAG(va445, 11) OVER rows_row AS se538,
-    CORR(se542, vwap) OVER rows_230 AS se543,
-    LAG(va545, 1) OVER rows_row AS se546,
+      CASE WHEN va191 IS DISTINCT FROM se273 OR stock_row = 1 THEN stock_row END
+    )) OVER rows_before AS se371,
+    LAG(se382, 100) OVER rows_row AS se383,
+    CORR(va402, va403) OVER rows_5 AS se404,
+    REGR_COUNT(va402, va403) OVER rows_5 AS se405,
+    LAG(va407, 1) OVER rows_row AS se408,
+    LAG(va407, 2) OVER rows_row AS se409,
+    LAG(va407, 3) OVER rows_row AS se410,
+    LAG(va407, 4) OVER rows_row AS se411,
+    LAG(va412, 1) OVER rows_row AS se413,
+    LAG(va412, 2) OVER rows_row AS se414,
+    LAG(va412, 3) OVER rows_row AS se415,
+    LAG(va412, 4) OVER rows_row AS se416,
+    CORR(va55, va425) OVER rows_6 AS se426,
+    REGR_COUNT(va55, va425) OVER rows_6 AS se427,
+    LAG(va430, 1) OVER rows_row AS se431,
+    LAG(va430, 2) OVER rows_row AS se432,
+    LAG(va430, 3) OVER rows_row AS se433,
+    LAG(va430, 4) OVER rows_row AS se434,
+    LAG(va430, 5) OVER rows_row AS se435,
+    CORR(low, va296) OVER rows_5 AS se447,
+    REGR_COUNT(low, va296) OVER rows_5 AS se448,
+    LAG(va454, 1) OVER rows_row AS se455,
+    LAG(va454, 2) OVER rows_row AS se456,
+    LAG(va454, 3) OVER rows_row AS se457,
+    LAG(va454, 4) OVER rows_row AS se458,
+    LAG(va489, 1) OVER rows_row AS se490,
+    LAG(va489, 2) OVER rows_row AS se491,
+    LAG(va489, 3) OVER rows_row AS se492,
+    LAG(va489, 4) OVER rows_row AS se493,
+    LAG(va516, 1) OVER rows_row AS se517,
+    LAG(va516, 2) OVER rows_row AS se518,
+    LAG(va516, 3) OVER rows_row AS se519,
+    LAG(va516, 4) OVER rows_row AS se520,
+    LAG(va516, 5) OVER rows_row AS se521,
+    LAG(va516, 6) OVER rows_row AS se522,
+    LAG(va516, 7) OVER rows_row AS se523,
+    LAG(va516, 8) OVER rows_row AS se524,
+    LAG(va516, 9) OVER rows_row AS se525,
+    CORR(low, va296) OVER rows_12 AS se531,
+    REGR_COUNT(low, va296) OVER rows_12 AS se532,
+    LAG(va454, 5) OVER rows_row AS se541,
+    LAG(va454, 6) OVER rows_row AS se542,
+    LAG(va454, 7) OVER rows_row AS se543,
+    LAG(va454, 8) OVER rows_row AS se544,
+    LAG(va454, 9) OVER rows_row AS se545,
+    LAG(va454, 10) OVER rows_row AS se546,
+    LAG(va454, 11) OVER rows_row AS se547,
+    CORR(se551, vwap) OVER rows_230 AS se552,
+    LAG(va554, 1) OVER rows_row AS se555,
     MAX((
-      CASE WHEN va412 IS DISTINCT FROM se548 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se549,
-    CORR(se189, va15) OVER rows_15 AS se592,
-    REGR_COUNT(se189, va15) OVER rows_15 AS se593,
-    LAG(va595, 1) OVER rows_row AS se596,
+      CASE WHEN va421 IS DISTINCT FROM se557 OR stock_row = 1 THEN stock_row END
+    )) OVER rows_before AS se558,
+    CORR(se189, va15) OVER rows_15 AS se601,
+    REGR_COUNT(se189, va15) OVER rows_15 AS se602,
+    LAG(va604, 1) OVER rows_row AS se605,
     MAX((
-      CASE WHEN va598 IS DISTINCT FROM se599 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se600,
-    CORR(va287, vwap) OVER rows_6 AS se616,
-    REGR_COUNT(va287, vwap) OVER rows_6 AS se617,
-    CORR(close, se635) OVER rows_200 AS se636,
-    LAG(va638, 1) OVER rows_row AS se639,
-    LAG(va288, 1) OVER rows_row AS se653,
-    LAG(va288, 2) OVER rows_row AS se654,
-    LAG(va288, 3) OVER rows_row AS se655,
-    LAG(va288, 4) OVER rows_row AS se656,
-    LAG(va288, 5) OVER rows_row AS se657,
-    LAG(va288, 6) OVER rows_row AS se658,
-    LAG(va288, 7) OVER rows_row AS se659,
-    LAG(va288, 8) OVER rows_row AS se660,
-    LAG(va706, 1) OVER rows_row AS se707,
-    LAG(va706, 2) OVER rows_row AS se708,
-    LAG(va706, 3) OVER rows_row AS se709,
-    LAG(va706, 4) OVER rows_row AS se710,
-    LAG(va706, 5) OVER rows_row AS se711,
-    LAG(va706, 6) OVER rows_row AS se712,
-    LAG(va706, 7) OVER rows_row AS se713,
+      CASE WHEN va607 IS DISTINCT FROM se608 OR stock_row = 1 THEN stock_row END
+    )) OVER rows_before AS se609,
+    CORR(va296, vwap) OVER rows_6 AS se625,
+    REGR_COUNT(va296, vwap) OVER rows_6 AS se626,
+    CORR(close, se644) OVER rows_200 AS se645,
+    LAG(va647, 1) OVER rows_row AS se648,
+    LAG(va297, 1) OVER rows_row AS se662,
+    LAG(va297, 2) OVER rows_row AS se663,
+    LAG(va297, 3) OVER rows_row AS se664,
+    LAG(va297, 4) OVER rows_row AS se665,
+    LAG(va297, 5) OVER rows_row AS se666,
+    LAG(va297, 6) OVER rows_row AS se667,
+    LAG(va297, 7) OVER rows_row AS se668,
+    LAG(va297, 8) OVER rows_row AS se669,
+    LAG(va715, 1) OVER rows_row AS se716,
+    LAG(va715, 2) OVER rows_row AS se717,
+    LAG(va715, 3) OVER rows_row AS se718,
+    LAG(va715, 4) OVER rows_row AS se719,
+    LAG(va715, 5) OVER rows_row AS se720,
+    LAG(va715, 6) OVER rows_row AS se721,
+    LAG(va715, 7) OVER rows_row AS se722,
     RANK(
     ORDER BY
-      va289) OVER rows_20 AS se714,
+      va298) OVER rows_20 AS se723,
     CUME_DIST(
     ORDER BY
-      va289) OVER rows_20 AS se715,
-    COUNT(va289) OVER rows_20 AS se716,
-    CORR(high, va55) OVER rows_5 AS se718,
-    REGR_COUNT(high, va55) OVER rows_5 AS se719,
-    AVG(se542) OVER rows_20 AS se722,
-    LAG(se727, 1) OVER rows_row AS se729,
-    LAG(se728, 1) OVER rows_row AS se730,
-    LAG(va731, 1) OVER rows_row AS se732,
-    LAG(va733, 1) OVER rows_row AS se734,
-    CORR(va55, va416) OVER rows_5 AS se765,
-    REGR_COUNT(va55, va416) OVER rows_5 AS se766,
-    LAG(se779, 5) OVER rows_row AS se780,
-    CORR(va802, va55) OVER rows_6 AS se803,
-    REGR_COUNT(va802, va55) OVER rows_6 AS se804,
-    LAG(va806, 1) OVER rows_row AS se807,
-    LAG(va806, 2) OVER rows_row AS se808,
-    LAG(va806, 3) OVER rows_row AS se809,
-    LAG(va806, 4) OVER rows_row AS se810,
-    LAG(va806, 5) OVER rows_row AS se811,
-    LAG(va819, 1) OVER rows_row AS se820,
-    CORR(va847, vwap) OVER rows_17 AS se848,
-    REGR_COUNT(va847, vwap) OVER rows_17 AS se849,
-    LAG(va851, 1) OVER rows_row AS se852,
-    SUM(va287) OVER rows_22 AS se860,
-    COUNT(va287) OVER rows_22 AS se861,
-    SUM(va897) OVER rows_12 AS se898,
-    COUNT(va897) OVER rows_12 AS se899,
-    LAG(va904, 1) OVER rows_row AS se905,
-    SUM(va925) OVER rows_8 AS se926,
-    COUNT(va925) OVER rows_8 AS se927,
-    LAG(va958, 1) OVER rows_row AS se959,
-    LAG(va958, 2) OVER rows_row AS se960,
-    LAG(va958, 3) OVER rows_row AS se961,
-    LAG(va958, 4) OVER rows_row AS se962,
-    LAG(va958, 5) OVER rows_row AS se963,
-    LAG(va958, 6) OVER rows_row AS se964,
-    LAG(va982, 1) OVER rows_row AS se983,
-    LAG(va982, 2) OVER rows_row AS se984,
-    LAG(va982, 3) OVER rows_row AS se985,
-    LAG(va982, 4) OVER rows_row AS se986,
-    LAG(va982, 5) OVER rows_row AS se987,
-    CORR(va231, va996) OVER rows_8 AS se997,
-    REGR_COUNT(va231, va996) OVER rows_8 AS se998,
-    LAG(va235, 5) OVER rows_row AS se1000,
-    LAG(va235, 6) OVER rows_row AS se1001,
-    LAG(va235, 7) OVER rows_row AS se1002,
-    LAG(va1003, 1) OVER rows_row AS se1004,
-    LAG(va1003, 2) OVER rows_row AS se1005,
-    LAG(va1003, 3) OVER rows_row AS se1006,
-    LAG(va1003, 4) OVER rows_row AS se1007,
-    LAG(va1003, 5) OVER rows_row AS se1008,
-    LAG(va1003, 6) OVER rows_row AS se1009,
-    LAG(va1003, 7) OVER rows_row AS se1010,
-    LAG(va851, 2) OVER rows_row AS se1026,
-    LAG(va851, 3) OVER rows_row AS se1027,
-    LAG(va851, 4) OVER rows_row AS se1028,
-    LAG(va851, 5) OVER rows_row AS se1029,
-    LAG(va851, 6) OVER rows_row AS se1030,
-    LAG(va851, 7) OVER rows_row AS se1031,
-    LAG(va851, 8) OVER rows_row AS se1032,
-    LAG(va851, 9) OVER rows_row AS se1033,
-    LAG(va851, 10) OVER rows_row AS se1034,
-    LAG(va851, 11) OVER rows_row AS se1035,
-    LAG(va1040, 1) OVER rows_row AS se1041,
-    SUM(va1063) OVER rows_16 AS se1064,
-    COUNT(va1063) OVER rows_16 AS se1065,
-    SUM(va1062) OVER rows_16 AS se1066,
-    COUNT(va1062) OVER rows_16 AS se1067,
-    CORR(va1077, va437) OVER rows_8 AS se1078,
-    REGR_COUNT(va1077, va437) OVER rows_8 AS se1079,
-    LAG(va1081, 1) OVER rows_row AS se1082,
-    LAG(va1081, 2) OVER rows_row AS se1083,
-    LAG(va1081, 3) OVER rows_row AS se1084,
-    LAG(va1081, 4) OVER rows_row AS se1085,
-    LAG(va1081, 5) OVER rows_row AS se1086,
-    LAG(va1081, 6) OVER rows_row AS se1087,
-    LAG(va1081, 7) OVER rows_row AS se1088,
-    CORR(va1114, va1116) OVER rows_6 AS se1117,
-    REGR_COUNT(va1114, va1116) OVER rows_6 AS se1118,
-    LAG(va1120, 1) OVER rows_row AS se1121,
-    LAG(va1120, 2) OVER rows_row AS se1122,
-    LAG(va1120, 3) OVER rows_row AS se1123,
-    LAG(va1120, 4) OVER rows_row AS se1124,
-    LAG(va1120, 5) OVER rows_row AS se1125,
-    LAG(va1126, 1) OVER rows_row AS se1127,
-    LAG(va1126, 2) OVER rows_row AS se1128,
-    LAG(va1126, 3) OVER rows_row AS se1129,
-    LAG(va1126, 4) OVER rows_row AS se1130,
-    LAG(va1126, 5) OVER rows_row AS se1131,
-    LAG(va1141, 1) OVER rows_row AS se1142,
-    LAG(va1151, 1) OVER rows_row AS se1152,
-    LAG(va1151, 2) OVER rows_row AS se1153,
-    SUM(va1163) OVER rows_37 AS se1164,
-    COUNT(va1163) OVER rows_37 AS se1165,
-    CORR(va1183, va55) OVER rows_11 AS se1184,
-    REGR_COUNT(va1183, va55) OVER rows_11 AS se1185,
-    LAG(va1187, 1) OVER rows_row AS se1188,
-    LAG(va1187, 2) OVER rows_row AS se1189,
-    LAG(va1187, 3) OVER rows_row AS se1190,
-    LAG(va1187, 4) OVER rows_row AS se1191,
-    LAG(va1187, 5) OVER rows_row AS se1192,
-    LAG(va1187, 6) OVER rows_row AS se1193,
-    LAG(va1187, 7) OVER rows_row AS se1194,
-    LAG(va1187, 8) OVER rows_row AS se1195,
-    LAG(va1187, 9) OVER rows_row AS se1196,
-    LAG(va1187, 10) OVER rows_row AS se1197,
-    LAG(va69, 10) OVER rows_row AS se1198,
-    CORR(va84, va1221) OVER rows_12 AS se1222,
-    REGR_COUNT(va84, va1221) OVER rows_12 AS se1223,
-    LAG(va85, 9) OVER rows_row AS se1225,
-    LAG(va85, 10) OVER rows_row AS se1226,
-    LAG(va85, 11) OVER rows_row AS se1227,
-    LAG(va1228, 1) OVER rows_row AS se1229,
-    LAG(va1228, 2) OVER rows_row AS se1230,
-    LAG(va1228, 3) OVER rows_row AS se1231,
-    LAG(va1228, 4) OVER rows_row AS se1232,
-    LAG(va1228, 5) OVER rows_row AS se1233,
-    LAG(va1228, 6) OVER rows_row AS se1234,
-    LAG(va1228, 7) OVER rows_row AS se1235,
-    LAG(va1228, 8) OVER rows_row AS se1236,
-    LAG(va1228, 9) OVER rows_row AS se1237,
-    LAG(va1228, 10) OVER rows_row AS se1238,
-    LAG(va1228, 11) OVER rows_row AS se1239,
-    CORR(va1077, va437) OVER rows_3 AS se1255,
-    REGR_COUNT(va1077, va437) OVER rows_3 AS se1256,
-    SUM(va1077) OVER rows_19 AS se1272,
-    COUNT(va1077) OVER rows_19 AS se1273,
-    LAG(va1278, 1) OVER rows_row AS se1279,
-    LAG(va1278, 2) OVER rows_row AS se1280,
-    LAG(va1278, 3) OVER rows_row AS se1281,
-    LAG(va1278, 4) OVER rows_row AS se1282,
-    LAG(va1278, 5) OVER rows_row AS se1283,
-    SUM(va1300) OVER rows_49 AS se1301,
-    COUNT(va1300) OVER rows_49 AS se1302,
-    LAG(va1337, 2) OVER rows_row AS se1338,
+      va298) OVER rows_20 AS se724,
+    COUNT(va298) OVER rows_20 AS se725,
+    CORR(high, va55) OVER rows_5 AS se727,
+    REGR_COUNT(high, va55) OVER rows_5 AS se728,
+    AVG(se551) OVER rows_20 AS se731,
+    LAG(se736, 1) OVER rows_row AS se738,
+    LAG(se737, 1) OVER rows_row AS se739,
+    LAG(va740, 1) OVER rows_row AS se741,
+    LAG(va742, 1) OVER rows_row AS se743,
+    CORR(va55, va425) OVER rows_5 AS se774,
+    REGR_COUNT(va55, va425) OVER rows_5 AS se775,
+    LAG(se788, 5) OVER rows_row AS se789,
+    CORR(va811, va55) OVER rows_6 AS se812,
+    REGR_COUNT(va811, va55) OVER rows_6 AS se813,
+    LAG(va815, 1) OVER rows_row AS se816,
+    LAG(va815, 2) OVER rows_row AS se817,
+    LAG(va815, 3) OVER rows_row AS se818,
+    LAG(va815, 4) OVER rows_row AS se819,
+    LAG(va815, 5) OVER rows_row AS se820,
+    LAG(va828, 1) OVER rows_row AS se829,
+    CORR(va856, vwap) OVER rows_17 AS se857,
+    REGR_COUNT(va856, vwap) OVER rows_17 AS se858,
+    LAG(va860, 1) OVER rows_row AS se861,
+    SUM(va296) OVER rows_22 AS se869,
+    COUNT(va296) OVER rows_22 AS se870,
+    SUM(va906) OVER rows_12 AS se907,
+    COUNT(va906) OVER rows_12 AS se908,
+    LAG(va913, 1) OVER rows_row AS se914,
+    SUM(va934) OVER rows_8 AS se935,
+    COUNT(va934) OVER rows_8 AS se936,
+    LAG(va967, 1) OVER rows_row AS se968,
+    LAG(va967, 2) OVER rows_row AS se969,
+    LAG(va967, 3) OVER rows_row AS se970,
+    LAG(va967, 4) OVER rows_row AS se971,
+    LAG(va967, 5) OVER rows_row AS se972,
+    LAG(va967, 6) OVER rows_row AS se973,
+    LAG(va991, 1) OVER rows_row AS se992,
+    LAG(va991, 2) OVER rows_row AS se993,
+    LAG(va991, 3) OVER rows_row AS se994,
+    LAG(va991, 4) OVER rows_row AS se995,
+    LAG(va991, 5) OVER rows_row AS se996,
+    CORR(va238, va1005) OVER rows_8 AS se1006,
+    REGR_COUNT(va238, va1005) OVER rows_8 AS se1007,
+    LAG(va242, 5) OVER rows_row AS se1009,
+    LAG(va242, 6) OVER rows_row AS se1010,
+    LAG(va242, 7) OVER rows_row AS se1011,
+    LAG(va1012, 1) OVER rows_row AS se1013,
+    LAG(va1012, 2) OVER rows_row AS se1014,
+    LAG(va1012, 3) OVER rows_row AS se1015,
+    LAG(va1012, 4) OVER rows_row AS se1016,
+    LAG(va1012, 5) OVER rows_row AS se1017,
+    LAG(va1012, 6) OVER rows_row AS se1018,
+    LAG(va1012, 7) OVER rows_row AS se1019,
+    LAG(va860, 2) OVER rows_row AS se1035,
+    LAG(va860, 3) OVER rows_row AS se1036,
+    LAG(va860, 4) OVER rows_row AS se1037,
+    LAG(va860, 5) OVER rows_row AS se1038,
+    LAG(va860, 6) OVER rows_row AS se1039,
+    LAG(va860, 7) OVER rows_row AS se1040,
+    LAG(va860, 8) OVER rows_row AS se1041,
+    LAG(va860, 9) OVER rows_row AS se1042,
+    LAG(va860, 10) OVER rows_row AS se1043,
+    LAG(va860, 11) OVER rows_row AS se1044,
+    LAG(va1049, 1) OVER rows_row AS se1050,
+    SUM(va1072) OVER rows_16 AS se1073,
+    COUNT(va1072) OVER rows_16 AS se1074,
+    SUM(va1071) OVER rows_16 AS se1075,
+    COUNT(va1071) OVER rows_16 AS se1076,
+    CORR(va1086, va446) OVER rows_8 AS se1087,
+    REGR_COUNT(va1086, va446) OVER rows_8 AS se1088,
+    LAG(va1090, 1) OVER rows_row AS se1091,
+    LAG(va1090, 2) OVER rows_row AS se1092,
+    LAG(va1090, 3) OVER rows_row AS se1093,
+    LAG(va1090, 4) OVER rows_row AS se1094,
+    LAG(va1090, 5) OVER rows_row AS se1095,
+    LAG(va1090, 6) OVER rows_row AS se1096,
+    LAG(va1090, 7) OVER rows_row AS se1097,
+    CORR(va1123, va1125) OVER rows_6 AS se1126,
+    REGR_COUNT(va1123, va1125) OVER rows_6 AS se1127,
+    LAG(va1129, 1) OVER rows_row AS se1130,
+    LAG(va1129, 2) OVER rows_row AS se1131,
+    LAG(va1129, 3) OVER rows_row AS se1132,
+    LAG(va1129, 4) OVER rows_row AS se1133,
+    LAG(va1129, 5) OVER rows_row AS se1134,
+    LAG(va1135, 1) OVER rows_row AS se1136,
+    LAG(va1135, 2) OVER rows_row AS se1137,
+    LAG(va1135, 3) OVER rows_row AS se1138,
+    LAG(va1135, 4) OVER rows_row AS se1139,
+    LAG(va1135, 5) OVER rows_row AS se1140,
+    LAG(va1150, 1) OVER rows_row AS se1151,
+    LAG(va1160, 1) OVER rows_row AS se1161,
+    LAG(va1160, 2) OVER rows_row AS se1162,
+    SUM(va1172) OVER rows_37 AS se1173,
+    COUNT(va1172) OVER rows_37 AS se1174,
+    CORR(va1192, va55) OVER rows_11 AS se1193,
+    REGR_COUNT(va1192, va55) OVER rows_11 AS se1194,
+    LAG(va1196, 1) OVER rows_row AS se1197,
+    LAG(va1196, 2) OVER rows_row AS se1198,
+    LAG(va1196, 3) OVER rows_row AS se1199,
+    LAG(va1196, 4) OVER rows_row AS se1200,
+    LAG(va1196, 5) OVER rows_row AS se1201,
+    LAG(va1196, 6) OVER rows_row AS se1202,
+    LAG(va1196, 7) OVER rows_row AS se1203,
+    LAG(va1196, 8) OVER rows_row AS se1204,
+    LAG(va1196, 9) OVER rows_row AS se1205,
+    LAG(va1196, 10) OVER rows_row AS se1206,
+    LAG(va69, 10) OVER rows_row AS se1207,
+    CORR(va84, va1230) OVER rows_12 AS se1231,
+    REGR_COUNT(va84, va1230) OVER rows_12 AS se1232,
+    LAG(va85, 9) OVER rows_row AS se1234,
+    LAG(va85, 10) OVER rows_row AS se1235,
+    LAG(va85, 11) OVER rows_row AS se1236,
+    LAG(va1237, 1) OVER rows_row AS se1238,
+    LAG(va1237, 2) OVER rows_row AS se1239,
+    LAG(va1237, 3) OVER rows_row AS se1240,
+    LAG(va1237, 4) OVER rows_row AS se1241,
+    LAG(va1237, 5) OVER rows_row AS se1242,
+    LAG(va1237, 6) OVER rows_row AS se1243,
+    LAG(va1237, 7) OVER rows_row AS se1244,
+    LAG(va1237, 8) OVER rows_row AS se1245,
+    LAG(va1237, 9) OVER rows_row AS se1246,
+    LAG(va1237, 10) OVER rows_row AS se1247,
+    LAG(va1237, 11) OVER rows_row AS se1248,
+    CORR(va1086, va446) OVER rows_3 AS se1264,
+    REGR_COUNT(va1086, va446) OVER rows_3 AS se1265,
+    SUM(va1086) OVER rows_19 AS se1281,
+    COUNT(va1086) OVER rows_19 AS se1282,
+    LAG(va1287, 1) OVER rows_row AS se1288,
+    LAG(va1287, 2) OVER rows_row AS se1289,
+    LAG(va1287, 3) OVER rows_row AS se1290,
+    LAG(va1287, 4) OVER rows_row AS se1291,
+    LAG(va1287, 5) OVER rows_row AS se1292,
+    SUM(va1309) OVER rows_49 AS se1310,
+    COUNT(va1309) OVER rows_49 AS se1311,
+    LAG(va1346, 2) OVER rows_row AS se1347,
     RANK(
     ORDER BY
-      va1346) OVER rows_20 AS se1347,
+      va1355) OVER rows_20 AS se1356,
     CUME_DIST(
     ORDER BY
-      va1346) OVER rows_20 AS se1348,
-    CORR(va1163, va1355) OVER rows_9 AS se1356,
-    REGR_COUNT(va1163, va1355) OVER rows_9 AS se1357,
-    LAG(va1359, 1) OVER rows_row AS se1360,
-    LAG(va1359, 2) OVER rows_row AS se1361,
-    LAG(va1359, 3) OVER rows_row AS se1362,
-    LAG(va1359, 4) OVER rows_row AS se1363,
-    LAG(va1359, 5) OVER rows_row AS se1364,
-    LAG(va1359, 6) OVER rows_row AS se1365,
-    LAG(va1359, 7) OVER rows_row AS se1366,
-    LAG(va1359, 8) OVER rows_row AS se1367,
-    CORR(va1384, va1385) OVER rows_7 AS se1386,
-    REGR_COUNT(va1384, va1385) OVER rows_7 AS se1387,
-    LAG(va1389, 1) OVER rows_row AS se1390,
-    LAG(va1389, 2) OVER rows_row AS se1391,
-    LAG(va1389, 3) OVER rows_row AS se1392,
-    LAG(va1389, 4) OVER rows_row AS se1393,
-    LAG(va1389, 5) OVER rows_row AS se1394,
-    LAG(va1389, 6) OVER rows_row AS se1395,
-    LAG(va1396, 1) OVER rows_row AS se1397,
-    LAG(va1396, 2) OVER rows_row AS se1398,
-    LAG(va1396, 3) OVER rows_row AS se1399,
-    LAG(va1396, 4) OVER rows_row AS se1400,
-    LAG(va1396, 5) OVER rows_row AS se1401,
-    LAG(va1396, 6) OVER rows_row AS se1402,
-    SUM(va287) OVER rows_14 AS se1411,
-    COUNT(va287) OVER rows_14 AS se1412,
-    LAG(va1434, 1) OVER rows_row AS se1435,
-    LAG(va1434, 2) OVER rows_row AS se1436,
-    LAG(va1434, 3) OVER rows_row AS se1437,
-    LAG(va1434, 4) OVER rows_row AS se1438,
-    LAG(va1434, 5) OVER rows_row AS se1439,
-    LAG(va1434, 6) OVER rows_row AS se1440,
-    LAG(va1434, 7) OVER rows_row AS se1441,
+      va1355) OVER rows_20 AS se1357,
+    CORR(va1172, va1364) OVER rows_9 AS se1365,
+    REGR_COUNT(va1172, va1364) OVER rows_9 AS se1366,
+    LAG(va1368, 1) OVER rows_row AS se1369,
+    LAG(va1368, 2) OVER rows_row AS se1370,
+    LAG(va1368, 3) OVER rows_row AS se1371,
+    LAG(va1368, 4) OVER rows_row AS se1372,
+    LAG(va1368, 5) OVER rows_row AS se1373,
+    LAG(va1368, 6) OVER rows_row AS se1374,
+    LAG(va1368, 7) OVER rows_row AS se1375,
+    LAG(va1368, 8) OVER rows_row AS se1376,
+    CORR(va1393, va1394) OVER rows_7 AS se1395,
+    REGR_COUNT(va1393, va1394) OVER rows_7 AS se1396,
+    LAG(va1398, 1) OVER rows_row AS se1399,
+    LAG(va1398, 2) OVER rows_row AS se1400,
+    LAG(va1398, 3) OVER rows_row AS se1401,
+    LAG(va1398, 4) OVER rows_row AS se1402,
+    LAG(va1398, 5) OVER rows_row AS se1403,
+    LAG(va1398, 6) OVER rows_row AS se1404,
+    LAG(va1405, 1) OVER rows_row AS se1406,
+    LAG(va1405, 2) OVER rows_row AS se1407,
+    LAG(va1405, 3) OVER rows_row AS se1408,
+    LAG(va1405, 4) OVER rows_row AS se1409,
+    LAG(va1405, 5) OVER rows_row AS se1410,
+    LAG(va1405, 6) OVER rows_row AS se1411,
+    SUM(va296) OVER rows_14 AS se1420,
+    COUNT(va296) OVER rows_14 AS se1421,
+    LAG(va1443, 1) OVER rows_row AS se1444,
+    LAG(va1443, 2) OVER rows_row AS se1445,
+    LAG(va1443, 3) OVER rows_row AS se1446,
+    LAG(va1443, 4) OVER rows_row AS se1447,
+    LAG(va1443, 5) OVER rows_row AS se1448,
+    LAG(va1443, 6) OVER rows_row AS se1449,
+    LAG(va1443, 7) OVER rows_row AS se1450,
     RANK(
     ORDER BY
-      va1450) OVER rows_20 AS se1451,
+      va1459) OVER rows_20 AS se1460,
     CUME_DIST(
     ORDER BY
-      va1450) OVER rows_20 AS se1452,
-    COUNT(va1450) OVER rows_20 AS se1453,
-    LAG(va1458, 1) OVER rows_row AS se1459,
-    LAG(va1458, 2) OVER rows_row AS se1460,
-    LAG(va1458, 3) OVER rows_row AS se1461,
-    LAG(va1458, 4) OVER rows_row AS se1462,
-    LAG(va1458, 5) OVER rows_row AS se1463,
-    LAG(va1458, 6) OVER rows_row AS se1464,
-    LAG(va1458, 7) OVER rows_row AS se1465,
+      va1459) OVER rows_20 AS se1461,
+    COUNT(va1459) OVER rows_20 AS se1462,
+    LAG(va1467, 1) OVER rows_row AS se1468,
+    LAG(va1467, 2) OVER rows_row AS se1469,
+    LAG(va1467, 3) OVER rows_row AS se1470,
+    LAG(va1467, 4) OVER rows_row AS se1471,
+    LAG(va1467, 5) OVER rows_row AS se1472,
+    LAG(va1467, 6) OVER rows_row AS se1473,
+    LAG(va1467, 7) OVER rows_row AS se1474,
     RANK(
     ORDER BY
-      va1489) OVER rows_18 AS se1490,
+      va1498) OVER rows_18 AS se1499,
     CUME_DIST(
     ORDER BY
-      va1489) OVER rows_18 AS se1491,
-    CORR(va84, va1496) OVER rows_7 AS se1497,
-    REGR_COUNT(va84, va1496) OVER rows_7 AS se1498,
-    LAG(va1500, 1) OVER rows_row AS se1501,
-    LAG(va1500, 2) OVER rows_row AS se1502,
-    LAG(va1500, 3) OVER rows_row AS se1503,
-    LAG(va1500, 4) OVER rows_row AS se1504,
-    LAG(va1500, 5) OVER rows_row AS se1505,
-    LAG(va1500, 6) OVER rows_row AS se1506,
-    LAG(va1450, 1) OVER rows_row AS se1529,
-    LAG(va1450, 2) OVER rows_row AS se1530,
-    LAG(va1450, 3) OVER rows_row AS se1531,
-    LAG(va1543, 1) OVER rows_row AS se1544,
-    LAG(va1563, 1) OVER rows_row AS se1564,
-    LAG(va1563, 2) OVER rows_row AS se1565,
-    LAG(va1563, 3) OVER rows_row AS se1566,
-    LAG(va1563, 4) OVER rows_row AS se1567,
-    LAG(va1563, 5) OVER rows_row AS se1568,
-    LAG(va1563, 6) OVER rows_row AS se1569,
-    LAG(va1563, 7) OVER rows_row AS se1570,
-    LAG(va1563, 8) OVER rows_row AS se1571,
-    LAG(va1563, 9) OVER rows_row AS se1572,
-    LAG(va1563, 10) OVER rows_row AS se1573,
-    LAG(va1563, 11) OVER rows_row AS se1574,
-    CORR(va55, va416) OVER rows_3 AS se1599,
-    REGR_COUNT(va55, va416) OVER rows_3 AS se1600,
-    LAG(va1621, 1) OVER rows_row AS se1622,
-    LAG(va1621, 2) OVER rows_row AS se1623,
-    SUM(va1643) OVER rows_26 AS se1644,
-    COUNT(va1643) OVER rows_26 AS se1645,
-    CORR(va996, va50) OVER rows_20 AS se1666,
-    REGR_COUNT(va996, va50) OVER rows_20 AS se1667,
-    SUM(va925) OVER rows_19 AS se1695,
-    COUNT(va925) OVER rows_19 AS se1696,
+      va1498) OVER rows_18 AS se1500,
+    CORR(va84, va1505) OVER rows_7 AS se1506,
+    REGR_COUNT(va84, va1505) OVER rows_7 AS se1507,
+    LAG(va1509, 1) OVER rows_row AS se1510,
+    LAG(va1509, 2) OVER rows_row AS se1511,
+    LAG(va1509, 3) OVER rows_row AS se1512,
+    LAG(va1509, 4) OVER rows_row AS se1513,
+    LAG(va1509, 5) OVER rows_row AS se1514,
+    LAG(va1509, 6) OVER rows_row AS se1515,
+    LAG(va1459, 1) OVER rows_row AS se1538,
+    LAG(va1459, 2) OVER rows_row AS se1539,
+    LAG(va1459, 3) OVER rows_row AS se1540,
+    LAG(va1552, 1) OVER rows_row AS se1553,
+    LAG(va1572, 1) OVER rows_row AS se1573,
+    LAG(va1572, 2) OVER rows_row AS se1574,
+    LAG(va1572, 3) OVER rows_row AS se1575,
+    LAG(va1572, 4) OVER rows_row AS se1576,
+    LAG(va1572, 5) OVER rows_row AS se1577,
+    LAG(va1572, 6) OVER rows_row AS se1578,
+    LAG(va1572, 7) OVER rows_row AS se1579,
+    LAG(va1572, 8) OVER rows_row AS se1580,
+    LAG(va1572, 9) OVER rows_row AS se1581,
+    LAG(va1572, 10) OVER rows_row AS se1582,
+    LAG(va1572, 11) OVER rows_row AS se1583,
+    CORR(va55, va425) OVER rows_3 AS se1608,
+    REGR_COUNT(va55, va425) OVER rows_3 AS se1609,
+    LAG(va1630, 1) OVER rows_row AS se1631,
+    LAG(va1630, 2) OVER rows_row AS se1632,
+    SUM(va1652) OVER rows_26 AS se1653,
+    COUNT(va1652) OVER rows_26 AS se1654,
+    CORR(va1005, va50) OVER rows_20 AS se1675,
+    REGR_COUNT(va1005, va50) OVER rows_20 AS se1676,
+    SUM(va934) OVER rows_19 AS se1704,
+    COUNT(va934) OVER rows_19 AS se1705,
     MAX(
       (
-        CASE WHEN va1756 IS DISTINCT FROM se1757 OR stock_row = 1 THEN stock_row END
+        CASE WHEN va1765 IS DISTINCT FROM se1766 OR stock_row = 1 THEN stock_row END
       )
-    ) OVER rows_before AS se1758
+    ) OVER rows_before AS se1767
   FROM values_2_3
   WINDOW rows_3 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 2 preceding AND CURRENT ROW), rows_4 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 3 preceding AND CURRENT ROW), rows_5 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 4 preceding AND CURRENT ROW), rows_6 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 5 preceding AND CURRENT ROW), rows_7 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 6 preceding AND CURRENT ROW), rows_8 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 7 preceding AND CURRENT ROW), rows_9 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 8 preceding AND CURRENT ROW), rows_10 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 9 preceding AND CURRENT ROW), rows_11 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 10 preceding AND CURRENT ROW), rows_12 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 11 preceding AND CURRENT ROW), rows_14 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 13 preceding AND CURRENT ROW), rows_15 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 14 preceding AND CURRENT ROW), rows_16 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 15 preceding AND CURRENT ROW), rows_17 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 16 preceding AND CURRENT ROW), rows_18 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 17 preceding AND CURRENT ROW), rows_19 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 18 preceding AND CURRENT ROW), rows_20 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 19 preceding AND CURRENT ROW), rows_22 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 21 preceding AND CURRENT ROW), rows_26 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 25 preceding AND CURRENT ROW), rows_37 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 36 preceding AND CURRENT ROW), rows_49 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 48 preceding AND CURRENT ROW), rows_60 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 59 preceding AND CURRENT ROW), rows_200 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 199 preceding AND CURRENT ROW), rows_230 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 229 preceding AND CURRENT ROW), rows_before AS (
     PARTITION BY run_id
@@ -5817,86 +5827,78 @@ WITH values_0_1 AS (
     stock_row,
     close,
     day_rows,
-    se1000,
-    se1001,
-    se1002,
-    se1004,
-    se1005,
-    se1006,
-    se1007,
-    se1008,
     se1009,
     se1010,
-    se1020,
-    se1021,
-    se1022,
-    se1041,
-    se1082,
-    se1083,
-    se1084,
-    se1085,
-    se1086,
-    se1087,
-    se1088,
-    se1089,
-    se1090,
+    se1011,
+    se1013,
+    se1014,
+    se1015,
+    se1016,
+    se1017,
+    se1018,
+    se1019,
+    se1029,
+    se1030,
+    se1031,
+    se1050,
     se1091,
     se1092,
     se1093,
     se1094,
     se1095,
-    se1121,
-    se1122,
-    se1123,
-    se1124,
-    se1125,
-    se1127,
-    se1128,
-    se1129,
+    se1096,
+    se1097,
+    se1098,
+    se1099,
+    se1100,
+    se1101,
+    se1102,
+    se1103,
+    se1104,
     se1130,
     se1131,
-    se1188,
-    se1189,
-    se1190,
-    se1191,
-    se1192,
-    se1193,
-    se1194,
-    se1195,
-    se1196,
+    se1132,
+    se1133,
+    se1134,
+    se1136,
+    se1137,
+    se1138,
+    se1139,
+    se1140,
     se1197,
     se1198,
+    se1199,
     se120,
-    se1211,
-    se1212,
-    se1213,
-    se1225,
-    se1226,
-    se1227,
-    se1229,
-    se1230,
-    se1231,
-    se1232,
-    se1233,
+    se1200,
+    se1201,
+    se1202,
+    se1203,
+    se1204,
+    se1205,
+    se1206,
+    se1207,
+    se1220,
+    se1221,
+    se1222,
     se1234,
     se1235,
     se1236,
-    se1237,
     se1238,
     se1239,
-    se1279,
-    se1280,
-    se1281,
-    se1282,
-    se1283,
-    se1360,
-    se1361,
-    se1362,
-    se1363,
-    se1364,
-    se1365,
-    se1366,
-    se1367,
+    se1240,
+    se1241,
+    se1242,
+    se1243,
+    se1244,
+    se1245,
+    se1246,
+    se1247,
+    se1248,
+    se1288,
+    se1289,
+    se1290,
+    se1291,
+    se1292,
     se1369,
     se1370,
     se1371,
@@ -5905,145 +5907,169 @@ WITH values_0_1 AS (
     se1374,
     se1375,
     se1376,
-    se1390,
-    se1391,
-    se1392,
-    se1393,
-    se1394,
-    se1395,
-    se1397,
-    se1398,
+    se1378,
+    se1379,
+    se1380,
+    se1381,
+    se1382,
+    se1383,
+    se1384,
+    se1385,
     se1399,
     se1400,
     se1401,
     se1402,
-    se1430,
-    se1431,
-    se1432,
-    se1459,
-    se1460,
-    se1461,
-    se1462,
-    se1463,
-    se1464,
-    se1465,
-    se1501,
-    se1502,
-    se1503,
-    se1504,
-    se1505,
-    se1506,
+    se1403,
+    se1404,
+    se1406,
+    se1407,
+    se1408,
+    se1409,
+    se1410,
+    se1411,
+    se1439,
+    se1440,
+    se1441,
+    se1468,
+    se1469,
+    se1470,
+    se1471,
+    se1472,
+    se1473,
+    se1474,
+    se1510,
+    se1511,
+    se1512,
+    se1513,
+    se1514,
+    se1515,
     se153,
-    se1544,
-    se1555,
-    se1556,
-    se1557,
+    se1553,
     se1564,
     se1565,
     se1566,
-    se1567,
-    se1568,
-    se1569,
-    se1570,
-    se1571,
-    se1572,
     se1573,
     se1574,
-    se1622,
-    se1623,
-    se1719,
-    se1720,
-    se1721,
-    se1754,
-    se1755,
-    se1766,
+    se1575,
+    se1576,
+    se1577,
+    se1578,
+    se1579,
+    se1580,
+    se1581,
+    se1582,
+    se1583,
+    se1631,
+    se1632,
+    se1728,
+    se1729,
+    se1730,
+    se1763,
+    se1764,
+    se1775,
     se189,
-    se236,
-    se237,
-    se251,
-    se252,
+    se196,
+    se197,
+    se198,
+    se199,
+    se200,
+    se201,
+    se202,
+    se203,
+    se211,
+    se212,
+    se213,
+    se214,
+    se243,
+    se244,
+    se255,
+    se256,
+    se257,
+    se258,
     se264,
     se265,
-    se266,
-    se267,
-    se268,
+    se273,
+    se274,
+    se275,
+    se276,
+    se277,
     se34,
     se35,
     se36,
-    se360,
-    se362,
+    se369,
     se37,
+    se371,
     se38,
-    se380,
-    se399,
+    se389,
     se40,
-    se400,
-    se401,
-    se402,
-    se404,
-    se405,
-    se406,
-    se407,
+    se408,
+    se409,
     se41,
+    se410,
+    se411,
+    se413,
+    se414,
+    se415,
+    se416,
     se42,
-    se422,
-    se423,
-    se424,
-    se425,
-    se426,
     se43,
+    se431,
+    se432,
+    se433,
+    se434,
+    se435,
     se44,
-    se441,
-    se442,
-    se443,
-    se444,
-    se446,
-    se447,
-    se448,
-    se449,
-    se498,
-    se499,
-    se500,
-    se525,
-    se526,
-    se527,
-    se528,
-    se529,
-    se530,
-    se531,
-    se532,
-    se533,
+    se450,
+    se451,
+    se452,
+    se453,
+    se455,
+    se456,
+    se457,
+    se458,
+    se507,
+    se508,
+    se509,
     se534,
     se535,
     se536,
     se537,
     se538,
+    se539,
+    se540,
+    se541,
+    se542,
+    se543,
+    se544,
+    se545,
     se546,
-    se548,
-    se549,
-    se554,
-    se596,
+    se547,
+    se555,
+    se557,
+    se558,
+    se563,
     se60,
-    se600,
+    se605,
+    se609,
     se61,
-    se619,
     se62,
-    se620,
-    se621,
-    se622,
+    se628,
+    se629,
     se63,
+    se630,
     se631,
-    se632,
-    se633,
-    se639,
     se64,
+    se640,
+    se641,
+    se642,
+    se648,
     se65,
     se66,
     se67,
-    se672,
-    se673,
-    se674,
     se68,
+    se681,
+    se682,
+    se683,
     se70,
     se71,
     se72,
@@ -6053,153 +6079,156 @@ WITH values_0_1 AS (
     se76,
     se77,
     se78,
-    se807,
-    se808,
-    se809,
-    se810,
-    se811,
-    se842,
-    se843,
-    se844,
+    se816,
+    se817,
+    se818,
+    se819,
+    se820,
+    se851,
     se852,
+    se853,
     se86,
+    se861,
     se87,
-    se875,
-    se876,
-    se877,
     se88,
+    se884,
+    se885,
+    se886,
     se89,
     se90,
-    se905,
     se91,
-    se919,
+    se914,
     se92,
-    se920,
-    se921,
+    se928,
+    se929,
     se93,
-    se940,
-    se941,
-    se942,
-    se943,
-    se944,
+    se930,
+    se949,
+    se950,
+    se951,
+    se952,
     se953,
-    se954,
-    se955,
-    se983,
-    se984,
-    se985,
-    se986,
-    se987,
-    va1003,
-    va1019,
-    va1025,
-    va1040,
+    se962,
+    se963,
+    se964,
+    se992,
+    se993,
+    se994,
+    se995,
+    se996,
+    va1012,
+    va1028,
+    va1034,
+    va1049,
     va106,
-    va1081,
-    va1120,
-    va1126,
-    va1187,
-    va1208,
-    va1210,
-    va1228,
-    va1254,
-    va1271,
-    va1278,
+    va1090,
+    va1129,
+    va1135,
+    va1196,
+    va1217,
+    va1219,
+    va1237,
+    va1263,
+    va1280,
+    va1287,
     va131,
-    va1337,
-    va1352,
-    va1359,
+    va1346,
+    va1361,
     va1368,
     va137,
-    va1389,
-    va1396,
-    va1429,
-    va1449,
+    va1377,
+    va1398,
+    va1405,
+    va1438,
     va1458,
-    va1500,
-    va1528,
-    va1536,
+    va1467,
+    va1509,
+    va1537,
     va154,
-    va1543,
-    va1554,
-    va1559,
+    va1545,
+    va1552,
     va1563,
+    va1568,
+    va1572,
     va159,
-    va1617,
-    va1621,
-    va1718,
-    va1723,
-    va1730,
-    va1737,
-    va1751,
+    va1626,
+    va1630,
+    va1727,
+    va1732,
+    va1739,
+    va1746,
+    va1760,
     va177,
-    va1774,
+    va1783,
     va188,
     va190,
     va191,
-    va226,
-    va235,
-    va278,
-    va314,
-    va321,
+    va195,
+    va210,
+    va233,
+    va238,
+    va242,
+    va287,
+    va323,
     va33,
-    va339,
-    va350,
-    va358,
+    va330,
+    va348,
     va359,
-    va372,
-    va382,
+    va367,
+    va368,
+    va381,
     va39,
     va391,
-    va398,
-    va403,
+    va400,
+    va407,
     va412,
     va421,
-    va437,
-    va445,
-    va461,
-    va496,
-    va497,
+    va430,
+    va446,
+    va454,
+    va470,
+    va505,
+    va506,
     va51,
-    va545,
     va55,
-    va553,
-    va561,
-    va577,
+    va554,
+    va562,
+    va570,
+    va586,
     va59,
-    va591,
-    va595,
-    va611,
-    va630,
-    va638,
-    va652,
-    va671,
+    va600,
+    va604,
+    va620,
+    va639,
+    va647,
+    va661,
+    va680,
     va69,
-    va691,
-    va694,
-    va704,
-    va745,
-    va762,
-    va764,
-    va778,
-    va793,
-    va794,
+    va700,
+    va703,
+    va713,
+    va754,
+    va771,
+    va773,
+    va787,
     va80,
-    va806,
-    va828,
-    va836,
-    va841,
+    va802,
+    va803,
+    va815,
+    va837,
+    va845,
     va85,
-    va851,
-    va883,
-    va888,
-    va894,
-    va904,
-    va918,
-    va929,
-    va939,
-    va952,
-    va982,
+    va850,
+    va860,
+    va892,
+    va897,
+    va903,
+    va913,
+    va927,
+    va938,
+    va948,
+    va961,
+    va991,
     volume,
     vwap,
     (
@@ -6267,146 +6296,163 @@ WITH values_0_1 AS (
       se163 < 0
     ) AS va164,
     (
-      CASE WHEN se197 = 5 THEN se196 END
-    ) AS va198,
-    (
-      NOT (
-        va199 = se200 AND va199 = se201 AND va199 = se202 AND va199 = se203
-      )
+      (
+        (
+          (
+            va195 + se196
+          ) + (
+            se197 + se198
+          )
+        ) + se199
+      ) / 5
     ) AS va204,
+    (
+      (
+        (
+          (
+            va55 + se200
+          ) + (
+            se201 + se202
+          )
+        ) + se203
+      ) / 5
+    ) AS va205,
+    (
+      CASE WHEN se208 = 5 THEN se207 END
+    ) AS va209,
+    (
+      CASE WHEN se216 = 5 THEN se215 END
+    ) AS va217,
     (
       NOT (
         va69 = se70 AND va69 = se71 AND va69 = se72 AND va69 = se73
       )
-    ) AS va205,
+    ) AS va218,
     (
-      CASE WHEN se207 = 5 THEN se206 END
-    ) AS va208,
-    (
-      CASE WHEN se210 = 5 THEN se209 END
-    ) AS va211,
-    (
-      CASE WHEN se233 = 3 THEN se232 END
-    ) AS va234,
+      CASE WHEN se240 = 3 THEN se239 END
+    ) AS va241,
     (
       NOT (
         va69 = se70 AND va69 = se71
       )
-    ) AS va238,
+    ) AS va245,
     (
-      CASE WHEN se249 = 5 THEN se248 END
-    ) AS va250,
+      (
+        (
+          (
+            va238 + se255
+          ) + (
+            se256 + se257
+          )
+        ) + se258
+      ) / 5
+    ) AS va259,
     (
-      NOT (
-        va235 = se236 AND va235 = se237 AND va235 = se251 AND va235 = se252
-      )
-    ) AS va253,
+      CASE WHEN se262 = 5 THEN se261 END
+    ) AS va263,
     (
-      CASE WHEN se255 = 5 THEN se254 END
-    ) AS va256,
+      va154 - se288
+    ) AS va289,
     (
-      va154 - se279
-    ) AS va280,
-    (
-      2 + CASE WHEN se290 < va289 THEN 2 WHEN se290 = va289 THEN 1 WHEN se290 > va289 THEN 0 END + CASE WHEN se291 < va289 THEN 2 WHEN se291 = va289 THEN 1 WHEN se291 > va289 THEN 0 END + CASE WHEN se292 < va289 THEN 2 WHEN se292 = va289 THEN 1 WHEN se292 > va289 THEN 0 END + CASE WHEN se293 < va289 THEN 2 WHEN se293 = va289 THEN 1 WHEN se293 > va289 THEN 0 END
-    ) / 10 AS va294,
+      2 + CASE WHEN se299 < va298 THEN 2 WHEN se299 = va298 THEN 1 WHEN se299 > va298 THEN 0 END + CASE WHEN se300 < va298 THEN 2 WHEN se300 = va298 THEN 1 WHEN se300 > va298 THEN 0 END + CASE WHEN se301 < va298 THEN 2 WHEN se301 = va298 THEN 1 WHEN se301 > va298 THEN 0 END + CASE WHEN se302 < va298 THEN 2 WHEN se302 = va298 THEN 1 WHEN se302 > va298 THEN 0 END
+    ) / 10 AS va303,
     (
       CASE WHEN (
-        se362 > stock_row - 19
-      ) THEN se361 ELSE 0 END
-    ) AS va363,
+        se371 > stock_row - 19
+      ) THEN se370 ELSE 0 END
+    ) AS va372,
     (
       CASE WHEN stock_row > 199 THEN (
         (
-          se373 - se374
-        ) / NULLIF(se375, 0)
+          se382 - se383
+        ) / NULLIF(se384, 0)
       ) END
-    ) AS va376,
+    ) AS va385,
     (
-      CASE WHEN se396 = 5 THEN se395 END
-    ) AS va397,
+      CASE WHEN se405 = 5 THEN se404 END
+    ) AS va406,
     (
-      CASE WHEN se418 = 6 THEN se417 END
-    ) AS va419,
+      CASE WHEN se427 = 6 THEN se426 END
+    ) AS va428,
     (
       NOT (
         va69 = se70 AND va69 = se71 AND va69 = se72 AND va69 = se73 AND va69 = se74
       )
-    ) AS va420,
+    ) AS va429,
     (
-      CASE WHEN se439 = 5 THEN se438 END
-    ) AS va440,
+      CASE WHEN se448 = 5 THEN se447 END
+    ) AS va449,
     (
-      2 + CASE WHEN se481 < va480 THEN 2 WHEN se481 = va480 THEN 1 WHEN se481 > va480 THEN 0 END + CASE WHEN se482 < va480 THEN 2 WHEN se482 = va480 THEN 1 WHEN se482 > va480 THEN 0 END + CASE WHEN se483 < va480 THEN 2 WHEN se483 = va480 THEN 1 WHEN se483 > va480 THEN 0 END + CASE WHEN se484 < va480 THEN 2 WHEN se484 = va480 THEN 1 WHEN se484 > va480 THEN 0 END
-    ) / 10 AS va485,
+      2 + CASE WHEN se490 < va489 THEN 2 WHEN se490 = va489 THEN 1 WHEN se490 > va489 THEN 0 END + CASE WHEN se491 < va489 THEN 2 WHEN se491 = va489 THEN 1 WHEN se491 > va489 THEN 0 END + CASE WHEN se492 < va489 THEN 2 WHEN se492 = va489 THEN 1 WHEN se492 > va489 THEN 0 END + CASE WHEN se493 < va489 THEN 2 WHEN se493 = va489 THEN 1 WHEN se493 > va489 THEN 0 END
+    ) / 10 AS va494,
     (
-      10 * va507 + 9 * se508 + 8 * se509 + 7 * se510 + 6 * se511 + 5 * se512 + 4 * se513 + 3 * se514 + 2 * se515 + 1 * se516
-    ) / 55 AS va517,
+      10 * va516 + 9 * se517 + 8 * se518 + 7 * se519 + 6 * se520 + 5 * se521 + 4 * se522 + 3 * se523 + 2 * se524 + 1 * se525
+    ) / 55 AS va526,
     (
-      CASE WHEN se523 = 12 THEN se522 END
-    ) AS va524,
+      CASE WHEN se532 = 12 THEN se531 END
+    ) AS va533,
     (
-      CASE WHEN stock_row > 234 THEN se543 END
-    ) AS va544,
+      CASE WHEN stock_row > 234 THEN se552 END
+    ) AS va553,
     (
-      CASE WHEN se593 = 15 THEN se592 END
-    ) AS va594,
+      CASE WHEN se602 = 15 THEN se601 END
+    ) AS va603,
     (
-      CASE WHEN se617 = 6 THEN se616 END
-    ) AS va618,
+      CASE WHEN se626 = 6 THEN se625 END
+    ) AS va627,
     (
-      CASE WHEN stock_row > 200 THEN se636 END
-    ) AS va637,
+      CASE WHEN stock_row > 200 THEN se645 END
+    ) AS va646,
     (
-      9 * va288 + 8 * se653 + 7 * se654 + 6 * se655 + 5 * se656 + 4 * se657 + 3 * se658 + 2 * se659 + 1 * se660
-    ) / 45 AS va661,
+      9 * va297 + 8 * se662 + 7 * se663 + 6 * se664 + 5 * se665 + 4 * se666 + 3 * se667 + 2 * se668 + 1 * se669
+    ) / 45 AS va670,
     (
       CASE
         WHEN stock_row > 14
         THEN (
           (
-            2 + CASE WHEN se707 < va706 THEN 2 WHEN se707 = va706 THEN 1 WHEN se707 > va706 THEN 0 END + CASE WHEN se708 < va706 THEN 2 WHEN se708 = va706 THEN 1 WHEN se708 > va706 THEN 0 END + CASE WHEN se709 < va706 THEN 2 WHEN se709 = va706 THEN 1 WHEN se709 > va706 THEN 0 END + CASE WHEN se710 < va706 THEN 2 WHEN se710 = va706 THEN 1 WHEN se710 > va706 THEN 0 END + CASE WHEN se711 < va706 THEN 2 WHEN se711 = va706 THEN 1 WHEN se711 > va706 THEN 0 END + CASE WHEN se712 < va706 THEN 2 WHEN se712 = va706 THEN 1 WHEN se712 > va706 THEN 0 END + CASE WHEN se713 < va706 THEN 2 WHEN se713 = va706 THEN 1 WHEN se713 > va706 THEN 0 END
+            2 + CASE WHEN se716 < va715 THEN 2 WHEN se716 = va715 THEN 1 WHEN se716 > va715 THEN 0 END + CASE WHEN se717 < va715 THEN 2 WHEN se717 = va715 THEN 1 WHEN se717 > va715 THEN 0 END + CASE WHEN se718 < va715 THEN 2 WHEN se718 = va715 THEN 1 WHEN se718 > va715 THEN 0 END + CASE WHEN se719 < va715 THEN 2 WHEN se719 = va715 THEN 1 WHEN se719 > va715 THEN 0 END + CASE WHEN se720 < va715 THEN 2 WHEN se720 = va715 THEN 1 WHEN se720 > va715 THEN 0 END + CASE WHEN se721 < va715 THEN 2 WHEN se721 = va715 THEN 1 WHEN se721 > va715 THEN 0 END + CASE WHEN se722 < va715 THEN 2 WHEN se722 = va715 THEN 1 WHEN se722 > va715 THEN 0 END
           ) / 16 * (
-            CASE WHEN se716 = 20 THEN (
-              se714 + se715 * 20
+            CASE WHEN se725 = 20 THEN (
+              se723 + se724 * 20
             ) / 40 END
           )
         )
       END
-    ) AS va717,
+    ) AS va726,
     (
-      CASE WHEN se719 = 5 THEN se718 END
-    ) AS va720,
+      CASE WHEN se728 = 5 THEN se727 END
+    ) AS va729,
     (
       CASE
         WHEN stock_row > 24
         THEN (
-          se722 * 8193 - (
-            se722 * 8193 - se722
+          se731 * 8193 - (
+            se731 * 8193 - se731
           )
         )
       END
-    ) AS va723,
+    ) AS va732,
     (
       CASE
         WHEN (
           NOT (
-            va731 = se732
+            va740 = se741
           )
         ) AND (
           NOT (
-            va733 = se734
+            va742 = se743
           )
         )
         THEN (
-          CASE WHEN stock_row > 20 THEN SIGN(se727 - se729) * SIGN(se728 - se730) END
+          CASE WHEN stock_row > 20 THEN SIGN(se736 - se738) * SIGN(se737 - se739) END
         )
         ELSE NULL
       END
-    ) AS va735,
+    ) AS va744,
     (
-      CASE WHEN se766 = 5 THEN se765 END
-    ) AS va767,
+      CASE WHEN se775 = 5 THEN se774 END
+    ) AS va776,
     (
       (
         CASE
@@ -6414,232 +6460,232 @@ WITH values_0_1 AS (
           THEN (
             (
               (
-                -se779
-              ) + se780
+                -se788
+              ) + se789
             ) * (
               CASE
-                WHEN NOT va784 IS NULL
+                WHEN NOT va793 IS NULL
                 THEN (
-                  se785 + ROUND(se786 * day_rows)
+                  se794 + ROUND(se795 * day_rows)
                 ) / (
-                  2 * se787
+                  2 * se796
                 )
               END
             )
           )
         END
-      ) * va394
-    ) AS va788,
+      ) * va403
+    ) AS va797,
     (
-      CASE WHEN se804 = 6 THEN se803 END
-    ) AS va805,
+      CASE WHEN se813 = 6 THEN se812 END
+    ) AS va814,
     (
       -(
         va95 / NULLIF((
-          2 * va819 + 1 * se820
+          2 * va828 + 1 * se829
         ) / 3, 0)
       )
-    ) AS va821,
+    ) AS va830,
     (
-      CASE WHEN se849 = 17 THEN se848 END
-    ) AS va850,
+      CASE WHEN se858 = 17 THEN se857 END
+    ) AS va859,
     (
-      CASE WHEN se861 = 22 THEN se860 END
-    ) AS va862,
+      CASE WHEN se870 = 22 THEN se869 END
+    ) AS va871,
     (
-      CASE WHEN se899 = 12 THEN se898 END
-    ) AS va900,
+      CASE WHEN se908 = 12 THEN se907 END
+    ) AS va909,
     (
-      CASE WHEN se927 = 8 THEN se926 END
-    ) AS va928,
+      CASE WHEN se936 = 8 THEN se935 END
+    ) AS va937,
     (
-      7 * va958 + 6 * se959 + 5 * se960 + 4 * se961 + 3 * se962 + 2 * se963 + 1 * se964
-    ) / 28 AS va965,
+      7 * va967 + 6 * se968 + 5 * se969 + 4 * se970 + 3 * se971 + 2 * se972 + 1 * se973
+    ) / 28 AS va974,
     (
-      CASE WHEN se998 = 8 THEN se997 END
-    ) AS va999,
+      CASE WHEN se1007 = 8 THEN se1006 END
+    ) AS va1008,
     (
-      2 + CASE WHEN se852 < va851 THEN 2 WHEN se852 = va851 THEN 1 WHEN se852 > va851 THEN 0 END + CASE
-        WHEN se1026 < va851
+      2 + CASE WHEN se861 < va860 THEN 2 WHEN se861 = va860 THEN 1 WHEN se861 > va860 THEN 0 END + CASE
+        WHEN se1035 < va860
         THEN 2
-        WHEN se1026 = va851
+        WHEN se1035 = va860
         THEN 1
-        WHEN se1026 > va851
+        WHEN se1035 > va860
         THEN 0
       END + CASE
-        WHEN se1027 < va851
+        WHEN se1036 < va860
         THEN 2
-        WHEN se1027 = va851
+        WHEN se1036 = va860
         THEN 1
-        WHEN se1027 > va851
+        WHEN se1036 > va860
         THEN 0
       END + CASE
-        WHEN se1028 < va851
+        WHEN se1037 < va860
         THEN 2
-        WHEN se1028 = va851
+        WHEN se1037 = va860
         THEN 1
-        WHEN se1028 > va851
+        WHEN se1037 > va860
         THEN 0
       END + CASE
-        WHEN se1029 < va851
+        WHEN se1038 < va860
         THEN 2
-        WHEN se1029 = va851
+        WHEN se1038 = va860
         THEN 1
-        WHEN se1029 > va851
+        WHEN se1038 > va860
         THEN 0
       END + CASE
-        WHEN se1030 < va851
+        WHEN se1039 < va860
         THEN 2
-        WHEN se1030 = va851
+        WHEN se1039 = va860
         THEN 1
-        WHEN se1030 > va851
+        WHEN se1039 > va860
         THEN 0
       END + CASE
-        WHEN se1031 < va851
+        WHEN se1040 < va860
         THEN 2
-        WHEN se1031 = va851
+        WHEN se1040 = va860
         THEN 1
-        WHEN se1031 > va851
+        WHEN se1040 > va860
         THEN 0
       END + CASE
-        WHEN se1032 < va851
+        WHEN se1041 < va860
         THEN 2
-        WHEN se1032 = va851
+        WHEN se1041 = va860
         THEN 1
-        WHEN se1032 > va851
+        WHEN se1041 > va860
         THEN 0
       END + CASE
-        WHEN se1033 < va851
+        WHEN se1042 < va860
         THEN 2
-        WHEN se1033 = va851
+        WHEN se1042 = va860
         THEN 1
-        WHEN se1033 > va851
+        WHEN se1042 > va860
         THEN 0
       END + CASE
-        WHEN se1034 < va851
+        WHEN se1043 < va860
         THEN 2
-        WHEN se1034 = va851
+        WHEN se1043 = va860
         THEN 1
-        WHEN se1034 > va851
+        WHEN se1043 > va860
         THEN 0
       END + CASE
-        WHEN se1035 < va851
+        WHEN se1044 < va860
         THEN 2
-        WHEN se1035 = va851
+        WHEN se1044 = va860
         THEN 1
-        WHEN se1035 > va851
+        WHEN se1044 > va860
         THEN 0
       END
-    ) / 24 AS va1036,
+    ) / 24 AS va1045,
     (
       (
-        CASE WHEN se1065 = 16 THEN se1064 END
+        CASE WHEN se1074 = 16 THEN se1073 END
       ) - (
         stock_row - 16
       ) * (
-        CASE WHEN se1067 = 16 THEN se1066 END
+        CASE WHEN se1076 = 16 THEN se1075 END
       )
-    ) / 136 AS va1068,
+    ) / 136 AS va1077,
     (
-      CASE WHEN se1079 = 8 THEN se1078 END
-    ) AS va1080,
+      CASE WHEN se1088 = 8 THEN se1087 END
+    ) AS va1089,
     (
-      CASE WHEN se1118 = 6 THEN se1117 END
-    ) AS va1119,
+      CASE WHEN se1127 = 6 THEN se1126 END
+    ) AS va1128,
     (
-      2 * va1141 + 1 * se1142
-    ) / 3 AS va1143,
+      2 * va1150 + 1 * se1151
+    ) / 3 AS va1152,
     (
-      3 * va1151 + 2 * se1152 + 1 * se1153
-    ) / 6 AS va1154,
+      3 * va1160 + 2 * se1161 + 1 * se1162
+    ) / 6 AS va1163,
     (
-      CASE WHEN se1165 = 37 THEN se1164 END
-    ) AS va1166,
+      CASE WHEN se1174 = 37 THEN se1173 END
+    ) AS va1175,
     (
-      CASE WHEN se1185 = 11 THEN se1184 END
-    ) AS va1186,
+      CASE WHEN se1194 = 11 THEN se1193 END
+    ) AS va1195,
     (
-      CASE WHEN se1223 = 12 THEN se1222 END
-    ) AS va1224,
+      CASE WHEN se1232 = 12 THEN se1231 END
+    ) AS va1233,
     (
-      CASE WHEN se1256 = 3 THEN se1255 END
-    ) AS va1257,
+      CASE WHEN se1265 = 3 THEN se1264 END
+    ) AS va1266,
     (
-      CASE WHEN se1273 = 19 THEN se1272 END
-    ) AS va1274,
+      CASE WHEN se1282 = 19 THEN se1281 END
+    ) AS va1283,
     (
-      CASE WHEN se1302 = 49 THEN se1301 END
-    ) AS va1303,
+      CASE WHEN se1311 = 49 THEN se1310 END
+    ) AS va1312,
     (
-      se1338 * 8193 - (
-        se1338 * 8193 - se1338
+      se1347 * 8193 - (
+        se1347 * 8193 - se1347
       )
-    ) AS va1339,
+    ) AS va1348,
     (
-      se1347 + se1348 * 20
-    ) / 40 AS va1349,
+      se1356 + se1357 * 20
+    ) / 40 AS va1358,
     (
-      CASE WHEN se1357 = 9 THEN se1356 END
-    ) AS va1358,
+      CASE WHEN se1366 = 9 THEN se1365 END
+    ) AS va1367,
     (
-      CASE WHEN se1387 = 7 THEN se1386 END
-    ) AS va1388,
+      CASE WHEN se1396 = 7 THEN se1395 END
+    ) AS va1397,
     (
-      CASE WHEN se1412 = 14 THEN se1411 END
-    ) AS va1413,
+      CASE WHEN se1421 = 14 THEN se1420 END
+    ) AS va1422,
     (
-      8 * va1434 + 7 * se1435 + 6 * se1436 + 5 * se1437 + 4 * se1438 + 3 * se1439 + 2 * se1440 + 1 * se1441
-    ) / 36 AS va1442,
+      8 * va1443 + 7 * se1444 + 6 * se1445 + 5 * se1446 + 4 * se1447 + 3 * se1448 + 2 * se1449 + 1 * se1450
+    ) / 36 AS va1451,
     (
-      CASE WHEN se1453 = 20 THEN (
-        se1451 + se1452 * 20
+      CASE WHEN se1462 = 20 THEN (
+        se1460 + se1461 * 20
       ) / 40 END
-    ) AS va1454,
+    ) AS va1463,
     (
-      se1490 + se1491 * 18
-    ) / 36 AS va1492,
+      se1499 + se1500 * 18
+    ) / 36 AS va1501,
     (
-      CASE WHEN se1498 = 7 THEN se1497 END
-    ) AS va1499,
+      CASE WHEN se1507 = 7 THEN se1506 END
+    ) AS va1508,
     (
       2 + CASE
-        WHEN se1529 < va1450
+        WHEN se1538 < va1459
         THEN 2
-        WHEN se1529 = va1450
+        WHEN se1538 = va1459
         THEN 1
-        WHEN se1529 > va1450
+        WHEN se1538 > va1459
         THEN 0
       END + CASE
-        WHEN se1530 < va1450
+        WHEN se1539 < va1459
         THEN 2
-        WHEN se1530 = va1450
+        WHEN se1539 = va1459
         THEN 1
-        WHEN se1530 > va1450
+        WHEN se1539 > va1459
         THEN 0
       END + CASE
-        WHEN se1531 < va1450
+        WHEN se1540 < va1459
         THEN 2
-        WHEN se1531 = va1450
+        WHEN se1540 = va1459
         THEN 1
-        WHEN se1531 > va1450
+        WHEN se1540 > va1459
         THEN 0
       END
-    ) / 8 AS va1532,
+    ) / 8 AS va1541,
     (
-      CASE WHEN se1600 = 3 THEN se1599 END
-    ) AS va1601,
+      CASE WHEN se1609 = 3 THEN se1608 END
+    ) AS va1610,
     (
-      CASE WHEN se1645 = 26 THEN se1644 END
-    ) AS va1646,
+      CASE WHEN se1654 = 26 THEN se1653 END
+    ) AS va1655,
     (
-      CASE WHEN se1667 = 20 THEN se1666 END
-    ) AS va1668,
+      CASE WHEN se1676 = 20 THEN se1675 END
+    ) AS va1677,
     (
-      CASE WHEN se1696 = 19 THEN se1695 END
-    ) AS va1697,
+      CASE WHEN se1705 = 19 THEN se1704 END
+    ) AS va1706,
     (
-      se1758 > stock_row - 19
-    ) AS va1759
+      se1767 > stock_row - 19
+    ) AS va1768
   FROM series_3
 ), values_3_2 AS (
   SELECT
@@ -6649,223 +6695,228 @@ WITH values_0_1 AS (
     stock_row,
     close,
     day_rows,
-    se1004,
-    se1020,
-    se1021,
-    se1022,
-    se1041,
+    se1013,
+    se1029,
+    se1030,
+    se1031,
+    se1050,
     se120,
-    se1211,
-    se1212,
-    se1213,
-    se1279,
-    se1280,
-    se1281,
-    se1282,
-    se1283,
-    se1430,
-    se1431,
-    se1432,
-    se1459,
-    se1460,
-    se1461,
-    se1462,
-    se1463,
-    se1464,
-    se1465,
+    se1220,
+    se1221,
+    se1222,
+    se1288,
+    se1289,
+    se1290,
+    se1291,
+    se1292,
+    se1439,
+    se1440,
+    se1441,
+    se1468,
+    se1469,
+    se1470,
+    se1471,
+    se1472,
+    se1473,
+    se1474,
     se153,
-    se1544,
-    se1555,
-    se1556,
-    se1557,
+    se1553,
     se1564,
     se1565,
     se1566,
-    se1567,
-    se1568,
-    se1569,
-    se1570,
-    se1571,
-    se1572,
     se1573,
     se1574,
-    se1622,
-    se1623,
-    se1719,
-    se1720,
-    se1721,
+    se1575,
+    se1576,
+    se1577,
+    se1578,
+    se1579,
+    se1580,
+    se1581,
+    se1582,
+    se1583,
+    se1631,
+    se1632,
+    se1728,
+    se1729,
+    se1730,
     se189,
+    se211,
+    se212,
+    se213,
+    se214,
+    se243,
+    se244,
     se264,
     se265,
-    se266,
-    se267,
-    se268,
-    se360,
-    se362,
-    se380,
-    se498,
-    se499,
-    se500,
-    se546,
-    se548,
-    se549,
-    se554,
-    se596,
+    se273,
+    se274,
+    se275,
+    se276,
+    se277,
+    se369,
+    se371,
+    se389,
+    se507,
+    se508,
+    se509,
+    se555,
+    se557,
+    se558,
+    se563,
     se60,
-    se600,
-    se619,
-    se620,
-    se621,
-    se622,
+    se605,
+    se609,
+    se628,
+    se629,
+    se630,
     se631,
-    se632,
-    se633,
-    se639,
-    se672,
-    se673,
-    se674,
-    se842,
-    se843,
-    se844,
+    se640,
+    se641,
+    se642,
+    se648,
+    se681,
+    se682,
+    se683,
+    se851,
     se852,
-    se875,
-    se876,
-    se877,
-    se905,
-    se919,
-    se920,
-    se921,
-    se940,
-    se941,
-    se942,
-    se943,
-    se944,
+    se853,
+    se861,
+    se884,
+    se885,
+    se886,
+    se914,
+    se928,
+    se929,
+    se930,
+    se949,
+    se950,
+    se951,
+    se952,
     se953,
-    se954,
-    se955,
-    se983,
-    se984,
-    se985,
-    se986,
-    se987,
-    va1003,
-    va1019,
-    va1025,
-    va1036,
-    va1040,
+    se962,
+    se963,
+    se964,
+    se992,
+    se993,
+    se994,
+    se995,
+    se996,
+    va1012,
+    va1028,
+    va1034,
+    va1045,
+    va1049,
     va106,
-    va1166,
-    va1208,
-    va1210,
-    va1254,
-    va1271,
-    va1274,
-    va1278,
-    va1303,
+    va1175,
+    va1217,
+    va1219,
+    va1263,
+    va1280,
+    va1283,
+    va1287,
     va131,
-    va1337,
-    va1339,
-    va1349,
-    va1352,
+    va1312,
+    va1346,
+    va1348,
+    va1358,
+    va1361,
     va137,
-    va1413,
     va142,
-    va1429,
-    va1449,
-    va1454,
+    va1422,
+    va1438,
     va1458,
-    va1492,
-    va1528,
-    va1532,
-    va1536,
-    va1543,
-    va1554,
-    va1559,
+    va1463,
+    va1467,
+    va1501,
+    va1537,
+    va1541,
+    va1545,
+    va1552,
     va1563,
-    va1617,
-    va1621,
-    va1646,
-    va1668,
-    va1697,
-    va1718,
-    va1723,
-    va1730,
-    va1737,
-    va1751,
+    va1568,
+    va1572,
+    va1626,
+    va1630,
+    va1655,
+    va1677,
+    va1706,
+    va1727,
+    va1732,
+    va1739,
+    va1746,
+    va1760,
     va177,
-    va1774,
+    va1783,
     va188,
     va190,
     va191,
-    va198,
-    va204,
-    va205,
-    va208,
-    va226,
-    va250,
-    va253,
-    va256,
-    va278,
-    va314,
-    va321,
-    va339,
-    va350,
+    va209,
+    va210,
+    va233,
+    va242,
+    va263,
+    va287,
+    va323,
+    va330,
+    va348,
     va359,
-    va372,
-    va382,
+    va368,
+    va381,
     va391,
-    va412,
-    va461,
-    va485,
-    va496,
-    va497,
+    va400,
+    va421,
+    va470,
+    va494,
+    va505,
+    va506,
     va51,
-    va544,
-    va545,
     va55,
     va553,
-    va561,
-    va577,
+    va554,
+    va562,
+    va570,
+    va586,
     va59,
-    va591,
-    va594,
-    va595,
-    va611,
-    va630,
-    va637,
-    va638,
-    va652,
-    va671,
-    va691,
-    va694,
-    va704,
-    va717,
-    va723,
-    va745,
-    va762,
-    va764,
-    va778,
-    va788,
-    va793,
-    va794,
-    va821,
-    va828,
-    va836,
-    va841,
+    va600,
+    va603,
+    va604,
+    va620,
+    va639,
+    va646,
+    va647,
+    va661,
+    va680,
+    va700,
+    va703,
+    va713,
+    va726,
+    va732,
+    va754,
+    va771,
+    va773,
+    va787,
+    va797,
+    va802,
+    va803,
+    va830,
+    va837,
+    va845,
     va850,
-    va851,
-    va862,
-    va888,
-    va894,
-    va900,
-    va904,
-    va918,
-    va928,
-    va929,
-    va939,
+    va859,
+    va860,
+    va871,
+    va897,
+    va903,
+    va909,
+    va913,
+    va927,
+    va937,
+    va938,
     va94,
-    va952,
-    va982,
+    va948,
+    va961,
+    va991,
     volume,
     vwap,
     (
@@ -6959,377 +7010,427 @@ WITH values_0_1 AS (
       END
     ) AS va165,
     (
-      CASE WHEN NOT va211 IS NULL THEN CASE WHEN va205 THEN va211 ELSE 0 END END
-    ) AS va212,
+      (
+        (
+          va195 - va204
+        ) * (
+          va55 - va205
+        ) + (
+          se196 - va204
+        ) * (
+          se200 - va205
+        ) + (
+          se197 - va204
+        ) * (
+          se201 - va205
+        ) + (
+          se198 - va204
+        ) * (
+          se202 - va205
+        ) + (
+          se199 - va204
+        ) * (
+          se203 - va205
+        )
+      ) / 4
+    ) AS va206,
+    (
+      CASE WHEN NOT va217 IS NULL THEN CASE WHEN va218 THEN va217 ELSE 0 END END
+    ) AS va219,
     (
       CASE
         WHEN (
           NOT (
-            va235 = se236 AND va235 = se237
+            va242 = se243 AND va242 = se244
           )
-        ) AND va238
-        THEN CASE WHEN ISFINITE(va234) THEN ROUND(va234, 12) END
+        ) AND va245
+        THEN CASE WHEN ISFINITE(va241) THEN ROUND(va241, 12) END
         ELSE NULL
       END
-    ) AS va239,
+    ) AS va246,
+    (
+      (
+        (
+          va238 - va259
+        ) * (
+          va55 - va205
+        ) + (
+          se255 - va259
+        ) * (
+          se200 - va205
+        ) + (
+          se256 - va259
+        ) * (
+          se201 - va205
+        ) + (
+          se257 - va259
+        ) * (
+          se202 - va205
+        ) + (
+          se258 - va259
+        ) * (
+          se203 - va205
+        )
+      ) / 4
+    ) AS va260,
     (
       CASE
         WHEN stock_row > 2
         THEN (
-          va280 * 8193 - (
-            va280 * 8193 - va280
+          va289 * 8193 - (
+            va289 * 8193 - va289
           )
         )
       END
-    ) AS va281,
+    ) AS va290,
     (
-      va294 * 8193 - (
-        va294 * 8193 - va294
+      va303 * 8193 - (
+        va303 * 8193 - va303
       )
-    ) AS va295,
+    ) AS va304,
     (
       CASE
         WHEN stock_row > 19
         THEN (
-          va363 * 8193 - (
-            va363 * 8193 - va363
+          va372 * 8193 - (
+            va372 * 8193 - va372
           )
         )
       END
-    ) AS va364,
+    ) AS va373,
     (
-      va376 < CAST(0.05 AS DOUBLE)
-    ) AS va377,
+      va385 < CAST(0.05 AS DOUBLE)
+    ) AS va386,
     (
-      va376 = CAST(0.05 AS DOUBLE)
-    ) AS va378,
+      va385 = CAST(0.05 AS DOUBLE)
+    ) AS va387,
     (
       CASE
         WHEN (
           NOT (
-            va398 = se399 AND va398 = se400 AND va398 = se401 AND va398 = se402
+            va407 = se408 AND va407 = se409 AND va407 = se410 AND va407 = se411
           )
         )
         AND (
           NOT (
-            va403 = se404 AND va403 = se405 AND va403 = se406 AND va403 = se407
+            va412 = se413 AND va412 = se414 AND va412 = se415 AND va412 = se416
           )
         )
-        THEN CASE WHEN ISFINITE(va397) THEN ROUND(va397, 12) END
+        THEN CASE WHEN ISFINITE(va406) THEN ROUND(va406, 12) END
         ELSE NULL
       END
-    ) AS va408,
+    ) AS va417,
     (
       CASE
-        WHEN va420
+        WHEN va429
         AND (
           NOT (
-            va421 = se422
-            AND va421 = se423
-            AND va421 = se424
-            AND va421 = se425
-            AND va421 = se426
+            va430 = se431
+            AND va430 = se432
+            AND va430 = se433
+            AND va430 = se434
+            AND va430 = se435
           )
         )
-        THEN CASE WHEN ISFINITE(va419) THEN ROUND(va419, 12) END
+        THEN CASE WHEN ISFINITE(va428) THEN ROUND(va428, 12) END
         ELSE NULL
       END
-    ) AS va427,
+    ) AS va436,
     (
       (
-        va437 + (
+        va446 + (
           CASE
             WHEN (
               NOT (
-                va80 = se441 AND va80 = se442 AND va80 = se443 AND va80 = se444
+                va80 = se450 AND va80 = se451 AND va80 = se452 AND va80 = se453
               )
             )
             AND (
               NOT (
-                va445 = se446 AND va445 = se447 AND va445 = se448 AND va445 = se449
+                va454 = se455 AND va454 = se456 AND va454 = se457 AND va454 = se458
               )
             )
-            THEN CASE WHEN ISFINITE(va440) THEN ROUND(va440, 12) END
+            THEN CASE WHEN ISFINITE(va449) THEN ROUND(va449, 12) END
             ELSE NULL
           END
         )
       ) - close
-    ) AS va450,
+    ) AS va459,
     (
-      va517 * 8193 - (
-        va517 * 8193 - va517
+      va526 * 8193 - (
+        va526 * 8193 - va526
       )
-    ) AS va518,
+    ) AS va527,
     (
       CASE
         WHEN (
           NOT (
-            va80 = se441
-            AND va80 = se442
-            AND va80 = se443
-            AND va80 = se444
-            AND va80 = se525
-            AND va80 = se526
-            AND va80 = se527
-            AND va80 = se528
-            AND va80 = se529
-            AND va80 = se530
-            AND va80 = se531
+            va80 = se450
+            AND va80 = se451
+            AND va80 = se452
+            AND va80 = se453
+            AND va80 = se534
+            AND va80 = se535
+            AND va80 = se536
+            AND va80 = se537
+            AND va80 = se538
+            AND va80 = se539
+            AND va80 = se540
           )
         )
         AND (
           NOT (
-            va445 = se446
-            AND va445 = se447
-            AND va445 = se448
-            AND va445 = se449
-            AND va445 = se532
-            AND va445 = se533
-            AND va445 = se534
-            AND va445 = se535
-            AND va445 = se536
-            AND va445 = se537
-            AND va445 = se538
+            va454 = se455
+            AND va454 = se456
+            AND va454 = se457
+            AND va454 = se458
+            AND va454 = se541
+            AND va454 = se542
+            AND va454 = se543
+            AND va454 = se544
+            AND va454 = se545
+            AND va454 = se546
+            AND va454 = se547
           )
         )
-        THEN CASE WHEN ISFINITE(va524) THEN ROUND(va524, 12) END
+        THEN CASE WHEN ISFINITE(va533) THEN ROUND(va533, 12) END
         ELSE NULL
       END
-    ) AS va539,
+    ) AS va548,
     (
       CASE
         WHEN stock_row > 11
         THEN (
-          va485 * 8193 - (
-            va485 * 8193 - va485
+          va494 * 8193 - (
+            va494 * 8193 - va494
           )
         )
       END
-    ) AS va612,
+    ) AS va621,
     ABS(
       (
         CASE
           WHEN (
             NOT (
-              va445 = se446
-              AND va445 = se447
-              AND va445 = se448
-              AND va445 = se449
-              AND va445 = se532
+              va454 = se455
+              AND va454 = se456
+              AND va454 = se457
+              AND va454 = se458
+              AND va454 = se541
             )
           )
           AND (
             NOT (
-              va412 = se548
-              AND va412 = se619
-              AND va412 = se620
-              AND va412 = se621
-              AND va412 = se622
+              va421 = se557
+              AND va421 = se628
+              AND va421 = se629
+              AND va421 = se630
+              AND va421 = se631
             )
           )
-          THEN CASE WHEN ISFINITE(va618) THEN ROUND(va618, 12) END
+          THEN CASE WHEN ISFINITE(va627) THEN ROUND(va627, 12) END
           ELSE NULL
         END
       )
-    ) AS va623,
+    ) AS va632,
     (
-      va661 * 8193 - (
-        va661 * 8193 - va661
+      va670 * 8193 - (
+        va670 * 8193 - va670
       )
-    ) AS va662,
+    ) AS va671,
     (
       -(
         CASE
-          WHEN va358 AND va205
-          THEN CASE WHEN ISFINITE(va720) THEN ROUND(va720, 12) END
+          WHEN va367 AND va218
+          THEN CASE WHEN ISFINITE(va729) THEN ROUND(va729, 12) END
           ELSE NULL
         END
       )
-    ) AS va721,
+    ) AS va730,
     (
-      va735 * 8193 - (
-        va735 * 8193 - va735
+      va744 * 8193 - (
+        va744 * 8193 - va744
       )
-    ) AS va736,
+    ) AS va745,
     (
       CASE
-        WHEN va205
+        WHEN va218
         AND (
           NOT (
-            va421 = se422 AND va421 = se423 AND va421 = se424 AND va421 = se425
+            va430 = se431 AND va430 = se432 AND va430 = se433 AND va430 = se434
           )
         )
-        THEN CASE WHEN ISFINITE(va767) THEN ROUND(va767, 12) END
+        THEN CASE WHEN ISFINITE(va776) THEN ROUND(va776, 12) END
         ELSE NULL
       END
-    ) AS va768,
+    ) AS va777,
     (
       -(
         CASE
           WHEN (
             NOT (
-              va806 = se807
-              AND va806 = se808
-              AND va806 = se809
-              AND va806 = se810
-              AND va806 = se811
+              va815 = se816
+              AND va815 = se817
+              AND va815 = se818
+              AND va815 = se819
+              AND va815 = se820
             )
           )
-          AND va420
-          THEN CASE WHEN ISFINITE(va805) THEN ROUND(va805, 12) END
+          AND va429
+          THEN CASE WHEN ISFINITE(va814) THEN ROUND(va814, 12) END
           ELSE NULL
         END
       )
-    ) AS va812,
+    ) AS va821,
     (
-      va862 * 8193 - (
-        va862 * 8193 - va862
+      va871 * 8193 - (
+        va871 * 8193 - va871
       )
-    ) AS va866,
+    ) AS va875,
     (
-      va900 * 8193 - (
-        va900 * 8193 - va900
+      va909 * 8193 - (
+        va909 * 8193 - va909
       )
-    ) AS va907,
+    ) AS va916,
     (
-      va928 * 8193 - (
-        va928 * 8193 - va928
+      va937 * 8193 - (
+        va937 * 8193 - va937
       )
-    ) AS va933,
+    ) AS va942,
     (
       CASE
         WHEN stock_row > 9
         THEN (
-          va965 * 8193 - (
-            va965 * 8193 - va965
+          va974 * 8193 - (
+            va974 * 8193 - va974
           )
         )
       END
-    ) AS va966,
+    ) AS va975,
     (
       CASE
         WHEN (
           NOT (
-            va235 = se236
-            AND va235 = se237
-            AND va235 = se251
-            AND va235 = se252
-            AND va235 = se1000
-            AND va235 = se1001
-            AND va235 = se1002
+            va242 = se243
+            AND va242 = se244
+            AND va242 = se264
+            AND va242 = se265
+            AND va242 = se1009
+            AND va242 = se1010
+            AND va242 = se1011
           )
         )
         AND (
           NOT (
-            va1003 = se1004
-            AND va1003 = se1005
-            AND va1003 = se1006
-            AND va1003 = se1007
-            AND va1003 = se1008
-            AND va1003 = se1009
-            AND va1003 = se1010
+            va1012 = se1013
+            AND va1012 = se1014
+            AND va1012 = se1015
+            AND va1012 = se1016
+            AND va1012 = se1017
+            AND va1012 = se1018
+            AND va1012 = se1019
           )
         )
-        THEN CASE WHEN ISFINITE(va999) THEN ROUND(va999, 12) END
+        THEN CASE WHEN ISFINITE(va1008) THEN ROUND(va1008, 12) END
         ELSE NULL
       END
-    ) AS va1011,
+    ) AS va1020,
     (
-      va1036 * 8193 - (
-        va1036 * 8193 - va1036
+      va1045 * 8193 - (
+        va1045 * 8193 - va1045
       )
-    ) AS va1043,
+    ) AS va1052,
     (
-      va1068 * 8193 - (
-        va1068 * 8193 - va1068
+      va1077 * 8193 - (
+        va1077 * 8193 - va1077
       )
-    ) AS va1069,
+    ) AS va1078,
     (
       CASE
         WHEN (
           NOT (
-            va1081 = se1082
-            AND va1081 = se1083
-            AND va1081 = se1084
-            AND va1081 = se1085
-            AND va1081 = se1086
-            AND va1081 = se1087
-            AND va1081 = se1088
+            va1090 = se1091
+            AND va1090 = se1092
+            AND va1090 = se1093
+            AND va1090 = se1094
+            AND va1090 = se1095
+            AND va1090 = se1096
+            AND va1090 = se1097
           )
         )
         AND (
           NOT (
-            va883 = se1089
-            AND va883 = se1090
-            AND va883 = se1091
-            AND va883 = se1092
-            AND va883 = se1093
-            AND va883 = se1094
-            AND va883 = se1095
+            va892 = se1098
+            AND va892 = se1099
+            AND va892 = se1100
+            AND va892 = se1101
+            AND va892 = se1102
+            AND va892 = se1103
+            AND va892 = se1104
           )
         )
-        THEN CASE WHEN ISFINITE(va1080) THEN ROUND(va1080, 12) END
+        THEN CASE WHEN ISFINITE(va1089) THEN ROUND(va1089, 12) END
         ELSE NULL
       END
-    ) AS va1096,
+    ) AS va1105,
     (
       CASE
         WHEN (
           NOT (
-            va1120 = se1121
-            AND va1120 = se1122
-            AND va1120 = se1123
-            AND va1120 = se1124
-            AND va1120 = se1125
+            va1129 = se1130
+            AND va1129 = se1131
+            AND va1129 = se1132
+            AND va1129 = se1133
+            AND va1129 = se1134
           )
         )
         AND (
           NOT (
-            va1126 = se1127
-            AND va1126 = se1128
-            AND va1126 = se1129
-            AND va1126 = se1130
-            AND va1126 = se1131
+            va1135 = se1136
+            AND va1135 = se1137
+            AND va1135 = se1138
+            AND va1135 = se1139
+            AND va1135 = se1140
           )
         )
-        THEN CASE WHEN ISFINITE(va1119) THEN ROUND(va1119, 12) END
+        THEN CASE WHEN ISFINITE(va1128) THEN ROUND(va1128, 12) END
         ELSE NULL
       END
-    ) AS va1132,
+    ) AS va1141,
     (
       CASE
         WHEN stock_row > 5
         THEN (
-          va1143 * 8193 - (
-            va1143 * 8193 - va1143
+          va1152 * 8193 - (
+            va1152 * 8193 - va1152
           )
         )
       END
-    ) AS va1144,
+    ) AS va1153,
     (
-      va1154 * 8193 - (
-        va1154 * 8193 - va1154
+      va1163 * 8193 - (
+        va1163 * 8193 - va1163
       )
-    ) AS va1155,
+    ) AS va1164,
     (
-      va1166 * 8193 - (
-        va1166 * 8193 - va1166
+      va1175 * 8193 - (
+        va1175 * 8193 - va1175
       )
-    ) AS va1170,
+    ) AS va1179,
     (
       CASE
         WHEN (
           NOT (
-            va1187 = se1188
-            AND va1187 = se1189
-            AND va1187 = se1190
-            AND va1187 = se1191
-            AND va1187 = se1192
-            AND va1187 = se1193
-            AND va1187 = se1194
-            AND va1187 = se1195
-            AND va1187 = se1196
-            AND va1187 = se1197
+            va1196 = se1197
+            AND va1196 = se1198
+            AND va1196 = se1199
+            AND va1196 = se1200
+            AND va1196 = se1201
+            AND va1196 = se1202
+            AND va1196 = se1203
+            AND va1196 = se1204
+            AND va1196 = se1205
+            AND va1196 = se1206
           )
         )
         AND (
@@ -7343,13 +7444,13 @@ WITH values_0_1 AS (
             AND va69 = se76
             AND va69 = se77
             AND va69 = se78
-            AND va69 = se1198
+            AND va69 = se1207
           )
         )
-        THEN CASE WHEN ISFINITE(va1186) THEN ROUND(va1186, 12) END
+        THEN CASE WHEN ISFINITE(va1195) THEN ROUND(va1195, 12) END
         ELSE NULL
       END
-    ) AS va1199,
+    ) AS va1208,
     (
       CASE
         WHEN (
@@ -7362,72 +7463,60 @@ WITH values_0_1 AS (
             AND va85 = se91
             AND va85 = se92
             AND va85 = se93
-            AND va85 = se1225
-            AND va85 = se1226
-            AND va85 = se1227
+            AND va85 = se1234
+            AND va85 = se1235
+            AND va85 = se1236
           )
         )
         AND (
           NOT (
-            va1228 = se1229
-            AND va1228 = se1230
-            AND va1228 = se1231
-            AND va1228 = se1232
-            AND va1228 = se1233
-            AND va1228 = se1234
-            AND va1228 = se1235
-            AND va1228 = se1236
-            AND va1228 = se1237
-            AND va1228 = se1238
-            AND va1228 = se1239
+            va1237 = se1238
+            AND va1237 = se1239
+            AND va1237 = se1240
+            AND va1237 = se1241
+            AND va1237 = se1242
+            AND va1237 = se1243
+            AND va1237 = se1244
+            AND va1237 = se1245
+            AND va1237 = se1246
+            AND va1237 = se1247
+            AND va1237 = se1248
           )
         )
-        THEN CASE WHEN ISFINITE(va1224) THEN ROUND(va1224, 12) END
+        THEN CASE WHEN ISFINITE(va1233) THEN ROUND(va1233, 12) END
         ELSE NULL
       END
-    ) AS va1240,
+    ) AS va1249,
     (
       CASE
         WHEN (
           NOT (
-            va1081 = se1082 AND va1081 = se1083
+            va1090 = se1091 AND va1090 = se1092
           )
         )
         AND (
           NOT (
-            va883 = se1089 AND va883 = se1090
+            va892 = se1098 AND va892 = se1099
           )
         )
-        THEN CASE WHEN ISFINITE(va1257) THEN ROUND(va1257, 12) END
+        THEN CASE WHEN ISFINITE(va1266) THEN ROUND(va1266, 12) END
         ELSE NULL
       END
-    ) AS va1258,
+    ) AS va1267,
     (
-      va1274 * 8193 - (
-        va1274 * 8193 - va1274
+      va1283 * 8193 - (
+        va1283 * 8193 - va1283
       )
-    ) AS va1284,
+    ) AS va1293,
     (
-      va1303 * 8193 - (
-        va1303 * 8193 - va1303
+      va1312 * 8193 - (
+        va1312 * 8193 - va1312
       )
-    ) AS va1307,
-    ABS(va1349) AS va1350,
+    ) AS va1316,
+    ABS(va1358) AS va1359,
     (
       CASE
         WHEN (
-          NOT (
-            va1359 = se1360
-            AND va1359 = se1361
-            AND va1359 = se1362
-            AND va1359 = se1363
-            AND va1359 = se1364
-            AND va1359 = se1365
-            AND va1359 = se1366
-            AND va1359 = se1367
-          )
-        )
-        AND (
           NOT (
             va1368 = se1369
             AND va1368 = se1370
@@ -7439,51 +7528,63 @@ WITH values_0_1 AS (
             AND va1368 = se1376
           )
         )
-        THEN CASE WHEN ISFINITE(va1358) THEN ROUND(va1358, 12) END
+        AND (
+          NOT (
+            va1377 = se1378
+            AND va1377 = se1379
+            AND va1377 = se1380
+            AND va1377 = se1381
+            AND va1377 = se1382
+            AND va1377 = se1383
+            AND va1377 = se1384
+            AND va1377 = se1385
+          )
+        )
+        THEN CASE WHEN ISFINITE(va1367) THEN ROUND(va1367, 12) END
         ELSE NULL
       END
-    ) AS va1377,
+    ) AS va1386,
     (
       CASE
         WHEN (
           NOT (
-            va1389 = se1390
-            AND va1389 = se1391
-            AND va1389 = se1392
-            AND va1389 = se1393
-            AND va1389 = se1394
-            AND va1389 = se1395
+            va1398 = se1399
+            AND va1398 = se1400
+            AND va1398 = se1401
+            AND va1398 = se1402
+            AND va1398 = se1403
+            AND va1398 = se1404
           )
         )
         AND (
           NOT (
-            va1396 = se1397
-            AND va1396 = se1398
-            AND va1396 = se1399
-            AND va1396 = se1400
-            AND va1396 = se1401
-            AND va1396 = se1402
+            va1405 = se1406
+            AND va1405 = se1407
+            AND va1405 = se1408
+            AND va1405 = se1409
+            AND va1405 = se1410
+            AND va1405 = se1411
           )
         )
-        THEN CASE WHEN ISFINITE(va1388) THEN ROUND(va1388, 12) END
+        THEN CASE WHEN ISFINITE(va1397) THEN ROUND(va1397, 12) END
         ELSE NULL
       END
-    ) AS va1403,
+    ) AS va1412,
     (
-      va1413 * 8193 - (
-        va1413 * 8193 - va1413
+      va1422 * 8193 - (
+        va1422 * 8193 - va1422
       )
-    ) AS va1417,
+    ) AS va1426,
     (
-      va1442 * 8193 - (
-        va1442 * 8193 - va1442
+      va1451 * 8193 - (
+        va1451 * 8193 - va1451
       )
-    ) AS va1443,
+    ) AS va1452,
     (
-      va1454 * 8193 - (
-        va1454 * 8193 - va1454
+      va1463 * 8193 - (
+        va1463 * 8193 - va1463
       )
-    ) AS va1466,
+    ) AS va1475,
     (
       CASE
         WHEN (
@@ -7498,58 +7599,58 @@ WITH values_0_1 AS (
         )
         AND (
           NOT (
-            va1500 = se1501
-            AND va1500 = se1502
-            AND va1500 = se1503
-            AND va1500 = se1504
-            AND va1500 = se1505
-            AND va1500 = se1506
+            va1509 = se1510
+            AND va1509 = se1511
+            AND va1509 = se1512
+            AND va1509 = se1513
+            AND va1509 = se1514
+            AND va1509 = se1515
           )
         )
-        THEN CASE WHEN ISFINITE(va1499) THEN ROUND(va1499, 12) END
+        THEN CASE WHEN ISFINITE(va1508) THEN ROUND(va1508, 12) END
         ELSE NULL
       END
-    ) AS va1507,
+    ) AS va1516,
     (
-      va1532 * 8193 - (
-        va1532 * 8193 - va1532
+      va1541 * 8193 - (
+        va1541 * 8193 - va1541
       )
-    ) AS va1540,
+    ) AS va1549,
     (
       CASE
-        WHEN va238 AND (
+        WHEN va245 AND (
           NOT (
-            va421 = se422 AND va421 = se423
+            va430 = se431 AND va430 = se432
           )
         )
-        THEN CASE WHEN ISFINITE(va1601) THEN ROUND(va1601, 12) END
+        THEN CASE WHEN ISFINITE(va1610) THEN ROUND(va1610, 12) END
         ELSE NULL
       END
-    ) AS va1602,
+    ) AS va1611,
     (
-      va1646 * 8193 - (
-        va1646 * 8193 - va1646
+      va1655 * 8193 - (
+        va1655 * 8193 - va1655
       )
-    ) AS va1650,
+    ) AS va1659,
     (
-      va1697 * 8193 - (
-        va1697 * 8193 - va1697
+      va1706 * 8193 - (
+        va1706 * 8193 - va1706
       )
-    ) AS va1701,
+    ) AS va1710,
     (
-      CASE WHEN va1759 THEN (
-        CASE WHEN se1755 = 20 THEN se1754 END
+      CASE WHEN va1768 THEN (
+        CASE WHEN se1764 = 20 THEN se1763 END
       ) ELSE NULL END
-    ) AS va1760,
+    ) AS va1769,
     (
       CASE
-        WHEN va1759
+        WHEN va1768
         THEN (
-          CASE WHEN se1755 = 20 THEN se1766 END
+          CASE WHEN se1764 = 20 THEN se1775 END
         ) * CAST(0.9233805168766388 AS DOUBLE)
         ELSE NULL
       END
-    ) AS va1767
+    ) AS va1776
   FROM values_3_1
 ), values_3_3 AS (
   SELECT
@@ -7559,260 +7660,257 @@ WITH values_0_1 AS (
     stock_row,
     close,
     day_rows,
-    se1004,
-    se1020,
-    se1021,
-    se1022,
-    se1041,
+    se1013,
+    se1029,
+    se1030,
+    se1031,
+    se1050,
     se120,
-    se1211,
-    se1212,
-    se1213,
-    se1279,
-    se1280,
-    se1281,
-    se1282,
-    se1283,
-    se1430,
-    se1431,
-    se1432,
-    se1459,
-    se1460,
-    se1461,
-    se1462,
-    se1463,
-    se1464,
-    se1465,
+    se1220,
+    se1221,
+    se1222,
+    se1288,
+    se1289,
+    se1290,
+    se1291,
+    se1292,
+    se1439,
+    se1440,
+    se1441,
+    se1468,
+    se1469,
+    se1470,
+    se1471,
+    se1472,
+    se1473,
+    se1474,
     se153,
-    se1544,
-    se1555,
-    se1556,
-    se1557,
+    se1553,
     se1564,
     se1565,
     se1566,
-    se1567,
-    se1568,
-    se1569,
-    se1570,
-    se1571,
-    se1572,
     se1573,
     se1574,
-    se1622,
-    se1623,
-    se1719,
-    se1720,
-    se1721,
+    se1575,
+    se1576,
+    se1577,
+    se1578,
+    se1579,
+    se1580,
+    se1581,
+    se1582,
+    se1583,
+    se1631,
+    se1632,
+    se1728,
+    se1729,
+    se1730,
     se189,
-    se264,
-    se265,
-    se266,
-    se267,
-    se268,
-    se360,
-    se362,
-    se380,
-    se498,
-    se499,
-    se500,
-    se546,
-    se548,
-    se549,
-    se554,
-    se596,
+    se273,
+    se274,
+    se275,
+    se276,
+    se277,
+    se369,
+    se371,
+    se389,
+    se507,
+    se508,
+    se509,
+    se555,
+    se557,
+    se558,
+    se563,
     se60,
-    se600,
-    se619,
-    se620,
-    se621,
-    se622,
+    se605,
+    se609,
+    se628,
+    se629,
+    se630,
     se631,
-    se632,
-    se633,
-    se639,
-    se672,
-    se673,
-    se674,
-    se842,
-    se843,
-    se844,
+    se640,
+    se641,
+    se642,
+    se648,
+    se681,
+    se682,
+    se683,
+    se851,
     se852,
-    se875,
-    se876,
-    se877,
-    se905,
-    se919,
-    se920,
-    se921,
-    se940,
-    se941,
-    se942,
-    se943,
-    se944,
+    se853,
+    se861,
+    se884,
+    se885,
+    se886,
+    se914,
+    se928,
+    se929,
+    se930,
+    se949,
+    se950,
+    se951,
+    se952,
     se953,
-    se954,
-    se955,
-    se983,
-    se984,
-    se985,
-    se986,
-    se987,
-    va1003,
-    va1019,
-    va1025,
-    va1036,
-    va1040,
-    va1043,
+    se962,
+    se963,
+    se964,
+    se992,
+    se993,
+    se994,
+    se995,
+    se996,
+    va1012,
+    va1028,
+    va1034,
+    va1045,
+    va1049,
+    va1052,
     va106,
-    va1069,
-    va1096,
-    va1132,
-    va1144,
-    va1155,
-    va1166,
-    va1170,
-    va1208,
-    va1210,
-    va1254,
-    va1258,
-    va1271,
-    va1274,
-    va1278,
-    va1284,
-    va1303,
-    va1307,
+    va1078,
+    va1105,
+    va1141,
+    va1153,
+    va1164,
+    va1175,
+    va1179,
+    va1217,
+    va1219,
+    va1263,
+    va1267,
+    va1280,
+    va1283,
+    va1287,
+    va1293,
     va131,
-    va1337,
-    va1339,
-    va1349,
+    va1312,
+    va1316,
+    va1346,
+    va1348,
+    va1358,
     va137,
-    va1413,
-    va1417,
     va142,
-    va1429,
-    va1443,
-    va1449,
-    va1454,
+    va1422,
+    va1426,
+    va1438,
+    va1452,
     va1458,
-    va1466,
+    va1463,
+    va1467,
+    va1475,
     va148,
-    va1492,
-    va1507,
-    va1528,
-    va1532,
-    va1536,
-    va1540,
-    va1543,
-    va1554,
-    va1559,
+    va1501,
+    va1516,
+    va1537,
+    va1541,
+    va1545,
+    va1549,
+    va1552,
     va1563,
+    va1568,
+    va1572,
     va160,
-    va1602,
-    va1617,
-    va1621,
-    va1646,
-    va1650,
-    va1668,
-    va1697,
-    va1701,
-    va1718,
-    va1723,
-    va1730,
-    va1737,
-    va1751,
+    va1611,
+    va1626,
+    va1630,
+    va1655,
+    va1659,
+    va1677,
+    va1706,
+    va1710,
+    va1727,
+    va1732,
+    va1739,
+    va1746,
+    va1760,
     va177,
-    va1774,
+    va1783,
     va188,
     va190,
     va191,
-    va198,
-    va204,
-    va205,
-    va226,
-    va250,
-    va253,
-    va278,
-    va281,
-    va295,
-    va314,
-    va321,
-    va339,
-    va350,
+    va206,
+    va233,
+    va260,
+    va287,
+    va290,
+    va304,
+    va323,
+    va330,
+    va348,
     va359,
-    va364,
-    va372,
-    va382,
+    va368,
+    va373,
+    va381,
     va391,
-    va408,
-    va412,
-    va427,
+    va400,
+    va417,
+    va421,
+    va436,
     va45,
-    va450,
-    va461,
-    va485,
-    va496,
-    va497,
+    va459,
+    va470,
+    va494,
+    va505,
+    va506,
     va51,
-    va518,
-    va539,
-    va544,
-    va545,
+    va527,
+    va548,
     va55,
     va553,
-    va561,
-    va577,
+    va554,
+    va562,
+    va570,
+    va586,
     va59,
-    va591,
-    va594,
-    va595,
     va6,
-    va611,
-    va612,
-    va630,
-    va637,
-    va638,
-    va652,
-    va662,
+    va600,
+    va603,
+    va604,
+    va620,
+    va621,
+    va639,
+    va646,
+    va647,
+    va661,
     va671,
-    va691,
-    va694,
-    va704,
-    va717,
-    va721,
-    va723,
-    va736,
+    va680,
+    va700,
+    va703,
+    va713,
+    va726,
+    va730,
+    va732,
     va745,
-    va762,
-    va764,
-    va778,
-    va788,
+    va754,
+    va771,
+    va773,
+    va787,
     va79,
-    va793,
-    va794,
-    va812,
+    va797,
+    va802,
+    va803,
     va821,
-    va828,
-    va836,
-    va841,
+    va830,
+    va837,
+    va845,
     va850,
-    va851,
-    va862,
-    va866,
-    va888,
-    va894,
-    va900,
-    va904,
-    va907,
-    va918,
-    va928,
-    va929,
-    va933,
-    va939,
+    va859,
+    va860,
+    va871,
+    va875,
+    va897,
+    va903,
+    va909,
+    va913,
+    va916,
+    va927,
+    va937,
+    va938,
     va94,
-    va952,
-    va966,
-    va982,
+    va942,
+    va948,
+    va961,
+    va975,
+    va991,
     volume,
     vwap,
     (
@@ -7827,88 +7925,110 @@ WITH values_0_1 AS (
     ) AS va166,
     (
       (
-        CASE WHEN NOT va208 IS NULL THEN CASE WHEN va204 THEN va208 ELSE 0 END END
-      ) * va212
-    ) AS va213,
+        CASE
+          WHEN NOT va209 IS NULL
+          THEN CASE
+            WHEN (
+              NOT (
+                va210 = se211 AND va210 = se212 AND va210 = se213 AND va210 = se214
+              )
+            )
+            THEN va209
+            ELSE 0
+          END
+        END
+      ) * va219
+    ) AS va220,
     (
-      va239 * 8193 - (
-        va239 * 8193 - va239
+      va246 * 8193 - (
+        va246 * 8193 - va246
       )
-    ) AS va240,
+    ) AS va247,
     (
       (
-        CASE WHEN NOT va256 IS NULL THEN CASE WHEN va253 THEN va256 ELSE 0 END END
-      ) * va212
-    ) AS va257,
+        CASE
+          WHEN NOT va263 IS NULL
+          THEN CASE
+            WHEN (
+              NOT (
+                va242 = se243 AND va242 = se244 AND va242 = se264 AND va242 = se265
+              )
+            )
+            THEN va263
+            ELSE 0
+          END
+        END
+      ) * va219
+    ) AS va266,
     (
-      CASE WHEN NOT va377 IS NULL AND NOT va378 IS NULL THEN (
-        va377 OR va378
+      CASE WHEN NOT va386 IS NULL AND NOT va387 IS NULL THEN (
+        va386 OR va387
       ) END
-    ) AS va379,
+    ) AS va388,
     (
-      va623 * 8193 - (
-        va623 * 8193 - va623
+      va632 * 8193 - (
+        va632 * 8193 - va632
       )
-    ) AS va624,
+    ) AS va633,
     (
-      va768 * 8193 - (
-        va768 * 8193 - va768
+      va777 * 8193 - (
+        va777 * 8193 - va777
       )
-    ) AS va769,
+    ) AS va778,
     (
-      va1011 * 8193 - (
-        va1011 * 8193 - va1011
+      va1020 * 8193 - (
+        va1020 * 8193 - va1020
       )
-    ) AS va1012,
+    ) AS va1021,
     (
-      va1199 * 8193 - (
-        va1199 * 8193 - va1199
+      va1208 * 8193 - (
+        va1208 * 8193 - va1208
       )
-    ) AS va1200,
+    ) AS va1209,
     (
-      va1240 * 8193 - (
-        va1240 * 8193 - va1240
+      va1249 * 8193 - (
+        va1249 * 8193 - va1249
       )
-    ) AS va1241,
+    ) AS va1250,
     (
       CASE
         WHEN stock_row > 33
         THEN CASE
           WHEN (
-            va1350 > 0
+            va1359 > 0
             OR (
-              va1352 = FLOOR(va1352) AND (
-                va1350 <> 0 OR va1352 >= 0
+              va1361 = FLOOR(va1361) AND (
+                va1359 <> 0 OR va1361 >= 0
               )
             )
             OR (
-              va1350 = 0 AND va1352 > 0
+              va1359 = 0 AND va1361 > 0
             )
           )
-          THEN POWER(va1350, va1352)
+          THEN POWER(va1359, va1361)
         END
       END
-    ) AS va1353,
+    ) AS va1362,
     (
-      va1377 * 8193 - (
-        va1377 * 8193 - va1377
+      va1386 * 8193 - (
+        va1386 * 8193 - va1386
       )
-    ) AS va1378,
+    ) AS va1387,
     (
-      va1403 * 8193 - (
-        va1403 * 8193 - va1403
+      va1412 * 8193 - (
+        va1412 * 8193 - va1412
       )
-    ) AS va1404,
+    ) AS va1413,
     (
-      va1760 * 8193 - (
-        va1760 * 8193 - va1760
+      va1769 * 8193 - (
+        va1769 * 8193 - va1769
       )
-    ) AS va1761,
+    ) AS va1770,
     (
-      va1767 * 8193 - (
-        va1767 * 8193 - va1767
+      va1776 * 8193 - (
+        va1776 * 8193 - va1776
       )
-    ) AS va1768
+    ) AS va1777
   FROM values_3_2
 ), values_3_4 AS (
   SELECT
@@ -7918,317 +8038,305 @@ WITH values_0_1 AS (
     stock_row,
     close,
     day_rows,
-    se1004,
-    se1020,
-    se1021,
-    se1022,
-    se1041,
+    se1013,
+    se1029,
+    se1030,
+    se1031,
+    se1050,
     se120,
-    se1211,
-    se1212,
-    se1213,
-    se1279,
-    se1280,
-    se1281,
-    se1282,
-    se1283,
-    se1430,
-    se1431,
-    se1432,
-    se1459,
-    se1460,
-    se1461,
-    se1462,
-    se1463,
-    se1464,
-    se1465,
+    se1220,
+    se1221,
+    se1222,
+    se1288,
+    se1289,
+    se1290,
+    se1291,
+    se1292,
+    se1439,
+    se1440,
+    se1441,
+    se1468,
+    se1469,
+    se1470,
+    se1471,
+    se1472,
+    se1473,
+    se1474,
     se153,
-    se1544,
-    se1555,
-    se1556,
-    se1557,
+    se1553,
     se1564,
     se1565,
     se1566,
-    se1567,
-    se1568,
-    se1569,
-    se1570,
-    se1571,
-    se1572,
     se1573,
     se1574,
-    se1622,
-    se1623,
-    se1719,
-    se1720,
-    se1721,
+    se1575,
+    se1576,
+    se1577,
+    se1578,
+    se1579,
+    se1580,
+    se1581,
+    se1582,
+    se1583,
+    se1631,
+    se1632,
+    se1728,
+    se1729,
+    se1730,
     se189,
-    se264,
-    se265,
-    se266,
-    se267,
-    se268,
-    se360,
-    se362,
-    se498,
-    se499,
-    se500,
-    se546,
-    se548,
-    se549,
-    se554,
-    se596,
+    se273,
+    se274,
+    se275,
+    se276,
+    se277,
+    se369,
+    se371,
+    se507,
+    se508,
+    se509,
+    se555,
+    se557,
+    se558,
+    se563,
     se60,
-    se600,
-    se619,
-    se620,
-    se621,
-    se622,
+    se605,
+    se609,
+    se628,
+    se629,
+    se630,
     se631,
-    se632,
-    se633,
-    se639,
-    se672,
-    se673,
-    se674,
-    se842,
-    se843,
-    se844,
+    se640,
+    se641,
+    se642,
+    se648,
+    se681,
+    se682,
+    se683,
+    se851,
     se852,
-    se875,
-    se876,
-    se877,
-    se905,
-    se919,
-    se920,
-    se921,
-    se940,
-    se941,
-    se942,
-    se943,
-    se944,
+    se853,
+    se861,
+    se884,
+    se885,
+    se886,
+    se914,
+    se928,
+    se929,
+    se930,
+    se949,
+    se950,
+    se951,
+    se952,
     se953,
-    se954,
-    se955,
-    se983,
-    se984,
-    se985,
-    se986,
-    se987,
-    va1003,
+    se962,
+    se963,
+    se964,
+    se992,
+    se993,
+    se994,
+    se995,
+    se996,
     va1012,
-    va1019,
-    va1025,
-    va1036,
-    va1040,
-    va1043,
+    va1021,
+    va1028,
+    va1034,
+    va1045,
+    va1049,
+    va1052,
     va106,
-    va1069,
-    va1096,
-    va1132,
-    va1144,
-    va1155,
-    va1166,
-    va1170,
-    va1200,
-    va1208,
-    va1210,
-    va1241,
-    va1254,
-    va1258,
-    va1271,
-    va1274,
-    va1278,
-    va1284,
-    va1303,
-    va1307,
+    va1078,
+    va1105,
+    va1141,
+    va1153,
+    va1164,
+    va1175,
+    va1179,
+    va1209,
+    va1217,
+    va1219,
+    va1250,
+    va1263,
+    va1267,
+    va1280,
+    va1283,
+    va1287,
+    va1293,
     va131,
-    va1337,
-    va1339,
+    va1312,
+    va1316,
+    va1346,
+    va1348,
     va137,
-    va1378,
-    va1404,
+    va1387,
     va1413,
-    va1417,
     va142,
-    va1429,
-    va1443,
-    va1449,
-    va1454,
+    va1422,
+    va1426,
+    va1438,
+    va1452,
     va1458,
-    va1466,
+    va1463,
+    va1467,
+    va1475,
     va148,
-    va1492,
-    va1507,
-    va1528,
-    va1532,
-    va1536,
-    va1540,
-    va1543,
-    va1554,
-    va1559,
+    va1501,
+    va1516,
+    va1537,
+    va1541,
+    va1545,
+    va1549,
+    va1552,
     va1563,
+    va1568,
+    va1572,
     va160,
-    va1602,
-    va1617,
-    va1621,
-    va1646,
-    va1650,
+    va1611,
+    va1626,
+    va1630,
+    va1655,
+    va1659,
     va166,
-    va1668,
-    va1697,
-    va1701,
-    va1718,
-    va1723,
-    va1730,
-    va1737,
-    va1751,
-    va1761,
-    va1768,
+    va1677,
+    va1706,
+    va1710,
+    va1727,
+    va1732,
+    va1739,
+    va1746,
+    va1760,
     va177,
-    va1774,
+    va1770,
+    va1777,
+    va1783,
     va188,
     va190,
     va191,
-    va226,
-    va240,
-    va278,
-    va281,
-    va295,
-    va314,
-    va321,
-    va339,
-    va350,
+    va233,
+    va247,
+    va287,
+    va290,
+    va304,
+    va323,
+    va330,
+    va348,
     va359,
-    va364,
-    va372,
-    va391,
-    va408,
-    va412,
-    va427,
+    va368,
+    va373,
+    va381,
+    va400,
+    va417,
+    va421,
+    va436,
     va45,
-    va450,
-    va461,
-    va485,
-    va496,
-    va497,
+    va459,
+    va470,
+    va494,
+    va505,
+    va506,
     va51,
-    va518,
-    va539,
-    va544,
-    va545,
+    va527,
+    va548,
     va55,
     va553,
-    va561,
-    va577,
+    va554,
+    va562,
+    va570,
+    va586,
     va59,
-    va591,
-    va594,
-    va595,
     va6,
-    va611,
-    va612,
-    va624,
-    va630,
-    va637,
-    va638,
-    va652,
-    va662,
+    va600,
+    va603,
+    va604,
+    va620,
+    va621,
+    va633,
+    va639,
+    va646,
+    va647,
+    va661,
     va671,
-    va691,
-    va694,
-    va704,
-    va717,
-    va721,
-    va723,
-    va736,
+    va680,
+    va700,
+    va703,
+    va713,
+    va726,
+    va730,
+    va732,
     va745,
-    va762,
-    va764,
-    va769,
+    va754,
+    va771,
+    va773,
     va778,
-    va788,
+    va787,
     va79,
-    va793,
-    va794,
-    va812,
+    va797,
+    va802,
+    va803,
     va821,
-    va828,
-    va836,
-    va841,
+    va830,
+    va837,
+    va845,
     va850,
-    va851,
-    va862,
-    va866,
-    va888,
-    va894,
-    va900,
-    va904,
-    va907,
-    va918,
-    va928,
-    va929,
-    va933,
-    va939,
+    va859,
+    va860,
+    va871,
+    va875,
+    va897,
+    va903,
+    va909,
+    va913,
+    va916,
+    va927,
+    va937,
+    va938,
     va94,
-    va952,
-    va966,
-    va982,
+    va942,
+    va948,
+    va961,
+    va975,
+    va991,
     volume,
     vwap,
     (
       CASE
-        WHEN va213 = 0
+        WHEN va220 = 0 OR ABS(va206) <= CAST(1e-12 AS DOUBLE) * va220
         THEN 0
-        ELSE (
-          CASE
-            WHEN va204 AND va205
-            THEN CASE WHEN ISFINITE(va198) THEN ROUND(va198, 12) END
-            ELSE NULL
-          END
-        ) * va213
+        ELSE va206
       END
-    ) AS va214,
+    ) AS va221,
     (
       CASE
-        WHEN va257 = 0
+        WHEN va266 = 0 OR ABS(va260) <= CAST(1e-12 AS DOUBLE) * va266
         THEN 0
-        ELSE (
-          CASE
-            WHEN va253 AND va205
-            THEN CASE WHEN ISFINITE(va250) THEN ROUND(va250, 12) END
-            ELSE NULL
-          END
-        ) * va257
+        ELSE va260
       END
-    ) AS va258,
+    ) AS va267,
     (
       CASE
-        WHEN va379
+        WHEN va388
         THEN (
           CASE WHEN stock_row > 99 THEN (
             -(
-              close - se380
+              close - se389
             )
           ) END
         )
-        WHEN NOT va379
+        WHEN NOT va388
         THEN (
-          CASE WHEN stock_row > 3 THEN va382 END
+          CASE WHEN stock_row > 3 THEN va391 END
         )
       END
-    ) AS va383,
+    ) AS va392,
     (
       CASE
         WHEN stock_row > 33
         THEN (
-          CAST(SIGN(va1349) AS DOUBLE) * (
-            CASE WHEN ISFINITE(va1353) THEN va1353 END
+          CAST(SIGN(va1358) AS DOUBLE) * (
+            CASE WHEN ISFINITE(va1362) THEN va1362 END
           )
         )
       END
-    ) AS va1354
+    ) AS va1363
   FROM values_3_3
 ), values_3_5 AS (
   SELECT
@@ -8238,277 +8346,277 @@ WITH values_0_1 AS (
     stock_row,
     close,
     day_rows,
-    se1004,
-    se1020,
-    se1021,
-    se1022,
-    se1041,
+    se1013,
+    se1029,
+    se1030,
+    se1031,
+    se1050,
     se120,
-    se1211,
-    se1212,
-    se1213,
-    se1279,
-    se1280,
-    se1281,
-    se1282,
-    se1283,
-    se1430,
-    se1431,
-    se1432,
-    se1459,
-    se1460,
-    se1461,
-    se1462,
-    se1463,
-    se1464,
-    se1465,
+    se1220,
+    se1221,
+    se1222,
+    se1288,
+    se1289,
+    se1290,
+    se1291,
+    se1292,
+    se1439,
+    se1440,
+    se1441,
+    se1468,
+    se1469,
+    se1470,
+    se1471,
+    se1472,
+    se1473,
+    se1474,
     se153,
-    se1544,
-    se1555,
-    se1556,
-    se1557,
+    se1553,
     se1564,
     se1565,
     se1566,
-    se1567,
-    se1568,
-    se1569,
-    se1570,
-    se1571,
-    se1572,
     se1573,
     se1574,
-    se1622,
-    se1623,
-    se1719,
-    se1720,
-    se1721,
+    se1575,
+    se1576,
+    se1577,
+    se1578,
+    se1579,
+    se1580,
+    se1581,
+    se1582,
+    se1583,
+    se1631,
+    se1632,
+    se1728,
+    se1729,
+    se1730,
     se189,
-    se264,
-    se265,
-    se266,
-    se267,
-    se268,
-    se360,
-    se362,
-    se498,
-    se499,
-    se500,
-    se546,
-    se548,
-    se549,
-    se554,
-    se596,
+    se273,
+    se274,
+    se275,
+    se276,
+    se277,
+    se369,
+    se371,
+    se507,
+    se508,
+    se509,
+    se555,
+    se557,
+    se558,
+    se563,
     se60,
-    se600,
-    se619,
-    se620,
-    se621,
-    se622,
+    se605,
+    se609,
+    se628,
+    se629,
+    se630,
     se631,
-    se632,
-    se633,
-    se639,
-    se672,
-    se673,
-    se674,
-    se842,
-    se843,
-    se844,
+    se640,
+    se641,
+    se642,
+    se648,
+    se681,
+    se682,
+    se683,
+    se851,
     se852,
-    se875,
-    se876,
-    se877,
-    se905,
-    se919,
-    se920,
-    se921,
-    se940,
-    se941,
-    se942,
-    se943,
-    se944,
+    se853,
+    se861,
+    se884,
+    se885,
+    se886,
+    se914,
+    se928,
+    se929,
+    se930,
+    se949,
+    se950,
+    se951,
+    se952,
     se953,
-    se954,
-    se955,
-    se983,
-    se984,
-    se985,
-    se986,
-    se987,
-    va1003,
+    se962,
+    se963,
+    se964,
+    se992,
+    se993,
+    se994,
+    se995,
+    se996,
     va1012,
-    va1019,
-    va1025,
-    va1036,
-    va1040,
-    va1043,
+    va1021,
+    va1028,
+    va1034,
+    va1045,
+    va1049,
+    va1052,
     va106,
-    va1069,
-    va1096,
-    va1132,
-    va1144,
-    va1155,
-    va1166,
-    va1170,
-    va1200,
-    va1208,
-    va1210,
-    va1241,
-    va1254,
-    va1258,
-    va1271,
-    va1274,
-    va1278,
-    va1284,
-    va1303,
-    va1307,
+    va1078,
+    va1105,
+    va1141,
+    va1153,
+    va1164,
+    va1175,
+    va1179,
+    va1209,
+    va1217,
+    va1219,
+    va1250,
+    va1263,
+    va1267,
+    va1280,
+    va1283,
+    va1287,
+    va1293,
     va131,
-    va1337,
-    va1339,
-    va1354,
+    va1312,
+    va1316,
+    va1346,
+    va1348,
+    va1363,
     va137,
-    va1378,
-    va1404,
+    va1387,
     va1413,
-    va1417,
     va142,
-    va1429,
-    va1443,
-    va1449,
-    va1454,
+    va1422,
+    va1426,
+    va1438,
+    va1452,
     va1458,
-    va1466,
+    va1463,
+    va1467,
+    va1475,
     va148,
-    va1492,
-    va1507,
-    va1528,
-    va1532,
-    va1536,
-    va1540,
-    va1543,
-    va1554,
-    va1559,
+    va1501,
+    va1516,
+    va1537,
+    va1541,
+    va1545,
+    va1549,
+    va1552,
     va1563,
+    va1568,
+    va1572,
     va160,
-    va1602,
-    va1617,
-    va1621,
-    va1646,
-    va1650,
+    va1611,
+    va1626,
+    va1630,
+    va1655,
+    va1659,
     va166,
-    va1668,
-    va1697,
-    va1701,
-    va1718,
-    va1723,
-    va1730,
-    va1737,
-    va1751,
-    va1761,
-    va1768,
+    va1677,
+    va1706,
+    va1710,
+    va1727,
+    va1732,
+    va1739,
+    va1746,
+    va1760,
     va177,
-    va1774,
+    va1770,
+    va1777,
+    va1783,
     va188,
     va190,
     va191,
-    va226,
-    va240,
-    va278,
-    va281,
-    va295,
-    va314,
-    va321,
-    va339,
-    va350,
+    va233,
+    va247,
+    va287,
+    va290,
+    va304,
+    va323,
+    va330,
+    va348,
     va359,
-    va364,
-    va372,
-    va383,
-    va391,
-    va408,
-    va412,
-    va427,
+    va368,
+    va373,
+    va381,
+    va392,
+    va400,
+    va417,
+    va421,
+    va436,
     va45,
-    va450,
-    va461,
-    va485,
-    va496,
-    va497,
+    va459,
+    va470,
+    va494,
+    va505,
+    va506,
     va51,
-    va518,
-    va539,
-    va544,
-    va545,
+    va527,
+    va548,
     va55,
     va553,
-    va561,
-    va577,
+    va554,
+    va562,
+    va570,
+    va586,
     va59,
-    va591,
-    va594,
-    va595,
     va6,
-    va611,
-    va612,
-    va624,
-    va630,
-    va637,
-    va638,
-    va652,
-    va662,
+    va600,
+    va603,
+    va604,
+    va620,
+    va621,
+    va633,
+    va639,
+    va646,
+    va647,
+    va661,
     va671,
-    va691,
-    va694,
-    va704,
-    va717,
-    va721,
-    va723,
-    va736,
+    va680,
+    va700,
+    va703,
+    va713,
+    va726,
+    va730,
+    va732,
     va745,
-    va762,
-    va764,
-    va769,
+    va754,
+    va771,
+    va773,
     va778,
-    va788,
+    va787,
     va79,
-    va793,
-    va794,
-    va812,
+    va797,
+    va802,
+    va803,
     va821,
-    va828,
-    va836,
-    va841,
+    va830,
+    va837,
+    va845,
     va850,
-    va851,
-    va862,
-    va866,
-    va888,
-    va894,
-    va900,
-    va904,
-    va907,
-    va918,
-    va928,
-    va929,
-    va933,
-    va939,
+    va859,
+    va860,
+    va871,
+    va875,
+    va897,
+    va903,
+    va909,
+    va913,
+    va916,
+    va927,
+    va937,
+    va938,
     va94,
-    va952,
-    va966,
-    va982,
+    va942,
+    va948,
+    va961,
+    va975,
+    va991,
     volume,
     vwap,
     (
-      va214 * 8193 - (
-        va214 * 8193 - va214
+      va221 * 8193 - (
+        va221 * 8193 - va221
       )
-    ) AS va215,
+    ) AS va222,
     (
-      va258 * 8193 - (
-        va258 * 8193 - va258
+      va267 * 8193 - (
+        va267 * 8193 - va267
       )
-    ) AS va259
+    ) AS va268
   FROM values_3_4
 ), sections_4 AS (
   SELECT
@@ -8518,267 +8626,267 @@ WITH values_0_1 AS (
     stock_row,
     close,
     day_rows,
-    se1004,
-    se1020,
-    se1021,
-    se1022,
-    se1041,
+    se1013,
+    se1029,
+    se1030,
+    se1031,
+    se1050,
     se120,
-    se1211,
-    se1212,
-    se1213,
-    se1279,
-    se1280,
-    se1281,
-    se1282,
-    se1283,
-    se1430,
-    se1431,
-    se1432,
-    se1459,
-    se1460,
-    se1461,
-    se1462,
-    se1463,
-    se1464,
-    se1465,
+    se1220,
+    se1221,
+    se1222,
+    se1288,
+    se1289,
+    se1290,
+    se1291,
+    se1292,
+    se1439,
+    se1440,
+    se1441,
+    se1468,
+    se1469,
+    se1470,
+    se1471,
+    se1472,
+    se1473,
+    se1474,
     se153,
-    se1544,
-    se1555,
-    se1556,
-    se1557,
+    se1553,
     se1564,
     se1565,
     se1566,
-    se1567,
-    se1568,
-    se1569,
-    se1570,
-    se1571,
-    se1572,
     se1573,
     se1574,
-    se1622,
-    se1623,
-    se1719,
-    se1720,
-    se1721,
+    se1575,
+    se1576,
+    se1577,
+    se1578,
+    se1579,
+    se1580,
+    se1581,
+    se1582,
+    se1583,
+    se1631,
+    se1632,
+    se1728,
+    se1729,
+    se1730,
     se189,
-    se264,
-    se265,
-    se266,
-    se267,
-    se268,
-    se360,
-    se362,
-    se498,
-    se499,
-    se500,
-    se546,
-    se548,
-    se549,
-    se554,
-    se596,
+    se273,
+    se274,
+    se275,
+    se276,
+    se277,
+    se369,
+    se371,
+    se507,
+    se508,
+    se509,
+    se555,
+    se557,
+    se558,
+    se563,
     se60,
-    se600,
-    se619,
-    se620,
-    se621,
-    se622,
+    se605,
+    se609,
+    se628,
+    se629,
+    se630,
     se631,
-    se632,
-    se633,
-    se639,
-    se672,
-    se673,
-    se674,
-    se842,
-    se843,
-    se844,
+    se640,
+    se641,
+    se642,
+    se648,
+    se681,
+    se682,
+    se683,
+    se851,
     se852,
-    se875,
-    se876,
-    se877,
-    se905,
-    se919,
-    se920,
-    se921,
-    se940,
-    se941,
-    se942,
-    se943,
-    se944,
+    se853,
+    se861,
+    se884,
+    se885,
+    se886,
+    se914,
+    se928,
+    se929,
+    se930,
+    se949,
+    se950,
+    se951,
+    se952,
     se953,
-    se954,
-    se955,
-    se983,
-    se984,
-    se985,
-    se986,
-    se987,
-    va1003,
+    se962,
+    se963,
+    se964,
+    se992,
+    se993,
+    se994,
+    se995,
+    se996,
     va1012,
-    va1019,
-    va1025,
-    va1036,
-    va1040,
-    va1043,
+    va1021,
+    va1028,
+    va1034,
+    va1045,
+    va1049,
+    va1052,
     va106,
-    va1069,
-    va1096,
-    va1132,
-    va1144,
-    va1155,
-    va1166,
-    va1170,
-    va1200,
-    va1208,
-    va1210,
-    va1241,
-    va1254,
-    va1258,
-    va1271,
-    va1274,
-    va1278,
-    va1284,
-    va1303,
-    va1307,
+    va1078,
+    va1105,
+    va1141,
+    va1153,
+    va1164,
+    va1175,
+    va1179,
+    va1209,
+    va1217,
+    va1219,
+    va1250,
+    va1263,
+    va1267,
+    va1280,
+    va1283,
+    va1287,
+    va1293,
     va131,
-    va1337,
-    va1339,
-    va1354,
+    va1312,
+    va1316,
+    va1346,
+    va1348,
+    va1363,
     va137,
-    va1378,
-    va1404,
+    va1387,
     va1413,
-    va1417,
     va142,
-    va1429,
-    va1443,
-    va1449,
-    va1454,
+    va1422,
+    va1426,
+    va1438,
+    va1452,
     va1458,
-    va1466,
+    va1463,
+    va1467,
+    va1475,
     va148,
-    va1492,
-    va1507,
-    va1528,
-    va1532,
-    va1536,
-    va1540,
-    va1543,
-    va1554,
-    va1559,
+    va1501,
+    va1516,
+    va1537,
+    va1541,
+    va1545,
+    va1549,
+    va1552,
     va1563,
+    va1568,
+    va1572,
     va160,
-    va1602,
-    va1617,
-    va1621,
-    va1646,
-    va1650,
+    va1611,
+    va1626,
+    va1630,
+    va1655,
+    va1659,
     va166,
-    va1668,
-    va1697,
-    va1701,
-    va1718,
-    va1723,
-    va1730,
-    va1737,
-    va1751,
-    va1761,
-    va1768,
+    va1677,
+    va1706,
+    va1710,
+    va1727,
+    va1732,
+    va1739,
+    va1746,
+    va1760,
     va177,
-    va1774,
+    va1770,
+    va1777,
+    va1783,
     va188,
     va190,
     va191,
-    va215,
-    va226,
-    va240,
-    va259,
-    va278,
-    va281,
-    va295,
-    va314,
-    va321,
-    va339,
-    va350,
+    va222,
+    va233,
+    va247,
+    va268,
+    va287,
+    va290,
+    va304,
+    va323,
+    va330,
+    va348,
     va359,
-    va364,
-    va372,
-    va383,
-    va391,
-    va408,
-    va412,
-    va427,
+    va368,
+    va373,
+    va381,
+    va392,
+    va400,
+    va417,
+    va421,
+    va436,
     va45,
-    va450,
-    va461,
-    va485,
-    va496,
-    va497,
+    va459,
+    va470,
+    va494,
+    va505,
+    va506,
     va51,
-    va518,
-    va539,
-    va544,
-    va545,
+    va527,
+    va548,
     va55,
     va553,
-    va561,
-    va577,
+    va554,
+    va562,
+    va570,
+    va586,
     va59,
-    va591,
-    va594,
-    va595,
     va6,
-    va611,
-    va612,
-    va624,
-    va630,
-    va637,
-    va638,
-    va652,
-    va662,
+    va600,
+    va603,
+    va604,
+    va620,
+    va621,
+    va633,
+    va639,
+    va646,
+    va647,
+    va661,
     va671,
-    va691,
-    va694,
-    va704,
-    va717,
-    va721,
-    va723,
-    va736,
+    va680,
+    va700,
+    va703,
+    va713,
+    va726,
+    va730,
+    va732,
     va745,
-    va762,
-    va764,
-    va769,
+    va754,
+    va771,
+    va773,
     va778,
-    va788,
+    va787,
     va79,
-    va793,
-    va794,
-    va812,
+    va797,
+    va802,
+    va803,
     va821,
-    va828,
-    va836,
-    va841,
+    va830,
+    va837,
+    va845,
     va850,
-    va851,
-    va862,
-    va866,
-    va888,
-    va894,
-    va900,
-    va904,
-    va907,
-    va918,
-    va928,
-    va929,
-    va933,
-    va939,
+    va859,
+    va860,
+    va871,
+    va875,
+    va897,
+    va903,
+    va909,
+    va913,
+    va916,
+    va927,
+    va937,
+    va938,
     va94,
-    va952,
-    va966,
-    va982,
+    va942,
+    va948,
+    va961,
+    va975,
+    va991,
     volume,
     vwap,
     RANK() OVER (PARTITION BY open_time_ms ORDER BY va148) AS se149,
@@ -8795,208 +8903,208 @@ WITH values_0_1 AS (
       ORDER BY va166
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
     ) AS se169,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va215) AS se216,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va215) AS se217,
-    COUNT(va215) OVER (
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va222) AS se223,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va222) AS se224,
+    COUNT(va222) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va215
+      ORDER BY va222
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se218,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va240) AS se241,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va240) AS se242,
-    COUNT(va240) OVER (
+    ) AS se225,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va247) AS se248,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va247) AS se249,
+    COUNT(va247) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va240
+      ORDER BY va247
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se243,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va259) AS se260,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va259) AS se261,
-    COUNT(va259) OVER (
+    ) AS se250,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va268) AS se269,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va268) AS se270,
+    COUNT(va268) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va259
+      ORDER BY va268
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se262,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va281) AS se282,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va281) AS se283,
-    COUNT(va281) OVER (
+    ) AS se271,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va290) AS se291,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va290) AS se292,
+    COUNT(va290) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va281
+      ORDER BY va290
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se284,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va295) AS se296,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va295) AS se297,
-    COUNT(va295) OVER (
+    ) AS se293,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va304) AS se305,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va304) AS se306,
+    COUNT(va304) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va295
+      ORDER BY va304
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se298,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va364) AS se365,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va364) AS se366,
-    COUNT(va364) OVER (
+    ) AS se307,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va373) AS se374,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va373) AS se375,
+    COUNT(va373) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va364
+      ORDER BY va373
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se367,
-    SUM(ABS(va450)) OVER (
-      PARTITION BY open_time_ms
-      ORDER BY run_id
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se451,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va461) AS se462,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va461) AS se463,
-    COUNT(va461) OVER (
-      PARTITION BY open_time_ms
-      ORDER BY va461
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se464,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va518) AS se519,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va518) AS se520,
-    COUNT(va518) OVER (
-      PARTITION BY open_time_ms
-      ORDER BY va518
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se521,
-    SUM(ABS(va539)) OVER (
+    ) AS se376,
+    SUM(ABS(va459)) OVER (
       PARTITION BY open_time_ms
       ORDER BY run_id
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se540,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va577) AS se578,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va577) AS se579,
-    COUNT(va577) OVER (
+    ) AS se460,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va470) AS se471,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va470) AS se472,
+    COUNT(va470) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va577
+      ORDER BY va470
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se580,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va612) AS se613,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va612) AS se614,
-    COUNT(va612) OVER (
+    ) AS se473,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va527) AS se528,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va527) AS se529,
+    COUNT(va527) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va612
+      ORDER BY va527
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se615,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va624) AS se625,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va624) AS se626,
-    COUNT(va624) OVER (
-      PARTITION BY open_time_ms
-      ORDER BY va624
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se627,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va662) AS se663,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va662) AS se664,
-    COUNT(va662) OVER (
-      PARTITION BY open_time_ms
-      ORDER BY va662
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se665,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va723) AS se724,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va723) AS se725,
-    COUNT(va723) OVER (
-      PARTITION BY open_time_ms
-      ORDER BY va723
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se726,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va736) AS se737,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va736) AS se738,
-    COUNT(va736) OVER (
-      PARTITION BY open_time_ms
-      ORDER BY va736
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se739,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va769) AS se770,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va769) AS se771,
-    COUNT(va769) OVER (
-      PARTITION BY open_time_ms
-      ORDER BY va769
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se772,
-    SUM(ABS(va828)) OVER (
+    ) AS se530,
+    SUM(ABS(va548)) OVER (
       PARTITION BY open_time_ms
       ORDER BY run_id
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se829,
-    SUM(ABS(va836)) OVER (
+    ) AS se549,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va586) AS se587,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va586) AS se588,
+    COUNT(va586) OVER (
+      PARTITION BY open_time_ms
+      ORDER BY va586
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se589,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va621) AS se622,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va621) AS se623,
+    COUNT(va621) OVER (
+      PARTITION BY open_time_ms
+      ORDER BY va621
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se624,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va633) AS se634,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va633) AS se635,
+    COUNT(va633) OVER (
+      PARTITION BY open_time_ms
+      ORDER BY va633
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se636,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va671) AS se672,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va671) AS se673,
+    COUNT(va671) OVER (
+      PARTITION BY open_time_ms
+      ORDER BY va671
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se674,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va732) AS se733,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va732) AS se734,
+    COUNT(va732) OVER (
+      PARTITION BY open_time_ms
+      ORDER BY va732
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se735,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va745) AS se746,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va745) AS se747,
+    COUNT(va745) OVER (
+      PARTITION BY open_time_ms
+      ORDER BY va745
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se748,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va778) AS se779,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va778) AS se780,
+    COUNT(va778) OVER (
+      PARTITION BY open_time_ms
+      ORDER BY va778
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se781,
+    SUM(ABS(va837)) OVER (
       PARTITION BY open_time_ms
       ORDER BY run_id
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se837,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va888) AS se889,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va888) AS se890,
-    COUNT(va888) OVER (
+    ) AS se838,
+    SUM(ABS(va845)) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va888
+      ORDER BY run_id
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se891,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va966) AS se967,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va966) AS se968,
-    COUNT(va966) OVER (
+    ) AS se846,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va897) AS se898,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va897) AS se899,
+    COUNT(va897) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va966
+      ORDER BY va897
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se969,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1144) AS se1145,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1144) AS se1146,
-    COUNT(va1144) OVER (
+    ) AS se900,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va975) AS se976,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va975) AS se977,
+    COUNT(va975) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va1144
+      ORDER BY va975
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1147,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1200) AS se1201,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1200) AS se1202,
-    COUNT(va1200) OVER (
+    ) AS se978,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1153) AS se1154,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1153) AS se1155,
+    COUNT(va1153) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va1200
+      ORDER BY va1153
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1203,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1241) AS se1242,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1241) AS se1243,
-    COUNT(va1241) OVER (
+    ) AS se1156,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1209) AS se1210,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1209) AS se1211,
+    COUNT(va1209) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va1241
+      ORDER BY va1209
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1244,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1339) AS se1340,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1339) AS se1341,
-    COUNT(va1339) OVER (
+    ) AS se1212,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1250) AS se1251,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1250) AS se1252,
+    COUNT(va1250) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va1339
+      ORDER BY va1250
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1342,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1378) AS se1379,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1378) AS se1380,
-    COUNT(va1378) OVER (
+    ) AS se1253,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1348) AS se1349,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1348) AS se1350,
+    COUNT(va1348) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va1378
+      ORDER BY va1348
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1381,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1404) AS se1405,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1404) AS se1406,
-    COUNT(va1404) OVER (
+    ) AS se1351,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1387) AS se1388,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1387) AS se1389,
+    COUNT(va1387) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va1404
+      ORDER BY va1387
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1407,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1443) AS se1444,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1443) AS se1445,
-    COUNT(va1443) OVER (
+    ) AS se1390,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1413) AS se1414,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1413) AS se1415,
+    COUNT(va1413) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va1443
+      ORDER BY va1413
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1446,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1761) AS se1762,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1761) AS se1763,
-    COUNT(va1761) OVER (
+    ) AS se1416,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1452) AS se1453,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1452) AS se1454,
+    COUNT(va1452) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va1761
+      ORDER BY va1452
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1764,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1768) AS se1769,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1768) AS se1770,
-    COUNT(va1768) OVER (
+    ) AS se1455,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1770) AS se1771,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1770) AS se1772,
+    COUNT(va1770) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va1768
+      ORDER BY va1770
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1771
+    ) AS se1773,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1777) AS se1778,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1777) AS se1779,
+    COUNT(va1777) OVER (
+      PARTITION BY open_time_ms
+      ORDER BY va1777
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1780
   FROM values_3_5
 ), values_4_1 AS (
   SELECT
@@ -9006,226 +9114,226 @@ WITH values_0_1 AS (
     stock_row,
     close,
     day_rows,
-    se1004,
-    se1020,
-    se1021,
-    se1022,
-    se1041,
-    se1201,
-    se1202,
-    se1203,
-    se1279,
-    se1280,
-    se1281,
-    se1282,
-    se1283,
-    se1430,
-    se1431,
-    se1432,
-    se1459,
-    se1460,
-    se1461,
-    se1462,
-    se1463,
-    se1464,
-    se1465,
-    se1544,
-    se1555,
-    se1556,
-    se1557,
+    se1013,
+    se1029,
+    se1030,
+    se1031,
+    se1050,
+    se1210,
+    se1211,
+    se1212,
+    se1288,
+    se1289,
+    se1290,
+    se1291,
+    se1292,
+    se1439,
+    se1440,
+    se1441,
+    se1468,
+    se1469,
+    se1470,
+    se1471,
+    se1472,
+    se1473,
+    se1474,
+    se1553,
     se1564,
     se1565,
     se1566,
-    se1567,
-    se1568,
-    se1569,
-    se1570,
-    se1571,
-    se1572,
     se1573,
     se1574,
-    se1622,
-    se1623,
-    se1719,
-    se1720,
-    se1721,
-    se264,
-    se265,
-    se266,
-    se267,
-    se268,
-    se362,
-    se546,
-    se548,
-    se549,
-    se554,
-    se596,
+    se1575,
+    se1576,
+    se1577,
+    se1578,
+    se1579,
+    se1580,
+    se1581,
+    se1582,
+    se1583,
+    se1631,
+    se1632,
+    se1728,
+    se1729,
+    se1730,
+    se273,
+    se274,
+    se275,
+    se276,
+    se277,
+    se371,
+    se555,
+    se557,
+    se558,
+    se563,
     se60,
-    se600,
-    se613,
-    se614,
-    se615,
-    se619,
-    se620,
-    se621,
+    se605,
+    se609,
     se622,
-    se625,
-    se626,
-    se627,
+    se623,
+    se624,
+    se628,
+    se629,
+    se630,
     se631,
-    se632,
-    se633,
-    se639,
-    se672,
-    se673,
-    se674,
-    se842,
-    se843,
-    se844,
+    se634,
+    se635,
+    se636,
+    se640,
+    se641,
+    se642,
+    se648,
+    se681,
+    se682,
+    se683,
+    se851,
     se852,
-    se875,
-    se876,
-    se877,
-    se889,
-    se890,
-    se891,
-    se905,
-    se919,
-    se920,
-    se921,
-    se940,
-    se941,
-    se942,
-    se943,
-    se944,
+    se853,
+    se861,
+    se884,
+    se885,
+    se886,
+    se898,
+    se899,
+    se900,
+    se914,
+    se928,
+    se929,
+    se930,
+    se949,
+    se950,
+    se951,
+    se952,
     se953,
-    se954,
-    se955,
-    va1003,
+    se962,
+    se963,
+    se964,
     va1012,
-    va1019,
-    va1025,
-    va1036,
-    va1040,
-    va1043,
+    va1021,
+    va1028,
+    va1034,
+    va1045,
+    va1049,
+    va1052,
     va106,
-    va1069,
-    va1096,
-    va1132,
-    va1155,
-    va1166,
-    va1170,
-    va1200,
-    va1208,
-    va1254,
-    va1258,
-    va1271,
-    va1274,
-    va1278,
-    va1284,
-    va1303,
-    va1307,
+    va1078,
+    va1105,
+    va1141,
+    va1164,
+    va1175,
+    va1179,
+    va1209,
+    va1217,
+    va1263,
+    va1267,
+    va1280,
+    va1283,
+    va1287,
+    va1293,
     va131,
-    va1354,
-    va1413,
-    va1417,
+    va1312,
+    va1316,
+    va1363,
     va142,
-    va1429,
-    va1449,
-    va1454,
+    va1422,
+    va1426,
+    va1438,
     va1458,
-    va1466,
-    va1492,
-    va1507,
-    va1528,
-    va1532,
-    va1536,
-    va1540,
-    va1543,
-    va1554,
-    va1559,
+    va1463,
+    va1467,
+    va1475,
+    va1501,
+    va1516,
+    va1537,
+    va1541,
+    va1545,
+    va1549,
+    va1552,
     va1563,
+    va1568,
+    va1572,
     va160,
-    va1602,
-    va1617,
-    va1621,
-    va1646,
-    va1650,
-    va1668,
-    va1697,
-    va1701,
-    va1718,
-    va1723,
-    va1730,
-    va1737,
-    va1751,
-    va1774,
+    va1611,
+    va1626,
+    va1630,
+    va1655,
+    va1659,
+    va1677,
+    va1706,
+    va1710,
+    va1727,
+    va1732,
+    va1739,
+    va1746,
+    va1760,
+    va1783,
     va188,
     va190,
     va191,
-    va226,
-    va314,
-    va321,
-    va339,
-    va350,
-    va372,
-    va383,
-    va391,
-    va408,
-    va412,
-    va427,
+    va233,
+    va323,
+    va330,
+    va348,
+    va359,
+    va381,
+    va392,
+    va400,
+    va417,
+    va421,
+    va436,
     va45,
-    va485,
-    va496,
-    va544,
-    va545,
+    va494,
+    va505,
     va553,
-    va561,
+    va554,
+    va562,
+    va570,
     va59,
-    va591,
-    va594,
-    va595,
     va6,
-    va611,
-    va612,
-    va624,
-    va630,
-    va637,
-    va638,
-    va652,
-    va671,
-    va691,
-    va694,
-    va704,
-    va717,
-    va721,
-    va745,
-    va762,
-    va764,
-    va778,
-    va788,
+    va600,
+    va603,
+    va604,
+    va620,
+    va621,
+    va633,
+    va639,
+    va646,
+    va647,
+    va661,
+    va680,
+    va700,
+    va703,
+    va713,
+    va726,
+    va730,
+    va754,
+    va771,
+    va773,
+    va787,
     va79,
-    va793,
-    va794,
-    va812,
+    va797,
+    va802,
+    va803,
     va821,
-    va841,
+    va830,
     va850,
-    va851,
-    va862,
-    va866,
-    va888,
-    va894,
-    va900,
-    va904,
-    va907,
-    va918,
-    va928,
-    va929,
-    va933,
-    va939,
+    va859,
+    va860,
+    va871,
+    va875,
+    va897,
+    va903,
+    va909,
+    va913,
+    va916,
+    va927,
+    va937,
+    va938,
     va94,
-    va952,
+    va942,
+    va948,
+    va961,
     vwap,
     (
       -(
@@ -9252,120 +9360,120 @@ WITH values_0_1 AS (
     (
       -(
         CASE
-          WHEN NOT va215 IS NULL
+          WHEN NOT va222 IS NULL
           THEN (
-            se216 + ROUND(se217 * day_rows)
+            se223 + ROUND(se224 * day_rows)
           ) / (
-            2 * se218
+            2 * se225
           )
         END
       )
-    ) AS va219,
+    ) AS va226,
     (
       CASE
-        WHEN NOT va240 IS NULL
+        WHEN NOT va247 IS NULL
         THEN (
-          se241 + ROUND(se242 * day_rows)
+          se248 + ROUND(se249 * day_rows)
         ) / (
-          2 * se243
+          2 * se250
         )
       END
-    ) AS va244,
+    ) AS va251,
     (
       -(
         CASE
-          WHEN NOT va259 IS NULL
+          WHEN NOT va268 IS NULL
           THEN (
-            se260 + ROUND(se261 * day_rows)
+            se269 + ROUND(se270 * day_rows)
           ) / (
-            2 * se262
+            2 * se271
           )
         END
       )
-    ) AS va263,
+    ) AS va272,
     (
       (
-        va278 * (
+        va287 * (
           CASE
-            WHEN NOT va281 IS NULL
+            WHEN NOT va290 IS NULL
             THEN (
-              se282 + ROUND(se283 * day_rows)
+              se291 + ROUND(se292 * day_rows)
             ) / (
-              2 * se284
+              2 * se293
             )
           END
         )
       ) * (
         CASE
-          WHEN NOT va295 IS NULL
+          WHEN NOT va304 IS NULL
           THEN (
-            se296 + ROUND(se297 * day_rows)
+            se305 + ROUND(se306 * day_rows)
           ) / (
-            2 * se298
+            2 * se307
           )
         END
       )
-    ) AS va299,
+    ) AS va308,
     (
       -(
         (
-          va359 - se360
+          va368 - se369
         ) * (
           CASE
-            WHEN NOT va364 IS NULL
+            WHEN NOT va373 IS NULL
             THEN (
-              se365 + ROUND(se366 * day_rows)
+              se374 + ROUND(se375 * day_rows)
             ) / (
-              2 * se367
+              2 * se376
             )
           END
         )
       )
-    ) AS va368,
-    va450 * CAST(1 AS DOUBLE) / NULLIF(se451, 0) AS va452,
+    ) AS va377,
+    va459 * CAST(1 AS DOUBLE) / NULLIF(se460, 0) AS va461,
     (
       CASE
-        WHEN NOT va461 IS NULL
+        WHEN NOT va470 IS NULL
         THEN (
-          se462 + ROUND(se463 * day_rows)
+          se471 + ROUND(se472 * day_rows)
         ) / (
-          2 * se464
+          2 * se473
         )
       END
-    ) AS va465,
+    ) AS va474,
     (
       (
         (
           CASE
-            WHEN NOT va497 IS NULL
+            WHEN NOT va506 IS NULL
             THEN (
-              se498 + ROUND(se499 * day_rows)
+              se507 + ROUND(se508 * day_rows)
             ) / (
-              2 * se500
+              2 * se509
             )
           END
         ) + (
           CASE
-            WHEN NOT va518 IS NULL
+            WHEN NOT va527 IS NULL
             THEN (
-              se519 + ROUND(se520 * day_rows)
+              se528 + ROUND(se529 * day_rows)
             ) / (
-              2 * se521
+              2 * se530
             )
           END
         )
-      ) + CAST(SIGN(va539 * CAST(1 AS DOUBLE) / NULLIF(se540, 0)) AS DOUBLE)
-    ) AS va541,
+      ) + CAST(SIGN(va548 * CAST(1 AS DOUBLE) / NULLIF(se549, 0)) AS DOUBLE)
+    ) AS va550,
     (
       CASE
-        WHEN NOT va577 IS NULL
+        WHEN NOT va586 IS NULL
         THEN (
-          se578 + ROUND(se579 * day_rows)
+          se587 + ROUND(se588 * day_rows)
         ) / (
-          2 * se580
+          2 * se589
         )
       END
-    ) AS va581,
+    ) AS va590,
     (
       CASE
         WHEN stock_row > 7
@@ -9373,18 +9481,18 @@ WITH values_0_1 AS (
           (
             1 - (
               CASE
-                WHEN NOT va662 IS NULL
+                WHEN NOT va671 IS NULL
                 THEN (
-                  se663 + ROUND(se664 * day_rows)
+                  se672 + ROUND(se673 * day_rows)
                 ) / (
-                  2 * se665
+                  2 * se674
                 )
               END
             )
           ) * va137
         )
       END
-    ) AS va666,
+    ) AS va675,
     (
       -(
         (
@@ -9392,7 +9500,7 @@ WITH values_0_1 AS (
             CASE
               WHEN (
                 NOT (
-                  va191 = se264
+                  va191 = se273
                 )
               ) AND (
                 NOT (
@@ -9406,162 +9514,162 @@ WITH values_0_1 AS (
             END
           ) * (
             CASE
-              WHEN NOT va723 IS NULL
+              WHEN NOT va732 IS NULL
               THEN (
-                se724 + ROUND(se725 * day_rows)
+                se733 + ROUND(se734 * day_rows)
               ) / (
-                2 * se726
+                2 * se735
               )
             END
           )
         ) * (
           CASE
-            WHEN NOT va736 IS NULL
+            WHEN NOT va745 IS NULL
             THEN (
-              se737 + ROUND(se738 * day_rows)
+              se746 + ROUND(se747 * day_rows)
             ) / (
-              2 * se739
+              2 * se748
             )
           END
         )
       )
-    ) AS va740,
+    ) AS va749,
     (
       CASE
-        WHEN NOT va769 IS NULL
+        WHEN NOT va778 IS NULL
         THEN (
-          se770 + ROUND(se771 * day_rows)
+          se779 + ROUND(se780 * day_rows)
         ) / (
-          2 * se772
+          2 * se781
         )
       END
-    ) AS va773,
+    ) AS va782,
     (
       -(
         (
-          va828 * CAST(1 AS DOUBLE) / NULLIF(se829, 0) * 2
-        ) - va836 * CAST(1 AS DOUBLE) / NULLIF(se837, 0)
+          va837 * CAST(1 AS DOUBLE) / NULLIF(se838, 0) * 2
+        ) - va845 * CAST(1 AS DOUBLE) / NULLIF(se846, 0)
       )
-    ) AS va838,
+    ) AS va847,
     (
       -(
         (
           CASE
-            WHEN NOT va966 IS NULL
+            WHEN NOT va975 IS NULL
             THEN (
-              se967 + ROUND(se968 * day_rows)
+              se976 + ROUND(se977 * day_rows)
             ) / (
-              2 * se969
+              2 * se978
             )
           END
         ) + (
-          2 + CASE WHEN se983 < va982 THEN 2 WHEN se983 = va982 THEN 1 WHEN se983 > va982 THEN 0 END + CASE WHEN se984 < va982 THEN 2 WHEN se984 = va982 THEN 1 WHEN se984 > va982 THEN 0 END + CASE WHEN se985 < va982 THEN 2 WHEN se985 = va982 THEN 1 WHEN se985 > va982 THEN 0 END + CASE WHEN se986 < va982 THEN 2 WHEN se986 = va982 THEN 1 WHEN se986 > va982 THEN 0 END + CASE WHEN se987 < va982 THEN 2 WHEN se987 = va982 THEN 1 WHEN se987 > va982 THEN 0 END
+          2 + CASE WHEN se992 < va991 THEN 2 WHEN se992 = va991 THEN 1 WHEN se992 > va991 THEN 0 END + CASE WHEN se993 < va991 THEN 2 WHEN se993 = va991 THEN 1 WHEN se993 > va991 THEN 0 END + CASE WHEN se994 < va991 THEN 2 WHEN se994 = va991 THEN 1 WHEN se994 > va991 THEN 0 END + CASE WHEN se995 < va991 THEN 2 WHEN se995 = va991 THEN 1 WHEN se995 > va991 THEN 0 END + CASE WHEN se996 < va991 THEN 2 WHEN se996 = va991 THEN 1 WHEN se996 > va991 THEN 0 END
         ) / 12
       )
-    ) AS va988,
+    ) AS va997,
     (
       CASE
-        WHEN NOT va1144 IS NULL
+        WHEN NOT va1153 IS NULL
         THEN (
-          se1145 + ROUND(se1146 * day_rows)
+          se1154 + ROUND(se1155 * day_rows)
         ) / (
-          2 * se1147
+          2 * se1156
         )
       END
-    ) AS va1148,
+    ) AS va1157,
     CAST((
       (
         (
           CASE
-            WHEN NOT va1210 IS NULL
+            WHEN NOT va1219 IS NULL
             THEN (
-              se1211 + ROUND(se1212 * day_rows)
+              se1220 + ROUND(se1221 * day_rows)
             ) / (
-              2 * se1213
+              2 * se1222
             )
           END
         ) < (
           CASE
-            WHEN NOT va1241 IS NULL
+            WHEN NOT va1250 IS NULL
             THEN (
-              se1242 + ROUND(se1243 * day_rows)
+              se1251 + ROUND(se1252 * day_rows)
             ) / (
-              2 * se1244
+              2 * se1253
             )
           END
         )
       )
-    ) AS DOUBLE) AS va1245,
+    ) AS DOUBLE) AS va1254,
     (
       (
         (
           CASE
-            WHEN NOT va1339 IS NULL
+            WHEN NOT va1348 IS NULL
             THEN (
-              se1340 + ROUND(se1341 * day_rows)
+              se1349 + ROUND(se1350 * day_rows)
             ) / (
-              2 * se1342
+              2 * se1351
             )
           END
         ) * va55
       ) / NULLIF((
-        va1337 / NULLIF(va177, 0)
+        va1346 / NULLIF(va177, 0)
       ), 0)
-    ) AS va1343,
+    ) AS va1352,
     (
       CASE
-        WHEN NOT va1378 IS NULL
+        WHEN NOT va1387 IS NULL
         THEN (
-          se1379 + ROUND(se1380 * day_rows)
+          se1388 + ROUND(se1389 * day_rows)
         ) / (
-          2 * se1381
+          2 * se1390
         )
       END
-    ) AS va1382,
+    ) AS va1391,
     (
       CASE
-        WHEN NOT va1404 IS NULL
+        WHEN NOT va1413 IS NULL
         THEN (
-          se1405 + ROUND(se1406 * day_rows)
+          se1414 + ROUND(se1415 * day_rows)
         ) / (
-          2 * se1407
+          2 * se1416
         )
       END
-    ) AS va1408,
+    ) AS va1417,
     (
       CASE
-        WHEN NOT va1443 IS NULL
+        WHEN NOT va1452 IS NULL
         THEN (
-          se1444 + ROUND(se1445 * day_rows)
+          se1453 + ROUND(se1454 * day_rows)
         ) / (
-          2 * se1446
+          2 * se1455
         )
       END
-    ) AS va1447,
+    ) AS va1456,
     (
       -(
         CASE
-          WHEN NOT va1761 IS NULL
+          WHEN NOT va1770 IS NULL
           THEN (
-            se1762 + ROUND(se1763 * day_rows)
+            se1771 + ROUND(se1772 * day_rows)
           ) / (
-            2 * se1764
+            2 * se1773
           )
         END
       )
-    ) AS va1765,
+    ) AS va1774,
     (
       -(
         CASE
-          WHEN NOT va1768 IS NULL
+          WHEN NOT va1777 IS NULL
           THEN (
-            se1769 + ROUND(se1770 * day_rows)
+            se1778 + ROUND(se1779 * day_rows)
           ) / (
-            2 * se1771
+            2 * se1780
           )
         END
       )
-    ) AS va1772
+    ) AS va1781
   FROM sections_4
 ), values_4_2 AS (
   SELECT
@@ -9571,269 +9679,269 @@ WITH values_0_1 AS (
     stock_row,
     close,
     day_rows,
-    se1004,
-    se1020,
-    se1021,
-    se1022,
-    se1041,
-    se1201,
-    se1202,
-    se1203,
-    se1279,
-    se1280,
-    se1281,
-    se1282,
-    se1283,
-    se1430,
-    se1431,
-    se1432,
-    se1459,
-    se1460,
-    se1461,
-    se1462,
-    se1463,
-    se1464,
-    se1465,
-    se1544,
-    se1555,
-    se1556,
-    se1557,
+    se1013,
+    se1029,
+    se1030,
+    se1031,
+    se1050,
+    se1210,
+    se1211,
+    se1212,
+    se1288,
+    se1289,
+    se1290,
+    se1291,
+    se1292,
+    se1439,
+    se1440,
+    se1441,
+    se1468,
+    se1469,
+    se1470,
+    se1471,
+    se1472,
+    se1473,
+    se1474,
+    se1553,
     se1564,
     se1565,
     se1566,
-    se1567,
-    se1568,
-    se1569,
-    se1570,
-    se1571,
-    se1572,
     se1573,
     se1574,
-    se1622,
-    se1623,
-    se1719,
-    se1720,
-    se1721,
-    se264,
-    se265,
-    se266,
-    se267,
-    se268,
-    se362,
-    se546,
-    se548,
-    se549,
-    se554,
-    se596,
+    se1575,
+    se1576,
+    se1577,
+    se1578,
+    se1579,
+    se1580,
+    se1581,
+    se1582,
+    se1583,
+    se1631,
+    se1632,
+    se1728,
+    se1729,
+    se1730,
+    se273,
+    se274,
+    se275,
+    se276,
+    se277,
+    se371,
+    se555,
+    se557,
+    se558,
+    se563,
     se60,
-    se600,
-    se613,
-    se614,
-    se615,
-    se619,
-    se620,
-    se621,
+    se605,
+    se609,
     se622,
-    se625,
-    se626,
-    se627,
+    se623,
+    se624,
+    se628,
+    se629,
+    se630,
     se631,
-    se632,
-    se633,
-    se639,
-    se672,
-    se673,
-    se674,
-    se842,
-    se843,
-    se844,
+    se634,
+    se635,
+    se636,
+    se640,
+    se641,
+    se642,
+    se648,
+    se681,
+    se682,
+    se683,
+    se851,
     se852,
-    se875,
-    se876,
-    se877,
-    se889,
-    se890,
-    se891,
-    se905,
-    se919,
-    se920,
-    se921,
-    se940,
-    se941,
-    se942,
-    se943,
-    se944,
+    se853,
+    se861,
+    se884,
+    se885,
+    se886,
+    se898,
+    se899,
+    se900,
+    se914,
+    se928,
+    se929,
+    se930,
+    se949,
+    se950,
+    se951,
+    se952,
     se953,
-    se954,
-    se955,
-    va1003,
+    se962,
+    se963,
+    se964,
     va1012,
-    va1019,
-    va1025,
-    va1036,
-    va1040,
-    va1043,
+    va1021,
+    va1028,
+    va1034,
+    va1045,
+    va1049,
+    va1052,
     va106,
-    va1069,
-    va1096,
-    va1132,
-    va1148,
-    va1155,
-    va1166,
-    va1170,
-    va1200,
-    va1208,
-    va1245,
+    va1078,
+    va1105,
+    va1141,
+    va1157,
+    va1164,
+    va1175,
+    va1179,
+    va1209,
+    va1217,
     va1254,
-    va1258,
-    va1271,
-    va1274,
-    va1278,
-    va1284,
-    va1303,
-    va1307,
+    va1263,
+    va1267,
+    va1280,
+    va1283,
+    va1287,
+    va1293,
     va131,
-    va1343,
-    va1354,
-    va1413,
-    va1417,
+    va1312,
+    va1316,
+    va1352,
+    va1363,
     va142,
-    va1429,
-    va1447,
-    va1449,
-    va1454,
+    va1422,
+    va1426,
+    va1438,
+    va1456,
     va1458,
-    va1466,
-    va1492,
-    va1507,
+    va1463,
+    va1467,
+    va1475,
+    va1501,
+    va1516,
     va152,
-    va1528,
-    va1532,
-    va1536,
-    va1540,
-    va1543,
-    va1554,
-    va1559,
+    va1537,
+    va1541,
+    va1545,
+    va1549,
+    va1552,
     va1563,
+    va1568,
+    va1572,
     va160,
-    va1602,
-    va1617,
-    va1621,
-    va1646,
-    va1650,
-    va1668,
-    va1697,
+    va1611,
+    va1626,
+    va1630,
+    va1655,
+    va1659,
+    va1677,
     va170,
-    va1701,
-    va1718,
-    va1723,
-    va1730,
-    va1737,
-    va1751,
-    va1765,
-    va1772,
+    va1706,
+    va1710,
+    va1727,
+    va1732,
+    va1739,
+    va1746,
+    va1760,
     va1774,
+    va1781,
+    va1783,
     va188,
     va190,
     va191,
-    va219,
     va226,
-    va244,
-    va263,
-    va299,
-    va314,
-    va321,
-    va339,
-    va350,
-    va368,
-    va372,
-    va383,
-    va391,
-    va408,
-    va412,
-    va427,
+    va233,
+    va251,
+    va272,
+    va308,
+    va323,
+    va330,
+    va348,
+    va359,
+    va377,
+    va381,
+    va392,
+    va400,
+    va417,
+    va421,
+    va436,
     va45,
-    va452,
-    va465,
-    va485,
-    va496,
-    va541,
-    va544,
-    va545,
+    va461,
+    va474,
+    va494,
+    va505,
+    va550,
     va553,
-    va561,
-    va581,
+    va554,
+    va562,
+    va570,
     va59,
-    va591,
-    va594,
-    va595,
+    va590,
     va6,
-    va611,
-    va612,
-    va624,
-    va630,
-    va637,
-    va638,
-    va652,
-    va671,
-    va691,
-    va694,
-    va704,
-    va717,
-    va721,
-    va740,
-    va745,
-    va762,
-    va764,
+    va600,
+    va603,
+    va604,
+    va620,
+    va621,
+    va633,
+    va639,
+    va646,
+    va647,
+    va661,
+    va680,
+    va700,
+    va703,
+    va713,
+    va726,
+    va730,
+    va749,
+    va754,
+    va771,
     va773,
-    va778,
-    va788,
+    va782,
+    va787,
     va79,
-    va793,
-    va794,
-    va812,
+    va797,
+    va802,
+    va803,
     va821,
-    va838,
-    va841,
+    va830,
+    va847,
     va850,
-    va851,
-    va862,
-    va866,
-    va888,
-    va894,
-    va900,
-    va904,
-    va907,
-    va918,
-    va928,
-    va929,
-    va933,
-    va939,
+    va859,
+    va860,
+    va871,
+    va875,
+    va897,
+    va903,
+    va909,
+    va913,
+    va916,
+    va927,
+    va937,
+    va938,
     va94,
-    va952,
-    va988,
+    va942,
+    va948,
+    va961,
+    va997,
     vwap,
     (
-      va666 * 8193 - (
-        va666 * 8193 - va666
+      va675 * 8193 - (
+        va675 * 8193 - va675
       )
-    ) AS va667,
+    ) AS va676,
     (
       CASE
         WHEN (
-          va1382 > 0
+          va1391 > 0
           OR (
-            va1408 = FLOOR(va1408) AND (
-              va1382 <> 0 OR va1408 >= 0
+            va1417 = FLOOR(va1417) AND (
+              va1391 <> 0 OR va1417 >= 0
             )
           )
           OR (
-            va1382 = 0 AND va1408 > 0
+            va1391 = 0 AND va1417 > 0
           )
         )
-        THEN POWER(va1382, va1408)
+        THEN POWER(va1391, va1417)
       END
-    ) AS va1409
+    ) AS va1418
   FROM values_4_1
 ), values_4_3 AS (
   SELECT
@@ -9843,252 +9951,252 @@ WITH values_0_1 AS (
     stock_row,
     close,
     day_rows,
-    se1004,
-    se1020,
-    se1021,
-    se1022,
-    se1041,
-    se1201,
-    se1202,
-    se1203,
-    se1279,
-    se1280,
-    se1281,
-    se1282,
-    se1283,
-    se1430,
-    se1431,
-    se1432,
-    se1459,
-    se1460,
-    se1461,
-    se1462,
-    se1463,
-    se1464,
-    se1465,
-    se1544,
-    se1555,
-    se1556,
-    se1557,
+    se1013,
+    se1029,
+    se1030,
+    se1031,
+    se1050,
+    se1210,
+    se1211,
+    se1212,
+    se1288,
+    se1289,
+    se1290,
+    se1291,
+    se1292,
+    se1439,
+    se1440,
+    se1441,
+    se1468,
+    se1469,
+    se1470,
+    se1471,
+    se1472,
+    se1473,
+    se1474,
+    se1553,
     se1564,
     se1565,
     se1566,
-    se1567,
-    se1568,
-    se1569,
-    se1570,
-    se1571,
-    se1572,
     se1573,
     se1574,
-    se1622,
-    se1623,
-    se1719,
-    se1720,
-    se1721,
-    se264,
-    se265,
-    se266,
-    se267,
-    se268,
-    se362,
-    se546,
-    se548,
-    se549,
-    se554,
-    se596,
+    se1575,
+    se1576,
+    se1577,
+    se1578,
+    se1579,
+    se1580,
+    se1581,
+    se1582,
+    se1583,
+    se1631,
+    se1632,
+    se1728,
+    se1729,
+    se1730,
+    se273,
+    se274,
+    se275,
+    se276,
+    se277,
+    se371,
+    se555,
+    se557,
+    se558,
+    se563,
     se60,
-    se600,
-    se613,
-    se614,
-    se615,
-    se619,
-    se620,
-    se621,
+    se605,
+    se609,
     se622,
-    se625,
-    se626,
-    se627,
+    se623,
+    se624,
+    se628,
+    se629,
+    se630,
     se631,
-    se632,
-    se633,
-    se639,
-    se672,
-    se673,
-    se674,
-    se842,
-    se843,
-    se844,
+    se634,
+    se635,
+    se636,
+    se640,
+    se641,
+    se642,
+    se648,
+    se681,
+    se682,
+    se683,
+    se851,
     se852,
-    se875,
-    se876,
-    se877,
-    se889,
-    se890,
-    se891,
-    se905,
-    se919,
-    se920,
-    se921,
-    se940,
-    se941,
-    se942,
-    se943,
-    se944,
+    se853,
+    se861,
+    se884,
+    se885,
+    se886,
+    se898,
+    se899,
+    se900,
+    se914,
+    se928,
+    se929,
+    se930,
+    se949,
+    se950,
+    se951,
+    se952,
     se953,
-    se954,
-    se955,
-    va1003,
+    se962,
+    se963,
+    se964,
     va1012,
-    va1019,
-    va1025,
-    va1036,
-    va1040,
-    va1043,
+    va1021,
+    va1028,
+    va1034,
+    va1045,
+    va1049,
+    va1052,
     va106,
-    va1069,
-    va1096,
-    va1132,
-    va1148,
-    va1155,
-    va1166,
-    va1170,
-    va1200,
-    va1208,
-    va1245,
+    va1078,
+    va1105,
+    va1141,
+    va1157,
+    va1164,
+    va1175,
+    va1179,
+    va1209,
+    va1217,
     va1254,
-    va1258,
-    va1271,
-    va1274,
-    va1278,
-    va1284,
-    va1303,
-    va1307,
+    va1263,
+    va1267,
+    va1280,
+    va1283,
+    va1287,
+    va1293,
     va131,
-    va1343,
-    va1354,
-    va1413,
-    va1417,
+    va1312,
+    va1316,
+    va1352,
+    va1363,
     va142,
-    va1429,
-    va1447,
-    va1449,
-    va1454,
+    va1422,
+    va1426,
+    va1438,
+    va1456,
     va1458,
-    va1466,
-    va1492,
-    va1507,
+    va1463,
+    va1467,
+    va1475,
+    va1501,
+    va1516,
     va152,
-    va1528,
-    va1532,
-    va1536,
-    va1540,
-    va1543,
-    va1554,
-    va1559,
+    va1537,
+    va1541,
+    va1545,
+    va1549,
+    va1552,
     va1563,
+    va1568,
+    va1572,
     va160,
-    va1602,
-    va1617,
-    va1621,
-    va1646,
-    va1650,
-    va1668,
-    va1697,
+    va1611,
+    va1626,
+    va1630,
+    va1655,
+    va1659,
+    va1677,
     va170,
-    va1701,
-    va1718,
-    va1723,
-    va1730,
-    va1737,
-    va1751,
-    va1765,
-    va1772,
+    va1706,
+    va1710,
+    va1727,
+    va1732,
+    va1739,
+    va1746,
+    va1760,
     va1774,
+    va1781,
+    va1783,
     va188,
     va190,
     va191,
-    va219,
     va226,
-    va244,
-    va263,
-    va299,
-    va314,
-    va321,
-    va339,
-    va350,
-    va368,
-    va372,
-    va383,
-    va391,
-    va408,
-    va412,
-    va427,
+    va233,
+    va251,
+    va272,
+    va308,
+    va323,
+    va330,
+    va348,
+    va359,
+    va377,
+    va381,
+    va392,
+    va400,
+    va417,
+    va421,
+    va436,
     va45,
-    va452,
-    va465,
-    va485,
-    va496,
-    va541,
-    va544,
-    va545,
+    va461,
+    va474,
+    va494,
+    va505,
+    va550,
     va553,
-    va561,
-    va581,
+    va554,
+    va562,
+    va570,
     va59,
-    va591,
-    va594,
-    va595,
+    va590,
     va6,
-    va611,
-    va612,
-    va624,
-    va630,
-    va637,
-    va638,
-    va652,
-    va667,
-    va671,
-    va691,
-    va694,
-    va704,
-    va717,
-    va721,
-    va740,
-    va745,
-    va762,
-    va764,
+    va600,
+    va603,
+    va604,
+    va620,
+    va621,
+    va633,
+    va639,
+    va646,
+    va647,
+    va661,
+    va676,
+    va680,
+    va700,
+    va703,
+    va713,
+    va726,
+    va730,
+    va749,
+    va754,
+    va771,
     va773,
-    va778,
-    va788,
+    va782,
+    va787,
     va79,
-    va793,
-    va794,
-    va812,
+    va797,
+    va802,
+    va803,
     va821,
-    va838,
-    va841,
+    va830,
+    va847,
     va850,
-    va851,
-    va862,
-    va866,
-    va888,
-    va894,
-    va900,
-    va904,
-    va907,
-    va918,
-    va928,
-    va929,
-    va933,
-    va939,
+    va859,
+    va860,
+    va871,
+    va875,
+    va897,
+    va903,
+    va909,
+    va913,
+    va916,
+    va927,
+    va937,
+    va938,
     va94,
-    va952,
-    va988,
+    va942,
+    va948,
+    va961,
+    va997,
     vwap,
     (
-      CASE WHEN ISFINITE(va1409) THEN va1409 END
-    ) AS va1410
+      CASE WHEN ISFINITE(va1418) THEN va1418 END
+    ) AS va1419
   FROM values_4_2
 ), series_5 AS (
   SELECT
@@ -10097,374 +10205,374 @@ WITH values_0_1 AS (
     run_id,
     stock_row,
     day_rows,
-    se1020,
-    se1021,
-    se1022,
-    se1201,
-    se1202,
-    se1203,
-    se1279,
-    se1280,
-    se1281,
-    se1282,
-    se1283,
-    se1430,
-    se1431,
-    se1432,
-    se1459,
-    se1460,
-    se1461,
-    se1462,
-    se1463,
-    se1464,
-    se1465,
-    se1555,
-    se1556,
-    se1557,
+    se1029,
+    se1030,
+    se1031,
+    se1210,
+    se1211,
+    se1212,
+    se1288,
+    se1289,
+    se1290,
+    se1291,
+    se1292,
+    se1439,
+    se1440,
+    se1441,
+    se1468,
+    se1469,
+    se1470,
+    se1471,
+    se1472,
+    se1473,
+    se1474,
     se1564,
     se1565,
     se1566,
-    se1567,
-    se1568,
-    se1569,
-    se1570,
-    se1571,
-    se1572,
     se1573,
     se1574,
-    se1622,
-    se1623,
-    se1719,
-    se1720,
-    se1721,
-    se264,
-    se265,
-    se266,
-    se267,
-    se268,
-    se362,
-    se548,
-    se549,
-    se554,
-    se600,
-    se613,
-    se614,
-    se615,
-    se619,
-    se620,
-    se621,
+    se1575,
+    se1576,
+    se1577,
+    se1578,
+    se1579,
+    se1580,
+    se1581,
+    se1582,
+    se1583,
+    se1631,
+    se1632,
+    se1728,
+    se1729,
+    se1730,
+    se273,
+    se274,
+    se275,
+    se276,
+    se277,
+    se371,
+    se557,
+    se558,
+    se563,
+    se609,
     se622,
-    se625,
-    se626,
-    se627,
+    se623,
+    se624,
+    se628,
+    se629,
+    se630,
     se631,
-    se632,
-    se633,
-    se672,
-    se673,
-    se674,
-    se842,
-    se843,
-    se844,
-    se875,
-    se876,
-    se877,
-    se889,
-    se890,
-    se891,
-    se919,
-    se920,
-    se921,
-    se940,
-    se941,
-    se942,
-    se943,
-    se944,
+    se634,
+    se635,
+    se636,
+    se640,
+    se641,
+    se642,
+    se681,
+    se682,
+    se683,
+    se851,
+    se852,
+    se853,
+    se884,
+    se885,
+    se886,
+    se898,
+    se899,
+    se900,
+    se928,
+    se929,
+    se930,
+    se949,
+    se950,
+    se951,
+    se952,
     se953,
-    se954,
-    se955,
-    va1019,
-    va1043,
+    se962,
+    se963,
+    se964,
+    va1028,
+    va1052,
     va106,
-    va1069,
-    va1096,
-    va1132,
-    va1148,
-    va1170,
-    va1200,
-    va1208,
-    va1245,
+    va1078,
+    va1105,
+    va1141,
+    va1157,
+    va1179,
+    va1209,
+    va1217,
     va1254,
-    va1258,
-    va1278,
-    va1284,
-    va1307,
+    va1263,
+    va1267,
+    va1287,
+    va1293,
     va131,
-    va1343,
-    va1354,
-    va1410,
-    va1417,
+    va1316,
+    va1352,
+    va1363,
+    va1419,
     va142,
-    va1429,
-    va1447,
-    va1458,
-    va1466,
-    va1492,
-    va1507,
+    va1426,
+    va1438,
+    va1456,
+    va1467,
+    va1475,
+    va1501,
+    va1516,
     va152,
-    va1528,
-    va1540,
-    va1554,
+    va1537,
+    va1549,
     va1563,
+    va1572,
     va160,
-    va1602,
-    va1621,
-    va1650,
-    va1668,
+    va1611,
+    va1630,
+    va1659,
+    va1677,
     va170,
-    va1701,
-    va1718,
-    va1723,
-    va1730,
-    va1737,
-    va1751,
-    va1765,
-    va1772,
+    va1710,
+    va1727,
+    va1732,
+    va1739,
+    va1746,
+    va1760,
     va1774,
+    va1781,
+    va1783,
     va188,
     va190,
     va191,
-    va219,
     va226,
-    va263,
-    va299,
-    va314,
-    va321,
-    va339,
-    va350,
-    va368,
-    va372,
-    va383,
-    va391,
-    va412,
+    va233,
+    va272,
+    va308,
+    va323,
+    va330,
+    va348,
+    va359,
+    va377,
+    va381,
+    va392,
+    va400,
+    va421,
     va45,
-    va452,
-    va485,
-    va496,
-    va541,
-    va544,
+    va461,
+    va494,
+    va505,
+    va550,
     va553,
-    va561,
-    va581,
-    va591,
-    va594,
-    va611,
-    va612,
-    va624,
-    va630,
-    va637,
-    va652,
-    va667,
-    va671,
-    va691,
-    va694,
-    va704,
-    va717,
-    va721,
-    va740,
-    va745,
-    va762,
-    va764,
+    va562,
+    va570,
+    va590,
+    va600,
+    va603,
+    va620,
+    va621,
+    va633,
+    va639,
+    va646,
+    va661,
+    va676,
+    va680,
+    va700,
+    va703,
+    va713,
+    va726,
+    va730,
+    va749,
+    va754,
+    va771,
     va773,
-    va778,
-    va788,
+    va782,
+    va787,
     va79,
-    va793,
-    va794,
-    va812,
+    va797,
+    va802,
+    va803,
     va821,
-    va838,
-    va841,
+    va830,
+    va847,
     va850,
-    va866,
-    va888,
-    va907,
-    va918,
-    va933,
-    va939,
+    va859,
+    va875,
+    va897,
+    va916,
+    va927,
     va94,
-    va952,
-    va988,
+    va942,
+    va948,
+    va961,
+    va997,
     ARG_MAX(stock_row, va6) OVER rows_5 AS se7,
     COUNT(va6) OVER rows_5 AS se8,
-    SUM(va244) OVER rows_3 AS se245,
-    COUNT(va244) OVER rows_3 AS se246,
-    MAX(va408) OVER rows_3 AS se409,
-    COUNT(va408) OVER rows_3 AS se410,
-    AVG(va427) OVER rows_2 AS se428,
-    COUNT(va427) OVER rows_2 AS se429,
-    MIN(va465) OVER rows_2 AS se466,
-    COUNT(va465) OVER rows_2 AS se467,
+    SUM(va251) OVER rows_3 AS se252,
+    COUNT(va251) OVER rows_3 AS se253,
+    MAX(va417) OVER rows_3 AS se418,
+    COUNT(va417) OVER rows_3 AS se419,
+    AVG(va436) OVER rows_2 AS se437,
+    COUNT(va436) OVER rows_2 AS se438,
+    MIN(va474) OVER rows_2 AS se475,
+    COUNT(va474) OVER rows_2 AS se476,
     MAX((
-      CASE WHEN va545 IS DISTINCT FROM se546 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se547,
+      CASE WHEN va554 IS DISTINCT FROM se555 OR stock_row = 1 THEN stock_row END
+    )) OVER rows_before AS se556,
     MAX((
-      CASE WHEN va595 IS DISTINCT FROM se596 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se597,
+      CASE WHEN va604 IS DISTINCT FROM se605 OR stock_row = 1 THEN stock_row END
+    )) OVER rows_before AS se606,
     MAX((
-      CASE WHEN va638 IS DISTINCT FROM se639 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se640,
-    MAX(va773) OVER rows_5 AS se774,
-    COUNT(va773) OVER rows_5 AS se775,
+      CASE WHEN va647 IS DISTINCT FROM se648 OR stock_row = 1 THEN stock_row END
+    )) OVER rows_before AS se649,
+    MAX(va782) OVER rows_5 AS se783,
+    COUNT(va782) OVER rows_5 AS se784,
     MAX((
-      CASE WHEN va851 IS DISTINCT FROM se852 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se853,
-    CORR(va862, vwap) OVER rows_9 AS se863,
-    REGR_COUNT(va862, vwap) OVER rows_9 AS se864,
-    LAG(va866, 1) OVER rows_row AS se867,
-    LAG(va866, 2) OVER rows_row AS se868,
-    LAG(va866, 3) OVER rows_row AS se869,
-    LAG(va866, 4) OVER rows_row AS se870,
-    LAG(va866, 5) OVER rows_row AS se871,
-    LAG(va866, 6) OVER rows_row AS se872,
-    LAG(va866, 7) OVER rows_row AS se873,
-    LAG(va866, 8) OVER rows_row AS se874,
-    CORR(va894, va900) OVER rows_16 AS se901,
-    REGR_COUNT(va894, va900) OVER rows_16 AS se902,
+      CASE WHEN va860 IS DISTINCT FROM se861 OR stock_row = 1 THEN stock_row END
+    )) OVER rows_before AS se862,
+    CORR(va871, vwap) OVER rows_9 AS se872,
+    REGR_COUNT(va871, vwap) OVER rows_9 AS se873,
+    LAG(va875, 1) OVER rows_row AS se876,
+    LAG(va875, 2) OVER rows_row AS se877,
+    LAG(va875, 3) OVER rows_row AS se878,
+    LAG(va875, 4) OVER rows_row AS se879,
+    LAG(va875, 5) OVER rows_row AS se880,
+    LAG(va875, 6) OVER rows_row AS se881,
+    LAG(va875, 7) OVER rows_row AS se882,
+    LAG(va875, 8) OVER rows_row AS se883,
+    CORR(va903, va909) OVER rows_16 AS se910,
+    REGR_COUNT(va903, va909) OVER rows_16 AS se911,
     MAX((
-      CASE WHEN va904 IS DISTINCT FROM se905 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se906,
-    LAG(va907, 1) OVER rows_row AS se908,
-    CORR(va928, va929) OVER rows_6 AS se930,
-    REGR_COUNT(va928, va929) OVER rows_6 AS se931,
-    LAG(va933, 1) OVER rows_row AS se934,
-    LAG(va933, 2) OVER rows_row AS se935,
-    LAG(va933, 3) OVER rows_row AS se936,
-    LAG(va933, 4) OVER rows_row AS se937,
-    LAG(va933, 5) OVER rows_row AS se938,
+      CASE WHEN va913 IS DISTINCT FROM se914 OR stock_row = 1 THEN stock_row END
+    )) OVER rows_before AS se915,
+    LAG(va916, 1) OVER rows_row AS se917,
+    CORR(va937, va938) OVER rows_6 AS se939,
+    REGR_COUNT(va937, va938) OVER rows_6 AS se940,
+    LAG(va942, 1) OVER rows_row AS se943,
+    LAG(va942, 2) OVER rows_row AS se944,
+    LAG(va942, 3) OVER rows_row AS se945,
+    LAG(va942, 4) OVER rows_row AS se946,
+    LAG(va942, 5) OVER rows_row AS se947,
     RANK(
     ORDER BY
-      va1012) OVER rows_13 AS se1013,
+      va1021) OVER rows_13 AS se1022,
     CUME_DIST(
     ORDER BY
-      va1012) OVER rows_13 AS se1014,
-    COUNT(va1012) OVER rows_13 AS se1015,
-    CORR(va1025, va1036) OVER rows_18 AS se1037,
-    REGR_COUNT(va1025, va1036) OVER rows_18 AS se1038,
+      va1021) OVER rows_13 AS se1023,
+    COUNT(va1021) OVER rows_13 AS se1024,
+    CORR(va1034, va1045) OVER rows_18 AS se1046,
+    REGR_COUNT(va1034, va1045) OVER rows_18 AS se1047,
     MAX(
       (
-        CASE WHEN va1040 IS DISTINCT FROM se1041 OR stock_row = 1 THEN stock_row END
+        CASE WHEN va1049 IS DISTINCT FROM se1050 OR stock_row = 1 THEN stock_row END
       )
-    ) OVER rows_before AS se1042,
-    LAG(va1043, 1) OVER rows_row AS se1044,
-    LAG(va1069, 1) OVER rows_row AS se1070,
-    LAG(va1069, 2) OVER rows_row AS se1071,
-    LAG(va1069, 3) OVER rows_row AS se1072,
-    LAG(va1096, 1) OVER rows_row AS se1097,
-    LAG(va1096, 2) OVER rows_row AS se1098,
-    LAG(va1096, 3) OVER rows_row AS se1099,
-    LAG(va1096, 4) OVER rows_row AS se1100,
-    LAG(va1096, 5) OVER rows_row AS se1101,
-    LAG(va1096, 6) OVER rows_row AS se1102,
-    LAG(va1096, 7) OVER rows_row AS se1103,
-    LAG(va1096, 8) OVER rows_row AS se1104,
-    LAG(va1096, 9) OVER rows_row AS se1105,
-    LAG(va1132, 1) OVER rows_row AS se1133,
+    ) OVER rows_before AS se1051,
+    LAG(va1052, 1) OVER rows_row AS se1053,
+    LAG(va1078, 1) OVER rows_row AS se1079,
+    LAG(va1078, 2) OVER rows_row AS se1080,
+    LAG(va1078, 3) OVER rows_row AS se1081,
+    LAG(va1105, 1) OVER rows_row AS se1106,
+    LAG(va1105, 2) OVER rows_row AS se1107,
+    LAG(va1105, 3) OVER rows_row AS se1108,
+    LAG(va1105, 4) OVER rows_row AS se1109,
+    LAG(va1105, 5) OVER rows_row AS se1110,
+    LAG(va1105, 6) OVER rows_row AS se1111,
+    LAG(va1105, 7) OVER rows_row AS se1112,
+    LAG(va1105, 8) OVER rows_row AS se1113,
+    LAG(va1105, 9) OVER rows_row AS se1114,
+    LAG(va1141, 1) OVER rows_row AS se1142,
     RANK(
     ORDER BY
-      va1155) OVER rows_16 AS se1156,
+      va1164) OVER rows_16 AS se1165,
     CUME_DIST(
     ORDER BY
-      va1155) OVER rows_16 AS se1157,
-    COUNT(va1155) OVER rows_16 AS se1158,
-    CORR(close, va1166) OVER rows_15 AS se1167,
-    REGR_COUNT(close, va1166) OVER rows_15 AS se1168,
-    LAG(va1170, 1) OVER rows_row AS se1171,
-    LAG(va1258, 1) OVER rows_row AS se1259,
-    LAG(va1258, 2) OVER rows_row AS se1260,
-    LAG(va1258, 3) OVER rows_row AS se1261,
-    LAG(va1258, 4) OVER rows_row AS se1262,
-    CORR(va1271, va1274) OVER rows_6 AS se1275,
-    REGR_COUNT(va1271, va1274) OVER rows_6 AS se1276,
-    LAG(va1284, 1) OVER rows_row AS se1285,
-    LAG(va1284, 2) OVER rows_row AS se1286,
-    LAG(va1284, 3) OVER rows_row AS se1287,
-    LAG(va1284, 4) OVER rows_row AS se1288,
-    LAG(va1284, 5) OVER rows_row AS se1289,
-    CORR(va1303, vwap) OVER rows_8 AS se1304,
-    REGR_COUNT(va1303, vwap) OVER rows_8 AS se1305,
-    LAG(va1307, 1) OVER rows_row AS se1308,
-    LAG(va1307, 2) OVER rows_row AS se1309,
-    LAG(va1307, 3) OVER rows_row AS se1310,
-    LAG(va1307, 4) OVER rows_row AS se1311,
-    LAG(va1307, 5) OVER rows_row AS se1312,
-    LAG(va1307, 6) OVER rows_row AS se1313,
-    LAG(va1307, 7) OVER rows_row AS se1314,
-    CORR(close, va1413) OVER rows_6 AS se1414,
-    REGR_COUNT(close, va1413) OVER rows_6 AS se1415,
-    LAG(va1417, 1) OVER rows_row AS se1418,
-    LAG(va1417, 2) OVER rows_row AS se1419,
-    LAG(va1417, 3) OVER rows_row AS se1420,
-    LAG(va1417, 4) OVER rows_row AS se1421,
-    LAG(va1417, 5) OVER rows_row AS se1422,
-    CORR(va1449, va1454) OVER rows_8 AS se1455,
-    REGR_COUNT(va1449, va1454) OVER rows_8 AS se1456,
-    LAG(va1466, 1) OVER rows_row AS se1467,
-    LAG(va1466, 2) OVER rows_row AS se1468,
-    LAG(va1466, 3) OVER rows_row AS se1469,
-    LAG(va1466, 4) OVER rows_row AS se1470,
-    LAG(va1466, 5) OVER rows_row AS se1471,
-    LAG(va1466, 6) OVER rows_row AS se1472,
-    LAG(va1466, 7) OVER rows_row AS se1473,
-    LAG(va1507, 1) OVER rows_row AS se1508,
-    LAG(va1507, 2) OVER rows_row AS se1509,
-    LAG(va1507, 3) OVER rows_row AS se1510,
-    LAG(va1507, 4) OVER rows_row AS se1511,
-    LAG(va1507, 5) OVER rows_row AS se1512,
-    CORR(va1532, va1536) OVER rows_18 AS se1537,
-    REGR_COUNT(va1532, va1536) OVER rows_18 AS se1538,
-    LAG(va1540, 1) OVER rows_row AS se1541,
+      va1164) OVER rows_16 AS se1166,
+    COUNT(va1164) OVER rows_16 AS se1167,
+    CORR(close, va1175) OVER rows_15 AS se1176,
+    REGR_COUNT(close, va1175) OVER rows_15 AS se1177,
+    LAG(va1179, 1) OVER rows_row AS se1180,
+    LAG(va1267, 1) OVER rows_row AS se1268,
+    LAG(va1267, 2) OVER rows_row AS se1269,
+    LAG(va1267, 3) OVER rows_row AS se1270,
+    LAG(va1267, 4) OVER rows_row AS se1271,
+    CORR(va1280, va1283) OVER rows_6 AS se1284,
+    REGR_COUNT(va1280, va1283) OVER rows_6 AS se1285,
+    LAG(va1293, 1) OVER rows_row AS se1294,
+    LAG(va1293, 2) OVER rows_row AS se1295,
+    LAG(va1293, 3) OVER rows_row AS se1296,
+    LAG(va1293, 4) OVER rows_row AS se1297,
+    LAG(va1293, 5) OVER rows_row AS se1298,
+    CORR(va1312, vwap) OVER rows_8 AS se1313,
+    REGR_COUNT(va1312, vwap) OVER rows_8 AS se1314,
+    LAG(va1316, 1) OVER rows_row AS se1317,
+    LAG(va1316, 2) OVER rows_row AS se1318,
+    LAG(va1316, 3) OVER rows_row AS se1319,
+    LAG(va1316, 4) OVER rows_row AS se1320,
+    LAG(va1316, 5) OVER rows_row AS se1321,
+    LAG(va1316, 6) OVER rows_row AS se1322,
+    LAG(va1316, 7) OVER rows_row AS se1323,
+    CORR(close, va1422) OVER rows_6 AS se1423,
+    REGR_COUNT(close, va1422) OVER rows_6 AS se1424,
+    LAG(va1426, 1) OVER rows_row AS se1427,
+    LAG(va1426, 2) OVER rows_row AS se1428,
+    LAG(va1426, 3) OVER rows_row AS se1429,
+    LAG(va1426, 4) OVER rows_row AS se1430,
+    LAG(va1426, 5) OVER rows_row AS se1431,
+    CORR(va1458, va1463) OVER rows_8 AS se1464,
+    REGR_COUNT(va1458, va1463) OVER rows_8 AS se1465,
+    LAG(va1475, 1) OVER rows_row AS se1476,
+    LAG(va1475, 2) OVER rows_row AS se1477,
+    LAG(va1475, 3) OVER rows_row AS se1478,
+    LAG(va1475, 4) OVER rows_row AS se1479,
+    LAG(va1475, 5) OVER rows_row AS se1480,
+    LAG(va1475, 6) OVER rows_row AS se1481,
+    LAG(va1475, 7) OVER rows_row AS se1482,
+    LAG(va1516, 1) OVER rows_row AS se1517,
+    LAG(va1516, 2) OVER rows_row AS se1518,
+    LAG(va1516, 3) OVER rows_row AS se1519,
+    LAG(va1516, 4) OVER rows_row AS se1520,
+    LAG(va1516, 5) OVER rows_row AS se1521,
+    CORR(va1541, va1545) OVER rows_18 AS se1546,
+    REGR_COUNT(va1541, va1545) OVER rows_18 AS se1547,
+    LAG(va1549, 1) OVER rows_row AS se1550,
     MAX(
       (
-        CASE WHEN va1543 IS DISTINCT FROM se1544 OR stock_row = 1 THEN stock_row END
+        CASE WHEN va1552 IS DISTINCT FROM se1553 OR stock_row = 1 THEN stock_row END
       )
-    ) OVER rows_before AS se1545,
-    CORR(va1559, va1274) OVER rows_12 AS se1560,
-    REGR_COUNT(va1559, va1274) OVER rows_12 AS se1561,
-    LAG(va1284, 6) OVER rows_row AS se1575,
-    LAG(va1284, 7) OVER rows_row AS se1576,
-    LAG(va1284, 8) OVER rows_row AS se1577,
-    LAG(va1284, 9) OVER rows_row AS se1578,
-    LAG(va1284, 10) OVER rows_row AS se1579,
-    LAG(va1284, 11) OVER rows_row AS se1580,
-    LAG(va1602, 1) OVER rows_row AS se1603,
-    LAG(va1602, 2) OVER rows_row AS se1604,
-    LAG(va1602, 3) OVER rows_row AS se1605,
-    CORR(va1617, va1532) OVER rows_3 AS se1618,
-    REGR_COUNT(va1617, va1532) OVER rows_3 AS se1619,
-    LAG(va1540, 2) OVER rows_row AS se1624,
-    CORR(va1646, vwap) OVER rows_4 AS se1647,
-    REGR_COUNT(va1646, vwap) OVER rows_4 AS se1648,
-    LAG(va1650, 1) OVER rows_row AS se1651,
-    LAG(va1650, 2) OVER rows_row AS se1652,
-    LAG(va1650, 3) OVER rows_row AS se1653,
+    ) OVER rows_before AS se1554,
+    CORR(va1568, va1283) OVER rows_12 AS se1569,
+    REGR_COUNT(va1568, va1283) OVER rows_12 AS se1570,
+    LAG(va1293, 6) OVER rows_row AS se1584,
+    LAG(va1293, 7) OVER rows_row AS se1585,
+    LAG(va1293, 8) OVER rows_row AS se1586,
+    LAG(va1293, 9) OVER rows_row AS se1587,
+    LAG(va1293, 10) OVER rows_row AS se1588,
+    LAG(va1293, 11) OVER rows_row AS se1589,
+    LAG(va1611, 1) OVER rows_row AS se1612,
+    LAG(va1611, 2) OVER rows_row AS se1613,
+    LAG(va1611, 3) OVER rows_row AS se1614,
+    CORR(va1626, va1541) OVER rows_3 AS se1627,
+    REGR_COUNT(va1626, va1541) OVER rows_3 AS se1628,
+    LAG(va1549, 2) OVER rows_row AS se1633,
+    CORR(va1655, vwap) OVER rows_4 AS se1656,
+    REGR_COUNT(va1655, vwap) OVER rows_4 AS se1657,
+    LAG(va1659, 1) OVER rows_row AS se1660,
+    LAG(va1659, 2) OVER rows_row AS se1661,
+    LAG(va1659, 3) OVER rows_row AS se1662,
     MAX(
       (
-        CASE WHEN va1003 IS DISTINCT FROM se1004 OR stock_row = 1 THEN stock_row END
+        CASE WHEN va1012 IS DISTINCT FROM se1013 OR stock_row = 1 THEN stock_row END
       )
-    ) OVER rows_before AS se1669,
+    ) OVER rows_before AS se1678,
     MAX((
       CASE WHEN va59 IS DISTINCT FROM se60 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se1670,
-    CORR(va1559, va1697) OVER rows_8 AS se1698,
-    REGR_COUNT(va1559, va1697) OVER rows_8 AS se1699,
-    LAG(va1701, 1) OVER rows_row AS se1702,
-    LAG(va1701, 2) OVER rows_row AS se1703,
-    LAG(va1701, 3) OVER rows_row AS se1704,
-    LAG(va1701, 4) OVER rows_row AS se1705,
-    LAG(va1701, 5) OVER rows_row AS se1706,
-    LAG(va1701, 6) OVER rows_row AS se1707,
-    LAG(va1701, 7) OVER rows_row AS se1708
+    )) OVER rows_before AS se1679,
+    CORR(va1568, va1706) OVER rows_8 AS se1707,
+    REGR_COUNT(va1568, va1706) OVER rows_8 AS se1708,
+    LAG(va1710, 1) OVER rows_row AS se1711,
+    LAG(va1710, 2) OVER rows_row AS se1712,
+    LAG(va1710, 3) OVER rows_row AS se1713,
+    LAG(va1710, 4) OVER rows_row AS se1714,
+    LAG(va1710, 5) OVER rows_row AS se1715,
+    LAG(va1710, 6) OVER rows_row AS se1716,
+    LAG(va1710, 7) OVER rows_row AS se1717
   FROM values_4_3
   WINDOW rows_2 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 1 preceding AND CURRENT ROW), rows_3 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 2 preceding AND CURRENT ROW), rows_4 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 3 preceding AND CURRENT ROW), rows_5 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 4 preceding AND CURRENT ROW), rows_6 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 5 preceding AND CURRENT ROW), rows_8 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 7 preceding AND CURRENT ROW), rows_9 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 8 preceding AND CURRENT ROW), rows_12 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 11 preceding AND CURRENT ROW), rows_13 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 12 preceding AND CURRENT ROW), rows_15 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 14 preceding AND CURRENT ROW), rows_16 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 15 preceding AND CURRENT ROW), rows_18 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 17 preceding AND CURRENT ROW), rows_before AS (
     PARTITION BY run_id
@@ -10478,65 +10586,56 @@ WITH values_0_1 AS (
     run_id,
     stock_row,
     day_rows,
-    se1042,
-    se1044,
-    se1171,
-    se1201,
-    se1202,
-    se1203,
-    se1279,
-    se1280,
-    se1281,
-    se1282,
-    se1283,
-    se1285,
-    se1286,
-    se1287,
+    se1051,
+    se1053,
+    se1180,
+    se1210,
+    se1211,
+    se1212,
     se1288,
     se1289,
-    se1308,
-    se1309,
-    se1310,
-    se1311,
-    se1312,
-    se1313,
-    se1314,
-    se1418,
-    se1419,
-    se1420,
-    se1421,
-    se1422,
+    se1290,
+    se1291,
+    se1292,
+    se1294,
+    se1295,
+    se1296,
+    se1297,
+    se1298,
+    se1317,
+    se1318,
+    se1319,
+    se1320,
+    se1321,
+    se1322,
+    se1323,
+    se1427,
+    se1428,
+    se1429,
     se1430,
     se1431,
-    se1432,
-    se1459,
-    se1460,
-    se1461,
-    se1462,
-    se1463,
-    se1464,
-    se1465,
-    se1467,
+    se1439,
+    se1440,
+    se1441,
     se1468,
     se1469,
     se1470,
     se1471,
     se1472,
     se1473,
-    se1541,
-    se1545,
-    se1555,
-    se1556,
-    se1557,
+    se1474,
+    se1476,
+    se1477,
+    se1478,
+    se1479,
+    se1480,
+    se1481,
+    se1482,
+    se1550,
+    se1554,
     se1564,
     se1565,
     se1566,
-    se1567,
-    se1568,
-    se1569,
-    se1570,
-    se1571,
-    se1572,
     se1573,
     se1574,
     se1575,
@@ -10545,181 +10644,190 @@ WITH values_0_1 AS (
     se1578,
     se1579,
     se1580,
-    se1622,
-    se1623,
-    se1624,
-    se1651,
-    se1652,
-    se1653,
-    se1702,
-    se1703,
-    se1704,
-    se1705,
-    se1706,
-    se1707,
-    se1708,
-    se1719,
-    se1720,
-    se1721,
-    se264,
-    se265,
-    se266,
-    se267,
-    se268,
-    se362,
-    se548,
-    se554,
-    se613,
-    se614,
-    se615,
-    se619,
-    se620,
-    se621,
+    se1581,
+    se1582,
+    se1583,
+    se1584,
+    se1585,
+    se1586,
+    se1587,
+    se1588,
+    se1589,
+    se1631,
+    se1632,
+    se1633,
+    se1660,
+    se1661,
+    se1662,
+    se1711,
+    se1712,
+    se1713,
+    se1714,
+    se1715,
+    se1716,
+    se1717,
+    se1728,
+    se1729,
+    se1730,
+    se273,
+    se274,
+    se275,
+    se276,
+    se277,
+    se371,
+    se557,
+    se563,
     se622,
-    se625,
-    se626,
-    se627,
+    se623,
+    se624,
+    se628,
+    se629,
+    se630,
     se631,
-    se632,
-    se633,
-    se672,
-    se673,
-    se674,
-    se842,
-    se843,
-    se844,
-    se867,
-    se868,
-    se869,
-    se870,
-    se871,
-    se872,
-    se873,
-    se874,
-    se875,
+    se634,
+    se635,
+    se636,
+    se640,
+    se641,
+    se642,
+    se681,
+    se682,
+    se683,
+    se851,
+    se852,
+    se853,
     se876,
     se877,
-    se889,
-    se890,
-    se891,
-    se906,
-    se908,
-    se919,
-    se920,
-    se921,
-    se934,
-    se935,
-    se936,
-    se937,
-    se938,
-    se940,
-    se941,
-    se942,
+    se878,
+    se879,
+    se880,
+    se881,
+    se882,
+    se883,
+    se884,
+    se885,
+    se886,
+    se898,
+    se899,
+    se900,
+    se915,
+    se917,
+    se928,
+    se929,
+    se930,
     se943,
     se944,
+    se945,
+    se946,
+    se947,
+    se949,
+    se950,
+    se951,
+    se952,
     se953,
-    se954,
-    se955,
-    va1043,
+    se962,
+    se963,
+    se964,
+    va1052,
     va106,
-    va1148,
-    va1170,
-    va1200,
-    va1208,
-    va1245,
+    va1157,
+    va1179,
+    va1209,
+    va1217,
     va1254,
-    va1278,
-    va1284,
-    va1307,
+    va1263,
+    va1287,
+    va1293,
     va131,
-    va1343,
-    va1354,
-    va1410,
-    va1417,
+    va1316,
+    va1352,
+    va1363,
+    va1419,
     va142,
-    va1429,
-    va1447,
-    va1458,
-    va1466,
-    va1492,
+    va1426,
+    va1438,
+    va1456,
+    va1467,
+    va1475,
+    va1501,
     va152,
-    va1528,
-    va1540,
-    va1554,
+    va1537,
+    va1549,
     va1563,
+    va1572,
     va160,
-    va1621,
-    va1650,
+    va1630,
+    va1659,
     va170,
-    va1701,
-    va1718,
-    va1723,
-    va1730,
-    va1737,
-    va1751,
-    va1765,
-    va1772,
+    va1710,
+    va1727,
+    va1732,
+    va1739,
+    va1746,
+    va1760,
     va1774,
+    va1781,
+    va1783,
     va188,
     va190,
     va191,
-    va219,
     va226,
-    va263,
-    va299,
-    va314,
-    va321,
-    va339,
-    va350,
-    va368,
-    va372,
-    va383,
-    va391,
-    va412,
+    va233,
+    va272,
+    va308,
+    va323,
+    va330,
+    va348,
+    va359,
+    va377,
+    va381,
+    va392,
+    va400,
+    va421,
     va45,
-    va452,
-    va485,
-    va496,
-    va541,
-    va553,
-    va561,
-    va581,
-    va591,
-    va611,
-    va612,
-    va624,
-    va630,
-    va652,
-    va667,
-    va671,
-    va691,
-    va694,
-    va704,
-    va717,
-    va721,
-    va740,
-    va745,
-    va762,
-    va764,
+    va461,
+    va494,
+    va505,
+    va550,
+    va562,
+    va570,
+    va590,
+    va600,
+    va620,
+    va621,
+    va633,
+    va639,
+    va661,
+    va676,
+    va680,
+    va700,
+    va703,
+    va713,
+    va726,
+    va730,
+    va749,
+    va754,
+    va771,
     va773,
-    va778,
-    va788,
+    va782,
+    va787,
     va79,
-    va793,
-    va794,
-    va812,
+    va797,
+    va802,
+    va803,
     va821,
-    va838,
-    va841,
-    va866,
-    va888,
-    va907,
-    va918,
-    va933,
-    va939,
+    va830,
+    va847,
+    va850,
+    va875,
+    va897,
+    va916,
+    va927,
     va94,
-    va952,
-    va988,
+    va942,
+    va948,
+    va961,
+    va997,
     CAST((
       (
         CASE WHEN se8 = 5 THEN se7 END
@@ -10727,186 +10835,186 @@ WITH values_0_1 AS (
     ) AS DOUBLE) AS va9,
     (
       -(
-        CASE WHEN se246 = 3 THEN se245 END
+        CASE WHEN se253 = 3 THEN se252 END
       )
-    ) AS va247,
+    ) AS va254,
     (
       -(
-        CASE WHEN se410 = 3 THEN se409 END
+        CASE WHEN se419 = 3 THEN se418 END
       )
-    ) AS va411,
+    ) AS va420,
     (
-      CASE WHEN se429 = 2 THEN se428 END
-    ) AS va430,
+      CASE WHEN se438 = 2 THEN se437 END
+    ) AS va439,
     (
-      CASE WHEN se467 = 2 THEN se466 END
-    ) AS va468,
-    (
-      CASE
-        WHEN (
-          se547 > stock_row - 229
-        ) AND (
-          se549 > stock_row - 229
-        )
-        THEN CASE WHEN ISFINITE(va544) THEN ROUND(va544, 12) END
-        ELSE NULL
-      END
-    ) AS va550,
+      CASE WHEN se476 = 2 THEN se475 END
+    ) AS va477,
     (
       CASE
         WHEN (
-          se597 > stock_row - 14
+          se556 > stock_row - 229
         ) AND (
-          se600 > stock_row - 14
+          se558 > stock_row - 229
         )
-        THEN CASE WHEN ISFINITE(va594) THEN ROUND(va594, 12) END
+        THEN CASE WHEN ISFINITE(va553) THEN ROUND(va553, 12) END
         ELSE NULL
       END
-    ) AS va601,
+    ) AS va559,
     (
       CASE
         WHEN (
-          se362 > stock_row - 199
+          se606 > stock_row - 14
         ) AND (
-          se640 > stock_row - 199
+          se609 > stock_row - 14
         )
-        THEN CASE WHEN ISFINITE(va637) THEN ROUND(va637, 12) END
+        THEN CASE WHEN ISFINITE(va603) THEN ROUND(va603, 12) END
         ELSE NULL
       END
-    ) AS va641,
+    ) AS va610,
+    (
+      CASE
+        WHEN (
+          se371 > stock_row - 199
+        ) AND (
+          se649 > stock_row - 199
+        )
+        THEN CASE WHEN ISFINITE(va646) THEN ROUND(va646, 12) END
+        ELSE NULL
+      END
+    ) AS va650,
     (
       -(
-        CASE WHEN se775 = 5 THEN se774 END
+        CASE WHEN se784 = 5 THEN se783 END
       )
-    ) AS va776,
+    ) AS va785,
     (
       CASE
         WHEN (
-          se853 > stock_row - 16
+          se862 > stock_row - 16
         ) AND (
-          se549 > stock_row - 16
+          se558 > stock_row - 16
         )
-        THEN CASE WHEN ISFINITE(va850) THEN ROUND(va850, 12) END
+        THEN CASE WHEN ISFINITE(va859) THEN ROUND(va859, 12) END
         ELSE NULL
       END
-    ) AS va854,
+    ) AS va863,
     (
-      CASE WHEN se864 = 9 THEN se863 END
-    ) AS va865,
+      CASE WHEN se873 = 9 THEN se872 END
+    ) AS va874,
     (
-      CASE WHEN se902 = 16 THEN se901 END
-    ) AS va903,
+      CASE WHEN se911 = 16 THEN se910 END
+    ) AS va912,
     (
-      CASE WHEN se931 = 6 THEN se930 END
-    ) AS va932,
+      CASE WHEN se940 = 6 THEN se939 END
+    ) AS va941,
     (
       -CAST((
         (
           (
-            CASE WHEN se1015 = 13 THEN (
-              se1013 + se1014 * 13
+            CASE WHEN se1024 = 13 THEN (
+              se1022 + se1023 * 13
             ) / 26 END
           ) < (
             CASE
-              WHEN NOT va1019 IS NULL
+              WHEN NOT va1028 IS NULL
               THEN (
-                se1020 + ROUND(se1021 * day_rows)
+                se1029 + ROUND(se1030 * day_rows)
               ) / (
-                2 * se1022
+                2 * se1031
               )
             END
           )
         )
       ) AS DOUBLE)
-    ) AS va1023,
+    ) AS va1032,
     (
-      CASE WHEN se1038 = 18 THEN se1037 END
-    ) AS va1039,
+      CASE WHEN se1047 = 18 THEN se1046 END
+    ) AS va1048,
     (
       2 + CASE
-        WHEN se1070 < va1069
+        WHEN se1079 < va1078
         THEN 2
-        WHEN se1070 = va1069
+        WHEN se1079 = va1078
         THEN 1
-        WHEN se1070 > va1069
+        WHEN se1079 > va1078
         THEN 0
       END + CASE
-        WHEN se1071 < va1069
+        WHEN se1080 < va1078
         THEN 2
-        WHEN se1071 = va1069
+        WHEN se1080 = va1078
         THEN 1
-        WHEN se1071 > va1069
+        WHEN se1080 > va1078
         THEN 0
       END + CASE
-        WHEN se1072 < va1069
+        WHEN se1081 < va1078
         THEN 2
-        WHEN se1072 = va1069
+        WHEN se1081 = va1078
         THEN 1
-        WHEN se1072 > va1069
+        WHEN se1081 > va1078
         THEN 0
       END
-    ) / 8 AS va1073,
+    ) / 8 AS va1082,
     (
-      10 * va1096 + 9 * se1097 + 8 * se1098 + 7 * se1099 + 6 * se1100 + 5 * se1101 + 4 * se1102 + 3 * se1103 + 2 * se1104 + 1 * se1105
-    ) / 55 AS va1106,
+      10 * va1105 + 9 * se1106 + 8 * se1107 + 7 * se1108 + 6 * se1109 + 5 * se1110 + 4 * se1111 + 3 * se1112 + 2 * se1113 + 1 * se1114
+    ) / 55 AS va1115,
     (
-      2 * va1132 + 1 * se1133
-    ) / 3 AS va1134,
+      2 * va1141 + 1 * se1142
+    ) / 3 AS va1143,
     (
-      CASE WHEN se1158 = 16 THEN (
-        se1156 + se1157 * 16
+      CASE WHEN se1167 = 16 THEN (
+        se1165 + se1166 * 16
       ) / 32 END
-    ) AS va1159,
+    ) AS va1168,
     (
-      CASE WHEN se1168 = 15 THEN se1167 END
-    ) AS va1169,
+      CASE WHEN se1177 = 15 THEN se1176 END
+    ) AS va1178,
     (
-      5 * va1258 + 4 * se1259 + 3 * se1260 + 2 * se1261 + 1 * se1262
-    ) / 15 AS va1263,
+      5 * va1267 + 4 * se1268 + 3 * se1269 + 2 * se1270 + 1 * se1271
+    ) / 15 AS va1272,
     (
-      CASE WHEN se1276 = 6 THEN se1275 END
-    ) AS va1277,
+      CASE WHEN se1285 = 6 THEN se1284 END
+    ) AS va1286,
     (
-      CASE WHEN se1305 = 8 THEN se1304 END
-    ) AS va1306,
+      CASE WHEN se1314 = 8 THEN se1313 END
+    ) AS va1315,
     (
-      CASE WHEN se1415 = 6 THEN se1414 END
-    ) AS va1416,
+      CASE WHEN se1424 = 6 THEN se1423 END
+    ) AS va1425,
     (
-      CASE WHEN se1456 = 8 THEN se1455 END
-    ) AS va1457,
+      CASE WHEN se1465 = 8 THEN se1464 END
+    ) AS va1466,
     (
-      6 * va1507 + 5 * se1508 + 4 * se1509 + 3 * se1510 + 2 * se1511 + 1 * se1512
-    ) / 21 AS va1513,
+      6 * va1516 + 5 * se1517 + 4 * se1518 + 3 * se1519 + 2 * se1520 + 1 * se1521
+    ) / 21 AS va1522,
     (
-      CASE WHEN se1538 = 18 THEN se1537 END
-    ) AS va1539,
+      CASE WHEN se1547 = 18 THEN se1546 END
+    ) AS va1548,
     (
-      CASE WHEN se1561 = 12 THEN se1560 END
-    ) AS va1562,
+      CASE WHEN se1570 = 12 THEN se1569 END
+    ) AS va1571,
     (
-      4 * va1602 + 3 * se1603 + 2 * se1604 + 1 * se1605
-    ) / 10 AS va1606,
+      4 * va1611 + 3 * se1612 + 2 * se1613 + 1 * se1614
+    ) / 10 AS va1615,
     (
-      CASE WHEN se1619 = 3 THEN se1618 END
-    ) AS va1620,
+      CASE WHEN se1628 = 3 THEN se1627 END
+    ) AS va1629,
     (
-      CASE WHEN se1648 = 4 THEN se1647 END
-    ) AS va1649,
+      CASE WHEN se1657 = 4 THEN se1656 END
+    ) AS va1658,
     (
       CASE
         WHEN (
-          se1669 > stock_row - 19
+          se1678 > stock_row - 19
         ) AND (
-          se1670 > stock_row - 19
+          se1679 > stock_row - 19
         )
-        THEN CASE WHEN ISFINITE(va1668) THEN ROUND(va1668, 12) END
+        THEN CASE WHEN ISFINITE(va1677) THEN ROUND(va1677, 12) END
         ELSE NULL
       END
-    ) AS va1671,
+    ) AS va1680,
     (
-      CASE WHEN se1699 = 8 THEN se1698 END
-    ) AS va1700
+      CASE WHEN se1708 = 8 THEN se1707 END
+    ) AS va1709
   FROM series_5
 ), values_5_2 AS (
   SELECT
@@ -10915,453 +11023,453 @@ WITH values_0_1 AS (
     run_id,
     stock_row,
     day_rows,
-    se1042,
-    se1044,
-    se1171,
-    se1201,
-    se1202,
-    se1203,
-    se1430,
-    se1431,
-    se1432,
-    se1541,
-    se1545,
-    se1555,
-    se1556,
-    se1557,
-    se1719,
-    se1720,
-    se1721,
-    se362,
-    se554,
-    se613,
-    se614,
-    se615,
-    se625,
-    se626,
-    se627,
-    se631,
-    se632,
-    se633,
-    se672,
-    se673,
-    se674,
-    se842,
-    se843,
-    se844,
-    se889,
-    se890,
-    se891,
-    se906,
-    se908,
-    se919,
-    se920,
-    se921,
-    se953,
-    se954,
-    se955,
-    va1023,
-    va1039,
-    va1043,
+    se1051,
+    se1053,
+    se1180,
+    se1210,
+    se1211,
+    se1212,
+    se1439,
+    se1440,
+    se1441,
+    se1550,
+    se1554,
+    se1564,
+    se1565,
+    se1566,
+    se1728,
+    se1729,
+    se1730,
+    se371,
+    se563,
+    se622,
+    se623,
+    se624,
+    se634,
+    se635,
+    se636,
+    se640,
+    se641,
+    se642,
+    se681,
+    se682,
+    se683,
+    se851,
+    se852,
+    se853,
+    se898,
+    se899,
+    se900,
+    se915,
+    se917,
+    se928,
+    se929,
+    se930,
+    se962,
+    se963,
+    se964,
+    va1032,
+    va1048,
+    va1052,
     va106,
-    va1073,
-    va1169,
-    va1170,
-    va1200,
-    va1245,
+    va1082,
+    va1178,
+    va1179,
+    va1209,
     va1254,
+    va1263,
     va131,
-    va1343,
-    va1354,
-    va1410,
+    va1352,
+    va1363,
+    va1419,
     va142,
-    va1429,
-    va1447,
-    va1492,
+    va1438,
+    va1456,
+    va1501,
     va152,
-    va1528,
-    va1539,
-    va1540,
-    va1554,
+    va1537,
+    va1548,
+    va1549,
+    va1563,
     va160,
-    va1671,
+    va1680,
     va170,
-    va1718,
-    va1723,
-    va1730,
-    va1737,
-    va1751,
-    va1765,
-    va1772,
+    va1727,
+    va1732,
+    va1739,
+    va1746,
+    va1760,
     va1774,
+    va1781,
+    va1783,
     va188,
     va190,
-    va219,
     va226,
-    va247,
-    va263,
-    va299,
-    va314,
-    va321,
-    va339,
-    va350,
-    va368,
-    va372,
-    va383,
-    va391,
-    va411,
+    va233,
+    va254,
+    va272,
+    va308,
+    va323,
+    va330,
+    va348,
+    va359,
+    va377,
+    va381,
+    va392,
+    va400,
+    va420,
     va45,
-    va452,
-    va485,
-    va496,
-    va541,
+    va461,
+    va494,
+    va505,
     va550,
-    va553,
-    va561,
-    va581,
-    va591,
-    va611,
-    va612,
-    va624,
-    va630,
-    va652,
-    va667,
-    va671,
-    va691,
-    va694,
-    va704,
-    va717,
-    va721,
-    va740,
-    va745,
-    va762,
-    va764,
+    va559,
+    va562,
+    va570,
+    va590,
+    va600,
+    va620,
+    va621,
+    va633,
+    va639,
+    va661,
+    va676,
+    va680,
+    va700,
+    va703,
+    va713,
+    va726,
+    va730,
+    va749,
+    va754,
+    va771,
     va773,
-    va776,
-    va778,
-    va788,
+    va782,
+    va785,
+    va787,
     va79,
-    va793,
-    va794,
-    va812,
+    va797,
+    va802,
+    va803,
     va821,
-    va838,
-    va841,
-    va888,
-    va903,
-    va907,
-    va918,
+    va830,
+    va847,
+    va850,
+    va897,
+    va912,
+    va916,
+    va927,
     va94,
-    va952,
-    va988,
+    va961,
+    va997,
     (
       va9 * 8193 - (
         va9 * 8193 - va9
       )
     ) AS va10,
     (
-      va430 * 8193 - (
-        va430 * 8193 - va430
+      va439 * 8193 - (
+        va439 * 8193 - va439
       )
-    ) AS va431,
+    ) AS va440,
     (
-      CASE WHEN va468 > 0 THEN LN(va468) END
-    ) AS va469,
+      CASE WHEN va477 > 0 THEN LN(va477) END
+    ) AS va478,
     (
-      va601 * 8193 - (
-        va601 * 8193 - va601
+      va610 * 8193 - (
+        va610 * 8193 - va610
       )
-    ) AS va602,
+    ) AS va611,
     (
-      va641 * 8193 - (
-        va641 * 8193 - va641
+      va650 * 8193 - (
+        va650 * 8193 - va650
       )
-    ) AS va642,
+    ) AS va651,
     (
-      va854 * 8193 - (
-        va854 * 8193 - va854
+      va863 * 8193 - (
+        va863 * 8193 - va863
       )
-    ) AS va855,
+    ) AS va864,
     (
       CASE
         WHEN (
           NOT (
-            va866 = se867
-            AND va866 = se868
-            AND va866 = se869
-            AND va866 = se870
-            AND va866 = se871
-            AND va866 = se872
-            AND va866 = se873
-            AND va866 = se874
+            va875 = se876
+            AND va875 = se877
+            AND va875 = se878
+            AND va875 = se879
+            AND va875 = se880
+            AND va875 = se881
+            AND va875 = se882
+            AND va875 = se883
           )
         )
         AND (
           NOT (
-            va412 = se548
-            AND va412 = se619
-            AND va412 = se620
-            AND va412 = se621
-            AND va412 = se622
-            AND va412 = se875
-            AND va412 = se876
-            AND va412 = se877
+            va421 = se557
+            AND va421 = se628
+            AND va421 = se629
+            AND va421 = se630
+            AND va421 = se631
+            AND va421 = se884
+            AND va421 = se885
+            AND va421 = se886
           )
         )
-        THEN CASE WHEN ISFINITE(va865) THEN ROUND(va865, 12) END
+        THEN CASE WHEN ISFINITE(va874) THEN ROUND(va874, 12) END
         ELSE NULL
       END
-    ) AS va878,
+    ) AS va887,
     (
       CASE
         WHEN (
           NOT (
-            va933 = se934
-            AND va933 = se935
-            AND va933 = se936
-            AND va933 = se937
-            AND va933 = se938
+            va942 = se943
+            AND va942 = se944
+            AND va942 = se945
+            AND va942 = se946
+            AND va942 = se947
           )
         )
         AND (
           NOT (
-            va939 = se940
-            AND va939 = se941
-            AND va939 = se942
-            AND va939 = se943
-            AND va939 = se944
+            va948 = se949
+            AND va948 = se950
+            AND va948 = se951
+            AND va948 = se952
+            AND va948 = se953
           )
         )
-        THEN CASE WHEN ISFINITE(va932) THEN ROUND(va932, 12) END
+        THEN CASE WHEN ISFINITE(va941) THEN ROUND(va941, 12) END
         ELSE NULL
       END
-    ) AS va945,
+    ) AS va954,
     (
-      va1106 * 8193 - (
-        va1106 * 8193 - va1106
+      va1115 * 8193 - (
+        va1115 * 8193 - va1115
       )
-    ) AS va1107,
+    ) AS va1116,
     (
-      va1134 * 8193 - (
-        va1134 * 8193 - va1134
+      va1143 * 8193 - (
+        va1143 * 8193 - va1143
       )
-    ) AS va1135,
+    ) AS va1144,
     (
       -(
-        CASE WHEN va1148 > va1159 THEN va1148 WHEN va1148 <= va1159 THEN va1159 END
+        CASE WHEN va1157 > va1168 THEN va1157 WHEN va1157 <= va1168 THEN va1168 END
       )
-    ) AS va1160,
+    ) AS va1169,
     (
-      va1263 * 8193 - (
-        va1263 * 8193 - va1263
+      va1272 * 8193 - (
+        va1272 * 8193 - va1272
       )
-    ) AS va1264,
+    ) AS va1273,
     (
       CASE
         WHEN (
           NOT (
-            va1278 = se1279
-            AND va1278 = se1280
-            AND va1278 = se1281
-            AND va1278 = se1282
-            AND va1278 = se1283
+            va1287 = se1288
+            AND va1287 = se1289
+            AND va1287 = se1290
+            AND va1287 = se1291
+            AND va1287 = se1292
           )
         )
         AND (
           NOT (
-            va1284 = se1285
-            AND va1284 = se1286
-            AND va1284 = se1287
-            AND va1284 = se1288
-            AND va1284 = se1289
+            va1293 = se1294
+            AND va1293 = se1295
+            AND va1293 = se1296
+            AND va1293 = se1297
+            AND va1293 = se1298
           )
         )
-        THEN CASE WHEN ISFINITE(va1277) THEN ROUND(va1277, 12) END
+        THEN CASE WHEN ISFINITE(va1286) THEN ROUND(va1286, 12) END
         ELSE NULL
       END
-    ) AS va1290,
+    ) AS va1299,
     (
       CASE
         WHEN (
           NOT (
-            va1307 = se1308
-            AND va1307 = se1309
-            AND va1307 = se1310
-            AND va1307 = se1311
-            AND va1307 = se1312
-            AND va1307 = se1313
-            AND va1307 = se1314
+            va1316 = se1317
+            AND va1316 = se1318
+            AND va1316 = se1319
+            AND va1316 = se1320
+            AND va1316 = se1321
+            AND va1316 = se1322
+            AND va1316 = se1323
           )
         )
         AND (
           NOT (
-            va412 = se548
-            AND va412 = se619
-            AND va412 = se620
-            AND va412 = se621
-            AND va412 = se622
-            AND va412 = se875
-            AND va412 = se876
+            va421 = se557
+            AND va421 = se628
+            AND va421 = se629
+            AND va421 = se630
+            AND va421 = se631
+            AND va421 = se884
+            AND va421 = se885
           )
         )
-        THEN CASE WHEN ISFINITE(va1306) THEN ROUND(va1306, 12) END
+        THEN CASE WHEN ISFINITE(va1315) THEN ROUND(va1315, 12) END
         ELSE NULL
       END
-    ) AS va1315,
+    ) AS va1324,
     (
       CASE
         WHEN (
           NOT (
-            va191 = se264
-            AND va191 = se265
-            AND va191 = se266
-            AND va191 = se267
-            AND va191 = se268
+            va191 = se273
+            AND va191 = se274
+            AND va191 = se275
+            AND va191 = se276
+            AND va191 = se277
           )
         )
         AND (
           NOT (
-            va1417 = se1418
-            AND va1417 = se1419
-            AND va1417 = se1420
-            AND va1417 = se1421
-            AND va1417 = se1422
+            va1426 = se1427
+            AND va1426 = se1428
+            AND va1426 = se1429
+            AND va1426 = se1430
+            AND va1426 = se1431
           )
         )
-        THEN CASE WHEN ISFINITE(va1416) THEN ROUND(va1416, 12) END
+        THEN CASE WHEN ISFINITE(va1425) THEN ROUND(va1425, 12) END
         ELSE NULL
       END
-    ) AS va1423,
+    ) AS va1432,
     (
       CASE
         WHEN (
           NOT (
-            va1458 = se1459
-            AND va1458 = se1460
-            AND va1458 = se1461
-            AND va1458 = se1462
-            AND va1458 = se1463
-            AND va1458 = se1464
-            AND va1458 = se1465
+            va1467 = se1468
+            AND va1467 = se1469
+            AND va1467 = se1470
+            AND va1467 = se1471
+            AND va1467 = se1472
+            AND va1467 = se1473
+            AND va1467 = se1474
           )
         )
         AND (
           NOT (
-            va1466 = se1467
-            AND va1466 = se1468
-            AND va1466 = se1469
-            AND va1466 = se1470
-            AND va1466 = se1471
-            AND va1466 = se1472
-            AND va1466 = se1473
+            va1475 = se1476
+            AND va1475 = se1477
+            AND va1475 = se1478
+            AND va1475 = se1479
+            AND va1475 = se1480
+            AND va1475 = se1481
+            AND va1475 = se1482
           )
         )
-        THEN CASE WHEN ISFINITE(va1457) THEN ROUND(va1457, 12) END
+        THEN CASE WHEN ISFINITE(va1466) THEN ROUND(va1466, 12) END
         ELSE NULL
       END
-    ) AS va1474,
+    ) AS va1483,
     (
-      va1513 * 8193 - (
-        va1513 * 8193 - va1513
+      va1522 * 8193 - (
+        va1522 * 8193 - va1522
       )
-    ) AS va1514,
+    ) AS va1523,
     (
       CASE
         WHEN (
           NOT (
-            va1563 = se1564
-            AND va1563 = se1565
-            AND va1563 = se1566
-            AND va1563 = se1567
-            AND va1563 = se1568
-            AND va1563 = se1569
-            AND va1563 = se1570
-            AND va1563 = se1571
-            AND va1563 = se1572
-            AND va1563 = se1573
-            AND va1563 = se1574
+            va1572 = se1573
+            AND va1572 = se1574
+            AND va1572 = se1575
+            AND va1572 = se1576
+            AND va1572 = se1577
+            AND va1572 = se1578
+            AND va1572 = se1579
+            AND va1572 = se1580
+            AND va1572 = se1581
+            AND va1572 = se1582
+            AND va1572 = se1583
           )
         )
         AND (
           NOT (
-            va1284 = se1285
-            AND va1284 = se1286
-            AND va1284 = se1287
-            AND va1284 = se1288
-            AND va1284 = se1289
-            AND va1284 = se1575
-            AND va1284 = se1576
-            AND va1284 = se1577
-            AND va1284 = se1578
-            AND va1284 = se1579
-            AND va1284 = se1580
+            va1293 = se1294
+            AND va1293 = se1295
+            AND va1293 = se1296
+            AND va1293 = se1297
+            AND va1293 = se1298
+            AND va1293 = se1584
+            AND va1293 = se1585
+            AND va1293 = se1586
+            AND va1293 = se1587
+            AND va1293 = se1588
+            AND va1293 = se1589
           )
         )
-        THEN CASE WHEN ISFINITE(va1562) THEN ROUND(va1562, 12) END
+        THEN CASE WHEN ISFINITE(va1571) THEN ROUND(va1571, 12) END
         ELSE NULL
       END
-    ) AS va1581,
+    ) AS va1590,
     (
-      va1606 * 8193 - (
-        va1606 * 8193 - va1606
+      va1615 * 8193 - (
+        va1615 * 8193 - va1615
       )
-    ) AS va1607,
+    ) AS va1616,
     (
       CASE
         WHEN (
           NOT (
-            va1621 = se1622 AND va1621 = se1623
+            va1630 = se1631 AND va1630 = se1632
           )
         )
         AND (
           NOT (
-            va1540 = se1541 AND va1540 = se1624
+            va1549 = se1550 AND va1549 = se1633
           )
         )
-        THEN CASE WHEN ISFINITE(va1620) THEN ROUND(va1620, 12) END
+        THEN CASE WHEN ISFINITE(va1629) THEN ROUND(va1629, 12) END
         ELSE NULL
       END
-    ) AS va1625,
+    ) AS va1634,
     (
       CASE
         WHEN (
           NOT (
-            va1650 = se1651 AND va1650 = se1652 AND va1650 = se1653
+            va1659 = se1660 AND va1659 = se1661 AND va1659 = se1662
           )
         )
-        AND va1208
-        THEN CASE WHEN ISFINITE(va1649) THEN ROUND(va1649, 12) END
+        AND va1217
+        THEN CASE WHEN ISFINITE(va1658) THEN ROUND(va1658, 12) END
         ELSE NULL
       END
-    ) AS va1654,
+    ) AS va1663,
     (
       CASE
         WHEN (
           NOT (
-            va1563 = se1564
-            AND va1563 = se1565
-            AND va1563 = se1566
-            AND va1563 = se1567
-            AND va1563 = se1568
-            AND va1563 = se1569
-            AND va1563 = se1570
+            va1572 = se1573
+            AND va1572 = se1574
+            AND va1572 = se1575
+            AND va1572 = se1576
+            AND va1572 = se1577
+            AND va1572 = se1578
+            AND va1572 = se1579
           )
         )
         AND (
           NOT (
-            va1701 = se1702
-            AND va1701 = se1703
-            AND va1701 = se1704
-            AND va1701 = se1705
-            AND va1701 = se1706
-            AND va1701 = se1707
-            AND va1701 = se1708
+            va1710 = se1711
+            AND va1710 = se1712
+            AND va1710 = se1713
+            AND va1710 = se1714
+            AND va1710 = se1715
+            AND va1710 = se1716
+            AND va1710 = se1717
           )
         )
-        THEN CASE WHEN ISFINITE(va1700) THEN ROUND(va1700, 12) END
+        THEN CASE WHEN ISFINITE(va1709) THEN ROUND(va1709, 12) END
         ELSE NULL
       END
-    ) AS va1709
+    ) AS va1718
   FROM values_5_1
 ), values_5_3 AS (
   SELECT
@@ -11370,195 +11478,195 @@ WITH values_0_1 AS (
     run_id,
     stock_row,
     day_rows,
-    se1042,
-    se1044,
-    se1171,
-    se1201,
-    se1202,
-    se1203,
-    se1430,
-    se1431,
-    se1432,
-    se1541,
-    se1545,
-    se1555,
-    se1556,
-    se1557,
-    se1719,
-    se1720,
-    se1721,
-    se362,
-    se554,
-    se613,
-    se614,
-    se615,
-    se625,
-    se626,
-    se627,
-    se631,
-    se632,
-    se633,
-    se672,
-    se673,
-    se674,
-    se842,
-    se843,
-    se844,
-    se889,
-    se890,
-    se891,
-    se906,
-    se908,
-    se919,
-    se920,
-    se921,
-    se953,
-    se954,
-    se955,
+    se1051,
+    se1053,
+    se1180,
+    se1210,
+    se1211,
+    se1212,
+    se1439,
+    se1440,
+    se1441,
+    se1550,
+    se1554,
+    se1564,
+    se1565,
+    se1566,
+    se1728,
+    se1729,
+    se1730,
+    se371,
+    se563,
+    se622,
+    se623,
+    se624,
+    se634,
+    se635,
+    se636,
+    se640,
+    se641,
+    se642,
+    se681,
+    se682,
+    se683,
+    se851,
+    se852,
+    se853,
+    se898,
+    se899,
+    se900,
+    se915,
+    se917,
+    se928,
+    se929,
+    se930,
+    se962,
+    se963,
+    se964,
     va10,
-    va1023,
-    va1039,
-    va1043,
+    va1032,
+    va1048,
+    va1052,
     va106,
-    va1073,
-    va1107,
-    va1135,
-    va1160,
+    va1082,
+    va1116,
+    va1144,
     va1169,
-    va1170,
-    va1200,
-    va1245,
+    va1178,
+    va1179,
+    va1209,
     va1254,
-    va1264,
+    va1263,
+    va1273,
     va131,
-    va1343,
-    va1354,
-    va1410,
+    va1352,
+    va1363,
+    va1419,
     va142,
-    va1429,
-    va1447,
-    va1474,
-    va1492,
-    va1514,
+    va1438,
+    va1456,
+    va1483,
+    va1501,
     va152,
-    va1528,
-    va1539,
-    va1540,
-    va1554,
+    va1523,
+    va1537,
+    va1548,
+    va1549,
+    va1563,
     va160,
-    va1607,
-    va1625,
-    va1654,
-    va1671,
+    va1616,
+    va1634,
+    va1663,
+    va1680,
     va170,
-    va1718,
-    va1723,
-    va1730,
-    va1737,
-    va1751,
-    va1765,
-    va1772,
+    va1727,
+    va1732,
+    va1739,
+    va1746,
+    va1760,
     va1774,
+    va1781,
+    va1783,
     va188,
     va190,
-    va219,
     va226,
-    va247,
-    va263,
-    va299,
-    va314,
-    va321,
-    va339,
-    va350,
-    va368,
-    va372,
-    va383,
-    va391,
-    va411,
-    va431,
+    va233,
+    va254,
+    va272,
+    va308,
+    va323,
+    va330,
+    va348,
+    va359,
+    va377,
+    va381,
+    va392,
+    va400,
+    va420,
+    va440,
     va45,
-    va452,
-    va469,
-    va485,
-    va496,
-    va541,
+    va461,
+    va478,
+    va494,
+    va505,
     va550,
-    va553,
-    va561,
-    va581,
-    va591,
-    va602,
+    va559,
+    va562,
+    va570,
+    va590,
+    va600,
     va611,
-    va612,
-    va624,
-    va630,
-    va642,
-    va652,
-    va667,
-    va671,
-    va691,
-    va694,
-    va704,
-    va717,
-    va721,
-    va740,
-    va745,
-    va762,
-    va764,
+    va620,
+    va621,
+    va633,
+    va639,
+    va651,
+    va661,
+    va676,
+    va680,
+    va700,
+    va703,
+    va713,
+    va726,
+    va730,
+    va749,
+    va754,
+    va771,
     va773,
-    va776,
-    va778,
-    va788,
+    va782,
+    va785,
+    va787,
     va79,
-    va793,
-    va794,
-    va812,
+    va797,
+    va802,
+    va803,
     va821,
-    va838,
-    va841,
-    va855,
-    va888,
-    va903,
-    va907,
-    va918,
+    va830,
+    va847,
+    va850,
+    va864,
+    va897,
+    va912,
+    va916,
+    va927,
     va94,
-    va952,
-    va988,
+    va961,
+    va997,
     (
-      va878 * 8193 - (
-        va878 * 8193 - va878
+      va887 * 8193 - (
+        va887 * 8193 - va887
       )
-    ) AS va879,
+    ) AS va888,
     (
-      va945 * 8193 - (
-        va945 * 8193 - va945
+      va954 * 8193 - (
+        va954 * 8193 - va954
       )
-    ) AS va946,
+    ) AS va955,
     (
-      va1290 * 8193 - (
-        va1290 * 8193 - va1290
+      va1299 * 8193 - (
+        va1299 * 8193 - va1299
       )
-    ) AS va1291,
+    ) AS va1300,
     (
-      va1315 * 8193 - (
-        va1315 * 8193 - va1315
+      va1324 * 8193 - (
+        va1324 * 8193 - va1324
       )
-    ) AS va1316,
+    ) AS va1325,
     (
-      va1423 * 8193 - (
-        va1423 * 8193 - va1423
+      va1432 * 8193 - (
+        va1432 * 8193 - va1432
       )
-    ) AS va1424,
+    ) AS va1433,
     (
-      va1581 * 8193 - (
-        va1581 * 8193 - va1581
+      va1590 * 8193 - (
+        va1590 * 8193 - va1590
       )
-    ) AS va1582,
+    ) AS va1591,
     (
-      va1709 * 8193 - (
-        va1709 * 8193 - va1709
+      va1718 * 8193 - (
+        va1718 * 8193 - va1718
       )
-    ) AS va1710
+    ) AS va1719
   FROM values_5_2
 ), sections_6 AS (
   SELECT
@@ -11567,167 +11675,167 @@ WITH values_0_1 AS (
     run_id,
     stock_row,
     day_rows,
-    se1042,
-    se1044,
-    se1171,
-    se1201,
-    se1202,
-    se1203,
-    se1430,
-    se1431,
-    se1432,
-    se1541,
-    se1545,
-    se1555,
-    se1556,
-    se1557,
-    se1719,
-    se1720,
-    se1721,
-    se362,
-    se554,
-    se613,
-    se614,
-    se615,
-    se625,
-    se626,
-    se627,
-    se631,
-    se632,
-    se633,
-    se672,
-    se673,
-    se674,
-    se842,
-    se843,
-    se844,
-    se889,
-    se890,
-    se891,
-    se906,
-    se908,
-    se919,
-    se920,
-    se921,
-    se953,
-    se954,
-    se955,
+    se1051,
+    se1053,
+    se1180,
+    se1210,
+    se1211,
+    se1212,
+    se1439,
+    se1440,
+    se1441,
+    se1550,
+    se1554,
+    se1564,
+    se1565,
+    se1566,
+    se1728,
+    se1729,
+    se1730,
+    se371,
+    se563,
+    se622,
+    se623,
+    se624,
+    se634,
+    se635,
+    se636,
+    se640,
+    se641,
+    se642,
+    se681,
+    se682,
+    se683,
+    se851,
+    se852,
+    se853,
+    se898,
+    se899,
+    se900,
+    se915,
+    se917,
+    se928,
+    se929,
+    se930,
+    se962,
+    se963,
+    se964,
     va10,
-    va1023,
-    va1039,
-    va1043,
+    va1032,
+    va1048,
+    va1052,
     va106,
-    va1073,
-    va1107,
-    va1135,
-    va1160,
+    va1082,
+    va1116,
+    va1144,
     va1169,
-    va1170,
-    va1200,
-    va1245,
+    va1178,
+    va1179,
+    va1209,
     va1254,
-    va1264,
-    va1291,
+    va1263,
+    va1273,
+    va1300,
     va131,
-    va1316,
-    va1343,
-    va1354,
-    va1410,
+    va1325,
+    va1352,
+    va1363,
+    va1419,
     va142,
-    va1424,
-    va1429,
-    va1447,
-    va1474,
-    va1492,
-    va1514,
+    va1433,
+    va1438,
+    va1456,
+    va1483,
+    va1501,
     va152,
-    va1528,
-    va1539,
-    va1540,
-    va1554,
-    va1582,
+    va1523,
+    va1537,
+    va1548,
+    va1549,
+    va1563,
+    va1591,
     va160,
-    va1607,
-    va1625,
-    va1654,
-    va1671,
+    va1616,
+    va1634,
+    va1663,
+    va1680,
     va170,
-    va1710,
-    va1718,
-    va1723,
-    va1730,
-    va1737,
-    va1751,
-    va1765,
-    va1772,
+    va1719,
+    va1727,
+    va1732,
+    va1739,
+    va1746,
+    va1760,
     va1774,
+    va1781,
+    va1783,
     va188,
     va190,
-    va219,
     va226,
-    va247,
-    va263,
-    va299,
-    va314,
-    va321,
-    va339,
-    va350,
-    va368,
-    va372,
-    va383,
-    va391,
-    va411,
-    va431,
+    va233,
+    va254,
+    va272,
+    va308,
+    va323,
+    va330,
+    va348,
+    va359,
+    va377,
+    va381,
+    va392,
+    va400,
+    va420,
+    va440,
     va45,
-    va452,
-    va469,
-    va485,
-    va496,
-    va541,
+    va461,
+    va478,
+    va494,
+    va505,
     va550,
-    va553,
-    va561,
-    va581,
-    va591,
-    va602,
+    va559,
+    va562,
+    va570,
+    va590,
+    va600,
     va611,
-    va612,
-    va624,
-    va630,
-    va642,
-    va652,
-    va667,
-    va671,
-    va691,
-    va694,
-    va704,
-    va717,
-    va721,
-    va740,
-    va745,
-    va762,
-    va764,
+    va620,
+    va621,
+    va633,
+    va639,
+    va651,
+    va661,
+    va676,
+    va680,
+    va700,
+    va703,
+    va713,
+    va726,
+    va730,
+    va749,
+    va754,
+    va771,
     va773,
-    va776,
-    va778,
-    va788,
+    va782,
+    va785,
+    va787,
     va79,
-    va793,
-    va794,
-    va812,
+    va797,
+    va802,
+    va803,
     va821,
-    va838,
-    va841,
-    va855,
-    va879,
+    va830,
+    va847,
+    va850,
+    va864,
     va888,
-    va903,
-    va907,
-    va918,
+    va897,
+    va912,
+    va916,
+    va927,
     va94,
-    va946,
-    va952,
-    va988,
+    va955,
+    va961,
+    va997,
     RANK() OVER (PARTITION BY open_time_ms ORDER BY va10) AS se11,
     CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va10) AS se12,
     COUNT(va10) OVER (
@@ -11735,114 +11843,114 @@ WITH values_0_1 AS (
       ORDER BY va10
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
     ) AS se13,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va431) AS se432,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va431) AS se433,
-    COUNT(va431) OVER (
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va440) AS se441,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va440) AS se442,
+    COUNT(va440) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va431
+      ORDER BY va440
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se434,
-    SUM(ABS(va469)) OVER (
-      PARTITION BY open_time_ms
-      ORDER BY run_id
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se470,
-    SUM(ABS(va550)) OVER (
+    ) AS se443,
+    SUM(ABS(va478)) OVER (
       PARTITION BY open_time_ms
       ORDER BY run_id
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se551,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va602) AS se603,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va602) AS se604,
-    COUNT(va602) OVER (
+    ) AS se479,
+    SUM(ABS(va559)) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va602
+      ORDER BY run_id
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se605,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va642) AS se643,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va642) AS se644,
-    COUNT(va642) OVER (
+    ) AS se560,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va611) AS se612,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va611) AS se613,
+    COUNT(va611) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va642
+      ORDER BY va611
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se645,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va667) AS se668,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va667) AS se669,
-    COUNT(va667) OVER (
+    ) AS se614,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va651) AS se652,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va651) AS se653,
+    COUNT(va651) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va667
+      ORDER BY va651
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se670,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va855) AS se856,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va855) AS se857,
-    COUNT(va855) OVER (
+    ) AS se654,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va676) AS se677,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va676) AS se678,
+    COUNT(va676) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va855
+      ORDER BY va676
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se858,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va879) AS se880,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va879) AS se881,
-    COUNT(va879) OVER (
+    ) AS se679,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va864) AS se865,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va864) AS se866,
+    COUNT(va864) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va879
+      ORDER BY va864
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se882,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va946) AS se947,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va946) AS se948,
-    COUNT(va946) OVER (
+    ) AS se867,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va888) AS se889,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va888) AS se890,
+    COUNT(va888) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va946
+      ORDER BY va888
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se949,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1107) AS se1108,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1107) AS se1109,
-    COUNT(va1107) OVER (
+    ) AS se891,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va955) AS se956,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va955) AS se957,
+    COUNT(va955) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va1107
+      ORDER BY va955
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1110,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1135) AS se1136,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1135) AS se1137,
-    COUNT(va1135) OVER (
+    ) AS se958,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1116) AS se1117,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1116) AS se1118,
+    COUNT(va1116) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va1135
+      ORDER BY va1116
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1138,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1264) AS se1265,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1264) AS se1266,
-    COUNT(va1264) OVER (
+    ) AS se1119,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1144) AS se1145,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1144) AS se1146,
+    COUNT(va1144) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va1264
+      ORDER BY va1144
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1267,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1291) AS se1292,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1291) AS se1293,
-    COUNT(va1291) OVER (
+    ) AS se1147,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1273) AS se1274,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1273) AS se1275,
+    COUNT(va1273) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va1291
+      ORDER BY va1273
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1294,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1316) AS se1317,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1316) AS se1318,
-    COUNT(va1316) OVER (
+    ) AS se1276,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1300) AS se1301,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1300) AS se1302,
+    COUNT(va1300) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va1316
+      ORDER BY va1300
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1319,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1582) AS se1583,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1582) AS se1584,
-    COUNT(va1582) OVER (
+    ) AS se1303,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1325) AS se1326,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1325) AS se1327,
+    COUNT(va1325) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va1582
+      ORDER BY va1325
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1585,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1710) AS se1711,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1710) AS se1712,
-    COUNT(va1710) OVER (
+    ) AS se1328,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1591) AS se1592,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1591) AS se1593,
+    COUNT(va1591) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va1710
+      ORDER BY va1591
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1713
+    ) AS se1594,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1719) AS se1720,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1719) AS se1721,
+    COUNT(va1719) OVER (
+      PARTITION BY open_time_ms
+      ORDER BY va1719
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1722
   FROM values_5_3
 ), values_6_1 AS (
   SELECT
@@ -11851,115 +11959,115 @@ WITH values_0_1 AS (
     run_id,
     stock_row,
     day_rows,
-    se1042,
-    se1044,
-    se1171,
-    se1201,
-    se1202,
-    se1203,
-    se1430,
-    se1431,
-    se1432,
-    se1541,
-    se1545,
-    se1555,
-    se1556,
-    se1557,
-    se362,
-    se906,
-    se908,
-    se919,
-    se920,
-    se921,
-    va1023,
-    va1039,
-    va1043,
+    se1051,
+    se1053,
+    se1180,
+    se1210,
+    se1211,
+    se1212,
+    se1439,
+    se1440,
+    se1441,
+    se1550,
+    se1554,
+    se1564,
+    se1565,
+    se1566,
+    se371,
+    se915,
+    se917,
+    se928,
+    se929,
+    se930,
+    va1032,
+    va1048,
+    va1052,
     va106,
-    va1073,
-    va1160,
+    va1082,
     va1169,
-    va1170,
-    va1200,
-    va1245,
+    va1178,
+    va1179,
+    va1209,
     va1254,
+    va1263,
     va131,
-    va1343,
-    va1354,
-    va1410,
+    va1352,
+    va1363,
+    va1419,
     va142,
-    va1424,
-    va1429,
-    va1447,
-    va1474,
-    va1492,
-    va1514,
+    va1433,
+    va1438,
+    va1456,
+    va1483,
+    va1501,
     va152,
-    va1528,
-    va1539,
-    va1540,
-    va1554,
+    va1523,
+    va1537,
+    va1548,
+    va1549,
+    va1563,
     va160,
-    va1607,
-    va1625,
-    va1654,
-    va1671,
+    va1616,
+    va1634,
+    va1663,
+    va1680,
     va170,
-    va1723,
-    va1730,
-    va1737,
-    va1751,
-    va1765,
-    va1772,
+    va1732,
+    va1739,
+    va1746,
+    va1760,
     va1774,
+    va1781,
+    va1783,
     va188,
     va190,
-    va219,
     va226,
-    va247,
-    va263,
-    va299,
-    va314,
-    va321,
-    va339,
-    va350,
-    va368,
-    va372,
-    va383,
-    va391,
-    va411,
+    va233,
+    va254,
+    va272,
+    va308,
+    va323,
+    va330,
+    va348,
+    va359,
+    va377,
+    va381,
+    va392,
+    va400,
+    va420,
     va45,
-    va452,
-    va485,
-    va496,
-    va541,
-    va561,
-    va581,
-    va591,
-    va652,
-    va691,
-    va694,
-    va704,
-    va717,
-    va721,
-    va740,
-    va745,
-    va762,
-    va764,
+    va461,
+    va494,
+    va505,
+    va550,
+    va570,
+    va590,
+    va600,
+    va661,
+    va700,
+    va703,
+    va713,
+    va726,
+    va730,
+    va749,
+    va754,
+    va771,
     va773,
-    va776,
-    va778,
-    va788,
+    va782,
+    va785,
+    va787,
     va79,
-    va793,
-    va794,
-    va812,
+    va797,
+    va802,
+    va803,
     va821,
-    va838,
-    va903,
-    va907,
-    va918,
+    va830,
+    va847,
+    va912,
+    va916,
+    va927,
     va94,
-    va988,
+    va997,
     (
       (
         CASE
@@ -11975,21 +12083,21 @@ WITH values_0_1 AS (
     (
       CAST(0.5 AS DOUBLE) < (
         CASE
-          WHEN NOT va431 IS NULL
+          WHEN NOT va440 IS NULL
           THEN (
-            se432 + ROUND(se433 * day_rows)
+            se441 + ROUND(se442 * day_rows)
           ) / (
-            2 * se434
+            2 * se443
           )
         END
       )
-    ) AS va435,
-    va469 * CAST(1 AS DOUBLE) / NULLIF(se470, 0) AS va471,
+    ) AS va444,
+    va478 * CAST(1 AS DOUBLE) / NULLIF(se479, 0) AS va480,
     (
       (
-        va550 * CAST(1 AS DOUBLE) / NULLIF(se551, 0) * 20
-      ) + va553 * CAST(1 AS DOUBLE) / NULLIF(se554, 0)
-    ) AS va555,
+        va559 * CAST(1 AS DOUBLE) / NULLIF(se560, 0) * 20
+      ) + va562 * CAST(1 AS DOUBLE) / NULLIF(se563, 0)
+    ) AS va564,
     (
       (
         (
@@ -11997,125 +12105,116 @@ WITH values_0_1 AS (
             (
               (
                 CASE
-                  WHEN NOT va602 IS NULL
+                  WHEN NOT va611 IS NULL
                   THEN (
-                    se603 + ROUND(se604 * day_rows)
+                    se612 + ROUND(se613 * day_rows)
                   ) / (
-                    2 * se605
+                    2 * se614
                   )
                 END
               ) * CAST(2.21 AS DOUBLE)
             ) + (
-              va611 * CAST(0.7 AS DOUBLE)
+              va620 * CAST(0.7 AS DOUBLE)
             )
           ) + (
             (
               CASE
-                WHEN NOT va612 IS NULL
+                WHEN NOT va621 IS NULL
                 THEN (
-                  se613 + ROUND(se614 * day_rows)
+                  se622 + ROUND(se623 * day_rows)
                 ) / (
-                  2 * se615
+                  2 * se624
                 )
               END
             ) * CAST(0.73 AS DOUBLE)
           )
         ) + (
           CASE
-            WHEN NOT va624 IS NULL
+            WHEN NOT va633 IS NULL
             THEN (
-              se625 + ROUND(se626 * day_rows)
+              se634 + ROUND(se635 * day_rows)
             ) / (
-              2 * se627
+              2 * se636
             )
           END
         )
       ) + (
         (
           CASE
-            WHEN NOT va630 IS NULL
+            WHEN NOT va639 IS NULL
             THEN (
-              se631 + ROUND(se632 * day_rows)
+              se640 + ROUND(se641 * day_rows)
             ) / (
-              2 * se633
+              2 * se642
             )
           END
         ) * CAST(0.6 AS DOUBLE)
       )
-    ) AS va634,
+    ) AS va643,
     (
       (
         CASE
-          WHEN NOT va642 IS NULL
+          WHEN NOT va651 IS NULL
           THEN (
-            se643 + ROUND(se644 * day_rows)
+            se652 + ROUND(se653 * day_rows)
           ) / (
-            2 * se645
+            2 * se654
           )
         END
-      ) + va611
-    ) AS va646,
+      ) + va620
+    ) AS va655,
     (
       (
         -(
           CASE
-            WHEN NOT va667 IS NULL
+            WHEN NOT va676 IS NULL
             THEN (
-              se668 + ROUND(se669 * day_rows)
+              se677 + ROUND(se678 * day_rows)
             ) / (
-              2 * se670
+              2 * se679
             )
           END
         )
       ) * (
         (
           CASE
-            WHEN NOT va671 IS NULL
+            WHEN NOT va680 IS NULL
             THEN (
-              se672 + ROUND(se673 * day_rows)
+              se681 + ROUND(se682 * day_rows)
             ) / (
-              2 * se674
+              2 * se683
             )
           END
         ) + 1
       )
-    ) AS va675,
+    ) AS va684,
     CAST((
       (
         (
           CASE
-            WHEN NOT va841 IS NULL
+            WHEN NOT va850 IS NULL
             THEN (
-              se842 + ROUND(se843 * day_rows)
+              se851 + ROUND(se852 * day_rows)
             ) / (
-              2 * se844
+              2 * se853
             )
           END
         ) < (
           CASE
-            WHEN NOT va855 IS NULL
+            WHEN NOT va864 IS NULL
             THEN (
-              se856 + ROUND(se857 * day_rows)
+              se865 + ROUND(se866 * day_rows)
             ) / (
-              2 * se858
+              2 * se867
             )
           END
         )
       )
-    ) AS DOUBLE) AS va859,
+    ) AS DOUBLE) AS va868,
     (
       -CAST((
         (
           (
-            CASE
-              WHEN NOT va879 IS NULL
-              THEN (
-                se880 + ROUND(se881 * day_rows)
-              ) / (
-                2 * se882
-              )
-            END
-          ) < (
             CASE
               WHEN NOT va888 IS NULL
               THEN (
@@ -12124,130 +12223,139 @@ WITH values_0_1 AS (
                 2 * se891
               )
             END
+          ) < (
+            CASE
+              WHEN NOT va897 IS NULL
+              THEN (
+                se898 + ROUND(se899 * day_rows)
+              ) / (
+                2 * se900
+              )
+            END
           )
         )
       ) AS DOUBLE)
-    ) AS va892,
+    ) AS va901,
     (
       -CAST((
         (
           (
             CASE
-              WHEN NOT va946 IS NULL
+              WHEN NOT va955 IS NULL
               THEN (
-                se947 + ROUND(se948 * day_rows)
+                se956 + ROUND(se957 * day_rows)
               ) / (
-                2 * se949
+                2 * se958
               )
             END
           ) < (
             CASE
-              WHEN NOT va952 IS NULL
+              WHEN NOT va961 IS NULL
               THEN (
-                se953 + ROUND(se954 * day_rows)
+                se962 + ROUND(se963 * day_rows)
               ) / (
-                2 * se955
+                2 * se964
               )
             END
           )
         )
       ) AS DOUBLE)
-    ) AS va956,
+    ) AS va965,
     (
       (
         CASE
-          WHEN NOT va1107 IS NULL
+          WHEN NOT va1116 IS NULL
           THEN (
-            se1108 + ROUND(se1109 * day_rows)
+            se1117 + ROUND(se1118 * day_rows)
           ) / (
-            2 * se1110
+            2 * se1119
           )
         END
       ) / NULLIF(
         (
           CASE
-            WHEN NOT va1135 IS NULL
+            WHEN NOT va1144 IS NULL
             THEN (
-              se1136 + ROUND(se1137 * day_rows)
+              se1145 + ROUND(se1146 * day_rows)
             ) / (
-              2 * se1138
+              2 * se1147
             )
           END
         ),
         0
       )
-    ) AS va1139,
+    ) AS va1148,
     (
       CASE
-        WHEN NOT va1264 IS NULL
+        WHEN NOT va1273 IS NULL
         THEN (
-          se1265 + ROUND(se1266 * day_rows)
+          se1274 + ROUND(se1275 * day_rows)
         ) / (
-          2 * se1267
+          2 * se1276
         )
       END
-    ) AS va1268,
+    ) AS va1277,
     (
       CASE
-        WHEN NOT va1291 IS NULL
+        WHEN NOT va1300 IS NULL
         THEN (
-          se1292 + ROUND(se1293 * day_rows)
+          se1301 + ROUND(se1302 * day_rows)
         ) / (
-          2 * se1294
+          2 * se1303
         )
       END
-    ) AS va1295,
+    ) AS va1304,
     POWER(
       (
         CASE
-          WHEN NOT va1316 IS NULL
+          WHEN NOT va1325 IS NULL
           THEN (
-            se1317 + ROUND(se1318 * day_rows)
+            se1326 + ROUND(se1327 * day_rows)
           ) / (
-            2 * se1319
+            2 * se1328
           )
         END
       ),
       4
-    ) AS va1320,
+    ) AS va1329,
     POWER(
       (
         CASE
-          WHEN NOT va1582 IS NULL
+          WHEN NOT va1591 IS NULL
           THEN (
-            se1583 + ROUND(se1584 * day_rows)
+            se1592 + ROUND(se1593 * day_rows)
           ) / (
-            2 * se1585
+            2 * se1594
           )
         END
       ),
       5
-    ) AS va1586,
+    ) AS va1595,
     (
       -CAST((
         (
           (
             CASE
-              WHEN NOT va1710 IS NULL
+              WHEN NOT va1719 IS NULL
               THEN (
-                se1711 + ROUND(se1712 * day_rows)
+                se1720 + ROUND(se1721 * day_rows)
               ) / (
-                2 * se1713
+                2 * se1722
               )
             END
           ) < (
             CASE
-              WHEN NOT va1718 IS NULL
+              WHEN NOT va1727 IS NULL
               THEN (
-                se1719 + ROUND(se1720 * day_rows)
+                se1728 + ROUND(se1729 * day_rows)
               ) / (
-                2 * se1721
+                2 * se1730
               )
             END
           )
         )
       ) AS DOUBLE)
-    ) AS va1722
+    ) AS va1731
   FROM sections_6
 ), values_6_2 AS (
   SELECT
@@ -12256,163 +12364,163 @@ WITH values_0_1 AS (
     run_id,
     stock_row,
     day_rows,
-    se1042,
-    se1044,
-    se1171,
-    se1201,
-    se1202,
-    se1203,
-    se1430,
-    se1431,
-    se1432,
-    se1541,
-    se1545,
-    se1555,
-    se1556,
-    se1557,
-    se362,
-    se906,
-    se908,
-    se919,
-    se920,
-    se921,
-    va1023,
-    va1039,
-    va1043,
+    se1051,
+    se1053,
+    se1180,
+    se1210,
+    se1211,
+    se1212,
+    se1439,
+    se1440,
+    se1441,
+    se1550,
+    se1554,
+    se1564,
+    se1565,
+    se1566,
+    se371,
+    se915,
+    se917,
+    se928,
+    se929,
+    se930,
+    va1032,
+    va1048,
+    va1052,
     va106,
-    va1073,
-    va1139,
-    va1160,
+    va1082,
+    va1148,
     va1169,
-    va1170,
-    va1200,
-    va1245,
+    va1178,
+    va1179,
+    va1209,
+    va1254,
     va131,
-    va1343,
-    va1354,
+    va1352,
+    va1363,
     va14,
-    va1410,
+    va1419,
     va142,
-    va1424,
-    va1429,
-    va1447,
-    va1474,
-    va1492,
-    va1514,
+    va1433,
+    va1438,
+    va1456,
+    va1483,
+    va1501,
     va152,
-    va1528,
-    va1539,
-    va1540,
-    va1554,
+    va1523,
+    va1537,
+    va1548,
+    va1549,
+    va1563,
     va160,
-    va1607,
-    va1625,
-    va1654,
-    va1671,
+    va1616,
+    va1634,
+    va1663,
+    va1680,
     va170,
-    va1722,
-    va1723,
-    va1730,
-    va1737,
-    va1751,
-    va1765,
-    va1772,
+    va1731,
+    va1732,
+    va1739,
+    va1746,
+    va1760,
     va1774,
+    va1781,
+    va1783,
     va188,
     va190,
-    va219,
     va226,
-    va247,
-    va263,
-    va299,
-    va314,
-    va321,
-    va339,
-    va350,
-    va368,
-    va372,
-    va383,
-    va391,
-    va411,
+    va233,
+    va254,
+    va272,
+    va308,
+    va323,
+    va330,
+    va348,
+    va359,
+    va377,
+    va381,
+    va392,
+    va400,
+    va420,
     va45,
-    va452,
-    va485,
-    va496,
-    va541,
-    va555,
-    va561,
-    va581,
-    va591,
-    va634,
-    va646,
-    va652,
-    va675,
-    va691,
-    va694,
-    va704,
-    va717,
-    va721,
-    va740,
-    va745,
-    va762,
-    va764,
+    va461,
+    va494,
+    va505,
+    va550,
+    va564,
+    va570,
+    va590,
+    va600,
+    va643,
+    va655,
+    va661,
+    va684,
+    va700,
+    va703,
+    va713,
+    va726,
+    va730,
+    va749,
+    va754,
+    va771,
     va773,
-    va776,
-    va778,
-    va788,
+    va782,
+    va785,
+    va787,
     va79,
-    va793,
-    va794,
-    va812,
+    va797,
+    va802,
+    va803,
     va821,
-    va838,
-    va859,
-    va892,
-    va903,
-    va907,
-    va918,
+    va830,
+    va847,
+    va868,
+    va901,
+    va912,
+    va916,
+    va927,
     va94,
-    va956,
-    va988,
+    va965,
+    va997,
     (
-      CASE WHEN va435 THEN (
+      CASE WHEN va444 THEN (
         -1
-      ) WHEN NOT va435 THEN 1 END
-    ) AS va436,
+      ) WHEN NOT va444 THEN 1 END
+    ) AS va445,
     (
-      va471 * 8193 - (
-        va471 * 8193 - va471
+      va480 * 8193 - (
+        va480 * 8193 - va480
       )
-    ) AS va472,
+    ) AS va481,
     (
-      CASE WHEN va1254 < va1268 THEN va1254 WHEN va1254 >= va1268 THEN va1268 END
-    ) AS va1269,
+      CASE WHEN va1263 < va1277 THEN va1263 WHEN va1263 >= va1277 THEN va1277 END
+    ) AS va1278,
     (
       CASE
         WHEN (
-          va1295 > 0
+          va1304 > 0
           OR (
-            va773 = FLOOR(va773) AND (
-              va1295 <> 0 OR va773 >= 0
+            va782 = FLOOR(va782) AND (
+              va1304 <> 0 OR va782 >= 0
             )
           )
           OR (
-            va1295 = 0 AND va773 > 0
+            va1304 = 0 AND va782 > 0
           )
         )
-        THEN POWER(va1295, va773)
+        THEN POWER(va1304, va782)
       END
-    ) AS va1296,
+    ) AS va1305,
     (
-      va1320 * 8193 - (
-        va1320 * 8193 - va1320
+      va1329 * 8193 - (
+        va1329 * 8193 - va1329
       )
-    ) AS va1321,
+    ) AS va1330,
     (
-      va1586 * 8193 - (
-        va1586 * 8193 - va1586
+      va1595 * 8193 - (
+        va1595 * 8193 - va1595
       )
-    ) AS va1587
+    ) AS va1596
   FROM values_6_1
 ), values_6_3 AS (
   SELECT
@@ -12421,132 +12529,132 @@ WITH values_0_1 AS (
     run_id,
     stock_row,
     day_rows,
-    se1042,
-    se1044,
-    se1171,
-    se1201,
-    se1202,
-    se1203,
-    se1430,
-    se1431,
-    se1432,
-    se1541,
-    se1545,
-    se1555,
-    se1556,
-    se1557,
-    se362,
-    se906,
-    se908,
-    se919,
-    se920,
-    se921,
-    va1023,
-    va1039,
-    va1043,
+    se1051,
+    se1053,
+    se1180,
+    se1210,
+    se1211,
+    se1212,
+    se1439,
+    se1440,
+    se1441,
+    se1550,
+    se1554,
+    se1564,
+    se1565,
+    se1566,
+    se371,
+    se915,
+    se917,
+    se928,
+    se929,
+    se930,
+    va1032,
+    va1048,
+    va1052,
     va106,
-    va1073,
-    va1139,
-    va1160,
+    va1082,
+    va1148,
     va1169,
-    va1170,
-    va1200,
-    va1245,
-    va1269,
+    va1178,
+    va1179,
+    va1209,
+    va1254,
+    va1278,
     va131,
-    va1321,
-    va1343,
-    va1354,
+    va1330,
+    va1352,
+    va1363,
     va14,
-    va1410,
+    va1419,
     va142,
-    va1424,
-    va1429,
-    va1447,
-    va1474,
-    va1492,
-    va1514,
+    va1433,
+    va1438,
+    va1456,
+    va1483,
+    va1501,
     va152,
-    va1528,
-    va1539,
-    va1540,
-    va1554,
-    va1587,
+    va1523,
+    va1537,
+    va1548,
+    va1549,
+    va1563,
+    va1596,
     va160,
-    va1607,
-    va1625,
-    va1654,
-    va1671,
+    va1616,
+    va1634,
+    va1663,
+    va1680,
     va170,
-    va1722,
-    va1723,
-    va1730,
-    va1737,
-    va1751,
-    va1765,
-    va1772,
+    va1731,
+    va1732,
+    va1739,
+    va1746,
+    va1760,
     va1774,
+    va1781,
+    va1783,
     va188,
     va190,
-    va219,
     va226,
-    va247,
-    va263,
-    va299,
-    va314,
-    va321,
-    va339,
-    va350,
-    va368,
-    va372,
-    va383,
-    va391,
-    va411,
-    va436,
+    va233,
+    va254,
+    va272,
+    va308,
+    va323,
+    va330,
+    va348,
+    va359,
+    va377,
+    va381,
+    va392,
+    va400,
+    va420,
+    va445,
     va45,
-    va452,
-    va472,
-    va485,
-    va496,
-    va541,
-    va555,
-    va561,
-    va581,
-    va591,
-    va634,
-    va646,
-    va652,
-    va675,
-    va691,
-    va694,
-    va704,
-    va717,
-    va721,
-    va740,
-    va745,
-    va762,
-    va764,
+    va461,
+    va481,
+    va494,
+    va505,
+    va550,
+    va564,
+    va570,
+    va590,
+    va600,
+    va643,
+    va655,
+    va661,
+    va684,
+    va700,
+    va703,
+    va713,
+    va726,
+    va730,
+    va749,
+    va754,
+    va771,
     va773,
-    va776,
-    va778,
-    va788,
+    va782,
+    va785,
+    va787,
     va79,
-    va793,
-    va794,
-    va812,
+    va797,
+    va802,
+    va803,
     va821,
-    va838,
-    va859,
-    va892,
-    va903,
-    va907,
-    va918,
+    va830,
+    va847,
+    va868,
+    va901,
+    va912,
+    va916,
+    va927,
     va94,
-    va956,
-    va988,
+    va965,
+    va997,
     (
-      CASE WHEN ISFINITE(va1296) THEN va1296 END
-    ) AS va1297
+      CASE WHEN ISFINITE(va1305) THEN va1305 END
+    ) AS va1306
   FROM values_6_2
 ), series_7 AS (
   SELECT
@@ -12555,181 +12663,181 @@ WITH values_0_1 AS (
     run_id,
     stock_row,
     day_rows,
-    se1042,
-    se1201,
-    se1202,
-    se1203,
-    se1430,
-    se1431,
-    se1432,
-    se1545,
-    se1555,
-    se1556,
-    se1557,
-    se362,
-    se906,
-    se919,
-    se920,
-    se921,
-    va1023,
-    va1039,
+    se1051,
+    se1210,
+    se1211,
+    se1212,
+    se1439,
+    se1440,
+    se1441,
+    se1554,
+    se1564,
+    se1565,
+    se1566,
+    se371,
+    se915,
+    se928,
+    se929,
+    se930,
+    va1032,
+    va1048,
     va106,
-    va1073,
-    va1139,
-    va1160,
+    va1082,
+    va1148,
     va1169,
-    va1200,
-    va1245,
-    va1269,
-    va1297,
+    va1178,
+    va1209,
+    va1254,
+    va1278,
+    va1306,
     va131,
-    va1321,
-    va1343,
-    va1354,
+    va1330,
+    va1352,
+    va1363,
     va14,
-    va1410,
+    va1419,
     va142,
-    va1429,
-    va1447,
-    va1474,
-    va1492,
-    va1514,
+    va1438,
+    va1456,
+    va1483,
+    va1501,
     va152,
-    va1528,
-    va1539,
-    va1554,
-    va1587,
+    va1523,
+    va1537,
+    va1548,
+    va1563,
+    va1596,
     va160,
-    va1607,
-    va1654,
+    va1616,
+    va1663,
     va170,
-    va1722,
-    va1723,
-    va1730,
-    va1737,
-    va1751,
-    va1765,
-    va1772,
+    va1731,
+    va1732,
+    va1739,
+    va1746,
+    va1760,
     va1774,
+    va1781,
+    va1783,
     va188,
     va190,
-    va219,
     va226,
-    va247,
-    va263,
-    va299,
-    va314,
-    va321,
-    va339,
-    va350,
-    va368,
-    va372,
-    va383,
-    va391,
-    va411,
-    va436,
+    va233,
+    va254,
+    va272,
+    va308,
+    va323,
+    va330,
+    va348,
+    va359,
+    va377,
+    va381,
+    va392,
+    va400,
+    va420,
+    va445,
     va45,
-    va452,
-    va472,
-    va485,
-    va496,
-    va541,
-    va555,
-    va561,
-    va581,
-    va591,
-    va634,
-    va646,
-    va652,
-    va675,
-    va691,
-    va694,
-    va704,
-    va717,
-    va721,
-    va740,
-    va745,
-    va762,
-    va764,
+    va461,
+    va481,
+    va494,
+    va505,
+    va550,
+    va564,
+    va570,
+    va590,
+    va600,
+    va643,
+    va655,
+    va661,
+    va684,
+    va700,
+    va703,
+    va713,
+    va726,
+    va730,
+    va749,
+    va754,
+    va771,
     va773,
-    va776,
-    va778,
-    va788,
+    va782,
+    va785,
+    va787,
     va79,
-    va793,
-    va794,
-    va812,
+    va797,
+    va802,
+    va803,
     va821,
-    va838,
-    va859,
-    va892,
-    va903,
-    va918,
+    va830,
+    va847,
+    va868,
+    va901,
+    va912,
+    va927,
     va94,
-    va956,
-    va988,
+    va965,
+    va997,
     MAX((
-      CASE WHEN va907 IS DISTINCT FROM se908 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se909,
+      CASE WHEN va916 IS DISTINCT FROM se917 OR stock_row = 1 THEN stock_row END
+    )) OVER rows_before AS se918,
     MAX(
       (
-        CASE WHEN va1043 IS DISTINCT FROM se1044 OR stock_row = 1 THEN stock_row END
+        CASE WHEN va1052 IS DISTINCT FROM se1053 OR stock_row = 1 THEN stock_row END
       )
-    ) OVER rows_before AS se1045,
+    ) OVER rows_before AS se1054,
     MAX(
       (
-        CASE WHEN va1170 IS DISTINCT FROM se1171 OR stock_row = 1 THEN stock_row END
+        CASE WHEN va1179 IS DISTINCT FROM se1180 OR stock_row = 1 THEN stock_row END
       )
-    ) OVER rows_before AS se1172,
+    ) OVER rows_before AS se1181,
     RANK(
     ORDER BY
-      va1424) OVER rows_20 AS se1425,
+      va1433) OVER rows_20 AS se1434,
     CUME_DIST(
     ORDER BY
-      va1424) OVER rows_20 AS se1426,
-    COUNT(va1424) OVER rows_20 AS se1427,
-    LAG(va1474, 1) OVER rows_row AS se1475,
-    LAG(va1474, 2) OVER rows_row AS se1476,
-    LAG(va1474, 3) OVER rows_row AS se1477,
-    LAG(va1474, 4) OVER rows_row AS se1478,
-    LAG(va1474, 5) OVER rows_row AS se1479,
-    LAG(va1514, 1) OVER rows_row AS se1515,
-    LAG(va1514, 2) OVER rows_row AS se1516,
-    LAG(va1514, 3) OVER rows_row AS se1517,
-    LAG(va1514, 4) OVER rows_row AS se1518,
-    LAG(va1514, 5) OVER rows_row AS se1519,
+      va1433) OVER rows_20 AS se1435,
+    COUNT(va1433) OVER rows_20 AS se1436,
+    LAG(va1483, 1) OVER rows_row AS se1484,
+    LAG(va1483, 2) OVER rows_row AS se1485,
+    LAG(va1483, 3) OVER rows_row AS se1486,
+    LAG(va1483, 4) OVER rows_row AS se1487,
+    LAG(va1483, 5) OVER rows_row AS se1488,
+    LAG(va1523, 1) OVER rows_row AS se1524,
+    LAG(va1523, 2) OVER rows_row AS se1525,
+    LAG(va1523, 3) OVER rows_row AS se1526,
+    LAG(va1523, 4) OVER rows_row AS se1527,
+    LAG(va1523, 5) OVER rows_row AS se1528,
     MAX(
       (
-        CASE WHEN va1540 IS DISTINCT FROM se1541 OR stock_row = 1 THEN stock_row END
+        CASE WHEN va1549 IS DISTINCT FROM se1550 OR stock_row = 1 THEN stock_row END
       )
-    ) OVER rows_before AS se1542,
-    LAG(va1587, 1) OVER rows_row AS se1588,
-    LAG(va1587, 2) OVER rows_row AS se1589,
-    LAG(va1587, 3) OVER rows_row AS se1590,
-    LAG(va1587, 4) OVER rows_row AS se1591,
-    LAG(va1587, 5) OVER rows_row AS se1592,
-    LAG(va1587, 6) OVER rows_row AS se1593,
-    LAG(va1587, 7) OVER rows_row AS se1594,
-    LAG(va1587, 8) OVER rows_row AS se1595,
-    LAG(va1587, 9) OVER rows_row AS se1596,
-    LAG(va1587, 10) OVER rows_row AS se1597,
-    LAG(va1607, 1) OVER rows_row AS se1608,
-    LAG(va1607, 2) OVER rows_row AS se1609,
-    LAG(va1607, 3) OVER rows_row AS se1610,
-    LAG(va1607, 4) OVER rows_row AS se1611,
-    LAG(va1607, 5) OVER rows_row AS se1612,
-    LAG(va1607, 6) OVER rows_row AS se1613,
-    LAG(va1607, 7) OVER rows_row AS se1614,
-    ARG_MAX(stock_row, va1625) OVER rows_12 AS se1626,
-    COUNT(va1625) OVER rows_12 AS se1627,
-    LAG(va1654, 1) OVER rows_row AS se1655,
-    LAG(va1654, 2) OVER rows_row AS se1656,
-    LAG(va1654, 3) OVER rows_row AS se1657,
-    LAG(va1654, 4) OVER rows_row AS se1658,
-    LAG(va1654, 5) OVER rows_row AS se1659,
-    LAG(va1654, 6) OVER rows_row AS se1660,
-    ARG_MIN(stock_row, va1671) OVER rows_8 AS se1672,
-    COUNT(va1671) OVER rows_8 AS se1673
+    ) OVER rows_before AS se1551,
+    LAG(va1596, 1) OVER rows_row AS se1597,
+    LAG(va1596, 2) OVER rows_row AS se1598,
+    LAG(va1596, 3) OVER rows_row AS se1599,
+    LAG(va1596, 4) OVER rows_row AS se1600,
+    LAG(va1596, 5) OVER rows_row AS se1601,
+    LAG(va1596, 6) OVER rows_row AS se1602,
+    LAG(va1596, 7) OVER rows_row AS se1603,
+    LAG(va1596, 8) OVER rows_row AS se1604,
+    LAG(va1596, 9) OVER rows_row AS se1605,
+    LAG(va1596, 10) OVER rows_row AS se1606,
+    LAG(va1616, 1) OVER rows_row AS se1617,
+    LAG(va1616, 2) OVER rows_row AS se1618,
+    LAG(va1616, 3) OVER rows_row AS se1619,
+    LAG(va1616, 4) OVER rows_row AS se1620,
+    LAG(va1616, 5) OVER rows_row AS se1621,
+    LAG(va1616, 6) OVER rows_row AS se1622,
+    LAG(va1616, 7) OVER rows_row AS se1623,
+    ARG_MAX(stock_row, va1634) OVER rows_12 AS se1635,
+    COUNT(va1634) OVER rows_12 AS se1636,
+    LAG(va1663, 1) OVER rows_row AS se1664,
+    LAG(va1663, 2) OVER rows_row AS se1665,
+    LAG(va1663, 3) OVER rows_row AS se1666,
+    LAG(va1663, 4) OVER rows_row AS se1667,
+    LAG(va1663, 5) OVER rows_row AS se1668,
+    LAG(va1663, 6) OVER rows_row AS se1669,
+    ARG_MIN(stock_row, va1680) OVER rows_8 AS se1681,
+    COUNT(va1680) OVER rows_8 AS se1682
   FROM values_6_3
   WINDOW rows_8 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 7 preceding AND CURRENT ROW), rows_12 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 11 preceding AND CURRENT ROW), rows_20 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 19 preceding AND CURRENT ROW), rows_before AS (
     PARTITION BY run_id
@@ -12743,354 +12851,354 @@ WITH values_0_1 AS (
     run_id,
     stock_row,
     day_rows,
-    se1201,
-    se1202,
-    se1203,
-    se919,
-    se920,
-    se921,
-    va1023,
+    se1210,
+    se1211,
+    se1212,
+    se928,
+    se929,
+    se930,
+    va1032,
     va106,
-    va1073,
-    va1139,
-    va1160,
-    va1200,
-    va1245,
-    va1269,
-    va1297,
+    va1082,
+    va1148,
+    va1169,
+    va1209,
+    va1254,
+    va1278,
+    va1306,
     va131,
-    va1321,
-    va1343,
-    va1354,
+    va1330,
+    va1352,
+    va1363,
     va14,
-    va1410,
+    va1419,
     va142,
-    va1447,
-    va1492,
+    va1456,
+    va1501,
     va152,
-    va1528,
+    va1537,
     va160,
     va170,
-    va1722,
-    va1723,
-    va1730,
-    va1737,
-    va1751,
-    va1765,
-    va1772,
+    va1731,
+    va1732,
+    va1739,
+    va1746,
+    va1760,
     va1774,
+    va1781,
+    va1783,
     va188,
     va190,
-    va219,
     va226,
-    va247,
-    va263,
-    va299,
-    va314,
-    va321,
-    va339,
-    va350,
-    va368,
-    va372,
-    va383,
-    va391,
-    va411,
-    va436,
+    va233,
+    va254,
+    va272,
+    va308,
+    va323,
+    va330,
+    va348,
+    va359,
+    va377,
+    va381,
+    va392,
+    va400,
+    va420,
+    va445,
     va45,
-    va452,
-    va472,
-    va485,
-    va496,
-    va541,
-    va555,
-    va561,
-    va581,
-    va591,
-    va634,
-    va646,
-    va652,
-    va675,
-    va691,
-    va694,
-    va704,
-    va717,
-    va721,
-    va740,
-    va745,
-    va762,
-    va764,
+    va461,
+    va481,
+    va494,
+    va505,
+    va550,
+    va564,
+    va570,
+    va590,
+    va600,
+    va643,
+    va655,
+    va661,
+    va684,
+    va700,
+    va703,
+    va713,
+    va726,
+    va730,
+    va749,
+    va754,
+    va771,
     va773,
-    va776,
-    va778,
-    va788,
+    va782,
+    va785,
+    va787,
     va79,
-    va793,
-    va794,
-    va812,
+    va797,
+    va802,
+    va803,
     va821,
-    va838,
-    va859,
-    va892,
-    va918,
+    va830,
+    va847,
+    va868,
+    va901,
+    va927,
     va94,
-    va956,
-    va988,
+    va965,
+    va997,
     (
       CASE
         WHEN (
-          se906 > stock_row - 15
+          se915 > stock_row - 15
         ) AND (
-          se909 > stock_row - 15
+          se918 > stock_row - 15
         )
-        THEN CASE WHEN ISFINITE(va903) THEN ROUND(va903, 12) END
+        THEN CASE WHEN ISFINITE(va912) THEN ROUND(va912, 12) END
         ELSE NULL
       END
-    ) AS va910,
+    ) AS va919,
     (
       CASE
         WHEN (
-          se1042 > stock_row - 17
+          se1051 > stock_row - 17
         ) AND (
-          se1045 > stock_row - 17
+          se1054 > stock_row - 17
         )
-        THEN CASE WHEN ISFINITE(va1039) THEN ROUND(va1039, 12) END
+        THEN CASE WHEN ISFINITE(va1048) THEN ROUND(va1048, 12) END
         ELSE NULL
       END
-    ) AS va1046,
+    ) AS va1055,
     (
       CASE
         WHEN (
-          se362 > stock_row - 14
+          se371 > stock_row - 14
         ) AND (
-          se1172 > stock_row - 14
+          se1181 > stock_row - 14
         )
-        THEN CASE WHEN ISFINITE(va1169) THEN ROUND(va1169, 12) END
+        THEN CASE WHEN ISFINITE(va1178) THEN ROUND(va1178, 12) END
         ELSE NULL
       END
-    ) AS va1173,
+    ) AS va1182,
     (
       -CAST((
         (
           (
-            CASE WHEN se1427 = 20 THEN (
-              se1425 + se1426 * 20
+            CASE WHEN se1436 = 20 THEN (
+              se1434 + se1435 * 20
             ) / 40 END
           ) < (
             CASE
-              WHEN NOT va1429 IS NULL
+              WHEN NOT va1438 IS NULL
               THEN (
-                se1430 + ROUND(se1431 * day_rows)
+                se1439 + ROUND(se1440 * day_rows)
               ) / (
-                2 * se1432
+                2 * se1441
               )
             END
           )
         )
       ) AS DOUBLE)
-    ) AS va1433,
+    ) AS va1442,
     (
-      6 * va1474 + 5 * se1475 + 4 * se1476 + 3 * se1477 + 2 * se1478 + 1 * se1479
-    ) / 21 AS va1480,
+      6 * va1483 + 5 * se1484 + 4 * se1485 + 3 * se1486 + 2 * se1487 + 1 * se1488
+    ) / 21 AS va1489,
     (
       2 + CASE
-        WHEN se1515 < va1514
+        WHEN se1524 < va1523
         THEN 2
-        WHEN se1515 = va1514
+        WHEN se1524 = va1523
         THEN 1
-        WHEN se1515 > va1514
+        WHEN se1524 > va1523
         THEN 0
       END + CASE
-        WHEN se1516 < va1514
+        WHEN se1525 < va1523
         THEN 2
-        WHEN se1516 = va1514
+        WHEN se1525 = va1523
         THEN 1
-        WHEN se1516 > va1514
+        WHEN se1525 > va1523
         THEN 0
       END + CASE
-        WHEN se1517 < va1514
+        WHEN se1526 < va1523
         THEN 2
-        WHEN se1517 = va1514
+        WHEN se1526 = va1523
         THEN 1
-        WHEN se1517 > va1514
+        WHEN se1526 > va1523
         THEN 0
       END + CASE
-        WHEN se1518 < va1514
+        WHEN se1527 < va1523
         THEN 2
-        WHEN se1518 = va1514
+        WHEN se1527 = va1523
         THEN 1
-        WHEN se1518 > va1514
+        WHEN se1527 > va1523
         THEN 0
       END + CASE
-        WHEN se1519 < va1514
+        WHEN se1528 < va1523
         THEN 2
-        WHEN se1519 = va1514
+        WHEN se1528 = va1523
         THEN 1
-        WHEN se1519 > va1514
+        WHEN se1528 > va1523
         THEN 0
       END
-    ) / 12 AS va1520,
+    ) / 12 AS va1529,
     (
       CASE
         WHEN (
-          se1542 > stock_row - 17
+          se1551 > stock_row - 17
         ) AND (
-          se1545 > stock_row - 17
+          se1554 > stock_row - 17
         )
-        THEN CASE WHEN ISFINITE(va1539) THEN ROUND(va1539, 12) END
+        THEN CASE WHEN ISFINITE(va1548) THEN ROUND(va1548, 12) END
         ELSE NULL
       END
-    ) AS va1546,
+    ) AS va1555,
     CAST((
       (
         (
           CASE
-            WHEN NOT va1554 IS NULL
+            WHEN NOT va1563 IS NULL
             THEN (
-              se1555 + ROUND(se1556 * day_rows)
+              se1564 + ROUND(se1565 * day_rows)
             ) / (
-              2 * se1557
+              2 * se1566
             )
           END
         ) < (
           2 + CASE
-            WHEN se1588 < va1587
+            WHEN se1597 < va1596
             THEN 2
-            WHEN se1588 = va1587
+            WHEN se1597 = va1596
             THEN 1
-            WHEN se1588 > va1587
+            WHEN se1597 > va1596
             THEN 0
           END + CASE
-            WHEN se1589 < va1587
+            WHEN se1598 < va1596
             THEN 2
-            WHEN se1589 = va1587
+            WHEN se1598 = va1596
             THEN 1
-            WHEN se1589 > va1587
+            WHEN se1598 > va1596
             THEN 0
           END + CASE
-            WHEN se1590 < va1587
+            WHEN se1599 < va1596
             THEN 2
-            WHEN se1590 = va1587
+            WHEN se1599 = va1596
             THEN 1
-            WHEN se1590 > va1587
+            WHEN se1599 > va1596
             THEN 0
           END + CASE
-            WHEN se1591 < va1587
+            WHEN se1600 < va1596
             THEN 2
-            WHEN se1591 = va1587
+            WHEN se1600 = va1596
             THEN 1
-            WHEN se1591 > va1587
+            WHEN se1600 > va1596
             THEN 0
           END + CASE
-            WHEN se1592 < va1587
+            WHEN se1601 < va1596
             THEN 2
-            WHEN se1592 = va1587
+            WHEN se1601 = va1596
             THEN 1
-            WHEN se1592 > va1587
+            WHEN se1601 > va1596
             THEN 0
           END + CASE
-            WHEN se1593 < va1587
+            WHEN se1602 < va1596
             THEN 2
-            WHEN se1593 = va1587
+            WHEN se1602 = va1596
             THEN 1
-            WHEN se1593 > va1587
+            WHEN se1602 > va1596
             THEN 0
           END + CASE
-            WHEN se1594 < va1587
+            WHEN se1603 < va1596
             THEN 2
-            WHEN se1594 = va1587
+            WHEN se1603 = va1596
             THEN 1
-            WHEN se1594 > va1587
+            WHEN se1603 > va1596
             THEN 0
           END + CASE
-            WHEN se1595 < va1587
+            WHEN se1604 < va1596
             THEN 2
-            WHEN se1595 = va1587
+            WHEN se1604 = va1596
             THEN 1
-            WHEN se1595 > va1587
+            WHEN se1604 > va1596
             THEN 0
           END + CASE
-            WHEN se1596 < va1587
+            WHEN se1605 < va1596
             THEN 2
-            WHEN se1596 = va1587
+            WHEN se1605 = va1596
             THEN 1
-            WHEN se1596 > va1587
+            WHEN se1605 > va1596
             THEN 0
           END + CASE
-            WHEN se1597 < va1587
+            WHEN se1606 < va1596
             THEN 2
-            WHEN se1597 = va1587
+            WHEN se1606 = va1596
             THEN 1
-            WHEN se1597 > va1587
+            WHEN se1606 > va1596
             THEN 0
           END
         ) / 22
       )
-    ) AS DOUBLE) AS va1598,
+    ) AS DOUBLE) AS va1607,
     (
       2 + CASE
-        WHEN se1608 < va1607
+        WHEN se1617 < va1616
         THEN 2
-        WHEN se1608 = va1607
+        WHEN se1617 = va1616
         THEN 1
-        WHEN se1608 > va1607
+        WHEN se1617 > va1616
         THEN 0
       END + CASE
-        WHEN se1609 < va1607
+        WHEN se1618 < va1616
         THEN 2
-        WHEN se1609 = va1607
+        WHEN se1618 = va1616
         THEN 1
-        WHEN se1609 > va1607
+        WHEN se1618 > va1616
         THEN 0
       END + CASE
-        WHEN se1610 < va1607
+        WHEN se1619 < va1616
         THEN 2
-        WHEN se1610 = va1607
+        WHEN se1619 = va1616
         THEN 1
-        WHEN se1610 > va1607
+        WHEN se1619 > va1616
         THEN 0
       END + CASE
-        WHEN se1611 < va1607
+        WHEN se1620 < va1616
         THEN 2
-        WHEN se1611 = va1607
+        WHEN se1620 = va1616
         THEN 1
-        WHEN se1611 > va1607
+        WHEN se1620 > va1616
         THEN 0
       END + CASE
-        WHEN se1612 < va1607
+        WHEN se1621 < va1616
         THEN 2
-        WHEN se1612 = va1607
+        WHEN se1621 = va1616
         THEN 1
-        WHEN se1612 > va1607
+        WHEN se1621 > va1616
         THEN 0
       END + CASE
-        WHEN se1613 < va1607
+        WHEN se1622 < va1616
         THEN 2
-        WHEN se1613 = va1607
+        WHEN se1622 = va1616
         THEN 1
-        WHEN se1613 > va1607
+        WHEN se1622 > va1616
         THEN 0
       END + CASE
-        WHEN se1614 < va1607
+        WHEN se1623 < va1616
         THEN 2
-        WHEN se1614 = va1607
+        WHEN se1623 = va1616
         THEN 1
-        WHEN se1614 > va1607
+        WHEN se1623 > va1616
         THEN 0
       END
-    ) / 16 AS va1615,
+    ) / 16 AS va1624,
     CAST((
       (
-        CASE WHEN se1627 = 12 THEN se1626 END
+        CASE WHEN se1636 = 12 THEN se1635 END
       ) - stock_row + 12
-    ) AS DOUBLE) AS va1628,
+    ) AS DOUBLE) AS va1637,
     (
-      7 * va1654 + 6 * se1655 + 5 * se1656 + 4 * se1657 + 3 * se1658 + 2 * se1659 + 1 * se1660
-    ) / 28 AS va1661,
+      7 * va1663 + 6 * se1664 + 5 * se1665 + 4 * se1666 + 3 * se1667 + 2 * se1668 + 1 * se1669
+    ) / 28 AS va1670,
     CAST((
       (
-        CASE WHEN se1673 = 8 THEN se1672 END
+        CASE WHEN se1682 = 8 THEN se1681 END
       ) - stock_row + 8
-    ) AS DOUBLE) AS va1674
+    ) AS DOUBLE) AS va1683
   FROM series_7
 ), values_7_2 AS (
   SELECT
@@ -13099,139 +13207,139 @@ WITH values_0_1 AS (
     run_id,
     stock_row,
     day_rows,
-    se1201,
-    se1202,
-    se1203,
-    se919,
-    se920,
-    se921,
-    va1023,
-    va1046,
+    se1210,
+    se1211,
+    se1212,
+    se928,
+    se929,
+    se930,
+    va1032,
+    va1055,
     va106,
-    va1073,
-    va1139,
-    va1160,
-    va1200,
-    va1245,
-    va1269,
-    va1297,
+    va1082,
+    va1148,
+    va1169,
+    va1209,
+    va1254,
+    va1278,
+    va1306,
     va131,
-    va1321,
-    va1343,
-    va1354,
+    va1330,
+    va1352,
+    va1363,
     va14,
-    va1410,
+    va1419,
     va142,
-    va1433,
-    va1447,
+    va1442,
+    va1456,
     va152,
-    va1528,
-    va1598,
+    va1537,
     va160,
-    va1615,
-    va1628,
+    va1607,
+    va1624,
+    va1637,
     va170,
-    va1722,
-    va1723,
-    va1730,
-    va1737,
-    va1751,
-    va1765,
-    va1772,
+    va1731,
+    va1732,
+    va1739,
+    va1746,
+    va1760,
     va1774,
+    va1781,
+    va1783,
     va188,
     va190,
-    va219,
     va226,
-    va247,
-    va263,
-    va299,
-    va314,
-    va321,
-    va339,
-    va350,
-    va368,
-    va372,
-    va383,
-    va391,
-    va411,
-    va436,
+    va233,
+    va254,
+    va272,
+    va308,
+    va323,
+    va330,
+    va348,
+    va359,
+    va377,
+    va381,
+    va392,
+    va400,
+    va420,
+    va445,
     va45,
-    va452,
-    va472,
-    va485,
-    va496,
-    va541,
-    va555,
-    va561,
-    va581,
-    va591,
-    va634,
-    va646,
-    va652,
-    va675,
-    va691,
-    va694,
-    va704,
-    va717,
-    va721,
-    va740,
-    va745,
-    va762,
-    va764,
+    va461,
+    va481,
+    va494,
+    va505,
+    va550,
+    va564,
+    va570,
+    va590,
+    va600,
+    va643,
+    va655,
+    va661,
+    va684,
+    va700,
+    va703,
+    va713,
+    va726,
+    va730,
+    va749,
+    va754,
+    va771,
     va773,
-    va776,
-    va778,
-    va788,
+    va782,
+    va785,
+    va787,
     va79,
-    va793,
-    va794,
-    va812,
+    va797,
+    va802,
+    va803,
     va821,
-    va838,
-    va859,
-    va892,
-    va918,
+    va830,
+    va847,
+    va868,
+    va901,
+    va927,
     va94,
-    va956,
-    va988,
+    va965,
+    va997,
     (
-      va910 * 8193 - (
-        va910 * 8193 - va910
+      va919 * 8193 - (
+        va919 * 8193 - va919
       )
-    ) AS va911,
+    ) AS va920,
     (
-      va1173 * 8193 - (
-        va1173 * 8193 - va1173
+      va1182 * 8193 - (
+        va1182 * 8193 - va1182
       )
-    ) AS va1174,
+    ) AS va1183,
     (
-      va1480 * 8193 - (
-        va1480 * 8193 - va1480
+      va1489 * 8193 - (
+        va1489 * 8193 - va1489
       )
-    ) AS va1481,
+    ) AS va1490,
     (
       CASE
         WHEN stock_row > 30
-        THEN CASE WHEN va1492 < va1520 THEN va1492 WHEN va1492 >= va1520 THEN va1520 END
+        THEN CASE WHEN va1501 < va1529 THEN va1501 WHEN va1501 >= va1529 THEN va1529 END
       END
-    ) AS va1521,
+    ) AS va1530,
     (
-      va1546 * 8193 - (
-        va1546 * 8193 - va1546
+      va1555 * 8193 - (
+        va1555 * 8193 - va1555
       )
-    ) AS va1547,
-    va1628 * stock_row AS va1629,
+    ) AS va1556,
+    va1637 * stock_row AS va1638,
     (
-      va1661 * 8193 - (
-        va1661 * 8193 - va1661
+      va1670 * 8193 - (
+        va1670 * 8193 - va1670
       )
-    ) AS va1662,
+    ) AS va1671,
     (
-      va1674 * 8193 - (
-        va1674 * 8193 - va1674
+      va1683 * 8193 - (
+        va1683 * 8193 - va1683
       )
-    ) AS va1675
+    ) AS va1684
   FROM values_7_1
 ), sections_8 AS (
   SELECT
@@ -13240,145 +13348,145 @@ WITH values_0_1 AS (
     run_id,
     stock_row,
     day_rows,
-    se1201,
-    se1202,
-    se1203,
-    se919,
-    se920,
-    se921,
-    va1023,
-    va1046,
+    se1210,
+    se1211,
+    se1212,
+    se928,
+    se929,
+    se930,
+    va1032,
+    va1055,
     va106,
-    va1073,
-    va1139,
-    va1160,
-    va1174,
-    va1200,
-    va1245,
-    va1269,
-    va1297,
+    va1082,
+    va1148,
+    va1169,
+    va1183,
+    va1209,
+    va1254,
+    va1278,
+    va1306,
     va131,
-    va1321,
-    va1343,
-    va1354,
+    va1330,
+    va1352,
+    va1363,
     va14,
-    va1410,
+    va1419,
     va142,
-    va1433,
-    va1447,
-    va1481,
+    va1442,
+    va1456,
+    va1490,
     va152,
-    va1521,
-    va1528,
-    va1547,
-    va1598,
+    va1530,
+    va1537,
+    va1556,
     va160,
-    va1615,
-    va1628,
-    va1629,
-    va1662,
-    va1675,
+    va1607,
+    va1624,
+    va1637,
+    va1638,
+    va1671,
+    va1684,
     va170,
-    va1722,
-    va1723,
-    va1730,
-    va1737,
-    va1751,
-    va1765,
-    va1772,
+    va1731,
+    va1732,
+    va1739,
+    va1746,
+    va1760,
     va1774,
+    va1781,
+    va1783,
     va188,
     va190,
-    va219,
     va226,
-    va247,
-    va263,
-    va299,
-    va314,
-    va321,
-    va339,
-    va350,
-    va368,
-    va372,
-    va383,
-    va391,
-    va411,
-    va436,
+    va233,
+    va254,
+    va272,
+    va308,
+    va323,
+    va330,
+    va348,
+    va359,
+    va377,
+    va381,
+    va392,
+    va400,
+    va420,
+    va445,
     va45,
-    va452,
-    va472,
-    va485,
-    va496,
-    va541,
-    va555,
-    va561,
-    va581,
-    va591,
-    va634,
-    va646,
-    va652,
-    va675,
-    va691,
-    va694,
-    va704,
-    va717,
-    va721,
-    va740,
-    va745,
-    va762,
-    va764,
+    va461,
+    va481,
+    va494,
+    va505,
+    va550,
+    va564,
+    va570,
+    va590,
+    va600,
+    va643,
+    va655,
+    va661,
+    va684,
+    va700,
+    va703,
+    va713,
+    va726,
+    va730,
+    va749,
+    va754,
+    va771,
     va773,
-    va776,
-    va778,
-    va788,
+    va782,
+    va785,
+    va787,
     va79,
-    va793,
-    va794,
-    va812,
+    va797,
+    va802,
+    va803,
     va821,
-    va838,
-    va859,
-    va892,
-    va911,
-    va918,
+    va830,
+    va847,
+    va868,
+    va901,
+    va920,
+    va927,
     va94,
-    va956,
-    va988,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va472) AS se473,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va472) AS se474,
-    COUNT(va472) OVER (
+    va965,
+    va997,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va481) AS se482,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va481) AS se483,
+    COUNT(va481) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va472
+      ORDER BY va481
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se475,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va911) AS se912,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va911) AS se913,
-    COUNT(va911) OVER (
+    ) AS se484,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va920) AS se921,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va920) AS se922,
+    COUNT(va920) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va911
+      ORDER BY va920
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se914,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1174) AS se1175,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1174) AS se1176,
-    COUNT(va1174) OVER (
+    ) AS se923,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1183) AS se1184,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1183) AS se1185,
+    COUNT(va1183) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va1174
+      ORDER BY va1183
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1177,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1321) AS se1322,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1321) AS se1323,
-    COUNT(va1321) OVER (
+    ) AS se1186,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1330) AS se1331,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1330) AS se1332,
+    COUNT(va1330) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va1321
+      ORDER BY va1330
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1324,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1662) AS se1663,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1662) AS se1664,
-    COUNT(va1662) OVER (
+    ) AS se1333,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1671) AS se1672,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1671) AS se1673,
+    COUNT(va1671) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va1662
+      ORDER BY va1671
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1665
+    ) AS se1674
   FROM values_7_2
 ), values_8_1 AS (
   SELECT
@@ -13387,171 +13495,171 @@ WITH values_0_1 AS (
     run_id,
     stock_row,
     day_rows,
-    se1663,
-    se1664,
-    se1665,
-    va1023,
-    va1046,
+    se1672,
+    se1673,
+    se1674,
+    va1032,
+    va1055,
     va106,
-    va1073,
-    va1139,
-    va1160,
-    va1245,
-    va1269,
-    va1297,
+    va1082,
+    va1148,
+    va1169,
+    va1254,
+    va1278,
+    va1306,
     va131,
-    va1343,
-    va1354,
+    va1352,
+    va1363,
     va14,
-    va1410,
+    va1419,
     va142,
-    va1433,
-    va1447,
-    va1481,
+    va1442,
+    va1456,
+    va1490,
     va152,
-    va1521,
-    va1528,
-    va1547,
-    va1598,
+    va1530,
+    va1537,
+    va1556,
     va160,
-    va1615,
-    va1628,
-    va1629,
-    va1662,
-    va1675,
+    va1607,
+    va1624,
+    va1637,
+    va1638,
+    va1671,
+    va1684,
     va170,
-    va1722,
-    va1723,
-    va1730,
-    va1737,
-    va1751,
-    va1765,
-    va1772,
+    va1731,
+    va1732,
+    va1739,
+    va1746,
+    va1760,
     va1774,
+    va1781,
+    va1783,
     va188,
     va190,
-    va219,
     va226,
-    va247,
-    va263,
-    va299,
-    va314,
-    va321,
-    va339,
-    va350,
-    va368,
-    va372,
-    va383,
-    va391,
-    va411,
-    va436,
+    va233,
+    va254,
+    va272,
+    va308,
+    va323,
+    va330,
+    va348,
+    va359,
+    va377,
+    va381,
+    va392,
+    va400,
+    va420,
+    va445,
     va45,
-    va452,
-    va485,
-    va496,
-    va541,
-    va555,
-    va561,
-    va581,
-    va591,
-    va634,
-    va646,
-    va652,
-    va675,
-    va691,
-    va694,
-    va704,
-    va717,
-    va721,
-    va740,
-    va745,
-    va762,
-    va764,
+    va461,
+    va494,
+    va505,
+    va550,
+    va564,
+    va570,
+    va590,
+    va600,
+    va643,
+    va655,
+    va661,
+    va684,
+    va700,
+    va703,
+    va713,
+    va726,
+    va730,
+    va749,
+    va754,
+    va771,
     va773,
-    va776,
-    va778,
-    va788,
+    va782,
+    va785,
+    va787,
     va79,
-    va793,
-    va794,
-    va812,
+    va797,
+    va802,
+    va803,
     va821,
-    va838,
-    va859,
-    va892,
+    va830,
+    va847,
+    va868,
+    va901,
     va94,
-    va956,
-    va988,
+    va965,
+    va997,
     (
       CASE
-        WHEN NOT va472 IS NULL
+        WHEN NOT va481 IS NULL
         THEN (
-          se473 + ROUND(se474 * day_rows)
+          se482 + ROUND(se483 * day_rows)
         ) / (
-          2 * se475
+          2 * se484
         )
       END
-    ) AS va476,
+    ) AS va485,
     (
       -CAST((
         (
           (
             CASE
-              WHEN NOT va911 IS NULL
+              WHEN NOT va920 IS NULL
               THEN (
-                se912 + ROUND(se913 * day_rows)
+                se921 + ROUND(se922 * day_rows)
               ) / (
-                2 * se914
+                2 * se923
               )
             END
           ) < (
             CASE
-              WHEN NOT va918 IS NULL
+              WHEN NOT va927 IS NULL
               THEN (
-                se919 + ROUND(se920 * day_rows)
+                se928 + ROUND(se929 * day_rows)
               ) / (
-                2 * se921
+                2 * se930
               )
             END
           )
         )
       ) AS DOUBLE)
-    ) AS va922,
+    ) AS va931,
     (
       -CAST((
         (
           (
             CASE
-              WHEN NOT va1174 IS NULL
+              WHEN NOT va1183 IS NULL
               THEN (
-                se1175 + ROUND(se1176 * day_rows)
+                se1184 + ROUND(se1185 * day_rows)
               ) / (
-                2 * se1177
+                2 * se1186
               )
             END
           ) < (
             CASE
-              WHEN NOT va1200 IS NULL
+              WHEN NOT va1209 IS NULL
               THEN (
-                se1201 + ROUND(se1202 * day_rows)
+                se1210 + ROUND(se1211 * day_rows)
               ) / (
-                2 * se1203
+                2 * se1212
               )
             END
           )
         )
       ) AS DOUBLE)
-    ) AS va1204,
+    ) AS va1213,
     (
       CASE
-        WHEN NOT va1321 IS NULL
+        WHEN NOT va1330 IS NULL
         THEN (
-          se1322 + ROUND(se1323 * day_rows)
+          se1331 + ROUND(se1332 * day_rows)
         ) / (
-          2 * se1324
+          2 * se1333
         )
       END
-    ) AS va1325
+    ) AS va1334
   FROM sections_8
 ), series_9 AS (
   SELECT
@@ -13560,119 +13668,119 @@ WITH values_0_1 AS (
     run_id,
     stock_row,
     day_rows,
-    se1663,
-    se1664,
-    se1665,
-    va1023,
-    va1046,
+    se1672,
+    se1673,
+    se1674,
+    va1032,
+    va1055,
     va106,
-    va1073,
-    va1139,
-    va1160,
-    va1204,
-    va1245,
-    va1269,
-    va1297,
+    va1082,
+    va1148,
+    va1169,
+    va1213,
+    va1254,
+    va1278,
+    va1306,
     va131,
-    va1343,
-    va1354,
+    va1352,
+    va1363,
     va14,
-    va1410,
+    va1419,
     va142,
-    va1433,
-    va1447,
-    va1481,
+    va1442,
+    va1456,
+    va1490,
     va152,
-    va1521,
-    va1528,
-    va1547,
-    va1598,
+    va1530,
+    va1537,
+    va1556,
     va160,
-    va1615,
-    va1662,
-    va1675,
+    va1607,
+    va1624,
+    va1671,
+    va1684,
     va170,
-    va1722,
-    va1723,
-    va1730,
-    va1737,
-    va1751,
-    va1765,
-    va1772,
+    va1731,
+    va1732,
+    va1739,
+    va1746,
+    va1760,
     va1774,
+    va1781,
+    va1783,
     va188,
     va190,
-    va219,
     va226,
-    va247,
-    va263,
-    va299,
-    va314,
-    va321,
-    va339,
-    va350,
-    va368,
-    va372,
-    va383,
-    va391,
-    va411,
-    va436,
+    va233,
+    va254,
+    va272,
+    va308,
+    va323,
+    va330,
+    va348,
+    va359,
+    va377,
+    va381,
+    va392,
+    va400,
+    va420,
+    va445,
     va45,
-    va452,
-    va485,
-    va496,
-    va541,
-    va555,
-    va561,
-    va581,
-    va591,
-    va634,
-    va646,
-    va652,
-    va675,
-    va691,
-    va694,
-    va704,
-    va717,
-    va721,
-    va740,
-    va745,
-    va762,
-    va764,
+    va461,
+    va494,
+    va505,
+    va550,
+    va564,
+    va570,
+    va590,
+    va600,
+    va643,
+    va655,
+    va661,
+    va684,
+    va700,
+    va703,
+    va713,
+    va726,
+    va730,
+    va749,
+    va754,
+    va771,
     va773,
-    va776,
-    va778,
-    va788,
+    va782,
+    va785,
+    va787,
     va79,
-    va793,
-    va794,
-    va812,
+    va797,
+    va802,
+    va803,
     va821,
-    va838,
-    va859,
-    va892,
-    va922,
+    va830,
+    va847,
+    va868,
+    va901,
+    va931,
     va94,
-    va956,
-    va988,
-    MIN(va476) OVER rows_5 AS se477,
-    COUNT(va476) OVER rows_5 AS se478,
-    LAG(va1046, 1) OVER rows_row AS se1047,
-    LAG(va1046, 2) OVER rows_row AS se1048,
-    LAG(va1046, 3) OVER rows_row AS se1049,
-    PRODUCT(va1325) OVER rows_14 AS se1326,
-    COUNT(va1325) OVER rows_14 AS se1327,
-    LAG(va1481, 1) OVER rows_row AS se1482,
-    LAG(va1547, 1) OVER rows_row AS se1548,
-    SUM(va1629) OVER rows_14 AS se1630,
-    COUNT(va1629) OVER rows_14 AS se1631,
-    SUM(va1628) OVER rows_14 AS se1632,
-    COUNT(va1628) OVER rows_14 AS se1633,
-    LAG(va1675, 1) OVER rows_row AS se1676,
-    LAG(va1675, 2) OVER rows_row AS se1677,
-    LAG(va1675, 3) OVER rows_row AS se1678,
-    LAG(va1675, 4) OVER rows_row AS se1679,
-    LAG(va1675, 5) OVER rows_row AS se1680
+    va965,
+    va997,
+    MIN(va485) OVER rows_5 AS se486,
+    COUNT(va485) OVER rows_5 AS se487,
+    LAG(va1055, 1) OVER rows_row AS se1056,
+    LAG(va1055, 2) OVER rows_row AS se1057,
+    LAG(va1055, 3) OVER rows_row AS se1058,
+    PRODUCT(va1334) OVER rows_14 AS se1335,
+    COUNT(va1334) OVER rows_14 AS se1336,
+    LAG(va1490, 1) OVER rows_row AS se1491,
+    LAG(va1556, 1) OVER rows_row AS se1557,
+    SUM(va1638) OVER rows_14 AS se1639,
+    COUNT(va1638) OVER rows_14 AS se1640,
+    SUM(va1637) OVER rows_14 AS se1641,
+    COUNT(va1637) OVER rows_14 AS se1642,
+    LAG(va1684, 1) OVER rows_row AS se1685,
+    LAG(va1684, 2) OVER rows_row AS se1686,
+    LAG(va1684, 3) OVER rows_row AS se1687,
+    LAG(va1684, 4) OVER rows_row AS se1688,
+    LAG(va1684, 5) OVER rows_row AS se1689
   FROM values_8_1
   WINDOW rows_5 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 4 preceding AND CURRENT ROW), rows_14 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 13 preceding AND CURRENT ROW), rows_row AS (PARTITION BY run_id ORDER BY stock_row)
 ), values_9_1 AS (
@@ -13682,179 +13790,179 @@ WITH values_0_1 AS (
     run_id,
     stock_row,
     day_rows,
-    se1663,
-    se1664,
-    se1665,
-    va1023,
+    se1672,
+    se1673,
+    se1674,
+    va1032,
     va106,
-    va1073,
-    va1139,
-    va1160,
-    va1204,
-    va1245,
-    va1269,
-    va1297,
+    va1082,
+    va1148,
+    va1169,
+    va1213,
+    va1254,
+    va1278,
+    va1306,
     va131,
-    va1343,
-    va1354,
+    va1352,
+    va1363,
     va14,
-    va1410,
+    va1419,
     va142,
-    va1433,
-    va1447,
+    va1442,
+    va1456,
     va152,
-    va1521,
-    va1528,
-    va1598,
+    va1530,
+    va1537,
     va160,
-    va1615,
-    va1662,
+    va1607,
+    va1624,
+    va1671,
     va170,
-    va1722,
-    va1723,
-    va1730,
-    va1737,
-    va1751,
-    va1765,
-    va1772,
+    va1731,
+    va1732,
+    va1739,
+    va1746,
+    va1760,
     va1774,
+    va1781,
+    va1783,
     va188,
     va190,
-    va219,
     va226,
-    va247,
-    va263,
-    va299,
-    va314,
-    va321,
-    va339,
-    va350,
-    va368,
-    va372,
-    va383,
-    va391,
-    va411,
-    va436,
+    va233,
+    va254,
+    va272,
+    va308,
+    va323,
+    va330,
+    va348,
+    va359,
+    va377,
+    va381,
+    va392,
+    va400,
+    va420,
+    va445,
     va45,
-    va452,
-    va496,
-    va541,
-    va555,
-    va561,
-    va581,
-    va591,
-    va634,
-    va646,
-    va652,
-    va675,
-    va691,
-    va694,
-    va704,
-    va717,
-    va721,
-    va740,
-    va745,
-    va762,
-    va764,
+    va461,
+    va505,
+    va550,
+    va564,
+    va570,
+    va590,
+    va600,
+    va643,
+    va655,
+    va661,
+    va684,
+    va700,
+    va703,
+    va713,
+    va726,
+    va730,
+    va749,
+    va754,
+    va771,
     va773,
-    va776,
-    va778,
-    va788,
+    va782,
+    va785,
+    va787,
     va79,
-    va793,
-    va794,
-    va812,
+    va797,
+    va802,
+    va803,
     va821,
-    va838,
-    va859,
-    va892,
-    va922,
+    va830,
+    va847,
+    va868,
+    va901,
+    va931,
     va94,
-    va956,
-    va988,
+    va965,
+    va997,
     (
       CASE
         WHEN stock_row > 11
         THEN (
           (
-            CASE WHEN se478 = 5 THEN se477 END
-          ) + va485
+            CASE WHEN se487 = 5 THEN se486 END
+          ) + va494
         )
       END
-    ) AS va486,
+    ) AS va495,
     (
-      4 * va1046 + 3 * se1047 + 2 * se1048 + 1 * se1049
-    ) / 10 AS va1050,
+      4 * va1055 + 3 * se1056 + 2 * se1057 + 1 * se1058
+    ) / 10 AS va1059,
     (
-      CASE WHEN se1327 = 14 THEN se1326 END
-    ) AS va1328,
-    (
-      2 + CASE
-        WHEN se1482 < va1481
-        THEN 2
-        WHEN se1482 = va1481
-        THEN 1
-        WHEN se1482 > va1481
-        THEN 0
-      END
-    ) / 4 AS va1483,
+      CASE WHEN se1336 = 14 THEN se1335 END
+    ) AS va1337,
     (
       2 + CASE
-        WHEN se1548 < va1547
+        WHEN se1491 < va1490
         THEN 2
-        WHEN se1548 = va1547
+        WHEN se1491 = va1490
         THEN 1
-        WHEN se1548 > va1547
+        WHEN se1491 > va1490
         THEN 0
       END
-    ) / 4 AS va1549,
+    ) / 4 AS va1492,
+    (
+      2 + CASE
+        WHEN se1557 < va1556
+        THEN 2
+        WHEN se1557 = va1556
+        THEN 1
+        WHEN se1557 > va1556
+        THEN 0
+      END
+    ) / 4 AS va1558,
     (
       (
-        CASE WHEN se1631 = 14 THEN se1630 END
+        CASE WHEN se1640 = 14 THEN se1639 END
       ) - (
         stock_row - 14
       ) * (
-        CASE WHEN se1633 = 14 THEN se1632 END
+        CASE WHEN se1642 = 14 THEN se1641 END
       )
-    ) / 105 AS va1634,
+    ) / 105 AS va1643,
     (
       2 + CASE
-        WHEN se1676 < va1675
+        WHEN se1685 < va1684
         THEN 2
-        WHEN se1676 = va1675
+        WHEN se1685 = va1684
         THEN 1
-        WHEN se1676 > va1675
+        WHEN se1685 > va1684
         THEN 0
       END + CASE
-        WHEN se1677 < va1675
+        WHEN se1686 < va1684
         THEN 2
-        WHEN se1677 = va1675
+        WHEN se1686 = va1684
         THEN 1
-        WHEN se1677 > va1675
+        WHEN se1686 > va1684
         THEN 0
       END + CASE
-        WHEN se1678 < va1675
+        WHEN se1687 < va1684
         THEN 2
-        WHEN se1678 = va1675
+        WHEN se1687 = va1684
         THEN 1
-        WHEN se1678 > va1675
+        WHEN se1687 > va1684
         THEN 0
       END + CASE
-        WHEN se1679 < va1675
+        WHEN se1688 < va1684
         THEN 2
-        WHEN se1679 = va1675
+        WHEN se1688 = va1684
         THEN 1
-        WHEN se1679 > va1675
+        WHEN se1688 > va1684
         THEN 0
       END + CASE
-        WHEN se1680 < va1675
+        WHEN se1689 < va1684
         THEN 2
-        WHEN se1680 = va1675
+        WHEN se1689 = va1684
         THEN 1
-        WHEN se1680 > va1675
+        WHEN se1689 > va1684
         THEN 0
       END
-    ) / 12 AS va1681
+    ) / 12 AS va1690
   FROM series_9
 ), values_9_2 AS (
   SELECT
@@ -13863,128 +13971,128 @@ WITH values_0_1 AS (
     run_id,
     stock_row,
     day_rows,
-    se1663,
-    se1664,
-    se1665,
-    va1023,
+    se1672,
+    se1673,
+    se1674,
+    va1032,
     va106,
-    va1073,
-    va1139,
-    va1160,
-    va1204,
-    va1245,
-    va1269,
-    va1297,
+    va1082,
+    va1148,
+    va1169,
+    va1213,
+    va1254,
+    va1278,
+    va1306,
     va131,
-    va1343,
-    va1354,
+    va1352,
+    va1363,
     va14,
-    va1410,
+    va1419,
     va142,
-    va1433,
+    va1442,
     va152,
-    va1521,
-    va1598,
+    va1530,
     va160,
-    va1615,
-    va1662,
-    va1681,
+    va1607,
+    va1624,
+    va1671,
+    va1690,
     va170,
-    va1722,
-    va1723,
-    va1730,
-    va1737,
-    va1751,
-    va1765,
-    va1772,
+    va1731,
+    va1732,
+    va1739,
+    va1746,
+    va1760,
     va1774,
+    va1781,
+    va1783,
     va188,
     va190,
-    va219,
     va226,
-    va247,
-    va263,
-    va299,
-    va314,
-    va321,
-    va339,
-    va350,
-    va368,
-    va372,
-    va383,
-    va391,
-    va411,
-    va436,
+    va233,
+    va254,
+    va272,
+    va308,
+    va323,
+    va330,
+    va348,
+    va359,
+    va377,
+    va381,
+    va392,
+    va400,
+    va420,
+    va445,
     va45,
-    va452,
-    va486,
-    va496,
-    va541,
-    va555,
-    va561,
-    va581,
-    va591,
-    va634,
-    va646,
-    va652,
-    va675,
-    va691,
-    va694,
-    va704,
-    va717,
-    va721,
-    va740,
-    va745,
-    va762,
-    va764,
+    va461,
+    va495,
+    va505,
+    va550,
+    va564,
+    va570,
+    va590,
+    va600,
+    va643,
+    va655,
+    va661,
+    va684,
+    va700,
+    va703,
+    va713,
+    va726,
+    va730,
+    va749,
+    va754,
+    va771,
     va773,
-    va776,
-    va778,
-    va788,
+    va782,
+    va785,
+    va787,
     va79,
-    va793,
-    va794,
-    va812,
+    va797,
+    va802,
+    va803,
     va821,
-    va838,
-    va859,
-    va892,
-    va922,
+    va830,
+    va847,
+    va868,
+    va901,
+    va931,
     va94,
-    va956,
-    va988,
+    va965,
+    va997,
     (
-      va1050 * 8193 - (
-        va1050 * 8193 - va1050
+      va1059 * 8193 - (
+        va1059 * 8193 - va1059
       )
-    ) AS va1051,
+    ) AS va1060,
     (
-      CASE WHEN ISFINITE(va1328) THEN va1328 END
-    ) AS va1329,
+      CASE WHEN ISFINITE(va1337) THEN va1337 END
+    ) AS va1338,
     (
-      CASE WHEN va1447 < va1483 THEN va1447 WHEN va1447 >= va1483 THEN va1483 END
-    ) AS va1484,
+      CASE WHEN va1456 < va1492 THEN va1456 WHEN va1456 >= va1492 THEN va1492 END
+    ) AS va1493,
     (
       CASE
         WHEN (
-          va1528 > 0
+          va1537 > 0
           OR (
-            va1549 = FLOOR(va1549) AND (
-              va1528 <> 0 OR va1549 >= 0
+            va1558 = FLOOR(va1558) AND (
+              va1537 <> 0 OR va1558 >= 0
             )
           )
           OR (
-            va1528 = 0 AND va1549 > 0
+            va1537 = 0 AND va1558 > 0
           )
         )
-        THEN POWER(va1528, va1549)
+        THEN POWER(va1537, va1558)
       END
-    ) AS va1550,
+    ) AS va1559,
     (
-      va1634 * 8193 - (
-        va1634 * 8193 - va1634
+      va1643 * 8193 - (
+        va1643 * 8193 - va1643
       )
-    ) AS va1635
+    ) AS va1644
   FROM values_9_1
 ), values_9_3 AS (
   SELECT
@@ -13993,107 +14101,107 @@ WITH values_0_1 AS (
     run_id,
     stock_row,
     day_rows,
-    se1663,
-    se1664,
-    se1665,
-    va1023,
-    va1051,
+    se1672,
+    se1673,
+    se1674,
+    va1032,
     va106,
-    va1073,
-    va1139,
-    va1160,
-    va1204,
-    va1245,
-    va1269,
-    va1297,
+    va1060,
+    va1082,
+    va1148,
+    va1169,
+    va1213,
+    va1254,
+    va1278,
+    va1306,
     va131,
-    va1343,
-    va1354,
+    va1352,
+    va1363,
     va14,
-    va1410,
+    va1419,
     va142,
-    va1433,
-    va1484,
+    va1442,
+    va1493,
     va152,
-    va1521,
-    va1598,
+    va1530,
     va160,
-    va1615,
-    va1635,
-    va1662,
-    va1681,
+    va1607,
+    va1624,
+    va1644,
+    va1671,
+    va1690,
     va170,
-    va1722,
-    va1723,
-    va1730,
-    va1737,
-    va1751,
-    va1765,
-    va1772,
+    va1731,
+    va1732,
+    va1739,
+    va1746,
+    va1760,
     va1774,
+    va1781,
+    va1783,
     va188,
     va190,
-    va219,
     va226,
-    va247,
-    va263,
-    va299,
-    va314,
-    va321,
-    va339,
-    va350,
-    va368,
-    va372,
-    va383,
-    va391,
-    va411,
-    va436,
+    va233,
+    va254,
+    va272,
+    va308,
+    va323,
+    va330,
+    va348,
+    va359,
+    va377,
+    va381,
+    va392,
+    va400,
+    va420,
+    va445,
     va45,
-    va452,
-    va486,
-    va496,
-    va541,
-    va555,
-    va561,
-    va581,
-    va591,
-    va634,
-    va646,
-    va652,
-    va675,
-    va691,
-    va694,
-    va704,
-    va717,
-    va721,
-    va740,
-    va745,
-    va762,
-    va764,
+    va461,
+    va495,
+    va505,
+    va550,
+    va564,
+    va570,
+    va590,
+    va600,
+    va643,
+    va655,
+    va661,
+    va684,
+    va700,
+    va703,
+    va713,
+    va726,
+    va730,
+    va749,
+    va754,
+    va771,
     va773,
-    va776,
-    va778,
-    va788,
+    va782,
+    va785,
+    va787,
     va79,
-    va793,
-    va794,
-    va812,
+    va797,
+    va802,
+    va803,
     va821,
-    va838,
-    va859,
-    va892,
-    va922,
+    va830,
+    va847,
+    va868,
+    va901,
+    va931,
     va94,
-    va956,
-    va988,
+    va965,
+    va997,
     (
-      CASE WHEN va1329 > 0 THEN LN(va1329) END
-    ) AS va1330,
+      CASE WHEN va1338 > 0 THEN LN(va1338) END
+    ) AS va1339,
     (
       -(
-        CASE WHEN ISFINITE(va1550) THEN va1550 END
+        CASE WHEN ISFINITE(va1559) THEN va1559 END
       )
-    ) AS va1551
+    ) AS va1560
   FROM values_9_2
 ), values_9_4 AS (
   SELECT
@@ -14102,105 +14210,105 @@ WITH values_0_1 AS (
     run_id,
     stock_row,
     day_rows,
-    se1663,
-    se1664,
-    se1665,
-    va1023,
-    va1051,
+    se1672,
+    se1673,
+    se1674,
+    va1032,
     va106,
-    va1073,
-    va1139,
-    va1160,
-    va1204,
-    va1245,
-    va1269,
-    va1297,
+    va1060,
+    va1082,
+    va1148,
+    va1169,
+    va1213,
+    va1254,
+    va1278,
+    va1306,
     va131,
-    va1343,
-    va1354,
+    va1352,
+    va1363,
     va14,
-    va1410,
+    va1419,
     va142,
-    va1433,
-    va1484,
+    va1442,
+    va1493,
     va152,
-    va1521,
-    va1551,
-    va1598,
+    va1530,
+    va1560,
     va160,
-    va1615,
-    va1635,
-    va1662,
-    va1681,
+    va1607,
+    va1624,
+    va1644,
+    va1671,
+    va1690,
     va170,
-    va1722,
-    va1723,
-    va1730,
-    va1737,
-    va1751,
-    va1765,
-    va1772,
+    va1731,
+    va1732,
+    va1739,
+    va1746,
+    va1760,
     va1774,
+    va1781,
+    va1783,
     va188,
     va190,
-    va219,
     va226,
-    va247,
-    va263,
-    va299,
-    va314,
-    va321,
-    va339,
-    va350,
-    va368,
-    va372,
-    va383,
-    va391,
-    va411,
-    va436,
+    va233,
+    va254,
+    va272,
+    va308,
+    va323,
+    va330,
+    va348,
+    va359,
+    va377,
+    va381,
+    va392,
+    va400,
+    va420,
+    va445,
     va45,
-    va452,
-    va486,
-    va496,
-    va541,
-    va555,
-    va561,
-    va581,
-    va591,
-    va634,
-    va646,
-    va652,
-    va675,
-    va691,
-    va694,
-    va704,
-    va717,
-    va721,
-    va740,
-    va745,
-    va762,
-    va764,
+    va461,
+    va495,
+    va505,
+    va550,
+    va564,
+    va570,
+    va590,
+    va600,
+    va643,
+    va655,
+    va661,
+    va684,
+    va700,
+    va703,
+    va713,
+    va726,
+    va730,
+    va749,
+    va754,
+    va771,
     va773,
-    va776,
-    va778,
-    va788,
+    va782,
+    va785,
+    va787,
     va79,
-    va793,
-    va794,
-    va812,
+    va797,
+    va802,
+    va803,
     va821,
-    va838,
-    va859,
-    va892,
-    va922,
+    va830,
+    va847,
+    va868,
+    va901,
+    va931,
     va94,
-    va956,
-    va988,
+    va965,
+    va997,
     (
-      va1330 * 8193 - (
-        va1330 * 8193 - va1330
+      va1339 * 8193 - (
+        va1339 * 8193 - va1339
       )
-    ) AS va1331
+    ) AS va1340
   FROM values_9_3
 ), sections_10 AS (
   SELECT
@@ -14209,108 +14317,108 @@ WITH values_0_1 AS (
     run_id,
     stock_row,
     day_rows,
-    se1663,
-    se1664,
-    se1665,
-    va1023,
-    va1051,
+    se1672,
+    se1673,
+    se1674,
+    va1032,
     va106,
-    va1073,
-    va1139,
-    va1160,
-    va1204,
-    va1245,
-    va1269,
-    va1297,
+    va1060,
+    va1082,
+    va1148,
+    va1169,
+    va1213,
+    va1254,
+    va1278,
+    va1306,
     va131,
-    va1331,
-    va1343,
-    va1354,
+    va1340,
+    va1352,
+    va1363,
     va14,
-    va1410,
+    va1419,
     va142,
-    va1433,
-    va1484,
+    va1442,
+    va1493,
     va152,
-    va1521,
-    va1551,
-    va1598,
+    va1530,
+    va1560,
     va160,
-    va1615,
-    va1635,
-    va1662,
-    va1681,
+    va1607,
+    va1624,
+    va1644,
+    va1671,
+    va1690,
     va170,
-    va1722,
-    va1723,
-    va1730,
-    va1737,
-    va1751,
-    va1765,
-    va1772,
+    va1731,
+    va1732,
+    va1739,
+    va1746,
+    va1760,
     va1774,
+    va1781,
+    va1783,
     va188,
     va190,
-    va219,
     va226,
-    va247,
-    va263,
-    va299,
-    va314,
-    va321,
-    va339,
-    va350,
-    va368,
-    va372,
-    va383,
-    va391,
-    va411,
-    va436,
+    va233,
+    va254,
+    va272,
+    va308,
+    va323,
+    va330,
+    va348,
+    va359,
+    va377,
+    va381,
+    va392,
+    va400,
+    va420,
+    va445,
     va45,
-    va452,
-    va486,
-    va496,
-    va541,
-    va555,
-    va561,
-    va581,
-    va591,
-    va634,
-    va646,
-    va652,
-    va675,
-    va691,
-    va694,
-    va704,
-    va717,
-    va721,
-    va740,
-    va745,
-    va762,
-    va764,
+    va461,
+    va495,
+    va505,
+    va550,
+    va564,
+    va570,
+    va590,
+    va600,
+    va643,
+    va655,
+    va661,
+    va684,
+    va700,
+    va703,
+    va713,
+    va726,
+    va730,
+    va749,
+    va754,
+    va771,
     va773,
-    va776,
-    va778,
-    va788,
+    va782,
+    va785,
+    va787,
     va79,
-    va793,
-    va794,
-    va812,
+    va797,
+    va802,
+    va803,
     va821,
-    va838,
-    va859,
-    va892,
-    va922,
+    va830,
+    va847,
+    va868,
+    va901,
+    va931,
     va94,
-    va956,
-    va988,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1331) AS se1332,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1331) AS se1333,
-    COUNT(va1331) OVER (
+    va965,
+    va997,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1340) AS se1341,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1340) AS se1342,
+    COUNT(va1340) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va1331
+      ORDER BY va1340
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1334
+    ) AS se1343
   FROM values_9_4
 ), values_10_1 AS (
   SELECT
@@ -14319,115 +14427,115 @@ WITH values_0_1 AS (
     run_id,
     stock_row,
     day_rows,
-    se1663,
-    se1664,
-    se1665,
-    va1023,
-    va1051,
+    se1672,
+    se1673,
+    se1674,
+    va1032,
     va106,
-    va1073,
-    va1139,
-    va1160,
-    va1204,
-    va1245,
-    va1269,
-    va1297,
+    va1060,
+    va1082,
+    va1148,
+    va1169,
+    va1213,
+    va1254,
+    va1278,
+    va1306,
     va131,
-    va1343,
-    va1354,
+    va1352,
+    va1363,
     va14,
-    va1410,
+    va1419,
     va142,
-    va1433,
-    va1484,
+    va1442,
+    va1493,
     va152,
-    va1521,
-    va1551,
-    va1598,
+    va1530,
+    va1560,
     va160,
-    va1615,
-    va1635,
-    va1662,
-    va1681,
+    va1607,
+    va1624,
+    va1644,
+    va1671,
+    va1690,
     va170,
-    va1722,
-    va1723,
-    va1730,
-    va1737,
-    va1751,
-    va1765,
-    va1772,
+    va1731,
+    va1732,
+    va1739,
+    va1746,
+    va1760,
     va1774,
+    va1781,
+    va1783,
     va188,
     va190,
-    va219,
     va226,
-    va247,
-    va263,
-    va299,
-    va314,
-    va321,
-    va339,
-    va350,
-    va368,
-    va372,
-    va383,
-    va391,
-    va411,
-    va436,
+    va233,
+    va254,
+    va272,
+    va308,
+    va323,
+    va330,
+    va348,
+    va359,
+    va377,
+    va381,
+    va392,
+    va400,
+    va420,
+    va445,
     va45,
-    va452,
-    va486,
-    va496,
-    va541,
-    va555,
-    va561,
-    va581,
-    va591,
-    va634,
-    va646,
-    va652,
-    va675,
-    va691,
-    va694,
-    va704,
-    va717,
-    va721,
-    va740,
-    va745,
-    va762,
-    va764,
-    va776,
-    va778,
-    va788,
+    va461,
+    va495,
+    va505,
+    va550,
+    va564,
+    va570,
+    va590,
+    va600,
+    va643,
+    va655,
+    va661,
+    va684,
+    va700,
+    va703,
+    va713,
+    va726,
+    va730,
+    va749,
+    va754,
+    va771,
+    va773,
+    va785,
+    va787,
     va79,
-    va793,
-    va794,
-    va812,
+    va797,
+    va802,
+    va803,
     va821,
-    va838,
-    va859,
-    va892,
-    va922,
+    va830,
+    va847,
+    va868,
+    va901,
+    va931,
     va94,
-    va956,
-    va988,
+    va965,
+    va997,
     (
       -CAST((
         (
           (
             CASE
-              WHEN NOT va1331 IS NULL
+              WHEN NOT va1340 IS NULL
               THEN (
-                se1332 + ROUND(se1333 * day_rows)
+                se1341 + ROUND(se1342 * day_rows)
               ) / (
-                2 * se1334
+                2 * se1343
               )
             END
-          ) < va773
+          ) < va782
         )
       ) AS DOUBLE)
-    ) AS va1335
+    ) AS va1344
   FROM sections_10
 ), series_11 AS (
   SELECT
@@ -14436,119 +14544,119 @@ WITH values_0_1 AS (
     run_id,
     stock_row,
     day_rows,
-    se1663,
-    se1664,
-    se1665,
-    va1023,
+    se1672,
+    se1673,
+    se1674,
+    va1032,
     va106,
-    va1073,
-    va1139,
-    va1160,
-    va1204,
-    va1245,
-    va1269,
-    va1297,
+    va1082,
+    va1148,
+    va1169,
+    va1213,
+    va1254,
+    va1278,
+    va1306,
     va131,
-    va1335,
-    va1343,
-    va1354,
+    va1344,
+    va1352,
+    va1363,
     va14,
-    va1410,
+    va1419,
     va142,
-    va1433,
-    va1484,
+    va1442,
+    va1493,
     va152,
-    va1521,
-    va1551,
-    va1598,
+    va1530,
+    va1560,
     va160,
-    va1615,
-    va1662,
-    va1681,
+    va1607,
+    va1624,
+    va1671,
+    va1690,
     va170,
-    va1722,
-    va1723,
-    va1730,
-    va1737,
-    va1751,
-    va1765,
-    va1772,
+    va1731,
+    va1732,
+    va1739,
+    va1746,
+    va1760,
     va1774,
+    va1781,
+    va1783,
     va188,
     va190,
-    va219,
     va226,
-    va247,
-    va263,
-    va299,
-    va314,
-    va321,
-    va339,
-    va350,
-    va368,
-    va372,
-    va383,
-    va391,
-    va411,
-    va436,
+    va233,
+    va254,
+    va272,
+    va308,
+    va323,
+    va330,
+    va348,
+    va359,
+    va377,
+    va381,
+    va392,
+    va400,
+    va420,
+    va445,
     va45,
-    va452,
-    va486,
-    va496,
-    va541,
-    va555,
-    va561,
-    va581,
-    va591,
-    va634,
-    va646,
-    va652,
-    va675,
-    va691,
-    va694,
-    va704,
-    va717,
-    va721,
-    va740,
-    va745,
-    va762,
-    va764,
-    va776,
-    va778,
-    va788,
+    va461,
+    va495,
+    va505,
+    va550,
+    va564,
+    va570,
+    va590,
+    va600,
+    va643,
+    va655,
+    va661,
+    va684,
+    va700,
+    va703,
+    va713,
+    va726,
+    va730,
+    va749,
+    va754,
+    va771,
+    va773,
+    va785,
+    va787,
     va79,
-    va793,
-    va794,
-    va812,
+    va797,
+    va802,
+    va803,
     va821,
-    va838,
-    va859,
-    va892,
-    va922,
+    va830,
+    va847,
+    va868,
+    va901,
+    va931,
     va94,
-    va956,
-    va988,
+    va965,
+    va997,
     RANK(
     ORDER BY
-      va1051) OVER rows_15 AS se1052,
+      va1060) OVER rows_15 AS se1061,
     CUME_DIST(
     ORDER BY
-      va1051) OVER rows_15 AS se1053,
-    COUNT(va1051) OVER rows_15 AS se1054,
+      va1060) OVER rows_15 AS se1062,
+    COUNT(va1060) OVER rows_15 AS se1063,
     RANK(
     ORDER BY
-      va1635) OVER rows_13 AS se1636,
+      va1644) OVER rows_13 AS se1645,
     CUME_DIST(
     ORDER BY
-      va1635) OVER rows_13 AS se1637,
-    COUNT(va1635) OVER rows_13 AS se1638,
-    LAG(va1681, 1) OVER rows_row AS se1682,
-    LAG(va1681, 2) OVER rows_row AS se1683,
-    LAG(va1681, 3) OVER rows_row AS se1684,
-    LAG(va1681, 4) OVER rows_row AS se1685,
-    LAG(va1681, 5) OVER rows_row AS se1686,
-    LAG(va1681, 6) OVER rows_row AS se1687,
-    LAG(va1681, 7) OVER rows_row AS se1688
+      va1644) OVER rows_13 AS se1646,
+    COUNT(va1644) OVER rows_13 AS se1647,
+    LAG(va1690, 1) OVER rows_row AS se1691,
+    LAG(va1690, 2) OVER rows_row AS se1692,
+    LAG(va1690, 3) OVER rows_row AS se1693,
+    LAG(va1690, 4) OVER rows_row AS se1694,
+    LAG(va1690, 5) OVER rows_row AS se1695,
+    LAG(va1690, 6) OVER rows_row AS se1696,
+    LAG(va1690, 7) OVER rows_row AS se1697
   FROM values_10_1
   WINDOW rows_13 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 12 preceding AND CURRENT ROW), rows_15 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 14 preceding AND CURRENT ROW), rows_row AS (PARTITION BY run_id ORDER BY stock_row)
 ), values_11_1 AS (
@@ -14558,110 +14666,110 @@ WITH values_0_1 AS (
     run_id,
     stock_row,
     day_rows,
-    se1663,
-    se1664,
-    se1665,
-    va1023,
+    se1672,
+    se1673,
+    se1674,
+    va1032,
     va106,
-    va1073,
-    va1139,
-    va1160,
-    va1204,
-    va1245,
-    va1269,
-    va1297,
+    va1082,
+    va1148,
+    va1169,
+    va1213,
+    va1254,
+    va1278,
+    va1306,
     va131,
-    va1335,
-    va1343,
-    va1354,
+    va1344,
+    va1352,
+    va1363,
     va14,
-    va1410,
+    va1419,
     va142,
-    va1433,
-    va1484,
+    va1442,
+    va1493,
     va152,
-    va1521,
-    va1551,
-    va1598,
+    va1530,
+    va1560,
     va160,
-    va1615,
-    va1662,
+    va1607,
+    va1624,
+    va1671,
     va170,
-    va1722,
-    va1723,
-    va1730,
-    va1737,
-    va1751,
-    va1765,
-    va1772,
+    va1731,
+    va1732,
+    va1739,
+    va1746,
+    va1760,
     va1774,
+    va1781,
+    va1783,
     va188,
     va190,
-    va219,
     va226,
-    va247,
-    va263,
-    va299,
-    va314,
-    va321,
-    va339,
-    va350,
-    va368,
-    va372,
-    va383,
-    va391,
-    va411,
-    va436,
+    va233,
+    va254,
+    va272,
+    va308,
+    va323,
+    va330,
+    va348,
+    va359,
+    va377,
+    va381,
+    va392,
+    va400,
+    va420,
+    va445,
     va45,
-    va452,
-    va486,
-    va496,
-    va541,
-    va555,
-    va561,
-    va581,
-    va591,
-    va634,
-    va646,
-    va652,
-    va675,
-    va691,
-    va694,
-    va704,
-    va717,
-    va721,
-    va740,
-    va745,
-    va762,
-    va764,
-    va776,
-    va778,
-    va788,
+    va461,
+    va495,
+    va505,
+    va550,
+    va564,
+    va570,
+    va590,
+    va600,
+    va643,
+    va655,
+    va661,
+    va684,
+    va700,
+    va703,
+    va713,
+    va726,
+    va730,
+    va749,
+    va754,
+    va771,
+    va773,
+    va785,
+    va787,
     va79,
-    va793,
-    va794,
-    va812,
+    va797,
+    va802,
+    va803,
     va821,
-    va838,
-    va859,
-    va892,
-    va922,
+    va830,
+    va847,
+    va868,
+    va901,
+    va931,
     va94,
-    va956,
-    va988,
+    va965,
+    va997,
     (
-      CASE WHEN se1054 = 15 THEN (
-        se1052 + se1053 * 15
+      CASE WHEN se1063 = 15 THEN (
+        se1061 + se1062 * 15
       ) / 30 END
-    ) AS va1055,
+    ) AS va1064,
     (
-      CASE WHEN se1638 = 13 THEN (
-        se1636 + se1637 * 13
+      CASE WHEN se1647 = 13 THEN (
+        se1645 + se1646 * 13
       ) / 26 END
-    ) AS va1639,
+    ) AS va1648,
     (
-      8 * va1681 + 7 * se1682 + 6 * se1683 + 5 * se1684 + 4 * se1685 + 3 * se1686 + 2 * se1687 + 1 * se1688
-    ) / 36 AS va1689
+      8 * va1690 + 7 * se1691 + 6 * se1692 + 5 * se1693 + 4 * se1694 + 3 * se1695 + 2 * se1696 + 1 * se1697
+    ) / 36 AS va1698
   FROM series_11
 ), values_11_2 AS (
   SELECT
@@ -14670,108 +14778,108 @@ WITH values_0_1 AS (
     run_id,
     stock_row,
     day_rows,
-    se1663,
-    se1664,
-    se1665,
-    va1023,
+    se1672,
+    se1673,
+    se1674,
+    va1032,
     va106,
-    va1139,
-    va1160,
-    va1204,
-    va1245,
-    va1269,
-    va1297,
+    va1148,
+    va1169,
+    va1213,
+    va1254,
+    va1278,
+    va1306,
     va131,
-    va1335,
-    va1343,
-    va1354,
+    va1344,
+    va1352,
+    va1363,
     va14,
-    va1410,
+    va1419,
     va142,
-    va1433,
-    va1484,
+    va1442,
+    va1493,
     va152,
-    va1521,
-    va1551,
-    va1598,
+    va1530,
+    va1560,
     va160,
-    va1662,
+    va1607,
+    va1671,
     va170,
-    va1722,
-    va1723,
-    va1730,
-    va1737,
-    va1751,
-    va1765,
-    va1772,
+    va1731,
+    va1732,
+    va1739,
+    va1746,
+    va1760,
     va1774,
+    va1781,
+    va1783,
     va188,
     va190,
-    va219,
     va226,
-    va247,
-    va263,
-    va299,
-    va314,
-    va321,
-    va339,
-    va350,
-    va368,
-    va372,
-    va383,
-    va391,
-    va411,
-    va436,
+    va233,
+    va254,
+    va272,
+    va308,
+    va323,
+    va330,
+    va348,
+    va359,
+    va377,
+    va381,
+    va392,
+    va400,
+    va420,
+    va445,
     va45,
-    va452,
-    va486,
-    va496,
-    va541,
-    va555,
-    va561,
-    va581,
-    va591,
-    va634,
-    va646,
-    va652,
-    va675,
-    va691,
-    va694,
-    va704,
-    va717,
-    va721,
-    va740,
-    va745,
-    va762,
-    va764,
-    va776,
-    va778,
-    va788,
+    va461,
+    va495,
+    va505,
+    va550,
+    va564,
+    va570,
+    va590,
+    va600,
+    va643,
+    va655,
+    va661,
+    va684,
+    va700,
+    va703,
+    va713,
+    va726,
+    va730,
+    va749,
+    va754,
+    va771,
+    va773,
+    va785,
+    va787,
     va79,
-    va793,
-    va794,
-    va812,
+    va797,
+    va802,
+    va803,
     va821,
-    va838,
-    va859,
-    va892,
-    va922,
+    va830,
+    va847,
+    va868,
+    va901,
+    va931,
     va94,
-    va956,
-    va988,
+    va965,
+    va997,
     (
-      CASE WHEN va1055 > va1073 THEN va1055 WHEN va1055 <= va1073 THEN va1073 END
-    ) AS va1074,
+      CASE WHEN va1064 > va1082 THEN va1064 WHEN va1064 <= va1082 THEN va1082 END
+    ) AS va1083,
     (
       -(
-        CASE WHEN va1615 > va1639 THEN va1615 WHEN va1615 <= va1639 THEN va1639 END
+        CASE WHEN va1624 > va1648 THEN va1624 WHEN va1624 <= va1648 THEN va1648 END
       )
-    ) AS va1640,
+    ) AS va1649,
     (
-      va1689 * 8193 - (
-        va1689 * 8193 - va1689
+      va1698 * 8193 - (
+        va1698 * 8193 - va1698
       )
-    ) AS va1690
+    ) AS va1699
   FROM values_11_1
 ), sections_12 AS (
   SELECT
@@ -14780,105 +14888,105 @@ WITH values_0_1 AS (
     run_id,
     stock_row,
     day_rows,
-    se1663,
-    se1664,
-    se1665,
-    va1023,
+    se1672,
+    se1673,
+    se1674,
+    va1032,
     va106,
-    va1074,
-    va1139,
-    va1160,
-    va1204,
-    va1245,
-    va1269,
-    va1297,
+    va1083,
+    va1148,
+    va1169,
+    va1213,
+    va1254,
+    va1278,
+    va1306,
     va131,
-    va1335,
-    va1343,
-    va1354,
+    va1344,
+    va1352,
+    va1363,
     va14,
-    va1410,
+    va1419,
     va142,
-    va1433,
-    va1484,
+    va1442,
+    va1493,
     va152,
-    va1521,
-    va1551,
-    va1598,
+    va1530,
+    va1560,
     va160,
-    va1640,
-    va1662,
-    va1690,
+    va1607,
+    va1649,
+    va1671,
+    va1699,
     va170,
-    va1722,
-    va1723,
-    va1730,
-    va1737,
-    va1751,
-    va1765,
-    va1772,
+    va1731,
+    va1732,
+    va1739,
+    va1746,
+    va1760,
     va1774,
+    va1781,
+    va1783,
     va188,
     va190,
-    va219,
     va226,
-    va247,
-    va263,
-    va299,
-    va314,
-    va321,
-    va339,
-    va350,
-    va368,
-    va372,
-    va383,
-    va391,
-    va411,
-    va436,
+    va233,
+    va254,
+    va272,
+    va308,
+    va323,
+    va330,
+    va348,
+    va359,
+    va377,
+    va381,
+    va392,
+    va400,
+    va420,
+    va445,
     va45,
-    va452,
-    va486,
-    va496,
-    va541,
-    va555,
-    va561,
-    va581,
-    va591,
-    va634,
-    va646,
-    va652,
-    va675,
-    va691,
-    va694,
-    va704,
-    va717,
-    va721,
-    va740,
-    va745,
-    va762,
-    va764,
-    va776,
-    va778,
-    va788,
+    va461,
+    va495,
+    va505,
+    va550,
+    va564,
+    va570,
+    va590,
+    va600,
+    va643,
+    va655,
+    va661,
+    va684,
+    va700,
+    va703,
+    va713,
+    va726,
+    va730,
+    va749,
+    va754,
+    va771,
+    va773,
+    va785,
+    va787,
     va79,
-    va793,
-    va794,
-    va812,
+    va797,
+    va802,
+    va803,
     va821,
-    va838,
-    va859,
-    va892,
-    va922,
+    va830,
+    va847,
+    va868,
+    va901,
+    va931,
     va94,
-    va956,
-    va988,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1690) AS se1691,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1690) AS se1692,
-    COUNT(va1690) OVER (
+    va965,
+    va997,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1699) AS se1700,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1699) AS se1701,
+    COUNT(va1699) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va1690
+      ORDER BY va1699
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1693
+    ) AS se1702
   FROM values_11_2
 ), values_12_1 AS (
   SELECT
@@ -14886,114 +14994,114 @@ WITH values_0_1 AS (
     open_time_ms,
     run_id,
     stock_row,
-    va1023,
+    va1032,
     va106,
-    va1074,
-    va1139,
-    va1160,
-    va1204,
-    va1245,
-    va1269,
-    va1297,
+    va1083,
+    va1148,
+    va1169,
+    va1213,
+    va1254,
+    va1278,
+    va1306,
     va131,
-    va1335,
-    va1343,
-    va1354,
+    va1344,
+    va1352,
+    va1363,
     va14,
-    va1410,
+    va1419,
     va142,
-    va1433,
-    va1484,
+    va1442,
+    va1493,
     va152,
-    va1521,
-    va1551,
-    va1598,
+    va1530,
+    va1560,
     va160,
-    va1640,
+    va1607,
+    va1649,
     va170,
-    va1722,
-    va1723,
-    va1730,
-    va1737,
-    va1751,
-    va1765,
-    va1772,
+    va1731,
+    va1732,
+    va1739,
+    va1746,
+    va1760,
     va1774,
+    va1781,
+    va1783,
     va188,
     va190,
-    va219,
     va226,
-    va247,
-    va263,
-    va299,
-    va314,
-    va321,
-    va339,
-    va350,
-    va368,
-    va372,
-    va383,
-    va391,
-    va411,
-    va436,
+    va233,
+    va254,
+    va272,
+    va308,
+    va323,
+    va330,
+    va348,
+    va359,
+    va377,
+    va381,
+    va392,
+    va400,
+    va420,
+    va445,
     va45,
-    va452,
-    va486,
-    va496,
-    va541,
-    va555,
-    va561,
-    va581,
-    va591,
-    va634,
-    va646,
-    va652,
-    va675,
-    va691,
-    va694,
-    va704,
-    va717,
-    va721,
-    va740,
-    va745,
-    va762,
-    va764,
-    va776,
-    va778,
-    va788,
+    va461,
+    va495,
+    va505,
+    va550,
+    va564,
+    va570,
+    va590,
+    va600,
+    va643,
+    va655,
+    va661,
+    va684,
+    va700,
+    va703,
+    va713,
+    va726,
+    va730,
+    va749,
+    va754,
+    va771,
+    va773,
+    va785,
+    va787,
     va79,
-    va793,
-    va794,
-    va812,
+    va797,
+    va802,
+    va803,
     va821,
-    va838,
-    va859,
-    va892,
-    va922,
+    va830,
+    va847,
+    va868,
+    va901,
+    va931,
     va94,
-    va956,
-    va988,
+    va965,
+    va997,
     (
       (
         CASE
-          WHEN NOT va1662 IS NULL
+          WHEN NOT va1671 IS NULL
           THEN (
-            se1663 + ROUND(se1664 * day_rows)
+            se1672 + ROUND(se1673 * day_rows)
           ) / (
-            2 * se1665
+            2 * se1674
           )
         END
       ) - (
         CASE
-          WHEN NOT va1690 IS NULL
+          WHEN NOT va1699 IS NULL
           THEN (
-            se1691 + ROUND(se1692 * day_rows)
+            se1700 + ROUND(se1701 * day_rows)
           ) / (
-            2 * se1693
+            2 * se1702
           )
         END
       )
-    ) AS va1694
+    ) AS va1703
   FROM sections_12
 )
 SELECT
@@ -15036,231 +15144,231 @@ SELECT
     CASE WHEN ISFINITE(va190) THEN va190 END
   ) AS alpha_012,
   (
-    CASE WHEN ISFINITE(va219) THEN va219 END
+    CASE WHEN ISFINITE(va226) THEN va226 END
   ) AS alpha_013,
   (
-    CASE WHEN ISFINITE(va226) THEN va226 END
+    CASE WHEN ISFINITE(va233) THEN va233 END
   ) AS alpha_014,
   (
-    CASE WHEN ISFINITE(va247) THEN va247 END
+    CASE WHEN ISFINITE(va254) THEN va254 END
   ) AS alpha_015,
   (
-    CASE WHEN ISFINITE(va263) THEN va263 END
+    CASE WHEN ISFINITE(va272) THEN va272 END
   ) AS alpha_016,
   (
-    CASE WHEN ISFINITE(va299) THEN va299 END
+    CASE WHEN ISFINITE(va308) THEN va308 END
   ) AS alpha_017,
   (
-    CASE WHEN ISFINITE(va314) THEN va314 END
+    CASE WHEN ISFINITE(va323) THEN va323 END
   ) AS alpha_018,
   (
-    CASE WHEN ISFINITE(va321) THEN va321 END
+    CASE WHEN ISFINITE(va330) THEN va330 END
   ) AS alpha_019,
   (
-    CASE WHEN ISFINITE(va339) THEN va339 END
+    CASE WHEN ISFINITE(va348) THEN va348 END
   ) AS alpha_020,
   (
-    CASE WHEN ISFINITE(va350) THEN va350 END
+    CASE WHEN ISFINITE(va359) THEN va359 END
   ) AS alpha_021,
   (
-    CASE WHEN ISFINITE(va368) THEN va368 END
+    CASE WHEN ISFINITE(va377) THEN va377 END
   ) AS alpha_022,
   (
-    CASE WHEN ISFINITE(va372) THEN va372 END
+    CASE WHEN ISFINITE(va381) THEN va381 END
   ) AS alpha_023,
   (
-    CASE WHEN ISFINITE(va383) THEN va383 END
+    CASE WHEN ISFINITE(va392) THEN va392 END
   ) AS alpha_024,
   (
-    CASE WHEN ISFINITE(va391) THEN va391 END
+    CASE WHEN ISFINITE(va400) THEN va400 END
   ) AS alpha_025,
   (
-    CASE WHEN ISFINITE(va411) THEN va411 END
+    CASE WHEN ISFINITE(va420) THEN va420 END
   ) AS alpha_026,
   (
-    CASE WHEN ISFINITE(va436) THEN va436 END
+    CASE WHEN ISFINITE(va445) THEN va445 END
   ) AS alpha_027,
   (
-    CASE WHEN ISFINITE(va452) THEN va452 END
+    CASE WHEN ISFINITE(va461) THEN va461 END
   ) AS alpha_028,
   (
-    CASE WHEN ISFINITE(va486) THEN va486 END
+    CASE WHEN ISFINITE(va495) THEN va495 END
   ) AS alpha_029,
   (
-    CASE WHEN ISFINITE(va496) THEN va496 END
+    CASE WHEN ISFINITE(va505) THEN va505 END
   ) AS alpha_030,
   (
-    CASE WHEN ISFINITE(va541) THEN va541 END
+    CASE WHEN ISFINITE(va550) THEN va550 END
   ) AS alpha_031,
   (
-    CASE WHEN ISFINITE(va555) THEN va555 END
+    CASE WHEN ISFINITE(va564) THEN va564 END
   ) AS alpha_032,
   (
-    CASE WHEN ISFINITE(va561) THEN va561 END
+    CASE WHEN ISFINITE(va570) THEN va570 END
   ) AS alpha_033,
   (
-    CASE WHEN ISFINITE(va581) THEN va581 END
+    CASE WHEN ISFINITE(va590) THEN va590 END
   ) AS alpha_034,
   (
-    CASE WHEN ISFINITE(va591) THEN va591 END
+    CASE WHEN ISFINITE(va600) THEN va600 END
   ) AS alpha_035,
   (
-    CASE WHEN ISFINITE(va634) THEN va634 END
+    CASE WHEN ISFINITE(va643) THEN va643 END
   ) AS alpha_036,
   (
-    CASE WHEN ISFINITE(va646) THEN va646 END
+    CASE WHEN ISFINITE(va655) THEN va655 END
   ) AS alpha_037,
   (
-    CASE WHEN ISFINITE(va652) THEN va652 END
+    CASE WHEN ISFINITE(va661) THEN va661 END
   ) AS alpha_038,
   (
-    CASE WHEN ISFINITE(va675) THEN va675 END
+    CASE WHEN ISFINITE(va684) THEN va684 END
   ) AS alpha_039,
   (
-    CASE WHEN ISFINITE(va691) THEN va691 END
+    CASE WHEN ISFINITE(va700) THEN va700 END
   ) AS alpha_040,
   (
-    CASE WHEN ISFINITE(va694) THEN va694 END
+    CASE WHEN ISFINITE(va703) THEN va703 END
   ) AS alpha_041,
   (
-    CASE WHEN ISFINITE(va704) THEN va704 END
+    CASE WHEN ISFINITE(va713) THEN va713 END
   ) AS alpha_042,
   (
-    CASE WHEN ISFINITE(va717) THEN va717 END
+    CASE WHEN ISFINITE(va726) THEN va726 END
   ) AS alpha_043,
   (
-    CASE WHEN ISFINITE(va721) THEN va721 END
+    CASE WHEN ISFINITE(va730) THEN va730 END
   ) AS alpha_044,
   (
-    CASE WHEN ISFINITE(va740) THEN va740 END
+    CASE WHEN ISFINITE(va749) THEN va749 END
   ) AS alpha_045,
   (
-    CASE WHEN ISFINITE(va745) THEN va745 END
+    CASE WHEN ISFINITE(va754) THEN va754 END
   ) AS alpha_046,
   (
-    CASE WHEN ISFINITE(va762) THEN va762 END
+    CASE WHEN ISFINITE(va771) THEN va771 END
   ) AS alpha_047,
   (
-    CASE WHEN ISFINITE(va764) THEN va764 END
+    CASE WHEN ISFINITE(va773) THEN va773 END
   ) AS alpha_049,
   (
-    CASE WHEN ISFINITE(va776) THEN va776 END
+    CASE WHEN ISFINITE(va785) THEN va785 END
   ) AS alpha_050,
   (
-    CASE WHEN ISFINITE(va778) THEN va778 END
+    CASE WHEN ISFINITE(va787) THEN va787 END
   ) AS alpha_051,
   (
-    CASE WHEN ISFINITE(va788) THEN va788 END
+    CASE WHEN ISFINITE(va797) THEN va797 END
   ) AS alpha_052,
   (
-    CASE WHEN ISFINITE(va793) THEN va793 END
+    CASE WHEN ISFINITE(va802) THEN va802 END
   ) AS alpha_053,
   (
-    CASE WHEN ISFINITE(va794) THEN va794 END
+    CASE WHEN ISFINITE(va803) THEN va803 END
   ) AS alpha_054,
   (
-    CASE WHEN ISFINITE(va812) THEN va812 END
+    CASE WHEN ISFINITE(va821) THEN va821 END
   ) AS alpha_055,
   (
-    CASE WHEN ISFINITE(va821) THEN va821 END
+    CASE WHEN ISFINITE(va830) THEN va830 END
   ) AS alpha_057,
   (
-    CASE WHEN ISFINITE(va838) THEN va838 END
+    CASE WHEN ISFINITE(va847) THEN va847 END
   ) AS alpha_060,
   (
-    CASE WHEN ISFINITE(va859) THEN va859 END
+    CASE WHEN ISFINITE(va868) THEN va868 END
   ) AS alpha_061,
   (
-    CASE WHEN ISFINITE(va892) THEN va892 END
+    CASE WHEN ISFINITE(va901) THEN va901 END
   ) AS alpha_062,
   (
-    CASE WHEN ISFINITE(va922) THEN va922 END
+    CASE WHEN ISFINITE(va931) THEN va931 END
   ) AS alpha_064,
   (
-    CASE WHEN ISFINITE(va956) THEN va956 END
+    CASE WHEN ISFINITE(va965) THEN va965 END
   ) AS alpha_065,
   (
-    CASE WHEN ISFINITE(va988) THEN va988 END
+    CASE WHEN ISFINITE(va997) THEN va997 END
   ) AS alpha_066,
   (
-    CASE WHEN ISFINITE(va1023) THEN va1023 END
+    CASE WHEN ISFINITE(va1032) THEN va1032 END
   ) AS alpha_068,
   (
-    CASE WHEN ISFINITE(va1074) THEN va1074 END
+    CASE WHEN ISFINITE(va1083) THEN va1083 END
   ) AS alpha_071,
   (
-    CASE WHEN ISFINITE(va1139) THEN va1139 END
+    CASE WHEN ISFINITE(va1148) THEN va1148 END
   ) AS alpha_072,
   (
-    CASE WHEN ISFINITE(va1160) THEN va1160 END
+    CASE WHEN ISFINITE(va1169) THEN va1169 END
   ) AS alpha_073,
   (
-    CASE WHEN ISFINITE(va1204) THEN va1204 END
+    CASE WHEN ISFINITE(va1213) THEN va1213 END
   ) AS alpha_074,
   (
-    CASE WHEN ISFINITE(va1245) THEN va1245 END
+    CASE WHEN ISFINITE(va1254) THEN va1254 END
   ) AS alpha_075,
   (
-    CASE WHEN ISFINITE(va1269) THEN va1269 END
+    CASE WHEN ISFINITE(va1278) THEN va1278 END
   ) AS alpha_077,
   (
-    CASE WHEN ISFINITE(va1297) THEN va1297 END
+    CASE WHEN ISFINITE(va1306) THEN va1306 END
   ) AS alpha_078,
   (
-    CASE WHEN ISFINITE(va1335) THEN va1335 END
+    CASE WHEN ISFINITE(va1344) THEN va1344 END
   ) AS alpha_081,
   (
-    CASE WHEN ISFINITE(va1343) THEN va1343 END
+    CASE WHEN ISFINITE(va1352) THEN va1352 END
   ) AS alpha_083,
   (
-    CASE WHEN ISFINITE(va1354) THEN va1354 END
+    CASE WHEN ISFINITE(va1363) THEN va1363 END
   ) AS alpha_084,
   (
-    CASE WHEN ISFINITE(va1410) THEN va1410 END
+    CASE WHEN ISFINITE(va1419) THEN va1419 END
   ) AS alpha_085,
   (
-    CASE WHEN ISFINITE(va1433) THEN va1433 END
+    CASE WHEN ISFINITE(va1442) THEN va1442 END
   ) AS alpha_086,
   (
-    CASE WHEN ISFINITE(va1484) THEN va1484 END
+    CASE WHEN ISFINITE(va1493) THEN va1493 END
   ) AS alpha_088,
   (
-    CASE WHEN ISFINITE(va1521) THEN va1521 END
+    CASE WHEN ISFINITE(va1530) THEN va1530 END
   ) AS alpha_092,
   (
-    CASE WHEN ISFINITE(va1551) THEN va1551 END
+    CASE WHEN ISFINITE(va1560) THEN va1560 END
   ) AS alpha_094,
   (
-    CASE WHEN ISFINITE(va1598) THEN va1598 END
+    CASE WHEN ISFINITE(va1607) THEN va1607 END
   ) AS alpha_095,
   (
-    CASE WHEN ISFINITE(va1640) THEN va1640 END
+    CASE WHEN ISFINITE(va1649) THEN va1649 END
   ) AS alpha_096,
   (
-    CASE WHEN ISFINITE(va1694) THEN va1694 END
+    CASE WHEN ISFINITE(va1703) THEN va1703 END
   ) AS alpha_098,
   (
-    CASE WHEN ISFINITE(va1722) THEN va1722 END
+    CASE WHEN ISFINITE(va1731) THEN va1731 END
   ) AS alpha_099,
   (
-    CASE WHEN ISFINITE(va1723) THEN va1723 END
+    CASE WHEN ISFINITE(va1732) THEN va1732 END
   ) AS alpha_101,
   (
-    CASE WHEN ISFINITE(va1730) THEN va1730 END
+    CASE WHEN ISFINITE(va1739) THEN va1739 END
   ) AS alpha_custom_argmax_recent,
   (
-    CASE WHEN ISFINITE(va1737) THEN va1737 END
+    CASE WHEN ISFINITE(va1746) THEN va1746 END
   ) AS alpha_custom_argmin_recent,
   (
-    CASE WHEN ISFINITE(va1751) THEN va1751 END
+    CASE WHEN ISFINITE(va1760) THEN va1760 END
   ) AS alpha_custom_decaylinear_mom,
   (
-    CASE WHEN ISFINITE(va1765) THEN va1765 END
+    CASE WHEN ISFINITE(va1774) THEN va1774 END
   ) AS alpha_custom_kurt_filter,
   (
-    CASE WHEN ISFINITE(va1772) THEN va1772 END
+    CASE WHEN ISFINITE(va1781) THEN va1781 END
   ) AS alpha_custom_skew_reversal,
   (
-    CASE WHEN ISFINITE(va1774) THEN va1774 END
+    CASE WHEN ISFINITE(va1783) THEN va1783 END
   ) AS alpha_custom_zscore_5d
 FROM values_12_1

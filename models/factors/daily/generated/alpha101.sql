@@ -65,56 +65,56 @@ WITH values_0_1 AS (
       high * 8193 - (
         high * 8193 - high
       )
-    ) AS va228,
+    ) AS va235,
     (
       -returns
-    ) AS va382,
+    ) AS va391,
     (
       high - close
-    ) AS va383,
+    ) AS va392,
     (
       vwap * 8193 - (
         vwap * 8193 - vwap
       )
-    ) AS va408,
+    ) AS va417,
     (
       (
         high + low
       ) / 2
-    ) AS va433,
+    ) AS va442,
     (
       close - 1
-    ) AS va449,
+    ) AS va458,
     (
       -(
         1 - (
           open / NULLIF(close, 0)
         )
       )
-    ) AS va552,
+    ) AS va561,
     (
       (
         close + high
       ) - low
-    ) AS va579,
+    ) AS va588,
     (
       open - close
-    ) AS va601,
+    ) AS va610,
     (
       close / NULLIF(open, 0)
-    ) AS va643,
+    ) AS va652,
     (
       high * low
-    ) AS va687,
+    ) AS va696,
     (
       close + vwap
-    ) AS va694,
+    ) AS va703,
     (
       1 / NULLIF(close, 0)
-    ) AS va746,
+    ) AS va755,
     (
       close - low
-    ) AS va799,
+    ) AS va808,
     (
       (
         -(
@@ -127,140 +127,140 @@ WITH values_0_1 AS (
           low - high
         )
       ), 0)
-    ) AS va804,
+    ) AS va813,
     (
       CASE WHEN stock_row > 1 THEN (
         market_cap * returns
       ) END
-    ) AS va823,
+    ) AS va832,
     (
       (
         vwap * CAST(0.271683 AS DOUBLE)
       ) + (
         vwap * CAST(0.728317 AS DOUBLE)
       )
-    ) AS va868,
+    ) AS va877,
     (
       high - low
-    ) AS va895,
+    ) AS va904,
     (
       (
         open * CAST(0.6818919999999999 AS DOUBLE)
       ) + (
         vwap * CAST(0.318108 AS DOUBLE)
       )
-    ) AS va983,
+    ) AS va992,
     (
       (
         open * CAST(0.00817205 AS DOUBLE)
       ) + (
         vwap * CAST(0.99182795 AS DOUBLE)
       )
-    ) AS va1038,
+    ) AS va1047,
     (
       (
         close * CAST(0.518371 AS DOUBLE)
       ) + (
         low * CAST(0.481629 AS DOUBLE)
       )
-    ) AS va1152,
+    ) AS va1161,
     (
       (
         close * CAST(0.490655 AS DOUBLE)
       ) + (
         vwap * CAST(0.5093449999999999 AS DOUBLE)
       )
-    ) AS va1172,
+    ) AS va1181,
     (
       low + open
-    ) AS va1249,
+    ) AS va1258,
     (
       (
         low * CAST(0.852845 AS DOUBLE)
       ) + (
         open * CAST(0.147155 AS DOUBLE)
       )
-    ) AS va1338,
+    ) AS va1347,
     (
       (
         high * CAST(0.0261661 AS DOUBLE)
       ) + (
         vwap * CAST(0.9738339 AS DOUBLE)
       )
-    ) AS va1362,
+    ) AS va1371,
     (
       (
         low * CAST(0.352233 AS DOUBLE)
       ) + (
         vwap * CAST(0.647767 AS DOUBLE)
       )
-    ) AS va1510,
+    ) AS va1519,
     (
       (
         close * CAST(0.60733 AS DOUBLE)
       ) + (
         open * CAST(0.39266999999999996 AS DOUBLE)
       )
-    ) AS va1539,
+    ) AS va1548,
     (
       (
         high * CAST(0.131872 AS DOUBLE)
       ) + (
         open * CAST(0.868128 AS DOUBLE)
       )
-    ) AS va1573,
+    ) AS va1582,
     (
       (
         open * CAST(0.365804 AS DOUBLE)
       ) + (
         open * CAST(0.634196 AS DOUBLE)
       )
-    ) AS va1646,
+    ) AS va1655,
     (
       (
         close * CAST(0.12329699999999999 AS DOUBLE)
       ) + (
         high * CAST(0.876703 AS DOUBLE)
       )
-    ) AS va1690,
+    ) AS va1699,
     (
       (
         close + open
       ) - (
         open + vwap
       )
-    ) AS va1757,
+    ) AS va1766,
     (
       (
         close * CAST(0.369701 AS DOUBLE)
       ) + (
         vwap * CAST(0.6302989999999999 AS DOUBLE)
       )
-    ) AS va1763,
+    ) AS va1772,
     (
       (
         low * CAST(0.03271500000000005 AS DOUBLE)
       ) + (
         low * CAST(0.967285 AS DOUBLE)
       )
-    ) AS va1840,
+    ) AS va1849,
     (
       (
         close * CAST(0.524434 AS DOUBLE)
       ) + (
         vwap * CAST(0.47556600000000004 AS DOUBLE)
       )
-    ) AS va1996,
+    ) AS va2005,
     (
       (
         low * CAST(0.721001 AS DOUBLE)
       ) + (
         vwap * CAST(0.278999 AS DOUBLE)
       )
-    ) AS va2127,
+    ) AS va2136,
     (
       CASE WHEN stock_row > 1 THEN returns END
-    ) AS va2309
+    ) AS va2318
   FROM {{ ref('factor_inputs') }}
 ), values_0_2 AS (
   SELECT
@@ -279,40 +279,40 @@ WITH values_0_1 AS (
     open,
     returns,
     va0,
-    va1038,
-    va1152,
-    va1172,
-    va1338,
+    va1047,
+    va1161,
+    va1181,
+    va1347,
     va15,
-    va1510,
-    va1539,
-    va1573,
-    va1646,
-    va1690,
+    va1519,
+    va1548,
+    va1582,
+    va1655,
+    va1699,
     va175,
-    va1763,
-    va1840,
+    va1772,
+    va1849,
     va192,
-    va1996,
     va2,
-    va2127,
+    va2005,
+    va2136,
     va22,
-    va228,
-    va382,
-    va383,
-    va408,
-    va433,
-    va449,
+    va235,
+    va391,
+    va392,
+    va417,
+    va442,
+    va458,
     va46,
     va51,
-    va601,
-    va799,
+    va610,
     va80,
-    va804,
-    va868,
-    va895,
+    va808,
+    va813,
+    va877,
+    va904,
     va95,
-    va983,
+    va992,
     volume,
     vwap,
     (
@@ -323,99 +323,99 @@ WITH values_0_1 AS (
         va95 * 8193 - va95
       )
     ) AS va96,
-    ABS(va15) AS va299,
+    ABS(va15) AS va308,
     (
-      va552 * 8193 - (
-        va552 * 8193 - va552
+      va561 * 8193 - (
+        va561 * 8193 - va561
       )
-    ) AS va553,
+    ) AS va562,
     (
-      va579 * 8193 - (
-        va579 * 8193 - va579
+      va588 * 8193 - (
+        va588 * 8193 - va588
       )
-    ) AS va580,
+    ) AS va589,
     (
       va15 * 8193 - (
         va15 * 8193 - va15
       )
-    ) AS va593,
-    (
-      va601 * 8193 - (
-        va601 * 8193 - va601
-      )
     ) AS va602,
     (
-      va643 * 8193 - (
-        va643 * 8193 - va643
+      va610 * 8193 - (
+        va610 * 8193 - va610
       )
-    ) AS va644,
+    ) AS va611,
+    (
+      va652 * 8193 - (
+        va652 * 8193 - va652
+      )
+    ) AS va653,
     (
       CASE
         WHEN (
-          va687 > 0
+          va696 > 0
           OR (
             CAST(0.5 AS DOUBLE) = FLOOR(CAST(0.5 AS DOUBLE))
             AND (
-              va687 <> 0 OR CAST(0.5 AS DOUBLE) >= 0
+              va696 <> 0 OR CAST(0.5 AS DOUBLE) >= 0
             )
           )
           OR (
-            va687 = 0 AND CAST(0.5 AS DOUBLE) > 0
+            va696 = 0 AND CAST(0.5 AS DOUBLE) > 0
           )
         )
-        THEN POWER(va687, CAST(0.5 AS DOUBLE))
+        THEN POWER(va696, CAST(0.5 AS DOUBLE))
       END
-    ) AS va688,
+    ) AS va697,
     (
       va175 * 8193 - (
         va175 * 8193 - va175
       )
-    ) AS va690,
+    ) AS va699,
     (
-      va694 * 8193 - (
-        va694 * 8193 - va694
+      va703 * 8193 - (
+        va703 * 8193 - va703
       )
-    ) AS va695,
+    ) AS va704,
     (
-      va383 * 8193 - (
-        va383 * 8193 - va383
+      va392 * 8193 - (
+        va392 * 8193 - va392
       )
-    ) AS va741,
+    ) AS va750,
     (
-      va746 * 8193 - (
-        va746 * 8193 - va746
+      va755 * 8193 - (
+        va755 * 8193 - va755
       )
-    ) AS va747,
+    ) AS va756,
     (
-      va799 - va383
-    ) AS va800,
+      va808 - va392
+    ) AS va809,
     (
-      va823 * 8193 - (
-        va823 * 8193 - va823
+      va832 * 8193 - (
+        va832 * 8193 - va832
       )
-    ) AS va824,
+    ) AS va833,
     (
-      va433 * 8193 - (
-        va433 * 8193 - va433
+      va442 * 8193 - (
+        va442 * 8193 - va442
       )
-    ) AS va955,
+    ) AS va964,
     (
-      va983 * 8193 - (
-        va983 * 8193 - va983
+      va992 * 8193 - (
+        va992 * 8193 - va992
       )
-    ) AS va990,
+    ) AS va999,
     (
       (
-        va433 * CAST(0.178404 AS DOUBLE)
+        va442 * CAST(0.178404 AS DOUBLE)
       ) + (
         vwap * CAST(0.821596 AS DOUBLE)
       )
-    ) AS va1027,
+    ) AS va1036,
     (
-      va1038 * 8193 - (
-        va1038 * 8193 - va1038
+      va1047 * 8193 - (
+        va1047 * 8193 - va1047
       )
-    ) AS va1048,
+    ) AS va1057,
     (
       (
         (
@@ -426,66 +426,66 @@ WITH values_0_1 AS (
           )
         ) - vwap
       ) / NULLIF((
-        open - va433
+        open - va442
       ), 0)
-    ) AS va1079,
+    ) AS va1088,
     (
-      va1172 * 8193 - (
-        va1172 * 8193 - va1172
+      va1181 * 8193 - (
+        va1181 * 8193 - va1181
       )
-    ) AS va1176,
+    ) AS va1185,
     (
-      va1249 - (
+      va1258 - (
         vwap + vwap
       )
-    ) AS va1250,
+    ) AS va1259,
     (
-      va1362 * 8193 - (
-        va1362 * 8193 - va1362
+      va1371 * 8193 - (
+        va1371 * 8193 - va1371
       )
-    ) AS va1363,
+    ) AS va1372,
     (
       (
-        va433 + high
+        va442 + high
       ) - (
         high + vwap
       )
-    ) AS va1484,
+    ) AS va1493,
     (
-      va1646 * 8193 - (
-        va1646 * 8193 - va1646
+      va1655 * 8193 - (
+        va1655 * 8193 - va1655
       )
-    ) AS va1653,
+    ) AS va1662,
     (
-      va1690 * 8193 - (
-        va1690 * 8193 - va1690
+      va1699 * 8193 - (
+        va1699 * 8193 - va1699
       )
-    ) AS va1702,
+    ) AS va1711,
     (
-      va1757 * 8193 - (
-        va1757 * 8193 - va1757
+      va1766 * 8193 - (
+        va1766 * 8193 - va1766
       )
-    ) AS va1758,
+    ) AS va1767,
     (
-      va1840 * 8193 - (
-        va1840 * 8193 - va1840
+      va1849 * 8193 - (
+        va1849 * 8193 - va1849
       )
-    ) AS va1844,
+    ) AS va1853,
     CAST((
       (
         (
-          va433 + close
-        ) < va1249
+          va442 + close
+        ) < va1258
       )
-    ) AS DOUBLE) AS va1937,
+    ) AS DOUBLE) AS va1946,
     (
       va15 / NULLIF((
-        va895 + CAST(0.001 AS DOUBLE)
+        va904 + CAST(0.001 AS DOUBLE)
       ), 0)
-    ) AS va2280,
+    ) AS va2289,
     (
-      CASE WHEN ABS(va2309) < CAST(1e75 AS DOUBLE) THEN va2309 END
-    ) AS va2310
+      CASE WHEN ABS(va2318) < CAST(1e75 AS DOUBLE) THEN va2318 END
+    ) AS va2319
   FROM values_0_1
 ), values_0_3 AS (
   SELECT
@@ -504,66 +504,66 @@ WITH values_0_1 AS (
     open,
     returns,
     va0,
-    va1027,
-    va1038,
-    va1048,
-    va1079,
-    va1152,
-    va1172,
-    va1176,
-    va1338,
-    va1363,
-    va1484,
+    va1036,
+    va1047,
+    va1057,
+    va1088,
+    va1161,
+    va1181,
+    va1185,
+    va1347,
+    va1372,
+    va1493,
     va15,
-    va1510,
-    va1539,
-    va1573,
-    va1646,
-    va1653,
-    va1690,
-    va1702,
+    va1519,
+    va1548,
+    va1582,
+    va1655,
+    va1662,
+    va1699,
+    va1711,
     va175,
-    va1758,
-    va1763,
-    va1840,
-    va1844,
+    va1767,
+    va1772,
+    va1849,
+    va1853,
     va192,
-    va1937,
-    va1996,
+    va1946,
     va2,
-    va2127,
+    va2005,
+    va2136,
     va22,
-    va228,
-    va2280,
-    va2310,
-    va299,
-    va382,
-    va383,
-    va408,
-    va433,
-    va449,
+    va2289,
+    va2319,
+    va235,
+    va308,
+    va391,
+    va392,
+    va417,
+    va442,
+    va458,
     va46,
     va51,
-    va553,
-    va580,
-    va593,
-    va601,
+    va562,
+    va589,
     va602,
-    va644,
-    va690,
-    va695,
-    va741,
-    va747,
+    va610,
+    va611,
+    va653,
+    va699,
+    va704,
+    va750,
+    va756,
     va80,
-    va804,
-    va824,
-    va868,
-    va895,
+    va813,
+    va833,
+    va877,
+    va904,
     va95,
-    va955,
     va96,
-    va983,
-    va990,
+    va964,
+    va992,
+    va999,
     volume,
     vwap,
     (
@@ -572,34 +572,34 @@ WITH values_0_1 AS (
       )
     ) AS va17,
     (
-      va299 * 8193 - (
-        va299 * 8193 - va299
+      va308 * 8193 - (
+        va308 * 8193 - va308
       )
-    ) AS va301,
+    ) AS va310,
     (
       (
-        CASE WHEN ISFINITE(va688) THEN va688 END
+        CASE WHEN ISFINITE(va697) THEN va697 END
       ) - vwap
-    ) AS va689,
+    ) AS va698,
     (
-      va800 / NULLIF(va799, 0)
-    ) AS va801,
+      va809 / NULLIF(va808, 0)
+    ) AS va810,
     (
       (
-        va800 / NULLIF(va895, 0)
+        va809 / NULLIF(va904, 0)
       ) * volume
-    ) AS va896,
+    ) AS va905,
     (
-      va1250 * 8193 - (
-        va1250 * 8193 - va1250
+      va1259 * 8193 - (
+        va1259 * 8193 - va1259
       )
-    ) AS va1251,
-    va1484 * stock_row AS va1485,
+    ) AS va1260,
+    va1493 * stock_row AS va1494,
     (
-      va2310 * 8193 - (
-        va2310 * 8193 - va2310
+      va2319 * 8193 - (
+        va2319 * 8193 - va2319
       )
-    ) AS va2313
+    ) AS va2322
   FROM values_0_2
 ), values_0_4 AS (
   SELECT
@@ -618,80 +618,80 @@ WITH values_0_1 AS (
     open,
     returns,
     va0,
-    va1027,
-    va1038,
-    va1048,
-    va1079,
-    va1152,
-    va1172,
-    va1176,
-    va1251,
-    va1338,
-    va1363,
-    va1484,
-    va1485,
+    va1036,
+    va1047,
+    va1057,
+    va1088,
+    va1161,
+    va1181,
+    va1185,
+    va1260,
+    va1347,
+    va1372,
+    va1493,
+    va1494,
     va15,
-    va1510,
-    va1539,
-    va1573,
-    va1646,
-    va1653,
-    va1690,
+    va1519,
+    va1548,
+    va1582,
+    va1655,
+    va1662,
+    va1699,
     va17,
-    va1702,
+    va1711,
     va175,
-    va1758,
-    va1763,
-    va1840,
-    va1844,
+    va1767,
+    va1772,
+    va1849,
+    va1853,
     va192,
-    va1937,
-    va1996,
+    va1946,
     va2,
-    va2127,
+    va2005,
+    va2136,
     va22,
-    va228,
-    va2280,
-    va2310,
-    va2313,
-    va299,
-    va301,
-    va382,
-    va383,
-    va408,
-    va433,
-    va449,
+    va2289,
+    va2319,
+    va2322,
+    va235,
+    va308,
+    va310,
+    va391,
+    va392,
+    va417,
+    va442,
+    va458,
     va46,
     va51,
-    va553,
-    va580,
-    va593,
-    va601,
+    va562,
+    va589,
     va602,
-    va644,
-    va689,
-    va690,
-    va695,
-    va741,
-    va747,
+    va610,
+    va611,
+    va653,
+    va698,
+    va699,
+    va704,
+    va750,
+    va756,
     va80,
-    va801,
-    va804,
-    va824,
-    va868,
-    va895,
+    va810,
+    va813,
+    va833,
+    va877,
+    va904,
     va95,
-    va955,
     va96,
-    va983,
-    va990,
+    va964,
+    va992,
+    va999,
     volume,
     vwap,
     (
-      va896 * 8193 - (
-        va896 * 8193 - va896
+      va905 * 8193 - (
+        va905 * 8193 - va905
       )
-    ) AS va897
+    ) AS va906
   FROM values_0_3
 ), series_1 AS (
   SELECT
@@ -709,66 +709,66 @@ WITH values_0_1 AS (
     open,
     returns,
     va0,
-    va1027,
-    va1038,
-    va1048,
-    va1079,
-    va1152,
-    va1172,
-    va1176,
-    va1251,
-    va1338,
-    va1363,
+    va1036,
+    va1047,
+    va1057,
+    va1088,
+    va1161,
+    va1181,
+    va1185,
+    va1260,
+    va1347,
+    va1372,
     va15,
-    va1539,
-    va1573,
-    va1646,
-    va1653,
-    va1690,
+    va1548,
+    va1582,
+    va1655,
+    va1662,
+    va1699,
     va17,
-    va1702,
+    va1711,
     va175,
-    va1758,
-    va1763,
-    va1840,
-    va1844,
+    va1767,
+    va1772,
+    va1849,
+    va1853,
     va192,
-    va1996,
     va2,
-    va2127,
+    va2005,
+    va2136,
     va22,
-    va228,
-    va2280,
-    va2313,
-    va301,
-    va382,
-    va383,
-    va408,
-    va433,
-    va449,
+    va2289,
+    va2322,
+    va235,
+    va310,
+    va391,
+    va392,
+    va417,
+    va442,
+    va458,
     va46,
     va51,
-    va553,
-    va593,
+    va562,
     va602,
-    va644,
-    va689,
-    va690,
-    va695,
-    va741,
-    va747,
+    va611,
+    va653,
+    va698,
+    va699,
+    va704,
+    va750,
+    va756,
     va80,
-    va801,
-    va804,
-    va824,
-    va868,
-    va895,
-    va897,
+    va810,
+    va813,
+    va833,
+    va877,
+    va904,
+    va906,
     va95,
-    va955,
     va96,
-    va983,
-    va990,
+    va964,
+    va992,
+    va999,
     volume,
     vwap,
     STDDEV_SAMP(returns) OVER rows_20 AS se1,
@@ -805,120 +805,120 @@ WITH values_0_1 AS (
     COUNT(va175) OVER rows_3 AS se177,
     MIN(va175) OVER rows_3 AS se183,
     LAG(volume, 1) OVER rows_row AS se190,
-    LAG(returns, 3) OVER rows_row AS se221,
-    LAG(va192, 1) OVER rows_row AS se265,
-    LAG(va192, 2) OVER rows_row AS se266,
-    LAG(va192, 3) OVER rows_row AS se267,
-    LAG(va192, 4) OVER rows_row AS se268,
-    LAG(va192, 5) OVER rows_row AS se269,
-    LAG(va192, 6) OVER rows_row AS se270,
-    LAG(va192, 7) OVER rows_row AS se271,
-    LAG(va192, 8) OVER rows_row AS se272,
-    LAG(va192, 9) OVER rows_row AS se273,
-    AVG(amount) OVER rows_20 AS se286,
-    STDDEV_SAMP(va299) OVER rows_5 AS se300,
-    LAG(va301, 1) OVER rows_row AS se302,
-    LAG(va301, 2) OVER rows_row AS se303,
-    LAG(va301, 3) OVER rows_row AS se304,
-    LAG(va301, 4) OVER rows_row AS se305,
-    CORR(close, open) OVER rows_10 AS se306,
-    SUM(returns) OVER rows_250 AS se314,
-    LAG(high, 1) OVER rows_row AS se321,
-    LAG(low, 1) OVER rows_row AS se332,
-    AVG(close) OVER rows_8 AS se339,
-    STDDEV_SAMP(close) OVER rows_8 AS se340,
-    AVG(close) OVER rows_2 AS se342,
-    CORR(high, volume) OVER rows_5 AS se350,
-    LAG(va228, 1) OVER rows_row AS se352,
-    LAG(va228, 2) OVER rows_row AS se353,
-    LAG(va228, 3) OVER rows_row AS se354,
-    LAG(va228, 4) OVER rows_row AS se355,
-    STDDEV_SAMP(close) OVER rows_20 AS se359,
-    AVG(high) OVER rows_20 AS se367,
-    LAG(high, 2) OVER rows_row AS se369,
-    AVG(close) OVER rows_100 AS se371,
-    LAG(close, 100) OVER rows_row AS se373,
-    MIN(close) OVER rows_100 AS se378,
-    LAG(close, 3) OVER rows_row AS se379,
-    LAG(va80, 1) OVER rows_row AS se436,
-    LAG(va80, 2) OVER rows_row AS se437,
-    LAG(va80, 3) OVER rows_row AS se438,
-    LAG(va80, 4) OVER rows_row AS se439,
-    LAG(va449, 5) OVER rows_row AS se450,
-    LAG(va382, 6) OVER rows_row AS se475,
-    LAG(close, 2) OVER rows_row AS se483,
-    SUM(volume) OVER rows_5 AS se489,
-    SUM(volume) OVER rows_20 AS se490,
-    LAG(close, 10) OVER rows_row AS se496,
-    LAG(va80, 5) OVER rows_row AS se519,
-    LAG(va80, 6) OVER rows_row AS se520,
-    LAG(va80, 7) OVER rows_row AS se521,
-    LAG(va80, 8) OVER rows_row AS se522,
-    LAG(va80, 9) OVER rows_row AS se523,
-    LAG(va80, 10) OVER rows_row AS se524,
-    LAG(va80, 11) OVER rows_row AS se525,
-    LAG(close, 5) OVER rows_row AS se536,
-    LAG(va408, 1) OVER rows_row AS se544,
-    AVG(close) OVER rows_7 AS se548,
-    STDDEV_SAMP(returns) OVER rows_2 AS se563,
-    STDDEV_SAMP(returns) OVER rows_5 AS se564,
-    LAG(va2, 2) OVER rows_row AS se565,
-    LAG(va2, 3) OVER rows_row AS se566,
-    LAG(va2, 4) OVER rows_row AS se567,
+    LAG(returns, 3) OVER rows_row AS se228,
+    LAG(va192, 1) OVER rows_row AS se274,
+    LAG(va192, 2) OVER rows_row AS se275,
+    LAG(va192, 3) OVER rows_row AS se276,
+    LAG(va192, 4) OVER rows_row AS se277,
+    LAG(va192, 5) OVER rows_row AS se278,
+    LAG(va192, 6) OVER rows_row AS se279,
+    LAG(va192, 7) OVER rows_row AS se280,
+    LAG(va192, 8) OVER rows_row AS se281,
+    LAG(va192, 9) OVER rows_row AS se282,
+    AVG(amount) OVER rows_20 AS se295,
+    STDDEV_SAMP(va308) OVER rows_5 AS se309,
+    LAG(va310, 1) OVER rows_row AS se311,
+    LAG(va310, 2) OVER rows_row AS se312,
+    LAG(va310, 3) OVER rows_row AS se313,
+    LAG(va310, 4) OVER rows_row AS se314,
+    CORR(close, open) OVER rows_10 AS se315,
+    SUM(returns) OVER rows_250 AS se323,
+    LAG(high, 1) OVER rows_row AS se330,
+    LAG(low, 1) OVER rows_row AS se341,
+    AVG(close) OVER rows_8 AS se348,
+    STDDEV_SAMP(close) OVER rows_8 AS se349,
+    AVG(close) OVER rows_2 AS se351,
+    CORR(high, volume) OVER rows_5 AS se359,
+    LAG(va235, 1) OVER rows_row AS se361,
+    LAG(va235, 2) OVER rows_row AS se362,
+    LAG(va235, 3) OVER rows_row AS se363,
+    LAG(va235, 4) OVER rows_row AS se364,
+    STDDEV_SAMP(close) OVER rows_20 AS se368,
+    AVG(high) OVER rows_20 AS se376,
+    LAG(high, 2) OVER rows_row AS se378,
+    AVG(close) OVER rows_100 AS se380,
+    LAG(close, 100) OVER rows_row AS se382,
+    MIN(close) OVER rows_100 AS se387,
+    LAG(close, 3) OVER rows_row AS se388,
+    LAG(va80, 1) OVER rows_row AS se445,
+    LAG(va80, 2) OVER rows_row AS se446,
+    LAG(va80, 3) OVER rows_row AS se447,
+    LAG(va80, 4) OVER rows_row AS se448,
+    LAG(va458, 5) OVER rows_row AS se459,
+    LAG(va391, 6) OVER rows_row AS se484,
+    LAG(close, 2) OVER rows_row AS se492,
+    SUM(volume) OVER rows_5 AS se498,
+    SUM(volume) OVER rows_20 AS se499,
+    LAG(close, 10) OVER rows_row AS se505,
+    LAG(va80, 5) OVER rows_row AS se528,
+    LAG(va80, 6) OVER rows_row AS se529,
+    LAG(va80, 7) OVER rows_row AS se530,
+    LAG(va80, 8) OVER rows_row AS se531,
+    LAG(va80, 9) OVER rows_row AS se532,
+    LAG(va80, 10) OVER rows_row AS se533,
+    LAG(va80, 11) OVER rows_row AS se534,
+    LAG(close, 5) OVER rows_row AS se545,
+    LAG(va417, 1) OVER rows_row AS se553,
+    AVG(close) OVER rows_7 AS se557,
+    STDDEV_SAMP(returns) OVER rows_2 AS se572,
+    STDDEV_SAMP(returns) OVER rows_5 AS se573,
+    LAG(va2, 2) OVER rows_row AS se574,
+    LAG(va2, 3) OVER rows_row AS se575,
+    LAG(va2, 4) OVER rows_row AS se576,
     RANK(
     ORDER BY
-      va580) OVER rows_16 AS se581,
+      va589) OVER rows_16 AS se590,
     CUME_DIST(
     ORDER BY
-      va580) OVER rows_16 AS se582,
+      va589) OVER rows_16 AS se591,
     RANK(
     ORDER BY
-      va51) OVER rows_32 AS se583,
+      va51) OVER rows_32 AS se592,
     CUME_DIST(
     ORDER BY
-      va51) OVER rows_32 AS se584,
+      va51) OVER rows_32 AS se593,
     RANK(
     ORDER BY
-      va2) OVER rows_32 AS se585,
+      va2) OVER rows_32 AS se594,
     CUME_DIST(
     ORDER BY
-      va2) OVER rows_32 AS se586,
-    LAG(va593, 1) OVER rows_row AS se594,
-    LAG(va408, 2) OVER rows_row AS se615,
-    LAG(va408, 3) OVER rows_row AS se616,
-    LAG(va408, 4) OVER rows_row AS se617,
-    LAG(va408, 5) OVER rows_row AS se618,
-    AVG(close) OVER rows_200 AS se624,
-    LAG(va601, 1) OVER rows_row AS se631,
-    STDDEV_SAMP(high) OVER rows_10 AS se672,
-    LAG(va228, 5) OVER rows_row AS se673,
-    LAG(va228, 6) OVER rows_row AS se674,
-    LAG(va228, 7) OVER rows_row AS se675,
-    LAG(va228, 8) OVER rows_row AS se676,
-    LAG(va228, 9) OVER rows_row AS se677,
-    CORR(high, volume) OVER rows_10 AS se684,
-    SUM(close) OVER rows_20 AS se722,
-    SUM(close) OVER rows_5 AS se723,
-    LAG(close, 20) OVER rows_row AS se736,
-    AVG(high) OVER rows_5 AS se745,
-    LAG(vwap, 5) OVER rows_row AS se751,
-    MIN(low) OVER rows_5 AS se789,
-    SUM(returns) OVER rows_240 AS se791,
-    SUM(returns) OVER rows_20 AS se792,
-    LAG(va801, 9) OVER rows_row AS se802,
-    MIN(low) OVER rows_12 AS se805,
-    MAX(high) OVER rows_12 AS se806,
-    SUM(returns) OVER rows_10 AS se828,
-    SUM(returns) OVER rows_2 AS se829,
-    ARG_MAX(stock_row, close) OVER rows_30 AS se837,
-    ARG_MAX(stock_row, close) OVER rows_10 AS se903,
-    MIN(vwap) OVER rows_16 AS se912,
-    COUNT(vwap) OVER rows_16 AS se913,
-    AVG(amount) OVER rows_180 AS se919,
-    LAG(va408, 6) OVER rows_row AS se947,
-    LAG(va408, 7) OVER rows_row AS se948,
-    LAG(va408, 8) OVER rows_row AS se949,
-    LAG(va990, 1) OVER rows_row AS se991,
+      va2) OVER rows_32 AS se595,
+    LAG(va602, 1) OVER rows_row AS se603,
+    LAG(va417, 2) OVER rows_row AS se624,
+    LAG(va417, 3) OVER rows_row AS se625,
+    LAG(va417, 4) OVER rows_row AS se626,
+    LAG(va417, 5) OVER rows_row AS se627,
+    AVG(close) OVER rows_200 AS se633,
+    LAG(va610, 1) OVER rows_row AS se640,
+    STDDEV_SAMP(high) OVER rows_10 AS se681,
+    LAG(va235, 5) OVER rows_row AS se682,
+    LAG(va235, 6) OVER rows_row AS se683,
+    LAG(va235, 7) OVER rows_row AS se684,
+    LAG(va235, 8) OVER rows_row AS se685,
+    LAG(va235, 9) OVER rows_row AS se686,
+    CORR(high, volume) OVER rows_10 AS se693,
+    SUM(close) OVER rows_20 AS se731,
+    SUM(close) OVER rows_5 AS se732,
+    LAG(close, 20) OVER rows_row AS se745,
+    AVG(high) OVER rows_5 AS se754,
+    LAG(vwap, 5) OVER rows_row AS se760,
+    MIN(low) OVER rows_5 AS se798,
+    SUM(returns) OVER rows_240 AS se800,
+    SUM(returns) OVER rows_20 AS se801,
+    LAG(va810, 9) OVER rows_row AS se811,
+    MIN(low) OVER rows_12 AS se814,
+    MAX(high) OVER rows_12 AS se815,
+    SUM(returns) OVER rows_10 AS se837,
+    SUM(returns) OVER rows_2 AS se838,
+    ARG_MAX(stock_row, close) OVER rows_30 AS se846,
+    ARG_MAX(stock_row, close) OVER rows_10 AS se912,
+    MIN(vwap) OVER rows_16 AS se921,
+    COUNT(vwap) OVER rows_16 AS se922,
+    AVG(amount) OVER rows_180 AS se928,
+    LAG(va417, 6) OVER rows_row AS se956,
+    LAG(va417, 7) OVER rows_row AS se957,
+    LAG(va417, 8) OVER rows_row AS se958,
+    LAG(va999, 1) OVER rows_row AS se1000,
     SUM(
       (
         (
@@ -927,116 +927,116 @@ WITH values_0_1 AS (
           open * CAST(0.178404 AS DOUBLE)
         )
       )
-    ) OVER rows_12 AS se1011,
-    AVG(amount) OVER rows_120 AS se1012,
-    LAG(va1027, 3) OVER rows_row AS se1028,
-    AVG(amount) OVER rows_60 AS se1035,
-    LAG(va1048, 1) OVER rows_row AS se1049,
-    LAG(va1048, 2) OVER rows_row AS se1050,
-    LAG(va1048, 3) OVER rows_row AS se1051,
-    LAG(va1048, 4) OVER rows_row AS se1052,
-    LAG(va1048, 5) OVER rows_row AS se1053,
-    MIN(open) OVER rows_13 AS se1059,
-    LAG(vwap, 3) OVER rows_row AS se1066,
-    LAG(va1079, 1) OVER rows_row AS se1080,
-    LAG(va1079, 2) OVER rows_row AS se1081,
-    LAG(va1079, 3) OVER rows_row AS se1082,
-    LAG(va1079, 4) OVER rows_row AS se1083,
-    LAG(va1079, 5) OVER rows_row AS se1084,
-    LAG(va1079, 6) OVER rows_row AS se1085,
-    LAG(va1079, 7) OVER rows_row AS se1086,
-    LAG(va1079, 8) OVER rows_row AS se1087,
-    LAG(va1079, 9) OVER rows_row AS se1088,
-    LAG(va1079, 10) OVER rows_row AS se1089,
-    MIN(high) OVER rows_2 AS se1098,
-    AVG(amount) OVER rows_15 AS se1127,
-    LAG(va1152, 1) OVER rows_row AS se1153,
-    LAG(va1176, 1) OVER rows_row AS se1177,
-    LAG(va1176, 2) OVER rows_row AS se1178,
-    LAG(va1176, 3) OVER rows_row AS se1179,
-    LAG(vwap, 1) OVER rows_row AS se1193,
-    AVG(amount) OVER rows_50 AS se1200,
-    AVG(amount) OVER rows_40 AS se1268,
-    LAG(va955, 1) OVER rows_row AS se1279,
-    LAG(va955, 2) OVER rows_row AS se1280,
-    LAG(va955, 3) OVER rows_row AS se1281,
-    LAG(va955, 4) OVER rows_row AS se1282,
-    LAG(va955, 5) OVER rows_row AS se1283,
-    LAG(va955, 6) OVER rows_row AS se1284,
-    LAG(va955, 7) OVER rows_row AS se1285,
+    ) OVER rows_12 AS se1020,
+    AVG(amount) OVER rows_120 AS se1021,
+    LAG(va1036, 3) OVER rows_row AS se1037,
+    AVG(amount) OVER rows_60 AS se1044,
+    LAG(va1057, 1) OVER rows_row AS se1058,
+    LAG(va1057, 2) OVER rows_row AS se1059,
+    LAG(va1057, 3) OVER rows_row AS se1060,
+    LAG(va1057, 4) OVER rows_row AS se1061,
+    LAG(va1057, 5) OVER rows_row AS se1062,
+    MIN(open) OVER rows_13 AS se1068,
+    LAG(vwap, 3) OVER rows_row AS se1075,
+    LAG(va1088, 1) OVER rows_row AS se1089,
+    LAG(va1088, 2) OVER rows_row AS se1090,
+    LAG(va1088, 3) OVER rows_row AS se1091,
+    LAG(va1088, 4) OVER rows_row AS se1092,
+    LAG(va1088, 5) OVER rows_row AS se1093,
+    LAG(va1088, 6) OVER rows_row AS se1094,
+    LAG(va1088, 7) OVER rows_row AS se1095,
+    LAG(va1088, 8) OVER rows_row AS se1096,
+    LAG(va1088, 9) OVER rows_row AS se1097,
+    LAG(va1088, 10) OVER rows_row AS se1098,
+    MIN(high) OVER rows_2 AS se1107,
+    AVG(amount) OVER rows_15 AS se1136,
+    LAG(va1161, 1) OVER rows_row AS se1162,
+    LAG(va1185, 1) OVER rows_row AS se1186,
+    LAG(va1185, 2) OVER rows_row AS se1187,
+    LAG(va1185, 3) OVER rows_row AS se1188,
+    LAG(vwap, 1) OVER rows_row AS se1202,
+    AVG(amount) OVER rows_50 AS se1209,
+    AVG(amount) OVER rows_40 AS se1277,
+    LAG(va964, 1) OVER rows_row AS se1288,
+    LAG(va964, 2) OVER rows_row AS se1289,
+    LAG(va964, 3) OVER rows_row AS se1290,
+    LAG(va964, 4) OVER rows_row AS se1291,
+    LAG(va964, 5) OVER rows_row AS se1292,
+    LAG(va964, 6) OVER rows_row AS se1293,
+    LAG(va964, 7) OVER rows_row AS se1294,
     RANK(
     ORDER BY
-      va51) OVER rows_18 AS se1301,
+      va51) OVER rows_18 AS se1310,
     CUME_DIST(
     ORDER BY
-      va51) OVER rows_18 AS se1302,
-    LAG(vwap, 4) OVER rows_row AS se1329,
-    LAG(va1338, 2) OVER rows_row AS se1339,
-    AVG(amount) OVER rows_30 AS se1350,
-    CORR(volume, vwap) OVER rows_4 AS se1389,
-    REGR_COUNT(volume, vwap) OVER rows_4 AS se1390,
-    AVG(amount) OVER rows_81 AS se1445,
-    SUM(va1485) OVER rows_20 AS se1486,
-    COUNT(va1485) OVER rows_20 AS se1487,
-    SUM(va1484) OVER rows_20 AS se1488,
-    COUNT(va1484) OVER rows_20 AS se1489,
-    SUM(va1510) OVER rows_19 AS se1511,
-    COUNT(va1510) OVER rows_19 AS se1512,
-    AVG(amount) OVER rows_150 AS se1548,
-    AVG(amount) OVER rows_10 AS se1583,
-    LAG(open, 1) OVER rows_row AS se1634,
-    LAG(va1653, 1) OVER rows_row AS se1654,
-    AVG(close) OVER rows_5 AS se1669,
-    MAX(vwap) OVER rows_15 AS se1677,
-    COUNT(vwap) OVER rows_15 AS se1678,
-    LAG(close, 4) OVER rows_row AS se1686,
-    LAG(va1702, 1) OVER rows_row AS se1703,
-    LAG(va1702, 2) OVER rows_row AS se1704,
-    LAG(va1702, 3) OVER rows_row AS se1705,
-    LAG(va1702, 4) OVER rows_row AS se1706,
-    LAG(va1702, 5) OVER rows_row AS se1707,
-    LAG(va1702, 6) OVER rows_row AS se1708,
-    LAG(va1702, 7) OVER rows_row AS se1709,
-    LAG(va1702, 8) OVER rows_row AS se1710,
-    LAG(va1763, 1) OVER rows_row AS se1764,
-    LAG(va1844, 1) OVER rows_row AS se1845,
-    LAG(va1844, 2) OVER rows_row AS se1846,
-    LAG(va1844, 3) OVER rows_row AS se1847,
-    LAG(va1844, 4) OVER rows_row AS se1848,
-    LAG(va1844, 5) OVER rows_row AS se1849,
-    MAX(close) OVER rows_4 AS se1876,
-    SUM(va1937 * stock_row) OVER rows_14 AS se1938,
-    SUM(va1937) OVER rows_14 AS se1939,
-    LAG(va1996, 2) OVER rows_row AS se1997,
-    MIN(vwap) OVER rows_11 AS se2010,
-    COUNT(vwap) OVER rows_11 AS se2011,
+      va51) OVER rows_18 AS se1311,
+    LAG(vwap, 4) OVER rows_row AS se1338,
+    LAG(va1347, 2) OVER rows_row AS se1348,
+    AVG(amount) OVER rows_30 AS se1359,
+    CORR(volume, vwap) OVER rows_4 AS se1398,
+    REGR_COUNT(volume, vwap) OVER rows_4 AS se1399,
+    AVG(amount) OVER rows_81 AS se1454,
+    SUM(va1494) OVER rows_20 AS se1495,
+    COUNT(va1494) OVER rows_20 AS se1496,
+    SUM(va1493) OVER rows_20 AS se1497,
+    COUNT(va1493) OVER rows_20 AS se1498,
+    SUM(va1519) OVER rows_19 AS se1520,
+    COUNT(va1519) OVER rows_19 AS se1521,
+    AVG(amount) OVER rows_150 AS se1557,
+    AVG(amount) OVER rows_10 AS se1592,
+    LAG(open, 1) OVER rows_row AS se1643,
+    LAG(va1662, 1) OVER rows_row AS se1663,
+    AVG(close) OVER rows_5 AS se1678,
+    MAX(vwap) OVER rows_15 AS se1686,
+    COUNT(vwap) OVER rows_15 AS se1687,
+    LAG(close, 4) OVER rows_row AS se1695,
+    LAG(va1711, 1) OVER rows_row AS se1712,
+    LAG(va1711, 2) OVER rows_row AS se1713,
+    LAG(va1711, 3) OVER rows_row AS se1714,
+    LAG(va1711, 4) OVER rows_row AS se1715,
+    LAG(va1711, 5) OVER rows_row AS se1716,
+    LAG(va1711, 6) OVER rows_row AS se1717,
+    LAG(va1711, 7) OVER rows_row AS se1718,
+    LAG(va1711, 8) OVER rows_row AS se1719,
+    LAG(va1772, 1) OVER rows_row AS se1773,
+    LAG(va1853, 1) OVER rows_row AS se1854,
+    LAG(va1853, 2) OVER rows_row AS se1855,
+    LAG(va1853, 3) OVER rows_row AS se1856,
+    LAG(va1853, 4) OVER rows_row AS se1857,
+    LAG(va1853, 5) OVER rows_row AS se1858,
+    MAX(close) OVER rows_4 AS se1885,
+    SUM(va1946 * stock_row) OVER rows_14 AS se1947,
+    SUM(va1946) OVER rows_14 AS se1948,
+    LAG(va2005, 2) OVER rows_row AS se2006,
+    MIN(vwap) OVER rows_11 AS se2019,
+    COUNT(vwap) OVER rows_11 AS se2020,
     RANK(
     ORDER BY
-      va408) OVER rows_19 AS se2023,
+      va417) OVER rows_19 AS se2032,
     CUME_DIST(
     ORDER BY
-      va408) OVER rows_19 AS se2024,
-    COUNT(va408) OVER rows_19 AS se2025,
-    MIN(open) OVER rows_12 AS se2042,
-    SUM(va433) OVER rows_19 AS se2048,
-    AVG(amount) OVER rows_5 AS se2175,
-    CORR(low, volume) OVER rows_6 AS se2242,
-    ARG_MIN(stock_row, close) OVER rows_30 AS se2269,
-    ARG_MAX(stock_row, close) OVER rows_20 AS se2281,
-    ARG_MIN(stock_row, close) OVER rows_20 AS se2288,
-    LAG(returns, 1) OVER rows_row AS se2295,
-    LAG(returns, 2) OVER rows_row AS se2296,
-    LAG(returns, 4) OVER rows_row AS se2297,
-    LAG(returns, 5) OVER rows_row AS se2298,
-    LAG(returns, 6) OVER rows_row AS se2299,
-    LAG(returns, 7) OVER rows_row AS se2300,
-    LAG(returns, 8) OVER rows_row AS se2301,
-    LAG(returns, 9) OVER rows_row AS se2302,
-    KURTOSIS_POP(va2310) OVER rows_20 AS se2311,
-    COUNT(va2310) OVER rows_20 AS se2312,
-    LAG(va2313, 1) OVER rows_row AS se2314,
-    SKEWNESS(va2310) OVER rows_20 AS se2323,
-    STDDEV_SAMP(close) OVER rows_5 AS se2330
+      va417) OVER rows_19 AS se2033,
+    COUNT(va417) OVER rows_19 AS se2034,
+    MIN(open) OVER rows_12 AS se2051,
+    SUM(va442) OVER rows_19 AS se2057,
+    AVG(amount) OVER rows_5 AS se2184,
+    CORR(low, volume) OVER rows_6 AS se2251,
+    ARG_MIN(stock_row, close) OVER rows_30 AS se2278,
+    ARG_MAX(stock_row, close) OVER rows_20 AS se2290,
+    ARG_MIN(stock_row, close) OVER rows_20 AS se2297,
+    LAG(returns, 1) OVER rows_row AS se2304,
+    LAG(returns, 2) OVER rows_row AS se2305,
+    LAG(returns, 4) OVER rows_row AS se2306,
+    LAG(returns, 5) OVER rows_row AS se2307,
+    LAG(returns, 6) OVER rows_row AS se2308,
+    LAG(returns, 7) OVER rows_row AS se2309,
+    LAG(returns, 8) OVER rows_row AS se2310,
+    LAG(returns, 9) OVER rows_row AS se2311,
+    KURTOSIS_POP(va2319) OVER rows_20 AS se2320,
+    COUNT(va2319) OVER rows_20 AS se2321,
+    LAG(va2322, 1) OVER rows_row AS se2323,
+    SKEWNESS(va2319) OVER rows_20 AS se2332,
+    STDDEV_SAMP(close) OVER rows_5 AS se2339
   FROM values_0_4
   WINDOW rows_2 AS (
     PARTITION BY stock_number
@@ -1173,17 +1173,18 @@ WITH values_0_1 AS (
     industry_l3,
     low,
     se1,
-    se1011,
-    se1012,
-    se1035,
-    se1049,
-    se1050,
-    se1051,
-    se1052,
-    se1053,
-    se1177,
-    se1178,
-    se1179,
+    se1000,
+    se1020,
+    se1021,
+    se1044,
+    se1058,
+    se1059,
+    se1060,
+    se1061,
+    se1062,
+    se1186,
+    se1187,
+    se1188,
     se120,
     se121,
     se122,
@@ -1191,148 +1192,147 @@ WITH values_0_1 AS (
     se124,
     se125,
     se126,
-    se1268,
     se127,
-    se1279,
-    se1280,
-    se1281,
-    se1282,
-    se1283,
-    se1284,
-    se1285,
-    se1350,
+    se1277,
+    se1288,
+    se1289,
+    se1290,
+    se1291,
+    se1292,
+    se1293,
+    se1294,
+    se1359,
     se151,
-    se1583,
-    se1654,
-    se1669,
-    se1703,
-    se1704,
-    se1705,
-    se1706,
-    se1707,
-    se1708,
-    se1709,
-    se1710,
-    se1845,
-    se1846,
-    se1847,
-    se1848,
-    se1849,
+    se1592,
+    se1663,
+    se1678,
+    se1712,
+    se1713,
+    se1714,
+    se1715,
+    se1716,
+    se1717,
+    se1718,
+    se1719,
+    se1854,
+    se1855,
+    se1856,
+    se1857,
+    se1858,
     se190,
-    se2048,
-    se2175,
-    se2311,
-    se2312,
-    se2314,
+    se2057,
+    se2184,
+    se2320,
+    se2321,
     se2323,
-    se2330,
-    se265,
-    se266,
-    se267,
-    se268,
-    se269,
-    se270,
-    se271,
-    se272,
-    se273,
-    se286,
+    se2332,
+    se2339,
+    se274,
+    se275,
+    se276,
+    se277,
+    se278,
+    se279,
+    se280,
+    se281,
+    se282,
+    se295,
     se3,
-    se300,
-    se302,
-    se303,
-    se304,
-    se305,
-    se339,
-    se342,
-    se359,
-    se369,
-    se371,
-    se373,
+    se309,
+    se311,
+    se312,
+    se313,
+    se314,
+    se348,
+    se351,
+    se368,
     se378,
-    se379,
-    se436,
-    se437,
-    se438,
-    se439,
-    se483,
-    se489,
-    se490,
-    se519,
-    se520,
-    se521,
-    se522,
-    se523,
-    se524,
-    se525,
-    se536,
-    se544,
-    se594,
-    se615,
-    se616,
-    se617,
-    se618,
-    se631,
-    se672,
-    se722,
-    se723,
-    se745,
-    se789,
-    se828,
-    se829,
-    se919,
-    se947,
-    se948,
-    se949,
-    se991,
+    se380,
+    se382,
+    se387,
+    se388,
+    se445,
+    se446,
+    se447,
+    se448,
+    se492,
+    se498,
+    se499,
+    se528,
+    se529,
+    se530,
+    se531,
+    se532,
+    se533,
+    se534,
+    se545,
+    se553,
+    se603,
+    se624,
+    se625,
+    se626,
+    se627,
+    se640,
+    se681,
+    se731,
+    se732,
+    se754,
+    se798,
+    se837,
+    se838,
+    se928,
+    se956,
+    se957,
+    se958,
     va0,
-    va1038,
-    va1048,
-    va1172,
-    va1176,
-    va1251,
-    va1363,
+    va1047,
+    va1057,
+    va1181,
+    va1185,
+    va1260,
+    va1372,
     va15,
-    va1539,
-    va1573,
-    va1646,
-    va1653,
-    va1690,
+    va1548,
+    va1582,
+    va1655,
+    va1662,
+    va1699,
     va17,
-    va1702,
+    va1711,
     va175,
-    va1758,
-    va1840,
-    va1844,
+    va1767,
+    va1849,
+    va1853,
     va192,
     va2,
-    va2127,
-    va228,
-    va2280,
-    va2313,
-    va301,
-    va408,
-    va433,
+    va2136,
+    va2289,
+    va2322,
+    va235,
+    va310,
+    va417,
+    va442,
     va46,
     va51,
-    va553,
-    va593,
+    va562,
     va602,
-    va644,
-    va689,
-    va690,
-    va695,
-    va741,
-    va747,
+    va611,
+    va653,
+    va698,
+    va699,
+    va704,
+    va750,
+    va756,
     va80,
-    va804,
-    va824,
-    va868,
-    va897,
+    va813,
+    va833,
+    va877,
+    va906,
     va95,
-    va955,
     va96,
-    va983,
-    va990,
+    va964,
+    va992,
+    va999,
     volume,
     vwap,
     (
@@ -1396,118 +1396,118 @@ WITH values_0_1 AS (
       CASE WHEN se177 = 3 THEN se183 END
     ) AS va184,
     (
-      returns - se221
-    ) AS va222,
+      returns - se228
+    ) AS va229,
     (
-      2 + CASE WHEN se265 < va192 THEN 2 WHEN se265 = va192 THEN 1 WHEN se265 > va192 THEN 0 END + CASE WHEN se266 < va192 THEN 2 WHEN se266 = va192 THEN 1 WHEN se266 > va192 THEN 0 END + CASE WHEN se267 < va192 THEN 2 WHEN se267 = va192 THEN 1 WHEN se267 > va192 THEN 0 END + CASE WHEN se268 < va192 THEN 2 WHEN se268 = va192 THEN 1 WHEN se268 > va192 THEN 0 END + CASE WHEN se269 < va192 THEN 2 WHEN se269 = va192 THEN 1 WHEN se269 > va192 THEN 0 END + CASE WHEN se270 < va192 THEN 2 WHEN se270 = va192 THEN 1 WHEN se270 > va192 THEN 0 END + CASE WHEN se271 < va192 THEN 2 WHEN se271 = va192 THEN 1 WHEN se271 > va192 THEN 0 END + CASE WHEN se272 < va192 THEN 2 WHEN se272 = va192 THEN 1 WHEN se272 > va192 THEN 0 END + CASE WHEN se273 < va192 THEN 2 WHEN se273 = va192 THEN 1 WHEN se273 > va192 THEN 0 END
-    ) / 20 AS va274,
+      2 + CASE WHEN se274 < va192 THEN 2 WHEN se274 = va192 THEN 1 WHEN se274 > va192 THEN 0 END + CASE WHEN se275 < va192 THEN 2 WHEN se275 = va192 THEN 1 WHEN se275 > va192 THEN 0 END + CASE WHEN se276 < va192 THEN 2 WHEN se276 = va192 THEN 1 WHEN se276 > va192 THEN 0 END + CASE WHEN se277 < va192 THEN 2 WHEN se277 = va192 THEN 1 WHEN se277 > va192 THEN 0 END + CASE WHEN se278 < va192 THEN 2 WHEN se278 = va192 THEN 1 WHEN se278 > va192 THEN 0 END + CASE WHEN se279 < va192 THEN 2 WHEN se279 = va192 THEN 1 WHEN se279 > va192 THEN 0 END + CASE WHEN se280 < va192 THEN 2 WHEN se280 = va192 THEN 1 WHEN se280 > va192 THEN 0 END + CASE WHEN se281 < va192 THEN 2 WHEN se281 = va192 THEN 1 WHEN se281 > va192 THEN 0 END + CASE WHEN se282 < va192 THEN 2 WHEN se282 = va192 THEN 1 WHEN se282 > va192 THEN 0 END
+    ) / 20 AS va283,
     (
       CASE WHEN stock_row > 19 THEN (
-        volume / NULLIF(se286, 0)
+        volume / NULLIF(se295, 0)
       ) END
-    ) AS va287,
+    ) AS va296,
     (
-      CASE WHEN stock_row > 9 THEN se306 END
-    ) AS va307,
+      CASE WHEN stock_row > 9 THEN se315 END
+    ) AS va316,
     (
-      se314 + 1
-    ) AS va315,
+      se323 + 1
+    ) AS va324,
     (
-      open - se321
-    ) AS va322,
+      open - se330
+    ) AS va331,
     (
       open - se151
-    ) AS va327,
+    ) AS va336,
     (
-      open - se332
-    ) AS va333,
+      open - se341
+    ) AS va342,
     (
       CASE
         WHEN (
           NOT (
-            va192 = se265
-            AND va192 = se266
-            AND va192 = se267
-            AND va192 = se268
-            AND va192 = se269
-            AND va192 = se270
-            AND va192 = se271
+            va192 = se274
+            AND va192 = se275
+            AND va192 = se276
+            AND va192 = se277
+            AND va192 = se278
+            AND va192 = se279
+            AND va192 = se280
           )
         )
-        THEN se340
+        THEN se349
         ELSE 0
       END
-    ) AS va341,
+    ) AS va350,
     (
       CASE WHEN stock_row > 19 THEN (
         volume / NULLIF(se132, 0)
       ) END
-    ) AS va345,
+    ) AS va354,
     (
-      CASE WHEN stock_row > 4 THEN se350 END
-    ) AS va351,
+      CASE WHEN stock_row > 4 THEN se359 END
+    ) AS va360,
     (
       NOT (
-        va228 = se352 AND va228 = se353 AND va228 = se354 AND va228 = se355
+        va235 = se361 AND va235 = se362 AND va235 = se363 AND va235 = se364
       )
-    ) AS va356,
+    ) AS va365,
     (
-      se367 < high
-    ) AS va368,
+      se376 < high
+    ) AS va377,
     (
       -(
-        close - se379
+        close - se388
       )
-    ) AS va380,
+    ) AS va389,
     (
       (
         CASE WHEN stock_row > 19 THEN (
           (
-            va382 * se286
+            va391 * se295
           ) * vwap
         ) END
-      ) * va383
-    ) AS va384,
+      ) * va392
+    ) AS va393,
     (
-      2 + CASE WHEN se352 < va228 THEN 2 WHEN se352 = va228 THEN 1 WHEN se352 > va228 THEN 0 END + CASE WHEN se353 < va228 THEN 2 WHEN se353 = va228 THEN 1 WHEN se353 > va228 THEN 0 END + CASE WHEN se354 < va228 THEN 2 WHEN se354 = va228 THEN 1 WHEN se354 > va228 THEN 0 END + CASE WHEN se355 < va228 THEN 2 WHEN se355 = va228 THEN 1 WHEN se355 > va228 THEN 0 END
-    ) / 10 AS va390,
+      2 + CASE WHEN se361 < va235 THEN 2 WHEN se361 = va235 THEN 1 WHEN se361 > va235 THEN 0 END + CASE WHEN se362 < va235 THEN 2 WHEN se362 = va235 THEN 1 WHEN se362 > va235 THEN 0 END + CASE WHEN se363 < va235 THEN 2 WHEN se363 = va235 THEN 1 WHEN se363 > va235 THEN 0 END + CASE WHEN se364 < va235 THEN 2 WHEN se364 = va235 THEN 1 WHEN se364 > va235 THEN 0 END
+    ) / 10 AS va399,
     (
       2 + CASE WHEN se120 < va51 THEN 2 WHEN se120 = va51 THEN 1 WHEN se120 > va51 THEN 0 END + CASE WHEN se121 < va51 THEN 2 WHEN se121 = va51 THEN 1 WHEN se121 > va51 THEN 0 END + CASE WHEN se122 < va51 THEN 2 WHEN se122 = va51 THEN 1 WHEN se122 > va51 THEN 0 END + CASE WHEN se123 < va51 THEN 2 WHEN se123 = va51 THEN 1 WHEN se123 > va51 THEN 0 END
-    ) / 10 AS va391,
+    ) / 10 AS va400,
     (
       NOT (
-        va80 = se436 AND va80 = se437 AND va80 = se438 AND va80 = se439
+        va80 = se445 AND va80 = se446 AND va80 = se447 AND va80 = se448
       )
-    ) AS va440,
+    ) AS va449,
     (
-      se286 * 8193 - (
-        se286 * 8193 - se286
+      se295 * 8193 - (
+        se295 * 8193 - se295
       )
-    ) AS va441,
+    ) AS va450,
     (
-      va449 - se450
-    ) AS va451,
+      va458 - se459
+    ) AS va460,
     (
-      se475 * 8193 - (
-        se475 * 8193 - se475
+      se484 * 8193 - (
+        se484 * 8193 - se484
       )
-    ) AS va476,
+    ) AS va485,
     (
-      close - se496
-    ) AS va497,
+      close - se505
+    ) AS va506,
     (
-      CASE WHEN stock_row > 5 THEN se536 END
-    ) AS va537,
+      CASE WHEN stock_row > 5 THEN se545 END
+    ) AS va546,
     (
-      se536 * 8193 - (
-        se536 * 8193 - se536
+      se545 * 8193 - (
+        se545 * 8193 - se545
       )
-    ) AS va541,
+    ) AS va550,
     (
       CASE WHEN stock_row > 6 THEN (
-        se548 - close
+        se557 - close
       ) END
-    ) AS va549,
+    ) AS va558,
     (
       CASE
         WHEN stock_row > 5
@@ -1517,16 +1517,16 @@ WITH values_0_1 AS (
               NOT (
                 va2 = se3
               )
-            ) THEN se563 ELSE 0 END
+            ) THEN se572 ELSE 0 END
           ) / NULLIF(
             (
               CASE
                 WHEN (
                   NOT (
-                    va2 = se3 AND va2 = se565 AND va2 = se566 AND va2 = se567
+                    va2 = se3 AND va2 = se574 AND va2 = se575 AND va2 = se576
                   )
                 )
-                THEN se564
+                THEN se573
                 ELSE 0
               END
             ),
@@ -1534,7 +1534,7 @@ WITH values_0_1 AS (
           )
         )
       END
-    ) AS va568,
+    ) AS va577,
     (
       CASE
         WHEN stock_row > 32
@@ -1542,357 +1542,357 @@ WITH values_0_1 AS (
           (
             (
               1 - (
-                se581 + se582 * 16
+                se590 + se591 * 16
               ) / 32
             ) * (
-              se583 + se584 * 32
+              se592 + se593 * 32
             ) / 64
           ) * (
             1 - (
-              se585 + se586 * 32
+              se594 + se595 * 32
             ) / 64
           )
         )
       END
-    ) AS va587,
+    ) AS va596,
     (
       se190 * 8193 - (
         se190 * 8193 - se190
       )
-    ) AS va590,
+    ) AS va599,
     (
-      CASE WHEN stock_row > 19 THEN se286 END
-    ) AS va611,
+      CASE WHEN stock_row > 19 THEN se295 END
+    ) AS va620,
     (
       va15 * (
-        se624 - open
-      )
-    ) AS va625,
-    (
-      se631 * 8193 - (
-        se631 * 8193 - se631
+        se633 - open
       )
     ) AS va634,
+    (
+      se640 * 8193 - (
+        se640 * 8193 - se640
+      )
+    ) AS va643,
     (
       CASE
         WHEN stock_row > 250
         THEN (
-          se314 * 8193 - (
-            se314 * 8193 - se314
+          se323 * 8193 - (
+            se323 * 8193 - se323
           )
         )
       END
-    ) AS va667,
+    ) AS va676,
     (
       NOT (
-        va228 = se352
-        AND va228 = se353
-        AND va228 = se354
-        AND va228 = se355
-        AND va228 = se673
-        AND va228 = se674
-        AND va228 = se675
-        AND va228 = se676
-        AND va228 = se677
+        va235 = se361
+        AND va235 = se362
+        AND va235 = se363
+        AND va235 = se364
+        AND va235 = se682
+        AND va235 = se683
+        AND va235 = se684
+        AND va235 = se685
+        AND va235 = se686
       )
-    ) AS va678,
+    ) AS va687,
     (
-      CASE WHEN stock_row > 9 THEN se684 END
-    ) AS va685,
+      CASE WHEN stock_row > 9 THEN se693 END
+    ) AS va694,
     (
-      se722 * 8193 - (
-        se722 * 8193 - se722
+      se731 * 8193 - (
+        se731 * 8193 - se731
       )
-    ) AS va726,
+    ) AS va735,
     (
-      se723 * 8193 - (
-        se723 * 8193 - se723
-      )
-    ) AS va728,
-    (
-      (
-        (
-          se736 - se496
-        ) / 10
-      ) - (
-        (
-          se496 - close
-        ) / 10
+      se732 * 8193 - (
+        se732 * 8193 - se732
       )
     ) AS va737,
     (
-      vwap - se751
-    ) AS va752,
+      (
+        (
+          se745 - se505
+        ) / 10
+      ) - (
+        (
+          se505 - close
+        ) / 10
+      )
+    ) AS va746,
+    (
+      vwap - se760
+    ) AS va761,
     (
       (
-        se791 - se792
+        se800 - se801
       ) / 220
-    ) AS va793,
+    ) AS va802,
     (
       -(
-        va801 - se802
+        va810 - se811
       )
-    ) AS va803,
+    ) AS va812,
     (
       CASE
         WHEN stock_row > 11
         THEN (
           (
-            close - se805
+            close - se814
           ) / NULLIF((
-            se806 - se805
+            se815 - se814
           ), 0)
         )
       END
-    ) AS va807,
+    ) AS va816,
     CAST((
-      se837 - stock_row + 30
-    ) AS DOUBLE) AS va838,
+      se846 - stock_row + 30
+    ) AS DOUBLE) AS va847,
     (
       NOT (
         va51 = se120 AND va51 = se121 AND va51 = se122
       )
-    ) AS va878,
+    ) AS va887,
     CAST((
-      se903 - stock_row + 10
-    ) AS DOUBLE) AS va904,
+      se912 - stock_row + 10
+    ) AS DOUBLE) AS va913,
     (
       vwap - (
-        CASE WHEN se913 = 16 THEN se912 END
+        CASE WHEN se922 = 16 THEN se921 END
       )
-    ) AS va914,
+    ) AS va923,
     (
-      CASE WHEN stock_row > 179 THEN se919 END
-    ) AS va920,
+      CASE WHEN stock_row > 179 THEN se928 END
+    ) AS va929,
     (
-      se919 * 8193 - (
-        se919 * 8193 - se919
+      se928 * 8193 - (
+        se928 * 8193 - se928
       )
-    ) AS va924,
+    ) AS va933,
     (
-      se1011 * 8193 - (
-        se1011 * 8193 - se1011
+      se1020 * 8193 - (
+        se1020 * 8193 - se1020
       )
-    ) AS va1016,
+    ) AS va1025,
     (
-      va1027 - se1028
-    ) AS va1029,
+      va1036 - se1037
+    ) AS va1038,
     (
-      open - se1059
-    ) AS va1060,
+      open - se1068
+    ) AS va1069,
     (
-      vwap - se1066
-    ) AS va1067,
+      vwap - se1075
+    ) AS va1076,
     (
-      11 * va1079 + 10 * se1080 + 9 * se1081 + 8 * se1082 + 7 * se1083 + 6 * se1084 + 5 * se1085 + 4 * se1086 + 3 * se1087 + 2 * se1088 + 1 * se1089
-    ) / 66 AS va1090,
+      11 * va1088 + 10 * se1089 + 9 * se1090 + 8 * se1091 + 7 * se1092 + 6 * se1093 + 5 * se1094 + 4 * se1095 + 3 * se1096 + 2 * se1097 + 1 * se1098
+    ) / 66 AS va1099,
     (
-      high - se1098
-    ) AS va1099,
+      high - se1107
+    ) AS va1108,
     (
       CASE
         WHEN stock_row > 14
         THEN (
-          se1127 * 8193 - (
-            se1127 * 8193 - se1127
+          se1136 * 8193 - (
+            se1136 * 8193 - se1136
           )
         )
       END
-    ) AS va1128,
+    ) AS va1137,
     (
-      va1152 - se1153
-    ) AS va1154,
+      va1161 - se1162
+    ) AS va1163,
     (
-      vwap - se1193
-    ) AS va1194,
+      vwap - se1202
+    ) AS va1203,
     (
-      CASE WHEN stock_row > 49 THEN se1200 END
-    ) AS va1201,
+      CASE WHEN stock_row > 49 THEN se1209 END
+    ) AS va1210,
     (
-      se1200 * 8193 - (
-        se1200 * 8193 - se1200
+      se1209 * 8193 - (
+        se1209 * 8193 - se1209
       )
-    ) AS va1208,
+    ) AS va1217,
     (
-      2 + CASE WHEN se265 < va192 THEN 2 WHEN se265 = va192 THEN 1 WHEN se265 > va192 THEN 0 END + CASE WHEN se266 < va192 THEN 2 WHEN se266 = va192 THEN 1 WHEN se266 > va192 THEN 0 END
-    ) / 6 AS va1219,
+      2 + CASE WHEN se274 < va192 THEN 2 WHEN se274 = va192 THEN 1 WHEN se274 > va192 THEN 0 END + CASE WHEN se275 < va192 THEN 2 WHEN se275 = va192 THEN 1 WHEN se275 > va192 THEN 0 END
+    ) / 6 AS va1228,
     (
-      se1268 * 8193 - (
-        se1268 * 8193 - se1268
+      se1277 * 8193 - (
+        se1277 * 8193 - se1277
       )
-    ) AS va1271,
+    ) AS va1280,
     (
-      se1301 + se1302 * 18
-    ) / 36 AS va1303,
+      se1310 + se1311 * 18
+    ) / 36 AS va1312,
     (
-      2 + CASE WHEN se544 < va408 THEN 2 WHEN se544 = va408 THEN 1 WHEN se544 > va408 THEN 0 END + CASE WHEN se615 < va408 THEN 2 WHEN se615 = va408 THEN 1 WHEN se615 > va408 THEN 0 END
-    ) / 6 AS va1305,
+      2 + CASE WHEN se553 < va417 THEN 2 WHEN se553 = va417 THEN 1 WHEN se553 > va417 THEN 0 END + CASE WHEN se624 < va417 THEN 2 WHEN se624 = va417 THEN 1 WHEN se624 > va417 THEN 0 END
+    ) / 6 AS va1314,
     (
-      vwap - se1329
-    ) AS va1330,
+      vwap - se1338
+    ) AS va1339,
     (
       -(
         CASE
           WHEN stock_row > 2
           THEN (
             (
-              va1338 - se1339
-            ) / NULLIF(va1338, 0)
+              va1347 - se1348
+            ) / NULLIF(va1347, 0)
           )
         END
       )
-    ) AS va1340,
+    ) AS va1349,
     (
-      CASE WHEN se1390 = 4 THEN se1389 END
-    ) AS va1391,
+      CASE WHEN se1399 = 4 THEN se1398 END
+    ) AS va1400,
     (
       NOT (
-        va408 = se544 AND va408 = se615 AND va408 = se616
+        va417 = se553 AND va417 = se624 AND va417 = se625
       )
-    ) AS va1392,
+    ) AS va1401,
     (
-      CASE WHEN stock_row > 80 THEN se1445 END
-    ) AS va1446,
+      CASE WHEN stock_row > 80 THEN se1454 END
+    ) AS va1455,
     (
-      se1445 * 8193 - (
-        se1445 * 8193 - se1445
+      se1454 * 8193 - (
+        se1454 * 8193 - se1454
       )
-    ) AS va1458,
+    ) AS va1467,
     (
       (
-        CASE WHEN se1487 = 20 THEN se1486 END
+        CASE WHEN se1496 = 20 THEN se1495 END
       ) - (
         stock_row - 20
       ) * (
-        CASE WHEN se1489 = 20 THEN se1488 END
+        CASE WHEN se1498 = 20 THEN se1497 END
       )
-    ) / 210 AS va1490,
+    ) / 210 AS va1499,
     (
-      CASE WHEN se1512 = 19 THEN se1511 END
-    ) AS va1513,
+      CASE WHEN se1521 = 19 THEN se1520 END
+    ) AS va1522,
     (
-      se1548 * 8193 - (
-        se1548 * 8193 - se1548
+      se1557 * 8193 - (
+        se1557 * 8193 - se1557
       )
-    ) AS va1549,
+    ) AS va1558,
     (
-      se1583 * 8193 - (
-        se1583 * 8193 - se1583
+      se1592 * 8193 - (
+        se1592 * 8193 - se1592
       )
-    ) AS va1586,
+    ) AS va1595,
     (
-      open - se1634
-    ) AS va1635,
+      open - se1643
+    ) AS va1644,
     (
       CASE WHEN stock_row > 4 THEN (
-        va895 / NULLIF(se1669, 0)
+        va904 / NULLIF(se1678, 0)
       ) END
-    ) AS va1670,
-    (
-      vwap - (
-        CASE WHEN se1678 = 15 THEN se1677 END
-      )
     ) AS va1679,
     (
-      close - se1686
-    ) AS va1687,
-    (
-      se1350 * 8193 - (
-        se1350 * 8193 - se1350
+      vwap - (
+        CASE WHEN se1687 = 15 THEN se1686 END
       )
-    ) AS va1693,
+    ) AS va1688,
+    (
+      close - se1695
+    ) AS va1696,
+    (
+      se1359 * 8193 - (
+        se1359 * 8193 - se1359
+      )
+    ) AS va1702,
     (
       2 + CASE
-        WHEN se1279 < va955
+        WHEN se1288 < va964
         THEN 2
-        WHEN se1279 = va955
+        WHEN se1288 = va964
         THEN 1
-        WHEN se1279 > va955
+        WHEN se1288 > va964
         THEN 0
       END + CASE
-        WHEN se1280 < va955
+        WHEN se1289 < va964
         THEN 2
-        WHEN se1280 = va955
+        WHEN se1289 = va964
         THEN 1
-        WHEN se1280 > va955
+        WHEN se1289 > va964
         THEN 0
       END
-    ) / 6 AS va1717,
+    ) / 6 AS va1726,
     (
       2 + CASE WHEN se120 < va51 THEN 2 WHEN se120 = va51 THEN 1 WHEN se120 > va51 THEN 0 END + CASE WHEN se121 < va51 THEN 2 WHEN se121 = va51 THEN 1 WHEN se121 > va51 THEN 0 END + CASE WHEN se122 < va51 THEN 2 WHEN se122 = va51 THEN 1 WHEN se122 > va51 THEN 0 END + CASE WHEN se123 < va51 THEN 2 WHEN se123 = va51 THEN 1 WHEN se123 > va51 THEN 0 END + CASE WHEN se124 < va51 THEN 2 WHEN se124 = va51 THEN 1 WHEN se124 > va51 THEN 0 END + CASE WHEN se125 < va51 THEN 2 WHEN se125 = va51 THEN 1 WHEN se125 > va51 THEN 0 END + CASE WHEN se126 < va51 THEN 2 WHEN se126 = va51 THEN 1 WHEN se126 > va51 THEN 0 END + CASE WHEN se127 < va51 THEN 2 WHEN se127 = va51 THEN 1 WHEN se127 > va51 THEN 0 END + CASE WHEN se128 < va51 THEN 2 WHEN se128 = va51 THEN 1 WHEN se128 > va51 THEN 0 END
-    ) / 20 AS va1718,
+    ) / 20 AS va1727,
     (
-      va1763 - se1764
-    ) AS va1765,
+      va1772 - se1773
+    ) AS va1774,
     (
-      2 + CASE WHEN se265 < va192 THEN 2 WHEN se265 = va192 THEN 1 WHEN se265 > va192 THEN 0 END + CASE WHEN se266 < va192 THEN 2 WHEN se266 = va192 THEN 1 WHEN se266 > va192 THEN 0 END + CASE WHEN se267 < va192 THEN 2 WHEN se267 = va192 THEN 1 WHEN se267 > va192 THEN 0 END + CASE WHEN se268 < va192 THEN 2 WHEN se268 = va192 THEN 1 WHEN se268 > va192 THEN 0 END + CASE WHEN se269 < va192 THEN 2 WHEN se269 = va192 THEN 1 WHEN se269 > va192 THEN 0 END + CASE WHEN se270 < va192 THEN 2 WHEN se270 = va192 THEN 1 WHEN se270 > va192 THEN 0 END + CASE WHEN se271 < va192 THEN 2 WHEN se271 = va192 THEN 1 WHEN se271 > va192 THEN 0 END
-    ) / 16 AS va1806,
+      2 + CASE WHEN se274 < va192 THEN 2 WHEN se274 = va192 THEN 1 WHEN se274 > va192 THEN 0 END + CASE WHEN se275 < va192 THEN 2 WHEN se275 = va192 THEN 1 WHEN se275 > va192 THEN 0 END + CASE WHEN se276 < va192 THEN 2 WHEN se276 = va192 THEN 1 WHEN se276 > va192 THEN 0 END + CASE WHEN se277 < va192 THEN 2 WHEN se277 = va192 THEN 1 WHEN se277 > va192 THEN 0 END + CASE WHEN se278 < va192 THEN 2 WHEN se278 = va192 THEN 1 WHEN se278 > va192 THEN 0 END + CASE WHEN se279 < va192 THEN 2 WHEN se279 = va192 THEN 1 WHEN se279 > va192 THEN 0 END + CASE WHEN se280 < va192 THEN 2 WHEN se280 = va192 THEN 1 WHEN se280 > va192 THEN 0 END
+    ) / 16 AS va1815,
     (
-      se1035 * 8193 - (
-        se1035 * 8193 - se1035
+      se1044 * 8193 - (
+        se1044 * 8193 - se1044
       )
-    ) AS va1807,
+    ) AS va1816,
     (
-      close - se1876
-    ) AS va1877,
+      close - se1885
+    ) AS va1886,
     (
-      CASE WHEN stock_row > 39 THEN se1268 END
-    ) AS va1883,
+      CASE WHEN stock_row > 39 THEN se1277 END
+    ) AS va1892,
     (
-      CASE WHEN stock_row > 29 THEN se1350 END
-    ) AS va1925,
+      CASE WHEN stock_row > 29 THEN se1359 END
+    ) AS va1934,
     (
-      se1938 - (
+      se1947 - (
         stock_row - 14
-      ) * se1939
-    ) / 105 AS va1940,
+      ) * se1948
+    ) / 105 AS va1949,
     (
-      va1996 - se1997
-    ) AS va1998,
+      va2005 - se2006
+    ) AS va2007,
     (
       vwap - (
-        CASE WHEN se2011 = 11 THEN se2010 END
+        CASE WHEN se2020 = 11 THEN se2019 END
       )
-    ) AS va2012,
+    ) AS va2021,
     (
-      CASE WHEN se2025 = 19 THEN (
-        se2023 + se2024 * 19
+      CASE WHEN se2034 = 19 THEN (
+        se2032 + se2033 * 19
       ) / 38 END
-    ) AS va2026,
+    ) AS va2035,
     (
-      open - se2042
-    ) AS va2043,
+      open - se2051
+    ) AS va2052,
     (
-      se2048 * 8193 - (
-        se2048 * 8193 - se2048
+      se2057 * 8193 - (
+        se2057 * 8193 - se2057
       )
-    ) AS va2051,
+    ) AS va2060,
     (
-      2 + CASE WHEN se265 < va192 THEN 2 WHEN se265 = va192 THEN 1 WHEN se265 > va192 THEN 0 END + CASE WHEN se266 < va192 THEN 2 WHEN se266 = va192 THEN 1 WHEN se266 > va192 THEN 0 END + CASE WHEN se267 < va192 THEN 2 WHEN se267 = va192 THEN 1 WHEN se267 > va192 THEN 0 END + CASE WHEN se268 < va192 THEN 2 WHEN se268 = va192 THEN 1 WHEN se268 > va192 THEN 0 END + CASE WHEN se269 < va192 THEN 2 WHEN se269 = va192 THEN 1 WHEN se269 > va192 THEN 0 END + CASE WHEN se270 < va192 THEN 2 WHEN se270 = va192 THEN 1 WHEN se270 > va192 THEN 0 END
-    ) / 14 AS va2104,
+      2 + CASE WHEN se274 < va192 THEN 2 WHEN se274 = va192 THEN 1 WHEN se274 > va192 THEN 0 END + CASE WHEN se275 < va192 THEN 2 WHEN se275 = va192 THEN 1 WHEN se275 > va192 THEN 0 END + CASE WHEN se276 < va192 THEN 2 WHEN se276 = va192 THEN 1 WHEN se276 > va192 THEN 0 END + CASE WHEN se277 < va192 THEN 2 WHEN se277 = va192 THEN 1 WHEN se277 > va192 THEN 0 END + CASE WHEN se278 < va192 THEN 2 WHEN se278 = va192 THEN 1 WHEN se278 > va192 THEN 0 END + CASE WHEN se279 < va192 THEN 2 WHEN se279 = va192 THEN 1 WHEN se279 > va192 THEN 0 END
+    ) / 14 AS va2113,
     (
-      2 + CASE WHEN se436 < va80 THEN 2 WHEN se436 = va80 THEN 1 WHEN se436 > va80 THEN 0 END + CASE WHEN se437 < va80 THEN 2 WHEN se437 = va80 THEN 1 WHEN se437 > va80 THEN 0 END + CASE WHEN se438 < va80 THEN 2 WHEN se438 = va80 THEN 1 WHEN se438 > va80 THEN 0 END + CASE WHEN se439 < va80 THEN 2 WHEN se439 = va80 THEN 1 WHEN se439 > va80 THEN 0 END + CASE WHEN se519 < va80 THEN 2 WHEN se519 = va80 THEN 1 WHEN se519 > va80 THEN 0 END + CASE WHEN se520 < va80 THEN 2 WHEN se520 = va80 THEN 1 WHEN se520 > va80 THEN 0 END
-    ) / 14 AS va2142,
+      2 + CASE WHEN se445 < va80 THEN 2 WHEN se445 = va80 THEN 1 WHEN se445 > va80 THEN 0 END + CASE WHEN se446 < va80 THEN 2 WHEN se446 = va80 THEN 1 WHEN se446 > va80 THEN 0 END + CASE WHEN se447 < va80 THEN 2 WHEN se447 = va80 THEN 1 WHEN se447 > va80 THEN 0 END + CASE WHEN se448 < va80 THEN 2 WHEN se448 = va80 THEN 1 WHEN se448 > va80 THEN 0 END + CASE WHEN se528 < va80 THEN 2 WHEN se528 = va80 THEN 1 WHEN se528 > va80 THEN 0 END + CASE WHEN se529 < va80 THEN 2 WHEN se529 = va80 THEN 1 WHEN se529 > va80 THEN 0 END
+    ) / 14 AS va2151,
     (
-      CASE WHEN stock_row > 5 THEN se2242 END
-    ) AS va2243,
+      CASE WHEN stock_row > 5 THEN se2251 END
+    ) AS va2252,
     (
       NOT (
-        va192 = se265 AND va192 = se266 AND va192 = se267 AND va192 = se268
+        va192 = se274 AND va192 = se275 AND va192 = se276 AND va192 = se277
       )
-    ) AS va2263,
+    ) AS va2272,
     CAST((
-      se2269 - stock_row + 30
-    ) AS DOUBLE) AS va2270,
+      se2278 - stock_row + 30
+    ) AS DOUBLE) AS va2279,
     CAST((
-      se2281 - stock_row + 20
-    ) AS DOUBLE) AS va2282,
+      se2290 - stock_row + 20
+    ) AS DOUBLE) AS va2291,
     CAST((
-      se2288 - stock_row + 20
-    ) AS DOUBLE) AS va2289,
+      se2297 - stock_row + 20
+    ) AS DOUBLE) AS va2298,
     (
-      10 * returns + 9 * se2295 + 8 * se2296 + 7 * se221 + 6 * se2297 + 5 * se2298 + 4 * se2299 + 3 * se2300 + 2 * se2301 + 1 * se2302
-    ) / 55 AS va2303
+      10 * returns + 9 * se2304 + 8 * se2305 + 7 * se228 + 6 * se2306 + 5 * se2307 + 4 * se2308 + 3 * se2309 + 2 * se2310 + 1 * se2311
+    ) / 55 AS va2312
   FROM series_1
 ), values_1_2 AS (
   SELECT
@@ -1908,17 +1908,18 @@ WITH values_0_1 AS (
     industry_l3,
     low,
     se1,
-    se1011,
-    se1012,
-    se1035,
-    se1049,
-    se1050,
-    se1051,
-    se1052,
-    se1053,
-    se1177,
-    se1178,
-    se1179,
+    se1000,
+    se1020,
+    se1021,
+    se1044,
+    se1058,
+    se1059,
+    se1060,
+    se1061,
+    se1062,
+    se1186,
+    se1187,
+    se1188,
     se120,
     se121,
     se122,
@@ -1926,193 +1927,192 @@ WITH values_0_1 AS (
     se124,
     se125,
     se126,
-    se1268,
     se127,
-    se1279,
-    se1280,
-    se1281,
-    se1282,
-    se1283,
-    se1284,
-    se1285,
-    se1350,
+    se1277,
+    se1288,
+    se1289,
+    se1290,
+    se1291,
+    se1292,
+    se1293,
+    se1294,
+    se1359,
     se151,
-    se1583,
-    se1654,
-    se1703,
-    se1704,
-    se1705,
-    se1706,
-    se1707,
-    se1708,
-    se1709,
-    se1710,
-    se1845,
-    se1846,
-    se1847,
-    se1848,
-    se1849,
+    se1592,
+    se1663,
+    se1712,
+    se1713,
+    se1714,
+    se1715,
+    se1716,
+    se1717,
+    se1718,
+    se1719,
+    se1854,
+    se1855,
+    se1856,
+    se1857,
+    se1858,
     se190,
-    se2048,
-    se2175,
-    se2311,
-    se2312,
-    se2314,
+    se2057,
+    se2184,
+    se2320,
+    se2321,
     se2323,
-    se265,
-    se266,
-    se267,
-    se268,
-    se269,
-    se286,
+    se2332,
+    se274,
+    se275,
+    se276,
+    se277,
+    se278,
+    se295,
     se3,
-    se359,
-    se371,
-    se373,
-    se378,
-    se436,
-    se437,
-    se438,
-    se439,
-    se489,
-    se490,
-    se519,
-    se520,
-    se521,
-    se522,
-    se523,
-    se524,
-    se525,
-    se536,
-    se544,
-    se594,
-    se615,
-    se616,
-    se617,
-    se618,
-    se631,
-    se722,
-    se723,
-    se745,
-    se789,
-    se828,
-    se829,
-    se919,
-    se947,
-    se948,
-    se949,
-    se991,
+    se368,
+    se380,
+    se382,
+    se387,
+    se445,
+    se446,
+    se447,
+    se448,
+    se498,
+    se499,
+    se528,
+    se529,
+    se530,
+    se531,
+    se532,
+    se533,
+    se534,
+    se545,
+    se553,
+    se603,
+    se624,
+    se625,
+    se626,
+    se627,
+    se640,
+    se731,
+    se732,
+    se754,
+    se798,
+    se837,
+    se838,
+    se928,
+    se956,
+    se957,
+    se958,
     va0,
-    va1016,
-    va1038,
-    va1048,
-    va1067,
-    va1128,
-    va1172,
-    va1176,
-    va1194,
-    va1201,
-    va1208,
-    va1219,
-    va1251,
-    va1271,
+    va1025,
+    va1047,
+    va1057,
+    va1076,
+    va1137,
+    va1181,
+    va1185,
+    va1203,
+    va1210,
+    va1217,
+    va1228,
+    va1260,
+    va1280,
     va129,
-    va1305,
+    va1314,
     va133,
-    va1330,
-    va1340,
+    va1339,
+    va1349,
     va135,
-    va1363,
-    va1392,
+    va1372,
+    va1401,
     va143,
-    va1446,
-    va1458,
+    va1455,
+    va1467,
     va15,
-    va1513,
     va152,
-    va1539,
-    va1549,
-    va1573,
-    va1586,
-    va1635,
-    va1646,
-    va1653,
-    va1670,
-    va1687,
-    va1690,
-    va1693,
+    va1522,
+    va1548,
+    va1558,
+    va1582,
+    va1595,
+    va1644,
+    va1655,
+    va1662,
+    va1679,
+    va1696,
+    va1699,
     va17,
     va1702,
-    va1717,
-    va1718,
+    va1711,
+    va1726,
+    va1727,
     va175,
-    va1758,
-    va1765,
-    va1806,
-    va1807,
-    va1840,
-    va1844,
-    va1883,
+    va1767,
+    va1774,
+    va1815,
+    va1816,
+    va1849,
+    va1853,
+    va1892,
     va192,
-    va1925,
-    va1998,
+    va1934,
     va2,
-    va2026,
-    va2051,
-    va2104,
-    va2127,
-    va2142,
-    va2263,
-    va228,
-    va2280,
-    va2313,
-    va287,
-    va356,
-    va380,
-    va390,
-    va391,
-    va408,
-    va433,
-    va440,
-    va441,
+    va2007,
+    va2035,
+    va2060,
+    va2113,
+    va2136,
+    va2151,
+    va2272,
+    va2289,
+    va2322,
+    va235,
+    va296,
+    va365,
+    va389,
+    va399,
+    va400,
+    va417,
+    va442,
+    va449,
+    va450,
     va46,
-    va476,
+    va485,
     va51,
-    va537,
-    va541,
-    va549,
-    va553,
-    va587,
-    va590,
-    va593,
+    va546,
+    va550,
+    va558,
+    va562,
+    va596,
+    va599,
     va602,
     va611,
-    va634,
-    va644,
-    va667,
-    va678,
-    va685,
-    va689,
-    va690,
-    va695,
-    va726,
-    va728,
-    va741,
-    va747,
+    va620,
+    va643,
+    va653,
+    va676,
+    va687,
+    va694,
+    va698,
+    va699,
+    va704,
+    va735,
+    va737,
+    va750,
+    va756,
     va80,
-    va803,
-    va804,
-    va824,
-    va868,
-    va878,
-    va897,
-    va920,
-    va924,
+    va812,
+    va813,
+    va833,
+    va877,
+    va887,
+    va906,
+    va929,
+    va933,
     va95,
-    va955,
     va96,
-    va983,
-    va990,
+    va964,
+    va992,
+    va999,
     volume,
     vwap,
     (
@@ -2160,27 +2160,27 @@ WITH values_0_1 AS (
       CASE
         WHEN stock_row > 4
         THEN (
-          va222 * 8193 - (
-            va222 * 8193 - va222
+          va229 * 8193 - (
+            va229 * 8193 - va229
           )
         )
       END
-    ) AS va223,
+    ) AS va230,
     (
       CASE
         WHEN stock_row > 9
         THEN (
-          va274 * 8193 - (
-            va274 * 8193 - va274
+          va283 * 8193 - (
+            va283 * 8193 - va283
           )
         )
       END
-    ) AS va275,
+    ) AS va284,
     (
-      va287 * 8193 - (
-        va287 * 8193 - va287
+      va296 * 8193 - (
+        va296 * 8193 - va296
       )
-    ) AS va288,
+    ) AS va297,
     (
       CASE
         WHEN stock_row > 4
@@ -2190,10 +2190,10 @@ WITH values_0_1 AS (
               CASE
                 WHEN (
                   NOT (
-                    va301 = se302 AND va301 = se303 AND va301 = se304 AND va301 = se305
+                    va310 = se311 AND va310 = se312 AND va310 = se313 AND va310 = se314
                   )
                 )
-                THEN se300
+                THEN se309
                 ELSE 0
               END
             )
@@ -2201,412 +2201,412 @@ WITH values_0_1 AS (
             CASE
               WHEN (
                 NOT (
-                  va192 = se265
-                  AND va192 = se266
-                  AND va192 = se267
-                  AND va192 = se268
-                  AND va192 = se269
-                  AND va192 = se270
-                  AND va192 = se271
-                  AND va192 = se272
-                  AND va192 = se273
+                  va192 = se274
+                  AND va192 = se275
+                  AND va192 = se276
+                  AND va192 = se277
+                  AND va192 = se278
+                  AND va192 = se279
+                  AND va192 = se280
+                  AND va192 = se281
+                  AND va192 = se282
                 )
               )
               AND va119
-              THEN CASE WHEN ISFINITE(va307) THEN ROUND(va307, 12) END
+              THEN CASE WHEN ISFINITE(va316) THEN ROUND(va316, 12) END
               ELSE NULL
             END
           )
         )
       END
-    ) AS va308,
+    ) AS va317,
     (
       CASE
         WHEN stock_row > 250
         THEN (
-          va315 * 8193 - (
-            va315 * 8193 - va315
+          va324 * 8193 - (
+            va324 * 8193 - va324
           )
         )
       END
-    ) AS va316,
+    ) AS va325,
     (
       CASE
         WHEN stock_row > 1
         THEN (
-          va322 * 8193 - (
-            va322 * 8193 - va322
+          va331 * 8193 - (
+            va331 * 8193 - va331
           )
         )
       END
-    ) AS va323,
+    ) AS va332,
     (
       CASE
         WHEN stock_row > 1
         THEN (
-          va327 * 8193 - (
-            va327 * 8193 - va327
+          va336 * 8193 - (
+            va336 * 8193 - va336
           )
         )
       END
-    ) AS va328,
+    ) AS va337,
     (
       CASE
         WHEN stock_row > 1
         THEN (
-          va333 * 8193 - (
-            va333 * 8193 - va333
+          va342 * 8193 - (
+            va342 * 8193 - va342
           )
         )
       END
-    ) AS va334,
-    (
-      CASE WHEN stock_row > 7 THEN (
-        (
-          se339 + va341
-        ) < se342
-      ) END
     ) AS va343,
     (
       CASE WHEN stock_row > 7 THEN (
-        se342 < (
-          se339 - va341
+        (
+          se348 + va350
+        ) < se351
+      ) END
+    ) AS va352,
+    (
+      CASE WHEN stock_row > 7 THEN (
+        se351 < (
+          se348 - va350
         )
       ) END
-    ) AS va344,
+    ) AS va353,
     (
-      1 < va345
-    ) AS va346,
+      1 < va354
+    ) AS va355,
     (
-      va345 = 1
-    ) AS va347,
+      va354 = 1
+    ) AS va356,
     (
       CASE
-        WHEN va356
+        WHEN va365
         AND (
           NOT (
             va51 = se120 AND va51 = se121 AND va51 = se122 AND va51 = se123
           )
         )
-        THEN CASE WHEN ISFINITE(va351) THEN ROUND(va351, 12) END
+        THEN CASE WHEN ISFINITE(va360) THEN ROUND(va360, 12) END
         ELSE NULL
       END
-    ) AS va357,
+    ) AS va366,
     (
       CASE
         WHEN stock_row > 19
         THEN (
-          CASE WHEN va368 THEN (
+          CASE WHEN va377 THEN (
             -(
-              high - se369
+              high - se378
             )
-          ) WHEN NOT va368 THEN 0 END
+          ) WHEN NOT va377 THEN 0 END
         )
       END
-    ) AS va370,
+    ) AS va379,
     (
-      va384 * 8193 - (
-        va384 * 8193 - va384
-      )
-    ) AS va385,
-    (
-      va390 * 8193 - (
-        va390 * 8193 - va390
+      va393 * 8193 - (
+        va393 * 8193 - va393
       )
     ) AS va394,
     (
-      va391 * 8193 - (
-        va391 * 8193 - va391
+      va399 * 8193 - (
+        va399 * 8193 - va399
       )
-    ) AS va399,
+    ) AS va403,
+    (
+      va400 * 8193 - (
+        va400 * 8193 - va400
+      )
+    ) AS va408,
     (
       CASE
         WHEN stock_row > 5
         THEN (
-          va451 * 8193 - (
-            va451 * 8193 - va451
+          va460 * 8193 - (
+            va460 * 8193 - va460
           )
         )
       END
-    ) AS va452,
+    ) AS va461,
     (
       (
         CAST(SIGN(va152) AS DOUBLE) + CAST(SIGN((
-          se151 - se483
+          se151 - se492
         )) AS DOUBLE)
       ) + CAST(SIGN((
-        se483 - se379
+        se492 - se388
       )) AS DOUBLE)
-    ) AS va484,
+    ) AS va493,
     (
       CASE
         WHEN stock_row > 3
         THEN (
-          va380 * 8193 - (
-            va380 * 8193 - va380
+          va389 * 8193 - (
+            va389 * 8193 - va389
           )
         )
       END
-    ) AS va492,
+    ) AS va501,
     (
       CASE
         WHEN stock_row > 10
         THEN (
-          va497 * 8193 - (
-            va497 * 8193 - va497
+          va506 * 8193 - (
+            va506 * 8193 - va506
           )
         )
       END
-    ) AS va498,
+    ) AS va507,
     (
       va152 * 8193 - (
         va152 * 8193 - va152
       )
-    ) AS va558,
+    ) AS va567,
     (
-      va568 * 8193 - (
-        va568 * 8193 - va568
+      va577 * 8193 - (
+        va577 * 8193 - va577
       )
-    ) AS va569,
+    ) AS va578,
     (
       CASE
         WHEN stock_row > 199
         THEN (
-          va625 * 8193 - (
-            va625 * 8193 - va625
+          va634 * 8193 - (
+            va634 * 8193 - va634
           )
         )
       END
-    ) AS va626,
+    ) AS va635,
     (
-      CASE WHEN va678 THEN se672 ELSE 0 END
-    ) AS va679,
+      CASE WHEN va687 THEN se681 ELSE 0 END
+    ) AS va688,
     (
       -va135
-    ) AS va700,
+    ) AS va709,
     (
-      CAST(0.25 AS DOUBLE) < va737
-    ) AS va738,
+      CAST(0.25 AS DOUBLE) < va746
+    ) AS va747,
     (
-      va737 < 0
-    ) AS va739,
+      va746 < 0
+    ) AS va748,
     (
-      va752 * 8193 - (
-        va752 * 8193 - va752
+      va761 * 8193 - (
+        va761 * 8193 - va761
       )
-    ) AS va753,
+    ) AS va762,
     POWER((
       CASE WHEN stock_row > 1 THEN (
         va152 / NULLIF(se151, 0)
       ) END
-    ), 2) AS va769,
+    ), 2) AS va778,
     (
-      va737 < (
+      va746 < (
         -CAST(0.1 AS DOUBLE)
       )
-    ) AS va773,
+    ) AS va782,
     (
-      va737 < (
+      va746 < (
         -CAST(0.05 AS DOUBLE)
       )
-    ) AS va787,
+    ) AS va796,
     (
       CASE
         WHEN stock_row > 240
         THEN (
-          va793 * 8193 - (
-            va793 * 8193 - va793
+          va802 * 8193 - (
+            va802 * 8193 - va802
           )
         )
       END
-    ) AS va794,
+    ) AS va803,
     (
-      va807 * 8193 - (
-        va807 * 8193 - va807
+      va816 * 8193 - (
+        va816 * 8193 - va816
       )
-    ) AS va808,
+    ) AS va817,
     (
       CASE
         WHEN stock_row > 29
         THEN (
-          va838 * 8193 - (
-            va838 * 8193 - va838
+          va847 * 8193 - (
+            va847 * 8193 - va847
           )
         )
       END
-    ) AS va839,
+    ) AS va848,
     (
       CASE
         WHEN stock_row > 9
         THEN (
-          va904 * 8193 - (
-            va904 * 8193 - va904
+          va913 * 8193 - (
+            va913 * 8193 - va913
           )
         )
       END
-    ) AS va905,
+    ) AS va914,
     (
-      va914 * 8193 - (
-        va914 * 8193 - va914
+      va923 * 8193 - (
+        va923 * 8193 - va923
       )
-    ) AS va915,
+    ) AS va924,
     (
-      va1029 * 8193 - (
-        va1029 * 8193 - va1029
+      va1038 * 8193 - (
+        va1038 * 8193 - va1038
       )
-    ) AS va1030,
+    ) AS va1039,
     (
       CASE
         WHEN stock_row > 12
         THEN (
-          va1060 * 8193 - (
-            va1060 * 8193 - va1060
+          va1069 * 8193 - (
+            va1069 * 8193 - va1069
           )
         )
       END
-    ) AS va1061,
+    ) AS va1070,
     (
-      va1090 * 8193 - (
-        va1090 * 8193 - va1090
+      va1099 * 8193 - (
+        va1099 * 8193 - va1099
       )
-    ) AS va1091,
-    (
-      CASE
-        WHEN stock_row > 1
-        THEN (
-          va1099 * 8193 - (
-            va1099 * 8193 - va1099
-          )
-        )
-      END
     ) AS va1100,
     (
       CASE
         WHEN stock_row > 1
         THEN (
-          va1154 * 8193 - (
-            va1154 * 8193 - va1154
+          va1108 * 8193 - (
+            va1108 * 8193 - va1108
           )
         )
       END
-    ) AS va1155,
-    (
-      va1194 * 8193 - (
-        va1194 * 8193 - va1194
-      )
-    ) AS va1195,
-    (
-      va1219 * 8193 - (
-        va1219 * 8193 - va1219
-      )
-    ) AS va1233,
-    (
-      CASE WHEN stock_row > 17 THEN va1303 END
-    ) AS va1304,
-    (
-      va1303 * 8193 - (
-        va1303 * 8193 - va1303
-      )
-    ) AS va1309,
-    (
-      va1305 * 8193 - (
-        va1305 * 8193 - va1305
-      )
-    ) AS va1315,
+    ) AS va1109,
     (
       CASE
-        WHEN va878 AND va1392
-        THEN CASE WHEN ISFINITE(va1391) THEN ROUND(va1391, 12) END
+        WHEN stock_row > 1
+        THEN (
+          va1163 * 8193 - (
+            va1163 * 8193 - va1163
+          )
+        )
+      END
+    ) AS va1164,
+    (
+      va1203 * 8193 - (
+        va1203 * 8193 - va1203
+      )
+    ) AS va1204,
+    (
+      va1228 * 8193 - (
+        va1228 * 8193 - va1228
+      )
+    ) AS va1242,
+    (
+      CASE WHEN stock_row > 17 THEN va1312 END
+    ) AS va1313,
+    (
+      va1312 * 8193 - (
+        va1312 * 8193 - va1312
+      )
+    ) AS va1318,
+    (
+      va1314 * 8193 - (
+        va1314 * 8193 - va1314
+      )
+    ) AS va1324,
+    (
+      CASE
+        WHEN va887 AND va1401
+        THEN CASE WHEN ISFINITE(va1400) THEN ROUND(va1400, 12) END
         ELSE NULL
       END
-    ) AS va1393,
+    ) AS va1402,
     (
-      CASE WHEN stock_row > 49 THEN va1208 END
-    ) AS va1398,
+      CASE WHEN stock_row > 49 THEN va1217 END
+    ) AS va1407,
     (
-      va1490 * 8193 - (
-        va1490 * 8193 - va1490
+      va1499 * 8193 - (
+        va1499 * 8193 - va1499
       )
-    ) AS va1491,
+    ) AS va1500,
     (
-      va1513 * 8193 - (
-        va1513 * 8193 - va1513
+      va1522 * 8193 - (
+        va1522 * 8193 - va1522
       )
-    ) AS va1519,
+    ) AS va1528,
     (
-      va1679 * 8193 - (
-        va1679 * 8193 - va1679
+      va1688 * 8193 - (
+        va1688 * 8193 - va1688
       )
-    ) AS va1680,
+    ) AS va1689,
     (
-      va1717 * 8193 - (
-        va1717 * 8193 - va1717
+      va1726 * 8193 - (
+        va1726 * 8193 - va1726
       )
-    ) AS va1721,
+    ) AS va1730,
     (
-      va1718 * 8193 - (
-        va1718 * 8193 - va1718
+      va1727 * 8193 - (
+        va1727 * 8193 - va1727
       )
-    ) AS va1728,
+    ) AS va1737,
     (
-      va1806 * 8193 - (
-        va1806 * 8193 - va1806
+      va1815 * 8193 - (
+        va1815 * 8193 - va1815
       )
-    ) AS va1813,
+    ) AS va1822,
     (
       CASE
         WHEN stock_row > 3
         THEN (
-          va1877 * 8193 - (
-            va1877 * 8193 - va1877
+          va1886 * 8193 - (
+            va1886 * 8193 - va1886
           )
         )
       END
-    ) AS va1878,
+    ) AS va1887,
     (
-      va1940 * 8193 - (
-        va1940 * 8193 - va1940
+      va1949 * 8193 - (
+        va1949 * 8193 - va1949
       )
-    ) AS va1941,
+    ) AS va1950,
     (
-      CASE WHEN stock_row > 29 THEN va1693 END
-    ) AS va1945,
-    va1998 * stock_row AS va1999,
+      CASE WHEN stock_row > 29 THEN va1702 END
+    ) AS va1954,
+    va2007 * stock_row AS va2008,
     (
-      va2012 * 8193 - (
-        va2012 * 8193 - va2012
+      va2021 * 8193 - (
+        va2021 * 8193 - va2021
       )
-    ) AS va2013,
+    ) AS va2022,
     (
-      va2026 * 8193 - (
-        va2026 * 8193 - va2026
+      va2035 * 8193 - (
+        va2035 * 8193 - va2035
       )
-    ) AS va2033,
+    ) AS va2042,
     (
       CASE
         WHEN stock_row > 11
         THEN (
-          va2043 * 8193 - (
-            va2043 * 8193 - va2043
+          va2052 * 8193 - (
+            va2052 * 8193 - va2052
           )
         )
       END
-    ) AS va2044,
+    ) AS va2053,
     (
-      va2104 * 8193 - (
-        va2104 * 8193 - va2104
+      va2113 * 8193 - (
+        va2113 * 8193 - va2113
       )
-    ) AS va2107,
+    ) AS va2116,
     (
-      va2142 * 8193 - (
-        va2142 * 8193 - va2142
+      va2151 * 8193 - (
+        va2151 * 8193 - va2151
       )
-    ) AS va2148,
+    ) AS va2157,
     (
       CASE
         WHEN (
           NOT (
-            va80 = se436 AND va80 = se437 AND va80 = se438 AND va80 = se439 AND va80 = se519
+            va80 = se445 AND va80 = se446 AND va80 = se447 AND va80 = se448 AND va80 = se528
           )
         )
         AND (
@@ -2614,67 +2614,67 @@ WITH values_0_1 AS (
             va51 = se120 AND va51 = se121 AND va51 = se122 AND va51 = se123 AND va51 = se124
           )
         )
-        THEN CASE WHEN ISFINITE(va2243) THEN ROUND(va2243, 12) END
+        THEN CASE WHEN ISFINITE(va2252) THEN ROUND(va2252, 12) END
         ELSE NULL
       END
-    ) AS va2244,
+    ) AS va2253,
     (
-      CASE WHEN stock_row > 19 THEN va441 END
-    ) AS va2255,
+      CASE WHEN stock_row > 19 THEN va450 END
+    ) AS va2264,
     (
       CASE
         WHEN stock_row > 29
         THEN (
-          va2270 * 8193 - (
-            va2270 * 8193 - va2270
+          va2279 * 8193 - (
+            va2279 * 8193 - va2279
           )
         )
       END
-    ) AS va2271,
+    ) AS va2280,
     (
       CASE
         WHEN stock_row > 19
         THEN (
-          va2282 * 8193 - (
-            va2282 * 8193 - va2282
+          va2291 * 8193 - (
+            va2291 * 8193 - va2291
           )
         )
       END
-    ) AS va2283,
+    ) AS va2292,
     (
       CASE
         WHEN stock_row > 19
         THEN (
-          va2289 * 8193 - (
-            va2289 * 8193 - va2289
+          va2298 * 8193 - (
+            va2298 * 8193 - va2298
           )
         )
       END
-    ) AS va2290,
+    ) AS va2299,
     (
       CASE
         WHEN stock_row > 10
         THEN (
-          va2303 * 8193 - (
-            va2303 * 8193 - va2303
+          va2312 * 8193 - (
+            va2312 * 8193 - va2312
           )
         )
       END
-    ) AS va2304,
+    ) AS va2313,
     (
       CASE
         WHEN stock_row > 4
         THEN (
           (
             -(
-              close - se1669
+              close - se1678
             )
           ) / NULLIF((
-            CASE WHEN va2263 THEN se2330 ELSE 0 END
+            CASE WHEN va2272 THEN se2339 ELSE 0 END
           ), 0)
         )
       END
-    ) AS va2331
+    ) AS va2340
   FROM values_1_1
 ), values_1_3 AS (
   SELECT
@@ -2690,17 +2690,18 @@ WITH values_0_1 AS (
     industry_l3,
     low,
     se1,
-    se1011,
-    se1012,
-    se1035,
-    se1049,
-    se1050,
-    se1051,
-    se1052,
-    se1053,
-    se1177,
-    se1178,
-    se1179,
+    se1000,
+    se1020,
+    se1021,
+    se1044,
+    se1058,
+    se1059,
+    se1060,
+    se1061,
+    se1062,
+    se1186,
+    se1187,
+    se1188,
     se120,
     se121,
     se122,
@@ -2708,259 +2709,258 @@ WITH values_0_1 AS (
     se124,
     se125,
     se126,
-    se1268,
     se127,
-    se1279,
-    se1280,
-    se1281,
-    se1282,
-    se1283,
-    se1284,
-    se1285,
-    se1350,
+    se1277,
+    se1288,
+    se1289,
+    se1290,
+    se1291,
+    se1292,
+    se1293,
+    se1294,
+    se1359,
     se151,
-    se1583,
-    se1654,
-    se1703,
-    se1704,
-    se1705,
-    se1706,
-    se1707,
-    se1708,
-    se1709,
-    se1710,
-    se1845,
-    se1846,
-    se1847,
-    se1848,
-    se1849,
+    se1592,
+    se1663,
+    se1712,
+    se1713,
+    se1714,
+    se1715,
+    se1716,
+    se1717,
+    se1718,
+    se1719,
+    se1854,
+    se1855,
+    se1856,
+    se1857,
+    se1858,
     se190,
-    se2048,
-    se2175,
-    se2311,
-    se2312,
-    se2314,
+    se2057,
+    se2184,
+    se2320,
+    se2321,
     se2323,
-    se265,
-    se266,
-    se267,
-    se268,
-    se269,
-    se286,
+    se2332,
+    se274,
+    se275,
+    se276,
+    se277,
+    se278,
+    se295,
     se3,
-    se359,
-    se371,
-    se373,
-    se378,
-    se436,
-    se437,
-    se438,
-    se439,
-    se489,
-    se490,
-    se519,
-    se520,
-    se521,
-    se522,
-    se523,
-    se524,
-    se525,
-    se536,
-    se544,
-    se594,
-    se615,
-    se616,
-    se617,
-    se618,
-    se631,
-    se722,
-    se723,
-    se745,
-    se789,
-    se828,
-    se829,
-    se919,
-    se947,
-    se948,
-    se949,
-    se991,
+    se368,
+    se380,
+    se382,
+    se387,
+    se445,
+    se446,
+    se447,
+    se448,
+    se498,
+    se499,
+    se528,
+    se529,
+    se530,
+    se531,
+    se532,
+    se533,
+    se534,
+    se545,
+    se553,
+    se603,
+    se624,
+    se625,
+    se626,
+    se627,
+    se640,
+    se731,
+    se732,
+    se754,
+    se798,
+    se837,
+    se838,
+    se928,
+    se956,
+    se957,
+    se958,
     va0,
-    va1016,
+    va1025,
     va103,
-    va1030,
-    va1038,
-    va1048,
-    va1061,
-    va1067,
-    va1091,
+    va1039,
+    va1047,
+    va1057,
+    va1070,
+    va1076,
     va1100,
-    va1128,
-    va1155,
-    va1172,
-    va1176,
-    va1194,
-    va1195,
-    va1201,
-    va1208,
-    va1219,
-    va1233,
-    va1251,
-    va1271,
+    va1109,
+    va1137,
+    va1164,
+    va1181,
+    va1185,
+    va1203,
+    va1204,
+    va1210,
+    va1217,
+    va1228,
+    va1242,
+    va1260,
+    va1280,
     va129,
     va130,
-    va1304,
-    va1305,
-    va1309,
-    va1315,
+    va1313,
+    va1314,
+    va1318,
+    va1324,
     va133,
-    va1330,
-    va1340,
+    va1339,
+    va1349,
     va135,
-    va1363,
-    va1392,
-    va1398,
+    va1372,
+    va1401,
+    va1407,
     va143,
-    va1446,
-    va1458,
-    va1491,
+    va1455,
+    va1467,
     va15,
-    va1513,
-    va1519,
+    va1500,
     va152,
-    va1539,
-    va1549,
+    va1522,
+    va1528,
+    va1548,
+    va1558,
     va157,
-    va1573,
-    va1586,
-    va1635,
-    va1646,
-    va1653,
-    va1670,
-    va1680,
-    va1687,
-    va1690,
-    va1693,
+    va1582,
+    va1595,
+    va1644,
+    va1655,
+    va1662,
+    va1679,
+    va1689,
+    va1696,
+    va1699,
     va17,
     va1702,
     va171,
-    va1717,
-    va1718,
-    va1721,
-    va1728,
+    va1711,
+    va1726,
+    va1727,
+    va1730,
+    va1737,
     va175,
-    va1758,
-    va1765,
+    va1767,
+    va1774,
     va179,
-    va1806,
-    va1807,
-    va1813,
-    va1840,
-    va1844,
+    va1815,
+    va1816,
+    va1822,
+    va1849,
     va185,
-    va1878,
-    va1883,
+    va1853,
+    va1887,
+    va1892,
     va192,
-    va1925,
-    va1941,
-    va1945,
-    va1998,
-    va1999,
+    va1934,
+    va1950,
+    va1954,
     va2,
-    va2013,
-    va2026,
-    va2033,
-    va2044,
-    va2051,
-    va2104,
-    va2107,
-    va2127,
-    va2142,
-    va2148,
-    va223,
-    va2255,
-    va2263,
-    va2271,
-    va228,
+    va2007,
+    va2008,
+    va2022,
+    va2035,
+    va2042,
+    va2053,
+    va2060,
+    va2113,
+    va2116,
+    va2136,
+    va2151,
+    va2157,
+    va2264,
+    va2272,
     va2280,
-    va2283,
-    va2290,
-    va2304,
+    va2289,
+    va2292,
+    va2299,
+    va230,
     va2313,
-    va2331,
+    va2322,
+    va2340,
+    va235,
     va25,
-    va275,
-    va287,
-    va288,
-    va316,
-    va323,
-    va328,
-    va334,
+    va284,
+    va296,
+    va297,
+    va325,
+    va332,
+    va337,
     va343,
-    va344,
-    va356,
-    va357,
-    va370,
-    va380,
-    va385,
-    va390,
-    va391,
+    va352,
+    va353,
+    va365,
+    va366,
+    va379,
+    va389,
     va394,
     va399,
+    va400,
+    va403,
     va408,
-    va433,
-    va440,
-    va441,
-    va452,
+    va417,
+    va442,
+    va449,
+    va450,
     va46,
-    va476,
-    va492,
-    va498,
+    va461,
+    va485,
+    va501,
+    va507,
     va51,
-    va537,
-    va541,
-    va549,
-    va553,
+    va546,
+    va550,
     va558,
-    va569,
-    va587,
-    va590,
-    va593,
+    va562,
+    va567,
+    va578,
+    va596,
+    va599,
     va602,
     va611,
-    va626,
-    va634,
-    va644,
-    va667,
-    va678,
-    va685,
-    va689,
-    va690,
-    va695,
-    va726,
-    va728,
-    va741,
-    va747,
-    va753,
-    va769,
-    va794,
+    va620,
+    va635,
+    va643,
+    va653,
+    va676,
+    va687,
+    va694,
+    va698,
+    va699,
+    va704,
+    va735,
+    va737,
+    va750,
+    va756,
+    va762,
+    va778,
     va80,
     va803,
-    va804,
-    va808,
-    va824,
-    va839,
-    va868,
-    va878,
-    va897,
-    va905,
-    va915,
-    va920,
+    va812,
+    va813,
+    va817,
+    va833,
+    va848,
+    va877,
+    va887,
+    va906,
+    va914,
     va924,
+    va929,
+    va933,
     va95,
-    va955,
     va96,
-    va983,
-    va990,
+    va964,
+    va992,
+    va999,
     volume,
     vwap,
     (
@@ -2982,86 +2982,86 @@ WITH values_0_1 AS (
       END
     ) AS va191,
     (
-      va308 * 8193 - (
-        va308 * 8193 - va308
+      va317 * 8193 - (
+        va317 * 8193 - va317
       )
-    ) AS va309,
+    ) AS va318,
     (
-      CASE WHEN NOT va346 IS NULL AND NOT va347 IS NULL THEN (
-        va346 OR va347
+      CASE WHEN NOT va355 IS NULL AND NOT va356 IS NULL THEN (
+        va355 OR va356
       ) END
-    ) AS va348,
+    ) AS va357,
     (
       CASE
         WHEN stock_row > 3
         THEN (
-          va484 * 8193 - (
-            va484 * 8193 - va484
+          va493 * 8193 - (
+            va493 * 8193 - va493
           )
         )
       END
-    ) AS va485,
+    ) AS va494,
     (
-      CASE WHEN stock_row > 1 THEN va558 END
-    ) AS va559,
+      CASE WHEN stock_row > 1 THEN va567 END
+    ) AS va568,
     (
       CASE
         WHEN stock_row > 9
         THEN (
-          va679 * 8193 - (
-            va679 * 8193 - va679
+          va688 * 8193 - (
+            va688 * 8193 - va688
           )
         )
       END
-    ) AS va680,
+    ) AS va689,
     (
-      va700 * 8193 - (
-        va700 * 8193 - va700
+      va709 * 8193 - (
+        va709 * 8193 - va709
       )
-    ) AS va701,
+    ) AS va710,
     (
       CASE
         WHEN stock_row > 20
         THEN (
           CASE
-            WHEN va738
+            WHEN va747
             THEN (
               -1
             )
-            WHEN NOT va738
+            WHEN NOT va747
             THEN (
-              CASE WHEN va739 THEN 1 WHEN NOT va739 THEN va157 END
+              CASE WHEN va748 THEN 1 WHEN NOT va748 THEN va157 END
             )
           END
         )
       END
-    ) AS va740,
+    ) AS va749,
     (
       CASE
         WHEN stock_row > 20
         THEN (
-          CASE WHEN va773 THEN 1 WHEN NOT va773 THEN va157 END
+          CASE WHEN va782 THEN 1 WHEN NOT va782 THEN va157 END
         )
       END
-    ) AS va774,
+    ) AS va783,
     (
       CASE
         WHEN stock_row > 20
         THEN (
-          CASE WHEN va787 THEN 1 WHEN NOT va787 THEN va157 END
+          CASE WHEN va796 THEN 1 WHEN NOT va796 THEN va157 END
         )
       END
-    ) AS va788,
+    ) AS va797,
     (
-      va1393 * 8193 - (
-        va1393 * 8193 - va1393
+      va1402 * 8193 - (
+        va1402 * 8193 - va1402
       )
-    ) AS va1394,
+    ) AS va1403,
     (
-      va2244 * 8193 - (
-        va2244 * 8193 - va2244
+      va2253 * 8193 - (
+        va2253 * 8193 - va2253
       )
-    ) AS va2245
+    ) AS va2254
   FROM values_1_2
 ), values_1_4 AS (
   SELECT
@@ -3077,17 +3077,18 @@ WITH values_0_1 AS (
     industry_l3,
     low,
     se1,
-    se1011,
-    se1012,
-    se1035,
-    se1049,
-    se1050,
-    se1051,
-    se1052,
-    se1053,
-    se1177,
-    se1178,
-    se1179,
+    se1000,
+    se1020,
+    se1021,
+    se1044,
+    se1058,
+    se1059,
+    se1060,
+    se1061,
+    se1062,
+    se1186,
+    se1187,
+    se1188,
     se120,
     se121,
     se122,
@@ -3095,293 +3096,292 @@ WITH values_0_1 AS (
     se124,
     se125,
     se126,
-    se1268,
     se127,
-    se1279,
-    se1280,
-    se1281,
-    se1282,
-    se1283,
-    se1284,
-    se1285,
-    se1350,
+    se1277,
+    se1288,
+    se1289,
+    se1290,
+    se1291,
+    se1292,
+    se1293,
+    se1294,
+    se1359,
     se151,
-    se1583,
-    se1654,
-    se1703,
-    se1704,
-    se1705,
-    se1706,
-    se1707,
-    se1708,
-    se1709,
-    se1710,
-    se1845,
-    se1846,
-    se1847,
-    se1848,
-    se1849,
+    se1592,
+    se1663,
+    se1712,
+    se1713,
+    se1714,
+    se1715,
+    se1716,
+    se1717,
+    se1718,
+    se1719,
+    se1854,
+    se1855,
+    se1856,
+    se1857,
+    se1858,
     se190,
-    se2048,
-    se2175,
-    se2311,
-    se2312,
-    se2314,
+    se2057,
+    se2184,
+    se2320,
+    se2321,
     se2323,
-    se265,
-    se266,
-    se267,
-    se268,
-    se269,
-    se286,
+    se2332,
+    se274,
+    se275,
+    se276,
+    se277,
+    se278,
+    se295,
     se3,
-    se359,
-    se371,
-    se373,
-    se378,
-    se436,
-    se437,
-    se438,
-    se439,
-    se489,
-    se490,
-    se519,
-    se520,
-    se521,
-    se522,
-    se523,
-    se524,
-    se525,
-    se536,
-    se544,
-    se594,
-    se615,
-    se616,
-    se617,
-    se618,
-    se631,
-    se722,
-    se723,
-    se745,
-    se789,
-    se828,
-    se829,
-    se919,
-    se947,
-    se948,
-    se949,
-    se991,
+    se368,
+    se380,
+    se382,
+    se387,
+    se445,
+    se446,
+    se447,
+    se448,
+    se498,
+    se499,
+    se528,
+    se529,
+    se530,
+    se531,
+    se532,
+    se533,
+    se534,
+    se545,
+    se553,
+    se603,
+    se624,
+    se625,
+    se626,
+    se627,
+    se640,
+    se731,
+    se732,
+    se754,
+    se798,
+    se837,
+    se838,
+    se928,
+    se956,
+    se957,
+    se958,
     va0,
-    va1016,
+    va1025,
     va103,
-    va1030,
-    va1038,
-    va1048,
-    va1061,
-    va1067,
-    va1091,
+    va1039,
+    va1047,
+    va1057,
+    va1070,
+    va1076,
     va1100,
-    va1128,
-    va1155,
-    va1172,
-    va1176,
-    va1194,
-    va1195,
-    va1201,
-    va1208,
-    va1219,
-    va1233,
-    va1251,
-    va1271,
+    va1109,
+    va1137,
+    va1164,
+    va1181,
+    va1185,
+    va1203,
+    va1204,
+    va1210,
+    va1217,
+    va1228,
+    va1242,
+    va1260,
+    va1280,
     va129,
     va130,
-    va1304,
-    va1305,
-    va1309,
     va131,
-    va1315,
+    va1313,
+    va1314,
+    va1318,
+    va1324,
     va133,
-    va1330,
-    va1340,
+    va1339,
+    va1349,
     va135,
-    va1363,
     va137,
-    va1392,
-    va1394,
-    va1398,
+    va1372,
+    va1401,
+    va1403,
+    va1407,
     va143,
-    va1446,
-    va1458,
-    va1491,
+    va1455,
+    va1467,
     va15,
-    va1513,
-    va1519,
+    va1500,
     va152,
-    va1539,
-    va1549,
+    va1522,
+    va1528,
+    va1548,
+    va1558,
     va157,
-    va1573,
-    va1586,
-    va1635,
-    va1646,
-    va1653,
-    va1670,
-    va1680,
-    va1687,
-    va1690,
-    va1693,
+    va1582,
+    va1595,
+    va1644,
+    va1655,
+    va1662,
+    va1679,
+    va1689,
+    va1696,
+    va1699,
     va17,
     va1702,
     va171,
-    va1717,
-    va1718,
-    va1721,
-    va1728,
+    va1711,
+    va1726,
+    va1727,
+    va1730,
+    va1737,
     va175,
-    va1758,
-    va1765,
+    va1767,
+    va1774,
     va179,
-    va1806,
-    va1807,
-    va1813,
-    va1840,
-    va1844,
+    va1815,
+    va1816,
+    va1822,
+    va1849,
     va185,
-    va1878,
-    va1883,
+    va1853,
+    va1887,
+    va1892,
     va191,
     va192,
-    va1925,
-    va1941,
-    va1945,
-    va1998,
-    va1999,
+    va1934,
+    va1950,
+    va1954,
     va2,
-    va2013,
-    va2026,
-    va2033,
-    va2044,
-    va2051,
-    va2104,
-    va2107,
-    va2127,
-    va2142,
-    va2148,
-    va223,
-    va2245,
-    va2255,
-    va2263,
-    va2271,
-    va228,
+    va2007,
+    va2008,
+    va2022,
+    va2035,
+    va2042,
+    va2053,
+    va2060,
+    va2113,
+    va2116,
+    va2136,
+    va2151,
+    va2157,
+    va2254,
+    va2264,
+    va2272,
     va2280,
-    va2283,
-    va2290,
-    va2304,
+    va2289,
+    va2292,
+    va2299,
+    va230,
     va2313,
-    va2331,
+    va2322,
+    va2340,
+    va235,
     va25,
-    va275,
-    va287,
-    va288,
-    va309,
-    va316,
-    va323,
-    va328,
-    va334,
-    va356,
-    va357,
-    va370,
-    va380,
-    va385,
-    va390,
-    va391,
+    va284,
+    va296,
+    va297,
+    va318,
+    va325,
+    va332,
+    va337,
+    va343,
+    va365,
+    va366,
+    va379,
+    va389,
     va394,
     va399,
+    va400,
+    va403,
     va408,
-    va433,
-    va440,
-    va441,
-    va452,
+    va417,
+    va442,
+    va449,
+    va450,
     va46,
-    va476,
+    va461,
     va485,
-    va492,
-    va498,
+    va494,
+    va501,
+    va507,
     va51,
-    va537,
-    va541,
-    va549,
-    va553,
+    va546,
+    va550,
     va558,
-    va559,
-    va569,
-    va587,
-    va590,
-    va593,
+    va562,
+    va567,
+    va568,
+    va578,
+    va596,
+    va599,
     va602,
     va611,
-    va626,
-    va634,
-    va644,
-    va667,
-    va678,
-    va680,
-    va685,
+    va620,
+    va635,
+    va643,
+    va653,
+    va676,
+    va687,
     va689,
-    va690,
-    va695,
-    va701,
-    va726,
-    va728,
-    va740,
-    va741,
-    va747,
-    va753,
-    va769,
-    va774,
-    va788,
-    va794,
+    va694,
+    va698,
+    va699,
+    va704,
+    va710,
+    va735,
+    va737,
+    va749,
+    va750,
+    va756,
+    va762,
+    va778,
+    va783,
+    va797,
     va80,
     va803,
-    va804,
-    va808,
-    va824,
-    va839,
-    va868,
-    va878,
-    va897,
-    va905,
-    va915,
-    va920,
+    va812,
+    va813,
+    va817,
+    va833,
+    va848,
+    va877,
+    va887,
+    va906,
+    va914,
     va924,
+    va929,
+    va933,
     va95,
-    va955,
     va96,
-    va983,
-    va990,
+    va964,
+    va992,
+    va999,
     volume,
     vwap,
     (
       CASE
-        WHEN va343
+        WHEN va352
         THEN (
           -1
         )
-        WHEN NOT va343
+        WHEN NOT va352
         THEN (
           CASE
-            WHEN va344
+            WHEN va353
             THEN 1
-            WHEN NOT va344
+            WHEN NOT va353
             THEN (
-              CASE WHEN va348 THEN 1 WHEN NOT va348 THEN (
+              CASE WHEN va357 THEN 1 WHEN NOT va357 THEN (
                 -1
               ) END
             )
           END
         )
       END
-    ) AS va349
+    ) AS va358
   FROM values_1_3
 ), sections_2 AS (
   SELECT
@@ -3397,17 +3397,18 @@ WITH values_0_1 AS (
     industry_l3,
     low,
     se1,
-    se1011,
-    se1012,
-    se1035,
-    se1049,
-    se1050,
-    se1051,
-    se1052,
-    se1053,
-    se1177,
-    se1178,
-    se1179,
+    se1000,
+    se1020,
+    se1021,
+    se1044,
+    se1058,
+    se1059,
+    se1060,
+    se1061,
+    se1062,
+    se1186,
+    se1187,
+    se1188,
     se120,
     se121,
     se122,
@@ -3415,271 +3416,270 @@ WITH values_0_1 AS (
     se124,
     se125,
     se126,
-    se1268,
     se127,
-    se1279,
-    se1280,
-    se1281,
-    se1282,
-    se1283,
-    se1284,
-    se1285,
-    se1350,
+    se1277,
+    se1288,
+    se1289,
+    se1290,
+    se1291,
+    se1292,
+    se1293,
+    se1294,
+    se1359,
     se151,
-    se1583,
-    se1654,
-    se1703,
-    se1704,
-    se1705,
-    se1706,
-    se1707,
-    se1708,
-    se1709,
-    se1710,
-    se1845,
-    se1846,
-    se1847,
-    se1848,
-    se1849,
+    se1592,
+    se1663,
+    se1712,
+    se1713,
+    se1714,
+    se1715,
+    se1716,
+    se1717,
+    se1718,
+    se1719,
+    se1854,
+    se1855,
+    se1856,
+    se1857,
+    se1858,
     se190,
-    se2048,
-    se2175,
-    se2311,
-    se2312,
-    se2314,
+    se2057,
+    se2184,
+    se2320,
+    se2321,
     se2323,
-    se265,
-    se266,
-    se267,
-    se268,
-    se269,
-    se286,
+    se2332,
+    se274,
+    se275,
+    se276,
+    se277,
+    se278,
+    se295,
     se3,
-    se359,
-    se371,
-    se373,
-    se378,
-    se436,
-    se437,
-    se438,
-    se439,
-    se489,
-    se490,
-    se519,
-    se520,
-    se521,
-    se522,
-    se523,
-    se524,
-    se525,
-    se536,
-    se544,
-    se594,
-    se615,
-    se616,
-    se617,
-    se618,
-    se631,
-    se722,
-    se723,
-    se745,
-    se789,
-    se828,
-    se829,
-    se919,
-    se947,
-    se948,
-    se949,
-    se991,
+    se368,
+    se380,
+    se382,
+    se387,
+    se445,
+    se446,
+    se447,
+    se448,
+    se498,
+    se499,
+    se528,
+    se529,
+    se530,
+    se531,
+    se532,
+    se533,
+    se534,
+    se545,
+    se553,
+    se603,
+    se624,
+    se625,
+    se626,
+    se627,
+    se640,
+    se731,
+    se732,
+    se754,
+    se798,
+    se837,
+    se838,
+    se928,
+    se956,
+    se957,
+    se958,
     va0,
-    va1016,
+    va1025,
     va103,
-    va1030,
-    va1038,
-    va1048,
-    va1061,
-    va1067,
-    va1091,
+    va1039,
+    va1047,
+    va1057,
+    va1070,
+    va1076,
     va1100,
-    va1128,
-    va1155,
-    va1172,
-    va1176,
-    va1194,
-    va1195,
-    va1201,
-    va1208,
-    va1219,
-    va1233,
-    va1251,
-    va1271,
+    va1109,
+    va1137,
+    va1164,
+    va1181,
+    va1185,
+    va1203,
+    va1204,
+    va1210,
+    va1217,
+    va1228,
+    va1242,
+    va1260,
+    va1280,
     va129,
     va130,
-    va1304,
-    va1305,
-    va1309,
     va131,
-    va1315,
+    va1313,
+    va1314,
+    va1318,
+    va1324,
     va133,
-    va1330,
-    va1340,
+    va1339,
+    va1349,
     va135,
-    va1363,
     va137,
-    va1392,
-    va1394,
-    va1398,
+    va1372,
+    va1401,
+    va1403,
+    va1407,
     va143,
-    va1446,
-    va1458,
-    va1491,
+    va1455,
+    va1467,
     va15,
-    va1513,
-    va1519,
+    va1500,
     va152,
-    va1539,
-    va1549,
+    va1522,
+    va1528,
+    va1548,
+    va1558,
     va157,
-    va1573,
-    va1586,
-    va1635,
-    va1646,
-    va1653,
-    va1670,
-    va1680,
-    va1687,
-    va1690,
-    va1693,
+    va1582,
+    va1595,
+    va1644,
+    va1655,
+    va1662,
+    va1679,
+    va1689,
+    va1696,
+    va1699,
     va17,
     va1702,
     va171,
-    va1717,
-    va1718,
-    va1721,
-    va1728,
+    va1711,
+    va1726,
+    va1727,
+    va1730,
+    va1737,
     va175,
-    va1758,
-    va1765,
+    va1767,
+    va1774,
     va179,
-    va1806,
-    va1807,
-    va1813,
-    va1840,
-    va1844,
+    va1815,
+    va1816,
+    va1822,
+    va1849,
     va185,
-    va1878,
-    va1883,
+    va1853,
+    va1887,
+    va1892,
     va191,
     va192,
-    va1925,
-    va1941,
-    va1945,
-    va1998,
-    va1999,
+    va1934,
+    va1950,
+    va1954,
     va2,
-    va2013,
-    va2026,
-    va2033,
-    va2044,
-    va2051,
-    va2104,
-    va2107,
-    va2127,
-    va2142,
-    va2148,
-    va223,
-    va2245,
-    va2255,
-    va2263,
-    va2271,
-    va228,
+    va2007,
+    va2008,
+    va2022,
+    va2035,
+    va2042,
+    va2053,
+    va2060,
+    va2113,
+    va2116,
+    va2136,
+    va2151,
+    va2157,
+    va2254,
+    va2264,
+    va2272,
     va2280,
-    va2283,
-    va2290,
-    va2304,
+    va2289,
+    va2292,
+    va2299,
+    va230,
     va2313,
-    va2331,
+    va2322,
+    va2340,
+    va235,
     va25,
-    va275,
-    va287,
-    va288,
-    va309,
-    va316,
-    va323,
-    va328,
-    va334,
-    va349,
-    va356,
-    va357,
-    va370,
-    va380,
-    va385,
-    va390,
-    va391,
+    va284,
+    va296,
+    va297,
+    va318,
+    va325,
+    va332,
+    va337,
+    va343,
+    va358,
+    va365,
+    va366,
+    va379,
+    va389,
     va394,
     va399,
+    va400,
+    va403,
     va408,
-    va433,
-    va440,
-    va441,
-    va452,
+    va417,
+    va442,
+    va449,
+    va450,
     va46,
-    va476,
+    va461,
     va485,
-    va492,
-    va498,
+    va494,
+    va501,
+    va507,
     va51,
-    va537,
-    va541,
-    va549,
-    va553,
+    va546,
+    va550,
     va558,
-    va559,
-    va569,
-    va587,
-    va590,
-    va593,
+    va562,
+    va567,
+    va568,
+    va578,
+    va596,
+    va599,
     va602,
     va611,
-    va626,
-    va634,
-    va644,
-    va667,
-    va678,
-    va680,
-    va685,
+    va620,
+    va635,
+    va643,
+    va653,
+    va676,
+    va687,
     va689,
-    va690,
-    va695,
-    va701,
-    va726,
-    va728,
-    va740,
-    va741,
-    va747,
-    va753,
-    va769,
-    va774,
-    va788,
-    va794,
+    va694,
+    va698,
+    va699,
+    va704,
+    va710,
+    va735,
+    va737,
+    va749,
+    va750,
+    va756,
+    va762,
+    va778,
+    va783,
+    va797,
     va80,
     va803,
-    va804,
-    va808,
-    va824,
-    va839,
-    va868,
-    va878,
-    va897,
-    va905,
-    va915,
-    va920,
+    va812,
+    va813,
+    va817,
+    va833,
+    va848,
+    va877,
+    va887,
+    va906,
+    va914,
     va924,
+    va929,
+    va933,
     va95,
-    va955,
     va96,
-    va983,
-    va990,
+    va964,
+    va992,
+    va999,
     volume,
     vwap,
     RANK() OVER (PARTITION BY trade_date ORDER BY va17) AS se18,
@@ -3759,470 +3759,470 @@ WITH values_0_1 AS (
       ORDER BY va192
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
     ) AS se195,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va223) AS se224,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va223) AS se225,
-    COUNT(va223) OVER (
+    RANK() OVER (PARTITION BY trade_date ORDER BY va230) AS se231,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va230) AS se232,
+    COUNT(va230) OVER (
       PARTITION BY trade_date
-      ORDER BY va223
+      ORDER BY va230
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se226,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va228) AS se229,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va228) AS se230,
-    COUNT(va228) OVER (
+    ) AS se233,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va235) AS se236,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va235) AS se237,
+    COUNT(va235) OVER (
       PARTITION BY trade_date
-      ORDER BY va228
+      ORDER BY va235
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se231,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va275) AS se276,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va275) AS se277,
-    COUNT(va275) OVER (
+    ) AS se238,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va284) AS se285,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va284) AS se286,
+    COUNT(va284) OVER (
       PARTITION BY trade_date
-      ORDER BY va275
+      ORDER BY va284
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se278,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va309) AS se310,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va309) AS se311,
-    COUNT(va309) OVER (
+    ) AS se287,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va318) AS se319,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va318) AS se320,
+    COUNT(va318) OVER (
       PARTITION BY trade_date
-      ORDER BY va309
+      ORDER BY va318
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se312,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va316) AS se317,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va316) AS se318,
-    COUNT(va316) OVER (
+    ) AS se321,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va325) AS se326,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va325) AS se327,
+    COUNT(va325) OVER (
       PARTITION BY trade_date
-      ORDER BY va316
+      ORDER BY va325
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se319,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va323) AS se324,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va323) AS se325,
-    COUNT(va323) OVER (
+    ) AS se328,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va332) AS se333,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va332) AS se334,
+    COUNT(va332) OVER (
       PARTITION BY trade_date
-      ORDER BY va323
+      ORDER BY va332
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se326,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va328) AS se329,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va328) AS se330,
-    COUNT(va328) OVER (
+    ) AS se335,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va337) AS se338,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va337) AS se339,
+    COUNT(va337) OVER (
       PARTITION BY trade_date
-      ORDER BY va328
+      ORDER BY va337
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se331,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va334) AS se335,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va334) AS se336,
-    COUNT(va334) OVER (
+    ) AS se340,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va343) AS se344,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va343) AS se345,
+    COUNT(va343) OVER (
       PARTITION BY trade_date
-      ORDER BY va334
+      ORDER BY va343
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se337,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va385) AS se386,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va385) AS se387,
-    COUNT(va385) OVER (
+    ) AS se346,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va394) AS se395,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va394) AS se396,
+    COUNT(va394) OVER (
       PARTITION BY trade_date
-      ORDER BY va385
+      ORDER BY va394
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se388,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va408) AS se409,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va408) AS se410,
-    COUNT(va408) OVER (
+    ) AS se397,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va417) AS se418,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va417) AS se419,
+    COUNT(va417) OVER (
       PARTITION BY trade_date
-      ORDER BY va408
+      ORDER BY va417
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se411,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va452) AS se453,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va452) AS se454,
-    COUNT(va452) OVER (
+    ) AS se420,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va461) AS se462,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va461) AS se463,
+    COUNT(va461) OVER (
       PARTITION BY trade_date
-      ORDER BY va452
+      ORDER BY va461
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se455,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va485) AS se486,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va485) AS se487,
-    COUNT(va485) OVER (
+    ) AS se464,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va494) AS se495,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va494) AS se496,
+    COUNT(va494) OVER (
       PARTITION BY trade_date
-      ORDER BY va485
+      ORDER BY va494
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se488,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va492) AS se493,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va492) AS se494,
-    COUNT(va492) OVER (
+    ) AS se497,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va501) AS se502,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va501) AS se503,
+    COUNT(va501) OVER (
       PARTITION BY trade_date
-      ORDER BY va492
+      ORDER BY va501
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se495,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va498) AS se499,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va498) AS se500,
-    COUNT(va498) OVER (
+    ) AS se504,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va507) AS se508,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va507) AS se509,
+    COUNT(va507) OVER (
       PARTITION BY trade_date
-      ORDER BY va498
+      ORDER BY va507
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se501,
-    SUM(ABS(va549)) OVER (
+    ) AS se510,
+    SUM(ABS(va558)) OVER (
       PARTITION BY trade_date
       ORDER BY stock_number
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se550,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va553) AS se554,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va553) AS se555,
-    COUNT(va553) OVER (
+    ) AS se559,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va562) AS se563,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va562) AS se564,
+    COUNT(va562) OVER (
       PARTITION BY trade_date
-      ORDER BY va553
+      ORDER BY va562
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se556,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va559) AS se560,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va559) AS se561,
-    COUNT(va559) OVER (
+    ) AS se565,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va568) AS se569,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va568) AS se570,
+    COUNT(va568) OVER (
       PARTITION BY trade_date
-      ORDER BY va559
+      ORDER BY va568
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se562,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va569) AS se570,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va569) AS se571,
-    COUNT(va569) OVER (
+    ) AS se571,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va578) AS se579,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va578) AS se580,
+    COUNT(va578) OVER (
       PARTITION BY trade_date
-      ORDER BY va569
+      ORDER BY va578
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se572,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va602) AS se603,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va602) AS se604,
-    COUNT(va602) OVER (
+    ) AS se581,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va611) AS se612,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va611) AS se613,
+    COUNT(va611) OVER (
       PARTITION BY trade_date
-      ORDER BY va602
+      ORDER BY va611
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se605,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va626) AS se627,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va626) AS se628,
-    COUNT(va626) OVER (
+    ) AS se614,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va635) AS se636,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va635) AS se637,
+    COUNT(va635) OVER (
       PARTITION BY trade_date
-      ORDER BY va626
+      ORDER BY va635
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se629,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va644) AS se645,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va644) AS se646,
-    COUNT(va644) OVER (
+    ) AS se638,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va653) AS se654,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va653) AS se655,
+    COUNT(va653) OVER (
       PARTITION BY trade_date
-      ORDER BY va644
+      ORDER BY va653
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se647,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va667) AS se668,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va667) AS se669,
-    COUNT(va667) OVER (
+    ) AS se656,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va676) AS se677,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va676) AS se678,
+    COUNT(va676) OVER (
       PARTITION BY trade_date
-      ORDER BY va667
+      ORDER BY va676
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se670,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va680) AS se681,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va680) AS se682,
-    COUNT(va680) OVER (
+    ) AS se679,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va689) AS se690,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va689) AS se691,
+    COUNT(va689) OVER (
       PARTITION BY trade_date
-      ORDER BY va680
+      ORDER BY va689
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se683,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va690) AS se691,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va690) AS se692,
-    COUNT(va690) OVER (
+    ) AS se692,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va699) AS se700,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va699) AS se701,
+    COUNT(va699) OVER (
       PARTITION BY trade_date
-      ORDER BY va690
+      ORDER BY va699
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se693,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va695) AS se696,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va695) AS se697,
-    COUNT(va695) OVER (
+    ) AS se702,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va704) AS se705,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va704) AS se706,
+    COUNT(va704) OVER (
       PARTITION BY trade_date
-      ORDER BY va695
+      ORDER BY va704
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se698,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va741) AS se742,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va741) AS se743,
-    COUNT(va741) OVER (
+    ) AS se707,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va750) AS se751,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va750) AS se752,
+    COUNT(va750) OVER (
       PARTITION BY trade_date
-      ORDER BY va741
+      ORDER BY va750
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se744,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va747) AS se748,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va747) AS se749,
-    COUNT(va747) OVER (
+    ) AS se753,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va756) AS se757,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va756) AS se758,
+    COUNT(va756) OVER (
       PARTITION BY trade_date
-      ORDER BY va747
+      ORDER BY va756
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se750,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va753) AS se754,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va753) AS se755,
-    COUNT(va753) OVER (
+    ) AS se759,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va762) AS se763,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va762) AS se764,
+    COUNT(va762) OVER (
       PARTITION BY trade_date
-      ORDER BY va753
+      ORDER BY va762
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se756,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va794) AS se795,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va794) AS se796,
-    COUNT(va794) OVER (
+    ) AS se765,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va803) AS se804,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va803) AS se805,
+    COUNT(va803) OVER (
       PARTITION BY trade_date
-      ORDER BY va794
+      ORDER BY va803
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se797,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va808) AS se809,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va808) AS se810,
-    COUNT(va808) OVER (
+    ) AS se806,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va817) AS se818,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va817) AS se819,
+    COUNT(va817) OVER (
       PARTITION BY trade_date
-      ORDER BY va808
+      ORDER BY va817
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se811,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va824) AS se825,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va824) AS se826,
-    COUNT(va824) OVER (
+    ) AS se820,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va833) AS se834,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va833) AS se835,
+    COUNT(va833) OVER (
       PARTITION BY trade_date
-      ORDER BY va824
+      ORDER BY va833
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se827,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va839) AS se840,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va839) AS se841,
-    COUNT(va839) OVER (
+    ) AS se836,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va848) AS se849,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va848) AS se850,
+    COUNT(va848) OVER (
       PARTITION BY trade_date
-      ORDER BY va839
+      ORDER BY va848
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se842,
+    ) AS se851,
     AVG(vwap) OVER (
       PARTITION BY trade_date, industry_l1
       ORDER BY stock_number
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se846,
-    AVG(va868) OVER (
+    ) AS se855,
+    AVG(va877) OVER (
       PARTITION BY trade_date, industry_l2
       ORDER BY stock_number
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se869,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va897) AS se898,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va897) AS se899,
-    COUNT(va897) OVER (
+    ) AS se878,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va906) AS se907,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va906) AS se908,
+    COUNT(va906) OVER (
       PARTITION BY trade_date
-      ORDER BY va897
+      ORDER BY va906
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se900,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va905) AS se906,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va905) AS se907,
-    COUNT(va905) OVER (
+    ) AS se909,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va914) AS se915,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va914) AS se916,
+    COUNT(va914) OVER (
       PARTITION BY trade_date
-      ORDER BY va905
+      ORDER BY va914
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se908,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va915) AS se916,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va915) AS se917,
-    COUNT(va915) OVER (
+    ) AS se917,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va924) AS se925,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va924) AS se926,
+    COUNT(va924) OVER (
       PARTITION BY trade_date
-      ORDER BY va915
+      ORDER BY va924
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se918,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va955) AS se956,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va955) AS se957,
-    COUNT(va955) OVER (
+    ) AS se927,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va964) AS se965,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va964) AS se966,
+    COUNT(va964) OVER (
       PARTITION BY trade_date
-      ORDER BY va955
+      ORDER BY va964
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se958,
+    ) AS se967,
     AVG(close) OVER (
       PARTITION BY trade_date, industry_l2
       ORDER BY stock_number
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se965,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1030) AS se1031,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1030) AS se1032,
-    COUNT(va1030) OVER (
+    ) AS se974,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1039) AS se1040,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1039) AS se1041,
+    COUNT(va1039) OVER (
       PARTITION BY trade_date
-      ORDER BY va1030
+      ORDER BY va1039
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1033,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1061) AS se1062,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1061) AS se1063,
-    COUNT(va1061) OVER (
+    ) AS se1042,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1070) AS se1071,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1070) AS se1072,
+    COUNT(va1070) OVER (
       PARTITION BY trade_date
-      ORDER BY va1061
+      ORDER BY va1070
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1064,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1100) AS se1101,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1100) AS se1102,
-    COUNT(va1100) OVER (
+    ) AS se1073,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1109) AS se1110,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1109) AS se1111,
+    COUNT(va1109) OVER (
       PARTITION BY trade_date
-      ORDER BY va1100
+      ORDER BY va1109
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1103,
-    AVG(va611) OVER (
+    ) AS se1112,
+    AVG(va620) OVER (
       PARTITION BY trade_date, industry_l3
       ORDER BY stock_number
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1105,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1128) AS se1129,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1128) AS se1130,
-    COUNT(va1128) OVER (
+    ) AS se1114,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1137) AS se1138,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1137) AS se1139,
+    COUNT(va1137) OVER (
       PARTITION BY trade_date
-      ORDER BY va1128
+      ORDER BY va1137
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1131,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1155) AS se1156,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1155) AS se1157,
-    COUNT(va1155) OVER (
+    ) AS se1140,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1164) AS se1165,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1164) AS se1166,
+    COUNT(va1164) OVER (
       PARTITION BY trade_date
-      ORDER BY va1155
+      ORDER BY va1164
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1158,
+    ) AS se1167,
     AVG(vwap) OVER (
       PARTITION BY trade_date, industry_l2
       ORDER BY stock_number
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1160,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1195) AS se1196,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1195) AS se1197,
-    COUNT(va1195) OVER (
+    ) AS se1169,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1204) AS se1205,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1204) AS se1206,
+    COUNT(va1204) OVER (
       PARTITION BY trade_date
-      ORDER BY va1195
+      ORDER BY va1204
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1198,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1251) AS se1252,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1251) AS se1253,
-    COUNT(va1251) OVER (
+    ) AS se1207,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1260) AS se1261,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1260) AS se1262,
+    COUNT(va1260) OVER (
       PARTITION BY trade_date
-      ORDER BY va1251
+      ORDER BY va1260
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1254,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1363) AS se1364,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1363) AS se1365,
-    COUNT(va1363) OVER (
+    ) AS se1263,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1372) AS se1373,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1372) AS se1374,
+    COUNT(va1372) OVER (
       PARTITION BY trade_date
-      ORDER BY va1363
+      ORDER BY va1372
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1366,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1394) AS se1395,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1394) AS se1396,
-    COUNT(va1394) OVER (
+    ) AS se1375,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1403) AS se1404,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1403) AS se1405,
+    COUNT(va1403) OVER (
       PARTITION BY trade_date
-      ORDER BY va1394
+      ORDER BY va1403
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1397,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1398) AS se1399,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1398) AS se1400,
-    COUNT(va1398) OVER (
+    ) AS se1406,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1407) AS se1408,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1407) AS se1409,
+    COUNT(va1407) OVER (
       PARTITION BY trade_date
-      ORDER BY va1398
+      ORDER BY va1407
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1401,
+    ) AS se1410,
     AVG(low) OVER (
       PARTITION BY trade_date, industry_l1
       ORDER BY stock_number
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1443,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1491) AS se1492,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1491) AS se1493,
-    COUNT(va1491) OVER (
+    ) AS se1452,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1500) AS se1501,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1500) AS se1502,
+    COUNT(va1500) OVER (
       PARTITION BY trade_date
-      ORDER BY va1491
+      ORDER BY va1500
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1494,
-    AVG(va1539) OVER (
+    ) AS se1503,
+    AVG(va1548) OVER (
       PARTITION BY trade_date, industry_l1
       ORDER BY stock_number
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1540,
-    AVG(va1573) OVER (
+    ) AS se1549,
+    AVG(va1582) OVER (
       PARTITION BY trade_date, industry_l2
       ORDER BY stock_number
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1574,
+    ) AS se1583,
     AVG(volume) OVER (
       PARTITION BY trade_date, industry_l1
       ORDER BY stock_number
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1644,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1758) AS se1759,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1758) AS se1760,
-    COUNT(va1758) OVER (
+    ) AS se1653,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1767) AS se1768,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1767) AS se1769,
+    COUNT(va1767) OVER (
       PARTITION BY trade_date
-      ORDER BY va1758
+      ORDER BY va1767
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1761,
-    AVG(va1446) OVER (
+    ) AS se1770,
+    AVG(va1455) OVER (
       PARTITION BY trade_date, industry_l2
       ORDER BY stock_number
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1773,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1878) AS se1879,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1878) AS se1880,
-    COUNT(va1878) OVER (
+    ) AS se1782,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1887) AS se1888,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1887) AS se1889,
+    COUNT(va1887) OVER (
       PARTITION BY trade_date
-      ORDER BY va1878
+      ORDER BY va1887
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1881,
-    AVG(va1883) OVER (
+    ) AS se1890,
+    AVG(va1892) OVER (
       PARTITION BY trade_date, industry_l3
       ORDER BY stock_number
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1884,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1945) AS se1946,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1945) AS se1947,
-    COUNT(va1945) OVER (
+    ) AS se1893,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1954) AS se1955,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1954) AS se1956,
+    COUNT(va1954) OVER (
       PARTITION BY trade_date
-      ORDER BY va1945
+      ORDER BY va1954
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1948,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va2013) AS se2014,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2013) AS se2015,
-    COUNT(va2013) OVER (
+    ) AS se1957,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2022) AS se2023,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2022) AS se2024,
+    COUNT(va2022) OVER (
       PARTITION BY trade_date
-      ORDER BY va2013
+      ORDER BY va2022
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2016,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va2044) AS se2045,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2044) AS se2046,
-    COUNT(va2044) OVER (
+    ) AS se2025,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2053) AS se2054,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2053) AS se2055,
+    COUNT(va2053) OVER (
       PARTITION BY trade_date
-      ORDER BY va2044
+      ORDER BY va2053
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2047,
-    AVG(va2127) OVER (
+    ) AS se2056,
+    AVG(va2136) OVER (
       PARTITION BY trade_date, industry_l2
       ORDER BY stock_number
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2128,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va2245) AS se2246,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2245) AS se2247,
-    COUNT(va2245) OVER (
+    ) AS se2137,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2254) AS se2255,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2254) AS se2256,
+    COUNT(va2254) OVER (
       PARTITION BY trade_date
-      ORDER BY va2245
+      ORDER BY va2254
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2248,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va2255) AS se2256,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2255) AS se2257,
-    COUNT(va2255) OVER (
+    ) AS se2257,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2264) AS se2265,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2264) AS se2266,
+    COUNT(va2264) OVER (
       PARTITION BY trade_date
-      ORDER BY va2255
+      ORDER BY va2264
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2258,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va2271) AS se2272,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2271) AS se2273,
-    COUNT(va2271) OVER (
+    ) AS se2267,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2280) AS se2281,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2280) AS se2282,
+    COUNT(va2280) OVER (
       PARTITION BY trade_date
-      ORDER BY va2271
+      ORDER BY va2280
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2274,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va2283) AS se2284,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2283) AS se2285,
-    COUNT(va2283) OVER (
+    ) AS se2283,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2292) AS se2293,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2292) AS se2294,
+    COUNT(va2292) OVER (
       PARTITION BY trade_date
-      ORDER BY va2283
+      ORDER BY va2292
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2286,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va2290) AS se2291,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2290) AS se2292,
-    COUNT(va2290) OVER (
+    ) AS se2295,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2299) AS se2300,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2299) AS se2301,
+    COUNT(va2299) OVER (
       PARTITION BY trade_date
-      ORDER BY va2290
+      ORDER BY va2299
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2293,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va2304) AS se2305,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2304) AS se2306,
-    COUNT(va2304) OVER (
+    ) AS se2302,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2313) AS se2314,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2313) AS se2315,
+    COUNT(va2313) OVER (
       PARTITION BY trade_date
-      ORDER BY va2304
+      ORDER BY va2313
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2307
+    ) AS se2316
   FROM values_1_4
 ), values_2_1 AS (
   SELECT
@@ -4236,26 +4236,27 @@ WITH values_0_1 AS (
     industry_l3,
     low,
     se1,
-    se1011,
-    se1012,
-    se1031,
-    se1032,
-    se1033,
-    se1035,
-    se1049,
-    se1050,
-    se1051,
-    se1052,
-    se1053,
+    se1000,
+    se1020,
+    se1021,
+    se1040,
+    se1041,
+    se1042,
+    se1044,
+    se1058,
+    se1059,
+    se1060,
+    se1061,
     se1062,
-    se1063,
-    se1064,
-    se1156,
-    se1157,
-    se1158,
-    se1177,
-    se1178,
-    se1179,
+    se1071,
+    se1072,
+    se1073,
+    se1165,
+    se1166,
+    se1167,
+    se1186,
+    se1187,
+    se1188,
     se120,
     se121,
     se122,
@@ -4263,251 +4264,250 @@ WITH values_0_1 AS (
     se124,
     se125,
     se126,
-    se1268,
     se127,
-    se1279,
-    se1280,
-    se1281,
-    se1282,
-    se1283,
-    se1284,
-    se1285,
-    se1350,
-    se1395,
-    se1396,
-    se1397,
+    se1277,
+    se1288,
+    se1289,
+    se1290,
+    se1291,
+    se1292,
+    se1293,
+    se1294,
+    se1359,
+    se1404,
+    se1405,
+    se1406,
     se151,
-    se1583,
-    se1654,
-    se1703,
-    se1704,
-    se1705,
-    se1706,
-    se1707,
-    se1708,
-    se1709,
-    se1710,
-    se1759,
-    se1760,
-    se1761,
-    se1845,
-    se1846,
-    se1847,
-    se1848,
-    se1849,
+    se1592,
+    se1663,
+    se1712,
+    se1713,
+    se1714,
+    se1715,
+    se1716,
+    se1717,
+    se1718,
+    se1719,
+    se1768,
+    se1769,
+    se1770,
+    se1854,
+    se1855,
+    se1856,
+    se1857,
+    se1858,
     se190,
-    se2045,
-    se2046,
-    se2047,
-    se2048,
-    se2175,
-    se2246,
-    se2247,
-    se2248,
-    se2272,
-    se2273,
-    se2274,
-    se2311,
-    se2312,
-    se2314,
+    se2054,
+    se2055,
+    se2056,
+    se2057,
+    se2184,
+    se2255,
+    se2256,
+    se2257,
+    se2281,
+    se2282,
+    se2283,
+    se2320,
+    se2321,
     se2323,
-    se265,
-    se266,
-    se267,
-    se268,
-    se269,
-    se286,
+    se2332,
+    se274,
+    se275,
+    se276,
+    se277,
+    se278,
+    se295,
     se3,
-    se359,
-    se371,
-    se373,
-    se378,
-    se436,
-    se437,
-    se438,
-    se439,
-    se493,
-    se494,
-    se495,
-    se519,
-    se520,
-    se521,
-    se522,
-    se523,
-    se524,
-    se525,
-    se536,
-    se544,
-    se550,
-    se594,
-    se615,
-    se616,
-    se617,
-    se618,
+    se368,
+    se380,
+    se382,
+    se387,
+    se445,
+    se446,
+    se447,
+    se448,
+    se502,
+    se503,
+    se504,
+    se528,
+    se529,
+    se530,
+    se531,
+    se532,
+    se533,
+    se534,
+    se545,
+    se553,
+    se559,
+    se603,
+    se624,
+    se625,
+    se626,
     se627,
-    se628,
-    se629,
-    se631,
-    se645,
-    se646,
-    se647,
-    se668,
-    se669,
-    se670,
-    se722,
-    se723,
-    se789,
-    se795,
-    se796,
-    se797,
-    se825,
-    se826,
-    se827,
-    se828,
-    se829,
-    se916,
-    se917,
-    se918,
-    se919,
-    se947,
-    se948,
-    se949,
+    se636,
+    se637,
+    se638,
+    se640,
+    se654,
+    se655,
+    se656,
+    se677,
+    se678,
+    se679,
+    se731,
+    se732,
+    se798,
+    se804,
+    se805,
+    se806,
+    se834,
+    se835,
+    se836,
+    se837,
+    se838,
+    se925,
+    se926,
+    se927,
+    se928,
     se956,
     se957,
     se958,
-    se991,
+    se965,
+    se966,
+    se967,
     va0,
-    va1016,
-    va1030,
-    va1038,
-    va1048,
-    va1061,
-    va1067,
-    va1091,
-    va1155,
-    va1172,
-    va1176,
-    va1194,
-    va1201,
-    va1208,
-    va1219,
-    va1233,
-    va1271,
-    va1304,
-    va1305,
-    va1309,
+    va1025,
+    va1039,
+    va1047,
+    va1057,
+    va1070,
+    va1076,
+    va1100,
+    va1164,
+    va1181,
+    va1185,
+    va1203,
+    va1210,
+    va1217,
+    va1228,
+    va1242,
+    va1280,
     va131,
-    va1315,
+    va1313,
+    va1314,
+    va1318,
+    va1324,
     va133,
-    va1330,
-    va1340,
+    va1339,
+    va1349,
     va135,
     va137,
-    va1392,
-    va1394,
+    va1401,
+    va1403,
     va143,
-    va1446,
-    va1458,
+    va1455,
+    va1467,
     va15,
-    va1513,
-    va1519,
     va152,
-    va1549,
+    va1522,
+    va1528,
+    va1558,
     va157,
-    va1586,
-    va1635,
-    va1646,
-    va1653,
-    va1670,
-    va1680,
-    va1687,
-    va1690,
-    va1693,
+    va1595,
+    va1644,
+    va1655,
+    va1662,
+    va1679,
+    va1689,
+    va1696,
+    va1699,
     va1702,
-    va1717,
-    va1718,
-    va1721,
-    va1728,
+    va1711,
+    va1726,
+    va1727,
+    va1730,
+    va1737,
     va175,
-    va1758,
-    va1765,
-    va1806,
-    va1807,
-    va1813,
-    va1840,
-    va1844,
+    va1767,
+    va1774,
+    va1815,
+    va1816,
+    va1822,
+    va1849,
+    va1853,
     va191,
     va192,
-    va1925,
-    va1941,
-    va1998,
-    va1999,
+    va1934,
+    va1950,
     va2,
-    va2026,
-    va2033,
-    va2044,
-    va2051,
-    va2104,
-    va2107,
-    va2142,
-    va2148,
-    va2245,
-    va2263,
-    va2271,
+    va2007,
+    va2008,
+    va2035,
+    va2042,
+    va2053,
+    va2060,
+    va2113,
+    va2116,
+    va2151,
+    va2157,
+    va2254,
+    va2272,
     va2280,
-    va2313,
-    va2331,
-    va287,
-    va288,
-    va349,
-    va356,
-    va357,
-    va370,
-    va380,
-    va390,
-    va391,
-    va394,
+    va2289,
+    va2322,
+    va2340,
+    va296,
+    va297,
+    va358,
+    va365,
+    va366,
+    va379,
+    va389,
     va399,
+    va400,
+    va403,
     va408,
-    va433,
-    va440,
-    va441,
-    va476,
-    va492,
+    va417,
+    va442,
+    va449,
+    va450,
+    va485,
+    va501,
     va51,
-    va537,
-    va541,
-    va549,
+    va546,
+    va550,
     va558,
-    va587,
-    va590,
-    va593,
-    va611,
-    va626,
-    va634,
-    va644,
-    va667,
-    va689,
-    va701,
-    va726,
-    va728,
-    va740,
-    va769,
-    va774,
-    va788,
-    va794,
+    va567,
+    va596,
+    va599,
+    va602,
+    va620,
+    va635,
+    va643,
+    va653,
+    va676,
+    va698,
+    va710,
+    va735,
+    va737,
+    va749,
+    va778,
+    va783,
+    va797,
     va80,
     va803,
-    va804,
-    va824,
-    va878,
-    va915,
-    va920,
+    va812,
+    va813,
+    va833,
+    va887,
     va924,
+    va929,
+    va933,
     va95,
-    va955,
-    va983,
-    va990,
+    va964,
+    va992,
+    va999,
     volume,
     vwap,
     (
@@ -4631,50 +4631,50 @@ WITH values_0_1 AS (
       (
         -(
           CASE
-            WHEN NOT va223 IS NULL
+            WHEN NOT va230 IS NULL
             THEN (
-              se224 + ROUND(se225 * day_rows)
+              se231 + ROUND(se232 * day_rows)
             ) / (
-              2 * se226
+              2 * se233
             )
           END
         )
       ) * va130
-    ) AS va227,
+    ) AS va234,
     (
       CASE
-        WHEN NOT va228 IS NULL
+        WHEN NOT va235 IS NULL
         THEN (
-          se229 + ROUND(se230 * day_rows)
+          se236 + ROUND(se237 * day_rows)
         ) / (
-          2 * se231
+          2 * se238
         )
       END
-    ) AS va232,
+    ) AS va239,
     (
       -(
         CASE
-          WHEN NOT va275 IS NULL
+          WHEN NOT va284 IS NULL
           THEN (
-            se276 + ROUND(se277 * day_rows)
+            se285 + ROUND(se286 * day_rows)
           ) / (
-            2 * se278
+            2 * se287
           )
         END
       )
-    ) AS va279,
+    ) AS va288,
     (
       -(
         CASE
-          WHEN NOT va309 IS NULL
+          WHEN NOT va318 IS NULL
           THEN (
-            se310 + ROUND(se311 * day_rows)
+            se319 + ROUND(se320 * day_rows)
           ) / (
-            2 * se312
+            2 * se321
           )
         END
       )
-    ) AS va313,
+    ) AS va322,
     (
       CASE
         WHEN stock_row > 7
@@ -4686,84 +4686,84 @@ WITH values_0_1 AS (
           ) * (
             (
               CASE
-                WHEN NOT va316 IS NULL
+                WHEN NOT va325 IS NULL
                 THEN (
-                  se317 + ROUND(se318 * day_rows)
+                  se326 + ROUND(se327 * day_rows)
                 ) / (
-                  2 * se319
+                  2 * se328
                 )
               END
             ) + 1
           )
         )
       END
-    ) AS va320,
+    ) AS va329,
     (
       (
         (
           -(
             CASE
-              WHEN NOT va323 IS NULL
+              WHEN NOT va332 IS NULL
               THEN (
-                se324 + ROUND(se325 * day_rows)
+                se333 + ROUND(se334 * day_rows)
               ) / (
-                2 * se326
+                2 * se335
               )
             END
           )
         ) * (
           CASE
-            WHEN NOT va328 IS NULL
+            WHEN NOT va337 IS NULL
             THEN (
-              se329 + ROUND(se330 * day_rows)
+              se338 + ROUND(se339 * day_rows)
             ) / (
-              2 * se331
+              2 * se340
             )
           END
         )
       ) * (
         CASE
-          WHEN NOT va334 IS NULL
+          WHEN NOT va343 IS NULL
           THEN (
-            se335 + ROUND(se336 * day_rows)
+            se344 + ROUND(se345 * day_rows)
           ) / (
-            2 * se337
+            2 * se346
           )
         END
       )
-    ) AS va338,
+    ) AS va347,
     (
       CASE
-        WHEN NOT va385 IS NULL
+        WHEN NOT va394 IS NULL
         THEN (
-          se386 + ROUND(se387 * day_rows)
+          se395 + ROUND(se396 * day_rows)
         ) / (
-          2 * se388
+          2 * se397
         )
       END
-    ) AS va389,
+    ) AS va398,
     (
       CASE
-        WHEN NOT va408 IS NULL
+        WHEN NOT va417 IS NULL
         THEN (
-          se409 + ROUND(se410 * day_rows)
+          se418 + ROUND(se419 * day_rows)
         ) / (
-          2 * se411
+          2 * se420
         )
       END
-    ) AS va412,
+    ) AS va421,
     (
       -(
         CASE
-          WHEN NOT va452 IS NULL
+          WHEN NOT va461 IS NULL
           THEN (
-            se453 + ROUND(se454 * day_rows)
+            se462 + ROUND(se463 * day_rows)
           ) / (
-            2 * se455
+            2 * se464
           )
         END
       )
-    ) AS va456,
+    ) AS va465,
     (
       CASE
         WHEN stock_row > 19
@@ -4775,122 +4775,122 @@ WITH values_0_1 AS (
                 (
                   1 - (
                     CASE
-                      WHEN NOT va485 IS NULL
+                      WHEN NOT va494 IS NULL
                       THEN (
-                        se486 + ROUND(se487 * day_rows)
+                        se495 + ROUND(se496 * day_rows)
                       ) / (
-                        2 * se488
+                        2 * se497
                       )
                     END
                   )
-                ) * se489
+                ) * se498
               )
             END
-          ) / NULLIF(se490, 0)
+          ) / NULLIF(se499, 0)
         )
       END
-    ) AS va491,
+    ) AS va500,
     (
       -(
         CASE
-          WHEN NOT va498 IS NULL
+          WHEN NOT va507 IS NULL
           THEN (
-            se499 + ROUND(se500 * day_rows)
+            se508 + ROUND(se509 * day_rows)
           ) / (
-            2 * se501
+            2 * se510
           )
         END
       )
-    ) AS va502,
+    ) AS va511,
     (
       CASE
-        WHEN NOT va553 IS NULL
+        WHEN NOT va562 IS NULL
         THEN (
-          se554 + ROUND(se555 * day_rows)
+          se563 + ROUND(se564 * day_rows)
         ) / (
-          2 * se556
+          2 * se565
         )
       END
-    ) AS va557,
+    ) AS va566,
     (
       (
         1 - (
           CASE
-            WHEN NOT va559 IS NULL
+            WHEN NOT va568 IS NULL
             THEN (
-              se560 + ROUND(se561 * day_rows)
+              se569 + ROUND(se570 * day_rows)
             ) / (
-              2 * se562
+              2 * se571
             )
           END
         )
       ) + (
         1 - (
           CASE
-            WHEN NOT va569 IS NULL
+            WHEN NOT va578 IS NULL
             THEN (
-              se570 + ROUND(se571 * day_rows)
+              se579 + ROUND(se580 * day_rows)
             ) / (
-              2 * se572
+              2 * se581
             )
           END
         )
       )
-    ) AS va573,
+    ) AS va582,
     (
       CASE
-        WHEN NOT va602 IS NULL
+        WHEN NOT va611 IS NULL
         THEN (
-          se603 + ROUND(se604 * day_rows)
+          se612 + ROUND(se613 * day_rows)
         ) / (
-          2 * se605
+          2 * se614
         )
       END
-    ) AS va606,
+    ) AS va615,
     (
       (
         -(
           CASE
-            WHEN NOT va680 IS NULL
+            WHEN NOT va689 IS NULL
             THEN (
-              se681 + ROUND(se682 * day_rows)
+              se690 + ROUND(se691 * day_rows)
             ) / (
-              2 * se683
+              2 * se692
             )
           END
         )
       ) * (
         CASE
-          WHEN va678 AND va129
-          THEN CASE WHEN ISFINITE(va685) THEN ROUND(va685, 12) END
+          WHEN va687 AND va129
+          THEN CASE WHEN ISFINITE(va694) THEN ROUND(va694, 12) END
           ELSE NULL
         END
       )
-    ) AS va686,
+    ) AS va695,
     (
       (
         CASE
-          WHEN NOT va690 IS NULL
+          WHEN NOT va699 IS NULL
           THEN (
-            se691 + ROUND(se692 * day_rows)
+            se700 + ROUND(se701 * day_rows)
           ) / (
-            2 * se693
+            2 * se702
           )
         END
       ) / NULLIF(
         (
           CASE
-            WHEN NOT va695 IS NULL
+            WHEN NOT va704 IS NULL
             THEN (
-              se696 + ROUND(se697 * day_rows)
+              se705 + ROUND(se706 * day_rows)
             ) / (
-              2 * se698
+              2 * se707
             )
           END
         ),
         0
       )
-    ) AS va699,
+    ) AS va708,
     (
       (
         (
@@ -4900,15 +4900,15 @@ WITH values_0_1 AS (
               (
                 high * (
                   CASE
-                    WHEN NOT va741 IS NULL
+                    WHEN NOT va750 IS NULL
                     THEN (
-                      se742 + ROUND(se743 * day_rows)
+                      se751 + ROUND(se752 * day_rows)
                     ) / (
-                      2 * se744
+                      2 * se753
                     )
                   END
                 )
-              ) / NULLIF(se745, 0)
+              ) / NULLIF(se754, 0)
             )
           END
         ) * (
@@ -4918,250 +4918,250 @@ WITH values_0_1 AS (
               (
                 (
                   CASE
-                    WHEN NOT va747 IS NULL
+                    WHEN NOT va756 IS NULL
                     THEN (
-                      se748 + ROUND(se749 * day_rows)
+                      se757 + ROUND(se758 * day_rows)
                     ) / (
-                      2 * se750
+                      2 * se759
                     )
                   END
                 ) * volume
-              ) / NULLIF(se286, 0)
+              ) / NULLIF(se295, 0)
             )
           END
         )
       ) - (
         CASE
-          WHEN NOT va753 IS NULL
+          WHEN NOT va762 IS NULL
           THEN (
-            se754 + ROUND(se755 * day_rows)
+            se763 + ROUND(se764 * day_rows)
           ) / (
-            2 * se756
+            2 * se765
           )
         END
       )
-    ) AS va757,
+    ) AS va766,
     (
       CASE
-        WHEN NOT va808 IS NULL
+        WHEN NOT va817 IS NULL
         THEN (
-          se809 + ROUND(se810 * day_rows)
+          se818 + ROUND(se819 * day_rows)
         ) / (
-          2 * se811
+          2 * se820
         )
       END
-    ) AS va812,
+    ) AS va821,
     (
       CASE
-        WHEN NOT va839 IS NULL
+        WHEN NOT va848 IS NULL
         THEN (
-          se840 + ROUND(se841 * day_rows)
+          se849 + ROUND(se850 * day_rows)
         ) / (
-          2 * se842
+          2 * se851
         )
       END
-    ) AS va843,
+    ) AS va852,
     (
-      CASE WHEN NOT industry_l1 IS NULL THEN vwap - se846 END
-    ) AS va847,
+      CASE WHEN NOT industry_l1 IS NULL THEN vwap - se855 END
+    ) AS va856,
     (
-      CASE WHEN NOT industry_l2 IS NULL THEN va868 - se869 END
-    ) AS va870,
+      CASE WHEN NOT industry_l2 IS NULL THEN va877 - se878 END
+    ) AS va879,
     (
       CASE
-        WHEN NOT va897 IS NULL
+        WHEN NOT va906 IS NULL
         THEN (
-          se898 + ROUND(se899 * day_rows)
+          se907 + ROUND(se908 * day_rows)
         ) / (
-          2 * se900
+          2 * se909
         )
       END
-    ) AS va901,
+    ) AS va910,
     (
       CASE
-        WHEN NOT va905 IS NULL
+        WHEN NOT va914 IS NULL
         THEN (
-          se906 + ROUND(se907 * day_rows)
+          se915 + ROUND(se916 * day_rows)
         ) / (
-          2 * se908
+          2 * se917
         )
       END
-    ) AS va909,
+    ) AS va918,
     (
-      CASE WHEN NOT industry_l2 IS NULL THEN close - se965 END
-    ) AS va966,
+      CASE WHEN NOT industry_l2 IS NULL THEN close - se974 END
+    ) AS va975,
     (
       CASE
-        WHEN NOT va1100 IS NULL
+        WHEN NOT va1109 IS NULL
         THEN (
-          se1101 + ROUND(se1102 * day_rows)
+          se1110 + ROUND(se1111 * day_rows)
         ) / (
-          2 * se1103
+          2 * se1112
         )
       END
-    ) AS va1104,
+    ) AS va1113,
     (
-      CASE WHEN NOT industry_l3 IS NULL THEN va611 - se1105 END
-    ) AS va1106,
+      CASE WHEN NOT industry_l3 IS NULL THEN va620 - se1114 END
+    ) AS va1115,
     (
       CASE
-        WHEN NOT va1128 IS NULL
+        WHEN NOT va1137 IS NULL
         THEN (
-          se1129 + ROUND(se1130 * day_rows)
+          se1138 + ROUND(se1139 * day_rows)
         ) / (
-          2 * se1131
+          2 * se1140
         )
       END
-    ) AS va1132,
+    ) AS va1141,
     (
-      CASE WHEN NOT industry_l2 IS NULL THEN vwap - se1160 END
-    ) AS va1161,
+      CASE WHEN NOT industry_l2 IS NULL THEN vwap - se1169 END
+    ) AS va1170,
     (
       CASE
-        WHEN NOT va1195 IS NULL
+        WHEN NOT va1204 IS NULL
         THEN (
-          se1196 + ROUND(se1197 * day_rows)
+          se1205 + ROUND(se1206 * day_rows)
         ) / (
-          2 * se1198
+          2 * se1207
         )
       END
-    ) AS va1199,
+    ) AS va1208,
     POWER(
       (
         CASE
-          WHEN NOT va1251 IS NULL
+          WHEN NOT va1260 IS NULL
           THEN (
-            se1252 + ROUND(se1253 * day_rows)
+            se1261 + ROUND(se1262 * day_rows)
           ) / (
-            2 * se1254
+            2 * se1263
           )
         END
       ),
       2
-    ) AS va1255,
+    ) AS va1264,
     (
       CASE
-        WHEN NOT va1363 IS NULL
+        WHEN NOT va1372 IS NULL
         THEN (
-          se1364 + ROUND(se1365 * day_rows)
+          se1373 + ROUND(se1374 * day_rows)
         ) / (
-          2 * se1366
+          2 * se1375
         )
       END
-    ) AS va1367,
+    ) AS va1376,
     (
       CASE
-        WHEN NOT va1398 IS NULL
+        WHEN NOT va1407 IS NULL
         THEN (
-          se1399 + ROUND(se1400 * day_rows)
+          se1408 + ROUND(se1409 * day_rows)
         ) / (
-          2 * se1401
+          2 * se1410
         )
       END
-    ) AS va1402,
+    ) AS va1411,
     (
-      CASE WHEN NOT industry_l1 IS NULL THEN low - se1443 END
-    ) AS va1444,
+      CASE WHEN NOT industry_l1 IS NULL THEN low - se1452 END
+    ) AS va1453,
     (
       CASE
-        WHEN NOT va1491 IS NULL
+        WHEN NOT va1500 IS NULL
         THEN (
-          se1492 + ROUND(se1493 * day_rows)
+          se1501 + ROUND(se1502 * day_rows)
         ) / (
-          2 * se1494
+          2 * se1503
         )
       END
-    ) AS va1495,
+    ) AS va1504,
     (
-      CASE WHEN NOT industry_l1 IS NULL THEN va1539 - se1540 END
-    ) AS va1541,
+      CASE WHEN NOT industry_l1 IS NULL THEN va1548 - se1549 END
+    ) AS va1550,
     (
-      CASE WHEN NOT industry_l2 IS NULL THEN va1573 - se1574 END
-    ) AS va1575,
+      CASE WHEN NOT industry_l2 IS NULL THEN va1582 - se1583 END
+    ) AS va1584,
     (
-      CASE WHEN NOT industry_l1 IS NULL THEN volume - se1644 END
-    ) AS va1645,
+      CASE WHEN NOT industry_l1 IS NULL THEN volume - se1653 END
+    ) AS va1654,
     (
-      CASE WHEN NOT industry_l2 IS NULL THEN va1446 - se1773 END
-    ) AS va1774,
+      CASE WHEN NOT industry_l2 IS NULL THEN va1455 - se1782 END
+    ) AS va1783,
     (
       CASE
-        WHEN NOT va1878 IS NULL
+        WHEN NOT va1887 IS NULL
         THEN (
-          se1879 + ROUND(se1880 * day_rows)
+          se1888 + ROUND(se1889 * day_rows)
         ) / (
-          2 * se1881
+          2 * se1890
         )
       END
-    ) AS va1882,
+    ) AS va1891,
     (
-      CASE WHEN NOT industry_l3 IS NULL THEN va1883 - se1884 END
-    ) AS va1885,
+      CASE WHEN NOT industry_l3 IS NULL THEN va1892 - se1893 END
+    ) AS va1894,
     (
       CASE
-        WHEN NOT va1945 IS NULL
+        WHEN NOT va1954 IS NULL
         THEN (
-          se1946 + ROUND(se1947 * day_rows)
+          se1955 + ROUND(se1956 * day_rows)
         ) / (
-          2 * se1948
+          2 * se1957
         )
       END
-    ) AS va1949,
+    ) AS va1958,
     (
       CASE
-        WHEN NOT va2013 IS NULL
+        WHEN NOT va2022 IS NULL
         THEN (
-          se2014 + ROUND(se2015 * day_rows)
+          se2023 + ROUND(se2024 * day_rows)
         ) / (
-          2 * se2016
+          2 * se2025
         )
       END
-    ) AS va2017,
+    ) AS va2026,
     (
-      CASE WHEN NOT industry_l2 IS NULL THEN va2127 - se2128 END
-    ) AS va2129,
+      CASE WHEN NOT industry_l2 IS NULL THEN va2136 - se2137 END
+    ) AS va2138,
     (
       CASE
-        WHEN NOT va2255 IS NULL
+        WHEN NOT va2264 IS NULL
         THEN (
-          se2256 + ROUND(se2257 * day_rows)
+          se2265 + ROUND(se2266 * day_rows)
         ) / (
-          2 * se2258
+          2 * se2267
         )
       END
-    ) AS va2259,
+    ) AS va2268,
     (
       1 - (
         CASE
-          WHEN NOT va2283 IS NULL
+          WHEN NOT va2292 IS NULL
           THEN (
-            se2284 + ROUND(se2285 * day_rows)
+            se2293 + ROUND(se2294 * day_rows)
           ) / (
-            2 * se2286
+            2 * se2295
           )
         END
       )
-    ) AS va2287,
+    ) AS va2296,
     (
       CASE
-        WHEN NOT va2290 IS NULL
+        WHEN NOT va2299 IS NULL
         THEN (
-          se2291 + ROUND(se2292 * day_rows)
+          se2300 + ROUND(se2301 * day_rows)
         ) / (
-          2 * se2293
+          2 * se2302
         )
       END
-    ) AS va2294,
+    ) AS va2303,
     (
       CASE
-        WHEN NOT va2304 IS NULL
+        WHEN NOT va2313 IS NULL
         THEN (
-          se2305 + ROUND(se2306 * day_rows)
+          se2314 + ROUND(se2315 * day_rows)
         ) / (
-          2 * se2307
+          2 * se2316
         )
       END
-    ) AS va2308
+    ) AS va2317
   FROM sections_2
 ), values_2_2 AS (
   SELECT
@@ -5175,26 +5175,27 @@ WITH values_0_1 AS (
     industry_l3,
     low,
     se1,
-    se1011,
-    se1012,
-    se1031,
-    se1032,
-    se1033,
-    se1035,
-    se1049,
-    se1050,
-    se1051,
-    se1052,
-    se1053,
+    se1000,
+    se1020,
+    se1021,
+    se1040,
+    se1041,
+    se1042,
+    se1044,
+    se1058,
+    se1059,
+    se1060,
+    se1061,
     se1062,
-    se1063,
-    se1064,
-    se1156,
-    se1157,
-    se1158,
-    se1177,
-    se1178,
-    se1179,
+    se1071,
+    se1072,
+    se1073,
+    se1165,
+    se1166,
+    se1167,
+    se1186,
+    se1187,
+    se1188,
     se120,
     se121,
     se122,
@@ -5202,297 +5203,296 @@ WITH values_0_1 AS (
     se124,
     se125,
     se126,
-    se1268,
     se127,
-    se1279,
-    se1280,
-    se1281,
-    se1282,
-    se1283,
-    se1284,
-    se1285,
-    se1350,
-    se1395,
-    se1396,
-    se1397,
+    se1277,
+    se1288,
+    se1289,
+    se1290,
+    se1291,
+    se1292,
+    se1293,
+    se1294,
+    se1359,
+    se1404,
+    se1405,
+    se1406,
     se151,
-    se1583,
-    se1654,
-    se1703,
-    se1704,
-    se1705,
-    se1706,
-    se1707,
-    se1708,
-    se1709,
-    se1710,
-    se1759,
-    se1760,
-    se1761,
-    se1845,
-    se1846,
-    se1847,
-    se1848,
-    se1849,
+    se1592,
+    se1663,
+    se1712,
+    se1713,
+    se1714,
+    se1715,
+    se1716,
+    se1717,
+    se1718,
+    se1719,
+    se1768,
+    se1769,
+    se1770,
+    se1854,
+    se1855,
+    se1856,
+    se1857,
+    se1858,
     se190,
-    se2045,
-    se2046,
-    se2047,
-    se2048,
-    se2175,
-    se2246,
-    se2247,
-    se2248,
-    se2272,
-    se2273,
-    se2274,
-    se2311,
-    se2312,
-    se2314,
+    se2054,
+    se2055,
+    se2056,
+    se2057,
+    se2184,
+    se2255,
+    se2256,
+    se2257,
+    se2281,
+    se2282,
+    se2283,
+    se2320,
+    se2321,
     se2323,
-    se265,
-    se266,
-    se267,
-    se268,
-    se269,
-    se286,
+    se2332,
+    se274,
+    se275,
+    se276,
+    se277,
+    se278,
+    se295,
     se3,
-    se359,
-    se371,
-    se373,
-    se378,
-    se436,
-    se437,
-    se438,
-    se439,
-    se493,
-    se494,
-    se495,
-    se519,
-    se520,
-    se521,
-    se522,
-    se523,
-    se524,
-    se525,
-    se536,
-    se544,
-    se550,
-    se594,
-    se615,
-    se616,
-    se617,
-    se618,
+    se368,
+    se380,
+    se382,
+    se387,
+    se445,
+    se446,
+    se447,
+    se448,
+    se502,
+    se503,
+    se504,
+    se528,
+    se529,
+    se530,
+    se531,
+    se532,
+    se533,
+    se534,
+    se545,
+    se553,
+    se559,
+    se603,
+    se624,
+    se625,
+    se626,
     se627,
-    se628,
-    se629,
-    se631,
-    se668,
-    se669,
-    se670,
-    se722,
-    se723,
-    se789,
-    se795,
-    se796,
-    se797,
-    se825,
-    se826,
-    se827,
-    se828,
-    se829,
-    se916,
-    se917,
-    se918,
-    se919,
-    se947,
-    se948,
-    se949,
-    se991,
+    se636,
+    se637,
+    se638,
+    se640,
+    se677,
+    se678,
+    se679,
+    se731,
+    se732,
+    se798,
+    se804,
+    se805,
+    se806,
+    se834,
+    se835,
+    se836,
+    se837,
+    se838,
+    se925,
+    se926,
+    se927,
+    se928,
+    se956,
+    se957,
+    se958,
     va0,
-    va1016,
-    va1030,
-    va1038,
-    va1048,
-    va1061,
-    va1067,
+    va1025,
+    va1039,
+    va1047,
+    va1057,
     va107,
-    va1091,
-    va1104,
-    va1106,
-    va1132,
-    va1155,
-    va1161,
-    va1172,
-    va1176,
-    va1194,
-    va1199,
-    va1201,
+    va1070,
+    va1076,
+    va1100,
+    va1113,
+    va1115,
+    va1141,
+    va1164,
+    va1170,
+    va1181,
+    va1185,
+    va1203,
     va1208,
-    va1219,
-    va1233,
-    va1255,
-    va1271,
-    va1304,
-    va1305,
-    va1309,
+    va1210,
+    va1217,
+    va1228,
+    va1242,
+    va1264,
+    va1280,
     va131,
-    va1315,
+    va1313,
+    va1314,
+    va1318,
+    va1324,
     va133,
-    va1330,
-    va1340,
+    va1339,
+    va1349,
     va135,
-    va1367,
     va137,
-    va1392,
-    va1394,
-    va1402,
+    va1376,
+    va1401,
+    va1403,
+    va1411,
     va143,
-    va1444,
-    va1446,
-    va1458,
-    va1495,
+    va1453,
+    va1455,
+    va1467,
     va15,
-    va1513,
-    va1519,
+    va1504,
     va152,
-    va1541,
-    va1549,
+    va1522,
+    va1528,
+    va1550,
+    va1558,
     va157,
-    va1575,
-    va1586,
-    va1635,
-    va1645,
-    va1646,
-    va1653,
-    va1670,
-    va1680,
-    va1687,
-    va1690,
-    va1693,
+    va1584,
+    va1595,
+    va1644,
+    va1654,
+    va1655,
+    va1662,
+    va1679,
+    va1689,
+    va1696,
+    va1699,
     va1702,
-    va1717,
-    va1718,
-    va1721,
-    va1728,
+    va1711,
+    va1726,
+    va1727,
+    va1730,
+    va1737,
     va175,
-    va1758,
-    va1765,
+    va1767,
     va1774,
-    va1806,
-    va1807,
-    va1813,
-    va1840,
-    va1844,
-    va1882,
-    va1885,
+    va1783,
+    va1815,
+    va1816,
+    va1822,
+    va1849,
+    va1853,
     va189,
+    va1891,
+    va1894,
     va191,
     va192,
-    va1925,
-    va1941,
-    va1949,
+    va1934,
+    va1950,
+    va1958,
     va196,
-    va1998,
-    va1999,
     va2,
-    va2017,
+    va2007,
+    va2008,
     va2026,
-    va2033,
-    va2044,
-    va2051,
+    va2035,
+    va2042,
+    va2053,
+    va2060,
     va21,
-    va2104,
-    va2107,
-    va2129,
-    va2142,
-    va2148,
-    va2245,
-    va2259,
-    va2263,
-    va227,
-    va2271,
+    va2113,
+    va2116,
+    va2138,
+    va2151,
+    va2157,
+    va2254,
+    va2268,
+    va2272,
     va2280,
-    va2287,
-    va2294,
-    va2308,
-    va2313,
-    va232,
-    va2331,
-    va279,
-    va287,
+    va2289,
+    va2296,
+    va2303,
+    va2317,
+    va2322,
+    va234,
+    va2340,
+    va239,
     va288,
     va29,
-    va313,
-    va320,
-    va338,
-    va349,
-    va356,
-    va357,
-    va370,
-    va380,
+    va296,
+    va297,
+    va322,
+    va329,
+    va347,
+    va358,
+    va365,
+    va366,
+    va379,
     va389,
-    va390,
-    va391,
-    va394,
+    va398,
     va399,
+    va400,
+    va403,
     va408,
-    va412,
-    va433,
-    va440,
-    va441,
-    va476,
-    va491,
-    va492,
+    va417,
+    va421,
+    va442,
+    va449,
+    va450,
+    va485,
     va50,
-    va502,
+    va500,
+    va501,
     va51,
-    va537,
-    va541,
-    va549,
+    va511,
+    va546,
     va55,
-    va557,
+    va550,
     va558,
-    va587,
-    va590,
-    va593,
-    va606,
-    va611,
-    va626,
-    va634,
-    va667,
-    va686,
-    va689,
-    va699,
-    va701,
-    va726,
-    va728,
-    va740,
-    va757,
-    va769,
-    va774,
-    va788,
-    va794,
+    va566,
+    va567,
+    va596,
+    va599,
+    va602,
+    va615,
+    va620,
+    va635,
+    va643,
+    va676,
+    va695,
+    va698,
+    va708,
+    va710,
+    va735,
+    va737,
+    va749,
+    va766,
+    va778,
+    va783,
+    va797,
     va80,
     va803,
-    va804,
     va812,
-    va824,
+    va813,
+    va821,
+    va833,
     va84,
-    va843,
-    va847,
-    va870,
-    va878,
-    va901,
-    va909,
-    va915,
-    va920,
+    va852,
+    va856,
+    va879,
+    va887,
+    va910,
+    va918,
     va924,
+    va929,
+    va933,
     va95,
-    va955,
-    va966,
-    va983,
-    va990,
+    va964,
+    va975,
+    va992,
+    va999,
     volume,
     vwap,
     (
@@ -5524,54 +5524,54 @@ WITH values_0_1 AS (
       va196 * 8193 - (
         va196 * 8193 - va196
       )
-    ) AS va200,
+    ) AS va211,
     (
-      va232 * 8193 - (
-        va232 * 8193 - va232
+      va239 * 8193 - (
+        va239 * 8193 - va239
       )
-    ) AS va236,
+    ) AS va243,
     (
-      va412 * 8193 - (
-        va412 * 8193 - va412
+      va421 * 8193 - (
+        va421 * 8193 - va421
       )
-    ) AS va417,
+    ) AS va426,
     (
-      va456 * 8193 - (
-        va456 * 8193 - va456
+      va465 * 8193 - (
+        va465 * 8193 - va465
       )
-    ) AS va457,
+    ) AS va466,
     (
-      va573 * 8193 - (
-        va573 * 8193 - va573
+      va582 * 8193 - (
+        va582 * 8193 - va582
       )
-    ) AS va574,
+    ) AS va583,
     (
-      va279 * (
+      va288 * (
         CASE
-          WHEN NOT va644 IS NULL
+          WHEN NOT va653 IS NULL
           THEN (
-            se645 + ROUND(se646 * day_rows)
+            se654 + ROUND(se655 * day_rows)
           ) / (
-            2 * se647
+            2 * se656
           )
         END
       )
-    ) AS va648,
+    ) AS va657,
     (
-      va812 * 8193 - (
-        va812 * 8193 - va812
+      va821 * 8193 - (
+        va821 * 8193 - va821
       )
-    ) AS va816,
+    ) AS va825,
     (
-      va847 * 8193 - (
-        va847 * 8193 - va847
+      va856 * 8193 - (
+        va856 * 8193 - va856
       )
-    ) AS va851,
+    ) AS va860,
     (
-      va870 * 8193 - (
-        va870 * 8193 - va870
+      va879 * 8193 - (
+        va879 * 8193 - va879
       )
-    ) AS va874,
+    ) AS va883,
     CAST((
       (
         (
@@ -5579,85 +5579,85 @@ WITH values_0_1 AS (
         ) < (
           (
             CASE
-              WHEN NOT va955 IS NULL
+              WHEN NOT va964 IS NULL
               THEN (
-                se956 + ROUND(se957 * day_rows)
+                se965 + ROUND(se966 * day_rows)
               ) / (
-                2 * se958
+                2 * se967
               )
             END
-          ) + va232
+          ) + va239
         )
       )
-    ) AS DOUBLE) AS va959,
+    ) AS DOUBLE) AS va968,
     (
-      va1106 * 8193 - (
-        va1106 * 8193 - va1106
+      va1115 * 8193 - (
+        va1115 * 8193 - va1115
       )
-    ) AS va1110,
+    ) AS va1119,
     (
-      va1132 * 8193 - (
-        va1132 * 8193 - va1132
+      va1141 * 8193 - (
+        va1141 * 8193 - va1141
       )
-    ) AS va1139,
+    ) AS va1148,
     (
-      va966 * 8193 - (
-        va966 * 8193 - va966
+      va975 * 8193 - (
+        va975 * 8193 - va975
       )
-    ) AS va1205,
-    va1255 * stock_row AS va1256,
+    ) AS va1214,
+    va1264 * stock_row AS va1265,
     (
-      va1367 * 8193 - (
-        va1367 * 8193 - va1367
+      va1376 * 8193 - (
+        va1376 * 8193 - va1376
       )
-    ) AS va1371,
+    ) AS va1380,
     (
-      va1402 * 8193 - (
-        va1402 * 8193 - va1402
+      va1411 * 8193 - (
+        va1411 * 8193 - va1411
       )
-    ) AS va1409,
+    ) AS va1418,
     (
-      va1444 * 8193 - (
-        va1444 * 8193 - va1444
+      va1453 * 8193 - (
+        va1453 * 8193 - va1453
       )
-    ) AS va1450,
+    ) AS va1459,
     (
-      va1645 * 8193 - (
-        va1645 * 8193 - va1645
+      va1654 * 8193 - (
+        va1654 * 8193 - va1654
       )
-    ) AS va1650,
+    ) AS va1659,
     (
-      va1774 * 8193 - (
-        va1774 * 8193 - va1774
+      va1783 * 8193 - (
+        va1783 * 8193 - va1783
       )
-    ) AS va1778,
+    ) AS va1787,
     (
       (
         va84 + va50
       ) - (
-        va196 + va232
+        va196 + va239
       )
-    ) AS va1792,
+    ) AS va1801,
     (
-      va1885 * 8193 - (
-        va1885 * 8193 - va1885
+      va1894 * 8193 - (
+        va1894 * 8193 - va1894
       )
-    ) AS va1889,
+    ) AS va1898,
     (
-      va1949 * 8193 - (
-        va1949 * 8193 - va1949
+      va1958 * 8193 - (
+        va1958 * 8193 - va1958
       )
-    ) AS va1953,
+    ) AS va1962,
     (
-      va1161 * 8193 - (
-        va1161 * 8193 - va1161
+      va1170 * 8193 - (
+        va1170 * 8193 - va1170
       )
-    ) AS va1978,
+    ) AS va1987,
     (
-      va2259 * 8193 - (
-        va2259 * 8193 - va2259
+      va2268 * 8193 - (
+        va2268 * 8193 - va2268
       )
-    ) AS va2264
+    ) AS va2273
   FROM values_2_1
 ), values_2_3 AS (
   SELECT
@@ -5671,26 +5671,27 @@ WITH values_0_1 AS (
     industry_l3,
     low,
     se1,
-    se1011,
-    se1012,
-    se1031,
-    se1032,
-    se1033,
-    se1035,
-    se1049,
-    se1050,
-    se1051,
-    se1052,
-    se1053,
+    se1000,
+    se1020,
+    se1021,
+    se1040,
+    se1041,
+    se1042,
+    se1044,
+    se1058,
+    se1059,
+    se1060,
+    se1061,
     se1062,
-    se1063,
-    se1064,
-    se1156,
-    se1157,
-    se1158,
-    se1177,
-    se1178,
-    se1179,
+    se1071,
+    se1072,
+    se1073,
+    se1165,
+    se1166,
+    se1167,
+    se1186,
+    se1187,
+    se1188,
     se120,
     se121,
     se122,
@@ -5698,332 +5699,331 @@ WITH values_0_1 AS (
     se124,
     se125,
     se126,
-    se1268,
     se127,
-    se1279,
-    se1280,
-    se1281,
-    se1282,
-    se1283,
-    se1284,
-    se1285,
-    se1350,
-    se1395,
-    se1396,
-    se1397,
+    se1277,
+    se1288,
+    se1289,
+    se1290,
+    se1291,
+    se1292,
+    se1293,
+    se1294,
+    se1359,
+    se1404,
+    se1405,
+    se1406,
     se151,
-    se1583,
-    se1654,
-    se1703,
-    se1704,
-    se1705,
-    se1706,
-    se1707,
-    se1708,
-    se1709,
-    se1710,
-    se1759,
-    se1760,
-    se1761,
-    se1845,
-    se1846,
-    se1847,
-    se1848,
-    se1849,
+    se1592,
+    se1663,
+    se1712,
+    se1713,
+    se1714,
+    se1715,
+    se1716,
+    se1717,
+    se1718,
+    se1719,
+    se1768,
+    se1769,
+    se1770,
+    se1854,
+    se1855,
+    se1856,
+    se1857,
+    se1858,
     se190,
-    se2045,
-    se2046,
-    se2047,
-    se2048,
-    se2175,
-    se2246,
-    se2247,
-    se2248,
-    se2272,
-    se2273,
-    se2274,
-    se2311,
-    se2312,
-    se2314,
+    se2054,
+    se2055,
+    se2056,
+    se2057,
+    se2184,
+    se2255,
+    se2256,
+    se2257,
+    se2281,
+    se2282,
+    se2283,
+    se2320,
+    se2321,
     se2323,
-    se265,
-    se266,
-    se267,
-    se268,
-    se269,
-    se286,
+    se2332,
+    se274,
+    se275,
+    se276,
+    se277,
+    se278,
+    se295,
     se3,
-    se359,
-    se371,
-    se373,
-    se378,
-    se436,
-    se437,
-    se438,
-    se439,
-    se493,
-    se494,
-    se495,
-    se519,
-    se520,
-    se521,
-    se522,
-    se523,
-    se524,
-    se525,
-    se536,
-    se544,
-    se550,
-    se594,
-    se615,
-    se616,
-    se617,
-    se618,
+    se368,
+    se380,
+    se382,
+    se387,
+    se445,
+    se446,
+    se447,
+    se448,
+    se502,
+    se503,
+    se504,
+    se528,
+    se529,
+    se530,
+    se531,
+    se532,
+    se533,
+    se534,
+    se545,
+    se553,
+    se559,
+    se603,
+    se624,
+    se625,
+    se626,
     se627,
-    se628,
-    se629,
-    se631,
-    se668,
-    se669,
-    se670,
-    se722,
-    se723,
-    se789,
-    se795,
-    se796,
-    se797,
-    se825,
-    se826,
-    se827,
-    se828,
-    se829,
-    se916,
-    se917,
-    se918,
-    se919,
-    se947,
-    se948,
-    se949,
-    se991,
+    se636,
+    se637,
+    se638,
+    se640,
+    se677,
+    se678,
+    se679,
+    se731,
+    se732,
+    se798,
+    se804,
+    se805,
+    se806,
+    se834,
+    se835,
+    se836,
+    se837,
+    se838,
+    se925,
+    se926,
+    se927,
+    se928,
+    se956,
+    se957,
+    se958,
     va0,
-    va1016,
-    va1030,
-    va1038,
-    va1048,
-    va1061,
-    va1067,
+    va1025,
+    va1039,
+    va1047,
+    va1057,
     va107,
-    va1091,
-    va1104,
-    va1106,
-    va1110,
-    va1132,
-    va1139,
-    va1155,
-    va1161,
-    va1172,
-    va1176,
-    va1194,
-    va1199,
-    va1201,
-    va1205,
+    va1070,
+    va1076,
+    va1100,
+    va1113,
+    va1115,
+    va1119,
+    va1141,
+    va1148,
+    va1164,
+    va1170,
+    va1181,
+    va1185,
+    va1203,
     va1208,
-    va1219,
-    va1233,
-    va1255,
-    va1256,
-    va1271,
-    va1304,
-    va1305,
-    va1309,
+    va1210,
+    va1214,
+    va1217,
+    va1228,
+    va1242,
+    va1264,
+    va1265,
+    va1280,
     va131,
-    va1315,
+    va1313,
+    va1314,
+    va1318,
+    va1324,
     va133,
-    va1330,
-    va1340,
+    va1339,
+    va1349,
     va135,
-    va1367,
     va137,
-    va1371,
-    va1392,
-    va1394,
-    va1402,
-    va1409,
+    va1376,
+    va1380,
+    va1401,
+    va1403,
+    va1411,
+    va1418,
     va143,
-    va1444,
-    va1446,
-    va1450,
-    va1458,
-    va1495,
+    va1453,
+    va1455,
+    va1459,
+    va1467,
     va15,
-    va1513,
-    va1519,
+    va1504,
     va152,
-    va1541,
-    va1549,
+    va1522,
+    va1528,
+    va1550,
+    va1558,
     va157,
-    va1575,
-    va1586,
-    va1635,
-    va1645,
-    va1646,
-    va1650,
-    va1653,
-    va1670,
-    va1680,
-    va1687,
-    va1690,
-    va1693,
+    va1584,
+    va1595,
+    va1644,
+    va1654,
+    va1655,
+    va1659,
+    va1662,
+    va1679,
+    va1689,
+    va1696,
+    va1699,
     va1702,
-    va1717,
-    va1718,
-    va1721,
-    va1728,
+    va1711,
+    va1726,
+    va1727,
+    va1730,
+    va1737,
     va175,
-    va1758,
-    va1765,
+    va1767,
     va1774,
-    va1778,
-    va1792,
-    va1806,
-    va1807,
-    va1813,
-    va1840,
-    va1844,
-    va1882,
-    va1885,
-    va1889,
+    va1783,
+    va1787,
+    va1801,
+    va1815,
+    va1816,
+    va1822,
+    va1849,
+    va1853,
     va189,
+    va1891,
+    va1894,
+    va1898,
     va191,
     va192,
-    va1925,
-    va1941,
-    va1949,
-    va1953,
+    va1934,
+    va1950,
+    va1958,
     va196,
-    va1978,
-    va1998,
-    va1999,
+    va1962,
+    va1987,
     va2,
-    va200,
-    va2017,
+    va2007,
+    va2008,
     va2026,
-    va2033,
-    va2044,
-    va2051,
+    va2035,
+    va2042,
+    va2053,
+    va2060,
     va21,
-    va2104,
-    va2107,
-    va2129,
-    va2142,
-    va2148,
-    va2245,
-    va2259,
-    va2263,
-    va2264,
-    va227,
-    va2271,
+    va211,
+    va2113,
+    va2116,
+    va2138,
+    va2151,
+    va2157,
+    va2254,
+    va2268,
+    va2272,
+    va2273,
     va2280,
-    va2287,
-    va2294,
-    va2308,
-    va2313,
-    va232,
-    va2331,
-    va236,
-    va279,
-    va287,
+    va2289,
+    va2296,
+    va2303,
+    va2317,
+    va2322,
+    va234,
+    va2340,
+    va239,
+    va243,
     va288,
     va29,
-    va313,
-    va320,
+    va296,
+    va297,
+    va322,
+    va329,
     va33,
-    va338,
-    va349,
-    va356,
-    va357,
-    va370,
-    va380,
+    va347,
+    va358,
+    va365,
+    va366,
+    va379,
     va389,
     va39,
-    va390,
-    va391,
-    va394,
+    va398,
     va399,
+    va400,
+    va403,
     va408,
-    va412,
     va417,
-    va433,
-    va440,
-    va441,
-    va457,
-    va476,
-    va491,
-    va492,
+    va421,
+    va426,
+    va442,
+    va449,
+    va450,
+    va466,
+    va485,
     va50,
-    va502,
+    va500,
+    va501,
     va51,
-    va537,
-    va541,
-    va549,
+    va511,
+    va546,
     va55,
-    va557,
+    va550,
     va558,
-    va574,
-    va587,
+    va566,
+    va567,
+    va583,
     va59,
-    va590,
-    va593,
-    va606,
-    va611,
-    va626,
-    va634,
-    va648,
-    va667,
-    va686,
-    va689,
+    va596,
+    va599,
+    va602,
+    va615,
+    va620,
+    va635,
+    va643,
+    va657,
+    va676,
     va69,
-    va699,
-    va701,
-    va726,
-    va728,
-    va740,
-    va757,
-    va769,
-    va774,
-    va788,
-    va794,
+    va695,
+    va698,
+    va708,
+    va710,
+    va735,
+    va737,
+    va749,
+    va766,
+    va778,
+    va783,
+    va797,
     va80,
     va803,
-    va804,
     va812,
-    va816,
-    va824,
+    va813,
+    va821,
+    va825,
+    va833,
     va84,
-    va843,
-    va847,
     va85,
-    va851,
-    va870,
-    va874,
-    va878,
-    va901,
-    va909,
-    va915,
-    va920,
+    va852,
+    va856,
+    va860,
+    va879,
+    va883,
+    va887,
+    va910,
+    va918,
     va924,
+    va929,
+    va933,
     va95,
-    va955,
-    va966,
-    va983,
-    va990,
+    va964,
+    va975,
+    va992,
+    va999,
     volume,
     vwap,
     (
-      va959 * 8193 - (
-        va959 * 8193 - va959
+      va968 * 8193 - (
+        va968 * 8193 - va968
       )
-    ) AS va960
+    ) AS va969
   FROM values_2_2
 ), series_3 AS (
   SELECT
@@ -6035,24 +6035,24 @@ WITH values_0_1 AS (
     day_rows,
     industry_l3,
     se1,
-    se1011,
-    se1031,
-    se1032,
-    se1033,
-    se1049,
-    se1050,
-    se1051,
-    se1052,
-    se1053,
+    se1020,
+    se1040,
+    se1041,
+    se1042,
+    se1058,
+    se1059,
+    se1060,
+    se1061,
     se1062,
-    se1063,
-    se1064,
-    se1156,
-    se1157,
-    se1158,
-    se1177,
-    se1178,
-    se1179,
+    se1071,
+    se1072,
+    se1073,
+    se1165,
+    se1166,
+    se1167,
+    se1186,
+    se1187,
+    se1188,
     se120,
     se121,
     se122,
@@ -6061,262 +6061,264 @@ WITH values_0_1 AS (
     se125,
     se126,
     se127,
-    se1279,
-    se1280,
-    se1281,
-    se1282,
-    se1283,
-    se1284,
-    se1285,
-    se1395,
-    se1396,
-    se1397,
+    se1288,
+    se1289,
+    se1290,
+    se1291,
+    se1292,
+    se1293,
+    se1294,
+    se1404,
+    se1405,
+    se1406,
     se151,
-    se1703,
-    se1704,
-    se1705,
-    se1706,
-    se1707,
-    se1708,
-    se1709,
-    se1710,
-    se1759,
-    se1760,
-    se1761,
-    se1845,
-    se1846,
-    se1847,
-    se1848,
-    se1849,
+    se1712,
+    se1713,
+    se1714,
+    se1715,
+    se1716,
+    se1717,
+    se1718,
+    se1719,
+    se1768,
+    se1769,
+    se1770,
+    se1854,
+    se1855,
+    se1856,
+    se1857,
+    se1858,
     se190,
-    se2045,
-    se2046,
-    se2047,
-    se2048,
-    se2246,
-    se2247,
-    se2248,
-    se2272,
-    se2273,
-    se2274,
-    se2311,
-    se2312,
-    se2323,
-    se265,
-    se266,
-    se267,
-    se268,
-    se269,
-    se359,
-    se371,
-    se373,
-    se378,
-    se436,
-    se437,
-    se438,
-    se439,
-    se493,
-    se494,
-    se495,
-    se519,
-    se520,
-    se521,
-    se522,
-    se523,
-    se524,
-    se525,
-    se544,
-    se550,
-    se615,
-    se616,
-    se617,
-    se618,
+    se2054,
+    se2055,
+    se2056,
+    se2057,
+    se2255,
+    se2256,
+    se2257,
+    se2281,
+    se2282,
+    se2283,
+    se2320,
+    se2321,
+    se2332,
+    se274,
+    se275,
+    se276,
+    se277,
+    se278,
+    se368,
+    se380,
+    se382,
+    se387,
+    se445,
+    se446,
+    se447,
+    se448,
+    se502,
+    se503,
+    se504,
+    se528,
+    se529,
+    se530,
+    se531,
+    se532,
+    se533,
+    se534,
+    se553,
+    se559,
+    se624,
+    se625,
+    se626,
     se627,
-    se628,
-    se629,
-    se668,
-    se669,
-    se670,
-    se722,
-    se723,
-    se789,
-    se795,
-    se796,
-    se797,
-    se825,
-    se826,
-    se827,
-    se828,
-    se916,
-    se917,
-    se918,
-    se947,
-    se948,
-    se949,
+    se636,
+    se637,
+    se638,
+    se677,
+    se678,
+    se679,
+    se731,
+    se732,
+    se798,
+    se804,
+    se805,
+    se806,
+    se834,
+    se835,
+    se836,
+    se837,
+    se925,
+    se926,
+    se927,
+    se956,
+    se957,
+    se958,
     va0,
-    va1016,
-    va1030,
-    va1038,
-    va1048,
-    va1061,
-    va1067,
+    va1025,
+    va1039,
+    va1047,
+    va1057,
     va107,
-    va1091,
-    va1104,
-    va1110,
-    va1139,
-    va1155,
-    va1161,
-    va1176,
-    va1194,
-    va1199,
-    va1205,
+    va1070,
+    va1076,
+    va1100,
+    va1113,
+    va1119,
+    va1148,
+    va1164,
+    va1170,
+    va1185,
+    va1203,
     va1208,
-    va1219,
-    va1233,
-    va1271,
-    va1305,
-    va1309,
+    va1214,
+    va1217,
+    va1228,
+    va1242,
+    va1280,
     va131,
-    va1315,
+    va1314,
+    va1318,
+    va1324,
     va133,
-    va1330,
-    va1340,
+    va1339,
+    va1349,
     va135,
-    va1371,
-    va1392,
-    va1394,
-    va1409,
+    va1380,
+    va1401,
+    va1403,
+    va1418,
     va143,
-    va1450,
-    va1458,
-    va1495,
-    va1513,
-    va1519,
+    va1459,
+    va1467,
+    va1504,
     va152,
-    va1541,
-    va1549,
+    va1522,
+    va1528,
+    va1550,
+    va1558,
     va157,
-    va1575,
-    va1586,
-    va1650,
-    va1670,
-    va1687,
-    va1693,
+    va1584,
+    va1595,
+    va1659,
+    va1679,
+    va1696,
     va1702,
-    va1721,
-    va1728,
+    va1711,
+    va1730,
+    va1737,
     va175,
-    va1758,
-    va1765,
-    va1778,
-    va1792,
-    va1806,
-    va1807,
-    va1813,
-    va1844,
-    va1882,
-    va1889,
+    va1767,
+    va1774,
+    va1787,
+    va1801,
+    va1815,
+    va1816,
+    va1822,
+    va1853,
     va189,
+    va1891,
+    va1898,
     va191,
     va192,
-    va1953,
-    va1978,
-    va200,
-    va2017,
+    va196,
+    va1962,
+    va1987,
     va2026,
-    va2033,
-    va2044,
-    va2051,
-    va2104,
-    va2107,
-    va2129,
-    va2142,
-    va2148,
-    va2245,
-    va2263,
-    va2264,
-    va227,
-    va2271,
+    va2035,
+    va2042,
+    va2053,
+    va2060,
+    va211,
+    va2113,
+    va2116,
+    va2138,
+    va2151,
+    va2157,
+    va2254,
+    va2272,
+    va2273,
     va2280,
-    va2287,
-    va2294,
-    va2308,
-    va2331,
-    va236,
-    va279,
-    va287,
+    va2289,
+    va2296,
+    va2303,
+    va2317,
+    va234,
+    va2340,
+    va239,
+    va243,
     va288,
-    va313,
-    va320,
+    va296,
+    va297,
+    va322,
+    va329,
     va33,
-    va338,
-    va349,
-    va356,
-    va357,
-    va370,
-    va380,
+    va347,
+    va358,
+    va365,
+    va366,
+    va379,
     va389,
     va39,
-    va391,
-    va394,
-    va399,
+    va398,
+    va400,
+    va403,
     va408,
     va417,
-    va433,
-    va440,
-    va441,
-    va457,
-    va476,
-    va491,
-    va492,
-    va502,
+    va426,
+    va442,
+    va449,
+    va450,
+    va466,
+    va485,
+    va500,
+    va501,
     va51,
-    va541,
-    va549,
+    va511,
     va55,
-    va557,
+    va550,
     va558,
-    va574,
-    va587,
+    va566,
+    va567,
+    va583,
     va59,
-    va590,
-    va606,
-    va626,
-    va634,
-    va648,
-    va667,
-    va686,
-    va689,
+    va596,
+    va599,
+    va615,
+    va635,
+    va643,
+    va657,
+    va676,
     va69,
-    va699,
-    va701,
-    va726,
-    va728,
-    va740,
-    va757,
-    va774,
-    va788,
-    va794,
+    va695,
+    va698,
+    va708,
+    va710,
+    va735,
+    va737,
+    va749,
+    va766,
+    va783,
+    va797,
     va80,
     va803,
-    va804,
-    va816,
-    va824,
-    va843,
+    va812,
+    va813,
+    va825,
+    va833,
     va85,
-    va851,
-    va874,
-    va878,
-    va901,
-    va909,
-    va915,
+    va852,
+    va860,
+    va883,
+    va887,
+    va910,
+    va918,
     va924,
+    va933,
     va95,
-    va955,
-    va960,
-    va966,
-    va983,
+    va964,
+    va969,
+    va975,
+    va992,
     volume,
     vwap,
     MAX((
@@ -6373,466 +6375,476 @@ WITH values_0_1 AS (
     MAX(va152) OVER rows_5 AS se155,
     MIN(va152) OVER rows_4 AS se159,
     MAX(va152) OVER rows_4 AS se161,
-    CORR(va196, va55) OVER rows_5 AS se197,
-    REGR_COUNT(va196, va55) OVER rows_5 AS se198,
-    LAG(va200, 1) OVER rows_row AS se201,
-    LAG(va200, 2) OVER rows_row AS se202,
-    LAG(va200, 3) OVER rows_row AS se203,
-    LAG(va200, 4) OVER rows_row AS se204,
-    STDDEV_SAMP(va196) OVER rows_5 AS se207,
-    COUNT(va196) OVER rows_5 AS se208,
-    STDDEV_SAMP(va55) OVER rows_5 AS se210,
-    COUNT(va55) OVER rows_5 AS se211,
-    CORR(va232, va55) OVER rows_3 AS se233,
-    REGR_COUNT(va232, va55) OVER rows_3 AS se234,
-    LAG(va236, 1) OVER rows_row AS se237,
-    LAG(va236, 2) OVER rows_row AS se238,
-    CORR(va232, va55) OVER rows_5 AS se249,
-    REGR_COUNT(va232, va55) OVER rows_5 AS se250,
-    LAG(va236, 3) OVER rows_row AS se252,
-    LAG(va236, 4) OVER rows_row AS se253,
-    STDDEV_SAMP(va232) OVER rows_5 AS se255,
-    COUNT(va232) OVER rows_5 AS se256,
-    LAG(va152, 1) OVER rows_row AS se280,
-    LAG(va288, 1) OVER rows_row AS se289,
-    LAG(va288, 2) OVER rows_row AS se290,
-    LAG(va288, 3) OVER rows_row AS se291,
-    LAG(va288, 4) OVER rows_row AS se292,
-    LAG(va357, 5) OVER rows_row AS se358,
+    LAG(va196, 1) OVER rows_row AS se197,
+    LAG(va196, 2) OVER rows_row AS se198,
+    LAG(va196, 3) OVER rows_row AS se199,
+    LAG(va196, 4) OVER rows_row AS se200,
+    LAG(va55, 1) OVER rows_row AS se201,
+    LAG(va55, 2) OVER rows_row AS se202,
+    LAG(va55, 3) OVER rows_row AS se203,
+    LAG(va55, 4) OVER rows_row AS se204,
+    STDDEV_SAMP(va196) OVER rows_5 AS se208,
+    COUNT(va196) OVER rows_5 AS se209,
+    LAG(va211, 1) OVER rows_row AS se212,
+    LAG(va211, 2) OVER rows_row AS se213,
+    LAG(va211, 3) OVER rows_row AS se214,
+    LAG(va211, 4) OVER rows_row AS se215,
+    STDDEV_SAMP(va55) OVER rows_5 AS se216,
+    COUNT(va55) OVER rows_5 AS se217,
+    CORR(va239, va55) OVER rows_3 AS se240,
+    REGR_COUNT(va239, va55) OVER rows_3 AS se241,
+    LAG(va243, 1) OVER rows_row AS se244,
+    LAG(va243, 2) OVER rows_row AS se245,
+    LAG(va239, 1) OVER rows_row AS se256,
+    LAG(va239, 2) OVER rows_row AS se257,
+    LAG(va239, 3) OVER rows_row AS se258,
+    LAG(va239, 4) OVER rows_row AS se259,
+    STDDEV_SAMP(va239) OVER rows_5 AS se262,
+    COUNT(va239) OVER rows_5 AS se263,
+    LAG(va243, 3) OVER rows_row AS se265,
+    LAG(va243, 4) OVER rows_row AS se266,
+    LAG(va152, 1) OVER rows_row AS se289,
+    LAG(va297, 1) OVER rows_row AS se298,
+    LAG(va297, 2) OVER rows_row AS se299,
+    LAG(va297, 3) OVER rows_row AS se300,
+    LAG(va297, 4) OVER rows_row AS se301,
+    LAG(va366, 5) OVER rows_row AS se367,
     MAX((
-      CASE WHEN va192 IS DISTINCT FROM se265 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se360,
-    LAG(se371, 100) OVER rows_row AS se372,
-    CORR(va390, va391) OVER rows_5 AS se392,
-    LAG(va394, 1) OVER rows_row AS se395,
-    LAG(va394, 2) OVER rows_row AS se396,
-    LAG(va394, 3) OVER rows_row AS se397,
-    LAG(va394, 4) OVER rows_row AS se398,
-    LAG(va399, 1) OVER rows_row AS se400,
-    LAG(va399, 2) OVER rows_row AS se401,
-    LAG(va399, 3) OVER rows_row AS se402,
-    LAG(va399, 4) OVER rows_row AS se403,
-    CORR(va55, va412) OVER rows_6 AS se413,
-    REGR_COUNT(va55, va412) OVER rows_6 AS se414,
-    LAG(va417, 1) OVER rows_row AS se418,
-    LAG(va417, 2) OVER rows_row AS se419,
-    LAG(va417, 3) OVER rows_row AS se420,
-    LAG(va417, 4) OVER rows_row AS se421,
-    LAG(va417, 5) OVER rows_row AS se422,
-    CORR(low, se286) OVER rows_5 AS se434,
-    LAG(va441, 1) OVER rows_row AS se442,
-    LAG(va441, 2) OVER rows_row AS se443,
-    LAG(va441, 3) OVER rows_row AS se444,
-    LAG(va441, 4) OVER rows_row AS se445,
-    LAG(va476, 1) OVER rows_row AS se477,
-    LAG(va476, 2) OVER rows_row AS se478,
-    LAG(va476, 3) OVER rows_row AS se479,
-    LAG(va476, 4) OVER rows_row AS se480,
-    LAG(va502, 1) OVER rows_row AS se503,
-    LAG(va502, 2) OVER rows_row AS se504,
-    LAG(va502, 3) OVER rows_row AS se505,
-    LAG(va502, 4) OVER rows_row AS se506,
-    LAG(va502, 5) OVER rows_row AS se507,
-    LAG(va502, 6) OVER rows_row AS se508,
-    LAG(va502, 7) OVER rows_row AS se509,
-    LAG(va502, 8) OVER rows_row AS se510,
-    LAG(va502, 9) OVER rows_row AS se511,
-    CORR(low, se286) OVER rows_12 AS se517,
-    LAG(va441, 5) OVER rows_row AS se526,
-    LAG(va441, 6) OVER rows_row AS se527,
-    LAG(va441, 7) OVER rows_row AS se528,
-    LAG(va441, 8) OVER rows_row AS se529,
-    LAG(va441, 9) OVER rows_row AS se530,
-    LAG(va441, 10) OVER rows_row AS se531,
-    LAG(va441, 11) OVER rows_row AS se532,
-    CORR(va537, vwap) OVER rows_230 AS se538,
-    REGR_COUNT(va537, vwap) OVER rows_230 AS se539,
-    LAG(va541, 1) OVER rows_row AS se542,
+      CASE WHEN va192 IS DISTINCT FROM se274 OR stock_row = 1 THEN stock_row END
+    )) OVER rows_before AS se369,
+    LAG(se380, 100) OVER rows_row AS se381,
+    CORR(va399, va400) OVER rows_5 AS se401,
+    LAG(va403, 1) OVER rows_row AS se404,
+    LAG(va403, 2) OVER rows_row AS se405,
+    LAG(va403, 3) OVER rows_row AS se406,
+    LAG(va403, 4) OVER rows_row AS se407,
+    LAG(va408, 1) OVER rows_row AS se409,
+    LAG(va408, 2) OVER rows_row AS se410,
+    LAG(va408, 3) OVER rows_row AS se411,
+    LAG(va408, 4) OVER rows_row AS se412,
+    CORR(va55, va421) OVER rows_6 AS se422,
+    REGR_COUNT(va55, va421) OVER rows_6 AS se423,
+    LAG(va426, 1) OVER rows_row AS se427,
+    LAG(va426, 2) OVER rows_row AS se428,
+    LAG(va426, 3) OVER rows_row AS se429,
+    LAG(va426, 4) OVER rows_row AS se430,
+    LAG(va426, 5) OVER rows_row AS se431,
+    CORR(low, se295) OVER rows_5 AS se443,
+    LAG(va450, 1) OVER rows_row AS se451,
+    LAG(va450, 2) OVER rows_row AS se452,
+    LAG(va450, 3) OVER rows_row AS se453,
+    LAG(va450, 4) OVER rows_row AS se454,
+    LAG(va485, 1) OVER rows_row AS se486,
+    LAG(va485, 2) OVER rows_row AS se487,
+    LAG(va485, 3) OVER rows_row AS se488,
+    LAG(va485, 4) OVER rows_row AS se489,
+    LAG(va511, 1) OVER rows_row AS se512,
+    LAG(va511, 2) OVER rows_row AS se513,
+    LAG(va511, 3) OVER rows_row AS se514,
+    LAG(va511, 4) OVER rows_row AS se515,
+    LAG(va511, 5) OVER rows_row AS se516,
+    LAG(va511, 6) OVER rows_row AS se517,
+    LAG(va511, 7) OVER rows_row AS se518,
+    LAG(va511, 8) OVER rows_row AS se519,
+    LAG(va511, 9) OVER rows_row AS se520,
+    CORR(low, se295) OVER rows_12 AS se526,
+    LAG(va450, 5) OVER rows_row AS se535,
+    LAG(va450, 6) OVER rows_row AS se536,
+    LAG(va450, 7) OVER rows_row AS se537,
+    LAG(va450, 8) OVER rows_row AS se538,
+    LAG(va450, 9) OVER rows_row AS se539,
+    LAG(va450, 10) OVER rows_row AS se540,
+    LAG(va450, 11) OVER rows_row AS se541,
+    CORR(va546, vwap) OVER rows_230 AS se547,
+    REGR_COUNT(va546, vwap) OVER rows_230 AS se548,
+    LAG(va550, 1) OVER rows_row AS se551,
     MAX((
-      CASE WHEN va408 IS DISTINCT FROM se544 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se545,
-    CORR(se190, va15) OVER rows_15 AS se588,
-    LAG(va590, 1) OVER rows_row AS se591,
+      CASE WHEN va417 IS DISTINCT FROM se553 OR stock_row = 1 THEN stock_row END
+    )) OVER rows_before AS se554,
+    CORR(se190, va15) OVER rows_15 AS se597,
+    LAG(va599, 1) OVER rows_row AS se600,
     MAX((
-      CASE WHEN va593 IS DISTINCT FROM se594 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se595,
-    CORR(va611, vwap) OVER rows_6 AS se612,
-    REGR_COUNT(va611, vwap) OVER rows_6 AS se613,
-    CORR(close, se631) OVER rows_200 AS se632,
-    LAG(va634, 1) OVER rows_row AS se635,
-    LAG(va287, 1) OVER rows_row AS se649,
-    LAG(va287, 2) OVER rows_row AS se650,
-    LAG(va287, 3) OVER rows_row AS se651,
-    LAG(va287, 4) OVER rows_row AS se652,
-    LAG(va287, 5) OVER rows_row AS se653,
-    LAG(va287, 6) OVER rows_row AS se654,
-    LAG(va287, 7) OVER rows_row AS se655,
-    LAG(va287, 8) OVER rows_row AS se656,
-    LAG(va701, 1) OVER rows_row AS se702,
-    LAG(va701, 2) OVER rows_row AS se703,
-    LAG(va701, 3) OVER rows_row AS se704,
-    LAG(va701, 4) OVER rows_row AS se705,
-    LAG(va701, 5) OVER rows_row AS se706,
-    LAG(va701, 6) OVER rows_row AS se707,
-    LAG(va701, 7) OVER rows_row AS se708,
+      CASE WHEN va602 IS DISTINCT FROM se603 OR stock_row = 1 THEN stock_row END
+    )) OVER rows_before AS se604,
+    CORR(va620, vwap) OVER rows_6 AS se621,
+    REGR_COUNT(va620, vwap) OVER rows_6 AS se622,
+    CORR(close, se640) OVER rows_200 AS se641,
+    LAG(va643, 1) OVER rows_row AS se644,
+    LAG(va296, 1) OVER rows_row AS se658,
+    LAG(va296, 2) OVER rows_row AS se659,
+    LAG(va296, 3) OVER rows_row AS se660,
+    LAG(va296, 4) OVER rows_row AS se661,
+    LAG(va296, 5) OVER rows_row AS se662,
+    LAG(va296, 6) OVER rows_row AS se663,
+    LAG(va296, 7) OVER rows_row AS se664,
+    LAG(va296, 8) OVER rows_row AS se665,
+    LAG(va710, 1) OVER rows_row AS se711,
+    LAG(va710, 2) OVER rows_row AS se712,
+    LAG(va710, 3) OVER rows_row AS se713,
+    LAG(va710, 4) OVER rows_row AS se714,
+    LAG(va710, 5) OVER rows_row AS se715,
+    LAG(va710, 6) OVER rows_row AS se716,
+    LAG(va710, 7) OVER rows_row AS se717,
     RANK(
     ORDER BY
-      va288) OVER rows_20 AS se709,
+      va297) OVER rows_20 AS se718,
     CUME_DIST(
     ORDER BY
-      va288) OVER rows_20 AS se710,
-    COUNT(va288) OVER rows_20 AS se711,
-    CORR(high, va55) OVER rows_5 AS se713,
-    REGR_COUNT(high, va55) OVER rows_5 AS se714,
-    AVG(se536) OVER rows_20 AS se717,
-    LAG(se722, 1) OVER rows_row AS se724,
-    LAG(se723, 1) OVER rows_row AS se725,
-    LAG(va726, 1) OVER rows_row AS se727,
-    LAG(va728, 1) OVER rows_row AS se729,
-    LAG(se151, 1) OVER rows_row AS se758,
-    LAG(va558, 1) OVER rows_row AS se762,
-    SUM(va769) OVER rows_250 AS se770,
-    COUNT(va769) OVER rows_250 AS se771,
-    CORR(va55, va412) OVER rows_5 AS se775,
-    REGR_COUNT(va55, va412) OVER rows_5 AS se776,
-    LAG(se789, 5) OVER rows_row AS se790,
-    CORR(va812, va55) OVER rows_6 AS se813,
-    REGR_COUNT(va812, va55) OVER rows_6 AS se814,
-    LAG(va816, 1) OVER rows_row AS se817,
-    LAG(va816, 2) OVER rows_row AS se818,
-    LAG(va816, 3) OVER rows_row AS se819,
-    LAG(va816, 4) OVER rows_row AS se820,
-    LAG(va816, 5) OVER rows_row AS se821,
-    SUM(se829) OVER rows_3 AS se830,
-    LAG(va843, 1) OVER rows_row AS se844,
-    CORR(va847, volume) OVER rows_3 AS se848,
-    REGR_COUNT(va847, volume) OVER rows_3 AS se849,
-    LAG(va851, 1) OVER rows_row AS se852,
-    LAG(va851, 2) OVER rows_row AS se853,
-    CORR(va870, volume) OVER rows_4 AS se871,
-    REGR_COUNT(va870, volume) OVER rows_4 AS se872,
-    LAG(va874, 1) OVER rows_row AS se875,
-    LAG(va874, 2) OVER rows_row AS se876,
-    LAG(va874, 3) OVER rows_row AS se877,
-    CORR(va920, vwap) OVER rows_17 AS se921,
-    REGR_COUNT(va920, vwap) OVER rows_17 AS se922,
-    LAG(va924, 1) OVER rows_row AS se925,
-    SUM(se286) OVER rows_22 AS se933,
-    LAG(va966, 2) OVER rows_row AS se967,
-    SUM(se919) OVER rows_37 AS se981,
-    MAX((
-      CASE WHEN va990 IS DISTINCT FROM se991 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se992,
-    SUM(se1012) OVER rows_12 AS se1013,
-    LAG(va1016, 1) OVER rows_row AS se1017,
-    SUM(se1035) OVER rows_8 AS se1036,
-    LAG(va1067, 1) OVER rows_row AS se1068,
-    LAG(va1067, 2) OVER rows_row AS se1069,
-    LAG(va1067, 3) OVER rows_row AS se1070,
-    LAG(va1067, 4) OVER rows_row AS se1071,
-    LAG(va1067, 5) OVER rows_row AS se1072,
-    LAG(va1067, 6) OVER rows_row AS se1073,
-    LAG(va1091, 1) OVER rows_row AS se1092,
-    LAG(va1091, 2) OVER rows_row AS se1093,
-    LAG(va1091, 3) OVER rows_row AS se1094,
-    LAG(va1091, 4) OVER rows_row AS se1095,
-    LAG(va1091, 5) OVER rows_row AS se1096,
-    CORR(va1106, va847) OVER rows_6 AS se1107,
-    REGR_COUNT(va1106, va847) OVER rows_6 AS se1108,
-    LAG(va1110, 1) OVER rows_row AS se1111,
-    LAG(va1110, 2) OVER rows_row AS se1112,
-    LAG(va1110, 3) OVER rows_row AS se1113,
-    LAG(va1110, 4) OVER rows_row AS se1114,
-    LAG(va1110, 5) OVER rows_row AS se1115,
-    LAG(va851, 3) OVER rows_row AS se1116,
-    LAG(va851, 4) OVER rows_row AS se1117,
-    LAG(va851, 5) OVER rows_row AS se1118,
-    CORR(va232, va1132) OVER rows_8 AS se1133,
-    REGR_COUNT(va232, va1132) OVER rows_8 AS se1134,
-    LAG(va236, 5) OVER rows_row AS se1136,
-    LAG(va236, 6) OVER rows_row AS se1137,
-    LAG(va236, 7) OVER rows_row AS se1138,
-    LAG(va1139, 1) OVER rows_row AS se1140,
-    LAG(va1139, 2) OVER rows_row AS se1141,
-    LAG(va1139, 3) OVER rows_row AS se1142,
-    LAG(va1139, 4) OVER rows_row AS se1143,
-    LAG(va1139, 5) OVER rows_row AS se1144,
-    LAG(va1139, 6) OVER rows_row AS se1145,
-    LAG(va1139, 7) OVER rows_row AS se1146,
-    LAG(va1161, 2) OVER rows_row AS se1162,
-    CORR(va611, va1172) OVER rows_4 AS se1173,
-    REGR_COUNT(va611, va1172) OVER rows_4 AS se1174,
-    CORR(va966, va1201) OVER rows_17 AS se1202,
-    REGR_COUNT(va966, va1201) OVER rows_17 AS se1203,
-    LAG(va1205, 1) OVER rows_row AS se1206,
-    LAG(va1208, 1) OVER rows_row AS se1209,
-    LAG(va924, 2) OVER rows_row AS se1220,
-    LAG(va924, 3) OVER rows_row AS se1221,
-    LAG(va924, 4) OVER rows_row AS se1222,
-    LAG(va924, 5) OVER rows_row AS se1223,
-    LAG(va924, 6) OVER rows_row AS se1224,
-    LAG(va924, 7) OVER rows_row AS se1225,
-    LAG(va924, 8) OVER rows_row AS se1226,
-    LAG(va924, 9) OVER rows_row AS se1227,
-    LAG(va924, 10) OVER rows_row AS se1228,
-    LAG(va924, 11) OVER rows_row AS se1229,
-    LAG(va1233, 1) OVER rows_row AS se1234,
-    SUM(va1256) OVER rows_16 AS se1257,
-    COUNT(va1256) OVER rows_16 AS se1258,
-    SUM(va1255) OVER rows_16 AS se1259,
-    COUNT(va1255) OVER rows_16 AS se1260,
-    CORR(se1268, va433) OVER rows_8 AS se1269,
-    LAG(va1271, 1) OVER rows_row AS se1272,
-    LAG(va1271, 2) OVER rows_row AS se1273,
-    LAG(va1271, 3) OVER rows_row AS se1274,
-    LAG(va1271, 4) OVER rows_row AS se1275,
-    LAG(va1271, 5) OVER rows_row AS se1276,
-    LAG(va1271, 6) OVER rows_row AS se1277,
-    LAG(va1271, 7) OVER rows_row AS se1278,
-    CORR(va1304, va1305) OVER rows_6 AS se1306,
-    REGR_COUNT(va1304, va1305) OVER rows_6 AS se1307,
-    LAG(va1309, 1) OVER rows_row AS se1310,
-    LAG(va1309, 2) OVER rows_row AS se1311,
-    LAG(va1309, 3) OVER rows_row AS se1312,
-    LAG(va1309, 4) OVER rows_row AS se1313,
-    LAG(va1309, 5) OVER rows_row AS se1314,
-    LAG(va1315, 1) OVER rows_row AS se1316,
-    LAG(va1315, 2) OVER rows_row AS se1317,
-    LAG(va1315, 3) OVER rows_row AS se1318,
-    LAG(va1315, 4) OVER rows_row AS se1319,
-    LAG(va1315, 5) OVER rows_row AS se1320,
-    LAG(va1330, 1) OVER rows_row AS se1331,
-    LAG(va1340, 1) OVER rows_row AS se1341,
-    LAG(va1340, 2) OVER rows_row AS se1342,
-    SUM(se1350) OVER rows_37 AS se1351,
-    CORR(va1367, va55) OVER rows_11 AS se1368,
-    REGR_COUNT(va1367, va55) OVER rows_11 AS se1369,
-    LAG(va1371, 1) OVER rows_row AS se1372,
-    LAG(va1371, 2) OVER rows_row AS se1373,
-    LAG(va1371, 3) OVER rows_row AS se1374,
-    LAG(va1371, 4) OVER rows_row AS se1375,
-    LAG(va1371, 5) OVER rows_row AS se1376,
-    LAG(va1371, 6) OVER rows_row AS se1377,
-    LAG(va1371, 7) OVER rows_row AS se1378,
-    LAG(va1371, 8) OVER rows_row AS se1379,
-    LAG(va1371, 9) OVER rows_row AS se1380,
-    LAG(va1371, 10) OVER rows_row AS se1381,
-    LAG(va69, 10) OVER rows_row AS se1382,
-    CORR(va84, va1402) OVER rows_12 AS se1403,
-    REGR_COUNT(va84, va1402) OVER rows_12 AS se1404,
-    LAG(va85, 9) OVER rows_row AS se1406,
-    LAG(va85, 10) OVER rows_row AS se1407,
-    LAG(va85, 11) OVER rows_row AS se1408,
-    LAG(va1409, 1) OVER rows_row AS se1410,
-    LAG(va1409, 2) OVER rows_row AS se1411,
-    LAG(va1409, 3) OVER rows_row AS se1412,
-    LAG(va1409, 4) OVER rows_row AS se1413,
-    LAG(va1409, 5) OVER rows_row AS se1414,
-    LAG(va1409, 6) OVER rows_row AS se1415,
-    LAG(va1409, 7) OVER rows_row AS se1416,
-    LAG(va1409, 8) OVER rows_row AS se1417,
-    LAG(va1409, 9) OVER rows_row AS se1418,
-    LAG(va1409, 10) OVER rows_row AS se1419,
-    LAG(va1409, 11) OVER rows_row AS se1420,
-    LAG(va1194, 1) OVER rows_row AS se1427,
-    LAG(va1194, 2) OVER rows_row AS se1428,
-    LAG(va1194, 3) OVER rows_row AS se1429,
-    LAG(va1194, 4) OVER rows_row AS se1430,
-    LAG(va1194, 5) OVER rows_row AS se1431,
-    LAG(va1194, 6) OVER rows_row AS se1432,
-    LAG(va1194, 7) OVER rows_row AS se1433,
-    LAG(va1194, 8) OVER rows_row AS se1434,
-    LAG(va1194, 9) OVER rows_row AS se1435,
-    LAG(va1194, 10) OVER rows_row AS se1436,
-    CORR(va1444, va1446) OVER rows_8 AS se1447,
-    REGR_COUNT(va1444, va1446) OVER rows_8 AS se1448,
-    LAG(va1450, 1) OVER rows_row AS se1451,
-    LAG(va1450, 2) OVER rows_row AS se1452,
-    LAG(va1450, 3) OVER rows_row AS se1453,
-    LAG(va1450, 4) OVER rows_row AS se1454,
-    LAG(va1450, 5) OVER rows_row AS se1455,
-    LAG(va1450, 6) OVER rows_row AS se1456,
-    LAG(va1450, 7) OVER rows_row AS se1457,
-    LAG(va1458, 1) OVER rows_row AS se1459,
-    LAG(va1458, 2) OVER rows_row AS se1460,
-    LAG(va1458, 3) OVER rows_row AS se1461,
-    LAG(va1458, 4) OVER rows_row AS se1462,
-    LAG(va1458, 5) OVER rows_row AS se1463,
-    LAG(va1458, 6) OVER rows_row AS se1464,
-    LAG(va1458, 7) OVER rows_row AS se1465,
-    CORR(se1268, va433) OVER rows_3 AS se1496,
-    SUM(se1268) OVER rows_19 AS se1514,
-    LAG(va1519, 1) OVER rows_row AS se1520,
-    LAG(va1519, 2) OVER rows_row AS se1521,
-    LAG(va1519, 3) OVER rows_row AS se1522,
-    LAG(va1519, 4) OVER rows_row AS se1523,
-    LAG(va1519, 5) OVER rows_row AS se1524,
-    LAG(va1541, 1) OVER rows_row AS se1542,
-    LAG(va1549, 1) OVER rows_row AS se1550,
-    LAG(va1549, 2) OVER rows_row AS se1551,
-    LAG(va1549, 3) OVER rows_row AS se1552,
-    LAG(va1549, 4) OVER rows_row AS se1553,
-    LAG(va1549, 5) OVER rows_row AS se1554,
-    LAG(va1549, 6) OVER rows_row AS se1555,
-    LAG(va1549, 7) OVER rows_row AS se1556,
-    LAG(va1549, 8) OVER rows_row AS se1557,
-    LAG(va1575, 4) OVER rows_row AS se1576,
-    CORR(high, se1583) OVER rows_5 AS se1584,
-    LAG(va1586, 1) OVER rows_row AS se1587,
-    LAG(va1586, 2) OVER rows_row AS se1588,
-    LAG(va1586, 3) OVER rows_row AS se1589,
-    LAG(va1586, 4) OVER rows_row AS se1590,
-    SUM(se1583) OVER rows_49 AS se1600,
-    SUM(va1635 * stock_row) OVER rows_14 AS se1636,
-    SUM(va1635) OVER rows_14 AS se1637,
-    CORR(va1645, va1646) OVER rows_17 AS se1647,
-    REGR_COUNT(va1645, va1646) OVER rows_17 AS se1648,
-    LAG(va1650, 1) OVER rows_row AS se1651,
+      va297) OVER rows_20 AS se719,
+    COUNT(va297) OVER rows_20 AS se720,
+    CORR(high, va55) OVER rows_5 AS se722,
+    REGR_COUNT(high, va55) OVER rows_5 AS se723,
+    AVG(se545) OVER rows_20 AS se726,
+    LAG(se731, 1) OVER rows_row AS se733,
+    LAG(se732, 1) OVER rows_row AS se734,
+    LAG(va735, 1) OVER rows_row AS se736,
+    LAG(va737, 1) OVER rows_row AS se738,
+    LAG(se151, 1) OVER rows_row AS se767,
+    LAG(va567, 1) OVER rows_row AS se771,
+    SUM(va778) OVER rows_250 AS se779,
+    COUNT(va778) OVER rows_250 AS se780,
+    CORR(va55, va421) OVER rows_5 AS se784,
+    REGR_COUNT(va55, va421) OVER rows_5 AS se785,
+    LAG(se798, 5) OVER rows_row AS se799,
+    CORR(va821, va55) OVER rows_6 AS se822,
+    REGR_COUNT(va821, va55) OVER rows_6 AS se823,
+    LAG(va825, 1) OVER rows_row AS se826,
+    LAG(va825, 2) OVER rows_row AS se827,
+    LAG(va825, 3) OVER rows_row AS se828,
+    LAG(va825, 4) OVER rows_row AS se829,
+    LAG(va825, 5) OVER rows_row AS se830,
+    SUM(se838) OVER rows_3 AS se839,
+    LAG(va852, 1) OVER rows_row AS se853,
+    CORR(va856, volume) OVER rows_3 AS se857,
+    REGR_COUNT(va856, volume) OVER rows_3 AS se858,
+    LAG(va860, 1) OVER rows_row AS se861,
+    LAG(va860, 2) OVER rows_row AS se862,
+    CORR(va879, volume) OVER rows_4 AS se880,
+    REGR_COUNT(va879, volume) OVER rows_4 AS se881,
+    LAG(va883, 1) OVER rows_row AS se884,
+    LAG(va883, 2) OVER rows_row AS se885,
+    LAG(va883, 3) OVER rows_row AS se886,
+    CORR(va929, vwap) OVER rows_17 AS se930,
+    REGR_COUNT(va929, vwap) OVER rows_17 AS se931,
+    LAG(va933, 1) OVER rows_row AS se934,
+    SUM(se295) OVER rows_22 AS se942,
+    LAG(va975, 2) OVER rows_row AS se976,
+    SUM(se928) OVER rows_37 AS se990,
     MAX(
       (
-        CASE WHEN va1653 IS DISTINCT FROM se1654 OR stock_row = 1 THEN stock_row END
+        CASE WHEN va999 IS DISTINCT FROM se1000 OR stock_row = 1 THEN stock_row END
       )
-    ) OVER rows_before AS se1655,
-    LAG(va1670, 2) OVER rows_row AS se1671,
-    RANK(
-    ORDER BY
-      va1680) OVER rows_20 AS se1681,
-    CUME_DIST(
-    ORDER BY
-      va1680) OVER rows_20 AS se1682,
-    COUNT(va1680) OVER rows_20 AS se1683,
-    CORR(se1350, va1690) OVER rows_9 AS se1691,
-    LAG(va1693, 1) OVER rows_row AS se1694,
-    LAG(va1693, 2) OVER rows_row AS se1695,
-    LAG(va1693, 3) OVER rows_row AS se1696,
-    LAG(va1693, 4) OVER rows_row AS se1697,
-    LAG(va1693, 5) OVER rows_row AS se1698,
-    LAG(va1693, 6) OVER rows_row AS se1699,
-    LAG(va1693, 7) OVER rows_row AS se1700,
-    LAG(va1693, 8) OVER rows_row AS se1701,
-    CORR(va1717, va1718) OVER rows_7 AS se1719,
-    LAG(va1721, 1) OVER rows_row AS se1722,
-    LAG(va1721, 2) OVER rows_row AS se1723,
-    LAG(va1721, 3) OVER rows_row AS se1724,
-    LAG(va1721, 4) OVER rows_row AS se1725,
-    LAG(va1721, 5) OVER rows_row AS se1726,
-    LAG(va1721, 6) OVER rows_row AS se1727,
-    LAG(va1728, 1) OVER rows_row AS se1729,
-    LAG(va1728, 2) OVER rows_row AS se1730,
-    LAG(va1728, 3) OVER rows_row AS se1731,
-    LAG(va1728, 4) OVER rows_row AS se1732,
-    LAG(va1728, 5) OVER rows_row AS se1733,
-    LAG(va1728, 6) OVER rows_row AS se1734,
-    SUM(se286) OVER rows_14 AS se1743,
-    LAG(va1765, 1) OVER rows_row AS se1766,
-    CORR(close, va1774) OVER rows_13 AS se1775,
-    REGR_COUNT(close, va1774) OVER rows_13 AS se1776,
-    LAG(va1778, 1) OVER rows_row AS se1779,
-    LAG(va1792, 1) OVER rows_row AS se1793,
-    LAG(va1792, 2) OVER rows_row AS se1794,
-    LAG(va1792, 3) OVER rows_row AS se1795,
-    LAG(va1792, 4) OVER rows_row AS se1796,
-    LAG(va1792, 5) OVER rows_row AS se1797,
-    LAG(va1792, 6) OVER rows_row AS se1798,
-    LAG(va1792, 7) OVER rows_row AS se1799,
-    RANK(
-    ORDER BY
-      va1807) OVER rows_20 AS se1808,
-    CUME_DIST(
-    ORDER BY
-      va1807) OVER rows_20 AS se1809,
-    LAG(va1813, 1) OVER rows_row AS se1814,
-    LAG(va1813, 2) OVER rows_row AS se1815,
-    LAG(va1813, 3) OVER rows_row AS se1816,
-    LAG(va1813, 4) OVER rows_row AS se1817,
-    LAG(va1813, 5) OVER rows_row AS se1818,
-    LAG(va1813, 6) OVER rows_row AS se1819,
-    LAG(va1813, 7) OVER rows_row AS se1820,
-    CORR(se1583, va1840) OVER rows_6 AS se1841,
-    LAG(va1586, 5) OVER rows_row AS se1843,
-    LAG(va1161, 3) OVER rows_row AS se1859,
-    CORR(va1885, low) OVER rows_5 AS se1886,
-    REGR_COUNT(va1885, low) OVER rows_5 AS se1887,
-    LAG(va1889, 1) OVER rows_row AS se1890,
-    LAG(va1889, 2) OVER rows_row AS se1891,
-    LAG(va1889, 3) OVER rows_row AS se1892,
-    LAG(va1889, 4) OVER rows_row AS se1893,
-    CORR(va966, volume) OVER rows_9 AS se1901,
-    REGR_COUNT(va966, volume) OVER rows_9 AS se1902,
-    LAG(va1205, 2) OVER rows_row AS se1904,
-    LAG(va1205, 3) OVER rows_row AS se1905,
-    LAG(va1205, 4) OVER rows_row AS se1906,
-    LAG(va1205, 5) OVER rows_row AS se1907,
-    LAG(va1205, 6) OVER rows_row AS se1908,
-    LAG(va1205, 7) OVER rows_row AS se1909,
-    LAG(va1205, 8) OVER rows_row AS se1910,
-    CORR(va1925, vwap) OVER rows_4 AS se1926,
-    REGR_COUNT(va1925, vwap) OVER rows_4 AS se1927,
-    RANK(
-    ORDER BY
-      va1941) OVER rows_18 AS se1942,
-    CUME_DIST(
-    ORDER BY
-      va1941) OVER rows_18 AS se1943,
-    CORR(va84, va1949) OVER rows_7 AS se1950,
-    REGR_COUNT(va84, va1949) OVER rows_7 AS se1951,
-    LAG(va1953, 1) OVER rows_row AS se1954,
-    LAG(va1953, 2) OVER rows_row AS se1955,
-    LAG(va1953, 3) OVER rows_row AS se1956,
-    LAG(va1953, 4) OVER rows_row AS se1957,
-    LAG(va1953, 5) OVER rows_row AS se1958,
-    LAG(va1953, 6) OVER rows_row AS se1959,
-    CORR(va1161, va1446) OVER rows_17 AS se1975,
-    REGR_COUNT(va1161, va1446) OVER rows_17 AS se1976,
-    LAG(va1978, 1) OVER rows_row AS se1979,
-    SUM(va1999) OVER rows_16 AS se2000,
-    COUNT(va1999) OVER rows_16 AS se2001,
-    SUM(va1998) OVER rows_16 AS se2002,
-    COUNT(va1998) OVER rows_16 AS se2003,
-    LAG(va1807, 1) OVER rows_row AS se2018,
-    LAG(va1807, 2) OVER rows_row AS se2019,
-    LAG(va1807, 3) OVER rows_row AS se2020,
-    LAG(va2033, 1) OVER rows_row AS se2034,
-    LAG(va2051, 1) OVER rows_row AS se2052,
-    LAG(va2051, 2) OVER rows_row AS se2053,
-    LAG(va2051, 3) OVER rows_row AS se2054,
-    LAG(va2051, 4) OVER rows_row AS se2055,
-    LAG(va2051, 5) OVER rows_row AS se2056,
-    LAG(va2051, 6) OVER rows_row AS se2057,
-    LAG(va2051, 7) OVER rows_row AS se2058,
-    LAG(va2051, 8) OVER rows_row AS se2059,
-    LAG(va2051, 9) OVER rows_row AS se2060,
-    LAG(va2051, 10) OVER rows_row AS se2061,
-    LAG(va2051, 11) OVER rows_row AS se2062,
-    CORR(va55, va412) OVER rows_3 AS se2087,
-    REGR_COUNT(va55, va412) OVER rows_3 AS se2088,
-    LAG(va2107, 1) OVER rows_row AS se2108,
-    LAG(va2107, 2) OVER rows_row AS se2109,
-    LAG(va2129, 3) OVER rows_row AS se2130,
-    RANK(
-    ORDER BY
-      va1807) OVER rows_17 AS se2143,
-    CUME_DIST(
-    ORDER BY
-      va1807) OVER rows_17 AS se2144,
-    LAG(va2148, 1) OVER rows_row AS se2149,
-    LAG(va2148, 2) OVER rows_row AS se2150,
-    LAG(va2148, 3) OVER rows_row AS se2151,
-    SUM(se2175) OVER rows_26 AS se2176,
-    CORR(va1132, va50) OVER rows_20 AS se2197,
-    REGR_COUNT(va1132, va50) OVER rows_20 AS se2198,
-    SUM(se1035) OVER rows_19 AS se2226,
-    CORR(close, va2259) OVER rows_5 AS se2260,
-    REGR_COUNT(close, va2259) OVER rows_5 AS se2261,
-    LAG(va2264, 1) OVER rows_row AS se2265,
-    LAG(va2264, 2) OVER rows_row AS se2266,
-    LAG(va2264, 3) OVER rows_row AS se2267,
-    LAG(va2264, 4) OVER rows_row AS se2268,
+    ) OVER rows_before AS se1001,
+    SUM(se1021) OVER rows_12 AS se1022,
+    LAG(va1025, 1) OVER rows_row AS se1026,
+    SUM(se1044) OVER rows_8 AS se1045,
+    LAG(va1076, 1) OVER rows_row AS se1077,
+    LAG(va1076, 2) OVER rows_row AS se1078,
+    LAG(va1076, 3) OVER rows_row AS se1079,
+    LAG(va1076, 4) OVER rows_row AS se1080,
+    LAG(va1076, 5) OVER rows_row AS se1081,
+    LAG(va1076, 6) OVER rows_row AS se1082,
+    LAG(va1100, 1) OVER rows_row AS se1101,
+    LAG(va1100, 2) OVER rows_row AS se1102,
+    LAG(va1100, 3) OVER rows_row AS se1103,
+    LAG(va1100, 4) OVER rows_row AS se1104,
+    LAG(va1100, 5) OVER rows_row AS se1105,
+    CORR(va1115, va856) OVER rows_6 AS se1116,
+    REGR_COUNT(va1115, va856) OVER rows_6 AS se1117,
+    LAG(va1119, 1) OVER rows_row AS se1120,
+    LAG(va1119, 2) OVER rows_row AS se1121,
+    LAG(va1119, 3) OVER rows_row AS se1122,
+    LAG(va1119, 4) OVER rows_row AS se1123,
+    LAG(va1119, 5) OVER rows_row AS se1124,
+    LAG(va860, 3) OVER rows_row AS se1125,
+    LAG(va860, 4) OVER rows_row AS se1126,
+    LAG(va860, 5) OVER rows_row AS se1127,
+    CORR(va239, va1141) OVER rows_8 AS se1142,
+    REGR_COUNT(va239, va1141) OVER rows_8 AS se1143,
+    LAG(va243, 5) OVER rows_row AS se1145,
+    LAG(va243, 6) OVER rows_row AS se1146,
+    LAG(va243, 7) OVER rows_row AS se1147,
+    LAG(va1148, 1) OVER rows_row AS se1149,
+    LAG(va1148, 2) OVER rows_row AS se1150,
+    LAG(va1148, 3) OVER rows_row AS se1151,
+    LAG(va1148, 4) OVER rows_row AS se1152,
+    LAG(va1148, 5) OVER rows_row AS se1153,
+    LAG(va1148, 6) OVER rows_row AS se1154,
+    LAG(va1148, 7) OVER rows_row AS se1155,
+    LAG(va1170, 2) OVER rows_row AS se1171,
+    CORR(va620, va1181) OVER rows_4 AS se1182,
+    REGR_COUNT(va620, va1181) OVER rows_4 AS se1183,
+    CORR(va975, va1210) OVER rows_17 AS se1211,
+    REGR_COUNT(va975, va1210) OVER rows_17 AS se1212,
+    LAG(va1214, 1) OVER rows_row AS se1215,
+    LAG(va1217, 1) OVER rows_row AS se1218,
+    LAG(va933, 2) OVER rows_row AS se1229,
+    LAG(va933, 3) OVER rows_row AS se1230,
+    LAG(va933, 4) OVER rows_row AS se1231,
+    LAG(va933, 5) OVER rows_row AS se1232,
+    LAG(va933, 6) OVER rows_row AS se1233,
+    LAG(va933, 7) OVER rows_row AS se1234,
+    LAG(va933, 8) OVER rows_row AS se1235,
+    LAG(va933, 9) OVER rows_row AS se1236,
+    LAG(va933, 10) OVER rows_row AS se1237,
+    LAG(va933, 11) OVER rows_row AS se1238,
+    LAG(va1242, 1) OVER rows_row AS se1243,
+    SUM(va1265) OVER rows_16 AS se1266,
+    COUNT(va1265) OVER rows_16 AS se1267,
+    SUM(va1264) OVER rows_16 AS se1268,
+    COUNT(va1264) OVER rows_16 AS se1269,
+    CORR(se1277, va442) OVER rows_8 AS se1278,
+    LAG(va1280, 1) OVER rows_row AS se1281,
+    LAG(va1280, 2) OVER rows_row AS se1282,
+    LAG(va1280, 3) OVER rows_row AS se1283,
+    LAG(va1280, 4) OVER rows_row AS se1284,
+    LAG(va1280, 5) OVER rows_row AS se1285,
+    LAG(va1280, 6) OVER rows_row AS se1286,
+    LAG(va1280, 7) OVER rows_row AS se1287,
+    CORR(va1313, va1314) OVER rows_6 AS se1315,
+    REGR_COUNT(va1313, va1314) OVER rows_6 AS se1316,
+    LAG(va1318, 1) OVER rows_row AS se1319,
+    LAG(va1318, 2) OVER rows_row AS se1320,
+    LAG(va1318, 3) OVER rows_row AS se1321,
+    LAG(va1318, 4) OVER rows_row AS se1322,
+    LAG(va1318, 5) OVER rows_row AS se1323,
+    LAG(va1324, 1) OVER rows_row AS se1325,
+    LAG(va1324, 2) OVER rows_row AS se1326,
+    LAG(va1324, 3) OVER rows_row AS se1327,
+    LAG(va1324, 4) OVER rows_row AS se1328,
+    LAG(va1324, 5) OVER rows_row AS se1329,
+    LAG(va1339, 1) OVER rows_row AS se1340,
+    LAG(va1349, 1) OVER rows_row AS se1350,
+    LAG(va1349, 2) OVER rows_row AS se1351,
+    SUM(se1359) OVER rows_37 AS se1360,
+    CORR(va1376, va55) OVER rows_11 AS se1377,
+    REGR_COUNT(va1376, va55) OVER rows_11 AS se1378,
+    LAG(va1380, 1) OVER rows_row AS se1381,
+    LAG(va1380, 2) OVER rows_row AS se1382,
+    LAG(va1380, 3) OVER rows_row AS se1383,
+    LAG(va1380, 4) OVER rows_row AS se1384,
+    LAG(va1380, 5) OVER rows_row AS se1385,
+    LAG(va1380, 6) OVER rows_row AS se1386,
+    LAG(va1380, 7) OVER rows_row AS se1387,
+    LAG(va1380, 8) OVER rows_row AS se1388,
+    LAG(va1380, 9) OVER rows_row AS se1389,
+    LAG(va1380, 10) OVER rows_row AS se1390,
+    LAG(va69, 10) OVER rows_row AS se1391,
+    CORR(va84, va1411) OVER rows_12 AS se1412,
+    REGR_COUNT(va84, va1411) OVER rows_12 AS se1413,
+    LAG(va85, 9) OVER rows_row AS se1415,
+    LAG(va85, 10) OVER rows_row AS se1416,
+    LAG(va85, 11) OVER rows_row AS se1417,
+    LAG(va1418, 1) OVER rows_row AS se1419,
+    LAG(va1418, 2) OVER rows_row AS se1420,
+    LAG(va1418, 3) OVER rows_row AS se1421,
+    LAG(va1418, 4) OVER rows_row AS se1422,
+    LAG(va1418, 5) OVER rows_row AS se1423,
+    LAG(va1418, 6) OVER rows_row AS se1424,
+    LAG(va1418, 7) OVER rows_row AS se1425,
+    LAG(va1418, 8) OVER rows_row AS se1426,
+    LAG(va1418, 9) OVER rows_row AS se1427,
+    LAG(va1418, 10) OVER rows_row AS se1428,
+    LAG(va1418, 11) OVER rows_row AS se1429,
+    LAG(va1203, 1) OVER rows_row AS se1436,
+    LAG(va1203, 2) OVER rows_row AS se1437,
+    LAG(va1203, 3) OVER rows_row AS se1438,
+    LAG(va1203, 4) OVER rows_row AS se1439,
+    LAG(va1203, 5) OVER rows_row AS se1440,
+    LAG(va1203, 6) OVER rows_row AS se1441,
+    LAG(va1203, 7) OVER rows_row AS se1442,
+    LAG(va1203, 8) OVER rows_row AS se1443,
+    LAG(va1203, 9) OVER rows_row AS se1444,
+    LAG(va1203, 10) OVER rows_row AS se1445,
+    CORR(va1453, va1455) OVER rows_8 AS se1456,
+    REGR_COUNT(va1453, va1455) OVER rows_8 AS se1457,
+    LAG(va1459, 1) OVER rows_row AS se1460,
+    LAG(va1459, 2) OVER rows_row AS se1461,
+    LAG(va1459, 3) OVER rows_row AS se1462,
+    LAG(va1459, 4) OVER rows_row AS se1463,
+    LAG(va1459, 5) OVER rows_row AS se1464,
+    LAG(va1459, 6) OVER rows_row AS se1465,
+    LAG(va1459, 7) OVER rows_row AS se1466,
+    LAG(va1467, 1) OVER rows_row AS se1468,
+    LAG(va1467, 2) OVER rows_row AS se1469,
+    LAG(va1467, 3) OVER rows_row AS se1470,
+    LAG(va1467, 4) OVER rows_row AS se1471,
+    LAG(va1467, 5) OVER rows_row AS se1472,
+    LAG(va1467, 6) OVER rows_row AS se1473,
+    LAG(va1467, 7) OVER rows_row AS se1474,
+    CORR(se1277, va442) OVER rows_3 AS se1505,
+    SUM(se1277) OVER rows_19 AS se1523,
+    LAG(va1528, 1) OVER rows_row AS se1529,
+    LAG(va1528, 2) OVER rows_row AS se1530,
+    LAG(va1528, 3) OVER rows_row AS se1531,
+    LAG(va1528, 4) OVER rows_row AS se1532,
+    LAG(va1528, 5) OVER rows_row AS se1533,
+    LAG(va1550, 1) OVER rows_row AS se1551,
+    LAG(va1558, 1) OVER rows_row AS se1559,
+    LAG(va1558, 2) OVER rows_row AS se1560,
+    LAG(va1558, 3) OVER rows_row AS se1561,
+    LAG(va1558, 4) OVER rows_row AS se1562,
+    LAG(va1558, 5) OVER rows_row AS se1563,
+    LAG(va1558, 6) OVER rows_row AS se1564,
+    LAG(va1558, 7) OVER rows_row AS se1565,
+    LAG(va1558, 8) OVER rows_row AS se1566,
+    LAG(va1584, 4) OVER rows_row AS se1585,
+    CORR(high, se1592) OVER rows_5 AS se1593,
+    LAG(va1595, 1) OVER rows_row AS se1596,
+    LAG(va1595, 2) OVER rows_row AS se1597,
+    LAG(va1595, 3) OVER rows_row AS se1598,
+    LAG(va1595, 4) OVER rows_row AS se1599,
+    SUM(se1592) OVER rows_49 AS se1609,
+    SUM(va1644 * stock_row) OVER rows_14 AS se1645,
+    SUM(va1644) OVER rows_14 AS se1646,
+    CORR(va1654, va1655) OVER rows_17 AS se1656,
+    REGR_COUNT(va1654, va1655) OVER rows_17 AS se1657,
+    LAG(va1659, 1) OVER rows_row AS se1660,
     MAX(
       (
-        CASE WHEN va2313 IS DISTINCT FROM se2314 OR stock_row = 1 THEN stock_row END
+        CASE WHEN va1662 IS DISTINCT FROM se1663 OR stock_row = 1 THEN stock_row END
       )
-    ) OVER rows_before AS se2315
+    ) OVER rows_before AS se1664,
+    LAG(va1679, 2) OVER rows_row AS se1680,
+    RANK(
+    ORDER BY
+      va1689) OVER rows_20 AS se1690,
+    CUME_DIST(
+    ORDER BY
+      va1689) OVER rows_20 AS se1691,
+    COUNT(va1689) OVER rows_20 AS se1692,
+    CORR(se1359, va1699) OVER rows_9 AS se1700,
+    LAG(va1702, 1) OVER rows_row AS se1703,
+    LAG(va1702, 2) OVER rows_row AS se1704,
+    LAG(va1702, 3) OVER rows_row AS se1705,
+    LAG(va1702, 4) OVER rows_row AS se1706,
+    LAG(va1702, 5) OVER rows_row AS se1707,
+    LAG(va1702, 6) OVER rows_row AS se1708,
+    LAG(va1702, 7) OVER rows_row AS se1709,
+    LAG(va1702, 8) OVER rows_row AS se1710,
+    CORR(va1726, va1727) OVER rows_7 AS se1728,
+    LAG(va1730, 1) OVER rows_row AS se1731,
+    LAG(va1730, 2) OVER rows_row AS se1732,
+    LAG(va1730, 3) OVER rows_row AS se1733,
+    LAG(va1730, 4) OVER rows_row AS se1734,
+    LAG(va1730, 5) OVER rows_row AS se1735,
+    LAG(va1730, 6) OVER rows_row AS se1736,
+    LAG(va1737, 1) OVER rows_row AS se1738,
+    LAG(va1737, 2) OVER rows_row AS se1739,
+    LAG(va1737, 3) OVER rows_row AS se1740,
+    LAG(va1737, 4) OVER rows_row AS se1741,
+    LAG(va1737, 5) OVER rows_row AS se1742,
+    LAG(va1737, 6) OVER rows_row AS se1743,
+    SUM(se295) OVER rows_14 AS se1752,
+    LAG(va1774, 1) OVER rows_row AS se1775,
+    CORR(close, va1783) OVER rows_13 AS se1784,
+    REGR_COUNT(close, va1783) OVER rows_13 AS se1785,
+    LAG(va1787, 1) OVER rows_row AS se1788,
+    LAG(va1801, 1) OVER rows_row AS se1802,
+    LAG(va1801, 2) OVER rows_row AS se1803,
+    LAG(va1801, 3) OVER rows_row AS se1804,
+    LAG(va1801, 4) OVER rows_row AS se1805,
+    LAG(va1801, 5) OVER rows_row AS se1806,
+    LAG(va1801, 6) OVER rows_row AS se1807,
+    LAG(va1801, 7) OVER rows_row AS se1808,
+    RANK(
+    ORDER BY
+      va1816) OVER rows_20 AS se1817,
+    CUME_DIST(
+    ORDER BY
+      va1816) OVER rows_20 AS se1818,
+    LAG(va1822, 1) OVER rows_row AS se1823,
+    LAG(va1822, 2) OVER rows_row AS se1824,
+    LAG(va1822, 3) OVER rows_row AS se1825,
+    LAG(va1822, 4) OVER rows_row AS se1826,
+    LAG(va1822, 5) OVER rows_row AS se1827,
+    LAG(va1822, 6) OVER rows_row AS se1828,
+    LAG(va1822, 7) OVER rows_row AS se1829,
+    CORR(se1592, va1849) OVER rows_6 AS se1850,
+    LAG(va1595, 5) OVER rows_row AS se1852,
+    LAG(va1170, 3) OVER rows_row AS se1868,
+    CORR(va1894, low) OVER rows_5 AS se1895,
+    REGR_COUNT(va1894, low) OVER rows_5 AS se1896,
+    LAG(va1898, 1) OVER rows_row AS se1899,
+    LAG(va1898, 2) OVER rows_row AS se1900,
+    LAG(va1898, 3) OVER rows_row AS se1901,
+    LAG(va1898, 4) OVER rows_row AS se1902,
+    CORR(va975, volume) OVER rows_9 AS se1910,
+    REGR_COUNT(va975, volume) OVER rows_9 AS se1911,
+    LAG(va1214, 2) OVER rows_row AS se1913,
+    LAG(va1214, 3) OVER rows_row AS se1914,
+    LAG(va1214, 4) OVER rows_row AS se1915,
+    LAG(va1214, 5) OVER rows_row AS se1916,
+    LAG(va1214, 6) OVER rows_row AS se1917,
+    LAG(va1214, 7) OVER rows_row AS se1918,
+    LAG(va1214, 8) OVER rows_row AS se1919,
+    CORR(va1934, vwap) OVER rows_4 AS se1935,
+    REGR_COUNT(va1934, vwap) OVER rows_4 AS se1936,
+    RANK(
+    ORDER BY
+      va1950) OVER rows_18 AS se1951,
+    CUME_DIST(
+    ORDER BY
+      va1950) OVER rows_18 AS se1952,
+    CORR(va84, va1958) OVER rows_7 AS se1959,
+    REGR_COUNT(va84, va1958) OVER rows_7 AS se1960,
+    LAG(va1962, 1) OVER rows_row AS se1963,
+    LAG(va1962, 2) OVER rows_row AS se1964,
+    LAG(va1962, 3) OVER rows_row AS se1965,
+    LAG(va1962, 4) OVER rows_row AS se1966,
+    LAG(va1962, 5) OVER rows_row AS se1967,
+    LAG(va1962, 6) OVER rows_row AS se1968,
+    CORR(va1170, va1455) OVER rows_17 AS se1984,
+    REGR_COUNT(va1170, va1455) OVER rows_17 AS se1985,
+    LAG(va1987, 1) OVER rows_row AS se1988,
+    SUM(va2008) OVER rows_16 AS se2009,
+    COUNT(va2008) OVER rows_16 AS se2010,
+    SUM(va2007) OVER rows_16 AS se2011,
+    COUNT(va2007) OVER rows_16 AS se2012,
+    LAG(va1816, 1) OVER rows_row AS se2027,
+    LAG(va1816, 2) OVER rows_row AS se2028,
+    LAG(va1816, 3) OVER rows_row AS se2029,
+    LAG(va2042, 1) OVER rows_row AS se2043,
+    LAG(va2060, 1) OVER rows_row AS se2061,
+    LAG(va2060, 2) OVER rows_row AS se2062,
+    LAG(va2060, 3) OVER rows_row AS se2063,
+    LAG(va2060, 4) OVER rows_row AS se2064,
+    LAG(va2060, 5) OVER rows_row AS se2065,
+    LAG(va2060, 6) OVER rows_row AS se2066,
+    LAG(va2060, 7) OVER rows_row AS se2067,
+    LAG(va2060, 8) OVER rows_row AS se2068,
+    LAG(va2060, 9) OVER rows_row AS se2069,
+    LAG(va2060, 10) OVER rows_row AS se2070,
+    LAG(va2060, 11) OVER rows_row AS se2071,
+    CORR(va55, va421) OVER rows_3 AS se2096,
+    REGR_COUNT(va55, va421) OVER rows_3 AS se2097,
+    LAG(va2116, 1) OVER rows_row AS se2117,
+    LAG(va2116, 2) OVER rows_row AS se2118,
+    LAG(va2138, 3) OVER rows_row AS se2139,
+    RANK(
+    ORDER BY
+      va1816) OVER rows_17 AS se2152,
+    CUME_DIST(
+    ORDER BY
+      va1816) OVER rows_17 AS se2153,
+    LAG(va2157, 1) OVER rows_row AS se2158,
+    LAG(va2157, 2) OVER rows_row AS se2159,
+    LAG(va2157, 3) OVER rows_row AS se2160,
+    SUM(se2184) OVER rows_26 AS se2185,
+    CORR(va1141, va50) OVER rows_20 AS se2206,
+    REGR_COUNT(va1141, va50) OVER rows_20 AS se2207,
+    SUM(se1044) OVER rows_19 AS se2235,
+    CORR(close, va2268) OVER rows_5 AS se2269,
+    REGR_COUNT(close, va2268) OVER rows_5 AS se2270,
+    LAG(va2273, 1) OVER rows_row AS se2274,
+    LAG(va2273, 2) OVER rows_row AS se2275,
+    LAG(va2273, 3) OVER rows_row AS se2276,
+    LAG(va2273, 4) OVER rows_row AS se2277,
+    MAX(
+      (
+        CASE WHEN va2322 IS DISTINCT FROM se2323 OR stock_row = 1 THEN stock_row END
+      )
+    ) OVER rows_before AS se2324
   FROM values_2_3
   WINDOW rows_3 AS (
     PARTITION BY stock_number
@@ -6952,148 +6964,141 @@ WITH values_0_1 AS (
     close,
     day_rows,
     industry_l3,
-    se1011,
-    se1013,
-    se1017,
-    se1031,
-    se1032,
-    se1033,
-    se1049,
-    se1050,
-    se1051,
-    se1052,
-    se1053,
+    se1001,
+    se1020,
+    se1022,
+    se1026,
+    se1040,
+    se1041,
+    se1042,
+    se1058,
+    se1059,
+    se1060,
+    se1061,
     se1062,
-    se1063,
-    se1064,
-    se1092,
-    se1093,
-    se1094,
-    se1095,
-    se1096,
-    se1111,
-    se1112,
-    se1113,
-    se1114,
-    se1115,
-    se1116,
-    se1117,
-    se1118,
-    se1136,
-    se1137,
-    se1138,
-    se1140,
-    se1141,
-    se1142,
-    se1143,
-    se1144,
+    se1071,
+    se1072,
+    se1073,
+    se1101,
+    se1102,
+    se1103,
+    se1104,
+    se1105,
+    se1120,
+    se1121,
+    se1122,
+    se1123,
+    se1124,
+    se1125,
+    se1126,
+    se1127,
     se1145,
     se1146,
-    se1156,
-    se1157,
-    se1158,
-    se1177,
-    se1178,
-    se1179,
+    se1147,
+    se1149,
+    se1150,
+    se1151,
+    se1152,
+    se1153,
+    se1154,
+    se1155,
+    se1165,
+    se1166,
+    se1167,
+    se1186,
+    se1187,
+    se1188,
     se120,
-    se1206,
-    se1209,
     se121,
+    se1215,
+    se1218,
     se122,
     se123,
-    se1234,
     se124,
+    se1243,
     se125,
     se126,
     se127,
-    se1272,
-    se1273,
-    se1274,
-    se1275,
-    se1276,
-    se1277,
-    se1278,
-    se1279,
-    se1280,
     se1281,
     se1282,
     se1283,
     se1284,
     se1285,
-    se1310,
-    se1311,
-    se1312,
-    se1313,
-    se1314,
-    se1316,
-    se1317,
-    se1318,
+    se1286,
+    se1287,
+    se1288,
+    se1289,
+    se1290,
+    se1291,
+    se1292,
+    se1293,
+    se1294,
     se1319,
     se1320,
-    se1351,
-    se1372,
-    se1373,
-    se1374,
-    se1375,
-    se1376,
-    se1377,
-    se1378,
-    se1379,
-    se1380,
+    se1321,
+    se1322,
+    se1323,
+    se1325,
+    se1326,
+    se1327,
+    se1328,
+    se1329,
+    se1360,
     se1381,
     se1382,
-    se1395,
-    se1396,
-    se1397,
+    se1383,
+    se1384,
+    se1385,
+    se1386,
+    se1387,
+    se1388,
+    se1389,
+    se1390,
+    se1391,
+    se1404,
+    se1405,
     se1406,
-    se1407,
-    se1408,
-    se1410,
-    se1411,
-    se1412,
-    se1413,
-    se1414,
     se1415,
     se1416,
     se1417,
-    se1418,
     se1419,
     se1420,
-    se1451,
-    se1452,
-    se1453,
-    se1454,
-    se1455,
-    se1456,
-    se1457,
-    se1459,
+    se1421,
+    se1422,
+    se1423,
+    se1424,
+    se1425,
+    se1426,
+    se1427,
+    se1428,
+    se1429,
     se1460,
     se1461,
     se1462,
     se1463,
     se1464,
     se1465,
+    se1466,
+    se1468,
+    se1469,
+    se1470,
+    se1471,
+    se1472,
+    se1473,
+    se1474,
     se151,
-    se1514,
-    se1520,
-    se1521,
-    se1522,
     se1523,
-    se1524,
-    se1587,
-    se1588,
-    se1589,
-    se1590,
-    se1651,
-    se1655,
-    se1694,
-    se1695,
-    se1696,
-    se1697,
-    se1698,
-    se1699,
-    se1700,
-    se1701,
+    se1529,
+    se1530,
+    se1531,
+    se1532,
+    se1533,
+    se1596,
+    se1597,
+    se1598,
+    se1599,
+    se1660,
+    se1664,
     se1703,
     se1704,
     se1705,
@@ -7102,175 +7107,199 @@ WITH values_0_1 AS (
     se1708,
     se1709,
     se1710,
-    se1722,
-    se1723,
-    se1724,
-    se1725,
-    se1726,
-    se1727,
-    se1729,
-    se1730,
+    se1712,
+    se1713,
+    se1714,
+    se1715,
+    se1716,
+    se1717,
+    se1718,
+    se1719,
     se1731,
     se1732,
     se1733,
     se1734,
+    se1735,
+    se1736,
+    se1738,
+    se1739,
+    se1740,
+    se1741,
+    se1742,
     se1743,
-    se1759,
-    se1760,
-    se1761,
-    se1779,
-    se1814,
-    se1815,
-    se1816,
-    se1817,
-    se1818,
-    se1819,
-    se1820,
-    se1843,
-    se1845,
-    se1846,
-    se1847,
-    se1848,
-    se1849,
-    se1890,
-    se1891,
-    se1892,
-    se1893,
+    se1752,
+    se1768,
+    se1769,
+    se1770,
+    se1788,
+    se1823,
+    se1824,
+    se1825,
+    se1826,
+    se1827,
+    se1828,
+    se1829,
+    se1852,
+    se1854,
+    se1855,
+    se1856,
+    se1857,
+    se1858,
+    se1899,
     se190,
-    se1904,
-    se1905,
-    se1906,
-    se1907,
-    se1908,
-    se1909,
-    se1910,
-    se1954,
-    se1955,
-    se1956,
-    se1957,
-    se1958,
-    se1959,
-    se1979,
-    se2034,
-    se2045,
-    se2046,
-    se2047,
-    se2048,
-    se2052,
-    se2053,
+    se1900,
+    se1901,
+    se1902,
+    se1913,
+    se1914,
+    se1915,
+    se1916,
+    se1917,
+    se1918,
+    se1919,
+    se1963,
+    se1964,
+    se1965,
+    se1966,
+    se1967,
+    se1968,
+    se197,
+    se198,
+    se1988,
+    se199,
+    se200,
+    se201,
+    se202,
+    se203,
+    se204,
+    se2043,
     se2054,
     se2055,
     se2056,
     se2057,
-    se2058,
-    se2059,
-    se2060,
     se2061,
     se2062,
-    se2108,
-    se2109,
-    se2149,
-    se2150,
-    se2151,
-    se2226,
-    se2246,
-    se2247,
-    se2248,
-    se2265,
-    se2266,
-    se2267,
-    se2268,
-    se2272,
-    se2273,
+    se2063,
+    se2064,
+    se2065,
+    se2066,
+    se2067,
+    se2068,
+    se2069,
+    se2070,
+    se2071,
+    se2117,
+    se2118,
+    se212,
+    se213,
+    se214,
+    se215,
+    se2158,
+    se2159,
+    se2160,
+    se2235,
+    se2255,
+    se2256,
+    se2257,
     se2274,
-    se2311,
-    se2312,
-    se2323,
-    se237,
-    se238,
-    se252,
-    se253,
+    se2275,
+    se2276,
+    se2277,
+    se2281,
+    se2282,
+    se2283,
+    se2320,
+    se2321,
+    se2332,
+    se244,
+    se245,
+    se256,
+    se257,
+    se258,
+    se259,
     se265,
     se266,
-    se267,
-    se268,
-    se269,
+    se274,
+    se275,
+    se276,
+    se277,
+    se278,
     se34,
     se35,
-    se358,
     se36,
-    se360,
+    se367,
+    se369,
     se37,
-    se378,
     se38,
-    se395,
-    se396,
-    se397,
-    se398,
+    se387,
     se40,
-    se400,
-    se401,
-    se402,
-    se403,
+    se404,
+    se405,
+    se406,
+    se407,
+    se409,
     se41,
-    se418,
-    se419,
+    se410,
+    se411,
+    se412,
     se42,
-    se420,
-    se421,
-    se422,
+    se427,
+    se428,
+    se429,
     se43,
-    se436,
-    se437,
-    se438,
-    se439,
+    se430,
+    se431,
     se44,
-    se442,
-    se443,
-    se444,
     se445,
-    se493,
-    se494,
-    se495,
-    se519,
-    se520,
-    se521,
-    se522,
-    se523,
-    se524,
-    se525,
-    se526,
-    se527,
+    se446,
+    se447,
+    se448,
+    se451,
+    se452,
+    se453,
+    se454,
+    se502,
+    se503,
+    se504,
     se528,
     se529,
     se530,
     se531,
     se532,
-    se542,
-    se544,
-    se545,
-    se550,
-    se591,
-    se595,
+    se533,
+    se534,
+    se535,
+    se536,
+    se537,
+    se538,
+    se539,
+    se540,
+    se541,
+    se551,
+    se553,
+    se554,
+    se559,
     se60,
+    se600,
+    se604,
     se61,
-    se615,
-    se616,
-    se617,
-    se618,
     se62,
+    se624,
+    se625,
+    se626,
     se627,
-    se628,
-    se629,
     se63,
-    se635,
+    se636,
+    se637,
+    se638,
     se64,
+    se644,
     se65,
     se66,
-    se668,
-    se669,
     se67,
-    se670,
+    se677,
+    se678,
+    se679,
     se68,
     se70,
     se71,
@@ -7279,177 +7308,179 @@ WITH values_0_1 AS (
     se74,
     se75,
     se76,
-    se762,
     se77,
-    se770,
     se771,
+    se779,
     se78,
-    se817,
-    se818,
-    se819,
-    se820,
-    se821,
-    se825,
+    se780,
     se826,
     se827,
-    se852,
-    se853,
+    se828,
+    se829,
+    se830,
+    se834,
+    se835,
+    se836,
     se86,
+    se861,
+    se862,
     se87,
-    se875,
-    se876,
-    se877,
     se88,
+    se884,
+    se885,
+    se886,
     se89,
     se90,
     se91,
-    se916,
-    se917,
-    se918,
     se92,
     se925,
+    se926,
+    se927,
     se93,
-    se947,
-    se948,
-    se949,
-    se992,
-    va1016,
-    va1030,
-    va1038,
-    va1048,
-    va1061,
+    se934,
+    se956,
+    se957,
+    se958,
+    va1025,
+    va1039,
+    va1047,
+    va1057,
     va107,
-    va1091,
-    va1104,
-    va1110,
-    va1139,
-    va1155,
-    va1176,
-    va1199,
-    va1205,
+    va1070,
+    va1100,
+    va1113,
+    va1119,
+    va1148,
+    va1164,
+    va1185,
     va1208,
-    va1219,
-    va1233,
-    va1271,
-    va1305,
-    va1309,
+    va1214,
+    va1217,
+    va1228,
+    va1242,
+    va1280,
     va131,
-    va1315,
+    va1314,
+    va1318,
+    va1324,
     va135,
-    va1371,
-    va1392,
-    va1394,
-    va1409,
-    va1450,
-    va1458,
-    va1495,
-    va1513,
-    va1519,
+    va1380,
+    va1401,
+    va1403,
+    va1418,
+    va1459,
+    va1467,
+    va1504,
     va152,
+    va1522,
+    va1528,
     va157,
-    va1586,
-    va1650,
-    va1670,
-    va1687,
-    va1693,
+    va1595,
+    va1659,
+    va1679,
+    va1696,
     va1702,
-    va1721,
-    va1728,
+    va1711,
+    va1730,
+    va1737,
     va175,
-    va1758,
-    va1778,
-    va1806,
-    va1813,
-    va1844,
-    va1882,
-    va1889,
+    va1767,
+    va1787,
+    va1815,
+    va1822,
+    va1853,
     va189,
+    va1891,
+    va1898,
     va191,
     va192,
-    va1953,
-    va1978,
-    va2017,
+    va196,
+    va1962,
+    va1987,
     va2026,
-    va2033,
-    va2044,
-    va2051,
-    va2104,
-    va2107,
-    va2142,
-    va2148,
-    va2245,
-    va2263,
-    va2264,
-    va227,
-    va2271,
+    va2035,
+    va2042,
+    va2053,
+    va2060,
+    va211,
+    va2113,
+    va2116,
+    va2151,
+    va2157,
+    va2254,
+    va2272,
+    va2273,
     va2280,
-    va2287,
-    va2294,
-    va2308,
-    va2331,
-    va236,
-    va279,
-    va287,
-    va313,
-    va320,
+    va2289,
+    va2296,
+    va2303,
+    va2317,
+    va234,
+    va2340,
+    va239,
+    va243,
+    va288,
+    va296,
+    va322,
+    va329,
     va33,
-    va338,
-    va349,
-    va356,
-    va357,
-    va370,
-    va380,
+    va347,
+    va358,
+    va365,
+    va366,
+    va379,
     va389,
     va39,
-    va394,
-    va399,
+    va398,
+    va403,
     va408,
     va417,
-    va433,
-    va440,
-    va441,
-    va457,
-    va491,
-    va492,
+    va426,
+    va442,
+    va449,
+    va450,
+    va466,
+    va500,
+    va501,
     va51,
-    va541,
-    va549,
     va55,
-    va557,
+    va550,
     va558,
-    va574,
-    va587,
+    va566,
+    va567,
+    va583,
     va59,
-    va590,
-    va606,
-    va626,
-    va634,
-    va648,
-    va667,
-    va686,
-    va689,
+    va596,
+    va599,
+    va615,
+    va635,
+    va643,
+    va657,
+    va676,
     va69,
-    va699,
-    va740,
-    va757,
-    va774,
-    va788,
+    va695,
+    va698,
+    va708,
+    va749,
+    va766,
+    va783,
+    va797,
     va80,
-    va803,
-    va804,
-    va816,
-    va824,
+    va812,
+    va813,
+    va825,
+    va833,
     va85,
-    va851,
-    va874,
-    va878,
-    va901,
-    va909,
-    va915,
+    va860,
+    va883,
+    va887,
+    va910,
+    va918,
     va924,
-    va955,
-    va960,
-    va983,
+    va933,
+    va964,
+    va969,
+    va992,
     volume,
     vwap,
     (
@@ -7517,149 +7548,166 @@ WITH values_0_1 AS (
       se161 < 0
     ) AS va162,
     (
-      CASE WHEN se198 = 5 THEN se197 END
-    ) AS va199,
-    (
-      NOT (
-        va200 = se201 AND va200 = se202 AND va200 = se203 AND va200 = se204
-      )
+      (
+        (
+          (
+            va196 + se197
+          ) + (
+            se198 + se199
+          )
+        ) + se200
+      ) / 5
     ) AS va205,
+    (
+      (
+        (
+          (
+            va55 + se201
+          ) + (
+            se202 + se203
+          )
+        ) + se204
+      ) / 5
+    ) AS va206,
+    (
+      CASE WHEN se209 = 5 THEN se208 END
+    ) AS va210,
+    (
+      CASE WHEN se217 = 5 THEN se216 END
+    ) AS va218,
     (
       NOT (
         va69 = se70 AND va69 = se71 AND va69 = se72 AND va69 = se73
       )
-    ) AS va206,
+    ) AS va219,
     (
-      CASE WHEN se208 = 5 THEN se207 END
-    ) AS va209,
-    (
-      CASE WHEN se211 = 5 THEN se210 END
-    ) AS va212,
-    (
-      CASE WHEN se234 = 3 THEN se233 END
-    ) AS va235,
+      CASE WHEN se241 = 3 THEN se240 END
+    ) AS va242,
     (
       NOT (
         va69 = se70 AND va69 = se71
       )
-    ) AS va239,
+    ) AS va246,
     (
-      CASE WHEN se250 = 5 THEN se249 END
-    ) AS va251,
+      (
+        (
+          (
+            va239 + se256
+          ) + (
+            se257 + se258
+          )
+        ) + se259
+      ) / 5
+    ) AS va260,
     (
-      NOT (
-        va236 = se237 AND va236 = se238 AND va236 = se252 AND va236 = se253
-      )
-    ) AS va254,
+      CASE WHEN se263 = 5 THEN se262 END
+    ) AS va264,
     (
-      CASE WHEN se256 = 5 THEN se255 END
-    ) AS va257,
+      va152 - se289
+    ) AS va290,
     (
-      va152 - se280
-    ) AS va281,
-    (
-      2 + CASE WHEN se289 < va288 THEN 2 WHEN se289 = va288 THEN 1 WHEN se289 > va288 THEN 0 END + CASE WHEN se290 < va288 THEN 2 WHEN se290 = va288 THEN 1 WHEN se290 > va288 THEN 0 END + CASE WHEN se291 < va288 THEN 2 WHEN se291 = va288 THEN 1 WHEN se291 > va288 THEN 0 END + CASE WHEN se292 < va288 THEN 2 WHEN se292 = va288 THEN 1 WHEN se292 > va288 THEN 0 END
-    ) / 10 AS va293,
+      2 + CASE WHEN se298 < va297 THEN 2 WHEN se298 = va297 THEN 1 WHEN se298 > va297 THEN 0 END + CASE WHEN se299 < va297 THEN 2 WHEN se299 = va297 THEN 1 WHEN se299 > va297 THEN 0 END + CASE WHEN se300 < va297 THEN 2 WHEN se300 = va297 THEN 1 WHEN se300 > va297 THEN 0 END + CASE WHEN se301 < va297 THEN 2 WHEN se301 = va297 THEN 1 WHEN se301 > va297 THEN 0 END
+    ) / 10 AS va302,
     (
       CASE WHEN (
-        se360 > stock_row - 19
-      ) THEN se359 ELSE 0 END
-    ) AS va361,
+        se369 > stock_row - 19
+      ) THEN se368 ELSE 0 END
+    ) AS va370,
     (
       CASE WHEN stock_row > 199 THEN (
         (
-          se371 - se372
-        ) / NULLIF(se373, 0)
+          se380 - se381
+        ) / NULLIF(se382, 0)
       ) END
-    ) AS va374,
+    ) AS va383,
     (
-      CASE WHEN stock_row > 8 THEN se392 END
-    ) AS va393,
+      CASE WHEN stock_row > 8 THEN se401 END
+    ) AS va402,
     (
-      CASE WHEN se414 = 6 THEN se413 END
-    ) AS va415,
+      CASE WHEN se423 = 6 THEN se422 END
+    ) AS va424,
     (
       NOT (
         va69 = se70 AND va69 = se71 AND va69 = se72 AND va69 = se73 AND va69 = se74
       )
-    ) AS va416,
+    ) AS va425,
     (
-      CASE WHEN stock_row > 23 THEN se434 END
-    ) AS va435,
+      CASE WHEN stock_row > 23 THEN se443 END
+    ) AS va444,
     (
-      2 + CASE WHEN se477 < va476 THEN 2 WHEN se477 = va476 THEN 1 WHEN se477 > va476 THEN 0 END + CASE WHEN se478 < va476 THEN 2 WHEN se478 = va476 THEN 1 WHEN se478 > va476 THEN 0 END + CASE WHEN se479 < va476 THEN 2 WHEN se479 = va476 THEN 1 WHEN se479 > va476 THEN 0 END + CASE WHEN se480 < va476 THEN 2 WHEN se480 = va476 THEN 1 WHEN se480 > va476 THEN 0 END
-    ) / 10 AS va481,
+      2 + CASE WHEN se486 < va485 THEN 2 WHEN se486 = va485 THEN 1 WHEN se486 > va485 THEN 0 END + CASE WHEN se487 < va485 THEN 2 WHEN se487 = va485 THEN 1 WHEN se487 > va485 THEN 0 END + CASE WHEN se488 < va485 THEN 2 WHEN se488 = va485 THEN 1 WHEN se488 > va485 THEN 0 END + CASE WHEN se489 < va485 THEN 2 WHEN se489 = va485 THEN 1 WHEN se489 > va485 THEN 0 END
+    ) / 10 AS va490,
     (
-      10 * va502 + 9 * se503 + 8 * se504 + 7 * se505 + 6 * se506 + 5 * se507 + 4 * se508 + 3 * se509 + 2 * se510 + 1 * se511
-    ) / 55 AS va512,
+      10 * va511 + 9 * se512 + 8 * se513 + 7 * se514 + 6 * se515 + 5 * se516 + 4 * se517 + 3 * se518 + 2 * se519 + 1 * se520
+    ) / 55 AS va521,
     (
-      CASE WHEN stock_row > 30 THEN se517 END
-    ) AS va518,
+      CASE WHEN stock_row > 30 THEN se526 END
+    ) AS va527,
     (
-      CASE WHEN se539 = 230 THEN se538 END
-    ) AS va540,
+      CASE WHEN se548 = 230 THEN se547 END
+    ) AS va549,
     (
-      CASE WHEN stock_row > 15 THEN se588 END
-    ) AS va589,
+      CASE WHEN stock_row > 15 THEN se597 END
+    ) AS va598,
     (
-      CASE WHEN se613 = 6 THEN se612 END
-    ) AS va614,
+      CASE WHEN se622 = 6 THEN se621 END
+    ) AS va623,
     (
-      CASE WHEN stock_row > 200 THEN se632 END
-    ) AS va633,
+      CASE WHEN stock_row > 200 THEN se641 END
+    ) AS va642,
     (
-      9 * va287 + 8 * se649 + 7 * se650 + 6 * se651 + 5 * se652 + 4 * se653 + 3 * se654 + 2 * se655 + 1 * se656
-    ) / 45 AS va657,
+      9 * va296 + 8 * se658 + 7 * se659 + 6 * se660 + 5 * se661 + 4 * se662 + 3 * se663 + 2 * se664 + 1 * se665
+    ) / 45 AS va666,
     (
       CASE
         WHEN stock_row > 14
         THEN (
           (
-            2 + CASE WHEN se702 < va701 THEN 2 WHEN se702 = va701 THEN 1 WHEN se702 > va701 THEN 0 END + CASE WHEN se703 < va701 THEN 2 WHEN se703 = va701 THEN 1 WHEN se703 > va701 THEN 0 END + CASE WHEN se704 < va701 THEN 2 WHEN se704 = va701 THEN 1 WHEN se704 > va701 THEN 0 END + CASE WHEN se705 < va701 THEN 2 WHEN se705 = va701 THEN 1 WHEN se705 > va701 THEN 0 END + CASE WHEN se706 < va701 THEN 2 WHEN se706 = va701 THEN 1 WHEN se706 > va701 THEN 0 END + CASE WHEN se707 < va701 THEN 2 WHEN se707 = va701 THEN 1 WHEN se707 > va701 THEN 0 END + CASE WHEN se708 < va701 THEN 2 WHEN se708 = va701 THEN 1 WHEN se708 > va701 THEN 0 END
+            2 + CASE WHEN se711 < va710 THEN 2 WHEN se711 = va710 THEN 1 WHEN se711 > va710 THEN 0 END + CASE WHEN se712 < va710 THEN 2 WHEN se712 = va710 THEN 1 WHEN se712 > va710 THEN 0 END + CASE WHEN se713 < va710 THEN 2 WHEN se713 = va710 THEN 1 WHEN se713 > va710 THEN 0 END + CASE WHEN se714 < va710 THEN 2 WHEN se714 = va710 THEN 1 WHEN se714 > va710 THEN 0 END + CASE WHEN se715 < va710 THEN 2 WHEN se715 = va710 THEN 1 WHEN se715 > va710 THEN 0 END + CASE WHEN se716 < va710 THEN 2 WHEN se716 = va710 THEN 1 WHEN se716 > va710 THEN 0 END + CASE WHEN se717 < va710 THEN 2 WHEN se717 = va710 THEN 1 WHEN se717 > va710 THEN 0 END
           ) / 16 * (
-            CASE WHEN se711 = 20 THEN (
-              se709 + se710 * 20
+            CASE WHEN se720 = 20 THEN (
+              se718 + se719 * 20
             ) / 40 END
           )
         )
       END
-    ) AS va712,
+    ) AS va721,
     (
-      CASE WHEN se714 = 5 THEN se713 END
-    ) AS va715,
+      CASE WHEN se723 = 5 THEN se722 END
+    ) AS va724,
     (
       CASE
         WHEN stock_row > 24
         THEN (
-          se717 * 8193 - (
-            se717 * 8193 - se717
+          se726 * 8193 - (
+            se726 * 8193 - se726
           )
         )
       END
-    ) AS va718,
+    ) AS va727,
     (
       CASE
         WHEN (
           NOT (
-            va726 = se727
+            va735 = se736
           )
         ) AND (
           NOT (
-            va728 = se729
+            va737 = se738
           )
         )
         THEN (
-          CASE WHEN stock_row > 20 THEN SIGN(se722 - se724) * SIGN(se723 - se725) END
+          CASE WHEN stock_row > 20 THEN SIGN(se731 - se733) * SIGN(se732 - se734) END
         )
         ELSE NULL
       END
-    ) AS va730,
+    ) AS va739,
     (
-      se151 - se758
-    ) AS va759,
+      se151 - se767
+    ) AS va768,
     (
-      CASE WHEN se776 = 5 THEN se775 END
-    ) AS va777,
+      CASE WHEN se785 = 5 THEN se784 END
+    ) AS va786,
     (
       CASE
         WHEN stock_row > 4
@@ -7670,425 +7718,425 @@ WITH values_0_1 AS (
               THEN (
                 (
                   (
-                    -se789
-                  ) + se790
+                    -se798
+                  ) + se799
                 ) * (
                   CASE
-                    WHEN NOT va794 IS NULL
+                    WHEN NOT va803 IS NULL
                     THEN (
-                      se795 + ROUND(se796 * day_rows)
+                      se804 + ROUND(se805 * day_rows)
                     ) / (
-                      2 * se797
+                      2 * se806
                     )
                   END
                 )
               )
             END
-          ) * va391
+          ) * va400
         )
       END
-    ) AS va798,
+    ) AS va807,
     (
-      CASE WHEN se814 = 6 THEN se813 END
-    ) AS va815,
+      CASE WHEN se823 = 6 THEN se822 END
+    ) AS va824,
     (
       CASE WHEN stock_row > 10 THEN (
-        se828 / NULLIF(se830, 0)
+        se837 / NULLIF(se839, 0)
       ) END
-    ) AS va831,
+    ) AS va840,
     (
       -(
         va95 / NULLIF((
-          2 * va843 + 1 * se844
+          2 * va852 + 1 * se853
         ) / 3, 0)
       )
-    ) AS va845,
+    ) AS va854,
     (
-      CASE WHEN se849 = 3 THEN se848 END
-    ) AS va850,
+      CASE WHEN se858 = 3 THEN se857 END
+    ) AS va859,
     (
-      CASE WHEN se872 = 4 THEN se871 END
-    ) AS va873,
+      CASE WHEN se881 = 4 THEN se880 END
+    ) AS va882,
     (
-      CASE WHEN se922 = 17 THEN se921 END
-    ) AS va923,
+      CASE WHEN se931 = 17 THEN se930 END
+    ) AS va932,
     (
-      CASE WHEN stock_row > 40 THEN se933 END
-    ) AS va934,
+      CASE WHEN stock_row > 40 THEN se942 END
+    ) AS va943,
     (
-      se933 * 8193 - (
-        se933 * 8193 - se933
+      se942 * 8193 - (
+        se942 * 8193 - se942
       )
-    ) AS va938,
+    ) AS va947,
     (
-      va966 - se967
-    ) AS va968,
+      va975 - se976
+    ) AS va977,
     (
-      CASE WHEN stock_row > 215 THEN se981 END
-    ) AS va982,
+      CASE WHEN stock_row > 215 THEN se990 END
+    ) AS va991,
     (
-      se981 * 8193 - (
-        se981 * 8193 - se981
+      se990 * 8193 - (
+        se990 * 8193 - se990
       )
-    ) AS va987,
+    ) AS va996,
     (
-      se1013 * 8193 - (
-        se1013 * 8193 - se1013
+      se1022 * 8193 - (
+        se1022 * 8193 - se1022
       )
-    ) AS va1019,
+    ) AS va1028,
     (
-      CASE WHEN stock_row > 66 THEN se1036 END
-    ) AS va1037,
+      CASE WHEN stock_row > 66 THEN se1045 END
+    ) AS va1046,
     (
-      se1036 * 8193 - (
-        se1036 * 8193 - se1036
+      se1045 * 8193 - (
+        se1045 * 8193 - se1045
       )
-    ) AS va1042,
+    ) AS va1051,
     (
-      7 * va1067 + 6 * se1068 + 5 * se1069 + 4 * se1070 + 3 * se1071 + 2 * se1072 + 1 * se1073
-    ) / 28 AS va1074,
+      7 * va1076 + 6 * se1077 + 5 * se1078 + 4 * se1079 + 3 * se1080 + 2 * se1081 + 1 * se1082
+    ) / 28 AS va1083,
     (
-      CASE WHEN se1108 = 6 THEN se1107 END
-    ) AS va1109,
+      CASE WHEN se1117 = 6 THEN se1116 END
+    ) AS va1118,
     (
-      CASE WHEN se1134 = 8 THEN se1133 END
-    ) AS va1135,
+      CASE WHEN se1143 = 8 THEN se1142 END
+    ) AS va1144,
     (
-      va1161 - se1162
-    ) AS va1163,
+      va1170 - se1171
+    ) AS va1172,
     (
-      CASE WHEN se1174 = 4 THEN se1173 END
-    ) AS va1175,
+      CASE WHEN se1183 = 4 THEN se1182 END
+    ) AS va1184,
     (
-      CASE WHEN se1203 = 17 THEN se1202 END
-    ) AS va1204,
+      CASE WHEN se1212 = 17 THEN se1211 END
+    ) AS va1213,
     (
-      2 + CASE WHEN se925 < va924 THEN 2 WHEN se925 = va924 THEN 1 WHEN se925 > va924 THEN 0 END + CASE
-        WHEN se1220 < va924
+      2 + CASE WHEN se934 < va933 THEN 2 WHEN se934 = va933 THEN 1 WHEN se934 > va933 THEN 0 END + CASE
+        WHEN se1229 < va933
         THEN 2
-        WHEN se1220 = va924
+        WHEN se1229 = va933
         THEN 1
-        WHEN se1220 > va924
+        WHEN se1229 > va933
         THEN 0
       END + CASE
-        WHEN se1221 < va924
+        WHEN se1230 < va933
         THEN 2
-        WHEN se1221 = va924
+        WHEN se1230 = va933
         THEN 1
-        WHEN se1221 > va924
+        WHEN se1230 > va933
         THEN 0
       END + CASE
-        WHEN se1222 < va924
+        WHEN se1231 < va933
         THEN 2
-        WHEN se1222 = va924
+        WHEN se1231 = va933
         THEN 1
-        WHEN se1222 > va924
+        WHEN se1231 > va933
         THEN 0
       END + CASE
-        WHEN se1223 < va924
+        WHEN se1232 < va933
         THEN 2
-        WHEN se1223 = va924
+        WHEN se1232 = va933
         THEN 1
-        WHEN se1223 > va924
+        WHEN se1232 > va933
         THEN 0
       END + CASE
-        WHEN se1224 < va924
+        WHEN se1233 < va933
         THEN 2
-        WHEN se1224 = va924
+        WHEN se1233 = va933
         THEN 1
-        WHEN se1224 > va924
+        WHEN se1233 > va933
         THEN 0
       END + CASE
-        WHEN se1225 < va924
+        WHEN se1234 < va933
         THEN 2
-        WHEN se1225 = va924
+        WHEN se1234 = va933
         THEN 1
-        WHEN se1225 > va924
+        WHEN se1234 > va933
         THEN 0
       END + CASE
-        WHEN se1226 < va924
+        WHEN se1235 < va933
         THEN 2
-        WHEN se1226 = va924
+        WHEN se1235 = va933
         THEN 1
-        WHEN se1226 > va924
+        WHEN se1235 > va933
         THEN 0
       END + CASE
-        WHEN se1227 < va924
+        WHEN se1236 < va933
         THEN 2
-        WHEN se1227 = va924
+        WHEN se1236 = va933
         THEN 1
-        WHEN se1227 > va924
+        WHEN se1236 > va933
         THEN 0
       END + CASE
-        WHEN se1228 < va924
+        WHEN se1237 < va933
         THEN 2
-        WHEN se1228 = va924
+        WHEN se1237 = va933
         THEN 1
-        WHEN se1228 > va924
+        WHEN se1237 > va933
         THEN 0
       END + CASE
-        WHEN se1229 < va924
+        WHEN se1238 < va933
         THEN 2
-        WHEN se1229 = va924
+        WHEN se1238 = va933
         THEN 1
-        WHEN se1229 > va924
+        WHEN se1238 > va933
         THEN 0
       END
-    ) / 24 AS va1230,
+    ) / 24 AS va1239,
     (
       (
-        CASE WHEN se1258 = 16 THEN se1257 END
+        CASE WHEN se1267 = 16 THEN se1266 END
       ) - (
         stock_row - 16
       ) * (
-        CASE WHEN se1260 = 16 THEN se1259 END
+        CASE WHEN se1269 = 16 THEN se1268 END
       )
-    ) / 136 AS va1261,
+    ) / 136 AS va1270,
     (
-      CASE WHEN stock_row > 46 THEN se1269 END
-    ) AS va1270,
+      CASE WHEN stock_row > 46 THEN se1278 END
+    ) AS va1279,
     (
-      CASE WHEN se1307 = 6 THEN se1306 END
-    ) AS va1308,
+      CASE WHEN se1316 = 6 THEN se1315 END
+    ) AS va1317,
     (
-      2 * va1330 + 1 * se1331
-    ) / 3 AS va1332,
+      2 * va1339 + 1 * se1340
+    ) / 3 AS va1341,
     (
-      3 * va1340 + 2 * se1341 + 1 * se1342
-    ) / 6 AS va1343,
+      3 * va1349 + 2 * se1350 + 1 * se1351
+    ) / 6 AS va1352,
     (
-      se1351 * 8193 - (
-        se1351 * 8193 - se1351
+      se1360 * 8193 - (
+        se1360 * 8193 - se1360
       )
-    ) AS va1354,
+    ) AS va1363,
     (
-      CASE WHEN se1369 = 11 THEN se1368 END
-    ) AS va1370,
+      CASE WHEN se1378 = 11 THEN se1377 END
+    ) AS va1379,
     (
-      CASE WHEN se1404 = 12 THEN se1403 END
-    ) AS va1405,
+      CASE WHEN se1413 = 12 THEN se1412 END
+    ) AS va1414,
     (
-      11 * va1194 + 10 * se1427 + 9 * se1428 + 8 * se1429 + 7 * se1430 + 6 * se1431 + 5 * se1432 + 4 * se1433 + 3 * se1434 + 2 * se1435 + 1 * se1436
-    ) / 66 AS va1437,
+      11 * va1203 + 10 * se1436 + 9 * se1437 + 8 * se1438 + 7 * se1439 + 6 * se1440 + 5 * se1441 + 4 * se1442 + 3 * se1443 + 2 * se1444 + 1 * se1445
+    ) / 66 AS va1446,
     (
-      CASE WHEN se1448 = 8 THEN se1447 END
-    ) AS va1449,
+      CASE WHEN se1457 = 8 THEN se1456 END
+    ) AS va1458,
     (
-      CASE WHEN stock_row > 41 THEN se1496 END
-    ) AS va1497,
+      CASE WHEN stock_row > 41 THEN se1505 END
+    ) AS va1506,
     (
-      CASE WHEN stock_row > 57 THEN se1514 END
-    ) AS va1515,
+      CASE WHEN stock_row > 57 THEN se1523 END
+    ) AS va1524,
     (
-      se1514 * 8193 - (
-        se1514 * 8193 - se1514
+      se1523 * 8193 - (
+        se1523 * 8193 - se1523
       )
-    ) AS va1525,
+    ) AS va1534,
     (
-      va1541 - se1542
-    ) AS va1543,
+      va1550 - se1551
+    ) AS va1552,
     (
       2 + CASE
-        WHEN se1550 < va1549
+        WHEN se1559 < va1558
         THEN 2
-        WHEN se1550 = va1549
+        WHEN se1559 = va1558
         THEN 1
-        WHEN se1550 > va1549
+        WHEN se1559 > va1558
         THEN 0
       END + CASE
-        WHEN se1551 < va1549
+        WHEN se1560 < va1558
         THEN 2
-        WHEN se1551 = va1549
+        WHEN se1560 = va1558
         THEN 1
-        WHEN se1551 > va1549
+        WHEN se1560 > va1558
         THEN 0
       END + CASE
-        WHEN se1552 < va1549
+        WHEN se1561 < va1558
         THEN 2
-        WHEN se1552 = va1549
+        WHEN se1561 = va1558
         THEN 1
-        WHEN se1552 > va1549
+        WHEN se1561 > va1558
         THEN 0
       END + CASE
-        WHEN se1553 < va1549
+        WHEN se1562 < va1558
         THEN 2
-        WHEN se1553 = va1549
+        WHEN se1562 = va1558
         THEN 1
-        WHEN se1553 > va1549
+        WHEN se1562 > va1558
         THEN 0
       END + CASE
-        WHEN se1554 < va1549
+        WHEN se1563 < va1558
         THEN 2
-        WHEN se1554 = va1549
+        WHEN se1563 = va1558
         THEN 1
-        WHEN se1554 > va1549
+        WHEN se1563 > va1558
         THEN 0
       END + CASE
-        WHEN se1555 < va1549
+        WHEN se1564 < va1558
         THEN 2
-        WHEN se1555 = va1549
+        WHEN se1564 = va1558
         THEN 1
-        WHEN se1555 > va1549
+        WHEN se1564 > va1558
         THEN 0
       END + CASE
-        WHEN se1556 < va1549
+        WHEN se1565 < va1558
         THEN 2
-        WHEN se1556 = va1549
+        WHEN se1565 = va1558
         THEN 1
-        WHEN se1556 > va1549
+        WHEN se1565 > va1558
         THEN 0
       END + CASE
-        WHEN se1557 < va1549
+        WHEN se1566 < va1558
         THEN 2
-        WHEN se1557 = va1549
+        WHEN se1566 = va1558
         THEN 1
-        WHEN se1557 > va1549
+        WHEN se1566 > va1558
         THEN 0
       END
-    ) / 18 AS va1558,
+    ) / 18 AS va1567,
     CAST(SIGN((
-      va1575 - se1576
-    )) AS DOUBLE) AS va1577,
+      va1584 - se1585
+    )) AS DOUBLE) AS va1586,
     (
-      CASE WHEN stock_row > 13 THEN se1584 END
-    ) AS va1585,
+      CASE WHEN stock_row > 13 THEN se1593 END
+    ) AS va1594,
     (
-      CASE WHEN stock_row > 57 THEN se1600 END
-    ) AS va1601,
+      CASE WHEN stock_row > 57 THEN se1609 END
+    ) AS va1610,
     (
-      se1600 * 8193 - (
-        se1600 * 8193 - se1600
+      se1609 * 8193 - (
+        se1609 * 8193 - se1609
       )
-    ) AS va1605,
+    ) AS va1614,
     (
-      se1636 - (
+      se1645 - (
         stock_row - 14
-      ) * se1637
-    ) / 105 AS va1638,
+      ) * se1646
+    ) / 105 AS va1647,
     (
-      CASE WHEN se1648 = 17 THEN se1647 END
-    ) AS va1649,
+      CASE WHEN se1657 = 17 THEN se1656 END
+    ) AS va1658,
     (
-      se1671 * 8193 - (
-        se1671 * 8193 - se1671
+      se1680 * 8193 - (
+        se1680 * 8193 - se1680
       )
-    ) AS va1672,
+    ) AS va1681,
     (
-      CASE WHEN se1683 = 20 THEN (
-        se1681 + se1682 * 20
+      CASE WHEN se1692 = 20 THEN (
+        se1690 + se1691 * 20
       ) / 40 END
-    ) AS va1684,
+    ) AS va1693,
     (
-      CASE WHEN stock_row > 37 THEN se1691 END
-    ) AS va1692,
+      CASE WHEN stock_row > 37 THEN se1700 END
+    ) AS va1701,
     (
-      CASE WHEN stock_row > 15 THEN se1719 END
-    ) AS va1720,
+      CASE WHEN stock_row > 15 THEN se1728 END
+    ) AS va1729,
     (
-      se1743 * 8193 - (
-        se1743 * 8193 - se1743
+      se1752 * 8193 - (
+        se1752 * 8193 - se1752
       )
-    ) AS va1746,
+    ) AS va1755,
     (
-      2 * va1765 + 1 * se1766
-    ) / 3 AS va1767,
+      2 * va1774 + 1 * se1775
+    ) / 3 AS va1776,
     (
-      CASE WHEN se1776 = 13 THEN se1775 END
-    ) AS va1777,
+      CASE WHEN se1785 = 13 THEN se1784 END
+    ) AS va1786,
     (
-      8 * va1792 + 7 * se1793 + 6 * se1794 + 5 * se1795 + 4 * se1796 + 3 * se1797 + 2 * se1798 + 1 * se1799
-    ) / 36 AS va1800,
+      8 * va1801 + 7 * se1802 + 6 * se1803 + 5 * se1804 + 4 * se1805 + 3 * se1806 + 2 * se1807 + 1 * se1808
+    ) / 36 AS va1809,
     (
-      se1808 + se1809 * 20
-    ) / 40 AS va1810,
+      se1817 + se1818 * 20
+    ) / 40 AS va1819,
     (
-      CASE WHEN stock_row > 14 THEN se1841 END
-    ) AS va1842,
+      CASE WHEN stock_row > 14 THEN se1850 END
+    ) AS va1851,
     (
-      va1161 - se1859
-    ) AS va1860,
+      va1170 - se1868
+    ) AS va1869,
     (
-      CASE WHEN se1887 = 5 THEN se1886 END
-    ) AS va1888,
+      CASE WHEN se1896 = 5 THEN se1895 END
+    ) AS va1897,
     (
-      CASE WHEN se1902 = 9 THEN se1901 END
-    ) AS va1903,
+      CASE WHEN se1911 = 9 THEN se1910 END
+    ) AS va1912,
     (
-      CASE WHEN se1927 = 4 THEN se1926 END
-    ) AS va1928,
+      CASE WHEN se1936 = 4 THEN se1935 END
+    ) AS va1937,
     (
-      se1942 + se1943 * 18
-    ) / 36 AS va1944,
+      se1951 + se1952 * 18
+    ) / 36 AS va1953,
     (
-      CASE WHEN se1951 = 7 THEN se1950 END
-    ) AS va1952,
+      CASE WHEN se1960 = 7 THEN se1959 END
+    ) AS va1961,
     (
-      CASE WHEN se1976 = 17 THEN se1975 END
-    ) AS va1977,
+      CASE WHEN se1985 = 17 THEN se1984 END
+    ) AS va1986,
     (
       (
-        CASE WHEN se2001 = 16 THEN se2000 END
+        CASE WHEN se2010 = 16 THEN se2009 END
       ) - (
         stock_row - 16
       ) * (
-        CASE WHEN se2003 = 16 THEN se2002 END
+        CASE WHEN se2012 = 16 THEN se2011 END
       )
-    ) / 136 AS va2004,
+    ) / 136 AS va2013,
     (
       2 + CASE
-        WHEN se2018 < va1807
+        WHEN se2027 < va1816
         THEN 2
-        WHEN se2018 = va1807
+        WHEN se2027 = va1816
         THEN 1
-        WHEN se2018 > va1807
+        WHEN se2027 > va1816
         THEN 0
       END + CASE
-        WHEN se2019 < va1807
+        WHEN se2028 < va1816
         THEN 2
-        WHEN se2019 = va1807
+        WHEN se2028 = va1816
         THEN 1
-        WHEN se2019 > va1807
+        WHEN se2028 > va1816
         THEN 0
       END + CASE
-        WHEN se2020 < va1807
+        WHEN se2029 < va1816
         THEN 2
-        WHEN se2020 = va1807
+        WHEN se2029 = va1816
         THEN 1
-        WHEN se2020 > va1807
+        WHEN se2029 > va1816
         THEN 0
       END
-    ) / 8 AS va2021,
+    ) / 8 AS va2030,
     (
-      CASE WHEN se2088 = 3 THEN se2087 END
-    ) AS va2089,
+      CASE WHEN se2097 = 3 THEN se2096 END
+    ) AS va2098,
     (
-      va2129 - se2130
-    ) AS va2131,
+      va2138 - se2139
+    ) AS va2140,
     (
-      se2143 + se2144 * 17
-    ) / 34 AS va2145,
+      se2152 + se2153 * 17
+    ) / 34 AS va2154,
     (
-      CASE WHEN stock_row > 29 THEN se2176 END
-    ) AS va2177,
+      CASE WHEN stock_row > 29 THEN se2185 END
+    ) AS va2186,
     (
-      se2176 * 8193 - (
-        se2176 * 8193 - se2176
+      se2185 * 8193 - (
+        se2185 * 8193 - se2185
       )
-    ) AS va2181,
+    ) AS va2190,
     (
-      CASE WHEN se2198 = 20 THEN se2197 END
-    ) AS va2199,
+      CASE WHEN se2207 = 20 THEN se2206 END
+    ) AS va2208,
     (
-      se2226 * 8193 - (
-        se2226 * 8193 - se2226
+      se2235 * 8193 - (
+        se2235 * 8193 - se2235
       )
-    ) AS va2229,
+    ) AS va2238,
     (
-      CASE WHEN se2261 = 5 THEN se2260 END
-    ) AS va2262,
+      CASE WHEN se2270 = 5 THEN se2269 END
+    ) AS va2271,
     (
-      se2315 > stock_row - 19
-    ) AS va2316
+      se2324 > stock_row - 19
+    ) AS va2325
   FROM series_3
 ), values_3_2 AS (
   SELECT
@@ -8099,281 +8147,286 @@ WITH values_0_1 AS (
     close,
     day_rows,
     industry_l3,
-    se1011,
-    se1013,
-    se1017,
-    se1031,
-    se1032,
-    se1033,
-    se1049,
-    se1050,
-    se1051,
-    se1052,
-    se1053,
+    se1001,
+    se1020,
+    se1022,
+    se1026,
+    se1040,
+    se1041,
+    se1042,
+    se1058,
+    se1059,
+    se1060,
+    se1061,
     se1062,
-    se1063,
-    se1064,
-    se1092,
-    se1093,
-    se1094,
-    se1095,
-    se1096,
-    se1140,
-    se1156,
-    se1157,
-    se1158,
+    se1071,
+    se1072,
+    se1073,
+    se1101,
+    se1102,
+    se1103,
+    se1104,
+    se1105,
+    se1149,
+    se1165,
+    se1166,
+    se1167,
     se120,
-    se1206,
-    se1209,
-    se1234,
-    se1316,
-    se1351,
-    se1395,
-    se1396,
-    se1397,
-    se1459,
+    se1215,
+    se1218,
+    se1243,
+    se1325,
+    se1360,
+    se1404,
+    se1405,
+    se1406,
+    se1468,
     se151,
-    se1514,
-    se1520,
-    se1521,
-    se1522,
     se1523,
-    se1524,
-    se1651,
-    se1655,
-    se1743,
-    se1759,
-    se1760,
-    se1761,
-    se1779,
-    se1814,
-    se1815,
-    se1816,
-    se1817,
-    se1818,
-    se1819,
-    se1820,
+    se1529,
+    se1530,
+    se1531,
+    se1532,
+    se1533,
+    se1660,
+    se1664,
+    se1752,
+    se1768,
+    se1769,
+    se1770,
+    se1788,
+    se1823,
+    se1824,
+    se1825,
+    se1826,
+    se1827,
+    se1828,
+    se1829,
     se190,
-    se1979,
-    se2034,
-    se2045,
-    se2046,
-    se2047,
-    se2048,
-    se2052,
-    se2053,
+    se1988,
+    se2043,
     se2054,
     se2055,
     se2056,
     se2057,
-    se2058,
-    se2059,
-    se2060,
     se2061,
     se2062,
-    se2108,
-    se2109,
-    se2149,
-    se2150,
-    se2151,
-    se2226,
-    se2246,
-    se2247,
-    se2248,
+    se2063,
+    se2064,
+    se2065,
+    se2066,
+    se2067,
+    se2068,
+    se2069,
+    se2070,
+    se2071,
+    se2117,
+    se2118,
+    se212,
+    se213,
+    se214,
+    se215,
+    se2158,
+    se2159,
+    se2160,
+    se2235,
+    se2255,
+    se2256,
+    se2257,
+    se244,
+    se245,
     se265,
     se266,
-    se267,
-    se268,
-    se269,
-    se358,
-    se360,
-    se378,
-    se493,
-    se494,
-    se495,
-    se542,
-    se544,
-    se545,
-    se550,
-    se591,
-    se595,
+    se274,
+    se275,
+    se276,
+    se277,
+    se278,
+    se367,
+    se369,
+    se387,
+    se502,
+    se503,
+    se504,
+    se551,
+    se553,
+    se554,
+    se559,
     se60,
-    se615,
-    se616,
-    se617,
-    se618,
+    se600,
+    se604,
+    se624,
+    se625,
+    se626,
     se627,
-    se628,
-    se629,
-    se635,
-    se668,
-    se669,
-    se670,
-    se762,
-    se770,
+    se636,
+    se637,
+    se638,
+    se644,
+    se677,
+    se678,
+    se679,
     se771,
-    se825,
-    se826,
-    se827,
-    se916,
-    se917,
-    se918,
+    se779,
+    se780,
+    se834,
+    se835,
+    se836,
     se925,
-    se947,
-    se948,
-    se949,
-    se992,
-    va1016,
-    va1019,
-    va1030,
-    va1037,
-    va1038,
-    va1042,
-    va1048,
-    va1061,
+    se926,
+    se927,
+    se934,
+    se956,
+    se957,
+    se958,
+    va1025,
+    va1028,
+    va1039,
+    va1046,
+    va1047,
+    va1051,
+    va1057,
     va107,
-    va1091,
-    va1104,
-    va1139,
-    va1155,
-    va1163,
-    va1199,
-    va1204,
-    va1205,
+    va1070,
+    va1100,
+    va1113,
+    va1148,
+    va1164,
+    va1172,
     va1208,
-    va1219,
-    va1230,
-    va1233,
-    va1305,
+    va1213,
+    va1214,
+    va1217,
+    va1228,
+    va1239,
+    va1242,
     va131,
-    va1315,
+    va1314,
+    va1324,
     va135,
-    va1354,
-    va1392,
-    va1394,
+    va1363,
     va140,
-    va1458,
-    va1495,
-    va1513,
-    va1515,
-    va1519,
+    va1401,
+    va1403,
+    va1467,
+    va1504,
     va152,
-    va1525,
-    va1601,
-    va1605,
-    va1649,
-    va1650,
-    va1670,
-    va1672,
-    va1684,
-    va1687,
-    va1746,
+    va1522,
+    va1524,
+    va1528,
+    va1534,
+    va1610,
+    va1614,
+    va1658,
+    va1659,
+    va1679,
+    va1681,
+    va1693,
+    va1696,
     va175,
-    va1758,
-    va1777,
-    va1778,
-    va1806,
-    va1810,
-    va1813,
-    va1860,
-    va1882,
+    va1755,
+    va1767,
+    va1786,
+    va1787,
+    va1815,
+    va1819,
+    va1822,
+    va1869,
     va189,
+    va1891,
     va191,
     va192,
-    va1944,
-    va1977,
-    va1978,
-    va199,
-    va2017,
-    va2021,
+    va1953,
+    va1986,
+    va1987,
     va2026,
-    va2033,
-    va2044,
-    va205,
-    va2051,
-    va206,
-    va209,
-    va2104,
-    va2107,
-    va2131,
-    va2142,
-    va2145,
-    va2148,
-    va2177,
-    va2181,
-    va2199,
-    va2229,
-    va2245,
-    va227,
-    va2280,
-    va2287,
-    va2294,
-    va2308,
-    va2331,
-    va251,
-    va254,
-    va257,
-    va279,
-    va287,
-    va313,
-    va320,
-    va338,
-    va349,
-    va357,
-    va370,
-    va380,
+    va2030,
+    va2035,
+    va2042,
+    va2053,
+    va2060,
+    va210,
+    va211,
+    va2113,
+    va2116,
+    va2140,
+    va2151,
+    va2154,
+    va2157,
+    va2186,
+    va2190,
+    va2208,
+    va2238,
+    va2254,
+    va2289,
+    va2296,
+    va2303,
+    va2317,
+    va234,
+    va2340,
+    va243,
+    va264,
+    va288,
+    va296,
+    va322,
+    va329,
+    va347,
+    va358,
+    va366,
+    va379,
     va389,
-    va408,
-    va457,
-    va481,
-    va491,
-    va492,
+    va398,
+    va417,
+    va466,
+    va490,
+    va500,
+    va501,
     va51,
-    va540,
-    va541,
     va549,
     va55,
-    va557,
+    va550,
     va558,
-    va574,
-    va587,
-    va589,
+    va566,
+    va567,
+    va583,
     va59,
-    va590,
-    va606,
-    va626,
-    va633,
-    va634,
-    va648,
-    va667,
-    va686,
-    va689,
-    va699,
-    va712,
-    va718,
-    va740,
-    va757,
-    va759,
-    va774,
-    va788,
-    va798,
-    va803,
-    va804,
-    va824,
-    va845,
-    va901,
-    va909,
-    va915,
-    va923,
+    va596,
+    va598,
+    va599,
+    va615,
+    va635,
+    va642,
+    va643,
+    va657,
+    va676,
+    va695,
+    va698,
+    va708,
+    va721,
+    va727,
+    va749,
+    va766,
+    va768,
+    va783,
+    va797,
+    va807,
+    va812,
+    va813,
+    va833,
+    va854,
+    va910,
+    va918,
     va924,
-    va934,
-    va938,
+    va932,
+    va933,
     va94,
-    va960,
-    va968,
-    va982,
-    va983,
-    va987,
+    va943,
+    va947,
+    va969,
+    va977,
+    va991,
+    va992,
+    va996,
     volume,
     vwap,
     (
@@ -8467,239 +8520,289 @@ WITH values_0_1 AS (
       END
     ) AS va163,
     (
-      CASE WHEN NOT va212 IS NULL THEN CASE WHEN va206 THEN va212 ELSE 0 END END
-    ) AS va213,
+      (
+        (
+          va196 - va205
+        ) * (
+          va55 - va206
+        ) + (
+          se197 - va205
+        ) * (
+          se201 - va206
+        ) + (
+          se198 - va205
+        ) * (
+          se202 - va206
+        ) + (
+          se199 - va205
+        ) * (
+          se203 - va206
+        ) + (
+          se200 - va205
+        ) * (
+          se204 - va206
+        )
+      ) / 4
+    ) AS va207,
+    (
+      CASE WHEN NOT va218 IS NULL THEN CASE WHEN va219 THEN va218 ELSE 0 END END
+    ) AS va220,
     (
       CASE
         WHEN (
           NOT (
-            va236 = se237 AND va236 = se238
+            va243 = se244 AND va243 = se245
           )
-        ) AND va239
-        THEN CASE WHEN ISFINITE(va235) THEN ROUND(va235, 12) END
+        ) AND va246
+        THEN CASE WHEN ISFINITE(va242) THEN ROUND(va242, 12) END
         ELSE NULL
       END
-    ) AS va240,
+    ) AS va247,
+    (
+      (
+        (
+          va239 - va260
+        ) * (
+          va55 - va206
+        ) + (
+          se256 - va260
+        ) * (
+          se201 - va206
+        ) + (
+          se257 - va260
+        ) * (
+          se202 - va206
+        ) + (
+          se258 - va260
+        ) * (
+          se203 - va206
+        ) + (
+          se259 - va260
+        ) * (
+          se204 - va206
+        )
+      ) / 4
+    ) AS va261,
     (
       CASE
         WHEN stock_row > 2
         THEN (
-          va281 * 8193 - (
-            va281 * 8193 - va281
+          va290 * 8193 - (
+            va290 * 8193 - va290
           )
         )
       END
-    ) AS va282,
+    ) AS va291,
     (
-      va293 * 8193 - (
-        va293 * 8193 - va293
+      va302 * 8193 - (
+        va302 * 8193 - va302
       )
-    ) AS va294,
+    ) AS va303,
     (
       CASE
         WHEN stock_row > 19
         THEN (
-          va361 * 8193 - (
-            va361 * 8193 - va361
+          va370 * 8193 - (
+            va370 * 8193 - va370
           )
         )
       END
-    ) AS va362,
+    ) AS va371,
     (
-      va374 < CAST(0.05 AS DOUBLE)
-    ) AS va375,
+      va383 < CAST(0.05 AS DOUBLE)
+    ) AS va384,
     (
-      va374 = CAST(0.05 AS DOUBLE)
-    ) AS va376,
+      va383 = CAST(0.05 AS DOUBLE)
+    ) AS va385,
     (
       CASE
         WHEN (
           NOT (
-            va394 = se395 AND va394 = se396 AND va394 = se397 AND va394 = se398
+            va403 = se404 AND va403 = se405 AND va403 = se406 AND va403 = se407
           )
         )
         AND (
           NOT (
-            va399 = se400 AND va399 = se401 AND va399 = se402 AND va399 = se403
+            va408 = se409 AND va408 = se410 AND va408 = se411 AND va408 = se412
           )
         )
-        THEN CASE WHEN ISFINITE(va393) THEN ROUND(va393, 12) END
+        THEN CASE WHEN ISFINITE(va402) THEN ROUND(va402, 12) END
         ELSE NULL
       END
-    ) AS va404,
+    ) AS va413,
     (
       CASE
-        WHEN va416
+        WHEN va425
         AND (
           NOT (
-            va417 = se418
-            AND va417 = se419
-            AND va417 = se420
-            AND va417 = se421
-            AND va417 = se422
+            va426 = se427
+            AND va426 = se428
+            AND va426 = se429
+            AND va426 = se430
+            AND va426 = se431
           )
         )
-        THEN CASE WHEN ISFINITE(va415) THEN ROUND(va415, 12) END
+        THEN CASE WHEN ISFINITE(va424) THEN ROUND(va424, 12) END
         ELSE NULL
       END
-    ) AS va423,
+    ) AS va432,
     (
       (
-        va433 + (
+        va442 + (
           CASE
-            WHEN va440
+            WHEN va449
             AND (
               NOT (
-                va441 = se442 AND va441 = se443 AND va441 = se444 AND va441 = se445
+                va450 = se451 AND va450 = se452 AND va450 = se453 AND va450 = se454
               )
             )
-            THEN CASE WHEN ISFINITE(va435) THEN ROUND(va435, 12) END
+            THEN CASE WHEN ISFINITE(va444) THEN ROUND(va444, 12) END
             ELSE NULL
           END
         )
       ) - close
-    ) AS va446,
+    ) AS va455,
     (
-      va512 * 8193 - (
-        va512 * 8193 - va512
+      va521 * 8193 - (
+        va521 * 8193 - va521
       )
-    ) AS va513,
+    ) AS va522,
     (
       CASE
         WHEN (
           NOT (
-            va80 = se436
-            AND va80 = se437
-            AND va80 = se438
-            AND va80 = se439
-            AND va80 = se519
-            AND va80 = se520
-            AND va80 = se521
-            AND va80 = se522
-            AND va80 = se523
-            AND va80 = se524
-            AND va80 = se525
+            va80 = se445
+            AND va80 = se446
+            AND va80 = se447
+            AND va80 = se448
+            AND va80 = se528
+            AND va80 = se529
+            AND va80 = se530
+            AND va80 = se531
+            AND va80 = se532
+            AND va80 = se533
+            AND va80 = se534
           )
         )
         AND (
           NOT (
-            va441 = se442
-            AND va441 = se443
-            AND va441 = se444
-            AND va441 = se445
-            AND va441 = se526
-            AND va441 = se527
-            AND va441 = se528
-            AND va441 = se529
-            AND va441 = se530
-            AND va441 = se531
-            AND va441 = se532
+            va450 = se451
+            AND va450 = se452
+            AND va450 = se453
+            AND va450 = se454
+            AND va450 = se535
+            AND va450 = se536
+            AND va450 = se537
+            AND va450 = se538
+            AND va450 = se539
+            AND va450 = se540
+            AND va450 = se541
           )
         )
-        THEN CASE WHEN ISFINITE(va518) THEN ROUND(va518, 12) END
+        THEN CASE WHEN ISFINITE(va527) THEN ROUND(va527, 12) END
         ELSE NULL
       END
-    ) AS va533,
+    ) AS va542,
     (
       CASE
         WHEN stock_row > 11
         THEN (
-          va481 * 8193 - (
-            va481 * 8193 - va481
+          va490 * 8193 - (
+            va490 * 8193 - va490
           )
         )
       END
-    ) AS va607,
+    ) AS va616,
     ABS(
       (
         CASE
           WHEN (
             NOT (
-              va441 = se442
-              AND va441 = se443
-              AND va441 = se444
-              AND va441 = se445
-              AND va441 = se526
+              va450 = se451
+              AND va450 = se452
+              AND va450 = se453
+              AND va450 = se454
+              AND va450 = se535
             )
           )
           AND (
             NOT (
-              va408 = se544
-              AND va408 = se615
-              AND va408 = se616
-              AND va408 = se617
-              AND va408 = se618
+              va417 = se553
+              AND va417 = se624
+              AND va417 = se625
+              AND va417 = se626
+              AND va417 = se627
             )
           )
-          THEN CASE WHEN ISFINITE(va614) THEN ROUND(va614, 12) END
+          THEN CASE WHEN ISFINITE(va623) THEN ROUND(va623, 12) END
           ELSE NULL
         END
       )
-    ) AS va619,
+    ) AS va628,
     (
-      va657 * 8193 - (
-        va657 * 8193 - va657
+      va666 * 8193 - (
+        va666 * 8193 - va666
       )
-    ) AS va658,
+    ) AS va667,
     (
       -(
         CASE
-          WHEN va356 AND va206
-          THEN CASE WHEN ISFINITE(va715) THEN ROUND(va715, 12) END
+          WHEN va365 AND va219
+          THEN CASE WHEN ISFINITE(va724) THEN ROUND(va724, 12) END
           ELSE NULL
         END
       )
-    ) AS va716,
+    ) AS va725,
     (
-      va730 * 8193 - (
-        va730 * 8193 - va730
+      va739 * 8193 - (
+        va739 * 8193 - va739
       )
-    ) AS va731,
+    ) AS va740,
     (
-      va759 * 8193 - (
-        va759 * 8193 - va759
+      va768 * 8193 - (
+        va768 * 8193 - va768
       )
-    ) AS va764,
+    ) AS va773,
     (
       CASE
-        WHEN va206
+        WHEN va219
         AND (
           NOT (
-            va417 = se418 AND va417 = se419 AND va417 = se420 AND va417 = se421
+            va426 = se427 AND va426 = se428 AND va426 = se429 AND va426 = se430
           )
         )
-        THEN CASE WHEN ISFINITE(va777) THEN ROUND(va777, 12) END
+        THEN CASE WHEN ISFINITE(va786) THEN ROUND(va786, 12) END
         ELSE NULL
       END
-    ) AS va778,
+    ) AS va787,
     (
       -(
         CASE
           WHEN (
             NOT (
-              va816 = se817
-              AND va816 = se818
-              AND va816 = se819
-              AND va816 = se820
-              AND va816 = se821
+              va825 = se826
+              AND va825 = se827
+              AND va825 = se828
+              AND va825 = se829
+              AND va825 = se830
             )
           )
-          AND va416
-          THEN CASE WHEN ISFINITE(va815) THEN ROUND(va815, 12) END
+          AND va425
+          THEN CASE WHEN ISFINITE(va824) THEN ROUND(va824, 12) END
           ELSE NULL
         END
       )
-    ) AS va822,
+    ) AS va831,
     (
-      va831 * 8193 - (
-        va831 * 8193 - va831
+      va840 * 8193 - (
+        va840 * 8193 - va840
       )
-    ) AS va832,
+    ) AS va841,
     (
       CASE
         WHEN (
           NOT (
-            va851 = se852 AND va851 = se853
+            va860 = se861 AND va860 = se862
           )
         )
         AND (
@@ -8707,180 +8810,180 @@ WITH values_0_1 AS (
             va51 = se120 AND va51 = se121
           )
         )
-        THEN CASE WHEN ISFINITE(va850) THEN ROUND(va850, 12) END
+        THEN CASE WHEN ISFINITE(va859) THEN ROUND(va859, 12) END
         ELSE NULL
       END
-    ) AS va854,
+    ) AS va863,
     (
       CASE
         WHEN (
           NOT (
-            va874 = se875 AND va874 = se876 AND va874 = se877
+            va883 = se884 AND va883 = se885 AND va883 = se886
           )
-        ) AND va878
-        THEN CASE WHEN ISFINITE(va873) THEN ROUND(va873, 12) END
+        ) AND va887
+        THEN CASE WHEN ISFINITE(va882) THEN ROUND(va882, 12) END
         ELSE NULL
       END
-    ) AS va879,
+    ) AS va888,
     (
-      va1074 * 8193 - (
-        va1074 * 8193 - va1074
+      va1083 * 8193 - (
+        va1083 * 8193 - va1083
       )
-    ) AS va1075,
+    ) AS va1084,
     (
       CASE
         WHEN (
           NOT (
-            va1110 = se1111
-            AND va1110 = se1112
-            AND va1110 = se1113
-            AND va1110 = se1114
-            AND va1110 = se1115
+            va1119 = se1120
+            AND va1119 = se1121
+            AND va1119 = se1122
+            AND va1119 = se1123
+            AND va1119 = se1124
           )
         )
         AND (
           NOT (
-            va851 = se852
-            AND va851 = se853
-            AND va851 = se1116
-            AND va851 = se1117
-            AND va851 = se1118
+            va860 = se861
+            AND va860 = se862
+            AND va860 = se1125
+            AND va860 = se1126
+            AND va860 = se1127
           )
         )
-        THEN CASE WHEN ISFINITE(va1109) THEN ROUND(va1109, 12) END
+        THEN CASE WHEN ISFINITE(va1118) THEN ROUND(va1118, 12) END
         ELSE NULL
       END
-    ) AS va1119,
+    ) AS va1128,
     (
       CASE
         WHEN (
           NOT (
-            va236 = se237
-            AND va236 = se238
-            AND va236 = se252
-            AND va236 = se253
-            AND va236 = se1136
-            AND va236 = se1137
-            AND va236 = se1138
+            va243 = se244
+            AND va243 = se245
+            AND va243 = se265
+            AND va243 = se266
+            AND va243 = se1145
+            AND va243 = se1146
+            AND va243 = se1147
           )
         )
         AND (
           NOT (
-            va1139 = se1140
-            AND va1139 = se1141
-            AND va1139 = se1142
-            AND va1139 = se1143
-            AND va1139 = se1144
-            AND va1139 = se1145
-            AND va1139 = se1146
+            va1148 = se1149
+            AND va1148 = se1150
+            AND va1148 = se1151
+            AND va1148 = se1152
+            AND va1148 = se1153
+            AND va1148 = se1154
+            AND va1148 = se1155
           )
         )
-        THEN CASE WHEN ISFINITE(va1135) THEN ROUND(va1135, 12) END
+        THEN CASE WHEN ISFINITE(va1144) THEN ROUND(va1144, 12) END
         ELSE NULL
       END
-    ) AS va1147,
+    ) AS va1156,
     (
       CASE
         WHEN (
           NOT (
-            va441 = se442 AND va441 = se443 AND va441 = se444
+            va450 = se451 AND va450 = se452 AND va450 = se453
           )
         )
         AND (
           NOT (
-            va1176 = se1177 AND va1176 = se1178 AND va1176 = se1179
+            va1185 = se1186 AND va1185 = se1187 AND va1185 = se1188
           )
         )
-        THEN CASE WHEN ISFINITE(va1175) THEN ROUND(va1175, 12) END
+        THEN CASE WHEN ISFINITE(va1184) THEN ROUND(va1184, 12) END
         ELSE NULL
       END
-    ) AS va1180,
+    ) AS va1189,
     (
-      va1230 * 8193 - (
-        va1230 * 8193 - va1230
+      va1239 * 8193 - (
+        va1239 * 8193 - va1239
       )
-    ) AS va1236,
+    ) AS va1245,
     (
-      va1261 * 8193 - (
-        va1261 * 8193 - va1261
+      va1270 * 8193 - (
+        va1270 * 8193 - va1270
       )
-    ) AS va1262,
+    ) AS va1271,
     (
       CASE
         WHEN (
           NOT (
-            va1271 = se1272
-            AND va1271 = se1273
-            AND va1271 = se1274
-            AND va1271 = se1275
-            AND va1271 = se1276
-            AND va1271 = se1277
-            AND va1271 = se1278
+            va1280 = se1281
+            AND va1280 = se1282
+            AND va1280 = se1283
+            AND va1280 = se1284
+            AND va1280 = se1285
+            AND va1280 = se1286
+            AND va1280 = se1287
           )
         )
         AND (
           NOT (
-            va955 = se1279
-            AND va955 = se1280
-            AND va955 = se1281
-            AND va955 = se1282
-            AND va955 = se1283
-            AND va955 = se1284
-            AND va955 = se1285
+            va964 = se1288
+            AND va964 = se1289
+            AND va964 = se1290
+            AND va964 = se1291
+            AND va964 = se1292
+            AND va964 = se1293
+            AND va964 = se1294
           )
         )
-        THEN CASE WHEN ISFINITE(va1270) THEN ROUND(va1270, 12) END
+        THEN CASE WHEN ISFINITE(va1279) THEN ROUND(va1279, 12) END
         ELSE NULL
       END
-    ) AS va1286,
+    ) AS va1295,
     (
       CASE
         WHEN (
           NOT (
-            va1309 = se1310
-            AND va1309 = se1311
-            AND va1309 = se1312
-            AND va1309 = se1313
-            AND va1309 = se1314
+            va1318 = se1319
+            AND va1318 = se1320
+            AND va1318 = se1321
+            AND va1318 = se1322
+            AND va1318 = se1323
           )
         )
         AND (
           NOT (
-            va1315 = se1316
-            AND va1315 = se1317
-            AND va1315 = se1318
-            AND va1315 = se1319
-            AND va1315 = se1320
+            va1324 = se1325
+            AND va1324 = se1326
+            AND va1324 = se1327
+            AND va1324 = se1328
+            AND va1324 = se1329
           )
         )
-        THEN CASE WHEN ISFINITE(va1308) THEN ROUND(va1308, 12) END
+        THEN CASE WHEN ISFINITE(va1317) THEN ROUND(va1317, 12) END
         ELSE NULL
       END
-    ) AS va1321,
+    ) AS va1330,
     (
-      va1332 * 8193 - (
-        va1332 * 8193 - va1332
+      va1341 * 8193 - (
+        va1341 * 8193 - va1341
       )
-    ) AS va1333,
+    ) AS va1342,
     (
-      va1343 * 8193 - (
-        va1343 * 8193 - va1343
+      va1352 * 8193 - (
+        va1352 * 8193 - va1352
       )
-    ) AS va1344,
+    ) AS va1353,
     (
       CASE
         WHEN (
           NOT (
-            va1371 = se1372
-            AND va1371 = se1373
-            AND va1371 = se1374
-            AND va1371 = se1375
-            AND va1371 = se1376
-            AND va1371 = se1377
-            AND va1371 = se1378
-            AND va1371 = se1379
-            AND va1371 = se1380
-            AND va1371 = se1381
+            va1380 = se1381
+            AND va1380 = se1382
+            AND va1380 = se1383
+            AND va1380 = se1384
+            AND va1380 = se1385
+            AND va1380 = se1386
+            AND va1380 = se1387
+            AND va1380 = se1388
+            AND va1380 = se1389
+            AND va1380 = se1390
           )
         )
         AND (
@@ -8894,13 +8997,13 @@ WITH values_0_1 AS (
             AND va69 = se76
             AND va69 = se77
             AND va69 = se78
-            AND va69 = se1382
+            AND va69 = se1391
           )
         )
-        THEN CASE WHEN ISFINITE(va1370) THEN ROUND(va1370, 12) END
+        THEN CASE WHEN ISFINITE(va1379) THEN ROUND(va1379, 12) END
         ELSE NULL
       END
-    ) AS va1383,
+    ) AS va1392,
     (
       CASE
         WHEN (
@@ -8913,135 +9016,123 @@ WITH values_0_1 AS (
             AND va85 = se91
             AND va85 = se92
             AND va85 = se93
-            AND va85 = se1406
-            AND va85 = se1407
-            AND va85 = se1408
+            AND va85 = se1415
+            AND va85 = se1416
+            AND va85 = se1417
           )
         )
         AND (
           NOT (
-            va1409 = se1410
-            AND va1409 = se1411
-            AND va1409 = se1412
-            AND va1409 = se1413
-            AND va1409 = se1414
-            AND va1409 = se1415
-            AND va1409 = se1416
-            AND va1409 = se1417
-            AND va1409 = se1418
-            AND va1409 = se1419
-            AND va1409 = se1420
+            va1418 = se1419
+            AND va1418 = se1420
+            AND va1418 = se1421
+            AND va1418 = se1422
+            AND va1418 = se1423
+            AND va1418 = se1424
+            AND va1418 = se1425
+            AND va1418 = se1426
+            AND va1418 = se1427
+            AND va1418 = se1428
+            AND va1418 = se1429
           )
         )
-        THEN CASE WHEN ISFINITE(va1405) THEN ROUND(va1405, 12) END
+        THEN CASE WHEN ISFINITE(va1414) THEN ROUND(va1414, 12) END
         ELSE NULL
       END
-    ) AS va1421,
+    ) AS va1430,
     (
-      va1437 * 8193 - (
-        va1437 * 8193 - va1437
+      va1446 * 8193 - (
+        va1446 * 8193 - va1446
       )
-    ) AS va1438,
+    ) AS va1447,
     (
       CASE
         WHEN (
           NOT (
-            va1450 = se1451
-            AND va1450 = se1452
-            AND va1450 = se1453
-            AND va1450 = se1454
-            AND va1450 = se1455
-            AND va1450 = se1456
-            AND va1450 = se1457
+            va1459 = se1460
+            AND va1459 = se1461
+            AND va1459 = se1462
+            AND va1459 = se1463
+            AND va1459 = se1464
+            AND va1459 = se1465
+            AND va1459 = se1466
           )
         )
         AND (
           NOT (
-            va1458 = se1459
-            AND va1458 = se1460
-            AND va1458 = se1461
-            AND va1458 = se1462
-            AND va1458 = se1463
-            AND va1458 = se1464
-            AND va1458 = se1465
+            va1467 = se1468
+            AND va1467 = se1469
+            AND va1467 = se1470
+            AND va1467 = se1471
+            AND va1467 = se1472
+            AND va1467 = se1473
+            AND va1467 = se1474
           )
         )
-        THEN CASE WHEN ISFINITE(va1449) THEN ROUND(va1449, 12) END
+        THEN CASE WHEN ISFINITE(va1458) THEN ROUND(va1458, 12) END
         ELSE NULL
       END
-    ) AS va1466,
+    ) AS va1475,
     (
       CASE
         WHEN (
           NOT (
-            va1271 = se1272 AND va1271 = se1273
+            va1280 = se1281 AND va1280 = se1282
           )
         )
         AND (
           NOT (
-            va955 = se1279 AND va955 = se1280
+            va964 = se1288 AND va964 = se1289
           )
         )
-        THEN CASE WHEN ISFINITE(va1497) THEN ROUND(va1497, 12) END
+        THEN CASE WHEN ISFINITE(va1506) THEN ROUND(va1506, 12) END
         ELSE NULL
       END
-    ) AS va1498,
+    ) AS va1507,
     (
-      va1543 * 8193 - (
-        va1543 * 8193 - va1543
+      va1552 * 8193 - (
+        va1552 * 8193 - va1552
       )
-    ) AS va1544,
+    ) AS va1553,
     (
-      CASE WHEN stock_row > 157 THEN va1558 END
-    ) AS va1559,
+      CASE WHEN stock_row > 157 THEN va1567 END
+    ) AS va1568,
     (
-      va1558 * 8193 - (
-        va1558 * 8193 - va1558
+      va1567 * 8193 - (
+        va1567 * 8193 - va1567
       )
-    ) AS va1563,
+    ) AS va1572,
     (
-      va1577 * 8193 - (
-        va1577 * 8193 - va1577
+      va1586 * 8193 - (
+        va1586 * 8193 - va1586
       )
-    ) AS va1578,
+    ) AS va1587,
     (
       CASE
-        WHEN va356
+        WHEN va365
         AND (
           NOT (
-            va1586 = se1587 AND va1586 = se1588 AND va1586 = se1589 AND va1586 = se1590
+            va1595 = se1596 AND va1595 = se1597 AND va1595 = se1598 AND va1595 = se1599
           )
         )
-        THEN CASE WHEN ISFINITE(va1585) THEN ROUND(va1585, 12) END
+        THEN CASE WHEN ISFINITE(va1594) THEN ROUND(va1594, 12) END
         ELSE NULL
       END
-    ) AS va1591,
+    ) AS va1600,
     (
       CASE
         WHEN stock_row > 14
         THEN (
-          va1638 * 8193 - (
-            va1638 * 8193 - va1638
+          va1647 * 8193 - (
+            va1647 * 8193 - va1647
           )
         )
       END
-    ) AS va1639,
-    ABS(va1684) AS va1685,
+    ) AS va1648,
+    ABS(va1693) AS va1694,
     (
       CASE
         WHEN (
-          NOT (
-            va1693 = se1694
-            AND va1693 = se1695
-            AND va1693 = se1696
-            AND va1693 = se1697
-            AND va1693 = se1698
-            AND va1693 = se1699
-            AND va1693 = se1700
-            AND va1693 = se1701
-          )
-        )
-        AND (
           NOT (
             va1702 = se1703
             AND va1702 = se1704
@@ -9053,99 +9144,111 @@ WITH values_0_1 AS (
             AND va1702 = se1710
           )
         )
-        THEN CASE WHEN ISFINITE(va1692) THEN ROUND(va1692, 12) END
+        AND (
+          NOT (
+            va1711 = se1712
+            AND va1711 = se1713
+            AND va1711 = se1714
+            AND va1711 = se1715
+            AND va1711 = se1716
+            AND va1711 = se1717
+            AND va1711 = se1718
+            AND va1711 = se1719
+          )
+        )
+        THEN CASE WHEN ISFINITE(va1701) THEN ROUND(va1701, 12) END
         ELSE NULL
       END
-    ) AS va1711,
+    ) AS va1720,
     (
       CASE
         WHEN (
           NOT (
-            va1721 = se1722
-            AND va1721 = se1723
-            AND va1721 = se1724
-            AND va1721 = se1725
-            AND va1721 = se1726
-            AND va1721 = se1727
+            va1730 = se1731
+            AND va1730 = se1732
+            AND va1730 = se1733
+            AND va1730 = se1734
+            AND va1730 = se1735
+            AND va1730 = se1736
           )
         )
         AND (
           NOT (
-            va1728 = se1729
-            AND va1728 = se1730
-            AND va1728 = se1731
-            AND va1728 = se1732
-            AND va1728 = se1733
-            AND va1728 = se1734
+            va1737 = se1738
+            AND va1737 = se1739
+            AND va1737 = se1740
+            AND va1737 = se1741
+            AND va1737 = se1742
+            AND va1737 = se1743
           )
         )
-        THEN CASE WHEN ISFINITE(va1720) THEN ROUND(va1720, 12) END
+        THEN CASE WHEN ISFINITE(va1729) THEN ROUND(va1729, 12) END
         ELSE NULL
       END
-    ) AS va1735,
+    ) AS va1744,
     (
-      va1767 * 8193 - (
-        va1767 * 8193 - va1767
+      va1776 * 8193 - (
+        va1776 * 8193 - va1776
       )
-    ) AS va1768,
+    ) AS va1777,
     (
-      va1800 * 8193 - (
-        va1800 * 8193 - va1800
+      va1809 * 8193 - (
+        va1809 * 8193 - va1809
       )
-    ) AS va1801,
+    ) AS va1810,
     (
-      va1810 * 8193 - (
-        va1810 * 8193 - va1810
+      va1819 * 8193 - (
+        va1819 * 8193 - va1819
       )
-    ) AS va1821,
+    ) AS va1830,
     (
       CASE
         WHEN (
           NOT (
-            va1586 = se1587
-            AND va1586 = se1588
-            AND va1586 = se1589
-            AND va1586 = se1590
-            AND va1586 = se1843
+            va1595 = se1596
+            AND va1595 = se1597
+            AND va1595 = se1598
+            AND va1595 = se1599
+            AND va1595 = se1852
           )
         )
         AND (
           NOT (
-            va1844 = se1845
-            AND va1844 = se1846
-            AND va1844 = se1847
-            AND va1844 = se1848
-            AND va1844 = se1849
+            va1853 = se1854
+            AND va1853 = se1855
+            AND va1853 = se1856
+            AND va1853 = se1857
+            AND va1853 = se1858
           )
         )
-        THEN CASE WHEN ISFINITE(va1842) THEN ROUND(va1842, 12) END
+        THEN CASE WHEN ISFINITE(va1851) THEN ROUND(va1851, 12) END
         ELSE NULL
       END
-    ) AS va1850,
+    ) AS va1859,
     (
       CASE
         WHEN (
           NOT (
-            va1889 = se1890 AND va1889 = se1891 AND va1889 = se1892 AND va1889 = se1893
+            va1898 = se1899 AND va1898 = se1900 AND va1898 = se1901 AND va1898 = se1902
           )
         )
-        AND va440
-        THEN CASE WHEN ISFINITE(va1888) THEN ROUND(va1888, 12) END
+        AND va449
+        THEN CASE WHEN ISFINITE(va1897) THEN ROUND(va1897, 12) END
         ELSE NULL
       END
-    ) AS va1894,
+    ) AS va1903,
     (
       CASE
         WHEN (
           NOT (
-            va1205 = se1206
-            AND va1205 = se1904
-            AND va1205 = se1905
-            AND va1205 = se1906
-            AND va1205 = se1907
-            AND va1205 = se1908
-            AND va1205 = se1909
-            AND va1205 = se1910
+            va1214 = se1215
+            AND va1214 = se1913
+            AND va1214 = se1914
+            AND va1214 = se1915
+            AND va1214 = se1916
+            AND va1214 = se1917
+            AND va1214 = se1918
+            AND va1214 = se1919
           )
         )
         AND (
@@ -9160,22 +9263,22 @@ WITH values_0_1 AS (
             AND va51 = se127
           )
         )
-        THEN CASE WHEN ISFINITE(va1903) THEN ROUND(va1903, 12) END
+        THEN CASE WHEN ISFINITE(va1912) THEN ROUND(va1912, 12) END
         ELSE NULL
       END
-    ) AS va1911,
+    ) AS va1920,
     (
       CASE
         WHEN (
           NOT (
-            va1693 = se1694 AND va1693 = se1695 AND va1693 = se1696
+            va1702 = se1703 AND va1702 = se1704 AND va1702 = se1705
           )
         )
-        AND va1392
-        THEN CASE WHEN ISFINITE(va1928) THEN ROUND(va1928, 12) END
+        AND va1401
+        THEN CASE WHEN ISFINITE(va1937) THEN ROUND(va1937, 12) END
         ELSE NULL
       END
-    ) AS va1929,
+    ) AS va1938,
     (
       CASE
         WHEN (
@@ -9190,85 +9293,85 @@ WITH values_0_1 AS (
         )
         AND (
           NOT (
-            va1953 = se1954
-            AND va1953 = se1955
-            AND va1953 = se1956
-            AND va1953 = se1957
-            AND va1953 = se1958
-            AND va1953 = se1959
+            va1962 = se1963
+            AND va1962 = se1964
+            AND va1962 = se1965
+            AND va1962 = se1966
+            AND va1962 = se1967
+            AND va1962 = se1968
           )
         )
-        THEN CASE WHEN ISFINITE(va1952) THEN ROUND(va1952, 12) END
+        THEN CASE WHEN ISFINITE(va1961) THEN ROUND(va1961, 12) END
         ELSE NULL
       END
-    ) AS va1960,
+    ) AS va1969,
     (
-      va2004 * 8193 - (
-        va2004 * 8193 - va2004
+      va2013 * 8193 - (
+        va2013 * 8193 - va2013
       )
-    ) AS va2005,
+    ) AS va2014,
     (
-      CASE WHEN stock_row > 62 THEN va2021 END
-    ) AS va2022,
+      CASE WHEN stock_row > 62 THEN va2030 END
+    ) AS va2031,
     (
-      va2021 * 8193 - (
-        va2021 * 8193 - va2021
+      va2030 * 8193 - (
+        va2030 * 8193 - va2030
       )
-    ) AS va2030,
+    ) AS va2039,
     (
       CASE
-        WHEN va239 AND (
+        WHEN va246 AND (
           NOT (
-            va417 = se418 AND va417 = se419
+            va426 = se427 AND va426 = se428
           )
         )
-        THEN CASE WHEN ISFINITE(va2089) THEN ROUND(va2089, 12) END
+        THEN CASE WHEN ISFINITE(va2098) THEN ROUND(va2098, 12) END
         ELSE NULL
       END
-    ) AS va2090,
-    va2131 * stock_row AS va2132,
+    ) AS va2099,
+    va2140 * stock_row AS va2141,
     (
-      va2145 * 8193 - (
-        va2145 * 8193 - va2145
+      va2154 * 8193 - (
+        va2154 * 8193 - va2154
       )
-    ) AS va2152,
+    ) AS va2161,
     (
       (
         CASE
-          WHEN va2263
+          WHEN va2272
           AND (
             NOT (
-              va2264 = se2265 AND va2264 = se2266 AND va2264 = se2267 AND va2264 = se2268
+              va2273 = se2274 AND va2273 = se2275 AND va2273 = se2276 AND va2273 = se2277
             )
           )
-          THEN CASE WHEN ISFINITE(va2262) THEN ROUND(va2262, 12) END
+          THEN CASE WHEN ISFINITE(va2271) THEN ROUND(va2271, 12) END
           ELSE NULL
         END
       ) - (
         CASE
-          WHEN NOT va2271 IS NULL
+          WHEN NOT va2280 IS NULL
           THEN (
-            se2272 + ROUND(se2273 * day_rows)
+            se2281 + ROUND(se2282 * day_rows)
           ) / (
-            2 * se2274
+            2 * se2283
           )
         END
       )
-    ) AS va2275,
+    ) AS va2284,
     (
-      CASE WHEN va2316 THEN (
-        CASE WHEN se2312 = 20 THEN se2311 END
+      CASE WHEN va2325 THEN (
+        CASE WHEN se2321 = 20 THEN se2320 END
       ) ELSE NULL END
-    ) AS va2317,
+    ) AS va2326,
     (
       CASE
-        WHEN va2316
+        WHEN va2325
         THEN (
-          CASE WHEN se2312 = 20 THEN se2323 END
+          CASE WHEN se2321 = 20 THEN se2332 END
         ) * CAST(0.9233805168766388 AS DOUBLE)
         ELSE NULL
       END
-    ) AS va2324
+    ) AS va2333
   FROM values_3_1
 ), values_3_3 AS (
   SELECT
@@ -9279,328 +9382,325 @@ WITH values_0_1 AS (
     close,
     day_rows,
     industry_l3,
-    se1011,
-    se1013,
-    se1017,
-    se1031,
-    se1032,
-    se1033,
-    se1049,
-    se1050,
-    se1051,
-    se1052,
-    se1053,
+    se1001,
+    se1020,
+    se1022,
+    se1026,
+    se1040,
+    se1041,
+    se1042,
+    se1058,
+    se1059,
+    se1060,
+    se1061,
     se1062,
-    se1063,
-    se1064,
-    se1092,
-    se1093,
-    se1094,
-    se1095,
-    se1096,
-    se1140,
-    se1156,
-    se1157,
-    se1158,
+    se1071,
+    se1072,
+    se1073,
+    se1101,
+    se1102,
+    se1103,
+    se1104,
+    se1105,
+    se1149,
+    se1165,
+    se1166,
+    se1167,
     se120,
-    se1206,
-    se1209,
-    se1234,
-    se1316,
-    se1351,
-    se1395,
-    se1396,
-    se1397,
-    se1459,
+    se1215,
+    se1218,
+    se1243,
+    se1325,
+    se1360,
+    se1404,
+    se1405,
+    se1406,
+    se1468,
     se151,
-    se1514,
-    se1520,
-    se1521,
-    se1522,
     se1523,
-    se1524,
-    se1651,
-    se1655,
-    se1743,
-    se1759,
-    se1760,
-    se1761,
-    se1779,
-    se1814,
-    se1815,
-    se1816,
-    se1817,
-    se1818,
-    se1819,
-    se1820,
+    se1529,
+    se1530,
+    se1531,
+    se1532,
+    se1533,
+    se1660,
+    se1664,
+    se1752,
+    se1768,
+    se1769,
+    se1770,
+    se1788,
+    se1823,
+    se1824,
+    se1825,
+    se1826,
+    se1827,
+    se1828,
+    se1829,
     se190,
-    se1979,
-    se2034,
-    se2045,
-    se2046,
-    se2047,
-    se2048,
-    se2052,
-    se2053,
+    se1988,
+    se2043,
     se2054,
     se2055,
     se2056,
     se2057,
-    se2058,
-    se2059,
-    se2060,
     se2061,
     se2062,
-    se2108,
-    se2109,
-    se2149,
-    se2150,
-    se2151,
-    se2226,
-    se2246,
-    se2247,
-    se2248,
-    se265,
-    se266,
-    se267,
-    se268,
-    se269,
-    se358,
-    se360,
-    se378,
-    se493,
-    se494,
-    se495,
-    se542,
-    se544,
-    se545,
-    se550,
-    se591,
-    se595,
+    se2063,
+    se2064,
+    se2065,
+    se2066,
+    se2067,
+    se2068,
+    se2069,
+    se2070,
+    se2071,
+    se2117,
+    se2118,
+    se2158,
+    se2159,
+    se2160,
+    se2235,
+    se2255,
+    se2256,
+    se2257,
+    se274,
+    se275,
+    se276,
+    se277,
+    se278,
+    se367,
+    se369,
+    se387,
+    se502,
+    se503,
+    se504,
+    se551,
+    se553,
+    se554,
+    se559,
     se60,
-    se615,
-    se616,
-    se617,
-    se618,
+    se600,
+    se604,
+    se624,
+    se625,
+    se626,
     se627,
-    se628,
-    se629,
-    se635,
-    se668,
-    se669,
-    se670,
-    se762,
-    se770,
+    se636,
+    se637,
+    se638,
+    se644,
+    se677,
+    se678,
+    se679,
     se771,
-    se825,
-    se826,
-    se827,
-    se916,
-    se917,
-    se918,
+    se779,
+    se780,
+    se834,
+    se835,
+    se836,
     se925,
-    se947,
-    se948,
-    se949,
-    se992,
-    va1016,
-    va1019,
-    va1030,
-    va1037,
-    va1038,
-    va1042,
-    va1048,
-    va1061,
+    se926,
+    se927,
+    se934,
+    se956,
+    se957,
+    se958,
+    va1025,
+    va1028,
+    va1039,
+    va1046,
+    va1047,
+    va1051,
+    va1057,
     va107,
-    va1075,
-    va1091,
-    va1104,
-    va1139,
-    va1155,
-    va1163,
-    va1199,
-    va1204,
-    va1205,
+    va1070,
+    va1084,
+    va1100,
+    va1113,
+    va1148,
+    va1164,
+    va1172,
     va1208,
-    va1219,
-    va1230,
-    va1233,
-    va1236,
-    va1262,
-    va1286,
-    va1305,
+    va1213,
+    va1214,
+    va1217,
+    va1228,
+    va1239,
+    va1242,
+    va1245,
+    va1271,
+    va1295,
     va131,
-    va1315,
-    va1321,
-    va1333,
-    va1344,
+    va1314,
+    va1324,
+    va1330,
+    va1342,
     va135,
-    va1354,
-    va1392,
-    va1394,
+    va1353,
+    va1363,
     va140,
-    va1438,
-    va1458,
+    va1401,
+    va1403,
+    va1447,
     va146,
-    va1495,
-    va1498,
-    va1513,
-    va1515,
-    va1519,
+    va1467,
+    va1504,
+    va1507,
     va152,
-    va1525,
-    va1544,
-    va1559,
-    va1563,
-    va1578,
+    va1522,
+    va1524,
+    va1528,
+    va1534,
+    va1553,
+    va1568,
+    va1572,
     va158,
-    va1601,
-    va1605,
-    va1639,
-    va1649,
-    va1650,
-    va1670,
-    va1672,
-    va1684,
-    va1746,
+    va1587,
+    va1610,
+    va1614,
+    va1648,
+    va1658,
+    va1659,
+    va1679,
+    va1681,
+    va1693,
     va175,
-    va1758,
-    va1768,
+    va1755,
+    va1767,
     va1777,
-    va1778,
-    va1801,
-    va1806,
+    va1786,
+    va1787,
     va1810,
-    va1813,
-    va1821,
-    va1850,
-    va1860,
-    va1882,
+    va1815,
+    va1819,
+    va1822,
+    va1830,
+    va1859,
+    va1869,
     va189,
+    va1891,
     va191,
-    va1911,
     va192,
-    va1929,
-    va1944,
-    va1960,
-    va1977,
-    va1978,
-    va199,
-    va2005,
-    va2017,
-    va2021,
-    va2022,
+    va1920,
+    va1938,
+    va1953,
+    va1969,
+    va1986,
+    va1987,
+    va2014,
     va2026,
     va2030,
-    va2033,
-    va2044,
-    va205,
-    va2051,
-    va206,
-    va2090,
-    va2104,
-    va2107,
-    va2131,
-    va2132,
-    va2142,
-    va2145,
-    va2148,
-    va2152,
-    va2177,
-    va2181,
-    va2199,
-    va2229,
-    va2245,
-    va227,
-    va2275,
-    va2280,
-    va2287,
-    va2294,
-    va2308,
-    va2331,
-    va251,
-    va254,
-    va279,
-    va282,
-    va287,
-    va294,
-    va313,
-    va320,
-    va338,
-    va349,
-    va357,
-    va362,
-    va370,
-    va380,
+    va2031,
+    va2035,
+    va2039,
+    va2042,
+    va2053,
+    va2060,
+    va207,
+    va2099,
+    va2113,
+    va2116,
+    va2140,
+    va2141,
+    va2151,
+    va2154,
+    va2157,
+    va2161,
+    va2186,
+    va2190,
+    va2208,
+    va2238,
+    va2254,
+    va2284,
+    va2289,
+    va2296,
+    va2303,
+    va2317,
+    va234,
+    va2340,
+    va261,
+    va288,
+    va291,
+    va296,
+    va303,
+    va322,
+    va329,
+    va347,
+    va358,
+    va366,
+    va371,
+    va379,
     va389,
-    va404,
-    va408,
-    va423,
-    va446,
+    va398,
+    va413,
+    va417,
+    va432,
     va45,
-    va457,
-    va481,
-    va491,
-    va492,
+    va455,
+    va466,
+    va490,
+    va500,
+    va501,
     va51,
-    va513,
-    va533,
-    va540,
-    va541,
+    va522,
+    va542,
     va549,
     va55,
-    va557,
+    va550,
     va558,
-    va574,
-    va587,
-    va589,
+    va566,
+    va567,
+    va583,
     va59,
-    va590,
+    va596,
+    va598,
+    va599,
     va6,
-    va606,
-    va607,
-    va626,
-    va633,
-    va634,
-    va648,
-    va658,
+    va615,
+    va616,
+    va635,
+    va642,
+    va643,
+    va657,
     va667,
-    va686,
-    va689,
-    va699,
-    va712,
-    va716,
-    va718,
-    va731,
+    va676,
+    va695,
+    va698,
+    va708,
+    va721,
+    va725,
+    va727,
     va740,
-    va757,
-    va759,
-    va764,
-    va774,
-    va788,
+    va749,
+    va766,
+    va768,
+    va773,
+    va783,
     va79,
-    va798,
-    va803,
-    va804,
-    va822,
-    va824,
-    va832,
-    va845,
+    va797,
+    va807,
+    va812,
+    va813,
+    va831,
+    va833,
+    va841,
     va854,
-    va879,
-    va901,
-    va909,
-    va915,
-    va923,
+    va863,
+    va888,
+    va910,
+    va918,
     va924,
-    va934,
-    va938,
+    va932,
+    va933,
     va94,
-    va960,
-    va968,
-    va982,
-    va983,
-    va987,
+    va943,
+    va947,
+    va969,
+    va977,
+    va991,
+    va992,
+    va996,
     volume,
     vwap,
     (
@@ -9615,115 +9715,137 @@ WITH values_0_1 AS (
     ) AS va164,
     (
       (
-        CASE WHEN NOT va209 IS NULL THEN CASE WHEN va205 THEN va209 ELSE 0 END END
-      ) * va213
-    ) AS va214,
+        CASE
+          WHEN NOT va210 IS NULL
+          THEN CASE
+            WHEN (
+              NOT (
+                va211 = se212 AND va211 = se213 AND va211 = se214 AND va211 = se215
+              )
+            )
+            THEN va210
+            ELSE 0
+          END
+        END
+      ) * va220
+    ) AS va221,
     (
-      va240 * 8193 - (
-        va240 * 8193 - va240
+      va247 * 8193 - (
+        va247 * 8193 - va247
       )
-    ) AS va241,
+    ) AS va248,
     (
       (
-        CASE WHEN NOT va257 IS NULL THEN CASE WHEN va254 THEN va257 ELSE 0 END END
-      ) * va213
-    ) AS va258,
+        CASE
+          WHEN NOT va264 IS NULL
+          THEN CASE
+            WHEN (
+              NOT (
+                va243 = se244 AND va243 = se245 AND va243 = se265 AND va243 = se266
+              )
+            )
+            THEN va264
+            ELSE 0
+          END
+        END
+      ) * va220
+    ) AS va267,
     (
-      CASE WHEN NOT va375 IS NULL AND NOT va376 IS NULL THEN (
-        va375 OR va376
+      CASE WHEN NOT va384 IS NULL AND NOT va385 IS NULL THEN (
+        va384 OR va385
       ) END
-    ) AS va377,
+    ) AS va386,
     (
-      va619 * 8193 - (
-        va619 * 8193 - va619
+      va628 * 8193 - (
+        va628 * 8193 - va628
       )
-    ) AS va620,
+    ) AS va629,
     (
-      va778 * 8193 - (
-        va778 * 8193 - va778
+      va787 * 8193 - (
+        va787 * 8193 - va787
       )
-    ) AS va779,
-    va879 * stock_row AS va880,
+    ) AS va788,
+    va888 * stock_row AS va889,
     (
-      va1119 * 8193 - (
-        va1119 * 8193 - va1119
+      va1128 * 8193 - (
+        va1128 * 8193 - va1128
       )
-    ) AS va1120,
+    ) AS va1129,
     (
-      va1147 * 8193 - (
-        va1147 * 8193 - va1147
+      va1156 * 8193 - (
+        va1156 * 8193 - va1156
       )
-    ) AS va1148,
+    ) AS va1157,
     (
-      va1180 * 8193 - (
-        va1180 * 8193 - va1180
+      va1189 * 8193 - (
+        va1189 * 8193 - va1189
       )
-    ) AS va1181,
+    ) AS va1190,
     (
-      va1383 * 8193 - (
-        va1383 * 8193 - va1383
+      va1392 * 8193 - (
+        va1392 * 8193 - va1392
       )
-    ) AS va1384,
+    ) AS va1393,
     (
-      va1421 * 8193 - (
-        va1421 * 8193 - va1421
+      va1430 * 8193 - (
+        va1430 * 8193 - va1430
       )
-    ) AS va1422,
+    ) AS va1431,
     (
-      va1466 * 8193 - (
-        va1466 * 8193 - va1466
+      va1475 * 8193 - (
+        va1475 * 8193 - va1475
       )
-    ) AS va1467,
+    ) AS va1476,
     (
-      va1591 * 8193 - (
-        va1591 * 8193 - va1591
+      va1600 * 8193 - (
+        va1600 * 8193 - va1600
       )
-    ) AS va1592,
+    ) AS va1601,
     (
       CASE
         WHEN stock_row > 4
         THEN CASE
           WHEN (
-            va1685 > 0
+            va1694 > 0
             OR (
-              va1687 = FLOOR(va1687) AND (
-                va1685 <> 0 OR va1687 >= 0
+              va1696 = FLOOR(va1696) AND (
+                va1694 <> 0 OR va1696 >= 0
               )
             )
             OR (
-              va1685 = 0 AND va1687 > 0
+              va1694 = 0 AND va1696 > 0
             )
           )
-          THEN POWER(va1685, va1687)
+          THEN POWER(va1694, va1696)
         END
       END
-    ) AS va1688,
+    ) AS va1697,
     (
-      va1711 * 8193 - (
-        va1711 * 8193 - va1711
+      va1720 * 8193 - (
+        va1720 * 8193 - va1720
       )
-    ) AS va1712,
+    ) AS va1721,
     (
-      va1735 * 8193 - (
-        va1735 * 8193 - va1735
+      va1744 * 8193 - (
+        va1744 * 8193 - va1744
       )
-    ) AS va1736,
+    ) AS va1745,
     (
-      va1894 * 8193 - (
-        va1894 * 8193 - va1894
+      va1903 * 8193 - (
+        va1903 * 8193 - va1903
       )
-    ) AS va1895,
-    va1911 * stock_row AS va1912,
+    ) AS va1904,
+    va1920 * stock_row AS va1921,
     (
-      va2317 * 8193 - (
-        va2317 * 8193 - va2317
+      va2326 * 8193 - (
+        va2326 * 8193 - va2326
       )
-    ) AS va2318,
+    ) AS va2327,
     (
-      va2324 * 8193 - (
-        va2324 * 8193 - va2324
+      va2333 * 8193 - (
+        va2333 * 8193 - va2333
       )
-    ) AS va2325
+    ) AS va2334
   FROM values_3_2
 ), values_3_4 AS (
   SELECT
@@ -9734,387 +9856,375 @@ WITH values_0_1 AS (
     close,
     day_rows,
     industry_l3,
-    se1011,
-    se1013,
-    se1017,
-    se1031,
-    se1032,
-    se1033,
-    se1049,
-    se1050,
-    se1051,
-    se1052,
-    se1053,
+    se1001,
+    se1020,
+    se1022,
+    se1026,
+    se1040,
+    se1041,
+    se1042,
+    se1058,
+    se1059,
+    se1060,
+    se1061,
     se1062,
-    se1063,
-    se1064,
-    se1092,
-    se1093,
-    se1094,
-    se1095,
-    se1096,
-    se1140,
-    se1156,
-    se1157,
-    se1158,
+    se1071,
+    se1072,
+    se1073,
+    se1101,
+    se1102,
+    se1103,
+    se1104,
+    se1105,
+    se1149,
+    se1165,
+    se1166,
+    se1167,
     se120,
-    se1206,
-    se1209,
-    se1234,
-    se1316,
-    se1351,
-    se1395,
-    se1396,
-    se1397,
-    se1459,
+    se1215,
+    se1218,
+    se1243,
+    se1325,
+    se1360,
+    se1404,
+    se1405,
+    se1406,
+    se1468,
     se151,
-    se1514,
-    se1520,
-    se1521,
-    se1522,
     se1523,
-    se1524,
-    se1651,
-    se1655,
-    se1743,
-    se1759,
-    se1760,
-    se1761,
-    se1779,
-    se1814,
-    se1815,
-    se1816,
-    se1817,
-    se1818,
-    se1819,
-    se1820,
+    se1529,
+    se1530,
+    se1531,
+    se1532,
+    se1533,
+    se1660,
+    se1664,
+    se1752,
+    se1768,
+    se1769,
+    se1770,
+    se1788,
+    se1823,
+    se1824,
+    se1825,
+    se1826,
+    se1827,
+    se1828,
+    se1829,
     se190,
-    se1979,
-    se2034,
-    se2045,
-    se2046,
-    se2047,
-    se2048,
-    se2052,
-    se2053,
+    se1988,
+    se2043,
     se2054,
     se2055,
     se2056,
     se2057,
-    se2058,
-    se2059,
-    se2060,
     se2061,
     se2062,
-    se2108,
-    se2109,
-    se2149,
-    se2150,
-    se2151,
-    se2226,
-    se2246,
-    se2247,
-    se2248,
-    se265,
-    se266,
-    se267,
-    se268,
-    se269,
-    se358,
-    se360,
-    se493,
-    se494,
-    se495,
-    se542,
-    se544,
-    se545,
-    se550,
-    se591,
-    se595,
+    se2063,
+    se2064,
+    se2065,
+    se2066,
+    se2067,
+    se2068,
+    se2069,
+    se2070,
+    se2071,
+    se2117,
+    se2118,
+    se2158,
+    se2159,
+    se2160,
+    se2235,
+    se2255,
+    se2256,
+    se2257,
+    se274,
+    se275,
+    se276,
+    se277,
+    se278,
+    se367,
+    se369,
+    se502,
+    se503,
+    se504,
+    se551,
+    se553,
+    se554,
+    se559,
     se60,
-    se615,
-    se616,
-    se617,
-    se618,
+    se600,
+    se604,
+    se624,
+    se625,
+    se626,
     se627,
-    se628,
-    se629,
-    se635,
-    se668,
-    se669,
-    se670,
-    se762,
-    se770,
+    se636,
+    se637,
+    se638,
+    se644,
+    se677,
+    se678,
+    se679,
     se771,
-    se825,
-    se826,
-    se827,
-    se916,
-    se917,
-    se918,
+    se779,
+    se780,
+    se834,
+    se835,
+    se836,
     se925,
-    se947,
-    se948,
-    se949,
-    se992,
-    va1016,
-    va1019,
-    va1030,
-    va1037,
-    va1038,
-    va1042,
-    va1048,
-    va1061,
+    se926,
+    se927,
+    se934,
+    se956,
+    se957,
+    se958,
+    va1025,
+    va1028,
+    va1039,
+    va1046,
+    va1047,
+    va1051,
+    va1057,
     va107,
-    va1075,
-    va1091,
-    va1104,
-    va1120,
-    va1139,
+    va1070,
+    va1084,
+    va1100,
+    va1113,
+    va1129,
     va1148,
-    va1155,
-    va1163,
-    va1181,
-    va1199,
-    va1204,
-    va1205,
+    va1157,
+    va1164,
+    va1172,
+    va1190,
     va1208,
-    va1219,
-    va1230,
-    va1233,
-    va1236,
-    va1262,
-    va1286,
-    va1305,
+    va1213,
+    va1214,
+    va1217,
+    va1228,
+    va1239,
+    va1242,
+    va1245,
+    va1271,
+    va1295,
     va131,
-    va1315,
-    va1321,
-    va1333,
-    va1344,
+    va1314,
+    va1324,
+    va1330,
+    va1342,
     va135,
-    va1354,
-    va1384,
-    va1392,
-    va1394,
+    va1353,
+    va1363,
+    va1393,
     va140,
-    va1422,
-    va1438,
-    va1458,
+    va1401,
+    va1403,
+    va1431,
+    va1447,
     va146,
     va1467,
-    va1495,
-    va1498,
-    va1513,
-    va1515,
-    va1519,
+    va1476,
+    va1504,
+    va1507,
     va152,
-    va1525,
-    va1544,
-    va1559,
-    va1563,
-    va1578,
+    va1522,
+    va1524,
+    va1528,
+    va1534,
+    va1553,
+    va1568,
+    va1572,
     va158,
-    va1592,
+    va1587,
     va1601,
-    va1605,
-    va1639,
+    va1610,
+    va1614,
     va164,
-    va1649,
-    va1650,
-    va1670,
-    va1672,
-    va1712,
-    va1736,
-    va1746,
+    va1648,
+    va1658,
+    va1659,
+    va1679,
+    va1681,
+    va1721,
+    va1745,
     va175,
-    va1758,
-    va1768,
+    va1755,
+    va1767,
     va1777,
-    va1778,
-    va1801,
-    va1806,
+    va1786,
+    va1787,
     va1810,
-    va1813,
-    va1821,
-    va1850,
-    va1860,
-    va1882,
+    va1815,
+    va1819,
+    va1822,
+    va1830,
+    va1859,
+    va1869,
     va189,
-    va1895,
+    va1891,
+    va1904,
     va191,
-    va1911,
-    va1912,
     va192,
-    va1929,
-    va1944,
-    va1960,
-    va1977,
-    va1978,
-    va2005,
-    va2017,
-    va2021,
-    va2022,
+    va1920,
+    va1921,
+    va1938,
+    va1953,
+    va1969,
+    va1986,
+    va1987,
+    va2014,
     va2026,
     va2030,
-    va2033,
-    va2044,
-    va2051,
-    va2090,
-    va2104,
-    va2107,
-    va2131,
-    va2132,
-    va2142,
-    va2145,
-    va2148,
-    va2152,
-    va2177,
-    va2181,
-    va2199,
-    va2229,
-    va2245,
-    va227,
-    va2275,
-    va2280,
-    va2287,
-    va2294,
-    va2308,
-    va2318,
-    va2325,
-    va2331,
-    va241,
-    va279,
-    va282,
-    va287,
-    va294,
-    va313,
-    va320,
-    va338,
-    va349,
-    va357,
-    va362,
-    va370,
-    va389,
-    va404,
-    va408,
-    va423,
-    va446,
+    va2031,
+    va2035,
+    va2039,
+    va2042,
+    va2053,
+    va2060,
+    va2099,
+    va2113,
+    va2116,
+    va2140,
+    va2141,
+    va2151,
+    va2154,
+    va2157,
+    va2161,
+    va2186,
+    va2190,
+    va2208,
+    va2238,
+    va2254,
+    va2284,
+    va2289,
+    va2296,
+    va2303,
+    va2317,
+    va2327,
+    va2334,
+    va234,
+    va2340,
+    va248,
+    va288,
+    va291,
+    va296,
+    va303,
+    va322,
+    va329,
+    va347,
+    va358,
+    va366,
+    va371,
+    va379,
+    va398,
+    va413,
+    va417,
+    va432,
     va45,
-    va457,
-    va481,
-    va491,
-    va492,
+    va455,
+    va466,
+    va490,
+    va500,
+    va501,
     va51,
-    va513,
-    va533,
-    va540,
-    va541,
+    va522,
+    va542,
     va549,
     va55,
-    va557,
+    va550,
     va558,
-    va574,
-    va587,
-    va589,
+    va566,
+    va567,
+    va583,
     va59,
-    va590,
+    va596,
+    va598,
+    va599,
     va6,
-    va606,
-    va607,
-    va620,
-    va626,
-    va633,
-    va634,
-    va648,
-    va658,
+    va615,
+    va616,
+    va629,
+    va635,
+    va642,
+    va643,
+    va657,
     va667,
-    va686,
-    va689,
-    va699,
-    va712,
-    va716,
-    va718,
-    va731,
+    va676,
+    va695,
+    va698,
+    va708,
+    va721,
+    va725,
+    va727,
     va740,
-    va757,
-    va759,
-    va764,
-    va774,
-    va779,
+    va749,
+    va766,
+    va768,
+    va773,
+    va783,
     va788,
     va79,
-    va798,
-    va803,
-    va804,
-    va822,
-    va824,
-    va832,
-    va845,
+    va797,
+    va807,
+    va812,
+    va813,
+    va831,
+    va833,
+    va841,
     va854,
-    va879,
-    va880,
-    va901,
-    va909,
-    va915,
-    va923,
+    va863,
+    va888,
+    va889,
+    va910,
+    va918,
     va924,
-    va934,
-    va938,
+    va932,
+    va933,
     va94,
-    va960,
-    va968,
-    va982,
-    va983,
-    va987,
+    va943,
+    va947,
+    va969,
+    va977,
+    va991,
+    va992,
+    va996,
     volume,
     vwap,
     (
       CASE
-        WHEN va214 = 0
+        WHEN va221 = 0 OR ABS(va207) <= CAST(1e-12 AS DOUBLE) * va221
         THEN 0
-        ELSE (
-          CASE
-            WHEN va205 AND va206
-            THEN CASE WHEN ISFINITE(va199) THEN ROUND(va199, 12) END
-            ELSE NULL
-          END
-        ) * va214
+        ELSE va207
       END
-    ) AS va215,
+    ) AS va222,
     (
       CASE
-        WHEN va258 = 0
+        WHEN va267 = 0 OR ABS(va261) <= CAST(1e-12 AS DOUBLE) * va267
         THEN 0
-        ELSE (
-          CASE
-            WHEN va254 AND va206
-            THEN CASE WHEN ISFINITE(va251) THEN ROUND(va251, 12) END
-            ELSE NULL
-          END
-        ) * va258
+        ELSE va261
       END
-    ) AS va259,
+    ) AS va268,
     (
       CASE
-        WHEN va377
+        WHEN va386
         THEN (
           CASE WHEN stock_row > 99 THEN (
             -(
-              close - se378
+              close - se387
             )
           ) END
         )
-        WHEN NOT va377
+        WHEN NOT va386
         THEN (
-          CASE WHEN stock_row > 3 THEN va380 END
+          CASE WHEN stock_row > 3 THEN va389 END
         )
       END
-    ) AS va381,
+    ) AS va390,
     (
-      CAST(SIGN(va1684) AS DOUBLE) * (
-        CASE WHEN ISFINITE(va1688) THEN va1688 END
+      CAST(SIGN(va1693) AS DOUBLE) * (
+        CASE WHEN ISFINITE(va1697) THEN va1697 END
       )
-    ) AS va1689
+    ) AS va1698
   FROM values_3_3
 ), values_3_5 AS (
   SELECT
@@ -10125,352 +10235,352 @@ WITH values_0_1 AS (
     close,
     day_rows,
     industry_l3,
-    se1011,
-    se1013,
-    se1017,
-    se1031,
-    se1032,
-    se1033,
-    se1049,
-    se1050,
-    se1051,
-    se1052,
-    se1053,
+    se1001,
+    se1020,
+    se1022,
+    se1026,
+    se1040,
+    se1041,
+    se1042,
+    se1058,
+    se1059,
+    se1060,
+    se1061,
     se1062,
-    se1063,
-    se1064,
-    se1092,
-    se1093,
-    se1094,
-    se1095,
-    se1096,
-    se1140,
-    se1156,
-    se1157,
-    se1158,
+    se1071,
+    se1072,
+    se1073,
+    se1101,
+    se1102,
+    se1103,
+    se1104,
+    se1105,
+    se1149,
+    se1165,
+    se1166,
+    se1167,
     se120,
-    se1206,
-    se1209,
-    se1234,
-    se1316,
-    se1351,
-    se1395,
-    se1396,
-    se1397,
-    se1459,
+    se1215,
+    se1218,
+    se1243,
+    se1325,
+    se1360,
+    se1404,
+    se1405,
+    se1406,
+    se1468,
     se151,
-    se1514,
-    se1520,
-    se1521,
-    se1522,
     se1523,
-    se1524,
-    se1651,
-    se1655,
-    se1743,
-    se1759,
-    se1760,
-    se1761,
-    se1779,
-    se1814,
-    se1815,
-    se1816,
-    se1817,
-    se1818,
-    se1819,
-    se1820,
+    se1529,
+    se1530,
+    se1531,
+    se1532,
+    se1533,
+    se1660,
+    se1664,
+    se1752,
+    se1768,
+    se1769,
+    se1770,
+    se1788,
+    se1823,
+    se1824,
+    se1825,
+    se1826,
+    se1827,
+    se1828,
+    se1829,
     se190,
-    se1979,
-    se2034,
-    se2045,
-    se2046,
-    se2047,
-    se2048,
-    se2052,
-    se2053,
+    se1988,
+    se2043,
     se2054,
     se2055,
     se2056,
     se2057,
-    se2058,
-    se2059,
-    se2060,
     se2061,
     se2062,
-    se2108,
-    se2109,
-    se2149,
-    se2150,
-    se2151,
-    se2226,
-    se2246,
-    se2247,
-    se2248,
-    se265,
-    se266,
-    se267,
-    se268,
-    se269,
-    se358,
-    se360,
-    se493,
-    se494,
-    se495,
-    se542,
-    se544,
-    se545,
-    se550,
-    se591,
-    se595,
+    se2063,
+    se2064,
+    se2065,
+    se2066,
+    se2067,
+    se2068,
+    se2069,
+    se2070,
+    se2071,
+    se2117,
+    se2118,
+    se2158,
+    se2159,
+    se2160,
+    se2235,
+    se2255,
+    se2256,
+    se2257,
+    se274,
+    se275,
+    se276,
+    se277,
+    se278,
+    se367,
+    se369,
+    se502,
+    se503,
+    se504,
+    se551,
+    se553,
+    se554,
+    se559,
     se60,
-    se615,
-    se616,
-    se617,
-    se618,
+    se600,
+    se604,
+    se624,
+    se625,
+    se626,
     se627,
-    se628,
-    se629,
-    se635,
-    se668,
-    se669,
-    se670,
-    se762,
-    se770,
+    se636,
+    se637,
+    se638,
+    se644,
+    se677,
+    se678,
+    se679,
     se771,
-    se825,
-    se826,
-    se827,
-    se916,
-    se917,
-    se918,
+    se779,
+    se780,
+    se834,
+    se835,
+    se836,
     se925,
-    se947,
-    se948,
-    se949,
-    se992,
-    va1016,
-    va1019,
-    va1030,
-    va1037,
-    va1038,
-    va1042,
-    va1048,
-    va1061,
+    se926,
+    se927,
+    se934,
+    se956,
+    se957,
+    se958,
+    va1025,
+    va1028,
+    va1039,
+    va1046,
+    va1047,
+    va1051,
+    va1057,
     va107,
-    va1075,
-    va1091,
-    va1104,
-    va1120,
-    va1139,
+    va1070,
+    va1084,
+    va1100,
+    va1113,
+    va1129,
     va1148,
-    va1155,
-    va1163,
-    va1181,
-    va1199,
-    va1204,
-    va1205,
+    va1157,
+    va1164,
+    va1172,
+    va1190,
     va1208,
-    va1219,
-    va1230,
-    va1233,
-    va1236,
-    va1262,
-    va1286,
-    va1305,
+    va1213,
+    va1214,
+    va1217,
+    va1228,
+    va1239,
+    va1242,
+    va1245,
+    va1271,
+    va1295,
     va131,
-    va1315,
-    va1321,
-    va1333,
-    va1344,
+    va1314,
+    va1324,
+    va1330,
+    va1342,
     va135,
-    va1354,
-    va1384,
-    va1392,
-    va1394,
+    va1353,
+    va1363,
+    va1393,
     va140,
-    va1422,
-    va1438,
-    va1458,
+    va1401,
+    va1403,
+    va1431,
+    va1447,
     va146,
     va1467,
-    va1495,
-    va1498,
-    va1513,
-    va1515,
-    va1519,
+    va1476,
+    va1504,
+    va1507,
     va152,
-    va1525,
-    va1544,
-    va1559,
-    va1563,
-    va1578,
+    va1522,
+    va1524,
+    va1528,
+    va1534,
+    va1553,
+    va1568,
+    va1572,
     va158,
-    va1592,
+    va1587,
     va1601,
-    va1605,
-    va1639,
+    va1610,
+    va1614,
     va164,
-    va1649,
-    va1650,
-    va1670,
-    va1672,
-    va1689,
-    va1712,
-    va1736,
-    va1746,
+    va1648,
+    va1658,
+    va1659,
+    va1679,
+    va1681,
+    va1698,
+    va1721,
+    va1745,
     va175,
-    va1758,
-    va1768,
+    va1755,
+    va1767,
     va1777,
-    va1778,
-    va1801,
-    va1806,
+    va1786,
+    va1787,
     va1810,
-    va1813,
-    va1821,
-    va1850,
-    va1860,
-    va1882,
+    va1815,
+    va1819,
+    va1822,
+    va1830,
+    va1859,
+    va1869,
     va189,
-    va1895,
+    va1891,
+    va1904,
     va191,
-    va1911,
-    va1912,
     va192,
-    va1929,
-    va1944,
-    va1960,
-    va1977,
-    va1978,
-    va2005,
-    va2017,
-    va2021,
-    va2022,
+    va1920,
+    va1921,
+    va1938,
+    va1953,
+    va1969,
+    va1986,
+    va1987,
+    va2014,
     va2026,
     va2030,
-    va2033,
-    va2044,
-    va2051,
-    va2090,
-    va2104,
-    va2107,
-    va2131,
-    va2132,
-    va2142,
-    va2145,
-    va2148,
-    va2152,
-    va2177,
-    va2181,
-    va2199,
-    va2229,
-    va2245,
-    va227,
-    va2275,
-    va2280,
-    va2287,
-    va2294,
-    va2308,
-    va2318,
-    va2325,
-    va2331,
-    va241,
-    va279,
-    va282,
-    va287,
-    va294,
-    va313,
-    va320,
-    va338,
-    va349,
-    va357,
-    va362,
-    va370,
-    va381,
-    va389,
-    va404,
-    va408,
-    va423,
-    va446,
+    va2031,
+    va2035,
+    va2039,
+    va2042,
+    va2053,
+    va2060,
+    va2099,
+    va2113,
+    va2116,
+    va2140,
+    va2141,
+    va2151,
+    va2154,
+    va2157,
+    va2161,
+    va2186,
+    va2190,
+    va2208,
+    va2238,
+    va2254,
+    va2284,
+    va2289,
+    va2296,
+    va2303,
+    va2317,
+    va2327,
+    va2334,
+    va234,
+    va2340,
+    va248,
+    va288,
+    va291,
+    va296,
+    va303,
+    va322,
+    va329,
+    va347,
+    va358,
+    va366,
+    va371,
+    va379,
+    va390,
+    va398,
+    va413,
+    va417,
+    va432,
     va45,
-    va457,
-    va481,
-    va491,
-    va492,
+    va455,
+    va466,
+    va490,
+    va500,
+    va501,
     va51,
-    va513,
-    va533,
-    va540,
-    va541,
+    va522,
+    va542,
     va549,
     va55,
-    va557,
+    va550,
     va558,
-    va574,
-    va587,
-    va589,
+    va566,
+    va567,
+    va583,
     va59,
-    va590,
+    va596,
+    va598,
+    va599,
     va6,
-    va606,
-    va607,
-    va620,
-    va626,
-    va633,
-    va634,
-    va648,
-    va658,
+    va615,
+    va616,
+    va629,
+    va635,
+    va642,
+    va643,
+    va657,
     va667,
-    va686,
-    va689,
-    va699,
-    va712,
-    va716,
-    va718,
-    va731,
+    va676,
+    va695,
+    va698,
+    va708,
+    va721,
+    va725,
+    va727,
     va740,
-    va757,
-    va759,
-    va764,
-    va774,
-    va779,
+    va749,
+    va766,
+    va768,
+    va773,
+    va783,
     va788,
     va79,
-    va798,
-    va803,
-    va804,
-    va822,
-    va824,
-    va832,
-    va845,
+    va797,
+    va807,
+    va812,
+    va813,
+    va831,
+    va833,
+    va841,
     va854,
-    va879,
-    va880,
-    va901,
-    va909,
-    va915,
-    va923,
+    va863,
+    va888,
+    va889,
+    va910,
+    va918,
     va924,
-    va934,
-    va938,
+    va932,
+    va933,
     va94,
-    va960,
-    va968,
-    va982,
-    va983,
-    va987,
+    va943,
+    va947,
+    va969,
+    va977,
+    va991,
+    va992,
+    va996,
     volume,
     vwap,
     (
-      va215 * 8193 - (
-        va215 * 8193 - va215
+      va222 * 8193 - (
+        va222 * 8193 - va222
       )
-    ) AS va216,
+    ) AS va223,
     (
-      va259 * 8193 - (
-        va259 * 8193 - va259
+      va268 * 8193 - (
+        va268 * 8193 - va268
       )
-    ) AS va260
+    ) AS va269
   FROM values_3_4
 ), sections_4 AS (
   SELECT
@@ -10481,342 +10591,342 @@ WITH values_0_1 AS (
     close,
     day_rows,
     industry_l3,
-    se1011,
-    se1013,
-    se1017,
-    se1031,
-    se1032,
-    se1033,
-    se1049,
-    se1050,
-    se1051,
-    se1052,
-    se1053,
+    se1001,
+    se1020,
+    se1022,
+    se1026,
+    se1040,
+    se1041,
+    se1042,
+    se1058,
+    se1059,
+    se1060,
+    se1061,
     se1062,
-    se1063,
-    se1064,
-    se1092,
-    se1093,
-    se1094,
-    se1095,
-    se1096,
-    se1140,
-    se1156,
-    se1157,
-    se1158,
+    se1071,
+    se1072,
+    se1073,
+    se1101,
+    se1102,
+    se1103,
+    se1104,
+    se1105,
+    se1149,
+    se1165,
+    se1166,
+    se1167,
     se120,
-    se1206,
-    se1209,
-    se1234,
-    se1316,
-    se1351,
-    se1395,
-    se1396,
-    se1397,
-    se1459,
+    se1215,
+    se1218,
+    se1243,
+    se1325,
+    se1360,
+    se1404,
+    se1405,
+    se1406,
+    se1468,
     se151,
-    se1514,
-    se1520,
-    se1521,
-    se1522,
     se1523,
-    se1524,
-    se1651,
-    se1655,
-    se1743,
-    se1759,
-    se1760,
-    se1761,
-    se1779,
-    se1814,
-    se1815,
-    se1816,
-    se1817,
-    se1818,
-    se1819,
-    se1820,
+    se1529,
+    se1530,
+    se1531,
+    se1532,
+    se1533,
+    se1660,
+    se1664,
+    se1752,
+    se1768,
+    se1769,
+    se1770,
+    se1788,
+    se1823,
+    se1824,
+    se1825,
+    se1826,
+    se1827,
+    se1828,
+    se1829,
     se190,
-    se1979,
-    se2034,
-    se2045,
-    se2046,
-    se2047,
-    se2048,
-    se2052,
-    se2053,
+    se1988,
+    se2043,
     se2054,
     se2055,
     se2056,
     se2057,
-    se2058,
-    se2059,
-    se2060,
     se2061,
     se2062,
-    se2108,
-    se2109,
-    se2149,
-    se2150,
-    se2151,
-    se2226,
-    se2246,
-    se2247,
-    se2248,
-    se265,
-    se266,
-    se267,
-    se268,
-    se269,
-    se358,
-    se360,
-    se493,
-    se494,
-    se495,
-    se542,
-    se544,
-    se545,
-    se550,
-    se591,
-    se595,
+    se2063,
+    se2064,
+    se2065,
+    se2066,
+    se2067,
+    se2068,
+    se2069,
+    se2070,
+    se2071,
+    se2117,
+    se2118,
+    se2158,
+    se2159,
+    se2160,
+    se2235,
+    se2255,
+    se2256,
+    se2257,
+    se274,
+    se275,
+    se276,
+    se277,
+    se278,
+    se367,
+    se369,
+    se502,
+    se503,
+    se504,
+    se551,
+    se553,
+    se554,
+    se559,
     se60,
-    se615,
-    se616,
-    se617,
-    se618,
+    se600,
+    se604,
+    se624,
+    se625,
+    se626,
     se627,
-    se628,
-    se629,
-    se635,
-    se668,
-    se669,
-    se670,
-    se762,
-    se770,
+    se636,
+    se637,
+    se638,
+    se644,
+    se677,
+    se678,
+    se679,
     se771,
-    se825,
-    se826,
-    se827,
-    se916,
-    se917,
-    se918,
+    se779,
+    se780,
+    se834,
+    se835,
+    se836,
     se925,
-    se947,
-    se948,
-    se949,
-    se992,
-    va1016,
-    va1019,
-    va1030,
-    va1037,
-    va1038,
-    va1042,
-    va1048,
-    va1061,
+    se926,
+    se927,
+    se934,
+    se956,
+    se957,
+    se958,
+    va1025,
+    va1028,
+    va1039,
+    va1046,
+    va1047,
+    va1051,
+    va1057,
     va107,
-    va1075,
-    va1091,
-    va1104,
-    va1120,
-    va1139,
+    va1070,
+    va1084,
+    va1100,
+    va1113,
+    va1129,
     va1148,
-    va1155,
-    va1163,
-    va1181,
-    va1199,
-    va1204,
-    va1205,
+    va1157,
+    va1164,
+    va1172,
+    va1190,
     va1208,
-    va1219,
-    va1230,
-    va1233,
-    va1236,
-    va1262,
-    va1286,
-    va1305,
+    va1213,
+    va1214,
+    va1217,
+    va1228,
+    va1239,
+    va1242,
+    va1245,
+    va1271,
+    va1295,
     va131,
-    va1315,
-    va1321,
-    va1333,
-    va1344,
+    va1314,
+    va1324,
+    va1330,
+    va1342,
     va135,
-    va1354,
-    va1384,
-    va1392,
-    va1394,
+    va1353,
+    va1363,
+    va1393,
     va140,
-    va1422,
-    va1438,
-    va1458,
+    va1401,
+    va1403,
+    va1431,
+    va1447,
     va146,
     va1467,
-    va1495,
-    va1498,
-    va1513,
-    va1515,
-    va1519,
+    va1476,
+    va1504,
+    va1507,
     va152,
-    va1525,
-    va1544,
-    va1559,
-    va1563,
-    va1578,
+    va1522,
+    va1524,
+    va1528,
+    va1534,
+    va1553,
+    va1568,
+    va1572,
     va158,
-    va1592,
+    va1587,
     va1601,
-    va1605,
-    va1639,
+    va1610,
+    va1614,
     va164,
-    va1649,
-    va1650,
-    va1670,
-    va1672,
-    va1689,
-    va1712,
-    va1736,
-    va1746,
+    va1648,
+    va1658,
+    va1659,
+    va1679,
+    va1681,
+    va1698,
+    va1721,
+    va1745,
     va175,
-    va1758,
-    va1768,
+    va1755,
+    va1767,
     va1777,
-    va1778,
-    va1801,
-    va1806,
+    va1786,
+    va1787,
     va1810,
-    va1813,
-    va1821,
-    va1850,
-    va1860,
-    va1882,
+    va1815,
+    va1819,
+    va1822,
+    va1830,
+    va1859,
+    va1869,
     va189,
-    va1895,
+    va1891,
+    va1904,
     va191,
-    va1911,
-    va1912,
     va192,
-    va1929,
-    va1944,
-    va1960,
-    va1977,
-    va1978,
-    va2005,
-    va2017,
-    va2021,
-    va2022,
+    va1920,
+    va1921,
+    va1938,
+    va1953,
+    va1969,
+    va1986,
+    va1987,
+    va2014,
     va2026,
     va2030,
-    va2033,
-    va2044,
-    va2051,
-    va2090,
-    va2104,
-    va2107,
-    va2131,
-    va2132,
-    va2142,
-    va2145,
-    va2148,
-    va2152,
-    va216,
-    va2177,
-    va2181,
-    va2199,
-    va2229,
-    va2245,
-    va227,
-    va2275,
-    va2280,
-    va2287,
-    va2294,
-    va2308,
-    va2318,
-    va2325,
-    va2331,
-    va241,
-    va260,
-    va279,
-    va282,
-    va287,
-    va294,
-    va313,
-    va320,
-    va338,
-    va349,
-    va357,
-    va362,
-    va370,
-    va381,
-    va389,
-    va404,
-    va408,
-    va423,
-    va446,
+    va2031,
+    va2035,
+    va2039,
+    va2042,
+    va2053,
+    va2060,
+    va2099,
+    va2113,
+    va2116,
+    va2140,
+    va2141,
+    va2151,
+    va2154,
+    va2157,
+    va2161,
+    va2186,
+    va2190,
+    va2208,
+    va223,
+    va2238,
+    va2254,
+    va2284,
+    va2289,
+    va2296,
+    va2303,
+    va2317,
+    va2327,
+    va2334,
+    va234,
+    va2340,
+    va248,
+    va269,
+    va288,
+    va291,
+    va296,
+    va303,
+    va322,
+    va329,
+    va347,
+    va358,
+    va366,
+    va371,
+    va379,
+    va390,
+    va398,
+    va413,
+    va417,
+    va432,
     va45,
-    va457,
-    va481,
-    va491,
-    va492,
+    va455,
+    va466,
+    va490,
+    va500,
+    va501,
     va51,
-    va513,
-    va533,
-    va540,
-    va541,
+    va522,
+    va542,
     va549,
     va55,
-    va557,
+    va550,
     va558,
-    va574,
-    va587,
-    va589,
+    va566,
+    va567,
+    va583,
     va59,
-    va590,
+    va596,
+    va598,
+    va599,
     va6,
-    va606,
-    va607,
-    va620,
-    va626,
-    va633,
-    va634,
-    va648,
-    va658,
+    va615,
+    va616,
+    va629,
+    va635,
+    va642,
+    va643,
+    va657,
     va667,
-    va686,
-    va689,
-    va699,
-    va712,
-    va716,
-    va718,
-    va731,
+    va676,
+    va695,
+    va698,
+    va708,
+    va721,
+    va725,
+    va727,
     va740,
-    va757,
-    va759,
-    va764,
-    va774,
-    va779,
+    va749,
+    va766,
+    va768,
+    va773,
+    va783,
     va788,
     va79,
-    va798,
-    va803,
-    va804,
-    va822,
-    va824,
-    va832,
-    va845,
+    va797,
+    va807,
+    va812,
+    va813,
+    va831,
+    va833,
+    va841,
     va854,
-    va879,
-    va880,
-    va901,
-    va909,
-    va915,
-    va923,
+    va863,
+    va888,
+    va889,
+    va910,
+    va918,
     va924,
-    va934,
-    va938,
+    va932,
+    va933,
     va94,
-    va960,
-    va968,
-    va982,
-    va983,
-    va987,
+    va943,
+    va947,
+    va969,
+    va977,
+    va991,
+    va992,
+    va996,
     volume,
     vwap,
     RANK() OVER (PARTITION BY trade_date ORDER BY va146) AS se147,
@@ -10833,274 +10943,274 @@ WITH values_0_1 AS (
       ORDER BY va164
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
     ) AS se167,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va216) AS se217,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va216) AS se218,
-    COUNT(va216) OVER (
+    RANK() OVER (PARTITION BY trade_date ORDER BY va223) AS se224,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va223) AS se225,
+    COUNT(va223) OVER (
       PARTITION BY trade_date
-      ORDER BY va216
+      ORDER BY va223
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se219,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va241) AS se242,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va241) AS se243,
-    COUNT(va241) OVER (
+    ) AS se226,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va248) AS se249,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va248) AS se250,
+    COUNT(va248) OVER (
       PARTITION BY trade_date
-      ORDER BY va241
+      ORDER BY va248
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se244,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va260) AS se261,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va260) AS se262,
-    COUNT(va260) OVER (
+    ) AS se251,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va269) AS se270,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va269) AS se271,
+    COUNT(va269) OVER (
       PARTITION BY trade_date
-      ORDER BY va260
+      ORDER BY va269
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se263,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va282) AS se283,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va282) AS se284,
-    COUNT(va282) OVER (
+    ) AS se272,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va291) AS se292,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va291) AS se293,
+    COUNT(va291) OVER (
       PARTITION BY trade_date
-      ORDER BY va282
+      ORDER BY va291
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se285,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va294) AS se295,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va294) AS se296,
-    COUNT(va294) OVER (
+    ) AS se294,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va303) AS se304,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va303) AS se305,
+    COUNT(va303) OVER (
       PARTITION BY trade_date
-      ORDER BY va294
+      ORDER BY va303
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se297,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va362) AS se363,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va362) AS se364,
-    COUNT(va362) OVER (
+    ) AS se306,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va371) AS se372,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va371) AS se373,
+    COUNT(va371) OVER (
       PARTITION BY trade_date
-      ORDER BY va362
+      ORDER BY va371
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se365,
-    SUM(ABS(va446)) OVER (
-      PARTITION BY trade_date
-      ORDER BY stock_number
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se447,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va457) AS se458,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va457) AS se459,
-    COUNT(va457) OVER (
-      PARTITION BY trade_date
-      ORDER BY va457
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se460,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va513) AS se514,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va513) AS se515,
-    COUNT(va513) OVER (
-      PARTITION BY trade_date
-      ORDER BY va513
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se516,
-    SUM(ABS(va533)) OVER (
+    ) AS se374,
+    SUM(ABS(va455)) OVER (
       PARTITION BY trade_date
       ORDER BY stock_number
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se534,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va574) AS se575,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va574) AS se576,
-    COUNT(va574) OVER (
+    ) AS se456,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va466) AS se467,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va466) AS se468,
+    COUNT(va466) OVER (
       PARTITION BY trade_date
-      ORDER BY va574
+      ORDER BY va466
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se577,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va607) AS se608,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va607) AS se609,
-    COUNT(va607) OVER (
+    ) AS se469,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va522) AS se523,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va522) AS se524,
+    COUNT(va522) OVER (
       PARTITION BY trade_date
-      ORDER BY va607
+      ORDER BY va522
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se610,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va620) AS se621,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va620) AS se622,
-    COUNT(va620) OVER (
-      PARTITION BY trade_date
-      ORDER BY va620
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se623,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va658) AS se659,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va658) AS se660,
-    COUNT(va658) OVER (
-      PARTITION BY trade_date
-      ORDER BY va658
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se661,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va718) AS se719,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va718) AS se720,
-    COUNT(va718) OVER (
-      PARTITION BY trade_date
-      ORDER BY va718
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se721,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va731) AS se732,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va731) AS se733,
-    COUNT(va731) OVER (
-      PARTITION BY trade_date
-      ORDER BY va731
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se734,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va779) AS se780,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va779) AS se781,
-    COUNT(va779) OVER (
-      PARTITION BY trade_date
-      ORDER BY va779
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se782,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va832) AS se833,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va832) AS se834,
-    COUNT(va832) OVER (
-      PARTITION BY trade_date
-      ORDER BY va832
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se835,
-    SUM(ABS(va901)) OVER (
+    ) AS se525,
+    SUM(ABS(va542)) OVER (
       PARTITION BY trade_date
       ORDER BY stock_number
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se902,
-    SUM(ABS(va909)) OVER (
+    ) AS se543,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va583) AS se584,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va583) AS se585,
+    COUNT(va583) OVER (
+      PARTITION BY trade_date
+      ORDER BY va583
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se586,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va616) AS se617,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va616) AS se618,
+    COUNT(va616) OVER (
+      PARTITION BY trade_date
+      ORDER BY va616
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se619,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va629) AS se630,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va629) AS se631,
+    COUNT(va629) OVER (
+      PARTITION BY trade_date
+      ORDER BY va629
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se632,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va667) AS se668,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va667) AS se669,
+    COUNT(va667) OVER (
+      PARTITION BY trade_date
+      ORDER BY va667
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se670,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va727) AS se728,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va727) AS se729,
+    COUNT(va727) OVER (
+      PARTITION BY trade_date
+      ORDER BY va727
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se730,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va740) AS se741,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va740) AS se742,
+    COUNT(va740) OVER (
+      PARTITION BY trade_date
+      ORDER BY va740
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se743,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va788) AS se789,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va788) AS se790,
+    COUNT(va788) OVER (
+      PARTITION BY trade_date
+      ORDER BY va788
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se791,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va841) AS se842,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va841) AS se843,
+    COUNT(va841) OVER (
+      PARTITION BY trade_date
+      ORDER BY va841
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se844,
+    SUM(ABS(va910)) OVER (
       PARTITION BY trade_date
       ORDER BY stock_number
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se910,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va960) AS se961,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va960) AS se962,
-    COUNT(va960) OVER (
+    ) AS se911,
+    SUM(ABS(va918)) OVER (
       PARTITION BY trade_date
-      ORDER BY va960
+      ORDER BY stock_number
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se963,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1075) AS se1076,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1075) AS se1077,
-    COUNT(va1075) OVER (
+    ) AS se919,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va969) AS se970,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va969) AS se971,
+    COUNT(va969) OVER (
       PARTITION BY trade_date
-      ORDER BY va1075
+      ORDER BY va969
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1078,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1120) AS se1121,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1120) AS se1122,
-    COUNT(va1120) OVER (
+    ) AS se972,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1084) AS se1085,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1084) AS se1086,
+    COUNT(va1084) OVER (
       PARTITION BY trade_date
-      ORDER BY va1120
+      ORDER BY va1084
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1123,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1333) AS se1334,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1333) AS se1335,
-    COUNT(va1333) OVER (
+    ) AS se1087,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1129) AS se1130,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1129) AS se1131,
+    COUNT(va1129) OVER (
       PARTITION BY trade_date
-      ORDER BY va1333
+      ORDER BY va1129
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1336,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1384) AS se1385,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1384) AS se1386,
-    COUNT(va1384) OVER (
+    ) AS se1132,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1342) AS se1343,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1342) AS se1344,
+    COUNT(va1342) OVER (
       PARTITION BY trade_date
-      ORDER BY va1384
+      ORDER BY va1342
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1387,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1422) AS se1423,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1422) AS se1424,
-    COUNT(va1422) OVER (
+    ) AS se1345,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1393) AS se1394,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1393) AS se1395,
+    COUNT(va1393) OVER (
       PARTITION BY trade_date
-      ORDER BY va1422
+      ORDER BY va1393
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1425,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1438) AS se1439,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1438) AS se1440,
-    COUNT(va1438) OVER (
+    ) AS se1396,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1431) AS se1432,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1431) AS se1433,
+    COUNT(va1431) OVER (
       PARTITION BY trade_date
-      ORDER BY va1438
+      ORDER BY va1431
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1441,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1544) AS se1545,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1544) AS se1546,
-    COUNT(va1544) OVER (
+    ) AS se1434,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1447) AS se1448,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1447) AS se1449,
+    COUNT(va1447) OVER (
       PARTITION BY trade_date
-      ORDER BY va1544
+      ORDER BY va1447
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1547,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1578) AS se1579,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1578) AS se1580,
-    COUNT(va1578) OVER (
+    ) AS se1450,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1553) AS se1554,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1553) AS se1555,
+    COUNT(va1553) OVER (
       PARTITION BY trade_date
-      ORDER BY va1578
+      ORDER BY va1553
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1581,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1639) AS se1640,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1639) AS se1641,
-    COUNT(va1639) OVER (
+    ) AS se1556,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1587) AS se1588,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1587) AS se1589,
+    COUNT(va1587) OVER (
       PARTITION BY trade_date
-      ORDER BY va1639
+      ORDER BY va1587
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1642,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1672) AS se1673,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1672) AS se1674,
-    COUNT(va1672) OVER (
+    ) AS se1590,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1648) AS se1649,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1648) AS se1650,
+    COUNT(va1648) OVER (
       PARTITION BY trade_date
-      ORDER BY va1672
+      ORDER BY va1648
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1675,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1712) AS se1713,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1712) AS se1714,
-    COUNT(va1712) OVER (
+    ) AS se1651,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1681) AS se1682,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1681) AS se1683,
+    COUNT(va1681) OVER (
       PARTITION BY trade_date
-      ORDER BY va1712
+      ORDER BY va1681
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1715,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1736) AS se1737,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1736) AS se1738,
-    COUNT(va1736) OVER (
+    ) AS se1684,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1721) AS se1722,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1721) AS se1723,
+    COUNT(va1721) OVER (
       PARTITION BY trade_date
-      ORDER BY va1736
+      ORDER BY va1721
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1739,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1768) AS se1769,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1768) AS se1770,
-    COUNT(va1768) OVER (
+    ) AS se1724,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1745) AS se1746,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1745) AS se1747,
+    COUNT(va1745) OVER (
       PARTITION BY trade_date
-      ORDER BY va1768
+      ORDER BY va1745
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1771,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1801) AS se1802,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1801) AS se1803,
-    COUNT(va1801) OVER (
+    ) AS se1748,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1777) AS se1778,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1777) AS se1779,
+    COUNT(va1777) OVER (
       PARTITION BY trade_date
-      ORDER BY va1801
+      ORDER BY va1777
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1804,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va2005) AS se2006,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2005) AS se2007,
-    COUNT(va2005) OVER (
+    ) AS se1780,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1810) AS se1811,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1810) AS se1812,
+    COUNT(va1810) OVER (
       PARTITION BY trade_date
-      ORDER BY va2005
+      ORDER BY va1810
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2008,
-    AVG(va901) OVER (
+    ) AS se1813,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2014) AS se2015,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2014) AS se2016,
+    COUNT(va2014) OVER (
+      PARTITION BY trade_date
+      ORDER BY va2014
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se2017,
+    AVG(va910) OVER (
       PARTITION BY trade_date, industry_l3
       ORDER BY stock_number
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2250,
-    AVG(va2275) OVER (
+    ) AS se2259,
+    AVG(va2284) OVER (
       PARTITION BY trade_date, industry_l3
       ORDER BY stock_number
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2276,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va2318) AS se2319,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2318) AS se2320,
-    COUNT(va2318) OVER (
+    ) AS se2285,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2327) AS se2328,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2327) AS se2329,
+    COUNT(va2327) OVER (
       PARTITION BY trade_date
-      ORDER BY va2318
+      ORDER BY va2327
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2321,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va2325) AS se2326,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2325) AS se2327,
-    COUNT(va2325) OVER (
+    ) AS se2330,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2334) AS se2335,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2334) AS se2336,
+    COUNT(va2334) OVER (
       PARTITION BY trade_date
-      ORDER BY va2325
+      ORDER BY va2334
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2328
+    ) AS se2337
   FROM values_3_5
 ), values_4_1 AS (
   SELECT
@@ -11111,296 +11221,296 @@ WITH values_0_1 AS (
     close,
     day_rows,
     industry_l3,
-    se1011,
-    se1013,
-    se1017,
-    se1031,
-    se1032,
-    se1033,
-    se1049,
-    se1050,
-    se1051,
-    se1052,
-    se1053,
+    se1001,
+    se1020,
+    se1022,
+    se1026,
+    se1040,
+    se1041,
+    se1042,
+    se1058,
+    se1059,
+    se1060,
+    se1061,
     se1062,
-    se1063,
-    se1064,
-    se1140,
-    se1156,
-    se1157,
-    se1158,
-    se1206,
-    se1209,
-    se1234,
-    se1316,
-    se1351,
-    se1385,
-    se1386,
-    se1387,
-    se1459,
-    se1514,
-    se1520,
-    se1521,
-    se1522,
+    se1071,
+    se1072,
+    se1073,
+    se1149,
+    se1165,
+    se1166,
+    se1167,
+    se1215,
+    se1218,
+    se1243,
+    se1325,
+    se1360,
+    se1394,
+    se1395,
+    se1396,
+    se1468,
     se1523,
-    se1524,
-    se1545,
-    se1546,
-    se1547,
-    se1651,
-    se1655,
-    se1743,
-    se1759,
-    se1760,
-    se1761,
-    se1779,
-    se1814,
-    se1815,
-    se1816,
-    se1817,
-    se1818,
-    se1819,
-    se1820,
-    se1979,
-    se2006,
-    se2007,
-    se2008,
-    se2034,
-    se2045,
-    se2046,
-    se2047,
-    se2048,
-    se2052,
-    se2053,
+    se1529,
+    se1530,
+    se1531,
+    se1532,
+    se1533,
+    se1554,
+    se1555,
+    se1556,
+    se1660,
+    se1664,
+    se1752,
+    se1768,
+    se1769,
+    se1770,
+    se1788,
+    se1823,
+    se1824,
+    se1825,
+    se1826,
+    se1827,
+    se1828,
+    se1829,
+    se1988,
+    se2015,
+    se2016,
+    se2017,
+    se2043,
     se2054,
     se2055,
     se2056,
     se2057,
-    se2058,
-    se2059,
-    se2060,
     se2061,
     se2062,
-    se2108,
-    se2109,
-    se2149,
-    se2150,
-    se2151,
-    se2226,
-    se2246,
-    se2247,
-    se2248,
-    se265,
-    se266,
-    se267,
-    se268,
-    se269,
-    se360,
-    se542,
-    se544,
-    se545,
-    se550,
-    se591,
-    se595,
+    se2063,
+    se2064,
+    se2065,
+    se2066,
+    se2067,
+    se2068,
+    se2069,
+    se2070,
+    se2071,
+    se2117,
+    se2118,
+    se2158,
+    se2159,
+    se2160,
+    se2235,
+    se2255,
+    se2256,
+    se2257,
+    se274,
+    se275,
+    se276,
+    se277,
+    se278,
+    se369,
+    se551,
+    se553,
+    se554,
+    se559,
     se60,
-    se608,
-    se609,
-    se610,
-    se615,
-    se616,
+    se600,
+    se604,
     se617,
     se618,
-    se621,
-    se622,
-    se623,
+    se619,
+    se624,
+    se625,
+    se626,
     se627,
-    se628,
-    se629,
-    se635,
-    se668,
-    se669,
-    se670,
-    se762,
-    se770,
+    se630,
+    se631,
+    se632,
+    se636,
+    se637,
+    se638,
+    se644,
+    se677,
+    se678,
+    se679,
     se771,
-    se916,
-    se917,
-    se918,
+    se779,
+    se780,
     se925,
-    se947,
-    se948,
-    se949,
-    se961,
-    se962,
-    se963,
-    se992,
-    va1016,
-    va1019,
-    va1030,
-    va1037,
-    va1038,
-    va1042,
-    va1048,
-    va1061,
+    se926,
+    se927,
+    se934,
+    se956,
+    se957,
+    se958,
+    se970,
+    se971,
+    se972,
+    va1025,
+    va1028,
+    va1039,
+    va1046,
+    va1047,
+    va1051,
+    va1057,
     va107,
-    va1104,
-    va1139,
+    va1070,
+    va1113,
     va1148,
-    va1155,
-    va1163,
-    va1181,
-    va1199,
-    va1204,
-    va1205,
+    va1157,
+    va1164,
+    va1172,
+    va1190,
     va1208,
-    va1219,
-    va1230,
-    va1233,
-    va1236,
-    va1262,
-    va1286,
-    va1305,
+    va1213,
+    va1214,
+    va1217,
+    va1228,
+    va1239,
+    va1242,
+    va1245,
+    va1271,
+    va1295,
     va131,
-    va1315,
-    va1321,
-    va1344,
-    va1354,
-    va1384,
-    va1392,
+    va1314,
+    va1324,
+    va1330,
+    va1353,
+    va1363,
+    va1393,
     va140,
-    va1458,
+    va1401,
     va1467,
-    va1495,
-    va1498,
-    va1513,
-    va1515,
-    va1519,
+    va1476,
+    va1504,
+    va1507,
     va152,
-    va1525,
-    va1544,
-    va1559,
-    va1563,
+    va1522,
+    va1524,
+    va1528,
+    va1534,
+    va1553,
+    va1568,
+    va1572,
     va158,
-    va1592,
     va1601,
-    va1605,
-    va1649,
-    va1650,
-    va1689,
-    va1746,
-    va1758,
-    va1777,
-    va1778,
-    va1806,
-    va1810,
-    va1813,
-    va1821,
-    va1850,
-    va1860,
-    va1882,
+    va1610,
+    va1614,
+    va1658,
+    va1659,
+    va1698,
+    va1755,
+    va1767,
+    va1786,
+    va1787,
+    va1815,
+    va1819,
+    va1822,
+    va1830,
+    va1859,
+    va1869,
     va189,
-    va1895,
+    va1891,
+    va1904,
     va191,
-    va1911,
-    va1912,
     va192,
-    va1929,
-    va1944,
-    va1960,
-    va1977,
-    va1978,
-    va2005,
-    va2017,
-    va2021,
-    va2022,
+    va1920,
+    va1921,
+    va1938,
+    va1953,
+    va1969,
+    va1986,
+    va1987,
+    va2014,
     va2026,
     va2030,
-    va2033,
-    va2044,
-    va2051,
-    va2090,
-    va2104,
-    va2107,
-    va2131,
-    va2132,
-    va2142,
-    va2145,
-    va2148,
-    va2152,
-    va2177,
-    va2181,
-    va2199,
-    va2229,
-    va2245,
-    va227,
-    va2280,
-    va2287,
-    va2294,
-    va2308,
-    va2331,
-    va287,
-    va313,
-    va320,
-    va338,
-    va349,
-    va370,
-    va381,
-    va389,
-    va404,
-    va408,
-    va423,
+    va2031,
+    va2035,
+    va2039,
+    va2042,
+    va2053,
+    va2060,
+    va2099,
+    va2113,
+    va2116,
+    va2140,
+    va2141,
+    va2151,
+    va2154,
+    va2157,
+    va2161,
+    va2186,
+    va2190,
+    va2208,
+    va2238,
+    va2254,
+    va2289,
+    va2296,
+    va2303,
+    va2317,
+    va234,
+    va2340,
+    va296,
+    va322,
+    va329,
+    va347,
+    va358,
+    va379,
+    va390,
+    va398,
+    va413,
+    va417,
+    va432,
     va45,
-    va481,
-    va491,
-    va540,
-    va541,
+    va490,
+    va500,
     va549,
-    va557,
+    va550,
     va558,
-    va587,
-    va589,
+    va566,
+    va567,
     va59,
-    va590,
+    va596,
+    va598,
+    va599,
     va6,
-    va606,
-    va607,
-    va620,
-    va626,
-    va633,
-    va634,
-    va648,
-    va667,
-    va686,
-    va689,
-    va699,
-    va712,
-    va716,
-    va740,
-    va757,
-    va759,
-    va764,
-    va774,
-    va788,
+    va615,
+    va616,
+    va629,
+    va635,
+    va642,
+    va643,
+    va657,
+    va676,
+    va695,
+    va698,
+    va708,
+    va721,
+    va725,
+    va749,
+    va766,
+    va768,
+    va773,
+    va783,
     va79,
-    va798,
-    va803,
-    va804,
-    va822,
-    va845,
+    va797,
+    va807,
+    va812,
+    va813,
+    va831,
     va854,
-    va879,
-    va880,
-    va915,
-    va923,
+    va863,
+    va888,
+    va889,
     va924,
-    va934,
-    va938,
+    va932,
+    va933,
     va94,
-    va960,
-    va968,
-    va982,
-    va983,
-    va987,
+    va943,
+    va947,
+    va969,
+    va977,
+    va991,
+    va992,
+    va996,
     vwap,
     (
       -(
@@ -11427,120 +11537,120 @@ WITH values_0_1 AS (
     (
       -(
         CASE
-          WHEN NOT va216 IS NULL
+          WHEN NOT va223 IS NULL
           THEN (
-            se217 + ROUND(se218 * day_rows)
+            se224 + ROUND(se225 * day_rows)
           ) / (
-            2 * se219
+            2 * se226
           )
         END
       )
-    ) AS va220,
+    ) AS va227,
     (
       CASE
-        WHEN NOT va241 IS NULL
+        WHEN NOT va248 IS NULL
         THEN (
-          se242 + ROUND(se243 * day_rows)
+          se249 + ROUND(se250 * day_rows)
         ) / (
-          2 * se244
+          2 * se251
         )
       END
-    ) AS va245,
+    ) AS va252,
     (
       -(
         CASE
-          WHEN NOT va260 IS NULL
+          WHEN NOT va269 IS NULL
           THEN (
-            se261 + ROUND(se262 * day_rows)
+            se270 + ROUND(se271 * day_rows)
           ) / (
-            2 * se263
+            2 * se272
           )
         END
       )
-    ) AS va264,
+    ) AS va273,
     (
       (
-        va279 * (
+        va288 * (
           CASE
-            WHEN NOT va282 IS NULL
+            WHEN NOT va291 IS NULL
             THEN (
-              se283 + ROUND(se284 * day_rows)
+              se292 + ROUND(se293 * day_rows)
             ) / (
-              2 * se285
+              2 * se294
             )
           END
         )
       ) * (
         CASE
-          WHEN NOT va294 IS NULL
+          WHEN NOT va303 IS NULL
           THEN (
-            se295 + ROUND(se296 * day_rows)
+            se304 + ROUND(se305 * day_rows)
           ) / (
-            2 * se297
+            2 * se306
           )
         END
       )
-    ) AS va298,
+    ) AS va307,
     (
       -(
         (
-          va357 - se358
+          va366 - se367
         ) * (
           CASE
-            WHEN NOT va362 IS NULL
+            WHEN NOT va371 IS NULL
             THEN (
-              se363 + ROUND(se364 * day_rows)
+              se372 + ROUND(se373 * day_rows)
             ) / (
-              2 * se365
+              2 * se374
             )
           END
         )
       )
-    ) AS va366,
-    va446 * CAST(1 AS DOUBLE) / NULLIF(se447, 0) AS va448,
+    ) AS va375,
+    va455 * CAST(1 AS DOUBLE) / NULLIF(se456, 0) AS va457,
     (
       CASE
-        WHEN NOT va457 IS NULL
+        WHEN NOT va466 IS NULL
         THEN (
-          se458 + ROUND(se459 * day_rows)
+          se467 + ROUND(se468 * day_rows)
         ) / (
-          2 * se460
+          2 * se469
         )
       END
-    ) AS va461,
+    ) AS va470,
     (
       (
         (
           CASE
-            WHEN NOT va492 IS NULL
+            WHEN NOT va501 IS NULL
             THEN (
-              se493 + ROUND(se494 * day_rows)
+              se502 + ROUND(se503 * day_rows)
             ) / (
-              2 * se495
+              2 * se504
             )
           END
         ) + (
           CASE
-            WHEN NOT va513 IS NULL
+            WHEN NOT va522 IS NULL
             THEN (
-              se514 + ROUND(se515 * day_rows)
+              se523 + ROUND(se524 * day_rows)
             ) / (
-              2 * se516
+              2 * se525
             )
           END
         )
-      ) + CAST(SIGN(va533 * CAST(1 AS DOUBLE) / NULLIF(se534, 0)) AS DOUBLE)
-    ) AS va535,
+      ) + CAST(SIGN(va542 * CAST(1 AS DOUBLE) / NULLIF(se543, 0)) AS DOUBLE)
+    ) AS va544,
     (
       CASE
-        WHEN NOT va574 IS NULL
+        WHEN NOT va583 IS NULL
         THEN (
-          se575 + ROUND(se576 * day_rows)
+          se584 + ROUND(se585 * day_rows)
         ) / (
-          2 * se577
+          2 * se586
         )
       END
-    ) AS va578,
+    ) AS va587,
     (
       CASE
         WHEN stock_row > 7
@@ -11548,18 +11658,18 @@ WITH values_0_1 AS (
           (
             1 - (
               CASE
-                WHEN NOT va658 IS NULL
+                WHEN NOT va667 IS NULL
                 THEN (
-                  se659 + ROUND(se660 * day_rows)
+                  se668 + ROUND(se669 * day_rows)
                 ) / (
-                  2 * se661
+                  2 * se670
                 )
               END
             )
           ) * va135
         )
       END
-    ) AS va662,
+    ) AS va671,
     (
       -(
         (
@@ -11567,7 +11677,7 @@ WITH values_0_1 AS (
             CASE
               WHEN (
                 NOT (
-                  va192 = se265
+                  va192 = se274
                 )
               ) AND (
                 NOT (
@@ -11581,276 +11691,276 @@ WITH values_0_1 AS (
             END
           ) * (
             CASE
-              WHEN NOT va718 IS NULL
+              WHEN NOT va727 IS NULL
               THEN (
-                se719 + ROUND(se720 * day_rows)
+                se728 + ROUND(se729 * day_rows)
               ) / (
-                2 * se721
+                2 * se730
               )
             END
           )
         ) * (
           CASE
-            WHEN NOT va731 IS NULL
+            WHEN NOT va740 IS NULL
             THEN (
-              se732 + ROUND(se733 * day_rows)
+              se741 + ROUND(se742 * day_rows)
             ) / (
-              2 * se734
+              2 * se743
             )
           END
         )
       )
-    ) AS va735,
+    ) AS va744,
     (
       CASE
-        WHEN NOT va779 IS NULL
+        WHEN NOT va788 IS NULL
         THEN (
-          se780 + ROUND(se781 * day_rows)
+          se789 + ROUND(se790 * day_rows)
         ) / (
-          2 * se782
+          2 * se791
         )
       END
-    ) AS va783,
+    ) AS va792,
     (
       -(
         (
           CASE
-            WHEN NOT va824 IS NULL
+            WHEN NOT va833 IS NULL
             THEN (
-              se825 + ROUND(se826 * day_rows)
+              se834 + ROUND(se835 * day_rows)
             ) / (
-              2 * se827
+              2 * se836
             )
           END
         ) * (
           CASE
-            WHEN NOT va832 IS NULL
+            WHEN NOT va841 IS NULL
             THEN (
-              se833 + ROUND(se834 * day_rows)
+              se842 + ROUND(se843 * day_rows)
             ) / (
-              2 * se835
+              2 * se844
             )
           END
         )
       )
-    ) AS va836,
+    ) AS va845,
     (
       -(
         (
-          va901 * CAST(1 AS DOUBLE) / NULLIF(se902, 0) * 2
-        ) - va909 * CAST(1 AS DOUBLE) / NULLIF(se910, 0)
+          va910 * CAST(1 AS DOUBLE) / NULLIF(se911, 0) * 2
+        ) - va918 * CAST(1 AS DOUBLE) / NULLIF(se919, 0)
       )
-    ) AS va911,
+    ) AS va920,
     (
       -(
         (
           CASE
-            WHEN NOT va1075 IS NULL
+            WHEN NOT va1084 IS NULL
             THEN (
-              se1076 + ROUND(se1077 * day_rows)
+              se1085 + ROUND(se1086 * day_rows)
             ) / (
-              2 * se1078
+              2 * se1087
             )
           END
         ) + (
           2 + CASE
-            WHEN se1092 < va1091
+            WHEN se1101 < va1100
             THEN 2
-            WHEN se1092 = va1091
+            WHEN se1101 = va1100
             THEN 1
-            WHEN se1092 > va1091
+            WHEN se1101 > va1100
             THEN 0
           END + CASE
-            WHEN se1093 < va1091
+            WHEN se1102 < va1100
             THEN 2
-            WHEN se1093 = va1091
+            WHEN se1102 = va1100
             THEN 1
-            WHEN se1093 > va1091
+            WHEN se1102 > va1100
             THEN 0
           END + CASE
-            WHEN se1094 < va1091
+            WHEN se1103 < va1100
             THEN 2
-            WHEN se1094 = va1091
+            WHEN se1103 = va1100
             THEN 1
-            WHEN se1094 > va1091
+            WHEN se1103 > va1100
             THEN 0
           END + CASE
-            WHEN se1095 < va1091
+            WHEN se1104 < va1100
             THEN 2
-            WHEN se1095 = va1091
+            WHEN se1104 = va1100
             THEN 1
-            WHEN se1095 > va1091
+            WHEN se1104 > va1100
             THEN 0
           END + CASE
-            WHEN se1096 < va1091
+            WHEN se1105 < va1100
             THEN 2
-            WHEN se1096 = va1091
+            WHEN se1105 = va1100
             THEN 1
-            WHEN se1096 > va1091
+            WHEN se1105 > va1100
             THEN 0
           END
         ) / 12
       )
-    ) AS va1097,
+    ) AS va1106,
     (
       CASE
-        WHEN NOT va1120 IS NULL
+        WHEN NOT va1129 IS NULL
         THEN (
-          se1121 + ROUND(se1122 * day_rows)
+          se1130 + ROUND(se1131 * day_rows)
         ) / (
-          2 * se1123
+          2 * se1132
         )
       END
-    ) AS va1124,
+    ) AS va1133,
     (
       CASE
-        WHEN NOT va1333 IS NULL
+        WHEN NOT va1342 IS NULL
         THEN (
-          se1334 + ROUND(se1335 * day_rows)
+          se1343 + ROUND(se1344 * day_rows)
         ) / (
-          2 * se1336
+          2 * se1345
         )
       END
-    ) AS va1337,
+    ) AS va1346,
     CAST((
       (
         (
           CASE
-            WHEN NOT va1394 IS NULL
+            WHEN NOT va1403 IS NULL
             THEN (
-              se1395 + ROUND(se1396 * day_rows)
+              se1404 + ROUND(se1405 * day_rows)
             ) / (
-              2 * se1397
+              2 * se1406
             )
           END
         ) < (
           CASE
-            WHEN NOT va1422 IS NULL
+            WHEN NOT va1431 IS NULL
             THEN (
-              se1423 + ROUND(se1424 * day_rows)
+              se1432 + ROUND(se1433 * day_rows)
             ) / (
-              2 * se1425
+              2 * se1434
             )
           END
         )
       )
-    ) AS DOUBLE) AS va1426,
+    ) AS DOUBLE) AS va1435,
     (
       CASE
-        WHEN NOT va1438 IS NULL
+        WHEN NOT va1447 IS NULL
         THEN (
-          se1439 + ROUND(se1440 * day_rows)
+          se1448 + ROUND(se1449 * day_rows)
         ) / (
-          2 * se1441
+          2 * se1450
         )
       END
-    ) AS va1442,
+    ) AS va1451,
     (
       CASE
-        WHEN NOT va1578 IS NULL
+        WHEN NOT va1587 IS NULL
         THEN (
-          se1579 + ROUND(se1580 * day_rows)
+          se1588 + ROUND(se1589 * day_rows)
         ) / (
-          2 * se1581
+          2 * se1590
         )
       END
-    ) AS va1582,
+    ) AS va1591,
     (
       CASE
-        WHEN NOT va1639 IS NULL
+        WHEN NOT va1648 IS NULL
         THEN (
-          se1640 + ROUND(se1641 * day_rows)
+          se1649 + ROUND(se1650 * day_rows)
         ) / (
-          2 * se1642
+          2 * se1651
         )
       END
-    ) AS va1643,
+    ) AS va1652,
     (
       (
         (
           CASE
-            WHEN NOT va1672 IS NULL
+            WHEN NOT va1681 IS NULL
             THEN (
-              se1673 + ROUND(se1674 * day_rows)
+              se1682 + ROUND(se1683 * day_rows)
             ) / (
-              2 * se1675
+              2 * se1684
             )
           END
         ) * va55
       ) / NULLIF((
-        va1670 / NULLIF(va175, 0)
+        va1679 / NULLIF(va175, 0)
       ), 0)
-    ) AS va1676,
+    ) AS va1685,
     (
       CASE
-        WHEN NOT va1712 IS NULL
+        WHEN NOT va1721 IS NULL
         THEN (
-          se1713 + ROUND(se1714 * day_rows)
+          se1722 + ROUND(se1723 * day_rows)
         ) / (
-          2 * se1715
+          2 * se1724
         )
       END
-    ) AS va1716,
+    ) AS va1725,
     (
       CASE
-        WHEN NOT va1736 IS NULL
+        WHEN NOT va1745 IS NULL
         THEN (
-          se1737 + ROUND(se1738 * day_rows)
+          se1746 + ROUND(se1747 * day_rows)
         ) / (
-          2 * se1739
+          2 * se1748
         )
       END
-    ) AS va1740,
+    ) AS va1749,
     (
       CASE
-        WHEN NOT va1768 IS NULL
+        WHEN NOT va1777 IS NULL
         THEN (
-          se1769 + ROUND(se1770 * day_rows)
+          se1778 + ROUND(se1779 * day_rows)
         ) / (
-          2 * se1771
+          2 * se1780
         )
       END
-    ) AS va1772,
+    ) AS va1781,
     (
       CASE
-        WHEN NOT va1801 IS NULL
+        WHEN NOT va1810 IS NULL
         THEN (
-          se1802 + ROUND(se1803 * day_rows)
+          se1811 + ROUND(se1812 * day_rows)
         ) / (
-          2 * se1804
+          2 * se1813
         )
       END
-    ) AS va1805,
+    ) AS va1814,
     (
-      CASE WHEN NOT industry_l3 IS NULL THEN va901 - se2250 END
-    ) AS va2251,
+      CASE WHEN NOT industry_l3 IS NULL THEN va910 - se2259 END
+    ) AS va2260,
     (
-      CASE WHEN NOT industry_l3 IS NULL THEN va2275 - se2276 END
-    ) AS va2277,
+      CASE WHEN NOT industry_l3 IS NULL THEN va2284 - se2285 END
+    ) AS va2286,
     (
       -(
         CASE
-          WHEN NOT va2318 IS NULL
+          WHEN NOT va2327 IS NULL
           THEN (
-            se2319 + ROUND(se2320 * day_rows)
+            se2328 + ROUND(se2329 * day_rows)
           ) / (
-            2 * se2321
+            2 * se2330
           )
         END
       )
-    ) AS va2322,
+    ) AS va2331,
     (
       -(
         CASE
-          WHEN NOT va2325 IS NULL
+          WHEN NOT va2334 IS NULL
           THEN (
-            se2326 + ROUND(se2327 * day_rows)
+            se2335 + ROUND(se2336 * day_rows)
           ) / (
-            2 * se2328
+            2 * se2337
           )
         END
       )
-    ) AS va2329
+    ) AS va2338
   FROM sections_4
 ), values_4_2 AS (
   SELECT
@@ -11861,361 +11971,361 @@ WITH values_0_1 AS (
     close,
     day_rows,
     industry_l3,
-    se1011,
-    se1013,
-    se1017,
-    se1031,
-    se1032,
-    se1033,
-    se1049,
-    se1050,
-    se1051,
-    se1052,
-    se1053,
+    se1001,
+    se1020,
+    se1022,
+    se1026,
+    se1040,
+    se1041,
+    se1042,
+    se1058,
+    se1059,
+    se1060,
+    se1061,
     se1062,
-    se1063,
-    se1064,
-    se1140,
-    se1156,
-    se1157,
-    se1158,
-    se1206,
-    se1209,
-    se1234,
-    se1316,
-    se1351,
-    se1385,
-    se1386,
-    se1387,
-    se1459,
-    se1514,
-    se1520,
-    se1521,
-    se1522,
+    se1071,
+    se1072,
+    se1073,
+    se1149,
+    se1165,
+    se1166,
+    se1167,
+    se1215,
+    se1218,
+    se1243,
+    se1325,
+    se1360,
+    se1394,
+    se1395,
+    se1396,
+    se1468,
     se1523,
-    se1524,
-    se1545,
-    se1546,
-    se1547,
-    se1651,
-    se1655,
-    se1743,
-    se1759,
-    se1760,
-    se1761,
-    se1779,
-    se1814,
-    se1815,
-    se1816,
-    se1817,
-    se1818,
-    se1819,
-    se1820,
-    se1979,
-    se2006,
-    se2007,
-    se2008,
-    se2034,
-    se2045,
-    se2046,
-    se2047,
-    se2048,
-    se2052,
-    se2053,
+    se1529,
+    se1530,
+    se1531,
+    se1532,
+    se1533,
+    se1554,
+    se1555,
+    se1556,
+    se1660,
+    se1664,
+    se1752,
+    se1768,
+    se1769,
+    se1770,
+    se1788,
+    se1823,
+    se1824,
+    se1825,
+    se1826,
+    se1827,
+    se1828,
+    se1829,
+    se1988,
+    se2015,
+    se2016,
+    se2017,
+    se2043,
     se2054,
     se2055,
     se2056,
     se2057,
-    se2058,
-    se2059,
-    se2060,
     se2061,
     se2062,
-    se2108,
-    se2109,
-    se2149,
-    se2150,
-    se2151,
-    se2226,
-    se2246,
-    se2247,
-    se2248,
-    se265,
-    se266,
-    se267,
-    se268,
-    se269,
-    se360,
-    se542,
-    se544,
-    se545,
-    se550,
-    se591,
-    se595,
+    se2063,
+    se2064,
+    se2065,
+    se2066,
+    se2067,
+    se2068,
+    se2069,
+    se2070,
+    se2071,
+    se2117,
+    se2118,
+    se2158,
+    se2159,
+    se2160,
+    se2235,
+    se2255,
+    se2256,
+    se2257,
+    se274,
+    se275,
+    se276,
+    se277,
+    se278,
+    se369,
+    se551,
+    se553,
+    se554,
+    se559,
     se60,
-    se608,
-    se609,
-    se610,
-    se615,
-    se616,
+    se600,
+    se604,
     se617,
     se618,
-    se621,
-    se622,
-    se623,
+    se619,
+    se624,
+    se625,
+    se626,
     se627,
-    se628,
-    se629,
-    se635,
-    se668,
-    se669,
-    se670,
-    se762,
-    se770,
+    se630,
+    se631,
+    se632,
+    se636,
+    se637,
+    se638,
+    se644,
+    se677,
+    se678,
+    se679,
     se771,
-    se916,
-    se917,
-    se918,
+    se779,
+    se780,
     se925,
-    se947,
-    se948,
-    se949,
-    se961,
-    se962,
-    se963,
-    se992,
-    va1016,
-    va1019,
-    va1030,
-    va1037,
-    va1038,
-    va1042,
-    va1048,
-    va1061,
+    se926,
+    se927,
+    se934,
+    se956,
+    se957,
+    se958,
+    se970,
+    se971,
+    se972,
+    va1025,
+    va1028,
+    va1039,
+    va1046,
+    va1047,
+    va1051,
+    va1057,
     va107,
-    va1097,
-    va1139,
+    va1070,
+    va1106,
     va1148,
-    va1155,
-    va1163,
-    va1181,
-    va1199,
-    va1204,
-    va1205,
+    va1157,
+    va1164,
+    va1172,
+    va1190,
     va1208,
-    va1219,
-    va1230,
-    va1233,
-    va1236,
-    va1262,
-    va1286,
-    va1305,
+    va1213,
+    va1214,
+    va1217,
+    va1228,
+    va1239,
+    va1242,
+    va1245,
+    va1271,
+    va1295,
     va131,
-    va1315,
-    va1321,
-    va1337,
-    va1344,
-    va1354,
-    va1384,
-    va1392,
+    va1314,
+    va1324,
+    va1330,
+    va1346,
+    va1353,
+    va1363,
+    va1393,
     va140,
-    va1426,
-    va1442,
-    va1458,
+    va1401,
+    va1435,
+    va1451,
     va1467,
-    va1495,
-    va1498,
+    va1476,
     va150,
-    va1513,
-    va1515,
-    va1519,
+    va1504,
+    va1507,
     va152,
-    va1525,
-    va1544,
-    va1559,
-    va1563,
+    va1522,
+    va1524,
+    va1528,
+    va1534,
+    va1553,
+    va1568,
+    va1572,
     va158,
-    va1582,
-    va1592,
+    va1591,
     va1601,
-    va1605,
-    va1643,
-    va1649,
-    va1650,
-    va1676,
+    va1610,
+    va1614,
+    va1652,
+    va1658,
+    va1659,
     va168,
-    va1689,
-    va1746,
-    va1758,
-    va1772,
-    va1777,
-    va1778,
-    va1805,
-    va1806,
-    va1810,
-    va1813,
-    va1821,
-    va1850,
-    va1860,
-    va1882,
+    va1685,
+    va1698,
+    va1755,
+    va1767,
+    va1781,
+    va1786,
+    va1787,
+    va1814,
+    va1815,
+    va1819,
+    va1822,
+    va1830,
+    va1859,
+    va1869,
     va189,
-    va1895,
+    va1891,
+    va1904,
     va191,
-    va1911,
-    va1912,
     va192,
-    va1929,
-    va1944,
-    va1960,
-    va1977,
-    va1978,
-    va2005,
-    va2017,
-    va2021,
-    va2022,
+    va1920,
+    va1921,
+    va1938,
+    va1953,
+    va1969,
+    va1986,
+    va1987,
+    va2014,
     va2026,
     va2030,
-    va2033,
-    va2044,
-    va2051,
-    va2090,
-    va2104,
-    va2107,
-    va2131,
-    va2132,
-    va2142,
-    va2145,
-    va2148,
-    va2152,
-    va2177,
-    va2181,
-    va2199,
-    va220,
-    va2229,
-    va2245,
-    va2251,
+    va2031,
+    va2035,
+    va2039,
+    va2042,
+    va2053,
+    va2060,
+    va2099,
+    va2113,
+    va2116,
+    va2140,
+    va2141,
+    va2151,
+    va2154,
+    va2157,
+    va2161,
+    va2186,
+    va2190,
+    va2208,
+    va2238,
+    va2254,
+    va2260,
     va227,
-    va2277,
-    va2280,
-    va2287,
-    va2294,
-    va2308,
-    va2322,
-    va2329,
+    va2286,
+    va2289,
+    va2296,
+    va2303,
+    va2317,
     va2331,
-    va245,
-    va264,
-    va287,
-    va298,
-    va313,
-    va320,
-    va338,
-    va349,
-    va366,
-    va370,
-    va381,
-    va389,
-    va404,
-    va408,
-    va423,
-    va448,
+    va2338,
+    va234,
+    va2340,
+    va252,
+    va273,
+    va296,
+    va307,
+    va322,
+    va329,
+    va347,
+    va358,
+    va375,
+    va379,
+    va390,
+    va398,
+    va413,
+    va417,
+    va432,
     va45,
-    va461,
-    va481,
-    va491,
-    va535,
-    va540,
-    va541,
+    va457,
+    va470,
+    va490,
+    va500,
+    va544,
     va549,
-    va557,
+    va550,
     va558,
-    va578,
+    va566,
+    va567,
     va587,
-    va589,
     va59,
-    va590,
+    va596,
+    va598,
+    va599,
     va6,
-    va606,
-    va607,
-    va620,
-    va626,
-    va633,
-    va634,
-    va648,
-    va667,
-    va686,
-    va689,
-    va699,
-    va712,
-    va716,
-    va735,
-    va740,
-    va757,
-    va759,
-    va764,
-    va774,
+    va615,
+    va616,
+    va629,
+    va635,
+    va642,
+    va643,
+    va657,
+    va676,
+    va695,
+    va698,
+    va708,
+    va721,
+    va725,
+    va744,
+    va749,
+    va766,
+    va768,
+    va773,
     va783,
-    va788,
     va79,
-    va798,
-    va803,
-    va804,
-    va822,
-    va836,
+    va792,
+    va797,
+    va807,
+    va812,
+    va813,
+    va831,
     va845,
     va854,
-    va879,
-    va880,
-    va911,
-    va915,
-    va923,
+    va863,
+    va888,
+    va889,
+    va920,
     va924,
-    va934,
-    va938,
+    va932,
+    va933,
     va94,
-    va960,
-    va968,
-    va982,
-    va983,
-    va987,
+    va943,
+    va947,
+    va969,
+    va977,
+    va991,
+    va992,
+    va996,
     vwap,
     (
-      va662 * 8193 - (
-        va662 * 8193 - va662
+      va671 * 8193 - (
+        va671 * 8193 - va671
       )
-    ) AS va663,
+    ) AS va672,
     (
       CASE
         WHEN (
-          va1104 > 0
+          va1113 > 0
           OR (
-            va1124 = FLOOR(va1124) AND (
-              va1104 <> 0 OR va1124 >= 0
+            va1133 = FLOOR(va1133) AND (
+              va1113 <> 0 OR va1133 >= 0
             )
           )
           OR (
-            va1104 = 0 AND va1124 > 0
+            va1113 = 0 AND va1133 > 0
           )
         )
-        THEN POWER(va1104, va1124)
+        THEN POWER(va1113, va1133)
       END
-    ) AS va1125,
+    ) AS va1134,
     (
       CASE
         WHEN (
-          va1716 > 0
+          va1725 > 0
           OR (
-            va1740 = FLOOR(va1740) AND (
-              va1716 <> 0 OR va1740 >= 0
+            va1749 = FLOOR(va1749) AND (
+              va1725 <> 0 OR va1749 >= 0
             )
           )
           OR (
-            va1716 = 0 AND va1740 > 0
+            va1725 = 0 AND va1749 > 0
           )
         )
-        THEN POWER(va1716, va1740)
+        THEN POWER(va1725, va1749)
       END
-    ) AS va1741
+    ) AS va1750
   FROM values_4_1
 ), values_4_3 AS (
   SELECT
@@ -12226,333 +12336,333 @@ WITH values_0_1 AS (
     close,
     day_rows,
     industry_l3,
-    se1011,
-    se1013,
-    se1017,
-    se1031,
-    se1032,
-    se1033,
-    se1049,
-    se1050,
-    se1051,
-    se1052,
-    se1053,
+    se1001,
+    se1020,
+    se1022,
+    se1026,
+    se1040,
+    se1041,
+    se1042,
+    se1058,
+    se1059,
+    se1060,
+    se1061,
     se1062,
-    se1063,
-    se1064,
-    se1140,
-    se1156,
-    se1157,
-    se1158,
-    se1206,
-    se1209,
-    se1234,
-    se1316,
-    se1351,
-    se1385,
-    se1386,
-    se1387,
-    se1459,
-    se1514,
-    se1520,
-    se1521,
-    se1522,
+    se1071,
+    se1072,
+    se1073,
+    se1149,
+    se1165,
+    se1166,
+    se1167,
+    se1215,
+    se1218,
+    se1243,
+    se1325,
+    se1360,
+    se1394,
+    se1395,
+    se1396,
+    se1468,
     se1523,
-    se1524,
-    se1545,
-    se1546,
-    se1547,
-    se1651,
-    se1655,
-    se1743,
-    se1759,
-    se1760,
-    se1761,
-    se1779,
-    se1814,
-    se1815,
-    se1816,
-    se1817,
-    se1818,
-    se1819,
-    se1820,
-    se1979,
-    se2006,
-    se2007,
-    se2008,
-    se2034,
-    se2045,
-    se2046,
-    se2047,
-    se2048,
-    se2052,
-    se2053,
+    se1529,
+    se1530,
+    se1531,
+    se1532,
+    se1533,
+    se1554,
+    se1555,
+    se1556,
+    se1660,
+    se1664,
+    se1752,
+    se1768,
+    se1769,
+    se1770,
+    se1788,
+    se1823,
+    se1824,
+    se1825,
+    se1826,
+    se1827,
+    se1828,
+    se1829,
+    se1988,
+    se2015,
+    se2016,
+    se2017,
+    se2043,
     se2054,
     se2055,
     se2056,
     se2057,
-    se2058,
-    se2059,
-    se2060,
     se2061,
     se2062,
-    se2108,
-    se2109,
-    se2149,
-    se2150,
-    se2151,
-    se2226,
-    se2246,
-    se2247,
-    se2248,
-    se265,
-    se266,
-    se267,
-    se268,
-    se269,
-    se360,
-    se542,
-    se544,
-    se545,
-    se550,
-    se591,
-    se595,
+    se2063,
+    se2064,
+    se2065,
+    se2066,
+    se2067,
+    se2068,
+    se2069,
+    se2070,
+    se2071,
+    se2117,
+    se2118,
+    se2158,
+    se2159,
+    se2160,
+    se2235,
+    se2255,
+    se2256,
+    se2257,
+    se274,
+    se275,
+    se276,
+    se277,
+    se278,
+    se369,
+    se551,
+    se553,
+    se554,
+    se559,
     se60,
-    se608,
-    se609,
-    se610,
-    se615,
-    se616,
+    se600,
+    se604,
     se617,
     se618,
-    se621,
-    se622,
-    se623,
+    se619,
+    se624,
+    se625,
+    se626,
     se627,
-    se628,
-    se629,
-    se635,
-    se668,
-    se669,
-    se670,
-    se762,
-    se770,
+    se630,
+    se631,
+    se632,
+    se636,
+    se637,
+    se638,
+    se644,
+    se677,
+    se678,
+    se679,
     se771,
-    se916,
-    se917,
-    se918,
+    se779,
+    se780,
     se925,
-    se947,
-    se948,
-    se949,
-    se961,
-    se962,
-    se963,
-    se992,
-    va1016,
-    va1019,
-    va1030,
-    va1037,
-    va1038,
-    va1042,
-    va1048,
-    va1061,
+    se926,
+    se927,
+    se934,
+    se956,
+    se957,
+    se958,
+    se970,
+    se971,
+    se972,
+    va1025,
+    va1028,
+    va1039,
+    va1046,
+    va1047,
+    va1051,
+    va1057,
     va107,
-    va1097,
-    va1139,
+    va1070,
+    va1106,
     va1148,
-    va1155,
-    va1163,
-    va1181,
-    va1199,
-    va1204,
-    va1205,
+    va1157,
+    va1164,
+    va1172,
+    va1190,
     va1208,
-    va1219,
-    va1230,
-    va1233,
-    va1236,
-    va1262,
-    va1286,
-    va1305,
+    va1213,
+    va1214,
+    va1217,
+    va1228,
+    va1239,
+    va1242,
+    va1245,
+    va1271,
+    va1295,
     va131,
-    va1315,
-    va1321,
-    va1337,
-    va1344,
-    va1354,
-    va1384,
-    va1392,
+    va1314,
+    va1324,
+    va1330,
+    va1346,
+    va1353,
+    va1363,
+    va1393,
     va140,
-    va1426,
-    va1442,
-    va1458,
+    va1401,
+    va1435,
+    va1451,
     va1467,
-    va1495,
-    va1498,
+    va1476,
     va150,
-    va1513,
-    va1515,
-    va1519,
+    va1504,
+    va1507,
     va152,
-    va1525,
-    va1544,
-    va1559,
-    va1563,
+    va1522,
+    va1524,
+    va1528,
+    va1534,
+    va1553,
+    va1568,
+    va1572,
     va158,
-    va1582,
-    va1592,
+    va1591,
     va1601,
-    va1605,
-    va1643,
-    va1649,
-    va1650,
-    va1676,
+    va1610,
+    va1614,
+    va1652,
+    va1658,
+    va1659,
     va168,
-    va1689,
-    va1746,
-    va1758,
-    va1772,
-    va1777,
-    va1778,
-    va1805,
-    va1806,
-    va1810,
-    va1813,
-    va1821,
-    va1850,
-    va1860,
-    va1882,
+    va1685,
+    va1698,
+    va1755,
+    va1767,
+    va1781,
+    va1786,
+    va1787,
+    va1814,
+    va1815,
+    va1819,
+    va1822,
+    va1830,
+    va1859,
+    va1869,
     va189,
-    va1895,
+    va1891,
+    va1904,
     va191,
-    va1911,
-    va1912,
     va192,
-    va1929,
-    va1944,
-    va1960,
-    va1977,
-    va1978,
-    va2005,
-    va2017,
-    va2021,
-    va2022,
+    va1920,
+    va1921,
+    va1938,
+    va1953,
+    va1969,
+    va1986,
+    va1987,
+    va2014,
     va2026,
     va2030,
-    va2033,
-    va2044,
-    va2051,
-    va2090,
-    va2104,
-    va2107,
-    va2131,
-    va2132,
-    va2142,
-    va2145,
-    va2148,
-    va2152,
-    va2177,
-    va2181,
-    va2199,
-    va220,
-    va2229,
-    va2245,
-    va2251,
+    va2031,
+    va2035,
+    va2039,
+    va2042,
+    va2053,
+    va2060,
+    va2099,
+    va2113,
+    va2116,
+    va2140,
+    va2141,
+    va2151,
+    va2154,
+    va2157,
+    va2161,
+    va2186,
+    va2190,
+    va2208,
+    va2238,
+    va2254,
+    va2260,
     va227,
-    va2277,
-    va2280,
-    va2287,
-    va2294,
-    va2308,
-    va2322,
-    va2329,
+    va2286,
+    va2289,
+    va2296,
+    va2303,
+    va2317,
     va2331,
-    va245,
-    va264,
-    va287,
-    va298,
-    va313,
-    va320,
-    va338,
-    va349,
-    va366,
-    va370,
-    va381,
-    va389,
-    va404,
-    va408,
-    va423,
-    va448,
+    va2338,
+    va234,
+    va2340,
+    va252,
+    va273,
+    va296,
+    va307,
+    va322,
+    va329,
+    va347,
+    va358,
+    va375,
+    va379,
+    va390,
+    va398,
+    va413,
+    va417,
+    va432,
     va45,
-    va461,
-    va481,
-    va491,
-    va535,
-    va540,
-    va541,
+    va457,
+    va470,
+    va490,
+    va500,
+    va544,
     va549,
-    va557,
+    va550,
     va558,
-    va578,
+    va566,
+    va567,
     va587,
-    va589,
     va59,
-    va590,
+    va596,
+    va598,
+    va599,
     va6,
-    va606,
-    va607,
-    va620,
-    va626,
-    va633,
-    va634,
-    va648,
-    va663,
-    va667,
-    va686,
-    va689,
-    va699,
-    va712,
-    va716,
-    va735,
-    va740,
-    va757,
-    va759,
-    va764,
-    va774,
+    va615,
+    va616,
+    va629,
+    va635,
+    va642,
+    va643,
+    va657,
+    va672,
+    va676,
+    va695,
+    va698,
+    va708,
+    va721,
+    va725,
+    va744,
+    va749,
+    va766,
+    va768,
+    va773,
     va783,
-    va788,
     va79,
-    va798,
-    va803,
-    va804,
-    va822,
-    va836,
+    va792,
+    va797,
+    va807,
+    va812,
+    va813,
+    va831,
     va845,
     va854,
-    va879,
-    va880,
-    va911,
-    va915,
-    va923,
+    va863,
+    va888,
+    va889,
+    va920,
     va924,
-    va934,
-    va938,
+    va932,
+    va933,
     va94,
-    va960,
-    va968,
-    va982,
-    va983,
-    va987,
+    va943,
+    va947,
+    va969,
+    va977,
+    va991,
+    va992,
+    va996,
     vwap,
     (
       -(
-        CASE WHEN ISFINITE(va1125) THEN va1125 END
+        CASE WHEN ISFINITE(va1134) THEN va1134 END
       )
-    ) AS va1126,
+    ) AS va1135,
     (
-      CASE WHEN ISFINITE(va1741) THEN va1741 END
-    ) AS va1742
+      CASE WHEN ISFINITE(va1750) THEN va1750 END
+    ) AS va1751
   FROM values_4_2
 ), series_5 AS (
   SELECT
@@ -12563,524 +12673,524 @@ WITH values_0_1 AS (
     close,
     day_rows,
     industry_l3,
-    se1031,
-    se1032,
-    se1033,
-    se1049,
-    se1050,
-    se1051,
-    se1052,
-    se1053,
+    se1001,
+    se1040,
+    se1041,
+    se1042,
+    se1058,
+    se1059,
+    se1060,
+    se1061,
     se1062,
-    se1063,
-    se1064,
-    se1156,
-    se1157,
-    se1158,
-    se1385,
-    se1386,
-    se1387,
-    se1520,
-    se1521,
-    se1522,
-    se1523,
-    se1524,
-    se1545,
-    se1546,
-    se1547,
-    se1655,
-    se1759,
-    se1760,
-    se1761,
-    se1814,
-    se1815,
-    se1816,
-    se1817,
-    se1818,
-    se1819,
-    se1820,
-    se2006,
-    se2007,
-    se2008,
-    se2045,
-    se2046,
-    se2047,
-    se2052,
-    se2053,
+    se1071,
+    se1072,
+    se1073,
+    se1165,
+    se1166,
+    se1167,
+    se1394,
+    se1395,
+    se1396,
+    se1529,
+    se1530,
+    se1531,
+    se1532,
+    se1533,
+    se1554,
+    se1555,
+    se1556,
+    se1664,
+    se1768,
+    se1769,
+    se1770,
+    se1823,
+    se1824,
+    se1825,
+    se1826,
+    se1827,
+    se1828,
+    se1829,
+    se2015,
+    se2016,
+    se2017,
     se2054,
     se2055,
     se2056,
-    se2057,
-    se2058,
-    se2059,
-    se2060,
     se2061,
     se2062,
-    se2108,
-    se2109,
-    se2149,
-    se2150,
-    se2151,
-    se2246,
-    se2247,
-    se2248,
-    se265,
-    se266,
-    se267,
-    se268,
-    se269,
-    se360,
-    se544,
-    se545,
-    se550,
-    se595,
-    se608,
-    se609,
-    se610,
-    se615,
-    se616,
+    se2063,
+    se2064,
+    se2065,
+    se2066,
+    se2067,
+    se2068,
+    se2069,
+    se2070,
+    se2071,
+    se2117,
+    se2118,
+    se2158,
+    se2159,
+    se2160,
+    se2255,
+    se2256,
+    se2257,
+    se274,
+    se275,
+    se276,
+    se277,
+    se278,
+    se369,
+    se553,
+    se554,
+    se559,
+    se604,
     se617,
     se618,
-    se621,
-    se622,
-    se623,
+    se619,
+    se624,
+    se625,
+    se626,
     se627,
-    se628,
-    se629,
-    se668,
-    se669,
-    se670,
-    se770,
-    se771,
-    se916,
-    se917,
-    se918,
-    se947,
-    se948,
-    se949,
-    se961,
-    se962,
-    se963,
-    se992,
-    va1019,
-    va1030,
-    va1042,
-    va1048,
-    va1061,
+    se630,
+    se631,
+    se632,
+    se636,
+    se637,
+    se638,
+    se677,
+    se678,
+    se679,
+    se779,
+    se780,
+    se925,
+    se926,
+    se927,
+    se956,
+    se957,
+    se958,
+    se970,
+    se971,
+    se972,
+    va1028,
+    va1039,
+    va1051,
+    va1057,
     va107,
-    va1097,
-    va1126,
-    va1155,
-    va1181,
-    va1199,
-    va1204,
-    va1236,
-    va1262,
-    va1286,
+    va1070,
+    va1106,
+    va1135,
+    va1164,
+    va1190,
+    va1208,
+    va1213,
+    va1245,
+    va1271,
+    va1295,
     va131,
-    va1321,
-    va1337,
-    va1354,
-    va1384,
-    va1392,
+    va1330,
+    va1346,
+    va1363,
+    va1393,
     va140,
-    va1426,
-    va1442,
-    va1495,
-    va1498,
+    va1401,
+    va1435,
+    va1451,
     va150,
-    va1519,
+    va1504,
+    va1507,
     va152,
-    va1525,
-    va1544,
-    va1563,
+    va1528,
+    va1534,
+    va1553,
+    va1572,
     va158,
-    va1582,
-    va1592,
-    va1605,
-    va1643,
-    va1649,
-    va1676,
+    va1591,
+    va1601,
+    va1614,
+    va1652,
+    va1658,
     va168,
-    va1689,
-    va1742,
-    va1746,
-    va1758,
-    va1772,
-    va1777,
-    va1805,
-    va1813,
-    va1821,
-    va1850,
-    va1860,
-    va1882,
+    va1685,
+    va1698,
+    va1751,
+    va1755,
+    va1767,
+    va1781,
+    va1786,
+    va1814,
+    va1822,
+    va1830,
+    va1859,
+    va1869,
     va189,
-    va1895,
+    va1891,
+    va1904,
     va191,
     va192,
-    va1929,
-    va1944,
-    va1960,
-    va1977,
-    va2005,
-    va2017,
-    va2030,
-    va2044,
-    va2051,
-    va2090,
-    va2107,
-    va2148,
-    va2152,
-    va2181,
-    va2199,
-    va220,
-    va2229,
-    va2245,
-    va2251,
+    va1938,
+    va1953,
+    va1969,
+    va1986,
+    va2014,
+    va2026,
+    va2039,
+    va2053,
+    va2060,
+    va2099,
+    va2116,
+    va2157,
+    va2161,
+    va2190,
+    va2208,
+    va2238,
+    va2254,
+    va2260,
     va227,
-    va2277,
-    va2280,
-    va2287,
-    va2294,
-    va2308,
-    va2322,
-    va2329,
+    va2286,
+    va2289,
+    va2296,
+    va2303,
+    va2317,
     va2331,
-    va264,
-    va287,
-    va298,
-    va313,
-    va320,
-    va338,
-    va349,
-    va366,
-    va370,
-    va381,
-    va389,
-    va408,
-    va448,
+    va2338,
+    va234,
+    va2340,
+    va273,
+    va296,
+    va307,
+    va322,
+    va329,
+    va347,
+    va358,
+    va375,
+    va379,
+    va390,
+    va398,
+    va417,
     va45,
-    va481,
-    va491,
-    va535,
-    va540,
+    va457,
+    va490,
+    va500,
+    va544,
     va549,
-    va557,
-    va578,
+    va558,
+    va566,
     va587,
-    va589,
-    va606,
-    va607,
-    va620,
-    va626,
-    va633,
-    va648,
-    va663,
-    va667,
-    va686,
-    va689,
-    va699,
-    va712,
-    va716,
-    va735,
-    va740,
-    va757,
-    va764,
-    va774,
+    va596,
+    va598,
+    va615,
+    va616,
+    va629,
+    va635,
+    va642,
+    va657,
+    va672,
+    va676,
+    va695,
+    va698,
+    va708,
+    va721,
+    va725,
+    va744,
+    va749,
+    va766,
+    va773,
     va783,
-    va788,
     va79,
-    va798,
-    va803,
-    va804,
-    va822,
-    va836,
+    va792,
+    va797,
+    va807,
+    va812,
+    va813,
+    va831,
     va845,
     va854,
-    va911,
-    va915,
-    va923,
-    va938,
+    va863,
+    va920,
+    va924,
+    va932,
     va94,
-    va960,
-    va968,
-    va987,
+    va947,
+    va969,
+    va977,
+    va996,
     ARG_MAX(stock_row, va6) OVER rows_5 AS se7,
     COUNT(va6) OVER rows_5 AS se8,
-    SUM(va245) OVER rows_3 AS se246,
-    COUNT(va245) OVER rows_3 AS se247,
-    MAX(va404) OVER rows_3 AS se405,
-    COUNT(va404) OVER rows_3 AS se406,
-    AVG(va423) OVER rows_2 AS se424,
-    COUNT(va423) OVER rows_2 AS se425,
-    MIN(va461) OVER rows_2 AS se462,
-    COUNT(va461) OVER rows_2 AS se463,
+    SUM(va252) OVER rows_3 AS se253,
+    COUNT(va252) OVER rows_3 AS se254,
+    MAX(va413) OVER rows_3 AS se414,
+    COUNT(va413) OVER rows_3 AS se415,
+    AVG(va432) OVER rows_2 AS se433,
+    COUNT(va432) OVER rows_2 AS se434,
+    MIN(va470) OVER rows_2 AS se471,
+    COUNT(va470) OVER rows_2 AS se472,
     MAX((
-      CASE WHEN va541 IS DISTINCT FROM se542 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se543,
+      CASE WHEN va550 IS DISTINCT FROM se551 OR stock_row = 1 THEN stock_row END
+    )) OVER rows_before AS se552,
     MAX((
-      CASE WHEN va590 IS DISTINCT FROM se591 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se592,
+      CASE WHEN va599 IS DISTINCT FROM se600 OR stock_row = 1 THEN stock_row END
+    )) OVER rows_before AS se601,
     MAX((
-      CASE WHEN va634 IS DISTINCT FROM se635 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se636,
-    CORR(va152, va759) OVER rows_250 AS se760,
+      CASE WHEN va643 IS DISTINCT FROM se644 OR stock_row = 1 THEN stock_row END
+    )) OVER rows_before AS se645,
+    CORR(va152, va768) OVER rows_250 AS se769,
     MAX((
-      CASE WHEN va558 IS DISTINCT FROM se762 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se763,
-    LAG(va764, 1) OVER rows_row AS se765,
-    MAX(va783) OVER rows_5 AS se784,
-    COUNT(va783) OVER rows_5 AS se785,
-    LAG(va854, 1) OVER rows_row AS se855,
-    LAG(va854, 2) OVER rows_row AS se856,
-    LAG(va854, 3) OVER rows_row AS se857,
-    LAG(va854, 4) OVER rows_row AS se858,
-    LAG(va854, 5) OVER rows_row AS se859,
-    LAG(va854, 6) OVER rows_row AS se860,
-    SUM(va880) OVER rows_16 AS se881,
-    COUNT(va880) OVER rows_16 AS se882,
-    SUM(va879) OVER rows_16 AS se883,
-    COUNT(va879) OVER rows_16 AS se884,
+      CASE WHEN va567 IS DISTINCT FROM se771 OR stock_row = 1 THEN stock_row END
+    )) OVER rows_before AS se772,
+    LAG(va773, 1) OVER rows_row AS se774,
+    MAX(va792) OVER rows_5 AS se793,
+    COUNT(va792) OVER rows_5 AS se794,
+    LAG(va863, 1) OVER rows_row AS se864,
+    LAG(va863, 2) OVER rows_row AS se865,
+    LAG(va863, 3) OVER rows_row AS se866,
+    LAG(va863, 4) OVER rows_row AS se867,
+    LAG(va863, 5) OVER rows_row AS se868,
+    LAG(va863, 6) OVER rows_row AS se869,
+    SUM(va889) OVER rows_16 AS se890,
+    COUNT(va889) OVER rows_16 AS se891,
+    SUM(va888) OVER rows_16 AS se892,
+    COUNT(va888) OVER rows_16 AS se893,
     MAX((
-      CASE WHEN va924 IS DISTINCT FROM se925 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se926,
-    CORR(va934, vwap) OVER rows_9 AS se935,
-    REGR_COUNT(va934, vwap) OVER rows_9 AS se936,
-    LAG(va938, 1) OVER rows_row AS se939,
-    LAG(va938, 2) OVER rows_row AS se940,
-    LAG(va938, 3) OVER rows_row AS se941,
-    LAG(va938, 4) OVER rows_row AS se942,
-    LAG(va938, 5) OVER rows_row AS se943,
-    LAG(va938, 6) OVER rows_row AS se944,
-    LAG(va938, 7) OVER rows_row AS se945,
-    LAG(va938, 8) OVER rows_row AS se946,
-    LAG(va968, 1) OVER rows_row AS se969,
-    LAG(va968, 2) OVER rows_row AS se970,
-    LAG(va968, 3) OVER rows_row AS se971,
-    LAG(va968, 4) OVER rows_row AS se972,
-    LAG(va968, 5) OVER rows_row AS se973,
-    LAG(va968, 6) OVER rows_row AS se974,
-    LAG(va968, 7) OVER rows_row AS se975,
-    CORR(va982, va983) OVER rows_13 AS se984,
-    REGR_COUNT(va982, va983) OVER rows_13 AS se985,
-    LAG(va987, 1) OVER rows_row AS se988,
-    CORR(se1011, se1013) OVER rows_16 AS se1014,
+      CASE WHEN va933 IS DISTINCT FROM se934 OR stock_row = 1 THEN stock_row END
+    )) OVER rows_before AS se935,
+    CORR(va943, vwap) OVER rows_9 AS se944,
+    REGR_COUNT(va943, vwap) OVER rows_9 AS se945,
+    LAG(va947, 1) OVER rows_row AS se948,
+    LAG(va947, 2) OVER rows_row AS se949,
+    LAG(va947, 3) OVER rows_row AS se950,
+    LAG(va947, 4) OVER rows_row AS se951,
+    LAG(va947, 5) OVER rows_row AS se952,
+    LAG(va947, 6) OVER rows_row AS se953,
+    LAG(va947, 7) OVER rows_row AS se954,
+    LAG(va947, 8) OVER rows_row AS se955,
+    LAG(va977, 1) OVER rows_row AS se978,
+    LAG(va977, 2) OVER rows_row AS se979,
+    LAG(va977, 3) OVER rows_row AS se980,
+    LAG(va977, 4) OVER rows_row AS se981,
+    LAG(va977, 5) OVER rows_row AS se982,
+    LAG(va977, 6) OVER rows_row AS se983,
+    LAG(va977, 7) OVER rows_row AS se984,
+    CORR(va991, va992) OVER rows_13 AS se993,
+    REGR_COUNT(va991, va992) OVER rows_13 AS se994,
+    LAG(va996, 1) OVER rows_row AS se997,
+    CORR(se1020, se1022) OVER rows_16 AS se1023,
     MAX(
       (
-        CASE WHEN va1016 IS DISTINCT FROM se1017 OR stock_row = 1 THEN stock_row END
+        CASE WHEN va1025 IS DISTINCT FROM se1026 OR stock_row = 1 THEN stock_row END
       )
-    ) OVER rows_before AS se1018,
-    LAG(va1019, 1) OVER rows_row AS se1020,
-    CORR(va1037, va1038) OVER rows_6 AS se1039,
-    REGR_COUNT(va1037, va1038) OVER rows_6 AS se1040,
-    LAG(va1042, 1) OVER rows_row AS se1043,
-    LAG(va1042, 2) OVER rows_row AS se1044,
-    LAG(va1042, 3) OVER rows_row AS se1045,
-    LAG(va1042, 4) OVER rows_row AS se1046,
-    LAG(va1042, 5) OVER rows_row AS se1047,
+    ) OVER rows_before AS se1027,
+    LAG(va1028, 1) OVER rows_row AS se1029,
+    CORR(va1046, va1047) OVER rows_6 AS se1048,
+    REGR_COUNT(va1046, va1047) OVER rows_6 AS se1049,
+    LAG(va1051, 1) OVER rows_row AS se1052,
+    LAG(va1051, 2) OVER rows_row AS se1053,
+    LAG(va1051, 3) OVER rows_row AS se1054,
+    LAG(va1051, 4) OVER rows_row AS se1055,
+    LAG(va1051, 5) OVER rows_row AS se1056,
     RANK(
     ORDER BY
-      va1148) OVER rows_13 AS se1149,
+      va1157) OVER rows_13 AS se1158,
     CUME_DIST(
     ORDER BY
-      va1148) OVER rows_13 AS se1150,
-    COUNT(va1148) OVER rows_13 AS se1151,
-    MAX(va1163) OVER rows_4 AS se1164,
-    COUNT(va1163) OVER rows_4 AS se1165,
-    LAG(va1181, 1) OVER rows_row AS se1182,
-    LAG(va1181, 2) OVER rows_row AS se1183,
-    LAG(va1181, 3) OVER rows_row AS se1184,
-    LAG(va1181, 4) OVER rows_row AS se1185,
-    LAG(va1181, 5) OVER rows_row AS se1186,
-    LAG(va1181, 6) OVER rows_row AS se1187,
-    LAG(va1181, 7) OVER rows_row AS se1188,
-    LAG(va1181, 8) OVER rows_row AS se1189,
+      va1157) OVER rows_13 AS se1159,
+    COUNT(va1157) OVER rows_13 AS se1160,
+    MAX(va1172) OVER rows_4 AS se1173,
+    COUNT(va1172) OVER rows_4 AS se1174,
+    LAG(va1190, 1) OVER rows_row AS se1191,
+    LAG(va1190, 2) OVER rows_row AS se1192,
+    LAG(va1190, 3) OVER rows_row AS se1193,
+    LAG(va1190, 4) OVER rows_row AS se1194,
+    LAG(va1190, 5) OVER rows_row AS se1195,
+    LAG(va1190, 6) OVER rows_row AS se1196,
+    LAG(va1190, 7) OVER rows_row AS se1197,
+    LAG(va1190, 8) OVER rows_row AS se1198,
     MAX(
       (
-        CASE WHEN va1205 IS DISTINCT FROM se1206 OR stock_row = 1 THEN stock_row END
+        CASE WHEN va1214 IS DISTINCT FROM se1215 OR stock_row = 1 THEN stock_row END
       )
-    ) OVER rows_before AS se1207,
+    ) OVER rows_before AS se1216,
     MAX(
       (
-        CASE WHEN va1208 IS DISTINCT FROM se1209 OR stock_row = 1 THEN stock_row END
+        CASE WHEN va1217 IS DISTINCT FROM se1218 OR stock_row = 1 THEN stock_row END
       )
-    ) OVER rows_before AS se1210,
-    CORR(va1219, va1230) OVER rows_18 AS se1231,
+    ) OVER rows_before AS se1219,
+    CORR(va1228, va1239) OVER rows_18 AS se1240,
     MAX(
       (
-        CASE WHEN va1233 IS DISTINCT FROM se1234 OR stock_row = 1 THEN stock_row END
+        CASE WHEN va1242 IS DISTINCT FROM se1243 OR stock_row = 1 THEN stock_row END
       )
-    ) OVER rows_before AS se1235,
-    LAG(va1236, 1) OVER rows_row AS se1237,
-    LAG(va1262, 1) OVER rows_row AS se1263,
-    LAG(va1262, 2) OVER rows_row AS se1264,
-    LAG(va1262, 3) OVER rows_row AS se1265,
-    LAG(va1286, 1) OVER rows_row AS se1287,
-    LAG(va1286, 2) OVER rows_row AS se1288,
-    LAG(va1286, 3) OVER rows_row AS se1289,
-    LAG(va1286, 4) OVER rows_row AS se1290,
-    LAG(va1286, 5) OVER rows_row AS se1291,
-    LAG(va1286, 6) OVER rows_row AS se1292,
-    LAG(va1286, 7) OVER rows_row AS se1293,
-    LAG(va1286, 8) OVER rows_row AS se1294,
-    LAG(va1286, 9) OVER rows_row AS se1295,
-    LAG(va1321, 1) OVER rows_row AS se1322,
+    ) OVER rows_before AS se1244,
+    LAG(va1245, 1) OVER rows_row AS se1246,
+    LAG(va1271, 1) OVER rows_row AS se1272,
+    LAG(va1271, 2) OVER rows_row AS se1273,
+    LAG(va1271, 3) OVER rows_row AS se1274,
+    LAG(va1295, 1) OVER rows_row AS se1296,
+    LAG(va1295, 2) OVER rows_row AS se1297,
+    LAG(va1295, 3) OVER rows_row AS se1298,
+    LAG(va1295, 4) OVER rows_row AS se1299,
+    LAG(va1295, 5) OVER rows_row AS se1300,
+    LAG(va1295, 6) OVER rows_row AS se1301,
+    LAG(va1295, 7) OVER rows_row AS se1302,
+    LAG(va1295, 8) OVER rows_row AS se1303,
+    LAG(va1295, 9) OVER rows_row AS se1304,
+    LAG(va1330, 1) OVER rows_row AS se1331,
     RANK(
     ORDER BY
-      va1344) OVER rows_16 AS se1345,
+      va1353) OVER rows_16 AS se1354,
     CUME_DIST(
     ORDER BY
-      va1344) OVER rows_16 AS se1346,
-    COUNT(va1344) OVER rows_16 AS se1347,
-    CORR(close, se1351) OVER rows_15 AS se1352,
-    LAG(va1354, 1) OVER rows_row AS se1355,
+      va1353) OVER rows_16 AS se1355,
+    COUNT(va1353) OVER rows_16 AS se1356,
+    CORR(close, se1360) OVER rows_15 AS se1361,
+    LAG(va1363, 1) OVER rows_row AS se1364,
     RANK(
     ORDER BY
-      va1467) OVER rows_19 AS se1468,
+      va1476) OVER rows_19 AS se1477,
     CUME_DIST(
     ORDER BY
-      va1467) OVER rows_19 AS se1469,
-    COUNT(va1467) OVER rows_19 AS se1470,
-    LAG(va1498, 1) OVER rows_row AS se1499,
-    LAG(va1498, 2) OVER rows_row AS se1500,
-    LAG(va1498, 3) OVER rows_row AS se1501,
-    LAG(va1498, 4) OVER rows_row AS se1502,
-    CORR(va1513, va1515) OVER rows_6 AS se1516,
-    REGR_COUNT(va1513, va1515) OVER rows_6 AS se1517,
-    LAG(va1525, 1) OVER rows_row AS se1526,
-    LAG(va1525, 2) OVER rows_row AS se1527,
-    LAG(va1525, 3) OVER rows_row AS se1528,
-    LAG(va1525, 4) OVER rows_row AS se1529,
-    LAG(va1525, 5) OVER rows_row AS se1530,
-    CORR(va1559, va1305) OVER rows_14 AS se1560,
-    REGR_COUNT(va1559, va1305) OVER rows_14 AS se1561,
-    LAG(va1563, 1) OVER rows_row AS se1564,
+      va1476) OVER rows_19 AS se1478,
+    COUNT(va1476) OVER rows_19 AS se1479,
+    LAG(va1507, 1) OVER rows_row AS se1508,
+    LAG(va1507, 2) OVER rows_row AS se1509,
+    LAG(va1507, 3) OVER rows_row AS se1510,
+    LAG(va1507, 4) OVER rows_row AS se1511,
+    CORR(va1522, va1524) OVER rows_6 AS se1525,
+    REGR_COUNT(va1522, va1524) OVER rows_6 AS se1526,
+    LAG(va1534, 1) OVER rows_row AS se1535,
+    LAG(va1534, 2) OVER rows_row AS se1536,
+    LAG(va1534, 3) OVER rows_row AS se1537,
+    LAG(va1534, 4) OVER rows_row AS se1538,
+    LAG(va1534, 5) OVER rows_row AS se1539,
+    CORR(va1568, va1314) OVER rows_14 AS se1569,
+    REGR_COUNT(va1568, va1314) OVER rows_14 AS se1570,
+    LAG(va1572, 1) OVER rows_row AS se1573,
     MAX(
       (
-        CASE WHEN va1315 IS DISTINCT FROM se1316 OR stock_row = 1 THEN stock_row END
+        CASE WHEN va1324 IS DISTINCT FROM se1325 OR stock_row = 1 THEN stock_row END
       )
-    ) OVER rows_before AS se1566,
-    LAG(va1592, 1) OVER rows_row AS se1593,
-    LAG(va1592, 2) OVER rows_row AS se1594,
-    LAG(va1592, 3) OVER rows_row AS se1595,
-    LAG(va1592, 4) OVER rows_row AS se1596,
-    CORR(va1601, vwap) OVER rows_8 AS se1602,
-    REGR_COUNT(va1601, vwap) OVER rows_8 AS se1603,
-    LAG(va1605, 1) OVER rows_row AS se1606,
-    LAG(va1605, 2) OVER rows_row AS se1607,
-    LAG(va1605, 3) OVER rows_row AS se1608,
-    LAG(va1605, 4) OVER rows_row AS se1609,
-    LAG(va1605, 5) OVER rows_row AS se1610,
-    LAG(va1605, 6) OVER rows_row AS se1611,
-    LAG(va1605, 7) OVER rows_row AS se1612,
+    ) OVER rows_before AS se1575,
+    LAG(va1601, 1) OVER rows_row AS se1602,
+    LAG(va1601, 2) OVER rows_row AS se1603,
+    LAG(va1601, 3) OVER rows_row AS se1604,
+    LAG(va1601, 4) OVER rows_row AS se1605,
+    CORR(va1610, vwap) OVER rows_8 AS se1611,
+    REGR_COUNT(va1610, vwap) OVER rows_8 AS se1612,
+    LAG(va1614, 1) OVER rows_row AS se1615,
+    LAG(va1614, 2) OVER rows_row AS se1616,
+    LAG(va1614, 3) OVER rows_row AS se1617,
+    LAG(va1614, 4) OVER rows_row AS se1618,
+    LAG(va1614, 5) OVER rows_row AS se1619,
+    LAG(va1614, 6) OVER rows_row AS se1620,
+    LAG(va1614, 7) OVER rows_row AS se1621,
     MAX(
       (
-        CASE WHEN va1650 IS DISTINCT FROM se1651 OR stock_row = 1 THEN stock_row END
+        CASE WHEN va1659 IS DISTINCT FROM se1660 OR stock_row = 1 THEN stock_row END
       )
-    ) OVER rows_before AS se1652,
-    CORR(close, se1743) OVER rows_6 AS se1744,
-    LAG(va1746, 1) OVER rows_row AS se1747,
-    LAG(va1746, 2) OVER rows_row AS se1748,
-    LAG(va1746, 3) OVER rows_row AS se1749,
-    LAG(va1746, 4) OVER rows_row AS se1750,
-    LAG(va1746, 5) OVER rows_row AS se1751,
+    ) OVER rows_before AS se1661,
+    CORR(close, se1752) OVER rows_6 AS se1753,
+    LAG(va1755, 1) OVER rows_row AS se1756,
+    LAG(va1755, 2) OVER rows_row AS se1757,
+    LAG(va1755, 3) OVER rows_row AS se1758,
+    LAG(va1755, 4) OVER rows_row AS se1759,
+    LAG(va1755, 5) OVER rows_row AS se1760,
     MAX(
       (
-        CASE WHEN va1778 IS DISTINCT FROM se1779 OR stock_row = 1 THEN stock_row END
+        CASE WHEN va1787 IS DISTINCT FROM se1788 OR stock_row = 1 THEN stock_row END
       )
-    ) OVER rows_before AS se1780,
-    CORR(va1806, va1810) OVER rows_8 AS se1811,
-    LAG(va1821, 1) OVER rows_row AS se1822,
-    LAG(va1821, 2) OVER rows_row AS se1823,
-    LAG(va1821, 3) OVER rows_row AS se1824,
-    LAG(va1821, 4) OVER rows_row AS se1825,
-    LAG(va1821, 5) OVER rows_row AS se1826,
-    LAG(va1821, 6) OVER rows_row AS se1827,
-    LAG(va1821, 7) OVER rows_row AS se1828,
-    LAG(va1850, 1) OVER rows_row AS se1851,
-    LAG(va1850, 2) OVER rows_row AS se1852,
-    LAG(va1850, 3) OVER rows_row AS se1853,
-    LAG(va1850, 4) OVER rows_row AS se1854,
-    LAG(va1860, 1) OVER rows_row AS se1861,
-    LAG(va1860, 2) OVER rows_row AS se1862,
-    LAG(va1860, 3) OVER rows_row AS se1863,
-    LAG(va1860, 4) OVER rows_row AS se1864,
-    LAG(va1860, 5) OVER rows_row AS se1865,
-    LAG(va1860, 6) OVER rows_row AS se1866,
-    LAG(va1860, 7) OVER rows_row AS se1867,
-    LAG(va1860, 8) OVER rows_row AS se1868,
-    LAG(va1860, 9) OVER rows_row AS se1869,
-    LAG(va1895, 1) OVER rows_row AS se1896,
-    LAG(va1895, 2) OVER rows_row AS se1897,
-    SUM(va1912) OVER rows_16 AS se1913,
-    COUNT(va1912) OVER rows_16 AS se1914,
-    SUM(va1911) OVER rows_16 AS se1915,
-    COUNT(va1911) OVER rows_16 AS se1916,
-    LAG(va1929, 1) OVER rows_row AS se1930,
-    LAG(va1960, 1) OVER rows_row AS se1961,
-    LAG(va1960, 2) OVER rows_row AS se1962,
-    LAG(va1960, 3) OVER rows_row AS se1963,
-    LAG(va1960, 4) OVER rows_row AS se1964,
-    LAG(va1960, 5) OVER rows_row AS se1965,
+    ) OVER rows_before AS se1789,
+    CORR(va1815, va1819) OVER rows_8 AS se1820,
+    LAG(va1830, 1) OVER rows_row AS se1831,
+    LAG(va1830, 2) OVER rows_row AS se1832,
+    LAG(va1830, 3) OVER rows_row AS se1833,
+    LAG(va1830, 4) OVER rows_row AS se1834,
+    LAG(va1830, 5) OVER rows_row AS se1835,
+    LAG(va1830, 6) OVER rows_row AS se1836,
+    LAG(va1830, 7) OVER rows_row AS se1837,
+    LAG(va1859, 1) OVER rows_row AS se1860,
+    LAG(va1859, 2) OVER rows_row AS se1861,
+    LAG(va1859, 3) OVER rows_row AS se1862,
+    LAG(va1859, 4) OVER rows_row AS se1863,
+    LAG(va1869, 1) OVER rows_row AS se1870,
+    LAG(va1869, 2) OVER rows_row AS se1871,
+    LAG(va1869, 3) OVER rows_row AS se1872,
+    LAG(va1869, 4) OVER rows_row AS se1873,
+    LAG(va1869, 5) OVER rows_row AS se1874,
+    LAG(va1869, 6) OVER rows_row AS se1875,
+    LAG(va1869, 7) OVER rows_row AS se1876,
+    LAG(va1869, 8) OVER rows_row AS se1877,
+    LAG(va1869, 9) OVER rows_row AS se1878,
+    LAG(va1904, 1) OVER rows_row AS se1905,
+    LAG(va1904, 2) OVER rows_row AS se1906,
+    SUM(va1921) OVER rows_16 AS se1922,
+    COUNT(va1921) OVER rows_16 AS se1923,
+    SUM(va1920) OVER rows_16 AS se1924,
+    COUNT(va1920) OVER rows_16 AS se1925,
+    LAG(va1938, 1) OVER rows_row AS se1939,
+    LAG(va1969, 1) OVER rows_row AS se1970,
+    LAG(va1969, 2) OVER rows_row AS se1971,
+    LAG(va1969, 3) OVER rows_row AS se1972,
+    LAG(va1969, 4) OVER rows_row AS se1973,
+    LAG(va1969, 5) OVER rows_row AS se1974,
     MAX(
       (
-        CASE WHEN va1978 IS DISTINCT FROM se1979 OR stock_row = 1 THEN stock_row END
+        CASE WHEN va1987 IS DISTINCT FROM se1988 OR stock_row = 1 THEN stock_row END
       )
-    ) OVER rows_before AS se1980,
+    ) OVER rows_before AS se1989,
     MAX(
       (
-        CASE WHEN va1458 IS DISTINCT FROM se1459 OR stock_row = 1 THEN stock_row END
+        CASE WHEN va1467 IS DISTINCT FROM se1468 OR stock_row = 1 THEN stock_row END
       )
-    ) OVER rows_before AS se1981,
-    CORR(va2022, va2026) OVER rows_18 AS se2027,
-    REGR_COUNT(va2022, va2026) OVER rows_18 AS se2028,
-    LAG(va2030, 1) OVER rows_row AS se2031,
+    ) OVER rows_before AS se1990,
+    CORR(va2031, va2035) OVER rows_18 AS se2036,
+    REGR_COUNT(va2031, va2035) OVER rows_18 AS se2037,
+    LAG(va2039, 1) OVER rows_row AS se2040,
     MAX(
       (
-        CASE WHEN va2033 IS DISTINCT FROM se2034 OR stock_row = 1 THEN stock_row END
+        CASE WHEN va2042 IS DISTINCT FROM se2043 OR stock_row = 1 THEN stock_row END
       )
-    ) OVER rows_before AS se2035,
-    CORR(se2048, se1514) OVER rows_12 AS se2049,
-    LAG(va1525, 6) OVER rows_row AS se2063,
-    LAG(va1525, 7) OVER rows_row AS se2064,
-    LAG(va1525, 8) OVER rows_row AS se2065,
-    LAG(va1525, 9) OVER rows_row AS se2066,
-    LAG(va1525, 10) OVER rows_row AS se2067,
-    LAG(va1525, 11) OVER rows_row AS se2068,
-    LAG(va2090, 1) OVER rows_row AS se2091,
-    LAG(va2090, 2) OVER rows_row AS se2092,
-    LAG(va2090, 3) OVER rows_row AS se2093,
-    CORR(va2104, va2021) OVER rows_3 AS se2105,
-    LAG(va2030, 2) OVER rows_row AS se2110,
-    SUM(va2132) OVER rows_20 AS se2133,
-    COUNT(va2132) OVER rows_20 AS se2134,
-    SUM(va2131) OVER rows_20 AS se2135,
-    COUNT(va2131) OVER rows_20 AS se2136,
-    CORR(va2142, va2145) OVER rows_4 AS se2146,
-    LAG(va2152, 1) OVER rows_row AS se2153,
-    LAG(va2152, 2) OVER rows_row AS se2154,
-    LAG(va2152, 3) OVER rows_row AS se2155,
-    CORR(va2177, vwap) OVER rows_4 AS se2178,
-    REGR_COUNT(va2177, vwap) OVER rows_4 AS se2179,
-    LAG(va2181, 1) OVER rows_row AS se2182,
-    LAG(va2181, 2) OVER rows_row AS se2183,
-    LAG(va2181, 3) OVER rows_row AS se2184,
+    ) OVER rows_before AS se2044,
+    CORR(se2057, se1523) OVER rows_12 AS se2058,
+    LAG(va1534, 6) OVER rows_row AS se2072,
+    LAG(va1534, 7) OVER rows_row AS se2073,
+    LAG(va1534, 8) OVER rows_row AS se2074,
+    LAG(va1534, 9) OVER rows_row AS se2075,
+    LAG(va1534, 10) OVER rows_row AS se2076,
+    LAG(va1534, 11) OVER rows_row AS se2077,
+    LAG(va2099, 1) OVER rows_row AS se2100,
+    LAG(va2099, 2) OVER rows_row AS se2101,
+    LAG(va2099, 3) OVER rows_row AS se2102,
+    CORR(va2113, va2030) OVER rows_3 AS se2114,
+    LAG(va2039, 2) OVER rows_row AS se2119,
+    SUM(va2141) OVER rows_20 AS se2142,
+    COUNT(va2141) OVER rows_20 AS se2143,
+    SUM(va2140) OVER rows_20 AS se2144,
+    COUNT(va2140) OVER rows_20 AS se2145,
+    CORR(va2151, va2154) OVER rows_4 AS se2155,
+    LAG(va2161, 1) OVER rows_row AS se2162,
+    LAG(va2161, 2) OVER rows_row AS se2163,
+    LAG(va2161, 3) OVER rows_row AS se2164,
+    CORR(va2186, vwap) OVER rows_4 AS se2187,
+    REGR_COUNT(va2186, vwap) OVER rows_4 AS se2188,
+    LAG(va2190, 1) OVER rows_row AS se2191,
+    LAG(va2190, 2) OVER rows_row AS se2192,
+    LAG(va2190, 3) OVER rows_row AS se2193,
     MAX(
       (
-        CASE WHEN va1139 IS DISTINCT FROM se1140 OR stock_row = 1 THEN stock_row END
+        CASE WHEN va1148 IS DISTINCT FROM se1149 OR stock_row = 1 THEN stock_row END
       )
-    ) OVER rows_before AS se2200,
+    ) OVER rows_before AS se2209,
     MAX((
       CASE WHEN va59 IS DISTINCT FROM se60 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se2201,
-    CORR(se2048, se2226) OVER rows_8 AS se2227,
-    LAG(va2229, 1) OVER rows_row AS se2230,
-    LAG(va2229, 2) OVER rows_row AS se2231,
-    LAG(va2229, 3) OVER rows_row AS se2232,
-    LAG(va2229, 4) OVER rows_row AS se2233,
-    LAG(va2229, 5) OVER rows_row AS se2234,
-    LAG(va2229, 6) OVER rows_row AS se2235,
-    LAG(va2229, 7) OVER rows_row AS se2236
+    )) OVER rows_before AS se2210,
+    CORR(se2057, se2235) OVER rows_8 AS se2236,
+    LAG(va2238, 1) OVER rows_row AS se2239,
+    LAG(va2238, 2) OVER rows_row AS se2240,
+    LAG(va2238, 3) OVER rows_row AS se2241,
+    LAG(va2238, 4) OVER rows_row AS se2242,
+    LAG(va2238, 5) OVER rows_row AS se2243,
+    LAG(va2238, 6) OVER rows_row AS se2244,
+    LAG(va2238, 7) OVER rows_row AS se2245
   FROM values_4_3
   WINDOW rows_2 AS (
     PARTITION BY stock_number
@@ -13160,91 +13270,83 @@ WITH values_0_1 AS (
     close,
     day_rows,
     industry_l3,
-    se1018,
-    se1020,
-    se1031,
-    se1032,
-    se1033,
-    se1043,
-    se1044,
-    se1045,
-    se1046,
-    se1047,
-    se1049,
-    se1050,
-    se1051,
+    se1001,
+    se1027,
+    se1029,
+    se1040,
+    se1041,
+    se1042,
     se1052,
     se1053,
+    se1054,
+    se1055,
+    se1056,
+    se1058,
+    se1059,
+    se1060,
+    se1061,
     se1062,
-    se1063,
-    se1064,
-    se1235,
-    se1237,
-    se1355,
-    se1385,
-    se1386,
-    se1387,
-    se1520,
-    se1521,
-    se1522,
-    se1523,
-    se1524,
-    se1526,
-    se1527,
-    se1528,
+    se1071,
+    se1072,
+    se1073,
+    se1244,
+    se1246,
+    se1364,
+    se1394,
+    se1395,
+    se1396,
     se1529,
     se1530,
-    se1545,
-    se1546,
-    se1547,
-    se1564,
-    se1566,
-    se1606,
-    se1607,
-    se1608,
-    se1609,
-    se1610,
-    se1611,
-    se1612,
-    se1747,
-    se1748,
-    se1749,
-    se1750,
-    se1751,
+    se1531,
+    se1532,
+    se1533,
+    se1535,
+    se1536,
+    se1537,
+    se1538,
+    se1539,
+    se1554,
+    se1555,
+    se1556,
+    se1573,
+    se1575,
+    se1615,
+    se1616,
+    se1617,
+    se1618,
+    se1619,
+    se1620,
+    se1621,
+    se1756,
+    se1757,
+    se1758,
     se1759,
     se1760,
-    se1761,
-    se1814,
-    se1815,
-    se1816,
-    se1817,
-    se1818,
-    se1819,
-    se1820,
-    se1822,
+    se1768,
+    se1769,
+    se1770,
     se1823,
     se1824,
     se1825,
     se1826,
     se1827,
     se1828,
-    se2006,
-    se2007,
-    se2008,
-    se2031,
-    se2035,
-    se2045,
-    se2046,
-    se2047,
-    se2052,
-    se2053,
+    se1829,
+    se1831,
+    se1832,
+    se1833,
+    se1834,
+    se1835,
+    se1836,
+    se1837,
+    se2015,
+    se2016,
+    se2017,
+    se2040,
+    se2044,
     se2054,
     se2055,
     se2056,
-    se2057,
-    se2058,
-    se2059,
-    se2060,
     se2061,
     se2062,
     se2063,
@@ -13253,194 +13355,202 @@ WITH values_0_1 AS (
     se2066,
     se2067,
     se2068,
-    se2108,
-    se2109,
-    se2110,
-    se2149,
-    se2150,
-    se2151,
-    se2153,
-    se2154,
-    se2155,
-    se2182,
-    se2183,
-    se2184,
-    se2230,
-    se2231,
-    se2232,
-    se2233,
-    se2234,
-    se2235,
-    se2236,
-    se2246,
-    se2247,
-    se2248,
-    se265,
-    se266,
-    se267,
-    se268,
-    se269,
-    se360,
-    se544,
-    se550,
-    se608,
-    se609,
-    se610,
-    se615,
-    se616,
+    se2069,
+    se2070,
+    se2071,
+    se2072,
+    se2073,
+    se2074,
+    se2075,
+    se2076,
+    se2077,
+    se2117,
+    se2118,
+    se2119,
+    se2158,
+    se2159,
+    se2160,
+    se2162,
+    se2163,
+    se2164,
+    se2191,
+    se2192,
+    se2193,
+    se2239,
+    se2240,
+    se2241,
+    se2242,
+    se2243,
+    se2244,
+    se2245,
+    se2255,
+    se2256,
+    se2257,
+    se274,
+    se275,
+    se276,
+    se277,
+    se278,
+    se369,
+    se553,
+    se559,
     se617,
     se618,
-    se621,
-    se622,
-    se623,
+    se619,
+    se624,
+    se625,
+    se626,
     se627,
-    se628,
-    se629,
-    se668,
-    se669,
-    se670,
-    se763,
-    se765,
-    se770,
-    se771,
-    se916,
-    se917,
-    se918,
-    se939,
-    se940,
-    se941,
-    se942,
-    se943,
-    se944,
-    se945,
-    se946,
-    se947,
+    se630,
+    se631,
+    se632,
+    se636,
+    se637,
+    se638,
+    se677,
+    se678,
+    se679,
+    se772,
+    se774,
+    se779,
+    se780,
+    se925,
+    se926,
+    se927,
     se948,
     se949,
-    se961,
-    se962,
-    se963,
-    se988,
-    se992,
-    va1019,
-    va1030,
-    va1042,
-    va1048,
-    va1061,
+    se950,
+    se951,
+    se952,
+    se953,
+    se954,
+    se955,
+    se956,
+    se957,
+    se958,
+    se970,
+    se971,
+    se972,
+    se997,
+    va1028,
+    va1039,
+    va1051,
+    va1057,
     va107,
-    va1097,
-    va1126,
-    va1199,
-    va1236,
+    va1070,
+    va1106,
+    va1135,
+    va1208,
+    va1245,
     va131,
-    va1337,
-    va1354,
-    va1384,
-    va1392,
+    va1346,
+    va1363,
+    va1393,
     va140,
-    va1426,
-    va1442,
-    va1495,
+    va1401,
+    va1435,
+    va1451,
     va150,
-    va1519,
+    va1504,
     va152,
-    va1525,
-    va1544,
-    va1563,
+    va1528,
+    va1534,
+    va1553,
+    va1572,
     va158,
-    va1582,
-    va1605,
-    va1643,
-    va1676,
+    va1591,
+    va1614,
+    va1652,
     va168,
-    va1689,
-    va1742,
-    va1746,
-    va1758,
-    va1772,
-    va1805,
-    va1813,
-    va1821,
-    va1882,
+    va1685,
+    va1698,
+    va1751,
+    va1755,
+    va1767,
+    va1781,
+    va1814,
+    va1822,
+    va1830,
     va189,
+    va1891,
     va191,
     va192,
-    va1944,
-    va2005,
-    va2017,
-    va2030,
-    va2044,
-    va2051,
-    va2107,
-    va2148,
-    va2152,
-    va2181,
-    va220,
-    va2229,
-    va2245,
-    va2251,
+    va1953,
+    va2014,
+    va2026,
+    va2039,
+    va2053,
+    va2060,
+    va2116,
+    va2157,
+    va2161,
+    va2190,
+    va2238,
+    va2254,
+    va2260,
     va227,
-    va2277,
-    va2280,
-    va2287,
-    va2294,
-    va2308,
-    va2322,
-    va2329,
+    va2286,
+    va2289,
+    va2296,
+    va2303,
+    va2317,
     va2331,
-    va264,
-    va287,
-    va298,
-    va313,
-    va320,
-    va338,
-    va349,
-    va366,
-    va370,
-    va381,
-    va389,
-    va408,
-    va448,
+    va2338,
+    va234,
+    va2340,
+    va273,
+    va296,
+    va307,
+    va322,
+    va329,
+    va347,
+    va358,
+    va375,
+    va379,
+    va390,
+    va398,
+    va417,
     va45,
-    va481,
-    va491,
-    va535,
-    va549,
-    va557,
-    va578,
+    va457,
+    va490,
+    va500,
+    va544,
+    va558,
+    va566,
     va587,
-    va606,
-    va607,
-    va620,
-    va626,
-    va648,
-    va663,
-    va667,
-    va686,
-    va689,
-    va699,
-    va712,
-    va716,
-    va735,
-    va740,
-    va757,
-    va764,
-    va774,
+    va596,
+    va615,
+    va616,
+    va629,
+    va635,
+    va657,
+    va672,
+    va676,
+    va695,
+    va698,
+    va708,
+    va721,
+    va725,
+    va744,
+    va749,
+    va766,
+    va773,
     va783,
-    va788,
     va79,
-    va798,
-    va803,
-    va804,
-    va822,
-    va836,
+    va792,
+    va797,
+    va807,
+    va812,
+    va813,
+    va831,
     va845,
-    va911,
-    va915,
-    va938,
+    va854,
+    va920,
+    va924,
     va94,
-    va960,
-    va987,
+    va947,
+    va969,
+    va996,
     CAST((
       (
         CASE WHEN se8 = 5 THEN se7 END
@@ -13448,401 +13558,401 @@ WITH values_0_1 AS (
     ) AS DOUBLE) AS va9,
     (
       -(
-        CASE WHEN se247 = 3 THEN se246 END
+        CASE WHEN se254 = 3 THEN se253 END
       )
-    ) AS va248,
+    ) AS va255,
     (
       -(
-        CASE WHEN se406 = 3 THEN se405 END
+        CASE WHEN se415 = 3 THEN se414 END
       )
-    ) AS va407,
+    ) AS va416,
     (
-      CASE WHEN se425 = 2 THEN se424 END
-    ) AS va426,
+      CASE WHEN se434 = 2 THEN se433 END
+    ) AS va435,
     (
-      CASE WHEN se463 = 2 THEN se462 END
-    ) AS va464,
-    (
-      CASE
-        WHEN (
-          se543 > stock_row - 229
-        ) AND (
-          se545 > stock_row - 229
-        )
-        THEN CASE WHEN ISFINITE(va540) THEN ROUND(va540, 12) END
-        ELSE NULL
-      END
-    ) AS va546,
+      CASE WHEN se472 = 2 THEN se471 END
+    ) AS va473,
     (
       CASE
         WHEN (
-          se592 > stock_row - 14
+          se552 > stock_row - 229
         ) AND (
-          se595 > stock_row - 14
+          se554 > stock_row - 229
         )
-        THEN CASE WHEN ISFINITE(va589) THEN ROUND(va589, 12) END
+        THEN CASE WHEN ISFINITE(va549) THEN ROUND(va549, 12) END
         ELSE NULL
       END
-    ) AS va596,
+    ) AS va555,
     (
       CASE
         WHEN (
-          se360 > stock_row - 199
+          se601 > stock_row - 14
         ) AND (
-          se636 > stock_row - 199
+          se604 > stock_row - 14
         )
-        THEN CASE WHEN ISFINITE(va633) THEN ROUND(va633, 12) END
+        THEN CASE WHEN ISFINITE(va598) THEN ROUND(va598, 12) END
         ELSE NULL
       END
-    ) AS va637,
+    ) AS va605,
     (
-      CASE WHEN stock_row > 251 THEN se760 END
-    ) AS va761,
+      CASE
+        WHEN (
+          se369 > stock_row - 199
+        ) AND (
+          se645 > stock_row - 199
+        )
+        THEN CASE WHEN ISFINITE(va642) THEN ROUND(va642, 12) END
+        ELSE NULL
+      END
+    ) AS va646,
+    (
+      CASE WHEN stock_row > 251 THEN se769 END
+    ) AS va770,
     (
       -(
-        CASE WHEN se785 = 5 THEN se784 END
+        CASE WHEN se794 = 5 THEN se793 END
       )
-    ) AS va786,
+    ) AS va795,
     (
-      7 * va854 + 6 * se855 + 5 * se856 + 4 * se857 + 3 * se858 + 2 * se859 + 1 * se860
-    ) / 28 AS va861,
+      7 * va863 + 6 * se864 + 5 * se865 + 4 * se866 + 3 * se867 + 2 * se868 + 1 * se869
+    ) / 28 AS va870,
     (
       (
-        CASE WHEN se882 = 16 THEN se881 END
+        CASE WHEN se891 = 16 THEN se890 END
       ) - (
         stock_row - 16
       ) * (
-        CASE WHEN se884 = 16 THEN se883 END
+        CASE WHEN se893 = 16 THEN se892 END
       )
-    ) / 136 AS va885,
+    ) / 136 AS va894,
     (
       CASE
         WHEN (
-          se926 > stock_row - 16
+          se935 > stock_row - 16
         ) AND (
-          se545 > stock_row - 16
+          se554 > stock_row - 16
         )
-        THEN CASE WHEN ISFINITE(va923) THEN ROUND(va923, 12) END
+        THEN CASE WHEN ISFINITE(va932) THEN ROUND(va932, 12) END
         ELSE NULL
       END
-    ) AS va927,
+    ) AS va936,
     (
-      CASE WHEN se936 = 9 THEN se935 END
-    ) AS va937,
+      CASE WHEN se945 = 9 THEN se944 END
+    ) AS va946,
     (
-      8 * va968 + 7 * se969 + 6 * se970 + 5 * se971 + 4 * se972 + 3 * se973 + 2 * se974 + 1 * se975
-    ) / 36 AS va976,
+      8 * va977 + 7 * se978 + 6 * se979 + 5 * se980 + 4 * se981 + 3 * se982 + 2 * se983 + 1 * se984
+    ) / 36 AS va985,
     (
-      CASE WHEN se985 = 13 THEN se984 END
-    ) AS va986,
+      CASE WHEN se994 = 13 THEN se993 END
+    ) AS va995,
     (
-      CASE WHEN stock_row > 145 THEN se1014 END
-    ) AS va1015,
+      CASE WHEN stock_row > 145 THEN se1023 END
+    ) AS va1024,
     (
-      CASE WHEN se1040 = 6 THEN se1039 END
-    ) AS va1041,
+      CASE WHEN se1049 = 6 THEN se1048 END
+    ) AS va1050,
     (
       -CAST((
         (
           (
-            CASE WHEN se1151 = 13 THEN (
-              se1149 + se1150 * 13
+            CASE WHEN se1160 = 13 THEN (
+              se1158 + se1159 * 13
             ) / 26 END
           ) < (
             CASE
-              WHEN NOT va1155 IS NULL
+              WHEN NOT va1164 IS NULL
               THEN (
-                se1156 + ROUND(se1157 * day_rows)
+                se1165 + ROUND(se1166 * day_rows)
               ) / (
-                2 * se1158
+                2 * se1167
               )
             END
           )
         )
       ) AS DOUBLE)
-    ) AS va1159,
+    ) AS va1168,
     (
-      CASE WHEN se1165 = 4 THEN se1164 END
-    ) AS va1166,
+      CASE WHEN se1174 = 4 THEN se1173 END
+    ) AS va1175,
     (
       2 + CASE
-        WHEN se1182 < va1181
+        WHEN se1191 < va1190
         THEN 2
-        WHEN se1182 = va1181
+        WHEN se1191 = va1190
         THEN 1
-        WHEN se1182 > va1181
+        WHEN se1191 > va1190
         THEN 0
       END + CASE
-        WHEN se1183 < va1181
+        WHEN se1192 < va1190
         THEN 2
-        WHEN se1183 = va1181
+        WHEN se1192 = va1190
         THEN 1
-        WHEN se1183 > va1181
+        WHEN se1192 > va1190
         THEN 0
       END + CASE
-        WHEN se1184 < va1181
+        WHEN se1193 < va1190
         THEN 2
-        WHEN se1184 = va1181
+        WHEN se1193 = va1190
         THEN 1
-        WHEN se1184 > va1181
+        WHEN se1193 > va1190
         THEN 0
       END + CASE
-        WHEN se1185 < va1181
+        WHEN se1194 < va1190
         THEN 2
-        WHEN se1185 = va1181
+        WHEN se1194 = va1190
         THEN 1
-        WHEN se1185 > va1181
+        WHEN se1194 > va1190
         THEN 0
       END + CASE
-        WHEN se1186 < va1181
+        WHEN se1195 < va1190
         THEN 2
-        WHEN se1186 = va1181
+        WHEN se1195 = va1190
         THEN 1
-        WHEN se1186 > va1181
+        WHEN se1195 > va1190
         THEN 0
       END + CASE
-        WHEN se1187 < va1181
+        WHEN se1196 < va1190
         THEN 2
-        WHEN se1187 = va1181
+        WHEN se1196 = va1190
         THEN 1
-        WHEN se1187 > va1181
+        WHEN se1196 > va1190
         THEN 0
       END + CASE
-        WHEN se1188 < va1181
+        WHEN se1197 < va1190
         THEN 2
-        WHEN se1188 = va1181
+        WHEN se1197 = va1190
         THEN 1
-        WHEN se1188 > va1181
+        WHEN se1197 > va1190
         THEN 0
       END + CASE
-        WHEN se1189 < va1181
+        WHEN se1198 < va1190
         THEN 2
-        WHEN se1189 = va1181
+        WHEN se1198 = va1190
         THEN 1
-        WHEN se1189 > va1181
+        WHEN se1198 > va1190
         THEN 0
       END
-    ) / 18 AS va1190,
+    ) / 18 AS va1199,
     (
       CASE
         WHEN (
-          se1207 > stock_row - 16
+          se1216 > stock_row - 16
         ) AND (
-          se1210 > stock_row - 16
+          se1219 > stock_row - 16
         )
-        THEN CASE WHEN ISFINITE(va1204) THEN ROUND(va1204, 12) END
+        THEN CASE WHEN ISFINITE(va1213) THEN ROUND(va1213, 12) END
         ELSE NULL
       END
-    ) AS va1211,
+    ) AS va1220,
     (
-      CASE WHEN stock_row > 207 THEN se1231 END
-    ) AS va1232,
+      CASE WHEN stock_row > 207 THEN se1240 END
+    ) AS va1241,
     (
       2 + CASE
-        WHEN se1263 < va1262
+        WHEN se1272 < va1271
         THEN 2
-        WHEN se1263 = va1262
+        WHEN se1272 = va1271
         THEN 1
-        WHEN se1263 > va1262
+        WHEN se1272 > va1271
         THEN 0
       END + CASE
-        WHEN se1264 < va1262
+        WHEN se1273 < va1271
         THEN 2
-        WHEN se1264 = va1262
+        WHEN se1273 = va1271
         THEN 1
-        WHEN se1264 > va1262
+        WHEN se1273 > va1271
         THEN 0
       END + CASE
-        WHEN se1265 < va1262
+        WHEN se1274 < va1271
         THEN 2
-        WHEN se1265 = va1262
+        WHEN se1274 = va1271
         THEN 1
-        WHEN se1265 > va1262
+        WHEN se1274 > va1271
         THEN 0
       END
-    ) / 8 AS va1266,
+    ) / 8 AS va1275,
     (
-      10 * va1286 + 9 * se1287 + 8 * se1288 + 7 * se1289 + 6 * se1290 + 5 * se1291 + 4 * se1292 + 3 * se1293 + 2 * se1294 + 1 * se1295
-    ) / 55 AS va1296,
+      10 * va1295 + 9 * se1296 + 8 * se1297 + 7 * se1298 + 6 * se1299 + 5 * se1300 + 4 * se1301 + 3 * se1302 + 2 * se1303 + 1 * se1304
+    ) / 55 AS va1305,
     (
-      2 * va1321 + 1 * se1322
-    ) / 3 AS va1323,
+      2 * va1330 + 1 * se1331
+    ) / 3 AS va1332,
     (
-      CASE WHEN se1347 = 16 THEN (
-        se1345 + se1346 * 16
+      CASE WHEN se1356 = 16 THEN (
+        se1354 + se1355 * 16
       ) / 32 END
-    ) AS va1348,
+    ) AS va1357,
     (
-      CASE WHEN stock_row > 79 THEN se1352 END
-    ) AS va1353,
+      CASE WHEN stock_row > 79 THEN se1361 END
+    ) AS va1362,
     (
-      CASE WHEN se1470 = 19 THEN (
-        se1468 + se1469 * 19
+      CASE WHEN se1479 = 19 THEN (
+        se1477 + se1478 * 19
       ) / 38 END
-    ) AS va1471,
+    ) AS va1480,
     (
-      5 * va1498 + 4 * se1499 + 3 * se1500 + 2 * se1501 + 1 * se1502
-    ) / 15 AS va1503,
+      5 * va1507 + 4 * se1508 + 3 * se1509 + 2 * se1510 + 1 * se1511
+    ) / 15 AS va1512,
     (
-      CASE WHEN se1517 = 6 THEN se1516 END
-    ) AS va1518,
+      CASE WHEN se1526 = 6 THEN se1525 END
+    ) AS va1527,
     (
-      CASE WHEN se1561 = 14 THEN se1560 END
-    ) AS va1562,
+      CASE WHEN se1570 = 14 THEN se1569 END
+    ) AS va1571,
     (
       2 + CASE
-        WHEN se1593 < va1592
+        WHEN se1602 < va1601
         THEN 2
-        WHEN se1593 = va1592
+        WHEN se1602 = va1601
         THEN 1
-        WHEN se1593 > va1592
+        WHEN se1602 > va1601
         THEN 0
       END + CASE
-        WHEN se1594 < va1592
+        WHEN se1603 < va1601
         THEN 2
-        WHEN se1594 = va1592
+        WHEN se1603 = va1601
         THEN 1
-        WHEN se1594 > va1592
+        WHEN se1603 > va1601
         THEN 0
       END + CASE
-        WHEN se1595 < va1592
+        WHEN se1604 < va1601
         THEN 2
-        WHEN se1595 = va1592
+        WHEN se1604 = va1601
         THEN 1
-        WHEN se1595 > va1592
+        WHEN se1604 > va1601
         THEN 0
       END + CASE
-        WHEN se1596 < va1592
+        WHEN se1605 < va1601
         THEN 2
-        WHEN se1596 = va1592
+        WHEN se1605 = va1601
         THEN 1
-        WHEN se1596 > va1592
+        WHEN se1605 > va1601
         THEN 0
       END
-    ) / 10 AS va1597,
+    ) / 10 AS va1606,
     (
-      CASE WHEN se1603 = 8 THEN se1602 END
-    ) AS va1604,
+      CASE WHEN se1612 = 8 THEN se1611 END
+    ) AS va1613,
     (
       CASE
         WHEN (
-          se1652 > stock_row - 16
+          se1661 > stock_row - 16
         ) AND (
-          se1655 > stock_row - 16
+          se1664 > stock_row - 16
         )
-        THEN CASE WHEN ISFINITE(va1649) THEN ROUND(va1649, 12) END
+        THEN CASE WHEN ISFINITE(va1658) THEN ROUND(va1658, 12) END
         ELSE NULL
       END
-    ) AS va1656,
+    ) AS va1665,
     (
-      CASE WHEN stock_row > 37 THEN se1744 END
-    ) AS va1745,
+      CASE WHEN stock_row > 37 THEN se1753 END
+    ) AS va1754,
     ABS(
       (
         CASE
           WHEN (
-            se360 > stock_row - 12
+            se369 > stock_row - 12
           ) AND (
-            se1780 > stock_row - 12
+            se1789 > stock_row - 12
           )
-          THEN CASE WHEN ISFINITE(va1777) THEN ROUND(va1777, 12) END
+          THEN CASE WHEN ISFINITE(va1786) THEN ROUND(va1786, 12) END
           ELSE NULL
         END
       )
-    ) AS va1781,
+    ) AS va1790,
     (
-      CASE WHEN stock_row > 85 THEN se1811 END
-    ) AS va1812,
+      CASE WHEN stock_row > 85 THEN se1820 END
+    ) AS va1821,
     (
-      5 * va1850 + 4 * se1851 + 3 * se1852 + 2 * se1853 + 1 * se1854
-    ) / 15 AS va1855,
+      5 * va1859 + 4 * se1860 + 3 * se1861 + 2 * se1862 + 1 * se1863
+    ) / 15 AS va1864,
     (
-      10 * va1860 + 9 * se1861 + 8 * se1862 + 7 * se1863 + 6 * se1864 + 5 * se1865 + 4 * se1866 + 3 * se1867 + 2 * se1868 + 1 * se1869
-    ) / 55 AS va1870,
+      10 * va1869 + 9 * se1870 + 8 * se1871 + 7 * se1872 + 6 * se1873 + 5 * se1874 + 4 * se1875 + 3 * se1876 + 2 * se1877 + 1 * se1878
+    ) / 55 AS va1879,
     (
       2 + CASE
-        WHEN se1896 < va1895
+        WHEN se1905 < va1904
         THEN 2
-        WHEN se1896 = va1895
+        WHEN se1905 = va1904
         THEN 1
-        WHEN se1896 > va1895
+        WHEN se1905 > va1904
         THEN 0
       END + CASE
-        WHEN se1897 < va1895
+        WHEN se1906 < va1904
         THEN 2
-        WHEN se1897 = va1895
+        WHEN se1906 = va1904
         THEN 1
-        WHEN se1897 > va1895
+        WHEN se1906 > va1904
         THEN 0
       END
-    ) / 6 AS va1898,
+    ) / 6 AS va1907,
     (
       (
-        CASE WHEN se1914 = 16 THEN se1913 END
+        CASE WHEN se1923 = 16 THEN se1922 END
       ) - (
         stock_row - 16
       ) * (
-        CASE WHEN se1916 = 16 THEN se1915 END
+        CASE WHEN se1925 = 16 THEN se1924 END
       )
-    ) / 136 AS va1917,
+    ) / 136 AS va1926,
     (
-      2 * va1929 + 1 * se1930
-    ) / 3 AS va1931,
+      2 * va1938 + 1 * se1939
+    ) / 3 AS va1940,
     (
-      6 * va1960 + 5 * se1961 + 4 * se1962 + 3 * se1963 + 2 * se1964 + 1 * se1965
-    ) / 21 AS va1966,
+      6 * va1969 + 5 * se1970 + 4 * se1971 + 3 * se1972 + 2 * se1973 + 1 * se1974
+    ) / 21 AS va1975,
     (
       CASE
         WHEN (
-          se1980 > stock_row - 16
+          se1989 > stock_row - 16
         ) AND (
-          se1981 > stock_row - 16
+          se1990 > stock_row - 16
         )
-        THEN CASE WHEN ISFINITE(va1977) THEN ROUND(va1977, 12) END
+        THEN CASE WHEN ISFINITE(va1986) THEN ROUND(va1986, 12) END
         ELSE NULL
       END
-    ) AS va1982,
+    ) AS va1991,
     (
-      CASE WHEN se2028 = 18 THEN se2027 END
-    ) AS va2029,
+      CASE WHEN se2037 = 18 THEN se2036 END
+    ) AS va2038,
     (
-      CASE WHEN stock_row > 68 THEN se2049 END
-    ) AS va2050,
+      CASE WHEN stock_row > 68 THEN se2058 END
+    ) AS va2059,
     (
-      4 * va2090 + 3 * se2091 + 2 * se2092 + 1 * se2093
-    ) / 10 AS va2094,
+      4 * va2099 + 3 * se2100 + 2 * se2101 + 1 * se2102
+    ) / 10 AS va2103,
     (
-      CASE WHEN stock_row > 64 THEN se2105 END
-    ) AS va2106,
+      CASE WHEN stock_row > 64 THEN se2114 END
+    ) AS va2115,
     (
       (
-        CASE WHEN se2134 = 20 THEN se2133 END
+        CASE WHEN se2143 = 20 THEN se2142 END
       ) - (
         stock_row - 20
       ) * (
-        CASE WHEN se2136 = 20 THEN se2135 END
+        CASE WHEN se2145 = 20 THEN se2144 END
       )
-    ) / 210 AS va2137,
+    ) / 210 AS va2146,
     (
-      CASE WHEN stock_row > 78 THEN se2146 END
-    ) AS va2147,
+      CASE WHEN stock_row > 78 THEN se2155 END
+    ) AS va2156,
     (
-      CASE WHEN se2179 = 4 THEN se2178 END
-    ) AS va2180,
+      CASE WHEN se2188 = 4 THEN se2187 END
+    ) AS va2189,
     (
       CASE
         WHEN (
-          se2200 > stock_row - 19
+          se2209 > stock_row - 19
         ) AND (
-          se2201 > stock_row - 19
+          se2210 > stock_row - 19
         )
-        THEN CASE WHEN ISFINITE(va2199) THEN ROUND(va2199, 12) END
+        THEN CASE WHEN ISFINITE(va2208) THEN ROUND(va2208, 12) END
         ELSE NULL
       END
-    ) AS va2202,
+    ) AS va2211,
     (
-      CASE WHEN stock_row > 84 THEN se2227 END
-    ) AS va2228
+      CASE WHEN stock_row > 84 THEN se2236 END
+    ) AS va2237
   FROM series_5
 ), values_5_2 AS (
   SELECT
@@ -13853,586 +13963,586 @@ WITH values_0_1 AS (
     close,
     day_rows,
     industry_l3,
-    se1018,
-    se1020,
-    se1031,
-    se1032,
-    se1033,
-    se1062,
-    se1063,
-    se1064,
-    se1235,
-    se1237,
-    se1355,
-    se1385,
-    se1386,
-    se1387,
-    se1545,
-    se1546,
-    se1547,
-    se1564,
-    se1566,
-    se1759,
-    se1760,
-    se1761,
-    se2006,
-    se2007,
-    se2008,
-    se2031,
-    se2035,
-    se2045,
-    se2046,
-    se2047,
-    se2246,
-    se2247,
-    se2248,
-    se360,
-    se550,
-    se608,
-    se609,
-    se610,
-    se621,
-    se622,
-    se623,
-    se627,
-    se628,
-    se629,
-    se668,
-    se669,
-    se670,
-    se763,
-    se765,
-    se770,
-    se771,
-    se916,
-    se917,
-    se918,
-    se961,
-    se962,
-    se963,
-    se988,
-    se992,
-    va1015,
-    va1019,
-    va1030,
-    va1061,
+    se1001,
+    se1027,
+    se1029,
+    se1040,
+    se1041,
+    se1042,
+    se1071,
+    se1072,
+    se1073,
+    se1244,
+    se1246,
+    se1364,
+    se1394,
+    se1395,
+    se1396,
+    se1554,
+    se1555,
+    se1556,
+    se1573,
+    se1575,
+    se1768,
+    se1769,
+    se1770,
+    se2015,
+    se2016,
+    se2017,
+    se2040,
+    se2044,
+    se2054,
+    se2055,
+    se2056,
+    se2255,
+    se2256,
+    se2257,
+    se369,
+    se559,
+    se617,
+    se618,
+    se619,
+    se630,
+    se631,
+    se632,
+    se636,
+    se637,
+    se638,
+    se677,
+    se678,
+    se679,
+    se772,
+    se774,
+    se779,
+    se780,
+    se925,
+    se926,
+    se927,
+    se970,
+    se971,
+    se972,
+    se997,
+    va1024,
+    va1028,
+    va1039,
     va107,
-    va1097,
-    va1126,
-    va1159,
-    va1190,
+    va1070,
+    va1106,
+    va1135,
+    va1168,
     va1199,
-    va1232,
-    va1236,
-    va1266,
+    va1208,
+    va1241,
+    va1245,
+    va1275,
     va131,
-    va1353,
-    va1354,
-    va1384,
+    va1362,
+    va1363,
+    va1393,
     va140,
-    va1426,
-    va1442,
-    va1471,
-    va1495,
+    va1435,
+    va1451,
+    va1480,
     va150,
+    va1504,
     va152,
-    va1544,
-    va1562,
-    va1563,
+    va1553,
+    va1571,
+    va1572,
     va158,
-    va1643,
-    va1656,
-    va1676,
+    va1652,
+    va1665,
     va168,
-    va1689,
-    va1742,
-    va1758,
-    va1772,
+    va1685,
+    va1698,
+    va1751,
+    va1767,
     va1781,
-    va1805,
+    va1790,
+    va1814,
     va189,
     va191,
-    va1917,
-    va1944,
-    va1982,
-    va2005,
-    va2017,
-    va2029,
-    va2030,
-    va2044,
-    va220,
-    va2202,
-    va2245,
-    va2251,
+    va1926,
+    va1953,
+    va1991,
+    va2014,
+    va2026,
+    va2038,
+    va2039,
+    va2053,
+    va2211,
+    va2254,
+    va2260,
     va227,
-    va2277,
-    va2280,
-    va2287,
-    va2294,
-    va2308,
-    va2322,
-    va2329,
+    va2286,
+    va2289,
+    va2296,
+    va2303,
+    va2317,
     va2331,
-    va248,
-    va264,
-    va287,
-    va298,
-    va313,
-    va320,
-    va338,
-    va349,
-    va366,
-    va370,
-    va381,
-    va389,
-    va407,
-    va448,
+    va2338,
+    va234,
+    va2340,
+    va255,
+    va273,
+    va296,
+    va307,
+    va322,
+    va329,
+    va347,
+    va358,
+    va375,
+    va379,
+    va390,
+    va398,
+    va416,
     va45,
-    va481,
-    va491,
-    va535,
-    va546,
-    va549,
-    va557,
-    va578,
+    va457,
+    va490,
+    va500,
+    va544,
+    va555,
+    va558,
+    va566,
     va587,
-    va606,
-    va607,
-    va620,
-    va626,
-    va648,
-    va663,
-    va667,
-    va686,
-    va689,
-    va699,
-    va712,
-    va716,
-    va735,
-    va740,
-    va757,
-    va761,
-    va764,
-    va774,
+    va596,
+    va615,
+    va616,
+    va629,
+    va635,
+    va657,
+    va672,
+    va676,
+    va695,
+    va698,
+    va708,
+    va721,
+    va725,
+    va744,
+    va749,
+    va766,
+    va770,
+    va773,
     va783,
-    va786,
-    va788,
     va79,
-    va798,
-    va803,
-    va804,
-    va822,
-    va836,
+    va792,
+    va795,
+    va797,
+    va807,
+    va812,
+    va813,
+    va831,
     va845,
-    va911,
-    va915,
+    va854,
+    va920,
+    va924,
     va94,
-    va960,
-    va986,
-    va987,
+    va969,
+    va995,
+    va996,
     (
       va9 * 8193 - (
         va9 * 8193 - va9
       )
     ) AS va10,
     (
-      va426 * 8193 - (
-        va426 * 8193 - va426
+      va435 * 8193 - (
+        va435 * 8193 - va435
       )
-    ) AS va427,
+    ) AS va436,
     (
-      CASE WHEN va464 > 0 THEN LN(va464) END
-    ) AS va465,
+      CASE WHEN va473 > 0 THEN LN(va473) END
+    ) AS va474,
     (
-      va596 * 8193 - (
-        va596 * 8193 - va596
+      va605 * 8193 - (
+        va605 * 8193 - va605
       )
-    ) AS va597,
+    ) AS va606,
     (
-      va637 * 8193 - (
-        va637 * 8193 - va637
+      va646 * 8193 - (
+        va646 * 8193 - va646
       )
-    ) AS va638,
+    ) AS va647,
     (
-      va861 * 8193 - (
-        va861 * 8193 - va861
+      va870 * 8193 - (
+        va870 * 8193 - va870
       )
-    ) AS va862,
+    ) AS va871,
     (
-      va885 * 8193 - (
-        va885 * 8193 - va885
+      va894 * 8193 - (
+        va894 * 8193 - va894
       )
-    ) AS va886,
+    ) AS va895,
     (
-      va927 * 8193 - (
-        va927 * 8193 - va927
+      va936 * 8193 - (
+        va936 * 8193 - va936
       )
-    ) AS va928,
+    ) AS va937,
     (
       CASE
         WHEN (
           NOT (
-            va938 = se939
-            AND va938 = se940
-            AND va938 = se941
-            AND va938 = se942
-            AND va938 = se943
-            AND va938 = se944
-            AND va938 = se945
-            AND va938 = se946
+            va947 = se948
+            AND va947 = se949
+            AND va947 = se950
+            AND va947 = se951
+            AND va947 = se952
+            AND va947 = se953
+            AND va947 = se954
+            AND va947 = se955
           )
         )
         AND (
           NOT (
-            va408 = se544
-            AND va408 = se615
-            AND va408 = se616
-            AND va408 = se617
-            AND va408 = se618
-            AND va408 = se947
-            AND va408 = se948
-            AND va408 = se949
+            va417 = se553
+            AND va417 = se624
+            AND va417 = se625
+            AND va417 = se626
+            AND va417 = se627
+            AND va417 = se956
+            AND va417 = se957
+            AND va417 = se958
           )
         )
-        THEN CASE WHEN ISFINITE(va937) THEN ROUND(va937, 12) END
+        THEN CASE WHEN ISFINITE(va946) THEN ROUND(va946, 12) END
         ELSE NULL
       END
-    ) AS va950,
+    ) AS va959,
     (
-      va976 * 8193 - (
-        va976 * 8193 - va976
+      va985 * 8193 - (
+        va985 * 8193 - va985
       )
-    ) AS va977,
+    ) AS va986,
     (
       CASE
         WHEN (
           NOT (
-            va1042 = se1043
-            AND va1042 = se1044
-            AND va1042 = se1045
-            AND va1042 = se1046
-            AND va1042 = se1047
+            va1051 = se1052
+            AND va1051 = se1053
+            AND va1051 = se1054
+            AND va1051 = se1055
+            AND va1051 = se1056
           )
         )
         AND (
           NOT (
-            va1048 = se1049
-            AND va1048 = se1050
-            AND va1048 = se1051
-            AND va1048 = se1052
-            AND va1048 = se1053
+            va1057 = se1058
+            AND va1057 = se1059
+            AND va1057 = se1060
+            AND va1057 = se1061
+            AND va1057 = se1062
           )
         )
-        THEN CASE WHEN ISFINITE(va1041) THEN ROUND(va1041, 12) END
+        THEN CASE WHEN ISFINITE(va1050) THEN ROUND(va1050, 12) END
         ELSE NULL
       END
-    ) AS va1054,
+    ) AS va1063,
     (
-      va1166 * 8193 - (
-        va1166 * 8193 - va1166
+      va1175 * 8193 - (
+        va1175 * 8193 - va1175
       )
-    ) AS va1167,
+    ) AS va1176,
     (
-      va1211 * 8193 - (
-        va1211 * 8193 - va1211
+      va1220 * 8193 - (
+        va1220 * 8193 - va1220
       )
-    ) AS va1212,
+    ) AS va1221,
     (
-      va1296 * 8193 - (
-        va1296 * 8193 - va1296
+      va1305 * 8193 - (
+        va1305 * 8193 - va1305
       )
-    ) AS va1297,
+    ) AS va1306,
     (
-      va1323 * 8193 - (
-        va1323 * 8193 - va1323
+      va1332 * 8193 - (
+        va1332 * 8193 - va1332
       )
-    ) AS va1324,
+    ) AS va1333,
     (
       -(
-        CASE WHEN va1337 > va1348 THEN va1337 WHEN va1337 <= va1348 THEN va1348 END
+        CASE WHEN va1346 > va1357 THEN va1346 WHEN va1346 <= va1357 THEN va1357 END
       )
-    ) AS va1349,
-    va1471 * stock_row AS va1472,
+    ) AS va1358,
+    va1480 * stock_row AS va1481,
     (
-      va1503 * 8193 - (
-        va1503 * 8193 - va1503
+      va1512 * 8193 - (
+        va1512 * 8193 - va1512
       )
-    ) AS va1504,
+    ) AS va1513,
     (
       CASE
         WHEN (
           NOT (
-            va1519 = se1520
-            AND va1519 = se1521
-            AND va1519 = se1522
-            AND va1519 = se1523
-            AND va1519 = se1524
+            va1528 = se1529
+            AND va1528 = se1530
+            AND va1528 = se1531
+            AND va1528 = se1532
+            AND va1528 = se1533
           )
         )
         AND (
           NOT (
-            va1525 = se1526
-            AND va1525 = se1527
-            AND va1525 = se1528
-            AND va1525 = se1529
-            AND va1525 = se1530
+            va1534 = se1535
+            AND va1534 = se1536
+            AND va1534 = se1537
+            AND va1534 = se1538
+            AND va1534 = se1539
           )
         )
-        THEN CASE WHEN ISFINITE(va1518) THEN ROUND(va1518, 12) END
+        THEN CASE WHEN ISFINITE(va1527) THEN ROUND(va1527, 12) END
         ELSE NULL
       END
-    ) AS va1531,
+    ) AS va1540,
     (
       CASE
         WHEN (
-          va1582 > 0
+          va1591 > 0
           OR (
-            va1597 = FLOOR(va1597) AND (
-              va1582 <> 0 OR va1597 >= 0
+            va1606 = FLOOR(va1606) AND (
+              va1591 <> 0 OR va1606 >= 0
             )
           )
           OR (
-            va1582 = 0 AND va1597 > 0
+            va1591 = 0 AND va1606 > 0
           )
         )
-        THEN POWER(va1582, va1597)
+        THEN POWER(va1591, va1606)
       END
-    ) AS va1598,
+    ) AS va1607,
     (
       CASE
         WHEN (
           NOT (
-            va1605 = se1606
-            AND va1605 = se1607
-            AND va1605 = se1608
-            AND va1605 = se1609
-            AND va1605 = se1610
-            AND va1605 = se1611
-            AND va1605 = se1612
+            va1614 = se1615
+            AND va1614 = se1616
+            AND va1614 = se1617
+            AND va1614 = se1618
+            AND va1614 = se1619
+            AND va1614 = se1620
+            AND va1614 = se1621
           )
         )
         AND (
           NOT (
-            va408 = se544
-            AND va408 = se615
-            AND va408 = se616
-            AND va408 = se617
-            AND va408 = se618
-            AND va408 = se947
-            AND va408 = se948
+            va417 = se553
+            AND va417 = se624
+            AND va417 = se625
+            AND va417 = se626
+            AND va417 = se627
+            AND va417 = se956
+            AND va417 = se957
           )
         )
-        THEN CASE WHEN ISFINITE(va1604) THEN ROUND(va1604, 12) END
+        THEN CASE WHEN ISFINITE(va1613) THEN ROUND(va1613, 12) END
         ELSE NULL
       END
-    ) AS va1613,
+    ) AS va1622,
     (
       CASE
         WHEN (
           NOT (
-            va192 = se265
-            AND va192 = se266
-            AND va192 = se267
-            AND va192 = se268
-            AND va192 = se269
+            va192 = se274
+            AND va192 = se275
+            AND va192 = se276
+            AND va192 = se277
+            AND va192 = se278
           )
         )
         AND (
           NOT (
-            va1746 = se1747
-            AND va1746 = se1748
-            AND va1746 = se1749
-            AND va1746 = se1750
-            AND va1746 = se1751
+            va1755 = se1756
+            AND va1755 = se1757
+            AND va1755 = se1758
+            AND va1755 = se1759
+            AND va1755 = se1760
           )
         )
-        THEN CASE WHEN ISFINITE(va1745) THEN ROUND(va1745, 12) END
+        THEN CASE WHEN ISFINITE(va1754) THEN ROUND(va1754, 12) END
         ELSE NULL
       END
-    ) AS va1752,
+    ) AS va1761,
     (
       CASE
         WHEN (
           NOT (
-            va1813 = se1814
-            AND va1813 = se1815
-            AND va1813 = se1816
-            AND va1813 = se1817
-            AND va1813 = se1818
-            AND va1813 = se1819
-            AND va1813 = se1820
+            va1822 = se1823
+            AND va1822 = se1824
+            AND va1822 = se1825
+            AND va1822 = se1826
+            AND va1822 = se1827
+            AND va1822 = se1828
+            AND va1822 = se1829
           )
         )
         AND (
           NOT (
-            va1821 = se1822
-            AND va1821 = se1823
-            AND va1821 = se1824
-            AND va1821 = se1825
-            AND va1821 = se1826
-            AND va1821 = se1827
-            AND va1821 = se1828
+            va1830 = se1831
+            AND va1830 = se1832
+            AND va1830 = se1833
+            AND va1830 = se1834
+            AND va1830 = se1835
+            AND va1830 = se1836
+            AND va1830 = se1837
           )
         )
-        THEN CASE WHEN ISFINITE(va1812) THEN ROUND(va1812, 12) END
+        THEN CASE WHEN ISFINITE(va1821) THEN ROUND(va1821, 12) END
         ELSE NULL
       END
-    ) AS va1829,
+    ) AS va1838,
     (
-      va1855 * 8193 - (
-        va1855 * 8193 - va1855
+      va1864 * 8193 - (
+        va1864 * 8193 - va1864
       )
-    ) AS va1856,
+    ) AS va1865,
     (
-      va1870 * 8193 - (
-        va1870 * 8193 - va1870
+      va1879 * 8193 - (
+        va1879 * 8193 - va1879
       )
-    ) AS va1871,
+    ) AS va1880,
     (
       CASE
         WHEN (
-          va1882 > 0
+          va1891 > 0
           OR (
-            va1898 = FLOOR(va1898) AND (
-              va1882 <> 0 OR va1898 >= 0
+            va1907 = FLOOR(va1907) AND (
+              va1891 <> 0 OR va1907 >= 0
             )
           )
           OR (
-            va1882 = 0 AND va1898 > 0
+            va1891 = 0 AND va1907 > 0
           )
         )
-        THEN POWER(va1882, va1898)
+        THEN POWER(va1891, va1907)
       END
-    ) AS va1899,
+    ) AS va1908,
     (
-      va1931 * 8193 - (
-        va1931 * 8193 - va1931
+      va1940 * 8193 - (
+        va1940 * 8193 - va1940
       )
-    ) AS va1932,
+    ) AS va1941,
     (
-      va1966 * 8193 - (
-        va1966 * 8193 - va1966
+      va1975 * 8193 - (
+        va1975 * 8193 - va1975
       )
-    ) AS va1967,
-    va1982 * stock_row AS va1983,
+    ) AS va1976,
+    va1991 * stock_row AS va1992,
     (
       CASE
         WHEN (
           NOT (
-            va2051 = se2052
-            AND va2051 = se2053
-            AND va2051 = se2054
-            AND va2051 = se2055
-            AND va2051 = se2056
-            AND va2051 = se2057
-            AND va2051 = se2058
-            AND va2051 = se2059
-            AND va2051 = se2060
-            AND va2051 = se2061
-            AND va2051 = se2062
+            va2060 = se2061
+            AND va2060 = se2062
+            AND va2060 = se2063
+            AND va2060 = se2064
+            AND va2060 = se2065
+            AND va2060 = se2066
+            AND va2060 = se2067
+            AND va2060 = se2068
+            AND va2060 = se2069
+            AND va2060 = se2070
+            AND va2060 = se2071
           )
         )
         AND (
           NOT (
-            va1525 = se1526
-            AND va1525 = se1527
-            AND va1525 = se1528
-            AND va1525 = se1529
-            AND va1525 = se1530
-            AND va1525 = se2063
-            AND va1525 = se2064
-            AND va1525 = se2065
-            AND va1525 = se2066
-            AND va1525 = se2067
-            AND va1525 = se2068
+            va1534 = se1535
+            AND va1534 = se1536
+            AND va1534 = se1537
+            AND va1534 = se1538
+            AND va1534 = se1539
+            AND va1534 = se2072
+            AND va1534 = se2073
+            AND va1534 = se2074
+            AND va1534 = se2075
+            AND va1534 = se2076
+            AND va1534 = se2077
           )
         )
-        THEN CASE WHEN ISFINITE(va2050) THEN ROUND(va2050, 12) END
+        THEN CASE WHEN ISFINITE(va2059) THEN ROUND(va2059, 12) END
         ELSE NULL
       END
-    ) AS va2069,
+    ) AS va2078,
     (
-      va2094 * 8193 - (
-        va2094 * 8193 - va2094
+      va2103 * 8193 - (
+        va2103 * 8193 - va2103
       )
-    ) AS va2095,
+    ) AS va2104,
     (
       CASE
         WHEN (
           NOT (
-            va2107 = se2108 AND va2107 = se2109
+            va2116 = se2117 AND va2116 = se2118
           )
         )
         AND (
           NOT (
-            va2030 = se2031 AND va2030 = se2110
+            va2039 = se2040 AND va2039 = se2119
           )
         )
-        THEN CASE WHEN ISFINITE(va2106) THEN ROUND(va2106, 12) END
+        THEN CASE WHEN ISFINITE(va2115) THEN ROUND(va2115, 12) END
         ELSE NULL
       END
-    ) AS va2111,
+    ) AS va2120,
     (
-      va2137 * 8193 - (
-        va2137 * 8193 - va2137
+      va2146 * 8193 - (
+        va2146 * 8193 - va2146
       )
-    ) AS va2138,
+    ) AS va2147,
     (
       CASE
         WHEN (
           NOT (
-            va2148 = se2149 AND va2148 = se2150 AND va2148 = se2151
+            va2157 = se2158 AND va2157 = se2159 AND va2157 = se2160
           )
         )
         AND (
           NOT (
-            va2152 = se2153 AND va2152 = se2154 AND va2152 = se2155
+            va2161 = se2162 AND va2161 = se2163 AND va2161 = se2164
           )
         )
-        THEN CASE WHEN ISFINITE(va2147) THEN ROUND(va2147, 12) END
+        THEN CASE WHEN ISFINITE(va2156) THEN ROUND(va2156, 12) END
         ELSE NULL
       END
-    ) AS va2156,
+    ) AS va2165,
     (
       CASE
         WHEN (
           NOT (
-            va2181 = se2182 AND va2181 = se2183 AND va2181 = se2184
+            va2190 = se2191 AND va2190 = se2192 AND va2190 = se2193
           )
         )
-        AND va1392
-        THEN CASE WHEN ISFINITE(va2180) THEN ROUND(va2180, 12) END
+        AND va1401
+        THEN CASE WHEN ISFINITE(va2189) THEN ROUND(va2189, 12) END
         ELSE NULL
       END
-    ) AS va2185,
+    ) AS va2194,
     (
       CASE
         WHEN (
           NOT (
-            va2051 = se2052
-            AND va2051 = se2053
-            AND va2051 = se2054
-            AND va2051 = se2055
-            AND va2051 = se2056
-            AND va2051 = se2057
-            AND va2051 = se2058
+            va2060 = se2061
+            AND va2060 = se2062
+            AND va2060 = se2063
+            AND va2060 = se2064
+            AND va2060 = se2065
+            AND va2060 = se2066
+            AND va2060 = se2067
           )
         )
         AND (
           NOT (
-            va2229 = se2230
-            AND va2229 = se2231
-            AND va2229 = se2232
-            AND va2229 = se2233
-            AND va2229 = se2234
-            AND va2229 = se2235
-            AND va2229 = se2236
+            va2238 = se2239
+            AND va2238 = se2240
+            AND va2238 = se2241
+            AND va2238 = se2242
+            AND va2238 = se2243
+            AND va2238 = se2244
+            AND va2238 = se2245
           )
         )
-        THEN CASE WHEN ISFINITE(va2228) THEN ROUND(va2228, 12) END
+        THEN CASE WHEN ISFINITE(va2237) THEN ROUND(va2237, 12) END
         ELSE NULL
       END
-    ) AS va2237
+    ) AS va2246
   FROM values_5_1
 ), values_5_3 AS (
   SELECT
@@ -14443,259 +14553,259 @@ WITH values_0_1 AS (
     close,
     day_rows,
     industry_l3,
-    se1018,
-    se1020,
-    se1031,
-    se1032,
-    se1033,
-    se1062,
-    se1063,
-    se1064,
-    se1235,
-    se1237,
-    se1355,
-    se1385,
-    se1386,
-    se1387,
-    se1545,
-    se1546,
-    se1547,
-    se1564,
-    se1566,
-    se1759,
-    se1760,
-    se1761,
-    se2006,
-    se2007,
-    se2008,
-    se2031,
-    se2035,
-    se2045,
-    se2046,
-    se2047,
-    se2246,
-    se2247,
-    se2248,
-    se360,
-    se550,
-    se608,
-    se609,
-    se610,
-    se621,
-    se622,
-    se623,
-    se627,
-    se628,
-    se629,
-    se668,
-    se669,
-    se670,
-    se763,
-    se765,
-    se770,
-    se771,
-    se916,
-    se917,
-    se918,
-    se961,
-    se962,
-    se963,
-    se988,
-    se992,
+    se1001,
+    se1027,
+    se1029,
+    se1040,
+    se1041,
+    se1042,
+    se1071,
+    se1072,
+    se1073,
+    se1244,
+    se1246,
+    se1364,
+    se1394,
+    se1395,
+    se1396,
+    se1554,
+    se1555,
+    se1556,
+    se1573,
+    se1575,
+    se1768,
+    se1769,
+    se1770,
+    se2015,
+    se2016,
+    se2017,
+    se2040,
+    se2044,
+    se2054,
+    se2055,
+    se2056,
+    se2255,
+    se2256,
+    se2257,
+    se369,
+    se559,
+    se617,
+    se618,
+    se619,
+    se630,
+    se631,
+    se632,
+    se636,
+    se637,
+    se638,
+    se677,
+    se678,
+    se679,
+    se772,
+    se774,
+    se779,
+    se780,
+    se925,
+    se926,
+    se927,
+    se970,
+    se971,
+    se972,
+    se997,
     va10,
-    va1015,
-    va1019,
-    va1030,
-    va1061,
+    va1024,
+    va1028,
+    va1039,
     va107,
-    va1097,
-    va1126,
-    va1159,
-    va1167,
-    va1190,
+    va1070,
+    va1106,
+    va1135,
+    va1168,
+    va1176,
     va1199,
-    va1212,
-    va1232,
-    va1236,
-    va1266,
-    va1297,
+    va1208,
+    va1221,
+    va1241,
+    va1245,
+    va1275,
+    va1306,
     va131,
-    va1324,
-    va1349,
-    va1353,
-    va1354,
-    va1384,
+    va1333,
+    va1358,
+    va1362,
+    va1363,
+    va1393,
     va140,
-    va1426,
-    va1442,
-    va1471,
-    va1472,
-    va1495,
+    va1435,
+    va1451,
+    va1480,
+    va1481,
     va150,
     va1504,
+    va1513,
     va152,
-    va1544,
-    va1562,
-    va1563,
+    va1553,
+    va1571,
+    va1572,
     va158,
-    va1643,
-    va1656,
-    va1676,
+    va1652,
+    va1665,
     va168,
-    va1689,
-    va1742,
-    va1758,
-    va1772,
+    va1685,
+    va1698,
+    va1751,
+    va1767,
     va1781,
-    va1805,
-    va1829,
-    va1856,
-    va1871,
+    va1790,
+    va1814,
+    va1838,
+    va1865,
+    va1880,
     va189,
     va191,
-    va1917,
-    va1932,
-    va1944,
-    va1967,
-    va1982,
-    va1983,
-    va2005,
-    va2017,
-    va2029,
-    va2030,
-    va2044,
-    va2095,
-    va2111,
-    va2138,
-    va2185,
-    va220,
-    va2202,
-    va2245,
-    va2251,
+    va1926,
+    va1941,
+    va1953,
+    va1976,
+    va1991,
+    va1992,
+    va2014,
+    va2026,
+    va2038,
+    va2039,
+    va2053,
+    va2104,
+    va2120,
+    va2147,
+    va2194,
+    va2211,
+    va2254,
+    va2260,
     va227,
-    va2277,
-    va2280,
-    va2287,
-    va2294,
-    va2308,
-    va2322,
-    va2329,
+    va2286,
+    va2289,
+    va2296,
+    va2303,
+    va2317,
     va2331,
-    va248,
-    va264,
-    va287,
-    va298,
-    va313,
-    va320,
-    va338,
-    va349,
-    va366,
-    va370,
-    va381,
-    va389,
-    va407,
-    va427,
-    va448,
+    va2338,
+    va234,
+    va2340,
+    va255,
+    va273,
+    va296,
+    va307,
+    va322,
+    va329,
+    va347,
+    va358,
+    va375,
+    va379,
+    va390,
+    va398,
+    va416,
+    va436,
     va45,
-    va465,
-    va481,
-    va491,
-    va535,
-    va546,
-    va549,
-    va557,
-    va578,
+    va457,
+    va474,
+    va490,
+    va500,
+    va544,
+    va555,
+    va558,
+    va566,
     va587,
-    va597,
+    va596,
     va606,
-    va607,
-    va620,
-    va626,
-    va638,
-    va648,
-    va663,
-    va667,
-    va686,
-    va689,
-    va699,
-    va712,
-    va716,
-    va735,
-    va740,
-    va757,
-    va761,
-    va764,
-    va774,
+    va615,
+    va616,
+    va629,
+    va635,
+    va647,
+    va657,
+    va672,
+    va676,
+    va695,
+    va698,
+    va708,
+    va721,
+    va725,
+    va744,
+    va749,
+    va766,
+    va770,
+    va773,
     va783,
-    va786,
-    va788,
     va79,
-    va798,
-    va803,
-    va804,
-    va822,
-    va836,
+    va792,
+    va795,
+    va797,
+    va807,
+    va812,
+    va813,
+    va831,
     va845,
-    va862,
-    va886,
-    va911,
-    va915,
-    va928,
+    va854,
+    va871,
+    va895,
+    va920,
+    va924,
+    va937,
     va94,
-    va960,
-    va977,
+    va969,
     va986,
-    va987,
+    va995,
+    va996,
     (
-      va950 * 8193 - (
-        va950 * 8193 - va950
+      va959 * 8193 - (
+        va959 * 8193 - va959
       )
-    ) AS va951,
+    ) AS va960,
     (
-      va1054 * 8193 - (
-        va1054 * 8193 - va1054
+      va1063 * 8193 - (
+        va1063 * 8193 - va1063
       )
-    ) AS va1055,
+    ) AS va1064,
     (
-      va1531 * 8193 - (
-        va1531 * 8193 - va1531
+      va1540 * 8193 - (
+        va1540 * 8193 - va1540
       )
-    ) AS va1532,
-    (
-      -(
-        CASE WHEN ISFINITE(va1598) THEN va1598 END
-      )
-    ) AS va1599,
-    (
-      va1613 * 8193 - (
-        va1613 * 8193 - va1613
-      )
-    ) AS va1614,
-    (
-      va1752 * 8193 - (
-        va1752 * 8193 - va1752
-      )
-    ) AS va1753,
+    ) AS va1541,
     (
       -(
-        CASE WHEN ISFINITE(va1899) THEN va1899 END
+        CASE WHEN ISFINITE(va1607) THEN va1607 END
       )
-    ) AS va1900,
+    ) AS va1608,
     (
-      va2069 * 8193 - (
-        va2069 * 8193 - va2069
+      va1622 * 8193 - (
+        va1622 * 8193 - va1622
       )
-    ) AS va2070,
+    ) AS va1623,
     (
-      va2156 * 8193 - (
-        va2156 * 8193 - va2156
+      va1761 * 8193 - (
+        va1761 * 8193 - va1761
       )
-    ) AS va2157,
+    ) AS va1762,
     (
-      va2237 * 8193 - (
-        va2237 * 8193 - va2237
+      -(
+        CASE WHEN ISFINITE(va1908) THEN va1908 END
       )
-    ) AS va2238
+    ) AS va1909,
+    (
+      va2078 * 8193 - (
+        va2078 * 8193 - va2078
+      )
+    ) AS va2079,
+    (
+      va2165 * 8193 - (
+        va2165 * 8193 - va2165
+      )
+    ) AS va2166,
+    (
+      va2246 * 8193 - (
+        va2246 * 8193 - va2246
+      )
+    ) AS va2247
   FROM values_5_2
 ), sections_6 AS (
   SELECT
@@ -14706,219 +14816,219 @@ WITH values_0_1 AS (
     close,
     day_rows,
     industry_l3,
-    se1018,
-    se1020,
-    se1031,
-    se1032,
-    se1033,
-    se1062,
-    se1063,
-    se1064,
-    se1235,
-    se1237,
-    se1355,
-    se1385,
-    se1386,
-    se1387,
-    se1545,
-    se1546,
-    se1547,
-    se1564,
-    se1566,
-    se1759,
-    se1760,
-    se1761,
-    se2006,
-    se2007,
-    se2008,
-    se2031,
-    se2035,
-    se2045,
-    se2046,
-    se2047,
-    se2246,
-    se2247,
-    se2248,
-    se360,
-    se550,
-    se608,
-    se609,
-    se610,
-    se621,
-    se622,
-    se623,
-    se627,
-    se628,
-    se629,
-    se668,
-    se669,
-    se670,
-    se763,
-    se765,
-    se770,
-    se771,
-    se916,
-    se917,
-    se918,
-    se961,
-    se962,
-    se963,
-    se988,
-    se992,
+    se1001,
+    se1027,
+    se1029,
+    se1040,
+    se1041,
+    se1042,
+    se1071,
+    se1072,
+    se1073,
+    se1244,
+    se1246,
+    se1364,
+    se1394,
+    se1395,
+    se1396,
+    se1554,
+    se1555,
+    se1556,
+    se1573,
+    se1575,
+    se1768,
+    se1769,
+    se1770,
+    se2015,
+    se2016,
+    se2017,
+    se2040,
+    se2044,
+    se2054,
+    se2055,
+    se2056,
+    se2255,
+    se2256,
+    se2257,
+    se369,
+    se559,
+    se617,
+    se618,
+    se619,
+    se630,
+    se631,
+    se632,
+    se636,
+    se637,
+    se638,
+    se677,
+    se678,
+    se679,
+    se772,
+    se774,
+    se779,
+    se780,
+    se925,
+    se926,
+    se927,
+    se970,
+    se971,
+    se972,
+    se997,
     va10,
-    va1015,
-    va1019,
-    va1030,
-    va1055,
-    va1061,
+    va1024,
+    va1028,
+    va1039,
+    va1064,
     va107,
-    va1097,
-    va1126,
-    va1159,
-    va1167,
-    va1190,
+    va1070,
+    va1106,
+    va1135,
+    va1168,
+    va1176,
     va1199,
-    va1212,
-    va1232,
-    va1236,
-    va1266,
-    va1297,
+    va1208,
+    va1221,
+    va1241,
+    va1245,
+    va1275,
+    va1306,
     va131,
-    va1324,
-    va1349,
-    va1353,
-    va1354,
-    va1384,
+    va1333,
+    va1358,
+    va1362,
+    va1363,
+    va1393,
     va140,
-    va1426,
-    va1442,
-    va1471,
-    va1472,
-    va1495,
+    va1435,
+    va1451,
+    va1480,
+    va1481,
     va150,
     va1504,
+    va1513,
     va152,
-    va1532,
-    va1544,
-    va1562,
-    va1563,
+    va1541,
+    va1553,
+    va1571,
+    va1572,
     va158,
-    va1599,
-    va1614,
-    va1643,
-    va1656,
-    va1676,
+    va1608,
+    va1623,
+    va1652,
+    va1665,
     va168,
-    va1689,
-    va1742,
-    va1753,
-    va1758,
-    va1772,
+    va1685,
+    va1698,
+    va1751,
+    va1762,
+    va1767,
     va1781,
-    va1805,
-    va1829,
-    va1856,
-    va1871,
+    va1790,
+    va1814,
+    va1838,
+    va1865,
+    va1880,
     va189,
-    va1900,
+    va1909,
     va191,
-    va1917,
-    va1932,
-    va1944,
-    va1967,
-    va1982,
-    va1983,
-    va2005,
-    va2017,
-    va2029,
-    va2030,
-    va2044,
-    va2070,
-    va2095,
-    va2111,
-    va2138,
-    va2157,
-    va2185,
-    va220,
-    va2202,
-    va2238,
-    va2245,
-    va2251,
+    va1926,
+    va1941,
+    va1953,
+    va1976,
+    va1991,
+    va1992,
+    va2014,
+    va2026,
+    va2038,
+    va2039,
+    va2053,
+    va2079,
+    va2104,
+    va2120,
+    va2147,
+    va2166,
+    va2194,
+    va2211,
+    va2247,
+    va2254,
+    va2260,
     va227,
-    va2277,
-    va2280,
-    va2287,
-    va2294,
-    va2308,
-    va2322,
-    va2329,
+    va2286,
+    va2289,
+    va2296,
+    va2303,
+    va2317,
     va2331,
-    va248,
-    va264,
-    va287,
-    va298,
-    va313,
-    va320,
-    va338,
-    va349,
-    va366,
-    va370,
-    va381,
-    va389,
-    va407,
-    va427,
-    va448,
+    va2338,
+    va234,
+    va2340,
+    va255,
+    va273,
+    va296,
+    va307,
+    va322,
+    va329,
+    va347,
+    va358,
+    va375,
+    va379,
+    va390,
+    va398,
+    va416,
+    va436,
     va45,
-    va465,
-    va481,
-    va491,
-    va535,
-    va546,
-    va549,
-    va557,
-    va578,
+    va457,
+    va474,
+    va490,
+    va500,
+    va544,
+    va555,
+    va558,
+    va566,
     va587,
-    va597,
+    va596,
     va606,
-    va607,
-    va620,
-    va626,
-    va638,
-    va648,
-    va663,
-    va667,
-    va686,
-    va689,
-    va699,
-    va712,
-    va716,
-    va735,
-    va740,
-    va757,
-    va761,
-    va764,
-    va774,
+    va615,
+    va616,
+    va629,
+    va635,
+    va647,
+    va657,
+    va672,
+    va676,
+    va695,
+    va698,
+    va708,
+    va721,
+    va725,
+    va744,
+    va749,
+    va766,
+    va770,
+    va773,
     va783,
-    va786,
-    va788,
     va79,
-    va798,
-    va803,
-    va804,
-    va822,
-    va836,
+    va792,
+    va795,
+    va797,
+    va807,
+    va812,
+    va813,
+    va831,
     va845,
-    va862,
-    va886,
-    va911,
-    va915,
-    va928,
+    va854,
+    va871,
+    va895,
+    va920,
+    va924,
+    va937,
     va94,
-    va951,
     va960,
-    va977,
+    va969,
     va986,
-    va987,
+    va995,
+    va996,
     RANK() OVER (PARTITION BY trade_date ORDER BY va10) AS se11,
     CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va10) AS se12,
     COUNT(va10) OVER (
@@ -14926,152 +15036,152 @@ WITH values_0_1 AS (
       ORDER BY va10
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
     ) AS se13,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va427) AS se428,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va427) AS se429,
-    COUNT(va427) OVER (
+    RANK() OVER (PARTITION BY trade_date ORDER BY va436) AS se437,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va436) AS se438,
+    COUNT(va436) OVER (
       PARTITION BY trade_date
-      ORDER BY va427
+      ORDER BY va436
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se430,
-    SUM(ABS(va465)) OVER (
-      PARTITION BY trade_date
-      ORDER BY stock_number
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se466,
-    SUM(ABS(va546)) OVER (
+    ) AS se439,
+    SUM(ABS(va474)) OVER (
       PARTITION BY trade_date
       ORDER BY stock_number
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se547,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va597) AS se598,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va597) AS se599,
-    COUNT(va597) OVER (
+    ) AS se475,
+    SUM(ABS(va555)) OVER (
       PARTITION BY trade_date
-      ORDER BY va597
+      ORDER BY stock_number
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se600,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va638) AS se639,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va638) AS se640,
-    COUNT(va638) OVER (
+    ) AS se556,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va606) AS se607,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va606) AS se608,
+    COUNT(va606) OVER (
       PARTITION BY trade_date
-      ORDER BY va638
+      ORDER BY va606
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se641,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va663) AS se664,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va663) AS se665,
-    COUNT(va663) OVER (
+    ) AS se609,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va647) AS se648,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va647) AS se649,
+    COUNT(va647) OVER (
       PARTITION BY trade_date
-      ORDER BY va663
+      ORDER BY va647
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se666,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va928) AS se929,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va928) AS se930,
-    COUNT(va928) OVER (
+    ) AS se650,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va672) AS se673,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va672) AS se674,
+    COUNT(va672) OVER (
       PARTITION BY trade_date
-      ORDER BY va928
+      ORDER BY va672
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se931,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va951) AS se952,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va951) AS se953,
-    COUNT(va951) OVER (
+    ) AS se675,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va937) AS se938,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va937) AS se939,
+    COUNT(va937) OVER (
       PARTITION BY trade_date
-      ORDER BY va951
+      ORDER BY va937
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se954,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va977) AS se978,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va977) AS se979,
-    COUNT(va977) OVER (
+    ) AS se940,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va960) AS se961,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va960) AS se962,
+    COUNT(va960) OVER (
       PARTITION BY trade_date
-      ORDER BY va977
+      ORDER BY va960
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se980,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1055) AS se1056,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1055) AS se1057,
-    COUNT(va1055) OVER (
+    ) AS se963,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va986) AS se987,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va986) AS se988,
+    COUNT(va986) OVER (
       PARTITION BY trade_date
-      ORDER BY va1055
+      ORDER BY va986
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1058,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1167) AS se1168,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1167) AS se1169,
-    COUNT(va1167) OVER (
+    ) AS se989,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1064) AS se1065,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1064) AS se1066,
+    COUNT(va1064) OVER (
       PARTITION BY trade_date
-      ORDER BY va1167
+      ORDER BY va1064
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1170,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1297) AS se1298,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1297) AS se1299,
-    COUNT(va1297) OVER (
+    ) AS se1067,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1176) AS se1177,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1176) AS se1178,
+    COUNT(va1176) OVER (
       PARTITION BY trade_date
-      ORDER BY va1297
+      ORDER BY va1176
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1300,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1324) AS se1325,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1324) AS se1326,
-    COUNT(va1324) OVER (
+    ) AS se1179,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1306) AS se1307,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1306) AS se1308,
+    COUNT(va1306) OVER (
       PARTITION BY trade_date
-      ORDER BY va1324
+      ORDER BY va1306
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1327,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1504) AS se1505,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1504) AS se1506,
-    COUNT(va1504) OVER (
+    ) AS se1309,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1333) AS se1334,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1333) AS se1335,
+    COUNT(va1333) OVER (
       PARTITION BY trade_date
-      ORDER BY va1504
+      ORDER BY va1333
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1507,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1532) AS se1533,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1532) AS se1534,
-    COUNT(va1532) OVER (
+    ) AS se1336,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1513) AS se1514,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1513) AS se1515,
+    COUNT(va1513) OVER (
       PARTITION BY trade_date
-      ORDER BY va1532
+      ORDER BY va1513
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1535,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1614) AS se1615,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1614) AS se1616,
-    COUNT(va1614) OVER (
+    ) AS se1516,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1541) AS se1542,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1541) AS se1543,
+    COUNT(va1541) OVER (
       PARTITION BY trade_date
-      ORDER BY va1614
+      ORDER BY va1541
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1617,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1932) AS se1933,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1932) AS se1934,
-    COUNT(va1932) OVER (
+    ) AS se1544,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1623) AS se1624,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1623) AS se1625,
+    COUNT(va1623) OVER (
       PARTITION BY trade_date
-      ORDER BY va1932
+      ORDER BY va1623
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1935,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va2070) AS se2071,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2070) AS se2072,
-    COUNT(va2070) OVER (
+    ) AS se1626,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1941) AS se1942,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1941) AS se1943,
+    COUNT(va1941) OVER (
       PARTITION BY trade_date
-      ORDER BY va2070
+      ORDER BY va1941
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2073,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va2138) AS se2139,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2138) AS se2140,
-    COUNT(va2138) OVER (
+    ) AS se1944,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2079) AS se2080,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2079) AS se2081,
+    COUNT(va2079) OVER (
       PARTITION BY trade_date
-      ORDER BY va2138
+      ORDER BY va2079
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2141,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va2238) AS se2239,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2238) AS se2240,
-    COUNT(va2238) OVER (
+    ) AS se2082,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2147) AS se2148,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2147) AS se2149,
+    COUNT(va2147) OVER (
       PARTITION BY trade_date
-      ORDER BY va2238
+      ORDER BY va2147
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2241,
-    AVG(va2251) OVER (
+    ) AS se2150,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2247) AS se2248,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2247) AS se2249,
+    COUNT(va2247) OVER (
+      PARTITION BY trade_date
+      ORDER BY va2247
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se2250,
+    AVG(va2260) OVER (
       PARTITION BY trade_date, industry_l3
       ORDER BY stock_number
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2252,
-    SUM(ABS(va2277)) OVER (
+    ) AS se2261,
+    SUM(ABS(va2286)) OVER (
       PARTITION BY trade_date
       ORDER BY stock_number
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2278
+    ) AS se2287
   FROM values_5_3
 ), values_6_1 AS (
   SELECT
@@ -15082,175 +15192,175 @@ WITH values_0_1 AS (
     close,
     day_rows,
     industry_l3,
-    se1018,
-    se1020,
-    se1031,
-    se1032,
-    se1033,
-    se1235,
-    se1237,
-    se1355,
-    se1385,
-    se1386,
-    se1387,
-    se1545,
-    se1546,
-    se1547,
-    se1564,
-    se1566,
-    se1759,
-    se1760,
-    se1761,
-    se1933,
-    se1934,
-    se1935,
-    se2006,
-    se2007,
-    se2008,
-    se2031,
-    se2035,
-    se2045,
-    se2046,
-    se2047,
-    se2139,
-    se2140,
-    se2141,
-    se2278,
-    se360,
-    se763,
-    se765,
-    se770,
-    se771,
-    se978,
-    se979,
-    se980,
+    se1001,
+    se1027,
+    se1029,
+    se1040,
+    se1041,
+    se1042,
+    se1244,
+    se1246,
+    se1364,
+    se1394,
+    se1395,
+    se1396,
+    se1554,
+    se1555,
+    se1556,
+    se1573,
+    se1575,
+    se1768,
+    se1769,
+    se1770,
+    se1942,
+    se1943,
+    se1944,
+    se2015,
+    se2016,
+    se2017,
+    se2040,
+    se2044,
+    se2054,
+    se2055,
+    se2056,
+    se2148,
+    se2149,
+    se2150,
+    se2287,
+    se369,
+    se772,
+    se774,
+    se779,
+    se780,
+    se987,
     se988,
-    se992,
-    va1015,
-    va1019,
-    va1030,
+    se989,
+    se997,
+    va1024,
+    va1028,
+    va1039,
     va107,
-    va1097,
-    va1126,
-    va1159,
-    va1190,
+    va1106,
+    va1135,
+    va1168,
     va1199,
-    va1212,
-    va1232,
-    va1236,
-    va1266,
+    va1208,
+    va1221,
+    va1241,
+    va1245,
+    va1275,
     va131,
-    va1349,
-    va1353,
-    va1354,
-    va1384,
+    va1358,
+    va1362,
+    va1363,
+    va1393,
     va140,
-    va1426,
-    va1442,
-    va1471,
-    va1472,
-    va1495,
+    va1435,
+    va1451,
+    va1480,
+    va1481,
     va150,
+    va1504,
     va152,
-    va1544,
-    va1562,
-    va1563,
+    va1553,
+    va1571,
+    va1572,
     va158,
-    va1599,
-    va1643,
-    va1656,
-    va1676,
+    va1608,
+    va1652,
+    va1665,
     va168,
-    va1689,
-    va1742,
-    va1753,
-    va1758,
-    va1772,
+    va1685,
+    va1698,
+    va1751,
+    va1762,
+    va1767,
     va1781,
-    va1805,
-    va1829,
-    va1856,
-    va1871,
+    va1790,
+    va1814,
+    va1838,
+    va1865,
+    va1880,
     va189,
-    va1900,
+    va1909,
     va191,
-    va1917,
-    va1932,
-    va1944,
-    va1967,
-    va1982,
-    va1983,
-    va2005,
-    va2017,
-    va2029,
-    va2030,
-    va2044,
-    va2095,
-    va2111,
-    va2138,
-    va2157,
-    va2185,
-    va220,
-    va2202,
+    va1926,
+    va1941,
+    va1953,
+    va1976,
+    va1991,
+    va1992,
+    va2014,
+    va2026,
+    va2038,
+    va2039,
+    va2053,
+    va2104,
+    va2120,
+    va2147,
+    va2166,
+    va2194,
+    va2211,
     va227,
-    va2277,
-    va2280,
-    va2287,
-    va2294,
-    va2308,
-    va2322,
-    va2329,
+    va2286,
+    va2289,
+    va2296,
+    va2303,
+    va2317,
     va2331,
-    va248,
-    va264,
-    va287,
-    va298,
-    va313,
-    va320,
-    va338,
-    va349,
-    va366,
-    va370,
-    va381,
-    va389,
-    va407,
-    va448,
+    va2338,
+    va234,
+    va2340,
+    va255,
+    va273,
+    va296,
+    va307,
+    va322,
+    va329,
+    va347,
+    va358,
+    va375,
+    va379,
+    va390,
+    va398,
+    va416,
     va45,
-    va481,
-    va491,
-    va535,
-    va557,
-    va578,
+    va457,
+    va490,
+    va500,
+    va544,
+    va566,
     va587,
-    va648,
-    va686,
-    va689,
-    va699,
-    va712,
-    va716,
-    va735,
-    va740,
-    va757,
-    va761,
-    va764,
-    va774,
+    va596,
+    va657,
+    va695,
+    va698,
+    va708,
+    va721,
+    va725,
+    va744,
+    va749,
+    va766,
+    va770,
+    va773,
     va783,
-    va786,
-    va788,
     va79,
-    va798,
-    va803,
-    va804,
-    va822,
-    va836,
+    va792,
+    va795,
+    va797,
+    va807,
+    va812,
+    va813,
+    va831,
     va845,
-    va862,
-    va886,
-    va911,
+    va854,
+    va871,
+    va895,
+    va920,
     va94,
-    va977,
     va986,
-    va987,
+    va995,
+    va996,
     (
       (
         CASE
@@ -15266,21 +15376,21 @@ WITH values_0_1 AS (
     (
       CAST(0.5 AS DOUBLE) < (
         CASE
-          WHEN NOT va427 IS NULL
+          WHEN NOT va436 IS NULL
           THEN (
-            se428 + ROUND(se429 * day_rows)
+            se437 + ROUND(se438 * day_rows)
           ) / (
-            2 * se430
+            2 * se439
           )
         END
       )
-    ) AS va431,
-    va465 * CAST(1 AS DOUBLE) / NULLIF(se466, 0) AS va467,
+    ) AS va440,
+    va474 * CAST(1 AS DOUBLE) / NULLIF(se475, 0) AS va476,
     (
       (
-        va546 * CAST(1 AS DOUBLE) / NULLIF(se547, 0) * 20
-      ) + va549 * CAST(1 AS DOUBLE) / NULLIF(se550, 0)
-    ) AS va551,
+        va555 * CAST(1 AS DOUBLE) / NULLIF(se556, 0) * 20
+      ) + va558 * CAST(1 AS DOUBLE) / NULLIF(se559, 0)
+    ) AS va560,
     (
       (
         (
@@ -15288,125 +15398,116 @@ WITH values_0_1 AS (
             (
               (
                 CASE
-                  WHEN NOT va597 IS NULL
+                  WHEN NOT va606 IS NULL
                   THEN (
-                    se598 + ROUND(se599 * day_rows)
+                    se607 + ROUND(se608 * day_rows)
                   ) / (
-                    2 * se600
+                    2 * se609
                   )
                 END
               ) * CAST(2.21 AS DOUBLE)
             ) + (
-              va606 * CAST(0.7 AS DOUBLE)
+              va615 * CAST(0.7 AS DOUBLE)
             )
           ) + (
             (
               CASE
-                WHEN NOT va607 IS NULL
+                WHEN NOT va616 IS NULL
                 THEN (
-                  se608 + ROUND(se609 * day_rows)
+                  se617 + ROUND(se618 * day_rows)
                 ) / (
-                  2 * se610
+                  2 * se619
                 )
               END
             ) * CAST(0.73 AS DOUBLE)
           )
         ) + (
           CASE
-            WHEN NOT va620 IS NULL
+            WHEN NOT va629 IS NULL
             THEN (
-              se621 + ROUND(se622 * day_rows)
+              se630 + ROUND(se631 * day_rows)
             ) / (
-              2 * se623
+              2 * se632
             )
           END
         )
       ) + (
         (
           CASE
-            WHEN NOT va626 IS NULL
+            WHEN NOT va635 IS NULL
             THEN (
-              se627 + ROUND(se628 * day_rows)
+              se636 + ROUND(se637 * day_rows)
             ) / (
-              2 * se629
+              2 * se638
             )
           END
         ) * CAST(0.6 AS DOUBLE)
       )
-    ) AS va630,
+    ) AS va639,
     (
       (
         CASE
-          WHEN NOT va638 IS NULL
+          WHEN NOT va647 IS NULL
           THEN (
-            se639 + ROUND(se640 * day_rows)
+            se648 + ROUND(se649 * day_rows)
           ) / (
-            2 * se641
+            2 * se650
           )
         END
-      ) + va606
-    ) AS va642,
+      ) + va615
+    ) AS va651,
     (
       (
         -(
           CASE
-            WHEN NOT va663 IS NULL
+            WHEN NOT va672 IS NULL
             THEN (
-              se664 + ROUND(se665 * day_rows)
+              se673 + ROUND(se674 * day_rows)
             ) / (
-              2 * se666
+              2 * se675
             )
           END
         )
       ) * (
         (
           CASE
-            WHEN NOT va667 IS NULL
+            WHEN NOT va676 IS NULL
             THEN (
-              se668 + ROUND(se669 * day_rows)
+              se677 + ROUND(se678 * day_rows)
             ) / (
-              2 * se670
+              2 * se679
             )
           END
         ) + 1
       )
-    ) AS va671,
+    ) AS va680,
     CAST((
       (
         (
           CASE
-            WHEN NOT va915 IS NULL
+            WHEN NOT va924 IS NULL
             THEN (
-              se916 + ROUND(se917 * day_rows)
+              se925 + ROUND(se926 * day_rows)
             ) / (
-              2 * se918
+              2 * se927
             )
           END
         ) < (
           CASE
-            WHEN NOT va928 IS NULL
+            WHEN NOT va937 IS NULL
             THEN (
-              se929 + ROUND(se930 * day_rows)
+              se938 + ROUND(se939 * day_rows)
             ) / (
-              2 * se931
+              2 * se940
             )
           END
         )
       )
-    ) AS DOUBLE) AS va932,
+    ) AS DOUBLE) AS va941,
     (
       -CAST((
         (
           (
-            CASE
-              WHEN NOT va951 IS NULL
-              THEN (
-                se952 + ROUND(se953 * day_rows)
-              ) / (
-                2 * se954
-              )
-            END
-          ) < (
             CASE
               WHEN NOT va960 IS NULL
               THEN (
@@ -15415,143 +15516,152 @@ WITH values_0_1 AS (
                 2 * se963
               )
             END
+          ) < (
+            CASE
+              WHEN NOT va969 IS NULL
+              THEN (
+                se970 + ROUND(se971 * day_rows)
+              ) / (
+                2 * se972
+              )
+            END
           )
         )
       ) AS DOUBLE)
-    ) AS va964,
+    ) AS va973,
     (
       -CAST((
         (
           (
             CASE
-              WHEN NOT va1055 IS NULL
+              WHEN NOT va1064 IS NULL
               THEN (
-                se1056 + ROUND(se1057 * day_rows)
+                se1065 + ROUND(se1066 * day_rows)
               ) / (
-                2 * se1058
+                2 * se1067
               )
             END
           ) < (
             CASE
-              WHEN NOT va1061 IS NULL
+              WHEN NOT va1070 IS NULL
               THEN (
-                se1062 + ROUND(se1063 * day_rows)
+                se1071 + ROUND(se1072 * day_rows)
               ) / (
-                2 * se1064
+                2 * se1073
               )
             END
           )
         )
       ) AS DOUBLE)
-    ) AS va1065,
+    ) AS va1074,
     (
       CASE
-        WHEN NOT va1167 IS NULL
+        WHEN NOT va1176 IS NULL
         THEN (
-          se1168 + ROUND(se1169 * day_rows)
+          se1177 + ROUND(se1178 * day_rows)
         ) / (
-          2 * se1170
+          2 * se1179
         )
       END
-    ) AS va1171,
+    ) AS va1180,
     (
       (
         CASE
-          WHEN NOT va1297 IS NULL
+          WHEN NOT va1306 IS NULL
           THEN (
-            se1298 + ROUND(se1299 * day_rows)
+            se1307 + ROUND(se1308 * day_rows)
           ) / (
-            2 * se1300
+            2 * se1309
           )
         END
       ) / NULLIF(
         (
           CASE
-            WHEN NOT va1324 IS NULL
+            WHEN NOT va1333 IS NULL
             THEN (
-              se1325 + ROUND(se1326 * day_rows)
+              se1334 + ROUND(se1335 * day_rows)
             ) / (
-              2 * se1327
+              2 * se1336
             )
           END
         ),
         0
       )
-    ) AS va1328,
+    ) AS va1337,
     (
       CASE
-        WHEN NOT va1504 IS NULL
+        WHEN NOT va1513 IS NULL
         THEN (
-          se1505 + ROUND(se1506 * day_rows)
+          se1514 + ROUND(se1515 * day_rows)
         ) / (
-          2 * se1507
+          2 * se1516
         )
       END
-    ) AS va1508,
+    ) AS va1517,
     (
       CASE
-        WHEN NOT va1532 IS NULL
+        WHEN NOT va1541 IS NULL
         THEN (
-          se1533 + ROUND(se1534 * day_rows)
+          se1542 + ROUND(se1543 * day_rows)
         ) / (
-          2 * se1535
+          2 * se1544
         )
       END
-    ) AS va1536,
+    ) AS va1545,
     POWER(
       (
         CASE
-          WHEN NOT va1614 IS NULL
+          WHEN NOT va1623 IS NULL
           THEN (
-            se1615 + ROUND(se1616 * day_rows)
+            se1624 + ROUND(se1625 * day_rows)
           ) / (
-            2 * se1617
+            2 * se1626
           )
         END
       ),
       4
-    ) AS va1618,
+    ) AS va1627,
     POWER(
       (
         CASE
-          WHEN NOT va2070 IS NULL
+          WHEN NOT va2079 IS NULL
           THEN (
-            se2071 + ROUND(se2072 * day_rows)
+            se2080 + ROUND(se2081 * day_rows)
           ) / (
-            2 * se2073
+            2 * se2082
           )
         END
       ),
       5
-    ) AS va2074,
+    ) AS va2083,
     (
       -CAST((
         (
           (
             CASE
-              WHEN NOT va2238 IS NULL
+              WHEN NOT va2247 IS NULL
               THEN (
-                se2239 + ROUND(se2240 * day_rows)
+                se2248 + ROUND(se2249 * day_rows)
               ) / (
-                2 * se2241
+                2 * se2250
               )
             END
           ) < (
             CASE
-              WHEN NOT va2245 IS NULL
+              WHEN NOT va2254 IS NULL
               THEN (
-                se2246 + ROUND(se2247 * day_rows)
+                se2255 + ROUND(se2256 * day_rows)
               ) / (
-                2 * se2248
+                2 * se2257
               )
             END
           )
         )
       ) AS DOUBLE)
-    ) AS va2249,
+    ) AS va2258,
     (
-      CASE WHEN NOT industry_l3 IS NULL THEN va2251 - se2252 END
-    ) AS va2253
+      CASE WHEN NOT industry_l3 IS NULL THEN va2260 - se2261 END
+    ) AS va2262
   FROM sections_6
 ), values_6_2 AS (
   SELECT
@@ -15562,239 +15672,239 @@ WITH values_0_1 AS (
     close,
     day_rows,
     industry_l3,
-    se1018,
-    se1020,
-    se1031,
-    se1032,
-    se1033,
-    se1235,
-    se1237,
-    se1355,
-    se1385,
-    se1386,
-    se1387,
-    se1545,
-    se1546,
-    se1547,
-    se1564,
-    se1566,
-    se1759,
-    se1760,
-    se1761,
-    se1933,
-    se1934,
-    se1935,
-    se2006,
-    se2007,
-    se2008,
-    se2031,
-    se2035,
-    se2045,
-    se2046,
-    se2047,
-    se2139,
-    se2140,
-    se2141,
-    se2278,
-    se360,
-    se763,
-    se765,
-    se770,
-    se771,
-    se978,
-    se979,
-    se980,
+    se1001,
+    se1027,
+    se1029,
+    se1040,
+    se1041,
+    se1042,
+    se1244,
+    se1246,
+    se1364,
+    se1394,
+    se1395,
+    se1396,
+    se1554,
+    se1555,
+    se1556,
+    se1573,
+    se1575,
+    se1768,
+    se1769,
+    se1770,
+    se1942,
+    se1943,
+    se1944,
+    se2015,
+    se2016,
+    se2017,
+    se2040,
+    se2044,
+    se2054,
+    se2055,
+    se2056,
+    se2148,
+    se2149,
+    se2150,
+    se2287,
+    se369,
+    se772,
+    se774,
+    se779,
+    se780,
+    se987,
     se988,
-    se992,
-    va1015,
-    va1019,
-    va1030,
-    va1065,
+    se989,
+    se997,
+    va1024,
+    va1028,
+    va1039,
     va107,
-    va1097,
-    va1126,
-    va1159,
-    va1199,
-    va1212,
-    va1232,
-    va1236,
-    va1266,
+    va1074,
+    va1106,
+    va1135,
+    va1168,
+    va1208,
+    va1221,
+    va1241,
+    va1245,
+    va1275,
     va131,
-    va1328,
-    va1349,
-    va1353,
-    va1354,
-    va1384,
+    va1337,
+    va1358,
+    va1362,
+    va1363,
+    va1393,
     va14,
     va140,
-    va1426,
-    va1442,
-    va1471,
-    va1472,
+    va1435,
+    va1451,
+    va1480,
+    va1481,
     va150,
     va152,
-    va1544,
-    va1562,
-    va1563,
+    va1553,
+    va1571,
+    va1572,
     va158,
-    va1599,
-    va1643,
-    va1656,
-    va1676,
+    va1608,
+    va1652,
+    va1665,
     va168,
-    va1689,
-    va1742,
-    va1753,
-    va1758,
-    va1772,
+    va1685,
+    va1698,
+    va1751,
+    va1762,
+    va1767,
     va1781,
-    va1805,
-    va1829,
-    va1856,
-    va1871,
+    va1790,
+    va1814,
+    va1838,
+    va1865,
+    va1880,
     va189,
-    va1900,
+    va1909,
     va191,
-    va1917,
-    va1932,
-    va1944,
-    va1967,
-    va1982,
-    va1983,
-    va2005,
-    va2017,
-    va2029,
-    va2030,
-    va2044,
-    va2095,
-    va2111,
-    va2138,
-    va2157,
-    va2185,
-    va220,
-    va2202,
-    va2249,
-    va2253,
+    va1926,
+    va1941,
+    va1953,
+    va1976,
+    va1991,
+    va1992,
+    va2014,
+    va2026,
+    va2038,
+    va2039,
+    va2053,
+    va2104,
+    va2120,
+    va2147,
+    va2166,
+    va2194,
+    va2211,
+    va2258,
+    va2262,
     va227,
-    va2277,
-    va2280,
-    va2287,
-    va2294,
-    va2308,
-    va2322,
-    va2329,
+    va2286,
+    va2289,
+    va2296,
+    va2303,
+    va2317,
     va2331,
-    va248,
-    va264,
-    va287,
-    va298,
-    va313,
-    va320,
-    va338,
-    va349,
-    va366,
-    va370,
-    va381,
-    va389,
-    va407,
-    va448,
+    va2338,
+    va234,
+    va2340,
+    va255,
+    va273,
+    va296,
+    va307,
+    va322,
+    va329,
+    va347,
+    va358,
+    va375,
+    va379,
+    va390,
+    va398,
+    va416,
     va45,
-    va481,
-    va491,
-    va535,
-    va551,
-    va557,
-    va578,
+    va457,
+    va490,
+    va500,
+    va544,
+    va560,
+    va566,
     va587,
-    va630,
-    va642,
-    va648,
-    va671,
-    va686,
-    va689,
-    va699,
-    va712,
-    va716,
-    va735,
-    va740,
-    va757,
-    va761,
-    va764,
-    va774,
+    va596,
+    va639,
+    va651,
+    va657,
+    va680,
+    va695,
+    va698,
+    va708,
+    va721,
+    va725,
+    va744,
+    va749,
+    va766,
+    va770,
+    va773,
     va783,
-    va786,
-    va788,
     va79,
-    va798,
-    va803,
-    va804,
-    va822,
-    va836,
+    va792,
+    va795,
+    va797,
+    va807,
+    va812,
+    va813,
+    va831,
     va845,
-    va862,
-    va886,
-    va911,
-    va932,
+    va854,
+    va871,
+    va895,
+    va920,
     va94,
-    va964,
-    va977,
+    va941,
+    va973,
     va986,
-    va987,
+    va995,
+    va996,
     (
-      CASE WHEN va431 THEN (
+      CASE WHEN va440 THEN (
         -1
-      ) WHEN NOT va431 THEN 1 END
-    ) AS va432,
+      ) WHEN NOT va440 THEN 1 END
+    ) AS va441,
     (
-      va467 * 8193 - (
-        va467 * 8193 - va467
+      va476 * 8193 - (
+        va476 * 8193 - va476
       )
-    ) AS va468,
+    ) AS va477,
     (
       CASE
         WHEN (
-          va1171 > 0
+          va1180 > 0
           OR (
-            va1190 = FLOOR(va1190) AND (
-              va1171 <> 0 OR va1190 >= 0
+            va1199 = FLOOR(va1199) AND (
+              va1180 <> 0 OR va1199 >= 0
             )
           )
           OR (
-            va1171 = 0 AND va1190 > 0
+            va1180 = 0 AND va1199 > 0
           )
         )
-        THEN POWER(va1171, va1190)
+        THEN POWER(va1180, va1199)
       END
-    ) AS va1191,
+    ) AS va1200,
     (
-      CASE WHEN va1495 < va1508 THEN va1495 WHEN va1495 >= va1508 THEN va1508 END
-    ) AS va1509,
+      CASE WHEN va1504 < va1517 THEN va1504 WHEN va1504 >= va1517 THEN va1517 END
+    ) AS va1518,
     (
       CASE
         WHEN (
-          va1536 > 0
+          va1545 > 0
           OR (
-            va783 = FLOOR(va783) AND (
-              va1536 <> 0 OR va783 >= 0
+            va792 = FLOOR(va792) AND (
+              va1545 <> 0 OR va792 >= 0
             )
           )
           OR (
-            va1536 = 0 AND va783 > 0
+            va1545 = 0 AND va792 > 0
           )
         )
-        THEN POWER(va1536, va783)
+        THEN POWER(va1545, va792)
       END
-    ) AS va1537,
+    ) AS va1546,
     (
-      va1618 * 8193 - (
-        va1618 * 8193 - va1618
+      va1627 * 8193 - (
+        va1627 * 8193 - va1627
       )
-    ) AS va1619,
+    ) AS va1628,
     (
-      va2074 * 8193 - (
-        va2074 * 8193 - va2074
+      va2083 * 8193 - (
+        va2083 * 8193 - va2083
       )
-    ) AS va2075
+    ) AS va2084
   FROM values_6_1
 ), values_6_3 AS (
   SELECT
@@ -15805,197 +15915,197 @@ WITH values_0_1 AS (
     close,
     day_rows,
     industry_l3,
-    se1018,
-    se1020,
-    se1031,
-    se1032,
-    se1033,
-    se1235,
-    se1237,
-    se1355,
-    se1385,
-    se1386,
-    se1387,
-    se1545,
-    se1546,
-    se1547,
-    se1564,
-    se1566,
-    se1759,
-    se1760,
-    se1761,
-    se1933,
-    se1934,
-    se1935,
-    se2006,
-    se2007,
-    se2008,
-    se2031,
-    se2035,
-    se2045,
-    se2046,
-    se2047,
-    se2139,
-    se2140,
-    se2141,
-    se2278,
-    se360,
-    se763,
-    se765,
-    se770,
-    se771,
-    se978,
-    se979,
-    se980,
+    se1001,
+    se1027,
+    se1029,
+    se1040,
+    se1041,
+    se1042,
+    se1244,
+    se1246,
+    se1364,
+    se1394,
+    se1395,
+    se1396,
+    se1554,
+    se1555,
+    se1556,
+    se1573,
+    se1575,
+    se1768,
+    se1769,
+    se1770,
+    se1942,
+    se1943,
+    se1944,
+    se2015,
+    se2016,
+    se2017,
+    se2040,
+    se2044,
+    se2054,
+    se2055,
+    se2056,
+    se2148,
+    se2149,
+    se2150,
+    se2287,
+    se369,
+    se772,
+    se774,
+    se779,
+    se780,
+    se987,
     se988,
-    se992,
-    va1015,
-    va1019,
-    va1030,
-    va1065,
+    se989,
+    se997,
+    va1024,
+    va1028,
+    va1039,
     va107,
-    va1097,
-    va1126,
-    va1159,
-    va1199,
-    va1212,
-    va1232,
-    va1236,
-    va1266,
+    va1074,
+    va1106,
+    va1135,
+    va1168,
+    va1208,
+    va1221,
+    va1241,
+    va1245,
+    va1275,
     va131,
-    va1328,
-    va1349,
-    va1353,
-    va1354,
-    va1384,
+    va1337,
+    va1358,
+    va1362,
+    va1363,
+    va1393,
     va14,
     va140,
-    va1426,
-    va1442,
-    va1471,
-    va1472,
+    va1435,
+    va1451,
+    va1480,
+    va1481,
     va150,
-    va1509,
+    va1518,
     va152,
-    va1544,
-    va1562,
-    va1563,
+    va1553,
+    va1571,
+    va1572,
     va158,
-    va1599,
-    va1619,
-    va1643,
-    va1656,
-    va1676,
+    va1608,
+    va1628,
+    va1652,
+    va1665,
     va168,
-    va1689,
-    va1742,
-    va1753,
-    va1758,
-    va1772,
+    va1685,
+    va1698,
+    va1751,
+    va1762,
+    va1767,
     va1781,
-    va1805,
-    va1829,
-    va1856,
-    va1871,
+    va1790,
+    va1814,
+    va1838,
+    va1865,
+    va1880,
     va189,
-    va1900,
+    va1909,
     va191,
-    va1917,
-    va1932,
-    va1944,
-    va1967,
-    va1982,
-    va1983,
-    va2005,
-    va2017,
-    va2029,
-    va2030,
-    va2044,
-    va2075,
-    va2095,
-    va2111,
-    va2138,
-    va2157,
-    va2185,
-    va220,
-    va2202,
-    va2249,
-    va2253,
+    va1926,
+    va1941,
+    va1953,
+    va1976,
+    va1991,
+    va1992,
+    va2014,
+    va2026,
+    va2038,
+    va2039,
+    va2053,
+    va2084,
+    va2104,
+    va2120,
+    va2147,
+    va2166,
+    va2194,
+    va2211,
+    va2258,
+    va2262,
     va227,
-    va2277,
-    va2280,
-    va2287,
-    va2294,
-    va2308,
-    va2322,
-    va2329,
+    va2286,
+    va2289,
+    va2296,
+    va2303,
+    va2317,
     va2331,
-    va248,
-    va264,
-    va287,
-    va298,
-    va313,
-    va320,
-    va338,
-    va349,
-    va366,
-    va370,
-    va381,
-    va389,
-    va407,
-    va432,
-    va448,
+    va2338,
+    va234,
+    va2340,
+    va255,
+    va273,
+    va296,
+    va307,
+    va322,
+    va329,
+    va347,
+    va358,
+    va375,
+    va379,
+    va390,
+    va398,
+    va416,
+    va441,
     va45,
-    va468,
-    va481,
-    va491,
-    va535,
-    va551,
-    va557,
-    va578,
+    va457,
+    va477,
+    va490,
+    va500,
+    va544,
+    va560,
+    va566,
     va587,
-    va630,
-    va642,
-    va648,
-    va671,
-    va686,
-    va689,
-    va699,
-    va712,
-    va716,
-    va735,
-    va740,
-    va757,
-    va761,
-    va764,
-    va774,
+    va596,
+    va639,
+    va651,
+    va657,
+    va680,
+    va695,
+    va698,
+    va708,
+    va721,
+    va725,
+    va744,
+    va749,
+    va766,
+    va770,
+    va773,
     va783,
-    va786,
-    va788,
     va79,
-    va798,
-    va803,
-    va804,
-    va822,
-    va836,
+    va792,
+    va795,
+    va797,
+    va807,
+    va812,
+    va813,
+    va831,
     va845,
-    va862,
-    va886,
-    va911,
-    va932,
+    va854,
+    va871,
+    va895,
+    va920,
     va94,
-    va964,
-    va977,
+    va941,
+    va973,
     va986,
-    va987,
+    va995,
+    va996,
     (
       -(
-        CASE WHEN ISFINITE(va1191) THEN va1191 END
+        CASE WHEN ISFINITE(va1200) THEN va1200 END
       )
-    ) AS va1192,
+    ) AS va1201,
     (
-      CASE WHEN ISFINITE(va1537) THEN va1537 END
-    ) AS va1538
+      CASE WHEN ISFINITE(va1546) THEN va1546 END
+    ) AS va1547
   FROM values_6_2
 ), series_7 AS (
   SELECT
@@ -16006,294 +16116,294 @@ WITH values_0_1 AS (
     close,
     day_rows,
     industry_l3,
-    se1018,
-    se1031,
-    se1032,
-    se1033,
-    se1235,
-    se1385,
-    se1386,
-    se1387,
-    se1545,
-    se1546,
-    se1547,
-    se1566,
-    se1759,
-    se1760,
-    se1761,
-    se1933,
-    se1934,
-    se1935,
-    se2006,
-    se2007,
-    se2008,
-    se2035,
-    se2045,
-    se2046,
-    se2047,
-    se2139,
-    se2140,
-    se2141,
-    se2278,
-    se360,
-    se763,
-    se770,
-    se771,
-    se978,
-    se979,
-    se980,
-    se992,
-    va1015,
-    va1030,
-    va1065,
+    se1001,
+    se1027,
+    se1040,
+    se1041,
+    se1042,
+    se1244,
+    se1394,
+    se1395,
+    se1396,
+    se1554,
+    se1555,
+    se1556,
+    se1575,
+    se1768,
+    se1769,
+    se1770,
+    se1942,
+    se1943,
+    se1944,
+    se2015,
+    se2016,
+    se2017,
+    se2044,
+    se2054,
+    se2055,
+    se2056,
+    se2148,
+    se2149,
+    se2150,
+    se2287,
+    se369,
+    se772,
+    se779,
+    se780,
+    se987,
+    se988,
+    se989,
+    va1024,
+    va1039,
     va107,
-    va1097,
-    va1126,
-    va1159,
-    va1192,
-    va1199,
-    va1232,
-    va1266,
+    va1074,
+    va1106,
+    va1135,
+    va1168,
+    va1201,
+    va1208,
+    va1241,
+    va1275,
     va131,
-    va1328,
-    va1349,
-    va1353,
-    va1384,
+    va1337,
+    va1358,
+    va1362,
+    va1393,
     va14,
     va140,
-    va1426,
-    va1442,
+    va1435,
+    va1451,
     va150,
-    va1509,
+    va1518,
     va152,
-    va1538,
-    va1544,
-    va1562,
+    va1547,
+    va1553,
+    va1571,
     va158,
-    va1599,
-    va1619,
-    va1643,
-    va1656,
-    va1676,
+    va1608,
+    va1628,
+    va1652,
+    va1665,
     va168,
-    va1689,
-    va1742,
-    va1758,
-    va1772,
+    va1685,
+    va1698,
+    va1751,
+    va1767,
     va1781,
-    va1805,
-    va1829,
-    va1856,
+    va1790,
+    va1814,
+    va1838,
+    va1865,
     va189,
-    va1900,
+    va1909,
     va191,
-    va1917,
-    va1932,
-    va1944,
-    va1967,
-    va2005,
-    va2017,
-    va2029,
-    va2044,
-    va2075,
-    va2095,
-    va2138,
-    va2185,
-    va220,
-    va2249,
-    va2253,
+    va1926,
+    va1941,
+    va1953,
+    va1976,
+    va2014,
+    va2026,
+    va2038,
+    va2053,
+    va2084,
+    va2104,
+    va2147,
+    va2194,
+    va2258,
+    va2262,
     va227,
-    va2277,
-    va2280,
-    va2287,
-    va2294,
-    va2308,
-    va2322,
-    va2329,
+    va2286,
+    va2289,
+    va2296,
+    va2303,
+    va2317,
     va2331,
-    va248,
-    va264,
-    va287,
-    va298,
-    va313,
-    va320,
-    va338,
-    va349,
-    va366,
-    va370,
-    va381,
-    va389,
-    va407,
-    va432,
-    va448,
+    va2338,
+    va234,
+    va2340,
+    va255,
+    va273,
+    va296,
+    va307,
+    va322,
+    va329,
+    va347,
+    va358,
+    va375,
+    va379,
+    va390,
+    va398,
+    va416,
+    va441,
     va45,
-    va468,
-    va481,
-    va491,
-    va535,
-    va551,
-    va557,
-    va578,
+    va457,
+    va477,
+    va490,
+    va500,
+    va544,
+    va560,
+    va566,
     va587,
-    va630,
-    va642,
-    va648,
-    va671,
-    va686,
-    va689,
-    va699,
-    va712,
-    va716,
-    va735,
-    va740,
-    va757,
-    va761,
-    va774,
+    va596,
+    va639,
+    va651,
+    va657,
+    va680,
+    va695,
+    va698,
+    va708,
+    va721,
+    va725,
+    va744,
+    va749,
+    va766,
+    va770,
     va783,
-    va786,
-    va788,
     va79,
-    va798,
-    va803,
-    va804,
-    va822,
-    va836,
+    va792,
+    va795,
+    va797,
+    va807,
+    va812,
+    va813,
+    va831,
     va845,
-    va862,
-    va886,
-    va911,
-    va932,
+    va854,
+    va871,
+    va895,
+    va920,
     va94,
-    va964,
-    va977,
+    va941,
+    va973,
     va986,
+    va995,
     MAX((
-      CASE WHEN va764 IS DISTINCT FROM se765 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se766,
-    LAG(va862, 1) OVER rows_row AS se863,
-    LAG(va862, 2) OVER rows_row AS se864,
-    LAG(va862, 3) OVER rows_row AS se865,
-    LAG(va862, 4) OVER rows_row AS se866,
-    LAG(va886, 1) OVER rows_row AS se887,
-    LAG(va886, 2) OVER rows_row AS se888,
-    LAG(va886, 3) OVER rows_row AS se889,
-    LAG(va886, 4) OVER rows_row AS se890,
-    LAG(va886, 5) OVER rows_row AS se891,
-    LAG(va886, 6) OVER rows_row AS se892,
-    LAG(va886, 7) OVER rows_row AS se893,
+      CASE WHEN va773 IS DISTINCT FROM se774 OR stock_row = 1 THEN stock_row END
+    )) OVER rows_before AS se775,
+    LAG(va871, 1) OVER rows_row AS se872,
+    LAG(va871, 2) OVER rows_row AS se873,
+    LAG(va871, 3) OVER rows_row AS se874,
+    LAG(va871, 4) OVER rows_row AS se875,
+    LAG(va895, 1) OVER rows_row AS se896,
+    LAG(va895, 2) OVER rows_row AS se897,
+    LAG(va895, 3) OVER rows_row AS se898,
+    LAG(va895, 4) OVER rows_row AS se899,
+    LAG(va895, 5) OVER rows_row AS se900,
+    LAG(va895, 6) OVER rows_row AS se901,
+    LAG(va895, 7) OVER rows_row AS se902,
     MAX((
-      CASE WHEN va987 IS DISTINCT FROM se988 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se989,
+      CASE WHEN va996 IS DISTINCT FROM se997 OR stock_row = 1 THEN stock_row END
+    )) OVER rows_before AS se998,
     MAX(
       (
-        CASE WHEN va1019 IS DISTINCT FROM se1020 OR stock_row = 1 THEN stock_row END
+        CASE WHEN va1028 IS DISTINCT FROM se1029 OR stock_row = 1 THEN stock_row END
       )
-    ) OVER rows_before AS se1021,
+    ) OVER rows_before AS se1030,
     RANK(
     ORDER BY
-      va1212) OVER rows_17 AS se1213,
+      va1221) OVER rows_17 AS se1222,
     CUME_DIST(
     ORDER BY
-      va1212) OVER rows_17 AS se1214,
-    COUNT(va1212) OVER rows_17 AS se1215,
+      va1221) OVER rows_17 AS se1223,
+    COUNT(va1221) OVER rows_17 AS se1224,
     MAX(
       (
-        CASE WHEN va1236 IS DISTINCT FROM se1237 OR stock_row = 1 THEN stock_row END
+        CASE WHEN va1245 IS DISTINCT FROM se1246 OR stock_row = 1 THEN stock_row END
       )
-    ) OVER rows_before AS se1238,
+    ) OVER rows_before AS se1247,
     MAX(
       (
-        CASE WHEN va1354 IS DISTINCT FROM se1355 OR stock_row = 1 THEN stock_row END
+        CASE WHEN va1363 IS DISTINCT FROM se1364 OR stock_row = 1 THEN stock_row END
       )
-    ) OVER rows_before AS se1356,
-    SUM(va1472) OVER rows_17 AS se1473,
-    COUNT(va1472) OVER rows_17 AS se1474,
-    SUM(va1471) OVER rows_17 AS se1475,
-    COUNT(va1471) OVER rows_17 AS se1476,
+    ) OVER rows_before AS se1365,
+    SUM(va1481) OVER rows_17 AS se1482,
+    COUNT(va1481) OVER rows_17 AS se1483,
+    SUM(va1480) OVER rows_17 AS se1484,
+    COUNT(va1480) OVER rows_17 AS se1485,
     MAX(
       (
-        CASE WHEN va1563 IS DISTINCT FROM se1564 OR stock_row = 1 THEN stock_row END
+        CASE WHEN va1572 IS DISTINCT FROM se1573 OR stock_row = 1 THEN stock_row END
       )
-    ) OVER rows_before AS se1565,
-    LAG(va1656, 1) OVER rows_row AS se1657,
-    LAG(va1656, 2) OVER rows_row AS se1658,
-    LAG(va1656, 3) OVER rows_row AS se1659,
-    LAG(va1656, 4) OVER rows_row AS se1660,
-    LAG(va1656, 5) OVER rows_row AS se1661,
+    ) OVER rows_before AS se1574,
+    LAG(va1665, 1) OVER rows_row AS se1666,
+    LAG(va1665, 2) OVER rows_row AS se1667,
+    LAG(va1665, 3) OVER rows_row AS se1668,
+    LAG(va1665, 4) OVER rows_row AS se1669,
+    LAG(va1665, 5) OVER rows_row AS se1670,
     RANK(
     ORDER BY
-      va1753) OVER rows_20 AS se1754,
+      va1762) OVER rows_20 AS se1763,
     CUME_DIST(
     ORDER BY
-      va1753) OVER rows_20 AS se1755,
-    COUNT(va1753) OVER rows_20 AS se1756,
-    LAG(va1781, 1) OVER rows_row AS se1782,
-    LAG(va1781, 2) OVER rows_row AS se1783,
-    LAG(va1781, 3) OVER rows_row AS se1784,
-    LAG(va1829, 1) OVER rows_row AS se1830,
-    LAG(va1829, 2) OVER rows_row AS se1831,
-    LAG(va1829, 3) OVER rows_row AS se1832,
-    LAG(va1829, 4) OVER rows_row AS se1833,
-    LAG(va1829, 5) OVER rows_row AS se1834,
-    LAG(va1856, 1) OVER rows_row AS se1857,
-    LAG(va1856, 2) OVER rows_row AS se1858,
+      va1762) OVER rows_20 AS se1764,
+    COUNT(va1762) OVER rows_20 AS se1765,
+    LAG(va1790, 1) OVER rows_row AS se1791,
+    LAG(va1790, 2) OVER rows_row AS se1792,
+    LAG(va1790, 3) OVER rows_row AS se1793,
+    LAG(va1838, 1) OVER rows_row AS se1839,
+    LAG(va1838, 2) OVER rows_row AS se1840,
+    LAG(va1838, 3) OVER rows_row AS se1841,
+    LAG(va1838, 4) OVER rows_row AS se1842,
+    LAG(va1838, 5) OVER rows_row AS se1843,
+    LAG(va1865, 1) OVER rows_row AS se1866,
+    LAG(va1865, 2) OVER rows_row AS se1867,
     RANK(
     ORDER BY
-      va1871) OVER rows_15 AS se1872,
+      va1880) OVER rows_15 AS se1881,
     CUME_DIST(
     ORDER BY
-      va1871) OVER rows_15 AS se1873,
-    COUNT(va1871) OVER rows_15 AS se1874,
-    LAG(va1917, 1) OVER rows_row AS se1918,
-    LAG(va1917, 2) OVER rows_row AS se1919,
-    LAG(va1967, 1) OVER rows_row AS se1968,
-    LAG(va1967, 2) OVER rows_row AS se1969,
-    LAG(va1967, 3) OVER rows_row AS se1970,
-    LAG(va1967, 4) OVER rows_row AS se1971,
-    LAG(va1967, 5) OVER rows_row AS se1972,
-    SUM(va1983) OVER rows_19 AS se1984,
-    COUNT(va1983) OVER rows_19 AS se1985,
-    SUM(va1982) OVER rows_19 AS se1986,
-    COUNT(va1982) OVER rows_19 AS se1987,
+      va1880) OVER rows_15 AS se1882,
+    COUNT(va1880) OVER rows_15 AS se1883,
+    LAG(va1926, 1) OVER rows_row AS se1927,
+    LAG(va1926, 2) OVER rows_row AS se1928,
+    LAG(va1976, 1) OVER rows_row AS se1977,
+    LAG(va1976, 2) OVER rows_row AS se1978,
+    LAG(va1976, 3) OVER rows_row AS se1979,
+    LAG(va1976, 4) OVER rows_row AS se1980,
+    LAG(va1976, 5) OVER rows_row AS se1981,
+    SUM(va1992) OVER rows_19 AS se1993,
+    COUNT(va1992) OVER rows_19 AS se1994,
+    SUM(va1991) OVER rows_19 AS se1995,
+    COUNT(va1991) OVER rows_19 AS se1996,
     MAX(
       (
-        CASE WHEN va2030 IS DISTINCT FROM se2031 OR stock_row = 1 THEN stock_row END
+        CASE WHEN va2039 IS DISTINCT FROM se2040 OR stock_row = 1 THEN stock_row END
       )
-    ) OVER rows_before AS se2032,
-    LAG(va2075, 1) OVER rows_row AS se2076,
-    LAG(va2075, 2) OVER rows_row AS se2077,
-    LAG(va2075, 3) OVER rows_row AS se2078,
-    LAG(va2075, 4) OVER rows_row AS se2079,
-    LAG(va2075, 5) OVER rows_row AS se2080,
-    LAG(va2075, 6) OVER rows_row AS se2081,
-    LAG(va2075, 7) OVER rows_row AS se2082,
-    LAG(va2075, 8) OVER rows_row AS se2083,
-    LAG(va2075, 9) OVER rows_row AS se2084,
-    LAG(va2075, 10) OVER rows_row AS se2085,
-    LAG(va2095, 1) OVER rows_row AS se2096,
-    LAG(va2095, 2) OVER rows_row AS se2097,
-    LAG(va2095, 3) OVER rows_row AS se2098,
-    LAG(va2095, 4) OVER rows_row AS se2099,
-    LAG(va2095, 5) OVER rows_row AS se2100,
-    LAG(va2095, 6) OVER rows_row AS se2101,
-    LAG(va2095, 7) OVER rows_row AS se2102,
-    ARG_MAX(stock_row, va2111) OVER rows_12 AS se2112,
-    COUNT(va2111) OVER rows_12 AS se2113,
+    ) OVER rows_before AS se2041,
+    LAG(va2084, 1) OVER rows_row AS se2085,
+    LAG(va2084, 2) OVER rows_row AS se2086,
+    LAG(va2084, 3) OVER rows_row AS se2087,
+    LAG(va2084, 4) OVER rows_row AS se2088,
+    LAG(va2084, 5) OVER rows_row AS se2089,
+    LAG(va2084, 6) OVER rows_row AS se2090,
+    LAG(va2084, 7) OVER rows_row AS se2091,
+    LAG(va2084, 8) OVER rows_row AS se2092,
+    LAG(va2084, 9) OVER rows_row AS se2093,
+    LAG(va2084, 10) OVER rows_row AS se2094,
+    LAG(va2104, 1) OVER rows_row AS se2105,
+    LAG(va2104, 2) OVER rows_row AS se2106,
+    LAG(va2104, 3) OVER rows_row AS se2107,
+    LAG(va2104, 4) OVER rows_row AS se2108,
+    LAG(va2104, 5) OVER rows_row AS se2109,
+    LAG(va2104, 6) OVER rows_row AS se2110,
+    LAG(va2104, 7) OVER rows_row AS se2111,
+    ARG_MAX(stock_row, va2120) OVER rows_12 AS se2121,
+    COUNT(va2120) OVER rows_12 AS se2122,
     RANK(
     ORDER BY
-      va2157) OVER rows_18 AS se2158,
+      va2166) OVER rows_18 AS se2167,
     CUME_DIST(
     ORDER BY
-      va2157) OVER rows_18 AS se2159,
-    COUNT(va2157) OVER rows_18 AS se2160,
-    LAG(va2185, 1) OVER rows_row AS se2186,
-    LAG(va2185, 2) OVER rows_row AS se2187,
-    LAG(va2185, 3) OVER rows_row AS se2188,
-    LAG(va2185, 4) OVER rows_row AS se2189,
-    LAG(va2185, 5) OVER rows_row AS se2190,
-    LAG(va2185, 6) OVER rows_row AS se2191,
-    ARG_MIN(stock_row, va2202) OVER rows_8 AS se2203,
-    COUNT(va2202) OVER rows_8 AS se2204
+      va2166) OVER rows_18 AS se2168,
+    COUNT(va2166) OVER rows_18 AS se2169,
+    LAG(va2194, 1) OVER rows_row AS se2195,
+    LAG(va2194, 2) OVER rows_row AS se2196,
+    LAG(va2194, 3) OVER rows_row AS se2197,
+    LAG(va2194, 4) OVER rows_row AS se2198,
+    LAG(va2194, 5) OVER rows_row AS se2199,
+    LAG(va2194, 6) OVER rows_row AS se2200,
+    ARG_MIN(stock_row, va2211) OVER rows_8 AS se2212,
+    COUNT(va2211) OVER rows_8 AS se2213
   FROM values_6_3
   WINDOW rows_8 AS (
     PARTITION BY stock_number
@@ -16336,133 +16446,133 @@ WITH values_0_1 AS (
     stock_row,
     day_rows,
     industry_l3,
-    se1031,
-    se1032,
-    se1033,
-    se1385,
-    se1386,
-    se1387,
-    se1545,
-    se1546,
-    se1547,
-    se1933,
-    se1934,
-    se1935,
-    se2006,
-    se2007,
-    se2008,
-    se2139,
-    se2140,
-    se2141,
-    se2278,
-    se770,
-    se771,
-    se978,
-    se979,
-    se980,
-    va1030,
-    va1065,
+    se1040,
+    se1041,
+    se1042,
+    se1394,
+    se1395,
+    se1396,
+    se1554,
+    se1555,
+    se1556,
+    se1942,
+    se1943,
+    se1944,
+    se2015,
+    se2016,
+    se2017,
+    se2148,
+    se2149,
+    se2150,
+    se2287,
+    se779,
+    se780,
+    se987,
+    se988,
+    se989,
+    va1039,
     va107,
-    va1097,
-    va1126,
-    va1159,
-    va1192,
-    va1199,
-    va1266,
+    va1074,
+    va1106,
+    va1135,
+    va1168,
+    va1201,
+    va1208,
+    va1275,
     va131,
-    va1328,
-    va1349,
-    va1384,
+    va1337,
+    va1358,
+    va1393,
     va14,
     va140,
-    va1426,
-    va1442,
+    va1435,
+    va1451,
     va150,
-    va1509,
-    va1538,
-    va1544,
+    va1518,
+    va1547,
+    va1553,
     va158,
-    va1599,
-    va1619,
-    va1643,
-    va1676,
+    va1608,
+    va1628,
+    va1652,
     va168,
-    va1689,
-    va1742,
-    va1772,
-    va1805,
+    va1685,
+    va1698,
+    va1751,
+    va1781,
+    va1814,
     va189,
-    va1900,
+    va1909,
     va191,
-    va1932,
-    va1944,
-    va2005,
-    va2017,
-    va2138,
-    va220,
-    va2249,
-    va2253,
+    va1941,
+    va1953,
+    va2014,
+    va2026,
+    va2147,
+    va2258,
+    va2262,
     va227,
-    va2277,
-    va2280,
-    va2287,
-    va2294,
-    va2308,
-    va2322,
-    va2329,
+    va2286,
+    va2289,
+    va2296,
+    va2303,
+    va2317,
     va2331,
-    va248,
-    va264,
-    va287,
-    va298,
-    va313,
-    va320,
-    va338,
-    va349,
-    va366,
-    va370,
-    va381,
-    va389,
-    va407,
-    va432,
-    va448,
+    va2338,
+    va234,
+    va2340,
+    va255,
+    va273,
+    va296,
+    va307,
+    va322,
+    va329,
+    va347,
+    va358,
+    va375,
+    va379,
+    va390,
+    va398,
+    va416,
+    va441,
     va45,
-    va468,
-    va481,
-    va491,
-    va535,
-    va551,
-    va557,
-    va578,
+    va457,
+    va477,
+    va490,
+    va500,
+    va544,
+    va560,
+    va566,
     va587,
-    va630,
-    va642,
-    va648,
-    va671,
-    va686,
-    va689,
-    va699,
-    va712,
-    va716,
-    va735,
-    va740,
-    va757,
-    va774,
+    va596,
+    va639,
+    va651,
+    va657,
+    va680,
+    va695,
+    va698,
+    va708,
+    va721,
+    va725,
+    va744,
+    va749,
+    va766,
     va783,
-    va786,
-    va788,
     va79,
-    va798,
-    va803,
-    va804,
-    va822,
-    va836,
+    va792,
+    va795,
+    va797,
+    va807,
+    va812,
+    va813,
+    va831,
     va845,
-    va911,
-    va932,
+    va854,
+    va920,
     va94,
-    va964,
-    va977,
+    va941,
+    va973,
+    va986,
     (
       (
         CASE
@@ -16471,366 +16581,366 @@ WITH values_0_1 AS (
             (
               CASE
                 WHEN (
-                  se763 > stock_row - 249
+                  se772 > stock_row - 249
                 ) AND (
-                  se766 > stock_row - 249
+                  se775 > stock_row - 249
                 )
-                THEN CASE WHEN ISFINITE(va761) THEN ROUND(va761, 12) END
+                THEN CASE WHEN ISFINITE(va770) THEN ROUND(va770, 12) END
                 ELSE NULL
               END
             ) * va152
           )
         END
       ) / NULLIF(close, 0)
-    ) AS va767,
+    ) AS va776,
     (
       -(
-        2 + CASE WHEN se863 < va862 THEN 2 WHEN se863 = va862 THEN 1 WHEN se863 > va862 THEN 0 END + CASE WHEN se864 < va862 THEN 2 WHEN se864 = va862 THEN 1 WHEN se864 > va862 THEN 0 END + CASE WHEN se865 < va862 THEN 2 WHEN se865 = va862 THEN 1 WHEN se865 > va862 THEN 0 END + CASE WHEN se866 < va862 THEN 2 WHEN se866 = va862 THEN 1 WHEN se866 > va862 THEN 0 END
+        2 + CASE WHEN se872 < va871 THEN 2 WHEN se872 = va871 THEN 1 WHEN se872 > va871 THEN 0 END + CASE WHEN se873 < va871 THEN 2 WHEN se873 = va871 THEN 1 WHEN se873 > va871 THEN 0 END + CASE WHEN se874 < va871 THEN 2 WHEN se874 = va871 THEN 1 WHEN se874 > va871 THEN 0 END + CASE WHEN se875 < va871 THEN 2 WHEN se875 = va871 THEN 1 WHEN se875 > va871 THEN 0 END
       ) / 10
-    ) AS va867,
+    ) AS va876,
     (
       -(
-        2 + CASE WHEN se887 < va886 THEN 2 WHEN se887 = va886 THEN 1 WHEN se887 > va886 THEN 0 END + CASE WHEN se888 < va886 THEN 2 WHEN se888 = va886 THEN 1 WHEN se888 > va886 THEN 0 END + CASE WHEN se889 < va886 THEN 2 WHEN se889 = va886 THEN 1 WHEN se889 > va886 THEN 0 END + CASE WHEN se890 < va886 THEN 2 WHEN se890 = va886 THEN 1 WHEN se890 > va886 THEN 0 END + CASE WHEN se891 < va886 THEN 2 WHEN se891 = va886 THEN 1 WHEN se891 > va886 THEN 0 END + CASE WHEN se892 < va886 THEN 2 WHEN se892 = va886 THEN 1 WHEN se892 > va886 THEN 0 END + CASE WHEN se893 < va886 THEN 2 WHEN se893 = va886 THEN 1 WHEN se893 > va886 THEN 0 END
+        2 + CASE WHEN se896 < va895 THEN 2 WHEN se896 = va895 THEN 1 WHEN se896 > va895 THEN 0 END + CASE WHEN se897 < va895 THEN 2 WHEN se897 = va895 THEN 1 WHEN se897 > va895 THEN 0 END + CASE WHEN se898 < va895 THEN 2 WHEN se898 = va895 THEN 1 WHEN se898 > va895 THEN 0 END + CASE WHEN se899 < va895 THEN 2 WHEN se899 = va895 THEN 1 WHEN se899 > va895 THEN 0 END + CASE WHEN se900 < va895 THEN 2 WHEN se900 = va895 THEN 1 WHEN se900 > va895 THEN 0 END + CASE WHEN se901 < va895 THEN 2 WHEN se901 = va895 THEN 1 WHEN se901 > va895 THEN 0 END + CASE WHEN se902 < va895 THEN 2 WHEN se902 = va895 THEN 1 WHEN se902 > va895 THEN 0 END
       ) / 16
-    ) AS va894,
+    ) AS va903,
     (
       CASE
         WHEN (
-          se989 > stock_row - 12
+          se998 > stock_row - 12
         ) AND (
-          se992 > stock_row - 12
+          se1001 > stock_row - 12
         )
-        THEN CASE WHEN ISFINITE(va986) THEN ROUND(va986, 12) END
+        THEN CASE WHEN ISFINITE(va995) THEN ROUND(va995, 12) END
         ELSE NULL
       END
-    ) AS va993,
+    ) AS va1002,
     (
       CASE
         WHEN (
-          se1018 > stock_row - 15
+          se1027 > stock_row - 15
         ) AND (
-          se1021 > stock_row - 15
+          se1030 > stock_row - 15
         )
-        THEN CASE WHEN ISFINITE(va1015) THEN ROUND(va1015, 12) END
+        THEN CASE WHEN ISFINITE(va1024) THEN ROUND(va1024, 12) END
         ELSE NULL
       END
-    ) AS va1022,
+    ) AS va1031,
     (
-      CASE WHEN se1215 = 17 THEN (
-        se1213 + se1214 * 17
+      CASE WHEN se1224 = 17 THEN (
+        se1222 + se1223 * 17
       ) / 34 END
-    ) AS va1216,
+    ) AS va1225,
     (
       CASE
         WHEN (
-          se1235 > stock_row - 17
+          se1244 > stock_row - 17
         ) AND (
-          se1238 > stock_row - 17
+          se1247 > stock_row - 17
         )
-        THEN CASE WHEN ISFINITE(va1232) THEN ROUND(va1232, 12) END
+        THEN CASE WHEN ISFINITE(va1241) THEN ROUND(va1241, 12) END
         ELSE NULL
       END
-    ) AS va1239,
+    ) AS va1248,
     (
       CASE
         WHEN (
-          se360 > stock_row - 14
+          se369 > stock_row - 14
         ) AND (
-          se1356 > stock_row - 14
+          se1365 > stock_row - 14
         )
-        THEN CASE WHEN ISFINITE(va1353) THEN ROUND(va1353, 12) END
+        THEN CASE WHEN ISFINITE(va1362) THEN ROUND(va1362, 12) END
         ELSE NULL
       END
-    ) AS va1357,
+    ) AS va1366,
     (
       (
-        CASE WHEN se1474 = 17 THEN se1473 END
+        CASE WHEN se1483 = 17 THEN se1482 END
       ) - (
         stock_row - 17
       ) * (
-        CASE WHEN se1476 = 17 THEN se1475 END
+        CASE WHEN se1485 = 17 THEN se1484 END
       )
-    ) / 153 AS va1477,
+    ) / 153 AS va1486,
     (
       CASE
         WHEN (
-          se1565 > stock_row - 13
+          se1574 > stock_row - 13
         ) AND (
-          se1566 > stock_row - 13
+          se1575 > stock_row - 13
         )
-        THEN CASE WHEN ISFINITE(va1562) THEN ROUND(va1562, 12) END
+        THEN CASE WHEN ISFINITE(va1571) THEN ROUND(va1571, 12) END
         ELSE NULL
       END
-    ) AS va1567,
+    ) AS va1576,
     (
-      6 * va1656 + 5 * se1657 + 4 * se1658 + 3 * se1659 + 2 * se1660 + 1 * se1661
-    ) / 21 AS va1662,
+      6 * va1665 + 5 * se1666 + 4 * se1667 + 3 * se1668 + 2 * se1669 + 1 * se1670
+    ) / 21 AS va1671,
     (
       -CAST((
         (
           (
-            CASE WHEN se1756 = 20 THEN (
-              se1754 + se1755 * 20
+            CASE WHEN se1765 = 20 THEN (
+              se1763 + se1764 * 20
             ) / 40 END
           ) < (
             CASE
-              WHEN NOT va1758 IS NULL
+              WHEN NOT va1767 IS NULL
               THEN (
-                se1759 + ROUND(se1760 * day_rows)
+                se1768 + ROUND(se1769 * day_rows)
               ) / (
-                2 * se1761
+                2 * se1770
               )
             END
           )
         )
       ) AS DOUBLE)
-    ) AS va1762,
+    ) AS va1771,
     (
-      4 * va1781 + 3 * se1782 + 2 * se1783 + 1 * se1784
-    ) / 10 AS va1785,
+      4 * va1790 + 3 * se1791 + 2 * se1792 + 1 * se1793
+    ) / 10 AS va1794,
     (
-      6 * va1829 + 5 * se1830 + 4 * se1831 + 3 * se1832 + 2 * se1833 + 1 * se1834
-    ) / 21 AS va1835,
+      6 * va1838 + 5 * se1839 + 4 * se1840 + 3 * se1841 + 2 * se1842 + 1 * se1843
+    ) / 21 AS va1844,
     (
       (
         2 + CASE
-          WHEN se1857 < va1856
+          WHEN se1866 < va1865
           THEN 2
-          WHEN se1857 = va1856
+          WHEN se1866 = va1865
           THEN 1
-          WHEN se1857 > va1856
+          WHEN se1866 > va1865
           THEN 0
         END + CASE
-          WHEN se1858 < va1856
+          WHEN se1867 < va1865
           THEN 2
-          WHEN se1858 = va1856
+          WHEN se1867 = va1865
           THEN 1
-          WHEN se1858 > va1856
+          WHEN se1867 > va1865
           THEN 0
         END
       ) / 6 - (
-        CASE WHEN se1874 = 15 THEN (
-          se1872 + se1873 * 15
+        CASE WHEN se1883 = 15 THEN (
+          se1881 + se1882 * 15
         ) / 30 END
       )
-    ) AS va1875,
+    ) AS va1884,
     (
-      3 * va1917 + 2 * se1918 + 1 * se1919
-    ) / 6 AS va1920,
+      3 * va1926 + 2 * se1927 + 1 * se1928
+    ) / 6 AS va1929,
     (
       2 + CASE
-        WHEN se1968 < va1967
+        WHEN se1977 < va1976
         THEN 2
-        WHEN se1968 = va1967
+        WHEN se1977 = va1976
         THEN 1
-        WHEN se1968 > va1967
+        WHEN se1977 > va1976
         THEN 0
       END + CASE
-        WHEN se1969 < va1967
+        WHEN se1978 < va1976
         THEN 2
-        WHEN se1969 = va1967
+        WHEN se1978 = va1976
         THEN 1
-        WHEN se1969 > va1967
+        WHEN se1978 > va1976
         THEN 0
       END + CASE
-        WHEN se1970 < va1967
+        WHEN se1979 < va1976
         THEN 2
-        WHEN se1970 = va1967
+        WHEN se1979 = va1976
         THEN 1
-        WHEN se1970 > va1967
+        WHEN se1979 > va1976
         THEN 0
       END + CASE
-        WHEN se1971 < va1967
+        WHEN se1980 < va1976
         THEN 2
-        WHEN se1971 = va1967
+        WHEN se1980 = va1976
         THEN 1
-        WHEN se1971 > va1967
+        WHEN se1980 > va1976
         THEN 0
       END + CASE
-        WHEN se1972 < va1967
+        WHEN se1981 < va1976
         THEN 2
-        WHEN se1972 = va1967
+        WHEN se1981 = va1976
         THEN 1
-        WHEN se1972 > va1967
+        WHEN se1981 > va1976
         THEN 0
       END
-    ) / 12 AS va1973,
+    ) / 12 AS va1982,
     (
       (
-        CASE WHEN se1985 = 19 THEN se1984 END
+        CASE WHEN se1994 = 19 THEN se1993 END
       ) - (
         stock_row - 19
       ) * (
-        CASE WHEN se1987 = 19 THEN se1986 END
+        CASE WHEN se1996 = 19 THEN se1995 END
       )
-    ) / 190 AS va1988,
+    ) / 190 AS va1997,
     (
       CASE
         WHEN (
-          se2032 > stock_row - 17
+          se2041 > stock_row - 17
         ) AND (
-          se2035 > stock_row - 17
+          se2044 > stock_row - 17
         )
-        THEN CASE WHEN ISFINITE(va2029) THEN ROUND(va2029, 12) END
+        THEN CASE WHEN ISFINITE(va2038) THEN ROUND(va2038, 12) END
         ELSE NULL
       END
-    ) AS va2036,
+    ) AS va2045,
     CAST((
       (
         (
           CASE
-            WHEN NOT va2044 IS NULL
+            WHEN NOT va2053 IS NULL
             THEN (
-              se2045 + ROUND(se2046 * day_rows)
+              se2054 + ROUND(se2055 * day_rows)
             ) / (
-              2 * se2047
+              2 * se2056
             )
           END
         ) < (
           2 + CASE
-            WHEN se2076 < va2075
+            WHEN se2085 < va2084
             THEN 2
-            WHEN se2076 = va2075
+            WHEN se2085 = va2084
             THEN 1
-            WHEN se2076 > va2075
+            WHEN se2085 > va2084
             THEN 0
           END + CASE
-            WHEN se2077 < va2075
+            WHEN se2086 < va2084
             THEN 2
-            WHEN se2077 = va2075
+            WHEN se2086 = va2084
             THEN 1
-            WHEN se2077 > va2075
+            WHEN se2086 > va2084
             THEN 0
           END + CASE
-            WHEN se2078 < va2075
+            WHEN se2087 < va2084
             THEN 2
-            WHEN se2078 = va2075
+            WHEN se2087 = va2084
             THEN 1
-            WHEN se2078 > va2075
+            WHEN se2087 > va2084
             THEN 0
           END + CASE
-            WHEN se2079 < va2075
+            WHEN se2088 < va2084
             THEN 2
-            WHEN se2079 = va2075
+            WHEN se2088 = va2084
             THEN 1
-            WHEN se2079 > va2075
+            WHEN se2088 > va2084
             THEN 0
           END + CASE
-            WHEN se2080 < va2075
+            WHEN se2089 < va2084
             THEN 2
-            WHEN se2080 = va2075
+            WHEN se2089 = va2084
             THEN 1
-            WHEN se2080 > va2075
+            WHEN se2089 > va2084
             THEN 0
           END + CASE
-            WHEN se2081 < va2075
+            WHEN se2090 < va2084
             THEN 2
-            WHEN se2081 = va2075
+            WHEN se2090 = va2084
             THEN 1
-            WHEN se2081 > va2075
+            WHEN se2090 > va2084
             THEN 0
           END + CASE
-            WHEN se2082 < va2075
+            WHEN se2091 < va2084
             THEN 2
-            WHEN se2082 = va2075
+            WHEN se2091 = va2084
             THEN 1
-            WHEN se2082 > va2075
+            WHEN se2091 > va2084
             THEN 0
           END + CASE
-            WHEN se2083 < va2075
+            WHEN se2092 < va2084
             THEN 2
-            WHEN se2083 = va2075
+            WHEN se2092 = va2084
             THEN 1
-            WHEN se2083 > va2075
+            WHEN se2092 > va2084
             THEN 0
           END + CASE
-            WHEN se2084 < va2075
+            WHEN se2093 < va2084
             THEN 2
-            WHEN se2084 = va2075
+            WHEN se2093 = va2084
             THEN 1
-            WHEN se2084 > va2075
+            WHEN se2093 > va2084
             THEN 0
           END + CASE
-            WHEN se2085 < va2075
+            WHEN se2094 < va2084
             THEN 2
-            WHEN se2085 = va2075
+            WHEN se2094 = va2084
             THEN 1
-            WHEN se2085 > va2075
+            WHEN se2094 > va2084
             THEN 0
           END
         ) / 22
       )
-    ) AS DOUBLE) AS va2086,
+    ) AS DOUBLE) AS va2095,
     (
       2 + CASE
-        WHEN se2096 < va2095
+        WHEN se2105 < va2104
         THEN 2
-        WHEN se2096 = va2095
+        WHEN se2105 = va2104
         THEN 1
-        WHEN se2096 > va2095
+        WHEN se2105 > va2104
         THEN 0
       END + CASE
-        WHEN se2097 < va2095
+        WHEN se2106 < va2104
         THEN 2
-        WHEN se2097 = va2095
+        WHEN se2106 = va2104
         THEN 1
-        WHEN se2097 > va2095
+        WHEN se2106 > va2104
         THEN 0
       END + CASE
-        WHEN se2098 < va2095
+        WHEN se2107 < va2104
         THEN 2
-        WHEN se2098 = va2095
+        WHEN se2107 = va2104
         THEN 1
-        WHEN se2098 > va2095
+        WHEN se2107 > va2104
         THEN 0
       END + CASE
-        WHEN se2099 < va2095
+        WHEN se2108 < va2104
         THEN 2
-        WHEN se2099 = va2095
+        WHEN se2108 = va2104
         THEN 1
-        WHEN se2099 > va2095
+        WHEN se2108 > va2104
         THEN 0
       END + CASE
-        WHEN se2100 < va2095
+        WHEN se2109 < va2104
         THEN 2
-        WHEN se2100 = va2095
+        WHEN se2109 = va2104
         THEN 1
-        WHEN se2100 > va2095
+        WHEN se2109 > va2104
         THEN 0
       END + CASE
-        WHEN se2101 < va2095
+        WHEN se2110 < va2104
         THEN 2
-        WHEN se2101 = va2095
+        WHEN se2110 = va2104
         THEN 1
-        WHEN se2101 > va2095
+        WHEN se2110 > va2104
         THEN 0
       END + CASE
-        WHEN se2102 < va2095
+        WHEN se2111 < va2104
         THEN 2
-        WHEN se2102 = va2095
+        WHEN se2111 = va2104
         THEN 1
-        WHEN se2102 > va2095
+        WHEN se2111 > va2104
         THEN 0
       END
-    ) / 16 AS va2103,
+    ) / 16 AS va2112,
     CAST((
       (
-        CASE WHEN se2113 = 12 THEN se2112 END
+        CASE WHEN se2122 = 12 THEN se2121 END
       ) - stock_row + 12
-    ) AS DOUBLE) AS va2114,
+    ) AS DOUBLE) AS va2123,
     (
-      CASE WHEN se2160 = 18 THEN (
-        se2158 + se2159 * 18
+      CASE WHEN se2169 = 18 THEN (
+        se2167 + se2168 * 18
       ) / 36 END
-    ) AS va2161,
+    ) AS va2170,
     (
-      7 * va2185 + 6 * se2186 + 5 * se2187 + 4 * se2188 + 3 * se2189 + 2 * se2190 + 1 * se2191
-    ) / 28 AS va2192,
+      7 * va2194 + 6 * se2195 + 5 * se2196 + 4 * se2197 + 3 * se2198 + 2 * se2199 + 1 * se2200
+    ) / 28 AS va2201,
     CAST((
       (
-        CASE WHEN se2204 = 8 THEN se2203 END
+        CASE WHEN se2213 = 8 THEN se2212 END
       ) - stock_row + 8
-    ) AS DOUBLE) AS va2205
+    ) AS DOUBLE) AS va2214
   FROM series_7
 ), values_7_2 AS (
   SELECT
@@ -16840,226 +16950,226 @@ WITH values_0_1 AS (
     stock_row,
     day_rows,
     industry_l3,
-    se1031,
-    se1032,
-    se1033,
-    se1385,
-    se1386,
-    se1387,
-    se1545,
-    se1546,
-    se1547,
-    se1933,
-    se1934,
-    se1935,
-    se2006,
-    se2007,
-    se2008,
-    se2139,
-    se2140,
-    se2141,
-    se2278,
-    se770,
-    se771,
-    se978,
-    se979,
-    se980,
-    va1030,
-    va1065,
+    se1040,
+    se1041,
+    se1042,
+    se1394,
+    se1395,
+    se1396,
+    se1554,
+    se1555,
+    se1556,
+    se1942,
+    se1943,
+    se1944,
+    se2015,
+    se2016,
+    se2017,
+    se2148,
+    se2149,
+    se2150,
+    se2287,
+    se779,
+    se780,
+    se987,
+    se988,
+    se989,
+    va1002,
+    va1039,
     va107,
-    va1097,
-    va1126,
-    va1159,
-    va1192,
-    va1239,
-    va1266,
+    va1074,
+    va1106,
+    va1135,
+    va1168,
+    va1201,
+    va1248,
+    va1275,
     va131,
-    va1328,
-    va1349,
-    va1384,
+    va1337,
+    va1358,
+    va1393,
     va14,
     va140,
-    va1426,
-    va1442,
+    va1435,
+    va1451,
     va150,
-    va1509,
-    va1538,
-    va1544,
+    va1518,
+    va1547,
+    va1553,
     va158,
-    va1599,
-    va1619,
-    va1643,
-    va1676,
+    va1608,
+    va1628,
+    va1652,
     va168,
-    va1689,
-    va1742,
-    va1762,
-    va1772,
-    va1805,
-    va1875,
+    va1685,
+    va1698,
+    va1751,
+    va1771,
+    va1781,
+    va1814,
+    va1884,
     va189,
-    va1900,
+    va1909,
     va191,
-    va1932,
-    va2005,
-    va2017,
-    va2086,
-    va2103,
-    va2114,
-    va2138,
-    va2161,
-    va220,
-    va2249,
-    va2253,
+    va1941,
+    va2014,
+    va2026,
+    va2095,
+    va2112,
+    va2123,
+    va2147,
+    va2170,
+    va2258,
+    va2262,
     va227,
-    va2277,
-    va2280,
-    va2287,
-    va2294,
-    va2308,
-    va2322,
-    va2329,
+    va2286,
+    va2289,
+    va2296,
+    va2303,
+    va2317,
     va2331,
-    va248,
-    va264,
-    va287,
-    va298,
-    va313,
-    va320,
-    va338,
-    va349,
-    va366,
-    va370,
-    va381,
-    va389,
-    va407,
-    va432,
-    va448,
+    va2338,
+    va234,
+    va2340,
+    va255,
+    va273,
+    va296,
+    va307,
+    va322,
+    va329,
+    va347,
+    va358,
+    va375,
+    va379,
+    va390,
+    va398,
+    va416,
+    va441,
     va45,
-    va468,
-    va481,
-    va491,
-    va535,
-    va551,
-    va557,
-    va578,
+    va457,
+    va477,
+    va490,
+    va500,
+    va544,
+    va560,
+    va566,
     va587,
-    va630,
-    va642,
-    va648,
-    va671,
-    va686,
-    va689,
-    va699,
-    va712,
-    va716,
-    va735,
-    va740,
-    va757,
-    va767,
-    va774,
+    va596,
+    va639,
+    va651,
+    va657,
+    va680,
+    va695,
+    va698,
+    va708,
+    va721,
+    va725,
+    va744,
+    va749,
+    va766,
+    va776,
     va783,
-    va786,
-    va788,
     va79,
-    va798,
-    va803,
-    va804,
-    va822,
-    va836,
+    va792,
+    va795,
+    va797,
+    va807,
+    va812,
+    va813,
+    va831,
     va845,
-    va867,
-    va894,
-    va911,
-    va932,
+    va854,
+    va876,
+    va903,
+    va920,
     va94,
-    va964,
-    va977,
-    va993,
+    va941,
+    va973,
+    va986,
     (
-      va1022 * 8193 - (
-        va1022 * 8193 - va1022
+      va1031 * 8193 - (
+        va1031 * 8193 - va1031
       )
-    ) AS va1023,
+    ) AS va1032,
     (
       CASE
         WHEN (
-          va1199 > 0
+          va1208 > 0
           OR (
-            va1216 = FLOOR(va1216) AND (
-              va1199 <> 0 OR va1216 >= 0
+            va1225 = FLOOR(va1225) AND (
+              va1208 <> 0 OR va1225 >= 0
             )
           )
           OR (
-            va1199 = 0 AND va1216 > 0
+            va1208 = 0 AND va1225 > 0
           )
         )
-        THEN POWER(va1199, va1216)
+        THEN POWER(va1208, va1225)
       END
-    ) AS va1217,
+    ) AS va1226,
     (
-      va1357 * 8193 - (
-        va1357 * 8193 - va1357
+      va1366 * 8193 - (
+        va1366 * 8193 - va1366
       )
-    ) AS va1358,
+    ) AS va1367,
     (
-      va1477 * 8193 - (
-        va1477 * 8193 - va1477
+      va1486 * 8193 - (
+        va1486 * 8193 - va1486
       )
-    ) AS va1478,
+    ) AS va1487,
     (
-      va1567 * 8193 - (
-        va1567 * 8193 - va1567
+      va1576 * 8193 - (
+        va1576 * 8193 - va1576
       )
-    ) AS va1568,
+    ) AS va1577,
     (
-      va1662 * 8193 - (
-        va1662 * 8193 - va1662
+      va1671 * 8193 - (
+        va1671 * 8193 - va1671
       )
-    ) AS va1663,
+    ) AS va1672,
     (
-      va1785 * 8193 - (
-        va1785 * 8193 - va1785
+      va1794 * 8193 - (
+        va1794 * 8193 - va1794
       )
-    ) AS va1786,
+    ) AS va1795,
     (
-      va1835 * 8193 - (
-        va1835 * 8193 - va1835
+      va1844 * 8193 - (
+        va1844 * 8193 - va1844
       )
-    ) AS va1836,
+    ) AS va1845,
     (
-      va1920 * 8193 - (
-        va1920 * 8193 - va1920
+      va1929 * 8193 - (
+        va1929 * 8193 - va1929
       )
-    ) AS va1921,
+    ) AS va1930,
     (
       CASE
         WHEN stock_row > 30
-        THEN CASE WHEN va1944 < va1973 THEN va1944 WHEN va1944 >= va1973 THEN va1973 END
+        THEN CASE WHEN va1953 < va1982 THEN va1953 WHEN va1953 >= va1982 THEN va1982 END
       END
-    ) AS va1974,
+    ) AS va1983,
     (
-      va1988 * 8193 - (
-        va1988 * 8193 - va1988
+      va1997 * 8193 - (
+        va1997 * 8193 - va1997
       )
-    ) AS va1989,
+    ) AS va1998,
     (
-      va2036 * 8193 - (
-        va2036 * 8193 - va2036
+      va2045 * 8193 - (
+        va2045 * 8193 - va2045
       )
-    ) AS va2037,
-    va2114 * stock_row AS va2115,
-    va2161 * stock_row AS va2162,
+    ) AS va2046,
+    va2123 * stock_row AS va2124,
+    va2170 * stock_row AS va2171,
     (
-      va2192 * 8193 - (
-        va2192 * 8193 - va2192
+      va2201 * 8193 - (
+        va2201 * 8193 - va2201
       )
-    ) AS va2193,
+    ) AS va2202,
     (
-      va2205 * 8193 - (
-        va2205 * 8193 - va2205
+      va2214 * 8193 - (
+        va2214 * 8193 - va2214
       )
-    ) AS va2206
+    ) AS va2215
   FROM values_7_1
 ), values_7_3 AS (
   SELECT
@@ -17069,162 +17179,162 @@ WITH values_0_1 AS (
     stock_row,
     day_rows,
     industry_l3,
-    se1031,
-    se1032,
-    se1033,
-    se1385,
-    se1386,
-    se1387,
-    se1545,
-    se1546,
-    se1547,
-    se1933,
-    se1934,
-    se1935,
-    se2006,
-    se2007,
-    se2008,
-    se2139,
-    se2140,
-    se2141,
-    se2278,
-    se770,
-    se771,
-    se978,
-    se979,
-    se980,
-    va1023,
-    va1030,
-    va1065,
+    se1040,
+    se1041,
+    se1042,
+    se1394,
+    se1395,
+    se1396,
+    se1554,
+    se1555,
+    se1556,
+    se1942,
+    se1943,
+    se1944,
+    se2015,
+    se2016,
+    se2017,
+    se2148,
+    se2149,
+    se2150,
+    se2287,
+    se779,
+    se780,
+    se987,
+    se988,
+    se989,
+    va1002,
+    va1032,
+    va1039,
     va107,
-    va1097,
-    va1126,
-    va1159,
-    va1192,
-    va1239,
-    va1266,
+    va1074,
+    va1106,
+    va1135,
+    va1168,
+    va1201,
+    va1248,
+    va1275,
     va131,
-    va1328,
-    va1349,
+    va1337,
     va1358,
-    va1384,
+    va1367,
+    va1393,
     va14,
     va140,
-    va1426,
-    va1442,
-    va1478,
+    va1435,
+    va1451,
+    va1487,
     va150,
-    va1509,
-    va1538,
-    va1544,
-    va1568,
+    va1518,
+    va1547,
+    va1553,
+    va1577,
     va158,
-    va1599,
-    va1619,
-    va1643,
-    va1663,
-    va1676,
+    va1608,
+    va1628,
+    va1652,
+    va1672,
     va168,
-    va1689,
-    va1742,
-    va1762,
-    va1772,
-    va1786,
-    va1805,
-    va1836,
-    va1875,
+    va1685,
+    va1698,
+    va1751,
+    va1771,
+    va1781,
+    va1795,
+    va1814,
+    va1845,
+    va1884,
     va189,
-    va1900,
+    va1909,
     va191,
-    va1921,
-    va1932,
-    va1974,
-    va1989,
-    va2005,
-    va2017,
-    va2037,
-    va2086,
-    va2103,
-    va2114,
-    va2115,
-    va2138,
-    va2161,
-    va2162,
-    va2193,
-    va220,
-    va2206,
-    va2249,
-    va2253,
+    va1930,
+    va1941,
+    va1983,
+    va1998,
+    va2014,
+    va2026,
+    va2046,
+    va2095,
+    va2112,
+    va2123,
+    va2124,
+    va2147,
+    va2170,
+    va2171,
+    va2202,
+    va2215,
+    va2258,
+    va2262,
     va227,
-    va2277,
-    va2280,
-    va2287,
-    va2294,
-    va2308,
-    va2322,
-    va2329,
+    va2286,
+    va2289,
+    va2296,
+    va2303,
+    va2317,
     va2331,
-    va248,
-    va264,
-    va287,
-    va298,
-    va313,
-    va320,
-    va338,
-    va349,
-    va366,
-    va370,
-    va381,
-    va389,
-    va407,
-    va432,
-    va448,
+    va2338,
+    va234,
+    va2340,
+    va255,
+    va273,
+    va296,
+    va307,
+    va322,
+    va329,
+    va347,
+    va358,
+    va375,
+    va379,
+    va390,
+    va398,
+    va416,
+    va441,
     va45,
-    va468,
-    va481,
-    va491,
-    va535,
-    va551,
-    va557,
-    va578,
+    va457,
+    va477,
+    va490,
+    va500,
+    va544,
+    va560,
+    va566,
     va587,
-    va630,
-    va642,
-    va648,
-    va671,
-    va686,
-    va689,
-    va699,
-    va712,
-    va716,
-    va735,
-    va740,
-    va757,
-    va767,
-    va774,
+    va596,
+    va639,
+    va651,
+    va657,
+    va680,
+    va695,
+    va698,
+    va708,
+    va721,
+    va725,
+    va744,
+    va749,
+    va766,
+    va776,
     va783,
-    va786,
-    va788,
     va79,
-    va798,
-    va803,
-    va804,
-    va822,
-    va836,
+    va792,
+    va795,
+    va797,
+    va807,
+    va812,
+    va813,
+    va831,
     va845,
-    va867,
-    va894,
-    va911,
-    va932,
+    va854,
+    va876,
+    va903,
+    va920,
     va94,
-    va964,
-    va977,
-    va993,
+    va941,
+    va973,
+    va986,
     (
       -(
-        CASE WHEN ISFINITE(va1217) THEN va1217 END
+        CASE WHEN ISFINITE(va1226) THEN va1226 END
       )
-    ) AS va1218
+    ) AS va1227
   FROM values_7_2
 ), sections_8 AS (
   SELECT
@@ -17234,210 +17344,210 @@ WITH values_0_1 AS (
     stock_row,
     day_rows,
     industry_l3,
-    se1031,
-    se1032,
-    se1033,
-    se1385,
-    se1386,
-    se1387,
-    se1545,
-    se1546,
-    se1547,
-    se1933,
-    se1934,
-    se1935,
-    se2006,
-    se2007,
-    se2008,
-    se2139,
-    se2140,
-    se2141,
-    se2278,
-    se770,
-    se771,
-    se978,
-    se979,
-    se980,
-    va1023,
-    va1030,
-    va1065,
+    se1040,
+    se1041,
+    se1042,
+    se1394,
+    se1395,
+    se1396,
+    se1554,
+    se1555,
+    se1556,
+    se1942,
+    se1943,
+    se1944,
+    se2015,
+    se2016,
+    se2017,
+    se2148,
+    se2149,
+    se2150,
+    se2287,
+    se779,
+    se780,
+    se987,
+    se988,
+    se989,
+    va1002,
+    va1032,
+    va1039,
     va107,
-    va1097,
-    va1126,
-    va1159,
-    va1192,
-    va1218,
-    va1239,
-    va1266,
+    va1074,
+    va1106,
+    va1135,
+    va1168,
+    va1201,
+    va1227,
+    va1248,
+    va1275,
     va131,
-    va1328,
-    va1349,
+    va1337,
     va1358,
-    va1384,
+    va1367,
+    va1393,
     va14,
     va140,
-    va1426,
-    va1442,
-    va1478,
+    va1435,
+    va1451,
+    va1487,
     va150,
-    va1509,
-    va1538,
-    va1544,
-    va1568,
+    va1518,
+    va1547,
+    va1553,
+    va1577,
     va158,
-    va1599,
-    va1619,
-    va1643,
-    va1663,
-    va1676,
+    va1608,
+    va1628,
+    va1652,
+    va1672,
     va168,
-    va1689,
-    va1742,
-    va1762,
-    va1772,
-    va1786,
-    va1805,
-    va1836,
-    va1875,
+    va1685,
+    va1698,
+    va1751,
+    va1771,
+    va1781,
+    va1795,
+    va1814,
+    va1845,
+    va1884,
     va189,
-    va1900,
+    va1909,
     va191,
-    va1921,
-    va1932,
-    va1974,
-    va1989,
-    va2005,
-    va2017,
-    va2037,
-    va2086,
-    va2103,
-    va2114,
-    va2115,
-    va2138,
-    va2161,
-    va2162,
-    va2193,
-    va220,
-    va2206,
-    va2249,
-    va2253,
+    va1930,
+    va1941,
+    va1983,
+    va1998,
+    va2014,
+    va2026,
+    va2046,
+    va2095,
+    va2112,
+    va2123,
+    va2124,
+    va2147,
+    va2170,
+    va2171,
+    va2202,
+    va2215,
+    va2258,
+    va2262,
     va227,
-    va2277,
-    va2280,
-    va2287,
-    va2294,
-    va2308,
-    va2322,
-    va2329,
+    va2286,
+    va2289,
+    va2296,
+    va2303,
+    va2317,
     va2331,
-    va248,
-    va264,
-    va287,
-    va298,
-    va313,
-    va320,
-    va338,
-    va349,
-    va366,
-    va370,
-    va381,
-    va389,
-    va407,
-    va432,
-    va448,
+    va2338,
+    va234,
+    va2340,
+    va255,
+    va273,
+    va296,
+    va307,
+    va322,
+    va329,
+    va347,
+    va358,
+    va375,
+    va379,
+    va390,
+    va398,
+    va416,
+    va441,
     va45,
-    va468,
-    va481,
-    va491,
-    va535,
-    va551,
-    va557,
-    va578,
+    va457,
+    va477,
+    va490,
+    va500,
+    va544,
+    va560,
+    va566,
     va587,
-    va630,
-    va642,
-    va648,
-    va671,
-    va686,
-    va689,
-    va699,
-    va712,
-    va716,
-    va735,
-    va740,
-    va757,
-    va767,
-    va774,
+    va596,
+    va639,
+    va651,
+    va657,
+    va680,
+    va695,
+    va698,
+    va708,
+    va721,
+    va725,
+    va744,
+    va749,
+    va766,
+    va776,
     va783,
-    va786,
-    va788,
     va79,
-    va798,
-    va803,
-    va804,
-    va822,
-    va836,
+    va792,
+    va795,
+    va797,
+    va807,
+    va812,
+    va813,
+    va831,
     va845,
-    va867,
-    va894,
-    va911,
-    va932,
+    va854,
+    va876,
+    va903,
+    va920,
     va94,
-    va964,
-    va977,
-    va993,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va468) AS se469,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va468) AS se470,
-    COUNT(va468) OVER (
+    va941,
+    va973,
+    va986,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va477) AS se478,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va477) AS se479,
+    COUNT(va477) OVER (
       PARTITION BY trade_date
-      ORDER BY va468
+      ORDER BY va477
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se471,
-    AVG(va767) OVER (
+    ) AS se480,
+    AVG(va776) OVER (
       PARTITION BY trade_date, industry_l3
       ORDER BY stock_number
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se768,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1023) AS se1024,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1023) AS se1025,
-    COUNT(va1023) OVER (
+    ) AS se777,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1032) AS se1033,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1032) AS se1034,
+    COUNT(va1032) OVER (
       PARTITION BY trade_date
-      ORDER BY va1023
+      ORDER BY va1032
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1026,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1358) AS se1359,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1358) AS se1360,
-    COUNT(va1358) OVER (
+    ) AS se1035,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1367) AS se1368,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1367) AS se1369,
+    COUNT(va1367) OVER (
       PARTITION BY trade_date
-      ORDER BY va1358
+      ORDER BY va1367
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1361,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1568) AS se1569,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1568) AS se1570,
-    COUNT(va1568) OVER (
+    ) AS se1370,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1577) AS se1578,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1577) AS se1579,
+    COUNT(va1577) OVER (
       PARTITION BY trade_date
-      ORDER BY va1568
+      ORDER BY va1577
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1571,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1619) AS se1620,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1619) AS se1621,
-    COUNT(va1619) OVER (
+    ) AS se1580,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1628) AS se1629,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1628) AS se1630,
+    COUNT(va1628) OVER (
       PARTITION BY trade_date
-      ORDER BY va1619
+      ORDER BY va1628
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1622,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va2193) AS se2194,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2193) AS se2195,
-    COUNT(va2193) OVER (
+    ) AS se1631,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2202) AS se2203,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2202) AS se2204,
+    COUNT(va2202) OVER (
       PARTITION BY trade_date
-      ORDER BY va2193
+      ORDER BY va2202
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2196,
-    SUM(ABS(va2253)) OVER (
+    ) AS se2205,
+    SUM(ABS(va2262)) OVER (
       PARTITION BY trade_date
       ORDER BY stock_number
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2254
+    ) AS se2263
   FROM values_7_3
 ), values_8_1 AS (
   SELECT
@@ -17446,246 +17556,246 @@ WITH values_0_1 AS (
     stock_number,
     stock_row,
     day_rows,
-    se1933,
-    se1934,
-    se1935,
-    se2006,
-    se2007,
-    se2008,
-    se2139,
-    se2140,
-    se2141,
-    se2194,
-    se2195,
-    se2196,
-    se978,
-    se979,
-    se980,
-    va1065,
+    se1942,
+    se1943,
+    se1944,
+    se2015,
+    se2016,
+    se2017,
+    se2148,
+    se2149,
+    se2150,
+    se2203,
+    se2204,
+    se2205,
+    se987,
+    se988,
+    se989,
+    va1002,
     va107,
-    va1097,
-    va1126,
-    va1159,
-    va1192,
-    va1218,
-    va1239,
-    va1266,
+    va1074,
+    va1106,
+    va1135,
+    va1168,
+    va1201,
+    va1227,
+    va1248,
+    va1275,
     va131,
-    va1328,
-    va1349,
+    va1337,
+    va1358,
     va14,
     va140,
-    va1426,
-    va1442,
-    va1478,
+    va1435,
+    va1451,
+    va1487,
     va150,
-    va1509,
-    va1538,
+    va1518,
+    va1547,
     va158,
-    va1599,
-    va1643,
-    va1663,
-    va1676,
+    va1608,
+    va1652,
+    va1672,
     va168,
-    va1689,
-    va1742,
-    va1762,
-    va1772,
-    va1786,
-    va1805,
-    va1836,
-    va1875,
+    va1685,
+    va1698,
+    va1751,
+    va1771,
+    va1781,
+    va1795,
+    va1814,
+    va1845,
+    va1884,
     va189,
-    va1900,
+    va1909,
     va191,
-    va1921,
-    va1932,
-    va1974,
-    va1989,
-    va2005,
-    va2017,
-    va2037,
-    va2086,
-    va2103,
-    va2114,
-    va2115,
-    va2138,
-    va2161,
-    va2162,
-    va2193,
-    va220,
-    va2206,
-    va2249,
+    va1930,
+    va1941,
+    va1983,
+    va1998,
+    va2014,
+    va2026,
+    va2046,
+    va2095,
+    va2112,
+    va2123,
+    va2124,
+    va2147,
+    va2170,
+    va2171,
+    va2202,
+    va2215,
+    va2258,
     va227,
-    va2280,
-    va2287,
-    va2294,
-    va2308,
-    va2322,
-    va2329,
+    va2289,
+    va2296,
+    va2303,
+    va2317,
     va2331,
-    va248,
-    va264,
-    va298,
-    va313,
-    va320,
-    va338,
-    va349,
-    va366,
-    va370,
-    va381,
-    va389,
-    va407,
-    va432,
-    va448,
+    va2338,
+    va234,
+    va2340,
+    va255,
+    va273,
+    va307,
+    va322,
+    va329,
+    va347,
+    va358,
+    va375,
+    va379,
+    va390,
+    va398,
+    va416,
+    va441,
     va45,
-    va481,
-    va491,
-    va535,
-    va551,
-    va557,
-    va578,
+    va457,
+    va490,
+    va500,
+    va544,
+    va560,
+    va566,
     va587,
-    va630,
-    va642,
-    va648,
-    va671,
-    va686,
-    va689,
-    va699,
-    va712,
-    va716,
-    va735,
-    va740,
-    va757,
-    va774,
+    va596,
+    va639,
+    va651,
+    va657,
+    va680,
+    va695,
+    va698,
+    va708,
+    va721,
+    va725,
+    va744,
+    va749,
+    va766,
     va783,
-    va786,
-    va788,
     va79,
-    va798,
-    va803,
-    va804,
-    va822,
-    va836,
+    va792,
+    va795,
+    va797,
+    va807,
+    va812,
+    va813,
+    va831,
     va845,
-    va867,
-    va894,
-    va911,
-    va932,
+    va854,
+    va876,
+    va903,
+    va920,
     va94,
-    va964,
-    va977,
-    va993,
+    va941,
+    va973,
+    va986,
     (
       CASE
-        WHEN NOT va468 IS NULL
+        WHEN NOT va477 IS NULL
         THEN (
-          se469 + ROUND(se470 * day_rows)
+          se478 + ROUND(se479 * day_rows)
         ) / (
-          2 * se471
+          2 * se480
         )
       END
-    ) AS va472,
+    ) AS va481,
     (
       (
-        CASE WHEN NOT industry_l3 IS NULL THEN va767 - se768 END
+        CASE WHEN NOT industry_l3 IS NULL THEN va776 - se777 END
       ) / NULLIF((
-        CASE WHEN se771 = 250 THEN se770 END
+        CASE WHEN se780 = 250 THEN se779 END
       ), 0)
-    ) AS va772,
+    ) AS va781,
     (
       -CAST((
         (
           (
             CASE
-              WHEN NOT va1023 IS NULL
+              WHEN NOT va1032 IS NULL
               THEN (
-                se1024 + ROUND(se1025 * day_rows)
+                se1033 + ROUND(se1034 * day_rows)
               ) / (
-                2 * se1026
+                2 * se1035
               )
             END
           ) < (
             CASE
-              WHEN NOT va1030 IS NULL
+              WHEN NOT va1039 IS NULL
               THEN (
-                se1031 + ROUND(se1032 * day_rows)
+                se1040 + ROUND(se1041 * day_rows)
               ) / (
-                2 * se1033
+                2 * se1042
               )
             END
           )
         )
       ) AS DOUBLE)
-    ) AS va1034,
+    ) AS va1043,
     (
       -CAST((
         (
           (
             CASE
-              WHEN NOT va1358 IS NULL
+              WHEN NOT va1367 IS NULL
               THEN (
-                se1359 + ROUND(se1360 * day_rows)
+                se1368 + ROUND(se1369 * day_rows)
               ) / (
-                2 * se1361
+                2 * se1370
               )
             END
           ) < (
             CASE
-              WHEN NOT va1384 IS NULL
+              WHEN NOT va1393 IS NULL
               THEN (
-                se1385 + ROUND(se1386 * day_rows)
+                se1394 + ROUND(se1395 * day_rows)
               ) / (
-                2 * se1387
+                2 * se1396
               )
             END
           )
         )
       ) AS DOUBLE)
-    ) AS va1388,
+    ) AS va1397,
     CAST((
       (
         (
           CASE
-            WHEN NOT va1544 IS NULL
+            WHEN NOT va1553 IS NULL
             THEN (
-              se1545 + ROUND(se1546 * day_rows)
+              se1554 + ROUND(se1555 * day_rows)
             ) / (
-              2 * se1547
+              2 * se1556
             )
           END
         ) < (
           CASE
-            WHEN NOT va1568 IS NULL
+            WHEN NOT va1577 IS NULL
             THEN (
-              se1569 + ROUND(se1570 * day_rows)
+              se1578 + ROUND(se1579 * day_rows)
             ) / (
-              2 * se1571
+              2 * se1580
             )
           END
         )
       )
-    ) AS DOUBLE) AS va1572,
+    ) AS DOUBLE) AS va1581,
     (
       CASE
-        WHEN NOT va1619 IS NULL
+        WHEN NOT va1628 IS NULL
         THEN (
-          se1620 + ROUND(se1621 * day_rows)
+          se1629 + ROUND(se1630 * day_rows)
         ) / (
-          2 * se1622
+          2 * se1631
         )
       END
-    ) AS va1623,
+    ) AS va1632,
     (
       -(
-        va287 * (
+        va296 * (
           (
-            va2253 * CAST(1 AS DOUBLE) / NULLIF(se2254, 0) * CAST(1.5 AS DOUBLE)
-          ) - va2277 * CAST(1 AS DOUBLE) / NULLIF(se2278, 0)
+            va2262 * CAST(1 AS DOUBLE) / NULLIF(se2263, 0) * CAST(1.5 AS DOUBLE)
+          ) - va2286 * CAST(1 AS DOUBLE) / NULLIF(se2287, 0)
         )
       )
-    ) AS va2279
+    ) AS va2288
   FROM sections_8
 ), series_9 AS (
   SELECT
@@ -17694,198 +17804,198 @@ WITH values_0_1 AS (
     stock_number,
     stock_row,
     day_rows,
-    se1933,
-    se1934,
-    se1935,
-    se2006,
-    se2007,
-    se2008,
-    se2139,
-    se2140,
-    se2141,
-    se2194,
-    se2195,
-    se2196,
-    se978,
-    se979,
-    se980,
-    va1034,
-    va1065,
+    se1942,
+    se1943,
+    se1944,
+    se2015,
+    se2016,
+    se2017,
+    se2148,
+    se2149,
+    se2150,
+    se2203,
+    se2204,
+    se2205,
+    se987,
+    se988,
+    se989,
+    va1002,
+    va1043,
     va107,
-    va1097,
-    va1126,
-    va1159,
-    va1192,
-    va1218,
-    va1239,
-    va1266,
+    va1074,
+    va1106,
+    va1135,
+    va1168,
+    va1201,
+    va1227,
+    va1248,
+    va1275,
     va131,
-    va1328,
-    va1349,
-    va1388,
+    va1337,
+    va1358,
+    va1397,
     va14,
     va140,
-    va1426,
-    va1442,
+    va1435,
+    va1451,
     va150,
-    va1509,
-    va1538,
-    va1572,
+    va1518,
+    va1547,
     va158,
-    va1599,
-    va1643,
-    va1676,
+    va1581,
+    va1608,
+    va1652,
     va168,
-    va1689,
-    va1742,
-    va1762,
-    va1772,
-    va1805,
-    va1836,
-    va1875,
+    va1685,
+    va1698,
+    va1751,
+    va1771,
+    va1781,
+    va1814,
+    va1845,
+    va1884,
     va189,
-    va1900,
+    va1909,
     va191,
-    va1921,
-    va1932,
-    va1974,
-    va1989,
-    va2005,
-    va2017,
-    va2037,
-    va2086,
-    va2103,
-    va2138,
-    va2193,
-    va220,
-    va2206,
-    va2249,
+    va1930,
+    va1941,
+    va1983,
+    va1998,
+    va2014,
+    va2026,
+    va2046,
+    va2095,
+    va2112,
+    va2147,
+    va2202,
+    va2215,
+    va2258,
     va227,
-    va2279,
-    va2280,
-    va2287,
-    va2294,
-    va2308,
-    va2322,
-    va2329,
+    va2288,
+    va2289,
+    va2296,
+    va2303,
+    va2317,
     va2331,
-    va248,
-    va264,
-    va298,
-    va313,
-    va320,
-    va338,
-    va349,
-    va366,
-    va370,
-    va381,
-    va389,
-    va407,
-    va432,
-    va448,
+    va2338,
+    va234,
+    va2340,
+    va255,
+    va273,
+    va307,
+    va322,
+    va329,
+    va347,
+    va358,
+    va375,
+    va379,
+    va390,
+    va398,
+    va416,
+    va441,
     va45,
-    va481,
-    va491,
-    va535,
-    va551,
-    va557,
-    va578,
+    va457,
+    va490,
+    va500,
+    va544,
+    va560,
+    va566,
     va587,
-    va630,
-    va642,
-    va648,
-    va671,
-    va686,
-    va689,
-    va699,
-    va712,
-    va716,
-    va735,
-    va740,
-    va757,
-    va772,
-    va774,
+    va596,
+    va639,
+    va651,
+    va657,
+    va680,
+    va695,
+    va698,
+    va708,
+    va721,
+    va725,
+    va744,
+    va749,
+    va766,
+    va781,
     va783,
-    va786,
-    va788,
     va79,
-    va798,
-    va803,
-    va804,
-    va822,
-    va836,
+    va792,
+    va795,
+    va797,
+    va807,
+    va812,
+    va813,
+    va831,
     va845,
-    va867,
-    va894,
-    va911,
-    va932,
+    va854,
+    va876,
+    va903,
+    va920,
     va94,
-    va964,
-    va977,
-    va993,
-    MIN(va472) OVER rows_5 AS se473,
-    COUNT(va472) OVER rows_5 AS se474,
-    LAG(va993, 1) OVER rows_row AS se994,
-    LAG(va993, 2) OVER rows_row AS se995,
-    LAG(va993, 3) OVER rows_row AS se996,
-    LAG(va993, 4) OVER rows_row AS se997,
-    LAG(va993, 5) OVER rows_row AS se998,
-    LAG(va993, 6) OVER rows_row AS se999,
-    LAG(va993, 7) OVER rows_row AS se1000,
-    LAG(va993, 8) OVER rows_row AS se1001,
-    LAG(va993, 9) OVER rows_row AS se1002,
-    LAG(va993, 10) OVER rows_row AS se1003,
-    LAG(va993, 11) OVER rows_row AS se1004,
-    LAG(va1239, 1) OVER rows_row AS se1240,
-    LAG(va1239, 2) OVER rows_row AS se1241,
-    LAG(va1239, 3) OVER rows_row AS se1242,
+    va941,
+    va973,
+    va986,
+    MIN(va481) OVER rows_5 AS se482,
+    COUNT(va481) OVER rows_5 AS se483,
+    LAG(va1002, 1) OVER rows_row AS se1003,
+    LAG(va1002, 2) OVER rows_row AS se1004,
+    LAG(va1002, 3) OVER rows_row AS se1005,
+    LAG(va1002, 4) OVER rows_row AS se1006,
+    LAG(va1002, 5) OVER rows_row AS se1007,
+    LAG(va1002, 6) OVER rows_row AS se1008,
+    LAG(va1002, 7) OVER rows_row AS se1009,
+    LAG(va1002, 8) OVER rows_row AS se1010,
+    LAG(va1002, 9) OVER rows_row AS se1011,
+    LAG(va1002, 10) OVER rows_row AS se1012,
+    LAG(va1002, 11) OVER rows_row AS se1013,
+    LAG(va1248, 1) OVER rows_row AS se1249,
+    LAG(va1248, 2) OVER rows_row AS se1250,
+    LAG(va1248, 3) OVER rows_row AS se1251,
     RANK(
     ORDER BY
-      va1478) OVER rows_19 AS se1479,
+      va1487) OVER rows_19 AS se1488,
     CUME_DIST(
     ORDER BY
-      va1478) OVER rows_19 AS se1480,
-    COUNT(va1478) OVER rows_19 AS se1481,
-    PRODUCT(va1623) OVER rows_14 AS se1624,
-    COUNT(va1623) OVER rows_14 AS se1625,
+      va1487) OVER rows_19 AS se1489,
+    COUNT(va1487) OVER rows_19 AS se1490,
+    PRODUCT(va1632) OVER rows_14 AS se1633,
+    COUNT(va1632) OVER rows_14 AS se1634,
     RANK(
     ORDER BY
-      va1663) OVER rows_13 AS se1664,
+      va1672) OVER rows_13 AS se1673,
     CUME_DIST(
     ORDER BY
-      va1663) OVER rows_13 AS se1665,
-    COUNT(va1663) OVER rows_13 AS se1666,
+      va1672) OVER rows_13 AS se1674,
+    COUNT(va1672) OVER rows_13 AS se1675,
     RANK(
     ORDER BY
-      va1786) OVER rows_14 AS se1787,
+      va1795) OVER rows_14 AS se1796,
     CUME_DIST(
     ORDER BY
-      va1786) OVER rows_14 AS se1788,
-    COUNT(va1786) OVER rows_14 AS se1789,
-    LAG(va1836, 1) OVER rows_row AS se1837,
-    LAG(va1921, 1) OVER rows_row AS se1922,
-    LAG(va1921, 2) OVER rows_row AS se1923,
-    LAG(va1921, 3) OVER rows_row AS se1924,
-    LAG(va1989, 1) OVER rows_row AS se1990,
-    LAG(va1989, 2) OVER rows_row AS se1991,
-    LAG(va1989, 3) OVER rows_row AS se1992,
-    LAG(va1989, 4) OVER rows_row AS se1993,
-    LAG(va1989, 5) OVER rows_row AS se1994,
-    LAG(va1989, 6) OVER rows_row AS se1995,
-    LAG(va2037, 1) OVER rows_row AS se2038,
-    SUM(va2115) OVER rows_14 AS se2116,
-    COUNT(va2115) OVER rows_14 AS se2117,
-    SUM(va2114) OVER rows_14 AS se2118,
-    COUNT(va2114) OVER rows_14 AS se2119,
-    SUM(va2162) OVER rows_15 AS se2163,
-    COUNT(va2162) OVER rows_15 AS se2164,
-    SUM(va2161) OVER rows_15 AS se2165,
-    COUNT(va2161) OVER rows_15 AS se2166,
-    LAG(va2206, 1) OVER rows_row AS se2207,
-    LAG(va2206, 2) OVER rows_row AS se2208,
-    LAG(va2206, 3) OVER rows_row AS se2209,
-    LAG(va2206, 4) OVER rows_row AS se2210,
-    LAG(va2206, 5) OVER rows_row AS se2211
+      va1795) OVER rows_14 AS se1797,
+    COUNT(va1795) OVER rows_14 AS se1798,
+    LAG(va1845, 1) OVER rows_row AS se1846,
+    LAG(va1930, 1) OVER rows_row AS se1931,
+    LAG(va1930, 2) OVER rows_row AS se1932,
+    LAG(va1930, 3) OVER rows_row AS se1933,
+    LAG(va1998, 1) OVER rows_row AS se1999,
+    LAG(va1998, 2) OVER rows_row AS se2000,
+    LAG(va1998, 3) OVER rows_row AS se2001,
+    LAG(va1998, 4) OVER rows_row AS se2002,
+    LAG(va1998, 5) OVER rows_row AS se2003,
+    LAG(va1998, 6) OVER rows_row AS se2004,
+    LAG(va2046, 1) OVER rows_row AS se2047,
+    SUM(va2124) OVER rows_14 AS se2125,
+    COUNT(va2124) OVER rows_14 AS se2126,
+    SUM(va2123) OVER rows_14 AS se2127,
+    COUNT(va2123) OVER rows_14 AS se2128,
+    SUM(va2171) OVER rows_15 AS se2172,
+    COUNT(va2171) OVER rows_15 AS se2173,
+    SUM(va2170) OVER rows_15 AS se2174,
+    COUNT(va2170) OVER rows_15 AS se2175,
+    LAG(va2215, 1) OVER rows_row AS se2216,
+    LAG(va2215, 2) OVER rows_row AS se2217,
+    LAG(va2215, 3) OVER rows_row AS se2218,
+    LAG(va2215, 4) OVER rows_row AS se2219,
+    LAG(va2215, 5) OVER rows_row AS se2220
   FROM values_8_1
   WINDOW rows_5 AS (
     PARTITION BY stock_number
@@ -17915,325 +18025,325 @@ WITH values_0_1 AS (
     stock_number,
     stock_row,
     day_rows,
-    se2139,
-    se2140,
-    se2141,
-    se2194,
-    se2195,
-    se2196,
-    se978,
-    se979,
-    se980,
-    va1034,
-    va1065,
+    se2148,
+    se2149,
+    se2150,
+    se2203,
+    se2204,
+    se2205,
+    se987,
+    se988,
+    se989,
+    va1043,
     va107,
-    va1097,
-    va1126,
-    va1159,
-    va1192,
-    va1218,
-    va1266,
+    va1074,
+    va1106,
+    va1135,
+    va1168,
+    va1201,
+    va1227,
+    va1275,
     va131,
-    va1328,
-    va1349,
-    va1388,
+    va1337,
+    va1358,
+    va1397,
     va14,
     va140,
-    va1426,
-    va1442,
+    va1435,
+    va1451,
     va150,
-    va1509,
-    va1538,
-    va1572,
+    va1518,
+    va1547,
     va158,
-    va1599,
-    va1643,
-    va1676,
+    va1581,
+    va1608,
+    va1652,
     va168,
-    va1689,
-    va1742,
-    va1762,
-    va1772,
-    va1805,
-    va1875,
+    va1685,
+    va1698,
+    va1751,
+    va1771,
+    va1781,
+    va1814,
+    va1884,
     va189,
-    va1900,
+    va1909,
     va191,
-    va1974,
-    va2017,
-    va2086,
-    va2103,
-    va2138,
-    va2193,
-    va220,
-    va2249,
+    va1983,
+    va2026,
+    va2095,
+    va2112,
+    va2147,
+    va2202,
+    va2258,
     va227,
-    va2279,
-    va2280,
-    va2287,
-    va2294,
-    va2308,
-    va2322,
-    va2329,
+    va2288,
+    va2289,
+    va2296,
+    va2303,
+    va2317,
     va2331,
-    va248,
-    va264,
-    va298,
-    va313,
-    va320,
-    va338,
-    va349,
-    va366,
-    va370,
-    va381,
-    va389,
-    va407,
-    va432,
-    va448,
+    va2338,
+    va234,
+    va2340,
+    va255,
+    va273,
+    va307,
+    va322,
+    va329,
+    va347,
+    va358,
+    va375,
+    va379,
+    va390,
+    va398,
+    va416,
+    va441,
     va45,
-    va491,
-    va535,
-    va551,
-    va557,
-    va578,
+    va457,
+    va500,
+    va544,
+    va560,
+    va566,
     va587,
-    va630,
-    va642,
-    va648,
-    va671,
-    va686,
-    va689,
-    va699,
-    va712,
-    va716,
-    va735,
-    va740,
-    va757,
-    va772,
-    va774,
+    va596,
+    va639,
+    va651,
+    va657,
+    va680,
+    va695,
+    va698,
+    va708,
+    va721,
+    va725,
+    va744,
+    va749,
+    va766,
+    va781,
     va783,
-    va786,
-    va788,
     va79,
-    va798,
-    va803,
-    va804,
-    va822,
-    va836,
+    va792,
+    va795,
+    va797,
+    va807,
+    va812,
+    va813,
+    va831,
     va845,
-    va867,
-    va894,
-    va911,
-    va932,
+    va854,
+    va876,
+    va903,
+    va920,
     va94,
-    va964,
-    va977,
+    va941,
+    va973,
+    va986,
     (
       CASE
         WHEN stock_row > 11
         THEN (
           (
-            CASE WHEN se474 = 5 THEN se473 END
-          ) + va481
+            CASE WHEN se483 = 5 THEN se482 END
+          ) + va490
         )
       END
-    ) AS va482,
+    ) AS va491,
     (
-      12 * va993 + 11 * se994 + 10 * se995 + 9 * se996 + 8 * se997 + 7 * se998 + 6 * se999 + 5 * se1000 + 4 * se1001 + 3 * se1002 + 2 * se1003 + 1 * se1004
-    ) / 78 AS va1005,
+      12 * va1002 + 11 * se1003 + 10 * se1004 + 9 * se1005 + 8 * se1006 + 7 * se1007 + 6 * se1008 + 5 * se1009 + 4 * se1010 + 3 * se1011 + 2 * se1012 + 1 * se1013
+    ) / 78 AS va1014,
     (
-      4 * va1239 + 3 * se1240 + 2 * se1241 + 1 * se1242
-    ) / 10 AS va1243,
+      4 * va1248 + 3 * se1249 + 2 * se1250 + 1 * se1251
+    ) / 10 AS va1252,
     (
-      CASE WHEN se1481 = 19 THEN (
-        se1479 + se1480 * 19
+      CASE WHEN se1490 = 19 THEN (
+        se1488 + se1489 * 19
       ) / 38 END
-    ) AS va1482,
+    ) AS va1491,
     (
-      CASE WHEN se1625 = 14 THEN se1624 END
-    ) AS va1626,
+      CASE WHEN se1634 = 14 THEN se1633 END
+    ) AS va1635,
     (
-      CASE WHEN se1666 = 13 THEN (
-        se1664 + se1665 * 13
+      CASE WHEN se1675 = 13 THEN (
+        se1673 + se1674 * 13
       ) / 26 END
-    ) AS va1667,
+    ) AS va1676,
     (
-      CASE WHEN se1789 = 14 THEN (
-        se1787 + se1788 * 14
+      CASE WHEN se1798 = 14 THEN (
+        se1796 + se1797 * 14
       ) / 28 END
-    ) AS va1790,
+    ) AS va1799,
     (
       2 + CASE
-        WHEN se1837 < va1836
+        WHEN se1846 < va1845
         THEN 2
-        WHEN se1837 = va1836
+        WHEN se1846 = va1845
         THEN 1
-        WHEN se1837 > va1836
+        WHEN se1846 > va1845
         THEN 0
       END
-    ) / 4 AS va1838,
+    ) / 4 AS va1847,
     (
       -(
         (
           2 + CASE
-            WHEN se1922 < va1921
+            WHEN se1931 < va1930
             THEN 2
-            WHEN se1922 = va1921
+            WHEN se1931 = va1930
             THEN 1
-            WHEN se1922 > va1921
+            WHEN se1931 > va1930
             THEN 0
           END + CASE
-            WHEN se1923 < va1921
+            WHEN se1932 < va1930
             THEN 2
-            WHEN se1923 = va1921
+            WHEN se1932 = va1930
             THEN 1
-            WHEN se1923 > va1921
+            WHEN se1932 > va1930
             THEN 0
           END + CASE
-            WHEN se1924 < va1921
+            WHEN se1933 < va1930
             THEN 2
-            WHEN se1924 = va1921
+            WHEN se1933 = va1930
             THEN 1
-            WHEN se1924 > va1921
+            WHEN se1933 > va1930
             THEN 0
           END
         ) / 8 - (
           CASE
-            WHEN NOT va1932 IS NULL
+            WHEN NOT va1941 IS NULL
             THEN (
-              se1933 + ROUND(se1934 * day_rows)
+              se1942 + ROUND(se1943 * day_rows)
             ) / (
-              2 * se1935
+              2 * se1944
             )
           END
         )
       )
-    ) AS va1936,
+    ) AS va1945,
     (
       (
         2 + CASE
-          WHEN se1990 < va1989
+          WHEN se1999 < va1998
           THEN 2
-          WHEN se1990 = va1989
+          WHEN se1999 = va1998
           THEN 1
-          WHEN se1990 > va1989
+          WHEN se1999 > va1998
           THEN 0
         END + CASE
-          WHEN se1991 < va1989
+          WHEN se2000 < va1998
           THEN 2
-          WHEN se1991 = va1989
+          WHEN se2000 = va1998
           THEN 1
-          WHEN se1991 > va1989
+          WHEN se2000 > va1998
           THEN 0
         END + CASE
-          WHEN se1992 < va1989
+          WHEN se2001 < va1998
           THEN 2
-          WHEN se1992 = va1989
+          WHEN se2001 = va1998
           THEN 1
-          WHEN se1992 > va1989
+          WHEN se2001 > va1998
           THEN 0
         END + CASE
-          WHEN se1993 < va1989
+          WHEN se2002 < va1998
           THEN 2
-          WHEN se1993 = va1989
+          WHEN se2002 = va1998
           THEN 1
-          WHEN se1993 > va1989
+          WHEN se2002 > va1998
           THEN 0
         END + CASE
-          WHEN se1994 < va1989
+          WHEN se2003 < va1998
           THEN 2
-          WHEN se1994 = va1989
+          WHEN se2003 = va1998
           THEN 1
-          WHEN se1994 > va1989
+          WHEN se2003 > va1998
           THEN 0
         END + CASE
-          WHEN se1995 < va1989
+          WHEN se2004 < va1998
           THEN 2
-          WHEN se1995 = va1989
+          WHEN se2004 = va1998
           THEN 1
-          WHEN se1995 > va1989
+          WHEN se2004 > va1998
           THEN 0
         END
       ) / 14 / NULLIF(
         (
           CASE
-            WHEN NOT va2005 IS NULL
+            WHEN NOT va2014 IS NULL
             THEN (
-              se2006 + ROUND(se2007 * day_rows)
+              se2015 + ROUND(se2016 * day_rows)
             ) / (
-              2 * se2008
+              2 * se2017
             )
           END
         ),
         0
       )
-    ) AS va2009,
+    ) AS va2018,
     (
       2 + CASE
-        WHEN se2038 < va2037
+        WHEN se2047 < va2046
         THEN 2
-        WHEN se2038 = va2037
+        WHEN se2047 = va2046
         THEN 1
-        WHEN se2038 > va2037
+        WHEN se2047 > va2046
         THEN 0
       END
-    ) / 4 AS va2039,
+    ) / 4 AS va2048,
     (
       (
-        CASE WHEN se2117 = 14 THEN se2116 END
+        CASE WHEN se2126 = 14 THEN se2125 END
       ) - (
         stock_row - 14
       ) * (
-        CASE WHEN se2119 = 14 THEN se2118 END
+        CASE WHEN se2128 = 14 THEN se2127 END
       )
-    ) / 105 AS va2120,
+    ) / 105 AS va2129,
     (
       (
-        CASE WHEN se2164 = 15 THEN se2163 END
+        CASE WHEN se2173 = 15 THEN se2172 END
       ) - (
         stock_row - 15
       ) * (
-        CASE WHEN se2166 = 15 THEN se2165 END
+        CASE WHEN se2175 = 15 THEN se2174 END
       )
-    ) / 120 AS va2167,
+    ) / 120 AS va2176,
     (
       2 + CASE
-        WHEN se2207 < va2206
+        WHEN se2216 < va2215
         THEN 2
-        WHEN se2207 = va2206
+        WHEN se2216 = va2215
         THEN 1
-        WHEN se2207 > va2206
+        WHEN se2216 > va2215
         THEN 0
       END + CASE
-        WHEN se2208 < va2206
+        WHEN se2217 < va2215
         THEN 2
-        WHEN se2208 = va2206
+        WHEN se2217 = va2215
         THEN 1
-        WHEN se2208 > va2206
+        WHEN se2217 > va2215
         THEN 0
       END + CASE
-        WHEN se2209 < va2206
+        WHEN se2218 < va2215
         THEN 2
-        WHEN se2209 = va2206
+        WHEN se2218 = va2215
         THEN 1
-        WHEN se2209 > va2206
+        WHEN se2218 > va2215
         THEN 0
       END + CASE
-        WHEN se2210 < va2206
+        WHEN se2219 < va2215
         THEN 2
-        WHEN se2210 = va2206
+        WHEN se2219 = va2215
         THEN 1
-        WHEN se2210 > va2206
+        WHEN se2219 > va2215
         THEN 0
       END + CASE
-        WHEN se2211 < va2206
+        WHEN se2220 < va2215
         THEN 2
-        WHEN se2211 = va2206
+        WHEN se2220 = va2215
         THEN 1
-        WHEN se2211 > va2206
+        WHEN se2220 > va2215
         THEN 0
       END
-    ) / 12 AS va2212
+    ) / 12 AS va2221
   FROM series_9
 ), values_9_2 AS (
   SELECT
@@ -18242,175 +18352,175 @@ WITH values_0_1 AS (
     stock_number,
     stock_row,
     day_rows,
-    se2139,
-    se2140,
-    se2141,
-    se2194,
-    se2195,
-    se2196,
-    se978,
-    se979,
-    se980,
-    va1034,
-    va1065,
+    se2148,
+    se2149,
+    se2150,
+    se2203,
+    se2204,
+    se2205,
+    se987,
+    se988,
+    se989,
+    va1043,
     va107,
-    va1097,
-    va1126,
-    va1159,
-    va1192,
-    va1218,
-    va1266,
+    va1074,
+    va1106,
+    va1135,
+    va1168,
+    va1201,
+    va1227,
+    va1275,
     va131,
-    va1328,
-    va1349,
-    va1388,
+    va1337,
+    va1358,
+    va1397,
     va14,
     va140,
-    va1426,
+    va1435,
     va150,
-    va1509,
-    va1538,
-    va1572,
+    va1518,
+    va1547,
     va158,
-    va1599,
-    va1676,
+    va1581,
+    va1608,
     va168,
-    va1689,
-    va1742,
-    va1762,
-    va1875,
+    va1685,
+    va1698,
+    va1751,
+    va1771,
+    va1884,
     va189,
-    va1900,
+    va1909,
     va191,
-    va1936,
-    va1974,
-    va2009,
-    va2086,
-    va2103,
-    va2138,
-    va2193,
-    va220,
-    va2212,
-    va2249,
+    va1945,
+    va1983,
+    va2018,
+    va2095,
+    va2112,
+    va2147,
+    va2202,
+    va2221,
+    va2258,
     va227,
-    va2279,
-    va2280,
-    va2287,
-    va2294,
-    va2308,
-    va2322,
-    va2329,
+    va2288,
+    va2289,
+    va2296,
+    va2303,
+    va2317,
     va2331,
-    va248,
-    va264,
-    va298,
-    va313,
-    va320,
-    va338,
-    va349,
-    va366,
-    va370,
-    va381,
-    va389,
-    va407,
-    va432,
-    va448,
+    va2338,
+    va234,
+    va2340,
+    va255,
+    va273,
+    va307,
+    va322,
+    va329,
+    va347,
+    va358,
+    va375,
+    va379,
+    va390,
+    va398,
+    va416,
+    va441,
     va45,
-    va482,
+    va457,
     va491,
-    va535,
-    va551,
-    va557,
-    va578,
+    va500,
+    va544,
+    va560,
+    va566,
     va587,
-    va630,
-    va642,
-    va648,
-    va671,
-    va686,
-    va689,
-    va699,
-    va712,
-    va716,
-    va735,
-    va740,
-    va757,
-    va772,
-    va774,
+    va596,
+    va639,
+    va651,
+    va657,
+    va680,
+    va695,
+    va698,
+    va708,
+    va721,
+    va725,
+    va744,
+    va749,
+    va766,
+    va781,
     va783,
-    va786,
-    va788,
     va79,
-    va798,
-    va803,
-    va804,
-    va822,
-    va836,
+    va792,
+    va795,
+    va797,
+    va807,
+    va812,
+    va813,
+    va831,
     va845,
-    va867,
-    va894,
-    va911,
-    va932,
+    va854,
+    va876,
+    va903,
+    va920,
     va94,
-    va964,
-    va977,
+    va941,
+    va973,
+    va986,
     (
-      va1005 * 8193 - (
-        va1005 * 8193 - va1005
+      va1014 * 8193 - (
+        va1014 * 8193 - va1014
       )
-    ) AS va1006,
+    ) AS va1015,
     (
-      va1243 * 8193 - (
-        va1243 * 8193 - va1243
+      va1252 * 8193 - (
+        va1252 * 8193 - va1252
       )
-    ) AS va1244,
+    ) AS va1253,
     (
       -(
-        CASE WHEN va1442 > va1482 THEN va1442 WHEN va1442 <= va1482 THEN va1482 END
+        CASE WHEN va1451 > va1491 THEN va1451 WHEN va1451 <= va1491 THEN va1491 END
       )
-    ) AS va1483,
+    ) AS va1492,
     (
-      CASE WHEN ISFINITE(va1626) THEN va1626 END
-    ) AS va1627,
+      CASE WHEN ISFINITE(va1635) THEN va1635 END
+    ) AS va1636,
     (
       -(
-        CASE WHEN va1643 < va1667 THEN va1643 WHEN va1643 >= va1667 THEN va1667 END
+        CASE WHEN va1652 < va1676 THEN va1652 WHEN va1652 >= va1676 THEN va1676 END
       )
-    ) AS va1668,
+    ) AS va1677,
     (
       -(
-        CASE WHEN va1772 > va1790 THEN va1772 WHEN va1772 <= va1790 THEN va1790 END
+        CASE WHEN va1781 > va1799 THEN va1781 WHEN va1781 <= va1799 THEN va1799 END
       )
-    ) AS va1791,
+    ) AS va1800,
     (
-      CASE WHEN va1805 < va1838 THEN va1805 WHEN va1805 >= va1838 THEN va1838 END
-    ) AS va1839,
+      CASE WHEN va1814 < va1847 THEN va1814 WHEN va1814 >= va1847 THEN va1847 END
+    ) AS va1848,
     (
       CASE
         WHEN (
-          va2017 > 0
+          va2026 > 0
           OR (
-            va2039 = FLOOR(va2039) AND (
-              va2017 <> 0 OR va2039 >= 0
+            va2048 = FLOOR(va2048) AND (
+              va2026 <> 0 OR va2048 >= 0
             )
           )
           OR (
-            va2017 = 0 AND va2039 > 0
+            va2026 = 0 AND va2048 > 0
           )
         )
-        THEN POWER(va2017, va2039)
+        THEN POWER(va2026, va2048)
       END
-    ) AS va2040,
+    ) AS va2049,
     (
-      va2120 * 8193 - (
-        va2120 * 8193 - va2120
+      va2129 * 8193 - (
+        va2129 * 8193 - va2129
       )
-    ) AS va2121,
+    ) AS va2130,
     (
-      va2167 * 8193 - (
-        va2167 * 8193 - va2167
+      va2176 * 8193 - (
+        va2176 * 8193 - va2176
       )
-    ) AS va2168
+    ) AS va2177
   FROM values_9_1
 ), values_9_3 AS (
   SELECT
@@ -18419,134 +18529,134 @@ WITH values_0_1 AS (
     stock_number,
     stock_row,
     day_rows,
-    se2139,
-    se2140,
-    se2141,
-    se2194,
-    se2195,
-    se2196,
-    se978,
-    se979,
-    se980,
-    va1006,
-    va1034,
-    va1065,
+    se2148,
+    se2149,
+    se2150,
+    se2203,
+    se2204,
+    se2205,
+    se987,
+    se988,
+    se989,
+    va1015,
+    va1043,
     va107,
-    va1097,
-    va1126,
-    va1159,
-    va1192,
-    va1218,
-    va1244,
-    va1266,
+    va1074,
+    va1106,
+    va1135,
+    va1168,
+    va1201,
+    va1227,
+    va1253,
+    va1275,
     va131,
-    va1328,
-    va1349,
-    va1388,
+    va1337,
+    va1358,
+    va1397,
     va14,
     va140,
-    va1426,
-    va1483,
+    va1435,
+    va1492,
     va150,
-    va1509,
-    va1538,
-    va1572,
+    va1518,
+    va1547,
     va158,
-    va1599,
-    va1668,
-    va1676,
+    va1581,
+    va1608,
+    va1677,
     va168,
-    va1689,
-    va1742,
-    va1762,
-    va1791,
-    va1839,
-    va1875,
+    va1685,
+    va1698,
+    va1751,
+    va1771,
+    va1800,
+    va1848,
+    va1884,
     va189,
-    va1900,
+    va1909,
     va191,
-    va1936,
-    va1974,
-    va2009,
-    va2086,
-    va2103,
-    va2121,
-    va2138,
-    va2168,
-    va2193,
-    va220,
-    va2212,
-    va2249,
+    va1945,
+    va1983,
+    va2018,
+    va2095,
+    va2112,
+    va2130,
+    va2147,
+    va2177,
+    va2202,
+    va2221,
+    va2258,
     va227,
-    va2279,
-    va2280,
-    va2287,
-    va2294,
-    va2308,
-    va2322,
-    va2329,
+    va2288,
+    va2289,
+    va2296,
+    va2303,
+    va2317,
     va2331,
-    va248,
-    va264,
-    va298,
-    va313,
-    va320,
-    va338,
-    va349,
-    va366,
-    va370,
-    va381,
-    va389,
-    va407,
-    va432,
-    va448,
+    va2338,
+    va234,
+    va2340,
+    va255,
+    va273,
+    va307,
+    va322,
+    va329,
+    va347,
+    va358,
+    va375,
+    va379,
+    va390,
+    va398,
+    va416,
+    va441,
     va45,
-    va482,
+    va457,
     va491,
-    va535,
-    va551,
-    va557,
-    va578,
+    va500,
+    va544,
+    va560,
+    va566,
     va587,
-    va630,
-    va642,
-    va648,
-    va671,
-    va686,
-    va689,
-    va699,
-    va712,
-    va716,
-    va735,
-    va740,
-    va757,
-    va772,
-    va774,
+    va596,
+    va639,
+    va651,
+    va657,
+    va680,
+    va695,
+    va698,
+    va708,
+    va721,
+    va725,
+    va744,
+    va749,
+    va766,
+    va781,
     va783,
-    va786,
-    va788,
     va79,
-    va798,
-    va803,
-    va804,
-    va822,
-    va836,
+    va792,
+    va795,
+    va797,
+    va807,
+    va812,
+    va813,
+    va831,
     va845,
-    va867,
-    va894,
-    va911,
-    va932,
+    va854,
+    va876,
+    va903,
+    va920,
     va94,
-    va964,
-    va977,
+    va941,
+    va973,
+    va986,
     (
-      CASE WHEN va1627 > 0 THEN LN(va1627) END
-    ) AS va1628,
+      CASE WHEN va1636 > 0 THEN LN(va1636) END
+    ) AS va1637,
     (
       -(
-        CASE WHEN ISFINITE(va2040) THEN va2040 END
+        CASE WHEN ISFINITE(va2049) THEN va2049 END
       )
-    ) AS va2041
+    ) AS va2050
   FROM values_9_2
 ), values_9_4 AS (
   SELECT
@@ -18555,132 +18665,132 @@ WITH values_0_1 AS (
     stock_number,
     stock_row,
     day_rows,
-    se2139,
-    se2140,
-    se2141,
-    se2194,
-    se2195,
-    se2196,
-    se978,
-    se979,
-    se980,
-    va1006,
-    va1034,
-    va1065,
+    se2148,
+    se2149,
+    se2150,
+    se2203,
+    se2204,
+    se2205,
+    se987,
+    se988,
+    se989,
+    va1015,
+    va1043,
     va107,
-    va1097,
-    va1126,
-    va1159,
-    va1192,
-    va1218,
-    va1244,
-    va1266,
+    va1074,
+    va1106,
+    va1135,
+    va1168,
+    va1201,
+    va1227,
+    va1253,
+    va1275,
     va131,
-    va1328,
-    va1349,
-    va1388,
+    va1337,
+    va1358,
+    va1397,
     va14,
     va140,
-    va1426,
-    va1483,
+    va1435,
+    va1492,
     va150,
-    va1509,
-    va1538,
-    va1572,
+    va1518,
+    va1547,
     va158,
-    va1599,
-    va1668,
-    va1676,
+    va1581,
+    va1608,
+    va1677,
     va168,
-    va1689,
-    va1742,
-    va1762,
-    va1791,
-    va1839,
-    va1875,
+    va1685,
+    va1698,
+    va1751,
+    va1771,
+    va1800,
+    va1848,
+    va1884,
     va189,
-    va1900,
+    va1909,
     va191,
-    va1936,
-    va1974,
-    va2009,
-    va2041,
-    va2086,
-    va2103,
-    va2121,
-    va2138,
-    va2168,
-    va2193,
-    va220,
-    va2212,
-    va2249,
+    va1945,
+    va1983,
+    va2018,
+    va2050,
+    va2095,
+    va2112,
+    va2130,
+    va2147,
+    va2177,
+    va2202,
+    va2221,
+    va2258,
     va227,
-    va2279,
-    va2280,
-    va2287,
-    va2294,
-    va2308,
-    va2322,
-    va2329,
+    va2288,
+    va2289,
+    va2296,
+    va2303,
+    va2317,
     va2331,
-    va248,
-    va264,
-    va298,
-    va313,
-    va320,
-    va338,
-    va349,
-    va366,
-    va370,
-    va381,
-    va389,
-    va407,
-    va432,
-    va448,
+    va2338,
+    va234,
+    va2340,
+    va255,
+    va273,
+    va307,
+    va322,
+    va329,
+    va347,
+    va358,
+    va375,
+    va379,
+    va390,
+    va398,
+    va416,
+    va441,
     va45,
-    va482,
+    va457,
     va491,
-    va535,
-    va551,
-    va557,
-    va578,
+    va500,
+    va544,
+    va560,
+    va566,
     va587,
-    va630,
-    va642,
-    va648,
-    va671,
-    va686,
-    va689,
-    va699,
-    va712,
-    va716,
-    va735,
-    va740,
-    va757,
-    va772,
-    va774,
+    va596,
+    va639,
+    va651,
+    va657,
+    va680,
+    va695,
+    va698,
+    va708,
+    va721,
+    va725,
+    va744,
+    va749,
+    va766,
+    va781,
     va783,
-    va786,
-    va788,
     va79,
-    va798,
-    va803,
-    va804,
-    va822,
-    va836,
+    va792,
+    va795,
+    va797,
+    va807,
+    va812,
+    va813,
+    va831,
     va845,
-    va867,
-    va894,
-    va911,
-    va932,
+    va854,
+    va876,
+    va903,
+    va920,
     va94,
-    va964,
-    va977,
+    va941,
+    va973,
+    va986,
     (
-      va1628 * 8193 - (
-        va1628 * 8193 - va1628
+      va1637 * 8193 - (
+        va1637 * 8193 - va1637
       )
-    ) AS va1629
+    ) AS va1638
   FROM values_9_3
 ), sections_10 AS (
   SELECT
@@ -18689,142 +18799,142 @@ WITH values_0_1 AS (
     stock_number,
     stock_row,
     day_rows,
-    se2139,
-    se2140,
-    se2141,
-    se2194,
-    se2195,
-    se2196,
-    se978,
-    se979,
-    se980,
-    va1006,
-    va1034,
-    va1065,
+    se2148,
+    se2149,
+    se2150,
+    se2203,
+    se2204,
+    se2205,
+    se987,
+    se988,
+    se989,
+    va1015,
+    va1043,
     va107,
-    va1097,
-    va1126,
-    va1159,
-    va1192,
-    va1218,
-    va1244,
-    va1266,
+    va1074,
+    va1106,
+    va1135,
+    va1168,
+    va1201,
+    va1227,
+    va1253,
+    va1275,
     va131,
-    va1328,
-    va1349,
-    va1388,
+    va1337,
+    va1358,
+    va1397,
     va14,
     va140,
-    va1426,
-    va1483,
+    va1435,
+    va1492,
     va150,
-    va1509,
-    va1538,
-    va1572,
+    va1518,
+    va1547,
     va158,
-    va1599,
-    va1629,
-    va1668,
-    va1676,
+    va1581,
+    va1608,
+    va1638,
+    va1677,
     va168,
-    va1689,
-    va1742,
-    va1762,
-    va1791,
-    va1839,
-    va1875,
+    va1685,
+    va1698,
+    va1751,
+    va1771,
+    va1800,
+    va1848,
+    va1884,
     va189,
-    va1900,
+    va1909,
     va191,
-    va1936,
-    va1974,
-    va2009,
-    va2041,
-    va2086,
-    va2103,
-    va2121,
-    va2138,
-    va2168,
-    va2193,
-    va220,
-    va2212,
-    va2249,
+    va1945,
+    va1983,
+    va2018,
+    va2050,
+    va2095,
+    va2112,
+    va2130,
+    va2147,
+    va2177,
+    va2202,
+    va2221,
+    va2258,
     va227,
-    va2279,
-    va2280,
-    va2287,
-    va2294,
-    va2308,
-    va2322,
-    va2329,
+    va2288,
+    va2289,
+    va2296,
+    va2303,
+    va2317,
     va2331,
-    va248,
-    va264,
-    va298,
-    va313,
-    va320,
-    va338,
-    va349,
-    va366,
-    va370,
-    va381,
-    va389,
-    va407,
-    va432,
-    va448,
+    va2338,
+    va234,
+    va2340,
+    va255,
+    va273,
+    va307,
+    va322,
+    va329,
+    va347,
+    va358,
+    va375,
+    va379,
+    va390,
+    va398,
+    va416,
+    va441,
     va45,
-    va482,
+    va457,
     va491,
-    va535,
-    va551,
-    va557,
-    va578,
+    va500,
+    va544,
+    va560,
+    va566,
     va587,
-    va630,
-    va642,
-    va648,
-    va671,
-    va686,
-    va689,
-    va699,
-    va712,
-    va716,
-    va735,
-    va740,
-    va757,
-    va772,
-    va774,
+    va596,
+    va639,
+    va651,
+    va657,
+    va680,
+    va695,
+    va698,
+    va708,
+    va721,
+    va725,
+    va744,
+    va749,
+    va766,
+    va781,
     va783,
-    va786,
-    va788,
     va79,
-    va798,
-    va803,
-    va804,
-    va822,
-    va836,
+    va792,
+    va795,
+    va797,
+    va807,
+    va812,
+    va813,
+    va831,
     va845,
-    va867,
-    va894,
-    va911,
-    va932,
+    va854,
+    va876,
+    va903,
+    va920,
     va94,
-    va964,
-    va977,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1006) AS se1007,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1006) AS se1008,
-    COUNT(va1006) OVER (
+    va941,
+    va973,
+    va986,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1015) AS se1016,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1015) AS se1017,
+    COUNT(va1015) OVER (
       PARTITION BY trade_date
-      ORDER BY va1006
+      ORDER BY va1015
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1009,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1629) AS se1630,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1629) AS se1631,
-    COUNT(va1629) OVER (
+    ) AS se1018,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1638) AS se1639,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1638) AS se1640,
+    COUNT(va1638) OVER (
       PARTITION BY trade_date
-      ORDER BY va1629
+      ORDER BY va1638
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1632
+    ) AS se1641
   FROM values_9_4
 ), values_10_1 AS (
   SELECT
@@ -18833,160 +18943,160 @@ WITH values_0_1 AS (
     stock_number,
     stock_row,
     day_rows,
-    se2139,
-    se2140,
-    se2141,
-    se2194,
-    se2195,
-    se2196,
-    va1034,
-    va1065,
+    se2148,
+    se2149,
+    se2150,
+    se2203,
+    se2204,
+    se2205,
+    va1043,
     va107,
-    va1097,
-    va1126,
-    va1159,
-    va1192,
-    va1218,
-    va1244,
-    va1266,
+    va1074,
+    va1106,
+    va1135,
+    va1168,
+    va1201,
+    va1227,
+    va1253,
+    va1275,
     va131,
-    va1328,
-    va1349,
-    va1388,
+    va1337,
+    va1358,
+    va1397,
     va14,
     va140,
-    va1426,
-    va1483,
+    va1435,
+    va1492,
     va150,
-    va1509,
-    va1538,
-    va1572,
+    va1518,
+    va1547,
     va158,
-    va1599,
-    va1668,
-    va1676,
+    va1581,
+    va1608,
+    va1677,
     va168,
-    va1689,
-    va1742,
-    va1762,
-    va1791,
-    va1839,
-    va1875,
+    va1685,
+    va1698,
+    va1751,
+    va1771,
+    va1800,
+    va1848,
+    va1884,
     va189,
-    va1900,
+    va1909,
     va191,
-    va1936,
-    va1974,
-    va2009,
-    va2041,
-    va2086,
-    va2103,
-    va2121,
-    va2138,
-    va2168,
-    va2193,
-    va220,
-    va2212,
-    va2249,
+    va1945,
+    va1983,
+    va2018,
+    va2050,
+    va2095,
+    va2112,
+    va2130,
+    va2147,
+    va2177,
+    va2202,
+    va2221,
+    va2258,
     va227,
-    va2279,
-    va2280,
-    va2287,
-    va2294,
-    va2308,
-    va2322,
-    va2329,
+    va2288,
+    va2289,
+    va2296,
+    va2303,
+    va2317,
     va2331,
-    va248,
-    va264,
-    va298,
-    va313,
-    va320,
-    va338,
-    va349,
-    va366,
-    va370,
-    va381,
-    va389,
-    va407,
-    va432,
-    va448,
+    va2338,
+    va234,
+    va2340,
+    va255,
+    va273,
+    va307,
+    va322,
+    va329,
+    va347,
+    va358,
+    va375,
+    va379,
+    va390,
+    va398,
+    va416,
+    va441,
     va45,
-    va482,
+    va457,
     va491,
-    va535,
-    va551,
-    va557,
-    va578,
+    va500,
+    va544,
+    va560,
+    va566,
     va587,
-    va630,
-    va642,
-    va648,
-    va671,
-    va686,
-    va689,
-    va699,
-    va712,
-    va716,
-    va735,
-    va740,
-    va757,
-    va772,
-    va774,
-    va786,
-    va788,
+    va596,
+    va639,
+    va651,
+    va657,
+    va680,
+    va695,
+    va698,
+    va708,
+    va721,
+    va725,
+    va744,
+    va749,
+    va766,
+    va781,
+    va783,
     va79,
-    va798,
-    va803,
-    va804,
-    va822,
-    va836,
+    va795,
+    va797,
+    va807,
+    va812,
+    va813,
+    va831,
     va845,
-    va867,
-    va894,
-    va911,
-    va932,
+    va854,
+    va876,
+    va903,
+    va920,
     va94,
-    va964,
+    va941,
+    va973,
     (
       -(
         (
           CASE
-            WHEN NOT va977 IS NULL
+            WHEN NOT va986 IS NULL
             THEN (
-              se978 + ROUND(se979 * day_rows)
+              se987 + ROUND(se988 * day_rows)
             ) / (
-              2 * se980
+              2 * se989
             )
           END
         ) - (
           CASE
-            WHEN NOT va1006 IS NULL
+            WHEN NOT va1015 IS NULL
             THEN (
-              se1007 + ROUND(se1008 * day_rows)
+              se1016 + ROUND(se1017 * day_rows)
             ) / (
-              2 * se1009
+              2 * se1018
             )
           END
         )
       )
-    ) AS va1010,
+    ) AS va1019,
     (
       -CAST((
         (
           (
             CASE
-              WHEN NOT va1629 IS NULL
+              WHEN NOT va1638 IS NULL
               THEN (
-                se1630 + ROUND(se1631 * day_rows)
+                se1639 + ROUND(se1640 * day_rows)
               ) / (
-                2 * se1632
+                2 * se1641
               )
             END
-          ) < va783
+          ) < va792
         )
       ) AS DOUBLE)
-    ) AS va1633
+    ) AS va1642
   FROM sections_10
 ), series_11 AS (
   SELECT
@@ -18995,147 +19105,147 @@ WITH values_0_1 AS (
     stock_number,
     stock_row,
     day_rows,
-    se2139,
-    se2140,
-    se2141,
-    se2194,
-    se2195,
-    se2196,
-    va1010,
-    va1034,
-    va1065,
+    se2148,
+    se2149,
+    se2150,
+    se2203,
+    se2204,
+    se2205,
+    va1019,
+    va1043,
     va107,
-    va1097,
-    va1126,
-    va1159,
-    va1192,
-    va1218,
-    va1266,
+    va1074,
+    va1106,
+    va1135,
+    va1168,
+    va1201,
+    va1227,
+    va1275,
     va131,
-    va1328,
-    va1349,
-    va1388,
+    va1337,
+    va1358,
+    va1397,
     va14,
     va140,
-    va1426,
-    va1483,
+    va1435,
+    va1492,
     va150,
-    va1509,
-    va1538,
-    va1572,
+    va1518,
+    va1547,
     va158,
-    va1599,
-    va1633,
-    va1668,
-    va1676,
+    va1581,
+    va1608,
+    va1642,
+    va1677,
     va168,
-    va1689,
-    va1742,
-    va1762,
-    va1791,
-    va1839,
-    va1875,
+    va1685,
+    va1698,
+    va1751,
+    va1771,
+    va1800,
+    va1848,
+    va1884,
     va189,
-    va1900,
+    va1909,
     va191,
-    va1936,
-    va1974,
-    va2009,
-    va2041,
-    va2086,
-    va2103,
-    va2138,
-    va2168,
-    va2193,
-    va220,
-    va2212,
-    va2249,
+    va1945,
+    va1983,
+    va2018,
+    va2050,
+    va2095,
+    va2112,
+    va2147,
+    va2177,
+    va2202,
+    va2221,
+    va2258,
     va227,
-    va2279,
-    va2280,
-    va2287,
-    va2294,
-    va2308,
-    va2322,
-    va2329,
+    va2288,
+    va2289,
+    va2296,
+    va2303,
+    va2317,
     va2331,
-    va248,
-    va264,
-    va298,
-    va313,
-    va320,
-    va338,
-    va349,
-    va366,
-    va370,
-    va381,
-    va389,
-    va407,
-    va432,
-    va448,
+    va2338,
+    va234,
+    va2340,
+    va255,
+    va273,
+    va307,
+    va322,
+    va329,
+    va347,
+    va358,
+    va375,
+    va379,
+    va390,
+    va398,
+    va416,
+    va441,
     va45,
-    va482,
+    va457,
     va491,
-    va535,
-    va551,
-    va557,
-    va578,
+    va500,
+    va544,
+    va560,
+    va566,
     va587,
-    va630,
-    va642,
-    va648,
-    va671,
-    va686,
-    va689,
-    va699,
-    va712,
-    va716,
-    va735,
-    va740,
-    va757,
-    va772,
-    va774,
-    va786,
-    va788,
+    va596,
+    va639,
+    va651,
+    va657,
+    va680,
+    va695,
+    va698,
+    va708,
+    va721,
+    va725,
+    va744,
+    va749,
+    va766,
+    va781,
+    va783,
     va79,
-    va798,
-    va803,
-    va804,
-    va822,
-    va836,
+    va795,
+    va797,
+    va807,
+    va812,
+    va813,
+    va831,
     va845,
-    va867,
-    va894,
-    va911,
-    va932,
+    va854,
+    va876,
+    va903,
+    va920,
     va94,
-    va964,
+    va941,
+    va973,
     RANK(
     ORDER BY
-      va1244) OVER rows_15 AS se1245,
+      va1253) OVER rows_15 AS se1254,
     CUME_DIST(
     ORDER BY
-      va1244) OVER rows_15 AS se1246,
-    COUNT(va1244) OVER rows_15 AS se1247,
+      va1253) OVER rows_15 AS se1255,
+    COUNT(va1253) OVER rows_15 AS se1256,
     RANK(
     ORDER BY
-      va2121) OVER rows_13 AS se2122,
+      va2130) OVER rows_13 AS se2131,
     CUME_DIST(
     ORDER BY
-      va2121) OVER rows_13 AS se2123,
-    COUNT(va2121) OVER rows_13 AS se2124,
-    LAG(va2168, 1) OVER rows_row AS se2169,
-    LAG(va2168, 2) OVER rows_row AS se2170,
-    LAG(va2168, 3) OVER rows_row AS se2171,
-    LAG(va2168, 4) OVER rows_row AS se2172,
-    LAG(va2168, 5) OVER rows_row AS se2173,
-    LAG(va2212, 1) OVER rows_row AS se2213,
-    LAG(va2212, 2) OVER rows_row AS se2214,
-    LAG(va2212, 3) OVER rows_row AS se2215,
-    LAG(va2212, 4) OVER rows_row AS se2216,
-    LAG(va2212, 5) OVER rows_row AS se2217,
-    LAG(va2212, 6) OVER rows_row AS se2218,
-    LAG(va2212, 7) OVER rows_row AS se2219
+      va2130) OVER rows_13 AS se2132,
+    COUNT(va2130) OVER rows_13 AS se2133,
+    LAG(va2177, 1) OVER rows_row AS se2178,
+    LAG(va2177, 2) OVER rows_row AS se2179,
+    LAG(va2177, 3) OVER rows_row AS se2180,
+    LAG(va2177, 4) OVER rows_row AS se2181,
+    LAG(va2177, 5) OVER rows_row AS se2182,
+    LAG(va2221, 1) OVER rows_row AS se2222,
+    LAG(va2221, 2) OVER rows_row AS se2223,
+    LAG(va2221, 3) OVER rows_row AS se2224,
+    LAG(va2221, 4) OVER rows_row AS se2225,
+    LAG(va2221, 5) OVER rows_row AS se2226,
+    LAG(va2221, 6) OVER rows_row AS se2227,
+    LAG(va2221, 7) OVER rows_row AS se2228
   FROM values_10_1
   WINDOW rows_13 AS (
     PARTITION BY stock_number
@@ -19153,179 +19263,179 @@ WITH values_0_1 AS (
     stock_number,
     stock_row,
     day_rows,
-    se2194,
-    se2195,
-    se2196,
-    va1010,
-    va1034,
-    va1065,
+    se2203,
+    se2204,
+    se2205,
+    va1019,
+    va1043,
     va107,
-    va1097,
-    va1126,
-    va1159,
-    va1192,
-    va1218,
-    va1266,
+    va1074,
+    va1106,
+    va1135,
+    va1168,
+    va1201,
+    va1227,
+    va1275,
     va131,
-    va1328,
-    va1349,
-    va1388,
+    va1337,
+    va1358,
+    va1397,
     va14,
     va140,
-    va1426,
-    va1483,
+    va1435,
+    va1492,
     va150,
-    va1509,
-    va1538,
-    va1572,
+    va1518,
+    va1547,
     va158,
-    va1599,
-    va1633,
-    va1668,
-    va1676,
+    va1581,
+    va1608,
+    va1642,
+    va1677,
     va168,
-    va1689,
-    va1742,
-    va1762,
-    va1791,
-    va1839,
-    va1875,
+    va1685,
+    va1698,
+    va1751,
+    va1771,
+    va1800,
+    va1848,
+    va1884,
     va189,
-    va1900,
+    va1909,
     va191,
-    va1936,
-    va1974,
-    va2009,
-    va2041,
-    va2086,
-    va2103,
-    va2193,
-    va220,
-    va2249,
+    va1945,
+    va1983,
+    va2018,
+    va2050,
+    va2095,
+    va2112,
+    va2202,
+    va2258,
     va227,
-    va2279,
-    va2280,
-    va2287,
-    va2294,
-    va2308,
-    va2322,
-    va2329,
+    va2288,
+    va2289,
+    va2296,
+    va2303,
+    va2317,
     va2331,
-    va248,
-    va264,
-    va298,
-    va313,
-    va320,
-    va338,
-    va349,
-    va366,
-    va370,
-    va381,
-    va389,
-    va407,
-    va432,
-    va448,
+    va2338,
+    va234,
+    va2340,
+    va255,
+    va273,
+    va307,
+    va322,
+    va329,
+    va347,
+    va358,
+    va375,
+    va379,
+    va390,
+    va398,
+    va416,
+    va441,
     va45,
-    va482,
+    va457,
     va491,
-    va535,
-    va551,
-    va557,
-    va578,
+    va500,
+    va544,
+    va560,
+    va566,
     va587,
-    va630,
-    va642,
-    va648,
-    va671,
-    va686,
-    va689,
-    va699,
-    va712,
-    va716,
-    va735,
-    va740,
-    va757,
-    va772,
-    va774,
-    va786,
-    va788,
+    va596,
+    va639,
+    va651,
+    va657,
+    va680,
+    va695,
+    va698,
+    va708,
+    va721,
+    va725,
+    va744,
+    va749,
+    va766,
+    va781,
+    va783,
     va79,
-    va798,
-    va803,
-    va804,
-    va822,
-    va836,
+    va795,
+    va797,
+    va807,
+    va812,
+    va813,
+    va831,
     va845,
-    va867,
-    va894,
-    va911,
-    va932,
+    va854,
+    va876,
+    va903,
+    va920,
     va94,
-    va964,
+    va941,
+    va973,
     (
-      CASE WHEN se1247 = 15 THEN (
-        se1245 + se1246 * 15
+      CASE WHEN se1256 = 15 THEN (
+        se1254 + se1255 * 15
       ) / 30 END
-    ) AS va1248,
+    ) AS va1257,
     (
-      CASE WHEN se2124 = 13 THEN (
-        se2122 + se2123 * 13
+      CASE WHEN se2133 = 13 THEN (
+        se2131 + se2132 * 13
       ) / 26 END
-    ) AS va2125,
+    ) AS va2134,
     (
       -(
         (
           CASE
-            WHEN NOT va2138 IS NULL
+            WHEN NOT va2147 IS NULL
             THEN (
-              se2139 + ROUND(se2140 * day_rows)
+              se2148 + ROUND(se2149 * day_rows)
             ) / (
-              2 * se2141
+              2 * se2150
             )
           END
         ) - (
           2 + CASE
-            WHEN se2169 < va2168
+            WHEN se2178 < va2177
             THEN 2
-            WHEN se2169 = va2168
+            WHEN se2178 = va2177
             THEN 1
-            WHEN se2169 > va2168
+            WHEN se2178 > va2177
             THEN 0
           END + CASE
-            WHEN se2170 < va2168
+            WHEN se2179 < va2177
             THEN 2
-            WHEN se2170 = va2168
+            WHEN se2179 = va2177
             THEN 1
-            WHEN se2170 > va2168
+            WHEN se2179 > va2177
             THEN 0
           END + CASE
-            WHEN se2171 < va2168
+            WHEN se2180 < va2177
             THEN 2
-            WHEN se2171 = va2168
+            WHEN se2180 = va2177
             THEN 1
-            WHEN se2171 > va2168
+            WHEN se2180 > va2177
             THEN 0
           END + CASE
-            WHEN se2172 < va2168
+            WHEN se2181 < va2177
             THEN 2
-            WHEN se2172 = va2168
+            WHEN se2181 = va2177
             THEN 1
-            WHEN se2172 > va2168
+            WHEN se2181 > va2177
             THEN 0
           END + CASE
-            WHEN se2173 < va2168
+            WHEN se2182 < va2177
             THEN 2
-            WHEN se2173 = va2168
+            WHEN se2182 = va2177
             THEN 1
-            WHEN se2173 > va2168
+            WHEN se2182 > va2177
             THEN 0
           END
         ) / 12
       )
-    ) AS va2174,
+    ) AS va2183,
     (
-      8 * va2212 + 7 * se2213 + 6 * se2214 + 5 * se2215 + 4 * se2216 + 3 * se2217 + 2 * se2218 + 1 * se2219
-    ) / 36 AS va2220
+      8 * va2221 + 7 * se2222 + 6 * se2223 + 5 * se2224 + 4 * se2225 + 3 * se2226 + 2 * se2227 + 1 * se2228
+    ) / 36 AS va2229
   FROM series_11
 ), values_11_2 AS (
   SELECT
@@ -19334,127 +19444,127 @@ WITH values_0_1 AS (
     stock_number,
     stock_row,
     day_rows,
-    se2194,
-    se2195,
-    se2196,
-    va1010,
-    va1034,
-    va1065,
+    se2203,
+    se2204,
+    se2205,
+    va1019,
+    va1043,
     va107,
-    va1097,
-    va1126,
-    va1159,
-    va1192,
-    va1218,
+    va1074,
+    va1106,
+    va1135,
+    va1168,
+    va1201,
+    va1227,
     va131,
-    va1328,
-    va1349,
-    va1388,
+    va1337,
+    va1358,
+    va1397,
     va14,
     va140,
-    va1426,
-    va1483,
+    va1435,
+    va1492,
     va150,
-    va1509,
-    va1538,
-    va1572,
+    va1518,
+    va1547,
     va158,
-    va1599,
-    va1633,
-    va1668,
-    va1676,
+    va1581,
+    va1608,
+    va1642,
+    va1677,
     va168,
-    va1689,
-    va1742,
-    va1762,
-    va1791,
-    va1839,
-    va1875,
+    va1685,
+    va1698,
+    va1751,
+    va1771,
+    va1800,
+    va1848,
+    va1884,
     va189,
-    va1900,
+    va1909,
     va191,
-    va1936,
-    va1974,
-    va2009,
-    va2041,
-    va2086,
-    va2174,
-    va2193,
-    va220,
-    va2249,
+    va1945,
+    va1983,
+    va2018,
+    va2050,
+    va2095,
+    va2183,
+    va2202,
+    va2258,
     va227,
-    va2279,
-    va2280,
-    va2287,
-    va2294,
-    va2308,
-    va2322,
-    va2329,
+    va2288,
+    va2289,
+    va2296,
+    va2303,
+    va2317,
     va2331,
-    va248,
-    va264,
-    va298,
-    va313,
-    va320,
-    va338,
-    va349,
-    va366,
-    va370,
-    va381,
-    va389,
-    va407,
-    va432,
-    va448,
+    va2338,
+    va234,
+    va2340,
+    va255,
+    va273,
+    va307,
+    va322,
+    va329,
+    va347,
+    va358,
+    va375,
+    va379,
+    va390,
+    va398,
+    va416,
+    va441,
     va45,
-    va482,
+    va457,
     va491,
-    va535,
-    va551,
-    va557,
-    va578,
+    va500,
+    va544,
+    va560,
+    va566,
     va587,
-    va630,
-    va642,
-    va648,
-    va671,
-    va686,
-    va689,
-    va699,
-    va712,
-    va716,
-    va735,
-    va740,
-    va757,
-    va772,
-    va774,
-    va786,
-    va788,
+    va596,
+    va639,
+    va651,
+    va657,
+    va680,
+    va695,
+    va698,
+    va708,
+    va721,
+    va725,
+    va744,
+    va749,
+    va766,
+    va781,
+    va783,
     va79,
-    va798,
-    va803,
-    va804,
-    va822,
-    va836,
+    va795,
+    va797,
+    va807,
+    va812,
+    va813,
+    va831,
     va845,
-    va867,
-    va894,
-    va911,
-    va932,
+    va854,
+    va876,
+    va903,
+    va920,
     va94,
-    va964,
+    va941,
+    va973,
     (
-      CASE WHEN va1248 > va1266 THEN va1248 WHEN va1248 <= va1266 THEN va1266 END
-    ) AS va1267,
+      CASE WHEN va1257 > va1275 THEN va1257 WHEN va1257 <= va1275 THEN va1275 END
+    ) AS va1276,
     (
       -(
-        CASE WHEN va2103 > va2125 THEN va2103 WHEN va2103 <= va2125 THEN va2125 END
+        CASE WHEN va2112 > va2134 THEN va2112 WHEN va2112 <= va2134 THEN va2134 END
       )
-    ) AS va2126,
+    ) AS va2135,
     (
-      va2220 * 8193 - (
-        va2220 * 8193 - va2220
+      va2229 * 8193 - (
+        va2229 * 8193 - va2229
       )
-    ) AS va2221
+    ) AS va2230
   FROM values_11_1
 ), sections_12 AS (
   SELECT
@@ -19463,124 +19573,124 @@ WITH values_0_1 AS (
     stock_number,
     stock_row,
     day_rows,
-    se2194,
-    se2195,
-    se2196,
-    va1010,
-    va1034,
-    va1065,
+    se2203,
+    se2204,
+    se2205,
+    va1019,
+    va1043,
     va107,
-    va1097,
-    va1126,
-    va1159,
-    va1192,
-    va1218,
-    va1267,
+    va1074,
+    va1106,
+    va1135,
+    va1168,
+    va1201,
+    va1227,
+    va1276,
     va131,
-    va1328,
-    va1349,
-    va1388,
+    va1337,
+    va1358,
+    va1397,
     va14,
     va140,
-    va1426,
-    va1483,
+    va1435,
+    va1492,
     va150,
-    va1509,
-    va1538,
-    va1572,
+    va1518,
+    va1547,
     va158,
-    va1599,
-    va1633,
-    va1668,
-    va1676,
+    va1581,
+    va1608,
+    va1642,
+    va1677,
     va168,
-    va1689,
-    va1742,
-    va1762,
-    va1791,
-    va1839,
-    va1875,
+    va1685,
+    va1698,
+    va1751,
+    va1771,
+    va1800,
+    va1848,
+    va1884,
     va189,
-    va1900,
+    va1909,
     va191,
-    va1936,
-    va1974,
-    va2009,
-    va2041,
-    va2086,
-    va2126,
-    va2174,
-    va2193,
-    va220,
-    va2221,
-    va2249,
+    va1945,
+    va1983,
+    va2018,
+    va2050,
+    va2095,
+    va2135,
+    va2183,
+    va2202,
+    va2230,
+    va2258,
     va227,
-    va2279,
-    va2280,
-    va2287,
-    va2294,
-    va2308,
-    va2322,
-    va2329,
+    va2288,
+    va2289,
+    va2296,
+    va2303,
+    va2317,
     va2331,
-    va248,
-    va264,
-    va298,
-    va313,
-    va320,
-    va338,
-    va349,
-    va366,
-    va370,
-    va381,
-    va389,
-    va407,
-    va432,
-    va448,
+    va2338,
+    va234,
+    va2340,
+    va255,
+    va273,
+    va307,
+    va322,
+    va329,
+    va347,
+    va358,
+    va375,
+    va379,
+    va390,
+    va398,
+    va416,
+    va441,
     va45,
-    va482,
+    va457,
     va491,
-    va535,
-    va551,
-    va557,
-    va578,
+    va500,
+    va544,
+    va560,
+    va566,
     va587,
-    va630,
-    va642,
-    va648,
-    va671,
-    va686,
-    va689,
-    va699,
-    va712,
-    va716,
-    va735,
-    va740,
-    va757,
-    va772,
-    va774,
-    va786,
-    va788,
+    va596,
+    va639,
+    va651,
+    va657,
+    va680,
+    va695,
+    va698,
+    va708,
+    va721,
+    va725,
+    va744,
+    va749,
+    va766,
+    va781,
+    va783,
     va79,
-    va798,
-    va803,
-    va804,
-    va822,
-    va836,
+    va795,
+    va797,
+    va807,
+    va812,
+    va813,
+    va831,
     va845,
-    va867,
-    va894,
-    va911,
-    va932,
+    va854,
+    va876,
+    va903,
+    va920,
     va94,
-    va964,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va2221) AS se2222,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2221) AS se2223,
-    COUNT(va2221) OVER (
+    va941,
+    va973,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2230) AS se2231,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2230) AS se2232,
+    COUNT(va2230) OVER (
       PARTITION BY trade_date
-      ORDER BY va2221
+      ORDER BY va2230
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2224
+    ) AS se2233
   FROM values_11_2
 ), values_12_1 AS (
   SELECT
@@ -19588,133 +19698,133 @@ WITH values_0_1 AS (
     trade_date,
     stock_number,
     stock_row,
-    va1010,
-    va1034,
-    va1065,
+    va1019,
+    va1043,
     va107,
-    va1097,
-    va1126,
-    va1159,
-    va1192,
-    va1218,
-    va1267,
+    va1074,
+    va1106,
+    va1135,
+    va1168,
+    va1201,
+    va1227,
+    va1276,
     va131,
-    va1328,
-    va1349,
-    va1388,
+    va1337,
+    va1358,
+    va1397,
     va14,
     va140,
-    va1426,
-    va1483,
+    va1435,
+    va1492,
     va150,
-    va1509,
-    va1538,
-    va1572,
+    va1518,
+    va1547,
     va158,
-    va1599,
-    va1633,
-    va1668,
-    va1676,
+    va1581,
+    va1608,
+    va1642,
+    va1677,
     va168,
-    va1689,
-    va1742,
-    va1762,
-    va1791,
-    va1839,
-    va1875,
+    va1685,
+    va1698,
+    va1751,
+    va1771,
+    va1800,
+    va1848,
+    va1884,
     va189,
-    va1900,
+    va1909,
     va191,
-    va1936,
-    va1974,
-    va2009,
-    va2041,
-    va2086,
-    va2126,
-    va2174,
-    va220,
-    va2249,
+    va1945,
+    va1983,
+    va2018,
+    va2050,
+    va2095,
+    va2135,
+    va2183,
+    va2258,
     va227,
-    va2279,
-    va2280,
-    va2287,
-    va2294,
-    va2308,
-    va2322,
-    va2329,
+    va2288,
+    va2289,
+    va2296,
+    va2303,
+    va2317,
     va2331,
-    va248,
-    va264,
-    va298,
-    va313,
-    va320,
-    va338,
-    va349,
-    va366,
-    va370,
-    va381,
-    va389,
-    va407,
-    va432,
-    va448,
+    va2338,
+    va234,
+    va2340,
+    va255,
+    va273,
+    va307,
+    va322,
+    va329,
+    va347,
+    va358,
+    va375,
+    va379,
+    va390,
+    va398,
+    va416,
+    va441,
     va45,
-    va482,
+    va457,
     va491,
-    va535,
-    va551,
-    va557,
-    va578,
+    va500,
+    va544,
+    va560,
+    va566,
     va587,
-    va630,
-    va642,
-    va648,
-    va671,
-    va686,
-    va689,
-    va699,
-    va712,
-    va716,
-    va735,
-    va740,
-    va757,
-    va772,
-    va774,
-    va786,
-    va788,
+    va596,
+    va639,
+    va651,
+    va657,
+    va680,
+    va695,
+    va698,
+    va708,
+    va721,
+    va725,
+    va744,
+    va749,
+    va766,
+    va781,
+    va783,
     va79,
-    va798,
-    va803,
-    va804,
-    va822,
-    va836,
+    va795,
+    va797,
+    va807,
+    va812,
+    va813,
+    va831,
     va845,
-    va867,
-    va894,
-    va911,
-    va932,
+    va854,
+    va876,
+    va903,
+    va920,
     va94,
-    va964,
+    va941,
+    va973,
     (
       (
         CASE
-          WHEN NOT va2193 IS NULL
+          WHEN NOT va2202 IS NULL
           THEN (
-            se2194 + ROUND(se2195 * day_rows)
+            se2203 + ROUND(se2204 * day_rows)
           ) / (
-            2 * se2196
+            2 * se2205
           )
         END
       ) - (
         CASE
-          WHEN NOT va2221 IS NULL
+          WHEN NOT va2230 IS NULL
           THEN (
-            se2222 + ROUND(se2223 * day_rows)
+            se2231 + ROUND(se2232 * day_rows)
           ) / (
-            2 * se2224
+            2 * se2233
           )
         END
       )
-    ) AS va2225
+    ) AS va2234
   FROM sections_12
 )
 SELECT
@@ -19757,288 +19867,288 @@ SELECT
     CASE WHEN ISFINITE(va191) THEN va191 END
   ) AS alpha_012,
   (
-    CASE WHEN ISFINITE(va220) THEN va220 END
+    CASE WHEN ISFINITE(va227) THEN va227 END
   ) AS alpha_013,
   (
-    CASE WHEN ISFINITE(va227) THEN va227 END
+    CASE WHEN ISFINITE(va234) THEN va234 END
   ) AS alpha_014,
   (
-    CASE WHEN ISFINITE(va248) THEN va248 END
+    CASE WHEN ISFINITE(va255) THEN va255 END
   ) AS alpha_015,
   (
-    CASE WHEN ISFINITE(va264) THEN va264 END
+    CASE WHEN ISFINITE(va273) THEN va273 END
   ) AS alpha_016,
   (
-    CASE WHEN ISFINITE(va298) THEN va298 END
+    CASE WHEN ISFINITE(va307) THEN va307 END
   ) AS alpha_017,
   (
-    CASE WHEN ISFINITE(va313) THEN va313 END
+    CASE WHEN ISFINITE(va322) THEN va322 END
   ) AS alpha_018,
   (
-    CASE WHEN ISFINITE(va320) THEN va320 END
+    CASE WHEN ISFINITE(va329) THEN va329 END
   ) AS alpha_019,
   (
-    CASE WHEN ISFINITE(va338) THEN va338 END
+    CASE WHEN ISFINITE(va347) THEN va347 END
   ) AS alpha_020,
   (
-    CASE WHEN ISFINITE(va349) THEN va349 END
+    CASE WHEN ISFINITE(va358) THEN va358 END
   ) AS alpha_021,
   (
-    CASE WHEN ISFINITE(va366) THEN va366 END
+    CASE WHEN ISFINITE(va375) THEN va375 END
   ) AS alpha_022,
   (
-    CASE WHEN ISFINITE(va370) THEN va370 END
+    CASE WHEN ISFINITE(va379) THEN va379 END
   ) AS alpha_023,
   (
-    CASE WHEN ISFINITE(va381) THEN va381 END
+    CASE WHEN ISFINITE(va390) THEN va390 END
   ) AS alpha_024,
   (
-    CASE WHEN ISFINITE(va389) THEN va389 END
+    CASE WHEN ISFINITE(va398) THEN va398 END
   ) AS alpha_025,
   (
-    CASE WHEN ISFINITE(va407) THEN va407 END
+    CASE WHEN ISFINITE(va416) THEN va416 END
   ) AS alpha_026,
   (
-    CASE WHEN ISFINITE(va432) THEN va432 END
+    CASE WHEN ISFINITE(va441) THEN va441 END
   ) AS alpha_027,
   (
-    CASE WHEN ISFINITE(va448) THEN va448 END
+    CASE WHEN ISFINITE(va457) THEN va457 END
   ) AS alpha_028,
   (
-    CASE WHEN ISFINITE(va482) THEN va482 END
+    CASE WHEN ISFINITE(va491) THEN va491 END
   ) AS alpha_029,
   (
-    CASE WHEN ISFINITE(va491) THEN va491 END
+    CASE WHEN ISFINITE(va500) THEN va500 END
   ) AS alpha_030,
   (
-    CASE WHEN ISFINITE(va535) THEN va535 END
+    CASE WHEN ISFINITE(va544) THEN va544 END
   ) AS alpha_031,
   (
-    CASE WHEN ISFINITE(va551) THEN va551 END
+    CASE WHEN ISFINITE(va560) THEN va560 END
   ) AS alpha_032,
   (
-    CASE WHEN ISFINITE(va557) THEN va557 END
+    CASE WHEN ISFINITE(va566) THEN va566 END
   ) AS alpha_033,
   (
-    CASE WHEN ISFINITE(va578) THEN va578 END
+    CASE WHEN ISFINITE(va587) THEN va587 END
   ) AS alpha_034,
   (
-    CASE WHEN ISFINITE(va587) THEN va587 END
+    CASE WHEN ISFINITE(va596) THEN va596 END
   ) AS alpha_035,
   (
-    CASE WHEN ISFINITE(va630) THEN va630 END
+    CASE WHEN ISFINITE(va639) THEN va639 END
   ) AS alpha_036,
   (
-    CASE WHEN ISFINITE(va642) THEN va642 END
+    CASE WHEN ISFINITE(va651) THEN va651 END
   ) AS alpha_037,
   (
-    CASE WHEN ISFINITE(va648) THEN va648 END
+    CASE WHEN ISFINITE(va657) THEN va657 END
   ) AS alpha_038,
   (
-    CASE WHEN ISFINITE(va671) THEN va671 END
+    CASE WHEN ISFINITE(va680) THEN va680 END
   ) AS alpha_039,
   (
-    CASE WHEN ISFINITE(va686) THEN va686 END
+    CASE WHEN ISFINITE(va695) THEN va695 END
   ) AS alpha_040,
   (
-    CASE WHEN ISFINITE(va689) THEN va689 END
+    CASE WHEN ISFINITE(va698) THEN va698 END
   ) AS alpha_041,
   (
-    CASE WHEN ISFINITE(va699) THEN va699 END
+    CASE WHEN ISFINITE(va708) THEN va708 END
   ) AS alpha_042,
   (
-    CASE WHEN ISFINITE(va712) THEN va712 END
+    CASE WHEN ISFINITE(va721) THEN va721 END
   ) AS alpha_043,
   (
-    CASE WHEN ISFINITE(va716) THEN va716 END
+    CASE WHEN ISFINITE(va725) THEN va725 END
   ) AS alpha_044,
   (
-    CASE WHEN ISFINITE(va735) THEN va735 END
+    CASE WHEN ISFINITE(va744) THEN va744 END
   ) AS alpha_045,
   (
-    CASE WHEN ISFINITE(va740) THEN va740 END
+    CASE WHEN ISFINITE(va749) THEN va749 END
   ) AS alpha_046,
   (
-    CASE WHEN ISFINITE(va757) THEN va757 END
+    CASE WHEN ISFINITE(va766) THEN va766 END
   ) AS alpha_047,
   (
-    CASE WHEN ISFINITE(va772) THEN va772 END
+    CASE WHEN ISFINITE(va781) THEN va781 END
   ) AS alpha_048,
   (
-    CASE WHEN ISFINITE(va774) THEN va774 END
+    CASE WHEN ISFINITE(va783) THEN va783 END
   ) AS alpha_049,
   (
-    CASE WHEN ISFINITE(va786) THEN va786 END
+    CASE WHEN ISFINITE(va795) THEN va795 END
   ) AS alpha_050,
   (
-    CASE WHEN ISFINITE(va788) THEN va788 END
+    CASE WHEN ISFINITE(va797) THEN va797 END
   ) AS alpha_051,
   (
-    CASE WHEN ISFINITE(va798) THEN va798 END
+    CASE WHEN ISFINITE(va807) THEN va807 END
   ) AS alpha_052,
   (
-    CASE WHEN ISFINITE(va803) THEN va803 END
+    CASE WHEN ISFINITE(va812) THEN va812 END
   ) AS alpha_053,
   (
-    CASE WHEN ISFINITE(va804) THEN va804 END
+    CASE WHEN ISFINITE(va813) THEN va813 END
   ) AS alpha_054,
   (
-    CASE WHEN ISFINITE(va822) THEN va822 END
+    CASE WHEN ISFINITE(va831) THEN va831 END
   ) AS alpha_055,
   (
-    CASE WHEN ISFINITE(va836) THEN va836 END
+    CASE WHEN ISFINITE(va845) THEN va845 END
   ) AS alpha_056,
   (
-    CASE WHEN ISFINITE(va845) THEN va845 END
+    CASE WHEN ISFINITE(va854) THEN va854 END
   ) AS alpha_057,
   (
-    CASE WHEN ISFINITE(va867) THEN va867 END
+    CASE WHEN ISFINITE(va876) THEN va876 END
   ) AS alpha_058,
   (
-    CASE WHEN ISFINITE(va894) THEN va894 END
+    CASE WHEN ISFINITE(va903) THEN va903 END
   ) AS alpha_059,
   (
-    CASE WHEN ISFINITE(va911) THEN va911 END
+    CASE WHEN ISFINITE(va920) THEN va920 END
   ) AS alpha_060,
   (
-    CASE WHEN ISFINITE(va932) THEN va932 END
+    CASE WHEN ISFINITE(va941) THEN va941 END
   ) AS alpha_061,
   (
-    CASE WHEN ISFINITE(va964) THEN va964 END
+    CASE WHEN ISFINITE(va973) THEN va973 END
   ) AS alpha_062,
   (
-    CASE WHEN ISFINITE(va1010) THEN va1010 END
+    CASE WHEN ISFINITE(va1019) THEN va1019 END
   ) AS alpha_063,
   (
-    CASE WHEN ISFINITE(va1034) THEN va1034 END
+    CASE WHEN ISFINITE(va1043) THEN va1043 END
   ) AS alpha_064,
   (
-    CASE WHEN ISFINITE(va1065) THEN va1065 END
+    CASE WHEN ISFINITE(va1074) THEN va1074 END
   ) AS alpha_065,
   (
-    CASE WHEN ISFINITE(va1097) THEN va1097 END
+    CASE WHEN ISFINITE(va1106) THEN va1106 END
   ) AS alpha_066,
   (
-    CASE WHEN ISFINITE(va1126) THEN va1126 END
+    CASE WHEN ISFINITE(va1135) THEN va1135 END
   ) AS alpha_067,
   (
-    CASE WHEN ISFINITE(va1159) THEN va1159 END
+    CASE WHEN ISFINITE(va1168) THEN va1168 END
   ) AS alpha_068,
   (
-    CASE WHEN ISFINITE(va1192) THEN va1192 END
+    CASE WHEN ISFINITE(va1201) THEN va1201 END
   ) AS alpha_069,
   (
-    CASE WHEN ISFINITE(va1218) THEN va1218 END
+    CASE WHEN ISFINITE(va1227) THEN va1227 END
   ) AS alpha_070,
   (
-    CASE WHEN ISFINITE(va1267) THEN va1267 END
+    CASE WHEN ISFINITE(va1276) THEN va1276 END
   ) AS alpha_071,
   (
-    CASE WHEN ISFINITE(va1328) THEN va1328 END
+    CASE WHEN ISFINITE(va1337) THEN va1337 END
   ) AS alpha_072,
   (
-    CASE WHEN ISFINITE(va1349) THEN va1349 END
+    CASE WHEN ISFINITE(va1358) THEN va1358 END
   ) AS alpha_073,
   (
-    CASE WHEN ISFINITE(va1388) THEN va1388 END
+    CASE WHEN ISFINITE(va1397) THEN va1397 END
   ) AS alpha_074,
   (
-    CASE WHEN ISFINITE(va1426) THEN va1426 END
+    CASE WHEN ISFINITE(va1435) THEN va1435 END
   ) AS alpha_075,
   (
-    CASE WHEN ISFINITE(va1483) THEN va1483 END
+    CASE WHEN ISFINITE(va1492) THEN va1492 END
   ) AS alpha_076,
   (
-    CASE WHEN ISFINITE(va1509) THEN va1509 END
+    CASE WHEN ISFINITE(va1518) THEN va1518 END
   ) AS alpha_077,
   (
-    CASE WHEN ISFINITE(va1538) THEN va1538 END
+    CASE WHEN ISFINITE(va1547) THEN va1547 END
   ) AS alpha_078,
   (
-    CASE WHEN ISFINITE(va1572) THEN va1572 END
+    CASE WHEN ISFINITE(va1581) THEN va1581 END
   ) AS alpha_079,
   (
-    CASE WHEN ISFINITE(va1599) THEN va1599 END
+    CASE WHEN ISFINITE(va1608) THEN va1608 END
   ) AS alpha_080,
   (
-    CASE WHEN ISFINITE(va1633) THEN va1633 END
+    CASE WHEN ISFINITE(va1642) THEN va1642 END
   ) AS alpha_081,
   (
-    CASE WHEN ISFINITE(va1668) THEN va1668 END
+    CASE WHEN ISFINITE(va1677) THEN va1677 END
   ) AS alpha_082,
   (
-    CASE WHEN ISFINITE(va1676) THEN va1676 END
+    CASE WHEN ISFINITE(va1685) THEN va1685 END
   ) AS alpha_083,
   (
-    CASE WHEN ISFINITE(va1689) THEN va1689 END
+    CASE WHEN ISFINITE(va1698) THEN va1698 END
   ) AS alpha_084,
   (
-    CASE WHEN ISFINITE(va1742) THEN va1742 END
+    CASE WHEN ISFINITE(va1751) THEN va1751 END
   ) AS alpha_085,
   (
-    CASE WHEN ISFINITE(va1762) THEN va1762 END
+    CASE WHEN ISFINITE(va1771) THEN va1771 END
   ) AS alpha_086,
   (
-    CASE WHEN ISFINITE(va1791) THEN va1791 END
+    CASE WHEN ISFINITE(va1800) THEN va1800 END
   ) AS alpha_087,
   (
-    CASE WHEN ISFINITE(va1839) THEN va1839 END
+    CASE WHEN ISFINITE(va1848) THEN va1848 END
   ) AS alpha_088,
   (
-    CASE WHEN ISFINITE(va1875) THEN va1875 END
+    CASE WHEN ISFINITE(va1884) THEN va1884 END
   ) AS alpha_089,
   (
-    CASE WHEN ISFINITE(va1900) THEN va1900 END
+    CASE WHEN ISFINITE(va1909) THEN va1909 END
   ) AS alpha_090,
   (
-    CASE WHEN ISFINITE(va1936) THEN va1936 END
+    CASE WHEN ISFINITE(va1945) THEN va1945 END
   ) AS alpha_091,
   (
-    CASE WHEN ISFINITE(va1974) THEN va1974 END
+    CASE WHEN ISFINITE(va1983) THEN va1983 END
   ) AS alpha_092,
   (
-    CASE WHEN ISFINITE(va2009) THEN va2009 END
+    CASE WHEN ISFINITE(va2018) THEN va2018 END
   ) AS alpha_093,
   (
-    CASE WHEN ISFINITE(va2041) THEN va2041 END
+    CASE WHEN ISFINITE(va2050) THEN va2050 END
   ) AS alpha_094,
   (
-    CASE WHEN ISFINITE(va2086) THEN va2086 END
+    CASE WHEN ISFINITE(va2095) THEN va2095 END
   ) AS alpha_095,
   (
-    CASE WHEN ISFINITE(va2126) THEN va2126 END
+    CASE WHEN ISFINITE(va2135) THEN va2135 END
   ) AS alpha_096,
   (
-    CASE WHEN ISFINITE(va2174) THEN va2174 END
+    CASE WHEN ISFINITE(va2183) THEN va2183 END
   ) AS alpha_097,
   (
-    CASE WHEN ISFINITE(va2225) THEN va2225 END
+    CASE WHEN ISFINITE(va2234) THEN va2234 END
   ) AS alpha_098,
   (
-    CASE WHEN ISFINITE(va2249) THEN va2249 END
+    CASE WHEN ISFINITE(va2258) THEN va2258 END
   ) AS alpha_099,
   (
-    CASE WHEN ISFINITE(va2279) THEN va2279 END
+    CASE WHEN ISFINITE(va2288) THEN va2288 END
   ) AS alpha_100,
   (
-    CASE WHEN ISFINITE(va2280) THEN va2280 END
+    CASE WHEN ISFINITE(va2289) THEN va2289 END
   ) AS alpha_101,
   (
-    CASE WHEN ISFINITE(va2287) THEN va2287 END
+    CASE WHEN ISFINITE(va2296) THEN va2296 END
   ) AS alpha_custom_argmax_recent,
   (
-    CASE WHEN ISFINITE(va2294) THEN va2294 END
+    CASE WHEN ISFINITE(va2303) THEN va2303 END
   ) AS alpha_custom_argmin_recent,
   (
-    CASE WHEN ISFINITE(va2308) THEN va2308 END
+    CASE WHEN ISFINITE(va2317) THEN va2317 END
   ) AS alpha_custom_decaylinear_mom,
   (
-    CASE WHEN ISFINITE(va2322) THEN va2322 END
+    CASE WHEN ISFINITE(va2331) THEN va2331 END
   ) AS alpha_custom_kurt_filter,
   (
-    CASE WHEN ISFINITE(va2329) THEN va2329 END
+    CASE WHEN ISFINITE(va2338) THEN va2338 END
   ) AS alpha_custom_skew_reversal,
   (
-    CASE WHEN ISFINITE(va2331) THEN va2331 END
+    CASE WHEN ISFINITE(va2340) THEN va2340 END
   ) AS alpha_custom_zscore_5d
 FROM values_12_1

@@ -2150,7 +2150,7 @@ drop table t100;
 
 create or replace temp table t125 as
 select
-    (case when stock_row > 4 then rows_4(c47, c144) end) as c146
+    (case when stock_row > 4 then rows_4(c47, c144) end) as c152
 from factor_base positional join t81 positional join t107;
 
 create or replace temp table t126 as
@@ -2410,36 +2410,33 @@ select
     day,
     day_rows,
     place,
-    (case when ((case when sqrt(c145 / 4) is not null then case when c152 then sqrt(c145 / 4) else 0 end end) * (case when sqrt(c146 / 4) is not null then case when c153 then sqrt(c146 / 4) else 0 end end)) = 0 then 0 else (case when c152 and c153 then case when isfinite(c147) then round(c147, 12) end else null end) * ((case when sqrt(c145 / 4) is not null then case when c152 then sqrt(c145 / 4) else 0 end end) * (case when sqrt(c146 / 4) is not null then case when c153 then sqrt(c146 / 4) else 0 end end)) end) as c154
+    (case when ((case when c146 is not null then case when c151 then c146 else 0 end end) * (case when sqrt(c152 / 4) is not null then case when c153 then sqrt(c152 / 4) else 0 end end)) = 0 or abs(c145) <= 1e-12::double * ((case when c146 is not null then case when c151 then c146 else 0 end end) * (case when sqrt(c152 / 4) is not null then case when c153 then sqrt(c152 / 4) else 0 end end)) then 0 else c145 end) as c154
 from (
 select
     c145,
     c146,
+    c152,
     c153,
     day,
     day_rows,
     place,
-    ((case when stock_row > 4 then rows_8(c139, c47, (c142 / 5), c144) end) / nullif(sqrt(c145) * sqrt(c146), 0)) as c147,
-    (case when stock_row > 3 then (not c151) end) as c152
+    (case when stock_row > 3 then (not c150) end) as c151
 from (
 select
-    c139,
-    c142,
-    c144,
-    c146,
+    c152,
     c153,
-    c47,
     day,
     day_rows,
     place,
     stock_row,
-    (case when stock_row > 4 then rows_4(c139, (c142 / 5)) end) as c145,
-    (c150 and lag(c150, 2) over ()) as c151
+    ((case when stock_row > 4 then rows_8(c139, c47, (c142 / 5), c144) end) / 4) as c145,
+    sqrt((case when stock_row > 4 then rows_4(c139, (c142 / 5)) end) / 4) as c146,
+    (c149 and lag(c149, 2) over ()) as c150
 from (
 select
     c139,
     c144,
-    c146,
+    c152,
     c153,
     c47,
     day,
@@ -2447,12 +2444,12 @@ select
     place,
     stock_row,
     (case when stock_row > 4 then (c141 + lag(c139, 4) over ()) end) as c142,
-    (c149 and lag(c149, 1) over ()) as c150
+    (c148 and lag(c148, 1) over ()) as c149
 from (
 select
     c139,
     c144,
-    c146,
+    c152,
     c153,
     c47,
     day,
@@ -2460,12 +2457,12 @@ select
     place,
     stock_row,
     (c140 + lag(c140, 2) over ()) as c141,
-    (c148 = lag(c148, 1) over ()) as c149
+    (c147 = lag(c147, 1) over ()) as c148
 from (
 select
     c139,
     c144,
-    c146,
+    c152,
     c153,
     c47,
     day,
@@ -2473,7 +2470,7 @@ select
     place,
     stock_row,
     (c139 + lag(c139, 1) over ()) as c140,
-    (c139 * 8193 - (c139 * 8193 - c139)) as c148
+    (c139 * 8193 - (c139 * 8193 - c139)) as c147
 from factor_base positional join t108 positional join t125 positional join t87 positional join t81 positional join t107
 )
 )
@@ -2570,35 +2567,32 @@ select
     day,
     day_rows,
     place,
-    (case when ((case when sqrt(c172 / 4) is not null then case when c175 then sqrt(c172 / 4) else 0 end end) * (case when sqrt(c146 / 4) is not null then case when c153 then sqrt(c146 / 4) else 0 end end)) = 0 then 0 else (case when c175 and c153 then case when isfinite(c173) then round(c173, 12) end else null end) * ((case when sqrt(c172 / 4) is not null then case when c175 then sqrt(c172 / 4) else 0 end end) * (case when sqrt(c146 / 4) is not null then case when c153 then sqrt(c146 / 4) else 0 end end)) end) as c176
+    (case when ((case when c173 is not null then case when c175 then c173 else 0 end end) * (case when sqrt(c152 / 4) is not null then case when c153 then sqrt(c152 / 4) else 0 end end)) = 0 or abs(c172) <= 1e-12::double * ((case when c173 is not null then case when c175 then c173 else 0 end end) * (case when sqrt(c152 / 4) is not null then case when c153 then sqrt(c152 / 4) else 0 end end)) then 0 else c172 end) as c176
 from (
 select
-    c146,
+    c152,
     c153,
     c172,
+    c173,
     day,
     day_rows,
     place,
-    ((case when stock_row > 4 then rows_8(c158, c47, (c171 / 5), c144) end) / nullif(sqrt(c172) * sqrt(c146), 0)) as c173,
     (case when stock_row > 3 then (not c174) end) as c175
 from (
 select
-    c144,
-    c146,
+    c152,
     c153,
-    c158,
-    c171,
-    c47,
     day,
     day_rows,
     place,
     stock_row,
-    (case when stock_row > 4 then rows_4(c158, (c171 / 5)) end) as c172,
+    ((case when stock_row > 4 then rows_8(c158, c47, (c171 / 5), c144) end) / 4) as c172,
+    sqrt((case when stock_row > 4 then rows_4(c158, (c171 / 5)) end) / 4) as c173,
     (c165 and lag(c165, 2) over ()) as c174
 from (
 select
     c144,
-    c146,
+    c152,
     c153,
     c158,
     c47,
@@ -2611,7 +2605,7 @@ select
 from (
 select
     c144,
-    c146,
+    c152,
     c153,
     c158,
     c47,
@@ -2624,7 +2618,7 @@ select
 from (
 select
     c144,
-    c146,
+    c152,
     c153,
     c158,
     c47,
@@ -3463,7 +3457,7 @@ drop table t127;
 
 create or replace temp table t190 as
 select
-    (case when stock_row > 4 then ((case when stock_row > 4 then rows_8(high, c47, c233, c144) end) / nullif(sqrt(c236) * sqrt(c146), 0)) end) as c542
+    (case when stock_row > 4 then ((case when stock_row > 4 then rows_8(high, c47, c233, c144) end) / nullif(sqrt(c236) * sqrt(c152), 0)) end) as c542
 from factor_base positional join t74 positional join t125 positional join t81 positional join t37 positional join t107;
 
 create or replace temp table t191 as
@@ -6013,11 +6007,11 @@ drop table t349;
 -- step history: factor 72 of 409
 create or replace temp table t351 as
 select
-    ((case when stock_row > 4 then rows_8(c47, c293, c144, (c635 / 5)) end) / nullif(sqrt(c146) * sqrt((case when stock_row > 4 then rows_4(c293, (c635 / 5)) end)), 0)) as c636
+    ((case when stock_row > 4 then rows_8(c47, c293, c144, (c635 / 5)) end) / nullif(sqrt(c152) * sqrt((case when stock_row > 4 then rows_4(c293, (c635 / 5)) end)), 0)) as c636
 from (
 select
     c144,
-    c146,
+    c152,
     c293,
     c47,
     stock_row,
@@ -6025,7 +6019,7 @@ select
 from (
 select
     c144,
-    c146,
+    c152,
     c293,
     c47,
     stock_row,
@@ -6033,7 +6027,7 @@ select
 from (
 select
     c144,
-    c146,
+    c152,
     c293,
     c47,
     stock_row,
@@ -22172,25 +22166,25 @@ select
 from (
 select
     c2224,
-    (case when stock_row > 2 then (not (c150 and lag(c150, 1) over ())) end) as c2225,
+    (case when stock_row > 2 then (not (c149 and lag(c149, 1) over ())) end) as c2225,
     (case when stock_row > 2 then (not (c2228 and lag(c2228, 1) over ())) end) as c2229
 from (
 select
     c2224,
     stock_row,
-    (c149 and lag(c149, 1) over ()) as c150,
+    (c148 and lag(c148, 1) over ()) as c149,
     (c2227 and lag(c2227, 1) over ()) as c2228
 from (
 select
     c2224,
     stock_row,
-    (c148 = lag(c148, 1) over ()) as c149,
+    (c147 = lag(c147, 1) over ()) as c148,
     (c2226 = lag(c2226, 1) over ()) as c2227
 from (
 select
     c2224,
     stock_row,
-    (c139 * 8193 - (c139 * 8193 - c139)) as c148,
+    (c139 * 8193 - (c139 * 8193 - c139)) as c147,
     (c2221 * 8193 - (c2221 * 8193 - c2221)) as c2226
 from factor_base positional join t1224 positional join t87 positional join t1227
 )
@@ -34491,7 +34485,7 @@ select
     list_max(list_prepend(c118, p_c118[1:3])) as c126,
     (case when stock_row > 4 then rows_2(c139, p_c139) end) as c142,
     (case when stock_row > 4 then rows_2(c47, p_c47) end) as c143,
-    (case when stock_row > 4 then (len(list_filter(list_prepend(c139, p_c139[1:4]), lambda value: (value * 8193 - (value * 8193 - value)) <> (c139 * 8193 - (c139 * 8193 - c139)))) > 0) end) as c152,
+    (case when stock_row > 4 then (len(list_filter(list_prepend(c139, p_c139[1:4]), lambda value: (value * 8193 - (value * 8193 - value)) <> (c139 * 8193 - (c139 * 8193 - c139)))) > 0) end) as c151,
     (case when stock_row > 4 then (len(list_filter(list_prepend(c47, p_c47[1:4]), lambda value: (value * 8193 - (value * 8193 - value)) <> (c47 * 8193 - (c47 * 8193 - c47)))) > 0) end) as c153,
     ((case when stock_row > 2 then ((c158 + p_c158[1]) + p_c158[2]) end) / 3) as c159,
     ((case when stock_row > 2 then ((c47 + p_c47[1]) + p_c47[2]) end) / 3) as c160,
@@ -35127,9 +35121,9 @@ select
     (case when stock_row > 9 then (rows_54(open, p_open, volume, p_volume, c85, c90) / nullif(sqrt(c91) * sqrt(c92), 0)) end) as c93,
     (case when stock_row > 4 then ((case when (0 < c125) then c118 when not (0 < c125) then (case when (c126 < 0) then c118 when not (c126 < 0) then (-c118) end) end) * 8193 - ((case when (0 < c125) then c118 when not (0 < c125) then (case when (c126 < 0) then c118 when not (c126 < 0) then (-c118) end) end) * 8193 - (case when (0 < c125) then c118 when not (0 < c125) then (case when (c126 < 0) then c118 when not (c126 < 0) then (-c118) end) end))) end) as c127,
     (c143 / 5) as c144,
-    (case when stock_row > 4 then list_sum(list_transform(list_prepend(c139, p_c139[1:4]), lambda value: (value - (c142 / 5)) * (value - (c142 / 5)))) end) as c145,
+    sqrt((case when stock_row > 4 then list_sum(list_transform(list_prepend(c139, p_c139[1:4]), lambda value: (value - (c142 / 5)) * (value - (c142 / 5)))) end) / 4) as c146,
     (case when stock_row > 2 then list_sum(list_transform(list_prepend(c47, p_c47[1:2]), lambda value: (value - c160) * (value - c160))) end) as c161,
-    (case when stock_row > 4 then list_sum(list_transform(list_prepend(c158, p_c158[1:4]), lambda value: (value - (c171 / 5)) * (value - (c171 / 5)))) end) as c172,
+    sqrt((case when stock_row > 4 then list_sum(list_transform(list_prepend(c158, p_c158[1:4]), lambda value: (value - (c171 / 5)) * (value - (c171 / 5)))) end) / 4) as c173,
     (c187 * 8193 - (c187 * 8193 - c187)) as c188,
     (case when stock_row > 9 then (rows_54(close, p_close, open, p_open, c204, c85) / nullif(sqrt(c205) * sqrt(c91), 0)) end) as c206,
     (case when stock_row > 7 then ((c224 + c226) < ((close + p_close[1]) / 2)) end) as c227,
@@ -35549,8 +35543,10 @@ select
     (sign(c14)::double * power(abs(c14), 2)) as c15,
     (case when stock_row > 5 then list_sum(list_transform(list_prepend(c22, p_c22[1:5]), lambda value: (value - c28) * (value - c28))) end) as c33,
     ((case when stock_row > 9 then rows_54(c45, p_c45, c47, p_c47, c52, c57) end) / nullif(sqrt((case when stock_row > 9 then list_sum(list_transform(list_prepend(c45, p_c45[1:9]), lambda value: (value - c52) * (value - c52))) end)) * sqrt((case when stock_row > 9 then list_sum(list_transform(list_prepend(c47, p_c47[1:9]), lambda value: (value - c57) * (value - c57))) end)), 0)) as c58,
-    (case when stock_row > 4 then list_sum(list_transform(list_prepend(c47, p_c47[1:4]), lambda value: (value - c144) * (value - c144))) end) as c146,
+    ((case when stock_row > 4 then rows_55(c139, p_c139, c47, p_c47, (c142 / 5), c144) end) / 4) as c145,
+    (case when stock_row > 4 then list_sum(list_transform(list_prepend(c47, p_c47[1:4]), lambda value: (value - c144) * (value - c144))) end) as c152,
     ((case when stock_row > 2 then rows_64(c158, p_c158, c47, p_c47, c159, c160) end) / nullif(sqrt((case when stock_row > 2 then list_sum(list_transform(list_prepend(c158, p_c158[1:2]), lambda value: (value - c159) * (value - c159))) end)) * sqrt(c161), 0)) as c162,
+    ((case when stock_row > 4 then rows_55(c158, p_c158, c47, p_c47, (c171 / 5), c144) end) / 4) as c172,
     (case when stock_row > 4 then (case when list_count(list_prepend(c188, p_c188[1:4])) = 5 then ((6 + list_sum(list_transform(list_prepend(c188, p_c188[1:4]), lambda value: sign(c188 - value)))) / 10) end) end) as c189,
     (case when stock_row > 4 then ((c21 + (case when c199 then sqrt(list_sum(list_transform(list_prepend(c191, p_c191[1:4]), lambda value: (value - (c194 / 5)) * (value - (c194 / 5)))) / 4) else 0 end)) + (case when c212 and c99 then case when isfinite(c206) then round(c206, 12) end else null end)) end) as c213,
     (case when c242 and c243 then case when isfinite(c237) then round(c237, 12) end else null end) as c244,
@@ -35559,13 +35555,13 @@ select
     rows_67(low, p_low, c186, p_c186, c351, c354) as c355,
     list_sum(list_transform(list_prepend(c186, p_c186[1:11]), lambda value: (value - c354) * (value - c354))) as c357,
     (case when stock_row > 234 then ((case when stock_row > 229 then (((c379 + c380) + (c381 + c382)) + ((c383 + c384) + (c385 + (case when stock_row > 234 then rows_68(c363, p_c363, c372, vwap, p_vwap, c378) end)))) end) / nullif(sqrt(rows_69(c363, p_c363, c372)) * sqrt((case when stock_row > 229 then rows_69(vwap, p_vwap, c378) end)), 0)) end) as c400,
-    (case when c455 and c461 then case when isfinite((case when stock_row > 15 then (c447 / nullif(sqrt(c448) * sqrt(c449), 0)) end)) then round((case when stock_row > 15 then (c447 / nullif(sqrt(c448) * sqrt(c449), 0)) end), 12) end else null end) as c462,
-    (case when stock_row > 24 then ((case when stock_row > 24 then rows_47(c186, p_c186, vwap, p_vwap, c468, c470) end) / nullif(sqrt(list_sum(list_transform(list_prepend(c186, p_c186[1:5]), lambda value: (value - c468) * (value - c468)))) * sqrt(c471), 0)) end) as c472,
-    rows_56(close, p_close, c478, c480, p_c480, c489) as c490
-from factor_today positional join factor_past positional join t24 positional join t78 positional join t49 positional join t21 positional join t23 positional join t77 positional join t4 positional join t40 positional join t48 positional join t76 positional join t22 positional join t2 positional join t47 positional join t46 positional join t17;
+    (case when c455 and c461 then case when isfinite((case when stock_row > 15 then (c447 / nullif(sqrt(c448) * sqrt(c449), 0)) end)) then round((case when stock_row > 15 then (c447 / nullif(sqrt(c448) * sqrt(c449), 0)) end), 12) end else null end) as c462
+from factor_today positional join factor_past positional join t23 positional join t77 positional join t49 positional join t4 positional join t21 positional join t40 positional join t48 positional join t76 positional join t22 positional join t2 positional join t47 positional join t46 positional join t17;
 
 create or replace temp table t97 as
 select
+    (case when stock_row > 24 then ((case when stock_row > 24 then rows_47(c186, p_c186, vwap, p_vwap, c468, c470) end) / nullif(sqrt(list_sum(list_transform(list_prepend(c186, p_c186[1:5]), lambda value: (value - c468) * (value - c468)))) * sqrt(c471), 0)) end) as c472,
+    rows_56(close, p_close, c478, c480, p_c480, c489) as c490,
     rows_57(close, p_close, c478, c480, p_c480, c489) as c491,
     rows_58(close, p_close, c478, c480, p_c480, c489) as c492,
     rows_59(close, p_close, c478, c480, p_c480, c489) as c493,
@@ -35579,13 +35575,13 @@ select
     rows_60(c118, p_c118, c568, c569, p_c569, c578) as c583,
     rows_61(c118, p_c118, c568, c569, p_c569, c578) as c584,
     rows_62(c118, p_c118, c568, c569, p_c569, c578) as c585,
-    rows_70(c118, p_c118, c568, c569, p_c569, c578) as c586,
-    (case when stock_row > 249 then rows_3(c626, p_c626) end) as c634,
-    (case when c683 and c684 then case when isfinite(c679) then round(c679, 12) end else null end) as c685
-from factor_today positional join factor_past positional join t78 positional join t50 positional join t24 positional join t21 positional join t76;
+    rows_70(c118, p_c118, c568, c569, p_c569, c578) as c586
+from factor_today positional join factor_past positional join t78 positional join t24 positional join t21 positional join t76 positional join t49 positional join t23;
 
 create or replace temp table t98 as
 select
+    (case when stock_row > 249 then rows_3(c626, p_c626) end) as c634,
+    (case when c683 and c684 then case when isfinite(c679) then round(c679, 12) end else null end) as c685,
     (case when c698 and c699 then case when isfinite(c694) then round(c694, 12) end else null end) as c700,
     (case when stock_row > 195 then rows_65(c723, p_c723, vwap, p_vwap, c729, c731) end) as c732,
     list_sum(list_transform(list_prepend(c723, p_c723[1:16]), lambda value: (value - c729) * (value - c729))) as c733,
@@ -35599,13 +35595,13 @@ select
     (case when stock_row > 5 then (len(list_filter(list_prepend(c887, p_c887[1:5]), lambda value: (value * 8193 - (value * 8193 - value)) <> (c887 * 8193 - (c887 * 8193 - c887)))) > 0) end) as c901,
     ((case when stock_row > 7 then rows_71(c158, p_c158, c907, p_c907, c910, c915) end) / nullif(sqrt((case when stock_row > 7 then list_sum(list_transform(list_prepend(c158, p_c158[1:7]), lambda value: (value - c910) * (value - c910))) end)) * sqrt((case when stock_row > 7 then list_sum(list_transform(list_prepend(c907, p_c907[1:7]), lambda value: (value - c915) * (value - c915))) end)), 0)) as c916,
     ((case when c938 and c942 then case when isfinite(c937) then round(c937, 12) end else null end) * 8193 - ((case when c938 and c942 then case when isfinite(c937) then round(c937, 12) end else null end) * 8193 - (case when c938 and c942 then case when isfinite(c937) then round(c937, 12) end else null end))) as c943,
-    (case when stock_row > 65 then rows_65(c767, p_c767, c949, p_c949, c955, c961) end) as c962,
-    (case when stock_row > 16 then list_sum(list_transform(list_prepend(c767, p_c767[1:16]), lambda value: (value - c955) * (value - c955))) end) as c963,
-    list_sum(list_transform(list_prepend(c949, p_c949[1:16]), lambda value: (value - c961) * (value - c961))) as c964
-from factor_today positional join factor_past positional join t79 positional join t26 positional join t25 positional join t52 positional join t42 positional join t40 positional join t71 positional join t78 positional join t50;
+    (case when stock_row > 65 then rows_65(c767, p_c767, c949, p_c949, c955, c961) end) as c962
+from factor_today positional join factor_past positional join t25 positional join t26 positional join t79 positional join t52 positional join t42 positional join t40 positional join t71 positional join t78 positional join t50 positional join t24;
 
 create or replace temp table t99 as
 select
+    (case when stock_row > 16 then list_sum(list_transform(list_prepend(c767, p_c767[1:16]), lambda value: (value - c955) * (value - c955))) end) as c963,
+    list_sum(list_transform(list_prepend(c949, p_c949[1:16]), lambda value: (value - c961) * (value - c961))) as c964,
     rows_28(c985, p_c985) as c996,
     list_sum(list_transform(list_prepend(c983, p_c983[1:17]), lambda value: (value - c991) * (value - c991))) as c999,
     (len(list_filter(list_prepend(c985, p_c985[1:17]), lambda value: (value * 8193 - (value * 8193 - value)) <> (c985 * 8193 - (c985 * 8193 - c985)))) > 0) as c1014,
@@ -35619,13 +35615,13 @@ select
     (c1141 / 12) as c1142,
     (case when stock_row > 11 then list_sum(list_transform(list_prepend(c72, p_c72[1:11]), lambda value: (value - c1137) * (value - c1137))) end) as c1144,
     (case when stock_row > 87 then ((case when stock_row > 87 then rows_71(c1163, p_c1163, c1165, p_c1165, c1170, c1175) end) / nullif(sqrt((case when stock_row > 7 then list_sum(list_transform(list_prepend(c1163, p_c1163[1:7]), lambda value: (value - c1170) * (value - c1170))) end)) * sqrt(list_sum(list_transform(list_prepend(c1165, p_c1165[1:7]), lambda value: (value - c1175) * (value - c1175)))), 0)) end) as c1176,
-    (case when c1198 and c1199 then case when isfinite(c1197) then round(c1197, 12) end else null end) as c1200,
-    (c1217 / 6) as c1218,
-    (c1241 / 14) as c1242
-from factor_today positional join factor_past positional join t81 positional join t54 positional join t27 positional join t80 positional join t40 positional join t19 positional join t53 positional join t26 positional join t52 positional join t3;
+    (case when c1198 and c1199 then case when isfinite(c1197) then round(c1197, 12) end else null end) as c1200
+from factor_today positional join factor_past positional join t81 positional join t54 positional join t27 positional join t80 positional join t40 positional join t19 positional join t53 positional join t26 positional join t52 positional join t3 positional join t79 positional join t25;
 
 create or replace temp table t100 as
 select
+    (c1217 / 6) as c1218,
+    (c1241 / 14) as c1242,
     (case when stock_row > 13 then list_sum(list_transform(list_prepend(c1051, p_c1051[1:13]), lambda value: (value - c1245) * (value - c1245))) end) as c1248,
     ((case when c242 and c1272 then case when isfinite(c1267) then round(c1267, 12) end else null end) * 8193 - ((case when c242 and c1272 then case when isfinite(c1267) then round(c1267, 12) end else null end) * 8193 - (case when c242 and c1272 then case when isfinite(c1267) then round(c1267, 12) end else null end))) as c1273,
     (c1283 / 8) as c1284,
@@ -35639,13 +35635,13 @@ select
     (case when stock_row > 12 then (len(list_filter(list_prepend(c1417, p_c1417[1:12]), lambda value: (value * 8193 - (value * 8193 - value)) <> (c1417 * 8193 - (c1417 * 8193 - c1417)))) > 0) end) as c1434,
     rows_4(c1444, p_c1444) as c1453,
     list_sum(list_transform(list_prepend(c1442, p_c1442[1:7]), lambda value: (value - c1449) * (value - c1449))) as c1455,
-    (len(list_filter(list_prepend(c1444, p_c1444[1:7]), lambda value: (value * 8193 - (value * 8193 - value)) <> (c1444 * 8193 - (c1444 * 8193 - c1444)))) > 0) as c1466,
-    (case when stock_row > 14 then (rows_47(c1263, p_c1263, c1471, p_c1471, c1473, c1477) / nullif(sqrt(list_sum(list_transform(list_prepend(c1263, p_c1263[1:5]), lambda value: (value - c1473) * (value - c1473)))) * sqrt(list_sum(list_transform(list_prepend(c1471, p_c1471[1:5]), lambda value: (value - c1477) * (value - c1477)))), 0)) end) as c1478,
-    (c1489 * 8193 - (c1489 * 8193 - c1489)) as c1490
-from factor_today positional join factor_past positional join t82 positional join t55 positional join t7 positional join t28 positional join t29 positional join t81 positional join t27 positional join t54 positional join t22 positional join t26;
+    (len(list_filter(list_prepend(c1444, p_c1444[1:7]), lambda value: (value * 8193 - (value * 8193 - value)) <> (c1444 * 8193 - (c1444 * 8193 - c1444)))) > 0) as c1466
+from factor_today positional join factor_past positional join t82 positional join t29 positional join t28 positional join t81 positional join t55 positional join t7 positional join t27 positional join t54 positional join t22 positional join t26;
 
 create or replace temp table t101 as
 select
+    (case when stock_row > 14 then (rows_47(c1263, p_c1263, c1471, p_c1471, c1473, c1477) / nullif(sqrt(list_sum(list_transform(list_prepend(c1263, p_c1263[1:5]), lambda value: (value - c1473) * (value - c1473)))) * sqrt(list_sum(list_transform(list_prepend(c1471, p_c1471[1:5]), lambda value: (value - c1477) * (value - c1477)))), 0)) end) as c1478,
+    (c1489 * 8193 - (c1489 * 8193 - c1489)) as c1490,
     (case when stock_row > 4 then rows_2(c1495, p_c1495) end) as c1498,
     (case when stock_row > 4 then (len(list_filter(list_prepend(c1495, p_c1495[1:4]), lambda value: (value * 8193 - (value * 8193 - value)) <> (c1495 * 8193 - (c1495 * 8193 - c1495)))) > 0) end) as c1504,
     (case when stock_row > 8 then ((case when stock_row > 8 then rows_73(c767, p_c767, volume, p_volume, c1509, c1511) end) / nullif(sqrt((case when stock_row > 8 then list_sum(list_transform(list_prepend(c767, p_c767[1:8]), lambda value: (value - c1509) * (value - c1509))) end)) * sqrt(list_sum(list_transform(list_prepend(volume, p_volume[1:8]), lambda value: (value - c1511) * (value - c1511)))), 0)) end) as c1512,
@@ -35659,13 +35655,13 @@ select
     (case when stock_row > 17 then list_sum(list_transform(list_prepend(c1579, p_c1579[1:17]), lambda value: (value - c1591) * (value - c1591))) end) as c1594,
     (len(list_filter(list_prepend(c1578, p_c1578[1:17]), lambda value: (value * 8193 - (value * 8193 - value)) <> (c1578 * 8193 - (c1578 * 8193 - c1578)))) > 0) as c1601,
     (c1623 / 12) as c1624,
-    list_sum(list_transform(list_prepend(c1616, p_c1616[1:11]), lambda value: (value - c1621) * (value - c1621))) as c1626,
-    ((case when stock_row > 2 then rows_64(c47, p_c47, c293, p_c293, c160, c1640) end) / nullif(sqrt(c161) * sqrt((case when stock_row > 2 then list_sum(list_transform(list_prepend(c293, p_c293[1:2]), lambda value: (value - c1640) * (value - c1640))) end)), 0)) as c1641,
-    (((c1578 + p_c1578[1]) + p_c1578[2]) / 3) as c1649
-from factor_today positional join factor_past positional join t83 positional join t76 positional join t57 positional join t41 positional join t40 positional join t47 positional join t29 positional join t27 positional join t26 positional join t82 positional join t56 positional join t25;
+    list_sum(list_transform(list_prepend(c1616, p_c1616[1:11]), lambda value: (value - c1621) * (value - c1621))) as c1626
+from factor_today positional join factor_past positional join t83 positional join t29 positional join t27 positional join t26 positional join t82 positional join t56 positional join t25 positional join t55 positional join t7 positional join t28;
 
 create or replace temp table t102 as
 select
+    ((case when stock_row > 2 then rows_64(c47, p_c47, c293, p_c293, c160, c1640) end) / nullif(sqrt(c161) * sqrt((case when stock_row > 2 then list_sum(list_transform(list_prepend(c293, p_c293[1:2]), lambda value: (value - c1640) * (value - c1640))) end)), 0)) as c1641,
+    (((c1578 + p_c1578[1]) + p_c1578[2]) / 3) as c1649,
     (len(list_filter(list_prepend(c1578, p_c1578[1:2]), lambda value: (value * 8193 - (value * 8193 - value)) <> (c1578 * 8193 - (c1578 * 8193 - c1578)))) > 0) as c1655,
     (rows_12(c1671, p_c1671) / 4) as c1673,
     (len(list_filter(list_prepend(c1671, p_c1671[1:3]), lambda value: (value * 8193 - (value * 8193 - value)) <> (c1671 * 8193 - (c1671 * 8193 - c1671)))) > 0) as c1682,
@@ -35679,13 +35675,13 @@ select
     case when c1839 is not null then case when k_c1840 is null then c1839 else 0.08333333333333333::double * c1839 + 0.9166666666666666::double * k_c1840 end end as c1840,
     case when c1841 is not null then case when k_c1842 is null then c1841 else 0.05::double * c1841 + 0.95::double * k_c1842 end end as c1842,
     case when c1843 is not null then case when k_c1844 is null then c1843 else 0.05::double * c1843 + 0.95::double * k_c1844 end end as c1844,
-    (((((c1871 / nullif(c1872, 0)) + (c1874 / nullif(c1875, 0))) + (c1876 / nullif(c1877, 0))) / 3) - ((((c1879 / nullif(c1880, 0)) + (c1881 / nullif(c1882, 0))) + (c1883 / nullif(c1884, 0))) / 3)) as c1885,
-    ((((c1883 / nullif(c1884, 0)) + (c1876 / nullif(c1877, 0))) / 2) - (((c1881 / nullif(c1882, 0)) + (c1874 / nullif(c1875, 0))) / 2)) as c1886,
-    (case when c1983 and c1990 then case when isfinite((case when stock_row > 16 then (c1979 / nullif(sqrt(c1980) * sqrt(c1981), 0)) end)) then round((case when stock_row > 16 then (c1979 / nullif(sqrt(c1980) * sqrt(c1981), 0)) end), 12) end else null end) as c1991
-from factor_today positional join factor_past positional join t31 positional join t85 positional join t58 positional join t94 positional join t74 positional join t93 positional join t84 positional join t76 positional join t30 positional join t57 positional join t73 positional join t28 positional join t83 positional join t42 positional join t17 positional join t27 positional join t7;
+    (((((c1871 / nullif(c1872, 0)) + (c1874 / nullif(c1875, 0))) + (c1876 / nullif(c1877, 0))) / 3) - ((((c1879 / nullif(c1880, 0)) + (c1881 / nullif(c1882, 0))) + (c1883 / nullif(c1884, 0))) / 3)) as c1885
+from factor_today positional join factor_past positional join t74 positional join t94 positional join t93 positional join t84 positional join t76 positional join t30 positional join t57 positional join t73 positional join t28 positional join t83 positional join t42 positional join t17 positional join t27 positional join t7 positional join t41 positional join t40 positional join t47;
 
 create or replace temp table t103 as
 select
+    ((((c1883 / nullif(c1884, 0)) + (c1876 / nullif(c1877, 0))) / 2) - (((c1881 / nullif(c1882, 0)) + (c1874 / nullif(c1875, 0))) / 2)) as c1886,
+    (case when c1983 and c1990 then case when isfinite((case when stock_row > 16 then (c1979 / nullif(sqrt(c1980) * sqrt(c1981), 0)) end)) then round((case when stock_row > 16 then (c1979 / nullif(sqrt(c1980) * sqrt(c1981), 0)) end), 12) end else null end) as c1991,
     (c2015 / 14) as c2016,
     (case when stock_row > 15 then (rows_74(low, p_low, c90, p_c90, c2061, c2065) / nullif(sqrt(list_sum(list_transform(list_prepend(low, p_low[1:6]), lambda value: (value - c2061) * (value - c2061)))) * sqrt(list_sum(list_transform(list_prepend(c90, p_c90[1:6]), lambda value: (value - c2065) * (value - c2065)))), 0)) end) as c2066,
     (case when stock_row > 163 then rows_63(c2080, p_c2080, vwap, p_vwap, c2085, c2087) end) as c2088,
@@ -35699,13 +35695,13 @@ select
     ((case when stock_row > 3 then rows_12(c2221, p_c2221) end) / 4) as c2223,
     (case when stock_row > 3 then (len(list_filter(list_prepend(c2221, p_c2221[1:3]), lambda value: (value * 8193 - (value * 8193 - value)) <> (c2221 * 8193 - (c2221 * 8193 - c2221)))) > 0) end) as c2229,
     (case when c212 and c105 then case when isfinite(c2263) then round(c2263, 12) end else null end) as c2264,
-    (case when c2275 and c1130 then case when isfinite(c2271) then round(c2271, 12) end else null end) as c2276,
-    (c2294 / 7) as c2295,
-    (c2327 / 20) as c2328
-from factor_today positional join factor_past positional join t86 positional join t61 positional join t27 positional join t22 positional join t21 positional join t94 positional join t60 positional join t85 positional join t33 positional join t29 positional join t32;
+    (case when c2275 and c1130 then case when isfinite(c2271) then round(c2271, 12) end else null end) as c2276
+from factor_today positional join factor_past positional join t86 positional join t61 positional join t27 positional join t22 positional join t21 positional join t94 positional join t60 positional join t85 positional join t33 positional join t29 positional join t32 positional join t31 positional join t58 positional join t74;
 
 create or replace temp table t104 as
 select
+    (c2294 / 7) as c2295,
+    (c2327 / 20) as c2328,
     (case when c2342 and c1199 then case when isfinite(c2338) then round(c2338, 12) end else null end) as c2343,
     ((c2355 / nullif(c2356, 0)) * 100) as c2357,
     (case when stock_row > 19 then (case when list_count(list_prepend(c2363, p_c2363[1:19])) = 20 then ((21 + list_sum(list_transform(list_prepend(c2363, p_c2363[1:19]), lambda value: sign(c2363 - value)))) / 40) end) end) as c2364,
@@ -35719,13 +35715,13 @@ select
     (c2516 / 7) as c2517,
     (case when stock_row > 33 then ((case when stock_row > 33 then rows_55(c2541, p_c2541, vwap, p_vwap, (c2544 / 5), (c2545 / 5)) end) / nullif(sqrt(list_sum(list_transform(list_prepend(c2541, p_c2541[1:4]), lambda value: (value - (c2544 / 5)) * (value - (c2544 / 5))))) * sqrt((case when stock_row > 4 then list_sum(list_transform(list_prepend(vwap, p_vwap[1:4]), lambda value: (value - (c2545 / 5)) * (value - (c2545 / 5)))) end)), 0)) end) as c2546,
     (case when stock_row > 20 then rows_76(c2557, p_c2557, c45, p_c45, c2563, c2565) end) as c2566,
-    (case when stock_row > 20 then list_sum(list_transform(list_prepend(c2557, p_c2557[1:20]), lambda value: (value - c2563) * (value - c2563))) end) as c2567,
-    rows_28(c2588, p_c2588) as c2594,
-    (case when stock_row > 17 then list_sum(list_transform(list_prepend(c2589, p_c2589[1:17]), lambda value: (value - c2601) * (value - c2601))) end) as c2604
-from factor_today positional join factor_past positional join t88 positional join t35 positional join t44 positional join t17 positional join t63 positional join t11 positional join t87 positional join t33 positional join t49 positional join t34 positional join t23 positional join t20 positional join t40 positional join t62 positional join t80 positional join t31 positional join t29 positional join t75 positional join t86 positional join t61 positional join t54;
+    (case when stock_row > 20 then list_sum(list_transform(list_prepend(c2557, p_c2557[1:20]), lambda value: (value - c2563) * (value - c2563))) end) as c2567
+from factor_today positional join factor_past positional join t88 positional join t44 positional join t17 positional join t63 positional join t11 positional join t87 positional join t33 positional join t49 positional join t34 positional join t23 positional join t20 positional join t40 positional join t62 positional join t80 positional join t31 positional join t29 positional join t75 positional join t86 positional join t61 positional join t54;
 
 create or replace temp table t105 as
 select
+    rows_28(c2588, p_c2588) as c2594,
+    (case when stock_row > 17 then list_sum(list_transform(list_prepend(c2589, p_c2589[1:17]), lambda value: (value - c2601) * (value - c2601))) end) as c2604,
     (len(list_filter(list_prepend(c2588, p_c2588[1:17]), lambda value: (value * 8193 - (value * 8193 - value)) <> (c2588 * 8193 - (c2588 * 8193 - c2588)))) > 0) as c2611,
     (c2641 / 9) as c2642,
     (case when stock_row > 95 then rows_65(c2188, p_c2188, vwap, p_vwap, c2660, c731) end) as c2661,
@@ -35739,13 +35735,13 @@ select
     rows_4(c2771, p_c2771) as c2775,
     (len(list_filter(list_prepend(c2771, p_c2771[1:7]), lambda value: (value * 8193 - (value * 8193 - value)) <> (c2771 * 8193 - (c2771 * 8193 - c2771)))) > 0) as c2782,
     ((case when stock_row > 8 then rows_73(c158, p_c158, c2557, p_c2557, c2788, c2790) end) / nullif(sqrt((case when stock_row > 8 then list_sum(list_transform(list_prepend(c158, p_c158[1:8]), lambda value: (value - c2788) * (value - c2788))) end)) * sqrt((case when stock_row > 8 then list_sum(list_transform(list_prepend(c2557, p_c2557[1:8]), lambda value: (value - c2790) * (value - c2790))) end)), 0)) as c2791,
-    (case when stock_row > 4 then (case when list_count(list_prepend(c2363, p_c2363[1:4])) = 5 then ((6 + list_sum(list_transform(list_prepend(c2363, p_c2363[1:4]), lambda value: sign(c2363 - value)))) / 10) end) end) as c2796,
-    case when c2798 is not null then c2798 * coalesce(k_c2799, 1.0::double) end as c2799,
-    (c625 - c2814) as c2815
-from factor_today positional join factor_past positional join t50 positional join t89 positional join t87 positional join t44 positional join t40 positional join t88 positional join t35 positional join t41 positional join t64 positional join t3 positional join t32 positional join t33 positional join t25;
+    (case when stock_row > 4 then (case when list_count(list_prepend(c2363, p_c2363[1:4])) = 5 then ((6 + list_sum(list_transform(list_prepend(c2363, p_c2363[1:4]), lambda value: sign(c2363 - value)))) / 10) end) end) as c2796
+from factor_today positional join factor_past positional join t87 positional join t89 positional join t44 positional join t40 positional join t88 positional join t35 positional join t41 positional join t64 positional join t3 positional join t32 positional join t33 positional join t25;
 
 create or replace temp table t106 as
 select
+    case when c2798 is not null then c2798 * coalesce(k_c2799, 1.0::double) end as c2799,
+    (c625 - c2814) as c2815,
     (c2829 / 6) as c2830,
     (c2869 / nullif(c2859, 0)) as c2870,
     (case when stock_row > 251 then rows_78(c2842, p_c2842, c2860, c2851, p_c2851) end) as c2879,
@@ -35759,13 +35755,13 @@ select
     (case when stock_row > 11 then rows_6(c2894, p_c2894) end) as c2898,
     (case when stock_row > 25 then rows_29(c2894, p_c2894) end) as c2900,
     (case when stock_row > 196 then rows_77(c2004, p_c2004, vwap, p_vwap, c2904, c2906) end) as c2907,
-    list_sum(list_transform(list_prepend(c2004, p_c2004[1:17]), lambda value: (value - c2904) * (value - c2904))) as c2908,
-    ((((((case when stock_row > 12 then ((close - c2931) / nullif(c2936, 0)) end) * 6) * 24) + (((case when stock_row > 6 then ((close - c2937) / nullif(c2938, 0)) end) * 12) * 24)) + (((case when stock_row > 24 then ((close - c2940) / nullif(c2942, 0)) end) * 6) * 24)) * 100) as c2943,
-    (((c2959 - c2963) / nullif(c704, 0)) * 100) as c2964
-from factor_today positional join factor_past positional join t5 positional join t67 positional join t89 positional join t66 positional join t31 positional join t36;
+    list_sum(list_transform(list_prepend(c2004, p_c2004[1:17]), lambda value: (value - c2904) * (value - c2904))) as c2908
+from factor_today positional join factor_past positional join t89 positional join t31 positional join t36 positional join t66 positional join t50;
 
 create or replace temp table t107 as
 select
+    ((((((case when stock_row > 12 then ((close - c2931) / nullif(c2936, 0)) end) * 6) * 24) + (((case when stock_row > 6 then ((close - c2937) / nullif(c2938, 0)) end) * 12) * 24)) + (((case when stock_row > 24 then ((close - c2940) / nullif(c2942, 0)) end) * 6) * 24)) * 100) as c2943,
+    (((c2959 - c2963) / nullif(c704, 0)) * 100) as c2964,
     list_max(list_prepend(c2974, p_c2974[1:47])) as c2980,
     list_min(list_prepend(c2974, p_c2974[1:47])) as c2986,
     (case when stock_row > 19 then rows_0(c2994, p_c2994) end) as c2999,
@@ -35779,12 +35775,16 @@ select
     (c1853 - c2405) as c3157,
     ((case when stock_row > 19 then (c3138 / nullif(c247, 0)) end) * 8193 - ((case when stock_row > 19 then (c3138 / nullif(c247, 0)) end) * 8193 - (case when stock_row > 19 then (c3138 / nullif(c247, 0)) end))) as c3167,
     (case when ((((p_c3172[1] <= 0) and (c204 < c1340)))::double = (((p_c3172[1] <= 0) and (c204 < c1340)))::double) then rows_53(c3173, p_c3173) when not ((((p_c3172[1] <= 0) and (c204 < c1340)))::double = (((p_c3172[1] <= 0) and (c204 < c1340)))::double) then 0 end) as c3174,
-    coalesce((case when stock_row > 20 then (p_c3175[1] < volume) end), false) as c3176,
-    (case when ((((p_c3178[1] <= 0) and ((c3136 / 60) < c247)))::double = (((p_c3178[1] <= 0) and ((c3136 / 60) < c247)))::double) then rows_53(c3179, p_c3179) when not ((((p_c3178[1] <= 0) and ((c3136 / 60) < c247)))::double = (((p_c3178[1] <= 0) and ((c3136 / 60) < c247)))::double) then 0 end) as c3180,
-    (case when stock_row > 20 then (c3256 / nullif(sqrt(c6) * sqrt(c3257), 0)) end) as c3258
-from factor_today positional join factor_past positional join t91 positional join t46 positional join t22 positional join t13 positional join t68 positional join t28 positional join t90 positional join t58 positional join t87 positional join t89;
+    coalesce((case when stock_row > 20 then (p_c3175[1] < volume) end), false) as c3176
+from factor_today positional join factor_past positional join t91 positional join t22 positional join t28 positional join t68 positional join t90 positional join t58 positional join t87 positional join t13 positional join t89 positional join t5 positional join t67 positional join t66;
 
 create or replace temp table t108 as
+select
+    (case when ((((p_c3178[1] <= 0) and ((c3136 / 60) < c247)))::double = (((p_c3178[1] <= 0) and ((c3136 / 60) < c247)))::double) then rows_53(c3179, p_c3179) when not ((((p_c3178[1] <= 0) and ((c3136 / 60) < c247)))::double = (((p_c3178[1] <= 0) and ((c3136 / 60) < c247)))::double) then 0 end) as c3180,
+    (case when stock_row > 20 then (c3256 / nullif(sqrt(c6) * sqrt(c3257), 0)) end) as c3258
+from factor_today positional join factor_past positional join t91 positional join t46 positional join t22 positional join t13 positional join t68;
+
+create or replace temp table t109 as
 select c128, c330, c336, c431, c526, c708, c770, c933
 from (
 select
@@ -35815,7 +35815,7 @@ from factor_today positional join factor_past positional join t76 positional joi
 )
 order by place;
 
-create or replace temp table t109 as
+create or replace temp table t110 as
 select c1441, c1669, c1753, c1797, c1847, c2381, c2923
 from (
 select
@@ -35845,27 +35845,27 @@ from factor_today positional join factor_past positional join t92 positional joi
 )
 order by place;
 
-create or replace temp table t110 as
+create or replace temp table t111 as
 select
     (case when stock_row > 4 then (case when list_count(list_prepend(c15, p_c15[1:4])) = 5 then list_max(list_prepend(c15, p_c15[1:4])) end) end) as c18,
     ((case when stock_row > 5 then rows_47(c22, p_c22, c24, p_c24, c28, c32) end) / nullif(sqrt(c33) * sqrt((case when stock_row > 5 then list_sum(list_transform(list_prepend(c24, p_c24[1:5]), lambda value: (value - c32) * (value - c32))) end)), 0)) as c34,
-    ((case when stock_row > 4 then rows_55(c139, p_c139, c47, p_c47, (c142 / 5), c144) end) / nullif(sqrt(c145) * sqrt(c146), 0)) as c147,
-    ((case when stock_row > 4 then rows_55(c158, p_c158, c47, p_c47, (c171 / 5), c144) end) / nullif(sqrt(c172) * sqrt(c146), 0)) as c173,
+    (case when ((case when c146 is not null then case when c151 then c146 else 0 end end) * (case when sqrt(c152 / 4) is not null then case when c153 then sqrt(c152 / 4) else 0 end end)) = 0 or abs(c145) <= 1e-12::double * ((case when c146 is not null then case when c151 then c146 else 0 end end) * (case when sqrt(c152 / 4) is not null then case when c153 then sqrt(c152 / 4) else 0 end end)) then 0 else c145 end) as c154,
+    (case when ((case when c173 is not null then case when c175 then c173 else 0 end end) * (case when sqrt(c152 / 4) is not null then case when c153 then sqrt(c152 / 4) else 0 end end)) = 0 or abs(c172) <= 1e-12::double * ((case when c173 is not null then case when c175 then c173 else 0 end end) * (case when sqrt(c152 / 4) is not null then case when c153 then sqrt(c152 / 4) else 0 end end)) then 0 else c172 end) as c176,
     (case when stock_row > 2 then (case when list_count(list_prepend(c289, p_c289[1:2])) = 3 then list_max(list_prepend(c289, p_c289[1:2])) end) end) as c291,
     ((case when stock_row > 5 then rows_47(c47, p_c47, c293, p_c293, c295, c299) end) / nullif(sqrt(c300) * sqrt((case when stock_row > 5 then list_sum(list_transform(list_prepend(c293, p_c293[1:5]), lambda value: (value - c299) * (value - c299))) end)), 0)) as c301,
     (case when stock_row > 200 then (((((c490 + c491) + (c492 + c493)) + (c494 + c495)) + rows_86(close, p_close, c478, c480, p_c480, c489)) / nullif(sqrt(rows_87(close, p_close, c478)) * sqrt(rows_87(c480, p_c480, c489)), 0)) end) as c508,
-    (case when stock_row > 4 then ((case when stock_row > 4 then rows_55(high, p_high, c47, p_c47, c233, c144) end) / nullif(sqrt(c236) * sqrt(c146), 0)) end) as c542,
+    (case when stock_row > 4 then ((case when stock_row > 4 then rows_55(high, p_high, c47, p_c47, c233, c144) end) / nullif(sqrt(c236) * sqrt(c152), 0)) end) as c542,
     (case when stock_row > 251 then ((((c579 + c580) + (c581 + c582)) + ((c583 + c584) + (c585 + c586))) / nullif(sqrt(rows_88(c118, p_c118, c568)) * sqrt(rows_88(c569, p_c569, c578)), 0)) end) as c603,
-    ((case when stock_row > 4 then rows_55(c47, p_c47, c293, p_c293, c144, (c635 / 5)) end) / nullif(sqrt(c146) * sqrt((case when stock_row > 4 then list_sum(list_transform(list_prepend(c293, p_c293[1:4]), lambda value: (value - (c635 / 5)) * (value - (c635 / 5)))) end)), 0)) as c636,
+    ((case when stock_row > 4 then rows_55(c47, p_c47, c293, p_c293, c144, (c635 / 5)) end) / nullif(sqrt(c152) * sqrt((case when stock_row > 4 then list_sum(list_transform(list_prepend(c293, p_c293[1:4]), lambda value: (value - (c635 / 5)) * (value - (c635 / 5)))) end)), 0)) as c636,
     ((case when stock_row > 5 then rows_47(c654, p_c654, c47, p_c47, c658, c295) end) / nullif(sqrt((case when stock_row > 5 then list_sum(list_transform(list_prepend(c654, p_c654[1:5]), lambda value: (value - c658) * (value - c658))) end)) * sqrt(c300), 0)) as c659,
     (case when stock_row > 6 then (case when list_count(list_prepend(c685, p_c685[1:6])) = 7 then (list_sum(list_transform(list_prepend(c685, p_c685[1:6]), lambda value, place: (8 - place) * value))) / 28 end) end) as c686,
     (case when stock_row > 15 then (case when list_count(list_prepend(c700, p_c700[1:15])) = 16 then (list_sum(list_transform(list_prepend(c700, p_c700[1:15]), lambda value, place: (17 - place) * value))) / 136 end) end) as c701,
     (case when c741 and c742 then case when isfinite((case when stock_row > 195 then (c732 / nullif(sqrt(c733) * sqrt(c734), 0)) end)) then round((case when stock_row > 195 then (c732 / nullif(sqrt(c733) * sqrt(c734), 0)) end), 12) end else null end) as c743,
     (case when stock_row > 48 then ((case when stock_row > 48 then rows_73(c746, p_c746, vwap, p_vwap, c751, c753) end) / nullif(sqrt(list_sum(list_transform(list_prepend(c746, p_c746[1:8]), lambda value: (value - c751) * (value - c751)))) * sqrt((case when stock_row > 8 then list_sum(list_transform(list_prepend(vwap, p_vwap[1:8]), lambda value: (value - c753) * (value - c753))) end)), 0)) end) as c754,
     (case when stock_row > 227 then rows_75(c772, p_c772, c773, p_c773, c778, c783) end) as c784
-from factor_today positional join factor_past positional join t51 positional join t6 positional join t98 positional join t25 positional join t78 positional join t50 positional join t97 positional join t96 positional join t42 positional join t40 positional join t77 positional join t41 positional join t76 positional join t24 positional join t21 positional join t48 positional join t22 positional join t47;
+from factor_today positional join factor_past positional join t51 positional join t6 positional join t98 positional join t25 positional join t78 positional join t50 positional join t96 positional join t42 positional join t40 positional join t77 positional join t41 positional join t76 positional join t24 positional join t21 positional join t97 positional join t48 positional join t22 positional join t47;
 
-create or replace temp table t111 as
+create or replace temp table t112 as
 select
     list_sum(list_transform(list_prepend(c772, p_c772[1:12]), lambda value: (value - c778) * (value - c778))) as c785,
     rows_89(c806, p_c806, c812, p_c812, c818, c824) as c825,
@@ -35885,7 +35885,7 @@ select
     (case when stock_row > 11 then list_sum(list_transform(list_prepend(c1132, p_c1132[1:11]), lambda value: (value - c1142) * (value - c1142))) end) as c1145
 from factor_today positional join factor_past positional join t99 positional join t72 positional join t40 positional join t80 positional join t27 positional join t53 positional join t52 positional join t98 positional join t51 positional join t6 positional join t25 positional join t79;
 
-create or replace temp table t112 as
+create or replace temp table t113 as
 select
     ((case when c1181 and c1186 then case when isfinite(c1176) then round(c1176, 12) end else null end) * 8193 - ((case when c1181 and c1186 then case when isfinite(c1176) then round(c1176, 12) end else null end) * 8193 - (case when c1181 and c1186 then case when isfinite(c1176) then round(c1176, 12) end else null end))) as c1187,
     (case when stock_row > 4 then (case when list_count(list_prepend(c1200, p_c1200[1:4])) = 5 then (list_sum(list_transform(list_prepend(c1200, p_c1200[1:4]), lambda value, place: (6 - place) * value))) / 15 end) end) as c1201,
@@ -35903,9 +35903,9 @@ select
     (case when stock_row > 14 then (case when list_count(list_prepend(c1490, p_c1490[1:14])) = 15 then ((16 + list_sum(list_transform(list_prepend(c1490, p_c1490[1:14]), lambda value: sign(c1490 - value)))) / 30) end) end) as c1491,
     (case when stock_row > 4 then ((case when stock_row > 4 then rows_55(c1495, p_c1495, low, p_low, (c1498 / 5), c314) end) / nullif(sqrt((case when stock_row > 4 then list_sum(list_transform(list_prepend(c1495, p_c1495[1:4]), lambda value: (value - (c1498 / 5)) * (value - (c1498 / 5)))) end)) * sqrt(c318), 0)) end) as c1499,
     (case when c1513 and c1514 then case when isfinite(c1512) then round(c1512, 12) end else null end) as c1515
-from factor_today positional join factor_past positional join t101 positional join t56 positional join t29 positional join t48 positional join t82 positional join t22 positional join t100 positional join t55 positional join t28 positional join t54 positional join t81 positional join t99 positional join t26 positional join t27 positional join t53;
+from factor_today positional join factor_past positional join t101 positional join t56 positional join t29 positional join t48 positional join t82 positional join t22 positional join t55 positional join t100 positional join t28 positional join t54 positional join t81 positional join t26 positional join t27 positional join t99 positional join t53;
 
-create or replace temp table t113 as
+create or replace temp table t114 as
 select
     ((case when stock_row > 6 then rows_74(c72, p_c72, c1528, p_c1528, c1530, c1534) end) / nullif(sqrt((case when stock_row > 6 then list_sum(list_transform(list_prepend(c72, p_c72[1:6]), lambda value: (value - c1530) * (value - c1530))) end)) * sqrt((case when stock_row > 6 then list_sum(list_transform(list_prepend(c1528, p_c1528[1:6]), lambda value: (value - c1534) * (value - c1534))) end)), 0)) as c1535,
     (case when c1564 and c1567 then case when isfinite((case when stock_row > 96 then (c1555 / nullif(sqrt(c1556) * sqrt(c1557), 0)) end)) then round((case when stock_row > 96 then (c1555 / nullif(sqrt(c1556) * sqrt(c1557), 0)) end), 12) end else null end) as c1568,
@@ -35923,9 +35923,9 @@ select
     (case when c1861 is not null and (c1864 / nullif(c1866, 0)) is not null and c1885 is not null and c1886 is not null then c1861 end) as c1887,
     (case when c1861 is not null and (c1864 / nullif(c1866, 0)) is not null and c1885 is not null and c1886 is not null then (c1864 / nullif(c1866, 0)) end) as c1895,
     (case when c1861 is not null and (c1864 / nullif(c1866, 0)) is not null and c1885 is not null and c1886 is not null then c1885 end) as c1916
-from factor_today positional join factor_past positional join t31 positional join t102 positional join t73 positional join t44 positional join t96 positional join t84 positional join t43 positional join t40 positional join t76 positional join t57 positional join t83 positional join t29 positional join t30 positional join t27 positional join t101 positional join t47 positional join t54 positional join t56 positional join t82;
+from factor_today positional join factor_past positional join t31 positional join t102 positional join t103 positional join t73 positional join t44 positional join t96 positional join t84 positional join t43 positional join t40 positional join t76 positional join t57 positional join t83 positional join t29 positional join t30 positional join t27 positional join t47 positional join t101 positional join t54 positional join t56 positional join t82;
 
-create or replace temp table t114 as
+create or replace temp table t115 as
 select
     (case when c1861 is not null and (c1864 / nullif(c1866, 0)) is not null and c1885 is not null and c1886 is not null then c1886 end) as c1939,
     (case when stock_row > 6 then (case when list_count(list_prepend(c1991, p_c1991[1:6])) = 7 then (list_sum(list_transform(list_prepend(c1991, p_c1991[1:6]), lambda value, place: (8 - place) * value))) / 28 end) end) as c1992,
@@ -35943,9 +35943,9 @@ select
     (case when stock_row > 19 then list_sum(list_transform(list_prepend(c2322, p_c2322[1:19]), lambda value: (value - c2328) * (value - c2328))) end) as c2329,
     (case when stock_row > 5 then (case when list_count(list_prepend(c2343, p_c2343[1:5])) = 6 then (list_sum(list_transform(list_prepend(c2343, p_c2343[1:5]), lambda value, place: (7 - place) * value))) / 21 end) end) as c2344,
     abs((case when c1428 and c2395 then case when isfinite((case when stock_row > 191 then (c2388 / nullif(sqrt(c1426) * sqrt(c2389), 0)) end)) then round((case when stock_row > 191 then (c2388 / nullif(sqrt(c1426) * sqrt(c2389), 0)) end), 12) end else null end)) as c2396
-from factor_today positional join factor_past positional join t29 positional join t62 positional join t104 positional join t55 positional join t103 positional join t61 positional join t86 positional join t33 positional join t94 positional join t60 positional join t40 positional join t85 positional join t59 positional join t32 positional join t9 positional join t102 positional join t31 positional join t73 positional join t44;
+from factor_today positional join factor_past positional join t29 positional join t62 positional join t104 positional join t55 positional join t61 positional join t86 positional join t33 positional join t103 positional join t94 positional join t60 positional join t40 positional join t85 positional join t59 positional join t32 positional join t9 positional join t31 positional join t102 positional join t73 positional join t44;
 
-create or replace temp table t115 as
+create or replace temp table t116 as
 select
     rows_63(close, p_close, c2413, p_c2413, c1089, c2418) as c2419,
     list_sum(list_transform(list_prepend(c2413, p_c2413[1:14]), lambda value: (value - c2418) * (value - c2418))) as c2420,
@@ -35963,9 +35963,9 @@ select
     (c2775 / 8) as c2776,
     (case when stock_row > 19 then rows_0(c2815, p_c2815) end) as c2820,
     power((c625 - c2815), 2) as c2821
-from factor_today positional join factor_past positional join t50 positional join t105 positional join t88 positional join t65 positional join t36 positional join t35 positional join t64 positional join t25 positional join t104 positional join t63 positional join t87 positional join t100 positional join t28 positional join t82 positional join t34 positional join t53 positional join t99 positional join t62 positional join t27;
+from factor_today positional join factor_past positional join t50 positional join t106 positional join t105 positional join t88 positional join t65 positional join t36 positional join t35 positional join t64 positional join t25 positional join t63 positional join t104 positional join t87 positional join t100 positional join t28 positional join t82 positional join t34 positional join t53 positional join t99 positional join t62 positional join t27;
 
-create or replace temp table t116 as
+create or replace temp table t117 as
 select
     (case when stock_row > 72 then (rows_47(open, p_open, c2824, p_c2824, c2826, c2830) / nullif(sqrt(list_sum(list_transform(list_prepend(open, p_open[1:5]), lambda value: (value - c2826) * (value - c2826)))) * sqrt(list_sum(list_transform(list_prepend(c2824, p_c2824[1:5]), lambda value: (value - c2830) * (value - c2830)))), 0)) end) as c2831,
     (case when stock_row > 251 then rows_91(c2842, p_c2842, c2860, c2851, p_c2851, c2861, p_c2861, c2870) end) as c2871,
@@ -35983,9 +35983,9 @@ select
     case when c2964 is not null then case when k_c2965 is null then c2964 else 0.15384615384615385::double * c2964 + 0.8461538461538461::double * k_c2965 end end as c2965,
     (case when stock_row > 11 then rows_6(c3009, p_c3009) end) as c3013,
     (case when stock_row > 25 then rows_29(c3009, p_c3009) end) as c3015
-from factor_today positional join factor_past positional join t107 positional join t106 positional join t104 positional join t109 positional join t89 positional join t66 positional join t36;
+from factor_today positional join factor_past positional join t107 positional join t104 positional join t110 positional join t106 positional join t89 positional join t66 positional join t36;
 
-create or replace temp table t117 as
+create or replace temp table t118 as
 select
     (c3036 / 6) as c3037,
     (case when stock_row > 11 then rows_67(c72, p_c72, c3040, p_c3040, c1137, c3045) end) as c3046,
@@ -35997,7 +35997,7 @@ select
     (case when (((p_c3175[1] < volume))::double = ((p_c3175[1] < volume))::double) then rows_53(c3176, p_c3176) when not (((p_c3175[1] < volume))::double = ((p_c3175[1] < volume))::double) then 0 end) as c3177
 from factor_today positional join factor_past positional join t107 positional join t91 positional join t58 positional join t87 positional join t75 positional join t40 positional join t80;
 
-create or replace temp table t118 as
+create or replace temp table t119 as
 select c168, c190, c214, c337, c362, c421, c463, c475
 from (
 select
@@ -36023,12 +36023,12 @@ select
     (case when c410 and c420 then case when isfinite(c400) then round(c400, 12) end else null end) as v5,
     (c462 * 8193 - (c462 * 8193 - c462)) as v6,
     (abs((case when c473 and c474 then case when isfinite(c472) then round(c472, 12) end else null end)) * 8193 - (abs((case when c473 and c474 then case when isfinite(c472) then round(c472, 12) end else null end)) * 8193 - abs((case when c473 and c474 then case when isfinite(c472) then round(c472, 12) end else null end)))) as v7
-from factor_today positional join factor_past positional join t96 positional join t49 positional join t24 positional join t23 positional join t108 positional join t77 positional join t47
+from factor_today positional join factor_past positional join t97 positional join t49 positional join t24 positional join t96 positional join t23 positional join t109 positional join t77 positional join t47
 )
 )
 order by place;
 
-create or replace temp table t119 as
+create or replace temp table t120 as
 select c527, c1371, c1523, c1754, c1771, c1800, c1848, c2142
 from (
 select
@@ -36055,12 +36055,12 @@ select
     (c1799 * 8193 - (c1799 * 8193 - c1799)) as v5,
     ((case when stock_row > 7 then ((1 - c1847) * (close - p_close[7])) end) * 8193 - ((case when stock_row > 7 then ((1 - c1847) * (close - p_close[7])) end) * 8193 - (case when stock_row > 7 then ((1 - c1847) * (close - p_close[7])) end))) as v6,
     ((case when stock_row > 9 then ((c21 + c2141) + (case when c212 and c99 then case when isfinite(c206) then round(c206, 12) end else null end)) end) * 8193 - ((case when stock_row > 9 then ((c21 + c2141) + (case when c212 and c99 then case when isfinite(c206) then round(c206, 12) end else null end)) end) * 8193 - (case when stock_row > 9 then ((c21 + c2141) + (case when c212 and c99 then case when isfinite(c206) then round(c206, 12) end else null end)) end))) as v7
-from factor_today positional join factor_past positional join t76 positional join t22 positional join t2 positional join t103 positional join t109 positional join t102 positional join t73 positional join t30 positional join t84 positional join t92 positional join t101 positional join t100 positional join t55 positional join t28 positional join t108
+from factor_today positional join factor_past positional join t76 positional join t22 positional join t2 positional join t103 positional join t110 positional join t102 positional join t73 positional join t30 positional join t84 positional join t92 positional join t101 positional join t100 positional join t55 positional join t28 positional join t109
 )
 )
 order by place;
 
-create or replace temp table t120 as
+create or replace temp table t121 as
 select c2203, c2465, c2512, c2795, c2797
 from (
 select
@@ -36085,11 +36085,9 @@ from factor_today positional join factor_past positional join t105 positional jo
 )
 order by place;
 
-create or replace temp table t121 as
+create or replace temp table t122 as
 select
     (case when stock_row > 4 then (case when c18 is not null then list_position(list_reverse(list_prepend(c15, p_c15[1:4])), c18)::double end) end) as c19,
-    (case when ((case when sqrt(c145 / 4) is not null then case when c152 then sqrt(c145 / 4) else 0 end end) * (case when sqrt(c146 / 4) is not null then case when c153 then sqrt(c146 / 4) else 0 end end)) = 0 then 0 else (case when c152 and c153 then case when isfinite(c147) then round(c147, 12) end else null end) * ((case when sqrt(c145 / 4) is not null then case when c152 then sqrt(c145 / 4) else 0 end end) * (case when sqrt(c146 / 4) is not null then case when c153 then sqrt(c146 / 4) else 0 end end)) end) as c154,
-    (case when ((case when sqrt(c172 / 4) is not null then case when c175 then sqrt(c172 / 4) else 0 end end) * (case when sqrt(c146 / 4) is not null then case when c153 then sqrt(c146 / 4) else 0 end end)) = 0 then 0 else (case when c175 and c153 then case when isfinite(c173) then round(c173, 12) end else null end) * ((case when sqrt(c172 / 4) is not null then case when c175 then sqrt(c172 / 4) else 0 end end) * (case when sqrt(c146 / 4) is not null then case when c153 then sqrt(c146 / 4) else 0 end end)) end) as c176,
     (case when c302 and c307 then case when isfinite(c301) then round(c301, 12) end else null end) as c308,
     (case when stock_row > 4 then (case when list_count(list_prepend(c337, p_c337[1:4])) = 5 then list_min(list_prepend(c337, p_c337[1:4])) end) end) as c340,
     (c686 * 8193 - (c686 * 8193 - c686)) as c687,
@@ -36102,13 +36100,13 @@ select
     (c979 * 8193 - (c979 * 8193 - c979)) as c980,
     rows_77(c983, p_c983, c985, p_c985, c991, c997) as c998,
     list_sum(list_transform(list_prepend(c985, p_c985[1:17]), lambda value: (value - c997) * (value - c997))) as c1000,
-    (case when stock_row > 9 then (case when list_count(list_prepend(c1047, p_c1047[1:9])) = 10 then (list_sum(list_transform(list_prepend(c1047, p_c1047[1:9]), lambda value, place: (11 - place) * value))) / 55 end) end) as c1048
-from factor_today positional join factor_past positional join t111 positional join t80 positional join t26 positional join t108 positional join t42 positional join t79 positional join t24 positional join t51 positional join t98 positional join t25 positional join t110 positional join t118 positional join t48 positional join t47 positional join t96 positional join t76;
-
-create or replace temp table t122 as
-select
+    (case when stock_row > 9 then (case when list_count(list_prepend(c1047, p_c1047[1:9])) = 10 then (list_sum(list_transform(list_prepend(c1047, p_c1047[1:9]), lambda value, place: (11 - place) * value))) / 55 end) end) as c1048,
     (case when c1098 and c1104 then case when isfinite((case when stock_row > 79 then (c1095 / nullif(sqrt(c1096) * sqrt(c1097), 0)) end)) then round((case when stock_row > 79 then (c1095 / nullif(sqrt(c1096) * sqrt(c1097), 0)) end), 12) end else null end) as c1105,
-    (case when c1151 and c1157 then case when isfinite((c1143 / nullif(sqrt(c1144) * sqrt(c1145), 0))) then round((c1143 / nullif(sqrt(c1144) * sqrt(c1145), 0)), 12) end else null end) as c1158,
+    (case when c1151 and c1157 then case when isfinite((c1143 / nullif(sqrt(c1144) * sqrt(c1145), 0))) then round((c1143 / nullif(sqrt(c1144) * sqrt(c1145), 0)), 12) end else null end) as c1158
+from factor_today positional join factor_past positional join t80 positional join t112 positional join t99 positional join t27 positional join t53 positional join t26 positional join t109 positional join t42 positional join t79 positional join t24 positional join t51 positional join t98 positional join t25 positional join t111 positional join t119 positional join t48 positional join t96;
+
+create or replace temp table t123 as
+select
     (case when stock_row > 18 then (case when list_count(list_prepend(c1187, p_c1187[1:18])) = 19 then ((20 + list_sum(list_transform(list_prepend(c1187, p_c1187[1:18]), lambda value: sign(c1187 - value)))) / 38) end) end) as c1188,
     (case when c1254 and c1256 then case when isfinite((case when stock_row > 170 then (c1246 / nullif(sqrt(c1247) * sqrt(c1248), 0)) end)) then round((case when stock_row > 170 then (c1246 / nullif(sqrt(c1247) * sqrt(c1248), 0)) end), 12) end else null end) as c1257,
     (case when isfinite((case when (c1261 > 0 or (c1274 = floor(c1274) and (c1261 <> 0 or c1274 >= 0)) or (c1261 = 0 and c1274 > 0)) then power(c1261, c1274) end)) then (case when (c1261 > 0 or (c1274 = floor(c1274) and (c1261 <> 0 or c1274 >= 0)) or (c1261 = 0 and c1274 > 0)) then power(c1261, c1274) end) end) as c1275,
@@ -36122,13 +36120,13 @@ select
     (case when stock_row > 15 then (case when list_count(list_prepend(c1515, p_c1515[1:15])) = 16 then (list_sum(list_transform(list_prepend(c1515, p_c1515[1:15]), lambda value, place: (17 - place) * value))) / 136 end) end) as c1516,
     (case when c1536 and c1541 then case when isfinite(c1535) then round(c1535, 12) end else null end) as c1542,
     (case when stock_row > 18 then (case when list_count(list_prepend(c1568, p_c1568[1:18])) = 19 then (list_sum(list_transform(list_prepend(c1568, p_c1568[1:18]), lambda value, place: (20 - place) * value))) / 190 end) end) as c1569,
-    (case when stock_row > 79 then rows_77(c1578, p_c1578, c1579, p_c1579, c1585, c1591) end) as c1592
-from factor_today positional join factor_past positional join t83 positional join t29 positional join t113 positional join t112 positional join t101 positional join t22 positional join t100 positional join t82 positional join t28 positional join t72 positional join t81 positional join t54 positional join t80 positional join t111 positional join t99 positional join t27 positional join t53;
-
-create or replace temp table t123 as
-select
+    (case when stock_row > 79 then rows_77(c1578, p_c1578, c1579, p_c1579, c1585, c1591) end) as c1592,
     list_sum(list_transform(list_prepend(c1578, p_c1578[1:17]), lambda value: (value - c1585) * (value - c1585))) as c1593,
-    (case when c1633 and c1635 then case when isfinite((case when stock_row > 68 then (c1625 / nullif(sqrt(c1626) * sqrt(c1627), 0)) end)) then round((case when stock_row > 68 then (c1625 / nullif(sqrt(c1626) * sqrt(c1627), 0)) end), 12) end else null end) as c1636,
+    (case when c1633 and c1635 then case when isfinite((case when stock_row > 68 then (c1625 / nullif(sqrt(c1626) * sqrt(c1627), 0)) end)) then round((case when stock_row > 68 then (c1625 / nullif(sqrt(c1626) * sqrt(c1627), 0)) end), 12) end else null end) as c1636
+from factor_today positional join factor_past positional join t56 positional join t83 positional join t114 positional join t101 positional join t29 positional join t113 positional join t22 positional join t100 positional join t82 positional join t28 positional join t72 positional join t81 positional join t54;
+
+create or replace temp table t124 as
+select
     (case when stock_row > 3 then (case when list_count(list_prepend(c1643, p_c1643[1:3])) = 4 then (list_sum(list_transform(list_prepend(c1643, p_c1643[1:3]), lambda value, place: (5 - place) * value))) / 10 end) end) as c1644,
     (case when c1654 and c1655 then case when isfinite(c1650) then round(c1650, 12) end else null end) as c1656,
     ((case when c1678 and c1682 then case when isfinite(c1674) then round(c1674, 12) end else null end) * 8193 - ((case when c1678 and c1682 then case when isfinite(c1674) then round(c1674, 12) end else null end) * 8193 - (case when c1678 and c1682 then case when isfinite(c1674) then round(c1674, 12) end else null end))) as c1683,
@@ -36142,13 +36140,13 @@ select
     (case when stock_row > 59 then rows_17(c1939, p_c1939) end) as c1945,
     (case when stock_row > 59 then (len(list_filter(list_prepend(c1939, p_c1939[1:59]), lambda value: (value * 8193 - (value * 8193 - value)) <> (c1939 * 8193 - (c1939 * 8193 - c1939)))) > 0) end) as c1964,
     (case when c2030 and c2036 then case when isfinite((case when stock_row > 228 then (c2022 / nullif(sqrt(c2023) * sqrt(c2024), 0)) end)) then round((case when stock_row > 228 then (c2022 / nullif(sqrt(c2023) * sqrt(c2024), 0)) end), 12) end else null end) as c2037,
-    (case when stock_row > 5 then (case when list_count(list_prepend(c2073, p_c2073[1:5])) = 6 then (list_sum(list_transform(list_prepend(c2073, p_c2073[1:5]), lambda value, place: (7 - place) * value))) / 21 end) end) as c2074
-from factor_today positional join factor_past positional join t114 positional join t85 positional join t31 positional join t113 positional join t57 positional join t102 positional join t56 positional join t83 positional join t101;
-
-create or replace temp table t124 as
-select
+    (case when stock_row > 5 then (case when list_count(list_prepend(c2073, p_c2073[1:5])) = 6 then (list_sum(list_transform(list_prepend(c2073, p_c2073[1:5]), lambda value, place: (7 - place) * value))) / 21 end) end) as c2074,
     (case when c2167 and c2173 then case when isfinite((case when stock_row > 69 then (c2164 / nullif(sqrt(c2165) * sqrt(c2166), 0)) end)) then round((case when stock_row > 69 then (c2164 / nullif(sqrt(c2165) * sqrt(c2166), 0)) end), 12) end else null end) as c2174,
-    (case when stock_row > 16 then (case when list_count(list_prepend(c2203, p_c2203[1:16])) = 17 then (list_sum(list_transform(list_prepend(c2203, p_c2203[1:16]), lambda value, place: (18 - place) * value))) / 153 end) end) as c2204,
+    (case when stock_row > 16 then (case when list_count(list_prepend(c2203, p_c2203[1:16])) = 17 then (list_sum(list_transform(list_prepend(c2203, p_c2203[1:16]), lambda value, place: (18 - place) * value))) / 153 end) end) as c2204
+from factor_today positional join factor_past positional join t121 positional join t60 positional join t85 positional join t115 positional join t103 positional join t31 positional join t114 positional join t57 positional join t102;
+
+create or replace temp table t125 as
+select
     (case when c2225 and c2229 then case when isfinite(c2224) then round(c2224, 12) end else null end) as c2230,
     (case when stock_row > 3 then (case when list_count(list_prepend(c2265, p_c2265[1:3])) = 4 then (list_sum(list_transform(list_prepend(c2265, p_c2265[1:3]), lambda value, place: (5 - place) * value))) / 10 end) end) as c2266,
     (case when stock_row > 4 then (case when list_count(list_prepend(c2396, p_c2396[1:4])) = 5 then (list_sum(list_transform(list_prepend(c2396, p_c2396[1:4]), lambda value, place: (6 - place) * value))) / 15 end) end) as c2397,
@@ -36162,135 +36160,139 @@ select
     (case when stock_row > 9 then (case when list_count(list_prepend(c2699, p_c2699[1:9])) = 10 then (list_sum(list_transform(list_prepend(c2699, p_c2699[1:9]), lambda value, place: (11 - place) * value))) / 55 end) end) as c2700,
     (case when stock_row > 2 then (case when list_count(list_prepend(c2709, p_c2709[1:2])) = 3 then (list_sum(list_transform(list_prepend(c2709, p_c2709[1:2]), lambda value, place: (4 - place) * value))) / 6 end) end) as c2710,
     (c2733 * 8193 - (c2733 * 8193 - c2733)) as c2734,
-    ((case when c2760 and c2765 then case when isfinite(c2755) then round(c2755, 12) end else null end) * 8193 - ((case when c2760 and c2765 then case when isfinite(c2755) then round(c2755, 12) end else null end) * 8193 - (case when c2760 and c2765 then case when isfinite(c2755) then round(c2755, 12) end else null end))) as c2766
-from factor_today positional join factor_past positional join t115 positional join t65 positional join t105 positional join t88 positional join t35 positional join t42 positional join t120 positional join t27 positional join t87 positional join t53 positional join t114 positional join t61 positional join t103 positional join t60 positional join t85;
-
-create or replace temp table t125 as
-select
+    ((case when c2760 and c2765 then case when isfinite(c2755) then round(c2755, 12) end else null end) * 8193 - ((case when c2760 and c2765 then case when isfinite(c2755) then round(c2755, 12) end else null end) * 8193 - (case when c2760 and c2765 then case when isfinite(c2755) then round(c2755, 12) end else null end))) as c2766,
     (case when stock_row > 85 then (rows_71(c1442, p_c1442, c2771, p_c2771, c1449, c2776) / nullif(sqrt(c1455) * sqrt(list_sum(list_transform(list_prepend(c2771, p_c2771[1:7]), lambda value: (value - c2776) * (value - c2776)))), 0)) end) as c2777,
-    case when c2821 is not null then case when k_c2822 is null then c2821 else 0.03333333333333333::double * c2821 + 0.9666666666666667::double * k_c2822 end end as c2822,
+    case when c2821 is not null then case when k_c2822 is null then c2821 else 0.03333333333333333::double * c2821 + 0.9666666666666667::double * k_c2822 end end as c2822
+from factor_today positional join factor_past positional join t116 positional join t100 positional join t88 positional join t29 positional join t82 positional join t65 positional join t105 positional join t35 positional join t42 positional join t121 positional join t27 positional join t87 positional join t53 positional join t115 positional join t61 positional join t103;
+
+create or replace temp table t126 as
+select
     case when c2901 is not null then case when k_c2902 is null then c2901 else 0.1111111111111111::double * c2901 + 0.8888888888888888::double * k_c2902 end end as c2902,
     ((c3013 / 12) - (c3015 / 26)) as c3016,
     (case when c1151 and c3053 then case when isfinite((c3046 / nullif(sqrt(c1144) * sqrt(c3047), 0))) then round((c3046 / nullif(sqrt(c1144) * sqrt(c3047), 0)), 12) end else null end) as c3054,
     coalesce(c3158, false) as c3159,
     coalesce(c3161, false) as c3162,
     (case when ((case when stock_row > 1 then p_c3168[1] end) <= 0.2::double) is not null and (case when stock_row > 19 then ((c247 + ((case when c250 then sqrt(c248 / 19) else 0 end) * 2)) < close) end) is not null then (((case when stock_row > 1 then p_c3168[1] end) <= 0.2::double) and (case when stock_row > 19 then ((c247 + ((case when c250 then sqrt(c248 / 19) else 0 end) * 2)) < close) end)) end) as c3169
-from factor_today positional join factor_past positional join t22 positional join t48 positional join t117 positional join t80 positional join t90 positional join t99 positional join t116 positional join t115 positional join t100 positional join t88 positional join t29 positional join t82;
+from factor_today positional join factor_past positional join t22 positional join t48 positional join t118 positional join t80 positional join t90 positional join t99 positional join t117;
 
-create or replace temp table t126 as
-select c523, c624, c638, c744, c762, c870, c1072, c1126
+create or replace temp table t127 as
+select c155, c177, c523, c624, c638, c744, c762, c870
 from (
 select
     place,
-    case when v0 is not null then (rank() over (order by v0) + round(cume_dist() over (order by v0) * day_rows)) / (2 * count(v0) over (order by v0 rows between unbounded preceding and unbounded following)) end as c523,
-    ((coalesce(sum(case when abs(v1) < 9.5367431640625e-07::double then (v1 * 1.329227995784916e+36::double)::hugeint end) over (partition by industry_l3)::double / 1.329227995784916e+36::double, 0) + coalesce(sum(case when abs(v1) < 1099511627776.0::double and abs(v1) >= 9.5367431640625e-07::double then (v1 * 4.722366482869645e+21::double)::hugeint end) over (partition by industry_l3)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v1) < 1.2676506002282294e+30::double and abs(v1) >= 1099511627776.0::double then (v1 * 4096.0::double)::hugeint end) over (partition by industry_l3)::double / 4096.0::double, 0) + coalesce(sum(case when abs(v1) >= 1.2676506002282294e+30::double then v1 end) over (partition by industry_l3), 0)) / nullif(count(v1) over (partition by industry_l3), 0)) as c624,
-    case when v2 is not null then (rank() over (order by v2) + round(cume_dist() over (order by v2) * day_rows)) / (2 * count(v2) over (order by v2 rows between unbounded preceding and unbounded following)) end as c638,
-    case when v3 is not null then (rank() over (order by v3) + round(cume_dist() over (order by v3) * day_rows)) / (2 * count(v3) over (order by v3 rows between unbounded preceding and unbounded following)) end as c744,
-    case when v4 is not null then (rank() over (order by v4) + round(cume_dist() over (order by v4) * day_rows)) / (2 * count(v4) over (order by v4 rows between unbounded preceding and unbounded following)) end as c762,
-    case when v5 is not null then (rank() over (order by v5) + round(cume_dist() over (order by v5) * day_rows)) / (2 * count(v5) over (order by v5 rows between unbounded preceding and unbounded following)) end as c870,
-    case when v6 is not null then (rank() over (order by v6) + round(cume_dist() over (order by v6) * day_rows)) / (2 * count(v6) over (order by v6 rows between unbounded preceding and unbounded following)) end as c1072,
-    case when v7 is not null then (rank() over (order by v7) + round(cume_dist() over (order by v7) * day_rows)) / (2 * count(v7) over (order by v7 rows between unbounded preceding and unbounded following)) end as c1126
+    case when v0 is not null then (rank() over (order by v0) + round(cume_dist() over (order by v0) * day_rows)) / (2 * count(v0) over (order by v0 rows between unbounded preceding and unbounded following)) end as c155,
+    case when v1 is not null then (rank() over (order by v1) + round(cume_dist() over (order by v1) * day_rows)) / (2 * count(v1) over (order by v1 rows between unbounded preceding and unbounded following)) end as c177,
+    case when v2 is not null then (rank() over (order by v2) + round(cume_dist() over (order by v2) * day_rows)) / (2 * count(v2) over (order by v2 rows between unbounded preceding and unbounded following)) end as c523,
+    ((coalesce(sum(case when abs(v3) < 9.5367431640625e-07::double then (v3 * 1.329227995784916e+36::double)::hugeint end) over (partition by industry_l3)::double / 1.329227995784916e+36::double, 0) + coalesce(sum(case when abs(v3) < 1099511627776.0::double and abs(v3) >= 9.5367431640625e-07::double then (v3 * 4.722366482869645e+21::double)::hugeint end) over (partition by industry_l3)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v3) < 1.2676506002282294e+30::double and abs(v3) >= 1099511627776.0::double then (v3 * 4096.0::double)::hugeint end) over (partition by industry_l3)::double / 4096.0::double, 0) + coalesce(sum(case when abs(v3) >= 1.2676506002282294e+30::double then v3 end) over (partition by industry_l3), 0)) / nullif(count(v3) over (partition by industry_l3), 0)) as c624,
+    case when v4 is not null then (rank() over (order by v4) + round(cume_dist() over (order by v4) * day_rows)) / (2 * count(v4) over (order by v4 rows between unbounded preceding and unbounded following)) end as c638,
+    case when v5 is not null then (rank() over (order by v5) + round(cume_dist() over (order by v5) * day_rows)) / (2 * count(v5) over (order by v5 rows between unbounded preceding and unbounded following)) end as c744,
+    case when v6 is not null then (rank() over (order by v6) + round(cume_dist() over (order by v6) * day_rows)) / (2 * count(v6) over (order by v6 rows between unbounded preceding and unbounded following)) end as c762,
+    case when v7 is not null then (rank() over (order by v7) + round(cume_dist() over (order by v7) * day_rows)) / (2 * count(v7) over (order by v7 rows between unbounded preceding and unbounded following)) end as c870
 from (
 select
     day_rows,
     industry_l3,
     place,
     day,
-    ((case when c512 and c522 then case when isfinite(c508) then round(c508, 12) end else null end) * 8193 - ((case when c512 and c522 then case when isfinite(c508) then round(c508, 12) end else null end) * 8193 - (case when c512 and c522 then case when isfinite(c508) then round(c508, 12) end else null end))) as v0,
-    ((case when stock_row > 1 then ((case when c613 and c623 then case when isfinite(c603) then round(c603, 12) end else null end) * c118) end) / nullif(close, 0)) as v1,
-    ((case when c153 and c637 then case when isfinite(c636) then round(c636, 12) end else null end) * 8193 - ((case when c153 and c637 then case when isfinite(c636) then round(c636, 12) end else null end) * 8193 - (case when c153 and c637 then case when isfinite(c636) then round(c636, 12) end else null end))) as v2,
-    (c743 * 8193 - (c743 * 8193 - c743)) as v3,
-    ((case when c760 and c761 then case when isfinite(c754) then round(c754, 12) end else null end) * 8193 - ((case when c760 and c761 then case when isfinite(c754) then round(c754, 12) end else null end) * 8193 - (case when c760 and c761 then case when isfinite(c754) then round(c754, 12) end else null end))) as v4,
-    ((case when c864 and c869 then case when isfinite(c859) then round(c859, 12) end else null end) * 8193 - ((case when c864 and c869 then case when isfinite(c859) then round(c859, 12) end else null end) * 8193 - (case when c864 and c869 then case when isfinite(c859) then round(c859, 12) end else null end))) as v5,
-    ((case when stock_row > 1 then (case when list_count(list_prepend(c1071, p_c1071[1:1])) = 2 then (list_sum(list_transform(list_prepend(c1071, p_c1071[1:1]), lambda value, place: (3 - place) * value))) / 3 end) end) * 8193 - ((case when stock_row > 1 then (case when list_count(list_prepend(c1071, p_c1071[1:1])) = 2 then (list_sum(list_transform(list_prepend(c1071, p_c1071[1:1]), lambda value, place: (3 - place) * value))) / 3 end) end) * 8193 - (case when stock_row > 1 then (case when list_count(list_prepend(c1071, p_c1071[1:1])) = 2 then (list_sum(list_transform(list_prepend(c1071, p_c1071[1:1]), lambda value, place: (3 - place) * value))) / 3 end) end))) as v6,
-    (c1125 * 8193 - (c1125 * 8193 - c1125)) as v7
-from factor_today positional join factor_past positional join t111 positional join t79 positional join t26 positional join t110 positional join t78 positional join t25 positional join t47 positional join t50 positional join t21 positional join t24 positional join t49
-)
-)
-order by place;
-
-create or replace temp table t127 as
-select c1202, c1230, c1294, c1394, c1744, c1755, c1772, c1828
-from (
-select
-    place,
-    case when v0 is not null then (rank() over (order by v0) + round(cume_dist() over (order by v0) * day_rows)) / (2 * count(v0) over (order by v0 rows between unbounded preceding and unbounded following)) end as c1202,
-    case when v1 is not null then (rank() over (order by v1) + round(cume_dist() over (order by v1) * day_rows)) / (2 * count(v1) over (order by v1 rows between unbounded preceding and unbounded following)) end as c1230,
-    case when v2 is not null then (rank() over (order by v2) + round(cume_dist() over (order by v2) * day_rows)) / (2 * count(v2) over (order by v2 rows between unbounded preceding and unbounded following)) end as c1294,
-    case when v3 is not null then (rank() over (order by v3) + round(cume_dist() over (order by v3) * day_rows)) / (2 * count(v3) over (order by v3 rows between unbounded preceding and unbounded following)) end as c1394,
-    case when v4 is not null then (rank() over (order by v4) + round(cume_dist() over (order by v4) * day_rows)) / (2 * count(v4) over (order by v4 rows between unbounded preceding and unbounded following)) end as c1744,
-    case when count(v5) over () > 0 then (coalesce(sum(case when abs(abs(v5)) < 9.5367431640625e-07::double then (abs(v5) * 1.329227995784916e+36::double)::hugeint end) over ()::double / 1.329227995784916e+36::double, 0) + coalesce(sum(case when abs(abs(v5)) < 1099511627776.0::double and abs(abs(v5)) >= 9.5367431640625e-07::double then (abs(v5) * 4.722366482869645e+21::double)::hugeint end) over ()::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(abs(v5)) < 1.2676506002282294e+30::double and abs(abs(v5)) >= 1099511627776.0::double then (abs(v5) * 4096.0::double)::hugeint end) over ()::double / 4096.0::double, 0) + coalesce(sum(case when abs(abs(v5)) >= 1.2676506002282294e+30::double then abs(v5) end) over (), 0)) end as c1755,
-    case when count(v6) over () > 0 then (coalesce(sum(case when abs(abs(v6)) < 9.5367431640625e-07::double then (abs(v6) * 1.329227995784916e+36::double)::hugeint end) over ()::double / 1.329227995784916e+36::double, 0) + coalesce(sum(case when abs(abs(v6)) < 1099511627776.0::double and abs(abs(v6)) >= 9.5367431640625e-07::double then (abs(v6) * 4.722366482869645e+21::double)::hugeint end) over ()::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(abs(v6)) < 1.2676506002282294e+30::double and abs(abs(v6)) >= 1099511627776.0::double then (abs(v6) * 4096.0::double)::hugeint end) over ()::double / 4096.0::double, 0) + coalesce(sum(case when abs(abs(v6)) >= 1.2676506002282294e+30::double then abs(v6) end) over (), 0)) end as c1772,
-    case when v7 is not null then (rank() over (order by v7) + round(cume_dist() over (order by v7) * day_rows)) / (2 * count(v7) over (order by v7 rows between unbounded preceding and unbounded following)) end as c1828
-from (
-select
-    day_rows,
-    place,
-    day,
-    (c1201 * 8193 - (c1201 * 8193 - c1201)) as v0,
-    ((case when c1224 and c1229 then case when isfinite(c1219) then round(c1219, 12) end else null end) * 8193 - ((case when c1224 and c1229 then case when isfinite(c1219) then round(c1219, 12) end else null end) * 8193 - (case when c1224 and c1229 then case when isfinite(c1219) then round(c1219, 12) end else null end))) as v1,
-    ((case when c1292 and c1293 then case when isfinite(c1287) then round(c1287, 12) end else null end) * 8193 - ((case when c1292 and c1293 then case when isfinite(c1287) then round(c1287, 12) end else null end) * 8193 - (case when c1292 and c1293 then case when isfinite(c1287) then round(c1287, 12) end else null end))) as v2,
-    ((case when c1388 and c1393 then case when isfinite(c1383) then round(c1383, 12) end else null end) * 8193 - ((case when c1388 and c1393 then case when isfinite(c1383) then round(c1383, 12) end else null end) * 8193 - (case when c1388 and c1393 then case when isfinite(c1383) then round(c1383, 12) end else null end))) as v3,
-    ((case when c1738 and c1743 then case when isfinite(c1737) then round(c1737, 12) end else null end) * 8193 - ((case when c1738 and c1743 then case when isfinite(c1737) then round(c1737, 12) end else null end) * 8193 - (case when c1738 and c1743 then case when isfinite(c1737) then round(c1737, 12) end else null end))) as v4,
-    (case when industry_l3 is not null then (case when industry_l3 is not null then c707 - c1753 end) - c1754 end) as v5,
-    (case when industry_l3 is not null then ((case when c1762 and c1767 then case when isfinite(c1761) then round(c1761, 12) end else null end) - c1770) - c1771 end) as v6,
-    (c1827 * 8193 - (c1827 * 8193 - c1827)) as v7
-from factor_today positional join factor_past positional join t113 positional join t119 positional join t73 positional join t102 positional join t30 positional join t84 positional join t92 positional join t109 positional join t57 positional join t112 positional join t82 positional join t55 positional join t81 positional join t28 positional join t54
+    (c154 * 8193 - (c154 * 8193 - c154)) as v0,
+    (c176 * 8193 - (c176 * 8193 - c176)) as v1,
+    ((case when c512 and c522 then case when isfinite(c508) then round(c508, 12) end else null end) * 8193 - ((case when c512 and c522 then case when isfinite(c508) then round(c508, 12) end else null end) * 8193 - (case when c512 and c522 then case when isfinite(c508) then round(c508, 12) end else null end))) as v2,
+    ((case when stock_row > 1 then ((case when c613 and c623 then case when isfinite(c603) then round(c603, 12) end else null end) * c118) end) / nullif(close, 0)) as v3,
+    ((case when c153 and c637 then case when isfinite(c636) then round(c636, 12) end else null end) * 8193 - ((case when c153 and c637 then case when isfinite(c636) then round(c636, 12) end else null end) * 8193 - (case when c153 and c637 then case when isfinite(c636) then round(c636, 12) end else null end))) as v4,
+    (c743 * 8193 - (c743 * 8193 - c743)) as v5,
+    ((case when c760 and c761 then case when isfinite(c754) then round(c754, 12) end else null end) * 8193 - ((case when c760 and c761 then case when isfinite(c754) then round(c754, 12) end else null end) * 8193 - (case when c760 and c761 then case when isfinite(c754) then round(c754, 12) end else null end))) as v6,
+    ((case when c864 and c869 then case when isfinite(c859) then round(c859, 12) end else null end) * 8193 - ((case when c864 and c869 then case when isfinite(c859) then round(c859, 12) end else null end) * 8193 - (case when c864 and c869 then case when isfinite(c859) then round(c859, 12) end else null end))) as v7
+from factor_today positional join factor_past positional join t112 positional join t79 positional join t26 positional join t111 positional join t78 positional join t25 positional join t47 positional join t50 positional join t21 positional join t24 positional join t49
 )
 )
 order by place;
 
 create or replace temp table t128 as
-select c1993, c2099, c2217, c2278, c2307, c2345, c2444, c2524
+select c1072, c1126, c1202, c1230, c1294, c1394, c1744, c1755
 from (
 select
     place,
-    case when v0 is not null then (rank() over (order by v0) + round(cume_dist() over (order by v0) * day_rows)) / (2 * count(v0) over (order by v0 rows between unbounded preceding and unbounded following)) end as c1993,
-    case when v1 is not null then (rank() over (order by v1) + round(cume_dist() over (order by v1) * day_rows)) / (2 * count(v1) over (order by v1 rows between unbounded preceding and unbounded following)) end as c2099,
-    case when v2 is not null then (rank() over (order by v2) + round(cume_dist() over (order by v2) * day_rows)) / (2 * count(v2) over (order by v2 rows between unbounded preceding and unbounded following)) end as c2217,
-    case when v3 is not null then (rank() over (order by v3) + round(cume_dist() over (order by v3) * day_rows)) / (2 * count(v3) over (order by v3 rows between unbounded preceding and unbounded following)) end as c2278,
-    case when v4 is not null then (rank() over (order by v4) + round(cume_dist() over (order by v4) * day_rows)) / (2 * count(v4) over (order by v4 rows between unbounded preceding and unbounded following)) end as c2307,
-    case when v5 is not null then (rank() over (order by v5) + round(cume_dist() over (order by v5) * day_rows)) / (2 * count(v5) over (order by v5 rows between unbounded preceding and unbounded following)) end as c2345,
-    case when v6 is not null then (rank() over (order by v6) + round(cume_dist() over (order by v6) * day_rows)) / (2 * count(v6) over (order by v6 rows between unbounded preceding and unbounded following)) end as c2444,
-    case when v7 is not null then (rank() over (order by v7) + round(cume_dist() over (order by v7) * day_rows)) / (2 * count(v7) over (order by v7 rows between unbounded preceding and unbounded following)) end as c2524
+    case when v0 is not null then (rank() over (order by v0) + round(cume_dist() over (order by v0) * day_rows)) / (2 * count(v0) over (order by v0 rows between unbounded preceding and unbounded following)) end as c1072,
+    case when v1 is not null then (rank() over (order by v1) + round(cume_dist() over (order by v1) * day_rows)) / (2 * count(v1) over (order by v1 rows between unbounded preceding and unbounded following)) end as c1126,
+    case when v2 is not null then (rank() over (order by v2) + round(cume_dist() over (order by v2) * day_rows)) / (2 * count(v2) over (order by v2 rows between unbounded preceding and unbounded following)) end as c1202,
+    case when v3 is not null then (rank() over (order by v3) + round(cume_dist() over (order by v3) * day_rows)) / (2 * count(v3) over (order by v3 rows between unbounded preceding and unbounded following)) end as c1230,
+    case when v4 is not null then (rank() over (order by v4) + round(cume_dist() over (order by v4) * day_rows)) / (2 * count(v4) over (order by v4 rows between unbounded preceding and unbounded following)) end as c1294,
+    case when v5 is not null then (rank() over (order by v5) + round(cume_dist() over (order by v5) * day_rows)) / (2 * count(v5) over (order by v5 rows between unbounded preceding and unbounded following)) end as c1394,
+    case when v6 is not null then (rank() over (order by v6) + round(cume_dist() over (order by v6) * day_rows)) / (2 * count(v6) over (order by v6 rows between unbounded preceding and unbounded following)) end as c1744,
+    case when count(v7) over () > 0 then (coalesce(sum(case when abs(abs(v7)) < 9.5367431640625e-07::double then (abs(v7) * 1.329227995784916e+36::double)::hugeint end) over ()::double / 1.329227995784916e+36::double, 0) + coalesce(sum(case when abs(abs(v7)) < 1099511627776.0::double and abs(abs(v7)) >= 9.5367431640625e-07::double then (abs(v7) * 4.722366482869645e+21::double)::hugeint end) over ()::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(abs(v7)) < 1.2676506002282294e+30::double and abs(abs(v7)) >= 1099511627776.0::double then (abs(v7) * 4096.0::double)::hugeint end) over ()::double / 4096.0::double, 0) + coalesce(sum(case when abs(abs(v7)) >= 1.2676506002282294e+30::double then abs(v7) end) over (), 0)) end as c1755
 from (
 select
     day_rows,
     place,
     day,
-    (c1992 * 8193 - (c1992 * 8193 - c1992)) as v0,
-    (c2098 * 8193 - (c2098 * 8193 - c2098)) as v1,
-    (c2216 * 8193 - (c2216 * 8193 - c2216)) as v2,
-    (c2277 * 8193 - (c2277 * 8193 - c2277)) as v3,
-    ((case when c2301 and c2306 then case when isfinite(c2296) then round(c2296, 12) end else null end) * 8193 - ((case when c2301 and c2306 then case when isfinite(c2296) then round(c2296, 12) end else null end) * 8193 - (case when c2301 and c2306 then case when isfinite(c2296) then round(c2296, 12) end else null end))) as v4,
-    (c2344 * 8193 - (c2344 * 8193 - c2344)) as v5,
-    (c2443 * 8193 - (c2443 * 8193 - c2443)) as v6,
-    ((case when c2523 and c1393 then case when isfinite(c2518) then round(c2518, 12) end else null end) * 8193 - ((case when c2523 and c1393 then case when isfinite(c2518) then round(c2518, 12) end else null end) * 8193 - (case when c2523 and c1393 then case when isfinite(c2518) then round(c2518, 12) end else null end))) as v7
-from factor_today positional join factor_past positional join t115 positional join t87 positional join t55 positional join t114 positional join t61 positional join t86
+    ((case when stock_row > 1 then (case when list_count(list_prepend(c1071, p_c1071[1:1])) = 2 then (list_sum(list_transform(list_prepend(c1071, p_c1071[1:1]), lambda value, place: (3 - place) * value))) / 3 end) end) * 8193 - ((case when stock_row > 1 then (case when list_count(list_prepend(c1071, p_c1071[1:1])) = 2 then (list_sum(list_transform(list_prepend(c1071, p_c1071[1:1]), lambda value, place: (3 - place) * value))) / 3 end) end) * 8193 - (case when stock_row > 1 then (case when list_count(list_prepend(c1071, p_c1071[1:1])) = 2 then (list_sum(list_transform(list_prepend(c1071, p_c1071[1:1]), lambda value, place: (3 - place) * value))) / 3 end) end))) as v0,
+    (c1125 * 8193 - (c1125 * 8193 - c1125)) as v1,
+    (c1201 * 8193 - (c1201 * 8193 - c1201)) as v2,
+    ((case when c1224 and c1229 then case when isfinite(c1219) then round(c1219, 12) end else null end) * 8193 - ((case when c1224 and c1229 then case when isfinite(c1219) then round(c1219, 12) end else null end) * 8193 - (case when c1224 and c1229 then case when isfinite(c1219) then round(c1219, 12) end else null end))) as v3,
+    ((case when c1292 and c1293 then case when isfinite(c1287) then round(c1287, 12) end else null end) * 8193 - ((case when c1292 and c1293 then case when isfinite(c1287) then round(c1287, 12) end else null end) * 8193 - (case when c1292 and c1293 then case when isfinite(c1287) then round(c1287, 12) end else null end))) as v4,
+    ((case when c1388 and c1393 then case when isfinite(c1383) then round(c1383, 12) end else null end) * 8193 - ((case when c1388 and c1393 then case when isfinite(c1383) then round(c1383, 12) end else null end) * 8193 - (case when c1388 and c1393 then case when isfinite(c1383) then round(c1383, 12) end else null end))) as v5,
+    ((case when c1738 and c1743 then case when isfinite(c1737) then round(c1737, 12) end else null end) * 8193 - ((case when c1738 and c1743 then case when isfinite(c1737) then round(c1737, 12) end else null end) * 8193 - (case when c1738 and c1743 then case when isfinite(c1737) then round(c1737, 12) end else null end))) as v6,
+    (case when industry_l3 is not null then (case when industry_l3 is not null then c707 - c1753 end) - c1754 end) as v7
+from factor_today positional join factor_past positional join t120 positional join t92 positional join t110 positional join t114 positional join t57 positional join t84 positional join t113 positional join t82 positional join t55 positional join t81 positional join t28 positional join t54 positional join t112
 )
 )
 order by place;
 
 create or replace temp table t129 as
-select c2656, c2838
+select c1772, c1828, c1993, c2099, c2217, c2278, c2307, c2345
 from (
 select
     place,
-    case when v0 is not null then (rank() over (order by v0) + round(cume_dist() over (order by v0) * day_rows)) / (2 * count(v0) over (order by v0 rows between unbounded preceding and unbounded following)) end as c2656,
-    case when v1 is not null then (rank() over (order by v1) + round(cume_dist() over (order by v1) * day_rows)) / (2 * count(v1) over (order by v1 rows between unbounded preceding and unbounded following)) end as c2838
+    case when count(v0) over () > 0 then (coalesce(sum(case when abs(abs(v0)) < 9.5367431640625e-07::double then (abs(v0) * 1.329227995784916e+36::double)::hugeint end) over ()::double / 1.329227995784916e+36::double, 0) + coalesce(sum(case when abs(abs(v0)) < 1099511627776.0::double and abs(abs(v0)) >= 9.5367431640625e-07::double then (abs(v0) * 4.722366482869645e+21::double)::hugeint end) over ()::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(abs(v0)) < 1.2676506002282294e+30::double and abs(abs(v0)) >= 1099511627776.0::double then (abs(v0) * 4096.0::double)::hugeint end) over ()::double / 4096.0::double, 0) + coalesce(sum(case when abs(abs(v0)) >= 1.2676506002282294e+30::double then abs(v0) end) over (), 0)) end as c1772,
+    case when v1 is not null then (rank() over (order by v1) + round(cume_dist() over (order by v1) * day_rows)) / (2 * count(v1) over (order by v1 rows between unbounded preceding and unbounded following)) end as c1828,
+    case when v2 is not null then (rank() over (order by v2) + round(cume_dist() over (order by v2) * day_rows)) / (2 * count(v2) over (order by v2 rows between unbounded preceding and unbounded following)) end as c1993,
+    case when v3 is not null then (rank() over (order by v3) + round(cume_dist() over (order by v3) * day_rows)) / (2 * count(v3) over (order by v3 rows between unbounded preceding and unbounded following)) end as c2099,
+    case when v4 is not null then (rank() over (order by v4) + round(cume_dist() over (order by v4) * day_rows)) / (2 * count(v4) over (order by v4 rows between unbounded preceding and unbounded following)) end as c2217,
+    case when v5 is not null then (rank() over (order by v5) + round(cume_dist() over (order by v5) * day_rows)) / (2 * count(v5) over (order by v5 rows between unbounded preceding and unbounded following)) end as c2278,
+    case when v6 is not null then (rank() over (order by v6) + round(cume_dist() over (order by v6) * day_rows)) / (2 * count(v6) over (order by v6 rows between unbounded preceding and unbounded following)) end as c2307,
+    case when v7 is not null then (rank() over (order by v7) + round(cume_dist() over (order by v7) * day_rows)) / (2 * count(v7) over (order by v7 rows between unbounded preceding and unbounded following)) end as c2345
 from (
 select
     day_rows,
     place,
     day,
-    ((case when c2649 and c2655 then case when isfinite(c2643) then round(c2643, 12) end else null end) * 8193 - ((case when c2649 and c2655 then case when isfinite(c2643) then round(c2643, 12) end else null end) * 8193 - (case when c2649 and c2655 then case when isfinite(c2643) then round(c2643, 12) end else null end))) as v0,
-    ((case when c2832 and c2837 then case when isfinite(c2831) then round(c2831, 12) end else null end) * 8193 - ((case when c2832 and c2837 then case when isfinite(c2831) then round(c2831, 12) end else null end) * 8193 - (case when c2832 and c2837 then case when isfinite(c2831) then round(c2831, 12) end else null end))) as v1
-from factor_today positional join factor_past positional join t116 positional join t12 positional join t89 positional join t115 positional join t64 positional join t88
+    (case when industry_l3 is not null then ((case when c1762 and c1767 then case when isfinite(c1761) then round(c1761, 12) end else null end) - c1770) - c1771 end) as v0,
+    (c1827 * 8193 - (c1827 * 8193 - c1827)) as v1,
+    (c1992 * 8193 - (c1992 * 8193 - c1992)) as v2,
+    (c2098 * 8193 - (c2098 * 8193 - c2098)) as v3,
+    (c2216 * 8193 - (c2216 * 8193 - c2216)) as v4,
+    (c2277 * 8193 - (c2277 * 8193 - c2277)) as v5,
+    ((case when c2301 and c2306 then case when isfinite(c2296) then round(c2296, 12) end else null end) * 8193 - ((case when c2301 and c2306 then case when isfinite(c2296) then round(c2296, 12) end else null end) * 8193 - (case when c2301 and c2306 then case when isfinite(c2296) then round(c2296, 12) end else null end))) as v6,
+    (c2344 * 8193 - (c2344 * 8193 - c2344)) as v7
+from factor_today positional join factor_past positional join t115 positional join t61 positional join t86 positional join t114 positional join t120 positional join t73 positional join t102 positional join t30 positional join t84
 )
 )
 order by place;
 
 create or replace temp table t130 as
+select c2444, c2524, c2656, c2838
+from (
+select
+    place,
+    case when v0 is not null then (rank() over (order by v0) + round(cume_dist() over (order by v0) * day_rows)) / (2 * count(v0) over (order by v0 rows between unbounded preceding and unbounded following)) end as c2444,
+    case when v1 is not null then (rank() over (order by v1) + round(cume_dist() over (order by v1) * day_rows)) / (2 * count(v1) over (order by v1 rows between unbounded preceding and unbounded following)) end as c2524,
+    case when v2 is not null then (rank() over (order by v2) + round(cume_dist() over (order by v2) * day_rows)) / (2 * count(v2) over (order by v2 rows between unbounded preceding and unbounded following)) end as c2656,
+    case when v3 is not null then (rank() over (order by v3) + round(cume_dist() over (order by v3) * day_rows)) / (2 * count(v3) over (order by v3 rows between unbounded preceding and unbounded following)) end as c2838
+from (
+select
+    day_rows,
+    place,
+    day,
+    (c2443 * 8193 - (c2443 * 8193 - c2443)) as v0,
+    ((case when c2523 and c1393 then case when isfinite(c2518) then round(c2518, 12) end else null end) * 8193 - ((case when c2523 and c1393 then case when isfinite(c2518) then round(c2518, 12) end else null end) * 8193 - (case when c2523 and c1393 then case when isfinite(c2518) then round(c2518, 12) end else null end))) as v1,
+    ((case when c2649 and c2655 then case when isfinite(c2643) then round(c2643, 12) end else null end) * 8193 - ((case when c2649 and c2655 then case when isfinite(c2643) then round(c2643, 12) end else null end) * 8193 - (case when c2649 and c2655 then case when isfinite(c2643) then round(c2643, 12) end else null end))) as v2,
+    ((case when c2832 and c2837 then case when isfinite(c2831) then round(c2831, 12) end else null end) * 8193 - ((case when c2832 and c2837 then case when isfinite(c2831) then round(c2831, 12) end else null end) * 8193 - (case when c2832 and c2837 then case when isfinite(c2831) then round(c2831, 12) end else null end))) as v3
+from factor_today positional join factor_past positional join t117 positional join t12 positional join t89 positional join t116 positional join t64 positional join t88 positional join t87 positional join t55
+)
+)
+order by place;
+
+create or replace temp table t131 as
 select
     (case when stock_row > 4 then (case when list_count(list_prepend(c638, p_c638[1:4])) = 5 then list_max(list_prepend(c638, p_c638[1:4])) end) end) as c641,
     (case when stock_row > 4 then (case when list_count(list_prepend(c687, p_c687[1:4])) = 5 then ((6 + list_sum(list_transform(list_prepend(c687, p_c687[1:4]), lambda value: sign(c687 - value)))) / 10) end) end) as c688,
@@ -36308,9 +36310,9 @@ select
     (c1486 * 8193 - (c1486 * 8193 - c1486)) as c1487,
     (case when stock_row > 2 then (case when list_count(list_prepend(c1505, p_c1505[1:2])) = 3 then ((4 + list_sum(list_transform(list_prepend(c1505, p_c1505[1:2]), lambda value: sign(c1505 - value)))) / 6) end) end) as c1506,
     (case when stock_row > 2 then (case when list_count(list_prepend(c1516, p_c1516[1:2])) = 3 then (list_sum(list_transform(list_prepend(c1516, p_c1516[1:2]), lambda value, place: (4 - place) * value))) / 6 end) end) as c1517
-from factor_today positional join factor_past positional join t122 positional join t55 positional join t100 positional join t29 positional join t119 positional join t127 positional join t126 positional join t52 positional join t99 positional join t121;
+from factor_today positional join factor_past positional join t123 positional join t55 positional join t100 positional join t29 positional join t120 positional join t128 positional join t127 positional join t52 positional join t99 positional join t122;
 
-create or replace temp table t131 as
+create or replace temp table t132 as
 select
     (case when stock_row > 5 then (case when list_count(list_prepend(c1542, p_c1542[1:5])) = 6 then (list_sum(list_transform(list_prepend(c1542, p_c1542[1:5]), lambda value, place: (7 - place) * value))) / 21 end) end) as c1543,
     (c1569 * 8193 - (c1569 * 8193 - c1569)) as c1570,
@@ -36328,9 +36330,9 @@ select
     (case when stock_row > 12 then (case when list_count(list_prepend(c2230, p_c2230[1:12])) = 13 then list_max(list_prepend(c2230, p_c2230[1:12])) end) end) as c2234,
     (c2266 * 8193 - (c2266 * 8193 - c2266)) as c2267,
     (c2397 * 8193 - (c2397 * 8193 - c2397)) as c2398
-from factor_today positional join factor_past positional join t124 positional join t123 positional join t113 positional join t101 positional join t56 positional join t122;
+from factor_today positional join factor_past positional join t125 positional join t124 positional join t114 positional join t101 positional join t56 positional join t123;
 
-create or replace temp table t132 as
+create or replace temp table t133 as
 select
     (case when (c2512 > 0 or (c2524 = floor(c2524) and (c2512 <> 0 or c2524 >= 0)) or (c2512 = 0 and c2524 > 0)) then power(c2512, c2524) end) as c2525,
     (c2581 * 8193 - (c2581 * 8193 - c2581)) as c2582,
@@ -36342,100 +36344,96 @@ select
     (case when stock_row > 10 then rows_53(c3159, p_c3159) end) as c3160,
     (case when stock_row > 10 then rows_53(c3162, p_c3162) end) as c3163,
     coalesce(c3169, false) as c3170
-from factor_today positional join factor_past positional join t125 positional join t55 positional join t105 positional join t124 positional join t64 positional join t104 positional join t120 positional join t128;
+from factor_today positional join factor_past positional join t126 positional join t125 positional join t55 positional join t105 positional join t64 positional join t121 positional join t130;
 
-create or replace temp table t133 as
-select c20, c155, c177, c309, c841, c904, c1049, c1106
+create or replace temp table t134 as
+select c20, c309, c841, c904, c1049, c1106, c1159, c1258
 from (
 select
     place,
     case when v0 is not null then (rank() over (order by v0) + round(cume_dist() over (order by v0) * day_rows)) / (2 * count(v0) over (order by v0 rows between unbounded preceding and unbounded following)) end as c20,
-    case when v1 is not null then (rank() over (order by v1) + round(cume_dist() over (order by v1) * day_rows)) / (2 * count(v1) over (order by v1 rows between unbounded preceding and unbounded following)) end as c155,
-    case when v2 is not null then (rank() over (order by v2) + round(cume_dist() over (order by v2) * day_rows)) / (2 * count(v2) over (order by v2 rows between unbounded preceding and unbounded following)) end as c177,
-    case when v3 is not null then (rank() over (order by v3) + round(cume_dist() over (order by v3) * day_rows)) / (2 * count(v3) over (order by v3 rows between unbounded preceding and unbounded following)) end as c309,
-    case when v4 is not null then (rank() over (order by v4) + round(cume_dist() over (order by v4) * day_rows)) / (2 * count(v4) over (order by v4 rows between unbounded preceding and unbounded following)) end as c841,
-    case when v5 is not null then (rank() over (order by v5) + round(cume_dist() over (order by v5) * day_rows)) / (2 * count(v5) over (order by v5 rows between unbounded preceding and unbounded following)) end as c904,
-    case when v6 is not null then (rank() over (order by v6) + round(cume_dist() over (order by v6) * day_rows)) / (2 * count(v6) over (order by v6 rows between unbounded preceding and unbounded following)) end as c1049,
-    case when v7 is not null then (rank() over (order by v7) + round(cume_dist() over (order by v7) * day_rows)) / (2 * count(v7) over (order by v7 rows between unbounded preceding and unbounded following)) end as c1106
+    case when v1 is not null then (rank() over (order by v1) + round(cume_dist() over (order by v1) * day_rows)) / (2 * count(v1) over (order by v1 rows between unbounded preceding and unbounded following)) end as c309,
+    case when v2 is not null then (rank() over (order by v2) + round(cume_dist() over (order by v2) * day_rows)) / (2 * count(v2) over (order by v2 rows between unbounded preceding and unbounded following)) end as c841,
+    case when v3 is not null then (rank() over (order by v3) + round(cume_dist() over (order by v3) * day_rows)) / (2 * count(v3) over (order by v3 rows between unbounded preceding and unbounded following)) end as c904,
+    case when v4 is not null then (rank() over (order by v4) + round(cume_dist() over (order by v4) * day_rows)) / (2 * count(v4) over (order by v4 rows between unbounded preceding and unbounded following)) end as c1049,
+    case when v5 is not null then (rank() over (order by v5) + round(cume_dist() over (order by v5) * day_rows)) / (2 * count(v5) over (order by v5 rows between unbounded preceding and unbounded following)) end as c1106,
+    case when v6 is not null then (rank() over (order by v6) + round(cume_dist() over (order by v6) * day_rows)) / (2 * count(v6) over (order by v6 rows between unbounded preceding and unbounded following)) end as c1159,
+    case when v7 is not null then (rank() over (order by v7) + round(cume_dist() over (order by v7) * day_rows)) / (2 * count(v7) over (order by v7 rows between unbounded preceding and unbounded following)) end as c1258
 from (
 select
     day_rows,
     place,
     day,
     (c19 * 8193 - (c19 * 8193 - c19)) as v0,
-    (c154 * 8193 - (c154 * 8193 - c154)) as v1,
-    (c176 * 8193 - (c176 * 8193 - c176)) as v2,
-    (((case when stock_row > 1 then (c308 + p_c308[1]) end) / 2) * 8193 - (((case when stock_row > 1 then (c308 + p_c308[1]) end) / 2) * 8193 - ((case when stock_row > 1 then (c308 + p_c308[1]) end) / 2))) as v3,
-    (c840 * 8193 - (c840 * 8193 - c840)) as v4,
-    ((case when c901 and c903 then case when isfinite(c896) then round(c896, 12) end else null end) * 8193 - ((case when c901 and c903 then case when isfinite(c896) then round(c896, 12) end else null end) * 8193 - (case when c901 and c903 then case when isfinite(c896) then round(c896, 12) end else null end))) as v5,
-    (c1048 * 8193 - (c1048 * 8193 - c1048)) as v6,
-    (c1105 * 8193 - (c1105 * 8193 - c1105)) as v7
-from factor_today positional join factor_past positional join t122 positional join t121 positional join t98 positional join t51
-)
-)
-order by place;
-
-create or replace temp table t134 as
-select c1159, c1258, c1295, c1637, c1703, c1996, c2175, c2205
-from (
-select
-    place,
-    case when v0 is not null then (rank() over (order by v0) + round(cume_dist() over (order by v0) * day_rows)) / (2 * count(v0) over (order by v0 rows between unbounded preceding and unbounded following)) end as c1159,
-    case when v1 is not null then (rank() over (order by v1) + round(cume_dist() over (order by v1) * day_rows)) / (2 * count(v1) over (order by v1 rows between unbounded preceding and unbounded following)) end as c1258,
-    case when v2 is not null then (rank() over (order by v2) + round(cume_dist() over (order by v2) * day_rows)) / (2 * count(v2) over (order by v2 rows between unbounded preceding and unbounded following)) end as c1295,
-    case when v3 is not null then (rank() over (order by v3) + round(cume_dist() over (order by v3) * day_rows)) / (2 * count(v3) over (order by v3 rows between unbounded preceding and unbounded following)) end as c1637,
-    case when v4 is not null then (rank() over (order by v4) + round(cume_dist() over (order by v4) * day_rows)) / (2 * count(v4) over (order by v4 rows between unbounded preceding and unbounded following)) end as c1703,
-    case when v5 is not null then (rank() over (order by v5) + round(cume_dist() over (order by v5) * day_rows)) / (2 * count(v5) over (order by v5 rows between unbounded preceding and unbounded following)) end as c1996,
-    case when v6 is not null then (rank() over (order by v6) + round(cume_dist() over (order by v6) * day_rows)) / (2 * count(v6) over (order by v6 rows between unbounded preceding and unbounded following)) end as c2175,
-    case when v7 is not null then (rank() over (order by v7) + round(cume_dist() over (order by v7) * day_rows)) / (2 * count(v7) over (order by v7 rows between unbounded preceding and unbounded following)) end as c2205
-from (
-select
-    day_rows,
-    place,
-    day,
-    (c1158 * 8193 - (c1158 * 8193 - c1158)) as v0,
-    (c1257 * 8193 - (c1257 * 8193 - c1257)) as v1,
-    (power(c1294, 4) * 8193 - (power(c1294, 4) * 8193 - power(c1294, 4))) as v2,
-    (c1636 * 8193 - (c1636 * 8193 - c1636)) as v3,
-    (c1702 * 8193 - (c1702 * 8193 - c1702)) as v4,
-    ((case when stock_row > 1 then (c308 + p_c308[1]) end) * 8193 - ((case when stock_row > 1 then (c308 + p_c308[1]) end) * 8193 - (case when stock_row > 1 then (c308 + p_c308[1]) end))) as v5,
-    (c2174 * 8193 - (c2174 * 8193 - c2174)) as v6,
-    (c2204 * 8193 - (c2204 * 8193 - c2204)) as v7
-from factor_today positional join factor_past positional join t124 positional join t121 positional join t123 positional join t127 positional join t122
+    (((case when stock_row > 1 then (c308 + p_c308[1]) end) / 2) * 8193 - (((case when stock_row > 1 then (c308 + p_c308[1]) end) / 2) * 8193 - ((case when stock_row > 1 then (c308 + p_c308[1]) end) / 2))) as v1,
+    (c840 * 8193 - (c840 * 8193 - c840)) as v2,
+    ((case when c901 and c903 then case when isfinite(c896) then round(c896, 12) end else null end) * 8193 - ((case when c901 and c903 then case when isfinite(c896) then round(c896, 12) end else null end) * 8193 - (case when c901 and c903 then case when isfinite(c896) then round(c896, 12) end else null end))) as v3,
+    (c1048 * 8193 - (c1048 * 8193 - c1048)) as v4,
+    (c1105 * 8193 - (c1105 * 8193 - c1105)) as v5,
+    (c1158 * 8193 - (c1158 * 8193 - c1158)) as v6,
+    (c1257 * 8193 - (c1257 * 8193 - c1257)) as v7
+from factor_today positional join factor_past positional join t123 positional join t122 positional join t98 positional join t51
 )
 )
 order by place;
 
 create or replace temp table t135 as
-select c2280, c2428, c2555, c2668, c2701, c2711, c3055
+select c1295, c1637, c1703, c1996, c2175, c2205, c2280, c2428
 from (
 select
     place,
-    case when v0 is not null then (rank() over (order by v0) + round(cume_dist() over (order by v0) * day_rows)) / (2 * count(v0) over (order by v0 rows between unbounded preceding and unbounded following)) end as c2280,
-    case when v1 is not null then (rank() over (order by v1) + round(cume_dist() over (order by v1) * day_rows)) / (2 * count(v1) over (order by v1 rows between unbounded preceding and unbounded following)) end as c2428,
-    case when v2 is not null then (rank() over (order by v2) + round(cume_dist() over (order by v2) * day_rows)) / (2 * count(v2) over (order by v2 rows between unbounded preceding and unbounded following)) end as c2555,
-    case when v3 is not null then (rank() over (order by v3) + round(cume_dist() over (order by v3) * day_rows)) / (2 * count(v3) over (order by v3 rows between unbounded preceding and unbounded following)) end as c2668,
-    case when v4 is not null then (rank() over (order by v4) + round(cume_dist() over (order by v4) * day_rows)) / (2 * count(v4) over (order by v4 rows between unbounded preceding and unbounded following)) end as c2701,
-    case when v5 is not null then (rank() over (order by v5) + round(cume_dist() over (order by v5) * day_rows)) / (2 * count(v5) over (order by v5 rows between unbounded preceding and unbounded following)) end as c2711,
-    case when v6 is not null then (rank() over (order by v6) + round(cume_dist() over (order by v6) * day_rows)) / (2 * count(v6) over (order by v6 rows between unbounded preceding and unbounded following)) end as c3055
+    case when v0 is not null then (rank() over (order by v0) + round(cume_dist() over (order by v0) * day_rows)) / (2 * count(v0) over (order by v0 rows between unbounded preceding and unbounded following)) end as c1295,
+    case when v1 is not null then (rank() over (order by v1) + round(cume_dist() over (order by v1) * day_rows)) / (2 * count(v1) over (order by v1 rows between unbounded preceding and unbounded following)) end as c1637,
+    case when v2 is not null then (rank() over (order by v2) + round(cume_dist() over (order by v2) * day_rows)) / (2 * count(v2) over (order by v2 rows between unbounded preceding and unbounded following)) end as c1703,
+    case when v3 is not null then (rank() over (order by v3) + round(cume_dist() over (order by v3) * day_rows)) / (2 * count(v3) over (order by v3 rows between unbounded preceding and unbounded following)) end as c1996,
+    case when v4 is not null then (rank() over (order by v4) + round(cume_dist() over (order by v4) * day_rows)) / (2 * count(v4) over (order by v4 rows between unbounded preceding and unbounded following)) end as c2175,
+    case when v5 is not null then (rank() over (order by v5) + round(cume_dist() over (order by v5) * day_rows)) / (2 * count(v5) over (order by v5 rows between unbounded preceding and unbounded following)) end as c2205,
+    case when v6 is not null then (rank() over (order by v6) + round(cume_dist() over (order by v6) * day_rows)) / (2 * count(v6) over (order by v6 rows between unbounded preceding and unbounded following)) end as c2280,
+    case when v7 is not null then (rank() over (order by v7) + round(cume_dist() over (order by v7) * day_rows)) / (2 * count(v7) over (order by v7 rows between unbounded preceding and unbounded following)) end as c2428
 from (
 select
     day_rows,
     place,
     day,
-    (c308 * 8193 - (c308 * 8193 - c308)) as v0,
-    (c2427 * 8193 - (c2427 * 8193 - c2427)) as v1,
-    (c2554 * 8193 - (c2554 * 8193 - c2554)) as v2,
-    (c2667 * 8193 - (c2667 * 8193 - c2667)) as v3,
-    (c2700 * 8193 - (c2700 * 8193 - c2700)) as v4,
-    (c2710 * 8193 - (c2710 * 8193 - c2710)) as v5,
-    (c3054 * 8193 - (c3054 * 8193 - c3054)) as v6
-from factor_today positional join factor_past positional join t125 positional join t124 positional join t121
+    (power(c1294, 4) * 8193 - (power(c1294, 4) * 8193 - power(c1294, 4))) as v0,
+    (c1636 * 8193 - (c1636 * 8193 - c1636)) as v1,
+    (c1702 * 8193 - (c1702 * 8193 - c1702)) as v2,
+    ((case when stock_row > 1 then (c308 + p_c308[1]) end) * 8193 - ((case when stock_row > 1 then (c308 + p_c308[1]) end) * 8193 - (case when stock_row > 1 then (c308 + p_c308[1]) end))) as v3,
+    (c2174 * 8193 - (c2174 * 8193 - c2174)) as v4,
+    (c2204 * 8193 - (c2204 * 8193 - c2204)) as v5,
+    (c308 * 8193 - (c308 * 8193 - c308)) as v6,
+    (c2427 * 8193 - (c2427 * 8193 - c2427)) as v7
+from factor_today positional join factor_past positional join t125 positional join t122 positional join t124 positional join t123 positional join t128
 )
 )
 order by place;
 
 create or replace temp table t136 as
+select c2555, c2668, c2701, c2711, c3055
+from (
+select
+    place,
+    case when v0 is not null then (rank() over (order by v0) + round(cume_dist() over (order by v0) * day_rows)) / (2 * count(v0) over (order by v0 rows between unbounded preceding and unbounded following)) end as c2555,
+    case when v1 is not null then (rank() over (order by v1) + round(cume_dist() over (order by v1) * day_rows)) / (2 * count(v1) over (order by v1 rows between unbounded preceding and unbounded following)) end as c2668,
+    case when v2 is not null then (rank() over (order by v2) + round(cume_dist() over (order by v2) * day_rows)) / (2 * count(v2) over (order by v2 rows between unbounded preceding and unbounded following)) end as c2701,
+    case when v3 is not null then (rank() over (order by v3) + round(cume_dist() over (order by v3) * day_rows)) / (2 * count(v3) over (order by v3 rows between unbounded preceding and unbounded following)) end as c2711,
+    case when v4 is not null then (rank() over (order by v4) + round(cume_dist() over (order by v4) * day_rows)) / (2 * count(v4) over (order by v4 rows between unbounded preceding and unbounded following)) end as c3055
+from (
+select
+    day_rows,
+    place,
+    day,
+    (c2554 * 8193 - (c2554 * 8193 - c2554)) as v0,
+    (c2667 * 8193 - (c2667 * 8193 - c2667)) as v1,
+    (c2700 * 8193 - (c2700 * 8193 - c2700)) as v2,
+    (c2710 * 8193 - (c2710 * 8193 - c2710)) as v3,
+    (c3054 * 8193 - (c3054 * 8193 - c3054)) as v4
+from factor_today positional join factor_past positional join t126 positional join t125
+)
+)
+order by place;
+
+create or replace temp table t137 as
 select
     (case when isfinite((case when (c885 > 0 or (c904 = floor(c904) and (c885 <> 0 or c904 >= 0)) or (c885 = 0 and c904 > 0)) then power(c885, c904) end)) then (case when (c885 > 0 or (c904 = floor(c904) and (c885 <> 0 or c904 >= 0)) or (c885 = 0 and c904 > 0)) then power(c885, c904) end) end) as c905,
     (case when isfinite((case when (c947 > 0 or (c981 = floor(c981) and (c947 <> 0 or c981 >= 0)) or (c947 = 0 and c981 > 0)) then power(c947, c981) end)) then (case when (c947 > 0 or (c981 = floor(c981) and (c947 <> 0 or c981 >= 0)) or (c947 = 0 and c981 > 0)) then power(c947, c981) end) end) as c982,
@@ -36453,9 +36451,9 @@ select
     (power(c1637, 5) * 8193 - (power(c1637, 5) * 8193 - power(c1637, 5))) as c1638,
     (case when stock_row > 7 then (case when list_count(list_prepend(c1645, p_c1645[1:7])) = 8 then ((9 + list_sum(list_transform(list_prepend(c1645, p_c1645[1:7]), lambda value: sign(c1645 - value)))) / 16) end) end) as c1646,
     (case when stock_row > 11 then (case when c1660 is not null then list_position(list_reverse(list_prepend(c1656, p_c1656[1:11])), c1660)::double end) end) as c1661
-from factor_today positional join factor_past positional join t131 positional join t123 positional join t134 positional join t130 positional join t43 positional join t42 positional join t133;
+from factor_today positional join factor_past positional join t132 positional join t124 positional join t135 positional join t131 positional join t43 positional join t42 positional join t134;
 
-create or replace temp table t137 as
+create or replace temp table t138 as
 select
     (case when stock_row > 14 then (case when list_count(list_prepend(c1684, p_c1684[1:14])) = 15 then (list_sum(list_transform(list_prepend(c1684, p_c1684[1:14]), lambda value, place: (16 - place) * value))) / 120 end) end) as c1685,
     (c1723 * 8193 - (c1723 * 8193 - c1723)) as c1724,
@@ -36473,9 +36471,9 @@ select
     (case when stock_row > 59 then rows_56(c1916, p_c1916, c1923, c1939, p_c1939, c1946) end) as c1951,
     (case when stock_row > 59 then rows_100(c1916, p_c1916, c1923, c1939, p_c1939, c1946) end) as c1952,
     (case when stock_row > 13 then (case when list_count(list_prepend(c2234, p_c2234[1:13])) = 14 then (list_sum(list_transform(list_prepend(c2234, p_c2234[1:13]), lambda value, place: (15 - place) * value))) / 105 end) end) as c2235
-from factor_today positional join factor_past positional join t131 positional join t114 positional join t113 positional join t123;
+from factor_today positional join factor_past positional join t132 positional join t115 positional join t114 positional join t124;
 
-create or replace temp table t138 as
+create or replace temp table t139 as
 select
     ((case when stock_row > 4 then (case when list_count(list_prepend(c2267, p_c2267[1:4])) = 5 then ((6 + list_sum(list_transform(list_prepend(c2267, p_c2267[1:4]), lambda value: sign(c2267 - value)))) / 10) end) end) - c2278) as c2279,
     (case when stock_row > 14 then (case when list_count(list_prepend(c2398, p_c2398[1:14])) = 15 then ((16 + list_sum(list_transform(list_prepend(c2398, p_c2398[1:14]), lambda value: sign(c2398 - value)))) / 30) end) end) as c2399,
@@ -36485,9 +36483,9 @@ select
     (case when stock_row > 15 then (case when list_count(list_prepend(c2767, p_c2767[1:15])) = 16 then (list_sum(list_transform(list_prepend(c2767, p_c2767[1:15]), lambda value, place: (17 - place) * value))) / 136 end) end) as c2768,
     (case when stock_row > 6 then (case when list_count(list_prepend(c2783, p_c2783[1:6])) = 7 then (list_sum(list_transform(list_prepend(c2783, p_c2783[1:6]), lambda value, place: (8 - place) * value))) / 28 end) end) as c2784,
     (case when stock_row > 10 then rows_53(c3170, p_c3170) end) as c3171
-from factor_today positional join factor_past positional join t132 positional join t43 positional join t131 positional join t128;
+from factor_today positional join factor_past positional join t133 positional join t43 positional join t132 positional join t129;
 
-create or replace temp table t139 as
+create or replace temp table t140 as
 select c801, c2039, c2176
 from (
 select
@@ -36503,12 +36501,12 @@ select
     (c800 * 8193 - (c800 * 8193 - c800)) as v0,
     (c2038 * 8193 - (c2038 * 8193 - c2038)) as v1,
     (power(c2175, 5) * 8193 - (power(c2175, 5) * 8193 - power(c2175, 5))) as v2
-from factor_today positional join factor_past positional join t134 positional join t131 positional join t130
+from factor_today positional join factor_past positional join t135 positional join t132 positional join t131
 )
 )
 order by place;
 
-create or replace temp table t140 as
+create or replace temp table t141 as
 select
     (c1016 * 8193 - (c1016 * 8193 - c1016)) as c1017,
     (case when stock_row > 18 then (case when list_count(list_prepend(c1190, p_c1190[1:18])) = 19 then ((20 + list_sum(list_transform(list_prepend(c1190, p_c1190[1:18]), lambda value: sign(c1190 - value)))) / 38) end) end) as c1191,
@@ -36525,9 +36523,9 @@ select
     (case when stock_row > 2 then (case when list_count(list_prepend(c2620, p_c2620[1:2])) = 3 then ((4 + list_sum(list_transform(list_prepend(c2620, p_c2620[1:2]), lambda value: sign(c2620 - value)))) / 6) end) end) as c2621,
     (c2768 * 8193 - (c2768 * 8193 - c2768)) as c2769,
     (c2784 * 8193 - (c2784 * 8193 - c2784)) as c2785
-from factor_today positional join factor_past positional join t138 positional join t123 positional join t131 positional join t113 positional join t137 positional join t136 positional join t43;
+from factor_today positional join factor_past positional join t139 positional join t124 positional join t132 positional join t114 positional join t138 positional join t137 positional join t43;
 
-create or replace temp table t141 as
+create or replace temp table t142 as
 select c1300, c2236
 from (
 select
@@ -36541,12 +36539,12 @@ select
     day,
     ((case when (case when isfinite(c1299) then c1299 end) > 0 then ln((case when isfinite(c1299) then c1299 end)) end) * 8193 - ((case when (case when isfinite(c1299) then c1299 end) > 0 then ln((case when isfinite(c1299) then c1299 end)) end) * 8193 - (case when (case when isfinite(c1299) then c1299 end) > 0 then ln((case when isfinite(c1299) then c1299 end)) end))) as v0,
     (c2235 * 8193 - (c2235 * 8193 - c2235)) as v1
-from factor_today positional join factor_past positional join t137 positional join t136
+from factor_today positional join factor_past positional join t138 positional join t137
 )
 )
 order by place;
 
-create or replace temp table t142 as
+create or replace temp table t143 as
 select
     (case when stock_row > 14 then (case when list_count(list_prepend(c1017, p_c1017[1:14])) = 15 then ((16 + list_sum(list_transform(list_prepend(c1017, p_c1017[1:14]), lambda value: sign(c1017 - value)))) / 30) end) end) as c1018,
     (case when stock_row > 13 then (case when list_count(list_prepend(c1437, p_c1437[1:13])) = 14 then ((15 + list_sum(list_transform(list_prepend(c1437, p_c1437[1:13]), lambda value: sign(c1437 - value)))) / 28) end) end) as c1438,
@@ -36559,9 +36557,9 @@ select
     (case when isfinite((case when (c2587 > 0 or (c2621 = floor(c2621) and (c2587 <> 0 or c2621 >= 0)) or (c2587 = 0 and c2621 > 0)) then power(c2587, c2621) end)) then (case when (c2587 > 0 or (c2621 = floor(c2621) and (c2587 <> 0 or c2621 >= 0)) or (c2587 = 0 and c2621 > 0)) then power(c2587, c2621) end) end) as c2622,
     (c2746 - (case when stock_row > 6 then (case when list_count(list_prepend(c2769, p_c2769[1:6])) = 7 then ((8 + list_sum(list_transform(list_prepend(c2769, p_c2769[1:6]), lambda value: sign(c2769 - value)))) / 14) end) end)) as c2770,
     (case when stock_row > 2 then (case when list_count(list_prepend(c2785, p_c2785[1:2])) = 3 then ((4 + list_sum(list_transform(list_prepend(c2785, p_c2785[1:2]), lambda value: sign(c2785 - value)))) / 6) end) end) as c2786
-from factor_today positional join factor_past positional join t140 positional join t95 positional join t44 positional join t137 positional join t109 positional join t43;
+from factor_today positional join factor_past positional join t141 positional join t95 positional join t44 positional join t138 positional join t110 positional join t43;
 
-create or replace temp table t143 as
+create or replace temp table t144 as
 select c2585
 from (
 select
@@ -36573,18 +36571,18 @@ select
     place,
     day,
     (c2584 * 8193 - (c2584 * 8193 - c2584)) as v0
-from factor_today positional join factor_past positional join t140
+from factor_today positional join factor_past positional join t141
 )
 )
 order by place;
 
-create or replace temp table t144 as
+create or replace temp table t145 as
 select
     (case when stock_row > 12 then (case when list_count(list_prepend(c1663, p_c1663[1:12])) = 13 then ((14 + list_sum(list_transform(list_prepend(c1663, p_c1663[1:12]), lambda value: sign(c1663 - value)))) / 26) end) end) as c1664,
     ((((case when stock_row > 59 then (list_sum(list_transform(list_prepend(c1939, p_c1939[1:31]), lambda value: (value - c1946) * (value - c1946))) + list_sum(list_transform(p_c1939[32:59], lambda value: (value - c1946) * (value - c1946)))) end) / 60) - ((((case when stock_row > 59 then (c1949 + c1950) end) / 60) / nullif(c1915, 0)) * ((case when stock_row > 59 then (c1949 + c1950) end) / 60))) - (c1953 * (((case when stock_row > 59 then (c1951 + c1952) end) / 60) - ((((case when stock_row > 59 then (c1926 + c1927) end) / 60) / nullif(c1915, 0)) * ((case when stock_row > 59 then (c1949 + c1950) end) / 60))))) as c1956
-from factor_today positional join factor_past positional join t142 positional join t137 positional join t131 positional join t114;
+from factor_today positional join factor_past positional join t143 positional join t138 positional join t132 positional join t115;
 
-create or replace temp table t145 as
+create or replace temp table t146 as
 select c1727
 from (
 select
@@ -36596,25 +36594,25 @@ select
     place,
     day,
     (c1726 * 8193 - (c1726 * 8193 - c1726)) as v0
-from factor_today positional join factor_past positional join t142
+from factor_today positional join factor_past positional join t143
 )
 )
 order by place;
 
-create or replace temp table t146 as
-select
-    ((((((case when stock_row > 59 then (c1947 + c1948) end) / 60) - ((((case when stock_row > 59 then (c1949 + c1950) end) / 60) / nullif(c1915, 0)) * ((case when stock_row > 59 then (c1903 + c1904) end) / 60))) - (c1953 * (((case when stock_row > 59 then (c1924 + c1925) end) / 60) - ((((case when stock_row > 59 then (c1926 + c1927) end) / 60) / nullif(c1915, 0)) * ((case when stock_row > 59 then (c1903 + c1904) end) / 60))))) / nullif((case when c1964 then (case when c1956 > 1e-10::double * ((case when stock_row > 59 then (list_sum(list_transform(list_prepend(c1939, p_c1939[1:31]), lambda value: (value - c1946) * (value - c1946))) + list_sum(list_transform(p_c1939[32:59], lambda value: (value - c1946) * (value - c1946)))) end) / 60) then c1956 end) else null end), 0)) * (((c1939 - c1946) - ((((case when stock_row > 59 then (c1949 + c1950) end) / 60) / nullif(c1915, 0)) * (c1895 - c1902))) - (c1953 * ((c1916 - c1923) - ((((case when stock_row > 59 then (c1926 + c1927) end) / 60) / nullif(c1915, 0)) * (c1895 - c1902)))))) as c1965
-from factor_today positional join factor_past positional join t142 positional join t113 positional join t131 positional join t137 positional join t114 positional join t123 positional join t144;
-
 create or replace temp table t147 as
 select
-    power(((((c1887 - c1894) - ((((case when stock_row > 59 then (c1903 + c1904) end) / 60) / nullif(c1915, 0)) * (c1895 - c1902))) - (((((case when stock_row > 59 then (c1924 + c1925) end) / 60) - ((((case when stock_row > 59 then (c1926 + c1927) end) / 60) / nullif(c1915, 0)) * ((case when stock_row > 59 then (c1903 + c1904) end) / 60))) / nullif(c1938, 0)) * ((c1916 - c1923) - ((((case when stock_row > 59 then (c1926 + c1927) end) / 60) / nullif(c1915, 0)) * (c1895 - c1902))))) - c1965), 2) as c1966
-from factor_today positional join factor_past positional join t146 positional join t113 positional join t131 positional join t137 positional join t140;
+    ((((((case when stock_row > 59 then (c1947 + c1948) end) / 60) - ((((case when stock_row > 59 then (c1949 + c1950) end) / 60) / nullif(c1915, 0)) * ((case when stock_row > 59 then (c1903 + c1904) end) / 60))) - (c1953 * (((case when stock_row > 59 then (c1924 + c1925) end) / 60) - ((((case when stock_row > 59 then (c1926 + c1927) end) / 60) / nullif(c1915, 0)) * ((case when stock_row > 59 then (c1903 + c1904) end) / 60))))) / nullif((case when c1964 then (case when c1956 > 1e-10::double * ((case when stock_row > 59 then (list_sum(list_transform(list_prepend(c1939, p_c1939[1:31]), lambda value: (value - c1946) * (value - c1946))) + list_sum(list_transform(p_c1939[32:59], lambda value: (value - c1946) * (value - c1946)))) end) / 60) then c1956 end) else null end), 0)) * (((c1939 - c1946) - ((((case when stock_row > 59 then (c1949 + c1950) end) / 60) / nullif(c1915, 0)) * (c1895 - c1902))) - (c1953 * ((c1916 - c1923) - ((((case when stock_row > 59 then (c1926 + c1927) end) / 60) / nullif(c1915, 0)) * (c1895 - c1902)))))) as c1965
+from factor_today positional join factor_past positional join t143 positional join t114 positional join t132 positional join t138 positional join t115 positional join t124 positional join t145;
 
 create or replace temp table t148 as
 select
+    power(((((c1887 - c1894) - ((((case when stock_row > 59 then (c1903 + c1904) end) / 60) / nullif(c1915, 0)) * (c1895 - c1902))) - (((((case when stock_row > 59 then (c1924 + c1925) end) / 60) - ((((case when stock_row > 59 then (c1926 + c1927) end) / 60) / nullif(c1915, 0)) * ((case when stock_row > 59 then (c1903 + c1904) end) / 60))) / nullif(c1938, 0)) * ((c1916 - c1923) - ((((case when stock_row > 59 then (c1926 + c1927) end) / 60) / nullif(c1915, 0)) * (c1895 - c1902))))) - c1965), 2) as c1966
+from factor_today positional join factor_past positional join t147 positional join t114 positional join t132 positional join t138 positional join t141;
+
+create or replace temp table t149 as
+select
     (case when stock_row > 19 then rows_101(c1966, p_c1966) end) as c1967
-from factor_today positional join factor_past positional join t147;
+from factor_today positional join factor_past positional join t148;
 
 create or replace temp table factor_values as
 select
@@ -37027,7 +37025,7 @@ select
     popularity_days__sealed_ratio as senti_limit_sealed_ratio,
     (((holder_days__holder_count / nullif((case when stock_row > 30 then p_holder_days__holder_count[30] end), 0)) - 1) / nullif(((0 < c3390))::double, 0)) as sh_holder_num_chg_30d,
     c3397 as sh_major_net_60d
-from factor_today positional join factor_past positional join t39 positional join t16 positional join t7 positional join t15 positional join t69 positional join t20 positional join t45 positional join t12 positional join t8 positional join t91 positional join t3 positional join t38 positional join t14 positional join t107 positional join t21 positional join t6 positional join t68 positional join t13 positional join t117 positional join t138 positional join t125 positional join t132 positional join t10 positional join t37 positional join t90 positional join t2 positional join t22 positional join t86 positional join t48 positional join t33 positional join t62 positional join t28 positional join t5 positional join t61 positional join t126 positional join t41 positional join t67 positional join t46 positional join t135 positional join t93 positional join t50 positional join t35 positional join t110 positional join t88 positional join t11 positional join t18 positional join t87 positional join t116 positional join t104 positional join t106 positional join t49 positional join t95 positional join t75 positional join t36 positional join t66 positional join t32 positional join t31 positional join t129 positional join t105 positional join t115 positional join t29 positional join t89 positional join t120 positional join t70 positional join t109 positional join t142 positional join t76 positional join t17 positional join t34 positional join t64 positional join t94 positional join t44 positional join t143 positional join t54 positional join t40 positional join t71 positional join t24 positional join t63 positional join t124 positional join t96 positional join t92 positional join t128 positional join t133 positional join t4 positional join t103 positional join t114 positional join t58 positional join t141 positional join t47 positional join t134 positional join t85 positional join t60 positional join t43 positional join t139 positional join t119 positional join t59 positional join t131 positional join t78 positional join t74 positional join t42 positional join t118 positional join t84 positional join t30 positional join t23 positional join t102 positional join t130 positional join t25 positional join t113 positional join t57 positional join t73 positional join t127 positional join t145 positional join t136 positional join t144 positional join t140 positional join t101 positional join t112 positional join t72 positional join t81 positional join t55 positional join t122 positional join t99 positional join t121 positional join t98 positional join t108 positional join t97 positional join t77 positional join t148 positional join t65;
+from factor_today positional join factor_past positional join t39 positional join t16 positional join t7 positional join t15 positional join t69 positional join t20 positional join t45 positional join t12 positional join t8 positional join t91 positional join t3 positional join t38 positional join t14 positional join t108 positional join t21 positional join t6 positional join t68 positional join t13 positional join t118 positional join t107 positional join t139 positional join t126 positional join t133 positional join t10 positional join t37 positional join t90 positional join t2 positional join t22 positional join t86 positional join t48 positional join t33 positional join t62 positional join t28 positional join t5 positional join t61 positional join t127 positional join t41 positional join t67 positional join t46 positional join t136 positional join t93 positional join t50 positional join t35 positional join t111 positional join t88 positional join t11 positional join t18 positional join t87 positional join t117 positional join t104 positional join t49 positional join t95 positional join t75 positional join t36 positional join t66 positional join t106 positional join t32 positional join t31 positional join t130 positional join t125 positional join t116 positional join t29 positional join t89 positional join t121 positional join t70 positional join t110 positional join t143 positional join t76 positional join t17 positional join t34 positional join t64 positional join t94 positional join t44 positional join t144 positional join t54 positional join t40 positional join t71 positional join t24 positional join t63 positional join t96 positional join t92 positional join t135 positional join t4 positional join t129 positional join t115 positional join t58 positional join t142 positional join t47 positional join t85 positional join t60 positional join t43 positional join t140 positional join t120 positional join t59 positional join t132 positional join t78 positional join t74 positional join t42 positional join t119 positional join t84 positional join t30 positional join t23 positional join t102 positional join t131 positional join t25 positional join t114 positional join t57 positional join t73 positional join t128 positional join t146 positional join t137 positional join t145 positional join t141 positional join t101 positional join t113 positional join t72 positional join t81 positional join t55 positional join t123 positional join t134 positional join t99 positional join t122 positional join t98 positional join t109 positional join t97 positional join t77 positional join t149 positional join t103 positional join t65;
 
 -- step day: sanitizer
 create or replace temp macro factor_sane(x) as case when isfinite(x) then least(greatest(x, -{{ factor_panel_settings().factor_clip }}::double), {{ factor_panel_settings().factor_clip }}::double) end;
@@ -38355,7 +38353,7 @@ select
     coalesce(c3038, k_c3038) as k_c3038,
     coalesce(c3097, k_c3097) as k_c3097,
     coalesce(c3140, k_c3140) as k_c3140
-from factor_today positional join factor_past positional join t96 positional join t40 positional join t2 positional join t17 positional join t46 positional join t21 positional join t118 positional join t3 positional join t76 positional join t22 positional join t41 positional join t121 positional join t4 positional join t70 positional join t23 positional join t24 positional join t47 positional join t78 positional join t126 positional join t5 positional join t42 positional join t71 positional join t97 positional join t25 positional join t98 positional join t51 positional join t6 positional join t26 positional join t79 positional join t111 positional join t52 positional join t80 positional join t130 positional join t140 positional join t27 positional join t53 positional join t19 positional join t72 positional join t112 positional join t122 positional join t136 positional join t99 positional join t7 positional join t54 positional join t28 positional join t100 positional join t134 positional join t55 positional join t82 positional join t29 positional join t56 positional join t101 positional join t73 positional join t113 positional join t131 positional join t8 positional join t83 positional join t123 positional join t142 positional join t57 positional join t137 positional join t43 positional join t58 positional join t30 positional join t102 positional join t50 positional join t48 positional join t114 positional join t147 positional join t9 positional join t31 positional join t59 positional join t32 positional join t10 positional join t85 positional join t60 positional join t33 positional join t120 positional join t103 positional join t94 positional join t124 positional join t61 positional join t11 positional join t104 positional join t87 positional join t34 positional join t62 positional join t20 positional join t63 positional join t115 positional join t44 positional join t132 positional join t138 positional join t88 positional join t35 positional join t64 positional join t12 positional join t36 positional join t65 positional join t105 positional join t66 positional join t89 positional join t13 positional join t109 positional join t67 positional join t90 positional join t37 positional join t107 positional join t75 positional join t117 positional join t68 positional join t125 positional join t91 positional join t14 positional join t39 positional join t15 positional join t16 positional join t84 positional join t86 positional join t116
+from factor_today positional join factor_past positional join t96 positional join t40 positional join t2 positional join t17 positional join t46 positional join t21 positional join t119 positional join t3 positional join t76 positional join t22 positional join t41 positional join t122 positional join t4 positional join t70 positional join t23 positional join t24 positional join t47 positional join t78 positional join t127 positional join t5 positional join t42 positional join t71 positional join t98 positional join t25 positional join t51 positional join t6 positional join t26 positional join t79 positional join t112 positional join t52 positional join t80 positional join t131 positional join t141 positional join t27 positional join t53 positional join t19 positional join t72 positional join t113 positional join t123 positional join t137 positional join t99 positional join t7 positional join t54 positional join t28 positional join t100 positional join t135 positional join t55 positional join t82 positional join t29 positional join t56 positional join t101 positional join t73 positional join t114 positional join t132 positional join t8 positional join t83 positional join t124 positional join t143 positional join t57 positional join t138 positional join t43 positional join t58 positional join t30 positional join t102 positional join t50 positional join t48 positional join t115 positional join t148 positional join t9 positional join t103 positional join t31 positional join t59 positional join t32 positional join t10 positional join t85 positional join t60 positional join t33 positional join t121 positional join t94 positional join t125 positional join t61 positional join t11 positional join t104 positional join t87 positional join t34 positional join t62 positional join t20 positional join t63 positional join t116 positional join t44 positional join t133 positional join t139 positional join t88 positional join t35 positional join t64 positional join t12 positional join t36 positional join t65 positional join t106 positional join t66 positional join t89 positional join t13 positional join t110 positional join t67 positional join t90 positional join t37 positional join t107 positional join t75 positional join t118 positional join t68 positional join t126 positional join t91 positional join t14 positional join t39 positional join t15 positional join t16 positional join t84 positional join t86 positional join t117
 
 union all by name
 

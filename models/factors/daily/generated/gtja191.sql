@@ -148,46 +148,46 @@ WITH values_0_1 AS (
       ) + (
         vwap * CAST(0.9 AS DOUBLE)
       )
-    ) AS va1325,
+    ) AS va1334,
     (
       (
         close * CAST(0.1 AS DOUBLE)
       ) + (
         high * CAST(0.9 AS DOUBLE)
       )
-    ) AS va1497,
+    ) AS va1506,
     (
       close + high
-    ) AS va1551,
+    ) AS va1560,
     (
       close + vwap
-    ) AS va1629,
+    ) AS va1638,
     (
       CASE WHEN close > 0 THEN LN(close) END
-    ) AS va1666,
+    ) AS va1675,
     (
       (
         close * CAST(0.5 AS DOUBLE)
       ) + (
         vwap * CAST(0.5 AS DOUBLE)
       )
-    ) AS va1746,
+    ) AS va1755,
     (
       (
         low * CAST(0.85 AS DOUBLE)
       ) + (
         open * CAST(0.15 AS DOUBLE)
       )
-    ) AS va2107,
+    ) AS va2116,
     (
       close - 1
-    ) AS va2129,
+    ) AS va2138,
     (
       -returns
-    ) AS va2153,
+    ) AS va2162,
     (
       1 / NULLIF(close, 0)
-    ) AS va2237,
+    ) AS va2246,
     (
       (
         -(
@@ -200,23 +200,23 @@ WITH values_0_1 AS (
           close - high
         ) * POWER(close, 5)
       ), 0)
-    ) AS va2247,
+    ) AS va2256,
     (
       close < open
-    ) AS va2349,
+    ) AS va2358,
     (
       benchmark_open < benchmark_close
-    ) AS va2351,
+    ) AS va2360,
     (
       open - close
-    ) AS va2362,
+    ) AS va2371,
     (
       -POWER((
         1 - (
           open / NULLIF(close, 0)
         )
       ), 2)
-    ) AS va2379
+    ) AS va2388
   FROM {{ ref('factor_inputs') }}
 ), values_0_2 AS (
   SELECT
@@ -239,16 +239,16 @@ WITH values_0_1 AS (
     va122,
     va142,
     va144,
-    va1497,
+    va1506,
     va160,
-    va1666,
-    va1746,
+    va1675,
+    va1755,
     va185,
-    va2107,
-    va2129,
-    va2153,
-    va2247,
-    va2362,
+    va2116,
+    va2138,
+    va2162,
+    va2256,
+    va2371,
     va265,
     va31,
     va33,
@@ -335,76 +335,76 @@ WITH values_0_1 AS (
       (
         close * CAST(0.35 AS DOUBLE)
       ) + va1037
-    ) AS va1246,
+    ) AS va1253,
     (
-      va1325 * 8193 - (
-        va1325 * 8193 - va1325
+      va1334 * 8193 - (
+        va1334 * 8193 - va1334
       )
-    ) AS va1326,
+    ) AS va1335,
     (
-      va1497 * 8193 - (
-        va1497 * 8193 - va1497
+      va1506 * 8193 - (
+        va1506 * 8193 - va1506
       )
-    ) AS va1506,
+    ) AS va1515,
     (
-      va1551 - low
-    ) AS va1552,
+      va1560 - low
+    ) AS va1561,
     (
       va107 * 8193 - (
         va107 * 8193 - va107
       )
-    ) AS va1625,
+    ) AS va1634,
     (
-      va1629 * 8193 - (
-        va1629 * 8193 - va1629
+      va1638 * 8193 - (
+        va1638 * 8193 - va1638
       )
-    ) AS va1630,
+    ) AS va1639,
     (
       (
-        va1551 + low
+        va1560 + low
       ) / 3
-    ) AS va1760,
+    ) AS va1769,
     (
       (
         low * CAST(0.7 AS DOUBLE)
       ) + va586
-    ) AS va1857,
+    ) AS va1866,
     (
       va31 * 8193 - (
         va31 * 8193 - va31
       )
-    ) AS va2232,
+    ) AS va2241,
     (
-      va2237 * 8193 - (
-        va2237 * 8193 - va2237
+      va2246 * 8193 - (
+        va2246 * 8193 - va2246
       )
-    ) AS va2238,
+    ) AS va2247,
     (
       CASE
-        WHEN NOT va1067 IS NULL AND NOT va2349 IS NULL
+        WHEN NOT va1067 IS NULL AND NOT va2358 IS NULL
         THEN (
-          va1067 AND va2349
+          va1067 AND va2358
         )
       END
-    ) AS va2350,
+    ) AS va2359,
     (
       CASE
-        WHEN NOT va2351 IS NULL AND NOT va1068 IS NULL
+        WHEN NOT va2360 IS NULL AND NOT va1068 IS NULL
         THEN (
-          va2351 AND va1068
+          va2360 AND va1068
         )
       END
-    ) AS va2352,
+    ) AS va2361,
     (
-      va2362 * 8193 - (
-        va2362 * 8193 - va2362
+      va2371 * 8193 - (
+        va2371 * 8193 - va2371
       )
-    ) AS va2374,
+    ) AS va2383,
     (
-      va2379 * 8193 - (
-        va2379 * 8193 - va2379
+      va2388 * 8193 - (
+        va2388 * 8193 - va2388
       )
-    ) AS va2380
+    ) AS va2389
   FROM values_0_1
 ), values_0_3 AS (
   SELECT
@@ -429,29 +429,29 @@ WITH values_0_1 AS (
     va1072,
     va122,
     va123,
-    va1246,
-    va1326,
+    va1253,
+    va1335,
     va142,
     va144,
-    va1497,
     va1506,
+    va1515,
     va160,
-    va1625,
-    va1630,
-    va1666,
-    va1746,
-    va1760,
+    va1634,
+    va1639,
+    va1675,
+    va1755,
+    va1769,
     va185,
-    va1857,
-    va2107,
-    va2129,
-    va2153,
-    va2232,
-    va2238,
+    va1866,
+    va2116,
+    va2138,
+    va2162,
+    va2241,
     va2247,
-    va2362,
-    va2374,
-    va2380,
+    va2256,
+    va2371,
+    va2383,
+    va2389,
     va265,
     va31,
     va33,
@@ -534,30 +534,30 @@ WITH values_0_1 AS (
       ) / NULLIF((
         open - va123
       ), 0)
-    ) AS va1194,
+    ) AS va1201,
     (
       (
         va32 * volume
       ) / NULLIF(va33, 0)
-    ) AS va1454,
+    ) AS va1463,
     (
-      va1552 * 8193 - (
-        va1552 * 8193 - va1552
+      va1561 * 8193 - (
+        va1561 * 8193 - va1561
       )
-    ) AS va1553,
+    ) AS va1562,
     (
       va752 * volume
-    ) AS va1769,
+    ) AS va1778,
     (
-      va1760 * volume
-    ) AS va2064,
+      va1769 * volume
+    ) AS va2073,
     CAST((
       (
-        CASE WHEN NOT va2350 IS NULL AND NOT va2352 IS NULL THEN (
-          va2350 OR va2352
+        CASE WHEN NOT va2359 IS NULL AND NOT va2361 IS NULL THEN (
+          va2359 OR va2361
         ) END
       )
-    ) AS DOUBLE) AS va2353
+    ) AS DOUBLE) AS va2362
   FROM values_0_2
 ), values_0_4 AS (
   SELECT
@@ -582,41 +582,41 @@ WITH values_0_1 AS (
     va1072,
     va1086,
     va1103,
-    va1194,
+    va1201,
     va122,
     va123,
     va124,
-    va1246,
-    va1326,
+    va1253,
+    va1335,
     va142,
     va144,
-    va1454,
-    va1497,
+    va1463,
     va1506,
-    va1553,
+    va1515,
+    va1562,
     va160,
     va162,
-    va1625,
-    va1630,
-    va1666,
-    va1746,
+    va1634,
+    va1639,
+    va1675,
+    va1755,
     va176,
-    va1760,
     va1769,
+    va1778,
     va185,
-    va1857,
+    va1866,
     va2,
-    va2064,
-    va2107,
-    va2129,
-    va2153,
-    va2232,
-    va2238,
+    va2073,
+    va2116,
+    va2138,
+    va2162,
+    va2241,
     va2247,
-    va2353,
+    va2256,
     va2362,
-    va2374,
-    va2380,
+    va2371,
+    va2383,
+    va2389,
     va265,
     va31,
     va33,
@@ -665,38 +665,38 @@ WITH values_0_1 AS (
     va0,
     va107,
     va1103,
-    va1194,
+    va1201,
     va122,
     va123,
     va124,
-    va1246,
-    va1326,
+    va1253,
+    va1335,
     va142,
     va144,
-    va1454,
-    va1497,
+    va1463,
     va1506,
+    va1515,
     va160,
     va162,
-    va1625,
-    va1630,
-    va1666,
-    va1746,
+    va1634,
+    va1639,
+    va1675,
+    va1755,
     va176,
-    va1760,
     va1769,
+    va1778,
     va185,
-    va1857,
+    va1866,
     va2,
-    va2064,
-    va2107,
-    va2129,
-    va2153,
-    va2232,
-    va2238,
+    va2073,
+    va2116,
+    va2138,
+    va2162,
+    va2241,
     va2247,
-    va2374,
-    va2380,
+    va2256,
+    va2383,
+    va2389,
     va265,
     va31,
     va33,
@@ -888,19 +888,19 @@ WITH values_0_1 AS (
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
     ) AS se1131,
-    LAG(close, 20) OVER rows_row AS se1175,
-    LAG(close, 10) OVER rows_row AS se1176,
-    LAG(vwap, 4) OVER rows_row AS se1181,
-    LAG(va1194, 1) OVER rows_row AS se1195,
-    LAG(va1194, 2) OVER rows_row AS se1196,
-    LAG(va1194, 3) OVER rows_row AS se1197,
-    LAG(va1194, 4) OVER rows_row AS se1198,
-    LAG(va1194, 5) OVER rows_row AS se1199,
-    LAG(va1194, 6) OVER rows_row AS se1200,
-    LAG(va1194, 7) OVER rows_row AS se1201,
-    LAG(va1194, 8) OVER rows_row AS se1202,
-    LAG(va1194, 9) OVER rows_row AS se1203,
-    LAG(va1194, 10) OVER rows_row AS se1204,
+    LAG(close, 20) OVER rows_row AS se1182,
+    LAG(close, 10) OVER rows_row AS se1183,
+    LAG(vwap, 4) OVER rows_row AS se1188,
+    LAG(va1201, 1) OVER rows_row AS se1202,
+    LAG(va1201, 2) OVER rows_row AS se1203,
+    LAG(va1201, 3) OVER rows_row AS se1204,
+    LAG(va1201, 4) OVER rows_row AS se1205,
+    LAG(va1201, 5) OVER rows_row AS se1206,
+    LAG(va1201, 6) OVER rows_row AS se1207,
+    LAG(va1201, 7) OVER rows_row AS se1208,
+    LAG(va1201, 8) OVER rows_row AS se1209,
+    LAG(va1201, 9) OVER rows_row AS se1210,
+    LAG(va1201, 10) OVER rows_row AS se1211,
     SUM(
       (
         CASE
@@ -917,7 +917,7 @@ WITH values_0_1 AS (
       PARTITION BY stock_number, va265
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se1216,
+    ) AS se1223,
     SUM(
       (
         CASE
@@ -934,22 +934,22 @@ WITH values_0_1 AS (
       PARTITION BY stock_number, va265
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se1220,
-    MAX(close) OVER rows_5 AS se1229,
-    LAG(va1246, 2) OVER rows_row AS se1247,
-    STDDEV_SAMP(amount) OVER rows_20 AS se1277,
-    STDDEV_SAMP(volume) OVER rows_10 AS se1286,
-    AVG(close) OVER rows_100 AS se1288,
-    LAG(close, 100) OVER rows_row AS se1290,
-    MIN(close) OVER rows_100 AS se1295,
-    STDDEV_SAMP(volume) OVER rows_20 AS se1312,
-    LAG(volume, 1) OVER rows_row AS se1356,
-    ARG_MIN(stock_row, low) OVER rows_20 AS se1367,
-    CORR(high, volume) OVER rows_5 AS se1370,
-    MIN(high) OVER rows_2 AS se1414,
-    AVG(volume) OVER rows_120 AS se1421,
-    LAG(va185, 4) OVER rows_row AS se1432,
-    LAG(va185, 5) OVER rows_row AS se1433,
+    ) AS se1227,
+    MAX(close) OVER rows_5 AS se1236,
+    LAG(va1253, 2) OVER rows_row AS se1254,
+    STDDEV_SAMP(amount) OVER rows_20 AS se1284,
+    STDDEV_SAMP(volume) OVER rows_10 AS se1293,
+    AVG(close) OVER rows_100 AS se1295,
+    LAG(close, 100) OVER rows_row AS se1297,
+    MIN(close) OVER rows_100 AS se1302,
+    STDDEV_SAMP(volume) OVER rows_20 AS se1321,
+    LAG(volume, 1) OVER rows_row AS se1365,
+    ARG_MIN(stock_row, low) OVER rows_20 AS se1376,
+    CORR(high, volume) OVER rows_5 AS se1379,
+    MIN(high) OVER rows_2 AS se1423,
+    AVG(volume) OVER rows_120 AS se1430,
+    LAG(va185, 4) OVER rows_row AS se1441,
+    LAG(va185, 5) OVER rows_row AS se1442,
     SUM(
       (
         CASE WHEN stock_row = 1 THEN va33 / CAST(0.2 AS DOUBLE) ELSE va33 END * EXP((
@@ -962,79 +962,79 @@ WITH values_0_1 AS (
       PARTITION BY stock_number, va265
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se1442,
-    COUNT(va1454) OVER rows_before AS se1455,
-    SUM(close) OVER rows_20 AS se1475,
-    SUM(close) OVER rows_5 AS se1476,
-    AVG(close) OVER rows_5 AS se1489,
-    LAG(va1506, 1) OVER rows_row AS se1507,
-    LAG(va1506, 2) OVER rows_row AS se1508,
-    LAG(va1506, 3) OVER rows_row AS se1509,
-    LAG(va1506, 4) OVER rows_row AS se1510,
-    LAG(va1506, 5) OVER rows_row AS se1511,
-    LAG(va1506, 6) OVER rows_row AS se1512,
-    LAG(va1506, 7) OVER rows_row AS se1513,
-    LAG(va1506, 8) OVER rows_row AS se1514,
-    LAG(va1506, 9) OVER rows_row AS se1515,
-    LAG(va1103, 3) OVER rows_row AS se1522,
-    REGR_SLOPE(close, stock_row) OVER rows_20 AS se1549,
+    ) AS se1451,
+    COUNT(va1463) OVER rows_before AS se1464,
+    SUM(close) OVER rows_20 AS se1484,
+    SUM(close) OVER rows_5 AS se1485,
+    AVG(close) OVER rows_5 AS se1498,
+    LAG(va1515, 1) OVER rows_row AS se1516,
+    LAG(va1515, 2) OVER rows_row AS se1517,
+    LAG(va1515, 3) OVER rows_row AS se1518,
+    LAG(va1515, 4) OVER rows_row AS se1519,
+    LAG(va1515, 5) OVER rows_row AS se1520,
+    LAG(va1515, 6) OVER rows_row AS se1521,
+    LAG(va1515, 7) OVER rows_row AS se1522,
+    LAG(va1515, 8) OVER rows_row AS se1523,
+    LAG(va1515, 9) OVER rows_row AS se1524,
+    LAG(va1103, 3) OVER rows_row AS se1531,
+    REGR_SLOPE(close, stock_row) OVER rows_20 AS se1558,
     RANK(
     ORDER BY
-      va1553) OVER rows_16 AS se1554,
+      va1562) OVER rows_16 AS se1563,
     CUME_DIST(
     ORDER BY
-      va1553) OVER rows_16 AS se1555,
+      va1562) OVER rows_16 AS se1564,
     RANK(
     ORDER BY
-      va71) OVER rows_32 AS se1556,
+      va71) OVER rows_32 AS se1565,
     CUME_DIST(
     ORDER BY
-      va71) OVER rows_32 AS se1557,
+      va71) OVER rows_32 AS se1566,
     RANK(
     ORDER BY
-      va144) OVER rows_32 AS se1558,
+      va144) OVER rows_32 AS se1567,
     CUME_DIST(
     ORDER BY
-      va144) OVER rows_32 AS se1559,
-    SUM(va974) OVER rows_20 AS se1561,
-    SUM(va971) OVER rows_20 AS se1562,
-    AVG(volume) OVER rows_5 AS se1564,
-    AVG(volume) OVER rows_15 AS se1587,
-    MIN(vwap) OVER rows_12 AS se1635,
-    COUNT(vwap) OVER rows_12 AS se1636,
+      va144) OVER rows_32 AS se1568,
+    SUM(va974) OVER rows_20 AS se1570,
+    SUM(va971) OVER rows_20 AS se1571,
+    AVG(volume) OVER rows_5 AS se1573,
+    AVG(volume) OVER rows_15 AS se1596,
+    MIN(vwap) OVER rows_12 AS se1644,
+    COUNT(vwap) OVER rows_12 AS se1645,
     RANK(
     ORDER BY
-      va185) OVER rows_20 AS se1646,
+      va185) OVER rows_20 AS se1655,
     CUME_DIST(
     ORDER BY
-      va185) OVER rows_20 AS se1647,
-    COUNT(va185) OVER rows_20 AS se1648,
-    COUNT(va1666) OVER rows_before AS se1667,
-    SUM(va123) OVER rows_20 AS se1687,
-    CORR(low, volume) OVER rows_6 AS se1714,
-    MAX(close) OVER rows_30 AS se1722,
-    LAG(va1746, 3) OVER rows_row AS se1747,
-    MAX(close) OVER rows_12 AS se1761,
-    LAG(va1103, 4) OVER rows_row AS se1781,
-    LAG(va1103, 5) OVER rows_row AS se1782,
-    LAG(va1103, 6) OVER rows_row AS se1783,
-    LAG(va1103, 7) OVER rows_row AS se1784,
-    LAG(va1103, 8) OVER rows_row AS se1785,
-    AVG(volume) OVER rows_50 AS se1819,
-    AVG(amount) OVER rows_20 AS se1833,
-    ARG_MAX(stock_row, high) OVER rows_20 AS se1835,
-    LAG(close, 12) OVER rows_row AS se1838,
-    LAG(returns, 3) OVER rows_row AS se1847,
-    CORR(open, volume) OVER rows_10 AS se1853,
-    LAG(va1857, 3) OVER rows_row AS se1858,
-    AVG(volume) OVER rows_9 AS se2011,
-    AVG(volume) OVER rows_26 AS se2012,
-    AVG(volume) OVER rows_12 AS se2013,
-    MIN(open) OVER rows_14 AS se2046,
-    LAG(benchmark_close, 1) OVER rows_row AS se2053,
-    LAG(close, 9) OVER rows_row AS se2069,
-    MIN(vwap) OVER rows_16 AS se2089,
-    COUNT(vwap) OVER rows_16 AS se2090,
+      va185) OVER rows_20 AS se1656,
+    COUNT(va185) OVER rows_20 AS se1657,
+    COUNT(va1675) OVER rows_before AS se1676,
+    SUM(va123) OVER rows_20 AS se1696,
+    CORR(low, volume) OVER rows_6 AS se1723,
+    MAX(close) OVER rows_30 AS se1731,
+    LAG(va1755, 3) OVER rows_row AS se1756,
+    MAX(close) OVER rows_12 AS se1770,
+    LAG(va1103, 4) OVER rows_row AS se1790,
+    LAG(va1103, 5) OVER rows_row AS se1791,
+    LAG(va1103, 6) OVER rows_row AS se1792,
+    LAG(va1103, 7) OVER rows_row AS se1793,
+    LAG(va1103, 8) OVER rows_row AS se1794,
+    AVG(volume) OVER rows_50 AS se1828,
+    AVG(amount) OVER rows_20 AS se1842,
+    ARG_MAX(stock_row, high) OVER rows_20 AS se1844,
+    LAG(close, 12) OVER rows_row AS se1847,
+    LAG(returns, 3) OVER rows_row AS se1856,
+    CORR(open, volume) OVER rows_10 AS se1862,
+    LAG(va1866, 3) OVER rows_row AS se1867,
+    AVG(volume) OVER rows_9 AS se2020,
+    AVG(volume) OVER rows_26 AS se2021,
+    AVG(volume) OVER rows_12 AS se2022,
+    MIN(open) OVER rows_14 AS se2055,
+    LAG(benchmark_close, 1) OVER rows_row AS se2062,
+    LAG(close, 9) OVER rows_row AS se2078,
+    MIN(vwap) OVER rows_16 AS se2098,
+    COUNT(vwap) OVER rows_16 AS se2099,
     SUM(
       (
         CASE
@@ -1051,7 +1051,7 @@ WITH values_0_1 AS (
       PARTITION BY stock_number, va265
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se2096,
+    ) AS se2105,
     SUM(
       (
         CASE
@@ -1068,11 +1068,11 @@ WITH values_0_1 AS (
       PARTITION BY stock_number, va265
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se2099,
-    LAG(va2107, 2) OVER rows_row AS se2108,
-    LAG(vwap, 5) OVER rows_row AS se2118,
-    LAG(va2129, 5) OVER rows_row AS se2130,
-    LAG(va2153, 6) OVER rows_row AS se2154,
+    ) AS se2108,
+    LAG(va2116, 2) OVER rows_row AS se2117,
+    LAG(vwap, 5) OVER rows_row AS se2127,
+    LAG(va2138, 5) OVER rows_row AS se2139,
+    LAG(va2162, 6) OVER rows_row AS se2163,
     SUM(
       (
         CASE
@@ -1089,20 +1089,20 @@ WITH values_0_1 AS (
       PARTITION BY stock_number, va265
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se2161,
-    AVG(close) OVER rows_48 AS se2201,
-    STDDEV_SAMP(close) OVER rows_48 AS se2205,
-    AVG(high) OVER rows_5 AS se2236,
-    MIN(low) OVER rows_12 AS se2267,
-    MAX(high) OVER rows_12 AS se2268,
-    CORR(volume, vwap) OVER rows_4 AS se2324,
-    REGR_COUNT(volume, vwap) OVER rows_4 AS se2325,
-    AVG(benchmark_close) OVER rows_20 AS se2339,
-    COUNT(benchmark_close) OVER rows_20 AS se2340,
-    SUM(va2353) OVER rows_20 AS se2354,
-    COUNT(va2353) OVER rows_20 AS se2355,
-    STDDEV_SAMP(close) OVER rows_24 AS se2360,
-    LAG(va2362, 1) OVER rows_row AS se2363,
+    ) AS se2170,
+    AVG(close) OVER rows_48 AS se2210,
+    STDDEV_SAMP(close) OVER rows_48 AS se2214,
+    AVG(high) OVER rows_5 AS se2245,
+    MIN(low) OVER rows_12 AS se2276,
+    MAX(high) OVER rows_12 AS se2277,
+    CORR(volume, vwap) OVER rows_4 AS se2333,
+    REGR_COUNT(volume, vwap) OVER rows_4 AS se2334,
+    AVG(benchmark_close) OVER rows_20 AS se2348,
+    COUNT(benchmark_close) OVER rows_20 AS se2349,
+    SUM(va2362) OVER rows_20 AS se2363,
+    COUNT(va2362) OVER rows_20 AS se2364,
+    STDDEV_SAMP(close) OVER rows_24 AS se2369,
+    LAG(va2371, 1) OVER rows_row AS se2372,
     SUM(
       (
         CASE
@@ -1119,8 +1119,8 @@ WITH values_0_1 AS (
       PARTITION BY stock_number, va265
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se2388,
-    LAG(close, 19) OVER rows_row AS se2395
+    ) AS se2397,
+    LAG(close, 19) OVER rows_row AS se2404
   FROM values_0_4
   WINDOW rows_2 AS (
     PARTITION BY stock_number
@@ -1270,51 +1270,51 @@ WITH values_0_1 AS (
     se1104,
     se1105,
     se1119,
-    se1175,
-    se1277,
-    se1286,
-    se1288,
-    se1290,
+    se1182,
+    se1284,
+    se1293,
     se1295,
-    se1312,
-    se1356,
+    se1297,
+    se1302,
+    se1321,
+    se1365,
     se143,
-    se1432,
-    se1433,
+    se1441,
+    se1442,
     se145,
-    se1455,
-    se1475,
-    se1476,
-    se1507,
-    se1508,
-    se1509,
-    se1510,
-    se1511,
-    se1512,
-    se1513,
-    se1514,
-    se1515,
+    se1464,
+    se1484,
+    se1485,
+    se1516,
+    se1517,
+    se1518,
+    se1519,
+    se1520,
+    se1521,
     se1522,
-    se1564,
-    se1667,
-    se1687,
+    se1523,
+    se1524,
+    se1531,
+    se1573,
+    se1676,
+    se1696,
     se177,
-    se1781,
-    se1782,
-    se1783,
-    se1784,
-    se1785,
-    se1819,
-    se2053,
-    se2069,
-    se2089,
-    se2090,
-    se2201,
-    se2205,
-    se2236,
+    se1790,
+    se1791,
+    se1792,
+    se1793,
+    se1794,
+    se1828,
+    se2062,
+    se2078,
+    se2098,
+    se2099,
+    se2210,
+    se2214,
+    se2245,
     se230,
-    se2360,
-    se2363,
+    se2369,
+    se2372,
     se244,
     se296,
     se304,
@@ -1378,28 +1378,28 @@ WITH values_0_1 AS (
     va1103,
     va122,
     va123,
-    va1326,
+    va1335,
     va142,
     va144,
-    va1454,
-    va1497,
+    va1463,
     va1506,
+    va1515,
     va160,
     va162,
-    va1625,
-    va1630,
-    va1666,
+    va1634,
+    va1639,
+    va1675,
     va176,
-    va1760,
     va1769,
+    va1778,
     va185,
     va2,
-    va2064,
-    va2232,
-    va2238,
+    va2073,
+    va2241,
     va2247,
-    va2374,
-    va2380,
+    va2256,
+    va2383,
+    va2389,
     va265,
     va33,
     va352,
@@ -1877,134 +1877,134 @@ WITH values_0_1 AS (
     (
       (
         (
-          se1175 - se1176
+          se1182 - se1183
         ) / 10
       ) - (
         (
-          se1176 - close
+          se1183 - close
         ) / 10
       )
-    ) AS va1177,
+    ) AS va1184,
     (
-      vwap - se1181
-    ) AS va1182,
+      vwap - se1188
+    ) AS va1189,
     (
-      11 * va1194 + 10 * se1195 + 9 * se1196 + 8 * se1197 + 7 * se1198 + 6 * se1199 + 5 * se1200 + 4 * se1201 + 3 * se1202 + 2 * se1203 + 1 * se1204
-    ) / 66 AS va1205,
+      11 * va1201 + 10 * se1202 + 9 * se1203 + 8 * se1204 + 7 * se1205 + 6 * se1206 + 5 * se1207 + 4 * se1208 + 3 * se1209 + 2 * se1210 + 1 * se1211
+    ) / 66 AS va1212,
     (
-      close - se1175
-    ) AS va1214,
+      close - se1182
+    ) AS va1221,
     (
       CASE
         WHEN NOT close IS NULL
-        THEN CAST(0.15384615384615385 AS DOUBLE) * se1216 * EXP((
+        THEN CAST(0.15384615384615385 AS DOUBLE) * se1223 * EXP((
           (
             stock_row - 1
           ) % 1100
         ) * -CAST(0.1670540846631662 AS DOUBLE))
       END
-    ) AS va1217,
+    ) AS va1224,
     (
       CASE
         WHEN NOT close IS NULL
-        THEN CAST(0.07407407407407407 AS DOUBLE) * se1220 * EXP((
+        THEN CAST(0.07407407407407407 AS DOUBLE) * se1227 * EXP((
           (
             stock_row - 1
           ) % 1100
         ) * -CAST(0.07696104113612832 AS DOUBLE))
       END
-    ) AS va1221,
+    ) AS va1228,
     (
-      close - se1229
-    ) AS va1230,
+      close - se1236
+    ) AS va1237,
     (
       NOT (
         va657 = se658 AND va657 = se659 AND va657 = se660 AND va657 = se661
       )
-    ) AS va1237,
+    ) AS va1244,
     (
-      va1246 - se1247
-    ) AS va1248,
+      va1253 - se1254
+    ) AS va1255,
     (
       se583 * 8193 - (
         se583 * 8193 - se583
       )
-    ) AS va1259,
+    ) AS va1266,
     (
-      volume - se1356
-    ) AS va1357,
+      volume - se1365
+    ) AS va1366,
     (
       (
         (
           20 - (
             20 - CAST((
-              se1367 - stock_row + 20
+              se1376 - stock_row + 20
             ) AS DOUBLE)
           )
         ) / 20
       ) * 100
-    ) AS va1368,
+    ) AS va1377,
     (
-      CASE WHEN stock_row > 4 THEN se1370 END
-    ) AS va1371,
+      CASE WHEN stock_row > 4 THEN se1379 END
+    ) AS va1380,
     (
       open - se132
-    ) AS va1398,
+    ) AS va1407,
     (
       open - se37
-    ) AS va1403,
+    ) AS va1412,
     (
       open - se133
-    ) AS va1408,
+    ) AS va1417,
     (
-      high - se1414
-    ) AS va1415,
+      high - se1423
+    ) AS va1424,
     (
-      CASE WHEN stock_row > 119 THEN se1421 END
-    ) AS va1422,
+      CASE WHEN stock_row > 119 THEN se1430 END
+    ) AS va1431,
     (
-      se1421 * 8193 - (
-        se1421 * 8193 - se1421
+      se1430 * 8193 - (
+        se1430 * 8193 - se1430
       )
-    ) AS va1426,
+    ) AS va1435,
     (
       CASE
         WHEN NOT va33 IS NULL
-        THEN CAST(0.2 AS DOUBLE) * se1442 * EXP((
+        THEN CAST(0.2 AS DOUBLE) * se1451 * EXP((
           (
             stock_row - 1
           ) % 1100
         ) * -CAST(0.22314355131420976 AS DOUBLE))
       END
-    ) AS va1443,
+    ) AS va1452,
     (
       se37 - low
-    ) AS va1451,
-    (
-      (
-        se1455 - 1
-      ) // 1100
-    ) AS va1456,
-    (
-      (
-        se1455 - 1
-      ) // 57
     ) AS va1460,
     (
-      se1475 * 8193 - (
-        se1475 * 8193 - se1475
-      )
-    ) AS va1479,
+      (
+        se1464 - 1
+      ) // 1100
+    ) AS va1465,
     (
-      se1476 * 8193 - (
-        se1476 * 8193 - se1476
+      (
+        se1464 - 1
+      ) // 57
+    ) AS va1469,
+    (
+      se1484 * 8193 - (
+        se1484 * 8193 - se1484
       )
-    ) AS va1481,
+    ) AS va1488,
+    (
+      se1485 * 8193 - (
+        se1485 * 8193 - se1485
+      )
+    ) AS va1490,
     (
       CASE WHEN stock_row > 4 THEN (
-        va33 / NULLIF(se1489, 0)
+        va33 / NULLIF(se1498, 0)
       ) END
-    ) AS va1490,
+    ) AS va1499,
     (
       2 + CASE
         WHEN se1104 < va1103
@@ -2021,20 +2021,20 @@ WITH values_0_1 AS (
         WHEN se1105 > va1103
         THEN 0
       END + CASE
-        WHEN se1522 < va1103
+        WHEN se1531 < va1103
         THEN 2
-        WHEN se1522 = va1103
+        WHEN se1531 = va1103
         THEN 1
-        WHEN se1522 > va1103
+        WHEN se1531 > va1103
         THEN 0
       END
-    ) / 8 AS va1523,
+    ) / 8 AS va1532,
     (
       2 + CASE WHEN se72 < va71 THEN 2 WHEN se72 = va71 THEN 1 WHEN se72 > va71 THEN 0 END + CASE WHEN se73 < va71 THEN 2 WHEN se73 = va71 THEN 1 WHEN se73 > va71 THEN 0 END + CASE WHEN se74 < va71 THEN 2 WHEN se74 = va71 THEN 1 WHEN se74 > va71 THEN 0 END + CASE WHEN se75 < va71 THEN 2 WHEN se75 = va71 THEN 1 WHEN se75 > va71 THEN 0 END + CASE WHEN se642 < va71 THEN 2 WHEN se642 = va71 THEN 1 WHEN se642 > va71 THEN 0 END + CASE WHEN se643 < va71 THEN 2 WHEN se643 = va71 THEN 1 WHEN se643 > va71 THEN 0 END + CASE WHEN se644 < va71 THEN 2 WHEN se644 = va71 THEN 1 WHEN se644 > va71 THEN 0 END + CASE WHEN se645 < va71 THEN 2 WHEN se645 = va71 THEN 1 WHEN se645 > va71 THEN 0 END + CASE WHEN se646 < va71 THEN 2 WHEN se646 = va71 THEN 1 WHEN se646 > va71 THEN 0 END
-    ) / 20 AS va1524,
+    ) / 20 AS va1533,
     (
-      CASE WHEN stock_row > 19 THEN se1549 END
-    ) AS va1550,
+      CASE WHEN stock_row > 19 THEN se1558 END
+    ) AS va1559,
     (
       CASE
         WHEN stock_row > 32
@@ -2042,75 +2042,75 @@ WITH values_0_1 AS (
           (
             (
               1 - (
-                se1554 + se1555 * 16
+                se1563 + se1564 * 16
               ) / 32
             ) * (
-              se1556 + se1557 * 32
+              se1565 + se1566 * 32
             ) / 64
           ) * (
             1 - (
-              se1558 + se1559 * 32
+              se1567 + se1568 * 32
             ) / 64
           )
         )
       END
-    ) AS va1560,
+    ) AS va1569,
     (
       (
         CASE WHEN stock_row > 19 THEN (
-          se1561 / NULLIF(se1562, 0)
+          se1570 / NULLIF(se1571, 0)
         ) END
       ) * 100
-    ) AS va1563,
+    ) AS va1572,
     (
       CASE
         WHEN stock_row > 14
         THEN (
-          se1587 * 8193 - (
-            se1587 * 8193 - se1587
+          se1596 * 8193 - (
+            se1596 * 8193 - se1596
           )
         )
       END
-    ) AS va1588,
+    ) AS va1597,
     (
       vwap - (
-        CASE WHEN se1636 = 12 THEN se1635 END
+        CASE WHEN se1645 = 12 THEN se1644 END
       )
-    ) AS va1637,
+    ) AS va1646,
     (
-      CASE WHEN se1648 = 20 THEN (
-        se1646 + se1647 * 20
+      CASE WHEN se1657 = 20 THEN (
+        se1655 + se1656 * 20
       ) / 40 END
-    ) AS va1649,
+    ) AS va1658,
     (
       (
-        se1667 - 1
+        se1676 - 1
       ) // 1100
-    ) AS va1668,
+    ) AS va1677,
     (
-      se1687 * 8193 - (
-        se1687 * 8193 - se1687
+      se1696 * 8193 - (
+        se1696 * 8193 - se1696
       )
-    ) AS va1691,
+    ) AS va1700,
     (
-      CASE WHEN stock_row > 5 THEN se1714 END
-    ) AS va1715,
+      CASE WHEN stock_row > 5 THEN se1723 END
+    ) AS va1724,
     (
       CASE
         WHEN stock_row > 29
         THEN (
-          se1722 * 8193 - (
-            se1722 * 8193 - se1722
+          se1731 * 8193 - (
+            se1731 * 8193 - se1731
           )
         )
       END
-    ) AS va1723,
+    ) AS va1732,
     (
       CASE WHEN stock_row > 79 THEN se861 END
-    ) AS va1730,
+    ) AS va1739,
     (
-      va1746 - se1747
-    ) AS va1748,
+      va1755 - se1756
+    ) AS va1757,
     POWER(
       (
         CASE
@@ -2118,218 +2118,218 @@ WITH values_0_1 AS (
           THEN (
             (
               (
-                close - se1761
+                close - se1770
               ) * 100
-            ) / NULLIF(se1761, 0)
+            ) / NULLIF(se1770, 0)
           )
         END
       ),
       2
-    ) AS va1762,
-    (
-      se753 < va752
-    ) AS va1768,
-    (
-      va752 < se753
     ) AS va1771,
     (
-      se1819 * 8193 - (
-        se1819 * 8193 - se1819
-      )
-    ) AS va1822,
+      se753 < va752
+    ) AS va1777,
     (
-      CASE WHEN stock_row > 19 THEN se1833 END
-    ) AS va1834,
+      va752 < se753
+    ) AS va1780,
+    (
+      se1828 * 8193 - (
+        se1828 * 8193 - se1828
+      )
+    ) AS va1831,
+    (
+      CASE WHEN stock_row > 19 THEN se1842 END
+    ) AS va1843,
     (
       (
         (
           20 - (
             20 - CAST((
-              se1835 - stock_row + 20
+              se1844 - stock_row + 20
             ) AS DOUBLE)
           )
         ) / 20
       ) * 100
-    ) AS va1836,
+    ) AS va1845,
     (
       (
         CASE
           WHEN stock_row > 12
           THEN (
             (
-              close - se1838
-            ) / NULLIF(se1838, 0)
+              close - se1847
+            ) / NULLIF(se1847, 0)
           )
         END
       ) * volume
-    ) AS va1839,
-    (
-      returns - se1847
     ) AS va1848,
     (
-      CASE WHEN stock_row > 9 THEN se1853 END
-    ) AS va1854,
+      returns - se1856
+    ) AS va1857,
     (
-      va1857 - se1858
-    ) AS va1859,
+      CASE WHEN stock_row > 9 THEN se1862 END
+    ) AS va1863,
+    (
+      va1866 - se1867
+    ) AS va1868,
     (
       2 + CASE WHEN se658 < va657 THEN 2 WHEN se658 = va657 THEN 1 WHEN se658 > va657 THEN 0 END + CASE WHEN se659 < va657 THEN 2 WHEN se659 = va657 THEN 1 WHEN se659 > va657 THEN 0 END + CASE WHEN se660 < va657 THEN 2 WHEN se660 = va657 THEN 1 WHEN se660 > va657 THEN 0 END + CASE WHEN se661 < va657 THEN 2 WHEN se661 = va657 THEN 1 WHEN se661 > va657 THEN 0 END + CASE WHEN se662 < va657 THEN 2 WHEN se662 = va657 THEN 1 WHEN se662 > va657 THEN 0 END + CASE WHEN se663 < va657 THEN 2 WHEN se663 = va657 THEN 1 WHEN se663 > va657 THEN 0 END + CASE WHEN se864 < va657 THEN 2 WHEN se864 = va657 THEN 1 WHEN se864 > va657 THEN 0 END
-    ) / 16 AS va1870,
+    ) / 16 AS va1879,
     (
       2 + CASE WHEN se48 < va47 THEN 2 WHEN se48 = va47 THEN 1 WHEN se48 > va47 THEN 0 END + CASE WHEN se49 < va47 THEN 2 WHEN se49 = va47 THEN 1 WHEN se49 > va47 THEN 0 END + CASE WHEN se50 < va47 THEN 2 WHEN se50 = va47 THEN 1 WHEN se50 > va47 THEN 0 END + CASE WHEN se51 < va47 THEN 2 WHEN se51 = va47 THEN 1 WHEN se51 > va47 THEN 0 END + CASE WHEN se52 < va47 THEN 2 WHEN se52 = va47 THEN 1 WHEN se52 > va47 THEN 0 END + CASE WHEN se53 < va47 THEN 2 WHEN se53 = va47 THEN 1 WHEN se53 > va47 THEN 0 END + CASE WHEN se54 < va47 THEN 2 WHEN se54 = va47 THEN 1 WHEN se54 > va47 THEN 0 END
-    ) / 16 AS va1925,
+    ) / 16 AS va1934,
     (
       2 + CASE WHEN se48 < va47 THEN 2 WHEN se48 = va47 THEN 1 WHEN se48 > va47 THEN 0 END + CASE WHEN se49 < va47 THEN 2 WHEN se49 = va47 THEN 1 WHEN se49 > va47 THEN 0 END + CASE WHEN se50 < va47 THEN 2 WHEN se50 = va47 THEN 1 WHEN se50 > va47 THEN 0 END + CASE WHEN se51 < va47 THEN 2 WHEN se51 = va47 THEN 1 WHEN se51 > va47 THEN 0 END + CASE WHEN se52 < va47 THEN 2 WHEN se52 = va47 THEN 1 WHEN se52 > va47 THEN 0 END + CASE WHEN se53 < va47 THEN 2 WHEN se53 = va47 THEN 1 WHEN se53 > va47 THEN 0 END + CASE WHEN se54 < va47 THEN 2 WHEN se54 = va47 THEN 1 WHEN se54 > va47 THEN 0 END + CASE WHEN se776 < va47 THEN 2 WHEN se776 = va47 THEN 1 WHEN se776 > va47 THEN 0 END + CASE WHEN se777 < va47 THEN 2 WHEN se777 = va47 THEN 1 WHEN se777 > va47 THEN 0 END
-    ) / 20 AS va1980,
+    ) / 20 AS va1989,
     (
       (
         CASE
           WHEN stock_row > 25
           THEN (
             (
-              se2011 - se2012
-            ) / NULLIF(se2013, 0)
+              se2020 - se2021
+            ) / NULLIF(se2022, 0)
           )
         END
       ) * 100
-    ) AS va2014,
+    ) AS va2023,
     (
-      open - se2046
-    ) AS va2047,
+      open - se2055
+    ) AS va2056,
     (
-      benchmark_close < se2053
-    ) AS va2054,
+      benchmark_close < se2062
+    ) AS va2063,
     (
       CASE WHEN stock_row > 179 THEN se583 END
-    ) AS va2091,
+    ) AS va2100,
     (
       CASE
         WHEN NOT volume IS NULL
-        THEN CAST(0.15384615384615385 AS DOUBLE) * se2096 * EXP((
+        THEN CAST(0.15384615384615385 AS DOUBLE) * se2105 * EXP((
           (
             stock_row - 1
           ) % 1100
         ) * -CAST(0.1670540846631662 AS DOUBLE))
       END
-    ) AS va2097,
+    ) AS va2106,
     (
       CASE
         WHEN NOT volume IS NULL
-        THEN CAST(0.07407407407407407 AS DOUBLE) * se2099 * EXP((
+        THEN CAST(0.07407407407407407 AS DOUBLE) * se2108 * EXP((
           (
             stock_row - 1
           ) % 1100
         ) * -CAST(0.07696104113612832 AS DOUBLE))
       END
-    ) AS va2100,
+    ) AS va2109,
     (
       -(
         CASE
           WHEN stock_row > 2
           THEN (
             (
-              va2107 - se2108
-            ) / NULLIF(va2107, 0)
+              va2116 - se2117
+            ) / NULLIF(va2116, 0)
           )
         END
       )
-    ) AS va2109,
+    ) AS va2118,
     (
-      vwap - se2118
-    ) AS va2119,
+      vwap - se2127
+    ) AS va2128,
     (
-      va2129 - se2130
-    ) AS va2131,
+      va2138 - se2139
+    ) AS va2140,
     (
-      se2154 * 8193 - (
-        se2154 * 8193 - se2154
+      se2163 * 8193 - (
+        se2163 * 8193 - se2163
       )
-    ) AS va2155,
+    ) AS va2164,
     (
       CASE
         WHEN NOT close IS NULL
-        THEN CAST(0.13333333333333333 AS DOUBLE) * se2161 * EXP((
+        THEN CAST(0.13333333333333333 AS DOUBLE) * se2170 * EXP((
           (
             stock_row - 1
           ) % 1100
         ) * -CAST(0.14310084364067333 AS DOUBLE))
       END
-    ) AS va2162,
+    ) AS va2171,
     ABS((
       se37 - high
-    )) AS va2175,
+    )) AS va2184,
     (
       (
         CASE WHEN stock_row > 19 THEN (
           (
-            va2153 * se59
+            va2162 * se59
           ) * vwap
         ) END
       ) * va31
-    ) AS va2185,
+    ) AS va2194,
     (
       CASE WHEN stock_row > 19 THEN (
         va650 / NULLIF(se59, 0)
       ) END
-    ) AS va2219,
+    ) AS va2228,
     (
       se133 - low
-    ) AS va2248,
+    ) AS va2257,
     (
       CASE
         WHEN stock_row > 11
         THEN (
           (
-            close - se2267
+            close - se2276
           ) / NULLIF((
-            se2268 - se2267
+            se2277 - se2276
           ), 0)
         )
       END
-    ) AS va2269,
+    ) AS va2278,
     (
-      CASE WHEN se2325 = 4 THEN se2324 END
-    ) AS va2326,
+      CASE WHEN se2334 = 4 THEN se2333 END
+    ) AS va2335,
     (
       CASE WHEN stock_row > 19 THEN (
         se59 < volume
       ) END
-    ) AS va2333,
+    ) AS va2342,
     (
       benchmark_close - (
-        CASE WHEN se2340 = 20 THEN se2339 END
+        CASE WHEN se2349 = 20 THEN se2348 END
       )
-    ) AS va2341,
+    ) AS va2350,
     (
       (
-        CASE WHEN se2355 = 20 THEN se2354 END
+        CASE WHEN se2364 = 20 THEN se2363 END
       ) / 20
-    ) AS va2356,
+    ) AS va2365,
     (
-      se2363 * 8193 - (
-        se2363 * 8193 - se2363
+      se2372 * 8193 - (
+        se2372 * 8193 - se2372
       )
-    ) AS va2366,
+    ) AS va2375,
     (
       CASE
         WHEN NOT va33 IS NULL
-        THEN CAST(0.18181818181818182 AS DOUBLE) * se2388 * EXP((
+        THEN CAST(0.18181818181818182 AS DOUBLE) * se2397 * EXP((
           (
             stock_row - 1
           ) % 1100
         ) * -CAST(0.20067069546215116 AS DOUBLE))
       END
-    ) AS va2389,
+    ) AS va2398,
     (
       CASE WHEN stock_row > 19 THEN (
-        close / NULLIF(se2395, 0)
+        close / NULLIF(se2404, 0)
       ) END
-    ) AS va2396,
+    ) AS va2405,
     (
       se59 * 8193 - (
         se59 * 8193 - se59
       )
-    ) AS va2418
+    ) AS va2427
   FROM series_1
 ), values_1_2 AS (
   SELECT
@@ -2350,50 +2350,50 @@ WITH values_0_1 AS (
     se1104,
     se1105,
     se1119,
-    se1175,
-    se1277,
-    se1288,
-    se1290,
+    se1182,
+    se1284,
     se1295,
-    se1312,
-    se1356,
+    se1297,
+    se1302,
+    se1321,
+    se1365,
     se143,
-    se1432,
-    se1433,
+    se1441,
+    se1442,
     se145,
-    se1455,
-    se1475,
-    se1476,
-    se1507,
-    se1508,
-    se1509,
-    se1510,
-    se1511,
-    se1512,
-    se1513,
-    se1514,
-    se1515,
+    se1464,
+    se1484,
+    se1485,
+    se1516,
+    se1517,
+    se1518,
+    se1519,
+    se1520,
+    se1521,
     se1522,
-    se1564,
-    se1667,
-    se1687,
+    se1523,
+    se1524,
+    se1531,
+    se1573,
+    se1676,
+    se1696,
     se177,
-    se1781,
-    se1782,
-    se1783,
-    se1784,
-    se1785,
-    se1819,
-    se2053,
-    se2069,
-    se2089,
-    se2090,
-    se2201,
-    se2205,
-    se2236,
+    se1790,
+    se1791,
+    se1792,
+    se1793,
+    se1794,
+    se1828,
+    se2062,
+    se2078,
+    se2098,
+    se2099,
+    se2210,
+    se2214,
+    se2245,
     se230,
-    se2360,
-    se2363,
+    se2369,
+    se2372,
     se244,
     se296,
     se304,
@@ -2440,86 +2440,86 @@ WITH values_0_1 AS (
     va1103,
     va1130,
     va1132,
-    va1182,
-    va1217,
-    va1221,
+    va1189,
+    va1224,
+    va1228,
     va123,
-    va1237,
-    va1248,
-    va1259,
-    va1326,
+    va1244,
+    va1255,
+    va1266,
+    va1335,
     va142,
-    va1422,
-    va1426,
+    va1431,
+    va1435,
     va144,
-    va1443,
-    va1451,
-    va1454,
-    va1456,
+    va1452,
     va1460,
-    va1479,
-    va1481,
+    va1463,
+    va1465,
+    va1469,
+    va1488,
     va1490,
-    va1497,
+    va1499,
     va1506,
-    va1523,
-    va1524,
-    va1550,
-    va1560,
-    va1563,
-    va1588,
+    va1515,
+    va1532,
+    va1533,
+    va1559,
+    va1569,
+    va1572,
     va159,
+    va1597,
     va160,
     va162,
-    va1625,
-    va1630,
-    va1649,
-    va1666,
-    va1668,
-    va1691,
-    va1723,
-    va1730,
-    va1748,
+    va1634,
+    va1639,
+    va1658,
+    va1675,
+    va1677,
+    va1700,
+    va1732,
+    va1739,
+    va1757,
     va176,
-    va1760,
-    va1762,
-    va1768,
     va1769,
     va1771,
+    va1777,
+    va1778,
     va178,
+    va1780,
     va180,
-    va1822,
-    va1834,
-    va1839,
+    va1831,
+    va1843,
+    va1848,
     va185,
-    va1859,
-    va1870,
-    va1925,
+    va1868,
+    va1879,
+    va1934,
     va2,
-    va2014,
-    va2064,
-    va2091,
-    va2097,
+    va2023,
+    va2073,
     va2100,
+    va2106,
     va2109,
-    va2119,
-    va2155,
-    va2162,
-    va2219,
+    va2118,
+    va2128,
+    va2164,
+    va2171,
+    va2228,
     va223,
-    va2232,
-    va2238,
+    va2241,
     va2247,
-    va2248,
+    va2256,
+    va2257,
     va233,
-    va2333,
-    va2341,
-    va2356,
-    va2366,
-    va2374,
-    va2380,
+    va2342,
+    va2350,
+    va2365,
+    va2375,
+    va2383,
     va2389,
-    va2418,
+    va2398,
+    va2427,
     va255,
     va265,
     va284,
@@ -2913,59 +2913,59 @@ WITH values_0_1 AS (
     ) AS va1093,
     (
       -va284
-    ) AS va1161,
+    ) AS va1168,
     (
       va60 * 8193 - (
         va60 * 8193 - va60
       )
-    ) AS va1170,
+    ) AS va1177,
     (
-      CAST(0.25 AS DOUBLE) < va1177
-    ) AS va1178,
+      CAST(0.25 AS DOUBLE) < va1184
+    ) AS va1185,
     (
-      va1177 < 0
-    ) AS va1179,
+      va1184 < 0
+    ) AS va1186,
     (
-      va1205 * 8193 - (
-        va1205 * 8193 - va1205
+      va1212 * 8193 - (
+        va1212 * 8193 - va1212
       )
-    ) AS va1206,
+    ) AS va1213,
     (
       (
         CASE WHEN stock_row > 20 THEN (
-          va1214 / NULLIF(se1175, 0)
+          va1221 / NULLIF(se1182, 0)
         ) END
       ) * 100
-    ) AS va1215,
+    ) AS va1222,
     (
       CASE
         WHEN stock_row > 4
         THEN (
-          va1230 * 8193 - (
-            va1230 * 8193 - va1230
+          va1237 * 8193 - (
+            va1237 * 8193 - va1237
           )
         )
       END
-    ) AS va1231,
+    ) AS va1238,
     (
       CASE WHEN stock_row > 9 THEN (
-        CASE WHEN va647 THEN se1286 ELSE 0 END
+        CASE WHEN va647 THEN se1293 ELSE 0 END
       ) END
-    ) AS va1287,
+    ) AS va1294,
     (
       CASE
         WHEN stock_row > 1
         THEN (
-          CASE WHEN 0 > va1357 THEN 0 WHEN 0 <= va1357 THEN va1357 END
+          CASE WHEN 0 > va1366 THEN 0 WHEN 0 <= va1366 THEN va1366 END
         )
       END
-    ) AS va1358,
+    ) AS va1367,
     (
-      CASE WHEN stock_row > 1 THEN ABS(va1357) END
-    ) AS va1362,
+      CASE WHEN stock_row > 1 THEN ABS(va1366) END
+    ) AS va1371,
     (
-      CASE WHEN stock_row > 19 THEN va1368 END
-    ) AS va1369,
+      CASE WHEN stock_row > 19 THEN va1377 END
+    ) AS va1378,
     (
       CASE
         WHEN va894
@@ -2974,79 +2974,79 @@ WITH values_0_1 AS (
             va71 = se72 AND va71 = se73 AND va71 = se74 AND va71 = se75
           )
         )
-        THEN CASE WHEN ISFINITE(va1371) THEN ROUND(va1371, 12) END
+        THEN CASE WHEN ISFINITE(va1380) THEN ROUND(va1380, 12) END
         ELSE NULL
       END
-    ) AS va1372,
+    ) AS va1381,
     (
-      CASE WHEN stock_row > 20 THEN va1214 END
-    ) AS va1397,
-    (
-      CASE
-        WHEN stock_row > 1
-        THEN (
-          va1398 * 8193 - (
-            va1398 * 8193 - va1398
-          )
-        )
-      END
-    ) AS va1399,
+      CASE WHEN stock_row > 20 THEN va1221 END
+    ) AS va1406,
     (
       CASE
         WHEN stock_row > 1
         THEN (
-          va1403 * 8193 - (
-            va1403 * 8193 - va1403
+          va1407 * 8193 - (
+            va1407 * 8193 - va1407
           )
         )
       END
-    ) AS va1404,
+    ) AS va1408,
     (
       CASE
         WHEN stock_row > 1
         THEN (
-          va1408 * 8193 - (
-            va1408 * 8193 - va1408
+          va1412 * 8193 - (
+            va1412 * 8193 - va1412
           )
         )
       END
-    ) AS va1409,
+    ) AS va1413,
     (
       CASE
         WHEN stock_row > 1
         THEN (
-          va1415 * 8193 - (
-            va1415 * 8193 - va1415
+          va1417 * 8193 - (
+            va1417 * 8193 - va1417
           )
         )
       END
-    ) AS va1416,
+    ) AS va1418,
+    (
+      CASE
+        WHEN stock_row > 1
+        THEN (
+          va1424 * 8193 - (
+            va1424 * 8193 - va1424
+          )
+        )
+      END
+    ) AS va1425,
     (
       0 < va731
-    ) AS va1465,
+    ) AS va1474,
     (
       va731 < 0
-    ) AS va1467,
+    ) AS va1476,
     (
-      va1523 * 8193 - (
-        va1523 * 8193 - va1523
+      va1532 * 8193 - (
+        va1532 * 8193 - va1532
       )
-    ) AS va1527,
+    ) AS va1536,
     (
-      va1524 * 8193 - (
-        va1524 * 8193 - va1524
+      va1533 * 8193 - (
+        va1533 * 8193 - va1533
       )
-    ) AS va1534,
+    ) AS va1543,
     (
-      va1637 * 8193 - (
-        va1637 * 8193 - va1637
+      va1646 * 8193 - (
+        va1646 * 8193 - va1646
       )
-    ) AS va1638,
+    ) AS va1647,
     (
-      va1649 * 8193 - (
-        va1649 * 8193 - va1649
+      va1658 * 8193 - (
+        va1658 * 8193 - va1658
       )
-    ) AS va1656,
+    ) AS va1665,
     (
       CASE
         WHEN (
@@ -3063,146 +3063,146 @@ WITH values_0_1 AS (
             va71 = se72 AND va71 = se73 AND va71 = se74 AND va71 = se75 AND va71 = se642
           )
         )
-        THEN CASE WHEN ISFINITE(va1715) THEN ROUND(va1715, 12) END
+        THEN CASE WHEN ISFINITE(va1724) THEN ROUND(va1724, 12) END
         ELSE NULL
       END
-    ) AS va1716,
-    va1748 * stock_row AS va1749,
+    ) AS va1725,
+    va1757 * stock_row AS va1758,
     (
       va843 * 8193 - (
         va843 * 8193 - va843
       )
-    ) AS va1814,
+    ) AS va1823,
     (
       CASE WHEN stock_row > 19 THEN (
-        va1836 - va1368
+        va1845 - va1377
       ) END
-    ) AS va1837,
+    ) AS va1846,
     (
       CASE
         WHEN stock_row > 4
         THEN (
-          va1848 * 8193 - (
-            va1848 * 8193 - va1848
+          va1857 * 8193 - (
+            va1857 * 8193 - va1857
           )
         )
       END
-    ) AS va1849,
+    ) AS va1858,
     (
       CASE
         WHEN va789 AND va647
-        THEN CASE WHEN ISFINITE(va1854) THEN ROUND(va1854, 12) END
+        THEN CASE WHEN ISFINITE(va1863) THEN ROUND(va1863, 12) END
         ELSE NULL
       END
-    ) AS va1855,
-    va1859 * stock_row AS va1860,
+    ) AS va1864,
+    va1868 * stock_row AS va1869,
     (
-      va1870 * 8193 - (
-        va1870 * 8193 - va1870
+      va1879 * 8193 - (
+        va1879 * 8193 - va1879
       )
-    ) AS va1876,
+    ) AS va1885,
     (
-      va1925 * 8193 - (
-        va1925 * 8193 - va1925
+      va1934 * 8193 - (
+        va1934 * 8193 - va1934
       )
-    ) AS va1931,
+    ) AS va1940,
     (
       CASE
         WHEN stock_row > 9
         THEN (
-          va1980 * 8193 - (
-            va1980 * 8193 - va1980
+          va1989 * 8193 - (
+            va1989 * 8193 - va1989
           )
         )
       END
-    ) AS va1981,
+    ) AS va1990,
     (
       CASE WHEN stock_row > 1 THEN (
         va731 / NULLIF(se37, 0)
       ) END
-    ) AS va2001,
+    ) AS va2010,
     (
       CASE WHEN stock_row > 1 THEN va649 END
-    ) AS va2005,
+    ) AS va2014,
     (
       CASE
         WHEN stock_row > 13
         THEN (
-          va2047 * 8193 - (
-            va2047 * 8193 - va2047
+          va2056 * 8193 - (
+            va2056 * 8193 - va2056
           )
         )
       END
-    ) AS va2048,
+    ) AS va2057,
     (
       CASE
-        WHEN NOT va2054 IS NULL AND NOT va2054 IS NULL
+        WHEN NOT va2063 IS NULL AND NOT va2063 IS NULL
         THEN (
-          va2054 AND va2054
+          va2063 AND va2063
         )
       END
-    ) AS va2055,
+    ) AS va2064,
     (
       CASE WHEN stock_row > 23 THEN (
         va720 / 4
       ) END
-    ) AS va2088,
+    ) AS va2097,
     (
       CASE
         WHEN stock_row > 5
         THEN (
-          va2131 * 8193 - (
-            va2131 * 8193 - va2131
+          va2140 * 8193 - (
+            va2140 * 8193 - va2140
           )
         )
       END
-    ) AS va2132,
+    ) AS va2141,
     (
       va41 - va40
-    ) AS va2167,
-    ABS(va1451) AS va2174,
-    (
-      CASE WHEN va2175 > va33 THEN va2175 WHEN va2175 <= va33 THEN va33 END
     ) AS va2176,
+    ABS(va1460) AS va2183,
     (
-      va2185 * 8193 - (
-        va2185 * 8193 - va2185
+      CASE WHEN va2184 > va33 THEN va2184 WHEN va2184 <= va33 THEN va33 END
+    ) AS va2185,
+    (
+      va2194 * 8193 - (
+        va2194 * 8193 - va2194
       )
-    ) AS va2186,
-    POWER(va347, 2) AS va2212,
+    ) AS va2195,
+    POWER(va347, 2) AS va2221,
     (
       CASE WHEN stock_row > 1 THEN va731 END
-    ) AS va2220,
+    ) AS va2229,
     (
-      va2119 * 8193 - (
-        va2119 * 8193 - va2119
+      va2128 * 8193 - (
+        va2128 * 8193 - va2128
       )
-    ) AS va2242,
+    ) AS va2251,
     (
       (
-        0 < va2248
+        0 < va2257
       ) AND (
-        va741 < va2248
+        va741 < va2257
       )
-    ) AS va2249,
+    ) AS va2258,
     (
       (
         0 < va741
       ) AND (
-        va2248 < va741
+        va2257 < va741
       )
-    ) AS va2254,
+    ) AS va2263,
     (
-      va2269 * 8193 - (
-        va2269 * 8193 - va2269
+      va2278 * 8193 - (
+        va2278 * 8193 - va2278
       )
-    ) AS va2270,
+    ) AS va2279,
     (
-      CASE WHEN stock_row > 19 THEN va1836 END
-    ) AS va2285,
+      CASE WHEN stock_row > 19 THEN va1845 END
+    ) AS va2294,
     (
-      CASE WHEN stock_row > 49 THEN va1822 END
-    ) AS va2287,
+      CASE WHEN stock_row > 49 THEN va1831 END
+    ) AS va2296,
     (
       CASE
         WHEN (
@@ -3210,29 +3210,29 @@ WITH values_0_1 AS (
             va71 = se72 AND va71 = se73 AND va71 = se74
           )
         ) AND va1023
-        THEN CASE WHEN ISFINITE(va2326) THEN ROUND(va2326, 12) END
+        THEN CASE WHEN ISFINITE(va2335) THEN ROUND(va2335, 12) END
         ELSE NULL
       END
-    ) AS va2327,
-    ABS(va284) AS va2334,
-    POWER(va2341, 3) AS va2345,
+    ) AS va2336,
+    ABS(va284) AS va2343,
+    POWER(va2350, 3) AS va2354,
     (
       CASE
         WHEN (
-          va2396 > 0
+          va2405 > 0
           OR (
             CAST(0.05 AS DOUBLE) = FLOOR(CAST(0.05 AS DOUBLE))
             AND (
-              va2396 <> 0 OR CAST(0.05 AS DOUBLE) >= 0
+              va2405 <> 0 OR CAST(0.05 AS DOUBLE) >= 0
             )
           )
           OR (
-            va2396 = 0 AND CAST(0.05 AS DOUBLE) > 0
+            va2405 = 0 AND CAST(0.05 AS DOUBLE) > 0
           )
         )
-        THEN POWER(va2396, CAST(0.05 AS DOUBLE))
+        THEN POWER(va2405, CAST(0.05 AS DOUBLE))
       END
-    ) AS va2397
+    ) AS va2406
   FROM values_1_1
 ), values_1_3 AS (
   SELECT
@@ -3252,49 +3252,49 @@ WITH values_0_1 AS (
     se1104,
     se1105,
     se1119,
-    se1175,
-    se1277,
-    se1288,
-    se1290,
+    se1182,
+    se1284,
     se1295,
-    se1312,
-    se1356,
+    se1297,
+    se1302,
+    se1321,
+    se1365,
     se143,
-    se1432,
-    se1433,
+    se1441,
+    se1442,
     se145,
-    se1455,
-    se1475,
-    se1476,
-    se1507,
-    se1508,
-    se1509,
-    se1510,
-    se1511,
-    se1512,
-    se1513,
-    se1514,
-    se1515,
+    se1464,
+    se1484,
+    se1485,
+    se1516,
+    se1517,
+    se1518,
+    se1519,
+    se1520,
+    se1521,
     se1522,
-    se1564,
-    se1667,
-    se1687,
+    se1523,
+    se1524,
+    se1531,
+    se1573,
+    se1676,
+    se1696,
     se177,
-    se1781,
-    se1782,
-    se1783,
-    se1784,
-    se1785,
-    se1819,
-    se2069,
-    se2089,
-    se2090,
-    se2201,
-    se2205,
-    se2236,
+    se1790,
+    se1791,
+    se1792,
+    se1793,
+    se1794,
+    se1828,
+    se2078,
+    se2098,
+    se2099,
+    se2210,
+    se2214,
+    se2245,
     se230,
-    se2360,
-    se2363,
+    se2369,
+    se2372,
     se244,
     se296,
     se304,
@@ -3346,140 +3346,140 @@ WITH values_0_1 AS (
     va1130,
     va1132,
     va117,
-    va1170,
-    va1182,
-    va1206,
-    va1215,
-    va1217,
-    va1221,
+    va1177,
+    va1189,
+    va1213,
+    va1222,
+    va1224,
+    va1228,
     va123,
-    va1231,
-    va1237,
-    va1248,
-    va1259,
+    va1238,
+    va1244,
+    va1255,
+    va1266,
     va127,
-    va1287,
-    va1326,
+    va1294,
+    va1335,
     va135,
-    va1358,
-    va1362,
-    va1369,
-    va1372,
-    va1397,
-    va1399,
-    va1404,
-    va1409,
-    va1416,
+    va1367,
+    va1371,
+    va1378,
+    va1381,
+    va1406,
+    va1408,
+    va1413,
+    va1418,
     va142,
-    va1422,
-    va1426,
+    va1425,
+    va1431,
+    va1435,
     va144,
-    va1443,
-    va1451,
-    va1454,
-    va1456,
+    va1452,
     va1460,
+    va1463,
     va1465,
-    va1467,
-    va1479,
-    va1481,
+    va1469,
+    va1474,
+    va1476,
+    va1488,
     va1490,
-    va1497,
+    va1499,
     va1506,
-    va1523,
-    va1524,
-    va1527,
-    va1534,
-    va1550,
-    va1560,
-    va1563,
-    va1588,
+    va1515,
+    va1532,
+    va1533,
+    va1536,
+    va1543,
+    va1559,
+    va1569,
+    va1572,
     va159,
+    va1597,
     va160,
     va162,
-    va1625,
-    va1630,
-    va1638,
-    va1649,
-    va1656,
-    va1666,
-    va1668,
+    va1634,
+    va1639,
+    va1647,
+    va1658,
+    va1665,
+    va1675,
+    va1677,
     va169,
-    va1691,
-    va1723,
-    va1730,
-    va1748,
-    va1749,
+    va1700,
+    va1732,
+    va1739,
+    va1757,
+    va1758,
     va176,
-    va1760,
-    va1762,
-    va1768,
     va1769,
     va1771,
+    va1777,
+    va1778,
     va178,
+    va1780,
     va179,
     va180,
-    va1814,
-    va1822,
-    va1834,
-    va1837,
-    va1839,
-    va1849,
+    va1823,
+    va1831,
+    va1843,
+    va1846,
+    va1848,
     va185,
-    va1855,
-    va1859,
-    va1860,
-    va1870,
-    va1876,
-    va1925,
-    va1931,
-    va1981,
+    va1858,
+    va1864,
+    va1868,
+    va1869,
+    va1879,
+    va1885,
+    va1934,
+    va1940,
+    va1990,
     va2,
-    va2001,
-    va2005,
+    va2010,
     va2014,
-    va2048,
-    va2055,
+    va2023,
+    va2057,
     va2064,
-    va2088,
-    va2091,
+    va2073,
     va2097,
     va2100,
+    va2106,
     va2109,
-    va2119,
-    va2132,
-    va2155,
+    va2118,
+    va2128,
+    va2141,
     va216,
-    va2162,
-    va2167,
-    va2186,
-    va2212,
-    va2219,
-    va2220,
+    va2164,
+    va2171,
+    va2176,
+    va2195,
+    va2221,
+    va2228,
+    va2229,
     va223,
-    va2232,
-    va2238,
-    va2242,
+    va2241,
     va2247,
-    va2248,
-    va2249,
-    va2254,
+    va2251,
+    va2256,
+    va2257,
+    va2258,
     va226,
-    va2270,
-    va2285,
-    va2287,
+    va2263,
+    va2279,
     va229,
+    va2294,
+    va2296,
     va233,
-    va2333,
     va234,
-    va2341,
-    va2345,
-    va2356,
-    va2366,
-    va2374,
-    va2380,
+    va2342,
+    va2350,
+    va2354,
+    va2365,
+    va2375,
+    va2383,
     va2389,
-    va2418,
+    va2398,
+    va2427,
     va243,
     va255,
     va256,
@@ -3639,53 +3639,53 @@ WITH values_0_1 AS (
     va996 * stock_row AS va997,
     ABS(va348) AS va1076,
     (
-      va1161 * 8193 - (
-        va1161 * 8193 - va1161
+      va1168 * 8193 - (
+        va1168 * 8193 - va1168
       )
-    ) AS va1162,
+    ) AS va1169,
     (
       CASE
         WHEN stock_row > 20
         THEN (
           CASE
-            WHEN va1178
+            WHEN va1185
             THEN (
               -1
             )
-            WHEN NOT va1178
+            WHEN NOT va1185
             THEN (
-              CASE WHEN va1179 THEN 1 WHEN NOT va1179 THEN (
+              CASE WHEN va1186 THEN 1 WHEN NOT va1186 THEN (
                 -va731
               ) END
             )
           END
         )
       END
-    ) AS va1180,
+    ) AS va1187,
     (
-      va1716 * 8193 - (
-        va1716 * 8193 - va1716
+      va1725 * 8193 - (
+        va1725 * 8193 - va1725
       )
-    ) AS va1717,
+    ) AS va1726,
     (
-      -va1855
-    ) AS va1906,
+      -va1864
+    ) AS va1915,
     (
-      CASE WHEN va243 THEN va2001 WHEN NOT va243 THEN 1 END
-    ) AS va2002,
+      CASE WHEN va243 THEN va2010 WHEN NOT va243 THEN 1 END
+    ) AS va2011,
     (
-      CASE WHEN va2055 THEN va348 END
-    ) AS va2056,
+      CASE WHEN va2064 THEN va348 END
+    ) AS va2065,
     (
-      CASE WHEN va2055 THEN (
+      CASE WHEN va2064 THEN (
         (
-          benchmark_close / NULLIF(se2053, 0)
+          benchmark_close / NULLIF(se2062, 0)
         ) - 1
       ) END
-    ) AS va2057,
+    ) AS va2066,
     (
-      CASE WHEN va2174 > va2176 THEN va2174 WHEN va2174 <= va2176 THEN va2176 END
-    ) AS va2177,
+      CASE WHEN va2183 > va2185 THEN va2183 WHEN va2183 <= va2185 THEN va2185 END
+    ) AS va2186,
     (
       CASE
         WHEN va243
@@ -3697,26 +3697,26 @@ WITH values_0_1 AS (
         WHEN NOT va243
         THEN 1
       END
-    ) AS va2191,
+    ) AS va2200,
     (
       CASE WHEN va798 > va33 THEN va798 WHEN va798 <= va33 THEN va33 END
-    ) AS va2251,
+    ) AS va2260,
     (
-      va2001 * volume
-    ) AS va2286,
+      va2010 * volume
+    ) AS va2295,
     (
-      va2327 * 8193 - (
-        va2327 * 8193 - va2327
+      va2336 * 8193 - (
+        va2336 * 8193 - va2336
       )
-    ) AS va2328,
+    ) AS va2337,
     (
-      va2334 * 8193 - (
-        va2334 * 8193 - va2334
+      va2343 * 8193 - (
+        va2343 * 8193 - va2343
       )
-    ) AS va2335,
+    ) AS va2344,
     (
-      CASE WHEN ISFINITE(va2397) THEN va2397 END
-    ) AS va2398
+      CASE WHEN ISFINITE(va2406) THEN va2406 END
+    ) AS va2407
   FROM values_1_2
 ), values_1_4 AS (
   SELECT
@@ -3735,49 +3735,49 @@ WITH values_0_1 AS (
     se1104,
     se1105,
     se1119,
-    se1175,
-    se1277,
-    se1288,
-    se1290,
+    se1182,
+    se1284,
     se1295,
-    se1312,
-    se1356,
+    se1297,
+    se1302,
+    se1321,
+    se1365,
     se143,
-    se1432,
-    se1433,
+    se1441,
+    se1442,
     se145,
-    se1455,
-    se1475,
-    se1476,
-    se1507,
-    se1508,
-    se1509,
-    se1510,
-    se1511,
-    se1512,
-    se1513,
-    se1514,
-    se1515,
+    se1464,
+    se1484,
+    se1485,
+    se1516,
+    se1517,
+    se1518,
+    se1519,
+    se1520,
+    se1521,
     se1522,
-    se1564,
-    se1667,
-    se1687,
+    se1523,
+    se1524,
+    se1531,
+    se1573,
+    se1676,
+    se1696,
     se177,
-    se1781,
-    se1782,
-    se1783,
-    se1784,
-    se1785,
-    se1819,
-    se2069,
-    se2089,
-    se2090,
-    se2201,
-    se2205,
-    se2236,
+    se1790,
+    se1791,
+    se1792,
+    se1793,
+    se1794,
+    se1828,
+    se2078,
+    se2098,
+    se2099,
+    se2210,
+    se2214,
+    se2245,
     se230,
-    se2360,
-    se2363,
+    se2369,
+    se2372,
     se244,
     se296,
     se304,
@@ -3826,154 +3826,154 @@ WITH values_0_1 AS (
     va111,
     va1130,
     va1132,
-    va1162,
+    va1169,
     va117,
-    va1170,
-    va1180,
-    va1182,
-    va1206,
-    va1215,
-    va1217,
-    va1221,
+    va1177,
+    va1187,
+    va1189,
+    va1213,
+    va1222,
+    va1224,
+    va1228,
     va123,
-    va1231,
-    va1237,
-    va1248,
-    va1259,
+    va1238,
+    va1244,
+    va1255,
+    va1266,
     va127,
-    va1287,
-    va1326,
+    va1294,
+    va1335,
     va135,
-    va1358,
-    va1362,
-    va1369,
-    va1372,
-    va1397,
-    va1399,
-    va1404,
-    va1409,
-    va1416,
+    va1367,
+    va1371,
+    va1378,
+    va1381,
+    va1406,
+    va1408,
+    va1413,
+    va1418,
     va142,
-    va1422,
-    va1426,
+    va1425,
+    va1431,
+    va1435,
     va144,
-    va1443,
-    va1451,
-    va1454,
-    va1456,
+    va1452,
     va1460,
+    va1463,
     va1465,
-    va1467,
-    va1479,
-    va1481,
+    va1469,
+    va1474,
+    va1476,
+    va1488,
     va1490,
-    va1497,
+    va1499,
     va1506,
-    va1523,
-    va1524,
-    va1527,
-    va1534,
-    va1550,
-    va1560,
-    va1563,
-    va1588,
+    va1515,
+    va1532,
+    va1533,
+    va1536,
+    va1543,
+    va1559,
+    va1569,
+    va1572,
     va159,
+    va1597,
     va160,
     va162,
-    va1625,
-    va1630,
-    va1638,
-    va1649,
-    va1656,
-    va1666,
-    va1668,
+    va1634,
+    va1639,
+    va1647,
+    va1658,
+    va1665,
+    va1675,
+    va1677,
     va169,
-    va1691,
-    va1717,
-    va1723,
-    va1730,
-    va1748,
-    va1749,
+    va1700,
+    va1726,
+    va1732,
+    va1739,
+    va1757,
+    va1758,
     va176,
-    va1760,
-    va1762,
-    va1768,
     va1769,
     va1771,
+    va1777,
+    va1778,
     va178,
+    va1780,
     va179,
     va180,
-    va1814,
-    va1822,
-    va1834,
-    va1837,
-    va1839,
-    va1849,
+    va1823,
+    va1831,
+    va1843,
+    va1846,
+    va1848,
     va185,
-    va1855,
-    va1859,
-    va1860,
-    va1870,
-    va1876,
-    va1906,
-    va1925,
-    va1931,
-    va1981,
+    va1858,
+    va1864,
+    va1868,
+    va1869,
+    va1879,
+    va1885,
+    va1915,
+    va1934,
+    va1940,
+    va1990,
     va2,
-    va2001,
-    va2002,
-    va2014,
-    va2048,
-    va2055,
-    va2056,
+    va2010,
+    va2011,
+    va2023,
     va2057,
     va2064,
-    va2088,
-    va2091,
+    va2065,
+    va2066,
+    va2073,
     va2097,
     va2100,
+    va2106,
     va2109,
-    va2119,
-    va2132,
-    va2155,
+    va2118,
+    va2128,
+    va2141,
     va216,
-    va2162,
-    va2167,
-    va2177,
+    va2164,
+    va2171,
+    va2176,
     va2186,
-    va2191,
-    va2212,
-    va2219,
-    va2220,
+    va2195,
+    va2200,
+    va2221,
+    va2228,
+    va2229,
     va223,
-    va2232,
-    va2238,
-    va2242,
+    va2241,
     va2247,
-    va2248,
-    va2249,
     va2251,
-    va2254,
+    va2256,
+    va2257,
+    va2258,
     va226,
-    va2270,
-    va2285,
-    va2286,
-    va2287,
+    va2260,
+    va2263,
+    va2279,
     va229,
-    va2328,
+    va2294,
+    va2295,
+    va2296,
     va233,
-    va2333,
-    va2335,
+    va2337,
     va234,
-    va2341,
-    va2345,
-    va2356,
-    va2366,
-    va2374,
-    va2380,
+    va2342,
+    va2344,
+    va2350,
+    va2354,
+    va2365,
+    va2375,
+    va2383,
     va2389,
     va2398,
-    va2418,
+    va2407,
+    va2427,
     va243,
     va255,
     va256,
@@ -4154,13 +4154,13 @@ WITH values_0_1 AS (
       va1076 / NULLIF(volume, 0)
     ) AS va1077,
     (
-      CASE WHEN va2005 THEN (
+      CASE WHEN va2014 THEN (
         va1076 / NULLIF(amount, 0)
-      ) WHEN NOT va2005 THEN 0 END
-    ) AS va2006,
+      ) WHEN NOT va2014 THEN 0 END
+    ) AS va2015,
     (
-      va2398 - 1
-    ) AS va2399
+      va2407 - 1
+    ) AS va2408
   FROM values_1_3
 ), values_1_5 AS (
   SELECT
@@ -4179,49 +4179,49 @@ WITH values_0_1 AS (
     se1104,
     se1105,
     se1119,
-    se1175,
-    se1277,
-    se1288,
-    se1290,
+    se1182,
+    se1284,
     se1295,
-    se1312,
-    se1356,
+    se1297,
+    se1302,
+    se1321,
+    se1365,
     se143,
-    se1432,
-    se1433,
+    se1441,
+    se1442,
     se145,
-    se1455,
-    se1475,
-    se1476,
-    se1507,
-    se1508,
-    se1509,
-    se1510,
-    se1511,
-    se1512,
-    se1513,
-    se1514,
-    se1515,
+    se1464,
+    se1484,
+    se1485,
+    se1516,
+    se1517,
+    se1518,
+    se1519,
+    se1520,
+    se1521,
     se1522,
-    se1564,
-    se1667,
-    se1687,
+    se1523,
+    se1524,
+    se1531,
+    se1573,
+    se1676,
+    se1696,
     se177,
-    se1781,
-    se1782,
-    se1783,
-    se1784,
-    se1785,
-    se1819,
-    se2069,
-    se2089,
-    se2090,
-    se2201,
-    se2205,
-    se2236,
+    se1790,
+    se1791,
+    se1792,
+    se1793,
+    se1794,
+    se1828,
+    se2078,
+    se2098,
+    se2099,
+    se2210,
+    se2214,
+    se2245,
     se230,
-    se2360,
-    se2363,
+    se2369,
+    se2372,
     se244,
     se296,
     se304,
@@ -4271,156 +4271,156 @@ WITH values_0_1 AS (
     va111,
     va1130,
     va1132,
-    va1162,
+    va1169,
     va117,
-    va1170,
-    va1180,
-    va1182,
-    va1206,
-    va1215,
-    va1217,
-    va1221,
+    va1177,
+    va1187,
+    va1189,
+    va1213,
+    va1222,
+    va1224,
+    va1228,
     va123,
-    va1231,
-    va1237,
-    va1248,
-    va1259,
+    va1238,
+    va1244,
+    va1255,
+    va1266,
     va127,
-    va1287,
-    va1326,
+    va1294,
+    va1335,
     va135,
-    va1358,
-    va1362,
-    va1369,
-    va1372,
-    va1397,
-    va1399,
-    va1404,
-    va1409,
-    va1416,
+    va1367,
+    va1371,
+    va1378,
+    va1381,
+    va1406,
+    va1408,
+    va1413,
+    va1418,
     va142,
-    va1422,
-    va1426,
+    va1425,
+    va1431,
+    va1435,
     va144,
-    va1443,
-    va1451,
-    va1454,
-    va1456,
+    va1452,
     va1460,
+    va1463,
     va1465,
-    va1467,
-    va1479,
-    va1481,
+    va1469,
+    va1474,
+    va1476,
+    va1488,
     va1490,
-    va1497,
+    va1499,
     va1506,
-    va1523,
-    va1524,
-    va1527,
-    va1534,
-    va1550,
-    va1560,
-    va1563,
-    va1588,
+    va1515,
+    va1532,
+    va1533,
+    va1536,
+    va1543,
+    va1559,
+    va1569,
+    va1572,
     va159,
+    va1597,
     va160,
     va162,
-    va1625,
-    va1630,
-    va1638,
-    va1649,
-    va1656,
-    va1666,
-    va1668,
+    va1634,
+    va1639,
+    va1647,
+    va1658,
+    va1665,
+    va1675,
+    va1677,
     va169,
-    va1691,
-    va1717,
-    va1723,
-    va1730,
-    va1748,
-    va1749,
+    va1700,
+    va1726,
+    va1732,
+    va1739,
+    va1757,
+    va1758,
     va176,
-    va1760,
-    va1762,
-    va1768,
     va1769,
     va1771,
+    va1777,
+    va1778,
     va178,
+    va1780,
     va179,
     va180,
-    va1814,
-    va1822,
-    va1834,
-    va1837,
-    va1839,
-    va1849,
+    va1823,
+    va1831,
+    va1843,
+    va1846,
+    va1848,
     va185,
-    va1855,
-    va1859,
-    va1860,
-    va1870,
-    va1876,
-    va1906,
-    va1925,
-    va1931,
-    va1981,
+    va1858,
+    va1864,
+    va1868,
+    va1869,
+    va1879,
+    va1885,
+    va1915,
+    va1934,
+    va1940,
+    va1990,
     va2,
-    va2001,
-    va2002,
-    va2006,
-    va2014,
-    va2048,
-    va2055,
-    va2056,
+    va2010,
+    va2011,
+    va2015,
+    va2023,
     va2057,
     va2064,
-    va2088,
-    va2091,
+    va2065,
+    va2066,
+    va2073,
     va2097,
     va2100,
+    va2106,
     va2109,
-    va2119,
-    va2132,
-    va2155,
+    va2118,
+    va2128,
+    va2141,
     va216,
-    va2162,
-    va2167,
-    va2177,
+    va2164,
+    va2171,
+    va2176,
     va2186,
-    va2191,
-    va2212,
-    va2219,
-    va2220,
+    va2195,
+    va2200,
+    va2221,
+    va2228,
+    va2229,
     va223,
-    va2232,
-    va2238,
-    va2242,
+    va2241,
     va2247,
-    va2248,
-    va2249,
     va2251,
-    va2254,
+    va2256,
+    va2257,
+    va2258,
     va226,
-    va2270,
-    va2285,
-    va2286,
-    va2287,
+    va2260,
+    va2263,
+    va2279,
     va229,
-    va2328,
+    va2294,
+    va2295,
+    va2296,
     va233,
-    va2333,
-    va2335,
+    va2337,
     va234,
-    va2341,
-    va2345,
-    va2356,
-    va2366,
-    va2374,
-    va2380,
+    va2342,
+    va2344,
+    va2350,
+    va2354,
+    va2365,
+    va2375,
+    va2383,
     va2389,
     va2398,
-    va2399,
-    va2418,
+    va2407,
+    va2408,
+    va2427,
     va243,
     va255,
     va256,
@@ -4526,11 +4526,11 @@ WITH values_0_1 AS (
       )
     ) AS va1081,
     (
-      va2399 < va348
-    ) AS va2400,
+      va2408 < va348
+    ) AS va2409,
     (
-      va348 < va2399
-    ) AS va2404
+      va348 < va2408
+    ) AS va2413
   FROM values_1_4
 ), values_1_6 AS (
   SELECT
@@ -4549,49 +4549,49 @@ WITH values_0_1 AS (
     se1104,
     se1105,
     se1119,
-    se1175,
-    se1277,
-    se1288,
-    se1290,
+    se1182,
+    se1284,
     se1295,
-    se1312,
-    se1356,
+    se1297,
+    se1302,
+    se1321,
+    se1365,
     se143,
-    se1432,
-    se1433,
+    se1441,
+    se1442,
     se145,
-    se1455,
-    se1475,
-    se1476,
-    se1507,
-    se1508,
-    se1509,
-    se1510,
-    se1511,
-    se1512,
-    se1513,
-    se1514,
-    se1515,
+    se1464,
+    se1484,
+    se1485,
+    se1516,
+    se1517,
+    se1518,
+    se1519,
+    se1520,
+    se1521,
     se1522,
-    se1564,
-    se1667,
-    se1687,
+    se1523,
+    se1524,
+    se1531,
+    se1573,
+    se1676,
+    se1696,
     se177,
-    se1781,
-    se1782,
-    se1783,
-    se1784,
-    se1785,
-    se1819,
-    se2069,
-    se2089,
-    se2090,
-    se2201,
-    se2205,
-    se2236,
+    se1790,
+    se1791,
+    se1792,
+    se1793,
+    se1794,
+    se1828,
+    se2078,
+    se2098,
+    se2099,
+    se2210,
+    se2214,
+    se2245,
     se230,
-    se2360,
-    se2363,
+    se2369,
+    se2372,
     se244,
     se296,
     se304,
@@ -4642,154 +4642,154 @@ WITH values_0_1 AS (
     va111,
     va1130,
     va1132,
-    va1162,
+    va1169,
     va117,
-    va1170,
-    va1180,
-    va1182,
-    va1206,
-    va1215,
-    va1217,
-    va1221,
+    va1177,
+    va1187,
+    va1189,
+    va1213,
+    va1222,
+    va1224,
+    va1228,
     va123,
-    va1231,
-    va1237,
-    va1248,
-    va1259,
+    va1238,
+    va1244,
+    va1255,
+    va1266,
     va127,
-    va1287,
-    va1326,
+    va1294,
+    va1335,
     va135,
-    va1358,
-    va1362,
-    va1369,
-    va1372,
-    va1397,
-    va1399,
-    va1404,
-    va1409,
-    va1416,
+    va1367,
+    va1371,
+    va1378,
+    va1381,
+    va1406,
+    va1408,
+    va1413,
+    va1418,
     va142,
-    va1422,
-    va1426,
+    va1425,
+    va1431,
+    va1435,
     va144,
-    va1443,
-    va1451,
-    va1454,
-    va1456,
+    va1452,
     va1460,
+    va1463,
     va1465,
-    va1467,
-    va1479,
-    va1481,
+    va1469,
+    va1474,
+    va1476,
+    va1488,
     va1490,
-    va1497,
+    va1499,
     va1506,
-    va1523,
-    va1524,
-    va1527,
-    va1534,
-    va1550,
-    va1560,
-    va1563,
-    va1588,
+    va1515,
+    va1532,
+    va1533,
+    va1536,
+    va1543,
+    va1559,
+    va1569,
+    va1572,
     va159,
+    va1597,
     va160,
     va162,
-    va1625,
-    va1630,
-    va1638,
-    va1649,
-    va1656,
-    va1666,
-    va1668,
+    va1634,
+    va1639,
+    va1647,
+    va1658,
+    va1665,
+    va1675,
+    va1677,
     va169,
-    va1691,
-    va1717,
-    va1723,
-    va1730,
-    va1748,
-    va1749,
+    va1700,
+    va1726,
+    va1732,
+    va1739,
+    va1757,
+    va1758,
     va176,
-    va1760,
-    va1762,
-    va1768,
     va1769,
     va1771,
+    va1777,
+    va1778,
     va178,
+    va1780,
     va179,
     va180,
-    va1814,
-    va1822,
-    va1834,
-    va1837,
-    va1839,
-    va1849,
+    va1823,
+    va1831,
+    va1843,
+    va1846,
+    va1848,
     va185,
-    va1855,
-    va1859,
-    va1860,
-    va1870,
-    va1876,
-    va1906,
-    va1925,
-    va1931,
-    va1981,
+    va1858,
+    va1864,
+    va1868,
+    va1869,
+    va1879,
+    va1885,
+    va1915,
+    va1934,
+    va1940,
+    va1990,
     va2,
-    va2001,
-    va2002,
-    va2006,
-    va2014,
-    va2048,
-    va2055,
-    va2056,
+    va2010,
+    va2011,
+    va2015,
+    va2023,
     va2057,
     va2064,
-    va2088,
-    va2091,
+    va2065,
+    va2066,
+    va2073,
     va2097,
     va2100,
+    va2106,
     va2109,
-    va2119,
-    va2132,
-    va2155,
+    va2118,
+    va2128,
+    va2141,
     va216,
-    va2162,
-    va2167,
-    va2177,
+    va2164,
+    va2171,
+    va2176,
     va2186,
-    va2191,
-    va2212,
-    va2219,
-    va2220,
+    va2195,
+    va2200,
+    va2221,
+    va2228,
+    va2229,
     va223,
-    va2232,
-    va2238,
-    va2242,
+    va2241,
     va2247,
-    va2248,
-    va2249,
     va2251,
-    va2254,
+    va2256,
+    va2257,
+    va2258,
     va226,
-    va2270,
-    va2285,
-    va2286,
-    va2287,
+    va2260,
+    va2263,
+    va2279,
     va229,
-    va2328,
+    va2294,
+    va2295,
+    va2296,
     va233,
-    va2333,
-    va2335,
+    va2337,
     va234,
-    va2341,
-    va2345,
-    va2356,
-    va2366,
-    va2374,
-    va2380,
+    va2342,
+    va2344,
+    va2350,
+    va2354,
+    va2365,
+    va2375,
+    va2383,
     va2389,
-    va2418,
+    va2398,
+    va2427,
     va243,
     va255,
     va256,
@@ -4890,28 +4890,28 @@ WITH values_0_1 AS (
     volume,
     vwap,
     CAST((
-      va2400
-    ) AS DOUBLE) AS va2401,
+      va2409
+    ) AS DOUBLE) AS va2410,
     (
       CASE
-        WHEN va2404
+        WHEN va2413
         THEN POWER((
           (
-            va348 - va2398
+            va348 - va2407
           ) - 1
         ), 2)
-        WHEN NOT va2404
+        WHEN NOT va2413
         THEN 0
       END
-    ) AS va2405,
+    ) AS va2414,
     CAST((
-      va2404
-    ) AS DOUBLE) AS va2408,
+      va2413
+    ) AS DOUBLE) AS va2417,
     (
-      CASE WHEN va2400 THEN POWER((
-        va348 - va2399
-      ), 2) WHEN NOT va2400 THEN 0 END
-    ) AS va2411
+      CASE WHEN va2409 THEN POWER((
+        va348 - va2408
+      ), 2) WHEN NOT va2409 THEN 0 END
+    ) AS va2420
   FROM values_1_5
 ), sections_2 AS (
   SELECT
@@ -4930,49 +4930,49 @@ WITH values_0_1 AS (
     se1104,
     se1105,
     se1119,
-    se1175,
-    se1277,
-    se1288,
-    se1290,
+    se1182,
+    se1284,
     se1295,
-    se1312,
-    se1356,
+    se1297,
+    se1302,
+    se1321,
+    se1365,
     se143,
-    se1432,
-    se1433,
+    se1441,
+    se1442,
     se145,
-    se1455,
-    se1475,
-    se1476,
-    se1507,
-    se1508,
-    se1509,
-    se1510,
-    se1511,
-    se1512,
-    se1513,
-    se1514,
-    se1515,
+    se1464,
+    se1484,
+    se1485,
+    se1516,
+    se1517,
+    se1518,
+    se1519,
+    se1520,
+    se1521,
     se1522,
-    se1564,
-    se1667,
-    se1687,
+    se1523,
+    se1524,
+    se1531,
+    se1573,
+    se1676,
+    se1696,
     se177,
-    se1781,
-    se1782,
-    se1783,
-    se1784,
-    se1785,
-    se1819,
-    se2069,
-    se2089,
-    se2090,
-    se2201,
-    se2205,
-    se2236,
+    se1790,
+    se1791,
+    se1792,
+    se1793,
+    se1794,
+    se1828,
+    se2078,
+    se2098,
+    se2099,
+    se2210,
+    se2214,
+    se2245,
     se230,
-    se2360,
-    se2363,
+    se2369,
+    se2372,
     se244,
     se296,
     se304,
@@ -5023,158 +5023,158 @@ WITH values_0_1 AS (
     va111,
     va1130,
     va1132,
-    va1162,
+    va1169,
     va117,
-    va1170,
-    va1180,
-    va1182,
-    va1206,
-    va1215,
-    va1217,
-    va1221,
+    va1177,
+    va1187,
+    va1189,
+    va1213,
+    va1222,
+    va1224,
+    va1228,
     va123,
-    va1231,
-    va1237,
-    va1248,
-    va1259,
+    va1238,
+    va1244,
+    va1255,
+    va1266,
     va127,
-    va1287,
-    va1326,
+    va1294,
+    va1335,
     va135,
-    va1358,
-    va1362,
-    va1369,
-    va1372,
-    va1397,
-    va1399,
-    va1404,
-    va1409,
-    va1416,
+    va1367,
+    va1371,
+    va1378,
+    va1381,
+    va1406,
+    va1408,
+    va1413,
+    va1418,
     va142,
-    va1422,
-    va1426,
+    va1425,
+    va1431,
+    va1435,
     va144,
-    va1443,
-    va1451,
-    va1454,
-    va1456,
+    va1452,
     va1460,
+    va1463,
     va1465,
-    va1467,
-    va1479,
-    va1481,
+    va1469,
+    va1474,
+    va1476,
+    va1488,
     va1490,
-    va1497,
+    va1499,
     va1506,
-    va1523,
-    va1524,
-    va1527,
-    va1534,
-    va1550,
-    va1560,
-    va1563,
-    va1588,
+    va1515,
+    va1532,
+    va1533,
+    va1536,
+    va1543,
+    va1559,
+    va1569,
+    va1572,
     va159,
+    va1597,
     va160,
     va162,
-    va1625,
-    va1630,
-    va1638,
-    va1649,
-    va1656,
-    va1666,
-    va1668,
+    va1634,
+    va1639,
+    va1647,
+    va1658,
+    va1665,
+    va1675,
+    va1677,
     va169,
-    va1691,
-    va1717,
-    va1723,
-    va1730,
-    va1748,
-    va1749,
+    va1700,
+    va1726,
+    va1732,
+    va1739,
+    va1757,
+    va1758,
     va176,
-    va1760,
-    va1762,
-    va1768,
     va1769,
     va1771,
+    va1777,
+    va1778,
     va178,
+    va1780,
     va179,
     va180,
-    va1814,
-    va1822,
-    va1834,
-    va1837,
-    va1839,
-    va1849,
+    va1823,
+    va1831,
+    va1843,
+    va1846,
+    va1848,
     va185,
-    va1855,
-    va1859,
-    va1860,
-    va1870,
-    va1876,
-    va1906,
-    va1925,
-    va1931,
-    va1981,
+    va1858,
+    va1864,
+    va1868,
+    va1869,
+    va1879,
+    va1885,
+    va1915,
+    va1934,
+    va1940,
+    va1990,
     va2,
-    va2001,
-    va2002,
-    va2006,
-    va2014,
-    va2048,
-    va2055,
-    va2056,
+    va2010,
+    va2011,
+    va2015,
+    va2023,
     va2057,
     va2064,
-    va2088,
-    va2091,
+    va2065,
+    va2066,
+    va2073,
     va2097,
     va2100,
+    va2106,
     va2109,
-    va2119,
-    va2132,
-    va2155,
+    va2118,
+    va2128,
+    va2141,
     va216,
-    va2162,
-    va2167,
-    va2177,
+    va2164,
+    va2171,
+    va2176,
     va2186,
-    va2191,
-    va2212,
-    va2219,
-    va2220,
+    va2195,
+    va2200,
+    va2221,
+    va2228,
+    va2229,
     va223,
-    va2232,
-    va2238,
-    va2242,
+    va2241,
     va2247,
-    va2248,
-    va2249,
     va2251,
-    va2254,
+    va2256,
+    va2257,
+    va2258,
     va226,
-    va2270,
-    va2285,
-    va2286,
-    va2287,
+    va2260,
+    va2263,
+    va2279,
     va229,
-    va2328,
+    va2294,
+    va2295,
+    va2296,
     va233,
-    va2333,
-    va2335,
+    va2337,
     va234,
-    va2341,
-    va2345,
-    va2356,
-    va2366,
-    va2374,
-    va2380,
+    va2342,
+    va2344,
+    va2350,
+    va2354,
+    va2365,
+    va2375,
+    va2383,
     va2389,
-    va2401,
-    va2405,
-    va2408,
-    va2411,
-    va2418,
+    va2398,
+    va2410,
+    va2414,
+    va2417,
+    va2420,
+    va2427,
     va243,
     va255,
     va256,
@@ -5461,202 +5461,202 @@ WITH values_0_1 AS (
       ORDER BY va1093
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
     ) AS se1096,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1231) AS se1232,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1231) AS se1233,
-    COUNT(va1231) OVER (
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1238) AS se1239,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1238) AS se1240,
+    COUNT(va1238) OVER (
       PARTITION BY trade_date
-      ORDER BY va1231
+      ORDER BY va1238
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1234,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1326) AS se1327,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1326) AS se1328,
-    COUNT(va1326) OVER (
+    ) AS se1241,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1335) AS se1336,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1335) AS se1337,
+    COUNT(va1335) OVER (
       PARTITION BY trade_date
-      ORDER BY va1326
+      ORDER BY va1335
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1329,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va779) AS se1379,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va779) AS se1380,
+    ) AS se1338,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va779) AS se1388,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va779) AS se1389,
     COUNT(va779) OVER (
       PARTITION BY trade_date
       ORDER BY va779
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1381,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1399) AS se1400,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1399) AS se1401,
-    COUNT(va1399) OVER (
+    ) AS se1390,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1408) AS se1409,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1408) AS se1410,
+    COUNT(va1408) OVER (
       PARTITION BY trade_date
-      ORDER BY va1399
+      ORDER BY va1408
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1402,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1404) AS se1405,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1404) AS se1406,
-    COUNT(va1404) OVER (
+    ) AS se1411,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1413) AS se1414,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1413) AS se1415,
+    COUNT(va1413) OVER (
       PARTITION BY trade_date
-      ORDER BY va1404
+      ORDER BY va1413
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1407,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1409) AS se1410,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1409) AS se1411,
-    COUNT(va1409) OVER (
+    ) AS se1416,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1418) AS se1419,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1418) AS se1420,
+    COUNT(va1418) OVER (
       PARTITION BY trade_date
-      ORDER BY va1409
+      ORDER BY va1418
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1412,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1416) AS se1417,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1416) AS se1418,
-    COUNT(va1416) OVER (
+    ) AS se1421,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1425) AS se1426,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1425) AS se1427,
+    COUNT(va1425) OVER (
       PARTITION BY trade_date
-      ORDER BY va1416
+      ORDER BY va1425
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1419,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1588) AS se1589,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1588) AS se1590,
-    COUNT(va1588) OVER (
+    ) AS se1428,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1597) AS se1598,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1597) AS se1599,
+    COUNT(va1597) OVER (
       PARTITION BY trade_date
-      ORDER BY va1588
+      ORDER BY va1597
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1591,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1625) AS se1626,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1625) AS se1627,
-    COUNT(va1625) OVER (
+    ) AS se1600,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1634) AS se1635,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1634) AS se1636,
+    COUNT(va1634) OVER (
       PARTITION BY trade_date
-      ORDER BY va1625
+      ORDER BY va1634
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1628,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1630) AS se1631,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1630) AS se1632,
-    COUNT(va1630) OVER (
+    ) AS se1637,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1639) AS se1640,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1639) AS se1641,
+    COUNT(va1639) OVER (
       PARTITION BY trade_date
-      ORDER BY va1630
+      ORDER BY va1639
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1633,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1638) AS se1639,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1638) AS se1640,
-    COUNT(va1638) OVER (
+    ) AS se1642,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1647) AS se1648,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1647) AS se1649,
+    COUNT(va1647) OVER (
       PARTITION BY trade_date
-      ORDER BY va1638
+      ORDER BY va1647
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1641,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1717) AS se1718,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1717) AS se1719,
-    COUNT(va1717) OVER (
+    ) AS se1650,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1726) AS se1727,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1726) AS se1728,
+    COUNT(va1726) OVER (
       PARTITION BY trade_date
-      ORDER BY va1717
+      ORDER BY va1726
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1720,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1723) AS se1724,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1723) AS se1725,
-    COUNT(va1723) OVER (
+    ) AS se1729,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1732) AS se1733,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1732) AS se1734,
+    COUNT(va1732) OVER (
       PARTITION BY trade_date
-      ORDER BY va1723
+      ORDER BY va1732
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1726,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1814) AS se1815,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1814) AS se1816,
-    COUNT(va1814) OVER (
+    ) AS se1735,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1823) AS se1824,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1823) AS se1825,
+    COUNT(va1823) OVER (
       PARTITION BY trade_date
-      ORDER BY va1814
+      ORDER BY va1823
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1817,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1849) AS se1850,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1849) AS se1851,
-    COUNT(va1849) OVER (
+    ) AS se1826,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1858) AS se1859,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1858) AS se1860,
+    COUNT(va1858) OVER (
       PARTITION BY trade_date
-      ORDER BY va1849
+      ORDER BY va1858
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1852,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va657) AS se1907,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va657) AS se1908,
+    ) AS se1861,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va657) AS se1916,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va657) AS se1917,
     COUNT(va657) OVER (
       PARTITION BY trade_date
       ORDER BY va657
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1909,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1981) AS se1982,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1981) AS se1983,
-    COUNT(va1981) OVER (
+    ) AS se1918,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1990) AS se1991,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1990) AS se1992,
+    COUNT(va1990) OVER (
       PARTITION BY trade_date
-      ORDER BY va1981
+      ORDER BY va1990
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1984,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va2048) AS se2049,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2048) AS se2050,
-    COUNT(va2048) OVER (
+    ) AS se1993,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2057) AS se2058,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2057) AS se2059,
+    COUNT(va2057) OVER (
       PARTITION BY trade_date
-      ORDER BY va2048
+      ORDER BY va2057
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2051,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va2132) AS se2133,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2132) AS se2134,
-    COUNT(va2132) OVER (
+    ) AS se2060,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2141) AS se2142,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2141) AS se2143,
+    COUNT(va2141) OVER (
       PARTITION BY trade_date
-      ORDER BY va2132
+      ORDER BY va2141
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2135,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va2186) AS se2187,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2186) AS se2188,
-    COUNT(va2186) OVER (
+    ) AS se2144,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2195) AS se2196,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2195) AS se2197,
+    COUNT(va2195) OVER (
       PARTITION BY trade_date
-      ORDER BY va2186
+      ORDER BY va2195
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2189,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va2232) AS se2233,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2232) AS se2234,
-    COUNT(va2232) OVER (
+    ) AS se2198,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2241) AS se2242,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2241) AS se2243,
+    COUNT(va2241) OVER (
       PARTITION BY trade_date
-      ORDER BY va2232
+      ORDER BY va2241
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2235,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va2238) AS se2239,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2238) AS se2240,
-    COUNT(va2238) OVER (
+    ) AS se2244,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2247) AS se2248,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2247) AS se2249,
+    COUNT(va2247) OVER (
       PARTITION BY trade_date
-      ORDER BY va2238
+      ORDER BY va2247
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2241,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va2242) AS se2243,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2242) AS se2244,
-    COUNT(va2242) OVER (
+    ) AS se2250,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2251) AS se2252,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2251) AS se2253,
+    COUNT(va2251) OVER (
       PARTITION BY trade_date
-      ORDER BY va2242
+      ORDER BY va2251
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2245,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va2270) AS se2271,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2270) AS se2272,
-    COUNT(va2270) OVER (
+    ) AS se2254,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2279) AS se2280,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2279) AS se2281,
+    COUNT(va2279) OVER (
       PARTITION BY trade_date
-      ORDER BY va2270
+      ORDER BY va2279
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2273,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va2287) AS se2288,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2287) AS se2289,
-    COUNT(va2287) OVER (
+    ) AS se2282,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2296) AS se2297,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2296) AS se2298,
+    COUNT(va2296) OVER (
       PARTITION BY trade_date
-      ORDER BY va2287
+      ORDER BY va2296
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2290,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va2328) AS se2329,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2328) AS se2330,
-    COUNT(va2328) OVER (
+    ) AS se2299,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2337) AS se2338,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2337) AS se2339,
+    COUNT(va2337) OVER (
       PARTITION BY trade_date
-      ORDER BY va2328
+      ORDER BY va2337
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2331,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va2374) AS se2375,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2374) AS se2376,
-    COUNT(va2374) OVER (
+    ) AS se2340,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2383) AS se2384,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2383) AS se2385,
+    COUNT(va2383) OVER (
       PARTITION BY trade_date
-      ORDER BY va2374
+      ORDER BY va2383
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2377,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va2380) AS se2381,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2380) AS se2382,
-    COUNT(va2380) OVER (
+    ) AS se2386,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2389) AS se2390,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2389) AS se2391,
+    COUNT(va2389) OVER (
       PARTITION BY trade_date
-      ORDER BY va2380
+      ORDER BY va2389
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2383
+    ) AS se2392
   FROM values_1_6
 ), values_2_1 AS (
   SELECT
@@ -5675,66 +5675,66 @@ WITH values_0_1 AS (
     se1104,
     se1105,
     se1119,
-    se1175,
-    se1232,
-    se1233,
-    se1234,
-    se1277,
-    se1288,
-    se1290,
+    se1182,
+    se1239,
+    se1240,
+    se1241,
+    se1284,
     se1295,
-    se1312,
-    se1356,
+    se1297,
+    se1302,
+    se1321,
+    se1365,
     se143,
-    se1432,
-    se1433,
+    se1441,
+    se1442,
     se145,
-    se1455,
-    se1475,
-    se1476,
-    se1507,
-    se1508,
-    se1509,
-    se1510,
-    se1511,
-    se1512,
-    se1513,
-    se1514,
-    se1515,
+    se1464,
+    se1484,
+    se1485,
+    se1516,
+    se1517,
+    se1518,
+    se1519,
+    se1520,
+    se1521,
     se1522,
-    se1564,
-    se1667,
-    se1687,
-    se1718,
-    se1719,
-    se1720,
+    se1523,
+    se1524,
+    se1531,
+    se1573,
+    se1676,
+    se1696,
+    se1727,
+    se1728,
+    se1729,
     se177,
-    se1781,
-    se1782,
-    se1783,
-    se1784,
-    se1785,
-    se1819,
-    se1982,
-    se1983,
-    se1984,
-    se2049,
-    se2050,
-    se2051,
-    se2069,
-    se2089,
-    se2090,
-    se2201,
-    se2205,
+    se1790,
+    se1791,
+    se1792,
+    se1793,
+    se1794,
+    se1828,
+    se1991,
+    se1992,
+    se1993,
+    se2058,
+    se2059,
+    se2060,
+    se2078,
+    se2098,
+    se2099,
+    se2210,
+    se2214,
     se230,
-    se2329,
-    se2330,
-    se2331,
-    se2360,
-    se2363,
-    se2375,
-    se2376,
-    se2377,
+    se2338,
+    se2339,
+    se2340,
+    se2369,
+    se2372,
+    se2384,
+    se2385,
+    se2386,
     se244,
     se292,
     se293,
@@ -5791,131 +5791,131 @@ WITH values_0_1 AS (
     va1103,
     va1130,
     va1132,
-    va1162,
-    va1170,
-    va1180,
-    va1182,
-    va1206,
-    va1215,
-    va1217,
-    va1221,
+    va1169,
+    va1177,
+    va1187,
+    va1189,
+    va1213,
+    va1222,
+    va1224,
+    va1228,
     va123,
-    va1231,
-    va1237,
-    va1248,
-    va1259,
-    va1287,
+    va1238,
+    va1244,
+    va1255,
+    va1266,
+    va1294,
     va135,
-    va1358,
-    va1362,
-    va1369,
-    va1372,
-    va1397,
+    va1367,
+    va1371,
+    va1378,
+    va1381,
+    va1406,
     va142,
-    va1422,
-    va1426,
+    va1431,
+    va1435,
     va144,
-    va1443,
-    va1451,
-    va1454,
-    va1456,
+    va1452,
     va1460,
+    va1463,
     va1465,
-    va1467,
-    va1479,
-    va1481,
+    va1469,
+    va1474,
+    va1476,
+    va1488,
     va1490,
-    va1497,
+    va1499,
     va1506,
-    va1523,
-    va1524,
-    va1527,
-    va1534,
-    va1550,
-    va1560,
-    va1563,
+    va1515,
+    va1532,
+    va1533,
+    va1536,
+    va1543,
+    va1559,
+    va1569,
+    va1572,
     va159,
     va160,
-    va1649,
-    va1656,
-    va1666,
-    va1668,
-    va1691,
-    va1717,
-    va1730,
-    va1748,
-    va1749,
+    va1658,
+    va1665,
+    va1675,
+    va1677,
+    va1700,
+    va1726,
+    va1739,
+    va1757,
+    va1758,
     va176,
-    va1760,
-    va1762,
-    va1768,
     va1769,
     va1771,
+    va1777,
+    va1778,
     va178,
+    va1780,
     va179,
     va180,
-    va1822,
-    va1834,
-    va1837,
-    va1839,
+    va1831,
+    va1843,
+    va1846,
+    va1848,
     va185,
-    va1859,
-    va1860,
-    va1870,
-    va1876,
-    va1906,
-    va1925,
-    va1931,
-    va1981,
-    va2001,
-    va2002,
-    va2006,
-    va2014,
-    va2048,
-    va2055,
-    va2056,
+    va1868,
+    va1869,
+    va1879,
+    va1885,
+    va1915,
+    va1934,
+    va1940,
+    va1990,
+    va2010,
+    va2011,
+    va2015,
+    va2023,
     va2057,
     va2064,
-    va2088,
-    va2091,
+    va2065,
+    va2066,
+    va2073,
     va2097,
     va2100,
+    va2106,
     va2109,
-    va2119,
-    va2155,
-    va2162,
-    va2167,
-    va2177,
-    va2191,
-    va2212,
-    va2219,
-    va2220,
+    va2118,
+    va2128,
+    va2164,
+    va2171,
+    va2176,
+    va2186,
+    va2200,
+    va2221,
+    va2228,
+    va2229,
     va223,
-    va2247,
-    va2248,
-    va2249,
-    va2251,
-    va2254,
+    va2256,
+    va2257,
+    va2258,
     va226,
-    va2285,
-    va2286,
+    va2260,
+    va2263,
     va229,
-    va2328,
+    va2294,
+    va2295,
     va233,
-    va2333,
-    va2335,
+    va2337,
     va234,
-    va2341,
-    va2345,
-    va2356,
-    va2366,
-    va2374,
-    va2389,
-    va2401,
-    va2405,
-    va2408,
-    va2411,
-    va2418,
+    va2342,
+    va2344,
+    va2350,
+    va2354,
+    va2365,
+    va2375,
+    va2383,
+    va2398,
+    va2410,
+    va2414,
+    va2417,
+    va2420,
+    va2427,
     va243,
     va255,
     va256,
@@ -6254,178 +6254,178 @@ WITH values_0_1 AS (
     ) AS va1097,
     (
       CASE
-        WHEN NOT va1326 IS NULL
+        WHEN NOT va1335 IS NULL
         THEN (
-          se1327 + ROUND(se1328 * day_rows)
+          se1336 + ROUND(se1337 * day_rows)
         ) / (
-          2 * se1329
+          2 * se1338
         )
       END
-    ) AS va1330,
+    ) AS va1339,
     (
       CASE
         WHEN NOT va779 IS NULL
         THEN (
-          se1379 + ROUND(se1380 * day_rows)
+          se1388 + ROUND(se1389 * day_rows)
         ) / (
-          2 * se1381
+          2 * se1390
         )
       END
-    ) AS va1382,
+    ) AS va1391,
     (
       (
         (
           -(
             CASE
-              WHEN NOT va1399 IS NULL
+              WHEN NOT va1408 IS NULL
               THEN (
-                se1400 + ROUND(se1401 * day_rows)
+                se1409 + ROUND(se1410 * day_rows)
               ) / (
-                2 * se1402
+                2 * se1411
               )
             END
           )
         ) * (
           CASE
-            WHEN NOT va1404 IS NULL
+            WHEN NOT va1413 IS NULL
             THEN (
-              se1405 + ROUND(se1406 * day_rows)
+              se1414 + ROUND(se1415 * day_rows)
             ) / (
-              2 * se1407
+              2 * se1416
             )
           END
         )
       ) * (
         CASE
-          WHEN NOT va1409 IS NULL
+          WHEN NOT va1418 IS NULL
           THEN (
-            se1410 + ROUND(se1411 * day_rows)
+            se1419 + ROUND(se1420 * day_rows)
           ) / (
-            2 * se1412
+            2 * se1421
           )
         END
       )
-    ) AS va1413,
+    ) AS va1422,
     (
       CASE
-        WHEN NOT va1416 IS NULL
+        WHEN NOT va1425 IS NULL
         THEN (
-          se1417 + ROUND(se1418 * day_rows)
+          se1426 + ROUND(se1427 * day_rows)
         ) / (
-          2 * se1419
+          2 * se1428
         )
       END
-    ) AS va1420,
+    ) AS va1429,
     (
       CASE
-        WHEN NOT va1588 IS NULL
+        WHEN NOT va1597 IS NULL
         THEN (
-          se1589 + ROUND(se1590 * day_rows)
+          se1598 + ROUND(se1599 * day_rows)
         ) / (
-          2 * se1591
+          2 * se1600
         )
       END
-    ) AS va1592,
+    ) AS va1601,
     (
       (
         CASE
-          WHEN NOT va1625 IS NULL
+          WHEN NOT va1634 IS NULL
           THEN (
-            se1626 + ROUND(se1627 * day_rows)
+            se1635 + ROUND(se1636 * day_rows)
           ) / (
-            2 * se1628
+            2 * se1637
           )
         END
       ) / NULLIF(
         (
           CASE
-            WHEN NOT va1630 IS NULL
+            WHEN NOT va1639 IS NULL
             THEN (
-              se1631 + ROUND(se1632 * day_rows)
+              se1640 + ROUND(se1641 * day_rows)
             ) / (
-              2 * se1633
+              2 * se1642
             )
           END
         ),
         0
       )
-    ) AS va1634,
+    ) AS va1643,
     (
       CASE
-        WHEN NOT va1638 IS NULL
+        WHEN NOT va1647 IS NULL
         THEN (
-          se1639 + ROUND(se1640 * day_rows)
+          se1648 + ROUND(se1649 * day_rows)
         ) / (
-          2 * se1641
+          2 * se1650
         )
       END
-    ) AS va1642,
+    ) AS va1651,
     (
       CASE
-        WHEN NOT va1723 IS NULL
+        WHEN NOT va1732 IS NULL
         THEN (
-          se1724 + ROUND(se1725 * day_rows)
+          se1733 + ROUND(se1734 * day_rows)
         ) / (
-          2 * se1726
+          2 * se1735
         )
       END
-    ) AS va1727,
+    ) AS va1736,
     (
       CASE
-        WHEN NOT va1814 IS NULL
+        WHEN NOT va1823 IS NULL
         THEN (
-          se1815 + ROUND(se1816 * day_rows)
+          se1824 + ROUND(se1825 * day_rows)
         ) / (
-          2 * se1817
+          2 * se1826
         )
       END
-    ) AS va1818,
+    ) AS va1827,
     (
       (
         -(
           CASE
-            WHEN NOT va1849 IS NULL
+            WHEN NOT va1858 IS NULL
             THEN (
-              se1850 + ROUND(se1851 * day_rows)
+              se1859 + ROUND(se1860 * day_rows)
             ) / (
-              2 * se1852
+              2 * se1861
             )
           END
         )
-      ) * va1855
-    ) AS va1856,
+      ) * va1864
+    ) AS va1865,
     (
       CASE
         WHEN NOT va657 IS NULL
         THEN (
-          se1907 + ROUND(se1908 * day_rows)
+          se1916 + ROUND(se1917 * day_rows)
         ) / (
-          2 * se1909
+          2 * se1918
         )
       END
-    ) AS va1910,
+    ) AS va1919,
     (
       -(
         CASE
-          WHEN NOT va2132 IS NULL
+          WHEN NOT va2141 IS NULL
           THEN (
-            se2133 + ROUND(se2134 * day_rows)
+            se2142 + ROUND(se2143 * day_rows)
           ) / (
-            2 * se2135
+            2 * se2144
           )
         END
       )
-    ) AS va2136,
+    ) AS va2145,
     (
       CASE
-        WHEN NOT va2186 IS NULL
+        WHEN NOT va2195 IS NULL
         THEN (
-          se2187 + ROUND(se2188 * day_rows)
+          se2196 + ROUND(se2197 * day_rows)
         ) / (
-          2 * se2189
+          2 * se2198
         )
       END
-    ) AS va2190,
+    ) AS va2199,
     (
       (
         (
@@ -6435,15 +6435,15 @@ WITH values_0_1 AS (
               (
                 high * (
                   CASE
-                    WHEN NOT va2232 IS NULL
+                    WHEN NOT va2241 IS NULL
                     THEN (
-                      se2233 + ROUND(se2234 * day_rows)
+                      se2242 + ROUND(se2243 * day_rows)
                     ) / (
-                      2 * se2235
+                      2 * se2244
                     )
                   END
                 )
-              ) / NULLIF(se2236, 0)
+              ) / NULLIF(se2245, 0)
             )
           END
         ) * (
@@ -6453,11 +6453,11 @@ WITH values_0_1 AS (
               (
                 (
                   CASE
-                    WHEN NOT va2238 IS NULL
+                    WHEN NOT va2247 IS NULL
                     THEN (
-                      se2239 + ROUND(se2240 * day_rows)
+                      se2248 + ROUND(se2249 * day_rows)
                     ) / (
-                      2 * se2241
+                      2 * se2250
                     )
                   END
                 ) * volume
@@ -6467,45 +6467,45 @@ WITH values_0_1 AS (
         )
       ) - (
         CASE
-          WHEN NOT va2242 IS NULL
+          WHEN NOT va2251 IS NULL
           THEN (
-            se2243 + ROUND(se2244 * day_rows)
+            se2252 + ROUND(se2253 * day_rows)
           ) / (
-            2 * se2245
+            2 * se2254
           )
         END
       )
-    ) AS va2246,
+    ) AS va2255,
     (
       CASE
-        WHEN NOT va2270 IS NULL
+        WHEN NOT va2279 IS NULL
         THEN (
-          se2271 + ROUND(se2272 * day_rows)
+          se2280 + ROUND(se2281 * day_rows)
         ) / (
-          2 * se2273
+          2 * se2282
         )
       END
-    ) AS va2274,
+    ) AS va2283,
     (
       CASE
-        WHEN NOT va2287 IS NULL
+        WHEN NOT va2296 IS NULL
         THEN (
-          se2288 + ROUND(se2289 * day_rows)
+          se2297 + ROUND(se2298 * day_rows)
         ) / (
-          2 * se2290
+          2 * se2299
         )
       END
-    ) AS va2291,
+    ) AS va2300,
     (
       CASE
-        WHEN NOT va2380 IS NULL
+        WHEN NOT va2389 IS NULL
         THEN (
-          se2381 + ROUND(se2382 * day_rows)
+          se2390 + ROUND(se2391 * day_rows)
         ) / (
-          2 * se2383
+          2 * se2392
         )
       END
-    ) AS va2384
+    ) AS va2393
   FROM sections_2
 ), values_2_2 AS (
   SELECT
@@ -6524,66 +6524,66 @@ WITH values_0_1 AS (
     se1104,
     se1105,
     se1119,
-    se1175,
-    se1232,
-    se1233,
-    se1234,
-    se1277,
-    se1288,
-    se1290,
+    se1182,
+    se1239,
+    se1240,
+    se1241,
+    se1284,
     se1295,
-    se1312,
-    se1356,
+    se1297,
+    se1302,
+    se1321,
+    se1365,
     se143,
-    se1432,
-    se1433,
+    se1441,
+    se1442,
     se145,
-    se1455,
-    se1475,
-    se1476,
-    se1507,
-    se1508,
-    se1509,
-    se1510,
-    se1511,
-    se1512,
-    se1513,
-    se1514,
-    se1515,
+    se1464,
+    se1484,
+    se1485,
+    se1516,
+    se1517,
+    se1518,
+    se1519,
+    se1520,
+    se1521,
     se1522,
-    se1564,
-    se1667,
-    se1687,
-    se1718,
-    se1719,
-    se1720,
+    se1523,
+    se1524,
+    se1531,
+    se1573,
+    se1676,
+    se1696,
+    se1727,
+    se1728,
+    se1729,
     se177,
-    se1781,
-    se1782,
-    se1783,
-    se1784,
-    se1785,
-    se1819,
-    se1982,
-    se1983,
-    se1984,
-    se2049,
-    se2050,
-    se2051,
-    se2069,
-    se2089,
-    se2090,
-    se2201,
-    se2205,
+    se1790,
+    se1791,
+    se1792,
+    se1793,
+    se1794,
+    se1828,
+    se1991,
+    se1992,
+    se1993,
+    se2058,
+    se2059,
+    se2060,
+    se2078,
+    se2098,
+    se2099,
+    se2210,
+    se2214,
     se230,
-    se2329,
-    se2330,
-    se2331,
-    se2360,
-    se2363,
-    se2375,
-    se2376,
-    se2377,
+    se2338,
+    se2339,
+    se2340,
+    se2369,
+    se2372,
+    se2384,
+    se2385,
+    se2386,
     se244,
     se292,
     se293,
@@ -6642,152 +6642,152 @@ WITH values_0_1 AS (
     va1103,
     va1130,
     va1132,
-    va1162,
-    va1170,
-    va1180,
-    va1182,
-    va1206,
+    va1169,
+    va1177,
+    va1187,
+    va1189,
     va121,
-    va1215,
-    va1217,
-    va1221,
+    va1213,
+    va1222,
+    va1224,
+    va1228,
     va123,
-    va1231,
-    va1237,
-    va1248,
-    va1259,
-    va1287,
+    va1238,
+    va1244,
+    va1255,
+    va1266,
+    va1294,
     va131,
-    va1330,
+    va1339,
     va135,
-    va1358,
-    va1362,
-    va1369,
-    va1372,
-    va1382,
-    va1397,
+    va1367,
+    va1371,
+    va1378,
+    va1381,
+    va1391,
     va14,
-    va1413,
+    va1406,
     va142,
-    va1420,
     va1422,
-    va1426,
+    va1429,
+    va1431,
+    va1435,
     va144,
-    va1443,
-    va1451,
-    va1454,
-    va1456,
+    va1452,
     va1460,
+    va1463,
     va1465,
-    va1467,
-    va1479,
-    va1481,
+    va1469,
+    va1474,
+    va1476,
+    va1488,
     va1490,
-    va1497,
+    va1499,
     va1506,
-    va1523,
-    va1524,
-    va1527,
-    va1534,
-    va1550,
-    va1560,
-    va1563,
+    va1515,
+    va1532,
+    va1533,
+    va1536,
+    va1543,
+    va1559,
+    va1569,
+    va1572,
     va159,
-    va1592,
     va160,
-    va1634,
-    va1642,
-    va1649,
-    va1656,
-    va1666,
-    va1668,
-    va1691,
-    va1717,
-    va1727,
+    va1601,
+    va1643,
+    va1651,
+    va1658,
+    va1665,
+    va1675,
+    va1677,
+    va1700,
+    va1726,
     va173,
-    va1730,
-    va1748,
-    va1749,
+    va1736,
+    va1739,
+    va1757,
+    va1758,
     va176,
-    va1760,
-    va1762,
-    va1768,
     va1769,
     va1771,
+    va1777,
+    va1778,
+    va1780,
     va179,
     va180,
-    va1818,
-    va1822,
-    va1834,
-    va1837,
-    va1839,
+    va1827,
+    va1831,
     va184,
+    va1843,
+    va1846,
+    va1848,
     va185,
-    va1856,
-    va1859,
-    va1860,
-    va1870,
-    va1876,
+    va1865,
+    va1868,
+    va1869,
+    va1879,
+    va1885,
     va189,
-    va1906,
-    va1910,
-    va1925,
-    va1931,
-    va1981,
-    va2001,
-    va2002,
-    va2006,
-    va2014,
-    va2048,
-    va2055,
-    va2056,
+    va1915,
+    va1919,
+    va1934,
+    va1940,
+    va1990,
+    va2010,
+    va2011,
+    va2015,
+    va2023,
     va2057,
     va2064,
-    va2088,
-    va2091,
+    va2065,
+    va2066,
+    va2073,
     va2097,
     va2100,
+    va2106,
     va2109,
-    va2119,
-    va2155,
-    va2162,
-    va2167,
-    va2177,
-    va2190,
-    va2191,
-    va2212,
-    va2219,
-    va2220,
+    va2118,
+    va2128,
+    va2164,
+    va2171,
+    va2176,
+    va2186,
+    va2199,
+    va2200,
+    va2221,
+    va2228,
+    va2229,
     va223,
-    va2246,
-    va2247,
-    va2248,
-    va2249,
-    va2251,
-    va2254,
+    va2255,
+    va2256,
+    va2257,
+    va2258,
     va226,
-    va2274,
-    va2285,
-    va2286,
+    va2260,
+    va2263,
+    va2283,
     va229,
-    va2291,
-    va2328,
+    va2294,
+    va2295,
+    va2300,
     va233,
-    va2333,
-    va2335,
+    va2337,
     va234,
-    va2341,
-    va2345,
-    va2356,
-    va2366,
-    va2374,
-    va2384,
-    va2389,
-    va2401,
-    va2405,
-    va2408,
-    va2411,
-    va2418,
+    va2342,
+    va2344,
+    va2350,
+    va2354,
+    va2365,
+    va2375,
+    va2383,
+    va2393,
+    va2398,
+    va2410,
+    va2414,
+    va2417,
+    va2420,
+    va2427,
     va243,
     va255,
     va256,
@@ -6957,47 +6957,47 @@ WITH values_0_1 AS (
       )
     ) AS va937,
     (
-      va1330 * 8193 - (
-        va1330 * 8193 - va1330
+      va1339 * 8193 - (
+        va1339 * 8193 - va1339
       )
-    ) AS va1334,
+    ) AS va1343,
     (
-      va1382 * 8193 - (
-        va1382 * 8193 - va1382
+      va1391 * 8193 - (
+        va1391 * 8193 - va1391
       )
-    ) AS va1386,
+    ) AS va1395,
     (
-      va1592 * 8193 - (
-        va1592 * 8193 - va1592
+      va1601 * 8193 - (
+        va1601 * 8193 - va1601
       )
-    ) AS va1596,
+    ) AS va1605,
     (
       (
-        va1910 + va1382
+        va1919 + va1391
       ) - (
         va922 + va482
       )
-    ) AS va1911,
+    ) AS va1920,
     (
-      va2136 * 8193 - (
-        va2136 * 8193 - va2136
+      va2145 * 8193 - (
+        va2145 * 8193 - va2145
       )
-    ) AS va2137,
+    ) AS va2146,
     (
-      va2274 * 8193 - (
-        va2274 * 8193 - va2274
+      va2283 * 8193 - (
+        va2283 * 8193 - va2283
       )
-    ) AS va2278,
+    ) AS va2287,
     (
-      va1910 * 8193 - (
-        va1910 * 8193 - va1910
+      va1919 * 8193 - (
+        va1919 * 8193 - va1919
       )
-    ) AS va2295,
+    ) AS va2304,
     (
-      va2291 * 8193 - (
-        va2291 * 8193 - va2291
+      va2300 * 8193 - (
+        va2300 * 8193 - va2300
       )
-    ) AS va2307
+    ) AS va2316
   FROM values_2_1
 ), values_2_3 AS (
   SELECT
@@ -7016,66 +7016,66 @@ WITH values_0_1 AS (
     se1104,
     se1105,
     se1119,
-    se1175,
-    se1232,
-    se1233,
-    se1234,
-    se1277,
-    se1288,
-    se1290,
+    se1182,
+    se1239,
+    se1240,
+    se1241,
+    se1284,
     se1295,
-    se1312,
-    se1356,
+    se1297,
+    se1302,
+    se1321,
+    se1365,
     se143,
-    se1432,
-    se1433,
+    se1441,
+    se1442,
     se145,
-    se1455,
-    se1475,
-    se1476,
-    se1507,
-    se1508,
-    se1509,
-    se1510,
-    se1511,
-    se1512,
-    se1513,
-    se1514,
-    se1515,
+    se1464,
+    se1484,
+    se1485,
+    se1516,
+    se1517,
+    se1518,
+    se1519,
+    se1520,
+    se1521,
     se1522,
-    se1564,
-    se1667,
-    se1687,
-    se1718,
-    se1719,
-    se1720,
+    se1523,
+    se1524,
+    se1531,
+    se1573,
+    se1676,
+    se1696,
+    se1727,
+    se1728,
+    se1729,
     se177,
-    se1781,
-    se1782,
-    se1783,
-    se1784,
-    se1785,
-    se1819,
-    se1982,
-    se1983,
-    se1984,
-    se2049,
-    se2050,
-    se2051,
-    se2069,
-    se2089,
-    se2090,
-    se2201,
-    se2205,
+    se1790,
+    se1791,
+    se1792,
+    se1793,
+    se1794,
+    se1828,
+    se1991,
+    se1992,
+    se1993,
+    se2058,
+    se2059,
+    se2060,
+    se2078,
+    se2098,
+    se2099,
+    se2210,
+    se2214,
     se230,
-    se2329,
-    se2330,
-    se2331,
-    se2360,
-    se2363,
-    se2375,
-    se2376,
-    se2377,
+    se2338,
+    se2339,
+    se2340,
+    se2369,
+    se2372,
+    se2384,
+    se2385,
+    se2386,
     se244,
     se292,
     se293,
@@ -7134,164 +7134,164 @@ WITH values_0_1 AS (
     va1103,
     va1130,
     va1132,
-    va1162,
-    va1170,
-    va1180,
-    va1182,
-    va1206,
+    va1169,
+    va1177,
+    va1187,
+    va1189,
     va121,
-    va1215,
-    va1217,
-    va1221,
+    va1213,
+    va1222,
+    va1224,
+    va1228,
     va123,
-    va1231,
-    va1237,
-    va1248,
-    va1259,
-    va1287,
+    va1238,
+    va1244,
+    va1255,
+    va1266,
+    va1294,
     va131,
-    va1330,
-    va1334,
+    va1339,
+    va1343,
     va135,
-    va1358,
-    va1362,
-    va1369,
-    va1372,
-    va1382,
-    va1386,
-    va1397,
+    va1367,
+    va1371,
+    va1378,
+    va1381,
+    va1391,
+    va1395,
     va14,
-    va1413,
+    va1406,
     va142,
-    va1420,
     va1422,
-    va1426,
+    va1429,
+    va1431,
+    va1435,
     va144,
-    va1443,
-    va1451,
-    va1454,
-    va1456,
+    va1452,
     va1460,
+    va1463,
     va1465,
-    va1467,
-    va1479,
-    va1481,
+    va1469,
+    va1474,
+    va1476,
+    va1488,
     va1490,
-    va1497,
+    va1499,
     va1506,
-    va1523,
-    va1524,
-    va1527,
-    va1534,
-    va1550,
-    va1560,
-    va1563,
+    va1515,
+    va1532,
+    va1533,
+    va1536,
+    va1543,
+    va1559,
+    va1569,
+    va1572,
     va159,
-    va1592,
-    va1596,
     va160,
-    va1634,
-    va1642,
-    va1649,
-    va1656,
-    va1666,
-    va1668,
-    va1691,
-    va1717,
-    va1727,
+    va1601,
+    va1605,
+    va1643,
+    va1651,
+    va1658,
+    va1665,
+    va1675,
+    va1677,
+    va1700,
+    va1726,
     va173,
-    va1730,
-    va1748,
-    va1749,
+    va1736,
+    va1739,
+    va1757,
+    va1758,
     va176,
-    va1760,
-    va1762,
-    va1768,
     va1769,
     va1771,
+    va1777,
+    va1778,
+    va1780,
     va179,
     va18,
     va180,
-    va1818,
-    va1822,
-    va1834,
-    va1837,
-    va1839,
+    va1827,
+    va1831,
     va184,
+    va1843,
+    va1846,
+    va1848,
     va185,
-    va1856,
-    va1859,
-    va1860,
-    va1870,
-    va1876,
+    va1865,
+    va1868,
+    va1869,
+    va1879,
+    va1885,
     va189,
-    va1906,
-    va1910,
-    va1911,
-    va1925,
+    va1915,
+    va1919,
+    va1920,
     va193,
-    va1931,
-    va1981,
+    va1934,
+    va1940,
     va199,
-    va2001,
-    va2002,
-    va2006,
-    va2014,
-    va2048,
-    va2055,
-    va2056,
+    va1990,
+    va2010,
+    va2011,
+    va2015,
+    va2023,
     va2057,
     va2064,
-    va2088,
-    va2091,
+    va2065,
+    va2066,
+    va2073,
     va2097,
     va2100,
+    va2106,
     va2109,
-    va2119,
-    va2137,
-    va2155,
-    va2162,
-    va2167,
-    va2177,
-    va2190,
-    va2191,
-    va2212,
-    va2219,
-    va2220,
+    va2118,
+    va2128,
+    va2146,
+    va2164,
+    va2171,
+    va2176,
+    va2186,
+    va2199,
+    va2200,
+    va2221,
+    va2228,
+    va2229,
     va223,
-    va2246,
-    va2247,
-    va2248,
-    va2249,
-    va2251,
-    va2254,
+    va2255,
+    va2256,
+    va2257,
+    va2258,
     va226,
-    va2274,
-    va2278,
-    va2285,
-    va2286,
+    va2260,
+    va2263,
+    va2283,
+    va2287,
     va229,
-    va2291,
+    va2294,
     va2295,
-    va2307,
-    va2328,
+    va2300,
+    va2304,
+    va2316,
     va233,
-    va2333,
-    va2335,
+    va2337,
     va234,
-    va2341,
-    va2345,
-    va2356,
-    va2366,
-    va2374,
-    va2384,
-    va2389,
+    va2342,
+    va2344,
+    va2350,
+    va2354,
+    va2365,
+    va2375,
+    va2383,
+    va2393,
+    va2398,
     va24,
-    va2401,
-    va2405,
-    va2408,
-    va2411,
-    va2418,
+    va2410,
+    va2414,
+    va2417,
+    va2420,
+    va2427,
     va243,
     va255,
     va256,
@@ -7443,66 +7443,66 @@ WITH values_0_1 AS (
     se1104,
     se1105,
     se1119,
-    se1175,
-    se1232,
-    se1233,
-    se1234,
-    se1277,
-    se1288,
-    se1290,
+    se1182,
+    se1239,
+    se1240,
+    se1241,
+    se1284,
     se1295,
-    se1312,
-    se1356,
+    se1297,
+    se1302,
+    se1321,
+    se1365,
     se143,
-    se1432,
-    se1433,
+    se1441,
+    se1442,
     se145,
-    se1455,
-    se1475,
-    se1476,
-    se1507,
-    se1508,
-    se1509,
-    se1510,
-    se1511,
-    se1512,
-    se1513,
-    se1514,
-    se1515,
+    se1464,
+    se1484,
+    se1485,
+    se1516,
+    se1517,
+    se1518,
+    se1519,
+    se1520,
+    se1521,
     se1522,
-    se1564,
-    se1667,
-    se1687,
-    se1718,
-    se1719,
-    se1720,
+    se1523,
+    se1524,
+    se1531,
+    se1573,
+    se1676,
+    se1696,
+    se1727,
+    se1728,
+    se1729,
     se177,
-    se1781,
-    se1782,
-    se1783,
-    se1784,
-    se1785,
-    se1819,
-    se1982,
-    se1983,
-    se1984,
-    se2049,
-    se2050,
-    se2051,
-    se2069,
-    se2089,
-    se2090,
-    se2201,
-    se2205,
+    se1790,
+    se1791,
+    se1792,
+    se1793,
+    se1794,
+    se1828,
+    se1991,
+    se1992,
+    se1993,
+    se2058,
+    se2059,
+    se2060,
+    se2078,
+    se2098,
+    se2099,
+    se2210,
+    se2214,
     se230,
-    se2329,
-    se2330,
-    se2331,
-    se2360,
-    se2363,
-    se2375,
-    se2376,
-    se2377,
+    se2338,
+    se2339,
+    se2340,
+    se2369,
+    se2372,
+    se2384,
+    se2385,
+    se2386,
     se244,
     se292,
     se293,
@@ -7561,165 +7561,165 @@ WITH values_0_1 AS (
     va1103,
     va1130,
     va1132,
-    va1162,
-    va1170,
-    va1180,
-    va1182,
-    va1206,
+    va1169,
+    va1177,
+    va1187,
+    va1189,
     va121,
-    va1215,
-    va1217,
-    va1221,
+    va1213,
+    va1222,
+    va1224,
+    va1228,
     va123,
-    va1231,
-    va1237,
-    va1248,
-    va1259,
-    va1287,
+    va1238,
+    va1244,
+    va1255,
+    va1266,
+    va1294,
     va131,
-    va1330,
-    va1334,
+    va1339,
+    va1343,
     va135,
-    va1358,
-    va1362,
-    va1369,
-    va1372,
-    va1382,
-    va1386,
-    va1397,
+    va1367,
+    va1371,
+    va1378,
+    va1381,
+    va1391,
+    va1395,
     va14,
-    va1413,
+    va1406,
     va142,
-    va1420,
     va1422,
-    va1426,
+    va1429,
+    va1431,
+    va1435,
     va144,
-    va1443,
-    va1451,
-    va1454,
-    va1456,
+    va1452,
     va1460,
+    va1463,
     va1465,
-    va1467,
-    va1479,
-    va1481,
+    va1469,
+    va1474,
+    va1476,
+    va1488,
     va1490,
-    va1497,
+    va1499,
     va1506,
-    va1523,
-    va1524,
-    va1527,
-    va1534,
-    va1550,
-    va1560,
-    va1563,
+    va1515,
+    va1532,
+    va1533,
+    va1536,
+    va1543,
+    va1559,
+    va1569,
+    va1572,
     va159,
-    va1592,
-    va1596,
     va160,
-    va1634,
-    va1642,
-    va1649,
-    va1656,
-    va1666,
-    va1668,
-    va1691,
-    va1717,
-    va1727,
+    va1601,
+    va1605,
+    va1643,
+    va1651,
+    va1658,
+    va1665,
+    va1675,
+    va1677,
+    va1700,
+    va1726,
     va173,
-    va1730,
-    va1748,
-    va1749,
+    va1736,
+    va1739,
+    va1757,
+    va1758,
     va176,
-    va1760,
-    va1762,
-    va1768,
     va1769,
     va1771,
+    va1777,
+    va1778,
+    va1780,
     va179,
     va18,
     va180,
-    va1818,
-    va1822,
-    va1834,
-    va1837,
-    va1839,
+    va1827,
+    va1831,
     va184,
+    va1843,
+    va1846,
+    va1848,
     va185,
-    va1856,
-    va1859,
-    va1860,
-    va1870,
-    va1876,
+    va1865,
+    va1868,
+    va1869,
+    va1879,
+    va1885,
     va189,
-    va1906,
-    va1910,
-    va1911,
-    va1925,
+    va1915,
+    va1919,
+    va1920,
     va193,
-    va1931,
-    va1981,
+    va1934,
+    va1940,
     va199,
-    va2001,
-    va2002,
-    va2006,
-    va2014,
-    va2048,
-    va2055,
-    va2056,
+    va1990,
+    va2010,
+    va2011,
+    va2015,
+    va2023,
     va2057,
     va2064,
-    va2088,
-    va2091,
+    va2065,
+    va2066,
+    va2073,
     va2097,
     va2100,
+    va2106,
     va2109,
-    va2119,
-    va2137,
-    va2155,
-    va2162,
-    va2167,
-    va2177,
-    va2190,
-    va2191,
-    va2212,
-    va2219,
+    va2118,
+    va2128,
+    va2146,
+    va2164,
+    va2171,
+    va2176,
+    va2186,
+    va2199,
+    va2200,
     va222,
-    va2220,
+    va2221,
+    va2228,
+    va2229,
     va223,
-    va2246,
-    va2247,
-    va2248,
-    va2249,
-    va2251,
-    va2254,
+    va2255,
+    va2256,
+    va2257,
+    va2258,
     va226,
-    va2274,
-    va2278,
-    va2285,
-    va2286,
+    va2260,
+    va2263,
+    va2283,
+    va2287,
     va229,
-    va2291,
+    va2294,
     va2295,
-    va2307,
-    va2328,
+    va2300,
+    va2304,
+    va2316,
     va233,
-    va2333,
-    va2335,
+    va2337,
     va234,
-    va2341,
-    va2345,
-    va2356,
-    va2366,
-    va2374,
-    va2384,
-    va2389,
+    va2342,
+    va2344,
+    va2350,
+    va2354,
+    va2365,
+    va2375,
+    va2383,
+    va2393,
+    va2398,
     va24,
-    va2401,
-    va2405,
-    va2408,
-    va2411,
-    va2418,
+    va2410,
+    va2414,
+    va2417,
+    va2420,
+    va2427,
     va243,
     va255,
     va256,
@@ -7850,57 +7850,57 @@ WITH values_0_1 AS (
     se1104,
     se1105,
     se1119,
-    se1232,
-    se1233,
-    se1234,
-    se1277,
-    se1288,
-    se1290,
+    se1239,
+    se1240,
+    se1241,
+    se1284,
     se1295,
-    se1312,
-    se1356,
+    se1297,
+    se1302,
+    se1321,
+    se1365,
     se143,
-    se1432,
-    se1433,
-    se1455,
-    se1475,
-    se1476,
-    se1507,
-    se1508,
-    se1509,
-    se1510,
-    se1511,
-    se1512,
-    se1513,
-    se1514,
-    se1515,
+    se1441,
+    se1442,
+    se1464,
+    se1484,
+    se1485,
+    se1516,
+    se1517,
+    se1518,
+    se1519,
+    se1520,
+    se1521,
     se1522,
-    se1667,
-    se1687,
-    se1718,
-    se1719,
-    se1720,
-    se1781,
-    se1782,
-    se1783,
-    se1784,
-    se1785,
-    se1982,
-    se1983,
-    se1984,
-    se2049,
-    se2050,
-    se2051,
-    se2089,
-    se2090,
-    se2205,
-    se2329,
-    se2330,
-    se2331,
-    se2360,
-    se2375,
-    se2376,
-    se2377,
+    se1523,
+    se1524,
+    se1531,
+    se1676,
+    se1696,
+    se1727,
+    se1728,
+    se1729,
+    se1790,
+    se1791,
+    se1792,
+    se1793,
+    se1794,
+    se1991,
+    se1992,
+    se1993,
+    se2058,
+    se2059,
+    se2060,
+    se2098,
+    se2099,
+    se2214,
+    se2338,
+    se2339,
+    se2340,
+    se2369,
+    se2384,
+    se2385,
+    se2386,
     se244,
     se292,
     se293,
@@ -7947,118 +7947,118 @@ WITH values_0_1 AS (
     va1103,
     va1130,
     va1132,
-    va1162,
-    va1170,
-    va1180,
-    va1182,
-    va1206,
+    va1169,
+    va1177,
+    va1187,
+    va1189,
     va121,
-    va1215,
-    va1217,
-    va1221,
+    va1213,
+    va1222,
+    va1224,
+    va1228,
     va123,
-    va1231,
-    va1237,
-    va1248,
-    va1259,
-    va1287,
+    va1238,
+    va1244,
+    va1255,
+    va1266,
+    va1294,
     va131,
-    va1334,
+    va1343,
     va135,
-    va1358,
-    va1362,
-    va1369,
-    va1372,
-    va1386,
-    va1397,
-    va1413,
+    va1367,
+    va1371,
+    va1378,
+    va1381,
+    va1395,
+    va1406,
     va142,
-    va1420,
-    va1426,
-    va1443,
-    va1454,
-    va1479,
-    va1481,
+    va1422,
+    va1429,
+    va1435,
+    va1452,
+    va1463,
+    va1488,
     va1490,
-    va1506,
-    va1527,
-    va1534,
-    va1550,
-    va1560,
-    va1563,
+    va1499,
+    va1515,
+    va1536,
+    va1543,
+    va1559,
+    va1569,
+    va1572,
     va159,
-    va1596,
     va160,
-    va1634,
-    va1642,
-    va1649,
-    va1656,
-    va1666,
-    va1691,
-    va1717,
-    va1727,
+    va1605,
+    va1643,
+    va1651,
+    va1658,
+    va1665,
+    va1675,
+    va1700,
+    va1726,
     va173,
+    va1736,
     va176,
-    va1760,
+    va1769,
     va179,
     va18,
     va180,
-    va1818,
-    va1822,
-    va1834,
-    va1837,
-    va1839,
+    va1827,
+    va1831,
     va184,
+    va1843,
+    va1846,
+    va1848,
     va185,
-    va1856,
-    va1870,
-    va1876,
-    va1906,
-    va1911,
-    va1925,
+    va1865,
+    va1879,
+    va1885,
+    va1915,
+    va1920,
     va193,
-    va1931,
-    va1981,
+    va1934,
+    va1940,
     va199,
-    va2001,
-    va2002,
-    va2014,
-    va2048,
-    va2064,
-    va2088,
+    va1990,
+    va2010,
+    va2011,
+    va2023,
+    va2057,
+    va2073,
     va2097,
-    va2100,
+    va2106,
     va2109,
-    va2119,
-    va2137,
-    va2155,
-    va2162,
-    va2190,
-    va2191,
-    va2219,
+    va2118,
+    va2128,
+    va2146,
+    va2164,
+    va2171,
+    va2199,
+    va2200,
     va222,
-    va2220,
+    va2228,
+    va2229,
     va223,
-    va2246,
-    va2247,
+    va2255,
+    va2256,
     va226,
-    va2278,
-    va2285,
-    va2286,
+    va2287,
     va229,
+    va2294,
     va2295,
-    va2307,
-    va2328,
-    va2333,
+    va2304,
+    va2316,
+    va2337,
     va234,
-    va2341,
-    va2356,
-    va2366,
-    va2374,
-    va2384,
-    va2389,
+    va2342,
+    va2350,
+    va2365,
+    va2375,
+    va2383,
+    va2393,
+    va2398,
     va24,
-    va2418,
+    va2427,
     va243,
     va256,
     va265,
@@ -8084,6 +8084,7 @@ WITH values_0_1 AS (
     va393,
     va47,
     va478,
+    va482,
     va486,
     va503,
     va508,
@@ -8121,6 +8122,7 @@ WITH values_0_1 AS (
     va894,
     va896,
     va901,
+    va922,
     va924,
     va933,
     va937,
@@ -8480,100 +8482,108 @@ WITH values_0_1 AS (
         ) = 1099 THEN va1132 END
       )
      IGNORE NULLS) OVER rows_earlier AS se1133,
-    CORR(va482, va184) OVER rows_5 AS se1139,
-    REGR_COUNT(va482, va184) OVER rows_5 AS se1140,
-    LAG(va486, 3) OVER rows_row AS se1142,
-    LAG(va486, 4) OVER rows_row AS se1143,
-    STDDEV_SAMP(va482) OVER rows_5 AS se1145,
-    COUNT(va482) OVER rows_5 AS se1146,
-    STDDEV_SAMP(va184) OVER rows_5 AS se1148,
-    COUNT(va184) OVER rows_5 AS se1149,
-    SUM(va651) OVER rows_20 AS se1159,
-    LAG(va1162, 1) OVER rows_row AS se1163,
-    LAG(va1162, 2) OVER rows_row AS se1164,
-    LAG(va1162, 3) OVER rows_row AS se1165,
-    LAG(va1162, 4) OVER rows_row AS se1166,
-    LAG(va1162, 5) OVER rows_row AS se1167,
-    LAG(va1162, 6) OVER rows_row AS se1168,
-    LAG(va1162, 7) OVER rows_row AS se1169,
+    LAG(va482, 1) OVER rows_row AS se1139,
+    LAG(va482, 2) OVER rows_row AS se1140,
+    LAG(va482, 3) OVER rows_row AS se1141,
+    LAG(va482, 4) OVER rows_row AS se1142,
+    LAG(va184, 1) OVER rows_row AS se1143,
+    LAG(va184, 2) OVER rows_row AS se1144,
+    LAG(va184, 3) OVER rows_row AS se1145,
+    LAG(va184, 4) OVER rows_row AS se1146,
+    STDDEV_SAMP(va482) OVER rows_5 AS se1150,
+    COUNT(va482) OVER rows_5 AS se1151,
+    LAG(va486, 3) OVER rows_row AS se1153,
+    LAG(va486, 4) OVER rows_row AS se1154,
+    STDDEV_SAMP(va184) OVER rows_5 AS se1155,
+    COUNT(va184) OVER rows_5 AS se1156,
+    SUM(va651) OVER rows_20 AS se1166,
+    LAG(va1169, 1) OVER rows_row AS se1170,
+    LAG(va1169, 2) OVER rows_row AS se1171,
+    LAG(va1169, 3) OVER rows_row AS se1172,
+    LAG(va1169, 4) OVER rows_row AS se1173,
+    LAG(va1169, 5) OVER rows_row AS se1174,
+    LAG(va1169, 6) OVER rows_row AS se1175,
+    LAG(va1169, 7) OVER rows_row AS se1176,
     RANK(
     ORDER BY
-      va1170) OVER rows_20 AS se1171,
+      va1177) OVER rows_20 AS se1178,
     CUME_DIST(
     ORDER BY
-      va1170) OVER rows_20 AS se1172,
-    COUNT(va1170) OVER rows_20 AS se1173,
-    LAG(va1182, 1) OVER rows_row AS se1183,
-    LAG(va1182, 2) OVER rows_row AS se1184,
-    LAG(va1182, 3) OVER rows_row AS se1185,
-    LAG(va1182, 4) OVER rows_row AS se1186,
-    LAG(va1182, 5) OVER rows_row AS se1187,
-    LAG(va1182, 6) OVER rows_row AS se1188,
-    LAG(va1206, 1) OVER rows_row AS se1207,
-    LAG(va1206, 2) OVER rows_row AS se1208,
-    LAG(va1206, 3) OVER rows_row AS se1209,
-    LAG(va1206, 4) OVER rows_row AS se1210,
-    LAG(va1206, 5) OVER rows_row AS se1211,
-    LAG(va1206, 6) OVER rows_row AS se1212,
+      va1177) OVER rows_20 AS se1179,
+    COUNT(va1177) OVER rows_20 AS se1180,
+    LAG(va1189, 1) OVER rows_row AS se1190,
+    LAG(va1189, 2) OVER rows_row AS se1191,
+    LAG(va1189, 3) OVER rows_row AS se1192,
+    LAG(va1189, 4) OVER rows_row AS se1193,
+    LAG(va1189, 5) OVER rows_row AS se1194,
+    LAG(va1189, 6) OVER rows_row AS se1195,
+    LAG(va1213, 1) OVER rows_row AS se1214,
+    LAG(va1213, 2) OVER rows_row AS se1215,
+    LAG(va1213, 3) OVER rows_row AS se1216,
+    LAG(va1213, 4) OVER rows_row AS se1217,
+    LAG(va1213, 5) OVER rows_row AS se1218,
+    LAG(va1213, 6) OVER rows_row AS se1219,
     LAST_VALUE(
       (
         CASE WHEN (
           (
             stock_row - 1
           ) % 1100
-        ) = 1099 THEN va1217 END
+        ) = 1099 THEN va1224 END
       )
-     IGNORE NULLS) OVER rows_earlier AS se1218,
+     IGNORE NULLS) OVER rows_earlier AS se1225,
     LAST_VALUE(
       (
         CASE WHEN (
           (
             stock_row - 1
           ) % 1100
-        ) = 1099 THEN va1221 END
+        ) = 1099 THEN va1228 END
       )
-     IGNORE NULLS) OVER rows_earlier AS se1222,
-    CORR(low, se814) OVER rows_5 AS se1235,
-    LAG(va1100, 3) OVER rows_row AS se1238,
-    LAG(va1100, 4) OVER rows_row AS se1239,
-    LAG(va1248, 1) OVER rows_row AS se1249,
-    LAG(va1248, 2) OVER rows_row AS se1250,
-    CORR(close, se583) OVER rows_13 AS se1257,
-    LAG(va1259, 1) OVER rows_row AS se1260,
-    SUM(va651) OVER rows_30 AS se1275,
+     IGNORE NULLS) OVER rows_earlier AS se1229,
+    CORR(low, se814) OVER rows_5 AS se1242,
+    LAG(va1100, 3) OVER rows_row AS se1245,
+    LAG(va1100, 4) OVER rows_row AS se1246,
+    LAG(va1255, 1) OVER rows_row AS se1256,
+    LAG(va1255, 2) OVER rows_row AS se1257,
+    CORR(close, se583) OVER rows_13 AS se1264,
+    LAG(va1266, 1) OVER rows_row AS se1267,
+    SUM(va651) OVER rows_30 AS se1282,
     MAX((
       CASE WHEN va981 IS DISTINCT FROM se982 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se1278,
-    LAG(se1288, 100) OVER rows_row AS se1289,
-    CORR(va922, va184) OVER rows_5 AS se1297,
-    REGR_COUNT(va922, va184) OVER rows_5 AS se1298,
-    LAG(va933, 4) OVER rows_row AS se1300,
-    STDDEV_SAMP(va922) OVER rows_5 AS se1302,
-    COUNT(va922) OVER rows_5 AS se1303,
-    SUM(se1012) OVER rows_37 AS se1314,
-    CORR(va1330, va184) OVER rows_11 AS se1331,
-    REGR_COUNT(va1330, va184) OVER rows_11 AS se1332,
-    LAG(va1334, 1) OVER rows_row AS se1335,
-    LAG(va1334, 2) OVER rows_row AS se1336,
-    LAG(va1334, 3) OVER rows_row AS se1337,
-    LAG(va1334, 4) OVER rows_row AS se1338,
-    LAG(va1334, 5) OVER rows_row AS se1339,
-    LAG(va1334, 6) OVER rows_row AS se1340,
-    LAG(va1334, 7) OVER rows_row AS se1341,
-    LAG(va1334, 8) OVER rows_row AS se1342,
-    LAG(va1334, 9) OVER rows_row AS se1343,
-    LAG(va1334, 10) OVER rows_row AS se1344,
-    LAG(va193, 6) OVER rows_row AS se1345,
-    LAG(va193, 7) OVER rows_row AS se1346,
-    LAG(va193, 8) OVER rows_row AS se1347,
-    LAG(va193, 9) OVER rows_row AS se1348,
-    LAG(va193, 10) OVER rows_row AS se1349,
+    )) OVER rows_before AS se1285,
+    LAG(se1295, 100) OVER rows_row AS se1296,
+    LAG(va922, 1) OVER rows_row AS se1304,
+    LAG(va922, 2) OVER rows_row AS se1305,
+    LAG(va922, 3) OVER rows_row AS se1306,
+    LAG(va922, 4) OVER rows_row AS se1307,
+    STDDEV_SAMP(va922) OVER rows_5 AS se1310,
+    COUNT(va922) OVER rows_5 AS se1311,
+    LAG(va933, 4) OVER rows_row AS se1313,
+    SUM(se1012) OVER rows_37 AS se1323,
+    CORR(va1339, va184) OVER rows_11 AS se1340,
+    REGR_COUNT(va1339, va184) OVER rows_11 AS se1341,
+    LAG(va1343, 1) OVER rows_row AS se1344,
+    LAG(va1343, 2) OVER rows_row AS se1345,
+    LAG(va1343, 3) OVER rows_row AS se1346,
+    LAG(va1343, 4) OVER rows_row AS se1347,
+    LAG(va1343, 5) OVER rows_row AS se1348,
+    LAG(va1343, 6) OVER rows_row AS se1349,
+    LAG(va1343, 7) OVER rows_row AS se1350,
+    LAG(va1343, 8) OVER rows_row AS se1351,
+    LAG(va1343, 9) OVER rows_row AS se1352,
+    LAG(va1343, 10) OVER rows_row AS se1353,
+    LAG(va193, 6) OVER rows_row AS se1354,
+    LAG(va193, 7) OVER rows_row AS se1355,
+    LAG(va193, 8) OVER rows_row AS se1356,
+    LAG(va193, 9) OVER rows_row AS se1357,
+    LAG(va193, 10) OVER rows_row AS se1358,
     SUM(
       (
         CASE
           WHEN stock_row = 2
-          THEN va1358 / CAST(0.16666666666666666 AS DOUBLE)
-          ELSE va1358
+          THEN va1367 / CAST(0.16666666666666666 AS DOUBLE)
+          ELSE va1367
         END * EXP((
           (
             stock_row - 1
@@ -8584,13 +8594,13 @@ WITH values_0_1 AS (
       PARTITION BY stock_number, va265
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se1359,
+    ) AS se1368,
     SUM(
       (
         CASE
           WHEN stock_row = 2
-          THEN va1362 / CAST(0.16666666666666666 AS DOUBLE)
-          ELSE va1362
+          THEN va1371 / CAST(0.16666666666666666 AS DOUBLE)
+          ELSE va1371
         END * EXP((
           (
             stock_row - 1
@@ -8601,246 +8611,246 @@ WITH values_0_1 AS (
       PARTITION BY stock_number, va265
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se1363,
-    LAG(va1372, 5) OVER rows_row AS se1373,
-    CORR(va1382, va184) OVER rows_10 AS se1383,
-    REGR_COUNT(va1382, va184) OVER rows_10 AS se1384,
-    LAG(va1386, 1) OVER rows_row AS se1387,
-    LAG(va1386, 2) OVER rows_row AS se1388,
-    LAG(va1386, 3) OVER rows_row AS se1389,
-    LAG(va1386, 4) OVER rows_row AS se1390,
-    LAG(va1386, 5) OVER rows_row AS se1391,
-    LAG(va1386, 6) OVER rows_row AS se1392,
-    LAG(va1386, 7) OVER rows_row AS se1393,
-    LAG(va1386, 8) OVER rows_row AS se1394,
-    LAG(va1386, 9) OVER rows_row AS se1395,
-    CORR(va1422, vwap) OVER rows_6 AS se1423,
-    REGR_COUNT(va1422, vwap) OVER rows_6 AS se1424,
-    LAG(va1426, 1) OVER rows_row AS se1427,
-    LAG(va1426, 2) OVER rows_row AS se1428,
-    LAG(va1426, 3) OVER rows_row AS se1429,
-    LAG(va1426, 4) OVER rows_row AS se1430,
-    LAG(va1426, 5) OVER rows_row AS se1431,
+    ) AS se1372,
+    LAG(va1381, 5) OVER rows_row AS se1382,
+    CORR(va1391, va184) OVER rows_10 AS se1392,
+    REGR_COUNT(va1391, va184) OVER rows_10 AS se1393,
+    LAG(va1395, 1) OVER rows_row AS se1396,
+    LAG(va1395, 2) OVER rows_row AS se1397,
+    LAG(va1395, 3) OVER rows_row AS se1398,
+    LAG(va1395, 4) OVER rows_row AS se1399,
+    LAG(va1395, 5) OVER rows_row AS se1400,
+    LAG(va1395, 6) OVER rows_row AS se1401,
+    LAG(va1395, 7) OVER rows_row AS se1402,
+    LAG(va1395, 8) OVER rows_row AS se1403,
+    LAG(va1395, 9) OVER rows_row AS se1404,
+    CORR(va1431, vwap) OVER rows_6 AS se1432,
+    REGR_COUNT(va1431, vwap) OVER rows_6 AS se1433,
+    LAG(va1435, 1) OVER rows_row AS se1436,
+    LAG(va1435, 2) OVER rows_row AS se1437,
+    LAG(va1435, 3) OVER rows_row AS se1438,
+    LAG(va1435, 4) OVER rows_row AS se1439,
+    LAG(va1435, 5) OVER rows_row AS se1440,
     LAST_VALUE(
       (
         CASE WHEN (
           (
             stock_row - 1
           ) % 1100
-        ) = 1099 THEN va1443 END
+        ) = 1099 THEN va1452 END
       )
-     IGNORE NULLS) OVER rows_earlier AS se1444,
+     IGNORE NULLS) OVER rows_earlier AS se1453,
     SUM((
       CASE WHEN 0 > va797 THEN 0 WHEN 0 <= va797 THEN va797 END
-    )) OVER rows_20 AS se1450,
+    )) OVER rows_20 AS se1459,
     SUM((
-      CASE WHEN 0 > va1451 THEN 0 WHEN 0 <= va1451 THEN va1451 END
-    )) OVER rows_20 AS se1452,
+      CASE WHEN 0 > va1460 THEN 0 WHEN 0 <= va1460 THEN va1460 END
+    )) OVER rows_20 AS se1461,
     SUM(
       (
         CASE
-          WHEN se1455 = 1
-          THEN va1454 / CAST(0.18181818181818182 AS DOUBLE)
-          ELSE va1454
+          WHEN se1464 = 1
+          THEN va1463 / CAST(0.18181818181818182 AS DOUBLE)
+          ELSE va1463
         END * EXP((
           (
-            se1455 - 1
+            se1464 - 1
           ) % 1100
         ) * CAST(0.20067069546215116 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY stock_number, va1456
+      PARTITION BY stock_number, va1465
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se1457,
+    ) AS se1466,
     SUM(
       (
-        CASE WHEN se1455 = 1 THEN va1454 / CAST(0.5 AS DOUBLE) ELSE va1454 END * EXP((
+        CASE WHEN se1464 = 1 THEN va1463 / CAST(0.5 AS DOUBLE) ELSE va1463 END * EXP((
           (
-            se1455 - 1
+            se1464 - 1
           ) % 57
         ) * CAST(0.6931471805599453 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY stock_number, va1460
+      PARTITION BY stock_number, va1469
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se1461,
+    ) AS se1470,
     SUM((
-      CASE WHEN va1465 THEN va731 WHEN NOT va1465 THEN 0 END
-    )) OVER rows_12 AS se1466,
+      CASE WHEN va1474 THEN va731 WHEN NOT va1474 THEN 0 END
+    )) OVER rows_12 AS se1475,
     SUM((
-      CASE WHEN va1467 THEN va900 WHEN NOT va1467 THEN 0 END
-    )) OVER rows_12 AS se1468,
-    AVG(se177) OVER rows_20 AS se1470,
-    LAG(se1475, 1) OVER rows_row AS se1477,
-    LAG(se1476, 1) OVER rows_row AS se1478,
-    LAG(va1479, 1) OVER rows_row AS se1480,
-    LAG(va1481, 1) OVER rows_row AS se1482,
-    LAG(va1490, 2) OVER rows_row AS se1491,
-    CORR(se1012, va1497) OVER rows_10 AS se1498,
-    LAG(va1017, 4) OVER rows_row AS se1500,
-    LAG(va1017, 5) OVER rows_row AS se1501,
-    LAG(va1017, 6) OVER rows_row AS se1502,
-    LAG(va1017, 7) OVER rows_row AS se1503,
-    LAG(va1017, 8) OVER rows_row AS se1504,
-    LAG(va1017, 9) OVER rows_row AS se1505,
-    CORR(va1523, va1524) OVER rows_7 AS se1525,
-    LAG(va1527, 1) OVER rows_row AS se1528,
-    LAG(va1527, 2) OVER rows_row AS se1529,
-    LAG(va1527, 3) OVER rows_row AS se1530,
-    LAG(va1527, 4) OVER rows_row AS se1531,
-    LAG(va1527, 5) OVER rows_row AS se1532,
-    LAG(va1527, 6) OVER rows_row AS se1533,
-    LAG(va1534, 1) OVER rows_row AS se1535,
-    LAG(va1534, 2) OVER rows_row AS se1536,
-    LAG(va1534, 3) OVER rows_row AS se1537,
-    LAG(va1534, 4) OVER rows_row AS se1538,
-    LAG(va1534, 5) OVER rows_row AS se1539,
-    LAG(va1534, 6) OVER rows_row AS se1540,
-    SUM(se1564) OVER rows_26 AS se1565,
-    CORR(va1592, va1382) OVER rows_21 AS se1593,
-    REGR_COUNT(va1592, va1382) OVER rows_21 AS se1594,
-    LAG(va1596, 1) OVER rows_row AS se1597,
-    LAG(va924, 1) OVER rows_row AS se1643,
-    LAG(va1656, 1) OVER rows_row AS se1657,
+      CASE WHEN va1476 THEN va900 WHEN NOT va1476 THEN 0 END
+    )) OVER rows_12 AS se1477,
+    AVG(se177) OVER rows_20 AS se1479,
+    LAG(se1484, 1) OVER rows_row AS se1486,
+    LAG(se1485, 1) OVER rows_row AS se1487,
+    LAG(va1488, 1) OVER rows_row AS se1489,
+    LAG(va1490, 1) OVER rows_row AS se1491,
+    LAG(va1499, 2) OVER rows_row AS se1500,
+    CORR(se1012, va1506) OVER rows_10 AS se1507,
+    LAG(va1017, 4) OVER rows_row AS se1509,
+    LAG(va1017, 5) OVER rows_row AS se1510,
+    LAG(va1017, 6) OVER rows_row AS se1511,
+    LAG(va1017, 7) OVER rows_row AS se1512,
+    LAG(va1017, 8) OVER rows_row AS se1513,
+    LAG(va1017, 9) OVER rows_row AS se1514,
+    CORR(va1532, va1533) OVER rows_7 AS se1534,
+    LAG(va1536, 1) OVER rows_row AS se1537,
+    LAG(va1536, 2) OVER rows_row AS se1538,
+    LAG(va1536, 3) OVER rows_row AS se1539,
+    LAG(va1536, 4) OVER rows_row AS se1540,
+    LAG(va1536, 5) OVER rows_row AS se1541,
+    LAG(va1536, 6) OVER rows_row AS se1542,
+    LAG(va1543, 1) OVER rows_row AS se1544,
+    LAG(va1543, 2) OVER rows_row AS se1545,
+    LAG(va1543, 3) OVER rows_row AS se1546,
+    LAG(va1543, 4) OVER rows_row AS se1547,
+    LAG(va1543, 5) OVER rows_row AS se1548,
+    LAG(va1543, 6) OVER rows_row AS se1549,
+    SUM(se1573) OVER rows_26 AS se1574,
+    CORR(va1601, va1391) OVER rows_21 AS se1602,
+    REGR_COUNT(va1601, va1391) OVER rows_21 AS se1603,
+    LAG(va1605, 1) OVER rows_row AS se1606,
+    LAG(va924, 1) OVER rows_row AS se1652,
+    LAG(va1665, 1) OVER rows_row AS se1666,
     SUM(
       (
         CASE
-          WHEN se1667 = 1
-          THEN va1666 / CAST(0.15384615384615385 AS DOUBLE)
-          ELSE va1666
+          WHEN se1676 = 1
+          THEN va1675 / CAST(0.15384615384615385 AS DOUBLE)
+          ELSE va1675
         END * EXP((
           (
-            se1667 - 1
+            se1676 - 1
           ) % 1100
         ) * CAST(0.1670540846631662 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY stock_number, va1668
+      PARTITION BY stock_number, va1677
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se1669,
-    SUM(se923) OVER rows_20 AS se1688,
-    LAG(va1691, 1) OVER rows_row AS se1692,
-    LAG(va1691, 2) OVER rows_row AS se1693,
-    LAG(va1691, 3) OVER rows_row AS se1694,
-    LAG(va1691, 4) OVER rows_row AS se1695,
-    LAG(va1691, 5) OVER rows_row AS se1696,
-    LAG(va1691, 6) OVER rows_row AS se1697,
-    LAG(va1691, 7) OVER rows_row AS se1698,
-    LAG(va1691, 8) OVER rows_row AS se1699,
-    LAG(va1727, 1) OVER rows_row AS se1728,
-    CORR(va1730, vwap) OVER rows_17 AS se1731,
-    REGR_COUNT(va1730, vwap) OVER rows_17 AS se1732,
-    SUM(va1749) OVER rows_16 AS se1750,
-    COUNT(va1749) OVER rows_16 AS se1751,
-    SUM(va1748) OVER rows_16 AS se1752,
-    COUNT(va1748) OVER rows_16 AS se1753,
-    AVG(va1762) OVER rows_12 AS se1763,
-    COUNT(va1762) OVER rows_12 AS se1764,
+    ) AS se1678,
+    SUM(se923) OVER rows_20 AS se1697,
+    LAG(va1700, 1) OVER rows_row AS se1701,
+    LAG(va1700, 2) OVER rows_row AS se1702,
+    LAG(va1700, 3) OVER rows_row AS se1703,
+    LAG(va1700, 4) OVER rows_row AS se1704,
+    LAG(va1700, 5) OVER rows_row AS se1705,
+    LAG(va1700, 6) OVER rows_row AS se1706,
+    LAG(va1700, 7) OVER rows_row AS se1707,
+    LAG(va1700, 8) OVER rows_row AS se1708,
+    LAG(va1736, 1) OVER rows_row AS se1737,
+    CORR(va1739, vwap) OVER rows_17 AS se1740,
+    REGR_COUNT(va1739, vwap) OVER rows_17 AS se1741,
+    SUM(va1758) OVER rows_16 AS se1759,
+    COUNT(va1758) OVER rows_16 AS se1760,
+    SUM(va1757) OVER rows_16 AS se1761,
+    COUNT(va1757) OVER rows_16 AS se1762,
+    AVG(va1771) OVER rows_12 AS se1772,
+    COUNT(va1771) OVER rows_12 AS se1773,
     SUM((
-      CASE WHEN va1768 THEN va1769 WHEN NOT va1768 THEN 0 END
-    )) OVER rows_14 AS se1770,
+      CASE WHEN va1777 THEN va1778 WHEN NOT va1777 THEN 0 END
+    )) OVER rows_14 AS se1779,
     SUM((
-      CASE WHEN va1771 THEN va1769 WHEN NOT va1771 THEN 0 END
-    )) OVER rows_14 AS se1772,
-    CORR(se814, va123) OVER rows_9 AS se1775,
-    LAG(va1100, 5) OVER rows_row AS se1777,
-    LAG(va1100, 6) OVER rows_row AS se1778,
-    LAG(va1100, 7) OVER rows_row AS se1779,
-    LAG(va1100, 8) OVER rows_row AS se1780,
-    CORR(va184, va189) OVER rows_7 AS se1801,
-    REGR_COUNT(va184, va189) OVER rows_7 AS se1802,
-    LAG(va199, 6) OVER rows_row AS se1804,
-    CORR(close, se1819) OVER rows_18 AS se1820,
-    LAG(va1822, 1) OVER rows_row AS se1823,
+      CASE WHEN va1780 THEN va1778 WHEN NOT va1780 THEN 0 END
+    )) OVER rows_14 AS se1781,
+    CORR(se814, va123) OVER rows_9 AS se1784,
+    LAG(va1100, 5) OVER rows_row AS se1786,
+    LAG(va1100, 6) OVER rows_row AS se1787,
+    LAG(va1100, 7) OVER rows_row AS se1788,
+    LAG(va1100, 8) OVER rows_row AS se1789,
+    CORR(va184, va189) OVER rows_7 AS se1810,
+    REGR_COUNT(va184, va189) OVER rows_7 AS se1811,
+    LAG(va199, 6) OVER rows_row AS se1813,
+    CORR(close, se1828) OVER rows_18 AS se1829,
+    LAG(va1831, 1) OVER rows_row AS se1832,
     LAG((
       CASE WHEN stock_row > 20 THEN (
-        close / NULLIF(se1175, 0)
+        close / NULLIF(se1182, 0)
       ) END
-    ), 1) OVER rows_row AS se1840,
-    SUM(va1860) OVER rows_20 AS se1861,
-    COUNT(va1860) OVER rows_20 AS se1862,
-    SUM(va1859) OVER rows_20 AS se1863,
-    COUNT(va1859) OVER rows_20 AS se1864,
+    ), 1) OVER rows_row AS se1849,
+    SUM(va1869) OVER rows_20 AS se1870,
+    COUNT(va1869) OVER rows_20 AS se1871,
+    SUM(va1868) OVER rows_20 AS se1872,
+    COUNT(va1868) OVER rows_20 AS se1873,
     RANK(
     ORDER BY
-      va924) OVER rows_17 AS se1871,
+      va924) OVER rows_17 AS se1880,
     CUME_DIST(
     ORDER BY
-      va924) OVER rows_17 AS se1872,
-    LAG(va1876, 1) OVER rows_row AS se1877,
-    LAG(va1876, 2) OVER rows_row AS se1878,
-    LAG(va1876, 3) OVER rows_row AS se1879,
-    LAG(va1876, 4) OVER rows_row AS se1880,
-    LAG(va1911, 1) OVER rows_row AS se1912,
-    LAG(va1911, 2) OVER rows_row AS se1913,
-    LAG(va1911, 3) OVER rows_row AS se1914,
-    LAG(va1911, 4) OVER rows_row AS se1915,
-    LAG(va1911, 5) OVER rows_row AS se1916,
-    LAG(va1911, 6) OVER rows_row AS se1917,
-    LAG(va1911, 7) OVER rows_row AS se1918,
+      va924) OVER rows_17 AS se1881,
+    LAG(va1885, 1) OVER rows_row AS se1886,
+    LAG(va1885, 2) OVER rows_row AS se1887,
+    LAG(va1885, 3) OVER rows_row AS se1888,
+    LAG(va1885, 4) OVER rows_row AS se1889,
+    LAG(va1920, 1) OVER rows_row AS se1921,
+    LAG(va1920, 2) OVER rows_row AS se1922,
+    LAG(va1920, 3) OVER rows_row AS se1923,
+    LAG(va1920, 4) OVER rows_row AS se1924,
+    LAG(va1920, 5) OVER rows_row AS se1925,
+    LAG(va1920, 6) OVER rows_row AS se1926,
+    LAG(va1920, 7) OVER rows_row AS se1927,
     RANK(
     ORDER BY
-      va924) OVER rows_20 AS se1926,
+      va924) OVER rows_20 AS se1935,
     CUME_DIST(
     ORDER BY
-      va924) OVER rows_20 AS se1927,
-    LAG(va1931, 1) OVER rows_row AS se1932,
-    LAG(va1931, 2) OVER rows_row AS se1933,
-    LAG(va1931, 3) OVER rows_row AS se1934,
-    LAG(va1931, 4) OVER rows_row AS se1935,
-    LAG(va1931, 5) OVER rows_row AS se1936,
-    LAG(va1931, 6) OVER rows_row AS se1937,
-    LAG(va1931, 7) OVER rows_row AS se1938,
-    CORR(va482, va1592) OVER rows_9 AS se1960,
-    REGR_COUNT(va482, va1592) OVER rows_9 AS se1961,
-    LAG(va486, 5) OVER rows_row AS se1963,
-    LAG(va486, 6) OVER rows_row AS se1964,
-    LAG(va486, 7) OVER rows_row AS se1965,
-    LAG(va486, 8) OVER rows_row AS se1966,
-    LAG(va1596, 2) OVER rows_row AS se1967,
-    LAG(va1596, 3) OVER rows_row AS se1968,
-    LAG(va1596, 4) OVER rows_row AS se1969,
-    LAG(va1596, 5) OVER rows_row AS se1970,
-    LAG(va1596, 6) OVER rows_row AS se1971,
-    LAG(va1596, 7) OVER rows_row AS se1972,
-    LAG(va1596, 8) OVER rows_row AS se1973,
-    LAG(va731, 1) OVER rows_row AS se1985,
-    LAG(va1170, 1) OVER rows_row AS se1991,
-    LAG(va1170, 2) OVER rows_row AS se1992,
-    LAG(va1170, 3) OVER rows_row AS se1993,
-    LAG(va1170, 4) OVER rows_row AS se1994,
-    PRODUCT(va2002) OVER rows_before AS se2003,
-    SUM(va2006) OVER rows_20 AS se2007,
-    COUNT(va2006) OVER rows_20 AS se2008,
+      va924) OVER rows_20 AS se1936,
+    LAG(va1940, 1) OVER rows_row AS se1941,
+    LAG(va1940, 2) OVER rows_row AS se1942,
+    LAG(va1940, 3) OVER rows_row AS se1943,
+    LAG(va1940, 4) OVER rows_row AS se1944,
+    LAG(va1940, 5) OVER rows_row AS se1945,
+    LAG(va1940, 6) OVER rows_row AS se1946,
+    LAG(va1940, 7) OVER rows_row AS se1947,
+    CORR(va482, va1601) OVER rows_9 AS se1969,
+    REGR_COUNT(va482, va1601) OVER rows_9 AS se1970,
+    LAG(va486, 5) OVER rows_row AS se1972,
+    LAG(va486, 6) OVER rows_row AS se1973,
+    LAG(va486, 7) OVER rows_row AS se1974,
+    LAG(va486, 8) OVER rows_row AS se1975,
+    LAG(va1605, 2) OVER rows_row AS se1976,
+    LAG(va1605, 3) OVER rows_row AS se1977,
+    LAG(va1605, 4) OVER rows_row AS se1978,
+    LAG(va1605, 5) OVER rows_row AS se1979,
+    LAG(va1605, 6) OVER rows_row AS se1980,
+    LAG(va1605, 7) OVER rows_row AS se1981,
+    LAG(va1605, 8) OVER rows_row AS se1982,
+    LAG(va731, 1) OVER rows_row AS se1994,
+    LAG(va1177, 1) OVER rows_row AS se2000,
+    LAG(va1177, 2) OVER rows_row AS se2001,
+    LAG(va1177, 3) OVER rows_row AS se2002,
+    LAG(va1177, 4) OVER rows_row AS se2003,
+    PRODUCT(va2011) OVER rows_before AS se2012,
+    SUM(va2015) OVER rows_20 AS se2016,
+    COUNT(va2015) OVER rows_20 AS se2017,
     SUM(CAST((
       va649
-    ) AS DOUBLE)) OVER rows_20 AS se2009,
-    COUNT(va2001) OVER rows_before AS se2015,
-    REGR_SLOPE(se477, stock_row) OVER rows_12 AS se2030,
-    SUM(se923) OVER rows_9 AS se2032,
-    REGR_SLOPE(va2056, va2057) OVER rows_252 AS se2058,
+    ) AS DOUBLE)) OVER rows_20 AS se2018,
+    COUNT(va2010) OVER rows_before AS se2024,
+    REGR_SLOPE(se477, stock_row) OVER rows_12 AS se2039,
+    SUM(se923) OVER rows_9 AS se2041,
+    REGR_SLOPE(va2065, va2066) OVER rows_252 AS se2067,
     COUNT(
       (
         CASE
-          WHEN va2055 IS NULL OR (
-            va2055 AND (
-              va2056 IS NULL OR va2057 IS NULL
+          WHEN va2064 IS NULL OR (
+            va2064 AND (
+              va2065 IS NULL OR va2066 IS NULL
             )
           )
           THEN NULL
           ELSE 0
         END
       )
-    ) OVER rows_252 AS se2059,
-    REGR_COUNT(va2056, va2057) OVER rows_252 AS se2060,
-    MIN(va2057) OVER rows_252 AS se2061,
-    MAX(va2057) OVER rows_252 AS se2062,
+    ) OVER rows_252 AS se2068,
+    REGR_COUNT(va2065, va2066) OVER rows_252 AS se2069,
+    MIN(va2066) OVER rows_252 AS se2070,
+    MAX(va2066) OVER rows_252 AS se2071,
     SUM(
       (
-        CASE WHEN stock_row = 21 THEN va1397 / CAST(0.05 AS DOUBLE) ELSE va1397 END * EXP((
+        CASE WHEN stock_row = 21 THEN va1406 / CAST(0.05 AS DOUBLE) ELSE va1406 END * EXP((
           (
             stock_row - 1
           ) % 1100
@@ -8850,71 +8860,71 @@ WITH values_0_1 AS (
       PARTITION BY stock_number, va265
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se2065,
+    ) AS se2074,
     LAG((
       CASE WHEN stock_row > 9 THEN (
-        close / NULLIF(se2069, 0)
+        close / NULLIF(se2078, 0)
       ) END
-    ), 1) OVER rows_row AS se2070,
-    CORR(va2091, vwap) OVER rows_18 AS se2092,
-    REGR_COUNT(va2091, vwap) OVER rows_18 AS se2093,
+    ), 1) OVER rows_row AS se2079,
+    CORR(va2100, vwap) OVER rows_18 AS se2101,
+    REGR_COUNT(va2100, vwap) OVER rows_18 AS se2102,
     LAST_VALUE(
       (
         CASE WHEN (
           (
             stock_row - 1
           ) % 1100
-        ) = 1099 THEN va2097 END
+        ) = 1099 THEN va2106 END
       )
-     IGNORE NULLS) OVER rows_earlier AS se2098,
+     IGNORE NULLS) OVER rows_earlier AS se2107,
     LAST_VALUE(
       (
         CASE WHEN (
           (
             stock_row - 1
           ) % 1100
-        ) = 1099 THEN va2100 END
+        ) = 1099 THEN va2109 END
       )
-     IGNORE NULLS) OVER rows_earlier AS se2101,
-    LAG(va2109, 1) OVER rows_row AS se2110,
-    LAG(va2109, 2) OVER rows_row AS se2111,
-    LAG(va2119, 1) OVER rows_row AS se2120,
-    LAG(va2119, 2) OVER rows_row AS se2121,
-    LAG(va2155, 1) OVER rows_row AS se2156,
-    LAG(va2155, 2) OVER rows_row AS se2157,
-    LAG(va2155, 3) OVER rows_row AS se2158,
-    LAG(va2155, 4) OVER rows_row AS se2159,
+     IGNORE NULLS) OVER rows_earlier AS se2110,
+    LAG(va2118, 1) OVER rows_row AS se2119,
+    LAG(va2118, 2) OVER rows_row AS se2120,
+    LAG(va2128, 1) OVER rows_row AS se2129,
+    LAG(va2128, 2) OVER rows_row AS se2130,
+    LAG(va2164, 1) OVER rows_row AS se2165,
+    LAG(va2164, 2) OVER rows_row AS se2166,
+    LAG(va2164, 3) OVER rows_row AS se2167,
+    LAG(va2164, 4) OVER rows_row AS se2168,
     LAST_VALUE(
       (
         CASE WHEN (
           (
             stock_row - 1
           ) % 1100
-        ) = 1099 THEN va2162 END
+        ) = 1099 THEN va2171 END
       )
-     IGNORE NULLS) OVER rows_earlier AS se2163,
-    SUM(va40) OVER rows_12 AS se2166,
-    SUM(va2167) OVER rows_12 AS se2168,
-    SUM(va40) OVER rows_6 AS se2169,
-    SUM(va2167) OVER rows_6 AS se2170,
-    SUM(va40) OVER rows_24 AS se2171,
-    SUM(va2167) OVER rows_24 AS se2172,
-    AVG(va2177) OVER rows_12 AS se2178,
-    MIN(va2191) OVER rows_12 AS se2192,
-    COUNT(va2191) OVER rows_12 AS se2193,
+     IGNORE NULLS) OVER rows_earlier AS se2172,
+    SUM(va40) OVER rows_12 AS se2175,
+    SUM(va2176) OVER rows_12 AS se2177,
+    SUM(va40) OVER rows_6 AS se2178,
+    SUM(va2176) OVER rows_6 AS se2179,
+    SUM(va40) OVER rows_24 AS se2180,
+    SUM(va2176) OVER rows_24 AS se2181,
+    AVG(va2186) OVER rows_12 AS se2187,
+    MIN(va2200) OVER rows_12 AS se2201,
+    COUNT(va2200) OVER rows_12 AS se2202,
     SUM((
-      close - se2201
-    )) OVER rows_48 AS se2202,
-    AVG(va348) OVER rows_20 AS se2207,
-    COUNT(va348) OVER rows_20 AS se2208,
-    SUM(va2212) OVER rows_20 AS se2213,
-    COUNT(va2212) OVER rows_20 AS se2214,
+      close - se2210
+    )) OVER rows_48 AS se2211,
+    AVG(va348) OVER rows_20 AS se2216,
+    COUNT(va348) OVER rows_20 AS se2217,
+    SUM(va2221) OVER rows_20 AS se2222,
+    COUNT(va2221) OVER rows_20 AS se2223,
     SUM(
       (
         CASE
           WHEN stock_row = 2
-          THEN va2220 / CAST(0.1111111111111111 AS DOUBLE)
-          ELSE va2220
+          THEN va2229 / CAST(0.1111111111111111 AS DOUBLE)
+          ELSE va2229
         END * EXP((
           (
             stock_row - 1
@@ -8925,82 +8935,82 @@ WITH values_0_1 AS (
       PARTITION BY stock_number, va265
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se2221,
+    ) AS se2230,
     SUM((
-      CASE WHEN va2249 THEN va2248 WHEN NOT va2249 THEN 0 END
-    )) OVER rows_14 AS se2250,
+      CASE WHEN va2258 THEN va2257 WHEN NOT va2258 THEN 0 END
+    )) OVER rows_14 AS se2259,
     SUM((
-      CASE WHEN va799 > va2251 THEN va799 WHEN va799 <= va2251 THEN va2251 END
-    )) OVER rows_14 AS se2252,
+      CASE WHEN va799 > va2260 THEN va799 WHEN va799 <= va2260 THEN va2260 END
+    )) OVER rows_14 AS se2261,
     SUM((
-      CASE WHEN va2254 THEN va741 WHEN NOT va2254 THEN 0 END
-    )) OVER rows_14 AS se2255,
-    AVG(va2177) OVER rows_6 AS se2265,
-    CORR(va2274, va184) OVER rows_6 AS se2275,
-    REGR_COUNT(va2274, va184) OVER rows_6 AS se2276,
-    LAG(va2278, 1) OVER rows_row AS se2279,
-    LAG(va2278, 2) OVER rows_row AS se2280,
-    LAG(va2278, 3) OVER rows_row AS se2281,
-    LAG(va2278, 4) OVER rows_row AS se2282,
-    LAG(va2278, 5) OVER rows_row AS se2283,
-    CORR(va1910, va2291) OVER rows_12 AS se2292,
-    REGR_COUNT(va1910, va2291) OVER rows_12 AS se2293,
-    LAG(va2295, 1) OVER rows_row AS se2296,
-    LAG(va2295, 2) OVER rows_row AS se2297,
-    LAG(va2295, 3) OVER rows_row AS se2298,
-    LAG(va2295, 4) OVER rows_row AS se2299,
-    LAG(va2295, 5) OVER rows_row AS se2300,
-    LAG(va2295, 6) OVER rows_row AS se2301,
-    LAG(va2295, 7) OVER rows_row AS se2302,
-    LAG(va2295, 8) OVER rows_row AS se2303,
-    LAG(va2295, 9) OVER rows_row AS se2304,
-    LAG(va2295, 10) OVER rows_row AS se2305,
-    LAG(va2295, 11) OVER rows_row AS se2306,
-    LAG(va2307, 1) OVER rows_row AS se2308,
-    LAG(va2307, 2) OVER rows_row AS se2309,
-    LAG(va2307, 3) OVER rows_row AS se2310,
-    LAG(va2307, 4) OVER rows_row AS se2311,
-    LAG(va2307, 5) OVER rows_row AS se2312,
-    LAG(va2307, 6) OVER rows_row AS se2313,
-    LAG(va2307, 7) OVER rows_row AS se2314,
-    LAG(va2307, 8) OVER rows_row AS se2315,
-    LAG(va2307, 9) OVER rows_row AS se2316,
-    LAG(va2307, 10) OVER rows_row AS se2317,
-    LAG(va2307, 11) OVER rows_row AS se2318,
+      CASE WHEN va2263 THEN va741 WHEN NOT va2263 THEN 0 END
+    )) OVER rows_14 AS se2264,
+    AVG(va2186) OVER rows_6 AS se2274,
+    CORR(va2283, va184) OVER rows_6 AS se2284,
+    REGR_COUNT(va2283, va184) OVER rows_6 AS se2285,
+    LAG(va2287, 1) OVER rows_row AS se2288,
+    LAG(va2287, 2) OVER rows_row AS se2289,
+    LAG(va2287, 3) OVER rows_row AS se2290,
+    LAG(va2287, 4) OVER rows_row AS se2291,
+    LAG(va2287, 5) OVER rows_row AS se2292,
+    CORR(va1919, va2300) OVER rows_12 AS se2301,
+    REGR_COUNT(va1919, va2300) OVER rows_12 AS se2302,
+    LAG(va2304, 1) OVER rows_row AS se2305,
+    LAG(va2304, 2) OVER rows_row AS se2306,
+    LAG(va2304, 3) OVER rows_row AS se2307,
+    LAG(va2304, 4) OVER rows_row AS se2308,
+    LAG(va2304, 5) OVER rows_row AS se2309,
+    LAG(va2304, 6) OVER rows_row AS se2310,
+    LAG(va2304, 7) OVER rows_row AS se2311,
+    LAG(va2304, 8) OVER rows_row AS se2312,
+    LAG(va2304, 9) OVER rows_row AS se2313,
+    LAG(va2304, 10) OVER rows_row AS se2314,
+    LAG(va2304, 11) OVER rows_row AS se2315,
+    LAG(va2316, 1) OVER rows_row AS se2317,
+    LAG(va2316, 2) OVER rows_row AS se2318,
+    LAG(va2316, 3) OVER rows_row AS se2319,
+    LAG(va2316, 4) OVER rows_row AS se2320,
+    LAG(va2316, 5) OVER rows_row AS se2321,
+    LAG(va2316, 6) OVER rows_row AS se2322,
+    LAG(va2316, 7) OVER rows_row AS se2323,
+    LAG(va2316, 8) OVER rows_row AS se2324,
+    LAG(va2316, 9) OVER rows_row AS se2325,
+    LAG(va2316, 10) OVER rows_row AS se2326,
+    LAG(va2316, 11) OVER rows_row AS se2327,
     RANK(
     ORDER BY
-      va2335) OVER rows_60 AS se2336,
+      va2344) OVER rows_60 AS se2345,
     CUME_DIST(
     ORDER BY
-      va2335) OVER rows_60 AS se2337,
-    SUM(va2345) OVER rows_20 AS se2346,
-    COUNT(va2345) OVER rows_20 AS se2347,
-    SUM(va988) OVER rows_24 AS se2357,
-    CORR(close, se2363) OVER rows_200 AS se2364,
-    LAG(va2366, 1) OVER rows_row AS se2367,
+      va2344) OVER rows_60 AS se2346,
+    SUM(va2354) OVER rows_20 AS se2355,
+    COUNT(va2354) OVER rows_20 AS se2356,
+    SUM(va988) OVER rows_24 AS se2366,
+    CORR(close, se2372) OVER rows_200 AS se2373,
+    LAG(va2375, 1) OVER rows_row AS se2376,
     LAST_VALUE(
       (
         CASE WHEN (
           (
             stock_row - 1
           ) % 1100
-        ) = 1099 THEN va2389 END
+        ) = 1099 THEN va2398 END
       )
-     IGNORE NULLS) OVER rows_earlier AS se2390,
-    AVG(ABS(va233)) OVER rows_6 AS se2393,
-    SUM(va2401) OVER rows_20 AS se2402,
-    COUNT(va2401) OVER rows_20 AS se2403,
-    SUM(va2405) OVER rows_20 AS se2406,
-    COUNT(va2405) OVER rows_20 AS se2407,
-    SUM(va2408) OVER rows_20 AS se2409,
-    COUNT(va2408) OVER rows_20 AS se2410,
-    SUM(va2411) OVER rows_20 AS se2412,
-    COUNT(va2411) OVER rows_20 AS se2413,
-    CORR(low, se59) OVER rows_5 AS se2416,
-    LAG(va2418, 1) OVER rows_row AS se2419,
-    LAG(va2418, 2) OVER rows_row AS se2420,
-    LAG(va2418, 3) OVER rows_row AS se2421,
-    LAG(va2418, 4) OVER rows_row AS se2422
+     IGNORE NULLS) OVER rows_earlier AS se2399,
+    AVG(ABS(va233)) OVER rows_6 AS se2402,
+    SUM(va2410) OVER rows_20 AS se2411,
+    COUNT(va2410) OVER rows_20 AS se2412,
+    SUM(va2414) OVER rows_20 AS se2415,
+    COUNT(va2414) OVER rows_20 AS se2416,
+    SUM(va2417) OVER rows_20 AS se2418,
+    COUNT(va2417) OVER rows_20 AS se2419,
+    SUM(va2420) OVER rows_20 AS se2421,
+    COUNT(va2420) OVER rows_20 AS se2422,
+    CORR(low, se59) OVER rows_5 AS se2425,
+    LAG(va2427, 1) OVER rows_row AS se2428,
+    LAG(va2427, 2) OVER rows_row AS se2429,
+    LAG(va2427, 3) OVER rows_row AS se2430,
+    LAG(va2427, 4) OVER rows_row AS se2431
   FROM values_2_4
   WINDOW rows_3 AS (
     PARTITION BY stock_number
@@ -9152,182 +9162,187 @@ WITH values_0_1 AS (
     se1102,
     se1104,
     se1105,
+    se1139,
+    se1140,
+    se1141,
     se1142,
     se1143,
-    se1207,
-    se1208,
-    se1209,
-    se1210,
-    se1211,
-    se1212,
-    se1222,
-    se1232,
-    se1233,
-    se1234,
-    se1238,
+    se1144,
+    se1145,
+    se1146,
+    se1153,
+    se1154,
+    se1214,
+    se1215,
+    se1216,
+    se1217,
+    se1218,
+    se1219,
+    se1229,
     se1239,
-    se1260,
-    se1295,
-    se1314,
-    se1335,
-    se1336,
-    se1337,
-    se1338,
-    se1339,
-    se1340,
-    se1341,
-    se1342,
-    se1343,
+    se1240,
+    se1241,
+    se1245,
+    se1246,
+    se1267,
+    se1302,
+    se1304,
+    se1305,
+    se1306,
+    se1307,
+    se1313,
+    se1323,
     se1344,
     se1345,
     se1346,
     se1347,
     se1348,
     se1349,
+    se1350,
+    se1351,
+    se1352,
+    se1353,
+    se1354,
+    se1355,
     se1356,
+    se1357,
+    se1358,
     se136,
-    se1373,
-    se1387,
-    se1388,
-    se1389,
-    se1390,
-    se1391,
-    se1392,
-    se1393,
-    se1394,
-    se1395,
-    se1427,
-    se1428,
-    se1429,
-    se1430,
-    se1431,
-    se1432,
-    se1433,
-    se1455,
-    se1500,
-    se1501,
-    se1502,
-    se1503,
-    se1504,
-    se1505,
-    se1507,
-    se1508,
+    se1365,
+    se1382,
+    se1396,
+    se1397,
+    se1398,
+    se1399,
+    se1400,
+    se1401,
+    se1402,
+    se1403,
+    se1404,
+    se1436,
+    se1437,
+    se1438,
+    se1439,
+    se1440,
+    se1441,
+    se1442,
+    se1464,
     se1509,
     se1510,
     se1511,
     se1512,
     se1513,
     se1514,
-    se1515,
+    se1516,
+    se1517,
+    se1518,
+    se1519,
+    se1520,
+    se1521,
     se1522,
-    se1528,
-    se1529,
-    se1530,
+    se1523,
+    se1524,
     se1531,
-    se1532,
-    se1533,
-    se1535,
-    se1536,
     se1537,
     se1538,
     se1539,
     se1540,
-    se1597,
-    se1657,
-    se1667,
-    se1687,
-    se1688,
-    se1692,
-    se1693,
-    se1694,
-    se1695,
+    se1541,
+    se1542,
+    se1544,
+    se1545,
+    se1546,
+    se1547,
+    se1548,
+    se1549,
+    se1606,
+    se1666,
+    se1676,
     se1696,
     se1697,
-    se1698,
-    se1699,
-    se1718,
-    se1719,
-    se1720,
-    se1777,
-    se1778,
-    se1779,
-    se1780,
-    se1781,
-    se1782,
-    se1783,
-    se1784,
-    se1785,
-    se1804,
-    se1823,
-    se1840,
-    se1877,
-    se1878,
-    se1879,
-    se1880,
+    se1701,
+    se1702,
+    se1703,
+    se1704,
+    se1705,
+    se1706,
+    se1707,
+    se1708,
+    se1727,
+    se1728,
+    se1729,
+    se1786,
+    se1787,
+    se1788,
+    se1789,
+    se1790,
+    se1791,
+    se1792,
+    se1793,
+    se1794,
+    se1813,
+    se1832,
+    se1849,
+    se1886,
+    se1887,
+    se1888,
+    se1889,
     se19,
-    se1932,
-    se1933,
-    se1934,
-    se1935,
-    se1936,
-    se1937,
-    se1938,
     se194,
+    se1941,
+    se1942,
+    se1943,
+    se1944,
+    se1945,
+    se1946,
+    se1947,
     se195,
     se196,
-    se1963,
-    se1964,
-    se1965,
-    se1966,
-    se1967,
-    se1968,
-    se1969,
     se197,
-    se1970,
-    se1971,
     se1972,
     se1973,
+    se1974,
+    se1975,
+    se1976,
+    se1977,
+    se1978,
+    se1979,
+    se1980,
+    se1981,
     se1982,
-    se1983,
-    se1984,
+    se1991,
+    se1992,
+    se1993,
     se20,
     se200,
     se201,
-    se2015,
     se202,
+    se2024,
     se203,
-    se2032,
-    se2049,
-    se2050,
-    se2051,
-    se2070,
-    se2089,
-    se2090,
+    se2041,
+    se2058,
+    se2059,
+    se2060,
+    se2079,
+    se2098,
+    se2099,
     se21,
-    se2156,
-    se2157,
-    se2158,
-    se2159,
+    se2165,
+    se2166,
+    se2167,
+    se2168,
     se22,
-    se2202,
-    se2205,
-    se2279,
-    se2280,
-    se2281,
-    se2282,
-    se2283,
-    se2296,
-    se2297,
-    se2298,
-    se2299,
+    se2211,
+    se2214,
+    se2288,
+    se2289,
+    se2290,
+    se2291,
+    se2292,
     se23,
-    se2300,
-    se2301,
-    se2302,
-    se2303,
-    se2304,
     se2305,
     se2306,
+    se2307,
     se2308,
     se2309,
     se2310,
@@ -9336,24 +9351,32 @@ WITH values_0_1 AS (
     se2313,
     se2314,
     se2315,
-    se2316,
     se2317,
     se2318,
-    se2329,
-    se2330,
-    se2331,
-    se2346,
-    se2347,
-    se2357,
-    se2360,
-    se2367,
-    se2375,
+    se2319,
+    se2320,
+    se2321,
+    se2322,
+    se2323,
+    se2324,
+    se2325,
+    se2326,
+    se2327,
+    se2338,
+    se2339,
+    se2340,
+    se2355,
+    se2356,
+    se2366,
+    se2369,
     se2376,
-    se2377,
-    se2419,
-    se2420,
-    se2421,
-    se2422,
+    se2384,
+    se2385,
+    se2386,
+    se2428,
+    se2429,
+    se2430,
+    se2431,
     se245,
     se25,
     se26,
@@ -9444,91 +9467,91 @@ WITH values_0_1 AS (
     va1100,
     va1103,
     va1130,
-    va1180,
-    va1206,
+    va1187,
     va121,
-    va1215,
-    va1221,
+    va1213,
+    va1222,
+    va1228,
     va123,
-    va1231,
-    va1237,
-    va1259,
-    va1287,
+    va1238,
+    va1244,
+    va1266,
+    va1294,
     va131,
-    va1334,
+    va1343,
     va135,
-    va1369,
-    va1372,
-    va1386,
-    va1397,
-    va1413,
-    va1420,
-    va1426,
-    va1490,
-    va1506,
-    va1527,
-    va1534,
-    va1550,
-    va1560,
-    va1563,
+    va1378,
+    va1381,
+    va1395,
+    va1406,
+    va1422,
+    va1429,
+    va1435,
+    va1499,
+    va1515,
+    va1536,
+    va1543,
+    va1559,
+    va1569,
+    va1572,
     va159,
-    va1596,
-    va1634,
-    va1642,
-    va1649,
-    va1656,
-    va1691,
-    va1717,
+    va1605,
+    va1643,
+    va1651,
+    va1658,
+    va1665,
+    va1700,
+    va1726,
     va173,
     va176,
-    va1760,
+    va1769,
     va179,
     va18,
     va180,
-    va1818,
-    va1822,
-    va1834,
-    va1837,
-    va1839,
+    va1827,
+    va1831,
     va184,
+    va1843,
+    va1846,
+    va1848,
     va185,
-    va1856,
-    va1870,
-    va1876,
-    va1906,
-    va1925,
+    va1865,
+    va1879,
+    va1885,
+    va1915,
     va193,
-    va1931,
-    va1981,
+    va1934,
+    va1940,
     va199,
-    va2001,
-    va2014,
-    va2048,
-    va2064,
-    va2088,
-    va2137,
-    va2155,
-    va2190,
-    va2219,
+    va1990,
+    va2010,
+    va2023,
+    va2057,
+    va2073,
+    va2097,
+    va2146,
+    va2164,
+    va2199,
     va222,
+    va2228,
     va223,
-    va2246,
-    va2247,
+    va2255,
+    va2256,
     va226,
-    va2278,
-    va2285,
-    va2286,
+    va2287,
     va229,
+    va2294,
     va2295,
-    va2307,
-    va2328,
-    va2341,
-    va2356,
-    va2366,
-    va2374,
-    va2384,
+    va2304,
+    va2316,
+    va2337,
+    va2350,
+    va2365,
+    va2375,
+    va2383,
+    va2393,
     va24,
-    va2418,
+    va2427,
     va243,
     va256,
     va265,
@@ -9553,6 +9576,7 @@ WITH values_0_1 AS (
     va393,
     va47,
     va478,
+    va482,
     va486,
     va508,
     va568,
@@ -9577,6 +9601,7 @@ WITH values_0_1 AS (
     va841,
     va865,
     va894,
+    va922,
     va933,
     va937,
     va957,
@@ -9938,90 +9963,104 @@ WITH values_0_1 AS (
       )
     ) AS va1134,
     (
-      CASE WHEN se1140 = 5 THEN se1139 END
-    ) AS va1141,
-    (
-      NOT (
-        va486 = se487 AND va486 = se488 AND va486 = se1142 AND va486 = se1143
-      )
-    ) AS va1144,
-    (
-      CASE WHEN se1146 = 5 THEN se1145 END
+      (
+        (
+          (
+            va482 + se1139
+          ) + (
+            se1140 + se1141
+          )
+        ) + se1142
+      ) / 5
     ) AS va1147,
     (
-      CASE WHEN se1149 = 5 THEN se1148 END
-    ) AS va1150,
+      (
+        (
+          (
+            va184 + se1143
+          ) + (
+            se1144 + se1145
+          )
+        ) + se1146
+      ) / 5
+    ) AS va1148,
     (
-      CASE WHEN stock_row > 20 THEN se1159 END
-    ) AS va1160,
+      CASE WHEN se1151 = 5 THEN se1150 END
+    ) AS va1152,
+    (
+      CASE WHEN se1156 = 5 THEN se1155 END
+    ) AS va1157,
+    (
+      CASE WHEN stock_row > 20 THEN se1166 END
+    ) AS va1167,
     (
       CASE
         WHEN stock_row > 14
         THEN (
           (
             2 + CASE
-              WHEN se1163 < va1162
+              WHEN se1170 < va1169
               THEN 2
-              WHEN se1163 = va1162
+              WHEN se1170 = va1169
               THEN 1
-              WHEN se1163 > va1162
+              WHEN se1170 > va1169
               THEN 0
             END + CASE
-              WHEN se1164 < va1162
+              WHEN se1171 < va1169
               THEN 2
-              WHEN se1164 = va1162
+              WHEN se1171 = va1169
               THEN 1
-              WHEN se1164 > va1162
+              WHEN se1171 > va1169
               THEN 0
             END + CASE
-              WHEN se1165 < va1162
+              WHEN se1172 < va1169
               THEN 2
-              WHEN se1165 = va1162
+              WHEN se1172 = va1169
               THEN 1
-              WHEN se1165 > va1162
+              WHEN se1172 > va1169
               THEN 0
             END + CASE
-              WHEN se1166 < va1162
+              WHEN se1173 < va1169
               THEN 2
-              WHEN se1166 = va1162
+              WHEN se1173 = va1169
               THEN 1
-              WHEN se1166 > va1162
+              WHEN se1173 > va1169
               THEN 0
             END + CASE
-              WHEN se1167 < va1162
+              WHEN se1174 < va1169
               THEN 2
-              WHEN se1167 = va1162
+              WHEN se1174 = va1169
               THEN 1
-              WHEN se1167 > va1162
+              WHEN se1174 > va1169
               THEN 0
             END + CASE
-              WHEN se1168 < va1162
+              WHEN se1175 < va1169
               THEN 2
-              WHEN se1168 = va1162
+              WHEN se1175 = va1169
               THEN 1
-              WHEN se1168 > va1162
+              WHEN se1175 > va1169
               THEN 0
             END + CASE
-              WHEN se1169 < va1162
+              WHEN se1176 < va1169
               THEN 2
-              WHEN se1169 = va1162
+              WHEN se1176 = va1169
               THEN 1
-              WHEN se1169 > va1162
+              WHEN se1176 > va1169
               THEN 0
             END
           ) / 16 * (
-            CASE WHEN se1173 = 20 THEN (
-              se1171 + se1172 * 20
+            CASE WHEN se1180 = 20 THEN (
+              se1178 + se1179 * 20
             ) / 40 END
           )
         )
       END
-    ) AS va1174,
+    ) AS va1181,
     (
-      7 * va1182 + 6 * se1183 + 5 * se1184 + 4 * se1185 + 3 * se1186 + 2 * se1187 + 1 * se1188
-    ) / 28 AS va1189,
+      7 * va1189 + 6 * se1190 + 5 * se1191 + 4 * se1192 + 3 * se1193 + 2 * se1194 + 1 * se1195
+    ) / 28 AS va1196,
     (
-      va1217 + COALESCE(se1218, 0) * EXP(
+      va1224 + COALESCE(se1225, 0) * EXP(
         (
           (
             (
@@ -10030,99 +10069,102 @@ WITH values_0_1 AS (
           ) + 1
         ) * -CAST(0.1670540846631662 AS DOUBLE)
       )
-    ) AS va1219,
+    ) AS va1226,
     (
-      CASE WHEN stock_row > 43 THEN se1235 END
-    ) AS va1236,
+      CASE WHEN stock_row > 43 THEN se1242 END
+    ) AS va1243,
     (
-      3 * va1248 + 2 * se1249 + 1 * se1250
-    ) / 6 AS va1251,
+      3 * va1255 + 2 * se1256 + 1 * se1257
+    ) / 6 AS va1258,
     (
-      CASE WHEN stock_row > 191 THEN se1257 END
-    ) AS va1258,
+      CASE WHEN stock_row > 191 THEN se1264 END
+    ) AS va1265,
     (
       CASE WHEN stock_row > 20 THEN se972 END
-    ) AS va1274,
+    ) AS va1281,
     (
-      CASE WHEN stock_row > 30 THEN se1275 END
-    ) AS va1276,
+      CASE WHEN stock_row > 30 THEN se1282 END
+    ) AS va1283,
     (
       CASE
         WHEN stock_row > 19
         THEN (
           CASE WHEN (
-            se1278 > stock_row - 19
-          ) THEN se1277 ELSE 0 END
+            se1285 > stock_row - 19
+          ) THEN se1284 ELSE 0 END
         )
       END
-    ) AS va1279,
+    ) AS va1286,
     (
       CASE
         WHEN stock_row > 199
         THEN (
           (
-            se1288 - se1289
-          ) / NULLIF(se1290, 0)
+            se1295 - se1296
+          ) / NULLIF(se1297, 0)
         )
       END
-    ) AS va1291,
+    ) AS va1298,
     (
-      CASE WHEN se1298 = 5 THEN se1297 END
-    ) AS va1299,
+      (
+        (
+          (
+            va922 + se1304
+          ) + (
+            se1305 + se1306
+          )
+        ) + se1307
+      ) / 5
+    ) AS va1308,
     (
-      NOT (
-        va933 = se934 AND va933 = se935 AND va933 = se936 AND va933 = se1300
-      )
-    ) AS va1301,
-    (
-      CASE WHEN se1303 = 5 THEN se1302 END
-    ) AS va1304,
+      CASE WHEN se1311 = 5 THEN se1310 END
+    ) AS va1312,
     (
       CASE
         WHEN stock_row > 19
         THEN (
           CASE WHEN (
             se512 > stock_row - 19
-          ) THEN se1312 ELSE 0 END
+          ) THEN se1321 ELSE 0 END
         )
       END
-    ) AS va1313,
+    ) AS va1322,
     (
-      se1314 * 8193 - (
-        se1314 * 8193 - se1314
+      se1323 * 8193 - (
+        se1323 * 8193 - se1323
       )
-    ) AS va1317,
+    ) AS va1326,
     (
-      CASE WHEN se1332 = 11 THEN se1331 END
-    ) AS va1333,
+      CASE WHEN se1341 = 11 THEN se1340 END
+    ) AS va1342,
     (
       CASE
-        WHEN NOT va1358 IS NULL
-        THEN CAST(0.16666666666666666 AS DOUBLE) * se1359 * EXP((
+        WHEN NOT va1367 IS NULL
+        THEN CAST(0.16666666666666666 AS DOUBLE) * se1368 * EXP((
           (
             stock_row - 1
           ) % 1100
         ) * -CAST(0.18232155679395462 AS DOUBLE))
       END
-    ) AS va1360,
+    ) AS va1369,
     (
       CASE
-        WHEN NOT va1362 IS NULL
-        THEN CAST(0.16666666666666666 AS DOUBLE) * se1363 * EXP((
+        WHEN NOT va1371 IS NULL
+        THEN CAST(0.16666666666666666 AS DOUBLE) * se1372 * EXP((
           (
             stock_row - 1
           ) % 1100
         ) * -CAST(0.18232155679395462 AS DOUBLE))
       END
-    ) AS va1364,
+    ) AS va1373,
     (
-      CASE WHEN se1384 = 10 THEN se1383 END
-    ) AS va1385,
+      CASE WHEN se1393 = 10 THEN se1392 END
+    ) AS va1394,
     (
-      CASE WHEN se1424 = 6 THEN se1423 END
-    ) AS va1425,
+      CASE WHEN se1433 = 6 THEN se1432 END
+    ) AS va1434,
     (
-      va1443 + COALESCE(se1444, 0) * EXP(
+      va1452 + COALESCE(se1453, 0) * EXP(
         (
           (
             (
@@ -10131,268 +10173,268 @@ WITH values_0_1 AS (
           ) + 1
         ) * -CAST(0.22314355131420976 AS DOUBLE)
       )
-    ) AS va1445,
+    ) AS va1454,
     (
       (
         CASE WHEN stock_row > 20 THEN (
-          se1450 / NULLIF(se1452, 0)
+          se1459 / NULLIF(se1461, 0)
         ) END
       ) * 100
-    ) AS va1453,
+    ) AS va1462,
     (
       CASE
-        WHEN NOT va1454 IS NULL
-        THEN CAST(0.18181818181818182 AS DOUBLE) * se1457 * EXP((
+        WHEN NOT va1463 IS NULL
+        THEN CAST(0.18181818181818182 AS DOUBLE) * se1466 * EXP((
           (
-            se1455 - 1
+            se1464 - 1
           ) % 1100
         ) * -CAST(0.20067069546215116 AS DOUBLE))
       END
-    ) AS va1458,
+    ) AS va1467,
     (
       CASE
-        WHEN NOT va1454 IS NULL
-        THEN CAST(0.5 AS DOUBLE) * se1461 * EXP((
+        WHEN NOT va1463 IS NULL
+        THEN CAST(0.5 AS DOUBLE) * se1470 * EXP((
           (
-            se1455 - 1
+            se1464 - 1
           ) % 57
         ) * -CAST(0.6931471805599453 AS DOUBLE))
       END
-    ) AS va1462,
+    ) AS va1471,
     (
       (
         CASE
           WHEN stock_row > 12
           THEN (
             (
-              se1466 - se1468
+              se1475 - se1477
             ) / NULLIF((
-              se1466 + se1468
+              se1475 + se1477
             ), 0)
           )
         END
       ) * 100
-    ) AS va1469,
+    ) AS va1478,
     (
       CASE
         WHEN stock_row > 24
         THEN (
-          se1470 * 8193 - (
-            se1470 * 8193 - se1470
+          se1479 * 8193 - (
+            se1479 * 8193 - se1479
           )
         )
       END
-    ) AS va1471,
+    ) AS va1480,
     (
       CASE
         WHEN (
           NOT (
-            va1479 = se1480
+            va1488 = se1489
           )
         ) AND (
           NOT (
-            va1481 = se1482
+            va1490 = se1491
           )
         )
         THEN (
-          CASE WHEN stock_row > 20 THEN SIGN(se1475 - se1477) * SIGN(se1476 - se1478) END
+          CASE WHEN stock_row > 20 THEN SIGN(se1484 - se1486) * SIGN(se1485 - se1487) END
         )
         ELSE NULL
       END
-    ) AS va1483,
-    (
-      se1491 * 8193 - (
-        se1491 * 8193 - se1491
-      )
     ) AS va1492,
     (
-      CASE WHEN stock_row > 38 THEN se1498 END
-    ) AS va1499,
-    (
-      CASE WHEN stock_row > 15 THEN se1525 END
-    ) AS va1526,
-    (
-      CASE WHEN stock_row > 29 THEN se1565 END
-    ) AS va1566,
-    (
-      se1565 * 8193 - (
-        se1565 * 8193 - se1565
+      se1500 * 8193 - (
+        se1500 * 8193 - se1500
       )
-    ) AS va1570,
+    ) AS va1501,
     (
-      CASE WHEN se1594 = 21 THEN se1593 END
-    ) AS va1595,
+      CASE WHEN stock_row > 38 THEN se1507 END
+    ) AS va1508,
+    (
+      CASE WHEN stock_row > 15 THEN se1534 END
+    ) AS va1535,
+    (
+      CASE WHEN stock_row > 29 THEN se1574 END
+    ) AS va1575,
+    (
+      se1574 * 8193 - (
+        se1574 * 8193 - se1574
+      )
+    ) AS va1579,
+    (
+      CASE WHEN se1603 = 21 THEN se1602 END
+    ) AS va1604,
     (
       2 + CASE
-        WHEN se1643 < va924
+        WHEN se1652 < va924
         THEN 2
-        WHEN se1643 = va924
+        WHEN se1652 = va924
         THEN 1
-        WHEN se1643 > va924
+        WHEN se1652 > va924
         THEN 0
       END
-    ) / 4 AS va1644,
+    ) / 4 AS va1653,
     (
       CASE
-        WHEN NOT va1666 IS NULL
-        THEN CAST(0.15384615384615385 AS DOUBLE) * se1669 * EXP((
+        WHEN NOT va1675 IS NULL
+        THEN CAST(0.15384615384615385 AS DOUBLE) * se1678 * EXP((
           (
-            se1667 - 1
+            se1676 - 1
           ) % 1100
         ) * -CAST(0.1670540846631662 AS DOUBLE))
       END
-    ) AS va1670,
+    ) AS va1679,
     (
-      se1688 * 8193 - (
-        se1688 * 8193 - se1688
+      se1697 * 8193 - (
+        se1697 * 8193 - se1697
       )
-    ) AS va1700,
+    ) AS va1709,
     (
       va160 / NULLIF((
-        2 * va1727 + 1 * se1728
+        2 * va1736 + 1 * se1737
       ) / 3, 0)
-    ) AS va1729,
+    ) AS va1738,
     (
-      CASE WHEN se1732 = 17 THEN se1731 END
-    ) AS va1733,
+      CASE WHEN se1741 = 17 THEN se1740 END
+    ) AS va1742,
     (
       (
-        CASE WHEN se1751 = 16 THEN se1750 END
+        CASE WHEN se1760 = 16 THEN se1759 END
       ) - (
         stock_row - 16
       ) * (
-        CASE WHEN se1753 = 16 THEN se1752 END
+        CASE WHEN se1762 = 16 THEN se1761 END
       )
-    ) / 136 AS va1754,
+    ) / 136 AS va1763,
     (
-      CASE WHEN se1764 = 12 THEN se1763 END
-    ) AS va1765,
+      CASE WHEN se1773 = 12 THEN se1772 END
+    ) AS va1774,
     (
       100 - (
         100 / NULLIF(
           (
             (
               CASE WHEN stock_row > 14 THEN (
-                se1770 / NULLIF(se1772, 0)
+                se1779 / NULLIF(se1781, 0)
               ) END
             ) + 1
           ),
           0
         )
       )
-    ) AS va1773,
+    ) AS va1782,
     (
-      CASE WHEN stock_row > 12 THEN se1468 END
-    ) AS va1774,
+      CASE WHEN stock_row > 12 THEN se1477 END
+    ) AS va1783,
     (
-      CASE WHEN stock_row > 47 THEN se1775 END
-    ) AS va1776,
+      CASE WHEN stock_row > 47 THEN se1784 END
+    ) AS va1785,
     (
-      CASE WHEN se1802 = 7 THEN se1801 END
-    ) AS va1803,
+      CASE WHEN se1811 = 7 THEN se1810 END
+    ) AS va1812,
     (
-      CASE WHEN stock_row > 66 THEN se1820 END
-    ) AS va1821,
+      CASE WHEN stock_row > 66 THEN se1829 END
+    ) AS va1830,
     (
       (
-        CASE WHEN se1862 = 20 THEN se1861 END
+        CASE WHEN se1871 = 20 THEN se1870 END
       ) - (
         stock_row - 20
       ) * (
-        CASE WHEN se1864 = 20 THEN se1863 END
+        CASE WHEN se1873 = 20 THEN se1872 END
       )
-    ) / 210 AS va1865,
+    ) / 210 AS va1874,
     (
-      se1871 + se1872 * 17
-    ) / 34 AS va1873,
+      se1880 + se1881 * 17
+    ) / 34 AS va1882,
     (
-      8 * va1911 + 7 * se1912 + 6 * se1913 + 5 * se1914 + 4 * se1915 + 3 * se1916 + 2 * se1917 + 1 * se1918
-    ) / 36 AS va1919,
+      8 * va1920 + 7 * se1921 + 6 * se1922 + 5 * se1923 + 4 * se1924 + 3 * se1925 + 2 * se1926 + 1 * se1927
+    ) / 36 AS va1928,
     (
-      se1926 + se1927 * 20
-    ) / 40 AS va1928,
+      se1935 + se1936 * 20
+    ) / 40 AS va1937,
     (
-      CASE WHEN se1961 = 9 THEN se1960 END
-    ) AS va1962,
+      CASE WHEN se1970 = 9 THEN se1969 END
+    ) AS va1971,
     (
-      va731 - se1985
-    ) AS va1986,
+      va731 - se1994
+    ) AS va1995,
     (
       2 + CASE
-        WHEN se1991 < va1170
+        WHEN se2000 < va1177
         THEN 2
-        WHEN se1991 = va1170
+        WHEN se2000 = va1177
         THEN 1
-        WHEN se1991 > va1170
+        WHEN se2000 > va1177
         THEN 0
       END + CASE
-        WHEN se1992 < va1170
+        WHEN se2001 < va1177
         THEN 2
-        WHEN se1992 = va1170
+        WHEN se2001 = va1177
         THEN 1
-        WHEN se1992 > va1170
+        WHEN se2001 > va1177
         THEN 0
       END + CASE
-        WHEN se1993 < va1170
+        WHEN se2002 < va1177
         THEN 2
-        WHEN se1993 = va1170
+        WHEN se2002 = va1177
         THEN 1
-        WHEN se1993 > va1170
+        WHEN se2002 > va1177
         THEN 0
       END + CASE
-        WHEN se1994 < va1170
+        WHEN se2003 < va1177
         THEN 2
-        WHEN se1994 = va1170
+        WHEN se2003 = va1177
         THEN 1
-        WHEN se1994 > va1170
+        WHEN se2003 > va1177
         THEN 0
       END
-    ) / 10 AS va1995,
+    ) / 10 AS va2004,
     (
-      CASE WHEN NOT va2002 IS NULL THEN CAST(1 AS DOUBLE) * se2003 END
-    ) AS va2004,
+      CASE WHEN NOT va2011 IS NULL THEN CAST(1 AS DOUBLE) * se2012 END
+    ) AS va2013,
     (
       CASE
         WHEN stock_row > 20
         THEN (
           (
-            CASE WHEN se2008 = 20 THEN se2007 END
-          ) / NULLIF(se2009, 0)
+            CASE WHEN se2017 = 20 THEN se2016 END
+          ) / NULLIF(se2018, 0)
         )
       END
-    ) AS va2010,
+    ) AS va2019,
     (
       (
-        se2015 - 1
+        se2024 - 1
       ) // 1175
-    ) AS va2016,
+    ) AS va2025,
     (
-      CASE WHEN stock_row > 22 THEN se2030 END
-    ) AS va2031,
+      CASE WHEN stock_row > 22 THEN se2039 END
+    ) AS va2040,
     (
-      se2032 * 8193 - (
-        se2032 * 8193 - se2032
+      se2041 * 8193 - (
+        se2041 * 8193 - se2041
       )
-    ) AS va2035,
+    ) AS va2044,
     (
-      CASE WHEN se2059 = 252 AND se2060 >= 3 AND se2061 < se2062 THEN se2058 END
-    ) AS va2063,
+      CASE WHEN se2068 = 252 AND se2069 >= 3 AND se2070 < se2071 THEN se2067 END
+    ) AS va2072,
     (
       CASE
-        WHEN NOT va1397 IS NULL
-        THEN CAST(0.05 AS DOUBLE) * se2065 * EXP((
+        WHEN NOT va1406 IS NULL
+        THEN CAST(0.05 AS DOUBLE) * se2074 * EXP((
           (
             stock_row - 1
           ) % 1100
         ) * -CAST(0.051293294387550536 AS DOUBLE))
       END
-    ) AS va2066,
+    ) AS va2075,
     (
-      CASE WHEN se2093 = 18 THEN se2092 END
-    ) AS va2094,
+      CASE WHEN se2102 = 18 THEN se2101 END
+    ) AS va2103,
     (
       (
-        va2097 + COALESCE(se2098, 0) * EXP(
+        va2106 + COALESCE(se2107, 0) * EXP(
           (
             (
               (
@@ -10402,7 +10444,7 @@ WITH values_0_1 AS (
           ) * -CAST(0.1670540846631662 AS DOUBLE)
         )
       ) - (
-        va2100 + COALESCE(se2101, 0) * EXP(
+        va2109 + COALESCE(se2110, 0) * EXP(
           (
             (
               (
@@ -10412,15 +10454,15 @@ WITH values_0_1 AS (
           ) * -CAST(0.07696104113612832 AS DOUBLE)
         )
       )
-    ) AS va2102,
+    ) AS va2111,
     (
-      3 * va2109 + 2 * se2110 + 1 * se2111
-    ) / 6 AS va2112,
+      3 * va2118 + 2 * se2119 + 1 * se2120
+    ) / 6 AS va2121,
     (
-      3 * va2119 + 2 * se2120 + 1 * se2121
-    ) / 6 AS va2122,
+      3 * va2128 + 2 * se2129 + 1 * se2130
+    ) / 6 AS va2131,
     (
-      va2162 + COALESCE(se2163, 0) * EXP(
+      va2171 + COALESCE(se2172, 0) * EXP(
         (
           (
             (
@@ -10429,7 +10471,7 @@ WITH values_0_1 AS (
           ) + 1
         ) * -CAST(0.14310084364067333 AS DOUBLE)
       )
-    ) AS va2164,
+    ) AS va2173,
     (
       (
         (
@@ -10441,8 +10483,8 @@ WITH values_0_1 AS (
                     WHEN stock_row > 12
                     THEN (
                       (
-                        close - se2166
-                      ) / NULLIF(se2168, 0)
+                        close - se2175
+                      ) / NULLIF(se2177, 0)
                     )
                   END
                 ) * 6
@@ -10452,8 +10494,8 @@ WITH values_0_1 AS (
                 (
                   CASE WHEN stock_row > 6 THEN (
                     (
-                      close - se2169
-                    ) / NULLIF(se2170, 0)
+                      close - se2178
+                    ) / NULLIF(se2179, 0)
                   ) END
                 ) * 12
               ) * 24
@@ -10465,8 +10507,8 @@ WITH values_0_1 AS (
                   WHEN stock_row > 24
                   THEN (
                     (
-                      close - se2171
-                    ) / NULLIF(se2172, 0)
+                      close - se2180
+                    ) / NULLIF(se2181, 0)
                   )
                 END
               ) * 6
@@ -10474,90 +10516,90 @@ WITH values_0_1 AS (
           )
         ) * 100
       ) / 504
-    ) AS va2173,
+    ) AS va2182,
     (
-      CASE WHEN stock_row > 12 THEN se2178 END
-    ) AS va2179,
+      CASE WHEN stock_row > 12 THEN se2187 END
+    ) AS va2188,
     (
       (
         (
-          va2191 - (
-            CASE WHEN se2193 = 12 THEN se2192 END
+          va2200 - (
+            CASE WHEN se2202 = 12 THEN se2201 END
           )
         ) / NULLIF(va33, 0)
       ) * 100
-    ) AS va2194,
+    ) AS va2203,
     (
       va348 - (
-        CASE WHEN se2208 = 20 THEN se2207 END
+        CASE WHEN se2217 = 20 THEN se2216 END
       )
-    ) AS va2209,
-    (
-      CASE WHEN se2214 = 20 THEN se2213 END
-    ) AS va2215,
-    (
-      CASE WHEN stock_row > 12 THEN se1466 END
     ) AS va2218,
     (
+      CASE WHEN se2223 = 20 THEN se2222 END
+    ) AS va2224,
+    (
+      CASE WHEN stock_row > 12 THEN se1475 END
+    ) AS va2227,
+    (
       CASE
-        WHEN NOT va2220 IS NULL
-        THEN CAST(0.1111111111111111 AS DOUBLE) * se2221 * EXP((
+        WHEN NOT va2229 IS NULL
+        THEN CAST(0.1111111111111111 AS DOUBLE) * se2230 * EXP((
           (
             stock_row - 1
           ) % 1100
         ) * -CAST(0.11778303565638344 AS DOUBLE))
       END
-    ) AS va2222,
+    ) AS va2231,
     (
       CASE WHEN stock_row > 14 THEN (
         (
-          se2250 * 100
-        ) / NULLIF(se2252, 0)
+          se2259 * 100
+        ) / NULLIF(se2261, 0)
       ) END
-    ) AS va2253,
+    ) AS va2262,
     (
       CASE WHEN stock_row > 14 THEN (
         (
-          se2255 * 100
-        ) / NULLIF(se2252, 0)
+          se2264 * 100
+        ) / NULLIF(se2261, 0)
       ) END
-    ) AS va2256,
+    ) AS va2265,
     (
-      CASE WHEN stock_row > 6 THEN se2265 END
-    ) AS va2266,
+      CASE WHEN stock_row > 6 THEN se2274 END
+    ) AS va2275,
     (
-      CASE WHEN se2276 = 6 THEN se2275 END
-    ) AS va2277,
+      CASE WHEN se2285 = 6 THEN se2284 END
+    ) AS va2286,
     (
-      CASE WHEN se2293 = 12 THEN se2292 END
-    ) AS va2294,
+      CASE WHEN se2302 = 12 THEN se2301 END
+    ) AS va2303,
     (
       CASE
-        WHEN va2333
+        WHEN va2342
         THEN (
           CASE
             WHEN stock_row > 66
             THEN (
               (
                 -(
-                  se2336 + se2337 * 60
+                  se2345 + se2346 * 60
                 ) / 120
               ) * CAST(SIGN(va284) AS DOUBLE)
             )
           END
         )
-        WHEN NOT va2333
+        WHEN NOT va2342
         THEN va650
       END
-    ) AS va2338,
+    ) AS va2347,
     (
-      CASE WHEN stock_row > 200 THEN se2364 END
-    ) AS va2365,
+      CASE WHEN stock_row > 200 THEN se2373 END
+    ) AS va2374,
     (
       CASE WHEN stock_row > 20 THEN se975 END
-    ) AS va2387,
+    ) AS va2396,
     (
-      va2389 + COALESCE(se2390, 0) * EXP(
+      va2398 + COALESCE(se2399, 0) * EXP(
         (
           (
             (
@@ -10566,33 +10608,33 @@ WITH values_0_1 AS (
           ) + 1
         ) * -CAST(0.20067069546215116 AS DOUBLE)
       )
-    ) AS va2391,
+    ) AS va2400,
     (
-      CASE WHEN stock_row > 10 THEN se2393 END
-    ) AS va2394,
+      CASE WHEN stock_row > 10 THEN se2402 END
+    ) AS va2403,
     (
       (
         (
           (
-            CASE WHEN se2403 = 20 THEN se2402 END
+            CASE WHEN se2412 = 20 THEN se2411 END
           ) - 1
         ) * (
-          CASE WHEN se2407 = 20 THEN se2406 END
+          CASE WHEN se2416 = 20 THEN se2415 END
         )
       ) / NULLIF(
         (
           (
-            CASE WHEN se2410 = 20 THEN se2409 END
+            CASE WHEN se2419 = 20 THEN se2418 END
           ) * (
-            CASE WHEN se2413 = 20 THEN se2412 END
+            CASE WHEN se2422 = 20 THEN se2421 END
           )
         ),
         0
       )
-    ) AS va2414,
+    ) AS va2423,
     (
-      CASE WHEN stock_row > 23 THEN se2416 END
-    ) AS va2417
+      CASE WHEN stock_row > 23 THEN se2425 END
+    ) AS va2426
   FROM series_3
 ), values_3_2 AS (
   SELECT
@@ -10614,81 +10656,84 @@ WITH values_0_1 AS (
     se1079,
     se1082,
     se1084,
-    se1207,
-    se1208,
-    se1209,
-    se1210,
-    se1211,
-    se1212,
-    se1232,
-    se1233,
-    se1234,
-    se1260,
-    se1295,
-    se1314,
-    se1356,
+    se1153,
+    se1154,
+    se1214,
+    se1215,
+    se1216,
+    se1217,
+    se1218,
+    se1219,
+    se1239,
+    se1240,
+    se1241,
+    se1267,
+    se1302,
+    se1313,
+    se1323,
     se136,
-    se1373,
-    se1387,
-    se1432,
-    se1455,
-    se1597,
-    se1657,
-    se1667,
-    se1687,
-    se1688,
-    se1692,
-    se1693,
-    se1694,
-    se1695,
+    se1365,
+    se1382,
+    se1396,
+    se1441,
+    se1464,
+    se1606,
+    se1666,
+    se1676,
     se1696,
     se1697,
-    se1698,
-    se1699,
-    se1718,
-    se1719,
-    se1720,
-    se1823,
-    se1840,
-    se1877,
-    se1878,
-    se1879,
-    se1880,
-    se1932,
-    se1933,
-    se1934,
-    se1935,
-    se1936,
-    se1937,
-    se1938,
-    se1982,
-    se1983,
-    se1984,
-    se2015,
-    se2032,
-    se2049,
-    se2050,
-    se2051,
-    se2070,
-    se2089,
-    se2090,
-    se2156,
-    se2157,
-    se2158,
-    se2159,
-    se2202,
-    se2205,
-    se2329,
-    se2330,
-    se2331,
-    se2346,
-    se2347,
-    se2357,
-    se2360,
-    se2367,
-    se2375,
+    se1701,
+    se1702,
+    se1703,
+    se1704,
+    se1705,
+    se1706,
+    se1707,
+    se1708,
+    se1727,
+    se1728,
+    se1729,
+    se1832,
+    se1849,
+    se1886,
+    se1887,
+    se1888,
+    se1889,
+    se1941,
+    se1942,
+    se1943,
+    se1944,
+    se1945,
+    se1946,
+    se1947,
+    se1991,
+    se1992,
+    se1993,
+    se2024,
+    se2041,
+    se2058,
+    se2059,
+    se2060,
+    se2079,
+    se2098,
+    se2099,
+    se2165,
+    se2166,
+    se2167,
+    se2168,
+    se2211,
+    se2214,
+    se2338,
+    se2339,
+    se2340,
+    se2355,
+    se2356,
+    se2366,
+    se2369,
     se2376,
-    se2377,
+    se2384,
+    se2385,
+    se2386,
     se245,
     se292,
     se293,
@@ -10702,6 +10747,8 @@ WITH values_0_1 AS (
     se349,
     se37,
     se48,
+    se487,
+    se488,
     se596,
     se703,
     se714,
@@ -10721,6 +10768,9 @@ WITH values_0_1 AS (
     se815,
     se819,
     se866,
+    se934,
+    se935,
+    se936,
     va100,
     va1002,
     va1041,
@@ -10737,135 +10787,130 @@ WITH values_0_1 AS (
     va1126,
     va1130,
     va1134,
-    va1141,
-    va1144,
-    va1147,
-    va1160,
-    va1174,
-    va1180,
-    va1206,
+    va1152,
+    va1167,
+    va1181,
+    va1187,
     va121,
-    va1215,
-    va1219,
-    va1231,
-    va1258,
-    va1259,
-    va1274,
-    va1276,
-    va1279,
-    va1287,
-    va1299,
-    va1301,
-    va1304,
+    va1213,
+    va1222,
+    va1226,
+    va1238,
+    va1265,
+    va1266,
+    va1281,
+    va1283,
+    va1286,
+    va1294,
     va131,
-    va1313,
-    va1317,
+    va1312,
+    va1322,
+    va1326,
     va135,
-    va1360,
-    va1364,
     va1369,
     va137,
-    va1372,
-    va1386,
-    va1397,
-    va1413,
-    va1420,
-    va1445,
-    va1453,
-    va1458,
+    va1373,
+    va1378,
+    va1381,
+    va1395,
+    va1406,
+    va1422,
+    va1429,
+    va1454,
     va1462,
-    va1469,
+    va1467,
     va147,
     va1471,
-    va1490,
-    va1492,
-    va1550,
-    va1560,
-    va1563,
-    va1566,
-    va1570,
+    va1478,
+    va1480,
+    va1499,
+    va1501,
+    va1559,
+    va1569,
+    va1572,
+    va1575,
+    va1579,
     va159,
-    va1595,
-    va1596,
-    va1634,
-    va1642,
-    va1649,
-    va1656,
-    va1670,
-    va1691,
+    va1604,
+    va1605,
+    va1643,
+    va1651,
+    va1658,
+    va1665,
+    va1679,
     va1700,
-    va1717,
-    va1729,
+    va1709,
+    va1726,
     va173,
-    va1733,
+    va1738,
+    va1742,
     va176,
-    va1760,
-    va1773,
-    va1774,
+    va1769,
+    va1782,
+    va1783,
     va179,
     va180,
-    va1818,
-    va1821,
-    va1822,
-    va1834,
-    va1837,
-    va1839,
+    va1827,
+    va1830,
+    va1831,
     va184,
+    va1843,
+    va1846,
+    va1848,
     va185,
-    va1856,
-    va1870,
-    va1873,
-    va1876,
-    va1906,
-    va1925,
-    va1928,
-    va1931,
-    va198,
-    va1981,
-    va2001,
-    va2004,
+    va1865,
+    va1879,
+    va1882,
+    va1885,
+    va1915,
+    va1934,
+    va1937,
+    va1940,
+    va1990,
     va2010,
-    va2014,
-    va2016,
-    va2031,
-    va2035,
-    va2048,
-    va2063,
-    va2064,
-    va2066,
-    va2088,
-    va2094,
-    va2102,
-    va2137,
-    va2155,
-    va2173,
-    va2179,
-    va2190,
-    va2194,
-    va2209,
+    va2013,
+    va2019,
+    va2023,
+    va2025,
+    va2040,
+    va2044,
+    va2057,
+    va2072,
+    va2073,
+    va2075,
+    va2097,
+    va2103,
+    va2111,
+    va2146,
+    va2164,
+    va2182,
+    va2188,
+    va2199,
+    va2203,
     va2218,
-    va2219,
     va222,
-    va2222,
+    va2227,
+    va2228,
     va223,
-    va2246,
-    va2247,
+    va2231,
+    va2255,
+    va2256,
     va226,
-    va2266,
-    va2285,
-    va2286,
+    va2275,
     va229,
+    va2294,
+    va2295,
     va232,
-    va2328,
-    va2338,
-    va2356,
+    va2337,
+    va2347,
     va236,
     va2365,
-    va2366,
     va2374,
-    va2384,
-    va2387,
-    va2394,
+    va2375,
+    va2383,
+    va2393,
+    va2396,
+    va2403,
     va243,
     va256,
     va265,
@@ -10895,6 +10940,7 @@ WITH values_0_1 AS (
     va44,
     va47,
     va478,
+    va486,
     va507,
     va508,
     va516,
@@ -10929,6 +10975,7 @@ WITH values_0_1 AS (
     va865,
     va898,
     va903,
+    va933,
     va957,
     va958,
     va960,
@@ -11225,16 +11272,41 @@ WITH values_0_1 AS (
       END
     ) AS va1106,
     (
-      CASE WHEN NOT va1150 IS NULL THEN CASE WHEN va198 THEN va1150 ELSE 0 END END
-    ) AS va1151,
+      (
+        (
+          va482 - va1147
+        ) * (
+          va184 - va1148
+        ) + (
+          se1139 - va1147
+        ) * (
+          se1143 - va1148
+        ) + (
+          se1140 - va1147
+        ) * (
+          se1144 - va1148
+        ) + (
+          se1141 - va1147
+        ) * (
+          se1145 - va1148
+        ) + (
+          se1142 - va1147
+        ) * (
+          se1146 - va1148
+        )
+      ) / 4
+    ) AS va1149,
     (
-      va1189 * 8193 - (
-        va1189 * 8193 - va1189
+      CASE WHEN NOT va1157 IS NULL THEN CASE WHEN va198 THEN va1157 ELSE 0 END END
+    ) AS va1158,
+    (
+      va1196 * 8193 - (
+        va1196 * 8193 - va1196
       )
-    ) AS va1190,
+    ) AS va1197,
     (
-      va1219 - (
-        va1221 + COALESCE(se1222, 0) * EXP(
+      va1226 - (
+        va1228 + COALESCE(se1229, 0) * EXP(
           (
             (
               (
@@ -11244,44 +11316,69 @@ WITH values_0_1 AS (
           ) * -CAST(0.07696104113612832 AS DOUBLE)
         )
       )
-    ) AS va1223,
+    ) AS va1230,
     (
       CASE
-        WHEN va1237
+        WHEN va1244
         AND (
           NOT (
-            va1100 = se1101 AND va1100 = se1102 AND va1100 = se1238 AND va1100 = se1239
+            va1100 = se1101 AND va1100 = se1102 AND va1100 = se1245 AND va1100 = se1246
           )
         )
-        THEN CASE WHEN ISFINITE(va1236) THEN ROUND(va1236, 12) END
+        THEN CASE WHEN ISFINITE(va1243) THEN ROUND(va1243, 12) END
         ELSE NULL
       END
-    ) AS va1240,
+    ) AS va1247,
     (
-      va1251 * 8193 - (
-        va1251 * 8193 - va1251
+      va1258 * 8193 - (
+        va1258 * 8193 - va1258
       )
-    ) AS va1252,
+    ) AS va1259,
     (
-      va1291 < CAST(0.05 AS DOUBLE)
-    ) AS va1292,
+      va1298 < CAST(0.05 AS DOUBLE)
+    ) AS va1299,
     (
-      va1291 = CAST(0.05 AS DOUBLE)
-    ) AS va1293,
+      va1298 = CAST(0.05 AS DOUBLE)
+    ) AS va1300,
+    (
+      (
+        (
+          va922 - va1308
+        ) * (
+          va184 - va1148
+        ) + (
+          se1304 - va1308
+        ) * (
+          se1143 - va1148
+        ) + (
+          se1305 - va1308
+        ) * (
+          se1144 - va1148
+        ) + (
+          se1306 - va1308
+        ) * (
+          se1145 - va1148
+        ) + (
+          se1307 - va1308
+        ) * (
+          se1146 - va1148
+        )
+      ) / 4
+    ) AS va1309,
     (
       CASE
         WHEN (
           NOT (
-            va1334 = se1335
-            AND va1334 = se1336
-            AND va1334 = se1337
-            AND va1334 = se1338
-            AND va1334 = se1339
-            AND va1334 = se1340
-            AND va1334 = se1341
-            AND va1334 = se1342
-            AND va1334 = se1343
-            AND va1334 = se1344
+            va1343 = se1344
+            AND va1343 = se1345
+            AND va1343 = se1346
+            AND va1343 = se1347
+            AND va1343 = se1348
+            AND va1343 = se1349
+            AND va1343 = se1350
+            AND va1343 = se1351
+            AND va1343 = se1352
+            AND va1343 = se1353
           )
         )
         AND (
@@ -11291,17 +11388,17 @@ WITH values_0_1 AS (
             AND va193 = se196
             AND va193 = se197
             AND va193 = se543
-            AND va193 = se1345
-            AND va193 = se1346
-            AND va193 = se1347
-            AND va193 = se1348
-            AND va193 = se1349
+            AND va193 = se1354
+            AND va193 = se1355
+            AND va193 = se1356
+            AND va193 = se1357
+            AND va193 = se1358
           )
         )
-        THEN CASE WHEN ISFINITE(va1333) THEN ROUND(va1333, 12) END
+        THEN CASE WHEN ISFINITE(va1342) THEN ROUND(va1342, 12) END
         ELSE NULL
       END
-    ) AS va1350,
+    ) AS va1359,
     (
       CASE
         WHEN stock_row > 19
@@ -11311,21 +11408,21 @@ WITH values_0_1 AS (
           )
         )
       END
-    ) AS va1374,
+    ) AS va1383,
     (
       -(
         CASE
           WHEN (
             NOT (
-              va1386 = se1387
-              AND va1386 = se1388
-              AND va1386 = se1389
-              AND va1386 = se1390
-              AND va1386 = se1391
-              AND va1386 = se1392
-              AND va1386 = se1393
-              AND va1386 = se1394
-              AND va1386 = se1395
+              va1395 = se1396
+              AND va1395 = se1397
+              AND va1395 = se1398
+              AND va1395 = se1399
+              AND va1395 = se1400
+              AND va1395 = se1401
+              AND va1395 = se1402
+              AND va1395 = se1403
+              AND va1395 = se1404
             )
           )
           AND (
@@ -11335,26 +11432,26 @@ WITH values_0_1 AS (
               AND va193 = se196
               AND va193 = se197
               AND va193 = se543
-              AND va193 = se1345
-              AND va193 = se1346
-              AND va193 = se1347
-              AND va193 = se1348
+              AND va193 = se1354
+              AND va193 = se1355
+              AND va193 = se1356
+              AND va193 = se1357
             )
           )
-          THEN CASE WHEN ISFINITE(va1385) THEN ROUND(va1385, 12) END
+          THEN CASE WHEN ISFINITE(va1394) THEN ROUND(va1394, 12) END
           ELSE NULL
         END
       )
-    ) AS va1396,
+    ) AS va1405,
     (
       CASE
         WHEN (
           NOT (
-            va1426 = se1427
-            AND va1426 = se1428
-            AND va1426 = se1429
-            AND va1426 = se1430
-            AND va1426 = se1431
+            va1435 = se1436
+            AND va1435 = se1437
+            AND va1435 = se1438
+            AND va1435 = se1439
+            AND va1435 = se1440
           )
         )
         AND (
@@ -11362,19 +11459,19 @@ WITH values_0_1 AS (
             va185 = se304
             AND va185 = se1021
             AND va185 = se1022
-            AND va185 = se1432
-            AND va185 = se1433
+            AND va185 = se1441
+            AND va185 = se1442
           )
         )
-        THEN CASE WHEN ISFINITE(va1425) THEN ROUND(va1425, 12) END
+        THEN CASE WHEN ISFINITE(va1434) THEN ROUND(va1434, 12) END
         ELSE NULL
       END
-    ) AS va1434,
+    ) AS va1443,
     (
-      va1483 * 8193 - (
-        va1483 * 8193 - va1483
+      va1492 * 8193 - (
+        va1492 * 8193 - va1492
       )
-    ) AS va1484,
+    ) AS va1493,
     (
       CASE
         WHEN (
@@ -11382,117 +11479,117 @@ WITH values_0_1 AS (
             va1017 = se1018
             AND va1017 = se1019
             AND va1017 = se1020
-            AND va1017 = se1500
-            AND va1017 = se1501
-            AND va1017 = se1502
-            AND va1017 = se1503
-            AND va1017 = se1504
-            AND va1017 = se1505
+            AND va1017 = se1509
+            AND va1017 = se1510
+            AND va1017 = se1511
+            AND va1017 = se1512
+            AND va1017 = se1513
+            AND va1017 = se1514
           )
         )
         AND (
           NOT (
-            va1506 = se1507
-            AND va1506 = se1508
-            AND va1506 = se1509
-            AND va1506 = se1510
-            AND va1506 = se1511
-            AND va1506 = se1512
-            AND va1506 = se1513
-            AND va1506 = se1514
-            AND va1506 = se1515
+            va1515 = se1516
+            AND va1515 = se1517
+            AND va1515 = se1518
+            AND va1515 = se1519
+            AND va1515 = se1520
+            AND va1515 = se1521
+            AND va1515 = se1522
+            AND va1515 = se1523
+            AND va1515 = se1524
           )
         )
-        THEN CASE WHEN ISFINITE(va1499) THEN ROUND(va1499, 12) END
+        THEN CASE WHEN ISFINITE(va1508) THEN ROUND(va1508, 12) END
         ELSE NULL
       END
-    ) AS va1516,
+    ) AS va1525,
     (
       CASE
         WHEN (
           NOT (
-            va1527 = se1528
-            AND va1527 = se1529
-            AND va1527 = se1530
-            AND va1527 = se1531
-            AND va1527 = se1532
-            AND va1527 = se1533
+            va1536 = se1537
+            AND va1536 = se1538
+            AND va1536 = se1539
+            AND va1536 = se1540
+            AND va1536 = se1541
+            AND va1536 = se1542
           )
         )
         AND (
           NOT (
-            va1534 = se1535
-            AND va1534 = se1536
-            AND va1534 = se1537
-            AND va1534 = se1538
-            AND va1534 = se1539
-            AND va1534 = se1540
+            va1543 = se1544
+            AND va1543 = se1545
+            AND va1543 = se1546
+            AND va1543 = se1547
+            AND va1543 = se1548
+            AND va1543 = se1549
           )
         )
-        THEN CASE WHEN ISFINITE(va1526) THEN ROUND(va1526, 12) END
+        THEN CASE WHEN ISFINITE(va1535) THEN ROUND(va1535, 12) END
         ELSE NULL
       END
-    ) AS va1541,
+    ) AS va1550,
     (
-      CASE WHEN stock_row > 60 THEN va1644 END
-    ) AS va1645,
+      CASE WHEN stock_row > 60 THEN va1653 END
+    ) AS va1654,
     (
-      va1644 * 8193 - (
-        va1644 * 8193 - va1644
+      va1653 * 8193 - (
+        va1653 * 8193 - va1653
       )
-    ) AS va1653,
+    ) AS va1662,
     (
-      va1754 * 8193 - (
-        va1754 * 8193 - va1754
+      va1763 * 8193 - (
+        va1763 * 8193 - va1763
       )
-    ) AS va1755,
+    ) AS va1764,
     (
       CASE
         WHEN (
-          va1765 > 0
+          va1774 > 0
           OR (
             CAST(0.5 AS DOUBLE) = FLOOR(CAST(0.5 AS DOUBLE))
             AND (
-              va1765 <> 0 OR CAST(0.5 AS DOUBLE) >= 0
+              va1774 <> 0 OR CAST(0.5 AS DOUBLE) >= 0
             )
           )
           OR (
-            va1765 = 0 AND CAST(0.5 AS DOUBLE) > 0
+            va1774 = 0 AND CAST(0.5 AS DOUBLE) > 0
           )
         )
-        THEN POWER(va1765, CAST(0.5 AS DOUBLE))
+        THEN POWER(va1774, CAST(0.5 AS DOUBLE))
       END
-    ) AS va1766,
+    ) AS va1775,
     (
       CASE
         WHEN (
           NOT (
             va1100 = se1101
             AND va1100 = se1102
-            AND va1100 = se1238
-            AND va1100 = se1239
-            AND va1100 = se1777
-            AND va1100 = se1778
-            AND va1100 = se1779
-            AND va1100 = se1780
+            AND va1100 = se1245
+            AND va1100 = se1246
+            AND va1100 = se1786
+            AND va1100 = se1787
+            AND va1100 = se1788
+            AND va1100 = se1789
           )
         )
         AND (
           NOT (
             va1103 = se1104
             AND va1103 = se1105
-            AND va1103 = se1522
-            AND va1103 = se1781
-            AND va1103 = se1782
-            AND va1103 = se1783
-            AND va1103 = se1784
-            AND va1103 = se1785
+            AND va1103 = se1531
+            AND va1103 = se1790
+            AND va1103 = se1791
+            AND va1103 = se1792
+            AND va1103 = se1793
+            AND va1103 = se1794
           )
         )
-        THEN CASE WHEN ISFINITE(va1776) THEN ROUND(va1776, 12) END
+        THEN CASE WHEN ISFINITE(va1785) THEN ROUND(va1785, 12) END
         ELSE NULL
       END
-    ) AS va1786,
+    ) AS va1795,
     (
       CASE
         WHEN (
@@ -11502,7 +11599,7 @@ WITH values_0_1 AS (
             AND va193 = se196
             AND va193 = se197
             AND va193 = se543
-            AND va193 = se1345
+            AND va193 = se1354
           )
         )
         AND (
@@ -11512,204 +11609,204 @@ WITH values_0_1 AS (
             AND va199 = se202
             AND va199 = se203
             AND va199 = se545
-            AND va199 = se1804
+            AND va199 = se1813
           )
         )
-        THEN CASE WHEN ISFINITE(va1803) THEN ROUND(va1803, 12) END
+        THEN CASE WHEN ISFINITE(va1812) THEN ROUND(va1812, 12) END
         ELSE NULL
       END
-    ) AS va1805,
+    ) AS va1814,
     (
-      va1865 * 8193 - (
-        va1865 * 8193 - va1865
+      va1874 * 8193 - (
+        va1874 * 8193 - va1874
       )
-    ) AS va1866,
+    ) AS va1875,
     (
-      va1873 * 8193 - (
-        va1873 * 8193 - va1873
+      va1882 * 8193 - (
+        va1882 * 8193 - va1882
       )
-    ) AS va1881,
-    (
-      va1919 * 8193 - (
-        va1919 * 8193 - va1919
-      )
-    ) AS va1920,
+    ) AS va1890,
     (
       va1928 * 8193 - (
         va1928 * 8193 - va1928
       )
-    ) AS va1939,
+    ) AS va1929,
+    (
+      va1937 * 8193 - (
+        va1937 * 8193 - va1937
+      )
+    ) AS va1948,
     (
       CASE
         WHEN (
           NOT (
             va486 = se487
             AND va486 = se488
-            AND va486 = se1142
-            AND va486 = se1143
-            AND va486 = se1963
-            AND va486 = se1964
-            AND va486 = se1965
-            AND va486 = se1966
+            AND va486 = se1153
+            AND va486 = se1154
+            AND va486 = se1972
+            AND va486 = se1973
+            AND va486 = se1974
+            AND va486 = se1975
           )
         )
         AND (
           NOT (
-            va1596 = se1597
-            AND va1596 = se1967
-            AND va1596 = se1968
-            AND va1596 = se1969
-            AND va1596 = se1970
-            AND va1596 = se1971
-            AND va1596 = se1972
-            AND va1596 = se1973
+            va1605 = se1606
+            AND va1605 = se1976
+            AND va1605 = se1977
+            AND va1605 = se1978
+            AND va1605 = se1979
+            AND va1605 = se1980
+            AND va1605 = se1981
+            AND va1605 = se1982
           )
         )
-        THEN CASE WHEN ISFINITE(va1962) THEN ROUND(va1962, 12) END
+        THEN CASE WHEN ISFINITE(va1971) THEN ROUND(va1971, 12) END
         ELSE NULL
       END
-    ) AS va1974,
+    ) AS va1983,
     (
       CASE
         WHEN stock_row > 2
         THEN (
-          va1986 * 8193 - (
-            va1986 * 8193 - va1986
+          va1995 * 8193 - (
+            va1995 * 8193 - va1995
           )
         )
       END
-    ) AS va1987,
-    (
-      va1995 * 8193 - (
-        va1995 * 8193 - va1995
-      )
     ) AS va1996,
     (
-      va2112 * 8193 - (
-        va2112 * 8193 - va2112
+      va2004 * 8193 - (
+        va2004 * 8193 - va2004
       )
-    ) AS va2113,
+    ) AS va2005,
     (
-      va2122 * 8193 - (
-        va2122 * 8193 - va2122
+      va2121 * 8193 - (
+        va2121 * 8193 - va2121
       )
-    ) AS va2123,
+    ) AS va2122,
+    (
+      va2131 * 8193 - (
+        va2131 * 8193 - va2131
+      )
+    ) AS va2132,
     (
       (
         (
-          high - va2164
+          high - va2173
         ) - (
-          low - va2164
+          low - va2173
         )
       ) / NULLIF(close, 0)
-    ) AS va2165,
+    ) AS va2174,
     (
       CASE
         WHEN (
-          va2215 > 0
+          va2224 > 0
           OR (
             CAST(1.5 AS DOUBLE) = FLOOR(CAST(1.5 AS DOUBLE))
             AND (
-              va2215 <> 0 OR CAST(1.5 AS DOUBLE) >= 0
+              va2224 <> 0 OR CAST(1.5 AS DOUBLE) >= 0
             )
           )
           OR (
-            va2215 = 0 AND CAST(1.5 AS DOUBLE) > 0
+            va2224 = 0 AND CAST(1.5 AS DOUBLE) > 0
           )
         )
-        THEN POWER(va2215, CAST(1.5 AS DOUBLE))
+        THEN POWER(va2224, CAST(1.5 AS DOUBLE))
       END
-    ) AS va2216,
+    ) AS va2225,
     (
       (
         ABS((
-          va2253 - va2256
+          va2262 - va2265
         )) / NULLIF((
-          va2253 + va2256
+          va2262 + va2265
         ), 0)
       ) * 100
-    ) AS va2257,
+    ) AS va2266,
     (
       CASE
         WHEN (
           NOT (
-            va2278 = se2279
-            AND va2278 = se2280
-            AND va2278 = se2281
-            AND va2278 = se2282
-            AND va2278 = se2283
+            va2287 = se2288
+            AND va2287 = se2289
+            AND va2287 = se2290
+            AND va2287 = se2291
+            AND va2287 = se2292
           )
         )
         AND va544
-        THEN CASE WHEN ISFINITE(va2277) THEN ROUND(va2277, 12) END
+        THEN CASE WHEN ISFINITE(va2286) THEN ROUND(va2286, 12) END
         ELSE NULL
       END
-    ) AS va2284,
+    ) AS va2293,
     (
       CASE
         WHEN (
           NOT (
-            va2295 = se2296
-            AND va2295 = se2297
-            AND va2295 = se2298
-            AND va2295 = se2299
-            AND va2295 = se2300
-            AND va2295 = se2301
-            AND va2295 = se2302
-            AND va2295 = se2303
-            AND va2295 = se2304
-            AND va2295 = se2305
-            AND va2295 = se2306
+            va2304 = se2305
+            AND va2304 = se2306
+            AND va2304 = se2307
+            AND va2304 = se2308
+            AND va2304 = se2309
+            AND va2304 = se2310
+            AND va2304 = se2311
+            AND va2304 = se2312
+            AND va2304 = se2313
+            AND va2304 = se2314
+            AND va2304 = se2315
           )
         )
         AND (
           NOT (
-            va2307 = se2308
-            AND va2307 = se2309
-            AND va2307 = se2310
-            AND va2307 = se2311
-            AND va2307 = se2312
-            AND va2307 = se2313
-            AND va2307 = se2314
-            AND va2307 = se2315
-            AND va2307 = se2316
-            AND va2307 = se2317
-            AND va2307 = se2318
+            va2316 = se2317
+            AND va2316 = se2318
+            AND va2316 = se2319
+            AND va2316 = se2320
+            AND va2316 = se2321
+            AND va2316 = se2322
+            AND va2316 = se2323
+            AND va2316 = se2324
+            AND va2316 = se2325
+            AND va2316 = se2326
+            AND va2316 = se2327
           )
         )
-        THEN CASE WHEN ISFINITE(va2294) THEN ROUND(va2294, 12) END
+        THEN CASE WHEN ISFINITE(va2303) THEN ROUND(va2303, 12) END
         ELSE NULL
       END
-    ) AS va2319,
+    ) AS va2328,
     (
-      va2209 - POWER(va2341, 2)
-    ) AS va2342,
+      va2218 - POWER(va2350, 2)
+    ) AS va2351,
     (
       (
         (
-          va33 - va2391
-        ) / NULLIF(va2391, 0)
+          va33 - va2400
+        ) / NULLIF(va2400, 0)
       ) * 100
-    ) AS va2392,
+    ) AS va2401,
     (
-      CASE WHEN va2414 > 0 THEN LN(va2414) END
-    ) AS va2415,
+      CASE WHEN va2423 > 0 THEN LN(va2423) END
+    ) AS va2424,
     (
       (
         va123 + (
           CASE
-            WHEN va1237
+            WHEN va1244
             AND (
               NOT (
-                va2418 = se2419 AND va2418 = se2420 AND va2418 = se2421 AND va2418 = se2422
+                va2427 = se2428 AND va2427 = se2429 AND va2427 = se2430 AND va2427 = se2431
               )
             )
-            THEN CASE WHEN ISFINITE(va2417) THEN ROUND(va2417, 12) END
+            THEN CASE WHEN ISFINITE(va2426) THEN ROUND(va2426, 12) END
             ELSE NULL
           END
         )
       ) - close
-    ) AS va2423
+    ) AS va2432
   FROM values_3_1
 ), values_3_3 AS (
   SELECT
@@ -11731,81 +11828,81 @@ WITH values_0_1 AS (
     se1079,
     se1082,
     se1084,
-    se1207,
-    se1208,
-    se1209,
-    se1210,
-    se1211,
-    se1212,
-    se1232,
-    se1233,
-    se1234,
-    se1260,
-    se1295,
-    se1314,
-    se1356,
+    se1214,
+    se1215,
+    se1216,
+    se1217,
+    se1218,
+    se1219,
+    se1239,
+    se1240,
+    se1241,
+    se1267,
+    se1302,
+    se1323,
     se136,
-    se1373,
-    se1387,
-    se1432,
-    se1455,
-    se1597,
-    se1657,
-    se1667,
-    se1687,
-    se1688,
-    se1692,
-    se1693,
-    se1694,
-    se1695,
+    se1365,
+    se1382,
+    se1396,
+    se1441,
+    se1464,
+    se1606,
+    se1666,
+    se1676,
     se1696,
     se1697,
-    se1698,
-    se1699,
-    se1718,
-    se1719,
-    se1720,
-    se1823,
-    se1840,
-    se1877,
-    se1878,
-    se1879,
-    se1880,
-    se1932,
-    se1933,
-    se1934,
-    se1935,
-    se1936,
-    se1937,
-    se1938,
-    se1982,
-    se1983,
-    se1984,
-    se2015,
-    se2032,
-    se2049,
-    se2050,
-    se2051,
-    se2070,
-    se2089,
-    se2090,
-    se2156,
-    se2157,
-    se2158,
-    se2159,
-    se2202,
-    se2205,
-    se2329,
-    se2330,
-    se2331,
-    se2346,
-    se2347,
-    se2357,
-    se2360,
-    se2367,
-    se2375,
+    se1701,
+    se1702,
+    se1703,
+    se1704,
+    se1705,
+    se1706,
+    se1707,
+    se1708,
+    se1727,
+    se1728,
+    se1729,
+    se1832,
+    se1849,
+    se1886,
+    se1887,
+    se1888,
+    se1889,
+    se1941,
+    se1942,
+    se1943,
+    se1944,
+    se1945,
+    se1946,
+    se1947,
+    se1991,
+    se1992,
+    se1993,
+    se2024,
+    se2041,
+    se2058,
+    se2059,
+    se2060,
+    se2079,
+    se2098,
+    se2099,
+    se2165,
+    se2166,
+    se2167,
+    se2168,
+    se2211,
+    se2214,
+    se2338,
+    se2339,
+    se2340,
+    se2355,
+    se2356,
+    se2366,
+    se2369,
     se2376,
-    se2377,
+    se2384,
+    se2385,
+    se2386,
     se245,
     se292,
     se293,
@@ -11856,160 +11953,157 @@ WITH values_0_1 AS (
     va1126,
     va1130,
     va1134,
-    va1141,
-    va1144,
-    va1160,
-    va1174,
-    va1180,
-    va1190,
-    va1206,
+    va1149,
+    va1167,
+    va1181,
+    va1187,
+    va1197,
     va121,
-    va1215,
-    va1219,
-    va1223,
-    va1231,
-    va1252,
-    va1258,
+    va1213,
+    va1222,
+    va1226,
+    va1230,
+    va1238,
     va1259,
-    va1274,
-    va1276,
-    va1279,
-    va1287,
-    va1299,
-    va1301,
+    va1265,
+    va1266,
+    va1281,
+    va1283,
+    va1286,
+    va1294,
+    va1309,
     va131,
-    va1313,
-    va1317,
+    va1322,
+    va1326,
     va135,
-    va1360,
-    va1364,
     va1369,
     va137,
-    va1372,
-    va1374,
-    va1386,
-    va1396,
-    va1397,
-    va1413,
-    va1420,
-    va1445,
-    va1453,
-    va1458,
+    va1373,
+    va1378,
+    va1381,
+    va1383,
+    va1395,
+    va1405,
+    va1406,
+    va1422,
+    va1429,
+    va1454,
     va1462,
-    va1469,
+    va1467,
     va147,
     va1471,
-    va1484,
-    va1490,
-    va1492,
-    va1550,
-    va1560,
-    va1563,
-    va1566,
-    va1570,
+    va1478,
+    va1480,
+    va1493,
+    va1499,
+    va1501,
+    va1559,
+    va1569,
+    va1572,
+    va1575,
+    va1579,
     va159,
-    va1595,
-    va1596,
-    va1634,
-    va1642,
-    va1645,
-    va1649,
-    va1653,
-    va1656,
-    va1670,
-    va1691,
+    va1604,
+    va1605,
+    va1643,
+    va1651,
+    va1654,
+    va1658,
+    va1662,
+    va1665,
+    va1679,
     va1700,
-    va1717,
-    va1729,
+    va1709,
+    va1726,
     va173,
-    va1733,
-    va1755,
+    va1738,
+    va1742,
     va176,
-    va1760,
-    va1773,
-    va1774,
-    va1786,
+    va1764,
+    va1769,
+    va1782,
+    va1783,
     va179,
+    va1795,
     va180,
-    va1805,
-    va1818,
-    va1821,
-    va1822,
-    va1834,
-    va1837,
-    va1839,
+    va1814,
+    va1827,
+    va1830,
+    va1831,
     va184,
+    va1843,
+    va1846,
+    va1848,
     va185,
-    va1856,
-    va1866,
-    va1870,
-    va1873,
-    va1876,
-    va1881,
-    va1906,
-    va1920,
-    va1925,
-    va1928,
-    va1931,
-    va1939,
-    va198,
-    va1981,
-    va1987,
+    va1865,
+    va1875,
+    va1879,
+    va1882,
+    va1885,
+    va1890,
+    va1915,
+    va1929,
+    va1934,
+    va1937,
+    va1940,
+    va1948,
+    va1990,
     va1996,
-    va2001,
-    va2004,
+    va2005,
     va2010,
-    va2014,
-    va2016,
-    va2031,
-    va2035,
-    va2048,
-    va2063,
-    va2064,
-    va2066,
-    va2088,
-    va2094,
-    va2102,
-    va2113,
-    va2123,
-    va2137,
-    va2155,
-    va2165,
-    va2173,
-    va2179,
-    va2190,
-    va2194,
-    va2209,
-    va2216,
+    va2013,
+    va2019,
+    va2023,
+    va2025,
+    va2040,
+    va2044,
+    va2057,
+    va2072,
+    va2073,
+    va2075,
+    va2097,
+    va2103,
+    va2111,
+    va2122,
+    va2132,
+    va2146,
+    va2164,
+    va2174,
+    va2182,
+    va2188,
+    va2199,
+    va2203,
     va2218,
-    va2219,
     va222,
-    va2222,
+    va2225,
+    va2227,
+    va2228,
     va223,
-    va2246,
-    va2247,
-    va2257,
+    va2231,
+    va2255,
+    va2256,
     va226,
     va2266,
-    va2284,
-    va2285,
-    va2286,
+    va2275,
     va229,
+    va2293,
+    va2294,
+    va2295,
     va232,
-    va2328,
-    va2338,
-    va2342,
-    va2356,
+    va2337,
+    va2347,
+    va2351,
     va236,
     va2365,
-    va2366,
     va2374,
-    va2384,
-    va2387,
-    va2392,
-    va2394,
-    va2415,
-    va2423,
+    va2375,
+    va2383,
+    va2393,
+    va2396,
+    va2401,
+    va2403,
+    va2424,
+    va2432,
     va265,
     va267,
     va279,
@@ -12127,57 +12221,79 @@ WITH values_0_1 AS (
     ) AS va1033,
     (
       (
-        CASE WHEN NOT va1147 IS NULL THEN CASE WHEN va1144 THEN va1147 ELSE 0 END END
-      ) * va1151
-    ) AS va1152,
+        CASE
+          WHEN NOT va1152 IS NULL
+          THEN CASE
+            WHEN (
+              NOT (
+                va486 = se487 AND va486 = se488 AND va486 = se1153 AND va486 = se1154
+              )
+            )
+            THEN va1152
+            ELSE 0
+          END
+        END
+      ) * va1158
+    ) AS va1159,
     (
-      va1240 * 8193 - (
-        va1240 * 8193 - va1240
+      va1247 * 8193 - (
+        va1247 * 8193 - va1247
       )
-    ) AS va1241,
+    ) AS va1248,
     (
-      CASE WHEN NOT va1292 IS NULL AND NOT va1293 IS NULL THEN (
-        va1292 OR va1293
+      CASE WHEN NOT va1299 IS NULL AND NOT va1300 IS NULL THEN (
+        va1299 OR va1300
       ) END
-    ) AS va1294,
+    ) AS va1301,
     (
       (
-        CASE WHEN NOT va1304 IS NULL THEN CASE WHEN va1301 THEN va1304 ELSE 0 END END
-      ) * va1151
-    ) AS va1305,
+        CASE
+          WHEN NOT va1312 IS NULL
+          THEN CASE
+            WHEN (
+              NOT (
+                va933 = se934 AND va933 = se935 AND va933 = se936 AND va933 = se1313
+              )
+            )
+            THEN va1312
+            ELSE 0
+          END
+        END
+      ) * va1158
+    ) AS va1314,
     (
-      va1350 * 8193 - (
-        va1350 * 8193 - va1350
+      va1359 * 8193 - (
+        va1359 * 8193 - va1359
       )
-    ) AS va1351,
+    ) AS va1360,
     (
-      va1434 * 8193 - (
-        va1434 * 8193 - va1434
+      va1443 * 8193 - (
+        va1443 * 8193 - va1443
       )
-    ) AS va1435,
+    ) AS va1444,
     (
-      va1516 * 8193 - (
-        va1516 * 8193 - va1516
+      va1525 * 8193 - (
+        va1525 * 8193 - va1525
       )
-    ) AS va1517,
+    ) AS va1526,
     (
-      va1541 * 8193 - (
-        va1541 * 8193 - va1541
+      va1550 * 8193 - (
+        va1550 * 8193 - va1550
       )
-    ) AS va1542,
+    ) AS va1551,
     (
-      CASE WHEN ISFINITE(va1766) THEN va1766 END
-    ) AS va1767,
+      CASE WHEN ISFINITE(va1775) THEN va1775 END
+    ) AS va1776,
     (
-      va1974 * 8193 - (
-        va1974 * 8193 - va1974
+      va1983 * 8193 - (
+        va1983 * 8193 - va1983
       )
-    ) AS va1975,
+    ) AS va1984,
     (
-      va2319 * 8193 - (
-        va2319 * 8193 - va2319
+      va2328 * 8193 - (
+        va2328 * 8193 - va2328
       )
-    ) AS va2320
+    ) AS va2329
   FROM values_3_2
 ), values_3_4 AS (
   SELECT
@@ -12199,80 +12315,80 @@ WITH values_0_1 AS (
     se1079,
     se1082,
     se1084,
-    se1207,
-    se1208,
-    se1209,
-    se1210,
-    se1211,
-    se1212,
-    se1232,
-    se1233,
-    se1234,
-    se1260,
-    se1314,
-    se1356,
+    se1214,
+    se1215,
+    se1216,
+    se1217,
+    se1218,
+    se1219,
+    se1239,
+    se1240,
+    se1241,
+    se1267,
+    se1323,
     se136,
-    se1373,
-    se1387,
-    se1432,
-    se1455,
-    se1597,
-    se1657,
-    se1667,
-    se1687,
-    se1688,
-    se1692,
-    se1693,
-    se1694,
-    se1695,
+    se1365,
+    se1382,
+    se1396,
+    se1441,
+    se1464,
+    se1606,
+    se1666,
+    se1676,
     se1696,
     se1697,
-    se1698,
-    se1699,
-    se1718,
-    se1719,
-    se1720,
-    se1823,
-    se1840,
-    se1877,
-    se1878,
-    se1879,
-    se1880,
-    se1932,
-    se1933,
-    se1934,
-    se1935,
-    se1936,
-    se1937,
-    se1938,
-    se1982,
-    se1983,
-    se1984,
-    se2015,
-    se2032,
-    se2049,
-    se2050,
-    se2051,
-    se2070,
-    se2089,
-    se2090,
-    se2156,
-    se2157,
-    se2158,
-    se2159,
-    se2202,
-    se2205,
-    se2329,
-    se2330,
-    se2331,
-    se2346,
-    se2347,
-    se2357,
-    se2360,
-    se2367,
-    se2375,
+    se1701,
+    se1702,
+    se1703,
+    se1704,
+    se1705,
+    se1706,
+    se1707,
+    se1708,
+    se1727,
+    se1728,
+    se1729,
+    se1832,
+    se1849,
+    se1886,
+    se1887,
+    se1888,
+    se1889,
+    se1941,
+    se1942,
+    se1943,
+    se1944,
+    se1945,
+    se1946,
+    se1947,
+    se1991,
+    se1992,
+    se1993,
+    se2024,
+    se2041,
+    se2058,
+    se2059,
+    se2060,
+    se2079,
+    se2098,
+    se2099,
+    se2165,
+    se2166,
+    se2167,
+    se2168,
+    se2211,
+    se2214,
+    se2338,
+    se2339,
+    se2340,
+    se2355,
+    se2356,
+    se2366,
+    se2369,
     se2376,
-    se2377,
+    se2384,
+    se2385,
+    se2386,
     se245,
     se292,
     se293,
@@ -12324,164 +12440,164 @@ WITH values_0_1 AS (
     va1126,
     va1130,
     va1134,
-    va1160,
-    va1174,
-    va1180,
-    va1190,
-    va1206,
+    va1167,
+    va1181,
+    va1187,
+    va1197,
     va121,
-    va1215,
-    va1219,
-    va1223,
-    va1231,
-    va1241,
-    va1252,
-    va1258,
+    va1213,
+    va1222,
+    va1226,
+    va1230,
+    va1238,
+    va1248,
     va1259,
-    va1274,
-    va1276,
-    va1279,
-    va1287,
+    va1265,
+    va1266,
+    va1281,
+    va1283,
+    va1286,
+    va1294,
     va131,
-    va1313,
-    va1317,
+    va1322,
+    va1326,
     va135,
-    va1351,
     va1360,
-    va1364,
     va1369,
     va137,
-    va1372,
-    va1374,
-    va1386,
-    va1396,
-    va1397,
-    va1413,
-    va1420,
-    va1435,
-    va1445,
-    va1453,
-    va1458,
+    va1373,
+    va1378,
+    va1381,
+    va1383,
+    va1395,
+    va1405,
+    va1406,
+    va1422,
+    va1429,
+    va1444,
+    va1454,
     va1462,
-    va1469,
+    va1467,
     va147,
     va1471,
-    va1484,
-    va1490,
-    va1492,
-    va1517,
-    va1542,
-    va1550,
-    va1560,
-    va1563,
-    va1566,
-    va1570,
+    va1478,
+    va1480,
+    va1493,
+    va1499,
+    va1501,
+    va1526,
+    va1551,
+    va1559,
+    va1569,
+    va1572,
+    va1575,
+    va1579,
     va159,
-    va1595,
-    va1596,
-    va1634,
-    va1642,
-    va1645,
-    va1649,
-    va1653,
-    va1656,
-    va1670,
-    va1691,
+    va1604,
+    va1605,
+    va1643,
+    va1651,
+    va1654,
+    va1658,
+    va1662,
+    va1665,
+    va1679,
     va1700,
-    va1717,
-    va1729,
+    va1709,
+    va1726,
     va173,
-    va1733,
-    va1755,
+    va1738,
+    va1742,
     va176,
-    va1760,
-    va1767,
-    va1773,
-    va1774,
-    va1786,
+    va1764,
+    va1769,
+    va1776,
+    va1782,
+    va1783,
     va179,
+    va1795,
     va180,
-    va1805,
-    va1818,
-    va1821,
-    va1822,
-    va1834,
-    va1837,
-    va1839,
+    va1814,
+    va1827,
+    va1830,
+    va1831,
     va184,
+    va1843,
+    va1846,
+    va1848,
     va185,
-    va1856,
-    va1866,
-    va1870,
-    va1873,
-    va1876,
-    va1881,
-    va1906,
-    va1920,
-    va1925,
-    va1928,
-    va1931,
-    va1939,
-    va1975,
-    va1981,
-    va1987,
+    va1865,
+    va1875,
+    va1879,
+    va1882,
+    va1885,
+    va1890,
+    va1915,
+    va1929,
+    va1934,
+    va1937,
+    va1940,
+    va1948,
+    va1984,
+    va1990,
     va1996,
-    va2001,
-    va2004,
+    va2005,
     va2010,
-    va2014,
-    va2016,
-    va2031,
-    va2035,
-    va2048,
+    va2013,
+    va2019,
+    va2023,
+    va2025,
+    va2040,
+    va2044,
     va205,
-    va2063,
-    va2064,
-    va2066,
-    va2088,
-    va2094,
-    va2102,
-    va2113,
-    va2123,
-    va2137,
-    va2155,
-    va2165,
-    va2173,
-    va2179,
-    va2190,
-    va2194,
-    va2209,
-    va2216,
+    va2057,
+    va2072,
+    va2073,
+    va2075,
+    va2097,
+    va2103,
+    va2111,
+    va2122,
+    va2132,
+    va2146,
+    va2164,
+    va2174,
+    va2182,
+    va2188,
+    va2199,
+    va2203,
     va2218,
-    va2219,
     va222,
-    va2222,
+    va2225,
+    va2227,
+    va2228,
     va223,
-    va2246,
-    va2247,
-    va2257,
+    va2231,
+    va2255,
+    va2256,
     va226,
     va2266,
-    va2284,
-    va2285,
-    va2286,
+    va2275,
     va229,
+    va2293,
+    va2294,
+    va2295,
     va232,
-    va2320,
-    va2328,
-    va2338,
-    va2342,
-    va2356,
+    va2329,
+    va2337,
+    va2347,
+    va2351,
     va236,
     va2365,
-    va2366,
     va2374,
-    va2384,
-    va2387,
-    va2392,
-    va2394,
-    va2415,
-    va2423,
+    va2375,
+    va2383,
+    va2393,
+    va2396,
+    va2401,
+    va2403,
+    va2424,
+    va2432,
     va248,
     va257,
     va265,
@@ -12574,48 +12690,36 @@ WITH values_0_1 AS (
     vwap,
     (
       CASE
-        WHEN va1152 = 0
+        WHEN va1159 = 0 OR ABS(va1149) <= CAST(1e-12 AS DOUBLE) * va1159
         THEN 0
-        ELSE (
-          CASE
-            WHEN va1144 AND va198
-            THEN CASE WHEN ISFINITE(va1141) THEN ROUND(va1141, 12) END
-            ELSE NULL
-          END
-        ) * va1152
+        ELSE va1149
       END
-    ) AS va1153,
+    ) AS va1160,
     (
       CASE
-        WHEN va1294
+        WHEN va1301
         THEN (
           CASE WHEN stock_row > 99 THEN (
             -(
-              close - se1295
+              close - se1302
             )
           ) END
         )
-        WHEN NOT va1294
+        WHEN NOT va1301
         THEN (
           CASE WHEN stock_row > 3 THEN (
             -va308
           ) END
         )
       END
-    ) AS va1296,
+    ) AS va1303,
     (
       CASE
-        WHEN va1305 = 0
+        WHEN va1314 = 0 OR ABS(va1309) <= CAST(1e-12 AS DOUBLE) * va1314
         THEN 0
-        ELSE (
-          CASE
-            WHEN va1301 AND va198
-            THEN CASE WHEN ISFINITE(va1299) THEN ROUND(va1299, 12) END
-            ELSE NULL
-          END
-        ) * va1305
+        ELSE va1309
       END
-    ) AS va1306
+    ) AS va1315
   FROM values_3_3
 ), values_3_5 AS (
   SELECT
@@ -12637,80 +12741,80 @@ WITH values_0_1 AS (
     se1079,
     se1082,
     se1084,
-    se1207,
-    se1208,
-    se1209,
-    se1210,
-    se1211,
-    se1212,
-    se1232,
-    se1233,
-    se1234,
-    se1260,
-    se1314,
-    se1356,
+    se1214,
+    se1215,
+    se1216,
+    se1217,
+    se1218,
+    se1219,
+    se1239,
+    se1240,
+    se1241,
+    se1267,
+    se1323,
     se136,
-    se1373,
-    se1387,
-    se1432,
-    se1455,
-    se1597,
-    se1657,
-    se1667,
-    se1687,
-    se1688,
-    se1692,
-    se1693,
-    se1694,
-    se1695,
+    se1365,
+    se1382,
+    se1396,
+    se1441,
+    se1464,
+    se1606,
+    se1666,
+    se1676,
     se1696,
     se1697,
-    se1698,
-    se1699,
-    se1718,
-    se1719,
-    se1720,
-    se1823,
-    se1840,
-    se1877,
-    se1878,
-    se1879,
-    se1880,
-    se1932,
-    se1933,
-    se1934,
-    se1935,
-    se1936,
-    se1937,
-    se1938,
-    se1982,
-    se1983,
-    se1984,
-    se2015,
-    se2032,
-    se2049,
-    se2050,
-    se2051,
-    se2070,
-    se2089,
-    se2090,
-    se2156,
-    se2157,
-    se2158,
-    se2159,
-    se2202,
-    se2205,
-    se2329,
-    se2330,
-    se2331,
-    se2346,
-    se2347,
-    se2357,
-    se2360,
-    se2367,
-    se2375,
+    se1701,
+    se1702,
+    se1703,
+    se1704,
+    se1705,
+    se1706,
+    se1707,
+    se1708,
+    se1727,
+    se1728,
+    se1729,
+    se1832,
+    se1849,
+    se1886,
+    se1887,
+    se1888,
+    se1889,
+    se1941,
+    se1942,
+    se1943,
+    se1944,
+    se1945,
+    se1946,
+    se1947,
+    se1991,
+    se1992,
+    se1993,
+    se2024,
+    se2041,
+    se2058,
+    se2059,
+    se2060,
+    se2079,
+    se2098,
+    se2099,
+    se2165,
+    se2166,
+    se2167,
+    se2168,
+    se2211,
+    se2214,
+    se2338,
+    se2339,
+    se2340,
+    se2355,
+    se2356,
+    se2366,
+    se2369,
     se2376,
-    se2377,
+    se2384,
+    se2385,
+    se2386,
     se245,
     se292,
     se293,
@@ -12762,165 +12866,165 @@ WITH values_0_1 AS (
     va1126,
     va1130,
     va1134,
-    va1160,
-    va1174,
-    va1180,
-    va1190,
-    va1206,
+    va1167,
+    va1181,
+    va1187,
+    va1197,
     va121,
-    va1215,
-    va1219,
-    va1223,
-    va1231,
-    va1241,
-    va1252,
-    va1258,
+    va1213,
+    va1222,
+    va1226,
+    va1230,
+    va1238,
+    va1248,
     va1259,
-    va1274,
-    va1276,
-    va1279,
-    va1287,
-    va1296,
+    va1265,
+    va1266,
+    va1281,
+    va1283,
+    va1286,
+    va1294,
+    va1303,
     va131,
-    va1313,
-    va1317,
+    va1322,
+    va1326,
     va135,
-    va1351,
     va1360,
-    va1364,
     va1369,
     va137,
-    va1372,
-    va1374,
-    va1386,
-    va1396,
-    va1397,
-    va1413,
-    va1420,
-    va1435,
-    va1445,
-    va1453,
-    va1458,
+    va1373,
+    va1378,
+    va1381,
+    va1383,
+    va1395,
+    va1405,
+    va1406,
+    va1422,
+    va1429,
+    va1444,
+    va1454,
     va1462,
-    va1469,
+    va1467,
     va147,
     va1471,
-    va1484,
-    va1490,
-    va1492,
-    va1517,
-    va1542,
-    va1550,
-    va1560,
-    va1563,
-    va1566,
-    va1570,
+    va1478,
+    va1480,
+    va1493,
+    va1499,
+    va1501,
+    va1526,
+    va1551,
+    va1559,
+    va1569,
+    va1572,
+    va1575,
+    va1579,
     va159,
-    va1595,
-    va1596,
-    va1634,
-    va1642,
-    va1645,
-    va1649,
-    va1653,
-    va1656,
-    va1670,
-    va1691,
+    va1604,
+    va1605,
+    va1643,
+    va1651,
+    va1654,
+    va1658,
+    va1662,
+    va1665,
+    va1679,
     va1700,
-    va1717,
-    va1729,
+    va1709,
+    va1726,
     va173,
-    va1733,
-    va1755,
+    va1738,
+    va1742,
     va176,
-    va1760,
-    va1767,
-    va1773,
-    va1774,
-    va1786,
+    va1764,
+    va1769,
+    va1776,
+    va1782,
+    va1783,
     va179,
+    va1795,
     va180,
-    va1805,
-    va1818,
-    va1821,
-    va1822,
-    va1834,
-    va1837,
-    va1839,
+    va1814,
+    va1827,
+    va1830,
+    va1831,
     va184,
+    va1843,
+    va1846,
+    va1848,
     va185,
-    va1856,
-    va1866,
-    va1870,
-    va1873,
-    va1876,
-    va1881,
-    va1906,
-    va1920,
-    va1925,
-    va1928,
-    va1931,
-    va1939,
-    va1975,
-    va1981,
-    va1987,
+    va1865,
+    va1875,
+    va1879,
+    va1882,
+    va1885,
+    va1890,
+    va1915,
+    va1929,
+    va1934,
+    va1937,
+    va1940,
+    va1948,
+    va1984,
+    va1990,
     va1996,
-    va2001,
-    va2004,
+    va2005,
     va2010,
-    va2014,
-    va2016,
-    va2031,
-    va2035,
-    va2048,
+    va2013,
+    va2019,
+    va2023,
+    va2025,
+    va2040,
+    va2044,
     va205,
-    va2063,
-    va2064,
-    va2066,
-    va2088,
-    va2094,
-    va2102,
-    va2113,
-    va2123,
-    va2137,
-    va2155,
-    va2165,
-    va2173,
-    va2179,
-    va2190,
-    va2194,
-    va2209,
-    va2216,
+    va2057,
+    va2072,
+    va2073,
+    va2075,
+    va2097,
+    va2103,
+    va2111,
+    va2122,
+    va2132,
+    va2146,
+    va2164,
+    va2174,
+    va2182,
+    va2188,
+    va2199,
+    va2203,
     va2218,
-    va2219,
     va222,
-    va2222,
+    va2225,
+    va2227,
+    va2228,
     va223,
-    va2246,
-    va2247,
-    va2257,
+    va2231,
+    va2255,
+    va2256,
     va226,
     va2266,
-    va2284,
-    va2285,
-    va2286,
+    va2275,
     va229,
+    va2293,
+    va2294,
+    va2295,
     va232,
-    va2320,
-    va2328,
-    va2338,
-    va2342,
-    va2356,
+    va2329,
+    va2337,
+    va2347,
+    va2351,
     va236,
     va2365,
-    va2366,
     va2374,
-    va2384,
-    va2387,
-    va2392,
-    va2394,
-    va2415,
-    va2423,
+    va2375,
+    va2383,
+    va2393,
+    va2396,
+    va2401,
+    va2403,
+    va2424,
+    va2432,
     va248,
     va257,
     va265,
@@ -13012,15 +13116,15 @@ WITH values_0_1 AS (
     volume,
     vwap,
     (
-      va1153 * 8193 - (
-        va1153 * 8193 - va1153
+      va1160 * 8193 - (
+        va1160 * 8193 - va1160
       )
-    ) AS va1154,
+    ) AS va1161,
     (
-      va1306 * 8193 - (
-        va1306 * 8193 - va1306
+      va1315 * 8193 - (
+        va1315 * 8193 - va1315
       )
-    ) AS va1307
+    ) AS va1316
   FROM values_3_4
 ), sections_4 AS (
   SELECT
@@ -13042,80 +13146,80 @@ WITH values_0_1 AS (
     se1079,
     se1082,
     se1084,
-    se1207,
-    se1208,
-    se1209,
-    se1210,
-    se1211,
-    se1212,
-    se1232,
-    se1233,
-    se1234,
-    se1260,
-    se1314,
-    se1356,
+    se1214,
+    se1215,
+    se1216,
+    se1217,
+    se1218,
+    se1219,
+    se1239,
+    se1240,
+    se1241,
+    se1267,
+    se1323,
     se136,
-    se1373,
-    se1387,
-    se1432,
-    se1455,
-    se1597,
-    se1657,
-    se1667,
-    se1687,
-    se1688,
-    se1692,
-    se1693,
-    se1694,
-    se1695,
+    se1365,
+    se1382,
+    se1396,
+    se1441,
+    se1464,
+    se1606,
+    se1666,
+    se1676,
     se1696,
     se1697,
-    se1698,
-    se1699,
-    se1718,
-    se1719,
-    se1720,
-    se1823,
-    se1840,
-    se1877,
-    se1878,
-    se1879,
-    se1880,
-    se1932,
-    se1933,
-    se1934,
-    se1935,
-    se1936,
-    se1937,
-    se1938,
-    se1982,
-    se1983,
-    se1984,
-    se2015,
-    se2032,
-    se2049,
-    se2050,
-    se2051,
-    se2070,
-    se2089,
-    se2090,
-    se2156,
-    se2157,
-    se2158,
-    se2159,
-    se2202,
-    se2205,
-    se2329,
-    se2330,
-    se2331,
-    se2346,
-    se2347,
-    se2357,
-    se2360,
-    se2367,
-    se2375,
+    se1701,
+    se1702,
+    se1703,
+    se1704,
+    se1705,
+    se1706,
+    se1707,
+    se1708,
+    se1727,
+    se1728,
+    se1729,
+    se1832,
+    se1849,
+    se1886,
+    se1887,
+    se1888,
+    se1889,
+    se1941,
+    se1942,
+    se1943,
+    se1944,
+    se1945,
+    se1946,
+    se1947,
+    se1991,
+    se1992,
+    se1993,
+    se2024,
+    se2041,
+    se2058,
+    se2059,
+    se2060,
+    se2079,
+    se2098,
+    se2099,
+    se2165,
+    se2166,
+    se2167,
+    se2168,
+    se2211,
+    se2214,
+    se2338,
+    se2339,
+    se2340,
+    se2355,
+    se2356,
+    se2366,
+    se2369,
     se2376,
-    se2377,
+    se2384,
+    se2385,
+    se2386,
     se245,
     se292,
     se293,
@@ -13166,167 +13270,167 @@ WITH values_0_1 AS (
     va1126,
     va1130,
     va1134,
-    va1154,
-    va1160,
-    va1174,
-    va1180,
-    va1190,
-    va1206,
+    va1161,
+    va1167,
+    va1181,
+    va1187,
+    va1197,
     va121,
-    va1215,
-    va1219,
-    va1223,
-    va1231,
-    va1241,
-    va1252,
-    va1258,
+    va1213,
+    va1222,
+    va1226,
+    va1230,
+    va1238,
+    va1248,
     va1259,
-    va1274,
-    va1276,
-    va1279,
-    va1287,
-    va1296,
-    va1307,
+    va1265,
+    va1266,
+    va1281,
+    va1283,
+    va1286,
+    va1294,
+    va1303,
     va131,
-    va1313,
-    va1317,
+    va1316,
+    va1322,
+    va1326,
     va135,
-    va1351,
     va1360,
-    va1364,
     va1369,
     va137,
-    va1372,
-    va1374,
-    va1386,
-    va1396,
-    va1397,
-    va1413,
-    va1420,
-    va1435,
-    va1445,
-    va1453,
-    va1458,
+    va1373,
+    va1378,
+    va1381,
+    va1383,
+    va1395,
+    va1405,
+    va1406,
+    va1422,
+    va1429,
+    va1444,
+    va1454,
     va1462,
-    va1469,
+    va1467,
     va147,
     va1471,
-    va1484,
-    va1490,
-    va1492,
-    va1517,
-    va1542,
-    va1550,
-    va1560,
-    va1563,
-    va1566,
-    va1570,
+    va1478,
+    va1480,
+    va1493,
+    va1499,
+    va1501,
+    va1526,
+    va1551,
+    va1559,
+    va1569,
+    va1572,
+    va1575,
+    va1579,
     va159,
-    va1595,
-    va1596,
-    va1634,
-    va1642,
-    va1645,
-    va1649,
-    va1653,
-    va1656,
-    va1670,
-    va1691,
+    va1604,
+    va1605,
+    va1643,
+    va1651,
+    va1654,
+    va1658,
+    va1662,
+    va1665,
+    va1679,
     va1700,
-    va1717,
-    va1729,
+    va1709,
+    va1726,
     va173,
-    va1733,
-    va1755,
+    va1738,
+    va1742,
     va176,
-    va1760,
-    va1767,
-    va1773,
-    va1774,
-    va1786,
+    va1764,
+    va1769,
+    va1776,
+    va1782,
+    va1783,
     va179,
+    va1795,
     va180,
-    va1805,
-    va1818,
-    va1821,
-    va1822,
-    va1834,
-    va1837,
-    va1839,
+    va1814,
+    va1827,
+    va1830,
+    va1831,
     va184,
+    va1843,
+    va1846,
+    va1848,
     va185,
-    va1856,
-    va1866,
-    va1870,
-    va1873,
-    va1876,
-    va1881,
-    va1906,
-    va1920,
-    va1925,
-    va1928,
-    va1931,
-    va1939,
-    va1975,
-    va1981,
-    va1987,
+    va1865,
+    va1875,
+    va1879,
+    va1882,
+    va1885,
+    va1890,
+    va1915,
+    va1929,
+    va1934,
+    va1937,
+    va1940,
+    va1948,
+    va1984,
+    va1990,
     va1996,
-    va2001,
-    va2004,
+    va2005,
     va2010,
-    va2014,
-    va2016,
-    va2031,
-    va2035,
-    va2048,
+    va2013,
+    va2019,
+    va2023,
+    va2025,
+    va2040,
+    va2044,
     va205,
-    va2063,
-    va2064,
-    va2066,
-    va2088,
-    va2094,
-    va2102,
-    va2113,
-    va2123,
-    va2137,
-    va2155,
-    va2165,
-    va2173,
-    va2179,
-    va2190,
-    va2194,
-    va2209,
-    va2216,
+    va2057,
+    va2072,
+    va2073,
+    va2075,
+    va2097,
+    va2103,
+    va2111,
+    va2122,
+    va2132,
+    va2146,
+    va2164,
+    va2174,
+    va2182,
+    va2188,
+    va2199,
+    va2203,
     va2218,
-    va2219,
     va222,
-    va2222,
+    va2225,
+    va2227,
+    va2228,
     va223,
-    va2246,
-    va2247,
-    va2257,
+    va2231,
+    va2255,
+    va2256,
     va226,
     va2266,
-    va2284,
-    va2285,
-    va2286,
+    va2275,
     va229,
+    va2293,
+    va2294,
+    va2295,
     va232,
-    va2320,
-    va2328,
-    va2338,
-    va2342,
-    va2356,
+    va2329,
+    va2337,
+    va2347,
+    va2351,
     va236,
     va2365,
-    va2366,
     va2374,
-    va2384,
-    va2387,
-    va2392,
-    va2394,
-    va2415,
-    va2423,
+    va2375,
+    va2383,
+    va2393,
+    va2396,
+    va2401,
+    va2403,
+    va2424,
+    va2432,
     va248,
     va257,
     va265,
@@ -13617,132 +13721,125 @@ WITH values_0_1 AS (
       ORDER BY va1033
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
     ) AS se1036,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1154) AS se1155,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1154) AS se1156,
-    COUNT(va1154) OVER (
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1161) AS se1162,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1161) AS se1163,
+    COUNT(va1161) OVER (
       PARTITION BY trade_date
-      ORDER BY va1154
+      ORDER BY va1161
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1157,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1190) AS se1191,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1190) AS se1192,
-    COUNT(va1190) OVER (
+    ) AS se1164,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1197) AS se1198,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1197) AS se1199,
+    COUNT(va1197) OVER (
       PARTITION BY trade_date
-      ORDER BY va1190
+      ORDER BY va1197
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1193,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1241) AS se1242,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1241) AS se1243,
-    COUNT(va1241) OVER (
+    ) AS se1200,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1248) AS se1249,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1248) AS se1250,
+    COUNT(va1248) OVER (
       PARTITION BY trade_date
-      ORDER BY va1241
+      ORDER BY va1248
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1244,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1252) AS se1253,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1252) AS se1254,
-    COUNT(va1252) OVER (
+    ) AS se1251,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1259) AS se1260,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1259) AS se1261,
+    COUNT(va1259) OVER (
       PARTITION BY trade_date
-      ORDER BY va1252
+      ORDER BY va1259
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1255,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1307) AS se1308,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1307) AS se1309,
-    COUNT(va1307) OVER (
+    ) AS se1262,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1316) AS se1317,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1316) AS se1318,
+    COUNT(va1316) OVER (
       PARTITION BY trade_date
-      ORDER BY va1307
+      ORDER BY va1316
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1310,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1351) AS se1352,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1351) AS se1353,
-    COUNT(va1351) OVER (
+    ) AS se1319,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1360) AS se1361,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1360) AS se1362,
+    COUNT(va1360) OVER (
       PARTITION BY trade_date
-      ORDER BY va1351
+      ORDER BY va1360
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1354,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1374) AS se1375,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1374) AS se1376,
-    COUNT(va1374) OVER (
+    ) AS se1363,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1383) AS se1384,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1383) AS se1385,
+    COUNT(va1383) OVER (
       PARTITION BY trade_date
-      ORDER BY va1374
+      ORDER BY va1383
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1377,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1435) AS se1436,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1435) AS se1437,
-    COUNT(va1435) OVER (
+    ) AS se1386,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1444) AS se1445,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1444) AS se1446,
+    COUNT(va1444) OVER (
       PARTITION BY trade_date
-      ORDER BY va1435
+      ORDER BY va1444
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1438,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1471) AS se1472,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1471) AS se1473,
-    COUNT(va1471) OVER (
+    ) AS se1447,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1480) AS se1481,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1480) AS se1482,
+    COUNT(va1480) OVER (
       PARTITION BY trade_date
-      ORDER BY va1471
+      ORDER BY va1480
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1474,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1484) AS se1485,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1484) AS se1486,
-    COUNT(va1484) OVER (
+    ) AS se1483,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1493) AS se1494,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1493) AS se1495,
+    COUNT(va1493) OVER (
       PARTITION BY trade_date
-      ORDER BY va1484
+      ORDER BY va1493
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1487,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1492) AS se1493,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1492) AS se1494,
-    COUNT(va1492) OVER (
+    ) AS se1496,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1501) AS se1502,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1501) AS se1503,
+    COUNT(va1501) OVER (
       PARTITION BY trade_date
-      ORDER BY va1492
+      ORDER BY va1501
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1495,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1517) AS se1518,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1517) AS se1519,
-    COUNT(va1517) OVER (
+    ) AS se1504,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1526) AS se1527,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1526) AS se1528,
+    COUNT(va1526) OVER (
       PARTITION BY trade_date
-      ORDER BY va1517
+      ORDER BY va1526
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1520,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1542) AS se1543,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1542) AS se1544,
-    COUNT(va1542) OVER (
+    ) AS se1529,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1551) AS se1552,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1551) AS se1553,
+    COUNT(va1551) OVER (
       PARTITION BY trade_date
-      ORDER BY va1542
+      ORDER BY va1551
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1545,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1755) AS se1756,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1755) AS se1757,
-    COUNT(va1755) OVER (
+    ) AS se1554,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1764) AS se1765,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1764) AS se1766,
+    COUNT(va1764) OVER (
       PARTITION BY trade_date
-      ORDER BY va1755
+      ORDER BY va1764
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1758,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1866) AS se1867,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1866) AS se1868,
-    COUNT(va1866) OVER (
+    ) AS se1767,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1875) AS se1876,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1875) AS se1877,
+    COUNT(va1875) OVER (
       PARTITION BY trade_date
-      ORDER BY va1866
+      ORDER BY va1875
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1869,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1920) AS se1921,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1920) AS se1922,
-    COUNT(va1920) OVER (
+    ) AS se1878,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1929) AS se1930,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1929) AS se1931,
+    COUNT(va1929) OVER (
       PARTITION BY trade_date
-      ORDER BY va1920
+      ORDER BY va1929
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1923,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1975) AS se1976,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1975) AS se1977,
-    COUNT(va1975) OVER (
+    ) AS se1932,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1984) AS se1985,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1984) AS se1986,
+    COUNT(va1984) OVER (
       PARTITION BY trade_date
-      ORDER BY va1975
+      ORDER BY va1984
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1978,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1987) AS se1988,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1987) AS se1989,
-    COUNT(va1987) OVER (
-      PARTITION BY trade_date
-      ORDER BY va1987
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1990,
+    ) AS se1987,
     RANK() OVER (PARTITION BY trade_date ORDER BY va1996) AS se1997,
     CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1996) AS se1998,
     COUNT(va1996) OVER (
@@ -13750,34 +13847,41 @@ WITH values_0_1 AS (
       ORDER BY va1996
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
     ) AS se1999,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va2113) AS se2114,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2113) AS se2115,
-    COUNT(va2113) OVER (
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2005) AS se2006,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2005) AS se2007,
+    COUNT(va2005) OVER (
       PARTITION BY trade_date
-      ORDER BY va2113
+      ORDER BY va2005
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2116,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va2123) AS se2124,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2123) AS se2125,
-    COUNT(va2123) OVER (
+    ) AS se2008,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2122) AS se2123,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2122) AS se2124,
+    COUNT(va2122) OVER (
       PARTITION BY trade_date
-      ORDER BY va2123
+      ORDER BY va2122
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2126,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va2137) AS se2138,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2137) AS se2139,
-    COUNT(va2137) OVER (
+    ) AS se2125,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2132) AS se2133,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2132) AS se2134,
+    COUNT(va2132) OVER (
       PARTITION BY trade_date
-      ORDER BY va2137
+      ORDER BY va2132
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2140,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va2320) AS se2321,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2320) AS se2322,
-    COUNT(va2320) OVER (
+    ) AS se2135,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2146) AS se2147,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2146) AS se2148,
+    COUNT(va2146) OVER (
       PARTITION BY trade_date
-      ORDER BY va2320
+      ORDER BY va2146
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2323
+    ) AS se2149,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2329) AS se2330,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2329) AS se2331,
+    COUNT(va2329) OVER (
+      PARTITION BY trade_date
+      ORDER BY va2329
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se2332
   FROM values_3_5
 ), values_4_1 AS (
   SELECT
@@ -13802,72 +13906,72 @@ WITH values_0_1 AS (
     se1079,
     se1082,
     se1084,
-    se1260,
-    se1314,
-    se1352,
-    se1353,
-    se1354,
+    se1267,
+    se1323,
     se136,
-    se1387,
-    se1432,
-    se1455,
-    se1597,
-    se1657,
-    se1667,
-    se1687,
-    se1688,
-    se1692,
-    se1693,
-    se1694,
-    se1695,
+    se1361,
+    se1362,
+    se1363,
+    se1396,
+    se1441,
+    se1464,
+    se1606,
+    se1666,
+    se1676,
     se1696,
     se1697,
-    se1698,
-    se1699,
-    se1718,
-    se1719,
-    se1720,
-    se1756,
-    se1757,
-    se1758,
-    se1823,
-    se1840,
-    se1867,
-    se1868,
-    se1869,
+    se1701,
+    se1702,
+    se1703,
+    se1704,
+    se1705,
+    se1706,
+    se1707,
+    se1708,
+    se1727,
+    se1728,
+    se1729,
+    se1765,
+    se1766,
+    se1767,
+    se1832,
+    se1849,
+    se1876,
     se1877,
     se1878,
-    se1879,
-    se1880,
-    se1932,
-    se1933,
-    se1934,
-    se1935,
-    se1936,
-    se1937,
-    se1938,
-    se2015,
-    se2032,
-    se2049,
-    se2050,
-    se2051,
-    se2070,
-    se2089,
-    se2090,
-    se2156,
-    se2157,
-    se2158,
-    se2159,
-    se2202,
-    se2205,
-    se2346,
-    se2347,
-    se2357,
-    se2360,
-    se2367,
-    se2375,
+    se1886,
+    se1887,
+    se1888,
+    se1889,
+    se1941,
+    se1942,
+    se1943,
+    se1944,
+    se1945,
+    se1946,
+    se1947,
+    se2024,
+    se2041,
+    se2058,
+    se2059,
+    se2060,
+    se2079,
+    se2098,
+    se2099,
+    se2165,
+    se2166,
+    se2167,
+    se2168,
+    se2211,
+    se2214,
+    se2355,
+    se2356,
+    se2366,
+    se2369,
     se2376,
-    se2377,
+    se2384,
+    se2385,
+    se2386,
     se245,
     se292,
     se293,
@@ -13921,139 +14025,139 @@ WITH values_0_1 AS (
     va1126,
     va1130,
     va1134,
-    va1160,
-    va1174,
-    va1180,
+    va1167,
+    va1181,
+    va1187,
     va121,
-    va1215,
-    va1219,
-    va1223,
-    va1258,
-    va1259,
-    va1274,
-    va1276,
-    va1279,
-    va1287,
-    va1296,
+    va1222,
+    va1226,
+    va1230,
+    va1265,
+    va1266,
+    va1281,
+    va1283,
+    va1286,
+    va1294,
+    va1303,
     va131,
-    va1313,
-    va1317,
+    va1322,
+    va1326,
     va135,
-    va1351,
     va1360,
-    va1364,
     va1369,
     va137,
-    va1386,
-    va1396,
-    va1397,
-    va1413,
-    va1420,
-    va1445,
-    va1453,
-    va1458,
+    va1373,
+    va1378,
+    va1395,
+    va1405,
+    va1406,
+    va1422,
+    va1429,
+    va1454,
     va1462,
-    va1469,
+    va1467,
     va147,
-    va1550,
-    va1560,
-    va1563,
-    va1566,
-    va1570,
+    va1471,
+    va1478,
+    va1559,
+    va1569,
+    va1572,
+    va1575,
+    va1579,
     va159,
-    va1595,
-    va1596,
-    va1634,
-    va1642,
-    va1645,
-    va1649,
-    va1653,
-    va1656,
-    va1670,
-    va1691,
+    va1604,
+    va1605,
+    va1643,
+    va1651,
+    va1654,
+    va1658,
+    va1662,
+    va1665,
+    va1679,
     va1700,
-    va1717,
-    va1729,
+    va1709,
+    va1726,
     va173,
-    va1733,
-    va1755,
+    va1738,
+    va1742,
     va176,
-    va1760,
-    va1767,
-    va1773,
-    va1774,
-    va1786,
+    va1764,
+    va1769,
+    va1776,
+    va1782,
+    va1783,
     va179,
+    va1795,
     va180,
-    va1805,
-    va1818,
-    va1821,
-    va1822,
-    va1834,
-    va1837,
-    va1839,
+    va1814,
+    va1827,
+    va1830,
+    va1831,
+    va1843,
+    va1846,
+    va1848,
     va185,
-    va1856,
-    va1866,
-    va1870,
-    va1873,
-    va1876,
-    va1881,
-    va1906,
-    va1925,
-    va1928,
-    va1931,
-    va1939,
-    va2001,
-    va2004,
+    va1865,
+    va1875,
+    va1879,
+    va1882,
+    va1885,
+    va1890,
+    va1915,
+    va1934,
+    va1937,
+    va1940,
+    va1948,
     va2010,
-    va2014,
-    va2016,
-    va2031,
-    va2035,
-    va2048,
-    va2063,
-    va2064,
-    va2066,
-    va2088,
-    va2094,
-    va2102,
-    va2155,
-    va2165,
-    va2173,
-    va2179,
-    va2190,
-    va2194,
-    va2209,
-    va2216,
+    va2013,
+    va2019,
+    va2023,
+    va2025,
+    va2040,
+    va2044,
+    va2057,
+    va2072,
+    va2073,
+    va2075,
+    va2097,
+    va2103,
+    va2111,
+    va2164,
+    va2174,
+    va2182,
+    va2188,
+    va2199,
+    va2203,
     va2218,
-    va2219,
     va222,
-    va2222,
+    va2225,
+    va2227,
+    va2228,
     va223,
-    va2246,
-    va2247,
-    va2257,
+    va2231,
+    va2255,
+    va2256,
     va226,
     va2266,
-    va2284,
-    va2285,
-    va2286,
+    va2275,
     va229,
+    va2293,
+    va2294,
+    va2295,
     va232,
-    va2338,
-    va2342,
-    va2356,
+    va2347,
+    va2351,
     va236,
     va2365,
-    va2366,
     va2374,
-    va2384,
-    va2387,
-    va2392,
-    va2394,
-    va2415,
-    va2423,
+    va2375,
+    va2383,
+    va2393,
+    va2396,
+    va2401,
+    va2403,
+    va2424,
+    va2432,
     va248,
     va257,
     va265,
@@ -14233,144 +14337,144 @@ WITH values_0_1 AS (
     (
       -(
         CASE
-          WHEN NOT va1154 IS NULL
+          WHEN NOT va1161 IS NULL
           THEN (
-            se1155 + ROUND(se1156 * day_rows)
+            se1162 + ROUND(se1163 * day_rows)
           ) / (
-            2 * se1157
+            2 * se1164
           )
         END
       )
-    ) AS va1158,
+    ) AS va1165,
     (
       -(
         (
           CASE
-            WHEN NOT va1190 IS NULL
+            WHEN NOT va1197 IS NULL
             THEN (
-              se1191 + ROUND(se1192 * day_rows)
+              se1198 + ROUND(se1199 * day_rows)
             ) / (
-              2 * se1193
+              2 * se1200
             )
           END
         ) + (
           2 + CASE
-            WHEN se1207 < va1206
+            WHEN se1214 < va1213
             THEN 2
-            WHEN se1207 = va1206
+            WHEN se1214 = va1213
             THEN 1
-            WHEN se1207 > va1206
+            WHEN se1214 > va1213
             THEN 0
           END + CASE
-            WHEN se1208 < va1206
+            WHEN se1215 < va1213
             THEN 2
-            WHEN se1208 = va1206
+            WHEN se1215 = va1213
             THEN 1
-            WHEN se1208 > va1206
+            WHEN se1215 > va1213
             THEN 0
           END + CASE
-            WHEN se1209 < va1206
+            WHEN se1216 < va1213
             THEN 2
-            WHEN se1209 = va1206
+            WHEN se1216 = va1213
             THEN 1
-            WHEN se1209 > va1206
+            WHEN se1216 > va1213
             THEN 0
           END + CASE
-            WHEN se1210 < va1206
+            WHEN se1217 < va1213
             THEN 2
-            WHEN se1210 = va1206
+            WHEN se1217 = va1213
             THEN 1
-            WHEN se1210 > va1206
+            WHEN se1217 > va1213
             THEN 0
           END + CASE
-            WHEN se1211 < va1206
+            WHEN se1218 < va1213
             THEN 2
-            WHEN se1211 = va1206
+            WHEN se1218 = va1213
             THEN 1
-            WHEN se1211 > va1206
+            WHEN se1218 > va1213
             THEN 0
           END + CASE
-            WHEN se1212 < va1206
+            WHEN se1219 < va1213
             THEN 2
-            WHEN se1212 = va1206
+            WHEN se1219 = va1213
             THEN 1
-            WHEN se1212 > va1206
+            WHEN se1219 > va1213
             THEN 0
           END
         ) / 14
       )
-    ) AS va1213,
+    ) AS va1220,
     (
       -(
         (
           CASE
-            WHEN NOT va1231 IS NULL
+            WHEN NOT va1238 IS NULL
             THEN (
-              se1232 + ROUND(se1233 * day_rows)
+              se1239 + ROUND(se1240 * day_rows)
             ) / (
-              2 * se1234
+              2 * se1241
             )
           END
         ) * (
           CASE
-            WHEN NOT va1241 IS NULL
+            WHEN NOT va1248 IS NULL
             THEN (
-              se1242 + ROUND(se1243 * day_rows)
+              se1249 + ROUND(se1250 * day_rows)
             ) / (
-              2 * se1244
+              2 * se1251
             )
           END
         )
       )
-    ) AS va1245,
+    ) AS va1252,
     (
       CASE
-        WHEN NOT va1252 IS NULL
+        WHEN NOT va1259 IS NULL
         THEN (
-          se1253 + ROUND(se1254 * day_rows)
+          se1260 + ROUND(se1261 * day_rows)
         ) / (
-          2 * se1255
+          2 * se1262
         )
       END
-    ) AS va1256,
+    ) AS va1263,
     (
       -(
         CASE
-          WHEN NOT va1307 IS NULL
+          WHEN NOT va1316 IS NULL
           THEN (
-            se1308 + ROUND(se1309 * day_rows)
+            se1317 + ROUND(se1318 * day_rows)
           ) / (
-            2 * se1310
+            2 * se1319
           )
         END
       )
-    ) AS va1311,
+    ) AS va1320,
     (
       -(
         (
-          va1372 - se1373
+          va1381 - se1382
         ) * (
           CASE
-            WHEN NOT va1374 IS NULL
+            WHEN NOT va1383 IS NULL
             THEN (
-              se1375 + ROUND(se1376 * day_rows)
+              se1384 + ROUND(se1385 * day_rows)
             ) / (
-              2 * se1377
+              2 * se1386
             )
           END
         )
       )
-    ) AS va1378,
+    ) AS va1387,
     (
       CASE
-        WHEN NOT va1435 IS NULL
+        WHEN NOT va1444 IS NULL
         THEN (
-          se1436 + ROUND(se1437 * day_rows)
+          se1445 + ROUND(se1446 * day_rows)
         ) / (
-          2 * se1438
+          2 * se1447
         )
       END
-    ) AS va1439,
+    ) AS va1448,
     (
       -(
         (
@@ -14386,175 +14490,175 @@ WITH values_0_1 AS (
                 )
               )
               THEN (
-                CASE WHEN stock_row > 1 THEN SIGN(close - se37) * SIGN(volume - se1356) END
+                CASE WHEN stock_row > 1 THEN SIGN(close - se37) * SIGN(volume - se1365) END
               )
               ELSE NULL
             END
           ) * (
             CASE
-              WHEN NOT va1471 IS NULL
+              WHEN NOT va1480 IS NULL
               THEN (
-                se1472 + ROUND(se1473 * day_rows)
+                se1481 + ROUND(se1482 * day_rows)
               ) / (
-                2 * se1474
+                2 * se1483
               )
             END
           )
         ) * (
           CASE
-            WHEN NOT va1484 IS NULL
+            WHEN NOT va1493 IS NULL
             THEN (
-              se1485 + ROUND(se1486 * day_rows)
+              se1494 + ROUND(se1495 * day_rows)
             ) / (
-              2 * se1487
+              2 * se1496
             )
           END
         )
       )
-    ) AS va1488,
+    ) AS va1497,
     (
       (
         (
           CASE
-            WHEN NOT va1492 IS NULL
+            WHEN NOT va1501 IS NULL
             THEN (
-              se1493 + ROUND(se1494 * day_rows)
+              se1502 + ROUND(se1503 * day_rows)
             ) / (
-              2 * se1495
+              2 * se1504
             )
           END
         ) * va184
       ) / NULLIF((
-        va1490 / NULLIF(va107, 0)
+        va1499 / NULLIF(va107, 0)
       ), 0)
-    ) AS va1496,
+    ) AS va1505,
     (
       CASE
-        WHEN NOT va1517 IS NULL
+        WHEN NOT va1526 IS NULL
         THEN (
-          se1518 + ROUND(se1519 * day_rows)
+          se1527 + ROUND(se1528 * day_rows)
         ) / (
-          2 * se1520
+          2 * se1529
         )
       END
-    ) AS va1521,
+    ) AS va1530,
     (
       CASE
-        WHEN NOT va1542 IS NULL
+        WHEN NOT va1551 IS NULL
         THEN (
-          se1543 + ROUND(se1544 * day_rows)
+          se1552 + ROUND(se1553 * day_rows)
         ) / (
-          2 * se1545
+          2 * se1554
         )
       END
-    ) AS va1546,
+    ) AS va1555,
     (
       CASE
-        WHEN NOT va1920 IS NULL
+        WHEN NOT va1929 IS NULL
         THEN (
-          se1921 + ROUND(se1922 * day_rows)
+          se1930 + ROUND(se1931 * day_rows)
         ) / (
-          2 * se1923
+          2 * se1932
         )
       END
-    ) AS va1924,
+    ) AS va1933,
     (
       -(
         CASE
-          WHEN NOT va1975 IS NULL
+          WHEN NOT va1984 IS NULL
           THEN (
-            se1976 + ROUND(se1977 * day_rows)
+            se1985 + ROUND(se1986 * day_rows)
           ) / (
-            2 * se1978
+            2 * se1987
           )
         END
       )
-    ) AS va1979,
+    ) AS va1988,
     (
       (
         (
           -(
             CASE
-              WHEN NOT va1981 IS NULL
+              WHEN NOT va1990 IS NULL
               THEN (
-                se1982 + ROUND(se1983 * day_rows)
+                se1991 + ROUND(se1992 * day_rows)
               ) / (
-                2 * se1984
+                2 * se1993
               )
             END
           )
         ) * (
           CASE
-            WHEN NOT va1987 IS NULL
+            WHEN NOT va1996 IS NULL
             THEN (
-              se1988 + ROUND(se1989 * day_rows)
+              se1997 + ROUND(se1998 * day_rows)
             ) / (
-              2 * se1990
+              2 * se1999
             )
           END
         )
       ) * (
         CASE
-          WHEN NOT va1996 IS NULL
+          WHEN NOT va2005 IS NULL
           THEN (
-            se1997 + ROUND(se1998 * day_rows)
+            se2006 + ROUND(se2007 * day_rows)
           ) / (
-            2 * se1999
+            2 * se2008
           )
         END
       )
-    ) AS va2000,
+    ) AS va2009,
     (
       CASE
-        WHEN NOT va2113 IS NULL
+        WHEN NOT va2122 IS NULL
         THEN (
-          se2114 + ROUND(se2115 * day_rows)
+          se2123 + ROUND(se2124 * day_rows)
         ) / (
-          2 * se2116
+          2 * se2125
         )
       END
-    ) AS va2117,
+    ) AS va2126,
     (
       CASE
-        WHEN NOT va2123 IS NULL
+        WHEN NOT va2132 IS NULL
         THEN (
-          se2124 + ROUND(se2125 * day_rows)
+          se2133 + ROUND(se2134 * day_rows)
         ) / (
-          2 * se2126
+          2 * se2135
         )
       END
-    ) AS va2127,
+    ) AS va2136,
     (
       CASE
-        WHEN NOT va2137 IS NULL
+        WHEN NOT va2146 IS NULL
         THEN (
-          se2138 + ROUND(se2139 * day_rows)
+          se2147 + ROUND(se2148 * day_rows)
         ) / (
-          2 * se2140
+          2 * se2149
         )
       END
-    ) AS va2141,
+    ) AS va2150,
     (
       (
         CASE
-          WHEN NOT va2320 IS NULL
+          WHEN NOT va2329 IS NULL
           THEN (
-            se2321 + ROUND(se2322 * day_rows)
+            se2330 + ROUND(se2331 * day_rows)
           ) / (
-            2 * se2323
+            2 * se2332
           )
         END
       ) * (
         CASE
-          WHEN NOT va2328 IS NULL
+          WHEN NOT va2337 IS NULL
           THEN (
-            se2329 + ROUND(se2330 * day_rows)
+            se2338 + ROUND(se2339 * day_rows)
           ) / (
-            2 * se2331
+            2 * se2340
           )
         END
       )
-    ) AS va2332
+    ) AS va2341
   FROM sections_4
 ), values_4_2 AS (
   SELECT
@@ -14579,72 +14683,72 @@ WITH values_0_1 AS (
     se1079,
     se1082,
     se1084,
-    se1260,
-    se1314,
-    se1352,
-    se1353,
-    se1354,
+    se1267,
+    se1323,
     se136,
-    se1387,
-    se1432,
-    se1455,
-    se1597,
-    se1657,
-    se1667,
-    se1687,
-    se1688,
-    se1692,
-    se1693,
-    se1694,
-    se1695,
+    se1361,
+    se1362,
+    se1363,
+    se1396,
+    se1441,
+    se1464,
+    se1606,
+    se1666,
+    se1676,
     se1696,
     se1697,
-    se1698,
-    se1699,
-    se1718,
-    se1719,
-    se1720,
-    se1756,
-    se1757,
-    se1758,
-    se1823,
-    se1840,
-    se1867,
-    se1868,
-    se1869,
+    se1701,
+    se1702,
+    se1703,
+    se1704,
+    se1705,
+    se1706,
+    se1707,
+    se1708,
+    se1727,
+    se1728,
+    se1729,
+    se1765,
+    se1766,
+    se1767,
+    se1832,
+    se1849,
+    se1876,
     se1877,
     se1878,
-    se1879,
-    se1880,
-    se1932,
-    se1933,
-    se1934,
-    se1935,
-    se1936,
-    se1937,
-    se1938,
-    se2015,
-    se2032,
-    se2049,
-    se2050,
-    se2051,
-    se2070,
-    se2089,
-    se2090,
-    se2156,
-    se2157,
-    se2158,
-    se2159,
-    se2202,
-    se2205,
-    se2346,
-    se2347,
-    se2357,
-    se2360,
-    se2367,
-    se2375,
+    se1886,
+    se1887,
+    se1888,
+    se1889,
+    se1941,
+    se1942,
+    se1943,
+    se1944,
+    se1945,
+    se1946,
+    se1947,
+    se2024,
+    se2041,
+    se2058,
+    se2059,
+    se2060,
+    se2079,
+    se2098,
+    se2099,
+    se2165,
+    se2166,
+    se2167,
+    se2168,
+    se2211,
+    se2214,
+    se2355,
+    se2356,
+    se2366,
+    se2369,
     se2376,
-    se2377,
+    se2384,
+    se2385,
+    se2386,
     se245,
     se292,
     se293,
@@ -14694,152 +14798,152 @@ WITH values_0_1 AS (
     va1126,
     va1130,
     va1134,
-    va1158,
-    va1160,
-    va1174,
-    va1180,
+    va1165,
+    va1167,
+    va1181,
+    va1187,
     va121,
-    va1213,
-    va1215,
-    va1219,
-    va1223,
-    va1245,
-    va1256,
-    va1258,
-    va1259,
-    va1274,
-    va1276,
-    va1279,
-    va1287,
-    va1296,
+    va1220,
+    va1222,
+    va1226,
+    va1230,
+    va1252,
+    va1263,
+    va1265,
+    va1266,
+    va1281,
+    va1283,
+    va1286,
+    va1294,
+    va1303,
     va131,
-    va1311,
-    va1313,
-    va1317,
+    va1320,
+    va1322,
+    va1326,
     va135,
-    va1351,
     va1360,
-    va1364,
     va1369,
     va137,
+    va1373,
     va1378,
-    va1386,
-    va1396,
-    va1397,
-    va1413,
-    va1445,
-    va1453,
-    va1458,
+    va1387,
+    va1395,
+    va1405,
+    va1406,
+    va1422,
+    va1454,
     va1462,
-    va1469,
+    va1467,
     va147,
-    va1488,
-    va1496,
-    va1550,
-    va1560,
-    va1563,
-    va1566,
-    va1570,
+    va1471,
+    va1478,
+    va1497,
+    va1505,
+    va1559,
+    va1569,
+    va1572,
+    va1575,
+    va1579,
     va159,
-    va1595,
-    va1596,
-    va1634,
-    va1642,
-    va1645,
-    va1649,
-    va1653,
-    va1656,
-    va1670,
-    va1691,
+    va1604,
+    va1605,
+    va1643,
+    va1651,
+    va1654,
+    va1658,
+    va1662,
+    va1665,
+    va1679,
     va1700,
-    va1717,
-    va1729,
+    va1709,
+    va1726,
     va173,
-    va1733,
-    va1755,
+    va1738,
+    va1742,
     va176,
-    va1760,
-    va1767,
-    va1773,
-    va1774,
-    va1786,
+    va1764,
+    va1769,
+    va1776,
+    va1782,
+    va1783,
     va179,
+    va1795,
     va180,
-    va1805,
-    va1818,
-    va1821,
-    va1822,
-    va1834,
-    va1837,
-    va1839,
+    va1814,
+    va1827,
+    va1830,
+    va1831,
+    va1843,
+    va1846,
+    va1848,
     va185,
-    va1856,
-    va1866,
-    va1870,
-    va1873,
-    va1876,
-    va1881,
-    va1906,
-    va1924,
-    va1925,
-    va1928,
-    va1931,
-    va1939,
-    va1979,
-    va2000,
-    va2001,
-    va2004,
+    va1865,
+    va1875,
+    va1879,
+    va1882,
+    va1885,
+    va1890,
+    va1915,
+    va1933,
+    va1934,
+    va1937,
+    va1940,
+    va1948,
+    va1988,
+    va2009,
     va2010,
-    va2014,
-    va2016,
-    va2031,
-    va2035,
-    va2048,
-    va2063,
-    va2064,
-    va2066,
-    va2088,
+    va2013,
+    va2019,
+    va2023,
+    va2025,
+    va2040,
+    va2044,
+    va2057,
+    va2072,
+    va2073,
+    va2075,
     va209,
-    va2094,
-    va2102,
-    va2141,
-    va2155,
-    va2165,
-    va2173,
-    va2179,
-    va2190,
-    va2194,
-    va2209,
-    va2216,
+    va2097,
+    va2103,
+    va2111,
+    va2150,
+    va2164,
+    va2174,
+    va2182,
+    va2188,
+    va2199,
+    va2203,
     va2218,
-    va2219,
     va222,
-    va2222,
+    va2225,
+    va2227,
+    va2228,
     va223,
-    va2246,
-    va2247,
-    va2257,
+    va2231,
+    va2255,
+    va2256,
     va226,
     va2266,
-    va2284,
-    va2285,
-    va2286,
+    va2275,
     va229,
+    va2293,
+    va2294,
+    va2295,
     va232,
-    va2332,
-    va2338,
-    va2342,
-    va2356,
+    va2341,
+    va2347,
+    va2351,
     va236,
     va2365,
-    va2366,
     va2374,
-    va2384,
-    va2387,
-    va2392,
-    va2394,
-    va2415,
-    va2423,
+    va2375,
+    va2383,
+    va2393,
+    va2396,
+    va2401,
+    va2403,
+    va2424,
+    va2432,
     va248,
     va257,
     va265,
@@ -14955,44 +15059,44 @@ WITH values_0_1 AS (
     va878 * stock_row AS va879,
     (
       -va209
-    ) AS va1228,
+    ) AS va1235,
     (
       CASE
         WHEN (
-          va1420 > 0
+          va1429 > 0
           OR (
-            va1439 = FLOOR(va1439) AND (
-              va1420 <> 0 OR va1439 >= 0
+            va1448 = FLOOR(va1448) AND (
+              va1429 <> 0 OR va1448 >= 0
             )
           )
           OR (
-            va1420 = 0 AND va1439 > 0
+            va1429 = 0 AND va1448 > 0
           )
         )
-        THEN POWER(va1420, va1439)
+        THEN POWER(va1429, va1448)
       END
-    ) AS va1440,
+    ) AS va1449,
     (
       CASE
         WHEN (
-          va1521 > 0
+          va1530 > 0
           OR (
-            va1546 = FLOOR(va1546) AND (
-              va1521 <> 0 OR va1546 >= 0
+            va1555 = FLOOR(va1555) AND (
+              va1530 <> 0 OR va1555 >= 0
             )
           )
           OR (
-            va1521 = 0 AND va1546 > 0
+            va1530 = 0 AND va1555 > 0
           )
         )
-        THEN POWER(va1521, va1546)
+        THEN POWER(va1530, va1555)
       END
-    ) AS va1547,
+    ) AS va1556,
     (
       -(
-        CASE WHEN va2117 > va2127 THEN va2117 WHEN va2117 <= va2127 THEN va2127 END
+        CASE WHEN va2126 > va2136 THEN va2126 WHEN va2126 <= va2136 THEN va2136 END
       )
-    ) AS va2128
+    ) AS va2137
   FROM values_4_1
 ), values_4_3 AS (
   SELECT
@@ -15017,72 +15121,72 @@ WITH values_0_1 AS (
     se1079,
     se1082,
     se1084,
-    se1260,
-    se1314,
-    se1352,
-    se1353,
-    se1354,
+    se1267,
+    se1323,
     se136,
-    se1387,
-    se1432,
-    se1455,
-    se1597,
-    se1657,
-    se1667,
-    se1687,
-    se1688,
-    se1692,
-    se1693,
-    se1694,
-    se1695,
+    se1361,
+    se1362,
+    se1363,
+    se1396,
+    se1441,
+    se1464,
+    se1606,
+    se1666,
+    se1676,
     se1696,
     se1697,
-    se1698,
-    se1699,
-    se1718,
-    se1719,
-    se1720,
-    se1756,
-    se1757,
-    se1758,
-    se1823,
-    se1840,
-    se1867,
-    se1868,
-    se1869,
+    se1701,
+    se1702,
+    se1703,
+    se1704,
+    se1705,
+    se1706,
+    se1707,
+    se1708,
+    se1727,
+    se1728,
+    se1729,
+    se1765,
+    se1766,
+    se1767,
+    se1832,
+    se1849,
+    se1876,
     se1877,
     se1878,
-    se1879,
-    se1880,
-    se1932,
-    se1933,
-    se1934,
-    se1935,
-    se1936,
-    se1937,
-    se1938,
-    se2015,
-    se2032,
-    se2049,
-    se2050,
-    se2051,
-    se2070,
-    se2089,
-    se2090,
-    se2156,
-    se2157,
-    se2158,
-    se2159,
-    se2202,
-    se2205,
-    se2346,
-    se2347,
-    se2357,
-    se2360,
-    se2367,
-    se2375,
+    se1886,
+    se1887,
+    se1888,
+    se1889,
+    se1941,
+    se1942,
+    se1943,
+    se1944,
+    se1945,
+    se1946,
+    se1947,
+    se2024,
+    se2041,
+    se2058,
+    se2059,
+    se2060,
+    se2079,
+    se2098,
+    se2099,
+    se2165,
+    se2166,
+    se2167,
+    se2168,
+    se2211,
+    se2214,
+    se2355,
+    se2356,
+    se2366,
+    se2369,
     se2376,
-    se2377,
+    se2384,
+    se2385,
+    se2386,
     se245,
     se292,
     se293,
@@ -15132,154 +15236,154 @@ WITH values_0_1 AS (
     va1126,
     va1130,
     va1134,
-    va1158,
-    va1160,
-    va1174,
-    va1180,
+    va1165,
+    va1167,
+    va1181,
+    va1187,
     va121,
-    va1213,
-    va1215,
-    va1219,
-    va1223,
-    va1228,
-    va1245,
-    va1256,
-    va1258,
-    va1259,
-    va1274,
-    va1276,
-    va1279,
-    va1287,
-    va1296,
+    va1220,
+    va1222,
+    va1226,
+    va1230,
+    va1235,
+    va1252,
+    va1263,
+    va1265,
+    va1266,
+    va1281,
+    va1283,
+    va1286,
+    va1294,
+    va1303,
     va131,
-    va1311,
-    va1313,
-    va1317,
+    va1320,
+    va1322,
+    va1326,
     va135,
-    va1351,
     va1360,
-    va1364,
     va1369,
     va137,
+    va1373,
     va1378,
-    va1386,
-    va1396,
-    va1397,
-    va1413,
-    va1445,
-    va1453,
-    va1458,
+    va1387,
+    va1395,
+    va1405,
+    va1406,
+    va1422,
+    va1454,
     va1462,
-    va1469,
+    va1467,
     va147,
-    va1488,
-    va1496,
-    va1550,
-    va1560,
-    va1563,
-    va1566,
-    va1570,
+    va1471,
+    va1478,
+    va1497,
+    va1505,
+    va1559,
+    va1569,
+    va1572,
+    va1575,
+    va1579,
     va159,
-    va1595,
-    va1596,
-    va1634,
-    va1642,
-    va1645,
-    va1649,
-    va1653,
-    va1656,
-    va1670,
-    va1691,
+    va1604,
+    va1605,
+    va1643,
+    va1651,
+    va1654,
+    va1658,
+    va1662,
+    va1665,
+    va1679,
     va1700,
-    va1717,
-    va1729,
+    va1709,
+    va1726,
     va173,
-    va1733,
-    va1755,
+    va1738,
+    va1742,
     va176,
-    va1760,
-    va1767,
-    va1773,
-    va1774,
-    va1786,
+    va1764,
+    va1769,
+    va1776,
+    va1782,
+    va1783,
     va179,
+    va1795,
     va180,
-    va1805,
-    va1818,
-    va1821,
-    va1822,
-    va1834,
-    va1837,
-    va1839,
+    va1814,
+    va1827,
+    va1830,
+    va1831,
+    va1843,
+    va1846,
+    va1848,
     va185,
-    va1856,
-    va1866,
-    va1870,
-    va1873,
-    va1876,
-    va1881,
-    va1906,
-    va1924,
-    va1925,
-    va1928,
-    va1931,
-    va1939,
-    va1979,
-    va2000,
-    va2001,
-    va2004,
+    va1865,
+    va1875,
+    va1879,
+    va1882,
+    va1885,
+    va1890,
+    va1915,
+    va1933,
+    va1934,
+    va1937,
+    va1940,
+    va1948,
+    va1988,
+    va2009,
     va2010,
-    va2014,
-    va2016,
-    va2031,
-    va2035,
-    va2048,
-    va2063,
-    va2064,
-    va2066,
-    va2088,
+    va2013,
+    va2019,
+    va2023,
+    va2025,
+    va2040,
+    va2044,
+    va2057,
+    va2072,
+    va2073,
+    va2075,
     va209,
-    va2094,
-    va2102,
-    va2128,
-    va2141,
-    va2155,
-    va2165,
-    va2173,
-    va2179,
-    va2190,
-    va2194,
-    va2209,
-    va2216,
+    va2097,
+    va2103,
+    va2111,
+    va2137,
+    va2150,
+    va2164,
+    va2174,
+    va2182,
+    va2188,
+    va2199,
+    va2203,
     va2218,
-    va2219,
     va222,
-    va2222,
+    va2225,
+    va2227,
+    va2228,
     va223,
-    va2246,
-    va2247,
-    va2257,
+    va2231,
+    va2255,
+    va2256,
     va226,
     va2266,
-    va2284,
-    va2285,
-    va2286,
+    va2275,
     va229,
+    va2293,
+    va2294,
+    va2295,
     va232,
-    va2332,
-    va2338,
-    va2342,
-    va2356,
+    va2341,
+    va2347,
+    va2351,
     va236,
     va2365,
-    va2366,
     va2374,
-    va2384,
-    va2387,
-    va2392,
-    va2394,
-    va2415,
-    va2423,
+    va2375,
+    va2383,
+    va2393,
+    va2396,
+    va2401,
+    va2403,
+    va2424,
+    va2432,
     va248,
     va257,
     va265,
@@ -15383,12 +15487,12 @@ WITH values_0_1 AS (
     ) AS va436,
     (
       -(
-        CASE WHEN ISFINITE(va1440) THEN va1440 END
+        CASE WHEN ISFINITE(va1449) THEN va1449 END
       )
-    ) AS va1441,
+    ) AS va1450,
     (
-      CASE WHEN ISFINITE(va1547) THEN va1547 END
-    ) AS va1548
+      CASE WHEN ISFINITE(va1556) THEN va1556 END
+    ) AS va1557
   FROM values_4_2
 ), values_4_4 AS (
   SELECT
@@ -15413,72 +15517,72 @@ WITH values_0_1 AS (
     se1079,
     se1082,
     se1084,
-    se1260,
-    se1314,
-    se1352,
-    se1353,
-    se1354,
+    se1267,
+    se1323,
     se136,
-    se1387,
-    se1432,
-    se1455,
-    se1597,
-    se1657,
-    se1667,
-    se1687,
-    se1688,
-    se1692,
-    se1693,
-    se1694,
-    se1695,
+    se1361,
+    se1362,
+    se1363,
+    se1396,
+    se1441,
+    se1464,
+    se1606,
+    se1666,
+    se1676,
     se1696,
     se1697,
-    se1698,
-    se1699,
-    se1718,
-    se1719,
-    se1720,
-    se1756,
-    se1757,
-    se1758,
-    se1823,
-    se1840,
-    se1867,
-    se1868,
-    se1869,
+    se1701,
+    se1702,
+    se1703,
+    se1704,
+    se1705,
+    se1706,
+    se1707,
+    se1708,
+    se1727,
+    se1728,
+    se1729,
+    se1765,
+    se1766,
+    se1767,
+    se1832,
+    se1849,
+    se1876,
     se1877,
     se1878,
-    se1879,
-    se1880,
-    se1932,
-    se1933,
-    se1934,
-    se1935,
-    se1936,
-    se1937,
-    se1938,
-    se2015,
-    se2032,
-    se2049,
-    se2050,
-    se2051,
-    se2070,
-    se2089,
-    se2090,
-    se2156,
-    se2157,
-    se2158,
-    se2159,
-    se2202,
-    se2205,
-    se2346,
-    se2347,
-    se2357,
-    se2360,
-    se2367,
-    se2375,
+    se1886,
+    se1887,
+    se1888,
+    se1889,
+    se1941,
+    se1942,
+    se1943,
+    se1944,
+    se1945,
+    se1946,
+    se1947,
+    se2024,
+    se2041,
+    se2058,
+    se2059,
+    se2060,
+    se2079,
+    se2098,
+    se2099,
+    se2165,
+    se2166,
+    se2167,
+    se2168,
+    se2211,
+    se2214,
+    se2355,
+    se2356,
+    se2366,
+    se2369,
     se2376,
-    se2377,
+    se2384,
+    se2385,
+    se2386,
     se245,
     se292,
     se293,
@@ -15528,156 +15632,156 @@ WITH values_0_1 AS (
     va1126,
     va1130,
     va1134,
-    va1158,
-    va1160,
-    va1174,
-    va1180,
+    va1165,
+    va1167,
+    va1181,
+    va1187,
     va121,
-    va1213,
-    va1215,
-    va1219,
-    va1223,
-    va1228,
-    va1245,
-    va1256,
-    va1258,
-    va1259,
-    va1274,
-    va1276,
-    va1279,
-    va1287,
-    va1296,
+    va1220,
+    va1222,
+    va1226,
+    va1230,
+    va1235,
+    va1252,
+    va1263,
+    va1265,
+    va1266,
+    va1281,
+    va1283,
+    va1286,
+    va1294,
+    va1303,
     va131,
-    va1311,
-    va1313,
-    va1317,
+    va1320,
+    va1322,
+    va1326,
     va135,
-    va1351,
     va1360,
-    va1364,
     va1369,
     va137,
+    va1373,
     va1378,
-    va1386,
-    va1396,
-    va1397,
-    va1413,
-    va1441,
-    va1445,
-    va1453,
-    va1458,
+    va1387,
+    va1395,
+    va1405,
+    va1406,
+    va1422,
+    va1450,
+    va1454,
     va1462,
-    va1469,
+    va1467,
     va147,
-    va1488,
-    va1496,
-    va1548,
-    va1550,
-    va1560,
-    va1563,
-    va1566,
-    va1570,
+    va1471,
+    va1478,
+    va1497,
+    va1505,
+    va1557,
+    va1559,
+    va1569,
+    va1572,
+    va1575,
+    va1579,
     va159,
-    va1595,
-    va1596,
-    va1634,
-    va1642,
-    va1645,
-    va1649,
-    va1653,
-    va1656,
-    va1670,
-    va1691,
+    va1604,
+    va1605,
+    va1643,
+    va1651,
+    va1654,
+    va1658,
+    va1662,
+    va1665,
+    va1679,
     va1700,
-    va1717,
-    va1729,
+    va1709,
+    va1726,
     va173,
-    va1733,
-    va1755,
+    va1738,
+    va1742,
     va176,
-    va1760,
-    va1767,
-    va1773,
-    va1774,
-    va1786,
+    va1764,
+    va1769,
+    va1776,
+    va1782,
+    va1783,
     va179,
+    va1795,
     va180,
-    va1805,
-    va1818,
-    va1821,
-    va1822,
-    va1834,
-    va1837,
-    va1839,
+    va1814,
+    va1827,
+    va1830,
+    va1831,
+    va1843,
+    va1846,
+    va1848,
     va185,
-    va1856,
-    va1866,
-    va1870,
-    va1873,
-    va1876,
-    va1881,
-    va1906,
-    va1924,
-    va1925,
-    va1928,
-    va1931,
-    va1939,
-    va1979,
-    va2000,
-    va2001,
-    va2004,
+    va1865,
+    va1875,
+    va1879,
+    va1882,
+    va1885,
+    va1890,
+    va1915,
+    va1933,
+    va1934,
+    va1937,
+    va1940,
+    va1948,
+    va1988,
+    va2009,
     va2010,
-    va2014,
-    va2016,
-    va2031,
-    va2035,
-    va2048,
-    va2063,
-    va2064,
-    va2066,
-    va2088,
+    va2013,
+    va2019,
+    va2023,
+    va2025,
+    va2040,
+    va2044,
+    va2057,
+    va2072,
+    va2073,
+    va2075,
     va209,
-    va2094,
-    va2102,
-    va2128,
-    va2141,
-    va2155,
-    va2165,
-    va2173,
-    va2179,
-    va2190,
-    va2194,
-    va2209,
-    va2216,
+    va2097,
+    va2103,
+    va2111,
+    va2137,
+    va2150,
+    va2164,
+    va2174,
+    va2182,
+    va2188,
+    va2199,
+    va2203,
     va2218,
-    va2219,
     va222,
-    va2222,
+    va2225,
+    va2227,
+    va2228,
     va223,
-    va2246,
-    va2247,
-    va2257,
+    va2231,
+    va2255,
+    va2256,
     va226,
     va2266,
-    va2284,
-    va2285,
-    va2286,
+    va2275,
     va229,
+    va2293,
+    va2294,
+    va2295,
     va232,
-    va2332,
-    va2338,
-    va2342,
-    va2356,
+    va2341,
+    va2347,
+    va2351,
     va236,
     va2365,
-    va2366,
     va2374,
-    va2384,
-    va2387,
-    va2392,
-    va2394,
-    va2415,
-    va2423,
+    va2375,
+    va2383,
+    va2393,
+    va2396,
+    va2401,
+    va2403,
+    va2424,
+    va2432,
     va248,
     va257,
     va265,
@@ -15796,60 +15900,60 @@ WITH values_0_1 AS (
     se1053,
     se1079,
     se1084,
-    se1352,
-    se1353,
-    se1354,
     se136,
-    se1432,
-    se1455,
-    se1667,
-    se1692,
-    se1693,
-    se1694,
-    se1695,
-    se1696,
-    se1697,
-    se1698,
-    se1699,
-    se1718,
-    se1719,
-    se1720,
-    se1756,
-    se1757,
-    se1758,
-    se1840,
-    se1867,
-    se1868,
-    se1869,
+    se1361,
+    se1362,
+    se1363,
+    se1441,
+    se1464,
+    se1676,
+    se1701,
+    se1702,
+    se1703,
+    se1704,
+    se1705,
+    se1706,
+    se1707,
+    se1708,
+    se1727,
+    se1728,
+    se1729,
+    se1765,
+    se1766,
+    se1767,
+    se1849,
+    se1876,
     se1877,
     se1878,
-    se1879,
-    se1880,
-    se1932,
-    se1933,
-    se1934,
-    se1935,
-    se1936,
-    se1937,
-    se1938,
-    se2015,
-    se2049,
-    se2050,
-    se2051,
-    se2070,
-    se2089,
-    se2090,
-    se2156,
-    se2157,
-    se2158,
-    se2159,
-    se2205,
-    se2346,
-    se2347,
-    se2360,
-    se2375,
-    se2376,
-    se2377,
+    se1886,
+    se1887,
+    se1888,
+    se1889,
+    se1941,
+    se1942,
+    se1943,
+    se1944,
+    se1945,
+    se1946,
+    se1947,
+    se2024,
+    se2058,
+    se2059,
+    se2060,
+    se2079,
+    se2098,
+    se2099,
+    se2165,
+    se2166,
+    se2167,
+    se2168,
+    se2214,
+    se2355,
+    se2356,
+    se2369,
+    se2384,
+    se2385,
+    se2386,
     se245,
     se292,
     se293,
@@ -15890,135 +15994,135 @@ WITH values_0_1 AS (
     va1126,
     va1130,
     va1134,
-    va1158,
-    va1160,
-    va1174,
-    va1180,
+    va1165,
+    va1167,
+    va1181,
+    va1187,
     va121,
-    va1213,
-    va1215,
-    va1219,
-    va1223,
-    va1228,
-    va1245,
-    va1256,
-    va1258,
-    va1274,
-    va1276,
-    va1279,
-    va1287,
-    va1296,
+    va1220,
+    va1222,
+    va1226,
+    va1230,
+    va1235,
+    va1252,
+    va1263,
+    va1265,
+    va1281,
+    va1283,
+    va1286,
+    va1294,
+    va1303,
     va131,
-    va1311,
-    va1313,
-    va1317,
+    va1320,
+    va1322,
+    va1326,
     va135,
-    va1351,
     va1360,
-    va1364,
     va1369,
+    va1373,
     va1378,
-    va1396,
-    va1397,
-    va1413,
-    va1441,
-    va1445,
-    va1453,
-    va1458,
+    va1387,
+    va1405,
+    va1406,
+    va1422,
+    va1450,
+    va1454,
     va1462,
-    va1469,
-    va1488,
-    va1496,
-    va1548,
-    va1550,
-    va1560,
-    va1563,
-    va1570,
+    va1467,
+    va1471,
+    va1478,
+    va1497,
+    va1505,
+    va1557,
+    va1559,
+    va1569,
+    va1572,
+    va1579,
     va159,
-    va1595,
-    va1634,
-    va1642,
-    va1653,
-    va1670,
-    va1691,
+    va1604,
+    va1643,
+    va1651,
+    va1662,
+    va1679,
     va1700,
-    va1717,
-    va1729,
+    va1709,
+    va1726,
     va173,
-    va1733,
-    va1755,
+    va1738,
+    va1742,
     va176,
-    va1760,
-    va1767,
-    va1773,
-    va1774,
-    va1786,
+    va1764,
+    va1769,
+    va1776,
+    va1782,
+    va1783,
     va179,
+    va1795,
     va180,
-    va1805,
-    va1818,
-    va1821,
-    va1834,
-    va1837,
-    va1839,
+    va1814,
+    va1827,
+    va1830,
+    va1843,
+    va1846,
+    va1848,
     va185,
-    va1856,
-    va1866,
-    va1876,
-    va1881,
-    va1906,
-    va1924,
-    va1931,
-    va1939,
-    va1979,
-    va2000,
-    va2001,
-    va2004,
+    va1865,
+    va1875,
+    va1885,
+    va1890,
+    va1915,
+    va1933,
+    va1940,
+    va1948,
+    va1988,
+    va2009,
     va2010,
-    va2014,
-    va2031,
-    va2035,
-    va2048,
-    va2063,
-    va2064,
-    va2066,
-    va2088,
-    va2094,
-    va2102,
-    va2128,
-    va2155,
-    va2165,
-    va2173,
-    va2179,
-    va2190,
-    va2194,
-    va2216,
-    va2218,
-    va2219,
+    va2013,
+    va2019,
+    va2023,
+    va2040,
+    va2044,
+    va2057,
+    va2072,
+    va2073,
+    va2075,
+    va2097,
+    va2103,
+    va2111,
+    va2137,
+    va2164,
+    va2174,
+    va2182,
+    va2188,
+    va2199,
+    va2203,
     va222,
-    va2222,
+    va2225,
+    va2227,
+    va2228,
     va223,
-    va2246,
-    va2247,
+    va2231,
+    va2255,
+    va2256,
     va226,
-    va2266,
-    va2284,
-    va2285,
-    va2286,
+    va2275,
     va229,
+    va2293,
+    va2294,
+    va2295,
     va232,
-    va2332,
-    va2338,
-    va2356,
+    va2341,
+    va2347,
     va236,
     va2365,
     va2374,
-    va2384,
-    va2387,
-    va2392,
-    va2394,
-    va2415,
-    va2423,
+    va2383,
+    va2393,
+    va2396,
+    va2401,
+    va2403,
+    va2424,
+    va2432,
     va248,
     va257,
     va265,
@@ -16352,7 +16456,7 @@ WITH values_0_1 AS (
     ) AS se1135,
     SUM(
       (
-        CASE WHEN stock_row = 1 THEN va1223 / CAST(0.2 AS DOUBLE) ELSE va1223 END * EXP((
+        CASE WHEN stock_row = 1 THEN va1230 / CAST(0.2 AS DOUBLE) ELSE va1230 END * EXP((
           (
             stock_row - 1
           ) % 1100
@@ -16362,35 +16466,35 @@ WITH values_0_1 AS (
       PARTITION BY stock_number, va265
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se1224,
+    ) AS se1231,
     MAX(
       (
-        CASE WHEN va1259 IS DISTINCT FROM se1260 OR stock_row = 1 THEN stock_row END
+        CASE WHEN va1266 IS DISTINCT FROM se1267 OR stock_row = 1 THEN stock_row END
       )
-    ) OVER rows_before AS se1261,
-    CORR(close, se1314) OVER rows_15 AS se1315,
-    LAG(va1317, 1) OVER rows_row AS se1318,
+    ) OVER rows_before AS se1268,
+    CORR(close, se1323) OVER rows_15 AS se1324,
+    LAG(va1326, 1) OVER rows_row AS se1327,
     LAST_VALUE(
       (
         CASE WHEN (
           (
             stock_row - 1
           ) % 1100
-        ) = 1099 THEN va1360 END
+        ) = 1099 THEN va1369 END
       )
-     IGNORE NULLS) OVER rows_earlier AS se1361,
+     IGNORE NULLS) OVER rows_earlier AS se1370,
     LAST_VALUE(
       (
         CASE WHEN (
           (
             stock_row - 1
           ) % 1100
-        ) = 1099 THEN va1364 END
+        ) = 1099 THEN va1373 END
       )
-     IGNORE NULLS) OVER rows_earlier AS se1365,
+     IGNORE NULLS) OVER rows_earlier AS se1374,
     SUM(
       (
-        CASE WHEN stock_row = 1 THEN va1445 / CAST(0.2 AS DOUBLE) ELSE va1445 END * EXP((
+        CASE WHEN stock_row = 1 THEN va1454 / CAST(0.2 AS DOUBLE) ELSE va1454 END * EXP((
           (
             stock_row - 1
           ) % 1100
@@ -16400,130 +16504,130 @@ WITH values_0_1 AS (
       PARTITION BY stock_number, va265
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se1446,
+    ) AS se1455,
     LAST_VALUE((
       CASE WHEN (
         (
-          se1455 - 1
+          se1464 - 1
         ) % 1100
-      ) = 1099 THEN va1458 END
-    ) IGNORE NULLS) OVER rows_earlier AS se1459,
+      ) = 1099 THEN va1467 END
+    ) IGNORE NULLS) OVER rows_earlier AS se1468,
     LAST_VALUE((
       CASE WHEN (
         (
-          se1455 - 1
+          se1464 - 1
         ) % 57
-      ) = 56 THEN va1462 END
-    ) IGNORE NULLS) OVER rows_earlier AS se1463,
-    CORR(va1566, vwap) OVER rows_5 AS se1567,
-    REGR_COUNT(va1566, vwap) OVER rows_5 AS se1568,
-    LAG(va1570, 1) OVER rows_row AS se1571,
-    LAG(va1570, 2) OVER rows_row AS se1572,
-    LAG(va1570, 3) OVER rows_row AS se1573,
-    LAG(va1570, 4) OVER rows_row AS se1574,
+      ) = 56 THEN va1471 END
+    ) IGNORE NULLS) OVER rows_earlier AS se1472,
+    CORR(va1575, vwap) OVER rows_5 AS se1576,
+    REGR_COUNT(va1575, vwap) OVER rows_5 AS se1577,
+    LAG(va1579, 1) OVER rows_row AS se1580,
+    LAG(va1579, 2) OVER rows_row AS se1581,
+    LAG(va1579, 3) OVER rows_row AS se1582,
+    LAG(va1579, 4) OVER rows_row AS se1583,
     MAX(
       (
-        CASE WHEN va1596 IS DISTINCT FROM se1597 OR stock_row = 1 THEN stock_row END
+        CASE WHEN va1605 IS DISTINCT FROM se1606 OR stock_row = 1 THEN stock_row END
       )
-    ) OVER rows_before AS se1598,
+    ) OVER rows_before AS se1607,
     MAX(
       (
-        CASE WHEN va1386 IS DISTINCT FROM se1387 OR stock_row = 1 THEN stock_row END
+        CASE WHEN va1395 IS DISTINCT FROM se1396 OR stock_row = 1 THEN stock_row END
       )
-    ) OVER rows_before AS se1599,
-    CORR(va1645, va1649) OVER rows_18 AS se1650,
-    REGR_COUNT(va1645, va1649) OVER rows_18 AS se1651,
-    LAG(va1653, 1) OVER rows_row AS se1654,
+    ) OVER rows_before AS se1608,
+    CORR(va1654, va1658) OVER rows_18 AS se1659,
+    REGR_COUNT(va1654, va1658) OVER rows_18 AS se1660,
+    LAG(va1662, 1) OVER rows_row AS se1663,
     MAX(
       (
-        CASE WHEN va1656 IS DISTINCT FROM se1657 OR stock_row = 1 THEN stock_row END
+        CASE WHEN va1665 IS DISTINCT FROM se1666 OR stock_row = 1 THEN stock_row END
       )
-    ) OVER rows_before AS se1658,
+    ) OVER rows_before AS se1667,
     LAST_VALUE((
       CASE WHEN (
         (
-          se1667 - 1
+          se1676 - 1
         ) % 1100
-      ) = 1099 THEN va1670 END
-    ) IGNORE NULLS) OVER rows_earlier AS se1671,
-    CORR(se1687, se1688) OVER rows_9 AS se1689,
-    LAG(va1700, 1) OVER rows_row AS se1701,
-    LAG(va1700, 2) OVER rows_row AS se1702,
-    LAG(va1700, 3) OVER rows_row AS se1703,
-    LAG(va1700, 4) OVER rows_row AS se1704,
-    LAG(va1700, 5) OVER rows_row AS se1705,
-    LAG(va1700, 6) OVER rows_row AS se1706,
-    LAG(va1700, 7) OVER rows_row AS se1707,
-    LAG(va1700, 8) OVER rows_row AS se1708,
+      ) = 1099 THEN va1679 END
+    ) IGNORE NULLS) OVER rows_earlier AS se1680,
+    CORR(se1696, se1697) OVER rows_9 AS se1698,
+    LAG(va1709, 1) OVER rows_row AS se1710,
+    LAG(va1709, 2) OVER rows_row AS se1711,
+    LAG(va1709, 3) OVER rows_row AS se1712,
+    LAG(va1709, 4) OVER rows_row AS se1713,
+    LAG(va1709, 5) OVER rows_row AS se1714,
+    LAG(va1709, 6) OVER rows_row AS se1715,
+    LAG(va1709, 7) OVER rows_row AS se1716,
+    LAG(va1709, 8) OVER rows_row AS se1717,
     MAX((
       CASE WHEN va865 IS DISTINCT FROM se866 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se1734,
-    LAG(va1786, 1) OVER rows_row AS se1787,
-    LAG(va1786, 2) OVER rows_row AS se1788,
-    LAG(va1786, 3) OVER rows_row AS se1789,
-    LAG(va1786, 4) OVER rows_row AS se1790,
-    LAG(va1786, 5) OVER rows_row AS se1791,
-    LAG(va1786, 6) OVER rows_row AS se1792,
-    LAG(va1786, 7) OVER rows_row AS se1793,
-    LAG(va1786, 8) OVER rows_row AS se1794,
-    LAG(va1786, 9) OVER rows_row AS se1795,
-    LAG(va1805, 1) OVER rows_row AS se1806,
-    LAG(va1805, 2) OVER rows_row AS se1807,
+    )) OVER rows_before AS se1743,
+    LAG(va1795, 1) OVER rows_row AS se1796,
+    LAG(va1795, 2) OVER rows_row AS se1797,
+    LAG(va1795, 3) OVER rows_row AS se1798,
+    LAG(va1795, 4) OVER rows_row AS se1799,
+    LAG(va1795, 5) OVER rows_row AS se1800,
+    LAG(va1795, 6) OVER rows_row AS se1801,
+    LAG(va1795, 7) OVER rows_row AS se1802,
+    LAG(va1795, 8) OVER rows_row AS se1803,
+    LAG(va1795, 9) OVER rows_row AS se1804,
+    LAG(va1814, 1) OVER rows_row AS se1815,
+    LAG(va1814, 2) OVER rows_row AS se1816,
     MAX(
       (
-        CASE WHEN va1822 IS DISTINCT FROM se1823 OR stock_row = 1 THEN stock_row END
+        CASE WHEN va1831 IS DISTINCT FROM se1832 OR stock_row = 1 THEN stock_row END
       )
-    ) OVER rows_before AS se1824,
-    COUNT(se1840) OVER rows_before AS se1841,
-    CORR(va1870, va1873) OVER rows_5 AS se1874,
-    LAG(va1881, 1) OVER rows_row AS se1882,
-    LAG(va1881, 2) OVER rows_row AS se1883,
-    LAG(va1881, 3) OVER rows_row AS se1884,
-    LAG(va1881, 4) OVER rows_row AS se1885,
-    CORR(va1925, va1928) OVER rows_8 AS se1929,
-    LAG(va1939, 1) OVER rows_row AS se1940,
-    LAG(va1939, 2) OVER rows_row AS se1941,
-    LAG(va1939, 3) OVER rows_row AS se1942,
-    LAG(va1939, 4) OVER rows_row AS se1943,
-    LAG(va1939, 5) OVER rows_row AS se1944,
-    LAG(va1939, 6) OVER rows_row AS se1945,
-    LAG(va1939, 7) OVER rows_row AS se1946,
+    ) OVER rows_before AS se1833,
+    COUNT(se1849) OVER rows_before AS se1850,
+    CORR(va1879, va1882) OVER rows_5 AS se1883,
+    LAG(va1890, 1) OVER rows_row AS se1891,
+    LAG(va1890, 2) OVER rows_row AS se1892,
+    LAG(va1890, 3) OVER rows_row AS se1893,
+    LAG(va1890, 4) OVER rows_row AS se1894,
+    CORR(va1934, va1937) OVER rows_8 AS se1938,
+    LAG(va1948, 1) OVER rows_row AS se1949,
+    LAG(va1948, 2) OVER rows_row AS se1950,
+    LAG(va1948, 3) OVER rows_row AS se1951,
+    LAG(va1948, 4) OVER rows_row AS se1952,
+    LAG(va1948, 5) OVER rows_row AS se1953,
+    LAG(va1948, 6) OVER rows_row AS se1954,
+    LAG(va1948, 7) OVER rows_row AS se1955,
     SUM(
       (
         CASE
-          WHEN se2015 = 1
-          THEN va2001 / CAST(0.03278688524590164 AS DOUBLE)
-          ELSE va2001
+          WHEN se2024 = 1
+          THEN va2010 / CAST(0.03278688524590164 AS DOUBLE)
+          ELSE va2010
         END * EXP((
           (
-            se2015 - 1
+            se2024 - 1
           ) % 1175
         ) * CAST(0.0333364202675918 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY stock_number, va2016
+      PARTITION BY stock_number, va2025
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se2017,
-    CORR(open, se2032) OVER rows_6 AS se2033,
-    LAG(va2035, 1) OVER rows_row AS se2036,
-    LAG(va2035, 2) OVER rows_row AS se2037,
-    LAG(va2035, 3) OVER rows_row AS se2038,
-    LAG(va2035, 4) OVER rows_row AS se2039,
-    LAG(va2035, 5) OVER rows_row AS se2040,
+    ) AS se2026,
+    CORR(open, se2041) OVER rows_6 AS se2042,
+    LAG(va2044, 1) OVER rows_row AS se2045,
+    LAG(va2044, 2) OVER rows_row AS se2046,
+    LAG(va2044, 3) OVER rows_row AS se2047,
+    LAG(va2044, 4) OVER rows_row AS se2048,
+    LAG(va2044, 5) OVER rows_row AS se2049,
     LAST_VALUE(
       (
         CASE WHEN (
           (
             stock_row - 1
           ) % 1100
-        ) = 1099 THEN va2066 END
+        ) = 1099 THEN va2075 END
       )
-     IGNORE NULLS) OVER rows_earlier AS se2067,
-    COUNT(se2070) OVER rows_before AS se2071,
+     IGNORE NULLS) OVER rows_earlier AS se2076,
+    COUNT(se2079) OVER rows_before AS se2080,
     SUM(
       (
-        CASE WHEN stock_row = 1 THEN va2102 / CAST(0.2 AS DOUBLE) ELSE va2102 END * EXP((
+        CASE WHEN stock_row = 1 THEN va2111 / CAST(0.2 AS DOUBLE) ELSE va2111 END * EXP((
           (
             stock_row - 1
           ) % 1100
@@ -16533,31 +16637,31 @@ WITH values_0_1 AS (
       PARTITION BY stock_number, va265
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se2103,
-    MIN(va2141) OVER rows_2 AS se2142,
-    COUNT(va2141) OVER rows_2 AS se2143,
-    COUNT(va2194) OVER rows_before AS se2195,
-    MAX(se2202) OVER rows_48 AS se2203,
-    MIN(se2202) OVER rows_48 AS se2204,
-    SUM(va2209) OVER rows_20 AS se2210,
-    COUNT(va2209) OVER rows_20 AS se2211,
+    ) AS se2112,
+    MIN(va2150) OVER rows_2 AS se2151,
+    COUNT(va2150) OVER rows_2 AS se2152,
+    COUNT(va2203) OVER rows_before AS se2204,
+    MAX(se2211) OVER rows_48 AS se2212,
+    MIN(se2211) OVER rows_48 AS se2213,
+    SUM(va2218) OVER rows_20 AS se2219,
+    COUNT(va2218) OVER rows_20 AS se2220,
     LAST_VALUE(
       (
         CASE WHEN (
           (
             stock_row - 1
           ) % 1100
-        ) = 1099 THEN va2222 END
+        ) = 1099 THEN va2231 END
       )
-     IGNORE NULLS) OVER rows_earlier AS se2223,
-    AVG(va2257) OVER rows_6 AS se2258,
-    COUNT(va2257) OVER rows_6 AS se2259,
+     IGNORE NULLS) OVER rows_earlier AS se2232,
+    AVG(va2266) OVER rows_6 AS se2267,
+    COUNT(va2266) OVER rows_6 AS se2268,
     SUM(
       (
         CASE
           WHEN stock_row = 1
-          THEN va1219 / CAST(0.15384615384615385 AS DOUBLE)
-          ELSE va1219
+          THEN va1226 / CAST(0.15384615384615385 AS DOUBLE)
+          ELSE va1226
         END * EXP((
           (
             stock_row - 1
@@ -16568,16 +16672,16 @@ WITH values_0_1 AS (
       PARTITION BY stock_number, va265
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se2261,
-    SUM(va2342) OVER rows_20 AS se2343,
-    COUNT(va2342) OVER rows_20 AS se2344,
-    MAX(se2357) OVER rows_24 AS se2358,
-    MIN(se2357) OVER rows_24 AS se2359,
+    ) AS se2270,
+    SUM(va2351) OVER rows_20 AS se2352,
+    COUNT(va2351) OVER rows_20 AS se2353,
+    MAX(se2366) OVER rows_24 AS se2367,
+    MIN(se2366) OVER rows_24 AS se2368,
     MAX(
       (
-        CASE WHEN va2366 IS DISTINCT FROM se2367 OR stock_row = 1 THEN stock_row END
+        CASE WHEN va2375 IS DISTINCT FROM se2376 OR stock_row = 1 THEN stock_row END
       )
-    ) OVER rows_before AS se2368
+    ) OVER rows_before AS se2377
   FROM values_4_4
   WINDOW rows_2 AS (
     PARTITION BY stock_number
@@ -16676,26 +16780,18 @@ WITH values_0_1 AS (
     se1058,
     se1059,
     se1060,
-    se1318,
-    se1352,
-    se1353,
-    se1354,
+    se1327,
     se136,
-    se1432,
-    se1571,
-    se1572,
-    se1573,
-    se1574,
-    se1654,
-    se1658,
-    se1692,
-    se1693,
-    se1694,
-    se1695,
-    se1696,
-    se1697,
-    se1698,
-    se1699,
+    se1361,
+    se1362,
+    se1363,
+    se1441,
+    se1580,
+    se1581,
+    se1582,
+    se1583,
+    se1663,
+    se1667,
     se1701,
     se1702,
     se1703,
@@ -16704,60 +16800,68 @@ WITH values_0_1 AS (
     se1706,
     se1707,
     se1708,
-    se1718,
-    se1719,
-    se1720,
-    se1756,
-    se1757,
-    se1758,
-    se1840,
-    se1841,
-    se1867,
-    se1868,
-    se1869,
+    se1710,
+    se1711,
+    se1712,
+    se1713,
+    se1714,
+    se1715,
+    se1716,
+    se1717,
+    se1727,
+    se1728,
+    se1729,
+    se1765,
+    se1766,
+    se1767,
+    se1849,
+    se1850,
+    se1876,
     se1877,
     se1878,
-    se1879,
-    se1880,
-    se1882,
-    se1883,
-    se1884,
-    se1885,
-    se1932,
-    se1933,
-    se1934,
-    se1935,
-    se1936,
-    se1937,
-    se1938,
-    se1940,
+    se1886,
+    se1887,
+    se1888,
+    se1889,
+    se1891,
+    se1892,
+    se1893,
+    se1894,
     se1941,
     se1942,
     se1943,
     se1944,
     se1945,
     se1946,
-    se2015,
-    se2036,
-    se2037,
-    se2038,
-    se2039,
-    se2040,
+    se1947,
+    se1949,
+    se1950,
+    se1951,
+    se1952,
+    se1953,
+    se1954,
+    se1955,
+    se2024,
+    se2045,
+    se2046,
+    se2047,
+    se2048,
     se2049,
-    se2050,
-    se2051,
-    se2070,
-    se2071,
-    se2156,
-    se2157,
-    se2158,
-    se2159,
-    se2195,
-    se2223,
+    se2058,
+    se2059,
+    se2060,
+    se2079,
+    se2080,
+    se2165,
+    se2166,
+    se2167,
+    se2168,
+    se2204,
+    se2232,
     se237,
-    se2375,
-    se2376,
-    se2377,
+    se2384,
+    se2385,
+    se2386,
     se245,
     se249,
     se258,
@@ -16821,119 +16925,119 @@ WITH values_0_1 AS (
     va1121,
     va1130,
     va1134,
-    va1158,
-    va1160,
-    va1174,
-    va1180,
+    va1165,
+    va1167,
+    va1181,
+    va1187,
     va121,
-    va1213,
-    va1215,
-    va1219,
-    va1223,
-    va1228,
-    va1245,
-    va1256,
-    va1274,
-    va1276,
-    va1279,
-    va1287,
-    va1296,
+    va1220,
+    va1222,
+    va1226,
+    va1230,
+    va1235,
+    va1252,
+    va1263,
+    va1281,
+    va1283,
+    va1286,
+    va1294,
+    va1303,
     va131,
-    va1311,
-    va1313,
-    va1317,
-    va1351,
-    va1369,
+    va1320,
+    va1322,
+    va1326,
+    va1360,
     va1378,
-    va1396,
-    va1397,
-    va1413,
-    va1441,
-    va1445,
-    va1453,
-    va1469,
-    va1488,
-    va1496,
-    va1548,
-    va1550,
-    va1560,
-    va1563,
-    va1570,
+    va1387,
+    va1405,
+    va1406,
+    va1422,
+    va1450,
+    va1454,
+    va1462,
+    va1478,
+    va1497,
+    va1505,
+    va1557,
+    va1559,
+    va1569,
+    va1572,
+    va1579,
     va159,
-    va1634,
-    va1642,
-    va1653,
-    va1691,
+    va1643,
+    va1651,
+    va1662,
     va1700,
-    va1717,
-    va1729,
+    va1709,
+    va1726,
     va173,
-    va1755,
+    va1738,
     va176,
-    va1760,
-    va1767,
-    va1773,
-    va1774,
+    va1764,
+    va1769,
+    va1776,
+    va1782,
+    va1783,
     va179,
     va180,
-    va1818,
-    va1834,
-    va1837,
-    va1839,
+    va1827,
+    va1843,
+    va1846,
+    va1848,
     va185,
-    va1856,
-    va1866,
-    va1876,
-    va1881,
-    va1906,
-    va1924,
-    va1931,
-    va1939,
-    va1979,
-    va2000,
-    va2001,
-    va2004,
+    va1865,
+    va1875,
+    va1885,
+    va1890,
+    va1915,
+    va1933,
+    va1940,
+    va1948,
+    va1988,
+    va2009,
     va2010,
-    va2014,
-    va2031,
-    va2035,
-    va2048,
-    va2063,
-    va2064,
-    va2088,
-    va2102,
-    va2128,
-    va2155,
-    va2165,
-    va2173,
-    va2179,
-    va2190,
-    va2194,
-    va2218,
-    va2219,
+    va2013,
+    va2019,
+    va2023,
+    va2040,
+    va2044,
+    va2057,
+    va2072,
+    va2073,
+    va2097,
+    va2111,
+    va2137,
+    va2164,
+    va2174,
+    va2182,
+    va2188,
+    va2199,
+    va2203,
     va222,
-    va2222,
+    va2227,
+    va2228,
     va223,
-    va2246,
-    va2247,
+    va2231,
+    va2255,
+    va2256,
     va226,
-    va2266,
-    va2284,
-    va2285,
-    va2286,
+    va2275,
     va229,
+    va2293,
+    va2294,
+    va2295,
     va232,
-    va2332,
-    va2338,
-    va2356,
+    va2341,
+    va2347,
     va236,
-    va2374,
-    va2384,
-    va2387,
-    va2392,
-    va2394,
-    va2415,
-    va2423,
+    va2365,
+    va2383,
+    va2393,
+    va2396,
+    va2401,
+    va2403,
+    va2424,
+    va2432,
     va248,
     va257,
     va265,
@@ -17309,37 +17413,37 @@ WITH values_0_1 AS (
     ) AS va1136,
     (
       CASE
-        WHEN NOT va1223 IS NULL
-        THEN CAST(0.2 AS DOUBLE) * se1224 * EXP((
+        WHEN NOT va1230 IS NULL
+        THEN CAST(0.2 AS DOUBLE) * se1231 * EXP((
           (
             stock_row - 1
           ) % 1100
         ) * -CAST(0.22314355131420976 AS DOUBLE))
       END
-    ) AS va1225,
+    ) AS va1232,
     ABS(
       (
         CASE
           WHEN (
             se245 > stock_row - 12
           ) AND (
-            se1261 > stock_row - 12
+            se1268 > stock_row - 12
           )
-          THEN CASE WHEN ISFINITE(va1258) THEN ROUND(va1258, 12) END
+          THEN CASE WHEN ISFINITE(va1265) THEN ROUND(va1265, 12) END
           ELSE NULL
         END
       )
-    ) AS va1262,
+    ) AS va1269,
     (
-      CASE WHEN stock_row > 79 THEN se1315 END
-    ) AS va1316,
+      CASE WHEN stock_row > 79 THEN se1324 END
+    ) AS va1325,
     (
       (
         CASE
           WHEN stock_row > 1
           THEN (
             (
-              va1360 + COALESCE(se1361, 0) * EXP(
+              va1369 + COALESCE(se1370, 0) * EXP(
                 (
                   (
                     (
@@ -17350,7 +17454,7 @@ WITH values_0_1 AS (
               )
             ) / NULLIF(
               (
-                va1364 + COALESCE(se1365, 0) * EXP(
+                va1373 + COALESCE(se1374, 0) * EXP(
                   (
                     (
                       (
@@ -17365,128 +17469,128 @@ WITH values_0_1 AS (
           )
         END
       ) * 100
-    ) AS va1366,
+    ) AS va1375,
     (
       CASE
-        WHEN NOT va1445 IS NULL
-        THEN CAST(0.2 AS DOUBLE) * se1446 * EXP((
+        WHEN NOT va1454 IS NULL
+        THEN CAST(0.2 AS DOUBLE) * se1455 * EXP((
           (
             stock_row - 1
           ) % 1100
         ) * -CAST(0.22314355131420976 AS DOUBLE))
       END
-    ) AS va1447,
+    ) AS va1456,
     (
       (
-        va1458 + COALESCE(se1459, 0) * EXP(
+        va1467 + COALESCE(se1468, 0) * EXP(
           (
             (
               (
-                se1455 - 1
+                se1464 - 1
               ) % 1100
             ) + 1
           ) * -CAST(0.20067069546215116 AS DOUBLE)
         )
       ) - (
-        va1462 + COALESCE(se1463, 0) * EXP(
+        va1471 + COALESCE(se1472, 0) * EXP(
           (
             (
               (
-                se1455 - 1
+                se1464 - 1
               ) % 57
             ) + 1
           ) * -CAST(0.6931471805599453 AS DOUBLE)
         )
       )
-    ) AS va1464,
+    ) AS va1473,
     (
-      CASE WHEN se1568 = 5 THEN se1567 END
-    ) AS va1569,
+      CASE WHEN se1577 = 5 THEN se1576 END
+    ) AS va1578,
     (
       CASE
         WHEN (
-          se1598 > stock_row - 20
+          se1607 > stock_row - 20
         ) AND (
-          se1599 > stock_row - 20
+          se1608 > stock_row - 20
         )
-        THEN CASE WHEN ISFINITE(va1595) THEN ROUND(va1595, 12) END
+        THEN CASE WHEN ISFINITE(va1604) THEN ROUND(va1604, 12) END
         ELSE NULL
       END
-    ) AS va1600,
+    ) AS va1609,
     (
-      CASE WHEN se1651 = 18 THEN se1650 END
-    ) AS va1652,
+      CASE WHEN se1660 = 18 THEN se1659 END
+    ) AS va1661,
     (
-      va1670 + COALESCE(se1671, 0) * EXP(
+      va1679 + COALESCE(se1680, 0) * EXP(
         (
           (
             (
-              se1667 - 1
+              se1676 - 1
             ) % 1100
           ) + 1
         ) * -CAST(0.1670540846631662 AS DOUBLE)
       )
-    ) AS va1672,
+    ) AS va1681,
     (
-      CASE WHEN stock_row > 86 THEN se1689 END
-    ) AS va1690,
+      CASE WHEN stock_row > 86 THEN se1698 END
+    ) AS va1699,
     (
       CASE
         WHEN (
-          se1734 > stock_row - 16
+          se1743 > stock_row - 16
         ) AND (
           se305 > stock_row - 16
         )
-        THEN CASE WHEN ISFINITE(va1733) THEN ROUND(va1733, 12) END
+        THEN CASE WHEN ISFINITE(va1742) THEN ROUND(va1742, 12) END
         ELSE NULL
       END
-    ) AS va1735,
+    ) AS va1744,
     (
-      10 * va1786 + 9 * se1787 + 8 * se1788 + 7 * se1789 + 6 * se1790 + 5 * se1791 + 4 * se1792 + 3 * se1793 + 2 * se1794 + 1 * se1795
-    ) / 55 AS va1796,
+      10 * va1795 + 9 * se1796 + 8 * se1797 + 7 * se1798 + 6 * se1799 + 5 * se1800 + 4 * se1801 + 3 * se1802 + 2 * se1803 + 1 * se1804
+    ) / 55 AS va1805,
     (
-      3 * va1805 + 2 * se1806 + 1 * se1807
-    ) / 6 AS va1808,
+      3 * va1814 + 2 * se1815 + 1 * se1816
+    ) / 6 AS va1817,
     (
       CASE
         WHEN (
           se245 > stock_row - 17
         ) AND (
-          se1824 > stock_row - 17
+          se1833 > stock_row - 17
         )
-        THEN CASE WHEN ISFINITE(va1821) THEN ROUND(va1821, 12) END
+        THEN CASE WHEN ISFINITE(va1830) THEN ROUND(va1830, 12) END
         ELSE NULL
       END
-    ) AS va1825,
+    ) AS va1834,
     (
       (
-        se1841 - 1
+        se1850 - 1
       ) // 1100
-    ) AS va1842,
+    ) AS va1851,
     (
-      CASE WHEN stock_row > 79 THEN se1874 END
-    ) AS va1875,
+      CASE WHEN stock_row > 79 THEN se1883 END
+    ) AS va1884,
     (
-      CASE WHEN stock_row > 85 THEN se1929 END
-    ) AS va1930,
+      CASE WHEN stock_row > 85 THEN se1938 END
+    ) AS va1939,
     (
       CASE
-        WHEN NOT va2001 IS NULL
-        THEN CAST(0.03278688524590164 AS DOUBLE) * se2017 * EXP((
+        WHEN NOT va2010 IS NULL
+        THEN CAST(0.03278688524590164 AS DOUBLE) * se2026 * EXP((
           (
-            se2015 - 1
+            se2024 - 1
           ) % 1175
         ) * -CAST(0.0333364202675918 AS DOUBLE))
       END
-    ) AS va2018,
+    ) AS va2027,
     (
-      CASE WHEN stock_row > 72 THEN se2033 END
-    ) AS va2034,
+      CASE WHEN stock_row > 72 THEN se2042 END
+    ) AS va2043,
     (
       CASE
         WHEN stock_row > 20
         THEN (
-          va2066 + COALESCE(se2067, 0) * EXP(
+          va2075 + COALESCE(se2076, 0) * EXP(
             (
               (
                 (
@@ -17497,121 +17601,121 @@ WITH values_0_1 AS (
           )
         )
       END
-    ) AS va2068,
+    ) AS va2077,
     (
       (
-        se2071 - 1
+        se2080 - 1
       ) // 1100
-    ) AS va2072,
+    ) AS va2081,
     CAST((
       (
         (
           vwap - (
-            CASE WHEN se2090 = 16 THEN se2089 END
+            CASE WHEN se2099 = 16 THEN se2098 END
           )
         ) < (
           CASE
             WHEN (
-              se1261 > stock_row - 17
+              se1268 > stock_row - 17
             ) AND (
               se305 > stock_row - 17
             )
-            THEN CASE WHEN ISFINITE(va2094) THEN ROUND(va2094, 12) END
+            THEN CASE WHEN ISFINITE(va2103) THEN ROUND(va2103, 12) END
             ELSE NULL
           END
         )
       )
-    ) AS DOUBLE) AS va2095,
+    ) AS DOUBLE) AS va2104,
     (
       CASE
-        WHEN NOT va2102 IS NULL
-        THEN CAST(0.2 AS DOUBLE) * se2103 * EXP((
+        WHEN NOT va2111 IS NULL
+        THEN CAST(0.2 AS DOUBLE) * se2112 * EXP((
           (
             stock_row - 1
           ) % 1100
         ) * -CAST(0.22314355131420976 AS DOUBLE))
       END
-    ) AS va2104,
+    ) AS va2113,
     (
-      CASE WHEN se2143 = 2 THEN se2142 END
-    ) AS va2144,
+      CASE WHEN se2152 = 2 THEN se2151 END
+    ) AS va2153,
     (
       (
-        se2195 - 1
+        se2204 - 1
       ) // 1100
-    ) AS va2196,
+    ) AS va2205,
     (
       CASE
         WHEN stock_row > 141
         THEN (
           (
-            se2203 - se2204
+            se2212 - se2213
           ) / NULLIF((
             CASE WHEN (
               se245 > stock_row - 47
-            ) THEN se2205 ELSE 0 END
+            ) THEN se2214 ELSE 0 END
           ), 0)
         )
       END
-    ) AS va2206,
+    ) AS va2215,
     (
       (
         (
-          CASE WHEN se2211 = 20 THEN se2210 END
+          CASE WHEN se2220 = 20 THEN se2219 END
         ) * (
           -CAST(1656.381598545456 AS DOUBLE)
         )
       ) / NULLIF((
         (
-          CASE WHEN ISFINITE(va2216) THEN va2216 END
+          CASE WHEN ISFINITE(va2225) THEN va2225 END
         ) * 342
       ), 0)
-    ) AS va2217,
+    ) AS va2226,
     (
-      CASE WHEN se2259 = 6 THEN se2258 END
-    ) AS va2260,
+      CASE WHEN se2268 = 6 THEN se2267 END
+    ) AS va2269,
     (
       CASE
-        WHEN NOT va1219 IS NULL
-        THEN CAST(0.15384615384615385 AS DOUBLE) * se2261 * EXP((
+        WHEN NOT va1226 IS NULL
+        THEN CAST(0.15384615384615385 AS DOUBLE) * se2270 * EXP((
           (
             stock_row - 1
           ) % 1100
         ) * -CAST(0.1670540846631662 AS DOUBLE))
       END
-    ) AS va2262,
+    ) AS va2271,
     (
       (
-        CASE WHEN se2344 = 20 THEN se2343 END
+        CASE WHEN se2353 = 20 THEN se2352 END
       ) / NULLIF((
-        CASE WHEN se2347 = 20 THEN se2346 END
+        CASE WHEN se2356 = 20 THEN se2355 END
       ), 0)
-    ) AS va2348,
+    ) AS va2357,
     (
       CASE
         WHEN stock_row > 69
         THEN (
           (
-            se2358 - se2359
+            se2367 - se2368
           ) / NULLIF((
             CASE WHEN (
               se245 > stock_row - 23
-            ) THEN se2360 ELSE 0 END
+            ) THEN se2369 ELSE 0 END
           ), 0)
         )
       END
-    ) AS va2361,
+    ) AS va2370,
     (
       CASE
         WHEN (
           se245 > stock_row - 199
         ) AND (
-          se2368 > stock_row - 199
+          se2377 > stock_row - 199
         )
-        THEN CASE WHEN ISFINITE(va2365) THEN ROUND(va2365, 12) END
+        THEN CASE WHEN ISFINITE(va2374) THEN ROUND(va2374, 12) END
         ELSE NULL
       END
-    ) AS va2369
+    ) AS va2378
   FROM series_5
 ), values_5_2 AS (
   SELECT
@@ -17623,40 +17727,40 @@ WITH values_0_1 AS (
     se1034,
     se1035,
     se1036,
-    se1318,
-    se1352,
-    se1353,
-    se1354,
+    se1327,
     se136,
-    se1654,
-    se1658,
-    se1718,
-    se1719,
-    se1720,
-    se1756,
-    se1757,
-    se1758,
-    se1840,
-    se1841,
-    se1867,
-    se1868,
-    se1869,
-    se2015,
-    se2049,
-    se2050,
-    se2051,
-    se2070,
-    se2071,
-    se2156,
-    se2157,
-    se2158,
-    se2159,
-    se2195,
-    se2223,
+    se1361,
+    se1362,
+    se1363,
+    se1663,
+    se1667,
+    se1727,
+    se1728,
+    se1729,
+    se1765,
+    se1766,
+    se1767,
+    se1849,
+    se1850,
+    se1876,
+    se1877,
+    se1878,
+    se2024,
+    se2058,
+    se2059,
+    se2060,
+    se2079,
+    se2080,
+    se2165,
+    se2166,
+    se2167,
+    se2168,
+    se2204,
+    se2232,
     se237,
-    se2375,
-    se2376,
-    se2377,
+    se2384,
+    se2385,
+    se2386,
     se245,
     se249,
     se258,
@@ -17715,136 +17819,136 @@ WITH values_0_1 AS (
     va1130,
     va1134,
     va1136,
-    va1158,
-    va1160,
-    va1174,
-    va1180,
+    va1165,
+    va1167,
+    va1181,
+    va1187,
     va121,
-    va1213,
-    va1215,
-    va1219,
-    va1223,
-    va1225,
-    va1228,
-    va1245,
-    va1256,
-    va1262,
-    va1274,
-    va1276,
-    va1279,
-    va1287,
-    va1296,
+    va1220,
+    va1222,
+    va1226,
+    va1230,
+    va1232,
+    va1235,
+    va1252,
+    va1263,
+    va1269,
+    va1281,
+    va1283,
+    va1286,
+    va1294,
+    va1303,
     va131,
-    va1311,
-    va1313,
-    va1316,
-    va1317,
-    va1351,
-    va1366,
-    va1369,
+    va1320,
+    va1322,
+    va1325,
+    va1326,
+    va1360,
+    va1375,
     va1378,
+    va1387,
     va139,
-    va1396,
-    va1397,
-    va1413,
-    va1441,
-    va1445,
-    va1447,
-    va1453,
-    va1464,
-    va1469,
-    va1488,
-    va1496,
-    va1548,
-    va1550,
-    va1560,
-    va1563,
+    va1405,
+    va1406,
+    va1422,
+    va1450,
+    va1454,
+    va1456,
+    va1462,
+    va1473,
+    va1478,
+    va1497,
+    va1505,
+    va1557,
+    va1559,
+    va1569,
+    va1572,
     va159,
-    va1600,
-    va1634,
-    va1642,
-    va1652,
-    va1653,
-    va1672,
-    va1717,
-    va1729,
+    va1609,
+    va1643,
+    va1651,
+    va1661,
+    va1662,
+    va1681,
+    va1726,
     va173,
-    va1735,
-    va1755,
+    va1738,
+    va1744,
     va176,
-    va1760,
-    va1767,
-    va1773,
-    va1774,
+    va1764,
+    va1769,
+    va1776,
+    va1782,
+    va1783,
     va179,
     va180,
-    va1818,
-    va1834,
-    va1837,
-    va1839,
-    va1842,
-    va1856,
-    va1866,
-    va1906,
-    va1924,
-    va1979,
-    va2000,
-    va2001,
-    va2004,
+    va1827,
+    va1843,
+    va1846,
+    va1848,
+    va1851,
+    va1865,
+    va1875,
+    va1915,
+    va1933,
+    va1988,
+    va2009,
     va2010,
-    va2014,
-    va2018,
-    va2031,
-    va2048,
-    va2063,
-    va2064,
-    va2068,
+    va2013,
+    va2019,
+    va2023,
+    va2027,
+    va2040,
+    va2057,
     va2072,
-    va2088,
-    va2095,
-    va2102,
+    va2073,
+    va2077,
+    va2081,
+    va2097,
     va2104,
+    va2111,
+    va2113,
     va212,
-    va2128,
-    va2155,
-    va2165,
-    va2173,
-    va2179,
-    va2190,
-    va2194,
-    va2196,
-    va2206,
-    va2217,
-    va2218,
-    va2219,
+    va2137,
+    va2164,
+    va2174,
+    va2182,
+    va2188,
+    va2199,
+    va2203,
+    va2205,
+    va2215,
     va222,
-    va2222,
+    va2226,
+    va2227,
+    va2228,
     va223,
-    va2246,
-    va2247,
+    va2231,
+    va2255,
+    va2256,
     va226,
-    va2260,
-    va2262,
-    va2266,
-    va2284,
-    va2285,
-    va2286,
+    va2269,
+    va2271,
+    va2275,
     va229,
+    va2293,
+    va2294,
+    va2295,
     va232,
-    va2332,
-    va2338,
-    va2348,
-    va2356,
+    va2341,
+    va2347,
+    va2357,
     va236,
-    va2361,
-    va2374,
+    va2365,
+    va2370,
     va238,
-    va2384,
-    va2387,
-    va2392,
-    va2394,
-    va2415,
-    va2423,
+    va2383,
+    va2393,
+    va2396,
+    va2401,
+    va2403,
+    va2424,
+    va2432,
     va248,
     va250,
     va257,
@@ -17999,33 +18103,21 @@ WITH values_0_1 AS (
       CASE
         WHEN (
           NOT (
-            va1570 = se1571 AND va1570 = se1572 AND va1570 = se1573 AND va1570 = se1574
+            va1579 = se1580 AND va1579 = se1581 AND va1579 = se1582 AND va1579 = se1583
           )
         )
         AND (
           NOT (
-            va185 = se304 AND va185 = se1021 AND va185 = se1022 AND va185 = se1432
+            va185 = se304 AND va185 = se1021 AND va185 = se1022 AND va185 = se1441
           )
         )
-        THEN CASE WHEN ISFINITE(va1569) THEN ROUND(va1569, 12) END
+        THEN CASE WHEN ISFINITE(va1578) THEN ROUND(va1578, 12) END
         ELSE NULL
       END
-    ) AS va1575,
+    ) AS va1584,
     (
       CASE
         WHEN (
-          NOT (
-            va1691 = se1692
-            AND va1691 = se1693
-            AND va1691 = se1694
-            AND va1691 = se1695
-            AND va1691 = se1696
-            AND va1691 = se1697
-            AND va1691 = se1698
-            AND va1691 = se1699
-          )
-        )
-        AND (
           NOT (
             va1700 = se1701
             AND va1700 = se1702
@@ -18037,70 +18129,82 @@ WITH values_0_1 AS (
             AND va1700 = se1708
           )
         )
-        THEN CASE WHEN ISFINITE(va1690) THEN ROUND(va1690, 12) END
+        AND (
+          NOT (
+            va1709 = se1710
+            AND va1709 = se1711
+            AND va1709 = se1712
+            AND va1709 = se1713
+            AND va1709 = se1714
+            AND va1709 = se1715
+            AND va1709 = se1716
+            AND va1709 = se1717
+          )
+        )
+        THEN CASE WHEN ISFINITE(va1699) THEN ROUND(va1699, 12) END
         ELSE NULL
       END
-    ) AS va1709,
-    va1735 * stock_row AS va1736,
+    ) AS va1718,
+    va1744 * stock_row AS va1745,
     (
-      va1796 * 8193 - (
-        va1796 * 8193 - va1796
+      va1805 * 8193 - (
+        va1805 * 8193 - va1805
       )
-    ) AS va1797,
+    ) AS va1806,
     (
-      va1808 * 8193 - (
-        va1808 * 8193 - va1808
+      va1817 * 8193 - (
+        va1817 * 8193 - va1817
       )
-    ) AS va1809,
+    ) AS va1818,
     (
-      va1825 * 8193 - (
-        va1825 * 8193 - va1825
+      va1834 * 8193 - (
+        va1834 * 8193 - va1834
       )
-    ) AS va1826,
+    ) AS va1835,
     (
       CASE
         WHEN (
           NOT (
-            va1876 = se1877 AND va1876 = se1878 AND va1876 = se1879 AND va1876 = se1880
+            va1885 = se1886 AND va1885 = se1887 AND va1885 = se1888 AND va1885 = se1889
           )
         )
         AND (
           NOT (
-            va1881 = se1882 AND va1881 = se1883 AND va1881 = se1884 AND va1881 = se1885
+            va1890 = se1891 AND va1890 = se1892 AND va1890 = se1893 AND va1890 = se1894
           )
         )
-        THEN CASE WHEN ISFINITE(va1875) THEN ROUND(va1875, 12) END
+        THEN CASE WHEN ISFINITE(va1884) THEN ROUND(va1884, 12) END
         ELSE NULL
       END
-    ) AS va1886,
+    ) AS va1895,
     (
       CASE
         WHEN (
           NOT (
-            va1931 = se1932
-            AND va1931 = se1933
-            AND va1931 = se1934
-            AND va1931 = se1935
-            AND va1931 = se1936
-            AND va1931 = se1937
-            AND va1931 = se1938
+            va1940 = se1941
+            AND va1940 = se1942
+            AND va1940 = se1943
+            AND va1940 = se1944
+            AND va1940 = se1945
+            AND va1940 = se1946
+            AND va1940 = se1947
           )
         )
         AND (
           NOT (
-            va1939 = se1940
-            AND va1939 = se1941
-            AND va1939 = se1942
-            AND va1939 = se1943
-            AND va1939 = se1944
-            AND va1939 = se1945
-            AND va1939 = se1946
+            va1948 = se1949
+            AND va1948 = se1950
+            AND va1948 = se1951
+            AND va1948 = se1952
+            AND va1948 = se1953
+            AND va1948 = se1954
+            AND va1948 = se1955
           )
         )
-        THEN CASE WHEN ISFINITE(va1930) THEN ROUND(va1930, 12) END
+        THEN CASE WHEN ISFINITE(va1939) THEN ROUND(va1939, 12) END
         ELSE NULL
       END
-    ) AS va1947,
+    ) AS va1956,
     (
       CASE
         WHEN (
@@ -18114,25 +18218,25 @@ WITH values_0_1 AS (
         )
         AND (
           NOT (
-            va2035 = se2036
-            AND va2035 = se2037
-            AND va2035 = se2038
-            AND va2035 = se2039
-            AND va2035 = se2040
+            va2044 = se2045
+            AND va2044 = se2046
+            AND va2044 = se2047
+            AND va2044 = se2048
+            AND va2044 = se2049
           )
         )
-        THEN CASE WHEN ISFINITE(va2034) THEN ROUND(va2034, 12) END
+        THEN CASE WHEN ISFINITE(va2043) THEN ROUND(va2043, 12) END
         ELSE NULL
       END
-    ) AS va2041,
+    ) AS va2050,
     (
-      CASE WHEN va2144 > 0 THEN LN(va2144) END
-    ) AS va2145,
+      CASE WHEN va2153 > 0 THEN LN(va2153) END
+    ) AS va2154,
     (
-      va2369 * 8193 - (
-        va2369 * 8193 - va2369
+      va2378 * 8193 - (
+        va2378 * 8193 - va2378
       )
-    ) AS va2370
+    ) AS va2379
   FROM values_5_1
 ), values_5_3 AS (
   SELECT
@@ -18144,40 +18248,40 @@ WITH values_0_1 AS (
     se1034,
     se1035,
     se1036,
-    se1318,
-    se1352,
-    se1353,
-    se1354,
+    se1327,
     se136,
-    se1654,
-    se1658,
-    se1718,
-    se1719,
-    se1720,
-    se1756,
-    se1757,
-    se1758,
-    se1840,
-    se1841,
-    se1867,
-    se1868,
-    se1869,
-    se2015,
-    se2049,
-    se2050,
-    se2051,
-    se2070,
-    se2071,
-    se2156,
-    se2157,
-    se2158,
-    se2159,
-    se2195,
-    se2223,
+    se1361,
+    se1362,
+    se1363,
+    se1663,
+    se1667,
+    se1727,
+    se1728,
+    se1729,
+    se1765,
+    se1766,
+    se1767,
+    se1849,
+    se1850,
+    se1876,
+    se1877,
+    se1878,
+    se2024,
+    se2058,
+    se2059,
+    se2060,
+    se2079,
+    se2080,
+    se2165,
+    se2166,
+    se2167,
+    se2168,
+    se2204,
+    se2232,
     se237,
-    se2375,
-    se2376,
-    se2377,
+    se2384,
+    se2385,
+    se2386,
     se245,
     se249,
     se258,
@@ -18239,144 +18343,144 @@ WITH values_0_1 AS (
     va1130,
     va1134,
     va1136,
-    va1158,
-    va1160,
-    va1174,
-    va1180,
+    va1165,
+    va1167,
+    va1181,
+    va1187,
     va121,
-    va1213,
-    va1215,
-    va1219,
-    va1223,
-    va1225,
-    va1228,
-    va1245,
-    va1256,
-    va1262,
-    va1274,
-    va1276,
-    va1279,
-    va1287,
-    va1296,
+    va1220,
+    va1222,
+    va1226,
+    va1230,
+    va1232,
+    va1235,
+    va1252,
+    va1263,
+    va1269,
+    va1281,
+    va1283,
+    va1286,
+    va1294,
+    va1303,
     va131,
-    va1311,
-    va1313,
-    va1316,
-    va1317,
-    va1351,
-    va1366,
-    va1369,
+    va1320,
+    va1322,
+    va1325,
+    va1326,
+    va1360,
+    va1375,
     va1378,
+    va1387,
     va139,
-    va1396,
-    va1397,
-    va1413,
-    va1441,
-    va1445,
-    va1447,
-    va1453,
-    va1464,
-    va1469,
-    va1488,
-    va1496,
+    va1405,
+    va1406,
+    va1422,
+    va1450,
+    va1454,
+    va1456,
+    va1462,
+    va1473,
+    va1478,
+    va1497,
+    va1505,
     va151,
-    va1548,
-    va1550,
-    va1560,
-    va1563,
-    va1575,
+    va1557,
+    va1559,
+    va1569,
+    va1572,
+    va1584,
     va159,
-    va1600,
-    va1634,
-    va1642,
-    va1652,
-    va1653,
-    va1672,
-    va1717,
-    va1729,
+    va1609,
+    va1643,
+    va1651,
+    va1661,
+    va1662,
+    va1681,
+    va1726,
     va173,
-    va1735,
-    va1736,
-    va1755,
+    va1738,
+    va1744,
+    va1745,
     va176,
-    va1760,
-    va1767,
-    va1773,
-    va1774,
+    va1764,
+    va1769,
+    va1776,
+    va1782,
+    va1783,
     va179,
-    va1797,
     va180,
-    va1809,
+    va1806,
     va1818,
-    va1826,
-    va1834,
-    va1837,
-    va1839,
-    va1842,
-    va1856,
-    va1866,
-    va1906,
-    va1924,
-    va1947,
-    va1979,
-    va2000,
-    va2001,
-    va2004,
+    va1827,
+    va1835,
+    va1843,
+    va1846,
+    va1848,
+    va1851,
+    va1865,
+    va1875,
+    va1915,
+    va1933,
+    va1956,
+    va1988,
+    va2009,
     va2010,
-    va2014,
-    va2018,
-    va2031,
-    va2048,
-    va2063,
-    va2064,
-    va2068,
+    va2013,
+    va2019,
+    va2023,
+    va2027,
+    va2040,
+    va2057,
     va2072,
-    va2088,
-    va2095,
-    va2102,
+    va2073,
+    va2077,
+    va2081,
+    va2097,
     va2104,
+    va2111,
+    va2113,
     va212,
-    va2128,
-    va2155,
-    va2165,
-    va2173,
-    va2179,
-    va2190,
-    va2194,
-    va2196,
-    va2206,
-    va2217,
-    va2218,
-    va2219,
+    va2137,
+    va2164,
+    va2174,
+    va2182,
+    va2188,
+    va2199,
+    va2203,
+    va2205,
+    va2215,
     va222,
-    va2222,
+    va2226,
+    va2227,
+    va2228,
     va223,
-    va2246,
-    va2247,
+    va2231,
+    va2255,
+    va2256,
     va226,
-    va2260,
-    va2262,
-    va2266,
-    va2284,
-    va2285,
-    va2286,
+    va2269,
+    va2271,
+    va2275,
     va229,
+    va2293,
+    va2294,
+    va2295,
     va232,
-    va2332,
-    va2338,
-    va2348,
-    va2356,
+    va2341,
+    va2347,
+    va2357,
     va236,
-    va2361,
+    va2365,
     va2370,
-    va2374,
+    va2379,
     va238,
-    va2384,
-    va2387,
-    va2392,
-    va2394,
-    va2415,
-    va2423,
+    va2383,
+    va2393,
+    va2396,
+    va2401,
+    va2403,
+    va2424,
+    va2432,
     va248,
     va250,
     va257,
@@ -18463,25 +18567,25 @@ WITH values_0_1 AS (
       )
     ) AS va1062,
     (
-      va1709 * 8193 - (
-        va1709 * 8193 - va1709
+      va1718 * 8193 - (
+        va1718 * 8193 - va1718
       )
-    ) AS va1710,
+    ) AS va1719,
     (
-      va1886 * 8193 - (
-        va1886 * 8193 - va1886
+      va1895 * 8193 - (
+        va1895 * 8193 - va1895
       )
-    ) AS va1887,
+    ) AS va1896,
     (
-      va2041 * 8193 - (
-        va2041 * 8193 - va2041
+      va2050 * 8193 - (
+        va2050 * 8193 - va2050
       )
-    ) AS va2042,
+    ) AS va2051,
     (
-      va2145 * 8193 - (
-        va2145 * 8193 - va2145
+      va2154 * 8193 - (
+        va2154 * 8193 - va2154
       )
-    ) AS va2146
+    ) AS va2155
   FROM values_5_2
 ), sections_6 AS (
   SELECT
@@ -18493,40 +18597,40 @@ WITH values_0_1 AS (
     se1034,
     se1035,
     se1036,
-    se1318,
-    se1352,
-    se1353,
-    se1354,
+    se1327,
     se136,
-    se1654,
-    se1658,
-    se1718,
-    se1719,
-    se1720,
-    se1756,
-    se1757,
-    se1758,
-    se1840,
-    se1841,
-    se1867,
-    se1868,
-    se1869,
-    se2015,
-    se2049,
-    se2050,
-    se2051,
-    se2070,
-    se2071,
-    se2156,
-    se2157,
-    se2158,
-    se2159,
-    se2195,
-    se2223,
+    se1361,
+    se1362,
+    se1363,
+    se1663,
+    se1667,
+    se1727,
+    se1728,
+    se1729,
+    se1765,
+    se1766,
+    se1767,
+    se1849,
+    se1850,
+    se1876,
+    se1877,
+    se1878,
+    se2024,
+    se2058,
+    se2059,
+    se2060,
+    se2079,
+    se2080,
+    se2165,
+    se2166,
+    se2167,
+    se2168,
+    se2204,
+    se2232,
     se237,
-    se2375,
-    se2376,
-    se2377,
+    se2384,
+    se2385,
+    se2386,
     se245,
     se249,
     se258,
@@ -18589,148 +18693,148 @@ WITH values_0_1 AS (
     va1130,
     va1134,
     va1136,
-    va1158,
-    va1160,
-    va1174,
-    va1180,
+    va1165,
+    va1167,
+    va1181,
+    va1187,
     va121,
-    va1213,
-    va1215,
-    va1219,
-    va1223,
-    va1225,
-    va1228,
-    va1245,
-    va1256,
-    va1262,
-    va1274,
-    va1276,
-    va1279,
-    va1287,
-    va1296,
+    va1220,
+    va1222,
+    va1226,
+    va1230,
+    va1232,
+    va1235,
+    va1252,
+    va1263,
+    va1269,
+    va1281,
+    va1283,
+    va1286,
+    va1294,
+    va1303,
     va131,
-    va1311,
-    va1313,
-    va1316,
-    va1317,
-    va1351,
-    va1366,
-    va1369,
+    va1320,
+    va1322,
+    va1325,
+    va1326,
+    va1360,
+    va1375,
     va1378,
+    va1387,
     va139,
-    va1396,
-    va1397,
-    va1413,
-    va1441,
-    va1445,
-    va1447,
-    va1453,
-    va1464,
-    va1469,
-    va1488,
-    va1496,
+    va1405,
+    va1406,
+    va1422,
+    va1450,
+    va1454,
+    va1456,
+    va1462,
+    va1473,
+    va1478,
+    va1497,
+    va1505,
     va151,
-    va1548,
-    va1550,
-    va1560,
-    va1563,
-    va1575,
+    va1557,
+    va1559,
+    va1569,
+    va1572,
+    va1584,
     va159,
-    va1600,
-    va1634,
-    va1642,
-    va1652,
-    va1653,
-    va1672,
-    va1710,
-    va1717,
-    va1729,
+    va1609,
+    va1643,
+    va1651,
+    va1661,
+    va1662,
+    va1681,
+    va1719,
+    va1726,
     va173,
-    va1735,
-    va1736,
-    va1755,
+    va1738,
+    va1744,
+    va1745,
     va176,
-    va1760,
-    va1767,
-    va1773,
-    va1774,
+    va1764,
+    va1769,
+    va1776,
+    va1782,
+    va1783,
     va179,
-    va1797,
     va180,
-    va1809,
+    va1806,
     va1818,
-    va1826,
-    va1834,
-    va1837,
-    va1839,
-    va1842,
-    va1856,
-    va1866,
-    va1887,
-    va1906,
-    va1924,
-    va1947,
-    va1979,
-    va2000,
-    va2001,
-    va2004,
+    va1827,
+    va1835,
+    va1843,
+    va1846,
+    va1848,
+    va1851,
+    va1865,
+    va1875,
+    va1896,
+    va1915,
+    va1933,
+    va1956,
+    va1988,
+    va2009,
     va2010,
-    va2014,
-    va2018,
-    va2031,
-    va2042,
-    va2048,
-    va2063,
-    va2064,
-    va2068,
+    va2013,
+    va2019,
+    va2023,
+    va2027,
+    va2040,
+    va2051,
+    va2057,
     va2072,
-    va2088,
-    va2095,
-    va2102,
+    va2073,
+    va2077,
+    va2081,
+    va2097,
     va2104,
+    va2111,
+    va2113,
     va212,
-    va2128,
-    va2146,
+    va2137,
     va2155,
-    va2165,
-    va2173,
-    va2179,
-    va2190,
-    va2194,
-    va2196,
-    va2206,
-    va2217,
-    va2218,
-    va2219,
+    va2164,
+    va2174,
+    va2182,
+    va2188,
+    va2199,
+    va2203,
+    va2205,
+    va2215,
     va222,
-    va2222,
+    va2226,
+    va2227,
+    va2228,
     va223,
-    va2246,
-    va2247,
+    va2231,
+    va2255,
+    va2256,
     va226,
-    va2260,
-    va2262,
-    va2266,
-    va2284,
-    va2285,
-    va2286,
+    va2269,
+    va2271,
+    va2275,
     va229,
+    va2293,
+    va2294,
+    va2295,
     va232,
-    va2332,
-    va2338,
-    va2348,
-    va2356,
+    va2341,
+    va2347,
+    va2357,
     va236,
-    va2361,
+    va2365,
     va2370,
-    va2374,
+    va2379,
     va238,
-    va2384,
-    va2387,
-    va2392,
-    va2394,
-    va2415,
-    va2423,
+    va2383,
+    va2393,
+    va2396,
+    va2401,
+    va2403,
+    va2424,
+    va2432,
     va248,
     va250,
     va257,
@@ -18881,48 +18985,48 @@ WITH values_0_1 AS (
       ORDER BY va1113
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
     ) AS se1116,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1710) AS se1711,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1710) AS se1712,
-    COUNT(va1710) OVER (
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1719) AS se1720,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1719) AS se1721,
+    COUNT(va1719) OVER (
       PARTITION BY trade_date
-      ORDER BY va1710
+      ORDER BY va1719
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1713,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1797) AS se1798,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1797) AS se1799,
-    COUNT(va1797) OVER (
+    ) AS se1722,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1806) AS se1807,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1806) AS se1808,
+    COUNT(va1806) OVER (
       PARTITION BY trade_date
-      ORDER BY va1797
+      ORDER BY va1806
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1800,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1809) AS se1810,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1809) AS se1811,
-    COUNT(va1809) OVER (
+    ) AS se1809,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1818) AS se1819,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1818) AS se1820,
+    COUNT(va1818) OVER (
       PARTITION BY trade_date
-      ORDER BY va1809
+      ORDER BY va1818
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1812,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va2042) AS se2043,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2042) AS se2044,
-    COUNT(va2042) OVER (
+    ) AS se1821,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2051) AS se2052,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2051) AS se2053,
+    COUNT(va2051) OVER (
       PARTITION BY trade_date
-      ORDER BY va2042
+      ORDER BY va2051
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2045,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va2146) AS se2147,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2146) AS se2148,
-    COUNT(va2146) OVER (
+    ) AS se2054,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2155) AS se2156,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2155) AS se2157,
+    COUNT(va2155) OVER (
       PARTITION BY trade_date
-      ORDER BY va2146
+      ORDER BY va2155
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2149,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va2370) AS se2371,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2370) AS se2372,
-    COUNT(va2370) OVER (
+    ) AS se2158,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2379) AS se2380,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2379) AS se2381,
+    COUNT(va2379) OVER (
       PARTITION BY trade_date
-      ORDER BY va2370
+      ORDER BY va2379
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2373
+    ) AS se2382
   FROM values_5_3
 ), values_6_1 AS (
   SELECT
@@ -18934,30 +19038,30 @@ WITH values_0_1 AS (
     se1029,
     se1030,
     se1031,
-    se1318,
-    se1352,
-    se1353,
-    se1354,
+    se1327,
     se136,
-    se1654,
-    se1658,
-    se1756,
-    se1757,
-    se1758,
-    se1840,
-    se1841,
-    se1867,
-    se1868,
-    se1869,
-    se2015,
-    se2070,
-    se2071,
-    se2156,
-    se2157,
-    se2158,
-    se2159,
-    se2195,
-    se2223,
+    se1361,
+    se1362,
+    se1363,
+    se1663,
+    se1667,
+    se1765,
+    se1766,
+    se1767,
+    se1849,
+    se1850,
+    se1876,
+    se1877,
+    se1878,
+    se2024,
+    se2079,
+    se2080,
+    se2165,
+    se2166,
+    se2167,
+    se2168,
+    se2204,
+    se2232,
     se237,
     se245,
     se249,
@@ -19012,138 +19116,138 @@ WITH values_0_1 AS (
     va1130,
     va1134,
     va1136,
-    va1158,
-    va1160,
-    va1174,
-    va1180,
+    va1165,
+    va1167,
+    va1181,
+    va1187,
     va121,
-    va1213,
-    va1215,
-    va1219,
-    va1223,
-    va1225,
-    va1228,
-    va1245,
-    va1256,
-    va1262,
-    va1274,
-    va1276,
-    va1279,
-    va1287,
-    va1296,
+    va1220,
+    va1222,
+    va1226,
+    va1230,
+    va1232,
+    va1235,
+    va1252,
+    va1263,
+    va1269,
+    va1281,
+    va1283,
+    va1286,
+    va1294,
+    va1303,
     va131,
-    va1311,
-    va1313,
-    va1316,
-    va1317,
-    va1351,
-    va1366,
-    va1369,
+    va1320,
+    va1322,
+    va1325,
+    va1326,
+    va1360,
+    va1375,
     va1378,
+    va1387,
     va139,
-    va1396,
-    va1397,
-    va1413,
-    va1441,
-    va1445,
-    va1447,
-    va1453,
-    va1464,
-    va1469,
-    va1488,
-    va1496,
-    va1548,
-    va1550,
-    va1560,
-    va1563,
-    va1575,
+    va1405,
+    va1406,
+    va1422,
+    va1450,
+    va1454,
+    va1456,
+    va1462,
+    va1473,
+    va1478,
+    va1497,
+    va1505,
+    va1557,
+    va1559,
+    va1569,
+    va1572,
+    va1584,
     va159,
-    va1600,
-    va1634,
-    va1642,
-    va1652,
-    va1653,
-    va1672,
-    va1729,
+    va1609,
+    va1643,
+    va1651,
+    va1661,
+    va1662,
+    va1681,
     va173,
-    va1735,
-    va1736,
-    va1755,
+    va1738,
+    va1744,
+    va1745,
     va176,
-    va1760,
-    va1767,
-    va1773,
-    va1774,
+    va1764,
+    va1769,
+    va1776,
+    va1782,
+    va1783,
     va179,
     va180,
-    va1818,
-    va1826,
-    va1834,
-    va1837,
-    va1839,
-    va1842,
-    va1856,
-    va1866,
-    va1887,
-    va1906,
-    va1924,
-    va1947,
-    va1979,
-    va2000,
-    va2001,
-    va2004,
+    va1827,
+    va1835,
+    va1843,
+    va1846,
+    va1848,
+    va1851,
+    va1865,
+    va1875,
+    va1896,
+    va1915,
+    va1933,
+    va1956,
+    va1988,
+    va2009,
     va2010,
-    va2014,
-    va2018,
-    va2031,
-    va2063,
-    va2064,
-    va2068,
+    va2013,
+    va2019,
+    va2023,
+    va2027,
+    va2040,
     va2072,
-    va2088,
-    va2095,
-    va2102,
+    va2073,
+    va2077,
+    va2081,
+    va2097,
     va2104,
+    va2111,
+    va2113,
     va212,
-    va2128,
-    va2155,
-    va2165,
-    va2173,
-    va2179,
-    va2190,
-    va2194,
-    va2196,
-    va2206,
-    va2217,
-    va2218,
-    va2219,
+    va2137,
+    va2164,
+    va2174,
+    va2182,
+    va2188,
+    va2199,
+    va2203,
+    va2205,
+    va2215,
     va222,
-    va2222,
+    va2226,
+    va2227,
+    va2228,
     va223,
-    va2246,
-    va2247,
+    va2231,
+    va2255,
+    va2256,
     va226,
-    va2260,
-    va2262,
-    va2266,
-    va2284,
-    va2285,
-    va2286,
+    va2269,
+    va2271,
+    va2275,
     va229,
+    va2293,
+    va2294,
+    va2295,
     va232,
-    va2332,
-    va2338,
-    va2348,
-    va2356,
+    va2341,
+    va2347,
+    va2357,
     va236,
-    va2361,
+    va2365,
+    va2370,
     va238,
-    va2384,
-    va2387,
-    va2392,
-    va2394,
-    va2415,
-    va2423,
+    va2393,
+    va2396,
+    va2401,
+    va2403,
+    va2424,
+    va2432,
     va248,
     va250,
     va257,
@@ -19348,106 +19452,106 @@ WITH values_0_1 AS (
         (
           (
             CASE
-              WHEN NOT va1710 IS NULL
+              WHEN NOT va1719 IS NULL
               THEN (
-                se1711 + ROUND(se1712 * day_rows)
+                se1720 + ROUND(se1721 * day_rows)
               ) / (
-                2 * se1713
+                2 * se1722
               )
             END
           ) < (
             CASE
-              WHEN NOT va1717 IS NULL
+              WHEN NOT va1726 IS NULL
               THEN (
-                se1718 + ROUND(se1719 * day_rows)
+                se1727 + ROUND(se1728 * day_rows)
               ) / (
-                2 * se1720
+                2 * se1729
               )
             END
           )
         )
       ) AS DOUBLE)
-    ) AS va1721,
+    ) AS va1730,
     (
       (
         CASE
-          WHEN NOT va1797 IS NULL
+          WHEN NOT va1806 IS NULL
           THEN (
-            se1798 + ROUND(se1799 * day_rows)
+            se1807 + ROUND(se1808 * day_rows)
           ) / (
-            2 * se1800
+            2 * se1809
           )
         END
       ) / NULLIF(
         (
           CASE
-            WHEN NOT va1809 IS NULL
+            WHEN NOT va1818 IS NULL
             THEN (
-              se1810 + ROUND(se1811 * day_rows)
+              se1819 + ROUND(se1820 * day_rows)
             ) / (
-              2 * se1812
+              2 * se1821
             )
           END
         ),
         0
       )
-    ) AS va1813,
+    ) AS va1822,
     (
       -CAST((
         (
           (
             CASE
-              WHEN NOT va2042 IS NULL
+              WHEN NOT va2051 IS NULL
               THEN (
-                se2043 + ROUND(se2044 * day_rows)
+                se2052 + ROUND(se2053 * day_rows)
               ) / (
-                2 * se2045
+                2 * se2054
               )
             END
           ) < (
             CASE
-              WHEN NOT va2048 IS NULL
+              WHEN NOT va2057 IS NULL
               THEN (
-                se2049 + ROUND(se2050 * day_rows)
+                se2058 + ROUND(se2059 * day_rows)
               ) / (
-                2 * se2051
+                2 * se2060
               )
             END
           )
         )
       ) AS DOUBLE)
-    ) AS va2052,
+    ) AS va2061,
     (
       CASE
-        WHEN NOT va2146 IS NULL
+        WHEN NOT va2155 IS NULL
         THEN (
-          se2147 + ROUND(se2148 * day_rows)
+          se2156 + ROUND(se2157 * day_rows)
         ) / (
-          2 * se2149
+          2 * se2158
         )
       END
-    ) AS va2150,
+    ) AS va2159,
     (
       (
         CASE
-          WHEN NOT va2370 IS NULL
+          WHEN NOT va2379 IS NULL
           THEN (
-            se2371 + ROUND(se2372 * day_rows)
+            se2380 + ROUND(se2381 * day_rows)
           ) / (
-            2 * se2373
+            2 * se2382
           )
         END
       ) + (
         CASE
-          WHEN NOT va2374 IS NULL
+          WHEN NOT va2383 IS NULL
           THEN (
-            se2375 + ROUND(se2376 * day_rows)
+            se2384 + ROUND(se2385 * day_rows)
           ) / (
-            2 * se2377
+            2 * se2386
           )
         END
       )
-    ) AS va2378
+    ) AS va2387
   FROM sections_6
 ), values_6_2 AS (
   SELECT
@@ -19459,30 +19563,30 @@ WITH values_0_1 AS (
     se1029,
     se1030,
     se1031,
-    se1318,
-    se1352,
-    se1353,
-    se1354,
+    se1327,
     se136,
-    se1654,
-    se1658,
-    se1756,
-    se1757,
-    se1758,
-    se1840,
-    se1841,
-    se1867,
-    se1868,
-    se1869,
-    se2015,
-    se2070,
-    se2071,
-    se2156,
-    se2157,
-    se2158,
-    se2159,
-    se2195,
-    se2223,
+    se1361,
+    se1362,
+    se1363,
+    se1663,
+    se1667,
+    se1765,
+    se1766,
+    se1767,
+    se1849,
+    se1850,
+    se1876,
+    se1877,
+    se1878,
+    se2024,
+    se2079,
+    se2080,
+    se2165,
+    se2166,
+    se2167,
+    se2168,
+    se2204,
+    se2232,
     se237,
     se245,
     se249,
@@ -19537,144 +19641,144 @@ WITH values_0_1 AS (
     va1130,
     va1134,
     va1136,
-    va1158,
-    va1160,
-    va1174,
-    va1180,
+    va1165,
+    va1167,
+    va1181,
+    va1187,
     va121,
-    va1213,
-    va1215,
-    va1219,
-    va1223,
-    va1225,
-    va1228,
-    va1245,
-    va1256,
-    va1262,
-    va1274,
-    va1276,
-    va1279,
-    va1287,
-    va1296,
+    va1220,
+    va1222,
+    va1226,
+    va1230,
+    va1232,
+    va1235,
+    va1252,
+    va1263,
+    va1269,
+    va1281,
+    va1283,
+    va1286,
+    va1294,
+    va1303,
     va131,
-    va1311,
-    va1313,
-    va1316,
-    va1317,
-    va1351,
-    va1366,
-    va1369,
+    va1320,
+    va1322,
+    va1325,
+    va1326,
+    va1360,
+    va1375,
     va1378,
+    va1387,
     va139,
-    va1396,
-    va1397,
-    va1413,
-    va1441,
-    va1445,
-    va1447,
-    va1453,
-    va1464,
-    va1469,
-    va1488,
-    va1496,
-    va1548,
+    va1405,
+    va1406,
+    va1422,
+    va1450,
+    va1454,
+    va1456,
+    va1462,
+    va1473,
+    va1478,
+    va1497,
+    va1505,
     va155,
-    va1550,
-    va1560,
-    va1563,
-    va1575,
+    va1557,
+    va1559,
+    va1569,
+    va1572,
+    va1584,
     va159,
-    va1600,
-    va1634,
-    va1642,
-    va1652,
-    va1653,
-    va1672,
-    va1721,
-    va1729,
+    va1609,
+    va1643,
+    va1651,
+    va1661,
+    va1662,
+    va1681,
     va173,
-    va1735,
-    va1736,
-    va1755,
+    va1730,
+    va1738,
+    va1744,
+    va1745,
     va176,
-    va1760,
-    va1767,
-    va1773,
-    va1774,
+    va1764,
+    va1769,
+    va1776,
+    va1782,
+    va1783,
     va179,
     va180,
-    va1813,
-    va1818,
-    va1826,
-    va1834,
-    va1837,
-    va1839,
-    va1842,
-    va1856,
-    va1866,
-    va1887,
-    va1906,
-    va1924,
-    va1947,
-    va1979,
-    va2000,
-    va2001,
-    va2004,
+    va1822,
+    va1827,
+    va1835,
+    va1843,
+    va1846,
+    va1848,
+    va1851,
+    va1865,
+    va1875,
+    va1896,
+    va1915,
+    va1933,
+    va1956,
+    va1988,
+    va2009,
     va2010,
-    va2014,
-    va2018,
-    va2031,
-    va2052,
-    va2063,
-    va2064,
-    va2068,
+    va2013,
+    va2019,
+    va2023,
+    va2027,
+    va2040,
+    va2061,
     va2072,
-    va2088,
-    va2095,
-    va2102,
+    va2073,
+    va2077,
+    va2081,
+    va2097,
     va2104,
+    va2111,
+    va2113,
     va212,
-    va2128,
-    va2150,
-    va2155,
-    va2165,
-    va2173,
-    va2179,
-    va2190,
-    va2194,
-    va2196,
-    va2206,
-    va2217,
-    va2218,
-    va2219,
+    va2137,
+    va2159,
+    va2164,
+    va2174,
+    va2182,
+    va2188,
+    va2199,
+    va2203,
+    va2205,
+    va2215,
     va222,
-    va2222,
+    va2226,
+    va2227,
+    va2228,
     va223,
-    va2246,
-    va2247,
+    va2231,
+    va2255,
+    va2256,
     va226,
-    va2260,
-    va2262,
-    va2266,
-    va2284,
-    va2285,
-    va2286,
+    va2269,
+    va2271,
+    va2275,
     va229,
+    va2293,
+    va2294,
+    va2295,
     va232,
-    va2332,
-    va2338,
-    va2348,
-    va2356,
+    va2341,
+    va2347,
+    va2357,
     va236,
-    va2361,
-    va2378,
+    va2365,
+    va2370,
     va238,
-    va2384,
     va2387,
-    va2392,
-    va2394,
-    va2415,
-    va2423,
+    va2393,
+    va2396,
+    va2401,
+    va2403,
+    va2424,
+    va2432,
     va248,
     va250,
     va257,
@@ -19773,27 +19877,27 @@ WITH values_0_1 AS (
     se1029,
     se1030,
     se1031,
-    se1352,
-    se1353,
-    se1354,
     se136,
-    se1658,
-    se1756,
-    se1757,
-    se1758,
-    se1840,
-    se1841,
-    se1867,
-    se1868,
-    se1869,
-    se2015,
-    se2070,
-    se2071,
-    se2156,
-    se2157,
-    se2158,
-    se2159,
-    se2195,
+    se1361,
+    se1362,
+    se1363,
+    se1667,
+    se1765,
+    se1766,
+    se1767,
+    se1849,
+    se1850,
+    se1876,
+    se1877,
+    se1878,
+    se2024,
+    se2079,
+    se2080,
+    se2165,
+    se2166,
+    se2167,
+    se2168,
+    se2204,
     se237,
     se245,
     se249,
@@ -19844,131 +19948,131 @@ WITH values_0_1 AS (
     va1130,
     va1134,
     va1136,
-    va1158,
-    va1160,
-    va1174,
-    va1180,
+    va1165,
+    va1167,
+    va1181,
+    va1187,
     va121,
-    va1213,
-    va1215,
-    va1219,
-    va1223,
-    va1225,
-    va1228,
-    va1245,
-    va1256,
-    va1262,
-    va1274,
-    va1276,
-    va1279,
-    va1287,
-    va1296,
+    va1220,
+    va1222,
+    va1226,
+    va1230,
+    va1232,
+    va1235,
+    va1252,
+    va1263,
+    va1269,
+    va1281,
+    va1283,
+    va1286,
+    va1294,
+    va1303,
     va131,
-    va1311,
-    va1313,
-    va1316,
-    va1351,
-    va1366,
-    va1369,
+    va1320,
+    va1322,
+    va1325,
+    va1360,
+    va1375,
     va1378,
+    va1387,
     va139,
-    va1396,
-    va1397,
-    va1413,
-    va1441,
-    va1445,
-    va1447,
-    va1453,
-    va1464,
-    va1469,
-    va1488,
-    va1496,
-    va1548,
+    va1405,
+    va1406,
+    va1422,
+    va1450,
+    va1454,
+    va1456,
+    va1462,
+    va1473,
+    va1478,
+    va1497,
+    va1505,
     va155,
-    va1550,
-    va1560,
-    va1563,
-    va1575,
+    va1557,
+    va1559,
+    va1569,
+    va1572,
+    va1584,
     va159,
-    va1634,
-    va1642,
-    va1652,
-    va1672,
-    va1721,
-    va1729,
+    va1643,
+    va1651,
+    va1661,
+    va1681,
     va173,
-    va1755,
+    va1730,
+    va1738,
     va176,
-    va1760,
-    va1767,
-    va1773,
-    va1774,
+    va1764,
+    va1769,
+    va1776,
+    va1782,
+    va1783,
     va179,
     va180,
-    va1813,
-    va1818,
-    va1834,
-    va1837,
-    va1839,
-    va1856,
-    va1866,
-    va1906,
-    va1924,
-    va1947,
-    va1979,
-    va2000,
-    va2001,
-    va2004,
+    va1822,
+    va1827,
+    va1843,
+    va1846,
+    va1848,
+    va1865,
+    va1875,
+    va1915,
+    va1933,
+    va1956,
+    va1988,
+    va2009,
     va2010,
-    va2014,
-    va2018,
-    va2031,
-    va2052,
-    va2063,
-    va2064,
-    va2068,
-    va2088,
-    va2095,
-    va2102,
+    va2013,
+    va2019,
+    va2023,
+    va2027,
+    va2040,
+    va2061,
+    va2072,
+    va2073,
+    va2077,
+    va2097,
     va2104,
+    va2111,
+    va2113,
     va212,
-    va2128,
-    va2155,
-    va2165,
-    va2173,
-    va2179,
-    va2190,
-    va2194,
-    va2206,
-    va2217,
-    va2218,
-    va2219,
+    va2137,
+    va2164,
+    va2174,
+    va2182,
+    va2188,
+    va2199,
+    va2203,
+    va2215,
     va222,
+    va2226,
+    va2227,
+    va2228,
     va223,
-    va2246,
-    va2247,
+    va2255,
+    va2256,
     va226,
-    va2260,
-    va2262,
-    va2266,
-    va2284,
-    va2285,
-    va2286,
+    va2269,
+    va2271,
+    va2275,
     va229,
+    va2293,
+    va2294,
+    va2295,
     va232,
-    va2332,
-    va2338,
-    va2348,
-    va2356,
+    va2341,
+    va2347,
+    va2357,
     va236,
-    va2361,
-    va2378,
-    va2384,
+    va2365,
+    va2370,
     va2387,
-    va2392,
-    va2394,
-    va2415,
-    va2423,
+    va2393,
+    va2396,
+    va2401,
+    va2403,
+    va2424,
+    va2432,
     va248,
     va257,
     va265,
@@ -20156,136 +20260,136 @@ WITH values_0_1 AS (
           (
             stock_row - 1
           ) % 1100
-        ) = 1099 THEN va1225 END
+        ) = 1099 THEN va1232 END
       )
-     IGNORE NULLS) OVER rows_earlier AS se1226,
-    LAG(va1262, 1) OVER rows_row AS se1263,
-    LAG(va1262, 2) OVER rows_row AS se1264,
-    LAG(va1262, 3) OVER rows_row AS se1265,
-    LAG(va1262, 4) OVER rows_row AS se1266,
+     IGNORE NULLS) OVER rows_earlier AS se1233,
+    LAG(va1269, 1) OVER rows_row AS se1270,
+    LAG(va1269, 2) OVER rows_row AS se1271,
+    LAG(va1269, 3) OVER rows_row AS se1272,
+    LAG(va1269, 4) OVER rows_row AS se1273,
     MAX(
       (
-        CASE WHEN va1317 IS DISTINCT FROM se1318 OR stock_row = 1 THEN stock_row END
+        CASE WHEN va1326 IS DISTINCT FROM se1327 OR stock_row = 1 THEN stock_row END
       )
-    ) OVER rows_before AS se1319,
+    ) OVER rows_before AS se1328,
     LAST_VALUE(
       (
         CASE WHEN (
           (
             stock_row - 1
           ) % 1100
-        ) = 1099 THEN va1447 END
+        ) = 1099 THEN va1456 END
       )
-     IGNORE NULLS) OVER rows_earlier AS se1448,
-    LAG(va1575, 1) OVER rows_row AS se1576,
-    LAG(va1575, 2) OVER rows_row AS se1577,
-    LAG(va1575, 3) OVER rows_row AS se1578,
-    LAG(va1575, 4) OVER rows_row AS se1579,
-    LAG(va1575, 5) OVER rows_row AS se1580,
-    LAG(va1575, 6) OVER rows_row AS se1581,
-    MIN(va1600) OVER rows_9 AS se1601,
-    COUNT(va1600) OVER rows_9 AS se1602,
+     IGNORE NULLS) OVER rows_earlier AS se1457,
+    LAG(va1584, 1) OVER rows_row AS se1585,
+    LAG(va1584, 2) OVER rows_row AS se1586,
+    LAG(va1584, 3) OVER rows_row AS se1587,
+    LAG(va1584, 4) OVER rows_row AS se1588,
+    LAG(va1584, 5) OVER rows_row AS se1589,
+    LAG(va1584, 6) OVER rows_row AS se1590,
+    MIN(va1609) OVER rows_9 AS se1610,
+    COUNT(va1609) OVER rows_9 AS se1611,
     MAX(
       (
-        CASE WHEN va1653 IS DISTINCT FROM se1654 OR stock_row = 1 THEN stock_row END
+        CASE WHEN va1662 IS DISTINCT FROM se1663 OR stock_row = 1 THEN stock_row END
       )
-    ) OVER rows_before AS se1655,
-    COUNT(va1672) OVER rows_before AS se1673,
-    SUM(va1736) OVER rows_20 AS se1737,
-    COUNT(va1736) OVER rows_20 AS se1738,
-    SUM(va1735) OVER rows_20 AS se1739,
-    COUNT(va1735) OVER rows_20 AS se1740,
+    ) OVER rows_before AS se1664,
+    COUNT(va1681) OVER rows_before AS se1682,
+    SUM(va1745) OVER rows_20 AS se1746,
+    COUNT(va1745) OVER rows_20 AS se1747,
+    SUM(va1744) OVER rows_20 AS se1748,
+    COUNT(va1744) OVER rows_20 AS se1749,
     RANK(
     ORDER BY
-      va1826) OVER rows_18 AS se1827,
+      va1835) OVER rows_18 AS se1836,
     CUME_DIST(
     ORDER BY
-      va1826) OVER rows_18 AS se1828,
-    COUNT(va1826) OVER rows_18 AS se1829,
+      va1835) OVER rows_18 AS se1837,
+    COUNT(va1835) OVER rows_18 AS se1838,
     SUM(
       (
-        CASE WHEN se1841 = 1 THEN se1840 / CAST(0.05 AS DOUBLE) ELSE se1840 END * EXP((
+        CASE WHEN se1850 = 1 THEN se1849 / CAST(0.05 AS DOUBLE) ELSE se1849 END * EXP((
           (
-            se1841 - 1
+            se1850 - 1
           ) % 1100
         ) * CAST(0.051293294387550536 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY stock_number, va1842
+      PARTITION BY stock_number, va1851
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se1843,
+    ) AS se1852,
     RANK(
     ORDER BY
-      va1887) OVER rows_19 AS se1888,
+      va1896) OVER rows_19 AS se1897,
     CUME_DIST(
     ORDER BY
-      va1887) OVER rows_19 AS se1889,
-    COUNT(va1887) OVER rows_19 AS se1890,
-    LAG(va1947, 1) OVER rows_row AS se1948,
-    LAG(va1947, 2) OVER rows_row AS se1949,
-    LAG(va1947, 3) OVER rows_row AS se1950,
-    LAG(va1947, 4) OVER rows_row AS se1951,
-    LAG(va1947, 5) OVER rows_row AS se1952,
-    LAG(va1947, 6) OVER rows_row AS se1953,
+      va1896) OVER rows_19 AS se1898,
+    COUNT(va1896) OVER rows_19 AS se1899,
+    LAG(va1956, 1) OVER rows_row AS se1957,
+    LAG(va1956, 2) OVER rows_row AS se1958,
+    LAG(va1956, 3) OVER rows_row AS se1959,
+    LAG(va1956, 4) OVER rows_row AS se1960,
+    LAG(va1956, 5) OVER rows_row AS se1961,
+    LAG(va1956, 6) OVER rows_row AS se1962,
     LAST_VALUE((
       CASE WHEN (
         (
-          se2015 - 1
+          se2024 - 1
         ) % 1175
-      ) = 1174 THEN va2018 END
-    ) IGNORE NULLS) OVER rows_earlier AS se2019,
+      ) = 1174 THEN va2027 END
+    ) IGNORE NULLS) OVER rows_earlier AS se2028,
     SUM(
       (
         CASE
-          WHEN se2071 = 1
-          THEN se2070 / CAST(0.1111111111111111 AS DOUBLE)
-          ELSE se2070
+          WHEN se2080 = 1
+          THEN se2079 / CAST(0.1111111111111111 AS DOUBLE)
+          ELSE se2079
         END * EXP((
           (
-            se2071 - 1
+            se2080 - 1
           ) % 1100
         ) * CAST(0.11778303565638344 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY stock_number, va2072
+      PARTITION BY stock_number, va2081
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se2073,
+    ) AS se2082,
     LAST_VALUE(
       (
         CASE WHEN (
           (
             stock_row - 1
           ) % 1100
-        ) = 1099 THEN va2104 END
+        ) = 1099 THEN va2113 END
       )
-     IGNORE NULLS) OVER rows_earlier AS se2105,
-    MIN(va2150) OVER rows_5 AS se2151,
-    COUNT(va2150) OVER rows_5 AS se2152,
-    MIN(va1128) OVER rows_12 AS se2180,
-    COUNT(va1128) OVER rows_12 AS se2181,
-    MAX(va1128) OVER rows_12 AS se2183,
+     IGNORE NULLS) OVER rows_earlier AS se2114,
+    MIN(va2159) OVER rows_5 AS se2160,
+    COUNT(va2159) OVER rows_5 AS se2161,
+    MIN(va1128) OVER rows_12 AS se2189,
+    COUNT(va1128) OVER rows_12 AS se2190,
+    MAX(va1128) OVER rows_12 AS se2192,
     SUM(
       (
         CASE
-          WHEN se2195 = 1
-          THEN va2194 / CAST(0.15384615384615385 AS DOUBLE)
-          ELSE va2194
+          WHEN se2204 = 1
+          THEN va2203 / CAST(0.15384615384615385 AS DOUBLE)
+          ELSE va2203
         END * EXP((
           (
-            se2195 - 1
+            se2204 - 1
           ) % 1100
         ) * CAST(0.1670540846631662 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY stock_number, va2196
+      PARTITION BY stock_number, va2205
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se2197,
+    ) AS se2206,
     LAG(
       (
-        va2222 + COALESCE(se2223, 0) * EXP(
+        va2231 + COALESCE(se2232, 0) * EXP(
           (
             (
               (
@@ -20296,17 +20400,17 @@ WITH values_0_1 AS (
         )
       ),
       1
-    ) OVER rows_row AS se2224,
+    ) OVER rows_row AS se2233,
     LAST_VALUE(
       (
         CASE WHEN (
           (
             stock_row - 1
           ) % 1100
-        ) = 1099 THEN va2262 END
+        ) = 1099 THEN va2271 END
       )
-     IGNORE NULLS) OVER rows_earlier AS se2263,
-    LAG(va2260, 6) OVER rows_row AS se2385
+     IGNORE NULLS) OVER rows_earlier AS se2272,
+    LAG(va2269, 6) OVER rows_row AS se2394
   FROM values_6_2
   WINDOW rows_5 AS (
     PARTITION BY stock_number
@@ -20352,23 +20456,23 @@ WITH values_0_1 AS (
     stock_number,
     stock_row,
     day_rows,
-    se1352,
-    se1353,
-    se1354,
-    se1673,
-    se1756,
-    se1757,
-    se1758,
-    se1841,
-    se1867,
-    se1868,
-    se1869,
-    se2071,
-    se2181,
-    se2183,
-    se2195,
-    se2224,
-    se2263,
+    se1361,
+    se1362,
+    se1363,
+    se1682,
+    se1765,
+    se1766,
+    se1767,
+    se1850,
+    se1876,
+    se1877,
+    se1878,
+    se2080,
+    se2190,
+    se2192,
+    se2204,
+    se2233,
+    se2272,
     se237,
     se249,
     se258,
@@ -20407,115 +20511,115 @@ WITH values_0_1 AS (
     va1128,
     va1130,
     va1134,
-    va1158,
-    va1160,
-    va1174,
-    va1180,
+    va1165,
+    va1167,
+    va1181,
+    va1187,
     va121,
-    va1213,
-    va1215,
-    va1219,
-    va1228,
-    va1245,
-    va1256,
-    va1274,
-    va1276,
-    va1279,
-    va1287,
-    va1296,
+    va1220,
+    va1222,
+    va1226,
+    va1235,
+    va1252,
+    va1263,
+    va1281,
+    va1283,
+    va1286,
+    va1294,
+    va1303,
     va131,
-    va1311,
-    va1313,
-    va1351,
-    va1366,
-    va1369,
+    va1320,
+    va1322,
+    va1360,
+    va1375,
     va1378,
-    va1396,
-    va1397,
-    va1413,
-    va1441,
-    va1453,
-    va1464,
-    va1469,
-    va1488,
-    va1496,
-    va1548,
+    va1387,
+    va1405,
+    va1406,
+    va1422,
+    va1450,
+    va1462,
+    va1473,
+    va1478,
+    va1497,
+    va1505,
     va155,
-    va1550,
-    va1560,
-    va1563,
+    va1557,
+    va1559,
+    va1569,
+    va1572,
     va159,
-    va1634,
-    va1642,
-    va1672,
-    va1721,
-    va1729,
+    va1643,
+    va1651,
+    va1681,
     va173,
-    va1755,
+    va1730,
+    va1738,
     va176,
-    va1760,
-    va1767,
-    va1773,
-    va1774,
+    va1764,
+    va1769,
+    va1776,
+    va1782,
+    va1783,
     va179,
     va180,
-    va1813,
-    va1818,
-    va1834,
-    va1837,
-    va1839,
-    va1856,
-    va1866,
-    va1906,
-    va1924,
-    va1979,
-    va2000,
-    va2001,
-    va2004,
+    va1822,
+    va1827,
+    va1843,
+    va1846,
+    va1848,
+    va1865,
+    va1875,
+    va1915,
+    va1933,
+    va1988,
+    va2009,
     va2010,
-    va2014,
-    va2031,
-    va2052,
-    va2063,
-    va2064,
-    va2068,
-    va2088,
-    va2095,
+    va2013,
+    va2019,
+    va2023,
+    va2040,
+    va2061,
+    va2072,
+    va2073,
+    va2077,
+    va2097,
+    va2104,
     va212,
-    va2128,
-    va2165,
-    va2173,
-    va2179,
-    va2190,
-    va2206,
-    va2217,
-    va2218,
-    va2219,
+    va2137,
+    va2174,
+    va2182,
+    va2188,
+    va2199,
+    va2215,
     va222,
+    va2226,
+    va2227,
+    va2228,
     va223,
-    va2246,
-    va2247,
+    va2255,
+    va2256,
     va226,
-    va2260,
-    va2262,
-    va2266,
-    va2284,
-    va2285,
-    va2286,
+    va2269,
+    va2271,
+    va2275,
     va229,
+    va2293,
+    va2294,
+    va2295,
     va232,
-    va2332,
-    va2338,
-    va2348,
-    va2356,
-    va2361,
-    va2378,
-    va2384,
+    va2341,
+    va2347,
+    va2357,
+    va2365,
+    va2370,
     va2387,
-    va2392,
-    va2394,
-    va2415,
-    va2423,
+    va2393,
+    va2396,
+    va2401,
+    va2403,
+    va2424,
+    va2432,
     va265,
     va269,
     va295,
@@ -20781,8 +20885,8 @@ WITH values_0_1 AS (
     ) AS va1138,
     (
       (
-        va1223 - (
-          va1225 + COALESCE(se1226, 0) * EXP(
+        va1230 - (
+          va1232 + COALESCE(se1233, 0) * EXP(
             (
               (
                 (
@@ -20793,25 +20897,25 @@ WITH values_0_1 AS (
           )
         )
       ) * 2
-    ) AS va1227,
+    ) AS va1234,
     (
-      5 * va1262 + 4 * se1263 + 3 * se1264 + 2 * se1265 + 1 * se1266
-    ) / 15 AS va1267,
+      5 * va1269 + 4 * se1270 + 3 * se1271 + 2 * se1272 + 1 * se1273
+    ) / 15 AS va1274,
     (
       CASE
         WHEN (
           se245 > stock_row - 14
         ) AND (
-          se1319 > stock_row - 14
+          se1328 > stock_row - 14
         )
-        THEN CASE WHEN ISFINITE(va1316) THEN ROUND(va1316, 12) END
+        THEN CASE WHEN ISFINITE(va1325) THEN ROUND(va1325, 12) END
         ELSE NULL
       END
-    ) AS va1320,
+    ) AS va1329,
     (
-      va1445 / NULLIF(
+      va1454 / NULLIF(
         (
-          va1447 + COALESCE(se1448, 0) * EXP(
+          va1456 + COALESCE(se1457, 0) * EXP(
             (
               (
                 (
@@ -20823,87 +20927,87 @@ WITH values_0_1 AS (
         ),
         0
       )
-    ) AS va1449,
+    ) AS va1458,
     (
-      7 * va1575 + 6 * se1576 + 5 * se1577 + 4 * se1578 + 3 * se1579 + 2 * se1580 + 1 * se1581
-    ) / 28 AS va1582,
+      7 * va1584 + 6 * se1585 + 5 * se1586 + 4 * se1587 + 3 * se1588 + 2 * se1589 + 1 * se1590
+    ) / 28 AS va1591,
     (
-      CASE WHEN se1602 = 9 THEN se1601 END
-    ) AS va1603,
+      CASE WHEN se1611 = 9 THEN se1610 END
+    ) AS va1612,
     (
       CASE
         WHEN (
-          se1655 > stock_row - 17
+          se1664 > stock_row - 17
         ) AND (
-          se1658 > stock_row - 17
+          se1667 > stock_row - 17
         )
-        THEN CASE WHEN ISFINITE(va1652) THEN ROUND(va1652, 12) END
+        THEN CASE WHEN ISFINITE(va1661) THEN ROUND(va1661, 12) END
         ELSE NULL
       END
-    ) AS va1659,
+    ) AS va1668,
     (
       (
-        se1673 - 1
+        se1682 - 1
       ) // 1100
-    ) AS va1674,
+    ) AS va1683,
     (
       (
-        CASE WHEN se1738 = 20 THEN se1737 END
+        CASE WHEN se1747 = 20 THEN se1746 END
       ) - (
         stock_row - 20
       ) * (
-        CASE WHEN se1740 = 20 THEN se1739 END
+        CASE WHEN se1749 = 20 THEN se1748 END
       )
-    ) / 210 AS va1741,
+    ) / 210 AS va1750,
     (
-      CASE WHEN se1829 = 18 THEN (
-        se1827 + se1828 * 18
+      CASE WHEN se1838 = 18 THEN (
+        se1836 + se1837 * 18
       ) / 36 END
-    ) AS va1830,
+    ) AS va1839,
     (
       CASE
-        WHEN NOT se1840 IS NULL
-        THEN CAST(0.05 AS DOUBLE) * se1843 * EXP((
+        WHEN NOT se1849 IS NULL
+        THEN CAST(0.05 AS DOUBLE) * se1852 * EXP((
           (
-            se1841 - 1
+            se1850 - 1
           ) % 1100
         ) * -CAST(0.051293294387550536 AS DOUBLE))
       END
-    ) AS va1844,
+    ) AS va1853,
     (
-      CASE WHEN se1890 = 19 THEN (
-        se1888 + se1889 * 19
+      CASE WHEN se1899 = 19 THEN (
+        se1897 + se1898 * 19
       ) / 38 END
-    ) AS va1891,
+    ) AS va1900,
     (
-      7 * va1947 + 6 * se1948 + 5 * se1949 + 4 * se1950 + 3 * se1951 + 2 * se1952 + 1 * se1953
-    ) / 28 AS va1954,
+      7 * va1956 + 6 * se1957 + 5 * se1958 + 4 * se1959 + 3 * se1960 + 2 * se1961 + 1 * se1962
+    ) / 28 AS va1963,
     (
-      va2001 - (
-        va2018 + COALESCE(se2019, 0) * EXP(
+      va2010 - (
+        va2027 + COALESCE(se2028, 0) * EXP(
           (
             (
               (
-                se2015 - 1
+                se2024 - 1
               ) % 1175
             ) + 1
           ) * -CAST(0.0333364202675918 AS DOUBLE)
         )
       )
-    ) AS va2020,
+    ) AS va2029,
     (
       CASE
-        WHEN NOT se2070 IS NULL
-        THEN CAST(0.1111111111111111 AS DOUBLE) * se2073 * EXP((
+        WHEN NOT se2079 IS NULL
+        THEN CAST(0.1111111111111111 AS DOUBLE) * se2082 * EXP((
           (
-            se2071 - 1
+            se2080 - 1
           ) % 1100
         ) * -CAST(0.11778303565638344 AS DOUBLE))
       END
-    ) AS va2074,
+    ) AS va2083,
     (
-      va2102 - (
-        va2104 + COALESCE(se2105, 0) * EXP(
+      va2111 - (
+        va2113 + COALESCE(se2114, 0) * EXP(
           (
             (
               (
@@ -20913,65 +21017,65 @@ WITH values_0_1 AS (
           ) * -CAST(0.22314355131420976 AS DOUBLE)
         )
       )
-    ) AS va2106,
+    ) AS va2115,
     (
       CASE
         WHEN stock_row > 11
         THEN (
           (
-            CASE WHEN se2152 = 5 THEN se2151 END
+            CASE WHEN se2161 = 5 THEN se2160 END
           ) + (
             2 + CASE
-              WHEN se2156 < va2155
+              WHEN se2165 < va2164
               THEN 2
-              WHEN se2156 = va2155
+              WHEN se2165 = va2164
               THEN 1
-              WHEN se2156 > va2155
+              WHEN se2165 > va2164
               THEN 0
             END + CASE
-              WHEN se2157 < va2155
+              WHEN se2166 < va2164
               THEN 2
-              WHEN se2157 = va2155
+              WHEN se2166 = va2164
               THEN 1
-              WHEN se2157 > va2155
+              WHEN se2166 > va2164
               THEN 0
             END + CASE
-              WHEN se2158 < va2155
+              WHEN se2167 < va2164
               THEN 2
-              WHEN se2158 = va2155
+              WHEN se2167 = va2164
               THEN 1
-              WHEN se2158 > va2155
+              WHEN se2167 > va2164
               THEN 0
             END + CASE
-              WHEN se2159 < va2155
+              WHEN se2168 < va2164
               THEN 2
-              WHEN se2159 = va2155
+              WHEN se2168 = va2164
               THEN 1
-              WHEN se2159 > va2155
+              WHEN se2168 > va2164
               THEN 0
             END
           ) / 10
         )
       END
-    ) AS va2160,
+    ) AS va2169,
     (
-      CASE WHEN se2181 = 12 THEN se2180 END
-    ) AS va2182,
+      CASE WHEN se2190 = 12 THEN se2189 END
+    ) AS va2191,
     (
       CASE
-        WHEN NOT va2194 IS NULL
-        THEN CAST(0.15384615384615385 AS DOUBLE) * se2197 * EXP((
+        WHEN NOT va2203 IS NULL
+        THEN CAST(0.15384615384615385 AS DOUBLE) * se2206 * EXP((
           (
-            se2195 - 1
+            se2204 - 1
           ) % 1100
         ) * -CAST(0.1670540846631662 AS DOUBLE))
       END
-    ) AS va2198,
+    ) AS va2207,
     (
       (
-        se2385 + va2260
+        se2394 + va2269
       ) / 2
-    ) AS va2386
+    ) AS va2395
   FROM series_7
 ), values_7_2 AS (
   SELECT
@@ -20980,21 +21084,21 @@ WITH values_0_1 AS (
     stock_number,
     stock_row,
     day_rows,
-    se1352,
-    se1353,
-    se1354,
-    se1673,
-    se1756,
-    se1757,
-    se1758,
-    se1841,
-    se1867,
-    se1868,
-    se1869,
-    se2071,
-    se2195,
-    se2224,
-    se2263,
+    se1361,
+    se1362,
+    se1363,
+    se1682,
+    se1765,
+    se1766,
+    se1767,
+    se1850,
+    se1876,
+    se1877,
+    se1878,
+    se2080,
+    se2204,
+    se2233,
+    se2272,
     se237,
     se249,
     se258,
@@ -21035,126 +21139,126 @@ WITH values_0_1 AS (
     va1130,
     va1134,
     va1138,
-    va1158,
-    va1160,
-    va1174,
-    va1180,
+    va1165,
+    va1167,
+    va1181,
+    va1187,
     va121,
-    va1213,
-    va1215,
-    va1219,
-    va1227,
-    va1228,
-    va1245,
-    va1256,
-    va1274,
-    va1276,
-    va1279,
-    va1287,
-    va1296,
+    va1220,
+    va1222,
+    va1226,
+    va1234,
+    va1235,
+    va1252,
+    va1263,
+    va1281,
+    va1283,
+    va1286,
+    va1294,
+    va1303,
     va131,
-    va1311,
-    va1313,
-    va1351,
-    va1366,
-    va1369,
+    va1320,
+    va1322,
+    va1360,
+    va1375,
     va1378,
-    va1396,
-    va1397,
+    va1387,
+    va1405,
+    va1406,
     va141,
-    va1413,
-    va1441,
-    va1449,
-    va1453,
-    va1464,
-    va1469,
-    va1488,
-    va1496,
-    va1548,
+    va1422,
+    va1450,
+    va1458,
+    va1462,
+    va1473,
+    va1478,
+    va1497,
+    va1505,
     va155,
-    va1550,
-    va1560,
-    va1563,
+    va1557,
+    va1559,
+    va1569,
+    va1572,
     va159,
-    va1634,
-    va1642,
-    va1672,
-    va1674,
-    va1721,
-    va1729,
+    va1643,
+    va1651,
+    va1681,
+    va1683,
     va173,
-    va1755,
+    va1730,
+    va1738,
     va176,
-    va1760,
-    va1767,
-    va1773,
-    va1774,
+    va1764,
+    va1769,
+    va1776,
+    va1782,
+    va1783,
     va179,
     va180,
-    va1813,
-    va1834,
-    va1837,
-    va1839,
-    va1844,
-    va1856,
-    va1866,
-    va1891,
-    va1906,
-    va1924,
-    va1979,
-    va2000,
-    va2004,
-    va2010,
-    va2014,
-    va2020,
-    va2031,
-    va2052,
-    va2063,
-    va2064,
-    va2068,
-    va2074,
-    va2088,
-    va2095,
-    va2106,
+    va1822,
+    va1843,
+    va1846,
+    va1848,
+    va1853,
+    va1865,
+    va1875,
+    va1900,
+    va1915,
+    va1933,
+    va1988,
+    va2009,
+    va2013,
+    va2019,
+    va2023,
+    va2029,
+    va2040,
+    va2061,
+    va2072,
+    va2073,
+    va2077,
+    va2083,
+    va2097,
+    va2104,
+    va2115,
     va212,
-    va2128,
-    va2160,
-    va2165,
-    va2173,
-    va2179,
-    va2190,
-    va2198,
-    va2206,
-    va2217,
-    va2218,
-    va2219,
+    va2137,
+    va2169,
+    va2174,
+    va2182,
+    va2188,
+    va2199,
+    va2207,
+    va2215,
     va222,
+    va2226,
+    va2227,
+    va2228,
     va223,
-    va2246,
-    va2247,
+    va2255,
+    va2256,
     va226,
-    va2260,
-    va2262,
-    va2266,
-    va2284,
-    va2285,
-    va2286,
+    va2269,
+    va2271,
+    va2275,
     va229,
+    va2293,
+    va2294,
+    va2295,
     va232,
-    va2332,
-    va2338,
-    va2348,
-    va2356,
-    va2361,
-    va2378,
-    va2384,
-    va2386,
+    va2341,
+    va2347,
+    va2357,
+    va2365,
+    va2370,
     va2387,
-    va2392,
-    va2394,
+    va2393,
+    va2395,
+    va2396,
     va240,
-    va2415,
-    va2423,
+    va2401,
+    va2403,
+    va2424,
+    va2432,
     va252,
     va261,
     va265,
@@ -21238,69 +21342,69 @@ WITH values_0_1 AS (
       )
     ) AS va951,
     (
-      va1267 * 8193 - (
-        va1267 * 8193 - va1267
+      va1274 * 8193 - (
+        va1274 * 8193 - va1274
       )
-    ) AS va1268,
+    ) AS va1275,
     (
-      va1320 * 8193 - (
-        va1320 * 8193 - va1320
+      va1329 * 8193 - (
+        va1329 * 8193 - va1329
       )
-    ) AS va1321,
+    ) AS va1330,
     (
-      va1582 * 8193 - (
-        va1582 * 8193 - va1582
+      va1591 * 8193 - (
+        va1591 * 8193 - va1591
       )
-    ) AS va1583,
+    ) AS va1592,
     (
-      va1603 * 8193 - (
-        va1603 * 8193 - va1603
+      va1612 * 8193 - (
+        va1612 * 8193 - va1612
       )
-    ) AS va1604,
+    ) AS va1613,
     (
-      va1659 * 8193 - (
-        va1659 * 8193 - va1659
+      va1668 * 8193 - (
+        va1668 * 8193 - va1668
       )
-    ) AS va1660,
+    ) AS va1669,
     (
-      va1741 * 8193 - (
-        va1741 * 8193 - va1741
+      va1750 * 8193 - (
+        va1750 * 8193 - va1750
       )
-    ) AS va1742,
+    ) AS va1751,
     (
       CASE
         WHEN (
-          va1818 > 0
+          va1827 > 0
           OR (
-            va1830 = FLOOR(va1830) AND (
-              va1818 <> 0 OR va1830 >= 0
+            va1839 = FLOOR(va1839) AND (
+              va1827 <> 0 OR va1839 >= 0
             )
           )
           OR (
-            va1818 = 0 AND va1830 > 0
+            va1827 = 0 AND va1839 > 0
           )
         )
-        THEN POWER(va1818, va1830)
+        THEN POWER(va1827, va1839)
       END
-    ) AS va1831,
-    va1891 * stock_row AS va1892,
+    ) AS va1840,
+    va1900 * stock_row AS va1901,
     (
-      va1954 * 8193 - (
-        va1954 * 8193 - va1954
+      va1963 * 8193 - (
+        va1963 * 8193 - va1963
       )
-    ) AS va1955,
+    ) AS va1964,
     POWER((
-      va2001 - va2020
-    ), 2) AS va2023,
+      va2010 - va2029
+    ), 2) AS va2032,
     (
       (
-        va1128 - va2182
+        va1128 - va2191
       ) / NULLIF((
         (
-          CASE WHEN se2181 = 12 THEN se2183 END
-        ) - va2182
+          CASE WHEN se2190 = 12 THEN se2192 END
+        ) - va2191
       ), 0)
-    ) AS va2184
+    ) AS va2193
   FROM values_7_1
 ), values_7_3 AS (
   SELECT
@@ -21309,21 +21413,21 @@ WITH values_0_1 AS (
     stock_number,
     stock_row,
     day_rows,
-    se1352,
-    se1353,
-    se1354,
-    se1673,
-    se1756,
-    se1757,
-    se1758,
-    se1841,
-    se1867,
-    se1868,
-    se1869,
-    se2071,
-    se2195,
-    se2224,
-    se2263,
+    se1361,
+    se1362,
+    se1363,
+    se1682,
+    se1765,
+    se1766,
+    se1767,
+    se1850,
+    se1876,
+    se1877,
+    se1878,
+    se2080,
+    se2204,
+    se2233,
+    se2272,
     se237,
     se249,
     se258,
@@ -21357,136 +21461,136 @@ WITH values_0_1 AS (
     va1130,
     va1134,
     va1138,
-    va1158,
-    va1160,
-    va1174,
-    va1180,
+    va1165,
+    va1167,
+    va1181,
+    va1187,
     va121,
-    va1213,
-    va1215,
-    va1219,
-    va1227,
-    va1228,
-    va1245,
-    va1256,
-    va1268,
-    va1274,
-    va1276,
-    va1279,
-    va1287,
-    va1296,
+    va1220,
+    va1222,
+    va1226,
+    va1234,
+    va1235,
+    va1252,
+    va1263,
+    va1275,
+    va1281,
+    va1283,
+    va1286,
+    va1294,
+    va1303,
     va131,
-    va1311,
-    va1313,
-    va1321,
-    va1351,
-    va1366,
-    va1369,
+    va1320,
+    va1322,
+    va1330,
+    va1360,
+    va1375,
     va1378,
-    va1396,
-    va1397,
+    va1387,
+    va1405,
+    va1406,
     va141,
-    va1413,
-    va1441,
-    va1449,
-    va1453,
-    va1464,
-    va1469,
-    va1488,
-    va1496,
-    va1548,
+    va1422,
+    va1450,
+    va1458,
+    va1462,
+    va1473,
+    va1478,
+    va1497,
+    va1505,
     va155,
-    va1550,
-    va1560,
-    va1563,
-    va1583,
+    va1557,
+    va1559,
+    va1569,
+    va1572,
     va159,
-    va1604,
-    va1634,
-    va1642,
-    va1660,
-    va1672,
-    va1674,
-    va1721,
-    va1729,
+    va1592,
+    va1613,
+    va1643,
+    va1651,
+    va1669,
+    va1681,
+    va1683,
     va173,
-    va1742,
-    va1755,
+    va1730,
+    va1738,
+    va1751,
     va176,
-    va1760,
-    va1767,
-    va1773,
-    va1774,
+    va1764,
+    va1769,
+    va1776,
+    va1782,
+    va1783,
     va179,
     va180,
-    va1813,
-    va1834,
-    va1837,
-    va1839,
-    va1844,
-    va1856,
-    va1866,
-    va1891,
-    va1892,
-    va1906,
-    va1924,
-    va1955,
-    va1979,
-    va2000,
-    va2004,
-    va2010,
-    va2014,
-    va2020,
+    va1822,
+    va1843,
+    va1846,
+    va1848,
+    va1853,
+    va1865,
+    va1875,
+    va1900,
+    va1901,
+    va1915,
+    va1933,
+    va1964,
+    va1988,
+    va2009,
+    va2013,
+    va2019,
     va2023,
-    va2031,
-    va2052,
-    va2063,
-    va2064,
-    va2068,
-    va2074,
-    va2088,
-    va2095,
-    va2106,
+    va2029,
+    va2032,
+    va2040,
+    va2061,
+    va2072,
+    va2073,
+    va2077,
+    va2083,
+    va2097,
+    va2104,
+    va2115,
     va212,
-    va2128,
-    va2160,
-    va2165,
-    va2173,
-    va2179,
-    va2184,
-    va2190,
-    va2198,
-    va2206,
-    va2217,
-    va2218,
-    va2219,
+    va2137,
+    va2169,
+    va2174,
+    va2182,
+    va2188,
+    va2193,
+    va2199,
+    va2207,
+    va2215,
     va222,
+    va2226,
+    va2227,
+    va2228,
     va223,
-    va2246,
-    va2247,
+    va2255,
+    va2256,
     va226,
-    va2260,
-    va2262,
-    va2266,
-    va2284,
-    va2285,
-    va2286,
+    va2269,
+    va2271,
+    va2275,
     va229,
+    va2293,
+    va2294,
+    va2295,
     va232,
-    va2332,
-    va2338,
-    va2348,
-    va2356,
-    va2361,
-    va2378,
-    va2384,
-    va2386,
+    va2341,
+    va2347,
+    va2357,
+    va2365,
+    va2370,
     va2387,
-    va2392,
-    va2394,
+    va2393,
+    va2395,
+    va2396,
     va240,
-    va2415,
-    va2423,
+    va2401,
+    va2403,
+    va2424,
+    va2432,
     va252,
     va261,
     va265,
@@ -21585,8 +21689,8 @@ WITH values_0_1 AS (
       )
     ) AS va445,
     (
-      CASE WHEN ISFINITE(va1831) THEN va1831 END
-    ) AS va1832
+      CASE WHEN ISFINITE(va1840) THEN va1840 END
+    ) AS va1841
   FROM values_7_2
 ), values_7_4 AS (
   SELECT
@@ -21595,21 +21699,21 @@ WITH values_0_1 AS (
     stock_number,
     stock_row,
     day_rows,
-    se1352,
-    se1353,
-    se1354,
-    se1673,
-    se1756,
-    se1757,
-    se1758,
-    se1841,
-    se1867,
-    se1868,
-    se1869,
-    se2071,
-    se2195,
-    se2224,
-    se2263,
+    se1361,
+    se1362,
+    se1363,
+    se1682,
+    se1765,
+    se1766,
+    se1767,
+    se1850,
+    se1876,
+    se1877,
+    se1878,
+    se2080,
+    se2204,
+    se2233,
+    se2272,
     se237,
     se249,
     se258,
@@ -21640,137 +21744,137 @@ WITH values_0_1 AS (
     va1130,
     va1134,
     va1138,
-    va1158,
-    va1160,
-    va1174,
-    va1180,
+    va1165,
+    va1167,
+    va1181,
+    va1187,
     va121,
-    va1213,
-    va1215,
-    va1219,
-    va1227,
-    va1228,
-    va1245,
-    va1256,
-    va1268,
-    va1274,
-    va1276,
-    va1279,
-    va1287,
-    va1296,
+    va1220,
+    va1222,
+    va1226,
+    va1234,
+    va1235,
+    va1252,
+    va1263,
+    va1275,
+    va1281,
+    va1283,
+    va1286,
+    va1294,
+    va1303,
     va131,
-    va1311,
-    va1313,
-    va1321,
-    va1351,
-    va1366,
-    va1369,
+    va1320,
+    va1322,
+    va1330,
+    va1360,
+    va1375,
     va1378,
-    va1396,
-    va1397,
+    va1387,
+    va1405,
+    va1406,
     va141,
-    va1413,
-    va1441,
-    va1449,
-    va1453,
-    va1464,
-    va1469,
-    va1488,
-    va1496,
-    va1548,
+    va1422,
+    va1450,
+    va1458,
+    va1462,
+    va1473,
+    va1478,
+    va1497,
+    va1505,
     va155,
-    va1550,
-    va1560,
-    va1563,
-    va1583,
+    va1557,
+    va1559,
+    va1569,
+    va1572,
     va159,
-    va1604,
-    va1634,
-    va1642,
-    va1660,
-    va1672,
-    va1674,
-    va1721,
-    va1729,
+    va1592,
+    va1613,
+    va1643,
+    va1651,
+    va1669,
+    va1681,
+    va1683,
     va173,
-    va1742,
-    va1755,
+    va1730,
+    va1738,
+    va1751,
     va176,
-    va1760,
-    va1767,
-    va1773,
-    va1774,
+    va1764,
+    va1769,
+    va1776,
+    va1782,
+    va1783,
     va179,
     va180,
-    va1813,
-    va1832,
-    va1834,
-    va1837,
-    va1839,
-    va1844,
-    va1856,
-    va1866,
-    va1891,
-    va1892,
-    va1906,
-    va1924,
-    va1955,
-    va1979,
-    va2000,
-    va2004,
-    va2010,
-    va2014,
-    va2020,
+    va1822,
+    va1841,
+    va1843,
+    va1846,
+    va1848,
+    va1853,
+    va1865,
+    va1875,
+    va1900,
+    va1901,
+    va1915,
+    va1933,
+    va1964,
+    va1988,
+    va2009,
+    va2013,
+    va2019,
     va2023,
-    va2031,
-    va2052,
-    va2063,
-    va2064,
-    va2068,
-    va2074,
-    va2088,
-    va2095,
-    va2106,
+    va2029,
+    va2032,
+    va2040,
+    va2061,
+    va2072,
+    va2073,
+    va2077,
+    va2083,
+    va2097,
+    va2104,
+    va2115,
     va212,
-    va2128,
-    va2160,
-    va2165,
-    va2173,
-    va2179,
-    va2184,
-    va2190,
-    va2198,
-    va2206,
-    va2217,
-    va2218,
-    va2219,
+    va2137,
+    va2169,
+    va2174,
+    va2182,
+    va2188,
+    va2193,
+    va2199,
+    va2207,
+    va2215,
     va222,
+    va2226,
+    va2227,
+    va2228,
     va223,
-    va2246,
-    va2247,
+    va2255,
+    va2256,
     va226,
-    va2260,
-    va2262,
-    va2266,
-    va2284,
-    va2285,
-    va2286,
+    va2269,
+    va2271,
+    va2275,
     va229,
+    va2293,
+    va2294,
+    va2295,
     va232,
-    va2332,
-    va2338,
-    va2348,
-    va2356,
-    va2361,
-    va2378,
-    va2384,
-    va2386,
+    va2341,
+    va2347,
+    va2357,
+    va2365,
+    va2370,
     va2387,
-    va2392,
-    va2394,
+    va2393,
+    va2395,
+    va2396,
     va240,
-    va2415,
-    va2423,
+    va2401,
+    va2403,
+    va2424,
+    va2432,
     va252,
     va261,
     va265,
@@ -21865,21 +21969,21 @@ WITH values_0_1 AS (
     stock_number,
     stock_row,
     day_rows,
-    se1352,
-    se1353,
-    se1354,
-    se1673,
-    se1756,
-    se1757,
-    se1758,
-    se1841,
-    se1867,
-    se1868,
-    se1869,
-    se2071,
-    se2195,
-    se2224,
-    se2263,
+    se1361,
+    se1362,
+    se1363,
+    se1682,
+    se1765,
+    se1766,
+    se1767,
+    se1850,
+    se1876,
+    se1877,
+    se1878,
+    se2080,
+    se2204,
+    se2233,
+    se2272,
     se237,
     se249,
     se258,
@@ -21910,137 +22014,137 @@ WITH values_0_1 AS (
     va1130,
     va1134,
     va1138,
-    va1158,
-    va1160,
-    va1174,
-    va1180,
+    va1165,
+    va1167,
+    va1181,
+    va1187,
     va121,
-    va1213,
-    va1215,
-    va1219,
-    va1227,
-    va1228,
-    va1245,
-    va1256,
-    va1268,
-    va1274,
-    va1276,
-    va1279,
-    va1287,
-    va1296,
+    va1220,
+    va1222,
+    va1226,
+    va1234,
+    va1235,
+    va1252,
+    va1263,
+    va1275,
+    va1281,
+    va1283,
+    va1286,
+    va1294,
+    va1303,
     va131,
-    va1311,
-    va1313,
-    va1321,
-    va1351,
-    va1366,
-    va1369,
+    va1320,
+    va1322,
+    va1330,
+    va1360,
+    va1375,
     va1378,
-    va1396,
-    va1397,
+    va1387,
+    va1405,
+    va1406,
     va141,
-    va1413,
-    va1441,
-    va1449,
-    va1453,
-    va1464,
-    va1469,
-    va1488,
-    va1496,
-    va1548,
+    va1422,
+    va1450,
+    va1458,
+    va1462,
+    va1473,
+    va1478,
+    va1497,
+    va1505,
     va155,
-    va1550,
-    va1560,
-    va1563,
-    va1583,
+    va1557,
+    va1559,
+    va1569,
+    va1572,
     va159,
-    va1604,
-    va1634,
-    va1642,
-    va1660,
-    va1672,
-    va1674,
-    va1721,
-    va1729,
+    va1592,
+    va1613,
+    va1643,
+    va1651,
+    va1669,
+    va1681,
+    va1683,
     va173,
-    va1742,
-    va1755,
+    va1730,
+    va1738,
+    va1751,
     va176,
-    va1760,
-    va1767,
-    va1773,
-    va1774,
+    va1764,
+    va1769,
+    va1776,
+    va1782,
+    va1783,
     va179,
     va180,
-    va1813,
-    va1832,
-    va1834,
-    va1837,
-    va1839,
-    va1844,
-    va1856,
-    va1866,
-    va1891,
-    va1892,
-    va1906,
-    va1924,
-    va1955,
-    va1979,
-    va2000,
-    va2004,
-    va2010,
-    va2014,
-    va2020,
+    va1822,
+    va1841,
+    va1843,
+    va1846,
+    va1848,
+    va1853,
+    va1865,
+    va1875,
+    va1900,
+    va1901,
+    va1915,
+    va1933,
+    va1964,
+    va1988,
+    va2009,
+    va2013,
+    va2019,
     va2023,
-    va2031,
-    va2052,
-    va2063,
-    va2064,
-    va2068,
-    va2074,
-    va2088,
-    va2095,
-    va2106,
+    va2029,
+    va2032,
+    va2040,
+    va2061,
+    va2072,
+    va2073,
+    va2077,
+    va2083,
+    va2097,
+    va2104,
+    va2115,
     va212,
-    va2128,
-    va2160,
-    va2165,
-    va2173,
-    va2179,
-    va2184,
-    va2190,
-    va2198,
-    va2206,
-    va2217,
-    va2218,
-    va2219,
+    va2137,
+    va2169,
+    va2174,
+    va2182,
+    va2188,
+    va2193,
+    va2199,
+    va2207,
+    va2215,
     va222,
+    va2226,
+    va2227,
+    va2228,
     va223,
-    va2246,
-    va2247,
+    va2255,
+    va2256,
     va226,
-    va2260,
-    va2262,
-    va2266,
-    va2284,
-    va2285,
-    va2286,
+    va2269,
+    va2271,
+    va2275,
     va229,
+    va2293,
+    va2294,
+    va2295,
     va232,
-    va2332,
-    va2338,
-    va2348,
-    va2356,
-    va2361,
-    va2378,
-    va2384,
-    va2386,
+    va2341,
+    va2347,
+    va2357,
+    va2365,
+    va2370,
     va2387,
-    va2392,
-    va2394,
+    va2393,
+    va2395,
+    va2396,
     va240,
-    va2415,
-    va2423,
+    va2401,
+    va2403,
+    va2424,
+    va2432,
     va252,
     va261,
     va265,
@@ -22123,21 +22227,21 @@ WITH values_0_1 AS (
     stock_number,
     stock_row,
     day_rows,
-    se1352,
-    se1353,
-    se1354,
-    se1673,
-    se1756,
-    se1757,
-    se1758,
-    se1841,
-    se1867,
-    se1868,
-    se1869,
-    se2071,
-    se2195,
-    se2224,
-    se2263,
+    se1361,
+    se1362,
+    se1363,
+    se1682,
+    se1765,
+    se1766,
+    se1767,
+    se1850,
+    se1876,
+    se1877,
+    se1878,
+    se2080,
+    se2204,
+    se2233,
+    se2272,
     se237,
     se249,
     se258,
@@ -22166,137 +22270,137 @@ WITH values_0_1 AS (
     va1130,
     va1134,
     va1138,
-    va1158,
-    va1160,
-    va1174,
-    va1180,
+    va1165,
+    va1167,
+    va1181,
+    va1187,
     va121,
-    va1213,
-    va1215,
-    va1219,
-    va1227,
-    va1228,
-    va1245,
-    va1256,
-    va1268,
-    va1274,
-    va1276,
-    va1279,
-    va1287,
-    va1296,
+    va1220,
+    va1222,
+    va1226,
+    va1234,
+    va1235,
+    va1252,
+    va1263,
+    va1275,
+    va1281,
+    va1283,
+    va1286,
+    va1294,
+    va1303,
     va131,
-    va1311,
-    va1313,
-    va1321,
-    va1351,
-    va1366,
-    va1369,
+    va1320,
+    va1322,
+    va1330,
+    va1360,
+    va1375,
     va1378,
-    va1396,
-    va1397,
+    va1387,
+    va1405,
+    va1406,
     va141,
-    va1413,
-    va1441,
-    va1449,
-    va1453,
-    va1464,
-    va1469,
-    va1488,
-    va1496,
-    va1548,
+    va1422,
+    va1450,
+    va1458,
+    va1462,
+    va1473,
+    va1478,
+    va1497,
+    va1505,
     va155,
-    va1550,
-    va1560,
-    va1563,
-    va1583,
+    va1557,
+    va1559,
+    va1569,
+    va1572,
     va159,
-    va1604,
-    va1634,
-    va1642,
-    va1660,
-    va1672,
-    va1674,
-    va1721,
-    va1729,
+    va1592,
+    va1613,
+    va1643,
+    va1651,
+    va1669,
+    va1681,
+    va1683,
     va173,
-    va1742,
-    va1755,
+    va1730,
+    va1738,
+    va1751,
     va176,
-    va1760,
-    va1767,
-    va1773,
-    va1774,
+    va1764,
+    va1769,
+    va1776,
+    va1782,
+    va1783,
     va179,
     va180,
-    va1813,
-    va1832,
-    va1834,
-    va1837,
-    va1839,
-    va1844,
-    va1856,
-    va1866,
-    va1891,
-    va1892,
-    va1906,
-    va1924,
-    va1955,
-    va1979,
-    va2000,
-    va2004,
-    va2010,
-    va2014,
-    va2020,
+    va1822,
+    va1841,
+    va1843,
+    va1846,
+    va1848,
+    va1853,
+    va1865,
+    va1875,
+    va1900,
+    va1901,
+    va1915,
+    va1933,
+    va1964,
+    va1988,
+    va2009,
+    va2013,
+    va2019,
     va2023,
-    va2031,
-    va2052,
-    va2063,
-    va2064,
-    va2068,
-    va2074,
-    va2088,
-    va2095,
-    va2106,
+    va2029,
+    va2032,
+    va2040,
+    va2061,
+    va2072,
+    va2073,
+    va2077,
+    va2083,
+    va2097,
+    va2104,
+    va2115,
     va212,
-    va2128,
-    va2160,
-    va2165,
-    va2173,
-    va2179,
-    va2184,
-    va2190,
-    va2198,
-    va2206,
-    va2217,
-    va2218,
-    va2219,
+    va2137,
+    va2169,
+    va2174,
+    va2182,
+    va2188,
+    va2193,
+    va2199,
+    va2207,
+    va2215,
     va222,
+    va2226,
+    va2227,
+    va2228,
     va223,
-    va2246,
-    va2247,
+    va2255,
+    va2256,
     va226,
-    va2260,
-    va2262,
-    va2266,
-    va2284,
-    va2285,
-    va2286,
+    va2269,
+    va2271,
+    va2275,
     va229,
+    va2293,
+    va2294,
+    va2295,
     va232,
-    va2332,
-    va2338,
-    va2348,
-    va2356,
-    va2361,
-    va2378,
-    va2384,
-    va2386,
+    va2341,
+    va2347,
+    va2357,
+    va2365,
+    va2370,
     va2387,
-    va2392,
-    va2394,
+    va2393,
+    va2395,
+    va2396,
     va240,
-    va2415,
-    va2423,
+    va2401,
+    va2403,
+    va2424,
+    va2432,
     va252,
     va261,
     va265,
@@ -22386,21 +22490,21 @@ WITH values_0_1 AS (
     stock_number,
     stock_row,
     day_rows,
-    se1352,
-    se1353,
-    se1354,
-    se1673,
-    se1756,
-    se1757,
-    se1758,
-    se1841,
-    se1867,
-    se1868,
-    se1869,
-    se2071,
-    se2195,
-    se2224,
-    se2263,
+    se1361,
+    se1362,
+    se1363,
+    se1682,
+    se1765,
+    se1766,
+    se1767,
+    se1850,
+    se1876,
+    se1877,
+    se1878,
+    se2080,
+    se2204,
+    se2233,
+    se2272,
     se237,
     se249,
     se258,
@@ -22421,137 +22525,137 @@ WITH values_0_1 AS (
     va1130,
     va1134,
     va1138,
-    va1158,
-    va1160,
-    va1174,
-    va1180,
+    va1165,
+    va1167,
+    va1181,
+    va1187,
     va121,
-    va1213,
-    va1215,
-    va1219,
-    va1227,
-    va1228,
-    va1245,
-    va1256,
-    va1268,
-    va1274,
-    va1276,
-    va1279,
-    va1287,
-    va1296,
+    va1220,
+    va1222,
+    va1226,
+    va1234,
+    va1235,
+    va1252,
+    va1263,
+    va1275,
+    va1281,
+    va1283,
+    va1286,
+    va1294,
+    va1303,
     va131,
-    va1311,
-    va1313,
-    va1321,
-    va1351,
-    va1366,
-    va1369,
+    va1320,
+    va1322,
+    va1330,
+    va1360,
+    va1375,
     va1378,
-    va1396,
-    va1397,
+    va1387,
+    va1405,
+    va1406,
     va141,
-    va1413,
-    va1441,
-    va1449,
-    va1453,
-    va1464,
-    va1469,
-    va1488,
-    va1496,
-    va1548,
+    va1422,
+    va1450,
+    va1458,
+    va1462,
+    va1473,
+    va1478,
+    va1497,
+    va1505,
     va155,
-    va1550,
-    va1560,
-    va1563,
-    va1583,
+    va1557,
+    va1559,
+    va1569,
+    va1572,
     va159,
-    va1604,
-    va1634,
-    va1642,
-    va1660,
-    va1672,
-    va1674,
-    va1721,
-    va1729,
+    va1592,
+    va1613,
+    va1643,
+    va1651,
+    va1669,
+    va1681,
+    va1683,
     va173,
-    va1742,
-    va1755,
+    va1730,
+    va1738,
+    va1751,
     va176,
-    va1760,
-    va1767,
-    va1773,
-    va1774,
+    va1764,
+    va1769,
+    va1776,
+    va1782,
+    va1783,
     va179,
     va180,
-    va1813,
-    va1832,
-    va1834,
-    va1837,
-    va1839,
-    va1844,
-    va1856,
-    va1866,
-    va1891,
-    va1892,
-    va1906,
-    va1924,
-    va1955,
-    va1979,
-    va2000,
-    va2004,
-    va2010,
-    va2014,
-    va2020,
+    va1822,
+    va1841,
+    va1843,
+    va1846,
+    va1848,
+    va1853,
+    va1865,
+    va1875,
+    va1900,
+    va1901,
+    va1915,
+    va1933,
+    va1964,
+    va1988,
+    va2009,
+    va2013,
+    va2019,
     va2023,
-    va2031,
-    va2052,
-    va2063,
-    va2064,
-    va2068,
-    va2074,
-    va2088,
-    va2095,
-    va2106,
+    va2029,
+    va2032,
+    va2040,
+    va2061,
+    va2072,
+    va2073,
+    va2077,
+    va2083,
+    va2097,
+    va2104,
+    va2115,
     va212,
-    va2128,
-    va2160,
-    va2165,
-    va2173,
-    va2179,
-    va2184,
-    va2190,
-    va2198,
-    va2206,
-    va2217,
-    va2218,
-    va2219,
+    va2137,
+    va2169,
+    va2174,
+    va2182,
+    va2188,
+    va2193,
+    va2199,
+    va2207,
+    va2215,
     va222,
+    va2226,
+    va2227,
+    va2228,
     va223,
-    va2246,
-    va2247,
+    va2255,
+    va2256,
     va226,
-    va2260,
-    va2262,
-    va2266,
-    va2284,
-    va2285,
-    va2286,
+    va2269,
+    va2271,
+    va2275,
     va229,
+    va2293,
+    va2294,
+    va2295,
     va232,
-    va2332,
-    va2338,
-    va2348,
-    va2356,
-    va2361,
-    va2378,
-    va2384,
-    va2386,
+    va2341,
+    va2347,
+    va2357,
+    va2365,
+    va2370,
     va2387,
-    va2392,
-    va2394,
+    va2393,
+    va2395,
+    va2396,
     va240,
-    va2415,
-    va2423,
+    va2401,
+    va2403,
+    va2424,
+    va2432,
     va252,
     va261,
     va265,
@@ -22686,21 +22790,21 @@ WITH values_0_1 AS (
     stock_number,
     stock_row,
     day_rows,
-    se1352,
-    se1353,
-    se1354,
-    se1673,
-    se1756,
-    se1757,
-    se1758,
-    se1841,
-    se1867,
-    se1868,
-    se1869,
-    se2071,
-    se2195,
-    se2224,
-    se2263,
+    se1361,
+    se1362,
+    se1363,
+    se1682,
+    se1765,
+    se1766,
+    se1767,
+    se1850,
+    se1876,
+    se1877,
+    se1878,
+    se2080,
+    se2204,
+    se2233,
+    se2272,
     se237,
     se249,
     se258,
@@ -22721,137 +22825,137 @@ WITH values_0_1 AS (
     va1130,
     va1134,
     va1138,
-    va1158,
-    va1160,
-    va1174,
-    va1180,
+    va1165,
+    va1167,
+    va1181,
+    va1187,
     va121,
-    va1213,
-    va1215,
-    va1219,
-    va1227,
-    va1228,
-    va1245,
-    va1256,
-    va1268,
-    va1274,
-    va1276,
-    va1279,
-    va1287,
-    va1296,
+    va1220,
+    va1222,
+    va1226,
+    va1234,
+    va1235,
+    va1252,
+    va1263,
+    va1275,
+    va1281,
+    va1283,
+    va1286,
+    va1294,
+    va1303,
     va131,
-    va1311,
-    va1313,
-    va1321,
-    va1351,
-    va1366,
-    va1369,
+    va1320,
+    va1322,
+    va1330,
+    va1360,
+    va1375,
     va1378,
-    va1396,
-    va1397,
+    va1387,
+    va1405,
+    va1406,
     va141,
-    va1413,
-    va1441,
-    va1449,
-    va1453,
-    va1464,
-    va1469,
-    va1488,
-    va1496,
-    va1548,
+    va1422,
+    va1450,
+    va1458,
+    va1462,
+    va1473,
+    va1478,
+    va1497,
+    va1505,
     va155,
-    va1550,
-    va1560,
-    va1563,
-    va1583,
+    va1557,
+    va1559,
+    va1569,
+    va1572,
     va159,
-    va1604,
-    va1634,
-    va1642,
-    va1660,
-    va1672,
-    va1674,
-    va1721,
-    va1729,
+    va1592,
+    va1613,
+    va1643,
+    va1651,
+    va1669,
+    va1681,
+    va1683,
     va173,
-    va1742,
-    va1755,
+    va1730,
+    va1738,
+    va1751,
     va176,
-    va1760,
-    va1767,
-    va1773,
-    va1774,
+    va1764,
+    va1769,
+    va1776,
+    va1782,
+    va1783,
     va179,
     va180,
-    va1813,
-    va1832,
-    va1834,
-    va1837,
-    va1839,
-    va1844,
-    va1856,
-    va1866,
-    va1891,
-    va1892,
-    va1906,
-    va1924,
-    va1955,
-    va1979,
-    va2000,
-    va2004,
-    va2010,
-    va2014,
-    va2020,
+    va1822,
+    va1841,
+    va1843,
+    va1846,
+    va1848,
+    va1853,
+    va1865,
+    va1875,
+    va1900,
+    va1901,
+    va1915,
+    va1933,
+    va1964,
+    va1988,
+    va2009,
+    va2013,
+    va2019,
     va2023,
-    va2031,
-    va2052,
-    va2063,
-    va2064,
-    va2068,
-    va2074,
-    va2088,
-    va2095,
-    va2106,
+    va2029,
+    va2032,
+    va2040,
+    va2061,
+    va2072,
+    va2073,
+    va2077,
+    va2083,
+    va2097,
+    va2104,
+    va2115,
     va212,
-    va2128,
-    va2160,
-    va2165,
-    va2173,
-    va2179,
-    va2184,
-    va2190,
-    va2198,
-    va2206,
-    va2217,
-    va2218,
-    va2219,
+    va2137,
+    va2169,
+    va2174,
+    va2182,
+    va2188,
+    va2193,
+    va2199,
+    va2207,
+    va2215,
     va222,
+    va2226,
+    va2227,
+    va2228,
     va223,
-    va2246,
-    va2247,
+    va2255,
+    va2256,
     va226,
-    va2260,
-    va2262,
-    va2266,
-    va2284,
-    va2285,
-    va2286,
+    va2269,
+    va2271,
+    va2275,
     va229,
+    va2293,
+    va2294,
+    va2295,
     va232,
-    va2332,
-    va2338,
-    va2348,
-    va2356,
-    va2361,
-    va2378,
-    va2384,
-    va2386,
+    va2341,
+    va2347,
+    va2357,
+    va2365,
+    va2370,
     va2387,
-    va2392,
-    va2394,
+    va2393,
+    va2395,
+    va2396,
     va240,
-    va2415,
-    va2423,
+    va2401,
+    va2403,
+    va2424,
+    va2432,
     va252,
     va261,
     va265,
@@ -22927,27 +23031,27 @@ WITH values_0_1 AS (
       ORDER BY va951
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
     ) AS se954,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1321) AS se1322,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1321) AS se1323,
-    COUNT(va1321) OVER (
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1330) AS se1331,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1330) AS se1332,
+    COUNT(va1330) OVER (
       PARTITION BY trade_date
-      ORDER BY va1321
+      ORDER BY va1330
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1324,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1583) AS se1584,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1583) AS se1585,
-    COUNT(va1583) OVER (
+    ) AS se1333,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1592) AS se1593,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1592) AS se1594,
+    COUNT(va1592) OVER (
       PARTITION BY trade_date
-      ORDER BY va1583
+      ORDER BY va1592
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1586,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1742) AS se1743,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1742) AS se1744,
-    COUNT(va1742) OVER (
+    ) AS se1595,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1751) AS se1752,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1751) AS se1753,
+    COUNT(va1751) OVER (
       PARTITION BY trade_date
-      ORDER BY va1742
+      ORDER BY va1751
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1745
+    ) AS se1754
   FROM values_7_7
 ), values_8_1 AS (
   SELECT
@@ -22956,18 +23060,18 @@ WITH values_0_1 AS (
     stock_number,
     stock_row,
     day_rows,
-    se1584,
-    se1585,
-    se1586,
-    se1673,
-    se1841,
-    se1867,
-    se1868,
-    se1869,
-    se2071,
-    se2195,
-    se2224,
-    se2263,
+    se1593,
+    se1594,
+    se1595,
+    se1682,
+    se1850,
+    se1876,
+    se1877,
+    se1878,
+    se2080,
+    se2204,
+    se2233,
+    se2272,
     se237,
     se249,
     se258,
@@ -22988,133 +23092,133 @@ WITH values_0_1 AS (
     va1130,
     va1134,
     va1138,
-    va1158,
-    va1160,
-    va1174,
-    va1180,
+    va1165,
+    va1167,
+    va1181,
+    va1187,
     va121,
-    va1213,
-    va1215,
-    va1219,
-    va1227,
-    va1228,
-    va1245,
-    va1256,
-    va1268,
-    va1274,
-    va1276,
-    va1279,
-    va1287,
-    va1296,
+    va1220,
+    va1222,
+    va1226,
+    va1234,
+    va1235,
+    va1252,
+    va1263,
+    va1275,
+    va1281,
+    va1283,
+    va1286,
+    va1294,
+    va1303,
     va131,
-    va1311,
-    va1313,
-    va1366,
-    va1369,
+    va1320,
+    va1322,
+    va1375,
     va1378,
-    va1396,
-    va1397,
+    va1387,
+    va1405,
+    va1406,
     va141,
-    va1413,
-    va1441,
-    va1449,
-    va1453,
-    va1464,
-    va1469,
-    va1488,
-    va1496,
-    va1548,
+    va1422,
+    va1450,
+    va1458,
+    va1462,
+    va1473,
+    va1478,
+    va1497,
+    va1505,
     va155,
-    va1550,
-    va1560,
-    va1563,
-    va1583,
+    va1557,
+    va1559,
+    va1569,
+    va1572,
     va159,
-    va1604,
-    va1634,
-    va1642,
-    va1660,
-    va1672,
-    va1674,
-    va1721,
-    va1729,
+    va1592,
+    va1613,
+    va1643,
+    va1651,
+    va1669,
+    va1681,
+    va1683,
     va173,
+    va1730,
+    va1738,
     va176,
-    va1760,
-    va1767,
-    va1773,
-    va1774,
+    va1769,
+    va1776,
+    va1782,
+    va1783,
     va179,
     va180,
-    va1813,
-    va1832,
-    va1834,
-    va1837,
-    va1839,
-    va1844,
-    va1856,
-    va1866,
-    va1891,
-    va1892,
-    va1906,
-    va1924,
-    va1955,
-    va1979,
-    va2000,
-    va2004,
-    va2010,
-    va2014,
-    va2020,
+    va1822,
+    va1841,
+    va1843,
+    va1846,
+    va1848,
+    va1853,
+    va1865,
+    va1875,
+    va1900,
+    va1901,
+    va1915,
+    va1933,
+    va1964,
+    va1988,
+    va2009,
+    va2013,
+    va2019,
     va2023,
-    va2031,
-    va2052,
-    va2063,
-    va2064,
-    va2068,
-    va2074,
-    va2088,
-    va2095,
-    va2106,
+    va2029,
+    va2032,
+    va2040,
+    va2061,
+    va2072,
+    va2073,
+    va2077,
+    va2083,
+    va2097,
+    va2104,
+    va2115,
     va212,
-    va2128,
-    va2160,
-    va2165,
-    va2173,
-    va2179,
-    va2184,
-    va2190,
-    va2198,
-    va2206,
-    va2217,
-    va2218,
-    va2219,
+    va2137,
+    va2169,
+    va2174,
+    va2182,
+    va2188,
+    va2193,
+    va2199,
+    va2207,
+    va2215,
     va222,
+    va2226,
+    va2227,
+    va2228,
     va223,
-    va2246,
-    va2247,
+    va2255,
+    va2256,
     va226,
-    va2260,
-    va2262,
-    va2266,
-    va2284,
-    va2285,
-    va2286,
+    va2269,
+    va2271,
+    va2275,
     va229,
+    va2293,
+    va2294,
+    va2295,
     va232,
-    va2332,
-    va2338,
-    va2348,
-    va2356,
-    va2361,
-    va2378,
-    va2384,
-    va2386,
+    va2341,
+    va2347,
+    va2357,
+    va2365,
+    va2370,
     va2387,
-    va2392,
-    va2394,
+    va2393,
+    va2395,
+    va2396,
     va240,
-    va2415,
-    va2423,
+    va2401,
+    va2403,
+    va2424,
+    va2432,
     va252,
     va261,
     va265,
@@ -23202,50 +23306,50 @@ WITH values_0_1 AS (
         (
           (
             CASE
-              WHEN NOT va1321 IS NULL
+              WHEN NOT va1330 IS NULL
               THEN (
-                se1322 + ROUND(se1323 * day_rows)
+                se1331 + ROUND(se1332 * day_rows)
               ) / (
-                2 * se1324
+                2 * se1333
               )
             END
           ) < (
             CASE
-              WHEN NOT va1351 IS NULL
+              WHEN NOT va1360 IS NULL
               THEN (
-                se1352 + ROUND(se1353 * day_rows)
+                se1361 + ROUND(se1362 * day_rows)
               ) / (
-                2 * se1354
+                2 * se1363
               )
             END
           )
         )
       ) AS DOUBLE)
-    ) AS va1355,
+    ) AS va1364,
     (
       (
         CASE
-          WHEN NOT va1742 IS NULL
+          WHEN NOT va1751 IS NULL
           THEN (
-            se1743 + ROUND(se1744 * day_rows)
+            se1752 + ROUND(se1753 * day_rows)
           ) / (
-            2 * se1745
+            2 * se1754
           )
         END
       ) / NULLIF(
         (
           CASE
-            WHEN NOT va1755 IS NULL
+            WHEN NOT va1764 IS NULL
             THEN (
-              se1756 + ROUND(se1757 * day_rows)
+              se1765 + ROUND(se1766 * day_rows)
             ) / (
-              2 * se1758
+              2 * se1767
             )
           END
         ),
         0
       )
-    ) AS va1759
+    ) AS va1768
   FROM sections_8
 ), values_8_2 AS (
   SELECT
@@ -23254,18 +23358,18 @@ WITH values_0_1 AS (
     stock_number,
     stock_row,
     day_rows,
-    se1584,
-    se1585,
-    se1586,
-    se1673,
-    se1841,
-    se1867,
-    se1868,
-    se1869,
-    se2071,
-    se2195,
-    se2224,
-    se2263,
+    se1593,
+    se1594,
+    se1595,
+    se1682,
+    se1850,
+    se1876,
+    se1877,
+    se1878,
+    se2080,
+    se2204,
+    se2233,
+    se2272,
     se237,
     se249,
     se258,
@@ -23286,135 +23390,135 @@ WITH values_0_1 AS (
     va1130,
     va1134,
     va1138,
-    va1158,
-    va1160,
-    va1174,
-    va1180,
+    va1165,
+    va1167,
+    va1181,
+    va1187,
     va121,
-    va1213,
-    va1215,
-    va1219,
-    va1227,
-    va1228,
-    va1245,
-    va1256,
-    va1268,
-    va1274,
-    va1276,
-    va1279,
-    va1287,
-    va1296,
+    va1220,
+    va1222,
+    va1226,
+    va1234,
+    va1235,
+    va1252,
+    va1263,
+    va1275,
+    va1281,
+    va1283,
+    va1286,
+    va1294,
+    va1303,
     va131,
-    va1311,
-    va1313,
-    va1355,
-    va1366,
-    va1369,
+    va1320,
+    va1322,
+    va1364,
+    va1375,
     va1378,
-    va1396,
-    va1397,
+    va1387,
+    va1405,
+    va1406,
     va141,
-    va1413,
-    va1441,
-    va1449,
-    va1453,
-    va1464,
-    va1469,
-    va1488,
-    va1496,
-    va1548,
+    va1422,
+    va1450,
+    va1458,
+    va1462,
+    va1473,
+    va1478,
+    va1497,
+    va1505,
     va155,
-    va1550,
-    va1560,
-    va1563,
-    va1583,
+    va1557,
+    va1559,
+    va1569,
+    va1572,
     va159,
-    va1604,
-    va1634,
-    va1642,
-    va1660,
-    va1672,
-    va1674,
-    va1721,
-    va1729,
+    va1592,
+    va1613,
+    va1643,
+    va1651,
+    va1669,
+    va1681,
+    va1683,
     va173,
-    va1759,
+    va1730,
+    va1738,
     va176,
-    va1760,
-    va1767,
-    va1773,
-    va1774,
+    va1768,
+    va1769,
+    va1776,
+    va1782,
+    va1783,
     va179,
     va180,
-    va1813,
-    va1832,
-    va1834,
-    va1837,
-    va1839,
-    va1844,
-    va1856,
-    va1866,
-    va1891,
-    va1892,
-    va1906,
-    va1924,
-    va1955,
-    va1979,
-    va2000,
-    va2004,
-    va2010,
-    va2014,
-    va2020,
+    va1822,
+    va1841,
+    va1843,
+    va1846,
+    va1848,
+    va1853,
+    va1865,
+    va1875,
+    va1900,
+    va1901,
+    va1915,
+    va1933,
+    va1964,
+    va1988,
+    va2009,
+    va2013,
+    va2019,
     va2023,
-    va2031,
-    va2052,
-    va2063,
-    va2064,
-    va2068,
-    va2074,
-    va2088,
-    va2095,
-    va2106,
+    va2029,
+    va2032,
+    va2040,
+    va2061,
+    va2072,
+    va2073,
+    va2077,
+    va2083,
+    va2097,
+    va2104,
+    va2115,
     va212,
-    va2128,
-    va2160,
-    va2165,
-    va2173,
-    va2179,
-    va2184,
-    va2190,
-    va2198,
-    va2206,
-    va2217,
-    va2218,
-    va2219,
+    va2137,
+    va2169,
+    va2174,
+    va2182,
+    va2188,
+    va2193,
+    va2199,
+    va2207,
+    va2215,
     va222,
+    va2226,
+    va2227,
+    va2228,
     va223,
-    va2246,
-    va2247,
+    va2255,
+    va2256,
     va226,
-    va2260,
-    va2262,
-    va2266,
-    va2284,
-    va2285,
-    va2286,
+    va2269,
+    va2271,
+    va2275,
     va229,
+    va2293,
+    va2294,
+    va2295,
     va232,
-    va2332,
-    va2338,
-    va2348,
-    va2356,
-    va2361,
-    va2378,
-    va2384,
-    va2386,
+    va2341,
+    va2347,
+    va2357,
+    va2365,
+    va2370,
     va2387,
-    va2392,
-    va2394,
+    va2393,
+    va2395,
+    va2396,
     va240,
-    va2415,
-    va2423,
+    va2401,
+    va2403,
+    va2424,
+    va2432,
     va252,
     va261,
     va265,
@@ -23491,17 +23595,17 @@ WITH values_0_1 AS (
     stock_number,
     stock_row,
     day_rows,
-    se1584,
-    se1585,
-    se1586,
-    se1673,
-    se1841,
-    se1867,
-    se1868,
-    se1869,
-    se2071,
-    se2195,
-    se2263,
+    se1593,
+    se1594,
+    se1595,
+    se1682,
+    se1850,
+    se1876,
+    se1877,
+    se1878,
+    se2080,
+    se2204,
+    se2272,
     se237,
     se249,
     se258,
@@ -23522,131 +23626,131 @@ WITH values_0_1 AS (
     va1130,
     va1134,
     va1138,
-    va1158,
-    va1160,
-    va1174,
-    va1180,
+    va1165,
+    va1167,
+    va1181,
+    va1187,
     va121,
-    va1213,
-    va1215,
-    va1219,
-    va1227,
-    va1228,
-    va1245,
-    va1256,
-    va1274,
-    va1276,
-    va1279,
-    va1287,
-    va1296,
+    va1220,
+    va1222,
+    va1226,
+    va1234,
+    va1235,
+    va1252,
+    va1263,
+    va1281,
+    va1283,
+    va1286,
+    va1294,
+    va1303,
     va131,
-    va1311,
-    va1313,
-    va1355,
-    va1366,
-    va1369,
+    va1320,
+    va1322,
+    va1364,
+    va1375,
     va1378,
-    va1396,
-    va1397,
+    va1387,
+    va1405,
+    va1406,
     va141,
-    va1413,
-    va1441,
-    va1449,
-    va1453,
-    va1464,
-    va1469,
-    va1488,
-    va1496,
-    va1548,
+    va1422,
+    va1450,
+    va1458,
+    va1462,
+    va1473,
+    va1478,
+    va1497,
+    va1505,
     va155,
-    va1550,
-    va1560,
-    va1563,
-    va1583,
+    va1557,
+    va1559,
+    va1569,
+    va1572,
     va159,
-    va1604,
-    va1634,
-    va1642,
-    va1660,
-    va1672,
-    va1721,
-    va1729,
+    va1592,
+    va1613,
+    va1643,
+    va1651,
+    va1669,
+    va1681,
     va173,
-    va1759,
+    va1730,
+    va1738,
     va176,
-    va1760,
-    va1767,
-    va1773,
-    va1774,
+    va1768,
+    va1769,
+    va1776,
+    va1782,
+    va1783,
     va179,
     va180,
-    va1813,
-    va1832,
-    va1834,
-    va1837,
-    va1839,
-    va1844,
-    va1856,
-    va1866,
-    va1906,
-    va1924,
-    va1955,
-    va1979,
-    va2000,
-    va2004,
-    va2010,
-    va2014,
-    va2020,
+    va1822,
+    va1841,
+    va1843,
+    va1846,
+    va1848,
+    va1853,
+    va1865,
+    va1875,
+    va1915,
+    va1933,
+    va1964,
+    va1988,
+    va2009,
+    va2013,
+    va2019,
     va2023,
-    va2031,
-    va2052,
-    va2063,
-    va2064,
-    va2068,
-    va2074,
-    va2088,
-    va2095,
-    va2106,
+    va2029,
+    va2032,
+    va2040,
+    va2061,
+    va2072,
+    va2073,
+    va2077,
+    va2083,
+    va2097,
+    va2104,
+    va2115,
     va212,
-    va2128,
-    va2160,
-    va2165,
-    va2173,
-    va2179,
-    va2184,
-    va2190,
-    va2198,
-    va2206,
-    va2217,
-    va2218,
-    va2219,
+    va2137,
+    va2169,
+    va2174,
+    va2182,
+    va2188,
+    va2193,
+    va2199,
+    va2207,
+    va2215,
     va222,
+    va2226,
+    va2227,
+    va2228,
     va223,
-    va2246,
-    va2247,
+    va2255,
+    va2256,
     va226,
-    va2260,
-    va2262,
-    va2266,
-    va2284,
-    va2285,
-    va2286,
+    va2269,
+    va2271,
+    va2275,
     va229,
+    va2293,
+    va2294,
+    va2295,
     va232,
-    va2332,
-    va2338,
-    va2348,
-    va2356,
-    va2361,
-    va2378,
-    va2384,
-    va2386,
+    va2341,
+    va2347,
+    va2357,
+    va2365,
+    va2370,
     va2387,
-    va2392,
-    va2394,
+    va2393,
+    va2395,
+    va2396,
     va240,
-    va2415,
-    va2423,
+    va2401,
+    va2403,
+    va2424,
+    va2432,
     va252,
     va261,
     va265,
@@ -23761,69 +23865,69 @@ WITH values_0_1 AS (
     LAG(va597, 11) OVER rows_row AS se608,
     RANK(
     ORDER BY
-      va1268) OVER rows_15 AS se1269,
+      va1275) OVER rows_15 AS se1276,
     CUME_DIST(
     ORDER BY
-      va1268) OVER rows_15 AS se1270,
-    COUNT(va1268) OVER rows_15 AS se1271,
-    COUNT(va331) OVER rows_before AS se1280,
-    LAG(va1604, 1) OVER rows_row AS se1605,
-    LAG(va1604, 2) OVER rows_row AS se1606,
-    LAG(va1604, 3) OVER rows_row AS se1607,
-    LAG(va1604, 4) OVER rows_row AS se1608,
-    LAG(va1604, 5) OVER rows_row AS se1609,
-    LAG(va1604, 6) OVER rows_row AS se1610,
-    LAG(va1660, 1) OVER rows_row AS se1661,
-    LAG(va1660, 2) OVER rows_row AS se1662,
+      va1275) OVER rows_15 AS se1277,
+    COUNT(va1275) OVER rows_15 AS se1278,
+    COUNT(va331) OVER rows_before AS se1287,
+    LAG(va1613, 1) OVER rows_row AS se1614,
+    LAG(va1613, 2) OVER rows_row AS se1615,
+    LAG(va1613, 3) OVER rows_row AS se1616,
+    LAG(va1613, 4) OVER rows_row AS se1617,
+    LAG(va1613, 5) OVER rows_row AS se1618,
+    LAG(va1613, 6) OVER rows_row AS se1619,
+    LAG(va1669, 1) OVER rows_row AS se1670,
+    LAG(va1669, 2) OVER rows_row AS se1671,
     SUM(
       (
         CASE
-          WHEN se1673 = 1
-          THEN va1672 / CAST(0.15384615384615385 AS DOUBLE)
-          ELSE va1672
+          WHEN se1682 = 1
+          THEN va1681 / CAST(0.15384615384615385 AS DOUBLE)
+          ELSE va1681
         END * EXP((
           (
-            se1673 - 1
+            se1682 - 1
           ) % 1100
         ) * CAST(0.1670540846631662 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY stock_number, va1674
+      PARTITION BY stock_number, va1683
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se1675,
+    ) AS se1684,
     LAST_VALUE((
       CASE WHEN (
         (
-          se1841 - 1
+          se1850 - 1
         ) % 1100
-      ) = 1099 THEN va1844 END
-    ) IGNORE NULLS) OVER rows_earlier AS se1845,
-    SUM(va1892) OVER rows_16 AS se1893,
-    COUNT(va1892) OVER rows_16 AS se1894,
-    SUM(va1891) OVER rows_16 AS se1895,
-    COUNT(va1891) OVER rows_16 AS se1896,
-    LAG(va1955, 1) OVER rows_row AS se1956,
-    LAG(va1955, 2) OVER rows_row AS se1957,
-    AVG(va2020) OVER rows_20 AS se2021,
-    COUNT(va2020) OVER rows_20 AS se2022,
-    COUNT(va2023) OVER rows_before AS se2024,
+      ) = 1099 THEN va1853 END
+    ) IGNORE NULLS) OVER rows_earlier AS se1854,
+    SUM(va1901) OVER rows_16 AS se1902,
+    COUNT(va1901) OVER rows_16 AS se1903,
+    SUM(va1900) OVER rows_16 AS se1904,
+    COUNT(va1900) OVER rows_16 AS se1905,
+    LAG(va1964, 1) OVER rows_row AS se1965,
+    LAG(va1964, 2) OVER rows_row AS se1966,
+    AVG(va2029) OVER rows_20 AS se2030,
+    COUNT(va2029) OVER rows_20 AS se2031,
+    COUNT(va2032) OVER rows_before AS se2033,
     LAST_VALUE((
       CASE WHEN (
         (
-          se2071 - 1
+          se2080 - 1
         ) % 1100
-      ) = 1099 THEN va2074 END
-    ) IGNORE NULLS) OVER rows_earlier AS se2075,
+      ) = 1099 THEN va2083 END
+    ) IGNORE NULLS) OVER rows_earlier AS se2084,
     LAST_VALUE((
       CASE WHEN (
         (
-          se2195 - 1
+          se2204 - 1
         ) % 1100
-      ) = 1099 THEN va2198 END
-    ) IGNORE NULLS) OVER rows_earlier AS se2199,
-    AVG(se2224) OVER rows_12 AS se2225,
-    AVG(se2224) OVER rows_26 AS se2226
+      ) = 1099 THEN va2207 END
+    ) IGNORE NULLS) OVER rows_earlier AS se2208,
+    AVG(se2233) OVER rows_12 AS se2234,
+    AVG(se2233) OVER rows_26 AS se2235
   FROM values_8_2
   WINDOW rows_12 AS (
     PARTITION BY stock_number
@@ -23861,20 +23965,20 @@ WITH values_0_1 AS (
     stock_number,
     stock_row,
     day_rows,
-    se1280,
-    se1584,
-    se1585,
-    se1586,
-    se1673,
-    se1867,
-    se1868,
-    se1869,
-    se2021,
-    se2022,
-    se2024,
-    se2071,
-    se2075,
-    se2263,
+    se1287,
+    se1593,
+    se1594,
+    se1595,
+    se1682,
+    se1876,
+    se1877,
+    se1878,
+    se2030,
+    se2031,
+    se2033,
+    se2080,
+    se2084,
+    se2272,
     se340,
     se580,
     se581,
@@ -23893,124 +23997,124 @@ WITH values_0_1 AS (
     va1130,
     va1134,
     va1138,
-    va1158,
-    va1160,
-    va1174,
-    va1180,
+    va1165,
+    va1167,
+    va1181,
+    va1187,
     va121,
-    va1213,
-    va1215,
-    va1219,
-    va1227,
-    va1228,
-    va1245,
-    va1256,
-    va1274,
-    va1276,
-    va1279,
-    va1287,
-    va1296,
+    va1220,
+    va1222,
+    va1226,
+    va1234,
+    va1235,
+    va1252,
+    va1263,
+    va1281,
+    va1283,
+    va1286,
+    va1294,
+    va1303,
     va131,
-    va1311,
-    va1313,
-    va1355,
-    va1366,
-    va1369,
+    va1320,
+    va1322,
+    va1364,
+    va1375,
     va1378,
-    va1396,
-    va1397,
+    va1387,
+    va1405,
+    va1406,
     va141,
-    va1413,
-    va1441,
-    va1449,
-    va1453,
-    va1464,
-    va1469,
-    va1488,
-    va1496,
-    va1548,
+    va1422,
+    va1450,
+    va1458,
+    va1462,
+    va1473,
+    va1478,
+    va1497,
+    va1505,
     va155,
-    va1550,
-    va1560,
-    va1563,
-    va1583,
+    va1557,
+    va1559,
+    va1569,
+    va1572,
     va159,
-    va1634,
-    va1642,
-    va1721,
-    va1729,
+    va1592,
+    va1643,
+    va1651,
     va173,
-    va1759,
+    va1730,
+    va1738,
     va176,
-    va1760,
-    va1767,
-    va1773,
-    va1774,
+    va1768,
+    va1769,
+    va1776,
+    va1782,
+    va1783,
     va179,
     va180,
-    va1813,
-    va1832,
-    va1834,
-    va1837,
-    va1839,
-    va1856,
-    va1866,
-    va1906,
-    va1924,
-    va1979,
-    va2000,
-    va2004,
-    va2010,
-    va2014,
-    va2020,
+    va1822,
+    va1841,
+    va1843,
+    va1846,
+    va1848,
+    va1865,
+    va1875,
+    va1915,
+    va1933,
+    va1988,
+    va2009,
+    va2013,
+    va2019,
     va2023,
-    va2031,
-    va2052,
-    va2063,
-    va2064,
-    va2068,
-    va2074,
-    va2088,
-    va2095,
-    va2106,
+    va2029,
+    va2032,
+    va2040,
+    va2061,
+    va2072,
+    va2073,
+    va2077,
+    va2083,
+    va2097,
+    va2104,
+    va2115,
     va212,
-    va2128,
-    va2160,
-    va2165,
-    va2173,
-    va2179,
-    va2184,
-    va2190,
-    va2206,
-    va2217,
-    va2218,
-    va2219,
+    va2137,
+    va2169,
+    va2174,
+    va2182,
+    va2188,
+    va2193,
+    va2199,
+    va2215,
     va222,
+    va2226,
+    va2227,
+    va2228,
     va223,
-    va2246,
-    va2247,
+    va2255,
+    va2256,
     va226,
-    va2260,
-    va2262,
-    va2266,
-    va2284,
-    va2285,
-    va2286,
+    va2269,
+    va2271,
+    va2275,
     va229,
+    va2293,
+    va2294,
+    va2295,
     va232,
-    va2332,
-    va2338,
-    va2348,
-    va2356,
-    va2361,
-    va2378,
-    va2384,
-    va2386,
+    va2341,
+    va2347,
+    va2357,
+    va2365,
+    va2370,
     va2387,
-    va2392,
-    va2394,
-    va2415,
-    va2423,
+    va2393,
+    va2395,
+    va2396,
+    va2401,
+    va2403,
+    va2424,
+    va2432,
     va265,
     va269,
     va295,
@@ -24112,145 +24216,145 @@ WITH values_0_1 AS (
       12 * va597 + 11 * se598 + 10 * se599 + 9 * se600 + 8 * se601 + 7 * se602 + 6 * se603 + 5 * se604 + 4 * se605 + 3 * se606 + 2 * se607 + 1 * se608
     ) / 78 AS va609,
     (
-      CASE WHEN se1271 = 15 THEN (
-        se1269 + se1270 * 15
+      CASE WHEN se1278 = 15 THEN (
+        se1276 + se1277 * 15
       ) / 30 END
-    ) AS va1272,
+    ) AS va1279,
     (
       (
-        se1280 - 1
+        se1287 - 1
       ) // 1100
-    ) AS va1281,
+    ) AS va1288,
     (
       2 + CASE
-        WHEN se1605 < va1604
+        WHEN se1614 < va1613
         THEN 2
-        WHEN se1605 = va1604
+        WHEN se1614 = va1613
         THEN 1
-        WHEN se1605 > va1604
+        WHEN se1614 > va1613
         THEN 0
       END + CASE
-        WHEN se1606 < va1604
+        WHEN se1615 < va1613
         THEN 2
-        WHEN se1606 = va1604
+        WHEN se1615 = va1613
         THEN 1
-        WHEN se1606 > va1604
+        WHEN se1615 > va1613
         THEN 0
       END + CASE
-        WHEN se1607 < va1604
+        WHEN se1616 < va1613
         THEN 2
-        WHEN se1607 = va1604
+        WHEN se1616 = va1613
         THEN 1
-        WHEN se1607 > va1604
+        WHEN se1616 > va1613
         THEN 0
       END + CASE
-        WHEN se1608 < va1604
+        WHEN se1617 < va1613
         THEN 2
-        WHEN se1608 = va1604
+        WHEN se1617 = va1613
         THEN 1
-        WHEN se1608 > va1604
+        WHEN se1617 > va1613
         THEN 0
       END + CASE
-        WHEN se1609 < va1604
+        WHEN se1618 < va1613
         THEN 2
-        WHEN se1609 = va1604
+        WHEN se1618 = va1613
         THEN 1
-        WHEN se1609 > va1604
+        WHEN se1618 > va1613
         THEN 0
       END + CASE
-        WHEN se1610 < va1604
+        WHEN se1619 < va1613
         THEN 2
-        WHEN se1610 = va1604
+        WHEN se1619 = va1613
         THEN 1
-        WHEN se1610 > va1604
+        WHEN se1619 > va1613
         THEN 0
       END
-    ) / 14 AS va1611,
+    ) / 14 AS va1620,
     (
       2 + CASE
-        WHEN se1661 < va1660
+        WHEN se1670 < va1669
         THEN 2
-        WHEN se1661 = va1660
+        WHEN se1670 = va1669
         THEN 1
-        WHEN se1661 > va1660
+        WHEN se1670 > va1669
         THEN 0
       END + CASE
-        WHEN se1662 < va1660
+        WHEN se1671 < va1669
         THEN 2
-        WHEN se1662 = va1660
+        WHEN se1671 = va1669
         THEN 1
-        WHEN se1662 > va1660
+        WHEN se1671 > va1669
         THEN 0
       END
-    ) / 6 AS va1663,
+    ) / 6 AS va1672,
     (
       CASE
-        WHEN NOT va1672 IS NULL
-        THEN CAST(0.15384615384615385 AS DOUBLE) * se1675 * EXP((
+        WHEN NOT va1681 IS NULL
+        THEN CAST(0.15384615384615385 AS DOUBLE) * se1684 * EXP((
           (
-            se1673 - 1
+            se1682 - 1
           ) % 1100
         ) * -CAST(0.1670540846631662 AS DOUBLE))
       END
-    ) AS va1676,
+    ) AS va1685,
     (
-      va1844 + COALESCE(se1845, 0) * EXP(
+      va1853 + COALESCE(se1854, 0) * EXP(
         (
           (
             (
-              se1841 - 1
+              se1850 - 1
             ) % 1100
           ) + 1
         ) * -CAST(0.051293294387550536 AS DOUBLE)
       )
-    ) AS va1846,
+    ) AS va1855,
     (
       (
-        CASE WHEN se1894 = 16 THEN se1893 END
+        CASE WHEN se1903 = 16 THEN se1902 END
       ) - (
         stock_row - 16
       ) * (
-        CASE WHEN se1896 = 16 THEN se1895 END
+        CASE WHEN se1905 = 16 THEN se1904 END
       )
-    ) / 136 AS va1897,
+    ) / 136 AS va1906,
     (
       2 + CASE
-        WHEN se1956 < va1955
+        WHEN se1965 < va1964
         THEN 2
-        WHEN se1956 = va1955
+        WHEN se1965 = va1964
         THEN 1
-        WHEN se1956 > va1955
+        WHEN se1965 > va1964
         THEN 0
       END + CASE
-        WHEN se1957 < va1955
+        WHEN se1966 < va1964
         THEN 2
-        WHEN se1957 = va1955
+        WHEN se1966 = va1964
         THEN 1
-        WHEN se1957 > va1955
+        WHEN se1966 > va1964
         THEN 0
       END
-    ) / 6 AS va1958,
+    ) / 6 AS va1967,
     (
       (
-        se2024 - 1
+        se2033 - 1
       ) // 1155
-    ) AS va2025,
+    ) AS va2034,
     (
-      va2198 + COALESCE(se2199, 0) * EXP(
+      va2207 + COALESCE(se2208, 0) * EXP(
         (
           (
             (
-              se2195 - 1
+              se2204 - 1
             ) % 1100
           ) + 1
         ) * -CAST(0.1670540846631662 AS DOUBLE)
       )
-    ) AS va2200,
+    ) AS va2209,
     (
       CASE WHEN stock_row > 27 THEN (
-        se2225 - se2226
+        se2234 - se2235
       ) END
-    ) AS va2227
+    ) AS va2236
   FROM series_9
 ), values_9_2 AS (
   SELECT
@@ -24259,20 +24363,20 @@ WITH values_0_1 AS (
     stock_number,
     stock_row,
     day_rows,
-    se1280,
-    se1584,
-    se1585,
-    se1586,
-    se1673,
-    se1867,
-    se1868,
-    se1869,
-    se2021,
-    se2022,
-    se2024,
-    se2071,
-    se2075,
-    se2263,
+    se1287,
+    se1593,
+    se1594,
+    se1595,
+    se1682,
+    se1876,
+    se1877,
+    se1878,
+    se2030,
+    se2031,
+    se2033,
+    se2080,
+    se2084,
+    se2272,
     se340,
     se580,
     se581,
@@ -24291,129 +24395,129 @@ WITH values_0_1 AS (
     va1130,
     va1134,
     va1138,
-    va1158,
-    va1160,
-    va1174,
-    va1180,
+    va1165,
+    va1167,
+    va1181,
+    va1187,
     va121,
-    va1213,
-    va1215,
-    va1219,
-    va1227,
-    va1228,
-    va1245,
-    va1274,
-    va1276,
-    va1279,
+    va1220,
+    va1222,
+    va1226,
+    va1234,
+    va1235,
+    va1252,
     va1281,
-    va1287,
-    va1296,
+    va1283,
+    va1286,
+    va1288,
+    va1294,
+    va1303,
     va131,
-    va1311,
-    va1313,
-    va1355,
-    va1366,
-    va1369,
+    va1320,
+    va1322,
+    va1364,
+    va1375,
     va1378,
-    va1396,
-    va1397,
+    va1387,
+    va1405,
+    va1406,
     va141,
-    va1413,
-    va1441,
-    va1449,
-    va1453,
-    va1464,
-    va1469,
-    va1488,
-    va1496,
-    va1548,
+    va1422,
+    va1450,
+    va1458,
+    va1462,
+    va1473,
+    va1478,
+    va1497,
+    va1505,
     va155,
-    va1550,
-    va1560,
-    va1563,
-    va1583,
+    va1557,
+    va1559,
+    va1569,
+    va1572,
     va159,
-    va1611,
-    va1634,
-    va1676,
-    va1721,
-    va1729,
+    va1592,
+    va1620,
+    va1643,
+    va1685,
     va173,
-    va1759,
+    va1730,
+    va1738,
     va176,
-    va1760,
-    va1767,
-    va1773,
-    va1774,
+    va1768,
+    va1769,
+    va1776,
+    va1782,
+    va1783,
     va179,
     va180,
-    va1813,
-    va1832,
-    va1834,
-    va1837,
-    va1839,
+    va1822,
+    va1841,
+    va1843,
     va1846,
-    va1856,
-    va1866,
-    va1906,
-    va1979,
-    va2000,
-    va2004,
-    va2010,
-    va2014,
-    va2020,
+    va1848,
+    va1855,
+    va1865,
+    va1875,
+    va1915,
+    va1988,
+    va2009,
+    va2013,
+    va2019,
     va2023,
-    va2025,
-    va2031,
-    va2052,
-    va2063,
-    va2064,
-    va2068,
-    va2074,
-    va2088,
-    va2095,
-    va2106,
+    va2029,
+    va2032,
+    va2034,
+    va2040,
+    va2061,
+    va2072,
+    va2073,
+    va2077,
+    va2083,
+    va2097,
+    va2104,
+    va2115,
     va212,
-    va2128,
-    va2160,
-    va2165,
-    va2173,
-    va2179,
-    va2184,
-    va2190,
-    va2200,
-    va2206,
-    va2217,
-    va2218,
-    va2219,
+    va2137,
+    va2169,
+    va2174,
+    va2182,
+    va2188,
+    va2193,
+    va2199,
+    va2209,
+    va2215,
     va222,
+    va2226,
     va2227,
+    va2228,
     va223,
-    va2246,
-    va2247,
+    va2236,
+    va2255,
+    va2256,
     va226,
-    va2260,
-    va2262,
-    va2266,
-    va2284,
-    va2285,
-    va2286,
+    va2269,
+    va2271,
+    va2275,
     va229,
+    va2293,
+    va2294,
+    va2295,
     va232,
-    va2332,
-    va2338,
-    va2348,
-    va2356,
-    va2361,
-    va2378,
-    va2384,
-    va2386,
+    va2341,
+    va2347,
+    va2357,
+    va2365,
+    va2370,
     va2387,
-    va2392,
-    va2394,
-    va2415,
+    va2393,
+    va2395,
+    va2396,
+    va2401,
+    va2403,
     va242,
-    va2423,
+    va2424,
+    va2432,
     va254,
     va263,
     va265,
@@ -24488,33 +24592,33 @@ WITH values_0_1 AS (
     ) AS va610,
     (
       -(
-        CASE WHEN va1256 > va1272 THEN va1256 WHEN va1256 <= va1272 THEN va1272 END
+        CASE WHEN va1263 > va1279 THEN va1263 WHEN va1263 <= va1279 THEN va1279 END
       )
-    ) AS va1273,
+    ) AS va1280,
     (
       CASE
         WHEN (
-          va1642 > 0
+          va1651 > 0
           OR (
-            va1663 = FLOOR(va1663) AND (
-              va1642 <> 0 OR va1663 >= 0
+            va1672 = FLOOR(va1672) AND (
+              va1651 <> 0 OR va1672 >= 0
             )
           )
           OR (
-            va1642 = 0 AND va1663 > 0
+            va1651 = 0 AND va1672 > 0
           )
         )
-        THEN POWER(va1642, va1663)
+        THEN POWER(va1651, va1672)
       END
-    ) AS va1664,
+    ) AS va1673,
     (
-      va1897 * 8193 - (
-        va1897 * 8193 - va1897
+      va1906 * 8193 - (
+        va1906 * 8193 - va1906
       )
-    ) AS va1898,
+    ) AS va1907,
     (
-      CASE WHEN va1924 < va1958 THEN va1924 WHEN va1924 >= va1958 THEN va1958 END
-    ) AS va1959
+      CASE WHEN va1933 < va1967 THEN va1933 WHEN va1933 >= va1967 THEN va1967 END
+    ) AS va1968
   FROM values_9_1
 ), values_9_3 AS (
   SELECT
@@ -24523,20 +24627,20 @@ WITH values_0_1 AS (
     stock_number,
     stock_row,
     day_rows,
-    se1280,
-    se1584,
-    se1585,
-    se1586,
-    se1673,
-    se1867,
-    se1868,
-    se1869,
-    se2021,
-    se2022,
-    se2024,
-    se2071,
-    se2075,
-    se2263,
+    se1287,
+    se1593,
+    se1594,
+    se1595,
+    se1682,
+    se1876,
+    se1877,
+    se1878,
+    se2030,
+    se2031,
+    se2033,
+    se2080,
+    se2084,
+    se2272,
     se340,
     se580,
     se581,
@@ -24555,132 +24659,132 @@ WITH values_0_1 AS (
     va1130,
     va1134,
     va1138,
-    va1158,
-    va1160,
-    va1174,
-    va1180,
+    va1165,
+    va1167,
+    va1181,
+    va1187,
     va121,
-    va1213,
-    va1215,
-    va1219,
-    va1227,
-    va1228,
-    va1245,
-    va1273,
-    va1274,
-    va1276,
-    va1279,
+    va1220,
+    va1222,
+    va1226,
+    va1234,
+    va1235,
+    va1252,
+    va1280,
     va1281,
-    va1287,
-    va1296,
+    va1283,
+    va1286,
+    va1288,
+    va1294,
+    va1303,
     va131,
-    va1311,
-    va1313,
-    va1355,
-    va1366,
-    va1369,
+    va1320,
+    va1322,
+    va1364,
+    va1375,
     va1378,
-    va1396,
-    va1397,
+    va1387,
+    va1405,
+    va1406,
     va141,
-    va1413,
-    va1441,
-    va1449,
-    va1453,
-    va1464,
-    va1469,
-    va1488,
-    va1496,
-    va1548,
+    va1422,
+    va1450,
+    va1458,
+    va1462,
+    va1473,
+    va1478,
+    va1497,
+    va1505,
     va155,
-    va1550,
-    va1560,
-    va1563,
-    va1583,
+    va1557,
+    va1559,
+    va1569,
+    va1572,
     va159,
-    va1611,
-    va1634,
-    va1676,
-    va1721,
-    va1729,
+    va1592,
+    va1620,
+    va1643,
+    va1685,
     va173,
-    va1759,
+    va1730,
+    va1738,
     va176,
-    va1760,
-    va1767,
-    va1773,
-    va1774,
+    va1768,
+    va1769,
+    va1776,
+    va1782,
+    va1783,
     va179,
     va180,
-    va1813,
-    va1832,
-    va1834,
-    va1837,
-    va1839,
+    va1822,
+    va1841,
+    va1843,
     va1846,
-    va1856,
-    va1866,
-    va1898,
-    va1906,
-    va1959,
-    va1979,
-    va2000,
-    va2004,
-    va2010,
-    va2014,
-    va2020,
+    va1848,
+    va1855,
+    va1865,
+    va1875,
+    va1907,
+    va1915,
+    va1968,
+    va1988,
+    va2009,
+    va2013,
+    va2019,
     va2023,
-    va2025,
-    va2031,
-    va2052,
-    va2063,
-    va2064,
-    va2068,
-    va2074,
-    va2088,
-    va2095,
-    va2106,
+    va2029,
+    va2032,
+    va2034,
+    va2040,
+    va2061,
+    va2072,
+    va2073,
+    va2077,
+    va2083,
+    va2097,
+    va2104,
+    va2115,
     va212,
-    va2128,
-    va2160,
-    va2165,
-    va2173,
-    va2179,
-    va2184,
-    va2190,
-    va2200,
-    va2206,
-    va2217,
-    va2218,
-    va2219,
+    va2137,
+    va2169,
+    va2174,
+    va2182,
+    va2188,
+    va2193,
+    va2199,
+    va2209,
+    va2215,
     va222,
+    va2226,
     va2227,
+    va2228,
     va223,
-    va2246,
-    va2247,
+    va2236,
+    va2255,
+    va2256,
     va226,
-    va2260,
-    va2262,
-    va2266,
-    va2284,
-    va2285,
-    va2286,
+    va2269,
+    va2271,
+    va2275,
     va229,
+    va2293,
+    va2294,
+    va2295,
     va232,
-    va2332,
-    va2338,
-    va2348,
-    va2356,
-    va2361,
-    va2378,
-    va2384,
-    va2386,
+    va2341,
+    va2347,
+    va2357,
+    va2365,
+    va2370,
     va2387,
-    va2392,
-    va2394,
-    va2415,
+    va2393,
+    va2395,
+    va2396,
+    va2401,
+    va2403,
     va242,
-    va2423,
+    va2424,
+    va2432,
     va254,
     va263,
     va264,
@@ -24745,9 +24849,9 @@ WITH values_0_1 AS (
     va993,
     (
       -(
-        CASE WHEN ISFINITE(va1664) THEN va1664 END
+        CASE WHEN ISFINITE(va1673) THEN va1673 END
       )
-    ) AS va1665
+    ) AS va1674
   FROM values_9_2
 ), sections_10 AS (
   SELECT
@@ -24756,20 +24860,20 @@ WITH values_0_1 AS (
     stock_number,
     stock_row,
     day_rows,
-    se1280,
-    se1584,
-    se1585,
-    se1586,
-    se1673,
-    se1867,
-    se1868,
-    se1869,
-    se2021,
-    se2022,
-    se2024,
-    se2071,
-    se2075,
-    se2263,
+    se1287,
+    se1593,
+    se1594,
+    se1595,
+    se1682,
+    se1876,
+    se1877,
+    se1878,
+    se2030,
+    se2031,
+    se2033,
+    se2080,
+    se2084,
+    se2272,
     se340,
     se580,
     se581,
@@ -24788,133 +24892,133 @@ WITH values_0_1 AS (
     va1130,
     va1134,
     va1138,
-    va1158,
-    va1160,
-    va1174,
-    va1180,
+    va1165,
+    va1167,
+    va1181,
+    va1187,
     va121,
-    va1213,
-    va1215,
-    va1219,
-    va1227,
-    va1228,
-    va1245,
-    va1273,
-    va1274,
-    va1276,
-    va1279,
+    va1220,
+    va1222,
+    va1226,
+    va1234,
+    va1235,
+    va1252,
+    va1280,
     va1281,
-    va1287,
-    va1296,
+    va1283,
+    va1286,
+    va1288,
+    va1294,
+    va1303,
     va131,
-    va1311,
-    va1313,
-    va1355,
-    va1366,
-    va1369,
+    va1320,
+    va1322,
+    va1364,
+    va1375,
     va1378,
-    va1396,
-    va1397,
+    va1387,
+    va1405,
+    va1406,
     va141,
-    va1413,
-    va1441,
-    va1449,
-    va1453,
-    va1464,
-    va1469,
-    va1488,
-    va1496,
-    va1548,
+    va1422,
+    va1450,
+    va1458,
+    va1462,
+    va1473,
+    va1478,
+    va1497,
+    va1505,
     va155,
-    va1550,
-    va1560,
-    va1563,
-    va1583,
+    va1557,
+    va1559,
+    va1569,
+    va1572,
     va159,
-    va1611,
-    va1634,
-    va1665,
-    va1676,
-    va1721,
-    va1729,
+    va1592,
+    va1620,
+    va1643,
+    va1674,
+    va1685,
     va173,
-    va1759,
+    va1730,
+    va1738,
     va176,
-    va1760,
-    va1767,
-    va1773,
-    va1774,
+    va1768,
+    va1769,
+    va1776,
+    va1782,
+    va1783,
     va179,
     va180,
-    va1813,
-    va1832,
-    va1834,
-    va1837,
-    va1839,
+    va1822,
+    va1841,
+    va1843,
     va1846,
-    va1856,
-    va1866,
-    va1898,
-    va1906,
-    va1959,
-    va1979,
-    va2000,
-    va2004,
-    va2010,
-    va2014,
-    va2020,
+    va1848,
+    va1855,
+    va1865,
+    va1875,
+    va1907,
+    va1915,
+    va1968,
+    va1988,
+    va2009,
+    va2013,
+    va2019,
     va2023,
-    va2025,
-    va2031,
-    va2052,
-    va2063,
-    va2064,
-    va2068,
-    va2074,
-    va2088,
-    va2095,
-    va2106,
+    va2029,
+    va2032,
+    va2034,
+    va2040,
+    va2061,
+    va2072,
+    va2073,
+    va2077,
+    va2083,
+    va2097,
+    va2104,
+    va2115,
     va212,
-    va2128,
-    va2160,
-    va2165,
-    va2173,
-    va2179,
-    va2184,
-    va2190,
-    va2200,
-    va2206,
-    va2217,
-    va2218,
-    va2219,
+    va2137,
+    va2169,
+    va2174,
+    va2182,
+    va2188,
+    va2193,
+    va2199,
+    va2209,
+    va2215,
     va222,
+    va2226,
     va2227,
+    va2228,
     va223,
-    va2246,
-    va2247,
+    va2236,
+    va2255,
+    va2256,
     va226,
-    va2260,
-    va2262,
-    va2266,
-    va2284,
-    va2285,
-    va2286,
+    va2269,
+    va2271,
+    va2275,
     va229,
+    va2293,
+    va2294,
+    va2295,
     va232,
-    va2332,
-    va2338,
-    va2348,
-    va2356,
-    va2361,
-    va2378,
-    va2384,
-    va2386,
+    va2341,
+    va2347,
+    va2357,
+    va2365,
+    va2370,
     va2387,
-    va2392,
-    va2394,
-    va2415,
+    va2393,
+    va2395,
+    va2396,
+    va2401,
+    va2403,
     va242,
-    va2423,
+    va2424,
+    va2432,
     va254,
     va263,
     va264,
@@ -24999,20 +25103,20 @@ WITH values_0_1 AS (
     stock_number,
     stock_row,
     day_rows,
-    se1280,
-    se1584,
-    se1585,
-    se1586,
-    se1673,
-    se1867,
-    se1868,
-    se1869,
-    se2021,
-    se2022,
-    se2024,
-    se2071,
-    se2075,
-    se2263,
+    se1287,
+    se1593,
+    se1594,
+    se1595,
+    se1682,
+    se1876,
+    se1877,
+    se1878,
+    se2030,
+    se2031,
+    se2033,
+    se2080,
+    se2084,
+    se2272,
     se340,
     va100,
     va1032,
@@ -25025,133 +25129,133 @@ WITH values_0_1 AS (
     va1130,
     va1134,
     va1138,
-    va1158,
-    va1160,
-    va1174,
-    va1180,
+    va1165,
+    va1167,
+    va1181,
+    va1187,
     va121,
-    va1213,
-    va1215,
-    va1219,
-    va1227,
-    va1228,
-    va1245,
-    va1273,
-    va1274,
-    va1276,
-    va1279,
+    va1220,
+    va1222,
+    va1226,
+    va1234,
+    va1235,
+    va1252,
+    va1280,
     va1281,
-    va1287,
-    va1296,
+    va1283,
+    va1286,
+    va1288,
+    va1294,
+    va1303,
     va131,
-    va1311,
-    va1313,
-    va1355,
-    va1366,
-    va1369,
+    va1320,
+    va1322,
+    va1364,
+    va1375,
     va1378,
-    va1396,
-    va1397,
+    va1387,
+    va1405,
+    va1406,
     va141,
-    va1413,
-    va1441,
-    va1449,
-    va1453,
-    va1464,
-    va1469,
-    va1488,
-    va1496,
-    va1548,
+    va1422,
+    va1450,
+    va1458,
+    va1462,
+    va1473,
+    va1478,
+    va1497,
+    va1505,
     va155,
-    va1550,
-    va1560,
-    va1563,
-    va1583,
+    va1557,
+    va1559,
+    va1569,
+    va1572,
     va159,
-    va1611,
-    va1634,
-    va1665,
-    va1676,
-    va1721,
-    va1729,
+    va1592,
+    va1620,
+    va1643,
+    va1674,
+    va1685,
     va173,
-    va1759,
+    va1730,
+    va1738,
     va176,
-    va1760,
-    va1767,
-    va1773,
-    va1774,
+    va1768,
+    va1769,
+    va1776,
+    va1782,
+    va1783,
     va179,
     va180,
-    va1813,
-    va1832,
-    va1834,
-    va1837,
-    va1839,
+    va1822,
+    va1841,
+    va1843,
     va1846,
-    va1856,
-    va1866,
-    va1898,
-    va1906,
-    va1959,
-    va1979,
-    va2000,
-    va2004,
-    va2010,
-    va2014,
-    va2020,
+    va1848,
+    va1855,
+    va1865,
+    va1875,
+    va1907,
+    va1915,
+    va1968,
+    va1988,
+    va2009,
+    va2013,
+    va2019,
     va2023,
-    va2025,
-    va2031,
-    va2052,
-    va2063,
-    va2064,
-    va2068,
-    va2074,
-    va2088,
-    va2095,
-    va2106,
+    va2029,
+    va2032,
+    va2034,
+    va2040,
+    va2061,
+    va2072,
+    va2073,
+    va2077,
+    va2083,
+    va2097,
+    va2104,
+    va2115,
     va212,
-    va2128,
-    va2160,
-    va2165,
-    va2173,
-    va2179,
-    va2184,
-    va2190,
-    va2200,
-    va2206,
-    va2217,
-    va2218,
-    va2219,
+    va2137,
+    va2169,
+    va2174,
+    va2182,
+    va2188,
+    va2193,
+    va2199,
+    va2209,
+    va2215,
     va222,
+    va2226,
     va2227,
+    va2228,
     va223,
-    va2246,
-    va2247,
+    va2236,
+    va2255,
+    va2256,
     va226,
-    va2260,
-    va2262,
-    va2266,
-    va2284,
-    va2285,
-    va2286,
+    va2269,
+    va2271,
+    va2275,
     va229,
+    va2293,
+    va2294,
+    va2295,
     va232,
-    va2332,
-    va2338,
-    va2348,
-    va2356,
-    va2361,
-    va2378,
-    va2384,
-    va2386,
+    va2341,
+    va2347,
+    va2357,
+    va2365,
+    va2370,
     va2387,
-    va2392,
-    va2394,
-    va2415,
+    va2393,
+    va2395,
+    va2396,
+    va2401,
+    va2403,
     va242,
-    va2423,
+    va2424,
+    va2432,
     va254,
     va263,
     va264,
@@ -25264,18 +25368,18 @@ WITH values_0_1 AS (
     stock_number,
     stock_row,
     day_rows,
-    se1280,
-    se1584,
-    se1585,
-    se1586,
-    se1673,
-    se1867,
-    se1868,
-    se1869,
-    se2021,
-    se2022,
-    se2024,
-    se2263,
+    se1287,
+    se1593,
+    se1594,
+    se1595,
+    se1682,
+    se1876,
+    se1877,
+    se1878,
+    se2030,
+    se2031,
+    se2033,
+    se2272,
     se340,
     va100,
     va1032,
@@ -25288,130 +25392,130 @@ WITH values_0_1 AS (
     va1130,
     va1134,
     va1138,
-    va1158,
-    va1160,
-    va1174,
-    va1180,
+    va1165,
+    va1167,
+    va1181,
+    va1187,
     va121,
-    va1213,
-    va1215,
-    va1219,
-    va1227,
-    va1228,
-    va1245,
-    va1273,
-    va1274,
-    va1276,
-    va1279,
-    va1287,
-    va1296,
+    va1220,
+    va1222,
+    va1226,
+    va1234,
+    va1235,
+    va1252,
+    va1280,
+    va1281,
+    va1283,
+    va1286,
+    va1294,
+    va1303,
     va131,
-    va1311,
-    va1313,
-    va1355,
-    va1366,
-    va1369,
+    va1320,
+    va1322,
+    va1364,
+    va1375,
     va1378,
-    va1396,
-    va1397,
+    va1387,
+    va1405,
+    va1406,
     va141,
-    va1413,
-    va1441,
-    va1449,
-    va1453,
-    va1464,
-    va1469,
-    va1488,
-    va1496,
-    va1548,
+    va1422,
+    va1450,
+    va1458,
+    va1462,
+    va1473,
+    va1478,
+    va1497,
+    va1505,
     va155,
-    va1550,
-    va1560,
-    va1563,
-    va1583,
+    va1557,
+    va1559,
+    va1569,
+    va1572,
     va159,
-    va1611,
-    va1634,
-    va1665,
-    va1676,
-    va1721,
-    va1729,
+    va1592,
+    va1620,
+    va1643,
+    va1674,
+    va1685,
     va173,
-    va1759,
+    va1730,
+    va1738,
     va176,
-    va1760,
-    va1767,
-    va1773,
-    va1774,
+    va1768,
+    va1769,
+    va1776,
+    va1782,
+    va1783,
     va179,
     va180,
-    va1813,
-    va1832,
-    va1834,
-    va1837,
-    va1839,
+    va1822,
+    va1841,
+    va1843,
     va1846,
-    va1856,
-    va1866,
-    va1898,
-    va1906,
-    va1959,
-    va1979,
-    va2000,
-    va2004,
-    va2010,
-    va2014,
-    va2020,
+    va1848,
+    va1855,
+    va1865,
+    va1875,
+    va1907,
+    va1915,
+    va1968,
+    va1988,
+    va2009,
+    va2013,
+    va2019,
     va2023,
-    va2031,
-    va2052,
-    va2063,
-    va2064,
-    va2068,
-    va2088,
-    va2095,
-    va2106,
+    va2029,
+    va2032,
+    va2040,
+    va2061,
+    va2072,
+    va2073,
+    va2077,
+    va2097,
+    va2104,
+    va2115,
     va212,
-    va2128,
-    va2160,
-    va2165,
-    va2173,
-    va2179,
-    va2184,
-    va2190,
-    va2200,
-    va2206,
-    va2217,
-    va2218,
-    va2219,
+    va2137,
+    va2169,
+    va2174,
+    va2182,
+    va2188,
+    va2193,
+    va2199,
+    va2209,
+    va2215,
     va222,
+    va2226,
     va2227,
+    va2228,
     va223,
-    va2246,
-    va2247,
+    va2236,
+    va2255,
+    va2256,
     va226,
-    va2260,
-    va2262,
-    va2266,
-    va2284,
-    va2285,
-    va2286,
+    va2269,
+    va2271,
+    va2275,
     va229,
+    va2293,
+    va2294,
+    va2295,
     va232,
-    va2332,
-    va2338,
-    va2348,
-    va2356,
-    va2361,
-    va2378,
-    va2384,
-    va2386,
+    va2341,
+    va2347,
+    va2357,
+    va2365,
+    va2370,
     va2387,
-    va2392,
-    va2394,
-    va2415,
+    va2393,
+    va2395,
+    va2396,
+    va2401,
+    va2403,
     va242,
-    va2423,
+    va2424,
+    va2432,
     va254,
     va263,
     va264,
@@ -25485,71 +25589,71 @@ WITH values_0_1 AS (
     ) AS se342,
     SUM(
       (
-        CASE WHEN se1280 = 1 THEN va331 / CAST(0.3333333333333333 AS DOUBLE) ELSE va331 END * EXP((
+        CASE WHEN se1287 = 1 THEN va331 / CAST(0.3333333333333333 AS DOUBLE) ELSE va331 END * EXP((
           (
-            se1280 - 1
+            se1287 - 1
           ) % 1100
         ) * CAST(0.4054651081081644 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY stock_number, va1281
+      PARTITION BY stock_number, va1288
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se1282,
-    LAG(va1611, 1) OVER rows_row AS se1612,
-    LAG(va1611, 2) OVER rows_row AS se1613,
-    LAG(va1611, 3) OVER rows_row AS se1614,
-    LAG(va1611, 4) OVER rows_row AS se1615,
-    LAG(va1611, 5) OVER rows_row AS se1616,
-    LAG(va1611, 6) OVER rows_row AS se1617,
-    LAG(va1611, 7) OVER rows_row AS se1618,
+    ) AS se1289,
+    LAG(va1620, 1) OVER rows_row AS se1621,
+    LAG(va1620, 2) OVER rows_row AS se1622,
+    LAG(va1620, 3) OVER rows_row AS se1623,
+    LAG(va1620, 4) OVER rows_row AS se1624,
+    LAG(va1620, 5) OVER rows_row AS se1625,
+    LAG(va1620, 6) OVER rows_row AS se1626,
+    LAG(va1620, 7) OVER rows_row AS se1627,
     LAST_VALUE((
       CASE WHEN (
         (
-          se1673 - 1
+          se1682 - 1
         ) % 1100
-      ) = 1099 THEN va1676 END
-    ) IGNORE NULLS) OVER rows_earlier AS se1677,
-    LAG(va1898, 1) OVER rows_row AS se1899,
-    LAG(va1898, 2) OVER rows_row AS se1900,
-    LAG(va1898, 3) OVER rows_row AS se1901,
-    LAG(va1898, 4) OVER rows_row AS se1902,
-    LAG(va1898, 5) OVER rows_row AS se1903,
-    LAG(va1898, 6) OVER rows_row AS se1904,
+      ) = 1099 THEN va1685 END
+    ) IGNORE NULLS) OVER rows_earlier AS se1686,
+    LAG(va1907, 1) OVER rows_row AS se1908,
+    LAG(va1907, 2) OVER rows_row AS se1909,
+    LAG(va1907, 3) OVER rows_row AS se1910,
+    LAG(va1907, 4) OVER rows_row AS se1911,
+    LAG(va1907, 5) OVER rows_row AS se1912,
+    LAG(va1907, 6) OVER rows_row AS se1913,
     SUM(
       (
         CASE
-          WHEN se2024 = 1
-          THEN va2023 / CAST(0.03333333333333333 AS DOUBLE)
-          ELSE va2023
+          WHEN se2033 = 1
+          THEN va2032 / CAST(0.03333333333333333 AS DOUBLE)
+          ELSE va2032
         END * EXP((
           (
-            se2024 - 1
+            se2033 - 1
           ) % 1155
         ) * CAST(0.033901551675681346 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY stock_number, va2025
+      PARTITION BY stock_number, va2034
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se2026,
+    ) AS se2035,
     LAG(
       (
-        va2074 + COALESCE(se2075, 0) * EXP(
+        va2083 + COALESCE(se2084, 0) * EXP(
           (
             (
               (
-                se2071 - 1
+                se2080 - 1
               ) % 1100
             ) + 1
           ) * -CAST(0.11778303565638344 AS DOUBLE)
         )
       ),
       1
-    ) OVER rows_row AS se2076,
+    ) OVER rows_row AS se2085,
     SUM(
       (
-        CASE WHEN stock_row = 28 THEN va2227 / CAST(0.1 AS DOUBLE) ELSE va2227 END * EXP((
+        CASE WHEN stock_row = 28 THEN va2236 / CAST(0.1 AS DOUBLE) ELSE va2236 END * EXP((
           (
             stock_row - 1
           ) % 1100
@@ -25559,7 +25663,7 @@ WITH values_0_1 AS (
       PARTITION BY stock_number, va265
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se2228
+    ) AS se2237
   FROM values_10_1
   WINDOW rows_earlier AS (
     PARTITION BY stock_number
@@ -25573,15 +25677,15 @@ WITH values_0_1 AS (
     stock_number,
     stock_row,
     day_rows,
-    se1280,
-    se1584,
-    se1585,
-    se1586,
-    se2021,
-    se2022,
-    se2024,
-    se2076,
-    se2263,
+    se1287,
+    se1593,
+    se1594,
+    se1595,
+    se2030,
+    se2031,
+    se2033,
+    se2085,
+    se2272,
     se340,
     va100,
     va1032,
@@ -25594,124 +25698,124 @@ WITH values_0_1 AS (
     va1130,
     va1134,
     va1138,
-    va1158,
-    va1160,
-    va1174,
-    va1180,
+    va1165,
+    va1167,
+    va1181,
+    va1187,
     va121,
-    va1213,
-    va1215,
-    va1219,
-    va1227,
-    va1228,
-    va1245,
-    va1273,
-    va1274,
-    va1276,
-    va1279,
-    va1287,
-    va1296,
+    va1220,
+    va1222,
+    va1226,
+    va1234,
+    va1235,
+    va1252,
+    va1280,
+    va1281,
+    va1283,
+    va1286,
+    va1294,
+    va1303,
     va131,
-    va1311,
-    va1313,
-    va1355,
-    va1366,
-    va1369,
+    va1320,
+    va1322,
+    va1364,
+    va1375,
     va1378,
-    va1396,
-    va1397,
+    va1387,
+    va1405,
+    va1406,
     va141,
-    va1413,
-    va1441,
-    va1449,
-    va1453,
-    va1464,
-    va1469,
-    va1488,
-    va1496,
-    va1548,
+    va1422,
+    va1450,
+    va1458,
+    va1462,
+    va1473,
+    va1478,
+    va1497,
+    va1505,
     va155,
-    va1550,
-    va1560,
-    va1563,
-    va1583,
+    va1557,
+    va1559,
+    va1569,
+    va1572,
     va159,
-    va1634,
-    va1665,
-    va1721,
-    va1729,
+    va1592,
+    va1643,
+    va1674,
     va173,
-    va1759,
+    va1730,
+    va1738,
     va176,
-    va1760,
-    va1767,
-    va1773,
-    va1774,
+    va1768,
+    va1769,
+    va1776,
+    va1782,
+    va1783,
     va179,
     va180,
-    va1813,
-    va1832,
-    va1834,
-    va1837,
-    va1839,
+    va1822,
+    va1841,
+    va1843,
     va1846,
-    va1856,
-    va1906,
-    va1959,
-    va1979,
-    va2000,
-    va2004,
-    va2010,
-    va2014,
-    va2020,
-    va2031,
-    va2052,
-    va2063,
-    va2064,
-    va2068,
-    va2088,
-    va2095,
-    va2106,
+    va1848,
+    va1855,
+    va1865,
+    va1915,
+    va1968,
+    va1988,
+    va2009,
+    va2013,
+    va2019,
+    va2023,
+    va2029,
+    va2040,
+    va2061,
+    va2072,
+    va2073,
+    va2077,
+    va2097,
+    va2104,
+    va2115,
     va212,
-    va2128,
-    va2160,
-    va2165,
-    va2173,
-    va2179,
-    va2184,
-    va2190,
-    va2200,
-    va2206,
-    va2217,
-    va2218,
-    va2219,
+    va2137,
+    va2169,
+    va2174,
+    va2182,
+    va2188,
+    va2193,
+    va2199,
+    va2209,
+    va2215,
     va222,
+    va2226,
+    va2227,
+    va2228,
     va223,
-    va2246,
-    va2247,
+    va2255,
+    va2256,
     va226,
-    va2260,
-    va2262,
-    va2266,
-    va2284,
-    va2285,
-    va2286,
+    va2269,
+    va2271,
+    va2275,
     va229,
+    va2293,
+    va2294,
+    va2295,
     va232,
-    va2332,
-    va2338,
-    va2348,
-    va2356,
-    va2361,
-    va2378,
-    va2384,
-    va2386,
+    va2341,
+    va2347,
+    va2357,
+    va2365,
+    va2370,
     va2387,
-    va2392,
-    va2394,
-    va2415,
+    va2393,
+    va2395,
+    va2396,
+    va2401,
+    va2403,
     va242,
-    va2423,
+    va2424,
+    va2432,
     va254,
     va263,
     va264,
@@ -25782,105 +25886,105 @@ WITH values_0_1 AS (
     (
       CASE
         WHEN NOT va331 IS NULL
-        THEN CAST(0.3333333333333333 AS DOUBLE) * se1282 * EXP((
+        THEN CAST(0.3333333333333333 AS DOUBLE) * se1289 * EXP((
           (
-            se1280 - 1
+            se1287 - 1
           ) % 1100
         ) * -CAST(0.4054651081081644 AS DOUBLE))
       END
-    ) AS va1283,
+    ) AS va1290,
     (
-      8 * va1611 + 7 * se1612 + 6 * se1613 + 5 * se1614 + 4 * se1615 + 3 * se1616 + 2 * se1617 + 1 * se1618
-    ) / 36 AS va1619,
+      8 * va1620 + 7 * se1621 + 6 * se1622 + 5 * se1623 + 4 * se1624 + 3 * se1625 + 2 * se1626 + 1 * se1627
+    ) / 36 AS va1628,
     (
-      va1676 + COALESCE(se1677, 0) * EXP(
+      va1685 + COALESCE(se1686, 0) * EXP(
         (
           (
             (
-              se1673 - 1
+              se1682 - 1
             ) % 1100
           ) + 1
         ) * -CAST(0.1670540846631662 AS DOUBLE)
       )
-    ) AS va1678,
+    ) AS va1687,
     (
       -(
         (
           CASE
-            WHEN NOT va1866 IS NULL
+            WHEN NOT va1875 IS NULL
             THEN (
-              se1867 + ROUND(se1868 * day_rows)
+              se1876 + ROUND(se1877 * day_rows)
             ) / (
-              2 * se1869
+              2 * se1878
             )
           END
         ) - (
           2 + CASE
-            WHEN se1899 < va1898
+            WHEN se1908 < va1907
             THEN 2
-            WHEN se1899 = va1898
+            WHEN se1908 = va1907
             THEN 1
-            WHEN se1899 > va1898
+            WHEN se1908 > va1907
             THEN 0
           END + CASE
-            WHEN se1900 < va1898
+            WHEN se1909 < va1907
             THEN 2
-            WHEN se1900 = va1898
+            WHEN se1909 = va1907
             THEN 1
-            WHEN se1900 > va1898
+            WHEN se1909 > va1907
             THEN 0
           END + CASE
-            WHEN se1901 < va1898
+            WHEN se1910 < va1907
             THEN 2
-            WHEN se1901 = va1898
+            WHEN se1910 = va1907
             THEN 1
-            WHEN se1901 > va1898
+            WHEN se1910 > va1907
             THEN 0
           END + CASE
-            WHEN se1902 < va1898
+            WHEN se1911 < va1907
             THEN 2
-            WHEN se1902 = va1898
+            WHEN se1911 = va1907
             THEN 1
-            WHEN se1902 > va1898
+            WHEN se1911 > va1907
             THEN 0
           END + CASE
-            WHEN se1903 < va1898
+            WHEN se1912 < va1907
             THEN 2
-            WHEN se1903 = va1898
+            WHEN se1912 = va1907
             THEN 1
-            WHEN se1903 > va1898
+            WHEN se1912 > va1907
             THEN 0
           END + CASE
-            WHEN se1904 < va1898
+            WHEN se1913 < va1907
             THEN 2
-            WHEN se1904 = va1898
+            WHEN se1913 = va1907
             THEN 1
-            WHEN se1904 > va1898
+            WHEN se1913 > va1907
             THEN 0
           END
         ) / 14
       )
-    ) AS va1905,
+    ) AS va1914,
     (
       CASE
-        WHEN NOT va2023 IS NULL
-        THEN CAST(0.03333333333333333 AS DOUBLE) * se2026 * EXP((
+        WHEN NOT va2032 IS NULL
+        THEN CAST(0.03333333333333333 AS DOUBLE) * se2035 * EXP((
           (
-            se2024 - 1
+            se2033 - 1
           ) % 1155
         ) * -CAST(0.033901551675681346 AS DOUBLE))
       END
-    ) AS va2027,
+    ) AS va2036,
     (
       CASE
-        WHEN NOT va2227 IS NULL
-        THEN CAST(0.1 AS DOUBLE) * se2228 * EXP((
+        WHEN NOT va2236 IS NULL
+        THEN CAST(0.1 AS DOUBLE) * se2237 * EXP((
           (
             stock_row - 1
           ) % 1100
         ) * -CAST(0.10536051565782631 AS DOUBLE))
       END
-    ) AS va2229
+    ) AS va2238
   FROM series_11
 ), values_11_2 AS (
   SELECT
@@ -25889,15 +25993,15 @@ WITH values_0_1 AS (
     stock_number,
     stock_row,
     day_rows,
-    se1280,
-    se1584,
-    se1585,
-    se1586,
-    se2021,
-    se2022,
-    se2024,
-    se2076,
-    se2263,
+    se1287,
+    se1593,
+    se1594,
+    se1595,
+    se2030,
+    se2031,
+    se2033,
+    se2085,
+    se2272,
     se340,
     va100,
     va1032,
@@ -25910,129 +26014,129 @@ WITH values_0_1 AS (
     va1130,
     va1134,
     va1138,
-    va1158,
-    va1160,
-    va1174,
-    va1180,
+    va1165,
+    va1167,
+    va1181,
+    va1187,
     va121,
-    va1213,
-    va1215,
-    va1219,
-    va1227,
-    va1228,
-    va1245,
-    va1273,
-    va1274,
-    va1276,
-    va1279,
+    va1220,
+    va1222,
+    va1226,
+    va1234,
+    va1235,
+    va1252,
+    va1280,
+    va1281,
     va1283,
-    va1287,
-    va1296,
+    va1286,
+    va1290,
+    va1294,
+    va1303,
     va131,
-    va1311,
-    va1313,
-    va1355,
-    va1366,
-    va1369,
+    va1320,
+    va1322,
+    va1364,
+    va1375,
     va1378,
-    va1396,
-    va1397,
+    va1387,
+    va1405,
+    va1406,
     va141,
-    va1413,
-    va1441,
-    va1449,
-    va1453,
-    va1464,
-    va1469,
-    va1488,
-    va1496,
-    va1548,
+    va1422,
+    va1450,
+    va1458,
+    va1462,
+    va1473,
+    va1478,
+    va1497,
+    va1505,
     va155,
-    va1550,
-    va1560,
-    va1563,
-    va1583,
+    va1557,
+    va1559,
+    va1569,
+    va1572,
     va159,
-    va1634,
-    va1665,
-    va1678,
-    va1721,
-    va1729,
+    va1592,
+    va1643,
+    va1674,
+    va1687,
     va173,
-    va1759,
+    va1730,
+    va1738,
     va176,
-    va1760,
-    va1767,
-    va1773,
-    va1774,
+    va1768,
+    va1769,
+    va1776,
+    va1782,
+    va1783,
     va179,
     va180,
-    va1813,
-    va1832,
-    va1834,
-    va1837,
-    va1839,
+    va1822,
+    va1841,
+    va1843,
     va1846,
-    va1856,
-    va1905,
-    va1906,
-    va1959,
-    va1979,
-    va2000,
-    va2004,
-    va2010,
-    va2014,
-    va2020,
-    va2027,
-    va2031,
-    va2052,
-    va2063,
-    va2064,
-    va2068,
-    va2088,
-    va2095,
-    va2106,
+    va1848,
+    va1855,
+    va1865,
+    va1914,
+    va1915,
+    va1968,
+    va1988,
+    va2009,
+    va2013,
+    va2019,
+    va2023,
+    va2029,
+    va2036,
+    va2040,
+    va2061,
+    va2072,
+    va2073,
+    va2077,
+    va2097,
+    va2104,
+    va2115,
     va212,
-    va2128,
-    va2160,
-    va2165,
-    va2173,
-    va2179,
-    va2184,
-    va2190,
-    va2200,
-    va2206,
-    va2217,
-    va2218,
-    va2219,
+    va2137,
+    va2169,
+    va2174,
+    va2182,
+    va2188,
+    va2193,
+    va2199,
+    va2209,
+    va2215,
     va222,
-    va2229,
+    va2226,
+    va2227,
+    va2228,
     va223,
-    va2246,
-    va2247,
+    va2238,
+    va2255,
+    va2256,
     va226,
-    va2260,
-    va2262,
-    va2266,
-    va2284,
-    va2285,
-    va2286,
+    va2269,
+    va2271,
+    va2275,
     va229,
+    va2293,
+    va2294,
+    va2295,
     va232,
-    va2332,
-    va2338,
-    va2348,
-    va2356,
-    va2361,
-    va2378,
-    va2384,
-    va2386,
+    va2341,
+    va2347,
+    va2357,
+    va2365,
+    va2370,
     va2387,
-    va2392,
-    va2394,
-    va2415,
+    va2393,
+    va2395,
+    va2396,
+    va2401,
+    va2403,
     va242,
-    va2423,
+    va2424,
+    va2432,
     va254,
     va263,
     va264,
@@ -26092,10 +26196,10 @@ WITH values_0_1 AS (
     va989,
     va993,
     (
-      va1619 * 8193 - (
-        va1619 * 8193 - va1619
+      va1628 * 8193 - (
+        va1628 * 8193 - va1628
       )
-    ) AS va1620
+    ) AS va1629
   FROM values_11_1
 ), sections_12 AS (
   SELECT
@@ -26104,15 +26208,15 @@ WITH values_0_1 AS (
     stock_number,
     stock_row,
     day_rows,
-    se1280,
-    se1584,
-    se1585,
-    se1586,
-    se2021,
-    se2022,
-    se2024,
-    se2076,
-    se2263,
+    se1287,
+    se1593,
+    se1594,
+    se1595,
+    se2030,
+    se2031,
+    se2033,
+    se2085,
+    se2272,
     se340,
     va100,
     va1032,
@@ -26125,130 +26229,130 @@ WITH values_0_1 AS (
     va1130,
     va1134,
     va1138,
-    va1158,
-    va1160,
-    va1174,
-    va1180,
+    va1165,
+    va1167,
+    va1181,
+    va1187,
     va121,
-    va1213,
-    va1215,
-    va1219,
-    va1227,
-    va1228,
-    va1245,
-    va1273,
-    va1274,
-    va1276,
-    va1279,
+    va1220,
+    va1222,
+    va1226,
+    va1234,
+    va1235,
+    va1252,
+    va1280,
+    va1281,
     va1283,
-    va1287,
-    va1296,
+    va1286,
+    va1290,
+    va1294,
+    va1303,
     va131,
-    va1311,
-    va1313,
-    va1355,
-    va1366,
-    va1369,
+    va1320,
+    va1322,
+    va1364,
+    va1375,
     va1378,
-    va1396,
-    va1397,
+    va1387,
+    va1405,
+    va1406,
     va141,
-    va1413,
-    va1441,
-    va1449,
-    va1453,
-    va1464,
-    va1469,
-    va1488,
-    va1496,
-    va1548,
+    va1422,
+    va1450,
+    va1458,
+    va1462,
+    va1473,
+    va1478,
+    va1497,
+    va1505,
     va155,
-    va1550,
-    va1560,
-    va1563,
-    va1583,
+    va1557,
+    va1559,
+    va1569,
+    va1572,
     va159,
-    va1620,
-    va1634,
-    va1665,
-    va1678,
-    va1721,
-    va1729,
+    va1592,
+    va1629,
+    va1643,
+    va1674,
+    va1687,
     va173,
-    va1759,
+    va1730,
+    va1738,
     va176,
-    va1760,
-    va1767,
-    va1773,
-    va1774,
+    va1768,
+    va1769,
+    va1776,
+    va1782,
+    va1783,
     va179,
     va180,
-    va1813,
-    va1832,
-    va1834,
-    va1837,
-    va1839,
+    va1822,
+    va1841,
+    va1843,
     va1846,
-    va1856,
-    va1905,
-    va1906,
-    va1959,
-    va1979,
-    va2000,
-    va2004,
-    va2010,
-    va2014,
-    va2020,
-    va2027,
-    va2031,
-    va2052,
-    va2063,
-    va2064,
-    va2068,
-    va2088,
-    va2095,
-    va2106,
+    va1848,
+    va1855,
+    va1865,
+    va1914,
+    va1915,
+    va1968,
+    va1988,
+    va2009,
+    va2013,
+    va2019,
+    va2023,
+    va2029,
+    va2036,
+    va2040,
+    va2061,
+    va2072,
+    va2073,
+    va2077,
+    va2097,
+    va2104,
+    va2115,
     va212,
-    va2128,
-    va2160,
-    va2165,
-    va2173,
-    va2179,
-    va2184,
-    va2190,
-    va2200,
-    va2206,
-    va2217,
-    va2218,
-    va2219,
+    va2137,
+    va2169,
+    va2174,
+    va2182,
+    va2188,
+    va2193,
+    va2199,
+    va2209,
+    va2215,
     va222,
-    va2229,
+    va2226,
+    va2227,
+    va2228,
     va223,
-    va2246,
-    va2247,
+    va2238,
+    va2255,
+    va2256,
     va226,
-    va2260,
-    va2262,
-    va2266,
-    va2284,
-    va2285,
-    va2286,
+    va2269,
+    va2271,
+    va2275,
     va229,
+    va2293,
+    va2294,
+    va2295,
     va232,
-    va2332,
-    va2338,
-    va2348,
-    va2356,
-    va2361,
-    va2378,
-    va2384,
-    va2386,
+    va2341,
+    va2347,
+    va2357,
+    va2365,
+    va2370,
     va2387,
-    va2392,
-    va2394,
-    va2415,
+    va2393,
+    va2395,
+    va2396,
+    va2401,
+    va2403,
     va242,
-    va2423,
+    va2424,
+    va2432,
     va254,
     va263,
     va264,
@@ -26307,13 +26411,13 @@ WITH values_0_1 AS (
     va987,
     va989,
     va993,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1620) AS se1621,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1620) AS se1622,
-    COUNT(va1620) OVER (
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1629) AS se1630,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1629) AS se1631,
+    COUNT(va1629) OVER (
       PARTITION BY trade_date
-      ORDER BY va1620
+      ORDER BY va1629
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1623
+    ) AS se1632
   FROM values_11_2
 ), values_12_1 AS (
   SELECT
@@ -26321,12 +26425,12 @@ WITH values_0_1 AS (
     trade_date,
     stock_number,
     stock_row,
-    se1280,
-    se2021,
-    se2022,
-    se2024,
-    se2076,
-    se2263,
+    se1287,
+    se2030,
+    se2031,
+    se2033,
+    se2085,
+    se2272,
     se340,
     va100,
     va1032,
@@ -26339,128 +26443,128 @@ WITH values_0_1 AS (
     va1130,
     va1134,
     va1138,
-    va1158,
-    va1160,
-    va1174,
-    va1180,
+    va1165,
+    va1167,
+    va1181,
+    va1187,
     va121,
-    va1213,
-    va1215,
-    va1219,
-    va1227,
-    va1228,
-    va1245,
-    va1273,
-    va1274,
-    va1276,
-    va1279,
+    va1220,
+    va1222,
+    va1226,
+    va1234,
+    va1235,
+    va1252,
+    va1280,
+    va1281,
     va1283,
-    va1287,
-    va1296,
+    va1286,
+    va1290,
+    va1294,
+    va1303,
     va131,
-    va1311,
-    va1313,
-    va1355,
-    va1366,
-    va1369,
+    va1320,
+    va1322,
+    va1364,
+    va1375,
     va1378,
-    va1396,
-    va1397,
+    va1387,
+    va1405,
+    va1406,
     va141,
-    va1413,
-    va1441,
-    va1449,
-    va1453,
-    va1464,
-    va1469,
-    va1488,
-    va1496,
-    va1548,
+    va1422,
+    va1450,
+    va1458,
+    va1462,
+    va1473,
+    va1478,
+    va1497,
+    va1505,
     va155,
-    va1550,
-    va1560,
-    va1563,
+    va1557,
+    va1559,
+    va1569,
+    va1572,
     va159,
-    va1634,
-    va1665,
-    va1678,
-    va1721,
-    va1729,
+    va1643,
+    va1674,
+    va1687,
     va173,
-    va1759,
+    va1730,
+    va1738,
     va176,
-    va1760,
-    va1767,
-    va1773,
-    va1774,
+    va1768,
+    va1769,
+    va1776,
+    va1782,
+    va1783,
     va179,
     va180,
-    va1813,
-    va1832,
-    va1834,
-    va1837,
-    va1839,
+    va1822,
+    va1841,
+    va1843,
     va1846,
-    va1856,
-    va1905,
-    va1906,
-    va1959,
-    va1979,
-    va2000,
-    va2004,
-    va2010,
-    va2014,
-    va2020,
-    va2027,
-    va2031,
-    va2052,
-    va2063,
-    va2064,
-    va2068,
-    va2088,
-    va2095,
-    va2106,
+    va1848,
+    va1855,
+    va1865,
+    va1914,
+    va1915,
+    va1968,
+    va1988,
+    va2009,
+    va2013,
+    va2019,
+    va2023,
+    va2029,
+    va2036,
+    va2040,
+    va2061,
+    va2072,
+    va2073,
+    va2077,
+    va2097,
+    va2104,
+    va2115,
     va212,
-    va2128,
-    va2160,
-    va2165,
-    va2173,
-    va2179,
-    va2184,
-    va2190,
-    va2200,
-    va2206,
-    va2217,
-    va2218,
-    va2219,
+    va2137,
+    va2169,
+    va2174,
+    va2182,
+    va2188,
+    va2193,
+    va2199,
+    va2209,
+    va2215,
     va222,
-    va2229,
+    va2226,
+    va2227,
+    va2228,
     va223,
-    va2246,
-    va2247,
+    va2238,
+    va2255,
+    va2256,
     va226,
-    va2260,
-    va2262,
-    va2266,
-    va2284,
-    va2285,
-    va2286,
+    va2269,
+    va2271,
+    va2275,
     va229,
+    va2293,
+    va2294,
+    va2295,
     va232,
-    va2332,
-    va2338,
-    va2348,
-    va2356,
-    va2361,
-    va2378,
-    va2384,
-    va2386,
+    va2341,
+    va2347,
+    va2357,
+    va2365,
+    va2370,
     va2387,
-    va2392,
-    va2394,
-    va2415,
+    va2393,
+    va2395,
+    va2396,
+    va2401,
+    va2403,
     va242,
-    va2423,
+    va2424,
+    va2432,
     va254,
     va263,
     va264,
@@ -26522,24 +26626,24 @@ WITH values_0_1 AS (
     (
       (
         CASE
-          WHEN NOT va1583 IS NULL
+          WHEN NOT va1592 IS NULL
           THEN (
-            se1584 + ROUND(se1585 * day_rows)
+            se1593 + ROUND(se1594 * day_rows)
           ) / (
-            2 * se1586
+            2 * se1595
           )
         END
       ) - (
         CASE
-          WHEN NOT va1620 IS NULL
+          WHEN NOT va1629 IS NULL
           THEN (
-            se1621 + ROUND(se1622 * day_rows)
+            se1630 + ROUND(se1631 * day_rows)
           ) / (
-            2 * se1623
+            2 * se1632
           )
         END
       )
-    ) AS va1624
+    ) AS va1633
   FROM sections_12
 ), series_13 AS (
   SELECT
@@ -26547,11 +26651,11 @@ WITH values_0_1 AS (
     trade_date,
     stock_number,
     stock_row,
-    se1280,
-    se2021,
-    se2022,
-    se2024,
-    se2263,
+    se1287,
+    se2030,
+    se2031,
+    se2033,
+    se2272,
     se340,
     va100,
     va1032,
@@ -26564,129 +26668,129 @@ WITH values_0_1 AS (
     va1130,
     va1134,
     va1138,
-    va1158,
-    va1160,
-    va1174,
-    va1180,
+    va1165,
+    va1167,
+    va1181,
+    va1187,
     va121,
-    va1213,
-    va1215,
-    va1219,
-    va1227,
-    va1228,
-    va1245,
-    va1273,
-    va1274,
-    va1276,
-    va1279,
+    va1220,
+    va1222,
+    va1226,
+    va1234,
+    va1235,
+    va1252,
+    va1280,
+    va1281,
     va1283,
-    va1287,
-    va1296,
+    va1286,
+    va1290,
+    va1294,
+    va1303,
     va131,
-    va1311,
-    va1313,
-    va1355,
-    va1366,
-    va1369,
+    va1320,
+    va1322,
+    va1364,
+    va1375,
     va1378,
-    va1396,
-    va1397,
+    va1387,
+    va1405,
+    va1406,
     va141,
-    va1413,
-    va1441,
-    va1449,
-    va1453,
-    va1464,
-    va1469,
-    va1488,
-    va1496,
-    va1548,
+    va1422,
+    va1450,
+    va1458,
+    va1462,
+    va1473,
+    va1478,
+    va1497,
+    va1505,
     va155,
-    va1550,
-    va1560,
-    va1563,
+    va1557,
+    va1559,
+    va1569,
+    va1572,
     va159,
-    va1624,
-    va1634,
-    va1665,
-    va1678,
-    va1721,
-    va1729,
+    va1633,
+    va1643,
+    va1674,
+    va1687,
     va173,
-    va1759,
+    va1730,
+    va1738,
     va176,
-    va1760,
-    va1767,
-    va1773,
-    va1774,
+    va1768,
+    va1769,
+    va1776,
+    va1782,
+    va1783,
     va179,
     va180,
-    va1813,
-    va1832,
-    va1834,
-    va1837,
-    va1839,
+    va1822,
+    va1841,
+    va1843,
     va1846,
-    va1856,
-    va1905,
-    va1906,
-    va1959,
-    va1979,
-    va2000,
-    va2004,
-    va2010,
-    va2014,
-    va2020,
-    va2027,
-    va2031,
-    va2052,
-    va2063,
-    va2064,
-    va2068,
-    va2088,
-    va2095,
-    va2106,
+    va1848,
+    va1855,
+    va1865,
+    va1914,
+    va1915,
+    va1968,
+    va1988,
+    va2009,
+    va2013,
+    va2019,
+    va2023,
+    va2029,
+    va2036,
+    va2040,
+    va2061,
+    va2072,
+    va2073,
+    va2077,
+    va2097,
+    va2104,
+    va2115,
     va212,
-    va2128,
-    va2160,
-    va2165,
-    va2173,
-    va2179,
-    va2184,
-    va2190,
-    va2200,
-    va2206,
-    va2217,
-    va2218,
-    va2219,
+    va2137,
+    va2169,
+    va2174,
+    va2182,
+    va2188,
+    va2193,
+    va2199,
+    va2209,
+    va2215,
     va222,
-    va2229,
+    va2226,
+    va2227,
+    va2228,
     va223,
-    va2246,
-    va2247,
+    va2238,
+    va2255,
+    va2256,
     va226,
-    va2260,
-    va2262,
-    va2266,
-    va2284,
-    va2285,
-    va2286,
+    va2269,
+    va2271,
+    va2275,
     va229,
+    va2293,
+    va2294,
+    va2295,
     va232,
-    va2332,
-    va2338,
-    va2348,
-    va2356,
-    va2361,
-    va2378,
-    va2384,
-    va2386,
+    va2341,
+    va2347,
+    va2357,
+    va2365,
+    va2370,
     va2387,
-    va2392,
-    va2394,
-    va2415,
+    va2393,
+    va2395,
+    va2396,
+    va2401,
+    va2403,
     va242,
-    va2423,
+    va2424,
+    va2432,
     va254,
     va263,
     va264,
@@ -26755,31 +26859,31 @@ WITH values_0_1 AS (
     LAST_VALUE((
       CASE WHEN (
         (
-          se1280 - 1
+          se1287 - 1
         ) % 1100
-      ) = 1099 THEN va1283 END
-    ) IGNORE NULLS) OVER rows_earlier AS se1284,
-    COUNT(va1678) OVER rows_before AS se1679,
+      ) = 1099 THEN va1290 END
+    ) IGNORE NULLS) OVER rows_earlier AS se1291,
+    COUNT(va1687) OVER rows_before AS se1688,
     LAST_VALUE((
       CASE WHEN (
         (
-          se2024 - 1
+          se2033 - 1
         ) % 1155
-      ) = 1154 THEN va2027 END
-    ) IGNORE NULLS) OVER rows_earlier AS se2028,
-    AVG(se2076) OVER rows_12 AS se2077,
-    COUNT(se2076) OVER rows_12 AS se2078,
-    AVG(se2076) OVER rows_26 AS se2079,
-    COUNT(se2076) OVER rows_26 AS se2080,
+      ) = 1154 THEN va2036 END
+    ) IGNORE NULLS) OVER rows_earlier AS se2037,
+    AVG(se2085) OVER rows_12 AS se2086,
+    COUNT(se2085) OVER rows_12 AS se2087,
+    AVG(se2085) OVER rows_26 AS se2088,
+    COUNT(se2085) OVER rows_26 AS se2089,
     LAST_VALUE(
       (
         CASE WHEN (
           (
             stock_row - 1
           ) % 1100
-        ) = 1099 THEN va2229 END
+        ) = 1099 THEN va2238 END
       )
-     IGNORE NULLS) OVER rows_earlier AS se2230
+     IGNORE NULLS) OVER rows_earlier AS se2239
   FROM values_12_1
   WINDOW rows_12 AS (
     PARTITION BY stock_number
@@ -26804,8 +26908,8 @@ WITH values_0_1 AS (
     trade_date,
     stock_number,
     stock_row,
-    se1679,
-    se2263,
+    se1688,
+    se2272,
     va100,
     va1032,
     va1066,
@@ -26817,125 +26921,125 @@ WITH values_0_1 AS (
     va1130,
     va1134,
     va1138,
-    va1158,
-    va1160,
-    va1174,
-    va1180,
+    va1165,
+    va1167,
+    va1181,
+    va1187,
     va121,
-    va1213,
-    va1215,
-    va1219,
-    va1227,
-    va1228,
-    va1245,
-    va1273,
-    va1274,
-    va1276,
-    va1279,
-    va1287,
-    va1296,
+    va1220,
+    va1222,
+    va1226,
+    va1234,
+    va1235,
+    va1252,
+    va1280,
+    va1281,
+    va1283,
+    va1286,
+    va1294,
+    va1303,
     va131,
-    va1311,
-    va1313,
-    va1355,
-    va1366,
-    va1369,
+    va1320,
+    va1322,
+    va1364,
+    va1375,
     va1378,
-    va1396,
-    va1397,
+    va1387,
+    va1405,
+    va1406,
     va141,
-    va1413,
-    va1441,
-    va1449,
-    va1453,
-    va1464,
-    va1469,
-    va1488,
-    va1496,
-    va1548,
+    va1422,
+    va1450,
+    va1458,
+    va1462,
+    va1473,
+    va1478,
+    va1497,
+    va1505,
     va155,
-    va1550,
-    va1560,
-    va1563,
+    va1557,
+    va1559,
+    va1569,
+    va1572,
     va159,
-    va1624,
-    va1634,
-    va1665,
-    va1678,
-    va1721,
-    va1729,
+    va1633,
+    va1643,
+    va1674,
+    va1687,
     va173,
-    va1759,
+    va1730,
+    va1738,
     va176,
-    va1760,
-    va1767,
-    va1773,
-    va1774,
+    va1768,
+    va1769,
+    va1776,
+    va1782,
+    va1783,
     va179,
     va180,
-    va1813,
-    va1832,
-    va1834,
-    va1837,
-    va1839,
+    va1822,
+    va1841,
+    va1843,
     va1846,
-    va1856,
-    va1905,
-    va1906,
-    va1959,
-    va1979,
-    va2000,
-    va2004,
-    va2010,
-    va2014,
-    va2031,
-    va2052,
-    va2063,
-    va2064,
-    va2068,
-    va2088,
-    va2095,
-    va2106,
+    va1848,
+    va1855,
+    va1865,
+    va1914,
+    va1915,
+    va1968,
+    va1988,
+    va2009,
+    va2013,
+    va2019,
+    va2023,
+    va2040,
+    va2061,
+    va2072,
+    va2073,
+    va2077,
+    va2097,
+    va2104,
+    va2115,
     va212,
-    va2128,
-    va2160,
-    va2165,
-    va2173,
-    va2179,
-    va2184,
-    va2190,
-    va2200,
-    va2206,
-    va2217,
-    va2218,
-    va2219,
+    va2137,
+    va2169,
+    va2174,
+    va2182,
+    va2188,
+    va2193,
+    va2199,
+    va2209,
+    va2215,
     va222,
+    va2226,
+    va2227,
+    va2228,
     va223,
-    va2246,
-    va2247,
+    va2255,
+    va2256,
     va226,
-    va2260,
-    va2262,
-    va2266,
-    va2284,
-    va2285,
-    va2286,
+    va2269,
+    va2271,
+    va2275,
     va229,
+    va2293,
+    va2294,
+    va2295,
     va232,
-    va2332,
-    va2338,
-    va2348,
-    va2356,
-    va2361,
-    va2378,
-    va2384,
-    va2386,
+    va2341,
+    va2347,
+    va2357,
+    va2365,
+    va2370,
     va2387,
-    va2392,
-    va2394,
-    va2415,
+    va2393,
+    va2395,
+    va2396,
+    va2401,
+    va2403,
     va242,
-    va2423,
+    va2424,
+    va2432,
     va254,
     va263,
     va264,
@@ -27011,33 +27115,33 @@ WITH values_0_1 AS (
       )
     ) AS va345,
     (
-      va1283 + COALESCE(se1284, 0) * EXP(
+      va1290 + COALESCE(se1291, 0) * EXP(
         (
           (
             (
-              se1280 - 1
+              se1287 - 1
             ) % 1100
           ) + 1
         ) * -CAST(0.4054651081081644 AS DOUBLE)
       )
-    ) AS va1285,
+    ) AS va1292,
     (
       (
-        se1679 - 1
+        se1688 - 1
       ) // 1100
-    ) AS va1680,
+    ) AS va1689,
     (
       (
-        va2020 * (
-          CASE WHEN se2022 = 20 THEN se2021 END
+        va2029 * (
+          CASE WHEN se2031 = 20 THEN se2030 END
         )
       ) / NULLIF(
         (
-          va2027 + COALESCE(se2028, 0) * EXP(
+          va2036 + COALESCE(se2037, 0) * EXP(
             (
               (
                 (
-                  se2024 - 1
+                  se2033 - 1
                 ) % 1155
               ) + 1
             ) * -CAST(0.033901551675681346 AS DOUBLE)
@@ -27045,19 +27149,19 @@ WITH values_0_1 AS (
         ),
         0
       )
-    ) AS va2029,
+    ) AS va2038,
     (
       (
-        CASE WHEN se2078 = 12 THEN se2077 END
+        CASE WHEN se2087 = 12 THEN se2086 END
       ) - (
-        CASE WHEN se2080 = 26 THEN se2079 END
+        CASE WHEN se2089 = 26 THEN se2088 END
       )
-    ) AS va2081,
+    ) AS va2090,
     (
       CASE
         WHEN stock_row > 27
         THEN (
-          va2229 + COALESCE(se2230, 0) * EXP(
+          va2238 + COALESCE(se2239, 0) * EXP(
             (
               (
                 (
@@ -27068,7 +27172,7 @@ WITH values_0_1 AS (
           )
         )
       END
-    ) AS va2231
+    ) AS va2240
   FROM series_13
 ), series_15 AS (
   SELECT
@@ -27076,8 +27180,8 @@ WITH values_0_1 AS (
     trade_date,
     stock_number,
     stock_row,
-    se1679,
-    se2263,
+    se1688,
+    se2272,
     va100,
     va1032,
     va1066,
@@ -27089,129 +27193,129 @@ WITH values_0_1 AS (
     va1130,
     va1134,
     va1138,
-    va1158,
-    va1160,
-    va1174,
-    va1180,
+    va1165,
+    va1167,
+    va1181,
+    va1187,
     va121,
-    va1213,
-    va1215,
-    va1219,
-    va1227,
-    va1228,
-    va1245,
-    va1273,
-    va1274,
-    va1276,
-    va1279,
-    va1285,
-    va1287,
-    va1296,
+    va1220,
+    va1222,
+    va1226,
+    va1234,
+    va1235,
+    va1252,
+    va1280,
+    va1281,
+    va1283,
+    va1286,
+    va1292,
+    va1294,
+    va1303,
     va131,
-    va1311,
-    va1313,
-    va1355,
-    va1366,
-    va1369,
+    va1320,
+    va1322,
+    va1364,
+    va1375,
     va1378,
-    va1396,
-    va1397,
+    va1387,
+    va1405,
+    va1406,
     va141,
-    va1413,
-    va1441,
-    va1449,
-    va1453,
-    va1464,
-    va1469,
-    va1488,
-    va1496,
-    va1548,
+    va1422,
+    va1450,
+    va1458,
+    va1462,
+    va1473,
+    va1478,
+    va1497,
+    va1505,
     va155,
-    va1550,
-    va1560,
-    va1563,
+    va1557,
+    va1559,
+    va1569,
+    va1572,
     va159,
-    va1624,
-    va1634,
-    va1665,
-    va1678,
-    va1721,
-    va1729,
+    va1633,
+    va1643,
+    va1674,
+    va1687,
     va173,
-    va1759,
+    va1730,
+    va1738,
     va176,
-    va1760,
-    va1767,
-    va1773,
-    va1774,
+    va1768,
+    va1769,
+    va1776,
+    va1782,
+    va1783,
     va179,
     va180,
-    va1813,
-    va1832,
-    va1834,
-    va1837,
-    va1839,
+    va1822,
+    va1841,
+    va1843,
     va1846,
-    va1856,
-    va1905,
-    va1906,
-    va1959,
-    va1979,
-    va2000,
-    va2004,
-    va2010,
-    va2014,
-    va2029,
-    va2031,
-    va2052,
-    va2063,
-    va2064,
-    va2068,
-    va2081,
-    va2088,
-    va2095,
-    va2106,
+    va1848,
+    va1855,
+    va1865,
+    va1914,
+    va1915,
+    va1968,
+    va1988,
+    va2009,
+    va2013,
+    va2019,
+    va2023,
+    va2038,
+    va2040,
+    va2061,
+    va2072,
+    va2073,
+    va2077,
+    va2090,
+    va2097,
+    va2104,
+    va2115,
     va212,
-    va2128,
-    va2160,
-    va2165,
-    va2173,
-    va2179,
-    va2184,
-    va2190,
-    va2200,
-    va2206,
-    va2217,
-    va2218,
-    va2219,
+    va2137,
+    va2169,
+    va2174,
+    va2182,
+    va2188,
+    va2193,
+    va2199,
+    va2209,
+    va2215,
     va222,
+    va2226,
+    va2227,
+    va2228,
     va223,
-    va2231,
-    va2246,
-    va2247,
+    va2240,
+    va2255,
+    va2256,
     va226,
-    va2260,
-    va2262,
-    va2266,
-    va2284,
-    va2285,
-    va2286,
+    va2269,
+    va2271,
+    va2275,
     va229,
+    va2293,
+    va2294,
+    va2295,
     va232,
-    va2332,
-    va2338,
-    va2348,
-    va2356,
-    va2361,
-    va2378,
-    va2384,
-    va2386,
+    va2341,
+    va2347,
+    va2357,
+    va2365,
+    va2370,
     va2387,
-    va2392,
-    va2394,
-    va2415,
+    va2393,
+    va2395,
+    va2396,
+    va2401,
+    va2403,
     va242,
-    va2423,
+    va2424,
+    va2432,
     va254,
     va263,
     va264,
@@ -27273,21 +27377,21 @@ WITH values_0_1 AS (
     SUM(
       (
         CASE
-          WHEN se1679 = 1
-          THEN va1678 / CAST(0.15384615384615385 AS DOUBLE)
-          ELSE va1678
+          WHEN se1688 = 1
+          THEN va1687 / CAST(0.15384615384615385 AS DOUBLE)
+          ELSE va1687
         END * EXP((
           (
-            se1679 - 1
+            se1688 - 1
           ) % 1100
         ) * CAST(0.1670540846631662 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY stock_number, va1680
+      PARTITION BY stock_number, va1689
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se1681,
-    COUNT(va2081) OVER rows_before AS se2082
+    ) AS se1690,
+    COUNT(va2090) OVER rows_before AS se2091
   FROM values_13_1
   WINDOW rows_before AS (
     PARTITION BY stock_number
@@ -27300,9 +27404,9 @@ WITH values_0_1 AS (
     trade_date,
     stock_number,
     stock_row,
-    se1679,
-    se2082,
-    se2263,
+    se1688,
+    se2091,
+    se2272,
     va100,
     va1032,
     va1066,
@@ -27314,128 +27418,128 @@ WITH values_0_1 AS (
     va1130,
     va1134,
     va1138,
-    va1158,
-    va1160,
-    va1174,
-    va1180,
+    va1165,
+    va1167,
+    va1181,
+    va1187,
     va121,
-    va1213,
-    va1215,
-    va1219,
-    va1227,
-    va1228,
-    va1245,
-    va1273,
-    va1274,
-    va1276,
-    va1279,
-    va1285,
-    va1287,
-    va1296,
+    va1220,
+    va1222,
+    va1226,
+    va1234,
+    va1235,
+    va1252,
+    va1280,
+    va1281,
+    va1283,
+    va1286,
+    va1292,
+    va1294,
+    va1303,
     va131,
-    va1311,
-    va1313,
-    va1355,
-    va1366,
-    va1369,
+    va1320,
+    va1322,
+    va1364,
+    va1375,
     va1378,
-    va1396,
-    va1397,
+    va1387,
+    va1405,
+    va1406,
     va141,
-    va1413,
-    va1441,
-    va1449,
-    va1453,
-    va1464,
-    va1469,
-    va1488,
-    va1496,
-    va1548,
+    va1422,
+    va1450,
+    va1458,
+    va1462,
+    va1473,
+    va1478,
+    va1497,
+    va1505,
     va155,
-    va1550,
-    va1560,
-    va1563,
+    va1557,
+    va1559,
+    va1569,
+    va1572,
     va159,
-    va1624,
-    va1634,
-    va1665,
-    va1721,
-    va1729,
+    va1633,
+    va1643,
+    va1674,
     va173,
-    va1759,
+    va1730,
+    va1738,
     va176,
-    va1760,
-    va1767,
-    va1773,
-    va1774,
+    va1768,
+    va1769,
+    va1776,
+    va1782,
+    va1783,
     va179,
     va180,
-    va1813,
-    va1832,
-    va1834,
-    va1837,
-    va1839,
+    va1822,
+    va1841,
+    va1843,
     va1846,
-    va1856,
-    va1905,
-    va1906,
-    va1959,
-    va1979,
-    va2000,
-    va2004,
-    va2010,
-    va2014,
-    va2029,
-    va2031,
-    va2052,
-    va2063,
-    va2064,
-    va2068,
-    va2081,
-    va2088,
-    va2095,
-    va2106,
+    va1848,
+    va1855,
+    va1865,
+    va1914,
+    va1915,
+    va1968,
+    va1988,
+    va2009,
+    va2013,
+    va2019,
+    va2023,
+    va2038,
+    va2040,
+    va2061,
+    va2072,
+    va2073,
+    va2077,
+    va2090,
+    va2097,
+    va2104,
+    va2115,
     va212,
-    va2128,
-    va2160,
-    va2165,
-    va2173,
-    va2179,
-    va2184,
-    va2190,
-    va2200,
-    va2206,
-    va2217,
-    va2218,
-    va2219,
+    va2137,
+    va2169,
+    va2174,
+    va2182,
+    va2188,
+    va2193,
+    va2199,
+    va2209,
+    va2215,
     va222,
+    va2226,
+    va2227,
+    va2228,
     va223,
-    va2231,
-    va2246,
-    va2247,
+    va2240,
+    va2255,
+    va2256,
     va226,
-    va2260,
-    va2262,
-    va2266,
-    va2284,
-    va2285,
-    va2286,
+    va2269,
+    va2271,
+    va2275,
     va229,
+    va2293,
+    va2294,
+    va2295,
     va232,
-    va2332,
-    va2338,
-    va2348,
-    va2356,
-    va2361,
-    va2378,
-    va2384,
-    va2386,
+    va2341,
+    va2347,
+    va2357,
+    va2365,
+    va2370,
     va2387,
-    va2392,
-    va2394,
-    va2415,
+    va2393,
+    va2395,
+    va2396,
+    va2401,
+    va2403,
     va242,
-    va2423,
+    va2424,
+    va2432,
     va254,
     va263,
     va264,
@@ -27496,19 +27600,19 @@ WITH values_0_1 AS (
     va993,
     (
       CASE
-        WHEN NOT va1678 IS NULL
-        THEN CAST(0.15384615384615385 AS DOUBLE) * se1681 * EXP((
+        WHEN NOT va1687 IS NULL
+        THEN CAST(0.15384615384615385 AS DOUBLE) * se1690 * EXP((
           (
-            se1679 - 1
+            se1688 - 1
           ) % 1100
         ) * -CAST(0.1670540846631662 AS DOUBLE))
       END
-    ) AS va1682,
+    ) AS va1691,
     (
       (
-        se2082 - 1
+        se2091 - 1
       ) // 1100
-    ) AS va2083
+    ) AS va2092
   FROM series_15
 ), series_17 AS (
   SELECT
@@ -27516,9 +27620,9 @@ WITH values_0_1 AS (
     trade_date,
     stock_number,
     stock_row,
-    se1679,
-    se2082,
-    se2263,
+    se1688,
+    se2091,
+    se2272,
     va100,
     va1032,
     va1066,
@@ -27530,129 +27634,129 @@ WITH values_0_1 AS (
     va1130,
     va1134,
     va1138,
-    va1158,
-    va1160,
-    va1174,
-    va1180,
+    va1165,
+    va1167,
+    va1181,
+    va1187,
     va121,
-    va1213,
-    va1215,
-    va1219,
-    va1227,
-    va1228,
-    va1245,
-    va1273,
-    va1274,
-    va1276,
-    va1279,
-    va1285,
-    va1287,
-    va1296,
+    va1220,
+    va1222,
+    va1226,
+    va1234,
+    va1235,
+    va1252,
+    va1280,
+    va1281,
+    va1283,
+    va1286,
+    va1292,
+    va1294,
+    va1303,
     va131,
-    va1311,
-    va1313,
-    va1355,
-    va1366,
-    va1369,
+    va1320,
+    va1322,
+    va1364,
+    va1375,
     va1378,
-    va1396,
-    va1397,
+    va1387,
+    va1405,
+    va1406,
     va141,
-    va1413,
-    va1441,
-    va1449,
-    va1453,
-    va1464,
-    va1469,
-    va1488,
-    va1496,
-    va1548,
+    va1422,
+    va1450,
+    va1458,
+    va1462,
+    va1473,
+    va1478,
+    va1497,
+    va1505,
     va155,
-    va1550,
-    va1560,
-    va1563,
+    va1557,
+    va1559,
+    va1569,
+    va1572,
     va159,
-    va1624,
-    va1634,
-    va1665,
-    va1682,
-    va1721,
-    va1729,
+    va1633,
+    va1643,
+    va1674,
+    va1691,
     va173,
-    va1759,
+    va1730,
+    va1738,
     va176,
-    va1760,
-    va1767,
-    va1773,
-    va1774,
+    va1768,
+    va1769,
+    va1776,
+    va1782,
+    va1783,
     va179,
     va180,
-    va1813,
-    va1832,
-    va1834,
-    va1837,
-    va1839,
+    va1822,
+    va1841,
+    va1843,
     va1846,
-    va1856,
-    va1905,
-    va1906,
-    va1959,
-    va1979,
-    va2000,
-    va2004,
-    va2010,
-    va2014,
-    va2029,
-    va2031,
-    va2052,
-    va2063,
-    va2064,
-    va2068,
-    va2081,
-    va2088,
-    va2095,
-    va2106,
+    va1848,
+    va1855,
+    va1865,
+    va1914,
+    va1915,
+    va1968,
+    va1988,
+    va2009,
+    va2013,
+    va2019,
+    va2023,
+    va2038,
+    va2040,
+    va2061,
+    va2072,
+    va2073,
+    va2077,
+    va2090,
+    va2097,
+    va2104,
+    va2115,
     va212,
-    va2128,
-    va2160,
-    va2165,
-    va2173,
-    va2179,
-    va2184,
-    va2190,
-    va2200,
-    va2206,
-    va2217,
-    va2218,
-    va2219,
+    va2137,
+    va2169,
+    va2174,
+    va2182,
+    va2188,
+    va2193,
+    va2199,
+    va2209,
+    va2215,
     va222,
+    va2226,
+    va2227,
+    va2228,
     va223,
-    va2231,
-    va2246,
-    va2247,
+    va2240,
+    va2255,
+    va2256,
     va226,
-    va2260,
-    va2262,
-    va2266,
-    va2284,
-    va2285,
-    va2286,
+    va2269,
+    va2271,
+    va2275,
     va229,
+    va2293,
+    va2294,
+    va2295,
     va232,
-    va2332,
-    va2338,
-    va2348,
-    va2356,
-    va2361,
-    va2378,
-    va2384,
-    va2386,
+    va2341,
+    va2347,
+    va2357,
+    va2365,
+    va2370,
     va2387,
-    va2392,
-    va2394,
-    va2415,
+    va2393,
+    va2395,
+    va2396,
+    va2401,
+    va2403,
     va242,
-    va2423,
+    va2424,
+    va2432,
     va254,
     va263,
     va264,
@@ -27714,27 +27818,27 @@ WITH values_0_1 AS (
     LAST_VALUE((
       CASE WHEN (
         (
-          se1679 - 1
+          se1688 - 1
         ) % 1100
-      ) = 1099 THEN va1682 END
-    ) IGNORE NULLS) OVER rows_earlier AS se1683,
+      ) = 1099 THEN va1691 END
+    ) IGNORE NULLS) OVER rows_earlier AS se1692,
     SUM(
       (
         CASE
-          WHEN se2082 = 1
-          THEN va2081 / CAST(0.1111111111111111 AS DOUBLE)
-          ELSE va2081
+          WHEN se2091 = 1
+          THEN va2090 / CAST(0.1111111111111111 AS DOUBLE)
+          ELSE va2090
         END * EXP((
           (
-            se2082 - 1
+            se2091 - 1
           ) % 1100
         ) * CAST(0.11778303565638344 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY stock_number, va2083
+      PARTITION BY stock_number, va2092
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se2084
+    ) AS se2093
   FROM values_15_1
   WINDOW rows_earlier AS (
     PARTITION BY stock_number
@@ -27747,8 +27851,8 @@ WITH values_0_1 AS (
     trade_date,
     stock_number,
     stock_row,
-    se2082,
-    se2263,
+    se2091,
+    se2272,
     va100,
     va1032,
     va1066,
@@ -27760,127 +27864,127 @@ WITH values_0_1 AS (
     va1130,
     va1134,
     va1138,
-    va1158,
-    va1160,
-    va1174,
-    va1180,
+    va1165,
+    va1167,
+    va1181,
+    va1187,
     va121,
-    va1213,
-    va1215,
-    va1219,
-    va1227,
-    va1228,
-    va1245,
-    va1273,
-    va1274,
-    va1276,
-    va1279,
-    va1285,
-    va1287,
-    va1296,
+    va1220,
+    va1222,
+    va1226,
+    va1234,
+    va1235,
+    va1252,
+    va1280,
+    va1281,
+    va1283,
+    va1286,
+    va1292,
+    va1294,
+    va1303,
     va131,
-    va1311,
-    va1313,
-    va1355,
-    va1366,
-    va1369,
+    va1320,
+    va1322,
+    va1364,
+    va1375,
     va1378,
-    va1396,
-    va1397,
+    va1387,
+    va1405,
+    va1406,
     va141,
-    va1413,
-    va1441,
-    va1449,
-    va1453,
-    va1464,
-    va1469,
-    va1488,
-    va1496,
-    va1548,
+    va1422,
+    va1450,
+    va1458,
+    va1462,
+    va1473,
+    va1478,
+    va1497,
+    va1505,
     va155,
-    va1550,
-    va1560,
-    va1563,
+    va1557,
+    va1559,
+    va1569,
+    va1572,
     va159,
-    va1624,
-    va1634,
-    va1665,
-    va1721,
-    va1729,
+    va1633,
+    va1643,
+    va1674,
     va173,
-    va1759,
+    va1730,
+    va1738,
     va176,
-    va1760,
-    va1767,
-    va1773,
-    va1774,
+    va1768,
+    va1769,
+    va1776,
+    va1782,
+    va1783,
     va179,
     va180,
-    va1813,
-    va1832,
-    va1834,
-    va1837,
-    va1839,
+    va1822,
+    va1841,
+    va1843,
     va1846,
-    va1856,
-    va1905,
-    va1906,
-    va1959,
-    va1979,
-    va2000,
-    va2004,
-    va2010,
-    va2014,
-    va2029,
-    va2031,
-    va2052,
-    va2063,
-    va2064,
-    va2068,
-    va2088,
-    va2095,
-    va2106,
+    va1848,
+    va1855,
+    va1865,
+    va1914,
+    va1915,
+    va1968,
+    va1988,
+    va2009,
+    va2013,
+    va2019,
+    va2023,
+    va2038,
+    va2040,
+    va2061,
+    va2072,
+    va2073,
+    va2077,
+    va2097,
+    va2104,
+    va2115,
     va212,
-    va2128,
-    va2160,
-    va2165,
-    va2173,
-    va2179,
-    va2184,
-    va2190,
-    va2200,
-    va2206,
-    va2217,
-    va2218,
-    va2219,
+    va2137,
+    va2169,
+    va2174,
+    va2182,
+    va2188,
+    va2193,
+    va2199,
+    va2209,
+    va2215,
     va222,
+    va2226,
+    va2227,
+    va2228,
     va223,
-    va2231,
-    va2246,
-    va2247,
+    va2240,
+    va2255,
+    va2256,
     va226,
-    va2260,
-    va2262,
-    va2266,
-    va2284,
-    va2285,
-    va2286,
+    va2269,
+    va2271,
+    va2275,
     va229,
+    va2293,
+    va2294,
+    va2295,
     va232,
-    va2332,
-    va2338,
-    va2348,
-    va2356,
-    va2361,
-    va2378,
-    va2384,
-    va2386,
+    va2341,
+    va2347,
+    va2357,
+    va2365,
+    va2370,
     va2387,
-    va2392,
-    va2394,
-    va2415,
+    va2393,
+    va2395,
+    va2396,
+    va2401,
+    va2403,
     va242,
-    va2423,
+    va2424,
+    va2432,
     va254,
     va263,
     va264,
@@ -27940,26 +28044,26 @@ WITH values_0_1 AS (
     va989,
     va993,
     (
-      va1682 + COALESCE(se1683, 0) * EXP(
+      va1691 + COALESCE(se1692, 0) * EXP(
         (
           (
             (
-              se1679 - 1
+              se1688 - 1
             ) % 1100
           ) + 1
         ) * -CAST(0.1670540846631662 AS DOUBLE)
       )
-    ) AS va1684,
+    ) AS va1693,
     (
       CASE
-        WHEN NOT va2081 IS NULL
-        THEN CAST(0.1111111111111111 AS DOUBLE) * se2084 * EXP((
+        WHEN NOT va2090 IS NULL
+        THEN CAST(0.1111111111111111 AS DOUBLE) * se2093 * EXP((
           (
-            se2082 - 1
+            se2091 - 1
           ) % 1100
         ) * -CAST(0.11778303565638344 AS DOUBLE))
       END
-    ) AS va2085
+    ) AS va2094
   FROM series_17
 ), values_17_2 AS (
   SELECT
@@ -27967,7 +28071,7 @@ WITH values_0_1 AS (
     trade_date,
     stock_number,
     stock_row,
-    se2082,
+    se2091,
     va100,
     va1032,
     va1066,
@@ -27979,127 +28083,127 @@ WITH values_0_1 AS (
     va1130,
     va1134,
     va1138,
-    va1158,
-    va1160,
-    va1174,
-    va1180,
+    va1165,
+    va1167,
+    va1181,
+    va1187,
     va121,
-    va1213,
-    va1215,
-    va1227,
-    va1228,
-    va1245,
-    va1273,
-    va1274,
-    va1276,
-    va1279,
-    va1285,
-    va1287,
-    va1296,
+    va1220,
+    va1222,
+    va1234,
+    va1235,
+    va1252,
+    va1280,
+    va1281,
+    va1283,
+    va1286,
+    va1292,
+    va1294,
+    va1303,
     va131,
-    va1311,
-    va1313,
-    va1355,
-    va1366,
-    va1369,
+    va1320,
+    va1322,
+    va1364,
+    va1375,
     va1378,
-    va1396,
-    va1397,
+    va1387,
+    va1405,
+    va1406,
     va141,
-    va1413,
-    va1441,
-    va1449,
-    va1453,
-    va1464,
-    va1469,
-    va1488,
-    va1496,
-    va1548,
+    va1422,
+    va1450,
+    va1458,
+    va1462,
+    va1473,
+    va1478,
+    va1497,
+    va1505,
     va155,
-    va1550,
-    va1560,
-    va1563,
+    va1557,
+    va1559,
+    va1569,
+    va1572,
     va159,
-    va1624,
-    va1634,
-    va1665,
-    va1684,
-    va1721,
-    va1729,
+    va1633,
+    va1643,
+    va1674,
+    va1693,
     va173,
-    va1759,
+    va1730,
+    va1738,
     va176,
-    va1760,
-    va1767,
-    va1773,
-    va1774,
+    va1768,
+    va1769,
+    va1776,
+    va1782,
+    va1783,
     va179,
     va180,
-    va1813,
-    va1832,
-    va1834,
-    va1837,
-    va1839,
+    va1822,
+    va1841,
+    va1843,
     va1846,
-    va1856,
-    va1905,
-    va1906,
-    va1959,
-    va1979,
-    va2000,
-    va2004,
-    va2010,
-    va2014,
-    va2029,
-    va2031,
-    va2052,
-    va2063,
-    va2064,
-    va2068,
-    va2085,
-    va2088,
-    va2095,
-    va2106,
+    va1848,
+    va1855,
+    va1865,
+    va1914,
+    va1915,
+    va1968,
+    va1988,
+    va2009,
+    va2013,
+    va2019,
+    va2023,
+    va2038,
+    va2040,
+    va2061,
+    va2072,
+    va2073,
+    va2077,
+    va2094,
+    va2097,
+    va2104,
+    va2115,
     va212,
-    va2128,
-    va2160,
-    va2165,
-    va2173,
-    va2179,
-    va2184,
-    va2190,
-    va2200,
-    va2206,
-    va2217,
-    va2218,
-    va2219,
+    va2137,
+    va2169,
+    va2174,
+    va2182,
+    va2188,
+    va2193,
+    va2199,
+    va2209,
+    va2215,
     va222,
+    va2226,
+    va2227,
+    va2228,
     va223,
-    va2231,
-    va2246,
-    va2247,
+    va2240,
+    va2255,
+    va2256,
     va226,
-    va2260,
-    va2266,
-    va2284,
-    va2285,
-    va2286,
+    va2269,
+    va2275,
     va229,
+    va2293,
+    va2294,
+    va2295,
     va232,
-    va2332,
-    va2338,
-    va2348,
-    va2356,
-    va2361,
-    va2378,
-    va2384,
-    va2386,
+    va2341,
+    va2347,
+    va2357,
+    va2365,
+    va2370,
     va2387,
-    va2392,
-    va2394,
-    va2415,
+    va2393,
+    va2395,
+    va2396,
+    va2401,
+    va2403,
     va242,
-    va2423,
+    va2424,
+    va2432,
     va254,
     va263,
     va264,
@@ -28161,10 +28265,10 @@ WITH values_0_1 AS (
     (
       (
         (
-          va1219 * 3
+          va1226 * 3
         ) - (
           (
-            va2262 + COALESCE(se2263, 0) * EXP(
+            va2271 + COALESCE(se2272, 0) * EXP(
               (
                 (
                   (
@@ -28175,8 +28279,8 @@ WITH values_0_1 AS (
             )
           ) * 2
         )
-      ) + va1684
-    ) AS va2264
+      ) + va1693
+    ) AS va2273
   FROM values_17_1
 ), series_19 AS (
   SELECT
@@ -28184,7 +28288,7 @@ WITH values_0_1 AS (
     trade_date,
     stock_number,
     stock_row,
-    se2082,
+    se2091,
     va100,
     va1032,
     va1066,
@@ -28196,128 +28300,128 @@ WITH values_0_1 AS (
     va1130,
     va1134,
     va1138,
-    va1158,
-    va1160,
-    va1174,
-    va1180,
+    va1165,
+    va1167,
+    va1181,
+    va1187,
     va121,
-    va1213,
-    va1215,
-    va1227,
-    va1228,
-    va1245,
-    va1273,
-    va1274,
-    va1276,
-    va1279,
-    va1285,
-    va1287,
-    va1296,
+    va1220,
+    va1222,
+    va1234,
+    va1235,
+    va1252,
+    va1280,
+    va1281,
+    va1283,
+    va1286,
+    va1292,
+    va1294,
+    va1303,
     va131,
-    va1311,
-    va1313,
-    va1355,
-    va1366,
-    va1369,
+    va1320,
+    va1322,
+    va1364,
+    va1375,
     va1378,
-    va1396,
-    va1397,
+    va1387,
+    va1405,
+    va1406,
     va141,
-    va1413,
-    va1441,
-    va1449,
-    va1453,
-    va1464,
-    va1469,
-    va1488,
-    va1496,
-    va1548,
+    va1422,
+    va1450,
+    va1458,
+    va1462,
+    va1473,
+    va1478,
+    va1497,
+    va1505,
     va155,
-    va1550,
-    va1560,
-    va1563,
+    va1557,
+    va1559,
+    va1569,
+    va1572,
     va159,
-    va1624,
-    va1634,
-    va1665,
-    va1684,
-    va1721,
-    va1729,
+    va1633,
+    va1643,
+    va1674,
+    va1693,
     va173,
-    va1759,
+    va1730,
+    va1738,
     va176,
-    va1760,
-    va1767,
-    va1773,
-    va1774,
+    va1768,
+    va1769,
+    va1776,
+    va1782,
+    va1783,
     va179,
     va180,
-    va1813,
-    va1832,
-    va1834,
-    va1837,
-    va1839,
+    va1822,
+    va1841,
+    va1843,
     va1846,
-    va1856,
-    va1905,
-    va1906,
-    va1959,
-    va1979,
-    va2000,
-    va2004,
-    va2010,
-    va2014,
-    va2029,
-    va2031,
-    va2052,
-    va2063,
-    va2064,
-    va2068,
-    va2085,
-    va2088,
-    va2095,
-    va2106,
+    va1848,
+    va1855,
+    va1865,
+    va1914,
+    va1915,
+    va1968,
+    va1988,
+    va2009,
+    va2013,
+    va2019,
+    va2023,
+    va2038,
+    va2040,
+    va2061,
+    va2072,
+    va2073,
+    va2077,
+    va2094,
+    va2097,
+    va2104,
+    va2115,
     va212,
-    va2128,
-    va2160,
-    va2165,
-    va2173,
-    va2179,
-    va2184,
-    va2190,
-    va2200,
-    va2206,
-    va2217,
-    va2218,
-    va2219,
+    va2137,
+    va2169,
+    va2174,
+    va2182,
+    va2188,
+    va2193,
+    va2199,
+    va2209,
+    va2215,
     va222,
+    va2226,
+    va2227,
+    va2228,
     va223,
-    va2231,
-    va2246,
-    va2247,
+    va2240,
+    va2255,
+    va2256,
     va226,
-    va2260,
-    va2264,
-    va2266,
-    va2284,
-    va2285,
-    va2286,
+    va2269,
+    va2273,
+    va2275,
     va229,
+    va2293,
+    va2294,
+    va2295,
     va232,
-    va2332,
-    va2338,
-    va2348,
-    va2356,
-    va2361,
-    va2378,
-    va2384,
-    va2386,
+    va2341,
+    va2347,
+    va2357,
+    va2365,
+    va2370,
     va2387,
-    va2392,
-    va2394,
-    va2415,
+    va2393,
+    va2395,
+    va2396,
+    va2401,
+    va2403,
     va242,
-    va2423,
+    va2424,
+    va2432,
     va254,
     va263,
     va264,
@@ -28376,14 +28480,14 @@ WITH values_0_1 AS (
     va987,
     va989,
     va993,
-    LAG(va1684, 1) OVER rows_row AS se1685,
+    LAG(va1693, 1) OVER rows_row AS se1694,
     LAST_VALUE((
       CASE WHEN (
         (
-          se2082 - 1
+          se2091 - 1
         ) % 1100
-      ) = 1099 THEN va2085 END
-    ) IGNORE NULLS) OVER rows_earlier AS se2086
+      ) = 1099 THEN va2094 END
+    ) IGNORE NULLS) OVER rows_earlier AS se2095
   FROM values_17_2
   WINDOW rows_earlier AS (
     PARTITION BY stock_number
@@ -28407,126 +28511,126 @@ WITH values_0_1 AS (
     va1130,
     va1134,
     va1138,
-    va1158,
-    va1160,
-    va1174,
-    va1180,
+    va1165,
+    va1167,
+    va1181,
+    va1187,
     va121,
-    va1213,
-    va1215,
-    va1227,
-    va1228,
-    va1245,
-    va1273,
-    va1274,
-    va1276,
-    va1279,
-    va1285,
-    va1287,
-    va1296,
+    va1220,
+    va1222,
+    va1234,
+    va1235,
+    va1252,
+    va1280,
+    va1281,
+    va1283,
+    va1286,
+    va1292,
+    va1294,
+    va1303,
     va131,
-    va1311,
-    va1313,
-    va1355,
-    va1366,
-    va1369,
+    va1320,
+    va1322,
+    va1364,
+    va1375,
     va1378,
-    va1396,
-    va1397,
+    va1387,
+    va1405,
+    va1406,
     va141,
-    va1413,
-    va1441,
-    va1449,
-    va1453,
-    va1464,
-    va1469,
-    va1488,
-    va1496,
-    va1548,
+    va1422,
+    va1450,
+    va1458,
+    va1462,
+    va1473,
+    va1478,
+    va1497,
+    va1505,
     va155,
-    va1550,
-    va1560,
-    va1563,
+    va1557,
+    va1559,
+    va1569,
+    va1572,
     va159,
-    va1624,
-    va1634,
-    va1665,
-    va1721,
-    va1729,
+    va1633,
+    va1643,
+    va1674,
     va173,
-    va1759,
+    va1730,
+    va1738,
     va176,
-    va1760,
-    va1767,
-    va1773,
-    va1774,
+    va1768,
+    va1769,
+    va1776,
+    va1782,
+    va1783,
     va179,
     va180,
-    va1813,
-    va1832,
-    va1834,
-    va1837,
-    va1839,
+    va1822,
+    va1841,
+    va1843,
     va1846,
-    va1856,
-    va1905,
-    va1906,
-    va1959,
-    va1979,
-    va2000,
-    va2004,
-    va2010,
-    va2014,
-    va2029,
-    va2031,
-    va2052,
-    va2063,
-    va2064,
-    va2068,
-    va2088,
-    va2095,
-    va2106,
+    va1848,
+    va1855,
+    va1865,
+    va1914,
+    va1915,
+    va1968,
+    va1988,
+    va2009,
+    va2013,
+    va2019,
+    va2023,
+    va2038,
+    va2040,
+    va2061,
+    va2072,
+    va2073,
+    va2077,
+    va2097,
+    va2104,
+    va2115,
     va212,
-    va2128,
-    va2160,
-    va2165,
-    va2173,
-    va2179,
-    va2184,
-    va2190,
-    va2200,
-    va2206,
-    va2217,
-    va2218,
-    va2219,
+    va2137,
+    va2169,
+    va2174,
+    va2182,
+    va2188,
+    va2193,
+    va2199,
+    va2209,
+    va2215,
     va222,
+    va2226,
+    va2227,
+    va2228,
     va223,
-    va2231,
-    va2246,
-    va2247,
+    va2240,
+    va2255,
+    va2256,
     va226,
-    va2260,
-    va2264,
-    va2266,
-    va2284,
-    va2285,
-    va2286,
+    va2269,
+    va2273,
+    va2275,
     va229,
+    va2293,
+    va2294,
+    va2295,
     va232,
-    va2332,
-    va2338,
-    va2348,
-    va2356,
-    va2361,
-    va2378,
-    va2384,
-    va2386,
+    va2341,
+    va2347,
+    va2357,
+    va2365,
+    va2370,
     va2387,
-    va2392,
-    va2394,
-    va2415,
+    va2393,
+    va2395,
+    va2396,
+    va2401,
+    va2403,
     va242,
-    va2423,
+    va2424,
+    va2432,
     va254,
     va263,
     va264,
@@ -28587,20 +28691,20 @@ WITH values_0_1 AS (
     va993,
     (
       (
-        va1684 - se1685
-      ) / NULLIF(se1685, 0)
-    ) AS va1686,
+        va1693 - se1694
+      ) / NULLIF(se1694, 0)
+    ) AS va1695,
     (
-      va2085 + COALESCE(se2086, 0) * EXP(
+      va2094 + COALESCE(se2095, 0) * EXP(
         (
           (
             (
-              se2082 - 1
+              se2091 - 1
             ) % 1100
           ) + 1
         ) * -CAST(0.11778303565638344 AS DOUBLE)
       )
-    ) AS va2087
+    ) AS va2096
   FROM series_19
 )
 SELECT
@@ -28853,330 +28957,330 @@ SELECT
     CASE WHEN ISFINITE(va1138) THEN va1138 END
   ) AS gtja_082,
   (
-    CASE WHEN ISFINITE(va1158) THEN va1158 END
+    CASE WHEN ISFINITE(va1165) THEN va1165 END
   ) AS gtja_083,
   (
-    CASE WHEN ISFINITE(va1160) THEN va1160 END
+    CASE WHEN ISFINITE(va1167) THEN va1167 END
   ) AS gtja_084,
   (
-    CASE WHEN ISFINITE(va1174) THEN va1174 END
+    CASE WHEN ISFINITE(va1181) THEN va1181 END
   ) AS gtja_085,
   (
-    CASE WHEN ISFINITE(va1180) THEN va1180 END
+    CASE WHEN ISFINITE(va1187) THEN va1187 END
   ) AS gtja_086,
   (
-    CASE WHEN ISFINITE(va1213) THEN va1213 END
+    CASE WHEN ISFINITE(va1220) THEN va1220 END
   ) AS gtja_087,
   (
-    CASE WHEN ISFINITE(va1215) THEN va1215 END
+    CASE WHEN ISFINITE(va1222) THEN va1222 END
   ) AS gtja_088,
   (
-    CASE WHEN ISFINITE(va1227) THEN va1227 END
+    CASE WHEN ISFINITE(va1234) THEN va1234 END
   ) AS gtja_089,
   (
-    CASE WHEN ISFINITE(va1228) THEN va1228 END
+    CASE WHEN ISFINITE(va1235) THEN va1235 END
   ) AS gtja_090,
   (
-    CASE WHEN ISFINITE(va1245) THEN va1245 END
+    CASE WHEN ISFINITE(va1252) THEN va1252 END
   ) AS gtja_091,
   (
-    CASE WHEN ISFINITE(va1273) THEN va1273 END
+    CASE WHEN ISFINITE(va1280) THEN va1280 END
   ) AS gtja_092,
   (
-    CASE WHEN ISFINITE(va1274) THEN va1274 END
+    CASE WHEN ISFINITE(va1281) THEN va1281 END
   ) AS gtja_093,
   (
-    CASE WHEN ISFINITE(va1276) THEN va1276 END
+    CASE WHEN ISFINITE(va1283) THEN va1283 END
   ) AS gtja_094,
   (
-    CASE WHEN ISFINITE(va1279) THEN va1279 END
+    CASE WHEN ISFINITE(va1286) THEN va1286 END
   ) AS gtja_095,
   (
-    CASE WHEN ISFINITE(va1285) THEN va1285 END
+    CASE WHEN ISFINITE(va1292) THEN va1292 END
   ) AS gtja_096,
   (
-    CASE WHEN ISFINITE(va1287) THEN va1287 END
+    CASE WHEN ISFINITE(va1294) THEN va1294 END
   ) AS gtja_097,
   (
-    CASE WHEN ISFINITE(va1296) THEN va1296 END
+    CASE WHEN ISFINITE(va1303) THEN va1303 END
   ) AS gtja_098,
   (
-    CASE WHEN ISFINITE(va1311) THEN va1311 END
+    CASE WHEN ISFINITE(va1320) THEN va1320 END
   ) AS gtja_099,
   (
-    CASE WHEN ISFINITE(va1313) THEN va1313 END
+    CASE WHEN ISFINITE(va1322) THEN va1322 END
   ) AS gtja_100,
   (
-    CASE WHEN ISFINITE(va1355) THEN va1355 END
+    CASE WHEN ISFINITE(va1364) THEN va1364 END
   ) AS gtja_101,
   (
-    CASE WHEN ISFINITE(va1366) THEN va1366 END
+    CASE WHEN ISFINITE(va1375) THEN va1375 END
   ) AS gtja_102,
   (
-    CASE WHEN ISFINITE(va1369) THEN va1369 END
+    CASE WHEN ISFINITE(va1378) THEN va1378 END
   ) AS gtja_103,
   (
-    CASE WHEN ISFINITE(va1378) THEN va1378 END
+    CASE WHEN ISFINITE(va1387) THEN va1387 END
   ) AS gtja_104,
   (
-    CASE WHEN ISFINITE(va1396) THEN va1396 END
+    CASE WHEN ISFINITE(va1405) THEN va1405 END
   ) AS gtja_105,
   (
-    CASE WHEN ISFINITE(va1397) THEN va1397 END
+    CASE WHEN ISFINITE(va1406) THEN va1406 END
   ) AS gtja_106,
   (
-    CASE WHEN ISFINITE(va1413) THEN va1413 END
+    CASE WHEN ISFINITE(va1422) THEN va1422 END
   ) AS gtja_107,
   (
-    CASE WHEN ISFINITE(va1441) THEN va1441 END
+    CASE WHEN ISFINITE(va1450) THEN va1450 END
   ) AS gtja_108,
   (
-    CASE WHEN ISFINITE(va1449) THEN va1449 END
+    CASE WHEN ISFINITE(va1458) THEN va1458 END
   ) AS gtja_109,
   (
-    CASE WHEN ISFINITE(va1453) THEN va1453 END
+    CASE WHEN ISFINITE(va1462) THEN va1462 END
   ) AS gtja_110,
   (
-    CASE WHEN ISFINITE(va1464) THEN va1464 END
+    CASE WHEN ISFINITE(va1473) THEN va1473 END
   ) AS gtja_111,
   (
-    CASE WHEN ISFINITE(va1469) THEN va1469 END
+    CASE WHEN ISFINITE(va1478) THEN va1478 END
   ) AS gtja_112,
   (
-    CASE WHEN ISFINITE(va1488) THEN va1488 END
+    CASE WHEN ISFINITE(va1497) THEN va1497 END
   ) AS gtja_113,
   (
-    CASE WHEN ISFINITE(va1496) THEN va1496 END
+    CASE WHEN ISFINITE(va1505) THEN va1505 END
   ) AS gtja_114,
   (
-    CASE WHEN ISFINITE(va1548) THEN va1548 END
+    CASE WHEN ISFINITE(va1557) THEN va1557 END
   ) AS gtja_115,
   (
-    CASE WHEN ISFINITE(va1550) THEN va1550 END
+    CASE WHEN ISFINITE(va1559) THEN va1559 END
   ) AS gtja_116,
   (
-    CASE WHEN ISFINITE(va1560) THEN va1560 END
+    CASE WHEN ISFINITE(va1569) THEN va1569 END
   ) AS gtja_117,
   (
-    CASE WHEN ISFINITE(va1563) THEN va1563 END
+    CASE WHEN ISFINITE(va1572) THEN va1572 END
   ) AS gtja_118,
   (
-    CASE WHEN ISFINITE(va1624) THEN va1624 END
+    CASE WHEN ISFINITE(va1633) THEN va1633 END
   ) AS gtja_119,
   (
-    CASE WHEN ISFINITE(va1634) THEN va1634 END
+    CASE WHEN ISFINITE(va1643) THEN va1643 END
   ) AS gtja_120,
   (
-    CASE WHEN ISFINITE(va1665) THEN va1665 END
+    CASE WHEN ISFINITE(va1674) THEN va1674 END
   ) AS gtja_121,
   (
-    CASE WHEN ISFINITE(va1686) THEN va1686 END
+    CASE WHEN ISFINITE(va1695) THEN va1695 END
   ) AS gtja_122,
   (
-    CASE WHEN ISFINITE(va1721) THEN va1721 END
+    CASE WHEN ISFINITE(va1730) THEN va1730 END
   ) AS gtja_123,
   (
-    CASE WHEN ISFINITE(va1729) THEN va1729 END
+    CASE WHEN ISFINITE(va1738) THEN va1738 END
   ) AS gtja_124,
   (
-    CASE WHEN ISFINITE(va1759) THEN va1759 END
+    CASE WHEN ISFINITE(va1768) THEN va1768 END
   ) AS gtja_125,
   (
-    CASE WHEN ISFINITE(va1760) THEN va1760 END
+    CASE WHEN ISFINITE(va1769) THEN va1769 END
   ) AS gtja_126,
   (
-    CASE WHEN ISFINITE(va1767) THEN va1767 END
+    CASE WHEN ISFINITE(va1776) THEN va1776 END
   ) AS gtja_127,
   (
-    CASE WHEN ISFINITE(va1773) THEN va1773 END
+    CASE WHEN ISFINITE(va1782) THEN va1782 END
   ) AS gtja_128,
   (
-    CASE WHEN ISFINITE(va1774) THEN va1774 END
+    CASE WHEN ISFINITE(va1783) THEN va1783 END
   ) AS gtja_129,
   (
-    CASE WHEN ISFINITE(va1813) THEN va1813 END
+    CASE WHEN ISFINITE(va1822) THEN va1822 END
   ) AS gtja_130,
   (
-    CASE WHEN ISFINITE(va1832) THEN va1832 END
+    CASE WHEN ISFINITE(va1841) THEN va1841 END
   ) AS gtja_131,
   (
-    CASE WHEN ISFINITE(va1834) THEN va1834 END
+    CASE WHEN ISFINITE(va1843) THEN va1843 END
   ) AS gtja_132,
   (
-    CASE WHEN ISFINITE(va1837) THEN va1837 END
+    CASE WHEN ISFINITE(va1846) THEN va1846 END
   ) AS gtja_133,
   (
-    CASE WHEN ISFINITE(va1839) THEN va1839 END
+    CASE WHEN ISFINITE(va1848) THEN va1848 END
   ) AS gtja_134,
   (
-    CASE WHEN ISFINITE(va1846) THEN va1846 END
+    CASE WHEN ISFINITE(va1855) THEN va1855 END
   ) AS gtja_135,
   (
-    CASE WHEN ISFINITE(va1856) THEN va1856 END
+    CASE WHEN ISFINITE(va1865) THEN va1865 END
   ) AS gtja_136,
   (
     CASE WHEN ISFINITE(va803) THEN va803 END
   ) AS gtja_137,
   (
-    CASE WHEN ISFINITE(va1905) THEN va1905 END
+    CASE WHEN ISFINITE(va1914) THEN va1914 END
   ) AS gtja_138,
   (
-    CASE WHEN ISFINITE(va1906) THEN va1906 END
+    CASE WHEN ISFINITE(va1915) THEN va1915 END
   ) AS gtja_139,
   (
-    CASE WHEN ISFINITE(va1959) THEN va1959 END
+    CASE WHEN ISFINITE(va1968) THEN va1968 END
   ) AS gtja_140,
   (
-    CASE WHEN ISFINITE(va1979) THEN va1979 END
+    CASE WHEN ISFINITE(va1988) THEN va1988 END
   ) AS gtja_141,
   (
-    CASE WHEN ISFINITE(va2000) THEN va2000 END
+    CASE WHEN ISFINITE(va2009) THEN va2009 END
   ) AS gtja_142,
   (
-    CASE WHEN ISFINITE(va2004) THEN va2004 END
+    CASE WHEN ISFINITE(va2013) THEN va2013 END
   ) AS gtja_143,
   (
-    CASE WHEN ISFINITE(va2010) THEN va2010 END
+    CASE WHEN ISFINITE(va2019) THEN va2019 END
   ) AS gtja_144,
   (
-    CASE WHEN ISFINITE(va2014) THEN va2014 END
+    CASE WHEN ISFINITE(va2023) THEN va2023 END
   ) AS gtja_145,
   (
-    CASE WHEN ISFINITE(va2029) THEN va2029 END
+    CASE WHEN ISFINITE(va2038) THEN va2038 END
   ) AS gtja_146,
   (
-    CASE WHEN ISFINITE(va2031) THEN va2031 END
+    CASE WHEN ISFINITE(va2040) THEN va2040 END
   ) AS gtja_147,
   (
-    CASE WHEN ISFINITE(va2052) THEN va2052 END
+    CASE WHEN ISFINITE(va2061) THEN va2061 END
   ) AS gtja_148,
   (
-    CASE WHEN ISFINITE(va2063) THEN va2063 END
+    CASE WHEN ISFINITE(va2072) THEN va2072 END
   ) AS gtja_149,
   (
-    CASE WHEN ISFINITE(va2064) THEN va2064 END
+    CASE WHEN ISFINITE(va2073) THEN va2073 END
   ) AS gtja_150,
   (
-    CASE WHEN ISFINITE(va2068) THEN va2068 END
+    CASE WHEN ISFINITE(va2077) THEN va2077 END
   ) AS gtja_151,
   (
-    CASE WHEN ISFINITE(va2087) THEN va2087 END
+    CASE WHEN ISFINITE(va2096) THEN va2096 END
   ) AS gtja_152,
   (
-    CASE WHEN ISFINITE(va2088) THEN va2088 END
+    CASE WHEN ISFINITE(va2097) THEN va2097 END
   ) AS gtja_153,
   (
-    CASE WHEN ISFINITE(va2095) THEN va2095 END
+    CASE WHEN ISFINITE(va2104) THEN va2104 END
   ) AS gtja_154,
   (
-    CASE WHEN ISFINITE(va2106) THEN va2106 END
+    CASE WHEN ISFINITE(va2115) THEN va2115 END
   ) AS gtja_155,
   (
-    CASE WHEN ISFINITE(va2128) THEN va2128 END
+    CASE WHEN ISFINITE(va2137) THEN va2137 END
   ) AS gtja_156,
   (
-    CASE WHEN ISFINITE(va2160) THEN va2160 END
+    CASE WHEN ISFINITE(va2169) THEN va2169 END
   ) AS gtja_157,
   (
-    CASE WHEN ISFINITE(va2165) THEN va2165 END
+    CASE WHEN ISFINITE(va2174) THEN va2174 END
   ) AS gtja_158,
   (
-    CASE WHEN ISFINITE(va2173) THEN va2173 END
+    CASE WHEN ISFINITE(va2182) THEN va2182 END
   ) AS gtja_159,
   (
     CASE WHEN ISFINITE(va263) THEN va263 END
   ) AS gtja_160,
   (
-    CASE WHEN ISFINITE(va2179) THEN va2179 END
+    CASE WHEN ISFINITE(va2188) THEN va2188 END
   ) AS gtja_161,
   (
-    CASE WHEN ISFINITE(va2184) THEN va2184 END
+    CASE WHEN ISFINITE(va2193) THEN va2193 END
   ) AS gtja_162,
   (
-    CASE WHEN ISFINITE(va2190) THEN va2190 END
+    CASE WHEN ISFINITE(va2199) THEN va2199 END
   ) AS gtja_163,
   (
-    CASE WHEN ISFINITE(va2200) THEN va2200 END
+    CASE WHEN ISFINITE(va2209) THEN va2209 END
   ) AS gtja_164,
   (
-    CASE WHEN ISFINITE(va2206) THEN va2206 END
+    CASE WHEN ISFINITE(va2215) THEN va2215 END
   ) AS gtja_165,
   (
-    CASE WHEN ISFINITE(va2217) THEN va2217 END
+    CASE WHEN ISFINITE(va2226) THEN va2226 END
   ) AS gtja_166,
   (
-    CASE WHEN ISFINITE(va2218) THEN va2218 END
+    CASE WHEN ISFINITE(va2227) THEN va2227 END
   ) AS gtja_167,
   (
-    CASE WHEN ISFINITE(va2219) THEN va2219 END
+    CASE WHEN ISFINITE(va2228) THEN va2228 END
   ) AS gtja_168,
   (
-    CASE WHEN ISFINITE(va2231) THEN va2231 END
+    CASE WHEN ISFINITE(va2240) THEN va2240 END
   ) AS gtja_169,
   (
-    CASE WHEN ISFINITE(va2246) THEN va2246 END
+    CASE WHEN ISFINITE(va2255) THEN va2255 END
   ) AS gtja_170,
   (
-    CASE WHEN ISFINITE(va2247) THEN va2247 END
+    CASE WHEN ISFINITE(va2256) THEN va2256 END
   ) AS gtja_171,
   (
-    CASE WHEN ISFINITE(va2260) THEN va2260 END
+    CASE WHEN ISFINITE(va2269) THEN va2269 END
   ) AS gtja_172,
   (
-    CASE WHEN ISFINITE(va2264) THEN va2264 END
+    CASE WHEN ISFINITE(va2273) THEN va2273 END
   ) AS gtja_173,
   (
     CASE WHEN ISFINITE(va254) THEN va254 END
   ) AS gtja_174,
   (
-    CASE WHEN ISFINITE(va2266) THEN va2266 END
+    CASE WHEN ISFINITE(va2275) THEN va2275 END
   ) AS gtja_175,
   (
-    CASE WHEN ISFINITE(va2284) THEN va2284 END
+    CASE WHEN ISFINITE(va2293) THEN va2293 END
   ) AS gtja_176,
   (
-    CASE WHEN ISFINITE(va2285) THEN va2285 END
+    CASE WHEN ISFINITE(va2294) THEN va2294 END
   ) AS gtja_177,
   (
-    CASE WHEN ISFINITE(va2286) THEN va2286 END
+    CASE WHEN ISFINITE(va2295) THEN va2295 END
   ) AS gtja_178,
   (
-    CASE WHEN ISFINITE(va2332) THEN va2332 END
+    CASE WHEN ISFINITE(va2341) THEN va2341 END
   ) AS gtja_179,
   (
-    CASE WHEN ISFINITE(va2338) THEN va2338 END
+    CASE WHEN ISFINITE(va2347) THEN va2347 END
   ) AS gtja_180,
   (
-    CASE WHEN ISFINITE(va2348) THEN va2348 END
+    CASE WHEN ISFINITE(va2357) THEN va2357 END
   ) AS gtja_181,
   (
-    CASE WHEN ISFINITE(va2356) THEN va2356 END
+    CASE WHEN ISFINITE(va2365) THEN va2365 END
   ) AS gtja_182,
   (
-    CASE WHEN ISFINITE(va2361) THEN va2361 END
+    CASE WHEN ISFINITE(va2370) THEN va2370 END
   ) AS gtja_183,
   (
-    CASE WHEN ISFINITE(va2378) THEN va2378 END
+    CASE WHEN ISFINITE(va2387) THEN va2387 END
   ) AS gtja_184,
   (
-    CASE WHEN ISFINITE(va2384) THEN va2384 END
+    CASE WHEN ISFINITE(va2393) THEN va2393 END
   ) AS gtja_185,
   (
-    CASE WHEN ISFINITE(va2386) THEN va2386 END
+    CASE WHEN ISFINITE(va2395) THEN va2395 END
   ) AS gtja_186,
   (
-    CASE WHEN ISFINITE(va2387) THEN va2387 END
+    CASE WHEN ISFINITE(va2396) THEN va2396 END
   ) AS gtja_187,
   (
-    CASE WHEN ISFINITE(va2392) THEN va2392 END
+    CASE WHEN ISFINITE(va2401) THEN va2401 END
   ) AS gtja_188,
   (
-    CASE WHEN ISFINITE(va2394) THEN va2394 END
+    CASE WHEN ISFINITE(va2403) THEN va2403 END
   ) AS gtja_189,
   (
-    CASE WHEN ISFINITE(va2415) THEN va2415 END
+    CASE WHEN ISFINITE(va2424) THEN va2424 END
   ) AS gtja_190,
   (
-    CASE WHEN ISFINITE(va2423) THEN va2423 END
+    CASE WHEN ISFINITE(va2432) THEN va2432 END
   ) AS gtja_191
 FROM values_19_1
