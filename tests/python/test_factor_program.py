@@ -1,10 +1,13 @@
 """factors.factor_panel: all factors over an ordered table, and day by day from what is kept."""
 
+import math
 import shutil
 from itertools import pairwise
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from factor_panels import (
     compare,
@@ -133,6 +136,68 @@ def test_a_day_more_is_a_full_build(catalog, days, first, last):
         else:
             assert stepwise[name].tobytes() == whole[name].tobytes(), name
     assert sum(carries_a_state(expression) for expression in expressions.values()) > 5
+
+
+def exact_ranks(values: np.ndarray) -> np.ndarray:
+    """Place among whole numbers, from 1; of equal ones the mean."""
+    return np.array([((values < one).sum() * 2 + (values == one).sum() + 1) / 2 for one in values])
+
+
+def test_ties_of_covariances_of_ranks_are_ties():
+    """Against whole numbers: 5 (n-1) times the covariance of twice the ranks is one."""
+    text, rows = "rank(covariance(rank(close), rank(volume), 5))", 5
+    expressions = {"factor": parse(text)}
+    random = np.random.default_rng(7)
+    stocks, days = 60, 500
+    stock, day = (each.ravel() for each in np.indices((stocks, days)))
+    frame = {"stock": stock, "day": day}
+    frame |= {name: random.permutation(day.size) + 1.0 for name in ("close", "volume")}
+    connection = memory_connection(2)
+    put_inputs(connection, frame)
+    by_row = {"panel": by_program(connection, expressions, WARM_UP)}
+    by_row["view"] = computed(connection, expressions, WARM_UP)
+    places = {
+        name: np.array([2 * exact_ranks(of_day) for of_day in values.reshape(stocks, days).T])
+        for name, values in frame.items()
+        if name in ("close", "volume")
+    }
+    ties = wrong = 0
+    for last in range(rows - 1, days):
+        x, y = (places[name][last - rows + 1 : last + 1] for name in ("close", "volume"))
+        whole = rows * (x * y).sum(axis=0) - x.sum(axis=0) * y.sum(axis=0)
+        ties += stocks - len(np.unique(whole))
+        for found in by_row.values():
+            ranks = found["factor"].reshape(stocks, days)[:, last] * stocks
+            wrong += np.sum(np.abs(ranks - exact_ranks(whole)) > 1e-6)
+    assert ties > 80
+    assert wrong == 0
+
+
+NUMBERS = st.floats(-1e38, 1e38, allow_subnormal=False) | st.sampled_from([1e-7, 1.5, -1e13, 1e31])
+
+
+@given(st.lists(NUMBERS, min_size=1, max_size=40), st.randoms())
+def test_a_sum_across_a_day_does_not_depend_on_the_order(sum_of, values, random):
+    exact = math.fsum(values)
+    least = 1e-15 * math.fsum(map(abs, values)) + 1e-30
+    small = [value for value in values if abs(value) < 2**100]
+    found = sum_of(small)
+    random.shuffle(small)
+    assert sum_of(small) == found
+    assert sum_of(values) == pytest.approx(exact, abs=least, rel=0)
+
+
+@pytest.fixture(scope="module")
+def sum_of():
+    connection = memory_connection(1)
+    sql = unrolled.exact_sum("value").format(over="")
+
+    def found(values: list[float]) -> float:
+        listed = {"values": values}
+        query = f"select {sql} from (select unnest($values::double[]) as value)"
+        return connection.execute(query, listed).fetchall()[0][0]
+
+    return found
 
 
 def test_what_is_kept_of_the_past_is_read():
