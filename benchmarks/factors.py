@@ -108,7 +108,7 @@ def all_to_parquet(path: Path, folder: Path, names: list[str]) -> dict:
         source = " positional join ".join(("factor_base", *tables))
         con.execute(f"""
             copy (select ts_code, trade_date, {", ".join(names)} from {source})
-            to '{folder / "factors.parquet"}' (compression zstd)
+            to '{folder / "factors.parquet"}' (compression zstd, parquet_version v2)
         """)
     return {"factors": len(names)}
 
@@ -203,7 +203,7 @@ def ten_by_polars(path: Path, folder: Path, names: list[str]) -> dict:
     frame = frame.with_columns(
         pl.rolling_cov(
             pl.col("rank_of_close"), pl.col("rank_of_volume"), window_size=5, ddof=1
-        ).over(stock).alias("covariance"),
+        ).over(stock).round(12).alias("covariance"),
         high.rolling_std(10).over(stock).alias("deviation"),
     )  # fmt: skip
     found = frame.select(

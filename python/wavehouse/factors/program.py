@@ -468,6 +468,39 @@ def _chunks(items: list, size: int) -> list[list]:
     return [items[start : start + size] for start in range(0, len(items), size)]
 
 
+def _ordered(program: Program, inputs: str) -> str:
+    """The statement that sorts the inputs, once, and numbers rows, days and groups."""
+    groups = [name for name in program.inputs if name in GROUP_COLUMNS]
+    listed = [
+        f"numbers_{name}.number as {name}" if name in groups else f"inputs.{name}"
+        for name in program.inputs
+    ]
+    joined = "".join(
+        f"\n    left join (\n        select {name}, row_number() over (order by {name}) as number\n"
+        f"        from {inputs} as inputs\n        where {name} is not null\n"
+        f"        group by {name}\n    ) as numbers_{name} on inputs.{name} = numbers_{name}.{name}"
+        for name in groups
+    )
+    columns = "".join(f",\n        {name}" for name in listed)
+    return (
+        "create or replace temp table factor_base as\n"
+        "select row_number() over ()::integer as place, *\nfrom (\n    select\n"
+        "        days.number::smallint as day,\n"
+        "        stocks.last_row - inputs.stock_row as rows_left,\n"
+        "        inputs.ts_code,\n        inputs.trade_date,\n        inputs.in_universe,\n"
+        f"        inputs.stock_row{columns}\n"
+        f"    from {inputs} as inputs\n"
+        "    inner join (\n"
+        "        select trade_date, row_number() over (order by trade_date) as number\n"
+        f"        from {inputs} as inputs\n        group by trade_date\n"
+        "    ) as days on inputs.trade_date = days.trade_date\n"
+        "    inner join (\n        select ts_code, max(stock_row) as last_row\n"
+        f"        from {inputs} as inputs\n        group by ts_code\n"
+        f"    ) as stocks on inputs.ts_code = stocks.ts_code{joined}\n"
+        "    order by inputs.ts_code, inputs.stock_row\n)"
+    )
+
+
 def history(program: Program, inputs: str) -> tuple[list[Step], list[str], str]:
     """Steps that compute all factors of all rows, the tables with the factors, and the state.
 
@@ -475,22 +508,8 @@ def history(program: Program, inputs: str) -> tuple[list[Step], list[str], str]:
     """
     writer, tables = Writer(program), _Tables()
     names, states = program.names, []
-    columns = "".join(
-        f",\n    case when {name} is not null"
-        f" then dense_rank() over (order by {name}) end as {name}"
-        if name in GROUP_COLUMNS
-        else f",\n    {name}"
-        for name in program.inputs
-    )
     tables.titles[0] = "inputs"
-    tables.statements.append(
-        "create or replace temp table factor_base as\nselect\n"
-        "    row_number() over (order by ts_code, stock_row)::integer as place,\n"
-        "    dense_rank() over (order by trade_date)::smallint as day,\n"
-        "    count(*) over (partition by ts_code) - stock_row as rows_left,\n"
-        f"    ts_code,\n    trade_date,\n    in_universe,\n    stock_row{columns}\n"
-        f"from {inputs} as inputs\norder by ts_code, stock_row"
-    )
+    tables.statements.append(_ordered(program, inputs))
     tables.statements.append(IN_ORDER)
 
     def keep(table: str, found: Iterable[Primitive]) -> None:

@@ -282,72 +282,102 @@ create or replace temp macro rows_134(x0) as (case when x0 then 1.0::double else
 
 -- step history: inputs
 create or replace temp table factor_base as
-select
-    row_number() over (order by ts_code, stock_row)::integer as place,
-    dense_rank() over (order by trade_date)::smallint as day,
-    count(*) over (partition by ts_code) - stock_row as rows_left,
-    ts_code,
-    trade_date,
-    in_universe,
-    stock_row,
-    amount,
-    benchmark_close,
-    benchmark_open,
-    benchmark_return,
-    close,
-    close_raw,
-    cyq_perf__cost_15pct_price,
-    cyq_perf__cost_85pct_price,
-    cyq_perf__historical_high_price,
-    cyq_perf__historical_low_price,
-    cyq_perf__weighted_average_price,
-    cyq_perf__winner_ratio,
-    daily_basic__float_shares,
-    daily_basic__market_cap_cny,
-    daily_basic__pb,
-    daily_basic__pe_ttm,
-    daily_basic__ps_ttm,
-    day_rows,
-    float_market_cap,
-    high,
-    hk_hold__holding_ratio,
-    holder_days__holder_count,
-    holder_days__is_new_count,
-    holder_days__major_net_change_shares,
-    case when industry_l1 is not null then dense_rank() over (order by industry_l1) end as industry_l1,
-    case when industry_l2 is not null then dense_rank() over (order by industry_l2) end as industry_l2,
-    case when industry_l3 is not null then dense_rank() over (order by industry_l3) end as industry_l3,
-    low,
-    margin__financing_buy_cny,
-    margin__financing_repayment_cny,
-    margin__margin_balance_cny,
-    margin__short_balance_cny,
-    market_cap,
-    moneyflow__buy_extra_large_amount_cny,
-    moneyflow__buy_large_amount_cny,
-    moneyflow__buy_medium_amount_cny,
-    moneyflow__buy_small_amount_cny,
-    moneyflow__net_extra_large_amount_cny,
-    moneyflow__net_main_amount_cny,
-    moneyflow__net_small_amount_cny,
-    open,
-    popularity_days__hot_pct,
-    popularity_days__hot_score,
-    popularity_days__sealed_ratio,
-    price_limits__is_limit_up_close,
-    price_limits__touched_limit_up,
-    returns,
-    trading_day,
-    trading_seat_days__hot_money_moved_cny,
-    trading_seat_days__hot_money_net_cny,
-    trading_seat_days__hot_money_seats,
-    trading_seat_days__hot_money_top3_cny,
-    trading_seat_days__institution_net_cny,
-    trading_seat_days__institution_seats,
-    volume,
-    vwap
-from {{ factor_panel_inputs() }} as inputs
-order by ts_code, stock_row;
+select row_number() over ()::integer as place, *
+from (
+    select
+        days.number::smallint as day,
+        stocks.last_row - inputs.stock_row as rows_left,
+        inputs.ts_code,
+        inputs.trade_date,
+        inputs.in_universe,
+        inputs.stock_row,
+        inputs.amount,
+        inputs.benchmark_close,
+        inputs.benchmark_open,
+        inputs.benchmark_return,
+        inputs.close,
+        inputs.close_raw,
+        inputs.cyq_perf__cost_15pct_price,
+        inputs.cyq_perf__cost_85pct_price,
+        inputs.cyq_perf__historical_high_price,
+        inputs.cyq_perf__historical_low_price,
+        inputs.cyq_perf__weighted_average_price,
+        inputs.cyq_perf__winner_ratio,
+        inputs.daily_basic__float_shares,
+        inputs.daily_basic__market_cap_cny,
+        inputs.daily_basic__pb,
+        inputs.daily_basic__pe_ttm,
+        inputs.daily_basic__ps_ttm,
+        inputs.day_rows,
+        inputs.float_market_cap,
+        inputs.high,
+        inputs.hk_hold__holding_ratio,
+        inputs.holder_days__holder_count,
+        inputs.holder_days__is_new_count,
+        inputs.holder_days__major_net_change_shares,
+        numbers_industry_l1.number as industry_l1,
+        numbers_industry_l2.number as industry_l2,
+        numbers_industry_l3.number as industry_l3,
+        inputs.low,
+        inputs.margin__financing_buy_cny,
+        inputs.margin__financing_repayment_cny,
+        inputs.margin__margin_balance_cny,
+        inputs.margin__short_balance_cny,
+        inputs.market_cap,
+        inputs.moneyflow__buy_extra_large_amount_cny,
+        inputs.moneyflow__buy_large_amount_cny,
+        inputs.moneyflow__buy_medium_amount_cny,
+        inputs.moneyflow__buy_small_amount_cny,
+        inputs.moneyflow__net_extra_large_amount_cny,
+        inputs.moneyflow__net_main_amount_cny,
+        inputs.moneyflow__net_small_amount_cny,
+        inputs.open,
+        inputs.popularity_days__hot_pct,
+        inputs.popularity_days__hot_score,
+        inputs.popularity_days__sealed_ratio,
+        inputs.price_limits__is_limit_up_close,
+        inputs.price_limits__touched_limit_up,
+        inputs.returns,
+        inputs.trading_day,
+        inputs.trading_seat_days__hot_money_moved_cny,
+        inputs.trading_seat_days__hot_money_net_cny,
+        inputs.trading_seat_days__hot_money_seats,
+        inputs.trading_seat_days__hot_money_top3_cny,
+        inputs.trading_seat_days__institution_net_cny,
+        inputs.trading_seat_days__institution_seats,
+        inputs.volume,
+        inputs.vwap
+    from {{ factor_panel_inputs() }} as inputs
+    inner join (
+        select trade_date, row_number() over (order by trade_date) as number
+        from {{ factor_panel_inputs() }} as inputs
+        group by trade_date
+    ) as days on inputs.trade_date = days.trade_date
+    inner join (
+        select ts_code, max(stock_row) as last_row
+        from {{ factor_panel_inputs() }} as inputs
+        group by ts_code
+    ) as stocks on inputs.ts_code = stocks.ts_code
+    left join (
+        select industry_l1, row_number() over (order by industry_l1) as number
+        from {{ factor_panel_inputs() }} as inputs
+        where industry_l1 is not null
+        group by industry_l1
+    ) as numbers_industry_l1 on inputs.industry_l1 = numbers_industry_l1.industry_l1
+    left join (
+        select industry_l2, row_number() over (order by industry_l2) as number
+        from {{ factor_panel_inputs() }} as inputs
+        where industry_l2 is not null
+        group by industry_l2
+    ) as numbers_industry_l2 on inputs.industry_l2 = numbers_industry_l2.industry_l2
+    left join (
+        select industry_l3, row_number() over (order by industry_l3) as number
+        from {{ factor_panel_inputs() }} as inputs
+        where industry_l3 is not null
+        group by industry_l3
+    ) as numbers_industry_l3 on inputs.industry_l3 = numbers_industry_l3.industry_l3
+    order by inputs.ts_code, inputs.stock_row
+);
 
 select
     case
