@@ -157,9 +157,8 @@ def test_ties_of_covariances_of_ranks_are_ties():
     by_row = {"panel": by_program(connection, expressions, WARM_UP)}
     by_row["view"] = computed(connection, expressions, WARM_UP)
     places = {
-        name: np.array([2 * exact_ranks(of_day) for of_day in values.reshape(stocks, days).T])
-        for name, values in frame.items()
-        if name in ("close", "volume")
+        name: np.array([2 * exact_ranks(of_day) for of_day in frame[name].reshape(stocks, days).T])
+        for name in ("close", "volume")
     }
     ties = wrong = 0
     for last in range(rows - 1, days):

@@ -32,8 +32,9 @@ class Primitive:
 
     `frame` of a series primitive is the number of rows of its window, or `before` (all rows up to
     today), `earlier` (all rows up to the one before), `row` (no frame). `frame` of a section
-    primitive is `place` (among the day's rows by value), `value` (all rows of the day, by value) or
-    `stock` (all, by stock); `group` is what divides them, or a stock's rows, further.
+    primitive is `place` (among the day's rows by value), `value` (all rows of the day, by value),
+    `stock` (all, by stock) or `group` (an aggregate of all, in any order). The argument `group` is
+    what divides them, or a stock's rows, further.
     """
 
     kind: str
@@ -75,6 +76,14 @@ def tree(terms: list[str], sign: str = "+") -> str:
 def places(rows: int, start: int = 0) -> list[str]:
     """Arguments of a primitive, as its SQL names them."""
     return [f"{{{place}}}" for place in range(start, start + rows)]
+
+
+def products_of_distances(rows: int) -> list[str]:
+    """Of rows of x, then as many of y, from their means, which are the two arguments after them."""
+    return [
+        f"({x} - {{{2 * rows}}}) * ({y} - {{{2 * rows + 1}}})"
+        for x, y in zip(places(rows), places(rows, rows), strict=True)
+    ]
 
 
 def constant_of(primitive: Primitive) -> float:
@@ -464,11 +473,8 @@ class Lowering:
             return self.element(f"({{0}} * {n})", self.window("covar_pop({0}, {1})", n, x, y))
         sides = [[self.lag(side, back) for back in range(n)] for side in (x, y)]
         means = [self.element(f"({tree(places(n))} / {n})", *lags) for lags in sides]
-        products = [
-            f"({a} - {{{2 * n}}}) * ({b} - {{{2 * n + 1}}})"
-            for a, b in zip(places(n), places(n, n), strict=True)
-        ]
-        return self.element(f"({' + '.join(products)})", *sides[0], *sides[1], *means)
+        sql = f"({' + '.join(products_of_distances(n))})"
+        return self.element(sql, *sides[0], *sides[1], *means)
 
     def _count(self, c, n):
         return self.window("sum({0})", n, c)

@@ -142,6 +142,7 @@ class Program(Columns):
 
     @staticmethod
     def _rows_kept(roots: Iterable[Primitive]) -> dict[Primitive, int]:
+        """How many rows back anything reads of each primitive."""
         found: dict[Primitive, int] = {}
         for each in in_order(roots):
             if each.kind == SERIES:

@@ -31,11 +31,13 @@ from wavehouse.factors.primitives import (
     Primitive,
     doublings,
     places,
+    products_of_distances,
     tree,
 )
 
 BLOCK = "block"  # frame of what is computed anew in every select that reads it
 SUM, PRODUCT = "({0} + {1})", "({0} * {1})"
+SIGNS = {SUM: "+", PRODUCT: "*"}
 LEAST_FOLDED = 5  # rows
 LIST_NAMES = {"greatest": "max", "least": "min"}
 PART = 32  # rows of a window that are one expression: with more, lags no longer fit the cache
@@ -135,19 +137,24 @@ class Unrolled(Lowering):
         facts = {"total": x.total, "warm": x.warm + rows - 1 if x.total else 0}
         return self.make(SERIES, f"list({{0}}, {begin}, {rows - 1})", x, frame="row", **facts)
 
-    def by_list(self, whole: Primitive, sql: str, rows: int, x: Primitive, *read: Primitive):
+    def by_list(
+        self, whole: Primitive, sql: str, rows: int, x: Primitive, *read: Primitive, parts=()
+    ) -> Primitive:
         """`whole`, which a day writes as `sql` over a list of the last rows of x, today first.
 
-        A constant has no list: of that a day writes lags as well.
+        parts: ranges of rows, with a list for each. A constant has no list: of that a day writes
+        lags as well.
         """
         if rows > 1 and not is_constant(x):
-            self.days[whole] = self.rows_of(sql, rows, self.last(x, rows), *read)
+            lists = [self.last(x, part.stop, part.start) for part in parts or [range(rows)]]
+            self.days[whole] = self.rows_of(sql, rows, *lists, *read)
         return whole
 
     def folded(self, rows: int, join: str, x: Primitive, form: str = "{}") -> Primitive:
         """The last rows of x joined by blocks; `form` has the outcome as {}.
 
-        Blocks may overlap where joining a row twice does no harm: for all but sums and products.
+        Blocks may overlap where joining a row twice does no harm: for all but sums and products,
+        which a day joins lag by lag in the same order.
         """
         blocks = [x]
         for power in range(rows.bit_length() - 1):
@@ -155,7 +162,7 @@ class Unrolled(Lowering):
             facts = {"total": x.total, "warm": older.warm, "frame": BLOCK}
             blocks.append(self.make(ELEMENT, join, newer, older, **facts))
         found = doublings(rows)
-        if join not in (SUM, PRODUCT) and len(found) > 1:
+        if join not in SIGNS and len(found) > 1:
             largest = found[0][1]
             found = [(0, largest), (rows - 2**largest, largest)]
         text = "{0}"
@@ -165,6 +172,8 @@ class Unrolled(Lowering):
         parts = [self.past(blocks[power], back) for back, power in found]
         whole = self.rows_of(form.format(text), rows, *parts)
         self.blocks.add(whole)
+        if join in SIGNS:
+            self.days[whole] = self.of_lags(tree(places(rows), SIGNS[join]), rows, x)
         return whole
 
     def added(self, terms: list[str], rows: int, *read: Primitive) -> Primitive:
@@ -206,17 +215,13 @@ class Unrolled(Lowering):
     def _window_sum(self, n, x):
         if n < LEAST_FOLDED:
             return self.of_lags(tree(places(n)), n, x)
-        whole = self.folded(n, SUM, x)
-        self.days[whole] = self.of_lags(tree(places(n)), n, x)
-        return whole
+        return self.folded(n, SUM, x)
 
     def _window_avg(self, n, x):
         return self.element(f"({{0}} / {n})", self._window_sum(n, x))
 
     def _window_product(self, n, x):
-        whole = self.folded(n, PRODUCT, x)
-        self.days[whole] = self.of_lags(tree(places(n), "*"), n, x)
-        return whole
+        return self.folded(n, PRODUCT, x)
 
     def _extreme(self, function, n, x):
         if n == 1:
@@ -249,27 +254,21 @@ class Unrolled(Lowering):
         terms = [" * ".join([f"({place} - {{{n}}})"] * power) for place in places(n)]
         mean = self._window_avg(n, x)
         whole = self.added(terms, n, *(self.past(x, back) for back in range(n)), mean)
-        if n > 1 and not is_constant(x):
-            lists = [self.last(x, each.stop, each.start) for each in _parts(range(n))]
-            powers = " * ".join([f"(value - {{{len(lists)}}})"] * power)
-            sums = [
-                f"list_sum(list_transform({place}, lambda value: {powers}))"
-                for place in places(len(lists))
-            ]
-            self.days[whole] = self.rows_of(tree(sums), n, *lists, mean)
-        return whole
+        parts = _parts(range(n))
+        powers = " * ".join([f"(value - {{{len(parts)}}})"] * power)
+        sums = [
+            f"list_sum(list_transform({place}, lambda value: {powers}))"
+            for place in places(len(parts))
+        ]
+        return self.by_list(whole, tree(sums), n, x, mean, parts=parts)
 
     def joint(self, n, x, y):
         """Sum of the products of both distances from the mean."""
         if x is y:
             return self._moment(2, n, x)
-        terms = [
-            f"({a} - {{{2 * n}}}) * ({b} - {{{2 * n + 1}}})"
-            for a, b in zip(places(n), places(n, n), strict=True)
-        ]
         read = [self.past(side, back) for side in (x, y) for back in range(n)]
         means = (self._window_avg(n, x), self._window_avg(n, y))
-        return self.added(terms, n, *read, *means)
+        return self.added(products_of_distances(n), n, *read, *means)
 
     def _window_var_samp(self, n, x):
         return self.element(f"({{0}} / {n - 1})", self._moment(2, n, x))
@@ -391,15 +390,12 @@ class Unrolled(Lowering):
         day_rows = self.make(COLUMN, "day_rows")
         return self.make(SECTION, sql, x, day_rows, frame="place", total=False)
 
-    def across(self, sql: str, x: Primitive, group: Primitive | None = None) -> Primitive:
-        """An aggregate of a day's rows, whatever their order."""
-        return self.section(sql, "group", x, group=group)
-
     def day_sum(self, sql, x):
         """Exactly summed."""
         known = "case when count({0}){over} > 0 then "
-        return self.across(f"{known}{exact_sum(sql)} end", x)
+        return self.section(f"{known}{exact_sum(sql)} end", "group", x)
 
     def day_mean(self, x, group=None):
         """Exactly summed."""
-        return self.across(f"({exact_sum('{0}')} / nullif(count({{0}}){{over}}, 0))", x, group)
+        mean = f"({exact_sum('{0}')} / nullif(count({{0}}){{over}}, 0))"
+        return self.section(mean, "group", x, group=group)
