@@ -3,6 +3,7 @@
     pip install polars                                       the reference, needed for this alone
     python benchmarks/factors.py                             1,000 stocks x 500 days
     python benchmarks/factors.py --stocks 3000 --days 750    takes some fifteen minutes
+    python benchmarks/factors.py --every                     only each factor of both families alone
 
 Each measurement runs in a process of its own over the same made-up market, DuckDB with a memory
 limit of 5 GB. CPU seconds are user plus system of the measured part, planning included; the peak is
@@ -15,6 +16,7 @@ import json
 import math
 import multiprocessing
 import resource
+import statistics
 import tempfile
 import time
 from collections.abc import Callable
@@ -113,18 +115,39 @@ def all_to_parquet(path: Path, folder: Path, names: list[str]) -> dict:
     return {"factors": len(names)}
 
 
-def one_alone(path: Path, folder: Path, names: list[str]) -> dict:
-    """One factor as a query of its family's view computes it."""
+def put_view(con: duckdb.DuckDBPyConnection, family: str) -> list[str]:
+    """The view of a family over the market; its factors."""
     catalog = read_catalog(PROJECT)
-    family = next(each.family for each in catalog.factors if each.factor_id == names[0])
-    whole = factor_sql(catalog, catalog.of_family(family), "inputs", "duckdb")
+    factors = catalog.of_family(family)
+    whole = factor_sql(catalog, factors, "inputs", "duckdb")
+    con.execute(f"create temp view {family} as {whole}")
+    return list(factors)
+
+
+def query_alone(con: duckdb.DuckDBPyConnection, family: str, name: str) -> dict:
+    """One factor as a query of its family's view computes it."""
+    started, cpu = time.perf_counter(), time.process_time()
+    con.execute(
+        f"create or replace temp table found as select ts_code, trade_date, {name} from {family}"
+    )
+    return {"wall_s": time.perf_counter() - started, "query_cpu_s": time.process_time() - cpu}
+
+
+def one_alone(path: Path, folder: Path, names: list[str]) -> dict:
+    """The first of the names alone."""
+    family = next(
+        each.family for each in read_catalog(PROJECT).factors if each.factor_id == names[0]
+    )
     with connect(path) as con:
-        con.execute(f"create temp view family as {whole}")
-        started, cpu = time.perf_counter(), time.process_time()
-        con.execute(
-            f"create temp table found as select ts_code, trade_date, {names[0]} from family"
-        )
-        return {"wall_s": time.perf_counter() - started, "query_cpu_s": time.process_time() - cpu}
+        put_view(con, family)
+        return query_alone(con, family, names[0])
+
+
+def every_alone(path: Path, folder: Path, names: list[str]) -> dict:
+    """Each factor of the price families alone: {factor: seconds}."""
+    with connect(path) as con:
+        listed = {name: family for family in PRICE_FAMILIES for name in put_view(con, family)}
+        return {"views_s": {n: query_alone(con, f, n)["wall_s"] for n, f in listed.items()}}
 
 
 def day_more(path: Path, folder: Path, names: list[str]) -> dict:
@@ -265,6 +288,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--stocks", type=int, default=1_000)
     parser.add_argument("--days", type=int, default=500)
+    parser.add_argument("--every", action="store_true", help="time each factor's view, no more")
     chosen = parser.parse_args()
     catalog = read_catalog(PROJECT)
     families = {name: list(catalog.of_family(name)) for name in PRICE_FAMILIES}
@@ -274,6 +298,15 @@ def main() -> None:
         folder = Path(place)
         path = folder / "market.duckdb"
         make_market(path, chosen.stocks, chosen.days)
+        if chosen.every:
+            took = measure(every_alone, path, folder, price)["views_s"]
+            slowest = sorted(took, key=took.get, reverse=True)
+            print(
+                f"{len(took)} factors, each from its view: {statistics.mean(took.values()):.2f} s,"
+                f" {sum(wall < 2 for wall in took.values())} under 2 s; the slowest"
+                f" {', '.join(f'{name} {took[name]:.1f} s' for name in slowest[:5])}"
+            )
+            return
         whole = math.inf
         for title, names in (("alpha101", families["alpha101"]), ("all of price", price)):
             found = measure(all_to_parquet, path, folder, names)

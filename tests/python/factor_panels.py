@@ -157,10 +157,11 @@ KEYS = ("ts_code", "trade_date")
 
 
 def differ(found: np.ndarray, expected: np.ndarray) -> np.ndarray:
-    """Where one value is unknown, or both lie apart."""
-    unknown = np.isnan(found) != np.isnan(expected)
+    """Where one value is unknown or infinite and the other is not, or both lie apart."""
     least = RELATIVE * np.maximum(np.abs(found), np.abs(expected))
-    return unknown | (np.abs(found - expected) > least)
+    finite = np.isfinite(found) & np.isfinite(expected)
+    apart = np.abs(np.subtract(found, expected, out=np.zeros(found.shape), where=finite)) > least
+    return apart | ~(finite | (found == expected) | (np.isnan(found) & np.isnan(expected)))
 
 
 def compare(
