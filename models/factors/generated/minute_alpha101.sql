@@ -17,101 +17,84 @@ WITH values_0_1 AS (
     volume,
     vwap,
     (
-      CASE WHEN stock_row > 1 THEN (
-        returns < 0
-      ) END
+      returns < 0
     ) AS va0,
     (
       returns * 8193 - (
         returns * 8193 - returns
       )
-    ) AS va2,
+    ) AS va3,
     (
       close - open
-    ) AS va15,
+    ) AS va17,
     (
       CASE WHEN volume > 0 THEN LN(volume) END
-    ) AS va22,
+    ) AS va24,
+    (
+      close - vwap
+    ) AS va97,
     (
       open * 8193 - (
         open * 8193 - open
       )
-    ) AS va46,
+    ) AS va112,
     (
       volume * 8193 - (
         volume * 8193 - volume
       )
-    ) AS va51,
-    (
-      low * 8193 - (
-        low * 8193 - low
-      )
-    ) AS va80,
-    (
-      close - vwap
-    ) AS va95,
+    ) AS va123,
     (
       vwap - close
-    ) AS va177,
+    ) AS va180,
     (
       close * 8193 - (
         close * 8193 - close
       )
-    ) AS va191,
+    ) AS va321,
     (
       high * 8193 - (
         high * 8193 - high
       )
-    ) AS va234,
-    (
-      -returns
-    ) AS va393,
+    ) AS va378,
     (
       high - close
-    ) AS va394,
-    (
-      vwap * 8193 - (
-        vwap * 8193 - vwap
-      )
-    ) AS va421,
+    ) AS va410,
     (
       (
         high + low
       ) / 2
-    ) AS va446,
-    (
-      close - 1
     ) AS va462,
     (
-      -(
-        1 - (
-          open / NULLIF(close, 0)
-        )
+      close - 1
+    ) AS va479,
+    (
+      1 - (
+        open / NULLIF(close, 0)
       )
-    ) AS va565,
+    ) AS va586,
     (
       (
         close + high
       ) - low
-    ) AS va591,
+    ) AS va614,
     (
       open - close
-    ) AS va615,
+    ) AS va638,
     (
       close / NULLIF(open, 0)
-    ) AS va656,
+    ) AS va694,
     (
       high * low
-    ) AS va701,
+    ) AS va743,
     (
       close + vwap
-    ) AS va708,
+    ) AS va750,
     (
       1 / NULLIF(close, 0)
-    ) AS va760,
+    ) AS va812,
     (
       close - low
-    ) AS va798,
+    ) AS va854,
     (
       (
         -(
@@ -124,58 +107,77 @@ WITH values_0_1 AS (
           low - high
         )
       ), 0)
-    ) AS va803,
+    ) AS va859,
     (
       high - low
-    ) AS va831,
+    ) AS va887,
+    (
+      (
+        low * CAST(0.821596 AS DOUBLE)
+      ) + (
+        open * CAST(0.178404 AS DOUBLE)
+      )
+    ) AS va976,
     (
       (
         open * CAST(0.00817205 AS DOUBLE)
       ) + (
         vwap * CAST(0.99182795 AS DOUBLE)
       )
-    ) AS va938,
+    ) AS va1013,
     (
       (
         close * CAST(0.518371 AS DOUBLE)
       ) + (
         low * CAST(0.481629 AS DOUBLE)
       )
-    ) AS va1025,
+    ) AS va1101,
     (
       low + open
-    ) AS va1065,
+    ) AS va1143,
+    (
+      vwap * 8193 - (
+        vwap * 8193 - vwap
+      )
+    ) AS va1203,
     (
       (
         low * CAST(0.852845 AS DOUBLE)
       ) + (
         open * CAST(0.147155 AS DOUBLE)
       )
-    ) AS va1158,
+    ) AS va1240,
     (
       (
         high * CAST(0.0261661 AS DOUBLE)
       ) + (
         vwap * CAST(0.9738339 AS DOUBLE)
       )
-    ) AS va1187,
+    ) AS va1273,
+    (
+      (
+        low * CAST(0.352233 AS DOUBLE)
+      ) + (
+        vwap * CAST(0.647767 AS DOUBLE)
+      )
+    ) AS va1379,
     (
       (
         close * CAST(0.12329699999999999 AS DOUBLE)
       ) + (
         high * CAST(0.876703 AS DOUBLE)
       )
-    ) AS va1364,
+    ) AS va1512,
     (
       (
         close + open
       ) - (
         open + vwap
       )
-    ) AS va1437,
+    ) AS va1593,
     (
       CASE WHEN stock_row > 1 THEN returns END
-    ) AS va1761
+    ) AS va1973
   FROM {{ ref('minute_factor_inputs') }}
 ), values_0_2 AS (
   SELECT
@@ -191,122 +193,74 @@ WITH values_0_1 AS (
     open,
     returns,
     va0,
-    va1025,
-    va1158,
-    va1364,
-    va15,
-    va177,
-    va191,
-    va2,
-    va22,
-    va234,
-    va393,
-    va394,
-    va421,
-    va446,
-    va46,
+    va1013,
+    va1101,
+    va112,
+    va1143,
+    va1203,
+    va123,
+    va1240,
+    va1273,
+    va1379,
+    va1512,
+    va1593,
+    va17,
+    va180,
+    va24,
+    va3,
+    va321,
+    va378,
+    va410,
     va462,
-    va51,
-    va615,
-    va798,
-    va80,
-    va803,
-    va831,
-    va938,
-    va95,
+    va479,
+    va586,
+    va638,
+    va694,
+    va750,
+    va812,
+    va854,
+    va859,
+    va887,
+    va97,
+    va976,
     volume,
     vwap,
     (
-      va15 / NULLIF(open, 0)
-    ) AS va16,
+      va17 / NULLIF(open, 0)
+    ) AS va18,
+    ABS(va17) AS va312,
     (
-      va95 * 8193 - (
-        va95 * 8193 - va95
+      va614 * 8193 - (
+        va614 * 8193 - va614
       )
-    ) AS va96,
-    ABS(va15) AS va309,
-    (
-      va565 * 8193 - (
-        va565 * 8193 - va565
-      )
-    ) AS va566,
-    (
-      va591 * 8193 - (
-        va591 * 8193 - va591
-      )
-    ) AS va592,
-    (
-      va15 * 8193 - (
-        va15 * 8193 - va15
-      )
-    ) AS va607,
-    (
-      va615 * 8193 - (
-        va615 * 8193 - va615
-      )
-    ) AS va616,
-    (
-      va656 * 8193 - (
-        va656 * 8193 - va656
-      )
-    ) AS va657,
+    ) AS va615,
     (
       CASE
         WHEN (
-          va701 > 0
+          va743 > 0
           OR (
             CAST(0.5 AS DOUBLE) = FLOOR(CAST(0.5 AS DOUBLE))
             AND (
-              va701 <> 0 OR CAST(0.5 AS DOUBLE) >= 0
+              va743 <> 0 OR CAST(0.5 AS DOUBLE) >= 0
             )
           )
           OR (
-            va701 = 0 AND CAST(0.5 AS DOUBLE) > 0
+            va743 = 0 AND CAST(0.5 AS DOUBLE) > 0
           )
         )
-        THEN POWER(va701, CAST(0.5 AS DOUBLE))
+        THEN POWER(va743, CAST(0.5 AS DOUBLE))
       END
-    ) AS va702,
+    ) AS va744,
     (
-      va177 * 8193 - (
-        va177 * 8193 - va177
-      )
-    ) AS va704,
-    (
-      va708 * 8193 - (
-        va708 * 8193 - va708
-      )
-    ) AS va709,
-    (
-      va394 * 8193 - (
-        va394 * 8193 - va394
-      )
-    ) AS va755,
-    (
-      va760 * 8193 - (
-        va760 * 8193 - va760
-      )
-    ) AS va761,
-    (
-      va798 - va394
-    ) AS va799,
-    (
-      va446 * 8193 - (
-        va446 * 8193 - va446
-      )
-    ) AS va892,
+      va854 - va410
+    ) AS va855,
     (
       (
-        va446 * CAST(0.178404 AS DOUBLE)
+        va462 * CAST(0.178404 AS DOUBLE)
       ) + (
         vwap * CAST(0.821596 AS DOUBLE)
       )
-    ) AS va924,
-    (
-      va938 * 8193 - (
-        va938 * 8193 - va938
-      )
-    ) AS va948,
+    ) AS va999,
     (
       (
         (
@@ -317,51 +271,34 @@ WITH values_0_1 AS (
           )
         ) - vwap
       ) / NULLIF((
-        open - va446
+        open - va462
       ), 0)
-    ) AS va979,
-    (
-      va1065 - (
-        vwap + vwap
-      )
-    ) AS va1066,
-    (
-      va1187 * 8193 - (
-        va1187 * 8193 - va1187
-      )
-    ) AS va1188,
+    ) AS va1054,
     (
       (
-        va446 + high
+        va462 + high
       ) - (
         high + vwap
       )
-    ) AS va1255,
+    ) AS va1355,
     (
-      va1364 * 8193 - (
-        va1364 * 8193 - va1364
+      va462 * 8193 - (
+        va462 * 8193 - va462
       )
-    ) AS va1377,
+    ) AS va1540,
     (
-      va1437 * 8193 - (
-        va1437 * 8193 - va1437
-      )
-    ) AS va1438,
-    CAST((
       (
-        (
-          va446 + close
-        ) < va1065
-      )
-    ) AS DOUBLE) AS va1494,
+        va462 + close
+      ) < va1143
+    ) AS va1666,
     (
-      va15 / NULLIF((
-        va831 + CAST(0.001 AS DOUBLE)
+      va17 / NULLIF((
+        va887 + CAST(0.001 AS DOUBLE)
       ), 0)
-    ) AS va1732,
+    ) AS va1944,
     (
-      CASE WHEN ABS(va1761) < CAST(1e75 AS DOUBLE) THEN va1761 END
-    ) AS va1762
+      CASE WHEN ABS(va1973) < CAST(1e75 AS DOUBLE) THEN va1973 END
+    ) AS va1974
   FROM values_0_1
 ), values_0_3 AS (
   SELECT
@@ -377,87 +314,72 @@ WITH values_0_1 AS (
     open,
     returns,
     va0,
-    va1025,
-    va1158,
-    va1188,
-    va1255,
-    va1364,
-    va1377,
-    va1438,
-    va1494,
-    va15,
-    va1732,
-    va1762,
-    va177,
-    va191,
-    va2,
-    va22,
-    va234,
-    va309,
-    va393,
-    va394,
-    va421,
-    va446,
-    va46,
+    va1013,
+    va1054,
+    va1101,
+    va112,
+    va1143,
+    va1203,
+    va123,
+    va1240,
+    va1273,
+    va1355,
+    va1379,
+    va1512,
+    va1540,
+    va1593,
+    va1666,
+    va17,
+    va18,
+    va180,
+    va1944,
+    va1974,
+    va24,
+    va3,
+    va312,
+    va321,
+    va378,
+    va410,
     va462,
-    va51,
-    va566,
-    va592,
-    va607,
+    va479,
+    va586,
     va615,
-    va616,
-    va657,
-    va704,
-    va709,
-    va755,
-    va761,
-    va80,
-    va803,
-    va831,
-    va892,
-    va924,
-    va938,
-    va948,
-    va95,
-    va96,
-    va979,
+    va638,
+    va694,
+    va750,
+    va812,
+    va859,
+    va887,
+    va97,
+    va976,
+    va999,
     volume,
     vwap,
     (
-      va16 * 8193 - (
-        va16 * 8193 - va16
+      va312 * 8193 - (
+        va312 * 8193 - va312
       )
-    ) AS va17,
-    (
-      va309 * 8193 - (
-        va309 * 8193 - va309
-      )
-    ) AS va311,
+    ) AS va314,
     (
       (
-        CASE WHEN ISFINITE(va702) THEN va702 END
+        CASE WHEN ISFINITE(va744) THEN va744 END
       ) - vwap
-    ) AS va703,
+    ) AS va745,
     (
-      va799 / NULLIF(va798, 0)
-    ) AS va800,
+      va855 / NULLIF(va854, 0)
+    ) AS va856,
     (
       (
-        va799 / NULLIF(va831, 0)
+        va855 / NULLIF(va887, 0)
       ) * volume
-    ) AS va832,
+    ) AS va888,
     (
-      va1066 * 8193 - (
-        va1066 * 8193 - va1066
+      va1974 * 8193 - (
+        va1974 * 8193 - va1974
       )
-    ) AS va1067,
-    (
-      va1762 * 8193 - (
-        va1762 * 8193 - va1762
-      )
-    ) AS va1765
+    ) AS va1977
   FROM values_0_2
-), values_0_4 AS (
+), series_1 AS (
   SELECT
     symbol,
     open_time_ms,
@@ -471,65 +393,3248 @@ WITH values_0_1 AS (
     open,
     returns,
     va0,
-    va1025,
-    va1067,
-    va1158,
-    va1188,
-    va1255,
-    va1364,
-    va1377,
-    va1438,
-    va1494,
-    va15,
+    va1013,
+    va1054,
+    va1101,
+    va112,
+    va1143,
+    va1203,
+    va123,
+    va1240,
+    va1273,
+    va1355,
+    va1379,
+    va1512,
+    va1540,
+    va1593,
+    va1666,
     va17,
-    va1732,
-    va1762,
-    va1765,
-    va177,
-    va191,
-    va2,
-    va22,
-    va234,
-    va309,
-    va311,
-    va393,
-    va394,
-    va421,
-    va446,
-    va46,
+    va18,
+    va180,
+    va1944,
+    va24,
+    va3,
+    va314,
+    va321,
+    va378,
+    va410,
     va462,
-    va51,
-    va566,
-    va592,
-    va607,
-    va615,
-    va616,
-    va657,
-    va703,
-    va704,
-    va709,
-    va755,
-    va761,
-    va80,
-    va800,
-    va803,
-    va831,
-    va892,
-    va924,
-    va938,
-    va948,
-    va95,
-    va96,
-    va979,
+    va479,
+    va586,
+    va638,
+    va694,
+    va745,
+    va750,
+    va812,
+    va856,
+    va859,
+    va887,
+    va888,
+    va97,
+    va976,
+    va999,
+    volume,
+    vwap,
+    STDDEV_SAMP(returns) OVER rows_20 AS se2,
+    MIN(va3) OVER rows_20 AS se4,
+    MAX(va3) OVER rows_20 AS se5,
+    LAG(va24, 2) OVER rows_row AS se25,
+    AVG(vwap) OVER rows_10 AS se102,
+    CORR(open, volume) OVER rows_10 AS se109,
+    REGR_COUNT(open, volume) OVER rows_10 AS se110,
+    LAG(va112, 1) OVER rows_row AS se113,
+    LAG(va112, 2) OVER rows_row AS se114,
+    LAG(va112, 3) OVER rows_row AS se115,
+    LAG(va112, 4) OVER rows_row AS se116,
+    LAG(va112, 5) OVER rows_row AS se117,
+    LAG(va112, 6) OVER rows_row AS se118,
+    LAG(va112, 7) OVER rows_row AS se119,
+    LAG(va112, 8) OVER rows_row AS se120,
+    LAG(va112, 9) OVER rows_row AS se121,
+    LAG(va123, 1) OVER rows_row AS se124,
+    LAG(va123, 2) OVER rows_row AS se125,
+    LAG(va123, 3) OVER rows_row AS se126,
+    LAG(va123, 4) OVER rows_row AS se127,
+    LAG(va123, 5) OVER rows_row AS se128,
+    LAG(va123, 6) OVER rows_row AS se129,
+    LAG(va123, 7) OVER rows_row AS se130,
+    LAG(va123, 8) OVER rows_row AS se131,
+    LAG(va123, 9) OVER rows_row AS se132,
+    LAG(close, 7) OVER rows_row AS se139,
+    SUM(open) OVER rows_5 AS se146,
+    SUM(returns) OVER rows_5 AS se147,
+    LAG(close, 1) OVER rows_row AS se156,
+    LAG(volume, 3) OVER rows_row AS se174,
+    MAX(va180) OVER rows_3 AS se181,
+    MIN(va180) OVER rows_3 AS se186,
+    LAG(volume, 1) OVER rows_row AS se193,
+    LAG(returns, 3) OVER rows_row AS se231,
+    AVG(amount) OVER rows_20 AS se297,
+    COUNT(amount) OVER rows_20 AS se298,
+    STDDEV_SAMP(va312) OVER rows_5 AS se313,
+    LAG(va314, 1) OVER rows_row AS se315,
+    LAG(va314, 2) OVER rows_row AS se316,
+    LAG(va314, 3) OVER rows_row AS se317,
+    LAG(va314, 4) OVER rows_row AS se318,
+    CORR(close, open) OVER rows_10 AS se319,
+    LAG(va321, 1) OVER rows_row AS se322,
+    LAG(va321, 2) OVER rows_row AS se323,
+    LAG(va321, 3) OVER rows_row AS se324,
+    LAG(va321, 4) OVER rows_row AS se325,
+    LAG(va321, 5) OVER rows_row AS se326,
+    LAG(va321, 6) OVER rows_row AS se327,
+    LAG(va321, 7) OVER rows_row AS se328,
+    LAG(va321, 8) OVER rows_row AS se329,
+    LAG(va321, 9) OVER rows_row AS se330,
+    SUM(returns) OVER rows_250 AS se337,
+    LAG(high, 1) OVER rows_row AS se344,
+    LAG(low, 1) OVER rows_row AS se355,
+    AVG(close) OVER rows_8 AS se362,
+    STDDEV_SAMP(close) OVER rows_8 AS se363,
+    AVG(close) OVER rows_2 AS se365,
+    AVG(volume) OVER rows_20 AS se368,
+    COUNT(volume) OVER rows_20 AS se369,
+    CORR(high, volume) OVER rows_5 AS se375,
+    REGR_COUNT(high, volume) OVER rows_5 AS se376,
+    LAG(va378, 1) OVER rows_row AS se379,
+    LAG(va378, 2) OVER rows_row AS se380,
+    LAG(va378, 3) OVER rows_row AS se381,
+    LAG(va378, 4) OVER rows_row AS se382,
+    STDDEV_SAMP(close) OVER rows_20 AS se385,
+    MIN(va321) OVER rows_20 AS se386,
+    MAX(va321) OVER rows_20 AS se387,
+    AVG(high) OVER rows_20 AS se395,
+    LAG(high, 2) OVER rows_row AS se397,
+    AVG(close) OVER rows_100 AS se399,
+    LAG(va479, 5) OVER rows_row AS se480,
+    LAG(close, 2) OVER rows_row AS se513,
+    LAG(close, 3) OVER rows_row AS se514,
+    SUM(volume) OVER rows_5 AS se520,
+    COUNT(volume) OVER rows_5 AS se521,
+    SUM(volume) OVER rows_20 AS se523,
+    LAG(close, 10) OVER rows_row AS se530,
+    LAG(close, 5) OVER rows_row AS se571,
+    STDDEV_SAMP(returns) OVER rows_2 AS se597,
+    LAG(va3, 1) OVER rows_row AS se598,
+    STDDEV_SAMP(returns) OVER rows_5 AS se599,
+    LAG(va3, 2) OVER rows_row AS se600,
+    LAG(va3, 3) OVER rows_row AS se601,
+    LAG(va3, 4) OVER rows_row AS se602,
+    RANK(
+    ORDER BY
+      va615) OVER rows_16 AS se616,
+    CUME_DIST(
+    ORDER BY
+      va615) OVER rows_16 AS se617,
+    RANK(
+    ORDER BY
+      va123) OVER rows_32 AS se618,
+    CUME_DIST(
+    ORDER BY
+      va123) OVER rows_32 AS se619,
+    COUNT(va123) OVER rows_32 AS se620,
+    RANK(
+    ORDER BY
+      va3) OVER rows_32 AS se621,
+    CUME_DIST(
+    ORDER BY
+      va3) OVER rows_32 AS se622,
+    LAG((
+      -returns
+    ), 6) OVER rows_row AS se644,
+    LAG(va638, 1) OVER rows_row AS se675,
+    STDDEV_SAMP(high) OVER rows_10 AS se726,
+    LAG(va378, 5) OVER rows_row AS se727,
+    LAG(va378, 6) OVER rows_row AS se728,
+    LAG(va378, 7) OVER rows_row AS se729,
+    LAG(va378, 8) OVER rows_row AS se730,
+    LAG(va378, 9) OVER rows_row AS se731,
+    CORR(high, volume) OVER rows_10 AS se738,
+    REGR_COUNT(high, volume) OVER rows_10 AS se739,
+    SUM(close) OVER rows_20 AS se788,
+    SUM(close) OVER rows_5 AS se789,
+    LAG(close, 20) OVER rows_row AS se802,
+    AVG(high) OVER rows_5 AS se811,
+    LAG(vwap, 5) OVER rows_row AS se817,
+    MIN(low) OVER rows_5 AS se840,
+    SUM(returns) OVER rows_240 AS se842,
+    SUM(returns) OVER rows_20 AS se843,
+    LAG(va856, 9) OVER rows_row AS se857,
+    MIN(low) OVER rows_12 AS se860,
+    MAX(high) OVER rows_12 AS se861,
+    ARG_MAX(stock_row, close) OVER rows_30 AS se878,
+    ARG_MAX(stock_row, close) OVER rows_10 AS se895,
+    AVG(amount) OVER rows_180 AS se910,
+    COUNT(amount) OVER rows_180 AS se911,
+    AVG(amount) OVER rows_120 AS se979,
+    COUNT(amount) OVER rows_120 AS se980,
+    AVG(amount) OVER rows_60 AS se1007,
+    COUNT(amount) OVER rows_60 AS se1008,
+    LAG(vwap, 3) OVER rows_row AS se1041,
+    LAG(va1054, 1) OVER rows_row AS se1055,
+    LAG(va1054, 2) OVER rows_row AS se1056,
+    LAG(va1054, 3) OVER rows_row AS se1057,
+    LAG(va1054, 4) OVER rows_row AS se1058,
+    LAG(va1054, 5) OVER rows_row AS se1059,
+    LAG(va1054, 6) OVER rows_row AS se1060,
+    LAG(va1054, 7) OVER rows_row AS se1061,
+    LAG(va1054, 8) OVER rows_row AS se1062,
+    LAG(va1054, 9) OVER rows_row AS se1063,
+    LAG(va1054, 10) OVER rows_row AS se1064,
+    AVG(amount) OVER rows_15 AS se1074,
+    COUNT(amount) OVER rows_15 AS se1075,
+    AVG(amount) OVER rows_40 AS se1162,
+    COUNT(amount) OVER rows_40 AS se1163,
+    RANK(
+    ORDER BY
+      va123) OVER rows_18 AS se1199,
+    CUME_DIST(
+    ORDER BY
+      va123) OVER rows_18 AS se1200,
+    COUNT(va123) OVER rows_18 AS se1201,
+    LAG(va1203, 1) OVER rows_row AS se1204,
+    LAG(va1203, 2) OVER rows_row AS se1205,
+    LAG(vwap, 4) OVER rows_row AS se1231,
+    LAG(va1240, 2) OVER rows_row AS se1241,
+    AVG(amount) OVER rows_30 AS se1253,
+    COUNT(amount) OVER rows_30 AS se1254,
+    AVG(amount) OVER rows_50 AS se1323,
+    COUNT(amount) OVER rows_50 AS se1324,
+    AVG(amount) OVER rows_10 AS se1427,
+    COUNT(amount) OVER rows_10 AS se1428,
+    AVG(close) OVER rows_5 AS se1492,
+    MAX(vwap) OVER rows_15 AS se1501,
+    LAG(va1540, 1) OVER rows_row AS se1541,
+    LAG(va1540, 2) OVER rows_row AS se1542,
+    ARG_MAX(stock_row, close) OVER rows_20 AS se1945,
+    ARG_MIN(stock_row, close) OVER rows_20 AS se1952,
+    LAG(returns, 1) OVER rows_row AS se1959,
+    LAG(returns, 2) OVER rows_row AS se1960,
+    LAG(returns, 4) OVER rows_row AS se1961,
+    LAG(returns, 5) OVER rows_row AS se1962,
+    LAG(returns, 6) OVER rows_row AS se1963,
+    LAG(returns, 7) OVER rows_row AS se1964,
+    LAG(returns, 8) OVER rows_row AS se1965,
+    LAG(returns, 9) OVER rows_row AS se1966,
+    KURTOSIS_POP(va1974) OVER rows_20 AS se1975,
+    COUNT(va1974) OVER rows_20 AS se1976,
+    MIN(va1977) OVER rows_20 AS se1978,
+    MAX(va1977) OVER rows_20 AS se1979,
+    SKEWNESS(va1974) OVER rows_20 AS se1987,
+    STDDEV_SAMP(close) OVER rows_5 AS se1994
+  FROM values_0_3
+  WINDOW rows_2 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 1 preceding AND CURRENT ROW), rows_3 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 2 preceding AND CURRENT ROW), rows_5 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 4 preceding AND CURRENT ROW), rows_8 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 7 preceding AND CURRENT ROW), rows_10 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 9 preceding AND CURRENT ROW), rows_12 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 11 preceding AND CURRENT ROW), rows_15 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 14 preceding AND CURRENT ROW), rows_16 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 15 preceding AND CURRENT ROW), rows_18 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 17 preceding AND CURRENT ROW), rows_20 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 19 preceding AND CURRENT ROW), rows_30 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 29 preceding AND CURRENT ROW), rows_32 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 31 preceding AND CURRENT ROW), rows_40 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 39 preceding AND CURRENT ROW), rows_50 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 49 preceding AND CURRENT ROW), rows_60 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 59 preceding AND CURRENT ROW), rows_100 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 99 preceding AND CURRENT ROW), rows_120 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 119 preceding AND CURRENT ROW), rows_180 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 179 preceding AND CURRENT ROW), rows_240 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 239 preceding AND CURRENT ROW), rows_250 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 249 preceding AND CURRENT ROW), rows_row AS (PARTITION BY run_id ORDER BY stock_row)
+), values_1_1 AS (
+  SELECT
+    symbol,
+    open_time_ms,
+    run_id,
+    stock_row,
+    amount,
+    close,
+    day_rows,
+    high,
+    low,
+    open,
+    returns,
+    se124,
+    se125,
+    se126,
+    se127,
+    se156,
+    se193,
+    se1975,
+    se1976,
+    se1987,
+    se313,
+    se315,
+    se316,
+    se317,
+    se318,
+    se322,
+    se323,
+    se324,
+    se325,
+    se326,
+    se327,
+    se328,
+    se329,
+    se330,
+    se362,
+    se365,
+    se379,
+    se380,
+    se381,
+    se382,
+    se397,
+    se399,
+    se513,
+    se514,
+    se571,
+    se644,
+    se675,
+    se726,
+    se788,
+    se789,
+    se811,
+    se840,
+    va0,
+    va1013,
+    va1101,
+    va1143,
+    va123,
+    va1273,
+    va1355,
+    va1379,
+    va1512,
+    va1593,
+    va1666,
+    va17,
+    va180,
+    va1944,
+    va314,
+    va321,
+    va378,
+    va410,
+    va462,
+    va638,
+    va745,
+    va859,
+    va97,
+    va976,
+    va999,
     volume,
     vwap,
     (
-      va832 * 8193 - (
-        va832 * 8193 - va832
+      CASE WHEN (
+        se4 < se5
+      ) THEN se2 ELSE 0 END
+    ) AS va6,
+    (
+      va18 * 8193 - (
+        va18 * 8193 - va18
       )
-    ) AS va833
-  FROM values_0_3
-), series_1 AS (
+    ) AS va19,
+    (
+      va24 - se25
+    ) AS va26,
+    (
+      open * 8193 - (
+        open * 8193 - open
+      )
+    ) AS va48,
+    (
+      volume * 8193 - (
+        volume * 8193 - volume
+      )
+    ) AS va53,
+    (
+      low * 8193 - (
+        low * 8193 - low
+      )
+    ) AS va82,
+    (
+      va97 * 8193 - (
+        va97 * 8193 - va97
+      )
+    ) AS va98,
+    (
+      open - se102
+    ) AS va103,
+    (
+      CASE WHEN se110 = 10 THEN se109 END
+    ) AS va111,
+    (
+      NOT (
+        va112 = se113
+        AND va112 = se114
+        AND va112 = se115
+        AND va112 = se116
+        AND va112 = se117
+        AND va112 = se118
+        AND va112 = se119
+        AND va112 = se120
+        AND va112 = se121
+      )
+    ) AS va122,
+    (
+      NOT (
+        va123 = se124
+        AND va123 = se125
+        AND va123 = se126
+        AND va123 = se127
+        AND va123 = se128
+        AND va123 = se129
+        AND va123 = se130
+        AND va123 = se131
+        AND va123 = se132
+      )
+    ) AS va133,
+    (
+      close - se139
+    ) AS va140,
+    (
+      se146 * se147
+    ) AS va148,
+    (
+      close - se156
+    ) AS va157,
+    (
+      volume - se174
+    ) AS va175,
+    (
+      CASE
+        WHEN stock_row > 2
+        THEN (
+          se181 * 8193 - (
+            se181 * 8193 - se181
+          )
+        )
+      END
+    ) AS va182,
+    (
+      CASE
+        WHEN stock_row > 2
+        THEN (
+          se186 * 8193 - (
+            se186 * 8193 - se186
+          )
+        )
+      END
+    ) AS va187,
+    (
+      close * 8193 - (
+        close * 8193 - close
+      )
+    ) AS va195,
+    (
+      returns - se231
+    ) AS va232,
+    (
+      high * 8193 - (
+        high * 8193 - high
+      )
+    ) AS va238,
+    (
+      CASE WHEN se298 = 20 THEN se297 END
+    ) AS va299,
+    (
+      CASE WHEN stock_row > 9 THEN se319 END
+    ) AS va320,
+    (
+      se337 + 1
+    ) AS va338,
+    (
+      open - se344
+    ) AS va345,
+    (
+      open - se156
+    ) AS va350,
+    (
+      open - se355
+    ) AS va356,
+    (
+      CASE
+        WHEN (
+          NOT (
+            va321 = se322
+            AND va321 = se323
+            AND va321 = se324
+            AND va321 = se325
+            AND va321 = se326
+            AND va321 = se327
+            AND va321 = se328
+          )
+        )
+        THEN se363
+        ELSE 0
+      END
+    ) AS va364,
+    (
+      volume / NULLIF((
+        CASE WHEN se369 = 20 THEN se368 END
+      ), 0)
+    ) AS va370,
+    (
+      CASE WHEN se376 = 5 THEN se375 END
+    ) AS va377,
+    (
+      CASE WHEN (
+        se386 < se387
+      ) THEN se385 ELSE 0 END
+    ) AS va388,
+    (
+      se395 < high
+    ) AS va396,
+    (
+      2 + CASE WHEN se379 < va378 THEN 2 WHEN se379 = va378 THEN 1 WHEN se379 > va378 THEN 0 END + CASE WHEN se380 < va378 THEN 2 WHEN se380 = va378 THEN 1 WHEN se380 > va378 THEN 0 END + CASE WHEN se381 < va378 THEN 2 WHEN se381 = va378 THEN 1 WHEN se381 > va378 THEN 0 END + CASE WHEN se382 < va378 THEN 2 WHEN se382 = va378 THEN 1 WHEN se382 > va378 THEN 0 END
+    ) / 10 AS va417,
+    (
+      2 + CASE WHEN se124 < va123 THEN 2 WHEN se124 = va123 THEN 1 WHEN se124 > va123 THEN 0 END + CASE WHEN se125 < va123 THEN 2 WHEN se125 = va123 THEN 1 WHEN se125 > va123 THEN 0 END + CASE WHEN se126 < va123 THEN 2 WHEN se126 = va123 THEN 1 WHEN se126 > va123 THEN 0 END + CASE WHEN se127 < va123 THEN 2 WHEN se127 = va123 THEN 1 WHEN se127 > va123 THEN 0 END
+    ) / 10 AS va419,
+    (
+      vwap * 8193 - (
+        vwap * 8193 - vwap
+      )
+    ) AS va437,
+    (
+      va479 - se480
+    ) AS va481,
+    (
+      CASE WHEN se521 = 5 THEN se520 END
+    ) AS va522,
+    (
+      CASE WHEN se369 = 20 THEN se523 END
+    ) AS va524,
+    (
+      close - se530
+    ) AS va531,
+    (
+      -va586
+    ) AS va587,
+    (
+      CASE
+        WHEN stock_row > 5
+        THEN (
+          (
+            CASE WHEN (
+              NOT (
+                va3 = se598
+              )
+            ) THEN se597 ELSE 0 END
+          ) / NULLIF(
+            (
+              CASE
+                WHEN (
+                  NOT (
+                    va3 = se598 AND va3 = se600 AND va3 = se601 AND va3 = se602
+                  )
+                )
+                THEN se599
+                ELSE 0
+              END
+            ),
+            0
+          )
+        )
+      END
+    ) AS va603,
+    (
+      CASE
+        WHEN stock_row > 32
+        THEN (
+          (
+            CASE
+              WHEN stock_row > 15
+              THEN (
+                (
+                  1 - (
+                    se616 + se617 * 16
+                  ) / 32
+                ) * (
+                  CASE WHEN se620 = 32 THEN (
+                    se618 + se619 * 32
+                  ) / 64 END
+                )
+              )
+            END
+          ) * (
+            1 - (
+              se621 + se622 * 32
+            ) / 64
+          )
+        )
+      END
+    ) AS va623,
+    (
+      2 + CASE WHEN se322 < va321 THEN 2 WHEN se322 = va321 THEN 1 WHEN se322 > va321 THEN 0 END + CASE WHEN se323 < va321 THEN 2 WHEN se323 = va321 THEN 1 WHEN se323 > va321 THEN 0 END + CASE WHEN se324 < va321 THEN 2 WHEN se324 = va321 THEN 1 WHEN se324 > va321 THEN 0 END + CASE WHEN se325 < va321 THEN 2 WHEN se325 = va321 THEN 1 WHEN se325 > va321 THEN 0 END + CASE WHEN se326 < va321 THEN 2 WHEN se326 = va321 THEN 1 WHEN se326 > va321 THEN 0 END + CASE WHEN se327 < va321 THEN 2 WHEN se327 = va321 THEN 1 WHEN se327 > va321 THEN 0 END + CASE WHEN se328 < va321 THEN 2 WHEN se328 = va321 THEN 1 WHEN se328 > va321 THEN 0 END + CASE WHEN se329 < va321 THEN 2 WHEN se329 = va321 THEN 1 WHEN se329 > va321 THEN 0 END + CASE WHEN se330 < va321 THEN 2 WHEN se330 = va321 THEN 1 WHEN se330 > va321 THEN 0 END
+    ) / 20 AS va689,
+    (
+      va694 * 8193 - (
+        va694 * 8193 - va694
+      )
+    ) AS va695,
+    (
+      NOT (
+        va378 = se379
+        AND va378 = se380
+        AND va378 = se381
+        AND va378 = se382
+        AND va378 = se727
+        AND va378 = se728
+        AND va378 = se729
+        AND va378 = se730
+        AND va378 = se731
+      )
+    ) AS va732,
+    (
+      CASE WHEN se739 = 10 THEN se738 END
+    ) AS va740,
+    (
+      va180 * 8193 - (
+        va180 * 8193 - va180
+      )
+    ) AS va746,
+    (
+      va750 * 8193 - (
+        va750 * 8193 - va750
+      )
+    ) AS va751,
+    (
+      (
+        (
+          se802 - se530
+        ) / 10
+      ) - (
+        (
+          se530 - close
+        ) / 10
+      )
+    ) AS va803,
+    (
+      va410 * 8193 - (
+        va410 * 8193 - va410
+      )
+    ) AS va807,
+    (
+      va812 * 8193 - (
+        va812 * 8193 - va812
+      )
+    ) AS va813,
+    (
+      vwap - se817
+    ) AS va818,
+    (
+      (
+        se842 - se843
+      ) / 220
+    ) AS va844,
+    (
+      -(
+        va856 - se857
+      )
+    ) AS va858,
+    (
+      CASE
+        WHEN stock_row > 11
+        THEN (
+          (
+            close - se860
+          ) / NULLIF((
+            se861 - se860
+          ), 0)
+        )
+      END
+    ) AS va862,
+    CAST((
+      se878 - stock_row + 30
+    ) AS DOUBLE) AS va879,
+    (
+      va888 * 8193 - (
+        va888 * 8193 - va888
+      )
+    ) AS va889,
+    CAST((
+      se895 - stock_row + 10
+    ) AS DOUBLE) AS va896,
+    (
+      CASE WHEN se911 = 180 THEN se910 END
+    ) AS va912,
+    (
+      CASE WHEN se980 = 120 THEN se979 END
+    ) AS va981,
+    (
+      CASE WHEN se1008 = 60 THEN se1007 END
+    ) AS va1009,
+    (
+      vwap - se1041
+    ) AS va1042,
+    (
+      11 * va1054 + 10 * se1055 + 9 * se1056 + 8 * se1057 + 7 * se1058 + 6 * se1059 + 5 * se1060 + 4 * se1061 + 3 * se1062 + 2 * se1063 + 1 * se1064
+    ) / 66 AS va1065,
+    (
+      CASE WHEN se1075 = 15 THEN se1074 END
+    ) AS va1076,
+    (
+      CASE WHEN se1163 = 40 THEN se1162 END
+    ) AS va1164,
+    (
+      CASE WHEN se1201 = 18 THEN (
+        se1199 + se1200 * 18
+      ) / 36 END
+    ) AS va1202,
+    (
+      2 + CASE
+        WHEN se1204 < va1203
+        THEN 2
+        WHEN se1204 = va1203
+        THEN 1
+        WHEN se1204 > va1203
+        THEN 0
+      END + CASE
+        WHEN se1205 < va1203
+        THEN 2
+        WHEN se1205 = va1203
+        THEN 1
+        WHEN se1205 > va1203
+        THEN 0
+      END
+    ) / 6 AS va1206,
+    (
+      vwap - se1231
+    ) AS va1232,
+    (
+      CASE
+        WHEN stock_row > 2
+        THEN (
+          (
+            va1240 - se1241
+          ) / NULLIF(va1240, 0)
+        )
+      END
+    ) AS va1242,
+    (
+      CASE WHEN se1254 = 30 THEN se1253 END
+    ) AS va1255,
+    (
+      CASE WHEN se1324 = 50 THEN se1323 END
+    ) AS va1325,
+    (
+      CASE WHEN se1428 = 10 THEN se1427 END
+    ) AS va1429,
+    (
+      CASE WHEN stock_row > 4 THEN (
+        va887 / NULLIF(se1492, 0)
+      ) END
+    ) AS va1493,
+    (
+      vwap - se1501
+    ) AS va1502,
+    (
+      2 + CASE
+        WHEN se1541 < va1540
+        THEN 2
+        WHEN se1541 = va1540
+        THEN 1
+        WHEN se1541 > va1540
+        THEN 0
+      END + CASE
+        WHEN se1542 < va1540
+        THEN 2
+        WHEN se1542 = va1540
+        THEN 1
+        WHEN se1542 > va1540
+        THEN 0
+      END
+    ) / 6 AS va1543,
+    (
+      2 + CASE WHEN se124 < va123 THEN 2 WHEN se124 = va123 THEN 1 WHEN se124 > va123 THEN 0 END + CASE WHEN se125 < va123 THEN 2 WHEN se125 = va123 THEN 1 WHEN se125 > va123 THEN 0 END + CASE WHEN se126 < va123 THEN 2 WHEN se126 = va123 THEN 1 WHEN se126 > va123 THEN 0 END + CASE WHEN se127 < va123 THEN 2 WHEN se127 = va123 THEN 1 WHEN se127 > va123 THEN 0 END + CASE WHEN se128 < va123 THEN 2 WHEN se128 = va123 THEN 1 WHEN se128 > va123 THEN 0 END + CASE WHEN se129 < va123 THEN 2 WHEN se129 = va123 THEN 1 WHEN se129 > va123 THEN 0 END + CASE WHEN se130 < va123 THEN 2 WHEN se130 = va123 THEN 1 WHEN se130 > va123 THEN 0 END + CASE WHEN se131 < va123 THEN 2 WHEN se131 = va123 THEN 1 WHEN se131 > va123 THEN 0 END + CASE WHEN se132 < va123 THEN 2 WHEN se132 = va123 THEN 1 WHEN se132 > va123 THEN 0 END
+    ) / 20 AS va1545,
+    CAST((
+      se1945 - stock_row + 20
+    ) AS DOUBLE) AS va1946,
+    CAST((
+      se1952 - stock_row + 20
+    ) AS DOUBLE) AS va1953,
+    (
+      10 * returns + 9 * se1959 + 8 * se1960 + 7 * se231 + 6 * se1961 + 5 * se1962 + 4 * se1963 + 3 * se1964 + 2 * se1965 + 1 * se1966
+    ) / 55 AS va1967,
+    (
+      se1978 < se1979
+    ) AS va1980,
+    (
+      CASE
+        WHEN stock_row > 4
+        THEN (
+          (
+            -(
+              close - se1492
+            )
+          ) / NULLIF(
+            (
+              CASE
+                WHEN (
+                  NOT (
+                    va321 = se322 AND va321 = se323 AND va321 = se324 AND va321 = se325
+                  )
+                )
+                THEN se1994
+                ELSE 0
+              END
+            ),
+            0
+          )
+        )
+      END
+    ) AS va1995
+  FROM series_1
+), values_1_2 AS (
+  SELECT
+    symbol,
+    open_time_ms,
+    run_id,
+    stock_row,
+    amount,
+    close,
+    day_rows,
+    high,
+    low,
+    open,
+    returns,
+    se193,
+    se399,
+    se571,
+    se644,
+    se675,
+    se788,
+    se789,
+    se811,
+    se840,
+    va0,
+    va1009,
+    va1013,
+    va1042,
+    va1065,
+    va1101,
+    va1143,
+    va1164,
+    va1202,
+    va1206,
+    va1232,
+    va1242,
+    va1255,
+    va1273,
+    va1355,
+    va1379,
+    va140,
+    va1429,
+    va148,
+    va1493,
+    va1502,
+    va1512,
+    va1543,
+    va1545,
+    va157,
+    va1593,
+    va1666,
+    va17,
+    va182,
+    va187,
+    va19,
+    va1944,
+    va195,
+    va1995,
+    va238,
+    va299,
+    va417,
+    va419,
+    va437,
+    va462,
+    va48,
+    va522,
+    va524,
+    va53,
+    va6,
+    va623,
+    va638,
+    va695,
+    va745,
+    va746,
+    va751,
+    va807,
+    va813,
+    va82,
+    va858,
+    va859,
+    va889,
+    va912,
+    va97,
+    va976,
+    va98,
+    va981,
+    va999,
+    volume,
+    vwap,
+    (
+      va26 * 8193 - (
+        va26 * 8193 - va26
+      )
+    ) AS va27,
+    (
+      CASE
+        WHEN stock_row > 9
+        THEN (
+          va103 * 8193 - (
+            va103 * 8193 - va103
+          )
+        )
+      END
+    ) AS va104,
+    (
+      CASE
+        WHEN va122 AND va133
+        THEN CASE WHEN ISFINITE(va111) THEN ROUND(va111, 12) END
+        ELSE NULL
+      END
+    ) AS va134,
+    (
+      va175 * 8193 - (
+        va175 * 8193 - va175
+      )
+    ) AS va176,
+    (
+      -va157
+    ) AS va192,
+    (
+      CASE
+        WHEN stock_row > 4
+        THEN (
+          va232 * 8193 - (
+            va232 * 8193 - va232
+          )
+        )
+      END
+    ) AS va233,
+    (
+      volume / NULLIF(va299, 0)
+    ) AS va300,
+    (
+      CASE
+        WHEN stock_row > 4
+        THEN (
+          (
+            va17 + (
+              CASE
+                WHEN (
+                  NOT (
+                    va314 = se315 AND va314 = se316 AND va314 = se317 AND va314 = se318
+                  )
+                )
+                THEN se313
+                ELSE 0
+              END
+            )
+          ) + (
+            CASE
+              WHEN (
+                NOT (
+                  va321 = se322
+                  AND va321 = se323
+                  AND va321 = se324
+                  AND va321 = se325
+                  AND va321 = se326
+                  AND va321 = se327
+                  AND va321 = se328
+                  AND va321 = se329
+                  AND va321 = se330
+                )
+              )
+              AND va122
+              THEN CASE WHEN ISFINITE(va320) THEN ROUND(va320, 12) END
+              ELSE NULL
+            END
+          )
+        )
+      END
+    ) AS va331,
+    (
+      CASE
+        WHEN stock_row > 250
+        THEN (
+          va338 * 8193 - (
+            va338 * 8193 - va338
+          )
+        )
+      END
+    ) AS va339,
+    (
+      CASE
+        WHEN stock_row > 1
+        THEN (
+          va345 * 8193 - (
+            va345 * 8193 - va345
+          )
+        )
+      END
+    ) AS va346,
+    (
+      CASE
+        WHEN stock_row > 1
+        THEN (
+          va350 * 8193 - (
+            va350 * 8193 - va350
+          )
+        )
+      END
+    ) AS va351,
+    (
+      CASE
+        WHEN stock_row > 1
+        THEN (
+          va356 * 8193 - (
+            va356 * 8193 - va356
+          )
+        )
+      END
+    ) AS va357,
+    (
+      CASE WHEN stock_row > 7 THEN (
+        (
+          se362 + va364
+        ) < se365
+      ) END
+    ) AS va366,
+    (
+      CASE WHEN stock_row > 7 THEN (
+        se365 < (
+          se362 - va364
+        )
+      ) END
+    ) AS va367,
+    (
+      1 < va370
+    ) AS va371,
+    (
+      va370 = 1
+    ) AS va372,
+    (
+      CASE
+        WHEN (
+          NOT (
+            va378 = se379 AND va378 = se380 AND va378 = se381 AND va378 = se382
+          )
+        )
+        AND (
+          NOT (
+            va123 = se124 AND va123 = se125 AND va123 = se126 AND va123 = se127
+          )
+        )
+        THEN CASE WHEN ISFINITE(va377) THEN ROUND(va377, 12) END
+        ELSE NULL
+      END
+    ) AS va383,
+    (
+      CASE
+        WHEN stock_row > 19
+        THEN (
+          va388 * 8193 - (
+            va388 * 8193 - va388
+          )
+        )
+      END
+    ) AS va389,
+    (
+      CASE
+        WHEN stock_row > 19
+        THEN (
+          CASE WHEN va396 THEN (
+            -(
+              high - se397
+            )
+          ) WHEN NOT va396 THEN 0 END
+        )
+      END
+    ) AS va398,
+    (
+      (
+        (
+          CASE WHEN stock_row > 1 THEN (
+            (
+              -returns
+            ) * va299
+          ) END
+        ) * vwap
+      ) * va410
+    ) AS va411,
+    (
+      CASE
+        WHEN stock_row > 5
+        THEN (
+          va481 * 8193 - (
+            va481 * 8193 - va481
+          )
+        )
+      END
+    ) AS va482,
+    (
+      (
+        CAST(SIGN(va157) AS DOUBLE) + CAST(SIGN((
+          se156 - se513
+        )) AS DOUBLE)
+      ) + CAST(SIGN((
+        se513 - se514
+      )) AS DOUBLE)
+    ) AS va515,
+    (
+      CASE
+        WHEN stock_row > 10
+        THEN (
+          va531 * 8193 - (
+            va531 * 8193 - va531
+          )
+        )
+      END
+    ) AS va532,
+    (
+      va587 * 8193 - (
+        va587 * 8193 - va587
+      )
+    ) AS va588,
+    (
+      CASE
+        WHEN stock_row > 1
+        THEN (
+          va157 * 8193 - (
+            va157 * 8193 - va157
+          )
+        )
+      END
+    ) AS va593,
+    (
+      va603 * 8193 - (
+        va603 * 8193 - va603
+      )
+    ) AS va604,
+    (
+      CASE
+        WHEN stock_row > 9
+        THEN (
+          va689 * 8193 - (
+            va689 * 8193 - va689
+          )
+        )
+      END
+    ) AS va690,
+    (
+      CASE WHEN va732 THEN se726 ELSE 0 END
+    ) AS va733,
+    (
+      CASE
+        WHEN va732 AND va133
+        THEN CASE WHEN ISFINITE(va740) THEN ROUND(va740, 12) END
+        ELSE NULL
+      END
+    ) AS va741,
+    (
+      CAST(0.25 AS DOUBLE) < va803
+    ) AS va804,
+    (
+      va803 < 0
+    ) AS va805,
+    (
+      CASE
+        WHEN stock_row > 5
+        THEN (
+          va818 * 8193 - (
+            va818 * 8193 - va818
+          )
+        )
+      END
+    ) AS va819,
+    (
+      va803 < (
+        -CAST(0.1 AS DOUBLE)
+      )
+    ) AS va824,
+    (
+      va803 < (
+        -CAST(0.05 AS DOUBLE)
+      )
+    ) AS va838,
+    (
+      CASE
+        WHEN stock_row > 240
+        THEN (
+          va844 * 8193 - (
+            va844 * 8193 - va844
+          )
+        )
+      END
+    ) AS va845,
+    (
+      va862 * 8193 - (
+        va862 * 8193 - va862
+      )
+    ) AS va863,
+    (
+      CASE
+        WHEN stock_row > 29
+        THEN (
+          va879 * 8193 - (
+            va879 * 8193 - va879
+          )
+        )
+      END
+    ) AS va880,
+    (
+      CASE
+        WHEN stock_row > 9
+        THEN (
+          va896 * 8193 - (
+            va896 * 8193 - va896
+          )
+        )
+      END
+    ) AS va897,
+    (
+      va1076 * 8193 - (
+        va1076 * 8193 - va1076
+      )
+    ) AS va1077,
+    (
+      va1325 * 8193 - (
+        va1325 * 8193 - va1325
+      )
+    ) AS va1326,
+    (
+      va1493 / NULLIF(va180, 0)
+    ) AS va1499,
+    (
+      va1255 * 8193 - (
+        va1255 * 8193 - va1255
+      )
+    ) AS va1675,
+    (
+      CASE
+        WHEN stock_row > 19
+        THEN (
+          va1946 * 8193 - (
+            va1946 * 8193 - va1946
+          )
+        )
+      END
+    ) AS va1947,
+    (
+      CASE
+        WHEN stock_row > 19
+        THEN (
+          va1953 * 8193 - (
+            va1953 * 8193 - va1953
+          )
+        )
+      END
+    ) AS va1954,
+    (
+      CASE
+        WHEN stock_row > 10
+        THEN (
+          va1967 * 8193 - (
+            va1967 * 8193 - va1967
+          )
+        )
+      END
+    ) AS va1968,
+    (
+      CASE WHEN va1980 THEN (
+        CASE WHEN se1976 = 20 THEN se1975 END
+      ) ELSE NULL END
+    ) AS va1981,
+    (
+      CASE
+        WHEN va1980
+        THEN (
+          CASE WHEN se1976 = 20 THEN se1987 END
+        ) * CAST(0.9233805168766388 AS DOUBLE)
+        ELSE NULL
+      END
+    ) AS va1988
+  FROM values_1_1
+), values_1_3 AS (
+  SELECT
+    symbol,
+    open_time_ms,
+    run_id,
+    stock_row,
+    amount,
+    close,
+    day_rows,
+    high,
+    low,
+    open,
+    returns,
+    se193,
+    se399,
+    se571,
+    se644,
+    se675,
+    se788,
+    se789,
+    se811,
+    se840,
+    va0,
+    va1009,
+    va1013,
+    va104,
+    va1042,
+    va1065,
+    va1077,
+    va1101,
+    va1143,
+    va1164,
+    va1202,
+    va1206,
+    va1232,
+    va1242,
+    va1255,
+    va1273,
+    va1326,
+    va134,
+    va1355,
+    va1379,
+    va140,
+    va1429,
+    va148,
+    va1493,
+    va1499,
+    va1502,
+    va1512,
+    va1543,
+    va1545,
+    va157,
+    va1593,
+    va1666,
+    va1675,
+    va17,
+    va176,
+    va182,
+    va187,
+    va19,
+    va1944,
+    va1947,
+    va195,
+    va1954,
+    va1968,
+    va1995,
+    va233,
+    va238,
+    va27,
+    va299,
+    va300,
+    va339,
+    va346,
+    va351,
+    va357,
+    va366,
+    va367,
+    va383,
+    va389,
+    va398,
+    va417,
+    va419,
+    va437,
+    va462,
+    va48,
+    va482,
+    va522,
+    va524,
+    va53,
+    va532,
+    va588,
+    va593,
+    va6,
+    va604,
+    va623,
+    va638,
+    va690,
+    va695,
+    va741,
+    va745,
+    va746,
+    va751,
+    va807,
+    va813,
+    va819,
+    va82,
+    va845,
+    va858,
+    va859,
+    va863,
+    va880,
+    va889,
+    va897,
+    va912,
+    va97,
+    va976,
+    va98,
+    va981,
+    va999,
+    volume,
+    vwap,
+    (
+      -va134
+    ) AS va135,
+    (
+      CASE
+        WHEN stock_row > 1
+        THEN (
+          va192 * CAST(SIGN((
+            volume - se193
+          )) AS DOUBLE)
+        )
+      END
+    ) AS va194,
+    (
+      va331 * 8193 - (
+        va331 * 8193 - va331
+      )
+    ) AS va332,
+    (
+      CASE WHEN NOT va371 IS NULL AND NOT va372 IS NULL THEN (
+        va371 OR va372
+      ) END
+    ) AS va373,
+    (
+      va411 * 8193 - (
+        va411 * 8193 - va411
+      )
+    ) AS va412,
+    (
+      CASE
+        WHEN stock_row > 3
+        THEN (
+          va515 * 8193 - (
+            va515 * 8193 - va515
+          )
+        )
+      END
+    ) AS va516,
+    (
+      CASE
+        WHEN stock_row > 9
+        THEN (
+          va733 * 8193 - (
+            va733 * 8193 - va733
+          )
+        )
+      END
+    ) AS va734,
+    (
+      CASE
+        WHEN stock_row > 20
+        THEN (
+          CASE
+            WHEN va804
+            THEN (
+              -1
+            )
+            WHEN NOT va804
+            THEN (
+              CASE WHEN va805 THEN 1 WHEN NOT va805 THEN va192 END
+            )
+          END
+        )
+      END
+    ) AS va806,
+    (
+      CASE
+        WHEN stock_row > 20
+        THEN (
+          CASE WHEN va824 THEN 1 WHEN NOT va824 THEN va192 END
+        )
+      END
+    ) AS va825,
+    (
+      CASE
+        WHEN stock_row > 20
+        THEN (
+          CASE WHEN va838 THEN 1 WHEN NOT va838 THEN va192 END
+        )
+      END
+    ) AS va839,
+    (
+      va1981 * 8193 - (
+        va1981 * 8193 - va1981
+      )
+    ) AS va1982,
+    (
+      va1988 * 8193 - (
+        va1988 * 8193 - va1988
+      )
+    ) AS va1989
+  FROM values_1_2
+), values_1_4 AS (
+  SELECT
+    symbol,
+    open_time_ms,
+    run_id,
+    stock_row,
+    amount,
+    close,
+    day_rows,
+    high,
+    low,
+    open,
+    returns,
+    se193,
+    se399,
+    se571,
+    se644,
+    se675,
+    se788,
+    se789,
+    se811,
+    se840,
+    va0,
+    va1009,
+    va1013,
+    va104,
+    va1042,
+    va1065,
+    va1077,
+    va1101,
+    va1143,
+    va1164,
+    va1202,
+    va1206,
+    va1232,
+    va1242,
+    va1255,
+    va1273,
+    va1326,
+    va134,
+    va135,
+    va1355,
+    va1379,
+    va140,
+    va1429,
+    va148,
+    va1493,
+    va1499,
+    va1502,
+    va1512,
+    va1543,
+    va1545,
+    va157,
+    va1593,
+    va1666,
+    va1675,
+    va17,
+    va176,
+    va182,
+    va187,
+    va19,
+    va194,
+    va1944,
+    va1947,
+    va195,
+    va1954,
+    va1968,
+    va1982,
+    va1989,
+    va1995,
+    va233,
+    va238,
+    va27,
+    va299,
+    va300,
+    va332,
+    va339,
+    va346,
+    va351,
+    va357,
+    va383,
+    va389,
+    va398,
+    va412,
+    va417,
+    va419,
+    va437,
+    va462,
+    va48,
+    va482,
+    va516,
+    va522,
+    va524,
+    va53,
+    va532,
+    va588,
+    va593,
+    va6,
+    va604,
+    va623,
+    va638,
+    va690,
+    va695,
+    va734,
+    va741,
+    va745,
+    va746,
+    va751,
+    va806,
+    va807,
+    va813,
+    va819,
+    va82,
+    va825,
+    va839,
+    va845,
+    va858,
+    va859,
+    va863,
+    va880,
+    va889,
+    va897,
+    va912,
+    va97,
+    va976,
+    va98,
+    va981,
+    va999,
+    volume,
+    vwap,
+    (
+      CASE
+        WHEN va366
+        THEN (
+          -1
+        )
+        WHEN NOT va366
+        THEN (
+          CASE
+            WHEN va367
+            THEN 1
+            WHEN NOT va367
+            THEN (
+              CASE WHEN va373 THEN 1 WHEN NOT va373 THEN (
+                -1
+              ) END
+            )
+          END
+        )
+      END
+    ) AS va374
+  FROM values_1_3
+), sections_2 AS (
+  SELECT
+    symbol,
+    open_time_ms,
+    run_id,
+    stock_row,
+    amount,
+    close,
+    day_rows,
+    high,
+    low,
+    open,
+    returns,
+    se193,
+    se399,
+    se571,
+    se644,
+    se675,
+    se788,
+    se789,
+    se811,
+    se840,
+    va0,
+    va1009,
+    va1013,
+    va104,
+    va1042,
+    va1065,
+    va1077,
+    va1101,
+    va1143,
+    va1164,
+    va1202,
+    va1206,
+    va1232,
+    va1242,
+    va1255,
+    va1273,
+    va1326,
+    va134,
+    va135,
+    va1355,
+    va1379,
+    va140,
+    va1429,
+    va148,
+    va1493,
+    va1499,
+    va1502,
+    va1512,
+    va1543,
+    va1545,
+    va157,
+    va1593,
+    va1666,
+    va1675,
+    va17,
+    va176,
+    va182,
+    va187,
+    va19,
+    va194,
+    va1944,
+    va1947,
+    va195,
+    va1954,
+    va1968,
+    va1982,
+    va1989,
+    va1995,
+    va233,
+    va238,
+    va27,
+    va299,
+    va300,
+    va332,
+    va339,
+    va346,
+    va351,
+    va357,
+    va374,
+    va383,
+    va389,
+    va398,
+    va412,
+    va417,
+    va419,
+    va437,
+    va462,
+    va48,
+    va482,
+    va516,
+    va522,
+    va524,
+    va53,
+    va532,
+    va588,
+    va593,
+    va6,
+    va604,
+    va623,
+    va638,
+    va690,
+    va695,
+    va734,
+    va741,
+    va745,
+    va746,
+    va751,
+    va806,
+    va807,
+    va813,
+    va819,
+    va82,
+    va825,
+    va839,
+    va845,
+    va858,
+    va859,
+    va863,
+    va880,
+    va889,
+    va897,
+    va912,
+    va97,
+    va976,
+    va98,
+    va981,
+    va999,
+    volume,
+    vwap,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va19) AS se20,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va19) AS se21,
+    COUNT(va19) OVER (
+      PARTITION BY open_time_ms
+      ORDER BY va19
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se22,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va27) AS se28,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va27) AS se29,
+    COUNT(va27) OVER (
+      PARTITION BY open_time_ms
+      ORDER BY va27
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se30,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va48) AS se49,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va48) AS se50,
+    COUNT(va48) OVER (
+      PARTITION BY open_time_ms
+      ORDER BY va48
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se51,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va53) AS se54,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va53) AS se55,
+    COUNT(va53) OVER (
+      PARTITION BY open_time_ms
+      ORDER BY va53
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se56,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va82) AS se83,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va82) AS se84,
+    COUNT(va82) OVER (
+      PARTITION BY open_time_ms
+      ORDER BY va82
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se85,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va98) AS se99,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va98) AS se100,
+    COUNT(va98) OVER (
+      PARTITION BY open_time_ms
+      ORDER BY va98
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se101,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va104) AS se105,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va104) AS se106,
+    COUNT(va104) OVER (
+      PARTITION BY open_time_ms
+      ORDER BY va104
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se107,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va176) AS se177,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va176) AS se178,
+    COUNT(va176) OVER (
+      PARTITION BY open_time_ms
+      ORDER BY va176
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se179,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va182) AS se183,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va182) AS se184,
+    COUNT(va182) OVER (
+      PARTITION BY open_time_ms
+      ORDER BY va182
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se185,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va187) AS se188,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va187) AS se189,
+    COUNT(va187) OVER (
+      PARTITION BY open_time_ms
+      ORDER BY va187
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se190,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va195) AS se196,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va195) AS se197,
+    COUNT(va195) OVER (
+      PARTITION BY open_time_ms
+      ORDER BY va195
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se198,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va233) AS se234,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va233) AS se235,
+    COUNT(va233) OVER (
+      PARTITION BY open_time_ms
+      ORDER BY va233
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se236,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va238) AS se239,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va238) AS se240,
+    COUNT(va238) OVER (
+      PARTITION BY open_time_ms
+      ORDER BY va238
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se241,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va332) AS se333,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va332) AS se334,
+    COUNT(va332) OVER (
+      PARTITION BY open_time_ms
+      ORDER BY va332
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se335,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va339) AS se340,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va339) AS se341,
+    COUNT(va339) OVER (
+      PARTITION BY open_time_ms
+      ORDER BY va339
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se342,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va346) AS se347,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va346) AS se348,
+    COUNT(va346) OVER (
+      PARTITION BY open_time_ms
+      ORDER BY va346
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se349,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va351) AS se352,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va351) AS se353,
+    COUNT(va351) OVER (
+      PARTITION BY open_time_ms
+      ORDER BY va351
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se354,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va357) AS se358,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va357) AS se359,
+    COUNT(va357) OVER (
+      PARTITION BY open_time_ms
+      ORDER BY va357
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se360,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va389) AS se390,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va389) AS se391,
+    COUNT(va389) OVER (
+      PARTITION BY open_time_ms
+      ORDER BY va389
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se392,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va412) AS se413,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va412) AS se414,
+    COUNT(va412) OVER (
+      PARTITION BY open_time_ms
+      ORDER BY va412
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se415,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va437) AS se438,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va437) AS se439,
+    COUNT(va437) OVER (
+      PARTITION BY open_time_ms
+      ORDER BY va437
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se440,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va482) AS se483,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va482) AS se484,
+    COUNT(va482) OVER (
+      PARTITION BY open_time_ms
+      ORDER BY va482
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se485,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va516) AS se517,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va516) AS se518,
+    COUNT(va516) OVER (
+      PARTITION BY open_time_ms
+      ORDER BY va516
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se519,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va532) AS se533,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va532) AS se534,
+    COUNT(va532) OVER (
+      PARTITION BY open_time_ms
+      ORDER BY va532
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se535,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va588) AS se589,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va588) AS se590,
+    COUNT(va588) OVER (
+      PARTITION BY open_time_ms
+      ORDER BY va588
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se591,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va593) AS se594,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va593) AS se595,
+    COUNT(va593) OVER (
+      PARTITION BY open_time_ms
+      ORDER BY va593
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se596,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va604) AS se605,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va604) AS se606,
+    COUNT(va604) OVER (
+      PARTITION BY open_time_ms
+      ORDER BY va604
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se607,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va690) AS se691,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va690) AS se692,
+    COUNT(va690) OVER (
+      PARTITION BY open_time_ms
+      ORDER BY va690
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se693,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va695) AS se696,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va695) AS se697,
+    COUNT(va695) OVER (
+      PARTITION BY open_time_ms
+      ORDER BY va695
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se698,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va734) AS se735,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va734) AS se736,
+    COUNT(va734) OVER (
+      PARTITION BY open_time_ms
+      ORDER BY va734
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se737,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va746) AS se747,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va746) AS se748,
+    COUNT(va746) OVER (
+      PARTITION BY open_time_ms
+      ORDER BY va746
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se749,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va751) AS se752,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va751) AS se753,
+    COUNT(va751) OVER (
+      PARTITION BY open_time_ms
+      ORDER BY va751
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se754,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va807) AS se808,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va807) AS se809,
+    COUNT(va807) OVER (
+      PARTITION BY open_time_ms
+      ORDER BY va807
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se810,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va813) AS se814,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va813) AS se815,
+    COUNT(va813) OVER (
+      PARTITION BY open_time_ms
+      ORDER BY va813
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se816,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va819) AS se820,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va819) AS se821,
+    COUNT(va819) OVER (
+      PARTITION BY open_time_ms
+      ORDER BY va819
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se822,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va845) AS se846,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va845) AS se847,
+    COUNT(va845) OVER (
+      PARTITION BY open_time_ms
+      ORDER BY va845
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se848,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va863) AS se864,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va863) AS se865,
+    COUNT(va863) OVER (
+      PARTITION BY open_time_ms
+      ORDER BY va863
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se866,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va880) AS se881,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va880) AS se882,
+    COUNT(va880) OVER (
+      PARTITION BY open_time_ms
+      ORDER BY va880
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se883,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va889) AS se890,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va889) AS se891,
+    COUNT(va889) OVER (
+      PARTITION BY open_time_ms
+      ORDER BY va889
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se892,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va897) AS se898,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va897) AS se899,
+    COUNT(va897) OVER (
+      PARTITION BY open_time_ms
+      ORDER BY va897
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se900,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1077) AS se1078,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1077) AS se1079,
+    COUNT(va1077) OVER (
+      PARTITION BY open_time_ms
+      ORDER BY va1077
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1080,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1326) AS se1327,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1326) AS se1328,
+    COUNT(va1326) OVER (
+      PARTITION BY open_time_ms
+      ORDER BY va1326
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1329,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1675) AS se1676,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1675) AS se1677,
+    COUNT(va1675) OVER (
+      PARTITION BY open_time_ms
+      ORDER BY va1675
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1678,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1947) AS se1948,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1947) AS se1949,
+    COUNT(va1947) OVER (
+      PARTITION BY open_time_ms
+      ORDER BY va1947
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1950,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1954) AS se1955,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1954) AS se1956,
+    COUNT(va1954) OVER (
+      PARTITION BY open_time_ms
+      ORDER BY va1954
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1957,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1968) AS se1969,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1968) AS se1970,
+    COUNT(va1968) OVER (
+      PARTITION BY open_time_ms
+      ORDER BY va1968
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1971,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1982) AS se1983,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1982) AS se1984,
+    COUNT(va1982) OVER (
+      PARTITION BY open_time_ms
+      ORDER BY va1982
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1985,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1989) AS se1990,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1989) AS se1991,
+    COUNT(va1989) OVER (
+      PARTITION BY open_time_ms
+      ORDER BY va1989
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1992
+  FROM values_1_4
+), values_2_1 AS (
+  SELECT
+    symbol,
+    open_time_ms,
+    run_id,
+    stock_row,
+    amount,
+    close,
+    day_rows,
+    high,
+    low,
+    open,
+    returns,
+    se193,
+    se399,
+    se571,
+    se675,
+    se788,
+    se789,
+    se840,
+    va1009,
+    va1013,
+    va1042,
+    va1101,
+    va1143,
+    va1164,
+    va1202,
+    va1232,
+    va1255,
+    va1273,
+    va135,
+    va1355,
+    va1379,
+    va140,
+    va1429,
+    va148,
+    va1493,
+    va1499,
+    va1512,
+    va1545,
+    va157,
+    va1593,
+    va1666,
+    va17,
+    va194,
+    va1944,
+    va1995,
+    va299,
+    va300,
+    va374,
+    va383,
+    va398,
+    va419,
+    va462,
+    va6,
+    va623,
+    va638,
+    va745,
+    va806,
+    va825,
+    va839,
+    va858,
+    va859,
+    va912,
+    va97,
+    va976,
+    va981,
+    va999,
+    volume,
+    vwap,
+    (
+      CASE WHEN stock_row > 1 THEN va0 END
+    ) AS va1,
+    (
+      CASE
+        WHEN NOT va19 IS NULL
+        THEN (
+          se20 + ROUND(se21 * day_rows)
+        ) / (
+          2 * se22
+        )
+      END
+    ) AS va23,
+    (
+      CASE
+        WHEN NOT va27 IS NULL
+        THEN (
+          se28 + ROUND(se29 * day_rows)
+        ) / (
+          2 * se30
+        )
+      END
+    ) AS va31,
+    (
+      CASE
+        WHEN NOT va48 IS NULL
+        THEN (
+          se49 + ROUND(se50 * day_rows)
+        ) / (
+          2 * se51
+        )
+      END
+    ) AS va52,
+    (
+      CASE
+        WHEN NOT va53 IS NULL
+        THEN (
+          se54 + ROUND(se55 * day_rows)
+        ) / (
+          2 * se56
+        )
+      END
+    ) AS va57,
+    (
+      CASE
+        WHEN NOT va82 IS NULL
+        THEN (
+          se83 + ROUND(se84 * day_rows)
+        ) / (
+          2 * se85
+        )
+      END
+    ) AS va86,
+    (
+      (
+        -ABS(
+          (
+            CASE
+              WHEN NOT va98 IS NULL
+              THEN (
+                se99 + ROUND(se100 * day_rows)
+              ) / (
+                2 * se101
+              )
+            END
+          )
+        )
+      ) * (
+        CASE
+          WHEN NOT va104 IS NULL
+          THEN (
+            se105 + ROUND(se106 * day_rows)
+          ) / (
+            2 * se107
+          )
+        END
+      )
+    ) AS va108,
+    ABS(va140) AS va141,
+    (
+      (
+        CASE
+          WHEN NOT va176 IS NULL
+          THEN (
+            se177 + ROUND(se178 * day_rows)
+          ) / (
+            2 * se179
+          )
+        END
+      ) * (
+        (
+          CASE
+            WHEN NOT va182 IS NULL
+            THEN (
+              se183 + ROUND(se184 * day_rows)
+            ) / (
+              2 * se185
+            )
+          END
+        ) + (
+          CASE
+            WHEN NOT va187 IS NULL
+            THEN (
+              se188 + ROUND(se189 * day_rows)
+            ) / (
+              2 * se190
+            )
+          END
+        )
+      )
+    ) AS va191,
+    (
+      CASE
+        WHEN NOT va195 IS NULL
+        THEN (
+          se196 + ROUND(se197 * day_rows)
+        ) / (
+          2 * se198
+        )
+      END
+    ) AS va199,
+    (
+      (
+        -(
+          CASE
+            WHEN NOT va233 IS NULL
+            THEN (
+              se234 + ROUND(se235 * day_rows)
+            ) / (
+              2 * se236
+            )
+          END
+        )
+      ) * va134
+    ) AS va237,
+    (
+      CASE
+        WHEN NOT va238 IS NULL
+        THEN (
+          se239 + ROUND(se240 * day_rows)
+        ) / (
+          2 * se241
+        )
+      END
+    ) AS va242,
+    (
+      close * 8193 - (
+        close * 8193 - close
+      )
+    ) AS va276,
+    (
+      va300 * 8193 - (
+        va300 * 8193 - va300
+      )
+    ) AS va301,
+    (
+      -(
+        CASE
+          WHEN NOT va332 IS NULL
+          THEN (
+            se333 + ROUND(se334 * day_rows)
+          ) / (
+            2 * se335
+          )
+        END
+      )
+    ) AS va336,
+    (
+      CASE
+        WHEN stock_row > 7
+        THEN (
+          (
+            -CAST(SIGN((
+              va140 + va140
+            )) AS DOUBLE)
+          ) * (
+            (
+              CASE
+                WHEN NOT va339 IS NULL
+                THEN (
+                  se340 + ROUND(se341 * day_rows)
+                ) / (
+                  2 * se342
+                )
+              END
+            ) + 1
+          )
+        )
+      END
+    ) AS va343,
+    (
+      (
+        (
+          -(
+            CASE
+              WHEN NOT va346 IS NULL
+              THEN (
+                se347 + ROUND(se348 * day_rows)
+              ) / (
+                2 * se349
+              )
+            END
+          )
+        ) * (
+          CASE
+            WHEN NOT va351 IS NULL
+            THEN (
+              se352 + ROUND(se353 * day_rows)
+            ) / (
+              2 * se354
+            )
+          END
+        )
+      ) * (
+        CASE
+          WHEN NOT va357 IS NULL
+          THEN (
+            se358 + ROUND(se359 * day_rows)
+          ) / (
+            2 * se360
+          )
+        END
+      )
+    ) AS va361,
+    (
+      CASE
+        WHEN NOT va389 IS NULL
+        THEN (
+          se390 + ROUND(se391 * day_rows)
+        ) / (
+          2 * se392
+        )
+      END
+    ) AS va393,
+    (
+      CASE
+        WHEN NOT va412 IS NULL
+        THEN (
+          se413 + ROUND(se414 * day_rows)
+        ) / (
+          2 * se415
+        )
+      END
+    ) AS va416,
+    (
+      CASE WHEN stock_row > 4 THEN va417 END
+    ) AS va418,
+    (
+      va417 * 8193 - (
+        va417 * 8193 - va417
+      )
+    ) AS va423,
+    (
+      va419 * 8193 - (
+        va419 * 8193 - va419
+      )
+    ) AS va428,
+    (
+      CASE
+        WHEN NOT va437 IS NULL
+        THEN (
+          se438 + ROUND(se439 * day_rows)
+        ) / (
+          2 * se440
+        )
+      END
+    ) AS va441,
+    (
+      low * 8193 - (
+        low * 8193 - low
+      )
+    ) AS va466,
+    (
+      va299 * 8193 - (
+        va299 * 8193 - va299
+      )
+    ) AS va471,
+    (
+      CASE
+        WHEN NOT va482 IS NULL
+        THEN (
+          se483 + ROUND(se484 * day_rows)
+        ) / (
+          2 * se485
+        )
+      END
+    ) AS va486,
+    (
+      (
+        (
+          1 - (
+            CASE
+              WHEN NOT va516 IS NULL
+              THEN (
+                se517 + ROUND(se518 * day_rows)
+              ) / (
+                2 * se519
+              )
+            END
+          )
+        ) * va522
+      ) / NULLIF(va524, 0)
+    ) AS va525,
+    (
+      -(
+        CASE
+          WHEN NOT va532 IS NULL
+          THEN (
+            se533 + ROUND(se534 * day_rows)
+          ) / (
+            2 * se535
+          )
+        END
+      )
+    ) AS va536,
+    (
+      se571 * 8193 - (
+        se571 * 8193 - se571
+      )
+    ) AS va574,
+    (
+      vwap * 8193 - (
+        vwap * 8193 - vwap
+      )
+    ) AS va577,
+    (
+      CASE
+        WHEN NOT va588 IS NULL
+        THEN (
+          se589 + ROUND(se590 * day_rows)
+        ) / (
+          2 * se591
+        )
+      END
+    ) AS va592,
+    (
+      (
+        1 - (
+          CASE
+            WHEN NOT va593 IS NULL
+            THEN (
+              se594 + ROUND(se595 * day_rows)
+            ) / (
+              2 * se596
+            )
+          END
+        )
+      ) + (
+        1 - (
+          CASE
+            WHEN NOT va604 IS NULL
+            THEN (
+              se605 + ROUND(se606 * day_rows)
+            ) / (
+              2 * se607
+            )
+          END
+        )
+      )
+    ) AS va608,
+    (
+      se193 * 8193 - (
+        se193 * 8193 - se193
+      )
+    ) AS va627,
+    (
+      va17 * 8193 - (
+        va17 * 8193 - va17
+      )
+    ) AS va630,
+    (
+      se644 * 8193 - (
+        se644 * 8193 - se644
+      )
+    ) AS va645,
+    (
+      se675 * 8193 - (
+        se675 * 8193 - se675
+      )
+    ) AS va680,
+    (
+      (
+        -(
+          CASE
+            WHEN NOT va690 IS NULL
+            THEN (
+              se691 + ROUND(se692 * day_rows)
+            ) / (
+              2 * se693
+            )
+          END
+        )
+      ) * (
+        CASE
+          WHEN NOT va695 IS NULL
+          THEN (
+            se696 + ROUND(se697 * day_rows)
+          ) / (
+            2 * se698
+          )
+        END
+      )
+    ) AS va699,
+    (
+      (
+        -(
+          CASE
+            WHEN NOT va734 IS NULL
+            THEN (
+              se735 + ROUND(se736 * day_rows)
+            ) / (
+              2 * se737
+            )
+          END
+        )
+      ) * va741
+    ) AS va742,
+    (
+      (
+        CASE
+          WHEN NOT va746 IS NULL
+          THEN (
+            se747 + ROUND(se748 * day_rows)
+          ) / (
+            2 * se749
+          )
+        END
+      ) / NULLIF(
+        (
+          CASE
+            WHEN NOT va751 IS NULL
+            THEN (
+              se752 + ROUND(se753 * day_rows)
+            ) / (
+              2 * se754
+            )
+          END
+        ),
+        0
+      )
+    ) AS va755,
+    (
+      -va140
+    ) AS va756,
+    (
+      high * 8193 - (
+        high * 8193 - high
+      )
+    ) AS va772,
+    (
+      volume * 8193 - (
+        volume * 8193 - volume
+      )
+    ) AS va780,
+    (
+      se788 * 8193 - (
+        se788 * 8193 - se788
+      )
+    ) AS va792,
+    (
+      se789 * 8193 - (
+        se789 * 8193 - se789
+      )
+    ) AS va794,
+    (
+      (
+        (
+          CASE
+            WHEN stock_row > 4
+            THEN (
+              (
+                high * (
+                  CASE
+                    WHEN NOT va807 IS NULL
+                    THEN (
+                      se808 + ROUND(se809 * day_rows)
+                    ) / (
+                      2 * se810
+                    )
+                  END
+                )
+              ) / NULLIF(se811, 0)
+            )
+          END
+        ) * (
+          (
+            (
+              CASE
+                WHEN NOT va813 IS NULL
+                THEN (
+                  se814 + ROUND(se815 * day_rows)
+                ) / (
+                  2 * se816
+                )
+              END
+            ) * volume
+          ) / NULLIF(va299, 0)
+        )
+      ) - (
+        CASE
+          WHEN NOT va819 IS NULL
+          THEN (
+            se820 + ROUND(se821 * day_rows)
+          ) / (
+            2 * se822
+          )
+        END
+      )
+    ) AS va823,
+    (
+      CASE
+        WHEN NOT va845 IS NULL
+        THEN (
+          se846 + ROUND(se847 * day_rows)
+        ) / (
+          2 * se848
+        )
+      END
+    ) AS va849,
+    (
+      CASE
+        WHEN NOT va863 IS NULL
+        THEN (
+          se864 + ROUND(se865 * day_rows)
+        ) / (
+          2 * se866
+        )
+      END
+    ) AS va867,
+    (
+      CASE
+        WHEN NOT va880 IS NULL
+        THEN (
+          se881 + ROUND(se882 * day_rows)
+        ) / (
+          2 * se883
+        )
+      END
+    ) AS va884,
+    (
+      CASE
+        WHEN NOT va889 IS NULL
+        THEN (
+          se890 + ROUND(se891 * day_rows)
+        ) / (
+          2 * se892
+        )
+      END
+    ) AS va893,
+    (
+      CASE
+        WHEN NOT va897 IS NULL
+        THEN (
+          se898 + ROUND(se899 * day_rows)
+        ) / (
+          2 * se900
+        )
+      END
+    ) AS va901,
+    (
+      va912 * 8193 - (
+        va912 * 8193 - va912
+      )
+    ) AS va916,
+    (
+      va1065 * 8193 - (
+        va1065 * 8193 - va1065
+      )
+    ) AS va1066,
+    (
+      CASE
+        WHEN NOT va1077 IS NULL
+        THEN (
+          se1078 + ROUND(se1079 * day_rows)
+        ) / (
+          2 * se1080
+        )
+      END
+    ) AS va1081,
+    (
+      va1164 * 8193 - (
+        va1164 * 8193 - va1164
+      )
+    ) AS va1168,
+    (
+      va462 * 8193 - (
+        va462 * 8193 - va462
+      )
+    ) AS va1176,
+    (
+      CASE WHEN stock_row > 2 THEN va1206 END
+    ) AS va1207,
+    (
+      va1202 * 8193 - (
+        va1202 * 8193 - va1202
+      )
+    ) AS va1211,
+    (
+      va1206 * 8193 - (
+        va1206 * 8193 - va1206
+      )
+    ) AS va1217,
+    (
+      -va1242
+    ) AS va1243,
+    (
+      CASE
+        WHEN NOT va1326 IS NULL
+        THEN (
+          se1327 + ROUND(se1328 * day_rows)
+        ) / (
+          2 * se1329
+        )
+      END
+    ) AS va1330,
+    (
+      va1502 * 8193 - (
+        va1502 * 8193 - va1502
+      )
+    ) AS va1503,
+    (
+      va1255 * 8193 - (
+        va1255 * 8193 - va1255
+      )
+    ) AS va1516,
+    (
+      va1512 * 8193 - (
+        va1512 * 8193 - va1512
+      )
+    ) AS va1525,
+    (
+      CASE WHEN stock_row > 2 THEN va1543 END
+    ) AS va1544,
+    (
+      va1543 * 8193 - (
+        va1543 * 8193 - va1543
+      )
+    ) AS va1549,
+    (
+      va1545 * 8193 - (
+        va1545 * 8193 - va1545
+      )
+    ) AS va1556,
+    (
+      va1009 * 8193 - (
+        va1009 * 8193 - va1009
+      )
+    ) AS va1631,
+    (
+      CASE
+        WHEN NOT va1675 IS NULL
+        THEN (
+          se1676 + ROUND(se1677 * day_rows)
+        ) / (
+          2 * se1678
+        )
+      END
+    ) AS va1679,
+    (
+      1 - (
+        CASE
+          WHEN NOT va1947 IS NULL
+          THEN (
+            se1948 + ROUND(se1949 * day_rows)
+          ) / (
+            2 * se1950
+          )
+        END
+      )
+    ) AS va1951,
+    (
+      CASE
+        WHEN NOT va1954 IS NULL
+        THEN (
+          se1955 + ROUND(se1956 * day_rows)
+        ) / (
+          2 * se1957
+        )
+      END
+    ) AS va1958,
+    (
+      CASE
+        WHEN NOT va1968 IS NULL
+        THEN (
+          se1969 + ROUND(se1970 * day_rows)
+        ) / (
+          2 * se1971
+        )
+      END
+    ) AS va1972,
+    (
+      -(
+        CASE
+          WHEN NOT va1982 IS NULL
+          THEN (
+            se1983 + ROUND(se1984 * day_rows)
+          ) / (
+            2 * se1985
+          )
+        END
+      )
+    ) AS va1986,
+    (
+      -(
+        CASE
+          WHEN NOT va1989 IS NULL
+          THEN (
+            se1990 + ROUND(se1991 * day_rows)
+          ) / (
+            2 * se1992
+          )
+        END
+      )
+    ) AS va1993
+  FROM sections_2
+), values_2_2 AS (
+  SELECT
+    symbol,
+    open_time_ms,
+    run_id,
+    stock_row,
+    amount,
+    close,
+    day_rows,
+    high,
+    low,
+    open,
+    returns,
+    se193,
+    se399,
+    se571,
+    se675,
+    se788,
+    se789,
+    se840,
+    va1009,
+    va1013,
+    va1042,
+    va1066,
+    va108,
+    va1081,
+    va1101,
+    va1143,
+    va1164,
+    va1168,
+    va1176,
+    va1202,
+    va1207,
+    va1211,
+    va1217,
+    va1232,
+    va1243,
+    va1255,
+    va1273,
+    va1330,
+    va135,
+    va1355,
+    va1379,
+    va140,
+    va1429,
+    va148,
+    va1493,
+    va1499,
+    va1503,
+    va1512,
+    va1516,
+    va1525,
+    va1544,
+    va1545,
+    va1549,
+    va1556,
+    va157,
+    va1593,
+    va1631,
+    va1666,
+    va1679,
+    va17,
+    va191,
+    va194,
+    va1944,
+    va1951,
+    va1958,
+    va1972,
+    va1986,
+    va199,
+    va1993,
+    va1995,
+    va23,
+    va237,
+    va242,
+    va276,
+    va299,
+    va300,
+    va301,
+    va31,
+    va336,
+    va343,
+    va361,
+    va374,
+    va383,
+    va393,
+    va398,
+    va416,
+    va418,
+    va419,
+    va423,
+    va428,
+    va441,
+    va462,
+    va466,
+    va471,
+    va486,
+    va52,
+    va525,
+    va536,
+    va57,
+    va574,
+    va577,
+    va592,
+    va608,
+    va623,
+    va627,
+    va630,
+    va638,
+    va645,
+    va680,
+    va699,
+    va742,
+    va745,
+    va755,
+    va772,
+    va780,
+    va792,
+    va794,
+    va806,
+    va823,
+    va825,
+    va839,
+    va849,
+    va858,
+    va859,
+    va86,
+    va867,
+    va884,
+    va893,
+    va901,
+    va912,
+    va916,
+    va97,
+    va976,
+    va981,
+    va999,
+    volume,
+    vwap,
+    (
+      CASE
+        WHEN va1
+        THEN (
+          CASE WHEN stock_row > 20 THEN va6 END
+        )
+        WHEN NOT va1
+        THEN close
+      END
+    ) AS va7,
+    (
+      va23 * 8193 - (
+        va23 * 8193 - va23
+      )
+    ) AS va35,
+    (
+      va31 * 8193 - (
+        va31 * 8193 - va31
+      )
+    ) AS va41,
+    (
+      va52 * 8193 - (
+        va52 * 8193 - va52
+      )
+    ) AS va61,
+    (
+      va57 * 8193 - (
+        va57 * 8193 - va57
+      )
+    ) AS va71,
+    (
+      va86 * 8193 - (
+        va86 * 8193 - va86
+      )
+    ) AS va87,
+    (
+      va141 * 8193 - (
+        va141 * 8193 - va141
+      )
+    ) AS va142,
+    (
+      va199 * 8193 - (
+        va199 * 8193 - va199
+      )
+    ) AS va214,
+    (
+      va242 * 8193 - (
+        va242 * 8193 - va242
+      )
+    ) AS va246,
+    (
+      va441 * 8193 - (
+        va441 * 8193 - va441
+      )
+    ) AS va446,
+    (
+      va756 * 8193 - (
+        va756 * 8193 - va756
+      )
+    ) AS va757,
+    (
+      va867 * 8193 - (
+        va867 * 8193 - va867
+      )
+    ) AS va871,
+    (
+      va1081 * 8193 - (
+        va1081 * 8193 - va1081
+      )
+    ) AS va1088,
+    (
+      va1330 * 8193 - (
+        va1330 * 8193 - va1330
+      )
+    ) AS va1337,
+    (
+      va1679 * 8193 - (
+        va1679 * 8193 - va1679
+      )
+    ) AS va1683
+  FROM values_2_1
+), values_2_3 AS (
+  SELECT
+    symbol,
+    open_time_ms,
+    run_id,
+    stock_row,
+    amount,
+    close,
+    day_rows,
+    high,
+    low,
+    open,
+    returns,
+    se193,
+    se399,
+    se571,
+    se675,
+    se788,
+    se789,
+    se840,
+    va1009,
+    va1013,
+    va1042,
+    va1066,
+    va108,
+    va1081,
+    va1088,
+    va1101,
+    va1143,
+    va1164,
+    va1168,
+    va1176,
+    va1202,
+    va1207,
+    va1211,
+    va1217,
+    va1232,
+    va1243,
+    va1255,
+    va1273,
+    va1330,
+    va1337,
+    va135,
+    va1355,
+    va1379,
+    va140,
+    va142,
+    va1429,
+    va148,
+    va1493,
+    va1499,
+    va1503,
+    va1512,
+    va1516,
+    va1525,
+    va1544,
+    va1545,
+    va1549,
+    va1556,
+    va157,
+    va1593,
+    va1631,
+    va1666,
+    va1679,
+    va1683,
+    va17,
+    va191,
+    va194,
+    va1944,
+    va1951,
+    va1958,
+    va1972,
+    va1986,
+    va199,
+    va1993,
+    va1995,
+    va214,
+    va23,
+    va237,
+    va242,
+    va246,
+    va276,
+    va299,
+    va300,
+    va301,
+    va31,
+    va336,
+    va343,
+    va35,
+    va361,
+    va374,
+    va383,
+    va393,
+    va398,
+    va41,
+    va416,
+    va418,
+    va419,
+    va423,
+    va428,
+    va441,
+    va446,
+    va462,
+    va466,
+    va471,
+    va486,
+    va52,
+    va525,
+    va536,
+    va57,
+    va574,
+    va577,
+    va592,
+    va608,
+    va61,
+    va623,
+    va627,
+    va630,
+    va638,
+    va645,
+    va680,
+    va699,
+    va71,
+    va742,
+    va745,
+    va755,
+    va757,
+    va772,
+    va780,
+    va792,
+    va794,
+    va806,
+    va823,
+    va825,
+    va839,
+    va849,
+    va858,
+    va859,
+    va86,
+    va867,
+    va87,
+    va871,
+    va884,
+    va893,
+    va901,
+    va912,
+    va916,
+    va97,
+    va976,
+    va981,
+    va999,
+    volume,
+    vwap,
+    (
+      CAST(SIGN(va7) AS DOUBLE) * POWER(ABS(va7), 2)
+    ) AS va8
+  FROM values_2_2
+), series_3 AS (
   SELECT
     symbol,
     open_time_ms,
@@ -541,5284 +3646,530 @@ WITH values_0_1 AS (
     low,
     open,
     returns,
-    va0,
-    va1025,
-    va1067,
-    va1158,
-    va1188,
-    va1364,
-    va1377,
-    va1438,
-    va15,
+    se399,
+    se788,
+    se789,
+    se840,
+    va1013,
+    va1042,
+    va1066,
+    va108,
+    va1088,
+    va1101,
+    va1143,
+    va1168,
+    va1176,
+    va1211,
+    va1217,
+    va1232,
+    va1243,
+    va1273,
+    va1337,
+    va135,
+    va1355,
+    va140,
+    va148,
+    va1499,
+    va1516,
+    va1525,
+    va1549,
+    va1556,
+    va157,
+    va1593,
+    va1631,
+    va1666,
+    va1683,
     va17,
-    va1732,
-    va1765,
-    va177,
     va191,
-    va2,
-    va22,
-    va234,
-    va311,
+    va194,
+    va1944,
+    va1951,
+    va1958,
+    va1972,
+    va1986,
+    va199,
+    va1993,
+    va1995,
+    va214,
+    va237,
+    va242,
+    va246,
+    va276,
+    va300,
+    va301,
+    va336,
+    va343,
+    va35,
+    va361,
+    va374,
+    va383,
     va393,
-    va394,
-    va421,
+    va398,
+    va41,
+    va416,
+    va423,
+    va428,
     va446,
-    va46,
     va462,
-    va51,
-    va566,
-    va607,
-    va616,
-    va657,
-    va703,
-    va704,
-    va709,
-    va755,
-    va761,
-    va80,
-    va800,
-    va803,
-    va831,
-    va833,
-    va892,
-    va924,
-    va938,
-    va948,
-    va95,
-    va96,
-    va979,
-    volume,
-    vwap,
-    STDDEV_SAMP(returns) OVER rows_20 AS se1,
-    LAG(va2, 1) OVER rows_row AS se3,
-    LAG(va22, 2) OVER rows_row AS se23,
-    AVG(vwap) OVER rows_10 AS se100,
-    CORR(open, volume) OVER rows_10 AS se107,
-    REGR_COUNT(open, volume) OVER rows_10 AS se108,
-    LAG(va46, 1) OVER rows_row AS se110,
-    LAG(va46, 2) OVER rows_row AS se111,
-    LAG(va46, 3) OVER rows_row AS se112,
-    LAG(va46, 4) OVER rows_row AS se113,
-    LAG(va46, 5) OVER rows_row AS se114,
-    LAG(va46, 6) OVER rows_row AS se115,
-    LAG(va46, 7) OVER rows_row AS se116,
-    LAG(va46, 8) OVER rows_row AS se117,
-    LAG(va46, 9) OVER rows_row AS se118,
-    LAG(va51, 1) OVER rows_row AS se120,
-    LAG(va51, 2) OVER rows_row AS se121,
-    LAG(va51, 3) OVER rows_row AS se122,
-    LAG(va51, 4) OVER rows_row AS se123,
-    LAG(va51, 5) OVER rows_row AS se124,
-    LAG(va51, 6) OVER rows_row AS se125,
-    LAG(va51, 7) OVER rows_row AS se126,
-    LAG(va51, 8) OVER rows_row AS se127,
-    LAG(va51, 9) OVER rows_row AS se128,
-    AVG(volume) OVER rows_20 AS se132,
-    COUNT(volume) OVER rows_20 AS se133,
-    LAG(close, 7) OVER rows_row AS se136,
-    SUM(open) OVER rows_5 AS se143,
-    SUM(returns) OVER rows_5 AS se144,
-    LAG(close, 1) OVER rows_row AS se153,
-    LAG(volume, 3) OVER rows_row AS se171,
-    MAX(va177) OVER rows_3 AS se178,
-    MIN(va177) OVER rows_3 AS se183,
-    LAG(volume, 1) OVER rows_row AS se189,
-    LAG(returns, 3) OVER rows_row AS se227,
-    LAG(va191, 1) OVER rows_row AS se273,
-    LAG(va191, 2) OVER rows_row AS se274,
-    LAG(va191, 3) OVER rows_row AS se275,
-    LAG(va191, 4) OVER rows_row AS se276,
-    LAG(va191, 5) OVER rows_row AS se277,
-    LAG(va191, 6) OVER rows_row AS se278,
-    LAG(va191, 7) OVER rows_row AS se279,
-    LAG(va191, 8) OVER rows_row AS se280,
-    LAG(va191, 9) OVER rows_row AS se281,
-    AVG(amount) OVER rows_20 AS se294,
-    COUNT(amount) OVER rows_20 AS se295,
-    STDDEV_SAMP(va309) OVER rows_5 AS se310,
-    LAG(va311, 1) OVER rows_row AS se312,
-    LAG(va311, 2) OVER rows_row AS se313,
-    LAG(va311, 3) OVER rows_row AS se314,
-    LAG(va311, 4) OVER rows_row AS se315,
-    CORR(close, open) OVER rows_10 AS se316,
-    SUM(returns) OVER rows_250 AS se324,
-    LAG(high, 1) OVER rows_row AS se331,
-    LAG(low, 1) OVER rows_row AS se342,
-    AVG(close) OVER rows_8 AS se349,
-    STDDEV_SAMP(close) OVER rows_8 AS se350,
-    AVG(close) OVER rows_2 AS se352,
-    CORR(high, volume) OVER rows_5 AS se360,
-    REGR_COUNT(high, volume) OVER rows_5 AS se361,
-    LAG(va234, 1) OVER rows_row AS se363,
-    LAG(va234, 2) OVER rows_row AS se364,
-    LAG(va234, 3) OVER rows_row AS se365,
-    LAG(va234, 4) OVER rows_row AS se366,
-    STDDEV_SAMP(close) OVER rows_20 AS se370,
-    AVG(high) OVER rows_20 AS se378,
-    LAG(high, 2) OVER rows_row AS se380,
-    AVG(close) OVER rows_100 AS se382,
-    LAG(close, 100) OVER rows_row AS se384,
-    MIN(close) OVER rows_100 AS se389,
-    LAG(close, 3) OVER rows_row AS se390,
-    LAG(va80, 1) OVER rows_row AS se450,
-    LAG(va80, 2) OVER rows_row AS se451,
-    LAG(va80, 3) OVER rows_row AS se452,
-    LAG(va80, 4) OVER rows_row AS se453,
-    LAG(va462, 5) OVER rows_row AS se463,
-    LAG(va393, 6) OVER rows_row AS se488,
-    LAG(close, 2) OVER rows_row AS se496,
-    SUM(volume) OVER rows_5 AS se502,
-    COUNT(volume) OVER rows_5 AS se503,
-    SUM(volume) OVER rows_20 AS se504,
-    LAG(close, 10) OVER rows_row AS se510,
-    LAG(va80, 5) OVER rows_row AS se534,
-    LAG(va80, 6) OVER rows_row AS se535,
-    LAG(va80, 7) OVER rows_row AS se536,
-    LAG(va80, 8) OVER rows_row AS se537,
-    LAG(va80, 9) OVER rows_row AS se538,
-    LAG(va80, 10) OVER rows_row AS se539,
-    LAG(va80, 11) OVER rows_row AS se540,
-    LAG(close, 5) OVER rows_row AS se551,
-    LAG(va421, 1) OVER rows_row AS se557,
-    AVG(close) OVER rows_7 AS se561,
-    STDDEV_SAMP(returns) OVER rows_2 AS se575,
-    STDDEV_SAMP(returns) OVER rows_5 AS se576,
-    LAG(va2, 2) OVER rows_row AS se577,
-    LAG(va2, 3) OVER rows_row AS se578,
-    LAG(va2, 4) OVER rows_row AS se579,
-    RANK(
-    ORDER BY
-      va592) OVER rows_16 AS se593,
-    CUME_DIST(
-    ORDER BY
-      va592) OVER rows_16 AS se594,
-    RANK(
-    ORDER BY
-      va51) OVER rows_32 AS se595,
-    CUME_DIST(
-    ORDER BY
-      va51) OVER rows_32 AS se596,
-    COUNT(va51) OVER rows_32 AS se597,
-    RANK(
-    ORDER BY
-      va2) OVER rows_32 AS se598,
-    CUME_DIST(
-    ORDER BY
-      va2) OVER rows_32 AS se599,
-    LAG(va607, 1) OVER rows_row AS se608,
-    LAG(va421, 2) OVER rows_row AS se628,
-    LAG(va421, 3) OVER rows_row AS se629,
-    LAG(va421, 4) OVER rows_row AS se630,
-    LAG(va421, 5) OVER rows_row AS se631,
-    AVG(close) OVER rows_200 AS se637,
-    LAG(va615, 1) OVER rows_row AS se644,
-    STDDEV_SAMP(high) OVER rows_10 AS se685,
-    LAG(va234, 5) OVER rows_row AS se686,
-    LAG(va234, 6) OVER rows_row AS se687,
-    LAG(va234, 7) OVER rows_row AS se688,
-    LAG(va234, 8) OVER rows_row AS se689,
-    LAG(va234, 9) OVER rows_row AS se690,
-    CORR(high, volume) OVER rows_10 AS se697,
-    REGR_COUNT(high, volume) OVER rows_10 AS se698,
-    SUM(close) OVER rows_20 AS se736,
-    SUM(close) OVER rows_5 AS se737,
-    LAG(close, 20) OVER rows_row AS se750,
-    AVG(high) OVER rows_5 AS se759,
-    LAG(vwap, 5) OVER rows_row AS se765,
-    MIN(low) OVER rows_5 AS se788,
-    SUM(returns) OVER rows_240 AS se790,
-    SUM(returns) OVER rows_20 AS se791,
-    LAG(va800, 9) OVER rows_row AS se801,
-    MIN(low) OVER rows_12 AS se804,
-    MAX(high) OVER rows_12 AS se805,
-    ARG_MAX(stock_row, close) OVER rows_30 AS se822,
-    ARG_MAX(stock_row, close) OVER rows_10 AS se839,
-    MIN(vwap) OVER rows_16 AS se848,
-    AVG(amount) OVER rows_180 AS se854,
-    COUNT(amount) OVER rows_180 AS se855,
-    LAG(va421, 6) OVER rows_row AS se884,
-    LAG(va421, 7) OVER rows_row AS se885,
-    LAG(va421, 8) OVER rows_row AS se886,
-    SUM(
-      (
-        (
-          low * CAST(0.821596 AS DOUBLE)
-        ) + (
-          open * CAST(0.178404 AS DOUBLE)
-        )
-      )
-    ) OVER rows_12 AS se902,
-    AVG(amount) OVER rows_120 AS se904,
-    COUNT(amount) OVER rows_120 AS se905,
-    LAG(va924, 3) OVER rows_row AS se925,
-    AVG(amount) OVER rows_60 AS se932,
-    COUNT(amount) OVER rows_60 AS se933,
-    LAG(va948, 1) OVER rows_row AS se949,
-    LAG(va948, 2) OVER rows_row AS se950,
-    LAG(va948, 3) OVER rows_row AS se951,
-    LAG(va948, 4) OVER rows_row AS se952,
-    LAG(va948, 5) OVER rows_row AS se953,
-    MIN(open) OVER rows_13 AS se959,
-    LAG(vwap, 3) OVER rows_row AS se966,
-    LAG(va979, 1) OVER rows_row AS se980,
-    LAG(va979, 2) OVER rows_row AS se981,
-    LAG(va979, 3) OVER rows_row AS se982,
-    LAG(va979, 4) OVER rows_row AS se983,
-    LAG(va979, 5) OVER rows_row AS se984,
-    LAG(va979, 6) OVER rows_row AS se985,
-    LAG(va979, 7) OVER rows_row AS se986,
-    LAG(va979, 8) OVER rows_row AS se987,
-    LAG(va979, 9) OVER rows_row AS se988,
-    LAG(va979, 10) OVER rows_row AS se989,
-    AVG(amount) OVER rows_15 AS se998,
-    COUNT(amount) OVER rows_15 AS se999,
-    LAG(va1025, 1) OVER rows_row AS se1026,
-    AVG(amount) OVER rows_40 AS se1084,
-    COUNT(amount) OVER rows_40 AS se1085,
-    LAG(va892, 1) OVER rows_row AS se1098,
-    LAG(va892, 2) OVER rows_row AS se1099,
-    LAG(va892, 3) OVER rows_row AS se1100,
-    LAG(va892, 4) OVER rows_row AS se1101,
-    LAG(va892, 5) OVER rows_row AS se1102,
-    LAG(va892, 6) OVER rows_row AS se1103,
-    LAG(va892, 7) OVER rows_row AS se1104,
-    RANK(
-    ORDER BY
-      va51) OVER rows_18 AS se1120,
-    CUME_DIST(
-    ORDER BY
-      va51) OVER rows_18 AS se1121,
-    COUNT(va51) OVER rows_18 AS se1122,
-    LAG(vwap, 4) OVER rows_row AS se1149,
-    LAG(va1158, 2) OVER rows_row AS se1159,
-    AVG(amount) OVER rows_30 AS se1170,
-    COUNT(amount) OVER rows_30 AS se1171,
-    CORR(volume, vwap) OVER rows_4 AS se1214,
-    REGR_COUNT(volume, vwap) OVER rows_4 AS se1215,
-    AVG(amount) OVER rows_50 AS se1223,
-    COUNT(amount) OVER rows_50 AS se1224,
-    SUM(va1255 * stock_row) OVER rows_20 AS se1256,
-    SUM(va1255) OVER rows_20 AS se1257,
-    SUM(
-      (
-        (
-          low * CAST(0.352233 AS DOUBLE)
-        ) + (
-          vwap * CAST(0.647767 AS DOUBLE)
-        )
-      )
-    ) OVER rows_19 AS se1279,
-    AVG(amount) OVER rows_10 AS se1307,
-    COUNT(amount) OVER rows_10 AS se1308,
-    AVG(close) OVER rows_5 AS se1345,
-    MAX(vwap) OVER rows_15 AS se1353,
-    LAG(close, 4) OVER rows_row AS se1360,
-    LAG(va1377, 1) OVER rows_row AS se1378,
-    LAG(va1377, 2) OVER rows_row AS se1379,
-    LAG(va1377, 3) OVER rows_row AS se1380,
-    LAG(va1377, 4) OVER rows_row AS se1381,
-    LAG(va1377, 5) OVER rows_row AS se1382,
-    LAG(va1377, 6) OVER rows_row AS se1383,
-    LAG(va1377, 7) OVER rows_row AS se1384,
-    LAG(va1377, 8) OVER rows_row AS se1385,
-    SUM(va1494 * stock_row) OVER rows_14 AS se1495,
-    SUM(va1494) OVER rows_14 AS se1496,
-    MIN(vwap) OVER rows_11 AS se1531,
-    RANK(
-    ORDER BY
-      va421) OVER rows_19 AS se1542,
-    CUME_DIST(
-    ORDER BY
-      va421) OVER rows_19 AS se1543,
-    MIN(open) OVER rows_12 AS se1561,
-    SUM(va446) OVER rows_19 AS se1567,
-    AVG(amount) OVER rows_5 AS se1650,
-    COUNT(amount) OVER rows_5 AS se1651,
-    CORR(low, volume) OVER rows_6 AS se1723,
-    REGR_COUNT(low, volume) OVER rows_6 AS se1724,
-    ARG_MAX(stock_row, close) OVER rows_20 AS se1733,
-    ARG_MIN(stock_row, close) OVER rows_20 AS se1740,
-    LAG(returns, 1) OVER rows_row AS se1747,
-    LAG(returns, 2) OVER rows_row AS se1748,
-    LAG(returns, 4) OVER rows_row AS se1749,
-    LAG(returns, 5) OVER rows_row AS se1750,
-    LAG(returns, 6) OVER rows_row AS se1751,
-    LAG(returns, 7) OVER rows_row AS se1752,
-    LAG(returns, 8) OVER rows_row AS se1753,
-    LAG(returns, 9) OVER rows_row AS se1754,
-    KURTOSIS_POP(va1762) OVER rows_20 AS se1763,
-    COUNT(va1762) OVER rows_20 AS se1764,
-    LAG(va1765, 1) OVER rows_row AS se1766,
-    SKEWNESS(va1762) OVER rows_20 AS se1775,
-    STDDEV_SAMP(close) OVER rows_5 AS se1782
-  FROM values_0_4
-  WINDOW rows_2 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 1 preceding AND CURRENT ROW), rows_3 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 2 preceding AND CURRENT ROW), rows_4 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 3 preceding AND CURRENT ROW), rows_5 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 4 preceding AND CURRENT ROW), rows_6 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 5 preceding AND CURRENT ROW), rows_7 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 6 preceding AND CURRENT ROW), rows_8 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 7 preceding AND CURRENT ROW), rows_10 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 9 preceding AND CURRENT ROW), rows_11 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 10 preceding AND CURRENT ROW), rows_12 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 11 preceding AND CURRENT ROW), rows_13 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 12 preceding AND CURRENT ROW), rows_14 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 13 preceding AND CURRENT ROW), rows_15 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 14 preceding AND CURRENT ROW), rows_16 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 15 preceding AND CURRENT ROW), rows_18 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 17 preceding AND CURRENT ROW), rows_19 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 18 preceding AND CURRENT ROW), rows_20 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 19 preceding AND CURRENT ROW), rows_30 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 29 preceding AND CURRENT ROW), rows_32 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 31 preceding AND CURRENT ROW), rows_40 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 39 preceding AND CURRENT ROW), rows_50 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 49 preceding AND CURRENT ROW), rows_60 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 59 preceding AND CURRENT ROW), rows_100 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 99 preceding AND CURRENT ROW), rows_120 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 119 preceding AND CURRENT ROW), rows_180 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 179 preceding AND CURRENT ROW), rows_200 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 199 preceding AND CURRENT ROW), rows_240 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 239 preceding AND CURRENT ROW), rows_250 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 249 preceding AND CURRENT ROW), rows_row AS (PARTITION BY run_id ORDER BY stock_row)
-), values_1_1 AS (
-  SELECT
-    symbol,
-    open_time_ms,
-    run_id,
-    stock_row,
-    close,
-    day_rows,
-    high,
-    low,
-    se1,
-    se1098,
-    se1099,
-    se1100,
-    se1101,
-    se1102,
-    se1103,
-    se1104,
-    se120,
-    se121,
-    se122,
-    se123,
-    se124,
-    se133,
-    se1378,
-    se1379,
-    se1380,
-    se1381,
-    se1382,
-    se1383,
-    se1384,
-    se1385,
-    se153,
-    se1763,
-    se1764,
-    se1766,
-    se1775,
-    se189,
-    se273,
-    se274,
-    se275,
-    se276,
-    se277,
-    se278,
-    se279,
-    se280,
-    se281,
-    se3,
-    se310,
-    se312,
-    se313,
-    se314,
-    se315,
-    se349,
-    se352,
-    se370,
-    se380,
-    se382,
-    se384,
-    se389,
-    se390,
-    se450,
-    se451,
-    se452,
-    se453,
-    se496,
-    se502,
-    se503,
-    se504,
-    se534,
-    se535,
-    se536,
-    se537,
-    se538,
-    se539,
-    se540,
-    se551,
-    se557,
-    se608,
-    se628,
-    se629,
-    se630,
-    se631,
-    se644,
-    se685,
-    se736,
-    se737,
-    se759,
-    se788,
-    se884,
-    se885,
-    se886,
-    se949,
-    se950,
-    se951,
-    se952,
-    se953,
-    va0,
-    va1067,
-    va1188,
-    va1364,
-    va1377,
-    va1438,
-    va15,
-    va17,
-    va1732,
-    va1765,
-    va177,
-    va191,
-    va2,
-    va234,
-    va311,
-    va393,
-    va394,
-    va421,
-    va446,
-    va46,
-    va51,
-    va566,
-    va607,
-    va616,
-    va657,
-    va703,
-    va704,
-    va709,
-    va755,
-    va761,
-    va80,
-    va803,
-    va833,
-    va892,
-    va938,
-    va948,
-    va95,
-    va96,
-    volume,
-    vwap,
-    (
-      va22 - se23
-    ) AS va24,
-    (
-      open - se100
-    ) AS va101,
-    (
-      CASE WHEN se108 = 10 THEN se107 END
-    ) AS va109,
-    (
-      NOT (
-        va46 = se110
-        AND va46 = se111
-        AND va46 = se112
-        AND va46 = se113
-        AND va46 = se114
-        AND va46 = se115
-        AND va46 = se116
-        AND va46 = se117
-        AND va46 = se118
-      )
-    ) AS va119,
-    (
-      NOT (
-        va51 = se120
-        AND va51 = se121
-        AND va51 = se122
-        AND va51 = se123
-        AND va51 = se124
-        AND va51 = se125
-        AND va51 = se126
-        AND va51 = se127
-        AND va51 = se128
-      )
-    ) AS va129,
-    (
-      CASE WHEN se133 = 20 THEN se132 END
-    ) AS va134,
-    (
-      close - se136
-    ) AS va137,
-    (
-      se143 * se144
-    ) AS va145,
-    (
-      close - se153
-    ) AS va154,
-    (
-      volume - se171
-    ) AS va172,
-    (
-      CASE
-        WHEN stock_row > 2
-        THEN (
-          se178 * 8193 - (
-            se178 * 8193 - se178
-          )
-        )
-      END
-    ) AS va179,
-    (
-      CASE
-        WHEN stock_row > 2
-        THEN (
-          se183 * 8193 - (
-            se183 * 8193 - se183
-          )
-        )
-      END
-    ) AS va184,
-    (
-      returns - se227
-    ) AS va228,
-    (
-      2 + CASE WHEN se273 < va191 THEN 2 WHEN se273 = va191 THEN 1 WHEN se273 > va191 THEN 0 END + CASE WHEN se274 < va191 THEN 2 WHEN se274 = va191 THEN 1 WHEN se274 > va191 THEN 0 END + CASE WHEN se275 < va191 THEN 2 WHEN se275 = va191 THEN 1 WHEN se275 > va191 THEN 0 END + CASE WHEN se276 < va191 THEN 2 WHEN se276 = va191 THEN 1 WHEN se276 > va191 THEN 0 END + CASE WHEN se277 < va191 THEN 2 WHEN se277 = va191 THEN 1 WHEN se277 > va191 THEN 0 END + CASE WHEN se278 < va191 THEN 2 WHEN se278 = va191 THEN 1 WHEN se278 > va191 THEN 0 END + CASE WHEN se279 < va191 THEN 2 WHEN se279 = va191 THEN 1 WHEN se279 > va191 THEN 0 END + CASE WHEN se280 < va191 THEN 2 WHEN se280 = va191 THEN 1 WHEN se280 > va191 THEN 0 END + CASE WHEN se281 < va191 THEN 2 WHEN se281 = va191 THEN 1 WHEN se281 > va191 THEN 0 END
-    ) / 20 AS va282,
-    (
-      CASE WHEN se295 = 20 THEN se294 END
-    ) AS va296,
-    (
-      CASE WHEN stock_row > 9 THEN se316 END
-    ) AS va317,
-    (
-      se324 + 1
-    ) AS va325,
-    (
-      open - se331
-    ) AS va332,
-    (
-      open - se153
-    ) AS va337,
-    (
-      open - se342
-    ) AS va343,
-    (
-      CASE
-        WHEN (
-          NOT (
-            va191 = se273
-            AND va191 = se274
-            AND va191 = se275
-            AND va191 = se276
-            AND va191 = se277
-            AND va191 = se278
-            AND va191 = se279
-          )
-        )
-        THEN se350
-        ELSE 0
-      END
-    ) AS va351,
-    (
-      CASE WHEN se361 = 5 THEN se360 END
-    ) AS va362,
-    (
-      NOT (
-        va234 = se363 AND va234 = se364 AND va234 = se365 AND va234 = se366
-      )
-    ) AS va367,
-    (
-      se378 < high
-    ) AS va379,
-    (
-      -(
-        close - se390
-      )
-    ) AS va391,
-    (
-      2 + CASE WHEN se363 < va234 THEN 2 WHEN se363 = va234 THEN 1 WHEN se363 > va234 THEN 0 END + CASE WHEN se364 < va234 THEN 2 WHEN se364 = va234 THEN 1 WHEN se364 > va234 THEN 0 END + CASE WHEN se365 < va234 THEN 2 WHEN se365 = va234 THEN 1 WHEN se365 > va234 THEN 0 END + CASE WHEN se366 < va234 THEN 2 WHEN se366 = va234 THEN 1 WHEN se366 > va234 THEN 0 END
-    ) / 10 AS va401,
-    (
-      2 + CASE WHEN se120 < va51 THEN 2 WHEN se120 = va51 THEN 1 WHEN se120 > va51 THEN 0 END + CASE WHEN se121 < va51 THEN 2 WHEN se121 = va51 THEN 1 WHEN se121 > va51 THEN 0 END + CASE WHEN se122 < va51 THEN 2 WHEN se122 = va51 THEN 1 WHEN se122 > va51 THEN 0 END + CASE WHEN se123 < va51 THEN 2 WHEN se123 = va51 THEN 1 WHEN se123 > va51 THEN 0 END
-    ) / 10 AS va403,
-    (
-      va462 - se463
-    ) AS va464,
-    (
-      se488 * 8193 - (
-        se488 * 8193 - se488
-      )
-    ) AS va489,
-    (
-      close - se510
-    ) AS va511,
-    (
-      se551 * 8193 - (
-        se551 * 8193 - se551
-      )
-    ) AS va554,
-    (
-      CASE WHEN stock_row > 6 THEN (
-        se561 - close
-      ) END
-    ) AS va562,
-    (
-      CASE
-        WHEN stock_row > 5
-        THEN (
-          (
-            CASE WHEN (
-              NOT (
-                va2 = se3
-              )
-            ) THEN se575 ELSE 0 END
-          ) / NULLIF(
-            (
-              CASE
-                WHEN (
-                  NOT (
-                    va2 = se3 AND va2 = se577 AND va2 = se578 AND va2 = se579
-                  )
-                )
-                THEN se576
-                ELSE 0
-              END
-            ),
-            0
-          )
-        )
-      END
-    ) AS va580,
-    (
-      CASE
-        WHEN stock_row > 32
-        THEN (
-          (
-            CASE
-              WHEN stock_row > 15
-              THEN (
-                (
-                  1 - (
-                    se593 + se594 * 16
-                  ) / 32
-                ) * (
-                  CASE WHEN se597 = 32 THEN (
-                    se595 + se596 * 32
-                  ) / 64 END
-                )
-              )
-            END
-          ) * (
-            1 - (
-              se598 + se599 * 32
-            ) / 64
-          )
-        )
-      END
-    ) AS va600,
-    (
-      se189 * 8193 - (
-        se189 * 8193 - se189
-      )
-    ) AS va604,
-    (
-      va15 * (
-        se637 - open
-      )
-    ) AS va638,
-    (
-      se644 * 8193 - (
-        se644 * 8193 - se644
-      )
-    ) AS va647,
-    (
-      CASE
-        WHEN stock_row > 250
-        THEN (
-          se324 * 8193 - (
-            se324 * 8193 - se324
-          )
-        )
-      END
-    ) AS va680,
-    (
-      NOT (
-        va234 = se363
-        AND va234 = se364
-        AND va234 = se365
-        AND va234 = se366
-        AND va234 = se686
-        AND va234 = se687
-        AND va234 = se688
-        AND va234 = se689
-        AND va234 = se690
-      )
-    ) AS va691,
-    (
-      CASE WHEN se698 = 10 THEN se697 END
-    ) AS va699,
-    (
-      se736 * 8193 - (
-        se736 * 8193 - se736
-      )
-    ) AS va740,
-    (
-      se737 * 8193 - (
-        se737 * 8193 - se737
-      )
-    ) AS va742,
-    (
-      (
-        (
-          se750 - se510
-        ) / 10
-      ) - (
-        (
-          se510 - close
-        ) / 10
-      )
-    ) AS va751,
-    (
-      vwap - se765
-    ) AS va766,
-    (
-      (
-        se790 - se791
-      ) / 220
-    ) AS va792,
-    (
-      -(
-        va800 - se801
-      )
-    ) AS va802,
-    (
-      CASE
-        WHEN stock_row > 11
-        THEN (
-          (
-            close - se804
-          ) / NULLIF((
-            se805 - se804
-          ), 0)
-        )
-      END
-    ) AS va806,
-    CAST((
-      se822 - stock_row + 30
-    ) AS DOUBLE) AS va823,
-    CAST((
-      se839 - stock_row + 10
-    ) AS DOUBLE) AS va840,
-    (
-      vwap - se848
-    ) AS va849,
-    (
-      CASE WHEN se855 = 180 THEN se854 END
-    ) AS va856,
-    (
-      CASE WHEN stock_row > 11 THEN se902 END
-    ) AS va903,
-    (
-      CASE WHEN se905 = 120 THEN se904 END
-    ) AS va906,
-    (
-      se902 * 8193 - (
-        se902 * 8193 - se902
-      )
-    ) AS va913,
-    (
-      va924 - se925
-    ) AS va926,
-    (
-      CASE WHEN se933 = 60 THEN se932 END
-    ) AS va934,
-    (
-      open - se959
-    ) AS va960,
-    (
-      vwap - se966
-    ) AS va967,
-    (
-      11 * va979 + 10 * se980 + 9 * se981 + 8 * se982 + 7 * se983 + 6 * se984 + 5 * se985 + 4 * se986 + 3 * se987 + 2 * se988 + 1 * se989
-    ) / 66 AS va990,
-    (
-      CASE WHEN se999 = 15 THEN se998 END
-    ) AS va1000,
-    (
-      va1025 - se1026
-    ) AS va1027,
-    (
-      2 + CASE WHEN se273 < va191 THEN 2 WHEN se273 = va191 THEN 1 WHEN se273 > va191 THEN 0 END + CASE WHEN se274 < va191 THEN 2 WHEN se274 = va191 THEN 1 WHEN se274 > va191 THEN 0 END
-    ) / 6 AS va1033,
-    (
-      CASE WHEN se1085 = 40 THEN se1084 END
-    ) AS va1086,
-    (
-      CASE WHEN se1122 = 18 THEN (
-        se1120 + se1121 * 18
-      ) / 36 END
-    ) AS va1123,
-    (
-      2 + CASE WHEN se557 < va421 THEN 2 WHEN se557 = va421 THEN 1 WHEN se557 > va421 THEN 0 END + CASE WHEN se628 < va421 THEN 2 WHEN se628 = va421 THEN 1 WHEN se628 > va421 THEN 0 END
-    ) / 6 AS va1124,
-    (
-      vwap - se1149
-    ) AS va1150,
-    (
-      -(
-        CASE
-          WHEN stock_row > 2
-          THEN (
-            (
-              va1158 - se1159
-            ) / NULLIF(va1158, 0)
-          )
-        END
-      )
-    ) AS va1160,
-    (
-      CASE WHEN se1171 = 30 THEN se1170 END
-    ) AS va1172,
-    (
-      CASE WHEN se1215 = 4 THEN se1214 END
-    ) AS va1216,
-    (
-      NOT (
-        va421 = se557 AND va421 = se628 AND va421 = se629
-      )
-    ) AS va1217,
-    (
-      CASE WHEN se1224 = 50 THEN se1223 END
-    ) AS va1225,
-    (
-      se1256 - (
-        stock_row - 20
-      ) * se1257
-    ) / 210 AS va1258,
-    (
-      CASE WHEN stock_row > 18 THEN se1279 END
-    ) AS va1280,
-    (
-      se1279 * 8193 - (
-        se1279 * 8193 - se1279
-      )
-    ) AS va1287,
-    (
-      CASE WHEN se1308 = 10 THEN se1307 END
-    ) AS va1309,
-    (
-      CASE WHEN stock_row > 4 THEN (
-        va831 / NULLIF(se1345, 0)
-      ) END
-    ) AS va1346,
-    (
-      vwap - se1353
-    ) AS va1354,
-    (
-      close - se1360
-    ) AS va1361,
-    (
-      2 + CASE
-        WHEN se1098 < va892
-        THEN 2
-        WHEN se1098 = va892
-        THEN 1
-        WHEN se1098 > va892
-        THEN 0
-      END + CASE
-        WHEN se1099 < va892
-        THEN 2
-        WHEN se1099 = va892
-        THEN 1
-        WHEN se1099 > va892
-        THEN 0
-      END
-    ) / 6 AS va1392,
-    (
-      2 + CASE WHEN se120 < va51 THEN 2 WHEN se120 = va51 THEN 1 WHEN se120 > va51 THEN 0 END + CASE WHEN se121 < va51 THEN 2 WHEN se121 = va51 THEN 1 WHEN se121 > va51 THEN 0 END + CASE WHEN se122 < va51 THEN 2 WHEN se122 = va51 THEN 1 WHEN se122 > va51 THEN 0 END + CASE WHEN se123 < va51 THEN 2 WHEN se123 = va51 THEN 1 WHEN se123 > va51 THEN 0 END + CASE WHEN se124 < va51 THEN 2 WHEN se124 = va51 THEN 1 WHEN se124 > va51 THEN 0 END + CASE WHEN se125 < va51 THEN 2 WHEN se125 = va51 THEN 1 WHEN se125 > va51 THEN 0 END + CASE WHEN se126 < va51 THEN 2 WHEN se126 = va51 THEN 1 WHEN se126 > va51 THEN 0 END + CASE WHEN se127 < va51 THEN 2 WHEN se127 = va51 THEN 1 WHEN se127 > va51 THEN 0 END + CASE WHEN se128 < va51 THEN 2 WHEN se128 = va51 THEN 1 WHEN se128 > va51 THEN 0 END
-    ) / 20 AS va1394,
-    (
-      2 + CASE WHEN se273 < va191 THEN 2 WHEN se273 = va191 THEN 1 WHEN se273 > va191 THEN 0 END + CASE WHEN se274 < va191 THEN 2 WHEN se274 = va191 THEN 1 WHEN se274 > va191 THEN 0 END + CASE WHEN se275 < va191 THEN 2 WHEN se275 = va191 THEN 1 WHEN se275 > va191 THEN 0 END + CASE WHEN se276 < va191 THEN 2 WHEN se276 = va191 THEN 1 WHEN se276 > va191 THEN 0 END + CASE WHEN se277 < va191 THEN 2 WHEN se277 = va191 THEN 1 WHEN se277 > va191 THEN 0 END + CASE WHEN se278 < va191 THEN 2 WHEN se278 = va191 THEN 1 WHEN se278 > va191 THEN 0 END + CASE WHEN se279 < va191 THEN 2 WHEN se279 = va191 THEN 1 WHEN se279 > va191 THEN 0 END
-    ) / 16 AS va1457,
-    (
-      se1495 - (
-        stock_row - 14
-      ) * se1496
-    ) / 105 AS va1497,
-    (
-      vwap - se1531
-    ) AS va1532,
-    (
-      se1542 + se1543 * 19
-    ) / 38 AS va1544,
-    (
-      open - se1561
-    ) AS va1562,
-    (
-      CASE WHEN stock_row > 18 THEN se1567 END
-    ) AS va1568,
-    (
-      se1567 * 8193 - (
-        se1567 * 8193 - se1567
-      )
-    ) AS va1572,
-    (
-      2 + CASE WHEN se273 < va191 THEN 2 WHEN se273 = va191 THEN 1 WHEN se273 > va191 THEN 0 END + CASE WHEN se274 < va191 THEN 2 WHEN se274 = va191 THEN 1 WHEN se274 > va191 THEN 0 END + CASE WHEN se275 < va191 THEN 2 WHEN se275 = va191 THEN 1 WHEN se275 > va191 THEN 0 END + CASE WHEN se276 < va191 THEN 2 WHEN se276 = va191 THEN 1 WHEN se276 > va191 THEN 0 END + CASE WHEN se277 < va191 THEN 2 WHEN se277 = va191 THEN 1 WHEN se277 > va191 THEN 0 END + CASE WHEN se278 < va191 THEN 2 WHEN se278 = va191 THEN 1 WHEN se278 > va191 THEN 0 END
-    ) / 14 AS va1625,
-    (
-      CASE WHEN se1651 = 5 THEN se1650 END
-    ) AS va1652,
-    (
-      CASE WHEN se1724 = 6 THEN se1723 END
-    ) AS va1725,
-    CAST((
-      se1733 - stock_row + 20
-    ) AS DOUBLE) AS va1734,
-    CAST((
-      se1740 - stock_row + 20
-    ) AS DOUBLE) AS va1741,
-    (
-      10 * returns + 9 * se1747 + 8 * se1748 + 7 * se227 + 6 * se1749 + 5 * se1750 + 4 * se1751 + 3 * se1752 + 2 * se1753 + 1 * se1754
-    ) / 55 AS va1755,
-    (
-      CASE
-        WHEN stock_row > 4
-        THEN (
-          (
-            -(
-              close - se1345
-            )
-          ) / NULLIF(
-            (
-              CASE
-                WHEN (
-                  NOT (
-                    va191 = se273 AND va191 = se274 AND va191 = se275 AND va191 = se276
-                  )
-                )
-                THEN se1782
-                ELSE 0
-              END
-            ),
-            0
-          )
-        )
-      END
-    ) AS va1783
-  FROM series_1
-), values_1_2 AS (
-  SELECT
-    symbol,
-    open_time_ms,
-    run_id,
-    stock_row,
-    close,
-    day_rows,
-    high,
-    low,
-    se1,
-    se1098,
-    se1099,
-    se1100,
-    se1101,
-    se1102,
-    se1103,
-    se1104,
-    se120,
-    se133,
-    se1378,
-    se1379,
-    se1380,
-    se1381,
-    se1382,
-    se1383,
-    se1384,
-    se1385,
-    se153,
-    se1763,
-    se1764,
-    se1766,
-    se1775,
-    se189,
-    se273,
-    se274,
-    se275,
-    se276,
-    se277,
-    se3,
-    se370,
-    se382,
-    se384,
-    se389,
-    se450,
-    se451,
-    se452,
-    se453,
-    se502,
-    se503,
-    se504,
-    se534,
-    se535,
-    se536,
-    se537,
-    se538,
-    se539,
-    se540,
-    se551,
-    se557,
-    se608,
-    se628,
-    se629,
-    se630,
-    se631,
-    se644,
-    se736,
-    se737,
-    se759,
-    se788,
-    se884,
-    se885,
-    se886,
-    se949,
-    se950,
-    se951,
-    se952,
-    se953,
-    va0,
-    va1067,
-    va1086,
-    va1123,
-    va1150,
-    va1160,
-    va1172,
-    va1188,
-    va1217,
-    va1280,
-    va1287,
-    va129,
-    va1309,
-    va1346,
-    va1361,
-    va1364,
-    va137,
-    va1377,
-    va1394,
-    va1438,
-    va145,
-    va15,
-    va154,
-    va1568,
-    va1572,
-    va1652,
-    va17,
-    va1732,
-    va1765,
-    va177,
-    va1783,
-    va179,
-    va184,
-    va191,
-    va2,
-    va234,
-    va296,
-    va367,
-    va391,
-    va403,
-    va421,
-    va446,
-    va46,
-    va489,
-    va51,
-    va554,
-    va562,
-    va566,
-    va600,
-    va604,
-    va607,
-    va616,
-    va647,
-    va657,
-    va680,
-    va691,
+    va466,
+    va471,
+    va486,
+    va525,
+    va536,
+    va57,
+    va577,
+    va592,
+    va608,
+    va61,
+    va623,
+    va638,
+    va645,
     va699,
-    va703,
-    va704,
-    va709,
-    va740,
+    va71,
     va742,
+    va745,
     va755,
-    va761,
-    va80,
-    va802,
-    va803,
-    va833,
-    va856,
-    va892,
-    va903,
-    va906,
-    va913,
-    va934,
-    va938,
-    va948,
-    va95,
-    va96,
-    va967,
+    va757,
+    va772,
+    va780,
+    va792,
+    va794,
+    va806,
+    va823,
+    va825,
+    va839,
+    va849,
+    va858,
+    va859,
+    va87,
+    va871,
+    va884,
+    va893,
+    va901,
+    va916,
+    va97,
+    va999,
     volume,
     vwap,
-    (
-      va24 * 8193 - (
-        va24 * 8193 - va24
-      )
-    ) AS va25,
-    (
-      CASE
-        WHEN stock_row > 9
-        THEN (
-          va101 * 8193 - (
-            va101 * 8193 - va101
-          )
-        )
-      END
-    ) AS va102,
-    (
-      CASE
-        WHEN va119 AND va129
-        THEN CASE WHEN ISFINITE(va109) THEN ROUND(va109, 12) END
-        ELSE NULL
-      END
-    ) AS va130,
-    (
-      va134 < volume
-    ) AS va135,
-    ABS(va137) AS va138,
-    (
-      -va154
-    ) AS va159,
-    (
-      va172 * 8193 - (
-        va172 * 8193 - va172
-      )
-    ) AS va173,
-    (
-      CASE
-        WHEN stock_row > 4
-        THEN (
-          va228 * 8193 - (
-            va228 * 8193 - va228
-          )
-        )
-      END
-    ) AS va229,
-    (
-      CASE
-        WHEN stock_row > 9
-        THEN (
-          va282 * 8193 - (
-            va282 * 8193 - va282
-          )
-        )
-      END
-    ) AS va283,
-    (
-      volume / NULLIF(va296, 0)
-    ) AS va297,
-    (
-      CASE
-        WHEN stock_row > 4
-        THEN (
-          (
-            va15 + (
-              CASE
-                WHEN (
-                  NOT (
-                    va311 = se312 AND va311 = se313 AND va311 = se314 AND va311 = se315
-                  )
-                )
-                THEN se310
-                ELSE 0
-              END
-            )
-          ) + (
-            CASE
-              WHEN (
-                NOT (
-                  va191 = se273
-                  AND va191 = se274
-                  AND va191 = se275
-                  AND va191 = se276
-                  AND va191 = se277
-                  AND va191 = se278
-                  AND va191 = se279
-                  AND va191 = se280
-                  AND va191 = se281
-                )
-              )
-              AND va119
-              THEN CASE WHEN ISFINITE(va317) THEN ROUND(va317, 12) END
-              ELSE NULL
-            END
-          )
-        )
-      END
-    ) AS va318,
-    (
-      CASE
-        WHEN stock_row > 250
-        THEN (
-          va325 * 8193 - (
-            va325 * 8193 - va325
-          )
-        )
-      END
-    ) AS va326,
-    (
-      CASE
-        WHEN stock_row > 1
-        THEN (
-          va332 * 8193 - (
-            va332 * 8193 - va332
-          )
-        )
-      END
-    ) AS va333,
-    (
-      CASE
-        WHEN stock_row > 1
-        THEN (
-          va337 * 8193 - (
-            va337 * 8193 - va337
-          )
-        )
-      END
-    ) AS va338,
-    (
-      CASE
-        WHEN stock_row > 1
-        THEN (
-          va343 * 8193 - (
-            va343 * 8193 - va343
-          )
-        )
-      END
-    ) AS va344,
-    (
-      CASE WHEN stock_row > 7 THEN (
-        (
-          se349 + va351
-        ) < se352
-      ) END
-    ) AS va353,
-    (
-      CASE WHEN stock_row > 7 THEN (
-        se352 < (
-          se349 - va351
-        )
-      ) END
-    ) AS va354,
-    (
-      volume / NULLIF(va134, 0)
-    ) AS va355,
-    (
-      CASE
-        WHEN va367
-        AND (
-          NOT (
-            va51 = se120 AND va51 = se121 AND va51 = se122 AND va51 = se123
-          )
-        )
-        THEN CASE WHEN ISFINITE(va362) THEN ROUND(va362, 12) END
-        ELSE NULL
-      END
-    ) AS va368,
-    (
-      CASE
-        WHEN stock_row > 19
-        THEN (
-          CASE WHEN va379 THEN (
-            -(
-              high - se380
-            )
-          ) WHEN NOT va379 THEN 0 END
-        )
-      END
-    ) AS va381,
-    (
-      (
-        (
-          CASE WHEN stock_row > 1 THEN (
-            va393 * va296
-          ) END
-        ) * vwap
-      ) * va394
-    ) AS va395,
-    (
-      CASE WHEN stock_row > 4 THEN va401 END
-    ) AS va402,
-    (
-      va401 * 8193 - (
-        va401 * 8193 - va401
-      )
-    ) AS va407,
-    (
-      va403 * 8193 - (
-        va403 * 8193 - va403
-      )
-    ) AS va412,
-    (
-      va296 * 8193 - (
-        va296 * 8193 - va296
-      )
-    ) AS va454,
-    (
-      CASE
-        WHEN stock_row > 5
-        THEN (
-          va464 * 8193 - (
-            va464 * 8193 - va464
-          )
-        )
-      END
-    ) AS va465,
-    (
-      (
-        CAST(SIGN(va154) AS DOUBLE) + CAST(SIGN((
-          se153 - se496
-        )) AS DOUBLE)
-      ) + CAST(SIGN((
-        se496 - se390
-      )) AS DOUBLE)
-    ) AS va497,
-    (
-      CASE
-        WHEN stock_row > 3
-        THEN (
-          va391 * 8193 - (
-            va391 * 8193 - va391
-          )
-        )
-      END
-    ) AS va506,
-    (
-      CASE
-        WHEN stock_row > 10
-        THEN (
-          va511 * 8193 - (
-            va511 * 8193 - va511
-          )
-        )
-      END
-    ) AS va512,
-    (
-      CASE
-        WHEN stock_row > 1
-        THEN (
-          va154 * 8193 - (
-            va154 * 8193 - va154
-          )
-        )
-      END
-    ) AS va571,
-    (
-      va580 * 8193 - (
-        va580 * 8193 - va580
-      )
-    ) AS va581,
-    (
-      CASE
-        WHEN stock_row > 199
-        THEN (
-          va638 * 8193 - (
-            va638 * 8193 - va638
-          )
-        )
-      END
-    ) AS va639,
-    (
-      CASE WHEN va691 THEN se685 ELSE 0 END
-    ) AS va692,
-    (
-      -va137
-    ) AS va714,
-    (
-      CAST(0.25 AS DOUBLE) < va751
-    ) AS va752,
-    (
-      va751 < 0
-    ) AS va753,
-    (
-      CASE
-        WHEN stock_row > 5
-        THEN (
-          va766 * 8193 - (
-            va766 * 8193 - va766
-          )
-        )
-      END
-    ) AS va767,
-    (
-      va751 < (
-        -CAST(0.1 AS DOUBLE)
-      )
-    ) AS va772,
-    (
-      va751 < (
-        -CAST(0.05 AS DOUBLE)
-      )
-    ) AS va786,
-    (
-      CASE
-        WHEN stock_row > 240
-        THEN (
-          va792 * 8193 - (
-            va792 * 8193 - va792
-          )
-        )
-      END
-    ) AS va793,
-    (
-      va806 * 8193 - (
-        va806 * 8193 - va806
-      )
-    ) AS va807,
-    (
-      CASE
-        WHEN stock_row > 29
-        THEN (
-          va823 * 8193 - (
-            va823 * 8193 - va823
-          )
-        )
-      END
-    ) AS va824,
-    (
-      CASE
-        WHEN stock_row > 9
-        THEN (
-          va840 * 8193 - (
-            va840 * 8193 - va840
-          )
-        )
-      END
-    ) AS va841,
-    (
-      CASE
-        WHEN stock_row > 15
-        THEN (
-          va849 * 8193 - (
-            va849 * 8193 - va849
-          )
-        )
-      END
-    ) AS va850,
-    (
-      va856 * 8193 - (
-        va856 * 8193 - va856
-      )
-    ) AS va860,
-    (
-      CASE
-        WHEN stock_row > 3
-        THEN (
-          va926 * 8193 - (
-            va926 * 8193 - va926
-          )
-        )
-      END
-    ) AS va927,
-    (
-      CASE
-        WHEN stock_row > 12
-        THEN (
-          va960 * 8193 - (
-            va960 * 8193 - va960
-          )
-        )
-      END
-    ) AS va961,
-    (
-      va990 * 8193 - (
-        va990 * 8193 - va990
-      )
-    ) AS va991,
-    (
-      va1000 * 8193 - (
-        va1000 * 8193 - va1000
-      )
-    ) AS va1001,
-    (
-      CASE
-        WHEN stock_row > 1
-        THEN (
-          va1027 * 8193 - (
-            va1027 * 8193 - va1027
-          )
-        )
-      END
-    ) AS va1028,
-    (
-      CASE WHEN stock_row > 2 THEN va1033 END
-    ) AS va1034,
-    (
-      va1033 * 8193 - (
-        va1033 * 8193 - va1033
-      )
-    ) AS va1049,
-    (
-      va1086 * 8193 - (
-        va1086 * 8193 - va1086
-      )
-    ) AS va1090,
-    (
-      CASE WHEN stock_row > 2 THEN va1124 END
-    ) AS va1125,
-    (
-      va1123 * 8193 - (
-        va1123 * 8193 - va1123
-      )
-    ) AS va1129,
-    (
-      va1124 * 8193 - (
-        va1124 * 8193 - va1124
-      )
-    ) AS va1135,
-    (
-      CASE
-        WHEN (
-          NOT (
-            va51 = se120 AND va51 = se121 AND va51 = se122
-          )
-        ) AND va1217
-        THEN CASE WHEN ISFINITE(va1216) THEN ROUND(va1216, 12) END
-        ELSE NULL
-      END
-    ) AS va1218,
-    (
-      va1225 * 8193 - (
-        va1225 * 8193 - va1225
-      )
-    ) AS va1226,
-    (
-      CASE
-        WHEN stock_row > 19
-        THEN (
-          va1258 * 8193 - (
-            va1258 * 8193 - va1258
-          )
-        )
-      END
-    ) AS va1259,
-    (
-      va1354 * 8193 - (
-        va1354 * 8193 - va1354
-      )
-    ) AS va1355,
-    (
-      va1172 * 8193 - (
-        va1172 * 8193 - va1172
-      )
-    ) AS va1368,
-    (
-      CASE WHEN stock_row > 2 THEN va1392 END
-    ) AS va1393,
-    (
-      va1392 * 8193 - (
-        va1392 * 8193 - va1392
-      )
-    ) AS va1398,
-    (
-      va1394 * 8193 - (
-        va1394 * 8193 - va1394
-      )
-    ) AS va1405,
-    (
-      CASE WHEN stock_row > 7 THEN va1457 END
-    ) AS va1458,
-    (
-      va934 * 8193 - (
-        va934 * 8193 - va934
-      )
-    ) AS va1459,
-    (
-      va1457 * 8193 - (
-        va1457 * 8193 - va1457
-      )
-    ) AS va1467,
-    (
-      va1497 * 8193 - (
-        va1497 * 8193 - va1497
-      )
-    ) AS va1498,
-    (
-      CASE
-        WHEN stock_row > 10
-        THEN (
-          va1532 * 8193 - (
-            va1532 * 8193 - va1532
-          )
-        )
-      END
-    ) AS va1533,
-    (
-      CASE WHEN stock_row > 18 THEN va1544 END
-    ) AS va1545,
-    (
-      va1544 * 8193 - (
-        va1544 * 8193 - va1544
-      )
-    ) AS va1552,
-    (
-      CASE
-        WHEN stock_row > 11
-        THEN (
-          va1562 * 8193 - (
-            va1562 * 8193 - va1562
-          )
-        )
-      END
-    ) AS va1563,
-    (
-      CASE WHEN stock_row > 6 THEN va1625 END
-    ) AS va1626,
-    (
-      va1625 * 8193 - (
-        va1625 * 8193 - va1625
-      )
-    ) AS va1630,
-    (
-      CASE
-        WHEN (
-          NOT (
-            va80 = se450 AND va80 = se451 AND va80 = se452 AND va80 = se453 AND va80 = se534
-          )
-        )
-        AND (
-          NOT (
-            va51 = se120 AND va51 = se121 AND va51 = se122 AND va51 = se123 AND va51 = se124
-          )
-        )
-        THEN CASE WHEN ISFINITE(va1725) THEN ROUND(va1725, 12) END
-        ELSE NULL
-      END
-    ) AS va1726,
-    (
-      CASE
-        WHEN stock_row > 19
-        THEN (
-          va1734 * 8193 - (
-            va1734 * 8193 - va1734
-          )
-        )
-      END
-    ) AS va1735,
-    (
-      CASE
-        WHEN stock_row > 19
-        THEN (
-          va1741 * 8193 - (
-            va1741 * 8193 - va1741
-          )
-        )
-      END
-    ) AS va1742,
-    (
-      CASE
-        WHEN stock_row > 10
-        THEN (
-          va1755 * 8193 - (
-            va1755 * 8193 - va1755
-          )
-        )
-      END
-    ) AS va1756
-  FROM values_1_1
-), values_1_3 AS (
-  SELECT
-    symbol,
-    open_time_ms,
-    run_id,
-    stock_row,
-    close,
-    day_rows,
-    high,
-    low,
-    se1,
-    se1098,
-    se1099,
-    se1100,
-    se1101,
-    se1102,
-    se1103,
-    se1104,
-    se120,
-    se133,
-    se1378,
-    se1379,
-    se1380,
-    se1381,
-    se1382,
-    se1383,
-    se1384,
-    se1385,
-    se153,
-    se1763,
-    se1764,
-    se1766,
-    se1775,
-    se189,
-    se273,
-    se274,
-    se275,
-    se276,
-    se277,
-    se3,
-    se370,
-    se382,
-    se384,
-    se389,
-    se450,
-    se451,
-    se452,
-    se453,
-    se502,
-    se503,
-    se504,
-    se534,
-    se535,
-    se536,
-    se537,
-    se538,
-    se539,
-    se540,
-    se551,
-    se557,
-    se608,
-    se628,
-    se629,
-    se630,
-    se631,
-    se644,
-    se736,
-    se737,
-    se759,
-    se788,
-    se884,
-    se885,
-    se886,
-    se949,
-    se950,
-    se951,
-    se952,
-    se953,
-    va0,
-    va1001,
-    va102,
-    va1028,
-    va1034,
-    va1049,
-    va1067,
-    va1086,
-    va1090,
-    va1123,
-    va1125,
-    va1129,
-    va1135,
-    va1150,
-    va1160,
-    va1172,
-    va1188,
-    va1217,
-    va1226,
-    va1259,
-    va1280,
-    va1287,
-    va129,
-    va130,
-    va1309,
-    va1346,
-    va135,
-    va1355,
-    va1361,
-    va1364,
-    va1368,
-    va137,
-    va1377,
-    va1393,
-    va1394,
-    va1398,
-    va1405,
-    va1438,
-    va145,
-    va1458,
-    va1459,
-    va1467,
-    va1498,
-    va15,
-    va1533,
-    va154,
-    va1545,
-    va1552,
-    va1563,
-    va1568,
-    va1572,
-    va159,
-    va1626,
-    va1630,
-    va1652,
-    va17,
-    va173,
-    va1732,
-    va1735,
-    va1742,
-    va1756,
-    va1765,
-    va177,
-    va1783,
-    va179,
-    va184,
-    va191,
-    va2,
-    va229,
-    va234,
-    va25,
-    va283,
-    va296,
-    va297,
-    va326,
-    va333,
-    va338,
-    va344,
-    va353,
-    va354,
-    va367,
-    va368,
-    va381,
-    va391,
-    va402,
-    va403,
-    va407,
-    va412,
-    va421,
-    va446,
-    va454,
-    va46,
-    va465,
-    va489,
-    va506,
-    va51,
-    va512,
-    va554,
-    va562,
-    va566,
-    va571,
-    va581,
-    va600,
-    va604,
-    va607,
-    va616,
-    va639,
-    va647,
-    va657,
-    va680,
-    va691,
-    va699,
-    va703,
-    va704,
-    va709,
-    va740,
-    va742,
-    va755,
-    va761,
-    va767,
-    va793,
-    va80,
-    va802,
-    va803,
-    va807,
-    va824,
-    va833,
-    va841,
-    va850,
-    va856,
-    va860,
-    va892,
-    va903,
-    va906,
-    va913,
-    va927,
-    va934,
-    va938,
-    va948,
-    va95,
-    va96,
-    va961,
-    va967,
-    va991,
-    volume,
-    vwap,
-    (
-      -va130
-    ) AS va131,
-    (
-      va138 * 8193 - (
-        va138 * 8193 - va138
-      )
-    ) AS va139,
-    (
-      CASE
-        WHEN stock_row > 1
-        THEN (
-          va159 * CAST(SIGN((
-            volume - se189
-          )) AS DOUBLE)
-        )
-      END
-    ) AS va190,
-    (
-      va297 * 8193 - (
-        va297 * 8193 - va297
-      )
-    ) AS va298,
-    (
-      va318 * 8193 - (
-        va318 * 8193 - va318
-      )
-    ) AS va319,
-    (
-      1 < va355
-    ) AS va356,
-    (
-      va355 = 1
-    ) AS va357,
-    (
-      va395 * 8193 - (
-        va395 * 8193 - va395
-      )
-    ) AS va396,
-    (
-      CASE
-        WHEN stock_row > 3
-        THEN (
-          va497 * 8193 - (
-            va497 * 8193 - va497
-          )
-        )
-      END
-    ) AS va498,
-    (
-      CASE
-        WHEN stock_row > 9
-        THEN (
-          va692 * 8193 - (
-            va692 * 8193 - va692
-          )
-        )
-      END
-    ) AS va693,
-    (
-      va714 * 8193 - (
-        va714 * 8193 - va714
-      )
-    ) AS va715,
-    (
-      CASE
-        WHEN stock_row > 20
-        THEN (
-          CASE
-            WHEN va752
-            THEN (
-              -1
-            )
-            WHEN NOT va752
-            THEN (
-              CASE WHEN va753 THEN 1 WHEN NOT va753 THEN va159 END
-            )
-          END
-        )
-      END
-    ) AS va754,
-    (
-      CASE
-        WHEN stock_row > 20
-        THEN (
-          CASE WHEN va772 THEN 1 WHEN NOT va772 THEN va159 END
-        )
-      END
-    ) AS va773,
-    (
-      CASE
-        WHEN stock_row > 20
-        THEN (
-          CASE WHEN va786 THEN 1 WHEN NOT va786 THEN va159 END
-        )
-      END
-    ) AS va787,
-    (
-      va1218 * 8193 - (
-        va1218 * 8193 - va1218
-      )
-    ) AS va1219,
-    (
-      va1726 * 8193 - (
-        va1726 * 8193 - va1726
-      )
-    ) AS va1727
-  FROM values_1_2
-), values_1_4 AS (
-  SELECT
-    symbol,
-    open_time_ms,
-    run_id,
-    stock_row,
-    close,
-    day_rows,
-    high,
-    low,
-    se1,
-    se1098,
-    se1099,
-    se1100,
-    se1101,
-    se1102,
-    se1103,
-    se1104,
-    se120,
-    se133,
-    se1378,
-    se1379,
-    se1380,
-    se1381,
-    se1382,
-    se1383,
-    se1384,
-    se1385,
-    se153,
-    se1763,
-    se1764,
-    se1766,
-    se1775,
-    se189,
-    se273,
-    se274,
-    se275,
-    se276,
-    se277,
-    se3,
-    se370,
-    se382,
-    se384,
-    se389,
-    se450,
-    se451,
-    se452,
-    se453,
-    se502,
-    se503,
-    se504,
-    se534,
-    se535,
-    se536,
-    se537,
-    se538,
-    se539,
-    se540,
-    se551,
-    se557,
-    se608,
-    se628,
-    se629,
-    se630,
-    se631,
-    se644,
-    se736,
-    se737,
-    se759,
-    se788,
-    se884,
-    se885,
-    se886,
-    se949,
-    se950,
-    se951,
-    se952,
-    se953,
-    va0,
-    va1001,
-    va102,
-    va1028,
-    va1034,
-    va1049,
-    va1067,
-    va1086,
-    va1090,
-    va1123,
-    va1125,
-    va1129,
-    va1135,
-    va1150,
-    va1160,
-    va1172,
-    va1188,
-    va1217,
-    va1219,
-    va1226,
-    va1259,
-    va1280,
-    va1287,
-    va129,
-    va130,
-    va1309,
-    va131,
-    va1346,
-    va135,
-    va1355,
-    va1361,
-    va1364,
-    va1368,
-    va137,
-    va1377,
-    va139,
-    va1393,
-    va1394,
-    va1398,
-    va1405,
-    va1438,
-    va145,
-    va1458,
-    va1459,
-    va1467,
-    va1498,
-    va15,
-    va1533,
-    va154,
-    va1545,
-    va1552,
-    va1563,
-    va1568,
-    va1572,
-    va159,
-    va1626,
-    va1630,
-    va1652,
-    va17,
-    va1727,
-    va173,
-    va1732,
-    va1735,
-    va1742,
-    va1756,
-    va1765,
-    va177,
-    va1783,
-    va179,
-    va184,
-    va190,
-    va191,
-    va2,
-    va229,
-    va234,
-    va25,
-    va283,
-    va296,
-    va297,
-    va298,
-    va319,
-    va326,
-    va333,
-    va338,
-    va344,
-    va353,
-    va354,
-    va367,
-    va368,
-    va381,
-    va391,
-    va396,
-    va402,
-    va403,
-    va407,
-    va412,
-    va421,
-    va446,
-    va454,
-    va46,
-    va465,
-    va489,
-    va498,
-    va506,
-    va51,
-    va512,
-    va554,
-    va562,
-    va566,
-    va571,
-    va581,
-    va600,
-    va604,
-    va607,
-    va616,
-    va639,
-    va647,
-    va657,
-    va680,
-    va691,
-    va693,
-    va699,
-    va703,
-    va704,
-    va709,
-    va715,
-    va740,
-    va742,
-    va754,
-    va755,
-    va761,
-    va767,
-    va773,
-    va787,
-    va793,
-    va80,
-    va802,
-    va803,
-    va807,
-    va824,
-    va833,
-    va841,
-    va850,
-    va856,
-    va860,
-    va892,
-    va903,
-    va906,
-    va913,
-    va927,
-    va934,
-    va938,
-    va948,
-    va95,
-    va96,
-    va961,
-    va967,
-    va991,
-    volume,
-    vwap,
-    (
-      CASE WHEN NOT va356 IS NULL AND NOT va357 IS NULL THEN (
-        va356 OR va357
-      ) END
-    ) AS va358
-  FROM values_1_3
-), values_1_5 AS (
-  SELECT
-    symbol,
-    open_time_ms,
-    run_id,
-    stock_row,
-    close,
-    day_rows,
-    high,
-    low,
-    se1,
-    se1098,
-    se1099,
-    se1100,
-    se1101,
-    se1102,
-    se1103,
-    se1104,
-    se120,
-    se133,
-    se1378,
-    se1379,
-    se1380,
-    se1381,
-    se1382,
-    se1383,
-    se1384,
-    se1385,
-    se153,
-    se1763,
-    se1764,
-    se1766,
-    se1775,
-    se189,
-    se273,
-    se274,
-    se275,
-    se276,
-    se277,
-    se3,
-    se370,
-    se382,
-    se384,
-    se389,
-    se450,
-    se451,
-    se452,
-    se453,
-    se502,
-    se503,
-    se504,
-    se534,
-    se535,
-    se536,
-    se537,
-    se538,
-    se539,
-    se540,
-    se551,
-    se557,
-    se608,
-    se628,
-    se629,
-    se630,
-    se631,
-    se644,
-    se736,
-    se737,
-    se759,
-    se788,
-    se884,
-    se885,
-    se886,
-    se949,
-    se950,
-    se951,
-    se952,
-    se953,
-    va0,
-    va1001,
-    va102,
-    va1028,
-    va1034,
-    va1049,
-    va1067,
-    va1086,
-    va1090,
-    va1123,
-    va1125,
-    va1129,
-    va1135,
-    va1150,
-    va1160,
-    va1172,
-    va1188,
-    va1217,
-    va1219,
-    va1226,
-    va1259,
-    va1280,
-    va1287,
-    va129,
-    va130,
-    va1309,
-    va131,
-    va1346,
-    va135,
-    va1355,
-    va1361,
-    va1364,
-    va1368,
-    va137,
-    va1377,
-    va139,
-    va1393,
-    va1394,
-    va1398,
-    va1405,
-    va1438,
-    va145,
-    va1458,
-    va1459,
-    va1467,
-    va1498,
-    va15,
-    va1533,
-    va154,
-    va1545,
-    va1552,
-    va1563,
-    va1568,
-    va1572,
-    va159,
-    va1626,
-    va1630,
-    va1652,
-    va17,
-    va1727,
-    va173,
-    va1732,
-    va1735,
-    va1742,
-    va1756,
-    va1765,
-    va177,
-    va1783,
-    va179,
-    va184,
-    va190,
-    va191,
-    va2,
-    va229,
-    va234,
-    va25,
-    va283,
-    va296,
-    va297,
-    va298,
-    va319,
-    va326,
-    va333,
-    va338,
-    va344,
-    va367,
-    va368,
-    va381,
-    va391,
-    va396,
-    va402,
-    va403,
-    va407,
-    va412,
-    va421,
-    va446,
-    va454,
-    va46,
-    va465,
-    va489,
-    va498,
-    va506,
-    va51,
-    va512,
-    va554,
-    va562,
-    va566,
-    va571,
-    va581,
-    va600,
-    va604,
-    va607,
-    va616,
-    va639,
-    va647,
-    va657,
-    va680,
-    va691,
-    va693,
-    va699,
-    va703,
-    va704,
-    va709,
-    va715,
-    va740,
-    va742,
-    va754,
-    va755,
-    va761,
-    va767,
-    va773,
-    va787,
-    va793,
-    va80,
-    va802,
-    va803,
-    va807,
-    va824,
-    va833,
-    va841,
-    va850,
-    va856,
-    va860,
-    va892,
-    va903,
-    va906,
-    va913,
-    va927,
-    va934,
-    va938,
-    va948,
-    va95,
-    va96,
-    va961,
-    va967,
-    va991,
-    volume,
-    vwap,
-    (
-      CASE
-        WHEN va353
-        THEN (
-          -1
-        )
-        WHEN NOT va353
-        THEN (
-          CASE
-            WHEN va354
-            THEN 1
-            WHEN NOT va354
-            THEN (
-              CASE WHEN va358 THEN 1 WHEN NOT va358 THEN (
-                -1
-              ) END
-            )
-          END
-        )
-      END
-    ) AS va359
-  FROM values_1_4
-), sections_2 AS (
-  SELECT
-    symbol,
-    open_time_ms,
-    run_id,
-    stock_row,
-    close,
-    day_rows,
-    high,
-    low,
-    se1,
-    se1098,
-    se1099,
-    se1100,
-    se1101,
-    se1102,
-    se1103,
-    se1104,
-    se120,
-    se133,
-    se1378,
-    se1379,
-    se1380,
-    se1381,
-    se1382,
-    se1383,
-    se1384,
-    se1385,
-    se153,
-    se1763,
-    se1764,
-    se1766,
-    se1775,
-    se189,
-    se273,
-    se274,
-    se275,
-    se276,
-    se277,
-    se3,
-    se370,
-    se382,
-    se384,
-    se389,
-    se450,
-    se451,
-    se452,
-    se453,
-    se502,
-    se503,
-    se504,
-    se534,
-    se535,
-    se536,
-    se537,
-    se538,
-    se539,
-    se540,
-    se551,
-    se557,
-    se608,
-    se628,
-    se629,
-    se630,
-    se631,
-    se644,
-    se736,
-    se737,
-    se759,
-    se788,
-    se884,
-    se885,
-    se886,
-    se949,
-    se950,
-    se951,
-    se952,
-    se953,
-    va0,
-    va1001,
-    va102,
-    va1028,
-    va1034,
-    va1049,
-    va1067,
-    va1086,
-    va1090,
-    va1123,
-    va1125,
-    va1129,
-    va1135,
-    va1150,
-    va1160,
-    va1172,
-    va1188,
-    va1217,
-    va1219,
-    va1226,
-    va1259,
-    va1280,
-    va1287,
-    va129,
-    va130,
-    va1309,
-    va131,
-    va1346,
-    va135,
-    va1355,
-    va1361,
-    va1364,
-    va1368,
-    va137,
-    va1377,
-    va139,
-    va1393,
-    va1394,
-    va1398,
-    va1405,
-    va1438,
-    va145,
-    va1458,
-    va1459,
-    va1467,
-    va1498,
-    va15,
-    va1533,
-    va154,
-    va1545,
-    va1552,
-    va1563,
-    va1568,
-    va1572,
-    va159,
-    va1626,
-    va1630,
-    va1652,
-    va17,
-    va1727,
-    va173,
-    va1732,
-    va1735,
-    va1742,
-    va1756,
-    va1765,
-    va177,
-    va1783,
-    va179,
-    va184,
-    va190,
-    va191,
-    va2,
-    va229,
-    va234,
-    va25,
-    va283,
-    va296,
-    va297,
-    va298,
-    va319,
-    va326,
-    va333,
-    va338,
-    va344,
-    va359,
-    va367,
-    va368,
-    va381,
-    va391,
-    va396,
-    va402,
-    va403,
-    va407,
-    va412,
-    va421,
-    va446,
-    va454,
-    va46,
-    va465,
-    va489,
-    va498,
-    va506,
-    va51,
-    va512,
-    va554,
-    va562,
-    va566,
-    va571,
-    va581,
-    va600,
-    va604,
-    va607,
-    va616,
-    va639,
-    va647,
-    va657,
-    va680,
-    va691,
-    va693,
-    va699,
-    va703,
-    va704,
-    va709,
-    va715,
-    va740,
-    va742,
-    va754,
-    va755,
-    va761,
-    va767,
-    va773,
-    va787,
-    va793,
-    va80,
-    va802,
-    va803,
-    va807,
-    va824,
-    va833,
-    va841,
-    va850,
-    va856,
-    va860,
-    va892,
-    va903,
-    va906,
-    va913,
-    va927,
-    va934,
-    va938,
-    va948,
-    va95,
-    va96,
-    va961,
-    va967,
-    va991,
-    volume,
-    vwap,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va17) AS se18,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va17) AS se19,
-    COUNT(va17) OVER (
-      PARTITION BY open_time_ms
-      ORDER BY va17
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se20,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va25) AS se26,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va25) AS se27,
-    COUNT(va25) OVER (
-      PARTITION BY open_time_ms
-      ORDER BY va25
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se28,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va46) AS se47,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va46) AS se48,
-    COUNT(va46) OVER (
-      PARTITION BY open_time_ms
-      ORDER BY va46
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se49,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va51) AS se52,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va51) AS se53,
-    COUNT(va51) OVER (
-      PARTITION BY open_time_ms
-      ORDER BY va51
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se54,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va80) AS se81,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va80) AS se82,
-    COUNT(va80) OVER (
-      PARTITION BY open_time_ms
-      ORDER BY va80
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se83,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va96) AS se97,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va96) AS se98,
-    COUNT(va96) OVER (
-      PARTITION BY open_time_ms
-      ORDER BY va96
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se99,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va102) AS se103,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va102) AS se104,
-    COUNT(va102) OVER (
-      PARTITION BY open_time_ms
-      ORDER BY va102
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se105,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va173) AS se174,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va173) AS se175,
-    COUNT(va173) OVER (
-      PARTITION BY open_time_ms
-      ORDER BY va173
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se176,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va179) AS se180,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va179) AS se181,
-    COUNT(va179) OVER (
-      PARTITION BY open_time_ms
-      ORDER BY va179
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se182,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va184) AS se185,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va184) AS se186,
-    COUNT(va184) OVER (
-      PARTITION BY open_time_ms
-      ORDER BY va184
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se187,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va191) AS se192,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va191) AS se193,
-    COUNT(va191) OVER (
-      PARTITION BY open_time_ms
-      ORDER BY va191
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se194,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va229) AS se230,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va229) AS se231,
-    COUNT(va229) OVER (
-      PARTITION BY open_time_ms
-      ORDER BY va229
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se232,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va234) AS se235,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va234) AS se236,
-    COUNT(va234) OVER (
-      PARTITION BY open_time_ms
-      ORDER BY va234
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se237,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va283) AS se284,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va283) AS se285,
-    COUNT(va283) OVER (
-      PARTITION BY open_time_ms
-      ORDER BY va283
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se286,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va319) AS se320,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va319) AS se321,
-    COUNT(va319) OVER (
-      PARTITION BY open_time_ms
-      ORDER BY va319
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se322,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va326) AS se327,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va326) AS se328,
-    COUNT(va326) OVER (
-      PARTITION BY open_time_ms
-      ORDER BY va326
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se329,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va333) AS se334,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va333) AS se335,
-    COUNT(va333) OVER (
-      PARTITION BY open_time_ms
-      ORDER BY va333
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se336,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va338) AS se339,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va338) AS se340,
-    COUNT(va338) OVER (
-      PARTITION BY open_time_ms
-      ORDER BY va338
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se341,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va344) AS se345,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va344) AS se346,
-    COUNT(va344) OVER (
-      PARTITION BY open_time_ms
-      ORDER BY va344
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se347,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va396) AS se397,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va396) AS se398,
-    COUNT(va396) OVER (
-      PARTITION BY open_time_ms
-      ORDER BY va396
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se399,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va421) AS se422,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va421) AS se423,
-    COUNT(va421) OVER (
-      PARTITION BY open_time_ms
-      ORDER BY va421
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se424,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va465) AS se466,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va465) AS se467,
-    COUNT(va465) OVER (
-      PARTITION BY open_time_ms
-      ORDER BY va465
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se468,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va498) AS se499,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va498) AS se500,
-    COUNT(va498) OVER (
-      PARTITION BY open_time_ms
-      ORDER BY va498
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se501,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va506) AS se507,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va506) AS se508,
-    COUNT(va506) OVER (
-      PARTITION BY open_time_ms
-      ORDER BY va506
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se509,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va512) AS se513,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va512) AS se514,
-    COUNT(va512) OVER (
-      PARTITION BY open_time_ms
-      ORDER BY va512
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se515,
-    SUM(ABS(va562)) OVER (
-      PARTITION BY open_time_ms
-      ORDER BY run_id
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se563,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va566) AS se567,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va566) AS se568,
-    COUNT(va566) OVER (
-      PARTITION BY open_time_ms
-      ORDER BY va566
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se569,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va571) AS se572,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va571) AS se573,
-    COUNT(va571) OVER (
-      PARTITION BY open_time_ms
-      ORDER BY va571
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se574,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va581) AS se582,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va581) AS se583,
-    COUNT(va581) OVER (
-      PARTITION BY open_time_ms
-      ORDER BY va581
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se584,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va616) AS se617,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va616) AS se618,
-    COUNT(va616) OVER (
-      PARTITION BY open_time_ms
-      ORDER BY va616
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se619,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va639) AS se640,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va639) AS se641,
-    COUNT(va639) OVER (
-      PARTITION BY open_time_ms
-      ORDER BY va639
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se642,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va657) AS se658,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va657) AS se659,
-    COUNT(va657) OVER (
-      PARTITION BY open_time_ms
-      ORDER BY va657
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se660,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va680) AS se681,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va680) AS se682,
-    COUNT(va680) OVER (
-      PARTITION BY open_time_ms
-      ORDER BY va680
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se683,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va693) AS se694,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va693) AS se695,
-    COUNT(va693) OVER (
-      PARTITION BY open_time_ms
-      ORDER BY va693
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se696,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va704) AS se705,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va704) AS se706,
-    COUNT(va704) OVER (
-      PARTITION BY open_time_ms
-      ORDER BY va704
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se707,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va709) AS se710,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va709) AS se711,
-    COUNT(va709) OVER (
-      PARTITION BY open_time_ms
-      ORDER BY va709
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se712,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va755) AS se756,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va755) AS se757,
-    COUNT(va755) OVER (
-      PARTITION BY open_time_ms
-      ORDER BY va755
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se758,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va761) AS se762,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va761) AS se763,
-    COUNT(va761) OVER (
-      PARTITION BY open_time_ms
-      ORDER BY va761
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se764,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va767) AS se768,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va767) AS se769,
-    COUNT(va767) OVER (
-      PARTITION BY open_time_ms
-      ORDER BY va767
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se770,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va793) AS se794,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va793) AS se795,
-    COUNT(va793) OVER (
-      PARTITION BY open_time_ms
-      ORDER BY va793
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se796,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va807) AS se808,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va807) AS se809,
-    COUNT(va807) OVER (
-      PARTITION BY open_time_ms
-      ORDER BY va807
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se810,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va824) AS se825,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va824) AS se826,
-    COUNT(va824) OVER (
-      PARTITION BY open_time_ms
-      ORDER BY va824
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se827,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va833) AS se834,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va833) AS se835,
-    COUNT(va833) OVER (
-      PARTITION BY open_time_ms
-      ORDER BY va833
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se836,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va841) AS se842,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va841) AS se843,
-    COUNT(va841) OVER (
-      PARTITION BY open_time_ms
-      ORDER BY va841
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se844,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va850) AS se851,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va850) AS se852,
-    COUNT(va850) OVER (
-      PARTITION BY open_time_ms
-      ORDER BY va850
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se853,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va892) AS se893,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va892) AS se894,
-    COUNT(va892) OVER (
-      PARTITION BY open_time_ms
-      ORDER BY va892
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se895,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va927) AS se928,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va927) AS se929,
-    COUNT(va927) OVER (
-      PARTITION BY open_time_ms
-      ORDER BY va927
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se930,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va961) AS se962,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va961) AS se963,
-    COUNT(va961) OVER (
-      PARTITION BY open_time_ms
-      ORDER BY va961
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se964,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1001) AS se1002,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1001) AS se1003,
-    COUNT(va1001) OVER (
-      PARTITION BY open_time_ms
-      ORDER BY va1001
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1004,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1028) AS se1029,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1028) AS se1030,
-    COUNT(va1028) OVER (
-      PARTITION BY open_time_ms
-      ORDER BY va1028
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1031,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1067) AS se1068,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1067) AS se1069,
-    COUNT(va1067) OVER (
-      PARTITION BY open_time_ms
-      ORDER BY va1067
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1070,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1188) AS se1189,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1188) AS se1190,
-    COUNT(va1188) OVER (
-      PARTITION BY open_time_ms
-      ORDER BY va1188
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1191,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1219) AS se1220,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1219) AS se1221,
-    COUNT(va1219) OVER (
-      PARTITION BY open_time_ms
-      ORDER BY va1219
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1222,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1226) AS se1227,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1226) AS se1228,
-    COUNT(va1226) OVER (
-      PARTITION BY open_time_ms
-      ORDER BY va1226
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1229,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1259) AS se1260,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1259) AS se1261,
-    COUNT(va1259) OVER (
-      PARTITION BY open_time_ms
-      ORDER BY va1259
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1262,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1438) AS se1439,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1438) AS se1440,
-    COUNT(va1438) OVER (
-      PARTITION BY open_time_ms
-      ORDER BY va1438
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1441,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1368) AS se1502,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1368) AS se1503,
-    COUNT(va1368) OVER (
-      PARTITION BY open_time_ms
-      ORDER BY va1368
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1504,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1533) AS se1534,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1533) AS se1535,
-    COUNT(va1533) OVER (
-      PARTITION BY open_time_ms
-      ORDER BY va1533
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1536,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1563) AS se1564,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1563) AS se1565,
-    COUNT(va1563) OVER (
-      PARTITION BY open_time_ms
-      ORDER BY va1563
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1566,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1727) AS se1728,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1727) AS se1729,
-    COUNT(va1727) OVER (
-      PARTITION BY open_time_ms
-      ORDER BY va1727
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1730,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1735) AS se1736,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1735) AS se1737,
-    COUNT(va1735) OVER (
-      PARTITION BY open_time_ms
-      ORDER BY va1735
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1738,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1742) AS se1743,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1742) AS se1744,
-    COUNT(va1742) OVER (
-      PARTITION BY open_time_ms
-      ORDER BY va1742
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1745,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1756) AS se1757,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1756) AS se1758,
-    COUNT(va1756) OVER (
-      PARTITION BY open_time_ms
-      ORDER BY va1756
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1759
-  FROM values_1_5
-), values_2_1 AS (
-  SELECT
-    symbol,
-    open_time_ms,
-    run_id,
-    stock_row,
-    close,
-    day_rows,
-    high,
-    low,
-    se1,
-    se1029,
-    se1030,
-    se1031,
-    se1098,
-    se1099,
-    se1100,
-    se1101,
-    se1102,
-    se1103,
-    se1104,
-    se120,
-    se1220,
-    se1221,
-    se1222,
-    se1378,
-    se1379,
-    se1380,
-    se1381,
-    se1382,
-    se1383,
-    se1384,
-    se1385,
-    se1439,
-    se1440,
-    se1441,
-    se153,
-    se1564,
-    se1565,
-    se1566,
-    se1728,
-    se1729,
-    se1730,
-    se1763,
-    se1764,
-    se1766,
-    se1775,
-    se189,
-    se273,
-    se274,
-    se275,
-    se276,
-    se277,
-    se3,
-    se370,
-    se382,
-    se384,
-    se389,
-    se450,
-    se451,
-    se452,
-    se453,
-    se507,
-    se508,
-    se509,
-    se534,
-    se535,
-    se536,
-    se537,
-    se538,
-    se539,
-    se540,
-    se551,
-    se557,
-    se563,
-    se608,
-    se628,
-    se629,
-    se630,
-    se631,
-    se640,
-    se641,
-    se642,
-    se644,
-    se658,
-    se659,
-    se660,
-    se681,
-    se682,
-    se683,
-    se736,
-    se737,
-    se788,
-    se794,
-    se795,
-    se796,
-    se851,
-    se852,
-    se853,
-    se884,
-    se885,
-    se886,
-    se893,
-    se894,
-    se895,
-    se928,
-    se929,
-    se930,
-    se949,
-    se950,
-    se951,
-    se952,
-    se953,
-    se962,
-    se963,
-    se964,
-    va0,
-    va1028,
-    va1034,
-    va1049,
-    va1086,
-    va1090,
-    va1123,
-    va1125,
-    va1129,
-    va1135,
-    va1150,
-    va1160,
-    va1172,
-    va1217,
-    va1219,
-    va1280,
-    va1287,
-    va1309,
-    va131,
-    va1346,
-    va135,
-    va1355,
-    va1361,
-    va1364,
-    va1368,
-    va137,
-    va1377,
-    va139,
-    va1393,
-    va1394,
-    va1398,
-    va1405,
-    va1438,
-    va145,
-    va1458,
-    va1459,
-    va1467,
-    va1498,
-    va15,
-    va154,
-    va1545,
-    va1552,
-    va1563,
-    va1568,
-    va1572,
-    va159,
-    va1626,
-    va1630,
-    va1652,
-    va1727,
-    va1732,
-    va1765,
-    va177,
-    va1783,
-    va190,
-    va191,
-    va2,
-    va296,
-    va297,
-    va298,
-    va359,
-    va367,
-    va368,
-    va381,
-    va391,
-    va402,
-    va403,
-    va407,
-    va412,
-    va421,
-    va446,
-    va454,
-    va489,
-    va506,
-    va51,
-    va554,
-    va562,
-    va600,
-    va604,
-    va607,
-    va639,
-    va647,
-    va657,
-    va680,
-    va703,
-    va715,
-    va740,
-    va742,
-    va754,
-    va773,
-    va787,
-    va793,
-    va80,
-    va802,
-    va803,
-    va850,
-    va856,
-    va860,
-    va892,
-    va903,
-    va906,
-    va913,
-    va927,
-    va934,
-    va938,
-    va948,
-    va95,
-    va961,
-    va967,
-    va991,
-    volume,
-    vwap,
-    (
-      CASE
-        WHEN NOT va17 IS NULL
-        THEN (
-          se18 + ROUND(se19 * day_rows)
-        ) / (
-          2 * se20
-        )
-      END
-    ) AS va21,
-    (
-      CASE
-        WHEN NOT va25 IS NULL
-        THEN (
-          se26 + ROUND(se27 * day_rows)
-        ) / (
-          2 * se28
-        )
-      END
-    ) AS va29,
-    (
-      CASE
-        WHEN NOT va46 IS NULL
-        THEN (
-          se47 + ROUND(se48 * day_rows)
-        ) / (
-          2 * se49
-        )
-      END
-    ) AS va50,
-    (
-      CASE
-        WHEN NOT va51 IS NULL
-        THEN (
-          se52 + ROUND(se53 * day_rows)
-        ) / (
-          2 * se54
-        )
-      END
-    ) AS va55,
-    (
-      CASE
-        WHEN NOT va80 IS NULL
-        THEN (
-          se81 + ROUND(se82 * day_rows)
-        ) / (
-          2 * se83
-        )
-      END
-    ) AS va84,
-    (
-      (
-        -ABS(
-          (
-            CASE
-              WHEN NOT va96 IS NULL
-              THEN (
-                se97 + ROUND(se98 * day_rows)
-              ) / (
-                2 * se99
-              )
-            END
-          )
-        )
-      ) * (
-        CASE
-          WHEN NOT va102 IS NULL
-          THEN (
-            se103 + ROUND(se104 * day_rows)
-          ) / (
-            2 * se105
-          )
-        END
-      )
-    ) AS va106,
-    (
-      (
-        CASE
-          WHEN NOT va173 IS NULL
-          THEN (
-            se174 + ROUND(se175 * day_rows)
-          ) / (
-            2 * se176
-          )
-        END
-      ) * (
-        (
-          CASE
-            WHEN NOT va179 IS NULL
-            THEN (
-              se180 + ROUND(se181 * day_rows)
-            ) / (
-              2 * se182
-            )
-          END
-        ) + (
-          CASE
-            WHEN NOT va184 IS NULL
-            THEN (
-              se185 + ROUND(se186 * day_rows)
-            ) / (
-              2 * se187
-            )
-          END
-        )
-      )
-    ) AS va188,
-    (
-      CASE
-        WHEN NOT va191 IS NULL
-        THEN (
-          se192 + ROUND(se193 * day_rows)
-        ) / (
-          2 * se194
-        )
-      END
-    ) AS va195,
-    (
-      (
-        -(
-          CASE
-            WHEN NOT va229 IS NULL
-            THEN (
-              se230 + ROUND(se231 * day_rows)
-            ) / (
-              2 * se232
-            )
-          END
-        )
-      ) * va130
-    ) AS va233,
-    (
-      CASE
-        WHEN NOT va234 IS NULL
-        THEN (
-          se235 + ROUND(se236 * day_rows)
-        ) / (
-          2 * se237
-        )
-      END
-    ) AS va238,
-    (
-      -(
-        CASE
-          WHEN NOT va283 IS NULL
-          THEN (
-            se284 + ROUND(se285 * day_rows)
-          ) / (
-            2 * se286
-          )
-        END
-      )
-    ) AS va287,
-    (
-      -(
-        CASE
-          WHEN NOT va319 IS NULL
-          THEN (
-            se320 + ROUND(se321 * day_rows)
-          ) / (
-            2 * se322
-          )
-        END
-      )
-    ) AS va323,
-    (
-      CASE
-        WHEN stock_row > 7
-        THEN (
-          (
-            -CAST(SIGN((
-              va137 + va137
-            )) AS DOUBLE)
-          ) * (
-            (
-              CASE
-                WHEN NOT va326 IS NULL
-                THEN (
-                  se327 + ROUND(se328 * day_rows)
-                ) / (
-                  2 * se329
-                )
-              END
-            ) + 1
-          )
-        )
-      END
-    ) AS va330,
-    (
-      (
-        (
-          -(
-            CASE
-              WHEN NOT va333 IS NULL
-              THEN (
-                se334 + ROUND(se335 * day_rows)
-              ) / (
-                2 * se336
-              )
-            END
-          )
-        ) * (
-          CASE
-            WHEN NOT va338 IS NULL
-            THEN (
-              se339 + ROUND(se340 * day_rows)
-            ) / (
-              2 * se341
-            )
-          END
-        )
-      ) * (
-        CASE
-          WHEN NOT va344 IS NULL
-          THEN (
-            se345 + ROUND(se346 * day_rows)
-          ) / (
-            2 * se347
-          )
-        END
-      )
-    ) AS va348,
-    (
-      CASE
-        WHEN NOT va396 IS NULL
-        THEN (
-          se397 + ROUND(se398 * day_rows)
-        ) / (
-          2 * se399
-        )
-      END
-    ) AS va400,
-    (
-      CASE
-        WHEN NOT va421 IS NULL
-        THEN (
-          se422 + ROUND(se423 * day_rows)
-        ) / (
-          2 * se424
-        )
-      END
-    ) AS va425,
-    (
-      -(
-        CASE
-          WHEN NOT va465 IS NULL
-          THEN (
-            se466 + ROUND(se467 * day_rows)
-          ) / (
-            2 * se468
-          )
-        END
-      )
-    ) AS va469,
-    (
-      (
-        (
-          1 - (
-            CASE
-              WHEN NOT va498 IS NULL
-              THEN (
-                se499 + ROUND(se500 * day_rows)
-              ) / (
-                2 * se501
-              )
-            END
-          )
-        ) * (
-          CASE WHEN se503 = 5 THEN se502 END
-        )
-      ) / NULLIF((
-        CASE WHEN se133 = 20 THEN se504 END
-      ), 0)
-    ) AS va505,
-    (
-      -(
-        CASE
-          WHEN NOT va512 IS NULL
-          THEN (
-            se513 + ROUND(se514 * day_rows)
-          ) / (
-            2 * se515
-          )
-        END
-      )
-    ) AS va516,
-    (
-      CASE
-        WHEN NOT va566 IS NULL
-        THEN (
-          se567 + ROUND(se568 * day_rows)
-        ) / (
-          2 * se569
-        )
-      END
-    ) AS va570,
-    (
-      (
-        1 - (
-          CASE
-            WHEN NOT va571 IS NULL
-            THEN (
-              se572 + ROUND(se573 * day_rows)
-            ) / (
-              2 * se574
-            )
-          END
-        )
-      ) + (
-        1 - (
-          CASE
-            WHEN NOT va581 IS NULL
-            THEN (
-              se582 + ROUND(se583 * day_rows)
-            ) / (
-              2 * se584
-            )
-          END
-        )
-      )
-    ) AS va585,
-    (
-      CASE
-        WHEN NOT va616 IS NULL
-        THEN (
-          se617 + ROUND(se618 * day_rows)
-        ) / (
-          2 * se619
-        )
-      END
-    ) AS va620,
-    (
-      (
-        -(
-          CASE
-            WHEN NOT va693 IS NULL
-            THEN (
-              se694 + ROUND(se695 * day_rows)
-            ) / (
-              2 * se696
-            )
-          END
-        )
-      ) * (
-        CASE
-          WHEN va691 AND va129
-          THEN CASE WHEN ISFINITE(va699) THEN ROUND(va699, 12) END
-          ELSE NULL
-        END
-      )
-    ) AS va700,
-    (
-      (
-        CASE
-          WHEN NOT va704 IS NULL
-          THEN (
-            se705 + ROUND(se706 * day_rows)
-          ) / (
-            2 * se707
-          )
-        END
-      ) / NULLIF(
-        (
-          CASE
-            WHEN NOT va709 IS NULL
-            THEN (
-              se710 + ROUND(se711 * day_rows)
-            ) / (
-              2 * se712
-            )
-          END
-        ),
-        0
-      )
-    ) AS va713,
-    (
-      (
-        (
-          CASE
-            WHEN stock_row > 4
-            THEN (
-              (
-                high * (
-                  CASE
-                    WHEN NOT va755 IS NULL
-                    THEN (
-                      se756 + ROUND(se757 * day_rows)
-                    ) / (
-                      2 * se758
-                    )
-                  END
-                )
-              ) / NULLIF(se759, 0)
-            )
-          END
-        ) * (
-          (
-            (
-              CASE
-                WHEN NOT va761 IS NULL
-                THEN (
-                  se762 + ROUND(se763 * day_rows)
-                ) / (
-                  2 * se764
-                )
-              END
-            ) * volume
-          ) / NULLIF(va296, 0)
-        )
-      ) - (
-        CASE
-          WHEN NOT va767 IS NULL
-          THEN (
-            se768 + ROUND(se769 * day_rows)
-          ) / (
-            2 * se770
-          )
-        END
-      )
-    ) AS va771,
-    (
-      CASE
-        WHEN NOT va807 IS NULL
-        THEN (
-          se808 + ROUND(se809 * day_rows)
-        ) / (
-          2 * se810
-        )
-      END
-    ) AS va811,
-    (
-      CASE
-        WHEN NOT va824 IS NULL
-        THEN (
-          se825 + ROUND(se826 * day_rows)
-        ) / (
-          2 * se827
-        )
-      END
-    ) AS va828,
-    (
-      CASE
-        WHEN NOT va833 IS NULL
-        THEN (
-          se834 + ROUND(se835 * day_rows)
-        ) / (
-          2 * se836
-        )
-      END
-    ) AS va837,
-    (
-      CASE
-        WHEN NOT va841 IS NULL
-        THEN (
-          se842 + ROUND(se843 * day_rows)
-        ) / (
-          2 * se844
-        )
-      END
-    ) AS va845,
-    (
-      CASE
-        WHEN NOT va1001 IS NULL
-        THEN (
-          se1002 + ROUND(se1003 * day_rows)
-        ) / (
-          2 * se1004
-        )
-      END
-    ) AS va1005,
-    POWER(
-      (
-        CASE
-          WHEN NOT va1067 IS NULL
-          THEN (
-            se1068 + ROUND(se1069 * day_rows)
-          ) / (
-            2 * se1070
-          )
-        END
-      ),
-      2
-    ) AS va1071,
-    (
-      CASE
-        WHEN NOT va1188 IS NULL
-        THEN (
-          se1189 + ROUND(se1190 * day_rows)
-        ) / (
-          2 * se1191
-        )
-      END
-    ) AS va1192,
-    (
-      CASE
-        WHEN NOT va1226 IS NULL
-        THEN (
-          se1227 + ROUND(se1228 * day_rows)
-        ) / (
-          2 * se1229
-        )
-      END
-    ) AS va1230,
-    (
-      CASE
-        WHEN NOT va1259 IS NULL
-        THEN (
-          se1260 + ROUND(se1261 * day_rows)
-        ) / (
-          2 * se1262
-        )
-      END
-    ) AS va1263,
-    (
-      CASE
-        WHEN NOT va1368 IS NULL
-        THEN (
-          se1502 + ROUND(se1503 * day_rows)
-        ) / (
-          2 * se1504
-        )
-      END
-    ) AS va1505,
-    (
-      CASE
-        WHEN NOT va1533 IS NULL
-        THEN (
-          se1534 + ROUND(se1535 * day_rows)
-        ) / (
-          2 * se1536
-        )
-      END
-    ) AS va1537,
-    (
-      1 - (
-        CASE
-          WHEN NOT va1735 IS NULL
-          THEN (
-            se1736 + ROUND(se1737 * day_rows)
-          ) / (
-            2 * se1738
-          )
-        END
-      )
-    ) AS va1739,
-    (
-      CASE
-        WHEN NOT va1742 IS NULL
-        THEN (
-          se1743 + ROUND(se1744 * day_rows)
-        ) / (
-          2 * se1745
-        )
-      END
-    ) AS va1746,
-    (
-      CASE
-        WHEN NOT va1756 IS NULL
-        THEN (
-          se1757 + ROUND(se1758 * day_rows)
-        ) / (
-          2 * se1759
-        )
-      END
-    ) AS va1760
-  FROM sections_2
-), values_2_2 AS (
-  SELECT
-    symbol,
-    open_time_ms,
-    run_id,
-    stock_row,
-    close,
-    day_rows,
-    high,
-    low,
-    se1,
-    se1029,
-    se1030,
-    se1031,
-    se1098,
-    se1099,
-    se1100,
-    se1101,
-    se1102,
-    se1103,
-    se1104,
-    se120,
-    se1220,
-    se1221,
-    se1222,
-    se1378,
-    se1379,
-    se1380,
-    se1381,
-    se1382,
-    se1383,
-    se1384,
-    se1385,
-    se1439,
-    se1440,
-    se1441,
-    se153,
-    se1564,
-    se1565,
-    se1566,
-    se1728,
-    se1729,
-    se1730,
-    se1763,
-    se1764,
-    se1766,
-    se1775,
-    se189,
-    se273,
-    se274,
-    se275,
-    se276,
-    se277,
-    se3,
-    se370,
-    se382,
-    se384,
-    se389,
-    se450,
-    se451,
-    se452,
-    se453,
-    se507,
-    se508,
-    se509,
-    se534,
-    se535,
-    se536,
-    se537,
-    se538,
-    se539,
-    se540,
-    se551,
-    se557,
-    se563,
-    se608,
-    se628,
-    se629,
-    se630,
-    se631,
-    se640,
-    se641,
-    se642,
-    se644,
-    se681,
-    se682,
-    se683,
-    se736,
-    se737,
-    se788,
-    se794,
-    se795,
-    se796,
-    se851,
-    se852,
-    se853,
-    se884,
-    se885,
-    se886,
-    se928,
-    se929,
-    se930,
-    se949,
-    se950,
-    se951,
-    se952,
-    se953,
-    se962,
-    se963,
-    se964,
-    va0,
-    va1005,
-    va1028,
-    va1034,
-    va1049,
-    va106,
-    va1071,
-    va1086,
-    va1090,
-    va1123,
-    va1125,
-    va1129,
-    va1135,
-    va1150,
-    va1160,
-    va1172,
-    va1192,
-    va1217,
-    va1219,
-    va1230,
-    va1263,
-    va1280,
-    va1287,
-    va1309,
-    va131,
-    va1346,
-    va135,
-    va1355,
-    va1361,
-    va1364,
-    va1368,
-    va137,
-    va1377,
-    va139,
-    va1393,
-    va1394,
-    va1398,
-    va1405,
-    va1438,
-    va145,
-    va1458,
-    va1459,
-    va1467,
-    va1498,
-    va15,
-    va1505,
-    va1537,
-    va154,
-    va1545,
-    va1552,
-    va1563,
-    va1568,
-    va1572,
-    va159,
-    va1626,
-    va1630,
-    va1652,
-    va1727,
-    va1732,
-    va1739,
-    va1746,
-    va1760,
-    va1765,
-    va177,
-    va1783,
-    va188,
-    va190,
-    va191,
-    va195,
-    va2,
-    va21,
-    va233,
-    va238,
-    va287,
-    va29,
-    va296,
-    va297,
-    va298,
-    va323,
-    va330,
-    va348,
-    va359,
-    va367,
-    va368,
-    va381,
-    va391,
-    va400,
-    va402,
-    va403,
-    va407,
-    va412,
-    va421,
-    va425,
-    va446,
-    va454,
-    va489,
-    va50,
-    va505,
-    va506,
-    va51,
-    va516,
-    va55,
-    va554,
-    va562,
-    va570,
-    va600,
-    va604,
-    va607,
-    va620,
-    va639,
-    va647,
-    va680,
-    va700,
-    va703,
-    va713,
-    va715,
-    va740,
-    va742,
-    va754,
-    va771,
-    va773,
-    va787,
-    va793,
-    va80,
-    va802,
-    va803,
-    va811,
-    va828,
-    va837,
-    va84,
-    va845,
-    va850,
-    va856,
-    va860,
-    va892,
-    va903,
-    va906,
-    va913,
-    va927,
-    va934,
-    va938,
-    va948,
-    va95,
-    va961,
-    va967,
-    va991,
-    volume,
-    vwap,
-    (
-      va21 * 8193 - (
-        va21 * 8193 - va21
-      )
-    ) AS va33,
-    (
-      va29 * 8193 - (
-        va29 * 8193 - va29
-      )
-    ) AS va39,
-    (
-      va50 * 8193 - (
-        va50 * 8193 - va50
-      )
-    ) AS va59,
-    (
-      va55 * 8193 - (
-        va55 * 8193 - va55
-      )
-    ) AS va69,
-    (
-      va84 * 8193 - (
-        va84 * 8193 - va84
-      )
-    ) AS va85,
-    (
-      va195 * 8193 - (
-        va195 * 8193 - va195
-      )
-    ) AS va210,
-    (
-      va238 * 8193 - (
-        va238 * 8193 - va238
-      )
-    ) AS va242,
-    (
-      va425 * 8193 - (
-        va425 * 8193 - va425
-      )
-    ) AS va430,
-    (
-      va469 * 8193 - (
-        va469 * 8193 - va469
-      )
-    ) AS va470,
-    (
-      va585 * 8193 - (
-        va585 * 8193 - va585
-      )
-    ) AS va586,
-    (
-      va287 * (
-        CASE
-          WHEN NOT va657 IS NULL
-          THEN (
-            se658 + ROUND(se659 * day_rows)
-          ) / (
-            2 * se660
-          )
-        END
-      )
-    ) AS va661,
-    (
-      va811 * 8193 - (
-        va811 * 8193 - va811
-      )
-    ) AS va815,
-    CAST((
-      (
-        (
-          va50 + va50
-        ) < (
-          (
-            CASE
-              WHEN NOT va892 IS NULL
-              THEN (
-                se893 + ROUND(se894 * day_rows)
-              ) / (
-                2 * se895
-              )
-            END
-          ) + va238
-        )
-      )
-    ) AS DOUBLE) AS va896,
-    (
-      va1005 * 8193 - (
-        va1005 * 8193 - va1005
-      )
-    ) AS va1012,
-    va1071 * stock_row AS va1072,
-    (
-      va1192 * 8193 - (
-        va1192 * 8193 - va1192
-      )
-    ) AS va1196,
-    (
-      va1230 * 8193 - (
-        va1230 * 8193 - va1230
-      )
-    ) AS va1237,
-    (
-      (
-        va84 + va50
-      ) - (
-        va195 + va238
-      )
-    ) AS va1443,
-    (
-      va1505 * 8193 - (
-        va1505 * 8193 - va1505
-      )
-    ) AS va1509
-  FROM values_2_1
-), values_2_3 AS (
-  SELECT
-    symbol,
-    open_time_ms,
-    run_id,
-    stock_row,
-    close,
-    day_rows,
-    high,
-    low,
-    se1,
-    se1029,
-    se1030,
-    se1031,
-    se1098,
-    se1099,
-    se1100,
-    se1101,
-    se1102,
-    se1103,
-    se1104,
-    se120,
-    se1220,
-    se1221,
-    se1222,
-    se1378,
-    se1379,
-    se1380,
-    se1381,
-    se1382,
-    se1383,
-    se1384,
-    se1385,
-    se1439,
-    se1440,
-    se1441,
-    se153,
-    se1564,
-    se1565,
-    se1566,
-    se1728,
-    se1729,
-    se1730,
-    se1763,
-    se1764,
-    se1766,
-    se1775,
-    se189,
-    se273,
-    se274,
-    se275,
-    se276,
-    se277,
-    se3,
-    se370,
-    se382,
-    se384,
-    se389,
-    se450,
-    se451,
-    se452,
-    se453,
-    se507,
-    se508,
-    se509,
-    se534,
-    se535,
-    se536,
-    se537,
-    se538,
-    se539,
-    se540,
-    se551,
-    se557,
-    se563,
-    se608,
-    se628,
-    se629,
-    se630,
-    se631,
-    se640,
-    se641,
-    se642,
-    se644,
-    se681,
-    se682,
-    se683,
-    se736,
-    se737,
-    se788,
-    se794,
-    se795,
-    se796,
-    se851,
-    se852,
-    se853,
-    se884,
-    se885,
-    se886,
-    se928,
-    se929,
-    se930,
-    se949,
-    se950,
-    se951,
-    se952,
-    se953,
-    se962,
-    se963,
-    se964,
-    va0,
-    va1005,
-    va1012,
-    va1028,
-    va1034,
-    va1049,
-    va106,
-    va1071,
-    va1072,
-    va1086,
-    va1090,
-    va1123,
-    va1125,
-    va1129,
-    va1135,
-    va1150,
-    va1160,
-    va1172,
-    va1192,
-    va1196,
-    va1217,
-    va1219,
-    va1230,
-    va1237,
-    va1263,
-    va1280,
-    va1287,
-    va1309,
-    va131,
-    va1346,
-    va135,
-    va1355,
-    va1361,
-    va1364,
-    va1368,
-    va137,
-    va1377,
-    va139,
-    va1393,
-    va1394,
-    va1398,
-    va1405,
-    va1438,
-    va1443,
-    va145,
-    va1458,
-    va1459,
-    va1467,
-    va1498,
-    va15,
-    va1505,
-    va1509,
-    va1537,
-    va154,
-    va1545,
-    va1552,
-    va1563,
-    va1568,
-    va1572,
-    va159,
-    va1626,
-    va1630,
-    va1652,
-    va1727,
-    va1732,
-    va1739,
-    va1746,
-    va1760,
-    va1765,
-    va177,
-    va1783,
-    va188,
-    va190,
-    va191,
-    va195,
-    va2,
-    va21,
-    va210,
-    va233,
-    va238,
-    va242,
-    va287,
-    va29,
-    va296,
-    va297,
-    va298,
-    va323,
-    va33,
-    va330,
-    va348,
-    va359,
-    va367,
-    va368,
-    va381,
-    va39,
-    va391,
-    va400,
-    va402,
-    va403,
-    va407,
-    va412,
-    va421,
-    va425,
-    va430,
-    va446,
-    va454,
-    va470,
-    va489,
-    va50,
-    va505,
-    va506,
-    va51,
-    va516,
-    va55,
-    va554,
-    va562,
-    va570,
-    va586,
-    va59,
-    va600,
-    va604,
-    va607,
-    va620,
-    va639,
-    va647,
-    va661,
-    va680,
-    va69,
-    va700,
-    va703,
-    va713,
-    va715,
-    va740,
-    va742,
-    va754,
-    va771,
-    va773,
-    va787,
-    va793,
-    va80,
-    va802,
-    va803,
-    va811,
-    va815,
-    va828,
-    va837,
-    va84,
-    va845,
-    va85,
-    va850,
-    va856,
-    va860,
-    va892,
-    va903,
-    va906,
-    va913,
-    va927,
-    va934,
-    va938,
-    va948,
-    va95,
-    va961,
-    va967,
-    va991,
-    volume,
-    vwap,
-    (
-      va896 * 8193 - (
-        va896 * 8193 - va896
-      )
-    ) AS va897
-  FROM values_2_2
-), series_3 AS (
-  SELECT
-    symbol,
-    open_time_ms,
-    run_id,
-    stock_row,
-    close,
-    day_rows,
-    se1,
-    se1029,
-    se1030,
-    se1031,
-    se1098,
-    se1099,
-    se1100,
-    se1101,
-    se1102,
-    se1103,
-    se1104,
-    se120,
-    se1220,
-    se1221,
-    se1222,
-    se1378,
-    se1379,
-    se1380,
-    se1381,
-    se1382,
-    se1383,
-    se1384,
-    se1385,
-    se1439,
-    se1440,
-    se1441,
-    se153,
-    se1564,
-    se1565,
-    se1566,
-    se1728,
-    se1729,
-    se1730,
-    se1763,
-    se1764,
-    se1775,
-    se189,
-    se273,
-    se274,
-    se275,
-    se276,
-    se277,
-    se370,
-    se382,
-    se384,
-    se389,
-    se450,
-    se451,
-    se452,
-    se453,
-    se507,
-    se508,
-    se509,
-    se534,
-    se535,
-    se536,
-    se537,
-    se538,
-    se539,
-    se540,
-    se557,
-    se563,
-    se628,
-    se629,
-    se630,
-    se631,
-    se640,
-    se641,
-    se642,
-    se681,
-    se682,
-    se683,
-    se736,
-    se737,
-    se788,
-    se794,
-    se795,
-    se796,
-    se851,
-    se852,
-    se853,
-    se884,
-    se885,
-    se886,
-    se928,
-    se929,
-    se930,
-    se949,
-    se950,
-    se951,
-    se952,
-    se953,
-    se962,
-    se963,
-    se964,
-    va0,
-    va1012,
-    va1028,
-    va1034,
-    va1049,
-    va106,
-    va1090,
-    va1129,
-    va1135,
-    va1150,
-    va1160,
-    va1196,
-    va1217,
-    va1219,
-    va1237,
-    va1263,
-    va1280,
-    va1287,
-    va131,
-    va1346,
-    va135,
-    va1361,
-    va1368,
-    va137,
-    va1377,
-    va1398,
-    va1405,
-    va1438,
-    va1443,
-    va145,
-    va1458,
-    va1459,
-    va1467,
-    va1509,
-    va1537,
-    va154,
-    va1545,
-    va1552,
-    va1563,
-    va1568,
-    va1572,
-    va159,
-    va1626,
-    va1630,
-    va1727,
-    va1732,
-    va1739,
-    va1746,
-    va1760,
-    va177,
-    va1783,
-    va188,
-    va190,
-    va191,
-    va195,
-    va210,
-    va233,
-    va238,
-    va242,
-    va287,
-    va297,
-    va298,
-    va323,
-    va33,
-    va330,
-    va348,
-    va359,
-    va367,
-    va368,
-    va381,
-    va39,
-    va391,
-    va400,
-    va403,
-    va407,
-    va412,
-    va421,
-    va430,
-    va446,
-    va454,
-    va470,
-    va489,
-    va505,
-    va506,
-    va51,
-    va516,
-    va55,
-    va554,
-    va562,
-    va570,
-    va586,
-    va59,
-    va600,
-    va604,
-    va620,
-    va639,
-    va647,
-    va661,
-    va680,
-    va69,
-    va700,
-    va703,
-    va713,
-    va715,
-    va740,
-    va742,
-    va754,
-    va771,
-    va773,
-    va787,
-    va793,
-    va80,
-    va802,
-    va803,
-    va815,
-    va828,
-    va837,
-    va845,
-    va85,
-    va850,
-    va860,
-    va892,
-    va897,
-    va903,
-    va913,
-    va927,
-    va938,
-    va948,
-    va95,
-    va961,
-    va967,
-    va991,
-    volume,
-    vwap,
-    MAX((
-      CASE WHEN va2 IS DISTINCT FROM se3 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se4,
-    CORR(va21, va29) OVER rows_6 AS se30,
-    REGR_COUNT(va21, va29) OVER rows_6 AS se31,
-    LAG(va33, 1) OVER rows_row AS se34,
-    LAG(va33, 2) OVER rows_row AS se35,
-    LAG(va33, 3) OVER rows_row AS se36,
-    LAG(va33, 4) OVER rows_row AS se37,
-    LAG(va33, 5) OVER rows_row AS se38,
-    LAG(va39, 1) OVER rows_row AS se40,
-    LAG(va39, 2) OVER rows_row AS se41,
-    LAG(va39, 3) OVER rows_row AS se42,
-    LAG(va39, 4) OVER rows_row AS se43,
-    LAG(va39, 5) OVER rows_row AS se44,
-    CORR(va50, va55) OVER rows_10 AS se56,
-    REGR_COUNT(va50, va55) OVER rows_10 AS se57,
-    LAG(va59, 1) OVER rows_row AS se60,
-    LAG(va59, 2) OVER rows_row AS se61,
-    LAG(va59, 3) OVER rows_row AS se62,
-    LAG(va59, 4) OVER rows_row AS se63,
-    LAG(va59, 5) OVER rows_row AS se64,
-    LAG(va59, 6) OVER rows_row AS se65,
-    LAG(va59, 7) OVER rows_row AS se66,
-    LAG(va59, 8) OVER rows_row AS se67,
-    LAG(va59, 9) OVER rows_row AS se68,
-    LAG(va69, 1) OVER rows_row AS se70,
-    LAG(va69, 2) OVER rows_row AS se71,
-    LAG(va69, 3) OVER rows_row AS se72,
-    LAG(va69, 4) OVER rows_row AS se73,
-    LAG(va69, 5) OVER rows_row AS se74,
-    LAG(va69, 6) OVER rows_row AS se75,
-    LAG(va69, 7) OVER rows_row AS se76,
-    LAG(va69, 8) OVER rows_row AS se77,
-    LAG(va69, 9) OVER rows_row AS se78,
-    LAG(va85, 1) OVER rows_row AS se86,
-    LAG(va85, 2) OVER rows_row AS se87,
-    LAG(va85, 3) OVER rows_row AS se88,
-    LAG(va85, 4) OVER rows_row AS se89,
-    LAG(va85, 5) OVER rows_row AS se90,
-    LAG(va85, 6) OVER rows_row AS se91,
-    LAG(va85, 7) OVER rows_row AS se92,
-    LAG(va85, 8) OVER rows_row AS se93,
+    ARG_MAX(stock_row, va8) OVER rows_5 AS se9,
+    COUNT(va8) OVER rows_5 AS se10,
+    CORR(va23, va31) OVER rows_6 AS se32,
+    REGR_COUNT(va23, va31) OVER rows_6 AS se33,
+    LAG(va35, 1) OVER rows_row AS se36,
+    LAG(va35, 2) OVER rows_row AS se37,
+    LAG(va35, 3) OVER rows_row AS se38,
+    LAG(va35, 4) OVER rows_row AS se39,
+    LAG(va35, 5) OVER rows_row AS se40,
+    LAG(va41, 1) OVER rows_row AS se42,
+    LAG(va41, 2) OVER rows_row AS se43,
+    LAG(va41, 3) OVER rows_row AS se44,
+    LAG(va41, 4) OVER rows_row AS se45,
+    LAG(va41, 5) OVER rows_row AS se46,
+    CORR(va52, va57) OVER rows_10 AS se58,
+    REGR_COUNT(va52, va57) OVER rows_10 AS se59,
+    LAG(va61, 1) OVER rows_row AS se62,
+    LAG(va61, 2) OVER rows_row AS se63,
+    LAG(va61, 3) OVER rows_row AS se64,
+    LAG(va61, 4) OVER rows_row AS se65,
+    LAG(va61, 5) OVER rows_row AS se66,
+    LAG(va61, 6) OVER rows_row AS se67,
+    LAG(va61, 7) OVER rows_row AS se68,
+    LAG(va61, 8) OVER rows_row AS se69,
+    LAG(va61, 9) OVER rows_row AS se70,
+    LAG(va71, 1) OVER rows_row AS se72,
+    LAG(va71, 2) OVER rows_row AS se73,
+    LAG(va71, 3) OVER rows_row AS se74,
+    LAG(va71, 4) OVER rows_row AS se75,
+    LAG(va71, 5) OVER rows_row AS se76,
+    LAG(va71, 6) OVER rows_row AS se77,
+    LAG(va71, 7) OVER rows_row AS se78,
+    LAG(va71, 8) OVER rows_row AS se79,
+    LAG(va71, 9) OVER rows_row AS se80,
+    LAG(va87, 1) OVER rows_row AS se88,
+    LAG(va87, 2) OVER rows_row AS se89,
+    LAG(va87, 3) OVER rows_row AS se90,
+    LAG(va87, 4) OVER rows_row AS se91,
+    LAG(va87, 5) OVER rows_row AS se92,
+    LAG(va87, 6) OVER rows_row AS se93,
+    LAG(va87, 7) OVER rows_row AS se94,
+    LAG(va87, 8) OVER rows_row AS se95,
+    AVG(volume) OVER rows_20 AS se136,
+    COUNT(volume) OVER rows_20 AS se137,
     RANK(
     ORDER BY
-      va139) OVER rows_60 AS se140,
+      va142) OVER rows_60 AS se143,
     CUME_DIST(
     ORDER BY
-      va139) OVER rows_60 AS se141,
-    LAG(va145, 10) OVER rows_row AS se146,
-    MIN(va154) OVER rows_5 AS se155,
-    MAX(va154) OVER rows_5 AS se157,
-    MIN(va154) OVER rows_4 AS se161,
-    MAX(va154) OVER rows_4 AS se163,
-    LAG(va195, 1) OVER rows_row AS se196,
-    LAG(va195, 2) OVER rows_row AS se197,
-    LAG(va195, 3) OVER rows_row AS se198,
-    LAG(va195, 4) OVER rows_row AS se199,
-    LAG(va55, 1) OVER rows_row AS se200,
-    LAG(va55, 2) OVER rows_row AS se201,
-    LAG(va55, 3) OVER rows_row AS se202,
-    LAG(va55, 4) OVER rows_row AS se203,
-    STDDEV_SAMP(va195) OVER rows_5 AS se207,
-    COUNT(va195) OVER rows_5 AS se208,
-    LAG(va210, 1) OVER rows_row AS se211,
-    LAG(va210, 2) OVER rows_row AS se212,
-    LAG(va210, 3) OVER rows_row AS se213,
-    LAG(va210, 4) OVER rows_row AS se214,
-    STDDEV_SAMP(va55) OVER rows_5 AS se215,
-    COUNT(va55) OVER rows_5 AS se216,
-    CORR(va238, va55) OVER rows_3 AS se239,
-    REGR_COUNT(va238, va55) OVER rows_3 AS se240,
-    LAG(va242, 1) OVER rows_row AS se243,
-    LAG(va242, 2) OVER rows_row AS se244,
-    LAG(va238, 1) OVER rows_row AS se255,
-    LAG(va238, 2) OVER rows_row AS se256,
-    LAG(va238, 3) OVER rows_row AS se257,
-    LAG(va238, 4) OVER rows_row AS se258,
-    STDDEV_SAMP(va238) OVER rows_5 AS se261,
-    COUNT(va238) OVER rows_5 AS se262,
-    LAG(va242, 3) OVER rows_row AS se264,
-    LAG(va242, 4) OVER rows_row AS se265,
-    LAG(va154, 1) OVER rows_row AS se288,
-    LAG(va298, 1) OVER rows_row AS se299,
-    LAG(va298, 2) OVER rows_row AS se300,
-    LAG(va298, 3) OVER rows_row AS se301,
-    LAG(va298, 4) OVER rows_row AS se302,
-    LAG(va368, 5) OVER rows_row AS se369,
-    MAX((
-      CASE WHEN va191 IS DISTINCT FROM se273 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se371,
-    LAG(se382, 100) OVER rows_row AS se383,
-    CORR(va402, va403) OVER rows_5 AS se404,
-    REGR_COUNT(va402, va403) OVER rows_5 AS se405,
-    LAG(va407, 1) OVER rows_row AS se408,
-    LAG(va407, 2) OVER rows_row AS se409,
-    LAG(va407, 3) OVER rows_row AS se410,
-    LAG(va407, 4) OVER rows_row AS se411,
-    LAG(va412, 1) OVER rows_row AS se413,
-    LAG(va412, 2) OVER rows_row AS se414,
-    LAG(va412, 3) OVER rows_row AS se415,
-    LAG(va412, 4) OVER rows_row AS se416,
-    CORR(va55, va425) OVER rows_6 AS se426,
-    REGR_COUNT(va55, va425) OVER rows_6 AS se427,
-    LAG(va430, 1) OVER rows_row AS se431,
-    LAG(va430, 2) OVER rows_row AS se432,
-    LAG(va430, 3) OVER rows_row AS se433,
-    LAG(va430, 4) OVER rows_row AS se434,
-    LAG(va430, 5) OVER rows_row AS se435,
-    CORR(low, va296) OVER rows_5 AS se447,
-    REGR_COUNT(low, va296) OVER rows_5 AS se448,
-    LAG(va454, 1) OVER rows_row AS se455,
-    LAG(va454, 2) OVER rows_row AS se456,
-    LAG(va454, 3) OVER rows_row AS se457,
-    LAG(va454, 4) OVER rows_row AS se458,
-    LAG(va489, 1) OVER rows_row AS se490,
-    LAG(va489, 2) OVER rows_row AS se491,
-    LAG(va489, 3) OVER rows_row AS se492,
-    LAG(va489, 4) OVER rows_row AS se493,
-    LAG(va516, 1) OVER rows_row AS se517,
-    LAG(va516, 2) OVER rows_row AS se518,
-    LAG(va516, 3) OVER rows_row AS se519,
-    LAG(va516, 4) OVER rows_row AS se520,
-    LAG(va516, 5) OVER rows_row AS se521,
-    LAG(va516, 6) OVER rows_row AS se522,
-    LAG(va516, 7) OVER rows_row AS se523,
-    LAG(va516, 8) OVER rows_row AS se524,
-    LAG(va516, 9) OVER rows_row AS se525,
-    CORR(low, va296) OVER rows_12 AS se531,
-    REGR_COUNT(low, va296) OVER rows_12 AS se532,
-    LAG(va454, 5) OVER rows_row AS se541,
-    LAG(va454, 6) OVER rows_row AS se542,
-    LAG(va454, 7) OVER rows_row AS se543,
-    LAG(va454, 8) OVER rows_row AS se544,
-    LAG(va454, 9) OVER rows_row AS se545,
-    LAG(va454, 10) OVER rows_row AS se546,
-    LAG(va454, 11) OVER rows_row AS se547,
-    CORR(se551, vwap) OVER rows_230 AS se552,
-    LAG(va554, 1) OVER rows_row AS se555,
-    MAX((
-      CASE WHEN va421 IS DISTINCT FROM se557 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se558,
-    CORR(se189, va15) OVER rows_15 AS se601,
-    REGR_COUNT(se189, va15) OVER rows_15 AS se602,
-    LAG(va604, 1) OVER rows_row AS se605,
-    MAX((
-      CASE WHEN va607 IS DISTINCT FROM se608 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se609,
-    CORR(va296, vwap) OVER rows_6 AS se625,
-    REGR_COUNT(va296, vwap) OVER rows_6 AS se626,
-    CORR(close, se644) OVER rows_200 AS se645,
-    LAG(va647, 1) OVER rows_row AS se648,
-    LAG(va297, 1) OVER rows_row AS se662,
-    LAG(va297, 2) OVER rows_row AS se663,
-    LAG(va297, 3) OVER rows_row AS se664,
-    LAG(va297, 4) OVER rows_row AS se665,
-    LAG(va297, 5) OVER rows_row AS se666,
-    LAG(va297, 6) OVER rows_row AS se667,
-    LAG(va297, 7) OVER rows_row AS se668,
-    LAG(va297, 8) OVER rows_row AS se669,
-    LAG(va715, 1) OVER rows_row AS se716,
-    LAG(va715, 2) OVER rows_row AS se717,
-    LAG(va715, 3) OVER rows_row AS se718,
-    LAG(va715, 4) OVER rows_row AS se719,
-    LAG(va715, 5) OVER rows_row AS se720,
-    LAG(va715, 6) OVER rows_row AS se721,
-    LAG(va715, 7) OVER rows_row AS se722,
+      va142) OVER rows_60 AS se144,
+    LAG(va148, 10) OVER rows_row AS se149,
+    MIN(va157) OVER rows_5 AS se158,
+    MAX(va157) OVER rows_5 AS se160,
+    MIN(va157) OVER rows_4 AS se164,
+    MAX(va157) OVER rows_4 AS se166,
+    LAG(va199, 1) OVER rows_row AS se200,
+    LAG(va199, 2) OVER rows_row AS se201,
+    LAG(va199, 3) OVER rows_row AS se202,
+    LAG(va199, 4) OVER rows_row AS se203,
+    LAG(va57, 1) OVER rows_row AS se204,
+    LAG(va57, 2) OVER rows_row AS se205,
+    LAG(va57, 3) OVER rows_row AS se206,
+    LAG(va57, 4) OVER rows_row AS se207,
+    STDDEV_SAMP(va199) OVER rows_5 AS se211,
+    COUNT(va199) OVER rows_5 AS se212,
+    LAG(va214, 1) OVER rows_row AS se215,
+    LAG(va214, 2) OVER rows_row AS se216,
+    LAG(va214, 3) OVER rows_row AS se217,
+    LAG(va214, 4) OVER rows_row AS se218,
+    STDDEV_SAMP(va57) OVER rows_5 AS se219,
+    COUNT(va57) OVER rows_5 AS se220,
+    CORR(va242, va57) OVER rows_3 AS se243,
+    REGR_COUNT(va242, va57) OVER rows_3 AS se244,
+    LAG(va246, 1) OVER rows_row AS se247,
+    LAG(va246, 2) OVER rows_row AS se248,
+    LAG(va242, 1) OVER rows_row AS se258,
+    LAG(va242, 2) OVER rows_row AS se259,
+    LAG(va242, 3) OVER rows_row AS se260,
+    LAG(va242, 4) OVER rows_row AS se261,
+    STDDEV_SAMP(va242) OVER rows_5 AS se264,
+    COUNT(va242) OVER rows_5 AS se265,
+    LAG(va246, 3) OVER rows_row AS se267,
+    LAG(va246, 4) OVER rows_row AS se268,
+    LAG(va276, 1) OVER rows_row AS se277,
+    LAG(va276, 2) OVER rows_row AS se278,
+    LAG(va276, 3) OVER rows_row AS se279,
+    LAG(va276, 4) OVER rows_row AS se280,
+    LAG(va276, 5) OVER rows_row AS se281,
+    LAG(va276, 6) OVER rows_row AS se282,
+    LAG(va276, 7) OVER rows_row AS se283,
+    LAG(va276, 8) OVER rows_row AS se284,
+    LAG(va276, 9) OVER rows_row AS se285,
+    LAG(va157, 1) OVER rows_row AS se291,
+    LAG(va301, 1) OVER rows_row AS se302,
+    LAG(va301, 2) OVER rows_row AS se303,
+    LAG(va301, 3) OVER rows_row AS se304,
+    LAG(va301, 4) OVER rows_row AS se305,
+    LAG(va383, 5) OVER rows_row AS se384,
+    LAG(se399, 100) OVER rows_row AS se400,
+    LAG(close, 100) OVER rows_row AS se401,
+    MIN(close) OVER rows_100 AS se406,
+    LAG(close, 3) OVER rows_row AS se407,
+    CORR(va418, va419) OVER rows_5 AS se420,
+    REGR_COUNT(va418, va419) OVER rows_5 AS se421,
+    LAG(va423, 1) OVER rows_row AS se424,
+    LAG(va423, 2) OVER rows_row AS se425,
+    LAG(va423, 3) OVER rows_row AS se426,
+    LAG(va423, 4) OVER rows_row AS se427,
+    LAG(va428, 1) OVER rows_row AS se429,
+    LAG(va428, 2) OVER rows_row AS se430,
+    LAG(va428, 3) OVER rows_row AS se431,
+    LAG(va428, 4) OVER rows_row AS se432,
+    CORR(va57, va441) OVER rows_6 AS se442,
+    REGR_COUNT(va57, va441) OVER rows_6 AS se443,
+    LAG(va446, 1) OVER rows_row AS se447,
+    LAG(va446, 2) OVER rows_row AS se448,
+    LAG(va446, 3) OVER rows_row AS se449,
+    LAG(va446, 4) OVER rows_row AS se450,
+    LAG(va446, 5) OVER rows_row AS se451,
+    CORR(low, va299) OVER rows_5 AS se463,
+    REGR_COUNT(low, va299) OVER rows_5 AS se464,
+    LAG(va466, 1) OVER rows_row AS se467,
+    LAG(va466, 2) OVER rows_row AS se468,
+    LAG(va466, 3) OVER rows_row AS se469,
+    LAG(va466, 4) OVER rows_row AS se470,
+    LAG(va471, 1) OVER rows_row AS se472,
+    LAG(va471, 2) OVER rows_row AS se473,
+    LAG(va471, 3) OVER rows_row AS se474,
+    LAG(va471, 4) OVER rows_row AS se475,
+    LAG(va536, 1) OVER rows_row AS se537,
+    LAG(va536, 2) OVER rows_row AS se538,
+    LAG(va536, 3) OVER rows_row AS se539,
+    LAG(va536, 4) OVER rows_row AS se540,
+    LAG(va536, 5) OVER rows_row AS se541,
+    LAG(va536, 6) OVER rows_row AS se542,
+    LAG(va536, 7) OVER rows_row AS se543,
+    LAG(va536, 8) OVER rows_row AS se544,
+    LAG(va536, 9) OVER rows_row AS se545,
+    CORR(low, va299) OVER rows_12 AS se551,
+    REGR_COUNT(low, va299) OVER rows_12 AS se552,
+    LAG(va466, 5) OVER rows_row AS se554,
+    LAG(va466, 6) OVER rows_row AS se555,
+    LAG(va466, 7) OVER rows_row AS se556,
+    LAG(va466, 8) OVER rows_row AS se557,
+    LAG(va466, 9) OVER rows_row AS se558,
+    LAG(va466, 10) OVER rows_row AS se559,
+    LAG(va466, 11) OVER rows_row AS se560,
+    LAG(va471, 5) OVER rows_row AS se561,
+    LAG(va471, 6) OVER rows_row AS se562,
+    LAG(va471, 7) OVER rows_row AS se563,
+    LAG(va471, 8) OVER rows_row AS se564,
+    LAG(va471, 9) OVER rows_row AS se565,
+    LAG(va471, 10) OVER rows_row AS se566,
+    LAG(va471, 11) OVER rows_row AS se567,
+    CORR(se571, vwap) OVER rows_230 AS se572,
+    MIN(va574) OVER rows_230 AS se575,
+    MAX(va574) OVER rows_230 AS se576,
+    MIN(va577) OVER rows_230 AS se578,
+    MAX(va577) OVER rows_230 AS se579,
+    AVG(close) OVER rows_7 AS se582,
+    CORR(se193, va17) OVER rows_15 AS se624,
+    REGR_COUNT(se193, va17) OVER rows_15 AS se625,
+    MIN(va627) OVER rows_15 AS se628,
+    MAX(va627) OVER rows_15 AS se629,
+    MIN(va630) OVER rows_15 AS se631,
+    MAX(va630) OVER rows_15 AS se632,
+    LAG(va645, 1) OVER rows_row AS se646,
+    LAG(va645, 2) OVER rows_row AS se647,
+    LAG(va645, 3) OVER rows_row AS se648,
+    LAG(va645, 4) OVER rows_row AS se649,
+    CORR(va299, vwap) OVER rows_6 AS se655,
+    REGR_COUNT(va299, vwap) OVER rows_6 AS se656,
+    LAG(va577, 1) OVER rows_row AS se658,
+    LAG(va577, 2) OVER rows_row AS se659,
+    LAG(va577, 3) OVER rows_row AS se660,
+    LAG(va577, 4) OVER rows_row AS se661,
+    LAG(va577, 5) OVER rows_row AS se662,
+    AVG(close) OVER rows_200 AS se668,
+    CORR(close, se675) OVER rows_200 AS se676,
+    MIN(va276) OVER rows_200 AS se678,
+    MAX(va276) OVER rows_200 AS se679,
+    MIN(va680) OVER rows_200 AS se681,
+    MAX(va680) OVER rows_200 AS se682,
+    LAG(va300, 1) OVER rows_row AS se700,
+    LAG(va300, 2) OVER rows_row AS se701,
+    LAG(va300, 3) OVER rows_row AS se702,
+    LAG(va300, 4) OVER rows_row AS se703,
+    LAG(va300, 5) OVER rows_row AS se704,
+    LAG(va300, 6) OVER rows_row AS se705,
+    LAG(va300, 7) OVER rows_row AS se706,
+    LAG(va300, 8) OVER rows_row AS se707,
+    LAG(va757, 1) OVER rows_row AS se758,
+    LAG(va757, 2) OVER rows_row AS se759,
+    LAG(va757, 3) OVER rows_row AS se760,
+    LAG(va757, 4) OVER rows_row AS se761,
+    LAG(va757, 5) OVER rows_row AS se762,
+    LAG(va757, 6) OVER rows_row AS se763,
+    LAG(va757, 7) OVER rows_row AS se764,
     RANK(
     ORDER BY
-      va298) OVER rows_20 AS se723,
+      va301) OVER rows_20 AS se765,
     CUME_DIST(
     ORDER BY
-      va298) OVER rows_20 AS se724,
-    COUNT(va298) OVER rows_20 AS se725,
-    CORR(high, va55) OVER rows_5 AS se727,
-    REGR_COUNT(high, va55) OVER rows_5 AS se728,
-    AVG(se551) OVER rows_20 AS se731,
-    LAG(se736, 1) OVER rows_row AS se738,
-    LAG(se737, 1) OVER rows_row AS se739,
-    LAG(va740, 1) OVER rows_row AS se741,
-    LAG(va742, 1) OVER rows_row AS se743,
-    CORR(va55, va425) OVER rows_5 AS se774,
-    REGR_COUNT(va55, va425) OVER rows_5 AS se775,
-    LAG(se788, 5) OVER rows_row AS se789,
-    CORR(va811, va55) OVER rows_6 AS se812,
-    REGR_COUNT(va811, va55) OVER rows_6 AS se813,
-    LAG(va815, 1) OVER rows_row AS se816,
-    LAG(va815, 2) OVER rows_row AS se817,
-    LAG(va815, 3) OVER rows_row AS se818,
-    LAG(va815, 4) OVER rows_row AS se819,
-    LAG(va815, 5) OVER rows_row AS se820,
-    LAG(va828, 1) OVER rows_row AS se829,
-    CORR(va856, vwap) OVER rows_17 AS se857,
-    REGR_COUNT(va856, vwap) OVER rows_17 AS se858,
-    LAG(va860, 1) OVER rows_row AS se861,
-    SUM(va296) OVER rows_22 AS se869,
-    COUNT(va296) OVER rows_22 AS se870,
-    SUM(va906) OVER rows_12 AS se907,
-    COUNT(va906) OVER rows_12 AS se908,
-    LAG(va913, 1) OVER rows_row AS se914,
-    SUM(va934) OVER rows_8 AS se935,
-    COUNT(va934) OVER rows_8 AS se936,
-    LAG(va967, 1) OVER rows_row AS se968,
-    LAG(va967, 2) OVER rows_row AS se969,
-    LAG(va967, 3) OVER rows_row AS se970,
-    LAG(va967, 4) OVER rows_row AS se971,
-    LAG(va967, 5) OVER rows_row AS se972,
-    LAG(va967, 6) OVER rows_row AS se973,
-    LAG(va991, 1) OVER rows_row AS se992,
-    LAG(va991, 2) OVER rows_row AS se993,
-    LAG(va991, 3) OVER rows_row AS se994,
-    LAG(va991, 4) OVER rows_row AS se995,
-    LAG(va991, 5) OVER rows_row AS se996,
-    CORR(va238, va1005) OVER rows_8 AS se1006,
-    REGR_COUNT(va238, va1005) OVER rows_8 AS se1007,
-    LAG(va242, 5) OVER rows_row AS se1009,
-    LAG(va242, 6) OVER rows_row AS se1010,
-    LAG(va242, 7) OVER rows_row AS se1011,
-    LAG(va1012, 1) OVER rows_row AS se1013,
-    LAG(va1012, 2) OVER rows_row AS se1014,
-    LAG(va1012, 3) OVER rows_row AS se1015,
-    LAG(va1012, 4) OVER rows_row AS se1016,
-    LAG(va1012, 5) OVER rows_row AS se1017,
-    LAG(va1012, 6) OVER rows_row AS se1018,
-    LAG(va1012, 7) OVER rows_row AS se1019,
-    LAG(va860, 2) OVER rows_row AS se1035,
-    LAG(va860, 3) OVER rows_row AS se1036,
-    LAG(va860, 4) OVER rows_row AS se1037,
-    LAG(va860, 5) OVER rows_row AS se1038,
-    LAG(va860, 6) OVER rows_row AS se1039,
-    LAG(va860, 7) OVER rows_row AS se1040,
-    LAG(va860, 8) OVER rows_row AS se1041,
-    LAG(va860, 9) OVER rows_row AS se1042,
-    LAG(va860, 10) OVER rows_row AS se1043,
-    LAG(va860, 11) OVER rows_row AS se1044,
-    LAG(va1049, 1) OVER rows_row AS se1050,
-    SUM(va1072) OVER rows_16 AS se1073,
-    COUNT(va1072) OVER rows_16 AS se1074,
-    SUM(va1071) OVER rows_16 AS se1075,
-    COUNT(va1071) OVER rows_16 AS se1076,
-    CORR(va1086, va446) OVER rows_8 AS se1087,
-    REGR_COUNT(va1086, va446) OVER rows_8 AS se1088,
-    LAG(va1090, 1) OVER rows_row AS se1091,
-    LAG(va1090, 2) OVER rows_row AS se1092,
-    LAG(va1090, 3) OVER rows_row AS se1093,
-    LAG(va1090, 4) OVER rows_row AS se1094,
-    LAG(va1090, 5) OVER rows_row AS se1095,
-    LAG(va1090, 6) OVER rows_row AS se1096,
-    LAG(va1090, 7) OVER rows_row AS se1097,
-    CORR(va1123, va1125) OVER rows_6 AS se1126,
-    REGR_COUNT(va1123, va1125) OVER rows_6 AS se1127,
-    LAG(va1129, 1) OVER rows_row AS se1130,
-    LAG(va1129, 2) OVER rows_row AS se1131,
-    LAG(va1129, 3) OVER rows_row AS se1132,
-    LAG(va1129, 4) OVER rows_row AS se1133,
-    LAG(va1129, 5) OVER rows_row AS se1134,
-    LAG(va1135, 1) OVER rows_row AS se1136,
-    LAG(va1135, 2) OVER rows_row AS se1137,
-    LAG(va1135, 3) OVER rows_row AS se1138,
-    LAG(va1135, 4) OVER rows_row AS se1139,
-    LAG(va1135, 5) OVER rows_row AS se1140,
-    LAG(va1150, 1) OVER rows_row AS se1151,
-    LAG(va1160, 1) OVER rows_row AS se1161,
-    LAG(va1160, 2) OVER rows_row AS se1162,
-    SUM(va1172) OVER rows_37 AS se1173,
-    COUNT(va1172) OVER rows_37 AS se1174,
-    CORR(va1192, va55) OVER rows_11 AS se1193,
-    REGR_COUNT(va1192, va55) OVER rows_11 AS se1194,
-    LAG(va1196, 1) OVER rows_row AS se1197,
-    LAG(va1196, 2) OVER rows_row AS se1198,
-    LAG(va1196, 3) OVER rows_row AS se1199,
-    LAG(va1196, 4) OVER rows_row AS se1200,
-    LAG(va1196, 5) OVER rows_row AS se1201,
-    LAG(va1196, 6) OVER rows_row AS se1202,
-    LAG(va1196, 7) OVER rows_row AS se1203,
-    LAG(va1196, 8) OVER rows_row AS se1204,
-    LAG(va1196, 9) OVER rows_row AS se1205,
-    LAG(va1196, 10) OVER rows_row AS se1206,
-    LAG(va69, 10) OVER rows_row AS se1207,
-    CORR(va84, va1230) OVER rows_12 AS se1231,
-    REGR_COUNT(va84, va1230) OVER rows_12 AS se1232,
-    LAG(va85, 9) OVER rows_row AS se1234,
-    LAG(va85, 10) OVER rows_row AS se1235,
-    LAG(va85, 11) OVER rows_row AS se1236,
-    LAG(va1237, 1) OVER rows_row AS se1238,
-    LAG(va1237, 2) OVER rows_row AS se1239,
-    LAG(va1237, 3) OVER rows_row AS se1240,
-    LAG(va1237, 4) OVER rows_row AS se1241,
-    LAG(va1237, 5) OVER rows_row AS se1242,
-    LAG(va1237, 6) OVER rows_row AS se1243,
-    LAG(va1237, 7) OVER rows_row AS se1244,
-    LAG(va1237, 8) OVER rows_row AS se1245,
-    LAG(va1237, 9) OVER rows_row AS se1246,
-    LAG(va1237, 10) OVER rows_row AS se1247,
-    LAG(va1237, 11) OVER rows_row AS se1248,
-    CORR(va1086, va446) OVER rows_3 AS se1264,
-    REGR_COUNT(va1086, va446) OVER rows_3 AS se1265,
-    SUM(va1086) OVER rows_19 AS se1281,
-    COUNT(va1086) OVER rows_19 AS se1282,
-    LAG(va1287, 1) OVER rows_row AS se1288,
-    LAG(va1287, 2) OVER rows_row AS se1289,
-    LAG(va1287, 3) OVER rows_row AS se1290,
-    LAG(va1287, 4) OVER rows_row AS se1291,
-    LAG(va1287, 5) OVER rows_row AS se1292,
-    SUM(va1309) OVER rows_49 AS se1310,
-    COUNT(va1309) OVER rows_49 AS se1311,
-    LAG(va1346, 2) OVER rows_row AS se1347,
+      va301) OVER rows_20 AS se766,
+    COUNT(va301) OVER rows_20 AS se767,
+    CORR(high, va57) OVER rows_5 AS se769,
+    REGR_COUNT(high, va57) OVER rows_5 AS se770,
+    LAG(va772, 1) OVER rows_row AS se773,
+    LAG(va772, 2) OVER rows_row AS se774,
+    LAG(va772, 3) OVER rows_row AS se775,
+    LAG(va772, 4) OVER rows_row AS se776,
+    LAG(close, 1) OVER rows_row AS se778,
+    LAG(volume, 1) OVER rows_row AS se779,
+    LAG(va780, 1) OVER rows_row AS se781,
+    AVG(se571) OVER rows_20 AS se783,
+    LAG(se788, 1) OVER rows_row AS se790,
+    LAG(se789, 1) OVER rows_row AS se791,
+    LAG(va792, 1) OVER rows_row AS se793,
+    LAG(va794, 1) OVER rows_row AS se795,
+    CORR(va57, va441) OVER rows_5 AS se826,
+    REGR_COUNT(va57, va441) OVER rows_5 AS se827,
+    LAG(se840, 5) OVER rows_row AS se841,
+    LAG(va780, 2) OVER rows_row AS se850,
+    LAG(va780, 3) OVER rows_row AS se851,
+    LAG(va780, 4) OVER rows_row AS se852,
+    CORR(va867, va57) OVER rows_6 AS se868,
+    REGR_COUNT(va867, va57) OVER rows_6 AS se869,
+    LAG(va871, 1) OVER rows_row AS se872,
+    LAG(va871, 2) OVER rows_row AS se873,
+    LAG(va871, 3) OVER rows_row AS se874,
+    LAG(va871, 4) OVER rows_row AS se875,
+    LAG(va871, 5) OVER rows_row AS se876,
+    LAG(va884, 1) OVER rows_row AS se885,
+    MIN(vwap) OVER rows_16 AS se904,
+    CORR(va912, vwap) OVER rows_17 AS se913,
+    REGR_COUNT(va912, vwap) OVER rows_17 AS se914,
+    MIN(va916) OVER rows_17 AS se917,
+    MAX(va916) OVER rows_17 AS se918,
+    MIN(va577) OVER rows_17 AS se919,
+    MAX(va577) OVER rows_17 AS se920,
+    SUM(va299) OVER rows_22 AS se927,
+    COUNT(va299) OVER rows_22 AS se928,
+    SUM(va976) OVER rows_12 AS se977,
+    SUM(va981) OVER rows_12 AS se982,
+    COUNT(va981) OVER rows_12 AS se983,
+    SUM(va1009) OVER rows_8 AS se1010,
+    COUNT(va1009) OVER rows_8 AS se1011,
+    LAG(va1042, 1) OVER rows_row AS se1043,
+    LAG(va1042, 2) OVER rows_row AS se1044,
+    LAG(va1042, 3) OVER rows_row AS se1045,
+    LAG(va1042, 4) OVER rows_row AS se1046,
+    LAG(va1042, 5) OVER rows_row AS se1047,
+    LAG(va1042, 6) OVER rows_row AS se1048,
+    LAG(va1066, 1) OVER rows_row AS se1067,
+    LAG(va1066, 2) OVER rows_row AS se1068,
+    LAG(va1066, 3) OVER rows_row AS se1069,
+    LAG(va1066, 4) OVER rows_row AS se1070,
+    LAG(va1066, 5) OVER rows_row AS se1071,
+    CORR(va242, va1081) OVER rows_8 AS se1082,
+    REGR_COUNT(va242, va1081) OVER rows_8 AS se1083,
+    LAG(va246, 5) OVER rows_row AS se1085,
+    LAG(va246, 6) OVER rows_row AS se1086,
+    LAG(va246, 7) OVER rows_row AS se1087,
+    LAG(va1088, 1) OVER rows_row AS se1089,
+    LAG(va1088, 2) OVER rows_row AS se1090,
+    LAG(va1088, 3) OVER rows_row AS se1091,
+    LAG(va1088, 4) OVER rows_row AS se1092,
+    LAG(va1088, 5) OVER rows_row AS se1093,
+    LAG(va1088, 6) OVER rows_row AS se1094,
+    LAG(va1088, 7) OVER rows_row AS se1095,
+    LAG(va1101, 1) OVER rows_row AS se1102,
+    LAG(va916, 1) OVER rows_row AS se1112,
+    LAG(va916, 2) OVER rows_row AS se1113,
+    LAG(va916, 3) OVER rows_row AS se1114,
+    LAG(va916, 4) OVER rows_row AS se1115,
+    LAG(va916, 5) OVER rows_row AS se1116,
+    LAG(va916, 6) OVER rows_row AS se1117,
+    LAG(va916, 7) OVER rows_row AS se1118,
+    LAG(va916, 8) OVER rows_row AS se1119,
+    LAG(va916, 9) OVER rows_row AS se1120,
+    LAG(va916, 10) OVER rows_row AS se1121,
+    LAG(va916, 11) OVER rows_row AS se1122,
+    CORR(va1164, va462) OVER rows_8 AS se1165,
+    REGR_COUNT(va1164, va462) OVER rows_8 AS se1166,
+    LAG(va1168, 1) OVER rows_row AS se1169,
+    LAG(va1168, 2) OVER rows_row AS se1170,
+    LAG(va1168, 3) OVER rows_row AS se1171,
+    LAG(va1168, 4) OVER rows_row AS se1172,
+    LAG(va1168, 5) OVER rows_row AS se1173,
+    LAG(va1168, 6) OVER rows_row AS se1174,
+    LAG(va1168, 7) OVER rows_row AS se1175,
+    LAG(va1176, 1) OVER rows_row AS se1177,
+    LAG(va1176, 2) OVER rows_row AS se1178,
+    LAG(va1176, 3) OVER rows_row AS se1179,
+    LAG(va1176, 4) OVER rows_row AS se1180,
+    LAG(va1176, 5) OVER rows_row AS se1181,
+    LAG(va1176, 6) OVER rows_row AS se1182,
+    LAG(va1176, 7) OVER rows_row AS se1183,
+    CORR(va1202, va1207) OVER rows_6 AS se1208,
+    REGR_COUNT(va1202, va1207) OVER rows_6 AS se1209,
+    LAG(va1211, 1) OVER rows_row AS se1212,
+    LAG(va1211, 2) OVER rows_row AS se1213,
+    LAG(va1211, 3) OVER rows_row AS se1214,
+    LAG(va1211, 4) OVER rows_row AS se1215,
+    LAG(va1211, 5) OVER rows_row AS se1216,
+    LAG(va1217, 1) OVER rows_row AS se1218,
+    LAG(va1217, 2) OVER rows_row AS se1219,
+    LAG(va1217, 3) OVER rows_row AS se1220,
+    LAG(va1217, 4) OVER rows_row AS se1221,
+    LAG(va1217, 5) OVER rows_row AS se1222,
+    LAG(va1232, 1) OVER rows_row AS se1233,
+    LAG(va1243, 1) OVER rows_row AS se1244,
+    LAG(va1243, 2) OVER rows_row AS se1245,
+    SUM(va1255) OVER rows_37 AS se1256,
+    COUNT(va1255) OVER rows_37 AS se1257,
+    CORR(volume, vwap) OVER rows_4 AS se1315,
+    REGR_COUNT(volume, vwap) OVER rows_4 AS se1316,
+    CORR(va86, va1330) OVER rows_12 AS se1331,
+    REGR_COUNT(va86, va1330) OVER rows_12 AS se1332,
+    LAG(va87, 9) OVER rows_row AS se1334,
+    LAG(va87, 10) OVER rows_row AS se1335,
+    LAG(va87, 11) OVER rows_row AS se1336,
+    LAG(va1337, 1) OVER rows_row AS se1338,
+    LAG(va1337, 2) OVER rows_row AS se1339,
+    LAG(va1337, 3) OVER rows_row AS se1340,
+    LAG(va1337, 4) OVER rows_row AS se1341,
+    LAG(va1337, 5) OVER rows_row AS se1342,
+    LAG(va1337, 6) OVER rows_row AS se1343,
+    LAG(va1337, 7) OVER rows_row AS se1344,
+    LAG(va1337, 8) OVER rows_row AS se1345,
+    LAG(va1337, 9) OVER rows_row AS se1346,
+    LAG(va1337, 10) OVER rows_row AS se1347,
+    LAG(va1337, 11) OVER rows_row AS se1348,
+    CORR(va1164, va462) OVER rows_3 AS se1364,
+    REGR_COUNT(va1164, va462) OVER rows_3 AS se1365,
+    SUM(va1379) OVER rows_19 AS se1380,
+    SUM(va1164) OVER rows_19 AS se1382,
+    COUNT(va1164) OVER rows_19 AS se1383,
+    SUM(va1429) OVER rows_49 AS se1430,
+    COUNT(va1429) OVER rows_49 AS se1431,
+    LAG(va1493, 2) OVER rows_row AS se1494,
     RANK(
     ORDER BY
-      va1355) OVER rows_20 AS se1356,
+      va1503) OVER rows_20 AS se1504,
     CUME_DIST(
     ORDER BY
-      va1355) OVER rows_20 AS se1357,
-    CORR(va1172, va1364) OVER rows_9 AS se1365,
-    REGR_COUNT(va1172, va1364) OVER rows_9 AS se1366,
-    LAG(va1368, 1) OVER rows_row AS se1369,
-    LAG(va1368, 2) OVER rows_row AS se1370,
-    LAG(va1368, 3) OVER rows_row AS se1371,
-    LAG(va1368, 4) OVER rows_row AS se1372,
-    LAG(va1368, 5) OVER rows_row AS se1373,
-    LAG(va1368, 6) OVER rows_row AS se1374,
-    LAG(va1368, 7) OVER rows_row AS se1375,
-    LAG(va1368, 8) OVER rows_row AS se1376,
-    CORR(va1393, va1394) OVER rows_7 AS se1395,
-    REGR_COUNT(va1393, va1394) OVER rows_7 AS se1396,
-    LAG(va1398, 1) OVER rows_row AS se1399,
-    LAG(va1398, 2) OVER rows_row AS se1400,
-    LAG(va1398, 3) OVER rows_row AS se1401,
-    LAG(va1398, 4) OVER rows_row AS se1402,
-    LAG(va1398, 5) OVER rows_row AS se1403,
-    LAG(va1398, 6) OVER rows_row AS se1404,
-    LAG(va1405, 1) OVER rows_row AS se1406,
-    LAG(va1405, 2) OVER rows_row AS se1407,
-    LAG(va1405, 3) OVER rows_row AS se1408,
-    LAG(va1405, 4) OVER rows_row AS se1409,
-    LAG(va1405, 5) OVER rows_row AS se1410,
-    LAG(va1405, 6) OVER rows_row AS se1411,
-    SUM(va296) OVER rows_14 AS se1420,
-    COUNT(va296) OVER rows_14 AS se1421,
-    LAG(va1443, 1) OVER rows_row AS se1444,
-    LAG(va1443, 2) OVER rows_row AS se1445,
-    LAG(va1443, 3) OVER rows_row AS se1446,
-    LAG(va1443, 4) OVER rows_row AS se1447,
-    LAG(va1443, 5) OVER rows_row AS se1448,
-    LAG(va1443, 6) OVER rows_row AS se1449,
-    LAG(va1443, 7) OVER rows_row AS se1450,
+      va1503) OVER rows_20 AS se1505,
+    LAG(close, 4) OVER rows_row AS se1508,
+    CORR(va1255, va1512) OVER rows_9 AS se1513,
+    REGR_COUNT(va1255, va1512) OVER rows_9 AS se1514,
+    LAG(va1516, 1) OVER rows_row AS se1517,
+    LAG(va1516, 2) OVER rows_row AS se1518,
+    LAG(va1516, 3) OVER rows_row AS se1519,
+    LAG(va1516, 4) OVER rows_row AS se1520,
+    LAG(va1516, 5) OVER rows_row AS se1521,
+    LAG(va1516, 6) OVER rows_row AS se1522,
+    LAG(va1516, 7) OVER rows_row AS se1523,
+    LAG(va1516, 8) OVER rows_row AS se1524,
+    LAG(va1525, 1) OVER rows_row AS se1526,
+    LAG(va1525, 2) OVER rows_row AS se1527,
+    LAG(va1525, 3) OVER rows_row AS se1528,
+    LAG(va1525, 4) OVER rows_row AS se1529,
+    LAG(va1525, 5) OVER rows_row AS se1530,
+    LAG(va1525, 6) OVER rows_row AS se1531,
+    LAG(va1525, 7) OVER rows_row AS se1532,
+    LAG(va1525, 8) OVER rows_row AS se1533,
+    CORR(va1544, va1545) OVER rows_7 AS se1546,
+    REGR_COUNT(va1544, va1545) OVER rows_7 AS se1547,
+    LAG(va1549, 1) OVER rows_row AS se1550,
+    LAG(va1549, 2) OVER rows_row AS se1551,
+    LAG(va1549, 3) OVER rows_row AS se1552,
+    LAG(va1549, 4) OVER rows_row AS se1553,
+    LAG(va1549, 5) OVER rows_row AS se1554,
+    LAG(va1549, 6) OVER rows_row AS se1555,
+    LAG(va1556, 1) OVER rows_row AS se1557,
+    LAG(va1556, 2) OVER rows_row AS se1558,
+    LAG(va1556, 3) OVER rows_row AS se1559,
+    LAG(va1556, 4) OVER rows_row AS se1560,
+    LAG(va1556, 5) OVER rows_row AS se1561,
+    LAG(va1556, 6) OVER rows_row AS se1562,
+    SUM(va299) OVER rows_14 AS se1571,
+    COUNT(va299) OVER rows_14 AS se1572,
     RANK(
     ORDER BY
-      va1459) OVER rows_20 AS se1460,
+      va1631) OVER rows_20 AS se1632,
     CUME_DIST(
     ORDER BY
-      va1459) OVER rows_20 AS se1461,
-    COUNT(va1459) OVER rows_20 AS se1462,
-    LAG(va1467, 1) OVER rows_row AS se1468,
-    LAG(va1467, 2) OVER rows_row AS se1469,
-    LAG(va1467, 3) OVER rows_row AS se1470,
-    LAG(va1467, 4) OVER rows_row AS se1471,
-    LAG(va1467, 5) OVER rows_row AS se1472,
-    LAG(va1467, 6) OVER rows_row AS se1473,
-    LAG(va1467, 7) OVER rows_row AS se1474,
+      va1631) OVER rows_20 AS se1633,
+    COUNT(va1631) OVER rows_20 AS se1634,
+    CORR(va86, va1679) OVER rows_7 AS se1680,
+    REGR_COUNT(va86, va1679) OVER rows_7 AS se1681,
+    LAG(va1683, 1) OVER rows_row AS se1684,
+    LAG(va1683, 2) OVER rows_row AS se1685,
+    LAG(va1683, 3) OVER rows_row AS se1686,
+    LAG(va1683, 4) OVER rows_row AS se1687,
+    LAG(va1683, 5) OVER rows_row AS se1688,
+    LAG(va1683, 6) OVER rows_row AS se1689,
+    LAG(va1631, 1) OVER rows_row AS se1712,
+    LAG(va1631, 2) OVER rows_row AS se1713,
+    LAG(va1631, 3) OVER rows_row AS se1714,
     RANK(
     ORDER BY
-      va1498) OVER rows_18 AS se1499,
+      va577) OVER rows_19 AS se1716,
     CUME_DIST(
     ORDER BY
-      va1498) OVER rows_18 AS se1500,
-    CORR(va84, va1505) OVER rows_7 AS se1506,
-    REGR_COUNT(va84, va1505) OVER rows_7 AS se1507,
-    LAG(va1509, 1) OVER rows_row AS se1510,
-    LAG(va1509, 2) OVER rows_row AS se1511,
-    LAG(va1509, 3) OVER rows_row AS se1512,
-    LAG(va1509, 4) OVER rows_row AS se1513,
-    LAG(va1509, 5) OVER rows_row AS se1514,
-    LAG(va1509, 6) OVER rows_row AS se1515,
-    LAG(va1459, 1) OVER rows_row AS se1538,
-    LAG(va1459, 2) OVER rows_row AS se1539,
-    LAG(va1459, 3) OVER rows_row AS se1540,
-    LAG(va1552, 1) OVER rows_row AS se1553,
-    LAG(va1572, 1) OVER rows_row AS se1573,
-    LAG(va1572, 2) OVER rows_row AS se1574,
-    LAG(va1572, 3) OVER rows_row AS se1575,
-    LAG(va1572, 4) OVER rows_row AS se1576,
-    LAG(va1572, 5) OVER rows_row AS se1577,
-    LAG(va1572, 6) OVER rows_row AS se1578,
-    LAG(va1572, 7) OVER rows_row AS se1579,
-    LAG(va1572, 8) OVER rows_row AS se1580,
-    LAG(va1572, 9) OVER rows_row AS se1581,
-    LAG(va1572, 10) OVER rows_row AS se1582,
-    LAG(va1572, 11) OVER rows_row AS se1583,
-    CORR(va55, va425) OVER rows_3 AS se1608,
-    REGR_COUNT(va55, va425) OVER rows_3 AS se1609,
-    LAG(va1630, 1) OVER rows_row AS se1631,
-    LAG(va1630, 2) OVER rows_row AS se1632,
-    SUM(va1652) OVER rows_26 AS se1653,
-    COUNT(va1652) OVER rows_26 AS se1654,
-    CORR(va1005, va50) OVER rows_20 AS se1675,
-    REGR_COUNT(va1005, va50) OVER rows_20 AS se1676,
-    SUM(va934) OVER rows_19 AS se1704,
-    COUNT(va934) OVER rows_19 AS se1705,
-    MAX(
-      (
-        CASE WHEN va1765 IS DISTINCT FROM se1766 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se1767
+      va577) OVER rows_19 AS se1717,
+    SUM(va462) OVER rows_19 AS se1742,
+    AVG(amount) OVER rows_5 AS se1843,
+    COUNT(amount) OVER rows_5 AS se1844,
+    CORR(va1081, va52) OVER rows_20 AS se1872,
+    REGR_COUNT(va1081, va52) OVER rows_20 AS se1873,
+    MIN(va1088) OVER rows_20 AS se1875,
+    MAX(va1088) OVER rows_20 AS se1876,
+    MIN(va61) OVER rows_20 AS se1877,
+    MAX(va61) OVER rows_20 AS se1878,
+    SUM(va1009) OVER rows_19 AS se1904,
+    COUNT(va1009) OVER rows_19 AS se1905
   FROM values_2_3
-  WINDOW rows_3 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 2 preceding AND CURRENT ROW), rows_4 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 3 preceding AND CURRENT ROW), rows_5 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 4 preceding AND CURRENT ROW), rows_6 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 5 preceding AND CURRENT ROW), rows_7 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 6 preceding AND CURRENT ROW), rows_8 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 7 preceding AND CURRENT ROW), rows_9 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 8 preceding AND CURRENT ROW), rows_10 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 9 preceding AND CURRENT ROW), rows_11 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 10 preceding AND CURRENT ROW), rows_12 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 11 preceding AND CURRENT ROW), rows_14 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 13 preceding AND CURRENT ROW), rows_15 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 14 preceding AND CURRENT ROW), rows_16 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 15 preceding AND CURRENT ROW), rows_17 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 16 preceding AND CURRENT ROW), rows_18 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 17 preceding AND CURRENT ROW), rows_19 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 18 preceding AND CURRENT ROW), rows_20 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 19 preceding AND CURRENT ROW), rows_22 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 21 preceding AND CURRENT ROW), rows_26 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 25 preceding AND CURRENT ROW), rows_37 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 36 preceding AND CURRENT ROW), rows_49 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 48 preceding AND CURRENT ROW), rows_60 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 59 preceding AND CURRENT ROW), rows_200 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 199 preceding AND CURRENT ROW), rows_230 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 229 preceding AND CURRENT ROW), rows_before AS (
-    PARTITION BY run_id
-    ORDER BY stock_row
-    rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-  ), rows_row AS (PARTITION BY run_id ORDER BY stock_row)
+  WINDOW rows_3 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 2 preceding AND CURRENT ROW), rows_4 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 3 preceding AND CURRENT ROW), rows_5 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 4 preceding AND CURRENT ROW), rows_6 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 5 preceding AND CURRENT ROW), rows_7 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 6 preceding AND CURRENT ROW), rows_8 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 7 preceding AND CURRENT ROW), rows_9 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 8 preceding AND CURRENT ROW), rows_10 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 9 preceding AND CURRENT ROW), rows_12 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 11 preceding AND CURRENT ROW), rows_14 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 13 preceding AND CURRENT ROW), rows_15 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 14 preceding AND CURRENT ROW), rows_16 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 15 preceding AND CURRENT ROW), rows_17 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 16 preceding AND CURRENT ROW), rows_19 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 18 preceding AND CURRENT ROW), rows_20 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 19 preceding AND CURRENT ROW), rows_22 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 21 preceding AND CURRENT ROW), rows_37 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 36 preceding AND CURRENT ROW), rows_49 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 48 preceding AND CURRENT ROW), rows_60 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 59 preceding AND CURRENT ROW), rows_100 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 99 preceding AND CURRENT ROW), rows_200 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 199 preceding AND CURRENT ROW), rows_230 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 229 preceding AND CURRENT ROW), rows_row AS (PARTITION BY run_id ORDER BY stock_row)
 ), values_3_1 AS (
   SELECT
     symbol,
@@ -5827,632 +4178,544 @@ WITH values_0_1 AS (
     stock_row,
     close,
     day_rows,
-    se1009,
-    se1010,
-    se1011,
-    se1013,
-    se1014,
-    se1015,
-    se1016,
-    se1017,
-    se1018,
-    se1019,
-    se1029,
-    se1030,
-    se1031,
-    se1050,
+    high,
+    low,
+    open,
+    returns,
+    se1085,
+    se1086,
+    se1087,
+    se1089,
+    se1090,
     se1091,
     se1092,
     se1093,
     se1094,
     se1095,
-    se1096,
-    se1097,
-    se1098,
-    se1099,
-    se1100,
-    se1101,
-    se1102,
-    se1103,
-    se1104,
-    se1130,
-    se1131,
-    se1132,
-    se1133,
-    se1134,
-    se1136,
-    se1137,
-    se1138,
-    se1139,
-    se1140,
-    se1197,
-    se1198,
-    se1199,
-    se120,
-    se1200,
-    se1201,
-    se1202,
-    se1203,
-    se1204,
-    se1205,
-    se1206,
-    se1207,
+    se1169,
+    se1170,
+    se1171,
+    se1172,
+    se1173,
+    se1174,
+    se1175,
+    se1177,
+    se1178,
+    se1179,
+    se1180,
+    se1181,
+    se1182,
+    se1183,
+    se1212,
+    se1213,
+    se1214,
+    se1215,
+    se1216,
+    se1218,
+    se1219,
     se1220,
     se1221,
     se1222,
-    se1234,
-    se1235,
-    se1236,
-    se1238,
-    se1239,
-    se1240,
-    se1241,
-    se1242,
-    se1243,
-    se1244,
-    se1245,
-    se1246,
-    se1247,
-    se1248,
-    se1288,
-    se1289,
-    se1290,
-    se1291,
-    se1292,
-    se1369,
-    se1370,
-    se1371,
-    se1372,
-    se1373,
-    se1374,
-    se1375,
-    se1376,
-    se1378,
-    se1379,
+    se1334,
+    se1335,
+    se1336,
+    se1338,
+    se1339,
+    se1340,
+    se1341,
+    se1342,
+    se1343,
+    se1344,
+    se1345,
+    se1346,
+    se1347,
+    se1348,
     se1380,
-    se1381,
-    se1382,
-    se1383,
-    se1384,
-    se1385,
-    se1399,
-    se1400,
-    se1401,
-    se1402,
-    se1403,
-    se1404,
-    se1406,
-    se1407,
-    se1408,
-    se1409,
-    se1410,
-    se1411,
-    se1439,
-    se1440,
-    se1441,
-    se1468,
-    se1469,
-    se1470,
-    se1471,
-    se1472,
-    se1473,
-    se1474,
-    se1510,
-    se1511,
-    se1512,
-    se1513,
-    se1514,
-    se1515,
-    se153,
+    se143,
+    se144,
+    se1517,
+    se1518,
+    se1519,
+    se1520,
+    se1521,
+    se1522,
+    se1523,
+    se1524,
+    se1526,
+    se1527,
+    se1528,
+    se1529,
+    se1530,
+    se1531,
+    se1532,
+    se1533,
+    se1550,
+    se1551,
+    se1552,
     se1553,
-    se1564,
-    se1565,
-    se1566,
-    se1573,
-    se1574,
-    se1575,
-    se1576,
-    se1577,
-    se1578,
-    se1579,
-    se1580,
-    se1581,
-    se1582,
-    se1583,
-    se1631,
-    se1632,
-    se1728,
-    se1729,
-    se1730,
-    se1763,
-    se1764,
-    se1775,
-    se189,
-    se196,
-    se197,
-    se198,
-    se199,
+    se1554,
+    se1555,
+    se1557,
+    se1558,
+    se1559,
+    se1560,
+    se1561,
+    se1562,
+    se1684,
+    se1685,
+    se1686,
+    se1687,
+    se1688,
+    se1689,
+    se1742,
+    se1875,
+    se1876,
+    se1877,
+    se1878,
     se200,
     se201,
     se202,
     se203,
-    se211,
-    se212,
-    se213,
-    se214,
-    se243,
-    se244,
-    se255,
-    se256,
-    se257,
+    se204,
+    se205,
+    se206,
+    se207,
+    se215,
+    se216,
+    se217,
+    se218,
+    se247,
+    se248,
     se258,
-    se264,
-    se265,
-    se273,
-    se274,
-    se275,
-    se276,
-    se277,
-    se34,
-    se35,
+    se259,
+    se260,
+    se261,
+    se267,
+    se268,
     se36,
-    se369,
     se37,
-    se371,
     se38,
-    se389,
+    se39,
     se40,
-    se408,
-    se409,
-    se41,
-    se410,
-    se411,
-    se413,
-    se414,
-    se415,
-    se416,
+    se406,
     se42,
+    se424,
+    se425,
+    se426,
+    se427,
+    se429,
     se43,
+    se430,
     se431,
     se432,
-    se433,
-    se434,
-    se435,
     se44,
+    se447,
+    se448,
+    se449,
+    se45,
     se450,
     se451,
-    se452,
-    se453,
-    se455,
-    se456,
-    se457,
-    se458,
-    se507,
-    se508,
-    se509,
-    se534,
-    se535,
-    se536,
-    se537,
-    se538,
-    se539,
-    se540,
-    se541,
-    se542,
-    se543,
-    se544,
-    se545,
-    se546,
-    se547,
+    se46,
+    se467,
+    se468,
+    se469,
+    se470,
+    se472,
+    se473,
+    se474,
+    se475,
+    se554,
     se555,
+    se556,
     se557,
     se558,
+    se559,
+    se560,
+    se561,
+    se562,
     se563,
-    se60,
-    se605,
-    se609,
-    se61,
+    se564,
+    se565,
+    se566,
+    se567,
+    se575,
+    se576,
+    se578,
+    se579,
     se62,
     se628,
     se629,
     se63,
-    se630,
     se631,
+    se632,
     se64,
-    se640,
-    se641,
-    se642,
-    se648,
     se65,
+    se658,
+    se659,
     se66,
+    se660,
+    se661,
+    se662,
     se67,
+    se678,
+    se679,
     se68,
     se681,
     se682,
-    se683,
+    se69,
     se70,
-    se71,
     se72,
     se73,
     se74,
     se75,
     se76,
     se77,
+    se773,
+    se774,
+    se775,
+    se776,
     se78,
-    se816,
-    se817,
-    se818,
-    se819,
-    se820,
+    se781,
+    se79,
+    se80,
+    se850,
     se851,
-    se852,
-    se853,
-    se86,
-    se861,
-    se87,
+    se872,
+    se873,
+    se874,
+    se875,
+    se876,
     se88,
-    se884,
-    se885,
-    se886,
     se89,
     se90,
     se91,
-    se914,
+    se917,
+    se918,
+    se919,
     se92,
-    se928,
-    se929,
+    se920,
     se93,
-    se930,
-    se949,
-    se950,
-    se951,
-    se952,
-    se953,
-    se962,
-    se963,
-    se964,
-    se992,
-    se993,
-    se994,
-    se995,
-    se996,
-    va1012,
-    va1028,
-    va1034,
-    va1049,
-    va106,
-    va1090,
-    va1129,
-    va1135,
-    va1196,
+    se94,
+    se95,
+    se977,
+    va1013,
+    va108,
+    va1088,
+    va1143,
+    va1168,
+    va1176,
+    va1211,
     va1217,
-    va1219,
-    va1237,
-    va1263,
-    va1280,
-    va1287,
-    va131,
-    va1346,
-    va1361,
-    va1368,
-    va137,
-    va1377,
-    va1398,
-    va1405,
-    va1438,
-    va1458,
-    va1467,
-    va1509,
-    va1537,
-    va154,
-    va1545,
-    va1552,
-    va1563,
-    va1568,
-    va1572,
-    va159,
-    va1626,
-    va1630,
-    va1727,
-    va1732,
-    va1739,
-    va1746,
-    va1760,
-    va177,
-    va1783,
-    va188,
-    va190,
+    va1337,
+    va135,
+    va1355,
+    va140,
+    va1499,
+    va1516,
+    va1525,
+    va1549,
+    va1556,
+    va157,
+    va1593,
+    va1666,
+    va1683,
     va191,
-    va195,
-    va210,
-    va233,
-    va238,
+    va194,
+    va1944,
+    va1951,
+    va1958,
+    va1972,
+    va1986,
+    va199,
+    va1993,
+    va1995,
+    va214,
+    va237,
     va242,
-    va287,
-    va323,
-    va33,
-    va330,
-    va348,
-    va359,
-    va367,
-    va368,
-    va381,
-    va39,
-    va391,
-    va400,
-    va407,
-    va412,
-    va421,
-    va430,
+    va246,
+    va276,
+    va336,
+    va343,
+    va35,
+    va361,
+    va374,
+    va398,
+    va41,
+    va416,
+    va423,
+    va428,
     va446,
-    va454,
-    va470,
-    va505,
-    va506,
-    va51,
-    va55,
-    va554,
-    va562,
-    va570,
-    va586,
-    va59,
-    va600,
-    va604,
-    va620,
-    va639,
-    va647,
-    va661,
-    va680,
-    va69,
-    va700,
-    va703,
-    va713,
-    va754,
-    va771,
-    va773,
-    va787,
-    va80,
-    va802,
-    va803,
-    va815,
-    va837,
-    va845,
-    va85,
-    va850,
-    va860,
-    va892,
-    va897,
-    va903,
-    va913,
-    va927,
-    va938,
-    va948,
-    va961,
-    va991,
+    va462,
+    va466,
+    va471,
+    va525,
+    va57,
+    va577,
+    va592,
+    va61,
+    va623,
+    va699,
+    va71,
+    va742,
+    va745,
+    va755,
+    va772,
+    va780,
+    va806,
+    va823,
+    va825,
+    va839,
+    va858,
+    va859,
+    va87,
+    va871,
+    va893,
+    va901,
+    va999,
     volume,
     vwap,
+    CAST((
+      (
+        CASE WHEN se10 = 5 THEN se9 END
+      ) - stock_row + 5
+    ) AS DOUBLE) AS va11,
     (
-      CASE
-        WHEN va0
-        THEN (
-          CASE
-            WHEN stock_row > 20
-            THEN (
-              CASE WHEN (
-                se4 > stock_row - 19
-              ) THEN se1 ELSE 0 END
-            )
-          END
-        )
-        WHEN NOT va0
-        THEN close
-      END
-    ) AS va5,
+      CASE WHEN se33 = 6 THEN se32 END
+    ) AS va34,
     (
-      CASE WHEN se31 = 6 THEN se30 END
-    ) AS va32,
-    (
-      CASE WHEN se57 = 10 THEN se56 END
-    ) AS va58,
+      CASE WHEN se59 = 10 THEN se58 END
+    ) AS va60,
     (
       -(
-        2 + CASE WHEN se86 < va85 THEN 2 WHEN se86 = va85 THEN 1 WHEN se86 > va85 THEN 0 END + CASE WHEN se87 < va85 THEN 2 WHEN se87 = va85 THEN 1 WHEN se87 > va85 THEN 0 END + CASE WHEN se88 < va85 THEN 2 WHEN se88 = va85 THEN 1 WHEN se88 > va85 THEN 0 END + CASE WHEN se89 < va85 THEN 2 WHEN se89 = va85 THEN 1 WHEN se89 > va85 THEN 0 END + CASE WHEN se90 < va85 THEN 2 WHEN se90 = va85 THEN 1 WHEN se90 > va85 THEN 0 END + CASE WHEN se91 < va85 THEN 2 WHEN se91 = va85 THEN 1 WHEN se91 > va85 THEN 0 END + CASE WHEN se92 < va85 THEN 2 WHEN se92 = va85 THEN 1 WHEN se92 > va85 THEN 0 END + CASE WHEN se93 < va85 THEN 2 WHEN se93 = va85 THEN 1 WHEN se93 > va85 THEN 0 END
+        2 + CASE WHEN se88 < va87 THEN 2 WHEN se88 = va87 THEN 1 WHEN se88 > va87 THEN 0 END + CASE WHEN se89 < va87 THEN 2 WHEN se89 = va87 THEN 1 WHEN se89 > va87 THEN 0 END + CASE WHEN se90 < va87 THEN 2 WHEN se90 = va87 THEN 1 WHEN se90 > va87 THEN 0 END + CASE WHEN se91 < va87 THEN 2 WHEN se91 = va87 THEN 1 WHEN se91 > va87 THEN 0 END + CASE WHEN se92 < va87 THEN 2 WHEN se92 = va87 THEN 1 WHEN se92 > va87 THEN 0 END + CASE WHEN se93 < va87 THEN 2 WHEN se93 = va87 THEN 1 WHEN se93 > va87 THEN 0 END + CASE WHEN se94 < va87 THEN 2 WHEN se94 = va87 THEN 1 WHEN se94 > va87 THEN 0 END + CASE WHEN se95 < va87 THEN 2 WHEN se95 = va87 THEN 1 WHEN se95 > va87 THEN 0 END
       ) / 18
-    ) AS va94,
+    ) AS va96,
     (
-      CASE
-        WHEN va135
-        THEN (
-          CASE
-            WHEN stock_row > 66
-            THEN (
-              (
-                -(
-                  se140 + se141 * 60
-                ) / 120
-              ) * CAST(SIGN(va137) AS DOUBLE)
-            )
-          END
-        )
-        WHEN NOT va135
-        THEN (
-          -1
-        )
-      END
-    ) AS va142,
+      (
+        CASE WHEN se137 = 20 THEN se136 END
+      ) < volume
+    ) AS va138,
     (
-      va145 - se146
-    ) AS va147,
+      va148 - se149
+    ) AS va150,
     (
-      0 < se155
-    ) AS va156,
+      0 < se158
+    ) AS va159,
     (
-      se157 < 0
-    ) AS va158,
+      se160 < 0
+    ) AS va161,
     (
-      0 < se161
+      -va157
     ) AS va162,
     (
-      se163 < 0
-    ) AS va164,
+      0 < se164
+    ) AS va165,
+    (
+      se166 < 0
+    ) AS va167,
     (
       (
         (
           (
-            va195 + se196
-          ) + (
-            se197 + se198
-          )
-        ) + se199
-      ) / 5
-    ) AS va204,
-    (
-      (
-        (
-          (
-            va55 + se200
+            va199 + se200
           ) + (
             se201 + se202
           )
         ) + se203
       ) / 5
-    ) AS va205,
+    ) AS va208,
     (
-      CASE WHEN se208 = 5 THEN se207 END
+      (
+        (
+          (
+            va57 + se204
+          ) + (
+            se205 + se206
+          )
+        ) + se207
+      ) / 5
     ) AS va209,
     (
-      CASE WHEN se216 = 5 THEN se215 END
-    ) AS va217,
+      CASE WHEN se212 = 5 THEN se211 END
+    ) AS va213,
+    (
+      CASE WHEN se220 = 5 THEN se219 END
+    ) AS va221,
     (
       NOT (
-        va69 = se70 AND va69 = se71 AND va69 = se72 AND va69 = se73
+        va71 = se72 AND va71 = se73 AND va71 = se74 AND va71 = se75
       )
-    ) AS va218,
+    ) AS va222,
     (
-      CASE WHEN se240 = 3 THEN se239 END
-    ) AS va241,
-    (
-      NOT (
-        va69 = se70 AND va69 = se71
-      )
+      CASE WHEN se244 = 3 THEN se243 END
     ) AS va245,
     (
       (
         (
           (
-            va238 + se255
+            va242 + se258
           ) + (
-            se256 + se257
+            se259 + se260
           )
-        ) + se258
+        ) + se261
       ) / 5
-    ) AS va259,
+    ) AS va262,
     (
-      CASE WHEN se262 = 5 THEN se261 END
-    ) AS va263,
+      CASE WHEN se265 = 5 THEN se264 END
+    ) AS va266,
     (
-      va154 - se288
-    ) AS va289,
+      2 + CASE WHEN se277 < va276 THEN 2 WHEN se277 = va276 THEN 1 WHEN se277 > va276 THEN 0 END + CASE WHEN se278 < va276 THEN 2 WHEN se278 = va276 THEN 1 WHEN se278 > va276 THEN 0 END + CASE WHEN se279 < va276 THEN 2 WHEN se279 = va276 THEN 1 WHEN se279 > va276 THEN 0 END + CASE WHEN se280 < va276 THEN 2 WHEN se280 = va276 THEN 1 WHEN se280 > va276 THEN 0 END + CASE WHEN se281 < va276 THEN 2 WHEN se281 = va276 THEN 1 WHEN se281 > va276 THEN 0 END + CASE WHEN se282 < va276 THEN 2 WHEN se282 = va276 THEN 1 WHEN se282 > va276 THEN 0 END + CASE WHEN se283 < va276 THEN 2 WHEN se283 = va276 THEN 1 WHEN se283 > va276 THEN 0 END + CASE WHEN se284 < va276 THEN 2 WHEN se284 = va276 THEN 1 WHEN se284 > va276 THEN 0 END + CASE WHEN se285 < va276 THEN 2 WHEN se285 = va276 THEN 1 WHEN se285 > va276 THEN 0 END
+    ) / 20 AS va286,
     (
-      2 + CASE WHEN se299 < va298 THEN 2 WHEN se299 = va298 THEN 1 WHEN se299 > va298 THEN 0 END + CASE WHEN se300 < va298 THEN 2 WHEN se300 = va298 THEN 1 WHEN se300 > va298 THEN 0 END + CASE WHEN se301 < va298 THEN 2 WHEN se301 = va298 THEN 1 WHEN se301 > va298 THEN 0 END + CASE WHEN se302 < va298 THEN 2 WHEN se302 = va298 THEN 1 WHEN se302 > va298 THEN 0 END
-    ) / 10 AS va303,
+      va157 - se291
+    ) AS va292,
     (
-      CASE WHEN (
-        se371 > stock_row - 19
-      ) THEN se370 ELSE 0 END
-    ) AS va372,
+      2 + CASE WHEN se302 < va301 THEN 2 WHEN se302 = va301 THEN 1 WHEN se302 > va301 THEN 0 END + CASE WHEN se303 < va301 THEN 2 WHEN se303 = va301 THEN 1 WHEN se303 > va301 THEN 0 END + CASE WHEN se304 < va301 THEN 2 WHEN se304 = va301 THEN 1 WHEN se304 > va301 THEN 0 END + CASE WHEN se305 < va301 THEN 2 WHEN se305 = va301 THEN 1 WHEN se305 > va301 THEN 0 END
+    ) / 10 AS va306,
+    (
+      -(
+        (
+          va383 - se384
+        ) * va393
+      )
+    ) AS va394,
     (
       CASE WHEN stock_row > 199 THEN (
         (
-          se382 - se383
-        ) / NULLIF(se384, 0)
+          se399 - se400
+        ) / NULLIF(se401, 0)
       ) END
-    ) AS va385,
+    ) AS va402,
     (
-      CASE WHEN se405 = 5 THEN se404 END
-    ) AS va406,
+      -(
+        close - se407
+      )
+    ) AS va408,
     (
-      CASE WHEN se427 = 6 THEN se426 END
-    ) AS va428,
+      CASE WHEN se421 = 5 THEN se420 END
+    ) AS va422,
+    (
+      CASE WHEN se443 = 6 THEN se442 END
+    ) AS va444,
     (
       NOT (
-        va69 = se70 AND va69 = se71 AND va69 = se72 AND va69 = se73 AND va69 = se74
+        va71 = se72 AND va71 = se73 AND va71 = se74 AND va71 = se75 AND va71 = se76
       )
-    ) AS va429,
+    ) AS va445,
     (
-      CASE WHEN se448 = 5 THEN se447 END
-    ) AS va449,
+      CASE WHEN se464 = 5 THEN se463 END
+    ) AS va465,
     (
-      2 + CASE WHEN se490 < va489 THEN 2 WHEN se490 = va489 THEN 1 WHEN se490 > va489 THEN 0 END + CASE WHEN se491 < va489 THEN 2 WHEN se491 = va489 THEN 1 WHEN se491 > va489 THEN 0 END + CASE WHEN se492 < va489 THEN 2 WHEN se492 = va489 THEN 1 WHEN se492 > va489 THEN 0 END + CASE WHEN se493 < va489 THEN 2 WHEN se493 = va489 THEN 1 WHEN se493 > va489 THEN 0 END
-    ) / 10 AS va494,
+      -va486
+    ) AS va487,
     (
-      10 * va516 + 9 * se517 + 8 * se518 + 7 * se519 + 6 * se520 + 5 * se521 + 4 * se522 + 3 * se523 + 2 * se524 + 1 * se525
-    ) / 55 AS va526,
+      10 * va536 + 9 * se537 + 8 * se538 + 7 * se539 + 6 * se540 + 5 * se541 + 4 * se542 + 3 * se543 + 2 * se544 + 1 * se545
+    ) / 55 AS va546,
     (
-      CASE WHEN se532 = 12 THEN se531 END
-    ) AS va533,
-    (
-      CASE WHEN stock_row > 234 THEN se552 END
+      CASE WHEN se552 = 12 THEN se551 END
     ) AS va553,
     (
-      CASE WHEN se602 = 15 THEN se601 END
-    ) AS va603,
+      CASE WHEN stock_row > 234 THEN se572 END
+    ) AS va573,
     (
-      CASE WHEN se626 = 6 THEN se625 END
-    ) AS va627,
+      CASE WHEN stock_row > 6 THEN (
+        se582 - close
+      ) END
+    ) AS va583,
     (
-      CASE WHEN stock_row > 200 THEN se645 END
-    ) AS va646,
+      va608 * 8193 - (
+        va608 * 8193 - va608
+      )
+    ) AS va609,
     (
-      9 * va297 + 8 * se662 + 7 * se663 + 6 * se664 + 5 * se665 + 4 * se666 + 3 * se667 + 2 * se668 + 1 * se669
-    ) / 45 AS va670,
+      CASE WHEN se625 = 15 THEN se624 END
+    ) AS va626,
+    (
+      va638 * 8193 - (
+        va638 * 8193 - va638
+      )
+    ) AS va639,
+    (
+      2 + CASE WHEN se646 < va645 THEN 2 WHEN se646 = va645 THEN 1 WHEN se646 > va645 THEN 0 END + CASE WHEN se647 < va645 THEN 2 WHEN se647 = va645 THEN 1 WHEN se647 > va645 THEN 0 END + CASE WHEN se648 < va645 THEN 2 WHEN se648 = va645 THEN 1 WHEN se648 > va645 THEN 0 END + CASE WHEN se649 < va645 THEN 2 WHEN se649 = va645 THEN 1 WHEN se649 > va645 THEN 0 END
+    ) / 10 AS va650,
+    (
+      CASE WHEN se656 = 6 THEN se655 END
+    ) AS va657,
+    (
+      va17 * (
+        se668 - open
+      )
+    ) AS va669,
+    (
+      CASE WHEN stock_row > 200 THEN se676 END
+    ) AS va677,
+    (
+      9 * va300 + 8 * se700 + 7 * se701 + 6 * se702 + 5 * se703 + 4 * se704 + 3 * se705 + 2 * se706 + 1 * se707
+    ) / 45 AS va708,
     (
       CASE
         WHEN stock_row > 14
         THEN (
           (
-            2 + CASE WHEN se716 < va715 THEN 2 WHEN se716 = va715 THEN 1 WHEN se716 > va715 THEN 0 END + CASE WHEN se717 < va715 THEN 2 WHEN se717 = va715 THEN 1 WHEN se717 > va715 THEN 0 END + CASE WHEN se718 < va715 THEN 2 WHEN se718 = va715 THEN 1 WHEN se718 > va715 THEN 0 END + CASE WHEN se719 < va715 THEN 2 WHEN se719 = va715 THEN 1 WHEN se719 > va715 THEN 0 END + CASE WHEN se720 < va715 THEN 2 WHEN se720 = va715 THEN 1 WHEN se720 > va715 THEN 0 END + CASE WHEN se721 < va715 THEN 2 WHEN se721 = va715 THEN 1 WHEN se721 > va715 THEN 0 END + CASE WHEN se722 < va715 THEN 2 WHEN se722 = va715 THEN 1 WHEN se722 > va715 THEN 0 END
+            2 + CASE WHEN se758 < va757 THEN 2 WHEN se758 = va757 THEN 1 WHEN se758 > va757 THEN 0 END + CASE WHEN se759 < va757 THEN 2 WHEN se759 = va757 THEN 1 WHEN se759 > va757 THEN 0 END + CASE WHEN se760 < va757 THEN 2 WHEN se760 = va757 THEN 1 WHEN se760 > va757 THEN 0 END + CASE WHEN se761 < va757 THEN 2 WHEN se761 = va757 THEN 1 WHEN se761 > va757 THEN 0 END + CASE WHEN se762 < va757 THEN 2 WHEN se762 = va757 THEN 1 WHEN se762 > va757 THEN 0 END + CASE WHEN se763 < va757 THEN 2 WHEN se763 = va757 THEN 1 WHEN se763 > va757 THEN 0 END + CASE WHEN se764 < va757 THEN 2 WHEN se764 = va757 THEN 1 WHEN se764 > va757 THEN 0 END
           ) / 16 * (
-            CASE WHEN se725 = 20 THEN (
-              se723 + se724 * 20
+            CASE WHEN se767 = 20 THEN (
+              se765 + se766 * 20
             ) / 40 END
           )
         )
       END
-    ) AS va726,
+    ) AS va768,
     (
-      CASE WHEN se728 = 5 THEN se727 END
-    ) AS va729,
-    (
-      CASE
-        WHEN stock_row > 24
-        THEN (
-          se731 * 8193 - (
-            se731 * 8193 - se731
-          )
-        )
-      END
-    ) AS va732,
+      CASE WHEN se770 = 5 THEN se769 END
+    ) AS va771,
     (
       CASE
         WHEN (
           NOT (
-            va740 = se741
+            va276 = se277
           )
         ) AND (
           NOT (
-            va742 = se743
+            va780 = se781
           )
         )
         THEN (
-          CASE WHEN stock_row > 20 THEN SIGN(se736 - se738) * SIGN(se737 - se739) END
+          CASE WHEN stock_row > 1 THEN SIGN(close - se778) * SIGN(volume - se779) END
         )
         ELSE NULL
       END
-    ) AS va744,
+    ) AS va782,
     (
-      CASE WHEN se775 = 5 THEN se774 END
-    ) AS va776,
+      CASE
+        WHEN stock_row > 24
+        THEN (
+          se783 * 8193 - (
+            se783 * 8193 - se783
+          )
+        )
+      END
+    ) AS va784,
+    (
+      CASE
+        WHEN (
+          NOT (
+            va792 = se793
+          )
+        ) AND (
+          NOT (
+            va794 = se795
+          )
+        )
+        THEN (
+          CASE WHEN stock_row > 20 THEN SIGN(se788 - se790) * SIGN(se789 - se791) END
+        )
+        ELSE NULL
+      END
+    ) AS va796,
+    (
+      CASE WHEN se827 = 5 THEN se826 END
+    ) AS va828,
     (
       (
         CASE
@@ -6460,232 +4723,300 @@ WITH values_0_1 AS (
           THEN (
             (
               (
-                -se788
-              ) + se789
-            ) * (
-              CASE
-                WHEN NOT va793 IS NULL
-                THEN (
-                  se794 + ROUND(se795 * day_rows)
-                ) / (
-                  2 * se796
-                )
-              END
-            )
+                -se840
+              ) + se841
+            ) * va849
           )
         END
-      ) * va403
-    ) AS va797,
+      ) * (
+        2 + CASE WHEN se781 < va780 THEN 2 WHEN se781 = va780 THEN 1 WHEN se781 > va780 THEN 0 END + CASE WHEN se850 < va780 THEN 2 WHEN se850 = va780 THEN 1 WHEN se850 > va780 THEN 0 END + CASE WHEN se851 < va780 THEN 2 WHEN se851 = va780 THEN 1 WHEN se851 > va780 THEN 0 END + CASE WHEN se852 < va780 THEN 2 WHEN se852 = va780 THEN 1 WHEN se852 > va780 THEN 0 END
+      ) / 10
+    ) AS va853,
     (
-      CASE WHEN se813 = 6 THEN se812 END
-    ) AS va814,
+      CASE WHEN se869 = 6 THEN se868 END
+    ) AS va870,
     (
       -(
-        va95 / NULLIF((
-          2 * va828 + 1 * se829
+        va97 / NULLIF((
+          2 * va884 + 1 * se885
         ) / 3, 0)
       )
-    ) AS va830,
+    ) AS va886,
     (
-      CASE WHEN se858 = 17 THEN se857 END
-    ) AS va859,
+      vwap - se904
+    ) AS va905,
     (
-      CASE WHEN se870 = 22 THEN se869 END
-    ) AS va871,
+      CASE WHEN se914 = 17 THEN se913 END
+    ) AS va915,
     (
-      CASE WHEN se908 = 12 THEN se907 END
-    ) AS va909,
+      CASE WHEN se928 = 22 THEN se927 END
+    ) AS va929,
     (
-      CASE WHEN se936 = 8 THEN se935 END
-    ) AS va937,
-    (
-      7 * va967 + 6 * se968 + 5 * se969 + 4 * se970 + 3 * se971 + 2 * se972 + 1 * se973
-    ) / 28 AS va974,
-    (
-      CASE WHEN se1007 = 8 THEN se1006 END
-    ) AS va1008,
-    (
-      2 + CASE WHEN se861 < va860 THEN 2 WHEN se861 = va860 THEN 1 WHEN se861 > va860 THEN 0 END + CASE
-        WHEN se1035 < va860
-        THEN 2
-        WHEN se1035 = va860
-        THEN 1
-        WHEN se1035 > va860
-        THEN 0
-      END + CASE
-        WHEN se1036 < va860
-        THEN 2
-        WHEN se1036 = va860
-        THEN 1
-        WHEN se1036 > va860
-        THEN 0
-      END + CASE
-        WHEN se1037 < va860
-        THEN 2
-        WHEN se1037 = va860
-        THEN 1
-        WHEN se1037 > va860
-        THEN 0
-      END + CASE
-        WHEN se1038 < va860
-        THEN 2
-        WHEN se1038 = va860
-        THEN 1
-        WHEN se1038 > va860
-        THEN 0
-      END + CASE
-        WHEN se1039 < va860
-        THEN 2
-        WHEN se1039 = va860
-        THEN 1
-        WHEN se1039 > va860
-        THEN 0
-      END + CASE
-        WHEN se1040 < va860
-        THEN 2
-        WHEN se1040 = va860
-        THEN 1
-        WHEN se1040 > va860
-        THEN 0
-      END + CASE
-        WHEN se1041 < va860
-        THEN 2
-        WHEN se1041 = va860
-        THEN 1
-        WHEN se1041 > va860
-        THEN 0
-      END + CASE
-        WHEN se1042 < va860
-        THEN 2
-        WHEN se1042 = va860
-        THEN 1
-        WHEN se1042 > va860
-        THEN 0
-      END + CASE
-        WHEN se1043 < va860
-        THEN 2
-        WHEN se1043 = va860
-        THEN 1
-        WHEN se1043 > va860
-        THEN 0
-      END + CASE
-        WHEN se1044 < va860
-        THEN 2
-        WHEN se1044 = va860
-        THEN 1
-        WHEN se1044 > va860
-        THEN 0
-      END
-    ) / 24 AS va1045,
-    (
-      (
-        CASE WHEN se1074 = 16 THEN se1073 END
-      ) - (
-        stock_row - 16
-      ) * (
-        CASE WHEN se1076 = 16 THEN se1075 END
+      open * 8193 - (
+        open * 8193 - open
       )
-    ) / 136 AS va1077,
+    ) AS va956,
     (
-      CASE WHEN se1088 = 8 THEN se1087 END
-    ) AS va1089,
-    (
-      CASE WHEN se1127 = 6 THEN se1126 END
-    ) AS va1128,
-    (
-      2 * va1150 + 1 * se1151
-    ) / 3 AS va1152,
-    (
-      3 * va1160 + 2 * se1161 + 1 * se1162
-    ) / 6 AS va1163,
-    (
-      CASE WHEN se1174 = 37 THEN se1173 END
-    ) AS va1175,
-    (
-      CASE WHEN se1194 = 11 THEN se1193 END
-    ) AS va1195,
-    (
-      CASE WHEN se1232 = 12 THEN se1231 END
-    ) AS va1233,
-    (
-      CASE WHEN se1265 = 3 THEN se1264 END
-    ) AS va1266,
-    (
-      CASE WHEN se1282 = 19 THEN se1281 END
-    ) AS va1283,
-    (
-      CASE WHEN se1311 = 49 THEN se1310 END
-    ) AS va1312,
-    (
-      se1347 * 8193 - (
-        se1347 * 8193 - se1347
+      va462 * 8193 - (
+        va462 * 8193 - va462
       )
-    ) AS va1348,
+    ) AS va961,
     (
-      se1356 + se1357 * 20
-    ) / 40 AS va1358,
+      high * 8193 - (
+        high * 8193 - high
+      )
+    ) AS va965,
     (
-      CASE WHEN se1366 = 9 THEN se1365 END
-    ) AS va1367,
+      CASE WHEN se983 = 12 THEN se982 END
+    ) AS va984,
     (
-      CASE WHEN se1396 = 7 THEN se1395 END
-    ) AS va1397,
+      CASE WHEN se1011 = 8 THEN se1010 END
+    ) AS va1012,
     (
-      CASE WHEN se1421 = 14 THEN se1420 END
-    ) AS va1422,
-    (
-      8 * va1443 + 7 * se1444 + 6 * se1445 + 5 * se1446 + 4 * se1447 + 3 * se1448 + 2 * se1449 + 1 * se1450
-    ) / 36 AS va1451,
-    (
-      CASE WHEN se1462 = 20 THEN (
-        se1460 + se1461 * 20
-      ) / 40 END
-    ) AS va1463,
-    (
-      se1499 + se1500 * 18
-    ) / 36 AS va1501,
-    (
-      CASE WHEN se1507 = 7 THEN se1506 END
-    ) AS va1508,
+      7 * va1042 + 6 * se1043 + 5 * se1044 + 4 * se1045 + 3 * se1046 + 2 * se1047 + 1 * se1048
+    ) / 28 AS va1049,
     (
       2 + CASE
-        WHEN se1538 < va1459
+        WHEN se1067 < va1066
         THEN 2
-        WHEN se1538 = va1459
+        WHEN se1067 = va1066
         THEN 1
-        WHEN se1538 > va1459
+        WHEN se1067 > va1066
         THEN 0
       END + CASE
-        WHEN se1539 < va1459
+        WHEN se1068 < va1066
         THEN 2
-        WHEN se1539 = va1459
+        WHEN se1068 = va1066
         THEN 1
-        WHEN se1539 > va1459
+        WHEN se1068 > va1066
         THEN 0
       END + CASE
-        WHEN se1540 < va1459
+        WHEN se1069 < va1066
         THEN 2
-        WHEN se1540 = va1459
+        WHEN se1069 = va1066
         THEN 1
-        WHEN se1540 > va1459
+        WHEN se1069 > va1066
+        THEN 0
+      END + CASE
+        WHEN se1070 < va1066
+        THEN 2
+        WHEN se1070 = va1066
+        THEN 1
+        WHEN se1070 > va1066
+        THEN 0
+      END + CASE
+        WHEN se1071 < va1066
+        THEN 2
+        WHEN se1071 = va1066
+        THEN 1
+        WHEN se1071 > va1066
         THEN 0
       END
-    ) / 8 AS va1541,
+    ) / 12 AS va1072,
     (
-      CASE WHEN se1609 = 3 THEN se1608 END
-    ) AS va1610,
+      CASE WHEN se1083 = 8 THEN se1082 END
+    ) AS va1084,
     (
-      CASE WHEN se1654 = 26 THEN se1653 END
-    ) AS va1655,
+      va1101 - se1102
+    ) AS va1103,
     (
-      CASE WHEN se1676 = 20 THEN se1675 END
-    ) AS va1677,
+      2 + CASE WHEN se277 < va276 THEN 2 WHEN se277 = va276 THEN 1 WHEN se277 > va276 THEN 0 END + CASE WHEN se278 < va276 THEN 2 WHEN se278 = va276 THEN 1 WHEN se278 > va276 THEN 0 END
+    ) / 6 AS va1110,
     (
-      CASE WHEN se1705 = 19 THEN se1704 END
-    ) AS va1706,
+      2 + CASE
+        WHEN se1112 < va916
+        THEN 2
+        WHEN se1112 = va916
+        THEN 1
+        WHEN se1112 > va916
+        THEN 0
+      END + CASE
+        WHEN se1113 < va916
+        THEN 2
+        WHEN se1113 = va916
+        THEN 1
+        WHEN se1113 > va916
+        THEN 0
+      END + CASE
+        WHEN se1114 < va916
+        THEN 2
+        WHEN se1114 = va916
+        THEN 1
+        WHEN se1114 > va916
+        THEN 0
+      END + CASE
+        WHEN se1115 < va916
+        THEN 2
+        WHEN se1115 = va916
+        THEN 1
+        WHEN se1115 > va916
+        THEN 0
+      END + CASE
+        WHEN se1116 < va916
+        THEN 2
+        WHEN se1116 = va916
+        THEN 1
+        WHEN se1116 > va916
+        THEN 0
+      END + CASE
+        WHEN se1117 < va916
+        THEN 2
+        WHEN se1117 = va916
+        THEN 1
+        WHEN se1117 > va916
+        THEN 0
+      END + CASE
+        WHEN se1118 < va916
+        THEN 2
+        WHEN se1118 = va916
+        THEN 1
+        WHEN se1118 > va916
+        THEN 0
+      END + CASE
+        WHEN se1119 < va916
+        THEN 2
+        WHEN se1119 = va916
+        THEN 1
+        WHEN se1119 > va916
+        THEN 0
+      END + CASE
+        WHEN se1120 < va916
+        THEN 2
+        WHEN se1120 = va916
+        THEN 1
+        WHEN se1120 > va916
+        THEN 0
+      END + CASE
+        WHEN se1121 < va916
+        THEN 2
+        WHEN se1121 = va916
+        THEN 1
+        WHEN se1121 > va916
+        THEN 0
+      END + CASE
+        WHEN se1122 < va916
+        THEN 2
+        WHEN se1122 = va916
+        THEN 1
+        WHEN se1122 > va916
+        THEN 0
+      END
+    ) / 24 AS va1123,
     (
-      se1767 > stock_row - 19
-    ) AS va1768
+      CASE WHEN se1166 = 8 THEN se1165 END
+    ) AS va1167,
+    (
+      CASE WHEN se1209 = 6 THEN se1208 END
+    ) AS va1210,
+    (
+      2 * va1232 + 1 * se1233
+    ) / 3 AS va1234,
+    (
+      3 * va1243 + 2 * se1244 + 1 * se1245
+    ) / 6 AS va1246,
+    (
+      CASE WHEN se1257 = 37 THEN se1256 END
+    ) AS va1258,
+    (
+      va1273 * 8193 - (
+        va1273 * 8193 - va1273
+      )
+    ) AS va1274,
+    (
+      volume * 8193 - (
+        volume * 8193 - volume
+      )
+    ) AS va1279,
+    (
+      CASE WHEN se1316 = 4 THEN se1315 END
+    ) AS va1317,
+    (
+      CASE WHEN se1332 = 12 THEN se1331 END
+    ) AS va1333,
+    (
+      CASE WHEN se1365 = 3 THEN se1364 END
+    ) AS va1366,
+    (
+      CASE WHEN se1383 = 19 THEN se1382 END
+    ) AS va1384,
+    (
+      vwap * 8193 - (
+        vwap * 8193 - vwap
+      )
+    ) AS va1406,
+    (
+      CASE WHEN se1431 = 49 THEN se1430 END
+    ) AS va1432,
+    (
+      se1494 * 8193 - (
+        se1494 * 8193 - se1494
+      )
+    ) AS va1495,
+    (
+      se1504 + se1505 * 20
+    ) / 40 AS va1506,
+    (
+      close - se1508
+    ) AS va1509,
+    (
+      CASE WHEN se1514 = 9 THEN se1513 END
+    ) AS va1515,
+    (
+      CASE WHEN se1547 = 7 THEN se1546 END
+    ) AS va1548,
+    (
+      CASE WHEN se1572 = 14 THEN se1571 END
+    ) AS va1573,
+    (
+      2 + CASE WHEN se277 < va276 THEN 2 WHEN se277 = va276 THEN 1 WHEN se277 > va276 THEN 0 END + CASE WHEN se278 < va276 THEN 2 WHEN se278 = va276 THEN 1 WHEN se278 > va276 THEN 0 END + CASE WHEN se279 < va276 THEN 2 WHEN se279 = va276 THEN 1 WHEN se279 > va276 THEN 0 END + CASE WHEN se280 < va276 THEN 2 WHEN se280 = va276 THEN 1 WHEN se280 > va276 THEN 0 END + CASE WHEN se281 < va276 THEN 2 WHEN se281 = va276 THEN 1 WHEN se281 > va276 THEN 0 END + CASE WHEN se282 < va276 THEN 2 WHEN se282 = va276 THEN 1 WHEN se282 > va276 THEN 0 END + CASE WHEN se283 < va276 THEN 2 WHEN se283 = va276 THEN 1 WHEN se283 > va276 THEN 0 END
+    ) / 16 AS va1629,
+    (
+      CASE WHEN se1634 = 20 THEN (
+        se1632 + se1633 * 20
+      ) / 40 END
+    ) AS va1635,
+    (
+      CASE WHEN se1681 = 7 THEN se1680 END
+    ) AS va1682,
+    (
+      2 + CASE
+        WHEN se1712 < va1631
+        THEN 2
+        WHEN se1712 = va1631
+        THEN 1
+        WHEN se1712 > va1631
+        THEN 0
+      END + CASE
+        WHEN se1713 < va1631
+        THEN 2
+        WHEN se1713 = va1631
+        THEN 1
+        WHEN se1713 > va1631
+        THEN 0
+      END + CASE
+        WHEN se1714 < va1631
+        THEN 2
+        WHEN se1714 = va1631
+        THEN 1
+        WHEN se1714 > va1631
+        THEN 0
+      END
+    ) / 8 AS va1715,
+    (
+      se1716 + se1717 * 19
+    ) / 38 AS va1718,
+    (
+      2 + CASE WHEN se277 < va276 THEN 2 WHEN se277 = va276 THEN 1 WHEN se277 > va276 THEN 0 END + CASE WHEN se278 < va276 THEN 2 WHEN se278 = va276 THEN 1 WHEN se278 > va276 THEN 0 END + CASE WHEN se279 < va276 THEN 2 WHEN se279 = va276 THEN 1 WHEN se279 > va276 THEN 0 END + CASE WHEN se280 < va276 THEN 2 WHEN se280 = va276 THEN 1 WHEN se280 > va276 THEN 0 END + CASE WHEN se281 < va276 THEN 2 WHEN se281 = va276 THEN 1 WHEN se281 > va276 THEN 0 END + CASE WHEN se282 < va276 THEN 2 WHEN se282 = va276 THEN 1 WHEN se282 > va276 THEN 0 END
+    ) / 14 AS va1816,
+    (
+      CASE WHEN se1844 = 5 THEN se1843 END
+    ) AS va1845,
+    (
+      CASE WHEN se1873 = 20 THEN se1872 END
+    ) AS va1874,
+    (
+      CASE WHEN se1905 = 19 THEN se1904 END
+    ) AS va1906
   FROM series_3
 ), values_3_2 AS (
   SELECT
@@ -6695,962 +5026,854 @@ WITH values_0_1 AS (
     stock_row,
     close,
     day_rows,
-    se1013,
-    se1029,
-    se1030,
-    se1031,
-    se1050,
-    se120,
-    se1220,
-    se1221,
-    se1222,
-    se1288,
-    se1289,
-    se1290,
-    se1291,
-    se1292,
-    se1439,
-    se1440,
-    se1441,
-    se1468,
-    se1469,
-    se1470,
-    se1471,
-    se1472,
-    se1473,
-    se1474,
-    se153,
-    se1553,
-    se1564,
-    se1565,
-    se1566,
-    se1573,
-    se1574,
-    se1575,
-    se1576,
-    se1577,
-    se1578,
-    se1579,
-    se1580,
-    se1581,
-    se1582,
-    se1583,
-    se1631,
-    se1632,
-    se1728,
-    se1729,
-    se1730,
-    se189,
-    se211,
-    se212,
-    se213,
-    se214,
-    se243,
-    se244,
-    se264,
-    se265,
-    se273,
-    se274,
-    se275,
-    se276,
-    se277,
-    se369,
-    se371,
-    se389,
-    se507,
-    se508,
-    se509,
-    se555,
-    se557,
-    se558,
-    se563,
-    se60,
-    se605,
-    se609,
-    se628,
-    se629,
-    se630,
-    se631,
-    se640,
-    se641,
-    se642,
-    se648,
-    se681,
-    se682,
-    se683,
-    se851,
-    se852,
-    se853,
-    se861,
-    se884,
-    se885,
-    se886,
-    se914,
-    se928,
-    se929,
-    se930,
-    se949,
-    se950,
-    se951,
-    se952,
-    se953,
-    se962,
-    se963,
-    se964,
-    se992,
-    se993,
-    se994,
-    se995,
-    se996,
+    high,
+    low,
+    open,
+    returns,
+    se1380,
+    se1742,
+    se215,
+    se216,
+    se217,
+    se218,
+    se247,
+    se248,
+    se267,
+    se268,
+    se406,
+    se977,
     va1012,
-    va1028,
-    va1034,
-    va1045,
-    va1049,
-    va106,
-    va1175,
-    va1217,
-    va1219,
-    va1263,
-    va1280,
-    va1283,
-    va1287,
-    va131,
-    va1312,
-    va1346,
-    va1348,
-    va1358,
-    va1361,
-    va137,
-    va142,
-    va1422,
-    va1438,
-    va1458,
-    va1463,
-    va1467,
-    va1501,
-    va1537,
-    va1541,
-    va1545,
-    va1552,
-    va1563,
-    va1568,
-    va1572,
-    va1626,
-    va1630,
-    va1655,
-    va1677,
-    va1706,
-    va1727,
-    va1732,
-    va1739,
-    va1746,
-    va1760,
-    va177,
-    va1783,
-    va188,
-    va190,
+    va1013,
+    va1072,
+    va108,
+    va1110,
+    va1123,
+    va1143,
+    va1246,
+    va1258,
+    va1274,
+    va1279,
+    va135,
+    va1355,
+    va1384,
+    va1406,
+    va1432,
+    va1495,
+    va1499,
+    va1506,
+    va1509,
+    va1573,
+    va1593,
+    va1629,
+    va1635,
+    va1666,
+    va1715,
+    va1718,
+    va1816,
+    va1845,
+    va1906,
     va191,
-    va209,
-    va210,
-    va233,
-    va242,
-    va263,
-    va287,
-    va323,
-    va330,
-    va348,
-    va359,
-    va368,
-    va381,
-    va391,
-    va400,
-    va421,
-    va470,
-    va494,
-    va505,
-    va506,
-    va51,
-    va55,
-    va553,
-    va554,
-    va562,
-    va570,
-    va586,
-    va59,
-    va600,
-    va603,
-    va604,
-    va620,
+    va194,
+    va1944,
+    va1951,
+    va1958,
+    va1972,
+    va1986,
+    va1993,
+    va1995,
+    va213,
+    va214,
+    va237,
+    va246,
+    va266,
+    va276,
+    va336,
+    va343,
+    va361,
+    va374,
+    va394,
+    va398,
+    va408,
+    va416,
+    va525,
+    va583,
+    va592,
+    va609,
+    va623,
     va639,
-    va646,
-    va647,
-    va661,
-    va680,
-    va700,
-    va703,
-    va713,
-    va726,
-    va732,
-    va754,
-    va771,
-    va773,
-    va787,
-    va797,
-    va802,
-    va803,
-    va830,
-    va837,
-    va845,
-    va850,
+    va699,
+    va742,
+    va745,
+    va755,
+    va768,
+    va782,
+    va784,
+    va806,
+    va823,
+    va825,
+    va839,
+    va853,
+    va858,
     va859,
-    va860,
-    va871,
-    va897,
-    va903,
-    va909,
-    va913,
-    va927,
-    va937,
-    va938,
-    va94,
-    va948,
+    va886,
+    va893,
+    va901,
+    va929,
+    va956,
+    va96,
     va961,
-    va991,
+    va965,
+    va984,
+    va999,
     volume,
     vwap,
     (
-      CAST(SIGN(va5) AS DOUBLE) * POWER(ABS(va5), 2)
-    ) AS va6,
+      va11 * 8193 - (
+        va11 * 8193 - va11
+      )
+    ) AS va12,
     (
       -(
         CASE
           WHEN (
             NOT (
-              va33 = se34 AND va33 = se35 AND va33 = se36 AND va33 = se37 AND va33 = se38
+              va35 = se36 AND va35 = se37 AND va35 = se38 AND va35 = se39 AND va35 = se40
             )
           )
           AND (
             NOT (
-              va39 = se40 AND va39 = se41 AND va39 = se42 AND va39 = se43 AND va39 = se44
+              va41 = se42 AND va41 = se43 AND va41 = se44 AND va41 = se45 AND va41 = se46
             )
           )
-          THEN CASE WHEN ISFINITE(va32) THEN ROUND(va32, 12) END
+          THEN CASE WHEN ISFINITE(va34) THEN ROUND(va34, 12) END
           ELSE NULL
         END
       )
-    ) AS va45,
+    ) AS va47,
     (
       -(
         CASE
           WHEN (
             NOT (
-              va59 = se60
-              AND va59 = se61
-              AND va59 = se62
-              AND va59 = se63
-              AND va59 = se64
-              AND va59 = se65
-              AND va59 = se66
-              AND va59 = se67
-              AND va59 = se68
+              va61 = se62
+              AND va61 = se63
+              AND va61 = se64
+              AND va61 = se65
+              AND va61 = se66
+              AND va61 = se67
+              AND va61 = se68
+              AND va61 = se69
+              AND va61 = se70
             )
           )
           AND (
             NOT (
-              va69 = se70
-              AND va69 = se71
-              AND va69 = se72
-              AND va69 = se73
-              AND va69 = se74
-              AND va69 = se75
-              AND va69 = se76
-              AND va69 = se77
-              AND va69 = se78
+              va71 = se72
+              AND va71 = se73
+              AND va71 = se74
+              AND va71 = se75
+              AND va71 = se76
+              AND va71 = se77
+              AND va71 = se78
+              AND va71 = se79
+              AND va71 = se80
             )
           )
-          THEN CASE WHEN ISFINITE(va58) THEN ROUND(va58, 12) END
+          THEN CASE WHEN ISFINITE(va60) THEN ROUND(va60, 12) END
           ELSE NULL
         END
       )
-    ) AS va79,
+    ) AS va81,
+    (
+      CASE
+        WHEN va138
+        THEN (
+          CASE
+            WHEN stock_row > 66
+            THEN (
+              (
+                -(
+                  se143 + se144 * 60
+                ) / 120
+              ) * CAST(SIGN(va140) AS DOUBLE)
+            )
+          END
+        )
+        WHEN NOT va138
+        THEN (
+          -1
+        )
+      END
+    ) AS va145,
     (
       CASE
         WHEN stock_row > 15
         THEN (
-          va147 * 8193 - (
-            va147 * 8193 - va147
+          va150 * 8193 - (
+            va150 * 8193 - va150
           )
         )
       END
-    ) AS va148,
+    ) AS va151,
     (
       CASE
         WHEN stock_row > 5
         THEN (
           CASE
-            WHEN va156
-            THEN va154
-            WHEN NOT va156
+            WHEN va159
+            THEN va157
+            WHEN NOT va159
             THEN (
-              CASE WHEN va158 THEN va154 WHEN NOT va158 THEN va159 END
+              CASE WHEN va161 THEN va157 WHEN NOT va161 THEN va162 END
             )
           END
         )
       END
-    ) AS va160,
+    ) AS va163,
     (
       CASE
-        WHEN va162
-        THEN va154
-        WHEN NOT va162
+        WHEN va165
+        THEN va157
+        WHEN NOT va165
         THEN (
-          CASE WHEN va164 THEN va154 WHEN NOT va164 THEN va159 END
+          CASE WHEN va167 THEN va157 WHEN NOT va167 THEN va162 END
         )
       END
-    ) AS va165,
+    ) AS va168,
     (
       (
         (
-          va195 - va204
+          va199 - va208
         ) * (
-          va55 - va205
+          va57 - va209
         ) + (
-          se196 - va204
+          se200 - va208
         ) * (
-          se200 - va205
+          se204 - va209
         ) + (
-          se197 - va204
+          se201 - va208
         ) * (
-          se201 - va205
+          se205 - va209
         ) + (
-          se198 - va204
+          se202 - va208
         ) * (
-          se202 - va205
+          se206 - va209
         ) + (
-          se199 - va204
+          se203 - va208
         ) * (
-          se203 - va205
+          se207 - va209
         )
       ) / 4
-    ) AS va206,
+    ) AS va210,
     (
-      CASE WHEN NOT va217 IS NULL THEN CASE WHEN va218 THEN va217 ELSE 0 END END
-    ) AS va219,
+      CASE WHEN NOT va221 IS NULL THEN CASE WHEN va222 THEN va221 ELSE 0 END END
+    ) AS va223,
     (
       CASE
         WHEN (
           NOT (
-            va242 = se243 AND va242 = se244
+            va246 = se247 AND va246 = se248
           )
-        ) AND va245
-        THEN CASE WHEN ISFINITE(va241) THEN ROUND(va241, 12) END
+        )
+        AND (
+          NOT (
+            va71 = se72 AND va71 = se73
+          )
+        )
+        THEN CASE WHEN ISFINITE(va245) THEN ROUND(va245, 12) END
         ELSE NULL
       END
-    ) AS va246,
+    ) AS va249,
     (
       (
         (
-          va238 - va259
+          va242 - va262
         ) * (
-          va55 - va205
+          va57 - va209
         ) + (
-          se255 - va259
+          se258 - va262
         ) * (
-          se200 - va205
+          se204 - va209
         ) + (
-          se256 - va259
+          se259 - va262
         ) * (
-          se201 - va205
+          se205 - va209
         ) + (
-          se257 - va259
+          se260 - va262
         ) * (
-          se202 - va205
+          se206 - va209
         ) + (
-          se258 - va259
+          se261 - va262
         ) * (
-          se203 - va205
+          se207 - va209
         )
       ) / 4
-    ) AS va260,
+    ) AS va263,
+    (
+      CASE
+        WHEN stock_row > 9
+        THEN (
+          va286 * 8193 - (
+            va286 * 8193 - va286
+          )
+        )
+      END
+    ) AS va287,
     (
       CASE
         WHEN stock_row > 2
         THEN (
-          va289 * 8193 - (
-            va289 * 8193 - va289
+          va292 * 8193 - (
+            va292 * 8193 - va292
           )
         )
       END
-    ) AS va290,
+    ) AS va293,
     (
-      va303 * 8193 - (
-        va303 * 8193 - va303
+      va306 * 8193 - (
+        va306 * 8193 - va306
       )
-    ) AS va304,
+    ) AS va307,
     (
-      CASE
-        WHEN stock_row > 19
-        THEN (
-          va372 * 8193 - (
-            va372 * 8193 - va372
-          )
-        )
-      END
-    ) AS va373,
+      va402 < CAST(0.05 AS DOUBLE)
+    ) AS va403,
     (
-      va385 < CAST(0.05 AS DOUBLE)
-    ) AS va386,
-    (
-      va385 = CAST(0.05 AS DOUBLE)
-    ) AS va387,
+      va402 = CAST(0.05 AS DOUBLE)
+    ) AS va404,
     (
       CASE
         WHEN (
           NOT (
-            va407 = se408 AND va407 = se409 AND va407 = se410 AND va407 = se411
+            va423 = se424 AND va423 = se425 AND va423 = se426 AND va423 = se427
           )
         )
         AND (
           NOT (
-            va412 = se413 AND va412 = se414 AND va412 = se415 AND va412 = se416
+            va428 = se429 AND va428 = se430 AND va428 = se431 AND va428 = se432
           )
         )
-        THEN CASE WHEN ISFINITE(va406) THEN ROUND(va406, 12) END
+        THEN CASE WHEN ISFINITE(va422) THEN ROUND(va422, 12) END
         ELSE NULL
       END
-    ) AS va417,
+    ) AS va433,
     (
       CASE
-        WHEN va429
+        WHEN va445
         AND (
           NOT (
-            va430 = se431
-            AND va430 = se432
-            AND va430 = se433
-            AND va430 = se434
-            AND va430 = se435
+            va446 = se447
+            AND va446 = se448
+            AND va446 = se449
+            AND va446 = se450
+            AND va446 = se451
           )
         )
-        THEN CASE WHEN ISFINITE(va428) THEN ROUND(va428, 12) END
+        THEN CASE WHEN ISFINITE(va444) THEN ROUND(va444, 12) END
         ELSE NULL
       END
-    ) AS va436,
+    ) AS va452,
     (
       (
-        va446 + (
+        va462 + (
           CASE
             WHEN (
               NOT (
-                va80 = se450 AND va80 = se451 AND va80 = se452 AND va80 = se453
+                va466 = se467 AND va466 = se468 AND va466 = se469 AND va466 = se470
               )
             )
             AND (
               NOT (
-                va454 = se455 AND va454 = se456 AND va454 = se457 AND va454 = se458
+                va471 = se472 AND va471 = se473 AND va471 = se474 AND va471 = se475
               )
             )
-            THEN CASE WHEN ISFINITE(va449) THEN ROUND(va449, 12) END
+            THEN CASE WHEN ISFINITE(va465) THEN ROUND(va465, 12) END
             ELSE NULL
           END
         )
       ) - close
-    ) AS va459,
+    ) AS va476,
     (
-      va526 * 8193 - (
-        va526 * 8193 - va526
+      va487 * 8193 - (
+        va487 * 8193 - va487
       )
-    ) AS va527,
+    ) AS va488,
+    (
+      CASE
+        WHEN stock_row > 3
+        THEN (
+          va408 * 8193 - (
+            va408 * 8193 - va408
+          )
+        )
+      END
+    ) AS va526,
+    (
+      va546 * 8193 - (
+        va546 * 8193 - va546
+      )
+    ) AS va547,
     (
       CASE
         WHEN (
           NOT (
-            va80 = se450
-            AND va80 = se451
-            AND va80 = se452
-            AND va80 = se453
-            AND va80 = se534
-            AND va80 = se535
-            AND va80 = se536
-            AND va80 = se537
-            AND va80 = se538
-            AND va80 = se539
-            AND va80 = se540
+            va466 = se467
+            AND va466 = se468
+            AND va466 = se469
+            AND va466 = se470
+            AND va466 = se554
+            AND va466 = se555
+            AND va466 = se556
+            AND va466 = se557
+            AND va466 = se558
+            AND va466 = se559
+            AND va466 = se560
           )
         )
         AND (
           NOT (
-            va454 = se455
-            AND va454 = se456
-            AND va454 = se457
-            AND va454 = se458
-            AND va454 = se541
-            AND va454 = se542
-            AND va454 = se543
-            AND va454 = se544
-            AND va454 = se545
-            AND va454 = se546
-            AND va454 = se547
+            va471 = se472
+            AND va471 = se473
+            AND va471 = se474
+            AND va471 = se475
+            AND va471 = se561
+            AND va471 = se562
+            AND va471 = se563
+            AND va471 = se564
+            AND va471 = se565
+            AND va471 = se566
+            AND va471 = se567
           )
         )
-        THEN CASE WHEN ISFINITE(va533) THEN ROUND(va533, 12) END
+        THEN CASE WHEN ISFINITE(va553) THEN ROUND(va553, 12) END
         ELSE NULL
       END
-    ) AS va548,
+    ) AS va568,
+    (
+      CASE
+        WHEN (
+          se575 < se576
+        ) AND (
+          se578 < se579
+        )
+        THEN CASE WHEN ISFINITE(va573) THEN ROUND(va573, 12) END
+        ELSE NULL
+      END
+    ) AS va580,
+    (
+      CASE
+        WHEN (
+          se628 < se629
+        ) AND (
+          se631 < se632
+        )
+        THEN CASE WHEN ISFINITE(va626) THEN ROUND(va626, 12) END
+        ELSE NULL
+      END
+    ) AS va633,
     (
       CASE
         WHEN stock_row > 11
         THEN (
-          va494 * 8193 - (
-            va494 * 8193 - va494
+          va650 * 8193 - (
+            va650 * 8193 - va650
           )
         )
       END
-    ) AS va621,
+    ) AS va651,
     ABS(
       (
         CASE
           WHEN (
             NOT (
-              va454 = se455
-              AND va454 = se456
-              AND va454 = se457
-              AND va454 = se458
-              AND va454 = se541
+              va471 = se472
+              AND va471 = se473
+              AND va471 = se474
+              AND va471 = se475
+              AND va471 = se561
             )
           )
           AND (
             NOT (
-              va421 = se557
-              AND va421 = se628
-              AND va421 = se629
-              AND va421 = se630
-              AND va421 = se631
+              va577 = se658
+              AND va577 = se659
+              AND va577 = se660
+              AND va577 = se661
+              AND va577 = se662
             )
           )
-          THEN CASE WHEN ISFINITE(va627) THEN ROUND(va627, 12) END
+          THEN CASE WHEN ISFINITE(va657) THEN ROUND(va657, 12) END
           ELSE NULL
         END
       )
-    ) AS va632,
-    (
-      va670 * 8193 - (
-        va670 * 8193 - va670
-      )
-    ) AS va671,
-    (
-      -(
-        CASE
-          WHEN va367 AND va218
-          THEN CASE WHEN ISFINITE(va729) THEN ROUND(va729, 12) END
-          ELSE NULL
-        END
-      )
-    ) AS va730,
-    (
-      va744 * 8193 - (
-        va744 * 8193 - va744
-      )
-    ) AS va745,
+    ) AS va663,
     (
       CASE
-        WHEN va218
-        AND (
-          NOT (
-            va430 = se431 AND va430 = se432 AND va430 = se433 AND va430 = se434
+        WHEN stock_row > 199
+        THEN (
+          va669 * 8193 - (
+            va669 * 8193 - va669
           )
         )
-        THEN CASE WHEN ISFINITE(va776) THEN ROUND(va776, 12) END
+      END
+    ) AS va670,
+    (
+      CASE
+        WHEN (
+          se678 < se679
+        ) AND (
+          se681 < se682
+        )
+        THEN CASE WHEN ISFINITE(va677) THEN ROUND(va677, 12) END
         ELSE NULL
       END
-    ) AS va777,
+    ) AS va683,
+    (
+      va708 * 8193 - (
+        va708 * 8193 - va708
+      )
+    ) AS va709,
     (
       -(
         CASE
           WHEN (
             NOT (
-              va815 = se816
-              AND va815 = se817
-              AND va815 = se818
-              AND va815 = se819
-              AND va815 = se820
+              va772 = se773 AND va772 = se774 AND va772 = se775 AND va772 = se776
             )
           )
-          AND va429
-          THEN CASE WHEN ISFINITE(va814) THEN ROUND(va814, 12) END
+          AND va222
+          THEN CASE WHEN ISFINITE(va771) THEN ROUND(va771, 12) END
           ELSE NULL
         END
       )
-    ) AS va821,
+    ) AS va777,
     (
-      va871 * 8193 - (
-        va871 * 8193 - va871
+      va796 * 8193 - (
+        va796 * 8193 - va796
       )
-    ) AS va875,
+    ) AS va797,
     (
-      va909 * 8193 - (
-        va909 * 8193 - va909
-      )
-    ) AS va916,
+      CASE
+        WHEN va222
+        AND (
+          NOT (
+            va446 = se447 AND va446 = se448 AND va446 = se449 AND va446 = se450
+          )
+        )
+        THEN CASE WHEN ISFINITE(va828) THEN ROUND(va828, 12) END
+        ELSE NULL
+      END
+    ) AS va829,
     (
-      va937 * 8193 - (
-        va937 * 8193 - va937
+      -(
+        CASE
+          WHEN (
+            NOT (
+              va871 = se872
+              AND va871 = se873
+              AND va871 = se874
+              AND va871 = se875
+              AND va871 = se876
+            )
+          )
+          AND va445
+          THEN CASE WHEN ISFINITE(va870) THEN ROUND(va870, 12) END
+          ELSE NULL
+        END
       )
-    ) AS va942,
+    ) AS va877,
+    (
+      CASE
+        WHEN stock_row > 15
+        THEN (
+          va905 * 8193 - (
+            va905 * 8193 - va905
+          )
+        )
+      END
+    ) AS va906,
+    (
+      CASE
+        WHEN (
+          se917 < se918
+        ) AND (
+          se919 < se920
+        )
+        THEN CASE WHEN ISFINITE(va915) THEN ROUND(va915, 12) END
+        ELSE NULL
+      END
+    ) AS va921,
     (
       CASE
         WHEN stock_row > 9
         THEN (
-          va974 * 8193 - (
-            va974 * 8193 - va974
+          va1049 * 8193 - (
+            va1049 * 8193 - va1049
           )
         )
       END
-    ) AS va975,
+    ) AS va1050,
     (
       CASE
         WHEN (
           NOT (
-            va242 = se243
-            AND va242 = se244
-            AND va242 = se264
-            AND va242 = se265
-            AND va242 = se1009
-            AND va242 = se1010
-            AND va242 = se1011
+            va246 = se247
+            AND va246 = se248
+            AND va246 = se267
+            AND va246 = se268
+            AND va246 = se1085
+            AND va246 = se1086
+            AND va246 = se1087
           )
         )
         AND (
           NOT (
-            va1012 = se1013
-            AND va1012 = se1014
-            AND va1012 = se1015
-            AND va1012 = se1016
-            AND va1012 = se1017
-            AND va1012 = se1018
-            AND va1012 = se1019
+            va1088 = se1089
+            AND va1088 = se1090
+            AND va1088 = se1091
+            AND va1088 = se1092
+            AND va1088 = se1093
+            AND va1088 = se1094
+            AND va1088 = se1095
           )
         )
-        THEN CASE WHEN ISFINITE(va1008) THEN ROUND(va1008, 12) END
+        THEN CASE WHEN ISFINITE(va1084) THEN ROUND(va1084, 12) END
         ELSE NULL
       END
-    ) AS va1020,
+    ) AS va1096,
     (
-      va1045 * 8193 - (
-        va1045 * 8193 - va1045
-      )
-    ) AS va1052,
-    (
-      va1077 * 8193 - (
-        va1077 * 8193 - va1077
-      )
-    ) AS va1078,
+      CASE
+        WHEN stock_row > 1
+        THEN (
+          va1103 * 8193 - (
+            va1103 * 8193 - va1103
+          )
+        )
+      END
+    ) AS va1104,
     (
       CASE
         WHEN (
           NOT (
-            va1090 = se1091
-            AND va1090 = se1092
-            AND va1090 = se1093
-            AND va1090 = se1094
-            AND va1090 = se1095
-            AND va1090 = se1096
-            AND va1090 = se1097
+            va1168 = se1169
+            AND va1168 = se1170
+            AND va1168 = se1171
+            AND va1168 = se1172
+            AND va1168 = se1173
+            AND va1168 = se1174
+            AND va1168 = se1175
           )
         )
         AND (
           NOT (
-            va892 = se1098
-            AND va892 = se1099
-            AND va892 = se1100
-            AND va892 = se1101
-            AND va892 = se1102
-            AND va892 = se1103
-            AND va892 = se1104
+            va1176 = se1177
+            AND va1176 = se1178
+            AND va1176 = se1179
+            AND va1176 = se1180
+            AND va1176 = se1181
+            AND va1176 = se1182
+            AND va1176 = se1183
           )
         )
-        THEN CASE WHEN ISFINITE(va1089) THEN ROUND(va1089, 12) END
+        THEN CASE WHEN ISFINITE(va1167) THEN ROUND(va1167, 12) END
         ELSE NULL
       END
-    ) AS va1105,
+    ) AS va1184,
     (
       CASE
         WHEN (
           NOT (
-            va1129 = se1130
-            AND va1129 = se1131
-            AND va1129 = se1132
-            AND va1129 = se1133
-            AND va1129 = se1134
+            va1211 = se1212
+            AND va1211 = se1213
+            AND va1211 = se1214
+            AND va1211 = se1215
+            AND va1211 = se1216
           )
         )
         AND (
           NOT (
-            va1135 = se1136
-            AND va1135 = se1137
-            AND va1135 = se1138
-            AND va1135 = se1139
-            AND va1135 = se1140
+            va1217 = se1218
+            AND va1217 = se1219
+            AND va1217 = se1220
+            AND va1217 = se1221
+            AND va1217 = se1222
           )
         )
-        THEN CASE WHEN ISFINITE(va1128) THEN ROUND(va1128, 12) END
+        THEN CASE WHEN ISFINITE(va1210) THEN ROUND(va1210, 12) END
         ELSE NULL
       END
-    ) AS va1141,
+    ) AS va1223,
     (
       CASE
         WHEN stock_row > 5
         THEN (
-          va1152 * 8193 - (
-            va1152 * 8193 - va1152
+          va1234 * 8193 - (
+            va1234 * 8193 - va1234
           )
         )
       END
-    ) AS va1153,
-    (
-      va1163 * 8193 - (
-        va1163 * 8193 - va1163
-      )
-    ) AS va1164,
-    (
-      va1175 * 8193 - (
-        va1175 * 8193 - va1175
-      )
-    ) AS va1179,
+    ) AS va1235,
     (
       CASE
         WHEN (
           NOT (
-            va1196 = se1197
-            AND va1196 = se1198
-            AND va1196 = se1199
-            AND va1196 = se1200
-            AND va1196 = se1201
-            AND va1196 = se1202
-            AND va1196 = se1203
-            AND va1196 = se1204
-            AND va1196 = se1205
-            AND va1196 = se1206
+            va780 = se781 AND va780 = se850 AND va780 = se851
           )
         )
         AND (
           NOT (
-            va69 = se70
-            AND va69 = se71
-            AND va69 = se72
-            AND va69 = se73
-            AND va69 = se74
-            AND va69 = se75
-            AND va69 = se76
-            AND va69 = se77
-            AND va69 = se78
-            AND va69 = se1207
+            va577 = se658 AND va577 = se659 AND va577 = se660
           )
         )
-        THEN CASE WHEN ISFINITE(va1195) THEN ROUND(va1195, 12) END
+        THEN CASE WHEN ISFINITE(va1317) THEN ROUND(va1317, 12) END
         ELSE NULL
       END
-    ) AS va1208,
+    ) AS va1318,
     (
       CASE
         WHEN (
           NOT (
-            va85 = se86
-            AND va85 = se87
-            AND va85 = se88
-            AND va85 = se89
-            AND va85 = se90
-            AND va85 = se91
-            AND va85 = se92
-            AND va85 = se93
-            AND va85 = se1234
-            AND va85 = se1235
-            AND va85 = se1236
+            va87 = se88
+            AND va87 = se89
+            AND va87 = se90
+            AND va87 = se91
+            AND va87 = se92
+            AND va87 = se93
+            AND va87 = se94
+            AND va87 = se95
+            AND va87 = se1334
+            AND va87 = se1335
+            AND va87 = se1336
           )
         )
         AND (
           NOT (
-            va1237 = se1238
-            AND va1237 = se1239
-            AND va1237 = se1240
-            AND va1237 = se1241
-            AND va1237 = se1242
-            AND va1237 = se1243
-            AND va1237 = se1244
-            AND va1237 = se1245
-            AND va1237 = se1246
-            AND va1237 = se1247
-            AND va1237 = se1248
+            va1337 = se1338
+            AND va1337 = se1339
+            AND va1337 = se1340
+            AND va1337 = se1341
+            AND va1337 = se1342
+            AND va1337 = se1343
+            AND va1337 = se1344
+            AND va1337 = se1345
+            AND va1337 = se1346
+            AND va1337 = se1347
+            AND va1337 = se1348
           )
         )
-        THEN CASE WHEN ISFINITE(va1233) THEN ROUND(va1233, 12) END
+        THEN CASE WHEN ISFINITE(va1333) THEN ROUND(va1333, 12) END
         ELSE NULL
       END
-    ) AS va1249,
+    ) AS va1349,
     (
       CASE
         WHEN (
           NOT (
-            va1090 = se1091 AND va1090 = se1092
+            va1168 = se1169 AND va1168 = se1170
           )
         )
         AND (
           NOT (
-            va892 = se1098 AND va892 = se1099
+            va1176 = se1177 AND va1176 = se1178
           )
         )
-        THEN CASE WHEN ISFINITE(va1266) THEN ROUND(va1266, 12) END
+        THEN CASE WHEN ISFINITE(va1366) THEN ROUND(va1366, 12) END
         ELSE NULL
       END
-    ) AS va1267,
-    (
-      va1283 * 8193 - (
-        va1283 * 8193 - va1283
-      )
-    ) AS va1293,
-    (
-      va1312 * 8193 - (
-        va1312 * 8193 - va1312
-      )
-    ) AS va1316,
-    ABS(va1358) AS va1359,
+    ) AS va1367,
+    ABS(va1506) AS va1507,
     (
       CASE
         WHEN (
           NOT (
-            va1368 = se1369
-            AND va1368 = se1370
-            AND va1368 = se1371
-            AND va1368 = se1372
-            AND va1368 = se1373
-            AND va1368 = se1374
-            AND va1368 = se1375
-            AND va1368 = se1376
+            va1516 = se1517
+            AND va1516 = se1518
+            AND va1516 = se1519
+            AND va1516 = se1520
+            AND va1516 = se1521
+            AND va1516 = se1522
+            AND va1516 = se1523
+            AND va1516 = se1524
           )
         )
         AND (
           NOT (
-            va1377 = se1378
-            AND va1377 = se1379
-            AND va1377 = se1380
-            AND va1377 = se1381
-            AND va1377 = se1382
-            AND va1377 = se1383
-            AND va1377 = se1384
-            AND va1377 = se1385
+            va1525 = se1526
+            AND va1525 = se1527
+            AND va1525 = se1528
+            AND va1525 = se1529
+            AND va1525 = se1530
+            AND va1525 = se1531
+            AND va1525 = se1532
+            AND va1525 = se1533
           )
         )
-        THEN CASE WHEN ISFINITE(va1367) THEN ROUND(va1367, 12) END
+        THEN CASE WHEN ISFINITE(va1515) THEN ROUND(va1515, 12) END
         ELSE NULL
       END
-    ) AS va1386,
+    ) AS va1534,
     (
       CASE
         WHEN (
           NOT (
-            va1398 = se1399
-            AND va1398 = se1400
-            AND va1398 = se1401
-            AND va1398 = se1402
-            AND va1398 = se1403
-            AND va1398 = se1404
+            va1549 = se1550
+            AND va1549 = se1551
+            AND va1549 = se1552
+            AND va1549 = se1553
+            AND va1549 = se1554
+            AND va1549 = se1555
           )
         )
         AND (
           NOT (
-            va1405 = se1406
-            AND va1405 = se1407
-            AND va1405 = se1408
-            AND va1405 = se1409
-            AND va1405 = se1410
-            AND va1405 = se1411
+            va1556 = se1557
+            AND va1556 = se1558
+            AND va1556 = se1559
+            AND va1556 = se1560
+            AND va1556 = se1561
+            AND va1556 = se1562
           )
         )
-        THEN CASE WHEN ISFINITE(va1397) THEN ROUND(va1397, 12) END
+        THEN CASE WHEN ISFINITE(va1548) THEN ROUND(va1548, 12) END
         ELSE NULL
       END
-    ) AS va1412,
-    (
-      va1422 * 8193 - (
-        va1422 * 8193 - va1422
-      )
-    ) AS va1426,
-    (
-      va1451 * 8193 - (
-        va1451 * 8193 - va1451
-      )
-    ) AS va1452,
-    (
-      va1463 * 8193 - (
-        va1463 * 8193 - va1463
-      )
-    ) AS va1475,
+    ) AS va1563,
     (
       CASE
         WHEN (
           NOT (
-            va85 = se86
-            AND va85 = se87
-            AND va85 = se88
-            AND va85 = se89
-            AND va85 = se90
-            AND va85 = se91
+            va87 = se88
+            AND va87 = se89
+            AND va87 = se90
+            AND va87 = se91
+            AND va87 = se92
+            AND va87 = se93
           )
         )
         AND (
           NOT (
-            va1509 = se1510
-            AND va1509 = se1511
-            AND va1509 = se1512
-            AND va1509 = se1513
-            AND va1509 = se1514
-            AND va1509 = se1515
+            va1683 = se1684
+            AND va1683 = se1685
+            AND va1683 = se1686
+            AND va1683 = se1687
+            AND va1683 = se1688
+            AND va1683 = se1689
           )
         )
-        THEN CASE WHEN ISFINITE(va1508) THEN ROUND(va1508, 12) END
+        THEN CASE WHEN ISFINITE(va1682) THEN ROUND(va1682, 12) END
         ELSE NULL
       END
-    ) AS va1516,
-    (
-      va1541 * 8193 - (
-        va1541 * 8193 - va1541
-      )
-    ) AS va1549,
+    ) AS va1690,
     (
       CASE
-        WHEN va245 AND (
-          NOT (
-            va430 = se431 AND va430 = se432
-          )
+        WHEN (
+          se1875 < se1876
+        ) AND (
+          se1877 < se1878
         )
-        THEN CASE WHEN ISFINITE(va1610) THEN ROUND(va1610, 12) END
+        THEN CASE WHEN ISFINITE(va1874) THEN ROUND(va1874, 12) END
         ELSE NULL
       END
-    ) AS va1611,
-    (
-      va1655 * 8193 - (
-        va1655 * 8193 - va1655
-      )
-    ) AS va1659,
-    (
-      va1706 * 8193 - (
-        va1706 * 8193 - va1706
-      )
-    ) AS va1710,
-    (
-      CASE WHEN va1768 THEN (
-        CASE WHEN se1764 = 20 THEN se1763 END
-      ) ELSE NULL END
-    ) AS va1769,
-    (
-      CASE
-        WHEN va1768
-        THEN (
-          CASE WHEN se1764 = 20 THEN se1775 END
-        ) * CAST(0.9233805168766388 AS DOUBLE)
-        ELSE NULL
-      END
-    ) AS va1776
+    ) AS va1879
   FROM values_3_1
 ), values_3_3 AS (
   SELECT
@@ -7660,375 +5883,245 @@ WITH values_0_1 AS (
     stock_row,
     close,
     day_rows,
-    se1013,
-    se1029,
-    se1030,
-    se1031,
-    se1050,
-    se120,
-    se1220,
-    se1221,
-    se1222,
-    se1288,
-    se1289,
-    se1290,
-    se1291,
-    se1292,
-    se1439,
-    se1440,
-    se1441,
-    se1468,
-    se1469,
-    se1470,
-    se1471,
-    se1472,
-    se1473,
-    se1474,
-    se153,
-    se1553,
-    se1564,
-    se1565,
-    se1566,
-    se1573,
-    se1574,
-    se1575,
-    se1576,
-    se1577,
-    se1578,
-    se1579,
-    se1580,
-    se1581,
-    se1582,
-    se1583,
-    se1631,
-    se1632,
-    se1728,
-    se1729,
-    se1730,
-    se189,
-    se273,
-    se274,
-    se275,
-    se276,
-    se277,
-    se369,
-    se371,
-    se389,
-    se507,
-    se508,
-    se509,
-    se555,
-    se557,
-    se558,
-    se563,
-    se60,
-    se605,
-    se609,
-    se628,
-    se629,
-    se630,
-    se631,
-    se640,
-    se641,
-    se642,
-    se648,
-    se681,
-    se682,
-    se683,
-    se851,
-    se852,
-    se853,
-    se861,
-    se884,
-    se885,
-    se886,
-    se914,
-    se928,
-    se929,
-    se930,
-    se949,
-    se950,
-    se951,
-    se952,
-    se953,
-    se962,
-    se963,
-    se964,
-    se992,
-    se993,
-    se994,
-    se995,
-    se996,
+    high,
+    low,
+    open,
+    returns,
+    se1380,
+    se1742,
+    se406,
+    se977,
     va1012,
-    va1028,
-    va1034,
-    va1045,
-    va1049,
-    va1052,
-    va106,
-    va1078,
-    va1105,
-    va1141,
-    va1153,
-    va1164,
-    va1175,
-    va1179,
-    va1217,
-    va1219,
-    va1263,
-    va1267,
-    va1280,
-    va1283,
-    va1287,
-    va1293,
-    va131,
-    va1312,
-    va1316,
-    va1346,
-    va1348,
-    va1358,
-    va137,
-    va142,
-    va1422,
-    va1426,
-    va1438,
-    va1452,
-    va1458,
-    va1463,
-    va1467,
-    va1475,
-    va148,
-    va1501,
-    va1516,
-    va1537,
-    va1541,
-    va1545,
-    va1549,
-    va1552,
-    va1563,
-    va1568,
-    va1572,
-    va160,
-    va1611,
-    va1626,
-    va1630,
-    va1655,
-    va1659,
-    va1677,
-    va1706,
-    va1710,
-    va1727,
-    va1732,
-    va1739,
-    va1746,
-    va1760,
-    va177,
-    va1783,
-    va188,
-    va190,
+    va1013,
+    va1050,
+    va1072,
+    va108,
+    va1096,
+    va1104,
+    va1110,
+    va1123,
+    va1143,
+    va1184,
+    va12,
+    va1223,
+    va1235,
+    va1246,
+    va1258,
+    va1274,
+    va1279,
+    va135,
+    va1355,
+    va1367,
+    va1384,
+    va1406,
+    va1432,
+    va145,
+    va1495,
+    va1499,
+    va1506,
+    va151,
+    va1573,
+    va1593,
+    va1629,
+    va163,
+    va1635,
+    va1666,
+    va1690,
+    va1715,
+    va1718,
+    va1816,
+    va1845,
+    va1879,
+    va1906,
     va191,
-    va206,
-    va233,
-    va260,
+    va194,
+    va1944,
+    va1951,
+    va1958,
+    va1972,
+    va1986,
+    va1993,
+    va1995,
+    va210,
+    va237,
+    va263,
+    va276,
     va287,
-    va290,
-    va304,
-    va323,
-    va330,
-    va348,
-    va359,
-    va368,
-    va373,
-    va381,
-    va391,
-    va400,
-    va417,
-    va421,
-    va436,
-    va45,
-    va459,
-    va470,
-    va494,
-    va505,
-    va506,
-    va51,
-    va527,
-    va548,
-    va55,
-    va553,
-    va554,
-    va562,
-    va570,
-    va586,
-    va59,
-    va6,
-    va600,
-    va603,
-    va604,
-    va620,
-    va621,
+    va293,
+    va307,
+    va336,
+    va343,
+    va361,
+    va374,
+    va394,
+    va398,
+    va408,
+    va416,
+    va433,
+    va452,
+    va47,
+    va476,
+    va488,
+    va525,
+    va526,
+    va547,
+    va568,
+    va580,
+    va583,
+    va592,
+    va609,
+    va623,
     va639,
-    va646,
-    va647,
-    va661,
-    va671,
-    va680,
-    va700,
-    va703,
-    va713,
-    va726,
-    va730,
-    va732,
+    va651,
+    va670,
+    va699,
+    va709,
+    va742,
     va745,
-    va754,
-    va771,
-    va773,
-    va787,
-    va79,
+    va755,
+    va768,
+    va777,
+    va782,
+    va784,
     va797,
-    va802,
-    va803,
-    va821,
-    va830,
-    va837,
-    va845,
-    va850,
+    va806,
+    va81,
+    va823,
+    va825,
+    va839,
+    va853,
+    va858,
     va859,
-    va860,
-    va871,
-    va875,
-    va897,
-    va903,
-    va909,
-    va913,
-    va916,
-    va927,
-    va937,
-    va938,
-    va94,
-    va942,
-    va948,
+    va877,
+    va886,
+    va893,
+    va901,
+    va906,
+    va929,
+    va956,
+    va96,
     va961,
-    va975,
-    va991,
+    va965,
+    va984,
+    va999,
     volume,
     vwap,
     (
       CASE
         WHEN stock_row > 4
         THEN (
-          va165 * 8193 - (
-            va165 * 8193 - va165
+          va168 * 8193 - (
+            va168 * 8193 - va168
           )
         )
       END
-    ) AS va166,
+    ) AS va169,
     (
       (
         CASE
-          WHEN NOT va209 IS NULL
+          WHEN NOT va213 IS NULL
           THEN CASE
             WHEN (
               NOT (
-                va210 = se211 AND va210 = se212 AND va210 = se213 AND va210 = se214
+                va214 = se215 AND va214 = se216 AND va214 = se217 AND va214 = se218
               )
             )
-            THEN va209
+            THEN va213
             ELSE 0
           END
         END
-      ) * va219
-    ) AS va220,
+      ) * va223
+    ) AS va224,
     (
-      va246 * 8193 - (
-        va246 * 8193 - va246
+      va249 * 8193 - (
+        va249 * 8193 - va249
       )
-    ) AS va247,
+    ) AS va250,
     (
       (
         CASE
-          WHEN NOT va263 IS NULL
+          WHEN NOT va266 IS NULL
           THEN CASE
             WHEN (
               NOT (
-                va242 = se243 AND va242 = se244 AND va242 = se264 AND va242 = se265
+                va246 = se247 AND va246 = se248 AND va246 = se267 AND va246 = se268
               )
             )
-            THEN va263
+            THEN va266
             ELSE 0
           END
         END
-      ) * va219
-    ) AS va266,
+      ) * va223
+    ) AS va269,
     (
-      CASE WHEN NOT va386 IS NULL AND NOT va387 IS NULL THEN (
-        va386 OR va387
+      CASE WHEN NOT va403 IS NULL AND NOT va404 IS NULL THEN (
+        va403 OR va404
       ) END
-    ) AS va388,
+    ) AS va405,
     (
-      va632 * 8193 - (
-        va632 * 8193 - va632
+      va633 * 8193 - (
+        va633 * 8193 - va633
       )
-    ) AS va633,
+    ) AS va634,
     (
-      va777 * 8193 - (
-        va777 * 8193 - va777
+      va663 * 8193 - (
+        va663 * 8193 - va663
       )
-    ) AS va778,
+    ) AS va664,
     (
-      va1020 * 8193 - (
-        va1020 * 8193 - va1020
+      va683 * 8193 - (
+        va683 * 8193 - va683
       )
-    ) AS va1021,
+    ) AS va684,
     (
-      va1208 * 8193 - (
-        va1208 * 8193 - va1208
+      va829 * 8193 - (
+        va829 * 8193 - va829
       )
-    ) AS va1209,
+    ) AS va830,
     (
-      va1249 * 8193 - (
-        va1249 * 8193 - va1249
+      va921 * 8193 - (
+        va921 * 8193 - va921
       )
-    ) AS va1250,
+    ) AS va922,
+    (
+      va1318 * 8193 - (
+        va1318 * 8193 - va1318
+      )
+    ) AS va1319,
+    (
+      va1349 * 8193 - (
+        va1349 * 8193 - va1349
+      )
+    ) AS va1350,
     (
       CASE
         WHEN stock_row > 33
         THEN CASE
           WHEN (
-            va1359 > 0
+            va1507 > 0
             OR (
-              va1361 = FLOOR(va1361) AND (
-                va1359 <> 0 OR va1361 >= 0
+              va1509 = FLOOR(va1509) AND (
+                va1507 <> 0 OR va1509 >= 0
               )
             )
             OR (
-              va1359 = 0 AND va1361 > 0
+              va1507 = 0 AND va1509 > 0
             )
           )
-          THEN POWER(va1359, va1361)
+          THEN POWER(va1507, va1509)
         END
       END
-    ) AS va1362,
+    ) AS va1510,
     (
-      va1386 * 8193 - (
-        va1386 * 8193 - va1386
+      va1534 * 8193 - (
+        va1534 * 8193 - va1534
       )
-    ) AS va1387,
+    ) AS va1535,
     (
-      va1412 * 8193 - (
-        va1412 * 8193 - va1412
+      va1563 * 8193 - (
+        va1563 * 8193 - va1563
       )
-    ) AS va1413,
-    (
-      va1769 * 8193 - (
-        va1769 * 8193 - va1769
-      )
-    ) AS va1770,
-    (
-      va1776 * 8193 - (
-        va1776 * 8193 - va1776
-      )
-    ) AS va1777
+    ) AS va1564
   FROM values_3_2
 ), values_3_4 AS (
   SELECT
@@ -8038,305 +6131,175 @@ WITH values_0_1 AS (
     stock_row,
     close,
     day_rows,
-    se1013,
-    se1029,
-    se1030,
-    se1031,
-    se1050,
-    se120,
-    se1220,
-    se1221,
-    se1222,
-    se1288,
-    se1289,
-    se1290,
-    se1291,
-    se1292,
-    se1439,
-    se1440,
-    se1441,
-    se1468,
-    se1469,
-    se1470,
-    se1471,
-    se1472,
-    se1473,
-    se1474,
-    se153,
-    se1553,
-    se1564,
-    se1565,
-    se1566,
-    se1573,
-    se1574,
-    se1575,
-    se1576,
-    se1577,
-    se1578,
-    se1579,
-    se1580,
-    se1581,
-    se1582,
-    se1583,
-    se1631,
-    se1632,
-    se1728,
-    se1729,
-    se1730,
-    se189,
-    se273,
-    se274,
-    se275,
-    se276,
-    se277,
-    se369,
-    se371,
-    se507,
-    se508,
-    se509,
-    se555,
-    se557,
-    se558,
-    se563,
-    se60,
-    se605,
-    se609,
-    se628,
-    se629,
-    se630,
-    se631,
-    se640,
-    se641,
-    se642,
-    se648,
-    se681,
-    se682,
-    se683,
-    se851,
-    se852,
-    se853,
-    se861,
-    se884,
-    se885,
-    se886,
-    se914,
-    se928,
-    se929,
-    se930,
-    se949,
-    se950,
-    se951,
-    se952,
-    se953,
-    se962,
-    se963,
-    se964,
-    se992,
-    se993,
-    se994,
-    se995,
-    se996,
+    high,
+    low,
+    open,
+    returns,
+    se1380,
+    se1742,
+    se977,
     va1012,
-    va1021,
-    va1028,
-    va1034,
-    va1045,
-    va1049,
-    va1052,
-    va106,
-    va1078,
-    va1105,
-    va1141,
-    va1153,
-    va1164,
-    va1175,
-    va1179,
-    va1209,
-    va1217,
-    va1219,
-    va1250,
-    va1263,
-    va1267,
-    va1280,
-    va1283,
-    va1287,
-    va1293,
-    va131,
-    va1312,
-    va1316,
-    va1346,
-    va1348,
-    va137,
-    va1387,
-    va1413,
-    va142,
-    va1422,
-    va1426,
-    va1438,
-    va1452,
-    va1458,
-    va1463,
-    va1467,
-    va1475,
-    va148,
-    va1501,
-    va1516,
-    va1537,
-    va1541,
-    va1545,
-    va1549,
-    va1552,
-    va1563,
-    va1568,
-    va1572,
-    va160,
-    va1611,
-    va1626,
-    va1630,
-    va1655,
-    va1659,
-    va166,
-    va1677,
-    va1706,
-    va1710,
-    va1727,
-    va1732,
-    va1739,
-    va1746,
-    va1760,
-    va177,
-    va1770,
-    va1777,
-    va1783,
-    va188,
-    va190,
+    va1013,
+    va1050,
+    va1072,
+    va108,
+    va1096,
+    va1104,
+    va1110,
+    va1123,
+    va1143,
+    va1184,
+    va12,
+    va1223,
+    va1235,
+    va1246,
+    va1258,
+    va1274,
+    va1279,
+    va1319,
+    va135,
+    va1350,
+    va1355,
+    va1367,
+    va1384,
+    va1406,
+    va1432,
+    va145,
+    va1495,
+    va1499,
+    va151,
+    va1535,
+    va1564,
+    va1573,
+    va1593,
+    va1629,
+    va163,
+    va1635,
+    va1666,
+    va169,
+    va1690,
+    va1715,
+    va1718,
+    va1816,
+    va1845,
+    va1879,
+    va1906,
     va191,
-    va233,
-    va247,
+    va194,
+    va1944,
+    va1951,
+    va1958,
+    va1972,
+    va1986,
+    va1993,
+    va1995,
+    va237,
+    va250,
+    va276,
     va287,
-    va290,
-    va304,
-    va323,
-    va330,
-    va348,
-    va359,
-    va368,
-    va373,
-    va381,
-    va400,
-    va417,
-    va421,
-    va436,
-    va45,
-    va459,
-    va470,
-    va494,
-    va505,
-    va506,
-    va51,
-    va527,
-    va548,
-    va55,
-    va553,
-    va554,
-    va562,
-    va570,
-    va586,
-    va59,
-    va6,
-    va600,
-    va603,
-    va604,
-    va620,
-    va621,
-    va633,
+    va293,
+    va307,
+    va336,
+    va343,
+    va361,
+    va374,
+    va394,
+    va398,
+    va416,
+    va433,
+    va452,
+    va47,
+    va476,
+    va488,
+    va525,
+    va526,
+    va547,
+    va568,
+    va580,
+    va583,
+    va592,
+    va609,
+    va623,
+    va634,
     va639,
-    va646,
-    va647,
-    va661,
-    va671,
-    va680,
-    va700,
-    va703,
-    va713,
-    va726,
-    va730,
-    va732,
+    va651,
+    va664,
+    va670,
+    va684,
+    va699,
+    va709,
+    va742,
     va745,
-    va754,
-    va771,
-    va773,
-    va778,
-    va787,
-    va79,
+    va755,
+    va768,
+    va777,
+    va782,
+    va784,
     va797,
-    va802,
-    va803,
-    va821,
+    va806,
+    va81,
+    va823,
+    va825,
     va830,
-    va837,
-    va845,
-    va850,
+    va839,
+    va853,
+    va858,
     va859,
-    va860,
-    va871,
-    va875,
-    va897,
-    va903,
-    va909,
-    va913,
-    va916,
-    va927,
-    va937,
-    va938,
-    va94,
-    va942,
-    va948,
+    va877,
+    va886,
+    va893,
+    va901,
+    va906,
+    va922,
+    va929,
+    va956,
+    va96,
     va961,
-    va975,
-    va991,
+    va965,
+    va984,
+    va999,
     volume,
     vwap,
     (
       CASE
-        WHEN va220 = 0 OR ABS(va206) <= CAST(1e-12 AS DOUBLE) * va220
+        WHEN va224 = 0 OR ABS(va210) <= CAST(1e-12 AS DOUBLE) * va224
         THEN 0
-        ELSE va206
+        ELSE va210
       END
-    ) AS va221,
+    ) AS va225,
     (
       CASE
-        WHEN va266 = 0 OR ABS(va260) <= CAST(1e-12 AS DOUBLE) * va266
+        WHEN va269 = 0 OR ABS(va263) <= CAST(1e-12 AS DOUBLE) * va269
         THEN 0
-        ELSE va260
+        ELSE va263
       END
-    ) AS va267,
+    ) AS va270,
     (
       CASE
-        WHEN va388
+        WHEN va405
         THEN (
           CASE WHEN stock_row > 99 THEN (
             -(
-              close - se389
+              close - se406
             )
           ) END
         )
-        WHEN NOT va388
+        WHEN NOT va405
         THEN (
-          CASE WHEN stock_row > 3 THEN va391 END
+          CASE WHEN stock_row > 3 THEN va408 END
         )
       END
-    ) AS va392,
+    ) AS va409,
     (
       CASE
         WHEN stock_row > 33
         THEN (
-          CAST(SIGN(va1358) AS DOUBLE) * (
-            CASE WHEN ISFINITE(va1362) THEN va1362 END
+          CAST(SIGN(va1506) AS DOUBLE) * (
+            CASE WHEN ISFINITE(va1510) THEN va1510 END
           )
         )
       END
-    ) AS va1363
+    ) AS va1511
   FROM values_3_3
 ), values_3_5 AS (
   SELECT
@@ -8346,277 +6309,147 @@ WITH values_0_1 AS (
     stock_row,
     close,
     day_rows,
-    se1013,
-    se1029,
-    se1030,
-    se1031,
-    se1050,
-    se120,
-    se1220,
-    se1221,
-    se1222,
-    se1288,
-    se1289,
-    se1290,
-    se1291,
-    se1292,
-    se1439,
-    se1440,
-    se1441,
-    se1468,
-    se1469,
-    se1470,
-    se1471,
-    se1472,
-    se1473,
-    se1474,
-    se153,
-    se1553,
-    se1564,
-    se1565,
-    se1566,
-    se1573,
-    se1574,
-    se1575,
-    se1576,
-    se1577,
-    se1578,
-    se1579,
-    se1580,
-    se1581,
-    se1582,
-    se1583,
-    se1631,
-    se1632,
-    se1728,
-    se1729,
-    se1730,
-    se189,
-    se273,
-    se274,
-    se275,
-    se276,
-    se277,
-    se369,
-    se371,
-    se507,
-    se508,
-    se509,
-    se555,
-    se557,
-    se558,
-    se563,
-    se60,
-    se605,
-    se609,
-    se628,
-    se629,
-    se630,
-    se631,
-    se640,
-    se641,
-    se642,
-    se648,
-    se681,
-    se682,
-    se683,
-    se851,
-    se852,
-    se853,
-    se861,
-    se884,
-    se885,
-    se886,
-    se914,
-    se928,
-    se929,
-    se930,
-    se949,
-    se950,
-    se951,
-    se952,
-    se953,
-    se962,
-    se963,
-    se964,
-    se992,
-    se993,
-    se994,
-    se995,
-    se996,
+    high,
+    low,
+    open,
+    returns,
+    se1380,
+    se1742,
+    se977,
     va1012,
-    va1021,
-    va1028,
-    va1034,
-    va1045,
-    va1049,
-    va1052,
-    va106,
-    va1078,
-    va1105,
-    va1141,
-    va1153,
-    va1164,
-    va1175,
-    va1179,
-    va1209,
-    va1217,
-    va1219,
-    va1250,
-    va1263,
-    va1267,
-    va1280,
-    va1283,
-    va1287,
-    va1293,
-    va131,
-    va1312,
-    va1316,
-    va1346,
-    va1348,
-    va1363,
-    va137,
-    va1387,
-    va1413,
-    va142,
-    va1422,
-    va1426,
-    va1438,
-    va1452,
-    va1458,
-    va1463,
-    va1467,
-    va1475,
-    va148,
-    va1501,
-    va1516,
-    va1537,
-    va1541,
-    va1545,
-    va1549,
-    va1552,
-    va1563,
-    va1568,
-    va1572,
-    va160,
-    va1611,
-    va1626,
-    va1630,
-    va1655,
-    va1659,
-    va166,
-    va1677,
-    va1706,
-    va1710,
-    va1727,
-    va1732,
-    va1739,
-    va1746,
-    va1760,
-    va177,
-    va1770,
-    va1777,
-    va1783,
-    va188,
-    va190,
+    va1013,
+    va1050,
+    va1072,
+    va108,
+    va1096,
+    va1104,
+    va1110,
+    va1123,
+    va1143,
+    va1184,
+    va12,
+    va1223,
+    va1235,
+    va1246,
+    va1258,
+    va1274,
+    va1279,
+    va1319,
+    va135,
+    va1350,
+    va1355,
+    va1367,
+    va1384,
+    va1406,
+    va1432,
+    va145,
+    va1495,
+    va1499,
+    va151,
+    va1511,
+    va1535,
+    va1564,
+    va1573,
+    va1593,
+    va1629,
+    va163,
+    va1635,
+    va1666,
+    va169,
+    va1690,
+    va1715,
+    va1718,
+    va1816,
+    va1845,
+    va1879,
+    va1906,
     va191,
-    va233,
-    va247,
+    va194,
+    va1944,
+    va1951,
+    va1958,
+    va1972,
+    va1986,
+    va1993,
+    va1995,
+    va237,
+    va250,
+    va276,
     va287,
-    va290,
-    va304,
-    va323,
-    va330,
-    va348,
-    va359,
-    va368,
-    va373,
-    va381,
-    va392,
-    va400,
-    va417,
-    va421,
-    va436,
-    va45,
-    va459,
-    va470,
-    va494,
-    va505,
-    va506,
-    va51,
-    va527,
-    va548,
-    va55,
-    va553,
-    va554,
-    va562,
-    va570,
-    va586,
-    va59,
-    va6,
-    va600,
-    va603,
-    va604,
-    va620,
-    va621,
-    va633,
+    va293,
+    va307,
+    va336,
+    va343,
+    va361,
+    va374,
+    va394,
+    va398,
+    va409,
+    va416,
+    va433,
+    va452,
+    va47,
+    va476,
+    va488,
+    va525,
+    va526,
+    va547,
+    va568,
+    va580,
+    va583,
+    va592,
+    va609,
+    va623,
+    va634,
     va639,
-    va646,
-    va647,
-    va661,
-    va671,
-    va680,
-    va700,
-    va703,
-    va713,
-    va726,
-    va730,
-    va732,
+    va651,
+    va664,
+    va670,
+    va684,
+    va699,
+    va709,
+    va742,
     va745,
-    va754,
-    va771,
-    va773,
-    va778,
-    va787,
-    va79,
+    va755,
+    va768,
+    va777,
+    va782,
+    va784,
     va797,
-    va802,
-    va803,
-    va821,
+    va806,
+    va81,
+    va823,
+    va825,
     va830,
-    va837,
-    va845,
-    va850,
+    va839,
+    va853,
+    va858,
     va859,
-    va860,
-    va871,
-    va875,
-    va897,
-    va903,
-    va909,
-    va913,
-    va916,
-    va927,
-    va937,
-    va938,
-    va94,
-    va942,
-    va948,
+    va877,
+    va886,
+    va893,
+    va901,
+    va906,
+    va922,
+    va929,
+    va956,
+    va96,
     va961,
-    va975,
-    va991,
+    va965,
+    va984,
+    va999,
     volume,
     vwap,
     (
-      va221 * 8193 - (
-        va221 * 8193 - va221
+      va225 * 8193 - (
+        va225 * 8193 - va225
       )
-    ) AS va222,
+    ) AS va226,
     (
-      va267 * 8193 - (
-        va267 * 8193 - va267
+      va270 * 8193 - (
+        va270 * 8193 - va270
       )
-    ) AS va268
+    ) AS va271
   FROM values_3_4
 ), sections_4 AS (
   SELECT
@@ -8626,485 +6459,700 @@ WITH values_0_1 AS (
     stock_row,
     close,
     day_rows,
-    se1013,
-    se1029,
-    se1030,
-    se1031,
-    se1050,
-    se120,
-    se1220,
-    se1221,
-    se1222,
-    se1288,
-    se1289,
-    se1290,
-    se1291,
-    se1292,
-    se1439,
-    se1440,
-    se1441,
-    se1468,
-    se1469,
-    se1470,
-    se1471,
-    se1472,
-    se1473,
-    se1474,
-    se153,
-    se1553,
-    se1564,
-    se1565,
-    se1566,
-    se1573,
-    se1574,
-    se1575,
-    se1576,
-    se1577,
-    se1578,
-    se1579,
-    se1580,
-    se1581,
-    se1582,
-    se1583,
-    se1631,
-    se1632,
-    se1728,
-    se1729,
-    se1730,
-    se189,
-    se273,
-    se274,
-    se275,
-    se276,
-    se277,
-    se369,
-    se371,
-    se507,
-    se508,
-    se509,
-    se555,
-    se557,
-    se558,
-    se563,
-    se60,
-    se605,
-    se609,
-    se628,
-    se629,
-    se630,
-    se631,
-    se640,
-    se641,
-    se642,
-    se648,
-    se681,
-    se682,
-    se683,
-    se851,
-    se852,
-    se853,
-    se861,
-    se884,
-    se885,
-    se886,
-    se914,
-    se928,
-    se929,
-    se930,
-    se949,
-    se950,
-    se951,
-    se952,
-    se953,
-    se962,
-    se963,
-    se964,
-    se992,
-    se993,
-    se994,
-    se995,
-    se996,
+    high,
+    low,
+    open,
+    returns,
+    se1380,
+    se1742,
+    se977,
     va1012,
-    va1021,
-    va1028,
-    va1034,
-    va1045,
-    va1049,
-    va1052,
-    va106,
-    va1078,
-    va1105,
-    va1141,
-    va1153,
-    va1164,
-    va1175,
-    va1179,
-    va1209,
-    va1217,
-    va1219,
-    va1250,
-    va1263,
-    va1267,
-    va1280,
-    va1283,
-    va1287,
-    va1293,
-    va131,
-    va1312,
-    va1316,
-    va1346,
-    va1348,
-    va1363,
-    va137,
-    va1387,
-    va1413,
-    va142,
-    va1422,
-    va1426,
-    va1438,
-    va1452,
-    va1458,
-    va1463,
-    va1467,
-    va1475,
-    va148,
-    va1501,
-    va1516,
-    va1537,
-    va1541,
-    va1545,
-    va1549,
-    va1552,
-    va1563,
-    va1568,
-    va1572,
-    va160,
-    va1611,
-    va1626,
-    va1630,
-    va1655,
-    va1659,
-    va166,
-    va1677,
-    va1706,
-    va1710,
-    va1727,
-    va1732,
-    va1739,
-    va1746,
-    va1760,
-    va177,
-    va1770,
-    va1777,
-    va1783,
-    va188,
-    va190,
+    va1013,
+    va1050,
+    va1072,
+    va108,
+    va1096,
+    va1104,
+    va1110,
+    va1123,
+    va1143,
+    va1184,
+    va12,
+    va1223,
+    va1235,
+    va1246,
+    va1258,
+    va1274,
+    va1279,
+    va1319,
+    va135,
+    va1350,
+    va1355,
+    va1367,
+    va1384,
+    va1406,
+    va1432,
+    va145,
+    va1495,
+    va1499,
+    va151,
+    va1511,
+    va1535,
+    va1564,
+    va1573,
+    va1593,
+    va1629,
+    va163,
+    va1635,
+    va1666,
+    va169,
+    va1690,
+    va1715,
+    va1718,
+    va1816,
+    va1845,
+    va1879,
+    va1906,
     va191,
-    va222,
-    va233,
-    va247,
-    va268,
+    va194,
+    va1944,
+    va1951,
+    va1958,
+    va1972,
+    va1986,
+    va1993,
+    va1995,
+    va226,
+    va237,
+    va250,
+    va271,
+    va276,
     va287,
-    va290,
-    va304,
-    va323,
-    va330,
-    va348,
-    va359,
-    va368,
-    va373,
-    va381,
-    va392,
-    va400,
-    va417,
-    va421,
-    va436,
-    va45,
-    va459,
-    va470,
-    va494,
-    va505,
-    va506,
-    va51,
-    va527,
-    va548,
-    va55,
-    va553,
-    va554,
-    va562,
-    va570,
-    va586,
-    va59,
-    va6,
-    va600,
-    va603,
-    va604,
-    va620,
-    va621,
-    va633,
+    va293,
+    va307,
+    va336,
+    va343,
+    va361,
+    va374,
+    va394,
+    va398,
+    va409,
+    va416,
+    va433,
+    va452,
+    va47,
+    va476,
+    va488,
+    va525,
+    va526,
+    va547,
+    va568,
+    va580,
+    va583,
+    va592,
+    va609,
+    va623,
+    va634,
     va639,
-    va646,
-    va647,
-    va661,
-    va671,
-    va680,
-    va700,
-    va703,
-    va713,
-    va726,
-    va730,
-    va732,
+    va651,
+    va664,
+    va670,
+    va684,
+    va699,
+    va709,
+    va742,
     va745,
-    va754,
-    va771,
-    va773,
-    va778,
-    va787,
-    va79,
+    va755,
+    va768,
+    va777,
+    va782,
+    va784,
     va797,
-    va802,
-    va803,
-    va821,
+    va806,
+    va81,
+    va823,
+    va825,
     va830,
-    va837,
-    va845,
-    va850,
+    va839,
+    va853,
+    va858,
     va859,
-    va860,
-    va871,
-    va875,
-    va897,
-    va903,
-    va909,
-    va913,
-    va916,
-    va927,
-    va937,
-    va938,
-    va94,
-    va942,
-    va948,
+    va877,
+    va886,
+    va893,
+    va901,
+    va906,
+    va922,
+    va929,
+    va956,
+    va96,
     va961,
-    va975,
-    va991,
+    va965,
+    va984,
+    va999,
     volume,
     vwap,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va148) AS se149,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va148) AS se150,
-    COUNT(va148) OVER (
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va12) AS se13,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va12) AS se14,
+    COUNT(va12) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va148
+      ORDER BY va12
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se151,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va166) AS se167,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va166) AS se168,
-    COUNT(va166) OVER (
+    ) AS se15,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va151) AS se152,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va151) AS se153,
+    COUNT(va151) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va166
+      ORDER BY va151
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se169,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va222) AS se223,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va222) AS se224,
-    COUNT(va222) OVER (
+    ) AS se154,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va169) AS se170,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va169) AS se171,
+    COUNT(va169) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va222
+      ORDER BY va169
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se225,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va247) AS se248,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va247) AS se249,
-    COUNT(va247) OVER (
+    ) AS se172,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va226) AS se227,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va226) AS se228,
+    COUNT(va226) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va247
+      ORDER BY va226
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se250,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va268) AS se269,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va268) AS se270,
-    COUNT(va268) OVER (
+    ) AS se229,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va250) AS se251,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va250) AS se252,
+    COUNT(va250) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va268
+      ORDER BY va250
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se271,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va290) AS se291,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va290) AS se292,
-    COUNT(va290) OVER (
+    ) AS se253,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va271) AS se272,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va271) AS se273,
+    COUNT(va271) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va290
+      ORDER BY va271
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se293,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va304) AS se305,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va304) AS se306,
-    COUNT(va304) OVER (
+    ) AS se274,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va287) AS se288,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va287) AS se289,
+    COUNT(va287) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va304
+      ORDER BY va287
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se307,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va373) AS se374,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va373) AS se375,
-    COUNT(va373) OVER (
+    ) AS se290,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va293) AS se294,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va293) AS se295,
+    COUNT(va293) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va373
+      ORDER BY va293
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se376,
-    SUM(ABS(va459)) OVER (
+    ) AS se296,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va307) AS se308,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va307) AS se309,
+    COUNT(va307) OVER (
       PARTITION BY open_time_ms
-      ORDER BY run_id
+      ORDER BY va307
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se460,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va470) AS se471,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va470) AS se472,
-    COUNT(va470) OVER (
+    ) AS se310,
+    CASE
+      WHEN COUNT(va476) OVER (PARTITION BY open_time_ms) > 0
+      THEN (
+        COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(ABS(va476)) >= CAST(8.271806125530277e-25 AS DOUBLE)
+              AND ABS(ABS(va476)) < CAST(9.5367431640625e-07 AS DOUBLE)
+              THEN CAST((
+                ABS(va476) * CAST(5.444517870735016e+39 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY open_time_ms) AS DOUBLE) / CAST(5.444517870735016e+39 AS DOUBLE),
+          0
+        ) + COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(ABS(va476)) >= CAST(9.5367431640625e-07 AS DOUBLE)
+              AND ABS(ABS(va476)) < CAST(1099511627776.0 AS DOUBLE)
+              THEN CAST((
+                ABS(va476) * CAST(4.722366482869645e+21 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY open_time_ms) AS DOUBLE) / CAST(4.722366482869645e+21 AS DOUBLE),
+          0
+        ) + COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(ABS(va476)) >= CAST(1099511627776.0 AS DOUBLE)
+              AND ABS(ABS(va476)) < CAST(1.2676506002282294e+30 AS DOUBLE)
+              THEN CAST((
+                ABS(va476) * CAST(4096.0 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY open_time_ms) AS DOUBLE) / CAST(4096.0 AS DOUBLE),
+          0
+        ) + COALESCE(
+          SUM(
+            CASE
+              WHEN ABS(ABS(va476)) < CAST(8.271806125530277e-25 AS DOUBLE)
+              OR ABS(ABS(va476)) >= CAST(1.2676506002282294e+30 AS DOUBLE)
+              THEN ABS(va476)
+            END
+          ) OVER (PARTITION BY open_time_ms),
+          0
+        )
+      )
+    END AS se477,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va488) AS se489,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va488) AS se490,
+    COUNT(va488) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va470
+      ORDER BY va488
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se473,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va527) AS se528,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va527) AS se529,
-    COUNT(va527) OVER (
+    ) AS se491,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va526) AS se527,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va526) AS se528,
+    COUNT(va526) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va527
+      ORDER BY va526
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se530,
-    SUM(ABS(va548)) OVER (
+    ) AS se529,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va547) AS se548,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va547) AS se549,
+    COUNT(va547) OVER (
       PARTITION BY open_time_ms
-      ORDER BY run_id
+      ORDER BY va547
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se549,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va586) AS se587,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va586) AS se588,
-    COUNT(va586) OVER (
+    ) AS se550,
+    CASE
+      WHEN COUNT(va568) OVER (PARTITION BY open_time_ms) > 0
+      THEN (
+        COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(ABS(va568)) >= CAST(8.271806125530277e-25 AS DOUBLE)
+              AND ABS(ABS(va568)) < CAST(9.5367431640625e-07 AS DOUBLE)
+              THEN CAST((
+                ABS(va568) * CAST(5.444517870735016e+39 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY open_time_ms) AS DOUBLE) / CAST(5.444517870735016e+39 AS DOUBLE),
+          0
+        ) + COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(ABS(va568)) >= CAST(9.5367431640625e-07 AS DOUBLE)
+              AND ABS(ABS(va568)) < CAST(1099511627776.0 AS DOUBLE)
+              THEN CAST((
+                ABS(va568) * CAST(4.722366482869645e+21 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY open_time_ms) AS DOUBLE) / CAST(4.722366482869645e+21 AS DOUBLE),
+          0
+        ) + COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(ABS(va568)) >= CAST(1099511627776.0 AS DOUBLE)
+              AND ABS(ABS(va568)) < CAST(1.2676506002282294e+30 AS DOUBLE)
+              THEN CAST((
+                ABS(va568) * CAST(4096.0 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY open_time_ms) AS DOUBLE) / CAST(4096.0 AS DOUBLE),
+          0
+        ) + COALESCE(
+          SUM(
+            CASE
+              WHEN ABS(ABS(va568)) < CAST(8.271806125530277e-25 AS DOUBLE)
+              OR ABS(ABS(va568)) >= CAST(1.2676506002282294e+30 AS DOUBLE)
+              THEN ABS(va568)
+            END
+          ) OVER (PARTITION BY open_time_ms),
+          0
+        )
+      )
+    END AS se569,
+    CASE
+      WHEN COUNT(va580) OVER (PARTITION BY open_time_ms) > 0
+      THEN (
+        COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(ABS(va580)) >= CAST(8.271806125530277e-25 AS DOUBLE)
+              AND ABS(ABS(va580)) < CAST(9.5367431640625e-07 AS DOUBLE)
+              THEN CAST((
+                ABS(va580) * CAST(5.444517870735016e+39 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY open_time_ms) AS DOUBLE) / CAST(5.444517870735016e+39 AS DOUBLE),
+          0
+        ) + COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(ABS(va580)) >= CAST(9.5367431640625e-07 AS DOUBLE)
+              AND ABS(ABS(va580)) < CAST(1099511627776.0 AS DOUBLE)
+              THEN CAST((
+                ABS(va580) * CAST(4.722366482869645e+21 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY open_time_ms) AS DOUBLE) / CAST(4.722366482869645e+21 AS DOUBLE),
+          0
+        ) + COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(ABS(va580)) >= CAST(1099511627776.0 AS DOUBLE)
+              AND ABS(ABS(va580)) < CAST(1.2676506002282294e+30 AS DOUBLE)
+              THEN CAST((
+                ABS(va580) * CAST(4096.0 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY open_time_ms) AS DOUBLE) / CAST(4096.0 AS DOUBLE),
+          0
+        ) + COALESCE(
+          SUM(
+            CASE
+              WHEN ABS(ABS(va580)) < CAST(8.271806125530277e-25 AS DOUBLE)
+              OR ABS(ABS(va580)) >= CAST(1.2676506002282294e+30 AS DOUBLE)
+              THEN ABS(va580)
+            END
+          ) OVER (PARTITION BY open_time_ms),
+          0
+        )
+      )
+    END AS se581,
+    CASE
+      WHEN COUNT(va583) OVER (PARTITION BY open_time_ms) > 0
+      THEN (
+        COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(ABS(va583)) >= CAST(8.271806125530277e-25 AS DOUBLE)
+              AND ABS(ABS(va583)) < CAST(9.5367431640625e-07 AS DOUBLE)
+              THEN CAST((
+                ABS(va583) * CAST(5.444517870735016e+39 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY open_time_ms) AS DOUBLE) / CAST(5.444517870735016e+39 AS DOUBLE),
+          0
+        ) + COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(ABS(va583)) >= CAST(9.5367431640625e-07 AS DOUBLE)
+              AND ABS(ABS(va583)) < CAST(1099511627776.0 AS DOUBLE)
+              THEN CAST((
+                ABS(va583) * CAST(4.722366482869645e+21 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY open_time_ms) AS DOUBLE) / CAST(4.722366482869645e+21 AS DOUBLE),
+          0
+        ) + COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(ABS(va583)) >= CAST(1099511627776.0 AS DOUBLE)
+              AND ABS(ABS(va583)) < CAST(1.2676506002282294e+30 AS DOUBLE)
+              THEN CAST((
+                ABS(va583) * CAST(4096.0 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY open_time_ms) AS DOUBLE) / CAST(4096.0 AS DOUBLE),
+          0
+        ) + COALESCE(
+          SUM(
+            CASE
+              WHEN ABS(ABS(va583)) < CAST(8.271806125530277e-25 AS DOUBLE)
+              OR ABS(ABS(va583)) >= CAST(1.2676506002282294e+30 AS DOUBLE)
+              THEN ABS(va583)
+            END
+          ) OVER (PARTITION BY open_time_ms),
+          0
+        )
+      )
+    END AS se584,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va609) AS se610,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va609) AS se611,
+    COUNT(va609) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va586
+      ORDER BY va609
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se589,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va621) AS se622,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va621) AS se623,
-    COUNT(va621) OVER (
+    ) AS se612,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va634) AS se635,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va634) AS se636,
+    COUNT(va634) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va621
+      ORDER BY va634
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se624,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va633) AS se634,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va633) AS se635,
-    COUNT(va633) OVER (
+    ) AS se637,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va639) AS se640,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va639) AS se641,
+    COUNT(va639) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va633
+      ORDER BY va639
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se636,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va671) AS se672,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va671) AS se673,
-    COUNT(va671) OVER (
+    ) AS se642,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va651) AS se652,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va651) AS se653,
+    COUNT(va651) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va671
+      ORDER BY va651
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se674,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va732) AS se733,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va732) AS se734,
-    COUNT(va732) OVER (
+    ) AS se654,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va664) AS se665,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va664) AS se666,
+    COUNT(va664) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va732
+      ORDER BY va664
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se735,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va745) AS se746,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va745) AS se747,
-    COUNT(va745) OVER (
+    ) AS se667,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va670) AS se671,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va670) AS se672,
+    COUNT(va670) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va745
+      ORDER BY va670
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se748,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va778) AS se779,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va778) AS se780,
-    COUNT(va778) OVER (
+    ) AS se673,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va684) AS se685,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va684) AS se686,
+    COUNT(va684) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va778
+      ORDER BY va684
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se781,
-    SUM(ABS(va837)) OVER (
+    ) AS se687,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va709) AS se710,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va709) AS se711,
+    COUNT(va709) OVER (
       PARTITION BY open_time_ms
-      ORDER BY run_id
+      ORDER BY va709
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se838,
-    SUM(ABS(va845)) OVER (
+    ) AS se712,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va784) AS se785,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va784) AS se786,
+    COUNT(va784) OVER (
       PARTITION BY open_time_ms
-      ORDER BY run_id
+      ORDER BY va784
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se846,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va897) AS se898,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va897) AS se899,
-    COUNT(va897) OVER (
+    ) AS se787,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va797) AS se798,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va797) AS se799,
+    COUNT(va797) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va897
+      ORDER BY va797
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se900,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va975) AS se976,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va975) AS se977,
-    COUNT(va975) OVER (
+    ) AS se800,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va830) AS se831,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va830) AS se832,
+    COUNT(va830) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va975
+      ORDER BY va830
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se978,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1153) AS se1154,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1153) AS se1155,
-    COUNT(va1153) OVER (
+    ) AS se833,
+    CASE
+      WHEN COUNT(va893) OVER (PARTITION BY open_time_ms) > 0
+      THEN (
+        COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(ABS(va893)) >= CAST(8.271806125530277e-25 AS DOUBLE)
+              AND ABS(ABS(va893)) < CAST(9.5367431640625e-07 AS DOUBLE)
+              THEN CAST((
+                ABS(va893) * CAST(5.444517870735016e+39 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY open_time_ms) AS DOUBLE) / CAST(5.444517870735016e+39 AS DOUBLE),
+          0
+        ) + COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(ABS(va893)) >= CAST(9.5367431640625e-07 AS DOUBLE)
+              AND ABS(ABS(va893)) < CAST(1099511627776.0 AS DOUBLE)
+              THEN CAST((
+                ABS(va893) * CAST(4.722366482869645e+21 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY open_time_ms) AS DOUBLE) / CAST(4.722366482869645e+21 AS DOUBLE),
+          0
+        ) + COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(ABS(va893)) >= CAST(1099511627776.0 AS DOUBLE)
+              AND ABS(ABS(va893)) < CAST(1.2676506002282294e+30 AS DOUBLE)
+              THEN CAST((
+                ABS(va893) * CAST(4096.0 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY open_time_ms) AS DOUBLE) / CAST(4096.0 AS DOUBLE),
+          0
+        ) + COALESCE(
+          SUM(
+            CASE
+              WHEN ABS(ABS(va893)) < CAST(8.271806125530277e-25 AS DOUBLE)
+              OR ABS(ABS(va893)) >= CAST(1.2676506002282294e+30 AS DOUBLE)
+              THEN ABS(va893)
+            END
+          ) OVER (PARTITION BY open_time_ms),
+          0
+        )
+      )
+    END AS se894,
+    CASE
+      WHEN COUNT(va901) OVER (PARTITION BY open_time_ms) > 0
+      THEN (
+        COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(ABS(va901)) >= CAST(8.271806125530277e-25 AS DOUBLE)
+              AND ABS(ABS(va901)) < CAST(9.5367431640625e-07 AS DOUBLE)
+              THEN CAST((
+                ABS(va901) * CAST(5.444517870735016e+39 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY open_time_ms) AS DOUBLE) / CAST(5.444517870735016e+39 AS DOUBLE),
+          0
+        ) + COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(ABS(va901)) >= CAST(9.5367431640625e-07 AS DOUBLE)
+              AND ABS(ABS(va901)) < CAST(1099511627776.0 AS DOUBLE)
+              THEN CAST((
+                ABS(va901) * CAST(4.722366482869645e+21 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY open_time_ms) AS DOUBLE) / CAST(4.722366482869645e+21 AS DOUBLE),
+          0
+        ) + COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(ABS(va901)) >= CAST(1099511627776.0 AS DOUBLE)
+              AND ABS(ABS(va901)) < CAST(1.2676506002282294e+30 AS DOUBLE)
+              THEN CAST((
+                ABS(va901) * CAST(4096.0 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY open_time_ms) AS DOUBLE) / CAST(4096.0 AS DOUBLE),
+          0
+        ) + COALESCE(
+          SUM(
+            CASE
+              WHEN ABS(ABS(va901)) < CAST(8.271806125530277e-25 AS DOUBLE)
+              OR ABS(ABS(va901)) >= CAST(1.2676506002282294e+30 AS DOUBLE)
+              THEN ABS(va901)
+            END
+          ) OVER (PARTITION BY open_time_ms),
+          0
+        )
+      )
+    END AS se902,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va906) AS se907,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va906) AS se908,
+    COUNT(va906) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va1153
+      ORDER BY va906
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1156,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1209) AS se1210,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1209) AS se1211,
-    COUNT(va1209) OVER (
+    ) AS se909,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va922) AS se923,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va922) AS se924,
+    COUNT(va922) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va1209
+      ORDER BY va922
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1212,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1250) AS se1251,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1250) AS se1252,
-    COUNT(va1250) OVER (
+    ) AS se925,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va956) AS se957,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va956) AS se958,
+    COUNT(va956) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va1250
+      ORDER BY va956
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1253,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1348) AS se1349,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1348) AS se1350,
-    COUNT(va1348) OVER (
+    ) AS se959,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va961) AS se962,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va961) AS se963,
+    COUNT(va961) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va1348
+      ORDER BY va961
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1351,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1387) AS se1388,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1387) AS se1389,
-    COUNT(va1387) OVER (
+    ) AS se964,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va965) AS se966,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va965) AS se967,
+    COUNT(va965) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va1387
+      ORDER BY va965
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1390,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1413) AS se1414,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1413) AS se1415,
-    COUNT(va1413) OVER (
+    ) AS se968,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1050) AS se1051,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1050) AS se1052,
+    COUNT(va1050) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va1413
+      ORDER BY va1050
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1416,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1452) AS se1453,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1452) AS se1454,
-    COUNT(va1452) OVER (
+    ) AS se1053,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1104) AS se1105,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1104) AS se1106,
+    COUNT(va1104) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va1452
+      ORDER BY va1104
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1455,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1770) AS se1771,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1770) AS se1772,
-    COUNT(va1770) OVER (
+    ) AS se1107,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1235) AS se1236,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1235) AS se1237,
+    COUNT(va1235) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va1770
+      ORDER BY va1235
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1773,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1777) AS se1778,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1777) AS se1779,
-    COUNT(va1777) OVER (
+    ) AS se1238,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1274) AS se1275,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1274) AS se1276,
+    COUNT(va1274) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va1777
+      ORDER BY va1274
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1780
+    ) AS se1277,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1279) AS se1280,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1279) AS se1281,
+    COUNT(va1279) OVER (
+      PARTITION BY open_time_ms
+      ORDER BY va1279
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1282,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1319) AS se1320,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1319) AS se1321,
+    COUNT(va1319) OVER (
+      PARTITION BY open_time_ms
+      ORDER BY va1319
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1322,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1350) AS se1351,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1350) AS se1352,
+    COUNT(va1350) OVER (
+      PARTITION BY open_time_ms
+      ORDER BY va1350
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1353,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1406) AS se1407,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1406) AS se1408,
+    COUNT(va1406) OVER (
+      PARTITION BY open_time_ms
+      ORDER BY va1406
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1409,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1495) AS se1496,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1495) AS se1497,
+    COUNT(va1495) OVER (
+      PARTITION BY open_time_ms
+      ORDER BY va1495
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1498,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1535) AS se1536,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1535) AS se1537,
+    COUNT(va1535) OVER (
+      PARTITION BY open_time_ms
+      ORDER BY va1535
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1538,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1564) AS se1565,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1564) AS se1566,
+    COUNT(va1564) OVER (
+      PARTITION BY open_time_ms
+      ORDER BY va1564
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1567
   FROM values_3_5
 ), values_4_1 AS (
   SELECT
@@ -9114,562 +7162,631 @@ WITH values_0_1 AS (
     stock_row,
     close,
     day_rows,
-    se1013,
-    se1029,
-    se1030,
-    se1031,
-    se1050,
-    se1210,
-    se1211,
-    se1212,
-    se1288,
-    se1289,
-    se1290,
-    se1291,
-    se1292,
-    se1439,
-    se1440,
-    se1441,
-    se1468,
-    se1469,
-    se1470,
-    se1471,
-    se1472,
-    se1473,
-    se1474,
-    se1553,
-    se1564,
-    se1565,
-    se1566,
-    se1573,
-    se1574,
-    se1575,
-    se1576,
-    se1577,
-    se1578,
-    se1579,
-    se1580,
-    se1581,
-    se1582,
-    se1583,
-    se1631,
-    se1632,
-    se1728,
-    se1729,
-    se1730,
-    se273,
-    se274,
-    se275,
-    se276,
-    se277,
-    se371,
-    se555,
-    se557,
-    se558,
-    se563,
-    se60,
-    se605,
-    se609,
-    se622,
-    se623,
-    se624,
-    se628,
-    se629,
-    se630,
-    se631,
-    se634,
+    high,
+    low,
+    open,
+    returns,
+    se1496,
+    se1497,
+    se1498,
     se635,
     se636,
-    se640,
-    se641,
-    se642,
-    se648,
-    se681,
-    se682,
-    se683,
-    se851,
-    se852,
-    se853,
-    se861,
-    se884,
-    se885,
-    se886,
-    se898,
-    se899,
-    se900,
-    se914,
-    se928,
-    se929,
-    se930,
-    se949,
-    se950,
-    se951,
-    se952,
-    se953,
-    se962,
-    se963,
-    se964,
+    se637,
+    se652,
+    se653,
+    se654,
+    se665,
+    se666,
+    se667,
+    se671,
+    se672,
+    se673,
+    se685,
+    se686,
+    se687,
     va1012,
-    va1021,
-    va1028,
-    va1034,
-    va1045,
-    va1049,
-    va1052,
-    va106,
-    va1078,
-    va1105,
-    va1141,
-    va1164,
-    va1175,
-    va1179,
-    va1209,
-    va1217,
-    va1263,
-    va1267,
-    va1280,
-    va1283,
-    va1287,
-    va1293,
-    va131,
-    va1312,
-    va1316,
-    va1363,
-    va142,
-    va1422,
-    va1426,
-    va1438,
-    va1458,
-    va1463,
-    va1467,
-    va1475,
-    va1501,
-    va1516,
-    va1537,
-    va1541,
-    va1545,
-    va1549,
-    va1552,
-    va1563,
-    va1568,
-    va1572,
-    va160,
-    va1611,
-    va1626,
-    va1630,
-    va1655,
-    va1659,
-    va1677,
-    va1706,
-    va1710,
-    va1727,
-    va1732,
-    va1739,
-    va1746,
-    va1760,
-    va1783,
-    va188,
-    va190,
+    va1013,
+    va108,
+    va1123,
+    va1143,
+    va1184,
+    va1223,
+    va1258,
+    va135,
+    va1355,
+    va1367,
+    va1384,
+    va1432,
+    va145,
+    va1495,
+    va1499,
+    va1511,
+    va1573,
+    va1593,
+    va163,
+    va1635,
+    va1690,
+    va1715,
+    va1845,
+    va1879,
+    va1906,
     va191,
-    va233,
-    va323,
-    va330,
-    va348,
-    va359,
-    va381,
-    va392,
-    va400,
-    va417,
-    va421,
-    va436,
-    va45,
-    va494,
-    va505,
-    va553,
-    va554,
-    va562,
-    va570,
-    va59,
-    va6,
-    va600,
-    va603,
-    va604,
-    va620,
-    va621,
-    va633,
-    va639,
-    va646,
-    va647,
-    va661,
-    va680,
-    va700,
-    va703,
-    va713,
-    va726,
-    va730,
-    va754,
-    va771,
-    va773,
-    va787,
-    va79,
-    va797,
-    va802,
-    va803,
-    va821,
-    va830,
-    va850,
+    va194,
+    va1944,
+    va1951,
+    va1958,
+    va1972,
+    va1986,
+    va1993,
+    va1995,
+    va237,
+    va276,
+    va336,
+    va343,
+    va361,
+    va374,
+    va394,
+    va398,
+    va409,
+    va416,
+    va433,
+    va452,
+    va47,
+    va525,
+    va592,
+    va623,
+    va634,
+    va651,
+    va664,
+    va670,
+    va684,
+    va699,
+    va742,
+    va745,
+    va755,
+    va768,
+    va777,
+    va806,
+    va81,
+    va823,
+    va825,
+    va839,
+    va853,
+    va858,
     va859,
-    va860,
-    va871,
-    va875,
-    va897,
-    va903,
-    va909,
-    va913,
-    va916,
-    va927,
-    va937,
-    va938,
-    va94,
-    va942,
-    va948,
-    va961,
+    va877,
+    va886,
+    va929,
+    va96,
+    va984,
+    va999,
+    volume,
     vwap,
     (
+      (
+        CASE
+          WHEN NOT va12 IS NULL
+          THEN (
+            se13 + ROUND(se14 * day_rows)
+          ) / (
+            2 * se15
+          )
+        END
+      ) - CAST(0.5 AS DOUBLE)
+    ) AS va16,
+    (
       -(
         CASE
-          WHEN NOT va148 IS NULL
+          WHEN NOT va151 IS NULL
           THEN (
-            se149 + ROUND(se150 * day_rows)
+            se152 + ROUND(se153 * day_rows)
           ) / (
-            2 * se151
+            2 * se154
           )
         END
       )
-    ) AS va152,
+    ) AS va155,
     (
       CASE
-        WHEN NOT va166 IS NULL
+        WHEN NOT va169 IS NULL
         THEN (
-          se167 + ROUND(se168 * day_rows)
+          se170 + ROUND(se171 * day_rows)
         ) / (
-          2 * se169
+          2 * se172
         )
       END
-    ) AS va170,
+    ) AS va173,
     (
       -(
         CASE
-          WHEN NOT va222 IS NULL
+          WHEN NOT va226 IS NULL
           THEN (
-            se223 + ROUND(se224 * day_rows)
+            se227 + ROUND(se228 * day_rows)
           ) / (
-            2 * se225
+            2 * se229
           )
         END
       )
-    ) AS va226,
+    ) AS va230,
     (
       CASE
-        WHEN NOT va247 IS NULL
+        WHEN NOT va250 IS NULL
         THEN (
-          se248 + ROUND(se249 * day_rows)
+          se251 + ROUND(se252 * day_rows)
         ) / (
-          2 * se250
+          2 * se253
         )
       END
-    ) AS va251,
+    ) AS va254,
     (
       -(
         CASE
-          WHEN NOT va268 IS NULL
+          WHEN NOT va271 IS NULL
           THEN (
-            se269 + ROUND(se270 * day_rows)
+            se272 + ROUND(se273 * day_rows)
           ) / (
-            2 * se271
+            2 * se274
           )
         END
       )
-    ) AS va272,
+    ) AS va275,
     (
       (
-        va287 * (
+        (
+          -(
+            CASE
+              WHEN NOT va287 IS NULL
+              THEN (
+                se288 + ROUND(se289 * day_rows)
+              ) / (
+                2 * se290
+              )
+            END
+          )
+        ) * (
           CASE
-            WHEN NOT va290 IS NULL
+            WHEN NOT va293 IS NULL
             THEN (
-              se291 + ROUND(se292 * day_rows)
+              se294 + ROUND(se295 * day_rows)
             ) / (
-              2 * se293
+              2 * se296
             )
           END
         )
       ) * (
         CASE
-          WHEN NOT va304 IS NULL
+          WHEN NOT va307 IS NULL
           THEN (
-            se305 + ROUND(se306 * day_rows)
+            se308 + ROUND(se309 * day_rows)
           ) / (
-            2 * se307
+            2 * se310
           )
         END
       )
-    ) AS va308,
-    (
-      -(
-        (
-          va368 - se369
-        ) * (
-          CASE
-            WHEN NOT va373 IS NULL
-            THEN (
-              se374 + ROUND(se375 * day_rows)
-            ) / (
-              2 * se376
-            )
-          END
-        )
-      )
-    ) AS va377,
-    va459 * CAST(1 AS DOUBLE) / NULLIF(se460, 0) AS va461,
+    ) AS va311,
+    va476 * CAST(1 AS DOUBLE) / NULLIF(se477, 0) AS va478,
     (
       CASE
-        WHEN NOT va470 IS NULL
+        WHEN NOT va488 IS NULL
         THEN (
-          se471 + ROUND(se472 * day_rows)
+          se489 + ROUND(se490 * day_rows)
         ) / (
-          2 * se473
+          2 * se491
         )
       END
-    ) AS va474,
+    ) AS va492,
     (
       (
         (
           CASE
-            WHEN NOT va506 IS NULL
+            WHEN NOT va526 IS NULL
             THEN (
-              se507 + ROUND(se508 * day_rows)
+              se527 + ROUND(se528 * day_rows)
             ) / (
-              2 * se509
+              2 * se529
             )
           END
         ) + (
           CASE
-            WHEN NOT va527 IS NULL
+            WHEN NOT va547 IS NULL
             THEN (
-              se528 + ROUND(se529 * day_rows)
+              se548 + ROUND(se549 * day_rows)
             ) / (
-              2 * se530
+              2 * se550
             )
           END
         )
-      ) + CAST(SIGN(va548 * CAST(1 AS DOUBLE) / NULLIF(se549, 0)) AS DOUBLE)
-    ) AS va550,
+      ) + CAST(SIGN(va568 * CAST(1 AS DOUBLE) / NULLIF(se569, 0)) AS DOUBLE)
+    ) AS va570,
+    (
+      (
+        va580 * CAST(1 AS DOUBLE) / NULLIF(se581, 0) * 20
+      ) + va583 * CAST(1 AS DOUBLE) / NULLIF(se584, 0)
+    ) AS va585,
     (
       CASE
-        WHEN NOT va586 IS NULL
+        WHEN NOT va609 IS NULL
         THEN (
-          se587 + ROUND(se588 * day_rows)
+          se610 + ROUND(se611 * day_rows)
         ) / (
-          2 * se589
+          2 * se612
         )
       END
-    ) AS va590,
+    ) AS va613,
     (
       CASE
-        WHEN stock_row > 7
+        WHEN NOT va639 IS NULL
         THEN (
-          (
-            1 - (
-              CASE
-                WHEN NOT va671 IS NULL
-                THEN (
-                  se672 + ROUND(se673 * day_rows)
-                ) / (
-                  2 * se674
-                )
-              END
-            )
-          ) * va137
+          se640 + ROUND(se641 * day_rows)
+        ) / (
+          2 * se642
         )
       END
-    ) AS va675,
+    ) AS va643,
+    (
+      1 - (
+        CASE
+          WHEN NOT va709 IS NULL
+          THEN (
+            se710 + ROUND(se711 * day_rows)
+          ) / (
+            2 * se712
+          )
+        END
+      )
+    ) AS va713,
     (
       -(
         (
-          (
+          va782 * (
             CASE
-              WHEN (
-                NOT (
-                  va191 = se273
-                )
-              ) AND (
-                NOT (
-                  va51 = se120
-                )
-              )
+              WHEN NOT va784 IS NULL
               THEN (
-                CASE WHEN stock_row > 1 THEN SIGN(close - se153) * SIGN(volume - se189) END
-              )
-              ELSE NULL
-            END
-          ) * (
-            CASE
-              WHEN NOT va732 IS NULL
-              THEN (
-                se733 + ROUND(se734 * day_rows)
+                se785 + ROUND(se786 * day_rows)
               ) / (
-                2 * se735
+                2 * se787
               )
             END
           )
         ) * (
           CASE
-            WHEN NOT va745 IS NULL
+            WHEN NOT va797 IS NULL
             THEN (
-              se746 + ROUND(se747 * day_rows)
+              se798 + ROUND(se799 * day_rows)
             ) / (
-              2 * se748
+              2 * se800
             )
           END
         )
       )
-    ) AS va749,
+    ) AS va801,
     (
       CASE
-        WHEN NOT va778 IS NULL
+        WHEN NOT va830 IS NULL
         THEN (
-          se779 + ROUND(se780 * day_rows)
+          se831 + ROUND(se832 * day_rows)
         ) / (
-          2 * se781
+          2 * se833
         )
       END
-    ) AS va782,
+    ) AS va834,
     (
       -(
         (
-          va837 * CAST(1 AS DOUBLE) / NULLIF(se838, 0) * 2
-        ) - va845 * CAST(1 AS DOUBLE) / NULLIF(se846, 0)
+          va893 * CAST(1 AS DOUBLE) / NULLIF(se894, 0) * 2
+        ) - va901 * CAST(1 AS DOUBLE) / NULLIF(se902, 0)
       )
-    ) AS va847,
-    (
-      -(
-        (
-          CASE
-            WHEN NOT va975 IS NULL
-            THEN (
-              se976 + ROUND(se977 * day_rows)
-            ) / (
-              2 * se978
-            )
-          END
-        ) + (
-          2 + CASE WHEN se992 < va991 THEN 2 WHEN se992 = va991 THEN 1 WHEN se992 > va991 THEN 0 END + CASE WHEN se993 < va991 THEN 2 WHEN se993 = va991 THEN 1 WHEN se993 > va991 THEN 0 END + CASE WHEN se994 < va991 THEN 2 WHEN se994 = va991 THEN 1 WHEN se994 > va991 THEN 0 END + CASE WHEN se995 < va991 THEN 2 WHEN se995 = va991 THEN 1 WHEN se995 > va991 THEN 0 END + CASE WHEN se996 < va991 THEN 2 WHEN se996 = va991 THEN 1 WHEN se996 > va991 THEN 0 END
-        ) / 12
-      )
-    ) AS va997,
-    (
-      CASE
-        WHEN NOT va1153 IS NULL
-        THEN (
-          se1154 + ROUND(se1155 * day_rows)
-        ) / (
-          2 * se1156
-        )
-      END
-    ) AS va1157,
+    ) AS va903,
     CAST((
       (
         (
           CASE
-            WHEN NOT va1219 IS NULL
+            WHEN NOT va906 IS NULL
             THEN (
-              se1220 + ROUND(se1221 * day_rows)
+              se907 + ROUND(se908 * day_rows)
             ) / (
-              2 * se1222
+              2 * se909
             )
           END
         ) < (
           CASE
-            WHEN NOT va1250 IS NULL
+            WHEN NOT va922 IS NULL
             THEN (
-              se1251 + ROUND(se1252 * day_rows)
+              se923 + ROUND(se924 * day_rows)
             ) / (
-              2 * se1253
+              2 * se925
             )
           END
         )
       )
-    ) AS DOUBLE) AS va1254,
+    ) AS DOUBLE) AS va926,
     (
+      va929 * 8193 - (
+        va929 * 8193 - va929
+      )
+    ) AS va933,
+    (
+      vwap * 8193 - (
+        vwap * 8193 - vwap
+      )
+    ) AS va942,
+    (
+      CASE
+        WHEN NOT va956 IS NULL
+        THEN (
+          se957 + ROUND(se958 * day_rows)
+        ) / (
+          2 * se959
+        )
+      END
+    ) AS va960,
+    (
+      (
+        CASE
+          WHEN NOT va961 IS NULL
+          THEN (
+            se962 + ROUND(se963 * day_rows)
+          ) / (
+            2 * se964
+          )
+        END
+      ) + (
+        CASE
+          WHEN NOT va965 IS NULL
+          THEN (
+            se966 + ROUND(se967 * day_rows)
+          ) / (
+            2 * se968
+          )
+        END
+      )
+    ) AS va969,
+    (
+      CASE WHEN stock_row > 11 THEN se977 END
+    ) AS va978,
+    (
+      se977 * 8193 - (
+        se977 * 8193 - se977
+      )
+    ) AS va988,
+    (
+      va984 * 8193 - (
+        va984 * 8193 - va984
+      )
+    ) AS va991,
+    (
+      va1012 * 8193 - (
+        va1012 * 8193 - va1012
+      )
+    ) AS va1017,
+    (
+      va1013 * 8193 - (
+        va1013 * 8193 - va1013
+      )
+    ) AS va1023,
+    (
+      -(
+        (
+          CASE
+            WHEN NOT va1050 IS NULL
+            THEN (
+              se1051 + ROUND(se1052 * day_rows)
+            ) / (
+              2 * se1053
+            )
+          END
+        ) + va1072
+      )
+    ) AS va1073,
+    (
+      va1096 * 8193 - (
+        va1096 * 8193 - va1096
+      )
+    ) AS va1097,
+    (
+      CASE
+        WHEN NOT va1104 IS NULL
+        THEN (
+          se1105 + ROUND(se1106 * day_rows)
+        ) / (
+          2 * se1107
+        )
+      END
+    ) AS va1108,
+    (
+      CASE WHEN stock_row > 2 THEN va1110 END
+    ) AS va1111,
+    (
+      va1110 * 8193 - (
+        va1110 * 8193 - va1110
+      )
+    ) AS va1127,
+    (
+      va1123 * 8193 - (
+        va1123 * 8193 - va1123
+      )
+    ) AS va1130,
+    (
+      CASE
+        WHEN NOT va1235 IS NULL
+        THEN (
+          se1236 + ROUND(se1237 * day_rows)
+        ) / (
+          2 * se1238
+        )
+      END
+    ) AS va1239,
+    (
+      va1246 * 8193 - (
+        va1246 * 8193 - va1246
+      )
+    ) AS va1247,
+    (
+      close * 8193 - (
+        close * 8193 - close
+      )
+    ) AS va1262,
+    (
+      va1258 * 8193 - (
+        va1258 * 8193 - va1258
+      )
+    ) AS va1265,
+    (
+      CASE
+        WHEN NOT va1274 IS NULL
+        THEN (
+          se1275 + ROUND(se1276 * day_rows)
+        ) / (
+          2 * se1277
+        )
+      END
+    ) AS va1278,
+    (
+      CASE
+        WHEN NOT va1279 IS NULL
+        THEN (
+          se1280 + ROUND(se1281 * day_rows)
+        ) / (
+          2 * se1282
+        )
+      END
+    ) AS va1283,
+    CAST((
       (
         (
           CASE
-            WHEN NOT va1348 IS NULL
+            WHEN NOT va1319 IS NULL
             THEN (
-              se1349 + ROUND(se1350 * day_rows)
+              se1320 + ROUND(se1321 * day_rows)
             ) / (
-              2 * se1351
+              2 * se1322
             )
           END
-        ) * va55
-      ) / NULLIF((
-        va1346 / NULLIF(va177, 0)
-      ), 0)
-    ) AS va1352,
-    (
-      CASE
-        WHEN NOT va1387 IS NULL
-        THEN (
-          se1388 + ROUND(se1389 * day_rows)
-        ) / (
-          2 * se1390
+        ) < (
+          CASE
+            WHEN NOT va1350 IS NULL
+            THEN (
+              se1351 + ROUND(se1352 * day_rows)
+            ) / (
+              2 * se1353
+            )
+          END
         )
-      END
-    ) AS va1391,
-    (
-      CASE
-        WHEN NOT va1413 IS NULL
-        THEN (
-          se1414 + ROUND(se1415 * day_rows)
-        ) / (
-          2 * se1416
-        )
-      END
-    ) AS va1417,
-    (
-      CASE
-        WHEN NOT va1452 IS NULL
-        THEN (
-          se1453 + ROUND(se1454 * day_rows)
-        ) / (
-          2 * se1455
-        )
-      END
-    ) AS va1456,
-    (
-      -(
-        CASE
-          WHEN NOT va1770 IS NULL
-          THEN (
-            se1771 + ROUND(se1772 * day_rows)
-          ) / (
-            2 * se1773
-          )
-        END
       )
-    ) AS va1774,
+    ) AS DOUBLE) AS va1354,
     (
-      -(
-        CASE
-          WHEN NOT va1777 IS NULL
-          THEN (
-            se1778 + ROUND(se1779 * day_rows)
-          ) / (
-            2 * se1780
-          )
-        END
+      CASE WHEN stock_row > 18 THEN se1380 END
+    ) AS va1381,
+    (
+      se1380 * 8193 - (
+        se1380 * 8193 - se1380
       )
-    ) AS va1781
+    ) AS va1388,
+    (
+      va1384 * 8193 - (
+        va1384 * 8193 - va1384
+      )
+    ) AS va1394,
+    (
+      CASE
+        WHEN NOT va1406 IS NULL
+        THEN (
+          se1407 + ROUND(se1408 * day_rows)
+        ) / (
+          2 * se1409
+        )
+      END
+    ) AS va1410,
+    (
+      va1432 * 8193 - (
+        va1432 * 8193 - va1432
+      )
+    ) AS va1436,
+    (
+      CASE
+        WHEN NOT va1535 IS NULL
+        THEN (
+          se1536 + ROUND(se1537 * day_rows)
+        ) / (
+          2 * se1538
+        )
+      END
+    ) AS va1539,
+    (
+      CASE
+        WHEN NOT va1564 IS NULL
+        THEN (
+          se1565 + ROUND(se1566 * day_rows)
+        ) / (
+          2 * se1567
+        )
+      END
+    ) AS va1568,
+    (
+      va1573 * 8193 - (
+        va1573 * 8193 - va1573
+      )
+    ) AS va1582,
+    (
+      CASE WHEN stock_row > 7 THEN va1629 END
+    ) AS va1630,
+    (
+      va1629 * 8193 - (
+        va1629 * 8193 - va1629
+      )
+    ) AS va1639,
+    (
+      va1635 * 8193 - (
+        va1635 * 8193 - va1635
+      )
+    ) AS va1647,
+    CAST((
+      va1666
+    ) AS DOUBLE) AS va1667,
+    (
+      CASE WHEN stock_row > 18 THEN va1718 END
+    ) AS va1719,
+    (
+      va1715 * 8193 - (
+        va1715 * 8193 - va1715
+      )
+    ) AS va1723,
+    (
+      va1718 * 8193 - (
+        va1718 * 8193 - va1718
+      )
+    ) AS va1726,
+    (
+      CASE WHEN stock_row > 18 THEN se1742 END
+    ) AS va1743,
+    (
+      se1742 * 8193 - (
+        se1742 * 8193 - se1742
+      )
+    ) AS va1747,
+    (
+      CASE WHEN stock_row > 6 THEN va1816 END
+    ) AS va1817,
+    (
+      va1816 * 8193 - (
+        va1816 * 8193 - va1816
+      )
+    ) AS va1821,
+    (
+      va1906 * 8193 - (
+        va1906 * 8193 - va1906
+      )
+    ) AS va1910,
+    (
+      low * 8193 - (
+        low * 8193 - low
+      )
+    ) AS va1926,
+    (
+      volume * 8193 - (
+        volume * 8193 - volume
+      )
+    ) AS va1932
   FROM sections_4
 ), values_4_2 AS (
   SELECT
@@ -9679,269 +7796,250 @@ WITH values_0_1 AS (
     stock_row,
     close,
     day_rows,
-    se1013,
-    se1029,
-    se1030,
-    se1031,
-    se1050,
-    se1210,
-    se1211,
-    se1212,
-    se1288,
-    se1289,
-    se1290,
-    se1291,
-    se1292,
-    se1439,
-    se1440,
-    se1441,
-    se1468,
-    se1469,
-    se1470,
-    se1471,
-    se1472,
-    se1473,
-    se1474,
-    se1553,
-    se1564,
-    se1565,
-    se1566,
-    se1573,
-    se1574,
-    se1575,
-    se1576,
-    se1577,
-    se1578,
-    se1579,
-    se1580,
-    se1581,
-    se1582,
-    se1583,
-    se1631,
-    se1632,
-    se1728,
-    se1729,
-    se1730,
-    se273,
-    se274,
-    se275,
-    se276,
-    se277,
-    se371,
-    se555,
-    se557,
-    se558,
-    se563,
-    se60,
-    se605,
-    se609,
-    se622,
-    se623,
-    se624,
-    se628,
-    se629,
-    se630,
-    se631,
-    se634,
-    se635,
-    se636,
-    se640,
-    se641,
-    se642,
-    se648,
-    se681,
-    se682,
-    se683,
-    se851,
-    se852,
-    se853,
-    se861,
-    se884,
-    se885,
-    se886,
-    se898,
-    se899,
-    se900,
-    se914,
-    se928,
-    se929,
-    se930,
-    se949,
-    se950,
-    se951,
-    se952,
-    se953,
-    se962,
-    se963,
-    se964,
+    high,
+    low,
+    open,
+    returns,
     va1012,
-    va1021,
-    va1028,
-    va1034,
-    va1045,
-    va1049,
-    va1052,
-    va106,
-    va1078,
-    va1105,
-    va1141,
-    va1157,
-    va1164,
-    va1175,
-    va1179,
-    va1209,
-    va1217,
-    va1254,
-    va1263,
-    va1267,
-    va1280,
+    va1013,
+    va1017,
+    va1023,
+    va1073,
+    va108,
+    va1097,
+    va1108,
+    va1111,
+    va1123,
+    va1127,
+    va1130,
+    va1143,
+    va1184,
+    va1223,
+    va1239,
+    va1247,
+    va1258,
+    va1262,
+    va1265,
+    va1278,
     va1283,
-    va1287,
-    va1293,
-    va131,
-    va1312,
-    va1316,
-    va1352,
-    va1363,
-    va142,
-    va1422,
-    va1426,
-    va1438,
-    va1456,
-    va1458,
-    va1463,
-    va1467,
-    va1475,
-    va1501,
-    va1516,
-    va152,
-    va1537,
-    va1541,
-    va1545,
-    va1549,
-    va1552,
-    va1563,
-    va1568,
-    va1572,
-    va160,
-    va1611,
-    va1626,
+    va135,
+    va1354,
+    va1355,
+    va1367,
+    va1381,
+    va1384,
+    va1388,
+    va1394,
+    va1410,
+    va1432,
+    va1436,
+    va145,
+    va1511,
+    va155,
+    va1573,
+    va1582,
+    va1593,
+    va16,
+    va163,
     va1630,
-    va1655,
-    va1659,
-    va1677,
-    va170,
-    va1706,
-    va1710,
-    va1727,
-    va1732,
-    va1739,
-    va1746,
-    va1760,
-    va1774,
-    va1781,
-    va1783,
-    va188,
-    va190,
+    va1635,
+    va1639,
+    va1647,
+    va1667,
+    va1690,
+    va1715,
+    va1719,
+    va1723,
+    va1726,
+    va173,
+    va1743,
+    va1747,
+    va1817,
+    va1821,
+    va1845,
+    va1879,
+    va1906,
     va191,
-    va226,
-    va233,
-    va251,
-    va272,
-    va308,
-    va323,
-    va330,
-    va348,
-    va359,
-    va377,
-    va381,
-    va392,
-    va400,
-    va417,
-    va421,
-    va436,
-    va45,
-    va461,
-    va474,
-    va494,
-    va505,
-    va550,
-    va553,
-    va554,
-    va562,
+    va1910,
+    va1926,
+    va1932,
+    va194,
+    va1944,
+    va1951,
+    va1958,
+    va1972,
+    va1986,
+    va1993,
+    va1995,
+    va230,
+    va237,
+    va254,
+    va275,
+    va276,
+    va311,
+    va336,
+    va343,
+    va361,
+    va374,
+    va394,
+    va398,
+    va409,
+    va416,
+    va433,
+    va452,
+    va47,
+    va478,
+    va492,
+    va525,
     va570,
-    va59,
-    va590,
-    va6,
-    va600,
-    va603,
-    va604,
-    va620,
-    va621,
-    va633,
-    va639,
-    va646,
-    va647,
-    va661,
-    va680,
-    va700,
-    va703,
+    va585,
+    va592,
+    va613,
+    va623,
+    va699,
     va713,
-    va726,
-    va730,
-    va749,
-    va754,
-    va771,
-    va773,
-    va782,
-    va787,
-    va79,
-    va797,
-    va802,
-    va803,
-    va821,
-    va830,
-    va847,
-    va850,
+    va742,
+    va745,
+    va755,
+    va768,
+    va777,
+    va801,
+    va806,
+    va81,
+    va823,
+    va825,
+    va834,
+    va839,
+    va853,
+    va858,
     va859,
-    va860,
-    va871,
-    va875,
-    va897,
+    va877,
+    va886,
     va903,
-    va909,
-    va913,
-    va916,
-    va927,
-    va937,
-    va938,
-    va94,
+    va926,
+    va929,
+    va933,
     va942,
-    va948,
-    va961,
-    va997,
+    va96,
+    va960,
+    va969,
+    va978,
+    va984,
+    va988,
+    va991,
+    va999,
+    volume,
     vwap,
     (
-      va675 * 8193 - (
-        va675 * 8193 - va675
+      (
+        (
+          (
+            (
+              (
+                CASE
+                  WHEN NOT va634 IS NULL
+                  THEN (
+                    se635 + ROUND(se636 * day_rows)
+                  ) / (
+                    2 * se637
+                  )
+                END
+              ) * CAST(2.21 AS DOUBLE)
+            ) + (
+              va643 * CAST(0.7 AS DOUBLE)
+            )
+          ) + (
+            (
+              CASE
+                WHEN NOT va651 IS NULL
+                THEN (
+                  se652 + ROUND(se653 * day_rows)
+                ) / (
+                  2 * se654
+                )
+              END
+            ) * CAST(0.73 AS DOUBLE)
+          )
+        ) + (
+          CASE
+            WHEN NOT va664 IS NULL
+            THEN (
+              se665 + ROUND(se666 * day_rows)
+            ) / (
+              2 * se667
+            )
+          END
+        )
+      ) + (
+        (
+          CASE
+            WHEN NOT va670 IS NULL
+            THEN (
+              se671 + ROUND(se672 * day_rows)
+            ) / (
+              2 * se673
+            )
+          END
+        ) * CAST(0.6 AS DOUBLE)
       )
-    ) AS va676,
+    ) AS va674,
+    (
+      (
+        CASE
+          WHEN NOT va684 IS NULL
+          THEN (
+            se685 + ROUND(se686 * day_rows)
+          ) / (
+            2 * se687
+          )
+        END
+      ) + va643
+    ) AS va688,
+    (
+      va1278 * 8193 - (
+        va1278 * 8193 - va1278
+      )
+    ) AS va1287,
+    (
+      va1283 * 8193 - (
+        va1283 * 8193 - va1283
+      )
+    ) AS va1298,
+    (
+      va1410 * 8193 - (
+        va1410 * 8193 - va1410
+      )
+    ) AS va1414,
+    (
+      (
+        (
+          CASE
+            WHEN NOT va1495 IS NULL
+            THEN (
+              se1496 + ROUND(se1497 * day_rows)
+            ) / (
+              2 * se1498
+            )
+          END
+        ) * va1283
+      ) / NULLIF(va1499, 0)
+    ) AS va1500,
     (
       CASE
         WHEN (
-          va1391 > 0
+          va1539 > 0
           OR (
-            va1417 = FLOOR(va1417) AND (
-              va1391 <> 0 OR va1417 >= 0
+            va1568 = FLOOR(va1568) AND (
+              va1539 <> 0 OR va1568 >= 0
             )
           )
           OR (
-            va1391 = 0 AND va1417 > 0
+            va1539 = 0 AND va1568 > 0
           )
         )
-        THEN POWER(va1391, va1417)
+        THEN POWER(va1539, va1568)
       END
-    ) AS va1418
+    ) AS va1569
   FROM values_4_1
 ), values_4_3 AS (
   SELECT
@@ -9951,252 +8049,149 @@ WITH values_0_1 AS (
     stock_row,
     close,
     day_rows,
-    se1013,
-    se1029,
-    se1030,
-    se1031,
-    se1050,
-    se1210,
-    se1211,
-    se1212,
-    se1288,
-    se1289,
-    se1290,
-    se1291,
-    se1292,
-    se1439,
-    se1440,
-    se1441,
-    se1468,
-    se1469,
-    se1470,
-    se1471,
-    se1472,
-    se1473,
-    se1474,
-    se1553,
-    se1564,
-    se1565,
-    se1566,
-    se1573,
-    se1574,
-    se1575,
-    se1576,
-    se1577,
-    se1578,
-    se1579,
-    se1580,
-    se1581,
-    se1582,
-    se1583,
-    se1631,
-    se1632,
-    se1728,
-    se1729,
-    se1730,
-    se273,
-    se274,
-    se275,
-    se276,
-    se277,
-    se371,
-    se555,
-    se557,
-    se558,
-    se563,
-    se60,
-    se605,
-    se609,
-    se622,
-    se623,
-    se624,
-    se628,
-    se629,
-    se630,
-    se631,
-    se634,
-    se635,
-    se636,
-    se640,
-    se641,
-    se642,
-    se648,
-    se681,
-    se682,
-    se683,
-    se851,
-    se852,
-    se853,
-    se861,
-    se884,
-    se885,
-    se886,
-    se898,
-    se899,
-    se900,
-    se914,
-    se928,
-    se929,
-    se930,
-    se949,
-    se950,
-    se951,
-    se952,
-    se953,
-    se962,
-    se963,
-    se964,
+    high,
+    low,
+    open,
+    returns,
     va1012,
-    va1021,
-    va1028,
-    va1034,
-    va1045,
-    va1049,
-    va1052,
-    va106,
-    va1078,
-    va1105,
-    va1141,
-    va1157,
-    va1164,
-    va1175,
-    va1179,
-    va1209,
-    va1217,
-    va1254,
-    va1263,
-    va1267,
-    va1280,
+    va1013,
+    va1017,
+    va1023,
+    va1073,
+    va108,
+    va1097,
+    va1108,
+    va1111,
+    va1123,
+    va1127,
+    va1130,
+    va1143,
+    va1184,
+    va1223,
+    va1239,
+    va1247,
+    va1258,
+    va1262,
+    va1265,
+    va1278,
     va1283,
     va1287,
-    va1293,
-    va131,
-    va1312,
-    va1316,
-    va1352,
-    va1363,
-    va142,
-    va1422,
-    va1426,
-    va1438,
-    va1456,
-    va1458,
-    va1463,
-    va1467,
-    va1475,
-    va1501,
-    va1516,
-    va152,
-    va1537,
-    va1541,
-    va1545,
-    va1549,
-    va1552,
-    va1563,
-    va1568,
-    va1572,
-    va160,
-    va1611,
-    va1626,
+    va1298,
+    va135,
+    va1354,
+    va1355,
+    va1367,
+    va1381,
+    va1384,
+    va1388,
+    va1394,
+    va1410,
+    va1414,
+    va1432,
+    va1436,
+    va145,
+    va1500,
+    va1511,
+    va155,
+    va1573,
+    va1582,
+    va1593,
+    va16,
+    va163,
     va1630,
-    va1655,
-    va1659,
-    va1677,
-    va170,
-    va1706,
-    va1710,
-    va1727,
-    va1732,
-    va1739,
-    va1746,
-    va1760,
-    va1774,
-    va1781,
-    va1783,
-    va188,
-    va190,
+    va1635,
+    va1639,
+    va1647,
+    va1667,
+    va1690,
+    va1715,
+    va1719,
+    va1723,
+    va1726,
+    va173,
+    va1743,
+    va1747,
+    va1817,
+    va1821,
+    va1845,
+    va1879,
+    va1906,
     va191,
-    va226,
-    va233,
-    va251,
-    va272,
-    va308,
-    va323,
-    va330,
-    va348,
-    va359,
-    va377,
-    va381,
-    va392,
-    va400,
-    va417,
-    va421,
-    va436,
-    va45,
-    va461,
-    va474,
-    va494,
-    va505,
-    va550,
-    va553,
-    va554,
-    va562,
+    va1910,
+    va1926,
+    va1932,
+    va194,
+    va1944,
+    va1951,
+    va1958,
+    va1972,
+    va1986,
+    va1993,
+    va1995,
+    va230,
+    va237,
+    va254,
+    va275,
+    va276,
+    va311,
+    va336,
+    va343,
+    va361,
+    va374,
+    va394,
+    va398,
+    va409,
+    va416,
+    va433,
+    va452,
+    va47,
+    va478,
+    va492,
+    va525,
     va570,
-    va59,
-    va590,
-    va6,
-    va600,
-    va603,
-    va604,
-    va620,
-    va621,
-    va633,
-    va639,
-    va646,
-    va647,
-    va661,
-    va676,
-    va680,
-    va700,
-    va703,
+    va585,
+    va592,
+    va613,
+    va623,
+    va674,
+    va688,
+    va699,
     va713,
-    va726,
-    va730,
-    va749,
-    va754,
-    va771,
-    va773,
-    va782,
-    va787,
-    va79,
-    va797,
-    va802,
-    va803,
-    va821,
-    va830,
-    va847,
-    va850,
+    va742,
+    va745,
+    va755,
+    va768,
+    va777,
+    va801,
+    va806,
+    va81,
+    va823,
+    va825,
+    va834,
+    va839,
+    va853,
+    va858,
     va859,
-    va860,
-    va871,
-    va875,
-    va897,
+    va877,
+    va886,
     va903,
-    va909,
-    va913,
-    va916,
-    va927,
-    va937,
-    va938,
-    va94,
+    va926,
+    va929,
+    va933,
     va942,
-    va948,
-    va961,
-    va997,
+    va96,
+    va960,
+    va969,
+    va978,
+    va984,
+    va988,
+    va991,
+    va999,
+    volume,
     vwap,
     (
-      CASE WHEN ISFINITE(va1418) THEN va1418 END
-    ) AS va1419
+      CASE WHEN ISFINITE(va1569) THEN va1569 END
+    ) AS va1570
   FROM values_4_2
 ), series_5 AS (
   SELECT
@@ -10204,381 +8199,346 @@ WITH values_0_1 AS (
     open_time_ms,
     run_id,
     stock_row,
+    close,
     day_rows,
-    se1029,
-    se1030,
-    se1031,
-    se1210,
-    se1211,
-    se1212,
-    se1288,
-    se1289,
-    se1290,
-    se1291,
-    se1292,
-    se1439,
-    se1440,
-    se1441,
-    se1468,
-    se1469,
-    se1470,
-    se1471,
-    se1472,
-    se1473,
-    se1474,
-    se1564,
-    se1565,
-    se1566,
-    se1573,
-    se1574,
-    se1575,
-    se1576,
-    se1577,
-    se1578,
-    se1579,
-    se1580,
-    se1581,
-    se1582,
-    se1583,
-    se1631,
-    se1632,
-    se1728,
-    se1729,
-    se1730,
-    se273,
-    se274,
-    se275,
-    se276,
-    se277,
-    se371,
-    se557,
-    se558,
-    se563,
-    se609,
-    se622,
-    se623,
-    se624,
-    se628,
-    se629,
-    se630,
-    se631,
-    se634,
-    se635,
-    se636,
-    se640,
-    se641,
-    se642,
-    se681,
-    se682,
-    se683,
-    se851,
-    se852,
-    se853,
-    se884,
-    se885,
-    se886,
-    se898,
-    se899,
-    se900,
-    se928,
-    se929,
-    se930,
-    se949,
-    se950,
-    se951,
-    se952,
-    se953,
-    se962,
-    se963,
-    se964,
-    va1028,
-    va1052,
-    va106,
-    va1078,
-    va1105,
-    va1141,
-    va1157,
-    va1179,
-    va1209,
-    va1217,
-    va1254,
-    va1263,
-    va1267,
+    high,
+    low,
+    open,
+    returns,
+    va1017,
+    va1023,
+    va1073,
+    va108,
+    va1108,
+    va1143,
+    va1184,
+    va1223,
+    va1239,
+    va1262,
     va1287,
-    va1293,
-    va131,
-    va1316,
-    va1352,
-    va1363,
-    va1419,
-    va142,
-    va1426,
-    va1438,
-    va1456,
-    va1467,
-    va1475,
-    va1501,
-    va1516,
-    va152,
-    va1537,
-    va1549,
-    va1563,
-    va1572,
-    va160,
-    va1611,
-    va1630,
-    va1659,
-    va1677,
-    va170,
-    va1710,
-    va1727,
-    va1732,
-    va1739,
-    va1746,
-    va1760,
-    va1774,
-    va1781,
-    va1783,
-    va188,
-    va190,
+    va1298,
+    va135,
+    va1354,
+    va1367,
+    va1388,
+    va1394,
+    va1414,
+    va1436,
+    va145,
+    va1500,
+    va1511,
+    va155,
+    va1570,
+    va1582,
+    va1593,
+    va16,
+    va163,
+    va1639,
+    va1647,
+    va1690,
+    va1723,
+    va173,
+    va1747,
+    va1821,
     va191,
-    va226,
-    va233,
-    va272,
-    va308,
-    va323,
-    va330,
-    va348,
-    va359,
-    va377,
-    va381,
-    va392,
-    va400,
-    va421,
-    va45,
-    va461,
-    va494,
-    va505,
-    va550,
-    va553,
-    va562,
+    va1910,
+    va1926,
+    va1932,
+    va194,
+    va1944,
+    va1951,
+    va1958,
+    va1972,
+    va1986,
+    va1993,
+    va1995,
+    va230,
+    va237,
+    va275,
+    va276,
+    va311,
+    va336,
+    va343,
+    va361,
+    va374,
+    va394,
+    va398,
+    va409,
+    va416,
+    va47,
+    va478,
+    va525,
     va570,
-    va590,
-    va600,
-    va603,
-    va620,
-    va621,
-    va633,
-    va639,
-    va646,
-    va661,
-    va676,
-    va680,
-    va700,
-    va703,
+    va585,
+    va592,
+    va613,
+    va623,
+    va674,
+    va688,
+    va699,
     va713,
-    va726,
-    va730,
-    va749,
-    va754,
-    va771,
-    va773,
-    va782,
-    va787,
-    va79,
-    va797,
-    va802,
-    va803,
-    va821,
-    va830,
-    va847,
-    va850,
+    va742,
+    va745,
+    va755,
+    va768,
+    va777,
+    va801,
+    va806,
+    va81,
+    va823,
+    va825,
+    va839,
+    va853,
+    va858,
     va859,
-    va875,
-    va897,
-    va916,
-    va927,
-    va94,
+    va877,
+    va886,
+    va903,
+    va926,
+    va933,
     va942,
-    va948,
-    va961,
-    va997,
-    ARG_MAX(stock_row, va6) OVER rows_5 AS se7,
-    COUNT(va6) OVER rows_5 AS se8,
-    SUM(va251) OVER rows_3 AS se252,
-    COUNT(va251) OVER rows_3 AS se253,
-    MAX(va417) OVER rows_3 AS se418,
-    COUNT(va417) OVER rows_3 AS se419,
-    AVG(va436) OVER rows_2 AS se437,
-    COUNT(va436) OVER rows_2 AS se438,
-    MIN(va474) OVER rows_2 AS se475,
-    COUNT(va474) OVER rows_2 AS se476,
-    MAX((
-      CASE WHEN va554 IS DISTINCT FROM se555 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se556,
-    MAX((
-      CASE WHEN va604 IS DISTINCT FROM se605 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se606,
-    MAX((
-      CASE WHEN va647 IS DISTINCT FROM se648 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se649,
-    MAX(va782) OVER rows_5 AS se783,
-    COUNT(va782) OVER rows_5 AS se784,
-    MAX((
-      CASE WHEN va860 IS DISTINCT FROM se861 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se862,
-    CORR(va871, vwap) OVER rows_9 AS se872,
-    REGR_COUNT(va871, vwap) OVER rows_9 AS se873,
-    LAG(va875, 1) OVER rows_row AS se876,
-    LAG(va875, 2) OVER rows_row AS se877,
-    LAG(va875, 3) OVER rows_row AS se878,
-    LAG(va875, 4) OVER rows_row AS se879,
-    LAG(va875, 5) OVER rows_row AS se880,
-    LAG(va875, 6) OVER rows_row AS se881,
-    LAG(va875, 7) OVER rows_row AS se882,
-    LAG(va875, 8) OVER rows_row AS se883,
-    CORR(va903, va909) OVER rows_16 AS se910,
-    REGR_COUNT(va903, va909) OVER rows_16 AS se911,
-    MAX((
-      CASE WHEN va913 IS DISTINCT FROM se914 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se915,
-    LAG(va916, 1) OVER rows_row AS se917,
-    CORR(va937, va938) OVER rows_6 AS se939,
-    REGR_COUNT(va937, va938) OVER rows_6 AS se940,
+    va96,
+    va960,
+    va969,
+    va999,
+    volume,
+    vwap,
+    SUM(va254) OVER rows_3 AS se255,
+    COUNT(va254) OVER rows_3 AS se256,
+    MAX(va433) OVER rows_3 AS se434,
+    COUNT(va433) OVER rows_3 AS se435,
+    AVG(va452) OVER rows_2 AS se453,
+    COUNT(va452) OVER rows_2 AS se454,
+    MIN(va492) OVER rows_2 AS se493,
+    COUNT(va492) OVER rows_2 AS se494,
+    LAG(close, 7) OVER rows_row AS se714,
+    SUM(returns) OVER rows_250 AS se720,
+    MAX(va834) OVER rows_5 AS se835,
+    COUNT(va834) OVER rows_5 AS se836,
+    CORR(va929, vwap) OVER rows_9 AS se930,
+    REGR_COUNT(va929, vwap) OVER rows_9 AS se931,
+    LAG(va933, 1) OVER rows_row AS se934,
+    LAG(va933, 2) OVER rows_row AS se935,
+    LAG(va933, 3) OVER rows_row AS se936,
+    LAG(va933, 4) OVER rows_row AS se937,
+    LAG(va933, 5) OVER rows_row AS se938,
+    LAG(va933, 6) OVER rows_row AS se939,
+    LAG(va933, 7) OVER rows_row AS se940,
+    LAG(va933, 8) OVER rows_row AS se941,
     LAG(va942, 1) OVER rows_row AS se943,
     LAG(va942, 2) OVER rows_row AS se944,
     LAG(va942, 3) OVER rows_row AS se945,
     LAG(va942, 4) OVER rows_row AS se946,
     LAG(va942, 5) OVER rows_row AS se947,
+    LAG(va942, 6) OVER rows_row AS se948,
+    LAG(va942, 7) OVER rows_row AS se949,
+    LAG(va942, 8) OVER rows_row AS se950,
+    CORR(va978, va984) OVER rows_16 AS se985,
+    REGR_COUNT(va978, va984) OVER rows_16 AS se986,
+    MIN(va988) OVER rows_16 AS se989,
+    MAX(va988) OVER rows_16 AS se990,
+    MIN(va991) OVER rows_16 AS se992,
+    MAX(va991) OVER rows_16 AS se993,
+    LAG(va999, 3) OVER rows_row AS se1000,
+    CORR(va1012, va1013) OVER rows_6 AS se1014,
+    REGR_COUNT(va1012, va1013) OVER rows_6 AS se1015,
+    LAG(va1017, 1) OVER rows_row AS se1018,
+    LAG(va1017, 2) OVER rows_row AS se1019,
+    LAG(va1017, 3) OVER rows_row AS se1020,
+    LAG(va1017, 4) OVER rows_row AS se1021,
+    LAG(va1017, 5) OVER rows_row AS se1022,
+    LAG(va1023, 1) OVER rows_row AS se1024,
+    LAG(va1023, 2) OVER rows_row AS se1025,
+    LAG(va1023, 3) OVER rows_row AS se1026,
+    LAG(va1023, 4) OVER rows_row AS se1027,
+    LAG(va1023, 5) OVER rows_row AS se1028,
+    MIN(open) OVER rows_13 AS se1034,
     RANK(
     ORDER BY
-      va1021) OVER rows_13 AS se1022,
+      va1097) OVER rows_13 AS se1098,
     CUME_DIST(
     ORDER BY
-      va1021) OVER rows_13 AS se1023,
-    COUNT(va1021) OVER rows_13 AS se1024,
-    CORR(va1034, va1045) OVER rows_18 AS se1046,
-    REGR_COUNT(va1034, va1045) OVER rows_18 AS se1047,
-    MAX(
-      (
-        CASE WHEN va1049 IS DISTINCT FROM se1050 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se1051,
-    LAG(va1052, 1) OVER rows_row AS se1053,
-    LAG(va1078, 1) OVER rows_row AS se1079,
-    LAG(va1078, 2) OVER rows_row AS se1080,
-    LAG(va1078, 3) OVER rows_row AS se1081,
-    LAG(va1105, 1) OVER rows_row AS se1106,
-    LAG(va1105, 2) OVER rows_row AS se1107,
-    LAG(va1105, 3) OVER rows_row AS se1108,
-    LAG(va1105, 4) OVER rows_row AS se1109,
-    LAG(va1105, 5) OVER rows_row AS se1110,
-    LAG(va1105, 6) OVER rows_row AS se1111,
-    LAG(va1105, 7) OVER rows_row AS se1112,
-    LAG(va1105, 8) OVER rows_row AS se1113,
-    LAG(va1105, 9) OVER rows_row AS se1114,
-    LAG(va1141, 1) OVER rows_row AS se1142,
+      va1097) OVER rows_13 AS se1099,
+    COUNT(va1097) OVER rows_13 AS se1100,
+    CORR(va1111, va1123) OVER rows_18 AS se1124,
+    REGR_COUNT(va1111, va1123) OVER rows_18 AS se1125,
+    MIN(va1127) OVER rows_18 AS se1128,
+    MAX(va1127) OVER rows_18 AS se1129,
+    MIN(va1130) OVER rows_18 AS se1131,
+    MAX(va1130) OVER rows_18 AS se1132,
+    LAG(va1184, 1) OVER rows_row AS se1185,
+    LAG(va1184, 2) OVER rows_row AS se1186,
+    LAG(va1184, 3) OVER rows_row AS se1187,
+    LAG(va1184, 4) OVER rows_row AS se1188,
+    LAG(va1184, 5) OVER rows_row AS se1189,
+    LAG(va1184, 6) OVER rows_row AS se1190,
+    LAG(va1184, 7) OVER rows_row AS se1191,
+    LAG(va1184, 8) OVER rows_row AS se1192,
+    LAG(va1184, 9) OVER rows_row AS se1193,
+    LAG(va1223, 1) OVER rows_row AS se1224,
     RANK(
     ORDER BY
-      va1164) OVER rows_16 AS se1165,
+      va1247) OVER rows_16 AS se1248,
     CUME_DIST(
     ORDER BY
-      va1164) OVER rows_16 AS se1166,
-    COUNT(va1164) OVER rows_16 AS se1167,
-    CORR(close, va1175) OVER rows_15 AS se1176,
-    REGR_COUNT(close, va1175) OVER rows_15 AS se1177,
-    LAG(va1179, 1) OVER rows_row AS se1180,
-    LAG(va1267, 1) OVER rows_row AS se1268,
-    LAG(va1267, 2) OVER rows_row AS se1269,
-    LAG(va1267, 3) OVER rows_row AS se1270,
-    LAG(va1267, 4) OVER rows_row AS se1271,
-    CORR(va1280, va1283) OVER rows_6 AS se1284,
-    REGR_COUNT(va1280, va1283) OVER rows_6 AS se1285,
-    LAG(va1293, 1) OVER rows_row AS se1294,
-    LAG(va1293, 2) OVER rows_row AS se1295,
-    LAG(va1293, 3) OVER rows_row AS se1296,
-    LAG(va1293, 4) OVER rows_row AS se1297,
-    LAG(va1293, 5) OVER rows_row AS se1298,
-    CORR(va1312, vwap) OVER rows_8 AS se1313,
-    REGR_COUNT(va1312, vwap) OVER rows_8 AS se1314,
-    LAG(va1316, 1) OVER rows_row AS se1317,
-    LAG(va1316, 2) OVER rows_row AS se1318,
-    LAG(va1316, 3) OVER rows_row AS se1319,
-    LAG(va1316, 4) OVER rows_row AS se1320,
-    LAG(va1316, 5) OVER rows_row AS se1321,
-    LAG(va1316, 6) OVER rows_row AS se1322,
-    LAG(va1316, 7) OVER rows_row AS se1323,
-    CORR(close, va1422) OVER rows_6 AS se1423,
-    REGR_COUNT(close, va1422) OVER rows_6 AS se1424,
-    LAG(va1426, 1) OVER rows_row AS se1427,
-    LAG(va1426, 2) OVER rows_row AS se1428,
-    LAG(va1426, 3) OVER rows_row AS se1429,
-    LAG(va1426, 4) OVER rows_row AS se1430,
-    LAG(va1426, 5) OVER rows_row AS se1431,
-    CORR(va1458, va1463) OVER rows_8 AS se1464,
-    REGR_COUNT(va1458, va1463) OVER rows_8 AS se1465,
-    LAG(va1475, 1) OVER rows_row AS se1476,
-    LAG(va1475, 2) OVER rows_row AS se1477,
-    LAG(va1475, 3) OVER rows_row AS se1478,
-    LAG(va1475, 4) OVER rows_row AS se1479,
-    LAG(va1475, 5) OVER rows_row AS se1480,
-    LAG(va1475, 6) OVER rows_row AS se1481,
-    LAG(va1475, 7) OVER rows_row AS se1482,
-    LAG(va1516, 1) OVER rows_row AS se1517,
-    LAG(va1516, 2) OVER rows_row AS se1518,
-    LAG(va1516, 3) OVER rows_row AS se1519,
-    LAG(va1516, 4) OVER rows_row AS se1520,
-    LAG(va1516, 5) OVER rows_row AS se1521,
-    CORR(va1541, va1545) OVER rows_18 AS se1546,
-    REGR_COUNT(va1541, va1545) OVER rows_18 AS se1547,
-    LAG(va1549, 1) OVER rows_row AS se1550,
-    MAX(
-      (
-        CASE WHEN va1552 IS DISTINCT FROM se1553 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se1554,
-    CORR(va1568, va1283) OVER rows_12 AS se1569,
-    REGR_COUNT(va1568, va1283) OVER rows_12 AS se1570,
-    LAG(va1293, 6) OVER rows_row AS se1584,
-    LAG(va1293, 7) OVER rows_row AS se1585,
-    LAG(va1293, 8) OVER rows_row AS se1586,
-    LAG(va1293, 9) OVER rows_row AS se1587,
-    LAG(va1293, 10) OVER rows_row AS se1588,
-    LAG(va1293, 11) OVER rows_row AS se1589,
-    LAG(va1611, 1) OVER rows_row AS se1612,
-    LAG(va1611, 2) OVER rows_row AS se1613,
-    LAG(va1611, 3) OVER rows_row AS se1614,
-    CORR(va1626, va1541) OVER rows_3 AS se1627,
-    REGR_COUNT(va1626, va1541) OVER rows_3 AS se1628,
-    LAG(va1549, 2) OVER rows_row AS se1633,
-    CORR(va1655, vwap) OVER rows_4 AS se1656,
-    REGR_COUNT(va1655, vwap) OVER rows_4 AS se1657,
-    LAG(va1659, 1) OVER rows_row AS se1660,
-    LAG(va1659, 2) OVER rows_row AS se1661,
-    LAG(va1659, 3) OVER rows_row AS se1662,
-    MAX(
-      (
-        CASE WHEN va1012 IS DISTINCT FROM se1013 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se1678,
-    MAX((
-      CASE WHEN va59 IS DISTINCT FROM se60 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se1679,
-    CORR(va1568, va1706) OVER rows_8 AS se1707,
-    REGR_COUNT(va1568, va1706) OVER rows_8 AS se1708,
-    LAG(va1710, 1) OVER rows_row AS se1711,
-    LAG(va1710, 2) OVER rows_row AS se1712,
-    LAG(va1710, 3) OVER rows_row AS se1713,
-    LAG(va1710, 4) OVER rows_row AS se1714,
-    LAG(va1710, 5) OVER rows_row AS se1715,
-    LAG(va1710, 6) OVER rows_row AS se1716,
-    LAG(va1710, 7) OVER rows_row AS se1717
+      va1247) OVER rows_16 AS se1249,
+    COUNT(va1247) OVER rows_16 AS se1250,
+    CORR(close, va1258) OVER rows_15 AS se1259,
+    REGR_COUNT(close, va1258) OVER rows_15 AS se1260,
+    MIN(va1262) OVER rows_15 AS se1263,
+    MAX(va1262) OVER rows_15 AS se1264,
+    MIN(va1265) OVER rows_15 AS se1266,
+    MAX(va1265) OVER rows_15 AS se1267,
+    CORR(va1278, va1283) OVER rows_11 AS se1284,
+    REGR_COUNT(va1278, va1283) OVER rows_11 AS se1285,
+    LAG(va1287, 1) OVER rows_row AS se1288,
+    LAG(va1287, 2) OVER rows_row AS se1289,
+    LAG(va1287, 3) OVER rows_row AS se1290,
+    LAG(va1287, 4) OVER rows_row AS se1291,
+    LAG(va1287, 5) OVER rows_row AS se1292,
+    LAG(va1287, 6) OVER rows_row AS se1293,
+    LAG(va1287, 7) OVER rows_row AS se1294,
+    LAG(va1287, 8) OVER rows_row AS se1295,
+    LAG(va1287, 9) OVER rows_row AS se1296,
+    LAG(va1287, 10) OVER rows_row AS se1297,
+    LAG(va1298, 1) OVER rows_row AS se1299,
+    LAG(va1298, 2) OVER rows_row AS se1300,
+    LAG(va1298, 3) OVER rows_row AS se1301,
+    LAG(va1298, 4) OVER rows_row AS se1302,
+    LAG(va1298, 5) OVER rows_row AS se1303,
+    LAG(va1298, 6) OVER rows_row AS se1304,
+    LAG(va1298, 7) OVER rows_row AS se1305,
+    LAG(va1298, 8) OVER rows_row AS se1306,
+    LAG(va1298, 9) OVER rows_row AS se1307,
+    LAG(va1298, 10) OVER rows_row AS se1308,
+    SUM(va1355 * stock_row) OVER rows_20 AS se1356,
+    SUM(va1355) OVER rows_20 AS se1357,
+    LAG(va1367, 1) OVER rows_row AS se1368,
+    LAG(va1367, 2) OVER rows_row AS se1369,
+    LAG(va1367, 3) OVER rows_row AS se1370,
+    LAG(va1367, 4) OVER rows_row AS se1371,
+    CORR(va1381, va1384) OVER rows_6 AS se1385,
+    REGR_COUNT(va1381, va1384) OVER rows_6 AS se1386,
+    LAG(va1388, 1) OVER rows_row AS se1389,
+    LAG(va1388, 2) OVER rows_row AS se1390,
+    LAG(va1388, 3) OVER rows_row AS se1391,
+    LAG(va1388, 4) OVER rows_row AS se1392,
+    LAG(va1388, 5) OVER rows_row AS se1393,
+    LAG(va1394, 1) OVER rows_row AS se1395,
+    LAG(va1394, 2) OVER rows_row AS se1396,
+    LAG(va1394, 3) OVER rows_row AS se1397,
+    LAG(va1394, 4) OVER rows_row AS se1398,
+    LAG(va1394, 5) OVER rows_row AS se1399,
+    CORR(va1283, va1410) OVER rows_5 AS se1411,
+    REGR_COUNT(va1283, va1410) OVER rows_5 AS se1412,
+    LAG(va1414, 1) OVER rows_row AS se1415,
+    LAG(va1414, 2) OVER rows_row AS se1416,
+    LAG(va1414, 3) OVER rows_row AS se1417,
+    LAG(va1414, 4) OVER rows_row AS se1418,
+    CORR(va1432, vwap) OVER rows_8 AS se1433,
+    REGR_COUNT(va1432, vwap) OVER rows_8 AS se1434,
+    LAG(va1436, 1) OVER rows_row AS se1437,
+    LAG(va1436, 2) OVER rows_row AS se1438,
+    LAG(va1436, 3) OVER rows_row AS se1439,
+    LAG(va1436, 4) OVER rows_row AS se1440,
+    LAG(va1436, 5) OVER rows_row AS se1441,
+    LAG(va1436, 6) OVER rows_row AS se1442,
+    LAG(va1436, 7) OVER rows_row AS se1443,
+    CORR(close, va1573) OVER rows_6 AS se1574,
+    REGR_COUNT(close, va1573) OVER rows_6 AS se1575,
+    LAG(va1262, 1) OVER rows_row AS se1577,
+    LAG(va1262, 2) OVER rows_row AS se1578,
+    LAG(va1262, 3) OVER rows_row AS se1579,
+    LAG(va1262, 4) OVER rows_row AS se1580,
+    LAG(va1262, 5) OVER rows_row AS se1581,
+    LAG(va1582, 1) OVER rows_row AS se1583,
+    LAG(va1582, 2) OVER rows_row AS se1584,
+    LAG(va1582, 3) OVER rows_row AS se1585,
+    LAG(va1582, 4) OVER rows_row AS se1586,
+    LAG(va1582, 5) OVER rows_row AS se1587,
+    CORR(va1630, va1635) OVER rows_8 AS se1636,
+    REGR_COUNT(va1630, va1635) OVER rows_8 AS se1637,
+    LAG(va1639, 1) OVER rows_row AS se1640,
+    LAG(va1639, 2) OVER rows_row AS se1641,
+    LAG(va1639, 3) OVER rows_row AS se1642,
+    LAG(va1639, 4) OVER rows_row AS se1643,
+    LAG(va1639, 5) OVER rows_row AS se1644,
+    LAG(va1639, 6) OVER rows_row AS se1645,
+    LAG(va1639, 7) OVER rows_row AS se1646,
+    LAG(va1647, 1) OVER rows_row AS se1648,
+    LAG(va1647, 2) OVER rows_row AS se1649,
+    LAG(va1647, 3) OVER rows_row AS se1650,
+    LAG(va1647, 4) OVER rows_row AS se1651,
+    LAG(va1647, 5) OVER rows_row AS se1652,
+    LAG(va1647, 6) OVER rows_row AS se1653,
+    LAG(va1647, 7) OVER rows_row AS se1654,
+    SUM(va1667 * stock_row) OVER rows_14 AS se1668,
+    SUM(va1667) OVER rows_14 AS se1669,
+    LAG(va1690, 1) OVER rows_row AS se1691,
+    LAG(va1690, 2) OVER rows_row AS se1692,
+    LAG(va1690, 3) OVER rows_row AS se1693,
+    LAG(va1690, 4) OVER rows_row AS se1694,
+    LAG(va1690, 5) OVER rows_row AS se1695,
+    MIN(vwap) OVER rows_11 AS se1705,
+    CORR(va1715, va1719) OVER rows_18 AS se1720,
+    REGR_COUNT(va1715, va1719) OVER rows_18 AS se1721,
+    MIN(va1723) OVER rows_18 AS se1724,
+    MAX(va1723) OVER rows_18 AS se1725,
+    MIN(va1726) OVER rows_18 AS se1727,
+    MAX(va1726) OVER rows_18 AS se1728,
+    MIN(open) OVER rows_12 AS se1735,
+    CORR(va1743, va1384) OVER rows_12 AS se1744,
+    REGR_COUNT(va1743, va1384) OVER rows_12 AS se1745,
+    LAG(va1747, 1) OVER rows_row AS se1748,
+    LAG(va1747, 2) OVER rows_row AS se1749,
+    LAG(va1747, 3) OVER rows_row AS se1750,
+    LAG(va1747, 4) OVER rows_row AS se1751,
+    LAG(va1747, 5) OVER rows_row AS se1752,
+    LAG(va1747, 6) OVER rows_row AS se1753,
+    LAG(va1747, 7) OVER rows_row AS se1754,
+    LAG(va1747, 8) OVER rows_row AS se1755,
+    LAG(va1747, 9) OVER rows_row AS se1756,
+    LAG(va1747, 10) OVER rows_row AS se1757,
+    LAG(va1747, 11) OVER rows_row AS se1758,
+    LAG(va1394, 6) OVER rows_row AS se1759,
+    LAG(va1394, 7) OVER rows_row AS se1760,
+    LAG(va1394, 8) OVER rows_row AS se1761,
+    LAG(va1394, 9) OVER rows_row AS se1762,
+    LAG(va1394, 10) OVER rows_row AS se1763,
+    LAG(va1394, 11) OVER rows_row AS se1764,
+    CORR(va1817, va1715) OVER rows_3 AS se1818,
+    REGR_COUNT(va1817, va1715) OVER rows_3 AS se1819,
+    LAG(va1821, 1) OVER rows_row AS se1822,
+    LAG(va1821, 2) OVER rows_row AS se1823,
+    LAG(va1723, 1) OVER rows_row AS se1824,
+    LAG(va1723, 2) OVER rows_row AS se1825,
+    SUM(va1845) OVER rows_26 AS se1846,
+    COUNT(va1845) OVER rows_26 AS se1847,
+    ARG_MIN(stock_row, va1879) OVER rows_8 AS se1880,
+    COUNT(va1879) OVER rows_8 AS se1881,
+    CORR(va1743, va1906) OVER rows_8 AS se1907,
+    REGR_COUNT(va1743, va1906) OVER rows_8 AS se1908,
+    LAG(va1910, 1) OVER rows_row AS se1911,
+    LAG(va1910, 2) OVER rows_row AS se1912,
+    LAG(va1910, 3) OVER rows_row AS se1913,
+    LAG(va1910, 4) OVER rows_row AS se1914,
+    LAG(va1910, 5) OVER rows_row AS se1915,
+    LAG(va1910, 6) OVER rows_row AS se1916,
+    LAG(va1910, 7) OVER rows_row AS se1917,
+    CORR(low, volume) OVER rows_6 AS se1923,
+    REGR_COUNT(low, volume) OVER rows_6 AS se1924,
+    LAG(va1926, 1) OVER rows_row AS se1927,
+    LAG(va1926, 2) OVER rows_row AS se1928,
+    LAG(va1926, 3) OVER rows_row AS se1929,
+    LAG(va1926, 4) OVER rows_row AS se1930,
+    LAG(va1926, 5) OVER rows_row AS se1931,
+    LAG(va1932, 1) OVER rows_row AS se1933,
+    LAG(va1932, 2) OVER rows_row AS se1934,
+    LAG(va1932, 3) OVER rows_row AS se1935,
+    LAG(va1932, 4) OVER rows_row AS se1936,
+    LAG(va1932, 5) OVER rows_row AS se1937
   FROM values_4_3
-  WINDOW rows_2 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 1 preceding AND CURRENT ROW), rows_3 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 2 preceding AND CURRENT ROW), rows_4 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 3 preceding AND CURRENT ROW), rows_5 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 4 preceding AND CURRENT ROW), rows_6 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 5 preceding AND CURRENT ROW), rows_8 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 7 preceding AND CURRENT ROW), rows_9 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 8 preceding AND CURRENT ROW), rows_12 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 11 preceding AND CURRENT ROW), rows_13 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 12 preceding AND CURRENT ROW), rows_15 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 14 preceding AND CURRENT ROW), rows_16 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 15 preceding AND CURRENT ROW), rows_18 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 17 preceding AND CURRENT ROW), rows_before AS (
-    PARTITION BY run_id
-    ORDER BY stock_row
-    rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-  ), rows_row AS (PARTITION BY run_id ORDER BY stock_row)
+  WINDOW rows_2 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 1 preceding AND CURRENT ROW), rows_3 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 2 preceding AND CURRENT ROW), rows_5 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 4 preceding AND CURRENT ROW), rows_6 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 5 preceding AND CURRENT ROW), rows_8 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 7 preceding AND CURRENT ROW), rows_9 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 8 preceding AND CURRENT ROW), rows_11 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 10 preceding AND CURRENT ROW), rows_12 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 11 preceding AND CURRENT ROW), rows_13 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 12 preceding AND CURRENT ROW), rows_14 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 13 preceding AND CURRENT ROW), rows_15 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 14 preceding AND CURRENT ROW), rows_16 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 15 preceding AND CURRENT ROW), rows_18 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 17 preceding AND CURRENT ROW), rows_20 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 19 preceding AND CURRENT ROW), rows_26 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 25 preceding AND CURRENT ROW), rows_250 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 249 preceding AND CURRENT ROW), rows_row AS (PARTITION BY run_id ORDER BY stock_row)
 ), values_5_1 AS (
   SELECT
     symbol,
@@ -10586,435 +8546,423 @@ WITH values_0_1 AS (
     run_id,
     stock_row,
     day_rows,
-    se1051,
-    se1053,
-    se1180,
-    se1210,
-    se1211,
-    se1212,
+    returns,
+    se1018,
+    se1019,
+    se1020,
+    se1021,
+    se1022,
+    se1024,
+    se1025,
+    se1026,
+    se1027,
+    se1028,
+    se1128,
+    se1129,
+    se1131,
+    se1132,
+    se1263,
+    se1264,
+    se1266,
+    se1267,
     se1288,
     se1289,
     se1290,
     se1291,
     se1292,
+    se1293,
     se1294,
     se1295,
     se1296,
     se1297,
-    se1298,
-    se1317,
-    se1318,
-    se1319,
-    se1320,
-    se1321,
-    se1322,
-    se1323,
-    se1427,
-    se1428,
-    se1429,
-    se1430,
-    se1431,
+    se1299,
+    se1300,
+    se1301,
+    se1302,
+    se1303,
+    se1304,
+    se1305,
+    se1306,
+    se1307,
+    se1308,
+    se1389,
+    se1390,
+    se1391,
+    se1392,
+    se1393,
+    se1395,
+    se1396,
+    se1397,
+    se1398,
+    se1399,
+    se1415,
+    se1416,
+    se1417,
+    se1418,
+    se1437,
+    se1438,
     se1439,
     se1440,
     se1441,
-    se1468,
-    se1469,
-    se1470,
-    se1471,
-    se1472,
-    se1473,
-    se1474,
-    se1476,
-    se1477,
-    se1478,
-    se1479,
-    se1480,
-    se1481,
-    se1482,
-    se1550,
-    se1554,
-    se1564,
-    se1565,
-    se1566,
-    se1573,
-    se1574,
-    se1575,
-    se1576,
+    se1442,
+    se1443,
     se1577,
     se1578,
     se1579,
     se1580,
     se1581,
-    se1582,
     se1583,
     se1584,
     se1585,
     se1586,
     se1587,
-    se1588,
-    se1589,
-    se1631,
-    se1632,
-    se1633,
-    se1660,
-    se1661,
-    se1662,
-    se1711,
-    se1712,
-    se1713,
-    se1714,
-    se1715,
-    se1716,
-    se1717,
+    se1640,
+    se1641,
+    se1642,
+    se1643,
+    se1644,
+    se1645,
+    se1646,
+    se1648,
+    se1649,
+    se1650,
+    se1651,
+    se1652,
+    se1653,
+    se1654,
+    se1724,
+    se1725,
+    se1727,
     se1728,
-    se1729,
-    se1730,
-    se273,
-    se274,
-    se275,
-    se276,
-    se277,
-    se371,
-    se557,
-    se563,
-    se622,
-    se623,
-    se624,
-    se628,
-    se629,
-    se630,
-    se631,
-    se634,
-    se635,
-    se636,
-    se640,
-    se641,
-    se642,
-    se681,
-    se682,
-    se683,
-    se851,
-    se852,
-    se853,
-    se876,
-    se877,
-    se878,
-    se879,
-    se880,
-    se881,
-    se882,
-    se883,
-    se884,
-    se885,
-    se886,
-    se898,
-    se899,
-    se900,
-    se915,
-    se917,
-    se928,
-    se929,
-    se930,
+    se1748,
+    se1749,
+    se1750,
+    se1751,
+    se1752,
+    se1753,
+    se1754,
+    se1755,
+    se1756,
+    se1757,
+    se1758,
+    se1759,
+    se1760,
+    se1761,
+    se1762,
+    se1763,
+    se1764,
+    se1822,
+    se1823,
+    se1824,
+    se1825,
+    se1911,
+    se1912,
+    se1913,
+    se1914,
+    se1915,
+    se1916,
+    se1917,
+    se1927,
+    se1928,
+    se1929,
+    se1930,
+    se1931,
+    se1933,
+    se1934,
+    se1935,
+    se1936,
+    se1937,
+    se934,
+    se935,
+    se936,
+    se937,
+    se938,
+    se939,
+    se940,
+    se941,
     se943,
     se944,
     se945,
     se946,
     se947,
+    se948,
     se949,
     se950,
-    se951,
-    se952,
-    se953,
-    se962,
-    se963,
-    se964,
-    va1052,
-    va106,
-    va1157,
-    va1179,
-    va1209,
-    va1217,
-    va1254,
-    va1263,
+    se989,
+    se990,
+    se992,
+    se993,
+    va1017,
+    va1023,
+    va1073,
+    va108,
+    va1239,
+    va1262,
     va1287,
-    va1293,
-    va131,
-    va1316,
-    va1352,
-    va1363,
-    va1419,
-    va142,
-    va1426,
-    va1438,
-    va1456,
-    va1467,
-    va1475,
-    va1501,
-    va152,
-    va1537,
-    va1549,
-    va1563,
-    va1572,
-    va160,
-    va1630,
-    va1659,
-    va170,
-    va1710,
-    va1727,
-    va1732,
-    va1739,
-    va1746,
-    va1760,
-    va1774,
-    va1781,
-    va1783,
-    va188,
-    va190,
+    va1298,
+    va135,
+    va1354,
+    va1388,
+    va1394,
+    va1414,
+    va1436,
+    va145,
+    va1500,
+    va1511,
+    va155,
+    va1570,
+    va1582,
+    va16,
+    va163,
+    va1639,
+    va1647,
+    va1723,
+    va173,
+    va1747,
+    va1821,
     va191,
-    va226,
-    va233,
-    va272,
-    va308,
-    va323,
-    va330,
-    va348,
-    va359,
-    va377,
-    va381,
-    va392,
-    va400,
-    va421,
-    va45,
-    va461,
-    va494,
-    va505,
-    va550,
-    va562,
+    va1910,
+    va1926,
+    va1932,
+    va194,
+    va1944,
+    va1951,
+    va1958,
+    va1972,
+    va1986,
+    va1993,
+    va1995,
+    va230,
+    va237,
+    va275,
+    va276,
+    va311,
+    va336,
+    va343,
+    va361,
+    va374,
+    va394,
+    va398,
+    va409,
+    va416,
+    va47,
+    va478,
+    va525,
     va570,
-    va590,
-    va600,
-    va620,
-    va621,
-    va633,
-    va639,
-    va661,
-    va676,
-    va680,
-    va700,
-    va703,
-    va713,
-    va726,
-    va730,
-    va749,
-    va754,
-    va771,
-    va773,
-    va782,
-    va787,
-    va79,
-    va797,
-    va802,
-    va803,
-    va821,
-    va830,
-    va847,
-    va850,
-    va875,
-    va897,
-    va916,
-    va927,
-    va94,
+    va585,
+    va592,
+    va613,
+    va623,
+    va674,
+    va688,
+    va699,
+    va742,
+    va745,
+    va755,
+    va768,
+    va777,
+    va801,
+    va806,
+    va81,
+    va823,
+    va825,
+    va839,
+    va853,
+    va858,
+    va859,
+    va877,
+    va886,
+    va903,
+    va926,
+    va933,
     va942,
-    va948,
-    va961,
-    va997,
+    va96,
+    volume,
+    vwap,
+    (
+      -(
+        CASE WHEN se256 = 3 THEN se255 END
+      )
+    ) AS va257,
+    (
+      -(
+        CASE WHEN se435 = 3 THEN se434 END
+      )
+    ) AS va436,
+    (
+      CASE WHEN se454 = 2 THEN se453 END
+    ) AS va455,
+    (
+      CASE WHEN se494 = 2 THEN se493 END
+    ) AS va495,
+    (
+      CASE WHEN stock_row > 7 THEN (
+        va713 * (
+          close - se714
+        )
+      ) END
+    ) AS va715,
+    (
+      CASE
+        WHEN stock_row > 250
+        THEN (
+          se720 * 8193 - (
+            se720 * 8193 - se720
+          )
+        )
+      END
+    ) AS va721,
+    (
+      -(
+        CASE WHEN se836 = 5 THEN se835 END
+      )
+    ) AS va837,
+    (
+      CASE WHEN se931 = 9 THEN se930 END
+    ) AS va932,
     CAST((
       (
-        CASE WHEN se8 = 5 THEN se7 END
-      ) - stock_row + 5
-    ) AS DOUBLE) AS va9,
-    (
-      -(
-        CASE WHEN se253 = 3 THEN se252 END
+        (
+          va960 + va960
+        ) < va969
       )
-    ) AS va254,
+    ) AS DOUBLE) AS va970,
     (
-      -(
-        CASE WHEN se419 = 3 THEN se418 END
-      )
-    ) AS va420,
+      CASE WHEN se986 = 16 THEN se985 END
+    ) AS va987,
     (
-      CASE WHEN se438 = 2 THEN se437 END
-    ) AS va439,
+      va999 - se1000
+    ) AS va1001,
     (
-      CASE WHEN se476 = 2 THEN se475 END
-    ) AS va477,
+      CASE WHEN se1015 = 6 THEN se1014 END
+    ) AS va1016,
     (
-      CASE
-        WHEN (
-          se556 > stock_row - 229
-        ) AND (
-          se558 > stock_row - 229
-        )
-        THEN CASE WHEN ISFINITE(va553) THEN ROUND(va553, 12) END
-        ELSE NULL
-      END
-    ) AS va559,
-    (
-      CASE
-        WHEN (
-          se606 > stock_row - 14
-        ) AND (
-          se609 > stock_row - 14
-        )
-        THEN CASE WHEN ISFINITE(va603) THEN ROUND(va603, 12) END
-        ELSE NULL
-      END
-    ) AS va610,
-    (
-      CASE
-        WHEN (
-          se371 > stock_row - 199
-        ) AND (
-          se649 > stock_row - 199
-        )
-        THEN CASE WHEN ISFINITE(va646) THEN ROUND(va646, 12) END
-        ELSE NULL
-      END
-    ) AS va650,
-    (
-      -(
-        CASE WHEN se784 = 5 THEN se783 END
-      )
-    ) AS va785,
-    (
-      CASE
-        WHEN (
-          se862 > stock_row - 16
-        ) AND (
-          se558 > stock_row - 16
-        )
-        THEN CASE WHEN ISFINITE(va859) THEN ROUND(va859, 12) END
-        ELSE NULL
-      END
-    ) AS va863,
-    (
-      CASE WHEN se873 = 9 THEN se872 END
-    ) AS va874,
-    (
-      CASE WHEN se911 = 16 THEN se910 END
-    ) AS va912,
-    (
-      CASE WHEN se940 = 6 THEN se939 END
-    ) AS va941,
+      open - se1034
+    ) AS va1035,
     (
       -CAST((
         (
           (
-            CASE WHEN se1024 = 13 THEN (
-              se1022 + se1023 * 13
+            CASE WHEN se1100 = 13 THEN (
+              se1098 + se1099 * 13
             ) / 26 END
-          ) < (
-            CASE
-              WHEN NOT va1028 IS NULL
-              THEN (
-                se1029 + ROUND(se1030 * day_rows)
-              ) / (
-                2 * se1031
-              )
-            END
-          )
+          ) < va1108
         )
       ) AS DOUBLE)
-    ) AS va1032,
+    ) AS va1109,
     (
-      CASE WHEN se1047 = 18 THEN se1046 END
-    ) AS va1048,
+      CASE WHEN se1125 = 18 THEN se1124 END
+    ) AS va1126,
     (
-      2 + CASE
-        WHEN se1079 < va1078
-        THEN 2
-        WHEN se1079 = va1078
-        THEN 1
-        WHEN se1079 > va1078
-        THEN 0
-      END + CASE
-        WHEN se1080 < va1078
-        THEN 2
-        WHEN se1080 = va1078
-        THEN 1
-        WHEN se1080 > va1078
-        THEN 0
-      END + CASE
-        WHEN se1081 < va1078
-        THEN 2
-        WHEN se1081 = va1078
-        THEN 1
-        WHEN se1081 > va1078
-        THEN 0
-      END
-    ) / 8 AS va1082,
+      va1143 - (
+        vwap + vwap
+      )
+    ) AS va1144,
     (
-      10 * va1105 + 9 * se1106 + 8 * se1107 + 7 * se1108 + 6 * se1109 + 5 * se1110 + 4 * se1111 + 3 * se1112 + 2 * se1113 + 1 * se1114
-    ) / 55 AS va1115,
+      10 * va1184 + 9 * se1185 + 8 * se1186 + 7 * se1187 + 6 * se1188 + 5 * se1189 + 4 * se1190 + 3 * se1191 + 2 * se1192 + 1 * se1193
+    ) / 55 AS va1194,
     (
-      2 * va1141 + 1 * se1142
-    ) / 3 AS va1143,
+      2 * va1223 + 1 * se1224
+    ) / 3 AS va1225,
     (
-      CASE WHEN se1167 = 16 THEN (
-        se1165 + se1166 * 16
+      CASE WHEN se1250 = 16 THEN (
+        se1248 + se1249 * 16
       ) / 32 END
-    ) AS va1168,
+    ) AS va1251,
     (
-      CASE WHEN se1177 = 15 THEN se1176 END
-    ) AS va1178,
+      CASE WHEN se1260 = 15 THEN se1259 END
+    ) AS va1261,
     (
-      5 * va1267 + 4 * se1268 + 3 * se1269 + 2 * se1270 + 1 * se1271
-    ) / 15 AS va1272,
-    (
-      CASE WHEN se1285 = 6 THEN se1284 END
+      CASE WHEN se1285 = 11 THEN se1284 END
     ) AS va1286,
     (
-      CASE WHEN se1314 = 8 THEN se1313 END
-    ) AS va1315,
+      se1356 - (
+        stock_row - 20
+      ) * se1357
+    ) / 210 AS va1358,
     (
-      CASE WHEN se1424 = 6 THEN se1423 END
-    ) AS va1425,
+      5 * va1367 + 4 * se1368 + 3 * se1369 + 2 * se1370 + 1 * se1371
+    ) / 15 AS va1372,
     (
-      CASE WHEN se1465 = 8 THEN se1464 END
-    ) AS va1466,
+      CASE WHEN se1386 = 6 THEN se1385 END
+    ) AS va1387,
     (
-      6 * va1516 + 5 * se1517 + 4 * se1518 + 3 * se1519 + 2 * se1520 + 1 * se1521
-    ) / 21 AS va1522,
+      CASE WHEN se1412 = 5 THEN se1411 END
+    ) AS va1413,
     (
-      CASE WHEN se1547 = 18 THEN se1546 END
-    ) AS va1548,
+      CASE WHEN se1434 = 8 THEN se1433 END
+    ) AS va1435,
     (
-      CASE WHEN se1570 = 12 THEN se1569 END
-    ) AS va1571,
+      CASE WHEN se1575 = 6 THEN se1574 END
+    ) AS va1576,
     (
-      4 * va1611 + 3 * se1612 + 2 * se1613 + 1 * se1614
-    ) / 10 AS va1615,
+      va1593 * 8193 - (
+        va1593 * 8193 - va1593
+      )
+    ) AS va1594,
     (
-      CASE WHEN se1628 = 3 THEN se1627 END
-    ) AS va1629,
+      low * 8193 - (
+        low * 8193 - low
+      )
+    ) AS va1600,
     (
-      CASE WHEN se1657 = 4 THEN se1656 END
-    ) AS va1658,
+      open * 8193 - (
+        open * 8193 - open
+      )
+    ) AS va1604,
     (
-      CASE
-        WHEN (
-          se1678 > stock_row - 19
-        ) AND (
-          se1679 > stock_row - 19
-        )
-        THEN CASE WHEN ISFINITE(va1677) THEN ROUND(va1677, 12) END
-        ELSE NULL
-      END
-    ) AS va1680,
+      high * 8193 - (
+        high * 8193 - high
+      )
+    ) AS va1611,
     (
-      CASE WHEN se1708 = 8 THEN se1707 END
-    ) AS va1709
+      CASE WHEN se1637 = 8 THEN se1636 END
+    ) AS va1638,
+    (
+      se1668 - (
+        stock_row - 14
+      ) * se1669
+    ) / 105 AS va1670,
+    (
+      6 * va1690 + 5 * se1691 + 4 * se1692 + 3 * se1693 + 2 * se1694 + 1 * se1695
+    ) / 21 AS va1696,
+    (
+      vwap - se1705
+    ) AS va1706,
+    (
+      CASE WHEN se1721 = 18 THEN se1720 END
+    ) AS va1722,
+    (
+      open - se1735
+    ) AS va1736,
+    (
+      CASE WHEN se1745 = 12 THEN se1744 END
+    ) AS va1746,
+    (
+      volume * 8193 - (
+        volume * 8193 - volume
+      )
+    ) AS va1783,
+    (
+      vwap * 8193 - (
+        vwap * 8193 - vwap
+      )
+    ) AS va1788,
+    (
+      CASE WHEN se1819 = 3 THEN se1818 END
+    ) AS va1820,
+    (
+      CASE WHEN se1847 = 26 THEN se1846 END
+    ) AS va1848,
+    (
+      CASE WHEN se1881 = 8 THEN se1880 END
+    ) AS va1882,
+    (
+      CASE WHEN se1908 = 8 THEN se1907 END
+    ) AS va1909,
+    (
+      CASE WHEN se1924 = 6 THEN se1923 END
+    ) AS va1925
   FROM series_5
 ), values_5_2 AS (
   SELECT
@@ -11023,247 +8971,234 @@ WITH values_0_1 AS (
     run_id,
     stock_row,
     day_rows,
-    se1051,
-    se1053,
-    se1180,
-    se1210,
-    se1211,
-    se1212,
-    se1439,
-    se1440,
-    se1441,
-    se1550,
-    se1554,
-    se1564,
-    se1565,
-    se1566,
-    se1728,
-    se1729,
-    se1730,
-    se371,
-    se563,
-    se622,
-    se623,
-    se624,
-    se634,
-    se635,
-    se636,
-    se640,
-    se641,
-    se642,
-    se681,
-    se682,
-    se683,
-    se851,
-    se852,
-    se853,
-    se898,
-    se899,
-    se900,
-    se915,
-    se917,
-    se928,
-    se929,
-    se930,
-    se962,
-    se963,
-    se964,
-    va1032,
-    va1048,
-    va1052,
-    va106,
-    va1082,
-    va1178,
-    va1179,
-    va1209,
-    va1254,
-    va1263,
-    va131,
-    va1352,
-    va1363,
-    va1419,
-    va142,
-    va1438,
-    va1456,
-    va1501,
-    va152,
-    va1537,
-    va1548,
-    va1549,
-    va1563,
-    va160,
-    va1680,
-    va170,
-    va1727,
-    va1732,
-    va1739,
-    va1746,
-    va1760,
-    va1774,
-    va1781,
+    returns,
+    va1073,
+    va108,
+    va1109,
+    va135,
+    va1354,
+    va145,
+    va1500,
+    va1511,
+    va155,
+    va1570,
+    va1594,
+    va16,
+    va1600,
+    va1604,
+    va1611,
+    va163,
+    va1670,
+    va1696,
+    va173,
     va1783,
-    va188,
-    va190,
-    va226,
-    va233,
-    va254,
-    va272,
-    va308,
-    va323,
-    va330,
-    va348,
-    va359,
-    va377,
-    va381,
-    va392,
-    va400,
-    va420,
-    va45,
-    va461,
-    va494,
-    va505,
-    va550,
-    va559,
-    va562,
+    va1788,
+    va1848,
+    va1882,
+    va191,
+    va194,
+    va1944,
+    va1951,
+    va1958,
+    va1972,
+    va1986,
+    va1993,
+    va1995,
+    va230,
+    va237,
+    va257,
+    va275,
+    va276,
+    va311,
+    va336,
+    va343,
+    va361,
+    va374,
+    va394,
+    va398,
+    va409,
+    va416,
+    va436,
+    va47,
+    va478,
+    va525,
     va570,
-    va590,
-    va600,
-    va620,
-    va621,
-    va633,
-    va639,
-    va661,
-    va676,
-    va680,
-    va700,
-    va703,
-    va713,
-    va726,
-    va730,
-    va749,
-    va754,
-    va771,
-    va773,
-    va782,
-    va785,
-    va787,
-    va79,
-    va797,
-    va802,
-    va803,
-    va821,
-    va830,
-    va847,
-    va850,
-    va897,
-    va912,
-    va916,
-    va927,
-    va94,
-    va961,
-    va997,
+    va585,
+    va592,
+    va613,
+    va623,
+    va674,
+    va688,
+    va699,
+    va721,
+    va742,
+    va745,
+    va755,
+    va768,
+    va777,
+    va801,
+    va806,
+    va81,
+    va823,
+    va825,
+    va837,
+    va839,
+    va853,
+    va858,
+    va859,
+    va877,
+    va886,
+    va903,
+    va926,
+    va942,
+    va96,
+    volume,
+    vwap,
     (
-      va9 * 8193 - (
-        va9 * 8193 - va9
+      va455 * 8193 - (
+        va455 * 8193 - va455
       )
-    ) AS va10,
+    ) AS va456,
     (
-      va439 * 8193 - (
-        va439 * 8193 - va439
+      CASE WHEN va495 > 0 THEN LN(va495) END
+    ) AS va496,
+    (
+      va715 * 8193 - (
+        va715 * 8193 - va715
       )
-    ) AS va440,
-    (
-      CASE WHEN va477 > 0 THEN LN(va477) END
-    ) AS va478,
-    (
-      va610 * 8193 - (
-        va610 * 8193 - va610
-      )
-    ) AS va611,
-    (
-      va650 * 8193 - (
-        va650 * 8193 - va650
-      )
-    ) AS va651,
-    (
-      va863 * 8193 - (
-        va863 * 8193 - va863
-      )
-    ) AS va864,
+    ) AS va716,
     (
       CASE
         WHEN (
           NOT (
-            va875 = se876
-            AND va875 = se877
-            AND va875 = se878
-            AND va875 = se879
-            AND va875 = se880
-            AND va875 = se881
-            AND va875 = se882
-            AND va875 = se883
+            va933 = se934
+            AND va933 = se935
+            AND va933 = se936
+            AND va933 = se937
+            AND va933 = se938
+            AND va933 = se939
+            AND va933 = se940
+            AND va933 = se941
           )
         )
         AND (
-          NOT (
-            va421 = se557
-            AND va421 = se628
-            AND va421 = se629
-            AND va421 = se630
-            AND va421 = se631
-            AND va421 = se884
-            AND va421 = se885
-            AND va421 = se886
-          )
-        )
-        THEN CASE WHEN ISFINITE(va874) THEN ROUND(va874, 12) END
-        ELSE NULL
-      END
-    ) AS va887,
-    (
-      CASE
-        WHEN (
           NOT (
             va942 = se943
             AND va942 = se944
             AND va942 = se945
             AND va942 = se946
             AND va942 = se947
+            AND va942 = se948
+            AND va942 = se949
+            AND va942 = se950
+          )
+        )
+        THEN CASE WHEN ISFINITE(va932) THEN ROUND(va932, 12) END
+        ELSE NULL
+      END
+    ) AS va951,
+    (
+      va970 * 8193 - (
+        va970 * 8193 - va970
+      )
+    ) AS va971,
+    (
+      CASE
+        WHEN (
+          se989 < se990
+        ) AND (
+          se992 < se993
+        )
+        THEN CASE WHEN ISFINITE(va987) THEN ROUND(va987, 12) END
+        ELSE NULL
+      END
+    ) AS va994,
+    (
+      CASE
+        WHEN stock_row > 3
+        THEN (
+          va1001 * 8193 - (
+            va1001 * 8193 - va1001
+          )
+        )
+      END
+    ) AS va1002,
+    (
+      CASE
+        WHEN (
+          NOT (
+            va1017 = se1018
+            AND va1017 = se1019
+            AND va1017 = se1020
+            AND va1017 = se1021
+            AND va1017 = se1022
           )
         )
         AND (
           NOT (
-            va948 = se949
-            AND va948 = se950
-            AND va948 = se951
-            AND va948 = se952
-            AND va948 = se953
+            va1023 = se1024
+            AND va1023 = se1025
+            AND va1023 = se1026
+            AND va1023 = se1027
+            AND va1023 = se1028
           )
         )
-        THEN CASE WHEN ISFINITE(va941) THEN ROUND(va941, 12) END
+        THEN CASE WHEN ISFINITE(va1016) THEN ROUND(va1016, 12) END
         ELSE NULL
       END
-    ) AS va954,
+    ) AS va1029,
     (
-      va1115 * 8193 - (
-        va1115 * 8193 - va1115
-      )
-    ) AS va1116,
+      CASE
+        WHEN stock_row > 12
+        THEN (
+          va1035 * 8193 - (
+            va1035 * 8193 - va1035
+          )
+        )
+      END
+    ) AS va1036,
     (
-      va1143 * 8193 - (
-        va1143 * 8193 - va1143
+      CASE
+        WHEN (
+          se1128 < se1129
+        ) AND (
+          se1131 < se1132
+        )
+        THEN CASE WHEN ISFINITE(va1126) THEN ROUND(va1126, 12) END
+        ELSE NULL
+      END
+    ) AS va1133,
+    (
+      va1144 * 8193 - (
+        va1144 * 8193 - va1144
       )
-    ) AS va1144,
+    ) AS va1145,
+    (
+      va1194 * 8193 - (
+        va1194 * 8193 - va1194
+      )
+    ) AS va1195,
+    (
+      va1225 * 8193 - (
+        va1225 * 8193 - va1225
+      )
+    ) AS va1226,
     (
       -(
-        CASE WHEN va1157 > va1168 THEN va1157 WHEN va1157 <= va1168 THEN va1168 END
+        CASE WHEN va1239 > va1251 THEN va1239 WHEN va1239 <= va1251 THEN va1251 END
       )
-    ) AS va1169,
+    ) AS va1252,
     (
-      va1272 * 8193 - (
-        va1272 * 8193 - va1272
-      )
-    ) AS va1273,
+      CASE
+        WHEN (
+          se1263 < se1264
+        ) AND (
+          se1266 < se1267
+        )
+        THEN CASE WHEN ISFINITE(va1261) THEN ROUND(va1261, 12) END
+        ELSE NULL
+      END
+    ) AS va1268,
     (
       CASE
         WHEN (
@@ -11273,203 +9208,301 @@ WITH values_0_1 AS (
             AND va1287 = se1290
             AND va1287 = se1291
             AND va1287 = se1292
+            AND va1287 = se1293
+            AND va1287 = se1294
+            AND va1287 = se1295
+            AND va1287 = se1296
+            AND va1287 = se1297
           )
         )
         AND (
           NOT (
-            va1293 = se1294
-            AND va1293 = se1295
-            AND va1293 = se1296
-            AND va1293 = se1297
-            AND va1293 = se1298
+            va1298 = se1299
+            AND va1298 = se1300
+            AND va1298 = se1301
+            AND va1298 = se1302
+            AND va1298 = se1303
+            AND va1298 = se1304
+            AND va1298 = se1305
+            AND va1298 = se1306
+            AND va1298 = se1307
+            AND va1298 = se1308
           )
         )
         THEN CASE WHEN ISFINITE(va1286) THEN ROUND(va1286, 12) END
         ELSE NULL
       END
-    ) AS va1299,
+    ) AS va1309,
     (
       CASE
-        WHEN (
-          NOT (
-            va1316 = se1317
-            AND va1316 = se1318
-            AND va1316 = se1319
-            AND va1316 = se1320
-            AND va1316 = se1321
-            AND va1316 = se1322
-            AND va1316 = se1323
+        WHEN stock_row > 19
+        THEN (
+          va1358 * 8193 - (
+            va1358 * 8193 - va1358
           )
         )
-        AND (
-          NOT (
-            va421 = se557
-            AND va421 = se628
-            AND va421 = se629
-            AND va421 = se630
-            AND va421 = se631
-            AND va421 = se884
-            AND va421 = se885
-          )
-        )
-        THEN CASE WHEN ISFINITE(va1315) THEN ROUND(va1315, 12) END
-        ELSE NULL
       END
-    ) AS va1324,
+    ) AS va1359,
     (
-      CASE
-        WHEN (
-          NOT (
-            va191 = se273
-            AND va191 = se274
-            AND va191 = se275
-            AND va191 = se276
-            AND va191 = se277
-          )
-        )
-        AND (
-          NOT (
-            va1426 = se1427
-            AND va1426 = se1428
-            AND va1426 = se1429
-            AND va1426 = se1430
-            AND va1426 = se1431
-          )
-        )
-        THEN CASE WHEN ISFINITE(va1425) THEN ROUND(va1425, 12) END
-        ELSE NULL
-      END
-    ) AS va1432,
-    (
-      CASE
-        WHEN (
-          NOT (
-            va1467 = se1468
-            AND va1467 = se1469
-            AND va1467 = se1470
-            AND va1467 = se1471
-            AND va1467 = se1472
-            AND va1467 = se1473
-            AND va1467 = se1474
-          )
-        )
-        AND (
-          NOT (
-            va1475 = se1476
-            AND va1475 = se1477
-            AND va1475 = se1478
-            AND va1475 = se1479
-            AND va1475 = se1480
-            AND va1475 = se1481
-            AND va1475 = se1482
-          )
-        )
-        THEN CASE WHEN ISFINITE(va1466) THEN ROUND(va1466, 12) END
-        ELSE NULL
-      END
-    ) AS va1483,
-    (
-      va1522 * 8193 - (
-        va1522 * 8193 - va1522
+      va1372 * 8193 - (
+        va1372 * 8193 - va1372
       )
-    ) AS va1523,
+    ) AS va1373,
     (
       CASE
         WHEN (
           NOT (
-            va1572 = se1573
-            AND va1572 = se1574
-            AND va1572 = se1575
-            AND va1572 = se1576
-            AND va1572 = se1577
-            AND va1572 = se1578
-            AND va1572 = se1579
-            AND va1572 = se1580
-            AND va1572 = se1581
-            AND va1572 = se1582
-            AND va1572 = se1583
+            va1388 = se1389
+            AND va1388 = se1390
+            AND va1388 = se1391
+            AND va1388 = se1392
+            AND va1388 = se1393
           )
         )
         AND (
           NOT (
-            va1293 = se1294
-            AND va1293 = se1295
-            AND va1293 = se1296
-            AND va1293 = se1297
-            AND va1293 = se1298
-            AND va1293 = se1584
-            AND va1293 = se1585
-            AND va1293 = se1586
-            AND va1293 = se1587
-            AND va1293 = se1588
-            AND va1293 = se1589
+            va1394 = se1395
+            AND va1394 = se1396
+            AND va1394 = se1397
+            AND va1394 = se1398
+            AND va1394 = se1399
           )
         )
-        THEN CASE WHEN ISFINITE(va1571) THEN ROUND(va1571, 12) END
+        THEN CASE WHEN ISFINITE(va1387) THEN ROUND(va1387, 12) END
         ELSE NULL
       END
-    ) AS va1590,
-    (
-      va1615 * 8193 - (
-        va1615 * 8193 - va1615
-      )
-    ) AS va1616,
+    ) AS va1400,
     (
       CASE
         WHEN (
           NOT (
-            va1630 = se1631 AND va1630 = se1632
+            va1298 = se1299 AND va1298 = se1300 AND va1298 = se1301 AND va1298 = se1302
           )
         )
         AND (
           NOT (
-            va1549 = se1550 AND va1549 = se1633
+            va1414 = se1415 AND va1414 = se1416 AND va1414 = se1417 AND va1414 = se1418
           )
         )
-        THEN CASE WHEN ISFINITE(va1629) THEN ROUND(va1629, 12) END
+        THEN CASE WHEN ISFINITE(va1413) THEN ROUND(va1413, 12) END
         ELSE NULL
       END
-    ) AS va1634,
+    ) AS va1419,
     (
       CASE
         WHEN (
           NOT (
-            va1659 = se1660 AND va1659 = se1661 AND va1659 = se1662
-          )
-        )
-        AND va1217
-        THEN CASE WHEN ISFINITE(va1658) THEN ROUND(va1658, 12) END
-        ELSE NULL
-      END
-    ) AS va1663,
-    (
-      CASE
-        WHEN (
-          NOT (
-            va1572 = se1573
-            AND va1572 = se1574
-            AND va1572 = se1575
-            AND va1572 = se1576
-            AND va1572 = se1577
-            AND va1572 = se1578
-            AND va1572 = se1579
+            va1436 = se1437
+            AND va1436 = se1438
+            AND va1436 = se1439
+            AND va1436 = se1440
+            AND va1436 = se1441
+            AND va1436 = se1442
+            AND va1436 = se1443
           )
         )
         AND (
           NOT (
-            va1710 = se1711
-            AND va1710 = se1712
-            AND va1710 = se1713
-            AND va1710 = se1714
-            AND va1710 = se1715
-            AND va1710 = se1716
-            AND va1710 = se1717
+            va942 = se943
+            AND va942 = se944
+            AND va942 = se945
+            AND va942 = se946
+            AND va942 = se947
+            AND va942 = se948
+            AND va942 = se949
           )
         )
-        THEN CASE WHEN ISFINITE(va1709) THEN ROUND(va1709, 12) END
+        THEN CASE WHEN ISFINITE(va1435) THEN ROUND(va1435, 12) END
         ELSE NULL
       END
-    ) AS va1718
+    ) AS va1444,
+    (
+      CASE
+        WHEN (
+          NOT (
+            va1262 = se1577
+            AND va1262 = se1578
+            AND va1262 = se1579
+            AND va1262 = se1580
+            AND va1262 = se1581
+          )
+        )
+        AND (
+          NOT (
+            va1582 = se1583
+            AND va1582 = se1584
+            AND va1582 = se1585
+            AND va1582 = se1586
+            AND va1582 = se1587
+          )
+        )
+        THEN CASE WHEN ISFINITE(va1576) THEN ROUND(va1576, 12) END
+        ELSE NULL
+      END
+    ) AS va1588,
+    (
+      CASE
+        WHEN (
+          NOT (
+            va1639 = se1640
+            AND va1639 = se1641
+            AND va1639 = se1642
+            AND va1639 = se1643
+            AND va1639 = se1644
+            AND va1639 = se1645
+            AND va1639 = se1646
+          )
+        )
+        AND (
+          NOT (
+            va1647 = se1648
+            AND va1647 = se1649
+            AND va1647 = se1650
+            AND va1647 = se1651
+            AND va1647 = se1652
+            AND va1647 = se1653
+            AND va1647 = se1654
+          )
+        )
+        THEN CASE WHEN ISFINITE(va1638) THEN ROUND(va1638, 12) END
+        ELSE NULL
+      END
+    ) AS va1655,
+    (
+      CASE
+        WHEN stock_row > 10
+        THEN (
+          va1706 * 8193 - (
+            va1706 * 8193 - va1706
+          )
+        )
+      END
+    ) AS va1707,
+    (
+      CASE
+        WHEN (
+          se1724 < se1725
+        ) AND (
+          se1727 < se1728
+        )
+        THEN CASE WHEN ISFINITE(va1722) THEN ROUND(va1722, 12) END
+        ELSE NULL
+      END
+    ) AS va1729,
+    (
+      CASE
+        WHEN stock_row > 11
+        THEN (
+          va1736 * 8193 - (
+            va1736 * 8193 - va1736
+          )
+        )
+      END
+    ) AS va1737,
+    (
+      CASE
+        WHEN (
+          NOT (
+            va1747 = se1748
+            AND va1747 = se1749
+            AND va1747 = se1750
+            AND va1747 = se1751
+            AND va1747 = se1752
+            AND va1747 = se1753
+            AND va1747 = se1754
+            AND va1747 = se1755
+            AND va1747 = se1756
+            AND va1747 = se1757
+            AND va1747 = se1758
+          )
+        )
+        AND (
+          NOT (
+            va1394 = se1395
+            AND va1394 = se1396
+            AND va1394 = se1397
+            AND va1394 = se1398
+            AND va1394 = se1399
+            AND va1394 = se1759
+            AND va1394 = se1760
+            AND va1394 = se1761
+            AND va1394 = se1762
+            AND va1394 = se1763
+            AND va1394 = se1764
+          )
+        )
+        THEN CASE WHEN ISFINITE(va1746) THEN ROUND(va1746, 12) END
+        ELSE NULL
+      END
+    ) AS va1765,
+    (
+      CASE
+        WHEN (
+          NOT (
+            va1821 = se1822 AND va1821 = se1823
+          )
+        )
+        AND (
+          NOT (
+            va1723 = se1824 AND va1723 = se1825
+          )
+        )
+        THEN CASE WHEN ISFINITE(va1820) THEN ROUND(va1820, 12) END
+        ELSE NULL
+      END
+    ) AS va1826,
+    (
+      CASE
+        WHEN (
+          NOT (
+            va1747 = se1748
+            AND va1747 = se1749
+            AND va1747 = se1750
+            AND va1747 = se1751
+            AND va1747 = se1752
+            AND va1747 = se1753
+            AND va1747 = se1754
+          )
+        )
+        AND (
+          NOT (
+            va1910 = se1911
+            AND va1910 = se1912
+            AND va1910 = se1913
+            AND va1910 = se1914
+            AND va1910 = se1915
+            AND va1910 = se1916
+            AND va1910 = se1917
+          )
+        )
+        THEN CASE WHEN ISFINITE(va1909) THEN ROUND(va1909, 12) END
+        ELSE NULL
+      END
+    ) AS va1918,
+    (
+      CASE
+        WHEN (
+          NOT (
+            va1926 = se1927
+            AND va1926 = se1928
+            AND va1926 = se1929
+            AND va1926 = se1930
+            AND va1926 = se1931
+          )
+        )
+        AND (
+          NOT (
+            va1932 = se1933
+            AND va1932 = se1934
+            AND va1932 = se1935
+            AND va1932 = se1936
+            AND va1932 = se1937
+          )
+        )
+        THEN CASE WHEN ISFINITE(va1925) THEN ROUND(va1925, 12) END
+        ELSE NULL
+      END
+    ) AS va1938
   FROM values_5_1
 ), values_5_3 AS (
   SELECT
@@ -11478,195 +9511,163 @@ WITH values_0_1 AS (
     run_id,
     stock_row,
     day_rows,
-    se1051,
-    se1053,
-    se1180,
-    se1210,
-    se1211,
-    se1212,
-    se1439,
-    se1440,
-    se1441,
-    se1550,
-    se1554,
-    se1564,
-    se1565,
-    se1566,
-    se1728,
-    se1729,
-    se1730,
-    se371,
-    se563,
-    se622,
-    se623,
-    se624,
-    se634,
-    se635,
-    se636,
-    se640,
-    se641,
-    se642,
-    se681,
-    se682,
-    se683,
-    se851,
-    se852,
-    se853,
-    se898,
-    se899,
-    se900,
-    se915,
-    se917,
-    se928,
-    se929,
-    se930,
-    se962,
-    se963,
-    se964,
-    va10,
-    va1032,
-    va1048,
-    va1052,
-    va106,
-    va1082,
-    va1116,
-    va1144,
-    va1169,
-    va1178,
-    va1179,
-    va1209,
-    va1254,
-    va1263,
-    va1273,
-    va131,
-    va1352,
-    va1363,
-    va1419,
-    va142,
-    va1438,
-    va1456,
-    va1483,
-    va1501,
-    va152,
-    va1523,
-    va1537,
-    va1548,
-    va1549,
-    va1563,
-    va160,
-    va1616,
-    va1634,
-    va1663,
-    va1680,
-    va170,
-    va1727,
-    va1732,
-    va1739,
-    va1746,
-    va1760,
-    va1774,
-    va1781,
+    returns,
+    va1002,
+    va1036,
+    va1073,
+    va108,
+    va1109,
+    va1133,
+    va1145,
+    va1195,
+    va1226,
+    va1252,
+    va135,
+    va1354,
+    va1359,
+    va1373,
+    va145,
+    va1500,
+    va1511,
+    va155,
+    va1570,
+    va1588,
+    va1594,
+    va16,
+    va1600,
+    va1604,
+    va1611,
+    va163,
+    va1655,
+    va1670,
+    va1696,
+    va1707,
+    va1729,
+    va173,
+    va1737,
     va1783,
-    va188,
-    va190,
-    va226,
-    va233,
-    va254,
-    va272,
-    va308,
-    va323,
-    va330,
-    va348,
-    va359,
-    va377,
-    va381,
-    va392,
-    va400,
-    va420,
-    va440,
-    va45,
-    va461,
+    va1788,
+    va1826,
+    va1848,
+    va1882,
+    va191,
+    va194,
+    va1944,
+    va1951,
+    va1958,
+    va1972,
+    va1986,
+    va1993,
+    va1995,
+    va230,
+    va237,
+    va257,
+    va275,
+    va276,
+    va311,
+    va336,
+    va343,
+    va361,
+    va374,
+    va394,
+    va398,
+    va409,
+    va416,
+    va436,
+    va456,
+    va47,
     va478,
-    va494,
-    va505,
-    va550,
-    va559,
-    va562,
+    va496,
+    va525,
     va570,
-    va590,
-    va600,
-    va611,
-    va620,
-    va621,
-    va633,
-    va639,
-    va651,
-    va661,
-    va676,
-    va680,
-    va700,
-    va703,
-    va713,
-    va726,
-    va730,
-    va749,
-    va754,
-    va771,
-    va773,
-    va782,
-    va785,
-    va787,
-    va79,
-    va797,
-    va802,
-    va803,
-    va821,
-    va830,
-    va847,
-    va850,
-    va864,
-    va897,
-    va912,
-    va916,
-    va927,
-    va94,
-    va961,
-    va997,
+    va585,
+    va592,
+    va613,
+    va623,
+    va674,
+    va688,
+    va699,
+    va716,
+    va721,
+    va742,
+    va745,
+    va755,
+    va768,
+    va777,
+    va801,
+    va806,
+    va81,
+    va823,
+    va825,
+    va837,
+    va839,
+    va853,
+    va858,
+    va859,
+    va877,
+    va886,
+    va903,
+    va926,
+    va942,
+    va96,
+    va971,
+    volume,
+    vwap,
     (
-      va887 * 8193 - (
-        va887 * 8193 - va887
+      va951 * 8193 - (
+        va951 * 8193 - va951
       )
-    ) AS va888,
+    ) AS va952,
     (
-      va954 * 8193 - (
-        va954 * 8193 - va954
+      va994 * 8193 - (
+        va994 * 8193 - va994
       )
-    ) AS va955,
+    ) AS va995,
     (
-      va1299 * 8193 - (
-        va1299 * 8193 - va1299
+      va1029 * 8193 - (
+        va1029 * 8193 - va1029
       )
-    ) AS va1300,
+    ) AS va1030,
     (
-      va1324 * 8193 - (
-        va1324 * 8193 - va1324
+      va1268 * 8193 - (
+        va1268 * 8193 - va1268
       )
-    ) AS va1325,
+    ) AS va1269,
     (
-      va1432 * 8193 - (
-        va1432 * 8193 - va1432
+      va1309 * 8193 - (
+        va1309 * 8193 - va1309
       )
-    ) AS va1433,
+    ) AS va1310,
     (
-      va1590 * 8193 - (
-        va1590 * 8193 - va1590
+      va1400 * 8193 - (
+        va1400 * 8193 - va1400
       )
-    ) AS va1591,
+    ) AS va1401,
     (
-      va1718 * 8193 - (
-        va1718 * 8193 - va1718
+      va1419 * 8193 - (
+        va1419 * 8193 - va1419
       )
-    ) AS va1719
+    ) AS va1420,
+    (
+      va1444 * 8193 - (
+        va1444 * 8193 - va1444
+      )
+    ) AS va1445,
+    (
+      va1765 * 8193 - (
+        va1765 * 8193 - va1765
+      )
+    ) AS va1766,
+    (
+      va1918 * 8193 - (
+        va1918 * 8193 - va1918
+      )
+    ) AS va1919,
+    (
+      va1938 * 8193 - (
+        va1938 * 8193 - va1938
+      )
+    ) AS va1939
   FROM values_5_2
 ), sections_6 AS (
   SELECT
@@ -11675,282 +9676,384 @@ WITH values_0_1 AS (
     run_id,
     stock_row,
     day_rows,
-    se1051,
-    se1053,
-    se1180,
-    se1210,
-    se1211,
-    se1212,
-    se1439,
-    se1440,
-    se1441,
-    se1550,
-    se1554,
-    se1564,
-    se1565,
-    se1566,
-    se1728,
-    se1729,
-    se1730,
-    se371,
-    se563,
-    se622,
-    se623,
-    se624,
-    se634,
-    se635,
-    se636,
-    se640,
-    se641,
-    se642,
-    se681,
-    se682,
-    se683,
-    se851,
-    se852,
-    se853,
-    se898,
-    se899,
-    se900,
-    se915,
-    se917,
-    se928,
-    se929,
-    se930,
-    se962,
-    se963,
-    se964,
-    va10,
-    va1032,
-    va1048,
-    va1052,
-    va106,
-    va1082,
-    va1116,
-    va1144,
-    va1169,
-    va1178,
-    va1179,
-    va1209,
-    va1254,
-    va1263,
-    va1273,
-    va1300,
-    va131,
-    va1325,
-    va1352,
-    va1363,
-    va1419,
-    va142,
-    va1433,
-    va1438,
-    va1456,
-    va1483,
-    va1501,
-    va152,
-    va1523,
-    va1537,
-    va1548,
-    va1549,
-    va1563,
-    va1591,
-    va160,
-    va1616,
-    va1634,
-    va1663,
-    va1680,
-    va170,
-    va1719,
-    va1727,
-    va1732,
-    va1739,
-    va1746,
-    va1760,
-    va1774,
-    va1781,
+    returns,
+    va1002,
+    va1030,
+    va1036,
+    va1073,
+    va108,
+    va1109,
+    va1133,
+    va1145,
+    va1195,
+    va1226,
+    va1252,
+    va1269,
+    va1310,
+    va135,
+    va1354,
+    va1359,
+    va1373,
+    va1401,
+    va1420,
+    va1445,
+    va145,
+    va1500,
+    va1511,
+    va155,
+    va1570,
+    va1588,
+    va1594,
+    va16,
+    va1600,
+    va1604,
+    va1611,
+    va163,
+    va1655,
+    va1670,
+    va1696,
+    va1707,
+    va1729,
+    va173,
+    va1737,
+    va1766,
     va1783,
-    va188,
-    va190,
-    va226,
-    va233,
-    va254,
-    va272,
-    va308,
-    va323,
-    va330,
-    va348,
-    va359,
-    va377,
-    va381,
-    va392,
-    va400,
-    va420,
-    va440,
-    va45,
-    va461,
+    va1788,
+    va1826,
+    va1848,
+    va1882,
+    va191,
+    va1919,
+    va1939,
+    va194,
+    va1944,
+    va1951,
+    va1958,
+    va1972,
+    va1986,
+    va1993,
+    va1995,
+    va230,
+    va237,
+    va257,
+    va275,
+    va276,
+    va311,
+    va336,
+    va343,
+    va361,
+    va374,
+    va394,
+    va398,
+    va409,
+    va416,
+    va436,
+    va456,
+    va47,
     va478,
-    va494,
-    va505,
-    va550,
-    va559,
-    va562,
+    va496,
+    va525,
     va570,
-    va590,
-    va600,
-    va611,
-    va620,
-    va621,
-    va633,
-    va639,
-    va651,
-    va661,
-    va676,
-    va680,
-    va700,
-    va703,
-    va713,
-    va726,
-    va730,
-    va749,
-    va754,
-    va771,
-    va773,
-    va782,
-    va785,
-    va787,
-    va79,
-    va797,
-    va802,
-    va803,
-    va821,
-    va830,
-    va847,
-    va850,
-    va864,
-    va888,
-    va897,
-    va912,
-    va916,
-    va927,
-    va94,
-    va955,
-    va961,
-    va997,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va10) AS se11,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va10) AS se12,
-    COUNT(va10) OVER (
+    va585,
+    va592,
+    va613,
+    va623,
+    va674,
+    va688,
+    va699,
+    va716,
+    va721,
+    va742,
+    va745,
+    va755,
+    va768,
+    va777,
+    va801,
+    va806,
+    va81,
+    va823,
+    va825,
+    va837,
+    va839,
+    va853,
+    va858,
+    va859,
+    va877,
+    va886,
+    va903,
+    va926,
+    va942,
+    va952,
+    va96,
+    va971,
+    va995,
+    volume,
+    vwap,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va456) AS se457,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va456) AS se458,
+    COUNT(va456) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va10
+      ORDER BY va456
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se13,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va440) AS se441,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va440) AS se442,
-    COUNT(va440) OVER (
+    ) AS se459,
+    CASE
+      WHEN COUNT(va496) OVER (PARTITION BY open_time_ms) > 0
+      THEN (
+        COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(ABS(va496)) >= CAST(8.271806125530277e-25 AS DOUBLE)
+              AND ABS(ABS(va496)) < CAST(9.5367431640625e-07 AS DOUBLE)
+              THEN CAST((
+                ABS(va496) * CAST(5.444517870735016e+39 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY open_time_ms) AS DOUBLE) / CAST(5.444517870735016e+39 AS DOUBLE),
+          0
+        ) + COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(ABS(va496)) >= CAST(9.5367431640625e-07 AS DOUBLE)
+              AND ABS(ABS(va496)) < CAST(1099511627776.0 AS DOUBLE)
+              THEN CAST((
+                ABS(va496) * CAST(4.722366482869645e+21 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY open_time_ms) AS DOUBLE) / CAST(4.722366482869645e+21 AS DOUBLE),
+          0
+        ) + COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(ABS(va496)) >= CAST(1099511627776.0 AS DOUBLE)
+              AND ABS(ABS(va496)) < CAST(1.2676506002282294e+30 AS DOUBLE)
+              THEN CAST((
+                ABS(va496) * CAST(4096.0 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY open_time_ms) AS DOUBLE) / CAST(4096.0 AS DOUBLE),
+          0
+        ) + COALESCE(
+          SUM(
+            CASE
+              WHEN ABS(ABS(va496)) < CAST(8.271806125530277e-25 AS DOUBLE)
+              OR ABS(ABS(va496)) >= CAST(1.2676506002282294e+30 AS DOUBLE)
+              THEN ABS(va496)
+            END
+          ) OVER (PARTITION BY open_time_ms),
+          0
+        )
+      )
+    END AS se497,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va716) AS se717,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va716) AS se718,
+    COUNT(va716) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va440
+      ORDER BY va716
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se443,
-    SUM(ABS(va478)) OVER (
+    ) AS se719,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va721) AS se722,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va721) AS se723,
+    COUNT(va721) OVER (
       PARTITION BY open_time_ms
-      ORDER BY run_id
+      ORDER BY va721
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se479,
-    SUM(ABS(va559)) OVER (
+    ) AS se724,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va952) AS se953,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va952) AS se954,
+    COUNT(va952) OVER (
       PARTITION BY open_time_ms
-      ORDER BY run_id
+      ORDER BY va952
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se560,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va611) AS se612,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va611) AS se613,
-    COUNT(va611) OVER (
+    ) AS se955,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va971) AS se972,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va971) AS se973,
+    COUNT(va971) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va611
+      ORDER BY va971
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se614,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va651) AS se652,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va651) AS se653,
-    COUNT(va651) OVER (
+    ) AS se974,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va995) AS se996,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va995) AS se997,
+    COUNT(va995) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va651
+      ORDER BY va995
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se654,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va676) AS se677,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va676) AS se678,
-    COUNT(va676) OVER (
+    ) AS se998,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1002) AS se1003,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1002) AS se1004,
+    COUNT(va1002) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va676
+      ORDER BY va1002
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se679,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va864) AS se865,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va864) AS se866,
-    COUNT(va864) OVER (
+    ) AS se1005,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1030) AS se1031,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1030) AS se1032,
+    COUNT(va1030) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va864
+      ORDER BY va1030
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se867,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va888) AS se889,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va888) AS se890,
-    COUNT(va888) OVER (
+    ) AS se1033,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1036) AS se1037,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1036) AS se1038,
+    COUNT(va1036) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va888
+      ORDER BY va1036
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se891,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va955) AS se956,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va955) AS se957,
-    COUNT(va955) OVER (
+    ) AS se1039,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1145) AS se1146,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1145) AS se1147,
+    COUNT(va1145) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va955
+      ORDER BY va1145
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se958,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1116) AS se1117,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1116) AS se1118,
-    COUNT(va1116) OVER (
+    ) AS se1148,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1195) AS se1196,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1195) AS se1197,
+    COUNT(va1195) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va1116
+      ORDER BY va1195
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1119,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1144) AS se1145,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1144) AS se1146,
-    COUNT(va1144) OVER (
+    ) AS se1198,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1226) AS se1227,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1226) AS se1228,
+    COUNT(va1226) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va1144
+      ORDER BY va1226
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1147,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1273) AS se1274,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1273) AS se1275,
-    COUNT(va1273) OVER (
+    ) AS se1229,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1269) AS se1270,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1269) AS se1271,
+    COUNT(va1269) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va1273
+      ORDER BY va1269
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1276,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1300) AS se1301,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1300) AS se1302,
-    COUNT(va1300) OVER (
+    ) AS se1272,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1310) AS se1311,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1310) AS se1312,
+    COUNT(va1310) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va1300
+      ORDER BY va1310
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1303,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1325) AS se1326,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1325) AS se1327,
-    COUNT(va1325) OVER (
+    ) AS se1313,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1359) AS se1360,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1359) AS se1361,
+    COUNT(va1359) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va1325
+      ORDER BY va1359
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1328,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1591) AS se1592,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1591) AS se1593,
-    COUNT(va1591) OVER (
+    ) AS se1362,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1373) AS se1374,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1373) AS se1375,
+    COUNT(va1373) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va1591
+      ORDER BY va1373
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1594,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1719) AS se1720,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1719) AS se1721,
-    COUNT(va1719) OVER (
+    ) AS se1376,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1401) AS se1402,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1401) AS se1403,
+    COUNT(va1401) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va1719
+      ORDER BY va1401
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1722
+    ) AS se1404,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1420) AS se1421,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1420) AS se1422,
+    COUNT(va1420) OVER (
+      PARTITION BY open_time_ms
+      ORDER BY va1420
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1423,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1445) AS se1446,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1445) AS se1447,
+    COUNT(va1445) OVER (
+      PARTITION BY open_time_ms
+      ORDER BY va1445
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1448,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1594) AS se1595,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1594) AS se1596,
+    COUNT(va1594) OVER (
+      PARTITION BY open_time_ms
+      ORDER BY va1594
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1597,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1600) AS se1601,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1600) AS se1602,
+    COUNT(va1600) OVER (
+      PARTITION BY open_time_ms
+      ORDER BY va1600
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1603,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1604) AS se1605,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1604) AS se1606,
+    COUNT(va1604) OVER (
+      PARTITION BY open_time_ms
+      ORDER BY va1604
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1607,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va276) AS se1608,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va276) AS se1609,
+    COUNT(va276) OVER (
+      PARTITION BY open_time_ms
+      ORDER BY va276
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1610,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1611) AS se1612,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1611) AS se1613,
+    COUNT(va1611) OVER (
+      PARTITION BY open_time_ms
+      ORDER BY va1611
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1614,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1707) AS se1708,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1707) AS se1709,
+    COUNT(va1707) OVER (
+      PARTITION BY open_time_ms
+      ORDER BY va1707
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1710,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1737) AS se1738,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1737) AS se1739,
+    COUNT(va1737) OVER (
+      PARTITION BY open_time_ms
+      ORDER BY va1737
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1740,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1766) AS se1767,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1766) AS se1768,
+    COUNT(va1766) OVER (
+      PARTITION BY open_time_ms
+      ORDER BY va1766
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1769,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1783) AS se1784,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1783) AS se1785,
+    COUNT(va1783) OVER (
+      PARTITION BY open_time_ms
+      ORDER BY va1783
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1786,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1788) AS se1789,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1788) AS se1790,
+    COUNT(va1788) OVER (
+      PARTITION BY open_time_ms
+      ORDER BY va1788
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1791,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1919) AS se1920,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1919) AS se1921,
+    COUNT(va1919) OVER (
+      PARTITION BY open_time_ms
+      ORDER BY va1919
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1922,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1939) AS se1940,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1939) AS se1941,
+    COUNT(va1939) OVER (
+      PARTITION BY open_time_ms
+      ORDER BY va1939
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1942
   FROM values_5_3
 ), values_6_1 AS (
   SELECT
@@ -11959,403 +10062,474 @@ WITH values_0_1 AS (
     run_id,
     stock_row,
     day_rows,
-    se1051,
-    se1053,
-    se1180,
-    se1210,
-    se1211,
-    se1212,
-    se1439,
-    se1440,
-    se1441,
-    se1550,
-    se1554,
-    se1564,
-    se1565,
-    se1566,
-    se371,
-    se915,
-    se917,
-    se928,
-    se929,
-    se930,
-    va1032,
-    va1048,
-    va1052,
-    va106,
-    va1082,
-    va1169,
-    va1178,
-    va1179,
-    va1209,
-    va1254,
-    va1263,
-    va131,
-    va1352,
-    va1363,
-    va1419,
-    va142,
-    va1433,
-    va1438,
-    va1456,
-    va1483,
-    va1501,
-    va152,
-    va1523,
-    va1537,
-    va1548,
-    va1549,
-    va1563,
-    va160,
-    va1616,
-    va1634,
-    va1663,
-    va1680,
-    va170,
-    va1732,
-    va1739,
-    va1746,
-    va1760,
-    va1774,
-    va1781,
-    va1783,
-    va188,
-    va190,
-    va226,
-    va233,
-    va254,
-    va272,
-    va308,
-    va323,
-    va330,
-    va348,
-    va359,
-    va377,
-    va381,
-    va392,
-    va400,
-    va420,
-    va45,
-    va461,
-    va494,
-    va505,
-    va550,
+    returns,
+    va1073,
+    va108,
+    va1109,
+    va1133,
+    va1252,
+    va135,
+    va1354,
+    va145,
+    va1500,
+    va1511,
+    va155,
+    va1570,
+    va16,
+    va163,
+    va1655,
+    va173,
+    va1826,
+    va1848,
+    va191,
+    va194,
+    va1944,
+    va1951,
+    va1958,
+    va1972,
+    va1986,
+    va1993,
+    va1995,
+    va230,
+    va237,
+    va257,
+    va275,
+    va311,
+    va336,
+    va343,
+    va361,
+    va374,
+    va394,
+    va398,
+    va409,
+    va416,
+    va436,
+    va47,
+    va478,
+    va525,
     va570,
-    va590,
-    va600,
-    va661,
-    va700,
-    va703,
-    va713,
-    va726,
-    va730,
-    va749,
-    va754,
-    va771,
-    va773,
-    va782,
-    va785,
-    va787,
-    va79,
-    va797,
-    va802,
-    va803,
-    va821,
-    va830,
-    va847,
-    va912,
-    va916,
-    va927,
-    va94,
-    va997,
-    (
-      (
-        CASE
-          WHEN NOT va10 IS NULL
-          THEN (
-            se11 + ROUND(se12 * day_rows)
-          ) / (
-            2 * se13
-          )
-        END
-      ) - CAST(0.5 AS DOUBLE)
-    ) AS va14,
+    va585,
+    va592,
+    va613,
+    va623,
+    va674,
+    va688,
+    va699,
+    va742,
+    va745,
+    va755,
+    va768,
+    va777,
+    va801,
+    va806,
+    va81,
+    va823,
+    va825,
+    va837,
+    va839,
+    va853,
+    va858,
+    va859,
+    va877,
+    va886,
+    va903,
+    va926,
+    va942,
+    va96,
+    volume,
+    vwap,
     (
       CAST(0.5 AS DOUBLE) < (
         CASE
-          WHEN NOT va440 IS NULL
+          WHEN NOT va456 IS NULL
           THEN (
-            se441 + ROUND(se442 * day_rows)
+            se457 + ROUND(se458 * day_rows)
           ) / (
-            2 * se443
+            2 * se459
           )
         END
       )
-    ) AS va444,
-    va478 * CAST(1 AS DOUBLE) / NULLIF(se479, 0) AS va480,
-    (
-      (
-        va559 * CAST(1 AS DOUBLE) / NULLIF(se560, 0) * 20
-      ) + va562 * CAST(1 AS DOUBLE) / NULLIF(se563, 0)
-    ) AS va564,
-    (
-      (
-        (
-          (
-            (
-              (
-                CASE
-                  WHEN NOT va611 IS NULL
-                  THEN (
-                    se612 + ROUND(se613 * day_rows)
-                  ) / (
-                    2 * se614
-                  )
-                END
-              ) * CAST(2.21 AS DOUBLE)
-            ) + (
-              va620 * CAST(0.7 AS DOUBLE)
-            )
-          ) + (
-            (
-              CASE
-                WHEN NOT va621 IS NULL
-                THEN (
-                  se622 + ROUND(se623 * day_rows)
-                ) / (
-                  2 * se624
-                )
-              END
-            ) * CAST(0.73 AS DOUBLE)
-          )
-        ) + (
-          CASE
-            WHEN NOT va633 IS NULL
-            THEN (
-              se634 + ROUND(se635 * day_rows)
-            ) / (
-              2 * se636
-            )
-          END
-        )
-      ) + (
-        (
-          CASE
-            WHEN NOT va639 IS NULL
-            THEN (
-              se640 + ROUND(se641 * day_rows)
-            ) / (
-              2 * se642
-            )
-          END
-        ) * CAST(0.6 AS DOUBLE)
-      )
-    ) AS va643,
-    (
-      (
-        CASE
-          WHEN NOT va651 IS NULL
-          THEN (
-            se652 + ROUND(se653 * day_rows)
-          ) / (
-            2 * se654
-          )
-        END
-      ) + va620
-    ) AS va655,
+    ) AS va460,
+    va496 * CAST(1 AS DOUBLE) / NULLIF(se497, 0) AS va498,
     (
       (
         -(
           CASE
-            WHEN NOT va676 IS NULL
+            WHEN NOT va716 IS NULL
             THEN (
-              se677 + ROUND(se678 * day_rows)
+              se717 + ROUND(se718 * day_rows)
             ) / (
-              2 * se679
+              2 * se719
             )
           END
         )
       ) * (
         (
           CASE
-            WHEN NOT va680 IS NULL
+            WHEN NOT va721 IS NULL
             THEN (
-              se681 + ROUND(se682 * day_rows)
+              se722 + ROUND(se723 * day_rows)
             ) / (
-              2 * se683
+              2 * se724
             )
           END
         ) + 1
       )
-    ) AS va684,
-    CAST((
+    ) AS va725,
+    (
+      -CAST((
+        (
+          (
+            CASE
+              WHEN NOT va952 IS NULL
+              THEN (
+                se953 + ROUND(se954 * day_rows)
+              ) / (
+                2 * se955
+              )
+            END
+          ) < (
+            CASE
+              WHEN NOT va971 IS NULL
+              THEN (
+                se972 + ROUND(se973 * day_rows)
+              ) / (
+                2 * se974
+              )
+            END
+          )
+        )
+      ) AS DOUBLE)
+    ) AS va975,
+    (
+      -CAST((
+        (
+          (
+            CASE
+              WHEN NOT va995 IS NULL
+              THEN (
+                se996 + ROUND(se997 * day_rows)
+              ) / (
+                2 * se998
+              )
+            END
+          ) < (
+            CASE
+              WHEN NOT va1002 IS NULL
+              THEN (
+                se1003 + ROUND(se1004 * day_rows)
+              ) / (
+                2 * se1005
+              )
+            END
+          )
+        )
+      ) AS DOUBLE)
+    ) AS va1006,
+    (
+      -CAST((
+        (
+          (
+            CASE
+              WHEN NOT va1030 IS NULL
+              THEN (
+                se1031 + ROUND(se1032 * day_rows)
+              ) / (
+                2 * se1033
+              )
+            END
+          ) < (
+            CASE
+              WHEN NOT va1036 IS NULL
+              THEN (
+                se1037 + ROUND(se1038 * day_rows)
+              ) / (
+                2 * se1039
+              )
+            END
+          )
+        )
+      ) AS DOUBLE)
+    ) AS va1040,
+    POWER(
       (
-        (
-          CASE
-            WHEN NOT va850 IS NULL
-            THEN (
-              se851 + ROUND(se852 * day_rows)
-            ) / (
-              2 * se853
-            )
-          END
-        ) < (
-          CASE
-            WHEN NOT va864 IS NULL
-            THEN (
-              se865 + ROUND(se866 * day_rows)
-            ) / (
-              2 * se867
-            )
-          END
-        )
-      )
-    ) AS DOUBLE) AS va868,
-    (
-      -CAST((
-        (
-          (
-            CASE
-              WHEN NOT va888 IS NULL
-              THEN (
-                se889 + ROUND(se890 * day_rows)
-              ) / (
-                2 * se891
-              )
-            END
-          ) < (
-            CASE
-              WHEN NOT va897 IS NULL
-              THEN (
-                se898 + ROUND(se899 * day_rows)
-              ) / (
-                2 * se900
-              )
-            END
+        CASE
+          WHEN NOT va1145 IS NULL
+          THEN (
+            se1146 + ROUND(se1147 * day_rows)
+          ) / (
+            2 * se1148
           )
-        )
-      ) AS DOUBLE)
-    ) AS va901,
-    (
-      -CAST((
-        (
-          (
-            CASE
-              WHEN NOT va955 IS NULL
-              THEN (
-                se956 + ROUND(se957 * day_rows)
-              ) / (
-                2 * se958
-              )
-            END
-          ) < (
-            CASE
-              WHEN NOT va961 IS NULL
-              THEN (
-                se962 + ROUND(se963 * day_rows)
-              ) / (
-                2 * se964
-              )
-            END
-          )
-        )
-      ) AS DOUBLE)
-    ) AS va965,
+        END
+      ),
+      2
+    ) AS va1149,
     (
       (
         CASE
-          WHEN NOT va1116 IS NULL
+          WHEN NOT va1195 IS NULL
           THEN (
-            se1117 + ROUND(se1118 * day_rows)
+            se1196 + ROUND(se1197 * day_rows)
           ) / (
-            2 * se1119
+            2 * se1198
           )
         END
       ) / NULLIF(
         (
           CASE
-            WHEN NOT va1144 IS NULL
+            WHEN NOT va1226 IS NULL
             THEN (
-              se1145 + ROUND(se1146 * day_rows)
+              se1227 + ROUND(se1228 * day_rows)
             ) / (
-              2 * se1147
+              2 * se1229
             )
           END
         ),
         0
       )
-    ) AS va1148,
-    (
-      CASE
-        WHEN NOT va1273 IS NULL
-        THEN (
-          se1274 + ROUND(se1275 * day_rows)
-        ) / (
-          2 * se1276
-        )
-      END
-    ) AS va1277,
-    (
-      CASE
-        WHEN NOT va1300 IS NULL
-        THEN (
-          se1301 + ROUND(se1302 * day_rows)
-        ) / (
-          2 * se1303
-        )
-      END
-    ) AS va1304,
-    POWER(
-      (
-        CASE
-          WHEN NOT va1325 IS NULL
-          THEN (
-            se1326 + ROUND(se1327 * day_rows)
-          ) / (
-            2 * se1328
-          )
-        END
-      ),
-      4
-    ) AS va1329,
-    POWER(
-      (
-        CASE
-          WHEN NOT va1591 IS NULL
-          THEN (
-            se1592 + ROUND(se1593 * day_rows)
-          ) / (
-            2 * se1594
-          )
-        END
-      ),
-      5
-    ) AS va1595,
+    ) AS va1230,
     (
       -CAST((
         (
           (
             CASE
-              WHEN NOT va1719 IS NULL
+              WHEN NOT va1269 IS NULL
               THEN (
-                se1720 + ROUND(se1721 * day_rows)
+                se1270 + ROUND(se1271 * day_rows)
               ) / (
-                2 * se1722
+                2 * se1272
               )
             END
           ) < (
             CASE
-              WHEN NOT va1727 IS NULL
+              WHEN NOT va1310 IS NULL
               THEN (
-                se1728 + ROUND(se1729 * day_rows)
+                se1311 + ROUND(se1312 * day_rows)
               ) / (
-                2 * se1730
+                2 * se1313
               )
             END
           )
         )
       ) AS DOUBLE)
-    ) AS va1731
+    ) AS va1314,
+    (
+      CASE
+        WHEN NOT va1359 IS NULL
+        THEN (
+          se1360 + ROUND(se1361 * day_rows)
+        ) / (
+          2 * se1362
+        )
+      END
+    ) AS va1363,
+    (
+      CASE
+        WHEN NOT va1373 IS NULL
+        THEN (
+          se1374 + ROUND(se1375 * day_rows)
+        ) / (
+          2 * se1376
+        )
+      END
+    ) AS va1377,
+    (
+      CASE
+        WHEN NOT va1401 IS NULL
+        THEN (
+          se1402 + ROUND(se1403 * day_rows)
+        ) / (
+          2 * se1404
+        )
+      END
+    ) AS va1405,
+    (
+      CASE
+        WHEN NOT va1420 IS NULL
+        THEN (
+          se1421 + ROUND(se1422 * day_rows)
+        ) / (
+          2 * se1423
+        )
+      END
+    ) AS va1424,
+    POWER(
+      (
+        CASE
+          WHEN NOT va1445 IS NULL
+          THEN (
+            se1446 + ROUND(se1447 * day_rows)
+          ) / (
+            2 * se1448
+          )
+        END
+      ),
+      4
+    ) AS va1449,
+    (
+      va1588 * 8193 - (
+        va1588 * 8193 - va1588
+      )
+    ) AS va1589,
+    (
+      CASE
+        WHEN NOT va1594 IS NULL
+        THEN (
+          se1595 + ROUND(se1596 * day_rows)
+        ) / (
+          2 * se1597
+        )
+      END
+    ) AS va1598,
+    (
+      (
+        (
+          CASE
+            WHEN NOT va1600 IS NULL
+            THEN (
+              se1601 + ROUND(se1602 * day_rows)
+            ) / (
+              2 * se1603
+            )
+          END
+        ) + (
+          CASE
+            WHEN NOT va1604 IS NULL
+            THEN (
+              se1605 + ROUND(se1606 * day_rows)
+            ) / (
+              2 * se1607
+            )
+          END
+        )
+      ) - (
+        (
+          CASE
+            WHEN NOT va276 IS NULL
+            THEN (
+              se1608 + ROUND(se1609 * day_rows)
+            ) / (
+              2 * se1610
+            )
+          END
+        ) + (
+          CASE
+            WHEN NOT va1611 IS NULL
+            THEN (
+              se1612 + ROUND(se1613 * day_rows)
+            ) / (
+              2 * se1614
+            )
+          END
+        )
+      )
+    ) AS va1615,
+    (
+      va1670 * 8193 - (
+        va1670 * 8193 - va1670
+      )
+    ) AS va1671,
+    (
+      va1696 * 8193 - (
+        va1696 * 8193 - va1696
+      )
+    ) AS va1697,
+    (
+      CASE
+        WHEN NOT va1707 IS NULL
+        THEN (
+          se1708 + ROUND(se1709 * day_rows)
+        ) / (
+          2 * se1710
+        )
+      END
+    ) AS va1711,
+    (
+      va1729 * 8193 - (
+        va1729 * 8193 - va1729
+      )
+    ) AS va1730,
+    (
+      CASE
+        WHEN NOT va1737 IS NULL
+        THEN (
+          se1738 + ROUND(se1739 * day_rows)
+        ) / (
+          2 * se1740
+        )
+      END
+    ) AS va1741,
+    POWER(
+      (
+        CASE
+          WHEN NOT va1766 IS NULL
+          THEN (
+            se1767 + ROUND(se1768 * day_rows)
+          ) / (
+            2 * se1769
+          )
+        END
+      ),
+      5
+    ) AS va1770,
+    (
+      CASE
+        WHEN NOT va1783 IS NULL
+        THEN (
+          se1784 + ROUND(se1785 * day_rows)
+        ) / (
+          2 * se1786
+        )
+      END
+    ) AS va1787,
+    (
+      CASE
+        WHEN NOT va1788 IS NULL
+        THEN (
+          se1789 + ROUND(se1790 * day_rows)
+        ) / (
+          2 * se1791
+        )
+      END
+    ) AS va1792,
+    (
+      va1848 * 8193 - (
+        va1848 * 8193 - va1848
+      )
+    ) AS va1852,
+    (
+      vwap * 8193 - (
+        vwap * 8193 - vwap
+      )
+    ) AS va1856,
+    CAST((
+      va1882 - stock_row + 8
+    ) AS DOUBLE) AS va1883,
+    (
+      -CAST((
+        (
+          (
+            CASE
+              WHEN NOT va1919 IS NULL
+              THEN (
+                se1920 + ROUND(se1921 * day_rows)
+              ) / (
+                2 * se1922
+              )
+            END
+          ) < (
+            CASE
+              WHEN NOT va1939 IS NULL
+              THEN (
+                se1940 + ROUND(se1941 * day_rows)
+              ) / (
+                2 * se1942
+              )
+            END
+          )
+        )
+      ) AS DOUBLE)
+    ) AS va1943
   FROM sections_6
 ), values_6_2 AS (
   SELECT
@@ -12364,163 +10538,149 @@ WITH values_0_1 AS (
     run_id,
     stock_row,
     day_rows,
-    se1051,
-    se1053,
-    se1180,
-    se1210,
-    se1211,
-    se1212,
-    se1439,
-    se1440,
-    se1441,
-    se1550,
-    se1554,
-    se1564,
-    se1565,
-    se1566,
-    se371,
-    se915,
-    se917,
-    se928,
-    se929,
-    se930,
-    va1032,
-    va1048,
-    va1052,
-    va106,
-    va1082,
-    va1148,
-    va1169,
-    va1178,
-    va1179,
-    va1209,
-    va1254,
-    va131,
-    va1352,
-    va1363,
-    va14,
-    va1419,
-    va142,
-    va1433,
-    va1438,
-    va1456,
-    va1483,
-    va1501,
-    va152,
-    va1523,
-    va1537,
-    va1548,
-    va1549,
-    va1563,
-    va160,
-    va1616,
-    va1634,
-    va1663,
-    va1680,
-    va170,
-    va1731,
-    va1732,
-    va1739,
-    va1746,
-    va1760,
-    va1774,
-    va1781,
-    va1783,
-    va188,
-    va190,
-    va226,
-    va233,
-    va254,
-    va272,
-    va308,
-    va323,
-    va330,
-    va348,
-    va359,
-    va377,
-    va381,
-    va392,
-    va400,
-    va420,
-    va45,
-    va461,
-    va494,
-    va505,
-    va550,
-    va564,
+    returns,
+    va1006,
+    va1040,
+    va1073,
+    va108,
+    va1109,
+    va1133,
+    va1149,
+    va1230,
+    va1252,
+    va1314,
+    va135,
+    va1354,
+    va1449,
+    va145,
+    va1500,
+    va1511,
+    va155,
+    va1570,
+    va1589,
+    va1598,
+    va16,
+    va1615,
+    va163,
+    va1655,
+    va1671,
+    va1697,
+    va1711,
+    va173,
+    va1730,
+    va1741,
+    va1787,
+    va1792,
+    va1826,
+    va1848,
+    va1852,
+    va1856,
+    va191,
+    va194,
+    va1943,
+    va1944,
+    va1951,
+    va1958,
+    va1972,
+    va1986,
+    va1993,
+    va1995,
+    va230,
+    va237,
+    va257,
+    va275,
+    va311,
+    va336,
+    va343,
+    va361,
+    va374,
+    va394,
+    va398,
+    va409,
+    va416,
+    va436,
+    va47,
+    va478,
+    va498,
+    va525,
     va570,
-    va590,
-    va600,
-    va643,
-    va655,
-    va661,
-    va684,
-    va700,
-    va703,
-    va713,
-    va726,
-    va730,
-    va749,
-    va754,
-    va771,
-    va773,
-    va782,
-    va785,
-    va787,
-    va79,
-    va797,
-    va802,
-    va803,
-    va821,
-    va830,
-    va847,
-    va868,
-    va901,
-    va912,
-    va916,
-    va927,
-    va94,
-    va965,
-    va997,
+    va585,
+    va592,
+    va613,
+    va623,
+    va674,
+    va688,
+    va699,
+    va725,
+    va742,
+    va745,
+    va755,
+    va768,
+    va777,
+    va801,
+    va806,
+    va81,
+    va823,
+    va825,
+    va837,
+    va839,
+    va853,
+    va858,
+    va859,
+    va877,
+    va886,
+    va903,
+    va926,
+    va942,
+    va96,
+    va975,
+    volume,
+    vwap,
     (
-      CASE WHEN va444 THEN (
+      CASE WHEN va460 THEN (
         -1
-      ) WHEN NOT va444 THEN 1 END
-    ) AS va445,
+      ) WHEN NOT va460 THEN 1 END
+    ) AS va461,
+    va1149 * stock_row AS va1150,
     (
-      va480 * 8193 - (
-        va480 * 8193 - va480
-      )
-    ) AS va481,
-    (
-      CASE WHEN va1263 < va1277 THEN va1263 WHEN va1263 >= va1277 THEN va1277 END
-    ) AS va1278,
+      CASE WHEN va1363 < va1377 THEN va1363 WHEN va1363 >= va1377 THEN va1377 END
+    ) AS va1378,
     (
       CASE
         WHEN (
-          va1304 > 0
+          va1405 > 0
           OR (
-            va782 = FLOOR(va782) AND (
-              va1304 <> 0 OR va782 >= 0
+            va1424 = FLOOR(va1424) AND (
+              va1405 <> 0 OR va1424 >= 0
             )
           )
           OR (
-            va1304 = 0 AND va782 > 0
+            va1405 = 0 AND va1424 > 0
           )
         )
-        THEN POWER(va1304, va782)
+        THEN POWER(va1405, va1424)
       END
-    ) AS va1305,
+    ) AS va1425,
     (
-      va1329 * 8193 - (
-        va1329 * 8193 - va1329
+      va1770 * 8193 - (
+        va1770 * 8193 - va1770
       )
-    ) AS va1330,
+    ) AS va1771,
     (
-      va1595 * 8193 - (
-        va1595 * 8193 - va1595
+      va1787 * 8193 - (
+        va1787 * 8193 - va1787
       )
-    ) AS va1596
+    ) AS va1796,
+    (
+      va1792 * 8193 - (
+        va1792 * 8193 - va1792
+      )
+    ) AS va1799,
+    (
+      va1883 * 8193 - (
+        va1883 * 8193 - va1883
+      )
+    ) AS va1884
   FROM values_6_1
 ), values_6_3 AS (
   SELECT
@@ -12529,132 +10689,114 @@ WITH values_0_1 AS (
     run_id,
     stock_row,
     day_rows,
-    se1051,
-    se1053,
-    se1180,
-    se1210,
-    se1211,
-    se1212,
-    se1439,
-    se1440,
-    se1441,
-    se1550,
-    se1554,
-    se1564,
-    se1565,
-    se1566,
-    se371,
-    se915,
-    se917,
-    se928,
-    se929,
-    se930,
-    va1032,
-    va1048,
-    va1052,
-    va106,
-    va1082,
-    va1148,
-    va1169,
-    va1178,
-    va1179,
-    va1209,
-    va1254,
-    va1278,
-    va131,
-    va1330,
-    va1352,
-    va1363,
-    va14,
-    va1419,
-    va142,
-    va1433,
-    va1438,
-    va1456,
-    va1483,
-    va1501,
-    va152,
-    va1523,
-    va1537,
-    va1548,
-    va1549,
-    va1563,
-    va1596,
-    va160,
-    va1616,
-    va1634,
-    va1663,
-    va1680,
-    va170,
-    va1731,
-    va1732,
-    va1739,
-    va1746,
-    va1760,
-    va1774,
-    va1781,
-    va1783,
-    va188,
-    va190,
-    va226,
-    va233,
-    va254,
-    va272,
-    va308,
-    va323,
-    va330,
-    va348,
-    va359,
-    va377,
-    va381,
-    va392,
-    va400,
-    va420,
-    va445,
-    va45,
+    returns,
+    va1006,
+    va1040,
+    va1073,
+    va108,
+    va1109,
+    va1133,
+    va1149,
+    va1150,
+    va1230,
+    va1252,
+    va1314,
+    va135,
+    va1354,
+    va1378,
+    va1449,
+    va145,
+    va1500,
+    va1511,
+    va155,
+    va1570,
+    va1589,
+    va1598,
+    va16,
+    va1615,
+    va163,
+    va1655,
+    va1671,
+    va1697,
+    va1711,
+    va173,
+    va1730,
+    va1741,
+    va1771,
+    va1787,
+    va1792,
+    va1796,
+    va1799,
+    va1826,
+    va1848,
+    va1852,
+    va1856,
+    va1884,
+    va191,
+    va194,
+    va1943,
+    va1944,
+    va1951,
+    va1958,
+    va1972,
+    va1986,
+    va1993,
+    va1995,
+    va230,
+    va237,
+    va257,
+    va275,
+    va311,
+    va336,
+    va343,
+    va361,
+    va374,
+    va394,
+    va398,
+    va409,
+    va416,
+    va436,
     va461,
-    va481,
-    va494,
-    va505,
-    va550,
-    va564,
+    va47,
+    va478,
+    va498,
+    va525,
     va570,
-    va590,
-    va600,
-    va643,
-    va655,
-    va661,
-    va684,
-    va700,
-    va703,
-    va713,
-    va726,
-    va730,
-    va749,
-    va754,
-    va771,
-    va773,
-    va782,
-    va785,
-    va787,
-    va79,
-    va797,
-    va802,
-    va803,
-    va821,
-    va830,
-    va847,
-    va868,
-    va901,
-    va912,
-    va916,
-    va927,
-    va94,
-    va965,
-    va997,
+    va585,
+    va592,
+    va613,
+    va623,
+    va674,
+    va688,
+    va699,
+    va725,
+    va742,
+    va745,
+    va755,
+    va768,
+    va777,
+    va801,
+    va806,
+    va81,
+    va823,
+    va825,
+    va837,
+    va839,
+    va853,
+    va858,
+    va859,
+    va877,
+    va886,
+    va903,
+    va926,
+    va942,
+    va96,
+    va975,
+    volume,
+    vwap,
     (
-      CASE WHEN ISFINITE(va1305) THEN va1305 END
-    ) AS va1306
+      CASE WHEN ISFINITE(va1425) THEN va1425 END
+    ) AS va1426
   FROM values_6_2
 ), series_7 AS (
   SELECT
@@ -12663,187 +10805,176 @@ WITH values_0_1 AS (
     run_id,
     stock_row,
     day_rows,
-    se1051,
-    se1210,
-    se1211,
-    se1212,
-    se1439,
-    se1440,
-    se1441,
-    se1554,
-    se1564,
-    se1565,
-    se1566,
-    se371,
-    se915,
-    se928,
-    se929,
-    se930,
-    va1032,
-    va1048,
-    va106,
-    va1082,
-    va1148,
-    va1169,
-    va1178,
-    va1209,
-    va1254,
-    va1278,
-    va1306,
-    va131,
-    va1330,
-    va1352,
-    va1363,
-    va14,
-    va1419,
-    va142,
-    va1438,
-    va1456,
-    va1483,
-    va1501,
-    va152,
-    va1523,
-    va1537,
-    va1548,
-    va1563,
-    va1596,
-    va160,
-    va1616,
-    va1663,
-    va170,
-    va1731,
-    va1732,
-    va1739,
-    va1746,
-    va1760,
-    va1774,
-    va1781,
-    va1783,
-    va188,
-    va190,
-    va226,
-    va233,
-    va254,
-    va272,
-    va308,
-    va323,
-    va330,
-    va348,
-    va359,
-    va377,
-    va381,
-    va392,
-    va400,
-    va420,
-    va445,
-    va45,
+    va1006,
+    va1040,
+    va1073,
+    va108,
+    va1109,
+    va1133,
+    va1230,
+    va1252,
+    va1314,
+    va135,
+    va1354,
+    va1378,
+    va1426,
+    va1449,
+    va145,
+    va1500,
+    va1511,
+    va155,
+    va1570,
+    va1598,
+    va16,
+    va1615,
+    va163,
+    va1655,
+    va1697,
+    va1711,
+    va173,
+    va1730,
+    va1741,
+    va1771,
+    va1796,
+    va1799,
+    va1852,
+    va1856,
+    va1884,
+    va191,
+    va194,
+    va1943,
+    va1944,
+    va1951,
+    va1958,
+    va1972,
+    va1986,
+    va1993,
+    va1995,
+    va230,
+    va237,
+    va257,
+    va275,
+    va311,
+    va336,
+    va343,
+    va361,
+    va374,
+    va394,
+    va398,
+    va409,
+    va416,
+    va436,
     va461,
-    va481,
-    va494,
-    va505,
-    va550,
-    va564,
+    va47,
+    va478,
+    va498,
+    va525,
     va570,
-    va590,
-    va600,
-    va643,
-    va655,
-    va661,
-    va684,
-    va700,
-    va703,
-    va713,
-    va726,
-    va730,
-    va749,
-    va754,
-    va771,
-    va773,
-    va782,
-    va785,
-    va787,
-    va79,
-    va797,
-    va802,
-    va803,
-    va821,
-    va830,
-    va847,
-    va868,
-    va901,
-    va912,
-    va927,
-    va94,
-    va965,
-    va997,
-    MAX((
-      CASE WHEN va916 IS DISTINCT FROM se917 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se918,
-    MAX(
-      (
-        CASE WHEN va1052 IS DISTINCT FROM se1053 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se1054,
-    MAX(
-      (
-        CASE WHEN va1179 IS DISTINCT FROM se1180 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se1181,
+    va585,
+    va592,
+    va613,
+    va623,
+    va674,
+    va688,
+    va699,
+    va725,
+    va742,
+    va745,
+    va755,
+    va768,
+    va777,
+    va801,
+    va806,
+    va81,
+    va823,
+    va825,
+    va837,
+    va839,
+    va853,
+    va858,
+    va859,
+    va877,
+    va886,
+    va903,
+    va926,
+    va942,
+    va96,
+    va975,
+    volume,
+    LAG((
+      -returns
+    ), 6) OVER rows_row AS se506,
+    LAG(va1133, 1) OVER rows_row AS se1134,
+    LAG(va1133, 2) OVER rows_row AS se1135,
+    LAG(va1133, 3) OVER rows_row AS se1136,
+    SUM(va1150) OVER rows_16 AS se1151,
+    COUNT(va1150) OVER rows_16 AS se1152,
+    SUM(va1149) OVER rows_16 AS se1153,
+    COUNT(va1149) OVER rows_16 AS se1154,
     RANK(
     ORDER BY
-      va1433) OVER rows_20 AS se1434,
+      va1589) OVER rows_20 AS se1590,
     CUME_DIST(
     ORDER BY
-      va1433) OVER rows_20 AS se1435,
-    COUNT(va1433) OVER rows_20 AS se1436,
-    LAG(va1483, 1) OVER rows_row AS se1484,
-    LAG(va1483, 2) OVER rows_row AS se1485,
-    LAG(va1483, 3) OVER rows_row AS se1486,
-    LAG(va1483, 4) OVER rows_row AS se1487,
-    LAG(va1483, 5) OVER rows_row AS se1488,
-    LAG(va1523, 1) OVER rows_row AS se1524,
-    LAG(va1523, 2) OVER rows_row AS se1525,
-    LAG(va1523, 3) OVER rows_row AS se1526,
-    LAG(va1523, 4) OVER rows_row AS se1527,
-    LAG(va1523, 5) OVER rows_row AS se1528,
-    MAX(
-      (
-        CASE WHEN va1549 IS DISTINCT FROM se1550 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se1551,
-    LAG(va1596, 1) OVER rows_row AS se1597,
-    LAG(va1596, 2) OVER rows_row AS se1598,
-    LAG(va1596, 3) OVER rows_row AS se1599,
-    LAG(va1596, 4) OVER rows_row AS se1600,
-    LAG(va1596, 5) OVER rows_row AS se1601,
-    LAG(va1596, 6) OVER rows_row AS se1602,
-    LAG(va1596, 7) OVER rows_row AS se1603,
-    LAG(va1596, 8) OVER rows_row AS se1604,
-    LAG(va1596, 9) OVER rows_row AS se1605,
-    LAG(va1596, 10) OVER rows_row AS se1606,
-    LAG(va1616, 1) OVER rows_row AS se1617,
-    LAG(va1616, 2) OVER rows_row AS se1618,
-    LAG(va1616, 3) OVER rows_row AS se1619,
-    LAG(va1616, 4) OVER rows_row AS se1620,
-    LAG(va1616, 5) OVER rows_row AS se1621,
-    LAG(va1616, 6) OVER rows_row AS se1622,
-    LAG(va1616, 7) OVER rows_row AS se1623,
-    ARG_MAX(stock_row, va1634) OVER rows_12 AS se1635,
-    COUNT(va1634) OVER rows_12 AS se1636,
-    LAG(va1663, 1) OVER rows_row AS se1664,
-    LAG(va1663, 2) OVER rows_row AS se1665,
-    LAG(va1663, 3) OVER rows_row AS se1666,
-    LAG(va1663, 4) OVER rows_row AS se1667,
-    LAG(va1663, 5) OVER rows_row AS se1668,
-    LAG(va1663, 6) OVER rows_row AS se1669,
-    ARG_MIN(stock_row, va1680) OVER rows_8 AS se1681,
-    COUNT(va1680) OVER rows_8 AS se1682
+      va1589) OVER rows_20 AS se1591,
+    COUNT(va1589) OVER rows_20 AS se1592,
+    LAG(va1615, 1) OVER rows_row AS se1616,
+    LAG(va1615, 2) OVER rows_row AS se1617,
+    LAG(va1615, 3) OVER rows_row AS se1618,
+    LAG(va1615, 4) OVER rows_row AS se1619,
+    LAG(va1615, 5) OVER rows_row AS se1620,
+    LAG(va1615, 6) OVER rows_row AS se1621,
+    LAG(va1615, 7) OVER rows_row AS se1622,
+    LAG(va1655, 1) OVER rows_row AS se1656,
+    LAG(va1655, 2) OVER rows_row AS se1657,
+    LAG(va1655, 3) OVER rows_row AS se1658,
+    LAG(va1655, 4) OVER rows_row AS se1659,
+    LAG(va1655, 5) OVER rows_row AS se1660,
+    RANK(
+    ORDER BY
+      va1671) OVER rows_18 AS se1672,
+    CUME_DIST(
+    ORDER BY
+      va1671) OVER rows_18 AS se1673,
+    LAG(va1697, 1) OVER rows_row AS se1698,
+    LAG(va1697, 2) OVER rows_row AS se1699,
+    LAG(va1697, 3) OVER rows_row AS se1700,
+    LAG(va1697, 4) OVER rows_row AS se1701,
+    LAG(va1697, 5) OVER rows_row AS se1702,
+    LAG(va1730, 1) OVER rows_row AS se1731,
+    LAG(va1771, 1) OVER rows_row AS se1772,
+    LAG(va1771, 2) OVER rows_row AS se1773,
+    LAG(va1771, 3) OVER rows_row AS se1774,
+    LAG(va1771, 4) OVER rows_row AS se1775,
+    LAG(va1771, 5) OVER rows_row AS se1776,
+    LAG(va1771, 6) OVER rows_row AS se1777,
+    LAG(va1771, 7) OVER rows_row AS se1778,
+    LAG(va1771, 8) OVER rows_row AS se1779,
+    LAG(va1771, 9) OVER rows_row AS se1780,
+    LAG(va1771, 10) OVER rows_row AS se1781,
+    CORR(va1787, va1792) OVER rows_3 AS se1793,
+    REGR_COUNT(va1787, va1792) OVER rows_3 AS se1794,
+    LAG(va1796, 1) OVER rows_row AS se1797,
+    LAG(va1796, 2) OVER rows_row AS se1798,
+    LAG(va1799, 1) OVER rows_row AS se1800,
+    LAG(va1799, 2) OVER rows_row AS se1801,
+    ARG_MAX(stock_row, va1826) OVER rows_12 AS se1827,
+    COUNT(va1826) OVER rows_12 AS se1828,
+    CORR(va1848, vwap) OVER rows_4 AS se1849,
+    REGR_COUNT(va1848, vwap) OVER rows_4 AS se1850,
+    LAG(va1852, 1) OVER rows_row AS se1853,
+    LAG(va1852, 2) OVER rows_row AS se1854,
+    LAG(va1852, 3) OVER rows_row AS se1855,
+    LAG(va1856, 1) OVER rows_row AS se1857,
+    LAG(va1856, 2) OVER rows_row AS se1858,
+    LAG(va1856, 3) OVER rows_row AS se1859,
+    LAG(va1884, 1) OVER rows_row AS se1885,
+    LAG(va1884, 2) OVER rows_row AS se1886,
+    LAG(va1884, 3) OVER rows_row AS se1887,
+    LAG(va1884, 4) OVER rows_row AS se1888,
+    LAG(va1884, 5) OVER rows_row AS se1889
   FROM values_6_3
-  WINDOW rows_8 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 7 preceding AND CURRENT ROW), rows_12 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 11 preceding AND CURRENT ROW), rows_20 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 19 preceding AND CURRENT ROW), rows_before AS (
-    PARTITION BY run_id
-    ORDER BY stock_row
-    rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-  ), rows_row AS (PARTITION BY run_id ORDER BY stock_row)
+  WINDOW rows_3 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 2 preceding AND CURRENT ROW), rows_4 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 3 preceding AND CURRENT ROW), rows_12 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 11 preceding AND CURRENT ROW), rows_16 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 15 preceding AND CURRENT ROW), rows_18 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 17 preceding AND CURRENT ROW), rows_20 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 19 preceding AND CURRENT ROW), rows_row AS (PARTITION BY run_id ORDER BY stock_row)
 ), values_7_1 AS (
   SELECT
     symbol,
@@ -12851,354 +10982,320 @@ WITH values_0_1 AS (
     run_id,
     stock_row,
     day_rows,
-    se1210,
-    se1211,
-    se1212,
-    se928,
-    se929,
-    se930,
-    va1032,
-    va106,
-    va1082,
-    va1148,
-    va1169,
-    va1209,
-    va1254,
-    va1278,
-    va1306,
-    va131,
-    va1330,
-    va1352,
-    va1363,
-    va14,
-    va1419,
-    va142,
-    va1456,
-    va1501,
-    va152,
-    va1537,
-    va160,
-    va170,
-    va1731,
-    va1732,
-    va1739,
-    va1746,
-    va1760,
-    va1774,
-    va1781,
-    va1783,
-    va188,
-    va190,
-    va226,
-    va233,
-    va254,
-    va272,
-    va308,
-    va323,
-    va330,
-    va348,
-    va359,
-    va377,
-    va381,
-    va392,
-    va400,
-    va420,
-    va445,
-    va45,
+    se1797,
+    se1798,
+    se1800,
+    se1801,
+    se1853,
+    se1854,
+    se1855,
+    se1857,
+    se1858,
+    se1859,
+    se506,
+    va1006,
+    va1040,
+    va1073,
+    va108,
+    va1109,
+    va1230,
+    va1252,
+    va1314,
+    va135,
+    va1354,
+    va1378,
+    va1426,
+    va145,
+    va1500,
+    va1511,
+    va155,
+    va1570,
+    va16,
+    va163,
+    va1711,
+    va173,
+    va1796,
+    va1799,
+    va1852,
+    va1856,
+    va191,
+    va194,
+    va1943,
+    va1944,
+    va1951,
+    va1958,
+    va1972,
+    va1986,
+    va1993,
+    va1995,
+    va230,
+    va237,
+    va257,
+    va275,
+    va311,
+    va336,
+    va343,
+    va361,
+    va374,
+    va394,
+    va398,
+    va409,
+    va416,
+    va436,
     va461,
-    va481,
-    va494,
-    va505,
-    va550,
-    va564,
+    va47,
+    va478,
+    va525,
     va570,
-    va590,
-    va600,
-    va643,
-    va655,
-    va661,
-    va684,
-    va700,
-    va703,
-    va713,
-    va726,
-    va730,
-    va749,
-    va754,
-    va771,
-    va773,
-    va782,
-    va785,
-    va787,
-    va79,
-    va797,
-    va802,
-    va803,
-    va821,
-    va830,
-    va847,
-    va868,
-    va901,
-    va927,
-    va94,
-    va965,
-    va997,
+    va585,
+    va592,
+    va613,
+    va623,
+    va674,
+    va688,
+    va699,
+    va725,
+    va742,
+    va745,
+    va755,
+    va768,
+    va777,
+    va801,
+    va806,
+    va81,
+    va823,
+    va825,
+    va837,
+    va839,
+    va853,
+    va858,
+    va859,
+    va877,
+    va886,
+    va903,
+    va926,
+    va942,
+    va96,
+    va975,
     (
-      CASE
-        WHEN (
-          se915 > stock_row - 15
-        ) AND (
-          se918 > stock_row - 15
-        )
-        THEN CASE WHEN ISFINITE(va912) THEN ROUND(va912, 12) END
-        ELSE NULL
-      END
-    ) AS va919,
+      va498 * 8193 - (
+        va498 * 8193 - va498
+      )
+    ) AS va499,
     (
-      CASE
-        WHEN (
-          se1051 > stock_row - 17
-        ) AND (
-          se1054 > stock_row - 17
-        )
-        THEN CASE WHEN ISFINITE(va1048) THEN ROUND(va1048, 12) END
-        ELSE NULL
-      END
-    ) AS va1055,
+      4 * va1133 + 3 * se1134 + 2 * se1135 + 1 * se1136
+    ) / 10 AS va1137,
     (
-      CASE
-        WHEN (
-          se371 > stock_row - 14
-        ) AND (
-          se1181 > stock_row - 14
-        )
-        THEN CASE WHEN ISFINITE(va1178) THEN ROUND(va1178, 12) END
-        ELSE NULL
-      END
-    ) AS va1182,
+      (
+        CASE WHEN se1152 = 16 THEN se1151 END
+      ) - (
+        stock_row - 16
+      ) * (
+        CASE WHEN se1154 = 16 THEN se1153 END
+      )
+    ) / 136 AS va1155,
+    (
+      va1449 * 8193 - (
+        va1449 * 8193 - va1449
+      )
+    ) AS va1450,
+    (
+      volume * 8193 - (
+        volume * 8193 - volume
+      )
+    ) AS va1464,
     (
       -CAST((
         (
           (
-            CASE WHEN se1436 = 20 THEN (
-              se1434 + se1435 * 20
+            CASE WHEN se1592 = 20 THEN (
+              se1590 + se1591 * 20
             ) / 40 END
-          ) < (
-            CASE
-              WHEN NOT va1438 IS NULL
-              THEN (
-                se1439 + ROUND(se1440 * day_rows)
-              ) / (
-                2 * se1441
-              )
-            END
-          )
+          ) < va1598
         )
       ) AS DOUBLE)
-    ) AS va1442,
+    ) AS va1599,
     (
-      6 * va1483 + 5 * se1484 + 4 * se1485 + 3 * se1486 + 2 * se1487 + 1 * se1488
-    ) / 21 AS va1489,
+      8 * va1615 + 7 * se1616 + 6 * se1617 + 5 * se1618 + 4 * se1619 + 3 * se1620 + 2 * se1621 + 1 * se1622
+    ) / 36 AS va1623,
+    (
+      6 * va1655 + 5 * se1656 + 4 * se1657 + 3 * se1658 + 2 * se1659 + 1 * se1660
+    ) / 21 AS va1661,
+    (
+      se1672 + se1673 * 18
+    ) / 36 AS va1674,
     (
       2 + CASE
-        WHEN se1524 < va1523
+        WHEN se1698 < va1697
         THEN 2
-        WHEN se1524 = va1523
+        WHEN se1698 = va1697
         THEN 1
-        WHEN se1524 > va1523
+        WHEN se1698 > va1697
         THEN 0
       END + CASE
-        WHEN se1525 < va1523
+        WHEN se1699 < va1697
         THEN 2
-        WHEN se1525 = va1523
+        WHEN se1699 = va1697
         THEN 1
-        WHEN se1525 > va1523
+        WHEN se1699 > va1697
         THEN 0
       END + CASE
-        WHEN se1526 < va1523
+        WHEN se1700 < va1697
         THEN 2
-        WHEN se1526 = va1523
+        WHEN se1700 = va1697
         THEN 1
-        WHEN se1526 > va1523
+        WHEN se1700 > va1697
         THEN 0
       END + CASE
-        WHEN se1527 < va1523
+        WHEN se1701 < va1697
         THEN 2
-        WHEN se1527 = va1523
+        WHEN se1701 = va1697
         THEN 1
-        WHEN se1527 > va1523
+        WHEN se1701 > va1697
         THEN 0
       END + CASE
-        WHEN se1528 < va1523
+        WHEN se1702 < va1697
         THEN 2
-        WHEN se1528 = va1523
+        WHEN se1702 = va1697
         THEN 1
-        WHEN se1528 > va1523
+        WHEN se1702 > va1697
         THEN 0
       END
-    ) / 12 AS va1529,
+    ) / 12 AS va1703,
     (
-      CASE
-        WHEN (
-          se1551 > stock_row - 17
-        ) AND (
-          se1554 > stock_row - 17
-        )
-        THEN CASE WHEN ISFINITE(va1548) THEN ROUND(va1548, 12) END
-        ELSE NULL
+      2 + CASE
+        WHEN se1731 < va1730
+        THEN 2
+        WHEN se1731 = va1730
+        THEN 1
+        WHEN se1731 > va1730
+        THEN 0
       END
-    ) AS va1555,
+    ) / 4 AS va1732,
     CAST((
       (
-        (
-          CASE
-            WHEN NOT va1563 IS NULL
-            THEN (
-              se1564 + ROUND(se1565 * day_rows)
-            ) / (
-              2 * se1566
-            )
-          END
-        ) < (
+        va1741 < (
           2 + CASE
-            WHEN se1597 < va1596
+            WHEN se1772 < va1771
             THEN 2
-            WHEN se1597 = va1596
+            WHEN se1772 = va1771
             THEN 1
-            WHEN se1597 > va1596
+            WHEN se1772 > va1771
             THEN 0
           END + CASE
-            WHEN se1598 < va1596
+            WHEN se1773 < va1771
             THEN 2
-            WHEN se1598 = va1596
+            WHEN se1773 = va1771
             THEN 1
-            WHEN se1598 > va1596
+            WHEN se1773 > va1771
             THEN 0
           END + CASE
-            WHEN se1599 < va1596
+            WHEN se1774 < va1771
             THEN 2
-            WHEN se1599 = va1596
+            WHEN se1774 = va1771
             THEN 1
-            WHEN se1599 > va1596
+            WHEN se1774 > va1771
             THEN 0
           END + CASE
-            WHEN se1600 < va1596
+            WHEN se1775 < va1771
             THEN 2
-            WHEN se1600 = va1596
+            WHEN se1775 = va1771
             THEN 1
-            WHEN se1600 > va1596
+            WHEN se1775 > va1771
             THEN 0
           END + CASE
-            WHEN se1601 < va1596
+            WHEN se1776 < va1771
             THEN 2
-            WHEN se1601 = va1596
+            WHEN se1776 = va1771
             THEN 1
-            WHEN se1601 > va1596
+            WHEN se1776 > va1771
             THEN 0
           END + CASE
-            WHEN se1602 < va1596
+            WHEN se1777 < va1771
             THEN 2
-            WHEN se1602 = va1596
+            WHEN se1777 = va1771
             THEN 1
-            WHEN se1602 > va1596
+            WHEN se1777 > va1771
             THEN 0
           END + CASE
-            WHEN se1603 < va1596
+            WHEN se1778 < va1771
             THEN 2
-            WHEN se1603 = va1596
+            WHEN se1778 = va1771
             THEN 1
-            WHEN se1603 > va1596
+            WHEN se1778 > va1771
             THEN 0
           END + CASE
-            WHEN se1604 < va1596
+            WHEN se1779 < va1771
             THEN 2
-            WHEN se1604 = va1596
+            WHEN se1779 = va1771
             THEN 1
-            WHEN se1604 > va1596
+            WHEN se1779 > va1771
             THEN 0
           END + CASE
-            WHEN se1605 < va1596
+            WHEN se1780 < va1771
             THEN 2
-            WHEN se1605 = va1596
+            WHEN se1780 = va1771
             THEN 1
-            WHEN se1605 > va1596
+            WHEN se1780 > va1771
             THEN 0
           END + CASE
-            WHEN se1606 < va1596
+            WHEN se1781 < va1771
             THEN 2
-            WHEN se1606 = va1596
+            WHEN se1781 = va1771
             THEN 1
-            WHEN se1606 > va1596
+            WHEN se1781 > va1771
             THEN 0
           END
         ) / 22
       )
-    ) AS DOUBLE) AS va1607,
+    ) AS DOUBLE) AS va1782,
+    (
+      CASE WHEN se1794 = 3 THEN se1793 END
+    ) AS va1795,
+    (
+      CASE WHEN se1828 = 12 THEN se1827 END
+    ) AS va1829,
+    (
+      CASE WHEN se1850 = 4 THEN se1849 END
+    ) AS va1851,
     (
       2 + CASE
-        WHEN se1617 < va1616
+        WHEN se1885 < va1884
         THEN 2
-        WHEN se1617 = va1616
+        WHEN se1885 = va1884
         THEN 1
-        WHEN se1617 > va1616
+        WHEN se1885 > va1884
         THEN 0
       END + CASE
-        WHEN se1618 < va1616
+        WHEN se1886 < va1884
         THEN 2
-        WHEN se1618 = va1616
+        WHEN se1886 = va1884
         THEN 1
-        WHEN se1618 > va1616
+        WHEN se1886 > va1884
         THEN 0
       END + CASE
-        WHEN se1619 < va1616
+        WHEN se1887 < va1884
         THEN 2
-        WHEN se1619 = va1616
+        WHEN se1887 = va1884
         THEN 1
-        WHEN se1619 > va1616
+        WHEN se1887 > va1884
         THEN 0
       END + CASE
-        WHEN se1620 < va1616
+        WHEN se1888 < va1884
         THEN 2
-        WHEN se1620 = va1616
+        WHEN se1888 = va1884
         THEN 1
-        WHEN se1620 > va1616
+        WHEN se1888 > va1884
         THEN 0
       END + CASE
-        WHEN se1621 < va1616
+        WHEN se1889 < va1884
         THEN 2
-        WHEN se1621 = va1616
+        WHEN se1889 = va1884
         THEN 1
-        WHEN se1621 > va1616
-        THEN 0
-      END + CASE
-        WHEN se1622 < va1616
-        THEN 2
-        WHEN se1622 = va1616
-        THEN 1
-        WHEN se1622 > va1616
-        THEN 0
-      END + CASE
-        WHEN se1623 < va1616
-        THEN 2
-        WHEN se1623 = va1616
-        THEN 1
-        WHEN se1623 > va1616
+        WHEN se1889 > va1884
         THEN 0
       END
-    ) / 16 AS va1624,
-    CAST((
-      (
-        CASE WHEN se1636 = 12 THEN se1635 END
-      ) - stock_row + 12
-    ) AS DOUBLE) AS va1637,
-    (
-      7 * va1663 + 6 * se1664 + 5 * se1665 + 4 * se1666 + 3 * se1667 + 2 * se1668 + 1 * se1669
-    ) / 28 AS va1670,
-    CAST((
-      (
-        CASE WHEN se1682 = 8 THEN se1681 END
-      ) - stock_row + 8
-    ) AS DOUBLE) AS va1683
+    ) / 12 AS va1890
   FROM series_7
 ), values_7_2 AS (
   SELECT
@@ -13207,140 +11304,263 @@ WITH values_0_1 AS (
     run_id,
     stock_row,
     day_rows,
-    se1210,
-    se1211,
-    se1212,
-    se928,
-    se929,
-    se930,
-    va1032,
-    va1055,
-    va106,
-    va1082,
-    va1148,
-    va1169,
-    va1209,
-    va1254,
-    va1278,
-    va1306,
-    va131,
-    va1330,
-    va1352,
-    va1363,
-    va14,
-    va1419,
-    va142,
-    va1442,
-    va1456,
-    va152,
-    va1537,
-    va160,
-    va1607,
-    va1624,
-    va1637,
-    va170,
-    va1731,
-    va1732,
-    va1739,
-    va1746,
-    va1760,
-    va1774,
-    va1781,
-    va1783,
-    va188,
-    va190,
-    va226,
-    va233,
-    va254,
-    va272,
-    va308,
-    va323,
-    va330,
-    va348,
-    va359,
-    va377,
-    va381,
-    va392,
-    va400,
-    va420,
-    va445,
-    va45,
+    se506,
+    va1006,
+    va1040,
+    va1073,
+    va108,
+    va1109,
+    va1137,
+    va1155,
+    va1230,
+    va1252,
+    va1314,
+    va135,
+    va1354,
+    va1378,
+    va1426,
+    va145,
+    va1450,
+    va1464,
+    va1500,
+    va1511,
+    va155,
+    va1570,
+    va1599,
+    va16,
+    va163,
+    va1661,
+    va173,
+    va1782,
+    va1829,
+    va1890,
+    va191,
+    va194,
+    va1943,
+    va1944,
+    va1951,
+    va1958,
+    va1972,
+    va1986,
+    va1993,
+    va1995,
+    va230,
+    va237,
+    va257,
+    va275,
+    va311,
+    va336,
+    va343,
+    va361,
+    va374,
+    va394,
+    va398,
+    va409,
+    va416,
+    va436,
     va461,
-    va481,
-    va494,
-    va505,
-    va550,
-    va564,
+    va47,
+    va478,
+    va499,
+    va525,
     va570,
-    va590,
-    va600,
-    va643,
-    va655,
-    va661,
-    va684,
-    va700,
-    va703,
-    va713,
-    va726,
-    va730,
-    va749,
-    va754,
-    va771,
-    va773,
-    va782,
-    va785,
-    va787,
-    va79,
-    va797,
-    va802,
-    va803,
-    va821,
-    va830,
-    va847,
-    va868,
-    va901,
-    va927,
-    va94,
-    va965,
-    va997,
+    va585,
+    va592,
+    va613,
+    va623,
+    va674,
+    va688,
+    va699,
+    va725,
+    va742,
+    va745,
+    va755,
+    va768,
+    va777,
+    va801,
+    va806,
+    va81,
+    va823,
+    va825,
+    va837,
+    va839,
+    va853,
+    va858,
+    va859,
+    va877,
+    va886,
+    va903,
+    va926,
+    va942,
+    va96,
+    va975,
     (
-      va919 * 8193 - (
-        va919 * 8193 - va919
+      va1623 * 8193 - (
+        va1623 * 8193 - va1623
       )
-    ) AS va920,
-    (
-      va1182 * 8193 - (
-        va1182 * 8193 - va1182
-      )
-    ) AS va1183,
-    (
-      va1489 * 8193 - (
-        va1489 * 8193 - va1489
-      )
-    ) AS va1490,
+    ) AS va1624,
     (
       CASE
         WHEN stock_row > 30
-        THEN CASE WHEN va1501 < va1529 THEN va1501 WHEN va1501 >= va1529 THEN va1529 END
+        THEN CASE WHEN va1674 < va1703 THEN va1674 WHEN va1674 >= va1703 THEN va1703 END
       END
-    ) AS va1530,
+    ) AS va1704,
     (
-      va1555 * 8193 - (
-        va1555 * 8193 - va1555
-      )
-    ) AS va1556,
-    va1637 * stock_row AS va1638,
+      CASE
+        WHEN (
+          va1711 > 0
+          OR (
+            va1732 = FLOOR(va1732) AND (
+              va1711 <> 0 OR va1732 >= 0
+            )
+          )
+          OR (
+            va1711 = 0 AND va1732 > 0
+          )
+        )
+        THEN POWER(va1711, va1732)
+      END
+    ) AS va1733,
     (
-      va1670 * 8193 - (
-        va1670 * 8193 - va1670
-      )
-    ) AS va1671,
+      CASE
+        WHEN (
+          NOT (
+            va1796 = se1797 AND va1796 = se1798
+          )
+        )
+        AND (
+          NOT (
+            va1799 = se1800 AND va1799 = se1801
+          )
+        )
+        THEN CASE WHEN ISFINITE(va1795) THEN ROUND(va1795, 12) END
+        ELSE NULL
+      END
+    ) AS va1802,
     (
-      va1683 * 8193 - (
-        va1683 * 8193 - va1683
-      )
-    ) AS va1684
+      CASE
+        WHEN (
+          NOT (
+            va1852 = se1853 AND va1852 = se1854 AND va1852 = se1855
+          )
+        )
+        AND (
+          NOT (
+            va1856 = se1857 AND va1856 = se1858 AND va1856 = se1859
+          )
+        )
+        THEN CASE WHEN ISFINITE(va1851) THEN ROUND(va1851, 12) END
+        ELSE NULL
+      END
+    ) AS va1860
   FROM values_7_1
+), values_7_3 AS (
+  SELECT
+    symbol,
+    open_time_ms,
+    run_id,
+    stock_row,
+    day_rows,
+    se506,
+    va1006,
+    va1040,
+    va1073,
+    va108,
+    va1109,
+    va1137,
+    va1155,
+    va1230,
+    va1252,
+    va1314,
+    va135,
+    va1354,
+    va1378,
+    va1426,
+    va145,
+    va1450,
+    va1464,
+    va1500,
+    va1511,
+    va155,
+    va1570,
+    va1599,
+    va16,
+    va1624,
+    va163,
+    va1661,
+    va1704,
+    va173,
+    va1782,
+    va1802,
+    va1829,
+    va1860,
+    va1890,
+    va191,
+    va194,
+    va1943,
+    va1944,
+    va1951,
+    va1958,
+    va1972,
+    va1986,
+    va1993,
+    va1995,
+    va230,
+    va237,
+    va257,
+    va275,
+    va311,
+    va336,
+    va343,
+    va361,
+    va374,
+    va394,
+    va398,
+    va409,
+    va416,
+    va436,
+    va461,
+    va47,
+    va478,
+    va499,
+    va525,
+    va570,
+    va585,
+    va592,
+    va613,
+    va623,
+    va674,
+    va688,
+    va699,
+    va725,
+    va742,
+    va745,
+    va755,
+    va768,
+    va777,
+    va801,
+    va806,
+    va81,
+    va823,
+    va825,
+    va837,
+    va839,
+    va853,
+    va858,
+    va859,
+    va877,
+    va886,
+    va903,
+    va926,
+    va942,
+    va96,
+    va975,
+    (
+      -(
+        CASE WHEN ISFINITE(va1733) THEN va1733 END
+      )
+    ) AS va1734
+  FROM values_7_2
 ), sections_8 AS (
   SELECT
     symbol,
@@ -13348,146 +11568,137 @@ WITH values_0_1 AS (
     run_id,
     stock_row,
     day_rows,
-    se1210,
-    se1211,
-    se1212,
-    se928,
-    se929,
-    se930,
-    va1032,
-    va1055,
-    va106,
-    va1082,
-    va1148,
-    va1169,
-    va1183,
-    va1209,
-    va1254,
-    va1278,
-    va1306,
-    va131,
-    va1330,
-    va1352,
-    va1363,
-    va14,
-    va1419,
-    va142,
-    va1442,
-    va1456,
-    va1490,
-    va152,
-    va1530,
-    va1537,
-    va1556,
-    va160,
-    va1607,
+    se506,
+    va1006,
+    va1040,
+    va1073,
+    va108,
+    va1109,
+    va1137,
+    va1155,
+    va1230,
+    va1252,
+    va1314,
+    va135,
+    va1354,
+    va1378,
+    va1426,
+    va145,
+    va1450,
+    va1464,
+    va1500,
+    va1511,
+    va155,
+    va1570,
+    va1599,
+    va16,
     va1624,
-    va1637,
-    va1638,
-    va1671,
-    va1684,
-    va170,
-    va1731,
-    va1732,
-    va1739,
-    va1746,
-    va1760,
-    va1774,
-    va1781,
-    va1783,
-    va188,
-    va190,
-    va226,
-    va233,
-    va254,
-    va272,
-    va308,
-    va323,
-    va330,
-    va348,
-    va359,
-    va377,
-    va381,
-    va392,
-    va400,
-    va420,
-    va445,
-    va45,
+    va163,
+    va1661,
+    va1704,
+    va173,
+    va1734,
+    va1782,
+    va1802,
+    va1829,
+    va1860,
+    va1890,
+    va191,
+    va194,
+    va1943,
+    va1944,
+    va1951,
+    va1958,
+    va1972,
+    va1986,
+    va1993,
+    va1995,
+    va230,
+    va237,
+    va257,
+    va275,
+    va311,
+    va336,
+    va343,
+    va361,
+    va374,
+    va394,
+    va398,
+    va409,
+    va416,
+    va436,
     va461,
-    va481,
-    va494,
-    va505,
-    va550,
-    va564,
+    va47,
+    va478,
+    va499,
+    va525,
     va570,
-    va590,
-    va600,
-    va643,
-    va655,
-    va661,
-    va684,
-    va700,
-    va703,
-    va713,
-    va726,
-    va730,
-    va749,
-    va754,
-    va771,
-    va773,
-    va782,
-    va785,
-    va787,
-    va79,
-    va797,
-    va802,
-    va803,
-    va821,
-    va830,
-    va847,
-    va868,
-    va901,
-    va920,
-    va927,
-    va94,
-    va965,
-    va997,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va481) AS se482,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va481) AS se483,
-    COUNT(va481) OVER (
+    va585,
+    va592,
+    va613,
+    va623,
+    va674,
+    va688,
+    va699,
+    va725,
+    va742,
+    va745,
+    va755,
+    va768,
+    va777,
+    va801,
+    va806,
+    va81,
+    va823,
+    va825,
+    va837,
+    va839,
+    va853,
+    va858,
+    va859,
+    va877,
+    va886,
+    va903,
+    va926,
+    va942,
+    va96,
+    va975,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va499) AS se500,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va499) AS se501,
+    COUNT(va499) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va481
+      ORDER BY va499
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se484,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va920) AS se921,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va920) AS se922,
-    COUNT(va920) OVER (
+    ) AS se502,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1450) AS se1451,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1450) AS se1452,
+    COUNT(va1450) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va920
+      ORDER BY va1450
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se923,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1183) AS se1184,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1183) AS se1185,
-    COUNT(va1183) OVER (
+    ) AS se1453,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1464) AS se1465,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1464) AS se1466,
+    COUNT(va1464) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va1183
+      ORDER BY va1464
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1186,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1330) AS se1331,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1330) AS se1332,
-    COUNT(va1330) OVER (
+    ) AS se1467,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va942) AS se1469,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va942) AS se1470,
+    COUNT(va942) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va1330
+      ORDER BY va942
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1333,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1671) AS se1672,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1671) AS se1673,
-    COUNT(va1671) OVER (
+    ) AS se1471,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1624) AS se1625,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1624) AS se1626,
+    COUNT(va1624) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va1671
+      ORDER BY va1624
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1674
-  FROM values_7_2
+    ) AS se1627
+  FROM values_7_3
 ), values_8_1 AS (
   SELECT
     symbol,
@@ -13495,172 +11706,279 @@ WITH values_0_1 AS (
     run_id,
     stock_row,
     day_rows,
-    se1672,
-    se1673,
-    se1674,
-    va1032,
-    va1055,
-    va106,
-    va1082,
-    va1148,
-    va1169,
-    va1254,
-    va1278,
-    va1306,
-    va131,
-    va1352,
-    va1363,
-    va14,
-    va1419,
-    va142,
-    va1442,
-    va1456,
-    va1490,
-    va152,
-    va1530,
-    va1537,
-    va1556,
-    va160,
-    va1607,
-    va1624,
-    va1637,
-    va1638,
-    va1671,
-    va1684,
-    va170,
-    va1731,
-    va1732,
-    va1739,
-    va1746,
-    va1760,
-    va1774,
-    va1781,
-    va1783,
-    va188,
-    va190,
-    va226,
-    va233,
-    va254,
-    va272,
-    va308,
-    va323,
-    va330,
-    va348,
-    va359,
-    va377,
-    va381,
-    va392,
-    va400,
-    va420,
-    va445,
-    va45,
+    va1006,
+    va1040,
+    va1073,
+    va108,
+    va1109,
+    va1230,
+    va1252,
+    va1314,
+    va135,
+    va1354,
+    va1378,
+    va1426,
+    va145,
+    va1500,
+    va1511,
+    va155,
+    va1570,
+    va1599,
+    va16,
+    va163,
+    va1704,
+    va173,
+    va1734,
+    va1782,
+    va1802,
+    va1860,
+    va1890,
+    va191,
+    va194,
+    va1943,
+    va1944,
+    va1951,
+    va1958,
+    va1972,
+    va1986,
+    va1993,
+    va1995,
+    va230,
+    va237,
+    va257,
+    va275,
+    va311,
+    va336,
+    va343,
+    va361,
+    va374,
+    va394,
+    va398,
+    va409,
+    va416,
+    va436,
     va461,
-    va494,
-    va505,
-    va550,
-    va564,
+    va47,
+    va478,
+    va525,
     va570,
-    va590,
-    va600,
-    va643,
-    va655,
-    va661,
-    va684,
-    va700,
-    va703,
-    va713,
-    va726,
-    va730,
-    va749,
-    va754,
-    va771,
-    va773,
-    va782,
-    va785,
-    va787,
-    va79,
-    va797,
-    va802,
-    va803,
-    va821,
-    va830,
-    va847,
-    va868,
-    va901,
-    va94,
-    va965,
-    va997,
+    va585,
+    va592,
+    va613,
+    va623,
+    va674,
+    va688,
+    va699,
+    va725,
+    va742,
+    va745,
+    va755,
+    va768,
+    va777,
+    va801,
+    va806,
+    va81,
+    va823,
+    va825,
+    va837,
+    va839,
+    va853,
+    va858,
+    va859,
+    va877,
+    va886,
+    va903,
+    va926,
+    va96,
+    va975,
     (
       CASE
-        WHEN NOT va481 IS NULL
+        WHEN NOT va499 IS NULL
         THEN (
-          se482 + ROUND(se483 * day_rows)
+          se500 + ROUND(se501 * day_rows)
         ) / (
-          2 * se484
+          2 * se502
         )
       END
-    ) AS va485,
+    ) AS va503,
     (
-      -CAST((
-        (
-          (
-            CASE
-              WHEN NOT va920 IS NULL
-              THEN (
-                se921 + ROUND(se922 * day_rows)
-              ) / (
-                2 * se923
-              )
-            END
-          ) < (
-            CASE
-              WHEN NOT va927 IS NULL
-              THEN (
-                se928 + ROUND(se929 * day_rows)
-              ) / (
-                2 * se930
-              )
-            END
-          )
-        )
-      ) AS DOUBLE)
-    ) AS va931,
+      se506 * 8193 - (
+        se506 * 8193 - se506
+      )
+    ) AS va507,
     (
-      -CAST((
-        (
-          (
-            CASE
-              WHEN NOT va1183 IS NULL
-              THEN (
-                se1184 + ROUND(se1185 * day_rows)
-              ) / (
-                2 * se1186
-              )
-            END
-          ) < (
-            CASE
-              WHEN NOT va1209 IS NULL
-              THEN (
-                se1210 + ROUND(se1211 * day_rows)
-              ) / (
-                2 * se1212
-              )
-            END
-          )
-        )
-      ) AS DOUBLE)
-    ) AS va1213,
+      va1137 * 8193 - (
+        va1137 * 8193 - va1137
+      )
+    ) AS va1138,
+    (
+      va1155 * 8193 - (
+        va1155 * 8193 - va1155
+      )
+    ) AS va1156,
     (
       CASE
-        WHEN NOT va1330 IS NULL
+        WHEN NOT va1450 IS NULL
         THEN (
-          se1331 + ROUND(se1332 * day_rows)
+          se1451 + ROUND(se1452 * day_rows)
         ) / (
-          2 * se1333
+          2 * se1453
         )
       END
-    ) AS va1334
+    ) AS va1454,
+    (
+      CASE
+        WHEN NOT va1464 IS NULL
+        THEN (
+          se1465 + ROUND(se1466 * day_rows)
+        ) / (
+          2 * se1467
+        )
+      END
+    ) AS va1468,
+    (
+      CASE
+        WHEN NOT va942 IS NULL
+        THEN (
+          se1469 + ROUND(se1470 * day_rows)
+        ) / (
+          2 * se1471
+        )
+      END
+    ) AS va1472,
+    (
+      CASE
+        WHEN NOT va1624 IS NULL
+        THEN (
+          se1625 + ROUND(se1626 * day_rows)
+        ) / (
+          2 * se1627
+        )
+      END
+    ) AS va1628,
+    (
+      va1661 * 8193 - (
+        va1661 * 8193 - va1661
+      )
+    ) AS va1662,
+    CAST((
+      va1829 - stock_row + 12
+    ) AS DOUBLE) AS va1830
   FROM sections_8
+), values_8_2 AS (
+  SELECT
+    symbol,
+    open_time_ms,
+    run_id,
+    stock_row,
+    day_rows,
+    va1006,
+    va1040,
+    va1073,
+    va108,
+    va1109,
+    va1138,
+    va1156,
+    va1230,
+    va1252,
+    va1314,
+    va135,
+    va1354,
+    va1378,
+    va1426,
+    va145,
+    va1454,
+    va1468,
+    va1472,
+    va1500,
+    va1511,
+    va155,
+    va1570,
+    va1599,
+    va16,
+    va1628,
+    va163,
+    va1662,
+    va1704,
+    va173,
+    va1734,
+    va1782,
+    va1802,
+    va1830,
+    va1860,
+    va1890,
+    va191,
+    va194,
+    va1943,
+    va1944,
+    va1951,
+    va1958,
+    va1972,
+    va1986,
+    va1993,
+    va1995,
+    va230,
+    va237,
+    va257,
+    va275,
+    va311,
+    va336,
+    va343,
+    va361,
+    va374,
+    va394,
+    va398,
+    va409,
+    va416,
+    va436,
+    va461,
+    va47,
+    va478,
+    va503,
+    va507,
+    va525,
+    va570,
+    va585,
+    va592,
+    va613,
+    va623,
+    va674,
+    va688,
+    va699,
+    va725,
+    va742,
+    va745,
+    va755,
+    va768,
+    va777,
+    va801,
+    va806,
+    va81,
+    va823,
+    va825,
+    va837,
+    va839,
+    va853,
+    va858,
+    va859,
+    va877,
+    va886,
+    va903,
+    va926,
+    va96,
+    va975,
+    (
+      va1468 * 8193 - (
+        va1468 * 8193 - va1468
+      )
+    ) AS va1476,
+    (
+      va1472 * 8193 - (
+        va1472 * 8193 - va1472
+      )
+    ) AS va1481,
+    va1830 * stock_row AS va1831
+  FROM values_8_1
 ), series_9 AS (
   SELECT
     symbol,
@@ -13668,121 +11986,148 @@ WITH values_0_1 AS (
     run_id,
     stock_row,
     day_rows,
-    se1672,
-    se1673,
-    se1674,
-    va1032,
-    va1055,
-    va106,
-    va1082,
-    va1148,
-    va1169,
-    va1213,
-    va1254,
-    va1278,
-    va1306,
-    va131,
-    va1352,
-    va1363,
-    va14,
-    va1419,
-    va142,
-    va1442,
-    va1456,
-    va1490,
-    va152,
-    va1530,
-    va1537,
-    va1556,
-    va160,
-    va1607,
-    va1624,
-    va1671,
-    va1684,
-    va170,
-    va1731,
-    va1732,
-    va1739,
-    va1746,
-    va1760,
-    va1774,
-    va1781,
-    va1783,
-    va188,
-    va190,
-    va226,
-    va233,
-    va254,
-    va272,
-    va308,
-    va323,
-    va330,
-    va348,
-    va359,
-    va377,
-    va381,
-    va392,
-    va400,
-    va420,
-    va445,
-    va45,
+    va1006,
+    va1040,
+    va1073,
+    va108,
+    va1109,
+    va1156,
+    va1230,
+    va1252,
+    va1314,
+    va135,
+    va1354,
+    va1378,
+    va1426,
+    va145,
+    va1476,
+    va1481,
+    va1500,
+    va1511,
+    va155,
+    va1570,
+    va1599,
+    va16,
+    va1628,
+    va163,
+    va1662,
+    va1704,
+    va173,
+    va1734,
+    va1782,
+    va1802,
+    va1860,
+    va1890,
+    va191,
+    va194,
+    va1943,
+    va1944,
+    va1951,
+    va1958,
+    va1972,
+    va1986,
+    va1993,
+    va1995,
+    va230,
+    va237,
+    va257,
+    va275,
+    va311,
+    va336,
+    va343,
+    va361,
+    va374,
+    va394,
+    va398,
+    va409,
+    va416,
+    va436,
     va461,
-    va494,
-    va505,
-    va550,
-    va564,
+    va47,
+    va478,
+    va507,
+    va525,
     va570,
-    va590,
-    va600,
-    va643,
-    va655,
-    va661,
-    va684,
-    va700,
-    va703,
-    va713,
-    va726,
-    va730,
-    va749,
-    va754,
-    va771,
-    va773,
-    va782,
-    va785,
-    va787,
-    va79,
-    va797,
-    va802,
-    va803,
-    va821,
-    va830,
-    va847,
-    va868,
-    va901,
-    va931,
-    va94,
-    va965,
-    va997,
-    MIN(va485) OVER rows_5 AS se486,
-    COUNT(va485) OVER rows_5 AS se487,
-    LAG(va1055, 1) OVER rows_row AS se1056,
-    LAG(va1055, 2) OVER rows_row AS se1057,
-    LAG(va1055, 3) OVER rows_row AS se1058,
-    PRODUCT(va1334) OVER rows_14 AS se1335,
-    COUNT(va1334) OVER rows_14 AS se1336,
-    LAG(va1490, 1) OVER rows_row AS se1491,
-    LAG(va1556, 1) OVER rows_row AS se1557,
-    SUM(va1638) OVER rows_14 AS se1639,
-    COUNT(va1638) OVER rows_14 AS se1640,
-    SUM(va1637) OVER rows_14 AS se1641,
-    COUNT(va1637) OVER rows_14 AS se1642,
-    LAG(va1684, 1) OVER rows_row AS se1685,
-    LAG(va1684, 2) OVER rows_row AS se1686,
-    LAG(va1684, 3) OVER rows_row AS se1687,
-    LAG(va1684, 4) OVER rows_row AS se1688,
-    LAG(va1684, 5) OVER rows_row AS se1689
-  FROM values_8_1
-  WINDOW rows_5 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 4 preceding AND CURRENT ROW), rows_14 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 13 preceding AND CURRENT ROW), rows_row AS (PARTITION BY run_id ORDER BY stock_row)
+    va585,
+    va592,
+    va613,
+    va623,
+    va674,
+    va688,
+    va699,
+    va725,
+    va742,
+    va745,
+    va755,
+    va768,
+    va777,
+    va801,
+    va806,
+    va81,
+    va823,
+    va825,
+    va837,
+    va839,
+    va853,
+    va858,
+    va859,
+    va877,
+    va886,
+    va903,
+    va926,
+    va96,
+    va975,
+    MIN(va503) OVER rows_5 AS se504,
+    COUNT(va503) OVER rows_5 AS se505,
+    LAG(va507, 1) OVER rows_row AS se508,
+    LAG(va507, 2) OVER rows_row AS se509,
+    LAG(va507, 3) OVER rows_row AS se510,
+    LAG(va507, 4) OVER rows_row AS se511,
+    RANK(
+    ORDER BY
+      va1138) OVER rows_15 AS se1139,
+    CUME_DIST(
+    ORDER BY
+      va1138) OVER rows_15 AS se1140,
+    COUNT(va1138) OVER rows_15 AS se1141,
+    LAG(va1156, 1) OVER rows_row AS se1157,
+    LAG(va1156, 2) OVER rows_row AS se1158,
+    LAG(va1156, 3) OVER rows_row AS se1159,
+    PRODUCT(va1454) OVER rows_14 AS se1455,
+    COUNT(va1454) OVER rows_14 AS se1456,
+    CORR(va1468, va1472) OVER rows_5 AS se1473,
+    REGR_COUNT(va1468, va1472) OVER rows_5 AS se1474,
+    LAG(va1476, 1) OVER rows_row AS se1477,
+    LAG(va1476, 2) OVER rows_row AS se1478,
+    LAG(va1476, 3) OVER rows_row AS se1479,
+    LAG(va1476, 4) OVER rows_row AS se1480,
+    LAG(va1481, 1) OVER rows_row AS se1482,
+    LAG(va1481, 2) OVER rows_row AS se1483,
+    LAG(va1481, 3) OVER rows_row AS se1484,
+    LAG(va1481, 4) OVER rows_row AS se1485,
+    LAG(va1662, 1) OVER rows_row AS se1663,
+    LAG(va1802, 1) OVER rows_row AS se1803,
+    LAG(va1802, 2) OVER rows_row AS se1804,
+    LAG(va1802, 3) OVER rows_row AS se1805,
+    SUM(va1831) OVER rows_14 AS se1832,
+    COUNT(va1831) OVER rows_14 AS se1833,
+    SUM(va1830) OVER rows_14 AS se1834,
+    COUNT(va1830) OVER rows_14 AS se1835,
+    LAG(va1860, 1) OVER rows_row AS se1861,
+    LAG(va1860, 2) OVER rows_row AS se1862,
+    LAG(va1860, 3) OVER rows_row AS se1863,
+    LAG(va1860, 4) OVER rows_row AS se1864,
+    LAG(va1860, 5) OVER rows_row AS se1865,
+    LAG(va1860, 6) OVER rows_row AS se1866,
+    LAG(va1890, 1) OVER rows_row AS se1891,
+    LAG(va1890, 2) OVER rows_row AS se1892,
+    LAG(va1890, 3) OVER rows_row AS se1893,
+    LAG(va1890, 4) OVER rows_row AS se1894,
+    LAG(va1890, 5) OVER rows_row AS se1895,
+    LAG(va1890, 6) OVER rows_row AS se1896,
+    LAG(va1890, 7) OVER rows_row AS se1897
+  FROM values_8_2
+  WINDOW rows_5 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 4 preceding AND CURRENT ROW), rows_14 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 13 preceding AND CURRENT ROW), rows_15 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 14 preceding AND CURRENT ROW), rows_row AS (PARTITION BY run_id ORDER BY stock_row)
 ), values_9_1 AS (
   SELECT
     symbol,
@@ -13790,179 +12135,174 @@ WITH values_0_1 AS (
     run_id,
     stock_row,
     day_rows,
-    se1672,
-    se1673,
-    se1674,
-    va1032,
-    va106,
-    va1082,
-    va1148,
-    va1169,
-    va1213,
-    va1254,
-    va1278,
-    va1306,
-    va131,
-    va1352,
-    va1363,
-    va14,
-    va1419,
-    va142,
-    va1442,
-    va1456,
-    va152,
-    va1530,
-    va1537,
-    va160,
-    va1607,
-    va1624,
-    va1671,
-    va170,
-    va1731,
-    va1732,
-    va1739,
-    va1746,
-    va1760,
-    va1774,
-    va1781,
-    va1783,
-    va188,
-    va190,
-    va226,
-    va233,
-    va254,
-    va272,
-    va308,
-    va323,
-    va330,
-    va348,
-    va359,
-    va377,
-    va381,
-    va392,
-    va400,
-    va420,
-    va445,
-    va45,
+    se1477,
+    se1478,
+    se1479,
+    se1480,
+    se1482,
+    se1483,
+    se1484,
+    se1485,
+    va1006,
+    va1040,
+    va1073,
+    va108,
+    va1109,
+    va1230,
+    va1252,
+    va1314,
+    va135,
+    va1354,
+    va1378,
+    va1426,
+    va145,
+    va1476,
+    va1481,
+    va1500,
+    va1511,
+    va155,
+    va1570,
+    va1599,
+    va16,
+    va1628,
+    va163,
+    va1704,
+    va173,
+    va1734,
+    va1782,
+    va191,
+    va194,
+    va1943,
+    va1944,
+    va1951,
+    va1958,
+    va1972,
+    va1986,
+    va1993,
+    va1995,
+    va230,
+    va237,
+    va257,
+    va275,
+    va311,
+    va336,
+    va343,
+    va361,
+    va374,
+    va394,
+    va398,
+    va409,
+    va416,
+    va436,
     va461,
-    va505,
-    va550,
-    va564,
+    va47,
+    va478,
+    va525,
     va570,
-    va590,
-    va600,
-    va643,
-    va655,
-    va661,
-    va684,
-    va700,
-    va703,
-    va713,
-    va726,
-    va730,
-    va749,
-    va754,
-    va771,
-    va773,
-    va782,
-    va785,
-    va787,
-    va79,
-    va797,
-    va802,
-    va803,
-    va821,
-    va830,
-    va847,
-    va868,
-    va901,
-    va931,
-    va94,
-    va965,
-    va997,
+    va585,
+    va592,
+    va613,
+    va623,
+    va674,
+    va688,
+    va699,
+    va725,
+    va742,
+    va745,
+    va755,
+    va768,
+    va777,
+    va801,
+    va806,
+    va81,
+    va823,
+    va825,
+    va837,
+    va839,
+    va853,
+    va858,
+    va859,
+    va877,
+    va886,
+    va903,
+    va926,
+    va96,
+    va975,
     (
       CASE
         WHEN stock_row > 11
         THEN (
           (
-            CASE WHEN se487 = 5 THEN se486 END
-          ) + va494
+            CASE WHEN se505 = 5 THEN se504 END
+          ) + (
+            2 + CASE WHEN se508 < va507 THEN 2 WHEN se508 = va507 THEN 1 WHEN se508 > va507 THEN 0 END + CASE WHEN se509 < va507 THEN 2 WHEN se509 = va507 THEN 1 WHEN se509 > va507 THEN 0 END + CASE WHEN se510 < va507 THEN 2 WHEN se510 = va507 THEN 1 WHEN se510 > va507 THEN 0 END + CASE WHEN se511 < va507 THEN 2 WHEN se511 = va507 THEN 1 WHEN se511 > va507 THEN 0 END
+          ) / 10
         )
       END
-    ) AS va495,
+    ) AS va512,
     (
-      4 * va1055 + 3 * se1056 + 2 * se1057 + 1 * se1058
-    ) / 10 AS va1059,
-    (
-      CASE WHEN se1336 = 14 THEN se1335 END
-    ) AS va1337,
-    (
-      2 + CASE
-        WHEN se1491 < va1490
-        THEN 2
-        WHEN se1491 = va1490
-        THEN 1
-        WHEN se1491 > va1490
-        THEN 0
-      END
-    ) / 4 AS va1492,
+      CASE WHEN se1141 = 15 THEN (
+        se1139 + se1140 * 15
+      ) / 30 END
+    ) AS va1142,
     (
       2 + CASE
-        WHEN se1557 < va1556
+        WHEN se1157 < va1156
         THEN 2
-        WHEN se1557 = va1556
+        WHEN se1157 = va1156
         THEN 1
-        WHEN se1557 > va1556
+        WHEN se1157 > va1156
+        THEN 0
+      END + CASE
+        WHEN se1158 < va1156
+        THEN 2
+        WHEN se1158 = va1156
+        THEN 1
+        WHEN se1158 > va1156
+        THEN 0
+      END + CASE
+        WHEN se1159 < va1156
+        THEN 2
+        WHEN se1159 = va1156
+        THEN 1
+        WHEN se1159 > va1156
         THEN 0
       END
-    ) / 4 AS va1558,
+    ) / 8 AS va1160,
+    (
+      CASE WHEN se1456 = 14 THEN se1455 END
+    ) AS va1457,
+    (
+      CASE WHEN se1474 = 5 THEN se1473 END
+    ) AS va1475,
+    (
+      2 + CASE
+        WHEN se1663 < va1662
+        THEN 2
+        WHEN se1663 = va1662
+        THEN 1
+        WHEN se1663 > va1662
+        THEN 0
+      END
+    ) / 4 AS va1664,
+    (
+      4 * va1802 + 3 * se1803 + 2 * se1804 + 1 * se1805
+    ) / 10 AS va1806,
     (
       (
-        CASE WHEN se1640 = 14 THEN se1639 END
+        CASE WHEN se1833 = 14 THEN se1832 END
       ) - (
         stock_row - 14
       ) * (
-        CASE WHEN se1642 = 14 THEN se1641 END
+        CASE WHEN se1835 = 14 THEN se1834 END
       )
-    ) / 105 AS va1643,
+    ) / 105 AS va1836,
     (
-      2 + CASE
-        WHEN se1685 < va1684
-        THEN 2
-        WHEN se1685 = va1684
-        THEN 1
-        WHEN se1685 > va1684
-        THEN 0
-      END + CASE
-        WHEN se1686 < va1684
-        THEN 2
-        WHEN se1686 = va1684
-        THEN 1
-        WHEN se1686 > va1684
-        THEN 0
-      END + CASE
-        WHEN se1687 < va1684
-        THEN 2
-        WHEN se1687 = va1684
-        THEN 1
-        WHEN se1687 > va1684
-        THEN 0
-      END + CASE
-        WHEN se1688 < va1684
-        THEN 2
-        WHEN se1688 = va1684
-        THEN 1
-        WHEN se1688 > va1684
-        THEN 0
-      END + CASE
-        WHEN se1689 < va1684
-        THEN 2
-        WHEN se1689 = va1684
-        THEN 1
-        WHEN se1689 > va1684
-        THEN 0
-      END
-    ) / 12 AS va1690
+      7 * va1860 + 6 * se1861 + 5 * se1862 + 4 * se1863 + 3 * se1864 + 2 * se1865 + 1 * se1866
+    ) / 28 AS va1867,
+    (
+      8 * va1890 + 7 * se1891 + 6 * se1892 + 5 * se1893 + 4 * se1894 + 3 * se1895 + 2 * se1896 + 1 * se1897
+    ) / 36 AS va1898
   FROM series_9
 ), values_9_2 AS (
   SELECT
@@ -13971,128 +12311,126 @@ WITH values_0_1 AS (
     run_id,
     stock_row,
     day_rows,
-    se1672,
-    se1673,
-    se1674,
-    va1032,
-    va106,
-    va1082,
-    va1148,
-    va1169,
-    va1213,
-    va1254,
-    va1278,
-    va1306,
-    va131,
-    va1352,
-    va1363,
-    va14,
-    va1419,
-    va142,
-    va1442,
-    va152,
-    va1530,
-    va160,
-    va1607,
-    va1624,
-    va1671,
-    va1690,
-    va170,
-    va1731,
-    va1732,
-    va1739,
-    va1746,
-    va1760,
-    va1774,
-    va1781,
-    va1783,
-    va188,
-    va190,
-    va226,
-    va233,
-    va254,
-    va272,
-    va308,
-    va323,
-    va330,
-    va348,
-    va359,
-    va377,
-    va381,
-    va392,
-    va400,
-    va420,
-    va445,
-    va45,
+    va1006,
+    va1040,
+    va1073,
+    va108,
+    va1109,
+    va1230,
+    va1252,
+    va1314,
+    va135,
+    va1354,
+    va1378,
+    va1426,
+    va145,
+    va1500,
+    va1511,
+    va155,
+    va1570,
+    va1599,
+    va16,
+    va163,
+    va1704,
+    va173,
+    va1734,
+    va1782,
+    va1806,
+    va1836,
+    va191,
+    va194,
+    va1943,
+    va1944,
+    va1951,
+    va1958,
+    va1972,
+    va1986,
+    va1993,
+    va1995,
+    va230,
+    va237,
+    va257,
+    va275,
+    va311,
+    va336,
+    va343,
+    va361,
+    va374,
+    va394,
+    va398,
+    va409,
+    va416,
+    va436,
     va461,
-    va495,
-    va505,
-    va550,
-    va564,
+    va47,
+    va478,
+    va512,
+    va525,
     va570,
-    va590,
-    va600,
-    va643,
-    va655,
-    va661,
-    va684,
-    va700,
-    va703,
-    va713,
-    va726,
-    va730,
-    va749,
-    va754,
-    va771,
-    va773,
-    va782,
-    va785,
-    va787,
-    va79,
-    va797,
-    va802,
-    va803,
-    va821,
-    va830,
-    va847,
-    va868,
-    va901,
-    va931,
-    va94,
-    va965,
-    va997,
+    va585,
+    va592,
+    va613,
+    va623,
+    va674,
+    va688,
+    va699,
+    va725,
+    va742,
+    va745,
+    va755,
+    va768,
+    va777,
+    va801,
+    va806,
+    va81,
+    va823,
+    va825,
+    va837,
+    va839,
+    va853,
+    va858,
+    va859,
+    va877,
+    va886,
+    va903,
+    va926,
+    va96,
+    va975,
     (
-      va1059 * 8193 - (
-        va1059 * 8193 - va1059
-      )
-    ) AS va1060,
+      CASE WHEN va1142 > va1160 THEN va1142 WHEN va1142 <= va1160 THEN va1160 END
+    ) AS va1161,
     (
-      CASE WHEN ISFINITE(va1337) THEN va1337 END
-    ) AS va1338,
-    (
-      CASE WHEN va1456 < va1492 THEN va1456 WHEN va1456 >= va1492 THEN va1492 END
-    ) AS va1493,
+      CASE WHEN ISFINITE(va1457) THEN va1457 END
+    ) AS va1458,
     (
       CASE
         WHEN (
-          va1537 > 0
-          OR (
-            va1558 = FLOOR(va1558) AND (
-              va1537 <> 0 OR va1558 >= 0
-            )
-          )
-          OR (
-            va1537 = 0 AND va1558 > 0
+          NOT (
+            va1476 = se1477 AND va1476 = se1478 AND va1476 = se1479 AND va1476 = se1480
           )
         )
-        THEN POWER(va1537, va1558)
+        AND (
+          NOT (
+            va1481 = se1482 AND va1481 = se1483 AND va1481 = se1484 AND va1481 = se1485
+          )
+        )
+        THEN CASE WHEN ISFINITE(va1475) THEN ROUND(va1475, 12) END
+        ELSE NULL
       END
-    ) AS va1559,
+    ) AS va1486,
     (
-      va1643 * 8193 - (
-        va1643 * 8193 - va1643
+      CASE WHEN va1628 < va1664 THEN va1628 WHEN va1628 >= va1664 THEN va1664 END
+    ) AS va1665,
+    (
+      va1867 * 8193 - (
+        va1867 * 8193 - va1867
       )
-    ) AS va1644
+    ) AS va1868,
+    (
+      va1898 * 8193 - (
+        va1898 * 8193 - va1898
+      )
+    ) AS va1899
   FROM values_9_1
 ), values_9_3 AS (
   SELECT
@@ -14101,107 +12439,103 @@ WITH values_0_1 AS (
     run_id,
     stock_row,
     day_rows,
-    se1672,
-    se1673,
-    se1674,
-    va1032,
-    va106,
-    va1060,
-    va1082,
-    va1148,
-    va1169,
-    va1213,
-    va1254,
-    va1278,
-    va1306,
-    va131,
-    va1352,
-    va1363,
-    va14,
-    va1419,
-    va142,
-    va1442,
-    va1493,
-    va152,
-    va1530,
-    va160,
-    va1607,
-    va1624,
-    va1644,
-    va1671,
-    va1690,
-    va170,
-    va1731,
-    va1732,
-    va1739,
-    va1746,
-    va1760,
-    va1774,
-    va1781,
-    va1783,
-    va188,
-    va190,
-    va226,
-    va233,
-    va254,
-    va272,
-    va308,
-    va323,
-    va330,
-    va348,
-    va359,
-    va377,
-    va381,
-    va392,
-    va400,
-    va420,
-    va445,
-    va45,
+    va1006,
+    va1040,
+    va1073,
+    va108,
+    va1109,
+    va1161,
+    va1230,
+    va1252,
+    va1314,
+    va135,
+    va1354,
+    va1378,
+    va1426,
+    va145,
+    va1500,
+    va1511,
+    va155,
+    va1570,
+    va1599,
+    va16,
+    va163,
+    va1665,
+    va1704,
+    va173,
+    va1734,
+    va1782,
+    va1806,
+    va1836,
+    va1868,
+    va1899,
+    va191,
+    va194,
+    va1943,
+    va1944,
+    va1951,
+    va1958,
+    va1972,
+    va1986,
+    va1993,
+    va1995,
+    va230,
+    va237,
+    va257,
+    va275,
+    va311,
+    va336,
+    va343,
+    va361,
+    va374,
+    va394,
+    va398,
+    va409,
+    va416,
+    va436,
     va461,
-    va495,
-    va505,
-    va550,
-    va564,
+    va47,
+    va478,
+    va512,
+    va525,
     va570,
-    va590,
-    va600,
-    va643,
-    va655,
-    va661,
-    va684,
-    va700,
-    va703,
-    va713,
-    va726,
-    va730,
-    va749,
-    va754,
-    va771,
-    va773,
-    va782,
-    va785,
-    va787,
-    va79,
-    va797,
-    va802,
-    va803,
-    va821,
-    va830,
-    va847,
-    va868,
-    va901,
-    va931,
-    va94,
-    va965,
-    va997,
+    va585,
+    va592,
+    va613,
+    va623,
+    va674,
+    va688,
+    va699,
+    va725,
+    va742,
+    va745,
+    va755,
+    va768,
+    va777,
+    va801,
+    va806,
+    va81,
+    va823,
+    va825,
+    va837,
+    va839,
+    va853,
+    va858,
+    va859,
+    va877,
+    va886,
+    va903,
+    va926,
+    va96,
+    va975,
     (
-      CASE WHEN va1338 > 0 THEN LN(va1338) END
-    ) AS va1339,
+      CASE WHEN va1458 > 0 THEN LN(va1458) END
+    ) AS va1459,
     (
-      -(
-        CASE WHEN ISFINITE(va1559) THEN va1559 END
+      va1486 * 8193 - (
+        va1486 * 8193 - va1486
       )
-    ) AS va1560
+    ) AS va1487
   FROM values_9_2
 ), values_9_4 AS (
   SELECT
@@ -14210,105 +12544,101 @@ WITH values_0_1 AS (
     run_id,
     stock_row,
     day_rows,
-    se1672,
-    se1673,
-    se1674,
-    va1032,
-    va106,
-    va1060,
-    va1082,
-    va1148,
-    va1169,
-    va1213,
-    va1254,
-    va1278,
-    va1306,
-    va131,
-    va1352,
-    va1363,
-    va14,
-    va1419,
-    va142,
-    va1442,
-    va1493,
-    va152,
-    va1530,
-    va1560,
-    va160,
-    va1607,
-    va1624,
-    va1644,
-    va1671,
-    va1690,
-    va170,
-    va1731,
-    va1732,
-    va1739,
-    va1746,
-    va1760,
-    va1774,
-    va1781,
-    va1783,
-    va188,
-    va190,
-    va226,
-    va233,
-    va254,
-    va272,
-    va308,
-    va323,
-    va330,
-    va348,
-    va359,
-    va377,
-    va381,
-    va392,
-    va400,
-    va420,
-    va445,
-    va45,
+    va1006,
+    va1040,
+    va1073,
+    va108,
+    va1109,
+    va1161,
+    va1230,
+    va1252,
+    va1314,
+    va135,
+    va1354,
+    va1378,
+    va1426,
+    va145,
+    va1487,
+    va1500,
+    va1511,
+    va155,
+    va1570,
+    va1599,
+    va16,
+    va163,
+    va1665,
+    va1704,
+    va173,
+    va1734,
+    va1782,
+    va1806,
+    va1836,
+    va1868,
+    va1899,
+    va191,
+    va194,
+    va1943,
+    va1944,
+    va1951,
+    va1958,
+    va1972,
+    va1986,
+    va1993,
+    va1995,
+    va230,
+    va237,
+    va257,
+    va275,
+    va311,
+    va336,
+    va343,
+    va361,
+    va374,
+    va394,
+    va398,
+    va409,
+    va416,
+    va436,
     va461,
-    va495,
-    va505,
-    va550,
-    va564,
+    va47,
+    va478,
+    va512,
+    va525,
     va570,
-    va590,
-    va600,
-    va643,
-    va655,
-    va661,
-    va684,
-    va700,
-    va703,
-    va713,
-    va726,
-    va730,
-    va749,
-    va754,
-    va771,
-    va773,
-    va782,
-    va785,
-    va787,
-    va79,
-    va797,
-    va802,
-    va803,
-    va821,
-    va830,
-    va847,
-    va868,
-    va901,
-    va931,
-    va94,
-    va965,
-    va997,
+    va585,
+    va592,
+    va613,
+    va623,
+    va674,
+    va688,
+    va699,
+    va725,
+    va742,
+    va745,
+    va755,
+    va768,
+    va777,
+    va801,
+    va806,
+    va81,
+    va823,
+    va825,
+    va837,
+    va839,
+    va853,
+    va858,
+    va859,
+    va877,
+    va886,
+    va903,
+    va926,
+    va96,
+    va975,
     (
-      va1339 * 8193 - (
-        va1339 * 8193 - va1339
+      va1459 * 8193 - (
+        va1459 * 8193 - va1459
       )
-    ) AS va1340
+    ) AS va1460
   FROM values_9_3
 ), sections_10 AS (
   SELECT
@@ -14317,108 +12647,125 @@ WITH values_0_1 AS (
     run_id,
     stock_row,
     day_rows,
-    se1672,
-    se1673,
-    se1674,
-    va1032,
-    va106,
-    va1060,
-    va1082,
-    va1148,
-    va1169,
-    va1213,
-    va1254,
-    va1278,
-    va1306,
-    va131,
-    va1340,
-    va1352,
-    va1363,
-    va14,
-    va1419,
-    va142,
-    va1442,
-    va1493,
-    va152,
-    va1530,
-    va1560,
-    va160,
-    va1607,
-    va1624,
-    va1644,
-    va1671,
-    va1690,
-    va170,
-    va1731,
-    va1732,
-    va1739,
-    va1746,
-    va1760,
-    va1774,
-    va1781,
-    va1783,
-    va188,
-    va190,
-    va226,
-    va233,
-    va254,
-    va272,
-    va308,
-    va323,
-    va330,
-    va348,
-    va359,
-    va377,
-    va381,
-    va392,
-    va400,
-    va420,
-    va445,
-    va45,
+    va1006,
+    va1040,
+    va1073,
+    va108,
+    va1109,
+    va1161,
+    va1230,
+    va1252,
+    va1314,
+    va135,
+    va1354,
+    va1378,
+    va1426,
+    va145,
+    va1460,
+    va1487,
+    va1500,
+    va1511,
+    va155,
+    va1570,
+    va1599,
+    va16,
+    va163,
+    va1665,
+    va1704,
+    va173,
+    va1734,
+    va1782,
+    va1806,
+    va1836,
+    va1868,
+    va1899,
+    va191,
+    va194,
+    va1943,
+    va1944,
+    va1951,
+    va1958,
+    va1972,
+    va1986,
+    va1993,
+    va1995,
+    va230,
+    va237,
+    va257,
+    va275,
+    va311,
+    va336,
+    va343,
+    va361,
+    va374,
+    va394,
+    va398,
+    va409,
+    va416,
+    va436,
     va461,
-    va495,
-    va505,
-    va550,
-    va564,
+    va47,
+    va478,
+    va512,
+    va525,
     va570,
-    va590,
-    va600,
-    va643,
-    va655,
-    va661,
-    va684,
-    va700,
-    va703,
-    va713,
-    va726,
-    va730,
-    va749,
-    va754,
-    va771,
-    va773,
-    va782,
-    va785,
-    va787,
-    va79,
-    va797,
-    va802,
-    va803,
-    va821,
-    va830,
-    va847,
-    va868,
-    va901,
-    va931,
-    va94,
-    va965,
-    va997,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1340) AS se1341,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1340) AS se1342,
-    COUNT(va1340) OVER (
+    va585,
+    va592,
+    va613,
+    va623,
+    va674,
+    va688,
+    va699,
+    va725,
+    va742,
+    va745,
+    va755,
+    va768,
+    va777,
+    va801,
+    va806,
+    va81,
+    va823,
+    va825,
+    va837,
+    va839,
+    va853,
+    va858,
+    va859,
+    va877,
+    va886,
+    va903,
+    va926,
+    va96,
+    va975,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1460) AS se1461,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1460) AS se1462,
+    COUNT(va1460) OVER (
       PARTITION BY open_time_ms
-      ORDER BY va1340
+      ORDER BY va1460
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1343
+    ) AS se1463,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1487) AS se1488,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1487) AS se1489,
+    COUNT(va1487) OVER (
+      PARTITION BY open_time_ms
+      ORDER BY va1487
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1490,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1868) AS se1869,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1868) AS se1870,
+    COUNT(va1868) OVER (
+      PARTITION BY open_time_ms
+      ORDER BY va1868
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1871,
+    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1899) AS se1900,
+    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1899) AS se1901,
+    COUNT(va1899) OVER (
+      PARTITION BY open_time_ms
+      ORDER BY va1899
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1902
   FROM values_9_4
 ), values_10_1 AS (
   SELECT
@@ -14426,116 +12773,147 @@ WITH values_0_1 AS (
     open_time_ms,
     run_id,
     stock_row,
-    day_rows,
-    se1672,
-    se1673,
-    se1674,
-    va1032,
-    va106,
-    va1060,
-    va1082,
-    va1148,
-    va1169,
-    va1213,
-    va1254,
-    va1278,
-    va1306,
-    va131,
-    va1352,
-    va1363,
-    va14,
-    va1419,
-    va142,
-    va1442,
-    va1493,
-    va152,
-    va1530,
-    va1560,
-    va160,
-    va1607,
-    va1624,
-    va1644,
-    va1671,
-    va1690,
-    va170,
-    va1731,
-    va1732,
-    va1739,
-    va1746,
-    va1760,
-    va1774,
-    va1781,
-    va1783,
-    va188,
-    va190,
-    va226,
-    va233,
-    va254,
-    va272,
-    va308,
-    va323,
-    va330,
-    va348,
-    va359,
-    va377,
-    va381,
-    va392,
-    va400,
-    va420,
-    va445,
-    va45,
+    va1006,
+    va1040,
+    va1073,
+    va108,
+    va1109,
+    va1161,
+    va1230,
+    va1252,
+    va1314,
+    va135,
+    va1354,
+    va1378,
+    va1426,
+    va145,
+    va1500,
+    va1511,
+    va155,
+    va1570,
+    va1599,
+    va16,
+    va163,
+    va1665,
+    va1704,
+    va173,
+    va1734,
+    va1782,
+    va191,
+    va194,
+    va1943,
+    va1944,
+    va1951,
+    va1958,
+    va1972,
+    va1986,
+    va1993,
+    va1995,
+    va230,
+    va237,
+    va257,
+    va275,
+    va311,
+    va336,
+    va343,
+    va361,
+    va374,
+    va394,
+    va398,
+    va409,
+    va416,
+    va436,
     va461,
-    va495,
-    va505,
-    va550,
-    va564,
+    va47,
+    va478,
+    va512,
+    va525,
     va570,
-    va590,
-    va600,
-    va643,
-    va655,
-    va661,
-    va684,
-    va700,
-    va703,
-    va713,
-    va726,
-    va730,
-    va749,
-    va754,
-    va771,
-    va773,
-    va785,
-    va787,
-    va79,
-    va797,
-    va802,
-    va803,
-    va821,
-    va830,
-    va847,
-    va868,
-    va901,
-    va931,
-    va94,
-    va965,
-    va997,
+    va585,
+    va592,
+    va613,
+    va623,
+    va674,
+    va688,
+    va699,
+    va725,
+    va742,
+    va745,
+    va755,
+    va768,
+    va777,
+    va801,
+    va806,
+    va81,
+    va823,
+    va825,
+    va837,
+    va839,
+    va853,
+    va858,
+    va859,
+    va877,
+    va886,
+    va903,
+    va926,
+    va96,
+    va975,
     (
       -CAST((
         (
           (
             CASE
-              WHEN NOT va1340 IS NULL
+              WHEN NOT va1460 IS NULL
               THEN (
-                se1341 + ROUND(se1342 * day_rows)
+                se1461 + ROUND(se1462 * day_rows)
               ) / (
-                2 * se1343
+                2 * se1463
               )
             END
-          ) < va782
+          ) < (
+            CASE
+              WHEN NOT va1487 IS NULL
+              THEN (
+                se1488 + ROUND(se1489 * day_rows)
+              ) / (
+                2 * se1490
+              )
+            END
+          )
         )
       ) AS DOUBLE)
-    ) AS va1344
+    ) AS va1491,
+    (
+      va1806 * 8193 - (
+        va1806 * 8193 - va1806
+      )
+    ) AS va1807,
+    (
+      va1836 * 8193 - (
+        va1836 * 8193 - va1836
+      )
+    ) AS va1837,
+    (
+      (
+        CASE
+          WHEN NOT va1868 IS NULL
+          THEN (
+            se1869 + ROUND(se1870 * day_rows)
+          ) / (
+            2 * se1871
+          )
+        END
+      ) - (
+        CASE
+          WHEN NOT va1899 IS NULL
+          THEN (
+            se1900 + ROUND(se1901 * day_rows)
+          ) / (
+            2 * se1902
+          )
+        END
+      )
+    ) AS va1903
   FROM sections_10
 ), series_11 AS (
   SELECT
@@ -14543,233 +12921,260 @@ WITH values_0_1 AS (
     open_time_ms,
     run_id,
     stock_row,
-    day_rows,
-    se1672,
-    se1673,
-    se1674,
-    va1032,
-    va106,
-    va1082,
-    va1148,
-    va1169,
-    va1213,
-    va1254,
-    va1278,
-    va1306,
-    va131,
-    va1344,
-    va1352,
-    va1363,
-    va14,
-    va1419,
-    va142,
-    va1442,
-    va1493,
-    va152,
-    va1530,
-    va1560,
-    va160,
-    va1607,
-    va1624,
-    va1671,
-    va1690,
-    va170,
-    va1731,
-    va1732,
-    va1739,
-    va1746,
-    va1760,
-    va1774,
-    va1781,
-    va1783,
-    va188,
-    va190,
-    va226,
-    va233,
-    va254,
-    va272,
-    va308,
-    va323,
-    va330,
-    va348,
-    va359,
-    va377,
-    va381,
-    va392,
-    va400,
-    va420,
-    va445,
-    va45,
+    va1006,
+    va1040,
+    va1073,
+    va108,
+    va1109,
+    va1161,
+    va1230,
+    va1252,
+    va1314,
+    va135,
+    va1354,
+    va1378,
+    va1426,
+    va145,
+    va1491,
+    va1500,
+    va1511,
+    va155,
+    va1570,
+    va1599,
+    va16,
+    va163,
+    va1665,
+    va1704,
+    va173,
+    va1734,
+    va1782,
+    va1807,
+    va1903,
+    va191,
+    va194,
+    va1943,
+    va1944,
+    va1951,
+    va1958,
+    va1972,
+    va1986,
+    va1993,
+    va1995,
+    va230,
+    va237,
+    va257,
+    va275,
+    va311,
+    va336,
+    va343,
+    va361,
+    va374,
+    va394,
+    va398,
+    va409,
+    va416,
+    va436,
     va461,
-    va495,
-    va505,
-    va550,
-    va564,
+    va47,
+    va478,
+    va512,
+    va525,
     va570,
-    va590,
-    va600,
-    va643,
-    va655,
-    va661,
-    va684,
-    va700,
-    va703,
-    va713,
-    va726,
-    va730,
-    va749,
-    va754,
-    va771,
-    va773,
-    va785,
-    va787,
-    va79,
-    va797,
-    va802,
-    va803,
-    va821,
-    va830,
-    va847,
-    va868,
-    va901,
-    va931,
-    va94,
-    va965,
-    va997,
+    va585,
+    va592,
+    va613,
+    va623,
+    va674,
+    va688,
+    va699,
+    va725,
+    va742,
+    va745,
+    va755,
+    va768,
+    va777,
+    va801,
+    va806,
+    va81,
+    va823,
+    va825,
+    va837,
+    va839,
+    va853,
+    va858,
+    va859,
+    va877,
+    va886,
+    va903,
+    va926,
+    va96,
+    va975,
+    LAG(va1807, 1) OVER rows_row AS se1808,
+    LAG(va1807, 2) OVER rows_row AS se1809,
+    LAG(va1807, 3) OVER rows_row AS se1810,
+    LAG(va1807, 4) OVER rows_row AS se1811,
+    LAG(va1807, 5) OVER rows_row AS se1812,
+    LAG(va1807, 6) OVER rows_row AS se1813,
+    LAG(va1807, 7) OVER rows_row AS se1814,
     RANK(
     ORDER BY
-      va1060) OVER rows_15 AS se1061,
+      va1837) OVER rows_13 AS se1838,
     CUME_DIST(
     ORDER BY
-      va1060) OVER rows_15 AS se1062,
-    COUNT(va1060) OVER rows_15 AS se1063,
-    RANK(
-    ORDER BY
-      va1644) OVER rows_13 AS se1645,
-    CUME_DIST(
-    ORDER BY
-      va1644) OVER rows_13 AS se1646,
-    COUNT(va1644) OVER rows_13 AS se1647,
-    LAG(va1690, 1) OVER rows_row AS se1691,
-    LAG(va1690, 2) OVER rows_row AS se1692,
-    LAG(va1690, 3) OVER rows_row AS se1693,
-    LAG(va1690, 4) OVER rows_row AS se1694,
-    LAG(va1690, 5) OVER rows_row AS se1695,
-    LAG(va1690, 6) OVER rows_row AS se1696,
-    LAG(va1690, 7) OVER rows_row AS se1697
+      va1837) OVER rows_13 AS se1839,
+    COUNT(va1837) OVER rows_13 AS se1840
   FROM values_10_1
-  WINDOW rows_13 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 12 preceding AND CURRENT ROW), rows_15 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 14 preceding AND CURRENT ROW), rows_row AS (PARTITION BY run_id ORDER BY stock_row)
+  WINDOW rows_13 AS (PARTITION BY run_id ORDER BY stock_row rows BETWEEN 12 preceding AND CURRENT ROW), rows_row AS (PARTITION BY run_id ORDER BY stock_row)
 ), values_11_1 AS (
   SELECT
     symbol,
     open_time_ms,
     run_id,
     stock_row,
-    day_rows,
-    se1672,
-    se1673,
-    se1674,
-    va1032,
-    va106,
-    va1082,
-    va1148,
-    va1169,
-    va1213,
-    va1254,
-    va1278,
-    va1306,
-    va131,
-    va1344,
-    va1352,
-    va1363,
-    va14,
-    va1419,
-    va142,
-    va1442,
-    va1493,
-    va152,
-    va1530,
-    va1560,
-    va160,
-    va1607,
-    va1624,
-    va1671,
-    va170,
-    va1731,
-    va1732,
-    va1739,
-    va1746,
-    va1760,
-    va1774,
-    va1781,
-    va1783,
-    va188,
-    va190,
-    va226,
-    va233,
-    va254,
-    va272,
-    va308,
-    va323,
-    va330,
-    va348,
-    va359,
-    va377,
-    va381,
-    va392,
-    va400,
-    va420,
-    va445,
-    va45,
+    va1006,
+    va1040,
+    va1073,
+    va108,
+    va1109,
+    va1161,
+    va1230,
+    va1252,
+    va1314,
+    va135,
+    va1354,
+    va1378,
+    va1426,
+    va145,
+    va1491,
+    va1500,
+    va1511,
+    va155,
+    va1570,
+    va1599,
+    va16,
+    va163,
+    va1665,
+    va1704,
+    va173,
+    va1734,
+    va1782,
+    va1903,
+    va191,
+    va194,
+    va1943,
+    va1944,
+    va1951,
+    va1958,
+    va1972,
+    va1986,
+    va1993,
+    va1995,
+    va230,
+    va237,
+    va257,
+    va275,
+    va311,
+    va336,
+    va343,
+    va361,
+    va374,
+    va394,
+    va398,
+    va409,
+    va416,
+    va436,
     va461,
-    va495,
-    va505,
-    va550,
-    va564,
+    va47,
+    va478,
+    va512,
+    va525,
     va570,
-    va590,
-    va600,
-    va643,
-    va655,
-    va661,
-    va684,
-    va700,
-    va703,
-    va713,
-    va726,
-    va730,
-    va749,
-    va754,
-    va771,
-    va773,
-    va785,
-    va787,
-    va79,
-    va797,
-    va802,
-    va803,
-    va821,
-    va830,
-    va847,
-    va868,
-    va901,
-    va931,
-    va94,
-    va965,
-    va997,
+    va585,
+    va592,
+    va613,
+    va623,
+    va674,
+    va688,
+    va699,
+    va725,
+    va742,
+    va745,
+    va755,
+    va768,
+    va777,
+    va801,
+    va806,
+    va81,
+    va823,
+    va825,
+    va837,
+    va839,
+    va853,
+    va858,
+    va859,
+    va877,
+    va886,
+    va903,
+    va926,
+    va96,
+    va975,
     (
-      CASE WHEN se1063 = 15 THEN (
-        se1061 + se1062 * 15
-      ) / 30 END
-    ) AS va1064,
+      2 + CASE
+        WHEN se1808 < va1807
+        THEN 2
+        WHEN se1808 = va1807
+        THEN 1
+        WHEN se1808 > va1807
+        THEN 0
+      END + CASE
+        WHEN se1809 < va1807
+        THEN 2
+        WHEN se1809 = va1807
+        THEN 1
+        WHEN se1809 > va1807
+        THEN 0
+      END + CASE
+        WHEN se1810 < va1807
+        THEN 2
+        WHEN se1810 = va1807
+        THEN 1
+        WHEN se1810 > va1807
+        THEN 0
+      END + CASE
+        WHEN se1811 < va1807
+        THEN 2
+        WHEN se1811 = va1807
+        THEN 1
+        WHEN se1811 > va1807
+        THEN 0
+      END + CASE
+        WHEN se1812 < va1807
+        THEN 2
+        WHEN se1812 = va1807
+        THEN 1
+        WHEN se1812 > va1807
+        THEN 0
+      END + CASE
+        WHEN se1813 < va1807
+        THEN 2
+        WHEN se1813 = va1807
+        THEN 1
+        WHEN se1813 > va1807
+        THEN 0
+      END + CASE
+        WHEN se1814 < va1807
+        THEN 2
+        WHEN se1814 = va1807
+        THEN 1
+        WHEN se1814 > va1807
+        THEN 0
+      END
+    ) / 16 AS va1815,
     (
-      CASE WHEN se1647 = 13 THEN (
-        se1645 + se1646 * 13
+      CASE WHEN se1840 = 13 THEN (
+        se1838 + se1839 * 13
       ) / 26 END
-    ) AS va1648,
-    (
-      8 * va1690 + 7 * se1691 + 6 * se1692 + 5 * se1693 + 4 * se1694 + 3 * se1695 + 2 * se1696 + 1 * se1697
-    ) / 36 AS va1698
+    ) AS va1841
   FROM series_11
 ), values_11_2 AS (
   SELECT
@@ -14777,598 +13182,365 @@ WITH values_0_1 AS (
     open_time_ms,
     run_id,
     stock_row,
-    day_rows,
-    se1672,
-    se1673,
-    se1674,
-    va1032,
-    va106,
-    va1148,
-    va1169,
-    va1213,
-    va1254,
-    va1278,
-    va1306,
-    va131,
-    va1344,
-    va1352,
-    va1363,
-    va14,
-    va1419,
-    va142,
-    va1442,
-    va1493,
-    va152,
-    va1530,
-    va1560,
-    va160,
-    va1607,
-    va1671,
-    va170,
-    va1731,
-    va1732,
-    va1739,
-    va1746,
-    va1760,
-    va1774,
-    va1781,
-    va1783,
-    va188,
-    va190,
-    va226,
-    va233,
-    va254,
-    va272,
-    va308,
-    va323,
-    va330,
-    va348,
-    va359,
-    va377,
-    va381,
-    va392,
-    va400,
-    va420,
-    va445,
-    va45,
+    va1006,
+    va1040,
+    va1073,
+    va108,
+    va1109,
+    va1161,
+    va1230,
+    va1252,
+    va1314,
+    va135,
+    va1354,
+    va1378,
+    va1426,
+    va145,
+    va1491,
+    va1500,
+    va1511,
+    va155,
+    va1570,
+    va1599,
+    va16,
+    va163,
+    va1665,
+    va1704,
+    va173,
+    va1734,
+    va1782,
+    va1903,
+    va191,
+    va194,
+    va1943,
+    va1944,
+    va1951,
+    va1958,
+    va1972,
+    va1986,
+    va1993,
+    va1995,
+    va230,
+    va237,
+    va257,
+    va275,
+    va311,
+    va336,
+    va343,
+    va361,
+    va374,
+    va394,
+    va398,
+    va409,
+    va416,
+    va436,
     va461,
-    va495,
-    va505,
-    va550,
-    va564,
+    va47,
+    va478,
+    va512,
+    va525,
     va570,
-    va590,
-    va600,
-    va643,
-    va655,
-    va661,
-    va684,
-    va700,
-    va703,
-    va713,
-    va726,
-    va730,
-    va749,
-    va754,
-    va771,
-    va773,
-    va785,
-    va787,
-    va79,
-    va797,
-    va802,
-    va803,
-    va821,
-    va830,
-    va847,
-    va868,
-    va901,
-    va931,
-    va94,
-    va965,
-    va997,
-    (
-      CASE WHEN va1064 > va1082 THEN va1064 WHEN va1064 <= va1082 THEN va1082 END
-    ) AS va1083,
+    va585,
+    va592,
+    va613,
+    va623,
+    va674,
+    va688,
+    va699,
+    va725,
+    va742,
+    va745,
+    va755,
+    va768,
+    va777,
+    va801,
+    va806,
+    va81,
+    va823,
+    va825,
+    va837,
+    va839,
+    va853,
+    va858,
+    va859,
+    va877,
+    va886,
+    va903,
+    va926,
+    va96,
+    va975,
     (
       -(
-        CASE WHEN va1624 > va1648 THEN va1624 WHEN va1624 <= va1648 THEN va1648 END
+        CASE WHEN va1815 > va1841 THEN va1815 WHEN va1815 <= va1841 THEN va1841 END
       )
-    ) AS va1649,
-    (
-      va1698 * 8193 - (
-        va1698 * 8193 - va1698
-      )
-    ) AS va1699
+    ) AS va1842
   FROM values_11_1
-), sections_12 AS (
-  SELECT
-    symbol,
-    open_time_ms,
-    run_id,
-    stock_row,
-    day_rows,
-    se1672,
-    se1673,
-    se1674,
-    va1032,
-    va106,
-    va1083,
-    va1148,
-    va1169,
-    va1213,
-    va1254,
-    va1278,
-    va1306,
-    va131,
-    va1344,
-    va1352,
-    va1363,
-    va14,
-    va1419,
-    va142,
-    va1442,
-    va1493,
-    va152,
-    va1530,
-    va1560,
-    va160,
-    va1607,
-    va1649,
-    va1671,
-    va1699,
-    va170,
-    va1731,
-    va1732,
-    va1739,
-    va1746,
-    va1760,
-    va1774,
-    va1781,
-    va1783,
-    va188,
-    va190,
-    va226,
-    va233,
-    va254,
-    va272,
-    va308,
-    va323,
-    va330,
-    va348,
-    va359,
-    va377,
-    va381,
-    va392,
-    va400,
-    va420,
-    va445,
-    va45,
-    va461,
-    va495,
-    va505,
-    va550,
-    va564,
-    va570,
-    va590,
-    va600,
-    va643,
-    va655,
-    va661,
-    va684,
-    va700,
-    va703,
-    va713,
-    va726,
-    va730,
-    va749,
-    va754,
-    va771,
-    va773,
-    va785,
-    va787,
-    va79,
-    va797,
-    va802,
-    va803,
-    va821,
-    va830,
-    va847,
-    va868,
-    va901,
-    va931,
-    va94,
-    va965,
-    va997,
-    RANK() OVER (PARTITION BY open_time_ms ORDER BY va1699) AS se1700,
-    CUME_DIST() OVER (PARTITION BY open_time_ms ORDER BY va1699) AS se1701,
-    COUNT(va1699) OVER (
-      PARTITION BY open_time_ms
-      ORDER BY va1699
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1702
-  FROM values_11_2
-), values_12_1 AS (
-  SELECT
-    symbol,
-    open_time_ms,
-    run_id,
-    stock_row,
-    va1032,
-    va106,
-    va1083,
-    va1148,
-    va1169,
-    va1213,
-    va1254,
-    va1278,
-    va1306,
-    va131,
-    va1344,
-    va1352,
-    va1363,
-    va14,
-    va1419,
-    va142,
-    va1442,
-    va1493,
-    va152,
-    va1530,
-    va1560,
-    va160,
-    va1607,
-    va1649,
-    va170,
-    va1731,
-    va1732,
-    va1739,
-    va1746,
-    va1760,
-    va1774,
-    va1781,
-    va1783,
-    va188,
-    va190,
-    va226,
-    va233,
-    va254,
-    va272,
-    va308,
-    va323,
-    va330,
-    va348,
-    va359,
-    va377,
-    va381,
-    va392,
-    va400,
-    va420,
-    va445,
-    va45,
-    va461,
-    va495,
-    va505,
-    va550,
-    va564,
-    va570,
-    va590,
-    va600,
-    va643,
-    va655,
-    va661,
-    va684,
-    va700,
-    va703,
-    va713,
-    va726,
-    va730,
-    va749,
-    va754,
-    va771,
-    va773,
-    va785,
-    va787,
-    va79,
-    va797,
-    va802,
-    va803,
-    va821,
-    va830,
-    va847,
-    va868,
-    va901,
-    va931,
-    va94,
-    va965,
-    va997,
-    (
-      (
-        CASE
-          WHEN NOT va1671 IS NULL
-          THEN (
-            se1672 + ROUND(se1673 * day_rows)
-          ) / (
-            2 * se1674
-          )
-        END
-      ) - (
-        CASE
-          WHEN NOT va1699 IS NULL
-          THEN (
-            se1700 + ROUND(se1701 * day_rows)
-          ) / (
-            2 * se1702
-          )
-        END
-      )
-    ) AS va1703
-  FROM sections_12
 )
 SELECT
   symbol,
   open_time_ms,
   (
-    CASE WHEN ISFINITE(va14) THEN va14 END
+    CASE WHEN ISFINITE(va16) THEN va16 END
   ) AS alpha_001,
   (
-    CASE WHEN ISFINITE(va45) THEN va45 END
+    CASE WHEN ISFINITE(va47) THEN va47 END
   ) AS alpha_002,
   (
-    CASE WHEN ISFINITE(va79) THEN va79 END
+    CASE WHEN ISFINITE(va81) THEN va81 END
   ) AS alpha_003,
   (
-    CASE WHEN ISFINITE(va94) THEN va94 END
+    CASE WHEN ISFINITE(va96) THEN va96 END
   ) AS alpha_004,
   (
-    CASE WHEN ISFINITE(va106) THEN va106 END
+    CASE WHEN ISFINITE(va108) THEN va108 END
   ) AS alpha_005,
   (
-    CASE WHEN ISFINITE(va131) THEN va131 END
+    CASE WHEN ISFINITE(va135) THEN va135 END
   ) AS alpha_006,
   (
-    CASE WHEN ISFINITE(va142) THEN va142 END
+    CASE WHEN ISFINITE(va145) THEN va145 END
   ) AS alpha_007,
   (
-    CASE WHEN ISFINITE(va152) THEN va152 END
+    CASE WHEN ISFINITE(va155) THEN va155 END
   ) AS alpha_008,
   (
-    CASE WHEN ISFINITE(va160) THEN va160 END
+    CASE WHEN ISFINITE(va163) THEN va163 END
   ) AS alpha_009,
   (
-    CASE WHEN ISFINITE(va170) THEN va170 END
+    CASE WHEN ISFINITE(va173) THEN va173 END
   ) AS alpha_010,
   (
-    CASE WHEN ISFINITE(va188) THEN va188 END
+    CASE WHEN ISFINITE(va191) THEN va191 END
   ) AS alpha_011,
   (
-    CASE WHEN ISFINITE(va190) THEN va190 END
+    CASE WHEN ISFINITE(va194) THEN va194 END
   ) AS alpha_012,
   (
-    CASE WHEN ISFINITE(va226) THEN va226 END
+    CASE WHEN ISFINITE(va230) THEN va230 END
   ) AS alpha_013,
   (
-    CASE WHEN ISFINITE(va233) THEN va233 END
+    CASE WHEN ISFINITE(va237) THEN va237 END
   ) AS alpha_014,
   (
-    CASE WHEN ISFINITE(va254) THEN va254 END
+    CASE WHEN ISFINITE(va257) THEN va257 END
   ) AS alpha_015,
   (
-    CASE WHEN ISFINITE(va272) THEN va272 END
+    CASE WHEN ISFINITE(va275) THEN va275 END
   ) AS alpha_016,
   (
-    CASE WHEN ISFINITE(va308) THEN va308 END
+    CASE WHEN ISFINITE(va311) THEN va311 END
   ) AS alpha_017,
   (
-    CASE WHEN ISFINITE(va323) THEN va323 END
+    CASE WHEN ISFINITE(va336) THEN va336 END
   ) AS alpha_018,
   (
-    CASE WHEN ISFINITE(va330) THEN va330 END
+    CASE WHEN ISFINITE(va343) THEN va343 END
   ) AS alpha_019,
   (
-    CASE WHEN ISFINITE(va348) THEN va348 END
+    CASE WHEN ISFINITE(va361) THEN va361 END
   ) AS alpha_020,
   (
-    CASE WHEN ISFINITE(va359) THEN va359 END
+    CASE WHEN ISFINITE(va374) THEN va374 END
   ) AS alpha_021,
   (
-    CASE WHEN ISFINITE(va377) THEN va377 END
+    CASE WHEN ISFINITE(va394) THEN va394 END
   ) AS alpha_022,
   (
-    CASE WHEN ISFINITE(va381) THEN va381 END
+    CASE WHEN ISFINITE(va398) THEN va398 END
   ) AS alpha_023,
   (
-    CASE WHEN ISFINITE(va392) THEN va392 END
+    CASE WHEN ISFINITE(va409) THEN va409 END
   ) AS alpha_024,
   (
-    CASE WHEN ISFINITE(va400) THEN va400 END
+    CASE WHEN ISFINITE(va416) THEN va416 END
   ) AS alpha_025,
   (
-    CASE WHEN ISFINITE(va420) THEN va420 END
+    CASE WHEN ISFINITE(va436) THEN va436 END
   ) AS alpha_026,
   (
-    CASE WHEN ISFINITE(va445) THEN va445 END
+    CASE WHEN ISFINITE(va461) THEN va461 END
   ) AS alpha_027,
   (
-    CASE WHEN ISFINITE(va461) THEN va461 END
+    CASE WHEN ISFINITE(va478) THEN va478 END
   ) AS alpha_028,
   (
-    CASE WHEN ISFINITE(va495) THEN va495 END
+    CASE WHEN ISFINITE(va512) THEN va512 END
   ) AS alpha_029,
   (
-    CASE WHEN ISFINITE(va505) THEN va505 END
+    CASE WHEN ISFINITE(va525) THEN va525 END
   ) AS alpha_030,
   (
-    CASE WHEN ISFINITE(va550) THEN va550 END
+    CASE WHEN ISFINITE(va570) THEN va570 END
   ) AS alpha_031,
   (
-    CASE WHEN ISFINITE(va564) THEN va564 END
+    CASE WHEN ISFINITE(va585) THEN va585 END
   ) AS alpha_032,
   (
-    CASE WHEN ISFINITE(va570) THEN va570 END
+    CASE WHEN ISFINITE(va592) THEN va592 END
   ) AS alpha_033,
   (
-    CASE WHEN ISFINITE(va590) THEN va590 END
+    CASE WHEN ISFINITE(va613) THEN va613 END
   ) AS alpha_034,
   (
-    CASE WHEN ISFINITE(va600) THEN va600 END
+    CASE WHEN ISFINITE(va623) THEN va623 END
   ) AS alpha_035,
   (
-    CASE WHEN ISFINITE(va643) THEN va643 END
+    CASE WHEN ISFINITE(va674) THEN va674 END
   ) AS alpha_036,
   (
-    CASE WHEN ISFINITE(va655) THEN va655 END
+    CASE WHEN ISFINITE(va688) THEN va688 END
   ) AS alpha_037,
   (
-    CASE WHEN ISFINITE(va661) THEN va661 END
+    CASE WHEN ISFINITE(va699) THEN va699 END
   ) AS alpha_038,
   (
-    CASE WHEN ISFINITE(va684) THEN va684 END
+    CASE WHEN ISFINITE(va725) THEN va725 END
   ) AS alpha_039,
   (
-    CASE WHEN ISFINITE(va700) THEN va700 END
+    CASE WHEN ISFINITE(va742) THEN va742 END
   ) AS alpha_040,
   (
-    CASE WHEN ISFINITE(va703) THEN va703 END
+    CASE WHEN ISFINITE(va745) THEN va745 END
   ) AS alpha_041,
   (
-    CASE WHEN ISFINITE(va713) THEN va713 END
+    CASE WHEN ISFINITE(va755) THEN va755 END
   ) AS alpha_042,
   (
-    CASE WHEN ISFINITE(va726) THEN va726 END
+    CASE WHEN ISFINITE(va768) THEN va768 END
   ) AS alpha_043,
   (
-    CASE WHEN ISFINITE(va730) THEN va730 END
+    CASE WHEN ISFINITE(va777) THEN va777 END
   ) AS alpha_044,
   (
-    CASE WHEN ISFINITE(va749) THEN va749 END
+    CASE WHEN ISFINITE(va801) THEN va801 END
   ) AS alpha_045,
   (
-    CASE WHEN ISFINITE(va754) THEN va754 END
+    CASE WHEN ISFINITE(va806) THEN va806 END
   ) AS alpha_046,
   (
-    CASE WHEN ISFINITE(va771) THEN va771 END
+    CASE WHEN ISFINITE(va823) THEN va823 END
   ) AS alpha_047,
   (
-    CASE WHEN ISFINITE(va773) THEN va773 END
+    CASE WHEN ISFINITE(va825) THEN va825 END
   ) AS alpha_049,
   (
-    CASE WHEN ISFINITE(va785) THEN va785 END
+    CASE WHEN ISFINITE(va837) THEN va837 END
   ) AS alpha_050,
   (
-    CASE WHEN ISFINITE(va787) THEN va787 END
+    CASE WHEN ISFINITE(va839) THEN va839 END
   ) AS alpha_051,
   (
-    CASE WHEN ISFINITE(va797) THEN va797 END
+    CASE WHEN ISFINITE(va853) THEN va853 END
   ) AS alpha_052,
   (
-    CASE WHEN ISFINITE(va802) THEN va802 END
+    CASE WHEN ISFINITE(va858) THEN va858 END
   ) AS alpha_053,
   (
-    CASE WHEN ISFINITE(va803) THEN va803 END
+    CASE WHEN ISFINITE(va859) THEN va859 END
   ) AS alpha_054,
   (
-    CASE WHEN ISFINITE(va821) THEN va821 END
+    CASE WHEN ISFINITE(va877) THEN va877 END
   ) AS alpha_055,
   (
-    CASE WHEN ISFINITE(va830) THEN va830 END
+    CASE WHEN ISFINITE(va886) THEN va886 END
   ) AS alpha_057,
   (
-    CASE WHEN ISFINITE(va847) THEN va847 END
+    CASE WHEN ISFINITE(va903) THEN va903 END
   ) AS alpha_060,
   (
-    CASE WHEN ISFINITE(va868) THEN va868 END
+    CASE WHEN ISFINITE(va926) THEN va926 END
   ) AS alpha_061,
   (
-    CASE WHEN ISFINITE(va901) THEN va901 END
+    CASE WHEN ISFINITE(va975) THEN va975 END
   ) AS alpha_062,
   (
-    CASE WHEN ISFINITE(va931) THEN va931 END
+    CASE WHEN ISFINITE(va1006) THEN va1006 END
   ) AS alpha_064,
   (
-    CASE WHEN ISFINITE(va965) THEN va965 END
+    CASE WHEN ISFINITE(va1040) THEN va1040 END
   ) AS alpha_065,
   (
-    CASE WHEN ISFINITE(va997) THEN va997 END
+    CASE WHEN ISFINITE(va1073) THEN va1073 END
   ) AS alpha_066,
   (
-    CASE WHEN ISFINITE(va1032) THEN va1032 END
+    CASE WHEN ISFINITE(va1109) THEN va1109 END
   ) AS alpha_068,
   (
-    CASE WHEN ISFINITE(va1083) THEN va1083 END
+    CASE WHEN ISFINITE(va1161) THEN va1161 END
   ) AS alpha_071,
   (
-    CASE WHEN ISFINITE(va1148) THEN va1148 END
+    CASE WHEN ISFINITE(va1230) THEN va1230 END
   ) AS alpha_072,
   (
-    CASE WHEN ISFINITE(va1169) THEN va1169 END
+    CASE WHEN ISFINITE(va1252) THEN va1252 END
   ) AS alpha_073,
   (
-    CASE WHEN ISFINITE(va1213) THEN va1213 END
+    CASE WHEN ISFINITE(va1314) THEN va1314 END
   ) AS alpha_074,
   (
-    CASE WHEN ISFINITE(va1254) THEN va1254 END
+    CASE WHEN ISFINITE(va1354) THEN va1354 END
   ) AS alpha_075,
   (
-    CASE WHEN ISFINITE(va1278) THEN va1278 END
+    CASE WHEN ISFINITE(va1378) THEN va1378 END
   ) AS alpha_077,
   (
-    CASE WHEN ISFINITE(va1306) THEN va1306 END
+    CASE WHEN ISFINITE(va1426) THEN va1426 END
   ) AS alpha_078,
   (
-    CASE WHEN ISFINITE(va1344) THEN va1344 END
+    CASE WHEN ISFINITE(va1491) THEN va1491 END
   ) AS alpha_081,
   (
-    CASE WHEN ISFINITE(va1352) THEN va1352 END
+    CASE WHEN ISFINITE(va1500) THEN va1500 END
   ) AS alpha_083,
   (
-    CASE WHEN ISFINITE(va1363) THEN va1363 END
+    CASE WHEN ISFINITE(va1511) THEN va1511 END
   ) AS alpha_084,
   (
-    CASE WHEN ISFINITE(va1419) THEN va1419 END
+    CASE WHEN ISFINITE(va1570) THEN va1570 END
   ) AS alpha_085,
   (
-    CASE WHEN ISFINITE(va1442) THEN va1442 END
+    CASE WHEN ISFINITE(va1599) THEN va1599 END
   ) AS alpha_086,
   (
-    CASE WHEN ISFINITE(va1493) THEN va1493 END
+    CASE WHEN ISFINITE(va1665) THEN va1665 END
   ) AS alpha_088,
   (
-    CASE WHEN ISFINITE(va1530) THEN va1530 END
+    CASE WHEN ISFINITE(va1704) THEN va1704 END
   ) AS alpha_092,
   (
-    CASE WHEN ISFINITE(va1560) THEN va1560 END
+    CASE WHEN ISFINITE(va1734) THEN va1734 END
   ) AS alpha_094,
   (
-    CASE WHEN ISFINITE(va1607) THEN va1607 END
+    CASE WHEN ISFINITE(va1782) THEN va1782 END
   ) AS alpha_095,
   (
-    CASE WHEN ISFINITE(va1649) THEN va1649 END
+    CASE WHEN ISFINITE(va1842) THEN va1842 END
   ) AS alpha_096,
   (
-    CASE WHEN ISFINITE(va1703) THEN va1703 END
+    CASE WHEN ISFINITE(va1903) THEN va1903 END
   ) AS alpha_098,
   (
-    CASE WHEN ISFINITE(va1731) THEN va1731 END
+    CASE WHEN ISFINITE(va1943) THEN va1943 END
   ) AS alpha_099,
   (
-    CASE WHEN ISFINITE(va1732) THEN va1732 END
+    CASE WHEN ISFINITE(va1944) THEN va1944 END
   ) AS alpha_101,
   (
-    CASE WHEN ISFINITE(va1739) THEN va1739 END
+    CASE WHEN ISFINITE(va1951) THEN va1951 END
   ) AS alpha_custom_argmax_recent,
   (
-    CASE WHEN ISFINITE(va1746) THEN va1746 END
+    CASE WHEN ISFINITE(va1958) THEN va1958 END
   ) AS alpha_custom_argmin_recent,
   (
-    CASE WHEN ISFINITE(va1760) THEN va1760 END
+    CASE WHEN ISFINITE(va1972) THEN va1972 END
   ) AS alpha_custom_decaylinear_mom,
   (
-    CASE WHEN ISFINITE(va1774) THEN va1774 END
+    CASE WHEN ISFINITE(va1986) THEN va1986 END
   ) AS alpha_custom_kurt_filter,
   (
-    CASE WHEN ISFINITE(va1781) THEN va1781 END
+    CASE WHEN ISFINITE(va1993) THEN va1993 END
   ) AS alpha_custom_skew_reversal,
   (
-    CASE WHEN ISFINITE(va1783) THEN va1783 END
+    CASE WHEN ISFINITE(va1995) THEN va1995 END
   ) AS alpha_custom_zscore_5d
-FROM values_12_1
+FROM values_11_2

@@ -8,7 +8,7 @@ for one factor pays for the windows of that factor alone.
 
 import re
 from collections.abc import Container, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import sqlglot
 
@@ -27,6 +27,7 @@ from wavehouse.factors.primitives import (
 NAME = re.compile(r"[A-Za-z_]\w*(?:\.\w+)?", re.ASCII)
 FRAMES = {"before": "rows between unbounded preceding and current row",
           "earlier": "rows between unbounded preceding and 1 preceding"}  # fmt: skip
+WINDOWS = (SERIES, SECTION)
 ALL_ROWS = "rows between unbounded preceding and unbounded following"
 
 
@@ -54,7 +55,9 @@ def plan(factors: Mapping[str, Expression], columns: Mapping[str, int | None]) -
     a stock that have no value, None where a value may be missing anywhere.
     """
     lowering = Lowering(dict(columns))
-    lowered = {name: lowering.factor(expression) for name, expression in factors.items()}
+    lowered, depths = placed(
+        {name: lowering.factor(expression) for name, expression in factors.items()}
+    )
     order = in_order(lowered.values())
     uses: dict[Primitive, int] = {}
     for primitive in (*order, *lowered.values()):
@@ -63,24 +66,22 @@ def plan(factors: Mapping[str, Expression], columns: Mapping[str, int | None]) -
             uses[read] = uses.get(read, 0) + 1
         # an order or a group is written beside the function
         beside = [primitive.group] if primitive.group else []
-        if primitive.kind == SECTION and primitive.frame != "stock":
+        if primitive.kind == SECTION and primitive.frame != "group":
             beside.append(primitive.args[0])
         for read in beside:
             uses[read] = uses.get(read, 0) + 2
-    depths: dict[Primitive, int] = {}
+        # one that is carried past a sort is carried as itself, not as what it is made of
+        for read in primitive.reads:
+            if depths[primitive] - (primitive.kind in WINDOWS) > depths[read]:
+                uses[read] = uses.get(read, 0) + 2
     levels: dict[Primitive, int] = {}
     stages: dict[tuple[int, int], Stage] = {}
     names: dict[Primitive, str] = {}
     for primitive in order:
-        depth = max((depths[read] for read in primitive.reads), default=0)
-        if primitive.kind in (SERIES, SECTION):
-            depth += 1
-            if depth % 2 != (primitive.kind == SERIES):
-                depth += 1
-        depths[primitive] = depth
+        depth = depths[primitive]
         # levels of columns within a depth: what a select names, the next one reads
         level = max((levels[read] for read in primitive.reads if depths[read] == depth), default=0)
-        own = primitive.kind in (SERIES, SECTION)
+        own = primitive.kind in WINDOWS
         if primitive.kind == ELEMENT and primitive.args and uses.get(primitive, 0) > 1:
             level, own = level + 1, True
         levels[primitive] = level
@@ -91,6 +92,61 @@ def plan(factors: Mapping[str, Expression], columns: Mapping[str, int | None]) -
             names[primitive] = f"{kind[:2]}{len(names)}"
             stage.columns[names[primitive]] = primitive
     return Plan([stages[key] for key in sorted(stages)], lowered, names)
+
+
+def placed(factors: Mapping[str, Primitive]) -> tuple[dict[str, Primitive], dict[Primitive, int]]:
+    """The factors over primitives that each have one stage, and these stages.
+
+    Each factor has the stages that it would have alone, since a query for it pays for what every
+    sort carries along. What two factors read in the same stage is one primitive.
+    """
+    made: dict[tuple, Primitive] = {}
+    depths: dict[Primitive, int] = {}
+    found: dict[str, Primitive] = {}
+    for name, root in factors.items():
+        here: dict[Primitive, Primitive] = {}
+        for primitive, depth in depths_of(root).items():
+            args = tuple(here[each] for each in primitive.args)
+            group = here[primitive.group] if primitive.group else None
+            key = (primitive, depth, args, group)
+            if key not in made:
+                made[key] = replace(primitive, args=args, group=group)
+            here[primitive] = made[key]
+            depths[here[primitive]] = depth
+        found[name] = here[root]
+    return found, depths
+
+
+def depths_of(root: Primitive) -> dict[Primitive, int]:
+    """Stage of each primitive of a factor: odd for series, even for sections, as few as can be.
+
+    What a stage computes is carried along up to its reader. So windows and what is made of one
+    value come as late as their readers allow, and what is made of several as early as it can.
+    """
+
+    def fits(primitive: Primitive, depth: int) -> bool:
+        return primitive.kind not in WINDOWS or depth % 2 == (primitive.kind == SERIES)
+
+    order = in_order([root])
+    first: dict[Primitive, int] = {}
+    for primitive in order:
+        depth = max((first[read] for read in primitive.reads), default=0)
+        depth += primitive.kind in WINDOWS
+        first[primitive] = depth if fits(primitive, depth) else depth + 1
+    last = {root: first[root]}
+    for primitive in reversed(order):
+        last[primitive] -= not fits(primitive, last[primitive])
+        before = last[primitive] - (primitive.kind in WINDOWS)
+        for read in primitive.reads:
+            last[read] = min(last.get(read, before), before)
+    depths: dict[Primitive, int] = {}
+    for primitive in order:
+        reads = [read for read in primitive.reads if read.sql != "stock_row"]  # that is everywhere
+        if primitive.kind in WINDOWS or len(set(reads)) == 1:
+            depths[primitive] = last[primitive]
+        else:
+            depths[primitive] = max((depths[read] for read in reads), default=0)
+    return depths
 
 
 def in_order(roots: Iterable[Primitive], there: Container[Primitive] = ()) -> list[Primitive]:
@@ -137,14 +193,18 @@ def statement(
         text = PLACE.sub(lambda place: written(primitive.args[int(place[1])]), primitive.sql)
         if primitive.kind == ELEMENT:
             return f"({text})" if text.startswith("case") else text
+        if primitive.frame == "group":
+            return text.replace("{over}", f" over {window(primitive)}")
         return f"{text} over {window(primitive)}"
 
     def window(primitive: Primitive) -> str:
         if primitive.kind == SECTION:
             parts = [day] + ([written(primitive.group)] if primitive.group else [])
-            order = stock if primitive.frame == "stock" else written(primitive.args[0])
+            divided = f"partition by {', '.join(parts)}"
+            if primitive.frame == "group":
+                return f"({divided})"
             frame = "" if primitive.frame == "place" else f" {ALL_ROWS}"
-            return f"(partition by {', '.join(parts)} order by {order}{frame})"
+            return f"({divided} order by {written(primitive.args[0])}{frame})"
         if primitive.group:
             group = written(primitive.group)
             return f"(partition by {stock}, {group} order by stock_row {FRAMES[primitive.frame]})"

@@ -24,6 +24,8 @@ UNROLLED = 12  # rows up to which a weighted window is cheaper as so many lags
 LEAST_WEIGHT = 1e-17  # of a value in a recursion, below which it no longer counts
 BLOCK_ROWS = 1_100
 WMA_RATE = 0.9
+# numbers from 2^a to 2^b, times 2^c, are integers whose sum over 16,000 rows is one of 128 bits
+BINS = ((-80, -20, 132), (-20, 40, 72), (40, 100, 12))
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,16 +33,17 @@ class Primitive:
     """One node: `sql` with {0}, {1}, ... for the arguments.
 
     `frame` of a series primitive is the number of rows of its window, or `before` (all rows up to
-    today), `earlier` (all rows up to the one before), `row` (no frame). `frame` of a section
-    primitive is `place` (among the day's rows by value), `value` (all rows of the day, by value),
-    `stock` (all, by stock) or `group` (an aggregate of all, in any order). The argument `group` is
-    what divides them, or a stock's rows, further.
+    today), `earlier` (all rows up to the one before), `row` (no frame), or of a lag over an ordered
+    table the range of rows back that it reads. `frame` of a section
+    primitive is `place` (among the day's rows by value), `value` (all rows of the day, by value) or
+    `group` (aggregates of all, in any order, with {over} behind each). The argument `group` is what
+    divides them, or a stock's rows, further.
     """
 
     kind: str
     sql: str
     args: tuple["Primitive", ...] = ()
-    frame: int | str | None = None
+    frame: int | str | range | None = None
     group: "Primitive | None" = None
     total: bool = True
     warm: int = 0
@@ -84,6 +87,27 @@ def products_of_distances(rows: int) -> list[str]:
         f"({x} - {{{2 * rows}}}) * ({y} - {{{2 * rows + 1}}})"
         for x, y in zip(places(rows), places(rows, rows), strict=True)
     ]
+
+
+def exact_sum(value: str) -> str:
+    """Sum of numbers that does not depend on their order, as a sum of doubles does.
+
+    Integers are summed: of small, medium and large numbers, each in units that are as small as the
+    last bit of the least of them. What is smaller than 2^-80 or at least 2^100 is summed as it is.
+    `{over}` is left to be filled in.
+    """
+    sums, size = [], f"abs({value})"
+    for low, high, unit in BINS:
+        units = f"{2.0**unit!r}::double"
+        inside = f"{size} >= {2.0**low!r}::double and {size} < {2.0**high!r}::double"
+        sums.append(
+            f"coalesce(sum(case when {inside} then ({value} * {units})::hugeint end)"
+            f"{{over}}::double / {units}, 0)"
+        )
+    least, most = f"{2.0 ** BINS[0][0]!r}::double", f"{2.0 ** BINS[-1][1]!r}::double"
+    beyond = f"case when {size} < {least} or {size} >= {most} then {value} end"
+    sums.append(f"coalesce(sum({beyond}){{over}}, 0)")
+    return f"({' + '.join(sums)})"
 
 
 def constant_of(primitive: Primitive) -> float:
@@ -159,13 +183,17 @@ class Lowering:
         facts = {"frame": order, "group": group, "total": False}
         return self.make(SECTION, sql, *args, **facts)
 
+    def aggregates(self, sql: str, x: Primitive, group: Primitive | None = None) -> Primitive:
+        """Aggregates over the rows of a day, and of a group there, whose order does not matter."""
+        return self.section(sql, "group", x, group=group)
+
     def day_sum(self, sql: str, x: Primitive) -> Primitive:
-        """Sum of a scalar expression over the rows of a day, NULL where none is known."""
-        return self.section(f"sum({sql})", "stock", x)
+        """Exact sum of a scalar expression over the rows of a day, NULL where none is known."""
+        return self.aggregates(f"case when count({{0}}){{over}} > 0 then {exact_sum(sql)} end", x)
 
     def day_mean(self, x: Primitive, group: Primitive | None = None) -> Primitive:
-        """Mean over the rows of a day, and of a group there."""
-        return self.section("avg({0})", "stock", x, group=group)
+        """Mean, exactly summed, over the rows of a day, and of a group there."""
+        return self.aggregates(f"({exact_sum('{0}')} / nullif(count({{0}}){{over}}, 0))", x, group)
 
     def blanked(self, sql: str, place: int, warm: int) -> str:
         """The SQL, NULL in the stock's first rows; argument `place` is stock_row."""
@@ -198,14 +226,17 @@ class Lowering:
         """1 on the stock's first row, 2 on its second, ..."""
         return self.make(COLUMN, "stock_row")
 
-    def window(self, sql: str, rows: int, *args: Primitive) -> Primitive:
-        """A window function that is unknown where one of the rows is."""
+    def window(self, sql: str, rows: int, *args: Primitive, jointly=False) -> Primitive:
+        """A window function that is unknown where one of the rows is.
+
+        jointly: the arguments are unknown on the same rows, so that one of them is counted.
+        """
         args = tuple(self.number(arg) for arg in args)
         if all(arg.total for arg in args):
             return self.series(sql, rows, *args)
         args = tuple(self.known(arg) for arg in args)
         value = self.series(sql, rows, *args)
-        counted = "count({0})" if len(args) == 1 else "regr_count({0}, {1})"
+        counted = "count({0})" if len(args) == 1 or jointly else "regr_count({0}, {1})"
         return self.explicit_of(rows, value, self.series(counted, rows, *args))
 
     def explicit_of(self, rows: int, value: Primitive, count: Primitive) -> Primitive:
@@ -234,15 +265,8 @@ class Lowering:
             equal = " and ".join(f"{{0}} = {{{back}}}" for back in range(1, n))
             lags = [self.lag(value, back) for back in range(1, n)]
             return self.make(ELEMENT, f"(not ({equal}))", value, *lags)
-        changed = self.make(
-            ELEMENT,
-            "case when {0} is distinct from {1} or {2} = 1 then {2} end",
-            value,
-            self.lag(value, 1),
-            self.stock_row,
-        )
-        changed = self.make(SERIES, "max({0})", changed, frame="before")
-        return self.make(ELEMENT, f"({{0}} > {{1}} - {n - 1})", changed, self.stock_row)
+        least, most = (self.series(f"{name}({{0}})", n, value) for name in ("min", "max"))
+        return self.make(ELEMENT, "({0} < {1})", least, most)
 
     def unless_constant(self, sql: str, rows: int, *args: Primitive, otherwise="null") -> Primitive:
         """sql of args[0], or `otherwise` where one of the others has the same value in all rows."""
@@ -621,7 +645,7 @@ class Lowering:
 
         def covariance(place, other):
             """Of what is left of a regressor with another value."""
-            value = self.window("covar_pop({0}, {1})", n, regressors[place], other)
+            value = self.window("covar_pop({0}, {1})", n, regressors[place], other, jointly=True)
             for before, share in enumerate(shares[place]):
                 value = self._subtract(value, self._multiply(share, covariance(before, other)))
             return value
@@ -682,20 +706,17 @@ class Lowering:
 
     def _zscore(self, x):
         x = self.known(self.number(x))
-        mean, deviation = (
-            self.section(f"{function}({{0}})", "stock", x) for function in ("avg", "stddev_pop")
-        )
-        lowest, highest = (
-            self.section(f"{function}({{0}})", "stock", x) for function in ("min", "max")
-        )
-        sql = "case when {3} < {4} then ({0} - {1}) / nullif({2}, 0) end"
-        return self.explicit(sql, x, mean, deviation, lowest, highest)
+        distance = self.explicit("({0} - {1})", x, self.day_mean(x))
+        variance = self.day_mean(self.explicit("({0} * {0})", distance))
+        moves = self.aggregates("(min({0}){over} < max({0}){over})", x)
+        sql = "case when {2} then {0} / nullif(sqrt({1}), 0) end"
+        return self.explicit(sql, distance, variance, moves)
 
     def _cs_mean(self, x):
         return self.day_mean(self.number(x))
 
     def _cs_median(self, x):
-        return self.section("median({0})", "stock", self.number(x))
+        return self.aggregates("median({0}){over}", self.number(x))
 
     def _cs_mean_if(self, x, c):
         kept = self.explicit("case when {1} then {0} end", self.number(x), c)

@@ -46,13 +46,14 @@ IN_ORDER = """select
             then error('rows of factor_base are out of order: leave preserve_insertion_order on')
     end
 from factor_base"""
+SAME_STOCKS = """select
+    case
+        when count(*) filter (ts_code <> past_ts_code) > 0
+            then error('stocks of factor_past are out of order: leave preserve_insertion_order on')
+    end
+from factor_today positional join factor_past"""
 PLACE_COLUMN = Primitive(COLUMN, "place")  # number of the row in the order of all tables
 KEY_COLUMNS = (PLACE_COLUMN, Primitive(COLUMN, "day"))
-
-
-def _rows_back(lag: Primitive) -> int:
-    """How far a lag goes back, or a list."""
-    return int(lag.sql.rpartition(",")[2].strip(" )"))
 
 
 class Columns:
@@ -146,7 +147,7 @@ class Program(Columns):
         found: dict[Primitive, int] = {}
         for each in in_order(roots):
             if each.kind == SERIES:
-                found[each.args[0]] = max(found.get(each.args[0], 0), _rows_back(each))
+                found[each.args[0]] = max(found.get(each.args[0], 0), each.frame[-1])
         return found
 
     def _name(self, order: list[Primitive], asked: Container[Primitive]) -> None:
@@ -266,9 +267,8 @@ class Writer:
         return self._back(primitive, self.expression(primitive.args[0]))
 
     def _back(self, lag: Primitive, read: str) -> str:
-        back = _rows_back(lag)
+        begin, back = lag.frame[0], lag.frame[-1]
         if lag.sql.startswith("list"):
-            begin = int(lag.sql.split(",")[1])
             past = f"p_{read}[{begin or 1}:{back}]"
             return past if begin else f"list_prepend({read}, {past})"
         return f"p_{read}[{back}]" if self.is_day else f"lag({read}, {back}) over ()"
@@ -309,7 +309,6 @@ class Writer:
             "over": f" over ({divided.strip()})",
             "place": f"({divided}order by {value})",
             "value": f"({divided}order by {value} {ALL_ROWS})",
-            "stock": f"({divided}order by place {ALL_ROWS})",
         }
         for name, frame in frames.items():
             text = text.replace(f"{{{name}}}", frame)
@@ -639,20 +638,29 @@ def next_day(program: Program, inputs: str, state: str, day: str) -> tuple[list[
     program = program.day
     writer, tables, names = Writer(program, is_day=True), _Tables(), program.names
     columns = "".join(f",\n    inputs.{name}" for name in program.inputs)
-    tables.statements.append(
+    kept = f"(select ts_code, row_number() over () as number from {state}) as kept"
+    tables.statements += [
+        # stocks in the order of the state, whose lists then need no join
         "create or replace temp table factor_today as\nselect\n"
-        "    row_number() over (order by inputs.ts_code)::integer as place,\n"
+        "    row_number() over (order by kept.number, inputs.ts_code)::integer as place,\n"
         "    1::smallint as day,\n"
         "    inputs.ts_code,\n    inputs.trade_date,\n"
         "    inputs.in_universe,\n"
         f"    inputs.stock_row{columns}\nfrom {inputs} as inputs\n"
-        f"where inputs.trade_date = {day}\norder by inputs.ts_code"
-    )
-    tables.statements.append(
+        f"left join {kept}\n"
+        "    on inputs.ts_code = kept.ts_code\n"
+        f"where inputs.trade_date = {day}\norder by place",
+        "create or replace temp table factor_traded as\n"
+        "select kept.number, today.ts_code is not null as traded\n"
+        f"from {kept}\n"
+        "left join factor_today as today on kept.ts_code = today.ts_code\norder by kept.number",
         "create or replace temp table factor_past as\n"
-        "select state.* exclude (ts_code)\nfrom factor_today as today\n"
-        f"left join {state} as state on today.ts_code = state.ts_code\norder by today.place"
-    )
+        "select state.* rename (ts_code as past_ts_code)\n"
+        f"from {state} as state positional join factor_traded\nwhere factor_traded.traded",
+        "create or replace temp table factor_absent as\nselect state.*\n"
+        f"from {state} as state positional join factor_traded\nwhere not factor_traded.traded",
+        SAME_STOCKS,
+    ]
     base = "factor_today positional join factor_past"
     for step in program.stages(program.roots.values()):
         sections = [each for each in step if each.kind == SECTION]
@@ -669,7 +677,7 @@ def next_day(program: Program, inputs: str, state: str, day: str) -> tuple[list[
         if each in read:
             continue
         if need:
-            items.append(f"list_prepend({name}, p_{name}[1:{need - 1}]) as p_{name}")
+            items.append(f"list_concat([{name}], p_{name}[1:{need - 1}]) as p_{name}")
         if each.kind == RECURSION:
             items.append(f"coalesce({name}, k_{name}) as k_{name}")
         if need or each.kind == RECURSION:
@@ -677,9 +685,7 @@ def next_day(program: Program, inputs: str, state: str, day: str) -> tuple[list[
     source = tables.source(program, [], base, [*read, PLACE_COLUMN])
     listed = ",\n    ".join(items)
     renewed = (
-        f"select\n    {listed}\nfrom {source}\n\nunion all by name\n\n"
-        f"select state.*\nfrom {state} as state\n"
-        "anti join factor_today on state.ts_code = factor_today.ts_code"
+        f"select\n    {listed}\nfrom {source}\n\nunion all by name\n\nselect *\nfrom factor_absent"
     )
     steps = [Step("macros", writer.definitions()), Step("factors", tables.statements)]
     return steps, "factor_values", renewed

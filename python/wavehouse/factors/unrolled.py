@@ -41,28 +41,6 @@ SIGNS = {SUM: "+", PRODUCT: "*"}
 LEAST_FOLDED = 5  # rows
 LIST_NAMES = {"greatest": "max", "least": "min"}
 PART = 32  # rows of a window that are one expression: with more, lags no longer fit the cache
-# numbers below 2^a times 2^b are integers whose sum over 16,000 rows is an integer of 128 bits
-BINS = ((-20, 120), (40, 72), (100, 12))
-
-
-def exact_sum(value: str) -> str:
-    """Sum of numbers that does not depend on their order, as a sum of doubles does.
-
-    Integers are summed: of small, medium and large numbers, each in units that are as small as the
-    last bit of the least of them (of the small ones 2^-120). `{over}` is left to be filled in.
-    """
-    sums, least = [], ""
-    for power, unit in BINS:
-        units, end = f"{2.0**unit!r}::double", f"{2.0**power!r}::double"
-        inside = f"abs({value}) < {end}{least}"
-        sums.append(
-            f"coalesce(sum(case when {inside} then ({value} * {units})::hugeint end)"
-            f"{{over}}::double / {units}, 0)"
-        )
-        least = f" and abs({value}) >= {end}"
-    beyond = f"case when abs({value}) >= {2.0 ** BINS[-1][0]!r}::double then {value} end"
-    sums.append(f"coalesce(sum({beyond}){{over}}, 0)")
-    return f"({' + '.join(sums)})"
 
 
 def _if_whole(sql: str, rows: int) -> str:
@@ -113,8 +91,8 @@ class Unrolled(Lowering):
         if x.kind == CONSTANT:
             return self.make(ELEMENT, x.sql, frame=rows, warm=rows)
         facts = {"total": x.total, "warm": x.warm + rows if x.total else 0}
-        sql = f"lag({{0}}, {rows})"
-        return self.make(SERIES, sql, x, frame="row", is_condition=x.is_condition, **facts)
+        facts |= {"frame": range(rows, rows + 1), "is_condition": x.is_condition}
+        return self.make(SERIES, "lag({0})", x, **facts)
 
     def lag(self, value: Primitive, rows: int) -> Primitive:
         """The value so many rows before."""
@@ -135,7 +113,7 @@ class Unrolled(Lowering):
     def last(self, x: Primitive, rows: int, begin: int = 0) -> Primitive:
         """The rows before today from `begin` on, up to `rows` in all, as a list: only of a day."""
         facts = {"total": x.total, "warm": x.warm + rows - 1 if x.total else 0}
-        return self.make(SERIES, f"list({{0}}, {begin}, {rows - 1})", x, frame="row", **facts)
+        return self.make(SERIES, "list({0})", x, frame=range(begin, rows), **facts)
 
     def by_list(
         self, whole: Primitive, sql: str, rows: int, x: Primitive, *read: Primitive, parts=()
@@ -192,7 +170,7 @@ class Unrolled(Lowering):
         """A scalar expression of x today ({0}), on the row before ({1}), ..., NULL where one is."""
         return self.rows_of(sql, rows, *(self.past(x, back) for back in range(rows)))
 
-    def window(self, sql: str, rows: int, *args: Primitive) -> Primitive:
+    def window(self, sql: str, rows: int, *args: Primitive, jointly=False) -> Primitive:
         """What an aggregate says of the last rows; NULL where one of them is."""
         function = sql.partition("(")[0]
         return getattr(self, f"_window_{function}")(rows, *(self.number(arg) for arg in args))
@@ -389,13 +367,3 @@ class Unrolled(Lowering):
         )
         day_rows = self.make(COLUMN, "day_rows")
         return self.make(SECTION, sql, x, day_rows, frame="place", total=False)
-
-    def day_sum(self, sql, x):
-        """Exactly summed."""
-        known = "case when count({0}){over} > 0 then "
-        return self.section(f"{known}{exact_sum(sql)} end", "group", x)
-
-    def day_mean(self, x, group=None):
-        """Exactly summed."""
-        mean = f"({exact_sum('{0}')} / nullif(count({{0}}){{over}}, 0))"
-        return self.section(mean, "group", x, group=group)

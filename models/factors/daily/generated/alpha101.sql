@@ -20,101 +20,84 @@ WITH values_0_1 AS (
     volume,
     vwap,
     (
-      CASE WHEN stock_row > 1 THEN (
-        returns < 0
-      ) END
+      returns < 0
     ) AS va0,
     (
       returns * 8193 - (
         returns * 8193 - returns
       )
-    ) AS va2,
+    ) AS va3,
     (
       close - open
-    ) AS va15,
+    ) AS va17,
     (
       CASE WHEN volume > 0 THEN LN(volume) END
-    ) AS va22,
+    ) AS va24,
+    (
+      close - vwap
+    ) AS va97,
     (
       open * 8193 - (
         open * 8193 - open
       )
-    ) AS va46,
+    ) AS va112,
     (
       volume * 8193 - (
         volume * 8193 - volume
       )
-    ) AS va51,
-    (
-      low * 8193 - (
-        low * 8193 - low
-      )
-    ) AS va80,
-    (
-      close - vwap
-    ) AS va95,
+    ) AS va123,
     (
       vwap - close
-    ) AS va175,
+    ) AS va178,
     (
       close * 8193 - (
         close * 8193 - close
       )
-    ) AS va192,
+    ) AS va321,
     (
       high * 8193 - (
         high * 8193 - high
       )
-    ) AS va235,
-    (
-      -returns
-    ) AS va391,
+    ) AS va376,
     (
       high - close
-    ) AS va392,
-    (
-      vwap * 8193 - (
-        vwap * 8193 - vwap
-      )
-    ) AS va417,
+    ) AS va410,
     (
       (
         high + low
       ) / 2
-    ) AS va442,
+    ) AS va462,
     (
       close - 1
-    ) AS va458,
+    ) AS va479,
     (
-      -(
-        1 - (
-          open / NULLIF(close, 0)
-        )
+      1 - (
+        open / NULLIF(close, 0)
       )
-    ) AS va561,
+    ) AS va584,
     (
       (
         close + high
       ) - low
-    ) AS va588,
+    ) AS va612,
     (
       open - close
-    ) AS va610,
+    ) AS va634,
     (
       close / NULLIF(open, 0)
-    ) AS va652,
+    ) AS va691,
     (
       high * low
-    ) AS va696,
+    ) AS va738,
     (
       close + vwap
-    ) AS va703,
+    ) AS va745,
     (
       1 / NULLIF(close, 0)
-    ) AS va755,
+    ) AS va810,
     (
       close - low
-    ) AS va808,
+    ) AS va869,
     (
       (
         -(
@@ -127,140 +110,152 @@ WITH values_0_1 AS (
           low - high
         )
       ), 0)
-    ) AS va813,
+    ) AS va874,
     (
       CASE WHEN stock_row > 1 THEN (
         market_cap * returns
       ) END
-    ) AS va832,
+    ) AS va893,
     (
       (
         vwap * CAST(0.271683 AS DOUBLE)
       ) + (
         vwap * CAST(0.728317 AS DOUBLE)
       )
-    ) AS va877,
+    ) AS va938,
     (
       high - low
-    ) AS va904,
+    ) AS va965,
     (
       (
         open * CAST(0.6818919999999999 AS DOUBLE)
       ) + (
         vwap * CAST(0.318108 AS DOUBLE)
       )
-    ) AS va992,
+    ) AS va1071,
+    (
+      (
+        low * CAST(0.821596 AS DOUBLE)
+      ) + (
+        open * CAST(0.178404 AS DOUBLE)
+      )
+    ) AS va1099,
     (
       (
         open * CAST(0.00817205 AS DOUBLE)
       ) + (
         vwap * CAST(0.99182795 AS DOUBLE)
       )
-    ) AS va1047,
+    ) AS va1127,
     (
       (
         close * CAST(0.518371 AS DOUBLE)
       ) + (
         low * CAST(0.481629 AS DOUBLE)
       )
-    ) AS va1161,
+    ) AS va1243,
     (
       (
         close * CAST(0.490655 AS DOUBLE)
       ) + (
         vwap * CAST(0.5093449999999999 AS DOUBLE)
       )
-    ) AS va1181,
+    ) AS va1264,
     (
       low + open
-    ) AS va1258,
+    ) AS va1346,
+    (
+      vwap * 8193 - (
+        vwap * 8193 - vwap
+      )
+    ) AS va1405,
     (
       (
         low * CAST(0.852845 AS DOUBLE)
       ) + (
         open * CAST(0.147155 AS DOUBLE)
       )
-    ) AS va1347,
+    ) AS va1441,
     (
       (
         high * CAST(0.0261661 AS DOUBLE)
       ) + (
         vwap * CAST(0.9738339 AS DOUBLE)
       )
-    ) AS va1371,
+    ) AS va1469,
     (
       (
         low * CAST(0.352233 AS DOUBLE)
       ) + (
         vwap * CAST(0.647767 AS DOUBLE)
       )
-    ) AS va1519,
+    ) AS va1635,
     (
       (
         close * CAST(0.60733 AS DOUBLE)
       ) + (
         open * CAST(0.39266999999999996 AS DOUBLE)
       )
-    ) AS va1548,
+    ) AS va1683,
     (
       (
         high * CAST(0.131872 AS DOUBLE)
       ) + (
         open * CAST(0.868128 AS DOUBLE)
       )
-    ) AS va1582,
+    ) AS va1720,
     (
       (
         open * CAST(0.365804 AS DOUBLE)
       ) + (
         open * CAST(0.634196 AS DOUBLE)
       )
-    ) AS va1655,
+    ) AS va1821,
     (
       (
         close * CAST(0.12329699999999999 AS DOUBLE)
       ) + (
         high * CAST(0.876703 AS DOUBLE)
       )
-    ) AS va1699,
+    ) AS va1866,
     (
       (
         close + open
       ) - (
         open + vwap
       )
-    ) AS va1766,
+    ) AS va1943,
     (
       (
         close * CAST(0.369701 AS DOUBLE)
       ) + (
         vwap * CAST(0.6302989999999999 AS DOUBLE)
       )
-    ) AS va1772,
+    ) AS va1950,
     (
       (
         low * CAST(0.03271500000000005 AS DOUBLE)
       ) + (
         low * CAST(0.967285 AS DOUBLE)
       )
-    ) AS va1849,
+    ) AS va2048,
     (
       (
         close * CAST(0.524434 AS DOUBLE)
       ) + (
         vwap * CAST(0.47556600000000004 AS DOUBLE)
       )
-    ) AS va2005,
+    ) AS va2219,
     (
       (
         low * CAST(0.721001 AS DOUBLE)
       ) + (
         vwap * CAST(0.278999 AS DOUBLE)
       )
-    ) AS va2136,
+    ) AS va2372,
     (
       CASE WHEN stock_row > 1 THEN returns END
-    ) AS va2318
+    ) AS va2578
   FROM {{ ref('factor_inputs') }}
 ), values_0_2 AS (
   SELECT
@@ -279,143 +274,85 @@ WITH values_0_1 AS (
     open,
     returns,
     va0,
-    va1047,
-    va1161,
-    va1181,
-    va1347,
-    va15,
-    va1519,
-    va1548,
-    va1582,
-    va1655,
-    va1699,
-    va175,
-    va1772,
-    va1849,
-    va192,
-    va2,
-    va2005,
-    va2136,
-    va22,
-    va235,
-    va391,
-    va392,
-    va417,
-    va442,
-    va458,
-    va46,
-    va51,
-    va610,
-    va80,
-    va808,
-    va813,
-    va877,
-    va904,
-    va95,
-    va992,
+    va1071,
+    va1099,
+    va112,
+    va1127,
+    va123,
+    va1243,
+    va1264,
+    va1346,
+    va1405,
+    va1441,
+    va1469,
+    va1635,
+    va1683,
+    va17,
+    va1720,
+    va178,
+    va1821,
+    va1866,
+    va1943,
+    va1950,
+    va2048,
+    va2219,
+    va2372,
+    va24,
+    va3,
+    va321,
+    va376,
+    va410,
+    va462,
+    va479,
+    va584,
+    va634,
+    va691,
+    va745,
+    va810,
+    va869,
+    va874,
+    va893,
+    va938,
+    va965,
+    va97,
     volume,
     vwap,
     (
-      va15 / NULLIF(open, 0)
-    ) AS va16,
+      va17 / NULLIF(open, 0)
+    ) AS va18,
+    ABS(va17) AS va312,
     (
-      va95 * 8193 - (
-        va95 * 8193 - va95
+      va612 * 8193 - (
+        va612 * 8193 - va612
       )
-    ) AS va96,
-    ABS(va15) AS va308,
-    (
-      va561 * 8193 - (
-        va561 * 8193 - va561
-      )
-    ) AS va562,
-    (
-      va588 * 8193 - (
-        va588 * 8193 - va588
-      )
-    ) AS va589,
-    (
-      va15 * 8193 - (
-        va15 * 8193 - va15
-      )
-    ) AS va602,
-    (
-      va610 * 8193 - (
-        va610 * 8193 - va610
-      )
-    ) AS va611,
-    (
-      va652 * 8193 - (
-        va652 * 8193 - va652
-      )
-    ) AS va653,
+    ) AS va613,
     (
       CASE
         WHEN (
-          va696 > 0
+          va738 > 0
           OR (
             CAST(0.5 AS DOUBLE) = FLOOR(CAST(0.5 AS DOUBLE))
             AND (
-              va696 <> 0 OR CAST(0.5 AS DOUBLE) >= 0
+              va738 <> 0 OR CAST(0.5 AS DOUBLE) >= 0
             )
           )
           OR (
-            va696 = 0 AND CAST(0.5 AS DOUBLE) > 0
+            va738 = 0 AND CAST(0.5 AS DOUBLE) > 0
           )
         )
-        THEN POWER(va696, CAST(0.5 AS DOUBLE))
+        THEN POWER(va738, CAST(0.5 AS DOUBLE))
       END
-    ) AS va697,
+    ) AS va739,
     (
-      va175 * 8193 - (
-        va175 * 8193 - va175
-      )
-    ) AS va699,
-    (
-      va703 * 8193 - (
-        va703 * 8193 - va703
-      )
-    ) AS va704,
-    (
-      va392 * 8193 - (
-        va392 * 8193 - va392
-      )
-    ) AS va750,
-    (
-      va755 * 8193 - (
-        va755 * 8193 - va755
-      )
-    ) AS va756,
-    (
-      va808 - va392
-    ) AS va809,
-    (
-      va832 * 8193 - (
-        va832 * 8193 - va832
-      )
-    ) AS va833,
-    (
-      va442 * 8193 - (
-        va442 * 8193 - va442
-      )
-    ) AS va964,
-    (
-      va992 * 8193 - (
-        va992 * 8193 - va992
-      )
-    ) AS va999,
+      va869 - va410
+    ) AS va870,
     (
       (
-        va442 * CAST(0.178404 AS DOUBLE)
+        va462 * CAST(0.178404 AS DOUBLE)
       ) + (
         vwap * CAST(0.821596 AS DOUBLE)
       )
-    ) AS va1036,
-    (
-      va1047 * 8193 - (
-        va1047 * 8193 - va1047
-      )
-    ) AS va1057,
+    ) AS va1116,
     (
       (
         (
@@ -426,66 +363,34 @@ WITH values_0_1 AS (
           )
         ) - vwap
       ) / NULLIF((
-        open - va442
+        open - va462
       ), 0)
-    ) AS va1088,
-    (
-      va1181 * 8193 - (
-        va1181 * 8193 - va1181
-      )
-    ) AS va1185,
-    (
-      va1258 - (
-        vwap + vwap
-      )
-    ) AS va1259,
-    (
-      va1371 * 8193 - (
-        va1371 * 8193 - va1371
-      )
-    ) AS va1372,
+    ) AS va1168,
     (
       (
-        va442 + high
+        va462 + high
       ) - (
         high + vwap
       )
-    ) AS va1493,
+    ) AS va1607,
     (
-      va1655 * 8193 - (
-        va1655 * 8193 - va1655
+      va462 * 8193 - (
+        va462 * 8193 - va462
       )
-    ) AS va1662,
+    ) AS va1893,
     (
-      va1699 * 8193 - (
-        va1699 * 8193 - va1699
-      )
-    ) AS va1711,
-    (
-      va1766 * 8193 - (
-        va1766 * 8193 - va1766
-      )
-    ) AS va1767,
-    (
-      va1849 * 8193 - (
-        va1849 * 8193 - va1849
-      )
-    ) AS va1853,
-    CAST((
       (
-        (
-          va442 + close
-        ) < va1258
-      )
-    ) AS DOUBLE) AS va1946,
+        va462 + close
+      ) < va1346
+    ) AS va2158,
     (
-      va15 / NULLIF((
-        va904 + CAST(0.001 AS DOUBLE)
+      va17 / NULLIF((
+        va965 + CAST(0.001 AS DOUBLE)
       ), 0)
-    ) AS va2289,
+    ) AS va2549,
     (
-      CASE WHEN ABS(va2318) < CAST(1e75 AS DOUBLE) THEN va2318 END
-    ) AS va2319
+      CASE WHEN ABS(va2578) < CAST(1e75 AS DOUBLE) THEN va2578 END
+    ) AS va2579
   FROM values_0_1
 ), values_0_3 AS (
   SELECT
@@ -504,104 +409,83 @@ WITH values_0_1 AS (
     open,
     returns,
     va0,
-    va1036,
-    va1047,
-    va1057,
-    va1088,
-    va1161,
-    va1181,
-    va1185,
-    va1347,
-    va1372,
-    va1493,
-    va15,
-    va1519,
-    va1548,
-    va1582,
-    va1655,
-    va1662,
-    va1699,
-    va1711,
-    va175,
-    va1767,
-    va1772,
-    va1849,
-    va1853,
-    va192,
-    va1946,
-    va2,
-    va2005,
-    va2136,
-    va22,
-    va2289,
-    va2319,
-    va235,
-    va308,
-    va391,
-    va392,
-    va417,
-    va442,
-    va458,
-    va46,
-    va51,
-    va562,
-    va589,
-    va602,
-    va610,
-    va611,
-    va653,
-    va699,
-    va704,
-    va750,
-    va756,
-    va80,
-    va813,
-    va833,
-    va877,
-    va904,
-    va95,
-    va96,
-    va964,
-    va992,
-    va999,
+    va1071,
+    va1099,
+    va1116,
+    va112,
+    va1127,
+    va1168,
+    va123,
+    va1243,
+    va1264,
+    va1346,
+    va1405,
+    va1441,
+    va1469,
+    va1607,
+    va1635,
+    va1683,
+    va17,
+    va1720,
+    va178,
+    va18,
+    va1821,
+    va1866,
+    va1893,
+    va1943,
+    va1950,
+    va2048,
+    va2158,
+    va2219,
+    va2372,
+    va24,
+    va2549,
+    va2579,
+    va3,
+    va312,
+    va321,
+    va376,
+    va410,
+    va462,
+    va479,
+    va584,
+    va613,
+    va634,
+    va691,
+    va745,
+    va810,
+    va874,
+    va893,
+    va938,
+    va965,
+    va97,
     volume,
     vwap,
     (
-      va16 * 8193 - (
-        va16 * 8193 - va16
+      va312 * 8193 - (
+        va312 * 8193 - va312
       )
-    ) AS va17,
-    (
-      va308 * 8193 - (
-        va308 * 8193 - va308
-      )
-    ) AS va310,
+    ) AS va314,
     (
       (
-        CASE WHEN ISFINITE(va697) THEN va697 END
+        CASE WHEN ISFINITE(va739) THEN va739 END
       ) - vwap
-    ) AS va698,
+    ) AS va740,
     (
-      va809 / NULLIF(va808, 0)
-    ) AS va810,
+      va870 / NULLIF(va869, 0)
+    ) AS va871,
     (
       (
-        va809 / NULLIF(va904, 0)
+        va870 / NULLIF(va965, 0)
       ) * volume
-    ) AS va905,
+    ) AS va966,
     (
-      va1259 * 8193 - (
-        va1259 * 8193 - va1259
+      va2579 * 8193 - (
+        va2579 * 8193 - va2579
       )
-    ) AS va1260,
-    va1493 * stock_row AS va1494,
-    (
-      va2319 * 8193 - (
-        va2319 * 8193 - va2319
-      )
-    ) AS va2322
+    ) AS va2582
   FROM values_0_2
-), values_0_4 AS (
+), series_1 AS (
   SELECT
     ts_code,
     trade_date,
@@ -618,426 +502,237 @@ WITH values_0_1 AS (
     open,
     returns,
     va0,
-    va1036,
-    va1047,
-    va1057,
-    va1088,
-    va1161,
-    va1181,
-    va1185,
-    va1260,
-    va1347,
-    va1372,
-    va1493,
-    va1494,
-    va15,
-    va1519,
-    va1548,
-    va1582,
-    va1655,
-    va1662,
-    va1699,
+    va1071,
+    va1099,
+    va1116,
+    va112,
+    va1127,
+    va1168,
+    va123,
+    va1243,
+    va1264,
+    va1346,
+    va1405,
+    va1441,
+    va1469,
+    va1607,
+    va1635,
+    va1683,
     va17,
-    va1711,
-    va175,
-    va1767,
-    va1772,
-    va1849,
-    va1853,
-    va192,
-    va1946,
-    va2,
-    va2005,
-    va2136,
-    va22,
-    va2289,
-    va2319,
-    va2322,
-    va235,
-    va308,
-    va310,
-    va391,
-    va392,
-    va417,
-    va442,
-    va458,
-    va46,
-    va51,
-    va562,
-    va589,
-    va602,
-    va610,
-    va611,
-    va653,
-    va698,
-    va699,
-    va704,
-    va750,
-    va756,
-    va80,
+    va1720,
+    va178,
+    va18,
+    va1821,
+    va1866,
+    va1893,
+    va1943,
+    va1950,
+    va2048,
+    va2158,
+    va2219,
+    va2372,
+    va24,
+    va2549,
+    va3,
+    va314,
+    va321,
+    va376,
+    va410,
+    va462,
+    va479,
+    va584,
+    va634,
+    va691,
+    va740,
+    va745,
     va810,
-    va813,
-    va833,
-    va877,
-    va904,
-    va95,
-    va96,
-    va964,
-    va992,
-    va999,
+    va871,
+    va874,
+    va893,
+    va938,
+    va965,
+    va966,
+    va97,
     volume,
     vwap,
-    (
-      va905 * 8193 - (
-        va905 * 8193 - va905
-      )
-    ) AS va906
+    STDDEV_SAMP(returns) OVER rows_20 AS se2,
+    MIN(va3) OVER rows_20 AS se4,
+    MAX(va3) OVER rows_20 AS se5,
+    LAG(va24, 2) OVER rows_row AS se25,
+    AVG(vwap) OVER rows_10 AS se102,
+    COUNT(vwap) OVER rows_10 AS se103,
+    CORR(open, volume) OVER rows_10 AS se110,
+    LAG(va112, 1) OVER rows_row AS se113,
+    LAG(va112, 2) OVER rows_row AS se114,
+    LAG(va112, 3) OVER rows_row AS se115,
+    LAG(va112, 4) OVER rows_row AS se116,
+    LAG(va112, 5) OVER rows_row AS se117,
+    LAG(va112, 6) OVER rows_row AS se118,
+    LAG(va112, 7) OVER rows_row AS se119,
+    LAG(va112, 8) OVER rows_row AS se120,
+    LAG(va112, 9) OVER rows_row AS se121,
+    LAG(va123, 1) OVER rows_row AS se124,
+    LAG(va123, 2) OVER rows_row AS se125,
+    LAG(va123, 3) OVER rows_row AS se126,
+    LAG(va123, 4) OVER rows_row AS se127,
+    LAG(va123, 5) OVER rows_row AS se128,
+    LAG(va123, 6) OVER rows_row AS se129,
+    LAG(va123, 7) OVER rows_row AS se130,
+    LAG(va123, 8) OVER rows_row AS se131,
+    LAG(va123, 9) OVER rows_row AS se132,
+    LAG(close, 7) OVER rows_row AS se137,
+    SUM(open) OVER rows_5 AS se144,
+    SUM(returns) OVER rows_5 AS se145,
+    LAG(close, 1) OVER rows_row AS se154,
+    LAG(volume, 3) OVER rows_row AS se172,
+    MAX(va178) OVER rows_3 AS se179,
+    COUNT(va178) OVER rows_3 AS se180,
+    MIN(va178) OVER rows_3 AS se186,
+    LAG(volume, 1) OVER rows_row AS se194,
+    LAG(returns, 3) OVER rows_row AS se232,
+    AVG(amount) OVER rows_20 AS se299,
+    STDDEV_SAMP(va312) OVER rows_5 AS se313,
+    LAG(va314, 1) OVER rows_row AS se315,
+    LAG(va314, 2) OVER rows_row AS se316,
+    LAG(va314, 3) OVER rows_row AS se317,
+    LAG(va314, 4) OVER rows_row AS se318,
+    CORR(close, open) OVER rows_10 AS se319,
+    LAG(va321, 1) OVER rows_row AS se322,
+    LAG(va321, 2) OVER rows_row AS se323,
+    LAG(va321, 3) OVER rows_row AS se324,
+    LAG(va321, 4) OVER rows_row AS se325,
+    LAG(va321, 5) OVER rows_row AS se326,
+    LAG(va321, 6) OVER rows_row AS se327,
+    LAG(va321, 7) OVER rows_row AS se328,
+    LAG(va321, 8) OVER rows_row AS se329,
+    LAG(va321, 9) OVER rows_row AS se330,
+    SUM(returns) OVER rows_250 AS se337,
+    LAG(high, 1) OVER rows_row AS se344,
+    LAG(low, 1) OVER rows_row AS se355,
+    AVG(close) OVER rows_8 AS se362,
+    STDDEV_SAMP(close) OVER rows_8 AS se363,
+    AVG(close) OVER rows_2 AS se365,
+    AVG(volume) OVER rows_20 AS se368,
+    CORR(high, volume) OVER rows_5 AS se374,
+    LAG(va376, 1) OVER rows_row AS se377,
+    LAG(va376, 2) OVER rows_row AS se378,
+    LAG(va376, 3) OVER rows_row AS se379,
+    LAG(va376, 4) OVER rows_row AS se380,
+    STDDEV_SAMP(close) OVER rows_20 AS se385,
+    MIN(va321) OVER rows_20 AS se386,
+    MAX(va321) OVER rows_20 AS se387,
+    AVG(high) OVER rows_20 AS se395,
+    LAG(high, 2) OVER rows_row AS se397,
+    AVG(close) OVER rows_100 AS se399,
+    LAG(va479, 5) OVER rows_row AS se480,
+    LAG(close, 2) OVER rows_row AS se513,
+    LAG(close, 3) OVER rows_row AS se514,
+    SUM(volume) OVER rows_5 AS se520,
+    SUM(volume) OVER rows_20 AS se521,
+    LAG(close, 10) OVER rows_row AS se527,
+    LAG(close, 5) OVER rows_row AS se567,
+    STDDEV_SAMP(returns) OVER rows_2 AS se595,
+    LAG(va3, 1) OVER rows_row AS se596,
+    STDDEV_SAMP(returns) OVER rows_5 AS se597,
+    LAG(va3, 2) OVER rows_row AS se598,
+    LAG(va3, 3) OVER rows_row AS se599,
+    LAG(va3, 4) OVER rows_row AS se600,
+    RANK(
+    ORDER BY
+      va613) OVER rows_16 AS se614,
+    CUME_DIST(
+    ORDER BY
+      va613) OVER rows_16 AS se615,
+    RANK(
+    ORDER BY
+      va123) OVER rows_32 AS se616,
+    CUME_DIST(
+    ORDER BY
+      va123) OVER rows_32 AS se617,
+    RANK(
+    ORDER BY
+      va3) OVER rows_32 AS se618,
+    CUME_DIST(
+    ORDER BY
+      va3) OVER rows_32 AS se619,
+    LAG((
+      -returns
+    ), 6) OVER rows_row AS se640,
+    LAG(va634, 1) OVER rows_row AS se672,
+    STDDEV_SAMP(high) OVER rows_10 AS se723,
+    LAG(va376, 5) OVER rows_row AS se724,
+    LAG(va376, 6) OVER rows_row AS se725,
+    LAG(va376, 7) OVER rows_row AS se726,
+    LAG(va376, 8) OVER rows_row AS se727,
+    LAG(va376, 9) OVER rows_row AS se728,
+    CORR(high, volume) OVER rows_10 AS se735,
+    SUM(close) OVER rows_20 AS se786,
+    SUM(close) OVER rows_5 AS se787,
+    LAG(close, 20) OVER rows_row AS se800,
+    AVG(high) OVER rows_5 AS se809,
+    LAG(vwap, 5) OVER rows_row AS se815,
+    MIN(low) OVER rows_5 AS se855,
+    SUM(returns) OVER rows_240 AS se857,
+    SUM(returns) OVER rows_20 AS se858,
+    LAG(va871, 9) OVER rows_row AS se872,
+    MIN(low) OVER rows_12 AS se875,
+    MAX(high) OVER rows_12 AS se876,
+    SUM(returns) OVER rows_2 AS se899,
+    ARG_MAX(stock_row, close) OVER rows_30 AS se907,
+    ARG_MAX(stock_row, close) OVER rows_10 AS se973,
+    AVG(amount) OVER rows_180 AS se989,
+    AVG(amount) OVER rows_120 AS se1101,
+    AVG(amount) OVER rows_60 AS se1124,
+    LAG(vwap, 3) OVER rows_row AS se1155,
+    LAG(va1168, 1) OVER rows_row AS se1169,
+    LAG(va1168, 2) OVER rows_row AS se1170,
+    LAG(va1168, 3) OVER rows_row AS se1171,
+    LAG(va1168, 4) OVER rows_row AS se1172,
+    LAG(va1168, 5) OVER rows_row AS se1173,
+    LAG(va1168, 6) OVER rows_row AS se1174,
+    LAG(va1168, 7) OVER rows_row AS se1175,
+    LAG(va1168, 8) OVER rows_row AS se1176,
+    LAG(va1168, 9) OVER rows_row AS se1177,
+    LAG(va1168, 10) OVER rows_row AS se1178,
+    AVG(amount) OVER rows_15 AS se1218,
+    AVG(amount) OVER rows_50 AS se1294,
+    AVG(amount) OVER rows_40 AS se1365,
+    RANK(
+    ORDER BY
+      va123) OVER rows_18 AS se1401,
+    CUME_DIST(
+    ORDER BY
+      va123) OVER rows_18 AS se1402,
+    LAG(va1405, 1) OVER rows_row AS se1406,
+    LAG(va1405, 2) OVER rows_row AS se1407,
+    LAG(vwap, 4) OVER rows_row AS se1432,
+    LAG(va1441, 2) OVER rows_row AS se1442,
+    AVG(amount) OVER rows_30 AS se1454,
+    AVG(amount) OVER rows_81 AS se1568,
+    AVG(amount) OVER rows_150 AS se1692,
+    AVG(amount) OVER rows_10 AS se1730,
+    AVG(close) OVER rows_5 AS se1844,
+    MAX(vwap) OVER rows_15 AS se1853,
+    COUNT(vwap) OVER rows_15 AS se1854,
+    LAG(va1893, 1) OVER rows_row AS se1894,
+    LAG(va1893, 2) OVER rows_row AS se1895,
+    ARG_MAX(stock_row, close) OVER rows_20 AS se2550,
+    ARG_MIN(stock_row, close) OVER rows_20 AS se2557,
+    LAG(returns, 1) OVER rows_row AS se2564,
+    LAG(returns, 2) OVER rows_row AS se2565,
+    LAG(returns, 4) OVER rows_row AS se2566,
+    LAG(returns, 5) OVER rows_row AS se2567,
+    LAG(returns, 6) OVER rows_row AS se2568,
+    LAG(returns, 7) OVER rows_row AS se2569,
+    LAG(returns, 8) OVER rows_row AS se2570,
+    LAG(returns, 9) OVER rows_row AS se2571,
+    KURTOSIS_POP(va2579) OVER rows_20 AS se2580,
+    COUNT(va2579) OVER rows_20 AS se2581,
+    MIN(va2582) OVER rows_20 AS se2583,
+    MAX(va2582) OVER rows_20 AS se2584,
+    SKEWNESS(va2579) OVER rows_20 AS se2592,
+    STDDEV_SAMP(close) OVER rows_5 AS se2599
   FROM values_0_3
-), series_1 AS (
-  SELECT
-    ts_code,
-    trade_date,
-    stock_number,
-    stock_row,
-    close,
-    day_rows,
-    high,
-    industry_l1,
-    industry_l2,
-    industry_l3,
-    low,
-    open,
-    returns,
-    va0,
-    va1036,
-    va1047,
-    va1057,
-    va1088,
-    va1161,
-    va1181,
-    va1185,
-    va1260,
-    va1347,
-    va1372,
-    va15,
-    va1548,
-    va1582,
-    va1655,
-    va1662,
-    va1699,
-    va17,
-    va1711,
-    va175,
-    va1767,
-    va1772,
-    va1849,
-    va1853,
-    va192,
-    va2,
-    va2005,
-    va2136,
-    va22,
-    va2289,
-    va2322,
-    va235,
-    va310,
-    va391,
-    va392,
-    va417,
-    va442,
-    va458,
-    va46,
-    va51,
-    va562,
-    va602,
-    va611,
-    va653,
-    va698,
-    va699,
-    va704,
-    va750,
-    va756,
-    va80,
-    va810,
-    va813,
-    va833,
-    va877,
-    va904,
-    va906,
-    va95,
-    va96,
-    va964,
-    va992,
-    va999,
-    volume,
-    vwap,
-    STDDEV_SAMP(returns) OVER rows_20 AS se1,
-    LAG(va2, 1) OVER rows_row AS se3,
-    LAG(va22, 2) OVER rows_row AS se23,
-    AVG(vwap) OVER rows_10 AS se100,
-    COUNT(vwap) OVER rows_10 AS se101,
-    CORR(open, volume) OVER rows_10 AS se108,
-    LAG(va46, 1) OVER rows_row AS se110,
-    LAG(va46, 2) OVER rows_row AS se111,
-    LAG(va46, 3) OVER rows_row AS se112,
-    LAG(va46, 4) OVER rows_row AS se113,
-    LAG(va46, 5) OVER rows_row AS se114,
-    LAG(va46, 6) OVER rows_row AS se115,
-    LAG(va46, 7) OVER rows_row AS se116,
-    LAG(va46, 8) OVER rows_row AS se117,
-    LAG(va46, 9) OVER rows_row AS se118,
-    LAG(va51, 1) OVER rows_row AS se120,
-    LAG(va51, 2) OVER rows_row AS se121,
-    LAG(va51, 3) OVER rows_row AS se122,
-    LAG(va51, 4) OVER rows_row AS se123,
-    LAG(va51, 5) OVER rows_row AS se124,
-    LAG(va51, 6) OVER rows_row AS se125,
-    LAG(va51, 7) OVER rows_row AS se126,
-    LAG(va51, 8) OVER rows_row AS se127,
-    LAG(va51, 9) OVER rows_row AS se128,
-    AVG(volume) OVER rows_20 AS se132,
-    LAG(close, 7) OVER rows_row AS se134,
-    SUM(open) OVER rows_5 AS se141,
-    SUM(returns) OVER rows_5 AS se142,
-    LAG(close, 1) OVER rows_row AS se151,
-    LAG(volume, 3) OVER rows_row AS se169,
-    MAX(va175) OVER rows_3 AS se176,
-    COUNT(va175) OVER rows_3 AS se177,
-    MIN(va175) OVER rows_3 AS se183,
-    LAG(volume, 1) OVER rows_row AS se190,
-    LAG(returns, 3) OVER rows_row AS se228,
-    LAG(va192, 1) OVER rows_row AS se274,
-    LAG(va192, 2) OVER rows_row AS se275,
-    LAG(va192, 3) OVER rows_row AS se276,
-    LAG(va192, 4) OVER rows_row AS se277,
-    LAG(va192, 5) OVER rows_row AS se278,
-    LAG(va192, 6) OVER rows_row AS se279,
-    LAG(va192, 7) OVER rows_row AS se280,
-    LAG(va192, 8) OVER rows_row AS se281,
-    LAG(va192, 9) OVER rows_row AS se282,
-    AVG(amount) OVER rows_20 AS se295,
-    STDDEV_SAMP(va308) OVER rows_5 AS se309,
-    LAG(va310, 1) OVER rows_row AS se311,
-    LAG(va310, 2) OVER rows_row AS se312,
-    LAG(va310, 3) OVER rows_row AS se313,
-    LAG(va310, 4) OVER rows_row AS se314,
-    CORR(close, open) OVER rows_10 AS se315,
-    SUM(returns) OVER rows_250 AS se323,
-    LAG(high, 1) OVER rows_row AS se330,
-    LAG(low, 1) OVER rows_row AS se341,
-    AVG(close) OVER rows_8 AS se348,
-    STDDEV_SAMP(close) OVER rows_8 AS se349,
-    AVG(close) OVER rows_2 AS se351,
-    CORR(high, volume) OVER rows_5 AS se359,
-    LAG(va235, 1) OVER rows_row AS se361,
-    LAG(va235, 2) OVER rows_row AS se362,
-    LAG(va235, 3) OVER rows_row AS se363,
-    LAG(va235, 4) OVER rows_row AS se364,
-    STDDEV_SAMP(close) OVER rows_20 AS se368,
-    AVG(high) OVER rows_20 AS se376,
-    LAG(high, 2) OVER rows_row AS se378,
-    AVG(close) OVER rows_100 AS se380,
-    LAG(close, 100) OVER rows_row AS se382,
-    MIN(close) OVER rows_100 AS se387,
-    LAG(close, 3) OVER rows_row AS se388,
-    LAG(va80, 1) OVER rows_row AS se445,
-    LAG(va80, 2) OVER rows_row AS se446,
-    LAG(va80, 3) OVER rows_row AS se447,
-    LAG(va80, 4) OVER rows_row AS se448,
-    LAG(va458, 5) OVER rows_row AS se459,
-    LAG(va391, 6) OVER rows_row AS se484,
-    LAG(close, 2) OVER rows_row AS se492,
-    SUM(volume) OVER rows_5 AS se498,
-    SUM(volume) OVER rows_20 AS se499,
-    LAG(close, 10) OVER rows_row AS se505,
-    LAG(va80, 5) OVER rows_row AS se528,
-    LAG(va80, 6) OVER rows_row AS se529,
-    LAG(va80, 7) OVER rows_row AS se530,
-    LAG(va80, 8) OVER rows_row AS se531,
-    LAG(va80, 9) OVER rows_row AS se532,
-    LAG(va80, 10) OVER rows_row AS se533,
-    LAG(va80, 11) OVER rows_row AS se534,
-    LAG(close, 5) OVER rows_row AS se545,
-    LAG(va417, 1) OVER rows_row AS se553,
-    AVG(close) OVER rows_7 AS se557,
-    STDDEV_SAMP(returns) OVER rows_2 AS se572,
-    STDDEV_SAMP(returns) OVER rows_5 AS se573,
-    LAG(va2, 2) OVER rows_row AS se574,
-    LAG(va2, 3) OVER rows_row AS se575,
-    LAG(va2, 4) OVER rows_row AS se576,
-    RANK(
-    ORDER BY
-      va589) OVER rows_16 AS se590,
-    CUME_DIST(
-    ORDER BY
-      va589) OVER rows_16 AS se591,
-    RANK(
-    ORDER BY
-      va51) OVER rows_32 AS se592,
-    CUME_DIST(
-    ORDER BY
-      va51) OVER rows_32 AS se593,
-    RANK(
-    ORDER BY
-      va2) OVER rows_32 AS se594,
-    CUME_DIST(
-    ORDER BY
-      va2) OVER rows_32 AS se595,
-    LAG(va602, 1) OVER rows_row AS se603,
-    LAG(va417, 2) OVER rows_row AS se624,
-    LAG(va417, 3) OVER rows_row AS se625,
-    LAG(va417, 4) OVER rows_row AS se626,
-    LAG(va417, 5) OVER rows_row AS se627,
-    AVG(close) OVER rows_200 AS se633,
-    LAG(va610, 1) OVER rows_row AS se640,
-    STDDEV_SAMP(high) OVER rows_10 AS se681,
-    LAG(va235, 5) OVER rows_row AS se682,
-    LAG(va235, 6) OVER rows_row AS se683,
-    LAG(va235, 7) OVER rows_row AS se684,
-    LAG(va235, 8) OVER rows_row AS se685,
-    LAG(va235, 9) OVER rows_row AS se686,
-    CORR(high, volume) OVER rows_10 AS se693,
-    SUM(close) OVER rows_20 AS se731,
-    SUM(close) OVER rows_5 AS se732,
-    LAG(close, 20) OVER rows_row AS se745,
-    AVG(high) OVER rows_5 AS se754,
-    LAG(vwap, 5) OVER rows_row AS se760,
-    MIN(low) OVER rows_5 AS se798,
-    SUM(returns) OVER rows_240 AS se800,
-    SUM(returns) OVER rows_20 AS se801,
-    LAG(va810, 9) OVER rows_row AS se811,
-    MIN(low) OVER rows_12 AS se814,
-    MAX(high) OVER rows_12 AS se815,
-    SUM(returns) OVER rows_10 AS se837,
-    SUM(returns) OVER rows_2 AS se838,
-    ARG_MAX(stock_row, close) OVER rows_30 AS se846,
-    ARG_MAX(stock_row, close) OVER rows_10 AS se912,
-    MIN(vwap) OVER rows_16 AS se921,
-    COUNT(vwap) OVER rows_16 AS se922,
-    AVG(amount) OVER rows_180 AS se928,
-    LAG(va417, 6) OVER rows_row AS se956,
-    LAG(va417, 7) OVER rows_row AS se957,
-    LAG(va417, 8) OVER rows_row AS se958,
-    LAG(va999, 1) OVER rows_row AS se1000,
-    SUM(
-      (
-        (
-          low * CAST(0.821596 AS DOUBLE)
-        ) + (
-          open * CAST(0.178404 AS DOUBLE)
-        )
-      )
-    ) OVER rows_12 AS se1020,
-    AVG(amount) OVER rows_120 AS se1021,
-    LAG(va1036, 3) OVER rows_row AS se1037,
-    AVG(amount) OVER rows_60 AS se1044,
-    LAG(va1057, 1) OVER rows_row AS se1058,
-    LAG(va1057, 2) OVER rows_row AS se1059,
-    LAG(va1057, 3) OVER rows_row AS se1060,
-    LAG(va1057, 4) OVER rows_row AS se1061,
-    LAG(va1057, 5) OVER rows_row AS se1062,
-    MIN(open) OVER rows_13 AS se1068,
-    LAG(vwap, 3) OVER rows_row AS se1075,
-    LAG(va1088, 1) OVER rows_row AS se1089,
-    LAG(va1088, 2) OVER rows_row AS se1090,
-    LAG(va1088, 3) OVER rows_row AS se1091,
-    LAG(va1088, 4) OVER rows_row AS se1092,
-    LAG(va1088, 5) OVER rows_row AS se1093,
-    LAG(va1088, 6) OVER rows_row AS se1094,
-    LAG(va1088, 7) OVER rows_row AS se1095,
-    LAG(va1088, 8) OVER rows_row AS se1096,
-    LAG(va1088, 9) OVER rows_row AS se1097,
-    LAG(va1088, 10) OVER rows_row AS se1098,
-    MIN(high) OVER rows_2 AS se1107,
-    AVG(amount) OVER rows_15 AS se1136,
-    LAG(va1161, 1) OVER rows_row AS se1162,
-    LAG(va1185, 1) OVER rows_row AS se1186,
-    LAG(va1185, 2) OVER rows_row AS se1187,
-    LAG(va1185, 3) OVER rows_row AS se1188,
-    LAG(vwap, 1) OVER rows_row AS se1202,
-    AVG(amount) OVER rows_50 AS se1209,
-    AVG(amount) OVER rows_40 AS se1277,
-    LAG(va964, 1) OVER rows_row AS se1288,
-    LAG(va964, 2) OVER rows_row AS se1289,
-    LAG(va964, 3) OVER rows_row AS se1290,
-    LAG(va964, 4) OVER rows_row AS se1291,
-    LAG(va964, 5) OVER rows_row AS se1292,
-    LAG(va964, 6) OVER rows_row AS se1293,
-    LAG(va964, 7) OVER rows_row AS se1294,
-    RANK(
-    ORDER BY
-      va51) OVER rows_18 AS se1310,
-    CUME_DIST(
-    ORDER BY
-      va51) OVER rows_18 AS se1311,
-    LAG(vwap, 4) OVER rows_row AS se1338,
-    LAG(va1347, 2) OVER rows_row AS se1348,
-    AVG(amount) OVER rows_30 AS se1359,
-    CORR(volume, vwap) OVER rows_4 AS se1398,
-    REGR_COUNT(volume, vwap) OVER rows_4 AS se1399,
-    AVG(amount) OVER rows_81 AS se1454,
-    SUM(va1494) OVER rows_20 AS se1495,
-    COUNT(va1494) OVER rows_20 AS se1496,
-    SUM(va1493) OVER rows_20 AS se1497,
-    COUNT(va1493) OVER rows_20 AS se1498,
-    SUM(va1519) OVER rows_19 AS se1520,
-    COUNT(va1519) OVER rows_19 AS se1521,
-    AVG(amount) OVER rows_150 AS se1557,
-    AVG(amount) OVER rows_10 AS se1592,
-    LAG(open, 1) OVER rows_row AS se1643,
-    LAG(va1662, 1) OVER rows_row AS se1663,
-    AVG(close) OVER rows_5 AS se1678,
-    MAX(vwap) OVER rows_15 AS se1686,
-    COUNT(vwap) OVER rows_15 AS se1687,
-    LAG(close, 4) OVER rows_row AS se1695,
-    LAG(va1711, 1) OVER rows_row AS se1712,
-    LAG(va1711, 2) OVER rows_row AS se1713,
-    LAG(va1711, 3) OVER rows_row AS se1714,
-    LAG(va1711, 4) OVER rows_row AS se1715,
-    LAG(va1711, 5) OVER rows_row AS se1716,
-    LAG(va1711, 6) OVER rows_row AS se1717,
-    LAG(va1711, 7) OVER rows_row AS se1718,
-    LAG(va1711, 8) OVER rows_row AS se1719,
-    LAG(va1772, 1) OVER rows_row AS se1773,
-    LAG(va1853, 1) OVER rows_row AS se1854,
-    LAG(va1853, 2) OVER rows_row AS se1855,
-    LAG(va1853, 3) OVER rows_row AS se1856,
-    LAG(va1853, 4) OVER rows_row AS se1857,
-    LAG(va1853, 5) OVER rows_row AS se1858,
-    MAX(close) OVER rows_4 AS se1885,
-    SUM(va1946 * stock_row) OVER rows_14 AS se1947,
-    SUM(va1946) OVER rows_14 AS se1948,
-    LAG(va2005, 2) OVER rows_row AS se2006,
-    MIN(vwap) OVER rows_11 AS se2019,
-    COUNT(vwap) OVER rows_11 AS se2020,
-    RANK(
-    ORDER BY
-      va417) OVER rows_19 AS se2032,
-    CUME_DIST(
-    ORDER BY
-      va417) OVER rows_19 AS se2033,
-    COUNT(va417) OVER rows_19 AS se2034,
-    MIN(open) OVER rows_12 AS se2051,
-    SUM(va442) OVER rows_19 AS se2057,
-    AVG(amount) OVER rows_5 AS se2184,
-    CORR(low, volume) OVER rows_6 AS se2251,
-    ARG_MIN(stock_row, close) OVER rows_30 AS se2278,
-    ARG_MAX(stock_row, close) OVER rows_20 AS se2290,
-    ARG_MIN(stock_row, close) OVER rows_20 AS se2297,
-    LAG(returns, 1) OVER rows_row AS se2304,
-    LAG(returns, 2) OVER rows_row AS se2305,
-    LAG(returns, 4) OVER rows_row AS se2306,
-    LAG(returns, 5) OVER rows_row AS se2307,
-    LAG(returns, 6) OVER rows_row AS se2308,
-    LAG(returns, 7) OVER rows_row AS se2309,
-    LAG(returns, 8) OVER rows_row AS se2310,
-    LAG(returns, 9) OVER rows_row AS se2311,
-    KURTOSIS_POP(va2319) OVER rows_20 AS se2320,
-    COUNT(va2319) OVER rows_20 AS se2321,
-    LAG(va2322, 1) OVER rows_row AS se2323,
-    SKEWNESS(va2319) OVER rows_20 AS se2332,
-    STDDEV_SAMP(close) OVER rows_5 AS se2339
-  FROM values_0_4
   WINDOW rows_2 AS (
     PARTITION BY stock_number
     ORDER BY stock_row
@@ -1046,22 +741,10 @@ WITH values_0_1 AS (
     PARTITION BY stock_number
     ORDER BY stock_row
     rows BETWEEN 2 preceding AND CURRENT ROW
-  ), rows_4 AS (
-    PARTITION BY stock_number
-    ORDER BY stock_row
-    rows BETWEEN 3 preceding AND CURRENT ROW
   ), rows_5 AS (
     PARTITION BY stock_number
     ORDER BY stock_row
     rows BETWEEN 4 preceding AND CURRENT ROW
-  ), rows_6 AS (
-    PARTITION BY stock_number
-    ORDER BY stock_row
-    rows BETWEEN 5 preceding AND CURRENT ROW
-  ), rows_7 AS (
-    PARTITION BY stock_number
-    ORDER BY stock_row
-    rows BETWEEN 6 preceding AND CURRENT ROW
   ), rows_8 AS (
     PARTITION BY stock_number
     ORDER BY stock_row
@@ -1070,22 +753,10 @@ WITH values_0_1 AS (
     PARTITION BY stock_number
     ORDER BY stock_row
     rows BETWEEN 9 preceding AND CURRENT ROW
-  ), rows_11 AS (
-    PARTITION BY stock_number
-    ORDER BY stock_row
-    rows BETWEEN 10 preceding AND CURRENT ROW
   ), rows_12 AS (
     PARTITION BY stock_number
     ORDER BY stock_row
     rows BETWEEN 11 preceding AND CURRENT ROW
-  ), rows_13 AS (
-    PARTITION BY stock_number
-    ORDER BY stock_row
-    rows BETWEEN 12 preceding AND CURRENT ROW
-  ), rows_14 AS (
-    PARTITION BY stock_number
-    ORDER BY stock_row
-    rows BETWEEN 13 preceding AND CURRENT ROW
   ), rows_15 AS (
     PARTITION BY stock_number
     ORDER BY stock_row
@@ -1098,10 +769,6 @@ WITH values_0_1 AS (
     PARTITION BY stock_number
     ORDER BY stock_row
     rows BETWEEN 17 preceding AND CURRENT ROW
-  ), rows_19 AS (
-    PARTITION BY stock_number
-    ORDER BY stock_row
-    rows BETWEEN 18 preceding AND CURRENT ROW
   ), rows_20 AS (
     PARTITION BY stock_number
     ORDER BY stock_row
@@ -1146,10 +813,6 @@ WITH values_0_1 AS (
     PARTITION BY stock_number
     ORDER BY stock_row
     rows BETWEEN 179 preceding AND CURRENT ROW
-  ), rows_200 AS (
-    PARTITION BY stock_number
-    ORDER BY stock_row
-    rows BETWEEN 199 preceding AND CURRENT ROW
   ), rows_240 AS (
     PARTITION BY stock_number
     ORDER BY stock_row
@@ -1165,6 +828,7 @@ WITH values_0_1 AS (
     trade_date,
     stock_number,
     stock_row,
+    amount,
     close,
     day_rows,
     high,
@@ -1172,342 +836,284 @@ WITH values_0_1 AS (
     industry_l2,
     industry_l3,
     low,
-    se1,
-    se1000,
-    se1020,
-    se1021,
-    se1044,
-    se1058,
-    se1059,
-    se1060,
-    se1061,
-    se1062,
-    se1186,
-    se1187,
-    se1188,
-    se120,
-    se121,
-    se122,
-    se123,
-    se124,
-    se125,
-    se126,
-    se127,
-    se1277,
-    se1288,
-    se1289,
-    se1290,
-    se1291,
-    se1292,
-    se1293,
+    open,
+    returns,
+    se110,
+    se1101,
+    se1124,
     se1294,
-    se1359,
-    se151,
-    se1592,
-    se1663,
-    se1678,
-    se1712,
-    se1713,
-    se1714,
-    se1715,
-    se1716,
-    se1717,
-    se1718,
-    se1719,
-    se1854,
-    se1855,
-    se1856,
-    se1857,
-    se1858,
-    se190,
-    se2057,
-    se2184,
-    se2320,
-    se2321,
-    se2323,
-    se2332,
-    se2339,
-    se274,
-    se275,
-    se276,
-    se277,
-    se278,
-    se279,
-    se280,
-    se281,
-    se282,
-    se295,
-    se3,
-    se309,
-    se311,
-    se312,
+    se1365,
+    se1454,
+    se154,
+    se1568,
+    se1692,
+    se1730,
+    se194,
+    se2580,
+    se2581,
+    se2592,
+    se299,
     se313,
-    se314,
-    se348,
-    se351,
-    se368,
-    se378,
-    se380,
-    se382,
-    se387,
-    se388,
-    se445,
-    se446,
-    se447,
-    se448,
-    se492,
-    se498,
-    se499,
-    se528,
-    se529,
-    se530,
-    se531,
-    se532,
-    se533,
-    se534,
-    se545,
-    se553,
-    se603,
-    se624,
-    se625,
-    se626,
-    se627,
+    se315,
+    se316,
+    se317,
+    se318,
+    se322,
+    se323,
+    se324,
+    se325,
+    se326,
+    se327,
+    se328,
+    se329,
+    se330,
+    se362,
+    se365,
+    se374,
+    se397,
+    se399,
+    se513,
+    se514,
+    se520,
+    se521,
+    se567,
     se640,
-    se681,
-    se731,
-    se732,
-    se754,
-    se798,
-    se837,
-    se838,
-    se928,
-    se956,
-    se957,
-    se958,
+    se672,
+    se723,
+    se735,
+    se786,
+    se787,
+    se809,
+    se855,
+    se899,
+    se989,
     va0,
-    va1047,
-    va1057,
-    va1181,
-    va1185,
-    va1260,
-    va1372,
-    va15,
-    va1548,
-    va1582,
-    va1655,
-    va1662,
-    va1699,
+    va1071,
+    va1099,
+    va1116,
+    va1127,
+    va1243,
+    va1264,
+    va1346,
+    va1469,
+    va1607,
+    va1635,
+    va1683,
     va17,
-    va1711,
-    va175,
-    va1767,
-    va1849,
-    va1853,
-    va192,
-    va2,
-    va2136,
-    va2289,
-    va2322,
-    va235,
-    va310,
-    va417,
-    va442,
-    va46,
-    va51,
-    va562,
-    va602,
-    va611,
-    va653,
-    va698,
-    va699,
-    va704,
-    va750,
-    va756,
-    va80,
-    va813,
-    va833,
-    va877,
-    va906,
-    va95,
-    va96,
-    va964,
-    va992,
-    va999,
+    va1720,
+    va178,
+    va1821,
+    va1866,
+    va1943,
+    va1950,
+    va2048,
+    va2158,
+    va2219,
+    va2372,
+    va2549,
+    va314,
+    va321,
+    va462,
+    va634,
+    va740,
+    va874,
+    va893,
+    va938,
+    va97,
     volume,
     vwap,
     (
-      va22 - se23
-    ) AS va24,
+      CASE WHEN (
+        se4 < se5
+      ) THEN se2 ELSE 0 END
+    ) AS va6,
+    (
+      va18 * 8193 - (
+        va18 * 8193 - va18
+      )
+    ) AS va19,
+    (
+      va24 - se25
+    ) AS va26,
+    (
+      open * 8193 - (
+        open * 8193 - open
+      )
+    ) AS va48,
+    (
+      volume * 8193 - (
+        volume * 8193 - volume
+      )
+    ) AS va53,
+    (
+      low * 8193 - (
+        low * 8193 - low
+      )
+    ) AS va82,
+    (
+      va97 * 8193 - (
+        va97 * 8193 - va97
+      )
+    ) AS va98,
     (
       open - (
-        CASE WHEN se101 = 10 THEN se100 END
+        CASE WHEN se103 = 10 THEN se102 END
       )
-    ) AS va102,
+    ) AS va104,
     (
-      CASE WHEN stock_row > 9 THEN se108 END
-    ) AS va109,
+      CASE WHEN stock_row > 9 THEN se110 END
+    ) AS va111,
     (
       NOT (
-        va46 = se110
-        AND va46 = se111
-        AND va46 = se112
-        AND va46 = se113
-        AND va46 = se114
-        AND va46 = se115
-        AND va46 = se116
-        AND va46 = se117
-        AND va46 = se118
+        va112 = se113
+        AND va112 = se114
+        AND va112 = se115
+        AND va112 = se116
+        AND va112 = se117
+        AND va112 = se118
+        AND va112 = se119
+        AND va112 = se120
+        AND va112 = se121
       )
-    ) AS va119,
+    ) AS va122,
     (
       NOT (
-        va51 = se120
-        AND va51 = se121
-        AND va51 = se122
-        AND va51 = se123
-        AND va51 = se124
-        AND va51 = se125
-        AND va51 = se126
-        AND va51 = se127
-        AND va51 = se128
+        va123 = se124
+        AND va123 = se125
+        AND va123 = se126
+        AND va123 = se127
+        AND va123 = se128
+        AND va123 = se129
+        AND va123 = se130
+        AND va123 = se131
+        AND va123 = se132
       )
-    ) AS va129,
-    (
-      CASE WHEN stock_row > 19 THEN (
-        se132 < volume
-      ) END
     ) AS va133,
     (
-      close - se134
-    ) AS va135,
+      close - se137
+    ) AS va138,
     (
-      se141 * se142
-    ) AS va143,
+      se144 * se145
+    ) AS va146,
     (
-      close - se151
-    ) AS va152,
+      close - se154
+    ) AS va155,
     (
-      volume - se169
-    ) AS va170,
+      volume - se172
+    ) AS va173,
     (
-      CASE WHEN se177 = 3 THEN se176 END
-    ) AS va178,
+      CASE WHEN se180 = 3 THEN se179 END
+    ) AS va181,
     (
-      CASE WHEN se177 = 3 THEN se183 END
-    ) AS va184,
+      CASE WHEN se180 = 3 THEN se186 END
+    ) AS va187,
     (
-      returns - se228
-    ) AS va229,
+      close * 8193 - (
+        close * 8193 - close
+      )
+    ) AS va196,
     (
-      2 + CASE WHEN se274 < va192 THEN 2 WHEN se274 = va192 THEN 1 WHEN se274 > va192 THEN 0 END + CASE WHEN se275 < va192 THEN 2 WHEN se275 = va192 THEN 1 WHEN se275 > va192 THEN 0 END + CASE WHEN se276 < va192 THEN 2 WHEN se276 = va192 THEN 1 WHEN se276 > va192 THEN 0 END + CASE WHEN se277 < va192 THEN 2 WHEN se277 = va192 THEN 1 WHEN se277 > va192 THEN 0 END + CASE WHEN se278 < va192 THEN 2 WHEN se278 = va192 THEN 1 WHEN se278 > va192 THEN 0 END + CASE WHEN se279 < va192 THEN 2 WHEN se279 = va192 THEN 1 WHEN se279 > va192 THEN 0 END + CASE WHEN se280 < va192 THEN 2 WHEN se280 = va192 THEN 1 WHEN se280 > va192 THEN 0 END + CASE WHEN se281 < va192 THEN 2 WHEN se281 = va192 THEN 1 WHEN se281 > va192 THEN 0 END + CASE WHEN se282 < va192 THEN 2 WHEN se282 = va192 THEN 1 WHEN se282 > va192 THEN 0 END
-    ) / 20 AS va283,
+      returns - se232
+    ) AS va233,
+    (
+      high * 8193 - (
+        high * 8193 - high
+      )
+    ) AS va240,
     (
       CASE WHEN stock_row > 19 THEN (
-        volume / NULLIF(se295, 0)
+        volume / NULLIF(se299, 0)
       ) END
-    ) AS va296,
+    ) AS va300,
     (
-      CASE WHEN stock_row > 9 THEN se315 END
-    ) AS va316,
+      CASE WHEN stock_row > 9 THEN se319 END
+    ) AS va320,
     (
-      se323 + 1
-    ) AS va324,
+      se337 + 1
+    ) AS va338,
     (
-      open - se330
-    ) AS va331,
+      open - se344
+    ) AS va345,
     (
-      open - se151
-    ) AS va336,
+      open - se154
+    ) AS va350,
     (
-      open - se341
-    ) AS va342,
+      open - se355
+    ) AS va356,
     (
       CASE
         WHEN (
           NOT (
-            va192 = se274
-            AND va192 = se275
-            AND va192 = se276
-            AND va192 = se277
-            AND va192 = se278
-            AND va192 = se279
-            AND va192 = se280
+            va321 = se322
+            AND va321 = se323
+            AND va321 = se324
+            AND va321 = se325
+            AND va321 = se326
+            AND va321 = se327
+            AND va321 = se328
           )
         )
-        THEN se349
+        THEN se363
         ELSE 0
       END
-    ) AS va350,
+    ) AS va364,
     (
       CASE WHEN stock_row > 19 THEN (
-        volume / NULLIF(se132, 0)
+        volume / NULLIF(se368, 0)
       ) END
-    ) AS va354,
-    (
-      CASE WHEN stock_row > 4 THEN se359 END
-    ) AS va360,
+    ) AS va369,
     (
       NOT (
-        va235 = se361 AND va235 = se362 AND va235 = se363 AND va235 = se364
+        va376 = se377 AND va376 = se378 AND va376 = se379 AND va376 = se380
       )
-    ) AS va365,
+    ) AS va381,
     (
-      se376 < high
-    ) AS va377,
-    (
-      -(
-        close - se388
+      NOT (
+        va123 = se124 AND va123 = se125 AND va123 = se126 AND va123 = se127
       )
-    ) AS va389,
+    ) AS va382,
+    (
+      CASE WHEN (
+        se386 < se387
+      ) THEN se385 ELSE 0 END
+    ) AS va388,
+    (
+      se395 < high
+    ) AS va396,
     (
       (
-        CASE WHEN stock_row > 19 THEN (
-          (
-            va391 * se295
-          ) * vwap
-        ) END
-      ) * va392
-    ) AS va393,
+        CASE
+          WHEN stock_row > 19
+          THEN (
+            (
+              (
+                -returns
+              ) * se299
+            ) * vwap
+          )
+        END
+      ) * va410
+    ) AS va411,
     (
-      2 + CASE WHEN se361 < va235 THEN 2 WHEN se361 = va235 THEN 1 WHEN se361 > va235 THEN 0 END + CASE WHEN se362 < va235 THEN 2 WHEN se362 = va235 THEN 1 WHEN se362 > va235 THEN 0 END + CASE WHEN se363 < va235 THEN 2 WHEN se363 = va235 THEN 1 WHEN se363 > va235 THEN 0 END + CASE WHEN se364 < va235 THEN 2 WHEN se364 = va235 THEN 1 WHEN se364 > va235 THEN 0 END
-    ) / 10 AS va399,
+      2 + CASE WHEN se377 < va376 THEN 2 WHEN se377 = va376 THEN 1 WHEN se377 > va376 THEN 0 END + CASE WHEN se378 < va376 THEN 2 WHEN se378 = va376 THEN 1 WHEN se378 > va376 THEN 0 END + CASE WHEN se379 < va376 THEN 2 WHEN se379 = va376 THEN 1 WHEN se379 > va376 THEN 0 END + CASE WHEN se380 < va376 THEN 2 WHEN se380 = va376 THEN 1 WHEN se380 > va376 THEN 0 END
+    ) / 10 AS va417,
     (
-      2 + CASE WHEN se120 < va51 THEN 2 WHEN se120 = va51 THEN 1 WHEN se120 > va51 THEN 0 END + CASE WHEN se121 < va51 THEN 2 WHEN se121 = va51 THEN 1 WHEN se121 > va51 THEN 0 END + CASE WHEN se122 < va51 THEN 2 WHEN se122 = va51 THEN 1 WHEN se122 > va51 THEN 0 END + CASE WHEN se123 < va51 THEN 2 WHEN se123 = va51 THEN 1 WHEN se123 > va51 THEN 0 END
-    ) / 10 AS va400,
+      2 + CASE WHEN se124 < va123 THEN 2 WHEN se124 = va123 THEN 1 WHEN se124 > va123 THEN 0 END + CASE WHEN se125 < va123 THEN 2 WHEN se125 = va123 THEN 1 WHEN se125 > va123 THEN 0 END + CASE WHEN se126 < va123 THEN 2 WHEN se126 = va123 THEN 1 WHEN se126 > va123 THEN 0 END + CASE WHEN se127 < va123 THEN 2 WHEN se127 = va123 THEN 1 WHEN se127 > va123 THEN 0 END
+    ) / 10 AS va418,
     (
-      NOT (
-        va80 = se445 AND va80 = se446 AND va80 = se447 AND va80 = se448
+      vwap * 8193 - (
+        vwap * 8193 - vwap
       )
-    ) AS va449,
+    ) AS va437,
     (
-      se295 * 8193 - (
-        se295 * 8193 - se295
-      )
-    ) AS va450,
+      va479 - se480
+    ) AS va481,
     (
-      va458 - se459
-    ) AS va460,
+      close - se527
+    ) AS va528,
     (
-      se484 * 8193 - (
-        se484 * 8193 - se484
-      )
-    ) AS va485,
-    (
-      close - se505
-    ) AS va506,
-    (
-      CASE WHEN stock_row > 5 THEN se545 END
-    ) AS va546,
-    (
-      se545 * 8193 - (
-        se545 * 8193 - se545
-      )
-    ) AS va550,
-    (
-      CASE WHEN stock_row > 6 THEN (
-        se557 - close
-      ) END
-    ) AS va558,
+      -va584
+    ) AS va585,
     (
       CASE
         WHEN stock_row > 5
@@ -1515,18 +1121,18 @@ WITH values_0_1 AS (
           (
             CASE WHEN (
               NOT (
-                va2 = se3
+                va3 = se596
               )
-            ) THEN se572 ELSE 0 END
+            ) THEN se595 ELSE 0 END
           ) / NULLIF(
             (
               CASE
                 WHEN (
                   NOT (
-                    va2 = se3 AND va2 = se574 AND va2 = se575 AND va2 = se576
+                    va3 = se596 AND va3 = se598 AND va3 = se599 AND va3 = se600
                   )
                 )
-                THEN se573
+                THEN se597
                 ELSE 0
               END
             ),
@@ -1534,7 +1140,7 @@ WITH values_0_1 AS (
           )
         )
       END
-    ) AS va577,
+    ) AS va601,
     (
       CASE
         WHEN stock_row > 32
@@ -1542,357 +1148,252 @@ WITH values_0_1 AS (
           (
             (
               1 - (
-                se590 + se591 * 16
+                se614 + se615 * 16
               ) / 32
             ) * (
-              se592 + se593 * 32
+              se616 + se617 * 32
             ) / 64
           ) * (
             1 - (
-              se594 + se595 * 32
+              se618 + se619 * 32
             ) / 64
           )
         )
       END
-    ) AS va596,
-    (
-      se190 * 8193 - (
-        se190 * 8193 - se190
-      )
-    ) AS va599,
-    (
-      CASE WHEN stock_row > 19 THEN se295 END
     ) AS va620,
     (
-      va15 * (
-        se633 - open
-      )
-    ) AS va634,
+      2 + CASE WHEN se322 < va321 THEN 2 WHEN se322 = va321 THEN 1 WHEN se322 > va321 THEN 0 END + CASE WHEN se323 < va321 THEN 2 WHEN se323 = va321 THEN 1 WHEN se323 > va321 THEN 0 END + CASE WHEN se324 < va321 THEN 2 WHEN se324 = va321 THEN 1 WHEN se324 > va321 THEN 0 END + CASE WHEN se325 < va321 THEN 2 WHEN se325 = va321 THEN 1 WHEN se325 > va321 THEN 0 END + CASE WHEN se326 < va321 THEN 2 WHEN se326 = va321 THEN 1 WHEN se326 > va321 THEN 0 END + CASE WHEN se327 < va321 THEN 2 WHEN se327 = va321 THEN 1 WHEN se327 > va321 THEN 0 END + CASE WHEN se328 < va321 THEN 2 WHEN se328 = va321 THEN 1 WHEN se328 > va321 THEN 0 END + CASE WHEN se329 < va321 THEN 2 WHEN se329 = va321 THEN 1 WHEN se329 > va321 THEN 0 END + CASE WHEN se330 < va321 THEN 2 WHEN se330 = va321 THEN 1 WHEN se330 > va321 THEN 0 END
+    ) / 20 AS va686,
     (
-      se640 * 8193 - (
-        se640 * 8193 - se640
+      va691 * 8193 - (
+        va691 * 8193 - va691
       )
-    ) AS va643,
-    (
-      CASE
-        WHEN stock_row > 250
-        THEN (
-          se323 * 8193 - (
-            se323 * 8193 - se323
-          )
-        )
-      END
-    ) AS va676,
+    ) AS va692,
     (
       NOT (
-        va235 = se361
-        AND va235 = se362
-        AND va235 = se363
-        AND va235 = se364
-        AND va235 = se682
-        AND va235 = se683
-        AND va235 = se684
-        AND va235 = se685
-        AND va235 = se686
+        va376 = se377
+        AND va376 = se378
+        AND va376 = se379
+        AND va376 = se380
+        AND va376 = se724
+        AND va376 = se725
+        AND va376 = se726
+        AND va376 = se727
+        AND va376 = se728
       )
-    ) AS va687,
+    ) AS va729,
     (
-      CASE WHEN stock_row > 9 THEN se693 END
-    ) AS va694,
-    (
-      se731 * 8193 - (
-        se731 * 8193 - se731
+      va178 * 8193 - (
+        va178 * 8193 - va178
       )
-    ) AS va735,
+    ) AS va741,
     (
-      se732 * 8193 - (
-        se732 * 8193 - se732
-      )
-    ) AS va737,
-    (
-      (
-        (
-          se745 - se505
-        ) / 10
-      ) - (
-        (
-          se505 - close
-        ) / 10
+      va745 * 8193 - (
+        va745 * 8193 - va745
       )
     ) AS va746,
     (
-      vwap - se760
-    ) AS va761,
+      (
+        (
+          se800 - se527
+        ) / 10
+      ) - (
+        (
+          se527 - close
+        ) / 10
+      )
+    ) AS va801,
+    (
+      va410 * 8193 - (
+        va410 * 8193 - va410
+      )
+    ) AS va805,
+    (
+      va810 * 8193 - (
+        va810 * 8193 - va810
+      )
+    ) AS va811,
+    (
+      vwap - se815
+    ) AS va816,
     (
       (
-        se800 - se801
+        se857 - se858
       ) / 220
-    ) AS va802,
+    ) AS va859,
     (
       -(
-        va810 - se811
+        va871 - se872
       )
-    ) AS va812,
+    ) AS va873,
     (
       CASE
         WHEN stock_row > 11
         THEN (
           (
-            close - se814
+            close - se875
           ) / NULLIF((
-            se815 - se814
+            se876 - se875
           ), 0)
         )
       END
-    ) AS va816,
+    ) AS va877,
     CAST((
-      se846 - stock_row + 30
-    ) AS DOUBLE) AS va847,
+      se907 - stock_row + 30
+    ) AS DOUBLE) AS va908,
     (
-      NOT (
-        va51 = se120 AND va51 = se121 AND va51 = se122
+      va966 * 8193 - (
+        va966 * 8193 - va966
       )
-    ) AS va887,
+    ) AS va967,
     CAST((
-      se912 - stock_row + 10
-    ) AS DOUBLE) AS va913,
+      se973 - stock_row + 10
+    ) AS DOUBLE) AS va974,
     (
-      vwap - (
-        CASE WHEN se922 = 16 THEN se921 END
-      )
-    ) AS va923,
+      vwap - se1155
+    ) AS va1156,
     (
-      CASE WHEN stock_row > 179 THEN se928 END
-    ) AS va929,
+      11 * va1168 + 10 * se1169 + 9 * se1170 + 8 * se1171 + 7 * se1172 + 6 * se1173 + 5 * se1174 + 4 * se1175 + 3 * se1176 + 2 * se1177 + 1 * se1178
+    ) / 66 AS va1179,
     (
-      se928 * 8193 - (
-        se928 * 8193 - se928
-      )
-    ) AS va933,
-    (
-      se1020 * 8193 - (
-        se1020 * 8193 - se1020
-      )
-    ) AS va1025,
-    (
-      va1036 - se1037
-    ) AS va1038,
-    (
-      open - se1068
-    ) AS va1069,
-    (
-      vwap - se1075
-    ) AS va1076,
-    (
-      11 * va1088 + 10 * se1089 + 9 * se1090 + 8 * se1091 + 7 * se1092 + 6 * se1093 + 5 * se1094 + 4 * se1095 + 3 * se1096 + 2 * se1097 + 1 * se1098
-    ) / 66 AS va1099,
-    (
-      high - se1107
-    ) AS va1108,
+      CASE WHEN stock_row > 19 THEN se299 END
+    ) AS va1195,
     (
       CASE
         WHEN stock_row > 14
         THEN (
-          se1136 * 8193 - (
-            se1136 * 8193 - se1136
+          se1218 * 8193 - (
+            se1218 * 8193 - se1218
           )
         )
       END
-    ) AS va1137,
+    ) AS va1219,
     (
-      va1161 - se1162
-    ) AS va1163,
-    (
-      vwap - se1202
-    ) AS va1203,
-    (
-      CASE WHEN stock_row > 49 THEN se1209 END
-    ) AS va1210,
-    (
-      se1209 * 8193 - (
-        se1209 * 8193 - se1209
-      )
-    ) AS va1217,
-    (
-      2 + CASE WHEN se274 < va192 THEN 2 WHEN se274 = va192 THEN 1 WHEN se274 > va192 THEN 0 END + CASE WHEN se275 < va192 THEN 2 WHEN se275 = va192 THEN 1 WHEN se275 > va192 THEN 0 END
-    ) / 6 AS va1228,
-    (
-      se1277 * 8193 - (
-        se1277 * 8193 - se1277
-      )
-    ) AS va1280,
-    (
-      se1310 + se1311 * 18
-    ) / 36 AS va1312,
-    (
-      2 + CASE WHEN se553 < va417 THEN 2 WHEN se553 = va417 THEN 1 WHEN se553 > va417 THEN 0 END + CASE WHEN se624 < va417 THEN 2 WHEN se624 = va417 THEN 1 WHEN se624 > va417 THEN 0 END
-    ) / 6 AS va1314,
-    (
-      vwap - se1338
-    ) AS va1339,
-    (
-      -(
-        CASE
-          WHEN stock_row > 2
-          THEN (
-            (
-              va1347 - se1348
-            ) / NULLIF(va1347, 0)
-          )
-        END
-      )
-    ) AS va1349,
-    (
-      CASE WHEN se1399 = 4 THEN se1398 END
-    ) AS va1400,
-    (
-      NOT (
-        va417 = se553 AND va417 = se624 AND va417 = se625
-      )
-    ) AS va1401,
-    (
-      CASE WHEN stock_row > 80 THEN se1454 END
-    ) AS va1455,
-    (
-      se1454 * 8193 - (
-        se1454 * 8193 - se1454
-      )
-    ) AS va1467,
-    (
-      (
-        CASE WHEN se1496 = 20 THEN se1495 END
-      ) - (
-        stock_row - 20
-      ) * (
-        CASE WHEN se1498 = 20 THEN se1497 END
-      )
-    ) / 210 AS va1499,
-    (
-      CASE WHEN se1521 = 19 THEN se1520 END
-    ) AS va1522,
-    (
-      se1557 * 8193 - (
-        se1557 * 8193 - se1557
-      )
-    ) AS va1558,
-    (
-      se1592 * 8193 - (
-        se1592 * 8193 - se1592
-      )
-    ) AS va1595,
-    (
-      open - se1643
-    ) AS va1644,
-    (
-      CASE WHEN stock_row > 4 THEN (
-        va904 / NULLIF(se1678, 0)
-      ) END
-    ) AS va1679,
-    (
-      vwap - (
-        CASE WHEN se1687 = 15 THEN se1686 END
-      )
-    ) AS va1688,
-    (
-      close - se1695
-    ) AS va1696,
-    (
-      se1359 * 8193 - (
-        se1359 * 8193 - se1359
-      )
-    ) AS va1702,
+      se1401 + se1402 * 18
+    ) / 36 AS va1403,
     (
       2 + CASE
-        WHEN se1288 < va964
+        WHEN se1406 < va1405
         THEN 2
-        WHEN se1288 = va964
+        WHEN se1406 = va1405
         THEN 1
-        WHEN se1288 > va964
+        WHEN se1406 > va1405
         THEN 0
       END + CASE
-        WHEN se1289 < va964
+        WHEN se1407 < va1405
         THEN 2
-        WHEN se1289 = va964
+        WHEN se1407 = va1405
         THEN 1
-        WHEN se1289 > va964
+        WHEN se1407 > va1405
         THEN 0
       END
-    ) / 6 AS va1726,
+    ) / 6 AS va1408,
     (
-      2 + CASE WHEN se120 < va51 THEN 2 WHEN se120 = va51 THEN 1 WHEN se120 > va51 THEN 0 END + CASE WHEN se121 < va51 THEN 2 WHEN se121 = va51 THEN 1 WHEN se121 > va51 THEN 0 END + CASE WHEN se122 < va51 THEN 2 WHEN se122 = va51 THEN 1 WHEN se122 > va51 THEN 0 END + CASE WHEN se123 < va51 THEN 2 WHEN se123 = va51 THEN 1 WHEN se123 > va51 THEN 0 END + CASE WHEN se124 < va51 THEN 2 WHEN se124 = va51 THEN 1 WHEN se124 > va51 THEN 0 END + CASE WHEN se125 < va51 THEN 2 WHEN se125 = va51 THEN 1 WHEN se125 > va51 THEN 0 END + CASE WHEN se126 < va51 THEN 2 WHEN se126 = va51 THEN 1 WHEN se126 > va51 THEN 0 END + CASE WHEN se127 < va51 THEN 2 WHEN se127 = va51 THEN 1 WHEN se127 > va51 THEN 0 END + CASE WHEN se128 < va51 THEN 2 WHEN se128 = va51 THEN 1 WHEN se128 > va51 THEN 0 END
-    ) / 20 AS va1727,
+      vwap - se1432
+    ) AS va1433,
     (
-      va1772 - se1773
-    ) AS va1774,
+      CASE
+        WHEN stock_row > 2
+        THEN (
+          (
+            va1441 - se1442
+          ) / NULLIF(va1441, 0)
+        )
+      END
+    ) AS va1443,
     (
-      2 + CASE WHEN se274 < va192 THEN 2 WHEN se274 = va192 THEN 1 WHEN se274 > va192 THEN 0 END + CASE WHEN se275 < va192 THEN 2 WHEN se275 = va192 THEN 1 WHEN se275 > va192 THEN 0 END + CASE WHEN se276 < va192 THEN 2 WHEN se276 = va192 THEN 1 WHEN se276 > va192 THEN 0 END + CASE WHEN se277 < va192 THEN 2 WHEN se277 = va192 THEN 1 WHEN se277 > va192 THEN 0 END + CASE WHEN se278 < va192 THEN 2 WHEN se278 = va192 THEN 1 WHEN se278 > va192 THEN 0 END + CASE WHEN se279 < va192 THEN 2 WHEN se279 = va192 THEN 1 WHEN se279 > va192 THEN 0 END + CASE WHEN se280 < va192 THEN 2 WHEN se280 = va192 THEN 1 WHEN se280 > va192 THEN 0 END
-    ) / 16 AS va1815,
+      CASE
+        WHEN stock_row > 49
+        THEN (
+          se1294 * 8193 - (
+            se1294 * 8193 - se1294
+          )
+        )
+      END
+    ) AS va1519,
     (
-      se1044 * 8193 - (
-        se1044 * 8193 - se1044
-      )
-    ) AS va1816,
-    (
-      close - se1885
-    ) AS va1886,
-    (
-      CASE WHEN stock_row > 39 THEN se1277 END
-    ) AS va1892,
-    (
-      CASE WHEN stock_row > 29 THEN se1359 END
-    ) AS va1934,
-    (
-      se1947 - (
-        stock_row - 14
-      ) * se1948
-    ) / 105 AS va1949,
-    (
-      va2005 - se2006
-    ) AS va2007,
+      CASE WHEN stock_row > 4 THEN (
+        va965 / NULLIF(se1844, 0)
+      ) END
+    ) AS va1845,
     (
       vwap - (
-        CASE WHEN se2020 = 11 THEN se2019 END
+        CASE WHEN se1854 = 15 THEN se1853 END
       )
-    ) AS va2021,
+    ) AS va1855,
     (
-      CASE WHEN se2034 = 19 THEN (
-        se2032 + se2033 * 19
-      ) / 38 END
-    ) AS va2035,
+      2 + CASE
+        WHEN se1894 < va1893
+        THEN 2
+        WHEN se1894 = va1893
+        THEN 1
+        WHEN se1894 > va1893
+        THEN 0
+      END + CASE
+        WHEN se1895 < va1893
+        THEN 2
+        WHEN se1895 = va1893
+        THEN 1
+        WHEN se1895 > va1893
+        THEN 0
+      END
+    ) / 6 AS va1896,
     (
-      open - se2051
-    ) AS va2052,
+      2 + CASE WHEN se124 < va123 THEN 2 WHEN se124 = va123 THEN 1 WHEN se124 > va123 THEN 0 END + CASE WHEN se125 < va123 THEN 2 WHEN se125 = va123 THEN 1 WHEN se125 > va123 THEN 0 END + CASE WHEN se126 < va123 THEN 2 WHEN se126 = va123 THEN 1 WHEN se126 > va123 THEN 0 END + CASE WHEN se127 < va123 THEN 2 WHEN se127 = va123 THEN 1 WHEN se127 > va123 THEN 0 END + CASE WHEN se128 < va123 THEN 2 WHEN se128 = va123 THEN 1 WHEN se128 > va123 THEN 0 END + CASE WHEN se129 < va123 THEN 2 WHEN se129 = va123 THEN 1 WHEN se129 > va123 THEN 0 END + CASE WHEN se130 < va123 THEN 2 WHEN se130 = va123 THEN 1 WHEN se130 > va123 THEN 0 END + CASE WHEN se131 < va123 THEN 2 WHEN se131 = va123 THEN 1 WHEN se131 > va123 THEN 0 END + CASE WHEN se132 < va123 THEN 2 WHEN se132 = va123 THEN 1 WHEN se132 > va123 THEN 0 END
+    ) / 20 AS va1897,
     (
-      se2057 * 8193 - (
-        se2057 * 8193 - se2057
-      )
-    ) AS va2060,
+      CASE WHEN stock_row > 80 THEN se1568 END
+    ) AS va1960,
     (
-      2 + CASE WHEN se274 < va192 THEN 2 WHEN se274 = va192 THEN 1 WHEN se274 > va192 THEN 0 END + CASE WHEN se275 < va192 THEN 2 WHEN se275 = va192 THEN 1 WHEN se275 > va192 THEN 0 END + CASE WHEN se276 < va192 THEN 2 WHEN se276 = va192 THEN 1 WHEN se276 > va192 THEN 0 END + CASE WHEN se277 < va192 THEN 2 WHEN se277 = va192 THEN 1 WHEN se277 > va192 THEN 0 END + CASE WHEN se278 < va192 THEN 2 WHEN se278 = va192 THEN 1 WHEN se278 > va192 THEN 0 END + CASE WHEN se279 < va192 THEN 2 WHEN se279 = va192 THEN 1 WHEN se279 > va192 THEN 0 END
-    ) / 14 AS va2113,
+      CASE WHEN stock_row > 39 THEN se1365 END
+    ) AS va2093,
     (
-      2 + CASE WHEN se445 < va80 THEN 2 WHEN se445 = va80 THEN 1 WHEN se445 > va80 THEN 0 END + CASE WHEN se446 < va80 THEN 2 WHEN se446 = va80 THEN 1 WHEN se446 > va80 THEN 0 END + CASE WHEN se447 < va80 THEN 2 WHEN se447 = va80 THEN 1 WHEN se447 > va80 THEN 0 END + CASE WHEN se448 < va80 THEN 2 WHEN se448 = va80 THEN 1 WHEN se448 > va80 THEN 0 END + CASE WHEN se528 < va80 THEN 2 WHEN se528 = va80 THEN 1 WHEN se528 > va80 THEN 0 END + CASE WHEN se529 < va80 THEN 2 WHEN se529 = va80 THEN 1 WHEN se529 > va80 THEN 0 END
-    ) / 14 AS va2151,
-    (
-      CASE WHEN stock_row > 5 THEN se2251 END
-    ) AS va2252,
-    (
-      NOT (
-        va192 = se274 AND va192 = se275 AND va192 = se276 AND va192 = se277
-      )
-    ) AS va2272,
+      CASE
+        WHEN stock_row > 29
+        THEN (
+          se1454 * 8193 - (
+            se1454 * 8193 - se1454
+          )
+        )
+      END
+    ) AS va2167,
     CAST((
-      se2278 - stock_row + 30
-    ) AS DOUBLE) AS va2279,
+      se2550 - stock_row + 20
+    ) AS DOUBLE) AS va2551,
     CAST((
-      se2290 - stock_row + 20
-    ) AS DOUBLE) AS va2291,
-    CAST((
-      se2297 - stock_row + 20
-    ) AS DOUBLE) AS va2298,
+      se2557 - stock_row + 20
+    ) AS DOUBLE) AS va2558,
     (
-      10 * returns + 9 * se2304 + 8 * se2305 + 7 * se228 + 6 * se2306 + 5 * se2307 + 4 * se2308 + 3 * se2309 + 2 * se2310 + 1 * se2311
-    ) / 55 AS va2312
+      10 * returns + 9 * se2564 + 8 * se2565 + 7 * se232 + 6 * se2566 + 5 * se2567 + 4 * se2568 + 3 * se2569 + 2 * se2570 + 1 * se2571
+    ) / 55 AS va2572,
+    (
+      se2583 < se2584
+    ) AS va2585,
+    (
+      CASE
+        WHEN stock_row > 4
+        THEN (
+          (
+            -(
+              close - se1844
+            )
+          ) / NULLIF(
+            (
+              CASE
+                WHEN (
+                  NOT (
+                    va321 = se322 AND va321 = se323 AND va321 = se324 AND va321 = se325
+                  )
+                )
+                THEN se2599
+                ELSE 0
+              END
+            ),
+            0
+          )
+        )
+      END
+    ) AS va2600
   FROM series_1
 ), values_1_2 AS (
   SELECT
@@ -1900,6 +1401,7 @@ WITH values_0_1 AS (
     trade_date,
     stock_number,
     stock_row,
+    amount,
     close,
     day_rows,
     high,
@@ -1907,293 +1409,176 @@ WITH values_0_1 AS (
     industry_l2,
     industry_l3,
     low,
-    se1,
-    se1000,
-    se1020,
-    se1021,
-    se1044,
-    se1058,
-    se1059,
-    se1060,
-    se1061,
-    se1062,
-    se1186,
-    se1187,
-    se1188,
-    se120,
-    se121,
-    se122,
-    se123,
-    se124,
-    se125,
-    se126,
-    se127,
-    se1277,
-    se1288,
-    se1289,
-    se1290,
-    se1291,
-    se1292,
-    se1293,
+    open,
+    returns,
+    se110,
+    se1101,
+    se1124,
     se1294,
-    se1359,
-    se151,
-    se1592,
-    se1663,
-    se1712,
-    se1713,
-    se1714,
-    se1715,
-    se1716,
-    se1717,
-    se1718,
-    se1719,
-    se1854,
-    se1855,
-    se1856,
-    se1857,
-    se1858,
-    se190,
-    se2057,
-    se2184,
-    se2320,
-    se2321,
-    se2323,
-    se2332,
-    se274,
-    se275,
-    se276,
-    se277,
-    se278,
-    se295,
-    se3,
-    se368,
-    se380,
-    se382,
-    se387,
-    se445,
-    se446,
-    se447,
-    se448,
-    se498,
-    se499,
-    se528,
-    se529,
-    se530,
-    se531,
-    se532,
-    se533,
-    se534,
-    se545,
-    se553,
-    se603,
-    se624,
-    se625,
-    se626,
-    se627,
+    se1365,
+    se1454,
+    se154,
+    se1568,
+    se1692,
+    se1730,
+    se194,
+    se299,
+    se374,
+    se399,
+    se520,
+    se521,
+    se567,
     se640,
-    se731,
-    se732,
-    se754,
-    se798,
-    se837,
-    se838,
-    se928,
-    se956,
-    se957,
-    se958,
+    se672,
+    se735,
+    se786,
+    se787,
+    se809,
+    se855,
+    se899,
+    se989,
     va0,
-    va1025,
-    va1047,
-    va1057,
-    va1076,
-    va1137,
-    va1181,
-    va1185,
-    va1203,
-    va1210,
-    va1217,
-    va1228,
-    va1260,
-    va1280,
-    va129,
-    va1314,
+    va1071,
+    va1099,
+    va1116,
+    va1127,
+    va1156,
+    va1179,
+    va1195,
+    va1219,
+    va122,
+    va1243,
+    va1264,
     va133,
-    va1339,
-    va1349,
-    va135,
-    va1372,
-    va1401,
-    va143,
-    va1455,
-    va1467,
-    va15,
-    va152,
-    va1522,
-    va1548,
-    va1558,
-    va1582,
-    va1595,
-    va1644,
-    va1655,
-    va1662,
-    va1679,
-    va1696,
-    va1699,
+    va1346,
+    va138,
+    va1403,
+    va1408,
+    va1433,
+    va1443,
+    va146,
+    va1469,
+    va1519,
+    va155,
+    va1607,
+    va1635,
+    va1683,
     va17,
-    va1702,
-    va1711,
-    va1726,
-    va1727,
-    va175,
-    va1767,
-    va1774,
-    va1815,
-    va1816,
-    va1849,
-    va1853,
-    va1892,
-    va192,
-    va1934,
-    va2,
-    va2007,
-    va2035,
-    va2060,
-    va2113,
-    va2136,
-    va2151,
-    va2272,
-    va2289,
-    va2322,
-    va235,
-    va296,
-    va365,
-    va389,
-    va399,
-    va400,
+    va1720,
+    va1821,
+    va1845,
+    va1855,
+    va1866,
+    va1896,
+    va1897,
+    va19,
+    va1943,
+    va1950,
+    va196,
+    va1960,
+    va2048,
+    va2093,
+    va2158,
+    va2167,
+    va2219,
+    va2372,
+    va240,
+    va2549,
+    va2600,
+    va300,
+    va381,
+    va382,
     va417,
-    va442,
-    va449,
-    va450,
-    va46,
-    va485,
-    va51,
-    va546,
-    va550,
-    va558,
-    va562,
-    va596,
-    va599,
-    va602,
-    va611,
+    va418,
+    va437,
+    va462,
+    va48,
+    va53,
+    va6,
     va620,
-    va643,
-    va653,
-    va676,
-    va687,
-    va694,
-    va698,
-    va699,
-    va704,
-    va735,
-    va737,
-    va750,
-    va756,
-    va80,
-    va812,
-    va813,
-    va833,
-    va877,
-    va887,
-    va906,
-    va929,
-    va933,
-    va95,
-    va96,
-    va964,
-    va992,
-    va999,
+    va634,
+    va692,
+    va729,
+    va740,
+    va741,
+    va746,
+    va805,
+    va811,
+    va82,
+    va873,
+    va874,
+    va893,
+    va938,
+    va967,
+    va97,
+    va98,
     volume,
     vwap,
     (
-      va24 * 8193 - (
-        va24 * 8193 - va24
+      va26 * 8193 - (
+        va26 * 8193 - va26
       )
-    ) AS va25,
+    ) AS va27,
     (
-      va102 * 8193 - (
-        va102 * 8193 - va102
+      va104 * 8193 - (
+        va104 * 8193 - va104
       )
-    ) AS va103,
+    ) AS va105,
     (
-      CASE
-        WHEN va119 AND va129
-        THEN CASE WHEN ISFINITE(va109) THEN ROUND(va109, 12) END
-        ELSE NULL
-      END
-    ) AS va130,
-    ABS(va135) AS va136,
-    (
-      -va152
-    ) AS va157,
+      -(
+        CASE
+          WHEN va122 AND va133
+          THEN CASE WHEN ISFINITE(va111) THEN ROUND(va111, 12) END
+          ELSE NULL
+        END
+      )
+    ) AS va134,
     (
       CASE
         WHEN stock_row > 3
         THEN (
-          va170 * 8193 - (
-            va170 * 8193 - va170
+          va173 * 8193 - (
+            va173 * 8193 - va173
           )
         )
       END
-    ) AS va171,
+    ) AS va174,
     (
-      va178 * 8193 - (
-        va178 * 8193 - va178
+      va181 * 8193 - (
+        va181 * 8193 - va181
       )
-    ) AS va179,
+    ) AS va182,
     (
-      va184 * 8193 - (
-        va184 * 8193 - va184
+      va187 * 8193 - (
+        va187 * 8193 - va187
       )
-    ) AS va185,
+    ) AS va188,
+    (
+      -va155
+    ) AS va193,
     (
       CASE
         WHEN stock_row > 4
         THEN (
-          va229 * 8193 - (
-            va229 * 8193 - va229
+          va233 * 8193 - (
+            va233 * 8193 - va233
           )
         )
       END
-    ) AS va230,
-    (
-      CASE
-        WHEN stock_row > 9
-        THEN (
-          va283 * 8193 - (
-            va283 * 8193 - va283
-          )
-        )
-      END
-    ) AS va284,
-    (
-      va296 * 8193 - (
-        va296 * 8193 - va296
-      )
-    ) AS va297,
+    ) AS va234,
     (
       CASE
         WHEN stock_row > 4
         THEN (
           (
-            va15 + (
+            va17 + (
               CASE
                 WHEN (
                   NOT (
-                    va310 = se311 AND va310 = se312 AND va310 = se313 AND va310 = se314
+                    va314 = se315 AND va314 = se316 AND va314 = se317 AND va314 = se318
                   )
                 )
-                THEN se309
+                THEN se313
                 ELSE 0
               END
             )
@@ -2201,480 +1586,282 @@ WITH values_0_1 AS (
             CASE
               WHEN (
                 NOT (
-                  va192 = se274
-                  AND va192 = se275
-                  AND va192 = se276
-                  AND va192 = se277
-                  AND va192 = se278
-                  AND va192 = se279
-                  AND va192 = se280
-                  AND va192 = se281
-                  AND va192 = se282
+                  va321 = se322
+                  AND va321 = se323
+                  AND va321 = se324
+                  AND va321 = se325
+                  AND va321 = se326
+                  AND va321 = se327
+                  AND va321 = se328
+                  AND va321 = se329
+                  AND va321 = se330
                 )
               )
-              AND va119
-              THEN CASE WHEN ISFINITE(va316) THEN ROUND(va316, 12) END
+              AND va122
+              THEN CASE WHEN ISFINITE(va320) THEN ROUND(va320, 12) END
               ELSE NULL
             END
           )
         )
       END
-    ) AS va317,
+    ) AS va331,
     (
       CASE
         WHEN stock_row > 250
         THEN (
-          va324 * 8193 - (
-            va324 * 8193 - va324
+          va338 * 8193 - (
+            va338 * 8193 - va338
           )
         )
       END
-    ) AS va325,
+    ) AS va339,
     (
       CASE
         WHEN stock_row > 1
         THEN (
-          va331 * 8193 - (
-            va331 * 8193 - va331
+          va345 * 8193 - (
+            va345 * 8193 - va345
           )
         )
       END
-    ) AS va332,
+    ) AS va346,
     (
       CASE
         WHEN stock_row > 1
         THEN (
-          va336 * 8193 - (
-            va336 * 8193 - va336
+          va350 * 8193 - (
+            va350 * 8193 - va350
           )
         )
       END
-    ) AS va337,
+    ) AS va351,
     (
       CASE
         WHEN stock_row > 1
         THEN (
-          va342 * 8193 - (
-            va342 * 8193 - va342
+          va356 * 8193 - (
+            va356 * 8193 - va356
           )
         )
       END
-    ) AS va343,
+    ) AS va357,
     (
       CASE WHEN stock_row > 7 THEN (
         (
-          se348 + va350
-        ) < se351
+          se362 + va364
+        ) < se365
       ) END
-    ) AS va352,
+    ) AS va366,
     (
       CASE WHEN stock_row > 7 THEN (
-        se351 < (
-          se348 - va350
+        se365 < (
+          se362 - va364
         )
       ) END
-    ) AS va353,
+    ) AS va367,
     (
-      1 < va354
-    ) AS va355,
+      1 < va369
+    ) AS va370,
     (
-      va354 = 1
-    ) AS va356,
-    (
-      CASE
-        WHEN va365
-        AND (
-          NOT (
-            va51 = se120 AND va51 = se121 AND va51 = se122 AND va51 = se123
-          )
-        )
-        THEN CASE WHEN ISFINITE(va360) THEN ROUND(va360, 12) END
-        ELSE NULL
-      END
-    ) AS va366,
+      va369 = 1
+    ) AS va371,
     (
       CASE
         WHEN stock_row > 19
         THEN (
-          CASE WHEN va377 THEN (
-            -(
-              high - se378
-            )
-          ) WHEN NOT va377 THEN 0 END
+          va388 * 8193 - (
+            va388 * 8193 - va388
+          )
         )
       END
-    ) AS va379,
+    ) AS va389,
     (
-      va393 * 8193 - (
-        va393 * 8193 - va393
-      )
-    ) AS va394,
+      CASE
+        WHEN stock_row > 19
+        THEN (
+          CASE WHEN va396 THEN (
+            -(
+              high - se397
+            )
+          ) WHEN NOT va396 THEN 0 END
+        )
+      END
+    ) AS va398,
     (
-      va399 * 8193 - (
-        va399 * 8193 - va399
+      va411 * 8193 - (
+        va411 * 8193 - va411
       )
-    ) AS va403,
-    (
-      va400 * 8193 - (
-        va400 * 8193 - va400
-      )
-    ) AS va408,
+    ) AS va412,
     (
       CASE
         WHEN stock_row > 5
         THEN (
-          va460 * 8193 - (
-            va460 * 8193 - va460
+          va481 * 8193 - (
+            va481 * 8193 - va481
           )
         )
       END
-    ) AS va461,
+    ) AS va482,
     (
       (
-        CAST(SIGN(va152) AS DOUBLE) + CAST(SIGN((
-          se151 - se492
+        CAST(SIGN(va155) AS DOUBLE) + CAST(SIGN((
+          se154 - se513
         )) AS DOUBLE)
       ) + CAST(SIGN((
-        se492 - se388
+        se513 - se514
       )) AS DOUBLE)
-    ) AS va493,
-    (
-      CASE
-        WHEN stock_row > 3
-        THEN (
-          va389 * 8193 - (
-            va389 * 8193 - va389
-          )
-        )
-      END
-    ) AS va501,
+    ) AS va515,
     (
       CASE
         WHEN stock_row > 10
         THEN (
-          va506 * 8193 - (
-            va506 * 8193 - va506
+          va528 * 8193 - (
+            va528 * 8193 - va528
           )
         )
       END
-    ) AS va507,
+    ) AS va529,
     (
-      va152 * 8193 - (
-        va152 * 8193 - va152
+      va585 * 8193 - (
+        va585 * 8193 - va585
       )
-    ) AS va567,
-    (
-      va577 * 8193 - (
-        va577 * 8193 - va577
-      )
-    ) AS va578,
+    ) AS va586,
     (
       CASE
-        WHEN stock_row > 199
+        WHEN stock_row > 1
         THEN (
-          va634 * 8193 - (
-            va634 * 8193 - va634
+          va155 * 8193 - (
+            va155 * 8193 - va155
           )
         )
       END
-    ) AS va635,
+    ) AS va591,
     (
-      CASE WHEN va687 THEN se681 ELSE 0 END
-    ) AS va688,
-    (
-      -va135
-    ) AS va709,
-    (
-      CAST(0.25 AS DOUBLE) < va746
-    ) AS va747,
-    (
-      va746 < 0
-    ) AS va748,
-    (
-      va761 * 8193 - (
-        va761 * 8193 - va761
+      va601 * 8193 - (
+        va601 * 8193 - va601
       )
-    ) AS va762,
-    POWER((
-      CASE WHEN stock_row > 1 THEN (
-        va152 / NULLIF(se151, 0)
-      ) END
-    ), 2) AS va778,
-    (
-      va746 < (
-        -CAST(0.1 AS DOUBLE)
-      )
-    ) AS va782,
-    (
-      va746 < (
-        -CAST(0.05 AS DOUBLE)
-      )
-    ) AS va796,
+    ) AS va602,
     (
       CASE
-        WHEN stock_row > 240
+        WHEN stock_row > 9
         THEN (
-          va802 * 8193 - (
-            va802 * 8193 - va802
+          va686 * 8193 - (
+            va686 * 8193 - va686
           )
         )
       END
+    ) AS va687,
+    (
+      CASE WHEN va729 THEN se723 ELSE 0 END
+    ) AS va730,
+    (
+      CAST(0.25 AS DOUBLE) < va801
+    ) AS va802,
+    (
+      va801 < 0
     ) AS va803,
     (
       va816 * 8193 - (
         va816 * 8193 - va816
       )
     ) AS va817,
+    POWER((
+      CASE WHEN stock_row > 1 THEN (
+        va155 / NULLIF(se154, 0)
+      ) END
+    ), 2) AS va834,
+    (
+      va801 < (
+        -CAST(0.1 AS DOUBLE)
+      )
+    ) AS va839,
+    (
+      va801 < (
+        -CAST(0.05 AS DOUBLE)
+      )
+    ) AS va853,
+    (
+      CASE
+        WHEN stock_row > 240
+        THEN (
+          va859 * 8193 - (
+            va859 * 8193 - va859
+          )
+        )
+      END
+    ) AS va860,
+    (
+      va877 * 8193 - (
+        va877 * 8193 - va877
+      )
+    ) AS va878,
     (
       CASE
         WHEN stock_row > 29
         THEN (
-          va847 * 8193 - (
-            va847 * 8193 - va847
+          va908 * 8193 - (
+            va908 * 8193 - va908
           )
         )
       END
-    ) AS va848,
+    ) AS va909,
     (
       CASE
         WHEN stock_row > 9
         THEN (
-          va913 * 8193 - (
-            va913 * 8193 - va913
+          va974 * 8193 - (
+            va974 * 8193 - va974
           )
         )
       END
-    ) AS va914,
+    ) AS va975,
     (
-      va923 * 8193 - (
-        va923 * 8193 - va923
-      )
-    ) AS va924,
-    (
-      va1038 * 8193 - (
-        va1038 * 8193 - va1038
-      )
-    ) AS va1039,
-    (
-      CASE
-        WHEN stock_row > 12
-        THEN (
-          va1069 * 8193 - (
-            va1069 * 8193 - va1069
-          )
-        )
-      END
-    ) AS va1070,
-    (
-      va1099 * 8193 - (
-        va1099 * 8193 - va1099
-      )
-    ) AS va1100,
-    (
-      CASE
-        WHEN stock_row > 1
-        THEN (
-          va1108 * 8193 - (
-            va1108 * 8193 - va1108
-          )
-        )
-      END
-    ) AS va1109,
-    (
-      CASE
-        WHEN stock_row > 1
-        THEN (
-          va1163 * 8193 - (
-            va1163 * 8193 - va1163
-          )
-        )
-      END
-    ) AS va1164,
-    (
-      va1203 * 8193 - (
-        va1203 * 8193 - va1203
-      )
-    ) AS va1204,
-    (
-      va1228 * 8193 - (
-        va1228 * 8193 - va1228
-      )
-    ) AS va1242,
-    (
-      CASE WHEN stock_row > 17 THEN va1312 END
-    ) AS va1313,
-    (
-      va1312 * 8193 - (
-        va1312 * 8193 - va1312
-      )
-    ) AS va1318,
-    (
-      va1314 * 8193 - (
-        va1314 * 8193 - va1314
-      )
-    ) AS va1324,
-    (
-      CASE
-        WHEN va887 AND va1401
-        THEN CASE WHEN ISFINITE(va1400) THEN ROUND(va1400, 12) END
-        ELSE NULL
-      END
-    ) AS va1402,
-    (
-      CASE WHEN stock_row > 49 THEN va1217 END
-    ) AS va1407,
-    (
-      va1499 * 8193 - (
-        va1499 * 8193 - va1499
-      )
-    ) AS va1500,
-    (
-      va1522 * 8193 - (
-        va1522 * 8193 - va1522
-      )
-    ) AS va1528,
-    (
-      va1688 * 8193 - (
-        va1688 * 8193 - va1688
-      )
-    ) AS va1689,
-    (
-      va1726 * 8193 - (
-        va1726 * 8193 - va1726
-      )
-    ) AS va1730,
-    (
-      va1727 * 8193 - (
-        va1727 * 8193 - va1727
-      )
-    ) AS va1737,
-    (
-      va1815 * 8193 - (
-        va1815 * 8193 - va1815
-      )
-    ) AS va1822,
-    (
-      CASE
-        WHEN stock_row > 3
-        THEN (
-          va1886 * 8193 - (
-            va1886 * 8193 - va1886
-          )
-        )
-      END
-    ) AS va1887,
-    (
-      va1949 * 8193 - (
-        va1949 * 8193 - va1949
-      )
-    ) AS va1950,
-    (
-      CASE WHEN stock_row > 29 THEN va1702 END
-    ) AS va1954,
-    va2007 * stock_row AS va2008,
-    (
-      va2021 * 8193 - (
-        va2021 * 8193 - va2021
-      )
-    ) AS va2022,
-    (
-      va2035 * 8193 - (
-        va2035 * 8193 - va2035
-      )
-    ) AS va2042,
-    (
-      CASE
-        WHEN stock_row > 11
-        THEN (
-          va2052 * 8193 - (
-            va2052 * 8193 - va2052
-          )
-        )
-      END
-    ) AS va2053,
-    (
-      va2113 * 8193 - (
-        va2113 * 8193 - va2113
-      )
-    ) AS va2116,
-    (
-      va2151 * 8193 - (
-        va2151 * 8193 - va2151
-      )
-    ) AS va2157,
-    (
-      CASE
-        WHEN (
-          NOT (
-            va80 = se445 AND va80 = se446 AND va80 = se447 AND va80 = se448 AND va80 = se528
-          )
-        )
-        AND (
-          NOT (
-            va51 = se120 AND va51 = se121 AND va51 = se122 AND va51 = se123 AND va51 = se124
-          )
-        )
-        THEN CASE WHEN ISFINITE(va2252) THEN ROUND(va2252, 12) END
-        ELSE NULL
-      END
-    ) AS va2253,
-    (
-      CASE WHEN stock_row > 19 THEN va450 END
-    ) AS va2264,
-    (
-      CASE
-        WHEN stock_row > 29
-        THEN (
-          va2279 * 8193 - (
-            va2279 * 8193 - va2279
-          )
-        )
-      END
-    ) AS va2280,
+      va1845 / NULLIF(va178, 0)
+    ) AS va1851,
     (
       CASE
         WHEN stock_row > 19
         THEN (
-          va2291 * 8193 - (
-            va2291 * 8193 - va2291
+          va2551 * 8193 - (
+            va2551 * 8193 - va2551
           )
         )
       END
-    ) AS va2292,
+    ) AS va2552,
     (
       CASE
         WHEN stock_row > 19
         THEN (
-          va2298 * 8193 - (
-            va2298 * 8193 - va2298
+          va2558 * 8193 - (
+            va2558 * 8193 - va2558
           )
         )
       END
-    ) AS va2299,
+    ) AS va2559,
     (
       CASE
         WHEN stock_row > 10
         THEN (
-          va2312 * 8193 - (
-            va2312 * 8193 - va2312
+          va2572 * 8193 - (
+            va2572 * 8193 - va2572
           )
         )
       END
-    ) AS va2313,
+    ) AS va2573,
+    (
+      CASE WHEN va2585 THEN (
+        CASE WHEN se2581 = 20 THEN se2580 END
+      ) ELSE NULL END
+    ) AS va2586,
     (
       CASE
-        WHEN stock_row > 4
+        WHEN va2585
         THEN (
-          (
-            -(
-              close - se1678
-            )
-          ) / NULLIF((
-            CASE WHEN va2272 THEN se2339 ELSE 0 END
-          ), 0)
-        )
+          CASE WHEN se2581 = 20 THEN se2592 END
+        ) * CAST(0.9233805168766388 AS DOUBLE)
+        ELSE NULL
       END
-    ) AS va2340
+    ) AS va2593
   FROM values_1_1
 ), values_1_3 AS (
   SELECT
@@ -2682,6 +1869,7 @@ WITH values_0_1 AS (
     trade_date,
     stock_number,
     stock_row,
+    amount,
     close,
     day_rows,
     high,
@@ -2689,379 +1877,226 @@ WITH values_0_1 AS (
     industry_l2,
     industry_l3,
     low,
-    se1,
-    se1000,
-    se1020,
-    se1021,
-    se1044,
-    se1058,
-    se1059,
-    se1060,
-    se1061,
-    se1062,
-    se1186,
-    se1187,
-    se1188,
-    se120,
-    se121,
-    se122,
-    se123,
-    se124,
-    se125,
-    se126,
-    se127,
-    se1277,
-    se1288,
-    se1289,
-    se1290,
-    se1291,
-    se1292,
-    se1293,
+    open,
+    returns,
+    se110,
+    se1101,
+    se1124,
     se1294,
-    se1359,
-    se151,
-    se1592,
-    se1663,
-    se1712,
-    se1713,
-    se1714,
-    se1715,
-    se1716,
-    se1717,
-    se1718,
-    se1719,
-    se1854,
-    se1855,
-    se1856,
-    se1857,
-    se1858,
-    se190,
-    se2057,
-    se2184,
-    se2320,
-    se2321,
-    se2323,
-    se2332,
-    se274,
-    se275,
-    se276,
-    se277,
-    se278,
-    se295,
-    se3,
-    se368,
-    se380,
-    se382,
-    se387,
-    se445,
-    se446,
-    se447,
-    se448,
-    se498,
-    se499,
-    se528,
-    se529,
-    se530,
-    se531,
-    se532,
-    se533,
-    se534,
-    se545,
-    se553,
-    se603,
-    se624,
-    se625,
-    se626,
-    se627,
+    se1365,
+    se1454,
+    se154,
+    se1568,
+    se1692,
+    se1730,
+    se194,
+    se299,
+    se374,
+    se399,
+    se520,
+    se521,
+    se567,
     se640,
-    se731,
-    se732,
-    se754,
-    se798,
-    se837,
-    se838,
-    se928,
-    se956,
-    se957,
-    se958,
+    se672,
+    se735,
+    se786,
+    se787,
+    se809,
+    se855,
+    se899,
+    se989,
     va0,
-    va1025,
-    va103,
-    va1039,
-    va1047,
-    va1057,
-    va1070,
-    va1076,
-    va1100,
-    va1109,
-    va1137,
-    va1164,
-    va1181,
-    va1185,
-    va1203,
-    va1204,
-    va1210,
-    va1217,
-    va1228,
-    va1242,
-    va1260,
-    va1280,
-    va129,
-    va130,
-    va1313,
-    va1314,
-    va1318,
-    va1324,
+    va105,
+    va1071,
+    va1099,
+    va1116,
+    va1127,
+    va1156,
+    va1179,
+    va1195,
+    va1219,
+    va122,
+    va1243,
+    va1264,
     va133,
-    va1339,
-    va1349,
-    va135,
-    va1372,
-    va1401,
-    va1407,
-    va143,
-    va1455,
-    va1467,
-    va15,
-    va1500,
-    va152,
-    va1522,
-    va1528,
-    va1548,
-    va1558,
-    va157,
-    va1582,
-    va1595,
-    va1644,
-    va1655,
-    va1662,
-    va1679,
-    va1689,
-    va1696,
-    va1699,
+    va134,
+    va1346,
+    va138,
+    va1403,
+    va1408,
+    va1433,
+    va1443,
+    va146,
+    va1469,
+    va1519,
+    va155,
+    va1607,
+    va1635,
+    va1683,
     va17,
-    va1702,
-    va171,
-    va1711,
-    va1726,
-    va1727,
-    va1730,
-    va1737,
-    va175,
-    va1767,
-    va1774,
-    va179,
-    va1815,
-    va1816,
-    va1822,
-    va1849,
-    va185,
-    va1853,
-    va1887,
-    va1892,
-    va192,
-    va1934,
+    va1720,
+    va174,
+    va182,
+    va1821,
+    va1845,
+    va1851,
+    va1855,
+    va1866,
+    va188,
+    va1896,
+    va1897,
+    va19,
+    va1943,
     va1950,
-    va1954,
-    va2,
-    va2007,
-    va2008,
-    va2022,
-    va2035,
-    va2042,
-    va2053,
-    va2060,
-    va2113,
-    va2116,
-    va2136,
-    va2151,
-    va2157,
-    va2264,
-    va2272,
-    va2280,
-    va2289,
-    va2292,
-    va2299,
-    va230,
-    va2313,
-    va2322,
-    va2340,
-    va235,
-    va25,
-    va284,
-    va296,
-    va297,
-    va325,
-    va332,
-    va337,
-    va343,
-    va352,
-    va353,
-    va365,
+    va196,
+    va1960,
+    va2048,
+    va2093,
+    va2158,
+    va2167,
+    va2219,
+    va234,
+    va2372,
+    va240,
+    va2549,
+    va2552,
+    va2559,
+    va2573,
+    va2600,
+    va27,
+    va300,
+    va339,
+    va346,
+    va351,
+    va357,
     va366,
-    va379,
+    va367,
+    va381,
+    va382,
     va389,
-    va394,
-    va399,
-    va400,
-    va403,
-    va408,
+    va398,
+    va412,
     va417,
-    va442,
-    va449,
-    va450,
-    va46,
-    va461,
-    va485,
-    va501,
-    va507,
-    va51,
-    va546,
-    va550,
-    va558,
-    va562,
-    va567,
-    va578,
-    va596,
-    va599,
+    va418,
+    va437,
+    va462,
+    va48,
+    va482,
+    va529,
+    va53,
+    va586,
+    va591,
+    va6,
     va602,
-    va611,
     va620,
-    va635,
-    va643,
-    va653,
-    va676,
+    va634,
     va687,
-    va694,
-    va698,
-    va699,
-    va704,
-    va735,
-    va737,
-    va750,
-    va756,
-    va762,
-    va778,
-    va80,
-    va803,
-    va812,
-    va813,
+    va692,
+    va729,
+    va740,
+    va741,
+    va746,
+    va805,
+    va811,
     va817,
-    va833,
-    va848,
-    va877,
-    va887,
-    va906,
-    va914,
-    va924,
-    va929,
-    va933,
-    va95,
-    va96,
-    va964,
-    va992,
-    va999,
+    va82,
+    va834,
+    va860,
+    va873,
+    va874,
+    va878,
+    va893,
+    va909,
+    va938,
+    va967,
+    va97,
+    va975,
+    va98,
     volume,
     vwap,
-    (
-      -va130
-    ) AS va131,
-    (
-      va136 * 8193 - (
-        va136 * 8193 - va136
-      )
-    ) AS va137,
     (
       CASE
         WHEN stock_row > 1
         THEN (
-          va157 * CAST(SIGN((
-            volume - se190
+          va193 * CAST(SIGN((
+            volume - se194
           )) AS DOUBLE)
         )
       END
-    ) AS va191,
+    ) AS va195,
     (
-      va317 * 8193 - (
-        va317 * 8193 - va317
+      va331 * 8193 - (
+        va331 * 8193 - va331
       )
-    ) AS va318,
+    ) AS va332,
     (
-      CASE WHEN NOT va355 IS NULL AND NOT va356 IS NULL THEN (
-        va355 OR va356
+      CASE WHEN NOT va370 IS NULL AND NOT va371 IS NULL THEN (
+        va370 OR va371
       ) END
-    ) AS va357,
+    ) AS va372,
     (
       CASE
         WHEN stock_row > 3
         THEN (
-          va493 * 8193 - (
-            va493 * 8193 - va493
+          va515 * 8193 - (
+            va515 * 8193 - va515
           )
         )
       END
-    ) AS va494,
-    (
-      CASE WHEN stock_row > 1 THEN va567 END
-    ) AS va568,
+    ) AS va516,
     (
       CASE
         WHEN stock_row > 9
         THEN (
-          va688 * 8193 - (
-            va688 * 8193 - va688
+          va730 * 8193 - (
+            va730 * 8193 - va730
           )
         )
       END
-    ) AS va689,
-    (
-      va709 * 8193 - (
-        va709 * 8193 - va709
-      )
-    ) AS va710,
+    ) AS va731,
     (
       CASE
         WHEN stock_row > 20
         THEN (
           CASE
-            WHEN va747
+            WHEN va802
             THEN (
               -1
             )
-            WHEN NOT va747
+            WHEN NOT va802
             THEN (
-              CASE WHEN va748 THEN 1 WHEN NOT va748 THEN va157 END
+              CASE WHEN va803 THEN 1 WHEN NOT va803 THEN va193 END
             )
           END
         )
       END
-    ) AS va749,
+    ) AS va804,
     (
       CASE
         WHEN stock_row > 20
         THEN (
-          CASE WHEN va782 THEN 1 WHEN NOT va782 THEN va157 END
+          CASE WHEN va839 THEN 1 WHEN NOT va839 THEN va193 END
         )
       END
-    ) AS va783,
+    ) AS va840,
     (
       CASE
         WHEN stock_row > 20
         THEN (
-          CASE WHEN va796 THEN 1 WHEN NOT va796 THEN va157 END
+          CASE WHEN va853 THEN 1 WHEN NOT va853 THEN va193 END
         )
       END
-    ) AS va797,
+    ) AS va854,
     (
-      va1402 * 8193 - (
-        va1402 * 8193 - va1402
+      va2586 * 8193 - (
+        va2586 * 8193 - va2586
       )
-    ) AS va1403,
+    ) AS va2587,
     (
-      va2253 * 8193 - (
-        va2253 * 8193 - va2253
+      va2593 * 8193 - (
+        va2593 * 8193 - va2593
       )
-    ) AS va2254
+    ) AS va2594
   FROM values_1_2
 ), values_1_4 AS (
   SELECT
@@ -3069,6 +2104,7 @@ WITH values_0_1 AS (
     trade_date,
     stock_number,
     stock_row,
+    amount,
     close,
     day_rows,
     high,
@@ -3076,312 +2112,171 @@ WITH values_0_1 AS (
     industry_l2,
     industry_l3,
     low,
-    se1,
-    se1000,
-    se1020,
-    se1021,
-    se1044,
-    se1058,
-    se1059,
-    se1060,
-    se1061,
-    se1062,
-    se1186,
-    se1187,
-    se1188,
-    se120,
-    se121,
-    se122,
-    se123,
-    se124,
-    se125,
-    se126,
-    se127,
-    se1277,
-    se1288,
-    se1289,
-    se1290,
-    se1291,
-    se1292,
-    se1293,
+    open,
+    returns,
+    se110,
+    se1101,
+    se1124,
     se1294,
-    se1359,
-    se151,
-    se1592,
-    se1663,
-    se1712,
-    se1713,
-    se1714,
-    se1715,
-    se1716,
-    se1717,
-    se1718,
-    se1719,
-    se1854,
-    se1855,
-    se1856,
-    se1857,
-    se1858,
-    se190,
-    se2057,
-    se2184,
-    se2320,
-    se2321,
-    se2323,
-    se2332,
-    se274,
-    se275,
-    se276,
-    se277,
-    se278,
-    se295,
-    se3,
-    se368,
-    se380,
-    se382,
-    se387,
-    se445,
-    se446,
-    se447,
-    se448,
-    se498,
-    se499,
-    se528,
-    se529,
-    se530,
-    se531,
-    se532,
-    se533,
-    se534,
-    se545,
-    se553,
-    se603,
-    se624,
-    se625,
-    se626,
-    se627,
+    se1365,
+    se1454,
+    se154,
+    se1568,
+    se1692,
+    se1730,
+    se194,
+    se299,
+    se374,
+    se399,
+    se520,
+    se521,
+    se567,
     se640,
-    se731,
-    se732,
-    se754,
-    se798,
-    se837,
-    se838,
-    se928,
-    se956,
-    se957,
-    se958,
+    se672,
+    se735,
+    se786,
+    se787,
+    se809,
+    se855,
+    se899,
+    se989,
     va0,
-    va1025,
-    va103,
-    va1039,
-    va1047,
-    va1057,
-    va1070,
-    va1076,
-    va1100,
-    va1109,
-    va1137,
-    va1164,
-    va1181,
-    va1185,
-    va1203,
-    va1204,
-    va1210,
-    va1217,
-    va1228,
-    va1242,
-    va1260,
-    va1280,
-    va129,
-    va130,
-    va131,
-    va1313,
-    va1314,
-    va1318,
-    va1324,
+    va105,
+    va1071,
+    va1099,
+    va1116,
+    va1127,
+    va1156,
+    va1179,
+    va1195,
+    va1219,
+    va122,
+    va1243,
+    va1264,
     va133,
-    va1339,
-    va1349,
-    va135,
-    va137,
-    va1372,
-    va1401,
+    va134,
+    va1346,
+    va138,
     va1403,
-    va1407,
-    va143,
-    va1455,
-    va1467,
-    va15,
-    va1500,
-    va152,
-    va1522,
-    va1528,
-    va1548,
-    va1558,
-    va157,
-    va1582,
-    va1595,
-    va1644,
-    va1655,
-    va1662,
-    va1679,
-    va1689,
-    va1696,
-    va1699,
+    va1408,
+    va1433,
+    va1443,
+    va146,
+    va1469,
+    va1519,
+    va155,
+    va1607,
+    va1635,
+    va1683,
     va17,
-    va1702,
-    va171,
-    va1711,
-    va1726,
-    va1727,
-    va1730,
-    va1737,
-    va175,
-    va1767,
-    va1774,
-    va179,
-    va1815,
-    va1816,
-    va1822,
-    va1849,
-    va185,
-    va1853,
-    va1887,
-    va1892,
-    va191,
-    va192,
-    va1934,
+    va1720,
+    va174,
+    va182,
+    va1821,
+    va1845,
+    va1851,
+    va1855,
+    va1866,
+    va188,
+    va1896,
+    va1897,
+    va19,
+    va1943,
+    va195,
     va1950,
-    va1954,
-    va2,
-    va2007,
-    va2008,
-    va2022,
-    va2035,
-    va2042,
-    va2053,
-    va2060,
-    va2113,
-    va2116,
-    va2136,
-    va2151,
-    va2157,
-    va2254,
-    va2264,
-    va2272,
-    va2280,
-    va2289,
-    va2292,
-    va2299,
-    va230,
-    va2313,
-    va2322,
-    va2340,
-    va235,
-    va25,
-    va284,
-    va296,
-    va297,
-    va318,
-    va325,
+    va196,
+    va1960,
+    va2048,
+    va2093,
+    va2158,
+    va2167,
+    va2219,
+    va234,
+    va2372,
+    va240,
+    va2549,
+    va2552,
+    va2559,
+    va2573,
+    va2587,
+    va2594,
+    va2600,
+    va27,
+    va300,
     va332,
-    va337,
-    va343,
-    va365,
-    va366,
-    va379,
+    va339,
+    va346,
+    va351,
+    va357,
+    va381,
+    va382,
     va389,
-    va394,
-    va399,
-    va400,
-    va403,
-    va408,
+    va398,
+    va412,
     va417,
-    va442,
-    va449,
-    va450,
-    va46,
-    va461,
-    va485,
-    va494,
-    va501,
-    va507,
-    va51,
-    va546,
-    va550,
-    va558,
-    va562,
-    va567,
-    va568,
-    va578,
-    va596,
-    va599,
+    va418,
+    va437,
+    va462,
+    va48,
+    va482,
+    va516,
+    va529,
+    va53,
+    va586,
+    va591,
+    va6,
     va602,
-    va611,
     va620,
-    va635,
-    va643,
-    va653,
-    va676,
+    va634,
     va687,
-    va689,
-    va694,
-    va698,
-    va699,
-    va704,
-    va710,
-    va735,
-    va737,
-    va749,
-    va750,
-    va756,
-    va762,
-    va778,
-    va783,
-    va797,
-    va80,
-    va803,
-    va812,
-    va813,
+    va692,
+    va729,
+    va731,
+    va740,
+    va741,
+    va746,
+    va804,
+    va805,
+    va811,
     va817,
-    va833,
-    va848,
-    va877,
-    va887,
-    va906,
-    va914,
-    va924,
-    va929,
-    va933,
-    va95,
-    va96,
-    va964,
-    va992,
-    va999,
+    va82,
+    va834,
+    va840,
+    va854,
+    va860,
+    va873,
+    va874,
+    va878,
+    va893,
+    va909,
+    va938,
+    va967,
+    va97,
+    va975,
+    va98,
     volume,
     vwap,
     (
       CASE
-        WHEN va352
+        WHEN va366
         THEN (
           -1
         )
-        WHEN NOT va352
+        WHEN NOT va366
         THEN (
           CASE
-            WHEN va353
+            WHEN va367
             THEN 1
-            WHEN NOT va353
+            WHEN NOT va367
             THEN (
-              CASE WHEN va357 THEN 1 WHEN NOT va357 THEN (
+              CASE WHEN va372 THEN 1 WHEN NOT va372 THEN (
                 -1
               ) END
             )
           END
         )
       END
-    ) AS va358
+    ) AS va373
   FROM values_1_3
 ), sections_2 AS (
   SELECT
@@ -3389,6 +2284,7 @@ WITH values_0_1 AS (
     trade_date,
     stock_number,
     stock_row,
+    amount,
     close,
     day_rows,
     high,
@@ -3396,404 +2292,242 @@ WITH values_0_1 AS (
     industry_l2,
     industry_l3,
     low,
-    se1,
-    se1000,
-    se1020,
-    se1021,
-    se1044,
-    se1058,
-    se1059,
-    se1060,
-    se1061,
-    se1062,
-    se1186,
-    se1187,
-    se1188,
-    se120,
-    se121,
-    se122,
-    se123,
-    se124,
-    se125,
-    se126,
-    se127,
-    se1277,
-    se1288,
-    se1289,
-    se1290,
-    se1291,
-    se1292,
-    se1293,
+    open,
+    returns,
+    se110,
+    se1101,
+    se1124,
     se1294,
-    se1359,
-    se151,
-    se1592,
-    se1663,
-    se1712,
-    se1713,
-    se1714,
-    se1715,
-    se1716,
-    se1717,
-    se1718,
-    se1719,
-    se1854,
-    se1855,
-    se1856,
-    se1857,
-    se1858,
-    se190,
-    se2057,
-    se2184,
-    se2320,
-    se2321,
-    se2323,
-    se2332,
-    se274,
-    se275,
-    se276,
-    se277,
-    se278,
-    se295,
-    se3,
-    se368,
-    se380,
-    se382,
-    se387,
-    se445,
-    se446,
-    se447,
-    se448,
-    se498,
-    se499,
-    se528,
-    se529,
-    se530,
-    se531,
-    se532,
-    se533,
-    se534,
-    se545,
-    se553,
-    se603,
-    se624,
-    se625,
-    se626,
-    se627,
+    se1365,
+    se1454,
+    se154,
+    se1568,
+    se1692,
+    se1730,
+    se194,
+    se299,
+    se374,
+    se399,
+    se520,
+    se521,
+    se567,
     se640,
-    se731,
-    se732,
-    se754,
-    se798,
-    se837,
-    se838,
-    se928,
-    se956,
-    se957,
-    se958,
+    se672,
+    se735,
+    se786,
+    se787,
+    se809,
+    se855,
+    se899,
+    se989,
     va0,
-    va1025,
-    va103,
-    va1039,
-    va1047,
-    va1057,
-    va1070,
-    va1076,
-    va1100,
-    va1109,
-    va1137,
-    va1164,
-    va1181,
-    va1185,
-    va1203,
-    va1204,
-    va1210,
-    va1217,
-    va1228,
-    va1242,
-    va1260,
-    va1280,
-    va129,
-    va130,
-    va131,
-    va1313,
-    va1314,
-    va1318,
-    va1324,
+    va105,
+    va1071,
+    va1099,
+    va1116,
+    va1127,
+    va1156,
+    va1179,
+    va1195,
+    va1219,
+    va122,
+    va1243,
+    va1264,
     va133,
-    va1339,
-    va1349,
-    va135,
-    va137,
-    va1372,
-    va1401,
+    va134,
+    va1346,
+    va138,
     va1403,
-    va1407,
-    va143,
-    va1455,
-    va1467,
-    va15,
-    va1500,
-    va152,
-    va1522,
-    va1528,
-    va1548,
-    va1558,
-    va157,
-    va1582,
-    va1595,
-    va1644,
-    va1655,
-    va1662,
-    va1679,
-    va1689,
-    va1696,
-    va1699,
+    va1408,
+    va1433,
+    va1443,
+    va146,
+    va1469,
+    va1519,
+    va155,
+    va1607,
+    va1635,
+    va1683,
     va17,
-    va1702,
-    va171,
-    va1711,
-    va1726,
-    va1727,
-    va1730,
-    va1737,
-    va175,
-    va1767,
-    va1774,
-    va179,
-    va1815,
-    va1816,
-    va1822,
-    va1849,
-    va185,
-    va1853,
-    va1887,
-    va1892,
-    va191,
-    va192,
-    va1934,
+    va1720,
+    va174,
+    va182,
+    va1821,
+    va1845,
+    va1851,
+    va1855,
+    va1866,
+    va188,
+    va1896,
+    va1897,
+    va19,
+    va1943,
+    va195,
     va1950,
-    va1954,
-    va2,
-    va2007,
-    va2008,
-    va2022,
-    va2035,
-    va2042,
-    va2053,
-    va2060,
-    va2113,
-    va2116,
-    va2136,
-    va2151,
-    va2157,
-    va2254,
-    va2264,
-    va2272,
-    va2280,
-    va2289,
-    va2292,
-    va2299,
-    va230,
-    va2313,
-    va2322,
-    va2340,
-    va235,
-    va25,
-    va284,
-    va296,
-    va297,
-    va318,
-    va325,
+    va196,
+    va1960,
+    va2048,
+    va2093,
+    va2158,
+    va2167,
+    va2219,
+    va234,
+    va2372,
+    va240,
+    va2549,
+    va2552,
+    va2559,
+    va2573,
+    va2587,
+    va2594,
+    va2600,
+    va27,
+    va300,
     va332,
-    va337,
-    va343,
-    va358,
-    va365,
-    va366,
-    va379,
+    va339,
+    va346,
+    va351,
+    va357,
+    va373,
+    va381,
+    va382,
     va389,
-    va394,
-    va399,
-    va400,
-    va403,
-    va408,
+    va398,
+    va412,
     va417,
-    va442,
-    va449,
-    va450,
-    va46,
-    va461,
-    va485,
-    va494,
-    va501,
-    va507,
-    va51,
-    va546,
-    va550,
-    va558,
-    va562,
-    va567,
-    va568,
-    va578,
-    va596,
-    va599,
+    va418,
+    va437,
+    va462,
+    va48,
+    va482,
+    va516,
+    va529,
+    va53,
+    va586,
+    va591,
+    va6,
     va602,
-    va611,
     va620,
-    va635,
-    va643,
-    va653,
-    va676,
+    va634,
     va687,
-    va689,
-    va694,
-    va698,
-    va699,
-    va704,
-    va710,
-    va735,
-    va737,
-    va749,
-    va750,
-    va756,
-    va762,
-    va778,
-    va783,
-    va797,
-    va80,
-    va803,
-    va812,
-    va813,
+    va692,
+    va729,
+    va731,
+    va740,
+    va741,
+    va746,
+    va804,
+    va805,
+    va811,
     va817,
-    va833,
-    va848,
-    va877,
-    va887,
-    va906,
-    va914,
-    va924,
-    va929,
-    va933,
-    va95,
-    va96,
-    va964,
-    va992,
-    va999,
+    va82,
+    va834,
+    va840,
+    va854,
+    va860,
+    va873,
+    va874,
+    va878,
+    va893,
+    va909,
+    va938,
+    va967,
+    va97,
+    va975,
+    va98,
     volume,
     vwap,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va17) AS se18,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va17) AS se19,
-    COUNT(va17) OVER (
+    RANK() OVER (PARTITION BY trade_date ORDER BY va19) AS se20,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va19) AS se21,
+    COUNT(va19) OVER (
       PARTITION BY trade_date
-      ORDER BY va17
+      ORDER BY va19
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se20,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va25) AS se26,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va25) AS se27,
-    COUNT(va25) OVER (
+    ) AS se22,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va27) AS se28,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va27) AS se29,
+    COUNT(va27) OVER (
       PARTITION BY trade_date
-      ORDER BY va25
+      ORDER BY va27
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se28,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va46) AS se47,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va46) AS se48,
-    COUNT(va46) OVER (
+    ) AS se30,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va48) AS se49,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va48) AS se50,
+    COUNT(va48) OVER (
       PARTITION BY trade_date
-      ORDER BY va46
+      ORDER BY va48
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se49,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va51) AS se52,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va51) AS se53,
-    COUNT(va51) OVER (
+    ) AS se51,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va53) AS se54,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va53) AS se55,
+    COUNT(va53) OVER (
       PARTITION BY trade_date
-      ORDER BY va51
+      ORDER BY va53
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se54,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va80) AS se81,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va80) AS se82,
-    COUNT(va80) OVER (
+    ) AS se56,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va82) AS se83,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va82) AS se84,
+    COUNT(va82) OVER (
       PARTITION BY trade_date
-      ORDER BY va80
+      ORDER BY va82
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se83,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va96) AS se97,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va96) AS se98,
-    COUNT(va96) OVER (
+    ) AS se85,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va98) AS se99,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va98) AS se100,
+    COUNT(va98) OVER (
       PARTITION BY trade_date
-      ORDER BY va96
+      ORDER BY va98
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se99,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va103) AS se104,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va103) AS se105,
-    COUNT(va103) OVER (
+    ) AS se101,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va105) AS se106,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va105) AS se107,
+    COUNT(va105) OVER (
       PARTITION BY trade_date
-      ORDER BY va103
+      ORDER BY va105
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se106,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va171) AS se172,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va171) AS se173,
-    COUNT(va171) OVER (
+    ) AS se108,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va174) AS se175,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va174) AS se176,
+    COUNT(va174) OVER (
       PARTITION BY trade_date
-      ORDER BY va171
+      ORDER BY va174
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se174,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va179) AS se180,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va179) AS se181,
-    COUNT(va179) OVER (
+    ) AS se177,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va182) AS se183,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va182) AS se184,
+    COUNT(va182) OVER (
       PARTITION BY trade_date
-      ORDER BY va179
+      ORDER BY va182
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se182,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va185) AS se186,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va185) AS se187,
-    COUNT(va185) OVER (
+    ) AS se185,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va188) AS se189,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va188) AS se190,
+    COUNT(va188) OVER (
       PARTITION BY trade_date
-      ORDER BY va185
+      ORDER BY va188
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se188,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va192) AS se193,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va192) AS se194,
-    COUNT(va192) OVER (
+    ) AS se191,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va196) AS se197,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va196) AS se198,
+    COUNT(va196) OVER (
       PARTITION BY trade_date
-      ORDER BY va192
+      ORDER BY va196
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se195,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va230) AS se231,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va230) AS se232,
-    COUNT(va230) OVER (
+    ) AS se199,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va234) AS se235,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va234) AS se236,
+    COUNT(va234) OVER (
       PARTITION BY trade_date
-      ORDER BY va230
+      ORDER BY va234
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se233,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va235) AS se236,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va235) AS se237,
-    COUNT(va235) OVER (
+    ) AS se237,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va240) AS se241,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va240) AS se242,
+    COUNT(va240) OVER (
       PARTITION BY trade_date
-      ORDER BY va235
+      ORDER BY va240
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se238,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va284) AS se285,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va284) AS se286,
-    COUNT(va284) OVER (
-      PARTITION BY trade_date
-      ORDER BY va284
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se287,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va318) AS se319,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va318) AS se320,
-    COUNT(va318) OVER (
-      PARTITION BY trade_date
-      ORDER BY va318
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se321,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va325) AS se326,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va325) AS se327,
-    COUNT(va325) OVER (
-      PARTITION BY trade_date
-      ORDER BY va325
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se328,
+    ) AS se243,
     RANK() OVER (PARTITION BY trade_date ORDER BY va332) AS se333,
     CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va332) AS se334,
     COUNT(va332) OVER (
@@ -3801,165 +2535,146 @@ WITH values_0_1 AS (
       ORDER BY va332
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
     ) AS se335,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va337) AS se338,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va337) AS se339,
-    COUNT(va337) OVER (
+    RANK() OVER (PARTITION BY trade_date ORDER BY va339) AS se340,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va339) AS se341,
+    COUNT(va339) OVER (
       PARTITION BY trade_date
-      ORDER BY va337
+      ORDER BY va339
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se340,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va343) AS se344,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va343) AS se345,
-    COUNT(va343) OVER (
+    ) AS se342,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va346) AS se347,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va346) AS se348,
+    COUNT(va346) OVER (
       PARTITION BY trade_date
-      ORDER BY va343
+      ORDER BY va346
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se346,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va394) AS se395,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va394) AS se396,
-    COUNT(va394) OVER (
+    ) AS se349,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va351) AS se352,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va351) AS se353,
+    COUNT(va351) OVER (
       PARTITION BY trade_date
-      ORDER BY va394
+      ORDER BY va351
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se397,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va417) AS se418,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va417) AS se419,
-    COUNT(va417) OVER (
+    ) AS se354,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va357) AS se358,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va357) AS se359,
+    COUNT(va357) OVER (
       PARTITION BY trade_date
-      ORDER BY va417
+      ORDER BY va357
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se420,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va461) AS se462,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va461) AS se463,
-    COUNT(va461) OVER (
+    ) AS se360,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va389) AS se390,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va389) AS se391,
+    COUNT(va389) OVER (
       PARTITION BY trade_date
-      ORDER BY va461
+      ORDER BY va389
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se464,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va494) AS se495,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va494) AS se496,
-    COUNT(va494) OVER (
+    ) AS se392,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va412) AS se413,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va412) AS se414,
+    COUNT(va412) OVER (
       PARTITION BY trade_date
-      ORDER BY va494
+      ORDER BY va412
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se497,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va501) AS se502,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va501) AS se503,
-    COUNT(va501) OVER (
+    ) AS se415,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va437) AS se438,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va437) AS se439,
+    COUNT(va437) OVER (
       PARTITION BY trade_date
-      ORDER BY va501
+      ORDER BY va437
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se504,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va507) AS se508,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va507) AS se509,
-    COUNT(va507) OVER (
+    ) AS se440,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va482) AS se483,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va482) AS se484,
+    COUNT(va482) OVER (
       PARTITION BY trade_date
-      ORDER BY va507
+      ORDER BY va482
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se510,
-    SUM(ABS(va558)) OVER (
+    ) AS se485,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va516) AS se517,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va516) AS se518,
+    COUNT(va516) OVER (
       PARTITION BY trade_date
-      ORDER BY stock_number
+      ORDER BY va516
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se559,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va562) AS se563,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va562) AS se564,
-    COUNT(va562) OVER (
+    ) AS se519,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va529) AS se530,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va529) AS se531,
+    COUNT(va529) OVER (
       PARTITION BY trade_date
-      ORDER BY va562
+      ORDER BY va529
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se565,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va568) AS se569,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va568) AS se570,
-    COUNT(va568) OVER (
+    ) AS se532,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va586) AS se587,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va586) AS se588,
+    COUNT(va586) OVER (
       PARTITION BY trade_date
-      ORDER BY va568
+      ORDER BY va586
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se571,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va578) AS se579,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va578) AS se580,
-    COUNT(va578) OVER (
+    ) AS se589,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va591) AS se592,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va591) AS se593,
+    COUNT(va591) OVER (
       PARTITION BY trade_date
-      ORDER BY va578
+      ORDER BY va591
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se581,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va611) AS se612,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va611) AS se613,
-    COUNT(va611) OVER (
+    ) AS se594,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va602) AS se603,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va602) AS se604,
+    COUNT(va602) OVER (
       PARTITION BY trade_date
-      ORDER BY va611
+      ORDER BY va602
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se614,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va635) AS se636,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va635) AS se637,
-    COUNT(va635) OVER (
+    ) AS se605,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va687) AS se688,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va687) AS se689,
+    COUNT(va687) OVER (
       PARTITION BY trade_date
-      ORDER BY va635
+      ORDER BY va687
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se638,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va653) AS se654,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va653) AS se655,
-    COUNT(va653) OVER (
+    ) AS se690,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va692) AS se693,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va692) AS se694,
+    COUNT(va692) OVER (
       PARTITION BY trade_date
-      ORDER BY va653
+      ORDER BY va692
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se656,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va676) AS se677,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va676) AS se678,
-    COUNT(va676) OVER (
+    ) AS se695,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va731) AS se732,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va731) AS se733,
+    COUNT(va731) OVER (
       PARTITION BY trade_date
-      ORDER BY va676
+      ORDER BY va731
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se679,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va689) AS se690,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va689) AS se691,
-    COUNT(va689) OVER (
+    ) AS se734,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va741) AS se742,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va741) AS se743,
+    COUNT(va741) OVER (
       PARTITION BY trade_date
-      ORDER BY va689
+      ORDER BY va741
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se692,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va699) AS se700,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va699) AS se701,
-    COUNT(va699) OVER (
+    ) AS se744,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va746) AS se747,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va746) AS se748,
+    COUNT(va746) OVER (
       PARTITION BY trade_date
-      ORDER BY va699
+      ORDER BY va746
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se702,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va704) AS se705,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va704) AS se706,
-    COUNT(va704) OVER (
+    ) AS se749,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va805) AS se806,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va805) AS se807,
+    COUNT(va805) OVER (
       PARTITION BY trade_date
-      ORDER BY va704
+      ORDER BY va805
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se707,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va750) AS se751,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va750) AS se752,
-    COUNT(va750) OVER (
+    ) AS se808,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va811) AS se812,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va811) AS se813,
+    COUNT(va811) OVER (
       PARTITION BY trade_date
-      ORDER BY va750
+      ORDER BY va811
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se753,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va756) AS se757,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va756) AS se758,
-    COUNT(va756) OVER (
-      PARTITION BY trade_date
-      ORDER BY va756
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se759,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va762) AS se763,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va762) AS se764,
-    COUNT(va762) OVER (
-      PARTITION BY trade_date
-      ORDER BY va762
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se765,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va803) AS se804,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va803) AS se805,
-    COUNT(va803) OVER (
-      PARTITION BY trade_date
-      ORDER BY va803
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se806,
+    ) AS se814,
     RANK() OVER (PARTITION BY trade_date ORDER BY va817) AS se818,
     CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va817) AS se819,
     COUNT(va817) OVER (
@@ -3967,262 +2682,567 @@ WITH values_0_1 AS (
       ORDER BY va817
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
     ) AS se820,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va833) AS se834,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va833) AS se835,
-    COUNT(va833) OVER (
+    RANK() OVER (PARTITION BY trade_date ORDER BY va860) AS se861,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va860) AS se862,
+    COUNT(va860) OVER (
       PARTITION BY trade_date
-      ORDER BY va833
+      ORDER BY va860
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se836,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va848) AS se849,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va848) AS se850,
-    COUNT(va848) OVER (
+    ) AS se863,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va878) AS se879,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va878) AS se880,
+    COUNT(va878) OVER (
       PARTITION BY trade_date
-      ORDER BY va848
+      ORDER BY va878
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se851,
-    AVG(vwap) OVER (
-      PARTITION BY trade_date, industry_l1
-      ORDER BY stock_number
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se855,
-    AVG(va877) OVER (
-      PARTITION BY trade_date, industry_l2
-      ORDER BY stock_number
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se878,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va906) AS se907,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va906) AS se908,
-    COUNT(va906) OVER (
+    ) AS se881,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va909) AS se910,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va909) AS se911,
+    COUNT(va909) OVER (
       PARTITION BY trade_date
-      ORDER BY va906
+      ORDER BY va909
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se909,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va914) AS se915,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va914) AS se916,
-    COUNT(va914) OVER (
+    ) AS se912,
+    (
+      (
+        COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(vwap) >= CAST(8.271806125530277e-25 AS DOUBLE)
+              AND ABS(vwap) < CAST(9.5367431640625e-07 AS DOUBLE)
+              THEN CAST((
+                vwap * CAST(5.444517870735016e+39 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date, industry_l1) AS DOUBLE) / CAST(5.444517870735016e+39 AS DOUBLE),
+          0
+        ) + COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(vwap) >= CAST(9.5367431640625e-07 AS DOUBLE)
+              AND ABS(vwap) < CAST(1099511627776.0 AS DOUBLE)
+              THEN CAST((
+                vwap * CAST(4.722366482869645e+21 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date, industry_l1) AS DOUBLE) / CAST(4.722366482869645e+21 AS DOUBLE),
+          0
+        ) + COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(vwap) >= CAST(1099511627776.0 AS DOUBLE)
+              AND ABS(vwap) < CAST(1.2676506002282294e+30 AS DOUBLE)
+              THEN CAST((
+                vwap * CAST(4096.0 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date, industry_l1) AS DOUBLE) / CAST(4096.0 AS DOUBLE),
+          0
+        ) + COALESCE(
+          SUM(
+            CASE
+              WHEN ABS(vwap) < CAST(8.271806125530277e-25 AS DOUBLE)
+              OR ABS(vwap) >= CAST(1.2676506002282294e+30 AS DOUBLE)
+              THEN vwap
+            END
+          ) OVER (PARTITION BY trade_date, industry_l1),
+          0
+        )
+      ) / NULLIF(COUNT(vwap) OVER (PARTITION BY trade_date, industry_l1), 0)
+    ) AS se916,
+    (
+      (
+        COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(va938) >= CAST(8.271806125530277e-25 AS DOUBLE)
+              AND ABS(va938) < CAST(9.5367431640625e-07 AS DOUBLE)
+              THEN CAST((
+                va938 * CAST(5.444517870735016e+39 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date, industry_l2) AS DOUBLE) / CAST(5.444517870735016e+39 AS DOUBLE),
+          0
+        ) + COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(va938) >= CAST(9.5367431640625e-07 AS DOUBLE)
+              AND ABS(va938) < CAST(1099511627776.0 AS DOUBLE)
+              THEN CAST((
+                va938 * CAST(4.722366482869645e+21 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date, industry_l2) AS DOUBLE) / CAST(4.722366482869645e+21 AS DOUBLE),
+          0
+        ) + COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(va938) >= CAST(1099511627776.0 AS DOUBLE)
+              AND ABS(va938) < CAST(1.2676506002282294e+30 AS DOUBLE)
+              THEN CAST((
+                va938 * CAST(4096.0 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date, industry_l2) AS DOUBLE) / CAST(4096.0 AS DOUBLE),
+          0
+        ) + COALESCE(
+          SUM(
+            CASE
+              WHEN ABS(va938) < CAST(8.271806125530277e-25 AS DOUBLE)
+              OR ABS(va938) >= CAST(1.2676506002282294e+30 AS DOUBLE)
+              THEN va938
+            END
+          ) OVER (PARTITION BY trade_date, industry_l2),
+          0
+        )
+      ) / NULLIF(COUNT(va938) OVER (PARTITION BY trade_date, industry_l2), 0)
+    ) AS se939,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va967) AS se968,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va967) AS se969,
+    COUNT(va967) OVER (
       PARTITION BY trade_date
-      ORDER BY va914
+      ORDER BY va967
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se917,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va924) AS se925,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va924) AS se926,
-    COUNT(va924) OVER (
+    ) AS se970,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va975) AS se976,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va975) AS se977,
+    COUNT(va975) OVER (
       PARTITION BY trade_date
-      ORDER BY va924
+      ORDER BY va975
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se927,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va964) AS se965,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va964) AS se966,
-    COUNT(va964) OVER (
+    ) AS se978,
+    (
+      (
+        COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(va1195) >= CAST(8.271806125530277e-25 AS DOUBLE)
+              AND ABS(va1195) < CAST(9.5367431640625e-07 AS DOUBLE)
+              THEN CAST((
+                va1195 * CAST(5.444517870735016e+39 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date, industry_l3) AS DOUBLE) / CAST(5.444517870735016e+39 AS DOUBLE),
+          0
+        ) + COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(va1195) >= CAST(9.5367431640625e-07 AS DOUBLE)
+              AND ABS(va1195) < CAST(1099511627776.0 AS DOUBLE)
+              THEN CAST((
+                va1195 * CAST(4.722366482869645e+21 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date, industry_l3) AS DOUBLE) / CAST(4.722366482869645e+21 AS DOUBLE),
+          0
+        ) + COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(va1195) >= CAST(1099511627776.0 AS DOUBLE)
+              AND ABS(va1195) < CAST(1.2676506002282294e+30 AS DOUBLE)
+              THEN CAST((
+                va1195 * CAST(4096.0 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date, industry_l3) AS DOUBLE) / CAST(4096.0 AS DOUBLE),
+          0
+        ) + COALESCE(
+          SUM(
+            CASE
+              WHEN ABS(va1195) < CAST(8.271806125530277e-25 AS DOUBLE)
+              OR ABS(va1195) >= CAST(1.2676506002282294e+30 AS DOUBLE)
+              THEN va1195
+            END
+          ) OVER (PARTITION BY trade_date, industry_l3),
+          0
+        )
+      ) / NULLIF(COUNT(va1195) OVER (PARTITION BY trade_date, industry_l3), 0)
+    ) AS se1196,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1219) AS se1220,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1219) AS se1221,
+    COUNT(va1219) OVER (
       PARTITION BY trade_date
-      ORDER BY va964
+      ORDER BY va1219
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se967,
-    AVG(close) OVER (
-      PARTITION BY trade_date, industry_l2
-      ORDER BY stock_number
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se974,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1039) AS se1040,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1039) AS se1041,
-    COUNT(va1039) OVER (
+    ) AS se1222,
+    (
+      (
+        COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(vwap) >= CAST(8.271806125530277e-25 AS DOUBLE)
+              AND ABS(vwap) < CAST(9.5367431640625e-07 AS DOUBLE)
+              THEN CAST((
+                vwap * CAST(5.444517870735016e+39 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date, industry_l2) AS DOUBLE) / CAST(5.444517870735016e+39 AS DOUBLE),
+          0
+        ) + COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(vwap) >= CAST(9.5367431640625e-07 AS DOUBLE)
+              AND ABS(vwap) < CAST(1099511627776.0 AS DOUBLE)
+              THEN CAST((
+                vwap * CAST(4.722366482869645e+21 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date, industry_l2) AS DOUBLE) / CAST(4.722366482869645e+21 AS DOUBLE),
+          0
+        ) + COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(vwap) >= CAST(1099511627776.0 AS DOUBLE)
+              AND ABS(vwap) < CAST(1.2676506002282294e+30 AS DOUBLE)
+              THEN CAST((
+                vwap * CAST(4096.0 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date, industry_l2) AS DOUBLE) / CAST(4096.0 AS DOUBLE),
+          0
+        ) + COALESCE(
+          SUM(
+            CASE
+              WHEN ABS(vwap) < CAST(8.271806125530277e-25 AS DOUBLE)
+              OR ABS(vwap) >= CAST(1.2676506002282294e+30 AS DOUBLE)
+              THEN vwap
+            END
+          ) OVER (PARTITION BY trade_date, industry_l2),
+          0
+        )
+      ) / NULLIF(COUNT(vwap) OVER (PARTITION BY trade_date, industry_l2), 0)
+    ) AS se1252,
+    (
+      (
+        COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(close) >= CAST(8.271806125530277e-25 AS DOUBLE)
+              AND ABS(close) < CAST(9.5367431640625e-07 AS DOUBLE)
+              THEN CAST((
+                close * CAST(5.444517870735016e+39 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date, industry_l2) AS DOUBLE) / CAST(5.444517870735016e+39 AS DOUBLE),
+          0
+        ) + COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(close) >= CAST(9.5367431640625e-07 AS DOUBLE)
+              AND ABS(close) < CAST(1099511627776.0 AS DOUBLE)
+              THEN CAST((
+                close * CAST(4.722366482869645e+21 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date, industry_l2) AS DOUBLE) / CAST(4.722366482869645e+21 AS DOUBLE),
+          0
+        ) + COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(close) >= CAST(1099511627776.0 AS DOUBLE)
+              AND ABS(close) < CAST(1.2676506002282294e+30 AS DOUBLE)
+              THEN CAST((
+                close * CAST(4096.0 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date, industry_l2) AS DOUBLE) / CAST(4096.0 AS DOUBLE),
+          0
+        ) + COALESCE(
+          SUM(
+            CASE
+              WHEN ABS(close) < CAST(8.271806125530277e-25 AS DOUBLE)
+              OR ABS(close) >= CAST(1.2676506002282294e+30 AS DOUBLE)
+              THEN close
+            END
+          ) OVER (PARTITION BY trade_date, industry_l2),
+          0
+        )
+      ) / NULLIF(COUNT(close) OVER (PARTITION BY trade_date, industry_l2), 0)
+    ) AS se1292,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1519) AS se1520,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1519) AS se1521,
+    COUNT(va1519) OVER (
       PARTITION BY trade_date
-      ORDER BY va1039
+      ORDER BY va1519
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1042,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1070) AS se1071,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1070) AS se1072,
-    COUNT(va1070) OVER (
+    ) AS se1522,
+    (
+      (
+        COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(low) >= CAST(8.271806125530277e-25 AS DOUBLE)
+              AND ABS(low) < CAST(9.5367431640625e-07 AS DOUBLE)
+              THEN CAST((
+                low * CAST(5.444517870735016e+39 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date, industry_l1) AS DOUBLE) / CAST(5.444517870735016e+39 AS DOUBLE),
+          0
+        ) + COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(low) >= CAST(9.5367431640625e-07 AS DOUBLE)
+              AND ABS(low) < CAST(1099511627776.0 AS DOUBLE)
+              THEN CAST((
+                low * CAST(4.722366482869645e+21 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date, industry_l1) AS DOUBLE) / CAST(4.722366482869645e+21 AS DOUBLE),
+          0
+        ) + COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(low) >= CAST(1099511627776.0 AS DOUBLE)
+              AND ABS(low) < CAST(1.2676506002282294e+30 AS DOUBLE)
+              THEN CAST((
+                low * CAST(4096.0 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date, industry_l1) AS DOUBLE) / CAST(4096.0 AS DOUBLE),
+          0
+        ) + COALESCE(
+          SUM(
+            CASE
+              WHEN ABS(low) < CAST(8.271806125530277e-25 AS DOUBLE)
+              OR ABS(low) >= CAST(1.2676506002282294e+30 AS DOUBLE)
+              THEN low
+            END
+          ) OVER (PARTITION BY trade_date, industry_l1),
+          0
+        )
+      ) / NULLIF(COUNT(low) OVER (PARTITION BY trade_date, industry_l1), 0)
+    ) AS se1566,
+    (
+      (
+        COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(va1720) >= CAST(8.271806125530277e-25 AS DOUBLE)
+              AND ABS(va1720) < CAST(9.5367431640625e-07 AS DOUBLE)
+              THEN CAST((
+                va1720 * CAST(5.444517870735016e+39 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date, industry_l2) AS DOUBLE) / CAST(5.444517870735016e+39 AS DOUBLE),
+          0
+        ) + COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(va1720) >= CAST(9.5367431640625e-07 AS DOUBLE)
+              AND ABS(va1720) < CAST(1099511627776.0 AS DOUBLE)
+              THEN CAST((
+                va1720 * CAST(4.722366482869645e+21 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date, industry_l2) AS DOUBLE) / CAST(4.722366482869645e+21 AS DOUBLE),
+          0
+        ) + COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(va1720) >= CAST(1099511627776.0 AS DOUBLE)
+              AND ABS(va1720) < CAST(1.2676506002282294e+30 AS DOUBLE)
+              THEN CAST((
+                va1720 * CAST(4096.0 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date, industry_l2) AS DOUBLE) / CAST(4096.0 AS DOUBLE),
+          0
+        ) + COALESCE(
+          SUM(
+            CASE
+              WHEN ABS(va1720) < CAST(8.271806125530277e-25 AS DOUBLE)
+              OR ABS(va1720) >= CAST(1.2676506002282294e+30 AS DOUBLE)
+              THEN va1720
+            END
+          ) OVER (PARTITION BY trade_date, industry_l2),
+          0
+        )
+      ) / NULLIF(COUNT(va1720) OVER (PARTITION BY trade_date, industry_l2), 0)
+    ) AS se1721,
+    (
+      (
+        COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(volume) >= CAST(8.271806125530277e-25 AS DOUBLE)
+              AND ABS(volume) < CAST(9.5367431640625e-07 AS DOUBLE)
+              THEN CAST((
+                volume * CAST(5.444517870735016e+39 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date, industry_l1) AS DOUBLE) / CAST(5.444517870735016e+39 AS DOUBLE),
+          0
+        ) + COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(volume) >= CAST(9.5367431640625e-07 AS DOUBLE)
+              AND ABS(volume) < CAST(1099511627776.0 AS DOUBLE)
+              THEN CAST((
+                volume * CAST(4.722366482869645e+21 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date, industry_l1) AS DOUBLE) / CAST(4.722366482869645e+21 AS DOUBLE),
+          0
+        ) + COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(volume) >= CAST(1099511627776.0 AS DOUBLE)
+              AND ABS(volume) < CAST(1.2676506002282294e+30 AS DOUBLE)
+              THEN CAST((
+                volume * CAST(4096.0 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date, industry_l1) AS DOUBLE) / CAST(4096.0 AS DOUBLE),
+          0
+        ) + COALESCE(
+          SUM(
+            CASE
+              WHEN ABS(volume) < CAST(8.271806125530277e-25 AS DOUBLE)
+              OR ABS(volume) >= CAST(1.2676506002282294e+30 AS DOUBLE)
+              THEN volume
+            END
+          ) OVER (PARTITION BY trade_date, industry_l1),
+          0
+        )
+      ) / NULLIF(COUNT(volume) OVER (PARTITION BY trade_date, industry_l1), 0)
+    ) AS se1819,
+    (
+      (
+        COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(va1960) >= CAST(8.271806125530277e-25 AS DOUBLE)
+              AND ABS(va1960) < CAST(9.5367431640625e-07 AS DOUBLE)
+              THEN CAST((
+                va1960 * CAST(5.444517870735016e+39 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date, industry_l2) AS DOUBLE) / CAST(5.444517870735016e+39 AS DOUBLE),
+          0
+        ) + COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(va1960) >= CAST(9.5367431640625e-07 AS DOUBLE)
+              AND ABS(va1960) < CAST(1099511627776.0 AS DOUBLE)
+              THEN CAST((
+                va1960 * CAST(4.722366482869645e+21 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date, industry_l2) AS DOUBLE) / CAST(4.722366482869645e+21 AS DOUBLE),
+          0
+        ) + COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(va1960) >= CAST(1099511627776.0 AS DOUBLE)
+              AND ABS(va1960) < CAST(1.2676506002282294e+30 AS DOUBLE)
+              THEN CAST((
+                va1960 * CAST(4096.0 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date, industry_l2) AS DOUBLE) / CAST(4096.0 AS DOUBLE),
+          0
+        ) + COALESCE(
+          SUM(
+            CASE
+              WHEN ABS(va1960) < CAST(8.271806125530277e-25 AS DOUBLE)
+              OR ABS(va1960) >= CAST(1.2676506002282294e+30 AS DOUBLE)
+              THEN va1960
+            END
+          ) OVER (PARTITION BY trade_date, industry_l2),
+          0
+        )
+      ) / NULLIF(COUNT(va1960) OVER (PARTITION BY trade_date, industry_l2), 0)
+    ) AS se1961,
+    (
+      (
+        COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(va2093) >= CAST(8.271806125530277e-25 AS DOUBLE)
+              AND ABS(va2093) < CAST(9.5367431640625e-07 AS DOUBLE)
+              THEN CAST((
+                va2093 * CAST(5.444517870735016e+39 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date, industry_l3) AS DOUBLE) / CAST(5.444517870735016e+39 AS DOUBLE),
+          0
+        ) + COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(va2093) >= CAST(9.5367431640625e-07 AS DOUBLE)
+              AND ABS(va2093) < CAST(1099511627776.0 AS DOUBLE)
+              THEN CAST((
+                va2093 * CAST(4.722366482869645e+21 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date, industry_l3) AS DOUBLE) / CAST(4.722366482869645e+21 AS DOUBLE),
+          0
+        ) + COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(va2093) >= CAST(1099511627776.0 AS DOUBLE)
+              AND ABS(va2093) < CAST(1.2676506002282294e+30 AS DOUBLE)
+              THEN CAST((
+                va2093 * CAST(4096.0 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date, industry_l3) AS DOUBLE) / CAST(4096.0 AS DOUBLE),
+          0
+        ) + COALESCE(
+          SUM(
+            CASE
+              WHEN ABS(va2093) < CAST(8.271806125530277e-25 AS DOUBLE)
+              OR ABS(va2093) >= CAST(1.2676506002282294e+30 AS DOUBLE)
+              THEN va2093
+            END
+          ) OVER (PARTITION BY trade_date, industry_l3),
+          0
+        )
+      ) / NULLIF(COUNT(va2093) OVER (PARTITION BY trade_date, industry_l3), 0)
+    ) AS se2094,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2167) AS se2168,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2167) AS se2169,
+    COUNT(va2167) OVER (
       PARTITION BY trade_date
-      ORDER BY va1070
+      ORDER BY va2167
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1073,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1109) AS se1110,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1109) AS se1111,
-    COUNT(va1109) OVER (
+    ) AS se2170,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2552) AS se2553,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2552) AS se2554,
+    COUNT(va2552) OVER (
       PARTITION BY trade_date
-      ORDER BY va1109
+      ORDER BY va2552
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1112,
-    AVG(va620) OVER (
-      PARTITION BY trade_date, industry_l3
-      ORDER BY stock_number
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1114,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1137) AS se1138,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1137) AS se1139,
-    COUNT(va1137) OVER (
+    ) AS se2555,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2559) AS se2560,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2559) AS se2561,
+    COUNT(va2559) OVER (
       PARTITION BY trade_date
-      ORDER BY va1137
+      ORDER BY va2559
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1140,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1164) AS se1165,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1164) AS se1166,
-    COUNT(va1164) OVER (
+    ) AS se2562,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2573) AS se2574,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2573) AS se2575,
+    COUNT(va2573) OVER (
       PARTITION BY trade_date
-      ORDER BY va1164
+      ORDER BY va2573
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1167,
-    AVG(vwap) OVER (
-      PARTITION BY trade_date, industry_l2
-      ORDER BY stock_number
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1169,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1204) AS se1205,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1204) AS se1206,
-    COUNT(va1204) OVER (
+    ) AS se2576,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2587) AS se2588,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2587) AS se2589,
+    COUNT(va2587) OVER (
       PARTITION BY trade_date
-      ORDER BY va1204
+      ORDER BY va2587
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1207,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1260) AS se1261,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1260) AS se1262,
-    COUNT(va1260) OVER (
+    ) AS se2590,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2594) AS se2595,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2594) AS se2596,
+    COUNT(va2594) OVER (
       PARTITION BY trade_date
-      ORDER BY va1260
+      ORDER BY va2594
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1263,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1372) AS se1373,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1372) AS se1374,
-    COUNT(va1372) OVER (
-      PARTITION BY trade_date
-      ORDER BY va1372
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1375,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1403) AS se1404,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1403) AS se1405,
-    COUNT(va1403) OVER (
-      PARTITION BY trade_date
-      ORDER BY va1403
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1406,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1407) AS se1408,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1407) AS se1409,
-    COUNT(va1407) OVER (
-      PARTITION BY trade_date
-      ORDER BY va1407
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1410,
-    AVG(low) OVER (
-      PARTITION BY trade_date, industry_l1
-      ORDER BY stock_number
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1452,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1500) AS se1501,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1500) AS se1502,
-    COUNT(va1500) OVER (
-      PARTITION BY trade_date
-      ORDER BY va1500
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1503,
-    AVG(va1548) OVER (
-      PARTITION BY trade_date, industry_l1
-      ORDER BY stock_number
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1549,
-    AVG(va1582) OVER (
-      PARTITION BY trade_date, industry_l2
-      ORDER BY stock_number
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1583,
-    AVG(volume) OVER (
-      PARTITION BY trade_date, industry_l1
-      ORDER BY stock_number
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1653,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1767) AS se1768,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1767) AS se1769,
-    COUNT(va1767) OVER (
-      PARTITION BY trade_date
-      ORDER BY va1767
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1770,
-    AVG(va1455) OVER (
-      PARTITION BY trade_date, industry_l2
-      ORDER BY stock_number
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1782,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1887) AS se1888,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1887) AS se1889,
-    COUNT(va1887) OVER (
-      PARTITION BY trade_date
-      ORDER BY va1887
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1890,
-    AVG(va1892) OVER (
-      PARTITION BY trade_date, industry_l3
-      ORDER BY stock_number
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1893,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1954) AS se1955,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1954) AS se1956,
-    COUNT(va1954) OVER (
-      PARTITION BY trade_date
-      ORDER BY va1954
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1957,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va2022) AS se2023,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2022) AS se2024,
-    COUNT(va2022) OVER (
-      PARTITION BY trade_date
-      ORDER BY va2022
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2025,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va2053) AS se2054,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2053) AS se2055,
-    COUNT(va2053) OVER (
-      PARTITION BY trade_date
-      ORDER BY va2053
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2056,
-    AVG(va2136) OVER (
-      PARTITION BY trade_date, industry_l2
-      ORDER BY stock_number
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2137,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va2254) AS se2255,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2254) AS se2256,
-    COUNT(va2254) OVER (
-      PARTITION BY trade_date
-      ORDER BY va2254
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2257,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va2264) AS se2265,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2264) AS se2266,
-    COUNT(va2264) OVER (
-      PARTITION BY trade_date
-      ORDER BY va2264
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2267,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va2280) AS se2281,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2280) AS se2282,
-    COUNT(va2280) OVER (
-      PARTITION BY trade_date
-      ORDER BY va2280
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2283,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va2292) AS se2293,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2292) AS se2294,
-    COUNT(va2292) OVER (
-      PARTITION BY trade_date
-      ORDER BY va2292
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2295,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va2299) AS se2300,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2299) AS se2301,
-    COUNT(va2299) OVER (
-      PARTITION BY trade_date
-      ORDER BY va2299
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2302,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va2313) AS se2314,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2313) AS se2315,
-    COUNT(va2313) OVER (
-      PARTITION BY trade_date
-      ORDER BY va2313
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2316
+    ) AS se2597
   FROM values_1_4
 ), values_2_1 AS (
   SELECT
@@ -4230,540 +3250,375 @@ WITH values_0_1 AS (
     trade_date,
     stock_number,
     stock_row,
+    amount,
     close,
     day_rows,
     high,
+    industry_l1,
+    industry_l2,
     industry_l3,
     low,
-    se1,
-    se1000,
-    se1020,
-    se1021,
-    se1040,
-    se1041,
-    se1042,
-    se1044,
-    se1058,
-    se1059,
-    se1060,
-    se1061,
-    se1062,
-    se1071,
-    se1072,
-    se1073,
-    se1165,
-    se1166,
-    se1167,
-    se1186,
-    se1187,
-    se1188,
-    se120,
-    se121,
-    se122,
-    se123,
-    se124,
-    se125,
-    se126,
-    se127,
-    se1277,
-    se1288,
-    se1289,
-    se1290,
-    se1291,
-    se1292,
-    se1293,
-    se1294,
-    se1359,
-    se1404,
-    se1405,
-    se1406,
-    se151,
-    se1592,
-    se1663,
-    se1712,
-    se1713,
-    se1714,
-    se1715,
-    se1716,
-    se1717,
-    se1718,
-    se1719,
-    se1768,
-    se1769,
-    se1770,
-    se1854,
-    se1855,
-    se1856,
-    se1857,
-    se1858,
-    se190,
-    se2054,
-    se2055,
-    se2056,
-    se2057,
-    se2184,
-    se2255,
-    se2256,
-    se2257,
-    se2281,
-    se2282,
-    se2283,
-    se2320,
-    se2321,
-    se2323,
-    se2332,
-    se274,
-    se275,
-    se276,
-    se277,
-    se278,
-    se295,
-    se3,
-    se368,
-    se380,
-    se382,
-    se387,
-    se445,
-    se446,
-    se447,
-    se448,
-    se502,
-    se503,
-    se504,
-    se528,
-    se529,
-    se530,
-    se531,
-    se532,
-    se533,
-    se534,
-    se545,
-    se553,
-    se559,
-    se603,
-    se624,
-    se625,
-    se626,
-    se627,
-    se636,
-    se637,
-    se638,
-    se640,
-    se654,
-    se655,
-    se656,
-    se677,
-    se678,
-    se679,
-    se731,
+    open,
+    returns,
+    se1101,
+    se1124,
+    se1365,
+    se1454,
+    se154,
+    se1730,
+    se194,
+    se235,
+    se236,
+    se237,
+    se299,
+    se399,
+    se567,
+    se672,
     se732,
-    se798,
-    se804,
-    se805,
-    se806,
-    se834,
-    se835,
-    se836,
-    se837,
-    se838,
-    se925,
-    se926,
-    se927,
-    se928,
-    se956,
-    se957,
-    se958,
-    se965,
-    se966,
-    se967,
-    va0,
-    va1025,
-    va1039,
-    va1047,
-    va1057,
-    va1070,
-    va1076,
-    va1100,
-    va1164,
-    va1181,
-    va1185,
-    va1203,
-    va1210,
-    va1217,
-    va1228,
-    va1242,
-    va1280,
-    va131,
-    va1313,
-    va1314,
-    va1318,
-    va1324,
+    se733,
+    se734,
+    se786,
+    se787,
+    se855,
+    se899,
+    se989,
+    va1071,
+    va1099,
+    va1116,
+    va1127,
+    va1156,
+    va122,
+    va1243,
+    va1264,
     va133,
-    va1339,
-    va1349,
-    va135,
-    va137,
-    va1401,
-    va1403,
-    va143,
-    va1455,
-    va1467,
-    va15,
-    va152,
-    va1522,
-    va1528,
-    va1558,
-    va157,
-    va1595,
-    va1644,
-    va1655,
-    va1662,
-    va1679,
-    va1689,
-    va1696,
-    va1699,
-    va1702,
-    va1711,
-    va1726,
-    va1727,
-    va1730,
-    va1737,
-    va175,
-    va1767,
-    va1774,
-    va1815,
-    va1816,
-    va1822,
-    va1849,
-    va1853,
-    va191,
-    va192,
-    va1934,
+    va134,
+    va1346,
+    va138,
+    va1408,
+    va1433,
+    va146,
+    va1469,
+    va155,
+    va1607,
+    va1635,
+    va1683,
+    va17,
+    va1821,
+    va1845,
+    va1851,
+    va1866,
+    va1896,
+    va1897,
+    va1943,
+    va195,
     va1950,
-    va2,
-    va2007,
-    va2008,
-    va2035,
-    va2042,
-    va2053,
-    va2060,
-    va2113,
-    va2116,
-    va2151,
-    va2157,
-    va2254,
-    va2272,
-    va2280,
-    va2289,
-    va2322,
-    va2340,
-    va296,
-    va297,
-    va358,
-    va365,
-    va366,
-    va379,
-    va389,
-    va399,
-    va400,
-    va403,
-    va408,
+    va2048,
+    va2158,
+    va2219,
+    va234,
+    va2372,
+    va2549,
+    va2600,
+    va300,
+    va373,
+    va381,
+    va382,
+    va398,
     va417,
-    va442,
-    va449,
-    va450,
-    va485,
-    va501,
-    va51,
-    va546,
-    va550,
-    va558,
-    va567,
-    va596,
-    va599,
-    va602,
+    va418,
+    va462,
+    va6,
     va620,
-    va635,
-    va643,
-    va653,
-    va676,
-    va698,
-    va710,
-    va735,
-    va737,
-    va749,
-    va778,
-    va783,
-    va797,
-    va80,
-    va803,
-    va812,
-    va813,
-    va833,
-    va887,
-    va924,
-    va929,
-    va933,
-    va95,
-    va964,
-    va992,
-    va999,
+    va634,
+    va729,
+    va731,
+    va740,
+    va804,
+    va834,
+    va840,
+    va854,
+    va873,
+    va874,
+    va893,
+    va97,
     volume,
     vwap,
     (
-      CASE
-        WHEN NOT va17 IS NULL
-        THEN (
-          se18 + ROUND(se19 * day_rows)
-        ) / (
-          2 * se20
-        )
-      END
-    ) AS va21,
+      CASE WHEN stock_row > 1 THEN va0 END
+    ) AS va1,
     (
       CASE
-        WHEN NOT va25 IS NULL
+        WHEN NOT va19 IS NULL
         THEN (
-          se26 + ROUND(se27 * day_rows)
+          se20 + ROUND(se21 * day_rows)
         ) / (
-          2 * se28
+          2 * se22
         )
       END
-    ) AS va29,
+    ) AS va23,
     (
       CASE
-        WHEN NOT va46 IS NULL
+        WHEN NOT va27 IS NULL
         THEN (
-          se47 + ROUND(se48 * day_rows)
+          se28 + ROUND(se29 * day_rows)
         ) / (
-          2 * se49
+          2 * se30
         )
       END
-    ) AS va50,
+    ) AS va31,
     (
       CASE
-        WHEN NOT va51 IS NULL
+        WHEN NOT va48 IS NULL
         THEN (
-          se52 + ROUND(se53 * day_rows)
+          se49 + ROUND(se50 * day_rows)
         ) / (
-          2 * se54
+          2 * se51
         )
       END
-    ) AS va55,
+    ) AS va52,
     (
       CASE
-        WHEN NOT va80 IS NULL
+        WHEN NOT va53 IS NULL
         THEN (
-          se81 + ROUND(se82 * day_rows)
+          se54 + ROUND(se55 * day_rows)
         ) / (
-          2 * se83
+          2 * se56
         )
       END
-    ) AS va84,
+    ) AS va57,
+    (
+      CASE
+        WHEN NOT va82 IS NULL
+        THEN (
+          se83 + ROUND(se84 * day_rows)
+        ) / (
+          2 * se85
+        )
+      END
+    ) AS va86,
     (
       (
         -ABS(
           (
             CASE
-              WHEN NOT va96 IS NULL
+              WHEN NOT va98 IS NULL
               THEN (
-                se97 + ROUND(se98 * day_rows)
+                se99 + ROUND(se100 * day_rows)
               ) / (
-                2 * se99
+                2 * se101
               )
             END
           )
         )
       ) * (
         CASE
-          WHEN NOT va103 IS NULL
+          WHEN NOT va105 IS NULL
           THEN (
-            se104 + ROUND(se105 * day_rows)
+            se106 + ROUND(se107 * day_rows)
           ) / (
-            2 * se106
+            2 * se108
           )
         END
       )
-    ) AS va107,
+    ) AS va109,
+    ABS(va138) AS va139,
     (
       (
         CASE
-          WHEN NOT va171 IS NULL
+          WHEN NOT va174 IS NULL
           THEN (
-            se172 + ROUND(se173 * day_rows)
+            se175 + ROUND(se176 * day_rows)
           ) / (
-            2 * se174
+            2 * se177
           )
         END
       ) * (
         (
           CASE
-            WHEN NOT va179 IS NULL
+            WHEN NOT va182 IS NULL
             THEN (
-              se180 + ROUND(se181 * day_rows)
+              se183 + ROUND(se184 * day_rows)
             ) / (
-              2 * se182
+              2 * se185
             )
           END
         ) + (
           CASE
-            WHEN NOT va185 IS NULL
+            WHEN NOT va188 IS NULL
             THEN (
-              se186 + ROUND(se187 * day_rows)
+              se189 + ROUND(se190 * day_rows)
             ) / (
-              2 * se188
+              2 * se191
             )
           END
         )
       )
-    ) AS va189,
+    ) AS va192,
     (
       CASE
-        WHEN NOT va192 IS NULL
+        WHEN NOT va196 IS NULL
         THEN (
-          se193 + ROUND(se194 * day_rows)
+          se197 + ROUND(se198 * day_rows)
         ) / (
-          2 * se195
+          2 * se199
         )
       END
-    ) AS va196,
+    ) AS va200,
     (
-      (
-        -(
-          CASE
-            WHEN NOT va230 IS NULL
-            THEN (
-              se231 + ROUND(se232 * day_rows)
-            ) / (
-              2 * se233
-            )
-          END
-        )
-      ) * va130
-    ) AS va234,
+      CASE WHEN stock_row > 9 THEN se110 END
+    ) AS va238,
     (
       CASE
-        WHEN NOT va235 IS NULL
+        WHEN NOT va240 IS NULL
         THEN (
-          se236 + ROUND(se237 * day_rows)
+          se241 + ROUND(se242 * day_rows)
         ) / (
-          2 * se238
+          2 * se243
         )
       END
-    ) AS va239,
+    ) AS va244,
+    (
+      close * 8193 - (
+        close * 8193 - close
+      )
+    ) AS va278,
+    (
+      va300 * 8193 - (
+        va300 * 8193 - va300
+      )
+    ) AS va301,
     (
       -(
         CASE
-          WHEN NOT va284 IS NULL
+          WHEN NOT va332 IS NULL
           THEN (
-            se285 + ROUND(se286 * day_rows)
+            se333 + ROUND(se334 * day_rows)
           ) / (
-            2 * se287
+            2 * se335
           )
         END
       )
-    ) AS va288,
-    (
-      -(
-        CASE
-          WHEN NOT va318 IS NULL
-          THEN (
-            se319 + ROUND(se320 * day_rows)
-          ) / (
-            2 * se321
-          )
-        END
-      )
-    ) AS va322,
+    ) AS va336,
     (
       CASE
         WHEN stock_row > 7
         THEN (
           (
             -CAST(SIGN((
-              va135 + va135
+              va138 + va138
             )) AS DOUBLE)
           ) * (
             (
               CASE
-                WHEN NOT va325 IS NULL
+                WHEN NOT va339 IS NULL
                 THEN (
-                  se326 + ROUND(se327 * day_rows)
+                  se340 + ROUND(se341 * day_rows)
                 ) / (
-                  2 * se328
+                  2 * se342
                 )
               END
             ) + 1
           )
         )
       END
-    ) AS va329,
+    ) AS va343,
     (
       (
         (
           -(
             CASE
-              WHEN NOT va332 IS NULL
+              WHEN NOT va346 IS NULL
               THEN (
-                se333 + ROUND(se334 * day_rows)
+                se347 + ROUND(se348 * day_rows)
               ) / (
-                2 * se335
+                2 * se349
               )
             END
           )
         ) * (
           CASE
-            WHEN NOT va337 IS NULL
+            WHEN NOT va351 IS NULL
             THEN (
-              se338 + ROUND(se339 * day_rows)
+              se352 + ROUND(se353 * day_rows)
             ) / (
-              2 * se340
+              2 * se354
             )
           END
         )
       ) * (
         CASE
-          WHEN NOT va343 IS NULL
+          WHEN NOT va357 IS NULL
           THEN (
-            se344 + ROUND(se345 * day_rows)
+            se358 + ROUND(se359 * day_rows)
           ) / (
-            2 * se346
+            2 * se360
           )
         END
       )
-    ) AS va347,
+    ) AS va361,
+    (
+      CASE WHEN stock_row > 4 THEN se374 END
+    ) AS va375,
     (
       CASE
-        WHEN NOT va394 IS NULL
+        WHEN NOT va389 IS NULL
         THEN (
-          se395 + ROUND(se396 * day_rows)
+          se390 + ROUND(se391 * day_rows)
         ) / (
-          2 * se397
+          2 * se392
         )
       END
-    ) AS va398,
+    ) AS va393,
     (
       CASE
-        WHEN NOT va417 IS NULL
+        WHEN NOT va412 IS NULL
         THEN (
-          se418 + ROUND(se419 * day_rows)
+          se413 + ROUND(se414 * day_rows)
         ) / (
-          2 * se420
+          2 * se415
         )
       END
+    ) AS va416,
+    (
+      va417 * 8193 - (
+        va417 * 8193 - va417
+      )
     ) AS va421,
     (
-      -(
-        CASE
-          WHEN NOT va461 IS NULL
-          THEN (
-            se462 + ROUND(se463 * day_rows)
-          ) / (
-            2 * se464
-          )
-        END
+      va418 * 8193 - (
+        va418 * 8193 - va418
+      )
+    ) AS va427,
+    (
+      CASE
+        WHEN NOT va437 IS NULL
+        THEN (
+          se438 + ROUND(se439 * day_rows)
+        ) / (
+          2 * se440
+        )
+      END
+    ) AS va441,
+    (
+      low * 8193 - (
+        low * 8193 - low
       )
     ) AS va465,
+    (
+      se299 * 8193 - (
+        se299 * 8193 - se299
+      )
+    ) AS va471,
+    (
+      CASE
+        WHEN NOT va482 IS NULL
+        THEN (
+          se483 + ROUND(se484 * day_rows)
+        ) / (
+          2 * se485
+        )
+      END
+    ) AS va486,
     (
       CASE
         WHEN stock_row > 19
@@ -4775,122 +3630,177 @@ WITH values_0_1 AS (
                 (
                   1 - (
                     CASE
-                      WHEN NOT va494 IS NULL
+                      WHEN NOT va516 IS NULL
                       THEN (
-                        se495 + ROUND(se496 * day_rows)
+                        se517 + ROUND(se518 * day_rows)
                       ) / (
-                        2 * se497
+                        2 * se519
                       )
                     END
                   )
-                ) * se498
+                ) * se520
               )
             END
-          ) / NULLIF(se499, 0)
+          ) / NULLIF(se521, 0)
         )
       END
-    ) AS va500,
+    ) AS va522,
     (
       -(
         CASE
-          WHEN NOT va507 IS NULL
+          WHEN NOT va529 IS NULL
           THEN (
-            se508 + ROUND(se509 * day_rows)
+            se530 + ROUND(se531 * day_rows)
           ) / (
-            2 * se510
+            2 * se532
           )
         END
       )
-    ) AS va511,
+    ) AS va533,
+    (
+      CASE WHEN stock_row > 5 THEN se567 END
+    ) AS va568,
+    (
+      se567 * 8193 - (
+        se567 * 8193 - se567
+      )
+    ) AS va572,
+    (
+      vwap * 8193 - (
+        vwap * 8193 - vwap
+      )
+    ) AS va575,
     (
       CASE
-        WHEN NOT va562 IS NULL
+        WHEN NOT va586 IS NULL
         THEN (
-          se563 + ROUND(se564 * day_rows)
+          se587 + ROUND(se588 * day_rows)
         ) / (
-          2 * se565
+          2 * se589
         )
       END
-    ) AS va566,
+    ) AS va590,
     (
       (
         1 - (
           CASE
-            WHEN NOT va568 IS NULL
+            WHEN NOT va591 IS NULL
             THEN (
-              se569 + ROUND(se570 * day_rows)
+              se592 + ROUND(se593 * day_rows)
             ) / (
-              2 * se571
+              2 * se594
             )
           END
         )
       ) + (
         1 - (
           CASE
-            WHEN NOT va578 IS NULL
+            WHEN NOT va602 IS NULL
             THEN (
-              se579 + ROUND(se580 * day_rows)
+              se603 + ROUND(se604 * day_rows)
             ) / (
-              2 * se581
+              2 * se605
             )
           END
         )
       )
-    ) AS va582,
+    ) AS va606,
     (
-      CASE
-        WHEN NOT va611 IS NULL
-        THEN (
-          se612 + ROUND(se613 * day_rows)
-        ) / (
-          2 * se614
-        )
-      END
-    ) AS va615,
+      se194 * 8193 - (
+        se194 * 8193 - se194
+      )
+    ) AS va623,
+    (
+      va17 * 8193 - (
+        va17 * 8193 - va17
+      )
+    ) AS va626,
+    (
+      se640 * 8193 - (
+        se640 * 8193 - se640
+      )
+    ) AS va641,
+    (
+      CASE WHEN stock_row > 19 THEN se299 END
+    ) AS va651,
+    (
+      se672 * 8193 - (
+        se672 * 8193 - se672
+      )
+    ) AS va677,
     (
       (
         -(
           CASE
-            WHEN NOT va689 IS NULL
+            WHEN NOT va687 IS NULL
             THEN (
-              se690 + ROUND(se691 * day_rows)
+              se688 + ROUND(se689 * day_rows)
             ) / (
-              2 * se692
+              2 * se690
             )
           END
         )
       ) * (
         CASE
-          WHEN va687 AND va129
-          THEN CASE WHEN ISFINITE(va694) THEN ROUND(va694, 12) END
-          ELSE NULL
+          WHEN NOT va692 IS NULL
+          THEN (
+            se693 + ROUND(se694 * day_rows)
+          ) / (
+            2 * se695
+          )
         END
       )
-    ) AS va695,
+    ) AS va696,
+    (
+      CASE WHEN stock_row > 9 THEN se735 END
+    ) AS va736,
     (
       (
         CASE
-          WHEN NOT va699 IS NULL
+          WHEN NOT va741 IS NULL
           THEN (
-            se700 + ROUND(se701 * day_rows)
+            se742 + ROUND(se743 * day_rows)
           ) / (
-            2 * se702
+            2 * se744
           )
         END
       ) / NULLIF(
         (
           CASE
-            WHEN NOT va704 IS NULL
+            WHEN NOT va746 IS NULL
             THEN (
-              se705 + ROUND(se706 * day_rows)
+              se747 + ROUND(se748 * day_rows)
             ) / (
-              2 * se707
+              2 * se749
             )
           END
         ),
         0
       )
-    ) AS va708,
+    ) AS va750,
+    (
+      -va138
+    ) AS va751,
+    (
+      high * 8193 - (
+        high * 8193 - high
+      )
+    ) AS va767,
+    (
+      volume * 8193 - (
+        volume * 8193 - volume
+      )
+    ) AS va778,
+    (
+      se786 * 8193 - (
+        se786 * 8193 - se786
+      )
+    ) AS va790,
+    (
+      se787 * 8193 - (
+        se787 * 8193 - se787
+      )
+    ) AS va792,
     (
       (
         (
@@ -4900,15 +3810,15 @@ WITH values_0_1 AS (
               (
                 high * (
                   CASE
-                    WHEN NOT va750 IS NULL
+                    WHEN NOT va805 IS NULL
                     THEN (
-                      se751 + ROUND(se752 * day_rows)
+                      se806 + ROUND(se807 * day_rows)
                     ) / (
-                      2 * se753
+                      2 * se808
                     )
                   END
                 )
-              ) / NULLIF(se754, 0)
+              ) / NULLIF(se809, 0)
             )
           END
         ) * (
@@ -4918,250 +3828,305 @@ WITH values_0_1 AS (
               (
                 (
                   CASE
-                    WHEN NOT va756 IS NULL
+                    WHEN NOT va811 IS NULL
                     THEN (
-                      se757 + ROUND(se758 * day_rows)
+                      se812 + ROUND(se813 * day_rows)
                     ) / (
-                      2 * se759
+                      2 * se814
                     )
                   END
                 ) * volume
-              ) / NULLIF(se295, 0)
+              ) / NULLIF(se299, 0)
             )
           END
         )
       ) - (
         CASE
-          WHEN NOT va762 IS NULL
+          WHEN NOT va817 IS NULL
           THEN (
-            se763 + ROUND(se764 * day_rows)
+            se818 + ROUND(se819 * day_rows)
           ) / (
-            2 * se765
+            2 * se820
           )
         END
       )
-    ) AS va766,
-    (
-      CASE
-        WHEN NOT va817 IS NULL
-        THEN (
-          se818 + ROUND(se819 * day_rows)
-        ) / (
-          2 * se820
-        )
-      END
     ) AS va821,
     (
       CASE
-        WHEN NOT va848 IS NULL
+        WHEN NOT va860 IS NULL
         THEN (
-          se849 + ROUND(se850 * day_rows)
+          se861 + ROUND(se862 * day_rows)
         ) / (
-          2 * se851
+          2 * se863
         )
       END
-    ) AS va852,
-    (
-      CASE WHEN NOT industry_l1 IS NULL THEN vwap - se855 END
-    ) AS va856,
-    (
-      CASE WHEN NOT industry_l2 IS NULL THEN va877 - se878 END
-    ) AS va879,
+    ) AS va864,
     (
       CASE
-        WHEN NOT va906 IS NULL
+        WHEN NOT va878 IS NULL
         THEN (
-          se907 + ROUND(se908 * day_rows)
+          se879 + ROUND(se880 * day_rows)
         ) / (
-          2 * se909
+          2 * se881
         )
       END
-    ) AS va910,
+    ) AS va882,
     (
       CASE
-        WHEN NOT va914 IS NULL
+        WHEN NOT va909 IS NULL
         THEN (
-          se915 + ROUND(se916 * day_rows)
+          se910 + ROUND(se911 * day_rows)
         ) / (
-          2 * se917
+          2 * se912
         )
       END
-    ) AS va918,
+    ) AS va913,
     (
-      CASE WHEN NOT industry_l2 IS NULL THEN close - se974 END
-    ) AS va975,
+      CASE WHEN NOT industry_l1 IS NULL THEN vwap - se916 END
+    ) AS va917,
+    (
+      CASE WHEN NOT industry_l2 IS NULL THEN va938 - se939 END
+    ) AS va940,
     (
       CASE
-        WHEN NOT va1109 IS NULL
+        WHEN NOT va967 IS NULL
         THEN (
-          se1110 + ROUND(se1111 * day_rows)
+          se968 + ROUND(se969 * day_rows)
         ) / (
-          2 * se1112
+          2 * se970
         )
       END
-    ) AS va1113,
-    (
-      CASE WHEN NOT industry_l3 IS NULL THEN va620 - se1114 END
-    ) AS va1115,
+    ) AS va971,
     (
       CASE
-        WHEN NOT va1137 IS NULL
+        WHEN NOT va975 IS NULL
         THEN (
-          se1138 + ROUND(se1139 * day_rows)
+          se976 + ROUND(se977 * day_rows)
         ) / (
-          2 * se1140
+          2 * se978
         )
       END
-    ) AS va1141,
+    ) AS va979,
     (
-      CASE WHEN NOT industry_l2 IS NULL THEN vwap - se1169 END
-    ) AS va1170,
+      CASE WHEN stock_row > 179 THEN se989 END
+    ) AS va990,
+    (
+      se989 * 8193 - (
+        se989 * 8193 - se989
+      )
+    ) AS va994,
+    (
+      va1179 * 8193 - (
+        va1179 * 8193 - va1179
+      )
+    ) AS va1180,
+    (
+      CASE WHEN NOT industry_l3 IS NULL THEN va1195 - se1196 END
+    ) AS va1197,
     (
       CASE
-        WHEN NOT va1204 IS NULL
+        WHEN NOT va1219 IS NULL
         THEN (
-          se1205 + ROUND(se1206 * day_rows)
+          se1220 + ROUND(se1221 * day_rows)
         ) / (
-          2 * se1207
+          2 * se1222
         )
       END
-    ) AS va1208,
-    POWER(
-      (
-        CASE
-          WHEN NOT va1260 IS NULL
-          THEN (
-            se1261 + ROUND(se1262 * day_rows)
-          ) / (
-            2 * se1263
-          )
-        END
-      ),
-      2
-    ) AS va1264,
+    ) AS va1223,
+    (
+      CASE WHEN NOT industry_l2 IS NULL THEN vwap - se1252 END
+    ) AS va1253,
+    (
+      va1264 * 8193 - (
+        va1264 * 8193 - va1264
+      )
+    ) AS va1268,
+    (
+      CASE WHEN NOT industry_l2 IS NULL THEN close - se1292 END
+    ) AS va1293,
+    (
+      CASE WHEN stock_row > 49 THEN se1294 END
+    ) AS va1295,
+    (
+      se1294 * 8193 - (
+        se1294 * 8193 - se1294
+      )
+    ) AS va1302,
+    (
+      se1365 * 8193 - (
+        se1365 * 8193 - se1365
+      )
+    ) AS va1368,
+    (
+      va462 * 8193 - (
+        va462 * 8193 - va462
+      )
+    ) AS va1377,
+    (
+      CASE WHEN stock_row > 17 THEN va1403 END
+    ) AS va1404,
+    (
+      va1403 * 8193 - (
+        va1403 * 8193 - va1403
+      )
+    ) AS va1412,
+    (
+      va1408 * 8193 - (
+        va1408 * 8193 - va1408
+      )
+    ) AS va1418,
+    (
+      -va1443
+    ) AS va1444,
     (
       CASE
-        WHEN NOT va1372 IS NULL
+        WHEN NOT va1519 IS NULL
         THEN (
-          se1373 + ROUND(se1374 * day_rows)
+          se1520 + ROUND(se1521 * day_rows)
         ) / (
-          2 * se1375
+          2 * se1522
         )
       END
-    ) AS va1376,
+    ) AS va1523,
+    (
+      CASE WHEN NOT industry_l1 IS NULL THEN low - se1566 END
+    ) AS va1567,
+    (
+      CASE WHEN stock_row > 80 THEN se1568 END
+    ) AS va1569,
+    (
+      se1568 * 8193 - (
+        se1568 * 8193 - se1568
+      )
+    ) AS va1581,
+    (
+      se1692 * 8193 - (
+        se1692 * 8193 - se1692
+      )
+    ) AS va1693,
+    (
+      CASE WHEN NOT industry_l2 IS NULL THEN va1720 - se1721 END
+    ) AS va1722,
+    (
+      se1730 * 8193 - (
+        se1730 * 8193 - se1730
+      )
+    ) AS va1733,
+    (
+      CASE WHEN NOT industry_l1 IS NULL THEN volume - se1819 END
+    ) AS va1820,
+    (
+      va1821 * 8193 - (
+        va1821 * 8193 - va1821
+      )
+    ) AS va1828,
+    (
+      va1855 * 8193 - (
+        va1855 * 8193 - va1855
+      )
+    ) AS va1856,
+    (
+      se1454 * 8193 - (
+        se1454 * 8193 - se1454
+      )
+    ) AS va1869,
+    (
+      va1866 * 8193 - (
+        va1866 * 8193 - va1866
+      )
+    ) AS va1878,
+    (
+      va1896 * 8193 - (
+        va1896 * 8193 - va1896
+      )
+    ) AS va1900,
+    (
+      va1897 * 8193 - (
+        va1897 * 8193 - va1897
+      )
+    ) AS va1907,
+    (
+      CASE WHEN NOT industry_l2 IS NULL THEN va1960 - se1961 END
+    ) AS va1962,
+    (
+      se1124 * 8193 - (
+        se1124 * 8193 - se1124
+      )
+    ) AS va2013,
+    (
+      va2048 * 8193 - (
+        va2048 * 8193 - va2048
+      )
+    ) AS va2053,
+    (
+      CASE WHEN NOT industry_l3 IS NULL THEN va2093 - se2094 END
+    ) AS va2095,
     (
       CASE
-        WHEN NOT va1407 IS NULL
+        WHEN NOT va2167 IS NULL
         THEN (
-          se1408 + ROUND(se1409 * day_rows)
+          se2168 + ROUND(se2169 * day_rows)
         ) / (
-          2 * se1410
+          2 * se2170
         )
       END
-    ) AS va1411,
-    (
-      CASE WHEN NOT industry_l1 IS NULL THEN low - se1452 END
-    ) AS va1453,
-    (
-      CASE
-        WHEN NOT va1500 IS NULL
-        THEN (
-          se1501 + ROUND(se1502 * day_rows)
-        ) / (
-          2 * se1503
-        )
-      END
-    ) AS va1504,
-    (
-      CASE WHEN NOT industry_l1 IS NULL THEN va1548 - se1549 END
-    ) AS va1550,
-    (
-      CASE WHEN NOT industry_l2 IS NULL THEN va1582 - se1583 END
-    ) AS va1584,
-    (
-      CASE WHEN NOT industry_l1 IS NULL THEN volume - se1653 END
-    ) AS va1654,
-    (
-      CASE WHEN NOT industry_l2 IS NULL THEN va1455 - se1782 END
-    ) AS va1783,
-    (
-      CASE
-        WHEN NOT va1887 IS NULL
-        THEN (
-          se1888 + ROUND(se1889 * day_rows)
-        ) / (
-          2 * se1890
-        )
-      END
-    ) AS va1891,
-    (
-      CASE WHEN NOT industry_l3 IS NULL THEN va1892 - se1893 END
-    ) AS va1894,
-    (
-      CASE
-        WHEN NOT va1954 IS NULL
-        THEN (
-          se1955 + ROUND(se1956 * day_rows)
-        ) / (
-          2 * se1957
-        )
-      END
-    ) AS va1958,
-    (
-      CASE
-        WHEN NOT va2022 IS NULL
-        THEN (
-          se2023 + ROUND(se2024 * day_rows)
-        ) / (
-          2 * se2025
-        )
-      END
-    ) AS va2026,
-    (
-      CASE WHEN NOT industry_l2 IS NULL THEN va2136 - se2137 END
-    ) AS va2138,
-    (
-      CASE
-        WHEN NOT va2264 IS NULL
-        THEN (
-          se2265 + ROUND(se2266 * day_rows)
-        ) / (
-          2 * se2267
-        )
-      END
-    ) AS va2268,
+    ) AS va2171,
     (
       1 - (
         CASE
-          WHEN NOT va2292 IS NULL
+          WHEN NOT va2552 IS NULL
           THEN (
-            se2293 + ROUND(se2294 * day_rows)
+            se2553 + ROUND(se2554 * day_rows)
           ) / (
-            2 * se2295
+            2 * se2555
           )
         END
       )
-    ) AS va2296,
+    ) AS va2556,
     (
       CASE
-        WHEN NOT va2299 IS NULL
+        WHEN NOT va2559 IS NULL
         THEN (
-          se2300 + ROUND(se2301 * day_rows)
+          se2560 + ROUND(se2561 * day_rows)
         ) / (
-          2 * se2302
+          2 * se2562
         )
       END
-    ) AS va2303,
+    ) AS va2563,
     (
       CASE
-        WHEN NOT va2313 IS NULL
+        WHEN NOT va2573 IS NULL
         THEN (
-          se2314 + ROUND(se2315 * day_rows)
+          se2574 + ROUND(se2575 * day_rows)
         ) / (
-          2 * se2316
+          2 * se2576
         )
       END
-    ) AS va2317
+    ) AS va2577,
+    (
+      -(
+        CASE
+          WHEN NOT va2587 IS NULL
+          THEN (
+            se2588 + ROUND(se2589 * day_rows)
+          ) / (
+            2 * se2590
+          )
+        END
+      )
+    ) AS va2591,
+    (
+      -(
+        CASE
+          WHEN NOT va2594 IS NULL
+          THEN (
+            se2595 + ROUND(se2596 * day_rows)
+          ) / (
+            2 * se2597
+          )
+        END
+      )
+    ) AS va2598
   FROM sections_2
 ), values_2_2 AS (
   SELECT
@@ -5169,495 +4134,345 @@ WITH values_0_1 AS (
     trade_date,
     stock_number,
     stock_row,
+    amount,
     close,
     day_rows,
     high,
+    industry_l1,
+    industry_l2,
     industry_l3,
     low,
-    se1,
-    se1000,
-    se1020,
-    se1021,
-    se1040,
-    se1041,
-    se1042,
-    se1044,
-    se1058,
-    se1059,
-    se1060,
-    se1061,
-    se1062,
-    se1071,
-    se1072,
-    se1073,
-    se1165,
-    se1166,
-    se1167,
-    se1186,
-    se1187,
-    se1188,
-    se120,
-    se121,
-    se122,
-    se123,
-    se124,
-    se125,
-    se126,
-    se127,
-    se1277,
-    se1288,
-    se1289,
-    se1290,
-    se1291,
-    se1292,
-    se1293,
-    se1294,
-    se1359,
-    se1404,
-    se1405,
-    se1406,
-    se151,
-    se1592,
-    se1663,
-    se1712,
-    se1713,
-    se1714,
-    se1715,
-    se1716,
-    se1717,
-    se1718,
-    se1719,
-    se1768,
-    se1769,
-    se1770,
-    se1854,
-    se1855,
-    se1856,
-    se1857,
-    se1858,
-    se190,
-    se2054,
-    se2055,
-    se2056,
-    se2057,
-    se2184,
-    se2255,
-    se2256,
-    se2257,
-    se2281,
-    se2282,
-    se2283,
-    se2320,
-    se2321,
-    se2323,
-    se2332,
-    se274,
-    se275,
-    se276,
-    se277,
-    se278,
-    se295,
-    se3,
-    se368,
-    se380,
-    se382,
-    se387,
-    se445,
-    se446,
-    se447,
-    se448,
-    se502,
-    se503,
-    se504,
-    se528,
-    se529,
-    se530,
-    se531,
-    se532,
-    se533,
-    se534,
-    se545,
-    se553,
-    se559,
-    se603,
-    se624,
-    se625,
-    se626,
-    se627,
-    se636,
-    se637,
-    se638,
-    se640,
-    se677,
-    se678,
-    se679,
-    se731,
-    se732,
-    se798,
-    se804,
-    se805,
-    se806,
-    se834,
-    se835,
-    se836,
-    se837,
-    se838,
-    se925,
-    se926,
-    se927,
-    se928,
-    se956,
-    se957,
-    se958,
-    va0,
-    va1025,
-    va1039,
-    va1047,
-    va1057,
-    va107,
-    va1070,
-    va1076,
-    va1100,
-    va1113,
-    va1115,
-    va1141,
-    va1164,
-    va1170,
-    va1181,
-    va1185,
-    va1203,
-    va1208,
-    va1210,
-    va1217,
-    va1228,
-    va1242,
+    open,
+    returns,
+    se1101,
+    se1124,
+    se1365,
+    se1454,
+    se154,
+    se1730,
+    se194,
+    se299,
+    se399,
+    se567,
+    se672,
+    se786,
+    se787,
+    se855,
+    se899,
+    se989,
+    va1071,
+    va109,
+    va1099,
+    va1116,
+    va1127,
+    va1156,
+    va1180,
+    va1197,
+    va1223,
+    va1243,
+    va1253,
     va1264,
-    va1280,
-    va131,
-    va1313,
-    va1314,
-    va1318,
-    va1324,
-    va133,
-    va1339,
-    va1349,
-    va135,
-    va137,
-    va1376,
-    va1401,
-    va1403,
-    va1411,
-    va143,
-    va1453,
-    va1455,
-    va1467,
-    va15,
-    va1504,
-    va152,
-    va1522,
-    va1528,
-    va1550,
-    va1558,
-    va157,
-    va1584,
-    va1595,
-    va1644,
-    va1654,
-    va1655,
-    va1662,
-    va1679,
-    va1689,
-    va1696,
-    va1699,
-    va1702,
-    va1711,
-    va1726,
-    va1727,
-    va1730,
-    va1737,
-    va175,
-    va1767,
-    va1774,
-    va1783,
-    va1815,
-    va1816,
-    va1822,
-    va1849,
-    va1853,
-    va189,
-    va1891,
-    va1894,
-    va191,
+    va1268,
+    va1293,
+    va1295,
+    va1302,
+    va134,
+    va1346,
+    va1368,
+    va1377,
+    va138,
+    va1404,
+    va1408,
+    va1412,
+    va1418,
+    va1433,
+    va1444,
+    va146,
+    va1469,
+    va1523,
+    va155,
+    va1567,
+    va1569,
+    va1581,
+    va1607,
+    va1635,
+    va1683,
+    va1693,
+    va17,
+    va1722,
+    va1733,
+    va1820,
+    va1821,
+    va1828,
+    va1845,
+    va1851,
+    va1856,
+    va1866,
+    va1869,
+    va1878,
+    va1896,
+    va1897,
+    va1900,
+    va1907,
     va192,
-    va1934,
+    va1943,
+    va195,
     va1950,
-    va1958,
-    va196,
-    va2,
-    va2007,
-    va2008,
-    va2026,
-    va2035,
-    va2042,
+    va1962,
+    va200,
+    va2013,
+    va2048,
     va2053,
-    va2060,
-    va21,
-    va2113,
-    va2116,
-    va2138,
-    va2151,
-    va2157,
-    va2254,
-    va2268,
-    va2272,
-    va2280,
-    va2289,
-    va2296,
-    va2303,
-    va2317,
-    va2322,
-    va234,
-    va2340,
-    va239,
-    va288,
-    va29,
-    va296,
-    va297,
-    va322,
-    va329,
-    va347,
-    va358,
-    va365,
-    va366,
-    va379,
-    va389,
+    va2095,
+    va2158,
+    va2171,
+    va2219,
+    va23,
+    va2372,
+    va244,
+    va2549,
+    va2556,
+    va2563,
+    va2577,
+    va2591,
+    va2598,
+    va2600,
+    va278,
+    va300,
+    va301,
+    va31,
+    va336,
+    va343,
+    va361,
+    va373,
+    va393,
     va398,
-    va399,
-    va400,
-    va403,
-    va408,
+    va416,
     va417,
+    va418,
     va421,
-    va442,
-    va449,
-    va450,
-    va485,
-    va50,
-    va500,
-    va501,
-    va51,
-    va511,
-    va546,
-    va55,
-    va550,
-    va558,
-    va566,
-    va567,
-    va596,
-    va599,
-    va602,
-    va615,
+    va427,
+    va441,
+    va462,
+    va465,
+    va471,
+    va486,
+    va52,
+    va522,
+    va533,
+    va568,
+    va57,
+    va572,
+    va575,
+    va590,
+    va606,
     va620,
-    va635,
-    va643,
-    va676,
-    va695,
-    va698,
-    va708,
-    va710,
-    va735,
-    va737,
-    va749,
-    va766,
+    va623,
+    va626,
+    va634,
+    va641,
+    va651,
+    va677,
+    va696,
+    va740,
+    va750,
+    va767,
     va778,
-    va783,
-    va797,
-    va80,
-    va803,
-    va812,
-    va813,
+    va790,
+    va792,
+    va804,
     va821,
-    va833,
-    va84,
-    va852,
-    va856,
-    va879,
-    va887,
-    va910,
-    va918,
-    va924,
-    va929,
-    va933,
-    va95,
-    va964,
-    va975,
-    va992,
-    va999,
+    va834,
+    va840,
+    va854,
+    va86,
+    va864,
+    va873,
+    va874,
+    va882,
+    va893,
+    va913,
+    va917,
+    va940,
+    va97,
+    va971,
+    va979,
+    va990,
+    va994,
     volume,
     vwap,
     (
-      va21 * 8193 - (
-        va21 * 8193 - va21
-      )
-    ) AS va33,
+      CASE
+        WHEN va1
+        THEN (
+          CASE WHEN stock_row > 20 THEN va6 END
+        )
+        WHEN NOT va1
+        THEN close
+      END
+    ) AS va7,
     (
-      va29 * 8193 - (
-        va29 * 8193 - va29
+      va23 * 8193 - (
+        va23 * 8193 - va23
       )
-    ) AS va39,
+    ) AS va35,
     (
-      va50 * 8193 - (
-        va50 * 8193 - va50
+      va31 * 8193 - (
+        va31 * 8193 - va31
       )
-    ) AS va59,
+    ) AS va41,
     (
-      va55 * 8193 - (
-        va55 * 8193 - va55
+      va52 * 8193 - (
+        va52 * 8193 - va52
       )
-    ) AS va69,
+    ) AS va61,
     (
-      va84 * 8193 - (
-        va84 * 8193 - va84
+      va57 * 8193 - (
+        va57 * 8193 - va57
       )
-    ) AS va85,
+    ) AS va71,
     (
-      va196 * 8193 - (
-        va196 * 8193 - va196
+      va86 * 8193 - (
+        va86 * 8193 - va86
       )
-    ) AS va211,
+    ) AS va87,
     (
-      va239 * 8193 - (
-        va239 * 8193 - va239
+      va139 * 8193 - (
+        va139 * 8193 - va139
       )
-    ) AS va243,
+    ) AS va140,
     (
-      va421 * 8193 - (
-        va421 * 8193 - va421
+      va200 * 8193 - (
+        va200 * 8193 - va200
       )
-    ) AS va426,
+    ) AS va215,
     (
-      va465 * 8193 - (
-        va465 * 8193 - va465
-      )
-    ) AS va466,
-    (
-      va582 * 8193 - (
-        va582 * 8193 - va582
-      )
-    ) AS va583,
-    (
-      va288 * (
+      (
+        -(
+          CASE
+            WHEN NOT va234 IS NULL
+            THEN (
+              se235 + ROUND(se236 * day_rows)
+            ) / (
+              2 * se237
+            )
+          END
+        )
+      ) * (
         CASE
-          WHEN NOT va653 IS NULL
-          THEN (
-            se654 + ROUND(se655 * day_rows)
-          ) / (
-            2 * se656
-          )
+          WHEN va122 AND va133
+          THEN CASE WHEN ISFINITE(va238) THEN ROUND(va238, 12) END
+          ELSE NULL
         END
       )
-    ) AS va657,
+    ) AS va239,
     (
-      va821 * 8193 - (
-        va821 * 8193 - va821
+      va244 * 8193 - (
+        va244 * 8193 - va244
       )
-    ) AS va825,
+    ) AS va248,
     (
-      va856 * 8193 - (
-        va856 * 8193 - va856
-      )
-    ) AS va860,
+      CASE
+        WHEN va381 AND va382
+        THEN CASE WHEN ISFINITE(va375) THEN ROUND(va375, 12) END
+        ELSE NULL
+      END
+    ) AS va383,
     (
-      va879 * 8193 - (
-        va879 * 8193 - va879
+      va441 * 8193 - (
+        va441 * 8193 - va441
       )
-    ) AS va883,
-    CAST((
+    ) AS va446,
+    (
       (
-        (
-          va50 + va50
-        ) < (
-          (
-            CASE
-              WHEN NOT va964 IS NULL
-              THEN (
-                se965 + ROUND(se966 * day_rows)
-              ) / (
-                2 * se967
-              )
-            END
-          ) + va239
+        -(
+          CASE
+            WHEN NOT va731 IS NULL
+            THEN (
+              se732 + ROUND(se733 * day_rows)
+            ) / (
+              2 * se734
+            )
+          END
         )
+      ) * (
+        CASE
+          WHEN va729 AND va133
+          THEN CASE WHEN ISFINITE(va736) THEN ROUND(va736, 12) END
+          ELSE NULL
+        END
       )
-    ) AS DOUBLE) AS va968,
+    ) AS va737,
     (
-      va1115 * 8193 - (
-        va1115 * 8193 - va1115
+      va751 * 8193 - (
+        va751 * 8193 - va751
       )
-    ) AS va1119,
+    ) AS va752,
     (
-      va1141 * 8193 - (
-        va1141 * 8193 - va1141
+      va882 * 8193 - (
+        va882 * 8193 - va882
       )
-    ) AS va1148,
+    ) AS va886,
     (
-      va975 * 8193 - (
-        va975 * 8193 - va975
+      va917 * 8193 - (
+        va917 * 8193 - va917
       )
-    ) AS va1214,
-    va1264 * stock_row AS va1265,
+    ) AS va921,
     (
-      va1376 * 8193 - (
-        va1376 * 8193 - va1376
+      va940 * 8193 - (
+        va940 * 8193 - va940
       )
-    ) AS va1380,
+    ) AS va944,
     (
-      va1411 * 8193 - (
-        va1411 * 8193 - va1411
+      va1197 * 8193 - (
+        va1197 * 8193 - va1197
       )
-    ) AS va1418,
+    ) AS va1201,
     (
-      va1453 * 8193 - (
-        va1453 * 8193 - va1453
+      va1223 * 8193 - (
+        va1223 * 8193 - va1223
       )
-    ) AS va1459,
+    ) AS va1230,
     (
-      va1654 * 8193 - (
-        va1654 * 8193 - va1654
+      va1293 * 8193 - (
+        va1293 * 8193 - va1293
       )
-    ) AS va1659,
+    ) AS va1299,
     (
-      va1783 * 8193 - (
-        va1783 * 8193 - va1783
+      va1523 * 8193 - (
+        va1523 * 8193 - va1523
       )
-    ) AS va1787,
+    ) AS va1530,
     (
-      (
-        va84 + va50
-      ) - (
-        va196 + va239
+      va1567 * 8193 - (
+        va1567 * 8193 - va1567
       )
-    ) AS va1801,
+    ) AS va1573,
     (
-      va1894 * 8193 - (
-        va1894 * 8193 - va1894
+      va1820 * 8193 - (
+        va1820 * 8193 - va1820
       )
-    ) AS va1898,
+    ) AS va1825,
     (
-      va1958 * 8193 - (
-        va1958 * 8193 - va1958
+      va1962 * 8193 - (
+        va1962 * 8193 - va1962
       )
-    ) AS va1962,
+    ) AS va1968,
     (
-      va1170 * 8193 - (
-        va1170 * 8193 - va1170
+      va2095 * 8193 - (
+        va2095 * 8193 - va2095
       )
-    ) AS va1987,
+    ) AS va2099,
     (
-      va2268 * 8193 - (
-        va2268 * 8193 - va2268
+      va2171 * 8193 - (
+        va2171 * 8193 - va2171
       )
-    ) AS va2273
+    ) AS va2175,
+    (
+      va1253 * 8193 - (
+        va1253 * 8193 - va1253
+      )
+    ) AS va2200
   FROM values_2_1
 ), values_2_3 AS (
   SELECT
@@ -5665,365 +4480,202 @@ WITH values_0_1 AS (
     trade_date,
     stock_number,
     stock_row,
+    amount,
     close,
     day_rows,
     high,
+    industry_l1,
+    industry_l2,
     industry_l3,
     low,
-    se1,
-    se1000,
-    se1020,
-    se1021,
-    se1040,
-    se1041,
-    se1042,
-    se1044,
-    se1058,
-    se1059,
-    se1060,
-    se1061,
-    se1062,
-    se1071,
-    se1072,
-    se1073,
-    se1165,
-    se1166,
-    se1167,
-    se1186,
-    se1187,
-    se1188,
-    se120,
-    se121,
-    se122,
-    se123,
-    se124,
-    se125,
-    se126,
-    se127,
-    se1277,
-    se1288,
-    se1289,
-    se1290,
-    se1291,
-    se1292,
-    se1293,
-    se1294,
-    se1359,
-    se1404,
-    se1405,
-    se1406,
-    se151,
-    se1592,
-    se1663,
-    se1712,
-    se1713,
-    se1714,
-    se1715,
-    se1716,
-    se1717,
-    se1718,
-    se1719,
-    se1768,
-    se1769,
-    se1770,
-    se1854,
-    se1855,
-    se1856,
-    se1857,
-    se1858,
-    se190,
-    se2054,
-    se2055,
-    se2056,
-    se2057,
-    se2184,
-    se2255,
-    se2256,
-    se2257,
-    se2281,
-    se2282,
-    se2283,
-    se2320,
-    se2321,
-    se2323,
-    se2332,
-    se274,
-    se275,
-    se276,
-    se277,
-    se278,
-    se295,
-    se3,
-    se368,
-    se380,
-    se382,
-    se387,
-    se445,
-    se446,
-    se447,
-    se448,
-    se502,
-    se503,
-    se504,
-    se528,
-    se529,
-    se530,
-    se531,
-    se532,
-    se533,
-    se534,
-    se545,
-    se553,
-    se559,
-    se603,
-    se624,
-    se625,
-    se626,
-    se627,
-    se636,
-    se637,
-    se638,
-    se640,
-    se677,
-    se678,
-    se679,
-    se731,
-    se732,
-    se798,
-    se804,
-    se805,
-    se806,
-    se834,
-    se835,
-    se836,
-    se837,
-    se838,
-    se925,
-    se926,
-    se927,
-    se928,
-    se956,
-    se957,
-    se958,
-    va0,
-    va1025,
-    va1039,
-    va1047,
-    va1057,
-    va107,
-    va1070,
-    va1076,
-    va1100,
-    va1113,
-    va1115,
-    va1119,
-    va1141,
-    va1148,
-    va1164,
-    va1170,
-    va1181,
-    va1185,
-    va1203,
-    va1208,
-    va1210,
-    va1214,
-    va1217,
-    va1228,
-    va1242,
+    open,
+    returns,
+    se1101,
+    se1124,
+    se1365,
+    se1454,
+    se154,
+    se1730,
+    se194,
+    se299,
+    se399,
+    se567,
+    se672,
+    se786,
+    se787,
+    se855,
+    se899,
+    se989,
+    va1071,
+    va109,
+    va1099,
+    va1116,
+    va1127,
+    va1156,
+    va1180,
+    va1197,
+    va1201,
+    va1223,
+    va1230,
+    va1243,
+    va1253,
     va1264,
-    va1265,
-    va1280,
-    va131,
-    va1313,
-    va1314,
-    va1318,
-    va1324,
-    va133,
-    va1339,
-    va1349,
-    va135,
-    va137,
-    va1376,
-    va1380,
-    va1401,
-    va1403,
-    va1411,
+    va1268,
+    va1293,
+    va1295,
+    va1299,
+    va1302,
+    va134,
+    va1346,
+    va1368,
+    va1377,
+    va138,
+    va140,
+    va1404,
+    va1408,
+    va1412,
     va1418,
-    va143,
-    va1453,
-    va1455,
-    va1459,
-    va1467,
-    va15,
-    va1504,
-    va152,
-    va1522,
-    va1528,
-    va1550,
-    va1558,
-    va157,
-    va1584,
-    va1595,
-    va1644,
-    va1654,
-    va1655,
-    va1659,
-    va1662,
-    va1679,
-    va1689,
-    va1696,
-    va1699,
-    va1702,
-    va1711,
-    va1726,
-    va1727,
-    va1730,
-    va1737,
-    va175,
-    va1767,
-    va1774,
-    va1783,
-    va1787,
-    va1801,
-    va1815,
-    va1816,
-    va1822,
-    va1849,
-    va1853,
-    va189,
-    va1891,
-    va1894,
-    va1898,
-    va191,
+    va1433,
+    va1444,
+    va146,
+    va1469,
+    va1523,
+    va1530,
+    va155,
+    va1567,
+    va1569,
+    va1573,
+    va1581,
+    va1607,
+    va1635,
+    va1683,
+    va1693,
+    va17,
+    va1722,
+    va1733,
+    va1820,
+    va1821,
+    va1825,
+    va1828,
+    va1845,
+    va1851,
+    va1856,
+    va1866,
+    va1869,
+    va1878,
+    va1896,
+    va1897,
+    va1900,
+    va1907,
     va192,
-    va1934,
+    va1943,
+    va195,
     va1950,
-    va1958,
-    va196,
     va1962,
-    va1987,
-    va2,
-    va2007,
-    va2008,
-    va2026,
-    va2035,
-    va2042,
+    va1968,
+    va200,
+    va2013,
+    va2048,
     va2053,
-    va2060,
-    va21,
-    va211,
-    va2113,
-    va2116,
-    va2138,
-    va2151,
-    va2157,
-    va2254,
-    va2268,
-    va2272,
-    va2273,
-    va2280,
-    va2289,
-    va2296,
-    va2303,
-    va2317,
-    va2322,
-    va234,
-    va2340,
+    va2095,
+    va2099,
+    va215,
+    va2158,
+    va2171,
+    va2175,
+    va2200,
+    va2219,
+    va23,
+    va2372,
     va239,
-    va243,
-    va288,
-    va29,
-    va296,
-    va297,
-    va322,
-    va329,
-    va33,
-    va347,
-    va358,
-    va365,
-    va366,
-    va379,
-    va389,
-    va39,
+    va244,
+    va248,
+    va2549,
+    va2556,
+    va2563,
+    va2577,
+    va2591,
+    va2598,
+    va2600,
+    va278,
+    va300,
+    va301,
+    va31,
+    va336,
+    va343,
+    va35,
+    va361,
+    va373,
+    va383,
+    va393,
     va398,
-    va399,
-    va400,
-    va403,
-    va408,
+    va41,
+    va416,
     va417,
+    va418,
     va421,
-    va426,
-    va442,
-    va449,
-    va450,
-    va466,
-    va485,
-    va50,
-    va500,
-    va501,
-    va51,
-    va511,
-    va546,
-    va55,
-    va550,
-    va558,
-    va566,
-    va567,
-    va583,
-    va59,
-    va596,
-    va599,
-    va602,
-    va615,
+    va427,
+    va441,
+    va446,
+    va462,
+    va465,
+    va471,
+    va486,
+    va52,
+    va522,
+    va533,
+    va568,
+    va57,
+    va572,
+    va575,
+    va590,
+    va606,
+    va61,
     va620,
-    va635,
-    va643,
-    va657,
-    va676,
-    va69,
-    va695,
-    va698,
-    va708,
-    va710,
-    va735,
+    va623,
+    va626,
+    va634,
+    va641,
+    va651,
+    va677,
+    va696,
+    va71,
     va737,
-    va749,
-    va766,
+    va740,
+    va750,
+    va752,
+    va767,
     va778,
-    va783,
-    va797,
-    va80,
-    va803,
-    va812,
-    va813,
+    va790,
+    va792,
+    va804,
     va821,
-    va825,
-    va833,
-    va84,
-    va85,
-    va852,
-    va856,
-    va860,
-    va879,
-    va883,
-    va887,
-    va910,
-    va918,
-    va924,
-    va929,
-    va933,
-    va95,
-    va964,
-    va975,
-    va992,
-    va999,
+    va834,
+    va840,
+    va854,
+    va86,
+    va864,
+    va87,
+    va873,
+    va874,
+    va882,
+    va886,
+    va893,
+    va913,
+    va917,
+    va921,
+    va940,
+    va944,
+    va97,
+    va971,
+    va979,
+    va990,
+    va994,
     volume,
     vwap,
     (
-      va968 * 8193 - (
-        va968 * 8193 - va968
-      )
-    ) AS va969
+      CAST(SIGN(va7) AS DOUBLE) * POWER(ABS(va7), 2)
+    ) AS va8
   FROM values_2_2
 ), series_3 AS (
   SELECT
@@ -6033,820 +4685,674 @@ WITH values_0_1 AS (
     stock_row,
     close,
     day_rows,
+    high,
+    industry_l1,
+    industry_l2,
     industry_l3,
-    se1,
-    se1020,
-    se1040,
-    se1041,
-    se1042,
-    se1058,
-    se1059,
-    se1060,
-    se1061,
-    se1062,
-    se1071,
-    se1072,
-    se1073,
-    se1165,
-    se1166,
-    se1167,
-    se1186,
-    se1187,
-    se1188,
-    se120,
-    se121,
-    se122,
-    se123,
-    se124,
-    se125,
-    se126,
-    se127,
-    se1288,
-    se1289,
-    se1290,
-    se1291,
-    se1292,
-    se1293,
-    se1294,
-    se1404,
-    se1405,
-    se1406,
-    se151,
-    se1712,
-    se1713,
-    se1714,
-    se1715,
-    se1716,
-    se1717,
-    se1718,
-    se1719,
-    se1768,
-    se1769,
-    se1770,
-    se1854,
-    se1855,
-    se1856,
-    se1857,
-    se1858,
-    se190,
-    se2054,
-    se2055,
-    se2056,
-    se2057,
-    se2255,
-    se2256,
-    se2257,
-    se2281,
-    se2282,
-    se2283,
-    se2320,
-    se2321,
-    se2332,
-    se274,
-    se275,
-    se276,
-    se277,
-    se278,
-    se368,
-    se380,
-    se382,
-    se387,
-    se445,
-    se446,
-    se447,
-    se448,
-    se502,
-    se503,
-    se504,
-    se528,
-    se529,
-    se530,
-    se531,
-    se532,
-    se533,
-    se534,
-    se553,
-    se559,
-    se624,
-    se625,
-    se626,
-    se627,
-    se636,
-    se637,
-    se638,
-    se677,
-    se678,
-    se679,
-    se731,
-    se732,
-    se798,
-    se804,
-    se805,
-    se806,
-    se834,
-    se835,
-    se836,
-    se837,
-    se925,
-    se926,
-    se927,
-    se956,
-    se957,
-    se958,
-    va0,
-    va1025,
-    va1039,
-    va1047,
-    va1057,
-    va107,
-    va1070,
-    va1076,
-    va1100,
-    va1113,
-    va1119,
-    va1148,
-    va1164,
-    va1170,
-    va1185,
-    va1203,
-    va1208,
-    va1214,
-    va1217,
-    va1228,
-    va1242,
-    va1280,
-    va131,
-    va1314,
-    va1318,
-    va1324,
-    va133,
-    va1339,
-    va1349,
-    va135,
-    va1380,
-    va1401,
-    va1403,
+    low,
+    open,
+    returns,
+    se154,
+    se399,
+    se786,
+    se787,
+    se855,
+    va1071,
+    va109,
+    va1116,
+    va1127,
+    va1156,
+    va1180,
+    va1201,
+    va1230,
+    va1243,
+    va1253,
+    va1268,
+    va1299,
+    va134,
+    va1346,
+    va1368,
+    va1377,
+    va138,
+    va1412,
     va1418,
-    va143,
-    va1459,
-    va1467,
-    va1504,
-    va152,
-    va1522,
-    va1528,
-    va1550,
-    va1558,
-    va157,
-    va1584,
-    va1595,
-    va1659,
-    va1679,
-    va1696,
-    va1702,
-    va1711,
-    va1730,
-    va1737,
-    va175,
-    va1767,
-    va1774,
-    va1787,
-    va1801,
-    va1815,
-    va1816,
-    va1822,
-    va1853,
-    va189,
-    va1891,
-    va1898,
-    va191,
+    va1433,
+    va1444,
+    va146,
+    va1469,
+    va1530,
+    va155,
+    va1573,
+    va1581,
+    va1607,
+    va1683,
+    va1693,
+    va17,
+    va1722,
+    va1733,
+    va1851,
+    va1869,
+    va1878,
+    va1900,
+    va1907,
     va192,
-    va196,
-    va1962,
-    va1987,
-    va2026,
-    va2035,
-    va2042,
+    va1943,
+    va195,
+    va1950,
+    va200,
+    va2013,
     va2053,
-    va2060,
-    va211,
-    va2113,
-    va2116,
-    va2138,
-    va2151,
-    va2157,
-    va2254,
-    va2272,
-    va2273,
-    va2280,
-    va2289,
-    va2296,
-    va2303,
-    va2317,
-    va234,
-    va2340,
+    va2099,
+    va215,
+    va2158,
+    va2175,
+    va2219,
+    va2372,
     va239,
-    va243,
-    va288,
-    va296,
-    va297,
-    va322,
-    va329,
-    va33,
-    va347,
-    va358,
-    va365,
-    va366,
-    va379,
-    va389,
-    va39,
+    va244,
+    va248,
+    va2549,
+    va2556,
+    va2563,
+    va2577,
+    va2591,
+    va2598,
+    va2600,
+    va278,
+    va300,
+    va301,
+    va336,
+    va343,
+    va35,
+    va361,
+    va373,
+    va383,
+    va393,
     va398,
-    va400,
-    va403,
-    va408,
-    va417,
-    va426,
-    va442,
-    va449,
-    va450,
-    va466,
-    va485,
-    va500,
-    va501,
-    va51,
-    va511,
-    va55,
-    va550,
-    va558,
-    va566,
-    va567,
-    va583,
-    va59,
-    va596,
-    va599,
-    va615,
-    va635,
-    va643,
-    va657,
-    va676,
-    va69,
-    va695,
-    va698,
-    va708,
-    va710,
-    va735,
+    va41,
+    va416,
+    va421,
+    va427,
+    va446,
+    va462,
+    va465,
+    va471,
+    va486,
+    va522,
+    va533,
+    va57,
+    va575,
+    va590,
+    va606,
+    va61,
+    va620,
+    va634,
+    va641,
+    va696,
+    va71,
     va737,
-    va749,
-    va766,
-    va783,
-    va797,
-    va80,
-    va803,
-    va812,
-    va813,
-    va825,
-    va833,
-    va85,
-    va852,
-    va860,
-    va883,
-    va887,
-    va910,
-    va918,
-    va924,
-    va933,
-    va95,
-    va964,
-    va969,
-    va975,
-    va992,
+    va740,
+    va750,
+    va752,
+    va767,
+    va778,
+    va790,
+    va792,
+    va804,
+    va821,
+    va834,
+    va840,
+    va854,
+    va864,
+    va87,
+    va873,
+    va874,
+    va886,
+    va893,
+    va913,
+    va921,
+    va944,
+    va97,
+    va971,
+    va979,
+    va994,
     volume,
     vwap,
-    MAX((
-      CASE WHEN va2 IS DISTINCT FROM se3 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se4,
-    CORR(va21, va29) OVER rows_6 AS se30,
-    REGR_COUNT(va21, va29) OVER rows_6 AS se31,
-    LAG(va33, 1) OVER rows_row AS se34,
-    LAG(va33, 2) OVER rows_row AS se35,
-    LAG(va33, 3) OVER rows_row AS se36,
-    LAG(va33, 4) OVER rows_row AS se37,
-    LAG(va33, 5) OVER rows_row AS se38,
-    LAG(va39, 1) OVER rows_row AS se40,
-    LAG(va39, 2) OVER rows_row AS se41,
-    LAG(va39, 3) OVER rows_row AS se42,
-    LAG(va39, 4) OVER rows_row AS se43,
-    LAG(va39, 5) OVER rows_row AS se44,
-    CORR(va50, va55) OVER rows_10 AS se56,
-    REGR_COUNT(va50, va55) OVER rows_10 AS se57,
-    LAG(va59, 1) OVER rows_row AS se60,
-    LAG(va59, 2) OVER rows_row AS se61,
-    LAG(va59, 3) OVER rows_row AS se62,
-    LAG(va59, 4) OVER rows_row AS se63,
-    LAG(va59, 5) OVER rows_row AS se64,
-    LAG(va59, 6) OVER rows_row AS se65,
-    LAG(va59, 7) OVER rows_row AS se66,
-    LAG(va59, 8) OVER rows_row AS se67,
-    LAG(va59, 9) OVER rows_row AS se68,
-    LAG(va69, 1) OVER rows_row AS se70,
-    LAG(va69, 2) OVER rows_row AS se71,
-    LAG(va69, 3) OVER rows_row AS se72,
-    LAG(va69, 4) OVER rows_row AS se73,
-    LAG(va69, 5) OVER rows_row AS se74,
-    LAG(va69, 6) OVER rows_row AS se75,
-    LAG(va69, 7) OVER rows_row AS se76,
-    LAG(va69, 8) OVER rows_row AS se77,
-    LAG(va69, 9) OVER rows_row AS se78,
-    LAG(va85, 1) OVER rows_row AS se86,
-    LAG(va85, 2) OVER rows_row AS se87,
-    LAG(va85, 3) OVER rows_row AS se88,
-    LAG(va85, 4) OVER rows_row AS se89,
-    LAG(va85, 5) OVER rows_row AS se90,
-    LAG(va85, 6) OVER rows_row AS se91,
-    LAG(va85, 7) OVER rows_row AS se92,
-    LAG(va85, 8) OVER rows_row AS se93,
+    ARG_MAX(stock_row, va8) OVER rows_5 AS se9,
+    COUNT(va8) OVER rows_5 AS se10,
+    CORR(va23, va31) OVER rows_6 AS se32,
+    REGR_COUNT(va23, va31) OVER rows_6 AS se33,
+    LAG(va35, 1) OVER rows_row AS se36,
+    LAG(va35, 2) OVER rows_row AS se37,
+    LAG(va35, 3) OVER rows_row AS se38,
+    LAG(va35, 4) OVER rows_row AS se39,
+    LAG(va35, 5) OVER rows_row AS se40,
+    LAG(va41, 1) OVER rows_row AS se42,
+    LAG(va41, 2) OVER rows_row AS se43,
+    LAG(va41, 3) OVER rows_row AS se44,
+    LAG(va41, 4) OVER rows_row AS se45,
+    LAG(va41, 5) OVER rows_row AS se46,
+    CORR(va52, va57) OVER rows_10 AS se58,
+    REGR_COUNT(va52, va57) OVER rows_10 AS se59,
+    LAG(va61, 1) OVER rows_row AS se62,
+    LAG(va61, 2) OVER rows_row AS se63,
+    LAG(va61, 3) OVER rows_row AS se64,
+    LAG(va61, 4) OVER rows_row AS se65,
+    LAG(va61, 5) OVER rows_row AS se66,
+    LAG(va61, 6) OVER rows_row AS se67,
+    LAG(va61, 7) OVER rows_row AS se68,
+    LAG(va61, 8) OVER rows_row AS se69,
+    LAG(va61, 9) OVER rows_row AS se70,
+    LAG(va71, 1) OVER rows_row AS se72,
+    LAG(va71, 2) OVER rows_row AS se73,
+    LAG(va71, 3) OVER rows_row AS se74,
+    LAG(va71, 4) OVER rows_row AS se75,
+    LAG(va71, 5) OVER rows_row AS se76,
+    LAG(va71, 6) OVER rows_row AS se77,
+    LAG(va71, 7) OVER rows_row AS se78,
+    LAG(va71, 8) OVER rows_row AS se79,
+    LAG(va71, 9) OVER rows_row AS se80,
+    LAG(va87, 1) OVER rows_row AS se88,
+    LAG(va87, 2) OVER rows_row AS se89,
+    LAG(va87, 3) OVER rows_row AS se90,
+    LAG(va87, 4) OVER rows_row AS se91,
+    LAG(va87, 5) OVER rows_row AS se92,
+    LAG(va87, 6) OVER rows_row AS se93,
+    LAG(va87, 7) OVER rows_row AS se94,
+    LAG(va87, 8) OVER rows_row AS se95,
+    AVG(volume) OVER rows_20 AS se135,
     RANK(
     ORDER BY
-      va137) OVER rows_60 AS se138,
+      va140) OVER rows_60 AS se141,
     CUME_DIST(
     ORDER BY
-      va137) OVER rows_60 AS se139,
-    LAG(va143, 10) OVER rows_row AS se144,
-    MIN(va152) OVER rows_5 AS se153,
-    MAX(va152) OVER rows_5 AS se155,
-    MIN(va152) OVER rows_4 AS se159,
-    MAX(va152) OVER rows_4 AS se161,
-    LAG(va196, 1) OVER rows_row AS se197,
-    LAG(va196, 2) OVER rows_row AS se198,
-    LAG(va196, 3) OVER rows_row AS se199,
-    LAG(va196, 4) OVER rows_row AS se200,
-    LAG(va55, 1) OVER rows_row AS se201,
-    LAG(va55, 2) OVER rows_row AS se202,
-    LAG(va55, 3) OVER rows_row AS se203,
-    LAG(va55, 4) OVER rows_row AS se204,
-    STDDEV_SAMP(va196) OVER rows_5 AS se208,
-    COUNT(va196) OVER rows_5 AS se209,
-    LAG(va211, 1) OVER rows_row AS se212,
-    LAG(va211, 2) OVER rows_row AS se213,
-    LAG(va211, 3) OVER rows_row AS se214,
-    LAG(va211, 4) OVER rows_row AS se215,
-    STDDEV_SAMP(va55) OVER rows_5 AS se216,
-    COUNT(va55) OVER rows_5 AS se217,
-    CORR(va239, va55) OVER rows_3 AS se240,
-    REGR_COUNT(va239, va55) OVER rows_3 AS se241,
-    LAG(va243, 1) OVER rows_row AS se244,
-    LAG(va243, 2) OVER rows_row AS se245,
-    LAG(va239, 1) OVER rows_row AS se256,
-    LAG(va239, 2) OVER rows_row AS se257,
-    LAG(va239, 3) OVER rows_row AS se258,
-    LAG(va239, 4) OVER rows_row AS se259,
-    STDDEV_SAMP(va239) OVER rows_5 AS se262,
-    COUNT(va239) OVER rows_5 AS se263,
-    LAG(va243, 3) OVER rows_row AS se265,
-    LAG(va243, 4) OVER rows_row AS se266,
-    LAG(va152, 1) OVER rows_row AS se289,
-    LAG(va297, 1) OVER rows_row AS se298,
-    LAG(va297, 2) OVER rows_row AS se299,
-    LAG(va297, 3) OVER rows_row AS se300,
-    LAG(va297, 4) OVER rows_row AS se301,
-    LAG(va366, 5) OVER rows_row AS se367,
-    MAX((
-      CASE WHEN va192 IS DISTINCT FROM se274 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se369,
-    LAG(se380, 100) OVER rows_row AS se381,
-    CORR(va399, va400) OVER rows_5 AS se401,
-    LAG(va403, 1) OVER rows_row AS se404,
-    LAG(va403, 2) OVER rows_row AS se405,
-    LAG(va403, 3) OVER rows_row AS se406,
-    LAG(va403, 4) OVER rows_row AS se407,
-    LAG(va408, 1) OVER rows_row AS se409,
-    LAG(va408, 2) OVER rows_row AS se410,
-    LAG(va408, 3) OVER rows_row AS se411,
-    LAG(va408, 4) OVER rows_row AS se412,
-    CORR(va55, va421) OVER rows_6 AS se422,
-    REGR_COUNT(va55, va421) OVER rows_6 AS se423,
-    LAG(va426, 1) OVER rows_row AS se427,
-    LAG(va426, 2) OVER rows_row AS se428,
-    LAG(va426, 3) OVER rows_row AS se429,
-    LAG(va426, 4) OVER rows_row AS se430,
-    LAG(va426, 5) OVER rows_row AS se431,
-    CORR(low, se295) OVER rows_5 AS se443,
-    LAG(va450, 1) OVER rows_row AS se451,
-    LAG(va450, 2) OVER rows_row AS se452,
-    LAG(va450, 3) OVER rows_row AS se453,
-    LAG(va450, 4) OVER rows_row AS se454,
-    LAG(va485, 1) OVER rows_row AS se486,
-    LAG(va485, 2) OVER rows_row AS se487,
-    LAG(va485, 3) OVER rows_row AS se488,
-    LAG(va485, 4) OVER rows_row AS se489,
-    LAG(va511, 1) OVER rows_row AS se512,
-    LAG(va511, 2) OVER rows_row AS se513,
-    LAG(va511, 3) OVER rows_row AS se514,
-    LAG(va511, 4) OVER rows_row AS se515,
-    LAG(va511, 5) OVER rows_row AS se516,
-    LAG(va511, 6) OVER rows_row AS se517,
-    LAG(va511, 7) OVER rows_row AS se518,
-    LAG(va511, 8) OVER rows_row AS se519,
-    LAG(va511, 9) OVER rows_row AS se520,
-    CORR(low, se295) OVER rows_12 AS se526,
-    LAG(va450, 5) OVER rows_row AS se535,
-    LAG(va450, 6) OVER rows_row AS se536,
-    LAG(va450, 7) OVER rows_row AS se537,
-    LAG(va450, 8) OVER rows_row AS se538,
-    LAG(va450, 9) OVER rows_row AS se539,
-    LAG(va450, 10) OVER rows_row AS se540,
-    LAG(va450, 11) OVER rows_row AS se541,
-    CORR(va546, vwap) OVER rows_230 AS se547,
-    REGR_COUNT(va546, vwap) OVER rows_230 AS se548,
-    LAG(va550, 1) OVER rows_row AS se551,
-    MAX((
-      CASE WHEN va417 IS DISTINCT FROM se553 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se554,
-    CORR(se190, va15) OVER rows_15 AS se597,
-    LAG(va599, 1) OVER rows_row AS se600,
-    MAX((
-      CASE WHEN va602 IS DISTINCT FROM se603 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se604,
-    CORR(va620, vwap) OVER rows_6 AS se621,
-    REGR_COUNT(va620, vwap) OVER rows_6 AS se622,
-    CORR(close, se640) OVER rows_200 AS se641,
-    LAG(va643, 1) OVER rows_row AS se644,
-    LAG(va296, 1) OVER rows_row AS se658,
-    LAG(va296, 2) OVER rows_row AS se659,
-    LAG(va296, 3) OVER rows_row AS se660,
-    LAG(va296, 4) OVER rows_row AS se661,
-    LAG(va296, 5) OVER rows_row AS se662,
-    LAG(va296, 6) OVER rows_row AS se663,
-    LAG(va296, 7) OVER rows_row AS se664,
-    LAG(va296, 8) OVER rows_row AS se665,
-    LAG(va710, 1) OVER rows_row AS se711,
-    LAG(va710, 2) OVER rows_row AS se712,
-    LAG(va710, 3) OVER rows_row AS se713,
-    LAG(va710, 4) OVER rows_row AS se714,
-    LAG(va710, 5) OVER rows_row AS se715,
-    LAG(va710, 6) OVER rows_row AS se716,
-    LAG(va710, 7) OVER rows_row AS se717,
+      va140) OVER rows_60 AS se142,
+    LAG(va146, 10) OVER rows_row AS se147,
+    MIN(va155) OVER rows_5 AS se156,
+    MAX(va155) OVER rows_5 AS se158,
+    MIN(va155) OVER rows_4 AS se162,
+    MAX(va155) OVER rows_4 AS se164,
+    LAG(va200, 1) OVER rows_row AS se201,
+    LAG(va200, 2) OVER rows_row AS se202,
+    LAG(va200, 3) OVER rows_row AS se203,
+    LAG(va200, 4) OVER rows_row AS se204,
+    LAG(va57, 1) OVER rows_row AS se205,
+    LAG(va57, 2) OVER rows_row AS se206,
+    LAG(va57, 3) OVER rows_row AS se207,
+    LAG(va57, 4) OVER rows_row AS se208,
+    STDDEV_SAMP(va200) OVER rows_5 AS se212,
+    COUNT(va200) OVER rows_5 AS se213,
+    LAG(va215, 1) OVER rows_row AS se216,
+    LAG(va215, 2) OVER rows_row AS se217,
+    LAG(va215, 3) OVER rows_row AS se218,
+    LAG(va215, 4) OVER rows_row AS se219,
+    STDDEV_SAMP(va57) OVER rows_5 AS se220,
+    COUNT(va57) OVER rows_5 AS se221,
+    CORR(va244, va57) OVER rows_3 AS se245,
+    REGR_COUNT(va244, va57) OVER rows_3 AS se246,
+    LAG(va248, 1) OVER rows_row AS se249,
+    LAG(va248, 2) OVER rows_row AS se250,
+    LAG(va244, 1) OVER rows_row AS se260,
+    LAG(va244, 2) OVER rows_row AS se261,
+    LAG(va244, 3) OVER rows_row AS se262,
+    LAG(va244, 4) OVER rows_row AS se263,
+    STDDEV_SAMP(va244) OVER rows_5 AS se266,
+    COUNT(va244) OVER rows_5 AS se267,
+    LAG(va248, 3) OVER rows_row AS se269,
+    LAG(va248, 4) OVER rows_row AS se270,
+    LAG(va278, 1) OVER rows_row AS se279,
+    LAG(va278, 2) OVER rows_row AS se280,
+    LAG(va278, 3) OVER rows_row AS se281,
+    LAG(va278, 4) OVER rows_row AS se282,
+    LAG(va278, 5) OVER rows_row AS se283,
+    LAG(va278, 6) OVER rows_row AS se284,
+    LAG(va278, 7) OVER rows_row AS se285,
+    LAG(va278, 8) OVER rows_row AS se286,
+    LAG(va278, 9) OVER rows_row AS se287,
+    LAG(va155, 1) OVER rows_row AS se293,
+    LAG(va301, 1) OVER rows_row AS se302,
+    LAG(va301, 2) OVER rows_row AS se303,
+    LAG(va301, 3) OVER rows_row AS se304,
+    LAG(va301, 4) OVER rows_row AS se305,
+    LAG(va383, 5) OVER rows_row AS se384,
+    LAG(se399, 100) OVER rows_row AS se400,
+    LAG(close, 100) OVER rows_row AS se401,
+    MIN(close) OVER rows_100 AS se406,
+    LAG(close, 3) OVER rows_row AS se407,
+    CORR(va417, va418) OVER rows_5 AS se419,
+    LAG(va421, 1) OVER rows_row AS se422,
+    LAG(va421, 2) OVER rows_row AS se423,
+    LAG(va421, 3) OVER rows_row AS se424,
+    LAG(va421, 4) OVER rows_row AS se425,
+    LAG(va427, 1) OVER rows_row AS se428,
+    LAG(va427, 2) OVER rows_row AS se429,
+    LAG(va427, 3) OVER rows_row AS se430,
+    LAG(va427, 4) OVER rows_row AS se431,
+    CORR(va57, va441) OVER rows_6 AS se442,
+    REGR_COUNT(va57, va441) OVER rows_6 AS se443,
+    LAG(va446, 1) OVER rows_row AS se447,
+    LAG(va446, 2) OVER rows_row AS se448,
+    LAG(va446, 3) OVER rows_row AS se449,
+    LAG(va446, 4) OVER rows_row AS se450,
+    LAG(va446, 5) OVER rows_row AS se451,
+    CORR(low, se299) OVER rows_5 AS se463,
+    LAG(va465, 1) OVER rows_row AS se466,
+    LAG(va465, 2) OVER rows_row AS se467,
+    LAG(va465, 3) OVER rows_row AS se468,
+    LAG(va465, 4) OVER rows_row AS se469,
+    LAG(va471, 1) OVER rows_row AS se472,
+    LAG(va471, 2) OVER rows_row AS se473,
+    LAG(va471, 3) OVER rows_row AS se474,
+    LAG(va471, 4) OVER rows_row AS se475,
+    LAG(va533, 1) OVER rows_row AS se534,
+    LAG(va533, 2) OVER rows_row AS se535,
+    LAG(va533, 3) OVER rows_row AS se536,
+    LAG(va533, 4) OVER rows_row AS se537,
+    LAG(va533, 5) OVER rows_row AS se538,
+    LAG(va533, 6) OVER rows_row AS se539,
+    LAG(va533, 7) OVER rows_row AS se540,
+    LAG(va533, 8) OVER rows_row AS se541,
+    LAG(va533, 9) OVER rows_row AS se542,
+    CORR(low, se299) OVER rows_12 AS se548,
+    LAG(va465, 5) OVER rows_row AS se550,
+    LAG(va465, 6) OVER rows_row AS se551,
+    LAG(va465, 7) OVER rows_row AS se552,
+    LAG(va465, 8) OVER rows_row AS se553,
+    LAG(va465, 9) OVER rows_row AS se554,
+    LAG(va465, 10) OVER rows_row AS se555,
+    LAG(va465, 11) OVER rows_row AS se556,
+    LAG(va471, 5) OVER rows_row AS se557,
+    LAG(va471, 6) OVER rows_row AS se558,
+    LAG(va471, 7) OVER rows_row AS se559,
+    LAG(va471, 8) OVER rows_row AS se560,
+    LAG(va471, 9) OVER rows_row AS se561,
+    LAG(va471, 10) OVER rows_row AS se562,
+    LAG(va471, 11) OVER rows_row AS se563,
+    CORR(va568, vwap) OVER rows_230 AS se569,
+    REGR_COUNT(va568, vwap) OVER rows_230 AS se570,
+    MIN(va572) OVER rows_230 AS se573,
+    MAX(va572) OVER rows_230 AS se574,
+    MIN(va575) OVER rows_230 AS se576,
+    MAX(va575) OVER rows_230 AS se577,
+    AVG(close) OVER rows_7 AS se580,
+    CORR(se194, va17) OVER rows_15 AS se621,
+    MIN(va623) OVER rows_15 AS se624,
+    MAX(va623) OVER rows_15 AS se625,
+    MIN(va626) OVER rows_15 AS se627,
+    MAX(va626) OVER rows_15 AS se628,
+    LAG(va641, 1) OVER rows_row AS se642,
+    LAG(va641, 2) OVER rows_row AS se643,
+    LAG(va641, 3) OVER rows_row AS se644,
+    LAG(va641, 4) OVER rows_row AS se645,
+    CORR(va651, vwap) OVER rows_6 AS se652,
+    REGR_COUNT(va651, vwap) OVER rows_6 AS se653,
+    LAG(va575, 1) OVER rows_row AS se655,
+    LAG(va575, 2) OVER rows_row AS se656,
+    LAG(va575, 3) OVER rows_row AS se657,
+    LAG(va575, 4) OVER rows_row AS se658,
+    LAG(va575, 5) OVER rows_row AS se659,
+    AVG(close) OVER rows_200 AS se665,
+    CORR(close, se672) OVER rows_200 AS se673,
+    MIN(va278) OVER rows_200 AS se675,
+    MAX(va278) OVER rows_200 AS se676,
+    MIN(va677) OVER rows_200 AS se678,
+    MAX(va677) OVER rows_200 AS se679,
+    LAG(va300, 1) OVER rows_row AS se697,
+    LAG(va300, 2) OVER rows_row AS se698,
+    LAG(va300, 3) OVER rows_row AS se699,
+    LAG(va300, 4) OVER rows_row AS se700,
+    LAG(va300, 5) OVER rows_row AS se701,
+    LAG(va300, 6) OVER rows_row AS se702,
+    LAG(va300, 7) OVER rows_row AS se703,
+    LAG(va300, 8) OVER rows_row AS se704,
+    LAG(va752, 1) OVER rows_row AS se753,
+    LAG(va752, 2) OVER rows_row AS se754,
+    LAG(va752, 3) OVER rows_row AS se755,
+    LAG(va752, 4) OVER rows_row AS se756,
+    LAG(va752, 5) OVER rows_row AS se757,
+    LAG(va752, 6) OVER rows_row AS se758,
+    LAG(va752, 7) OVER rows_row AS se759,
     RANK(
     ORDER BY
-      va297) OVER rows_20 AS se718,
+      va301) OVER rows_20 AS se760,
     CUME_DIST(
     ORDER BY
-      va297) OVER rows_20 AS se719,
-    COUNT(va297) OVER rows_20 AS se720,
-    CORR(high, va55) OVER rows_5 AS se722,
-    REGR_COUNT(high, va55) OVER rows_5 AS se723,
-    AVG(se545) OVER rows_20 AS se726,
-    LAG(se731, 1) OVER rows_row AS se733,
-    LAG(se732, 1) OVER rows_row AS se734,
-    LAG(va735, 1) OVER rows_row AS se736,
-    LAG(va737, 1) OVER rows_row AS se738,
-    LAG(se151, 1) OVER rows_row AS se767,
-    LAG(va567, 1) OVER rows_row AS se771,
-    SUM(va778) OVER rows_250 AS se779,
-    COUNT(va778) OVER rows_250 AS se780,
-    CORR(va55, va421) OVER rows_5 AS se784,
-    REGR_COUNT(va55, va421) OVER rows_5 AS se785,
-    LAG(se798, 5) OVER rows_row AS se799,
-    CORR(va821, va55) OVER rows_6 AS se822,
-    REGR_COUNT(va821, va55) OVER rows_6 AS se823,
-    LAG(va825, 1) OVER rows_row AS se826,
-    LAG(va825, 2) OVER rows_row AS se827,
-    LAG(va825, 3) OVER rows_row AS se828,
-    LAG(va825, 4) OVER rows_row AS se829,
-    LAG(va825, 5) OVER rows_row AS se830,
-    SUM(se838) OVER rows_3 AS se839,
-    LAG(va852, 1) OVER rows_row AS se853,
-    CORR(va856, volume) OVER rows_3 AS se857,
-    REGR_COUNT(va856, volume) OVER rows_3 AS se858,
-    LAG(va860, 1) OVER rows_row AS se861,
-    LAG(va860, 2) OVER rows_row AS se862,
-    CORR(va879, volume) OVER rows_4 AS se880,
-    REGR_COUNT(va879, volume) OVER rows_4 AS se881,
-    LAG(va883, 1) OVER rows_row AS se884,
-    LAG(va883, 2) OVER rows_row AS se885,
-    LAG(va883, 3) OVER rows_row AS se886,
-    CORR(va929, vwap) OVER rows_17 AS se930,
-    REGR_COUNT(va929, vwap) OVER rows_17 AS se931,
-    LAG(va933, 1) OVER rows_row AS se934,
-    SUM(se295) OVER rows_22 AS se942,
-    LAG(va975, 2) OVER rows_row AS se976,
-    SUM(se928) OVER rows_37 AS se990,
-    MAX(
-      (
-        CASE WHEN va999 IS DISTINCT FROM se1000 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se1001,
-    SUM(se1021) OVER rows_12 AS se1022,
-    LAG(va1025, 1) OVER rows_row AS se1026,
-    SUM(se1044) OVER rows_8 AS se1045,
-    LAG(va1076, 1) OVER rows_row AS se1077,
-    LAG(va1076, 2) OVER rows_row AS se1078,
-    LAG(va1076, 3) OVER rows_row AS se1079,
-    LAG(va1076, 4) OVER rows_row AS se1080,
-    LAG(va1076, 5) OVER rows_row AS se1081,
-    LAG(va1076, 6) OVER rows_row AS se1082,
-    LAG(va1100, 1) OVER rows_row AS se1101,
-    LAG(va1100, 2) OVER rows_row AS se1102,
-    LAG(va1100, 3) OVER rows_row AS se1103,
-    LAG(va1100, 4) OVER rows_row AS se1104,
-    LAG(va1100, 5) OVER rows_row AS se1105,
-    CORR(va1115, va856) OVER rows_6 AS se1116,
-    REGR_COUNT(va1115, va856) OVER rows_6 AS se1117,
-    LAG(va1119, 1) OVER rows_row AS se1120,
-    LAG(va1119, 2) OVER rows_row AS se1121,
-    LAG(va1119, 3) OVER rows_row AS se1122,
-    LAG(va1119, 4) OVER rows_row AS se1123,
-    LAG(va1119, 5) OVER rows_row AS se1124,
-    LAG(va860, 3) OVER rows_row AS se1125,
-    LAG(va860, 4) OVER rows_row AS se1126,
-    LAG(va860, 5) OVER rows_row AS se1127,
-    CORR(va239, va1141) OVER rows_8 AS se1142,
-    REGR_COUNT(va239, va1141) OVER rows_8 AS se1143,
-    LAG(va243, 5) OVER rows_row AS se1145,
-    LAG(va243, 6) OVER rows_row AS se1146,
-    LAG(va243, 7) OVER rows_row AS se1147,
-    LAG(va1148, 1) OVER rows_row AS se1149,
-    LAG(va1148, 2) OVER rows_row AS se1150,
-    LAG(va1148, 3) OVER rows_row AS se1151,
-    LAG(va1148, 4) OVER rows_row AS se1152,
-    LAG(va1148, 5) OVER rows_row AS se1153,
-    LAG(va1148, 6) OVER rows_row AS se1154,
-    LAG(va1148, 7) OVER rows_row AS se1155,
-    LAG(va1170, 2) OVER rows_row AS se1171,
-    CORR(va620, va1181) OVER rows_4 AS se1182,
-    REGR_COUNT(va620, va1181) OVER rows_4 AS se1183,
-    CORR(va975, va1210) OVER rows_17 AS se1211,
-    REGR_COUNT(va975, va1210) OVER rows_17 AS se1212,
-    LAG(va1214, 1) OVER rows_row AS se1215,
-    LAG(va1217, 1) OVER rows_row AS se1218,
-    LAG(va933, 2) OVER rows_row AS se1229,
-    LAG(va933, 3) OVER rows_row AS se1230,
-    LAG(va933, 4) OVER rows_row AS se1231,
-    LAG(va933, 5) OVER rows_row AS se1232,
-    LAG(va933, 6) OVER rows_row AS se1233,
-    LAG(va933, 7) OVER rows_row AS se1234,
-    LAG(va933, 8) OVER rows_row AS se1235,
-    LAG(va933, 9) OVER rows_row AS se1236,
-    LAG(va933, 10) OVER rows_row AS se1237,
-    LAG(va933, 11) OVER rows_row AS se1238,
-    LAG(va1242, 1) OVER rows_row AS se1243,
-    SUM(va1265) OVER rows_16 AS se1266,
-    COUNT(va1265) OVER rows_16 AS se1267,
-    SUM(va1264) OVER rows_16 AS se1268,
-    COUNT(va1264) OVER rows_16 AS se1269,
-    CORR(se1277, va442) OVER rows_8 AS se1278,
-    LAG(va1280, 1) OVER rows_row AS se1281,
-    LAG(va1280, 2) OVER rows_row AS se1282,
-    LAG(va1280, 3) OVER rows_row AS se1283,
-    LAG(va1280, 4) OVER rows_row AS se1284,
-    LAG(va1280, 5) OVER rows_row AS se1285,
-    LAG(va1280, 6) OVER rows_row AS se1286,
-    LAG(va1280, 7) OVER rows_row AS se1287,
-    CORR(va1313, va1314) OVER rows_6 AS se1315,
-    REGR_COUNT(va1313, va1314) OVER rows_6 AS se1316,
-    LAG(va1318, 1) OVER rows_row AS se1319,
-    LAG(va1318, 2) OVER rows_row AS se1320,
-    LAG(va1318, 3) OVER rows_row AS se1321,
-    LAG(va1318, 4) OVER rows_row AS se1322,
-    LAG(va1318, 5) OVER rows_row AS se1323,
-    LAG(va1324, 1) OVER rows_row AS se1325,
-    LAG(va1324, 2) OVER rows_row AS se1326,
-    LAG(va1324, 3) OVER rows_row AS se1327,
-    LAG(va1324, 4) OVER rows_row AS se1328,
-    LAG(va1324, 5) OVER rows_row AS se1329,
-    LAG(va1339, 1) OVER rows_row AS se1340,
-    LAG(va1349, 1) OVER rows_row AS se1350,
-    LAG(va1349, 2) OVER rows_row AS se1351,
-    SUM(se1359) OVER rows_37 AS se1360,
-    CORR(va1376, va55) OVER rows_11 AS se1377,
-    REGR_COUNT(va1376, va55) OVER rows_11 AS se1378,
-    LAG(va1380, 1) OVER rows_row AS se1381,
-    LAG(va1380, 2) OVER rows_row AS se1382,
-    LAG(va1380, 3) OVER rows_row AS se1383,
-    LAG(va1380, 4) OVER rows_row AS se1384,
-    LAG(va1380, 5) OVER rows_row AS se1385,
-    LAG(va1380, 6) OVER rows_row AS se1386,
-    LAG(va1380, 7) OVER rows_row AS se1387,
-    LAG(va1380, 8) OVER rows_row AS se1388,
-    LAG(va1380, 9) OVER rows_row AS se1389,
-    LAG(va1380, 10) OVER rows_row AS se1390,
-    LAG(va69, 10) OVER rows_row AS se1391,
-    CORR(va84, va1411) OVER rows_12 AS se1412,
-    REGR_COUNT(va84, va1411) OVER rows_12 AS se1413,
-    LAG(va85, 9) OVER rows_row AS se1415,
-    LAG(va85, 10) OVER rows_row AS se1416,
-    LAG(va85, 11) OVER rows_row AS se1417,
+      va301) OVER rows_20 AS se761,
+    COUNT(va301) OVER rows_20 AS se762,
+    CORR(high, va57) OVER rows_5 AS se764,
+    REGR_COUNT(high, va57) OVER rows_5 AS se765,
+    LAG(va767, 1) OVER rows_row AS se768,
+    LAG(va767, 2) OVER rows_row AS se769,
+    LAG(va767, 3) OVER rows_row AS se770,
+    LAG(va767, 4) OVER rows_row AS se771,
+    LAG(close, 1) OVER rows_row AS se774,
+    LAG(volume, 1) OVER rows_row AS se775,
+    LAG(va778, 1) OVER rows_row AS se779,
+    AVG(se567) OVER rows_20 AS se781,
+    LAG(se786, 1) OVER rows_row AS se788,
+    LAG(se787, 1) OVER rows_row AS se789,
+    LAG(va790, 1) OVER rows_row AS se791,
+    LAG(va792, 1) OVER rows_row AS se793,
+    LAG(se154, 1) OVER rows_row AS se822,
+    CORR(va57, va441) OVER rows_5 AS se841,
+    REGR_COUNT(va57, va441) OVER rows_5 AS se842,
+    LAG(se855, 5) OVER rows_row AS se856,
+    LAG(va778, 2) OVER rows_row AS se865,
+    LAG(va778, 3) OVER rows_row AS se866,
+    LAG(va778, 4) OVER rows_row AS se867,
+    CORR(va882, va57) OVER rows_6 AS se883,
+    REGR_COUNT(va882, va57) OVER rows_6 AS se884,
+    LAG(va886, 1) OVER rows_row AS se887,
+    LAG(va886, 2) OVER rows_row AS se888,
+    LAG(va886, 3) OVER rows_row AS se889,
+    LAG(va886, 4) OVER rows_row AS se890,
+    LAG(va886, 5) OVER rows_row AS se891,
+    SUM(returns) OVER rows_10 AS se898,
+    SUM(se899) OVER rows_3 AS se900,
+    LAG(va913, 1) OVER rows_row AS se914,
+    CORR(va917, volume) OVER rows_3 AS se918,
+    REGR_COUNT(va917, volume) OVER rows_3 AS se919,
+    LAG(va921, 1) OVER rows_row AS se922,
+    LAG(va921, 2) OVER rows_row AS se923,
+    CORR(va940, volume) OVER rows_4 AS se941,
+    REGR_COUNT(va940, volume) OVER rows_4 AS se942,
+    LAG(va944, 1) OVER rows_row AS se945,
+    LAG(va944, 2) OVER rows_row AS se946,
+    LAG(va944, 3) OVER rows_row AS se947,
+    MIN(vwap) OVER rows_16 AS se982,
+    COUNT(vwap) OVER rows_16 AS se983,
+    CORR(va990, vwap) OVER rows_17 AS se991,
+    REGR_COUNT(va990, vwap) OVER rows_17 AS se992,
+    MIN(va994) OVER rows_17 AS se995,
+    MAX(va994) OVER rows_17 AS se996,
+    MIN(va575) OVER rows_17 AS se997,
+    MAX(va575) OVER rows_17 AS se998,
+    SUM(se299) OVER rows_22 AS se1005,
+    SUM(se989) OVER rows_37 AS se1069,
+    SUM(va1099) OVER rows_12 AS se1100,
+    SUM(se1101) OVER rows_12 AS se1102,
+    SUM(se1124) OVER rows_8 AS se1125,
+    LAG(va1156, 1) OVER rows_row AS se1157,
+    LAG(va1156, 2) OVER rows_row AS se1158,
+    LAG(va1156, 3) OVER rows_row AS se1159,
+    LAG(va1156, 4) OVER rows_row AS se1160,
+    LAG(va1156, 5) OVER rows_row AS se1161,
+    LAG(va1156, 6) OVER rows_row AS se1162,
+    LAG(va1180, 1) OVER rows_row AS se1181,
+    LAG(va1180, 2) OVER rows_row AS se1182,
+    LAG(va1180, 3) OVER rows_row AS se1183,
+    LAG(va1180, 4) OVER rows_row AS se1184,
+    LAG(va1180, 5) OVER rows_row AS se1185,
+    MIN(high) OVER rows_2 AS se1188,
+    CORR(va1197, va917) OVER rows_6 AS se1198,
+    REGR_COUNT(va1197, va917) OVER rows_6 AS se1199,
+    LAG(va1201, 1) OVER rows_row AS se1202,
+    LAG(va1201, 2) OVER rows_row AS se1203,
+    LAG(va1201, 3) OVER rows_row AS se1204,
+    LAG(va1201, 4) OVER rows_row AS se1205,
+    LAG(va1201, 5) OVER rows_row AS se1206,
+    LAG(va921, 3) OVER rows_row AS se1207,
+    LAG(va921, 4) OVER rows_row AS se1208,
+    LAG(va921, 5) OVER rows_row AS se1209,
+    CORR(va244, va1223) OVER rows_8 AS se1224,
+    REGR_COUNT(va244, va1223) OVER rows_8 AS se1225,
+    LAG(va248, 5) OVER rows_row AS se1227,
+    LAG(va248, 6) OVER rows_row AS se1228,
+    LAG(va248, 7) OVER rows_row AS se1229,
+    LAG(va1230, 1) OVER rows_row AS se1231,
+    LAG(va1230, 2) OVER rows_row AS se1232,
+    LAG(va1230, 3) OVER rows_row AS se1233,
+    LAG(va1230, 4) OVER rows_row AS se1234,
+    LAG(va1230, 5) OVER rows_row AS se1235,
+    LAG(va1230, 6) OVER rows_row AS se1236,
+    LAG(va1230, 7) OVER rows_row AS se1237,
+    LAG(va1243, 1) OVER rows_row AS se1244,
+    LAG(va1253, 2) OVER rows_row AS se1254,
+    CORR(va651, va1264) OVER rows_4 AS se1265,
+    REGR_COUNT(va651, va1264) OVER rows_4 AS se1266,
+    LAG(va1268, 1) OVER rows_row AS se1269,
+    LAG(va1268, 2) OVER rows_row AS se1270,
+    LAG(va1268, 3) OVER rows_row AS se1271,
+    LAG(vwap, 1) OVER rows_row AS se1285,
+    CORR(va1293, va1295) OVER rows_17 AS se1296,
+    REGR_COUNT(va1293, va1295) OVER rows_17 AS se1297,
+    MIN(va1299) OVER rows_17 AS se1300,
+    MAX(va1299) OVER rows_17 AS se1301,
+    MIN(va1302) OVER rows_17 AS se1303,
+    MAX(va1302) OVER rows_17 AS se1304,
+    LAG(va994, 1) OVER rows_row AS se1314,
+    LAG(va994, 2) OVER rows_row AS se1315,
+    LAG(va994, 3) OVER rows_row AS se1316,
+    LAG(va994, 4) OVER rows_row AS se1317,
+    LAG(va994, 5) OVER rows_row AS se1318,
+    LAG(va994, 6) OVER rows_row AS se1319,
+    LAG(va994, 7) OVER rows_row AS se1320,
+    LAG(va994, 8) OVER rows_row AS se1321,
+    LAG(va994, 9) OVER rows_row AS se1322,
+    LAG(va994, 10) OVER rows_row AS se1323,
+    LAG(va994, 11) OVER rows_row AS se1324,
+    CORR(se1365, va462) OVER rows_8 AS se1366,
+    LAG(va1368, 1) OVER rows_row AS se1369,
+    LAG(va1368, 2) OVER rows_row AS se1370,
+    LAG(va1368, 3) OVER rows_row AS se1371,
+    LAG(va1368, 4) OVER rows_row AS se1372,
+    LAG(va1368, 5) OVER rows_row AS se1373,
+    LAG(va1368, 6) OVER rows_row AS se1374,
+    LAG(va1368, 7) OVER rows_row AS se1375,
+    LAG(va1377, 1) OVER rows_row AS se1378,
+    LAG(va1377, 2) OVER rows_row AS se1379,
+    LAG(va1377, 3) OVER rows_row AS se1380,
+    LAG(va1377, 4) OVER rows_row AS se1381,
+    LAG(va1377, 5) OVER rows_row AS se1382,
+    LAG(va1377, 6) OVER rows_row AS se1383,
+    LAG(va1377, 7) OVER rows_row AS se1384,
+    CORR(va1404, va1408) OVER rows_6 AS se1409,
+    REGR_COUNT(va1404, va1408) OVER rows_6 AS se1410,
+    LAG(va1412, 1) OVER rows_row AS se1413,
+    LAG(va1412, 2) OVER rows_row AS se1414,
+    LAG(va1412, 3) OVER rows_row AS se1415,
+    LAG(va1412, 4) OVER rows_row AS se1416,
+    LAG(va1412, 5) OVER rows_row AS se1417,
     LAG(va1418, 1) OVER rows_row AS se1419,
     LAG(va1418, 2) OVER rows_row AS se1420,
     LAG(va1418, 3) OVER rows_row AS se1421,
     LAG(va1418, 4) OVER rows_row AS se1422,
     LAG(va1418, 5) OVER rows_row AS se1423,
-    LAG(va1418, 6) OVER rows_row AS se1424,
-    LAG(va1418, 7) OVER rows_row AS se1425,
-    LAG(va1418, 8) OVER rows_row AS se1426,
-    LAG(va1418, 9) OVER rows_row AS se1427,
-    LAG(va1418, 10) OVER rows_row AS se1428,
-    LAG(va1418, 11) OVER rows_row AS se1429,
-    LAG(va1203, 1) OVER rows_row AS se1436,
-    LAG(va1203, 2) OVER rows_row AS se1437,
-    LAG(va1203, 3) OVER rows_row AS se1438,
-    LAG(va1203, 4) OVER rows_row AS se1439,
-    LAG(va1203, 5) OVER rows_row AS se1440,
-    LAG(va1203, 6) OVER rows_row AS se1441,
-    LAG(va1203, 7) OVER rows_row AS se1442,
-    LAG(va1203, 8) OVER rows_row AS se1443,
-    LAG(va1203, 9) OVER rows_row AS se1444,
-    LAG(va1203, 10) OVER rows_row AS se1445,
-    CORR(va1453, va1455) OVER rows_8 AS se1456,
-    REGR_COUNT(va1453, va1455) OVER rows_8 AS se1457,
-    LAG(va1459, 1) OVER rows_row AS se1460,
-    LAG(va1459, 2) OVER rows_row AS se1461,
-    LAG(va1459, 3) OVER rows_row AS se1462,
-    LAG(va1459, 4) OVER rows_row AS se1463,
-    LAG(va1459, 5) OVER rows_row AS se1464,
-    LAG(va1459, 6) OVER rows_row AS se1465,
-    LAG(va1459, 7) OVER rows_row AS se1466,
-    LAG(va1467, 1) OVER rows_row AS se1468,
-    LAG(va1467, 2) OVER rows_row AS se1469,
-    LAG(va1467, 3) OVER rows_row AS se1470,
-    LAG(va1467, 4) OVER rows_row AS se1471,
-    LAG(va1467, 5) OVER rows_row AS se1472,
-    LAG(va1467, 6) OVER rows_row AS se1473,
-    LAG(va1467, 7) OVER rows_row AS se1474,
-    CORR(se1277, va442) OVER rows_3 AS se1505,
-    SUM(se1277) OVER rows_19 AS se1523,
-    LAG(va1528, 1) OVER rows_row AS se1529,
-    LAG(va1528, 2) OVER rows_row AS se1530,
-    LAG(va1528, 3) OVER rows_row AS se1531,
-    LAG(va1528, 4) OVER rows_row AS se1532,
-    LAG(va1528, 5) OVER rows_row AS se1533,
-    LAG(va1550, 1) OVER rows_row AS se1551,
-    LAG(va1558, 1) OVER rows_row AS se1559,
-    LAG(va1558, 2) OVER rows_row AS se1560,
-    LAG(va1558, 3) OVER rows_row AS se1561,
-    LAG(va1558, 4) OVER rows_row AS se1562,
-    LAG(va1558, 5) OVER rows_row AS se1563,
-    LAG(va1558, 6) OVER rows_row AS se1564,
-    LAG(va1558, 7) OVER rows_row AS se1565,
-    LAG(va1558, 8) OVER rows_row AS se1566,
-    LAG(va1584, 4) OVER rows_row AS se1585,
-    CORR(high, se1592) OVER rows_5 AS se1593,
-    LAG(va1595, 1) OVER rows_row AS se1596,
-    LAG(va1595, 2) OVER rows_row AS se1597,
-    LAG(va1595, 3) OVER rows_row AS se1598,
-    LAG(va1595, 4) OVER rows_row AS se1599,
-    SUM(se1592) OVER rows_49 AS se1609,
-    SUM(va1644 * stock_row) OVER rows_14 AS se1645,
-    SUM(va1644) OVER rows_14 AS se1646,
-    CORR(va1654, va1655) OVER rows_17 AS se1656,
-    REGR_COUNT(va1654, va1655) OVER rows_17 AS se1657,
-    LAG(va1659, 1) OVER rows_row AS se1660,
-    MAX(
-      (
-        CASE WHEN va1662 IS DISTINCT FROM se1663 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se1664,
-    LAG(va1679, 2) OVER rows_row AS se1680,
+    LAG(va1433, 1) OVER rows_row AS se1434,
+    LAG(va1444, 1) OVER rows_row AS se1445,
+    LAG(va1444, 2) OVER rows_row AS se1446,
+    SUM(se1454) OVER rows_37 AS se1455,
+    CORR(volume, vwap) OVER rows_4 AS se1511,
+    REGR_COUNT(volume, vwap) OVER rows_4 AS se1512,
+    CORR(va86, va1523) OVER rows_12 AS se1524,
+    REGR_COUNT(va86, va1523) OVER rows_12 AS se1525,
+    LAG(va87, 9) OVER rows_row AS se1527,
+    LAG(va87, 10) OVER rows_row AS se1528,
+    LAG(va87, 11) OVER rows_row AS se1529,
+    LAG(va1530, 1) OVER rows_row AS se1531,
+    LAG(va1530, 2) OVER rows_row AS se1532,
+    LAG(va1530, 3) OVER rows_row AS se1533,
+    LAG(va1530, 4) OVER rows_row AS se1534,
+    LAG(va1530, 5) OVER rows_row AS se1535,
+    LAG(va1530, 6) OVER rows_row AS se1536,
+    LAG(va1530, 7) OVER rows_row AS se1537,
+    LAG(va1530, 8) OVER rows_row AS se1538,
+    LAG(va1530, 9) OVER rows_row AS se1539,
+    LAG(va1530, 10) OVER rows_row AS se1540,
+    LAG(va1530, 11) OVER rows_row AS se1541,
+    CORR(va1567, va1569) OVER rows_8 AS se1570,
+    REGR_COUNT(va1567, va1569) OVER rows_8 AS se1571,
+    LAG(va1573, 1) OVER rows_row AS se1574,
+    LAG(va1573, 2) OVER rows_row AS se1575,
+    LAG(va1573, 3) OVER rows_row AS se1576,
+    LAG(va1573, 4) OVER rows_row AS se1577,
+    LAG(va1573, 5) OVER rows_row AS se1578,
+    LAG(va1573, 6) OVER rows_row AS se1579,
+    LAG(va1573, 7) OVER rows_row AS se1580,
+    LAG(va1581, 1) OVER rows_row AS se1582,
+    LAG(va1581, 2) OVER rows_row AS se1583,
+    LAG(va1581, 3) OVER rows_row AS se1584,
+    LAG(va1581, 4) OVER rows_row AS se1585,
+    LAG(va1581, 5) OVER rows_row AS se1586,
+    LAG(va1581, 6) OVER rows_row AS se1587,
+    LAG(va1581, 7) OVER rows_row AS se1588,
+    CORR(se1365, va462) OVER rows_3 AS se1619,
+    SUM(va1635) OVER rows_19 AS se1636,
+    COUNT(va1635) OVER rows_19 AS se1637,
+    SUM(se1365) OVER rows_19 AS se1639,
+    LAG(va1693, 1) OVER rows_row AS se1694,
+    LAG(va1693, 2) OVER rows_row AS se1695,
+    LAG(va1693, 3) OVER rows_row AS se1696,
+    LAG(va1693, 4) OVER rows_row AS se1697,
+    LAG(va1693, 5) OVER rows_row AS se1698,
+    LAG(va1693, 6) OVER rows_row AS se1699,
+    LAG(va1693, 7) OVER rows_row AS se1700,
+    LAG(va1693, 8) OVER rows_row AS se1701,
+    LAG(va1722, 4) OVER rows_row AS se1723,
+    CORR(high, se1730) OVER rows_5 AS se1731,
+    LAG(va1733, 1) OVER rows_row AS se1734,
+    LAG(va1733, 2) OVER rows_row AS se1735,
+    LAG(va1733, 3) OVER rows_row AS se1736,
+    LAG(va1733, 4) OVER rows_row AS se1737,
+    SUM(se1730) OVER rows_49 AS se1748,
+    LAG(open, 1) OVER rows_row AS se1809,
+    CORR(va1820, va1821) OVER rows_17 AS se1822,
+    REGR_COUNT(va1820, va1821) OVER rows_17 AS se1823,
+    MIN(va1825) OVER rows_17 AS se1826,
+    MAX(va1825) OVER rows_17 AS se1827,
+    MIN(va1828) OVER rows_17 AS se1829,
+    MAX(va1828) OVER rows_17 AS se1830,
+    LAG(va1845, 2) OVER rows_row AS se1846,
     RANK(
     ORDER BY
-      va1689) OVER rows_20 AS se1690,
+      va1856) OVER rows_20 AS se1857,
     CUME_DIST(
     ORDER BY
-      va1689) OVER rows_20 AS se1691,
-    COUNT(va1689) OVER rows_20 AS se1692,
-    CORR(se1359, va1699) OVER rows_9 AS se1700,
-    LAG(va1702, 1) OVER rows_row AS se1703,
-    LAG(va1702, 2) OVER rows_row AS se1704,
-    LAG(va1702, 3) OVER rows_row AS se1705,
-    LAG(va1702, 4) OVER rows_row AS se1706,
-    LAG(va1702, 5) OVER rows_row AS se1707,
-    LAG(va1702, 6) OVER rows_row AS se1708,
-    LAG(va1702, 7) OVER rows_row AS se1709,
-    LAG(va1702, 8) OVER rows_row AS se1710,
-    CORR(va1726, va1727) OVER rows_7 AS se1728,
-    LAG(va1730, 1) OVER rows_row AS se1731,
-    LAG(va1730, 2) OVER rows_row AS se1732,
-    LAG(va1730, 3) OVER rows_row AS se1733,
-    LAG(va1730, 4) OVER rows_row AS se1734,
-    LAG(va1730, 5) OVER rows_row AS se1735,
-    LAG(va1730, 6) OVER rows_row AS se1736,
-    LAG(va1737, 1) OVER rows_row AS se1738,
-    LAG(va1737, 2) OVER rows_row AS se1739,
-    LAG(va1737, 3) OVER rows_row AS se1740,
-    LAG(va1737, 4) OVER rows_row AS se1741,
-    LAG(va1737, 5) OVER rows_row AS se1742,
-    LAG(va1737, 6) OVER rows_row AS se1743,
-    SUM(se295) OVER rows_14 AS se1752,
-    LAG(va1774, 1) OVER rows_row AS se1775,
-    CORR(close, va1783) OVER rows_13 AS se1784,
-    REGR_COUNT(close, va1783) OVER rows_13 AS se1785,
-    LAG(va1787, 1) OVER rows_row AS se1788,
-    LAG(va1801, 1) OVER rows_row AS se1802,
-    LAG(va1801, 2) OVER rows_row AS se1803,
-    LAG(va1801, 3) OVER rows_row AS se1804,
-    LAG(va1801, 4) OVER rows_row AS se1805,
-    LAG(va1801, 5) OVER rows_row AS se1806,
-    LAG(va1801, 6) OVER rows_row AS se1807,
-    LAG(va1801, 7) OVER rows_row AS se1808,
+      va1856) OVER rows_20 AS se1858,
+    COUNT(va1856) OVER rows_20 AS se1859,
+    LAG(close, 4) OVER rows_row AS se1862,
+    CORR(se1454, va1866) OVER rows_9 AS se1867,
+    LAG(va1869, 1) OVER rows_row AS se1870,
+    LAG(va1869, 2) OVER rows_row AS se1871,
+    LAG(va1869, 3) OVER rows_row AS se1872,
+    LAG(va1869, 4) OVER rows_row AS se1873,
+    LAG(va1869, 5) OVER rows_row AS se1874,
+    LAG(va1869, 6) OVER rows_row AS se1875,
+    LAG(va1869, 7) OVER rows_row AS se1876,
+    LAG(va1869, 8) OVER rows_row AS se1877,
+    LAG(va1878, 1) OVER rows_row AS se1879,
+    LAG(va1878, 2) OVER rows_row AS se1880,
+    LAG(va1878, 3) OVER rows_row AS se1881,
+    LAG(va1878, 4) OVER rows_row AS se1882,
+    LAG(va1878, 5) OVER rows_row AS se1883,
+    LAG(va1878, 6) OVER rows_row AS se1884,
+    LAG(va1878, 7) OVER rows_row AS se1885,
+    LAG(va1878, 8) OVER rows_row AS se1886,
+    CORR(va1896, va1897) OVER rows_7 AS se1898,
+    LAG(va1900, 1) OVER rows_row AS se1901,
+    LAG(va1900, 2) OVER rows_row AS se1902,
+    LAG(va1900, 3) OVER rows_row AS se1903,
+    LAG(va1900, 4) OVER rows_row AS se1904,
+    LAG(va1900, 5) OVER rows_row AS se1905,
+    LAG(va1900, 6) OVER rows_row AS se1906,
+    LAG(va1907, 1) OVER rows_row AS se1908,
+    LAG(va1907, 2) OVER rows_row AS se1909,
+    LAG(va1907, 3) OVER rows_row AS se1910,
+    LAG(va1907, 4) OVER rows_row AS se1911,
+    LAG(va1907, 5) OVER rows_row AS se1912,
+    LAG(va1907, 6) OVER rows_row AS se1913,
+    SUM(se299) OVER rows_14 AS se1922,
+    LAG(va1950, 1) OVER rows_row AS se1951,
+    CORR(close, va1962) OVER rows_13 AS se1963,
+    REGR_COUNT(close, va1962) OVER rows_13 AS se1964,
+    MIN(va278) OVER rows_13 AS se1966,
+    MAX(va278) OVER rows_13 AS se1967,
+    MIN(va1968) OVER rows_13 AS se1969,
+    MAX(va1968) OVER rows_13 AS se1970,
     RANK(
     ORDER BY
-      va1816) OVER rows_20 AS se1817,
+      va2013) OVER rows_20 AS se2014,
     CUME_DIST(
     ORDER BY
-      va1816) OVER rows_20 AS se1818,
-    LAG(va1822, 1) OVER rows_row AS se1823,
-    LAG(va1822, 2) OVER rows_row AS se1824,
-    LAG(va1822, 3) OVER rows_row AS se1825,
-    LAG(va1822, 4) OVER rows_row AS se1826,
-    LAG(va1822, 5) OVER rows_row AS se1827,
-    LAG(va1822, 6) OVER rows_row AS se1828,
-    LAG(va1822, 7) OVER rows_row AS se1829,
-    CORR(se1592, va1849) OVER rows_6 AS se1850,
-    LAG(va1595, 5) OVER rows_row AS se1852,
-    LAG(va1170, 3) OVER rows_row AS se1868,
-    CORR(va1894, low) OVER rows_5 AS se1895,
-    REGR_COUNT(va1894, low) OVER rows_5 AS se1896,
-    LAG(va1898, 1) OVER rows_row AS se1899,
-    LAG(va1898, 2) OVER rows_row AS se1900,
-    LAG(va1898, 3) OVER rows_row AS se1901,
-    LAG(va1898, 4) OVER rows_row AS se1902,
-    CORR(va975, volume) OVER rows_9 AS se1910,
-    REGR_COUNT(va975, volume) OVER rows_9 AS se1911,
-    LAG(va1214, 2) OVER rows_row AS se1913,
-    LAG(va1214, 3) OVER rows_row AS se1914,
-    LAG(va1214, 4) OVER rows_row AS se1915,
-    LAG(va1214, 5) OVER rows_row AS se1916,
-    LAG(va1214, 6) OVER rows_row AS se1917,
-    LAG(va1214, 7) OVER rows_row AS se1918,
-    LAG(va1214, 8) OVER rows_row AS se1919,
-    CORR(va1934, vwap) OVER rows_4 AS se1935,
-    REGR_COUNT(va1934, vwap) OVER rows_4 AS se1936,
+      va2013) OVER rows_20 AS se2015,
+    CORR(se1730, va2048) OVER rows_6 AS se2049,
+    LAG(va1733, 5) OVER rows_row AS se2051,
+    LAG(va2053, 1) OVER rows_row AS se2054,
+    LAG(va2053, 2) OVER rows_row AS se2055,
+    LAG(va2053, 3) OVER rows_row AS se2056,
+    LAG(va2053, 4) OVER rows_row AS se2057,
+    LAG(va2053, 5) OVER rows_row AS se2058,
+    LAG(va1253, 3) OVER rows_row AS se2069,
+    MAX(close) OVER rows_4 AS se2086,
+    CORR(va2095, low) OVER rows_5 AS se2096,
+    REGR_COUNT(va2095, low) OVER rows_5 AS se2097,
+    LAG(va2099, 1) OVER rows_row AS se2100,
+    LAG(va2099, 2) OVER rows_row AS se2101,
+    LAG(va2099, 3) OVER rows_row AS se2102,
+    LAG(va2099, 4) OVER rows_row AS se2103,
+    CORR(va1293, volume) OVER rows_9 AS se2111,
+    REGR_COUNT(va1293, volume) OVER rows_9 AS se2112,
+    LAG(va1299, 1) OVER rows_row AS se2114,
+    LAG(va1299, 2) OVER rows_row AS se2115,
+    LAG(va1299, 3) OVER rows_row AS se2116,
+    LAG(va1299, 4) OVER rows_row AS se2117,
+    LAG(va1299, 5) OVER rows_row AS se2118,
+    LAG(va1299, 6) OVER rows_row AS se2119,
+    LAG(va1299, 7) OVER rows_row AS se2120,
+    LAG(va1299, 8) OVER rows_row AS se2121,
+    LAG(va778, 5) OVER rows_row AS se2122,
+    LAG(va778, 6) OVER rows_row AS se2123,
+    LAG(va778, 7) OVER rows_row AS se2124,
+    LAG(va778, 8) OVER rows_row AS se2125,
+    AVG(amount) OVER rows_30 AS se2140,
+    CORR(va86, va2171) OVER rows_7 AS se2172,
+    REGR_COUNT(va86, va2171) OVER rows_7 AS se2173,
+    LAG(va2175, 1) OVER rows_row AS se2176,
+    LAG(va2175, 2) OVER rows_row AS se2177,
+    LAG(va2175, 3) OVER rows_row AS se2178,
+    LAG(va2175, 4) OVER rows_row AS se2179,
+    LAG(va2175, 5) OVER rows_row AS se2180,
+    LAG(va2175, 6) OVER rows_row AS se2181,
+    CORR(va1253, va1569) OVER rows_17 AS se2197,
+    REGR_COUNT(va1253, va1569) OVER rows_17 AS se2198,
+    MIN(va2200) OVER rows_17 AS se2201,
+    MAX(va2200) OVER rows_17 AS se2202,
+    MIN(va1581) OVER rows_17 AS se2203,
+    MAX(va1581) OVER rows_17 AS se2204,
+    LAG(va2219, 2) OVER rows_row AS se2220,
+    LAG(va2013, 1) OVER rows_row AS se2242,
+    LAG(va2013, 2) OVER rows_row AS se2243,
+    LAG(va2013, 3) OVER rows_row AS se2244,
     RANK(
     ORDER BY
-      va1950) OVER rows_18 AS se1951,
+      va575) OVER rows_19 AS se2247,
     CUME_DIST(
     ORDER BY
-      va1950) OVER rows_18 AS se1952,
-    CORR(va84, va1958) OVER rows_7 AS se1959,
-    REGR_COUNT(va84, va1958) OVER rows_7 AS se1960,
-    LAG(va1962, 1) OVER rows_row AS se1963,
-    LAG(va1962, 2) OVER rows_row AS se1964,
-    LAG(va1962, 3) OVER rows_row AS se1965,
-    LAG(va1962, 4) OVER rows_row AS se1966,
-    LAG(va1962, 5) OVER rows_row AS se1967,
-    LAG(va1962, 6) OVER rows_row AS se1968,
-    CORR(va1170, va1455) OVER rows_17 AS se1984,
-    REGR_COUNT(va1170, va1455) OVER rows_17 AS se1985,
-    LAG(va1987, 1) OVER rows_row AS se1988,
-    SUM(va2008) OVER rows_16 AS se2009,
-    COUNT(va2008) OVER rows_16 AS se2010,
-    SUM(va2007) OVER rows_16 AS se2011,
-    COUNT(va2007) OVER rows_16 AS se2012,
-    LAG(va1816, 1) OVER rows_row AS se2027,
-    LAG(va1816, 2) OVER rows_row AS se2028,
-    LAG(va1816, 3) OVER rows_row AS se2029,
-    LAG(va2042, 1) OVER rows_row AS se2043,
-    LAG(va2060, 1) OVER rows_row AS se2061,
-    LAG(va2060, 2) OVER rows_row AS se2062,
-    LAG(va2060, 3) OVER rows_row AS se2063,
-    LAG(va2060, 4) OVER rows_row AS se2064,
-    LAG(va2060, 5) OVER rows_row AS se2065,
-    LAG(va2060, 6) OVER rows_row AS se2066,
-    LAG(va2060, 7) OVER rows_row AS se2067,
-    LAG(va2060, 8) OVER rows_row AS se2068,
-    LAG(va2060, 9) OVER rows_row AS se2069,
-    LAG(va2060, 10) OVER rows_row AS se2070,
-    LAG(va2060, 11) OVER rows_row AS se2071,
-    CORR(va55, va421) OVER rows_3 AS se2096,
-    REGR_COUNT(va55, va421) OVER rows_3 AS se2097,
-    LAG(va2116, 1) OVER rows_row AS se2117,
-    LAG(va2116, 2) OVER rows_row AS se2118,
-    LAG(va2138, 3) OVER rows_row AS se2139,
+      va575) OVER rows_19 AS se2248,
+    COUNT(va575) OVER rows_19 AS se2249,
+    SUM(va462) OVER rows_19 AS se2273,
     RANK(
     ORDER BY
-      va1816) OVER rows_17 AS se2152,
+      va2013) OVER rows_17 AS se2389,
     CUME_DIST(
     ORDER BY
-      va1816) OVER rows_17 AS se2153,
-    LAG(va2157, 1) OVER rows_row AS se2158,
-    LAG(va2157, 2) OVER rows_row AS se2159,
-    LAG(va2157, 3) OVER rows_row AS se2160,
-    SUM(se2184) OVER rows_26 AS se2185,
-    CORR(va1141, va50) OVER rows_20 AS se2206,
-    REGR_COUNT(va1141, va50) OVER rows_20 AS se2207,
-    SUM(se1044) OVER rows_19 AS se2235,
-    CORR(close, va2268) OVER rows_5 AS se2269,
-    REGR_COUNT(close, va2268) OVER rows_5 AS se2270,
-    LAG(va2273, 1) OVER rows_row AS se2274,
-    LAG(va2273, 2) OVER rows_row AS se2275,
-    LAG(va2273, 3) OVER rows_row AS se2276,
-    LAG(va2273, 4) OVER rows_row AS se2277,
-    MAX(
-      (
-        CASE WHEN va2322 IS DISTINCT FROM se2323 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se2324
+      va2013) OVER rows_17 AS se2390,
+    AVG(amount) OVER rows_5 AS se2423,
+    CORR(va1223, va52) OVER rows_20 AS se2449,
+    REGR_COUNT(va1223, va52) OVER rows_20 AS se2450,
+    MIN(va1230) OVER rows_20 AS se2452,
+    MAX(va1230) OVER rows_20 AS se2453,
+    MIN(va61) OVER rows_20 AS se2454,
+    MAX(va61) OVER rows_20 AS se2455,
+    SUM(se1124) OVER rows_19 AS se2481,
+    AVG(amount) OVER rows_20 AS se2517,
+    ARG_MIN(stock_row, close) OVER rows_30 AS se2537
   FROM values_2_3
-  WINDOW rows_3 AS (
+  WINDOW rows_2 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 1 preceding AND CURRENT ROW
+  ), rows_3 AS (
     PARTITION BY stock_number
     ORDER BY stock_row
     rows BETWEEN 2 preceding AND CURRENT ROW
@@ -6878,6 +5384,5874 @@ WITH values_0_1 AS (
     PARTITION BY stock_number
     ORDER BY stock_row
     rows BETWEEN 9 preceding AND CURRENT ROW
+  ), rows_12 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 11 preceding AND CURRENT ROW
+  ), rows_13 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 12 preceding AND CURRENT ROW
+  ), rows_14 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 13 preceding AND CURRENT ROW
+  ), rows_15 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 14 preceding AND CURRENT ROW
+  ), rows_16 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 15 preceding AND CURRENT ROW
+  ), rows_17 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 16 preceding AND CURRENT ROW
+  ), rows_19 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 18 preceding AND CURRENT ROW
+  ), rows_20 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 19 preceding AND CURRENT ROW
+  ), rows_22 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 21 preceding AND CURRENT ROW
+  ), rows_30 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 29 preceding AND CURRENT ROW
+  ), rows_37 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 36 preceding AND CURRENT ROW
+  ), rows_49 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 48 preceding AND CURRENT ROW
+  ), rows_60 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 59 preceding AND CURRENT ROW
+  ), rows_100 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 99 preceding AND CURRENT ROW
+  ), rows_200 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 199 preceding AND CURRENT ROW
+  ), rows_230 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 229 preceding AND CURRENT ROW
+  ), rows_row AS (PARTITION BY stock_number ORDER BY stock_row)
+), values_3_1 AS (
+  SELECT
+    ts_code,
+    trade_date,
+    stock_number,
+    stock_row,
+    close,
+    day_rows,
+    high,
+    industry_l1,
+    industry_l2,
+    industry_l3,
+    low,
+    open,
+    returns,
+    se1005,
+    se1069,
+    se1100,
+    se1102,
+    se1125,
+    se1202,
+    se1203,
+    se1204,
+    se1205,
+    se1206,
+    se1207,
+    se1208,
+    se1209,
+    se1227,
+    se1228,
+    se1229,
+    se1231,
+    se1232,
+    se1233,
+    se1234,
+    se1235,
+    se1236,
+    se1237,
+    se1269,
+    se1270,
+    se1271,
+    se1300,
+    se1301,
+    se1303,
+    se1304,
+    se1366,
+    se141,
+    se1413,
+    se1414,
+    se1415,
+    se1416,
+    se1417,
+    se1419,
+    se142,
+    se1420,
+    se1421,
+    se1422,
+    se1423,
+    se1455,
+    se1527,
+    se1528,
+    se1529,
+    se1531,
+    se1532,
+    se1533,
+    se1534,
+    se1535,
+    se1536,
+    se1537,
+    se1538,
+    se1539,
+    se1540,
+    se1541,
+    se1574,
+    se1575,
+    se1576,
+    se1577,
+    se1578,
+    se1579,
+    se1580,
+    se1582,
+    se1583,
+    se1584,
+    se1585,
+    se1586,
+    se1587,
+    se1588,
+    se1619,
+    se1639,
+    se1731,
+    se1748,
+    se1826,
+    se1827,
+    se1829,
+    se1830,
+    se1870,
+    se1871,
+    se1872,
+    se1873,
+    se1874,
+    se1875,
+    se1876,
+    se1877,
+    se1879,
+    se1880,
+    se1881,
+    se1882,
+    se1883,
+    se1884,
+    se1885,
+    se1886,
+    se1901,
+    se1902,
+    se1903,
+    se1904,
+    se1905,
+    se1906,
+    se1908,
+    se1909,
+    se1910,
+    se1911,
+    se1912,
+    se1913,
+    se1922,
+    se1966,
+    se1967,
+    se1969,
+    se1970,
+    se201,
+    se202,
+    se203,
+    se204,
+    se2049,
+    se205,
+    se206,
+    se207,
+    se208,
+    se2100,
+    se2101,
+    se2102,
+    se2103,
+    se2114,
+    se2115,
+    se2116,
+    se2117,
+    se2118,
+    se2119,
+    se2120,
+    se2121,
+    se2122,
+    se2123,
+    se2124,
+    se2125,
+    se2140,
+    se216,
+    se217,
+    se2176,
+    se2177,
+    se2178,
+    se2179,
+    se218,
+    se2180,
+    se2181,
+    se219,
+    se2201,
+    se2202,
+    se2203,
+    se2204,
+    se2273,
+    se2423,
+    se2452,
+    se2453,
+    se2454,
+    se2455,
+    se2481,
+    se249,
+    se250,
+    se260,
+    se261,
+    se262,
+    se263,
+    se269,
+    se270,
+    se36,
+    se37,
+    se38,
+    se39,
+    se40,
+    se406,
+    se419,
+    se42,
+    se43,
+    se44,
+    se447,
+    se448,
+    se449,
+    se45,
+    se450,
+    se451,
+    se46,
+    se466,
+    se467,
+    se468,
+    se469,
+    se472,
+    se473,
+    se474,
+    se475,
+    se550,
+    se551,
+    se552,
+    se553,
+    se554,
+    se555,
+    se556,
+    se557,
+    se558,
+    se559,
+    se560,
+    se561,
+    se562,
+    se563,
+    se573,
+    se574,
+    se576,
+    se577,
+    se62,
+    se624,
+    se625,
+    se627,
+    se628,
+    se63,
+    se64,
+    se65,
+    se655,
+    se656,
+    se657,
+    se658,
+    se659,
+    se66,
+    se67,
+    se675,
+    se676,
+    se678,
+    se679,
+    se68,
+    se69,
+    se70,
+    se72,
+    se73,
+    se74,
+    se75,
+    se76,
+    se77,
+    se779,
+    se78,
+    se79,
+    se80,
+    se865,
+    se866,
+    se867,
+    se88,
+    se887,
+    se888,
+    se889,
+    se89,
+    se890,
+    se891,
+    se90,
+    se91,
+    se92,
+    se922,
+    se923,
+    se93,
+    se94,
+    se945,
+    se946,
+    se947,
+    se95,
+    se995,
+    se996,
+    se997,
+    se998,
+    va1071,
+    va109,
+    va1116,
+    va1127,
+    va1201,
+    va1230,
+    va1268,
+    va1299,
+    va134,
+    va1346,
+    va138,
+    va1412,
+    va1418,
+    va1530,
+    va155,
+    va1573,
+    va1581,
+    va1607,
+    va1683,
+    va1851,
+    va1869,
+    va1878,
+    va1900,
+    va1907,
+    va192,
+    va1943,
+    va195,
+    va200,
+    va2099,
+    va215,
+    va2158,
+    va2175,
+    va2372,
+    va239,
+    va244,
+    va248,
+    va2549,
+    va2556,
+    va2563,
+    va2577,
+    va2591,
+    va2598,
+    va2600,
+    va278,
+    va336,
+    va343,
+    va35,
+    va361,
+    va373,
+    va398,
+    va41,
+    va416,
+    va446,
+    va462,
+    va465,
+    va471,
+    va522,
+    va57,
+    va575,
+    va590,
+    va61,
+    va620,
+    va696,
+    va71,
+    va737,
+    va740,
+    va750,
+    va778,
+    va804,
+    va821,
+    va834,
+    va840,
+    va854,
+    va87,
+    va873,
+    va874,
+    va886,
+    va921,
+    va944,
+    va971,
+    va979,
+    volume,
+    vwap,
+    CAST((
+      (
+        CASE WHEN se10 = 5 THEN se9 END
+      ) - stock_row + 5
+    ) AS DOUBLE) AS va11,
+    (
+      CASE WHEN se33 = 6 THEN se32 END
+    ) AS va34,
+    (
+      CASE WHEN se59 = 10 THEN se58 END
+    ) AS va60,
+    (
+      -(
+        2 + CASE WHEN se88 < va87 THEN 2 WHEN se88 = va87 THEN 1 WHEN se88 > va87 THEN 0 END + CASE WHEN se89 < va87 THEN 2 WHEN se89 = va87 THEN 1 WHEN se89 > va87 THEN 0 END + CASE WHEN se90 < va87 THEN 2 WHEN se90 = va87 THEN 1 WHEN se90 > va87 THEN 0 END + CASE WHEN se91 < va87 THEN 2 WHEN se91 = va87 THEN 1 WHEN se91 > va87 THEN 0 END + CASE WHEN se92 < va87 THEN 2 WHEN se92 = va87 THEN 1 WHEN se92 > va87 THEN 0 END + CASE WHEN se93 < va87 THEN 2 WHEN se93 = va87 THEN 1 WHEN se93 > va87 THEN 0 END + CASE WHEN se94 < va87 THEN 2 WHEN se94 = va87 THEN 1 WHEN se94 > va87 THEN 0 END + CASE WHEN se95 < va87 THEN 2 WHEN se95 = va87 THEN 1 WHEN se95 > va87 THEN 0 END
+      ) / 18
+    ) AS va96,
+    (
+      CASE WHEN stock_row > 19 THEN (
+        se135 < volume
+      ) END
+    ) AS va136,
+    (
+      va146 - se147
+    ) AS va148,
+    (
+      0 < se156
+    ) AS va157,
+    (
+      se158 < 0
+    ) AS va159,
+    (
+      -va155
+    ) AS va160,
+    (
+      0 < se162
+    ) AS va163,
+    (
+      se164 < 0
+    ) AS va165,
+    (
+      (
+        (
+          (
+            va200 + se201
+          ) + (
+            se202 + se203
+          )
+        ) + se204
+      ) / 5
+    ) AS va209,
+    (
+      (
+        (
+          (
+            va57 + se205
+          ) + (
+            se206 + se207
+          )
+        ) + se208
+      ) / 5
+    ) AS va210,
+    (
+      CASE WHEN se213 = 5 THEN se212 END
+    ) AS va214,
+    (
+      CASE WHEN se221 = 5 THEN se220 END
+    ) AS va222,
+    (
+      NOT (
+        va71 = se72 AND va71 = se73 AND va71 = se74 AND va71 = se75
+      )
+    ) AS va223,
+    (
+      CASE WHEN se246 = 3 THEN se245 END
+    ) AS va247,
+    (
+      (
+        (
+          (
+            va244 + se260
+          ) + (
+            se261 + se262
+          )
+        ) + se263
+      ) / 5
+    ) AS va264,
+    (
+      CASE WHEN se267 = 5 THEN se266 END
+    ) AS va268,
+    (
+      2 + CASE WHEN se279 < va278 THEN 2 WHEN se279 = va278 THEN 1 WHEN se279 > va278 THEN 0 END + CASE WHEN se280 < va278 THEN 2 WHEN se280 = va278 THEN 1 WHEN se280 > va278 THEN 0 END + CASE WHEN se281 < va278 THEN 2 WHEN se281 = va278 THEN 1 WHEN se281 > va278 THEN 0 END + CASE WHEN se282 < va278 THEN 2 WHEN se282 = va278 THEN 1 WHEN se282 > va278 THEN 0 END + CASE WHEN se283 < va278 THEN 2 WHEN se283 = va278 THEN 1 WHEN se283 > va278 THEN 0 END + CASE WHEN se284 < va278 THEN 2 WHEN se284 = va278 THEN 1 WHEN se284 > va278 THEN 0 END + CASE WHEN se285 < va278 THEN 2 WHEN se285 = va278 THEN 1 WHEN se285 > va278 THEN 0 END + CASE WHEN se286 < va278 THEN 2 WHEN se286 = va278 THEN 1 WHEN se286 > va278 THEN 0 END + CASE WHEN se287 < va278 THEN 2 WHEN se287 = va278 THEN 1 WHEN se287 > va278 THEN 0 END
+    ) / 20 AS va288,
+    (
+      va155 - se293
+    ) AS va294,
+    (
+      2 + CASE WHEN se302 < va301 THEN 2 WHEN se302 = va301 THEN 1 WHEN se302 > va301 THEN 0 END + CASE WHEN se303 < va301 THEN 2 WHEN se303 = va301 THEN 1 WHEN se303 > va301 THEN 0 END + CASE WHEN se304 < va301 THEN 2 WHEN se304 = va301 THEN 1 WHEN se304 > va301 THEN 0 END + CASE WHEN se305 < va301 THEN 2 WHEN se305 = va301 THEN 1 WHEN se305 > va301 THEN 0 END
+    ) / 10 AS va306,
+    (
+      -(
+        (
+          va383 - se384
+        ) * va393
+      )
+    ) AS va394,
+    (
+      CASE WHEN stock_row > 199 THEN (
+        (
+          se399 - se400
+        ) / NULLIF(se401, 0)
+      ) END
+    ) AS va402,
+    (
+      -(
+        close - se407
+      )
+    ) AS va408,
+    (
+      NOT (
+        va421 = se422 AND va421 = se423 AND va421 = se424 AND va421 = se425
+      )
+    ) AS va426,
+    (
+      NOT (
+        va427 = se428 AND va427 = se429 AND va427 = se430 AND va427 = se431
+      )
+    ) AS va432,
+    (
+      CASE WHEN se443 = 6 THEN se442 END
+    ) AS va444,
+    (
+      NOT (
+        va71 = se72 AND va71 = se73 AND va71 = se74 AND va71 = se75 AND va71 = se76
+      )
+    ) AS va445,
+    (
+      CASE WHEN stock_row > 23 THEN se463 END
+    ) AS va464,
+    (
+      NOT (
+        va465 = se466 AND va465 = se467 AND va465 = se468 AND va465 = se469
+      )
+    ) AS va470,
+    (
+      -va486
+    ) AS va487,
+    (
+      10 * va533 + 9 * se534 + 8 * se535 + 7 * se536 + 6 * se537 + 5 * se538 + 4 * se539 + 3 * se540 + 2 * se541 + 1 * se542
+    ) / 55 AS va543,
+    (
+      CASE WHEN stock_row > 30 THEN se548 END
+    ) AS va549,
+    (
+      CASE WHEN se570 = 230 THEN se569 END
+    ) AS va571,
+    (
+      CASE WHEN stock_row > 6 THEN (
+        se580 - close
+      ) END
+    ) AS va581,
+    (
+      va606 * 8193 - (
+        va606 * 8193 - va606
+      )
+    ) AS va607,
+    (
+      CASE WHEN stock_row > 15 THEN se621 END
+    ) AS va622,
+    (
+      va634 * 8193 - (
+        va634 * 8193 - va634
+      )
+    ) AS va635,
+    (
+      2 + CASE WHEN se642 < va641 THEN 2 WHEN se642 = va641 THEN 1 WHEN se642 > va641 THEN 0 END + CASE WHEN se643 < va641 THEN 2 WHEN se643 = va641 THEN 1 WHEN se643 > va641 THEN 0 END + CASE WHEN se644 < va641 THEN 2 WHEN se644 = va641 THEN 1 WHEN se644 > va641 THEN 0 END + CASE WHEN se645 < va641 THEN 2 WHEN se645 = va641 THEN 1 WHEN se645 > va641 THEN 0 END
+    ) / 10 AS va646,
+    (
+      CASE WHEN se653 = 6 THEN se652 END
+    ) AS va654,
+    (
+      va17 * (
+        se665 - open
+      )
+    ) AS va666,
+    (
+      CASE WHEN stock_row > 200 THEN se673 END
+    ) AS va674,
+    (
+      9 * va300 + 8 * se697 + 7 * se698 + 6 * se699 + 5 * se700 + 4 * se701 + 3 * se702 + 2 * se703 + 1 * se704
+    ) / 45 AS va705,
+    (
+      CASE
+        WHEN stock_row > 14
+        THEN (
+          (
+            2 + CASE WHEN se753 < va752 THEN 2 WHEN se753 = va752 THEN 1 WHEN se753 > va752 THEN 0 END + CASE WHEN se754 < va752 THEN 2 WHEN se754 = va752 THEN 1 WHEN se754 > va752 THEN 0 END + CASE WHEN se755 < va752 THEN 2 WHEN se755 = va752 THEN 1 WHEN se755 > va752 THEN 0 END + CASE WHEN se756 < va752 THEN 2 WHEN se756 = va752 THEN 1 WHEN se756 > va752 THEN 0 END + CASE WHEN se757 < va752 THEN 2 WHEN se757 = va752 THEN 1 WHEN se757 > va752 THEN 0 END + CASE WHEN se758 < va752 THEN 2 WHEN se758 = va752 THEN 1 WHEN se758 > va752 THEN 0 END + CASE WHEN se759 < va752 THEN 2 WHEN se759 = va752 THEN 1 WHEN se759 > va752 THEN 0 END
+          ) / 16 * (
+            CASE WHEN se762 = 20 THEN (
+              se760 + se761 * 20
+            ) / 40 END
+          )
+        )
+      END
+    ) AS va763,
+    (
+      CASE WHEN se765 = 5 THEN se764 END
+    ) AS va766,
+    (
+      NOT (
+        va767 = se768 AND va767 = se769 AND va767 = se770 AND va767 = se771
+      )
+    ) AS va772,
+    SIGN(close - se774) * SIGN(volume - se775) AS va776,
+    (
+      NOT (
+        va278 = se279
+      )
+    ) AS va777,
+    (
+      NOT (
+        va778 = se779
+      )
+    ) AS va780,
+    (
+      CASE
+        WHEN stock_row > 24
+        THEN (
+          se781 * 8193 - (
+            se781 * 8193 - se781
+          )
+        )
+      END
+    ) AS va782,
+    (
+      CASE
+        WHEN (
+          NOT (
+            va790 = se791
+          )
+        ) AND (
+          NOT (
+            va792 = se793
+          )
+        )
+        THEN (
+          CASE WHEN stock_row > 20 THEN SIGN(se786 - se788) * SIGN(se787 - se789) END
+        )
+        ELSE NULL
+      END
+    ) AS va794,
+    (
+      se154 - se822
+    ) AS va823,
+    (
+      CASE WHEN se842 = 5 THEN se841 END
+    ) AS va843,
+    (
+      CASE
+        WHEN stock_row > 4
+        THEN (
+          (
+            CASE
+              WHEN stock_row > 9
+              THEN (
+                (
+                  (
+                    -se855
+                  ) + se856
+                ) * va864
+              )
+            END
+          ) * (
+            2 + CASE WHEN se779 < va778 THEN 2 WHEN se779 = va778 THEN 1 WHEN se779 > va778 THEN 0 END + CASE WHEN se865 < va778 THEN 2 WHEN se865 = va778 THEN 1 WHEN se865 > va778 THEN 0 END + CASE WHEN se866 < va778 THEN 2 WHEN se866 = va778 THEN 1 WHEN se866 > va778 THEN 0 END + CASE WHEN se867 < va778 THEN 2 WHEN se867 = va778 THEN 1 WHEN se867 > va778 THEN 0 END
+          ) / 10
+        )
+      END
+    ) AS va868,
+    (
+      CASE WHEN se884 = 6 THEN se883 END
+    ) AS va885,
+    (
+      va893 * 8193 - (
+        va893 * 8193 - va893
+      )
+    ) AS va894,
+    (
+      CASE WHEN stock_row > 10 THEN (
+        se898 / NULLIF(se900, 0)
+      ) END
+    ) AS va901,
+    (
+      -(
+        va97 / NULLIF((
+          2 * va913 + 1 * se914
+        ) / 3, 0)
+      )
+    ) AS va915,
+    (
+      CASE WHEN se919 = 3 THEN se918 END
+    ) AS va920,
+    (
+      CASE WHEN se942 = 4 THEN se941 END
+    ) AS va943,
+    (
+      NOT (
+        va778 = se779 AND va778 = se865 AND va778 = se866
+      )
+    ) AS va948,
+    (
+      vwap - (
+        CASE WHEN se983 = 16 THEN se982 END
+      )
+    ) AS va984,
+    (
+      CASE WHEN se992 = 17 THEN se991 END
+    ) AS va993,
+    (
+      open * 8193 - (
+        open * 8193 - open
+      )
+    ) AS va1033,
+    (
+      va462 * 8193 - (
+        va462 * 8193 - va462
+      )
+    ) AS va1038,
+    (
+      high * 8193 - (
+        high * 8193 - high
+      )
+    ) AS va1042,
+    (
+      7 * va1156 + 6 * se1157 + 5 * se1158 + 4 * se1159 + 3 * se1160 + 2 * se1161 + 1 * se1162
+    ) / 28 AS va1163,
+    (
+      2 + CASE
+        WHEN se1181 < va1180
+        THEN 2
+        WHEN se1181 = va1180
+        THEN 1
+        WHEN se1181 > va1180
+        THEN 0
+      END + CASE
+        WHEN se1182 < va1180
+        THEN 2
+        WHEN se1182 = va1180
+        THEN 1
+        WHEN se1182 > va1180
+        THEN 0
+      END + CASE
+        WHEN se1183 < va1180
+        THEN 2
+        WHEN se1183 = va1180
+        THEN 1
+        WHEN se1183 > va1180
+        THEN 0
+      END + CASE
+        WHEN se1184 < va1180
+        THEN 2
+        WHEN se1184 = va1180
+        THEN 1
+        WHEN se1184 > va1180
+        THEN 0
+      END + CASE
+        WHEN se1185 < va1180
+        THEN 2
+        WHEN se1185 = va1180
+        THEN 1
+        WHEN se1185 > va1180
+        THEN 0
+      END
+    ) / 12 AS va1186,
+    (
+      high - se1188
+    ) AS va1189,
+    (
+      CASE WHEN se1199 = 6 THEN se1198 END
+    ) AS va1200,
+    (
+      CASE WHEN se1225 = 8 THEN se1224 END
+    ) AS va1226,
+    (
+      va1243 - se1244
+    ) AS va1245,
+    (
+      va1253 - se1254
+    ) AS va1255,
+    (
+      CASE WHEN se1266 = 4 THEN se1265 END
+    ) AS va1267,
+    (
+      vwap - se1285
+    ) AS va1286,
+    (
+      CASE WHEN se1297 = 17 THEN se1296 END
+    ) AS va1298,
+    (
+      2 + CASE WHEN se279 < va278 THEN 2 WHEN se279 = va278 THEN 1 WHEN se279 > va278 THEN 0 END + CASE WHEN se280 < va278 THEN 2 WHEN se280 = va278 THEN 1 WHEN se280 > va278 THEN 0 END
+    ) / 6 AS va1313,
+    (
+      2 + CASE
+        WHEN se1314 < va994
+        THEN 2
+        WHEN se1314 = va994
+        THEN 1
+        WHEN se1314 > va994
+        THEN 0
+      END + CASE
+        WHEN se1315 < va994
+        THEN 2
+        WHEN se1315 = va994
+        THEN 1
+        WHEN se1315 > va994
+        THEN 0
+      END + CASE
+        WHEN se1316 < va994
+        THEN 2
+        WHEN se1316 = va994
+        THEN 1
+        WHEN se1316 > va994
+        THEN 0
+      END + CASE
+        WHEN se1317 < va994
+        THEN 2
+        WHEN se1317 = va994
+        THEN 1
+        WHEN se1317 > va994
+        THEN 0
+      END + CASE
+        WHEN se1318 < va994
+        THEN 2
+        WHEN se1318 = va994
+        THEN 1
+        WHEN se1318 > va994
+        THEN 0
+      END + CASE
+        WHEN se1319 < va994
+        THEN 2
+        WHEN se1319 = va994
+        THEN 1
+        WHEN se1319 > va994
+        THEN 0
+      END + CASE
+        WHEN se1320 < va994
+        THEN 2
+        WHEN se1320 = va994
+        THEN 1
+        WHEN se1320 > va994
+        THEN 0
+      END + CASE
+        WHEN se1321 < va994
+        THEN 2
+        WHEN se1321 = va994
+        THEN 1
+        WHEN se1321 > va994
+        THEN 0
+      END + CASE
+        WHEN se1322 < va994
+        THEN 2
+        WHEN se1322 = va994
+        THEN 1
+        WHEN se1322 > va994
+        THEN 0
+      END + CASE
+        WHEN se1323 < va994
+        THEN 2
+        WHEN se1323 = va994
+        THEN 1
+        WHEN se1323 > va994
+        THEN 0
+      END + CASE
+        WHEN se1324 < va994
+        THEN 2
+        WHEN se1324 = va994
+        THEN 1
+        WHEN se1324 > va994
+        THEN 0
+      END
+    ) / 24 AS va1325,
+    (
+      NOT (
+        va1368 = se1369
+        AND va1368 = se1370
+        AND va1368 = se1371
+        AND va1368 = se1372
+        AND va1368 = se1373
+        AND va1368 = se1374
+        AND va1368 = se1375
+      )
+    ) AS va1376,
+    (
+      NOT (
+        va1377 = se1378
+        AND va1377 = se1379
+        AND va1377 = se1380
+        AND va1377 = se1381
+        AND va1377 = se1382
+        AND va1377 = se1383
+        AND va1377 = se1384
+      )
+    ) AS va1385,
+    (
+      CASE WHEN se1410 = 6 THEN se1409 END
+    ) AS va1411,
+    (
+      2 * va1433 + 1 * se1434
+    ) / 3 AS va1435,
+    (
+      3 * va1444 + 2 * se1445 + 1 * se1446
+    ) / 6 AS va1447,
+    (
+      va1469 * 8193 - (
+        va1469 * 8193 - va1469
+      )
+    ) AS va1470,
+    (
+      volume * 8193 - (
+        volume * 8193 - volume
+      )
+    ) AS va1475,
+    (
+      CASE WHEN se1512 = 4 THEN se1511 END
+    ) AS va1513,
+    (
+      CASE WHEN se1525 = 12 THEN se1524 END
+    ) AS va1526,
+    (
+      CASE WHEN se1571 = 8 THEN se1570 END
+    ) AS va1572,
+    (
+      NOT (
+        va1368 = se1369 AND va1368 = se1370
+      )
+    ) AS va1621,
+    (
+      NOT (
+        va1377 = se1378 AND va1377 = se1379
+      )
+    ) AS va1622,
+    (
+      CASE WHEN se1637 = 19 THEN se1636 END
+    ) AS va1638,
+    (
+      vwap * 8193 - (
+        vwap * 8193 - vwap
+      )
+    ) AS va1662,
+    (
+      2 + CASE
+        WHEN se1694 < va1693
+        THEN 2
+        WHEN se1694 = va1693
+        THEN 1
+        WHEN se1694 > va1693
+        THEN 0
+      END + CASE
+        WHEN se1695 < va1693
+        THEN 2
+        WHEN se1695 = va1693
+        THEN 1
+        WHEN se1695 > va1693
+        THEN 0
+      END + CASE
+        WHEN se1696 < va1693
+        THEN 2
+        WHEN se1696 = va1693
+        THEN 1
+        WHEN se1696 > va1693
+        THEN 0
+      END + CASE
+        WHEN se1697 < va1693
+        THEN 2
+        WHEN se1697 = va1693
+        THEN 1
+        WHEN se1697 > va1693
+        THEN 0
+      END + CASE
+        WHEN se1698 < va1693
+        THEN 2
+        WHEN se1698 = va1693
+        THEN 1
+        WHEN se1698 > va1693
+        THEN 0
+      END + CASE
+        WHEN se1699 < va1693
+        THEN 2
+        WHEN se1699 = va1693
+        THEN 1
+        WHEN se1699 > va1693
+        THEN 0
+      END + CASE
+        WHEN se1700 < va1693
+        THEN 2
+        WHEN se1700 = va1693
+        THEN 1
+        WHEN se1700 > va1693
+        THEN 0
+      END + CASE
+        WHEN se1701 < va1693
+        THEN 2
+        WHEN se1701 = va1693
+        THEN 1
+        WHEN se1701 > va1693
+        THEN 0
+      END
+    ) / 18 AS va1702,
+    (
+      2 + CASE WHEN se655 < va575 THEN 2 WHEN se655 = va575 THEN 1 WHEN se655 > va575 THEN 0 END + CASE WHEN se656 < va575 THEN 2 WHEN se656 = va575 THEN 1 WHEN se656 > va575 THEN 0 END
+    ) / 6 AS va1704,
+    CAST(SIGN((
+      va1722 - se1723
+    )) AS DOUBLE) AS va1724,
+    (
+      NOT (
+        va1733 = se1734 AND va1733 = se1735 AND va1733 = se1736 AND va1733 = se1737
+      )
+    ) AS va1738,
+    (
+      open - se1809
+    ) AS va1810,
+    (
+      CASE WHEN se1823 = 17 THEN se1822 END
+    ) AS va1824,
+    (
+      se1846 * 8193 - (
+        se1846 * 8193 - se1846
+      )
+    ) AS va1847,
+    (
+      CASE WHEN se1859 = 20 THEN (
+        se1857 + se1858 * 20
+      ) / 40 END
+    ) AS va1860,
+    (
+      close - se1862
+    ) AS va1863,
+    (
+      CASE WHEN stock_row > 37 THEN se1867 END
+    ) AS va1868,
+    (
+      CASE WHEN stock_row > 15 THEN se1898 END
+    ) AS va1899,
+    (
+      va1950 - se1951
+    ) AS va1952,
+    (
+      CASE WHEN se1964 = 13 THEN se1963 END
+    ) AS va1965,
+    (
+      2 + CASE WHEN se279 < va278 THEN 2 WHEN se279 = va278 THEN 1 WHEN se279 > va278 THEN 0 END + CASE WHEN se280 < va278 THEN 2 WHEN se280 = va278 THEN 1 WHEN se280 > va278 THEN 0 END + CASE WHEN se281 < va278 THEN 2 WHEN se281 = va278 THEN 1 WHEN se281 > va278 THEN 0 END + CASE WHEN se282 < va278 THEN 2 WHEN se282 = va278 THEN 1 WHEN se282 > va278 THEN 0 END + CASE WHEN se283 < va278 THEN 2 WHEN se283 = va278 THEN 1 WHEN se283 > va278 THEN 0 END + CASE WHEN se284 < va278 THEN 2 WHEN se284 = va278 THEN 1 WHEN se284 > va278 THEN 0 END + CASE WHEN se285 < va278 THEN 2 WHEN se285 = va278 THEN 1 WHEN se285 > va278 THEN 0 END
+    ) / 16 AS va2012,
+    (
+      se2014 + se2015 * 20
+    ) / 40 AS va2016,
+    (
+      NOT (
+        va1733 = se1734
+        AND va1733 = se1735
+        AND va1733 = se1736
+        AND va1733 = se1737
+        AND va1733 = se2051
+      )
+    ) AS va2052,
+    (
+      NOT (
+        va2053 = se2054
+        AND va2053 = se2055
+        AND va2053 = se2056
+        AND va2053 = se2057
+        AND va2053 = se2058
+      )
+    ) AS va2059,
+    (
+      va1253 - se2069
+    ) AS va2070,
+    (
+      close - se2086
+    ) AS va2087,
+    (
+      CASE WHEN se2097 = 5 THEN se2096 END
+    ) AS va2098,
+    (
+      CASE WHEN se2112 = 9 THEN se2111 END
+    ) AS va2113,
+    (
+      CASE WHEN se2173 = 7 THEN se2172 END
+    ) AS va2174,
+    (
+      CASE WHEN se2198 = 17 THEN se2197 END
+    ) AS va2199,
+    (
+      va2219 - se2220
+    ) AS va2221,
+    (
+      2 + CASE
+        WHEN se2242 < va2013
+        THEN 2
+        WHEN se2242 = va2013
+        THEN 1
+        WHEN se2242 > va2013
+        THEN 0
+      END + CASE
+        WHEN se2243 < va2013
+        THEN 2
+        WHEN se2243 = va2013
+        THEN 1
+        WHEN se2243 > va2013
+        THEN 0
+      END + CASE
+        WHEN se2244 < va2013
+        THEN 2
+        WHEN se2244 = va2013
+        THEN 1
+        WHEN se2244 > va2013
+        THEN 0
+      END
+    ) / 8 AS va2245,
+    (
+      CASE WHEN se2249 = 19 THEN (
+        se2247 + se2248 * 19
+      ) / 38 END
+    ) AS va2250,
+    (
+      2 + CASE WHEN se279 < va278 THEN 2 WHEN se279 = va278 THEN 1 WHEN se279 > va278 THEN 0 END + CASE WHEN se280 < va278 THEN 2 WHEN se280 = va278 THEN 1 WHEN se280 > va278 THEN 0 END + CASE WHEN se281 < va278 THEN 2 WHEN se281 = va278 THEN 1 WHEN se281 > va278 THEN 0 END + CASE WHEN se282 < va278 THEN 2 WHEN se282 = va278 THEN 1 WHEN se282 > va278 THEN 0 END + CASE WHEN se283 < va278 THEN 2 WHEN se283 = va278 THEN 1 WHEN se283 > va278 THEN 0 END + CASE WHEN se284 < va278 THEN 2 WHEN se284 = va278 THEN 1 WHEN se284 > va278 THEN 0 END
+    ) / 14 AS va2345,
+    (
+      2 + CASE WHEN se466 < va465 THEN 2 WHEN se466 = va465 THEN 1 WHEN se466 > va465 THEN 0 END + CASE WHEN se467 < va465 THEN 2 WHEN se467 = va465 THEN 1 WHEN se467 > va465 THEN 0 END + CASE WHEN se468 < va465 THEN 2 WHEN se468 = va465 THEN 1 WHEN se468 > va465 THEN 0 END + CASE WHEN se469 < va465 THEN 2 WHEN se469 = va465 THEN 1 WHEN se469 > va465 THEN 0 END + CASE WHEN se550 < va465 THEN 2 WHEN se550 = va465 THEN 1 WHEN se550 > va465 THEN 0 END + CASE WHEN se551 < va465 THEN 2 WHEN se551 = va465 THEN 1 WHEN se551 > va465 THEN 0 END
+    ) / 14 AS va2388,
+    (
+      se2389 + se2390 * 17
+    ) / 34 AS va2391,
+    (
+      CASE WHEN se2450 = 20 THEN se2449 END
+    ) AS va2451,
+    (
+      CASE WHEN stock_row > 19 THEN (
+        volume / NULLIF(se2517, 0)
+      ) END
+    ) AS va2518,
+    (
+      CASE
+        WHEN stock_row > 19
+        THEN (
+          se2517 * 8193 - (
+            se2517 * 8193 - se2517
+          )
+        )
+      END
+    ) AS va2524,
+    CAST((
+      se2537 - stock_row + 30
+    ) AS DOUBLE) AS va2538
+  FROM series_3
+), values_3_2 AS (
+  SELECT
+    ts_code,
+    trade_date,
+    stock_number,
+    stock_row,
+    close,
+    day_rows,
+    high,
+    industry_l1,
+    industry_l2,
+    industry_l3,
+    low,
+    open,
+    returns,
+    se1005,
+    se1069,
+    se1100,
+    se1102,
+    se1125,
+    se1366,
+    se1455,
+    se1619,
+    se1639,
+    se1731,
+    se1748,
+    se1922,
+    se2049,
+    se2140,
+    se216,
+    se217,
+    se218,
+    se219,
+    se2273,
+    se2423,
+    se2481,
+    se249,
+    se250,
+    se269,
+    se270,
+    se406,
+    se419,
+    va1033,
+    va1038,
+    va1042,
+    va1071,
+    va109,
+    va1116,
+    va1127,
+    va1186,
+    va1255,
+    va1313,
+    va1325,
+    va134,
+    va1346,
+    va1376,
+    va1385,
+    va1447,
+    va1470,
+    va1475,
+    va155,
+    va1607,
+    va1621,
+    va1622,
+    va1638,
+    va1662,
+    va1683,
+    va1702,
+    va1704,
+    va1738,
+    va1810,
+    va1847,
+    va1851,
+    va1860,
+    va1863,
+    va192,
+    va1943,
+    va195,
+    va1952,
+    va2012,
+    va2016,
+    va2052,
+    va2059,
+    va2070,
+    va214,
+    va215,
+    va2158,
+    va2221,
+    va2245,
+    va2250,
+    va2345,
+    va2372,
+    va2388,
+    va239,
+    va2391,
+    va248,
+    va2518,
+    va2524,
+    va2549,
+    va2556,
+    va2563,
+    va2577,
+    va2591,
+    va2598,
+    va2600,
+    va268,
+    va278,
+    va336,
+    va343,
+    va361,
+    va373,
+    va394,
+    va398,
+    va408,
+    va416,
+    va426,
+    va432,
+    va522,
+    va581,
+    va590,
+    va607,
+    va620,
+    va635,
+    va696,
+    va737,
+    va740,
+    va750,
+    va763,
+    va772,
+    va776,
+    va777,
+    va780,
+    va782,
+    va804,
+    va821,
+    va823,
+    va834,
+    va840,
+    va854,
+    va868,
+    va873,
+    va874,
+    va894,
+    va915,
+    va96,
+    va971,
+    va979,
+    volume,
+    vwap,
+    (
+      va11 * 8193 - (
+        va11 * 8193 - va11
+      )
+    ) AS va12,
+    (
+      -(
+        CASE
+          WHEN (
+            NOT (
+              va35 = se36 AND va35 = se37 AND va35 = se38 AND va35 = se39 AND va35 = se40
+            )
+          )
+          AND (
+            NOT (
+              va41 = se42 AND va41 = se43 AND va41 = se44 AND va41 = se45 AND va41 = se46
+            )
+          )
+          THEN CASE WHEN ISFINITE(va34) THEN ROUND(va34, 12) END
+          ELSE NULL
+        END
+      )
+    ) AS va47,
+    (
+      -(
+        CASE
+          WHEN (
+            NOT (
+              va61 = se62
+              AND va61 = se63
+              AND va61 = se64
+              AND va61 = se65
+              AND va61 = se66
+              AND va61 = se67
+              AND va61 = se68
+              AND va61 = se69
+              AND va61 = se70
+            )
+          )
+          AND (
+            NOT (
+              va71 = se72
+              AND va71 = se73
+              AND va71 = se74
+              AND va71 = se75
+              AND va71 = se76
+              AND va71 = se77
+              AND va71 = se78
+              AND va71 = se79
+              AND va71 = se80
+            )
+          )
+          THEN CASE WHEN ISFINITE(va60) THEN ROUND(va60, 12) END
+          ELSE NULL
+        END
+      )
+    ) AS va81,
+    (
+      CASE
+        WHEN va136
+        THEN (
+          CASE
+            WHEN stock_row > 66
+            THEN (
+              (
+                -(
+                  se141 + se142 * 60
+                ) / 120
+              ) * CAST(SIGN(va138) AS DOUBLE)
+            )
+          END
+        )
+        WHEN NOT va136
+        THEN (
+          -1
+        )
+      END
+    ) AS va143,
+    (
+      CASE
+        WHEN stock_row > 15
+        THEN (
+          va148 * 8193 - (
+            va148 * 8193 - va148
+          )
+        )
+      END
+    ) AS va149,
+    (
+      CASE
+        WHEN stock_row > 5
+        THEN (
+          CASE
+            WHEN va157
+            THEN va155
+            WHEN NOT va157
+            THEN (
+              CASE WHEN va159 THEN va155 WHEN NOT va159 THEN va160 END
+            )
+          END
+        )
+      END
+    ) AS va161,
+    (
+      CASE
+        WHEN va163
+        THEN va155
+        WHEN NOT va163
+        THEN (
+          CASE WHEN va165 THEN va155 WHEN NOT va165 THEN va160 END
+        )
+      END
+    ) AS va166,
+    (
+      (
+        (
+          va200 - va209
+        ) * (
+          va57 - va210
+        ) + (
+          se201 - va209
+        ) * (
+          se205 - va210
+        ) + (
+          se202 - va209
+        ) * (
+          se206 - va210
+        ) + (
+          se203 - va209
+        ) * (
+          se207 - va210
+        ) + (
+          se204 - va209
+        ) * (
+          se208 - va210
+        )
+      ) / 4
+    ) AS va211,
+    (
+      CASE WHEN NOT va222 IS NULL THEN CASE WHEN va223 THEN va222 ELSE 0 END END
+    ) AS va224,
+    (
+      CASE
+        WHEN (
+          NOT (
+            va248 = se249 AND va248 = se250
+          )
+        )
+        AND (
+          NOT (
+            va71 = se72 AND va71 = se73
+          )
+        )
+        THEN CASE WHEN ISFINITE(va247) THEN ROUND(va247, 12) END
+        ELSE NULL
+      END
+    ) AS va251,
+    (
+      (
+        (
+          va244 - va264
+        ) * (
+          va57 - va210
+        ) + (
+          se260 - va264
+        ) * (
+          se205 - va210
+        ) + (
+          se261 - va264
+        ) * (
+          se206 - va210
+        ) + (
+          se262 - va264
+        ) * (
+          se207 - va210
+        ) + (
+          se263 - va264
+        ) * (
+          se208 - va210
+        )
+      ) / 4
+    ) AS va265,
+    (
+      CASE
+        WHEN stock_row > 9
+        THEN (
+          va288 * 8193 - (
+            va288 * 8193 - va288
+          )
+        )
+      END
+    ) AS va289,
+    (
+      CASE
+        WHEN stock_row > 2
+        THEN (
+          va294 * 8193 - (
+            va294 * 8193 - va294
+          )
+        )
+      END
+    ) AS va295,
+    (
+      va306 * 8193 - (
+        va306 * 8193 - va306
+      )
+    ) AS va307,
+    (
+      va402 < CAST(0.05 AS DOUBLE)
+    ) AS va403,
+    (
+      va402 = CAST(0.05 AS DOUBLE)
+    ) AS va404,
+    (
+      CASE
+        WHEN va445
+        AND (
+          NOT (
+            va446 = se447
+            AND va446 = se448
+            AND va446 = se449
+            AND va446 = se450
+            AND va446 = se451
+          )
+        )
+        THEN CASE WHEN ISFINITE(va444) THEN ROUND(va444, 12) END
+        ELSE NULL
+      END
+    ) AS va452,
+    (
+      (
+        va462 + (
+          CASE
+            WHEN va470
+            AND (
+              NOT (
+                va471 = se472 AND va471 = se473 AND va471 = se474 AND va471 = se475
+              )
+            )
+            THEN CASE WHEN ISFINITE(va464) THEN ROUND(va464, 12) END
+            ELSE NULL
+          END
+        )
+      ) - close
+    ) AS va476,
+    (
+      va487 * 8193 - (
+        va487 * 8193 - va487
+      )
+    ) AS va488,
+    (
+      CASE
+        WHEN stock_row > 3
+        THEN (
+          va408 * 8193 - (
+            va408 * 8193 - va408
+          )
+        )
+      END
+    ) AS va523,
+    (
+      va543 * 8193 - (
+        va543 * 8193 - va543
+      )
+    ) AS va544,
+    (
+      CASE
+        WHEN (
+          NOT (
+            va465 = se466
+            AND va465 = se467
+            AND va465 = se468
+            AND va465 = se469
+            AND va465 = se550
+            AND va465 = se551
+            AND va465 = se552
+            AND va465 = se553
+            AND va465 = se554
+            AND va465 = se555
+            AND va465 = se556
+          )
+        )
+        AND (
+          NOT (
+            va471 = se472
+            AND va471 = se473
+            AND va471 = se474
+            AND va471 = se475
+            AND va471 = se557
+            AND va471 = se558
+            AND va471 = se559
+            AND va471 = se560
+            AND va471 = se561
+            AND va471 = se562
+            AND va471 = se563
+          )
+        )
+        THEN CASE WHEN ISFINITE(va549) THEN ROUND(va549, 12) END
+        ELSE NULL
+      END
+    ) AS va564,
+    (
+      CASE
+        WHEN (
+          se573 < se574
+        ) AND (
+          se576 < se577
+        )
+        THEN CASE WHEN ISFINITE(va571) THEN ROUND(va571, 12) END
+        ELSE NULL
+      END
+    ) AS va578,
+    (
+      CASE
+        WHEN (
+          se624 < se625
+        ) AND (
+          se627 < se628
+        )
+        THEN CASE WHEN ISFINITE(va622) THEN ROUND(va622, 12) END
+        ELSE NULL
+      END
+    ) AS va629,
+    (
+      CASE
+        WHEN stock_row > 11
+        THEN (
+          va646 * 8193 - (
+            va646 * 8193 - va646
+          )
+        )
+      END
+    ) AS va647,
+    ABS(
+      (
+        CASE
+          WHEN (
+            NOT (
+              va471 = se472
+              AND va471 = se473
+              AND va471 = se474
+              AND va471 = se475
+              AND va471 = se557
+            )
+          )
+          AND (
+            NOT (
+              va575 = se655
+              AND va575 = se656
+              AND va575 = se657
+              AND va575 = se658
+              AND va575 = se659
+            )
+          )
+          THEN CASE WHEN ISFINITE(va654) THEN ROUND(va654, 12) END
+          ELSE NULL
+        END
+      )
+    ) AS va660,
+    (
+      CASE
+        WHEN stock_row > 199
+        THEN (
+          va666 * 8193 - (
+            va666 * 8193 - va666
+          )
+        )
+      END
+    ) AS va667,
+    (
+      CASE
+        WHEN (
+          se675 < se676
+        ) AND (
+          se678 < se679
+        )
+        THEN CASE WHEN ISFINITE(va674) THEN ROUND(va674, 12) END
+        ELSE NULL
+      END
+    ) AS va680,
+    (
+      va705 * 8193 - (
+        va705 * 8193 - va705
+      )
+    ) AS va706,
+    (
+      -(
+        CASE
+          WHEN va772 AND va223
+          THEN CASE WHEN ISFINITE(va766) THEN ROUND(va766, 12) END
+          ELSE NULL
+        END
+      )
+    ) AS va773,
+    (
+      va794 * 8193 - (
+        va794 * 8193 - va794
+      )
+    ) AS va795,
+    (
+      CASE
+        WHEN va223
+        AND (
+          NOT (
+            va446 = se447 AND va446 = se448 AND va446 = se449 AND va446 = se450
+          )
+        )
+        THEN CASE WHEN ISFINITE(va843) THEN ROUND(va843, 12) END
+        ELSE NULL
+      END
+    ) AS va844,
+    (
+      -(
+        CASE
+          WHEN (
+            NOT (
+              va886 = se887
+              AND va886 = se888
+              AND va886 = se889
+              AND va886 = se890
+              AND va886 = se891
+            )
+          )
+          AND va445
+          THEN CASE WHEN ISFINITE(va885) THEN ROUND(va885, 12) END
+          ELSE NULL
+        END
+      )
+    ) AS va892,
+    (
+      va901 * 8193 - (
+        va901 * 8193 - va901
+      )
+    ) AS va902,
+    (
+      CASE
+        WHEN (
+          NOT (
+            va921 = se922 AND va921 = se923
+          )
+        )
+        AND (
+          NOT (
+            va778 = se779 AND va778 = se865
+          )
+        )
+        THEN CASE WHEN ISFINITE(va920) THEN ROUND(va920, 12) END
+        ELSE NULL
+      END
+    ) AS va924,
+    (
+      CASE
+        WHEN (
+          NOT (
+            va944 = se945 AND va944 = se946 AND va944 = se947
+          )
+        ) AND va948
+        THEN CASE WHEN ISFINITE(va943) THEN ROUND(va943, 12) END
+        ELSE NULL
+      END
+    ) AS va949,
+    (
+      va984 * 8193 - (
+        va984 * 8193 - va984
+      )
+    ) AS va985,
+    (
+      CASE
+        WHEN (
+          se995 < se996
+        ) AND (
+          se997 < se998
+        )
+        THEN CASE WHEN ISFINITE(va993) THEN ROUND(va993, 12) END
+        ELSE NULL
+      END
+    ) AS va999,
+    (
+      va1163 * 8193 - (
+        va1163 * 8193 - va1163
+      )
+    ) AS va1164,
+    (
+      CASE
+        WHEN stock_row > 1
+        THEN (
+          va1189 * 8193 - (
+            va1189 * 8193 - va1189
+          )
+        )
+      END
+    ) AS va1190,
+    (
+      CASE
+        WHEN (
+          NOT (
+            va1201 = se1202
+            AND va1201 = se1203
+            AND va1201 = se1204
+            AND va1201 = se1205
+            AND va1201 = se1206
+          )
+        )
+        AND (
+          NOT (
+            va921 = se922
+            AND va921 = se923
+            AND va921 = se1207
+            AND va921 = se1208
+            AND va921 = se1209
+          )
+        )
+        THEN CASE WHEN ISFINITE(va1200) THEN ROUND(va1200, 12) END
+        ELSE NULL
+      END
+    ) AS va1210,
+    (
+      CASE
+        WHEN (
+          NOT (
+            va248 = se249
+            AND va248 = se250
+            AND va248 = se269
+            AND va248 = se270
+            AND va248 = se1227
+            AND va248 = se1228
+            AND va248 = se1229
+          )
+        )
+        AND (
+          NOT (
+            va1230 = se1231
+            AND va1230 = se1232
+            AND va1230 = se1233
+            AND va1230 = se1234
+            AND va1230 = se1235
+            AND va1230 = se1236
+            AND va1230 = se1237
+          )
+        )
+        THEN CASE WHEN ISFINITE(va1226) THEN ROUND(va1226, 12) END
+        ELSE NULL
+      END
+    ) AS va1238,
+    (
+      CASE
+        WHEN stock_row > 1
+        THEN (
+          va1245 * 8193 - (
+            va1245 * 8193 - va1245
+          )
+        )
+      END
+    ) AS va1246,
+    (
+      CASE
+        WHEN (
+          NOT (
+            va471 = se472 AND va471 = se473 AND va471 = se474
+          )
+        )
+        AND (
+          NOT (
+            va1268 = se1269 AND va1268 = se1270 AND va1268 = se1271
+          )
+        )
+        THEN CASE WHEN ISFINITE(va1267) THEN ROUND(va1267, 12) END
+        ELSE NULL
+      END
+    ) AS va1272,
+    (
+      va1286 * 8193 - (
+        va1286 * 8193 - va1286
+      )
+    ) AS va1287,
+    (
+      CASE
+        WHEN (
+          se1300 < se1301
+        ) AND (
+          se1303 < se1304
+        )
+        THEN CASE WHEN ISFINITE(va1298) THEN ROUND(va1298, 12) END
+        ELSE NULL
+      END
+    ) AS va1305,
+    (
+      CASE
+        WHEN (
+          NOT (
+            va1412 = se1413
+            AND va1412 = se1414
+            AND va1412 = se1415
+            AND va1412 = se1416
+            AND va1412 = se1417
+          )
+        )
+        AND (
+          NOT (
+            va1418 = se1419
+            AND va1418 = se1420
+            AND va1418 = se1421
+            AND va1418 = se1422
+            AND va1418 = se1423
+          )
+        )
+        THEN CASE WHEN ISFINITE(va1411) THEN ROUND(va1411, 12) END
+        ELSE NULL
+      END
+    ) AS va1424,
+    (
+      va1435 * 8193 - (
+        va1435 * 8193 - va1435
+      )
+    ) AS va1436,
+    (
+      CASE
+        WHEN va948 AND (
+          NOT (
+            va575 = se655 AND va575 = se656 AND va575 = se657
+          )
+        )
+        THEN CASE WHEN ISFINITE(va1513) THEN ROUND(va1513, 12) END
+        ELSE NULL
+      END
+    ) AS va1514,
+    (
+      CASE
+        WHEN (
+          NOT (
+            va87 = se88
+            AND va87 = se89
+            AND va87 = se90
+            AND va87 = se91
+            AND va87 = se92
+            AND va87 = se93
+            AND va87 = se94
+            AND va87 = se95
+            AND va87 = se1527
+            AND va87 = se1528
+            AND va87 = se1529
+          )
+        )
+        AND (
+          NOT (
+            va1530 = se1531
+            AND va1530 = se1532
+            AND va1530 = se1533
+            AND va1530 = se1534
+            AND va1530 = se1535
+            AND va1530 = se1536
+            AND va1530 = se1537
+            AND va1530 = se1538
+            AND va1530 = se1539
+            AND va1530 = se1540
+            AND va1530 = se1541
+          )
+        )
+        THEN CASE WHEN ISFINITE(va1526) THEN ROUND(va1526, 12) END
+        ELSE NULL
+      END
+    ) AS va1542,
+    (
+      CASE
+        WHEN (
+          NOT (
+            va1573 = se1574
+            AND va1573 = se1575
+            AND va1573 = se1576
+            AND va1573 = se1577
+            AND va1573 = se1578
+            AND va1573 = se1579
+            AND va1573 = se1580
+          )
+        )
+        AND (
+          NOT (
+            va1581 = se1582
+            AND va1581 = se1583
+            AND va1581 = se1584
+            AND va1581 = se1585
+            AND va1581 = se1586
+            AND va1581 = se1587
+            AND va1581 = se1588
+          )
+        )
+        THEN CASE WHEN ISFINITE(va1572) THEN ROUND(va1572, 12) END
+        ELSE NULL
+      END
+    ) AS va1589,
+    (
+      va1724 * 8193 - (
+        va1724 * 8193 - va1724
+      )
+    ) AS va1725,
+    (
+      CASE
+        WHEN (
+          se1826 < se1827
+        ) AND (
+          se1829 < se1830
+        )
+        THEN CASE WHEN ISFINITE(va1824) THEN ROUND(va1824, 12) END
+        ELSE NULL
+      END
+    ) AS va1831,
+    ABS(va1860) AS va1861,
+    (
+      CASE
+        WHEN (
+          NOT (
+            va1869 = se1870
+            AND va1869 = se1871
+            AND va1869 = se1872
+            AND va1869 = se1873
+            AND va1869 = se1874
+            AND va1869 = se1875
+            AND va1869 = se1876
+            AND va1869 = se1877
+          )
+        )
+        AND (
+          NOT (
+            va1878 = se1879
+            AND va1878 = se1880
+            AND va1878 = se1881
+            AND va1878 = se1882
+            AND va1878 = se1883
+            AND va1878 = se1884
+            AND va1878 = se1885
+            AND va1878 = se1886
+          )
+        )
+        THEN CASE WHEN ISFINITE(va1868) THEN ROUND(va1868, 12) END
+        ELSE NULL
+      END
+    ) AS va1887,
+    (
+      CASE
+        WHEN (
+          NOT (
+            va1900 = se1901
+            AND va1900 = se1902
+            AND va1900 = se1903
+            AND va1900 = se1904
+            AND va1900 = se1905
+            AND va1900 = se1906
+          )
+        )
+        AND (
+          NOT (
+            va1907 = se1908
+            AND va1907 = se1909
+            AND va1907 = se1910
+            AND va1907 = se1911
+            AND va1907 = se1912
+            AND va1907 = se1913
+          )
+        )
+        THEN CASE WHEN ISFINITE(va1899) THEN ROUND(va1899, 12) END
+        ELSE NULL
+      END
+    ) AS va1914,
+    (
+      CASE
+        WHEN (
+          se1966 < se1967
+        ) AND (
+          se1969 < se1970
+        )
+        THEN CASE WHEN ISFINITE(va1965) THEN ROUND(va1965, 12) END
+        ELSE NULL
+      END
+    ) AS va1971,
+    (
+      CASE
+        WHEN stock_row > 3
+        THEN (
+          va2087 * 8193 - (
+            va2087 * 8193 - va2087
+          )
+        )
+      END
+    ) AS va2088,
+    (
+      CASE
+        WHEN (
+          NOT (
+            va2099 = se2100 AND va2099 = se2101 AND va2099 = se2102 AND va2099 = se2103
+          )
+        )
+        AND va470
+        THEN CASE WHEN ISFINITE(va2098) THEN ROUND(va2098, 12) END
+        ELSE NULL
+      END
+    ) AS va2104,
+    (
+      CASE
+        WHEN (
+          NOT (
+            va1299 = se2114
+            AND va1299 = se2115
+            AND va1299 = se2116
+            AND va1299 = se2117
+            AND va1299 = se2118
+            AND va1299 = se2119
+            AND va1299 = se2120
+            AND va1299 = se2121
+          )
+        )
+        AND (
+          NOT (
+            va778 = se779
+            AND va778 = se865
+            AND va778 = se866
+            AND va778 = se867
+            AND va778 = se2122
+            AND va778 = se2123
+            AND va778 = se2124
+            AND va778 = se2125
+          )
+        )
+        THEN CASE WHEN ISFINITE(va2113) THEN ROUND(va2113, 12) END
+        ELSE NULL
+      END
+    ) AS va2126,
+    (
+      CASE
+        WHEN (
+          NOT (
+            va87 = se88
+            AND va87 = se89
+            AND va87 = se90
+            AND va87 = se91
+            AND va87 = se92
+            AND va87 = se93
+          )
+        )
+        AND (
+          NOT (
+            va2175 = se2176
+            AND va2175 = se2177
+            AND va2175 = se2178
+            AND va2175 = se2179
+            AND va2175 = se2180
+            AND va2175 = se2181
+          )
+        )
+        THEN CASE WHEN ISFINITE(va2174) THEN ROUND(va2174, 12) END
+        ELSE NULL
+      END
+    ) AS va2182,
+    (
+      CASE
+        WHEN (
+          se2201 < se2202
+        ) AND (
+          se2203 < se2204
+        )
+        THEN CASE WHEN ISFINITE(va2199) THEN ROUND(va2199, 12) END
+        ELSE NULL
+      END
+    ) AS va2205,
+    (
+      CASE
+        WHEN (
+          se2452 < se2453
+        ) AND (
+          se2454 < se2455
+        )
+        THEN CASE WHEN ISFINITE(va2451) THEN ROUND(va2451, 12) END
+        ELSE NULL
+      END
+    ) AS va2456,
+    (
+      CASE
+        WHEN stock_row > 29
+        THEN (
+          va2538 * 8193 - (
+            va2538 * 8193 - va2538
+          )
+        )
+      END
+    ) AS va2539
+  FROM values_3_1
+), values_3_3 AS (
+  SELECT
+    ts_code,
+    trade_date,
+    stock_number,
+    stock_row,
+    close,
+    day_rows,
+    high,
+    industry_l1,
+    industry_l2,
+    industry_l3,
+    low,
+    open,
+    returns,
+    se1005,
+    se1069,
+    se1100,
+    se1102,
+    se1125,
+    se1366,
+    se1455,
+    se1619,
+    se1639,
+    se1731,
+    se1748,
+    se1922,
+    se2049,
+    se2140,
+    se2273,
+    se2423,
+    se2481,
+    se406,
+    se419,
+    va1033,
+    va1038,
+    va1042,
+    va1071,
+    va109,
+    va1116,
+    va1127,
+    va1164,
+    va1186,
+    va1190,
+    va12,
+    va1238,
+    va1246,
+    va1255,
+    va1272,
+    va1287,
+    va1305,
+    va1313,
+    va1325,
+    va134,
+    va1346,
+    va1376,
+    va1385,
+    va1424,
+    va143,
+    va1436,
+    va1447,
+    va1470,
+    va1475,
+    va149,
+    va155,
+    va1589,
+    va1607,
+    va161,
+    va1621,
+    va1622,
+    va1638,
+    va1662,
+    va1683,
+    va1702,
+    va1704,
+    va1725,
+    va1738,
+    va1810,
+    va1831,
+    va1847,
+    va1851,
+    va1860,
+    va192,
+    va1943,
+    va195,
+    va1952,
+    va1971,
+    va2012,
+    va2016,
+    va2052,
+    va2059,
+    va2070,
+    va2088,
+    va2104,
+    va211,
+    va2126,
+    va2158,
+    va2182,
+    va2205,
+    va2221,
+    va2245,
+    va2250,
+    va2345,
+    va2372,
+    va2388,
+    va239,
+    va2391,
+    va2456,
+    va2518,
+    va2524,
+    va2539,
+    va2549,
+    va2556,
+    va2563,
+    va2577,
+    va2591,
+    va2598,
+    va2600,
+    va265,
+    va278,
+    va289,
+    va295,
+    va307,
+    va336,
+    va343,
+    va361,
+    va373,
+    va394,
+    va398,
+    va408,
+    va416,
+    va426,
+    va432,
+    va452,
+    va47,
+    va476,
+    va488,
+    va522,
+    va523,
+    va544,
+    va564,
+    va578,
+    va581,
+    va590,
+    va607,
+    va620,
+    va635,
+    va647,
+    va667,
+    va696,
+    va706,
+    va737,
+    va740,
+    va750,
+    va763,
+    va772,
+    va773,
+    va776,
+    va777,
+    va780,
+    va782,
+    va795,
+    va804,
+    va81,
+    va821,
+    va823,
+    va834,
+    va840,
+    va854,
+    va868,
+    va873,
+    va874,
+    va892,
+    va894,
+    va902,
+    va915,
+    va924,
+    va949,
+    va96,
+    va971,
+    va979,
+    va985,
+    volume,
+    vwap,
+    (
+      CASE
+        WHEN stock_row > 4
+        THEN (
+          va166 * 8193 - (
+            va166 * 8193 - va166
+          )
+        )
+      END
+    ) AS va167,
+    (
+      (
+        CASE
+          WHEN NOT va214 IS NULL
+          THEN CASE
+            WHEN (
+              NOT (
+                va215 = se216 AND va215 = se217 AND va215 = se218 AND va215 = se219
+              )
+            )
+            THEN va214
+            ELSE 0
+          END
+        END
+      ) * va224
+    ) AS va225,
+    (
+      va251 * 8193 - (
+        va251 * 8193 - va251
+      )
+    ) AS va252,
+    (
+      (
+        CASE
+          WHEN NOT va268 IS NULL
+          THEN CASE
+            WHEN (
+              NOT (
+                va248 = se249 AND va248 = se250 AND va248 = se269 AND va248 = se270
+              )
+            )
+            THEN va268
+            ELSE 0
+          END
+        END
+      ) * va224
+    ) AS va271,
+    (
+      CASE WHEN NOT va403 IS NULL AND NOT va404 IS NULL THEN (
+        va403 OR va404
+      ) END
+    ) AS va405,
+    (
+      va629 * 8193 - (
+        va629 * 8193 - va629
+      )
+    ) AS va630,
+    (
+      va660 * 8193 - (
+        va660 * 8193 - va660
+      )
+    ) AS va661,
+    (
+      va680 * 8193 - (
+        va680 * 8193 - va680
+      )
+    ) AS va681,
+    (
+      va844 * 8193 - (
+        va844 * 8193 - va844
+      )
+    ) AS va845,
+    (
+      va999 * 8193 - (
+        va999 * 8193 - va999
+      )
+    ) AS va1000,
+    (
+      va1210 * 8193 - (
+        va1210 * 8193 - va1210
+      )
+    ) AS va1211,
+    (
+      va1514 * 8193 - (
+        va1514 * 8193 - va1514
+      )
+    ) AS va1515,
+    (
+      va1542 * 8193 - (
+        va1542 * 8193 - va1542
+      )
+    ) AS va1543,
+    (
+      CASE
+        WHEN stock_row > 4
+        THEN CASE
+          WHEN (
+            va1861 > 0
+            OR (
+              va1863 = FLOOR(va1863) AND (
+                va1861 <> 0 OR va1863 >= 0
+              )
+            )
+            OR (
+              va1861 = 0 AND va1863 > 0
+            )
+          )
+          THEN POWER(va1861, va1863)
+        END
+      END
+    ) AS va1864,
+    (
+      va1887 * 8193 - (
+        va1887 * 8193 - va1887
+      )
+    ) AS va1888,
+    (
+      va1914 * 8193 - (
+        va1914 * 8193 - va1914
+      )
+    ) AS va1915
+  FROM values_3_2
+), values_3_4 AS (
+  SELECT
+    ts_code,
+    trade_date,
+    stock_number,
+    stock_row,
+    close,
+    day_rows,
+    high,
+    industry_l1,
+    industry_l2,
+    industry_l3,
+    low,
+    open,
+    returns,
+    se1005,
+    se1069,
+    se1100,
+    se1102,
+    se1125,
+    se1366,
+    se1455,
+    se1619,
+    se1639,
+    se1731,
+    se1748,
+    se1922,
+    se2049,
+    se2140,
+    se2273,
+    se2423,
+    se2481,
+    se419,
+    va1000,
+    va1033,
+    va1038,
+    va1042,
+    va1071,
+    va109,
+    va1116,
+    va1127,
+    va1164,
+    va1186,
+    va1190,
+    va12,
+    va1211,
+    va1238,
+    va1246,
+    va1255,
+    va1272,
+    va1287,
+    va1305,
+    va1313,
+    va1325,
+    va134,
+    va1346,
+    va1376,
+    va1385,
+    va1424,
+    va143,
+    va1436,
+    va1447,
+    va1470,
+    va1475,
+    va149,
+    va1515,
+    va1543,
+    va155,
+    va1589,
+    va1607,
+    va161,
+    va1621,
+    va1622,
+    va1638,
+    va1662,
+    va167,
+    va1683,
+    va1702,
+    va1704,
+    va1725,
+    va1738,
+    va1810,
+    va1831,
+    va1847,
+    va1851,
+    va1888,
+    va1915,
+    va192,
+    va1943,
+    va195,
+    va1952,
+    va1971,
+    va2012,
+    va2016,
+    va2052,
+    va2059,
+    va2070,
+    va2088,
+    va2104,
+    va2126,
+    va2158,
+    va2182,
+    va2205,
+    va2221,
+    va2245,
+    va2250,
+    va2345,
+    va2372,
+    va2388,
+    va239,
+    va2391,
+    va2456,
+    va2518,
+    va252,
+    va2524,
+    va2539,
+    va2549,
+    va2556,
+    va2563,
+    va2577,
+    va2591,
+    va2598,
+    va2600,
+    va278,
+    va289,
+    va295,
+    va307,
+    va336,
+    va343,
+    va361,
+    va373,
+    va394,
+    va398,
+    va416,
+    va426,
+    va432,
+    va452,
+    va47,
+    va476,
+    va488,
+    va522,
+    va523,
+    va544,
+    va564,
+    va578,
+    va581,
+    va590,
+    va607,
+    va620,
+    va630,
+    va635,
+    va647,
+    va661,
+    va667,
+    va681,
+    va696,
+    va706,
+    va737,
+    va740,
+    va750,
+    va763,
+    va772,
+    va773,
+    va776,
+    va777,
+    va780,
+    va782,
+    va795,
+    va804,
+    va81,
+    va821,
+    va823,
+    va834,
+    va840,
+    va845,
+    va854,
+    va868,
+    va873,
+    va874,
+    va892,
+    va894,
+    va902,
+    va915,
+    va924,
+    va949,
+    va96,
+    va971,
+    va979,
+    va985,
+    volume,
+    vwap,
+    (
+      CASE
+        WHEN va225 = 0 OR ABS(va211) <= CAST(1e-12 AS DOUBLE) * va225
+        THEN 0
+        ELSE va211
+      END
+    ) AS va226,
+    (
+      CASE
+        WHEN va271 = 0 OR ABS(va265) <= CAST(1e-12 AS DOUBLE) * va271
+        THEN 0
+        ELSE va265
+      END
+    ) AS va272,
+    (
+      CASE
+        WHEN va405
+        THEN (
+          CASE WHEN stock_row > 99 THEN (
+            -(
+              close - se406
+            )
+          ) END
+        )
+        WHEN NOT va405
+        THEN (
+          CASE WHEN stock_row > 3 THEN va408 END
+        )
+      END
+    ) AS va409,
+    (
+      CAST(SIGN(va1860) AS DOUBLE) * (
+        CASE WHEN ISFINITE(va1864) THEN va1864 END
+      )
+    ) AS va1865
+  FROM values_3_3
+), values_3_5 AS (
+  SELECT
+    ts_code,
+    trade_date,
+    stock_number,
+    stock_row,
+    close,
+    day_rows,
+    high,
+    industry_l1,
+    industry_l2,
+    industry_l3,
+    low,
+    open,
+    returns,
+    se1005,
+    se1069,
+    se1100,
+    se1102,
+    se1125,
+    se1366,
+    se1455,
+    se1619,
+    se1639,
+    se1731,
+    se1748,
+    se1922,
+    se2049,
+    se2140,
+    se2273,
+    se2423,
+    se2481,
+    se419,
+    va1000,
+    va1033,
+    va1038,
+    va1042,
+    va1071,
+    va109,
+    va1116,
+    va1127,
+    va1164,
+    va1186,
+    va1190,
+    va12,
+    va1211,
+    va1238,
+    va1246,
+    va1255,
+    va1272,
+    va1287,
+    va1305,
+    va1313,
+    va1325,
+    va134,
+    va1346,
+    va1376,
+    va1385,
+    va1424,
+    va143,
+    va1436,
+    va1447,
+    va1470,
+    va1475,
+    va149,
+    va1515,
+    va1543,
+    va155,
+    va1589,
+    va1607,
+    va161,
+    va1621,
+    va1622,
+    va1638,
+    va1662,
+    va167,
+    va1683,
+    va1702,
+    va1704,
+    va1725,
+    va1738,
+    va1810,
+    va1831,
+    va1847,
+    va1851,
+    va1865,
+    va1888,
+    va1915,
+    va192,
+    va1943,
+    va195,
+    va1952,
+    va1971,
+    va2012,
+    va2016,
+    va2052,
+    va2059,
+    va2070,
+    va2088,
+    va2104,
+    va2126,
+    va2158,
+    va2182,
+    va2205,
+    va2221,
+    va2245,
+    va2250,
+    va2345,
+    va2372,
+    va2388,
+    va239,
+    va2391,
+    va2456,
+    va2518,
+    va252,
+    va2524,
+    va2539,
+    va2549,
+    va2556,
+    va2563,
+    va2577,
+    va2591,
+    va2598,
+    va2600,
+    va278,
+    va289,
+    va295,
+    va307,
+    va336,
+    va343,
+    va361,
+    va373,
+    va394,
+    va398,
+    va409,
+    va416,
+    va426,
+    va432,
+    va452,
+    va47,
+    va476,
+    va488,
+    va522,
+    va523,
+    va544,
+    va564,
+    va578,
+    va581,
+    va590,
+    va607,
+    va620,
+    va630,
+    va635,
+    va647,
+    va661,
+    va667,
+    va681,
+    va696,
+    va706,
+    va737,
+    va740,
+    va750,
+    va763,
+    va772,
+    va773,
+    va776,
+    va777,
+    va780,
+    va782,
+    va795,
+    va804,
+    va81,
+    va821,
+    va823,
+    va834,
+    va840,
+    va845,
+    va854,
+    va868,
+    va873,
+    va874,
+    va892,
+    va894,
+    va902,
+    va915,
+    va924,
+    va949,
+    va96,
+    va971,
+    va979,
+    va985,
+    volume,
+    vwap,
+    (
+      va226 * 8193 - (
+        va226 * 8193 - va226
+      )
+    ) AS va227,
+    (
+      va272 * 8193 - (
+        va272 * 8193 - va272
+      )
+    ) AS va273
+  FROM values_3_4
+), sections_4 AS (
+  SELECT
+    ts_code,
+    trade_date,
+    stock_number,
+    stock_row,
+    close,
+    day_rows,
+    high,
+    industry_l1,
+    industry_l2,
+    industry_l3,
+    low,
+    open,
+    returns,
+    se1005,
+    se1069,
+    se1100,
+    se1102,
+    se1125,
+    se1366,
+    se1455,
+    se1619,
+    se1639,
+    se1731,
+    se1748,
+    se1922,
+    se2049,
+    se2140,
+    se2273,
+    se2423,
+    se2481,
+    se419,
+    va1000,
+    va1033,
+    va1038,
+    va1042,
+    va1071,
+    va109,
+    va1116,
+    va1127,
+    va1164,
+    va1186,
+    va1190,
+    va12,
+    va1211,
+    va1238,
+    va1246,
+    va1255,
+    va1272,
+    va1287,
+    va1305,
+    va1313,
+    va1325,
+    va134,
+    va1346,
+    va1376,
+    va1385,
+    va1424,
+    va143,
+    va1436,
+    va1447,
+    va1470,
+    va1475,
+    va149,
+    va1515,
+    va1543,
+    va155,
+    va1589,
+    va1607,
+    va161,
+    va1621,
+    va1622,
+    va1638,
+    va1662,
+    va167,
+    va1683,
+    va1702,
+    va1704,
+    va1725,
+    va1738,
+    va1810,
+    va1831,
+    va1847,
+    va1851,
+    va1865,
+    va1888,
+    va1915,
+    va192,
+    va1943,
+    va195,
+    va1952,
+    va1971,
+    va2012,
+    va2016,
+    va2052,
+    va2059,
+    va2070,
+    va2088,
+    va2104,
+    va2126,
+    va2158,
+    va2182,
+    va2205,
+    va2221,
+    va2245,
+    va2250,
+    va227,
+    va2345,
+    va2372,
+    va2388,
+    va239,
+    va2391,
+    va2456,
+    va2518,
+    va252,
+    va2524,
+    va2539,
+    va2549,
+    va2556,
+    va2563,
+    va2577,
+    va2591,
+    va2598,
+    va2600,
+    va273,
+    va278,
+    va289,
+    va295,
+    va307,
+    va336,
+    va343,
+    va361,
+    va373,
+    va394,
+    va398,
+    va409,
+    va416,
+    va426,
+    va432,
+    va452,
+    va47,
+    va476,
+    va488,
+    va522,
+    va523,
+    va544,
+    va564,
+    va578,
+    va581,
+    va590,
+    va607,
+    va620,
+    va630,
+    va635,
+    va647,
+    va661,
+    va667,
+    va681,
+    va696,
+    va706,
+    va737,
+    va740,
+    va750,
+    va763,
+    va772,
+    va773,
+    va776,
+    va777,
+    va780,
+    va782,
+    va795,
+    va804,
+    va81,
+    va821,
+    va823,
+    va834,
+    va840,
+    va845,
+    va854,
+    va868,
+    va873,
+    va874,
+    va892,
+    va894,
+    va902,
+    va915,
+    va924,
+    va949,
+    va96,
+    va971,
+    va979,
+    va985,
+    volume,
+    vwap,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va12) AS se13,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va12) AS se14,
+    COUNT(va12) OVER (
+      PARTITION BY trade_date
+      ORDER BY va12
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se15,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va149) AS se150,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va149) AS se151,
+    COUNT(va149) OVER (
+      PARTITION BY trade_date
+      ORDER BY va149
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se152,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va167) AS se168,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va167) AS se169,
+    COUNT(va167) OVER (
+      PARTITION BY trade_date
+      ORDER BY va167
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se170,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va227) AS se228,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va227) AS se229,
+    COUNT(va227) OVER (
+      PARTITION BY trade_date
+      ORDER BY va227
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se230,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va252) AS se253,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va252) AS se254,
+    COUNT(va252) OVER (
+      PARTITION BY trade_date
+      ORDER BY va252
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se255,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va273) AS se274,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va273) AS se275,
+    COUNT(va273) OVER (
+      PARTITION BY trade_date
+      ORDER BY va273
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se276,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va289) AS se290,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va289) AS se291,
+    COUNT(va289) OVER (
+      PARTITION BY trade_date
+      ORDER BY va289
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se292,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va295) AS se296,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va295) AS se297,
+    COUNT(va295) OVER (
+      PARTITION BY trade_date
+      ORDER BY va295
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se298,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va307) AS se308,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va307) AS se309,
+    COUNT(va307) OVER (
+      PARTITION BY trade_date
+      ORDER BY va307
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se310,
+    CASE
+      WHEN COUNT(va476) OVER (PARTITION BY trade_date) > 0
+      THEN (
+        COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(ABS(va476)) >= CAST(8.271806125530277e-25 AS DOUBLE)
+              AND ABS(ABS(va476)) < CAST(9.5367431640625e-07 AS DOUBLE)
+              THEN CAST((
+                ABS(va476) * CAST(5.444517870735016e+39 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date) AS DOUBLE) / CAST(5.444517870735016e+39 AS DOUBLE),
+          0
+        ) + COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(ABS(va476)) >= CAST(9.5367431640625e-07 AS DOUBLE)
+              AND ABS(ABS(va476)) < CAST(1099511627776.0 AS DOUBLE)
+              THEN CAST((
+                ABS(va476) * CAST(4.722366482869645e+21 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date) AS DOUBLE) / CAST(4.722366482869645e+21 AS DOUBLE),
+          0
+        ) + COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(ABS(va476)) >= CAST(1099511627776.0 AS DOUBLE)
+              AND ABS(ABS(va476)) < CAST(1.2676506002282294e+30 AS DOUBLE)
+              THEN CAST((
+                ABS(va476) * CAST(4096.0 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date) AS DOUBLE) / CAST(4096.0 AS DOUBLE),
+          0
+        ) + COALESCE(
+          SUM(
+            CASE
+              WHEN ABS(ABS(va476)) < CAST(8.271806125530277e-25 AS DOUBLE)
+              OR ABS(ABS(va476)) >= CAST(1.2676506002282294e+30 AS DOUBLE)
+              THEN ABS(va476)
+            END
+          ) OVER (PARTITION BY trade_date),
+          0
+        )
+      )
+    END AS se477,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va488) AS se489,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va488) AS se490,
+    COUNT(va488) OVER (
+      PARTITION BY trade_date
+      ORDER BY va488
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se491,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va523) AS se524,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va523) AS se525,
+    COUNT(va523) OVER (
+      PARTITION BY trade_date
+      ORDER BY va523
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se526,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va544) AS se545,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va544) AS se546,
+    COUNT(va544) OVER (
+      PARTITION BY trade_date
+      ORDER BY va544
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se547,
+    CASE
+      WHEN COUNT(va564) OVER (PARTITION BY trade_date) > 0
+      THEN (
+        COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(ABS(va564)) >= CAST(8.271806125530277e-25 AS DOUBLE)
+              AND ABS(ABS(va564)) < CAST(9.5367431640625e-07 AS DOUBLE)
+              THEN CAST((
+                ABS(va564) * CAST(5.444517870735016e+39 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date) AS DOUBLE) / CAST(5.444517870735016e+39 AS DOUBLE),
+          0
+        ) + COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(ABS(va564)) >= CAST(9.5367431640625e-07 AS DOUBLE)
+              AND ABS(ABS(va564)) < CAST(1099511627776.0 AS DOUBLE)
+              THEN CAST((
+                ABS(va564) * CAST(4.722366482869645e+21 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date) AS DOUBLE) / CAST(4.722366482869645e+21 AS DOUBLE),
+          0
+        ) + COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(ABS(va564)) >= CAST(1099511627776.0 AS DOUBLE)
+              AND ABS(ABS(va564)) < CAST(1.2676506002282294e+30 AS DOUBLE)
+              THEN CAST((
+                ABS(va564) * CAST(4096.0 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date) AS DOUBLE) / CAST(4096.0 AS DOUBLE),
+          0
+        ) + COALESCE(
+          SUM(
+            CASE
+              WHEN ABS(ABS(va564)) < CAST(8.271806125530277e-25 AS DOUBLE)
+              OR ABS(ABS(va564)) >= CAST(1.2676506002282294e+30 AS DOUBLE)
+              THEN ABS(va564)
+            END
+          ) OVER (PARTITION BY trade_date),
+          0
+        )
+      )
+    END AS se565,
+    CASE
+      WHEN COUNT(va578) OVER (PARTITION BY trade_date) > 0
+      THEN (
+        COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(ABS(va578)) >= CAST(8.271806125530277e-25 AS DOUBLE)
+              AND ABS(ABS(va578)) < CAST(9.5367431640625e-07 AS DOUBLE)
+              THEN CAST((
+                ABS(va578) * CAST(5.444517870735016e+39 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date) AS DOUBLE) / CAST(5.444517870735016e+39 AS DOUBLE),
+          0
+        ) + COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(ABS(va578)) >= CAST(9.5367431640625e-07 AS DOUBLE)
+              AND ABS(ABS(va578)) < CAST(1099511627776.0 AS DOUBLE)
+              THEN CAST((
+                ABS(va578) * CAST(4.722366482869645e+21 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date) AS DOUBLE) / CAST(4.722366482869645e+21 AS DOUBLE),
+          0
+        ) + COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(ABS(va578)) >= CAST(1099511627776.0 AS DOUBLE)
+              AND ABS(ABS(va578)) < CAST(1.2676506002282294e+30 AS DOUBLE)
+              THEN CAST((
+                ABS(va578) * CAST(4096.0 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date) AS DOUBLE) / CAST(4096.0 AS DOUBLE),
+          0
+        ) + COALESCE(
+          SUM(
+            CASE
+              WHEN ABS(ABS(va578)) < CAST(8.271806125530277e-25 AS DOUBLE)
+              OR ABS(ABS(va578)) >= CAST(1.2676506002282294e+30 AS DOUBLE)
+              THEN ABS(va578)
+            END
+          ) OVER (PARTITION BY trade_date),
+          0
+        )
+      )
+    END AS se579,
+    CASE
+      WHEN COUNT(va581) OVER (PARTITION BY trade_date) > 0
+      THEN (
+        COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(ABS(va581)) >= CAST(8.271806125530277e-25 AS DOUBLE)
+              AND ABS(ABS(va581)) < CAST(9.5367431640625e-07 AS DOUBLE)
+              THEN CAST((
+                ABS(va581) * CAST(5.444517870735016e+39 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date) AS DOUBLE) / CAST(5.444517870735016e+39 AS DOUBLE),
+          0
+        ) + COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(ABS(va581)) >= CAST(9.5367431640625e-07 AS DOUBLE)
+              AND ABS(ABS(va581)) < CAST(1099511627776.0 AS DOUBLE)
+              THEN CAST((
+                ABS(va581) * CAST(4.722366482869645e+21 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date) AS DOUBLE) / CAST(4.722366482869645e+21 AS DOUBLE),
+          0
+        ) + COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(ABS(va581)) >= CAST(1099511627776.0 AS DOUBLE)
+              AND ABS(ABS(va581)) < CAST(1.2676506002282294e+30 AS DOUBLE)
+              THEN CAST((
+                ABS(va581) * CAST(4096.0 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date) AS DOUBLE) / CAST(4096.0 AS DOUBLE),
+          0
+        ) + COALESCE(
+          SUM(
+            CASE
+              WHEN ABS(ABS(va581)) < CAST(8.271806125530277e-25 AS DOUBLE)
+              OR ABS(ABS(va581)) >= CAST(1.2676506002282294e+30 AS DOUBLE)
+              THEN ABS(va581)
+            END
+          ) OVER (PARTITION BY trade_date),
+          0
+        )
+      )
+    END AS se582,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va607) AS se608,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va607) AS se609,
+    COUNT(va607) OVER (
+      PARTITION BY trade_date
+      ORDER BY va607
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se610,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va630) AS se631,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va630) AS se632,
+    COUNT(va630) OVER (
+      PARTITION BY trade_date
+      ORDER BY va630
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se633,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va635) AS se636,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va635) AS se637,
+    COUNT(va635) OVER (
+      PARTITION BY trade_date
+      ORDER BY va635
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se638,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va647) AS se648,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va647) AS se649,
+    COUNT(va647) OVER (
+      PARTITION BY trade_date
+      ORDER BY va647
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se650,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va661) AS se662,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va661) AS se663,
+    COUNT(va661) OVER (
+      PARTITION BY trade_date
+      ORDER BY va661
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se664,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va667) AS se668,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va667) AS se669,
+    COUNT(va667) OVER (
+      PARTITION BY trade_date
+      ORDER BY va667
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se670,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va681) AS se682,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va681) AS se683,
+    COUNT(va681) OVER (
+      PARTITION BY trade_date
+      ORDER BY va681
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se684,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va706) AS se707,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va706) AS se708,
+    COUNT(va706) OVER (
+      PARTITION BY trade_date
+      ORDER BY va706
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se709,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va782) AS se783,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va782) AS se784,
+    COUNT(va782) OVER (
+      PARTITION BY trade_date
+      ORDER BY va782
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se785,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va795) AS se796,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va795) AS se797,
+    COUNT(va795) OVER (
+      PARTITION BY trade_date
+      ORDER BY va795
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se798,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va845) AS se846,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va845) AS se847,
+    COUNT(va845) OVER (
+      PARTITION BY trade_date
+      ORDER BY va845
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se848,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va894) AS se895,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va894) AS se896,
+    COUNT(va894) OVER (
+      PARTITION BY trade_date
+      ORDER BY va894
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se897,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va902) AS se903,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va902) AS se904,
+    COUNT(va902) OVER (
+      PARTITION BY trade_date
+      ORDER BY va902
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se905,
+    CASE
+      WHEN COUNT(va971) OVER (PARTITION BY trade_date) > 0
+      THEN (
+        COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(ABS(va971)) >= CAST(8.271806125530277e-25 AS DOUBLE)
+              AND ABS(ABS(va971)) < CAST(9.5367431640625e-07 AS DOUBLE)
+              THEN CAST((
+                ABS(va971) * CAST(5.444517870735016e+39 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date) AS DOUBLE) / CAST(5.444517870735016e+39 AS DOUBLE),
+          0
+        ) + COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(ABS(va971)) >= CAST(9.5367431640625e-07 AS DOUBLE)
+              AND ABS(ABS(va971)) < CAST(1099511627776.0 AS DOUBLE)
+              THEN CAST((
+                ABS(va971) * CAST(4.722366482869645e+21 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date) AS DOUBLE) / CAST(4.722366482869645e+21 AS DOUBLE),
+          0
+        ) + COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(ABS(va971)) >= CAST(1099511627776.0 AS DOUBLE)
+              AND ABS(ABS(va971)) < CAST(1.2676506002282294e+30 AS DOUBLE)
+              THEN CAST((
+                ABS(va971) * CAST(4096.0 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date) AS DOUBLE) / CAST(4096.0 AS DOUBLE),
+          0
+        ) + COALESCE(
+          SUM(
+            CASE
+              WHEN ABS(ABS(va971)) < CAST(8.271806125530277e-25 AS DOUBLE)
+              OR ABS(ABS(va971)) >= CAST(1.2676506002282294e+30 AS DOUBLE)
+              THEN ABS(va971)
+            END
+          ) OVER (PARTITION BY trade_date),
+          0
+        )
+      )
+    END AS se972,
+    CASE
+      WHEN COUNT(va979) OVER (PARTITION BY trade_date) > 0
+      THEN (
+        COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(ABS(va979)) >= CAST(8.271806125530277e-25 AS DOUBLE)
+              AND ABS(ABS(va979)) < CAST(9.5367431640625e-07 AS DOUBLE)
+              THEN CAST((
+                ABS(va979) * CAST(5.444517870735016e+39 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date) AS DOUBLE) / CAST(5.444517870735016e+39 AS DOUBLE),
+          0
+        ) + COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(ABS(va979)) >= CAST(9.5367431640625e-07 AS DOUBLE)
+              AND ABS(ABS(va979)) < CAST(1099511627776.0 AS DOUBLE)
+              THEN CAST((
+                ABS(va979) * CAST(4.722366482869645e+21 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date) AS DOUBLE) / CAST(4.722366482869645e+21 AS DOUBLE),
+          0
+        ) + COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(ABS(va979)) >= CAST(1099511627776.0 AS DOUBLE)
+              AND ABS(ABS(va979)) < CAST(1.2676506002282294e+30 AS DOUBLE)
+              THEN CAST((
+                ABS(va979) * CAST(4096.0 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date) AS DOUBLE) / CAST(4096.0 AS DOUBLE),
+          0
+        ) + COALESCE(
+          SUM(
+            CASE
+              WHEN ABS(ABS(va979)) < CAST(8.271806125530277e-25 AS DOUBLE)
+              OR ABS(ABS(va979)) >= CAST(1.2676506002282294e+30 AS DOUBLE)
+              THEN ABS(va979)
+            END
+          ) OVER (PARTITION BY trade_date),
+          0
+        )
+      )
+    END AS se980,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va985) AS se986,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va985) AS se987,
+    COUNT(va985) OVER (
+      PARTITION BY trade_date
+      ORDER BY va985
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se988,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1000) AS se1001,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1000) AS se1002,
+    COUNT(va1000) OVER (
+      PARTITION BY trade_date
+      ORDER BY va1000
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1003,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1033) AS se1034,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1033) AS se1035,
+    COUNT(va1033) OVER (
+      PARTITION BY trade_date
+      ORDER BY va1033
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1036,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1038) AS se1039,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1038) AS se1040,
+    COUNT(va1038) OVER (
+      PARTITION BY trade_date
+      ORDER BY va1038
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1041,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1042) AS se1043,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1042) AS se1044,
+    COUNT(va1042) OVER (
+      PARTITION BY trade_date
+      ORDER BY va1042
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1045,
+    (
+      (
+        COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(close) >= CAST(8.271806125530277e-25 AS DOUBLE)
+              AND ABS(close) < CAST(9.5367431640625e-07 AS DOUBLE)
+              THEN CAST((
+                close * CAST(5.444517870735016e+39 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date, industry_l2) AS DOUBLE) / CAST(5.444517870735016e+39 AS DOUBLE),
+          0
+        ) + COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(close) >= CAST(9.5367431640625e-07 AS DOUBLE)
+              AND ABS(close) < CAST(1099511627776.0 AS DOUBLE)
+              THEN CAST((
+                close * CAST(4.722366482869645e+21 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date, industry_l2) AS DOUBLE) / CAST(4.722366482869645e+21 AS DOUBLE),
+          0
+        ) + COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(close) >= CAST(1099511627776.0 AS DOUBLE)
+              AND ABS(close) < CAST(1.2676506002282294e+30 AS DOUBLE)
+              THEN CAST((
+                close * CAST(4096.0 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date, industry_l2) AS DOUBLE) / CAST(4096.0 AS DOUBLE),
+          0
+        ) + COALESCE(
+          SUM(
+            CASE
+              WHEN ABS(close) < CAST(8.271806125530277e-25 AS DOUBLE)
+              OR ABS(close) >= CAST(1.2676506002282294e+30 AS DOUBLE)
+              THEN close
+            END
+          ) OVER (PARTITION BY trade_date, industry_l2),
+          0
+        )
+      ) / NULLIF(COUNT(close) OVER (PARTITION BY trade_date, industry_l2), 0)
+    ) AS se1053,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1164) AS se1165,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1164) AS se1166,
+    COUNT(va1164) OVER (
+      PARTITION BY trade_date
+      ORDER BY va1164
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1167,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1190) AS se1191,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1190) AS se1192,
+    COUNT(va1190) OVER (
+      PARTITION BY trade_date
+      ORDER BY va1190
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1193,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1211) AS se1212,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1211) AS se1213,
+    COUNT(va1211) OVER (
+      PARTITION BY trade_date
+      ORDER BY va1211
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1214,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1246) AS se1247,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1246) AS se1248,
+    COUNT(va1246) OVER (
+      PARTITION BY trade_date
+      ORDER BY va1246
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1249,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1287) AS se1288,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1287) AS se1289,
+    COUNT(va1287) OVER (
+      PARTITION BY trade_date
+      ORDER BY va1287
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1290,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1436) AS se1437,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1436) AS se1438,
+    COUNT(va1436) OVER (
+      PARTITION BY trade_date
+      ORDER BY va1436
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1439,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1470) AS se1471,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1470) AS se1472,
+    COUNT(va1470) OVER (
+      PARTITION BY trade_date
+      ORDER BY va1470
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1473,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1475) AS se1476,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1475) AS se1477,
+    COUNT(va1475) OVER (
+      PARTITION BY trade_date
+      ORDER BY va1475
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1478,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1515) AS se1516,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1515) AS se1517,
+    COUNT(va1515) OVER (
+      PARTITION BY trade_date
+      ORDER BY va1515
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1518,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1543) AS se1544,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1543) AS se1545,
+    COUNT(va1543) OVER (
+      PARTITION BY trade_date
+      ORDER BY va1543
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1546,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1662) AS se1663,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1662) AS se1664,
+    COUNT(va1662) OVER (
+      PARTITION BY trade_date
+      ORDER BY va1662
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1665,
+    (
+      (
+        COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(va1683) >= CAST(8.271806125530277e-25 AS DOUBLE)
+              AND ABS(va1683) < CAST(9.5367431640625e-07 AS DOUBLE)
+              THEN CAST((
+                va1683 * CAST(5.444517870735016e+39 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date, industry_l1) AS DOUBLE) / CAST(5.444517870735016e+39 AS DOUBLE),
+          0
+        ) + COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(va1683) >= CAST(9.5367431640625e-07 AS DOUBLE)
+              AND ABS(va1683) < CAST(1099511627776.0 AS DOUBLE)
+              THEN CAST((
+                va1683 * CAST(4.722366482869645e+21 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date, industry_l1) AS DOUBLE) / CAST(4.722366482869645e+21 AS DOUBLE),
+          0
+        ) + COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(va1683) >= CAST(1099511627776.0 AS DOUBLE)
+              AND ABS(va1683) < CAST(1.2676506002282294e+30 AS DOUBLE)
+              THEN CAST((
+                va1683 * CAST(4096.0 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date, industry_l1) AS DOUBLE) / CAST(4096.0 AS DOUBLE),
+          0
+        ) + COALESCE(
+          SUM(
+            CASE
+              WHEN ABS(va1683) < CAST(8.271806125530277e-25 AS DOUBLE)
+              OR ABS(va1683) >= CAST(1.2676506002282294e+30 AS DOUBLE)
+              THEN va1683
+            END
+          ) OVER (PARTITION BY trade_date, industry_l1),
+          0
+        )
+      ) / NULLIF(COUNT(va1683) OVER (PARTITION BY trade_date, industry_l1), 0)
+    ) AS se1684,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1725) AS se1726,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1725) AS se1727,
+    COUNT(va1725) OVER (
+      PARTITION BY trade_date
+      ORDER BY va1725
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1728,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1847) AS se1848,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1847) AS se1849,
+    COUNT(va1847) OVER (
+      PARTITION BY trade_date
+      ORDER BY va1847
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1850,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1888) AS se1889,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1888) AS se1890,
+    COUNT(va1888) OVER (
+      PARTITION BY trade_date
+      ORDER BY va1888
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1891,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1915) AS se1916,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1915) AS se1917,
+    COUNT(va1915) OVER (
+      PARTITION BY trade_date
+      ORDER BY va1915
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1918,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2088) AS se2089,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2088) AS se2090,
+    COUNT(va2088) OVER (
+      PARTITION BY trade_date
+      ORDER BY va2088
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se2091,
+    (
+      (
+        COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(va971) >= CAST(8.271806125530277e-25 AS DOUBLE)
+              AND ABS(va971) < CAST(9.5367431640625e-07 AS DOUBLE)
+              THEN CAST((
+                va971 * CAST(5.444517870735016e+39 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date, industry_l3) AS DOUBLE) / CAST(5.444517870735016e+39 AS DOUBLE),
+          0
+        ) + COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(va971) >= CAST(9.5367431640625e-07 AS DOUBLE)
+              AND ABS(va971) < CAST(1099511627776.0 AS DOUBLE)
+              THEN CAST((
+                va971 * CAST(4.722366482869645e+21 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date, industry_l3) AS DOUBLE) / CAST(4.722366482869645e+21 AS DOUBLE),
+          0
+        ) + COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(va971) >= CAST(1099511627776.0 AS DOUBLE)
+              AND ABS(va971) < CAST(1.2676506002282294e+30 AS DOUBLE)
+              THEN CAST((
+                va971 * CAST(4096.0 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date, industry_l3) AS DOUBLE) / CAST(4096.0 AS DOUBLE),
+          0
+        ) + COALESCE(
+          SUM(
+            CASE
+              WHEN ABS(va971) < CAST(8.271806125530277e-25 AS DOUBLE)
+              OR ABS(va971) >= CAST(1.2676506002282294e+30 AS DOUBLE)
+              THEN va971
+            END
+          ) OVER (PARTITION BY trade_date, industry_l3),
+          0
+        )
+      ) / NULLIF(COUNT(va971) OVER (PARTITION BY trade_date, industry_l3), 0)
+    ) AS se2519,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2524) AS se2525,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2524) AS se2526,
+    COUNT(va2524) OVER (
+      PARTITION BY trade_date
+      ORDER BY va2524
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se2527,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2539) AS se2540,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2539) AS se2541,
+    COUNT(va2539) OVER (
+      PARTITION BY trade_date
+      ORDER BY va2539
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se2542
+  FROM values_3_5
+), values_4_1 AS (
+  SELECT
+    ts_code,
+    trade_date,
+    stock_number,
+    stock_row,
+    close,
+    day_rows,
+    high,
+    industry_l2,
+    industry_l3,
+    low,
+    open,
+    returns,
+    se1100,
+    se1102,
+    se1455,
+    se1639,
+    se1848,
+    se1849,
+    se1850,
+    se1922,
+    se2273,
+    se2423,
+    se2481,
+    se631,
+    se632,
+    se633,
+    se648,
+    se649,
+    se650,
+    se662,
+    se663,
+    se664,
+    se668,
+    se669,
+    se670,
+    se682,
+    se683,
+    se684,
+    va1071,
+    va109,
+    va1116,
+    va1127,
+    va1255,
+    va1313,
+    va1325,
+    va134,
+    va1346,
+    va1376,
+    va1385,
+    va1424,
+    va143,
+    va155,
+    va1607,
+    va161,
+    va1621,
+    va1622,
+    va1638,
+    va1704,
+    va1738,
+    va1810,
+    va1831,
+    va1847,
+    va1851,
+    va1865,
+    va192,
+    va1943,
+    va195,
+    va1952,
+    va2012,
+    va2016,
+    va2052,
+    va2059,
+    va2070,
+    va2126,
+    va2182,
+    va2205,
+    va2221,
+    va2245,
+    va2250,
+    va2345,
+    va2372,
+    va2388,
+    va239,
+    va2391,
+    va2456,
+    va2518,
+    va2549,
+    va2556,
+    va2563,
+    va2577,
+    va2591,
+    va2598,
+    va2600,
+    va278,
+    va336,
+    va343,
+    va361,
+    va373,
+    va394,
+    va398,
+    va409,
+    va416,
+    va426,
+    va432,
+    va452,
+    va47,
+    va522,
+    va590,
+    va620,
+    va630,
+    va647,
+    va661,
+    va667,
+    va681,
+    va696,
+    va737,
+    va740,
+    va750,
+    va763,
+    va772,
+    va773,
+    va804,
+    va81,
+    va821,
+    va823,
+    va834,
+    va840,
+    va854,
+    va868,
+    va873,
+    va874,
+    va892,
+    va915,
+    va924,
+    va949,
+    va96,
+    volume,
+    vwap,
+    (
+      (
+        CASE
+          WHEN NOT va12 IS NULL
+          THEN (
+            se13 + ROUND(se14 * day_rows)
+          ) / (
+            2 * se15
+          )
+        END
+      ) - CAST(0.5 AS DOUBLE)
+    ) AS va16,
+    (
+      -(
+        CASE
+          WHEN NOT va149 IS NULL
+          THEN (
+            se150 + ROUND(se151 * day_rows)
+          ) / (
+            2 * se152
+          )
+        END
+      )
+    ) AS va153,
+    (
+      CASE
+        WHEN NOT va167 IS NULL
+        THEN (
+          se168 + ROUND(se169 * day_rows)
+        ) / (
+          2 * se170
+        )
+      END
+    ) AS va171,
+    (
+      -(
+        CASE
+          WHEN NOT va227 IS NULL
+          THEN (
+            se228 + ROUND(se229 * day_rows)
+          ) / (
+            2 * se230
+          )
+        END
+      )
+    ) AS va231,
+    (
+      CASE
+        WHEN NOT va252 IS NULL
+        THEN (
+          se253 + ROUND(se254 * day_rows)
+        ) / (
+          2 * se255
+        )
+      END
+    ) AS va256,
+    (
+      -(
+        CASE
+          WHEN NOT va273 IS NULL
+          THEN (
+            se274 + ROUND(se275 * day_rows)
+          ) / (
+            2 * se276
+          )
+        END
+      )
+    ) AS va277,
+    (
+      (
+        (
+          -(
+            CASE
+              WHEN NOT va289 IS NULL
+              THEN (
+                se290 + ROUND(se291 * day_rows)
+              ) / (
+                2 * se292
+              )
+            END
+          )
+        ) * (
+          CASE
+            WHEN NOT va295 IS NULL
+            THEN (
+              se296 + ROUND(se297 * day_rows)
+            ) / (
+              2 * se298
+            )
+          END
+        )
+      ) * (
+        CASE
+          WHEN NOT va307 IS NULL
+          THEN (
+            se308 + ROUND(se309 * day_rows)
+          ) / (
+            2 * se310
+          )
+        END
+      )
+    ) AS va311,
+    (
+      CASE WHEN stock_row > 8 THEN se419 END
+    ) AS va420,
+    va476 * CAST(1 AS DOUBLE) / NULLIF(se477, 0) AS va478,
+    (
+      CASE
+        WHEN NOT va488 IS NULL
+        THEN (
+          se489 + ROUND(se490 * day_rows)
+        ) / (
+          2 * se491
+        )
+      END
+    ) AS va492,
+    (
+      (
+        (
+          CASE
+            WHEN NOT va523 IS NULL
+            THEN (
+              se524 + ROUND(se525 * day_rows)
+            ) / (
+              2 * se526
+            )
+          END
+        ) + (
+          CASE
+            WHEN NOT va544 IS NULL
+            THEN (
+              se545 + ROUND(se546 * day_rows)
+            ) / (
+              2 * se547
+            )
+          END
+        )
+      ) + CAST(SIGN(va564 * CAST(1 AS DOUBLE) / NULLIF(se565, 0)) AS DOUBLE)
+    ) AS va566,
+    (
+      (
+        va578 * CAST(1 AS DOUBLE) / NULLIF(se579, 0) * 20
+      ) + va581 * CAST(1 AS DOUBLE) / NULLIF(se582, 0)
+    ) AS va583,
+    (
+      CASE
+        WHEN NOT va607 IS NULL
+        THEN (
+          se608 + ROUND(se609 * day_rows)
+        ) / (
+          2 * se610
+        )
+      END
+    ) AS va611,
+    (
+      CASE
+        WHEN NOT va635 IS NULL
+        THEN (
+          se636 + ROUND(se637 * day_rows)
+        ) / (
+          2 * se638
+        )
+      END
+    ) AS va639,
+    (
+      1 - (
+        CASE
+          WHEN NOT va706 IS NULL
+          THEN (
+            se707 + ROUND(se708 * day_rows)
+          ) / (
+            2 * se709
+          )
+        END
+      )
+    ) AS va710,
+    (
+      -(
+        (
+          (
+            CASE
+              WHEN va777 AND va780
+              THEN (
+                CASE WHEN stock_row > 1 THEN va776 END
+              )
+              ELSE NULL
+            END
+          ) * (
+            CASE
+              WHEN NOT va782 IS NULL
+              THEN (
+                se783 + ROUND(se784 * day_rows)
+              ) / (
+                2 * se785
+              )
+            END
+          )
+        ) * (
+          CASE
+            WHEN NOT va795 IS NULL
+            THEN (
+              se796 + ROUND(se797 * day_rows)
+            ) / (
+              2 * se798
+            )
+          END
+        )
+      )
+    ) AS va799,
+    (
+      va155 * 8193 - (
+        va155 * 8193 - va155
+      )
+    ) AS va826,
+    (
+      va823 * 8193 - (
+        va823 * 8193 - va823
+      )
+    ) AS va829,
+    (
+      CASE
+        WHEN NOT va845 IS NULL
+        THEN (
+          se846 + ROUND(se847 * day_rows)
+        ) / (
+          2 * se848
+        )
+      END
+    ) AS va849,
+    (
+      -(
+        (
+          CASE
+            WHEN NOT va894 IS NULL
+            THEN (
+              se895 + ROUND(se896 * day_rows)
+            ) / (
+              2 * se897
+            )
+          END
+        ) * (
+          CASE
+            WHEN NOT va902 IS NULL
+            THEN (
+              se903 + ROUND(se904 * day_rows)
+            ) / (
+              2 * se905
+            )
+          END
+        )
+      )
+    ) AS va906,
+    va949 * stock_row AS va950,
+    (
+      -(
+        (
+          va971 * CAST(1 AS DOUBLE) / NULLIF(se972, 0) * 2
+        ) - va979 * CAST(1 AS DOUBLE) / NULLIF(se980, 0)
+      )
+    ) AS va981,
+    CAST((
+      (
+        (
+          CASE
+            WHEN NOT va985 IS NULL
+            THEN (
+              se986 + ROUND(se987 * day_rows)
+            ) / (
+              2 * se988
+            )
+          END
+        ) < (
+          CASE
+            WHEN NOT va1000 IS NULL
+            THEN (
+              se1001 + ROUND(se1002 * day_rows)
+            ) / (
+              2 * se1003
+            )
+          END
+        )
+      )
+    ) AS DOUBLE) AS va1004,
+    (
+      CASE WHEN stock_row > 40 THEN se1005 END
+    ) AS va1006,
+    (
+      se1005 * 8193 - (
+        se1005 * 8193 - se1005
+      )
+    ) AS va1010,
+    (
+      vwap * 8193 - (
+        vwap * 8193 - vwap
+      )
+    ) AS va1019,
+    (
+      CASE
+        WHEN NOT va1033 IS NULL
+        THEN (
+          se1034 + ROUND(se1035 * day_rows)
+        ) / (
+          2 * se1036
+        )
+      END
+    ) AS va1037,
+    (
+      (
+        CASE
+          WHEN NOT va1038 IS NULL
+          THEN (
+            se1039 + ROUND(se1040 * day_rows)
+          ) / (
+            2 * se1041
+          )
+        END
+      ) + (
+        CASE
+          WHEN NOT va1042 IS NULL
+          THEN (
+            se1043 + ROUND(se1044 * day_rows)
+          ) / (
+            2 * se1045
+          )
+        END
+      )
+    ) AS va1046,
+    (
+      CASE WHEN NOT industry_l2 IS NULL THEN close - se1053 END
+    ) AS va1054,
+    (
+      CASE WHEN stock_row > 215 THEN se1069 END
+    ) AS va1070,
+    (
+      se1069 * 8193 - (
+        se1069 * 8193 - se1069
+      )
+    ) AS va1075,
+    (
+      va1071 * 8193 - (
+        va1071 * 8193 - va1071
+      )
+    ) AS va1078,
+    (
+      se1100 * 8193 - (
+        se1100 * 8193 - se1100
+      )
+    ) AS va1105,
+    (
+      se1102 * 8193 - (
+        se1102 * 8193 - se1102
+      )
+    ) AS va1108,
+    (
+      CASE WHEN stock_row > 66 THEN se1125 END
+    ) AS va1126,
+    (
+      se1125 * 8193 - (
+        se1125 * 8193 - se1125
+      )
+    ) AS va1131,
+    (
+      va1127 * 8193 - (
+        va1127 * 8193 - va1127
+      )
+    ) AS va1137,
+    (
+      -(
+        (
+          CASE
+            WHEN NOT va1164 IS NULL
+            THEN (
+              se1165 + ROUND(se1166 * day_rows)
+            ) / (
+              2 * se1167
+            )
+          END
+        ) + va1186
+      )
+    ) AS va1187,
+    (
+      CASE
+        WHEN NOT va1190 IS NULL
+        THEN (
+          se1191 + ROUND(se1192 * day_rows)
+        ) / (
+          2 * se1193
+        )
+      END
+    ) AS va1194,
+    (
+      CASE
+        WHEN NOT va1211 IS NULL
+        THEN (
+          se1212 + ROUND(se1213 * day_rows)
+        ) / (
+          2 * se1214
+        )
+      END
+    ) AS va1215,
+    (
+      va1238 * 8193 - (
+        va1238 * 8193 - va1238
+      )
+    ) AS va1239,
+    (
+      CASE
+        WHEN NOT va1246 IS NULL
+        THEN (
+          se1247 + ROUND(se1248 * day_rows)
+        ) / (
+          2 * se1249
+        )
+      END
+    ) AS va1250,
+    (
+      va1272 * 8193 - (
+        va1272 * 8193 - va1272
+      )
+    ) AS va1273,
+    (
+      CASE
+        WHEN NOT va1287 IS NULL
+        THEN (
+          se1288 + ROUND(se1289 * day_rows)
+        ) / (
+          2 * se1290
+        )
+      END
+    ) AS va1291,
+    (
+      va1305 * 8193 - (
+        va1305 * 8193 - va1305
+      )
+    ) AS va1306,
+    (
+      va1313 * 8193 - (
+        va1313 * 8193 - va1313
+      )
+    ) AS va1328,
+    (
+      va1325 * 8193 - (
+        va1325 * 8193 - va1325
+      )
+    ) AS va1332,
+    (
+      CASE WHEN stock_row > 46 THEN se1366 END
+    ) AS va1367,
+    (
+      CASE
+        WHEN NOT va1436 IS NULL
+        THEN (
+          se1437 + ROUND(se1438 * day_rows)
+        ) / (
+          2 * se1439
+        )
+      END
+    ) AS va1440,
+    (
+      va1447 * 8193 - (
+        va1447 * 8193 - va1447
+      )
+    ) AS va1448,
+    (
+      close * 8193 - (
+        close * 8193 - close
+      )
+    ) AS va1458,
+    (
+      se1455 * 8193 - (
+        se1455 * 8193 - se1455
+      )
+    ) AS va1461,
+    (
+      CASE
+        WHEN NOT va1470 IS NULL
+        THEN (
+          se1471 + ROUND(se1472 * day_rows)
+        ) / (
+          2 * se1473
+        )
+      END
+    ) AS va1474,
+    (
+      CASE
+        WHEN NOT va1475 IS NULL
+        THEN (
+          se1476 + ROUND(se1477 * day_rows)
+        ) / (
+          2 * se1478
+        )
+      END
+    ) AS va1479,
+    CAST((
+      (
+        (
+          CASE
+            WHEN NOT va1515 IS NULL
+            THEN (
+              se1516 + ROUND(se1517 * day_rows)
+            ) / (
+              2 * se1518
+            )
+          END
+        ) < (
+          CASE
+            WHEN NOT va1543 IS NULL
+            THEN (
+              se1544 + ROUND(se1545 * day_rows)
+            ) / (
+              2 * se1546
+            )
+          END
+        )
+      )
+    ) AS DOUBLE) AS va1547,
+    (
+      va1589 * 8193 - (
+        va1589 * 8193 - va1589
+      )
+    ) AS va1590,
+    va1607 * stock_row AS va1608,
+    (
+      CASE WHEN stock_row > 41 THEN se1619 END
+    ) AS va1620,
+    (
+      CASE WHEN stock_row > 57 THEN se1639 END
+    ) AS va1640,
+    (
+      va1638 * 8193 - (
+        va1638 * 8193 - va1638
+      )
+    ) AS va1644,
+    (
+      se1639 * 8193 - (
+        se1639 * 8193 - se1639
+      )
+    ) AS va1650,
+    (
+      CASE
+        WHEN NOT va1662 IS NULL
+        THEN (
+          se1663 + ROUND(se1664 * day_rows)
+        ) / (
+          2 * se1665
+        )
+      END
+    ) AS va1666,
+    (
+      CASE WHEN NOT industry_l1 IS NULL THEN va1683 - se1684 END
+    ) AS va1685,
+    (
+      CASE WHEN stock_row > 157 THEN va1702 END
+    ) AS va1703,
+    (
+      va1702 * 8193 - (
+        va1702 * 8193 - va1702
+      )
+    ) AS va1708,
+    (
+      va1704 * 8193 - (
+        va1704 * 8193 - va1704
+      )
+    ) AS va1711,
+    (
+      CASE
+        WHEN NOT va1725 IS NULL
+        THEN (
+          se1726 + ROUND(se1727 * day_rows)
+        ) / (
+          2 * se1728
+        )
+      END
+    ) AS va1729,
+    (
+      CASE WHEN stock_row > 13 THEN se1731 END
+    ) AS va1732,
+    (
+      CASE WHEN stock_row > 57 THEN se1748 END
+    ) AS va1749,
+    (
+      se1748 * 8193 - (
+        se1748 * 8193 - se1748
+      )
+    ) AS va1753,
+    (
+      CASE
+        WHEN NOT va1888 IS NULL
+        THEN (
+          se1889 + ROUND(se1890 * day_rows)
+        ) / (
+          2 * se1891
+        )
+      END
+    ) AS va1892,
+    (
+      CASE
+        WHEN NOT va1915 IS NULL
+        THEN (
+          se1916 + ROUND(se1917 * day_rows)
+        ) / (
+          2 * se1918
+        )
+      END
+    ) AS va1919,
+    (
+      se1922 * 8193 - (
+        se1922 * 8193 - se1922
+      )
+    ) AS va1931,
+    ABS(va1971) AS va1972,
+    (
+      va2012 * 8193 - (
+        va2012 * 8193 - va2012
+      )
+    ) AS va2019,
+    (
+      va2016 * 8193 - (
+        va2016 * 8193 - va2016
+      )
+    ) AS va2028,
+    (
+      CASE WHEN stock_row > 14 THEN se2049 END
+    ) AS va2050,
+    (
+      CASE
+        WHEN NOT va2088 IS NULL
+        THEN (
+          se2089 + ROUND(se2090 * day_rows)
+        ) / (
+          2 * se2091
+        )
+      END
+    ) AS va2092,
+    (
+      va2104 * 8193 - (
+        va2104 * 8193 - va2104
+      )
+    ) AS va2105,
+    va2126 * stock_row AS va2127,
+    (
+      CASE WHEN stock_row > 29 THEN se2140 END
+    ) AS va2141,
+    (
+      se2140 * 8193 - (
+        se2140 * 8193 - se2140
+      )
+    ) AS va2145,
+    CAST((
+      va2158
+    ) AS DOUBLE) AS va2159,
+    va2205 * stock_row AS va2206,
+    va2221 * stock_row AS va2222,
+    (
+      CASE WHEN stock_row > 62 THEN va2245 END
+    ) AS va2246,
+    (
+      va2245 * 8193 - (
+        va2245 * 8193 - va2245
+      )
+    ) AS va2254,
+    (
+      va2250 * 8193 - (
+        va2250 * 8193 - va2250
+      )
+    ) AS va2257,
+    (
+      se2273 * 8193 - (
+        se2273 * 8193 - se2273
+      )
+    ) AS va2276,
+    (
+      va2345 * 8193 - (
+        va2345 * 8193 - va2345
+      )
+    ) AS va2348,
+    (
+      va2388 * 8193 - (
+        va2388 * 8193 - va2388
+      )
+    ) AS va2394,
+    (
+      va2391 * 8193 - (
+        va2391 * 8193 - va2391
+      )
+    ) AS va2399,
+    (
+      se2481 * 8193 - (
+        se2481 * 8193 - se2481
+      )
+    ) AS va2484,
+    (
+      low * 8193 - (
+        low * 8193 - low
+      )
+    ) AS va2499,
+    (
+      volume * 8193 - (
+        volume * 8193 - volume
+      )
+    ) AS va2505,
+    (
+      CASE WHEN NOT industry_l3 IS NULL THEN va971 - se2519 END
+    ) AS va2520,
+    (
+      CASE
+        WHEN NOT va2524 IS NULL
+        THEN (
+          se2525 + ROUND(se2526 * day_rows)
+        ) / (
+          2 * se2527
+        )
+      END
+    ) AS va2528,
+    (
+      CASE
+        WHEN NOT va2539 IS NULL
+        THEN (
+          se2540 + ROUND(se2541 * day_rows)
+        ) / (
+          2 * se2542
+        )
+      END
+    ) AS va2543
+  FROM sections_4
+), values_4_2 AS (
+  SELECT
+    ts_code,
+    trade_date,
+    stock_number,
+    stock_row,
+    close,
+    day_rows,
+    high,
+    industry_l2,
+    industry_l3,
+    low,
+    open,
+    returns,
+    se1100,
+    se1102,
+    se1455,
+    se1639,
+    se1922,
+    se2273,
+    se2423,
+    se2481,
+    va1004,
+    va1006,
+    va1010,
+    va1019,
+    va1037,
+    va1046,
+    va1054,
+    va1070,
+    va1071,
+    va1075,
+    va1078,
+    va109,
+    va1105,
+    va1108,
+    va1116,
+    va1126,
+    va1127,
+    va1131,
+    va1137,
+    va1187,
+    va1239,
+    va1250,
+    va1255,
+    va1273,
+    va1291,
+    va1306,
+    va1313,
+    va1325,
+    va1328,
+    va1332,
+    va134,
+    va1346,
+    va1424,
+    va143,
+    va1440,
+    va1448,
+    va1458,
+    va1461,
+    va1474,
+    va1479,
+    va153,
+    va1547,
+    va155,
+    va1590,
+    va16,
+    va1607,
+    va1608,
+    va161,
+    va1638,
+    va1640,
+    va1644,
+    va1650,
+    va1666,
+    va1685,
+    va1703,
+    va1704,
+    va1708,
+    va171,
+    va1711,
+    va1729,
+    va1749,
+    va1753,
+    va1810,
+    va1831,
+    va1865,
+    va192,
+    va1931,
+    va1943,
+    va195,
+    va1952,
+    va1972,
+    va2012,
+    va2016,
+    va2019,
+    va2028,
+    va2070,
+    va2092,
+    va2105,
+    va2126,
+    va2127,
+    va2141,
+    va2145,
+    va2159,
+    va2182,
+    va2205,
+    va2206,
+    va2221,
+    va2222,
+    va2245,
+    va2246,
+    va2250,
+    va2254,
+    va2257,
+    va2276,
+    va231,
+    va2345,
+    va2348,
+    va2372,
+    va2388,
+    va239,
+    va2391,
+    va2394,
+    va2399,
+    va2456,
+    va2484,
+    va2499,
+    va2505,
+    va2518,
+    va2520,
+    va2528,
+    va2543,
+    va2549,
+    va2556,
+    va256,
+    va2563,
+    va2577,
+    va2591,
+    va2598,
+    va2600,
+    va277,
+    va278,
+    va311,
+    va336,
+    va343,
+    va361,
+    va373,
+    va394,
+    va398,
+    va409,
+    va416,
+    va452,
+    va47,
+    va478,
+    va492,
+    va522,
+    va566,
+    va583,
+    va590,
+    va611,
+    va620,
+    va696,
+    va710,
+    va737,
+    va740,
+    va750,
+    va763,
+    va773,
+    va799,
+    va804,
+    va81,
+    va821,
+    va823,
+    va826,
+    va829,
+    va834,
+    va840,
+    va849,
+    va854,
+    va868,
+    va873,
+    va874,
+    va892,
+    va906,
+    va915,
+    va924,
+    va949,
+    va950,
+    va96,
+    va981,
+    volume,
+    vwap,
+    (
+      CASE
+        WHEN va426 AND va432
+        THEN CASE WHEN ISFINITE(va420) THEN ROUND(va420, 12) END
+        ELSE NULL
+      END
+    ) AS va433,
+    (
+      (
+        (
+          (
+            (
+              (
+                CASE
+                  WHEN NOT va630 IS NULL
+                  THEN (
+                    se631 + ROUND(se632 * day_rows)
+                  ) / (
+                    2 * se633
+                  )
+                END
+              ) * CAST(2.21 AS DOUBLE)
+            ) + (
+              va639 * CAST(0.7 AS DOUBLE)
+            )
+          ) + (
+            (
+              CASE
+                WHEN NOT va647 IS NULL
+                THEN (
+                  se648 + ROUND(se649 * day_rows)
+                ) / (
+                  2 * se650
+                )
+              END
+            ) * CAST(0.73 AS DOUBLE)
+          )
+        ) + (
+          CASE
+            WHEN NOT va661 IS NULL
+            THEN (
+              se662 + ROUND(se663 * day_rows)
+            ) / (
+              2 * se664
+            )
+          END
+        )
+      ) + (
+        (
+          CASE
+            WHEN NOT va667 IS NULL
+            THEN (
+              se668 + ROUND(se669 * day_rows)
+            ) / (
+              2 * se670
+            )
+          END
+        ) * CAST(0.6 AS DOUBLE)
+      )
+    ) AS va671,
+    (
+      (
+        CASE
+          WHEN NOT va681 IS NULL
+          THEN (
+            se682 + ROUND(se683 * day_rows)
+          ) / (
+            2 * se684
+          )
+        END
+      ) + va639
+    ) AS va685,
+    (
+      CASE
+        WHEN (
+          va1194 > 0
+          OR (
+            va1215 = FLOOR(va1215) AND (
+              va1194 <> 0 OR va1215 >= 0
+            )
+          )
+          OR (
+            va1194 = 0 AND va1215 > 0
+          )
+        )
+        THEN POWER(va1194, va1215)
+      END
+    ) AS va1216,
+    (
+      CASE
+        WHEN va1376 AND va1385
+        THEN CASE WHEN ISFINITE(va1367) THEN ROUND(va1367, 12) END
+        ELSE NULL
+      END
+    ) AS va1386,
+    (
+      va1474 * 8193 - (
+        va1474 * 8193 - va1474
+      )
+    ) AS va1483,
+    (
+      va1479 * 8193 - (
+        va1479 * 8193 - va1479
+      )
+    ) AS va1494,
+    (
+      CASE
+        WHEN va1621 AND va1622
+        THEN CASE WHEN ISFINITE(va1620) THEN ROUND(va1620, 12) END
+        ELSE NULL
+      END
+    ) AS va1623,
+    (
+      va1666 * 8193 - (
+        va1666 * 8193 - va1666
+      )
+    ) AS va1670,
+    (
+      CASE
+        WHEN va772 AND va1738
+        THEN CASE WHEN ISFINITE(va1732) THEN ROUND(va1732, 12) END
+        ELSE NULL
+      END
+    ) AS va1739,
+    (
+      (
+        (
+          CASE
+            WHEN NOT va1847 IS NULL
+            THEN (
+              se1848 + ROUND(se1849 * day_rows)
+            ) / (
+              2 * se1850
+            )
+          END
+        ) * va1479
+      ) / NULLIF(va1851, 0)
+    ) AS va1852,
+    (
+      CASE
+        WHEN (
+          va1892 > 0
+          OR (
+            va1919 = FLOOR(va1919) AND (
+              va1892 <> 0 OR va1919 >= 0
+            )
+          )
+          OR (
+            va1892 = 0 AND va1919 > 0
+          )
+        )
+        THEN POWER(va1892, va1919)
+      END
+    ) AS va1920,
+    (
+      CASE
+        WHEN va2052 AND va2059
+        THEN CASE WHEN ISFINITE(va2050) THEN ROUND(va2050, 12) END
+        ELSE NULL
+      END
+    ) AS va2060,
+    (
+      va2528 * 8193 - (
+        va2528 * 8193 - va2528
+      )
+    ) AS va2532
+  FROM values_4_1
+), values_4_3 AS (
+  SELECT
+    ts_code,
+    trade_date,
+    stock_number,
+    stock_row,
+    close,
+    day_rows,
+    high,
+    industry_l2,
+    industry_l3,
+    low,
+    open,
+    returns,
+    se1100,
+    se1102,
+    se1455,
+    se1639,
+    se1922,
+    se2273,
+    se2423,
+    se2481,
+    va1004,
+    va1006,
+    va1010,
+    va1019,
+    va1037,
+    va1046,
+    va1054,
+    va1070,
+    va1071,
+    va1075,
+    va1078,
+    va109,
+    va1105,
+    va1108,
+    va1116,
+    va1126,
+    va1127,
+    va1131,
+    va1137,
+    va1187,
+    va1239,
+    va1250,
+    va1255,
+    va1273,
+    va1291,
+    va1306,
+    va1313,
+    va1325,
+    va1328,
+    va1332,
+    va134,
+    va1346,
+    va1386,
+    va1424,
+    va143,
+    va1440,
+    va1448,
+    va1458,
+    va1461,
+    va1474,
+    va1479,
+    va1483,
+    va1494,
+    va153,
+    va1547,
+    va155,
+    va1590,
+    va16,
+    va1607,
+    va1608,
+    va161,
+    va1623,
+    va1638,
+    va1640,
+    va1644,
+    va1650,
+    va1666,
+    va1670,
+    va1685,
+    va1703,
+    va1704,
+    va1708,
+    va171,
+    va1711,
+    va1729,
+    va1749,
+    va1753,
+    va1810,
+    va1831,
+    va1852,
+    va1865,
+    va192,
+    va1931,
+    va1943,
+    va195,
+    va1952,
+    va1972,
+    va2012,
+    va2016,
+    va2019,
+    va2028,
+    va2060,
+    va2070,
+    va2092,
+    va2105,
+    va2126,
+    va2127,
+    va2141,
+    va2145,
+    va2159,
+    va2182,
+    va2205,
+    va2206,
+    va2221,
+    va2222,
+    va2245,
+    va2246,
+    va2250,
+    va2254,
+    va2257,
+    va2276,
+    va231,
+    va2345,
+    va2348,
+    va2372,
+    va2388,
+    va239,
+    va2391,
+    va2394,
+    va2399,
+    va2456,
+    va2484,
+    va2499,
+    va2505,
+    va2518,
+    va2520,
+    va2528,
+    va2532,
+    va2543,
+    va2549,
+    va2556,
+    va256,
+    va2563,
+    va2577,
+    va2591,
+    va2598,
+    va2600,
+    va277,
+    va278,
+    va311,
+    va336,
+    va343,
+    va361,
+    va373,
+    va394,
+    va398,
+    va409,
+    va416,
+    va433,
+    va452,
+    va47,
+    va478,
+    va492,
+    va522,
+    va566,
+    va583,
+    va590,
+    va611,
+    va620,
+    va671,
+    va685,
+    va696,
+    va710,
+    va737,
+    va740,
+    va750,
+    va763,
+    va773,
+    va799,
+    va804,
+    va81,
+    va821,
+    va823,
+    va826,
+    va829,
+    va834,
+    va840,
+    va849,
+    va854,
+    va868,
+    va873,
+    va874,
+    va892,
+    va906,
+    va915,
+    va924,
+    va949,
+    va950,
+    va96,
+    va981,
+    volume,
+    vwap,
+    (
+      -(
+        CASE WHEN ISFINITE(va1216) THEN va1216 END
+      )
+    ) AS va1217,
+    (
+      va1739 * 8193 - (
+        va1739 * 8193 - va1739
+      )
+    ) AS va1740,
+    (
+      CASE WHEN ISFINITE(va1920) THEN va1920 END
+    ) AS va1921
+  FROM values_4_2
+), series_5 AS (
+  SELECT
+    ts_code,
+    trade_date,
+    stock_number,
+    stock_row,
+    close,
+    day_rows,
+    high,
+    industry_l2,
+    industry_l3,
+    low,
+    open,
+    returns,
+    va1004,
+    va1010,
+    va1019,
+    va1037,
+    va1046,
+    va1054,
+    va109,
+    va1116,
+    va1131,
+    va1137,
+    va1187,
+    va1217,
+    va1250,
+    va1273,
+    va1291,
+    va134,
+    va1346,
+    va1386,
+    va1424,
+    va143,
+    va1440,
+    va1458,
+    va1483,
+    va1494,
+    va153,
+    va1547,
+    va155,
+    va16,
+    va161,
+    va1623,
+    va1644,
+    va1650,
+    va1670,
+    va1685,
+    va171,
+    va1729,
+    va1740,
+    va1753,
+    va1831,
+    va1852,
+    va1865,
+    va192,
+    va1921,
+    va1931,
+    va1943,
+    va195,
+    va1952,
+    va1972,
+    va2019,
+    va2028,
+    va2060,
+    va2070,
+    va2092,
+    va2105,
+    va2145,
+    va2182,
+    va2254,
+    va2276,
+    va231,
+    va2348,
+    va2372,
+    va239,
+    va2394,
+    va2399,
+    va2484,
+    va2499,
+    va2505,
+    va2518,
+    va2520,
+    va2532,
+    va2543,
+    va2549,
+    va2556,
+    va2563,
+    va2577,
+    va2591,
+    va2598,
+    va2600,
+    va277,
+    va278,
+    va311,
+    va336,
+    va343,
+    va361,
+    va373,
+    va394,
+    va398,
+    va409,
+    va416,
+    va47,
+    va478,
+    va522,
+    va566,
+    va583,
+    va590,
+    va611,
+    va620,
+    va671,
+    va685,
+    va696,
+    va710,
+    va737,
+    va740,
+    va750,
+    va763,
+    va773,
+    va799,
+    va804,
+    va81,
+    va821,
+    va840,
+    va854,
+    va868,
+    va873,
+    va874,
+    va892,
+    va906,
+    va915,
+    va924,
+    va96,
+    va981,
+    volume,
+    vwap,
+    SUM(va256) OVER rows_3 AS se257,
+    COUNT(va256) OVER rows_3 AS se258,
+    MAX(va433) OVER rows_3 AS se434,
+    COUNT(va433) OVER rows_3 AS se435,
+    AVG(va452) OVER rows_2 AS se453,
+    COUNT(va452) OVER rows_2 AS se454,
+    MIN(va492) OVER rows_2 AS se493,
+    COUNT(va492) OVER rows_2 AS se494,
+    LAG(close, 7) OVER rows_row AS se711,
+    SUM(returns) OVER rows_250 AS se717,
+    CORR(va155, va823) OVER rows_250 AS se824,
+    MIN(va826) OVER rows_250 AS se827,
+    MAX(va826) OVER rows_250 AS se828,
+    MIN(va829) OVER rows_250 AS se830,
+    MAX(va829) OVER rows_250 AS se831,
+    SUM(va834) OVER rows_250 AS se835,
+    COUNT(va834) OVER rows_250 AS se836,
+    MAX(va849) OVER rows_5 AS se850,
+    COUNT(va849) OVER rows_5 AS se851,
+    LAG(va924, 1) OVER rows_row AS se925,
+    LAG(va924, 2) OVER rows_row AS se926,
+    LAG(va924, 3) OVER rows_row AS se927,
+    LAG(va924, 4) OVER rows_row AS se928,
+    LAG(va924, 5) OVER rows_row AS se929,
+    LAG(va924, 6) OVER rows_row AS se930,
+    SUM(va950) OVER rows_16 AS se951,
+    COUNT(va950) OVER rows_16 AS se952,
+    SUM(va949) OVER rows_16 AS se953,
+    COUNT(va949) OVER rows_16 AS se954,
+    CORR(va1006, vwap) OVER rows_9 AS se1007,
+    REGR_COUNT(va1006, vwap) OVER rows_9 AS se1008,
+    LAG(va1010, 1) OVER rows_row AS se1011,
+    LAG(va1010, 2) OVER rows_row AS se1012,
+    LAG(va1010, 3) OVER rows_row AS se1013,
+    LAG(va1010, 4) OVER rows_row AS se1014,
+    LAG(va1010, 5) OVER rows_row AS se1015,
+    LAG(va1010, 6) OVER rows_row AS se1016,
+    LAG(va1010, 7) OVER rows_row AS se1017,
+    LAG(va1010, 8) OVER rows_row AS se1018,
+    LAG(va1019, 1) OVER rows_row AS se1020,
+    LAG(va1019, 2) OVER rows_row AS se1021,
+    LAG(va1019, 3) OVER rows_row AS se1022,
+    LAG(va1019, 4) OVER rows_row AS se1023,
+    LAG(va1019, 5) OVER rows_row AS se1024,
+    LAG(va1019, 6) OVER rows_row AS se1025,
+    LAG(va1019, 7) OVER rows_row AS se1026,
+    LAG(va1019, 8) OVER rows_row AS se1027,
+    LAG(va1054, 2) OVER rows_row AS se1055,
+    CORR(va1070, va1071) OVER rows_13 AS se1072,
+    REGR_COUNT(va1070, va1071) OVER rows_13 AS se1073,
+    MIN(va1075) OVER rows_13 AS se1076,
+    MAX(va1075) OVER rows_13 AS se1077,
+    MIN(va1078) OVER rows_13 AS se1079,
+    MAX(va1078) OVER rows_13 AS se1080,
+    CORR(se1100, se1102) OVER rows_16 AS se1103,
+    MIN(va1105) OVER rows_16 AS se1106,
+    MAX(va1105) OVER rows_16 AS se1107,
+    MIN(va1108) OVER rows_16 AS se1109,
+    MAX(va1108) OVER rows_16 AS se1110,
+    LAG(va1116, 3) OVER rows_row AS se1117,
+    CORR(va1126, va1127) OVER rows_6 AS se1128,
+    REGR_COUNT(va1126, va1127) OVER rows_6 AS se1129,
+    LAG(va1131, 1) OVER rows_row AS se1132,
+    LAG(va1131, 2) OVER rows_row AS se1133,
+    LAG(va1131, 3) OVER rows_row AS se1134,
+    LAG(va1131, 4) OVER rows_row AS se1135,
+    LAG(va1131, 5) OVER rows_row AS se1136,
+    LAG(va1137, 1) OVER rows_row AS se1138,
+    LAG(va1137, 2) OVER rows_row AS se1139,
+    LAG(va1137, 3) OVER rows_row AS se1140,
+    LAG(va1137, 4) OVER rows_row AS se1141,
+    LAG(va1137, 5) OVER rows_row AS se1142,
+    MIN(open) OVER rows_13 AS se1148,
+    RANK(
+    ORDER BY
+      va1239) OVER rows_13 AS se1240,
+    CUME_DIST(
+    ORDER BY
+      va1239) OVER rows_13 AS se1241,
+    COUNT(va1239) OVER rows_13 AS se1242,
+    MAX(va1255) OVER rows_4 AS se1256,
+    COUNT(va1255) OVER rows_4 AS se1257,
+    LAG(va1273, 1) OVER rows_row AS se1274,
+    LAG(va1273, 2) OVER rows_row AS se1275,
+    LAG(va1273, 3) OVER rows_row AS se1276,
+    LAG(va1273, 4) OVER rows_row AS se1277,
+    LAG(va1273, 5) OVER rows_row AS se1278,
+    LAG(va1273, 6) OVER rows_row AS se1279,
+    LAG(va1273, 7) OVER rows_row AS se1280,
+    LAG(va1273, 8) OVER rows_row AS se1281,
+    RANK(
+    ORDER BY
+      va1306) OVER rows_17 AS se1307,
+    CUME_DIST(
+    ORDER BY
+      va1306) OVER rows_17 AS se1308,
+    COUNT(va1306) OVER rows_17 AS se1309,
+    CORR(va1313, va1325) OVER rows_18 AS se1326,
+    MIN(va1328) OVER rows_18 AS se1329,
+    MAX(va1328) OVER rows_18 AS se1330,
+    MIN(va1332) OVER rows_18 AS se1333,
+    MAX(va1332) OVER rows_18 AS se1334,
+    LAG(va1386, 1) OVER rows_row AS se1387,
+    LAG(va1386, 2) OVER rows_row AS se1388,
+    LAG(va1386, 3) OVER rows_row AS se1389,
+    LAG(va1386, 4) OVER rows_row AS se1390,
+    LAG(va1386, 5) OVER rows_row AS se1391,
+    LAG(va1386, 6) OVER rows_row AS se1392,
+    LAG(va1386, 7) OVER rows_row AS se1393,
+    LAG(va1386, 8) OVER rows_row AS se1394,
+    LAG(va1386, 9) OVER rows_row AS se1395,
+    LAG(va1424, 1) OVER rows_row AS se1425,
+    RANK(
+    ORDER BY
+      va1448) OVER rows_16 AS se1449,
+    CUME_DIST(
+    ORDER BY
+      va1448) OVER rows_16 AS se1450,
+    COUNT(va1448) OVER rows_16 AS se1451,
+    CORR(close, se1455) OVER rows_15 AS se1456,
+    MIN(va1458) OVER rows_15 AS se1459,
+    MAX(va1458) OVER rows_15 AS se1460,
+    MIN(va1461) OVER rows_15 AS se1462,
+    MAX(va1461) OVER rows_15 AS se1463,
+    CORR(va1474, va1479) OVER rows_11 AS se1480,
+    REGR_COUNT(va1474, va1479) OVER rows_11 AS se1481,
+    LAG(va1483, 1) OVER rows_row AS se1484,
+    LAG(va1483, 2) OVER rows_row AS se1485,
+    LAG(va1483, 3) OVER rows_row AS se1486,
+    LAG(va1483, 4) OVER rows_row AS se1487,
+    LAG(va1483, 5) OVER rows_row AS se1488,
+    LAG(va1483, 6) OVER rows_row AS se1489,
+    LAG(va1483, 7) OVER rows_row AS se1490,
+    LAG(va1483, 8) OVER rows_row AS se1491,
+    LAG(va1483, 9) OVER rows_row AS se1492,
+    LAG(va1483, 10) OVER rows_row AS se1493,
+    LAG(va1494, 1) OVER rows_row AS se1495,
+    LAG(va1494, 2) OVER rows_row AS se1496,
+    LAG(va1494, 3) OVER rows_row AS se1497,
+    LAG(va1494, 4) OVER rows_row AS se1498,
+    LAG(va1494, 5) OVER rows_row AS se1499,
+    LAG(va1494, 6) OVER rows_row AS se1500,
+    LAG(va1494, 7) OVER rows_row AS se1501,
+    LAG(va1494, 8) OVER rows_row AS se1502,
+    LAG(va1494, 9) OVER rows_row AS se1503,
+    LAG(va1494, 10) OVER rows_row AS se1504,
+    LAG(vwap, 1) OVER rows_row AS se1548,
+    RANK(
+    ORDER BY
+      va1590) OVER rows_19 AS se1591,
+    CUME_DIST(
+    ORDER BY
+      va1590) OVER rows_19 AS se1592,
+    COUNT(va1590) OVER rows_19 AS se1593,
+    SUM(va1608) OVER rows_20 AS se1609,
+    COUNT(va1608) OVER rows_20 AS se1610,
+    SUM(va1607) OVER rows_20 AS se1611,
+    COUNT(va1607) OVER rows_20 AS se1612,
+    LAG(va1623, 1) OVER rows_row AS se1624,
+    LAG(va1623, 2) OVER rows_row AS se1625,
+    LAG(va1623, 3) OVER rows_row AS se1626,
+    LAG(va1623, 4) OVER rows_row AS se1627,
+    CORR(va1638, va1640) OVER rows_6 AS se1641,
+    REGR_COUNT(va1638, va1640) OVER rows_6 AS se1642,
+    LAG(va1644, 1) OVER rows_row AS se1645,
+    LAG(va1644, 2) OVER rows_row AS se1646,
+    LAG(va1644, 3) OVER rows_row AS se1647,
+    LAG(va1644, 4) OVER rows_row AS se1648,
+    LAG(va1644, 5) OVER rows_row AS se1649,
+    LAG(va1650, 1) OVER rows_row AS se1651,
+    LAG(va1650, 2) OVER rows_row AS se1652,
+    LAG(va1650, 3) OVER rows_row AS se1653,
+    LAG(va1650, 4) OVER rows_row AS se1654,
+    LAG(va1650, 5) OVER rows_row AS se1655,
+    CORR(va1479, va1666) OVER rows_5 AS se1667,
+    REGR_COUNT(va1479, va1666) OVER rows_5 AS se1668,
+    LAG(va1670, 1) OVER rows_row AS se1671,
+    LAG(va1670, 2) OVER rows_row AS se1672,
+    LAG(va1670, 3) OVER rows_row AS se1673,
+    LAG(va1670, 4) OVER rows_row AS se1674,
+    LAG(va1685, 1) OVER rows_row AS se1686,
+    CORR(va1703, va1704) OVER rows_14 AS se1705,
+    REGR_COUNT(va1703, va1704) OVER rows_14 AS se1706,
+    MIN(va1708) OVER rows_14 AS se1709,
+    MAX(va1708) OVER rows_14 AS se1710,
+    MIN(va1711) OVER rows_14 AS se1712,
+    MAX(va1711) OVER rows_14 AS se1713,
+    LAG(va1740, 1) OVER rows_row AS se1741,
+    LAG(va1740, 2) OVER rows_row AS se1742,
+    LAG(va1740, 3) OVER rows_row AS se1743,
+    LAG(va1740, 4) OVER rows_row AS se1744,
+    CORR(va1749, vwap) OVER rows_8 AS se1750,
+    REGR_COUNT(va1749, vwap) OVER rows_8 AS se1751,
+    LAG(va1753, 1) OVER rows_row AS se1754,
+    LAG(va1753, 2) OVER rows_row AS se1755,
+    LAG(va1753, 3) OVER rows_row AS se1756,
+    LAG(va1753, 4) OVER rows_row AS se1757,
+    LAG(va1753, 5) OVER rows_row AS se1758,
+    LAG(va1753, 6) OVER rows_row AS se1759,
+    LAG(va1753, 7) OVER rows_row AS se1760,
+    SUM(va1810 * stock_row) OVER rows_14 AS se1811,
+    SUM(va1810) OVER rows_14 AS se1812,
+    LAG(va1831, 1) OVER rows_row AS se1832,
+    LAG(va1831, 2) OVER rows_row AS se1833,
+    LAG(va1831, 3) OVER rows_row AS se1834,
+    LAG(va1831, 4) OVER rows_row AS se1835,
+    LAG(va1831, 5) OVER rows_row AS se1836,
+    CORR(close, se1922) OVER rows_6 AS se1923,
+    LAG(va1458, 1) OVER rows_row AS se1925,
+    LAG(va1458, 2) OVER rows_row AS se1926,
+    LAG(va1458, 3) OVER rows_row AS se1927,
+    LAG(va1458, 4) OVER rows_row AS se1928,
+    LAG(va1458, 5) OVER rows_row AS se1929,
+    LAG(va1931, 1) OVER rows_row AS se1932,
+    LAG(va1931, 2) OVER rows_row AS se1933,
+    LAG(va1931, 3) OVER rows_row AS se1934,
+    LAG(va1931, 4) OVER rows_row AS se1935,
+    LAG(va1931, 5) OVER rows_row AS se1936,
+    LAG(va1952, 1) OVER rows_row AS se1953,
+    LAG(va1972, 1) OVER rows_row AS se1973,
+    LAG(va1972, 2) OVER rows_row AS se1974,
+    LAG(va1972, 3) OVER rows_row AS se1975,
+    CORR(va2012, va2016) OVER rows_8 AS se2017,
+    LAG(va2019, 1) OVER rows_row AS se2020,
+    LAG(va2019, 2) OVER rows_row AS se2021,
+    LAG(va2019, 3) OVER rows_row AS se2022,
+    LAG(va2019, 4) OVER rows_row AS se2023,
+    LAG(va2019, 5) OVER rows_row AS se2024,
+    LAG(va2019, 6) OVER rows_row AS se2025,
+    LAG(va2019, 7) OVER rows_row AS se2026,
+    LAG(va2028, 1) OVER rows_row AS se2029,
+    LAG(va2028, 2) OVER rows_row AS se2030,
+    LAG(va2028, 3) OVER rows_row AS se2031,
+    LAG(va2028, 4) OVER rows_row AS se2032,
+    LAG(va2028, 5) OVER rows_row AS se2033,
+    LAG(va2028, 6) OVER rows_row AS se2034,
+    LAG(va2028, 7) OVER rows_row AS se2035,
+    LAG(va2060, 1) OVER rows_row AS se2061,
+    LAG(va2060, 2) OVER rows_row AS se2062,
+    LAG(va2060, 3) OVER rows_row AS se2063,
+    LAG(va2060, 4) OVER rows_row AS se2064,
+    LAG(va2070, 1) OVER rows_row AS se2071,
+    LAG(va2070, 2) OVER rows_row AS se2072,
+    LAG(va2070, 3) OVER rows_row AS se2073,
+    LAG(va2070, 4) OVER rows_row AS se2074,
+    LAG(va2070, 5) OVER rows_row AS se2075,
+    LAG(va2070, 6) OVER rows_row AS se2076,
+    LAG(va2070, 7) OVER rows_row AS se2077,
+    LAG(va2070, 8) OVER rows_row AS se2078,
+    LAG(va2070, 9) OVER rows_row AS se2079,
+    LAG(va2105, 1) OVER rows_row AS se2106,
+    LAG(va2105, 2) OVER rows_row AS se2107,
+    SUM(va2127) OVER rows_16 AS se2128,
+    COUNT(va2127) OVER rows_16 AS se2129,
+    SUM(va2126) OVER rows_16 AS se2130,
+    COUNT(va2126) OVER rows_16 AS se2131,
+    CORR(va2141, vwap) OVER rows_4 AS se2142,
+    REGR_COUNT(va2141, vwap) OVER rows_4 AS se2143,
+    LAG(va2145, 1) OVER rows_row AS se2146,
+    LAG(va2145, 2) OVER rows_row AS se2147,
+    LAG(va2145, 3) OVER rows_row AS se2148,
+    SUM(va2159 * stock_row) OVER rows_14 AS se2160,
+    SUM(va2159) OVER rows_14 AS se2161,
+    LAG(va2182, 1) OVER rows_row AS se2183,
+    LAG(va2182, 2) OVER rows_row AS se2184,
+    LAG(va2182, 3) OVER rows_row AS se2185,
+    LAG(va2182, 4) OVER rows_row AS se2186,
+    LAG(va2182, 5) OVER rows_row AS se2187,
+    SUM(va2206) OVER rows_19 AS se2207,
+    COUNT(va2206) OVER rows_19 AS se2208,
+    SUM(va2205) OVER rows_19 AS se2209,
+    COUNT(va2205) OVER rows_19 AS se2210,
+    SUM(va2222) OVER rows_16 AS se2223,
+    COUNT(va2222) OVER rows_16 AS se2224,
+    SUM(va2221) OVER rows_16 AS se2225,
+    COUNT(va2221) OVER rows_16 AS se2226,
+    MIN(vwap) OVER rows_11 AS se2234,
+    COUNT(vwap) OVER rows_11 AS se2235,
+    CORR(va2246, va2250) OVER rows_18 AS se2251,
+    REGR_COUNT(va2246, va2250) OVER rows_18 AS se2252,
+    MIN(va2254) OVER rows_18 AS se2255,
+    MAX(va2254) OVER rows_18 AS se2256,
+    MIN(va2257) OVER rows_18 AS se2258,
+    MAX(va2257) OVER rows_18 AS se2259,
+    MIN(open) OVER rows_12 AS se2266,
+    CORR(se2273, se1639) OVER rows_12 AS se2274,
+    LAG(va2276, 1) OVER rows_row AS se2277,
+    LAG(va2276, 2) OVER rows_row AS se2278,
+    LAG(va2276, 3) OVER rows_row AS se2279,
+    LAG(va2276, 4) OVER rows_row AS se2280,
+    LAG(va2276, 5) OVER rows_row AS se2281,
+    LAG(va2276, 6) OVER rows_row AS se2282,
+    LAG(va2276, 7) OVER rows_row AS se2283,
+    LAG(va2276, 8) OVER rows_row AS se2284,
+    LAG(va2276, 9) OVER rows_row AS se2285,
+    LAG(va2276, 10) OVER rows_row AS se2286,
+    LAG(va2276, 11) OVER rows_row AS se2287,
+    LAG(va1650, 6) OVER rows_row AS se2288,
+    LAG(va1650, 7) OVER rows_row AS se2289,
+    LAG(va1650, 8) OVER rows_row AS se2290,
+    LAG(va1650, 9) OVER rows_row AS se2291,
+    LAG(va1650, 10) OVER rows_row AS se2292,
+    LAG(va1650, 11) OVER rows_row AS se2293,
+    CORR(va2345, va2245) OVER rows_3 AS se2346,
+    LAG(va2348, 1) OVER rows_row AS se2349,
+    LAG(va2348, 2) OVER rows_row AS se2350,
+    LAG(va2254, 1) OVER rows_row AS se2352,
+    LAG(va2254, 2) OVER rows_row AS se2353,
+    CORR(va2388, va2391) OVER rows_4 AS se2392,
+    LAG(va2394, 1) OVER rows_row AS se2395,
+    LAG(va2394, 2) OVER rows_row AS se2396,
+    LAG(va2394, 3) OVER rows_row AS se2397,
+    LAG(va2399, 1) OVER rows_row AS se2400,
+    LAG(va2399, 2) OVER rows_row AS se2401,
+    LAG(va2399, 3) OVER rows_row AS se2402,
+    SUM(se2423) OVER rows_26 AS se2424,
+    ARG_MIN(stock_row, va2456) OVER rows_8 AS se2457,
+    COUNT(va2456) OVER rows_8 AS se2458,
+    CORR(se2273, se2481) OVER rows_8 AS se2482,
+    LAG(va2484, 1) OVER rows_row AS se2485,
+    LAG(va2484, 2) OVER rows_row AS se2486,
+    LAG(va2484, 3) OVER rows_row AS se2487,
+    LAG(va2484, 4) OVER rows_row AS se2488,
+    LAG(va2484, 5) OVER rows_row AS se2489,
+    LAG(va2484, 6) OVER rows_row AS se2490,
+    LAG(va2484, 7) OVER rows_row AS se2491,
+    CORR(low, volume) OVER rows_6 AS se2497,
+    LAG(va2499, 1) OVER rows_row AS se2500,
+    LAG(va2499, 2) OVER rows_row AS se2501,
+    LAG(va2499, 3) OVER rows_row AS se2502,
+    LAG(va2499, 4) OVER rows_row AS se2503,
+    LAG(va2499, 5) OVER rows_row AS se2504,
+    LAG(va2505, 1) OVER rows_row AS se2506,
+    LAG(va2505, 2) OVER rows_row AS se2507,
+    LAG(va2505, 3) OVER rows_row AS se2508,
+    LAG(va2505, 4) OVER rows_row AS se2509,
+    LAG(va2505, 5) OVER rows_row AS se2510,
+    CORR(close, va2528) OVER rows_5 AS se2529,
+    REGR_COUNT(close, va2528) OVER rows_5 AS se2530,
+    LAG(va2532, 1) OVER rows_row AS se2533,
+    LAG(va2532, 2) OVER rows_row AS se2534,
+    LAG(va2532, 3) OVER rows_row AS se2535,
+    LAG(va2532, 4) OVER rows_row AS se2536
+  FROM values_4_3
+  WINDOW rows_2 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 1 preceding AND CURRENT ROW
+  ), rows_3 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 2 preceding AND CURRENT ROW
+  ), rows_4 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 3 preceding AND CURRENT ROW
+  ), rows_5 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 4 preceding AND CURRENT ROW
+  ), rows_6 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 5 preceding AND CURRENT ROW
+  ), rows_8 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 7 preceding AND CURRENT ROW
+  ), rows_9 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 8 preceding AND CURRENT ROW
   ), rows_11 AS (
     PARTITION BY stock_number
     ORDER BY stock_row
@@ -6918,44 +11292,16 @@ WITH values_0_1 AS (
     PARTITION BY stock_number
     ORDER BY stock_row
     rows BETWEEN 19 preceding AND CURRENT ROW
-  ), rows_22 AS (
-    PARTITION BY stock_number
-    ORDER BY stock_row
-    rows BETWEEN 21 preceding AND CURRENT ROW
   ), rows_26 AS (
     PARTITION BY stock_number
     ORDER BY stock_row
     rows BETWEEN 25 preceding AND CURRENT ROW
-  ), rows_37 AS (
-    PARTITION BY stock_number
-    ORDER BY stock_row
-    rows BETWEEN 36 preceding AND CURRENT ROW
-  ), rows_49 AS (
-    PARTITION BY stock_number
-    ORDER BY stock_row
-    rows BETWEEN 48 preceding AND CURRENT ROW
-  ), rows_60 AS (
-    PARTITION BY stock_number
-    ORDER BY stock_row
-    rows BETWEEN 59 preceding AND CURRENT ROW
-  ), rows_200 AS (
-    PARTITION BY stock_number
-    ORDER BY stock_row
-    rows BETWEEN 199 preceding AND CURRENT ROW
-  ), rows_230 AS (
-    PARTITION BY stock_number
-    ORDER BY stock_row
-    rows BETWEEN 229 preceding AND CURRENT ROW
   ), rows_250 AS (
     PARTITION BY stock_number
     ORDER BY stock_row
     rows BETWEEN 249 preceding AND CURRENT ROW
-  ), rows_before AS (
-    PARTITION BY stock_number
-    ORDER BY stock_row
-    rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
   ), rows_row AS (PARTITION BY stock_number ORDER BY stock_row)
-), values_3_1 AS (
+), values_5_1 AS (
   SELECT
     ts_code,
     trade_date,
@@ -6963,6240 +11309,3502 @@ WITH values_0_1 AS (
     stock_row,
     close,
     day_rows,
+    industry_l2,
     industry_l3,
-    se1001,
+    returns,
+    se1011,
+    se1012,
+    se1013,
+    se1014,
+    se1015,
+    se1016,
+    se1017,
+    se1018,
     se1020,
+    se1021,
     se1022,
+    se1023,
+    se1024,
+    se1025,
     se1026,
-    se1040,
-    se1041,
-    se1042,
-    se1058,
-    se1059,
-    se1060,
-    se1061,
-    se1062,
-    se1071,
-    se1072,
-    se1073,
-    se1101,
-    se1102,
-    se1103,
-    se1104,
-    se1105,
-    se1120,
-    se1121,
-    se1122,
-    se1123,
-    se1124,
-    se1125,
-    se1126,
-    se1127,
-    se1145,
-    se1146,
-    se1147,
-    se1149,
-    se1150,
-    se1151,
-    se1152,
-    se1153,
-    se1154,
-    se1155,
-    se1165,
-    se1166,
-    se1167,
-    se1186,
-    se1187,
-    se1188,
-    se120,
-    se121,
-    se1215,
-    se1218,
-    se122,
-    se123,
-    se124,
-    se1243,
-    se125,
-    se126,
-    se127,
-    se1281,
-    se1282,
-    se1283,
-    se1284,
-    se1285,
-    se1286,
-    se1287,
-    se1288,
-    se1289,
-    se1290,
-    se1291,
-    se1292,
-    se1293,
-    se1294,
-    se1319,
-    se1320,
-    se1321,
-    se1322,
-    se1323,
-    se1325,
+    se1027,
+    se1076,
+    se1077,
+    se1079,
+    se1080,
+    se1106,
+    se1107,
+    se1109,
+    se1110,
+    se1132,
+    se1133,
+    se1134,
+    se1135,
+    se1136,
+    se1138,
+    se1139,
+    se1140,
+    se1141,
+    se1142,
     se1326,
-    se1327,
-    se1328,
-    se1329,
-    se1360,
-    se1381,
-    se1382,
-    se1383,
-    se1384,
-    se1385,
-    se1386,
-    se1387,
-    se1388,
-    se1389,
-    se1390,
-    se1391,
-    se1404,
-    se1405,
-    se1406,
-    se1415,
-    se1416,
-    se1417,
-    se1419,
-    se1420,
-    se1421,
-    se1422,
-    se1423,
-    se1424,
-    se1425,
-    se1426,
-    se1427,
-    se1428,
-    se1429,
+    se1459,
     se1460,
-    se1461,
     se1462,
     se1463,
-    se1464,
-    se1465,
-    se1466,
-    se1468,
-    se1469,
-    se1470,
-    se1471,
-    se1472,
-    se1473,
-    se1474,
-    se151,
-    se1523,
-    se1529,
-    se1530,
-    se1531,
-    se1532,
-    se1533,
-    se1596,
-    se1597,
-    se1598,
-    se1599,
-    se1660,
-    se1664,
-    se1703,
-    se1704,
-    se1705,
-    se1706,
-    se1707,
-    se1708,
+    se1484,
+    se1485,
+    se1486,
+    se1487,
+    se1488,
+    se1489,
+    se1490,
+    se1491,
+    se1492,
+    se1493,
+    se1495,
+    se1496,
+    se1497,
+    se1498,
+    se1499,
+    se1500,
+    se1501,
+    se1502,
+    se1503,
+    se1504,
+    se1645,
+    se1646,
+    se1647,
+    se1648,
+    se1649,
+    se1651,
+    se1652,
+    se1653,
+    se1654,
+    se1655,
+    se1671,
+    se1672,
+    se1673,
+    se1674,
     se1709,
     se1710,
     se1712,
     se1713,
-    se1714,
-    se1715,
-    se1716,
-    se1717,
-    se1718,
-    se1719,
-    se1731,
-    se1732,
-    se1733,
-    se1734,
-    se1735,
-    se1736,
-    se1738,
-    se1739,
-    se1740,
-    se1741,
-    se1742,
-    se1743,
-    se1752,
-    se1768,
-    se1769,
-    se1770,
-    se1788,
-    se1823,
-    se1824,
-    se1825,
-    se1826,
-    se1827,
-    se1828,
-    se1829,
-    se1852,
-    se1854,
-    se1855,
-    se1856,
-    se1857,
-    se1858,
-    se1899,
-    se190,
-    se1900,
-    se1901,
-    se1902,
-    se1913,
-    se1914,
-    se1915,
-    se1916,
-    se1917,
-    se1918,
-    se1919,
-    se1963,
-    se1964,
-    se1965,
-    se1966,
-    se1967,
-    se1968,
-    se197,
-    se198,
-    se1988,
-    se199,
-    se200,
-    se201,
-    se202,
-    se203,
-    se204,
-    se2043,
-    se2054,
-    se2055,
-    se2056,
-    se2057,
-    se2061,
-    se2062,
-    se2063,
-    se2064,
-    se2065,
-    se2066,
-    se2067,
-    se2068,
-    se2069,
-    se2070,
-    se2071,
-    se2117,
-    se2118,
-    se212,
-    se213,
-    se214,
-    se215,
-    se2158,
-    se2159,
-    se2160,
-    se2235,
+    se1754,
+    se1755,
+    se1756,
+    se1757,
+    se1758,
+    se1759,
+    se1760,
+    se1923,
+    se1925,
+    se1926,
+    se1927,
+    se1928,
+    se2017,
+    se2146,
+    se2147,
+    se2148,
     se2255,
     se2256,
-    se2257,
-    se2274,
-    se2275,
-    se2276,
+    se2258,
+    se2259,
     se2277,
+    se2278,
+    se2279,
+    se2280,
     se2281,
     se2282,
     se2283,
-    se2320,
-    se2321,
-    se2332,
-    se244,
-    se245,
-    se256,
-    se257,
-    se258,
-    se259,
-    se265,
-    se266,
-    se274,
-    se275,
-    se276,
-    se277,
-    se278,
-    se34,
-    se35,
-    se36,
-    se367,
-    se369,
-    se37,
-    se38,
-    se387,
-    se40,
-    se404,
-    se405,
-    se406,
-    se407,
-    se409,
-    se41,
-    se410,
-    se411,
-    se412,
-    se42,
-    se427,
-    se428,
-    se429,
-    se43,
-    se430,
-    se431,
-    se44,
-    se445,
-    se446,
-    se447,
-    se448,
-    se451,
-    se452,
-    se453,
-    se454,
-    se502,
-    se503,
-    se504,
-    se528,
-    se529,
-    se530,
-    se531,
-    se532,
-    se533,
-    se534,
-    se535,
-    se536,
-    se537,
-    se538,
-    se539,
-    se540,
-    se541,
-    se551,
-    se553,
-    se554,
-    se559,
-    se60,
-    se600,
-    se604,
-    se61,
-    se62,
-    se624,
-    se625,
-    se626,
-    se627,
-    se63,
-    se636,
-    se637,
-    se638,
-    se64,
-    se644,
-    se65,
-    se66,
-    se67,
-    se677,
-    se678,
-    se679,
-    se68,
-    se70,
-    se71,
-    se72,
-    se73,
-    se74,
-    se75,
-    se76,
-    se77,
-    se771,
-    se779,
-    se78,
-    se780,
-    se826,
+    se2284,
+    se2285,
+    se2286,
+    se2287,
+    se2288,
+    se2289,
+    se2290,
+    se2291,
+    se2292,
+    se2293,
+    se2346,
+    se2392,
+    se2424,
+    se2485,
+    se2486,
+    se2487,
+    se2488,
+    se2489,
+    se2490,
+    se2491,
+    se2500,
+    se2501,
+    se2502,
+    se2503,
+    se2504,
+    se2506,
+    se2507,
+    se2508,
+    se2509,
+    se2510,
+    se2533,
+    se2534,
+    se2535,
+    se2536,
     se827,
     se828,
-    se829,
     se830,
-    se834,
-    se835,
-    se836,
-    se86,
-    se861,
-    se862,
-    se87,
-    se88,
-    se884,
-    se885,
-    se886,
-    se89,
-    se90,
-    se91,
-    se92,
-    se925,
-    se926,
-    se927,
-    se93,
-    se934,
-    se956,
-    se957,
-    se958,
-    va1025,
-    va1039,
-    va1047,
-    va1057,
-    va107,
-    va1070,
-    va1100,
-    va1113,
-    va1119,
-    va1148,
-    va1164,
-    va1185,
-    va1208,
-    va1214,
+    se831,
+    va1004,
+    va1010,
+    va1019,
+    va109,
+    va1131,
+    va1137,
+    va1187,
     va1217,
-    va1228,
-    va1242,
-    va1280,
-    va131,
-    va1314,
-    va1318,
-    va1324,
-    va135,
-    va1380,
-    va1401,
-    va1403,
-    va1418,
-    va1459,
-    va1467,
-    va1504,
-    va152,
-    va1522,
-    va1528,
-    va157,
-    va1595,
-    va1659,
-    va1679,
-    va1696,
-    va1702,
-    va1711,
-    va1730,
-    va1737,
-    va175,
-    va1767,
-    va1787,
-    va1815,
-    va1822,
-    va1853,
-    va189,
-    va1891,
-    va1898,
-    va191,
+    va1291,
+    va134,
+    va143,
+    va1440,
+    va1458,
+    va1483,
+    va1494,
+    va153,
+    va1547,
+    va155,
+    va16,
+    va161,
+    va1644,
+    va1650,
+    va1670,
+    va171,
+    va1729,
+    va1753,
+    va1852,
+    va1865,
     va192,
-    va196,
-    va1962,
-    va1987,
-    va2026,
-    va2035,
-    va2042,
-    va2053,
-    va2060,
-    va211,
-    va2113,
-    va2116,
-    va2151,
-    va2157,
-    va2254,
-    va2272,
-    va2273,
-    va2280,
-    va2289,
-    va2296,
-    va2303,
-    va2317,
-    va234,
-    va2340,
+    va1921,
+    va195,
+    va2092,
+    va2145,
+    va2276,
+    va231,
+    va2372,
     va239,
-    va243,
-    va288,
-    va296,
-    va322,
-    va329,
-    va33,
-    va347,
-    va358,
-    va365,
-    va366,
-    va379,
-    va389,
-    va39,
+    va2484,
+    va2499,
+    va2505,
+    va2518,
+    va2520,
+    va2532,
+    va2543,
+    va2549,
+    va2556,
+    va2563,
+    va2577,
+    va2591,
+    va2598,
+    va2600,
+    va277,
+    va278,
+    va311,
+    va336,
+    va343,
+    va361,
+    va373,
+    va394,
     va398,
-    va403,
-    va408,
-    va417,
-    va426,
-    va442,
-    va449,
-    va450,
-    va466,
-    va500,
-    va501,
-    va51,
-    va55,
-    va550,
-    va558,
+    va409,
+    va416,
+    va47,
+    va478,
+    va522,
     va566,
-    va567,
     va583,
-    va59,
-    va596,
-    va599,
-    va615,
-    va635,
-    va643,
-    va657,
-    va676,
-    va69,
-    va695,
-    va698,
-    va708,
-    va749,
-    va766,
-    va783,
-    va797,
-    va80,
-    va812,
-    va813,
-    va825,
-    va833,
-    va85,
-    va860,
-    va883,
-    va887,
-    va910,
-    va918,
-    va924,
-    va933,
-    va964,
-    va969,
-    va992,
+    va590,
+    va611,
+    va620,
+    va671,
+    va685,
+    va696,
+    va737,
+    va740,
+    va750,
+    va763,
+    va773,
+    va799,
+    va804,
+    va81,
+    va821,
+    va840,
+    va854,
+    va868,
+    va873,
+    va874,
+    va892,
+    va906,
+    va915,
+    va96,
+    va981,
     volume,
     vwap,
     (
-      CASE
-        WHEN va0
-        THEN (
-          CASE
-            WHEN stock_row > 20
-            THEN (
-              CASE WHEN (
-                se4 > stock_row - 19
-              ) THEN se1 ELSE 0 END
-            )
-          END
-        )
-        WHEN NOT va0
-        THEN close
-      END
-    ) AS va5,
-    (
-      CASE WHEN se31 = 6 THEN se30 END
-    ) AS va32,
-    (
-      CASE WHEN se57 = 10 THEN se56 END
-    ) AS va58,
+      -(
+        CASE WHEN se258 = 3 THEN se257 END
+      )
+    ) AS va259,
     (
       -(
-        2 + CASE WHEN se86 < va85 THEN 2 WHEN se86 = va85 THEN 1 WHEN se86 > va85 THEN 0 END + CASE WHEN se87 < va85 THEN 2 WHEN se87 = va85 THEN 1 WHEN se87 > va85 THEN 0 END + CASE WHEN se88 < va85 THEN 2 WHEN se88 = va85 THEN 1 WHEN se88 > va85 THEN 0 END + CASE WHEN se89 < va85 THEN 2 WHEN se89 = va85 THEN 1 WHEN se89 > va85 THEN 0 END + CASE WHEN se90 < va85 THEN 2 WHEN se90 = va85 THEN 1 WHEN se90 > va85 THEN 0 END + CASE WHEN se91 < va85 THEN 2 WHEN se91 = va85 THEN 1 WHEN se91 > va85 THEN 0 END + CASE WHEN se92 < va85 THEN 2 WHEN se92 = va85 THEN 1 WHEN se92 > va85 THEN 0 END + CASE WHEN se93 < va85 THEN 2 WHEN se93 = va85 THEN 1 WHEN se93 > va85 THEN 0 END
-      ) / 18
-    ) AS va94,
-    (
-      CASE
-        WHEN va133
-        THEN (
-          CASE
-            WHEN stock_row > 66
-            THEN (
-              (
-                -(
-                  se138 + se139 * 60
-                ) / 120
-              ) * CAST(SIGN(va135) AS DOUBLE)
-            )
-          END
-        )
-        WHEN NOT va133
-        THEN (
-          -1
-        )
-      END
-    ) AS va140,
-    (
-      va143 - se144
-    ) AS va145,
-    (
-      0 < se153
-    ) AS va154,
-    (
-      se155 < 0
-    ) AS va156,
-    (
-      0 < se159
-    ) AS va160,
-    (
-      se161 < 0
-    ) AS va162,
-    (
-      (
-        (
-          (
-            va196 + se197
-          ) + (
-            se198 + se199
-          )
-        ) + se200
-      ) / 5
-    ) AS va205,
-    (
-      (
-        (
-          (
-            va55 + se201
-          ) + (
-            se202 + se203
-          )
-        ) + se204
-      ) / 5
-    ) AS va206,
-    (
-      CASE WHEN se209 = 5 THEN se208 END
-    ) AS va210,
-    (
-      CASE WHEN se217 = 5 THEN se216 END
-    ) AS va218,
-    (
-      NOT (
-        va69 = se70 AND va69 = se71 AND va69 = se72 AND va69 = se73
+        CASE WHEN se435 = 3 THEN se434 END
       )
-    ) AS va219,
+    ) AS va436,
     (
-      CASE WHEN se241 = 3 THEN se240 END
-    ) AS va242,
+      CASE WHEN se454 = 2 THEN se453 END
+    ) AS va455,
     (
-      NOT (
-        va69 = se70 AND va69 = se71
-      )
-    ) AS va246,
+      CASE WHEN se494 = 2 THEN se493 END
+    ) AS va495,
     (
-      (
-        (
-          (
-            va239 + se256
-          ) + (
-            se257 + se258
-          )
-        ) + se259
-      ) / 5
-    ) AS va260,
-    (
-      CASE WHEN se263 = 5 THEN se262 END
-    ) AS va264,
-    (
-      va152 - se289
-    ) AS va290,
-    (
-      2 + CASE WHEN se298 < va297 THEN 2 WHEN se298 = va297 THEN 1 WHEN se298 > va297 THEN 0 END + CASE WHEN se299 < va297 THEN 2 WHEN se299 = va297 THEN 1 WHEN se299 > va297 THEN 0 END + CASE WHEN se300 < va297 THEN 2 WHEN se300 = va297 THEN 1 WHEN se300 > va297 THEN 0 END + CASE WHEN se301 < va297 THEN 2 WHEN se301 = va297 THEN 1 WHEN se301 > va297 THEN 0 END
-    ) / 10 AS va302,
-    (
-      CASE WHEN (
-        se369 > stock_row - 19
-      ) THEN se368 ELSE 0 END
-    ) AS va370,
-    (
-      CASE WHEN stock_row > 199 THEN (
-        (
-          se380 - se381
-        ) / NULLIF(se382, 0)
+      CASE WHEN stock_row > 7 THEN (
+        va710 * (
+          close - se711
+        )
       ) END
-    ) AS va383,
-    (
-      CASE WHEN stock_row > 8 THEN se401 END
-    ) AS va402,
-    (
-      CASE WHEN se423 = 6 THEN se422 END
-    ) AS va424,
-    (
-      NOT (
-        va69 = se70 AND va69 = se71 AND va69 = se72 AND va69 = se73 AND va69 = se74
-      )
-    ) AS va425,
-    (
-      CASE WHEN stock_row > 23 THEN se443 END
-    ) AS va444,
-    (
-      2 + CASE WHEN se486 < va485 THEN 2 WHEN se486 = va485 THEN 1 WHEN se486 > va485 THEN 0 END + CASE WHEN se487 < va485 THEN 2 WHEN se487 = va485 THEN 1 WHEN se487 > va485 THEN 0 END + CASE WHEN se488 < va485 THEN 2 WHEN se488 = va485 THEN 1 WHEN se488 > va485 THEN 0 END + CASE WHEN se489 < va485 THEN 2 WHEN se489 = va485 THEN 1 WHEN se489 > va485 THEN 0 END
-    ) / 10 AS va490,
-    (
-      10 * va511 + 9 * se512 + 8 * se513 + 7 * se514 + 6 * se515 + 5 * se516 + 4 * se517 + 3 * se518 + 2 * se519 + 1 * se520
-    ) / 55 AS va521,
-    (
-      CASE WHEN stock_row > 30 THEN se526 END
-    ) AS va527,
-    (
-      CASE WHEN se548 = 230 THEN se547 END
-    ) AS va549,
-    (
-      CASE WHEN stock_row > 15 THEN se597 END
-    ) AS va598,
-    (
-      CASE WHEN se622 = 6 THEN se621 END
-    ) AS va623,
-    (
-      CASE WHEN stock_row > 200 THEN se641 END
-    ) AS va642,
-    (
-      9 * va296 + 8 * se658 + 7 * se659 + 6 * se660 + 5 * se661 + 4 * se662 + 3 * se663 + 2 * se664 + 1 * se665
-    ) / 45 AS va666,
+    ) AS va712,
     (
       CASE
-        WHEN stock_row > 14
+        WHEN stock_row > 250
         THEN (
-          (
-            2 + CASE WHEN se711 < va710 THEN 2 WHEN se711 = va710 THEN 1 WHEN se711 > va710 THEN 0 END + CASE WHEN se712 < va710 THEN 2 WHEN se712 = va710 THEN 1 WHEN se712 > va710 THEN 0 END + CASE WHEN se713 < va710 THEN 2 WHEN se713 = va710 THEN 1 WHEN se713 > va710 THEN 0 END + CASE WHEN se714 < va710 THEN 2 WHEN se714 = va710 THEN 1 WHEN se714 > va710 THEN 0 END + CASE WHEN se715 < va710 THEN 2 WHEN se715 = va710 THEN 1 WHEN se715 > va710 THEN 0 END + CASE WHEN se716 < va710 THEN 2 WHEN se716 = va710 THEN 1 WHEN se716 > va710 THEN 0 END + CASE WHEN se717 < va710 THEN 2 WHEN se717 = va710 THEN 1 WHEN se717 > va710 THEN 0 END
-          ) / 16 * (
-            CASE WHEN se720 = 20 THEN (
-              se718 + se719 * 20
-            ) / 40 END
+          se717 * 8193 - (
+            se717 * 8193 - se717
           )
         )
       END
-    ) AS va721,
+    ) AS va718,
     (
-      CASE WHEN se723 = 5 THEN se722 END
-    ) AS va724,
+      CASE WHEN stock_row > 251 THEN se824 END
+    ) AS va825,
     (
-      CASE
-        WHEN stock_row > 24
-        THEN (
-          se726 * 8193 - (
-            se726 * 8193 - se726
-          )
-        )
-      END
-    ) AS va727,
-    (
-      CASE
-        WHEN (
-          NOT (
-            va735 = se736
-          )
-        ) AND (
-          NOT (
-            va737 = se738
-          )
-        )
-        THEN (
-          CASE WHEN stock_row > 20 THEN SIGN(se731 - se733) * SIGN(se732 - se734) END
-        )
-        ELSE NULL
-      END
-    ) AS va739,
-    (
-      se151 - se767
-    ) AS va768,
-    (
-      CASE WHEN se785 = 5 THEN se784 END
-    ) AS va786,
-    (
-      CASE
-        WHEN stock_row > 4
-        THEN (
-          (
-            CASE
-              WHEN stock_row > 9
-              THEN (
-                (
-                  (
-                    -se798
-                  ) + se799
-                ) * (
-                  CASE
-                    WHEN NOT va803 IS NULL
-                    THEN (
-                      se804 + ROUND(se805 * day_rows)
-                    ) / (
-                      2 * se806
-                    )
-                  END
-                )
-              )
-            END
-          ) * va400
-        )
-      END
-    ) AS va807,
-    (
-      CASE WHEN se823 = 6 THEN se822 END
-    ) AS va824,
-    (
-      CASE WHEN stock_row > 10 THEN (
-        se837 / NULLIF(se839, 0)
-      ) END
-    ) AS va840,
+      CASE WHEN se836 = 250 THEN se835 END
+    ) AS va837,
     (
       -(
-        va95 / NULLIF((
-          2 * va852 + 1 * se853
-        ) / 3, 0)
+        CASE WHEN se851 = 5 THEN se850 END
       )
-    ) AS va854,
+    ) AS va852,
     (
-      CASE WHEN se858 = 3 THEN se857 END
-    ) AS va859,
+      7 * va924 + 6 * se925 + 5 * se926 + 4 * se927 + 3 * se928 + 2 * se929 + 1 * se930
+    ) / 28 AS va931,
     (
-      CASE WHEN se881 = 4 THEN se880 END
-    ) AS va882,
-    (
-      CASE WHEN se931 = 17 THEN se930 END
-    ) AS va932,
-    (
-      CASE WHEN stock_row > 40 THEN se942 END
-    ) AS va943,
-    (
-      se942 * 8193 - (
-        se942 * 8193 - se942
+      (
+        CASE WHEN se952 = 16 THEN se951 END
+      ) - (
+        stock_row - 16
+      ) * (
+        CASE WHEN se954 = 16 THEN se953 END
       )
-    ) AS va947,
+    ) / 136 AS va955,
     (
-      va975 - se976
-    ) AS va977,
-    (
-      CASE WHEN stock_row > 215 THEN se990 END
-    ) AS va991,
-    (
-      se990 * 8193 - (
-        se990 * 8193 - se990
+      CASE WHEN se1008 = 9 THEN se1007 END
+    ) AS va1009,
+    CAST((
+      (
+        (
+          va1037 + va1037
+        ) < va1046
       )
-    ) AS va996,
+    ) AS DOUBLE) AS va1047,
     (
-      se1022 * 8193 - (
-        se1022 * 8193 - se1022
-      )
-    ) AS va1028,
+      va1054 - se1055
+    ) AS va1056,
     (
-      CASE WHEN stock_row > 66 THEN se1045 END
-    ) AS va1046,
+      CASE WHEN se1073 = 13 THEN se1072 END
+    ) AS va1074,
     (
-      se1045 * 8193 - (
-        se1045 * 8193 - se1045
-      )
-    ) AS va1051,
+      CASE WHEN stock_row > 145 THEN se1103 END
+    ) AS va1104,
     (
-      7 * va1076 + 6 * se1077 + 5 * se1078 + 4 * se1079 + 3 * se1080 + 2 * se1081 + 1 * se1082
-    ) / 28 AS va1083,
-    (
-      CASE WHEN se1117 = 6 THEN se1116 END
+      va1116 - se1117
     ) AS va1118,
     (
-      CASE WHEN se1143 = 8 THEN se1142 END
-    ) AS va1144,
+      CASE WHEN se1129 = 6 THEN se1128 END
+    ) AS va1130,
     (
-      va1170 - se1171
-    ) AS va1172,
+      open - se1148
+    ) AS va1149,
     (
-      CASE WHEN se1183 = 4 THEN se1182 END
-    ) AS va1184,
+      -CAST((
+        (
+          (
+            CASE WHEN se1242 = 13 THEN (
+              se1240 + se1241 * 13
+            ) / 26 END
+          ) < va1250
+        )
+      ) AS DOUBLE)
+    ) AS va1251,
     (
-      CASE WHEN se1212 = 17 THEN se1211 END
-    ) AS va1213,
-    (
-      2 + CASE WHEN se934 < va933 THEN 2 WHEN se934 = va933 THEN 1 WHEN se934 > va933 THEN 0 END + CASE
-        WHEN se1229 < va933
-        THEN 2
-        WHEN se1229 = va933
-        THEN 1
-        WHEN se1229 > va933
-        THEN 0
-      END + CASE
-        WHEN se1230 < va933
-        THEN 2
-        WHEN se1230 = va933
-        THEN 1
-        WHEN se1230 > va933
-        THEN 0
-      END + CASE
-        WHEN se1231 < va933
-        THEN 2
-        WHEN se1231 = va933
-        THEN 1
-        WHEN se1231 > va933
-        THEN 0
-      END + CASE
-        WHEN se1232 < va933
-        THEN 2
-        WHEN se1232 = va933
-        THEN 1
-        WHEN se1232 > va933
-        THEN 0
-      END + CASE
-        WHEN se1233 < va933
-        THEN 2
-        WHEN se1233 = va933
-        THEN 1
-        WHEN se1233 > va933
-        THEN 0
-      END + CASE
-        WHEN se1234 < va933
-        THEN 2
-        WHEN se1234 = va933
-        THEN 1
-        WHEN se1234 > va933
-        THEN 0
-      END + CASE
-        WHEN se1235 < va933
-        THEN 2
-        WHEN se1235 = va933
-        THEN 1
-        WHEN se1235 > va933
-        THEN 0
-      END + CASE
-        WHEN se1236 < va933
-        THEN 2
-        WHEN se1236 = va933
-        THEN 1
-        WHEN se1236 > va933
-        THEN 0
-      END + CASE
-        WHEN se1237 < va933
-        THEN 2
-        WHEN se1237 = va933
-        THEN 1
-        WHEN se1237 > va933
-        THEN 0
-      END + CASE
-        WHEN se1238 < va933
-        THEN 2
-        WHEN se1238 = va933
-        THEN 1
-        WHEN se1238 > va933
-        THEN 0
-      END
-    ) / 24 AS va1239,
-    (
-      (
-        CASE WHEN se1267 = 16 THEN se1266 END
-      ) - (
-        stock_row - 16
-      ) * (
-        CASE WHEN se1269 = 16 THEN se1268 END
-      )
-    ) / 136 AS va1270,
-    (
-      CASE WHEN stock_row > 46 THEN se1278 END
-    ) AS va1279,
-    (
-      CASE WHEN se1316 = 6 THEN se1315 END
-    ) AS va1317,
-    (
-      2 * va1339 + 1 * se1340
-    ) / 3 AS va1341,
-    (
-      3 * va1349 + 2 * se1350 + 1 * se1351
-    ) / 6 AS va1352,
-    (
-      se1360 * 8193 - (
-        se1360 * 8193 - se1360
-      )
-    ) AS va1363,
-    (
-      CASE WHEN se1378 = 11 THEN se1377 END
-    ) AS va1379,
-    (
-      CASE WHEN se1413 = 12 THEN se1412 END
-    ) AS va1414,
-    (
-      11 * va1203 + 10 * se1436 + 9 * se1437 + 8 * se1438 + 7 * se1439 + 6 * se1440 + 5 * se1441 + 4 * se1442 + 3 * se1443 + 2 * se1444 + 1 * se1445
-    ) / 66 AS va1446,
-    (
-      CASE WHEN se1457 = 8 THEN se1456 END
-    ) AS va1458,
-    (
-      CASE WHEN stock_row > 41 THEN se1505 END
-    ) AS va1506,
-    (
-      CASE WHEN stock_row > 57 THEN se1523 END
-    ) AS va1524,
-    (
-      se1523 * 8193 - (
-        se1523 * 8193 - se1523
-      )
-    ) AS va1534,
-    (
-      va1550 - se1551
-    ) AS va1552,
+      CASE WHEN se1257 = 4 THEN se1256 END
+    ) AS va1258,
     (
       2 + CASE
-        WHEN se1559 < va1558
+        WHEN se1274 < va1273
         THEN 2
-        WHEN se1559 = va1558
+        WHEN se1274 = va1273
         THEN 1
-        WHEN se1559 > va1558
+        WHEN se1274 > va1273
         THEN 0
       END + CASE
-        WHEN se1560 < va1558
+        WHEN se1275 < va1273
         THEN 2
-        WHEN se1560 = va1558
+        WHEN se1275 = va1273
         THEN 1
-        WHEN se1560 > va1558
+        WHEN se1275 > va1273
         THEN 0
       END + CASE
-        WHEN se1561 < va1558
+        WHEN se1276 < va1273
         THEN 2
-        WHEN se1561 = va1558
+        WHEN se1276 = va1273
         THEN 1
-        WHEN se1561 > va1558
+        WHEN se1276 > va1273
         THEN 0
       END + CASE
-        WHEN se1562 < va1558
+        WHEN se1277 < va1273
         THEN 2
-        WHEN se1562 = va1558
+        WHEN se1277 = va1273
         THEN 1
-        WHEN se1562 > va1558
+        WHEN se1277 > va1273
         THEN 0
       END + CASE
-        WHEN se1563 < va1558
+        WHEN se1278 < va1273
         THEN 2
-        WHEN se1563 = va1558
+        WHEN se1278 = va1273
         THEN 1
-        WHEN se1563 > va1558
+        WHEN se1278 > va1273
         THEN 0
       END + CASE
-        WHEN se1564 < va1558
+        WHEN se1279 < va1273
         THEN 2
-        WHEN se1564 = va1558
+        WHEN se1279 = va1273
         THEN 1
-        WHEN se1564 > va1558
+        WHEN se1279 > va1273
         THEN 0
       END + CASE
-        WHEN se1565 < va1558
+        WHEN se1280 < va1273
         THEN 2
-        WHEN se1565 = va1558
+        WHEN se1280 = va1273
         THEN 1
-        WHEN se1565 > va1558
+        WHEN se1280 > va1273
         THEN 0
       END + CASE
-        WHEN se1566 < va1558
+        WHEN se1281 < va1273
         THEN 2
-        WHEN se1566 = va1558
+        WHEN se1281 = va1273
         THEN 1
-        WHEN se1566 > va1558
+        WHEN se1281 > va1273
         THEN 0
       END
-    ) / 18 AS va1567,
-    CAST(SIGN((
-      va1584 - se1585
-    )) AS DOUBLE) AS va1586,
+    ) / 18 AS va1282,
     (
-      CASE WHEN stock_row > 13 THEN se1593 END
+      CASE WHEN se1309 = 17 THEN (
+        se1307 + se1308 * 17
+      ) / 34 END
+    ) AS va1310,
+    (
+      se1329 < se1330
+    ) AS va1331,
+    (
+      se1333 < se1334
+    ) AS va1335,
+    (
+      va1346 - (
+        vwap + vwap
+      )
+    ) AS va1347,
+    (
+      10 * va1386 + 9 * se1387 + 8 * se1388 + 7 * se1389 + 6 * se1390 + 5 * se1391 + 4 * se1392 + 3 * se1393 + 2 * se1394 + 1 * se1395
+    ) / 55 AS va1396,
+    (
+      2 * va1424 + 1 * se1425
+    ) / 3 AS va1426,
+    (
+      CASE WHEN se1451 = 16 THEN (
+        se1449 + se1450 * 16
+      ) / 32 END
+    ) AS va1452,
+    (
+      CASE WHEN stock_row > 79 THEN se1456 END
+    ) AS va1457,
+    (
+      CASE WHEN se1481 = 11 THEN se1480 END
+    ) AS va1482,
+    (
+      vwap - se1548
+    ) AS va1549,
+    (
+      CASE WHEN se1593 = 19 THEN (
+        se1591 + se1592 * 19
+      ) / 38 END
     ) AS va1594,
     (
-      CASE WHEN stock_row > 57 THEN se1609 END
-    ) AS va1610,
-    (
-      se1609 * 8193 - (
-        se1609 * 8193 - se1609
+      (
+        CASE WHEN se1610 = 20 THEN se1609 END
+      ) - (
+        stock_row - 20
+      ) * (
+        CASE WHEN se1612 = 20 THEN se1611 END
       )
-    ) AS va1614,
+    ) / 210 AS va1613,
     (
-      se1645 - (
+      5 * va1623 + 4 * se1624 + 3 * se1625 + 2 * se1626 + 1 * se1627
+    ) / 15 AS va1628,
+    (
+      CASE WHEN se1642 = 6 THEN se1641 END
+    ) AS va1643,
+    (
+      CASE WHEN se1668 = 5 THEN se1667 END
+    ) AS va1669,
+    (
+      va1685 - se1686
+    ) AS va1687,
+    (
+      CASE WHEN se1706 = 14 THEN se1705 END
+    ) AS va1707,
+    (
+      2 + CASE
+        WHEN se1741 < va1740
+        THEN 2
+        WHEN se1741 = va1740
+        THEN 1
+        WHEN se1741 > va1740
+        THEN 0
+      END + CASE
+        WHEN se1742 < va1740
+        THEN 2
+        WHEN se1742 = va1740
+        THEN 1
+        WHEN se1742 > va1740
+        THEN 0
+      END + CASE
+        WHEN se1743 < va1740
+        THEN 2
+        WHEN se1743 = va1740
+        THEN 1
+        WHEN se1743 > va1740
+        THEN 0
+      END + CASE
+        WHEN se1744 < va1740
+        THEN 2
+        WHEN se1744 = va1740
+        THEN 1
+        WHEN se1744 > va1740
+        THEN 0
+      END
+    ) / 10 AS va1745,
+    (
+      CASE WHEN se1751 = 8 THEN se1750 END
+    ) AS va1752,
+    (
+      se1811 - (
         stock_row - 14
-      ) * se1646
-    ) / 105 AS va1647,
+      ) * se1812
+    ) / 105 AS va1813,
     (
-      CASE WHEN se1657 = 17 THEN se1656 END
-    ) AS va1658,
+      6 * va1831 + 5 * se1832 + 4 * se1833 + 3 * se1834 + 2 * se1835 + 1 * se1836
+    ) / 21 AS va1837,
     (
-      se1680 * 8193 - (
-        se1680 * 8193 - se1680
+      NOT (
+        va1458 = se1925
+        AND va1458 = se1926
+        AND va1458 = se1927
+        AND va1458 = se1928
+        AND va1458 = se1929
       )
-    ) AS va1681,
+    ) AS va1930,
     (
-      CASE WHEN se1692 = 20 THEN (
-        se1690 + se1691 * 20
-      ) / 40 END
-    ) AS va1693,
-    (
-      CASE WHEN stock_row > 37 THEN se1700 END
-    ) AS va1701,
-    (
-      CASE WHEN stock_row > 15 THEN se1728 END
-    ) AS va1729,
-    (
-      se1752 * 8193 - (
-        se1752 * 8193 - se1752
+      NOT (
+        va1931 = se1932
+        AND va1931 = se1933
+        AND va1931 = se1934
+        AND va1931 = se1935
+        AND va1931 = se1936
       )
-    ) AS va1755,
-    (
-      2 * va1774 + 1 * se1775
-    ) / 3 AS va1776,
-    (
-      CASE WHEN se1785 = 13 THEN se1784 END
-    ) AS va1786,
-    (
-      8 * va1801 + 7 * se1802 + 6 * se1803 + 5 * se1804 + 4 * se1805 + 3 * se1806 + 2 * se1807 + 1 * se1808
-    ) / 36 AS va1809,
-    (
-      se1817 + se1818 * 20
-    ) / 40 AS va1819,
-    (
-      CASE WHEN stock_row > 14 THEN se1850 END
-    ) AS va1851,
-    (
-      va1170 - se1868
-    ) AS va1869,
-    (
-      CASE WHEN se1896 = 5 THEN se1895 END
-    ) AS va1897,
-    (
-      CASE WHEN se1911 = 9 THEN se1910 END
-    ) AS va1912,
-    (
-      CASE WHEN se1936 = 4 THEN se1935 END
     ) AS va1937,
     (
-      se1951 + se1952 * 18
-    ) / 36 AS va1953,
+      va1943 * 8193 - (
+        va1943 * 8193 - va1943
+      )
+    ) AS va1944,
     (
-      CASE WHEN se1960 = 7 THEN se1959 END
-    ) AS va1961,
+      2 * va1952 + 1 * se1953
+    ) / 3 AS va1954,
     (
-      CASE WHEN se1985 = 17 THEN se1984 END
-    ) AS va1986,
+      4 * va1972 + 3 * se1973 + 2 * se1974 + 1 * se1975
+    ) / 10 AS va1976,
+    (
+      low * 8193 - (
+        low * 8193 - low
+      )
+    ) AS va1983,
+    (
+      open * 8193 - (
+        open * 8193 - open
+      )
+    ) AS va1987,
+    (
+      high * 8193 - (
+        high * 8193 - high
+      )
+    ) AS va1994,
+    (
+      NOT (
+        va2019 = se2020
+        AND va2019 = se2021
+        AND va2019 = se2022
+        AND va2019 = se2023
+        AND va2019 = se2024
+        AND va2019 = se2025
+        AND va2019 = se2026
+      )
+    ) AS va2027,
+    (
+      NOT (
+        va2028 = se2029
+        AND va2028 = se2030
+        AND va2028 = se2031
+        AND va2028 = se2032
+        AND va2028 = se2033
+        AND va2028 = se2034
+        AND va2028 = se2035
+      )
+    ) AS va2036,
+    (
+      5 * va2060 + 4 * se2061 + 3 * se2062 + 2 * se2063 + 1 * se2064
+    ) / 15 AS va2065,
+    (
+      10 * va2070 + 9 * se2071 + 8 * se2072 + 7 * se2073 + 6 * se2074 + 5 * se2075 + 4 * se2076 + 3 * se2077 + 2 * se2078 + 1 * se2079
+    ) / 55 AS va2080,
+    (
+      2 + CASE
+        WHEN se2106 < va2105
+        THEN 2
+        WHEN se2106 = va2105
+        THEN 1
+        WHEN se2106 > va2105
+        THEN 0
+      END + CASE
+        WHEN se2107 < va2105
+        THEN 2
+        WHEN se2107 = va2105
+        THEN 1
+        WHEN se2107 > va2105
+        THEN 0
+      END
+    ) / 6 AS va2108,
     (
       (
-        CASE WHEN se2010 = 16 THEN se2009 END
+        CASE WHEN se2129 = 16 THEN se2128 END
       ) - (
         stock_row - 16
       ) * (
-        CASE WHEN se2012 = 16 THEN se2011 END
+        CASE WHEN se2131 = 16 THEN se2130 END
       )
-    ) / 136 AS va2013,
+    ) / 136 AS va2132,
     (
-      2 + CASE
-        WHEN se2027 < va1816
-        THEN 2
-        WHEN se2027 = va1816
-        THEN 1
-        WHEN se2027 > va1816
-        THEN 0
-      END + CASE
-        WHEN se2028 < va1816
-        THEN 2
-        WHEN se2028 = va1816
-        THEN 1
-        WHEN se2028 > va1816
-        THEN 0
-      END + CASE
-        WHEN se2029 < va1816
-        THEN 2
-        WHEN se2029 = va1816
-        THEN 1
-        WHEN se2029 > va1816
-        THEN 0
-      END
-    ) / 8 AS va2030,
+      CASE WHEN se2143 = 4 THEN se2142 END
+    ) AS va2144,
     (
-      CASE WHEN se2097 = 3 THEN se2096 END
-    ) AS va2098,
+      se2160 - (
+        stock_row - 14
+      ) * se2161
+    ) / 105 AS va2162,
     (
-      va2138 - se2139
-    ) AS va2140,
+      6 * va2182 + 5 * se2183 + 4 * se2184 + 3 * se2185 + 2 * se2186 + 1 * se2187
+    ) / 21 AS va2188,
     (
-      se2152 + se2153 * 17
-    ) / 34 AS va2154,
-    (
-      CASE WHEN stock_row > 29 THEN se2185 END
-    ) AS va2186,
-    (
-      se2185 * 8193 - (
-        se2185 * 8193 - se2185
+      (
+        CASE WHEN se2208 = 19 THEN se2207 END
+      ) - (
+        stock_row - 19
+      ) * (
+        CASE WHEN se2210 = 19 THEN se2209 END
       )
-    ) AS va2190,
+    ) / 190 AS va2211,
     (
-      CASE WHEN se2207 = 20 THEN se2206 END
-    ) AS va2208,
-    (
-      se2235 * 8193 - (
-        se2235 * 8193 - se2235
+      (
+        CASE WHEN se2224 = 16 THEN se2223 END
+      ) - (
+        stock_row - 16
+      ) * (
+        CASE WHEN se2226 = 16 THEN se2225 END
       )
-    ) AS va2238,
+    ) / 136 AS va2227,
     (
-      CASE WHEN se2270 = 5 THEN se2269 END
-    ) AS va2271,
+      vwap - (
+        CASE WHEN se2235 = 11 THEN se2234 END
+      )
+    ) AS va2236,
     (
-      se2324 > stock_row - 19
-    ) AS va2325
-  FROM series_3
-), values_3_2 AS (
+      CASE WHEN se2252 = 18 THEN se2251 END
+    ) AS va2253,
+    (
+      open - se2266
+    ) AS va2267,
+    (
+      CASE WHEN stock_row > 68 THEN se2274 END
+    ) AS va2275,
+    (
+      volume * 8193 - (
+        volume * 8193 - volume
+      )
+    ) AS va2312,
+    (
+      vwap * 8193 - (
+        vwap * 8193 - vwap
+      )
+    ) AS va2317,
+    (
+      NOT (
+        va2348 = se2349 AND va2348 = se2350
+      )
+    ) AS va2351,
+    (
+      NOT (
+        va2254 = se2352 AND va2254 = se2353
+      )
+    ) AS va2354,
+    (
+      NOT (
+        va2394 = se2395 AND va2394 = se2396 AND va2394 = se2397
+      )
+    ) AS va2398,
+    (
+      NOT (
+        va2399 = se2400 AND va2399 = se2401 AND va2399 = se2402
+      )
+    ) AS va2403,
+    (
+      CASE WHEN se2458 = 8 THEN se2457 END
+    ) AS va2459,
+    (
+      CASE WHEN stock_row > 84 THEN se2482 END
+    ) AS va2483,
+    (
+      CASE WHEN stock_row > 5 THEN se2497 END
+    ) AS va2498,
+    (
+      CASE WHEN se2530 = 5 THEN se2529 END
+    ) AS va2531
+  FROM series_5
+), values_5_2 AS (
   SELECT
     ts_code,
     trade_date,
     stock_number,
     stock_row,
-    close,
     day_rows,
+    industry_l2,
     industry_l3,
-    se1001,
-    se1020,
-    se1022,
-    se1026,
-    se1040,
-    se1041,
-    se1042,
-    se1058,
-    se1059,
-    se1060,
-    se1061,
-    se1062,
-    se1071,
-    se1072,
-    se1073,
-    se1101,
-    se1102,
-    se1103,
-    se1104,
-    se1105,
-    se1149,
-    se1165,
-    se1166,
-    se1167,
-    se120,
-    se1215,
-    se1218,
-    se1243,
-    se1325,
-    se1360,
-    se1404,
-    se1405,
-    se1406,
-    se1468,
-    se151,
-    se1523,
-    se1529,
-    se1530,
-    se1531,
-    se1532,
-    se1533,
-    se1660,
-    se1664,
-    se1752,
-    se1768,
-    se1769,
-    se1770,
-    se1788,
-    se1823,
-    se1824,
-    se1825,
-    se1826,
-    se1827,
-    se1828,
-    se1829,
-    se190,
-    se1988,
-    se2043,
-    se2054,
-    se2055,
-    se2056,
-    se2057,
-    se2061,
-    se2062,
-    se2063,
-    se2064,
-    se2065,
-    se2066,
-    se2067,
-    se2068,
-    se2069,
-    se2070,
-    se2071,
-    se2117,
-    se2118,
-    se212,
-    se213,
-    se214,
-    se215,
-    se2158,
-    se2159,
-    se2160,
-    se2235,
-    se2255,
-    se2256,
-    se2257,
-    se244,
-    se245,
-    se265,
-    se266,
-    se274,
-    se275,
-    se276,
-    se277,
-    se278,
-    se367,
-    se369,
-    se387,
-    se502,
-    se503,
-    se504,
-    se551,
-    se553,
-    se554,
-    se559,
-    se60,
-    se600,
-    se604,
-    se624,
-    se625,
-    se626,
-    se627,
-    se636,
-    se637,
-    se638,
-    se644,
-    se677,
-    se678,
-    se679,
-    se771,
-    se779,
-    se780,
-    se834,
-    se835,
-    se836,
-    se925,
-    se926,
-    se927,
-    se934,
-    se956,
-    se957,
-    se958,
-    va1025,
-    va1028,
-    va1039,
-    va1046,
-    va1047,
-    va1051,
-    va1057,
-    va107,
-    va1070,
-    va1100,
-    va1113,
-    va1148,
-    va1164,
-    va1172,
-    va1208,
-    va1213,
-    va1214,
+    returns,
+    se1326,
+    se1923,
+    se2017,
+    se2346,
+    se2392,
+    se2424,
+    va1004,
+    va1019,
+    va1056,
+    va109,
+    va1187,
     va1217,
-    va1228,
-    va1239,
-    va1242,
-    va131,
-    va1314,
-    va1324,
-    va135,
-    va1363,
-    va140,
-    va1401,
-    va1403,
-    va1467,
-    va1504,
-    va152,
-    va1522,
-    va1524,
-    va1528,
-    va1534,
-    va1610,
-    va1614,
-    va1658,
-    va1659,
-    va1679,
-    va1681,
-    va1693,
-    va1696,
-    va175,
-    va1755,
-    va1767,
-    va1786,
-    va1787,
-    va1815,
-    va1819,
-    va1822,
-    va1869,
-    va189,
-    va1891,
-    va191,
+    va1251,
+    va1282,
+    va1331,
+    va1335,
+    va134,
+    va143,
+    va153,
+    va1547,
+    va1549,
+    va1594,
+    va16,
+    va161,
+    va171,
+    va1837,
+    va1852,
+    va1865,
     va192,
-    va1953,
-    va1986,
+    va1921,
+    va1930,
+    va1937,
+    va1944,
+    va195,
+    va1976,
+    va1983,
     va1987,
-    va2026,
-    va2030,
-    va2035,
-    va2042,
-    va2053,
-    va2060,
-    va210,
-    va211,
-    va2113,
-    va2116,
-    va2140,
-    va2151,
-    va2154,
-    va2157,
-    va2186,
-    va2190,
-    va2208,
-    va2238,
-    va2254,
-    va2289,
-    va2296,
-    va2303,
+    va1994,
+    va2027,
+    va2036,
+    va2065,
+    va2080,
+    va2132,
+    va2162,
+    va2188,
+    va2211,
+    va231,
+    va2312,
     va2317,
-    va234,
-    va2340,
-    va243,
-    va264,
-    va288,
-    va296,
-    va322,
-    va329,
-    va347,
-    va358,
-    va366,
-    va379,
-    va389,
+    va2351,
+    va2354,
+    va2372,
+    va239,
+    va2398,
+    va2403,
+    va2459,
+    va2518,
+    va2520,
+    va2549,
+    va2556,
+    va2563,
+    va2577,
+    va259,
+    va2591,
+    va2598,
+    va2600,
+    va277,
+    va278,
+    va311,
+    va336,
+    va343,
+    va361,
+    va373,
+    va394,
     va398,
-    va417,
-    va466,
-    va490,
-    va500,
-    va501,
-    va51,
-    va549,
-    va55,
-    va550,
-    va558,
+    va409,
+    va416,
+    va436,
+    va47,
+    va478,
+    va522,
     va566,
-    va567,
     va583,
-    va59,
-    va596,
-    va598,
-    va599,
-    va615,
-    va635,
-    va642,
-    va643,
-    va657,
-    va676,
-    va695,
-    va698,
-    va708,
-    va721,
-    va727,
-    va749,
-    va766,
-    va768,
-    va783,
-    va797,
-    va807,
-    va812,
-    va813,
-    va833,
+    va590,
+    va611,
+    va620,
+    va671,
+    va685,
+    va696,
+    va718,
+    va737,
+    va740,
+    va750,
+    va763,
+    va773,
+    va799,
+    va804,
+    va81,
+    va821,
+    va837,
+    va840,
+    va852,
     va854,
-    va910,
-    va918,
-    va924,
-    va932,
-    va933,
-    va94,
-    va943,
-    va947,
-    va969,
-    va977,
-    va991,
-    va992,
-    va996,
+    va868,
+    va873,
+    va874,
+    va892,
+    va906,
+    va915,
+    va931,
+    va955,
+    va96,
+    va981,
     volume,
     vwap,
     (
-      CAST(SIGN(va5) AS DOUBLE) * POWER(ABS(va5), 2)
-    ) AS va6,
-    (
-      -(
-        CASE
-          WHEN (
-            NOT (
-              va33 = se34 AND va33 = se35 AND va33 = se36 AND va33 = se37 AND va33 = se38
-            )
-          )
-          AND (
-            NOT (
-              va39 = se40 AND va39 = se41 AND va39 = se42 AND va39 = se43 AND va39 = se44
-            )
-          )
-          THEN CASE WHEN ISFINITE(va32) THEN ROUND(va32, 12) END
-          ELSE NULL
-        END
+      va455 * 8193 - (
+        va455 * 8193 - va455
       )
-    ) AS va45,
+    ) AS va456,
     (
-      -(
-        CASE
-          WHEN (
-            NOT (
-              va59 = se60
-              AND va59 = se61
-              AND va59 = se62
-              AND va59 = se63
-              AND va59 = se64
-              AND va59 = se65
-              AND va59 = se66
-              AND va59 = se67
-              AND va59 = se68
-            )
-          )
-          AND (
-            NOT (
-              va69 = se70
-              AND va69 = se71
-              AND va69 = se72
-              AND va69 = se73
-              AND va69 = se74
-              AND va69 = se75
-              AND va69 = se76
-              AND va69 = se77
-              AND va69 = se78
-            )
-          )
-          THEN CASE WHEN ISFINITE(va58) THEN ROUND(va58, 12) END
-          ELSE NULL
-        END
+      CASE WHEN va495 > 0 THEN LN(va495) END
+    ) AS va496,
+    (
+      va712 * 8193 - (
+        va712 * 8193 - va712
       )
-    ) AS va79,
-    (
-      CASE
-        WHEN stock_row > 15
-        THEN (
-          va145 * 8193 - (
-            va145 * 8193 - va145
-          )
-        )
-      END
-    ) AS va146,
-    (
-      CASE
-        WHEN stock_row > 5
-        THEN (
-          CASE
-            WHEN va154
-            THEN va152
-            WHEN NOT va154
-            THEN (
-              CASE WHEN va156 THEN va152 WHEN NOT va156 THEN va157 END
-            )
-          END
-        )
-      END
-    ) AS va158,
-    (
-      CASE
-        WHEN va160
-        THEN va152
-        WHEN NOT va160
-        THEN (
-          CASE WHEN va162 THEN va152 WHEN NOT va162 THEN va157 END
-        )
-      END
-    ) AS va163,
+    ) AS va713,
     (
       (
-        (
-          va196 - va205
-        ) * (
-          va55 - va206
-        ) + (
-          se197 - va205
-        ) * (
-          se201 - va206
-        ) + (
-          se198 - va205
-        ) * (
-          se202 - va206
-        ) + (
-          se199 - va205
-        ) * (
-          se203 - va206
-        ) + (
-          se200 - va205
-        ) * (
-          se204 - va206
-        )
-      ) / 4
-    ) AS va207,
-    (
-      CASE WHEN NOT va218 IS NULL THEN CASE WHEN va219 THEN va218 ELSE 0 END END
-    ) AS va220,
-    (
-      CASE
-        WHEN (
-          NOT (
-            va243 = se244 AND va243 = se245
-          )
-        ) AND va246
-        THEN CASE WHEN ISFINITE(va242) THEN ROUND(va242, 12) END
-        ELSE NULL
-      END
-    ) AS va247,
-    (
-      (
-        (
-          va239 - va260
-        ) * (
-          va55 - va206
-        ) + (
-          se256 - va260
-        ) * (
-          se201 - va206
-        ) + (
-          se257 - va260
-        ) * (
-          se202 - va206
-        ) + (
-          se258 - va260
-        ) * (
-          se203 - va206
-        ) + (
-          se259 - va260
-        ) * (
-          se204 - va206
-        )
-      ) / 4
-    ) AS va261,
-    (
-      CASE
-        WHEN stock_row > 2
-        THEN (
-          va290 * 8193 - (
-            va290 * 8193 - va290
-          )
-        )
-      END
-    ) AS va291,
-    (
-      va302 * 8193 - (
-        va302 * 8193 - va302
-      )
-    ) AS va303,
-    (
-      CASE
-        WHEN stock_row > 19
-        THEN (
-          va370 * 8193 - (
-            va370 * 8193 - va370
-          )
-        )
-      END
-    ) AS va371,
-    (
-      va383 < CAST(0.05 AS DOUBLE)
-    ) AS va384,
-    (
-      va383 = CAST(0.05 AS DOUBLE)
-    ) AS va385,
-    (
-      CASE
-        WHEN (
-          NOT (
-            va403 = se404 AND va403 = se405 AND va403 = se406 AND va403 = se407
-          )
-        )
-        AND (
-          NOT (
-            va408 = se409 AND va408 = se410 AND va408 = se411 AND va408 = se412
-          )
-        )
-        THEN CASE WHEN ISFINITE(va402) THEN ROUND(va402, 12) END
-        ELSE NULL
-      END
-    ) AS va413,
-    (
-      CASE
-        WHEN va425
-        AND (
-          NOT (
-            va426 = se427
-            AND va426 = se428
-            AND va426 = se429
-            AND va426 = se430
-            AND va426 = se431
-          )
-        )
-        THEN CASE WHEN ISFINITE(va424) THEN ROUND(va424, 12) END
-        ELSE NULL
-      END
-    ) AS va432,
-    (
-      (
-        va442 + (
-          CASE
-            WHEN va449
-            AND (
-              NOT (
-                va450 = se451 AND va450 = se452 AND va450 = se453 AND va450 = se454
-              )
-            )
-            THEN CASE WHEN ISFINITE(va444) THEN ROUND(va444, 12) END
-            ELSE NULL
-          END
-        )
-      ) - close
-    ) AS va455,
-    (
-      va521 * 8193 - (
-        va521 * 8193 - va521
-      )
-    ) AS va522,
-    (
-      CASE
-        WHEN (
-          NOT (
-            va80 = se445
-            AND va80 = se446
-            AND va80 = se447
-            AND va80 = se448
-            AND va80 = se528
-            AND va80 = se529
-            AND va80 = se530
-            AND va80 = se531
-            AND va80 = se532
-            AND va80 = se533
-            AND va80 = se534
-          )
-        )
-        AND (
-          NOT (
-            va450 = se451
-            AND va450 = se452
-            AND va450 = se453
-            AND va450 = se454
-            AND va450 = se535
-            AND va450 = se536
-            AND va450 = se537
-            AND va450 = se538
-            AND va450 = se539
-            AND va450 = se540
-            AND va450 = se541
-          )
-        )
-        THEN CASE WHEN ISFINITE(va527) THEN ROUND(va527, 12) END
-        ELSE NULL
-      END
-    ) AS va542,
-    (
-      CASE
-        WHEN stock_row > 11
-        THEN (
-          va490 * 8193 - (
-            va490 * 8193 - va490
-          )
-        )
-      END
-    ) AS va616,
-    ABS(
-      (
         CASE
-          WHEN (
-            NOT (
-              va450 = se451
-              AND va450 = se452
-              AND va450 = se453
-              AND va450 = se454
-              AND va450 = se535
-            )
+          WHEN stock_row > 1
+          THEN (
+            (
+              CASE
+                WHEN (
+                  se827 < se828
+                ) AND (
+                  se830 < se831
+                )
+                THEN CASE WHEN ISFINITE(va825) THEN ROUND(va825, 12) END
+                ELSE NULL
+              END
+            ) * va155
           )
-          AND (
-            NOT (
-              va417 = se553
-              AND va417 = se624
-              AND va417 = se625
-              AND va417 = se626
-              AND va417 = se627
-            )
-          )
-          THEN CASE WHEN ISFINITE(va623) THEN ROUND(va623, 12) END
-          ELSE NULL
         END
-      )
-    ) AS va628,
+      ) / NULLIF(close, 0)
+    ) AS va832,
     (
-      va666 * 8193 - (
-        va666 * 8193 - va666
+      CASE
+        WHEN (
+          NOT (
+            va1010 = se1011
+            AND va1010 = se1012
+            AND va1010 = se1013
+            AND va1010 = se1014
+            AND va1010 = se1015
+            AND va1010 = se1016
+            AND va1010 = se1017
+            AND va1010 = se1018
+          )
+        )
+        AND (
+          NOT (
+            va1019 = se1020
+            AND va1019 = se1021
+            AND va1019 = se1022
+            AND va1019 = se1023
+            AND va1019 = se1024
+            AND va1019 = se1025
+            AND va1019 = se1026
+            AND va1019 = se1027
+          )
+        )
+        THEN CASE WHEN ISFINITE(va1009) THEN ROUND(va1009, 12) END
+        ELSE NULL
+      END
+    ) AS va1028,
+    (
+      va1047 * 8193 - (
+        va1047 * 8193 - va1047
       )
-    ) AS va667,
+    ) AS va1048,
+    (
+      CASE
+        WHEN (
+          se1076 < se1077
+        ) AND (
+          se1079 < se1080
+        )
+        THEN CASE WHEN ISFINITE(va1074) THEN ROUND(va1074, 12) END
+        ELSE NULL
+      END
+    ) AS va1081,
+    (
+      CASE
+        WHEN (
+          se1106 < se1107
+        ) AND (
+          se1109 < se1110
+        )
+        THEN CASE WHEN ISFINITE(va1104) THEN ROUND(va1104, 12) END
+        ELSE NULL
+      END
+    ) AS va1111,
+    (
+      va1118 * 8193 - (
+        va1118 * 8193 - va1118
+      )
+    ) AS va1119,
+    (
+      CASE
+        WHEN (
+          NOT (
+            va1131 = se1132
+            AND va1131 = se1133
+            AND va1131 = se1134
+            AND va1131 = se1135
+            AND va1131 = se1136
+          )
+        )
+        AND (
+          NOT (
+            va1137 = se1138
+            AND va1137 = se1139
+            AND va1137 = se1140
+            AND va1137 = se1141
+            AND va1137 = se1142
+          )
+        )
+        THEN CASE WHEN ISFINITE(va1130) THEN ROUND(va1130, 12) END
+        ELSE NULL
+      END
+    ) AS va1143,
+    (
+      CASE
+        WHEN stock_row > 12
+        THEN (
+          va1149 * 8193 - (
+            va1149 * 8193 - va1149
+          )
+        )
+      END
+    ) AS va1150,
+    (
+      va1258 * 8193 - (
+        va1258 * 8193 - va1258
+      )
+    ) AS va1259,
+    (
+      CASE
+        WHEN (
+          va1291 > 0
+          OR (
+            va1310 = FLOOR(va1310) AND (
+              va1291 <> 0 OR va1310 >= 0
+            )
+          )
+          OR (
+            va1291 = 0 AND va1310 > 0
+          )
+        )
+        THEN POWER(va1291, va1310)
+      END
+    ) AS va1311,
+    (
+      va1347 * 8193 - (
+        va1347 * 8193 - va1347
+      )
+    ) AS va1348,
+    (
+      va1396 * 8193 - (
+        va1396 * 8193 - va1396
+      )
+    ) AS va1397,
+    (
+      va1426 * 8193 - (
+        va1426 * 8193 - va1426
+      )
+    ) AS va1427,
     (
       -(
-        CASE
-          WHEN va365 AND va219
-          THEN CASE WHEN ISFINITE(va724) THEN ROUND(va724, 12) END
-          ELSE NULL
-        END
+        CASE WHEN va1440 > va1452 THEN va1440 WHEN va1440 <= va1452 THEN va1452 END
       )
-    ) AS va725,
-    (
-      va739 * 8193 - (
-        va739 * 8193 - va739
-      )
-    ) AS va740,
-    (
-      va768 * 8193 - (
-        va768 * 8193 - va768
-      )
-    ) AS va773,
+    ) AS va1453,
     (
       CASE
-        WHEN va219
-        AND (
-          NOT (
-            va426 = se427 AND va426 = se428 AND va426 = se429 AND va426 = se430
-          )
+        WHEN (
+          se1459 < se1460
+        ) AND (
+          se1462 < se1463
         )
-        THEN CASE WHEN ISFINITE(va786) THEN ROUND(va786, 12) END
+        THEN CASE WHEN ISFINITE(va1457) THEN ROUND(va1457, 12) END
         ELSE NULL
       END
-    ) AS va787,
+    ) AS va1464,
     (
-      -(
-        CASE
-          WHEN (
-            NOT (
-              va825 = se826
-              AND va825 = se827
-              AND va825 = se828
-              AND va825 = se829
-              AND va825 = se830
+      CASE
+        WHEN (
+          NOT (
+            va1483 = se1484
+            AND va1483 = se1485
+            AND va1483 = se1486
+            AND va1483 = se1487
+            AND va1483 = se1488
+            AND va1483 = se1489
+            AND va1483 = se1490
+            AND va1483 = se1491
+            AND va1483 = se1492
+            AND va1483 = se1493
+          )
+        )
+        AND (
+          NOT (
+            va1494 = se1495
+            AND va1494 = se1496
+            AND va1494 = se1497
+            AND va1494 = se1498
+            AND va1494 = se1499
+            AND va1494 = se1500
+            AND va1494 = se1501
+            AND va1494 = se1502
+            AND va1494 = se1503
+            AND va1494 = se1504
+          )
+        )
+        THEN CASE WHEN ISFINITE(va1482) THEN ROUND(va1482, 12) END
+        ELSE NULL
+      END
+    ) AS va1505,
+    (
+      va1613 * 8193 - (
+        va1613 * 8193 - va1613
+      )
+    ) AS va1614,
+    (
+      va1628 * 8193 - (
+        va1628 * 8193 - va1628
+      )
+    ) AS va1629,
+    (
+      CASE
+        WHEN (
+          NOT (
+            va1644 = se1645
+            AND va1644 = se1646
+            AND va1644 = se1647
+            AND va1644 = se1648
+            AND va1644 = se1649
+          )
+        )
+        AND (
+          NOT (
+            va1650 = se1651
+            AND va1650 = se1652
+            AND va1650 = se1653
+            AND va1650 = se1654
+            AND va1650 = se1655
+          )
+        )
+        THEN CASE WHEN ISFINITE(va1643) THEN ROUND(va1643, 12) END
+        ELSE NULL
+      END
+    ) AS va1656,
+    (
+      CASE
+        WHEN (
+          NOT (
+            va1494 = se1495 AND va1494 = se1496 AND va1494 = se1497 AND va1494 = se1498
+          )
+        )
+        AND (
+          NOT (
+            va1670 = se1671 AND va1670 = se1672 AND va1670 = se1673 AND va1670 = se1674
+          )
+        )
+        THEN CASE WHEN ISFINITE(va1669) THEN ROUND(va1669, 12) END
+        ELSE NULL
+      END
+    ) AS va1675,
+    (
+      va1687 * 8193 - (
+        va1687 * 8193 - va1687
+      )
+    ) AS va1688,
+    (
+      CASE
+        WHEN (
+          se1709 < se1710
+        ) AND (
+          se1712 < se1713
+        )
+        THEN CASE WHEN ISFINITE(va1707) THEN ROUND(va1707, 12) END
+        ELSE NULL
+      END
+    ) AS va1714,
+    (
+      CASE
+        WHEN (
+          va1729 > 0
+          OR (
+            va1745 = FLOOR(va1745) AND (
+              va1729 <> 0 OR va1745 >= 0
             )
           )
-          AND va425
-          THEN CASE WHEN ISFINITE(va824) THEN ROUND(va824, 12) END
-          ELSE NULL
-        END
-      )
-    ) AS va831,
-    (
-      va840 * 8193 - (
-        va840 * 8193 - va840
-      )
-    ) AS va841,
+          OR (
+            va1729 = 0 AND va1745 > 0
+          )
+        )
+        THEN POWER(va1729, va1745)
+      END
+    ) AS va1746,
     (
       CASE
         WHEN (
           NOT (
-            va860 = se861 AND va860 = se862
+            va1753 = se1754
+            AND va1753 = se1755
+            AND va1753 = se1756
+            AND va1753 = se1757
+            AND va1753 = se1758
+            AND va1753 = se1759
+            AND va1753 = se1760
           )
         )
         AND (
           NOT (
-            va51 = se120 AND va51 = se121
+            va1019 = se1020
+            AND va1019 = se1021
+            AND va1019 = se1022
+            AND va1019 = se1023
+            AND va1019 = se1024
+            AND va1019 = se1025
+            AND va1019 = se1026
           )
         )
-        THEN CASE WHEN ISFINITE(va859) THEN ROUND(va859, 12) END
+        THEN CASE WHEN ISFINITE(va1752) THEN ROUND(va1752, 12) END
         ELSE NULL
       END
-    ) AS va863,
-    (
-      CASE
-        WHEN (
-          NOT (
-            va883 = se884 AND va883 = se885 AND va883 = se886
-          )
-        ) AND va887
-        THEN CASE WHEN ISFINITE(va882) THEN ROUND(va882, 12) END
-        ELSE NULL
-      END
-    ) AS va888,
-    (
-      va1083 * 8193 - (
-        va1083 * 8193 - va1083
-      )
-    ) AS va1084,
-    (
-      CASE
-        WHEN (
-          NOT (
-            va1119 = se1120
-            AND va1119 = se1121
-            AND va1119 = se1122
-            AND va1119 = se1123
-            AND va1119 = se1124
-          )
-        )
-        AND (
-          NOT (
-            va860 = se861
-            AND va860 = se862
-            AND va860 = se1125
-            AND va860 = se1126
-            AND va860 = se1127
-          )
-        )
-        THEN CASE WHEN ISFINITE(va1118) THEN ROUND(va1118, 12) END
-        ELSE NULL
-      END
-    ) AS va1128,
-    (
-      CASE
-        WHEN (
-          NOT (
-            va243 = se244
-            AND va243 = se245
-            AND va243 = se265
-            AND va243 = se266
-            AND va243 = se1145
-            AND va243 = se1146
-            AND va243 = se1147
-          )
-        )
-        AND (
-          NOT (
-            va1148 = se1149
-            AND va1148 = se1150
-            AND va1148 = se1151
-            AND va1148 = se1152
-            AND va1148 = se1153
-            AND va1148 = se1154
-            AND va1148 = se1155
-          )
-        )
-        THEN CASE WHEN ISFINITE(va1144) THEN ROUND(va1144, 12) END
-        ELSE NULL
-      END
-    ) AS va1156,
-    (
-      CASE
-        WHEN (
-          NOT (
-            va450 = se451 AND va450 = se452 AND va450 = se453
-          )
-        )
-        AND (
-          NOT (
-            va1185 = se1186 AND va1185 = se1187 AND va1185 = se1188
-          )
-        )
-        THEN CASE WHEN ISFINITE(va1184) THEN ROUND(va1184, 12) END
-        ELSE NULL
-      END
-    ) AS va1189,
-    (
-      va1239 * 8193 - (
-        va1239 * 8193 - va1239
-      )
-    ) AS va1245,
-    (
-      va1270 * 8193 - (
-        va1270 * 8193 - va1270
-      )
-    ) AS va1271,
-    (
-      CASE
-        WHEN (
-          NOT (
-            va1280 = se1281
-            AND va1280 = se1282
-            AND va1280 = se1283
-            AND va1280 = se1284
-            AND va1280 = se1285
-            AND va1280 = se1286
-            AND va1280 = se1287
-          )
-        )
-        AND (
-          NOT (
-            va964 = se1288
-            AND va964 = se1289
-            AND va964 = se1290
-            AND va964 = se1291
-            AND va964 = se1292
-            AND va964 = se1293
-            AND va964 = se1294
-          )
-        )
-        THEN CASE WHEN ISFINITE(va1279) THEN ROUND(va1279, 12) END
-        ELSE NULL
-      END
-    ) AS va1295,
-    (
-      CASE
-        WHEN (
-          NOT (
-            va1318 = se1319
-            AND va1318 = se1320
-            AND va1318 = se1321
-            AND va1318 = se1322
-            AND va1318 = se1323
-          )
-        )
-        AND (
-          NOT (
-            va1324 = se1325
-            AND va1324 = se1326
-            AND va1324 = se1327
-            AND va1324 = se1328
-            AND va1324 = se1329
-          )
-        )
-        THEN CASE WHEN ISFINITE(va1317) THEN ROUND(va1317, 12) END
-        ELSE NULL
-      END
-    ) AS va1330,
-    (
-      va1341 * 8193 - (
-        va1341 * 8193 - va1341
-      )
-    ) AS va1342,
-    (
-      va1352 * 8193 - (
-        va1352 * 8193 - va1352
-      )
-    ) AS va1353,
-    (
-      CASE
-        WHEN (
-          NOT (
-            va1380 = se1381
-            AND va1380 = se1382
-            AND va1380 = se1383
-            AND va1380 = se1384
-            AND va1380 = se1385
-            AND va1380 = se1386
-            AND va1380 = se1387
-            AND va1380 = se1388
-            AND va1380 = se1389
-            AND va1380 = se1390
-          )
-        )
-        AND (
-          NOT (
-            va69 = se70
-            AND va69 = se71
-            AND va69 = se72
-            AND va69 = se73
-            AND va69 = se74
-            AND va69 = se75
-            AND va69 = se76
-            AND va69 = se77
-            AND va69 = se78
-            AND va69 = se1391
-          )
-        )
-        THEN CASE WHEN ISFINITE(va1379) THEN ROUND(va1379, 12) END
-        ELSE NULL
-      END
-    ) AS va1392,
-    (
-      CASE
-        WHEN (
-          NOT (
-            va85 = se86
-            AND va85 = se87
-            AND va85 = se88
-            AND va85 = se89
-            AND va85 = se90
-            AND va85 = se91
-            AND va85 = se92
-            AND va85 = se93
-            AND va85 = se1415
-            AND va85 = se1416
-            AND va85 = se1417
-          )
-        )
-        AND (
-          NOT (
-            va1418 = se1419
-            AND va1418 = se1420
-            AND va1418 = se1421
-            AND va1418 = se1422
-            AND va1418 = se1423
-            AND va1418 = se1424
-            AND va1418 = se1425
-            AND va1418 = se1426
-            AND va1418 = se1427
-            AND va1418 = se1428
-            AND va1418 = se1429
-          )
-        )
-        THEN CASE WHEN ISFINITE(va1414) THEN ROUND(va1414, 12) END
-        ELSE NULL
-      END
-    ) AS va1430,
-    (
-      va1446 * 8193 - (
-        va1446 * 8193 - va1446
-      )
-    ) AS va1447,
-    (
-      CASE
-        WHEN (
-          NOT (
-            va1459 = se1460
-            AND va1459 = se1461
-            AND va1459 = se1462
-            AND va1459 = se1463
-            AND va1459 = se1464
-            AND va1459 = se1465
-            AND va1459 = se1466
-          )
-        )
-        AND (
-          NOT (
-            va1467 = se1468
-            AND va1467 = se1469
-            AND va1467 = se1470
-            AND va1467 = se1471
-            AND va1467 = se1472
-            AND va1467 = se1473
-            AND va1467 = se1474
-          )
-        )
-        THEN CASE WHEN ISFINITE(va1458) THEN ROUND(va1458, 12) END
-        ELSE NULL
-      END
-    ) AS va1475,
-    (
-      CASE
-        WHEN (
-          NOT (
-            va1280 = se1281 AND va1280 = se1282
-          )
-        )
-        AND (
-          NOT (
-            va964 = se1288 AND va964 = se1289
-          )
-        )
-        THEN CASE WHEN ISFINITE(va1506) THEN ROUND(va1506, 12) END
-        ELSE NULL
-      END
-    ) AS va1507,
-    (
-      va1552 * 8193 - (
-        va1552 * 8193 - va1552
-      )
-    ) AS va1553,
-    (
-      CASE WHEN stock_row > 157 THEN va1567 END
-    ) AS va1568,
-    (
-      va1567 * 8193 - (
-        va1567 * 8193 - va1567
-      )
-    ) AS va1572,
-    (
-      va1586 * 8193 - (
-        va1586 * 8193 - va1586
-      )
-    ) AS va1587,
-    (
-      CASE
-        WHEN va365
-        AND (
-          NOT (
-            va1595 = se1596 AND va1595 = se1597 AND va1595 = se1598 AND va1595 = se1599
-          )
-        )
-        THEN CASE WHEN ISFINITE(va1594) THEN ROUND(va1594, 12) END
-        ELSE NULL
-      END
-    ) AS va1600,
+    ) AS va1761,
     (
       CASE
         WHEN stock_row > 14
         THEN (
-          va1647 * 8193 - (
-            va1647 * 8193 - va1647
+          va1813 * 8193 - (
+            va1813 * 8193 - va1813
           )
         )
       END
-    ) AS va1648,
-    ABS(va1693) AS va1694,
+    ) AS va1814,
     (
-      CASE
-        WHEN (
-          NOT (
-            va1702 = se1703
-            AND va1702 = se1704
-            AND va1702 = se1705
-            AND va1702 = se1706
-            AND va1702 = se1707
-            AND va1702 = se1708
-            AND va1702 = se1709
-            AND va1702 = se1710
-          )
-        )
-        AND (
-          NOT (
-            va1711 = se1712
-            AND va1711 = se1713
-            AND va1711 = se1714
-            AND va1711 = se1715
-            AND va1711 = se1716
-            AND va1711 = se1717
-            AND va1711 = se1718
-            AND va1711 = se1719
-          )
-        )
-        THEN CASE WHEN ISFINITE(va1701) THEN ROUND(va1701, 12) END
-        ELSE NULL
-      END
-    ) AS va1720,
-    (
-      CASE
-        WHEN (
-          NOT (
-            va1730 = se1731
-            AND va1730 = se1732
-            AND va1730 = se1733
-            AND va1730 = se1734
-            AND va1730 = se1735
-            AND va1730 = se1736
-          )
-        )
-        AND (
-          NOT (
-            va1737 = se1738
-            AND va1737 = se1739
-            AND va1737 = se1740
-            AND va1737 = se1741
-            AND va1737 = se1742
-            AND va1737 = se1743
-          )
-        )
-        THEN CASE WHEN ISFINITE(va1729) THEN ROUND(va1729, 12) END
-        ELSE NULL
-      END
-    ) AS va1744,
-    (
-      va1776 * 8193 - (
-        va1776 * 8193 - va1776
+      va1954 * 8193 - (
+        va1954 * 8193 - va1954
       )
-    ) AS va1777,
+    ) AS va1955,
     (
-      va1809 * 8193 - (
-        va1809 * 8193 - va1809
-      )
-    ) AS va1810,
-    (
-      va1819 * 8193 - (
-        va1819 * 8193 - va1819
-      )
-    ) AS va1830,
+      CASE
+        WHEN (
+          va2092 > 0
+          OR (
+            va2108 = FLOOR(va2108) AND (
+              va2092 <> 0 OR va2108 >= 0
+            )
+          )
+          OR (
+            va2092 = 0 AND va2108 > 0
+          )
+        )
+        THEN POWER(va2092, va2108)
+      END
+    ) AS va2109,
     (
       CASE
         WHEN (
           NOT (
-            va1595 = se1596
-            AND va1595 = se1597
-            AND va1595 = se1598
-            AND va1595 = se1599
-            AND va1595 = se1852
+            va2145 = se2146 AND va2145 = se2147 AND va2145 = se2148
           )
         )
         AND (
           NOT (
-            va1853 = se1854
-            AND va1853 = se1855
-            AND va1853 = se1856
-            AND va1853 = se1857
-            AND va1853 = se1858
+            va1019 = se1020 AND va1019 = se1021 AND va1019 = se1022
           )
         )
-        THEN CASE WHEN ISFINITE(va1851) THEN ROUND(va1851, 12) END
+        THEN CASE WHEN ISFINITE(va2144) THEN ROUND(va2144, 12) END
         ELSE NULL
       END
-    ) AS va1859,
+    ) AS va2149,
+    (
+      va2227 * 8193 - (
+        va2227 * 8193 - va2227
+      )
+    ) AS va2228,
+    (
+      va2236 * 8193 - (
+        va2236 * 8193 - va2236
+      )
+    ) AS va2237,
+    (
+      CASE
+        WHEN (
+          se2255 < se2256
+        ) AND (
+          se2258 < se2259
+        )
+        THEN CASE WHEN ISFINITE(va2253) THEN ROUND(va2253, 12) END
+        ELSE NULL
+      END
+    ) AS va2260,
+    (
+      CASE
+        WHEN stock_row > 11
+        THEN (
+          va2267 * 8193 - (
+            va2267 * 8193 - va2267
+          )
+        )
+      END
+    ) AS va2268,
     (
       CASE
         WHEN (
           NOT (
-            va1898 = se1899 AND va1898 = se1900 AND va1898 = se1901 AND va1898 = se1902
-          )
-        )
-        AND va449
-        THEN CASE WHEN ISFINITE(va1897) THEN ROUND(va1897, 12) END
-        ELSE NULL
-      END
-    ) AS va1903,
-    (
-      CASE
-        WHEN (
-          NOT (
-            va1214 = se1215
-            AND va1214 = se1913
-            AND va1214 = se1914
-            AND va1214 = se1915
-            AND va1214 = se1916
-            AND va1214 = se1917
-            AND va1214 = se1918
-            AND va1214 = se1919
+            va2276 = se2277
+            AND va2276 = se2278
+            AND va2276 = se2279
+            AND va2276 = se2280
+            AND va2276 = se2281
+            AND va2276 = se2282
+            AND va2276 = se2283
+            AND va2276 = se2284
+            AND va2276 = se2285
+            AND va2276 = se2286
+            AND va2276 = se2287
           )
         )
         AND (
           NOT (
-            va51 = se120
-            AND va51 = se121
-            AND va51 = se122
-            AND va51 = se123
-            AND va51 = se124
-            AND va51 = se125
-            AND va51 = se126
-            AND va51 = se127
+            va1650 = se1651
+            AND va1650 = se1652
+            AND va1650 = se1653
+            AND va1650 = se1654
+            AND va1650 = se1655
+            AND va1650 = se2288
+            AND va1650 = se2289
+            AND va1650 = se2290
+            AND va1650 = se2291
+            AND va1650 = se2292
+            AND va1650 = se2293
           )
         )
-        THEN CASE WHEN ISFINITE(va1912) THEN ROUND(va1912, 12) END
+        THEN CASE WHEN ISFINITE(va2275) THEN ROUND(va2275, 12) END
         ELSE NULL
       END
-    ) AS va1920,
+    ) AS va2294,
     (
       CASE
         WHEN (
           NOT (
-            va1702 = se1703 AND va1702 = se1704 AND va1702 = se1705
+            va2276 = se2277
+            AND va2276 = se2278
+            AND va2276 = se2279
+            AND va2276 = se2280
+            AND va2276 = se2281
+            AND va2276 = se2282
+            AND va2276 = se2283
           )
         )
-        AND va1401
-        THEN CASE WHEN ISFINITE(va1937) THEN ROUND(va1937, 12) END
+        AND (
+          NOT (
+            va2484 = se2485
+            AND va2484 = se2486
+            AND va2484 = se2487
+            AND va2484 = se2488
+            AND va2484 = se2489
+            AND va2484 = se2490
+            AND va2484 = se2491
+          )
+        )
+        THEN CASE WHEN ISFINITE(va2483) THEN ROUND(va2483, 12) END
+        ELSE NULL
+      END
+    ) AS va2492,
+    (
+      CASE
+        WHEN (
+          NOT (
+            va2499 = se2500
+            AND va2499 = se2501
+            AND va2499 = se2502
+            AND va2499 = se2503
+            AND va2499 = se2504
+          )
+        )
+        AND (
+          NOT (
+            va2505 = se2506
+            AND va2505 = se2507
+            AND va2505 = se2508
+            AND va2505 = se2509
+            AND va2505 = se2510
+          )
+        )
+        THEN CASE WHEN ISFINITE(va2498) THEN ROUND(va2498, 12) END
+        ELSE NULL
+      END
+    ) AS va2511,
+    (
+      (
+        CASE
+          WHEN (
+            NOT (
+              va1458 = se1925 AND va1458 = se1926 AND va1458 = se1927 AND va1458 = se1928
+            )
+          )
+          AND (
+            NOT (
+              va2532 = se2533 AND va2532 = se2534 AND va2532 = se2535 AND va2532 = se2536
+            )
+          )
+          THEN CASE WHEN ISFINITE(va2531) THEN ROUND(va2531, 12) END
+          ELSE NULL
+        END
+      ) - va2543
+    ) AS va2544
+  FROM values_5_1
+), values_5_3 AS (
+  SELECT
+    ts_code,
+    trade_date,
+    stock_number,
+    stock_row,
+    day_rows,
+    industry_l2,
+    industry_l3,
+    returns,
+    se1326,
+    se1923,
+    se2017,
+    se2346,
+    se2392,
+    se2424,
+    va1004,
+    va1019,
+    va1048,
+    va1056,
+    va1081,
+    va109,
+    va1119,
+    va1150,
+    va1187,
+    va1217,
+    va1251,
+    va1259,
+    va1282,
+    va1331,
+    va1335,
+    va134,
+    va1348,
+    va1397,
+    va1427,
+    va143,
+    va1453,
+    va153,
+    va1547,
+    va1549,
+    va1594,
+    va16,
+    va161,
+    va1614,
+    va1629,
+    va1688,
+    va171,
+    va1814,
+    va1837,
+    va1852,
+    va1865,
+    va192,
+    va1921,
+    va1930,
+    va1937,
+    va1944,
+    va195,
+    va1955,
+    va1976,
+    va1983,
+    va1987,
+    va1994,
+    va2027,
+    va2036,
+    va2065,
+    va2080,
+    va2132,
+    va2149,
+    va2162,
+    va2188,
+    va2211,
+    va2228,
+    va2237,
+    va2260,
+    va2268,
+    va231,
+    va2312,
+    va2317,
+    va2351,
+    va2354,
+    va2372,
+    va239,
+    va2398,
+    va2403,
+    va2459,
+    va2518,
+    va2520,
+    va2544,
+    va2549,
+    va2556,
+    va2563,
+    va2577,
+    va259,
+    va2591,
+    va2598,
+    va2600,
+    va277,
+    va278,
+    va311,
+    va336,
+    va343,
+    va361,
+    va373,
+    va394,
+    va398,
+    va409,
+    va416,
+    va436,
+    va456,
+    va47,
+    va478,
+    va496,
+    va522,
+    va566,
+    va583,
+    va590,
+    va611,
+    va620,
+    va671,
+    va685,
+    va696,
+    va713,
+    va718,
+    va737,
+    va740,
+    va750,
+    va763,
+    va773,
+    va799,
+    va804,
+    va81,
+    va821,
+    va832,
+    va837,
+    va840,
+    va852,
+    va854,
+    va868,
+    va873,
+    va874,
+    va892,
+    va906,
+    va915,
+    va931,
+    va955,
+    va96,
+    va981,
+    volume,
+    vwap,
+    (
+      va1028 * 8193 - (
+        va1028 * 8193 - va1028
+      )
+    ) AS va1029,
+    (
+      va1111 * 8193 - (
+        va1111 * 8193 - va1111
+      )
+    ) AS va1112,
+    (
+      va1143 * 8193 - (
+        va1143 * 8193 - va1143
+      )
+    ) AS va1144,
+    (
+      -(
+        CASE WHEN ISFINITE(va1311) THEN va1311 END
+      )
+    ) AS va1312,
+    (
+      va1464 * 8193 - (
+        va1464 * 8193 - va1464
+      )
+    ) AS va1465,
+    (
+      va1505 * 8193 - (
+        va1505 * 8193 - va1505
+      )
+    ) AS va1506,
+    (
+      va1656 * 8193 - (
+        va1656 * 8193 - va1656
+      )
+    ) AS va1657,
+    (
+      va1675 * 8193 - (
+        va1675 * 8193 - va1675
+      )
+    ) AS va1676,
+    (
+      va1714 * 8193 - (
+        va1714 * 8193 - va1714
+      )
+    ) AS va1715,
+    (
+      -(
+        CASE WHEN ISFINITE(va1746) THEN va1746 END
+      )
+    ) AS va1747,
+    (
+      va1761 * 8193 - (
+        va1761 * 8193 - va1761
+      )
+    ) AS va1762,
+    (
+      -(
+        CASE WHEN ISFINITE(va2109) THEN va2109 END
+      )
+    ) AS va2110,
+    (
+      va2294 * 8193 - (
+        va2294 * 8193 - va2294
+      )
+    ) AS va2295,
+    (
+      va2492 * 8193 - (
+        va2492 * 8193 - va2492
+      )
+    ) AS va2493,
+    (
+      va2511 * 8193 - (
+        va2511 * 8193 - va2511
+      )
+    ) AS va2512
+  FROM values_5_2
+), sections_6 AS (
+  SELECT
+    ts_code,
+    trade_date,
+    stock_number,
+    stock_row,
+    day_rows,
+    industry_l2,
+    industry_l3,
+    returns,
+    se1326,
+    se1923,
+    se2017,
+    se2346,
+    se2392,
+    se2424,
+    va1004,
+    va1019,
+    va1029,
+    va1048,
+    va1056,
+    va1081,
+    va109,
+    va1112,
+    va1119,
+    va1144,
+    va1150,
+    va1187,
+    va1217,
+    va1251,
+    va1259,
+    va1282,
+    va1312,
+    va1331,
+    va1335,
+    va134,
+    va1348,
+    va1397,
+    va1427,
+    va143,
+    va1453,
+    va1465,
+    va1506,
+    va153,
+    va1547,
+    va1549,
+    va1594,
+    va16,
+    va161,
+    va1614,
+    va1629,
+    va1657,
+    va1676,
+    va1688,
+    va171,
+    va1715,
+    va1747,
+    va1762,
+    va1814,
+    va1837,
+    va1852,
+    va1865,
+    va192,
+    va1921,
+    va1930,
+    va1937,
+    va1944,
+    va195,
+    va1955,
+    va1976,
+    va1983,
+    va1987,
+    va1994,
+    va2027,
+    va2036,
+    va2065,
+    va2080,
+    va2110,
+    va2132,
+    va2149,
+    va2162,
+    va2188,
+    va2211,
+    va2228,
+    va2237,
+    va2260,
+    va2268,
+    va2295,
+    va231,
+    va2312,
+    va2317,
+    va2351,
+    va2354,
+    va2372,
+    va239,
+    va2398,
+    va2403,
+    va2459,
+    va2493,
+    va2512,
+    va2518,
+    va2520,
+    va2544,
+    va2549,
+    va2556,
+    va2563,
+    va2577,
+    va259,
+    va2591,
+    va2598,
+    va2600,
+    va277,
+    va278,
+    va311,
+    va336,
+    va343,
+    va361,
+    va373,
+    va394,
+    va398,
+    va409,
+    va416,
+    va436,
+    va456,
+    va47,
+    va478,
+    va496,
+    va522,
+    va566,
+    va583,
+    va590,
+    va611,
+    va620,
+    va671,
+    va685,
+    va696,
+    va713,
+    va718,
+    va737,
+    va740,
+    va750,
+    va763,
+    va773,
+    va799,
+    va804,
+    va81,
+    va821,
+    va832,
+    va837,
+    va840,
+    va852,
+    va854,
+    va868,
+    va873,
+    va874,
+    va892,
+    va906,
+    va915,
+    va931,
+    va955,
+    va96,
+    va981,
+    volume,
+    vwap,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va456) AS se457,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va456) AS se458,
+    COUNT(va456) OVER (
+      PARTITION BY trade_date
+      ORDER BY va456
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se459,
+    CASE
+      WHEN COUNT(va496) OVER (PARTITION BY trade_date) > 0
+      THEN (
+        COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(ABS(va496)) >= CAST(8.271806125530277e-25 AS DOUBLE)
+              AND ABS(ABS(va496)) < CAST(9.5367431640625e-07 AS DOUBLE)
+              THEN CAST((
+                ABS(va496) * CAST(5.444517870735016e+39 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date) AS DOUBLE) / CAST(5.444517870735016e+39 AS DOUBLE),
+          0
+        ) + COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(ABS(va496)) >= CAST(9.5367431640625e-07 AS DOUBLE)
+              AND ABS(ABS(va496)) < CAST(1099511627776.0 AS DOUBLE)
+              THEN CAST((
+                ABS(va496) * CAST(4.722366482869645e+21 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date) AS DOUBLE) / CAST(4.722366482869645e+21 AS DOUBLE),
+          0
+        ) + COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(ABS(va496)) >= CAST(1099511627776.0 AS DOUBLE)
+              AND ABS(ABS(va496)) < CAST(1.2676506002282294e+30 AS DOUBLE)
+              THEN CAST((
+                ABS(va496) * CAST(4096.0 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date) AS DOUBLE) / CAST(4096.0 AS DOUBLE),
+          0
+        ) + COALESCE(
+          SUM(
+            CASE
+              WHEN ABS(ABS(va496)) < CAST(8.271806125530277e-25 AS DOUBLE)
+              OR ABS(ABS(va496)) >= CAST(1.2676506002282294e+30 AS DOUBLE)
+              THEN ABS(va496)
+            END
+          ) OVER (PARTITION BY trade_date),
+          0
+        )
+      )
+    END AS se497,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va713) AS se714,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va713) AS se715,
+    COUNT(va713) OVER (
+      PARTITION BY trade_date
+      ORDER BY va713
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se716,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va718) AS se719,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va718) AS se720,
+    COUNT(va718) OVER (
+      PARTITION BY trade_date
+      ORDER BY va718
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se721,
+    (
+      (
+        COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(va832) >= CAST(8.271806125530277e-25 AS DOUBLE)
+              AND ABS(va832) < CAST(9.5367431640625e-07 AS DOUBLE)
+              THEN CAST((
+                va832 * CAST(5.444517870735016e+39 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date, industry_l3) AS DOUBLE) / CAST(5.444517870735016e+39 AS DOUBLE),
+          0
+        ) + COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(va832) >= CAST(9.5367431640625e-07 AS DOUBLE)
+              AND ABS(va832) < CAST(1099511627776.0 AS DOUBLE)
+              THEN CAST((
+                va832 * CAST(4.722366482869645e+21 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date, industry_l3) AS DOUBLE) / CAST(4.722366482869645e+21 AS DOUBLE),
+          0
+        ) + COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(va832) >= CAST(1099511627776.0 AS DOUBLE)
+              AND ABS(va832) < CAST(1.2676506002282294e+30 AS DOUBLE)
+              THEN CAST((
+                va832 * CAST(4096.0 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date, industry_l3) AS DOUBLE) / CAST(4096.0 AS DOUBLE),
+          0
+        ) + COALESCE(
+          SUM(
+            CASE
+              WHEN ABS(va832) < CAST(8.271806125530277e-25 AS DOUBLE)
+              OR ABS(va832) >= CAST(1.2676506002282294e+30 AS DOUBLE)
+              THEN va832
+            END
+          ) OVER (PARTITION BY trade_date, industry_l3),
+          0
+        )
+      ) / NULLIF(COUNT(va832) OVER (PARTITION BY trade_date, industry_l3), 0)
+    ) AS se833,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1029) AS se1030,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1029) AS se1031,
+    COUNT(va1029) OVER (
+      PARTITION BY trade_date
+      ORDER BY va1029
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1032,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1048) AS se1049,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1048) AS se1050,
+    COUNT(va1048) OVER (
+      PARTITION BY trade_date
+      ORDER BY va1048
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1051,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1112) AS se1113,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1112) AS se1114,
+    COUNT(va1112) OVER (
+      PARTITION BY trade_date
+      ORDER BY va1112
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1115,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1119) AS se1120,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1119) AS se1121,
+    COUNT(va1119) OVER (
+      PARTITION BY trade_date
+      ORDER BY va1119
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1122,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1144) AS se1145,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1144) AS se1146,
+    COUNT(va1144) OVER (
+      PARTITION BY trade_date
+      ORDER BY va1144
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1147,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1150) AS se1151,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1150) AS se1152,
+    COUNT(va1150) OVER (
+      PARTITION BY trade_date
+      ORDER BY va1150
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1153,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1259) AS se1260,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1259) AS se1261,
+    COUNT(va1259) OVER (
+      PARTITION BY trade_date
+      ORDER BY va1259
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1262,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1348) AS se1349,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1348) AS se1350,
+    COUNT(va1348) OVER (
+      PARTITION BY trade_date
+      ORDER BY va1348
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1351,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1397) AS se1398,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1397) AS se1399,
+    COUNT(va1397) OVER (
+      PARTITION BY trade_date
+      ORDER BY va1397
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1400,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1427) AS se1428,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1427) AS se1429,
+    COUNT(va1427) OVER (
+      PARTITION BY trade_date
+      ORDER BY va1427
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1430,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1465) AS se1466,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1465) AS se1467,
+    COUNT(va1465) OVER (
+      PARTITION BY trade_date
+      ORDER BY va1465
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1468,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1506) AS se1507,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1506) AS se1508,
+    COUNT(va1506) OVER (
+      PARTITION BY trade_date
+      ORDER BY va1506
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1509,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1614) AS se1615,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1614) AS se1616,
+    COUNT(va1614) OVER (
+      PARTITION BY trade_date
+      ORDER BY va1614
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1617,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1629) AS se1630,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1629) AS se1631,
+    COUNT(va1629) OVER (
+      PARTITION BY trade_date
+      ORDER BY va1629
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1632,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1657) AS se1658,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1657) AS se1659,
+    COUNT(va1657) OVER (
+      PARTITION BY trade_date
+      ORDER BY va1657
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1660,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1676) AS se1677,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1676) AS se1678,
+    COUNT(va1676) OVER (
+      PARTITION BY trade_date
+      ORDER BY va1676
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1679,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1688) AS se1689,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1688) AS se1690,
+    COUNT(va1688) OVER (
+      PARTITION BY trade_date
+      ORDER BY va1688
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1691,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1715) AS se1716,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1715) AS se1717,
+    COUNT(va1715) OVER (
+      PARTITION BY trade_date
+      ORDER BY va1715
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1718,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1762) AS se1763,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1762) AS se1764,
+    COUNT(va1762) OVER (
+      PARTITION BY trade_date
+      ORDER BY va1762
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1765,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1814) AS se1815,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1814) AS se1816,
+    COUNT(va1814) OVER (
+      PARTITION BY trade_date
+      ORDER BY va1814
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1817,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1944) AS se1945,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1944) AS se1946,
+    COUNT(va1944) OVER (
+      PARTITION BY trade_date
+      ORDER BY va1944
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1947,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1955) AS se1956,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1955) AS se1957,
+    COUNT(va1955) OVER (
+      PARTITION BY trade_date
+      ORDER BY va1955
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1958,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1983) AS se1984,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1983) AS se1985,
+    COUNT(va1983) OVER (
+      PARTITION BY trade_date
+      ORDER BY va1983
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1986,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1987) AS se1988,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1987) AS se1989,
+    COUNT(va1987) OVER (
+      PARTITION BY trade_date
+      ORDER BY va1987
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1990,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va278) AS se1991,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va278) AS se1992,
+    COUNT(va278) OVER (
+      PARTITION BY trade_date
+      ORDER BY va278
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1993,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1994) AS se1995,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1994) AS se1996,
+    COUNT(va1994) OVER (
+      PARTITION BY trade_date
+      ORDER BY va1994
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1997,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2228) AS se2229,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2228) AS se2230,
+    COUNT(va2228) OVER (
+      PARTITION BY trade_date
+      ORDER BY va2228
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se2231,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2237) AS se2238,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2237) AS se2239,
+    COUNT(va2237) OVER (
+      PARTITION BY trade_date
+      ORDER BY va2237
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se2240,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2268) AS se2269,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2268) AS se2270,
+    COUNT(va2268) OVER (
+      PARTITION BY trade_date
+      ORDER BY va2268
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se2271,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2295) AS se2296,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2295) AS se2297,
+    COUNT(va2295) OVER (
+      PARTITION BY trade_date
+      ORDER BY va2295
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se2298,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2312) AS se2313,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2312) AS se2314,
+    COUNT(va2312) OVER (
+      PARTITION BY trade_date
+      ORDER BY va2312
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se2315,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2317) AS se2318,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2317) AS se2319,
+    COUNT(va2317) OVER (
+      PARTITION BY trade_date
+      ORDER BY va2317
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se2320,
+    (
+      (
+        COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(va2372) >= CAST(8.271806125530277e-25 AS DOUBLE)
+              AND ABS(va2372) < CAST(9.5367431640625e-07 AS DOUBLE)
+              THEN CAST((
+                va2372 * CAST(5.444517870735016e+39 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date, industry_l2) AS DOUBLE) / CAST(5.444517870735016e+39 AS DOUBLE),
+          0
+        ) + COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(va2372) >= CAST(9.5367431640625e-07 AS DOUBLE)
+              AND ABS(va2372) < CAST(1099511627776.0 AS DOUBLE)
+              THEN CAST((
+                va2372 * CAST(4.722366482869645e+21 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date, industry_l2) AS DOUBLE) / CAST(4.722366482869645e+21 AS DOUBLE),
+          0
+        ) + COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(va2372) >= CAST(1099511627776.0 AS DOUBLE)
+              AND ABS(va2372) < CAST(1.2676506002282294e+30 AS DOUBLE)
+              THEN CAST((
+                va2372 * CAST(4096.0 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date, industry_l2) AS DOUBLE) / CAST(4096.0 AS DOUBLE),
+          0
+        ) + COALESCE(
+          SUM(
+            CASE
+              WHEN ABS(va2372) < CAST(8.271806125530277e-25 AS DOUBLE)
+              OR ABS(va2372) >= CAST(1.2676506002282294e+30 AS DOUBLE)
+              THEN va2372
+            END
+          ) OVER (PARTITION BY trade_date, industry_l2),
+          0
+        )
+      ) / NULLIF(COUNT(va2372) OVER (PARTITION BY trade_date, industry_l2), 0)
+    ) AS se2373,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2493) AS se2494,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2493) AS se2495,
+    COUNT(va2493) OVER (
+      PARTITION BY trade_date
+      ORDER BY va2493
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se2496,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2512) AS se2513,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2512) AS se2514,
+    COUNT(va2512) OVER (
+      PARTITION BY trade_date
+      ORDER BY va2512
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se2515,
+    (
+      (
+        COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(va2520) >= CAST(8.271806125530277e-25 AS DOUBLE)
+              AND ABS(va2520) < CAST(9.5367431640625e-07 AS DOUBLE)
+              THEN CAST((
+                va2520 * CAST(5.444517870735016e+39 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date, industry_l3) AS DOUBLE) / CAST(5.444517870735016e+39 AS DOUBLE),
+          0
+        ) + COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(va2520) >= CAST(9.5367431640625e-07 AS DOUBLE)
+              AND ABS(va2520) < CAST(1099511627776.0 AS DOUBLE)
+              THEN CAST((
+                va2520 * CAST(4.722366482869645e+21 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date, industry_l3) AS DOUBLE) / CAST(4.722366482869645e+21 AS DOUBLE),
+          0
+        ) + COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(va2520) >= CAST(1099511627776.0 AS DOUBLE)
+              AND ABS(va2520) < CAST(1.2676506002282294e+30 AS DOUBLE)
+              THEN CAST((
+                va2520 * CAST(4096.0 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date, industry_l3) AS DOUBLE) / CAST(4096.0 AS DOUBLE),
+          0
+        ) + COALESCE(
+          SUM(
+            CASE
+              WHEN ABS(va2520) < CAST(8.271806125530277e-25 AS DOUBLE)
+              OR ABS(va2520) >= CAST(1.2676506002282294e+30 AS DOUBLE)
+              THEN va2520
+            END
+          ) OVER (PARTITION BY trade_date, industry_l3),
+          0
+        )
+      ) / NULLIF(COUNT(va2520) OVER (PARTITION BY trade_date, industry_l3), 0)
+    ) AS se2521,
+    (
+      (
+        COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(va2544) >= CAST(8.271806125530277e-25 AS DOUBLE)
+              AND ABS(va2544) < CAST(9.5367431640625e-07 AS DOUBLE)
+              THEN CAST((
+                va2544 * CAST(5.444517870735016e+39 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date, industry_l3) AS DOUBLE) / CAST(5.444517870735016e+39 AS DOUBLE),
+          0
+        ) + COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(va2544) >= CAST(9.5367431640625e-07 AS DOUBLE)
+              AND ABS(va2544) < CAST(1099511627776.0 AS DOUBLE)
+              THEN CAST((
+                va2544 * CAST(4.722366482869645e+21 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date, industry_l3) AS DOUBLE) / CAST(4.722366482869645e+21 AS DOUBLE),
+          0
+        ) + COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(va2544) >= CAST(1099511627776.0 AS DOUBLE)
+              AND ABS(va2544) < CAST(1.2676506002282294e+30 AS DOUBLE)
+              THEN CAST((
+                va2544 * CAST(4096.0 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date, industry_l3) AS DOUBLE) / CAST(4096.0 AS DOUBLE),
+          0
+        ) + COALESCE(
+          SUM(
+            CASE
+              WHEN ABS(va2544) < CAST(8.271806125530277e-25 AS DOUBLE)
+              OR ABS(va2544) >= CAST(1.2676506002282294e+30 AS DOUBLE)
+              THEN va2544
+            END
+          ) OVER (PARTITION BY trade_date, industry_l3),
+          0
+        )
+      ) / NULLIF(COUNT(va2544) OVER (PARTITION BY trade_date, industry_l3), 0)
+    ) AS se2545
+  FROM values_5_3
+), values_6_1 AS (
+  SELECT
+    ts_code,
+    trade_date,
+    stock_number,
+    stock_row,
+    day_rows,
+    returns,
+    va1004,
+    va1019,
+    va1056,
+    va1081,
+    va109,
+    va1187,
+    va1217,
+    va1251,
+    va1282,
+    va1312,
+    va1331,
+    va1335,
+    va134,
+    va143,
+    va1453,
+    va153,
+    va1547,
+    va1549,
+    va1594,
+    va16,
+    va161,
+    va171,
+    va1747,
+    va1852,
+    va1865,
+    va192,
+    va1921,
+    va1930,
+    va1937,
+    va195,
+    va2027,
+    va2036,
+    va2110,
+    va2132,
+    va2149,
+    va231,
+    va2351,
+    va2354,
+    va239,
+    va2398,
+    va2403,
+    va2518,
+    va2549,
+    va2556,
+    va2563,
+    va2577,
+    va259,
+    va2591,
+    va2598,
+    va2600,
+    va277,
+    va311,
+    va336,
+    va343,
+    va361,
+    va373,
+    va394,
+    va398,
+    va409,
+    va416,
+    va436,
+    va47,
+    va478,
+    va522,
+    va566,
+    va583,
+    va590,
+    va611,
+    va620,
+    va671,
+    va685,
+    va696,
+    va737,
+    va740,
+    va750,
+    va763,
+    va773,
+    va799,
+    va804,
+    va81,
+    va821,
+    va840,
+    va852,
+    va854,
+    va868,
+    va873,
+    va874,
+    va892,
+    va906,
+    va915,
+    va96,
+    va981,
+    volume,
+    vwap,
+    (
+      CAST(0.5 AS DOUBLE) < (
+        CASE
+          WHEN NOT va456 IS NULL
+          THEN (
+            se457 + ROUND(se458 * day_rows)
+          ) / (
+            2 * se459
+          )
+        END
+      )
+    ) AS va460,
+    va496 * CAST(1 AS DOUBLE) / NULLIF(se497, 0) AS va498,
+    (
+      (
+        -(
+          CASE
+            WHEN NOT va713 IS NULL
+            THEN (
+              se714 + ROUND(se715 * day_rows)
+            ) / (
+              2 * se716
+            )
+          END
+        )
+      ) * (
+        (
+          CASE
+            WHEN NOT va718 IS NULL
+            THEN (
+              se719 + ROUND(se720 * day_rows)
+            ) / (
+              2 * se721
+            )
+          END
+        ) + 1
+      )
+    ) AS va722,
+    (
+      (
+        CASE WHEN NOT industry_l3 IS NULL THEN va832 - se833 END
+      ) / NULLIF(va837, 0)
+    ) AS va838,
+    (
+      va931 * 8193 - (
+        va931 * 8193 - va931
+      )
+    ) AS va932,
+    (
+      va955 * 8193 - (
+        va955 * 8193 - va955
+      )
+    ) AS va956,
+    (
+      -CAST((
+        (
+          (
+            CASE
+              WHEN NOT va1029 IS NULL
+              THEN (
+                se1030 + ROUND(se1031 * day_rows)
+              ) / (
+                2 * se1032
+              )
+            END
+          ) < (
+            CASE
+              WHEN NOT va1048 IS NULL
+              THEN (
+                se1049 + ROUND(se1050 * day_rows)
+              ) / (
+                2 * se1051
+              )
+            END
+          )
+        )
+      ) AS DOUBLE)
+    ) AS va1052,
+    (
+      -CAST((
+        (
+          (
+            CASE
+              WHEN NOT va1112 IS NULL
+              THEN (
+                se1113 + ROUND(se1114 * day_rows)
+              ) / (
+                2 * se1115
+              )
+            END
+          ) < (
+            CASE
+              WHEN NOT va1119 IS NULL
+              THEN (
+                se1120 + ROUND(se1121 * day_rows)
+              ) / (
+                2 * se1122
+              )
+            END
+          )
+        )
+      ) AS DOUBLE)
+    ) AS va1123,
+    (
+      -CAST((
+        (
+          (
+            CASE
+              WHEN NOT va1144 IS NULL
+              THEN (
+                se1145 + ROUND(se1146 * day_rows)
+              ) / (
+                2 * se1147
+              )
+            END
+          ) < (
+            CASE
+              WHEN NOT va1150 IS NULL
+              THEN (
+                se1151 + ROUND(se1152 * day_rows)
+              ) / (
+                2 * se1153
+              )
+            END
+          )
+        )
+      ) AS DOUBLE)
+    ) AS va1154,
+    (
+      CASE
+        WHEN NOT va1259 IS NULL
+        THEN (
+          se1260 + ROUND(se1261 * day_rows)
+        ) / (
+          2 * se1262
+        )
+      END
+    ) AS va1263,
+    (
+      CASE WHEN stock_row > 207 THEN se1326 END
+    ) AS va1327,
+    POWER(
+      (
+        CASE
+          WHEN NOT va1348 IS NULL
+          THEN (
+            se1349 + ROUND(se1350 * day_rows)
+          ) / (
+            2 * se1351
+          )
+        END
+      ),
+      2
+    ) AS va1352,
+    (
+      (
+        CASE
+          WHEN NOT va1397 IS NULL
+          THEN (
+            se1398 + ROUND(se1399 * day_rows)
+          ) / (
+            2 * se1400
+          )
+        END
+      ) / NULLIF(
+        (
+          CASE
+            WHEN NOT va1427 IS NULL
+            THEN (
+              se1428 + ROUND(se1429 * day_rows)
+            ) / (
+              2 * se1430
+            )
+          END
+        ),
+        0
+      )
+    ) AS va1431,
+    (
+      -CAST((
+        (
+          (
+            CASE
+              WHEN NOT va1465 IS NULL
+              THEN (
+                se1466 + ROUND(se1467 * day_rows)
+              ) / (
+                2 * se1468
+              )
+            END
+          ) < (
+            CASE
+              WHEN NOT va1506 IS NULL
+              THEN (
+                se1507 + ROUND(se1508 * day_rows)
+              ) / (
+                2 * se1509
+              )
+            END
+          )
+        )
+      ) AS DOUBLE)
+    ) AS va1510,
+    va1594 * stock_row AS va1595,
+    (
+      CASE
+        WHEN NOT va1614 IS NULL
+        THEN (
+          se1615 + ROUND(se1616 * day_rows)
+        ) / (
+          2 * se1617
+        )
+      END
+    ) AS va1618,
+    (
+      CASE
+        WHEN NOT va1629 IS NULL
+        THEN (
+          se1630 + ROUND(se1631 * day_rows)
+        ) / (
+          2 * se1632
+        )
+      END
+    ) AS va1633,
+    (
+      CASE
+        WHEN NOT va1657 IS NULL
+        THEN (
+          se1658 + ROUND(se1659 * day_rows)
+        ) / (
+          2 * se1660
+        )
+      END
+    ) AS va1661,
+    (
+      CASE
+        WHEN NOT va1676 IS NULL
+        THEN (
+          se1677 + ROUND(se1678 * day_rows)
+        ) / (
+          2 * se1679
+        )
+      END
+    ) AS va1680,
+    CAST((
+      (
+        (
+          CASE
+            WHEN NOT va1688 IS NULL
+            THEN (
+              se1689 + ROUND(se1690 * day_rows)
+            ) / (
+              2 * se1691
+            )
+          END
+        ) < (
+          CASE
+            WHEN NOT va1715 IS NULL
+            THEN (
+              se1716 + ROUND(se1717 * day_rows)
+            ) / (
+              2 * se1718
+            )
+          END
+        )
+      )
+    ) AS DOUBLE) AS va1719,
+    POWER(
+      (
+        CASE
+          WHEN NOT va1762 IS NULL
+          THEN (
+            se1763 + ROUND(se1764 * day_rows)
+          ) / (
+            2 * se1765
+          )
+        END
+      ),
+      4
+    ) AS va1766,
+    (
+      CASE
+        WHEN NOT va1814 IS NULL
+        THEN (
+          se1815 + ROUND(se1816 * day_rows)
+        ) / (
+          2 * se1817
+        )
+      END
+    ) AS va1818,
+    (
+      va1837 * 8193 - (
+        va1837 * 8193 - va1837
+      )
+    ) AS va1838,
+    (
+      CASE WHEN stock_row > 37 THEN se1923 END
+    ) AS va1924,
+    (
+      CASE
+        WHEN NOT va1944 IS NULL
+        THEN (
+          se1945 + ROUND(se1946 * day_rows)
+        ) / (
+          2 * se1947
+        )
+      END
+    ) AS va1948,
+    (
+      CASE
+        WHEN NOT va1955 IS NULL
+        THEN (
+          se1956 + ROUND(se1957 * day_rows)
+        ) / (
+          2 * se1958
+        )
+      END
+    ) AS va1959,
+    (
+      va1976 * 8193 - (
+        va1976 * 8193 - va1976
+      )
+    ) AS va1977,
+    (
+      (
+        (
+          CASE
+            WHEN NOT va1983 IS NULL
+            THEN (
+              se1984 + ROUND(se1985 * day_rows)
+            ) / (
+              2 * se1986
+            )
+          END
+        ) + (
+          CASE
+            WHEN NOT va1987 IS NULL
+            THEN (
+              se1988 + ROUND(se1989 * day_rows)
+            ) / (
+              2 * se1990
+            )
+          END
+        )
+      ) - (
+        (
+          CASE
+            WHEN NOT va278 IS NULL
+            THEN (
+              se1991 + ROUND(se1992 * day_rows)
+            ) / (
+              2 * se1993
+            )
+          END
+        ) + (
+          CASE
+            WHEN NOT va1994 IS NULL
+            THEN (
+              se1995 + ROUND(se1996 * day_rows)
+            ) / (
+              2 * se1997
+            )
+          END
+        )
+      )
+    ) AS va1998,
+    (
+      CASE WHEN stock_row > 85 THEN se2017 END
+    ) AS va2018,
+    (
+      va2065 * 8193 - (
+        va2065 * 8193 - va2065
+      )
+    ) AS va2066,
+    (
+      va2080 * 8193 - (
+        va2080 * 8193 - va2080
+      )
+    ) AS va2081,
+    (
+      va2162 * 8193 - (
+        va2162 * 8193 - va2162
+      )
+    ) AS va2163,
+    (
+      va2188 * 8193 - (
+        va2188 * 8193 - va2188
+      )
+    ) AS va2189,
+    (
+      va2211 * 8193 - (
+        va2211 * 8193 - va2211
+      )
+    ) AS va2212,
+    (
+      CASE
+        WHEN NOT va2228 IS NULL
+        THEN (
+          se2229 + ROUND(se2230 * day_rows)
+        ) / (
+          2 * se2231
+        )
+      END
+    ) AS va2232,
+    (
+      CASE
+        WHEN NOT va2237 IS NULL
+        THEN (
+          se2238 + ROUND(se2239 * day_rows)
+        ) / (
+          2 * se2240
+        )
+      END
+    ) AS va2241,
+    (
+      va2260 * 8193 - (
+        va2260 * 8193 - va2260
+      )
+    ) AS va2261,
+    (
+      CASE
+        WHEN NOT va2268 IS NULL
+        THEN (
+          se2269 + ROUND(se2270 * day_rows)
+        ) / (
+          2 * se2271
+        )
+      END
+    ) AS va2272,
+    POWER(
+      (
+        CASE
+          WHEN NOT va2295 IS NULL
+          THEN (
+            se2296 + ROUND(se2297 * day_rows)
+          ) / (
+            2 * se2298
+          )
+        END
+      ),
+      5
+    ) AS va2299,
+    (
+      CASE
+        WHEN NOT va2312 IS NULL
+        THEN (
+          se2313 + ROUND(se2314 * day_rows)
+        ) / (
+          2 * se2315
+        )
+      END
+    ) AS va2316,
+    (
+      CASE
+        WHEN NOT va2317 IS NULL
+        THEN (
+          se2318 + ROUND(se2319 * day_rows)
+        ) / (
+          2 * se2320
+        )
+      END
+    ) AS va2321,
+    (
+      CASE WHEN stock_row > 64 THEN se2346 END
+    ) AS va2347,
+    (
+      CASE WHEN NOT industry_l2 IS NULL THEN va2372 - se2373 END
+    ) AS va2374,
+    (
+      CASE WHEN stock_row > 78 THEN se2392 END
+    ) AS va2393,
+    (
+      CASE WHEN stock_row > 29 THEN se2424 END
+    ) AS va2425,
+    (
+      se2424 * 8193 - (
+        se2424 * 8193 - se2424
+      )
+    ) AS va2429,
+    (
+      vwap * 8193 - (
+        vwap * 8193 - vwap
+      )
+    ) AS va2433,
+    CAST((
+      va2459 - stock_row + 8
+    ) AS DOUBLE) AS va2460,
+    (
+      -CAST((
+        (
+          (
+            CASE
+              WHEN NOT va2493 IS NULL
+              THEN (
+                se2494 + ROUND(se2495 * day_rows)
+              ) / (
+                2 * se2496
+              )
+            END
+          ) < (
+            CASE
+              WHEN NOT va2512 IS NULL
+              THEN (
+                se2513 + ROUND(se2514 * day_rows)
+              ) / (
+                2 * se2515
+              )
+            END
+          )
+        )
+      ) AS DOUBLE)
+    ) AS va2516,
+    (
+      CASE WHEN NOT industry_l3 IS NULL THEN va2520 - se2521 END
+    ) AS va2522,
+    (
+      CASE WHEN NOT industry_l3 IS NULL THEN va2544 - se2545 END
+    ) AS va2546
+  FROM sections_6
+), values_6_2 AS (
+  SELECT
+    ts_code,
+    trade_date,
+    stock_number,
+    stock_row,
+    day_rows,
+    returns,
+    va1004,
+    va1019,
+    va1052,
+    va1056,
+    va1081,
+    va109,
+    va1123,
+    va1154,
+    va1187,
+    va1217,
+    va1251,
+    va1312,
+    va134,
+    va1352,
+    va143,
+    va1431,
+    va1453,
+    va1510,
+    va153,
+    va1547,
+    va1549,
+    va1594,
+    va1595,
+    va16,
+    va161,
+    va171,
+    va1719,
+    va1747,
+    va1766,
+    va1818,
+    va1838,
+    va1852,
+    va1865,
+    va192,
+    va1921,
+    va1948,
+    va195,
+    va1959,
+    va1977,
+    va1998,
+    va2066,
+    va2081,
+    va2110,
+    va2132,
+    va2149,
+    va2163,
+    va2189,
+    va2212,
+    va2232,
+    va2241,
+    va2261,
+    va2272,
+    va231,
+    va2316,
+    va2321,
+    va2374,
+    va239,
+    va2425,
+    va2429,
+    va2433,
+    va2516,
+    va2518,
+    va2522,
+    va2546,
+    va2549,
+    va2556,
+    va2563,
+    va2577,
+    va259,
+    va2591,
+    va2598,
+    va2600,
+    va277,
+    va311,
+    va336,
+    va343,
+    va361,
+    va373,
+    va394,
+    va398,
+    va409,
+    va416,
+    va436,
+    va47,
+    va478,
+    va498,
+    va522,
+    va566,
+    va583,
+    va590,
+    va611,
+    va620,
+    va671,
+    va685,
+    va696,
+    va722,
+    va737,
+    va740,
+    va750,
+    va763,
+    va773,
+    va799,
+    va804,
+    va81,
+    va821,
+    va838,
+    va840,
+    va852,
+    va854,
+    va868,
+    va873,
+    va874,
+    va892,
+    va906,
+    va915,
+    va932,
+    va956,
+    va96,
+    va981,
+    volume,
+    vwap,
+    (
+      CASE WHEN va460 THEN (
+        -1
+      ) WHEN NOT va460 THEN 1 END
+    ) AS va461,
+    (
+      CASE
+        WHEN (
+          va1263 > 0
+          OR (
+            va1282 = FLOOR(va1282) AND (
+              va1263 <> 0 OR va1282 >= 0
+            )
+          )
+          OR (
+            va1263 = 0 AND va1282 > 0
+          )
+        )
+        THEN POWER(va1263, va1282)
+      END
+    ) AS va1283,
+    (
+      CASE
+        WHEN va1331 AND va1335
+        THEN CASE WHEN ISFINITE(va1327) THEN ROUND(va1327, 12) END
+        ELSE NULL
+      END
+    ) AS va1336,
+    va1352 * stock_row AS va1353,
+    (
+      CASE WHEN va1618 < va1633 THEN va1618 WHEN va1618 >= va1633 THEN va1633 END
+    ) AS va1634,
+    (
+      CASE
+        WHEN (
+          va1661 > 0
+          OR (
+            va1680 = FLOOR(va1680) AND (
+              va1661 <> 0 OR va1680 >= 0
+            )
+          )
+          OR (
+            va1661 = 0 AND va1680 > 0
+          )
+        )
+        THEN POWER(va1661, va1680)
+      END
+    ) AS va1681,
+    (
+      CASE
+        WHEN va1930 AND va1937
+        THEN CASE WHEN ISFINITE(va1924) THEN ROUND(va1924, 12) END
         ELSE NULL
       END
     ) AS va1938,
     (
       CASE
-        WHEN (
-          NOT (
-            va85 = se86
-            AND va85 = se87
-            AND va85 = se88
-            AND va85 = se89
-            AND va85 = se90
-            AND va85 = se91
-          )
-        )
-        AND (
-          NOT (
-            va1962 = se1963
-            AND va1962 = se1964
-            AND va1962 = se1965
-            AND va1962 = se1966
-            AND va1962 = se1967
-            AND va1962 = se1968
-          )
-        )
-        THEN CASE WHEN ISFINITE(va1961) THEN ROUND(va1961, 12) END
+        WHEN va2027 AND va2036
+        THEN CASE WHEN ISFINITE(va2018) THEN ROUND(va2018, 12) END
         ELSE NULL
       END
-    ) AS va1969,
+    ) AS va2037,
     (
-      va2013 * 8193 - (
-        va2013 * 8193 - va2013
+      va2299 * 8193 - (
+        va2299 * 8193 - va2299
       )
-    ) AS va2014,
+    ) AS va2300,
     (
-      CASE WHEN stock_row > 62 THEN va2030 END
-    ) AS va2031,
-    (
-      va2030 * 8193 - (
-        va2030 * 8193 - va2030
+      va2316 * 8193 - (
+        va2316 * 8193 - va2316
       )
-    ) AS va2039,
+    ) AS va2325,
+    (
+      va2321 * 8193 - (
+        va2321 * 8193 - va2321
+      )
+    ) AS va2328,
     (
       CASE
-        WHEN va246 AND (
-          NOT (
-            va426 = se427 AND va426 = se428
-          )
-        )
-        THEN CASE WHEN ISFINITE(va2098) THEN ROUND(va2098, 12) END
+        WHEN va2351 AND va2354
+        THEN CASE WHEN ISFINITE(va2347) THEN ROUND(va2347, 12) END
         ELSE NULL
       END
-    ) AS va2099,
-    va2140 * stock_row AS va2141,
-    (
-      va2154 * 8193 - (
-        va2154 * 8193 - va2154
-      )
-    ) AS va2161,
-    (
-      (
-        CASE
-          WHEN va2272
-          AND (
-            NOT (
-              va2273 = se2274 AND va2273 = se2275 AND va2273 = se2276 AND va2273 = se2277
-            )
-          )
-          THEN CASE WHEN ISFINITE(va2271) THEN ROUND(va2271, 12) END
-          ELSE NULL
-        END
-      ) - (
-        CASE
-          WHEN NOT va2280 IS NULL
-          THEN (
-            se2281 + ROUND(se2282 * day_rows)
-          ) / (
-            2 * se2283
-          )
-        END
-      )
-    ) AS va2284,
-    (
-      CASE WHEN va2325 THEN (
-        CASE WHEN se2321 = 20 THEN se2320 END
-      ) ELSE NULL END
-    ) AS va2326,
+    ) AS va2355,
     (
       CASE
-        WHEN va2325
-        THEN (
-          CASE WHEN se2321 = 20 THEN se2332 END
-        ) * CAST(0.9233805168766388 AS DOUBLE)
+        WHEN va2398 AND va2403
+        THEN CASE WHEN ISFINITE(va2393) THEN ROUND(va2393, 12) END
         ELSE NULL
       END
-    ) AS va2333
-  FROM values_3_1
-), values_3_3 AS (
+    ) AS va2404,
+    (
+      va2460 * 8193 - (
+        va2460 * 8193 - va2460
+      )
+    ) AS va2461
+  FROM values_6_1
+), values_6_3 AS (
   SELECT
     ts_code,
     trade_date,
     stock_number,
     stock_row,
-    close,
     day_rows,
-    industry_l3,
-    se1001,
-    se1020,
-    se1022,
-    se1026,
-    se1040,
-    se1041,
-    se1042,
-    se1058,
-    se1059,
-    se1060,
-    se1061,
-    se1062,
-    se1071,
-    se1072,
-    se1073,
-    se1101,
-    se1102,
-    se1103,
-    se1104,
-    se1105,
-    se1149,
-    se1165,
-    se1166,
-    se1167,
-    se120,
-    se1215,
-    se1218,
-    se1243,
-    se1325,
-    se1360,
-    se1404,
-    se1405,
-    se1406,
-    se1468,
-    se151,
-    se1523,
-    se1529,
-    se1530,
-    se1531,
-    se1532,
-    se1533,
-    se1660,
-    se1664,
-    se1752,
-    se1768,
-    se1769,
-    se1770,
-    se1788,
-    se1823,
-    se1824,
-    se1825,
-    se1826,
-    se1827,
-    se1828,
-    se1829,
-    se190,
-    se1988,
-    se2043,
-    se2054,
-    se2055,
-    se2056,
-    se2057,
-    se2061,
-    se2062,
-    se2063,
-    se2064,
-    se2065,
-    se2066,
-    se2067,
-    se2068,
-    se2069,
-    se2070,
-    se2071,
-    se2117,
-    se2118,
-    se2158,
-    se2159,
-    se2160,
-    se2235,
-    se2255,
-    se2256,
-    se2257,
-    se274,
-    se275,
-    se276,
-    se277,
-    se278,
-    se367,
-    se369,
-    se387,
-    se502,
-    se503,
-    se504,
-    se551,
-    se553,
-    se554,
-    se559,
-    se60,
-    se600,
-    se604,
-    se624,
-    se625,
-    se626,
-    se627,
-    se636,
-    se637,
-    se638,
-    se644,
-    se677,
-    se678,
-    se679,
-    se771,
-    se779,
-    se780,
-    se834,
-    se835,
-    se836,
-    se925,
-    se926,
-    se927,
-    se934,
-    se956,
-    se957,
-    se958,
-    va1025,
-    va1028,
-    va1039,
-    va1046,
-    va1047,
-    va1051,
-    va1057,
-    va107,
-    va1070,
-    va1084,
-    va1100,
-    va1113,
-    va1148,
-    va1164,
-    va1172,
-    va1208,
-    va1213,
-    va1214,
+    returns,
+    va1004,
+    va1019,
+    va1052,
+    va1056,
+    va1081,
+    va109,
+    va1123,
+    va1154,
+    va1187,
     va1217,
-    va1228,
-    va1239,
-    va1242,
-    va1245,
-    va1271,
-    va1295,
-    va131,
-    va1314,
-    va1324,
-    va1330,
-    va1342,
-    va135,
+    va1251,
+    va1312,
+    va1336,
+    va134,
+    va1352,
     va1353,
-    va1363,
-    va140,
-    va1401,
-    va1403,
-    va1447,
-    va146,
-    va1467,
-    va1504,
-    va1507,
-    va152,
-    va1522,
-    va1524,
-    va1528,
-    va1534,
-    va1553,
-    va1568,
-    va1572,
-    va158,
-    va1587,
-    va1610,
-    va1614,
-    va1648,
-    va1658,
-    va1659,
-    va1679,
-    va1681,
-    va1693,
-    va175,
-    va1755,
-    va1767,
-    va1777,
-    va1786,
-    va1787,
-    va1810,
-    va1815,
-    va1819,
-    va1822,
-    va1830,
-    va1859,
-    va1869,
-    va189,
-    va1891,
-    va191,
-    va192,
-    va1920,
-    va1938,
-    va1953,
-    va1969,
-    va1986,
-    va1987,
-    va2014,
-    va2026,
-    va2030,
-    va2031,
-    va2035,
-    va2039,
-    va2042,
-    va2053,
-    va2060,
-    va207,
-    va2099,
-    va2113,
-    va2116,
-    va2140,
-    va2141,
-    va2151,
-    va2154,
-    va2157,
-    va2161,
-    va2186,
-    va2190,
-    va2208,
-    va2238,
-    va2254,
-    va2284,
-    va2289,
-    va2296,
-    va2303,
-    va2317,
-    va234,
-    va2340,
-    va261,
-    va288,
-    va291,
-    va296,
-    va303,
-    va322,
-    va329,
-    va347,
-    va358,
-    va366,
-    va371,
-    va379,
-    va389,
-    va398,
-    va413,
-    va417,
-    va432,
-    va45,
-    va455,
-    va466,
-    va490,
-    va500,
-    va501,
-    va51,
-    va522,
-    va542,
-    va549,
-    va55,
-    va550,
-    va558,
-    va566,
-    va567,
-    va583,
-    va59,
-    va596,
-    va598,
-    va599,
-    va6,
-    va615,
-    va616,
-    va635,
-    va642,
-    va643,
-    va657,
-    va667,
-    va676,
-    va695,
-    va698,
-    va708,
-    va721,
-    va725,
-    va727,
-    va740,
-    va749,
-    va766,
-    va768,
-    va773,
-    va783,
-    va79,
-    va797,
-    va807,
-    va812,
-    va813,
-    va831,
-    va833,
-    va841,
-    va854,
-    va863,
-    va888,
-    va910,
-    va918,
-    va924,
-    va932,
-    va933,
-    va94,
-    va943,
-    va947,
-    va969,
-    va977,
-    va991,
-    va992,
-    va996,
-    volume,
-    vwap,
-    (
-      CASE
-        WHEN stock_row > 4
-        THEN (
-          va163 * 8193 - (
-            va163 * 8193 - va163
-          )
-        )
-      END
-    ) AS va164,
-    (
-      (
-        CASE
-          WHEN NOT va210 IS NULL
-          THEN CASE
-            WHEN (
-              NOT (
-                va211 = se212 AND va211 = se213 AND va211 = se214 AND va211 = se215
-              )
-            )
-            THEN va210
-            ELSE 0
-          END
-        END
-      ) * va220
-    ) AS va221,
-    (
-      va247 * 8193 - (
-        va247 * 8193 - va247
-      )
-    ) AS va248,
-    (
-      (
-        CASE
-          WHEN NOT va264 IS NULL
-          THEN CASE
-            WHEN (
-              NOT (
-                va243 = se244 AND va243 = se245 AND va243 = se265 AND va243 = se266
-              )
-            )
-            THEN va264
-            ELSE 0
-          END
-        END
-      ) * va220
-    ) AS va267,
-    (
-      CASE WHEN NOT va384 IS NULL AND NOT va385 IS NULL THEN (
-        va384 OR va385
-      ) END
-    ) AS va386,
-    (
-      va628 * 8193 - (
-        va628 * 8193 - va628
-      )
-    ) AS va629,
-    (
-      va787 * 8193 - (
-        va787 * 8193 - va787
-      )
-    ) AS va788,
-    va888 * stock_row AS va889,
-    (
-      va1128 * 8193 - (
-        va1128 * 8193 - va1128
-      )
-    ) AS va1129,
-    (
-      va1156 * 8193 - (
-        va1156 * 8193 - va1156
-      )
-    ) AS va1157,
-    (
-      va1189 * 8193 - (
-        va1189 * 8193 - va1189
-      )
-    ) AS va1190,
-    (
-      va1392 * 8193 - (
-        va1392 * 8193 - va1392
-      )
-    ) AS va1393,
-    (
-      va1430 * 8193 - (
-        va1430 * 8193 - va1430
-      )
-    ) AS va1431,
-    (
-      va1475 * 8193 - (
-        va1475 * 8193 - va1475
-      )
-    ) AS va1476,
-    (
-      va1600 * 8193 - (
-        va1600 * 8193 - va1600
-      )
-    ) AS va1601,
-    (
-      CASE
-        WHEN stock_row > 4
-        THEN CASE
-          WHEN (
-            va1694 > 0
-            OR (
-              va1696 = FLOOR(va1696) AND (
-                va1694 <> 0 OR va1696 >= 0
-              )
-            )
-            OR (
-              va1694 = 0 AND va1696 > 0
-            )
-          )
-          THEN POWER(va1694, va1696)
-        END
-      END
-    ) AS va1697,
-    (
-      va1720 * 8193 - (
-        va1720 * 8193 - va1720
-      )
-    ) AS va1721,
-    (
-      va1744 * 8193 - (
-        va1744 * 8193 - va1744
-      )
-    ) AS va1745,
-    (
-      va1903 * 8193 - (
-        va1903 * 8193 - va1903
-      )
-    ) AS va1904,
-    va1920 * stock_row AS va1921,
-    (
-      va2326 * 8193 - (
-        va2326 * 8193 - va2326
-      )
-    ) AS va2327,
-    (
-      va2333 * 8193 - (
-        va2333 * 8193 - va2333
-      )
-    ) AS va2334
-  FROM values_3_2
-), values_3_4 AS (
-  SELECT
-    ts_code,
-    trade_date,
-    stock_number,
-    stock_row,
-    close,
-    day_rows,
-    industry_l3,
-    se1001,
-    se1020,
-    se1022,
-    se1026,
-    se1040,
-    se1041,
-    se1042,
-    se1058,
-    se1059,
-    se1060,
-    se1061,
-    se1062,
-    se1071,
-    se1072,
-    se1073,
-    se1101,
-    se1102,
-    se1103,
-    se1104,
-    se1105,
-    se1149,
-    se1165,
-    se1166,
-    se1167,
-    se120,
-    se1215,
-    se1218,
-    se1243,
-    se1325,
-    se1360,
-    se1404,
-    se1405,
-    se1406,
-    se1468,
-    se151,
-    se1523,
-    se1529,
-    se1530,
-    se1531,
-    se1532,
-    se1533,
-    se1660,
-    se1664,
-    se1752,
-    se1768,
-    se1769,
-    se1770,
-    se1788,
-    se1823,
-    se1824,
-    se1825,
-    se1826,
-    se1827,
-    se1828,
-    se1829,
-    se190,
-    se1988,
-    se2043,
-    se2054,
-    se2055,
-    se2056,
-    se2057,
-    se2061,
-    se2062,
-    se2063,
-    se2064,
-    se2065,
-    se2066,
-    se2067,
-    se2068,
-    se2069,
-    se2070,
-    se2071,
-    se2117,
-    se2118,
-    se2158,
-    se2159,
-    se2160,
-    se2235,
-    se2255,
-    se2256,
-    se2257,
-    se274,
-    se275,
-    se276,
-    se277,
-    se278,
-    se367,
-    se369,
-    se502,
-    se503,
-    se504,
-    se551,
-    se553,
-    se554,
-    se559,
-    se60,
-    se600,
-    se604,
-    se624,
-    se625,
-    se626,
-    se627,
-    se636,
-    se637,
-    se638,
-    se644,
-    se677,
-    se678,
-    se679,
-    se771,
-    se779,
-    se780,
-    se834,
-    se835,
-    se836,
-    se925,
-    se926,
-    se927,
-    se934,
-    se956,
-    se957,
-    se958,
-    va1025,
-    va1028,
-    va1039,
-    va1046,
-    va1047,
-    va1051,
-    va1057,
-    va107,
-    va1070,
-    va1084,
-    va1100,
-    va1113,
-    va1129,
-    va1148,
-    va1157,
-    va1164,
-    va1172,
-    va1190,
-    va1208,
-    va1213,
-    va1214,
-    va1217,
-    va1228,
-    va1239,
-    va1242,
-    va1245,
-    va1271,
-    va1295,
-    va131,
-    va1314,
-    va1324,
-    va1330,
-    va1342,
-    va135,
-    va1353,
-    va1363,
-    va1393,
-    va140,
-    va1401,
-    va1403,
+    va143,
     va1431,
-    va1447,
-    va146,
-    va1467,
-    va1476,
-    va1504,
-    va1507,
-    va152,
-    va1522,
-    va1524,
-    va1528,
-    va1534,
-    va1553,
-    va1568,
-    va1572,
-    va158,
-    va1587,
-    va1601,
-    va1610,
-    va1614,
-    va164,
-    va1648,
-    va1658,
-    va1659,
-    va1679,
-    va1681,
-    va1721,
-    va1745,
-    va175,
-    va1755,
-    va1767,
-    va1777,
-    va1786,
-    va1787,
-    va1810,
-    va1815,
-    va1819,
-    va1822,
-    va1830,
-    va1859,
-    va1869,
-    va189,
-    va1891,
-    va1904,
-    va191,
+    va1453,
+    va1510,
+    va153,
+    va1547,
+    va1549,
+    va1594,
+    va1595,
+    va16,
+    va161,
+    va1634,
+    va171,
+    va1719,
+    va1747,
+    va1766,
+    va1818,
+    va1838,
+    va1852,
+    va1865,
     va192,
-    va1920,
     va1921,
-    va1938,
-    va1953,
-    va1969,
-    va1986,
-    va1987,
-    va2014,
-    va2026,
-    va2030,
-    va2031,
-    va2035,
-    va2039,
-    va2042,
-    va2053,
-    va2060,
-    va2099,
-    va2113,
-    va2116,
-    va2140,
-    va2141,
-    va2151,
-    va2154,
-    va2157,
-    va2161,
-    va2186,
-    va2190,
-    va2208,
-    va2238,
-    va2254,
-    va2284,
-    va2289,
-    va2296,
-    va2303,
-    va2317,
-    va2327,
-    va2334,
-    va234,
-    va2340,
-    va248,
-    va288,
-    va291,
-    va296,
-    va303,
-    va322,
-    va329,
-    va347,
-    va358,
-    va366,
-    va371,
-    va379,
+    va1948,
+    va195,
+    va1959,
+    va1977,
+    va1998,
+    va2037,
+    va2066,
+    va2081,
+    va2110,
+    va2132,
+    va2149,
+    va2163,
+    va2189,
+    va2212,
+    va2232,
+    va2241,
+    va2261,
+    va2272,
+    va2300,
+    va231,
+    va2316,
+    va2321,
+    va2325,
+    va2328,
+    va2355,
+    va2374,
+    va239,
+    va2425,
+    va2429,
+    va2433,
+    va2461,
+    va2516,
+    va2518,
+    va2522,
+    va2546,
+    va2549,
+    va2556,
+    va2563,
+    va2577,
+    va259,
+    va2591,
+    va2598,
+    va2600,
+    va277,
+    va311,
+    va336,
+    va343,
+    va361,
+    va373,
+    va394,
     va398,
-    va413,
-    va417,
-    va432,
-    va45,
-    va455,
-    va466,
-    va490,
-    va500,
-    va501,
-    va51,
+    va409,
+    va416,
+    va436,
+    va461,
+    va47,
+    va478,
+    va498,
     va522,
-    va542,
-    va549,
-    va55,
-    va550,
-    va558,
     va566,
-    va567,
     va583,
-    va59,
-    va596,
-    va598,
-    va599,
-    va6,
-    va615,
-    va616,
-    va629,
-    va635,
-    va642,
-    va643,
-    va657,
-    va667,
-    va676,
-    va695,
-    va698,
-    va708,
-    va721,
-    va725,
-    va727,
+    va590,
+    va611,
+    va620,
+    va671,
+    va685,
+    va696,
+    va722,
+    va737,
     va740,
-    va749,
-    va766,
-    va768,
+    va750,
+    va763,
     va773,
-    va783,
-    va788,
-    va79,
-    va797,
-    va807,
-    va812,
-    va813,
-    va831,
-    va833,
-    va841,
+    va799,
+    va804,
+    va81,
+    va821,
+    va838,
+    va840,
+    va852,
     va854,
-    va863,
-    va888,
-    va889,
-    va910,
-    va918,
-    va924,
+    va868,
+    va873,
+    va874,
+    va892,
+    va906,
+    va915,
     va932,
-    va933,
-    va94,
-    va943,
-    va947,
-    va969,
-    va977,
-    va991,
-    va992,
-    va996,
+    va956,
+    va96,
+    va981,
     volume,
     vwap,
     (
-      CASE
-        WHEN va221 = 0 OR ABS(va207) <= CAST(1e-12 AS DOUBLE) * va221
-        THEN 0
-        ELSE va207
-      END
-    ) AS va222,
-    (
-      CASE
-        WHEN va267 = 0 OR ABS(va261) <= CAST(1e-12 AS DOUBLE) * va267
-        THEN 0
-        ELSE va261
-      END
-    ) AS va268,
-    (
-      CASE
-        WHEN va386
-        THEN (
-          CASE WHEN stock_row > 99 THEN (
-            -(
-              close - se387
-            )
-          ) END
-        )
-        WHEN NOT va386
-        THEN (
-          CASE WHEN stock_row > 3 THEN va389 END
-        )
-      END
-    ) AS va390,
-    (
-      CAST(SIGN(va1693) AS DOUBLE) * (
-        CASE WHEN ISFINITE(va1697) THEN va1697 END
+      -(
+        CASE WHEN ISFINITE(va1283) THEN va1283 END
       )
-    ) AS va1698
-  FROM values_3_3
-), values_3_5 AS (
+    ) AS va1284,
+    (
+      CASE WHEN ISFINITE(va1681) THEN va1681 END
+    ) AS va1682,
+    (
+      va1938 * 8193 - (
+        va1938 * 8193 - va1938
+      )
+    ) AS va1939,
+    (
+      va2404 * 8193 - (
+        va2404 * 8193 - va2404
+      )
+    ) AS va2405
+  FROM values_6_2
+), series_7 AS (
   SELECT
     ts_code,
     trade_date,
     stock_number,
     stock_row,
-    close,
     day_rows,
-    industry_l3,
-    se1001,
-    se1020,
-    se1022,
-    se1026,
-    se1040,
-    se1041,
-    se1042,
-    se1058,
-    se1059,
-    se1060,
-    se1061,
-    se1062,
-    se1071,
-    se1072,
-    se1073,
-    se1101,
-    se1102,
-    se1103,
-    se1104,
-    se1105,
-    se1149,
-    se1165,
-    se1166,
-    se1167,
-    se120,
-    se1215,
-    se1218,
-    se1243,
-    se1325,
-    se1360,
-    se1404,
-    se1405,
-    se1406,
-    se1468,
-    se151,
-    se1523,
-    se1529,
-    se1530,
-    se1531,
-    se1532,
-    se1533,
-    se1660,
-    se1664,
-    se1752,
-    se1768,
-    se1769,
-    se1770,
-    se1788,
-    se1823,
-    se1824,
-    se1825,
-    se1826,
-    se1827,
-    se1828,
-    se1829,
-    se190,
-    se1988,
-    se2043,
-    se2054,
-    se2055,
-    se2056,
-    se2057,
-    se2061,
-    se2062,
-    se2063,
-    se2064,
-    se2065,
-    se2066,
-    se2067,
-    se2068,
-    se2069,
-    se2070,
-    se2071,
-    se2117,
-    se2118,
-    se2158,
-    se2159,
-    se2160,
-    se2235,
-    se2255,
-    se2256,
-    se2257,
-    se274,
-    se275,
-    se276,
-    se277,
-    se278,
-    se367,
-    se369,
-    se502,
-    se503,
-    se504,
-    se551,
-    se553,
-    se554,
-    se559,
-    se60,
-    se600,
-    se604,
-    se624,
-    se625,
-    se626,
-    se627,
-    se636,
-    se637,
-    se638,
-    se644,
-    se677,
-    se678,
-    se679,
-    se771,
-    se779,
-    se780,
-    se834,
-    se835,
-    se836,
-    se925,
-    se926,
-    se927,
-    se934,
-    se956,
-    se957,
-    se958,
-    va1025,
-    va1028,
-    va1039,
-    va1046,
-    va1047,
-    va1051,
-    va1057,
-    va107,
-    va1070,
-    va1084,
-    va1100,
-    va1113,
-    va1129,
-    va1148,
-    va1157,
-    va1164,
-    va1172,
-    va1190,
-    va1208,
-    va1213,
-    va1214,
+    va1004,
+    va1019,
+    va1052,
+    va1056,
+    va1081,
+    va109,
+    va1123,
+    va1154,
+    va1187,
     va1217,
-    va1228,
-    va1239,
-    va1242,
-    va1245,
-    va1271,
-    va1295,
-    va131,
-    va1314,
-    va1324,
-    va1330,
-    va1342,
-    va135,
-    va1353,
-    va1363,
-    va1393,
-    va140,
-    va1401,
-    va1403,
+    va1251,
+    va1284,
+    va1312,
+    va1336,
+    va134,
+    va143,
     va1431,
-    va1447,
-    va146,
-    va1467,
-    va1476,
-    va1504,
-    va1507,
-    va152,
-    va1522,
-    va1524,
-    va1528,
-    va1534,
-    va1553,
-    va1568,
-    va1572,
-    va158,
-    va1587,
-    va1601,
-    va1610,
-    va1614,
-    va164,
-    va1648,
-    va1658,
-    va1659,
-    va1679,
-    va1681,
-    va1698,
-    va1721,
-    va1745,
-    va175,
-    va1755,
-    va1767,
-    va1777,
-    va1786,
-    va1787,
-    va1810,
-    va1815,
-    va1819,
-    va1822,
-    va1830,
-    va1859,
-    va1869,
-    va189,
-    va1891,
-    va1904,
-    va191,
+    va1453,
+    va1510,
+    va153,
+    va1547,
+    va1549,
+    va16,
+    va161,
+    va1634,
+    va1682,
+    va171,
+    va1719,
+    va1747,
+    va1766,
+    va1818,
+    va1852,
+    va1865,
     va192,
-    va1920,
     va1921,
-    va1938,
-    va1953,
-    va1969,
-    va1986,
-    va1987,
-    va2014,
-    va2026,
-    va2030,
-    va2031,
-    va2035,
-    va2039,
-    va2042,
-    va2053,
-    va2060,
-    va2099,
-    va2113,
-    va2116,
-    va2140,
-    va2141,
-    va2151,
-    va2154,
-    va2157,
-    va2161,
-    va2186,
-    va2190,
-    va2208,
-    va2238,
-    va2254,
-    va2284,
-    va2289,
-    va2296,
-    va2303,
-    va2317,
-    va2327,
-    va2334,
-    va234,
-    va2340,
-    va248,
-    va288,
-    va291,
-    va296,
-    va303,
-    va322,
-    va329,
-    va347,
-    va358,
-    va366,
-    va371,
-    va379,
-    va390,
+    va1948,
+    va195,
+    va1959,
+    va1998,
+    va2037,
+    va2066,
+    va2110,
+    va2132,
+    va2149,
+    va2189,
+    va2212,
+    va2232,
+    va2241,
+    va2261,
+    va2272,
+    va2300,
+    va231,
+    va2325,
+    va2328,
+    va2374,
+    va239,
+    va2429,
+    va2433,
+    va2461,
+    va2516,
+    va2518,
+    va2522,
+    va2546,
+    va2549,
+    va2556,
+    va2563,
+    va2577,
+    va259,
+    va2591,
+    va2598,
+    va2600,
+    va277,
+    va311,
+    va336,
+    va343,
+    va361,
+    va373,
+    va394,
     va398,
-    va413,
-    va417,
-    va432,
-    va45,
-    va455,
-    va466,
-    va490,
-    va500,
-    va501,
-    va51,
+    va409,
+    va416,
+    va436,
+    va461,
+    va47,
+    va478,
+    va498,
     va522,
-    va542,
-    va549,
-    va55,
-    va550,
-    va558,
     va566,
-    va567,
     va583,
-    va59,
-    va596,
-    va598,
-    va599,
-    va6,
-    va615,
-    va616,
-    va629,
-    va635,
-    va642,
-    va643,
-    va657,
-    va667,
-    va676,
-    va695,
-    va698,
-    va708,
-    va721,
-    va725,
-    va727,
+    va590,
+    va611,
+    va620,
+    va671,
+    va685,
+    va696,
+    va722,
+    va737,
     va740,
-    va749,
-    va766,
-    va768,
+    va750,
+    va763,
     va773,
-    va783,
-    va788,
-    va79,
-    va797,
-    va807,
-    va812,
-    va813,
-    va831,
-    va833,
-    va841,
+    va799,
+    va804,
+    va81,
+    va821,
+    va838,
+    va840,
+    va852,
     va854,
-    va863,
-    va888,
-    va889,
-    va910,
-    va918,
-    va924,
+    va868,
+    va873,
+    va874,
+    va892,
+    va906,
+    va915,
     va932,
-    va933,
-    va94,
-    va943,
-    va947,
-    va969,
-    va977,
-    va991,
-    va992,
-    va996,
+    va956,
+    va96,
+    va981,
     volume,
-    vwap,
-    (
-      va222 * 8193 - (
-        va222 * 8193 - va222
-      )
-    ) AS va223,
-    (
-      va268 * 8193 - (
-        va268 * 8193 - va268
-      )
-    ) AS va269
-  FROM values_3_4
-), sections_4 AS (
-  SELECT
-    ts_code,
-    trade_date,
-    stock_number,
-    stock_row,
-    close,
-    day_rows,
-    industry_l3,
-    se1001,
-    se1020,
-    se1022,
-    se1026,
-    se1040,
-    se1041,
-    se1042,
-    se1058,
-    se1059,
-    se1060,
-    se1061,
-    se1062,
-    se1071,
-    se1072,
-    se1073,
-    se1101,
-    se1102,
-    se1103,
-    se1104,
-    se1105,
-    se1149,
-    se1165,
-    se1166,
-    se1167,
-    se120,
-    se1215,
-    se1218,
-    se1243,
-    se1325,
-    se1360,
-    se1404,
-    se1405,
-    se1406,
-    se1468,
-    se151,
-    se1523,
-    se1529,
-    se1530,
-    se1531,
-    se1532,
-    se1533,
-    se1660,
-    se1664,
-    se1752,
-    se1768,
-    se1769,
-    se1770,
-    se1788,
-    se1823,
-    se1824,
-    se1825,
-    se1826,
-    se1827,
-    se1828,
-    se1829,
-    se190,
-    se1988,
-    se2043,
-    se2054,
-    se2055,
-    se2056,
-    se2057,
-    se2061,
-    se2062,
-    se2063,
-    se2064,
-    se2065,
-    se2066,
-    se2067,
-    se2068,
-    se2069,
-    se2070,
-    se2071,
-    se2117,
-    se2118,
-    se2158,
-    se2159,
-    se2160,
-    se2235,
-    se2255,
-    se2256,
-    se2257,
-    se274,
-    se275,
-    se276,
-    se277,
-    se278,
-    se367,
-    se369,
-    se502,
-    se503,
-    se504,
-    se551,
-    se553,
-    se554,
-    se559,
-    se60,
-    se600,
-    se604,
-    se624,
-    se625,
-    se626,
-    se627,
-    se636,
-    se637,
-    se638,
-    se644,
-    se677,
-    se678,
-    se679,
-    se771,
-    se779,
-    se780,
-    se834,
-    se835,
-    se836,
-    se925,
-    se926,
-    se927,
-    se934,
-    se956,
-    se957,
-    se958,
-    va1025,
-    va1028,
-    va1039,
-    va1046,
-    va1047,
-    va1051,
-    va1057,
-    va107,
-    va1070,
-    va1084,
-    va1100,
-    va1113,
-    va1129,
-    va1148,
-    va1157,
-    va1164,
-    va1172,
-    va1190,
-    va1208,
-    va1213,
-    va1214,
-    va1217,
-    va1228,
-    va1239,
-    va1242,
-    va1245,
-    va1271,
-    va1295,
-    va131,
-    va1314,
-    va1324,
-    va1330,
-    va1342,
-    va135,
-    va1353,
-    va1363,
-    va1393,
-    va140,
-    va1401,
-    va1403,
-    va1431,
-    va1447,
-    va146,
-    va1467,
-    va1476,
-    va1504,
-    va1507,
-    va152,
-    va1522,
-    va1524,
-    va1528,
-    va1534,
-    va1553,
-    va1568,
-    va1572,
-    va158,
-    va1587,
-    va1601,
-    va1610,
-    va1614,
-    va164,
-    va1648,
-    va1658,
-    va1659,
-    va1679,
-    va1681,
-    va1698,
-    va1721,
-    va1745,
-    va175,
-    va1755,
-    va1767,
-    va1777,
-    va1786,
-    va1787,
-    va1810,
-    va1815,
-    va1819,
-    va1822,
-    va1830,
-    va1859,
-    va1869,
-    va189,
-    va1891,
-    va1904,
-    va191,
-    va192,
-    va1920,
-    va1921,
-    va1938,
-    va1953,
-    va1969,
-    va1986,
-    va1987,
-    va2014,
-    va2026,
-    va2030,
-    va2031,
-    va2035,
-    va2039,
-    va2042,
-    va2053,
-    va2060,
-    va2099,
-    va2113,
-    va2116,
-    va2140,
-    va2141,
-    va2151,
-    va2154,
-    va2157,
-    va2161,
-    va2186,
-    va2190,
-    va2208,
-    va223,
-    va2238,
-    va2254,
-    va2284,
-    va2289,
-    va2296,
-    va2303,
-    va2317,
-    va2327,
-    va2334,
-    va234,
-    va2340,
-    va248,
-    va269,
-    va288,
-    va291,
-    va296,
-    va303,
-    va322,
-    va329,
-    va347,
-    va358,
-    va366,
-    va371,
-    va379,
-    va390,
-    va398,
-    va413,
-    va417,
-    va432,
-    va45,
-    va455,
-    va466,
-    va490,
-    va500,
-    va501,
-    va51,
-    va522,
-    va542,
-    va549,
-    va55,
-    va550,
-    va558,
-    va566,
-    va567,
-    va583,
-    va59,
-    va596,
-    va598,
-    va599,
-    va6,
-    va615,
-    va616,
-    va629,
-    va635,
-    va642,
-    va643,
-    va657,
-    va667,
-    va676,
-    va695,
-    va698,
-    va708,
-    va721,
-    va725,
-    va727,
-    va740,
-    va749,
-    va766,
-    va768,
-    va773,
-    va783,
-    va788,
-    va79,
-    va797,
-    va807,
-    va812,
-    va813,
-    va831,
-    va833,
-    va841,
-    va854,
-    va863,
-    va888,
-    va889,
-    va910,
-    va918,
-    va924,
-    va932,
-    va933,
-    va94,
-    va943,
-    va947,
-    va969,
-    va977,
-    va991,
-    va992,
-    va996,
-    volume,
-    vwap,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va146) AS se147,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va146) AS se148,
-    COUNT(va146) OVER (
-      PARTITION BY trade_date
-      ORDER BY va146
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se149,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va164) AS se165,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va164) AS se166,
-    COUNT(va164) OVER (
-      PARTITION BY trade_date
-      ORDER BY va164
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se167,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va223) AS se224,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va223) AS se225,
-    COUNT(va223) OVER (
-      PARTITION BY trade_date
-      ORDER BY va223
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se226,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va248) AS se249,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va248) AS se250,
-    COUNT(va248) OVER (
-      PARTITION BY trade_date
-      ORDER BY va248
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se251,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va269) AS se270,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va269) AS se271,
-    COUNT(va269) OVER (
-      PARTITION BY trade_date
-      ORDER BY va269
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se272,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va291) AS se292,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va291) AS se293,
-    COUNT(va291) OVER (
-      PARTITION BY trade_date
-      ORDER BY va291
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se294,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va303) AS se304,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va303) AS se305,
-    COUNT(va303) OVER (
-      PARTITION BY trade_date
-      ORDER BY va303
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se306,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va371) AS se372,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va371) AS se373,
-    COUNT(va371) OVER (
-      PARTITION BY trade_date
-      ORDER BY va371
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se374,
-    SUM(ABS(va455)) OVER (
-      PARTITION BY trade_date
-      ORDER BY stock_number
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se456,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va466) AS se467,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va466) AS se468,
-    COUNT(va466) OVER (
-      PARTITION BY trade_date
-      ORDER BY va466
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se469,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va522) AS se523,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va522) AS se524,
-    COUNT(va522) OVER (
-      PARTITION BY trade_date
-      ORDER BY va522
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se525,
-    SUM(ABS(va542)) OVER (
-      PARTITION BY trade_date
-      ORDER BY stock_number
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se543,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va583) AS se584,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va583) AS se585,
-    COUNT(va583) OVER (
-      PARTITION BY trade_date
-      ORDER BY va583
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se586,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va616) AS se617,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va616) AS se618,
-    COUNT(va616) OVER (
-      PARTITION BY trade_date
-      ORDER BY va616
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se619,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va629) AS se630,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va629) AS se631,
-    COUNT(va629) OVER (
-      PARTITION BY trade_date
-      ORDER BY va629
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se632,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va667) AS se668,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va667) AS se669,
-    COUNT(va667) OVER (
-      PARTITION BY trade_date
-      ORDER BY va667
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se670,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va727) AS se728,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va727) AS se729,
-    COUNT(va727) OVER (
-      PARTITION BY trade_date
-      ORDER BY va727
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se730,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va740) AS se741,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va740) AS se742,
-    COUNT(va740) OVER (
-      PARTITION BY trade_date
-      ORDER BY va740
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se743,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va788) AS se789,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va788) AS se790,
-    COUNT(va788) OVER (
-      PARTITION BY trade_date
-      ORDER BY va788
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se791,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va841) AS se842,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va841) AS se843,
-    COUNT(va841) OVER (
-      PARTITION BY trade_date
-      ORDER BY va841
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se844,
-    SUM(ABS(va910)) OVER (
-      PARTITION BY trade_date
-      ORDER BY stock_number
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se911,
-    SUM(ABS(va918)) OVER (
-      PARTITION BY trade_date
-      ORDER BY stock_number
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se919,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va969) AS se970,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va969) AS se971,
-    COUNT(va969) OVER (
-      PARTITION BY trade_date
-      ORDER BY va969
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se972,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1084) AS se1085,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1084) AS se1086,
-    COUNT(va1084) OVER (
-      PARTITION BY trade_date
-      ORDER BY va1084
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1087,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1129) AS se1130,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1129) AS se1131,
-    COUNT(va1129) OVER (
-      PARTITION BY trade_date
-      ORDER BY va1129
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1132,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1342) AS se1343,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1342) AS se1344,
-    COUNT(va1342) OVER (
-      PARTITION BY trade_date
-      ORDER BY va1342
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1345,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1393) AS se1394,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1393) AS se1395,
-    COUNT(va1393) OVER (
-      PARTITION BY trade_date
-      ORDER BY va1393
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1396,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1431) AS se1432,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1431) AS se1433,
-    COUNT(va1431) OVER (
-      PARTITION BY trade_date
-      ORDER BY va1431
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1434,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1447) AS se1448,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1447) AS se1449,
-    COUNT(va1447) OVER (
-      PARTITION BY trade_date
-      ORDER BY va1447
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1450,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1553) AS se1554,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1553) AS se1555,
-    COUNT(va1553) OVER (
-      PARTITION BY trade_date
-      ORDER BY va1553
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1556,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1587) AS se1588,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1587) AS se1589,
-    COUNT(va1587) OVER (
-      PARTITION BY trade_date
-      ORDER BY va1587
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1590,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1648) AS se1649,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1648) AS se1650,
-    COUNT(va1648) OVER (
-      PARTITION BY trade_date
-      ORDER BY va1648
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1651,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1681) AS se1682,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1681) AS se1683,
-    COUNT(va1681) OVER (
-      PARTITION BY trade_date
-      ORDER BY va1681
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1684,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1721) AS se1722,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1721) AS se1723,
-    COUNT(va1721) OVER (
-      PARTITION BY trade_date
-      ORDER BY va1721
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1724,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1745) AS se1746,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1745) AS se1747,
-    COUNT(va1745) OVER (
-      PARTITION BY trade_date
-      ORDER BY va1745
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1748,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1777) AS se1778,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1777) AS se1779,
-    COUNT(va1777) OVER (
-      PARTITION BY trade_date
-      ORDER BY va1777
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1780,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1810) AS se1811,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1810) AS se1812,
-    COUNT(va1810) OVER (
-      PARTITION BY trade_date
-      ORDER BY va1810
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1813,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va2014) AS se2015,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2014) AS se2016,
-    COUNT(va2014) OVER (
-      PARTITION BY trade_date
-      ORDER BY va2014
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2017,
-    AVG(va910) OVER (
-      PARTITION BY trade_date, industry_l3
-      ORDER BY stock_number
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2259,
-    AVG(va2284) OVER (
-      PARTITION BY trade_date, industry_l3
-      ORDER BY stock_number
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2285,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va2327) AS se2328,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2327) AS se2329,
-    COUNT(va2327) OVER (
-      PARTITION BY trade_date
-      ORDER BY va2327
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2330,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va2334) AS se2335,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2334) AS se2336,
-    COUNT(va2334) OVER (
-      PARTITION BY trade_date
-      ORDER BY va2334
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2337
-  FROM values_3_5
-), values_4_1 AS (
-  SELECT
-    ts_code,
-    trade_date,
-    stock_number,
-    stock_row,
-    close,
-    day_rows,
-    industry_l3,
-    se1001,
-    se1020,
-    se1022,
-    se1026,
-    se1040,
-    se1041,
-    se1042,
-    se1058,
-    se1059,
-    se1060,
-    se1061,
-    se1062,
-    se1071,
-    se1072,
-    se1073,
-    se1149,
-    se1165,
-    se1166,
-    se1167,
-    se1215,
-    se1218,
-    se1243,
-    se1325,
-    se1360,
-    se1394,
-    se1395,
-    se1396,
-    se1468,
-    se1523,
-    se1529,
-    se1530,
-    se1531,
-    se1532,
-    se1533,
-    se1554,
-    se1555,
-    se1556,
-    se1660,
-    se1664,
-    se1752,
-    se1768,
-    se1769,
-    se1770,
-    se1788,
-    se1823,
-    se1824,
-    se1825,
-    se1826,
-    se1827,
-    se1828,
-    se1829,
-    se1988,
-    se2015,
-    se2016,
-    se2017,
-    se2043,
-    se2054,
-    se2055,
-    se2056,
-    se2057,
-    se2061,
-    se2062,
-    se2063,
-    se2064,
-    se2065,
-    se2066,
-    se2067,
-    se2068,
-    se2069,
-    se2070,
-    se2071,
-    se2117,
-    se2118,
-    se2158,
-    se2159,
-    se2160,
-    se2235,
-    se2255,
-    se2256,
-    se2257,
-    se274,
-    se275,
-    se276,
-    se277,
-    se278,
-    se369,
-    se551,
-    se553,
-    se554,
-    se559,
-    se60,
-    se600,
-    se604,
-    se617,
-    se618,
-    se619,
-    se624,
-    se625,
-    se626,
-    se627,
-    se630,
-    se631,
-    se632,
-    se636,
-    se637,
-    se638,
-    se644,
-    se677,
-    se678,
-    se679,
-    se771,
-    se779,
-    se780,
-    se925,
-    se926,
-    se927,
-    se934,
-    se956,
-    se957,
-    se958,
-    se970,
-    se971,
-    se972,
-    va1025,
-    va1028,
-    va1039,
-    va1046,
-    va1047,
-    va1051,
-    va1057,
-    va107,
-    va1070,
-    va1113,
-    va1148,
-    va1157,
-    va1164,
-    va1172,
-    va1190,
-    va1208,
-    va1213,
-    va1214,
-    va1217,
-    va1228,
-    va1239,
-    va1242,
-    va1245,
-    va1271,
-    va1295,
-    va131,
-    va1314,
-    va1324,
-    va1330,
-    va1353,
-    va1363,
-    va1393,
-    va140,
-    va1401,
-    va1467,
-    va1476,
-    va1504,
-    va1507,
-    va152,
-    va1522,
-    va1524,
-    va1528,
-    va1534,
-    va1553,
-    va1568,
-    va1572,
-    va158,
-    va1601,
-    va1610,
-    va1614,
-    va1658,
-    va1659,
-    va1698,
-    va1755,
-    va1767,
-    va1786,
-    va1787,
-    va1815,
-    va1819,
-    va1822,
-    va1830,
-    va1859,
-    va1869,
-    va189,
-    va1891,
-    va1904,
-    va191,
-    va192,
-    va1920,
-    va1921,
-    va1938,
-    va1953,
-    va1969,
-    va1986,
-    va1987,
-    va2014,
-    va2026,
-    va2030,
-    va2031,
-    va2035,
-    va2039,
-    va2042,
-    va2053,
-    va2060,
-    va2099,
-    va2113,
-    va2116,
-    va2140,
-    va2141,
-    va2151,
-    va2154,
-    va2157,
-    va2161,
-    va2186,
-    va2190,
-    va2208,
-    va2238,
-    va2254,
-    va2289,
-    va2296,
-    va2303,
-    va2317,
-    va234,
-    va2340,
-    va296,
-    va322,
-    va329,
-    va347,
-    va358,
-    va379,
-    va390,
-    va398,
-    va413,
-    va417,
-    va432,
-    va45,
-    va490,
-    va500,
-    va549,
-    va550,
-    va558,
-    va566,
-    va567,
-    va59,
-    va596,
-    va598,
-    va599,
-    va6,
-    va615,
-    va616,
-    va629,
-    va635,
-    va642,
-    va643,
-    va657,
-    va676,
-    va695,
-    va698,
-    va708,
-    va721,
-    va725,
-    va749,
-    va766,
-    va768,
-    va773,
-    va783,
-    va79,
-    va797,
-    va807,
-    va812,
-    va813,
-    va831,
-    va854,
-    va863,
-    va888,
-    va889,
-    va924,
-    va932,
-    va933,
-    va94,
-    va943,
-    va947,
-    va969,
-    va977,
-    va991,
-    va992,
-    va996,
-    vwap,
-    (
-      -(
-        CASE
-          WHEN NOT va146 IS NULL
-          THEN (
-            se147 + ROUND(se148 * day_rows)
-          ) / (
-            2 * se149
-          )
-        END
-      )
-    ) AS va150,
-    (
-      CASE
-        WHEN NOT va164 IS NULL
-        THEN (
-          se165 + ROUND(se166 * day_rows)
-        ) / (
-          2 * se167
-        )
-      END
-    ) AS va168,
-    (
-      -(
-        CASE
-          WHEN NOT va223 IS NULL
-          THEN (
-            se224 + ROUND(se225 * day_rows)
-          ) / (
-            2 * se226
-          )
-        END
-      )
-    ) AS va227,
-    (
-      CASE
-        WHEN NOT va248 IS NULL
-        THEN (
-          se249 + ROUND(se250 * day_rows)
-        ) / (
-          2 * se251
-        )
-      END
-    ) AS va252,
-    (
-      -(
-        CASE
-          WHEN NOT va269 IS NULL
-          THEN (
-            se270 + ROUND(se271 * day_rows)
-          ) / (
-            2 * se272
-          )
-        END
-      )
-    ) AS va273,
-    (
-      (
-        va288 * (
-          CASE
-            WHEN NOT va291 IS NULL
-            THEN (
-              se292 + ROUND(se293 * day_rows)
-            ) / (
-              2 * se294
-            )
-          END
-        )
-      ) * (
-        CASE
-          WHEN NOT va303 IS NULL
-          THEN (
-            se304 + ROUND(se305 * day_rows)
-          ) / (
-            2 * se306
-          )
-        END
-      )
-    ) AS va307,
-    (
-      -(
-        (
-          va366 - se367
-        ) * (
-          CASE
-            WHEN NOT va371 IS NULL
-            THEN (
-              se372 + ROUND(se373 * day_rows)
-            ) / (
-              2 * se374
-            )
-          END
-        )
-      )
-    ) AS va375,
-    va455 * CAST(1 AS DOUBLE) / NULLIF(se456, 0) AS va457,
-    (
-      CASE
-        WHEN NOT va466 IS NULL
-        THEN (
-          se467 + ROUND(se468 * day_rows)
-        ) / (
-          2 * se469
-        )
-      END
-    ) AS va470,
-    (
-      (
-        (
-          CASE
-            WHEN NOT va501 IS NULL
-            THEN (
-              se502 + ROUND(se503 * day_rows)
-            ) / (
-              2 * se504
-            )
-          END
-        ) + (
-          CASE
-            WHEN NOT va522 IS NULL
-            THEN (
-              se523 + ROUND(se524 * day_rows)
-            ) / (
-              2 * se525
-            )
-          END
-        )
-      ) + CAST(SIGN(va542 * CAST(1 AS DOUBLE) / NULLIF(se543, 0)) AS DOUBLE)
-    ) AS va544,
-    (
-      CASE
-        WHEN NOT va583 IS NULL
-        THEN (
-          se584 + ROUND(se585 * day_rows)
-        ) / (
-          2 * se586
-        )
-      END
-    ) AS va587,
-    (
-      CASE
-        WHEN stock_row > 7
-        THEN (
-          (
-            1 - (
-              CASE
-                WHEN NOT va667 IS NULL
-                THEN (
-                  se668 + ROUND(se669 * day_rows)
-                ) / (
-                  2 * se670
-                )
-              END
-            )
-          ) * va135
-        )
-      END
-    ) AS va671,
-    (
-      -(
-        (
-          (
-            CASE
-              WHEN (
-                NOT (
-                  va192 = se274
-                )
-              ) AND (
-                NOT (
-                  va51 = se120
-                )
-              )
-              THEN (
-                CASE WHEN stock_row > 1 THEN SIGN(close - se151) * SIGN(volume - se190) END
-              )
-              ELSE NULL
-            END
-          ) * (
-            CASE
-              WHEN NOT va727 IS NULL
-              THEN (
-                se728 + ROUND(se729 * day_rows)
-              ) / (
-                2 * se730
-              )
-            END
-          )
-        ) * (
-          CASE
-            WHEN NOT va740 IS NULL
-            THEN (
-              se741 + ROUND(se742 * day_rows)
-            ) / (
-              2 * se743
-            )
-          END
-        )
-      )
-    ) AS va744,
-    (
-      CASE
-        WHEN NOT va788 IS NULL
-        THEN (
-          se789 + ROUND(se790 * day_rows)
-        ) / (
-          2 * se791
-        )
-      END
-    ) AS va792,
-    (
-      -(
-        (
-          CASE
-            WHEN NOT va833 IS NULL
-            THEN (
-              se834 + ROUND(se835 * day_rows)
-            ) / (
-              2 * se836
-            )
-          END
-        ) * (
-          CASE
-            WHEN NOT va841 IS NULL
-            THEN (
-              se842 + ROUND(se843 * day_rows)
-            ) / (
-              2 * se844
-            )
-          END
-        )
-      )
-    ) AS va845,
-    (
-      -(
-        (
-          va910 * CAST(1 AS DOUBLE) / NULLIF(se911, 0) * 2
-        ) - va918 * CAST(1 AS DOUBLE) / NULLIF(se919, 0)
-      )
-    ) AS va920,
-    (
-      -(
-        (
-          CASE
-            WHEN NOT va1084 IS NULL
-            THEN (
-              se1085 + ROUND(se1086 * day_rows)
-            ) / (
-              2 * se1087
-            )
-          END
-        ) + (
-          2 + CASE
-            WHEN se1101 < va1100
-            THEN 2
-            WHEN se1101 = va1100
-            THEN 1
-            WHEN se1101 > va1100
-            THEN 0
-          END + CASE
-            WHEN se1102 < va1100
-            THEN 2
-            WHEN se1102 = va1100
-            THEN 1
-            WHEN se1102 > va1100
-            THEN 0
-          END + CASE
-            WHEN se1103 < va1100
-            THEN 2
-            WHEN se1103 = va1100
-            THEN 1
-            WHEN se1103 > va1100
-            THEN 0
-          END + CASE
-            WHEN se1104 < va1100
-            THEN 2
-            WHEN se1104 = va1100
-            THEN 1
-            WHEN se1104 > va1100
-            THEN 0
-          END + CASE
-            WHEN se1105 < va1100
-            THEN 2
-            WHEN se1105 = va1100
-            THEN 1
-            WHEN se1105 > va1100
-            THEN 0
-          END
-        ) / 12
-      )
-    ) AS va1106,
-    (
-      CASE
-        WHEN NOT va1129 IS NULL
-        THEN (
-          se1130 + ROUND(se1131 * day_rows)
-        ) / (
-          2 * se1132
-        )
-      END
-    ) AS va1133,
-    (
-      CASE
-        WHEN NOT va1342 IS NULL
-        THEN (
-          se1343 + ROUND(se1344 * day_rows)
-        ) / (
-          2 * se1345
-        )
-      END
-    ) AS va1346,
-    CAST((
-      (
-        (
-          CASE
-            WHEN NOT va1403 IS NULL
-            THEN (
-              se1404 + ROUND(se1405 * day_rows)
-            ) / (
-              2 * se1406
-            )
-          END
-        ) < (
-          CASE
-            WHEN NOT va1431 IS NULL
-            THEN (
-              se1432 + ROUND(se1433 * day_rows)
-            ) / (
-              2 * se1434
-            )
-          END
-        )
-      )
-    ) AS DOUBLE) AS va1435,
-    (
-      CASE
-        WHEN NOT va1447 IS NULL
-        THEN (
-          se1448 + ROUND(se1449 * day_rows)
-        ) / (
-          2 * se1450
-        )
-      END
-    ) AS va1451,
-    (
-      CASE
-        WHEN NOT va1587 IS NULL
-        THEN (
-          se1588 + ROUND(se1589 * day_rows)
-        ) / (
-          2 * se1590
-        )
-      END
-    ) AS va1591,
-    (
-      CASE
-        WHEN NOT va1648 IS NULL
-        THEN (
-          se1649 + ROUND(se1650 * day_rows)
-        ) / (
-          2 * se1651
-        )
-      END
-    ) AS va1652,
-    (
-      (
-        (
-          CASE
-            WHEN NOT va1681 IS NULL
-            THEN (
-              se1682 + ROUND(se1683 * day_rows)
-            ) / (
-              2 * se1684
-            )
-          END
-        ) * va55
-      ) / NULLIF((
-        va1679 / NULLIF(va175, 0)
-      ), 0)
-    ) AS va1685,
-    (
-      CASE
-        WHEN NOT va1721 IS NULL
-        THEN (
-          se1722 + ROUND(se1723 * day_rows)
-        ) / (
-          2 * se1724
-        )
-      END
-    ) AS va1725,
-    (
-      CASE
-        WHEN NOT va1745 IS NULL
-        THEN (
-          se1746 + ROUND(se1747 * day_rows)
-        ) / (
-          2 * se1748
-        )
-      END
-    ) AS va1749,
-    (
-      CASE
-        WHEN NOT va1777 IS NULL
-        THEN (
-          se1778 + ROUND(se1779 * day_rows)
-        ) / (
-          2 * se1780
-        )
-      END
-    ) AS va1781,
-    (
-      CASE
-        WHEN NOT va1810 IS NULL
-        THEN (
-          se1811 + ROUND(se1812 * day_rows)
-        ) / (
-          2 * se1813
-        )
-      END
-    ) AS va1814,
-    (
-      CASE WHEN NOT industry_l3 IS NULL THEN va910 - se2259 END
-    ) AS va2260,
-    (
-      CASE WHEN NOT industry_l3 IS NULL THEN va2284 - se2285 END
-    ) AS va2286,
-    (
-      -(
-        CASE
-          WHEN NOT va2327 IS NULL
-          THEN (
-            se2328 + ROUND(se2329 * day_rows)
-          ) / (
-            2 * se2330
-          )
-        END
-      )
-    ) AS va2331,
-    (
-      -(
-        CASE
-          WHEN NOT va2334 IS NULL
-          THEN (
-            se2335 + ROUND(se2336 * day_rows)
-          ) / (
-            2 * se2337
-          )
-        END
-      )
-    ) AS va2338
-  FROM sections_4
-), values_4_2 AS (
-  SELECT
-    ts_code,
-    trade_date,
-    stock_number,
-    stock_row,
-    close,
-    day_rows,
-    industry_l3,
-    se1001,
-    se1020,
-    se1022,
-    se1026,
-    se1040,
-    se1041,
-    se1042,
-    se1058,
-    se1059,
-    se1060,
-    se1061,
-    se1062,
-    se1071,
-    se1072,
-    se1073,
-    se1149,
-    se1165,
-    se1166,
-    se1167,
-    se1215,
-    se1218,
-    se1243,
-    se1325,
-    se1360,
-    se1394,
-    se1395,
-    se1396,
-    se1468,
-    se1523,
-    se1529,
-    se1530,
-    se1531,
-    se1532,
-    se1533,
-    se1554,
-    se1555,
-    se1556,
-    se1660,
-    se1664,
-    se1752,
-    se1768,
-    se1769,
-    se1770,
-    se1788,
-    se1823,
-    se1824,
-    se1825,
-    se1826,
-    se1827,
-    se1828,
-    se1829,
-    se1988,
-    se2015,
-    se2016,
-    se2017,
-    se2043,
-    se2054,
-    se2055,
-    se2056,
-    se2057,
-    se2061,
-    se2062,
-    se2063,
-    se2064,
-    se2065,
-    se2066,
-    se2067,
-    se2068,
-    se2069,
-    se2070,
-    se2071,
-    se2117,
-    se2118,
-    se2158,
-    se2159,
-    se2160,
-    se2235,
-    se2255,
-    se2256,
-    se2257,
-    se274,
-    se275,
-    se276,
-    se277,
-    se278,
-    se369,
-    se551,
-    se553,
-    se554,
-    se559,
-    se60,
-    se600,
-    se604,
-    se617,
-    se618,
-    se619,
-    se624,
-    se625,
-    se626,
-    se627,
-    se630,
-    se631,
-    se632,
-    se636,
-    se637,
-    se638,
-    se644,
-    se677,
-    se678,
-    se679,
-    se771,
-    se779,
-    se780,
-    se925,
-    se926,
-    se927,
-    se934,
-    se956,
-    se957,
-    se958,
-    se970,
-    se971,
-    se972,
-    va1025,
-    va1028,
-    va1039,
-    va1046,
-    va1047,
-    va1051,
-    va1057,
-    va107,
-    va1070,
-    va1106,
-    va1148,
-    va1157,
-    va1164,
-    va1172,
-    va1190,
-    va1208,
-    va1213,
-    va1214,
-    va1217,
-    va1228,
-    va1239,
-    va1242,
-    va1245,
-    va1271,
-    va1295,
-    va131,
-    va1314,
-    va1324,
-    va1330,
-    va1346,
-    va1353,
-    va1363,
-    va1393,
-    va140,
-    va1401,
-    va1435,
-    va1451,
-    va1467,
-    va1476,
-    va150,
-    va1504,
-    va1507,
-    va152,
-    va1522,
-    va1524,
-    va1528,
-    va1534,
-    va1553,
-    va1568,
-    va1572,
-    va158,
-    va1591,
-    va1601,
-    va1610,
-    va1614,
-    va1652,
-    va1658,
-    va1659,
-    va168,
-    va1685,
-    va1698,
-    va1755,
-    va1767,
-    va1781,
-    va1786,
-    va1787,
-    va1814,
-    va1815,
-    va1819,
-    va1822,
-    va1830,
-    va1859,
-    va1869,
-    va189,
-    va1891,
-    va1904,
-    va191,
-    va192,
-    va1920,
-    va1921,
-    va1938,
-    va1953,
-    va1969,
-    va1986,
-    va1987,
-    va2014,
-    va2026,
-    va2030,
-    va2031,
-    va2035,
-    va2039,
-    va2042,
-    va2053,
-    va2060,
-    va2099,
-    va2113,
-    va2116,
-    va2140,
-    va2141,
-    va2151,
-    va2154,
-    va2157,
-    va2161,
-    va2186,
-    va2190,
-    va2208,
-    va2238,
-    va2254,
-    va2260,
-    va227,
-    va2286,
-    va2289,
-    va2296,
-    va2303,
-    va2317,
-    va2331,
-    va2338,
-    va234,
-    va2340,
-    va252,
-    va273,
-    va296,
-    va307,
-    va322,
-    va329,
-    va347,
-    va358,
-    va375,
-    va379,
-    va390,
-    va398,
-    va413,
-    va417,
-    va432,
-    va45,
-    va457,
-    va470,
-    va490,
-    va500,
-    va544,
-    va549,
-    va550,
-    va558,
-    va566,
-    va567,
-    va587,
-    va59,
-    va596,
-    va598,
-    va599,
-    va6,
-    va615,
-    va616,
-    va629,
-    va635,
-    va642,
-    va643,
-    va657,
-    va676,
-    va695,
-    va698,
-    va708,
-    va721,
-    va725,
-    va744,
-    va749,
-    va766,
-    va768,
-    va773,
-    va783,
-    va79,
-    va792,
-    va797,
-    va807,
-    va812,
-    va813,
-    va831,
-    va845,
-    va854,
-    va863,
-    va888,
-    va889,
-    va920,
-    va924,
-    va932,
-    va933,
-    va94,
-    va943,
-    va947,
-    va969,
-    va977,
-    va991,
-    va992,
-    va996,
-    vwap,
-    (
-      va671 * 8193 - (
-        va671 * 8193 - va671
-      )
-    ) AS va672,
-    (
-      CASE
-        WHEN (
-          va1113 > 0
-          OR (
-            va1133 = FLOOR(va1133) AND (
-              va1113 <> 0 OR va1133 >= 0
-            )
-          )
-          OR (
-            va1113 = 0 AND va1133 > 0
-          )
-        )
-        THEN POWER(va1113, va1133)
-      END
-    ) AS va1134,
-    (
-      CASE
-        WHEN (
-          va1725 > 0
-          OR (
-            va1749 = FLOOR(va1749) AND (
-              va1725 <> 0 OR va1749 >= 0
-            )
-          )
-          OR (
-            va1725 = 0 AND va1749 > 0
-          )
-        )
-        THEN POWER(va1725, va1749)
-      END
-    ) AS va1750
-  FROM values_4_1
-), values_4_3 AS (
-  SELECT
-    ts_code,
-    trade_date,
-    stock_number,
-    stock_row,
-    close,
-    day_rows,
-    industry_l3,
-    se1001,
-    se1020,
-    se1022,
-    se1026,
-    se1040,
-    se1041,
-    se1042,
-    se1058,
-    se1059,
-    se1060,
-    se1061,
-    se1062,
-    se1071,
-    se1072,
-    se1073,
-    se1149,
-    se1165,
-    se1166,
-    se1167,
-    se1215,
-    se1218,
-    se1243,
-    se1325,
-    se1360,
-    se1394,
-    se1395,
-    se1396,
-    se1468,
-    se1523,
-    se1529,
-    se1530,
-    se1531,
-    se1532,
-    se1533,
-    se1554,
-    se1555,
-    se1556,
-    se1660,
-    se1664,
-    se1752,
-    se1768,
-    se1769,
-    se1770,
-    se1788,
-    se1823,
-    se1824,
-    se1825,
-    se1826,
-    se1827,
-    se1828,
-    se1829,
-    se1988,
-    se2015,
-    se2016,
-    se2017,
-    se2043,
-    se2054,
-    se2055,
-    se2056,
-    se2057,
-    se2061,
-    se2062,
-    se2063,
-    se2064,
-    se2065,
-    se2066,
-    se2067,
-    se2068,
-    se2069,
-    se2070,
-    se2071,
-    se2117,
-    se2118,
-    se2158,
-    se2159,
-    se2160,
-    se2235,
-    se2255,
-    se2256,
-    se2257,
-    se274,
-    se275,
-    se276,
-    se277,
-    se278,
-    se369,
-    se551,
-    se553,
-    se554,
-    se559,
-    se60,
-    se600,
-    se604,
-    se617,
-    se618,
-    se619,
-    se624,
-    se625,
-    se626,
-    se627,
-    se630,
-    se631,
-    se632,
-    se636,
-    se637,
-    se638,
-    se644,
-    se677,
-    se678,
-    se679,
-    se771,
-    se779,
-    se780,
-    se925,
-    se926,
-    se927,
-    se934,
-    se956,
-    se957,
-    se958,
-    se970,
-    se971,
-    se972,
-    va1025,
-    va1028,
-    va1039,
-    va1046,
-    va1047,
-    va1051,
-    va1057,
-    va107,
-    va1070,
-    va1106,
-    va1148,
-    va1157,
-    va1164,
-    va1172,
-    va1190,
-    va1208,
-    va1213,
-    va1214,
-    va1217,
-    va1228,
-    va1239,
-    va1242,
-    va1245,
-    va1271,
-    va1295,
-    va131,
-    va1314,
-    va1324,
-    va1330,
-    va1346,
-    va1353,
-    va1363,
-    va1393,
-    va140,
-    va1401,
-    va1435,
-    va1451,
-    va1467,
-    va1476,
-    va150,
-    va1504,
-    va1507,
-    va152,
-    va1522,
-    va1524,
-    va1528,
-    va1534,
-    va1553,
-    va1568,
-    va1572,
-    va158,
-    va1591,
-    va1601,
-    va1610,
-    va1614,
-    va1652,
-    va1658,
-    va1659,
-    va168,
-    va1685,
-    va1698,
-    va1755,
-    va1767,
-    va1781,
-    va1786,
-    va1787,
-    va1814,
-    va1815,
-    va1819,
-    va1822,
-    va1830,
-    va1859,
-    va1869,
-    va189,
-    va1891,
-    va1904,
-    va191,
-    va192,
-    va1920,
-    va1921,
-    va1938,
-    va1953,
-    va1969,
-    va1986,
-    va1987,
-    va2014,
-    va2026,
-    va2030,
-    va2031,
-    va2035,
-    va2039,
-    va2042,
-    va2053,
-    va2060,
-    va2099,
-    va2113,
-    va2116,
-    va2140,
-    va2141,
-    va2151,
-    va2154,
-    va2157,
-    va2161,
-    va2186,
-    va2190,
-    va2208,
-    va2238,
-    va2254,
-    va2260,
-    va227,
-    va2286,
-    va2289,
-    va2296,
-    va2303,
-    va2317,
-    va2331,
-    va2338,
-    va234,
-    va2340,
-    va252,
-    va273,
-    va296,
-    va307,
-    va322,
-    va329,
-    va347,
-    va358,
-    va375,
-    va379,
-    va390,
-    va398,
-    va413,
-    va417,
-    va432,
-    va45,
-    va457,
-    va470,
-    va490,
-    va500,
-    va544,
-    va549,
-    va550,
-    va558,
-    va566,
-    va567,
-    va587,
-    va59,
-    va596,
-    va598,
-    va599,
-    va6,
-    va615,
-    va616,
-    va629,
-    va635,
-    va642,
-    va643,
-    va657,
-    va672,
-    va676,
-    va695,
-    va698,
-    va708,
-    va721,
-    va725,
-    va744,
-    va749,
-    va766,
-    va768,
-    va773,
-    va783,
-    va79,
-    va792,
-    va797,
-    va807,
-    va812,
-    va813,
-    va831,
-    va845,
-    va854,
-    va863,
-    va888,
-    va889,
-    va920,
-    va924,
-    va932,
-    va933,
-    va94,
-    va943,
-    va947,
-    va969,
-    va977,
-    va991,
-    va992,
-    va996,
-    vwap,
-    (
-      -(
-        CASE WHEN ISFINITE(va1134) THEN va1134 END
-      )
-    ) AS va1135,
-    (
-      CASE WHEN ISFINITE(va1750) THEN va1750 END
-    ) AS va1751
-  FROM values_4_2
-), series_5 AS (
-  SELECT
-    ts_code,
-    trade_date,
-    stock_number,
-    stock_row,
-    close,
-    day_rows,
-    industry_l3,
-    se1001,
-    se1040,
-    se1041,
-    se1042,
-    se1058,
-    se1059,
-    se1060,
-    se1061,
-    se1062,
-    se1071,
-    se1072,
-    se1073,
-    se1165,
-    se1166,
-    se1167,
-    se1394,
-    se1395,
-    se1396,
-    se1529,
-    se1530,
-    se1531,
-    se1532,
-    se1533,
-    se1554,
-    se1555,
-    se1556,
-    se1664,
-    se1768,
-    se1769,
-    se1770,
-    se1823,
-    se1824,
-    se1825,
-    se1826,
-    se1827,
-    se1828,
-    se1829,
-    se2015,
-    se2016,
-    se2017,
-    se2054,
-    se2055,
-    se2056,
-    se2061,
-    se2062,
-    se2063,
-    se2064,
-    se2065,
-    se2066,
-    se2067,
-    se2068,
-    se2069,
-    se2070,
-    se2071,
-    se2117,
-    se2118,
-    se2158,
-    se2159,
-    se2160,
-    se2255,
-    se2256,
-    se2257,
-    se274,
-    se275,
-    se276,
-    se277,
-    se278,
-    se369,
-    se553,
-    se554,
-    se559,
-    se604,
-    se617,
-    se618,
-    se619,
-    se624,
-    se625,
-    se626,
-    se627,
-    se630,
-    se631,
-    se632,
-    se636,
-    se637,
-    se638,
-    se677,
-    se678,
-    se679,
-    se779,
-    se780,
-    se925,
-    se926,
-    se927,
-    se956,
-    se957,
-    se958,
-    se970,
-    se971,
-    se972,
-    va1028,
-    va1039,
-    va1051,
-    va1057,
-    va107,
-    va1070,
-    va1106,
-    va1135,
-    va1164,
-    va1190,
-    va1208,
-    va1213,
-    va1245,
-    va1271,
-    va1295,
-    va131,
-    va1330,
-    va1346,
-    va1363,
-    va1393,
-    va140,
-    va1401,
-    va1435,
-    va1451,
-    va150,
-    va1504,
-    va1507,
-    va152,
-    va1528,
-    va1534,
-    va1553,
-    va1572,
-    va158,
-    va1591,
-    va1601,
-    va1614,
-    va1652,
-    va1658,
-    va168,
-    va1685,
-    va1698,
-    va1751,
-    va1755,
-    va1767,
-    va1781,
-    va1786,
-    va1814,
-    va1822,
-    va1830,
-    va1859,
-    va1869,
-    va189,
-    va1891,
-    va1904,
-    va191,
-    va192,
-    va1938,
-    va1953,
-    va1969,
-    va1986,
-    va2014,
-    va2026,
-    va2039,
-    va2053,
-    va2060,
-    va2099,
-    va2116,
-    va2157,
-    va2161,
-    va2190,
-    va2208,
-    va2238,
-    va2254,
-    va2260,
-    va227,
-    va2286,
-    va2289,
-    va2296,
-    va2303,
-    va2317,
-    va2331,
-    va2338,
-    va234,
-    va2340,
-    va273,
-    va296,
-    va307,
-    va322,
-    va329,
-    va347,
-    va358,
-    va375,
-    va379,
-    va390,
-    va398,
-    va417,
-    va45,
-    va457,
-    va490,
-    va500,
-    va544,
-    va549,
-    va558,
-    va566,
-    va587,
-    va596,
-    va598,
-    va615,
-    va616,
-    va629,
-    va635,
-    va642,
-    va657,
-    va672,
-    va676,
-    va695,
-    va698,
-    va708,
-    va721,
-    va725,
-    va744,
-    va749,
-    va766,
-    va773,
-    va783,
-    va79,
-    va792,
-    va797,
-    va807,
-    va812,
-    va813,
-    va831,
-    va845,
-    va854,
-    va863,
-    va920,
-    va924,
-    va932,
-    va94,
-    va947,
-    va969,
-    va977,
-    va996,
-    ARG_MAX(stock_row, va6) OVER rows_5 AS se7,
-    COUNT(va6) OVER rows_5 AS se8,
-    SUM(va252) OVER rows_3 AS se253,
-    COUNT(va252) OVER rows_3 AS se254,
-    MAX(va413) OVER rows_3 AS se414,
-    COUNT(va413) OVER rows_3 AS se415,
-    AVG(va432) OVER rows_2 AS se433,
-    COUNT(va432) OVER rows_2 AS se434,
-    MIN(va470) OVER rows_2 AS se471,
-    COUNT(va470) OVER rows_2 AS se472,
-    MAX((
-      CASE WHEN va550 IS DISTINCT FROM se551 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se552,
-    MAX((
-      CASE WHEN va599 IS DISTINCT FROM se600 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se601,
-    MAX((
-      CASE WHEN va643 IS DISTINCT FROM se644 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se645,
-    CORR(va152, va768) OVER rows_250 AS se769,
-    MAX((
-      CASE WHEN va567 IS DISTINCT FROM se771 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se772,
-    LAG(va773, 1) OVER rows_row AS se774,
-    MAX(va792) OVER rows_5 AS se793,
-    COUNT(va792) OVER rows_5 AS se794,
-    LAG(va863, 1) OVER rows_row AS se864,
-    LAG(va863, 2) OVER rows_row AS se865,
-    LAG(va863, 3) OVER rows_row AS se866,
-    LAG(va863, 4) OVER rows_row AS se867,
-    LAG(va863, 5) OVER rows_row AS se868,
-    LAG(va863, 6) OVER rows_row AS se869,
-    SUM(va889) OVER rows_16 AS se890,
-    COUNT(va889) OVER rows_16 AS se891,
-    SUM(va888) OVER rows_16 AS se892,
-    COUNT(va888) OVER rows_16 AS se893,
-    MAX((
-      CASE WHEN va933 IS DISTINCT FROM se934 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se935,
-    CORR(va943, vwap) OVER rows_9 AS se944,
-    REGR_COUNT(va943, vwap) OVER rows_9 AS se945,
-    LAG(va947, 1) OVER rows_row AS se948,
-    LAG(va947, 2) OVER rows_row AS se949,
-    LAG(va947, 3) OVER rows_row AS se950,
-    LAG(va947, 4) OVER rows_row AS se951,
-    LAG(va947, 5) OVER rows_row AS se952,
-    LAG(va947, 6) OVER rows_row AS se953,
-    LAG(va947, 7) OVER rows_row AS se954,
-    LAG(va947, 8) OVER rows_row AS se955,
-    LAG(va977, 1) OVER rows_row AS se978,
-    LAG(va977, 2) OVER rows_row AS se979,
-    LAG(va977, 3) OVER rows_row AS se980,
-    LAG(va977, 4) OVER rows_row AS se981,
-    LAG(va977, 5) OVER rows_row AS se982,
-    LAG(va977, 6) OVER rows_row AS se983,
-    LAG(va977, 7) OVER rows_row AS se984,
-    CORR(va991, va992) OVER rows_13 AS se993,
-    REGR_COUNT(va991, va992) OVER rows_13 AS se994,
-    LAG(va996, 1) OVER rows_row AS se997,
-    CORR(se1020, se1022) OVER rows_16 AS se1023,
-    MAX(
-      (
-        CASE WHEN va1025 IS DISTINCT FROM se1026 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se1027,
-    LAG(va1028, 1) OVER rows_row AS se1029,
-    CORR(va1046, va1047) OVER rows_6 AS se1048,
-    REGR_COUNT(va1046, va1047) OVER rows_6 AS se1049,
-    LAG(va1051, 1) OVER rows_row AS se1052,
-    LAG(va1051, 2) OVER rows_row AS se1053,
-    LAG(va1051, 3) OVER rows_row AS se1054,
-    LAG(va1051, 4) OVER rows_row AS se1055,
-    LAG(va1051, 5) OVER rows_row AS se1056,
+    LAG((
+      -returns
+    ), 6) OVER rows_row AS se506,
+    LAG(va932, 1) OVER rows_row AS se933,
+    LAG(va932, 2) OVER rows_row AS se934,
+    LAG(va932, 3) OVER rows_row AS se935,
+    LAG(va932, 4) OVER rows_row AS se936,
+    LAG(va956, 1) OVER rows_row AS se957,
+    LAG(va956, 2) OVER rows_row AS se958,
+    LAG(va956, 3) OVER rows_row AS se959,
+    LAG(va956, 4) OVER rows_row AS se960,
+    LAG(va956, 5) OVER rows_row AS se961,
+    LAG(va956, 6) OVER rows_row AS se962,
+    LAG(va956, 7) OVER rows_row AS se963,
+    LAG(va1056, 1) OVER rows_row AS se1057,
+    LAG(va1056, 2) OVER rows_row AS se1058,
+    LAG(va1056, 3) OVER rows_row AS se1059,
+    LAG(va1056, 4) OVER rows_row AS se1060,
+    LAG(va1056, 5) OVER rows_row AS se1061,
+    LAG(va1056, 6) OVER rows_row AS se1062,
+    LAG(va1056, 7) OVER rows_row AS se1063,
+    LAG(va1081, 1) OVER rows_row AS se1082,
+    LAG(va1081, 2) OVER rows_row AS se1083,
+    LAG(va1081, 3) OVER rows_row AS se1084,
+    LAG(va1081, 4) OVER rows_row AS se1085,
+    LAG(va1081, 5) OVER rows_row AS se1086,
+    LAG(va1081, 6) OVER rows_row AS se1087,
+    LAG(va1081, 7) OVER rows_row AS se1088,
+    LAG(va1081, 8) OVER rows_row AS se1089,
+    LAG(va1081, 9) OVER rows_row AS se1090,
+    LAG(va1081, 10) OVER rows_row AS se1091,
+    LAG(va1081, 11) OVER rows_row AS se1092,
+    LAG(va1336, 1) OVER rows_row AS se1337,
+    LAG(va1336, 2) OVER rows_row AS se1338,
+    LAG(va1336, 3) OVER rows_row AS se1339,
+    SUM(va1353) OVER rows_16 AS se1354,
+    COUNT(va1353) OVER rows_16 AS se1355,
+    SUM(va1352) OVER rows_16 AS se1356,
+    COUNT(va1352) OVER rows_16 AS se1357,
+    LAG(va1549, 1) OVER rows_row AS se1550,
+    LAG(va1549, 2) OVER rows_row AS se1551,
+    LAG(va1549, 3) OVER rows_row AS se1552,
+    LAG(va1549, 4) OVER rows_row AS se1553,
+    LAG(va1549, 5) OVER rows_row AS se1554,
+    LAG(va1549, 6) OVER rows_row AS se1555,
+    LAG(va1549, 7) OVER rows_row AS se1556,
+    LAG(va1549, 8) OVER rows_row AS se1557,
+    LAG(va1549, 9) OVER rows_row AS se1558,
+    LAG(va1549, 10) OVER rows_row AS se1559,
+    SUM(va1595) OVER rows_17 AS se1596,
+    COUNT(va1595) OVER rows_17 AS se1597,
+    SUM(va1594) OVER rows_17 AS se1598,
+    COUNT(va1594) OVER rows_17 AS se1599,
     RANK(
     ORDER BY
-      va1157) OVER rows_13 AS se1158,
+      va1838) OVER rows_13 AS se1839,
     CUME_DIST(
     ORDER BY
-      va1157) OVER rows_13 AS se1159,
-    COUNT(va1157) OVER rows_13 AS se1160,
-    MAX(va1172) OVER rows_4 AS se1173,
-    COUNT(va1172) OVER rows_4 AS se1174,
-    LAG(va1190, 1) OVER rows_row AS se1191,
-    LAG(va1190, 2) OVER rows_row AS se1192,
-    LAG(va1190, 3) OVER rows_row AS se1193,
-    LAG(va1190, 4) OVER rows_row AS se1194,
-    LAG(va1190, 5) OVER rows_row AS se1195,
-    LAG(va1190, 6) OVER rows_row AS se1196,
-    LAG(va1190, 7) OVER rows_row AS se1197,
-    LAG(va1190, 8) OVER rows_row AS se1198,
-    MAX(
-      (
-        CASE WHEN va1214 IS DISTINCT FROM se1215 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se1216,
-    MAX(
-      (
-        CASE WHEN va1217 IS DISTINCT FROM se1218 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se1219,
-    CORR(va1228, va1239) OVER rows_18 AS se1240,
-    MAX(
-      (
-        CASE WHEN va1242 IS DISTINCT FROM se1243 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se1244,
-    LAG(va1245, 1) OVER rows_row AS se1246,
-    LAG(va1271, 1) OVER rows_row AS se1272,
-    LAG(va1271, 2) OVER rows_row AS se1273,
-    LAG(va1271, 3) OVER rows_row AS se1274,
-    LAG(va1295, 1) OVER rows_row AS se1296,
-    LAG(va1295, 2) OVER rows_row AS se1297,
-    LAG(va1295, 3) OVER rows_row AS se1298,
-    LAG(va1295, 4) OVER rows_row AS se1299,
-    LAG(va1295, 5) OVER rows_row AS se1300,
-    LAG(va1295, 6) OVER rows_row AS se1301,
-    LAG(va1295, 7) OVER rows_row AS se1302,
-    LAG(va1295, 8) OVER rows_row AS se1303,
-    LAG(va1295, 9) OVER rows_row AS se1304,
-    LAG(va1330, 1) OVER rows_row AS se1331,
+      va1838) OVER rows_13 AS se1840,
+    COUNT(va1838) OVER rows_13 AS se1841,
     RANK(
     ORDER BY
-      va1353) OVER rows_16 AS se1354,
+      va1939) OVER rows_20 AS se1940,
     CUME_DIST(
     ORDER BY
-      va1353) OVER rows_16 AS se1355,
-    COUNT(va1353) OVER rows_16 AS se1356,
-    CORR(close, se1360) OVER rows_15 AS se1361,
-    LAG(va1363, 1) OVER rows_row AS se1364,
+      va1939) OVER rows_20 AS se1941,
+    COUNT(va1939) OVER rows_20 AS se1942,
     RANK(
     ORDER BY
-      va1476) OVER rows_19 AS se1477,
+      va1977) OVER rows_14 AS se1978,
     CUME_DIST(
     ORDER BY
-      va1476) OVER rows_19 AS se1478,
-    COUNT(va1476) OVER rows_19 AS se1479,
-    LAG(va1507, 1) OVER rows_row AS se1508,
-    LAG(va1507, 2) OVER rows_row AS se1509,
-    LAG(va1507, 3) OVER rows_row AS se1510,
-    LAG(va1507, 4) OVER rows_row AS se1511,
-    CORR(va1522, va1524) OVER rows_6 AS se1525,
-    REGR_COUNT(va1522, va1524) OVER rows_6 AS se1526,
-    LAG(va1534, 1) OVER rows_row AS se1535,
-    LAG(va1534, 2) OVER rows_row AS se1536,
-    LAG(va1534, 3) OVER rows_row AS se1537,
-    LAG(va1534, 4) OVER rows_row AS se1538,
-    LAG(va1534, 5) OVER rows_row AS se1539,
-    CORR(va1568, va1314) OVER rows_14 AS se1569,
-    REGR_COUNT(va1568, va1314) OVER rows_14 AS se1570,
-    LAG(va1572, 1) OVER rows_row AS se1573,
-    MAX(
-      (
-        CASE WHEN va1324 IS DISTINCT FROM se1325 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se1575,
-    LAG(va1601, 1) OVER rows_row AS se1602,
-    LAG(va1601, 2) OVER rows_row AS se1603,
-    LAG(va1601, 3) OVER rows_row AS se1604,
-    LAG(va1601, 4) OVER rows_row AS se1605,
-    CORR(va1610, vwap) OVER rows_8 AS se1611,
-    REGR_COUNT(va1610, vwap) OVER rows_8 AS se1612,
-    LAG(va1614, 1) OVER rows_row AS se1615,
-    LAG(va1614, 2) OVER rows_row AS se1616,
-    LAG(va1614, 3) OVER rows_row AS se1617,
-    LAG(va1614, 4) OVER rows_row AS se1618,
-    LAG(va1614, 5) OVER rows_row AS se1619,
-    LAG(va1614, 6) OVER rows_row AS se1620,
-    LAG(va1614, 7) OVER rows_row AS se1621,
-    MAX(
-      (
-        CASE WHEN va1659 IS DISTINCT FROM se1660 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se1661,
-    CORR(close, se1752) OVER rows_6 AS se1753,
-    LAG(va1755, 1) OVER rows_row AS se1756,
-    LAG(va1755, 2) OVER rows_row AS se1757,
-    LAG(va1755, 3) OVER rows_row AS se1758,
-    LAG(va1755, 4) OVER rows_row AS se1759,
-    LAG(va1755, 5) OVER rows_row AS se1760,
-    MAX(
-      (
-        CASE WHEN va1787 IS DISTINCT FROM se1788 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se1789,
-    CORR(va1815, va1819) OVER rows_8 AS se1820,
-    LAG(va1830, 1) OVER rows_row AS se1831,
-    LAG(va1830, 2) OVER rows_row AS se1832,
-    LAG(va1830, 3) OVER rows_row AS se1833,
-    LAG(va1830, 4) OVER rows_row AS se1834,
-    LAG(va1830, 5) OVER rows_row AS se1835,
-    LAG(va1830, 6) OVER rows_row AS se1836,
-    LAG(va1830, 7) OVER rows_row AS se1837,
-    LAG(va1859, 1) OVER rows_row AS se1860,
-    LAG(va1859, 2) OVER rows_row AS se1861,
-    LAG(va1859, 3) OVER rows_row AS se1862,
-    LAG(va1859, 4) OVER rows_row AS se1863,
-    LAG(va1869, 1) OVER rows_row AS se1870,
-    LAG(va1869, 2) OVER rows_row AS se1871,
-    LAG(va1869, 3) OVER rows_row AS se1872,
-    LAG(va1869, 4) OVER rows_row AS se1873,
-    LAG(va1869, 5) OVER rows_row AS se1874,
-    LAG(va1869, 6) OVER rows_row AS se1875,
-    LAG(va1869, 7) OVER rows_row AS se1876,
-    LAG(va1869, 8) OVER rows_row AS se1877,
-    LAG(va1869, 9) OVER rows_row AS se1878,
-    LAG(va1904, 1) OVER rows_row AS se1905,
-    LAG(va1904, 2) OVER rows_row AS se1906,
-    SUM(va1921) OVER rows_16 AS se1922,
-    COUNT(va1921) OVER rows_16 AS se1923,
-    SUM(va1920) OVER rows_16 AS se1924,
-    COUNT(va1920) OVER rows_16 AS se1925,
-    LAG(va1938, 1) OVER rows_row AS se1939,
-    LAG(va1969, 1) OVER rows_row AS se1970,
-    LAG(va1969, 2) OVER rows_row AS se1971,
-    LAG(va1969, 3) OVER rows_row AS se1972,
-    LAG(va1969, 4) OVER rows_row AS se1973,
-    LAG(va1969, 5) OVER rows_row AS se1974,
-    MAX(
-      (
-        CASE WHEN va1987 IS DISTINCT FROM se1988 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se1989,
-    MAX(
-      (
-        CASE WHEN va1467 IS DISTINCT FROM se1468 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se1990,
-    CORR(va2031, va2035) OVER rows_18 AS se2036,
-    REGR_COUNT(va2031, va2035) OVER rows_18 AS se2037,
-    LAG(va2039, 1) OVER rows_row AS se2040,
-    MAX(
-      (
-        CASE WHEN va2042 IS DISTINCT FROM se2043 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se2044,
-    CORR(se2057, se1523) OVER rows_12 AS se2058,
-    LAG(va1534, 6) OVER rows_row AS se2072,
-    LAG(va1534, 7) OVER rows_row AS se2073,
-    LAG(va1534, 8) OVER rows_row AS se2074,
-    LAG(va1534, 9) OVER rows_row AS se2075,
-    LAG(va1534, 10) OVER rows_row AS se2076,
-    LAG(va1534, 11) OVER rows_row AS se2077,
-    LAG(va2099, 1) OVER rows_row AS se2100,
-    LAG(va2099, 2) OVER rows_row AS se2101,
-    LAG(va2099, 3) OVER rows_row AS se2102,
-    CORR(va2113, va2030) OVER rows_3 AS se2114,
-    LAG(va2039, 2) OVER rows_row AS se2119,
-    SUM(va2141) OVER rows_20 AS se2142,
-    COUNT(va2141) OVER rows_20 AS se2143,
-    SUM(va2140) OVER rows_20 AS se2144,
-    COUNT(va2140) OVER rows_20 AS se2145,
-    CORR(va2151, va2154) OVER rows_4 AS se2155,
-    LAG(va2161, 1) OVER rows_row AS se2162,
-    LAG(va2161, 2) OVER rows_row AS se2163,
-    LAG(va2161, 3) OVER rows_row AS se2164,
-    CORR(va2186, vwap) OVER rows_4 AS se2187,
-    REGR_COUNT(va2186, vwap) OVER rows_4 AS se2188,
-    LAG(va2190, 1) OVER rows_row AS se2191,
-    LAG(va2190, 2) OVER rows_row AS se2192,
-    LAG(va2190, 3) OVER rows_row AS se2193,
-    MAX(
-      (
-        CASE WHEN va1148 IS DISTINCT FROM se1149 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se2209,
-    MAX((
-      CASE WHEN va59 IS DISTINCT FROM se60 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se2210,
-    CORR(se2057, se2235) OVER rows_8 AS se2236,
-    LAG(va2238, 1) OVER rows_row AS se2239,
-    LAG(va2238, 2) OVER rows_row AS se2240,
-    LAG(va2238, 3) OVER rows_row AS se2241,
-    LAG(va2238, 4) OVER rows_row AS se2242,
-    LAG(va2238, 5) OVER rows_row AS se2243,
-    LAG(va2238, 6) OVER rows_row AS se2244,
-    LAG(va2238, 7) OVER rows_row AS se2245
-  FROM values_4_3
-  WINDOW rows_2 AS (
-    PARTITION BY stock_number
-    ORDER BY stock_row
-    rows BETWEEN 1 preceding AND CURRENT ROW
-  ), rows_3 AS (
+      va1977) OVER rows_14 AS se1979,
+    COUNT(va1977) OVER rows_14 AS se1980,
+    LAG(va1998, 1) OVER rows_row AS se1999,
+    LAG(va1998, 2) OVER rows_row AS se2000,
+    LAG(va1998, 3) OVER rows_row AS se2001,
+    LAG(va1998, 4) OVER rows_row AS se2002,
+    LAG(va1998, 5) OVER rows_row AS se2003,
+    LAG(va1998, 6) OVER rows_row AS se2004,
+    LAG(va1998, 7) OVER rows_row AS se2005,
+    LAG(va2037, 1) OVER rows_row AS se2038,
+    LAG(va2037, 2) OVER rows_row AS se2039,
+    LAG(va2037, 3) OVER rows_row AS se2040,
+    LAG(va2037, 4) OVER rows_row AS se2041,
+    LAG(va2037, 5) OVER rows_row AS se2042,
+    LAG(va2066, 1) OVER rows_row AS se2067,
+    LAG(va2066, 2) OVER rows_row AS se2068,
+    RANK(
+    ORDER BY
+      va2081) OVER rows_15 AS se2082,
+    CUME_DIST(
+    ORDER BY
+      va2081) OVER rows_15 AS se2083,
+    COUNT(va2081) OVER rows_15 AS se2084,
+    LAG(va2132, 1) OVER rows_row AS se2133,
+    LAG(va2132, 2) OVER rows_row AS se2134,
+    LAG(va2149, 1) OVER rows_row AS se2150,
+    RANK(
+    ORDER BY
+      va2163) OVER rows_18 AS se2164,
+    CUME_DIST(
+    ORDER BY
+      va2163) OVER rows_18 AS se2165,
+    LAG(va2189, 1) OVER rows_row AS se2190,
+    LAG(va2189, 2) OVER rows_row AS se2191,
+    LAG(va2189, 3) OVER rows_row AS se2192,
+    LAG(va2189, 4) OVER rows_row AS se2193,
+    LAG(va2189, 5) OVER rows_row AS se2194,
+    LAG(va2212, 1) OVER rows_row AS se2213,
+    LAG(va2212, 2) OVER rows_row AS se2214,
+    LAG(va2212, 3) OVER rows_row AS se2215,
+    LAG(va2212, 4) OVER rows_row AS se2216,
+    LAG(va2212, 5) OVER rows_row AS se2217,
+    LAG(va2212, 6) OVER rows_row AS se2218,
+    LAG(va2261, 1) OVER rows_row AS se2262,
+    LAG(va2300, 1) OVER rows_row AS se2301,
+    LAG(va2300, 2) OVER rows_row AS se2302,
+    LAG(va2300, 3) OVER rows_row AS se2303,
+    LAG(va2300, 4) OVER rows_row AS se2304,
+    LAG(va2300, 5) OVER rows_row AS se2305,
+    LAG(va2300, 6) OVER rows_row AS se2306,
+    LAG(va2300, 7) OVER rows_row AS se2307,
+    LAG(va2300, 8) OVER rows_row AS se2308,
+    LAG(va2300, 9) OVER rows_row AS se2309,
+    LAG(va2300, 10) OVER rows_row AS se2310,
+    CORR(va2316, va2321) OVER rows_3 AS se2322,
+    REGR_COUNT(va2316, va2321) OVER rows_3 AS se2323,
+    LAG(va2325, 1) OVER rows_row AS se2326,
+    LAG(va2325, 2) OVER rows_row AS se2327,
+    LAG(va2328, 1) OVER rows_row AS se2329,
+    LAG(va2328, 2) OVER rows_row AS se2330,
+    ARG_MAX(stock_row, va2355) OVER rows_12 AS se2356,
+    COUNT(va2355) OVER rows_12 AS se2357,
+    LAG(va2374, 3) OVER rows_row AS se2375,
+    RANK(
+    ORDER BY
+      va2405) OVER rows_18 AS se2406,
+    CUME_DIST(
+    ORDER BY
+      va2405) OVER rows_18 AS se2407,
+    COUNT(va2405) OVER rows_18 AS se2408,
+    CORR(va2425, vwap) OVER rows_4 AS se2426,
+    REGR_COUNT(va2425, vwap) OVER rows_4 AS se2427,
+    LAG(va2429, 1) OVER rows_row AS se2430,
+    LAG(va2429, 2) OVER rows_row AS se2431,
+    LAG(va2429, 3) OVER rows_row AS se2432,
+    LAG(va2433, 1) OVER rows_row AS se2434,
+    LAG(va2433, 2) OVER rows_row AS se2435,
+    LAG(va2433, 3) OVER rows_row AS se2436,
+    LAG(va2461, 1) OVER rows_row AS se2462,
+    LAG(va2461, 2) OVER rows_row AS se2463,
+    LAG(va2461, 3) OVER rows_row AS se2464,
+    LAG(va2461, 4) OVER rows_row AS se2465,
+    LAG(va2461, 5) OVER rows_row AS se2466
+  FROM values_6_3
+  WINDOW rows_3 AS (
     PARTITION BY stock_number
     ORDER BY stock_row
     rows BETWEEN 2 preceding AND CURRENT ROW
@@ -13204,22 +14812,6 @@ WITH values_0_1 AS (
     PARTITION BY stock_number
     ORDER BY stock_row
     rows BETWEEN 3 preceding AND CURRENT ROW
-  ), rows_5 AS (
-    PARTITION BY stock_number
-    ORDER BY stock_row
-    rows BETWEEN 4 preceding AND CURRENT ROW
-  ), rows_6 AS (
-    PARTITION BY stock_number
-    ORDER BY stock_row
-    rows BETWEEN 5 preceding AND CURRENT ROW
-  ), rows_8 AS (
-    PARTITION BY stock_number
-    ORDER BY stock_row
-    rows BETWEEN 7 preceding AND CURRENT ROW
-  ), rows_9 AS (
-    PARTITION BY stock_number
-    ORDER BY stock_row
-    rows BETWEEN 8 preceding AND CURRENT ROW
   ), rows_12 AS (
     PARTITION BY stock_number
     ORDER BY stock_row
@@ -13240,3183 +14832,6 @@ WITH values_0_1 AS (
     PARTITION BY stock_number
     ORDER BY stock_row
     rows BETWEEN 15 preceding AND CURRENT ROW
-  ), rows_18 AS (
-    PARTITION BY stock_number
-    ORDER BY stock_row
-    rows BETWEEN 17 preceding AND CURRENT ROW
-  ), rows_19 AS (
-    PARTITION BY stock_number
-    ORDER BY stock_row
-    rows BETWEEN 18 preceding AND CURRENT ROW
-  ), rows_20 AS (
-    PARTITION BY stock_number
-    ORDER BY stock_row
-    rows BETWEEN 19 preceding AND CURRENT ROW
-  ), rows_250 AS (
-    PARTITION BY stock_number
-    ORDER BY stock_row
-    rows BETWEEN 249 preceding AND CURRENT ROW
-  ), rows_before AS (
-    PARTITION BY stock_number
-    ORDER BY stock_row
-    rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-  ), rows_row AS (PARTITION BY stock_number ORDER BY stock_row)
-), values_5_1 AS (
-  SELECT
-    ts_code,
-    trade_date,
-    stock_number,
-    stock_row,
-    close,
-    day_rows,
-    industry_l3,
-    se1001,
-    se1027,
-    se1029,
-    se1040,
-    se1041,
-    se1042,
-    se1052,
-    se1053,
-    se1054,
-    se1055,
-    se1056,
-    se1058,
-    se1059,
-    se1060,
-    se1061,
-    se1062,
-    se1071,
-    se1072,
-    se1073,
-    se1244,
-    se1246,
-    se1364,
-    se1394,
-    se1395,
-    se1396,
-    se1529,
-    se1530,
-    se1531,
-    se1532,
-    se1533,
-    se1535,
-    se1536,
-    se1537,
-    se1538,
-    se1539,
-    se1554,
-    se1555,
-    se1556,
-    se1573,
-    se1575,
-    se1615,
-    se1616,
-    se1617,
-    se1618,
-    se1619,
-    se1620,
-    se1621,
-    se1756,
-    se1757,
-    se1758,
-    se1759,
-    se1760,
-    se1768,
-    se1769,
-    se1770,
-    se1823,
-    se1824,
-    se1825,
-    se1826,
-    se1827,
-    se1828,
-    se1829,
-    se1831,
-    se1832,
-    se1833,
-    se1834,
-    se1835,
-    se1836,
-    se1837,
-    se2015,
-    se2016,
-    se2017,
-    se2040,
-    se2044,
-    se2054,
-    se2055,
-    se2056,
-    se2061,
-    se2062,
-    se2063,
-    se2064,
-    se2065,
-    se2066,
-    se2067,
-    se2068,
-    se2069,
-    se2070,
-    se2071,
-    se2072,
-    se2073,
-    se2074,
-    se2075,
-    se2076,
-    se2077,
-    se2117,
-    se2118,
-    se2119,
-    se2158,
-    se2159,
-    se2160,
-    se2162,
-    se2163,
-    se2164,
-    se2191,
-    se2192,
-    se2193,
-    se2239,
-    se2240,
-    se2241,
-    se2242,
-    se2243,
-    se2244,
-    se2245,
-    se2255,
-    se2256,
-    se2257,
-    se274,
-    se275,
-    se276,
-    se277,
-    se278,
-    se369,
-    se553,
-    se559,
-    se617,
-    se618,
-    se619,
-    se624,
-    se625,
-    se626,
-    se627,
-    se630,
-    se631,
-    se632,
-    se636,
-    se637,
-    se638,
-    se677,
-    se678,
-    se679,
-    se772,
-    se774,
-    se779,
-    se780,
-    se925,
-    se926,
-    se927,
-    se948,
-    se949,
-    se950,
-    se951,
-    se952,
-    se953,
-    se954,
-    se955,
-    se956,
-    se957,
-    se958,
-    se970,
-    se971,
-    se972,
-    se997,
-    va1028,
-    va1039,
-    va1051,
-    va1057,
-    va107,
-    va1070,
-    va1106,
-    va1135,
-    va1208,
-    va1245,
-    va131,
-    va1346,
-    va1363,
-    va1393,
-    va140,
-    va1401,
-    va1435,
-    va1451,
-    va150,
-    va1504,
-    va152,
-    va1528,
-    va1534,
-    va1553,
-    va1572,
-    va158,
-    va1591,
-    va1614,
-    va1652,
-    va168,
-    va1685,
-    va1698,
-    va1751,
-    va1755,
-    va1767,
-    va1781,
-    va1814,
-    va1822,
-    va1830,
-    va189,
-    va1891,
-    va191,
-    va192,
-    va1953,
-    va2014,
-    va2026,
-    va2039,
-    va2053,
-    va2060,
-    va2116,
-    va2157,
-    va2161,
-    va2190,
-    va2238,
-    va2254,
-    va2260,
-    va227,
-    va2286,
-    va2289,
-    va2296,
-    va2303,
-    va2317,
-    va2331,
-    va2338,
-    va234,
-    va2340,
-    va273,
-    va296,
-    va307,
-    va322,
-    va329,
-    va347,
-    va358,
-    va375,
-    va379,
-    va390,
-    va398,
-    va417,
-    va45,
-    va457,
-    va490,
-    va500,
-    va544,
-    va558,
-    va566,
-    va587,
-    va596,
-    va615,
-    va616,
-    va629,
-    va635,
-    va657,
-    va672,
-    va676,
-    va695,
-    va698,
-    va708,
-    va721,
-    va725,
-    va744,
-    va749,
-    va766,
-    va773,
-    va783,
-    va79,
-    va792,
-    va797,
-    va807,
-    va812,
-    va813,
-    va831,
-    va845,
-    va854,
-    va920,
-    va924,
-    va94,
-    va947,
-    va969,
-    va996,
-    CAST((
-      (
-        CASE WHEN se8 = 5 THEN se7 END
-      ) - stock_row + 5
-    ) AS DOUBLE) AS va9,
-    (
-      -(
-        CASE WHEN se254 = 3 THEN se253 END
-      )
-    ) AS va255,
-    (
-      -(
-        CASE WHEN se415 = 3 THEN se414 END
-      )
-    ) AS va416,
-    (
-      CASE WHEN se434 = 2 THEN se433 END
-    ) AS va435,
-    (
-      CASE WHEN se472 = 2 THEN se471 END
-    ) AS va473,
-    (
-      CASE
-        WHEN (
-          se552 > stock_row - 229
-        ) AND (
-          se554 > stock_row - 229
-        )
-        THEN CASE WHEN ISFINITE(va549) THEN ROUND(va549, 12) END
-        ELSE NULL
-      END
-    ) AS va555,
-    (
-      CASE
-        WHEN (
-          se601 > stock_row - 14
-        ) AND (
-          se604 > stock_row - 14
-        )
-        THEN CASE WHEN ISFINITE(va598) THEN ROUND(va598, 12) END
-        ELSE NULL
-      END
-    ) AS va605,
-    (
-      CASE
-        WHEN (
-          se369 > stock_row - 199
-        ) AND (
-          se645 > stock_row - 199
-        )
-        THEN CASE WHEN ISFINITE(va642) THEN ROUND(va642, 12) END
-        ELSE NULL
-      END
-    ) AS va646,
-    (
-      CASE WHEN stock_row > 251 THEN se769 END
-    ) AS va770,
-    (
-      -(
-        CASE WHEN se794 = 5 THEN se793 END
-      )
-    ) AS va795,
-    (
-      7 * va863 + 6 * se864 + 5 * se865 + 4 * se866 + 3 * se867 + 2 * se868 + 1 * se869
-    ) / 28 AS va870,
-    (
-      (
-        CASE WHEN se891 = 16 THEN se890 END
-      ) - (
-        stock_row - 16
-      ) * (
-        CASE WHEN se893 = 16 THEN se892 END
-      )
-    ) / 136 AS va894,
-    (
-      CASE
-        WHEN (
-          se935 > stock_row - 16
-        ) AND (
-          se554 > stock_row - 16
-        )
-        THEN CASE WHEN ISFINITE(va932) THEN ROUND(va932, 12) END
-        ELSE NULL
-      END
-    ) AS va936,
-    (
-      CASE WHEN se945 = 9 THEN se944 END
-    ) AS va946,
-    (
-      8 * va977 + 7 * se978 + 6 * se979 + 5 * se980 + 4 * se981 + 3 * se982 + 2 * se983 + 1 * se984
-    ) / 36 AS va985,
-    (
-      CASE WHEN se994 = 13 THEN se993 END
-    ) AS va995,
-    (
-      CASE WHEN stock_row > 145 THEN se1023 END
-    ) AS va1024,
-    (
-      CASE WHEN se1049 = 6 THEN se1048 END
-    ) AS va1050,
-    (
-      -CAST((
-        (
-          (
-            CASE WHEN se1160 = 13 THEN (
-              se1158 + se1159 * 13
-            ) / 26 END
-          ) < (
-            CASE
-              WHEN NOT va1164 IS NULL
-              THEN (
-                se1165 + ROUND(se1166 * day_rows)
-              ) / (
-                2 * se1167
-              )
-            END
-          )
-        )
-      ) AS DOUBLE)
-    ) AS va1168,
-    (
-      CASE WHEN se1174 = 4 THEN se1173 END
-    ) AS va1175,
-    (
-      2 + CASE
-        WHEN se1191 < va1190
-        THEN 2
-        WHEN se1191 = va1190
-        THEN 1
-        WHEN se1191 > va1190
-        THEN 0
-      END + CASE
-        WHEN se1192 < va1190
-        THEN 2
-        WHEN se1192 = va1190
-        THEN 1
-        WHEN se1192 > va1190
-        THEN 0
-      END + CASE
-        WHEN se1193 < va1190
-        THEN 2
-        WHEN se1193 = va1190
-        THEN 1
-        WHEN se1193 > va1190
-        THEN 0
-      END + CASE
-        WHEN se1194 < va1190
-        THEN 2
-        WHEN se1194 = va1190
-        THEN 1
-        WHEN se1194 > va1190
-        THEN 0
-      END + CASE
-        WHEN se1195 < va1190
-        THEN 2
-        WHEN se1195 = va1190
-        THEN 1
-        WHEN se1195 > va1190
-        THEN 0
-      END + CASE
-        WHEN se1196 < va1190
-        THEN 2
-        WHEN se1196 = va1190
-        THEN 1
-        WHEN se1196 > va1190
-        THEN 0
-      END + CASE
-        WHEN se1197 < va1190
-        THEN 2
-        WHEN se1197 = va1190
-        THEN 1
-        WHEN se1197 > va1190
-        THEN 0
-      END + CASE
-        WHEN se1198 < va1190
-        THEN 2
-        WHEN se1198 = va1190
-        THEN 1
-        WHEN se1198 > va1190
-        THEN 0
-      END
-    ) / 18 AS va1199,
-    (
-      CASE
-        WHEN (
-          se1216 > stock_row - 16
-        ) AND (
-          se1219 > stock_row - 16
-        )
-        THEN CASE WHEN ISFINITE(va1213) THEN ROUND(va1213, 12) END
-        ELSE NULL
-      END
-    ) AS va1220,
-    (
-      CASE WHEN stock_row > 207 THEN se1240 END
-    ) AS va1241,
-    (
-      2 + CASE
-        WHEN se1272 < va1271
-        THEN 2
-        WHEN se1272 = va1271
-        THEN 1
-        WHEN se1272 > va1271
-        THEN 0
-      END + CASE
-        WHEN se1273 < va1271
-        THEN 2
-        WHEN se1273 = va1271
-        THEN 1
-        WHEN se1273 > va1271
-        THEN 0
-      END + CASE
-        WHEN se1274 < va1271
-        THEN 2
-        WHEN se1274 = va1271
-        THEN 1
-        WHEN se1274 > va1271
-        THEN 0
-      END
-    ) / 8 AS va1275,
-    (
-      10 * va1295 + 9 * se1296 + 8 * se1297 + 7 * se1298 + 6 * se1299 + 5 * se1300 + 4 * se1301 + 3 * se1302 + 2 * se1303 + 1 * se1304
-    ) / 55 AS va1305,
-    (
-      2 * va1330 + 1 * se1331
-    ) / 3 AS va1332,
-    (
-      CASE WHEN se1356 = 16 THEN (
-        se1354 + se1355 * 16
-      ) / 32 END
-    ) AS va1357,
-    (
-      CASE WHEN stock_row > 79 THEN se1361 END
-    ) AS va1362,
-    (
-      CASE WHEN se1479 = 19 THEN (
-        se1477 + se1478 * 19
-      ) / 38 END
-    ) AS va1480,
-    (
-      5 * va1507 + 4 * se1508 + 3 * se1509 + 2 * se1510 + 1 * se1511
-    ) / 15 AS va1512,
-    (
-      CASE WHEN se1526 = 6 THEN se1525 END
-    ) AS va1527,
-    (
-      CASE WHEN se1570 = 14 THEN se1569 END
-    ) AS va1571,
-    (
-      2 + CASE
-        WHEN se1602 < va1601
-        THEN 2
-        WHEN se1602 = va1601
-        THEN 1
-        WHEN se1602 > va1601
-        THEN 0
-      END + CASE
-        WHEN se1603 < va1601
-        THEN 2
-        WHEN se1603 = va1601
-        THEN 1
-        WHEN se1603 > va1601
-        THEN 0
-      END + CASE
-        WHEN se1604 < va1601
-        THEN 2
-        WHEN se1604 = va1601
-        THEN 1
-        WHEN se1604 > va1601
-        THEN 0
-      END + CASE
-        WHEN se1605 < va1601
-        THEN 2
-        WHEN se1605 = va1601
-        THEN 1
-        WHEN se1605 > va1601
-        THEN 0
-      END
-    ) / 10 AS va1606,
-    (
-      CASE WHEN se1612 = 8 THEN se1611 END
-    ) AS va1613,
-    (
-      CASE
-        WHEN (
-          se1661 > stock_row - 16
-        ) AND (
-          se1664 > stock_row - 16
-        )
-        THEN CASE WHEN ISFINITE(va1658) THEN ROUND(va1658, 12) END
-        ELSE NULL
-      END
-    ) AS va1665,
-    (
-      CASE WHEN stock_row > 37 THEN se1753 END
-    ) AS va1754,
-    ABS(
-      (
-        CASE
-          WHEN (
-            se369 > stock_row - 12
-          ) AND (
-            se1789 > stock_row - 12
-          )
-          THEN CASE WHEN ISFINITE(va1786) THEN ROUND(va1786, 12) END
-          ELSE NULL
-        END
-      )
-    ) AS va1790,
-    (
-      CASE WHEN stock_row > 85 THEN se1820 END
-    ) AS va1821,
-    (
-      5 * va1859 + 4 * se1860 + 3 * se1861 + 2 * se1862 + 1 * se1863
-    ) / 15 AS va1864,
-    (
-      10 * va1869 + 9 * se1870 + 8 * se1871 + 7 * se1872 + 6 * se1873 + 5 * se1874 + 4 * se1875 + 3 * se1876 + 2 * se1877 + 1 * se1878
-    ) / 55 AS va1879,
-    (
-      2 + CASE
-        WHEN se1905 < va1904
-        THEN 2
-        WHEN se1905 = va1904
-        THEN 1
-        WHEN se1905 > va1904
-        THEN 0
-      END + CASE
-        WHEN se1906 < va1904
-        THEN 2
-        WHEN se1906 = va1904
-        THEN 1
-        WHEN se1906 > va1904
-        THEN 0
-      END
-    ) / 6 AS va1907,
-    (
-      (
-        CASE WHEN se1923 = 16 THEN se1922 END
-      ) - (
-        stock_row - 16
-      ) * (
-        CASE WHEN se1925 = 16 THEN se1924 END
-      )
-    ) / 136 AS va1926,
-    (
-      2 * va1938 + 1 * se1939
-    ) / 3 AS va1940,
-    (
-      6 * va1969 + 5 * se1970 + 4 * se1971 + 3 * se1972 + 2 * se1973 + 1 * se1974
-    ) / 21 AS va1975,
-    (
-      CASE
-        WHEN (
-          se1989 > stock_row - 16
-        ) AND (
-          se1990 > stock_row - 16
-        )
-        THEN CASE WHEN ISFINITE(va1986) THEN ROUND(va1986, 12) END
-        ELSE NULL
-      END
-    ) AS va1991,
-    (
-      CASE WHEN se2037 = 18 THEN se2036 END
-    ) AS va2038,
-    (
-      CASE WHEN stock_row > 68 THEN se2058 END
-    ) AS va2059,
-    (
-      4 * va2099 + 3 * se2100 + 2 * se2101 + 1 * se2102
-    ) / 10 AS va2103,
-    (
-      CASE WHEN stock_row > 64 THEN se2114 END
-    ) AS va2115,
-    (
-      (
-        CASE WHEN se2143 = 20 THEN se2142 END
-      ) - (
-        stock_row - 20
-      ) * (
-        CASE WHEN se2145 = 20 THEN se2144 END
-      )
-    ) / 210 AS va2146,
-    (
-      CASE WHEN stock_row > 78 THEN se2155 END
-    ) AS va2156,
-    (
-      CASE WHEN se2188 = 4 THEN se2187 END
-    ) AS va2189,
-    (
-      CASE
-        WHEN (
-          se2209 > stock_row - 19
-        ) AND (
-          se2210 > stock_row - 19
-        )
-        THEN CASE WHEN ISFINITE(va2208) THEN ROUND(va2208, 12) END
-        ELSE NULL
-      END
-    ) AS va2211,
-    (
-      CASE WHEN stock_row > 84 THEN se2236 END
-    ) AS va2237
-  FROM series_5
-), values_5_2 AS (
-  SELECT
-    ts_code,
-    trade_date,
-    stock_number,
-    stock_row,
-    close,
-    day_rows,
-    industry_l3,
-    se1001,
-    se1027,
-    se1029,
-    se1040,
-    se1041,
-    se1042,
-    se1071,
-    se1072,
-    se1073,
-    se1244,
-    se1246,
-    se1364,
-    se1394,
-    se1395,
-    se1396,
-    se1554,
-    se1555,
-    se1556,
-    se1573,
-    se1575,
-    se1768,
-    se1769,
-    se1770,
-    se2015,
-    se2016,
-    se2017,
-    se2040,
-    se2044,
-    se2054,
-    se2055,
-    se2056,
-    se2255,
-    se2256,
-    se2257,
-    se369,
-    se559,
-    se617,
-    se618,
-    se619,
-    se630,
-    se631,
-    se632,
-    se636,
-    se637,
-    se638,
-    se677,
-    se678,
-    se679,
-    se772,
-    se774,
-    se779,
-    se780,
-    se925,
-    se926,
-    se927,
-    se970,
-    se971,
-    se972,
-    se997,
-    va1024,
-    va1028,
-    va1039,
-    va107,
-    va1070,
-    va1106,
-    va1135,
-    va1168,
-    va1199,
-    va1208,
-    va1241,
-    va1245,
-    va1275,
-    va131,
-    va1362,
-    va1363,
-    va1393,
-    va140,
-    va1435,
-    va1451,
-    va1480,
-    va150,
-    va1504,
-    va152,
-    va1553,
-    va1571,
-    va1572,
-    va158,
-    va1652,
-    va1665,
-    va168,
-    va1685,
-    va1698,
-    va1751,
-    va1767,
-    va1781,
-    va1790,
-    va1814,
-    va189,
-    va191,
-    va1926,
-    va1953,
-    va1991,
-    va2014,
-    va2026,
-    va2038,
-    va2039,
-    va2053,
-    va2211,
-    va2254,
-    va2260,
-    va227,
-    va2286,
-    va2289,
-    va2296,
-    va2303,
-    va2317,
-    va2331,
-    va2338,
-    va234,
-    va2340,
-    va255,
-    va273,
-    va296,
-    va307,
-    va322,
-    va329,
-    va347,
-    va358,
-    va375,
-    va379,
-    va390,
-    va398,
-    va416,
-    va45,
-    va457,
-    va490,
-    va500,
-    va544,
-    va555,
-    va558,
-    va566,
-    va587,
-    va596,
-    va615,
-    va616,
-    va629,
-    va635,
-    va657,
-    va672,
-    va676,
-    va695,
-    va698,
-    va708,
-    va721,
-    va725,
-    va744,
-    va749,
-    va766,
-    va770,
-    va773,
-    va783,
-    va79,
-    va792,
-    va795,
-    va797,
-    va807,
-    va812,
-    va813,
-    va831,
-    va845,
-    va854,
-    va920,
-    va924,
-    va94,
-    va969,
-    va995,
-    va996,
-    (
-      va9 * 8193 - (
-        va9 * 8193 - va9
-      )
-    ) AS va10,
-    (
-      va435 * 8193 - (
-        va435 * 8193 - va435
-      )
-    ) AS va436,
-    (
-      CASE WHEN va473 > 0 THEN LN(va473) END
-    ) AS va474,
-    (
-      va605 * 8193 - (
-        va605 * 8193 - va605
-      )
-    ) AS va606,
-    (
-      va646 * 8193 - (
-        va646 * 8193 - va646
-      )
-    ) AS va647,
-    (
-      va870 * 8193 - (
-        va870 * 8193 - va870
-      )
-    ) AS va871,
-    (
-      va894 * 8193 - (
-        va894 * 8193 - va894
-      )
-    ) AS va895,
-    (
-      va936 * 8193 - (
-        va936 * 8193 - va936
-      )
-    ) AS va937,
-    (
-      CASE
-        WHEN (
-          NOT (
-            va947 = se948
-            AND va947 = se949
-            AND va947 = se950
-            AND va947 = se951
-            AND va947 = se952
-            AND va947 = se953
-            AND va947 = se954
-            AND va947 = se955
-          )
-        )
-        AND (
-          NOT (
-            va417 = se553
-            AND va417 = se624
-            AND va417 = se625
-            AND va417 = se626
-            AND va417 = se627
-            AND va417 = se956
-            AND va417 = se957
-            AND va417 = se958
-          )
-        )
-        THEN CASE WHEN ISFINITE(va946) THEN ROUND(va946, 12) END
-        ELSE NULL
-      END
-    ) AS va959,
-    (
-      va985 * 8193 - (
-        va985 * 8193 - va985
-      )
-    ) AS va986,
-    (
-      CASE
-        WHEN (
-          NOT (
-            va1051 = se1052
-            AND va1051 = se1053
-            AND va1051 = se1054
-            AND va1051 = se1055
-            AND va1051 = se1056
-          )
-        )
-        AND (
-          NOT (
-            va1057 = se1058
-            AND va1057 = se1059
-            AND va1057 = se1060
-            AND va1057 = se1061
-            AND va1057 = se1062
-          )
-        )
-        THEN CASE WHEN ISFINITE(va1050) THEN ROUND(va1050, 12) END
-        ELSE NULL
-      END
-    ) AS va1063,
-    (
-      va1175 * 8193 - (
-        va1175 * 8193 - va1175
-      )
-    ) AS va1176,
-    (
-      va1220 * 8193 - (
-        va1220 * 8193 - va1220
-      )
-    ) AS va1221,
-    (
-      va1305 * 8193 - (
-        va1305 * 8193 - va1305
-      )
-    ) AS va1306,
-    (
-      va1332 * 8193 - (
-        va1332 * 8193 - va1332
-      )
-    ) AS va1333,
-    (
-      -(
-        CASE WHEN va1346 > va1357 THEN va1346 WHEN va1346 <= va1357 THEN va1357 END
-      )
-    ) AS va1358,
-    va1480 * stock_row AS va1481,
-    (
-      va1512 * 8193 - (
-        va1512 * 8193 - va1512
-      )
-    ) AS va1513,
-    (
-      CASE
-        WHEN (
-          NOT (
-            va1528 = se1529
-            AND va1528 = se1530
-            AND va1528 = se1531
-            AND va1528 = se1532
-            AND va1528 = se1533
-          )
-        )
-        AND (
-          NOT (
-            va1534 = se1535
-            AND va1534 = se1536
-            AND va1534 = se1537
-            AND va1534 = se1538
-            AND va1534 = se1539
-          )
-        )
-        THEN CASE WHEN ISFINITE(va1527) THEN ROUND(va1527, 12) END
-        ELSE NULL
-      END
-    ) AS va1540,
-    (
-      CASE
-        WHEN (
-          va1591 > 0
-          OR (
-            va1606 = FLOOR(va1606) AND (
-              va1591 <> 0 OR va1606 >= 0
-            )
-          )
-          OR (
-            va1591 = 0 AND va1606 > 0
-          )
-        )
-        THEN POWER(va1591, va1606)
-      END
-    ) AS va1607,
-    (
-      CASE
-        WHEN (
-          NOT (
-            va1614 = se1615
-            AND va1614 = se1616
-            AND va1614 = se1617
-            AND va1614 = se1618
-            AND va1614 = se1619
-            AND va1614 = se1620
-            AND va1614 = se1621
-          )
-        )
-        AND (
-          NOT (
-            va417 = se553
-            AND va417 = se624
-            AND va417 = se625
-            AND va417 = se626
-            AND va417 = se627
-            AND va417 = se956
-            AND va417 = se957
-          )
-        )
-        THEN CASE WHEN ISFINITE(va1613) THEN ROUND(va1613, 12) END
-        ELSE NULL
-      END
-    ) AS va1622,
-    (
-      CASE
-        WHEN (
-          NOT (
-            va192 = se274
-            AND va192 = se275
-            AND va192 = se276
-            AND va192 = se277
-            AND va192 = se278
-          )
-        )
-        AND (
-          NOT (
-            va1755 = se1756
-            AND va1755 = se1757
-            AND va1755 = se1758
-            AND va1755 = se1759
-            AND va1755 = se1760
-          )
-        )
-        THEN CASE WHEN ISFINITE(va1754) THEN ROUND(va1754, 12) END
-        ELSE NULL
-      END
-    ) AS va1761,
-    (
-      CASE
-        WHEN (
-          NOT (
-            va1822 = se1823
-            AND va1822 = se1824
-            AND va1822 = se1825
-            AND va1822 = se1826
-            AND va1822 = se1827
-            AND va1822 = se1828
-            AND va1822 = se1829
-          )
-        )
-        AND (
-          NOT (
-            va1830 = se1831
-            AND va1830 = se1832
-            AND va1830 = se1833
-            AND va1830 = se1834
-            AND va1830 = se1835
-            AND va1830 = se1836
-            AND va1830 = se1837
-          )
-        )
-        THEN CASE WHEN ISFINITE(va1821) THEN ROUND(va1821, 12) END
-        ELSE NULL
-      END
-    ) AS va1838,
-    (
-      va1864 * 8193 - (
-        va1864 * 8193 - va1864
-      )
-    ) AS va1865,
-    (
-      va1879 * 8193 - (
-        va1879 * 8193 - va1879
-      )
-    ) AS va1880,
-    (
-      CASE
-        WHEN (
-          va1891 > 0
-          OR (
-            va1907 = FLOOR(va1907) AND (
-              va1891 <> 0 OR va1907 >= 0
-            )
-          )
-          OR (
-            va1891 = 0 AND va1907 > 0
-          )
-        )
-        THEN POWER(va1891, va1907)
-      END
-    ) AS va1908,
-    (
-      va1940 * 8193 - (
-        va1940 * 8193 - va1940
-      )
-    ) AS va1941,
-    (
-      va1975 * 8193 - (
-        va1975 * 8193 - va1975
-      )
-    ) AS va1976,
-    va1991 * stock_row AS va1992,
-    (
-      CASE
-        WHEN (
-          NOT (
-            va2060 = se2061
-            AND va2060 = se2062
-            AND va2060 = se2063
-            AND va2060 = se2064
-            AND va2060 = se2065
-            AND va2060 = se2066
-            AND va2060 = se2067
-            AND va2060 = se2068
-            AND va2060 = se2069
-            AND va2060 = se2070
-            AND va2060 = se2071
-          )
-        )
-        AND (
-          NOT (
-            va1534 = se1535
-            AND va1534 = se1536
-            AND va1534 = se1537
-            AND va1534 = se1538
-            AND va1534 = se1539
-            AND va1534 = se2072
-            AND va1534 = se2073
-            AND va1534 = se2074
-            AND va1534 = se2075
-            AND va1534 = se2076
-            AND va1534 = se2077
-          )
-        )
-        THEN CASE WHEN ISFINITE(va2059) THEN ROUND(va2059, 12) END
-        ELSE NULL
-      END
-    ) AS va2078,
-    (
-      va2103 * 8193 - (
-        va2103 * 8193 - va2103
-      )
-    ) AS va2104,
-    (
-      CASE
-        WHEN (
-          NOT (
-            va2116 = se2117 AND va2116 = se2118
-          )
-        )
-        AND (
-          NOT (
-            va2039 = se2040 AND va2039 = se2119
-          )
-        )
-        THEN CASE WHEN ISFINITE(va2115) THEN ROUND(va2115, 12) END
-        ELSE NULL
-      END
-    ) AS va2120,
-    (
-      va2146 * 8193 - (
-        va2146 * 8193 - va2146
-      )
-    ) AS va2147,
-    (
-      CASE
-        WHEN (
-          NOT (
-            va2157 = se2158 AND va2157 = se2159 AND va2157 = se2160
-          )
-        )
-        AND (
-          NOT (
-            va2161 = se2162 AND va2161 = se2163 AND va2161 = se2164
-          )
-        )
-        THEN CASE WHEN ISFINITE(va2156) THEN ROUND(va2156, 12) END
-        ELSE NULL
-      END
-    ) AS va2165,
-    (
-      CASE
-        WHEN (
-          NOT (
-            va2190 = se2191 AND va2190 = se2192 AND va2190 = se2193
-          )
-        )
-        AND va1401
-        THEN CASE WHEN ISFINITE(va2189) THEN ROUND(va2189, 12) END
-        ELSE NULL
-      END
-    ) AS va2194,
-    (
-      CASE
-        WHEN (
-          NOT (
-            va2060 = se2061
-            AND va2060 = se2062
-            AND va2060 = se2063
-            AND va2060 = se2064
-            AND va2060 = se2065
-            AND va2060 = se2066
-            AND va2060 = se2067
-          )
-        )
-        AND (
-          NOT (
-            va2238 = se2239
-            AND va2238 = se2240
-            AND va2238 = se2241
-            AND va2238 = se2242
-            AND va2238 = se2243
-            AND va2238 = se2244
-            AND va2238 = se2245
-          )
-        )
-        THEN CASE WHEN ISFINITE(va2237) THEN ROUND(va2237, 12) END
-        ELSE NULL
-      END
-    ) AS va2246
-  FROM values_5_1
-), values_5_3 AS (
-  SELECT
-    ts_code,
-    trade_date,
-    stock_number,
-    stock_row,
-    close,
-    day_rows,
-    industry_l3,
-    se1001,
-    se1027,
-    se1029,
-    se1040,
-    se1041,
-    se1042,
-    se1071,
-    se1072,
-    se1073,
-    se1244,
-    se1246,
-    se1364,
-    se1394,
-    se1395,
-    se1396,
-    se1554,
-    se1555,
-    se1556,
-    se1573,
-    se1575,
-    se1768,
-    se1769,
-    se1770,
-    se2015,
-    se2016,
-    se2017,
-    se2040,
-    se2044,
-    se2054,
-    se2055,
-    se2056,
-    se2255,
-    se2256,
-    se2257,
-    se369,
-    se559,
-    se617,
-    se618,
-    se619,
-    se630,
-    se631,
-    se632,
-    se636,
-    se637,
-    se638,
-    se677,
-    se678,
-    se679,
-    se772,
-    se774,
-    se779,
-    se780,
-    se925,
-    se926,
-    se927,
-    se970,
-    se971,
-    se972,
-    se997,
-    va10,
-    va1024,
-    va1028,
-    va1039,
-    va107,
-    va1070,
-    va1106,
-    va1135,
-    va1168,
-    va1176,
-    va1199,
-    va1208,
-    va1221,
-    va1241,
-    va1245,
-    va1275,
-    va1306,
-    va131,
-    va1333,
-    va1358,
-    va1362,
-    va1363,
-    va1393,
-    va140,
-    va1435,
-    va1451,
-    va1480,
-    va1481,
-    va150,
-    va1504,
-    va1513,
-    va152,
-    va1553,
-    va1571,
-    va1572,
-    va158,
-    va1652,
-    va1665,
-    va168,
-    va1685,
-    va1698,
-    va1751,
-    va1767,
-    va1781,
-    va1790,
-    va1814,
-    va1838,
-    va1865,
-    va1880,
-    va189,
-    va191,
-    va1926,
-    va1941,
-    va1953,
-    va1976,
-    va1991,
-    va1992,
-    va2014,
-    va2026,
-    va2038,
-    va2039,
-    va2053,
-    va2104,
-    va2120,
-    va2147,
-    va2194,
-    va2211,
-    va2254,
-    va2260,
-    va227,
-    va2286,
-    va2289,
-    va2296,
-    va2303,
-    va2317,
-    va2331,
-    va2338,
-    va234,
-    va2340,
-    va255,
-    va273,
-    va296,
-    va307,
-    va322,
-    va329,
-    va347,
-    va358,
-    va375,
-    va379,
-    va390,
-    va398,
-    va416,
-    va436,
-    va45,
-    va457,
-    va474,
-    va490,
-    va500,
-    va544,
-    va555,
-    va558,
-    va566,
-    va587,
-    va596,
-    va606,
-    va615,
-    va616,
-    va629,
-    va635,
-    va647,
-    va657,
-    va672,
-    va676,
-    va695,
-    va698,
-    va708,
-    va721,
-    va725,
-    va744,
-    va749,
-    va766,
-    va770,
-    va773,
-    va783,
-    va79,
-    va792,
-    va795,
-    va797,
-    va807,
-    va812,
-    va813,
-    va831,
-    va845,
-    va854,
-    va871,
-    va895,
-    va920,
-    va924,
-    va937,
-    va94,
-    va969,
-    va986,
-    va995,
-    va996,
-    (
-      va959 * 8193 - (
-        va959 * 8193 - va959
-      )
-    ) AS va960,
-    (
-      va1063 * 8193 - (
-        va1063 * 8193 - va1063
-      )
-    ) AS va1064,
-    (
-      va1540 * 8193 - (
-        va1540 * 8193 - va1540
-      )
-    ) AS va1541,
-    (
-      -(
-        CASE WHEN ISFINITE(va1607) THEN va1607 END
-      )
-    ) AS va1608,
-    (
-      va1622 * 8193 - (
-        va1622 * 8193 - va1622
-      )
-    ) AS va1623,
-    (
-      va1761 * 8193 - (
-        va1761 * 8193 - va1761
-      )
-    ) AS va1762,
-    (
-      -(
-        CASE WHEN ISFINITE(va1908) THEN va1908 END
-      )
-    ) AS va1909,
-    (
-      va2078 * 8193 - (
-        va2078 * 8193 - va2078
-      )
-    ) AS va2079,
-    (
-      va2165 * 8193 - (
-        va2165 * 8193 - va2165
-      )
-    ) AS va2166,
-    (
-      va2246 * 8193 - (
-        va2246 * 8193 - va2246
-      )
-    ) AS va2247
-  FROM values_5_2
-), sections_6 AS (
-  SELECT
-    ts_code,
-    trade_date,
-    stock_number,
-    stock_row,
-    close,
-    day_rows,
-    industry_l3,
-    se1001,
-    se1027,
-    se1029,
-    se1040,
-    se1041,
-    se1042,
-    se1071,
-    se1072,
-    se1073,
-    se1244,
-    se1246,
-    se1364,
-    se1394,
-    se1395,
-    se1396,
-    se1554,
-    se1555,
-    se1556,
-    se1573,
-    se1575,
-    se1768,
-    se1769,
-    se1770,
-    se2015,
-    se2016,
-    se2017,
-    se2040,
-    se2044,
-    se2054,
-    se2055,
-    se2056,
-    se2255,
-    se2256,
-    se2257,
-    se369,
-    se559,
-    se617,
-    se618,
-    se619,
-    se630,
-    se631,
-    se632,
-    se636,
-    se637,
-    se638,
-    se677,
-    se678,
-    se679,
-    se772,
-    se774,
-    se779,
-    se780,
-    se925,
-    se926,
-    se927,
-    se970,
-    se971,
-    se972,
-    se997,
-    va10,
-    va1024,
-    va1028,
-    va1039,
-    va1064,
-    va107,
-    va1070,
-    va1106,
-    va1135,
-    va1168,
-    va1176,
-    va1199,
-    va1208,
-    va1221,
-    va1241,
-    va1245,
-    va1275,
-    va1306,
-    va131,
-    va1333,
-    va1358,
-    va1362,
-    va1363,
-    va1393,
-    va140,
-    va1435,
-    va1451,
-    va1480,
-    va1481,
-    va150,
-    va1504,
-    va1513,
-    va152,
-    va1541,
-    va1553,
-    va1571,
-    va1572,
-    va158,
-    va1608,
-    va1623,
-    va1652,
-    va1665,
-    va168,
-    va1685,
-    va1698,
-    va1751,
-    va1762,
-    va1767,
-    va1781,
-    va1790,
-    va1814,
-    va1838,
-    va1865,
-    va1880,
-    va189,
-    va1909,
-    va191,
-    va1926,
-    va1941,
-    va1953,
-    va1976,
-    va1991,
-    va1992,
-    va2014,
-    va2026,
-    va2038,
-    va2039,
-    va2053,
-    va2079,
-    va2104,
-    va2120,
-    va2147,
-    va2166,
-    va2194,
-    va2211,
-    va2247,
-    va2254,
-    va2260,
-    va227,
-    va2286,
-    va2289,
-    va2296,
-    va2303,
-    va2317,
-    va2331,
-    va2338,
-    va234,
-    va2340,
-    va255,
-    va273,
-    va296,
-    va307,
-    va322,
-    va329,
-    va347,
-    va358,
-    va375,
-    va379,
-    va390,
-    va398,
-    va416,
-    va436,
-    va45,
-    va457,
-    va474,
-    va490,
-    va500,
-    va544,
-    va555,
-    va558,
-    va566,
-    va587,
-    va596,
-    va606,
-    va615,
-    va616,
-    va629,
-    va635,
-    va647,
-    va657,
-    va672,
-    va676,
-    va695,
-    va698,
-    va708,
-    va721,
-    va725,
-    va744,
-    va749,
-    va766,
-    va770,
-    va773,
-    va783,
-    va79,
-    va792,
-    va795,
-    va797,
-    va807,
-    va812,
-    va813,
-    va831,
-    va845,
-    va854,
-    va871,
-    va895,
-    va920,
-    va924,
-    va937,
-    va94,
-    va960,
-    va969,
-    va986,
-    va995,
-    va996,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va10) AS se11,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va10) AS se12,
-    COUNT(va10) OVER (
-      PARTITION BY trade_date
-      ORDER BY va10
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se13,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va436) AS se437,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va436) AS se438,
-    COUNT(va436) OVER (
-      PARTITION BY trade_date
-      ORDER BY va436
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se439,
-    SUM(ABS(va474)) OVER (
-      PARTITION BY trade_date
-      ORDER BY stock_number
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se475,
-    SUM(ABS(va555)) OVER (
-      PARTITION BY trade_date
-      ORDER BY stock_number
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se556,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va606) AS se607,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va606) AS se608,
-    COUNT(va606) OVER (
-      PARTITION BY trade_date
-      ORDER BY va606
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se609,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va647) AS se648,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va647) AS se649,
-    COUNT(va647) OVER (
-      PARTITION BY trade_date
-      ORDER BY va647
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se650,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va672) AS se673,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va672) AS se674,
-    COUNT(va672) OVER (
-      PARTITION BY trade_date
-      ORDER BY va672
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se675,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va937) AS se938,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va937) AS se939,
-    COUNT(va937) OVER (
-      PARTITION BY trade_date
-      ORDER BY va937
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se940,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va960) AS se961,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va960) AS se962,
-    COUNT(va960) OVER (
-      PARTITION BY trade_date
-      ORDER BY va960
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se963,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va986) AS se987,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va986) AS se988,
-    COUNT(va986) OVER (
-      PARTITION BY trade_date
-      ORDER BY va986
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se989,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1064) AS se1065,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1064) AS se1066,
-    COUNT(va1064) OVER (
-      PARTITION BY trade_date
-      ORDER BY va1064
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1067,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1176) AS se1177,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1176) AS se1178,
-    COUNT(va1176) OVER (
-      PARTITION BY trade_date
-      ORDER BY va1176
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1179,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1306) AS se1307,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1306) AS se1308,
-    COUNT(va1306) OVER (
-      PARTITION BY trade_date
-      ORDER BY va1306
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1309,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1333) AS se1334,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1333) AS se1335,
-    COUNT(va1333) OVER (
-      PARTITION BY trade_date
-      ORDER BY va1333
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1336,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1513) AS se1514,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1513) AS se1515,
-    COUNT(va1513) OVER (
-      PARTITION BY trade_date
-      ORDER BY va1513
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1516,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1541) AS se1542,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1541) AS se1543,
-    COUNT(va1541) OVER (
-      PARTITION BY trade_date
-      ORDER BY va1541
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1544,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1623) AS se1624,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1623) AS se1625,
-    COUNT(va1623) OVER (
-      PARTITION BY trade_date
-      ORDER BY va1623
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1626,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1941) AS se1942,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1941) AS se1943,
-    COUNT(va1941) OVER (
-      PARTITION BY trade_date
-      ORDER BY va1941
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1944,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va2079) AS se2080,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2079) AS se2081,
-    COUNT(va2079) OVER (
-      PARTITION BY trade_date
-      ORDER BY va2079
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2082,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va2147) AS se2148,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2147) AS se2149,
-    COUNT(va2147) OVER (
-      PARTITION BY trade_date
-      ORDER BY va2147
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2150,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va2247) AS se2248,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2247) AS se2249,
-    COUNT(va2247) OVER (
-      PARTITION BY trade_date
-      ORDER BY va2247
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2250,
-    AVG(va2260) OVER (
-      PARTITION BY trade_date, industry_l3
-      ORDER BY stock_number
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2261,
-    SUM(ABS(va2286)) OVER (
-      PARTITION BY trade_date
-      ORDER BY stock_number
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2287
-  FROM values_5_3
-), values_6_1 AS (
-  SELECT
-    ts_code,
-    trade_date,
-    stock_number,
-    stock_row,
-    close,
-    day_rows,
-    industry_l3,
-    se1001,
-    se1027,
-    se1029,
-    se1040,
-    se1041,
-    se1042,
-    se1244,
-    se1246,
-    se1364,
-    se1394,
-    se1395,
-    se1396,
-    se1554,
-    se1555,
-    se1556,
-    se1573,
-    se1575,
-    se1768,
-    se1769,
-    se1770,
-    se1942,
-    se1943,
-    se1944,
-    se2015,
-    se2016,
-    se2017,
-    se2040,
-    se2044,
-    se2054,
-    se2055,
-    se2056,
-    se2148,
-    se2149,
-    se2150,
-    se2287,
-    se369,
-    se772,
-    se774,
-    se779,
-    se780,
-    se987,
-    se988,
-    se989,
-    se997,
-    va1024,
-    va1028,
-    va1039,
-    va107,
-    va1106,
-    va1135,
-    va1168,
-    va1199,
-    va1208,
-    va1221,
-    va1241,
-    va1245,
-    va1275,
-    va131,
-    va1358,
-    va1362,
-    va1363,
-    va1393,
-    va140,
-    va1435,
-    va1451,
-    va1480,
-    va1481,
-    va150,
-    va1504,
-    va152,
-    va1553,
-    va1571,
-    va1572,
-    va158,
-    va1608,
-    va1652,
-    va1665,
-    va168,
-    va1685,
-    va1698,
-    va1751,
-    va1762,
-    va1767,
-    va1781,
-    va1790,
-    va1814,
-    va1838,
-    va1865,
-    va1880,
-    va189,
-    va1909,
-    va191,
-    va1926,
-    va1941,
-    va1953,
-    va1976,
-    va1991,
-    va1992,
-    va2014,
-    va2026,
-    va2038,
-    va2039,
-    va2053,
-    va2104,
-    va2120,
-    va2147,
-    va2166,
-    va2194,
-    va2211,
-    va227,
-    va2286,
-    va2289,
-    va2296,
-    va2303,
-    va2317,
-    va2331,
-    va2338,
-    va234,
-    va2340,
-    va255,
-    va273,
-    va296,
-    va307,
-    va322,
-    va329,
-    va347,
-    va358,
-    va375,
-    va379,
-    va390,
-    va398,
-    va416,
-    va45,
-    va457,
-    va490,
-    va500,
-    va544,
-    va566,
-    va587,
-    va596,
-    va657,
-    va695,
-    va698,
-    va708,
-    va721,
-    va725,
-    va744,
-    va749,
-    va766,
-    va770,
-    va773,
-    va783,
-    va79,
-    va792,
-    va795,
-    va797,
-    va807,
-    va812,
-    va813,
-    va831,
-    va845,
-    va854,
-    va871,
-    va895,
-    va920,
-    va94,
-    va986,
-    va995,
-    va996,
-    (
-      (
-        CASE
-          WHEN NOT va10 IS NULL
-          THEN (
-            se11 + ROUND(se12 * day_rows)
-          ) / (
-            2 * se13
-          )
-        END
-      ) - CAST(0.5 AS DOUBLE)
-    ) AS va14,
-    (
-      CAST(0.5 AS DOUBLE) < (
-        CASE
-          WHEN NOT va436 IS NULL
-          THEN (
-            se437 + ROUND(se438 * day_rows)
-          ) / (
-            2 * se439
-          )
-        END
-      )
-    ) AS va440,
-    va474 * CAST(1 AS DOUBLE) / NULLIF(se475, 0) AS va476,
-    (
-      (
-        va555 * CAST(1 AS DOUBLE) / NULLIF(se556, 0) * 20
-      ) + va558 * CAST(1 AS DOUBLE) / NULLIF(se559, 0)
-    ) AS va560,
-    (
-      (
-        (
-          (
-            (
-              (
-                CASE
-                  WHEN NOT va606 IS NULL
-                  THEN (
-                    se607 + ROUND(se608 * day_rows)
-                  ) / (
-                    2 * se609
-                  )
-                END
-              ) * CAST(2.21 AS DOUBLE)
-            ) + (
-              va615 * CAST(0.7 AS DOUBLE)
-            )
-          ) + (
-            (
-              CASE
-                WHEN NOT va616 IS NULL
-                THEN (
-                  se617 + ROUND(se618 * day_rows)
-                ) / (
-                  2 * se619
-                )
-              END
-            ) * CAST(0.73 AS DOUBLE)
-          )
-        ) + (
-          CASE
-            WHEN NOT va629 IS NULL
-            THEN (
-              se630 + ROUND(se631 * day_rows)
-            ) / (
-              2 * se632
-            )
-          END
-        )
-      ) + (
-        (
-          CASE
-            WHEN NOT va635 IS NULL
-            THEN (
-              se636 + ROUND(se637 * day_rows)
-            ) / (
-              2 * se638
-            )
-          END
-        ) * CAST(0.6 AS DOUBLE)
-      )
-    ) AS va639,
-    (
-      (
-        CASE
-          WHEN NOT va647 IS NULL
-          THEN (
-            se648 + ROUND(se649 * day_rows)
-          ) / (
-            2 * se650
-          )
-        END
-      ) + va615
-    ) AS va651,
-    (
-      (
-        -(
-          CASE
-            WHEN NOT va672 IS NULL
-            THEN (
-              se673 + ROUND(se674 * day_rows)
-            ) / (
-              2 * se675
-            )
-          END
-        )
-      ) * (
-        (
-          CASE
-            WHEN NOT va676 IS NULL
-            THEN (
-              se677 + ROUND(se678 * day_rows)
-            ) / (
-              2 * se679
-            )
-          END
-        ) + 1
-      )
-    ) AS va680,
-    CAST((
-      (
-        (
-          CASE
-            WHEN NOT va924 IS NULL
-            THEN (
-              se925 + ROUND(se926 * day_rows)
-            ) / (
-              2 * se927
-            )
-          END
-        ) < (
-          CASE
-            WHEN NOT va937 IS NULL
-            THEN (
-              se938 + ROUND(se939 * day_rows)
-            ) / (
-              2 * se940
-            )
-          END
-        )
-      )
-    ) AS DOUBLE) AS va941,
-    (
-      -CAST((
-        (
-          (
-            CASE
-              WHEN NOT va960 IS NULL
-              THEN (
-                se961 + ROUND(se962 * day_rows)
-              ) / (
-                2 * se963
-              )
-            END
-          ) < (
-            CASE
-              WHEN NOT va969 IS NULL
-              THEN (
-                se970 + ROUND(se971 * day_rows)
-              ) / (
-                2 * se972
-              )
-            END
-          )
-        )
-      ) AS DOUBLE)
-    ) AS va973,
-    (
-      -CAST((
-        (
-          (
-            CASE
-              WHEN NOT va1064 IS NULL
-              THEN (
-                se1065 + ROUND(se1066 * day_rows)
-              ) / (
-                2 * se1067
-              )
-            END
-          ) < (
-            CASE
-              WHEN NOT va1070 IS NULL
-              THEN (
-                se1071 + ROUND(se1072 * day_rows)
-              ) / (
-                2 * se1073
-              )
-            END
-          )
-        )
-      ) AS DOUBLE)
-    ) AS va1074,
-    (
-      CASE
-        WHEN NOT va1176 IS NULL
-        THEN (
-          se1177 + ROUND(se1178 * day_rows)
-        ) / (
-          2 * se1179
-        )
-      END
-    ) AS va1180,
-    (
-      (
-        CASE
-          WHEN NOT va1306 IS NULL
-          THEN (
-            se1307 + ROUND(se1308 * day_rows)
-          ) / (
-            2 * se1309
-          )
-        END
-      ) / NULLIF(
-        (
-          CASE
-            WHEN NOT va1333 IS NULL
-            THEN (
-              se1334 + ROUND(se1335 * day_rows)
-            ) / (
-              2 * se1336
-            )
-          END
-        ),
-        0
-      )
-    ) AS va1337,
-    (
-      CASE
-        WHEN NOT va1513 IS NULL
-        THEN (
-          se1514 + ROUND(se1515 * day_rows)
-        ) / (
-          2 * se1516
-        )
-      END
-    ) AS va1517,
-    (
-      CASE
-        WHEN NOT va1541 IS NULL
-        THEN (
-          se1542 + ROUND(se1543 * day_rows)
-        ) / (
-          2 * se1544
-        )
-      END
-    ) AS va1545,
-    POWER(
-      (
-        CASE
-          WHEN NOT va1623 IS NULL
-          THEN (
-            se1624 + ROUND(se1625 * day_rows)
-          ) / (
-            2 * se1626
-          )
-        END
-      ),
-      4
-    ) AS va1627,
-    POWER(
-      (
-        CASE
-          WHEN NOT va2079 IS NULL
-          THEN (
-            se2080 + ROUND(se2081 * day_rows)
-          ) / (
-            2 * se2082
-          )
-        END
-      ),
-      5
-    ) AS va2083,
-    (
-      -CAST((
-        (
-          (
-            CASE
-              WHEN NOT va2247 IS NULL
-              THEN (
-                se2248 + ROUND(se2249 * day_rows)
-              ) / (
-                2 * se2250
-              )
-            END
-          ) < (
-            CASE
-              WHEN NOT va2254 IS NULL
-              THEN (
-                se2255 + ROUND(se2256 * day_rows)
-              ) / (
-                2 * se2257
-              )
-            END
-          )
-        )
-      ) AS DOUBLE)
-    ) AS va2258,
-    (
-      CASE WHEN NOT industry_l3 IS NULL THEN va2260 - se2261 END
-    ) AS va2262
-  FROM sections_6
-), values_6_2 AS (
-  SELECT
-    ts_code,
-    trade_date,
-    stock_number,
-    stock_row,
-    close,
-    day_rows,
-    industry_l3,
-    se1001,
-    se1027,
-    se1029,
-    se1040,
-    se1041,
-    se1042,
-    se1244,
-    se1246,
-    se1364,
-    se1394,
-    se1395,
-    se1396,
-    se1554,
-    se1555,
-    se1556,
-    se1573,
-    se1575,
-    se1768,
-    se1769,
-    se1770,
-    se1942,
-    se1943,
-    se1944,
-    se2015,
-    se2016,
-    se2017,
-    se2040,
-    se2044,
-    se2054,
-    se2055,
-    se2056,
-    se2148,
-    se2149,
-    se2150,
-    se2287,
-    se369,
-    se772,
-    se774,
-    se779,
-    se780,
-    se987,
-    se988,
-    se989,
-    se997,
-    va1024,
-    va1028,
-    va1039,
-    va107,
-    va1074,
-    va1106,
-    va1135,
-    va1168,
-    va1208,
-    va1221,
-    va1241,
-    va1245,
-    va1275,
-    va131,
-    va1337,
-    va1358,
-    va1362,
-    va1363,
-    va1393,
-    va14,
-    va140,
-    va1435,
-    va1451,
-    va1480,
-    va1481,
-    va150,
-    va152,
-    va1553,
-    va1571,
-    va1572,
-    va158,
-    va1608,
-    va1652,
-    va1665,
-    va168,
-    va1685,
-    va1698,
-    va1751,
-    va1762,
-    va1767,
-    va1781,
-    va1790,
-    va1814,
-    va1838,
-    va1865,
-    va1880,
-    va189,
-    va1909,
-    va191,
-    va1926,
-    va1941,
-    va1953,
-    va1976,
-    va1991,
-    va1992,
-    va2014,
-    va2026,
-    va2038,
-    va2039,
-    va2053,
-    va2104,
-    va2120,
-    va2147,
-    va2166,
-    va2194,
-    va2211,
-    va2258,
-    va2262,
-    va227,
-    va2286,
-    va2289,
-    va2296,
-    va2303,
-    va2317,
-    va2331,
-    va2338,
-    va234,
-    va2340,
-    va255,
-    va273,
-    va296,
-    va307,
-    va322,
-    va329,
-    va347,
-    va358,
-    va375,
-    va379,
-    va390,
-    va398,
-    va416,
-    va45,
-    va457,
-    va490,
-    va500,
-    va544,
-    va560,
-    va566,
-    va587,
-    va596,
-    va639,
-    va651,
-    va657,
-    va680,
-    va695,
-    va698,
-    va708,
-    va721,
-    va725,
-    va744,
-    va749,
-    va766,
-    va770,
-    va773,
-    va783,
-    va79,
-    va792,
-    va795,
-    va797,
-    va807,
-    va812,
-    va813,
-    va831,
-    va845,
-    va854,
-    va871,
-    va895,
-    va920,
-    va94,
-    va941,
-    va973,
-    va986,
-    va995,
-    va996,
-    (
-      CASE WHEN va440 THEN (
-        -1
-      ) WHEN NOT va440 THEN 1 END
-    ) AS va441,
-    (
-      va476 * 8193 - (
-        va476 * 8193 - va476
-      )
-    ) AS va477,
-    (
-      CASE
-        WHEN (
-          va1180 > 0
-          OR (
-            va1199 = FLOOR(va1199) AND (
-              va1180 <> 0 OR va1199 >= 0
-            )
-          )
-          OR (
-            va1180 = 0 AND va1199 > 0
-          )
-        )
-        THEN POWER(va1180, va1199)
-      END
-    ) AS va1200,
-    (
-      CASE WHEN va1504 < va1517 THEN va1504 WHEN va1504 >= va1517 THEN va1517 END
-    ) AS va1518,
-    (
-      CASE
-        WHEN (
-          va1545 > 0
-          OR (
-            va792 = FLOOR(va792) AND (
-              va1545 <> 0 OR va792 >= 0
-            )
-          )
-          OR (
-            va1545 = 0 AND va792 > 0
-          )
-        )
-        THEN POWER(va1545, va792)
-      END
-    ) AS va1546,
-    (
-      va1627 * 8193 - (
-        va1627 * 8193 - va1627
-      )
-    ) AS va1628,
-    (
-      va2083 * 8193 - (
-        va2083 * 8193 - va2083
-      )
-    ) AS va2084
-  FROM values_6_1
-), values_6_3 AS (
-  SELECT
-    ts_code,
-    trade_date,
-    stock_number,
-    stock_row,
-    close,
-    day_rows,
-    industry_l3,
-    se1001,
-    se1027,
-    se1029,
-    se1040,
-    se1041,
-    se1042,
-    se1244,
-    se1246,
-    se1364,
-    se1394,
-    se1395,
-    se1396,
-    se1554,
-    se1555,
-    se1556,
-    se1573,
-    se1575,
-    se1768,
-    se1769,
-    se1770,
-    se1942,
-    se1943,
-    se1944,
-    se2015,
-    se2016,
-    se2017,
-    se2040,
-    se2044,
-    se2054,
-    se2055,
-    se2056,
-    se2148,
-    se2149,
-    se2150,
-    se2287,
-    se369,
-    se772,
-    se774,
-    se779,
-    se780,
-    se987,
-    se988,
-    se989,
-    se997,
-    va1024,
-    va1028,
-    va1039,
-    va107,
-    va1074,
-    va1106,
-    va1135,
-    va1168,
-    va1208,
-    va1221,
-    va1241,
-    va1245,
-    va1275,
-    va131,
-    va1337,
-    va1358,
-    va1362,
-    va1363,
-    va1393,
-    va14,
-    va140,
-    va1435,
-    va1451,
-    va1480,
-    va1481,
-    va150,
-    va1518,
-    va152,
-    va1553,
-    va1571,
-    va1572,
-    va158,
-    va1608,
-    va1628,
-    va1652,
-    va1665,
-    va168,
-    va1685,
-    va1698,
-    va1751,
-    va1762,
-    va1767,
-    va1781,
-    va1790,
-    va1814,
-    va1838,
-    va1865,
-    va1880,
-    va189,
-    va1909,
-    va191,
-    va1926,
-    va1941,
-    va1953,
-    va1976,
-    va1991,
-    va1992,
-    va2014,
-    va2026,
-    va2038,
-    va2039,
-    va2053,
-    va2084,
-    va2104,
-    va2120,
-    va2147,
-    va2166,
-    va2194,
-    va2211,
-    va2258,
-    va2262,
-    va227,
-    va2286,
-    va2289,
-    va2296,
-    va2303,
-    va2317,
-    va2331,
-    va2338,
-    va234,
-    va2340,
-    va255,
-    va273,
-    va296,
-    va307,
-    va322,
-    va329,
-    va347,
-    va358,
-    va375,
-    va379,
-    va390,
-    va398,
-    va416,
-    va441,
-    va45,
-    va457,
-    va477,
-    va490,
-    va500,
-    va544,
-    va560,
-    va566,
-    va587,
-    va596,
-    va639,
-    va651,
-    va657,
-    va680,
-    va695,
-    va698,
-    va708,
-    va721,
-    va725,
-    va744,
-    va749,
-    va766,
-    va770,
-    va773,
-    va783,
-    va79,
-    va792,
-    va795,
-    va797,
-    va807,
-    va812,
-    va813,
-    va831,
-    va845,
-    va854,
-    va871,
-    va895,
-    va920,
-    va94,
-    va941,
-    va973,
-    va986,
-    va995,
-    va996,
-    (
-      -(
-        CASE WHEN ISFINITE(va1200) THEN va1200 END
-      )
-    ) AS va1201,
-    (
-      CASE WHEN ISFINITE(va1546) THEN va1546 END
-    ) AS va1547
-  FROM values_6_2
-), series_7 AS (
-  SELECT
-    ts_code,
-    trade_date,
-    stock_number,
-    stock_row,
-    close,
-    day_rows,
-    industry_l3,
-    se1001,
-    se1027,
-    se1040,
-    se1041,
-    se1042,
-    se1244,
-    se1394,
-    se1395,
-    se1396,
-    se1554,
-    se1555,
-    se1556,
-    se1575,
-    se1768,
-    se1769,
-    se1770,
-    se1942,
-    se1943,
-    se1944,
-    se2015,
-    se2016,
-    se2017,
-    se2044,
-    se2054,
-    se2055,
-    se2056,
-    se2148,
-    se2149,
-    se2150,
-    se2287,
-    se369,
-    se772,
-    se779,
-    se780,
-    se987,
-    se988,
-    se989,
-    va1024,
-    va1039,
-    va107,
-    va1074,
-    va1106,
-    va1135,
-    va1168,
-    va1201,
-    va1208,
-    va1241,
-    va1275,
-    va131,
-    va1337,
-    va1358,
-    va1362,
-    va1393,
-    va14,
-    va140,
-    va1435,
-    va1451,
-    va150,
-    va1518,
-    va152,
-    va1547,
-    va1553,
-    va1571,
-    va158,
-    va1608,
-    va1628,
-    va1652,
-    va1665,
-    va168,
-    va1685,
-    va1698,
-    va1751,
-    va1767,
-    va1781,
-    va1790,
-    va1814,
-    va1838,
-    va1865,
-    va189,
-    va1909,
-    va191,
-    va1926,
-    va1941,
-    va1953,
-    va1976,
-    va2014,
-    va2026,
-    va2038,
-    va2053,
-    va2084,
-    va2104,
-    va2147,
-    va2194,
-    va2258,
-    va2262,
-    va227,
-    va2286,
-    va2289,
-    va2296,
-    va2303,
-    va2317,
-    va2331,
-    va2338,
-    va234,
-    va2340,
-    va255,
-    va273,
-    va296,
-    va307,
-    va322,
-    va329,
-    va347,
-    va358,
-    va375,
-    va379,
-    va390,
-    va398,
-    va416,
-    va441,
-    va45,
-    va457,
-    va477,
-    va490,
-    va500,
-    va544,
-    va560,
-    va566,
-    va587,
-    va596,
-    va639,
-    va651,
-    va657,
-    va680,
-    va695,
-    va698,
-    va708,
-    va721,
-    va725,
-    va744,
-    va749,
-    va766,
-    va770,
-    va783,
-    va79,
-    va792,
-    va795,
-    va797,
-    va807,
-    va812,
-    va813,
-    va831,
-    va845,
-    va854,
-    va871,
-    va895,
-    va920,
-    va94,
-    va941,
-    va973,
-    va986,
-    va995,
-    MAX((
-      CASE WHEN va773 IS DISTINCT FROM se774 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se775,
-    LAG(va871, 1) OVER rows_row AS se872,
-    LAG(va871, 2) OVER rows_row AS se873,
-    LAG(va871, 3) OVER rows_row AS se874,
-    LAG(va871, 4) OVER rows_row AS se875,
-    LAG(va895, 1) OVER rows_row AS se896,
-    LAG(va895, 2) OVER rows_row AS se897,
-    LAG(va895, 3) OVER rows_row AS se898,
-    LAG(va895, 4) OVER rows_row AS se899,
-    LAG(va895, 5) OVER rows_row AS se900,
-    LAG(va895, 6) OVER rows_row AS se901,
-    LAG(va895, 7) OVER rows_row AS se902,
-    MAX((
-      CASE WHEN va996 IS DISTINCT FROM se997 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se998,
-    MAX(
-      (
-        CASE WHEN va1028 IS DISTINCT FROM se1029 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se1030,
-    RANK(
-    ORDER BY
-      va1221) OVER rows_17 AS se1222,
-    CUME_DIST(
-    ORDER BY
-      va1221) OVER rows_17 AS se1223,
-    COUNT(va1221) OVER rows_17 AS se1224,
-    MAX(
-      (
-        CASE WHEN va1245 IS DISTINCT FROM se1246 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se1247,
-    MAX(
-      (
-        CASE WHEN va1363 IS DISTINCT FROM se1364 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se1365,
-    SUM(va1481) OVER rows_17 AS se1482,
-    COUNT(va1481) OVER rows_17 AS se1483,
-    SUM(va1480) OVER rows_17 AS se1484,
-    COUNT(va1480) OVER rows_17 AS se1485,
-    MAX(
-      (
-        CASE WHEN va1572 IS DISTINCT FROM se1573 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se1574,
-    LAG(va1665, 1) OVER rows_row AS se1666,
-    LAG(va1665, 2) OVER rows_row AS se1667,
-    LAG(va1665, 3) OVER rows_row AS se1668,
-    LAG(va1665, 4) OVER rows_row AS se1669,
-    LAG(va1665, 5) OVER rows_row AS se1670,
-    RANK(
-    ORDER BY
-      va1762) OVER rows_20 AS se1763,
-    CUME_DIST(
-    ORDER BY
-      va1762) OVER rows_20 AS se1764,
-    COUNT(va1762) OVER rows_20 AS se1765,
-    LAG(va1790, 1) OVER rows_row AS se1791,
-    LAG(va1790, 2) OVER rows_row AS se1792,
-    LAG(va1790, 3) OVER rows_row AS se1793,
-    LAG(va1838, 1) OVER rows_row AS se1839,
-    LAG(va1838, 2) OVER rows_row AS se1840,
-    LAG(va1838, 3) OVER rows_row AS se1841,
-    LAG(va1838, 4) OVER rows_row AS se1842,
-    LAG(va1838, 5) OVER rows_row AS se1843,
-    LAG(va1865, 1) OVER rows_row AS se1866,
-    LAG(va1865, 2) OVER rows_row AS se1867,
-    RANK(
-    ORDER BY
-      va1880) OVER rows_15 AS se1881,
-    CUME_DIST(
-    ORDER BY
-      va1880) OVER rows_15 AS se1882,
-    COUNT(va1880) OVER rows_15 AS se1883,
-    LAG(va1926, 1) OVER rows_row AS se1927,
-    LAG(va1926, 2) OVER rows_row AS se1928,
-    LAG(va1976, 1) OVER rows_row AS se1977,
-    LAG(va1976, 2) OVER rows_row AS se1978,
-    LAG(va1976, 3) OVER rows_row AS se1979,
-    LAG(va1976, 4) OVER rows_row AS se1980,
-    LAG(va1976, 5) OVER rows_row AS se1981,
-    SUM(va1992) OVER rows_19 AS se1993,
-    COUNT(va1992) OVER rows_19 AS se1994,
-    SUM(va1991) OVER rows_19 AS se1995,
-    COUNT(va1991) OVER rows_19 AS se1996,
-    MAX(
-      (
-        CASE WHEN va2039 IS DISTINCT FROM se2040 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se2041,
-    LAG(va2084, 1) OVER rows_row AS se2085,
-    LAG(va2084, 2) OVER rows_row AS se2086,
-    LAG(va2084, 3) OVER rows_row AS se2087,
-    LAG(va2084, 4) OVER rows_row AS se2088,
-    LAG(va2084, 5) OVER rows_row AS se2089,
-    LAG(va2084, 6) OVER rows_row AS se2090,
-    LAG(va2084, 7) OVER rows_row AS se2091,
-    LAG(va2084, 8) OVER rows_row AS se2092,
-    LAG(va2084, 9) OVER rows_row AS se2093,
-    LAG(va2084, 10) OVER rows_row AS se2094,
-    LAG(va2104, 1) OVER rows_row AS se2105,
-    LAG(va2104, 2) OVER rows_row AS se2106,
-    LAG(va2104, 3) OVER rows_row AS se2107,
-    LAG(va2104, 4) OVER rows_row AS se2108,
-    LAG(va2104, 5) OVER rows_row AS se2109,
-    LAG(va2104, 6) OVER rows_row AS se2110,
-    LAG(va2104, 7) OVER rows_row AS se2111,
-    ARG_MAX(stock_row, va2120) OVER rows_12 AS se2121,
-    COUNT(va2120) OVER rows_12 AS se2122,
-    RANK(
-    ORDER BY
-      va2166) OVER rows_18 AS se2167,
-    CUME_DIST(
-    ORDER BY
-      va2166) OVER rows_18 AS se2168,
-    COUNT(va2166) OVER rows_18 AS se2169,
-    LAG(va2194, 1) OVER rows_row AS se2195,
-    LAG(va2194, 2) OVER rows_row AS se2196,
-    LAG(va2194, 3) OVER rows_row AS se2197,
-    LAG(va2194, 4) OVER rows_row AS se2198,
-    LAG(va2194, 5) OVER rows_row AS se2199,
-    LAG(va2194, 6) OVER rows_row AS se2200,
-    ARG_MIN(stock_row, va2211) OVER rows_8 AS se2212,
-    COUNT(va2211) OVER rows_8 AS se2213
-  FROM values_6_3
-  WINDOW rows_8 AS (
-    PARTITION BY stock_number
-    ORDER BY stock_row
-    rows BETWEEN 7 preceding AND CURRENT ROW
-  ), rows_12 AS (
-    PARTITION BY stock_number
-    ORDER BY stock_row
-    rows BETWEEN 11 preceding AND CURRENT ROW
-  ), rows_15 AS (
-    PARTITION BY stock_number
-    ORDER BY stock_row
-    rows BETWEEN 14 preceding AND CURRENT ROW
   ), rows_17 AS (
     PARTITION BY stock_number
     ORDER BY stock_row
@@ -16425,18 +14840,10 @@ WITH values_0_1 AS (
     PARTITION BY stock_number
     ORDER BY stock_row
     rows BETWEEN 17 preceding AND CURRENT ROW
-  ), rows_19 AS (
-    PARTITION BY stock_number
-    ORDER BY stock_row
-    rows BETWEEN 18 preceding AND CURRENT ROW
   ), rows_20 AS (
     PARTITION BY stock_number
     ORDER BY stock_row
     rows BETWEEN 19 preceding AND CURRENT ROW
-  ), rows_before AS (
-    PARTITION BY stock_number
-    ORDER BY stock_row
-    rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
   ), rows_row AS (PARTITION BY stock_number ORDER BY stock_row)
 ), values_7_1 AS (
   SELECT
@@ -16445,502 +14852,455 @@ WITH values_0_1 AS (
     stock_number,
     stock_row,
     day_rows,
-    industry_l3,
-    se1040,
-    se1041,
-    se1042,
-    se1394,
-    se1395,
-    se1396,
-    se1554,
-    se1555,
-    se1556,
-    se1942,
-    se1943,
-    se1944,
-    se2015,
-    se2016,
-    se2017,
-    se2148,
-    se2149,
-    se2150,
-    se2287,
-    se779,
-    se780,
-    se987,
-    se988,
-    se989,
-    va1039,
-    va107,
-    va1074,
-    va1106,
-    va1135,
-    va1168,
-    va1201,
-    va1208,
-    va1275,
-    va131,
-    va1337,
-    va1358,
-    va1393,
-    va14,
-    va140,
-    va1435,
-    va1451,
-    va150,
-    va1518,
+    se2326,
+    se2327,
+    se2329,
+    se2330,
+    se2430,
+    se2431,
+    se2432,
+    se2434,
+    se2435,
+    se2436,
+    se506,
+    va1004,
+    va1019,
+    va1052,
+    va109,
+    va1123,
+    va1154,
+    va1187,
+    va1217,
+    va1251,
+    va1284,
+    va1312,
+    va134,
+    va143,
+    va1431,
+    va1453,
+    va1510,
+    va153,
     va1547,
-    va1553,
-    va158,
-    va1608,
-    va1628,
-    va1652,
-    va168,
-    va1685,
-    va1698,
-    va1751,
-    va1781,
-    va1814,
-    va189,
-    va1909,
-    va191,
-    va1941,
-    va1953,
-    va2014,
-    va2026,
-    va2147,
-    va2258,
-    va2262,
-    va227,
-    va2286,
-    va2289,
-    va2296,
-    va2303,
-    va2317,
-    va2331,
-    va2338,
-    va234,
-    va2340,
-    va255,
-    va273,
-    va296,
-    va307,
-    va322,
-    va329,
-    va347,
-    va358,
-    va375,
-    va379,
-    va390,
+    va16,
+    va161,
+    va1634,
+    va1682,
+    va171,
+    va1719,
+    va1747,
+    va1818,
+    va1852,
+    va1865,
+    va192,
+    va1921,
+    va195,
+    va1959,
+    va2110,
+    va2241,
+    va231,
+    va2325,
+    va2328,
+    va239,
+    va2429,
+    va2433,
+    va2516,
+    va2518,
+    va2522,
+    va2546,
+    va2549,
+    va2556,
+    va2563,
+    va2577,
+    va259,
+    va2591,
+    va2598,
+    va2600,
+    va277,
+    va311,
+    va336,
+    va343,
+    va361,
+    va373,
+    va394,
     va398,
+    va409,
     va416,
-    va441,
-    va45,
-    va457,
-    va477,
-    va490,
-    va500,
-    va544,
-    va560,
+    va436,
+    va461,
+    va47,
+    va478,
+    va522,
     va566,
-    va587,
-    va596,
-    va639,
-    va651,
-    va657,
-    va680,
-    va695,
-    va698,
-    va708,
-    va721,
-    va725,
-    va744,
-    va749,
-    va766,
-    va783,
-    va79,
-    va792,
-    va795,
-    va797,
-    va807,
-    va812,
-    va813,
-    va831,
-    va845,
+    va583,
+    va590,
+    va611,
+    va620,
+    va671,
+    va685,
+    va696,
+    va722,
+    va737,
+    va740,
+    va750,
+    va763,
+    va773,
+    va799,
+    va804,
+    va81,
+    va821,
+    va838,
+    va840,
+    va852,
     va854,
-    va920,
-    va94,
-    va941,
-    va973,
-    va986,
+    va868,
+    va873,
+    va874,
+    va892,
+    va906,
+    va915,
+    va96,
+    va981,
     (
-      (
-        CASE
-          WHEN stock_row > 1
-          THEN (
-            (
-              CASE
-                WHEN (
-                  se772 > stock_row - 249
-                ) AND (
-                  se775 > stock_row - 249
-                )
-                THEN CASE WHEN ISFINITE(va770) THEN ROUND(va770, 12) END
-                ELSE NULL
-              END
-            ) * va152
-          )
-        END
-      ) / NULLIF(close, 0)
-    ) AS va776,
+      va498 * 8193 - (
+        va498 * 8193 - va498
+      )
+    ) AS va499,
     (
       -(
-        2 + CASE WHEN se872 < va871 THEN 2 WHEN se872 = va871 THEN 1 WHEN se872 > va871 THEN 0 END + CASE WHEN se873 < va871 THEN 2 WHEN se873 = va871 THEN 1 WHEN se873 > va871 THEN 0 END + CASE WHEN se874 < va871 THEN 2 WHEN se874 = va871 THEN 1 WHEN se874 > va871 THEN 0 END + CASE WHEN se875 < va871 THEN 2 WHEN se875 = va871 THEN 1 WHEN se875 > va871 THEN 0 END
+        2 + CASE WHEN se933 < va932 THEN 2 WHEN se933 = va932 THEN 1 WHEN se933 > va932 THEN 0 END + CASE WHEN se934 < va932 THEN 2 WHEN se934 = va932 THEN 1 WHEN se934 > va932 THEN 0 END + CASE WHEN se935 < va932 THEN 2 WHEN se935 = va932 THEN 1 WHEN se935 > va932 THEN 0 END + CASE WHEN se936 < va932 THEN 2 WHEN se936 = va932 THEN 1 WHEN se936 > va932 THEN 0 END
       ) / 10
-    ) AS va876,
+    ) AS va937,
     (
       -(
-        2 + CASE WHEN se896 < va895 THEN 2 WHEN se896 = va895 THEN 1 WHEN se896 > va895 THEN 0 END + CASE WHEN se897 < va895 THEN 2 WHEN se897 = va895 THEN 1 WHEN se897 > va895 THEN 0 END + CASE WHEN se898 < va895 THEN 2 WHEN se898 = va895 THEN 1 WHEN se898 > va895 THEN 0 END + CASE WHEN se899 < va895 THEN 2 WHEN se899 = va895 THEN 1 WHEN se899 > va895 THEN 0 END + CASE WHEN se900 < va895 THEN 2 WHEN se900 = va895 THEN 1 WHEN se900 > va895 THEN 0 END + CASE WHEN se901 < va895 THEN 2 WHEN se901 = va895 THEN 1 WHEN se901 > va895 THEN 0 END + CASE WHEN se902 < va895 THEN 2 WHEN se902 = va895 THEN 1 WHEN se902 > va895 THEN 0 END
+        2 + CASE WHEN se957 < va956 THEN 2 WHEN se957 = va956 THEN 1 WHEN se957 > va956 THEN 0 END + CASE WHEN se958 < va956 THEN 2 WHEN se958 = va956 THEN 1 WHEN se958 > va956 THEN 0 END + CASE WHEN se959 < va956 THEN 2 WHEN se959 = va956 THEN 1 WHEN se959 > va956 THEN 0 END + CASE WHEN se960 < va956 THEN 2 WHEN se960 = va956 THEN 1 WHEN se960 > va956 THEN 0 END + CASE WHEN se961 < va956 THEN 2 WHEN se961 = va956 THEN 1 WHEN se961 > va956 THEN 0 END + CASE WHEN se962 < va956 THEN 2 WHEN se962 = va956 THEN 1 WHEN se962 > va956 THEN 0 END + CASE WHEN se963 < va956 THEN 2 WHEN se963 = va956 THEN 1 WHEN se963 > va956 THEN 0 END
       ) / 16
-    ) AS va903,
+    ) AS va964,
     (
-      CASE
-        WHEN (
-          se998 > stock_row - 12
-        ) AND (
-          se1001 > stock_row - 12
-        )
-        THEN CASE WHEN ISFINITE(va995) THEN ROUND(va995, 12) END
-        ELSE NULL
-      END
-    ) AS va1002,
+      8 * va1056 + 7 * se1057 + 6 * se1058 + 5 * se1059 + 4 * se1060 + 3 * se1061 + 2 * se1062 + 1 * se1063
+    ) / 36 AS va1064,
     (
-      CASE
-        WHEN (
-          se1027 > stock_row - 15
-        ) AND (
-          se1030 > stock_row - 15
-        )
-        THEN CASE WHEN ISFINITE(va1024) THEN ROUND(va1024, 12) END
-        ELSE NULL
-      END
-    ) AS va1031,
+      12 * va1081 + 11 * se1082 + 10 * se1083 + 9 * se1084 + 8 * se1085 + 7 * se1086 + 6 * se1087 + 5 * se1088 + 4 * se1089 + 3 * se1090 + 2 * se1091 + 1 * se1092
+    ) / 78 AS va1093,
     (
-      CASE WHEN se1224 = 17 THEN (
-        se1222 + se1223 * 17
-      ) / 34 END
-    ) AS va1225,
-    (
-      CASE
-        WHEN (
-          se1244 > stock_row - 17
-        ) AND (
-          se1247 > stock_row - 17
-        )
-        THEN CASE WHEN ISFINITE(va1241) THEN ROUND(va1241, 12) END
-        ELSE NULL
-      END
-    ) AS va1248,
-    (
-      CASE
-        WHEN (
-          se369 > stock_row - 14
-        ) AND (
-          se1365 > stock_row - 14
-        )
-        THEN CASE WHEN ISFINITE(va1362) THEN ROUND(va1362, 12) END
-        ELSE NULL
-      END
-    ) AS va1366,
+      4 * va1336 + 3 * se1337 + 2 * se1338 + 1 * se1339
+    ) / 10 AS va1340,
     (
       (
-        CASE WHEN se1483 = 17 THEN se1482 END
+        CASE WHEN se1355 = 16 THEN se1354 END
+      ) - (
+        stock_row - 16
+      ) * (
+        CASE WHEN se1357 = 16 THEN se1356 END
+      )
+    ) / 136 AS va1358,
+    (
+      11 * va1549 + 10 * se1550 + 9 * se1551 + 8 * se1552 + 7 * se1553 + 6 * se1554 + 5 * se1555 + 4 * se1556 + 3 * se1557 + 2 * se1558 + 1 * se1559
+    ) / 66 AS va1560,
+    (
+      (
+        CASE WHEN se1597 = 17 THEN se1596 END
       ) - (
         stock_row - 17
       ) * (
-        CASE WHEN se1485 = 17 THEN se1484 END
+        CASE WHEN se1599 = 17 THEN se1598 END
       )
-    ) / 153 AS va1486,
+    ) / 153 AS va1600,
     (
-      CASE
-        WHEN (
-          se1574 > stock_row - 13
-        ) AND (
-          se1575 > stock_row - 13
-        )
-        THEN CASE WHEN ISFINITE(va1571) THEN ROUND(va1571, 12) END
-        ELSE NULL
-      END
-    ) AS va1576,
+      va1766 * 8193 - (
+        va1766 * 8193 - va1766
+      )
+    ) AS va1767,
     (
-      6 * va1665 + 5 * se1666 + 4 * se1667 + 3 * se1668 + 2 * se1669 + 1 * se1670
-    ) / 21 AS va1671,
+      volume * 8193 - (
+        volume * 8193 - volume
+      )
+    ) AS va1781,
+    (
+      CASE WHEN se1841 = 13 THEN (
+        se1839 + se1840 * 13
+      ) / 26 END
+    ) AS va1842,
     (
       -CAST((
         (
           (
-            CASE WHEN se1765 = 20 THEN (
-              se1763 + se1764 * 20
+            CASE WHEN se1942 = 20 THEN (
+              se1940 + se1941 * 20
             ) / 40 END
-          ) < (
-            CASE
-              WHEN NOT va1767 IS NULL
-              THEN (
-                se1768 + ROUND(se1769 * day_rows)
-              ) / (
-                2 * se1770
-              )
-            END
-          )
+          ) < va1948
         )
       ) AS DOUBLE)
-    ) AS va1771,
+    ) AS va1949,
     (
-      4 * va1790 + 3 * se1791 + 2 * se1792 + 1 * se1793
-    ) / 10 AS va1794,
+      CASE WHEN se1980 = 14 THEN (
+        se1978 + se1979 * 14
+      ) / 28 END
+    ) AS va1981,
     (
-      6 * va1838 + 5 * se1839 + 4 * se1840 + 3 * se1841 + 2 * se1842 + 1 * se1843
-    ) / 21 AS va1844,
+      8 * va1998 + 7 * se1999 + 6 * se2000 + 5 * se2001 + 4 * se2002 + 3 * se2003 + 2 * se2004 + 1 * se2005
+    ) / 36 AS va2006,
+    (
+      6 * va2037 + 5 * se2038 + 4 * se2039 + 3 * se2040 + 2 * se2041 + 1 * se2042
+    ) / 21 AS va2043,
     (
       (
         2 + CASE
-          WHEN se1866 < va1865
+          WHEN se2067 < va2066
           THEN 2
-          WHEN se1866 = va1865
+          WHEN se2067 = va2066
           THEN 1
-          WHEN se1866 > va1865
+          WHEN se2067 > va2066
           THEN 0
         END + CASE
-          WHEN se1867 < va1865
+          WHEN se2068 < va2066
           THEN 2
-          WHEN se1867 = va1865
+          WHEN se2068 = va2066
           THEN 1
-          WHEN se1867 > va1865
+          WHEN se2068 > va2066
           THEN 0
         END
       ) / 6 - (
-        CASE WHEN se1883 = 15 THEN (
-          se1881 + se1882 * 15
+        CASE WHEN se2084 = 15 THEN (
+          se2082 + se2083 * 15
         ) / 30 END
       )
-    ) AS va1884,
+    ) AS va2085,
     (
-      3 * va1926 + 2 * se1927 + 1 * se1928
-    ) / 6 AS va1929,
+      3 * va2132 + 2 * se2133 + 1 * se2134
+    ) / 6 AS va2135,
+    (
+      2 * va2149 + 1 * se2150
+    ) / 3 AS va2151,
+    (
+      se2164 + se2165 * 18
+    ) / 36 AS va2166,
     (
       2 + CASE
-        WHEN se1977 < va1976
+        WHEN se2190 < va2189
         THEN 2
-        WHEN se1977 = va1976
+        WHEN se2190 = va2189
         THEN 1
-        WHEN se1977 > va1976
+        WHEN se2190 > va2189
         THEN 0
       END + CASE
-        WHEN se1978 < va1976
+        WHEN se2191 < va2189
         THEN 2
-        WHEN se1978 = va1976
+        WHEN se2191 = va2189
         THEN 1
-        WHEN se1978 > va1976
+        WHEN se2191 > va2189
         THEN 0
       END + CASE
-        WHEN se1979 < va1976
+        WHEN se2192 < va2189
         THEN 2
-        WHEN se1979 = va1976
+        WHEN se2192 = va2189
         THEN 1
-        WHEN se1979 > va1976
+        WHEN se2192 > va2189
         THEN 0
       END + CASE
-        WHEN se1980 < va1976
+        WHEN se2193 < va2189
         THEN 2
-        WHEN se1980 = va1976
+        WHEN se2193 = va2189
         THEN 1
-        WHEN se1980 > va1976
+        WHEN se2193 > va2189
         THEN 0
       END + CASE
-        WHEN se1981 < va1976
+        WHEN se2194 < va2189
         THEN 2
-        WHEN se1981 = va1976
+        WHEN se2194 = va2189
         THEN 1
-        WHEN se1981 > va1976
+        WHEN se2194 > va2189
         THEN 0
       END
-    ) / 12 AS va1982,
+    ) / 12 AS va2195,
     (
       (
-        CASE WHEN se1994 = 19 THEN se1993 END
-      ) - (
-        stock_row - 19
-      ) * (
-        CASE WHEN se1996 = 19 THEN se1995 END
-      )
-    ) / 190 AS va1997,
+        2 + CASE
+          WHEN se2213 < va2212
+          THEN 2
+          WHEN se2213 = va2212
+          THEN 1
+          WHEN se2213 > va2212
+          THEN 0
+        END + CASE
+          WHEN se2214 < va2212
+          THEN 2
+          WHEN se2214 = va2212
+          THEN 1
+          WHEN se2214 > va2212
+          THEN 0
+        END + CASE
+          WHEN se2215 < va2212
+          THEN 2
+          WHEN se2215 = va2212
+          THEN 1
+          WHEN se2215 > va2212
+          THEN 0
+        END + CASE
+          WHEN se2216 < va2212
+          THEN 2
+          WHEN se2216 = va2212
+          THEN 1
+          WHEN se2216 > va2212
+          THEN 0
+        END + CASE
+          WHEN se2217 < va2212
+          THEN 2
+          WHEN se2217 = va2212
+          THEN 1
+          WHEN se2217 > va2212
+          THEN 0
+        END + CASE
+          WHEN se2218 < va2212
+          THEN 2
+          WHEN se2218 = va2212
+          THEN 1
+          WHEN se2218 > va2212
+          THEN 0
+        END
+      ) / 14 / NULLIF(va2232, 0)
+    ) AS va2233,
     (
-      CASE
-        WHEN (
-          se2041 > stock_row - 17
-        ) AND (
-          se2044 > stock_row - 17
-        )
-        THEN CASE WHEN ISFINITE(va2038) THEN ROUND(va2038, 12) END
-        ELSE NULL
+      2 + CASE
+        WHEN se2262 < va2261
+        THEN 2
+        WHEN se2262 = va2261
+        THEN 1
+        WHEN se2262 > va2261
+        THEN 0
       END
-    ) AS va2045,
+    ) / 4 AS va2263,
     CAST((
       (
-        (
-          CASE
-            WHEN NOT va2053 IS NULL
-            THEN (
-              se2054 + ROUND(se2055 * day_rows)
-            ) / (
-              2 * se2056
-            )
-          END
-        ) < (
+        va2272 < (
           2 + CASE
-            WHEN se2085 < va2084
+            WHEN se2301 < va2300
             THEN 2
-            WHEN se2085 = va2084
+            WHEN se2301 = va2300
             THEN 1
-            WHEN se2085 > va2084
+            WHEN se2301 > va2300
             THEN 0
           END + CASE
-            WHEN se2086 < va2084
+            WHEN se2302 < va2300
             THEN 2
-            WHEN se2086 = va2084
+            WHEN se2302 = va2300
             THEN 1
-            WHEN se2086 > va2084
+            WHEN se2302 > va2300
             THEN 0
           END + CASE
-            WHEN se2087 < va2084
+            WHEN se2303 < va2300
             THEN 2
-            WHEN se2087 = va2084
+            WHEN se2303 = va2300
             THEN 1
-            WHEN se2087 > va2084
+            WHEN se2303 > va2300
             THEN 0
           END + CASE
-            WHEN se2088 < va2084
+            WHEN se2304 < va2300
             THEN 2
-            WHEN se2088 = va2084
+            WHEN se2304 = va2300
             THEN 1
-            WHEN se2088 > va2084
+            WHEN se2304 > va2300
             THEN 0
           END + CASE
-            WHEN se2089 < va2084
+            WHEN se2305 < va2300
             THEN 2
-            WHEN se2089 = va2084
+            WHEN se2305 = va2300
             THEN 1
-            WHEN se2089 > va2084
+            WHEN se2305 > va2300
             THEN 0
           END + CASE
-            WHEN se2090 < va2084
+            WHEN se2306 < va2300
             THEN 2
-            WHEN se2090 = va2084
+            WHEN se2306 = va2300
             THEN 1
-            WHEN se2090 > va2084
+            WHEN se2306 > va2300
             THEN 0
           END + CASE
-            WHEN se2091 < va2084
+            WHEN se2307 < va2300
             THEN 2
-            WHEN se2091 = va2084
+            WHEN se2307 = va2300
             THEN 1
-            WHEN se2091 > va2084
+            WHEN se2307 > va2300
             THEN 0
           END + CASE
-            WHEN se2092 < va2084
+            WHEN se2308 < va2300
             THEN 2
-            WHEN se2092 = va2084
+            WHEN se2308 = va2300
             THEN 1
-            WHEN se2092 > va2084
+            WHEN se2308 > va2300
             THEN 0
           END + CASE
-            WHEN se2093 < va2084
+            WHEN se2309 < va2300
             THEN 2
-            WHEN se2093 = va2084
+            WHEN se2309 = va2300
             THEN 1
-            WHEN se2093 > va2084
+            WHEN se2309 > va2300
             THEN 0
           END + CASE
-            WHEN se2094 < va2084
+            WHEN se2310 < va2300
             THEN 2
-            WHEN se2094 = va2084
+            WHEN se2310 = va2300
             THEN 1
-            WHEN se2094 > va2084
+            WHEN se2310 > va2300
             THEN 0
           END
         ) / 22
       )
-    ) AS DOUBLE) AS va2095,
+    ) AS DOUBLE) AS va2311,
+    (
+      CASE WHEN se2323 = 3 THEN se2322 END
+    ) AS va2324,
+    (
+      CASE WHEN se2357 = 12 THEN se2356 END
+    ) AS va2358,
+    (
+      va2374 - se2375
+    ) AS va2376,
+    (
+      CASE WHEN se2408 = 18 THEN (
+        se2406 + se2407 * 18
+      ) / 36 END
+    ) AS va2409,
+    (
+      CASE WHEN se2427 = 4 THEN se2426 END
+    ) AS va2428,
     (
       2 + CASE
-        WHEN se2105 < va2104
+        WHEN se2462 < va2461
         THEN 2
-        WHEN se2105 = va2104
+        WHEN se2462 = va2461
         THEN 1
-        WHEN se2105 > va2104
+        WHEN se2462 > va2461
         THEN 0
       END + CASE
-        WHEN se2106 < va2104
+        WHEN se2463 < va2461
         THEN 2
-        WHEN se2106 = va2104
+        WHEN se2463 = va2461
         THEN 1
-        WHEN se2106 > va2104
+        WHEN se2463 > va2461
         THEN 0
       END + CASE
-        WHEN se2107 < va2104
+        WHEN se2464 < va2461
         THEN 2
-        WHEN se2107 = va2104
+        WHEN se2464 = va2461
         THEN 1
-        WHEN se2107 > va2104
+        WHEN se2464 > va2461
         THEN 0
       END + CASE
-        WHEN se2108 < va2104
+        WHEN se2465 < va2461
         THEN 2
-        WHEN se2108 = va2104
+        WHEN se2465 = va2461
         THEN 1
-        WHEN se2108 > va2104
+        WHEN se2465 > va2461
         THEN 0
       END + CASE
-        WHEN se2109 < va2104
+        WHEN se2466 < va2461
         THEN 2
-        WHEN se2109 = va2104
+        WHEN se2466 = va2461
         THEN 1
-        WHEN se2109 > va2104
-        THEN 0
-      END + CASE
-        WHEN se2110 < va2104
-        THEN 2
-        WHEN se2110 = va2104
-        THEN 1
-        WHEN se2110 > va2104
-        THEN 0
-      END + CASE
-        WHEN se2111 < va2104
-        THEN 2
-        WHEN se2111 = va2104
-        THEN 1
-        WHEN se2111 > va2104
+        WHEN se2466 > va2461
         THEN 0
       END
-    ) / 16 AS va2112,
-    CAST((
-      (
-        CASE WHEN se2122 = 12 THEN se2121 END
-      ) - stock_row + 12
-    ) AS DOUBLE) AS va2123,
-    (
-      CASE WHEN se2169 = 18 THEN (
-        se2167 + se2168 * 18
-      ) / 36 END
-    ) AS va2170,
-    (
-      7 * va2194 + 6 * se2195 + 5 * se2196 + 4 * se2197 + 3 * se2198 + 2 * se2199 + 1 * se2200
-    ) / 28 AS va2201,
-    CAST((
-      (
-        CASE WHEN se2213 = 8 THEN se2212 END
-      ) - stock_row + 8
-    ) AS DOUBLE) AS va2214
+    ) / 12 AS va2467
   FROM series_7
 ), values_7_2 AS (
   SELECT
@@ -16949,227 +15309,204 @@ WITH values_0_1 AS (
     stock_number,
     stock_row,
     day_rows,
-    industry_l3,
-    se1040,
-    se1041,
-    se1042,
-    se1394,
-    se1395,
-    se1396,
-    se1554,
-    se1555,
-    se1556,
-    se1942,
-    se1943,
-    se1944,
-    se2015,
-    se2016,
-    se2017,
-    se2148,
-    se2149,
-    se2150,
-    se2287,
-    se779,
-    se780,
-    se987,
-    se988,
-    se989,
-    va1002,
-    va1039,
-    va107,
-    va1074,
-    va1106,
-    va1135,
-    va1168,
-    va1201,
-    va1248,
-    va1275,
-    va131,
-    va1337,
+    se506,
+    va1004,
+    va1019,
+    va1052,
+    va109,
+    va1123,
+    va1154,
+    va1187,
+    va1217,
+    va1251,
+    va1284,
+    va1312,
+    va134,
+    va1340,
     va1358,
-    va1393,
-    va14,
-    va140,
-    va1435,
-    va1451,
-    va150,
-    va1518,
+    va143,
+    va1431,
+    va1453,
+    va1510,
+    va153,
     va1547,
-    va1553,
-    va158,
-    va1608,
-    va1628,
-    va1652,
-    va168,
-    va1685,
-    va1698,
-    va1751,
-    va1771,
+    va16,
+    va1600,
+    va161,
+    va1634,
+    va1682,
+    va171,
+    va1719,
+    va1747,
+    va1767,
     va1781,
-    va1814,
-    va1884,
-    va189,
-    va1909,
-    va191,
-    va1941,
-    va2014,
-    va2026,
-    va2095,
-    va2112,
-    va2123,
-    va2147,
-    va2170,
-    va2258,
-    va2262,
-    va227,
-    va2286,
-    va2289,
-    va2296,
-    va2303,
-    va2317,
-    va2331,
-    va2338,
-    va234,
-    va2340,
-    va255,
-    va273,
-    va296,
-    va307,
-    va322,
-    va329,
-    va347,
-    va358,
-    va375,
-    va379,
-    va390,
+    va1852,
+    va1865,
+    va192,
+    va1921,
+    va1949,
+    va195,
+    va2043,
+    va2085,
+    va2110,
+    va2135,
+    va2233,
+    va231,
+    va2311,
+    va2358,
+    va2376,
+    va239,
+    va2409,
+    va2467,
+    va2516,
+    va2518,
+    va2522,
+    va2546,
+    va2549,
+    va2556,
+    va2563,
+    va2577,
+    va259,
+    va2591,
+    va2598,
+    va2600,
+    va277,
+    va311,
+    va336,
+    va343,
+    va361,
+    va373,
+    va394,
     va398,
+    va409,
     va416,
-    va441,
-    va45,
-    va457,
-    va477,
-    va490,
-    va500,
-    va544,
-    va560,
+    va436,
+    va461,
+    va47,
+    va478,
+    va499,
+    va522,
     va566,
-    va587,
-    va596,
-    va639,
-    va651,
-    va657,
-    va680,
-    va695,
-    va698,
-    va708,
-    va721,
-    va725,
-    va744,
-    va749,
-    va766,
-    va776,
-    va783,
-    va79,
-    va792,
-    va795,
-    va797,
-    va807,
-    va812,
-    va813,
-    va831,
-    va845,
+    va583,
+    va590,
+    va611,
+    va620,
+    va671,
+    va685,
+    va696,
+    va722,
+    va737,
+    va740,
+    va750,
+    va763,
+    va773,
+    va799,
+    va804,
+    va81,
+    va821,
+    va838,
+    va840,
+    va852,
     va854,
-    va876,
-    va903,
-    va920,
-    va94,
-    va941,
-    va973,
-    va986,
+    va868,
+    va873,
+    va874,
+    va892,
+    va906,
+    va915,
+    va937,
+    va96,
+    va964,
+    va981,
     (
-      va1031 * 8193 - (
-        va1031 * 8193 - va1031
+      va1064 * 8193 - (
+        va1064 * 8193 - va1064
       )
-    ) AS va1032,
+    ) AS va1065,
     (
-      CASE
-        WHEN (
-          va1208 > 0
-          OR (
-            va1225 = FLOOR(va1225) AND (
-              va1208 <> 0 OR va1225 >= 0
-            )
-          )
-          OR (
-            va1208 = 0 AND va1225 > 0
-          )
-        )
-        THEN POWER(va1208, va1225)
-      END
-    ) AS va1226,
-    (
-      va1366 * 8193 - (
-        va1366 * 8193 - va1366
+      va1093 * 8193 - (
+        va1093 * 8193 - va1093
       )
-    ) AS va1367,
+    ) AS va1094,
     (
-      va1486 * 8193 - (
-        va1486 * 8193 - va1486
+      va1560 * 8193 - (
+        va1560 * 8193 - va1560
       )
-    ) AS va1487,
+    ) AS va1561,
     (
-      va1576 * 8193 - (
-        va1576 * 8193 - va1576
+      -(
+        CASE WHEN va1818 < va1842 THEN va1818 WHEN va1818 >= va1842 THEN va1842 END
       )
-    ) AS va1577,
+    ) AS va1843,
     (
-      va1671 * 8193 - (
-        va1671 * 8193 - va1671
+      -(
+        CASE WHEN va1959 > va1981 THEN va1959 WHEN va1959 <= va1981 THEN va1981 END
       )
-    ) AS va1672,
+    ) AS va1982,
     (
-      va1794 * 8193 - (
-        va1794 * 8193 - va1794
+      va2006 * 8193 - (
+        va2006 * 8193 - va2006
       )
-    ) AS va1795,
+    ) AS va2007,
     (
-      va1844 * 8193 - (
-        va1844 * 8193 - va1844
+      va2151 * 8193 - (
+        va2151 * 8193 - va2151
       )
-    ) AS va1845,
-    (
-      va1929 * 8193 - (
-        va1929 * 8193 - va1929
-      )
-    ) AS va1930,
+    ) AS va2152,
     (
       CASE
         WHEN stock_row > 30
-        THEN CASE WHEN va1953 < va1982 THEN va1953 WHEN va1953 >= va1982 THEN va1982 END
+        THEN CASE WHEN va2166 < va2195 THEN va2166 WHEN va2166 >= va2195 THEN va2195 END
       END
-    ) AS va1983,
+    ) AS va2196,
     (
-      va1997 * 8193 - (
-        va1997 * 8193 - va1997
-      )
-    ) AS va1998,
+      CASE
+        WHEN (
+          va2241 > 0
+          OR (
+            va2263 = FLOOR(va2263) AND (
+              va2241 <> 0 OR va2263 >= 0
+            )
+          )
+          OR (
+            va2241 = 0 AND va2263 > 0
+          )
+        )
+        THEN POWER(va2241, va2263)
+      END
+    ) AS va2264,
     (
-      va2045 * 8193 - (
-        va2045 * 8193 - va2045
-      )
-    ) AS va2046,
-    va2123 * stock_row AS va2124,
-    va2170 * stock_row AS va2171,
+      CASE
+        WHEN (
+          NOT (
+            va2325 = se2326 AND va2325 = se2327
+          )
+        )
+        AND (
+          NOT (
+            va2328 = se2329 AND va2328 = se2330
+          )
+        )
+        THEN CASE WHEN ISFINITE(va2324) THEN ROUND(va2324, 12) END
+        ELSE NULL
+      END
+    ) AS va2331,
     (
-      va2201 * 8193 - (
-        va2201 * 8193 - va2201
-      )
-    ) AS va2202,
-    (
-      va2214 * 8193 - (
-        va2214 * 8193 - va2214
-      )
-    ) AS va2215
+      CASE
+        WHEN (
+          NOT (
+            va2429 = se2430 AND va2429 = se2431 AND va2429 = se2432
+          )
+        )
+        AND (
+          NOT (
+            va2433 = se2434 AND va2433 = se2435 AND va2433 = se2436
+          )
+        )
+        THEN CASE WHEN ISFINITE(va2428) THEN ROUND(va2428, 12) END
+        ELSE NULL
+      END
+    ) AS va2437
   FROM values_7_1
 ), values_7_3 AS (
   SELECT
@@ -17178,163 +15515,130 @@ WITH values_0_1 AS (
     stock_number,
     stock_row,
     day_rows,
-    industry_l3,
-    se1040,
-    se1041,
-    se1042,
-    se1394,
-    se1395,
-    se1396,
-    se1554,
-    se1555,
-    se1556,
-    se1942,
-    se1943,
-    se1944,
-    se2015,
-    se2016,
-    se2017,
-    se2148,
-    se2149,
-    se2150,
-    se2287,
-    se779,
-    se780,
-    se987,
-    se988,
-    se989,
-    va1002,
-    va1032,
-    va1039,
-    va107,
-    va1074,
-    va1106,
-    va1135,
-    va1168,
-    va1201,
-    va1248,
-    va1275,
-    va131,
-    va1337,
+    se506,
+    va1004,
+    va1019,
+    va1052,
+    va1065,
+    va109,
+    va1094,
+    va1123,
+    va1154,
+    va1187,
+    va1217,
+    va1251,
+    va1284,
+    va1312,
+    va134,
+    va1340,
     va1358,
-    va1367,
-    va1393,
-    va14,
-    va140,
-    va1435,
-    va1451,
-    va1487,
-    va150,
-    va1518,
+    va143,
+    va1431,
+    va1453,
+    va1510,
+    va153,
     va1547,
-    va1553,
-    va1577,
-    va158,
-    va1608,
-    va1628,
-    va1652,
-    va1672,
-    va168,
-    va1685,
-    va1698,
-    va1751,
-    va1771,
+    va1561,
+    va16,
+    va1600,
+    va161,
+    va1634,
+    va1682,
+    va171,
+    va1719,
+    va1747,
+    va1767,
     va1781,
-    va1795,
-    va1814,
-    va1845,
-    va1884,
-    va189,
-    va1909,
-    va191,
-    va1930,
-    va1941,
-    va1983,
-    va1998,
-    va2014,
-    va2026,
-    va2046,
-    va2095,
-    va2112,
-    va2123,
-    va2124,
-    va2147,
-    va2170,
-    va2171,
-    va2202,
-    va2215,
-    va2258,
-    va2262,
-    va227,
-    va2286,
-    va2289,
-    va2296,
-    va2303,
-    va2317,
+    va1843,
+    va1852,
+    va1865,
+    va192,
+    va1921,
+    va1949,
+    va195,
+    va1982,
+    va2007,
+    va2043,
+    va2085,
+    va2110,
+    va2135,
+    va2152,
+    va2196,
+    va2233,
+    va231,
+    va2311,
     va2331,
-    va2338,
-    va234,
-    va2340,
-    va255,
-    va273,
-    va296,
-    va307,
-    va322,
-    va329,
-    va347,
-    va358,
-    va375,
-    va379,
-    va390,
+    va2358,
+    va2376,
+    va239,
+    va2409,
+    va2437,
+    va2467,
+    va2516,
+    va2518,
+    va2522,
+    va2546,
+    va2549,
+    va2556,
+    va2563,
+    va2577,
+    va259,
+    va2591,
+    va2598,
+    va2600,
+    va277,
+    va311,
+    va336,
+    va343,
+    va361,
+    va373,
+    va394,
     va398,
+    va409,
     va416,
-    va441,
-    va45,
-    va457,
-    va477,
-    va490,
-    va500,
-    va544,
-    va560,
+    va436,
+    va461,
+    va47,
+    va478,
+    va499,
+    va522,
     va566,
-    va587,
-    va596,
-    va639,
-    va651,
-    va657,
-    va680,
-    va695,
-    va698,
-    va708,
-    va721,
-    va725,
-    va744,
-    va749,
-    va766,
-    va776,
-    va783,
-    va79,
-    va792,
-    va795,
-    va797,
-    va807,
-    va812,
-    va813,
-    va831,
-    va845,
+    va583,
+    va590,
+    va611,
+    va620,
+    va671,
+    va685,
+    va696,
+    va722,
+    va737,
+    va740,
+    va750,
+    va763,
+    va773,
+    va799,
+    va804,
+    va81,
+    va821,
+    va838,
+    va840,
+    va852,
     va854,
-    va876,
-    va903,
-    va920,
-    va94,
-    va941,
-    va973,
-    va986,
+    va868,
+    va873,
+    va874,
+    va892,
+    va906,
+    va915,
+    va937,
+    va96,
+    va964,
+    va981,
     (
       -(
-        CASE WHEN ISFINITE(va1226) THEN va1226 END
+        CASE WHEN ISFINITE(va2264) THEN va2264 END
       )
-    ) AS va1227
+    ) AS va2265
   FROM values_7_2
 ), sections_8 AS (
   SELECT
@@ -17343,211 +15647,285 @@ WITH values_0_1 AS (
     stock_number,
     stock_row,
     day_rows,
-    industry_l3,
-    se1040,
-    se1041,
-    se1042,
-    se1394,
-    se1395,
-    se1396,
-    se1554,
-    se1555,
-    se1556,
-    se1942,
-    se1943,
-    se1944,
-    se2015,
-    se2016,
-    se2017,
-    se2148,
-    se2149,
-    se2150,
-    se2287,
-    se779,
-    se780,
-    se987,
-    se988,
-    se989,
-    va1002,
-    va1032,
-    va1039,
-    va107,
-    va1074,
-    va1106,
-    va1135,
-    va1168,
-    va1201,
-    va1227,
-    va1248,
-    va1275,
-    va131,
-    va1337,
+    se506,
+    va1004,
+    va1019,
+    va1052,
+    va1065,
+    va109,
+    va1094,
+    va1123,
+    va1154,
+    va1187,
+    va1217,
+    va1251,
+    va1284,
+    va1312,
+    va134,
+    va1340,
     va1358,
-    va1367,
-    va1393,
-    va14,
-    va140,
-    va1435,
-    va1451,
-    va1487,
-    va150,
-    va1518,
+    va143,
+    va1431,
+    va1453,
+    va1510,
+    va153,
     va1547,
-    va1553,
-    va1577,
-    va158,
-    va1608,
-    va1628,
-    va1652,
-    va1672,
-    va168,
-    va1685,
-    va1698,
-    va1751,
-    va1771,
+    va1561,
+    va16,
+    va1600,
+    va161,
+    va1634,
+    va1682,
+    va171,
+    va1719,
+    va1747,
+    va1767,
     va1781,
-    va1795,
-    va1814,
-    va1845,
-    va1884,
-    va189,
-    va1909,
-    va191,
-    va1930,
-    va1941,
-    va1983,
-    va1998,
-    va2014,
-    va2026,
-    va2046,
-    va2095,
-    va2112,
-    va2123,
-    va2124,
-    va2147,
-    va2170,
-    va2171,
-    va2202,
-    va2215,
-    va2258,
-    va2262,
-    va227,
-    va2286,
-    va2289,
-    va2296,
-    va2303,
-    va2317,
+    va1843,
+    va1852,
+    va1865,
+    va192,
+    va1921,
+    va1949,
+    va195,
+    va1982,
+    va2007,
+    va2043,
+    va2085,
+    va2110,
+    va2135,
+    va2152,
+    va2196,
+    va2233,
+    va2265,
+    va231,
+    va2311,
     va2331,
-    va2338,
-    va234,
-    va2340,
-    va255,
-    va273,
-    va296,
-    va307,
-    va322,
-    va329,
-    va347,
-    va358,
-    va375,
-    va379,
-    va390,
+    va2358,
+    va2376,
+    va239,
+    va2409,
+    va2437,
+    va2467,
+    va2516,
+    va2518,
+    va2522,
+    va2546,
+    va2549,
+    va2556,
+    va2563,
+    va2577,
+    va259,
+    va2591,
+    va2598,
+    va2600,
+    va277,
+    va311,
+    va336,
+    va343,
+    va361,
+    va373,
+    va394,
     va398,
+    va409,
     va416,
-    va441,
-    va45,
-    va457,
-    va477,
-    va490,
-    va500,
-    va544,
-    va560,
+    va436,
+    va461,
+    va47,
+    va478,
+    va499,
+    va522,
     va566,
-    va587,
-    va596,
-    va639,
-    va651,
-    va657,
-    va680,
-    va695,
-    va698,
-    va708,
-    va721,
-    va725,
-    va744,
-    va749,
-    va766,
-    va776,
-    va783,
-    va79,
-    va792,
-    va795,
-    va797,
-    va807,
-    va812,
-    va813,
-    va831,
-    va845,
+    va583,
+    va590,
+    va611,
+    va620,
+    va671,
+    va685,
+    va696,
+    va722,
+    va737,
+    va740,
+    va750,
+    va763,
+    va773,
+    va799,
+    va804,
+    va81,
+    va821,
+    va838,
+    va840,
+    va852,
     va854,
-    va876,
-    va903,
-    va920,
-    va94,
-    va941,
-    va973,
-    va986,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va477) AS se478,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va477) AS se479,
-    COUNT(va477) OVER (
+    va868,
+    va873,
+    va874,
+    va892,
+    va906,
+    va915,
+    va937,
+    va96,
+    va964,
+    va981,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va499) AS se500,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va499) AS se501,
+    COUNT(va499) OVER (
       PARTITION BY trade_date
-      ORDER BY va477
+      ORDER BY va499
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se480,
-    AVG(va776) OVER (
-      PARTITION BY trade_date, industry_l3
-      ORDER BY stock_number
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se777,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1032) AS se1033,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1032) AS se1034,
-    COUNT(va1032) OVER (
+    ) AS se502,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1065) AS se1066,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1065) AS se1067,
+    COUNT(va1065) OVER (
       PARTITION BY trade_date
-      ORDER BY va1032
+      ORDER BY va1065
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1035,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1367) AS se1368,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1367) AS se1369,
-    COUNT(va1367) OVER (
+    ) AS se1068,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1094) AS se1095,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1094) AS se1096,
+    COUNT(va1094) OVER (
       PARTITION BY trade_date
-      ORDER BY va1367
+      ORDER BY va1094
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1370,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1577) AS se1578,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1577) AS se1579,
-    COUNT(va1577) OVER (
+    ) AS se1097,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1561) AS se1562,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1561) AS se1563,
+    COUNT(va1561) OVER (
       PARTITION BY trade_date
-      ORDER BY va1577
+      ORDER BY va1561
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1580,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1628) AS se1629,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1628) AS se1630,
-    COUNT(va1628) OVER (
+    ) AS se1564,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1767) AS se1768,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1767) AS se1769,
+    COUNT(va1767) OVER (
       PARTITION BY trade_date
-      ORDER BY va1628
+      ORDER BY va1767
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1631,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va2202) AS se2203,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2202) AS se2204,
-    COUNT(va2202) OVER (
+    ) AS se1770,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1781) AS se1782,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1781) AS se1783,
+    COUNT(va1781) OVER (
       PARTITION BY trade_date
-      ORDER BY va2202
+      ORDER BY va1781
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2205,
-    SUM(ABS(va2262)) OVER (
+    ) AS se1784,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1019) AS se1786,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1019) AS se1787,
+    COUNT(va1019) OVER (
       PARTITION BY trade_date
-      ORDER BY stock_number
+      ORDER BY va1019
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2263
+    ) AS se1788,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2007) AS se2008,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2007) AS se2009,
+    COUNT(va2007) OVER (
+      PARTITION BY trade_date
+      ORDER BY va2007
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se2010,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2152) AS se2153,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2152) AS se2154,
+    COUNT(va2152) OVER (
+      PARTITION BY trade_date
+      ORDER BY va2152
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se2155,
+    CASE
+      WHEN COUNT(va2522) OVER (PARTITION BY trade_date) > 0
+      THEN (
+        COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(ABS(va2522)) >= CAST(8.271806125530277e-25 AS DOUBLE)
+              AND ABS(ABS(va2522)) < CAST(9.5367431640625e-07 AS DOUBLE)
+              THEN CAST((
+                ABS(va2522) * CAST(5.444517870735016e+39 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date) AS DOUBLE) / CAST(5.444517870735016e+39 AS DOUBLE),
+          0
+        ) + COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(ABS(va2522)) >= CAST(9.5367431640625e-07 AS DOUBLE)
+              AND ABS(ABS(va2522)) < CAST(1099511627776.0 AS DOUBLE)
+              THEN CAST((
+                ABS(va2522) * CAST(4.722366482869645e+21 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date) AS DOUBLE) / CAST(4.722366482869645e+21 AS DOUBLE),
+          0
+        ) + COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(ABS(va2522)) >= CAST(1099511627776.0 AS DOUBLE)
+              AND ABS(ABS(va2522)) < CAST(1.2676506002282294e+30 AS DOUBLE)
+              THEN CAST((
+                ABS(va2522) * CAST(4096.0 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date) AS DOUBLE) / CAST(4096.0 AS DOUBLE),
+          0
+        ) + COALESCE(
+          SUM(
+            CASE
+              WHEN ABS(ABS(va2522)) < CAST(8.271806125530277e-25 AS DOUBLE)
+              OR ABS(ABS(va2522)) >= CAST(1.2676506002282294e+30 AS DOUBLE)
+              THEN ABS(va2522)
+            END
+          ) OVER (PARTITION BY trade_date),
+          0
+        )
+      )
+    END AS se2523,
+    CASE
+      WHEN COUNT(va2546) OVER (PARTITION BY trade_date) > 0
+      THEN (
+        COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(ABS(va2546)) >= CAST(8.271806125530277e-25 AS DOUBLE)
+              AND ABS(ABS(va2546)) < CAST(9.5367431640625e-07 AS DOUBLE)
+              THEN CAST((
+                ABS(va2546) * CAST(5.444517870735016e+39 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date) AS DOUBLE) / CAST(5.444517870735016e+39 AS DOUBLE),
+          0
+        ) + COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(ABS(va2546)) >= CAST(9.5367431640625e-07 AS DOUBLE)
+              AND ABS(ABS(va2546)) < CAST(1099511627776.0 AS DOUBLE)
+              THEN CAST((
+                ABS(va2546) * CAST(4.722366482869645e+21 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date) AS DOUBLE) / CAST(4.722366482869645e+21 AS DOUBLE),
+          0
+        ) + COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(ABS(va2546)) >= CAST(1099511627776.0 AS DOUBLE)
+              AND ABS(ABS(va2546)) < CAST(1.2676506002282294e+30 AS DOUBLE)
+              THEN CAST((
+                ABS(va2546) * CAST(4096.0 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date) AS DOUBLE) / CAST(4096.0 AS DOUBLE),
+          0
+        ) + COALESCE(
+          SUM(
+            CASE
+              WHEN ABS(ABS(va2546)) < CAST(8.271806125530277e-25 AS DOUBLE)
+              OR ABS(ABS(va2546)) >= CAST(1.2676506002282294e+30 AS DOUBLE)
+              THEN ABS(va2546)
+            END
+          ) OVER (PARTITION BY trade_date),
+          0
+        )
+      )
+    END AS se2547
   FROM values_7_3
 ), values_8_1 AS (
   SELECT
@@ -17556,247 +15934,383 @@ WITH values_0_1 AS (
     stock_number,
     stock_row,
     day_rows,
-    se1942,
-    se1943,
-    se1944,
-    se2015,
-    se2016,
-    se2017,
-    se2148,
-    se2149,
-    se2150,
-    se2203,
-    se2204,
-    se2205,
-    se987,
-    se988,
-    se989,
-    va1002,
-    va107,
-    va1074,
-    va1106,
-    va1135,
-    va1168,
-    va1201,
-    va1227,
-    va1248,
-    va1275,
-    va131,
-    va1337,
-    va1358,
-    va14,
-    va140,
-    va1435,
-    va1451,
-    va1487,
-    va150,
-    va1518,
+    va1004,
+    va1052,
+    va109,
+    va1123,
+    va1154,
+    va1187,
+    va1217,
+    va1251,
+    va1284,
+    va1312,
+    va134,
+    va143,
+    va1431,
+    va1453,
+    va1510,
+    va153,
     va1547,
-    va158,
-    va1608,
-    va1652,
-    va1672,
-    va168,
-    va1685,
-    va1698,
-    va1751,
-    va1771,
-    va1781,
-    va1795,
-    va1814,
-    va1845,
-    va1884,
-    va189,
-    va1909,
-    va191,
-    va1930,
-    va1941,
-    va1983,
-    va1998,
-    va2014,
-    va2026,
-    va2046,
-    va2095,
-    va2112,
-    va2123,
-    va2124,
-    va2147,
-    va2170,
-    va2171,
-    va2202,
-    va2215,
-    va2258,
-    va227,
-    va2289,
-    va2296,
-    va2303,
-    va2317,
+    va16,
+    va161,
+    va1634,
+    va1682,
+    va171,
+    va1719,
+    va1747,
+    va1843,
+    va1852,
+    va1865,
+    va192,
+    va1921,
+    va1949,
+    va195,
+    va1982,
+    va2085,
+    va2110,
+    va2196,
+    va2233,
+    va2265,
+    va231,
+    va2311,
     va2331,
-    va2338,
-    va234,
-    va2340,
-    va255,
-    va273,
-    va307,
-    va322,
-    va329,
-    va347,
-    va358,
-    va375,
-    va379,
-    va390,
+    va2376,
+    va239,
+    va2409,
+    va2437,
+    va2467,
+    va2516,
+    va2549,
+    va2556,
+    va2563,
+    va2577,
+    va259,
+    va2591,
+    va2598,
+    va2600,
+    va277,
+    va311,
+    va336,
+    va343,
+    va361,
+    va373,
+    va394,
     va398,
+    va409,
     va416,
-    va441,
-    va45,
-    va457,
-    va490,
-    va500,
-    va544,
-    va560,
+    va436,
+    va461,
+    va47,
+    va478,
+    va522,
     va566,
-    va587,
-    va596,
-    va639,
-    va651,
-    va657,
-    va680,
-    va695,
-    va698,
-    va708,
-    va721,
-    va725,
-    va744,
-    va749,
-    va766,
-    va783,
-    va79,
-    va792,
-    va795,
-    va797,
-    va807,
-    va812,
-    va813,
-    va831,
-    va845,
+    va583,
+    va590,
+    va611,
+    va620,
+    va671,
+    va685,
+    va696,
+    va722,
+    va737,
+    va740,
+    va750,
+    va763,
+    va773,
+    va799,
+    va804,
+    va81,
+    va821,
+    va838,
+    va840,
+    va852,
     va854,
-    va876,
-    va903,
-    va920,
-    va94,
-    va941,
-    va973,
-    va986,
+    va868,
+    va873,
+    va874,
+    va892,
+    va906,
+    va915,
+    va937,
+    va96,
+    va964,
+    va981,
     (
       CASE
-        WHEN NOT va477 IS NULL
+        WHEN NOT va499 IS NULL
         THEN (
-          se478 + ROUND(se479 * day_rows)
+          se500 + ROUND(se501 * day_rows)
         ) / (
-          2 * se480
+          2 * se502
         )
       END
-    ) AS va481,
+    ) AS va503,
     (
-      (
-        CASE WHEN NOT industry_l3 IS NULL THEN va776 - se777 END
-      ) / NULLIF((
-        CASE WHEN se780 = 250 THEN se779 END
-      ), 0)
-    ) AS va781,
-    (
-      -CAST((
-        (
-          (
-            CASE
-              WHEN NOT va1032 IS NULL
-              THEN (
-                se1033 + ROUND(se1034 * day_rows)
-              ) / (
-                2 * se1035
-              )
-            END
-          ) < (
-            CASE
-              WHEN NOT va1039 IS NULL
-              THEN (
-                se1040 + ROUND(se1041 * day_rows)
-              ) / (
-                2 * se1042
-              )
-            END
-          )
-        )
-      ) AS DOUBLE)
-    ) AS va1043,
-    (
-      -CAST((
-        (
-          (
-            CASE
-              WHEN NOT va1367 IS NULL
-              THEN (
-                se1368 + ROUND(se1369 * day_rows)
-              ) / (
-                2 * se1370
-              )
-            END
-          ) < (
-            CASE
-              WHEN NOT va1393 IS NULL
-              THEN (
-                se1394 + ROUND(se1395 * day_rows)
-              ) / (
-                2 * se1396
-              )
-            END
-          )
-        )
-      ) AS DOUBLE)
-    ) AS va1397,
-    CAST((
-      (
-        (
-          CASE
-            WHEN NOT va1553 IS NULL
-            THEN (
-              se1554 + ROUND(se1555 * day_rows)
-            ) / (
-              2 * se1556
-            )
-          END
-        ) < (
-          CASE
-            WHEN NOT va1577 IS NULL
-            THEN (
-              se1578 + ROUND(se1579 * day_rows)
-            ) / (
-              2 * se1580
-            )
-          END
-        )
+      se506 * 8193 - (
+        se506 * 8193 - se506
       )
-    ) AS DOUBLE) AS va1581,
-    (
-      CASE
-        WHEN NOT va1628 IS NULL
-        THEN (
-          se1629 + ROUND(se1630 * day_rows)
-        ) / (
-          2 * se1631
-        )
-      END
-    ) AS va1632,
+    ) AS va507,
     (
       -(
-        va296 * (
-          (
-            va2262 * CAST(1 AS DOUBLE) / NULLIF(se2263, 0) * CAST(1.5 AS DOUBLE)
-          ) - va2286 * CAST(1 AS DOUBLE) / NULLIF(se2287, 0)
+        (
+          CASE
+            WHEN NOT va1065 IS NULL
+            THEN (
+              se1066 + ROUND(se1067 * day_rows)
+            ) / (
+              2 * se1068
+            )
+          END
+        ) - (
+          CASE
+            WHEN NOT va1094 IS NULL
+            THEN (
+              se1095 + ROUND(se1096 * day_rows)
+            ) / (
+              2 * se1097
+            )
+          END
         )
       )
-    ) AS va2288
+    ) AS va1098,
+    (
+      va1340 * 8193 - (
+        va1340 * 8193 - va1340
+      )
+    ) AS va1341,
+    (
+      va1358 * 8193 - (
+        va1358 * 8193 - va1358
+      )
+    ) AS va1359,
+    (
+      CASE
+        WHEN NOT va1561 IS NULL
+        THEN (
+          se1562 + ROUND(se1563 * day_rows)
+        ) / (
+          2 * se1564
+        )
+      END
+    ) AS va1565,
+    (
+      va1600 * 8193 - (
+        va1600 * 8193 - va1600
+      )
+    ) AS va1601,
+    (
+      CASE
+        WHEN NOT va1767 IS NULL
+        THEN (
+          se1768 + ROUND(se1769 * day_rows)
+        ) / (
+          2 * se1770
+        )
+      END
+    ) AS va1771,
+    (
+      CASE
+        WHEN NOT va1781 IS NULL
+        THEN (
+          se1782 + ROUND(se1783 * day_rows)
+        ) / (
+          2 * se1784
+        )
+      END
+    ) AS va1785,
+    (
+      CASE
+        WHEN NOT va1019 IS NULL
+        THEN (
+          se1786 + ROUND(se1787 * day_rows)
+        ) / (
+          2 * se1788
+        )
+      END
+    ) AS va1789,
+    (
+      CASE
+        WHEN NOT va2007 IS NULL
+        THEN (
+          se2008 + ROUND(se2009 * day_rows)
+        ) / (
+          2 * se2010
+        )
+      END
+    ) AS va2011,
+    (
+      va2043 * 8193 - (
+        va2043 * 8193 - va2043
+      )
+    ) AS va2044,
+    (
+      va2135 * 8193 - (
+        va2135 * 8193 - va2135
+      )
+    ) AS va2136,
+    (
+      CASE
+        WHEN NOT va2152 IS NULL
+        THEN (
+          se2153 + ROUND(se2154 * day_rows)
+        ) / (
+          2 * se2155
+        )
+      END
+    ) AS va2156,
+    CAST((
+      va2358 - stock_row + 12
+    ) AS DOUBLE) AS va2359,
+    va2376 * stock_row AS va2377,
+    va2409 * stock_row AS va2410,
+    (
+      -(
+        va2518 * (
+          (
+            va2522 * CAST(1 AS DOUBLE) / NULLIF(se2523, 0) * CAST(1.5 AS DOUBLE)
+          ) - va2546 * CAST(1 AS DOUBLE) / NULLIF(se2547, 0)
+        )
+      )
+    ) AS va2548
   FROM sections_8
+), values_8_2 AS (
+  SELECT
+    ts_code,
+    trade_date,
+    stock_number,
+    stock_row,
+    day_rows,
+    va1004,
+    va1052,
+    va109,
+    va1098,
+    va1123,
+    va1154,
+    va1187,
+    va1217,
+    va1251,
+    va1284,
+    va1312,
+    va134,
+    va1341,
+    va1359,
+    va143,
+    va1431,
+    va1453,
+    va1510,
+    va153,
+    va1547,
+    va1565,
+    va16,
+    va1601,
+    va161,
+    va1634,
+    va1682,
+    va171,
+    va1719,
+    va1747,
+    va1771,
+    va1785,
+    va1789,
+    va1843,
+    va1852,
+    va1865,
+    va192,
+    va1921,
+    va1949,
+    va195,
+    va1982,
+    va2011,
+    va2044,
+    va2085,
+    va2110,
+    va2136,
+    va2156,
+    va2196,
+    va2233,
+    va2265,
+    va231,
+    va2311,
+    va2331,
+    va2359,
+    va2376,
+    va2377,
+    va239,
+    va2409,
+    va2410,
+    va2437,
+    va2467,
+    va2516,
+    va2548,
+    va2549,
+    va2556,
+    va2563,
+    va2577,
+    va259,
+    va2591,
+    va2598,
+    va2600,
+    va277,
+    va311,
+    va336,
+    va343,
+    va361,
+    va373,
+    va394,
+    va398,
+    va409,
+    va416,
+    va436,
+    va461,
+    va47,
+    va478,
+    va503,
+    va507,
+    va522,
+    va566,
+    va583,
+    va590,
+    va611,
+    va620,
+    va671,
+    va685,
+    va696,
+    va722,
+    va737,
+    va740,
+    va750,
+    va763,
+    va773,
+    va799,
+    va804,
+    va81,
+    va821,
+    va838,
+    va840,
+    va852,
+    va854,
+    va868,
+    va873,
+    va874,
+    va892,
+    va906,
+    va915,
+    va937,
+    va96,
+    va964,
+    va981,
+    (
+      va1785 * 8193 - (
+        va1785 * 8193 - va1785
+      )
+    ) AS va1793,
+    (
+      va1789 * 8193 - (
+        va1789 * 8193 - va1789
+      )
+    ) AS va1798,
+    va2359 * stock_row AS va2360
+  FROM values_8_1
 ), series_9 AS (
   SELECT
     ts_code,
@@ -17804,207 +16318,188 @@ WITH values_0_1 AS (
     stock_number,
     stock_row,
     day_rows,
-    se1942,
-    se1943,
-    se1944,
-    se2015,
-    se2016,
-    se2017,
-    se2148,
-    se2149,
-    se2150,
-    se2203,
-    se2204,
-    se2205,
-    se987,
-    se988,
-    se989,
-    va1002,
-    va1043,
-    va107,
-    va1074,
-    va1106,
-    va1135,
-    va1168,
-    va1201,
-    va1227,
-    va1248,
-    va1275,
-    va131,
-    va1337,
-    va1358,
-    va1397,
-    va14,
-    va140,
-    va1435,
-    va1451,
-    va150,
-    va1518,
+    va1004,
+    va1052,
+    va109,
+    va1098,
+    va1123,
+    va1154,
+    va1187,
+    va1217,
+    va1251,
+    va1284,
+    va1312,
+    va134,
+    va1359,
+    va143,
+    va1431,
+    va1453,
+    va1510,
+    va153,
     va1547,
-    va158,
-    va1581,
-    va1608,
-    va1652,
-    va168,
-    va1685,
-    va1698,
-    va1751,
-    va1771,
-    va1781,
-    va1814,
-    va1845,
-    va1884,
-    va189,
-    va1909,
-    va191,
-    va1930,
-    va1941,
-    va1983,
-    va1998,
-    va2014,
-    va2026,
-    va2046,
-    va2095,
-    va2112,
-    va2147,
-    va2202,
-    va2215,
-    va2258,
-    va227,
-    va2288,
-    va2289,
-    va2296,
-    va2303,
-    va2317,
+    va1565,
+    va16,
+    va161,
+    va1634,
+    va1682,
+    va171,
+    va1719,
+    va1747,
+    va1793,
+    va1798,
+    va1843,
+    va1852,
+    va1865,
+    va192,
+    va1921,
+    va1949,
+    va195,
+    va1982,
+    va2011,
+    va2044,
+    va2085,
+    va2110,
+    va2136,
+    va2156,
+    va2196,
+    va2233,
+    va2265,
+    va231,
+    va2311,
     va2331,
-    va2338,
-    va234,
-    va2340,
-    va255,
-    va273,
-    va307,
-    va322,
-    va329,
-    va347,
-    va358,
-    va375,
-    va379,
-    va390,
+    va239,
+    va2437,
+    va2467,
+    va2516,
+    va2548,
+    va2549,
+    va2556,
+    va2563,
+    va2577,
+    va259,
+    va2591,
+    va2598,
+    va2600,
+    va277,
+    va311,
+    va336,
+    va343,
+    va361,
+    va373,
+    va394,
     va398,
+    va409,
     va416,
-    va441,
-    va45,
-    va457,
-    va490,
-    va500,
-    va544,
-    va560,
+    va436,
+    va461,
+    va47,
+    va478,
+    va507,
+    va522,
     va566,
-    va587,
-    va596,
-    va639,
-    va651,
-    va657,
-    va680,
-    va695,
-    va698,
-    va708,
-    va721,
-    va725,
-    va744,
-    va749,
-    va766,
-    va781,
-    va783,
-    va79,
-    va792,
-    va795,
-    va797,
-    va807,
-    va812,
-    va813,
-    va831,
-    va845,
+    va583,
+    va590,
+    va611,
+    va620,
+    va671,
+    va685,
+    va696,
+    va722,
+    va737,
+    va740,
+    va750,
+    va763,
+    va773,
+    va799,
+    va804,
+    va81,
+    va821,
+    va838,
+    va840,
+    va852,
     va854,
-    va876,
-    va903,
-    va920,
-    va94,
-    va941,
-    va973,
-    va986,
-    MIN(va481) OVER rows_5 AS se482,
-    COUNT(va481) OVER rows_5 AS se483,
-    LAG(va1002, 1) OVER rows_row AS se1003,
-    LAG(va1002, 2) OVER rows_row AS se1004,
-    LAG(va1002, 3) OVER rows_row AS se1005,
-    LAG(va1002, 4) OVER rows_row AS se1006,
-    LAG(va1002, 5) OVER rows_row AS se1007,
-    LAG(va1002, 6) OVER rows_row AS se1008,
-    LAG(va1002, 7) OVER rows_row AS se1009,
-    LAG(va1002, 8) OVER rows_row AS se1010,
-    LAG(va1002, 9) OVER rows_row AS se1011,
-    LAG(va1002, 10) OVER rows_row AS se1012,
-    LAG(va1002, 11) OVER rows_row AS se1013,
-    LAG(va1248, 1) OVER rows_row AS se1249,
-    LAG(va1248, 2) OVER rows_row AS se1250,
-    LAG(va1248, 3) OVER rows_row AS se1251,
+    va868,
+    va873,
+    va874,
+    va892,
+    va906,
+    va915,
+    va937,
+    va96,
+    va964,
+    va981,
+    MIN(va503) OVER rows_5 AS se504,
+    COUNT(va503) OVER rows_5 AS se505,
+    LAG(va507, 1) OVER rows_row AS se508,
+    LAG(va507, 2) OVER rows_row AS se509,
+    LAG(va507, 3) OVER rows_row AS se510,
+    LAG(va507, 4) OVER rows_row AS se511,
     RANK(
     ORDER BY
-      va1487) OVER rows_19 AS se1488,
+      va1341) OVER rows_15 AS se1342,
     CUME_DIST(
     ORDER BY
-      va1487) OVER rows_19 AS se1489,
-    COUNT(va1487) OVER rows_19 AS se1490,
-    PRODUCT(va1632) OVER rows_14 AS se1633,
-    COUNT(va1632) OVER rows_14 AS se1634,
+      va1341) OVER rows_15 AS se1343,
+    COUNT(va1341) OVER rows_15 AS se1344,
+    LAG(va1359, 1) OVER rows_row AS se1360,
+    LAG(va1359, 2) OVER rows_row AS se1361,
+    LAG(va1359, 3) OVER rows_row AS se1362,
     RANK(
     ORDER BY
-      va1672) OVER rows_13 AS se1673,
+      va1601) OVER rows_19 AS se1602,
     CUME_DIST(
     ORDER BY
-      va1672) OVER rows_13 AS se1674,
-    COUNT(va1672) OVER rows_13 AS se1675,
-    RANK(
-    ORDER BY
-      va1795) OVER rows_14 AS se1796,
-    CUME_DIST(
-    ORDER BY
-      va1795) OVER rows_14 AS se1797,
-    COUNT(va1795) OVER rows_14 AS se1798,
-    LAG(va1845, 1) OVER rows_row AS se1846,
-    LAG(va1930, 1) OVER rows_row AS se1931,
-    LAG(va1930, 2) OVER rows_row AS se1932,
-    LAG(va1930, 3) OVER rows_row AS se1933,
-    LAG(va1998, 1) OVER rows_row AS se1999,
-    LAG(va1998, 2) OVER rows_row AS se2000,
-    LAG(va1998, 3) OVER rows_row AS se2001,
-    LAG(va1998, 4) OVER rows_row AS se2002,
-    LAG(va1998, 5) OVER rows_row AS se2003,
-    LAG(va1998, 6) OVER rows_row AS se2004,
-    LAG(va2046, 1) OVER rows_row AS se2047,
-    SUM(va2124) OVER rows_14 AS se2125,
-    COUNT(va2124) OVER rows_14 AS se2126,
-    SUM(va2123) OVER rows_14 AS se2127,
-    COUNT(va2123) OVER rows_14 AS se2128,
-    SUM(va2171) OVER rows_15 AS se2172,
-    COUNT(va2171) OVER rows_15 AS se2173,
-    SUM(va2170) OVER rows_15 AS se2174,
-    COUNT(va2170) OVER rows_15 AS se2175,
-    LAG(va2215, 1) OVER rows_row AS se2216,
-    LAG(va2215, 2) OVER rows_row AS se2217,
-    LAG(va2215, 3) OVER rows_row AS se2218,
-    LAG(va2215, 4) OVER rows_row AS se2219,
-    LAG(va2215, 5) OVER rows_row AS se2220
-  FROM values_8_1
+      va1601) OVER rows_19 AS se1603,
+    COUNT(va1601) OVER rows_19 AS se1604,
+    PRODUCT(va1771) OVER rows_14 AS se1772,
+    COUNT(va1771) OVER rows_14 AS se1773,
+    CORR(va1785, va1789) OVER rows_5 AS se1790,
+    REGR_COUNT(va1785, va1789) OVER rows_5 AS se1791,
+    LAG(va1793, 1) OVER rows_row AS se1794,
+    LAG(va1793, 2) OVER rows_row AS se1795,
+    LAG(va1793, 3) OVER rows_row AS se1796,
+    LAG(va1793, 4) OVER rows_row AS se1797,
+    LAG(va1798, 1) OVER rows_row AS se1799,
+    LAG(va1798, 2) OVER rows_row AS se1800,
+    LAG(va1798, 3) OVER rows_row AS se1801,
+    LAG(va1798, 4) OVER rows_row AS se1802,
+    LAG(va2044, 1) OVER rows_row AS se2045,
+    LAG(va2136, 1) OVER rows_row AS se2137,
+    LAG(va2136, 2) OVER rows_row AS se2138,
+    LAG(va2136, 3) OVER rows_row AS se2139,
+    LAG(va2331, 1) OVER rows_row AS se2332,
+    LAG(va2331, 2) OVER rows_row AS se2333,
+    LAG(va2331, 3) OVER rows_row AS se2334,
+    SUM(va2360) OVER rows_14 AS se2361,
+    COUNT(va2360) OVER rows_14 AS se2362,
+    SUM(va2359) OVER rows_14 AS se2363,
+    COUNT(va2359) OVER rows_14 AS se2364,
+    SUM(va2377) OVER rows_20 AS se2378,
+    COUNT(va2377) OVER rows_20 AS se2379,
+    SUM(va2376) OVER rows_20 AS se2380,
+    COUNT(va2376) OVER rows_20 AS se2381,
+    SUM(va2410) OVER rows_15 AS se2411,
+    COUNT(va2410) OVER rows_15 AS se2412,
+    SUM(va2409) OVER rows_15 AS se2413,
+    COUNT(va2409) OVER rows_15 AS se2414,
+    LAG(va2437, 1) OVER rows_row AS se2438,
+    LAG(va2437, 2) OVER rows_row AS se2439,
+    LAG(va2437, 3) OVER rows_row AS se2440,
+    LAG(va2437, 4) OVER rows_row AS se2441,
+    LAG(va2437, 5) OVER rows_row AS se2442,
+    LAG(va2437, 6) OVER rows_row AS se2443,
+    LAG(va2467, 1) OVER rows_row AS se2468,
+    LAG(va2467, 2) OVER rows_row AS se2469,
+    LAG(va2467, 3) OVER rows_row AS se2470,
+    LAG(va2467, 4) OVER rows_row AS se2471,
+    LAG(va2467, 5) OVER rows_row AS se2472,
+    LAG(va2467, 6) OVER rows_row AS se2473,
+    LAG(va2467, 7) OVER rows_row AS se2474
+  FROM values_8_2
   WINDOW rows_5 AS (
     PARTITION BY stock_number
     ORDER BY stock_row
     rows BETWEEN 4 preceding AND CURRENT ROW
-  ), rows_13 AS (
-    PARTITION BY stock_number
-    ORDER BY stock_row
-    rows BETWEEN 12 preceding AND CURRENT ROW
   ), rows_14 AS (
     PARTITION BY stock_number
     ORDER BY stock_row
@@ -18017,6 +16512,10 @@ WITH values_0_1 AS (
     PARTITION BY stock_number
     ORDER BY stock_row
     rows BETWEEN 18 preceding AND CURRENT ROW
+  ), rows_20 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 19 preceding AND CURRENT ROW
   ), rows_row AS (PARTITION BY stock_number ORDER BY stock_row)
 ), values_9_1 AS (
   SELECT
@@ -18025,325 +16524,242 @@ WITH values_0_1 AS (
     stock_number,
     stock_row,
     day_rows,
-    se2148,
-    se2149,
-    se2150,
-    se2203,
-    se2204,
-    se2205,
-    se987,
-    se988,
-    se989,
-    va1043,
-    va107,
-    va1074,
-    va1106,
-    va1135,
-    va1168,
-    va1201,
-    va1227,
-    va1275,
-    va131,
-    va1337,
-    va1358,
-    va1397,
-    va14,
-    va140,
-    va1435,
-    va1451,
-    va150,
-    va1518,
+    se1794,
+    se1795,
+    se1796,
+    se1797,
+    se1799,
+    se1800,
+    se1801,
+    se1802,
+    va1004,
+    va1052,
+    va109,
+    va1098,
+    va1123,
+    va1154,
+    va1187,
+    va1217,
+    va1251,
+    va1284,
+    va1312,
+    va134,
+    va143,
+    va1431,
+    va1453,
+    va1510,
+    va153,
     va1547,
-    va158,
-    va1581,
-    va1608,
-    va1652,
-    va168,
-    va1685,
-    va1698,
-    va1751,
-    va1771,
-    va1781,
-    va1814,
-    va1884,
-    va189,
-    va1909,
-    va191,
-    va1983,
-    va2026,
-    va2095,
-    va2112,
-    va2147,
-    va2202,
-    va2258,
-    va227,
-    va2288,
-    va2289,
-    va2296,
-    va2303,
-    va2317,
-    va2331,
-    va2338,
-    va234,
-    va2340,
-    va255,
-    va273,
-    va307,
-    va322,
-    va329,
-    va347,
-    va358,
-    va375,
-    va379,
-    va390,
+    va1565,
+    va16,
+    va161,
+    va1634,
+    va1682,
+    va171,
+    va1719,
+    va1747,
+    va1793,
+    va1798,
+    va1843,
+    va1852,
+    va1865,
+    va192,
+    va1921,
+    va1949,
+    va195,
+    va1982,
+    va2011,
+    va2085,
+    va2110,
+    va2196,
+    va2233,
+    va2265,
+    va231,
+    va2311,
+    va239,
+    va2516,
+    va2548,
+    va2549,
+    va2556,
+    va2563,
+    va2577,
+    va259,
+    va2591,
+    va2598,
+    va2600,
+    va277,
+    va311,
+    va336,
+    va343,
+    va361,
+    va373,
+    va394,
     va398,
+    va409,
     va416,
-    va441,
-    va45,
-    va457,
-    va500,
-    va544,
-    va560,
+    va436,
+    va461,
+    va47,
+    va478,
+    va522,
     va566,
-    va587,
-    va596,
-    va639,
-    va651,
-    va657,
-    va680,
-    va695,
-    va698,
-    va708,
-    va721,
-    va725,
-    va744,
-    va749,
-    va766,
-    va781,
-    va783,
-    va79,
-    va792,
-    va795,
-    va797,
-    va807,
-    va812,
-    va813,
-    va831,
-    va845,
+    va583,
+    va590,
+    va611,
+    va620,
+    va671,
+    va685,
+    va696,
+    va722,
+    va737,
+    va740,
+    va750,
+    va763,
+    va773,
+    va799,
+    va804,
+    va81,
+    va821,
+    va838,
+    va840,
+    va852,
     va854,
-    va876,
-    va903,
-    va920,
-    va94,
-    va941,
-    va973,
-    va986,
+    va868,
+    va873,
+    va874,
+    va892,
+    va906,
+    va915,
+    va937,
+    va96,
+    va964,
+    va981,
     (
       CASE
         WHEN stock_row > 11
         THEN (
           (
-            CASE WHEN se483 = 5 THEN se482 END
-          ) + va490
+            CASE WHEN se505 = 5 THEN se504 END
+          ) + (
+            2 + CASE WHEN se508 < va507 THEN 2 WHEN se508 = va507 THEN 1 WHEN se508 > va507 THEN 0 END + CASE WHEN se509 < va507 THEN 2 WHEN se509 = va507 THEN 1 WHEN se509 > va507 THEN 0 END + CASE WHEN se510 < va507 THEN 2 WHEN se510 = va507 THEN 1 WHEN se510 > va507 THEN 0 END + CASE WHEN se511 < va507 THEN 2 WHEN se511 = va507 THEN 1 WHEN se511 > va507 THEN 0 END
+          ) / 10
         )
       END
-    ) AS va491,
+    ) AS va512,
     (
-      12 * va1002 + 11 * se1003 + 10 * se1004 + 9 * se1005 + 8 * se1006 + 7 * se1007 + 6 * se1008 + 5 * se1009 + 4 * se1010 + 3 * se1011 + 2 * se1012 + 1 * se1013
-    ) / 78 AS va1014,
-    (
-      4 * va1248 + 3 * se1249 + 2 * se1250 + 1 * se1251
-    ) / 10 AS va1252,
-    (
-      CASE WHEN se1490 = 19 THEN (
-        se1488 + se1489 * 19
-      ) / 38 END
-    ) AS va1491,
-    (
-      CASE WHEN se1634 = 14 THEN se1633 END
-    ) AS va1635,
-    (
-      CASE WHEN se1675 = 13 THEN (
-        se1673 + se1674 * 13
-      ) / 26 END
-    ) AS va1676,
-    (
-      CASE WHEN se1798 = 14 THEN (
-        se1796 + se1797 * 14
-      ) / 28 END
-    ) AS va1799,
+      CASE WHEN se1344 = 15 THEN (
+        se1342 + se1343 * 15
+      ) / 30 END
+    ) AS va1345,
     (
       2 + CASE
-        WHEN se1846 < va1845
+        WHEN se1360 < va1359
         THEN 2
-        WHEN se1846 = va1845
+        WHEN se1360 = va1359
         THEN 1
-        WHEN se1846 > va1845
+        WHEN se1360 > va1359
+        THEN 0
+      END + CASE
+        WHEN se1361 < va1359
+        THEN 2
+        WHEN se1361 = va1359
+        THEN 1
+        WHEN se1361 > va1359
+        THEN 0
+      END + CASE
+        WHEN se1362 < va1359
+        THEN 2
+        WHEN se1362 = va1359
+        THEN 1
+        WHEN se1362 > va1359
         THEN 0
       END
-    ) / 4 AS va1847,
+    ) / 8 AS va1363,
+    (
+      CASE WHEN se1604 = 19 THEN (
+        se1602 + se1603 * 19
+      ) / 38 END
+    ) AS va1605,
+    (
+      CASE WHEN se1773 = 14 THEN se1772 END
+    ) AS va1774,
+    (
+      CASE WHEN se1791 = 5 THEN se1790 END
+    ) AS va1792,
+    (
+      2 + CASE
+        WHEN se2045 < va2044
+        THEN 2
+        WHEN se2045 = va2044
+        THEN 1
+        WHEN se2045 > va2044
+        THEN 0
+      END
+    ) / 4 AS va2046,
     (
       -(
         (
           2 + CASE
-            WHEN se1931 < va1930
+            WHEN se2137 < va2136
             THEN 2
-            WHEN se1931 = va1930
+            WHEN se2137 = va2136
             THEN 1
-            WHEN se1931 > va1930
+            WHEN se2137 > va2136
             THEN 0
           END + CASE
-            WHEN se1932 < va1930
+            WHEN se2138 < va2136
             THEN 2
-            WHEN se1932 = va1930
+            WHEN se2138 = va2136
             THEN 1
-            WHEN se1932 > va1930
+            WHEN se2138 > va2136
             THEN 0
           END + CASE
-            WHEN se1933 < va1930
+            WHEN se2139 < va2136
             THEN 2
-            WHEN se1933 = va1930
+            WHEN se2139 = va2136
             THEN 1
-            WHEN se1933 > va1930
+            WHEN se2139 > va2136
             THEN 0
           END
-        ) / 8 - (
-          CASE
-            WHEN NOT va1941 IS NULL
-            THEN (
-              se1942 + ROUND(se1943 * day_rows)
-            ) / (
-              2 * se1944
-            )
-          END
-        )
+        ) / 8 - va2156
       )
-    ) AS va1945,
+    ) AS va2157,
+    (
+      4 * va2331 + 3 * se2332 + 2 * se2333 + 1 * se2334
+    ) / 10 AS va2335,
     (
       (
-        2 + CASE
-          WHEN se1999 < va1998
-          THEN 2
-          WHEN se1999 = va1998
-          THEN 1
-          WHEN se1999 > va1998
-          THEN 0
-        END + CASE
-          WHEN se2000 < va1998
-          THEN 2
-          WHEN se2000 = va1998
-          THEN 1
-          WHEN se2000 > va1998
-          THEN 0
-        END + CASE
-          WHEN se2001 < va1998
-          THEN 2
-          WHEN se2001 = va1998
-          THEN 1
-          WHEN se2001 > va1998
-          THEN 0
-        END + CASE
-          WHEN se2002 < va1998
-          THEN 2
-          WHEN se2002 = va1998
-          THEN 1
-          WHEN se2002 > va1998
-          THEN 0
-        END + CASE
-          WHEN se2003 < va1998
-          THEN 2
-          WHEN se2003 = va1998
-          THEN 1
-          WHEN se2003 > va1998
-          THEN 0
-        END + CASE
-          WHEN se2004 < va1998
-          THEN 2
-          WHEN se2004 = va1998
-          THEN 1
-          WHEN se2004 > va1998
-          THEN 0
-        END
-      ) / 14 / NULLIF(
-        (
-          CASE
-            WHEN NOT va2014 IS NULL
-            THEN (
-              se2015 + ROUND(se2016 * day_rows)
-            ) / (
-              2 * se2017
-            )
-          END
-        ),
-        0
-      )
-    ) AS va2018,
-    (
-      2 + CASE
-        WHEN se2047 < va2046
-        THEN 2
-        WHEN se2047 = va2046
-        THEN 1
-        WHEN se2047 > va2046
-        THEN 0
-      END
-    ) / 4 AS va2048,
-    (
-      (
-        CASE WHEN se2126 = 14 THEN se2125 END
+        CASE WHEN se2362 = 14 THEN se2361 END
       ) - (
         stock_row - 14
       ) * (
-        CASE WHEN se2128 = 14 THEN se2127 END
+        CASE WHEN se2364 = 14 THEN se2363 END
       )
-    ) / 105 AS va2129,
+    ) / 105 AS va2365,
     (
       (
-        CASE WHEN se2173 = 15 THEN se2172 END
+        CASE WHEN se2379 = 20 THEN se2378 END
+      ) - (
+        stock_row - 20
+      ) * (
+        CASE WHEN se2381 = 20 THEN se2380 END
+      )
+    ) / 210 AS va2382,
+    (
+      (
+        CASE WHEN se2412 = 15 THEN se2411 END
       ) - (
         stock_row - 15
       ) * (
-        CASE WHEN se2175 = 15 THEN se2174 END
+        CASE WHEN se2414 = 15 THEN se2413 END
       )
-    ) / 120 AS va2176,
+    ) / 120 AS va2415,
     (
-      2 + CASE
-        WHEN se2216 < va2215
-        THEN 2
-        WHEN se2216 = va2215
-        THEN 1
-        WHEN se2216 > va2215
-        THEN 0
-      END + CASE
-        WHEN se2217 < va2215
-        THEN 2
-        WHEN se2217 = va2215
-        THEN 1
-        WHEN se2217 > va2215
-        THEN 0
-      END + CASE
-        WHEN se2218 < va2215
-        THEN 2
-        WHEN se2218 = va2215
-        THEN 1
-        WHEN se2218 > va2215
-        THEN 0
-      END + CASE
-        WHEN se2219 < va2215
-        THEN 2
-        WHEN se2219 = va2215
-        THEN 1
-        WHEN se2219 > va2215
-        THEN 0
-      END + CASE
-        WHEN se2220 < va2215
-        THEN 2
-        WHEN se2220 = va2215
-        THEN 1
-        WHEN se2220 > va2215
-        THEN 0
-      END
-    ) / 12 AS va2221
+      7 * va2437 + 6 * se2438 + 5 * se2439 + 4 * se2440 + 3 * se2441 + 2 * se2442 + 1 * se2443
+    ) / 28 AS va2444,
+    (
+      8 * va2467 + 7 * se2468 + 6 * se2469 + 5 * se2470 + 4 * se2471 + 3 * se2472 + 2 * se2473 + 1 * se2474
+    ) / 36 AS va2475
   FROM series_9
 ), values_9_2 AS (
   SELECT
@@ -18352,175 +16768,154 @@ WITH values_0_1 AS (
     stock_number,
     stock_row,
     day_rows,
-    se2148,
-    se2149,
-    se2150,
-    se2203,
-    se2204,
-    se2205,
-    se987,
-    se988,
-    se989,
-    va1043,
-    va107,
-    va1074,
-    va1106,
-    va1135,
-    va1168,
-    va1201,
-    va1227,
-    va1275,
-    va131,
-    va1337,
-    va1358,
-    va1397,
-    va14,
-    va140,
-    va1435,
-    va150,
-    va1518,
+    va1004,
+    va1052,
+    va109,
+    va1098,
+    va1123,
+    va1154,
+    va1187,
+    va1217,
+    va1251,
+    va1284,
+    va1312,
+    va134,
+    va143,
+    va1431,
+    va1453,
+    va1510,
+    va153,
     va1547,
-    va158,
-    va1581,
-    va1608,
-    va168,
-    va1685,
-    va1698,
-    va1751,
-    va1771,
-    va1884,
-    va189,
-    va1909,
-    va191,
-    va1945,
-    va1983,
-    va2018,
-    va2095,
-    va2112,
-    va2147,
-    va2202,
-    va2221,
-    va2258,
-    va227,
-    va2288,
-    va2289,
-    va2296,
-    va2303,
-    va2317,
-    va2331,
-    va2338,
-    va234,
-    va2340,
-    va255,
-    va273,
-    va307,
-    va322,
-    va329,
-    va347,
-    va358,
-    va375,
-    va379,
-    va390,
+    va16,
+    va161,
+    va1634,
+    va1682,
+    va171,
+    va1719,
+    va1747,
+    va1843,
+    va1852,
+    va1865,
+    va192,
+    va1921,
+    va1949,
+    va195,
+    va1982,
+    va2085,
+    va2110,
+    va2157,
+    va2196,
+    va2233,
+    va2265,
+    va231,
+    va2311,
+    va2335,
+    va2365,
+    va239,
+    va2415,
+    va2516,
+    va2548,
+    va2549,
+    va2556,
+    va2563,
+    va2577,
+    va259,
+    va2591,
+    va2598,
+    va2600,
+    va277,
+    va311,
+    va336,
+    va343,
+    va361,
+    va373,
+    va394,
     va398,
+    va409,
     va416,
-    va441,
-    va45,
-    va457,
-    va491,
-    va500,
-    va544,
-    va560,
+    va436,
+    va461,
+    va47,
+    va478,
+    va512,
+    va522,
     va566,
-    va587,
-    va596,
-    va639,
-    va651,
-    va657,
-    va680,
-    va695,
-    va698,
-    va708,
-    va721,
-    va725,
-    va744,
-    va749,
-    va766,
-    va781,
-    va783,
-    va79,
-    va792,
-    va795,
-    va797,
-    va807,
-    va812,
-    va813,
-    va831,
-    va845,
+    va583,
+    va590,
+    va611,
+    va620,
+    va671,
+    va685,
+    va696,
+    va722,
+    va737,
+    va740,
+    va750,
+    va763,
+    va773,
+    va799,
+    va804,
+    va81,
+    va821,
+    va838,
+    va840,
+    va852,
     va854,
-    va876,
-    va903,
-    va920,
-    va94,
-    va941,
-    va973,
-    va986,
+    va868,
+    va873,
+    va874,
+    va892,
+    va906,
+    va915,
+    va937,
+    va96,
+    va964,
+    va981,
     (
-      va1014 * 8193 - (
-        va1014 * 8193 - va1014
-      )
-    ) AS va1015,
-    (
-      va1252 * 8193 - (
-        va1252 * 8193 - va1252
-      )
-    ) AS va1253,
+      CASE WHEN va1345 > va1363 THEN va1345 WHEN va1345 <= va1363 THEN va1363 END
+    ) AS va1364,
     (
       -(
-        CASE WHEN va1451 > va1491 THEN va1451 WHEN va1451 <= va1491 THEN va1491 END
+        CASE WHEN va1565 > va1605 THEN va1565 WHEN va1565 <= va1605 THEN va1605 END
       )
-    ) AS va1492,
+    ) AS va1606,
     (
-      CASE WHEN ISFINITE(va1635) THEN va1635 END
-    ) AS va1636,
-    (
-      -(
-        CASE WHEN va1652 < va1676 THEN va1652 WHEN va1652 >= va1676 THEN va1676 END
-      )
-    ) AS va1677,
-    (
-      -(
-        CASE WHEN va1781 > va1799 THEN va1781 WHEN va1781 <= va1799 THEN va1799 END
-      )
-    ) AS va1800,
-    (
-      CASE WHEN va1814 < va1847 THEN va1814 WHEN va1814 >= va1847 THEN va1847 END
-    ) AS va1848,
+      CASE WHEN ISFINITE(va1774) THEN va1774 END
+    ) AS va1775,
     (
       CASE
         WHEN (
-          va2026 > 0
-          OR (
-            va2048 = FLOOR(va2048) AND (
-              va2026 <> 0 OR va2048 >= 0
-            )
-          )
-          OR (
-            va2026 = 0 AND va2048 > 0
+          NOT (
+            va1793 = se1794 AND va1793 = se1795 AND va1793 = se1796 AND va1793 = se1797
           )
         )
-        THEN POWER(va2026, va2048)
+        AND (
+          NOT (
+            va1798 = se1799 AND va1798 = se1800 AND va1798 = se1801 AND va1798 = se1802
+          )
+        )
+        THEN CASE WHEN ISFINITE(va1792) THEN ROUND(va1792, 12) END
+        ELSE NULL
       END
-    ) AS va2049,
+    ) AS va1803,
     (
-      va2129 * 8193 - (
-        va2129 * 8193 - va2129
-      )
-    ) AS va2130,
+      CASE WHEN va2011 < va2046 THEN va2011 WHEN va2011 >= va2046 THEN va2046 END
+    ) AS va2047,
     (
-      va2176 * 8193 - (
-        va2176 * 8193 - va2176
+      va2382 * 8193 - (
+        va2382 * 8193 - va2382
       )
-    ) AS va2177
+    ) AS va2383,
+    (
+      va2444 * 8193 - (
+        va2444 * 8193 - va2444
+      )
+    ) AS va2445,
+    (
+      va2475 * 8193 - (
+        va2475 * 8193 - va2475
+      )
+    ) AS va2476
   FROM values_9_1
 ), values_9_3 AS (
   SELECT
@@ -18529,134 +16924,123 @@ WITH values_0_1 AS (
     stock_number,
     stock_row,
     day_rows,
-    se2148,
-    se2149,
-    se2150,
-    se2203,
-    se2204,
-    se2205,
-    se987,
-    se988,
-    se989,
-    va1015,
-    va1043,
-    va107,
-    va1074,
-    va1106,
-    va1135,
-    va1168,
-    va1201,
-    va1227,
-    va1253,
-    va1275,
-    va131,
-    va1337,
-    va1358,
-    va1397,
-    va14,
-    va140,
-    va1435,
-    va1492,
-    va150,
-    va1518,
+    va1004,
+    va1052,
+    va109,
+    va1098,
+    va1123,
+    va1154,
+    va1187,
+    va1217,
+    va1251,
+    va1284,
+    va1312,
+    va134,
+    va1364,
+    va143,
+    va1431,
+    va1453,
+    va1510,
+    va153,
     va1547,
-    va158,
-    va1581,
-    va1608,
-    va1677,
-    va168,
-    va1685,
-    va1698,
-    va1751,
-    va1771,
-    va1800,
-    va1848,
-    va1884,
-    va189,
-    va1909,
-    va191,
-    va1945,
-    va1983,
-    va2018,
-    va2095,
-    va2112,
-    va2130,
-    va2147,
-    va2177,
-    va2202,
-    va2221,
-    va2258,
-    va227,
-    va2288,
-    va2289,
-    va2296,
-    va2303,
-    va2317,
-    va2331,
-    va2338,
-    va234,
-    va2340,
-    va255,
-    va273,
-    va307,
-    va322,
-    va329,
-    va347,
-    va358,
-    va375,
-    va379,
-    va390,
+    va16,
+    va1606,
+    va161,
+    va1634,
+    va1682,
+    va171,
+    va1719,
+    va1747,
+    va1843,
+    va1852,
+    va1865,
+    va192,
+    va1921,
+    va1949,
+    va195,
+    va1982,
+    va2047,
+    va2085,
+    va2110,
+    va2157,
+    va2196,
+    va2233,
+    va2265,
+    va231,
+    va2311,
+    va2335,
+    va2365,
+    va2383,
+    va239,
+    va2415,
+    va2445,
+    va2476,
+    va2516,
+    va2548,
+    va2549,
+    va2556,
+    va2563,
+    va2577,
+    va259,
+    va2591,
+    va2598,
+    va2600,
+    va277,
+    va311,
+    va336,
+    va343,
+    va361,
+    va373,
+    va394,
     va398,
+    va409,
     va416,
-    va441,
-    va45,
-    va457,
-    va491,
-    va500,
-    va544,
-    va560,
+    va436,
+    va461,
+    va47,
+    va478,
+    va512,
+    va522,
     va566,
-    va587,
-    va596,
-    va639,
-    va651,
-    va657,
-    va680,
-    va695,
-    va698,
-    va708,
-    va721,
-    va725,
-    va744,
-    va749,
-    va766,
-    va781,
-    va783,
-    va79,
-    va792,
-    va795,
-    va797,
-    va807,
-    va812,
-    va813,
-    va831,
-    va845,
+    va583,
+    va590,
+    va611,
+    va620,
+    va671,
+    va685,
+    va696,
+    va722,
+    va737,
+    va740,
+    va750,
+    va763,
+    va773,
+    va799,
+    va804,
+    va81,
+    va821,
+    va838,
+    va840,
+    va852,
     va854,
-    va876,
-    va903,
-    va920,
-    va94,
-    va941,
-    va973,
-    va986,
+    va868,
+    va873,
+    va874,
+    va892,
+    va906,
+    va915,
+    va937,
+    va96,
+    va964,
+    va981,
     (
-      CASE WHEN va1636 > 0 THEN LN(va1636) END
-    ) AS va1637,
+      CASE WHEN va1775 > 0 THEN LN(va1775) END
+    ) AS va1776,
     (
-      -(
-        CASE WHEN ISFINITE(va2049) THEN va2049 END
+      va1803 * 8193 - (
+        va1803 * 8193 - va1803
       )
-    ) AS va2050
+    ) AS va1804
   FROM values_9_2
 ), values_9_4 AS (
   SELECT
@@ -18665,132 +17049,121 @@ WITH values_0_1 AS (
     stock_number,
     stock_row,
     day_rows,
-    se2148,
-    se2149,
-    se2150,
-    se2203,
-    se2204,
-    se2205,
-    se987,
-    se988,
-    se989,
-    va1015,
-    va1043,
-    va107,
-    va1074,
-    va1106,
-    va1135,
-    va1168,
-    va1201,
-    va1227,
-    va1253,
-    va1275,
-    va131,
-    va1337,
-    va1358,
-    va1397,
-    va14,
-    va140,
-    va1435,
-    va1492,
-    va150,
-    va1518,
+    va1004,
+    va1052,
+    va109,
+    va1098,
+    va1123,
+    va1154,
+    va1187,
+    va1217,
+    va1251,
+    va1284,
+    va1312,
+    va134,
+    va1364,
+    va143,
+    va1431,
+    va1453,
+    va1510,
+    va153,
     va1547,
-    va158,
-    va1581,
-    va1608,
-    va1677,
-    va168,
-    va1685,
-    va1698,
-    va1751,
-    va1771,
-    va1800,
-    va1848,
-    va1884,
-    va189,
-    va1909,
-    va191,
-    va1945,
-    va1983,
-    va2018,
-    va2050,
-    va2095,
-    va2112,
-    va2130,
-    va2147,
-    va2177,
-    va2202,
-    va2221,
-    va2258,
-    va227,
-    va2288,
-    va2289,
-    va2296,
-    va2303,
-    va2317,
-    va2331,
-    va2338,
-    va234,
-    va2340,
-    va255,
-    va273,
-    va307,
-    va322,
-    va329,
-    va347,
-    va358,
-    va375,
-    va379,
-    va390,
+    va16,
+    va1606,
+    va161,
+    va1634,
+    va1682,
+    va171,
+    va1719,
+    va1747,
+    va1804,
+    va1843,
+    va1852,
+    va1865,
+    va192,
+    va1921,
+    va1949,
+    va195,
+    va1982,
+    va2047,
+    va2085,
+    va2110,
+    va2157,
+    va2196,
+    va2233,
+    va2265,
+    va231,
+    va2311,
+    va2335,
+    va2365,
+    va2383,
+    va239,
+    va2415,
+    va2445,
+    va2476,
+    va2516,
+    va2548,
+    va2549,
+    va2556,
+    va2563,
+    va2577,
+    va259,
+    va2591,
+    va2598,
+    va2600,
+    va277,
+    va311,
+    va336,
+    va343,
+    va361,
+    va373,
+    va394,
     va398,
+    va409,
     va416,
-    va441,
-    va45,
-    va457,
-    va491,
-    va500,
-    va544,
-    va560,
+    va436,
+    va461,
+    va47,
+    va478,
+    va512,
+    va522,
     va566,
-    va587,
-    va596,
-    va639,
-    va651,
-    va657,
-    va680,
-    va695,
-    va698,
-    va708,
-    va721,
-    va725,
-    va744,
-    va749,
-    va766,
-    va781,
-    va783,
-    va79,
-    va792,
-    va795,
-    va797,
-    va807,
-    va812,
-    va813,
-    va831,
-    va845,
+    va583,
+    va590,
+    va611,
+    va620,
+    va671,
+    va685,
+    va696,
+    va722,
+    va737,
+    va740,
+    va750,
+    va763,
+    va773,
+    va799,
+    va804,
+    va81,
+    va821,
+    va838,
+    va840,
+    va852,
     va854,
-    va876,
-    va903,
-    va920,
-    va94,
-    va941,
-    va973,
-    va986,
+    va868,
+    va873,
+    va874,
+    va892,
+    va906,
+    va915,
+    va937,
+    va96,
+    va964,
+    va981,
     (
-      va1637 * 8193 - (
-        va1637 * 8193 - va1637
+      va1776 * 8193 - (
+        va1776 * 8193 - va1776
       )
-    ) AS va1638
+    ) AS va1777
   FROM values_9_3
 ), sections_10 AS (
   SELECT
@@ -18799,142 +17172,152 @@ WITH values_0_1 AS (
     stock_number,
     stock_row,
     day_rows,
-    se2148,
-    se2149,
-    se2150,
-    se2203,
-    se2204,
-    se2205,
-    se987,
-    se988,
-    se989,
-    va1015,
-    va1043,
-    va107,
-    va1074,
-    va1106,
-    va1135,
-    va1168,
-    va1201,
-    va1227,
-    va1253,
-    va1275,
-    va131,
-    va1337,
-    va1358,
-    va1397,
-    va14,
-    va140,
-    va1435,
-    va1492,
-    va150,
-    va1518,
+    va1004,
+    va1052,
+    va109,
+    va1098,
+    va1123,
+    va1154,
+    va1187,
+    va1217,
+    va1251,
+    va1284,
+    va1312,
+    va134,
+    va1364,
+    va143,
+    va1431,
+    va1453,
+    va1510,
+    va153,
     va1547,
-    va158,
-    va1581,
-    va1608,
-    va1638,
-    va1677,
-    va168,
-    va1685,
-    va1698,
-    va1751,
-    va1771,
-    va1800,
-    va1848,
-    va1884,
-    va189,
-    va1909,
-    va191,
-    va1945,
-    va1983,
-    va2018,
-    va2050,
-    va2095,
-    va2112,
-    va2130,
-    va2147,
-    va2177,
-    va2202,
-    va2221,
-    va2258,
-    va227,
-    va2288,
-    va2289,
-    va2296,
-    va2303,
-    va2317,
-    va2331,
-    va2338,
-    va234,
-    va2340,
-    va255,
-    va273,
-    va307,
-    va322,
-    va329,
-    va347,
-    va358,
-    va375,
-    va379,
-    va390,
+    va16,
+    va1606,
+    va161,
+    va1634,
+    va1682,
+    va171,
+    va1719,
+    va1747,
+    va1777,
+    va1804,
+    va1843,
+    va1852,
+    va1865,
+    va192,
+    va1921,
+    va1949,
+    va195,
+    va1982,
+    va2047,
+    va2085,
+    va2110,
+    va2157,
+    va2196,
+    va2233,
+    va2265,
+    va231,
+    va2311,
+    va2335,
+    va2365,
+    va2383,
+    va239,
+    va2415,
+    va2445,
+    va2476,
+    va2516,
+    va2548,
+    va2549,
+    va2556,
+    va2563,
+    va2577,
+    va259,
+    va2591,
+    va2598,
+    va2600,
+    va277,
+    va311,
+    va336,
+    va343,
+    va361,
+    va373,
+    va394,
     va398,
+    va409,
     va416,
-    va441,
-    va45,
-    va457,
-    va491,
-    va500,
-    va544,
-    va560,
+    va436,
+    va461,
+    va47,
+    va478,
+    va512,
+    va522,
     va566,
-    va587,
-    va596,
-    va639,
-    va651,
-    va657,
-    va680,
-    va695,
-    va698,
-    va708,
-    va721,
-    va725,
-    va744,
-    va749,
-    va766,
-    va781,
-    va783,
-    va79,
-    va792,
-    va795,
-    va797,
-    va807,
-    va812,
-    va813,
-    va831,
-    va845,
+    va583,
+    va590,
+    va611,
+    va620,
+    va671,
+    va685,
+    va696,
+    va722,
+    va737,
+    va740,
+    va750,
+    va763,
+    va773,
+    va799,
+    va804,
+    va81,
+    va821,
+    va838,
+    va840,
+    va852,
     va854,
-    va876,
-    va903,
-    va920,
-    va94,
-    va941,
-    va973,
-    va986,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1015) AS se1016,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1015) AS se1017,
-    COUNT(va1015) OVER (
+    va868,
+    va873,
+    va874,
+    va892,
+    va906,
+    va915,
+    va937,
+    va96,
+    va964,
+    va981,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1777) AS se1778,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1777) AS se1779,
+    COUNT(va1777) OVER (
       PARTITION BY trade_date
-      ORDER BY va1015
+      ORDER BY va1777
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1018,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1638) AS se1639,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1638) AS se1640,
-    COUNT(va1638) OVER (
+    ) AS se1780,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1804) AS se1805,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1804) AS se1806,
+    COUNT(va1804) OVER (
       PARTITION BY trade_date
-      ORDER BY va1638
+      ORDER BY va1804
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1641
+    ) AS se1807,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2383) AS se2384,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2383) AS se2385,
+    COUNT(va2383) OVER (
+      PARTITION BY trade_date
+      ORDER BY va2383
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se2386,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2445) AS se2446,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2445) AS se2447,
+    COUNT(va2445) OVER (
+      PARTITION BY trade_date
+      ORDER BY va2445
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se2448,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2476) AS se2477,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2476) AS se2478,
+    COUNT(va2476) OVER (
+      PARTITION BY trade_date
+      ORDER BY va2476
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se2479
   FROM values_9_4
 ), values_10_1 AS (
   SELECT
@@ -18942,161 +17325,180 @@ WITH values_0_1 AS (
     trade_date,
     stock_number,
     stock_row,
-    day_rows,
-    se2148,
-    se2149,
-    se2150,
-    se2203,
-    se2204,
-    se2205,
-    va1043,
-    va107,
-    va1074,
-    va1106,
-    va1135,
-    va1168,
-    va1201,
-    va1227,
-    va1253,
-    va1275,
-    va131,
-    va1337,
-    va1358,
-    va1397,
-    va14,
-    va140,
-    va1435,
-    va1492,
-    va150,
-    va1518,
+    va1004,
+    va1052,
+    va109,
+    va1098,
+    va1123,
+    va1154,
+    va1187,
+    va1217,
+    va1251,
+    va1284,
+    va1312,
+    va134,
+    va1364,
+    va143,
+    va1431,
+    va1453,
+    va1510,
+    va153,
     va1547,
-    va158,
-    va1581,
-    va1608,
-    va1677,
-    va168,
-    va1685,
-    va1698,
-    va1751,
-    va1771,
-    va1800,
-    va1848,
-    va1884,
-    va189,
-    va1909,
-    va191,
-    va1945,
-    va1983,
-    va2018,
-    va2050,
-    va2095,
-    va2112,
-    va2130,
-    va2147,
-    va2177,
-    va2202,
-    va2221,
-    va2258,
-    va227,
-    va2288,
-    va2289,
-    va2296,
-    va2303,
-    va2317,
-    va2331,
-    va2338,
-    va234,
-    va2340,
-    va255,
-    va273,
-    va307,
-    va322,
-    va329,
-    va347,
-    va358,
-    va375,
-    va379,
-    va390,
+    va16,
+    va1606,
+    va161,
+    va1634,
+    va1682,
+    va171,
+    va1719,
+    va1747,
+    va1843,
+    va1852,
+    va1865,
+    va192,
+    va1921,
+    va1949,
+    va195,
+    va1982,
+    va2047,
+    va2085,
+    va2110,
+    va2157,
+    va2196,
+    va2233,
+    va2265,
+    va231,
+    va2311,
+    va239,
+    va2516,
+    va2548,
+    va2549,
+    va2556,
+    va2563,
+    va2577,
+    va259,
+    va2591,
+    va2598,
+    va2600,
+    va277,
+    va311,
+    va336,
+    va343,
+    va361,
+    va373,
+    va394,
     va398,
+    va409,
     va416,
-    va441,
-    va45,
-    va457,
-    va491,
-    va500,
-    va544,
-    va560,
+    va436,
+    va461,
+    va47,
+    va478,
+    va512,
+    va522,
     va566,
-    va587,
-    va596,
-    va639,
-    va651,
-    va657,
-    va680,
-    va695,
-    va698,
-    va708,
-    va721,
-    va725,
-    va744,
-    va749,
-    va766,
-    va781,
-    va783,
-    va79,
-    va795,
-    va797,
-    va807,
-    va812,
-    va813,
-    va831,
-    va845,
+    va583,
+    va590,
+    va611,
+    va620,
+    va671,
+    va685,
+    va696,
+    va722,
+    va737,
+    va740,
+    va750,
+    va763,
+    va773,
+    va799,
+    va804,
+    va81,
+    va821,
+    va838,
+    va840,
+    va852,
     va854,
-    va876,
-    va903,
-    va920,
-    va94,
-    va941,
-    va973,
-    (
-      -(
-        (
-          CASE
-            WHEN NOT va986 IS NULL
-            THEN (
-              se987 + ROUND(se988 * day_rows)
-            ) / (
-              2 * se989
-            )
-          END
-        ) - (
-          CASE
-            WHEN NOT va1015 IS NULL
-            THEN (
-              se1016 + ROUND(se1017 * day_rows)
-            ) / (
-              2 * se1018
-            )
-          END
-        )
-      )
-    ) AS va1019,
+    va868,
+    va873,
+    va874,
+    va892,
+    va906,
+    va915,
+    va937,
+    va96,
+    va964,
+    va981,
     (
       -CAST((
         (
           (
             CASE
-              WHEN NOT va1638 IS NULL
+              WHEN NOT va1777 IS NULL
               THEN (
-                se1639 + ROUND(se1640 * day_rows)
+                se1778 + ROUND(se1779 * day_rows)
               ) / (
-                2 * se1641
+                2 * se1780
               )
             END
-          ) < va792
+          ) < (
+            CASE
+              WHEN NOT va1804 IS NULL
+              THEN (
+                se1805 + ROUND(se1806 * day_rows)
+              ) / (
+                2 * se1807
+              )
+            END
+          )
         )
       ) AS DOUBLE)
-    ) AS va1642
+    ) AS va1808,
+    (
+      va2335 * 8193 - (
+        va2335 * 8193 - va2335
+      )
+    ) AS va2336,
+    (
+      va2365 * 8193 - (
+        va2365 * 8193 - va2365
+      )
+    ) AS va2366,
+    (
+      CASE
+        WHEN NOT va2383 IS NULL
+        THEN (
+          se2384 + ROUND(se2385 * day_rows)
+        ) / (
+          2 * se2386
+        )
+      END
+    ) AS va2387,
+    (
+      va2415 * 8193 - (
+        va2415 * 8193 - va2415
+      )
+    ) AS va2416,
+    (
+      (
+        CASE
+          WHEN NOT va2445 IS NULL
+          THEN (
+            se2446 + ROUND(se2447 * day_rows)
+          ) / (
+            2 * se2448
+          )
+        END
+      ) - (
+        CASE
+          WHEN NOT va2476 IS NULL
+          THEN (
+            se2477 + ROUND(se2478 * day_rows)
+          ) / (
+            2 * se2479
+          )
+        END
+      )
+    ) AS va2480
   FROM sections_10
 ), series_11 AS (
   SELECT
@@ -19104,157 +17506,138 @@ WITH values_0_1 AS (
     trade_date,
     stock_number,
     stock_row,
-    day_rows,
-    se2148,
-    se2149,
-    se2150,
-    se2203,
-    se2204,
-    se2205,
-    va1019,
-    va1043,
-    va107,
-    va1074,
-    va1106,
-    va1135,
-    va1168,
-    va1201,
-    va1227,
-    va1275,
-    va131,
-    va1337,
-    va1358,
-    va1397,
-    va14,
-    va140,
-    va1435,
-    va1492,
-    va150,
-    va1518,
+    va1004,
+    va1052,
+    va109,
+    va1098,
+    va1123,
+    va1154,
+    va1187,
+    va1217,
+    va1251,
+    va1284,
+    va1312,
+    va134,
+    va1364,
+    va143,
+    va1431,
+    va1453,
+    va1510,
+    va153,
     va1547,
-    va158,
-    va1581,
-    va1608,
-    va1642,
-    va1677,
-    va168,
-    va1685,
-    va1698,
-    va1751,
-    va1771,
-    va1800,
-    va1848,
-    va1884,
-    va189,
-    va1909,
-    va191,
-    va1945,
-    va1983,
-    va2018,
-    va2050,
-    va2095,
-    va2112,
-    va2147,
-    va2177,
-    va2202,
-    va2221,
-    va2258,
-    va227,
-    va2288,
-    va2289,
-    va2296,
-    va2303,
-    va2317,
-    va2331,
-    va2338,
-    va234,
-    va2340,
-    va255,
-    va273,
-    va307,
-    va322,
-    va329,
-    va347,
-    va358,
-    va375,
-    va379,
-    va390,
+    va16,
+    va1606,
+    va161,
+    va1634,
+    va1682,
+    va171,
+    va1719,
+    va1747,
+    va1808,
+    va1843,
+    va1852,
+    va1865,
+    va192,
+    va1921,
+    va1949,
+    va195,
+    va1982,
+    va2047,
+    va2085,
+    va2110,
+    va2157,
+    va2196,
+    va2233,
+    va2265,
+    va231,
+    va2311,
+    va2336,
+    va2387,
+    va239,
+    va2416,
+    va2480,
+    va2516,
+    va2548,
+    va2549,
+    va2556,
+    va2563,
+    va2577,
+    va259,
+    va2591,
+    va2598,
+    va2600,
+    va277,
+    va311,
+    va336,
+    va343,
+    va361,
+    va373,
+    va394,
     va398,
+    va409,
     va416,
-    va441,
-    va45,
-    va457,
-    va491,
-    va500,
-    va544,
-    va560,
+    va436,
+    va461,
+    va47,
+    va478,
+    va512,
+    va522,
     va566,
-    va587,
-    va596,
-    va639,
-    va651,
-    va657,
-    va680,
-    va695,
-    va698,
-    va708,
-    va721,
-    va725,
-    va744,
-    va749,
-    va766,
-    va781,
-    va783,
-    va79,
-    va795,
-    va797,
-    va807,
-    va812,
-    va813,
-    va831,
-    va845,
+    va583,
+    va590,
+    va611,
+    va620,
+    va671,
+    va685,
+    va696,
+    va722,
+    va737,
+    va740,
+    va750,
+    va763,
+    va773,
+    va799,
+    va804,
+    va81,
+    va821,
+    va838,
+    va840,
+    va852,
     va854,
-    va876,
-    va903,
-    va920,
-    va94,
-    va941,
-    va973,
+    va868,
+    va873,
+    va874,
+    va892,
+    va906,
+    va915,
+    va937,
+    va96,
+    va964,
+    va981,
+    LAG(va2336, 1) OVER rows_row AS se2337,
+    LAG(va2336, 2) OVER rows_row AS se2338,
+    LAG(va2336, 3) OVER rows_row AS se2339,
+    LAG(va2336, 4) OVER rows_row AS se2340,
+    LAG(va2336, 5) OVER rows_row AS se2341,
+    LAG(va2336, 6) OVER rows_row AS se2342,
+    LAG(va2336, 7) OVER rows_row AS se2343,
     RANK(
     ORDER BY
-      va1253) OVER rows_15 AS se1254,
+      va2366) OVER rows_13 AS se2367,
     CUME_DIST(
     ORDER BY
-      va1253) OVER rows_15 AS se1255,
-    COUNT(va1253) OVER rows_15 AS se1256,
-    RANK(
-    ORDER BY
-      va2130) OVER rows_13 AS se2131,
-    CUME_DIST(
-    ORDER BY
-      va2130) OVER rows_13 AS se2132,
-    COUNT(va2130) OVER rows_13 AS se2133,
-    LAG(va2177, 1) OVER rows_row AS se2178,
-    LAG(va2177, 2) OVER rows_row AS se2179,
-    LAG(va2177, 3) OVER rows_row AS se2180,
-    LAG(va2177, 4) OVER rows_row AS se2181,
-    LAG(va2177, 5) OVER rows_row AS se2182,
-    LAG(va2221, 1) OVER rows_row AS se2222,
-    LAG(va2221, 2) OVER rows_row AS se2223,
-    LAG(va2221, 3) OVER rows_row AS se2224,
-    LAG(va2221, 4) OVER rows_row AS se2225,
-    LAG(va2221, 5) OVER rows_row AS se2226,
-    LAG(va2221, 6) OVER rows_row AS se2227,
-    LAG(va2221, 7) OVER rows_row AS se2228
+      va2366) OVER rows_13 AS se2368,
+    COUNT(va2366) OVER rows_13 AS se2369,
+    LAG(va2416, 1) OVER rows_row AS se2417,
+    LAG(va2416, 2) OVER rows_row AS se2418,
+    LAG(va2416, 3) OVER rows_row AS se2419,
+    LAG(va2416, 4) OVER rows_row AS se2420,
+    LAG(va2416, 5) OVER rows_row AS se2421
   FROM values_10_1
   WINDOW rows_13 AS (
     PARTITION BY stock_number
     ORDER BY stock_row
     rows BETWEEN 12 preceding AND CURRENT ROW
-  ), rows_15 AS (
-    PARTITION BY stock_number
-    ORDER BY stock_row
-    rows BETWEEN 14 preceding AND CURRENT ROW
   ), rows_row AS (PARTITION BY stock_number ORDER BY stock_row)
 ), values_11_1 AS (
   SELECT
@@ -19262,180 +17645,210 @@ WITH values_0_1 AS (
     trade_date,
     stock_number,
     stock_row,
-    day_rows,
-    se2203,
-    se2204,
-    se2205,
-    va1019,
-    va1043,
-    va107,
-    va1074,
-    va1106,
-    va1135,
-    va1168,
-    va1201,
-    va1227,
-    va1275,
-    va131,
-    va1337,
-    va1358,
-    va1397,
-    va14,
-    va140,
-    va1435,
-    va1492,
-    va150,
-    va1518,
+    va1004,
+    va1052,
+    va109,
+    va1098,
+    va1123,
+    va1154,
+    va1187,
+    va1217,
+    va1251,
+    va1284,
+    va1312,
+    va134,
+    va1364,
+    va143,
+    va1431,
+    va1453,
+    va1510,
+    va153,
     va1547,
-    va158,
-    va1581,
-    va1608,
-    va1642,
-    va1677,
-    va168,
-    va1685,
-    va1698,
-    va1751,
-    va1771,
-    va1800,
-    va1848,
-    va1884,
-    va189,
-    va1909,
-    va191,
-    va1945,
-    va1983,
-    va2018,
-    va2050,
-    va2095,
-    va2112,
-    va2202,
-    va2258,
-    va227,
-    va2288,
-    va2289,
-    va2296,
-    va2303,
-    va2317,
-    va2331,
-    va2338,
-    va234,
-    va2340,
-    va255,
-    va273,
-    va307,
-    va322,
-    va329,
-    va347,
-    va358,
-    va375,
-    va379,
-    va390,
+    va16,
+    va1606,
+    va161,
+    va1634,
+    va1682,
+    va171,
+    va1719,
+    va1747,
+    va1808,
+    va1843,
+    va1852,
+    va1865,
+    va192,
+    va1921,
+    va1949,
+    va195,
+    va1982,
+    va2047,
+    va2085,
+    va2110,
+    va2157,
+    va2196,
+    va2233,
+    va2265,
+    va231,
+    va2311,
+    va239,
+    va2480,
+    va2516,
+    va2548,
+    va2549,
+    va2556,
+    va2563,
+    va2577,
+    va259,
+    va2591,
+    va2598,
+    va2600,
+    va277,
+    va311,
+    va336,
+    va343,
+    va361,
+    va373,
+    va394,
     va398,
+    va409,
     va416,
-    va441,
-    va45,
-    va457,
-    va491,
-    va500,
-    va544,
-    va560,
+    va436,
+    va461,
+    va47,
+    va478,
+    va512,
+    va522,
     va566,
-    va587,
-    va596,
-    va639,
-    va651,
-    va657,
-    va680,
-    va695,
-    va698,
-    va708,
-    va721,
-    va725,
-    va744,
-    va749,
-    va766,
-    va781,
-    va783,
-    va79,
-    va795,
-    va797,
-    va807,
-    va812,
-    va813,
-    va831,
-    va845,
+    va583,
+    va590,
+    va611,
+    va620,
+    va671,
+    va685,
+    va696,
+    va722,
+    va737,
+    va740,
+    va750,
+    va763,
+    va773,
+    va799,
+    va804,
+    va81,
+    va821,
+    va838,
+    va840,
+    va852,
     va854,
-    va876,
-    va903,
-    va920,
-    va94,
-    va941,
-    va973,
+    va868,
+    va873,
+    va874,
+    va892,
+    va906,
+    va915,
+    va937,
+    va96,
+    va964,
+    va981,
     (
-      CASE WHEN se1256 = 15 THEN (
-        se1254 + se1255 * 15
-      ) / 30 END
-    ) AS va1257,
+      2 + CASE
+        WHEN se2337 < va2336
+        THEN 2
+        WHEN se2337 = va2336
+        THEN 1
+        WHEN se2337 > va2336
+        THEN 0
+      END + CASE
+        WHEN se2338 < va2336
+        THEN 2
+        WHEN se2338 = va2336
+        THEN 1
+        WHEN se2338 > va2336
+        THEN 0
+      END + CASE
+        WHEN se2339 < va2336
+        THEN 2
+        WHEN se2339 = va2336
+        THEN 1
+        WHEN se2339 > va2336
+        THEN 0
+      END + CASE
+        WHEN se2340 < va2336
+        THEN 2
+        WHEN se2340 = va2336
+        THEN 1
+        WHEN se2340 > va2336
+        THEN 0
+      END + CASE
+        WHEN se2341 < va2336
+        THEN 2
+        WHEN se2341 = va2336
+        THEN 1
+        WHEN se2341 > va2336
+        THEN 0
+      END + CASE
+        WHEN se2342 < va2336
+        THEN 2
+        WHEN se2342 = va2336
+        THEN 1
+        WHEN se2342 > va2336
+        THEN 0
+      END + CASE
+        WHEN se2343 < va2336
+        THEN 2
+        WHEN se2343 = va2336
+        THEN 1
+        WHEN se2343 > va2336
+        THEN 0
+      END
+    ) / 16 AS va2344,
     (
-      CASE WHEN se2133 = 13 THEN (
-        se2131 + se2132 * 13
+      CASE WHEN se2369 = 13 THEN (
+        se2367 + se2368 * 13
       ) / 26 END
-    ) AS va2134,
+    ) AS va2370,
     (
       -(
-        (
-          CASE
-            WHEN NOT va2147 IS NULL
-            THEN (
-              se2148 + ROUND(se2149 * day_rows)
-            ) / (
-              2 * se2150
-            )
-          END
-        ) - (
+        va2387 - (
           2 + CASE
-            WHEN se2178 < va2177
+            WHEN se2417 < va2416
             THEN 2
-            WHEN se2178 = va2177
+            WHEN se2417 = va2416
             THEN 1
-            WHEN se2178 > va2177
+            WHEN se2417 > va2416
             THEN 0
           END + CASE
-            WHEN se2179 < va2177
+            WHEN se2418 < va2416
             THEN 2
-            WHEN se2179 = va2177
+            WHEN se2418 = va2416
             THEN 1
-            WHEN se2179 > va2177
+            WHEN se2418 > va2416
             THEN 0
           END + CASE
-            WHEN se2180 < va2177
+            WHEN se2419 < va2416
             THEN 2
-            WHEN se2180 = va2177
+            WHEN se2419 = va2416
             THEN 1
-            WHEN se2180 > va2177
+            WHEN se2419 > va2416
             THEN 0
           END + CASE
-            WHEN se2181 < va2177
+            WHEN se2420 < va2416
             THEN 2
-            WHEN se2181 = va2177
+            WHEN se2420 = va2416
             THEN 1
-            WHEN se2181 > va2177
+            WHEN se2420 > va2416
             THEN 0
           END + CASE
-            WHEN se2182 < va2177
+            WHEN se2421 < va2416
             THEN 2
-            WHEN se2182 = va2177
+            WHEN se2421 = va2416
             THEN 1
-            WHEN se2182 > va2177
+            WHEN se2421 > va2416
             THEN 0
           END
         ) / 12
       )
-    ) AS va2183,
-    (
-      8 * va2221 + 7 * se2222 + 6 * se2223 + 5 * se2224 + 4 * se2225 + 3 * se2226 + 2 * se2227 + 1 * se2228
-    ) / 36 AS va2229
+    ) AS va2422
   FROM series_11
 ), values_11_2 AS (
   SELECT
@@ -19443,712 +17856,441 @@ WITH values_0_1 AS (
     trade_date,
     stock_number,
     stock_row,
-    day_rows,
-    se2203,
-    se2204,
-    se2205,
-    va1019,
-    va1043,
-    va107,
-    va1074,
-    va1106,
-    va1135,
-    va1168,
-    va1201,
-    va1227,
-    va131,
-    va1337,
-    va1358,
-    va1397,
-    va14,
-    va140,
-    va1435,
-    va1492,
-    va150,
-    va1518,
+    va1004,
+    va1052,
+    va109,
+    va1098,
+    va1123,
+    va1154,
+    va1187,
+    va1217,
+    va1251,
+    va1284,
+    va1312,
+    va134,
+    va1364,
+    va143,
+    va1431,
+    va1453,
+    va1510,
+    va153,
     va1547,
-    va158,
-    va1581,
-    va1608,
-    va1642,
-    va1677,
-    va168,
-    va1685,
-    va1698,
-    va1751,
-    va1771,
-    va1800,
-    va1848,
-    va1884,
-    va189,
-    va1909,
-    va191,
-    va1945,
-    va1983,
-    va2018,
-    va2050,
-    va2095,
-    va2183,
-    va2202,
-    va2258,
-    va227,
-    va2288,
-    va2289,
-    va2296,
-    va2303,
-    va2317,
-    va2331,
-    va2338,
-    va234,
-    va2340,
-    va255,
-    va273,
-    va307,
-    va322,
-    va329,
-    va347,
-    va358,
-    va375,
-    va379,
-    va390,
+    va16,
+    va1606,
+    va161,
+    va1634,
+    va1682,
+    va171,
+    va1719,
+    va1747,
+    va1808,
+    va1843,
+    va1852,
+    va1865,
+    va192,
+    va1921,
+    va1949,
+    va195,
+    va1982,
+    va2047,
+    va2085,
+    va2110,
+    va2157,
+    va2196,
+    va2233,
+    va2265,
+    va231,
+    va2311,
+    va239,
+    va2422,
+    va2480,
+    va2516,
+    va2548,
+    va2549,
+    va2556,
+    va2563,
+    va2577,
+    va259,
+    va2591,
+    va2598,
+    va2600,
+    va277,
+    va311,
+    va336,
+    va343,
+    va361,
+    va373,
+    va394,
     va398,
+    va409,
     va416,
-    va441,
-    va45,
-    va457,
-    va491,
-    va500,
-    va544,
-    va560,
+    va436,
+    va461,
+    va47,
+    va478,
+    va512,
+    va522,
     va566,
-    va587,
-    va596,
-    va639,
-    va651,
-    va657,
-    va680,
-    va695,
-    va698,
-    va708,
-    va721,
-    va725,
-    va744,
-    va749,
-    va766,
-    va781,
-    va783,
-    va79,
-    va795,
-    va797,
-    va807,
-    va812,
-    va813,
-    va831,
-    va845,
+    va583,
+    va590,
+    va611,
+    va620,
+    va671,
+    va685,
+    va696,
+    va722,
+    va737,
+    va740,
+    va750,
+    va763,
+    va773,
+    va799,
+    va804,
+    va81,
+    va821,
+    va838,
+    va840,
+    va852,
     va854,
-    va876,
-    va903,
-    va920,
-    va94,
-    va941,
-    va973,
-    (
-      CASE WHEN va1257 > va1275 THEN va1257 WHEN va1257 <= va1275 THEN va1275 END
-    ) AS va1276,
+    va868,
+    va873,
+    va874,
+    va892,
+    va906,
+    va915,
+    va937,
+    va96,
+    va964,
+    va981,
     (
       -(
-        CASE WHEN va2112 > va2134 THEN va2112 WHEN va2112 <= va2134 THEN va2134 END
+        CASE WHEN va2344 > va2370 THEN va2344 WHEN va2344 <= va2370 THEN va2370 END
       )
-    ) AS va2135,
-    (
-      va2229 * 8193 - (
-        va2229 * 8193 - va2229
-      )
-    ) AS va2230
+    ) AS va2371
   FROM values_11_1
-), sections_12 AS (
-  SELECT
-    ts_code,
-    trade_date,
-    stock_number,
-    stock_row,
-    day_rows,
-    se2203,
-    se2204,
-    se2205,
-    va1019,
-    va1043,
-    va107,
-    va1074,
-    va1106,
-    va1135,
-    va1168,
-    va1201,
-    va1227,
-    va1276,
-    va131,
-    va1337,
-    va1358,
-    va1397,
-    va14,
-    va140,
-    va1435,
-    va1492,
-    va150,
-    va1518,
-    va1547,
-    va158,
-    va1581,
-    va1608,
-    va1642,
-    va1677,
-    va168,
-    va1685,
-    va1698,
-    va1751,
-    va1771,
-    va1800,
-    va1848,
-    va1884,
-    va189,
-    va1909,
-    va191,
-    va1945,
-    va1983,
-    va2018,
-    va2050,
-    va2095,
-    va2135,
-    va2183,
-    va2202,
-    va2230,
-    va2258,
-    va227,
-    va2288,
-    va2289,
-    va2296,
-    va2303,
-    va2317,
-    va2331,
-    va2338,
-    va234,
-    va2340,
-    va255,
-    va273,
-    va307,
-    va322,
-    va329,
-    va347,
-    va358,
-    va375,
-    va379,
-    va390,
-    va398,
-    va416,
-    va441,
-    va45,
-    va457,
-    va491,
-    va500,
-    va544,
-    va560,
-    va566,
-    va587,
-    va596,
-    va639,
-    va651,
-    va657,
-    va680,
-    va695,
-    va698,
-    va708,
-    va721,
-    va725,
-    va744,
-    va749,
-    va766,
-    va781,
-    va783,
-    va79,
-    va795,
-    va797,
-    va807,
-    va812,
-    va813,
-    va831,
-    va845,
-    va854,
-    va876,
-    va903,
-    va920,
-    va94,
-    va941,
-    va973,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va2230) AS se2231,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2230) AS se2232,
-    COUNT(va2230) OVER (
-      PARTITION BY trade_date
-      ORDER BY va2230
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2233
-  FROM values_11_2
-), values_12_1 AS (
-  SELECT
-    ts_code,
-    trade_date,
-    stock_number,
-    stock_row,
-    va1019,
-    va1043,
-    va107,
-    va1074,
-    va1106,
-    va1135,
-    va1168,
-    va1201,
-    va1227,
-    va1276,
-    va131,
-    va1337,
-    va1358,
-    va1397,
-    va14,
-    va140,
-    va1435,
-    va1492,
-    va150,
-    va1518,
-    va1547,
-    va158,
-    va1581,
-    va1608,
-    va1642,
-    va1677,
-    va168,
-    va1685,
-    va1698,
-    va1751,
-    va1771,
-    va1800,
-    va1848,
-    va1884,
-    va189,
-    va1909,
-    va191,
-    va1945,
-    va1983,
-    va2018,
-    va2050,
-    va2095,
-    va2135,
-    va2183,
-    va2258,
-    va227,
-    va2288,
-    va2289,
-    va2296,
-    va2303,
-    va2317,
-    va2331,
-    va2338,
-    va234,
-    va2340,
-    va255,
-    va273,
-    va307,
-    va322,
-    va329,
-    va347,
-    va358,
-    va375,
-    va379,
-    va390,
-    va398,
-    va416,
-    va441,
-    va45,
-    va457,
-    va491,
-    va500,
-    va544,
-    va560,
-    va566,
-    va587,
-    va596,
-    va639,
-    va651,
-    va657,
-    va680,
-    va695,
-    va698,
-    va708,
-    va721,
-    va725,
-    va744,
-    va749,
-    va766,
-    va781,
-    va783,
-    va79,
-    va795,
-    va797,
-    va807,
-    va812,
-    va813,
-    va831,
-    va845,
-    va854,
-    va876,
-    va903,
-    va920,
-    va94,
-    va941,
-    va973,
-    (
-      (
-        CASE
-          WHEN NOT va2202 IS NULL
-          THEN (
-            se2203 + ROUND(se2204 * day_rows)
-          ) / (
-            2 * se2205
-          )
-        END
-      ) - (
-        CASE
-          WHEN NOT va2230 IS NULL
-          THEN (
-            se2231 + ROUND(se2232 * day_rows)
-          ) / (
-            2 * se2233
-          )
-        END
-      )
-    ) AS va2234
-  FROM sections_12
 )
 SELECT
   ts_code,
   trade_date,
   (
-    CASE WHEN ISFINITE(va14) THEN va14 END
+    CASE WHEN ISFINITE(va16) THEN va16 END
   ) AS alpha_001,
   (
-    CASE WHEN ISFINITE(va45) THEN va45 END
+    CASE WHEN ISFINITE(va47) THEN va47 END
   ) AS alpha_002,
   (
-    CASE WHEN ISFINITE(va79) THEN va79 END
+    CASE WHEN ISFINITE(va81) THEN va81 END
   ) AS alpha_003,
   (
-    CASE WHEN ISFINITE(va94) THEN va94 END
+    CASE WHEN ISFINITE(va96) THEN va96 END
   ) AS alpha_004,
   (
-    CASE WHEN ISFINITE(va107) THEN va107 END
+    CASE WHEN ISFINITE(va109) THEN va109 END
   ) AS alpha_005,
   (
-    CASE WHEN ISFINITE(va131) THEN va131 END
+    CASE WHEN ISFINITE(va134) THEN va134 END
   ) AS alpha_006,
   (
-    CASE WHEN ISFINITE(va140) THEN va140 END
+    CASE WHEN ISFINITE(va143) THEN va143 END
   ) AS alpha_007,
   (
-    CASE WHEN ISFINITE(va150) THEN va150 END
+    CASE WHEN ISFINITE(va153) THEN va153 END
   ) AS alpha_008,
   (
-    CASE WHEN ISFINITE(va158) THEN va158 END
+    CASE WHEN ISFINITE(va161) THEN va161 END
   ) AS alpha_009,
   (
-    CASE WHEN ISFINITE(va168) THEN va168 END
+    CASE WHEN ISFINITE(va171) THEN va171 END
   ) AS alpha_010,
   (
-    CASE WHEN ISFINITE(va189) THEN va189 END
+    CASE WHEN ISFINITE(va192) THEN va192 END
   ) AS alpha_011,
   (
-    CASE WHEN ISFINITE(va191) THEN va191 END
+    CASE WHEN ISFINITE(va195) THEN va195 END
   ) AS alpha_012,
   (
-    CASE WHEN ISFINITE(va227) THEN va227 END
+    CASE WHEN ISFINITE(va231) THEN va231 END
   ) AS alpha_013,
   (
-    CASE WHEN ISFINITE(va234) THEN va234 END
+    CASE WHEN ISFINITE(va239) THEN va239 END
   ) AS alpha_014,
   (
-    CASE WHEN ISFINITE(va255) THEN va255 END
+    CASE WHEN ISFINITE(va259) THEN va259 END
   ) AS alpha_015,
   (
-    CASE WHEN ISFINITE(va273) THEN va273 END
+    CASE WHEN ISFINITE(va277) THEN va277 END
   ) AS alpha_016,
   (
-    CASE WHEN ISFINITE(va307) THEN va307 END
+    CASE WHEN ISFINITE(va311) THEN va311 END
   ) AS alpha_017,
   (
-    CASE WHEN ISFINITE(va322) THEN va322 END
+    CASE WHEN ISFINITE(va336) THEN va336 END
   ) AS alpha_018,
   (
-    CASE WHEN ISFINITE(va329) THEN va329 END
+    CASE WHEN ISFINITE(va343) THEN va343 END
   ) AS alpha_019,
   (
-    CASE WHEN ISFINITE(va347) THEN va347 END
+    CASE WHEN ISFINITE(va361) THEN va361 END
   ) AS alpha_020,
   (
-    CASE WHEN ISFINITE(va358) THEN va358 END
+    CASE WHEN ISFINITE(va373) THEN va373 END
   ) AS alpha_021,
   (
-    CASE WHEN ISFINITE(va375) THEN va375 END
+    CASE WHEN ISFINITE(va394) THEN va394 END
   ) AS alpha_022,
   (
-    CASE WHEN ISFINITE(va379) THEN va379 END
+    CASE WHEN ISFINITE(va398) THEN va398 END
   ) AS alpha_023,
   (
-    CASE WHEN ISFINITE(va390) THEN va390 END
+    CASE WHEN ISFINITE(va409) THEN va409 END
   ) AS alpha_024,
   (
-    CASE WHEN ISFINITE(va398) THEN va398 END
+    CASE WHEN ISFINITE(va416) THEN va416 END
   ) AS alpha_025,
   (
-    CASE WHEN ISFINITE(va416) THEN va416 END
+    CASE WHEN ISFINITE(va436) THEN va436 END
   ) AS alpha_026,
   (
-    CASE WHEN ISFINITE(va441) THEN va441 END
+    CASE WHEN ISFINITE(va461) THEN va461 END
   ) AS alpha_027,
   (
-    CASE WHEN ISFINITE(va457) THEN va457 END
+    CASE WHEN ISFINITE(va478) THEN va478 END
   ) AS alpha_028,
   (
-    CASE WHEN ISFINITE(va491) THEN va491 END
+    CASE WHEN ISFINITE(va512) THEN va512 END
   ) AS alpha_029,
   (
-    CASE WHEN ISFINITE(va500) THEN va500 END
+    CASE WHEN ISFINITE(va522) THEN va522 END
   ) AS alpha_030,
   (
-    CASE WHEN ISFINITE(va544) THEN va544 END
+    CASE WHEN ISFINITE(va566) THEN va566 END
   ) AS alpha_031,
   (
-    CASE WHEN ISFINITE(va560) THEN va560 END
+    CASE WHEN ISFINITE(va583) THEN va583 END
   ) AS alpha_032,
   (
-    CASE WHEN ISFINITE(va566) THEN va566 END
+    CASE WHEN ISFINITE(va590) THEN va590 END
   ) AS alpha_033,
   (
-    CASE WHEN ISFINITE(va587) THEN va587 END
+    CASE WHEN ISFINITE(va611) THEN va611 END
   ) AS alpha_034,
   (
-    CASE WHEN ISFINITE(va596) THEN va596 END
+    CASE WHEN ISFINITE(va620) THEN va620 END
   ) AS alpha_035,
   (
-    CASE WHEN ISFINITE(va639) THEN va639 END
+    CASE WHEN ISFINITE(va671) THEN va671 END
   ) AS alpha_036,
   (
-    CASE WHEN ISFINITE(va651) THEN va651 END
+    CASE WHEN ISFINITE(va685) THEN va685 END
   ) AS alpha_037,
   (
-    CASE WHEN ISFINITE(va657) THEN va657 END
+    CASE WHEN ISFINITE(va696) THEN va696 END
   ) AS alpha_038,
   (
-    CASE WHEN ISFINITE(va680) THEN va680 END
+    CASE WHEN ISFINITE(va722) THEN va722 END
   ) AS alpha_039,
   (
-    CASE WHEN ISFINITE(va695) THEN va695 END
+    CASE WHEN ISFINITE(va737) THEN va737 END
   ) AS alpha_040,
   (
-    CASE WHEN ISFINITE(va698) THEN va698 END
+    CASE WHEN ISFINITE(va740) THEN va740 END
   ) AS alpha_041,
   (
-    CASE WHEN ISFINITE(va708) THEN va708 END
+    CASE WHEN ISFINITE(va750) THEN va750 END
   ) AS alpha_042,
   (
-    CASE WHEN ISFINITE(va721) THEN va721 END
+    CASE WHEN ISFINITE(va763) THEN va763 END
   ) AS alpha_043,
   (
-    CASE WHEN ISFINITE(va725) THEN va725 END
+    CASE WHEN ISFINITE(va773) THEN va773 END
   ) AS alpha_044,
   (
-    CASE WHEN ISFINITE(va744) THEN va744 END
+    CASE WHEN ISFINITE(va799) THEN va799 END
   ) AS alpha_045,
   (
-    CASE WHEN ISFINITE(va749) THEN va749 END
+    CASE WHEN ISFINITE(va804) THEN va804 END
   ) AS alpha_046,
   (
-    CASE WHEN ISFINITE(va766) THEN va766 END
+    CASE WHEN ISFINITE(va821) THEN va821 END
   ) AS alpha_047,
   (
-    CASE WHEN ISFINITE(va781) THEN va781 END
+    CASE WHEN ISFINITE(va838) THEN va838 END
   ) AS alpha_048,
   (
-    CASE WHEN ISFINITE(va783) THEN va783 END
+    CASE WHEN ISFINITE(va840) THEN va840 END
   ) AS alpha_049,
   (
-    CASE WHEN ISFINITE(va795) THEN va795 END
+    CASE WHEN ISFINITE(va852) THEN va852 END
   ) AS alpha_050,
   (
-    CASE WHEN ISFINITE(va797) THEN va797 END
+    CASE WHEN ISFINITE(va854) THEN va854 END
   ) AS alpha_051,
   (
-    CASE WHEN ISFINITE(va807) THEN va807 END
+    CASE WHEN ISFINITE(va868) THEN va868 END
   ) AS alpha_052,
   (
-    CASE WHEN ISFINITE(va812) THEN va812 END
+    CASE WHEN ISFINITE(va873) THEN va873 END
   ) AS alpha_053,
   (
-    CASE WHEN ISFINITE(va813) THEN va813 END
+    CASE WHEN ISFINITE(va874) THEN va874 END
   ) AS alpha_054,
   (
-    CASE WHEN ISFINITE(va831) THEN va831 END
+    CASE WHEN ISFINITE(va892) THEN va892 END
   ) AS alpha_055,
   (
-    CASE WHEN ISFINITE(va845) THEN va845 END
+    CASE WHEN ISFINITE(va906) THEN va906 END
   ) AS alpha_056,
   (
-    CASE WHEN ISFINITE(va854) THEN va854 END
+    CASE WHEN ISFINITE(va915) THEN va915 END
   ) AS alpha_057,
   (
-    CASE WHEN ISFINITE(va876) THEN va876 END
+    CASE WHEN ISFINITE(va937) THEN va937 END
   ) AS alpha_058,
   (
-    CASE WHEN ISFINITE(va903) THEN va903 END
+    CASE WHEN ISFINITE(va964) THEN va964 END
   ) AS alpha_059,
   (
-    CASE WHEN ISFINITE(va920) THEN va920 END
+    CASE WHEN ISFINITE(va981) THEN va981 END
   ) AS alpha_060,
   (
-    CASE WHEN ISFINITE(va941) THEN va941 END
+    CASE WHEN ISFINITE(va1004) THEN va1004 END
   ) AS alpha_061,
   (
-    CASE WHEN ISFINITE(va973) THEN va973 END
+    CASE WHEN ISFINITE(va1052) THEN va1052 END
   ) AS alpha_062,
   (
-    CASE WHEN ISFINITE(va1019) THEN va1019 END
+    CASE WHEN ISFINITE(va1098) THEN va1098 END
   ) AS alpha_063,
   (
-    CASE WHEN ISFINITE(va1043) THEN va1043 END
+    CASE WHEN ISFINITE(va1123) THEN va1123 END
   ) AS alpha_064,
   (
-    CASE WHEN ISFINITE(va1074) THEN va1074 END
+    CASE WHEN ISFINITE(va1154) THEN va1154 END
   ) AS alpha_065,
   (
-    CASE WHEN ISFINITE(va1106) THEN va1106 END
+    CASE WHEN ISFINITE(va1187) THEN va1187 END
   ) AS alpha_066,
   (
-    CASE WHEN ISFINITE(va1135) THEN va1135 END
+    CASE WHEN ISFINITE(va1217) THEN va1217 END
   ) AS alpha_067,
   (
-    CASE WHEN ISFINITE(va1168) THEN va1168 END
+    CASE WHEN ISFINITE(va1251) THEN va1251 END
   ) AS alpha_068,
   (
-    CASE WHEN ISFINITE(va1201) THEN va1201 END
+    CASE WHEN ISFINITE(va1284) THEN va1284 END
   ) AS alpha_069,
   (
-    CASE WHEN ISFINITE(va1227) THEN va1227 END
+    CASE WHEN ISFINITE(va1312) THEN va1312 END
   ) AS alpha_070,
   (
-    CASE WHEN ISFINITE(va1276) THEN va1276 END
+    CASE WHEN ISFINITE(va1364) THEN va1364 END
   ) AS alpha_071,
   (
-    CASE WHEN ISFINITE(va1337) THEN va1337 END
+    CASE WHEN ISFINITE(va1431) THEN va1431 END
   ) AS alpha_072,
   (
-    CASE WHEN ISFINITE(va1358) THEN va1358 END
+    CASE WHEN ISFINITE(va1453) THEN va1453 END
   ) AS alpha_073,
   (
-    CASE WHEN ISFINITE(va1397) THEN va1397 END
+    CASE WHEN ISFINITE(va1510) THEN va1510 END
   ) AS alpha_074,
   (
-    CASE WHEN ISFINITE(va1435) THEN va1435 END
+    CASE WHEN ISFINITE(va1547) THEN va1547 END
   ) AS alpha_075,
   (
-    CASE WHEN ISFINITE(va1492) THEN va1492 END
+    CASE WHEN ISFINITE(va1606) THEN va1606 END
   ) AS alpha_076,
   (
-    CASE WHEN ISFINITE(va1518) THEN va1518 END
+    CASE WHEN ISFINITE(va1634) THEN va1634 END
   ) AS alpha_077,
   (
-    CASE WHEN ISFINITE(va1547) THEN va1547 END
+    CASE WHEN ISFINITE(va1682) THEN va1682 END
   ) AS alpha_078,
   (
-    CASE WHEN ISFINITE(va1581) THEN va1581 END
+    CASE WHEN ISFINITE(va1719) THEN va1719 END
   ) AS alpha_079,
   (
-    CASE WHEN ISFINITE(va1608) THEN va1608 END
+    CASE WHEN ISFINITE(va1747) THEN va1747 END
   ) AS alpha_080,
   (
-    CASE WHEN ISFINITE(va1642) THEN va1642 END
+    CASE WHEN ISFINITE(va1808) THEN va1808 END
   ) AS alpha_081,
   (
-    CASE WHEN ISFINITE(va1677) THEN va1677 END
+    CASE WHEN ISFINITE(va1843) THEN va1843 END
   ) AS alpha_082,
   (
-    CASE WHEN ISFINITE(va1685) THEN va1685 END
+    CASE WHEN ISFINITE(va1852) THEN va1852 END
   ) AS alpha_083,
   (
-    CASE WHEN ISFINITE(va1698) THEN va1698 END
+    CASE WHEN ISFINITE(va1865) THEN va1865 END
   ) AS alpha_084,
   (
-    CASE WHEN ISFINITE(va1751) THEN va1751 END
+    CASE WHEN ISFINITE(va1921) THEN va1921 END
   ) AS alpha_085,
   (
-    CASE WHEN ISFINITE(va1771) THEN va1771 END
+    CASE WHEN ISFINITE(va1949) THEN va1949 END
   ) AS alpha_086,
   (
-    CASE WHEN ISFINITE(va1800) THEN va1800 END
+    CASE WHEN ISFINITE(va1982) THEN va1982 END
   ) AS alpha_087,
   (
-    CASE WHEN ISFINITE(va1848) THEN va1848 END
+    CASE WHEN ISFINITE(va2047) THEN va2047 END
   ) AS alpha_088,
   (
-    CASE WHEN ISFINITE(va1884) THEN va1884 END
+    CASE WHEN ISFINITE(va2085) THEN va2085 END
   ) AS alpha_089,
   (
-    CASE WHEN ISFINITE(va1909) THEN va1909 END
+    CASE WHEN ISFINITE(va2110) THEN va2110 END
   ) AS alpha_090,
   (
-    CASE WHEN ISFINITE(va1945) THEN va1945 END
+    CASE WHEN ISFINITE(va2157) THEN va2157 END
   ) AS alpha_091,
   (
-    CASE WHEN ISFINITE(va1983) THEN va1983 END
+    CASE WHEN ISFINITE(va2196) THEN va2196 END
   ) AS alpha_092,
   (
-    CASE WHEN ISFINITE(va2018) THEN va2018 END
+    CASE WHEN ISFINITE(va2233) THEN va2233 END
   ) AS alpha_093,
   (
-    CASE WHEN ISFINITE(va2050) THEN va2050 END
+    CASE WHEN ISFINITE(va2265) THEN va2265 END
   ) AS alpha_094,
   (
-    CASE WHEN ISFINITE(va2095) THEN va2095 END
+    CASE WHEN ISFINITE(va2311) THEN va2311 END
   ) AS alpha_095,
   (
-    CASE WHEN ISFINITE(va2135) THEN va2135 END
+    CASE WHEN ISFINITE(va2371) THEN va2371 END
   ) AS alpha_096,
   (
-    CASE WHEN ISFINITE(va2183) THEN va2183 END
+    CASE WHEN ISFINITE(va2422) THEN va2422 END
   ) AS alpha_097,
   (
-    CASE WHEN ISFINITE(va2234) THEN va2234 END
+    CASE WHEN ISFINITE(va2480) THEN va2480 END
   ) AS alpha_098,
   (
-    CASE WHEN ISFINITE(va2258) THEN va2258 END
+    CASE WHEN ISFINITE(va2516) THEN va2516 END
   ) AS alpha_099,
   (
-    CASE WHEN ISFINITE(va2288) THEN va2288 END
+    CASE WHEN ISFINITE(va2548) THEN va2548 END
   ) AS alpha_100,
   (
-    CASE WHEN ISFINITE(va2289) THEN va2289 END
+    CASE WHEN ISFINITE(va2549) THEN va2549 END
   ) AS alpha_101,
   (
-    CASE WHEN ISFINITE(va2296) THEN va2296 END
+    CASE WHEN ISFINITE(va2556) THEN va2556 END
   ) AS alpha_custom_argmax_recent,
   (
-    CASE WHEN ISFINITE(va2303) THEN va2303 END
+    CASE WHEN ISFINITE(va2563) THEN va2563 END
   ) AS alpha_custom_argmin_recent,
   (
-    CASE WHEN ISFINITE(va2317) THEN va2317 END
+    CASE WHEN ISFINITE(va2577) THEN va2577 END
   ) AS alpha_custom_decaylinear_mom,
   (
-    CASE WHEN ISFINITE(va2331) THEN va2331 END
+    CASE WHEN ISFINITE(va2591) THEN va2591 END
   ) AS alpha_custom_kurt_filter,
   (
-    CASE WHEN ISFINITE(va2338) THEN va2338 END
+    CASE WHEN ISFINITE(va2598) THEN va2598 END
   ) AS alpha_custom_skew_reversal,
   (
-    CASE WHEN ISFINITE(va2340) THEN va2340 END
+    CASE WHEN ISFINITE(va2600) THEN va2600 END
   ) AS alpha_custom_zscore_5d
-FROM values_12_1
+FROM values_11_2

@@ -4402,7 +4402,7 @@ from (select place, day from factor_base)
 left join (
 select
     day,
-    case when count(v0) > 0 then (coalesce(sum(case when abs(abs(v0)) < 9.5367431640625e-07::double then (abs(v0) * 1.329227995784916e+36::double)::hugeint end)::double / 1.329227995784916e+36::double, 0) + coalesce(sum(case when abs(abs(v0)) < 1099511627776.0::double and abs(abs(v0)) >= 9.5367431640625e-07::double then (abs(v0) * 4.722366482869645e+21::double)::hugeint end)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(abs(v0)) < 1.2676506002282294e+30::double and abs(abs(v0)) >= 1099511627776.0::double then (abs(v0) * 4096.0::double)::hugeint end)::double / 4096.0::double, 0) + coalesce(sum(case when abs(abs(v0)) >= 1.2676506002282294e+30::double then abs(v0) end), 0)) end as c423
+    case when count(v0) > 0 then (coalesce(sum(case when abs(abs(v0)) >= 8.271806125530277e-25::double and abs(abs(v0)) < 9.5367431640625e-07::double then (abs(v0) * 5.444517870735016e+39::double)::hugeint end)::double / 5.444517870735016e+39::double, 0) + coalesce(sum(case when abs(abs(v0)) >= 9.5367431640625e-07::double and abs(abs(v0)) < 1099511627776.0::double then (abs(v0) * 4.722366482869645e+21::double)::hugeint end)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(abs(v0)) >= 1099511627776.0::double and abs(abs(v0)) < 1.2676506002282294e+30::double then (abs(v0) * 4096.0::double)::hugeint end)::double / 4096.0::double, 0) + coalesce(sum(case when abs(abs(v0)) < 8.271806125530277e-25::double or abs(abs(v0)) >= 1.2676506002282294e+30::double then abs(v0) end), 0)) end as c423
 from (
 select
     place,
@@ -5184,7 +5184,7 @@ from (select place, day from factor_base)
 left join (
 select
     day,
-    case when count(v0) > 0 then (coalesce(sum(case when abs(abs(v0)) < 9.5367431640625e-07::double then (abs(v0) * 1.329227995784916e+36::double)::hugeint end)::double / 1.329227995784916e+36::double, 0) + coalesce(sum(case when abs(abs(v0)) < 1099511627776.0::double and abs(abs(v0)) >= 9.5367431640625e-07::double then (abs(v0) * 4.722366482869645e+21::double)::hugeint end)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(abs(v0)) < 1.2676506002282294e+30::double and abs(abs(v0)) >= 1099511627776.0::double then (abs(v0) * 4096.0::double)::hugeint end)::double / 4096.0::double, 0) + coalesce(sum(case when abs(abs(v0)) >= 1.2676506002282294e+30::double then abs(v0) end), 0)) end as c362
+    case when count(v0) > 0 then (coalesce(sum(case when abs(abs(v0)) >= 8.271806125530277e-25::double and abs(abs(v0)) < 9.5367431640625e-07::double then (abs(v0) * 5.444517870735016e+39::double)::hugeint end)::double / 5.444517870735016e+39::double, 0) + coalesce(sum(case when abs(abs(v0)) >= 9.5367431640625e-07::double and abs(abs(v0)) < 1099511627776.0::double then (abs(v0) * 4.722366482869645e+21::double)::hugeint end)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(abs(v0)) >= 1099511627776.0::double and abs(abs(v0)) < 1.2676506002282294e+30::double then (abs(v0) * 4096.0::double)::hugeint end)::double / 4096.0::double, 0) + coalesce(sum(case when abs(abs(v0)) < 8.271806125530277e-25::double or abs(abs(v0)) >= 1.2676506002282294e+30::double then abs(v0) end), 0)) end as c362
 from (
 select
     place,
@@ -5581,7 +5581,7 @@ from (select place, day from factor_base)
 left join (
 select
     day,
-    case when count(v0) > 0 then (coalesce(sum(case when abs(abs(v0)) < 9.5367431640625e-07::double then (abs(v0) * 1.329227995784916e+36::double)::hugeint end)::double / 1.329227995784916e+36::double, 0) + coalesce(sum(case when abs(abs(v0)) < 1099511627776.0::double and abs(abs(v0)) >= 9.5367431640625e-07::double then (abs(v0) * 4.722366482869645e+21::double)::hugeint end)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(abs(v0)) < 1.2676506002282294e+30::double and abs(abs(v0)) >= 1099511627776.0::double then (abs(v0) * 4096.0::double)::hugeint end)::double / 4096.0::double, 0) + coalesce(sum(case when abs(abs(v0)) >= 1.2676506002282294e+30::double then abs(v0) end), 0)) end as c330
+    case when count(v0) > 0 then (coalesce(sum(case when abs(abs(v0)) >= 8.271806125530277e-25::double and abs(abs(v0)) < 9.5367431640625e-07::double then (abs(v0) * 5.444517870735016e+39::double)::hugeint end)::double / 5.444517870735016e+39::double, 0) + coalesce(sum(case when abs(abs(v0)) >= 9.5367431640625e-07::double and abs(abs(v0)) < 1099511627776.0::double then (abs(v0) * 4.722366482869645e+21::double)::hugeint end)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(abs(v0)) >= 1099511627776.0::double and abs(abs(v0)) < 1.2676506002282294e+30::double then (abs(v0) * 4096.0::double)::hugeint end)::double / 4096.0::double, 0) + coalesce(sum(case when abs(abs(v0)) < 8.271806125530277e-25::double or abs(abs(v0)) >= 1.2676506002282294e+30::double then abs(v0) end), 0)) end as c330
 from (
 select
     place,
@@ -5742,7 +5742,7 @@ from (select place, day from factor_base)
 left join (
 select
     day,
-    case when count(v0) > 0 then (coalesce(sum(case when abs(abs(v0)) < 9.5367431640625e-07::double then (abs(v0) * 1.329227995784916e+36::double)::hugeint end)::double / 1.329227995784916e+36::double, 0) + coalesce(sum(case when abs(abs(v0)) < 1099511627776.0::double and abs(abs(v0)) >= 9.5367431640625e-07::double then (abs(v0) * 4.722366482869645e+21::double)::hugeint end)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(abs(v0)) < 1.2676506002282294e+30::double and abs(abs(v0)) >= 1099511627776.0::double then (abs(v0) * 4096.0::double)::hugeint end)::double / 4096.0::double, 0) + coalesce(sum(case when abs(abs(v0)) >= 1.2676506002282294e+30::double then abs(v0) end), 0)) end as c336
+    case when count(v0) > 0 then (coalesce(sum(case when abs(abs(v0)) >= 8.271806125530277e-25::double and abs(abs(v0)) < 9.5367431640625e-07::double then (abs(v0) * 5.444517870735016e+39::double)::hugeint end)::double / 5.444517870735016e+39::double, 0) + coalesce(sum(case when abs(abs(v0)) >= 9.5367431640625e-07::double and abs(abs(v0)) < 1099511627776.0::double then (abs(v0) * 4.722366482869645e+21::double)::hugeint end)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(abs(v0)) >= 1099511627776.0::double and abs(abs(v0)) < 1.2676506002282294e+30::double then (abs(v0) * 4096.0::double)::hugeint end)::double / 4096.0::double, 0) + coalesce(sum(case when abs(abs(v0)) < 8.271806125530277e-25::double or abs(abs(v0)) >= 1.2676506002282294e+30::double then abs(v0) end), 0)) end as c336
 from (
 select
     place,
@@ -5760,7 +5760,7 @@ from (select place, day from factor_base)
 left join (
 select
     day,
-    case when count(v0) > 0 then (coalesce(sum(case when abs(abs(v0)) < 9.5367431640625e-07::double then (abs(v0) * 1.329227995784916e+36::double)::hugeint end)::double / 1.329227995784916e+36::double, 0) + coalesce(sum(case when abs(abs(v0)) < 1099511627776.0::double and abs(abs(v0)) >= 9.5367431640625e-07::double then (abs(v0) * 4.722366482869645e+21::double)::hugeint end)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(abs(v0)) < 1.2676506002282294e+30::double and abs(abs(v0)) >= 1099511627776.0::double then (abs(v0) * 4096.0::double)::hugeint end)::double / 4096.0::double, 0) + coalesce(sum(case when abs(abs(v0)) >= 1.2676506002282294e+30::double then abs(v0) end), 0)) end as c421
+    case when count(v0) > 0 then (coalesce(sum(case when abs(abs(v0)) >= 8.271806125530277e-25::double and abs(abs(v0)) < 9.5367431640625e-07::double then (abs(v0) * 5.444517870735016e+39::double)::hugeint end)::double / 5.444517870735016e+39::double, 0) + coalesce(sum(case when abs(abs(v0)) >= 9.5367431640625e-07::double and abs(abs(v0)) < 1099511627776.0::double then (abs(v0) * 4.722366482869645e+21::double)::hugeint end)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(abs(v0)) >= 1099511627776.0::double and abs(abs(v0)) < 1.2676506002282294e+30::double then (abs(v0) * 4096.0::double)::hugeint end)::double / 4096.0::double, 0) + coalesce(sum(case when abs(abs(v0)) < 8.271806125530277e-25::double or abs(abs(v0)) >= 1.2676506002282294e+30::double then abs(v0) end), 0)) end as c421
 from (
 select
     place,
@@ -5778,7 +5778,7 @@ from (select place, day, industry_l3 from factor_base)
 left join (
 select
     day, industry_l3,
-    ((coalesce(sum(case when abs(v0) < 9.5367431640625e-07::double then (v0 * 1.329227995784916e+36::double)::hugeint end)::double / 1.329227995784916e+36::double, 0) + coalesce(sum(case when abs(v0) < 1099511627776.0::double and abs(v0) >= 9.5367431640625e-07::double then (v0 * 4.722366482869645e+21::double)::hugeint end)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v0) < 1.2676506002282294e+30::double and abs(v0) >= 1099511627776.0::double then (v0 * 4096.0::double)::hugeint end)::double / 4096.0::double, 0) + coalesce(sum(case when abs(v0) >= 1.2676506002282294e+30::double then v0 end), 0)) / nullif(count(v0), 0)) as c624
+    ((coalesce(sum(case when abs(v0) >= 8.271806125530277e-25::double and abs(v0) < 9.5367431640625e-07::double then (v0 * 5.444517870735016e+39::double)::hugeint end)::double / 5.444517870735016e+39::double, 0) + coalesce(sum(case when abs(v0) >= 9.5367431640625e-07::double and abs(v0) < 1099511627776.0::double then (v0 * 4.722366482869645e+21::double)::hugeint end)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v0) >= 1099511627776.0::double and abs(v0) < 1.2676506002282294e+30::double then (v0 * 4096.0::double)::hugeint end)::double / 4096.0::double, 0) + coalesce(sum(case when abs(v0) < 8.271806125530277e-25::double or abs(v0) >= 1.2676506002282294e+30::double then v0 end), 0)) / nullif(count(v0), 0)) as c624
 from (
 select
     industry_l3,
@@ -6893,7 +6893,7 @@ from (select place, day, industry_l1 from factor_base)
 left join (
 select
     day, industry_l1,
-    ((coalesce(sum(case when abs(v0) < 9.5367431640625e-07::double then (v0 * 1.329227995784916e+36::double)::hugeint end)::double / 1.329227995784916e+36::double, 0) + coalesce(sum(case when abs(v0) < 1099511627776.0::double and abs(v0) >= 9.5367431640625e-07::double then (v0 * 4.722366482869645e+21::double)::hugeint end)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v0) < 1.2676506002282294e+30::double and abs(v0) >= 1099511627776.0::double then (v0 * 4096.0::double)::hugeint end)::double / 4096.0::double, 0) + coalesce(sum(case when abs(v0) >= 1.2676506002282294e+30::double then v0 end), 0)) / nullif(count(v0), 0)) as c675
+    ((coalesce(sum(case when abs(v0) >= 8.271806125530277e-25::double and abs(v0) < 9.5367431640625e-07::double then (v0 * 5.444517870735016e+39::double)::hugeint end)::double / 5.444517870735016e+39::double, 0) + coalesce(sum(case when abs(v0) >= 9.5367431640625e-07::double and abs(v0) < 1099511627776.0::double then (v0 * 4.722366482869645e+21::double)::hugeint end)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v0) >= 1099511627776.0::double and abs(v0) < 1.2676506002282294e+30::double then (v0 * 4096.0::double)::hugeint end)::double / 4096.0::double, 0) + coalesce(sum(case when abs(v0) < 8.271806125530277e-25::double or abs(v0) >= 1.2676506002282294e+30::double then v0 end), 0)) / nullif(count(v0), 0)) as c675
 from (
 select
     industry_l1,
@@ -6912,7 +6912,7 @@ from (select place, day, industry_l2 from factor_base)
 left join (
 select
     day, industry_l2,
-    ((coalesce(sum(case when abs(v0) < 9.5367431640625e-07::double then (v0 * 1.329227995784916e+36::double)::hugeint end)::double / 1.329227995784916e+36::double, 0) + coalesce(sum(case when abs(v0) < 1099511627776.0::double and abs(v0) >= 9.5367431640625e-07::double then (v0 * 4.722366482869645e+21::double)::hugeint end)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v0) < 1.2676506002282294e+30::double and abs(v0) >= 1099511627776.0::double then (v0 * 4096.0::double)::hugeint end)::double / 4096.0::double, 0) + coalesce(sum(case when abs(v0) >= 1.2676506002282294e+30::double then v0 end), 0)) / nullif(count(v0), 0)) as c689
+    ((coalesce(sum(case when abs(v0) >= 8.271806125530277e-25::double and abs(v0) < 9.5367431640625e-07::double then (v0 * 5.444517870735016e+39::double)::hugeint end)::double / 5.444517870735016e+39::double, 0) + coalesce(sum(case when abs(v0) >= 9.5367431640625e-07::double and abs(v0) < 1099511627776.0::double then (v0 * 4.722366482869645e+21::double)::hugeint end)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v0) >= 1099511627776.0::double and abs(v0) < 1.2676506002282294e+30::double then (v0 * 4096.0::double)::hugeint end)::double / 4096.0::double, 0) + coalesce(sum(case when abs(v0) < 8.271806125530277e-25::double or abs(v0) >= 1.2676506002282294e+30::double then v0 end), 0)) / nullif(count(v0), 0)) as c689
 from (
 select
     industry_l2,
@@ -6992,7 +6992,7 @@ from (select place, day, industry_l2 from factor_base)
 left join (
 select
     day, industry_l2,
-    ((coalesce(sum(case when abs(v0) < 9.5367431640625e-07::double then (v0 * 1.329227995784916e+36::double)::hugeint end)::double / 1.329227995784916e+36::double, 0) + coalesce(sum(case when abs(v0) < 1099511627776.0::double and abs(v0) >= 9.5367431640625e-07::double then (v0 * 4.722366482869645e+21::double)::hugeint end)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v0) < 1.2676506002282294e+30::double and abs(v0) >= 1099511627776.0::double then (v0 * 4096.0::double)::hugeint end)::double / 4096.0::double, 0) + coalesce(sum(case when abs(v0) >= 1.2676506002282294e+30::double then v0 end), 0)) / nullif(count(v0), 0)) as c766
+    ((coalesce(sum(case when abs(v0) >= 8.271806125530277e-25::double and abs(v0) < 9.5367431640625e-07::double then (v0 * 5.444517870735016e+39::double)::hugeint end)::double / 5.444517870735016e+39::double, 0) + coalesce(sum(case when abs(v0) >= 9.5367431640625e-07::double and abs(v0) < 1099511627776.0::double then (v0 * 4.722366482869645e+21::double)::hugeint end)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v0) >= 1099511627776.0::double and abs(v0) < 1.2676506002282294e+30::double then (v0 * 4096.0::double)::hugeint end)::double / 4096.0::double, 0) + coalesce(sum(case when abs(v0) < 8.271806125530277e-25::double or abs(v0) >= 1.2676506002282294e+30::double then v0 end), 0)) / nullif(count(v0), 0)) as c766
 from (
 select
     industry_l2,
@@ -7099,7 +7099,7 @@ from (select place, day, industry_l3 from factor_base)
 left join (
 select
     day, industry_l3,
-    ((coalesce(sum(case when abs(v0) < 9.5367431640625e-07::double then (v0 * 1.329227995784916e+36::double)::hugeint end)::double / 1.329227995784916e+36::double, 0) + coalesce(sum(case when abs(v0) < 1099511627776.0::double and abs(v0) >= 9.5367431640625e-07::double then (v0 * 4.722366482869645e+21::double)::hugeint end)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v0) < 1.2676506002282294e+30::double and abs(v0) >= 1099511627776.0::double then (v0 * 4096.0::double)::hugeint end)::double / 4096.0::double, 0) + coalesce(sum(case when abs(v0) >= 1.2676506002282294e+30::double then v0 end), 0)) / nullif(count(v0), 0)) as c886
+    ((coalesce(sum(case when abs(v0) >= 8.271806125530277e-25::double and abs(v0) < 9.5367431640625e-07::double then (v0 * 5.444517870735016e+39::double)::hugeint end)::double / 5.444517870735016e+39::double, 0) + coalesce(sum(case when abs(v0) >= 9.5367431640625e-07::double and abs(v0) < 1099511627776.0::double then (v0 * 4.722366482869645e+21::double)::hugeint end)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v0) >= 1099511627776.0::double and abs(v0) < 1.2676506002282294e+30::double then (v0 * 4096.0::double)::hugeint end)::double / 4096.0::double, 0) + coalesce(sum(case when abs(v0) < 8.271806125530277e-25::double or abs(v0) >= 1.2676506002282294e+30::double then v0 end), 0)) / nullif(count(v0), 0)) as c886
 from (
 select
     industry_l3,
@@ -7181,7 +7181,7 @@ from (select place, day, industry_l2 from factor_base)
 left join (
 select
     day, industry_l2,
-    ((coalesce(sum(case when abs(v0) < 9.5367431640625e-07::double then (v0 * 1.329227995784916e+36::double)::hugeint end)::double / 1.329227995784916e+36::double, 0) + coalesce(sum(case when abs(v0) < 1099511627776.0::double and abs(v0) >= 9.5367431640625e-07::double then (v0 * 4.722366482869645e+21::double)::hugeint end)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v0) < 1.2676506002282294e+30::double and abs(v0) >= 1099511627776.0::double then (v0 * 4096.0::double)::hugeint end)::double / 4096.0::double, 0) + coalesce(sum(case when abs(v0) >= 1.2676506002282294e+30::double then v0 end), 0)) / nullif(count(v0), 0)) as c927
+    ((coalesce(sum(case when abs(v0) >= 8.271806125530277e-25::double and abs(v0) < 9.5367431640625e-07::double then (v0 * 5.444517870735016e+39::double)::hugeint end)::double / 5.444517870735016e+39::double, 0) + coalesce(sum(case when abs(v0) >= 9.5367431640625e-07::double and abs(v0) < 1099511627776.0::double then (v0 * 4.722366482869645e+21::double)::hugeint end)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v0) >= 1099511627776.0::double and abs(v0) < 1.2676506002282294e+30::double then (v0 * 4096.0::double)::hugeint end)::double / 4096.0::double, 0) + coalesce(sum(case when abs(v0) < 8.271806125530277e-25::double or abs(v0) >= 1.2676506002282294e+30::double then v0 end), 0)) / nullif(count(v0), 0)) as c927
 from (
 select
     industry_l2,
@@ -7912,7 +7912,7 @@ from (select place, day from factor_base)
 left join (
 select
     day,
-    case when count(v0) > 0 then (coalesce(sum(case when abs(abs(v0)) < 9.5367431640625e-07::double then (abs(v0) * 1.329227995784916e+36::double)::hugeint end)::double / 1.329227995784916e+36::double, 0) + coalesce(sum(case when abs(abs(v0)) < 1099511627776.0::double and abs(abs(v0)) >= 9.5367431640625e-07::double then (abs(v0) * 4.722366482869645e+21::double)::hugeint end)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(abs(v0)) < 1.2676506002282294e+30::double and abs(abs(v0)) >= 1099511627776.0::double then (abs(v0) * 4096.0::double)::hugeint end)::double / 4096.0::double, 0) + coalesce(sum(case when abs(abs(v0)) >= 1.2676506002282294e+30::double then abs(v0) end), 0)) end as c712
+    case when count(v0) > 0 then (coalesce(sum(case when abs(abs(v0)) >= 8.271806125530277e-25::double and abs(abs(v0)) < 9.5367431640625e-07::double then (abs(v0) * 5.444517870735016e+39::double)::hugeint end)::double / 5.444517870735016e+39::double, 0) + coalesce(sum(case when abs(abs(v0)) >= 9.5367431640625e-07::double and abs(abs(v0)) < 1099511627776.0::double then (abs(v0) * 4.722366482869645e+21::double)::hugeint end)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(abs(v0)) >= 1099511627776.0::double and abs(abs(v0)) < 1.2676506002282294e+30::double then (abs(v0) * 4096.0::double)::hugeint end)::double / 4096.0::double, 0) + coalesce(sum(case when abs(abs(v0)) < 8.271806125530277e-25::double or abs(abs(v0)) >= 1.2676506002282294e+30::double then abs(v0) end), 0)) end as c712
 from (
 select
     place,
@@ -9467,7 +9467,7 @@ from (select place, day from factor_base)
 left join (
 select
     day,
-    case when count(v0) > 0 then (coalesce(sum(case when abs(abs(v0)) < 9.5367431640625e-07::double then (abs(v0) * 1.329227995784916e+36::double)::hugeint end)::double / 1.329227995784916e+36::double, 0) + coalesce(sum(case when abs(abs(v0)) < 1099511627776.0::double and abs(abs(v0)) >= 9.5367431640625e-07::double then (abs(v0) * 4.722366482869645e+21::double)::hugeint end)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(abs(v0)) < 1.2676506002282294e+30::double and abs(abs(v0)) >= 1099511627776.0::double then (abs(v0) * 4096.0::double)::hugeint end)::double / 4096.0::double, 0) + coalesce(sum(case when abs(abs(v0)) >= 1.2676506002282294e+30::double then abs(v0) end), 0)) end as c708
+    case when count(v0) > 0 then (coalesce(sum(case when abs(abs(v0)) >= 8.271806125530277e-25::double and abs(abs(v0)) < 9.5367431640625e-07::double then (abs(v0) * 5.444517870735016e+39::double)::hugeint end)::double / 5.444517870735016e+39::double, 0) + coalesce(sum(case when abs(abs(v0)) >= 9.5367431640625e-07::double and abs(abs(v0)) < 1099511627776.0::double then (abs(v0) * 4.722366482869645e+21::double)::hugeint end)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(abs(v0)) >= 1099511627776.0::double and abs(abs(v0)) < 1.2676506002282294e+30::double then (abs(v0) * 4096.0::double)::hugeint end)::double / 4096.0::double, 0) + coalesce(sum(case when abs(abs(v0)) < 8.271806125530277e-25::double or abs(abs(v0)) >= 1.2676506002282294e+30::double then abs(v0) end), 0)) end as c708
 from (
 select
     place,
@@ -10945,7 +10945,7 @@ from (select place, day, industry_l1 from factor_base)
 left join (
 select
     day, industry_l1,
-    ((coalesce(sum(case when abs(v0) < 9.5367431640625e-07::double then (v0 * 1.329227995784916e+36::double)::hugeint end)::double / 1.329227995784916e+36::double, 0) + coalesce(sum(case when abs(v0) < 1099511627776.0::double and abs(v0) >= 9.5367431640625e-07::double then (v0 * 4.722366482869645e+21::double)::hugeint end)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v0) < 1.2676506002282294e+30::double and abs(v0) >= 1099511627776.0::double then (v0 * 4096.0::double)::hugeint end)::double / 4096.0::double, 0) + coalesce(sum(case when abs(v0) >= 1.2676506002282294e+30::double then v0 end), 0)) / nullif(count(v0), 0)) as c1162
+    ((coalesce(sum(case when abs(v0) >= 8.271806125530277e-25::double and abs(v0) < 9.5367431640625e-07::double then (v0 * 5.444517870735016e+39::double)::hugeint end)::double / 5.444517870735016e+39::double, 0) + coalesce(sum(case when abs(v0) >= 9.5367431640625e-07::double and abs(v0) < 1099511627776.0::double then (v0 * 4.722366482869645e+21::double)::hugeint end)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v0) >= 1099511627776.0::double and abs(v0) < 1.2676506002282294e+30::double then (v0 * 4096.0::double)::hugeint end)::double / 4096.0::double, 0) + coalesce(sum(case when abs(v0) < 8.271806125530277e-25::double or abs(v0) >= 1.2676506002282294e+30::double then v0 end), 0)) / nullif(count(v0), 0)) as c1162
 from (
 select
     industry_l1,
@@ -10964,7 +10964,7 @@ from (select place, day, industry_l1 from factor_base)
 left join (
 select
     day, industry_l1,
-    ((coalesce(sum(case when abs(v0) < 9.5367431640625e-07::double then (v0 * 1.329227995784916e+36::double)::hugeint end)::double / 1.329227995784916e+36::double, 0) + coalesce(sum(case when abs(v0) < 1099511627776.0::double and abs(v0) >= 9.5367431640625e-07::double then (v0 * 4.722366482869645e+21::double)::hugeint end)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v0) < 1.2676506002282294e+30::double and abs(v0) >= 1099511627776.0::double then (v0 * 4096.0::double)::hugeint end)::double / 4096.0::double, 0) + coalesce(sum(case when abs(v0) >= 1.2676506002282294e+30::double then v0 end), 0)) / nullif(count(v0), 0)) as c1232
+    ((coalesce(sum(case when abs(v0) >= 8.271806125530277e-25::double and abs(v0) < 9.5367431640625e-07::double then (v0 * 5.444517870735016e+39::double)::hugeint end)::double / 5.444517870735016e+39::double, 0) + coalesce(sum(case when abs(v0) >= 9.5367431640625e-07::double and abs(v0) < 1099511627776.0::double then (v0 * 4.722366482869645e+21::double)::hugeint end)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v0) >= 1099511627776.0::double and abs(v0) < 1.2676506002282294e+30::double then (v0 * 4096.0::double)::hugeint end)::double / 4096.0::double, 0) + coalesce(sum(case when abs(v0) < 8.271806125530277e-25::double or abs(v0) >= 1.2676506002282294e+30::double then v0 end), 0)) / nullif(count(v0), 0)) as c1232
 from (
 select
     industry_l1,
@@ -10983,7 +10983,7 @@ from (select place, day, industry_l2 from factor_base)
 left join (
 select
     day, industry_l2,
-    ((coalesce(sum(case when abs(v0) < 9.5367431640625e-07::double then (v0 * 1.329227995784916e+36::double)::hugeint end)::double / 1.329227995784916e+36::double, 0) + coalesce(sum(case when abs(v0) < 1099511627776.0::double and abs(v0) >= 9.5367431640625e-07::double then (v0 * 4.722366482869645e+21::double)::hugeint end)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v0) < 1.2676506002282294e+30::double and abs(v0) >= 1099511627776.0::double then (v0 * 4096.0::double)::hugeint end)::double / 4096.0::double, 0) + coalesce(sum(case when abs(v0) >= 1.2676506002282294e+30::double then v0 end), 0)) / nullif(count(v0), 0)) as c1259
+    ((coalesce(sum(case when abs(v0) >= 8.271806125530277e-25::double and abs(v0) < 9.5367431640625e-07::double then (v0 * 5.444517870735016e+39::double)::hugeint end)::double / 5.444517870735016e+39::double, 0) + coalesce(sum(case when abs(v0) >= 9.5367431640625e-07::double and abs(v0) < 1099511627776.0::double then (v0 * 4.722366482869645e+21::double)::hugeint end)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v0) >= 1099511627776.0::double and abs(v0) < 1.2676506002282294e+30::double then (v0 * 4096.0::double)::hugeint end)::double / 4096.0::double, 0) + coalesce(sum(case when abs(v0) < 8.271806125530277e-25::double or abs(v0) >= 1.2676506002282294e+30::double then v0 end), 0)) / nullif(count(v0), 0)) as c1259
 from (
 select
     industry_l2,
@@ -11002,7 +11002,7 @@ from (select place, day, industry_l1 from factor_base)
 left join (
 select
     day, industry_l1,
-    ((coalesce(sum(case when abs(v0) < 9.5367431640625e-07::double then (v0 * 1.329227995784916e+36::double)::hugeint end)::double / 1.329227995784916e+36::double, 0) + coalesce(sum(case when abs(v0) < 1099511627776.0::double and abs(v0) >= 9.5367431640625e-07::double then (v0 * 4.722366482869645e+21::double)::hugeint end)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v0) < 1.2676506002282294e+30::double and abs(v0) >= 1099511627776.0::double then (v0 * 4096.0::double)::hugeint end)::double / 4096.0::double, 0) + coalesce(sum(case when abs(v0) >= 1.2676506002282294e+30::double then v0 end), 0)) / nullif(count(v0), 0)) as c1304
+    ((coalesce(sum(case when abs(v0) >= 8.271806125530277e-25::double and abs(v0) < 9.5367431640625e-07::double then (v0 * 5.444517870735016e+39::double)::hugeint end)::double / 5.444517870735016e+39::double, 0) + coalesce(sum(case when abs(v0) >= 9.5367431640625e-07::double and abs(v0) < 1099511627776.0::double then (v0 * 4.722366482869645e+21::double)::hugeint end)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v0) >= 1099511627776.0::double and abs(v0) < 1.2676506002282294e+30::double then (v0 * 4096.0::double)::hugeint end)::double / 4096.0::double, 0) + coalesce(sum(case when abs(v0) < 8.271806125530277e-25::double or abs(v0) >= 1.2676506002282294e+30::double then v0 end), 0)) / nullif(count(v0), 0)) as c1304
 from (
 select
     industry_l1,
@@ -11082,7 +11082,7 @@ from (select place, day, industry_l3 from factor_base)
 left join (
 select
     day, industry_l3,
-    ((coalesce(sum(case when abs(v0) < 9.5367431640625e-07::double then (v0 * 1.329227995784916e+36::double)::hugeint end)::double / 1.329227995784916e+36::double, 0) + coalesce(sum(case when abs(v0) < 1099511627776.0::double and abs(v0) >= 9.5367431640625e-07::double then (v0 * 4.722366482869645e+21::double)::hugeint end)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v0) < 1.2676506002282294e+30::double and abs(v0) >= 1099511627776.0::double then (v0 * 4096.0::double)::hugeint end)::double / 4096.0::double, 0) + coalesce(sum(case when abs(v0) >= 1.2676506002282294e+30::double then v0 end), 0)) / nullif(count(v0), 0)) as c1494
+    ((coalesce(sum(case when abs(v0) >= 8.271806125530277e-25::double and abs(v0) < 9.5367431640625e-07::double then (v0 * 5.444517870735016e+39::double)::hugeint end)::double / 5.444517870735016e+39::double, 0) + coalesce(sum(case when abs(v0) >= 9.5367431640625e-07::double and abs(v0) < 1099511627776.0::double then (v0 * 4.722366482869645e+21::double)::hugeint end)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v0) >= 1099511627776.0::double and abs(v0) < 1.2676506002282294e+30::double then (v0 * 4096.0::double)::hugeint end)::double / 4096.0::double, 0) + coalesce(sum(case when abs(v0) < 8.271806125530277e-25::double or abs(v0) >= 1.2676506002282294e+30::double then v0 end), 0)) / nullif(count(v0), 0)) as c1494
 from (
 select
     industry_l3,
@@ -11991,7 +11991,7 @@ from (select place, day, industry_l2 from factor_base)
 left join (
 select
     day, industry_l2,
-    ((coalesce(sum(case when abs(v0) < 9.5367431640625e-07::double then (v0 * 1.329227995784916e+36::double)::hugeint end)::double / 1.329227995784916e+36::double, 0) + coalesce(sum(case when abs(v0) < 1099511627776.0::double and abs(v0) >= 9.5367431640625e-07::double then (v0 * 4.722366482869645e+21::double)::hugeint end)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v0) < 1.2676506002282294e+30::double and abs(v0) >= 1099511627776.0::double then (v0 * 4096.0::double)::hugeint end)::double / 4096.0::double, 0) + coalesce(sum(case when abs(v0) >= 1.2676506002282294e+30::double then v0 end), 0)) / nullif(count(v0), 0)) as c1416
+    ((coalesce(sum(case when abs(v0) >= 8.271806125530277e-25::double and abs(v0) < 9.5367431640625e-07::double then (v0 * 5.444517870735016e+39::double)::hugeint end)::double / 5.444517870735016e+39::double, 0) + coalesce(sum(case when abs(v0) >= 9.5367431640625e-07::double and abs(v0) < 1099511627776.0::double then (v0 * 4.722366482869645e+21::double)::hugeint end)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v0) >= 1099511627776.0::double and abs(v0) < 1.2676506002282294e+30::double then (v0 * 4096.0::double)::hugeint end)::double / 4096.0::double, 0) + coalesce(sum(case when abs(v0) < 8.271806125530277e-25::double or abs(v0) >= 1.2676506002282294e+30::double then v0 end), 0)) / nullif(count(v0), 0)) as c1416
 from (
 select
     industry_l2,
@@ -15596,7 +15596,7 @@ from (select place, day, industry_l2 from factor_base)
 left join (
 select
     day, industry_l2,
-    ((coalesce(sum(case when abs(v0) < 9.5367431640625e-07::double then (v0 * 1.329227995784916e+36::double)::hugeint end)::double / 1.329227995784916e+36::double, 0) + coalesce(sum(case when abs(v0) < 1099511627776.0::double and abs(v0) >= 9.5367431640625e-07::double then (v0 * 4.722366482869645e+21::double)::hugeint end)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v0) < 1.2676506002282294e+30::double and abs(v0) >= 1099511627776.0::double then (v0 * 4096.0::double)::hugeint end)::double / 4096.0::double, 0) + coalesce(sum(case when abs(v0) >= 1.2676506002282294e+30::double then v0 end), 0)) / nullif(count(v0), 0)) as c1665
+    ((coalesce(sum(case when abs(v0) >= 8.271806125530277e-25::double and abs(v0) < 9.5367431640625e-07::double then (v0 * 5.444517870735016e+39::double)::hugeint end)::double / 5.444517870735016e+39::double, 0) + coalesce(sum(case when abs(v0) >= 9.5367431640625e-07::double and abs(v0) < 1099511627776.0::double then (v0 * 4.722366482869645e+21::double)::hugeint end)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v0) >= 1099511627776.0::double and abs(v0) < 1.2676506002282294e+30::double then (v0 * 4096.0::double)::hugeint end)::double / 4096.0::double, 0) + coalesce(sum(case when abs(v0) < 8.271806125530277e-25::double or abs(v0) >= 1.2676506002282294e+30::double then v0 end), 0)) / nullif(count(v0), 0)) as c1665
 from (
 select
     industry_l2,
@@ -15615,7 +15615,7 @@ from (select place, day, industry_l3 from factor_base)
 left join (
 select
     day, industry_l3,
-    ((coalesce(sum(case when abs(v0) < 9.5367431640625e-07::double then (v0 * 1.329227995784916e+36::double)::hugeint end)::double / 1.329227995784916e+36::double, 0) + coalesce(sum(case when abs(v0) < 1099511627776.0::double and abs(v0) >= 9.5367431640625e-07::double then (v0 * 4.722366482869645e+21::double)::hugeint end)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v0) < 1.2676506002282294e+30::double and abs(v0) >= 1099511627776.0::double then (v0 * 4096.0::double)::hugeint end)::double / 4096.0::double, 0) + coalesce(sum(case when abs(v0) >= 1.2676506002282294e+30::double then v0 end), 0)) / nullif(count(v0), 0)) as c1753
+    ((coalesce(sum(case when abs(v0) >= 8.271806125530277e-25::double and abs(v0) < 9.5367431640625e-07::double then (v0 * 5.444517870735016e+39::double)::hugeint end)::double / 5.444517870735016e+39::double, 0) + coalesce(sum(case when abs(v0) >= 9.5367431640625e-07::double and abs(v0) < 1099511627776.0::double then (v0 * 4.722366482869645e+21::double)::hugeint end)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v0) >= 1099511627776.0::double and abs(v0) < 1.2676506002282294e+30::double then (v0 * 4096.0::double)::hugeint end)::double / 4096.0::double, 0) + coalesce(sum(case when abs(v0) < 8.271806125530277e-25::double or abs(v0) >= 1.2676506002282294e+30::double then v0 end), 0)) / nullif(count(v0), 0)) as c1753
 from (
 select
     industry_l3,
@@ -16272,7 +16272,7 @@ from (select place, day, industry_l3 from factor_base)
 left join (
 select
     day, industry_l3,
-    ((coalesce(sum(case when abs(v0) < 9.5367431640625e-07::double then (v0 * 1.329227995784916e+36::double)::hugeint end)::double / 1.329227995784916e+36::double, 0) + coalesce(sum(case when abs(v0) < 1099511627776.0::double and abs(v0) >= 9.5367431640625e-07::double then (v0 * 4.722366482869645e+21::double)::hugeint end)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v0) < 1.2676506002282294e+30::double and abs(v0) >= 1099511627776.0::double then (v0 * 4096.0::double)::hugeint end)::double / 4096.0::double, 0) + coalesce(sum(case when abs(v0) >= 1.2676506002282294e+30::double then v0 end), 0)) / nullif(count(v0), 0)) as c1754
+    ((coalesce(sum(case when abs(v0) >= 8.271806125530277e-25::double and abs(v0) < 9.5367431640625e-07::double then (v0 * 5.444517870735016e+39::double)::hugeint end)::double / 5.444517870735016e+39::double, 0) + coalesce(sum(case when abs(v0) >= 9.5367431640625e-07::double and abs(v0) < 1099511627776.0::double then (v0 * 4.722366482869645e+21::double)::hugeint end)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v0) >= 1099511627776.0::double and abs(v0) < 1.2676506002282294e+30::double then (v0 * 4096.0::double)::hugeint end)::double / 4096.0::double, 0) + coalesce(sum(case when abs(v0) < 8.271806125530277e-25::double or abs(v0) >= 1.2676506002282294e+30::double then v0 end), 0)) / nullif(count(v0), 0)) as c1754
 from (
 select
     industry_l3,
@@ -16672,7 +16672,7 @@ from (select place, day from factor_base)
 left join (
 select
     day,
-    case when count(v0) > 0 then (coalesce(sum(case when abs(abs(v0)) < 9.5367431640625e-07::double then (abs(v0) * 1.329227995784916e+36::double)::hugeint end)::double / 1.329227995784916e+36::double, 0) + coalesce(sum(case when abs(abs(v0)) < 1099511627776.0::double and abs(abs(v0)) >= 9.5367431640625e-07::double then (abs(v0) * 4.722366482869645e+21::double)::hugeint end)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(abs(v0)) < 1.2676506002282294e+30::double and abs(abs(v0)) >= 1099511627776.0::double then (abs(v0) * 4096.0::double)::hugeint end)::double / 4096.0::double, 0) + coalesce(sum(case when abs(abs(v0)) >= 1.2676506002282294e+30::double then abs(v0) end), 0)) end as c1755
+    case when count(v0) > 0 then (coalesce(sum(case when abs(abs(v0)) >= 8.271806125530277e-25::double and abs(abs(v0)) < 9.5367431640625e-07::double then (abs(v0) * 5.444517870735016e+39::double)::hugeint end)::double / 5.444517870735016e+39::double, 0) + coalesce(sum(case when abs(abs(v0)) >= 9.5367431640625e-07::double and abs(abs(v0)) < 1099511627776.0::double then (abs(v0) * 4.722366482869645e+21::double)::hugeint end)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(abs(v0)) >= 1099511627776.0::double and abs(abs(v0)) < 1.2676506002282294e+30::double then (abs(v0) * 4096.0::double)::hugeint end)::double / 4096.0::double, 0) + coalesce(sum(case when abs(abs(v0)) < 8.271806125530277e-25::double or abs(abs(v0)) >= 1.2676506002282294e+30::double then abs(v0) end), 0)) end as c1755
 from (
 select
     place,
@@ -16690,7 +16690,7 @@ from (select place, day, industry_l3 from factor_base)
 left join (
 select
     day, industry_l3,
-    ((coalesce(sum(case when abs(v0) < 9.5367431640625e-07::double then (v0 * 1.329227995784916e+36::double)::hugeint end)::double / 1.329227995784916e+36::double, 0) + coalesce(sum(case when abs(v0) < 1099511627776.0::double and abs(v0) >= 9.5367431640625e-07::double then (v0 * 4.722366482869645e+21::double)::hugeint end)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v0) < 1.2676506002282294e+30::double and abs(v0) >= 1099511627776.0::double then (v0 * 4096.0::double)::hugeint end)::double / 4096.0::double, 0) + coalesce(sum(case when abs(v0) >= 1.2676506002282294e+30::double then v0 end), 0)) / nullif(count(v0), 0)) as c1771
+    ((coalesce(sum(case when abs(v0) >= 8.271806125530277e-25::double and abs(v0) < 9.5367431640625e-07::double then (v0 * 5.444517870735016e+39::double)::hugeint end)::double / 5.444517870735016e+39::double, 0) + coalesce(sum(case when abs(v0) >= 9.5367431640625e-07::double and abs(v0) < 1099511627776.0::double then (v0 * 4.722366482869645e+21::double)::hugeint end)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v0) >= 1099511627776.0::double and abs(v0) < 1.2676506002282294e+30::double then (v0 * 4096.0::double)::hugeint end)::double / 4096.0::double, 0) + coalesce(sum(case when abs(v0) < 8.271806125530277e-25::double or abs(v0) >= 1.2676506002282294e+30::double then v0 end), 0)) / nullif(count(v0), 0)) as c1771
 from (
 select
     industry_l3,
@@ -16818,7 +16818,7 @@ from (select place, day from factor_base)
 left join (
 select
     day,
-    case when count(v0) > 0 then (coalesce(sum(case when abs(abs(v0)) < 9.5367431640625e-07::double then (abs(v0) * 1.329227995784916e+36::double)::hugeint end)::double / 1.329227995784916e+36::double, 0) + coalesce(sum(case when abs(abs(v0)) < 1099511627776.0::double and abs(abs(v0)) >= 9.5367431640625e-07::double then (abs(v0) * 4.722366482869645e+21::double)::hugeint end)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(abs(v0)) < 1.2676506002282294e+30::double and abs(abs(v0)) >= 1099511627776.0::double then (abs(v0) * 4096.0::double)::hugeint end)::double / 4096.0::double, 0) + coalesce(sum(case when abs(abs(v0)) >= 1.2676506002282294e+30::double then abs(v0) end), 0)) end as c1772
+    case when count(v0) > 0 then (coalesce(sum(case when abs(abs(v0)) >= 8.271806125530277e-25::double and abs(abs(v0)) < 9.5367431640625e-07::double then (abs(v0) * 5.444517870735016e+39::double)::hugeint end)::double / 5.444517870735016e+39::double, 0) + coalesce(sum(case when abs(abs(v0)) >= 9.5367431640625e-07::double and abs(abs(v0)) < 1099511627776.0::double then (abs(v0) * 4.722366482869645e+21::double)::hugeint end)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(abs(v0)) >= 1099511627776.0::double and abs(abs(v0)) < 1.2676506002282294e+30::double then (abs(v0) * 4096.0::double)::hugeint end)::double / 4096.0::double, 0) + coalesce(sum(case when abs(abs(v0)) < 8.271806125530277e-25::double or abs(abs(v0)) >= 1.2676506002282294e+30::double then abs(v0) end), 0)) end as c1772
 from (
 select
     place,
@@ -17586,7 +17586,7 @@ from (select place, day from factor_base)
 left join (
 select
     day,
-    ((coalesce(sum(case when abs(v0) < 9.5367431640625e-07::double then (v0 * 1.329227995784916e+36::double)::hugeint end)::double / 1.329227995784916e+36::double, 0) + coalesce(sum(case when abs(v0) < 1099511627776.0::double and abs(v0) >= 9.5367431640625e-07::double then (v0 * 4.722366482869645e+21::double)::hugeint end)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v0) < 1.2676506002282294e+30::double and abs(v0) >= 1099511627776.0::double then (v0 * 4096.0::double)::hugeint end)::double / 4096.0::double, 0) + coalesce(sum(case when abs(v0) >= 1.2676506002282294e+30::double then v0 end), 0)) / nullif(count(v0), 0)) as c1866
+    ((coalesce(sum(case when abs(v0) >= 8.271806125530277e-25::double and abs(v0) < 9.5367431640625e-07::double then (v0 * 5.444517870735016e+39::double)::hugeint end)::double / 5.444517870735016e+39::double, 0) + coalesce(sum(case when abs(v0) >= 9.5367431640625e-07::double and abs(v0) < 1099511627776.0::double then (v0 * 4.722366482869645e+21::double)::hugeint end)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v0) >= 1099511627776.0::double and abs(v0) < 1.2676506002282294e+30::double then (v0 * 4096.0::double)::hugeint end)::double / 4096.0::double, 0) + coalesce(sum(case when abs(v0) < 8.271806125530277e-25::double or abs(v0) >= 1.2676506002282294e+30::double then v0 end), 0)) / nullif(count(v0), 0)) as c1866
 from (
 select
     place,
@@ -17724,7 +17724,7 @@ from (select place, day from factor_base)
 left join (
 select
     day,
-    ((coalesce(sum(case when abs(v0) < 9.5367431640625e-07::double then (v0 * 1.329227995784916e+36::double)::hugeint end)::double / 1.329227995784916e+36::double, 0) + coalesce(sum(case when abs(v0) < 1099511627776.0::double and abs(v0) >= 9.5367431640625e-07::double then (v0 * 4.722366482869645e+21::double)::hugeint end)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v0) < 1.2676506002282294e+30::double and abs(v0) >= 1099511627776.0::double then (v0 * 4096.0::double)::hugeint end)::double / 4096.0::double, 0) + coalesce(sum(case when abs(v0) >= 1.2676506002282294e+30::double then v0 end), 0)) / nullif(count(v0), 0)) as c1864
+    ((coalesce(sum(case when abs(v0) >= 8.271806125530277e-25::double and abs(v0) < 9.5367431640625e-07::double then (v0 * 5.444517870735016e+39::double)::hugeint end)::double / 5.444517870735016e+39::double, 0) + coalesce(sum(case when abs(v0) >= 9.5367431640625e-07::double and abs(v0) < 1099511627776.0::double then (v0 * 4.722366482869645e+21::double)::hugeint end)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v0) >= 1099511627776.0::double and abs(v0) < 1.2676506002282294e+30::double then (v0 * 4096.0::double)::hugeint end)::double / 4096.0::double, 0) + coalesce(sum(case when abs(v0) < 8.271806125530277e-25::double or abs(v0) >= 1.2676506002282294e+30::double then v0 end), 0)) / nullif(count(v0), 0)) as c1864
 from (
 select
     place,
@@ -17742,7 +17742,7 @@ from (select place, day from factor_base)
 left join (
 select
     day,
-    ((coalesce(sum(case when abs(v0) < 9.5367431640625e-07::double then (v0 * 1.329227995784916e+36::double)::hugeint end)::double / 1.329227995784916e+36::double, 0) + coalesce(sum(case when abs(v0) < 1099511627776.0::double and abs(v0) >= 9.5367431640625e-07::double then (v0 * 4.722366482869645e+21::double)::hugeint end)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v0) < 1.2676506002282294e+30::double and abs(v0) >= 1099511627776.0::double then (v0 * 4096.0::double)::hugeint end)::double / 4096.0::double, 0) + coalesce(sum(case when abs(v0) >= 1.2676506002282294e+30::double then v0 end), 0)) / nullif(count(v0), 0)) as c1876
+    ((coalesce(sum(case when abs(v0) >= 8.271806125530277e-25::double and abs(v0) < 9.5367431640625e-07::double then (v0 * 5.444517870735016e+39::double)::hugeint end)::double / 5.444517870735016e+39::double, 0) + coalesce(sum(case when abs(v0) >= 9.5367431640625e-07::double and abs(v0) < 1099511627776.0::double then (v0 * 4.722366482869645e+21::double)::hugeint end)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v0) >= 1099511627776.0::double and abs(v0) < 1.2676506002282294e+30::double then (v0 * 4096.0::double)::hugeint end)::double / 4096.0::double, 0) + coalesce(sum(case when abs(v0) < 8.271806125530277e-25::double or abs(v0) >= 1.2676506002282294e+30::double then v0 end), 0)) / nullif(count(v0), 0)) as c1876
 from (
 select
     place,
@@ -17760,7 +17760,7 @@ from (select place, day from factor_base)
 left join (
 select
     day,
-    ((coalesce(sum(case when abs(v0) < 9.5367431640625e-07::double then (v0 * 1.329227995784916e+36::double)::hugeint end)::double / 1.329227995784916e+36::double, 0) + coalesce(sum(case when abs(v0) < 1099511627776.0::double and abs(v0) >= 9.5367431640625e-07::double then (v0 * 4.722366482869645e+21::double)::hugeint end)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v0) < 1.2676506002282294e+30::double and abs(v0) >= 1099511627776.0::double then (v0 * 4096.0::double)::hugeint end)::double / 4096.0::double, 0) + coalesce(sum(case when abs(v0) >= 1.2676506002282294e+30::double then v0 end), 0)) / nullif(count(v0), 0)) as c1877
+    ((coalesce(sum(case when abs(v0) >= 8.271806125530277e-25::double and abs(v0) < 9.5367431640625e-07::double then (v0 * 5.444517870735016e+39::double)::hugeint end)::double / 5.444517870735016e+39::double, 0) + coalesce(sum(case when abs(v0) >= 9.5367431640625e-07::double and abs(v0) < 1099511627776.0::double then (v0 * 4.722366482869645e+21::double)::hugeint end)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v0) >= 1099511627776.0::double and abs(v0) < 1.2676506002282294e+30::double then (v0 * 4096.0::double)::hugeint end)::double / 4096.0::double, 0) + coalesce(sum(case when abs(v0) < 8.271806125530277e-25::double or abs(v0) >= 1.2676506002282294e+30::double then v0 end), 0)) / nullif(count(v0), 0)) as c1877
 from (
 select
     place,
@@ -17778,7 +17778,7 @@ from (select place, day from factor_base)
 left join (
 select
     day,
-    ((coalesce(sum(case when abs(v0) < 9.5367431640625e-07::double then (v0 * 1.329227995784916e+36::double)::hugeint end)::double / 1.329227995784916e+36::double, 0) + coalesce(sum(case when abs(v0) < 1099511627776.0::double and abs(v0) >= 9.5367431640625e-07::double then (v0 * 4.722366482869645e+21::double)::hugeint end)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v0) < 1.2676506002282294e+30::double and abs(v0) >= 1099511627776.0::double then (v0 * 4096.0::double)::hugeint end)::double / 4096.0::double, 0) + coalesce(sum(case when abs(v0) >= 1.2676506002282294e+30::double then v0 end), 0)) / nullif(count(v0), 0)) as c1881
+    ((coalesce(sum(case when abs(v0) >= 8.271806125530277e-25::double and abs(v0) < 9.5367431640625e-07::double then (v0 * 5.444517870735016e+39::double)::hugeint end)::double / 5.444517870735016e+39::double, 0) + coalesce(sum(case when abs(v0) >= 9.5367431640625e-07::double and abs(v0) < 1099511627776.0::double then (v0 * 4.722366482869645e+21::double)::hugeint end)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v0) >= 1099511627776.0::double and abs(v0) < 1.2676506002282294e+30::double then (v0 * 4096.0::double)::hugeint end)::double / 4096.0::double, 0) + coalesce(sum(case when abs(v0) < 8.271806125530277e-25::double or abs(v0) >= 1.2676506002282294e+30::double then v0 end), 0)) / nullif(count(v0), 0)) as c1881
 from (
 select
     place,
@@ -17796,7 +17796,7 @@ from (select place, day from factor_base)
 left join (
 select
     day,
-    ((coalesce(sum(case when abs(v0) < 9.5367431640625e-07::double then (v0 * 1.329227995784916e+36::double)::hugeint end)::double / 1.329227995784916e+36::double, 0) + coalesce(sum(case when abs(v0) < 1099511627776.0::double and abs(v0) >= 9.5367431640625e-07::double then (v0 * 4.722366482869645e+21::double)::hugeint end)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v0) < 1.2676506002282294e+30::double and abs(v0) >= 1099511627776.0::double then (v0 * 4096.0::double)::hugeint end)::double / 4096.0::double, 0) + coalesce(sum(case when abs(v0) >= 1.2676506002282294e+30::double then v0 end), 0)) / nullif(count(v0), 0)) as c1882
+    ((coalesce(sum(case when abs(v0) >= 8.271806125530277e-25::double and abs(v0) < 9.5367431640625e-07::double then (v0 * 5.444517870735016e+39::double)::hugeint end)::double / 5.444517870735016e+39::double, 0) + coalesce(sum(case when abs(v0) >= 9.5367431640625e-07::double and abs(v0) < 1099511627776.0::double then (v0 * 4.722366482869645e+21::double)::hugeint end)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v0) >= 1099511627776.0::double and abs(v0) < 1.2676506002282294e+30::double then (v0 * 4096.0::double)::hugeint end)::double / 4096.0::double, 0) + coalesce(sum(case when abs(v0) < 8.271806125530277e-25::double or abs(v0) >= 1.2676506002282294e+30::double then v0 end), 0)) / nullif(count(v0), 0)) as c1882
 from (
 select
     place,
@@ -17814,7 +17814,7 @@ from (select place, day from factor_base)
 left join (
 select
     day,
-    ((coalesce(sum(case when abs(v0) < 9.5367431640625e-07::double then (v0 * 1.329227995784916e+36::double)::hugeint end)::double / 1.329227995784916e+36::double, 0) + coalesce(sum(case when abs(v0) < 1099511627776.0::double and abs(v0) >= 9.5367431640625e-07::double then (v0 * 4.722366482869645e+21::double)::hugeint end)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v0) < 1.2676506002282294e+30::double and abs(v0) >= 1099511627776.0::double then (v0 * 4096.0::double)::hugeint end)::double / 4096.0::double, 0) + coalesce(sum(case when abs(v0) >= 1.2676506002282294e+30::double then v0 end), 0)) / nullif(count(v0), 0)) as c1883
+    ((coalesce(sum(case when abs(v0) >= 8.271806125530277e-25::double and abs(v0) < 9.5367431640625e-07::double then (v0 * 5.444517870735016e+39::double)::hugeint end)::double / 5.444517870735016e+39::double, 0) + coalesce(sum(case when abs(v0) >= 9.5367431640625e-07::double and abs(v0) < 1099511627776.0::double then (v0 * 4.722366482869645e+21::double)::hugeint end)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v0) >= 1099511627776.0::double and abs(v0) < 1.2676506002282294e+30::double then (v0 * 4096.0::double)::hugeint end)::double / 4096.0::double, 0) + coalesce(sum(case when abs(v0) < 8.271806125530277e-25::double or abs(v0) >= 1.2676506002282294e+30::double then v0 end), 0)) / nullif(count(v0), 0)) as c1883
 from (
 select
     place,
@@ -17832,7 +17832,7 @@ from (select place, day from factor_base)
 left join (
 select
     day,
-    ((coalesce(sum(case when abs(v0) < 9.5367431640625e-07::double then (v0 * 1.329227995784916e+36::double)::hugeint end)::double / 1.329227995784916e+36::double, 0) + coalesce(sum(case when abs(v0) < 1099511627776.0::double and abs(v0) >= 9.5367431640625e-07::double then (v0 * 4.722366482869645e+21::double)::hugeint end)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v0) < 1.2676506002282294e+30::double and abs(v0) >= 1099511627776.0::double then (v0 * 4096.0::double)::hugeint end)::double / 4096.0::double, 0) + coalesce(sum(case when abs(v0) >= 1.2676506002282294e+30::double then v0 end), 0)) / nullif(count(v0), 0)) as c1884
+    ((coalesce(sum(case when abs(v0) >= 8.271806125530277e-25::double and abs(v0) < 9.5367431640625e-07::double then (v0 * 5.444517870735016e+39::double)::hugeint end)::double / 5.444517870735016e+39::double, 0) + coalesce(sum(case when abs(v0) >= 9.5367431640625e-07::double and abs(v0) < 1099511627776.0::double then (v0 * 4.722366482869645e+21::double)::hugeint end)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v0) >= 1099511627776.0::double and abs(v0) < 1.2676506002282294e+30::double then (v0 * 4096.0::double)::hugeint end)::double / 4096.0::double, 0) + coalesce(sum(case when abs(v0) < 8.271806125530277e-25::double or abs(v0) >= 1.2676506002282294e+30::double then v0 end), 0)) / nullif(count(v0), 0)) as c1884
 from (
 select
     place,
@@ -17962,7 +17962,7 @@ from (select place, day from factor_base)
 left join (
 select
     day,
-    ((coalesce(sum(case when abs(v0) < 9.5367431640625e-07::double then (v0 * 1.329227995784916e+36::double)::hugeint end)::double / 1.329227995784916e+36::double, 0) + coalesce(sum(case when abs(v0) < 1099511627776.0::double and abs(v0) >= 9.5367431640625e-07::double then (v0 * 4.722366482869645e+21::double)::hugeint end)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v0) < 1.2676506002282294e+30::double and abs(v0) >= 1099511627776.0::double then (v0 * 4096.0::double)::hugeint end)::double / 4096.0::double, 0) + coalesce(sum(case when abs(v0) >= 1.2676506002282294e+30::double then v0 end), 0)) / nullif(count(v0), 0)) as c1871
+    ((coalesce(sum(case when abs(v0) >= 8.271806125530277e-25::double and abs(v0) < 9.5367431640625e-07::double then (v0 * 5.444517870735016e+39::double)::hugeint end)::double / 5.444517870735016e+39::double, 0) + coalesce(sum(case when abs(v0) >= 9.5367431640625e-07::double and abs(v0) < 1099511627776.0::double then (v0 * 4.722366482869645e+21::double)::hugeint end)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v0) >= 1099511627776.0::double and abs(v0) < 1.2676506002282294e+30::double then (v0 * 4096.0::double)::hugeint end)::double / 4096.0::double, 0) + coalesce(sum(case when abs(v0) < 8.271806125530277e-25::double or abs(v0) >= 1.2676506002282294e+30::double then v0 end), 0)) / nullif(count(v0), 0)) as c1871
 from (
 select
     place,
@@ -17980,7 +17980,7 @@ from (select place, day from factor_base)
 left join (
 select
     day,
-    ((coalesce(sum(case when abs(v0) < 9.5367431640625e-07::double then (v0 * 1.329227995784916e+36::double)::hugeint end)::double / 1.329227995784916e+36::double, 0) + coalesce(sum(case when abs(v0) < 1099511627776.0::double and abs(v0) >= 9.5367431640625e-07::double then (v0 * 4.722366482869645e+21::double)::hugeint end)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v0) < 1.2676506002282294e+30::double and abs(v0) >= 1099511627776.0::double then (v0 * 4096.0::double)::hugeint end)::double / 4096.0::double, 0) + coalesce(sum(case when abs(v0) >= 1.2676506002282294e+30::double then v0 end), 0)) / nullif(count(v0), 0)) as c1872
+    ((coalesce(sum(case when abs(v0) >= 8.271806125530277e-25::double and abs(v0) < 9.5367431640625e-07::double then (v0 * 5.444517870735016e+39::double)::hugeint end)::double / 5.444517870735016e+39::double, 0) + coalesce(sum(case when abs(v0) >= 9.5367431640625e-07::double and abs(v0) < 1099511627776.0::double then (v0 * 4.722366482869645e+21::double)::hugeint end)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v0) >= 1099511627776.0::double and abs(v0) < 1.2676506002282294e+30::double then (v0 * 4096.0::double)::hugeint end)::double / 4096.0::double, 0) + coalesce(sum(case when abs(v0) < 8.271806125530277e-25::double or abs(v0) >= 1.2676506002282294e+30::double then v0 end), 0)) / nullif(count(v0), 0)) as c1872
 from (
 select
     place,
@@ -18000,7 +18000,7 @@ from (select place, day from factor_base)
 left join (
 select
     day,
-    ((coalesce(sum(case when abs(v0) < 9.5367431640625e-07::double then (v0 * 1.329227995784916e+36::double)::hugeint end)::double / 1.329227995784916e+36::double, 0) + coalesce(sum(case when abs(v0) < 1099511627776.0::double and abs(v0) >= 9.5367431640625e-07::double then (v0 * 4.722366482869645e+21::double)::hugeint end)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v0) < 1.2676506002282294e+30::double and abs(v0) >= 1099511627776.0::double then (v0 * 4096.0::double)::hugeint end)::double / 4096.0::double, 0) + coalesce(sum(case when abs(v0) >= 1.2676506002282294e+30::double then v0 end), 0)) / nullif(count(v0), 0)) as c1874
+    ((coalesce(sum(case when abs(v0) >= 8.271806125530277e-25::double and abs(v0) < 9.5367431640625e-07::double then (v0 * 5.444517870735016e+39::double)::hugeint end)::double / 5.444517870735016e+39::double, 0) + coalesce(sum(case when abs(v0) >= 9.5367431640625e-07::double and abs(v0) < 1099511627776.0::double then (v0 * 4.722366482869645e+21::double)::hugeint end)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v0) >= 1099511627776.0::double and abs(v0) < 1.2676506002282294e+30::double then (v0 * 4096.0::double)::hugeint end)::double / 4096.0::double, 0) + coalesce(sum(case when abs(v0) < 8.271806125530277e-25::double or abs(v0) >= 1.2676506002282294e+30::double then v0 end), 0)) / nullif(count(v0), 0)) as c1874
 from (
 select
     place,
@@ -18018,7 +18018,7 @@ from (select place, day from factor_base)
 left join (
 select
     day,
-    ((coalesce(sum(case when abs(v0) < 9.5367431640625e-07::double then (v0 * 1.329227995784916e+36::double)::hugeint end)::double / 1.329227995784916e+36::double, 0) + coalesce(sum(case when abs(v0) < 1099511627776.0::double and abs(v0) >= 9.5367431640625e-07::double then (v0 * 4.722366482869645e+21::double)::hugeint end)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v0) < 1.2676506002282294e+30::double and abs(v0) >= 1099511627776.0::double then (v0 * 4096.0::double)::hugeint end)::double / 4096.0::double, 0) + coalesce(sum(case when abs(v0) >= 1.2676506002282294e+30::double then v0 end), 0)) / nullif(count(v0), 0)) as c1875
+    ((coalesce(sum(case when abs(v0) >= 8.271806125530277e-25::double and abs(v0) < 9.5367431640625e-07::double then (v0 * 5.444517870735016e+39::double)::hugeint end)::double / 5.444517870735016e+39::double, 0) + coalesce(sum(case when abs(v0) >= 9.5367431640625e-07::double and abs(v0) < 1099511627776.0::double then (v0 * 4.722366482869645e+21::double)::hugeint end)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v0) >= 1099511627776.0::double and abs(v0) < 1.2676506002282294e+30::double then (v0 * 4096.0::double)::hugeint end)::double / 4096.0::double, 0) + coalesce(sum(case when abs(v0) < 8.271806125530277e-25::double or abs(v0) >= 1.2676506002282294e+30::double then v0 end), 0)) / nullif(count(v0), 0)) as c1875
 from (
 select
     place,
@@ -18038,7 +18038,7 @@ from (select place, day from factor_base)
 left join (
 select
     day,
-    ((coalesce(sum(case when abs(v0) < 9.5367431640625e-07::double then (v0 * 1.329227995784916e+36::double)::hugeint end)::double / 1.329227995784916e+36::double, 0) + coalesce(sum(case when abs(v0) < 1099511627776.0::double and abs(v0) >= 9.5367431640625e-07::double then (v0 * 4.722366482869645e+21::double)::hugeint end)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v0) < 1.2676506002282294e+30::double and abs(v0) >= 1099511627776.0::double then (v0 * 4096.0::double)::hugeint end)::double / 4096.0::double, 0) + coalesce(sum(case when abs(v0) >= 1.2676506002282294e+30::double then v0 end), 0)) / nullif(count(v0), 0)) as c1879
+    ((coalesce(sum(case when abs(v0) >= 8.271806125530277e-25::double and abs(v0) < 9.5367431640625e-07::double then (v0 * 5.444517870735016e+39::double)::hugeint end)::double / 5.444517870735016e+39::double, 0) + coalesce(sum(case when abs(v0) >= 9.5367431640625e-07::double and abs(v0) < 1099511627776.0::double then (v0 * 4.722366482869645e+21::double)::hugeint end)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v0) >= 1099511627776.0::double and abs(v0) < 1.2676506002282294e+30::double then (v0 * 4096.0::double)::hugeint end)::double / 4096.0::double, 0) + coalesce(sum(case when abs(v0) < 8.271806125530277e-25::double or abs(v0) >= 1.2676506002282294e+30::double then v0 end), 0)) / nullif(count(v0), 0)) as c1879
 from (
 select
     place,
@@ -18058,7 +18058,7 @@ from (select place, day from factor_base)
 left join (
 select
     day,
-    ((coalesce(sum(case when abs(v0) < 9.5367431640625e-07::double then (v0 * 1.329227995784916e+36::double)::hugeint end)::double / 1.329227995784916e+36::double, 0) + coalesce(sum(case when abs(v0) < 1099511627776.0::double and abs(v0) >= 9.5367431640625e-07::double then (v0 * 4.722366482869645e+21::double)::hugeint end)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v0) < 1.2676506002282294e+30::double and abs(v0) >= 1099511627776.0::double then (v0 * 4096.0::double)::hugeint end)::double / 4096.0::double, 0) + coalesce(sum(case when abs(v0) >= 1.2676506002282294e+30::double then v0 end), 0)) / nullif(count(v0), 0)) as c1880
+    ((coalesce(sum(case when abs(v0) >= 8.271806125530277e-25::double and abs(v0) < 9.5367431640625e-07::double then (v0 * 5.444517870735016e+39::double)::hugeint end)::double / 5.444517870735016e+39::double, 0) + coalesce(sum(case when abs(v0) >= 9.5367431640625e-07::double and abs(v0) < 1099511627776.0::double then (v0 * 4.722366482869645e+21::double)::hugeint end)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v0) >= 1099511627776.0::double and abs(v0) < 1.2676506002282294e+30::double then (v0 * 4096.0::double)::hugeint end)::double / 4096.0::double, 0) + coalesce(sum(case when abs(v0) < 8.271806125530277e-25::double or abs(v0) >= 1.2676506002282294e+30::double then v0 end), 0)) / nullif(count(v0), 0)) as c1880
 from (
 select
     place,
@@ -32110,7 +32110,7 @@ from (select place, day, industry_l1 from factor_base)
 left join (
 select
     day, industry_l1,
-    ((coalesce(sum(case when abs(v0) < 9.5367431640625e-07::double then (v0 * 1.329227995784916e+36::double)::hugeint end)::double / 1.329227995784916e+36::double, 0) + coalesce(sum(case when abs(v0) < 1099511627776.0::double and abs(v0) >= 9.5367431640625e-07::double then (v0 * 4.722366482869645e+21::double)::hugeint end)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v0) < 1.2676506002282294e+30::double and abs(v0) >= 1099511627776.0::double then (v0 * 4096.0::double)::hugeint end)::double / 4096.0::double, 0) + coalesce(sum(case when abs(v0) >= 1.2676506002282294e+30::double then v0 end), 0)) / nullif(count(v0), 0)) as c3327
+    ((coalesce(sum(case when abs(v0) >= 8.271806125530277e-25::double and abs(v0) < 9.5367431640625e-07::double then (v0 * 5.444517870735016e+39::double)::hugeint end)::double / 5.444517870735016e+39::double, 0) + coalesce(sum(case when abs(v0) >= 9.5367431640625e-07::double and abs(v0) < 1099511627776.0::double then (v0 * 4.722366482869645e+21::double)::hugeint end)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v0) >= 1099511627776.0::double and abs(v0) < 1.2676506002282294e+30::double then (v0 * 4096.0::double)::hugeint end)::double / 4096.0::double, 0) + coalesce(sum(case when abs(v0) < 8.271806125530277e-25::double or abs(v0) >= 1.2676506002282294e+30::double then v0 end), 0)) / nullif(count(v0), 0)) as c3327
 from (
 select
     industry_l1,
@@ -32129,7 +32129,7 @@ from (select place, day, industry_l1 from factor_base)
 left join (
 select
     day, industry_l1,
-    ((coalesce(sum(case when abs(v0) < 9.5367431640625e-07::double then (v0 * 1.329227995784916e+36::double)::hugeint end)::double / 1.329227995784916e+36::double, 0) + coalesce(sum(case when abs(v0) < 1099511627776.0::double and abs(v0) >= 9.5367431640625e-07::double then (v0 * 4.722366482869645e+21::double)::hugeint end)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v0) < 1.2676506002282294e+30::double and abs(v0) >= 1099511627776.0::double then (v0 * 4096.0::double)::hugeint end)::double / 4096.0::double, 0) + coalesce(sum(case when abs(v0) >= 1.2676506002282294e+30::double then v0 end), 0)) / nullif(count(v0), 0)) as c3328
+    ((coalesce(sum(case when abs(v0) >= 8.271806125530277e-25::double and abs(v0) < 9.5367431640625e-07::double then (v0 * 5.444517870735016e+39::double)::hugeint end)::double / 5.444517870735016e+39::double, 0) + coalesce(sum(case when abs(v0) >= 9.5367431640625e-07::double and abs(v0) < 1099511627776.0::double then (v0 * 4.722366482869645e+21::double)::hugeint end)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v0) >= 1099511627776.0::double and abs(v0) < 1.2676506002282294e+30::double then (v0 * 4096.0::double)::hugeint end)::double / 4096.0::double, 0) + coalesce(sum(case when abs(v0) < 8.271806125530277e-25::double or abs(v0) >= 1.2676506002282294e+30::double then v0 end), 0)) / nullif(count(v0), 0)) as c3328
 from (
 select
     industry_l1,
@@ -33456,7 +33456,7 @@ create or replace temp macro rows_102(x0, p_x0) as (1.0::double * x0 + 0.9::doub
 -- step day: factors
 create or replace temp table factor_today as
 select
-    row_number() over (order by inputs.ts_code)::integer as place,
+    row_number() over (order by kept.number, inputs.ts_code)::integer as place,
     1::smallint as day,
     inputs.ts_code,
     inputs.trade_date,
@@ -33519,16 +33519,35 @@ select
     inputs.volume,
     inputs.vwap
 from {{ factor_panel_inputs() }} as inputs
+left join (select ts_code, row_number() over () as number from {{ factor_panel_part('state') }}) as kept
+    on inputs.ts_code = kept.ts_code
 where inputs.trade_date = getvariable('factor_day')
-order by inputs.ts_code;
+order by place;
+
+create or replace temp table factor_traded as
+select kept.number, today.ts_code is not null as traded
+from (select ts_code, row_number() over () as number from {{ factor_panel_part('state') }}) as kept
+left join factor_today as today on kept.ts_code = today.ts_code
+order by kept.number;
 
 create or replace temp table factor_past as
-select state.* exclude (ts_code)
-from factor_today as today
-left join {{ factor_panel_part('state') }} as state on today.ts_code = state.ts_code
-order by today.place;
+select state.* rename (ts_code as past_ts_code)
+from {{ factor_panel_part('state') }} as state positional join factor_traded
+where factor_traded.traded;
 
-create or replace temp table t2 as
+create or replace temp table factor_absent as
+select state.*
+from {{ factor_panel_part('state') }} as state positional join factor_traded
+where not factor_traded.traded;
+
+select
+    case
+        when count(*) filter (ts_code <> past_ts_code) > 0
+            then error('stocks of factor_past are out of order: leave preserve_insertion_order on')
+    end
+from factor_today positional join factor_past;
+
+create or replace temp table t5 as
 select
     rows_0(returns, p_returns) as c4,
     (returns * 8193 - (returns * 8193 - returns)) as c434,
@@ -33548,7 +33567,7 @@ select
     (vwap - close) as c130
 from factor_today positional join factor_past;
 
-create or replace temp table t3 as
+create or replace temp table t6 as
 select
     p_volume[1] as c137,
     (close * 8193 - (close * 8193 - close)) as c138,
@@ -33568,7 +33587,7 @@ select
     ((high + low) / 2) as c310
 from factor_today positional join factor_past;
 
-create or replace temp table t4 as
+create or replace temp table t7 as
 select
     rows_2(low, p_low) as c313,
     (close - 1) as c331,
@@ -33588,7 +33607,7 @@ select
     (((p_close[20] - p_close[10]) / 10) - ((p_close[10] - close) / 10)) as c555
 from factor_today positional join factor_past;
 
-create or replace temp table t5 as
+create or replace temp table t8 as
 select
     (vwap - (case when stock_row > 5 then p_vwap[5] end)) as c558,
     list_min(list_prepend(low, p_low[1:4])) as c644,
@@ -33608,7 +33627,7 @@ select
     (case when stock_row > 8 then rows_15(vwap, p_vwap) end) as c752
 from factor_today positional join factor_past;
 
-create or replace temp table t6 as
+create or replace temp table t9 as
 select
     ((open * 0.6818919999999999::double) + (vwap * 0.318108::double)) as c773,
     ((low * 0.821596::double) + (open * 0.178404::double)) as c802,
@@ -33628,7 +33647,7 @@ select
     ((low * 0.852845::double) + (open * 0.147155::double)) as c1075
 from factor_today positional join factor_past;
 
-create or replace temp table t7 as
+create or replace temp table t10 as
 select
     rows_21(amount, p_amount) as c1080,
     rows_18(close, p_close) as c1088,
@@ -33648,7 +33667,7 @@ select
     ((low * 0.03271500000000005::double) + (low * 0.967285::double)) as c1471
 from factor_today positional join factor_past;
 
-create or replace temp table t8 as
+create or replace temp table t11 as
 select
     list_max(list_prepend(close, p_close[1:3])) as c1492,
     rows_15(volume, p_volume) as c1510,
@@ -33668,7 +33687,7 @@ select
     list_min(list_prepend(low, p_low[1:8])) as c1850
 from factor_today positional join factor_past;
 
-create or replace temp table t9 as
+create or replace temp table t12 as
 select
     list_max(list_prepend(high, p_high[1:8])) as c1851,
     list_max(list_prepend(low, p_low[1:8])) as c1857,
@@ -33688,7 +33707,7 @@ select
     rows_25(close, p_close) as c2102
 from factor_today positional join factor_past;
 
-create or replace temp table t10 as
+create or replace temp table t13 as
 select
     list_max(list_prepend(high, p_high[1:5])) as c2104,
     list_min(list_prepend(low, p_low[1:5])) as c2105,
@@ -33708,7 +33727,7 @@ select
     ((case when (benchmark_close < benchmark_open) is not null and (open < close) is not null then ((benchmark_close < benchmark_open) and (open < close)) end))::double as c2308
 from factor_today positional join factor_past;
 
-create or replace temp table t11 as
+create or replace temp table t14 as
 select
     ((benchmark_close < benchmark_open))::double as c2315,
     case when volume is not null then case when k_c2358 is null then volume else 0.09523809523809523::double * volume + 0.9047619047619048::double * k_c2358 end end as c2358,
@@ -33728,7 +33747,7 @@ select
     (case when close > 0 then ln(close) end) as c2623
 from factor_today positional join factor_past;
 
-create or replace temp table t12 as
+create or replace temp table t15 as
 select
     ((close * 0.5::double) + (vwap * 0.5::double)) as c2669,
     list_max(list_prepend(close, p_close[1:11])) as c2673,
@@ -33748,7 +33767,7 @@ select
     case when volume is not null then case when k_c2913 is null then volume else 0.15384615384615385::double * volume + 0.8461538461538461::double * k_c2913 end end as c2913
 from factor_today positional join factor_past;
 
-create or replace temp table t13 as
+create or replace temp table t16 as
 select
     case when volume is not null then case when k_c2914 is null then volume else 0.07407407407407407::double * volume + 0.9259259259259259::double * k_c2914 end end as c2914,
     ((low * 0.85::double) + (open * 0.15::double)) as c2917,
@@ -33768,7 +33787,7 @@ select
     ((case when (price_limits__is_limit_up_close = 0) is not null and (price_limits__touched_limit_up = 1) is not null then ((price_limits__is_limit_up_close = 0) and (price_limits__touched_limit_up = 1)) end))::double as c3223
 from factor_today positional join factor_past;
 
-create or replace temp table t14 as
+create or replace temp table t17 as
 select
     (case when stock_row > 4 then rows_2(moneyflow__net_main_amount_cny, p_moneyflow__net_main_amount_cny) end) as c3231,
     (case when stock_row > 9 then rows_1(moneyflow__net_main_amount_cny, p_moneyflow__net_main_amount_cny) end) as c3233,
@@ -33788,7 +33807,7 @@ select
     (case when stock_row > 4 then rows_2(moneyflow__buy_small_amount_cny, p_moneyflow__buy_small_amount_cny) end) as c3292
 from factor_today positional join factor_past;
 
-create or replace temp table t15 as
+create or replace temp table t18 as
 select
     (case when stock_row > 19 then rows_0(moneyflow__buy_small_amount_cny, p_moneyflow__buy_small_amount_cny) end) as c3295,
     (case when stock_row > 19 then rows_0(moneyflow__net_extra_large_amount_cny, p_moneyflow__net_extra_large_amount_cny) end) as c3302,
@@ -33808,7 +33827,7 @@ select
     (case when stock_row > 59 then rows_17(trading_seat_days__hot_money_moved_cny, p_trading_seat_days__hot_money_moved_cny) end) as c3372
 from factor_today positional join factor_past;
 
-create or replace temp table t16 as
+create or replace temp table t19 as
 select
     ((0 < trading_seat_days__institution_seats))::double as c3373,
     (case when stock_row > 29 then rows_21(trading_seat_days__institution_net_cny, p_trading_seat_days__institution_net_cny) end) as c3384,
@@ -33816,7 +33835,7 @@ select
     (holder_days__major_net_change_shares / nullif(daily_basic__float_shares, 0)) as c3391
 from factor_today positional join factor_past;
 
-create or replace temp table t17 as
+create or replace temp table t20 as
 select c45, c75, c129, c156, c220, c222, c344, c345
 from (
 select
@@ -33847,7 +33866,7 @@ from factor_today positional join factor_past
 )
 order by place;
 
-create or replace temp table t18 as
+create or replace temp table t21 as
 select c424, c524, c538, c556, c557, c665, c675, c689
 from (
 select
@@ -33858,8 +33877,8 @@ select
     case when v3 is not null then (rank() over (order by v3) + round(cume_dist() over (order by v3) * day_rows)) / (2 * count(v3) over (order by v3 rows between unbounded preceding and unbounded following)) end as c556,
     case when v4 is not null then (rank() over (order by v4) + round(cume_dist() over (order by v4) * day_rows)) / (2 * count(v4) over (order by v4 rows between unbounded preceding and unbounded following)) end as c557,
     case when v5 is not null then (rank() over (order by v5) + round(cume_dist() over (order by v5) * day_rows)) / (2 * count(v5) over (order by v5 rows between unbounded preceding and unbounded following)) end as c665,
-    ((coalesce(sum(case when abs(v6) < 9.5367431640625e-07::double then (v6 * 1.329227995784916e+36::double)::hugeint end) over (partition by industry_l1)::double / 1.329227995784916e+36::double, 0) + coalesce(sum(case when abs(v6) < 1099511627776.0::double and abs(v6) >= 9.5367431640625e-07::double then (v6 * 4.722366482869645e+21::double)::hugeint end) over (partition by industry_l1)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v6) < 1.2676506002282294e+30::double and abs(v6) >= 1099511627776.0::double then (v6 * 4096.0::double)::hugeint end) over (partition by industry_l1)::double / 4096.0::double, 0) + coalesce(sum(case when abs(v6) >= 1.2676506002282294e+30::double then v6 end) over (partition by industry_l1), 0)) / nullif(count(v6) over (partition by industry_l1), 0)) as c675,
-    ((coalesce(sum(case when abs(v7) < 9.5367431640625e-07::double then (v7 * 1.329227995784916e+36::double)::hugeint end) over (partition by industry_l2)::double / 1.329227995784916e+36::double, 0) + coalesce(sum(case when abs(v7) < 1099511627776.0::double and abs(v7) >= 9.5367431640625e-07::double then (v7 * 4.722366482869645e+21::double)::hugeint end) over (partition by industry_l2)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v7) < 1.2676506002282294e+30::double and abs(v7) >= 1099511627776.0::double then (v7 * 4096.0::double)::hugeint end) over (partition by industry_l2)::double / 4096.0::double, 0) + coalesce(sum(case when abs(v7) >= 1.2676506002282294e+30::double then v7 end) over (partition by industry_l2), 0)) / nullif(count(v7) over (partition by industry_l2), 0)) as c689
+    ((coalesce(sum(case when abs(v6) >= 8.271806125530277e-25::double and abs(v6) < 9.5367431640625e-07::double then (v6 * 5.444517870735016e+39::double)::hugeint end) over (partition by industry_l1)::double / 5.444517870735016e+39::double, 0) + coalesce(sum(case when abs(v6) >= 9.5367431640625e-07::double and abs(v6) < 1099511627776.0::double then (v6 * 4.722366482869645e+21::double)::hugeint end) over (partition by industry_l1)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v6) >= 1099511627776.0::double and abs(v6) < 1.2676506002282294e+30::double then (v6 * 4096.0::double)::hugeint end) over (partition by industry_l1)::double / 4096.0::double, 0) + coalesce(sum(case when abs(v6) < 8.271806125530277e-25::double or abs(v6) >= 1.2676506002282294e+30::double then v6 end) over (partition by industry_l1), 0)) / nullif(count(v6) over (partition by industry_l1), 0)) as c675,
+    ((coalesce(sum(case when abs(v7) >= 8.271806125530277e-25::double and abs(v7) < 9.5367431640625e-07::double then (v7 * 5.444517870735016e+39::double)::hugeint end) over (partition by industry_l2)::double / 5.444517870735016e+39::double, 0) + coalesce(sum(case when abs(v7) >= 9.5367431640625e-07::double and abs(v7) < 1099511627776.0::double then (v7 * 4.722366482869645e+21::double)::hugeint end) over (partition by industry_l2)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v7) >= 1099511627776.0::double and abs(v7) < 1.2676506002282294e+30::double then (v7 * 4096.0::double)::hugeint end) over (partition by industry_l2)::double / 4096.0::double, 0) + coalesce(sum(case when abs(v7) < 8.271806125530277e-25::double or abs(v7) >= 1.2676506002282294e+30::double then v7 end) over (partition by industry_l2), 0)) / nullif(count(v7) over (partition by industry_l2), 0)) as c689
 from (
 select
     day_rows,
@@ -33880,19 +33899,19 @@ from factor_today positional join factor_past
 )
 order by place;
 
-create or replace temp table t19 as
+create or replace temp table t22 as
 select c766, c927, c1019, c1107, c1162, c1232, c1259, c1304
 from (
 select
     place,
-    ((coalesce(sum(case when abs(v0) < 9.5367431640625e-07::double then (v0 * 1.329227995784916e+36::double)::hugeint end) over (partition by industry_l2)::double / 1.329227995784916e+36::double, 0) + coalesce(sum(case when abs(v0) < 1099511627776.0::double and abs(v0) >= 9.5367431640625e-07::double then (v0 * 4.722366482869645e+21::double)::hugeint end) over (partition by industry_l2)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v0) < 1.2676506002282294e+30::double and abs(v0) >= 1099511627776.0::double then (v0 * 4096.0::double)::hugeint end) over (partition by industry_l2)::double / 4096.0::double, 0) + coalesce(sum(case when abs(v0) >= 1.2676506002282294e+30::double then v0 end) over (partition by industry_l2), 0)) / nullif(count(v0) over (partition by industry_l2), 0)) as c766,
-    ((coalesce(sum(case when abs(v1) < 9.5367431640625e-07::double then (v1 * 1.329227995784916e+36::double)::hugeint end) over (partition by industry_l2)::double / 1.329227995784916e+36::double, 0) + coalesce(sum(case when abs(v1) < 1099511627776.0::double and abs(v1) >= 9.5367431640625e-07::double then (v1 * 4.722366482869645e+21::double)::hugeint end) over (partition by industry_l2)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v1) < 1.2676506002282294e+30::double and abs(v1) >= 1099511627776.0::double then (v1 * 4096.0::double)::hugeint end) over (partition by industry_l2)::double / 4096.0::double, 0) + coalesce(sum(case when abs(v1) >= 1.2676506002282294e+30::double then v1 end) over (partition by industry_l2), 0)) / nullif(count(v1) over (partition by industry_l2), 0)) as c927,
+    ((coalesce(sum(case when abs(v0) >= 8.271806125530277e-25::double and abs(v0) < 9.5367431640625e-07::double then (v0 * 5.444517870735016e+39::double)::hugeint end) over (partition by industry_l2)::double / 5.444517870735016e+39::double, 0) + coalesce(sum(case when abs(v0) >= 9.5367431640625e-07::double and abs(v0) < 1099511627776.0::double then (v0 * 4.722366482869645e+21::double)::hugeint end) over (partition by industry_l2)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v0) >= 1099511627776.0::double and abs(v0) < 1.2676506002282294e+30::double then (v0 * 4096.0::double)::hugeint end) over (partition by industry_l2)::double / 4096.0::double, 0) + coalesce(sum(case when abs(v0) < 8.271806125530277e-25::double or abs(v0) >= 1.2676506002282294e+30::double then v0 end) over (partition by industry_l2), 0)) / nullif(count(v0) over (partition by industry_l2), 0)) as c766,
+    ((coalesce(sum(case when abs(v1) >= 8.271806125530277e-25::double and abs(v1) < 9.5367431640625e-07::double then (v1 * 5.444517870735016e+39::double)::hugeint end) over (partition by industry_l2)::double / 5.444517870735016e+39::double, 0) + coalesce(sum(case when abs(v1) >= 9.5367431640625e-07::double and abs(v1) < 1099511627776.0::double then (v1 * 4.722366482869645e+21::double)::hugeint end) over (partition by industry_l2)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v1) >= 1099511627776.0::double and abs(v1) < 1.2676506002282294e+30::double then (v1 * 4096.0::double)::hugeint end) over (partition by industry_l2)::double / 4096.0::double, 0) + coalesce(sum(case when abs(v1) < 8.271806125530277e-25::double or abs(v1) >= 1.2676506002282294e+30::double then v1 end) over (partition by industry_l2), 0)) / nullif(count(v1) over (partition by industry_l2), 0)) as c927,
     case when v2 is not null then (rank() over (order by v2) + round(cume_dist() over (order by v2) * day_rows)) / (2 * count(v2) over (order by v2 rows between unbounded preceding and unbounded following)) end as c1019,
     case when v3 is not null then (rank() over (order by v3) + round(cume_dist() over (order by v3) * day_rows)) / (2 * count(v3) over (order by v3 rows between unbounded preceding and unbounded following)) end as c1107,
-    ((coalesce(sum(case when abs(v4) < 9.5367431640625e-07::double then (v4 * 1.329227995784916e+36::double)::hugeint end) over (partition by industry_l1)::double / 1.329227995784916e+36::double, 0) + coalesce(sum(case when abs(v4) < 1099511627776.0::double and abs(v4) >= 9.5367431640625e-07::double then (v4 * 4.722366482869645e+21::double)::hugeint end) over (partition by industry_l1)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v4) < 1.2676506002282294e+30::double and abs(v4) >= 1099511627776.0::double then (v4 * 4096.0::double)::hugeint end) over (partition by industry_l1)::double / 4096.0::double, 0) + coalesce(sum(case when abs(v4) >= 1.2676506002282294e+30::double then v4 end) over (partition by industry_l1), 0)) / nullif(count(v4) over (partition by industry_l1), 0)) as c1162,
-    ((coalesce(sum(case when abs(v5) < 9.5367431640625e-07::double then (v5 * 1.329227995784916e+36::double)::hugeint end) over (partition by industry_l1)::double / 1.329227995784916e+36::double, 0) + coalesce(sum(case when abs(v5) < 1099511627776.0::double and abs(v5) >= 9.5367431640625e-07::double then (v5 * 4.722366482869645e+21::double)::hugeint end) over (partition by industry_l1)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v5) < 1.2676506002282294e+30::double and abs(v5) >= 1099511627776.0::double then (v5 * 4096.0::double)::hugeint end) over (partition by industry_l1)::double / 4096.0::double, 0) + coalesce(sum(case when abs(v5) >= 1.2676506002282294e+30::double then v5 end) over (partition by industry_l1), 0)) / nullif(count(v5) over (partition by industry_l1), 0)) as c1232,
-    ((coalesce(sum(case when abs(v6) < 9.5367431640625e-07::double then (v6 * 1.329227995784916e+36::double)::hugeint end) over (partition by industry_l2)::double / 1.329227995784916e+36::double, 0) + coalesce(sum(case when abs(v6) < 1099511627776.0::double and abs(v6) >= 9.5367431640625e-07::double then (v6 * 4.722366482869645e+21::double)::hugeint end) over (partition by industry_l2)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v6) < 1.2676506002282294e+30::double and abs(v6) >= 1099511627776.0::double then (v6 * 4096.0::double)::hugeint end) over (partition by industry_l2)::double / 4096.0::double, 0) + coalesce(sum(case when abs(v6) >= 1.2676506002282294e+30::double then v6 end) over (partition by industry_l2), 0)) / nullif(count(v6) over (partition by industry_l2), 0)) as c1259,
-    ((coalesce(sum(case when abs(v7) < 9.5367431640625e-07::double then (v7 * 1.329227995784916e+36::double)::hugeint end) over (partition by industry_l1)::double / 1.329227995784916e+36::double, 0) + coalesce(sum(case when abs(v7) < 1099511627776.0::double and abs(v7) >= 9.5367431640625e-07::double then (v7 * 4.722366482869645e+21::double)::hugeint end) over (partition by industry_l1)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v7) < 1.2676506002282294e+30::double and abs(v7) >= 1099511627776.0::double then (v7 * 4096.0::double)::hugeint end) over (partition by industry_l1)::double / 4096.0::double, 0) + coalesce(sum(case when abs(v7) >= 1.2676506002282294e+30::double then v7 end) over (partition by industry_l1), 0)) / nullif(count(v7) over (partition by industry_l1), 0)) as c1304
+    ((coalesce(sum(case when abs(v4) >= 8.271806125530277e-25::double and abs(v4) < 9.5367431640625e-07::double then (v4 * 5.444517870735016e+39::double)::hugeint end) over (partition by industry_l1)::double / 5.444517870735016e+39::double, 0) + coalesce(sum(case when abs(v4) >= 9.5367431640625e-07::double and abs(v4) < 1099511627776.0::double then (v4 * 4.722366482869645e+21::double)::hugeint end) over (partition by industry_l1)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v4) >= 1099511627776.0::double and abs(v4) < 1.2676506002282294e+30::double then (v4 * 4096.0::double)::hugeint end) over (partition by industry_l1)::double / 4096.0::double, 0) + coalesce(sum(case when abs(v4) < 8.271806125530277e-25::double or abs(v4) >= 1.2676506002282294e+30::double then v4 end) over (partition by industry_l1), 0)) / nullif(count(v4) over (partition by industry_l1), 0)) as c1162,
+    ((coalesce(sum(case when abs(v5) >= 8.271806125530277e-25::double and abs(v5) < 9.5367431640625e-07::double then (v5 * 5.444517870735016e+39::double)::hugeint end) over (partition by industry_l1)::double / 5.444517870735016e+39::double, 0) + coalesce(sum(case when abs(v5) >= 9.5367431640625e-07::double and abs(v5) < 1099511627776.0::double then (v5 * 4.722366482869645e+21::double)::hugeint end) over (partition by industry_l1)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v5) >= 1099511627776.0::double and abs(v5) < 1.2676506002282294e+30::double then (v5 * 4096.0::double)::hugeint end) over (partition by industry_l1)::double / 4096.0::double, 0) + coalesce(sum(case when abs(v5) < 8.271806125530277e-25::double or abs(v5) >= 1.2676506002282294e+30::double then v5 end) over (partition by industry_l1), 0)) / nullif(count(v5) over (partition by industry_l1), 0)) as c1232,
+    ((coalesce(sum(case when abs(v6) >= 8.271806125530277e-25::double and abs(v6) < 9.5367431640625e-07::double then (v6 * 5.444517870735016e+39::double)::hugeint end) over (partition by industry_l2)::double / 5.444517870735016e+39::double, 0) + coalesce(sum(case when abs(v6) >= 9.5367431640625e-07::double and abs(v6) < 1099511627776.0::double then (v6 * 4.722366482869645e+21::double)::hugeint end) over (partition by industry_l2)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v6) >= 1099511627776.0::double and abs(v6) < 1.2676506002282294e+30::double then (v6 * 4096.0::double)::hugeint end) over (partition by industry_l2)::double / 4096.0::double, 0) + coalesce(sum(case when abs(v6) < 8.271806125530277e-25::double or abs(v6) >= 1.2676506002282294e+30::double then v6 end) over (partition by industry_l2), 0)) / nullif(count(v6) over (partition by industry_l2), 0)) as c1259,
+    ((coalesce(sum(case when abs(v7) >= 8.271806125530277e-25::double and abs(v7) < 9.5367431640625e-07::double then (v7 * 5.444517870735016e+39::double)::hugeint end) over (partition by industry_l1)::double / 5.444517870735016e+39::double, 0) + coalesce(sum(case when abs(v7) >= 9.5367431640625e-07::double and abs(v7) < 1099511627776.0::double then (v7 * 4.722366482869645e+21::double)::hugeint end) over (partition by industry_l1)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v7) >= 1099511627776.0::double and abs(v7) < 1.2676506002282294e+30::double then (v7 * 4096.0::double)::hugeint end) over (partition by industry_l1)::double / 4096.0::double, 0) + coalesce(sum(case when abs(v7) < 8.271806125530277e-25::double or abs(v7) >= 1.2676506002282294e+30::double then v7 end) over (partition by industry_l1), 0)) / nullif(count(v7) over (partition by industry_l1), 0)) as c1304
 from (
 select
     industry_l2,
@@ -33913,17 +33932,17 @@ from factor_today positional join factor_past
 )
 order by place;
 
-create or replace temp table t20 as
+create or replace temp table t23 as
 select c1412, c1665, c1832, c2429, c3096, c3328
 from (
 select
     place,
     case when v0 is not null then (rank() over (order by v0) + round(cume_dist() over (order by v0) * day_rows)) / (2 * count(v0) over (order by v0 rows between unbounded preceding and unbounded following)) end as c1412,
-    ((coalesce(sum(case when abs(v1) < 9.5367431640625e-07::double then (v1 * 1.329227995784916e+36::double)::hugeint end) over (partition by industry_l2)::double / 1.329227995784916e+36::double, 0) + coalesce(sum(case when abs(v1) < 1099511627776.0::double and abs(v1) >= 9.5367431640625e-07::double then (v1 * 4.722366482869645e+21::double)::hugeint end) over (partition by industry_l2)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v1) < 1.2676506002282294e+30::double and abs(v1) >= 1099511627776.0::double then (v1 * 4096.0::double)::hugeint end) over (partition by industry_l2)::double / 4096.0::double, 0) + coalesce(sum(case when abs(v1) >= 1.2676506002282294e+30::double then v1 end) over (partition by industry_l2), 0)) / nullif(count(v1) over (partition by industry_l2), 0)) as c1665,
+    ((coalesce(sum(case when abs(v1) >= 8.271806125530277e-25::double and abs(v1) < 9.5367431640625e-07::double then (v1 * 5.444517870735016e+39::double)::hugeint end) over (partition by industry_l2)::double / 5.444517870735016e+39::double, 0) + coalesce(sum(case when abs(v1) >= 9.5367431640625e-07::double and abs(v1) < 1099511627776.0::double then (v1 * 4.722366482869645e+21::double)::hugeint end) over (partition by industry_l2)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v1) >= 1099511627776.0::double and abs(v1) < 1.2676506002282294e+30::double then (v1 * 4096.0::double)::hugeint end) over (partition by industry_l2)::double / 4096.0::double, 0) + coalesce(sum(case when abs(v1) < 8.271806125530277e-25::double or abs(v1) >= 1.2676506002282294e+30::double then v1 end) over (partition by industry_l2), 0)) / nullif(count(v1) over (partition by industry_l2), 0)) as c1665,
     case when v2 is not null then (rank() over (order by v2) + round(cume_dist() over (order by v2) * day_rows)) / (2 * count(v2) over (order by v2 rows between unbounded preceding and unbounded following)) end as c1832,
     case when v3 is not null then (rank() over (order by v3) + round(cume_dist() over (order by v3) * day_rows)) / (2 * count(v3) over (order by v3 rows between unbounded preceding and unbounded following)) end as c2429,
     case when v4 is not null then (rank() over (order by v4) + round(cume_dist() over (order by v4) * day_rows)) / (2 * count(v4) over (order by v4 rows between unbounded preceding and unbounded following)) end as c3096,
-    ((coalesce(sum(case when abs(v5) < 9.5367431640625e-07::double then (v5 * 1.329227995784916e+36::double)::hugeint end) over (partition by industry_l1)::double / 1.329227995784916e+36::double, 0) + coalesce(sum(case when abs(v5) < 1099511627776.0::double and abs(v5) >= 9.5367431640625e-07::double then (v5 * 4.722366482869645e+21::double)::hugeint end) over (partition by industry_l1)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v5) < 1.2676506002282294e+30::double and abs(v5) >= 1099511627776.0::double then (v5 * 4096.0::double)::hugeint end) over (partition by industry_l1)::double / 4096.0::double, 0) + coalesce(sum(case when abs(v5) >= 1.2676506002282294e+30::double then v5 end) over (partition by industry_l1), 0)) / nullif(count(v5) over (partition by industry_l1), 0)) as c3328
+    ((coalesce(sum(case when abs(v5) >= 8.271806125530277e-25::double and abs(v5) < 9.5367431640625e-07::double then (v5 * 5.444517870735016e+39::double)::hugeint end) over (partition by industry_l1)::double / 5.444517870735016e+39::double, 0) + coalesce(sum(case when abs(v5) >= 9.5367431640625e-07::double and abs(v5) < 1099511627776.0::double then (v5 * 4.722366482869645e+21::double)::hugeint end) over (partition by industry_l1)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v5) >= 1099511627776.0::double and abs(v5) < 1.2676506002282294e+30::double then (v5 * 4096.0::double)::hugeint end) over (partition by industry_l1)::double / 4096.0::double, 0) + coalesce(sum(case when abs(v5) < 8.271806125530277e-25::double or abs(v5) >= 1.2676506002282294e+30::double then v5 end) over (partition by industry_l1), 0)) / nullif(count(v5) over (partition by industry_l1), 0)) as c3328
 from (
 select
     day_rows,
@@ -33942,7 +33961,7 @@ from factor_today positional join factor_past
 )
 order by place;
 
-create or replace temp table t21 as
+create or replace temp table t24 as
 select
     (c4 / 20) as c5,
     (len(list_filter(list_prepend(returns, p_returns[1:19]), lambda value: (value * 8193 - (value * 8193 - value)) <> c434)) > 0) as c13,
@@ -33960,9 +33979,9 @@ select
     (case when list_count(list_prepend(c138, p_c138[1:9])) = 10 then ((11 + list_sum(list_transform(list_prepend(c138, p_c138[1:9]), lambda value: sign(c138 - value)))) / 20) end) as c178,
     (c185 / 20) as c186,
     abs(c21) as c191
-from factor_today positional join factor_past positional join t2 positional join t3 positional join t17;
+from factor_today positional join factor_past positional join t5 positional join t6 positional join t20;
 
-create or replace temp table t22 as
+create or replace temp table t25 as
 select
     (c203 / 10) as c204,
     (len(list_filter(list_prepend(close, p_close[1:9]), lambda value: (value * 8193 - (value * 8193 - value)) <> c138)) > 0) as c212,
@@ -33980,9 +33999,9 @@ select
     (c313 / 5) as c314,
     (len(list_filter(list_prepend(low, p_low[1:4]), lambda value: (value * 8193 - (value * 8193 - value)) <> c71)) > 0) as c324,
     (p_c267[6] * 8193 - (p_c267[6] * 8193 - p_c267[6])) as c341
-from factor_today positional join factor_past positional join t3 positional join t2 positional join t4;
+from factor_today positional join factor_past positional join t6 positional join t5 positional join t7;
 
-create or replace temp table t23 as
+create or replace temp table t26 as
 select
     (-c345) as c346,
     (c350 / 12) as c351,
@@ -34000,9 +34019,9 @@ select
     (len(list_filter(list_prepend(c137, p_c137[1:14]), lambda value: (value * 8193 - (value * 8193 - value)) <> (c137 * 8193 - (c137 * 8193 - c137)))) > 0) as c455,
     (len(list_filter(list_prepend(c21, p_c21[1:14]), lambda value: (value * 8193 - (value * 8193 - value)) <> (c21 * 8193 - (c21 * 8193 - c21)))) > 0) as c461,
     (c469 / 6) as c470
-from factor_today positional join factor_past positional join t4 positional join t2 positional join t3 positional join t17;
+from factor_today positional join factor_past positional join t7 positional join t5 positional join t6 positional join t20;
 
-create or replace temp table t24 as
+create or replace temp table t27 as
 select
     (case when stock_row > 5 then (len(list_filter(list_prepend(vwap, p_vwap[1:5]), lambda value: (value * 8193 - (value * 8193 - value)) <> c292)) > 0) end) as c474,
     (c477 / 200) as c478,
@@ -34020,9 +34039,9 @@ select
     (case when c672 is not null then list_position(list_reverse(list_prepend(close, p_close[1:29])), c672)::double end) as c673,
     (case when industry_l1 is not null then vwap - c675 end) as c676,
     (len(list_filter(list_prepend(volume, p_volume[1:2]), lambda value: (value * 8193 - (value * 8193 - value)) <> c46)) > 0) as c684
-from factor_today positional join factor_past positional join t2 positional join t18 positional join t5 positional join t4 positional join t3;
+from factor_today positional join factor_past positional join t5 positional join t21 positional join t8 positional join t7 positional join t6;
 
-create or replace temp table t25 as
+create or replace temp table t28 as
 select
     (case when industry_l2 is not null then ((vwap * 0.271683::double) + (vwap * 0.728317::double)) - c689 end) as c690,
     list_sum(list_transform(list_prepend(volume, p_volume[1:3]), lambda value: (value - c692) * (value - c692))) as c693,
@@ -34040,9 +34059,9 @@ select
     (case when stock_row > 12 then (len(list_filter(list_prepend(c773, p_c773[1:12]), lambda value: (value * 8193 - (value * 8193 - value)) <> (c773 * 8193 - (c773 * 8193 - c773)))) > 0) end) as c798,
     rows_6(c802, p_c802) as c806,
     (c807 / 120) as c808
-from factor_today positional join factor_past positional join t6 positional join t19 positional join t3 positional join t5 positional join t2 positional join t18;
+from factor_today positional join factor_past positional join t9 positional join t22 positional join t6 positional join t8 positional join t5 positional join t21;
 
-create or replace temp table t26 as
+create or replace temp table t29 as
 select
     ((c310 * 0.178404::double) + (vwap * 0.821596::double)) as c842,
     (c844 / 60) as c845,
@@ -34060,9 +34079,9 @@ select
     rows_4(c310, p_c310) as c1034,
     (case when list_count(list_prepend(c46, p_c46[1:17])) = 18 then ((19 + list_sum(list_transform(list_prepend(c46, p_c46[1:17]), lambda value: sign(c46 - value)))) / 36) end) as c1050,
     (case when stock_row > 2 then (case when list_count(list_prepend(c292, p_c292[1:2])) = 3 then ((4 + list_sum(list_transform(list_prepend(c292, p_c292[1:2]), lambda value: sign(c292 - value)))) / 6) end) end) as c1051
-from factor_today positional join factor_past positional join t3 positional join t2 positional join t6 positional join t19;
+from factor_today positional join factor_past positional join t6 positional join t5 positional join t9 positional join t22;
 
-create or replace temp table t27 as
+create or replace temp table t30 as
 select
     (-(case when stock_row > 2 then ((c1075 - p_c1075[2]) / nullif(c1075, 0)) end)) as c1076,
     (c1080 / 30) as c1081,
@@ -34080,9 +34099,9 @@ select
     (case when stock_row > 18 then rows_32(c1203, p_c1203) end) as c1208,
     (case when industry_l1 is not null then ((close * 0.60733::double) + (open * 0.39266999999999996::double)) - c1232 end) as c1233,
     ((c1235 / 150) * 8193 - ((c1235 / 150) * 8193 - (c1235 / 150))) as c1236
-from factor_today positional join factor_past positional join t7 positional join t19 positional join t3 positional join t6;
+from factor_today positional join factor_past positional join t10 positional join t22 positional join t6 positional join t9;
 
-create or replace temp table t28 as
+create or replace temp table t31 as
 select
     (case when industry_l2 is not null then ((high * 0.131872::double) + (open * 0.868128::double)) - c1259 end) as c1260,
     (c1262 / 10) as c1263,
@@ -34100,9 +34119,9 @@ select
     (c1397 / 6) as c1398,
     (len(list_filter(list_prepend(close, p_close[1:5]), lambda value: (value * 8193 - (value * 8193 - value)) <> c138)) > 0) as c1404,
     (c1413 - (case when stock_row > 1 then p_c1413[1] end)) as c1414
-from factor_today positional join factor_past positional join t7 positional join t3 positional join t2 positional join t4 positional join t19;
+from factor_today positional join factor_past positional join t10 positional join t6 positional join t5 positional join t7 positional join t22;
 
-create or replace temp table t29 as
+create or replace temp table t32 as
 select
     (c1418 / 13) as c1419,
     (len(list_filter(list_prepend(close, p_close[1:12]), lambda value: (value * 8193 - (value * 8193 - value)) <> c138)) > 0) as c1428,
@@ -34120,9 +34139,9 @@ select
     (case when list_count(list_prepend(c71, p_c71[1:6])) = 7 then ((8 + list_sum(list_transform(list_prepend(c71, p_c71[1:6]), lambda value: sign(c71 - value)))) / 14) end) as c1670,
     (c1688 / 5) as c1689,
     (case when stock_row > 19 then rows_0(c45, p_c45) end) as c1708
-from factor_today positional join factor_past positional join t17 positional join t8 positional join t2 positional join t20 positional join t3 positional join t7;
+from factor_today positional join factor_past positional join t20 positional join t11 positional join t5 positional join t23 positional join t6 positional join t10;
 
-create or replace temp table t30 as
+create or replace temp table t33 as
 select
     (case when stock_row > 19 then (len(list_filter(list_prepend(c45, p_c45[1:19]), lambda value: (value * 8193 - (value * 8193 - value)) <> (c45 * 8193 - (c45 * 8193 - c45)))) > 0) end) as c1717,
     (c1745 / 6) as c1746,
@@ -34140,9 +34159,9 @@ select
     (case when stock_row > 1 then (((c310 - ((p_high[1] + p_low[1]) / 2)) * c704) / nullif(volume, 0)) end) as c1822,
     (case when stock_row > 5 then (close - c363) end) as c1833,
     (((case when stock_row > 3 then ((close - p_close[3]) / nullif(p_close[3], 0)) end) * 100) + (c1836 * 100)) as c1849
-from factor_today positional join factor_past positional join t8 positional join t4 positional join t5 positional join t3 positional join t2 positional join t17;
+from factor_today positional join factor_past positional join t11 positional join t7 positional join t8 positional join t6 positional join t5 positional join t20;
 
-create or replace temp table t31 as
+create or replace temp table t34 as
 select
     ((case when stock_row > 8 then ((close - c1850) / nullif((c1851 - c1850), 0)) end) * 100) as c1852,
     ((case when stock_row > 8 then ((close - c1850) / nullif((c1851 - c1857), 0)) end) * 100) as c1858,
@@ -34160,9 +34179,9 @@ select
     (case when stock_row > 13 then (len(list_filter(list_prepend(c2011, p_c2011[1:13]), lambda value: (value * 8193 - (value * 8193 - value)) <> (c2011 * 8193 - (c2011 * 8193 - c2011)))) > 0) end) as c2036,
     (case when (c117 < close) then volume when not (c117 < close) then 0 end) as c2040,
     (case when (close <= c117) then volume when not (close <= c117) then 0 end) as c2046
-from factor_today positional join factor_past positional join t2 positional join t9 positional join t7 positional join t8;
+from factor_today positional join factor_past positional join t5 positional join t12 positional join t10 positional join t11;
 
-create or replace temp table t32 as
+create or replace temp table t35 as
 select
     (case when stock_row > 4 then (case when list_count(list_prepend(c876, p_c876[1:4])) = 5 then list_max(list_prepend(c876, p_c876[1:4])) end) end) as c2054,
     (case when (c117 < close) then volume when not (c117 < close) then (case when (close < c117) then (-volume) when not (close < c117) then 0 end) end) as c2056,
@@ -34180,9 +34199,9 @@ select
     (case when 0 > (p_c2118[1] - low) then 0 when 0 <= (p_c2118[1] - low) then (p_c2118[1] - low) end) as c2125,
     ((c117 < close))::double as c2131,
     (c2150 / 40) as c2151
-from factor_today positional join factor_past positional join t10 positional join t2 positional join t9 positional join t3 positional join t6;
+from factor_today positional join factor_past positional join t13 positional join t5 positional join t12 positional join t6 positional join t9;
 
-create or replace temp table t33 as
+create or replace temp table t36 as
 select
     (case when stock_row > 11 then (case when list_count(list_prepend(c946, p_c946[1:11])) = 12 then (list_sum(list_transform(list_prepend(c946, p_c946[1:11]), lambda value, place: (13 - place) * value))) / 78 end) end) as c2185,
     (c2187 / 80) as c2188,
@@ -34200,9 +34219,9 @@ select
     (case when stock_row > 6 then (case when list_count(list_prepend(c1073, p_c1073[1:6])) = 7 then (list_sum(list_transform(list_prepend(c1073, p_c1073[1:6]), lambda value, place: (8 - place) * value))) / 28 end) end) as c2365,
     ((((low * 0.1::double) + (low * 0.9::double)) - vwap) / nullif((open - c310), 0)) as c2367,
     (c2371 - c2372) as c2373
-from factor_today positional join factor_past positional join t11 positional join t3 positional join t6 positional join t10 positional join t7 positional join t2;
+from factor_today positional join factor_past positional join t14 positional join t6 positional join t9 positional join t13 positional join t10 positional join t5;
 
-create or replace temp table t34 as
+create or replace temp table t37 as
 select
     (c2382 - (case when stock_row > 2 then p_c2382[2] end)) as c2383,
     (len(list_filter(list_prepend(volume, p_volume[1:19]), lambda value: (value * 8193 - (value * 8193 - value)) <> c46)) > 0) as c2407,
@@ -34220,9 +34239,9 @@ select
     (len(list_filter(list_prepend(c2494, p_c2494[1:9]), lambda value: (value * 8193 - (value * 8193 - value)) <> (c2494 * 8193 - (c2494 * 8193 - c2494)))) > 0) as c2511,
     rows_0(c2247, p_c2247) as c2531,
     rows_0(c2240, p_c2240) as c2536
-from factor_today positional join factor_past positional join t10 positional join t11 positional join t5 positional join t2 positional join t3 positional join t20;
+from factor_today positional join factor_past positional join t13 positional join t14 positional join t8 positional join t5 positional join t6 positional join t23;
 
-create or replace temp table t35 as
+create or replace temp table t38 as
 select
     (case when stock_row > 4 then (len(list_filter(list_prepend(vwap, p_vwap[1:4]), lambda value: (value * 8193 - (value * 8193 - value)) <> c292)) > 0) end) as c2552,
     (case when stock_row > 20 then rows_34(c45, p_c45) end) as c2564,
@@ -34240,9 +34259,9 @@ select
     (len(list_filter(list_prepend(close, p_close[1:17]), lambda value: (value * 8193 - (value * 8193 - value)) <> c138)) > 0) as c2725,
     (((20 - (20 - (case when c2738 is not null then list_position(list_reverse(list_prepend(high, p_high[1:19])), c2738)::double end))) / 20) * 100) as c2739,
     (case when stock_row > 1 then p_c2740[1] end) as c2741
-from factor_today positional join factor_past positional join t12 positional join t3 positional join t10 positional join t11 positional join t17;
+from factor_today positional join factor_past positional join t15 positional join t6 positional join t13 positional join t14 positional join t20;
 
-create or replace temp table t36 as
+create or replace temp table t39 as
 select
     (c2743 - (case when stock_row > 3 then p_c2743[3] end)) as c2744,
     (case when list_count(list_prepend(c71, p_c71[1:7])) = 8 then ((9 + list_sum(list_transform(list_prepend(c71, p_c71[1:7]), lambda value: sign(c71 - value)))) / 16) end) as c2747,
@@ -34260,9 +34279,9 @@ select
     (case when stock_row > 2 then (case when list_count(list_prepend(c558, p_c558[1:2])) = 3 then (list_sum(list_transform(list_prepend(c558, p_c558[1:2]), lambda value, place: (4 - place) * value))) / 6 end) end) as c2921,
     (case when abs((c117 - low)) > (case when abs((c117 - high)) > c704 then abs((c117 - high)) when abs((c117 - high)) <= c704 then c704 end) then abs((c117 - low)) when abs((c117 - low)) <= (case when abs((c117 - high)) > c704 then abs((c117 - high)) when abs((c117 - high)) <= c704 then c704 end) then (case when abs((c117 - high)) > c704 then abs((c117 - high)) when abs((c117 - high)) <= c704 then c704 end) end) as c2944,
     (c2966 / 48) as c2967
-from factor_today positional join factor_past positional join t13 positional join t5 positional join t2 positional join t12 positional join t3 positional join t11;
+from factor_today positional join factor_past positional join t16 positional join t8 positional join t5 positional join t15 positional join t6 positional join t14;
 
-create or replace temp table t37 as
+create or replace temp table t40 as
 select
     (len(list_filter(list_prepend(close, p_close[1:47]), lambda value: (value * 8193 - (value * 8193 - value)) <> c138)) > 0) as c2988,
     power((case when stock_row > 1 then (close / nullif(c117, 0)) end), 2) as c3000,
@@ -34280,9 +34299,9 @@ select
     (case when stock_row > 29 then rows_21(c3194, p_c3194) end) as c3199,
     (case when stock_row > 59 then rows_17(c3194, p_c3194) end) as c3201,
     c3194 as c3202
-from factor_today positional join factor_past positional join t13 positional join t10 positional join t5 positional join t2 positional join t3 positional join t11;
+from factor_today positional join factor_past positional join t16 positional join t13 positional join t8 positional join t5 positional join t6 positional join t14;
 
-create or replace temp table t38 as
+create or replace temp table t41 as
 select
     (case when stock_row > 1 then (c3194 * p_c3194[1]) end) as c3204,
     (case when stock_row > 2 then ((c3194 * p_c3194[1]) * p_c3194[2]) end) as c3205,
@@ -34300,9 +34319,9 @@ select
     (case when stock_row > 19 then (len(list_filter(list_prepend(c3249, p_c3249[1:19]), lambda value: (value * 8193 - (value * 8193 - value)) <> (c3249 * 8193 - (c3249 * 8193 - c3249)))) > 0) end) as c3265,
     (case when stock_row > 4 then rows_2(c3239, p_c3239) end) as c3271,
     (case when stock_row > 19 then rows_0(c3239, p_c3239) end) as c3277
-from factor_today positional join factor_past positional join t14 positional join t13;
+from factor_today positional join factor_past positional join t17 positional join t16;
 
-create or replace temp table t39 as
+create or replace temp table t42 as
 select
     (c3235 * 8193 - (c3235 * 8193 - c3235)) as c3296,
     (case when stock_row > 19 then rows_0(c3306, p_c3306) end) as c3311,
@@ -34313,9 +34332,9 @@ select
     (case when stock_row > 59 then rows_17(c3373, p_c3373) end) as c3379,
     (case when stock_row > 29 then rows_21(c3385, p_c3385) end) as c3390,
     (case when stock_row > 59 then rows_17(c3391, p_c3391) end) as c3397
-from factor_today positional join factor_past positional join t16 positional join t15 positional join t14;
+from factor_today positional join factor_past positional join t19 positional join t18 positional join t17;
 
-create or replace temp table t40 as
+create or replace temp table t43 as
 select c22, c24, c47, c72, c80, c139, c158, c219
 from (
 select
@@ -34341,12 +34360,12 @@ select
     c138 as v5,
     c157 as v6,
     (case when stock_row > 250 then ((c218 + 1) * 8193 - ((c218 + 1) * 8193 - (c218 + 1))) end) as v7
-from factor_today positional join factor_past positional join t2 positional join t3
+from factor_today positional join factor_past positional join t5 positional join t6
 )
 )
 order by place;
 
-create or replace temp table t41 as
+create or replace temp table t44 as
 select c221, c293, c332, c423, c465, c528, c537, c559
 from (
 select
@@ -34354,7 +34373,7 @@ select
     case when v0 is not null then (rank() over (order by v0) + round(cume_dist() over (order by v0) * day_rows)) / (2 * count(v0) over (order by v0 rows between unbounded preceding and unbounded following)) end as c221,
     case when v1 is not null then (rank() over (order by v1) + round(cume_dist() over (order by v1) * day_rows)) / (2 * count(v1) over (order by v1 rows between unbounded preceding and unbounded following)) end as c293,
     case when v2 is not null then (rank() over (order by v2) + round(cume_dist() over (order by v2) * day_rows)) / (2 * count(v2) over (order by v2 rows between unbounded preceding and unbounded following)) end as c332,
-    case when count(v3) over () > 0 then (coalesce(sum(case when abs(abs(v3)) < 9.5367431640625e-07::double then (abs(v3) * 1.329227995784916e+36::double)::hugeint end) over ()::double / 1.329227995784916e+36::double, 0) + coalesce(sum(case when abs(abs(v3)) < 1099511627776.0::double and abs(abs(v3)) >= 9.5367431640625e-07::double then (abs(v3) * 4.722366482869645e+21::double)::hugeint end) over ()::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(abs(v3)) < 1.2676506002282294e+30::double and abs(abs(v3)) >= 1099511627776.0::double then (abs(v3) * 4096.0::double)::hugeint end) over ()::double / 4096.0::double, 0) + coalesce(sum(case when abs(abs(v3)) >= 1.2676506002282294e+30::double then abs(v3) end) over (), 0)) end as c423,
+    case when count(v3) over () > 0 then (coalesce(sum(case when abs(abs(v3)) >= 8.271806125530277e-25::double and abs(abs(v3)) < 9.5367431640625e-07::double then (abs(v3) * 5.444517870735016e+39::double)::hugeint end) over ()::double / 5.444517870735016e+39::double, 0) + coalesce(sum(case when abs(abs(v3)) >= 9.5367431640625e-07::double and abs(abs(v3)) < 1099511627776.0::double then (abs(v3) * 4.722366482869645e+21::double)::hugeint end) over ()::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(abs(v3)) >= 1099511627776.0::double and abs(abs(v3)) < 1.2676506002282294e+30::double then (abs(v3) * 4096.0::double)::hugeint end) over ()::double / 4096.0::double, 0) + coalesce(sum(case when abs(abs(v3)) < 8.271806125530277e-25::double or abs(abs(v3)) >= 1.2676506002282294e+30::double then abs(v3) end) over (), 0)) end as c423,
     case when v4 is not null then (rank() over (order by v4) + round(cume_dist() over (order by v4) * day_rows)) / (2 * count(v4) over (order by v4 rows between unbounded preceding and unbounded following)) end as c465,
     case when v5 is not null then (rank() over (order by v5) + round(cume_dist() over (order by v5) * day_rows)) / (2 * count(v5) over (order by v5 rows between unbounded preceding and unbounded following)) end as c528,
     case when v6 is not null then (rank() over (order by v6) + round(cume_dist() over (order by v6) * day_rows)) / (2 * count(v6) over (order by v6 rows between unbounded preceding and unbounded following)) end as c537,
@@ -34372,12 +34391,12 @@ select
     (case when stock_row > 250 then (c218 * 8193 - (c218 * 8193 - c218)) end) as v5,
     (c130 * 8193 - (c130 * 8193 - c130)) as v6,
     (c558 * 8193 - (c558 * 8193 - c558)) as v7
-from factor_today positional join factor_past positional join t3 positional join t5 positional join t2 positional join t4
+from factor_today positional join factor_past positional join t6 positional join t8 positional join t5 positional join t7
 )
 )
 order by place;
 
-create or replace temp table t42 as
+create or replace temp table t45 as
 select c646, c654, c667, c718, c875, c885, c907, c925
 from (
 select
@@ -34403,12 +34422,12 @@ select
     (case when stock_row > 1 then ((high - c884) * 8193 - ((high - c884) * 8193 - (high - c884))) end) as v5,
     (case when stock_row > 14 then ((c906 / 15) * 8193 - ((c906 / 15) * 8193 - (c906 / 15))) end) as v6,
     (case when stock_row > 1 then ((c924 - p_c924[1]) * 8193 - ((c924 - p_c924[1]) * 8193 - (c924 - p_c924[1]))) end) as v7
-from factor_today positional join factor_past positional join t6 positional join t5 positional join t4 positional join t2
+from factor_today positional join factor_past positional join t9 positional join t8 positional join t7 positional join t5
 )
 )
 order by place;
 
-create or replace temp table t43 as
+create or replace temp table t46 as
 select c947, c1074, c1493, c1577, c1614, c1780, c1801, c1818
 from (
 select
@@ -34434,17 +34453,17 @@ select
     (case when stock_row > 10 then (c1779 * 8193 - (c1779 * 8193 - c1779)) end) as v5,
     ((c23 - (case when stock_row > 1 then p_c23[1] end)) * 8193 - ((c23 - (case when stock_row > 1 then p_c23[1] end)) * 8193 - (c23 - (case when stock_row > 1 then p_c23[1] end)))) as v6,
     (case when stock_row > 4 then (sign((c1817 - p_c1817[4]))::double * 8193 - (sign((c1817 - p_c1817[4]))::double * 8193 - sign((c1817 - p_c1817[4]))::double)) end) as v7
-from factor_today positional join factor_past positional join t8 positional join t2 positional join t6
+from factor_today positional join factor_past positional join t11 positional join t5 positional join t9
 )
 )
 order by place;
 
-create or replace temp table t44 as
+create or replace temp table t47 as
 select c1866, c1868, c1869, c2101, c2376, c2557, c2587, c2657
 from (
 select
     place,
-    ((coalesce(sum(case when abs(v0) < 9.5367431640625e-07::double then (v0 * 1.329227995784916e+36::double)::hugeint end) over ()::double / 1.329227995784916e+36::double, 0) + coalesce(sum(case when abs(v0) < 1099511627776.0::double and abs(v0) >= 9.5367431640625e-07::double then (v0 * 4.722366482869645e+21::double)::hugeint end) over ()::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v0) < 1.2676506002282294e+30::double and abs(v0) >= 1099511627776.0::double then (v0 * 4096.0::double)::hugeint end) over ()::double / 4096.0::double, 0) + coalesce(sum(case when abs(v0) >= 1.2676506002282294e+30::double then v0 end) over (), 0)) / nullif(count(v0) over (), 0)) as c1866,
+    ((coalesce(sum(case when abs(v0) >= 8.271806125530277e-25::double and abs(v0) < 9.5367431640625e-07::double then (v0 * 5.444517870735016e+39::double)::hugeint end) over ()::double / 5.444517870735016e+39::double, 0) + coalesce(sum(case when abs(v0) >= 9.5367431640625e-07::double and abs(v0) < 1099511627776.0::double then (v0 * 4.722366482869645e+21::double)::hugeint end) over ()::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v0) >= 1099511627776.0::double and abs(v0) < 1.2676506002282294e+30::double then (v0 * 4096.0::double)::hugeint end) over ()::double / 4096.0::double, 0) + coalesce(sum(case when abs(v0) < 8.271806125530277e-25::double or abs(v0) >= 1.2676506002282294e+30::double then v0 end) over (), 0)) / nullif(count(v0) over (), 0)) as c1866,
     case when v1 is not null then (rank() over (order by v1) + round(cume_dist() over (order by v1) * day_rows)) / (2 * count(v1) over (order by v1 rows between unbounded preceding and unbounded following)) end as c1868,
     case when v2 is not null then (rank() over (order by v2) + round(cume_dist() over (order by v2) * day_rows)) / (2 * count(v2) over (order by v2 rows between unbounded preceding and unbounded following)) end as c1869,
     case when v3 is not null then (rank() over (order by v3) + round(cume_dist() over (order by v3) * day_rows)) / (2 * count(v3) over (order by v3 rows between unbounded preceding and unbounded following)) end as c2101,
@@ -34465,18 +34484,18 @@ select
     (case when stock_row > 14 then ((c2556 / 15) * 8193 - ((c2556 / 15) * 8193 - (c2556 / 15))) end) as v5,
     ((vwap - c2586) * 8193 - ((vwap - c2586) * 8193 - (vwap - c2586))) as v6,
     (case when stock_row > 29 then (c672 * 8193 - (c672 * 8193 - c672)) end) as v7
-from factor_today positional join factor_past positional join t5 positional join t11 positional join t9
+from factor_today positional join factor_past positional join t8 positional join t14 positional join t12
 )
 )
 order by place;
 
-create or replace temp table t45 as
+create or replace temp table t48 as
 select c2840, c3327
 from (
 select
     place,
     case when v0 is not null then (rank() over (order by v0) + round(cume_dist() over (order by v0) * day_rows)) / (2 * count(v0) over (order by v0 rows between unbounded preceding and unbounded following)) end as c2840,
-    ((coalesce(sum(case when abs(v1) < 9.5367431640625e-07::double then (v1 * 1.329227995784916e+36::double)::hugeint end) over (partition by industry_l1)::double / 1.329227995784916e+36::double, 0) + coalesce(sum(case when abs(v1) < 1099511627776.0::double and abs(v1) >= 9.5367431640625e-07::double then (v1 * 4.722366482869645e+21::double)::hugeint end) over (partition by industry_l1)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v1) < 1.2676506002282294e+30::double and abs(v1) >= 1099511627776.0::double then (v1 * 4096.0::double)::hugeint end) over (partition by industry_l1)::double / 4096.0::double, 0) + coalesce(sum(case when abs(v1) >= 1.2676506002282294e+30::double then v1 end) over (partition by industry_l1), 0)) / nullif(count(v1) over (partition by industry_l1), 0)) as c3327
+    ((coalesce(sum(case when abs(v1) >= 8.271806125530277e-25::double and abs(v1) < 9.5367431640625e-07::double then (v1 * 5.444517870735016e+39::double)::hugeint end) over (partition by industry_l1)::double / 5.444517870735016e+39::double, 0) + coalesce(sum(case when abs(v1) >= 9.5367431640625e-07::double and abs(v1) < 1099511627776.0::double then (v1 * 4.722366482869645e+21::double)::hugeint end) over (partition by industry_l1)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v1) >= 1099511627776.0::double and abs(v1) < 1.2676506002282294e+30::double then (v1 * 4096.0::double)::hugeint end) over (partition by industry_l1)::double / 4096.0::double, 0) + coalesce(sum(case when abs(v1) < 8.271806125530277e-25::double or abs(v1) >= 1.2676506002282294e+30::double then v1 end) over (partition by industry_l1), 0)) / nullif(count(v1) over (partition by industry_l1), 0)) as c3327
 from (
 select
     day_rows,
@@ -34485,12 +34504,12 @@ select
     day,
     (case when stock_row > 13 then ((open - c2839) * 8193 - ((open - c2839) * 8193 - (open - c2839))) end) as v0,
     (c2740 - 1) as v1
-from factor_today positional join factor_past positional join t12
+from factor_today positional join factor_past positional join t15
 )
 )
 order by place;
 
-create or replace temp table t46 as
+create or replace temp table t49 as
 select
     list_sum(list_transform(list_prepend(returns, p_returns[1:19]), lambda value: (value - c5) * (value - c5))) as c6,
     (case when stock_row > 5 then rows_9(c22, p_c22) end) as c27,
@@ -34508,9 +34527,9 @@ select
     list_min(list_prepend(c118, p_c118[1:4])) as c121,
     list_max(list_prepend(c118, p_c118[1:4])) as c124,
     list_min(list_prepend(c118, p_c118[1:3])) as c125
-from factor_today positional join factor_past positional join t21 positional join t40;
+from factor_today positional join factor_past positional join t24 positional join t43;
 
-create or replace temp table t47 as
+create or replace temp table t50 as
 select
     list_max(list_prepend(c118, p_c118[1:3])) as c126,
     (case when stock_row > 4 then rows_2(c139, p_c139) end) as c142,
@@ -34528,9 +34547,9 @@ select
     (len(list_filter(list_prepend(c191, p_c191[1:4]), lambda value: (value * 8193 - (value * 8193 - value)) <> (c191 * 8193 - (c191 * 8193 - c191)))) > 0) as c199,
     list_sum(list_transform(list_prepend(close, p_close[1:9]), lambda value: (value - c204) * (value - c204))) as c205,
     (case when c225 then sqrt(list_sum(list_transform(list_prepend(close, p_close[1:7]), lambda value: (value - c224) * (value - c224))) / 7) else 0 end) as c226
-from factor_today positional join factor_past positional join t22 positional join t21 positional join t40;
+from factor_today positional join factor_past positional join t25 positional join t24 positional join t43;
 
-create or replace temp table t48 as
+create or replace temp table t51 as
 select
     (case when stock_row > 19 then (volume / nullif(c108, 0)) end) as c228,
     list_sum(list_transform(list_prepend(high, p_high[1:4]), lambda value: (value - c233) * (value - c233))) as c236,
@@ -34548,9 +34567,9 @@ select
     rows_2(c186, p_c186) as c317,
     list_sum(list_transform(list_prepend(low, p_low[1:4]), lambda value: (value - c314) * (value - c314))) as c318,
     (len(list_filter(list_prepend(c186, p_c186[1:4]), lambda value: (value * 8193 - (value * 8193 - value)) <> (c186 * 8193 - (c186 * 8193 - c186)))) > 0) as c329
-from factor_today positional join factor_past positional join t21 positional join t22 positional join t41 positional join t40 positional join t3;
+from factor_today positional join factor_past positional join t24 positional join t25 positional join t44 positional join t43 positional join t6;
 
-create or replace temp table t49 as
+create or replace temp table t52 as
 select
     (case when list_count(list_prepend(c341, p_c341[1:4])) = 5 then ((6 + list_sum(list_transform(list_prepend(c341, p_c341[1:4]), lambda value: sign(c341 - value)))) / 10) end) as c342,
     (case when stock_row > 9 then (case when list_count(list_prepend(c346, p_c346[1:9])) = 10 then (list_sum(list_transform(list_prepend(c346, p_c346[1:9]), lambda value, place: (11 - place) * value))) / 55 end) end) as c347,
@@ -34568,9 +34587,9 @@ select
     rows_10(c480, p_c480) as c488,
     (len(list_filter(list_prepend(c480, p_c480[1:199]), lambda value: (value * 8193 - (value * 8193 - value)) <> (c480 * 8193 - (c480 * 8193 - c480)))) > 0) as c522,
     list_sum(list_transform(list_prepend(high, p_high[1:9]), lambda value: (value - c530) * (value - c530))) as c531
-from factor_today positional join factor_past positional join t24 positional join t21 positional join t23 positional join t4 positional join t2 positional join t22;
+from factor_today positional join factor_past positional join t27 positional join t24 positional join t26 positional join t7 positional join t5 positional join t25;
 
-create or replace temp table t50 as
+create or replace temp table t53 as
 select
     rows_3(c118, p_c118) as c567,
     rows_3(c569, p_c569) as c577,
@@ -34588,9 +34607,9 @@ select
     (c705 * volume) as c706,
     rows_14(c723, p_c723) as c728,
     (case when stock_row > 16 then list_sum(list_transform(list_prepend(vwap, p_vwap[1:16]), lambda value: (value - c731) * (value - c731))) end) as c734
-from factor_today positional join factor_past positional join t25 positional join t24 positional join t42 positional join t41 positional join t21 positional join t2;
+from factor_today positional join factor_past positional join t28 positional join t27 positional join t45 positional join t44 positional join t24 positional join t5;
 
-create or replace temp table t51 as
+create or replace temp table t54 as
 select
     (c723 * 8193 - (c723 * 8193 - c723)) as c984,
     rows_42(c186, p_c186) as c746,
@@ -34608,9 +34627,9 @@ select
     (case when stock_row > 7 then rows_4(c158, p_c158) end) as c909,
     (case when stock_row > 7 then rows_4(c907, p_c907) end) as c914,
     (case when stock_row > 7 then (len(list_filter(list_prepend(c158, p_c158[1:7]), lambda value: (value * 8193 - (value * 8193 - value)) <> (c158 * 8193 - (c158 * 8193 - c158)))) > 0) end) as c917
-from factor_today positional join factor_past positional join t40 positional join t42 positional join t24 positional join t26 positional join t25 positional join t21;
+from factor_today positional join factor_past positional join t43 positional join t45 positional join t27 positional join t29 positional join t28 positional join t24;
 
-create or replace temp table t52 as
+create or replace temp table t55 as
 select
     (case when stock_row > 7 then (len(list_filter(list_prepend(c907, p_c907[1:7]), lambda value: (value * 8193 - (value * 8193 - value)) <> (c907 * 8193 - (c907 * 8193 - c907)))) > 0) end) as c922,
     (c928 - (case when stock_row > 2 then p_c928[2] end)) as c929,
@@ -34628,9 +34647,9 @@ select
     (len(list_filter(list_prepend(c1025, p_c1025[1:7]), lambda value: (value * 8193 - (value * 8193 - value)) <> (c1025 * 8193 - (c1025 * 8193 - c1025)))) > 0) as c1041,
     (len(list_filter(list_prepend(c310, p_c310[1:7]), lambda value: (value * 8193 - (value * 8193 - value)) <> c763)) > 0) as c1046,
     rows_9(c1050, p_c1050) as c1054
-from factor_today positional join factor_past positional join t26 positional join t25 positional join t3 positional join t21 positional join t42;
+from factor_today positional join factor_past positional join t29 positional join t28 positional join t6 positional join t24 positional join t45;
 
-create or replace temp table t53 as
+create or replace temp table t56 as
 select
     (case when stock_row > 5 then rows_9(c1051, p_c1051) end) as c1058,
     (len(list_filter(list_prepend(c1050, p_c1050[1:5]), lambda value: (value * 8193 - (value * 8193 - value)) <> (c1050 * 8193 - (c1050 * 8193 - c1050)))) > 0) as c1065,
@@ -34648,9 +34667,9 @@ select
     (case when stock_row > 7 then (len(list_filter(list_prepend(c1163, p_c1163[1:7]), lambda value: (value * 8193 - (value * 8193 - value)) <> (c1163 * 8193 - (c1163 * 8193 - c1163)))) > 0) end) as c1181,
     (len(list_filter(list_prepend(c1165, p_c1165[1:7]), lambda value: (value * 8193 - (value * 8193 - value)) <> (c1165 * 8193 - (c1165 * 8193 - c1165)))) > 0) as c1186,
     (case when stock_row > 19 then (case when list_count(list_prepend(c1192, p_c1192[1:19])) = 20 then (list_sum(list_transform(list_prepend(c1192, p_c1192[1:19]), lambda value, place: (21 - place) * value))) / 210 end) end) as c1193
-from factor_today positional join factor_past positional join t27 positional join t40 positional join t25 positional join t5 positional join t7 positional join t26;
+from factor_today positional join factor_past positional join t30 positional join t43 positional join t28 positional join t8 positional join t10 positional join t29;
 
-create or replace temp table t54 as
+create or replace temp table t57 as
 select
     (((c1025 + p_c1025[1]) + p_c1025[2]) / 3) as c1195,
     (len(list_filter(list_prepend(c1025, p_c1025[1:2]), lambda value: (value * 8193 - (value * 8193 - value)) <> (c1025 * 8193 - (c1025 * 8193 - c1025)))) > 0) as c1198,
@@ -34668,9 +34687,9 @@ select
     (c1317 / 17) as c1318,
     (case when stock_row > 16 then (len(list_filter(list_prepend(c1305, p_c1305[1:16]), lambda value: (value * 8193 - (value * 8193 - value)) <> (c1305 * 8193 - (c1305 * 8193 - c1305)))) > 0) end) as c1328,
     (case when stock_row > 4 then (c704 / nullif(c1340, 0)) end) as c1341
-from factor_today positional join factor_past positional join t5 positional join t28 positional join t26 positional join t27 positional join t25 positional join t3;
+from factor_today positional join factor_past positional join t8 positional join t31 positional join t29 positional join t30 positional join t28 positional join t6;
 
-create or replace temp table t55 as
+create or replace temp table t58 as
 select
     (case when stock_row > 19 then (case when list_count(list_prepend(c1347, p_c1347[1:19])) = 20 then ((21 + list_sum(list_transform(list_prepend(c1347, p_c1347[1:19]), lambda value: sign(c1347 - value)))) / 40) end) end) as c1348,
     rows_15(c1081, p_c1081) as c1351,
@@ -34688,9 +34707,9 @@ select
     rows_9(c1263, p_c1263) as c1472,
     (c1476 / 6) as c1477,
     (len(list_filter(list_prepend(c1263, p_c1263[1:5]), lambda value: (value * 8193 - (value * 8193 - value)) <> (c1263 * 8193 - (c1263 * 8193 - c1263)))) > 0) as c1479
-from factor_today positional join factor_past positional join t28 positional join t29 positional join t26 positional join t40 positional join t17 positional join t21 positional join t25 positional join t27;
+from factor_today positional join factor_past positional join t31 positional join t32 positional join t29 positional join t43 positional join t20 positional join t24 positional join t28 positional join t30;
 
-create or replace temp table t56 as
+create or replace temp table t59 as
 select
     (c928 - (case when stock_row > 3 then p_c928[3] end)) as c1488,
     (case when stock_row > 8 then rows_15(c767, p_c767) end) as c1508,
@@ -34708,9 +34727,9 @@ select
     (case when stock_row > 17 then (len(list_filter(list_prepend(c1579, p_c1579[1:17]), lambda value: (value * 8193 - (value * 8193 - value)) <> (c1579 * 8193 - (c1579 * 8193 - c1579)))) > 0) end) as c1608,
     rows_6(c1616, p_c1616) as c1620,
     (len(list_filter(list_prepend(c1616, p_c1616[1:11]), lambda value: (value * 8193 - (value * 8193 - value)) <> (c1616 * 8193 - (c1616 * 8193 - c1616)))) > 0) as c1633
-from factor_today positional join factor_past positional join t29 positional join t27 positional join t26 positional join t40 positional join t25;
+from factor_today positional join factor_past positional join t32 positional join t30 positional join t29 positional join t43 positional join t28;
 
-create or replace temp table t57 as
+create or replace temp table t60 as
 select
     ((case when stock_row > 2 then ((c293 + p_c293[1]) + p_c293[2]) end) / 3) as c1640,
     (case when stock_row > 2 then (len(list_filter(list_prepend(c293, p_c293[1:2]), lambda value: (value * 8193 - (value * 8193 - value)) <> (c293 * 8193 - (c293 * 8193 - c293)))) > 0) end) as c1642,
@@ -34728,9 +34747,9 @@ select
     (len(list_filter(list_prepend(c1616, p_c1616[1:7]), lambda value: (value * 8193 - (value * 8193 - value)) <> (c1616 * 8193 - (c1616 * 8193 - c1616)))) > 0) as c1738,
     (case when stock_row > 5 then (rows_47(low, p_low, volume, p_volume, c1746, c1748) / nullif(sqrt(list_sum(list_transform(list_prepend(low, p_low[1:5]), lambda value: (value - c1746) * (value - c1746)))) * sqrt(list_sum(list_transform(list_prepend(volume, p_volume[1:5]), lambda value: (value - c1748) * (value - c1748)))), 0)) end) as c1749,
     list_sum(list_transform(list_prepend(close, p_close[1:4]), lambda value: (value - c1340) * (value - c1340))) as c1760
-from factor_today positional join factor_past positional join t28 positional join t30 positional join t29 positional join t26 positional join t42 positional join t41;
+from factor_today positional join factor_past positional join t31 positional join t33 positional join t32 positional join t29 positional join t45 positional join t44;
 
-create or replace temp table t58 as
+create or replace temp table t61 as
 select
     (c1786 / 20) as c1787,
     (case when stock_row > 5 then rows_9(c1801, p_c1801) end) as c1804,
@@ -34748,9 +34767,9 @@ select
     (case when (case when (0.3::double < c1868) is not null and (0.5::double < c1869) is not null then ((0.3::double < c1868) and (0.5::double < c1869)) end) is not null and (c1868 <= 0.7::double) is not null then ((case when (0.3::double < c1868) is not null and (0.5::double < c1869) is not null then ((0.3::double < c1868) and (0.5::double < c1869)) end) and (c1868 <= 0.7::double)) end) as c1878,
     (c1977 / 17) as c1978,
     list_sum(list_transform(list_prepend(volume, p_volume[1:16]), lambda value: (value - c1972) * (value - c1972))) as c1980
-from factor_today positional join factor_past positional join t31 positional join t44 positional join t30 positional join t28 positional join t2 positional join t43;
+from factor_today positional join factor_past positional join t34 positional join t47 positional join t33 positional join t31 positional join t5 positional join t46;
 
-create or replace temp table t59 as
+create or replace temp table t62 as
 select
     rows_43(c2004, p_c2004) as c2010,
     (c2020 / 14) as c2021,
@@ -34768,9 +34787,9 @@ select
     rows_29(c2125, p_c2125) as c2130,
     rows_6(c2131, p_c2131) as c2135,
     rows_1(c191, p_c191) as c2137
-from factor_today positional join factor_past positional join t21 positional join t32 positional join t31;
+from factor_today positional join factor_past positional join t24 positional join t35 positional join t34;
 
-create or replace temp table t60 as
+create or replace temp table t63 as
 select
     (len(list_filter(list_prepend(c191, p_c191[1:9]), lambda value: (value * 8193 - (value * 8193 - value)) <> (c191 * 8193 - (c191 * 8193 - c191)))) > 0) as c2140,
     (case when stock_row > 1 then (((((c118 + (c21 / 2)) + c117) - p_open[1]) * 16) / nullif((case when ((abs((high - p_low[1])) < abs((high - c117))) and (abs((low - c117)) < abs((high - c117)))) then ((abs((high - c117)) + (abs((low - c117)) / 2)) + (abs((c117 - p_open[1])) / 4)) when not ((abs((high - p_low[1])) < abs((high - c117))) and (abs((low - c117)) < abs((high - c117)))) then (case when ((abs((high - c117)) < abs((low - c117))) and (abs((high - p_low[1])) < abs((low - c117)))) then (((abs((high - c117)) / 2) + abs((low - c117))) + (abs((c117 - p_open[1])) / 4)) when not ((abs((high - c117)) < abs((low - c117))) and (abs((high - p_low[1])) < abs((low - c117)))) then ((abs((c117 - p_open[1])) / 4) + abs((high - p_low[1]))) end) end), 0)) end) as c2143,
@@ -34788,9 +34807,9 @@ select
     (case when stock_row > 3 then (len(list_filter(list_prepend(c293, p_c293[1:3]), lambda value: (value * 8193 - (value * 8193 - value)) <> (c293 * 8193 - (c293 * 8193 - c293)))) > 0) end) as c2214,
     (c2219 * 8193 - (c2219 * 8193 - c2219)) as c2220,
     ((case when stock_row > 3 then rows_12(c139, p_c139) end) / 4) as c2222
-from factor_today positional join factor_past positional join t40 positional join t33 positional join t41 positional join t21 positional join t32 positional join t29 positional join t2;
+from factor_today positional join factor_past positional join t43 positional join t36 positional join t44 positional join t24 positional join t35 positional join t32 positional join t5;
 
-create or replace temp table t61 as
+create or replace temp table t64 as
 select
     (case when stock_row > 3 then (len(list_filter(list_prepend(c139, p_c139[1:3]), lambda value: (value * 8193 - (value * 8193 - value)) <> (c139 * 8193 - (c139 * 8193 - c139)))) > 0) end) as c2225,
     case when c1822 is not null then case when k_c2239 is null then c1822 else 0.13333333333333333::double * c1822 + 0.8666666666666667::double * k_c2239 end end as c2239,
@@ -34808,9 +34827,9 @@ select
     (len(list_filter(list_prepend(c2151, p_c2151[1:2]), lambda value: (value * 8193 - (value * 8193 - value)) <> (c2151 * 8193 - (c2151 * 8193 - c2151)))) > 0) as c2342,
     abs((close - (c2349 / 12))) as c2350,
     case when c2106 is not null then case when k_c2359 is null then c2106 else 0.05::double * c2106 + 0.95::double * k_c2359 end end as c2359
-from factor_today positional join factor_past positional join t32 positional join t33 positional join t31 positional join t30 positional join t40;
+from factor_today positional join factor_past positional join t35 positional join t36 positional join t34 positional join t33 positional join t43;
 
-create or replace temp table t62 as
+create or replace temp table t65 as
 select
     rows_0(c2056, p_c2056) as c2362,
     (case when stock_row > 10 then (case when list_count(list_prepend(c2367, p_c2367[1:10])) = 11 then (list_sum(list_transform(list_prepend(c2367, p_c2367[1:10]), lambda value, place: (12 - place) * value))) / 66 end) end) as c2368,
@@ -34828,9 +34847,9 @@ select
     case when c2445 is not null then case when k_c2446 is null then c2445 else 0.16666666666666666::double * c2445 + 0.8333333333333334::double * k_c2446 end end as c2446,
     case when c2447 is not null then case when k_c2448 is null then c2447 else 0.16666666666666666::double * c2447 + 0.8333333333333334::double * k_c2448 end end as c2448,
     rows_9(c2454, p_c2454) as c2457
-from factor_today positional join factor_past positional join t34 positional join t33 positional join t21 positional join t32 positional join t31;
+from factor_today positional join factor_past positional join t37 positional join t36 positional join t24 positional join t35 positional join t34;
 
-create or replace temp table t63 as
+create or replace temp table t66 as
 select
     (len(list_filter(list_prepend(c2454, p_c2454[1:5]), lambda value: (value * 8193 - (value * 8193 - value)) <> (c2454 * 8193 - (c2454 * 8193 - c2454)))) > 0) as c2464,
     case when c2467 is not null then case when k_c2468 is null then c2467 else 0.2::double * c2467 + 0.8::double * k_c2468 end end as c2468,
@@ -34848,9 +34867,9 @@ select
     (case when stock_row > 20 then rows_34(c2557, p_c2557) end) as c2562,
     (c2564 / 21) as c2565,
     (case when stock_row > 20 then (len(list_filter(list_prepend(c2557, p_c2557[1:20]), lambda value: (value * 8193 - (value * 8193 - value)) <> (c2557 * 8193 - (c2557 * 8193 - c2557)))) > 0) end) as c2575
-from factor_today positional join factor_past positional join t44 positional join t35 positional join t22 positional join t25 positional join t33 positional join t34 positional join t21;
+from factor_today positional join factor_past positional join t47 positional join t38 positional join t25 positional join t28 positional join t36 positional join t37 positional join t24;
 
-create or replace temp table t64 as
+create or replace temp table t67 as
 select
     (case when stock_row > 17 then rows_28(c2589, p_c2589) end) as c2600,
     (case when stock_row > 17 then (len(list_filter(list_prepend(c2589, p_c2589[1:17]), lambda value: (value * 8193 - (value * 8193 - value)) <> (c2589 * 8193 - (c2589 * 8193 - c2589)))) > 0) end) as c2618,
@@ -34868,9 +34887,9 @@ select
     (c2692 / 9) as c2693,
     (len(list_filter(list_prepend(c2151, p_c2151[1:8]), lambda value: (value * 8193 - (value * 8193 - value)) <> (c2151 * 8193 - (c2151 * 8193 - c2151)))) > 0) as c2696,
     (len(list_filter(list_prepend(c310, p_c310[1:8]), lambda value: (value * 8193 - (value * 8193 - value)) <> c763)) > 0) as c2698
-from factor_today positional join factor_past positional join t25 positional join t3 positional join t32 positional join t35 positional join t33;
+from factor_today positional join factor_past positional join t28 positional join t6 positional join t35 positional join t38 positional join t36;
 
-create or replace temp table t65 as
+create or replace temp table t68 as
 select
     (case when stock_row > 6 then rows_8(c47, p_c47) end) as c2702,
     (case when stock_row > 6 then rows_8(c293, p_c293) end) as c2704,
@@ -34888,9 +34907,9 @@ select
     (case when stock_row > 8 then (len(list_filter(list_prepend(c158, p_c158[1:8]), lambda value: (value * 8193 - (value * 8193 - value)) <> (c158 * 8193 - (c158 * 8193 - c158)))) > 0) end) as c2793,
     (case when stock_row > 8 then (len(list_filter(list_prepend(c2557, p_c2557[1:8]), lambda value: (value * 8193 - (value * 8193 - value)) <> (c2557 * 8193 - (c2557 * 8193 - c2557)))) > 0) end) as c2794,
     (case when (case when stock_row > 1 then (close < c117) end) then (abs(c1861) / nullif(amount, 0)) when not (case when stock_row > 1 then (close < c117) end) then 0 end) as c2800
-from factor_today positional join factor_past positional join t31 positional join t2 positional join t44 positional join t40 positional join t36 positional join t35 positional join t41;
+from factor_today positional join factor_past positional join t34 positional join t5 positional join t47 positional join t43 positional join t39 positional join t38 positional join t44;
 
-create or replace temp table t66 as
+create or replace temp table t69 as
 select
     rows_0(c2806, p_c2806) as c2811,
     rows_49(c1969, p_c1969) as c2823,
@@ -34908,9 +34927,9 @@ select
     (case when stock_row > 2 then (case when list_count(list_prepend(c2918, p_c2918[1:2])) = 3 then (list_sum(list_transform(list_prepend(c2918, p_c2918[1:2]), lambda value, place: (4 - place) * value))) / 6 end) end) as c2919,
     rows_6(c1812, p_c1812) as c2931,
     ((case when c117 > high then c117 when c117 <= high then high end) - c1812) as c2932
-from factor_today positional join factor_past positional join t30 positional join t2 positional join t36 positional join t31 positional join t12 positional join t33;
+from factor_today positional join factor_past positional join t33 positional join t5 positional join t39 positional join t34 positional join t15 positional join t36;
 
-create or replace temp table t67 as
+create or replace temp table t70 as
 select
     rows_9(c1812, p_c1812) as c2937,
     rows_25(c1812, p_c1812) as c2940,
@@ -34928,9 +34947,9 @@ select
     list_sum(list_transform(list_prepend(close, p_close[1:23]), lambda value: (value - c2103) * (value - c2103))) as c3094,
     abs((close - c1398)) as c3098,
     ((((case when isfinite(c3102) then c3102 end) - 1) < c1861))::double as c3103
-from factor_today positional join factor_past positional join t31 positional join t13 positional join t28 positional join t32 positional join t37 positional join t36 positional join t21 positional join t2 positional join t3 positional join t30;
+from factor_today positional join factor_past positional join t34 positional join t16 positional join t31 positional join t35 positional join t40 positional join t39 positional join t24 positional join t5 positional join t6 positional join t33;
 
-create or replace temp table t68 as
+create or replace temp table t71 as
 select
     (case when (c1861 < ((case when isfinite(c3102) then c3102 end) - 1)) then power(((c1861 - (case when isfinite(c3102) then c3102 end)) - 1), 2) when not (c1861 < ((case when isfinite(c3102) then c3102 end) - 1)) then 0 end) as c3109,
     ((c1861 < ((case when isfinite(c3102) then c3102 end) - 1)))::double as c3115,
@@ -34948,17 +34967,17 @@ select
     (case when (((p_c3182[1] < close))::double = ((p_c3182[1] < close))::double) then rows_53(c3183, p_c3183) when not (((p_c3182[1] < close))::double = ((p_c3182[1] < close))::double) then 0 end) as c3184,
     (amount * (case when (low < high) then c705 when not (low < high) then 0 end)) as c3185,
     (((((((((case when isfinite(c3202) then c3202 end) + (case when isfinite(c3204) then c3204 end)) + (case when isfinite(c3205) then c3205 end)) + (case when isfinite(c3207) then c3207 end)) + (case when isfinite(c3208) then c3208 end)) + (case when isfinite(c3209) then c3209 end)) + (case when isfinite(c3210) then c3210 end)) + (case when isfinite(c3212) then c3212 end)) + (case when isfinite(c3213) then c3213 end)) as c3214
-from factor_today positional join factor_past positional join t38 positional join t37 positional join t25 positional join t13 positional join t22 positional join t28 positional join t33 positional join t10 positional join t21 positional join t31;
+from factor_today positional join factor_past positional join t41 positional join t40 positional join t28 positional join t16 positional join t25 positional join t31 positional join t36 positional join t13 positional join t24 positional join t34;
 
-create or replace temp table t69 as
+create or replace temp table t72 as
 select
     (c3254 / 20) as c3255,
     (case when stock_row > 59 then (case when list_count(list_prepend(c3296, p_c3296[1:59])) = 60 then ((61 + list_sum(list_transform(list_prepend(c3296, p_c3296[1:59]), lambda value: sign(c3296 - value)))) / 120) end) end) as c3297,
     (c3311 / 20) as c3312,
     (case when stock_row > 19 then list_sum(list_transform(list_prepend(benchmark_return, p_benchmark_return[1:19]), lambda value: (value - c3334) * (value - c3334))) end) as c3335
-from factor_today positional join factor_past positional join t39 positional join t38;
+from factor_today positional join factor_past positional join t42 positional join t41;
 
-create or replace temp table t70 as
+create or replace temp table t73 as
 select c116, c133, c136, c179, c180, c333, c343, c425
 from (
 select
@@ -34984,12 +35003,12 @@ select
     ((-c332) * 8193 - ((-c332) * 8193 - (-c332))) as v5,
     (case when stock_row > 3 then (((sign(c118)::double + sign((c117 - p_close[2]))::double) + sign((p_close[2] - p_close[3]))::double) * 8193 - (((sign(c118)::double + sign((c117 - p_close[2]))::double) + sign((p_close[2] - p_close[3]))::double) * 8193 - ((sign(c118)::double + sign((c117 - p_close[2]))::double) + sign((p_close[2] - p_close[3]))::double))) end) as v6,
     (case when stock_row > 1 then (c118 * 8193 - (c118 * 8193 - c118)) end) as v7
-from factor_today positional join factor_past positional join t21 positional join t2 positional join t41
+from factor_today positional join factor_past positional join t24 positional join t5 positional join t44
 )
 )
 order by place;
 
-create or replace temp table t71 as
+create or replace temp table t74 as
 select c479, c546, c554, c674, c711, c764, c843, c878
 from (
 select
@@ -35015,24 +35034,24 @@ select
     c763 as v5,
     ((c842 - (case when stock_row > 3 then p_c842[3] end)) * 8193 - ((c842 - (case when stock_row > 3 then p_c842[3] end)) * 8193 - (c842 - (case when stock_row > 3 then p_c842[3] end)))) as v6,
     (c877 * 8193 - (c877 * 8193 - c877)) as v7
-from factor_today positional join factor_past positional join t25 positional join t26 positional join t24 positional join t3 positional join t4 positional join t2
+from factor_today positional join factor_past positional join t28 positional join t29 positional join t27 positional join t6 positional join t7 positional join t5
 )
 )
 order by place;
 
-create or replace temp table t72 as
+create or replace temp table t75 as
 select c886, c1132, c1161, c1234, c1261, c1303, c1415, c1416
 from (
 select
     place,
-    ((coalesce(sum(case when abs(v0) < 9.5367431640625e-07::double then (v0 * 1.329227995784916e+36::double)::hugeint end) over (partition by industry_l3)::double / 1.329227995784916e+36::double, 0) + coalesce(sum(case when abs(v0) < 1099511627776.0::double and abs(v0) >= 9.5367431640625e-07::double then (v0 * 4.722366482869645e+21::double)::hugeint end) over (partition by industry_l3)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v0) < 1.2676506002282294e+30::double and abs(v0) >= 1099511627776.0::double then (v0 * 4096.0::double)::hugeint end) over (partition by industry_l3)::double / 4096.0::double, 0) + coalesce(sum(case when abs(v0) >= 1.2676506002282294e+30::double then v0 end) over (partition by industry_l3), 0)) / nullif(count(v0) over (partition by industry_l3), 0)) as c886,
+    ((coalesce(sum(case when abs(v0) >= 8.271806125530277e-25::double and abs(v0) < 9.5367431640625e-07::double then (v0 * 5.444517870735016e+39::double)::hugeint end) over (partition by industry_l3)::double / 5.444517870735016e+39::double, 0) + coalesce(sum(case when abs(v0) >= 9.5367431640625e-07::double and abs(v0) < 1099511627776.0::double then (v0 * 4.722366482869645e+21::double)::hugeint end) over (partition by industry_l3)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v0) >= 1099511627776.0::double and abs(v0) < 1.2676506002282294e+30::double then (v0 * 4096.0::double)::hugeint end) over (partition by industry_l3)::double / 4096.0::double, 0) + coalesce(sum(case when abs(v0) < 8.271806125530277e-25::double or abs(v0) >= 1.2676506002282294e+30::double then v0 end) over (partition by industry_l3), 0)) / nullif(count(v0) over (partition by industry_l3), 0)) as c886,
     case when v1 is not null then (rank() over (order by v1) + round(cume_dist() over (order by v1) * day_rows)) / (2 * count(v1) over (order by v1 rows between unbounded preceding and unbounded following)) end as c1132,
     case when v2 is not null then (rank() over (order by v2) + round(cume_dist() over (order by v2) * day_rows)) / (2 * count(v2) over (order by v2 rows between unbounded preceding and unbounded following)) end as c1161,
     case when v3 is not null then (rank() over (order by v3) + round(cume_dist() over (order by v3) * day_rows)) / (2 * count(v3) over (order by v3 rows between unbounded preceding and unbounded following)) end as c1234,
     case when v4 is not null then (rank() over (order by v4) + round(cume_dist() over (order by v4) * day_rows)) / (2 * count(v4) over (order by v4 rows between unbounded preceding and unbounded following)) end as c1261,
     case when v5 is not null then (rank() over (order by v5) + round(cume_dist() over (order by v5) * day_rows)) / (2 * count(v5) over (order by v5 rows between unbounded preceding and unbounded following)) end as c1303,
     case when v6 is not null then (rank() over (order by v6) + round(cume_dist() over (order by v6) * day_rows)) / (2 * count(v6) over (order by v6 rows between unbounded preceding and unbounded following)) end as c1415,
-    ((coalesce(sum(case when abs(v7) < 9.5367431640625e-07::double then (v7 * 1.329227995784916e+36::double)::hugeint end) over (partition by industry_l2)::double / 1.329227995784916e+36::double, 0) + coalesce(sum(case when abs(v7) < 1099511627776.0::double and abs(v7) >= 9.5367431640625e-07::double then (v7 * 4.722366482869645e+21::double)::hugeint end) over (partition by industry_l2)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v7) < 1.2676506002282294e+30::double and abs(v7) >= 1099511627776.0::double then (v7 * 4096.0::double)::hugeint end) over (partition by industry_l2)::double / 4096.0::double, 0) + coalesce(sum(case when abs(v7) >= 1.2676506002282294e+30::double then v7 end) over (partition by industry_l2), 0)) / nullif(count(v7) over (partition by industry_l2), 0)) as c1416
+    ((coalesce(sum(case when abs(v7) >= 8.271806125530277e-25::double and abs(v7) < 9.5367431640625e-07::double then (v7 * 5.444517870735016e+39::double)::hugeint end) over (partition by industry_l2)::double / 5.444517870735016e+39::double, 0) + coalesce(sum(case when abs(v7) >= 9.5367431640625e-07::double and abs(v7) < 1099511627776.0::double then (v7 * 4.722366482869645e+21::double)::hugeint end) over (partition by industry_l2)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v7) >= 1099511627776.0::double and abs(v7) < 1.2676506002282294e+30::double then (v7 * 4096.0::double)::hugeint end) over (partition by industry_l2)::double / 4096.0::double, 0) + coalesce(sum(case when abs(v7) < 8.271806125530277e-25::double or abs(v7) >= 1.2676506002282294e+30::double then v7 end) over (partition by industry_l2), 0)) / nullif(count(v7) over (partition by industry_l2), 0)) as c1416
 from (
 select
     industry_l3,
@@ -35048,24 +35067,24 @@ select
     (case when stock_row > 14 then (c1302 * 8193 - (c1302 * 8193 - c1302)) end) as v5,
     ((case when stock_row > 1 then (case when list_count(list_prepend(c1414, p_c1414[1:1])) = 2 then (list_sum(list_transform(list_prepend(c1414, p_c1414[1:1]), lambda value, place: (3 - place) * value))) / 3 end) end) * 8193 - ((case when stock_row > 1 then (case when list_count(list_prepend(c1414, p_c1414[1:1])) = 2 then (list_sum(list_transform(list_prepend(c1414, p_c1414[1:1]), lambda value, place: (3 - place) * value))) / 3 end) end) * 8193 - (case when stock_row > 1 then (case when list_count(list_prepend(c1414, p_c1414[1:1])) = 2 then (list_sum(list_transform(list_prepend(c1414, p_c1414[1:1]), lambda value, place: (3 - place) * value))) / 3 end) end))) as v6,
     (case when stock_row > 80 then c1165 end) as v7
-from factor_today positional join factor_past positional join t27 positional join t28 positional join t26 positional join t21
+from factor_today positional join factor_past positional join t30 positional join t31 positional join t29 positional join t24
 )
 )
 order by place;
 
-create or replace temp table t73 as
+create or replace temp table t76 as
 select c1494, c1528, c1756, c1770, c1775, c1778, c1834, c1864
 from (
 select
     place,
-    ((coalesce(sum(case when abs(v0) < 9.5367431640625e-07::double then (v0 * 1.329227995784916e+36::double)::hugeint end) over (partition by industry_l3)::double / 1.329227995784916e+36::double, 0) + coalesce(sum(case when abs(v0) < 1099511627776.0::double and abs(v0) >= 9.5367431640625e-07::double then (v0 * 4.722366482869645e+21::double)::hugeint end) over (partition by industry_l3)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v0) < 1.2676506002282294e+30::double and abs(v0) >= 1099511627776.0::double then (v0 * 4096.0::double)::hugeint end) over (partition by industry_l3)::double / 4096.0::double, 0) + coalesce(sum(case when abs(v0) >= 1.2676506002282294e+30::double then v0 end) over (partition by industry_l3), 0)) / nullif(count(v0) over (partition by industry_l3), 0)) as c1494,
+    ((coalesce(sum(case when abs(v0) >= 8.271806125530277e-25::double and abs(v0) < 9.5367431640625e-07::double then (v0 * 5.444517870735016e+39::double)::hugeint end) over (partition by industry_l3)::double / 5.444517870735016e+39::double, 0) + coalesce(sum(case when abs(v0) >= 9.5367431640625e-07::double and abs(v0) < 1099511627776.0::double then (v0 * 4.722366482869645e+21::double)::hugeint end) over (partition by industry_l3)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v0) >= 1099511627776.0::double and abs(v0) < 1.2676506002282294e+30::double then (v0 * 4096.0::double)::hugeint end) over (partition by industry_l3)::double / 4096.0::double, 0) + coalesce(sum(case when abs(v0) < 8.271806125530277e-25::double or abs(v0) >= 1.2676506002282294e+30::double then v0 end) over (partition by industry_l3), 0)) / nullif(count(v0) over (partition by industry_l3), 0)) as c1494,
     case when v1 is not null then (rank() over (order by v1) + round(cume_dist() over (order by v1) * day_rows)) / (2 * count(v1) over (order by v1 rows between unbounded preceding and unbounded following)) end as c1528,
     case when v2 is not null then (rank() over (order by v2) + round(cume_dist() over (order by v2) * day_rows)) / (2 * count(v2) over (order by v2 rows between unbounded preceding and unbounded following)) end as c1756,
     case when v3 is not null then (rank() over (order by v3) + round(cume_dist() over (order by v3) * day_rows)) / (2 * count(v3) over (order by v3 rows between unbounded preceding and unbounded following)) end as c1770,
     case when v4 is not null then (rank() over (order by v4) + round(cume_dist() over (order by v4) * day_rows)) / (2 * count(v4) over (order by v4 rows between unbounded preceding and unbounded following)) end as c1775,
     case when v5 is not null then (rank() over (order by v5) + round(cume_dist() over (order by v5) * day_rows)) / (2 * count(v5) over (order by v5 rows between unbounded preceding and unbounded following)) end as c1778,
     case when v6 is not null then (rank() over (order by v6) + round(cume_dist() over (order by v6) * day_rows)) / (2 * count(v6) over (order by v6 rows between unbounded preceding and unbounded following)) end as c1834,
-    ((coalesce(sum(case when abs(v7) < 9.5367431640625e-07::double then (v7 * 1.329227995784916e+36::double)::hugeint end) over ()::double / 1.329227995784916e+36::double, 0) + coalesce(sum(case when abs(v7) < 1099511627776.0::double and abs(v7) >= 9.5367431640625e-07::double then (v7 * 4.722366482869645e+21::double)::hugeint end) over ()::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v7) < 1.2676506002282294e+30::double and abs(v7) >= 1099511627776.0::double then (v7 * 4096.0::double)::hugeint end) over ()::double / 4096.0::double, 0) + coalesce(sum(case when abs(v7) >= 1.2676506002282294e+30::double then v7 end) over (), 0)) / nullif(count(v7) over (), 0)) as c1864
+    ((coalesce(sum(case when abs(v7) >= 8.271806125530277e-25::double and abs(v7) < 9.5367431640625e-07::double then (v7 * 5.444517870735016e+39::double)::hugeint end) over ()::double / 5.444517870735016e+39::double, 0) + coalesce(sum(case when abs(v7) >= 9.5367431640625e-07::double and abs(v7) < 1099511627776.0::double then (v7 * 4.722366482869645e+21::double)::hugeint end) over ()::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v7) >= 1099511627776.0::double and abs(v7) < 1.2676506002282294e+30::double then (v7 * 4096.0::double)::hugeint end) over ()::double / 4096.0::double, 0) + coalesce(sum(case when abs(v7) < 8.271806125530277e-25::double or abs(v7) >= 1.2676506002282294e+30::double then v7 end) over (), 0)) / nullif(count(v7) over (), 0)) as c1864
 from (
 select
     industry_l3,
@@ -35080,22 +35099,22 @@ select
     (case when stock_row > 19 then (c1777 * 8193 - (c1777 * 8193 - c1777)) end) as v5,
     c1347 as v6,
     c1863 as v7
-from factor_today positional join factor_past positional join t28 positional join t31 positional join t30 positional join t21 positional join t27 positional join t26
+from factor_today positional join factor_past positional join t31 positional join t34 positional join t33 positional join t24 positional join t30 positional join t29
 )
 )
 order by place;
 
-create or replace temp table t74 as
+create or replace temp table t77 as
 select c1876, c1877, c1881, c1882, c1883, c1884, c1995, c1999
 from (
 select
     place,
-    ((coalesce(sum(case when abs(v0) < 9.5367431640625e-07::double then (v0 * 1.329227995784916e+36::double)::hugeint end) over ()::double / 1.329227995784916e+36::double, 0) + coalesce(sum(case when abs(v0) < 1099511627776.0::double and abs(v0) >= 9.5367431640625e-07::double then (v0 * 4.722366482869645e+21::double)::hugeint end) over ()::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v0) < 1.2676506002282294e+30::double and abs(v0) >= 1099511627776.0::double then (v0 * 4096.0::double)::hugeint end) over ()::double / 4096.0::double, 0) + coalesce(sum(case when abs(v0) >= 1.2676506002282294e+30::double then v0 end) over (), 0)) / nullif(count(v0) over (), 0)) as c1876,
-    ((coalesce(sum(case when abs(v1) < 9.5367431640625e-07::double then (v1 * 1.329227995784916e+36::double)::hugeint end) over ()::double / 1.329227995784916e+36::double, 0) + coalesce(sum(case when abs(v1) < 1099511627776.0::double and abs(v1) >= 9.5367431640625e-07::double then (v1 * 4.722366482869645e+21::double)::hugeint end) over ()::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v1) < 1.2676506002282294e+30::double and abs(v1) >= 1099511627776.0::double then (v1 * 4096.0::double)::hugeint end) over ()::double / 4096.0::double, 0) + coalesce(sum(case when abs(v1) >= 1.2676506002282294e+30::double then v1 end) over (), 0)) / nullif(count(v1) over (), 0)) as c1877,
-    ((coalesce(sum(case when abs(v2) < 9.5367431640625e-07::double then (v2 * 1.329227995784916e+36::double)::hugeint end) over ()::double / 1.329227995784916e+36::double, 0) + coalesce(sum(case when abs(v2) < 1099511627776.0::double and abs(v2) >= 9.5367431640625e-07::double then (v2 * 4.722366482869645e+21::double)::hugeint end) over ()::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v2) < 1.2676506002282294e+30::double and abs(v2) >= 1099511627776.0::double then (v2 * 4096.0::double)::hugeint end) over ()::double / 4096.0::double, 0) + coalesce(sum(case when abs(v2) >= 1.2676506002282294e+30::double then v2 end) over (), 0)) / nullif(count(v2) over (), 0)) as c1881,
-    ((coalesce(sum(case when abs(v3) < 9.5367431640625e-07::double then (v3 * 1.329227995784916e+36::double)::hugeint end) over ()::double / 1.329227995784916e+36::double, 0) + coalesce(sum(case when abs(v3) < 1099511627776.0::double and abs(v3) >= 9.5367431640625e-07::double then (v3 * 4.722366482869645e+21::double)::hugeint end) over ()::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v3) < 1.2676506002282294e+30::double and abs(v3) >= 1099511627776.0::double then (v3 * 4096.0::double)::hugeint end) over ()::double / 4096.0::double, 0) + coalesce(sum(case when abs(v3) >= 1.2676506002282294e+30::double then v3 end) over (), 0)) / nullif(count(v3) over (), 0)) as c1882,
-    ((coalesce(sum(case when abs(v4) < 9.5367431640625e-07::double then (v4 * 1.329227995784916e+36::double)::hugeint end) over ()::double / 1.329227995784916e+36::double, 0) + coalesce(sum(case when abs(v4) < 1099511627776.0::double and abs(v4) >= 9.5367431640625e-07::double then (v4 * 4.722366482869645e+21::double)::hugeint end) over ()::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v4) < 1.2676506002282294e+30::double and abs(v4) >= 1099511627776.0::double then (v4 * 4096.0::double)::hugeint end) over ()::double / 4096.0::double, 0) + coalesce(sum(case when abs(v4) >= 1.2676506002282294e+30::double then v4 end) over (), 0)) / nullif(count(v4) over (), 0)) as c1883,
-    ((coalesce(sum(case when abs(v5) < 9.5367431640625e-07::double then (v5 * 1.329227995784916e+36::double)::hugeint end) over ()::double / 1.329227995784916e+36::double, 0) + coalesce(sum(case when abs(v5) < 1099511627776.0::double and abs(v5) >= 9.5367431640625e-07::double then (v5 * 4.722366482869645e+21::double)::hugeint end) over ()::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v5) < 1.2676506002282294e+30::double and abs(v5) >= 1099511627776.0::double then (v5 * 4096.0::double)::hugeint end) over ()::double / 4096.0::double, 0) + coalesce(sum(case when abs(v5) >= 1.2676506002282294e+30::double then v5 end) over (), 0)) / nullif(count(v5) over (), 0)) as c1884,
+    ((coalesce(sum(case when abs(v0) >= 8.271806125530277e-25::double and abs(v0) < 9.5367431640625e-07::double then (v0 * 5.444517870735016e+39::double)::hugeint end) over ()::double / 5.444517870735016e+39::double, 0) + coalesce(sum(case when abs(v0) >= 9.5367431640625e-07::double and abs(v0) < 1099511627776.0::double then (v0 * 4.722366482869645e+21::double)::hugeint end) over ()::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v0) >= 1099511627776.0::double and abs(v0) < 1.2676506002282294e+30::double then (v0 * 4096.0::double)::hugeint end) over ()::double / 4096.0::double, 0) + coalesce(sum(case when abs(v0) < 8.271806125530277e-25::double or abs(v0) >= 1.2676506002282294e+30::double then v0 end) over (), 0)) / nullif(count(v0) over (), 0)) as c1876,
+    ((coalesce(sum(case when abs(v1) >= 8.271806125530277e-25::double and abs(v1) < 9.5367431640625e-07::double then (v1 * 5.444517870735016e+39::double)::hugeint end) over ()::double / 5.444517870735016e+39::double, 0) + coalesce(sum(case when abs(v1) >= 9.5367431640625e-07::double and abs(v1) < 1099511627776.0::double then (v1 * 4.722366482869645e+21::double)::hugeint end) over ()::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v1) >= 1099511627776.0::double and abs(v1) < 1.2676506002282294e+30::double then (v1 * 4096.0::double)::hugeint end) over ()::double / 4096.0::double, 0) + coalesce(sum(case when abs(v1) < 8.271806125530277e-25::double or abs(v1) >= 1.2676506002282294e+30::double then v1 end) over (), 0)) / nullif(count(v1) over (), 0)) as c1877,
+    ((coalesce(sum(case when abs(v2) >= 8.271806125530277e-25::double and abs(v2) < 9.5367431640625e-07::double then (v2 * 5.444517870735016e+39::double)::hugeint end) over ()::double / 5.444517870735016e+39::double, 0) + coalesce(sum(case when abs(v2) >= 9.5367431640625e-07::double and abs(v2) < 1099511627776.0::double then (v2 * 4.722366482869645e+21::double)::hugeint end) over ()::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v2) >= 1099511627776.0::double and abs(v2) < 1.2676506002282294e+30::double then (v2 * 4096.0::double)::hugeint end) over ()::double / 4096.0::double, 0) + coalesce(sum(case when abs(v2) < 8.271806125530277e-25::double or abs(v2) >= 1.2676506002282294e+30::double then v2 end) over (), 0)) / nullif(count(v2) over (), 0)) as c1881,
+    ((coalesce(sum(case when abs(v3) >= 8.271806125530277e-25::double and abs(v3) < 9.5367431640625e-07::double then (v3 * 5.444517870735016e+39::double)::hugeint end) over ()::double / 5.444517870735016e+39::double, 0) + coalesce(sum(case when abs(v3) >= 9.5367431640625e-07::double and abs(v3) < 1099511627776.0::double then (v3 * 4.722366482869645e+21::double)::hugeint end) over ()::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v3) >= 1099511627776.0::double and abs(v3) < 1.2676506002282294e+30::double then (v3 * 4096.0::double)::hugeint end) over ()::double / 4096.0::double, 0) + coalesce(sum(case when abs(v3) < 8.271806125530277e-25::double or abs(v3) >= 1.2676506002282294e+30::double then v3 end) over (), 0)) / nullif(count(v3) over (), 0)) as c1882,
+    ((coalesce(sum(case when abs(v4) >= 8.271806125530277e-25::double and abs(v4) < 9.5367431640625e-07::double then (v4 * 5.444517870735016e+39::double)::hugeint end) over ()::double / 5.444517870735016e+39::double, 0) + coalesce(sum(case when abs(v4) >= 9.5367431640625e-07::double and abs(v4) < 1099511627776.0::double then (v4 * 4.722366482869645e+21::double)::hugeint end) over ()::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v4) >= 1099511627776.0::double and abs(v4) < 1.2676506002282294e+30::double then (v4 * 4096.0::double)::hugeint end) over ()::double / 4096.0::double, 0) + coalesce(sum(case when abs(v4) < 8.271806125530277e-25::double or abs(v4) >= 1.2676506002282294e+30::double then v4 end) over (), 0)) / nullif(count(v4) over (), 0)) as c1883,
+    ((coalesce(sum(case when abs(v5) >= 8.271806125530277e-25::double and abs(v5) < 9.5367431640625e-07::double then (v5 * 5.444517870735016e+39::double)::hugeint end) over ()::double / 5.444517870735016e+39::double, 0) + coalesce(sum(case when abs(v5) >= 9.5367431640625e-07::double and abs(v5) < 1099511627776.0::double then (v5 * 4.722366482869645e+21::double)::hugeint end) over ()::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v5) >= 1099511627776.0::double and abs(v5) < 1.2676506002282294e+30::double then (v5 * 4096.0::double)::hugeint end) over ()::double / 4096.0::double, 0) + coalesce(sum(case when abs(v5) < 8.271806125530277e-25::double or abs(v5) >= 1.2676506002282294e+30::double then v5 end) over (), 0)) / nullif(count(v5) over (), 0)) as c1884,
     case when v6 is not null then (rank() over (order by v6) + round(cume_dist() over (order by v6) * day_rows)) / (2 * count(v6) over (order by v6 rows between unbounded preceding and unbounded following)) end as c1995,
     case when v7 is not null then (rank() over (order by v7) + round(cume_dist() over (order by v7) * day_rows)) / (2 * count(v7) over (order by v7 rows between unbounded preceding and unbounded following)) end as c1999
 from (
@@ -35111,12 +35130,12 @@ select
     (case when (case when (case when (0.5::double < c1869) is not null and (0.7::double < c1868) is not null then ((0.5::double < c1869) and (0.7::double < c1868)) end) is not null and c1865 is not null then ((case when (0.5::double < c1869) is not null and (0.7::double < c1868) is not null then ((0.5::double < c1869) and (0.7::double < c1868)) end) and c1865) end) then c1862 end) as v5,
     (case when stock_row > 15 then (c1994 * 8193 - (c1994 * 8193 - c1994)) end) as v6,
     (case when stock_row > 9 then (c1998 * 8193 - (c1998 * 8193 - c1998)) end) as v7
-from factor_today positional join factor_past positional join t31 positional join t9 positional join t44
+from factor_today positional join factor_past positional join t34 positional join t12 positional join t47
 )
 )
 order by place;
 
-create or replace temp table t75 as
+create or replace temp table t78 as
 select c2055, c2186, c2366, c2922, c3040
 from (
 select
@@ -35136,12 +35155,12 @@ select
     (c2365 * 8193 - (c2365 * 8193 - c2365)) as v2,
     (c2921 * 8193 - (c2921 * 8193 - c2921)) as v3,
     (case when stock_row > 49 then (c2713 * 8193 - (c2713 * 8193 - c2713)) end) as v4
-from factor_today positional join factor_past positional join t35 positional join t36 positional join t33 positional join t32
+from factor_today positional join factor_past positional join t38 positional join t39 positional join t36 positional join t35
 )
 )
 order by place;
 
-create or replace temp table t76 as
+create or replace temp table t79 as
 select
     (case when (case when stock_row > 1 then (returns < 0) end) then (case when stock_row > 20 then (case when c13 then sqrt(c6 / 19) else 0 end) end) when not (case when stock_row > 1 then (returns < 0) end) then close end) as c14,
     (c27 / 6) as c28,
@@ -35159,9 +35178,9 @@ select
     (case when stock_row > 7 then ((c224 + c226) < ((close + p_close[1]) / 2)) end) as c227,
     (case when (case when stock_row > 7 then (((close + p_close[1]) / 2) < (c224 - c226)) end) then 1 when not (case when stock_row > 7 then (((close + p_close[1]) / 2) < (c224 - c226)) end) then (case when (case when (1 < c228) is not null and (c228 = 1) is not null then ((1 < c228) or (c228 = 1)) end) then 1 when not (case when (1 < c228) is not null and (c228 = 1) is not null then ((1 < c228) or (c228 = 1)) end) then (-1) end) end) as c229,
     (case when stock_row > 4 then (rows_55(high, p_high, volume, p_volume, c233, c235) / nullif(sqrt(c236) * sqrt(list_sum(list_transform(list_prepend(volume, p_volume[1:4]), lambda value: (value - c235) * (value - c235)))), 0)) end) as c237
-from factor_today positional join factor_past positional join t48 positional join t22 positional join t47 positional join t46 positional join t21 positional join t40;
+from factor_today positional join factor_past positional join t51 positional join t25 positional join t50 positional join t49 positional join t24 positional join t43;
 
-create or replace temp table t77 as
+create or replace temp table t80 as
 select
     (case when stock_row > 8 then (rows_55(c270, p_c270, c271, p_c271, (c274 / 5), (c277 / 5)) / nullif(sqrt(list_sum(list_transform(list_prepend(c270, p_c270[1:4]), lambda value: (value - (c274 / 5)) * (value - (c274 / 5))))) * sqrt(list_sum(list_transform(list_prepend(c271, p_c271[1:4]), lambda value: (value - (c277 / 5)) * (value - (c277 / 5))))), 0)) end) as c278,
     (c294 / 6) as c295,
@@ -35179,9 +35198,9 @@ select
     rows_63(c137, p_c137, c21, p_c21, c441, c446) as c447,
     list_sum(list_transform(list_prepend(c137, p_c137[1:14]), lambda value: (value - c441) * (value - c441))) as c448,
     list_sum(list_transform(list_prepend(c21, p_c21[1:14]), lambda value: (value - c446) * (value - c446))) as c449
-from factor_today positional join factor_past positional join t49 positional join t2 positional join t3 positional join t23 positional join t4 positional join t70 positional join t48 positional join t21 positional join t22;
+from factor_today positional join factor_past positional join t52 positional join t5 positional join t6 positional join t26 positional join t7 positional join t73 positional join t51 positional join t24 positional join t25;
 
-create or replace temp table t78 as
+create or replace temp table t81 as
 select
     (c467 / 6) as c468,
     (c488 / 200) as c489,
@@ -35199,9 +35218,9 @@ select
     (len(list_filter(list_prepend(c746, p_c746[1:8]), lambda value: (value * 8193 - (value * 8193 - value)) <> (c746 * 8193 - (c746 * 8193 - c746)))) > 0) as c760,
     (case when stock_row > 7 then (case when list_count(list_prepend(c768, p_c768[1:7])) = 8 then (list_sum(list_transform(list_prepend(c768, p_c768[1:7]), lambda value, place: (9 - place) * value))) / 36 end) end) as c769,
     rows_24(c772, p_c772) as c777
-from factor_today positional join factor_past positional join t51 positional join t25 positional join t50 positional join t5 positional join t24 positional join t49 positional join t46 positional join t21 positional join t47;
+from factor_today positional join factor_past positional join t54 positional join t28 positional join t53 positional join t8 positional join t27 positional join t52 positional join t49 positional join t24 positional join t50;
 
-create or replace temp table t79 as
+create or replace temp table t82 as
 select
     (case when stock_row > 12 then list_sum(list_transform(list_prepend(c773, p_c773[1:12]), lambda value: (value - c783) * (value - c783))) end) as c786,
     (len(list_filter(list_prepend(c772, p_c772[1:12]), lambda value: (value * 8193 - (value * 8193 - value)) <> (c772 * 8193 - (c772 * 8193 - c772)))) > 0) as c792,
@@ -35219,9 +35238,9 @@ select
     (case when stock_row > 22 then ((case when stock_row > 22 then rows_45(c186, p_c186, c934, p_c934, c935, c936) end) / nullif(sqrt(list_sum(list_transform(list_prepend(c186, p_c186[1:3]), lambda value: (value - c935) * (value - c935)))) * sqrt((case when stock_row > 3 then list_sum(list_transform(list_prepend(c934, p_c934[1:3]), lambda value: (value - c936) * (value - c936))) end)), 0)) end) as c937,
     (c954 / 17) as c955,
     (c960 / 17) as c961
-from factor_today positional join factor_past positional join t52 positional join t26 positional join t6 positional join t21 positional join t51 positional join t72;
+from factor_today positional join factor_past positional join t55 positional join t29 positional join t9 positional join t24 positional join t54 positional join t75;
 
-create or replace temp table t80 as
+create or replace temp table t83 as
 select
     (case when list_count(list_prepend(c984, p_c984[1:11])) = 12 then ((13 + list_sum(list_transform(list_prepend(c984, p_c984[1:11]), lambda value: sign(c984 - value)))) / 24) end) as c985,
     (c990 / 18) as c991,
@@ -35239,9 +35258,9 @@ select
     (case when stock_row > 11 then (len(list_filter(list_prepend(c72, p_c72[1:11]), lambda value: (value * 8193 - (value * 8193 - value)) <> c73)) > 0) end) as c1151,
     (case when stock_row > 11 then (len(list_filter(list_prepend(c1132, p_c1132[1:11]), lambda value: (value * 8193 - (value * 8193 - value)) <> (c1132 * 8193 - (c1132 * 8193 - c1132)))) > 0) end) as c1157,
     (c1169 / 8) as c1170
-from factor_today positional join factor_past positional join t53 positional join t72 positional join t46 positional join t40 positional join t19 positional join t52 positional join t51;
+from factor_today positional join factor_past positional join t56 positional join t75 positional join t49 positional join t43 positional join t22 positional join t55 positional join t54;
 
-create or replace temp table t81 as
+create or replace temp table t84 as
 select
     (c1174 / 8) as c1175,
     (case when stock_row > 41 then (rows_64(c1025, p_c1025, c310, p_c310, c1195, c1196) / nullif(sqrt(list_sum(list_transform(list_prepend(c1025, p_c1025[1:2]), lambda value: (value - c1195) * (value - c1195)))) * sqrt(list_sum(list_transform(list_prepend(c310, p_c310[1:2]), lambda value: (value - c1196) * (value - c1196)))), 0)) end) as c1197,
@@ -35259,9 +35278,9 @@ select
     (case when stock_row > 4 then case when (abs(c1348) > 0 or ((close - p_close[4]) = floor((close - p_close[4])) and (abs(c1348) <> 0 or (close - p_close[4]) >= 0)) or (abs(c1348) = 0 and (close - p_close[4]) > 0)) then power(abs(c1348), (close - p_close[4])) end end) as c1349,
     (c1351 / 9) as c1352,
     rows_8(c1372, p_c1372) as c1376
-from factor_today positional join factor_past positional join t55 positional join t54 positional join t7 positional join t48 positional join t28 positional join t22 positional join t27 positional join t3 positional join t26 positional join t53;
+from factor_today positional join factor_past positional join t58 positional join t57 positional join t10 positional join t51 positional join t31 positional join t25 positional join t30 positional join t6 positional join t29 positional join t56;
 
-create or replace temp table t82 as
+create or replace temp table t85 as
 select
     (c1380 / 7) as c1381,
     (len(list_filter(list_prepend(c1372, p_c1372[1:6]), lambda value: (value * 8193 - (value * 8193 - value)) <> (c1372 * 8193 - (c1372 * 8193 - c1372)))) > 0) as c1388,
@@ -35279,9 +35298,9 @@ select
     (c1525 * 8193 - (c1525 * 8193 - c1525)) as c1526,
     (c1529 / 7) as c1530,
     (case when stock_row > 6 then rows_8(c1528, p_c1528) end) as c1533
-from factor_today positional join factor_past positional join t73 positional join t56 positional join t27 positional join t7 positional join t26 positional join t55 positional join t72;
+from factor_today positional join factor_past positional join t76 positional join t59 positional join t30 positional join t10 positional join t29 positional join t58 positional join t75;
 
-create or replace temp table t83 as
+create or replace temp table t86 as
 select
     (case when stock_row > 6 then (len(list_filter(list_prepend(c72, p_c72[1:6]), lambda value: (value * 8193 - (value * 8193 - value)) <> c73)) > 0) end) as c1536,
     (case when stock_row > 6 then (len(list_filter(list_prepend(c1528, p_c1528[1:6]), lambda value: (value * 8193 - (value * 8193 - value)) <> (c1528 * 8193 - (c1528 * 8193 - c1528)))) > 0) end) as c1541,
@@ -35299,9 +35318,9 @@ select
     (c1705 / 20) as c1706,
     (case when stock_row > 19 then list_sum(list_transform(list_prepend(c45, p_c45[1:19]), lambda value: (value - c1709) * (value - c1709))) end) as c1712,
     (c1730 / 8) as c1731
-from factor_today positional join factor_past positional join t57 positional join t17 positional join t55 positional join t54 positional join t56 positional join t73 positional join t46 positional join t40;
+from factor_today positional join factor_past positional join t60 positional join t20 positional join t58 positional join t57 positional join t59 positional join t76 positional join t49 positional join t43;
 
-create or replace temp table t84 as
+create or replace temp table t87 as
 select
     rows_4(c1729, p_c1729) as c1735,
     (len(list_filter(list_prepend(c1729, p_c1729[1:7]), lambda value: (value * 8193 - (value * 8193 - value)) <> (c1729 * 8193 - (c1729 * 8193 - c1729)))) > 0) as c1743,
@@ -35319,9 +35338,9 @@ select
     (case when (case when stock_row > 1 then (close <= c117) end) then (case when stock_row > 19 then (case when c250 then sqrt(c248 / 19) else 0 end) end) when not (case when stock_row > 1 then (close <= c117) end) then 0 end) as c1843,
     (case when stock_row > 8 then (case when list_count(list_prepend(c228, p_c228[1:8])) = 9 then (list_sum(list_transform(list_prepend(c228, p_c228[1:8]), lambda value, place: (10 - place) * value))) / 45 end) end) as c1846,
     case when c1859 is not null then case when k_c1860 is null then c1859 else 0.3333333333333333::double * c1859 + 0.6666666666666667::double * k_c1860 end end as c1860
-from factor_today positional join factor_past positional join t58 positional join t48 positional join t22 positional join t2 positional join t73 positional join t4 positional join t50 positional join t8 positional join t57;
+from factor_today positional join factor_past positional join t61 positional join t51 positional join t25 positional join t5 positional join t76 positional join t7 positional join t53 positional join t11 positional join t60;
 
-create or replace temp table t85 as
+create or replace temp table t88 as
 select
     rows_65(volume, p_volume, c1970, p_c1970, c1972, c1978) as c1979,
     list_sum(list_transform(list_prepend(c1970, p_c1970[1:16]), lambda value: (value - c1978) * (value - c1978))) as c1981,
@@ -35339,9 +35358,9 @@ select
     rows_0(c1813, p_c1813) as c2181,
     (case when stock_row > 19 then rows_0(c706, p_c706) end) as c2184,
     (c2194 / 8) as c2195
-from factor_today positional join factor_past positional join t60 positional join t50 positional join t58 positional join t2 positional join t59 positional join t9 positional join t31;
+from factor_today positional join factor_past positional join t63 positional join t53 positional join t61 positional join t5 positional join t62 positional join t12 positional join t34;
 
-create or replace temp table t86 as
+create or replace temp table t89 as
 select
     case when c2206 is not null then case when k_c2207 is null then c2206 else 0.16666666666666666::double * c2206 + 0.8333333333333334::double * k_c2207 end end as c2207,
     case when c2208 is not null then case when k_c2209 is null then c2208 else 0.16666666666666666::double * c2208 + 0.8333333333333334::double * k_c2209 end end as c2209,
@@ -35359,9 +35378,9 @@ select
     rows_6(c2350, p_c2350) as c2354,
     case when c2206 is not null then case when k_c2355 is null then c2206 else 0.08333333333333333::double * c2206 + 0.9166666666666666::double * k_c2355 end end as c2355,
     case when c2208 is not null then case when k_c2356 is null then c2208 else 0.08333333333333333::double * c2208 + 0.9166666666666666::double * k_c2356 end end as c2356
-from factor_today positional join factor_past positional join t60 positional join t61 positional join t27 positional join t3 positional join t32 positional join t33 positional join t7 positional join t47 positional join t46 positional join t22 positional join t21 positional join t41 positional join t40;
+from factor_today positional join factor_past positional join t63 positional join t64 positional join t30 positional join t6 positional join t35 positional join t36 positional join t10 positional join t50 positional join t49 positional join t25 positional join t24 positional join t44 positional join t43;
 
-create or replace temp table t87 as
+create or replace temp table t90 as
 select
     (c228 * 8193 - (c228 * 8193 - c228)) as c2363,
     (c2368 * 8193 - (c2368 * 8193 - c2368)) as c2369,
@@ -35379,9 +35398,9 @@ select
     (len(list_filter(list_prepend(c2513, p_c2513[1:6]), lambda value: (value * 8193 - (value * 8193 - value)) <> (c2513 * 8193 - (c2513 * 8193 - c2513)))) > 0) as c2523,
     rows_2(c2541, p_c2541) as c2544,
     (len(list_filter(list_prepend(c2541, p_c2541[1:4]), lambda value: (value * 8193 - (value * 8193 - value)) <> (c2541 * 8193 - (c2541 * 8193 - c2541)))) > 0) as c2551
-from factor_today positional join factor_past positional join t63 positional join t62 positional join t20 positional join t58 positional join t48 positional join t32 positional join t22;
+from factor_today positional join factor_past positional join t66 positional join t65 positional join t23 positional join t61 positional join t51 positional join t35 positional join t25;
 
-create or replace temp table t88 as
+create or replace temp table t91 as
 select
     (c2562 / 21) as c2563,
     (case when stock_row > 20 then list_sum(list_transform(list_prepend(c45, p_c45[1:20]), lambda value: (value - c2565) * (value - c2565))) end) as c2568,
@@ -35399,9 +35418,9 @@ select
     (c2720 / 18) as c2721,
     (case when list_count(list_prepend(c2220, p_c2220[1:16])) = 17 then ((18 + list_sum(list_transform(list_prepend(c2220, p_c2220[1:16]), lambda value: sign(c2220 - value)))) / 34) end) as c2748,
     (case when list_count(list_prepend(c2220, p_c2220[1:19])) = 20 then ((21 + list_sum(list_transform(list_prepend(c2220, p_c2220[1:19]), lambda value: sign(c2220 - value)))) / 40) end) as c2771
-from factor_today positional join factor_past positional join t60 positional join t65 positional join t64 positional join t63 positional join t17;
+from factor_today positional join factor_past positional join t63 positional join t68 positional join t67 positional join t66 positional join t20;
 
-create or replace temp table t89 as
+create or replace temp table t92 as
 select
     (c2787 / 9) as c2788,
     (c2789 / 9) as c2790,
@@ -35419,9 +35438,9 @@ select
     rows_25(c2932, p_c2932) as c2942,
     (case when stock_row > 11 then (case when list_count(list_prepend(c2959, p_c2959[1:11])) = 12 then list_min(list_prepend(c2959, p_c2959[1:11])) end) end) as c2963,
     rows_30(c2968, p_c2968) as c2974
-from factor_today positional join factor_past positional join t67 positional join t66 positional join t50 positional join t65 positional join t2;
+from factor_today positional join factor_past positional join t70 positional join t69 positional join t53 positional join t68 positional join t5;
 
-create or replace temp table t90 as
+create or replace temp table t93 as
 select
     (c1861 - (c2993 / 20)) as c2994,
     ((case when isfinite((case when (c3005 > 0 or (1.5::double = floor(1.5::double) and (c3005 <> 0 or 1.5::double >= 0)) or (c3005 = 0 and 1.5::double > 0)) then power(c3005, 1.5::double) end)) then (case when (c3005 > 0 or (1.5::double = floor(1.5::double) and (c3005 <> 0 or 1.5::double >= 0)) or (c3005 = 0 and 1.5::double > 0)) then power(c3005, 1.5::double) end) end) * 342) as c3006,
@@ -35439,9 +35458,9 @@ select
     ((c247 + ((case when c250 then sqrt(c248 / 19) else 0 end) * 2)) - (c247 - ((case when c250 then sqrt(c248 / 19) else 0 end) * 2))) as c3138,
     case when c3139 is not null then case when k_c3140 is null then c3139 else 0.07142857142857142::double * c3139 + 0.9285714285714286::double * k_c3140 end end as c3140,
     rows_0(c3147, p_c3147) as c3152
-from factor_today positional join factor_past positional join t68 positional join t22 positional join t48 positional join t21 positional join t67 positional join t61 positional join t75 positional join t37 positional join t31;
+from factor_today positional join factor_past positional join t71 positional join t25 positional join t51 positional join t24 positional join t70 positional join t64 positional join t78 positional join t40 positional join t34;
 
-create or replace temp table t91 as
+create or replace temp table t94 as
 select
     (case when stock_row > 10 then rows_53(c3165, p_c3165) end) as c3166,
     coalesce((case when stock_row > 10 then ((p_c3172[1] <= 0) and (c204 < c1340)) end), false) as c3173,
@@ -35452,9 +35471,9 @@ select
     (case when stock_row > 20 then rows_66(returns, p_returns, c3249, p_c3249, c5, c3255) end) as c3256,
     (case when stock_row > 19 then list_sum(list_transform(list_prepend(c3249, p_c3249[1:19]), lambda value: (value - c3255) * (value - c3255))) end) as c3257,
     (case when stock_row > 19 then list_sum(list_transform(list_prepend(c3306, p_c3306[1:19]), lambda value: (value - c3312) * (value - c3312))) end) as c3313
-from factor_today positional join factor_past positional join t69 positional join t15 positional join t14 positional join t21 positional join t68 positional join t22 positional join t13 positional join t34 positional join t62 positional join t28;
+from factor_today positional join factor_past positional join t72 positional join t18 positional join t17 positional join t24 positional join t71 positional join t25 positional join t16 positional join t37 positional join t65 positional join t31;
 
-create or replace temp table t92 as
+create or replace temp table t95 as
 select c251, c269, c348, c430, c466, c534, c707, c712
 from (
 select
@@ -35466,7 +35485,7 @@ select
     case when v4 is not null then (rank() over (order by v4) + round(cume_dist() over (order by v4) * day_rows)) / (2 * count(v4) over (order by v4 rows between unbounded preceding and unbounded following)) end as c466,
     case when v5 is not null then (rank() over (order by v5) + round(cume_dist() over (order by v5) * day_rows)) / (2 * count(v5) over (order by v5 rows between unbounded preceding and unbounded following)) end as c534,
     case when v6 is not null then (rank() over (order by v6) + round(cume_dist() over (order by v6) * day_rows)) / (2 * count(v6) over (order by v6 rows between unbounded preceding and unbounded following)) end as c707,
-    case when count(v7) over () > 0 then (coalesce(sum(case when abs(abs(v7)) < 9.5367431640625e-07::double then (abs(v7) * 1.329227995784916e+36::double)::hugeint end) over ()::double / 1.329227995784916e+36::double, 0) + coalesce(sum(case when abs(abs(v7)) < 1099511627776.0::double and abs(abs(v7)) >= 9.5367431640625e-07::double then (abs(v7) * 4.722366482869645e+21::double)::hugeint end) over ()::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(abs(v7)) < 1.2676506002282294e+30::double and abs(abs(v7)) >= 1099511627776.0::double then (abs(v7) * 4096.0::double)::hugeint end) over ()::double / 4096.0::double, 0) + coalesce(sum(case when abs(abs(v7)) >= 1.2676506002282294e+30::double then abs(v7) end) over (), 0)) end as c712
+    case when count(v7) over () > 0 then (coalesce(sum(case when abs(abs(v7)) >= 8.271806125530277e-25::double and abs(abs(v7)) < 9.5367431640625e-07::double then (abs(v7) * 5.444517870735016e+39::double)::hugeint end) over ()::double / 5.444517870735016e+39::double, 0) + coalesce(sum(case when abs(abs(v7)) >= 9.5367431640625e-07::double and abs(abs(v7)) < 1099511627776.0::double then (abs(v7) * 4.722366482869645e+21::double)::hugeint end) over ()::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(abs(v7)) >= 1099511627776.0::double and abs(abs(v7)) < 1.2676506002282294e+30::double then (abs(v7) * 4096.0::double)::hugeint end) over ()::double / 4096.0::double, 0) + coalesce(sum(case when abs(abs(v7)) < 8.271806125530277e-25::double or abs(abs(v7)) >= 1.2676506002282294e+30::double then abs(v7) end) over (), 0)) end as c712
 from (
 select
     day_rows,
@@ -35480,12 +35499,12 @@ select
     (case when stock_row > 9 then ((case when c533 then sqrt(c531 / 9) else 0 end) * 8193 - ((case when c533 then sqrt(c531 / 9) else 0 end) * 8193 - (case when c533 then sqrt(c531 / 9) else 0 end))) end) as v5,
     (c706 * 8193 - (c706 * 8193 - c706)) as v6,
     c711 as v7
-from factor_today positional join factor_past positional join t48 positional join t71 positional join t50 positional join t24 positional join t49 positional join t22
+from factor_today positional join factor_past positional join t51 positional join t74 positional join t53 positional join t27 positional join t52 positional join t25
 )
 )
 order by place;
 
-create or replace temp table t93 as
+create or replace temp table t96 as
 select c765, c1131, c1194, c1342, c1575, c1752, c1821, c1871
 from (
 select
@@ -35497,7 +35516,7 @@ select
     case when v4 is not null then (rank() over (order by v4) + round(cume_dist() over (order by v4) * day_rows)) / (2 * count(v4) over (order by v4 rows between unbounded preceding and unbounded following)) end as c1575,
     case when v5 is not null then (rank() over (order by v5) + round(cume_dist() over (order by v5) * day_rows)) / (2 * count(v5) over (order by v5 rows between unbounded preceding and unbounded following)) end as c1752,
     case when v6 is not null then (rank() over (order by v6) + round(cume_dist() over (order by v6) * day_rows)) / (2 * count(v6) over (order by v6 rows between unbounded preceding and unbounded following)) end as c1821,
-    ((coalesce(sum(case when abs(v7) < 9.5367431640625e-07::double then (v7 * 1.329227995784916e+36::double)::hugeint end) over ()::double / 1.329227995784916e+36::double, 0) + coalesce(sum(case when abs(v7) < 1099511627776.0::double and abs(v7) >= 9.5367431640625e-07::double then (v7 * 4.722366482869645e+21::double)::hugeint end) over ()::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v7) < 1.2676506002282294e+30::double and abs(v7) >= 1099511627776.0::double then (v7 * 4096.0::double)::hugeint end) over ()::double / 4096.0::double, 0) + coalesce(sum(case when abs(v7) >= 1.2676506002282294e+30::double then v7 end) over (), 0)) / nullif(count(v7) over (), 0)) as c1871
+    ((coalesce(sum(case when abs(v7) >= 8.271806125530277e-25::double and abs(v7) < 9.5367431640625e-07::double then (v7 * 5.444517870735016e+39::double)::hugeint end) over ()::double / 5.444517870735016e+39::double, 0) + coalesce(sum(case when abs(v7) >= 9.5367431640625e-07::double and abs(v7) < 1099511627776.0::double then (v7 * 4.722366482869645e+21::double)::hugeint end) over ()::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v7) >= 1099511627776.0::double and abs(v7) < 1.2676506002282294e+30::double then (v7 * 4096.0::double)::hugeint end) over ()::double / 4096.0::double, 0) + coalesce(sum(case when abs(v7) < 8.271806125530277e-25::double or abs(v7) >= 1.2676506002282294e+30::double then v7 end) over (), 0)) / nullif(count(v7) over (), 0)) as c1871
 from (
 select
     day_rows,
@@ -35511,21 +35530,21 @@ select
     ((case when c1750 and c1751 then case when isfinite(c1749) then round(c1749, 12) end else null end) * 8193 - ((case when c1750 and c1751 then case when isfinite(c1749) then round(c1749, 12) end else null end) * 8193 - (case when c1750 and c1751 then case when isfinite(c1749) then round(c1749, 12) end else null end))) as v5,
     c1820 as v6,
     (case when c1870 then c1863 end) as v7
-from factor_today positional join factor_past positional join t58 positional join t31 positional join t57 positional join t30 positional join t56 positional join t54 positional join t53 positional join t25 positional join t27 positional join t71 positional join t40 positional join t17
+from factor_today positional join factor_past positional join t61 positional join t34 positional join t60 positional join t33 positional join t59 positional join t57 positional join t56 positional join t28 positional join t30 positional join t74 positional join t43 positional join t20
 )
 )
 order by place;
 
-create or replace temp table t94 as
+create or replace temp table t97 as
 select c1872, c1874, c1875, c1879, c1880, c2221, c2385, c2672
 from (
 select
     place,
-    ((coalesce(sum(case when abs(v0) < 9.5367431640625e-07::double then (v0 * 1.329227995784916e+36::double)::hugeint end) over ()::double / 1.329227995784916e+36::double, 0) + coalesce(sum(case when abs(v0) < 1099511627776.0::double and abs(v0) >= 9.5367431640625e-07::double then (v0 * 4.722366482869645e+21::double)::hugeint end) over ()::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v0) < 1.2676506002282294e+30::double and abs(v0) >= 1099511627776.0::double then (v0 * 4096.0::double)::hugeint end) over ()::double / 4096.0::double, 0) + coalesce(sum(case when abs(v0) >= 1.2676506002282294e+30::double then v0 end) over (), 0)) / nullif(count(v0) over (), 0)) as c1872,
-    ((coalesce(sum(case when abs(v1) < 9.5367431640625e-07::double then (v1 * 1.329227995784916e+36::double)::hugeint end) over ()::double / 1.329227995784916e+36::double, 0) + coalesce(sum(case when abs(v1) < 1099511627776.0::double and abs(v1) >= 9.5367431640625e-07::double then (v1 * 4.722366482869645e+21::double)::hugeint end) over ()::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v1) < 1.2676506002282294e+30::double and abs(v1) >= 1099511627776.0::double then (v1 * 4096.0::double)::hugeint end) over ()::double / 4096.0::double, 0) + coalesce(sum(case when abs(v1) >= 1.2676506002282294e+30::double then v1 end) over (), 0)) / nullif(count(v1) over (), 0)) as c1874,
-    ((coalesce(sum(case when abs(v2) < 9.5367431640625e-07::double then (v2 * 1.329227995784916e+36::double)::hugeint end) over ()::double / 1.329227995784916e+36::double, 0) + coalesce(sum(case when abs(v2) < 1099511627776.0::double and abs(v2) >= 9.5367431640625e-07::double then (v2 * 4.722366482869645e+21::double)::hugeint end) over ()::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v2) < 1.2676506002282294e+30::double and abs(v2) >= 1099511627776.0::double then (v2 * 4096.0::double)::hugeint end) over ()::double / 4096.0::double, 0) + coalesce(sum(case when abs(v2) >= 1.2676506002282294e+30::double then v2 end) over (), 0)) / nullif(count(v2) over (), 0)) as c1875,
-    ((coalesce(sum(case when abs(v3) < 9.5367431640625e-07::double then (v3 * 1.329227995784916e+36::double)::hugeint end) over ()::double / 1.329227995784916e+36::double, 0) + coalesce(sum(case when abs(v3) < 1099511627776.0::double and abs(v3) >= 9.5367431640625e-07::double then (v3 * 4.722366482869645e+21::double)::hugeint end) over ()::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v3) < 1.2676506002282294e+30::double and abs(v3) >= 1099511627776.0::double then (v3 * 4096.0::double)::hugeint end) over ()::double / 4096.0::double, 0) + coalesce(sum(case when abs(v3) >= 1.2676506002282294e+30::double then v3 end) over (), 0)) / nullif(count(v3) over (), 0)) as c1879,
-    ((coalesce(sum(case when abs(v4) < 9.5367431640625e-07::double then (v4 * 1.329227995784916e+36::double)::hugeint end) over ()::double / 1.329227995784916e+36::double, 0) + coalesce(sum(case when abs(v4) < 1099511627776.0::double and abs(v4) >= 9.5367431640625e-07::double then (v4 * 4.722366482869645e+21::double)::hugeint end) over ()::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v4) < 1.2676506002282294e+30::double and abs(v4) >= 1099511627776.0::double then (v4 * 4096.0::double)::hugeint end) over ()::double / 4096.0::double, 0) + coalesce(sum(case when abs(v4) >= 1.2676506002282294e+30::double then v4 end) over (), 0)) / nullif(count(v4) over (), 0)) as c1880,
+    ((coalesce(sum(case when abs(v0) >= 8.271806125530277e-25::double and abs(v0) < 9.5367431640625e-07::double then (v0 * 5.444517870735016e+39::double)::hugeint end) over ()::double / 5.444517870735016e+39::double, 0) + coalesce(sum(case when abs(v0) >= 9.5367431640625e-07::double and abs(v0) < 1099511627776.0::double then (v0 * 4.722366482869645e+21::double)::hugeint end) over ()::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v0) >= 1099511627776.0::double and abs(v0) < 1.2676506002282294e+30::double then (v0 * 4096.0::double)::hugeint end) over ()::double / 4096.0::double, 0) + coalesce(sum(case when abs(v0) < 8.271806125530277e-25::double or abs(v0) >= 1.2676506002282294e+30::double then v0 end) over (), 0)) / nullif(count(v0) over (), 0)) as c1872,
+    ((coalesce(sum(case when abs(v1) >= 8.271806125530277e-25::double and abs(v1) < 9.5367431640625e-07::double then (v1 * 5.444517870735016e+39::double)::hugeint end) over ()::double / 5.444517870735016e+39::double, 0) + coalesce(sum(case when abs(v1) >= 9.5367431640625e-07::double and abs(v1) < 1099511627776.0::double then (v1 * 4.722366482869645e+21::double)::hugeint end) over ()::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v1) >= 1099511627776.0::double and abs(v1) < 1.2676506002282294e+30::double then (v1 * 4096.0::double)::hugeint end) over ()::double / 4096.0::double, 0) + coalesce(sum(case when abs(v1) < 8.271806125530277e-25::double or abs(v1) >= 1.2676506002282294e+30::double then v1 end) over (), 0)) / nullif(count(v1) over (), 0)) as c1874,
+    ((coalesce(sum(case when abs(v2) >= 8.271806125530277e-25::double and abs(v2) < 9.5367431640625e-07::double then (v2 * 5.444517870735016e+39::double)::hugeint end) over ()::double / 5.444517870735016e+39::double, 0) + coalesce(sum(case when abs(v2) >= 9.5367431640625e-07::double and abs(v2) < 1099511627776.0::double then (v2 * 4.722366482869645e+21::double)::hugeint end) over ()::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v2) >= 1099511627776.0::double and abs(v2) < 1.2676506002282294e+30::double then (v2 * 4096.0::double)::hugeint end) over ()::double / 4096.0::double, 0) + coalesce(sum(case when abs(v2) < 8.271806125530277e-25::double or abs(v2) >= 1.2676506002282294e+30::double then v2 end) over (), 0)) / nullif(count(v2) over (), 0)) as c1875,
+    ((coalesce(sum(case when abs(v3) >= 8.271806125530277e-25::double and abs(v3) < 9.5367431640625e-07::double then (v3 * 5.444517870735016e+39::double)::hugeint end) over ()::double / 5.444517870735016e+39::double, 0) + coalesce(sum(case when abs(v3) >= 9.5367431640625e-07::double and abs(v3) < 1099511627776.0::double then (v3 * 4.722366482869645e+21::double)::hugeint end) over ()::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v3) >= 1099511627776.0::double and abs(v3) < 1.2676506002282294e+30::double then (v3 * 4096.0::double)::hugeint end) over ()::double / 4096.0::double, 0) + coalesce(sum(case when abs(v3) < 8.271806125530277e-25::double or abs(v3) >= 1.2676506002282294e+30::double then v3 end) over (), 0)) / nullif(count(v3) over (), 0)) as c1879,
+    ((coalesce(sum(case when abs(v4) >= 8.271806125530277e-25::double and abs(v4) < 9.5367431640625e-07::double then (v4 * 5.444517870735016e+39::double)::hugeint end) over ()::double / 5.444517870735016e+39::double, 0) + coalesce(sum(case when abs(v4) >= 9.5367431640625e-07::double and abs(v4) < 1099511627776.0::double then (v4 * 4.722366482869645e+21::double)::hugeint end) over ()::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v4) >= 1099511627776.0::double and abs(v4) < 1.2676506002282294e+30::double then (v4 * 4096.0::double)::hugeint end) over ()::double / 4096.0::double, 0) + coalesce(sum(case when abs(v4) < 8.271806125530277e-25::double or abs(v4) >= 1.2676506002282294e+30::double then v4 end) over (), 0)) / nullif(count(v4) over (), 0)) as c1880,
     case when v5 is not null then (rank() over (order by v5) + round(cume_dist() over (order by v5) * day_rows)) / (2 * count(v5) over (order by v5 rows between unbounded preceding and unbounded following)) end as c2221,
     case when v6 is not null then (rank() over (order by v6) + round(cume_dist() over (order by v6) * day_rows)) / (2 * count(v6) over (order by v6 rows between unbounded preceding and unbounded following)) end as c2385,
     case when v7 is not null then (rank() over (order by v7) + round(cume_dist() over (order by v7) * day_rows)) / (2 * count(v7) over (order by v7 rows between unbounded preceding and unbounded following)) end as c2672
@@ -35542,12 +35561,12 @@ select
     (case when stock_row > 59 then c2220 end) as v5,
     (c2384 * 8193 - (c2384 * 8193 - c2384)) as v6,
     (c2671 * 8193 - (c2671 * 8193 - c2671)) as v7
-from factor_today positional join factor_past positional join t64 positional join t62 positional join t60 positional join t9 positional join t58 positional join t31
+from factor_today positional join factor_past positional join t67 positional join t65 positional join t63 positional join t12 positional join t61 positional join t34
 )
 )
 order by place;
 
-create or replace temp table t95 as
+create or replace temp table t98 as
 select c2746, c2920, c2958
 from (
 select
@@ -35563,12 +35582,12 @@ select
     (c2745 * 8193 - (c2745 * 8193 - c2745)) as v0,
     (c2919 * 8193 - (c2919 * 8193 - c2919)) as v1,
     c2957 as v2
-from factor_today positional join factor_past positional join t67 positional join t66 positional join t65
+from factor_today positional join factor_past positional join t70 positional join t69 positional join t68
 )
 )
 order by place;
 
-create or replace temp table t96 as
+create or replace temp table t99 as
 select
     (sign(c14)::double * power(abs(c14), 2)) as c15,
     (case when stock_row > 5 then list_sum(list_transform(list_prepend(c22, p_c22[1:5]), lambda value: (value - c28) * (value - c28))) end) as c33,
@@ -35586,9 +35605,9 @@ select
     list_sum(list_transform(list_prepend(c186, p_c186[1:11]), lambda value: (value - c354) * (value - c354))) as c357,
     (case when stock_row > 234 then ((case when stock_row > 229 then (((c379 + c380) + (c381 + c382)) + ((c383 + c384) + (c385 + (case when stock_row > 234 then rows_68(c363, p_c363, c372, vwap, p_vwap, c378) end)))) end) / nullif(sqrt(rows_69(c363, p_c363, c372)) * sqrt((case when stock_row > 229 then rows_69(vwap, p_vwap, c378) end)), 0)) end) as c400,
     (case when c455 and c461 then case when isfinite((case when stock_row > 15 then (c447 / nullif(sqrt(c448) * sqrt(c449), 0)) end)) then round((case when stock_row > 15 then (c447 / nullif(sqrt(c448) * sqrt(c449), 0)) end), 12) end else null end) as c462
-from factor_today positional join factor_past positional join t23 positional join t77 positional join t49 positional join t4 positional join t21 positional join t40 positional join t48 positional join t76 positional join t22 positional join t2 positional join t47 positional join t46 positional join t17;
+from factor_today positional join factor_past positional join t26 positional join t80 positional join t52 positional join t7 positional join t24 positional join t43 positional join t51 positional join t79 positional join t25 positional join t5 positional join t50 positional join t49 positional join t20;
 
-create or replace temp table t97 as
+create or replace temp table t100 as
 select
     (case when stock_row > 24 then ((case when stock_row > 24 then rows_47(c186, p_c186, vwap, p_vwap, c468, c470) end) / nullif(sqrt(list_sum(list_transform(list_prepend(c186, p_c186[1:5]), lambda value: (value - c468) * (value - c468)))) * sqrt(c471), 0)) end) as c472,
     rows_56(close, p_close, c478, c480, p_c480, c489) as c490,
@@ -35606,9 +35625,9 @@ select
     rows_61(c118, p_c118, c568, c569, p_c569, c578) as c584,
     rows_62(c118, p_c118, c568, c569, p_c569, c578) as c585,
     rows_70(c118, p_c118, c568, c569, p_c569, c578) as c586
-from factor_today positional join factor_past positional join t78 positional join t24 positional join t21 positional join t76 positional join t49 positional join t23;
+from factor_today positional join factor_past positional join t81 positional join t27 positional join t24 positional join t79 positional join t52 positional join t26;
 
-create or replace temp table t98 as
+create or replace temp table t101 as
 select
     (case when stock_row > 249 then rows_3(c626, p_c626) end) as c634,
     (case when c683 and c684 then case when isfinite(c679) then round(c679, 12) end else null end) as c685,
@@ -35626,9 +35645,9 @@ select
     ((case when stock_row > 7 then rows_71(c158, p_c158, c907, p_c907, c910, c915) end) / nullif(sqrt((case when stock_row > 7 then list_sum(list_transform(list_prepend(c158, p_c158[1:7]), lambda value: (value - c910) * (value - c910))) end)) * sqrt((case when stock_row > 7 then list_sum(list_transform(list_prepend(c907, p_c907[1:7]), lambda value: (value - c915) * (value - c915))) end)), 0)) as c916,
     ((case when c938 and c942 then case when isfinite(c937) then round(c937, 12) end else null end) * 8193 - ((case when c938 and c942 then case when isfinite(c937) then round(c937, 12) end else null end) * 8193 - (case when c938 and c942 then case when isfinite(c937) then round(c937, 12) end else null end))) as c943,
     (case when stock_row > 65 then rows_65(c767, p_c767, c949, p_c949, c955, c961) end) as c962
-from factor_today positional join factor_past positional join t25 positional join t26 positional join t79 positional join t52 positional join t42 positional join t40 positional join t71 positional join t78 positional join t50 positional join t24;
+from factor_today positional join factor_past positional join t28 positional join t29 positional join t82 positional join t55 positional join t45 positional join t43 positional join t74 positional join t81 positional join t53 positional join t27;
 
-create or replace temp table t99 as
+create or replace temp table t102 as
 select
     (case when stock_row > 16 then list_sum(list_transform(list_prepend(c767, p_c767[1:16]), lambda value: (value - c955) * (value - c955))) end) as c963,
     list_sum(list_transform(list_prepend(c949, p_c949[1:16]), lambda value: (value - c961) * (value - c961))) as c964,
@@ -35646,9 +35665,9 @@ select
     (case when stock_row > 11 then list_sum(list_transform(list_prepend(c72, p_c72[1:11]), lambda value: (value - c1137) * (value - c1137))) end) as c1144,
     (case when stock_row > 87 then ((case when stock_row > 87 then rows_71(c1163, p_c1163, c1165, p_c1165, c1170, c1175) end) / nullif(sqrt((case when stock_row > 7 then list_sum(list_transform(list_prepend(c1163, p_c1163[1:7]), lambda value: (value - c1170) * (value - c1170))) end)) * sqrt(list_sum(list_transform(list_prepend(c1165, p_c1165[1:7]), lambda value: (value - c1175) * (value - c1175)))), 0)) end) as c1176,
     (case when c1198 and c1199 then case when isfinite(c1197) then round(c1197, 12) end else null end) as c1200
-from factor_today positional join factor_past positional join t81 positional join t54 positional join t27 positional join t80 positional join t40 positional join t19 positional join t53 positional join t26 positional join t52 positional join t3 positional join t79 positional join t25;
+from factor_today positional join factor_past positional join t84 positional join t57 positional join t30 positional join t83 positional join t43 positional join t22 positional join t56 positional join t29 positional join t55 positional join t6 positional join t82 positional join t28;
 
-create or replace temp table t100 as
+create or replace temp table t103 as
 select
     (c1217 / 6) as c1218,
     (c1241 / 14) as c1242,
@@ -35666,9 +35685,9 @@ select
     rows_4(c1444, p_c1444) as c1453,
     list_sum(list_transform(list_prepend(c1442, p_c1442[1:7]), lambda value: (value - c1449) * (value - c1449))) as c1455,
     (len(list_filter(list_prepend(c1444, p_c1444[1:7]), lambda value: (value * 8193 - (value * 8193 - value)) <> (c1444 * 8193 - (c1444 * 8193 - c1444)))) > 0) as c1466
-from factor_today positional join factor_past positional join t82 positional join t29 positional join t28 positional join t81 positional join t55 positional join t7 positional join t27 positional join t54 positional join t22 positional join t26;
+from factor_today positional join factor_past positional join t85 positional join t32 positional join t31 positional join t84 positional join t58 positional join t10 positional join t30 positional join t57 positional join t25 positional join t29;
 
-create or replace temp table t101 as
+create or replace temp table t104 as
 select
     (case when stock_row > 14 then (rows_47(c1263, p_c1263, c1471, p_c1471, c1473, c1477) / nullif(sqrt(list_sum(list_transform(list_prepend(c1263, p_c1263[1:5]), lambda value: (value - c1473) * (value - c1473)))) * sqrt(list_sum(list_transform(list_prepend(c1471, p_c1471[1:5]), lambda value: (value - c1477) * (value - c1477)))), 0)) end) as c1478,
     (c1489 * 8193 - (c1489 * 8193 - c1489)) as c1490,
@@ -35686,9 +35705,9 @@ select
     (len(list_filter(list_prepend(c1578, p_c1578[1:17]), lambda value: (value * 8193 - (value * 8193 - value)) <> (c1578 * 8193 - (c1578 * 8193 - c1578)))) > 0) as c1601,
     (c1623 / 12) as c1624,
     list_sum(list_transform(list_prepend(c1616, p_c1616[1:11]), lambda value: (value - c1621) * (value - c1621))) as c1626
-from factor_today positional join factor_past positional join t83 positional join t29 positional join t27 positional join t26 positional join t82 positional join t56 positional join t25 positional join t55 positional join t7 positional join t28;
+from factor_today positional join factor_past positional join t86 positional join t32 positional join t30 positional join t29 positional join t85 positional join t59 positional join t28 positional join t58 positional join t10 positional join t31;
 
-create or replace temp table t102 as
+create or replace temp table t105 as
 select
     ((case when stock_row > 2 then rows_64(c47, p_c47, c293, p_c293, c160, c1640) end) / nullif(sqrt(c161) * sqrt((case when stock_row > 2 then list_sum(list_transform(list_prepend(c293, p_c293[1:2]), lambda value: (value - c1640) * (value - c1640))) end)), 0)) as c1641,
     (((c1578 + p_c1578[1]) + p_c1578[2]) / 3) as c1649,
@@ -35706,9 +35725,9 @@ select
     case when c1841 is not null then case when k_c1842 is null then c1841 else 0.05::double * c1841 + 0.95::double * k_c1842 end end as c1842,
     case when c1843 is not null then case when k_c1844 is null then c1843 else 0.05::double * c1843 + 0.95::double * k_c1844 end end as c1844,
     (((((c1871 / nullif(c1872, 0)) + (c1874 / nullif(c1875, 0))) + (c1876 / nullif(c1877, 0))) / 3) - ((((c1879 / nullif(c1880, 0)) + (c1881 / nullif(c1882, 0))) + (c1883 / nullif(c1884, 0))) / 3)) as c1885
-from factor_today positional join factor_past positional join t74 positional join t94 positional join t93 positional join t84 positional join t76 positional join t30 positional join t57 positional join t73 positional join t28 positional join t83 positional join t42 positional join t17 positional join t27 positional join t7 positional join t41 positional join t40 positional join t47;
+from factor_today positional join factor_past positional join t77 positional join t97 positional join t96 positional join t87 positional join t79 positional join t33 positional join t60 positional join t76 positional join t31 positional join t86 positional join t45 positional join t20 positional join t30 positional join t10 positional join t44 positional join t43 positional join t50;
 
-create or replace temp table t103 as
+create or replace temp table t106 as
 select
     ((((c1883 / nullif(c1884, 0)) + (c1876 / nullif(c1877, 0))) / 2) - (((c1881 / nullif(c1882, 0)) + (c1874 / nullif(c1875, 0))) / 2)) as c1886,
     (case when c1983 and c1990 then case when isfinite((case when stock_row > 16 then (c1979 / nullif(sqrt(c1980) * sqrt(c1981), 0)) end)) then round((case when stock_row > 16 then (c1979 / nullif(sqrt(c1980) * sqrt(c1981), 0)) end), 12) end else null end) as c1991,
@@ -35726,9 +35745,9 @@ select
     (case when stock_row > 3 then (len(list_filter(list_prepend(c2221, p_c2221[1:3]), lambda value: (value * 8193 - (value * 8193 - value)) <> (c2221 * 8193 - (c2221 * 8193 - c2221)))) > 0) end) as c2229,
     (case when c212 and c105 then case when isfinite(c2263) then round(c2263, 12) end else null end) as c2264,
     (case when c2275 and c1130 then case when isfinite(c2271) then round(c2271, 12) end else null end) as c2276
-from factor_today positional join factor_past positional join t86 positional join t61 positional join t27 positional join t22 positional join t21 positional join t94 positional join t60 positional join t85 positional join t33 positional join t29 positional join t32 positional join t31 positional join t58 positional join t74;
+from factor_today positional join factor_past positional join t89 positional join t64 positional join t30 positional join t25 positional join t24 positional join t97 positional join t63 positional join t88 positional join t36 positional join t32 positional join t35 positional join t34 positional join t61 positional join t77;
 
-create or replace temp table t104 as
+create or replace temp table t107 as
 select
     (c2294 / 7) as c2295,
     (c2327 / 20) as c2328,
@@ -35746,9 +35765,9 @@ select
     (case when stock_row > 33 then ((case when stock_row > 33 then rows_55(c2541, p_c2541, vwap, p_vwap, (c2544 / 5), (c2545 / 5)) end) / nullif(sqrt(list_sum(list_transform(list_prepend(c2541, p_c2541[1:4]), lambda value: (value - (c2544 / 5)) * (value - (c2544 / 5))))) * sqrt((case when stock_row > 4 then list_sum(list_transform(list_prepend(vwap, p_vwap[1:4]), lambda value: (value - (c2545 / 5)) * (value - (c2545 / 5)))) end)), 0)) end) as c2546,
     (case when stock_row > 20 then rows_76(c2557, p_c2557, c45, p_c45, c2563, c2565) end) as c2566,
     (case when stock_row > 20 then list_sum(list_transform(list_prepend(c2557, p_c2557[1:20]), lambda value: (value - c2563) * (value - c2563))) end) as c2567
-from factor_today positional join factor_past positional join t88 positional join t44 positional join t17 positional join t63 positional join t11 positional join t87 positional join t33 positional join t49 positional join t34 positional join t23 positional join t20 positional join t40 positional join t62 positional join t80 positional join t31 positional join t29 positional join t75 positional join t86 positional join t61 positional join t54;
+from factor_today positional join factor_past positional join t91 positional join t47 positional join t20 positional join t66 positional join t14 positional join t90 positional join t36 positional join t52 positional join t37 positional join t26 positional join t23 positional join t43 positional join t65 positional join t83 positional join t34 positional join t32 positional join t78 positional join t89 positional join t64 positional join t57;
 
-create or replace temp table t105 as
+create or replace temp table t108 as
 select
     rows_28(c2588, p_c2588) as c2594,
     (case when stock_row > 17 then list_sum(list_transform(list_prepend(c2589, p_c2589[1:17]), lambda value: (value - c2601) * (value - c2601))) end) as c2604,
@@ -35766,9 +35785,9 @@ select
     (len(list_filter(list_prepend(c2771, p_c2771[1:7]), lambda value: (value * 8193 - (value * 8193 - value)) <> (c2771 * 8193 - (c2771 * 8193 - c2771)))) > 0) as c2782,
     ((case when stock_row > 8 then rows_73(c158, p_c158, c2557, p_c2557, c2788, c2790) end) / nullif(sqrt((case when stock_row > 8 then list_sum(list_transform(list_prepend(c158, p_c158[1:8]), lambda value: (value - c2788) * (value - c2788))) end)) * sqrt((case when stock_row > 8 then list_sum(list_transform(list_prepend(c2557, p_c2557[1:8]), lambda value: (value - c2790) * (value - c2790))) end)), 0)) as c2791,
     (case when stock_row > 4 then (case when list_count(list_prepend(c2363, p_c2363[1:4])) = 5 then ((6 + list_sum(list_transform(list_prepend(c2363, p_c2363[1:4]), lambda value: sign(c2363 - value)))) / 10) end) end) as c2796
-from factor_today positional join factor_past positional join t87 positional join t89 positional join t44 positional join t40 positional join t88 positional join t35 positional join t41 positional join t64 positional join t3 positional join t32 positional join t33 positional join t25;
+from factor_today positional join factor_past positional join t90 positional join t92 positional join t47 positional join t43 positional join t91 positional join t38 positional join t44 positional join t67 positional join t6 positional join t35 positional join t36 positional join t28;
 
-create or replace temp table t106 as
+create or replace temp table t109 as
 select
     case when c2798 is not null then c2798 * coalesce(k_c2799, 1.0::double) end as c2799,
     (c625 - c2814) as c2815,
@@ -35786,9 +35805,9 @@ select
     (case when stock_row > 25 then rows_29(c2894, p_c2894) end) as c2900,
     (case when stock_row > 196 then rows_77(c2004, p_c2004, vwap, p_vwap, c2904, c2906) end) as c2907,
     list_sum(list_transform(list_prepend(c2004, p_c2004[1:17]), lambda value: (value - c2904) * (value - c2904))) as c2908
-from factor_today positional join factor_past positional join t89 positional join t31 positional join t36 positional join t66 positional join t50;
+from factor_today positional join factor_past positional join t92 positional join t34 positional join t39 positional join t69 positional join t53;
 
-create or replace temp table t107 as
+create or replace temp table t110 as
 select
     ((((((case when stock_row > 12 then ((close - c2931) / nullif(c2936, 0)) end) * 6) * 24) + (((case when stock_row > 6 then ((close - c2937) / nullif(c2938, 0)) end) * 12) * 24)) + (((case when stock_row > 24 then ((close - c2940) / nullif(c2942, 0)) end) * 6) * 24)) * 100) as c2943,
     (((c2959 - c2963) / nullif(c704, 0)) * 100) as c2964,
@@ -35806,25 +35825,25 @@ select
     ((case when stock_row > 19 then (c3138 / nullif(c247, 0)) end) * 8193 - ((case when stock_row > 19 then (c3138 / nullif(c247, 0)) end) * 8193 - (case when stock_row > 19 then (c3138 / nullif(c247, 0)) end))) as c3167,
     (case when ((((p_c3172[1] <= 0) and (c204 < c1340)))::double = (((p_c3172[1] <= 0) and (c204 < c1340)))::double) then rows_53(c3173, p_c3173) when not ((((p_c3172[1] <= 0) and (c204 < c1340)))::double = (((p_c3172[1] <= 0) and (c204 < c1340)))::double) then 0 end) as c3174,
     coalesce((case when stock_row > 20 then (p_c3175[1] < volume) end), false) as c3176
-from factor_today positional join factor_past positional join t91 positional join t22 positional join t28 positional join t68 positional join t90 positional join t58 positional join t87 positional join t13 positional join t89 positional join t5 positional join t67 positional join t66;
+from factor_today positional join factor_past positional join t94 positional join t25 positional join t31 positional join t71 positional join t93 positional join t61 positional join t90 positional join t16 positional join t92 positional join t8 positional join t70 positional join t69;
 
-create or replace temp table t108 as
+create or replace temp table t111 as
 select
     (case when ((((p_c3178[1] <= 0) and ((c3136 / 60) < c247)))::double = (((p_c3178[1] <= 0) and ((c3136 / 60) < c247)))::double) then rows_53(c3179, p_c3179) when not ((((p_c3178[1] <= 0) and ((c3136 / 60) < c247)))::double = (((p_c3178[1] <= 0) and ((c3136 / 60) < c247)))::double) then 0 end) as c3180,
     (case when stock_row > 20 then (c3256 / nullif(sqrt(c6) * sqrt(c3257), 0)) end) as c3258
-from factor_today positional join factor_past positional join t91 positional join t46 positional join t22 positional join t13 positional join t68;
+from factor_today positional join factor_past positional join t94 positional join t49 positional join t25 positional join t16 positional join t71;
 
-create or replace temp table t109 as
+create or replace temp table t112 as
 select c128, c330, c336, c431, c526, c708, c770, c933
 from (
 select
     place,
     case when v0 is not null then (rank() over (order by v0) + round(cume_dist() over (order by v0) * day_rows)) / (2 * count(v0) over (order by v0 rows between unbounded preceding and unbounded following)) end as c128,
-    case when count(v1) over () > 0 then (coalesce(sum(case when abs(abs(v1)) < 9.5367431640625e-07::double then (abs(v1) * 1.329227995784916e+36::double)::hugeint end) over ()::double / 1.329227995784916e+36::double, 0) + coalesce(sum(case when abs(abs(v1)) < 1099511627776.0::double and abs(abs(v1)) >= 9.5367431640625e-07::double then (abs(v1) * 4.722366482869645e+21::double)::hugeint end) over ()::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(abs(v1)) < 1.2676506002282294e+30::double and abs(abs(v1)) >= 1099511627776.0::double then (abs(v1) * 4096.0::double)::hugeint end) over ()::double / 4096.0::double, 0) + coalesce(sum(case when abs(abs(v1)) >= 1.2676506002282294e+30::double then abs(v1) end) over (), 0)) end as c330,
-    case when count(v2) over () > 0 then (coalesce(sum(case when abs(abs(v2)) < 9.5367431640625e-07::double then (abs(v2) * 1.329227995784916e+36::double)::hugeint end) over ()::double / 1.329227995784916e+36::double, 0) + coalesce(sum(case when abs(abs(v2)) < 1099511627776.0::double and abs(abs(v2)) >= 9.5367431640625e-07::double then (abs(v2) * 4.722366482869645e+21::double)::hugeint end) over ()::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(abs(v2)) < 1.2676506002282294e+30::double and abs(abs(v2)) >= 1099511627776.0::double then (abs(v2) * 4096.0::double)::hugeint end) over ()::double / 4096.0::double, 0) + coalesce(sum(case when abs(abs(v2)) >= 1.2676506002282294e+30::double then abs(v2) end) over (), 0)) end as c336,
+    case when count(v1) over () > 0 then (coalesce(sum(case when abs(abs(v1)) >= 8.271806125530277e-25::double and abs(abs(v1)) < 9.5367431640625e-07::double then (abs(v1) * 5.444517870735016e+39::double)::hugeint end) over ()::double / 5.444517870735016e+39::double, 0) + coalesce(sum(case when abs(abs(v1)) >= 9.5367431640625e-07::double and abs(abs(v1)) < 1099511627776.0::double then (abs(v1) * 4.722366482869645e+21::double)::hugeint end) over ()::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(abs(v1)) >= 1099511627776.0::double and abs(abs(v1)) < 1.2676506002282294e+30::double then (abs(v1) * 4096.0::double)::hugeint end) over ()::double / 4096.0::double, 0) + coalesce(sum(case when abs(abs(v1)) < 8.271806125530277e-25::double or abs(abs(v1)) >= 1.2676506002282294e+30::double then abs(v1) end) over (), 0)) end as c330,
+    case when count(v2) over () > 0 then (coalesce(sum(case when abs(abs(v2)) >= 8.271806125530277e-25::double and abs(abs(v2)) < 9.5367431640625e-07::double then (abs(v2) * 5.444517870735016e+39::double)::hugeint end) over ()::double / 5.444517870735016e+39::double, 0) + coalesce(sum(case when abs(abs(v2)) >= 9.5367431640625e-07::double and abs(abs(v2)) < 1099511627776.0::double then (abs(v2) * 4.722366482869645e+21::double)::hugeint end) over ()::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(abs(v2)) >= 1099511627776.0::double and abs(abs(v2)) < 1.2676506002282294e+30::double then (abs(v2) * 4096.0::double)::hugeint end) over ()::double / 4096.0::double, 0) + coalesce(sum(case when abs(abs(v2)) < 8.271806125530277e-25::double or abs(abs(v2)) >= 1.2676506002282294e+30::double then abs(v2) end) over (), 0)) end as c336,
     case when v3 is not null then (rank() over (order by v3) + round(cume_dist() over (order by v3) * day_rows)) / (2 * count(v3) over (order by v3 rows between unbounded preceding and unbounded following)) end as c431,
     case when v4 is not null then (rank() over (order by v4) + round(cume_dist() over (order by v4) * day_rows)) / (2 * count(v4) over (order by v4 rows between unbounded preceding and unbounded following)) end as c526,
-    case when count(v5) over () > 0 then (coalesce(sum(case when abs(abs(v5)) < 9.5367431640625e-07::double then (abs(v5) * 1.329227995784916e+36::double)::hugeint end) over ()::double / 1.329227995784916e+36::double, 0) + coalesce(sum(case when abs(abs(v5)) < 1099511627776.0::double and abs(abs(v5)) >= 9.5367431640625e-07::double then (abs(v5) * 4.722366482869645e+21::double)::hugeint end) over ()::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(abs(v5)) < 1.2676506002282294e+30::double and abs(abs(v5)) >= 1099511627776.0::double then (abs(v5) * 4096.0::double)::hugeint end) over ()::double / 4096.0::double, 0) + coalesce(sum(case when abs(abs(v5)) >= 1.2676506002282294e+30::double then abs(v5) end) over (), 0)) end as c708,
+    case when count(v5) over () > 0 then (coalesce(sum(case when abs(abs(v5)) >= 8.271806125530277e-25::double and abs(abs(v5)) < 9.5367431640625e-07::double then (abs(v5) * 5.444517870735016e+39::double)::hugeint end) over ()::double / 5.444517870735016e+39::double, 0) + coalesce(sum(case when abs(abs(v5)) >= 9.5367431640625e-07::double and abs(abs(v5)) < 1099511627776.0::double then (abs(v5) * 4.722366482869645e+21::double)::hugeint end) over ()::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(abs(v5)) >= 1099511627776.0::double and abs(abs(v5)) < 1.2676506002282294e+30::double then (abs(v5) * 4096.0::double)::hugeint end) over ()::double / 4096.0::double, 0) + coalesce(sum(case when abs(abs(v5)) < 8.271806125530277e-25::double or abs(abs(v5)) >= 1.2676506002282294e+30::double then abs(v5) end) over (), 0)) end as c708,
     case when v6 is not null then (rank() over (order by v6) + round(cume_dist() over (order by v6) * day_rows)) / (2 * count(v6) over (order by v6 rows between unbounded preceding and unbounded following)) end as c770,
     case when v7 is not null then (rank() over (order by v7) + round(cume_dist() over (order by v7) * day_rows)) / (2 * count(v7) over (order by v7 rows between unbounded preceding and unbounded following)) end as c933
 from (
@@ -35840,19 +35859,19 @@ select
     c707 as v5,
     (c769 * 8193 - (c769 * 8193 - c769)) as v6,
     (c932 * 8193 - (c932 * 8193 - c932)) as v7
-from factor_today positional join factor_past positional join t76 positional join t92 positional join t79 positional join t78 positional join t70 positional join t77 positional join t3 positional join t22 positional join t48
+from factor_today positional join factor_past positional join t79 positional join t95 positional join t82 positional join t81 positional join t73 positional join t80 positional join t6 positional join t25 positional join t51
 )
 )
 order by place;
 
-create or replace temp table t110 as
+create or replace temp table t113 as
 select c1441, c1669, c1753, c1797, c1847, c2381, c2923
 from (
 select
     place,
     case when v0 is not null then (rank() over (order by v0) + round(cume_dist() over (order by v0) * day_rows)) / (2 * count(v0) over (order by v0 rows between unbounded preceding and unbounded following)) end as c1441,
     case when v1 is not null then (rank() over (order by v1) + round(cume_dist() over (order by v1) * day_rows)) / (2 * count(v1) over (order by v1 rows between unbounded preceding and unbounded following)) end as c1669,
-    ((coalesce(sum(case when abs(v2) < 9.5367431640625e-07::double then (v2 * 1.329227995784916e+36::double)::hugeint end) over (partition by industry_l3)::double / 1.329227995784916e+36::double, 0) + coalesce(sum(case when abs(v2) < 1099511627776.0::double and abs(v2) >= 9.5367431640625e-07::double then (v2 * 4.722366482869645e+21::double)::hugeint end) over (partition by industry_l3)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v2) < 1.2676506002282294e+30::double and abs(v2) >= 1099511627776.0::double then (v2 * 4096.0::double)::hugeint end) over (partition by industry_l3)::double / 4096.0::double, 0) + coalesce(sum(case when abs(v2) >= 1.2676506002282294e+30::double then v2 end) over (partition by industry_l3), 0)) / nullif(count(v2) over (partition by industry_l3), 0)) as c1753,
+    ((coalesce(sum(case when abs(v2) >= 8.271806125530277e-25::double and abs(v2) < 9.5367431640625e-07::double then (v2 * 5.444517870735016e+39::double)::hugeint end) over (partition by industry_l3)::double / 5.444517870735016e+39::double, 0) + coalesce(sum(case when abs(v2) >= 9.5367431640625e-07::double and abs(v2) < 1099511627776.0::double then (v2 * 4.722366482869645e+21::double)::hugeint end) over (partition by industry_l3)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v2) >= 1099511627776.0::double and abs(v2) < 1.2676506002282294e+30::double then (v2 * 4096.0::double)::hugeint end) over (partition by industry_l3)::double / 4096.0::double, 0) + coalesce(sum(case when abs(v2) < 8.271806125530277e-25::double or abs(v2) >= 1.2676506002282294e+30::double then v2 end) over (partition by industry_l3), 0)) / nullif(count(v2) over (partition by industry_l3), 0)) as c1753,
     case when v3 is not null then (rank() over (order by v3) + round(cume_dist() over (order by v3) * day_rows)) / (2 * count(v3) over (order by v3 rows between unbounded preceding and unbounded following)) end as c1797,
     case when v4 is not null then (rank() over (order by v4) + round(cume_dist() over (order by v4) * day_rows)) / (2 * count(v4) over (order by v4 rows between unbounded preceding and unbounded following)) end as c1847,
     case when v5 is not null then (rank() over (order by v5) + round(cume_dist() over (order by v5) * day_rows)) / (2 * count(v5) over (order by v5 rows between unbounded preceding and unbounded following)) end as c2381,
@@ -35870,12 +35889,12 @@ select
     (c1846 * 8193 - (c1846 * 8193 - c1846)) as v4,
     ((case when c324 and c2380 then case when isfinite(c2378) then round(c2378, 12) end else null end) * 8193 - ((case when c324 and c2380 then case when isfinite(c2378) then round(c2378, 12) end else null end) * 8193 - (case when c324 and c2380 then case when isfinite(c2378) then round(c2378, 12) end else null end))) as v5,
     ((case when c335 > 0 then ln(c335) end) * 8193 - ((case when c335 > 0 then ln(c335) end) * 8193 - (case when c335 > 0 then ln(c335) end))) as v6
-from factor_today positional join factor_past positional join t92 positional join t77 positional join t87 positional join t22 positional join t62 positional join t84 positional join t30 positional join t83 positional join t82
+from factor_today positional join factor_past positional join t95 positional join t80 positional join t90 positional join t25 positional join t65 positional join t87 positional join t33 positional join t86 positional join t85
 )
 )
 order by place;
 
-create or replace temp table t111 as
+create or replace temp table t114 as
 select
     (case when stock_row > 4 then (case when list_count(list_prepend(c15, p_c15[1:4])) = 5 then list_max(list_prepend(c15, p_c15[1:4])) end) end) as c18,
     ((case when stock_row > 5 then rows_47(c22, p_c22, c24, p_c24, c28, c32) end) / nullif(sqrt(c33) * sqrt((case when stock_row > 5 then list_sum(list_transform(list_prepend(c24, p_c24[1:5]), lambda value: (value - c32) * (value - c32))) end)), 0)) as c34,
@@ -35893,9 +35912,9 @@ select
     (case when c741 and c742 then case when isfinite((case when stock_row > 195 then (c732 / nullif(sqrt(c733) * sqrt(c734), 0)) end)) then round((case when stock_row > 195 then (c732 / nullif(sqrt(c733) * sqrt(c734), 0)) end), 12) end else null end) as c743,
     (case when stock_row > 48 then ((case when stock_row > 48 then rows_73(c746, p_c746, vwap, p_vwap, c751, c753) end) / nullif(sqrt(list_sum(list_transform(list_prepend(c746, p_c746[1:8]), lambda value: (value - c751) * (value - c751)))) * sqrt((case when stock_row > 8 then list_sum(list_transform(list_prepend(vwap, p_vwap[1:8]), lambda value: (value - c753) * (value - c753))) end)), 0)) end) as c754,
     (case when stock_row > 227 then rows_75(c772, p_c772, c773, p_c773, c778, c783) end) as c784
-from factor_today positional join factor_past positional join t51 positional join t6 positional join t98 positional join t25 positional join t78 positional join t50 positional join t96 positional join t42 positional join t40 positional join t77 positional join t41 positional join t76 positional join t24 positional join t21 positional join t97 positional join t48 positional join t22 positional join t47;
+from factor_today positional join factor_past positional join t54 positional join t9 positional join t101 positional join t28 positional join t81 positional join t53 positional join t99 positional join t45 positional join t43 positional join t80 positional join t44 positional join t79 positional join t27 positional join t24 positional join t100 positional join t51 positional join t25 positional join t50;
 
-create or replace temp table t112 as
+create or replace temp table t115 as
 select
     list_sum(list_transform(list_prepend(c772, p_c772[1:12]), lambda value: (value - c778) * (value - c778))) as c785,
     rows_89(c806, p_c806, c812, p_c812, c818, c824) as c825,
@@ -35913,9 +35932,9 @@ select
     (case when c1123 and c1124 then case when isfinite((c1115 / nullif(sqrt(c1116) * sqrt(c1117), 0))) then round((c1115 / nullif(sqrt(c1116) * sqrt(c1117), 0)), 12) end else null end) as c1125,
     (case when stock_row > 11 then rows_67(c72, p_c72, c1132, p_c1132, c1137, c1142) end) as c1143,
     (case when stock_row > 11 then list_sum(list_transform(list_prepend(c1132, p_c1132[1:11]), lambda value: (value - c1142) * (value - c1142))) end) as c1145
-from factor_today positional join factor_past positional join t99 positional join t72 positional join t40 positional join t80 positional join t27 positional join t53 positional join t52 positional join t98 positional join t51 positional join t6 positional join t25 positional join t79;
+from factor_today positional join factor_past positional join t102 positional join t75 positional join t43 positional join t83 positional join t30 positional join t56 positional join t55 positional join t101 positional join t54 positional join t9 positional join t28 positional join t82;
 
-create or replace temp table t113 as
+create or replace temp table t116 as
 select
     ((case when c1181 and c1186 then case when isfinite(c1176) then round(c1176, 12) end else null end) * 8193 - ((case when c1181 and c1186 then case when isfinite(c1176) then round(c1176, 12) end else null end) * 8193 - (case when c1181 and c1186 then case when isfinite(c1176) then round(c1176, 12) end else null end))) as c1187,
     (case when stock_row > 4 then (case when list_count(list_prepend(c1200, p_c1200[1:4])) = 5 then (list_sum(list_transform(list_prepend(c1200, p_c1200[1:4]), lambda value, place: (6 - place) * value))) / 15 end) end) as c1201,
@@ -35933,9 +35952,9 @@ select
     (case when stock_row > 14 then (case when list_count(list_prepend(c1490, p_c1490[1:14])) = 15 then ((16 + list_sum(list_transform(list_prepend(c1490, p_c1490[1:14]), lambda value: sign(c1490 - value)))) / 30) end) end) as c1491,
     (case when stock_row > 4 then ((case when stock_row > 4 then rows_55(c1495, p_c1495, low, p_low, (c1498 / 5), c314) end) / nullif(sqrt((case when stock_row > 4 then list_sum(list_transform(list_prepend(c1495, p_c1495[1:4]), lambda value: (value - (c1498 / 5)) * (value - (c1498 / 5)))) end)) * sqrt(c318), 0)) end) as c1499,
     (case when c1513 and c1514 then case when isfinite(c1512) then round(c1512, 12) end else null end) as c1515
-from factor_today positional join factor_past positional join t101 positional join t56 positional join t29 positional join t48 positional join t82 positional join t22 positional join t55 positional join t100 positional join t28 positional join t54 positional join t81 positional join t26 positional join t27 positional join t99 positional join t53;
+from factor_today positional join factor_past positional join t104 positional join t59 positional join t32 positional join t51 positional join t85 positional join t25 positional join t58 positional join t103 positional join t31 positional join t57 positional join t84 positional join t29 positional join t30 positional join t102 positional join t56;
 
-create or replace temp table t114 as
+create or replace temp table t117 as
 select
     ((case when stock_row > 6 then rows_74(c72, p_c72, c1528, p_c1528, c1530, c1534) end) / nullif(sqrt((case when stock_row > 6 then list_sum(list_transform(list_prepend(c72, p_c72[1:6]), lambda value: (value - c1530) * (value - c1530))) end)) * sqrt((case when stock_row > 6 then list_sum(list_transform(list_prepend(c1528, p_c1528[1:6]), lambda value: (value - c1534) * (value - c1534))) end)), 0)) as c1535,
     (case when c1564 and c1567 then case when isfinite((case when stock_row > 96 then (c1555 / nullif(sqrt(c1556) * sqrt(c1557), 0)) end)) then round((case when stock_row > 96 then (c1555 / nullif(sqrt(c1556) * sqrt(c1557), 0)) end), 12) end else null end) as c1568,
@@ -35953,9 +35972,9 @@ select
     (case when c1861 is not null and (c1864 / nullif(c1866, 0)) is not null and c1885 is not null and c1886 is not null then c1861 end) as c1887,
     (case when c1861 is not null and (c1864 / nullif(c1866, 0)) is not null and c1885 is not null and c1886 is not null then (c1864 / nullif(c1866, 0)) end) as c1895,
     (case when c1861 is not null and (c1864 / nullif(c1866, 0)) is not null and c1885 is not null and c1886 is not null then c1885 end) as c1916
-from factor_today positional join factor_past positional join t31 positional join t102 positional join t103 positional join t73 positional join t44 positional join t96 positional join t84 positional join t43 positional join t40 positional join t76 positional join t57 positional join t83 positional join t29 positional join t30 positional join t27 positional join t47 positional join t101 positional join t54 positional join t56 positional join t82;
+from factor_today positional join factor_past positional join t34 positional join t105 positional join t106 positional join t76 positional join t47 positional join t99 positional join t87 positional join t46 positional join t43 positional join t79 positional join t60 positional join t86 positional join t32 positional join t33 positional join t30 positional join t50 positional join t104 positional join t57 positional join t59 positional join t85;
 
-create or replace temp table t115 as
+create or replace temp table t118 as
 select
     (case when c1861 is not null and (c1864 / nullif(c1866, 0)) is not null and c1885 is not null and c1886 is not null then c1886 end) as c1939,
     (case when stock_row > 6 then (case when list_count(list_prepend(c1991, p_c1991[1:6])) = 7 then (list_sum(list_transform(list_prepend(c1991, p_c1991[1:6]), lambda value, place: (8 - place) * value))) / 28 end) end) as c1992,
@@ -35973,9 +35992,9 @@ select
     (case when stock_row > 19 then list_sum(list_transform(list_prepend(c2322, p_c2322[1:19]), lambda value: (value - c2328) * (value - c2328))) end) as c2329,
     (case when stock_row > 5 then (case when list_count(list_prepend(c2343, p_c2343[1:5])) = 6 then (list_sum(list_transform(list_prepend(c2343, p_c2343[1:5]), lambda value, place: (7 - place) * value))) / 21 end) end) as c2344,
     abs((case when c1428 and c2395 then case when isfinite((case when stock_row > 191 then (c2388 / nullif(sqrt(c1426) * sqrt(c2389), 0)) end)) then round((case when stock_row > 191 then (c2388 / nullif(sqrt(c1426) * sqrt(c2389), 0)) end), 12) end else null end)) as c2396
-from factor_today positional join factor_past positional join t29 positional join t62 positional join t104 positional join t55 positional join t61 positional join t86 positional join t33 positional join t103 positional join t94 positional join t60 positional join t40 positional join t85 positional join t59 positional join t32 positional join t9 positional join t31 positional join t102 positional join t73 positional join t44;
+from factor_today positional join factor_past positional join t32 positional join t65 positional join t107 positional join t58 positional join t64 positional join t89 positional join t36 positional join t106 positional join t97 positional join t63 positional join t43 positional join t88 positional join t62 positional join t35 positional join t12 positional join t34 positional join t105 positional join t76 positional join t47;
 
-create or replace temp table t116 as
+create or replace temp table t119 as
 select
     rows_63(close, p_close, c2413, p_c2413, c1089, c2418) as c2419,
     list_sum(list_transform(list_prepend(c2413, p_c2413[1:14]), lambda value: (value - c2418) * (value - c2418))) as c2420,
@@ -35993,9 +36012,9 @@ select
     (c2775 / 8) as c2776,
     (case when stock_row > 19 then rows_0(c2815, p_c2815) end) as c2820,
     power((c625 - c2815), 2) as c2821
-from factor_today positional join factor_past positional join t50 positional join t106 positional join t105 positional join t88 positional join t65 positional join t36 positional join t35 positional join t64 positional join t25 positional join t63 positional join t104 positional join t87 positional join t100 positional join t28 positional join t82 positional join t34 positional join t53 positional join t99 positional join t62 positional join t27;
+from factor_today positional join factor_past positional join t53 positional join t109 positional join t108 positional join t91 positional join t68 positional join t39 positional join t38 positional join t67 positional join t28 positional join t66 positional join t107 positional join t90 positional join t103 positional join t31 positional join t85 positional join t37 positional join t56 positional join t102 positional join t65 positional join t30;
 
-create or replace temp table t117 as
+create or replace temp table t120 as
 select
     (case when stock_row > 72 then (rows_47(open, p_open, c2824, p_c2824, c2826, c2830) / nullif(sqrt(list_sum(list_transform(list_prepend(open, p_open[1:5]), lambda value: (value - c2826) * (value - c2826)))) * sqrt(list_sum(list_transform(list_prepend(c2824, p_c2824[1:5]), lambda value: (value - c2830) * (value - c2830)))), 0)) end) as c2831,
     (case when stock_row > 251 then rows_91(c2842, p_c2842, c2860, c2851, p_c2851, c2861, p_c2861, c2870) end) as c2871,
@@ -36013,9 +36032,9 @@ select
     case when c2964 is not null then case when k_c2965 is null then c2964 else 0.15384615384615385::double * c2964 + 0.8461538461538461::double * k_c2965 end end as c2965,
     (case when stock_row > 11 then rows_6(c3009, p_c3009) end) as c3013,
     (case when stock_row > 25 then rows_29(c3009, p_c3009) end) as c3015
-from factor_today positional join factor_past positional join t107 positional join t104 positional join t110 positional join t106 positional join t89 positional join t66 positional join t36;
+from factor_today positional join factor_past positional join t110 positional join t107 positional join t113 positional join t109 positional join t92 positional join t69 positional join t39;
 
-create or replace temp table t118 as
+create or replace temp table t121 as
 select
     (c3036 / 6) as c3037,
     (case when stock_row > 11 then rows_67(c72, p_c72, c3040, p_c3040, c1137, c3045) end) as c3046,
@@ -36025,9 +36044,9 @@ select
     (case when ((case when stock_row > 1 then p_c3137[1] end) < 0) is not null and ((case when stock_row > 1 then p_c3137[1] end) < c3137) is not null then (((case when stock_row > 1 then p_c3137[1] end) < 0) and ((case when stock_row > 1 then p_c3137[1] end) < c3137)) end) as c3161,
     (case when stock_row > 59 then (case when list_count(list_prepend(c3167, p_c3167[1:59])) = 60 then ((61 + list_sum(list_transform(list_prepend(c3167, p_c3167[1:59]), lambda value: sign(c3167 - value)))) / 120) end) end) as c3168,
     (case when (((p_c3175[1] < volume))::double = ((p_c3175[1] < volume))::double) then rows_53(c3176, p_c3176) when not (((p_c3175[1] < volume))::double = ((p_c3175[1] < volume))::double) then 0 end) as c3177
-from factor_today positional join factor_past positional join t107 positional join t91 positional join t58 positional join t87 positional join t75 positional join t40 positional join t80;
+from factor_today positional join factor_past positional join t110 positional join t94 positional join t61 positional join t90 positional join t78 positional join t43 positional join t83;
 
-create or replace temp table t119 as
+create or replace temp table t122 as
 select c168, c190, c214, c337, c362, c421, c463, c475
 from (
 select
@@ -36036,8 +36055,8 @@ select
     case when v1 is not null then (rank() over (order by v1) + round(cume_dist() over (order by v1) * day_rows)) / (2 * count(v1) over (order by v1 rows between unbounded preceding and unbounded following)) end as c190,
     case when v2 is not null then (rank() over (order by v2) + round(cume_dist() over (order by v2) * day_rows)) / (2 * count(v2) over (order by v2 rows between unbounded preceding and unbounded following)) end as c214,
     case when v3 is not null then (rank() over (order by v3) + round(cume_dist() over (order by v3) * day_rows)) / (2 * count(v3) over (order by v3 rows between unbounded preceding and unbounded following)) end as c337,
-    case when count(v4) over () > 0 then (coalesce(sum(case when abs(abs(v4)) < 9.5367431640625e-07::double then (abs(v4) * 1.329227995784916e+36::double)::hugeint end) over ()::double / 1.329227995784916e+36::double, 0) + coalesce(sum(case when abs(abs(v4)) < 1099511627776.0::double and abs(abs(v4)) >= 9.5367431640625e-07::double then (abs(v4) * 4.722366482869645e+21::double)::hugeint end) over ()::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(abs(v4)) < 1.2676506002282294e+30::double and abs(abs(v4)) >= 1099511627776.0::double then (abs(v4) * 4096.0::double)::hugeint end) over ()::double / 4096.0::double, 0) + coalesce(sum(case when abs(abs(v4)) >= 1.2676506002282294e+30::double then abs(v4) end) over (), 0)) end as c362,
-    case when count(v5) over () > 0 then (coalesce(sum(case when abs(abs(v5)) < 9.5367431640625e-07::double then (abs(v5) * 1.329227995784916e+36::double)::hugeint end) over ()::double / 1.329227995784916e+36::double, 0) + coalesce(sum(case when abs(abs(v5)) < 1099511627776.0::double and abs(abs(v5)) >= 9.5367431640625e-07::double then (abs(v5) * 4.722366482869645e+21::double)::hugeint end) over ()::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(abs(v5)) < 1.2676506002282294e+30::double and abs(abs(v5)) >= 1099511627776.0::double then (abs(v5) * 4096.0::double)::hugeint end) over ()::double / 4096.0::double, 0) + coalesce(sum(case when abs(abs(v5)) >= 1.2676506002282294e+30::double then abs(v5) end) over (), 0)) end as c421,
+    case when count(v4) over () > 0 then (coalesce(sum(case when abs(abs(v4)) >= 8.271806125530277e-25::double and abs(abs(v4)) < 9.5367431640625e-07::double then (abs(v4) * 5.444517870735016e+39::double)::hugeint end) over ()::double / 5.444517870735016e+39::double, 0) + coalesce(sum(case when abs(abs(v4)) >= 9.5367431640625e-07::double and abs(abs(v4)) < 1099511627776.0::double then (abs(v4) * 4.722366482869645e+21::double)::hugeint end) over ()::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(abs(v4)) >= 1099511627776.0::double and abs(abs(v4)) < 1.2676506002282294e+30::double then (abs(v4) * 4096.0::double)::hugeint end) over ()::double / 4096.0::double, 0) + coalesce(sum(case when abs(abs(v4)) < 8.271806125530277e-25::double or abs(abs(v4)) >= 1.2676506002282294e+30::double then abs(v4) end) over (), 0)) end as c362,
+    case when count(v5) over () > 0 then (coalesce(sum(case when abs(abs(v5)) >= 8.271806125530277e-25::double and abs(abs(v5)) < 9.5367431640625e-07::double then (abs(v5) * 5.444517870735016e+39::double)::hugeint end) over ()::double / 5.444517870735016e+39::double, 0) + coalesce(sum(case when abs(abs(v5)) >= 9.5367431640625e-07::double and abs(abs(v5)) < 1099511627776.0::double then (abs(v5) * 4.722366482869645e+21::double)::hugeint end) over ()::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(abs(v5)) >= 1099511627776.0::double and abs(abs(v5)) < 1.2676506002282294e+30::double then (abs(v5) * 4096.0::double)::hugeint end) over ()::double / 4096.0::double, 0) + coalesce(sum(case when abs(abs(v5)) < 8.271806125530277e-25::double or abs(abs(v5)) >= 1.2676506002282294e+30::double then abs(v5) end) over (), 0)) end as c421,
     case when v6 is not null then (rank() over (order by v6) + round(cume_dist() over (order by v6) * day_rows)) / (2 * count(v6) over (order by v6 rows between unbounded preceding and unbounded following)) end as c463,
     case when v7 is not null then (rank() over (order by v7) + round(cume_dist() over (order by v7) * day_rows)) / (2 * count(v7) over (order by v7 rows between unbounded preceding and unbounded following)) end as c475
 from (
@@ -36053,12 +36072,12 @@ select
     (case when c410 and c420 then case when isfinite(c400) then round(c400, 12) end else null end) as v5,
     (c462 * 8193 - (c462 * 8193 - c462)) as v6,
     (abs((case when c473 and c474 then case when isfinite(c472) then round(c472, 12) end else null end)) * 8193 - (abs((case when c473 and c474 then case when isfinite(c472) then round(c472, 12) end else null end)) * 8193 - abs((case when c473 and c474 then case when isfinite(c472) then round(c472, 12) end else null end)))) as v7
-from factor_today positional join factor_past positional join t97 positional join t49 positional join t24 positional join t96 positional join t23 positional join t109 positional join t77 positional join t47
+from factor_today positional join factor_past positional join t100 positional join t52 positional join t27 positional join t99 positional join t26 positional join t112 positional join t80 positional join t50
 )
 )
 order by place;
 
-create or replace temp table t120 as
+create or replace temp table t123 as
 select c527, c1371, c1523, c1754, c1771, c1800, c1848, c2142
 from (
 select
@@ -36066,8 +36085,8 @@ select
     case when v0 is not null then (rank() over (order by v0) + round(cume_dist() over (order by v0) * day_rows)) / (2 * count(v0) over (order by v0 rows between unbounded preceding and unbounded following)) end as c527,
     case when v1 is not null then (rank() over (order by v1) + round(cume_dist() over (order by v1) * day_rows)) / (2 * count(v1) over (order by v1 rows between unbounded preceding and unbounded following)) end as c1371,
     case when v2 is not null then (rank() over (order by v2) + round(cume_dist() over (order by v2) * day_rows)) / (2 * count(v2) over (order by v2 rows between unbounded preceding and unbounded following)) end as c1523,
-    ((coalesce(sum(case when abs(v3) < 9.5367431640625e-07::double then (v3 * 1.329227995784916e+36::double)::hugeint end) over (partition by industry_l3)::double / 1.329227995784916e+36::double, 0) + coalesce(sum(case when abs(v3) < 1099511627776.0::double and abs(v3) >= 9.5367431640625e-07::double then (v3 * 4.722366482869645e+21::double)::hugeint end) over (partition by industry_l3)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v3) < 1.2676506002282294e+30::double and abs(v3) >= 1099511627776.0::double then (v3 * 4096.0::double)::hugeint end) over (partition by industry_l3)::double / 4096.0::double, 0) + coalesce(sum(case when abs(v3) >= 1.2676506002282294e+30::double then v3 end) over (partition by industry_l3), 0)) / nullif(count(v3) over (partition by industry_l3), 0)) as c1754,
-    ((coalesce(sum(case when abs(v4) < 9.5367431640625e-07::double then (v4 * 1.329227995784916e+36::double)::hugeint end) over (partition by industry_l3)::double / 1.329227995784916e+36::double, 0) + coalesce(sum(case when abs(v4) < 1099511627776.0::double and abs(v4) >= 9.5367431640625e-07::double then (v4 * 4.722366482869645e+21::double)::hugeint end) over (partition by industry_l3)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v4) < 1.2676506002282294e+30::double and abs(v4) >= 1099511627776.0::double then (v4 * 4096.0::double)::hugeint end) over (partition by industry_l3)::double / 4096.0::double, 0) + coalesce(sum(case when abs(v4) >= 1.2676506002282294e+30::double then v4 end) over (partition by industry_l3), 0)) / nullif(count(v4) over (partition by industry_l3), 0)) as c1771,
+    ((coalesce(sum(case when abs(v3) >= 8.271806125530277e-25::double and abs(v3) < 9.5367431640625e-07::double then (v3 * 5.444517870735016e+39::double)::hugeint end) over (partition by industry_l3)::double / 5.444517870735016e+39::double, 0) + coalesce(sum(case when abs(v3) >= 9.5367431640625e-07::double and abs(v3) < 1099511627776.0::double then (v3 * 4.722366482869645e+21::double)::hugeint end) over (partition by industry_l3)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v3) >= 1099511627776.0::double and abs(v3) < 1.2676506002282294e+30::double then (v3 * 4096.0::double)::hugeint end) over (partition by industry_l3)::double / 4096.0::double, 0) + coalesce(sum(case when abs(v3) < 8.271806125530277e-25::double or abs(v3) >= 1.2676506002282294e+30::double then v3 end) over (partition by industry_l3), 0)) / nullif(count(v3) over (partition by industry_l3), 0)) as c1754,
+    ((coalesce(sum(case when abs(v4) >= 8.271806125530277e-25::double and abs(v4) < 9.5367431640625e-07::double then (v4 * 5.444517870735016e+39::double)::hugeint end) over (partition by industry_l3)::double / 5.444517870735016e+39::double, 0) + coalesce(sum(case when abs(v4) >= 9.5367431640625e-07::double and abs(v4) < 1099511627776.0::double then (v4 * 4.722366482869645e+21::double)::hugeint end) over (partition by industry_l3)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v4) >= 1099511627776.0::double and abs(v4) < 1.2676506002282294e+30::double then (v4 * 4096.0::double)::hugeint end) over (partition by industry_l3)::double / 4096.0::double, 0) + coalesce(sum(case when abs(v4) < 8.271806125530277e-25::double or abs(v4) >= 1.2676506002282294e+30::double then v4 end) over (partition by industry_l3), 0)) / nullif(count(v4) over (partition by industry_l3), 0)) as c1771,
     case when v5 is not null then (rank() over (order by v5) + round(cume_dist() over (order by v5) * day_rows)) / (2 * count(v5) over (order by v5 rows between unbounded preceding and unbounded following)) end as c1800,
     case when v6 is not null then (rank() over (order by v6) + round(cume_dist() over (order by v6) * day_rows)) / (2 * count(v6) over (order by v6 rows between unbounded preceding and unbounded following)) end as c1848,
     case when v7 is not null then (rank() over (order by v7) + round(cume_dist() over (order by v7) * day_rows)) / (2 * count(v7) over (order by v7 rows between unbounded preceding and unbounded following)) end as c2142
@@ -36085,12 +36104,12 @@ select
     (c1799 * 8193 - (c1799 * 8193 - c1799)) as v5,
     ((case when stock_row > 7 then ((1 - c1847) * (close - p_close[7])) end) * 8193 - ((case when stock_row > 7 then ((1 - c1847) * (close - p_close[7])) end) * 8193 - (case when stock_row > 7 then ((1 - c1847) * (close - p_close[7])) end))) as v6,
     ((case when stock_row > 9 then ((c21 + c2141) + (case when c212 and c99 then case when isfinite(c206) then round(c206, 12) end else null end)) end) * 8193 - ((case when stock_row > 9 then ((c21 + c2141) + (case when c212 and c99 then case when isfinite(c206) then round(c206, 12) end else null end)) end) * 8193 - (case when stock_row > 9 then ((c21 + c2141) + (case when c212 and c99 then case when isfinite(c206) then round(c206, 12) end else null end)) end))) as v7
-from factor_today positional join factor_past positional join t76 positional join t22 positional join t2 positional join t103 positional join t110 positional join t102 positional join t73 positional join t30 positional join t84 positional join t92 positional join t101 positional join t100 positional join t55 positional join t28 positional join t109
+from factor_today positional join factor_past positional join t79 positional join t25 positional join t5 positional join t106 positional join t113 positional join t105 positional join t76 positional join t33 positional join t87 positional join t95 positional join t104 positional join t103 positional join t58 positional join t31 positional join t112
 )
 )
 order by place;
 
-create or replace temp table t121 as
+create or replace temp table t124 as
 select c2203, c2465, c2512, c2795, c2797
 from (
 select
@@ -36110,12 +36129,12 @@ select
     ((case when c2505 and c2511 then case when isfinite(c2502) then round(c2502, 12) end else null end) * 8193 - ((case when c2505 and c2511 then case when isfinite(c2502) then round(c2502, 12) end else null end) * 8193 - (case when c2505 and c2511 then case when isfinite(c2502) then round(c2502, 12) end else null end))) as v2,
     ((case when c2793 and c2794 then case when isfinite(c2791) then round(c2791, 12) end else null end) * 8193 - ((case when c2793 and c2794 then case when isfinite(c2791) then round(c2791, 12) end else null end) * 8193 - (case when c2793 and c2794 then case when isfinite(c2791) then round(c2791, 12) end else null end))) as v3,
     (c2796 * 8193 - (c2796 * 8193 - c2796)) as v4
-from factor_today positional join factor_past positional join t105 positional join t65 positional join t104 positional join t63 positional join t34 positional join t24 positional join t103 positional join t33 positional join t60
+from factor_today positional join factor_past positional join t108 positional join t68 positional join t107 positional join t66 positional join t37 positional join t27 positional join t106 positional join t36 positional join t63
 )
 )
 order by place;
 
-create or replace temp table t122 as
+create or replace temp table t125 as
 select
     (case when stock_row > 4 then (case when c18 is not null then list_position(list_reverse(list_prepend(c15, p_c15[1:4])), c18)::double end) end) as c19,
     (case when c302 and c307 then case when isfinite(c301) then round(c301, 12) end else null end) as c308,
@@ -36133,9 +36152,9 @@ select
     (case when stock_row > 9 then (case when list_count(list_prepend(c1047, p_c1047[1:9])) = 10 then (list_sum(list_transform(list_prepend(c1047, p_c1047[1:9]), lambda value, place: (11 - place) * value))) / 55 end) end) as c1048,
     (case when c1098 and c1104 then case when isfinite((case when stock_row > 79 then (c1095 / nullif(sqrt(c1096) * sqrt(c1097), 0)) end)) then round((case when stock_row > 79 then (c1095 / nullif(sqrt(c1096) * sqrt(c1097), 0)) end), 12) end else null end) as c1105,
     (case when c1151 and c1157 then case when isfinite((c1143 / nullif(sqrt(c1144) * sqrt(c1145), 0))) then round((c1143 / nullif(sqrt(c1144) * sqrt(c1145), 0)), 12) end else null end) as c1158
-from factor_today positional join factor_past positional join t80 positional join t112 positional join t99 positional join t27 positional join t53 positional join t26 positional join t109 positional join t42 positional join t79 positional join t24 positional join t51 positional join t98 positional join t25 positional join t111 positional join t119 positional join t48 positional join t96;
+from factor_today positional join factor_past positional join t83 positional join t115 positional join t102 positional join t30 positional join t56 positional join t29 positional join t112 positional join t45 positional join t82 positional join t27 positional join t54 positional join t101 positional join t28 positional join t114 positional join t122 positional join t51 positional join t99;
 
-create or replace temp table t123 as
+create or replace temp table t126 as
 select
     (case when stock_row > 18 then (case when list_count(list_prepend(c1187, p_c1187[1:18])) = 19 then ((20 + list_sum(list_transform(list_prepend(c1187, p_c1187[1:18]), lambda value: sign(c1187 - value)))) / 38) end) end) as c1188,
     (case when c1254 and c1256 then case when isfinite((case when stock_row > 170 then (c1246 / nullif(sqrt(c1247) * sqrt(c1248), 0)) end)) then round((case when stock_row > 170 then (c1246 / nullif(sqrt(c1247) * sqrt(c1248), 0)) end), 12) end else null end) as c1257,
@@ -36153,9 +36172,9 @@ select
     (case when stock_row > 79 then rows_77(c1578, p_c1578, c1579, p_c1579, c1585, c1591) end) as c1592,
     list_sum(list_transform(list_prepend(c1578, p_c1578[1:17]), lambda value: (value - c1585) * (value - c1585))) as c1593,
     (case when c1633 and c1635 then case when isfinite((case when stock_row > 68 then (c1625 / nullif(sqrt(c1626) * sqrt(c1627), 0)) end)) then round((case when stock_row > 68 then (c1625 / nullif(sqrt(c1626) * sqrt(c1627), 0)) end), 12) end else null end) as c1636
-from factor_today positional join factor_past positional join t56 positional join t83 positional join t114 positional join t101 positional join t29 positional join t113 positional join t22 positional join t100 positional join t82 positional join t28 positional join t72 positional join t81 positional join t54;
+from factor_today positional join factor_past positional join t59 positional join t86 positional join t117 positional join t104 positional join t32 positional join t116 positional join t25 positional join t103 positional join t85 positional join t31 positional join t75 positional join t84 positional join t57;
 
-create or replace temp table t124 as
+create or replace temp table t127 as
 select
     (case when stock_row > 3 then (case when list_count(list_prepend(c1643, p_c1643[1:3])) = 4 then (list_sum(list_transform(list_prepend(c1643, p_c1643[1:3]), lambda value, place: (5 - place) * value))) / 10 end) end) as c1644,
     (case when c1654 and c1655 then case when isfinite(c1650) then round(c1650, 12) end else null end) as c1656,
@@ -36173,9 +36192,9 @@ select
     (case when stock_row > 5 then (case when list_count(list_prepend(c2073, p_c2073[1:5])) = 6 then (list_sum(list_transform(list_prepend(c2073, p_c2073[1:5]), lambda value, place: (7 - place) * value))) / 21 end) end) as c2074,
     (case when c2167 and c2173 then case when isfinite((case when stock_row > 69 then (c2164 / nullif(sqrt(c2165) * sqrt(c2166), 0)) end)) then round((case when stock_row > 69 then (c2164 / nullif(sqrt(c2165) * sqrt(c2166), 0)) end), 12) end else null end) as c2174,
     (case when stock_row > 16 then (case when list_count(list_prepend(c2203, p_c2203[1:16])) = 17 then (list_sum(list_transform(list_prepend(c2203, p_c2203[1:16]), lambda value, place: (18 - place) * value))) / 153 end) end) as c2204
-from factor_today positional join factor_past positional join t121 positional join t60 positional join t85 positional join t115 positional join t103 positional join t31 positional join t114 positional join t57 positional join t102;
+from factor_today positional join factor_past positional join t124 positional join t63 positional join t88 positional join t118 positional join t106 positional join t34 positional join t117 positional join t60 positional join t105;
 
-create or replace temp table t125 as
+create or replace temp table t128 as
 select
     (case when c2225 and c2229 then case when isfinite(c2224) then round(c2224, 12) end else null end) as c2230,
     (case when stock_row > 3 then (case when list_count(list_prepend(c2265, p_c2265[1:3])) = 4 then (list_sum(list_transform(list_prepend(c2265, p_c2265[1:3]), lambda value, place: (5 - place) * value))) / 10 end) end) as c2266,
@@ -36193,9 +36212,9 @@ select
     ((case when c2760 and c2765 then case when isfinite(c2755) then round(c2755, 12) end else null end) * 8193 - ((case when c2760 and c2765 then case when isfinite(c2755) then round(c2755, 12) end else null end) * 8193 - (case when c2760 and c2765 then case when isfinite(c2755) then round(c2755, 12) end else null end))) as c2766,
     (case when stock_row > 85 then (rows_71(c1442, p_c1442, c2771, p_c2771, c1449, c2776) / nullif(sqrt(c1455) * sqrt(list_sum(list_transform(list_prepend(c2771, p_c2771[1:7]), lambda value: (value - c2776) * (value - c2776)))), 0)) end) as c2777,
     case when c2821 is not null then case when k_c2822 is null then c2821 else 0.03333333333333333::double * c2821 + 0.9666666666666667::double * k_c2822 end end as c2822
-from factor_today positional join factor_past positional join t116 positional join t100 positional join t88 positional join t29 positional join t82 positional join t65 positional join t105 positional join t35 positional join t42 positional join t121 positional join t27 positional join t87 positional join t53 positional join t115 positional join t61 positional join t103;
+from factor_today positional join factor_past positional join t119 positional join t103 positional join t91 positional join t32 positional join t85 positional join t68 positional join t108 positional join t38 positional join t45 positional join t124 positional join t30 positional join t90 positional join t56 positional join t118 positional join t64 positional join t106;
 
-create or replace temp table t126 as
+create or replace temp table t129 as
 select
     case when c2901 is not null then case when k_c2902 is null then c2901 else 0.1111111111111111::double * c2901 + 0.8888888888888888::double * k_c2902 end end as c2902,
     ((c3013 / 12) - (c3015 / 26)) as c3016,
@@ -36203,9 +36222,9 @@ select
     coalesce(c3158, false) as c3159,
     coalesce(c3161, false) as c3162,
     (case when ((case when stock_row > 1 then p_c3168[1] end) <= 0.2::double) is not null and (case when stock_row > 19 then ((c247 + ((case when c250 then sqrt(c248 / 19) else 0 end) * 2)) < close) end) is not null then (((case when stock_row > 1 then p_c3168[1] end) <= 0.2::double) and (case when stock_row > 19 then ((c247 + ((case when c250 then sqrt(c248 / 19) else 0 end) * 2)) < close) end)) end) as c3169
-from factor_today positional join factor_past positional join t22 positional join t48 positional join t118 positional join t80 positional join t90 positional join t99 positional join t117;
+from factor_today positional join factor_past positional join t25 positional join t51 positional join t121 positional join t83 positional join t93 positional join t102 positional join t120;
 
-create or replace temp table t127 as
+create or replace temp table t130 as
 select c155, c177, c523, c624, c638, c744, c762, c870
 from (
 select
@@ -36213,7 +36232,7 @@ select
     case when v0 is not null then (rank() over (order by v0) + round(cume_dist() over (order by v0) * day_rows)) / (2 * count(v0) over (order by v0 rows between unbounded preceding and unbounded following)) end as c155,
     case when v1 is not null then (rank() over (order by v1) + round(cume_dist() over (order by v1) * day_rows)) / (2 * count(v1) over (order by v1 rows between unbounded preceding and unbounded following)) end as c177,
     case when v2 is not null then (rank() over (order by v2) + round(cume_dist() over (order by v2) * day_rows)) / (2 * count(v2) over (order by v2 rows between unbounded preceding and unbounded following)) end as c523,
-    ((coalesce(sum(case when abs(v3) < 9.5367431640625e-07::double then (v3 * 1.329227995784916e+36::double)::hugeint end) over (partition by industry_l3)::double / 1.329227995784916e+36::double, 0) + coalesce(sum(case when abs(v3) < 1099511627776.0::double and abs(v3) >= 9.5367431640625e-07::double then (v3 * 4.722366482869645e+21::double)::hugeint end) over (partition by industry_l3)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v3) < 1.2676506002282294e+30::double and abs(v3) >= 1099511627776.0::double then (v3 * 4096.0::double)::hugeint end) over (partition by industry_l3)::double / 4096.0::double, 0) + coalesce(sum(case when abs(v3) >= 1.2676506002282294e+30::double then v3 end) over (partition by industry_l3), 0)) / nullif(count(v3) over (partition by industry_l3), 0)) as c624,
+    ((coalesce(sum(case when abs(v3) >= 8.271806125530277e-25::double and abs(v3) < 9.5367431640625e-07::double then (v3 * 5.444517870735016e+39::double)::hugeint end) over (partition by industry_l3)::double / 5.444517870735016e+39::double, 0) + coalesce(sum(case when abs(v3) >= 9.5367431640625e-07::double and abs(v3) < 1099511627776.0::double then (v3 * 4.722366482869645e+21::double)::hugeint end) over (partition by industry_l3)::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(v3) >= 1099511627776.0::double and abs(v3) < 1.2676506002282294e+30::double then (v3 * 4096.0::double)::hugeint end) over (partition by industry_l3)::double / 4096.0::double, 0) + coalesce(sum(case when abs(v3) < 8.271806125530277e-25::double or abs(v3) >= 1.2676506002282294e+30::double then v3 end) over (partition by industry_l3), 0)) / nullif(count(v3) over (partition by industry_l3), 0)) as c624,
     case when v4 is not null then (rank() over (order by v4) + round(cume_dist() over (order by v4) * day_rows)) / (2 * count(v4) over (order by v4 rows between unbounded preceding and unbounded following)) end as c638,
     case when v5 is not null then (rank() over (order by v5) + round(cume_dist() over (order by v5) * day_rows)) / (2 * count(v5) over (order by v5 rows between unbounded preceding and unbounded following)) end as c744,
     case when v6 is not null then (rank() over (order by v6) + round(cume_dist() over (order by v6) * day_rows)) / (2 * count(v6) over (order by v6 rows between unbounded preceding and unbounded following)) end as c762,
@@ -36232,12 +36251,12 @@ select
     (c743 * 8193 - (c743 * 8193 - c743)) as v5,
     ((case when c760 and c761 then case when isfinite(c754) then round(c754, 12) end else null end) * 8193 - ((case when c760 and c761 then case when isfinite(c754) then round(c754, 12) end else null end) * 8193 - (case when c760 and c761 then case when isfinite(c754) then round(c754, 12) end else null end))) as v6,
     ((case when c864 and c869 then case when isfinite(c859) then round(c859, 12) end else null end) * 8193 - ((case when c864 and c869 then case when isfinite(c859) then round(c859, 12) end else null end) * 8193 - (case when c864 and c869 then case when isfinite(c859) then round(c859, 12) end else null end))) as v7
-from factor_today positional join factor_past positional join t112 positional join t79 positional join t26 positional join t111 positional join t78 positional join t25 positional join t47 positional join t50 positional join t21 positional join t24 positional join t49
+from factor_today positional join factor_past positional join t115 positional join t82 positional join t29 positional join t114 positional join t81 positional join t28 positional join t50 positional join t53 positional join t24 positional join t27 positional join t52
 )
 )
 order by place;
 
-create or replace temp table t128 as
+create or replace temp table t131 as
 select c1072, c1126, c1202, c1230, c1294, c1394, c1744, c1755
 from (
 select
@@ -36249,7 +36268,7 @@ select
     case when v4 is not null then (rank() over (order by v4) + round(cume_dist() over (order by v4) * day_rows)) / (2 * count(v4) over (order by v4 rows between unbounded preceding and unbounded following)) end as c1294,
     case when v5 is not null then (rank() over (order by v5) + round(cume_dist() over (order by v5) * day_rows)) / (2 * count(v5) over (order by v5 rows between unbounded preceding and unbounded following)) end as c1394,
     case when v6 is not null then (rank() over (order by v6) + round(cume_dist() over (order by v6) * day_rows)) / (2 * count(v6) over (order by v6 rows between unbounded preceding and unbounded following)) end as c1744,
-    case when count(v7) over () > 0 then (coalesce(sum(case when abs(abs(v7)) < 9.5367431640625e-07::double then (abs(v7) * 1.329227995784916e+36::double)::hugeint end) over ()::double / 1.329227995784916e+36::double, 0) + coalesce(sum(case when abs(abs(v7)) < 1099511627776.0::double and abs(abs(v7)) >= 9.5367431640625e-07::double then (abs(v7) * 4.722366482869645e+21::double)::hugeint end) over ()::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(abs(v7)) < 1.2676506002282294e+30::double and abs(abs(v7)) >= 1099511627776.0::double then (abs(v7) * 4096.0::double)::hugeint end) over ()::double / 4096.0::double, 0) + coalesce(sum(case when abs(abs(v7)) >= 1.2676506002282294e+30::double then abs(v7) end) over (), 0)) end as c1755
+    case when count(v7) over () > 0 then (coalesce(sum(case when abs(abs(v7)) >= 8.271806125530277e-25::double and abs(abs(v7)) < 9.5367431640625e-07::double then (abs(v7) * 5.444517870735016e+39::double)::hugeint end) over ()::double / 5.444517870735016e+39::double, 0) + coalesce(sum(case when abs(abs(v7)) >= 9.5367431640625e-07::double and abs(abs(v7)) < 1099511627776.0::double then (abs(v7) * 4.722366482869645e+21::double)::hugeint end) over ()::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(abs(v7)) >= 1099511627776.0::double and abs(abs(v7)) < 1.2676506002282294e+30::double then (abs(v7) * 4096.0::double)::hugeint end) over ()::double / 4096.0::double, 0) + coalesce(sum(case when abs(abs(v7)) < 8.271806125530277e-25::double or abs(abs(v7)) >= 1.2676506002282294e+30::double then abs(v7) end) over (), 0)) end as c1755
 from (
 select
     day_rows,
@@ -36263,17 +36282,17 @@ select
     ((case when c1388 and c1393 then case when isfinite(c1383) then round(c1383, 12) end else null end) * 8193 - ((case when c1388 and c1393 then case when isfinite(c1383) then round(c1383, 12) end else null end) * 8193 - (case when c1388 and c1393 then case when isfinite(c1383) then round(c1383, 12) end else null end))) as v5,
     ((case when c1738 and c1743 then case when isfinite(c1737) then round(c1737, 12) end else null end) * 8193 - ((case when c1738 and c1743 then case when isfinite(c1737) then round(c1737, 12) end else null end) * 8193 - (case when c1738 and c1743 then case when isfinite(c1737) then round(c1737, 12) end else null end))) as v6,
     (case when industry_l3 is not null then (case when industry_l3 is not null then c707 - c1753 end) - c1754 end) as v7
-from factor_today positional join factor_past positional join t120 positional join t92 positional join t110 positional join t114 positional join t57 positional join t84 positional join t113 positional join t82 positional join t55 positional join t81 positional join t28 positional join t54 positional join t112
+from factor_today positional join factor_past positional join t123 positional join t95 positional join t113 positional join t117 positional join t60 positional join t87 positional join t116 positional join t85 positional join t58 positional join t84 positional join t31 positional join t57 positional join t115
 )
 )
 order by place;
 
-create or replace temp table t129 as
+create or replace temp table t132 as
 select c1772, c1828, c1993, c2099, c2217, c2278, c2307, c2345
 from (
 select
     place,
-    case when count(v0) over () > 0 then (coalesce(sum(case when abs(abs(v0)) < 9.5367431640625e-07::double then (abs(v0) * 1.329227995784916e+36::double)::hugeint end) over ()::double / 1.329227995784916e+36::double, 0) + coalesce(sum(case when abs(abs(v0)) < 1099511627776.0::double and abs(abs(v0)) >= 9.5367431640625e-07::double then (abs(v0) * 4.722366482869645e+21::double)::hugeint end) over ()::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(abs(v0)) < 1.2676506002282294e+30::double and abs(abs(v0)) >= 1099511627776.0::double then (abs(v0) * 4096.0::double)::hugeint end) over ()::double / 4096.0::double, 0) + coalesce(sum(case when abs(abs(v0)) >= 1.2676506002282294e+30::double then abs(v0) end) over (), 0)) end as c1772,
+    case when count(v0) over () > 0 then (coalesce(sum(case when abs(abs(v0)) >= 8.271806125530277e-25::double and abs(abs(v0)) < 9.5367431640625e-07::double then (abs(v0) * 5.444517870735016e+39::double)::hugeint end) over ()::double / 5.444517870735016e+39::double, 0) + coalesce(sum(case when abs(abs(v0)) >= 9.5367431640625e-07::double and abs(abs(v0)) < 1099511627776.0::double then (abs(v0) * 4.722366482869645e+21::double)::hugeint end) over ()::double / 4.722366482869645e+21::double, 0) + coalesce(sum(case when abs(abs(v0)) >= 1099511627776.0::double and abs(abs(v0)) < 1.2676506002282294e+30::double then (abs(v0) * 4096.0::double)::hugeint end) over ()::double / 4096.0::double, 0) + coalesce(sum(case when abs(abs(v0)) < 8.271806125530277e-25::double or abs(abs(v0)) >= 1.2676506002282294e+30::double then abs(v0) end) over (), 0)) end as c1772,
     case when v1 is not null then (rank() over (order by v1) + round(cume_dist() over (order by v1) * day_rows)) / (2 * count(v1) over (order by v1 rows between unbounded preceding and unbounded following)) end as c1828,
     case when v2 is not null then (rank() over (order by v2) + round(cume_dist() over (order by v2) * day_rows)) / (2 * count(v2) over (order by v2 rows between unbounded preceding and unbounded following)) end as c1993,
     case when v3 is not null then (rank() over (order by v3) + round(cume_dist() over (order by v3) * day_rows)) / (2 * count(v3) over (order by v3 rows between unbounded preceding and unbounded following)) end as c2099,
@@ -36294,12 +36313,12 @@ select
     (c2277 * 8193 - (c2277 * 8193 - c2277)) as v5,
     ((case when c2301 and c2306 then case when isfinite(c2296) then round(c2296, 12) end else null end) * 8193 - ((case when c2301 and c2306 then case when isfinite(c2296) then round(c2296, 12) end else null end) * 8193 - (case when c2301 and c2306 then case when isfinite(c2296) then round(c2296, 12) end else null end))) as v6,
     (c2344 * 8193 - (c2344 * 8193 - c2344)) as v7
-from factor_today positional join factor_past positional join t115 positional join t61 positional join t86 positional join t114 positional join t120 positional join t73 positional join t102 positional join t30 positional join t84
+from factor_today positional join factor_past positional join t118 positional join t64 positional join t89 positional join t117 positional join t123 positional join t76 positional join t105 positional join t33 positional join t87
 )
 )
 order by place;
 
-create or replace temp table t130 as
+create or replace temp table t133 as
 select c2444, c2524, c2656, c2838
 from (
 select
@@ -36317,12 +36336,12 @@ select
     ((case when c2523 and c1393 then case when isfinite(c2518) then round(c2518, 12) end else null end) * 8193 - ((case when c2523 and c1393 then case when isfinite(c2518) then round(c2518, 12) end else null end) * 8193 - (case when c2523 and c1393 then case when isfinite(c2518) then round(c2518, 12) end else null end))) as v1,
     ((case when c2649 and c2655 then case when isfinite(c2643) then round(c2643, 12) end else null end) * 8193 - ((case when c2649 and c2655 then case when isfinite(c2643) then round(c2643, 12) end else null end) * 8193 - (case when c2649 and c2655 then case when isfinite(c2643) then round(c2643, 12) end else null end))) as v2,
     ((case when c2832 and c2837 then case when isfinite(c2831) then round(c2831, 12) end else null end) * 8193 - ((case when c2832 and c2837 then case when isfinite(c2831) then round(c2831, 12) end else null end) * 8193 - (case when c2832 and c2837 then case when isfinite(c2831) then round(c2831, 12) end else null end))) as v3
-from factor_today positional join factor_past positional join t117 positional join t12 positional join t89 positional join t116 positional join t64 positional join t88 positional join t87 positional join t55
+from factor_today positional join factor_past positional join t120 positional join t15 positional join t92 positional join t119 positional join t67 positional join t91 positional join t90 positional join t58
 )
 )
 order by place;
 
-create or replace temp table t131 as
+create or replace temp table t134 as
 select
     (case when stock_row > 4 then (case when list_count(list_prepend(c638, p_c638[1:4])) = 5 then list_max(list_prepend(c638, p_c638[1:4])) end) end) as c641,
     (case when stock_row > 4 then (case when list_count(list_prepend(c687, p_c687[1:4])) = 5 then ((6 + list_sum(list_transform(list_prepend(c687, p_c687[1:4]), lambda value: sign(c687 - value)))) / 10) end) end) as c688,
@@ -36340,9 +36359,9 @@ select
     (c1486 * 8193 - (c1486 * 8193 - c1486)) as c1487,
     (case when stock_row > 2 then (case when list_count(list_prepend(c1505, p_c1505[1:2])) = 3 then ((4 + list_sum(list_transform(list_prepend(c1505, p_c1505[1:2]), lambda value: sign(c1505 - value)))) / 6) end) end) as c1506,
     (case when stock_row > 2 then (case when list_count(list_prepend(c1516, p_c1516[1:2])) = 3 then (list_sum(list_transform(list_prepend(c1516, p_c1516[1:2]), lambda value, place: (4 - place) * value))) / 6 end) end) as c1517
-from factor_today positional join factor_past positional join t123 positional join t55 positional join t100 positional join t29 positional join t120 positional join t128 positional join t127 positional join t52 positional join t99 positional join t122;
+from factor_today positional join factor_past positional join t126 positional join t58 positional join t103 positional join t32 positional join t123 positional join t131 positional join t130 positional join t55 positional join t102 positional join t125;
 
-create or replace temp table t132 as
+create or replace temp table t135 as
 select
     (case when stock_row > 5 then (case when list_count(list_prepend(c1542, p_c1542[1:5])) = 6 then (list_sum(list_transform(list_prepend(c1542, p_c1542[1:5]), lambda value, place: (7 - place) * value))) / 21 end) end) as c1543,
     (c1569 * 8193 - (c1569 * 8193 - c1569)) as c1570,
@@ -36360,9 +36379,9 @@ select
     (case when stock_row > 12 then (case when list_count(list_prepend(c2230, p_c2230[1:12])) = 13 then list_max(list_prepend(c2230, p_c2230[1:12])) end) end) as c2234,
     (c2266 * 8193 - (c2266 * 8193 - c2266)) as c2267,
     (c2397 * 8193 - (c2397 * 8193 - c2397)) as c2398
-from factor_today positional join factor_past positional join t125 positional join t124 positional join t114 positional join t101 positional join t56 positional join t123;
+from factor_today positional join factor_past positional join t128 positional join t127 positional join t117 positional join t104 positional join t59 positional join t126;
 
-create or replace temp table t133 as
+create or replace temp table t136 as
 select
     (case when (c2512 > 0 or (c2524 = floor(c2524) and (c2512 <> 0 or c2524 >= 0)) or (c2512 = 0 and c2524 > 0)) then power(c2512, c2524) end) as c2525,
     (c2581 * 8193 - (c2581 * 8193 - c2581)) as c2582,
@@ -36374,9 +36393,9 @@ select
     (case when stock_row > 10 then rows_53(c3159, p_c3159) end) as c3160,
     (case when stock_row > 10 then rows_53(c3162, p_c3162) end) as c3163,
     coalesce(c3169, false) as c3170
-from factor_today positional join factor_past positional join t126 positional join t125 positional join t55 positional join t105 positional join t64 positional join t121 positional join t130;
+from factor_today positional join factor_past positional join t129 positional join t128 positional join t58 positional join t108 positional join t67 positional join t124 positional join t133;
 
-create or replace temp table t134 as
+create or replace temp table t137 as
 select c20, c309, c841, c904, c1049, c1106, c1159, c1258
 from (
 select
@@ -36402,12 +36421,12 @@ select
     (c1105 * 8193 - (c1105 * 8193 - c1105)) as v5,
     (c1158 * 8193 - (c1158 * 8193 - c1158)) as v6,
     (c1257 * 8193 - (c1257 * 8193 - c1257)) as v7
-from factor_today positional join factor_past positional join t123 positional join t122 positional join t98 positional join t51
+from factor_today positional join factor_past positional join t126 positional join t125 positional join t101 positional join t54
 )
 )
 order by place;
 
-create or replace temp table t135 as
+create or replace temp table t138 as
 select c1295, c1637, c1703, c1996, c2175, c2205, c2280, c2428
 from (
 select
@@ -36433,12 +36452,12 @@ select
     (c2204 * 8193 - (c2204 * 8193 - c2204)) as v5,
     (c308 * 8193 - (c308 * 8193 - c308)) as v6,
     (c2427 * 8193 - (c2427 * 8193 - c2427)) as v7
-from factor_today positional join factor_past positional join t125 positional join t122 positional join t124 positional join t123 positional join t128
+from factor_today positional join factor_past positional join t128 positional join t125 positional join t127 positional join t126 positional join t131
 )
 )
 order by place;
 
-create or replace temp table t136 as
+create or replace temp table t139 as
 select c2555, c2668, c2701, c2711, c3055
 from (
 select
@@ -36458,12 +36477,12 @@ select
     (c2700 * 8193 - (c2700 * 8193 - c2700)) as v2,
     (c2710 * 8193 - (c2710 * 8193 - c2710)) as v3,
     (c3054 * 8193 - (c3054 * 8193 - c3054)) as v4
-from factor_today positional join factor_past positional join t126 positional join t125
+from factor_today positional join factor_past positional join t129 positional join t128
 )
 )
 order by place;
 
-create or replace temp table t137 as
+create or replace temp table t140 as
 select
     (case when isfinite((case when (c885 > 0 or (c904 = floor(c904) and (c885 <> 0 or c904 >= 0)) or (c885 = 0 and c904 > 0)) then power(c885, c904) end)) then (case when (c885 > 0 or (c904 = floor(c904) and (c885 <> 0 or c904 >= 0)) or (c885 = 0 and c904 > 0)) then power(c885, c904) end) end) as c905,
     (case when isfinite((case when (c947 > 0 or (c981 = floor(c981) and (c947 <> 0 or c981 >= 0)) or (c947 = 0 and c981 > 0)) then power(c947, c981) end)) then (case when (c947 > 0 or (c981 = floor(c981) and (c947 <> 0 or c981 >= 0)) or (c947 = 0 and c981 > 0)) then power(c947, c981) end) end) as c982,
@@ -36481,9 +36500,9 @@ select
     (power(c1637, 5) * 8193 - (power(c1637, 5) * 8193 - power(c1637, 5))) as c1638,
     (case when stock_row > 7 then (case when list_count(list_prepend(c1645, p_c1645[1:7])) = 8 then ((9 + list_sum(list_transform(list_prepend(c1645, p_c1645[1:7]), lambda value: sign(c1645 - value)))) / 16) end) end) as c1646,
     (case when stock_row > 11 then (case when c1660 is not null then list_position(list_reverse(list_prepend(c1656, p_c1656[1:11])), c1660)::double end) end) as c1661
-from factor_today positional join factor_past positional join t132 positional join t124 positional join t135 positional join t131 positional join t43 positional join t42 positional join t134;
+from factor_today positional join factor_past positional join t135 positional join t127 positional join t138 positional join t134 positional join t46 positional join t45 positional join t137;
 
-create or replace temp table t138 as
+create or replace temp table t141 as
 select
     (case when stock_row > 14 then (case when list_count(list_prepend(c1684, p_c1684[1:14])) = 15 then (list_sum(list_transform(list_prepend(c1684, p_c1684[1:14]), lambda value, place: (16 - place) * value))) / 120 end) end) as c1685,
     (c1723 * 8193 - (c1723 * 8193 - c1723)) as c1724,
@@ -36501,9 +36520,9 @@ select
     (case when stock_row > 59 then rows_56(c1916, p_c1916, c1923, c1939, p_c1939, c1946) end) as c1951,
     (case when stock_row > 59 then rows_100(c1916, p_c1916, c1923, c1939, p_c1939, c1946) end) as c1952,
     (case when stock_row > 13 then (case when list_count(list_prepend(c2234, p_c2234[1:13])) = 14 then (list_sum(list_transform(list_prepend(c2234, p_c2234[1:13]), lambda value, place: (15 - place) * value))) / 105 end) end) as c2235
-from factor_today positional join factor_past positional join t132 positional join t115 positional join t114 positional join t124;
+from factor_today positional join factor_past positional join t135 positional join t118 positional join t117 positional join t127;
 
-create or replace temp table t139 as
+create or replace temp table t142 as
 select
     ((case when stock_row > 4 then (case when list_count(list_prepend(c2267, p_c2267[1:4])) = 5 then ((6 + list_sum(list_transform(list_prepend(c2267, p_c2267[1:4]), lambda value: sign(c2267 - value)))) / 10) end) end) - c2278) as c2279,
     (case when stock_row > 14 then (case when list_count(list_prepend(c2398, p_c2398[1:14])) = 15 then ((16 + list_sum(list_transform(list_prepend(c2398, p_c2398[1:14]), lambda value: sign(c2398 - value)))) / 30) end) end) as c2399,
@@ -36513,9 +36532,9 @@ select
     (case when stock_row > 15 then (case when list_count(list_prepend(c2767, p_c2767[1:15])) = 16 then (list_sum(list_transform(list_prepend(c2767, p_c2767[1:15]), lambda value, place: (17 - place) * value))) / 136 end) end) as c2768,
     (case when stock_row > 6 then (case when list_count(list_prepend(c2783, p_c2783[1:6])) = 7 then (list_sum(list_transform(list_prepend(c2783, p_c2783[1:6]), lambda value, place: (8 - place) * value))) / 28 end) end) as c2784,
     (case when stock_row > 10 then rows_53(c3170, p_c3170) end) as c3171
-from factor_today positional join factor_past positional join t133 positional join t43 positional join t132 positional join t129;
+from factor_today positional join factor_past positional join t136 positional join t46 positional join t135 positional join t132;
 
-create or replace temp table t140 as
+create or replace temp table t143 as
 select c801, c2039, c2176
 from (
 select
@@ -36531,12 +36550,12 @@ select
     (c800 * 8193 - (c800 * 8193 - c800)) as v0,
     (c2038 * 8193 - (c2038 * 8193 - c2038)) as v1,
     (power(c2175, 5) * 8193 - (power(c2175, 5) * 8193 - power(c2175, 5))) as v2
-from factor_today positional join factor_past positional join t135 positional join t132 positional join t131
+from factor_today positional join factor_past positional join t138 positional join t135 positional join t134
 )
 )
 order by place;
 
-create or replace temp table t141 as
+create or replace temp table t144 as
 select
     (c1016 * 8193 - (c1016 * 8193 - c1016)) as c1017,
     (case when stock_row > 18 then (case when list_count(list_prepend(c1190, p_c1190[1:18])) = 19 then ((20 + list_sum(list_transform(list_prepend(c1190, p_c1190[1:18]), lambda value: sign(c1190 - value)))) / 38) end) end) as c1191,
@@ -36553,9 +36572,9 @@ select
     (case when stock_row > 2 then (case when list_count(list_prepend(c2620, p_c2620[1:2])) = 3 then ((4 + list_sum(list_transform(list_prepend(c2620, p_c2620[1:2]), lambda value: sign(c2620 - value)))) / 6) end) end) as c2621,
     (c2768 * 8193 - (c2768 * 8193 - c2768)) as c2769,
     (c2784 * 8193 - (c2784 * 8193 - c2784)) as c2785
-from factor_today positional join factor_past positional join t139 positional join t124 positional join t132 positional join t114 positional join t138 positional join t137 positional join t43;
+from factor_today positional join factor_past positional join t142 positional join t127 positional join t135 positional join t117 positional join t141 positional join t140 positional join t46;
 
-create or replace temp table t142 as
+create or replace temp table t145 as
 select c1300, c2236
 from (
 select
@@ -36569,12 +36588,12 @@ select
     day,
     ((case when (case when isfinite(c1299) then c1299 end) > 0 then ln((case when isfinite(c1299) then c1299 end)) end) * 8193 - ((case when (case when isfinite(c1299) then c1299 end) > 0 then ln((case when isfinite(c1299) then c1299 end)) end) * 8193 - (case when (case when isfinite(c1299) then c1299 end) > 0 then ln((case when isfinite(c1299) then c1299 end)) end))) as v0,
     (c2235 * 8193 - (c2235 * 8193 - c2235)) as v1
-from factor_today positional join factor_past positional join t138 positional join t137
+from factor_today positional join factor_past positional join t141 positional join t140
 )
 )
 order by place;
 
-create or replace temp table t143 as
+create or replace temp table t146 as
 select
     (case when stock_row > 14 then (case when list_count(list_prepend(c1017, p_c1017[1:14])) = 15 then ((16 + list_sum(list_transform(list_prepend(c1017, p_c1017[1:14]), lambda value: sign(c1017 - value)))) / 30) end) end) as c1018,
     (case when stock_row > 13 then (case when list_count(list_prepend(c1437, p_c1437[1:13])) = 14 then ((15 + list_sum(list_transform(list_prepend(c1437, p_c1437[1:13]), lambda value: sign(c1437 - value)))) / 28) end) end) as c1438,
@@ -36587,9 +36606,9 @@ select
     (case when isfinite((case when (c2587 > 0 or (c2621 = floor(c2621) and (c2587 <> 0 or c2621 >= 0)) or (c2587 = 0 and c2621 > 0)) then power(c2587, c2621) end)) then (case when (c2587 > 0 or (c2621 = floor(c2621) and (c2587 <> 0 or c2621 >= 0)) or (c2587 = 0 and c2621 > 0)) then power(c2587, c2621) end) end) as c2622,
     (c2746 - (case when stock_row > 6 then (case when list_count(list_prepend(c2769, p_c2769[1:6])) = 7 then ((8 + list_sum(list_transform(list_prepend(c2769, p_c2769[1:6]), lambda value: sign(c2769 - value)))) / 14) end) end)) as c2770,
     (case when stock_row > 2 then (case when list_count(list_prepend(c2785, p_c2785[1:2])) = 3 then ((4 + list_sum(list_transform(list_prepend(c2785, p_c2785[1:2]), lambda value: sign(c2785 - value)))) / 6) end) end) as c2786
-from factor_today positional join factor_past positional join t141 positional join t95 positional join t44 positional join t138 positional join t110 positional join t43;
+from factor_today positional join factor_past positional join t144 positional join t98 positional join t47 positional join t141 positional join t113 positional join t46;
 
-create or replace temp table t144 as
+create or replace temp table t147 as
 select c2585
 from (
 select
@@ -36601,18 +36620,18 @@ select
     place,
     day,
     (c2584 * 8193 - (c2584 * 8193 - c2584)) as v0
-from factor_today positional join factor_past positional join t141
+from factor_today positional join factor_past positional join t144
 )
 )
 order by place;
 
-create or replace temp table t145 as
+create or replace temp table t148 as
 select
     (case when stock_row > 12 then (case when list_count(list_prepend(c1663, p_c1663[1:12])) = 13 then ((14 + list_sum(list_transform(list_prepend(c1663, p_c1663[1:12]), lambda value: sign(c1663 - value)))) / 26) end) end) as c1664,
     ((((case when stock_row > 59 then (list_sum(list_transform(list_prepend(c1939, p_c1939[1:31]), lambda value: (value - c1946) * (value - c1946))) + list_sum(list_transform(p_c1939[32:59], lambda value: (value - c1946) * (value - c1946)))) end) / 60) - ((((case when stock_row > 59 then (c1949 + c1950) end) / 60) / nullif(c1915, 0)) * ((case when stock_row > 59 then (c1949 + c1950) end) / 60))) - (c1953 * (((case when stock_row > 59 then (c1951 + c1952) end) / 60) - ((((case when stock_row > 59 then (c1926 + c1927) end) / 60) / nullif(c1915, 0)) * ((case when stock_row > 59 then (c1949 + c1950) end) / 60))))) as c1956
-from factor_today positional join factor_past positional join t143 positional join t138 positional join t132 positional join t115;
+from factor_today positional join factor_past positional join t146 positional join t141 positional join t135 positional join t118;
 
-create or replace temp table t146 as
+create or replace temp table t149 as
 select c1727
 from (
 select
@@ -36624,25 +36643,25 @@ select
     place,
     day,
     (c1726 * 8193 - (c1726 * 8193 - c1726)) as v0
-from factor_today positional join factor_past positional join t143
+from factor_today positional join factor_past positional join t146
 )
 )
 order by place;
 
-create or replace temp table t147 as
+create or replace temp table t150 as
 select
     ((((((case when stock_row > 59 then (c1947 + c1948) end) / 60) - ((((case when stock_row > 59 then (c1949 + c1950) end) / 60) / nullif(c1915, 0)) * ((case when stock_row > 59 then (c1903 + c1904) end) / 60))) - (c1953 * (((case when stock_row > 59 then (c1924 + c1925) end) / 60) - ((((case when stock_row > 59 then (c1926 + c1927) end) / 60) / nullif(c1915, 0)) * ((case when stock_row > 59 then (c1903 + c1904) end) / 60))))) / nullif((case when c1964 then (case when c1956 > 1e-10::double * ((case when stock_row > 59 then (list_sum(list_transform(list_prepend(c1939, p_c1939[1:31]), lambda value: (value - c1946) * (value - c1946))) + list_sum(list_transform(p_c1939[32:59], lambda value: (value - c1946) * (value - c1946)))) end) / 60) then c1956 end) else null end), 0)) * (((c1939 - c1946) - ((((case when stock_row > 59 then (c1949 + c1950) end) / 60) / nullif(c1915, 0)) * (c1895 - c1902))) - (c1953 * ((c1916 - c1923) - ((((case when stock_row > 59 then (c1926 + c1927) end) / 60) / nullif(c1915, 0)) * (c1895 - c1902)))))) as c1965
-from factor_today positional join factor_past positional join t143 positional join t114 positional join t132 positional join t138 positional join t115 positional join t124 positional join t145;
+from factor_today positional join factor_past positional join t146 positional join t117 positional join t135 positional join t141 positional join t118 positional join t127 positional join t148;
 
-create or replace temp table t148 as
+create or replace temp table t151 as
 select
     power(((((c1887 - c1894) - ((((case when stock_row > 59 then (c1903 + c1904) end) / 60) / nullif(c1915, 0)) * (c1895 - c1902))) - (((((case when stock_row > 59 then (c1924 + c1925) end) / 60) - ((((case when stock_row > 59 then (c1926 + c1927) end) / 60) / nullif(c1915, 0)) * ((case when stock_row > 59 then (c1903 + c1904) end) / 60))) / nullif(c1938, 0)) * ((c1916 - c1923) - ((((case when stock_row > 59 then (c1926 + c1927) end) / 60) / nullif(c1915, 0)) * (c1895 - c1902))))) - c1965), 2) as c1966
-from factor_today positional join factor_past positional join t147 positional join t114 positional join t132 positional join t138 positional join t141;
+from factor_today positional join factor_past positional join t150 positional join t117 positional join t135 positional join t141 positional join t144;
 
-create or replace temp table t149 as
+create or replace temp table t152 as
 select
     (case when stock_row > 19 then rows_101(c1966, p_c1966) end) as c1967
-from factor_today positional join factor_past positional join t148;
+from factor_today positional join factor_past positional join t151;
 
 create or replace temp table factor_values as
 select
@@ -37055,7 +37074,7 @@ select
     popularity_days__sealed_ratio as senti_limit_sealed_ratio,
     (((holder_days__holder_count / nullif((case when stock_row > 30 then p_holder_days__holder_count[30] end), 0)) - 1) / nullif(((0 < c3390))::double, 0)) as sh_holder_num_chg_30d,
     c3397 as sh_major_net_60d
-from factor_today positional join factor_past positional join t39 positional join t16 positional join t7 positional join t15 positional join t69 positional join t20 positional join t45 positional join t12 positional join t8 positional join t91 positional join t3 positional join t38 positional join t14 positional join t108 positional join t21 positional join t6 positional join t68 positional join t13 positional join t118 positional join t107 positional join t139 positional join t126 positional join t133 positional join t10 positional join t37 positional join t90 positional join t2 positional join t22 positional join t86 positional join t48 positional join t33 positional join t62 positional join t28 positional join t5 positional join t61 positional join t127 positional join t41 positional join t67 positional join t46 positional join t136 positional join t93 positional join t50 positional join t35 positional join t111 positional join t88 positional join t11 positional join t18 positional join t87 positional join t117 positional join t104 positional join t49 positional join t95 positional join t75 positional join t36 positional join t66 positional join t106 positional join t32 positional join t31 positional join t130 positional join t125 positional join t116 positional join t29 positional join t89 positional join t121 positional join t70 positional join t110 positional join t143 positional join t76 positional join t17 positional join t34 positional join t64 positional join t94 positional join t44 positional join t144 positional join t54 positional join t40 positional join t71 positional join t24 positional join t63 positional join t96 positional join t92 positional join t135 positional join t4 positional join t129 positional join t115 positional join t58 positional join t142 positional join t47 positional join t85 positional join t60 positional join t43 positional join t140 positional join t120 positional join t59 positional join t132 positional join t78 positional join t74 positional join t42 positional join t119 positional join t84 positional join t30 positional join t23 positional join t102 positional join t131 positional join t25 positional join t114 positional join t57 positional join t73 positional join t128 positional join t146 positional join t137 positional join t145 positional join t141 positional join t101 positional join t113 positional join t72 positional join t81 positional join t55 positional join t123 positional join t134 positional join t99 positional join t122 positional join t98 positional join t109 positional join t97 positional join t77 positional join t149 positional join t103 positional join t65;
+from factor_today positional join factor_past positional join t42 positional join t19 positional join t10 positional join t18 positional join t72 positional join t23 positional join t48 positional join t15 positional join t11 positional join t94 positional join t6 positional join t41 positional join t17 positional join t111 positional join t24 positional join t9 positional join t71 positional join t16 positional join t121 positional join t110 positional join t142 positional join t129 positional join t136 positional join t13 positional join t40 positional join t93 positional join t5 positional join t25 positional join t89 positional join t51 positional join t36 positional join t65 positional join t31 positional join t8 positional join t64 positional join t130 positional join t44 positional join t70 positional join t49 positional join t139 positional join t96 positional join t53 positional join t38 positional join t114 positional join t91 positional join t14 positional join t21 positional join t90 positional join t120 positional join t107 positional join t52 positional join t98 positional join t78 positional join t39 positional join t69 positional join t109 positional join t35 positional join t34 positional join t133 positional join t128 positional join t119 positional join t32 positional join t92 positional join t124 positional join t73 positional join t113 positional join t146 positional join t79 positional join t20 positional join t37 positional join t67 positional join t97 positional join t47 positional join t147 positional join t57 positional join t43 positional join t74 positional join t27 positional join t66 positional join t99 positional join t95 positional join t138 positional join t7 positional join t132 positional join t118 positional join t61 positional join t145 positional join t50 positional join t88 positional join t63 positional join t46 positional join t143 positional join t123 positional join t62 positional join t135 positional join t81 positional join t77 positional join t45 positional join t122 positional join t87 positional join t33 positional join t26 positional join t105 positional join t134 positional join t28 positional join t117 positional join t60 positional join t76 positional join t131 positional join t149 positional join t140 positional join t148 positional join t144 positional join t104 positional join t116 positional join t75 positional join t84 positional join t58 positional join t126 positional join t137 positional join t102 positional join t125 positional join t101 positional join t112 positional join t100 positional join t80 positional join t152 positional join t106 positional join t68;
 
 -- step day: sanitizer
 create or replace temp macro factor_sane(x) as case when isfinite(x) then least(greatest(x, -{{ factor_panel_settings().factor_clip }}::double), {{ factor_panel_settings().factor_clip }}::double) end;
@@ -37909,434 +37928,434 @@ where nonfinite_count + clipped_count > 0
 -- step day_state: state
 select
     ts_code,
-    list_prepend(returns, p_returns[1:248]) as p_returns,
-    list_prepend(c15, p_c15[1:3]) as p_c15,
-    list_prepend(c22, p_c22[1:4]) as p_c22,
-    list_prepend(c23, p_c23[1:1]) as p_c23,
-    list_prepend(c24, p_c24[1:4]) as p_c24,
-    list_prepend(c45, p_c45[1:19]) as p_c45,
-    list_prepend(c47, p_c47[1:9]) as p_c47,
-    list_prepend(c73, p_c73[1:7]) as p_c73,
-    list_prepend(vwap, p_vwap[1:228]) as p_vwap,
-    list_prepend(open, p_open[1:12]) as p_open,
-    list_prepend(volume, p_volume[1:178]) as p_volume,
-    list_prepend(close, p_close[1:198]) as p_close,
-    list_prepend(c110, p_c110[1:58]) as p_c110,
-    list_prepend(c115, p_c115[1:9]) as p_c115,
-    list_prepend(c118, p_c118[1:248]) as p_c118,
-    list_prepend(c130, p_c130[1:1]) as p_c130,
-    list_prepend(c139, p_c139[1:3]) as p_c139,
-    list_prepend(c158, p_c158[1:7]) as p_c158,
-    list_prepend(c168, p_c168[1:1]) as p_c168,
-    list_prepend(c138, p_c138[1:8]) as p_c138,
-    list_prepend(amount, p_amount[1:178]) as p_amount,
-    list_prepend(c188, p_c188[1:18]) as p_c188,
-    list_prepend(c191, p_c191[1:8]) as p_c191,
-    list_prepend(high, p_high[1:18]) as p_high,
-    list_prepend(low, p_low[1:18]) as p_low,
-    list_prepend(c244, p_c244[1:4]) as p_c244,
-    list_prepend(c258, p_c258[1:99]) as p_c258,
-    list_prepend(c157, p_c157[1:3]) as p_c157,
-    list_prepend(c270, p_c270[1:3]) as p_c270,
-    list_prepend(c46, p_c46[1:30]) as p_c46,
-    list_prepend(c271, p_c271[1:3]) as p_c271,
-    list_prepend(c289, p_c289[1:1]) as p_c289,
-    list_prepend(c293, p_c293[1:5]) as p_c293,
-    list_prepend(c308, p_c308[1:0]) as p_c308,
-    list_prepend(c186, p_c186[1:20]) as p_c186,
-    list_prepend(c331, p_c331[1:4]) as p_c331,
-    list_prepend(c333, p_c333[1:0]) as p_c333,
-    list_prepend(c337, p_c337[1:3]) as p_c337,
-    list_prepend(c267, p_c267[1:5]) as p_c267,
-    list_prepend(c341, p_c341[1:3]) as p_c341,
-    list_prepend(c346, p_c346[1:8]) as p_c346,
-    list_prepend(c363, p_c363[1:228]) as p_c363,
-    list_prepend(c432, p_c432[1:14]) as p_c432,
-    list_prepend(c434, p_c434[1:30]) as p_c434,
-    list_prepend(c137, p_c137[1:13]) as p_c137,
-    list_prepend(c21, p_c21[1:13]) as p_c21,
-    list_prepend(c464, p_c464[1:0]) as p_c464,
-    list_prepend(c480, p_c480[1:198]) as p_c480,
-    list_prepend(c187, p_c187[1:7]) as p_c187,
-    list_prepend(c539, p_c539[1:6]) as p_c539,
-    list_prepend(c246, p_c246[1:0]) as p_c246,
-    list_prepend(c547, p_c547[1:0]) as p_c547,
-    list_prepend(c117, p_c117[1:0]) as p_c117,
-    list_prepend(c569, p_c569[1:248]) as p_c569,
-    list_prepend(c626, p_c626[1:248]) as p_c626,
-    list_prepend(c638, p_c638[1:3]) as p_c638,
-    list_prepend(c644, p_c644[1:4]) as p_c644,
-    list_prepend(c647, p_c647[1:8]) as p_c647,
-    list_prepend(c654, p_c654[1:4]) as p_c654,
-    list_prepend(c426, p_c426[1:1]) as p_c426,
-    list_prepend(c674, p_c674[1:0]) as p_c674,
-    list_prepend(c676, p_c676[1:4]) as p_c676,
-    list_prepend(c685, p_c685[1:5]) as p_c685,
-    list_prepend(c687, p_c687[1:3]) as p_c687,
-    list_prepend(c690, p_c690[1:2]) as p_c690,
-    list_prepend(c700, p_c700[1:14]) as p_c700,
-    list_prepend(c702, p_c702[1:6]) as p_c702,
-    list_prepend(c723, p_c723[1:35]) as p_c723,
-    list_prepend(c746, p_c746[1:7]) as p_c746,
-    list_prepend(c767, p_c767[1:15]) as p_c767,
-    list_prepend(c768, p_c768[1:6]) as p_c768,
-    list_prepend(c772, p_c772[1:11]) as p_c772,
-    list_prepend(c773, p_c773[1:11]) as p_c773,
-    list_prepend(c799, p_c799[1:10]) as p_c799,
-    list_prepend(c802, p_c802[1:10]) as p_c802,
-    list_prepend(c806, p_c806[1:14]) as p_c806,
-    list_prepend(c808, p_c808[1:10]) as p_c808,
-    list_prepend(c812, p_c812[1:14]) as p_c812,
-    list_prepend(c842, p_c842[1:2]) as p_c842,
-    list_prepend(c845, p_c845[1:17]) as p_c845,
-    list_prepend(c849, p_c849[1:4]) as p_c849,
-    list_prepend(c850, p_c850[1:4]) as p_c850,
-    list_prepend(c876, p_c876[1:8]) as p_c876,
-    list_prepend(c879, p_c879[1:9]) as p_c879,
-    list_prepend(c881, p_c881[1:4]) as p_c881,
-    list_prepend(c887, p_c887[1:4]) as p_c887,
-    list_prepend(c907, p_c907[1:18]) as p_c907,
-    list_prepend(c923, p_c923[1:11]) as p_c923,
-    list_prepend(c924, p_c924[1:0]) as p_c924,
-    list_prepend(c928, p_c928[1:15]) as p_c928,
-    list_prepend(c929, p_c929[1:2]) as p_c929,
-    list_prepend(c934, p_c934[1:2]) as p_c934,
-    list_prepend(c943, p_c943[1:7]) as p_c943,
-    list_prepend(c949, p_c949[1:15]) as p_c949,
-    list_prepend(c980, p_c980[1:15]) as p_c980,
-    list_prepend(c983, p_c983[1:16]) as p_c983,
-    list_prepend(c984, p_c984[1:10]) as p_c984,
-    list_prepend(c985, p_c985[1:16]) as p_c985,
-    list_prepend(c1015, p_c1015[1:2]) as p_c1015,
-    list_prepend(c1017, p_c1017[1:13]) as p_c1017,
-    list_prepend(c1020, p_c1020[1:14]) as p_c1020,
-    list_prepend(c1022, p_c1022[1:2]) as p_c1022,
-    list_prepend(c1025, p_c1025[1:17]) as p_c1025,
-    list_prepend(c310, p_c310[1:18]) as p_c310,
-    list_prepend(c1047, p_c1047[1:8]) as p_c1047,
-    list_prepend(c1050, p_c1050[1:4]) as p_c1050,
-    list_prepend(c292, p_c292[1:18]) as p_c292,
-    list_prepend(c1051, p_c1051[1:12]) as p_c1051,
-    list_prepend(c1071, p_c1071[1:0]) as p_c1071,
-    list_prepend(c1073, p_c1073[1:5]) as p_c1073,
-    list_prepend(c1075, p_c1075[1:1]) as p_c1075,
-    list_prepend(c1076, p_c1076[1:1]) as p_c1076,
-    list_prepend(c1078, p_c1078[1:14]) as p_c1078,
-    list_prepend(c1081, p_c1081[1:35]) as p_c1081,
-    list_prepend(c1087, p_c1087[1:13]) as p_c1087,
-    list_prepend(c1107, p_c1107[1:9]) as p_c1107,
-    list_prepend(c72, p_c72[1:10]) as p_c72,
-    list_prepend(c1132, p_c1132[1:10]) as p_c1132,
-    list_prepend(c946, p_c946[1:10]) as p_c946,
-    list_prepend(c1163, p_c1163[1:6]) as p_c1163,
-    list_prepend(c1165, p_c1165[1:15]) as p_c1165,
-    list_prepend(c1187, p_c1187[1:17]) as p_c1187,
-    list_prepend(c1188, p_c1188[1:15]) as p_c1188,
-    list_prepend(c1190, p_c1190[1:17]) as p_c1190,
-    list_prepend(c1192, p_c1192[1:18]) as p_c1192,
-    list_prepend(c1200, p_c1200[1:3]) as p_c1200,
-    list_prepend(c1203, p_c1203[1:17]) as p_c1203,
-    list_prepend(c1208, p_c1208[1:4]) as p_c1208,
-    list_prepend(c1210, p_c1210[1:10]) as p_c1210,
-    list_prepend(c1233, p_c1233[1:0]) as p_c1233,
-    list_prepend(c1236, p_c1236[1:7]) as p_c1236,
-    list_prepend(c1237, p_c1237[1:12]) as p_c1237,
-    list_prepend(c1260, p_c1260[1:3]) as p_c1260,
-    list_prepend(c1263, p_c1263[1:47]) as p_c1263,
-    list_prepend(c1273, p_c1273[1:3]) as p_c1273,
-    list_prepend(c1279, p_c1279[1:6]) as p_c1279,
-    list_prepend(c1295, p_c1295[1:12]) as p_c1295,
-    list_prepend(c1301, p_c1301[1:13]) as p_c1301,
-    list_prepend(c1305, p_c1305[1:15]) as p_c1305,
-    list_prepend(c1306, p_c1306[1:15]) as p_c1306,
-    list_prepend(c1336, p_c1336[1:4]) as p_c1336,
-    list_prepend(c1338, p_c1338[1:11]) as p_c1338,
-    list_prepend(c1341, p_c1341[1:1]) as p_c1341,
-    list_prepend(c1347, p_c1347[1:18]) as p_c1347,
-    list_prepend(c1350, p_c1350[1:7]) as p_c1350,
-    list_prepend(c763, p_c763[1:2]) as p_c763,
-    list_prepend(c1372, p_c1372[1:5]) as p_c1372,
-    list_prepend(c1373, p_c1373[1:5]) as p_c1373,
-    list_prepend(c1396, p_c1396[1:4]) as p_c1396,
-    list_prepend(c1410, p_c1410[1:18]) as p_c1410,
-    list_prepend(c1413, p_c1413[1:0]) as p_c1413,
-    list_prepend(c1414, p_c1414[1:0]) as p_c1414,
-    list_prepend(c1417, p_c1417[1:11]) as p_c1417,
-    list_prepend(c1435, p_c1435[1:2]) as p_c1435,
-    list_prepend(c1437, p_c1437[1:12]) as p_c1437,
-    list_prepend(c1439, p_c1439[1:6]) as p_c1439,
-    list_prepend(c1442, p_c1442[1:6]) as p_c1442,
-    list_prepend(c1443, p_c1443[1:18]) as p_c1443,
-    list_prepend(c1444, p_c1444[1:6]) as p_c1444,
-    list_prepend(c1467, p_c1467[1:4]) as p_c1467,
-    list_prepend(c1469, p_c1469[1:0]) as p_c1469,
-    list_prepend(c1471, p_c1471[1:4]) as p_c1471,
-    list_prepend(c1485, p_c1485[1:3]) as p_c1485,
-    list_prepend(c1487, p_c1487[1:1]) as p_c1487,
-    list_prepend(c1488, p_c1488[1:8]) as p_c1488,
-    list_prepend(c1490, p_c1490[1:13]) as p_c1490,
-    list_prepend(c1495, p_c1495[1:3]) as p_c1495,
-    list_prepend(c1505, p_c1505[1:1]) as p_c1505,
-    list_prepend(c1515, p_c1515[1:14]) as p_c1515,
-    list_prepend(c1516, p_c1516[1:1]) as p_c1516,
-    list_prepend(c1518, p_c1518[1:2]) as p_c1518,
-    list_prepend(c1522, p_c1522[1:0]) as p_c1522,
-    list_prepend(c1524, p_c1524[1:12]) as p_c1524,
-    list_prepend(c1526, p_c1526[1:16]) as p_c1526,
-    list_prepend(c1528, p_c1528[1:5]) as p_c1528,
-    list_prepend(c1542, p_c1542[1:4]) as p_c1542,
-    list_prepend(c1544, p_c1544[1:4]) as p_c1544,
-    list_prepend(c1568, p_c1568[1:17]) as p_c1568,
-    list_prepend(c1570, p_c1570[1:5]) as p_c1570,
-    list_prepend(c1572, p_c1572[1:1]) as p_c1572,
-    list_prepend(c1573, p_c1573[1:14]) as p_c1573,
-    list_prepend(c1578, p_c1578[1:16]) as p_c1578,
-    list_prepend(c1579, p_c1579[1:16]) as p_c1579,
-    list_prepend(c1610, p_c1610[1:0]) as p_c1610,
-    list_prepend(c1616, p_c1616[1:11]) as p_c1616,
-    list_prepend(c1638, p_c1638[1:9]) as p_c1638,
-    list_prepend(c1643, p_c1643[1:2]) as p_c1643,
-    list_prepend(c1645, p_c1645[1:6]) as p_c1645,
-    list_prepend(c1647, p_c1647[1:1]) as p_c1647,
-    list_prepend(c1656, p_c1656[1:10]) as p_c1656,
-    list_prepend(c1661, p_c1661[1:12]) as p_c1661,
-    list_prepend(c1663, p_c1663[1:11]) as p_c1663,
-    list_prepend(c1666, p_c1666[1:2]) as p_c1666,
-    list_prepend(c1667, p_c1667[1:18]) as p_c1667,
-    list_prepend(c71, p_c71[1:6]) as p_c71,
-    list_prepend(c1670, p_c1670[1:2]) as p_c1670,
-    list_prepend(c1671, p_c1671[1:2]) as p_c1671,
-    list_prepend(c1683, p_c1683[1:16]) as p_c1683,
-    list_prepend(c1684, p_c1684[1:13]) as p_c1684,
-    list_prepend(c1686, p_c1686[1:4]) as p_c1686,
-    list_prepend(c1689, p_c1689[1:24]) as p_c1689,
-    list_prepend(c1694, p_c1694[1:2]) as p_c1694,
-    list_prepend(c1701, p_c1701[1:5]) as p_c1701,
-    list_prepend(c1718, p_c1718[1:6]) as p_c1718,
-    list_prepend(c1724, p_c1724[1:4]) as p_c1724,
-    list_prepend(c1725, p_c1725[1:6]) as p_c1725,
-    list_prepend(c1729, p_c1729[1:6]) as p_c1729,
-    list_prepend(c1756, p_c1756[1:3]) as p_c1756,
-    list_prepend(c1781, p_c1781[1:18]) as p_c1781,
-    list_prepend(c1801, p_c1801[1:4]) as p_c1801,
-    list_prepend(c705, p_c705[1:0]) as p_c705,
-    list_prepend(c1813, p_c1813[1:18]) as p_c1813,
-    list_prepend(c1817, p_c1817[1:3]) as p_c1817,
-    list_prepend(c1819, p_c1819[1:3]) as p_c1819,
-    list_prepend(c1824, p_c1824[1:3]) as p_c1824,
-    list_prepend(c706, p_c706[1:18]) as p_c706,
-    list_prepend(c1398, p_c1398[1:4]) as p_c1398,
-    list_prepend(c1838, p_c1838[1:2]) as p_c1838,
-    list_prepend(c228, p_c228[1:7]) as p_c228,
-    list_prepend(c1849, p_c1849[1:10]) as p_c1849,
-    list_prepend(market_cap, p_market_cap[1:0]) as p_market_cap,
-    list_prepend(daily_basic__pb, p_daily_basic__pb[1:0]) as p_daily_basic__pb,
-    list_prepend(c1887, p_c1887[1:58]) as p_c1887,
-    list_prepend(c1895, p_c1895[1:58]) as p_c1895,
-    list_prepend(c1916, p_c1916[1:58]) as p_c1916,
-    list_prepend(c1939, p_c1939[1:58]) as p_c1939,
-    list_prepend(c1966, p_c1966[1:18]) as p_c1966,
-    list_prepend(c1970, p_c1970[1:15]) as p_c1970,
-    list_prepend(c1991, p_c1991[1:5]) as p_c1991,
-    list_prepend(c1997, p_c1997[1:6]) as p_c1997,
-    list_prepend(c2004, p_c2004[1:35]) as p_c2004,
-    list_prepend(c2010, p_c2010[1:12]) as p_c2010,
-    list_prepend(c2011, p_c2011[1:12]) as p_c2011,
-    list_prepend(c2037, p_c2037[1:10]) as p_c2037,
-    list_prepend(c2040, p_c2040[1:24]) as p_c2040,
-    list_prepend(c2046, p_c2046[1:24]) as p_c2046,
-    list_prepend(c2056, p_c2056[1:28]) as p_c2056,
-    list_prepend(c90, p_c90[1:5]) as p_c90,
-    list_prepend(c2073, p_c2073[1:4]) as p_c2073,
-    list_prepend(c2075, p_c2075[1:2]) as p_c2075,
-    list_prepend(c2077, p_c2077[1:13]) as p_c2077,
-    list_prepend(c2080, p_c2080[1:13]) as p_c2080,
-    list_prepend(c2100, p_c2100[1:0]) as p_c2100,
-    list_prepend(c2108, p_c2108[1:10]) as p_c2108,
-    list_prepend(c2113, p_c2113[1:10]) as p_c2113,
-    list_prepend(c2118, p_c2118[1:12]) as p_c2118,
-    list_prepend(c2119, p_c2119[1:24]) as p_c2119,
-    list_prepend(c2125, p_c2125[1:24]) as p_c2125,
-    list_prepend(c2131, p_c2131[1:18]) as p_c2131,
-    list_prepend(c2144, p_c2144[1:18]) as p_c2144,
-    list_prepend(c2151, p_c2151[1:18]) as p_c2151,
-    list_prepend(c2156, p_c2156[1:11]) as p_c2156,
-    list_prepend(c2188, p_c2188[1:15]) as p_c2188,
-    list_prepend(c2203, p_c2203[1:15]) as p_c2203,
-    list_prepend(c2215, p_c2215[1:2]) as p_c2215,
-    list_prepend(c2221, p_c2221[1:2]) as p_c2221,
-    list_prepend(c2230, p_c2230[1:11]) as p_c2230,
-    list_prepend(c2234, p_c2234[1:12]) as p_c2234,
-    list_prepend(c2241, p_c2241[1:18]) as p_c2241,
-    list_prepend(c2248, p_c2248[1:18]) as p_c2248,
-    list_prepend(c2264, p_c2264[1:14]) as p_c2264,
-    list_prepend(c2265, p_c2265[1:2]) as p_c2265,
-    list_prepend(c2267, p_c2267[1:3]) as p_c2267,
-    list_prepend(c2269, p_c2269[1:35]) as p_c2269,
-    list_prepend(c2276, p_c2276[1:1]) as p_c2276,
-    list_prepend(c2281, p_c2281[1:18]) as p_c2281,
-    list_prepend(c2286, p_c2286[1:5]) as p_c2286,
-    list_prepend(c2287, p_c2287[1:5]) as p_c2287,
-    list_prepend(c2308, p_c2308[1:48]) as p_c2308,
-    list_prepend(c2315, p_c2315[1:48]) as p_c2315,
-    list_prepend(c2322, p_c2322[1:18]) as p_c2322,
-    list_prepend(c2343, p_c2343[1:4]) as p_c2343,
-    list_prepend(c2350, p_c2350[1:10]) as p_c2350,
-    list_prepend(c2363, p_c2363[1:18]) as p_c2363,
-    list_prepend(c2367, p_c2367[1:9]) as p_c2367,
-    list_prepend(c2369, p_c2369[1:5]) as p_c2369,
-    list_prepend(c2382, p_c2382[1:1]) as p_c2382,
-    list_prepend(c2383, p_c2383[1:1]) as p_c2383,
-    list_prepend(c2396, p_c2396[1:3]) as p_c2396,
-    list_prepend(c2398, p_c2398[1:13]) as p_c2398,
-    list_prepend(c2413, p_c2413[1:13]) as p_c2413,
-    list_prepend(c2429, p_c2429[1:9]) as p_c2429,
-    list_prepend(c2454, p_c2454[1:4]) as p_c2454,
-    list_prepend(c2469, p_c2469[1:18]) as p_c2469,
-    list_prepend(c2475, p_c2475[1:18]) as p_c2475,
-    list_prepend(c2484, p_c2484[1:10]) as p_c2484,
-    list_prepend(c2489, p_c2489[1:10]) as p_c2489,
-    list_prepend(c2494, p_c2494[1:8]) as p_c2494,
-    list_prepend(c2513, p_c2513[1:5]) as p_c2513,
-    list_prepend(c2247, p_c2247[1:18]) as p_c2247,
-    list_prepend(c2240, p_c2240[1:18]) as p_c2240,
-    list_prepend(c235, p_c235[1:24]) as p_c235,
-    list_prepend(c2541, p_c2541[1:3]) as p_c2541,
-    list_prepend(c2553, p_c2553[1:5]) as p_c2553,
-    list_prepend(c2557, p_c2557[1:19]) as p_c2557,
-    list_prepend(c2577, p_c2577[1:7]) as p_c2577,
-    list_prepend(c2582, p_c2582[1:5]) as p_c2582,
-    list_prepend(c2583, p_c2583[1:6]) as p_c2583,
-    list_prepend(c2220, p_c2220[1:18]) as p_c2220,
-    list_prepend(c2588, p_c2588[1:16]) as p_c2588,
-    list_prepend(c2589, p_c2589[1:16]) as p_c2589,
-    list_prepend(c2620, p_c2620[1:1]) as p_c2620,
-    list_prepend(c2626, p_c2626[1:0]) as p_c2626,
+    list_concat([returns], p_returns[1:248]) as p_returns,
+    list_concat([c15], p_c15[1:3]) as p_c15,
+    list_concat([c22], p_c22[1:4]) as p_c22,
+    list_concat([c23], p_c23[1:1]) as p_c23,
+    list_concat([c24], p_c24[1:4]) as p_c24,
+    list_concat([c45], p_c45[1:19]) as p_c45,
+    list_concat([c47], p_c47[1:9]) as p_c47,
+    list_concat([c73], p_c73[1:7]) as p_c73,
+    list_concat([vwap], p_vwap[1:228]) as p_vwap,
+    list_concat([open], p_open[1:12]) as p_open,
+    list_concat([volume], p_volume[1:178]) as p_volume,
+    list_concat([close], p_close[1:198]) as p_close,
+    list_concat([c110], p_c110[1:58]) as p_c110,
+    list_concat([c115], p_c115[1:9]) as p_c115,
+    list_concat([c118], p_c118[1:248]) as p_c118,
+    list_concat([c130], p_c130[1:1]) as p_c130,
+    list_concat([c139], p_c139[1:3]) as p_c139,
+    list_concat([c158], p_c158[1:7]) as p_c158,
+    list_concat([c168], p_c168[1:1]) as p_c168,
+    list_concat([c138], p_c138[1:8]) as p_c138,
+    list_concat([amount], p_amount[1:178]) as p_amount,
+    list_concat([c188], p_c188[1:18]) as p_c188,
+    list_concat([c191], p_c191[1:8]) as p_c191,
+    list_concat([high], p_high[1:18]) as p_high,
+    list_concat([low], p_low[1:18]) as p_low,
+    list_concat([c244], p_c244[1:4]) as p_c244,
+    list_concat([c258], p_c258[1:99]) as p_c258,
+    list_concat([c157], p_c157[1:3]) as p_c157,
+    list_concat([c270], p_c270[1:3]) as p_c270,
+    list_concat([c46], p_c46[1:30]) as p_c46,
+    list_concat([c271], p_c271[1:3]) as p_c271,
+    list_concat([c289], p_c289[1:1]) as p_c289,
+    list_concat([c293], p_c293[1:5]) as p_c293,
+    list_concat([c308], p_c308[1:0]) as p_c308,
+    list_concat([c186], p_c186[1:20]) as p_c186,
+    list_concat([c331], p_c331[1:4]) as p_c331,
+    list_concat([c333], p_c333[1:0]) as p_c333,
+    list_concat([c337], p_c337[1:3]) as p_c337,
+    list_concat([c267], p_c267[1:5]) as p_c267,
+    list_concat([c341], p_c341[1:3]) as p_c341,
+    list_concat([c346], p_c346[1:8]) as p_c346,
+    list_concat([c363], p_c363[1:228]) as p_c363,
+    list_concat([c432], p_c432[1:14]) as p_c432,
+    list_concat([c434], p_c434[1:30]) as p_c434,
+    list_concat([c137], p_c137[1:13]) as p_c137,
+    list_concat([c21], p_c21[1:13]) as p_c21,
+    list_concat([c464], p_c464[1:0]) as p_c464,
+    list_concat([c480], p_c480[1:198]) as p_c480,
+    list_concat([c187], p_c187[1:7]) as p_c187,
+    list_concat([c539], p_c539[1:6]) as p_c539,
+    list_concat([c246], p_c246[1:0]) as p_c246,
+    list_concat([c547], p_c547[1:0]) as p_c547,
+    list_concat([c117], p_c117[1:0]) as p_c117,
+    list_concat([c569], p_c569[1:248]) as p_c569,
+    list_concat([c626], p_c626[1:248]) as p_c626,
+    list_concat([c638], p_c638[1:3]) as p_c638,
+    list_concat([c644], p_c644[1:4]) as p_c644,
+    list_concat([c647], p_c647[1:8]) as p_c647,
+    list_concat([c654], p_c654[1:4]) as p_c654,
+    list_concat([c426], p_c426[1:1]) as p_c426,
+    list_concat([c674], p_c674[1:0]) as p_c674,
+    list_concat([c676], p_c676[1:4]) as p_c676,
+    list_concat([c685], p_c685[1:5]) as p_c685,
+    list_concat([c687], p_c687[1:3]) as p_c687,
+    list_concat([c690], p_c690[1:2]) as p_c690,
+    list_concat([c700], p_c700[1:14]) as p_c700,
+    list_concat([c702], p_c702[1:6]) as p_c702,
+    list_concat([c723], p_c723[1:35]) as p_c723,
+    list_concat([c746], p_c746[1:7]) as p_c746,
+    list_concat([c767], p_c767[1:15]) as p_c767,
+    list_concat([c768], p_c768[1:6]) as p_c768,
+    list_concat([c772], p_c772[1:11]) as p_c772,
+    list_concat([c773], p_c773[1:11]) as p_c773,
+    list_concat([c799], p_c799[1:10]) as p_c799,
+    list_concat([c802], p_c802[1:10]) as p_c802,
+    list_concat([c806], p_c806[1:14]) as p_c806,
+    list_concat([c808], p_c808[1:10]) as p_c808,
+    list_concat([c812], p_c812[1:14]) as p_c812,
+    list_concat([c842], p_c842[1:2]) as p_c842,
+    list_concat([c845], p_c845[1:17]) as p_c845,
+    list_concat([c849], p_c849[1:4]) as p_c849,
+    list_concat([c850], p_c850[1:4]) as p_c850,
+    list_concat([c876], p_c876[1:8]) as p_c876,
+    list_concat([c879], p_c879[1:9]) as p_c879,
+    list_concat([c881], p_c881[1:4]) as p_c881,
+    list_concat([c887], p_c887[1:4]) as p_c887,
+    list_concat([c907], p_c907[1:18]) as p_c907,
+    list_concat([c923], p_c923[1:11]) as p_c923,
+    list_concat([c924], p_c924[1:0]) as p_c924,
+    list_concat([c928], p_c928[1:15]) as p_c928,
+    list_concat([c929], p_c929[1:2]) as p_c929,
+    list_concat([c934], p_c934[1:2]) as p_c934,
+    list_concat([c943], p_c943[1:7]) as p_c943,
+    list_concat([c949], p_c949[1:15]) as p_c949,
+    list_concat([c980], p_c980[1:15]) as p_c980,
+    list_concat([c983], p_c983[1:16]) as p_c983,
+    list_concat([c984], p_c984[1:10]) as p_c984,
+    list_concat([c985], p_c985[1:16]) as p_c985,
+    list_concat([c1015], p_c1015[1:2]) as p_c1015,
+    list_concat([c1017], p_c1017[1:13]) as p_c1017,
+    list_concat([c1020], p_c1020[1:14]) as p_c1020,
+    list_concat([c1022], p_c1022[1:2]) as p_c1022,
+    list_concat([c1025], p_c1025[1:17]) as p_c1025,
+    list_concat([c310], p_c310[1:18]) as p_c310,
+    list_concat([c1047], p_c1047[1:8]) as p_c1047,
+    list_concat([c1050], p_c1050[1:4]) as p_c1050,
+    list_concat([c292], p_c292[1:18]) as p_c292,
+    list_concat([c1051], p_c1051[1:12]) as p_c1051,
+    list_concat([c1071], p_c1071[1:0]) as p_c1071,
+    list_concat([c1073], p_c1073[1:5]) as p_c1073,
+    list_concat([c1075], p_c1075[1:1]) as p_c1075,
+    list_concat([c1076], p_c1076[1:1]) as p_c1076,
+    list_concat([c1078], p_c1078[1:14]) as p_c1078,
+    list_concat([c1081], p_c1081[1:35]) as p_c1081,
+    list_concat([c1087], p_c1087[1:13]) as p_c1087,
+    list_concat([c1107], p_c1107[1:9]) as p_c1107,
+    list_concat([c72], p_c72[1:10]) as p_c72,
+    list_concat([c1132], p_c1132[1:10]) as p_c1132,
+    list_concat([c946], p_c946[1:10]) as p_c946,
+    list_concat([c1163], p_c1163[1:6]) as p_c1163,
+    list_concat([c1165], p_c1165[1:15]) as p_c1165,
+    list_concat([c1187], p_c1187[1:17]) as p_c1187,
+    list_concat([c1188], p_c1188[1:15]) as p_c1188,
+    list_concat([c1190], p_c1190[1:17]) as p_c1190,
+    list_concat([c1192], p_c1192[1:18]) as p_c1192,
+    list_concat([c1200], p_c1200[1:3]) as p_c1200,
+    list_concat([c1203], p_c1203[1:17]) as p_c1203,
+    list_concat([c1208], p_c1208[1:4]) as p_c1208,
+    list_concat([c1210], p_c1210[1:10]) as p_c1210,
+    list_concat([c1233], p_c1233[1:0]) as p_c1233,
+    list_concat([c1236], p_c1236[1:7]) as p_c1236,
+    list_concat([c1237], p_c1237[1:12]) as p_c1237,
+    list_concat([c1260], p_c1260[1:3]) as p_c1260,
+    list_concat([c1263], p_c1263[1:47]) as p_c1263,
+    list_concat([c1273], p_c1273[1:3]) as p_c1273,
+    list_concat([c1279], p_c1279[1:6]) as p_c1279,
+    list_concat([c1295], p_c1295[1:12]) as p_c1295,
+    list_concat([c1301], p_c1301[1:13]) as p_c1301,
+    list_concat([c1305], p_c1305[1:15]) as p_c1305,
+    list_concat([c1306], p_c1306[1:15]) as p_c1306,
+    list_concat([c1336], p_c1336[1:4]) as p_c1336,
+    list_concat([c1338], p_c1338[1:11]) as p_c1338,
+    list_concat([c1341], p_c1341[1:1]) as p_c1341,
+    list_concat([c1347], p_c1347[1:18]) as p_c1347,
+    list_concat([c1350], p_c1350[1:7]) as p_c1350,
+    list_concat([c763], p_c763[1:2]) as p_c763,
+    list_concat([c1372], p_c1372[1:5]) as p_c1372,
+    list_concat([c1373], p_c1373[1:5]) as p_c1373,
+    list_concat([c1396], p_c1396[1:4]) as p_c1396,
+    list_concat([c1410], p_c1410[1:18]) as p_c1410,
+    list_concat([c1413], p_c1413[1:0]) as p_c1413,
+    list_concat([c1414], p_c1414[1:0]) as p_c1414,
+    list_concat([c1417], p_c1417[1:11]) as p_c1417,
+    list_concat([c1435], p_c1435[1:2]) as p_c1435,
+    list_concat([c1437], p_c1437[1:12]) as p_c1437,
+    list_concat([c1439], p_c1439[1:6]) as p_c1439,
+    list_concat([c1442], p_c1442[1:6]) as p_c1442,
+    list_concat([c1443], p_c1443[1:18]) as p_c1443,
+    list_concat([c1444], p_c1444[1:6]) as p_c1444,
+    list_concat([c1467], p_c1467[1:4]) as p_c1467,
+    list_concat([c1469], p_c1469[1:0]) as p_c1469,
+    list_concat([c1471], p_c1471[1:4]) as p_c1471,
+    list_concat([c1485], p_c1485[1:3]) as p_c1485,
+    list_concat([c1487], p_c1487[1:1]) as p_c1487,
+    list_concat([c1488], p_c1488[1:8]) as p_c1488,
+    list_concat([c1490], p_c1490[1:13]) as p_c1490,
+    list_concat([c1495], p_c1495[1:3]) as p_c1495,
+    list_concat([c1505], p_c1505[1:1]) as p_c1505,
+    list_concat([c1515], p_c1515[1:14]) as p_c1515,
+    list_concat([c1516], p_c1516[1:1]) as p_c1516,
+    list_concat([c1518], p_c1518[1:2]) as p_c1518,
+    list_concat([c1522], p_c1522[1:0]) as p_c1522,
+    list_concat([c1524], p_c1524[1:12]) as p_c1524,
+    list_concat([c1526], p_c1526[1:16]) as p_c1526,
+    list_concat([c1528], p_c1528[1:5]) as p_c1528,
+    list_concat([c1542], p_c1542[1:4]) as p_c1542,
+    list_concat([c1544], p_c1544[1:4]) as p_c1544,
+    list_concat([c1568], p_c1568[1:17]) as p_c1568,
+    list_concat([c1570], p_c1570[1:5]) as p_c1570,
+    list_concat([c1572], p_c1572[1:1]) as p_c1572,
+    list_concat([c1573], p_c1573[1:14]) as p_c1573,
+    list_concat([c1578], p_c1578[1:16]) as p_c1578,
+    list_concat([c1579], p_c1579[1:16]) as p_c1579,
+    list_concat([c1610], p_c1610[1:0]) as p_c1610,
+    list_concat([c1616], p_c1616[1:11]) as p_c1616,
+    list_concat([c1638], p_c1638[1:9]) as p_c1638,
+    list_concat([c1643], p_c1643[1:2]) as p_c1643,
+    list_concat([c1645], p_c1645[1:6]) as p_c1645,
+    list_concat([c1647], p_c1647[1:1]) as p_c1647,
+    list_concat([c1656], p_c1656[1:10]) as p_c1656,
+    list_concat([c1661], p_c1661[1:12]) as p_c1661,
+    list_concat([c1663], p_c1663[1:11]) as p_c1663,
+    list_concat([c1666], p_c1666[1:2]) as p_c1666,
+    list_concat([c1667], p_c1667[1:18]) as p_c1667,
+    list_concat([c71], p_c71[1:6]) as p_c71,
+    list_concat([c1670], p_c1670[1:2]) as p_c1670,
+    list_concat([c1671], p_c1671[1:2]) as p_c1671,
+    list_concat([c1683], p_c1683[1:16]) as p_c1683,
+    list_concat([c1684], p_c1684[1:13]) as p_c1684,
+    list_concat([c1686], p_c1686[1:4]) as p_c1686,
+    list_concat([c1689], p_c1689[1:24]) as p_c1689,
+    list_concat([c1694], p_c1694[1:2]) as p_c1694,
+    list_concat([c1701], p_c1701[1:5]) as p_c1701,
+    list_concat([c1718], p_c1718[1:6]) as p_c1718,
+    list_concat([c1724], p_c1724[1:4]) as p_c1724,
+    list_concat([c1725], p_c1725[1:6]) as p_c1725,
+    list_concat([c1729], p_c1729[1:6]) as p_c1729,
+    list_concat([c1756], p_c1756[1:3]) as p_c1756,
+    list_concat([c1781], p_c1781[1:18]) as p_c1781,
+    list_concat([c1801], p_c1801[1:4]) as p_c1801,
+    list_concat([c705], p_c705[1:0]) as p_c705,
+    list_concat([c1813], p_c1813[1:18]) as p_c1813,
+    list_concat([c1817], p_c1817[1:3]) as p_c1817,
+    list_concat([c1819], p_c1819[1:3]) as p_c1819,
+    list_concat([c1824], p_c1824[1:3]) as p_c1824,
+    list_concat([c706], p_c706[1:18]) as p_c706,
+    list_concat([c1398], p_c1398[1:4]) as p_c1398,
+    list_concat([c1838], p_c1838[1:2]) as p_c1838,
+    list_concat([c228], p_c228[1:7]) as p_c228,
+    list_concat([c1849], p_c1849[1:10]) as p_c1849,
+    list_concat([market_cap], p_market_cap[1:0]) as p_market_cap,
+    list_concat([daily_basic__pb], p_daily_basic__pb[1:0]) as p_daily_basic__pb,
+    list_concat([c1887], p_c1887[1:58]) as p_c1887,
+    list_concat([c1895], p_c1895[1:58]) as p_c1895,
+    list_concat([c1916], p_c1916[1:58]) as p_c1916,
+    list_concat([c1939], p_c1939[1:58]) as p_c1939,
+    list_concat([c1966], p_c1966[1:18]) as p_c1966,
+    list_concat([c1970], p_c1970[1:15]) as p_c1970,
+    list_concat([c1991], p_c1991[1:5]) as p_c1991,
+    list_concat([c1997], p_c1997[1:6]) as p_c1997,
+    list_concat([c2004], p_c2004[1:35]) as p_c2004,
+    list_concat([c2010], p_c2010[1:12]) as p_c2010,
+    list_concat([c2011], p_c2011[1:12]) as p_c2011,
+    list_concat([c2037], p_c2037[1:10]) as p_c2037,
+    list_concat([c2040], p_c2040[1:24]) as p_c2040,
+    list_concat([c2046], p_c2046[1:24]) as p_c2046,
+    list_concat([c2056], p_c2056[1:28]) as p_c2056,
+    list_concat([c90], p_c90[1:5]) as p_c90,
+    list_concat([c2073], p_c2073[1:4]) as p_c2073,
+    list_concat([c2075], p_c2075[1:2]) as p_c2075,
+    list_concat([c2077], p_c2077[1:13]) as p_c2077,
+    list_concat([c2080], p_c2080[1:13]) as p_c2080,
+    list_concat([c2100], p_c2100[1:0]) as p_c2100,
+    list_concat([c2108], p_c2108[1:10]) as p_c2108,
+    list_concat([c2113], p_c2113[1:10]) as p_c2113,
+    list_concat([c2118], p_c2118[1:12]) as p_c2118,
+    list_concat([c2119], p_c2119[1:24]) as p_c2119,
+    list_concat([c2125], p_c2125[1:24]) as p_c2125,
+    list_concat([c2131], p_c2131[1:18]) as p_c2131,
+    list_concat([c2144], p_c2144[1:18]) as p_c2144,
+    list_concat([c2151], p_c2151[1:18]) as p_c2151,
+    list_concat([c2156], p_c2156[1:11]) as p_c2156,
+    list_concat([c2188], p_c2188[1:15]) as p_c2188,
+    list_concat([c2203], p_c2203[1:15]) as p_c2203,
+    list_concat([c2215], p_c2215[1:2]) as p_c2215,
+    list_concat([c2221], p_c2221[1:2]) as p_c2221,
+    list_concat([c2230], p_c2230[1:11]) as p_c2230,
+    list_concat([c2234], p_c2234[1:12]) as p_c2234,
+    list_concat([c2241], p_c2241[1:18]) as p_c2241,
+    list_concat([c2248], p_c2248[1:18]) as p_c2248,
+    list_concat([c2264], p_c2264[1:14]) as p_c2264,
+    list_concat([c2265], p_c2265[1:2]) as p_c2265,
+    list_concat([c2267], p_c2267[1:3]) as p_c2267,
+    list_concat([c2269], p_c2269[1:35]) as p_c2269,
+    list_concat([c2276], p_c2276[1:1]) as p_c2276,
+    list_concat([c2281], p_c2281[1:18]) as p_c2281,
+    list_concat([c2286], p_c2286[1:5]) as p_c2286,
+    list_concat([c2287], p_c2287[1:5]) as p_c2287,
+    list_concat([c2308], p_c2308[1:48]) as p_c2308,
+    list_concat([c2315], p_c2315[1:48]) as p_c2315,
+    list_concat([c2322], p_c2322[1:18]) as p_c2322,
+    list_concat([c2343], p_c2343[1:4]) as p_c2343,
+    list_concat([c2350], p_c2350[1:10]) as p_c2350,
+    list_concat([c2363], p_c2363[1:18]) as p_c2363,
+    list_concat([c2367], p_c2367[1:9]) as p_c2367,
+    list_concat([c2369], p_c2369[1:5]) as p_c2369,
+    list_concat([c2382], p_c2382[1:1]) as p_c2382,
+    list_concat([c2383], p_c2383[1:1]) as p_c2383,
+    list_concat([c2396], p_c2396[1:3]) as p_c2396,
+    list_concat([c2398], p_c2398[1:13]) as p_c2398,
+    list_concat([c2413], p_c2413[1:13]) as p_c2413,
+    list_concat([c2429], p_c2429[1:9]) as p_c2429,
+    list_concat([c2454], p_c2454[1:4]) as p_c2454,
+    list_concat([c2469], p_c2469[1:18]) as p_c2469,
+    list_concat([c2475], p_c2475[1:18]) as p_c2475,
+    list_concat([c2484], p_c2484[1:10]) as p_c2484,
+    list_concat([c2489], p_c2489[1:10]) as p_c2489,
+    list_concat([c2494], p_c2494[1:8]) as p_c2494,
+    list_concat([c2513], p_c2513[1:5]) as p_c2513,
+    list_concat([c2247], p_c2247[1:18]) as p_c2247,
+    list_concat([c2240], p_c2240[1:18]) as p_c2240,
+    list_concat([c235], p_c235[1:24]) as p_c235,
+    list_concat([c2541], p_c2541[1:3]) as p_c2541,
+    list_concat([c2553], p_c2553[1:5]) as p_c2553,
+    list_concat([c2557], p_c2557[1:19]) as p_c2557,
+    list_concat([c2577], p_c2577[1:7]) as p_c2577,
+    list_concat([c2582], p_c2582[1:5]) as p_c2582,
+    list_concat([c2583], p_c2583[1:6]) as p_c2583,
+    list_concat([c2220], p_c2220[1:18]) as p_c2220,
+    list_concat([c2588], p_c2588[1:16]) as p_c2588,
+    list_concat([c2589], p_c2589[1:16]) as p_c2589,
+    list_concat([c2620], p_c2620[1:1]) as p_c2620,
+    list_concat([c2626], p_c2626[1:0]) as p_c2626,
     coalesce(c2626, k_c2626) as k_c2626,
-    list_prepend(c2627, p_c2627[1:7]) as p_c2627,
-    list_prepend(c2219, p_c2219[1:18]) as p_c2219,
-    list_prepend(c2632, p_c2632[1:7]) as p_c2632,
-    list_prepend(c2657, p_c2657[1:0]) as p_c2657,
-    list_prepend(c2666, p_c2666[1:18]) as p_c2666,
-    list_prepend(c2669, p_c2669[1:2]) as p_c2669,
-    list_prepend(c2670, p_c2670[1:14]) as p_c2670,
-    list_prepend(c2674, p_c2674[1:10]) as p_c2674,
-    list_prepend(c2680, p_c2680[1:12]) as p_c2680,
-    list_prepend(c2685, p_c2685[1:12]) as p_c2685,
-    list_prepend(c2699, p_c2699[1:8]) as p_c2699,
-    list_prepend(c2709, p_c2709[1:1]) as p_c2709,
-    list_prepend(c2713, p_c2713[1:16]) as p_c2713,
-    list_prepend(c2734, p_c2734[1:16]) as p_c2734,
-    list_prepend(c2740, p_c2740[1:0]) as p_c2740,
-    list_prepend(c2743, p_c2743[1:2]) as p_c2743,
-    list_prepend(c2744, p_c2744[1:18]) as p_c2744,
-    list_prepend(c2747, p_c2747[1:3]) as p_c2747,
-    list_prepend(c2748, p_c2748[1:3]) as p_c2748,
-    list_prepend(c2766, p_c2766[1:17]) as p_c2766,
-    list_prepend(c2767, p_c2767[1:14]) as p_c2767,
-    list_prepend(c2769, p_c2769[1:5]) as p_c2769,
-    list_prepend(c2771, p_c2771[1:6]) as p_c2771,
-    list_prepend(c2783, p_c2783[1:5]) as p_c2783,
-    list_prepend(c2785, p_c2785[1:1]) as p_c2785,
-    list_prepend(c2800, p_c2800[1:18]) as p_c2800,
-    list_prepend(c2806, p_c2806[1:18]) as p_c2806,
-    list_prepend(c2815, p_c2815[1:18]) as p_c2815,
-    list_prepend(c1969, p_c1969[1:10]) as p_c1969,
-    list_prepend(c2824, p_c2824[1:4]) as p_c2824,
-    list_prepend(benchmark_close, p_benchmark_close[1:18]) as p_benchmark_close,
-    list_prepend(c2842, p_c2842[1:250]) as p_c2842,
-    list_prepend(c2851, p_c2851[1:250]) as p_c2851,
-    list_prepend(c2861, p_c2861[1:250]) as p_c2861,
-    list_prepend(c2887, p_c2887[1:250]) as p_c2887,
-    list_prepend(c2891, p_c2891[1:0]) as p_c2891,
-    list_prepend(c2893, p_c2893[1:0]) as p_c2893,
+    list_concat([c2627], p_c2627[1:7]) as p_c2627,
+    list_concat([c2219], p_c2219[1:18]) as p_c2219,
+    list_concat([c2632], p_c2632[1:7]) as p_c2632,
+    list_concat([c2657], p_c2657[1:0]) as p_c2657,
+    list_concat([c2666], p_c2666[1:18]) as p_c2666,
+    list_concat([c2669], p_c2669[1:2]) as p_c2669,
+    list_concat([c2670], p_c2670[1:14]) as p_c2670,
+    list_concat([c2674], p_c2674[1:10]) as p_c2674,
+    list_concat([c2680], p_c2680[1:12]) as p_c2680,
+    list_concat([c2685], p_c2685[1:12]) as p_c2685,
+    list_concat([c2699], p_c2699[1:8]) as p_c2699,
+    list_concat([c2709], p_c2709[1:1]) as p_c2709,
+    list_concat([c2713], p_c2713[1:16]) as p_c2713,
+    list_concat([c2734], p_c2734[1:16]) as p_c2734,
+    list_concat([c2740], p_c2740[1:0]) as p_c2740,
+    list_concat([c2743], p_c2743[1:2]) as p_c2743,
+    list_concat([c2744], p_c2744[1:18]) as p_c2744,
+    list_concat([c2747], p_c2747[1:3]) as p_c2747,
+    list_concat([c2748], p_c2748[1:3]) as p_c2748,
+    list_concat([c2766], p_c2766[1:17]) as p_c2766,
+    list_concat([c2767], p_c2767[1:14]) as p_c2767,
+    list_concat([c2769], p_c2769[1:5]) as p_c2769,
+    list_concat([c2771], p_c2771[1:6]) as p_c2771,
+    list_concat([c2783], p_c2783[1:5]) as p_c2783,
+    list_concat([c2785], p_c2785[1:1]) as p_c2785,
+    list_concat([c2800], p_c2800[1:18]) as p_c2800,
+    list_concat([c2806], p_c2806[1:18]) as p_c2806,
+    list_concat([c2815], p_c2815[1:18]) as p_c2815,
+    list_concat([c1969], p_c1969[1:10]) as p_c1969,
+    list_concat([c2824], p_c2824[1:4]) as p_c2824,
+    list_concat([benchmark_close], p_benchmark_close[1:18]) as p_benchmark_close,
+    list_concat([c2842], p_c2842[1:250]) as p_c2842,
+    list_concat([c2851], p_c2851[1:250]) as p_c2851,
+    list_concat([c2861], p_c2861[1:250]) as p_c2861,
+    list_concat([c2887], p_c2887[1:250]) as p_c2887,
+    list_concat([c2891], p_c2891[1:0]) as p_c2891,
+    list_concat([c2893], p_c2893[1:0]) as p_c2893,
     coalesce(c2893, k_c2893) as k_c2893,
-    list_prepend(c2894, p_c2894[1:24]) as p_c2894,
-    list_prepend(c2917, p_c2917[1:1]) as p_c2917,
-    list_prepend(c2918, p_c2918[1:1]) as p_c2918,
-    list_prepend(c558, p_c558[1:1]) as p_c558,
-    list_prepend(c2923, p_c2923[1:3]) as p_c2923,
-    list_prepend(c1812, p_c1812[1:22]) as p_c1812,
-    list_prepend(c2932, p_c2932[1:22]) as p_c2932,
-    list_prepend(c2944, p_c2944[1:10]) as p_c2944,
-    list_prepend(c2357, p_c2357[1:10]) as p_c2357,
-    list_prepend(c2959, p_c2959[1:10]) as p_c2959,
-    list_prepend(c2968, p_c2968[1:46]) as p_c2968,
-    list_prepend(c2974, p_c2974[1:46]) as p_c2974,
-    list_prepend(c1861, p_c1861[1:18]) as p_c1861,
-    list_prepend(c2994, p_c2994[1:18]) as p_c2994,
-    list_prepend(c3000, p_c3000[1:18]) as p_c3000,
-    list_prepend(c3008, p_c3008[1:0]) as p_c3008,
+    list_concat([c2894], p_c2894[1:24]) as p_c2894,
+    list_concat([c2917], p_c2917[1:1]) as p_c2917,
+    list_concat([c2918], p_c2918[1:1]) as p_c2918,
+    list_concat([c558], p_c558[1:1]) as p_c558,
+    list_concat([c2923], p_c2923[1:3]) as p_c2923,
+    list_concat([c1812], p_c1812[1:22]) as p_c1812,
+    list_concat([c2932], p_c2932[1:22]) as p_c2932,
+    list_concat([c2944], p_c2944[1:10]) as p_c2944,
+    list_concat([c2357], p_c2357[1:10]) as p_c2357,
+    list_concat([c2959], p_c2959[1:10]) as p_c2959,
+    list_concat([c2968], p_c2968[1:46]) as p_c2968,
+    list_concat([c2974], p_c2974[1:46]) as p_c2974,
+    list_concat([c1861], p_c1861[1:18]) as p_c1861,
+    list_concat([c2994], p_c2994[1:18]) as p_c2994,
+    list_concat([c3000], p_c3000[1:18]) as p_c3000,
+    list_concat([c3008], p_c3008[1:0]) as p_c3008,
     coalesce(c3008, k_c3008) as k_c3008,
-    list_prepend(c3009, p_c3009[1:24]) as p_c3009,
-    list_prepend(c3018, p_c3018[1:12]) as p_c3018,
-    list_prepend(c3023, p_c3023[1:12]) as p_c3023,
-    list_prepend(c3028, p_c3028[1:12]) as p_c3028,
-    list_prepend(c3033, p_c3033[1:4]) as p_c3033,
-    list_prepend(c3040, p_c3040[1:10]) as p_c3040,
-    list_prepend(c3061, p_c3061[1:18]) as p_c3061,
-    list_prepend(c3067, p_c3067[1:18]) as p_c3067,
-    list_prepend(c3073, p_c3073[1:18]) as p_c3073,
-    list_prepend(c2261, p_c2261[1:22]) as p_c2261,
-    list_prepend(c3083, p_c3083[1:22]) as p_c3083,
-    list_prepend(c3037, p_c3037[1:5]) as p_c3037,
-    list_prepend(c3098, p_c3098[1:4]) as p_c3098,
-    list_prepend(c3103, p_c3103[1:18]) as p_c3103,
-    list_prepend(c3109, p_c3109[1:18]) as p_c3109,
-    list_prepend(c3115, p_c3115[1:18]) as p_c3115,
-    list_prepend(c3121, p_c3121[1:18]) as p_c3121,
-    list_prepend(c108, p_c108[1:3]) as p_c108,
-    list_prepend(c3141, p_c3141[1:18]) as p_c3141,
-    list_prepend(c3147, p_c3147[1:18]) as p_c3147,
-    list_prepend(c3157, p_c3157[1:0]) as p_c3157,
-    list_prepend(c3159, p_c3159[1:9]) as p_c3159,
-    list_prepend(c3137, p_c3137[1:0]) as p_c3137,
-    list_prepend(c3162, p_c3162[1:9]) as p_c3162,
-    list_prepend(c2373, p_c2373[1:0]) as p_c2373,
-    list_prepend(c3165, p_c3165[1:9]) as p_c3165,
-    list_prepend(c3167, p_c3167[1:58]) as p_c3167,
-    list_prepend(c3168, p_c3168[1:0]) as p_c3168,
-    list_prepend(c3170, p_c3170[1:9]) as p_c3170,
-    list_prepend(c3172, p_c3172[1:0]) as p_c3172,
-    list_prepend(c3173, p_c3173[1:9]) as p_c3173,
-    list_prepend(c3175, p_c3175[1:0]) as p_c3175,
-    list_prepend(c3176, p_c3176[1:9]) as p_c3176,
-    list_prepend(c3178, p_c3178[1:0]) as p_c3178,
-    list_prepend(c3179, p_c3179[1:9]) as p_c3179,
-    list_prepend(c3182, p_c3182[1:0]) as p_c3182,
-    list_prepend(c3183, p_c3183[1:9]) as p_c3183,
-    list_prepend(c3185, p_c3185[1:118]) as p_c3185,
-    list_prepend(c3194, p_c3194[1:58]) as p_c3194,
-    list_prepend(c3216, p_c3216[1:58]) as p_c3216,
-    list_prepend(c3223, p_c3223[1:28]) as p_c3223,
-    list_prepend(moneyflow__net_main_amount_cny, p_moneyflow__net_main_amount_cny[1:58]) as p_moneyflow__net_main_amount_cny,
-    list_prepend(moneyflow__net_small_amount_cny, p_moneyflow__net_small_amount_cny[1:18]) as p_moneyflow__net_small_amount_cny,
-    list_prepend(c3243, p_c3243[1:18]) as p_c3243,
-    list_prepend(c3249, p_c3249[1:18]) as p_c3249,
-    list_prepend(moneyflow__buy_extra_large_amount_cny, p_moneyflow__buy_extra_large_amount_cny[1:18]) as p_moneyflow__buy_extra_large_amount_cny,
-    list_prepend(c3239, p_c3239[1:18]) as p_c3239,
-    list_prepend(moneyflow__buy_large_amount_cny, p_moneyflow__buy_large_amount_cny[1:18]) as p_moneyflow__buy_large_amount_cny,
-    list_prepend(moneyflow__buy_medium_amount_cny, p_moneyflow__buy_medium_amount_cny[1:18]) as p_moneyflow__buy_medium_amount_cny,
-    list_prepend(moneyflow__buy_small_amount_cny, p_moneyflow__buy_small_amount_cny[1:18]) as p_moneyflow__buy_small_amount_cny,
-    list_prepend(c3296, p_c3296[1:58]) as p_c3296,
-    list_prepend(moneyflow__net_extra_large_amount_cny, p_moneyflow__net_extra_large_amount_cny[1:18]) as p_moneyflow__net_extra_large_amount_cny,
-    list_prepend(hk_hold__holding_ratio, p_hk_hold__holding_ratio[1:59]) as p_hk_hold__holding_ratio,
-    list_prepend(c3306, p_c3306[1:18]) as p_c3306,
-    list_prepend(c3321, p_c3321[1:19]) as p_c3321,
-    list_prepend(c3322, p_c3322[1:3]) as p_c3322,
-    list_prepend(c3326, p_c3326[1:242]) as p_c3326,
-    list_prepend(benchmark_return, p_benchmark_return[1:18]) as p_benchmark_return,
-    list_prepend(trading_seat_days__hot_money_net_cny, p_trading_seat_days__hot_money_net_cny[1:58]) as p_trading_seat_days__hot_money_net_cny,
-    list_prepend(c3351, p_c3351[1:8]) as p_c3351,
-    list_prepend(trading_seat_days__hot_money_seats, p_trading_seat_days__hot_money_seats[1:28]) as p_trading_seat_days__hot_money_seats,
-    list_prepend(trading_seat_days__hot_money_top3_cny, p_trading_seat_days__hot_money_top3_cny[1:58]) as p_trading_seat_days__hot_money_top3_cny,
-    list_prepend(trading_seat_days__hot_money_moved_cny, p_trading_seat_days__hot_money_moved_cny[1:58]) as p_trading_seat_days__hot_money_moved_cny,
-    list_prepend(c3373, p_c3373[1:58]) as p_c3373,
-    list_prepend(trading_seat_days__institution_net_cny, p_trading_seat_days__institution_net_cny[1:28]) as p_trading_seat_days__institution_net_cny,
-    list_prepend(popularity_days__hot_score, p_popularity_days__hot_score[1:0]) as p_popularity_days__hot_score,
-    list_prepend(holder_days__holder_count, p_holder_days__holder_count[1:29]) as p_holder_days__holder_count,
-    list_prepend(c3385, p_c3385[1:28]) as p_c3385,
-    list_prepend(c3391, p_c3391[1:58]) as p_c3391,
+    list_concat([c3009], p_c3009[1:24]) as p_c3009,
+    list_concat([c3018], p_c3018[1:12]) as p_c3018,
+    list_concat([c3023], p_c3023[1:12]) as p_c3023,
+    list_concat([c3028], p_c3028[1:12]) as p_c3028,
+    list_concat([c3033], p_c3033[1:4]) as p_c3033,
+    list_concat([c3040], p_c3040[1:10]) as p_c3040,
+    list_concat([c3061], p_c3061[1:18]) as p_c3061,
+    list_concat([c3067], p_c3067[1:18]) as p_c3067,
+    list_concat([c3073], p_c3073[1:18]) as p_c3073,
+    list_concat([c2261], p_c2261[1:22]) as p_c2261,
+    list_concat([c3083], p_c3083[1:22]) as p_c3083,
+    list_concat([c3037], p_c3037[1:5]) as p_c3037,
+    list_concat([c3098], p_c3098[1:4]) as p_c3098,
+    list_concat([c3103], p_c3103[1:18]) as p_c3103,
+    list_concat([c3109], p_c3109[1:18]) as p_c3109,
+    list_concat([c3115], p_c3115[1:18]) as p_c3115,
+    list_concat([c3121], p_c3121[1:18]) as p_c3121,
+    list_concat([c108], p_c108[1:3]) as p_c108,
+    list_concat([c3141], p_c3141[1:18]) as p_c3141,
+    list_concat([c3147], p_c3147[1:18]) as p_c3147,
+    list_concat([c3157], p_c3157[1:0]) as p_c3157,
+    list_concat([c3159], p_c3159[1:9]) as p_c3159,
+    list_concat([c3137], p_c3137[1:0]) as p_c3137,
+    list_concat([c3162], p_c3162[1:9]) as p_c3162,
+    list_concat([c2373], p_c2373[1:0]) as p_c2373,
+    list_concat([c3165], p_c3165[1:9]) as p_c3165,
+    list_concat([c3167], p_c3167[1:58]) as p_c3167,
+    list_concat([c3168], p_c3168[1:0]) as p_c3168,
+    list_concat([c3170], p_c3170[1:9]) as p_c3170,
+    list_concat([c3172], p_c3172[1:0]) as p_c3172,
+    list_concat([c3173], p_c3173[1:9]) as p_c3173,
+    list_concat([c3175], p_c3175[1:0]) as p_c3175,
+    list_concat([c3176], p_c3176[1:9]) as p_c3176,
+    list_concat([c3178], p_c3178[1:0]) as p_c3178,
+    list_concat([c3179], p_c3179[1:9]) as p_c3179,
+    list_concat([c3182], p_c3182[1:0]) as p_c3182,
+    list_concat([c3183], p_c3183[1:9]) as p_c3183,
+    list_concat([c3185], p_c3185[1:118]) as p_c3185,
+    list_concat([c3194], p_c3194[1:58]) as p_c3194,
+    list_concat([c3216], p_c3216[1:58]) as p_c3216,
+    list_concat([c3223], p_c3223[1:28]) as p_c3223,
+    list_concat([moneyflow__net_main_amount_cny], p_moneyflow__net_main_amount_cny[1:58]) as p_moneyflow__net_main_amount_cny,
+    list_concat([moneyflow__net_small_amount_cny], p_moneyflow__net_small_amount_cny[1:18]) as p_moneyflow__net_small_amount_cny,
+    list_concat([c3243], p_c3243[1:18]) as p_c3243,
+    list_concat([c3249], p_c3249[1:18]) as p_c3249,
+    list_concat([moneyflow__buy_extra_large_amount_cny], p_moneyflow__buy_extra_large_amount_cny[1:18]) as p_moneyflow__buy_extra_large_amount_cny,
+    list_concat([c3239], p_c3239[1:18]) as p_c3239,
+    list_concat([moneyflow__buy_large_amount_cny], p_moneyflow__buy_large_amount_cny[1:18]) as p_moneyflow__buy_large_amount_cny,
+    list_concat([moneyflow__buy_medium_amount_cny], p_moneyflow__buy_medium_amount_cny[1:18]) as p_moneyflow__buy_medium_amount_cny,
+    list_concat([moneyflow__buy_small_amount_cny], p_moneyflow__buy_small_amount_cny[1:18]) as p_moneyflow__buy_small_amount_cny,
+    list_concat([c3296], p_c3296[1:58]) as p_c3296,
+    list_concat([moneyflow__net_extra_large_amount_cny], p_moneyflow__net_extra_large_amount_cny[1:18]) as p_moneyflow__net_extra_large_amount_cny,
+    list_concat([hk_hold__holding_ratio], p_hk_hold__holding_ratio[1:59]) as p_hk_hold__holding_ratio,
+    list_concat([c3306], p_c3306[1:18]) as p_c3306,
+    list_concat([c3321], p_c3321[1:19]) as p_c3321,
+    list_concat([c3322], p_c3322[1:3]) as p_c3322,
+    list_concat([c3326], p_c3326[1:242]) as p_c3326,
+    list_concat([benchmark_return], p_benchmark_return[1:18]) as p_benchmark_return,
+    list_concat([trading_seat_days__hot_money_net_cny], p_trading_seat_days__hot_money_net_cny[1:58]) as p_trading_seat_days__hot_money_net_cny,
+    list_concat([c3351], p_c3351[1:8]) as p_c3351,
+    list_concat([trading_seat_days__hot_money_seats], p_trading_seat_days__hot_money_seats[1:28]) as p_trading_seat_days__hot_money_seats,
+    list_concat([trading_seat_days__hot_money_top3_cny], p_trading_seat_days__hot_money_top3_cny[1:58]) as p_trading_seat_days__hot_money_top3_cny,
+    list_concat([trading_seat_days__hot_money_moved_cny], p_trading_seat_days__hot_money_moved_cny[1:58]) as p_trading_seat_days__hot_money_moved_cny,
+    list_concat([c3373], p_c3373[1:58]) as p_c3373,
+    list_concat([trading_seat_days__institution_net_cny], p_trading_seat_days__institution_net_cny[1:28]) as p_trading_seat_days__institution_net_cny,
+    list_concat([popularity_days__hot_score], p_popularity_days__hot_score[1:0]) as p_popularity_days__hot_score,
+    list_concat([holder_days__holder_count], p_holder_days__holder_count[1:29]) as p_holder_days__holder_count,
+    list_concat([c3385], p_c3385[1:28]) as p_c3385,
+    list_concat([c3391], p_c3391[1:58]) as p_c3391,
     coalesce(c1823, k_c1823) as k_c1823,
     coalesce(c1840, k_c1840) as k_c1840,
     coalesce(c1842, k_c1842) as k_c1842,
@@ -38383,10 +38402,9 @@ select
     coalesce(c3038, k_c3038) as k_c3038,
     coalesce(c3097, k_c3097) as k_c3097,
     coalesce(c3140, k_c3140) as k_c3140
-from factor_today positional join factor_past positional join t96 positional join t40 positional join t2 positional join t17 positional join t46 positional join t21 positional join t119 positional join t3 positional join t76 positional join t22 positional join t41 positional join t122 positional join t4 positional join t70 positional join t23 positional join t24 positional join t47 positional join t78 positional join t127 positional join t5 positional join t42 positional join t71 positional join t98 positional join t25 positional join t51 positional join t6 positional join t26 positional join t79 positional join t112 positional join t52 positional join t80 positional join t131 positional join t141 positional join t27 positional join t53 positional join t19 positional join t72 positional join t113 positional join t123 positional join t137 positional join t99 positional join t7 positional join t54 positional join t28 positional join t100 positional join t135 positional join t55 positional join t82 positional join t29 positional join t56 positional join t101 positional join t73 positional join t114 positional join t132 positional join t8 positional join t83 positional join t124 positional join t143 positional join t57 positional join t138 positional join t43 positional join t58 positional join t30 positional join t102 positional join t50 positional join t48 positional join t115 positional join t148 positional join t9 positional join t103 positional join t31 positional join t59 positional join t32 positional join t10 positional join t85 positional join t60 positional join t33 positional join t121 positional join t94 positional join t125 positional join t61 positional join t11 positional join t104 positional join t87 positional join t34 positional join t62 positional join t20 positional join t63 positional join t116 positional join t44 positional join t133 positional join t139 positional join t88 positional join t35 positional join t64 positional join t12 positional join t36 positional join t65 positional join t106 positional join t66 positional join t89 positional join t13 positional join t110 positional join t67 positional join t90 positional join t37 positional join t107 positional join t75 positional join t118 positional join t68 positional join t126 positional join t91 positional join t14 positional join t39 positional join t15 positional join t16 positional join t84 positional join t86 positional join t117
+from factor_today positional join factor_past positional join t99 positional join t43 positional join t5 positional join t20 positional join t49 positional join t24 positional join t122 positional join t6 positional join t79 positional join t25 positional join t44 positional join t125 positional join t7 positional join t73 positional join t26 positional join t27 positional join t50 positional join t81 positional join t130 positional join t8 positional join t45 positional join t74 positional join t101 positional join t28 positional join t54 positional join t9 positional join t29 positional join t82 positional join t115 positional join t55 positional join t83 positional join t134 positional join t144 positional join t30 positional join t56 positional join t22 positional join t75 positional join t116 positional join t126 positional join t140 positional join t102 positional join t10 positional join t57 positional join t31 positional join t103 positional join t138 positional join t58 positional join t85 positional join t32 positional join t59 positional join t104 positional join t76 positional join t117 positional join t135 positional join t11 positional join t86 positional join t127 positional join t146 positional join t60 positional join t141 positional join t46 positional join t61 positional join t33 positional join t105 positional join t53 positional join t51 positional join t118 positional join t151 positional join t12 positional join t106 positional join t34 positional join t62 positional join t35 positional join t13 positional join t88 positional join t63 positional join t36 positional join t124 positional join t97 positional join t128 positional join t64 positional join t14 positional join t107 positional join t90 positional join t37 positional join t65 positional join t23 positional join t66 positional join t119 positional join t47 positional join t136 positional join t142 positional join t91 positional join t38 positional join t67 positional join t15 positional join t39 positional join t68 positional join t109 positional join t69 positional join t92 positional join t16 positional join t113 positional join t70 positional join t93 positional join t40 positional join t110 positional join t78 positional join t121 positional join t71 positional join t129 positional join t94 positional join t17 positional join t42 positional join t18 positional join t19 positional join t87 positional join t89 positional join t120
 
 union all by name
 
-select state.*
-from {{ factor_panel_part('state') }} as state
-anti join factor_today on state.ts_code = factor_today.ts_code
+select *
+from factor_absent

@@ -52,142 +52,125 @@ WITH values_0_1 AS (
       ) + (
         open * CAST(0.85 AS DOUBLE)
       )
-    ) AS va93,
+    ) AS va95,
     (
       vwap - close
-    ) AS va107,
+    ) AS va109,
     (
       high + low
-    ) AS va122,
+    ) AS va124,
     (
-      CASE WHEN stock_row > 1 THEN (
-        returns < 0
-      ) END
-    ) AS va142,
+      returns < 0
+    ) AS va146,
     (
       returns * 8193 - (
         returns * 8193 - returns
       )
-    ) AS va144,
+    ) AS va149,
     (
       close - vwap
-    ) AS va160,
+    ) AS va166,
     (
       high * low
-    ) AS va174,
-    (
-      vwap * 8193 - (
-        vwap * 8193 - vwap
-      )
-    ) AS va185,
+    ) AS va180,
     (
       (
         stock_row - 1
       ) // 1100
-    ) AS va265,
+    ) AS va280,
     (
-      CASE WHEN stock_row > 1 THEN (
-        (
-          -1
-        ) < returns
-      ) END
-    ) AS va352,
+      (
+        -1
+      ) < returns
+    ) AS va372,
     (
       (
         open * CAST(0.35 AS DOUBLE)
       ) + (
         open * CAST(0.65 AS DOUBLE)
       )
-    ) AS va509,
+    ) AS va550,
     (
       vwap * CAST(0.3 AS DOUBLE)
-    ) AS va586,
-    (
-      -volume
-    ) AS va650,
-    (
-      low * 8193 - (
-        low * 8193 - low
-      )
-    ) AS va657,
+    ) AS va630,
     (
       (
         close * CAST(0.6 AS DOUBLE)
       ) + (
         open * CAST(0.4 AS DOUBLE)
       )
-    ) AS va710,
+    ) AS va761,
+    (
+      close * 4
+    ) AS va772,
     (
       open * 8193 - (
         open * 8193 - open
       )
-    ) AS va779,
+    ) AS va837,
     (
       open - low
-    ) AS va971,
+    ) AS va1067,
     (
       high - open
-    ) AS va974,
+    ) AS va1071,
     (
       amount * 8193 - (
         amount * 8193 - amount
       )
-    ) AS va981,
+    ) AS va1079,
     (
       vwap * CAST(0.65 AS DOUBLE)
-    ) AS va1037,
+    ) AS va1147,
     (
       benchmark_close < benchmark_open
-    ) AS va1067,
+    ) AS va1177,
     (
       open < close
-    ) AS va1068,
+    ) AS va1178,
     (
       (
         high * CAST(0.1 AS DOUBLE)
       ) + (
         vwap * CAST(0.9 AS DOUBLE)
       )
-    ) AS va1334,
+    ) AS va1468,
     (
       (
         close * CAST(0.1 AS DOUBLE)
       ) + (
         high * CAST(0.9 AS DOUBLE)
       )
-    ) AS va1506,
+    ) AS va1662,
     (
       close + high
-    ) AS va1560,
+    ) AS va1719,
     (
       close + vwap
-    ) AS va1638,
+    ) AS va1803,
     (
       CASE WHEN close > 0 THEN LN(close) END
-    ) AS va1675,
+    ) AS va1841,
     (
       (
         close * CAST(0.5 AS DOUBLE)
       ) + (
         vwap * CAST(0.5 AS DOUBLE)
       )
-    ) AS va1755,
+    ) AS va1942,
     (
       (
         low * CAST(0.85 AS DOUBLE)
       ) + (
         open * CAST(0.15 AS DOUBLE)
       )
-    ) AS va2116,
+    ) AS va2369,
     (
       close - 1
-    ) AS va2138,
-    (
-      -returns
-    ) AS va2162,
+    ) AS va2392,
     (
       1 / NULLIF(close, 0)
-    ) AS va2246,
+    ) AS va2509,
     (
       (
         -(
@@ -200,23 +183,21 @@ WITH values_0_1 AS (
           close - high
         ) * POWER(close, 5)
       ), 0)
-    ) AS va2256,
+    ) AS va2519,
     (
       close < open
-    ) AS va2358,
+    ) AS va2636,
     (
       benchmark_open < benchmark_close
-    ) AS va2360,
+    ) AS va2638,
     (
       open - close
-    ) AS va2371,
-    (
-      -POWER((
-        1 - (
-          open / NULLIF(close, 0)
-        )
-      ), 2)
-    ) AS va2388
+    ) AS va2651,
+    POWER((
+      1 - (
+        open / NULLIF(close, 0)
+      )
+    ), 2) AS va2670
   FROM {{ ref('factor_inputs') }}
 ), values_0_2 AS (
   SELECT
@@ -235,37 +216,38 @@ WITH values_0_1 AS (
     open,
     returns,
     va0,
-    va107,
-    va122,
-    va142,
-    va144,
-    va1506,
-    va160,
-    va1675,
-    va1755,
-    va185,
-    va2116,
-    va2138,
-    va2162,
-    va2256,
-    va2371,
-    va265,
+    va1067,
+    va1071,
+    va1079,
+    va109,
+    va124,
+    va146,
+    va1468,
+    va149,
+    va166,
+    va1662,
+    va1803,
+    va1841,
+    va1942,
+    va2369,
+    va2392,
+    va2509,
+    va2519,
+    va2651,
+    va2670,
+    va280,
     va31,
     va33,
-    va352,
+    va372,
     va47,
-    va509,
+    va550,
     va65,
-    va650,
-    va657,
     va7,
     va71,
-    va710,
-    va779,
-    va93,
-    va971,
-    va974,
-    va981,
+    va761,
+    va772,
+    va837,
+    va95,
     volume,
     vwap,
     (
@@ -277,134 +259,96 @@ WITH values_0_1 AS (
       ) - va31
     ) AS va32,
     (
-      va122 / 2
-    ) AS va123,
-    ABS(va160) AS va161,
+      va124 / 2
+    ) AS va125,
     (
       CASE
         WHEN (
-          va174 > 0
+          va180 > 0
           OR (
             CAST(0.5 AS DOUBLE) = FLOOR(CAST(0.5 AS DOUBLE))
             AND (
-              va174 <> 0 OR CAST(0.5 AS DOUBLE) >= 0
+              va180 <> 0 OR CAST(0.5 AS DOUBLE) >= 0
             )
           )
           OR (
-            va174 = 0 AND CAST(0.5 AS DOUBLE) > 0
+            va180 = 0 AND CAST(0.5 AS DOUBLE) > 0
           )
         )
-        THEN POWER(va174, CAST(0.5 AS DOUBLE))
+        THEN POWER(va180, CAST(0.5 AS DOUBLE))
       END
-    ) AS va175,
+    ) AS va181,
     (
-      va509 * 8193 - (
-        va509 * 8193 - va509
+      va550 * 8193 - (
+        va550 * 8193 - va550
       )
-    ) AS va513,
+    ) AS va556,
     (
       (
         open * CAST(0.7 AS DOUBLE)
-      ) + va586
-    ) AS va587,
+      ) + va630
+    ) AS va631,
     (
       (
-        va122 + close
+        va124 + close
       ) / 3
-    ) AS va752,
-    ABS(va0) AS va762,
+    ) AS va808,
+    ABS(va0) AS va820,
+    (
+      va0 / 2
+    ) AS va854,
     (
       (
         low * CAST(0.35 AS DOUBLE)
-      ) + va1037
-    ) AS va1038,
+      ) + va1147
+    ) AS va1148,
     CAST((
       (
         CASE
-          WHEN NOT va1067 IS NULL AND NOT va1068 IS NULL
+          WHEN NOT va1177 IS NULL AND NOT va1178 IS NULL
           THEN (
-            va1067 AND va1068
+            va1177 AND va1178
           )
         END
       )
-    ) AS DOUBLE) AS va1069,
+    ) AS DOUBLE) AS va1179,
     CAST((
-      va1067
-    ) AS DOUBLE) AS va1072,
+      va1177
+    ) AS DOUBLE) AS va1182,
     (
       (
         close * CAST(0.35 AS DOUBLE)
-      ) + va1037
-    ) AS va1253,
+      ) + va1147
+    ) AS va1373,
     (
-      va1334 * 8193 - (
-        va1334 * 8193 - va1334
-      )
-    ) AS va1335,
-    (
-      va1506 * 8193 - (
-        va1506 * 8193 - va1506
-      )
-    ) AS va1515,
-    (
-      va1560 - low
-    ) AS va1561,
-    (
-      va107 * 8193 - (
-        va107 * 8193 - va107
-      )
-    ) AS va1634,
-    (
-      va1638 * 8193 - (
-        va1638 * 8193 - va1638
-      )
-    ) AS va1639,
+      va1719 - low
+    ) AS va1720,
     (
       (
-        va1560 + low
+        va1719 + low
       ) / 3
-    ) AS va1769,
+    ) AS va1956,
     (
       (
         low * CAST(0.7 AS DOUBLE)
-      ) + va586
-    ) AS va1866,
-    (
-      va31 * 8193 - (
-        va31 * 8193 - va31
-      )
-    ) AS va2241,
-    (
-      va2246 * 8193 - (
-        va2246 * 8193 - va2246
-      )
-    ) AS va2247,
+      ) + va630
+    ) AS va2071,
     (
       CASE
-        WHEN NOT va1067 IS NULL AND NOT va2358 IS NULL
+        WHEN NOT va1177 IS NULL AND NOT va2636 IS NULL
         THEN (
-          va1067 AND va2358
+          va1177 AND va2636
         )
       END
-    ) AS va2359,
+    ) AS va2637,
     (
       CASE
-        WHEN NOT va2360 IS NULL AND NOT va1068 IS NULL
+        WHEN NOT va2638 IS NULL AND NOT va1178 IS NULL
         THEN (
-          va2360 AND va1068
+          va2638 AND va1178
         )
       END
-    ) AS va2361,
-    (
-      va2371 * 8193 - (
-        va2371 * 8193 - va2371
-      )
-    ) AS va2383,
-    (
-      va2388 * 8193 - (
-        va2388 * 8193 - va2388
-      )
-    ) AS va2389
+    ) AS va2639
   FROM values_0_1
 ), values_0_3 AS (
   SELECT
@@ -423,105 +367,80 @@ WITH values_0_1 AS (
     open,
     returns,
     va0,
-    va1038,
-    va1069,
-    va107,
-    va1072,
-    va122,
-    va123,
-    va1253,
-    va1335,
-    va142,
-    va144,
-    va1506,
-    va1515,
-    va160,
-    va1634,
-    va1639,
-    va1675,
-    va1755,
-    va1769,
-    va185,
-    va1866,
-    va2116,
-    va2138,
-    va2162,
-    va2241,
-    va2247,
-    va2256,
-    va2371,
-    va2383,
-    va2389,
-    va265,
+    va1,
+    va1067,
+    va1071,
+    va1079,
+    va109,
+    va1148,
+    va1179,
+    va1182,
+    va124,
+    va125,
+    va1373,
+    va146,
+    va1468,
+    va149,
+    va166,
+    va1662,
+    va1803,
+    va1841,
+    va1942,
+    va1956,
+    va2071,
+    va2369,
+    va2392,
+    va2509,
+    va2519,
+    va2651,
+    va2670,
+    va280,
     va31,
     va33,
-    va352,
+    va372,
     va47,
-    va509,
-    va513,
-    va587,
+    va550,
+    va556,
+    va631,
     va65,
-    va650,
-    va657,
     va7,
     va71,
-    va710,
-    va752,
-    va762,
-    va779,
-    va93,
-    va971,
-    va974,
-    va981,
+    va761,
+    va772,
+    va808,
+    va820,
+    va837,
+    va854,
+    va95,
     volume,
     vwap,
-    (
-      va1 * 8193 - (
-        va1 * 8193 - va1
-      )
-    ) AS va2,
     (
       va32 / NULLIF(va33, 0)
     ) AS va34,
     (
       (
-        va123 * CAST(0.2 AS DOUBLE)
+        va125 * CAST(0.2 AS DOUBLE)
       ) + (
         vwap * CAST(0.8 AS DOUBLE)
       )
-    ) AS va124,
-    (
-      va161 * 8193 - (
-        va161 * 8193 - va161
-      )
-    ) AS va162,
+    ) AS va126,
     (
       (
-        CASE WHEN ISFINITE(va175) THEN va175 END
+        CASE WHEN ISFINITE(va181) THEN va181 END
       ) - vwap
-    ) AS va176,
+    ) AS va182,
     (
-      va587 * 8193 - (
-        va587 * 8193 - va587
+      va820 * 8193 - (
+        va820 * 8193 - va820
       )
-    ) AS va594,
-    (
-      va762 * 8193 - (
-        va762 * 8193 - va762
-      )
-    ) AS va764,
+    ) AS va822,
     (
       (
-        va123 + high
+        va125 + high
       ) - (
         high + vwap
       )
-    ) AS va1086,
-    (
-      va123 * 8193 - (
-        va123 * 8193 - va123
-      )
-    ) AS va1103,
+    ) AS va1198,
     (
       (
         (
@@ -532,32 +451,37 @@ WITH values_0_1 AS (
           )
         ) - vwap
       ) / NULLIF((
-        open - va123
+        open - va125
       ), 0)
-    ) AS va1201,
+    ) AS va1321,
     (
       (
         va32 * volume
       ) / NULLIF(va33, 0)
-    ) AS va1463,
+    ) AS va1608,
     (
-      va1561 * 8193 - (
-        va1561 * 8193 - va1561
+      va125 * 8193 - (
+        va125 * 8193 - va125
       )
-    ) AS va1562,
+    ) AS va1687,
     (
-      va752 * volume
-    ) AS va1778,
+      va1720 * 8193 - (
+        va1720 * 8193 - va1720
+      )
+    ) AS va1721,
     (
-      va1769 * volume
-    ) AS va2073,
+      va808 * volume
+    ) AS va1965,
+    (
+      va1956 * volume
+    ) AS va2315,
     CAST((
       (
-        CASE WHEN NOT va2359 IS NULL AND NOT va2361 IS NULL THEN (
-          va2359 OR va2361
+        CASE WHEN NOT va2637 IS NULL AND NOT va2639 IS NULL THEN (
+          va2637 OR va2639
         ) END
       )
-    ) AS DOUBLE) AS va2362
+    ) AS DOUBLE) AS va2640
   FROM values_0_2
 ), values_0_4 AS (
   SELECT
@@ -576,77 +500,68 @@ WITH values_0_1 AS (
     open,
     returns,
     va0,
-    va1038,
-    va1069,
-    va107,
-    va1072,
-    va1086,
-    va1103,
-    va1201,
-    va122,
-    va123,
+    va1,
+    va1067,
+    va1071,
+    va1079,
+    va109,
+    va1148,
+    va1179,
+    va1182,
+    va1198,
     va124,
-    va1253,
-    va1335,
-    va142,
-    va144,
-    va1463,
-    va1506,
-    va1515,
-    va1562,
-    va160,
-    va162,
-    va1634,
-    va1639,
-    va1675,
-    va1755,
-    va176,
-    va1769,
-    va1778,
-    va185,
-    va1866,
-    va2,
-    va2073,
-    va2116,
-    va2138,
-    va2162,
-    va2241,
-    va2247,
-    va2256,
-    va2362,
-    va2371,
-    va2383,
-    va2389,
-    va265,
+    va125,
+    va126,
+    va1321,
+    va1373,
+    va146,
+    va1468,
+    va149,
+    va1608,
+    va166,
+    va1662,
+    va1687,
+    va1721,
+    va1803,
+    va182,
+    va1841,
+    va1942,
+    va1956,
+    va1965,
+    va2071,
+    va2315,
+    va2369,
+    va2392,
+    va2509,
+    va2519,
+    va2640,
+    va2651,
+    va2670,
+    va280,
     va31,
     va33,
     va34,
-    va352,
+    va372,
     va47,
-    va509,
-    va513,
-    va587,
-    va594,
+    va550,
+    va556,
+    va631,
     va65,
-    va650,
-    va657,
     va7,
     va71,
-    va710,
-    va752,
-    va762,
-    va764,
-    va779,
-    va93,
-    va971,
-    va974,
-    va981,
+    va761,
+    va772,
+    va808,
+    va820,
+    va822,
+    va837,
+    va854,
+    va95,
     volume,
     vwap,
     (
       va34 * volume
-    ) AS va156,
-    va1086 * stock_row AS va1087
+    ) AS va162
   FROM values_0_3
 ), series_1 AS (
   SELECT
@@ -663,62 +578,55 @@ WITH values_0_1 AS (
     open,
     returns,
     va0,
-    va107,
-    va1103,
-    va1201,
-    va122,
-    va123,
+    va1,
+    va1067,
+    va1071,
+    va1079,
+    va109,
+    va1148,
+    va1198,
     va124,
-    va1253,
-    va1335,
-    va142,
-    va144,
-    va1463,
-    va1506,
-    va1515,
-    va160,
-    va162,
-    va1634,
-    va1639,
-    va1675,
-    va1755,
-    va176,
-    va1769,
-    va1778,
-    va185,
-    va1866,
-    va2,
-    va2073,
-    va2116,
-    va2138,
-    va2162,
-    va2241,
-    va2247,
-    va2256,
-    va2383,
-    va2389,
-    va265,
+    va125,
+    va126,
+    va1321,
+    va1373,
+    va146,
+    va1468,
+    va1608,
+    va166,
+    va1662,
+    va1687,
+    va1803,
+    va182,
+    va1841,
+    va1942,
+    va1956,
+    va1965,
+    va2071,
+    va2315,
+    va2369,
+    va2392,
+    va2509,
+    va2519,
+    va2651,
+    va2670,
+    va280,
     va31,
     va33,
     va34,
-    va352,
+    va372,
     va47,
-    va513,
-    va587,
-    va594,
+    va631,
     va65,
-    va650,
-    va657,
     va7,
     va71,
-    va710,
-    va752,
-    va764,
-    va779,
-    va93,
-    va971,
-    va974,
-    va981,
+    va761,
+    va772,
+    va808,
+    va822,
+    va837,
+    va854,
+    va95,
     volume,
     vwap,
     LAG(va7, 1) OVER rows_row AS se8,
@@ -743,134 +651,114 @@ WITH values_0_1 AS (
     LAG(va71, 2) OVER rows_row AS se73,
     LAG(va71, 3) OVER rows_row AS se74,
     LAG(va71, 4) OVER rows_row AS se75,
-    LAG(va93, 4) OVER rows_row AS se94,
-    LAG(volume, 3) OVER rows_row AS se101,
-    MAX(va107) OVER rows_3 AS se108,
-    COUNT(va107) OVER rows_3 AS se109,
-    MIN(va107) OVER rows_3 AS se115,
-    LAG(va124, 4) OVER rows_row AS se125,
-    LAG(high, 1) OVER rows_row AS se132,
-    LAG(low, 1) OVER rows_row AS se133,
-    STDDEV_SAMP(returns) OVER rows_20 AS se143,
-    LAG(va144, 1) OVER rows_row AS se145,
-    SUM(va156) OVER rows_6 AS se157,
-    COUNT(va156) OVER rows_6 AS se158,
-    AVG(vwap) OVER rows_10 AS se166,
-    COUNT(vwap) OVER rows_10 AS se167,
-    LAG(close, 5) OVER rows_row AS se177,
-    MAX(vwap) OVER rows_15 AS se213,
-    COUNT(vwap) OVER rows_15 AS se214,
-    LAG(close, 6) OVER rows_row AS se227,
-    AVG(close) OVER rows_6 AS se230,
-    STDDEV_SAMP(close) OVER rows_20 AS se244,
-    LAG(close, 7) OVER rows_row AS se283,
-    SUM(returns) OVER rows_250 AS se290,
-    AVG(close) OVER rows_7 AS se296,
-    LAG(va185, 1) OVER rows_row AS se304,
-    LAG(close, 3) OVER rows_row AS se307,
-    MIN(low) OVER rows_9 AS se322,
-    MAX(high) OVER rows_9 AS se324,
-    MAX(low) OVER rows_9 AS se332,
-    LAG(market_cap, 1) OVER rows_row AS se349,
-    LAG(daily_basic__pb, 1) OVER rows_row AS se355,
-    AVG(close) OVER rows_12 AS se477,
-    MIN(low) OVER rows_5 AS se498,
-    SUM(returns) OVER rows_240 AS se500,
-    SUM(returns) OVER rows_20 AS se501,
-    CORR(volume, va509) OVER rows_17 AS se510,
-    LAG(va513, 1) OVER rows_row AS se514,
-    LAG(open, 1) OVER rows_row AS se529,
-    SUM(open) OVER rows_5 AS se555,
-    SUM(returns) OVER rows_5 AS se556,
-    AVG(high) OVER rows_20 AS se565,
-    LAG(high, 2) OVER rows_row AS se567,
-    LAG(close, 2) OVER rows_row AS se569,
-    AVG(volume) OVER rows_180 AS se583,
-    LAG(va594, 1) OVER rows_row AS se595,
-    LAG(vwap, 3) OVER rows_row AS se618,
-    STDDEV_SAMP(high) OVER rows_10 AS se628,
-    LAG(va65, 5) OVER rows_row AS se629,
-    LAG(va65, 6) OVER rows_row AS se630,
-    LAG(va65, 7) OVER rows_row AS se631,
-    LAG(va65, 8) OVER rows_row AS se632,
-    LAG(va65, 9) OVER rows_row AS se633,
-    CORR(high, volume) OVER rows_10 AS se640,
-    LAG(va71, 5) OVER rows_row AS se642,
-    LAG(va71, 6) OVER rows_row AS se643,
-    LAG(va71, 7) OVER rows_row AS se644,
-    LAG(va71, 8) OVER rows_row AS se645,
-    LAG(va71, 9) OVER rows_row AS se646,
-    AVG(volume) OVER rows_10 AS se654,
-    LAG(va657, 1) OVER rows_row AS se658,
-    LAG(va657, 2) OVER rows_row AS se659,
-    LAG(va657, 3) OVER rows_row AS se660,
-    LAG(va657, 4) OVER rows_row AS se661,
-    LAG(va657, 5) OVER rows_row AS se662,
-    LAG(va657, 6) OVER rows_row AS se663,
-    AVG(volume) OVER rows_150 AS se697,
-    LAG(va710, 1) OVER rows_row AS se711,
-    AVG(close) OVER rows_3 AS se718,
-    AVG(close) OVER rows_24 AS se719,
-    MAX(high) OVER rows_6 AS se722,
-    MIN(low) OVER rows_6 AS se723,
-    SUM(volume) OVER rows_5 AS se737,
-    SUM(volume) OVER rows_20 AS se738,
-    LAG(va752, 1) OVER rows_row AS se753,
-    STDDEV_SAMP(va762) OVER rows_10 AS se763,
-    LAG(va764, 1) OVER rows_row AS se765,
-    LAG(va764, 2) OVER rows_row AS se766,
-    LAG(va764, 3) OVER rows_row AS se767,
-    LAG(va764, 4) OVER rows_row AS se768,
-    LAG(va764, 5) OVER rows_row AS se769,
-    LAG(va764, 6) OVER rows_row AS se770,
-    LAG(va764, 7) OVER rows_row AS se771,
-    LAG(va764, 8) OVER rows_row AS se772,
-    LAG(va764, 9) OVER rows_row AS se773,
-    CORR(close, open) OVER rows_10 AS se774,
-    LAG(va47, 8) OVER rows_row AS se776,
-    LAG(va47, 9) OVER rows_row AS se777,
-    LAG(va779, 1) OVER rows_row AS se780,
-    LAG(va779, 2) OVER rows_row AS se781,
-    LAG(va779, 3) OVER rows_row AS se782,
-    LAG(va779, 4) OVER rows_row AS se783,
-    LAG(va779, 5) OVER rows_row AS se784,
-    LAG(va779, 6) OVER rows_row AS se785,
-    LAG(va779, 7) OVER rows_row AS se786,
-    LAG(va779, 8) OVER rows_row AS se787,
-    LAG(va779, 9) OVER rows_row AS se788,
-    MIN(open) OVER rows_12 AS se807,
-    SUM(va123) OVER rows_19 AS se813,
-    AVG(volume) OVER rows_40 AS se814,
-    SUM(va156) OVER rows_20 AS se839,
-    COUNT(va156) OVER rows_20 AS se840,
-    LAG(vwap, 1) OVER rows_row AS se842,
-    AVG(volume) OVER rows_80 AS se861,
-    LAG(va657, 7) OVER rows_row AS se864,
-    AVG(volume) OVER rows_60 AS se923,
-    STDDEV_SAMP(amount) OVER rows_6 AS se980,
-    LAG(va981, 1) OVER rows_row AS se982,
-    LAG(va981, 2) OVER rows_row AS se983,
-    LAG(va981, 3) OVER rows_row AS se984,
-    LAG(va981, 4) OVER rows_row AS se985,
-    LAG(va981, 5) OVER rows_row AS se986,
-    CORR(close, volume) OVER rows_10 AS se994,
-    AVG(volume) OVER rows_30 AS se1012,
-    LAG(va185, 2) OVER rows_row AS se1021,
-    LAG(va185, 3) OVER rows_row AS se1022,
-    SUM(va1038) OVER rows_20 AS se1039,
-    COUNT(va1038) OVER rows_20 AS se1040,
-    SUM(va1069) OVER rows_50 AS se1070,
-    COUNT(va1069) OVER rows_50 AS se1071,
-    SUM(va1072) OVER rows_50 AS se1073,
-    COUNT(va1072) OVER rows_50 AS se1074,
-    SUM(va1087) OVER rows_20 AS se1088,
-    COUNT(va1087) OVER rows_20 AS se1089,
-    SUM(va1086) OVER rows_20 AS se1090,
-    COUNT(va1086) OVER rows_20 AS se1091,
-    LAG(va1103, 1) OVER rows_row AS se1104,
-    LAG(va1103, 2) OVER rows_row AS se1105,
-    AVG(va752) OVER rows_12 AS se1119,
-    LAG(volume, 5) OVER rows_row AS se1129,
+    LAG(va95, 4) OVER rows_row AS se96,
+    LAG(volume, 3) OVER rows_row AS se103,
+    MAX(va109) OVER rows_3 AS se110,
+    COUNT(va109) OVER rows_3 AS se111,
+    MIN(va109) OVER rows_3 AS se117,
+    LAG(va126, 4) OVER rows_row AS se127,
+    LAG(high, 1) OVER rows_row AS se134,
+    LAG(low, 1) OVER rows_row AS se135,
+    STDDEV_SAMP(returns) OVER rows_20 AS se148,
+    MIN(va149) OVER rows_20 AS se150,
+    MAX(va149) OVER rows_20 AS se151,
+    SUM(va162) OVER rows_6 AS se163,
+    COUNT(va162) OVER rows_6 AS se164,
+    AVG(vwap) OVER rows_10 AS se172,
+    COUNT(vwap) OVER rows_10 AS se173,
+    LAG(close, 5) OVER rows_row AS se183,
+    MAX(vwap) OVER rows_15 AS se220,
+    COUNT(vwap) OVER rows_15 AS se221,
+    LAG(close, 6) OVER rows_row AS se234,
+    AVG(close) OVER rows_6 AS se237,
+    STDDEV_SAMP(close) OVER rows_20 AS se253,
+    MIN(va47) OVER rows_20 AS se254,
+    MAX(va47) OVER rows_20 AS se255,
+    LAG(close, 3) OVER rows_row AS se323,
+    MIN(low) OVER rows_9 AS se337,
+    MAX(high) OVER rows_9 AS se339,
+    MAX(low) OVER rows_9 AS se348,
+    LAG(market_cap, 1) OVER rows_row AS se369,
+    LAG(daily_basic__pb, 1) OVER rows_row AS se377,
+    AVG(close) OVER rows_12 AS se511,
+    MIN(low) OVER rows_5 AS se533,
+    SUM(returns) OVER rows_240 AS se535,
+    SUM(returns) OVER rows_20 AS se536,
+    CORR(volume, va550) OVER rows_17 AS se551,
+    MIN(va71) OVER rows_17 AS se553,
+    MAX(va71) OVER rows_17 AS se554,
+    MIN(va556) OVER rows_17 AS se557,
+    MAX(va556) OVER rows_17 AS se558,
+    LAG(open, 1) OVER rows_row AS se573,
+    SUM(open) OVER rows_5 AS se599,
+    SUM(returns) OVER rows_5 AS se600,
+    AVG(high) OVER rows_20 AS se609,
+    LAG(high, 2) OVER rows_row AS se611,
+    AVG(volume) OVER rows_180 AS se627,
+    LAG(vwap, 3) OVER rows_row AS se664,
+    STDDEV_SAMP(high) OVER rows_10 AS se674,
+    LAG(va65, 5) OVER rows_row AS se675,
+    LAG(va65, 6) OVER rows_row AS se676,
+    LAG(va65, 7) OVER rows_row AS se677,
+    LAG(va65, 8) OVER rows_row AS se678,
+    LAG(va65, 9) OVER rows_row AS se679,
+    CORR(high, volume) OVER rows_10 AS se686,
+    LAG(va71, 5) OVER rows_row AS se688,
+    LAG(va71, 6) OVER rows_row AS se689,
+    LAG(va71, 7) OVER rows_row AS se690,
+    LAG(va71, 8) OVER rows_row AS se691,
+    LAG(va71, 9) OVER rows_row AS se692,
+    AVG(volume) OVER rows_10 AS se699,
+    AVG(volume) OVER rows_150 AS se746,
+    AVG(close) OVER rows_3 AS se769,
+    AVG(close) OVER rows_24 AS se770,
+    MAX(high) OVER rows_6 AS se774,
+    MIN(low) OVER rows_6 AS se775,
+    LAG(close, 2) OVER rows_row AS se786,
+    SUM(volume) OVER rows_5 AS se792,
+    SUM(volume) OVER rows_20 AS se793,
+    LAG(va808, 1) OVER rows_row AS se809,
+    STDDEV_SAMP(va820) OVER rows_10 AS se821,
+    LAG(va822, 1) OVER rows_row AS se823,
+    LAG(va822, 2) OVER rows_row AS se824,
+    LAG(va822, 3) OVER rows_row AS se825,
+    LAG(va822, 4) OVER rows_row AS se826,
+    LAG(va822, 5) OVER rows_row AS se827,
+    LAG(va822, 6) OVER rows_row AS se828,
+    LAG(va822, 7) OVER rows_row AS se829,
+    LAG(va822, 8) OVER rows_row AS se830,
+    LAG(va822, 9) OVER rows_row AS se831,
+    CORR(close, open) OVER rows_10 AS se832,
+    LAG(va47, 8) OVER rows_row AS se834,
+    LAG(va47, 9) OVER rows_row AS se835,
+    LAG(va837, 1) OVER rows_row AS se838,
+    LAG(va837, 2) OVER rows_row AS se839,
+    LAG(va837, 3) OVER rows_row AS se840,
+    LAG(va837, 4) OVER rows_row AS se841,
+    LAG(va837, 5) OVER rows_row AS se842,
+    LAG(va837, 6) OVER rows_row AS se843,
+    LAG(va837, 7) OVER rows_row AS se844,
+    LAG(va837, 8) OVER rows_row AS se845,
+    LAG(va837, 9) OVER rows_row AS se846,
+    AVG(volume) OVER rows_40 AS se877,
+    SUM(va162) OVER rows_20 AS se910,
+    COUNT(va162) OVER rows_20 AS se911,
+    AVG(volume) OVER rows_80 AS se932,
+    AVG(volume) OVER rows_60 AS se1018,
+    STDDEV_SAMP(amount) OVER rows_6 AS se1078,
+    LAG(va1079, 1) OVER rows_row AS se1080,
+    LAG(va1079, 2) OVER rows_row AS se1081,
+    LAG(va1079, 3) OVER rows_row AS se1082,
+    LAG(va1079, 4) OVER rows_row AS se1083,
+    LAG(va1079, 5) OVER rows_row AS se1084,
+    CORR(close, volume) OVER rows_10 AS se1094,
+    AVG(volume) OVER rows_30 AS se1112,
+    SUM(va1179) OVER rows_50 AS se1180,
+    COUNT(va1179) OVER rows_50 AS se1181,
+    SUM(va1182) OVER rows_50 AS se1183,
+    COUNT(va1182) OVER rows_50 AS se1184,
+    AVG(va808) OVER rows_12 AS se1233,
+    LAG(volume, 5) OVER rows_row AS se1245,
     SUM(
       (
         CASE
@@ -884,23 +772,24 @@ WITH values_0_1 AS (
         ) * CAST(0.10008345855698253 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY stock_number, va265
+      PARTITION BY stock_number, va280
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se1131,
-    LAG(close, 20) OVER rows_row AS se1182,
-    LAG(close, 10) OVER rows_row AS se1183,
-    LAG(vwap, 4) OVER rows_row AS se1188,
-    LAG(va1201, 1) OVER rows_row AS se1202,
-    LAG(va1201, 2) OVER rows_row AS se1203,
-    LAG(va1201, 3) OVER rows_row AS se1204,
-    LAG(va1201, 4) OVER rows_row AS se1205,
-    LAG(va1201, 5) OVER rows_row AS se1206,
-    LAG(va1201, 6) OVER rows_row AS se1207,
-    LAG(va1201, 7) OVER rows_row AS se1208,
-    LAG(va1201, 8) OVER rows_row AS se1209,
-    LAG(va1201, 9) OVER rows_row AS se1210,
-    LAG(va1201, 10) OVER rows_row AS se1211,
+    ) AS se1247,
+    LAG(close, 7) OVER rows_row AS se1286,
+    LAG(close, 20) OVER rows_row AS se1302,
+    LAG(close, 10) OVER rows_row AS se1303,
+    LAG(vwap, 4) OVER rows_row AS se1308,
+    LAG(va1321, 1) OVER rows_row AS se1322,
+    LAG(va1321, 2) OVER rows_row AS se1323,
+    LAG(va1321, 3) OVER rows_row AS se1324,
+    LAG(va1321, 4) OVER rows_row AS se1325,
+    LAG(va1321, 5) OVER rows_row AS se1326,
+    LAG(va1321, 6) OVER rows_row AS se1327,
+    LAG(va1321, 7) OVER rows_row AS se1328,
+    LAG(va1321, 8) OVER rows_row AS se1329,
+    LAG(va1321, 9) OVER rows_row AS se1330,
+    LAG(va1321, 10) OVER rows_row AS se1331,
     SUM(
       (
         CASE
@@ -914,10 +803,10 @@ WITH values_0_1 AS (
         ) * CAST(0.1670540846631662 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY stock_number, va265
+      PARTITION BY stock_number, va280
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se1223,
+    ) AS se1344,
     SUM(
       (
         CASE
@@ -931,25 +820,22 @@ WITH values_0_1 AS (
         ) * CAST(0.07696104113612832 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY stock_number, va265
+      PARTITION BY stock_number, va280
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se1227,
-    MAX(close) OVER rows_5 AS se1236,
-    LAG(va1253, 2) OVER rows_row AS se1254,
-    STDDEV_SAMP(amount) OVER rows_20 AS se1284,
-    STDDEV_SAMP(volume) OVER rows_10 AS se1293,
-    AVG(close) OVER rows_100 AS se1295,
-    LAG(close, 100) OVER rows_row AS se1297,
-    MIN(close) OVER rows_100 AS se1302,
-    STDDEV_SAMP(volume) OVER rows_20 AS se1321,
-    LAG(volume, 1) OVER rows_row AS se1365,
-    ARG_MIN(stock_row, low) OVER rows_20 AS se1376,
-    CORR(high, volume) OVER rows_5 AS se1379,
-    MIN(high) OVER rows_2 AS se1423,
-    AVG(volume) OVER rows_120 AS se1430,
-    LAG(va185, 4) OVER rows_row AS se1441,
-    LAG(va185, 5) OVER rows_row AS se1442,
+    ) AS se1347,
+    STDDEV_SAMP(amount) OVER rows_20 AS se1409,
+    MIN(va1079) OVER rows_20 AS se1410,
+    MAX(va1079) OVER rows_20 AS se1411,
+    STDDEV_SAMP(volume) OVER rows_10 AS se1421,
+    AVG(close) OVER rows_100 AS se1423,
+    STDDEV_SAMP(volume) OVER rows_20 AS se1450,
+    MIN(va71) OVER rows_20 AS se1451,
+    MAX(va71) OVER rows_20 AS se1452,
+    LAG(volume, 1) OVER rows_row AS se1499,
+    ARG_MIN(stock_row, low) OVER rows_20 AS se1511,
+    CORR(high, volume) OVER rows_5 AS se1514,
+    AVG(volume) OVER rows_120 AS se1573,
     SUM(
       (
         CASE WHEN stock_row = 1 THEN va33 / CAST(0.2 AS DOUBLE) ELSE va33 END * EXP((
@@ -959,82 +845,53 @@ WITH values_0_1 AS (
         ) * CAST(0.22314355131420976 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY stock_number, va265
+      PARTITION BY stock_number, va280
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se1451,
-    COUNT(va1463) OVER rows_before AS se1464,
-    SUM(close) OVER rows_20 AS se1484,
-    SUM(close) OVER rows_5 AS se1485,
-    AVG(close) OVER rows_5 AS se1498,
-    LAG(va1515, 1) OVER rows_row AS se1516,
-    LAG(va1515, 2) OVER rows_row AS se1517,
-    LAG(va1515, 3) OVER rows_row AS se1518,
-    LAG(va1515, 4) OVER rows_row AS se1519,
-    LAG(va1515, 5) OVER rows_row AS se1520,
-    LAG(va1515, 6) OVER rows_row AS se1521,
-    LAG(va1515, 7) OVER rows_row AS se1522,
-    LAG(va1515, 8) OVER rows_row AS se1523,
-    LAG(va1515, 9) OVER rows_row AS se1524,
-    LAG(va1103, 3) OVER rows_row AS se1531,
-    REGR_SLOPE(close, stock_row) OVER rows_20 AS se1558,
+    ) AS se1594,
+    COUNT(va1608) OVER rows_before AS se1609,
+    SUM(close) OVER rows_20 AS se1639,
+    SUM(close) OVER rows_5 AS se1640,
+    AVG(close) OVER rows_5 AS se1653,
+    LAG(va1687, 1) OVER rows_row AS se1688,
+    LAG(va1687, 2) OVER rows_row AS se1689,
+    LAG(va1687, 3) OVER rows_row AS se1690,
+    REGR_SLOPE(close, stock_row) OVER rows_20 AS se1717,
     RANK(
     ORDER BY
-      va1562) OVER rows_16 AS se1563,
+      va1721) OVER rows_16 AS se1722,
     CUME_DIST(
     ORDER BY
-      va1562) OVER rows_16 AS se1564,
+      va1721) OVER rows_16 AS se1723,
     RANK(
     ORDER BY
-      va71) OVER rows_32 AS se1565,
+      va71) OVER rows_32 AS se1724,
     CUME_DIST(
     ORDER BY
-      va71) OVER rows_32 AS se1566,
+      va71) OVER rows_32 AS se1725,
     RANK(
     ORDER BY
-      va144) OVER rows_32 AS se1567,
+      va149) OVER rows_32 AS se1726,
     CUME_DIST(
     ORDER BY
-      va144) OVER rows_32 AS se1568,
-    SUM(va974) OVER rows_20 AS se1570,
-    SUM(va971) OVER rows_20 AS se1571,
-    AVG(volume) OVER rows_5 AS se1573,
-    AVG(volume) OVER rows_15 AS se1596,
-    MIN(vwap) OVER rows_12 AS se1644,
-    COUNT(vwap) OVER rows_12 AS se1645,
-    RANK(
-    ORDER BY
-      va185) OVER rows_20 AS se1655,
-    CUME_DIST(
-    ORDER BY
-      va185) OVER rows_20 AS se1656,
-    COUNT(va185) OVER rows_20 AS se1657,
-    COUNT(va1675) OVER rows_before AS se1676,
-    SUM(va123) OVER rows_20 AS se1696,
-    CORR(low, volume) OVER rows_6 AS se1723,
-    MAX(close) OVER rows_30 AS se1731,
-    LAG(va1755, 3) OVER rows_row AS se1756,
-    MAX(close) OVER rows_12 AS se1770,
-    LAG(va1103, 4) OVER rows_row AS se1790,
-    LAG(va1103, 5) OVER rows_row AS se1791,
-    LAG(va1103, 6) OVER rows_row AS se1792,
-    LAG(va1103, 7) OVER rows_row AS se1793,
-    LAG(va1103, 8) OVER rows_row AS se1794,
-    AVG(volume) OVER rows_50 AS se1828,
-    AVG(amount) OVER rows_20 AS se1842,
-    ARG_MAX(stock_row, high) OVER rows_20 AS se1844,
-    LAG(close, 12) OVER rows_row AS se1847,
-    LAG(returns, 3) OVER rows_row AS se1856,
-    CORR(open, volume) OVER rows_10 AS se1862,
-    LAG(va1866, 3) OVER rows_row AS se1867,
-    AVG(volume) OVER rows_9 AS se2020,
-    AVG(volume) OVER rows_26 AS se2021,
-    AVG(volume) OVER rows_12 AS se2022,
-    MIN(open) OVER rows_14 AS se2055,
-    LAG(benchmark_close, 1) OVER rows_row AS se2062,
-    LAG(close, 9) OVER rows_row AS se2078,
-    MIN(vwap) OVER rows_16 AS se2098,
-    COUNT(vwap) OVER rows_16 AS se2099,
+      va149) OVER rows_32 AS se1727,
+    SUM(va1071) OVER rows_20 AS se1729,
+    SUM(va1067) OVER rows_20 AS se1730,
+    AVG(volume) OVER rows_15 AS se1760,
+    COUNT(va1841) OVER rows_before AS se1842,
+    MAX(close) OVER rows_30 AS se1915,
+    MAX(close) OVER rows_12 AS se1957,
+    AVG(volume) OVER rows_50 AS se2020,
+    AVG(amount) OVER rows_20 AS se2038,
+    ARG_MAX(stock_row, high) OVER rows_20 AS se2040,
+    LAG(close, 12) OVER rows_row AS se2043,
+    LAG(returns, 3) OVER rows_row AS se2055,
+    CORR(open, volume) OVER rows_10 AS se2061,
+    AVG(volume) OVER rows_9 AS se2251,
+    AVG(volume) OVER rows_26 AS se2252,
+    AVG(volume) OVER rows_12 AS se2253,
+    LAG(benchmark_close, 1) OVER rows_row AS se2303,
+    LAG(close, 9) OVER rows_row AS se2321,
     SUM(
       (
         CASE
@@ -1048,10 +905,10 @@ WITH values_0_1 AS (
         ) * CAST(0.1670540846631662 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY stock_number, va265
+      PARTITION BY stock_number, va280
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se2105,
+    ) AS se2358,
     SUM(
       (
         CASE
@@ -1065,14 +922,13 @@ WITH values_0_1 AS (
         ) * CAST(0.07696104113612832 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY stock_number, va265
+      PARTITION BY stock_number, va280
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se2108,
-    LAG(va2116, 2) OVER rows_row AS se2117,
-    LAG(vwap, 5) OVER rows_row AS se2127,
-    LAG(va2138, 5) OVER rows_row AS se2139,
-    LAG(va2162, 6) OVER rows_row AS se2163,
+    ) AS se2361,
+    LAG(va2369, 2) OVER rows_row AS se2370,
+    LAG(vwap, 5) OVER rows_row AS se2381,
+    LAG(va2392, 5) OVER rows_row AS se2393,
     SUM(
       (
         CASE
@@ -1086,23 +942,17 @@ WITH values_0_1 AS (
         ) * CAST(0.14310084364067333 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY stock_number, va265
+      PARTITION BY stock_number, va280
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se2170,
-    AVG(close) OVER rows_48 AS se2210,
-    STDDEV_SAMP(close) OVER rows_48 AS se2214,
-    AVG(high) OVER rows_5 AS se2245,
-    MIN(low) OVER rows_12 AS se2276,
-    MAX(high) OVER rows_12 AS se2277,
-    CORR(volume, vwap) OVER rows_4 AS se2333,
-    REGR_COUNT(volume, vwap) OVER rows_4 AS se2334,
-    AVG(benchmark_close) OVER rows_20 AS se2348,
-    COUNT(benchmark_close) OVER rows_20 AS se2349,
-    SUM(va2362) OVER rows_20 AS se2363,
-    COUNT(va2362) OVER rows_20 AS se2364,
-    STDDEV_SAMP(close) OVER rows_24 AS se2369,
-    LAG(va2371, 1) OVER rows_row AS se2372,
+    ) AS se2424,
+    AVG(close) OVER rows_48 AS se2468,
+    AVG(high) OVER rows_5 AS se2508,
+    MIN(low) OVER rows_12 AS se2548,
+    MAX(high) OVER rows_12 AS se2549,
+    SUM(va2640) OVER rows_20 AS se2641,
+    COUNT(va2640) OVER rows_20 AS se2642,
+    LAG(va2651, 1) OVER rows_row AS se2652,
     SUM(
       (
         CASE
@@ -1116,11 +966,11 @@ WITH values_0_1 AS (
         ) * CAST(0.20067069546215116 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY stock_number, va265
+      PARTITION BY stock_number, va280
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se2397,
-    LAG(close, 19) OVER rows_row AS se2404
+    ) AS se2680,
+    LAG(close, 19) OVER rows_row AS se2687
   FROM values_0_4
   WINDOW rows_2 AS (
     PARTITION BY stock_number
@@ -1130,10 +980,6 @@ WITH values_0_1 AS (
     PARTITION BY stock_number
     ORDER BY stock_row
     rows BETWEEN 2 preceding AND CURRENT ROW
-  ), rows_4 AS (
-    PARTITION BY stock_number
-    ORDER BY stock_row
-    rows BETWEEN 3 preceding AND CURRENT ROW
   ), rows_5 AS (
     PARTITION BY stock_number
     ORDER BY stock_row
@@ -1142,10 +988,6 @@ WITH values_0_1 AS (
     PARTITION BY stock_number
     ORDER BY stock_row
     rows BETWEEN 5 preceding AND CURRENT ROW
-  ), rows_7 AS (
-    PARTITION BY stock_number
-    ORDER BY stock_row
-    rows BETWEEN 6 preceding AND CURRENT ROW
   ), rows_8 AS (
     PARTITION BY stock_number
     ORDER BY stock_row
@@ -1162,10 +1004,6 @@ WITH values_0_1 AS (
     PARTITION BY stock_number
     ORDER BY stock_row
     rows BETWEEN 11 preceding AND CURRENT ROW
-  ), rows_14 AS (
-    PARTITION BY stock_number
-    ORDER BY stock_row
-    rows BETWEEN 13 preceding AND CURRENT ROW
   ), rows_15 AS (
     PARTITION BY stock_number
     ORDER BY stock_row
@@ -1178,10 +1016,6 @@ WITH values_0_1 AS (
     PARTITION BY stock_number
     ORDER BY stock_row
     rows BETWEEN 16 preceding AND CURRENT ROW
-  ), rows_19 AS (
-    PARTITION BY stock_number
-    ORDER BY stock_row
-    rows BETWEEN 18 preceding AND CURRENT ROW
   ), rows_20 AS (
     PARTITION BY stock_number
     ORDER BY stock_row
@@ -1242,10 +1076,6 @@ WITH values_0_1 AS (
     PARTITION BY stock_number
     ORDER BY stock_row
     rows BETWEEN 239 preceding AND CURRENT ROW
-  ), rows_250 AS (
-    PARTITION BY stock_number
-    ORDER BY stock_row
-    rows BETWEEN 249 preceding AND CURRENT ROW
   ), rows_before AS (
     PARTITION BY stock_number
     ORDER BY stock_row
@@ -1264,161 +1094,98 @@ WITH values_0_1 AS (
     high,
     low,
     open,
-    se1012,
-    se1021,
-    se1022,
-    se1104,
-    se1105,
-    se1119,
-    se1182,
-    se1284,
-    se1293,
-    se1295,
-    se1297,
+    returns,
+    se1018,
+    se1094,
+    se1112,
     se1302,
-    se1321,
-    se1365,
-    se143,
-    se1441,
-    se1442,
-    se145,
-    se1464,
-    se1484,
-    se1485,
-    se1516,
-    se1517,
-    se1518,
-    se1519,
-    se1520,
-    se1521,
-    se1522,
-    se1523,
-    se1524,
-    se1531,
+    se1421,
+    se1423,
+    se1514,
     se1573,
-    se1676,
-    se1696,
-    se177,
-    se1790,
-    se1791,
-    se1792,
-    se1793,
-    se1794,
-    se1828,
-    se2062,
-    se2078,
-    se2098,
-    se2099,
-    se2210,
-    se2214,
-    se2245,
-    se230,
-    se2369,
-    se2372,
-    se244,
-    se296,
-    se304,
-    se307,
-    se322,
-    se324,
-    se332,
-    se349,
+    se1609,
+    se1639,
+    se1640,
+    se183,
+    se1842,
+    se2020,
+    se2061,
+    se237,
+    se2508,
+    se2652,
+    se323,
+    se337,
+    se339,
+    se348,
+    se369,
     se37,
     se45,
-    se477,
-    se48,
-    se498,
-    se514,
-    se529,
+    se511,
+    se533,
+    se551,
     se56,
-    se567,
-    se569,
-    se583,
+    se573,
     se59,
-    se595,
-    se628,
-    se642,
-    se654,
-    se658,
-    se659,
-    se660,
-    se661,
-    se662,
-    se663,
-    se719,
-    se72,
-    se73,
-    se737,
-    se738,
-    se74,
-    se75,
-    se763,
-    se765,
-    se766,
-    se767,
-    se768,
-    se769,
+    se611,
+    se627,
+    se674,
+    se686,
+    se699,
+    se746,
     se770,
-    se771,
-    se772,
-    se773,
-    se780,
-    se781,
-    se782,
-    se783,
-    se784,
-    se813,
-    se814,
-    se861,
-    se864,
-    se923,
-    se982,
+    se786,
+    se792,
+    se793,
+    se821,
+    se823,
+    se824,
+    se825,
+    se826,
+    se827,
+    se828,
+    se829,
+    se830,
+    se831,
+    se877,
+    se932,
     va0,
-    va107,
-    va1103,
-    va122,
-    va123,
-    va1335,
-    va142,
-    va144,
-    va1463,
-    va1506,
-    va1515,
-    va160,
-    va162,
-    va1634,
-    va1639,
-    va1675,
-    va176,
-    va1769,
-    va1778,
-    va185,
-    va2,
-    va2073,
-    va2241,
-    va2247,
-    va2256,
-    va2383,
-    va2389,
-    va265,
+    va1067,
+    va1071,
+    va109,
+    va1148,
+    va1198,
+    va124,
+    va125,
+    va1373,
+    va146,
+    va1468,
+    va1608,
+    va166,
+    va1662,
+    va182,
+    va1841,
+    va1942,
+    va1956,
+    va1965,
+    va2071,
+    va2315,
+    va2519,
+    va2651,
+    va280,
     va33,
-    va352,
-    va47,
-    va513,
-    va587,
-    va594,
-    va65,
-    va650,
-    va657,
-    va71,
-    va752,
-    va764,
-    va779,
-    va971,
-    va974,
-    va981,
+    va372,
+    va631,
+    va761,
+    va772,
+    va822,
+    va854,
     volume,
     vwap,
+    (
+      va1 * 8193 - (
+        va1 * 8193 - va1
+      )
+    ) AS va2,
     (
       va7 - se8
     ) AS va9,
@@ -1468,247 +1235,225 @@ WITH values_0_1 AS (
       2 + CASE WHEN se72 < va71 THEN 2 WHEN se72 = va71 THEN 1 WHEN se72 > va71 THEN 0 END + CASE WHEN se73 < va71 THEN 2 WHEN se73 = va71 THEN 1 WHEN se73 > va71 THEN 0 END + CASE WHEN se74 < va71 THEN 2 WHEN se74 = va71 THEN 1 WHEN se74 > va71 THEN 0 END + CASE WHEN se75 < va71 THEN 2 WHEN se75 = va71 THEN 1 WHEN se75 > va71 THEN 0 END
     ) / 10 AS va76,
     CAST(SIGN((
-      va93 - se94
-    )) AS DOUBLE) AS va95,
+      va95 - se96
+    )) AS DOUBLE) AS va97,
     (
-      volume - se101
-    ) AS va102,
+      volume - se103
+    ) AS va104,
     (
-      CASE WHEN se109 = 3 THEN se108 END
-    ) AS va110,
+      CASE WHEN se111 = 3 THEN se110 END
+    ) AS va112,
     (
-      CASE WHEN se109 = 3 THEN se115 END
-    ) AS va116,
+      CASE WHEN se111 = 3 THEN se117 END
+    ) AS va118,
     (
       -(
-        va124 - se125
+        va126 - se127
       )
-    ) AS va126,
+    ) AS va128,
     (
-      se132 + se133
-    ) AS va134,
+      se134 + se135
+    ) AS va136,
     (
-      CASE WHEN se158 = 6 THEN se157 END
-    ) AS va159,
+      CASE WHEN (
+        se150 < se151
+      ) THEN se148 ELSE 0 END
+    ) AS va152,
+    (
+      CASE WHEN se164 = 6 THEN se163 END
+    ) AS va165,
+    ABS(va166) AS va167,
     (
       open - (
-        CASE WHEN se167 = 10 THEN se166 END
+        CASE WHEN se173 = 10 THEN se172 END
       )
-    ) AS va168,
+    ) AS va174,
     (
-      close - se177
-    ) AS va178,
+      close - se183
+    ) AS va184,
     (
       (
         CASE WHEN stock_row > 1 THEN (
           open / NULLIF(se37, 0)
         ) END
       ) - 1
-    ) AS va180,
+    ) AS va186,
+    (
+      volume * 8193 - (
+        volume * 8193 - volume
+      )
+    ) AS va187,
+    (
+      vwap * 8193 - (
+        vwap * 8193 - vwap
+      )
+    ) AS va192,
     (
       vwap - (
-        CASE WHEN se214 = 15 THEN se213 END
+        CASE WHEN se221 = 15 THEN se220 END
       )
-    ) AS va215,
+    ) AS va222,
     (
       CASE WHEN stock_row > 5 THEN (
-        close / NULLIF(se177, 0)
+        close / NULLIF(se183, 0)
       ) END
-    ) AS va223,
+    ) AS va230,
     (
       CASE WHEN stock_row > 5 THEN (
-        close < se177
+        close < se183
       ) END
-    ) AS va224,
+    ) AS va231,
     (
       CASE WHEN stock_row > 5 THEN (
-        close = se177
+        close = se183
       ) END
-    ) AS va225,
+    ) AS va232,
     (
       CASE WHEN stock_row > 6 THEN (
         (
-          close - se227
-        ) / NULLIF(se227, 0)
+          close - se234
+        ) / NULLIF(se234, 0)
       ) END
-    ) AS va228,
+    ) AS va235,
     (
-      close - se230
-    ) AS va233,
+      close - se237
+    ) AS va240,
+    (
+      CASE WHEN (
+        se254 < se255
+      ) THEN se253 ELSE 0 END
+    ) AS va256,
     (
       close <= se37
-    ) AS va255,
+    ) AS va267,
     (
-      close - se283
-    ) AS va284,
-    (
-      CASE
-        WHEN stock_row > 250
-        THEN (
-          se290 * 8193 - (
-            se290 * 8193 - se290
-          )
-        )
-      END
-    ) AS va291,
-    (
-      CASE WHEN stock_row > 5 THEN se177 END
-    ) AS va297,
-    (
-      se177 * 8193 - (
-        se177 * 8193 - se177
-      )
-    ) AS va301,
-    (
-      close - se307
-    ) AS va308,
-    (
-      close - se322
-    ) AS va323,
+      close - se337
+    ) AS va338,
     (
       CASE WHEN stock_row > 1 THEN (
-        close / NULLIF(se37, 0)
+        se369 * returns
       ) END
-    ) AS va347,
-    (
-      CASE WHEN stock_row > 1 THEN (
-        se349 * returns
-      ) END
-    ) AS va350,
+    ) AS va370,
     (
       -(
-        CASE WHEN se355 > 0 THEN LN(se355) END
+        CASE WHEN se377 > 0 THEN LN(se377) END
       )
-    ) AS va356,
+    ) AS va378,
     (
-      se349 * 8193 - (
-        se349 * 8193 - se349
+      se369 * 8193 - (
+        se369 * 8193 - se369
       )
-    ) AS va363,
+    ) AS va385,
     (
       (
         CASE WHEN stock_row > 11 THEN (
           (
-            close - se477
-          ) / NULLIF(se477, 0)
+            close - se511
+          ) / NULLIF(se511, 0)
         ) END
       ) * 100
-    ) AS va478,
+    ) AS va512,
+    (
+      high * 8193 - (
+        high * 8193 - high
+      )
+    ) AS va513,
     (
       (
-        se500 - se501
+        se535 - se536
       ) / 220
-    ) AS va502,
+    ) AS va537,
     (
       CASE WHEN stock_row > 11 THEN (
-        se477 / NULLIF(close, 0)
+        se511 / NULLIF(close, 0)
       ) END
-    ) AS va508,
+    ) AS va549,
     (
-      CASE WHEN stock_row > 16 THEN se510 END
-    ) AS va511,
+      se553 < se554
+    ) AS va555,
     (
-      open - se529
-    ) AS va530,
+      se557 < se558
+    ) AS va559,
     (
-      se555 * se556
-    ) AS va557,
+      open - se573
+    ) AS va574,
     (
-      se565 < high
-    ) AS va566,
+      se599 * se600
+    ) AS va601,
     (
-      close - se569
-    ) AS va570,
+      se609 < high
+    ) AS va610,
     (
-      vwap - se618
-    ) AS va619,
+      vwap - se664
+    ) AS va665,
     (
       NOT (
         va65 = se66
         AND va65 = se67
         AND va65 = se68
         AND va65 = se69
-        AND va65 = se629
-        AND va65 = se630
-        AND va65 = se631
-        AND va65 = se632
-        AND va65 = se633
+        AND va65 = se675
+        AND va65 = se676
+        AND va65 = se677
+        AND va65 = se678
+        AND va65 = se679
       )
-    ) AS va634,
-    (
-      CASE WHEN stock_row > 9 THEN se640 END
-    ) AS va641,
+    ) AS va680,
     (
       NOT (
         va71 = se72
         AND va71 = se73
         AND va71 = se74
         AND va71 = se75
-        AND va71 = se642
-        AND va71 = se643
-        AND va71 = se644
-        AND va71 = se645
-        AND va71 = se646
+        AND va71 = se688
+        AND va71 = se689
+        AND va71 = se690
+        AND va71 = se691
+        AND va71 = se692
       )
-    ) AS va647,
+    ) AS va693,
     (
       close < se37
-    ) AS va649,
-    (
-      se654 * 8193 - (
-        se654 * 8193 - se654
-      )
-    ) AS va664,
-    (
-      CASE WHEN stock_row > 149 THEN se697 END
-    ) AS va698,
-    (
-      se697 * 8193 - (
-        se697 * 8193 - se697
-      )
-    ) AS va702,
-    (
-      va710 - se711
-    ) AS va712,
+    ) AS va695,
     (
       (
         (
-          se718 + se230
-        ) + se477
-      ) + se719
-    ) AS va720,
+          se769 + se237
+        ) + se511
+      ) + se770
+    ) AS va771,
     (
       (
         CASE
           WHEN stock_row > 5
           THEN (
             (
-              se722 - close
+              se774 - close
             ) / NULLIF((
-              se722 - se723
+              se774 - se775
             ), 0)
           )
         END
       ) * 100
-    ) AS va724,
+    ) AS va776,
     (
       close - se37
-    ) AS va731,
+    ) AS va785,
     (
-      high - se132
-    ) AS va741,
-    ABS((
-      low - se133
-    )) AS va743,
+      high - se134
+    ) AS va796,
     (
-      high - se753
-    ) AS va754,
+      low - se135
+    ) AS va798,
     (
-      se753 - low
-    ) AS va756,
+      high - se809
+    ) AS va810,
     (
-      CASE WHEN stock_row > 9 THEN se774 END
-    ) AS va775,
+      se809 - low
+    ) AS va813,
+    (
+      CASE WHEN stock_row > 9 THEN se832 END
+    ) AS va833,
     (
       NOT (
         va47 = se48
@@ -1718,77 +1463,64 @@ WITH values_0_1 AS (
         AND va47 = se52
         AND va47 = se53
         AND va47 = se54
-        AND va47 = se776
-        AND va47 = se777
+        AND va47 = se834
+        AND va47 = se835
       )
-    ) AS va778,
+    ) AS va836,
     (
       NOT (
-        va779 = se780
-        AND va779 = se781
-        AND va779 = se782
-        AND va779 = se783
-        AND va779 = se784
-        AND va779 = se785
-        AND va779 = se786
-        AND va779 = se787
-        AND va779 = se788
+        va837 = se838
+        AND va837 = se839
+        AND va837 = se840
+        AND va837 = se841
+        AND va837 = se842
+        AND va837 = se843
+        AND va837 = se844
+        AND va837 = se845
+        AND va837 = se846
       )
-    ) AS va789,
-    ABS((
-      high - se133
-    )) AS va796,
+    ) AS va847,
+    (
+      high - se135
+    ) AS va856,
     (
       high - se37
-    ) AS va797,
-    ABS((
+    ) AS va858,
+    (
       low - se37
-    )) AS va799,
+    ) AS va860,
     (
-      ABS((
-        se37 - se529
-      )) / 4
-    ) AS va801,
+      se37 - se573
+    ) AS va863,
     (
-      open - se807
-    ) AS va808,
+      CASE WHEN se911 = 20 THEN se910 END
+    ) AS va912,
     (
-      se813 * 8193 - (
-        se813 * 8193 - se813
+      close * 8193 - (
+        close * 8193 - close
       )
-    ) AS va818,
+    ) AS va1013,
     (
-      CASE WHEN se840 = 20 THEN se839 END
-    ) AS va841,
-    (
-      vwap - se842
-    ) AS va843,
-    (
-      se861 * 8193 - (
-        se861 * 8193 - se861
-      )
-    ) AS va865,
-    (
-      NOT (
-        va65 = se66 AND va65 = se67 AND va65 = se68 AND va65 = se69
-      )
-    ) AS va894,
-    (
-      se923 * 8193 - (
-        se923 * 8193 - se923
-      )
-    ) AS va924,
+      CASE
+        WHEN stock_row > 59
+        THEN (
+          se1018 * 8193 - (
+            se1018 * 8193 - se1018
+          )
+        )
+      END
+    ) AS va1019,
     (
       CASE WHEN stock_row > 5 THEN (
-        se230 / NULLIF(close, 0)
+        se237 / NULLIF(close, 0)
       ) END
-    ) AS va957,
+    ) AS va1051,
     (
-      se529 <= open
-    ) AS va970,
+      se573 <= open
+    ) AS va1066,
     (
-      open <= se529
-    ) AS va973,
+      open <= se573
+    ) AS va1070,
     (
       CASE
         WHEN stock_row > 5
@@ -1796,245 +1528,229 @@ WITH values_0_1 AS (
           CASE
             WHEN (
               NOT (
-                va981 = se982
-                AND va981 = se983
-                AND va981 = se984
-                AND va981 = se985
-                AND va981 = se986
+                va1079 = se1080
+                AND va1079 = se1081
+                AND va1079 = se1082
+                AND va1079 = se1083
+                AND va1079 = se1084
               )
             )
-            THEN se980
+            THEN se1078
             ELSE 0
           END
         )
       END
-    ) AS va987,
+    ) AS va1085,
     (
-      close - se719
-    ) AS va988,
-    (
-      CASE WHEN stock_row > 9 THEN se994 END
-    ) AS va995,
-    (
-      CASE WHEN stock_row > 29 THEN se1012 END
-    ) AS va1013,
-    (
-      se1012 * 8193 - (
-        se1012 * 8193 - se1012
-      )
-    ) AS va1017,
-    (
-      NOT (
-        va185 = se304 AND va185 = se1021 AND va185 = se1022
-      )
-    ) AS va1023,
-    (
-      CASE WHEN se1040 = 20 THEN se1039 END
-    ) AS va1041,
+      close - se770
+    ) AS va1086,
     (
       (
-        CASE WHEN se1071 = 50 THEN se1070 END
+        CASE WHEN se1181 = 50 THEN se1180 END
       ) / NULLIF((
-        CASE WHEN se1074 = 50 THEN se1073 END
+        CASE WHEN se1184 = 50 THEN se1183 END
       ), 0)
-    ) AS va1075,
+    ) AS va1185,
     (
-      (
-        CASE WHEN se1089 = 20 THEN se1088 END
-      ) - (
-        stock_row - 20
-      ) * (
-        CASE WHEN se1091 = 20 THEN se1090 END
-      )
-    ) / 210 AS va1092,
+      CASE WHEN stock_row > 1 THEN (
+        close / NULLIF(se37, 0)
+      ) END
+    ) AS va1186,
     (
-      se814 * 8193 - (
-        se814 * 8193 - se814
-      )
-    ) AS va1100,
+      va808 - se1233
+    ) AS va1234,
+    (
+      close - se1233
+    ) AS va1235,
     (
       (
         CASE
           WHEN stock_row > 5
           THEN (
             (
-              volume - se1129
-            ) / NULLIF(se1129, 0)
+              volume - se1245
+            ) / NULLIF(se1245, 0)
           )
         END
       ) * 100
-    ) AS va1130,
+    ) AS va1246,
     (
       CASE
         WHEN NOT volume IS NULL
-        THEN CAST(0.09523809523809523 AS DOUBLE) * se1131 * EXP((
+        THEN CAST(0.09523809523809523 AS DOUBLE) * se1247 * EXP((
           (
             stock_row - 1
           ) % 1100
         ) * -CAST(0.10008345855698253 AS DOUBLE))
       END
-    ) AS va1132,
+    ) AS va1248,
+    (
+      close - se1286
+    ) AS va1287,
     (
       (
         (
-          se1182 - se1183
+          se1302 - se1303
         ) / 10
       ) - (
         (
-          se1183 - close
+          se1303 - close
         ) / 10
       )
-    ) AS va1184,
+    ) AS va1304,
     (
-      vwap - se1188
-    ) AS va1189,
+      vwap - se1308
+    ) AS va1309,
     (
-      11 * va1201 + 10 * se1202 + 9 * se1203 + 8 * se1204 + 7 * se1205 + 6 * se1206 + 5 * se1207 + 4 * se1208 + 3 * se1209 + 2 * se1210 + 1 * se1211
-    ) / 66 AS va1212,
+      11 * va1321 + 10 * se1322 + 9 * se1323 + 8 * se1324 + 7 * se1325 + 6 * se1326 + 5 * se1327 + 4 * se1328 + 3 * se1329 + 2 * se1330 + 1 * se1331
+    ) / 66 AS va1332,
     (
-      close - se1182
-    ) AS va1221,
+      close - se1302
+    ) AS va1342,
     (
       CASE
         WHEN NOT close IS NULL
-        THEN CAST(0.15384615384615385 AS DOUBLE) * se1223 * EXP((
+        THEN CAST(0.15384615384615385 AS DOUBLE) * se1344 * EXP((
           (
             stock_row - 1
           ) % 1100
         ) * -CAST(0.1670540846631662 AS DOUBLE))
       END
-    ) AS va1224,
+    ) AS va1345,
     (
       CASE
         WHEN NOT close IS NULL
-        THEN CAST(0.07407407407407407 AS DOUBLE) * se1227 * EXP((
+        THEN CAST(0.07407407407407407 AS DOUBLE) * se1347 * EXP((
           (
             stock_row - 1
           ) % 1100
         ) * -CAST(0.07696104113612832 AS DOUBLE))
       END
-    ) AS va1228,
+    ) AS va1348,
     (
-      close - se1236
-    ) AS va1237,
+      CASE
+        WHEN stock_row > 19
+        THEN (
+          CASE WHEN (
+            se1410 < se1411
+          ) THEN se1409 ELSE 0 END
+        )
+      END
+    ) AS va1412,
     (
-      NOT (
-        va657 = se658 AND va657 = se659 AND va657 = se660 AND va657 = se661
-      )
-    ) AS va1244,
+      CASE
+        WHEN stock_row > 19
+        THEN (
+          CASE WHEN (
+            se1451 < se1452
+          ) THEN se1450 ELSE 0 END
+        )
+      END
+    ) AS va1453,
     (
-      va1253 - se1254
-    ) AS va1255,
-    (
-      se583 * 8193 - (
-        se583 * 8193 - se583
-      )
-    ) AS va1266,
-    (
-      volume - se1365
-    ) AS va1366,
+      volume - se1499
+    ) AS va1500,
     (
       (
         (
           20 - (
             20 - CAST((
-              se1376 - stock_row + 20
+              se1511 - stock_row + 20
             ) AS DOUBLE)
           )
         ) / 20
       ) * 100
-    ) AS va1377,
+    ) AS va1512,
     (
-      CASE WHEN stock_row > 4 THEN se1379 END
-    ) AS va1380,
+      NOT (
+        va65 = se66 AND va65 = se67 AND va65 = se68 AND va65 = se69
+      )
+    ) AS va1516,
     (
-      open - se132
-    ) AS va1407,
+      NOT (
+        va71 = se72 AND va71 = se73 AND va71 = se74 AND va71 = se75
+      )
+    ) AS va1517,
+    (
+      open * 8193 - (
+        open * 8193 - open
+      )
+    ) AS va1526,
+    (
+      open - se134
+    ) AS va1550,
     (
       open - se37
-    ) AS va1412,
+    ) AS va1555,
     (
-      open - se133
-    ) AS va1417,
-    (
-      high - se1423
-    ) AS va1424,
-    (
-      CASE WHEN stock_row > 119 THEN se1430 END
-    ) AS va1431,
-    (
-      se1430 * 8193 - (
-        se1430 * 8193 - se1430
-      )
-    ) AS va1435,
+      open - se135
+    ) AS va1560,
     (
       CASE
         WHEN NOT va33 IS NULL
-        THEN CAST(0.2 AS DOUBLE) * se1451 * EXP((
+        THEN CAST(0.2 AS DOUBLE) * se1594 * EXP((
           (
             stock_row - 1
           ) % 1100
         ) * -CAST(0.22314355131420976 AS DOUBLE))
       END
-    ) AS va1452,
+    ) AS va1595,
     (
       se37 - low
-    ) AS va1460,
+    ) AS va1604,
     (
-      (
-        se1464 - 1
-      ) // 1100
-    ) AS va1465,
+      CASE
+        WHEN se1609 = 1
+        THEN va1608 / CAST(0.18181818181818182 AS DOUBLE)
+        ELSE va1608
+      END * EXP((
+        (
+          se1609 - 1
+        ) % 1100
+      ) * CAST(0.20067069546215116 AS DOUBLE))
+    ) AS va1610,
     (
-      (
-        se1464 - 1
-      ) // 57
-    ) AS va1469,
-    (
-      se1484 * 8193 - (
-        se1484 * 8193 - se1484
-      )
-    ) AS va1488,
-    (
-      se1485 * 8193 - (
-        se1485 * 8193 - se1485
-      )
-    ) AS va1490,
+      CASE WHEN se1609 = 1 THEN va1608 / CAST(0.5 AS DOUBLE) ELSE va1608 END * EXP((
+        (
+          se1609 - 1
+        ) % 57
+      ) * CAST(0.6931471805599453 AS DOUBLE))
+    ) AS va1616,
     (
       CASE WHEN stock_row > 4 THEN (
-        va33 / NULLIF(se1498, 0)
+        va33 / NULLIF(se1653, 0)
       ) END
-    ) AS va1499,
+    ) AS va1654,
     (
       2 + CASE
-        WHEN se1104 < va1103
+        WHEN se1688 < va1687
         THEN 2
-        WHEN se1104 = va1103
+        WHEN se1688 = va1687
         THEN 1
-        WHEN se1104 > va1103
+        WHEN se1688 > va1687
         THEN 0
       END + CASE
-        WHEN se1105 < va1103
+        WHEN se1689 < va1687
         THEN 2
-        WHEN se1105 = va1103
+        WHEN se1689 = va1687
         THEN 1
-        WHEN se1105 > va1103
+        WHEN se1689 > va1687
         THEN 0
       END + CASE
-        WHEN se1531 < va1103
+        WHEN se1690 < va1687
         THEN 2
-        WHEN se1531 = va1103
+        WHEN se1690 = va1687
         THEN 1
-        WHEN se1531 > va1103
+        WHEN se1690 > va1687
         THEN 0
       END
-    ) / 8 AS va1532,
+    ) / 8 AS va1691,
     (
-      2 + CASE WHEN se72 < va71 THEN 2 WHEN se72 = va71 THEN 1 WHEN se72 > va71 THEN 0 END + CASE WHEN se73 < va71 THEN 2 WHEN se73 = va71 THEN 1 WHEN se73 > va71 THEN 0 END + CASE WHEN se74 < va71 THEN 2 WHEN se74 = va71 THEN 1 WHEN se74 > va71 THEN 0 END + CASE WHEN se75 < va71 THEN 2 WHEN se75 = va71 THEN 1 WHEN se75 > va71 THEN 0 END + CASE WHEN se642 < va71 THEN 2 WHEN se642 = va71 THEN 1 WHEN se642 > va71 THEN 0 END + CASE WHEN se643 < va71 THEN 2 WHEN se643 = va71 THEN 1 WHEN se643 > va71 THEN 0 END + CASE WHEN se644 < va71 THEN 2 WHEN se644 = va71 THEN 1 WHEN se644 > va71 THEN 0 END + CASE WHEN se645 < va71 THEN 2 WHEN se645 = va71 THEN 1 WHEN se645 > va71 THEN 0 END + CASE WHEN se646 < va71 THEN 2 WHEN se646 = va71 THEN 1 WHEN se646 > va71 THEN 0 END
-    ) / 20 AS va1533,
+      2 + CASE WHEN se72 < va71 THEN 2 WHEN se72 = va71 THEN 1 WHEN se72 > va71 THEN 0 END + CASE WHEN se73 < va71 THEN 2 WHEN se73 = va71 THEN 1 WHEN se73 > va71 THEN 0 END + CASE WHEN se74 < va71 THEN 2 WHEN se74 = va71 THEN 1 WHEN se74 > va71 THEN 0 END + CASE WHEN se75 < va71 THEN 2 WHEN se75 = va71 THEN 1 WHEN se75 > va71 THEN 0 END + CASE WHEN se688 < va71 THEN 2 WHEN se688 = va71 THEN 1 WHEN se688 > va71 THEN 0 END + CASE WHEN se689 < va71 THEN 2 WHEN se689 = va71 THEN 1 WHEN se689 > va71 THEN 0 END + CASE WHEN se690 < va71 THEN 2 WHEN se690 = va71 THEN 1 WHEN se690 > va71 THEN 0 END + CASE WHEN se691 < va71 THEN 2 WHEN se691 = va71 THEN 1 WHEN se691 > va71 THEN 0 END + CASE WHEN se692 < va71 THEN 2 WHEN se692 = va71 THEN 1 WHEN se692 > va71 THEN 0 END
+    ) / 20 AS va1692,
     (
-      CASE WHEN stock_row > 19 THEN se1558 END
-    ) AS va1559,
+      CASE WHEN stock_row > 19 THEN se1717 END
+    ) AS va1718,
     (
       CASE
         WHEN stock_row > 32
@@ -2042,75 +1758,67 @@ WITH values_0_1 AS (
           (
             (
               1 - (
-                se1563 + se1564 * 16
+                se1722 + se1723 * 16
               ) / 32
             ) * (
-              se1565 + se1566 * 32
+              se1724 + se1725 * 32
             ) / 64
           ) * (
             1 - (
-              se1567 + se1568 * 32
+              se1726 + se1727 * 32
             ) / 64
           )
         )
       END
-    ) AS va1569,
+    ) AS va1728,
     (
       (
         CASE WHEN stock_row > 19 THEN (
-          se1570 / NULLIF(se1571, 0)
+          se1729 / NULLIF(se1730, 0)
         ) END
       ) * 100
-    ) AS va1572,
+    ) AS va1731,
     (
       CASE
         WHEN stock_row > 14
         THEN (
-          se1596 * 8193 - (
-            se1596 * 8193 - se1596
+          se1760 * 8193 - (
+            se1760 * 8193 - se1760
           )
         )
       END
-    ) AS va1597,
+    ) AS va1761,
     (
-      vwap - (
-        CASE WHEN se1645 = 12 THEN se1644 END
+      va109 * 8193 - (
+        va109 * 8193 - va109
       )
-    ) AS va1646,
+    ) AS va1799,
     (
-      CASE WHEN se1657 = 20 THEN (
-        se1655 + se1656 * 20
-      ) / 40 END
-    ) AS va1658,
-    (
-      (
-        se1676 - 1
-      ) // 1100
-    ) AS va1677,
-    (
-      se1696 * 8193 - (
-        se1696 * 8193 - se1696
+      va1803 * 8193 - (
+        va1803 * 8193 - va1803
       )
-    ) AS va1700,
+    ) AS va1804,
     (
-      CASE WHEN stock_row > 5 THEN se1723 END
-    ) AS va1724,
+      CASE
+        WHEN se1842 = 1
+        THEN va1841 / CAST(0.15384615384615385 AS DOUBLE)
+        ELSE va1841
+      END * EXP((
+        (
+          se1842 - 1
+        ) % 1100
+      ) * CAST(0.1670540846631662 AS DOUBLE))
+    ) AS va1843,
     (
       CASE
         WHEN stock_row > 29
         THEN (
-          se1731 * 8193 - (
-            se1731 * 8193 - se1731
+          se1915 * 8193 - (
+            se1915 * 8193 - se1915
           )
         )
       END
-    ) AS va1732,
-    (
-      CASE WHEN stock_row > 79 THEN se861 END
-    ) AS va1739,
-    (
-      va1755 - se1756
-    ) AS va1757,
+    ) AS va1916,
     POWER(
       (
         CASE
@@ -2118,218 +1826,218 @@ WITH values_0_1 AS (
           THEN (
             (
               (
-                close - se1770
+                close - se1957
               ) * 100
-            ) / NULLIF(se1770, 0)
+            ) / NULLIF(se1957, 0)
           )
         END
       ),
       2
-    ) AS va1771,
+    ) AS va1958,
     (
-      se753 < va752
-    ) AS va1777,
+      se809 < va808
+    ) AS va1964,
     (
-      va752 < se753
-    ) AS va1780,
+      va808 < se809
+    ) AS va1968,
     (
-      se1828 * 8193 - (
-        se1828 * 8193 - se1828
-      )
-    ) AS va1831,
-    (
-      CASE WHEN stock_row > 19 THEN se1842 END
-    ) AS va1843,
+      CASE WHEN stock_row > 19 THEN se2038 END
+    ) AS va2039,
     (
       (
         (
           20 - (
             20 - CAST((
-              se1844 - stock_row + 20
+              se2040 - stock_row + 20
             ) AS DOUBLE)
           )
         ) / 20
       ) * 100
-    ) AS va1845,
+    ) AS va2041,
     (
       (
         CASE
           WHEN stock_row > 12
           THEN (
             (
-              close - se1847
-            ) / NULLIF(se1847, 0)
+              close - se2043
+            ) / NULLIF(se2043, 0)
           )
         END
       ) * volume
-    ) AS va1848,
+    ) AS va2044,
     (
-      returns - se1856
-    ) AS va1857,
+      CASE WHEN stock_row > 20 THEN (
+        close / NULLIF(se1302, 0)
+      ) END
+    ) AS va2045,
     (
-      CASE WHEN stock_row > 9 THEN se1862 END
-    ) AS va1863,
+      returns - se2055
+    ) AS va2056,
     (
-      va1866 - se1867
-    ) AS va1868,
-    (
-      2 + CASE WHEN se658 < va657 THEN 2 WHEN se658 = va657 THEN 1 WHEN se658 > va657 THEN 0 END + CASE WHEN se659 < va657 THEN 2 WHEN se659 = va657 THEN 1 WHEN se659 > va657 THEN 0 END + CASE WHEN se660 < va657 THEN 2 WHEN se660 = va657 THEN 1 WHEN se660 > va657 THEN 0 END + CASE WHEN se661 < va657 THEN 2 WHEN se661 = va657 THEN 1 WHEN se661 > va657 THEN 0 END + CASE WHEN se662 < va657 THEN 2 WHEN se662 = va657 THEN 1 WHEN se662 > va657 THEN 0 END + CASE WHEN se663 < va657 THEN 2 WHEN se663 = va657 THEN 1 WHEN se663 > va657 THEN 0 END + CASE WHEN se864 < va657 THEN 2 WHEN se864 = va657 THEN 1 WHEN se864 > va657 THEN 0 END
-    ) / 16 AS va1879,
-    (
-      2 + CASE WHEN se48 < va47 THEN 2 WHEN se48 = va47 THEN 1 WHEN se48 > va47 THEN 0 END + CASE WHEN se49 < va47 THEN 2 WHEN se49 = va47 THEN 1 WHEN se49 > va47 THEN 0 END + CASE WHEN se50 < va47 THEN 2 WHEN se50 = va47 THEN 1 WHEN se50 > va47 THEN 0 END + CASE WHEN se51 < va47 THEN 2 WHEN se51 = va47 THEN 1 WHEN se51 > va47 THEN 0 END + CASE WHEN se52 < va47 THEN 2 WHEN se52 = va47 THEN 1 WHEN se52 > va47 THEN 0 END + CASE WHEN se53 < va47 THEN 2 WHEN se53 = va47 THEN 1 WHEN se53 > va47 THEN 0 END + CASE WHEN se54 < va47 THEN 2 WHEN se54 = va47 THEN 1 WHEN se54 > va47 THEN 0 END
-    ) / 16 AS va1934,
-    (
-      2 + CASE WHEN se48 < va47 THEN 2 WHEN se48 = va47 THEN 1 WHEN se48 > va47 THEN 0 END + CASE WHEN se49 < va47 THEN 2 WHEN se49 = va47 THEN 1 WHEN se49 > va47 THEN 0 END + CASE WHEN se50 < va47 THEN 2 WHEN se50 = va47 THEN 1 WHEN se50 > va47 THEN 0 END + CASE WHEN se51 < va47 THEN 2 WHEN se51 = va47 THEN 1 WHEN se51 > va47 THEN 0 END + CASE WHEN se52 < va47 THEN 2 WHEN se52 = va47 THEN 1 WHEN se52 > va47 THEN 0 END + CASE WHEN se53 < va47 THEN 2 WHEN se53 = va47 THEN 1 WHEN se53 > va47 THEN 0 END + CASE WHEN se54 < va47 THEN 2 WHEN se54 = va47 THEN 1 WHEN se54 > va47 THEN 0 END + CASE WHEN se776 < va47 THEN 2 WHEN se776 = va47 THEN 1 WHEN se776 > va47 THEN 0 END + CASE WHEN se777 < va47 THEN 2 WHEN se777 = va47 THEN 1 WHEN se777 > va47 THEN 0 END
-    ) / 20 AS va1989,
+      CASE WHEN stock_row > 9 THEN se2061 END
+    ) AS va2123,
     (
       (
         CASE
           WHEN stock_row > 25
           THEN (
             (
-              se2020 - se2021
-            ) / NULLIF(se2022, 0)
+              se2251 - se2252
+            ) / NULLIF(se2253, 0)
           )
         END
       ) * 100
-    ) AS va2023,
+    ) AS va2254,
     (
-      open - se2055
-    ) AS va2056,
+      benchmark_close < se2303
+    ) AS va2304,
     (
-      benchmark_close < se2062
-    ) AS va2063,
+      (
+        benchmark_close / NULLIF(se2303, 0)
+      ) - 1
+    ) AS va2307,
     (
-      CASE WHEN stock_row > 179 THEN se583 END
-    ) AS va2100,
+      CASE WHEN stock_row > 9 THEN (
+        close / NULLIF(se2321, 0)
+      ) END
+    ) AS va2322,
     (
       CASE
         WHEN NOT volume IS NULL
-        THEN CAST(0.15384615384615385 AS DOUBLE) * se2105 * EXP((
+        THEN CAST(0.15384615384615385 AS DOUBLE) * se2358 * EXP((
           (
             stock_row - 1
           ) % 1100
         ) * -CAST(0.1670540846631662 AS DOUBLE))
       END
-    ) AS va2106,
+    ) AS va2359,
     (
       CASE
         WHEN NOT volume IS NULL
-        THEN CAST(0.07407407407407407 AS DOUBLE) * se2108 * EXP((
+        THEN CAST(0.07407407407407407 AS DOUBLE) * se2361 * EXP((
           (
             stock_row - 1
           ) % 1100
         ) * -CAST(0.07696104113612832 AS DOUBLE))
       END
-    ) AS va2109,
+    ) AS va2362,
     (
-      -(
-        CASE
-          WHEN stock_row > 2
-          THEN (
-            (
-              va2116 - se2117
-            ) / NULLIF(va2116, 0)
-          )
-        END
-      )
-    ) AS va2118,
+      CASE
+        WHEN stock_row > 2
+        THEN (
+          (
+            va2369 - se2370
+          ) / NULLIF(va2369, 0)
+        )
+      END
+    ) AS va2371,
     (
-      vwap - se2127
-    ) AS va2128,
+      vwap - se2381
+    ) AS va2382,
     (
-      va2138 - se2139
-    ) AS va2140,
-    (
-      se2163 * 8193 - (
-        se2163 * 8193 - se2163
-      )
-    ) AS va2164,
+      va2392 - se2393
+    ) AS va2394,
     (
       CASE
         WHEN NOT close IS NULL
-        THEN CAST(0.13333333333333333 AS DOUBLE) * se2170 * EXP((
+        THEN CAST(0.13333333333333333 AS DOUBLE) * se2424 * EXP((
           (
             stock_row - 1
           ) % 1100
         ) * -CAST(0.14310084364067333 AS DOUBLE))
       END
-    ) AS va2171,
-    ABS((
+    ) AS va2425,
+    (
       se37 - high
-    )) AS va2184,
+    ) AS va2438,
     (
       (
-        CASE WHEN stock_row > 19 THEN (
-          (
-            va2162 * se59
-          ) * vwap
-        ) END
+        CASE
+          WHEN stock_row > 19
+          THEN (
+            (
+              (
+                -returns
+              ) * se59
+            ) * vwap
+          )
+        END
       ) * va31
-    ) AS va2194,
+    ) AS va2449,
+    (
+      close - se2468
+    ) AS va2469,
     (
       CASE WHEN stock_row > 19 THEN (
-        va650 / NULLIF(se59, 0)
+        (
+          -volume
+        ) / NULLIF(se59, 0)
       ) END
-    ) AS va2228,
+    ) AS va2489,
     (
-      se133 - low
-    ) AS va2257,
+      va31 * 8193 - (
+        va31 * 8193 - va31
+      )
+    ) AS va2504,
+    (
+      va2509 * 8193 - (
+        va2509 * 8193 - va2509
+      )
+    ) AS va2510,
+    (
+      se135 - low
+    ) AS va2520,
     (
       CASE
         WHEN stock_row > 11
         THEN (
           (
-            close - se2276
+            close - se2548
           ) / NULLIF((
-            se2277 - se2276
+            se2549 - se2548
           ), 0)
         )
       END
-    ) AS va2278,
+    ) AS va2550,
     (
-      CASE WHEN se2334 = 4 THEN se2333 END
-    ) AS va2335,
-    (
-      CASE WHEN stock_row > 19 THEN (
-        se59 < volume
-      ) END
-    ) AS va2342,
-    (
-      benchmark_close - (
-        CASE WHEN se2349 = 20 THEN se2348 END
+      low * 8193 - (
+        low * 8193 - low
       )
-    ) AS va2350,
+    ) AS va2568,
+    (
+      CASE
+        WHEN stock_row > 49
+        THEN (
+          se2020 * 8193 - (
+            se2020 * 8193 - se2020
+          )
+        )
+      END
+    ) AS va2573,
     (
       (
-        CASE WHEN se2364 = 20 THEN se2363 END
+        CASE WHEN se2642 = 20 THEN se2641 END
       ) / 20
-    ) AS va2365,
+    ) AS va2643,
     (
-      se2372 * 8193 - (
-        se2372 * 8193 - se2372
-      )
-    ) AS va2375,
+      -va2670
+    ) AS va2671,
     (
       CASE
         WHEN NOT va33 IS NULL
-        THEN CAST(0.18181818181818182 AS DOUBLE) * se2397 * EXP((
+        THEN CAST(0.18181818181818182 AS DOUBLE) * se2680 * EXP((
           (
             stock_row - 1
           ) % 1100
         ) * -CAST(0.20067069546215116 AS DOUBLE))
       END
-    ) AS va2398,
+    ) AS va2681,
     (
       CASE WHEN stock_row > 19 THEN (
-        close / NULLIF(se2404, 0)
+        close / NULLIF(se2687, 0)
       ) END
-    ) AS va2405,
-    (
-      se59 * 8193 - (
-        se59 * 8193 - se59
-      )
-    ) AS va2427
+    ) AS va2688
   FROM series_1
 ), values_1_2 AS (
   SELECT
@@ -2344,247 +2052,160 @@ WITH values_0_1 AS (
     high,
     low,
     open,
-    se1012,
-    se1021,
-    se1022,
-    se1104,
-    se1105,
-    se1119,
-    se1182,
-    se1284,
-    se1295,
-    se1297,
-    se1302,
-    se1321,
-    se1365,
-    se143,
-    se1441,
-    se1442,
-    se145,
-    se1464,
-    se1484,
-    se1485,
-    se1516,
-    se1517,
-    se1518,
-    se1519,
-    se1520,
-    se1521,
-    se1522,
-    se1523,
-    se1524,
-    se1531,
+    returns,
+    se1018,
+    se1094,
+    se1112,
+    se1423,
+    se1514,
     se1573,
-    se1676,
-    se1696,
-    se177,
-    se1790,
-    se1791,
-    se1792,
-    se1793,
-    se1794,
-    se1828,
-    se2062,
-    se2078,
-    se2098,
-    se2099,
-    se2210,
-    se2214,
-    se2245,
-    se230,
-    se2369,
-    se2372,
-    se244,
-    se296,
-    se304,
-    se307,
-    se349,
-    se37,
-    se477,
-    se48,
-    se498,
-    se514,
-    se529,
-    se583,
+    se1609,
+    se1639,
+    se1640,
+    se183,
+    se1842,
+    se2020,
+    se2061,
+    se237,
+    se2508,
+    se2652,
+    se323,
+    se369,
+    se511,
+    se533,
+    se551,
     se59,
-    se595,
-    se654,
-    se658,
-    se659,
-    se660,
-    se661,
-    se662,
-    se663,
-    se72,
-    se737,
-    se738,
-    se780,
-    se781,
-    se782,
-    se783,
-    se784,
-    se813,
-    se814,
-    se861,
-    se864,
-    se923,
-    se982,
-    va0,
+    se627,
+    se686,
+    se699,
+    se746,
+    se792,
+    se793,
+    se877,
+    se932,
     va1013,
-    va1017,
-    va1023,
-    va1041,
-    va107,
-    va1075,
-    va1100,
-    va1103,
-    va1130,
-    va1132,
-    va1189,
-    va1224,
-    va1228,
-    va123,
-    va1244,
-    va1255,
-    va1266,
-    va1335,
-    va142,
-    va1431,
-    va1435,
-    va144,
-    va1452,
-    va1460,
-    va1463,
-    va1465,
-    va1469,
-    va1488,
-    va1490,
-    va1499,
-    va1506,
-    va1515,
-    va1532,
-    va1533,
-    va1559,
-    va1569,
-    va1572,
-    va159,
-    va1597,
-    va160,
-    va162,
-    va1634,
-    va1639,
-    va1658,
-    va1675,
-    va1677,
-    va1700,
-    va1732,
-    va1739,
-    va1757,
-    va176,
-    va1769,
-    va1771,
-    va1777,
-    va1778,
-    va178,
-    va1780,
-    va180,
-    va1831,
+    va1019,
+    va1051,
+    va1085,
+    va1086,
+    va1148,
+    va1185,
+    va1198,
+    va1234,
+    va1235,
+    va1246,
+    va1248,
+    va125,
+    va1287,
+    va1309,
+    va1332,
+    va1342,
+    va1345,
+    va1348,
+    va1373,
+    va1412,
+    va1453,
+    va146,
+    va1468,
+    va1500,
+    va1516,
+    va1517,
+    va152,
+    va1526,
+    va1595,
+    va1604,
+    va1608,
+    va1610,
+    va1616,
+    va165,
+    va1654,
+    va166,
+    va1662,
+    va1691,
+    va1692,
+    va1718,
+    va1728,
+    va1731,
+    va1761,
+    va1799,
+    va1804,
+    va182,
+    va184,
+    va1841,
     va1843,
-    va1848,
-    va185,
-    va1868,
-    va1879,
-    va1934,
+    va186,
+    va187,
+    va1916,
+    va192,
+    va1942,
+    va1956,
+    va1958,
     va2,
-    va2023,
-    va2073,
-    va2100,
-    va2106,
-    va2109,
-    va2118,
-    va2128,
-    va2164,
-    va2171,
-    va2228,
-    va223,
-    va2241,
-    va2247,
-    va2256,
-    va2257,
-    va233,
-    va2342,
-    va2350,
-    va2365,
-    va2375,
-    va2383,
-    va2389,
-    va2398,
-    va2427,
-    va255,
-    va265,
-    va284,
-    va291,
-    va297,
-    va301,
-    va308,
+    va2039,
+    va2044,
+    va2045,
+    va2071,
+    va2254,
+    va230,
+    va2304,
+    va2307,
+    va2315,
+    va2322,
+    va2359,
+    va2362,
+    va2371,
+    va2382,
+    va240,
+    va2425,
+    va2438,
+    va2469,
+    va2489,
+    va2504,
+    va2510,
+    va2519,
+    va2520,
+    va256,
+    va2568,
+    va2573,
+    va2643,
+    va2651,
+    va267,
+    va2681,
+    va280,
     va33,
-    va350,
-    va352,
     va36,
-    va363,
+    va370,
+    va372,
+    va385,
     va39,
     va40,
-    va47,
-    va478,
-    va508,
-    va511,
+    va512,
     va513,
-    va530,
-    va557,
-    va570,
-    va587,
-    va594,
+    va549,
+    va555,
+    va559,
+    va574,
     va60,
-    va619,
-    va634,
-    va641,
-    va647,
-    va649,
-    va65,
-    va650,
-    va657,
-    va664,
-    va698,
+    va601,
+    va631,
+    va665,
+    va680,
+    va693,
+    va695,
     va70,
-    va702,
-    va71,
-    va724,
-    va731,
-    va741,
-    va743,
-    va752,
-    va754,
-    va756,
     va76,
-    va779,
+    va761,
+    va776,
+    va785,
     va796,
-    va797,
-    va799,
-    va801,
-    va818,
-    va841,
-    va843,
-    va865,
-    va894,
-    va924,
-    va957,
-    va970,
-    va971,
-    va973,
-    va974,
-    va981,
-    va987,
-    va988,
+    va798,
+    va836,
+    va847,
+    va856,
+    va858,
+    va860,
+    va863,
+    va912,
     volume,
     vwap,
     (
@@ -2625,211 +2246,183 @@ WITH values_0_1 AS (
       va60 = 1
     ) AS va62,
     (
-      va70 * 8193 - (
-        va70 * 8193 - va70
-      )
-    ) AS va79,
-    (
-      va76 * 8193 - (
-        va76 * 8193 - va76
-      )
-    ) AS va84,
-    (
       CASE WHEN stock_row > 4 THEN (
-        va95 * 8193 - (
-          va95 * 8193 - va95
+        va97 * 8193 - (
+          va97 * 8193 - va97
         )
       ) END
-    ) AS va96,
+    ) AS va98,
     (
       CASE
         WHEN stock_row > 3
         THEN (
-          va102 * 8193 - (
-            va102 * 8193 - va102
+          va104 * 8193 - (
+            va104 * 8193 - va104
           )
         )
       END
-    ) AS va103,
+    ) AS va105,
     (
-      va110 * 8193 - (
-        va110 * 8193 - va110
+      va112 * 8193 - (
+        va112 * 8193 - va112
       )
-    ) AS va111,
+    ) AS va113,
     (
-      va116 * 8193 - (
-        va116 * 8193 - va116
+      va118 * 8193 - (
+        va118 * 8193 - va118
       )
-    ) AS va117,
+    ) AS va119,
     (
-      va126 * 8193 - (
-        va126 * 8193 - va126
+      va128 * 8193 - (
+        va128 * 8193 - va128
       )
-    ) AS va127,
+    ) AS va129,
     (
       CASE
         WHEN stock_row > 1
         THEN (
           (
             (
-              va123 - (
-                va134 / 2
+              va125 - (
+                va136 / 2
               )
             ) * va33
           ) / NULLIF(volume, 0)
         )
       END
-    ) AS va135,
+    ) AS va137,
     (
-      va168 * 8193 - (
-        va168 * 8193 - va168
+      va167 * 8193 - (
+        va167 * 8193 - va167
       )
-    ) AS va169,
+    ) AS va168,
     (
-      CASE WHEN stock_row > 5 THEN va178 END
-    ) AS va179,
-    (
-      va215 * 8193 - (
-        va215 * 8193 - va215
+      va174 * 8193 - (
+        va174 * 8193 - va174
       )
-    ) AS va216,
+    ) AS va175,
+    (
+      CASE WHEN stock_row > 5 THEN va184 END
+    ) AS va185,
+    (
+      va222 * 8193 - (
+        va222 * 8193 - va222
+      )
+    ) AS va223,
     (
       CASE
-        WHEN va224
+        WHEN va231
         THEN (
           CASE WHEN stock_row > 5 THEN (
-            va178 / NULLIF(se177, 0)
+            va184 / NULLIF(se183, 0)
           ) END
         )
-        WHEN NOT va224
+        WHEN NOT va231
         THEN (
           CASE
-            WHEN va225
+            WHEN va232
             THEN 0
-            WHEN NOT va225
+            WHEN NOT va232
             THEN (
               CASE WHEN stock_row > 5 THEN (
-                va178 / NULLIF(close, 0)
+                va184 / NULLIF(close, 0)
               ) END
             )
           END
         )
       END
-    ) AS va226,
+    ) AS va233,
     (
-      va228 * 100
-    ) AS va229,
+      va235 * 100
+    ) AS va236,
     (
       CASE WHEN stock_row > 5 THEN (
-        va233 / NULLIF(se230, 0)
+        va240 / NULLIF(se237, 0)
       ) END
-    ) AS va234,
-    (
-      CASE WHEN stock_row > 1 THEN va39 END
-    ) AS va243,
-    (
-      CASE WHEN stock_row > 1 THEN va255 END
-    ) AS va256,
+    ) AS va241,
     (
       (
         CASE WHEN stock_row > 8 THEN (
-          va323 / NULLIF((
-            se324 - se322
+          va338 / NULLIF((
+            se339 - se337
           ), 0)
         ) END
       ) * 100
-    ) AS va325,
+    ) AS va340,
     (
       (
         CASE WHEN stock_row > 8 THEN (
-          va323 / NULLIF((
-            se324 - se332
+          va338 / NULLIF((
+            se339 - se348
           ), 0)
         ) END
       ) * 100
-    ) AS va333,
+    ) AS va349,
     (
-      va228 * volume
-    ) AS va346,
+      va235 * volume
+    ) AS va366,
     (
-      va347 - 1
-    ) AS va348,
-    (
-      va356 * 8193 - (
-        va356 * 8193 - va356
+      va378 * 8193 - (
+        va378 * 8193 - va378
       )
-    ) AS va357,
+    ) AS va379,
     (
       CASE
         WHEN stock_row > 240
         THEN (
-          va502 * 8193 - (
-            va502 * 8193 - va502
+          va537 * 8193 - (
+            va537 * 8193 - va537
           )
         )
       END
-    ) AS va503,
+    ) AS va538,
     (
       CASE
         WHEN stock_row > 19
         THEN (
-          CASE WHEN va566 THEN (
+          CASE WHEN va610 THEN (
             -(
-              high - se567
+              high - se611
             )
-          ) WHEN NOT va566 THEN 0 END
+          ) WHEN NOT va610 THEN 0 END
         )
       END
-    ) AS va568,
+    ) AS va612,
     (
-      CASE WHEN va634 THEN se628 ELSE 0 END
-    ) AS va635,
+      CASE WHEN va39 THEN volume WHEN NOT va39 THEN 0 END
+    ) AS va659,
     (
-      CASE
-        WHEN va39
-        THEN volume
-        WHEN NOT va39
-        THEN (
-          CASE WHEN va649 THEN va650 WHEN NOT va649 THEN 0 END
-        )
-      END
-    ) AS va651,
+      CASE WHEN va267 THEN volume WHEN NOT va267 THEN 0 END
+    ) AS va661,
     (
-      CASE
-        WHEN stock_row > 1
-        THEN (
-          va712 * 8193 - (
-            va712 * 8193 - va712
-          )
-        )
-      END
-    ) AS va713,
+      CASE WHEN va680 THEN se674 ELSE 0 END
+    ) AS va681,
     (
       CASE WHEN stock_row > 23 THEN (
-        va720 / NULLIF((
-          close * 4
-        ), 0)
+        va771 / NULLIF(va772, 0)
       ) END
-    ) AS va721,
+    ) AS va773,
     (
       (
-        CAST(SIGN(va731) AS DOUBLE) + CAST(SIGN((
-          se37 - se569
+        CAST(SIGN(va785) AS DOUBLE) + CAST(SIGN((
+          se37 - se786
         )) AS DOUBLE)
       ) + CAST(SIGN((
-        se569 - se307
+        se786 - se323
       )) AS DOUBLE)
-    ) AS va732,
+    ) AS va787,
     (
-      va134 <= va122
-    ) AS va740,
-    ABS(va741) AS va742,
+      va136 <= va124
+    ) AS va795,
     (
-      va122 <= va134
-    ) AS va746,
-    CAST((
-      va39
-    ) AS DOUBLE) AS va759,
+      va124 <= va136
+    ) AS va802,
+    (
+      CASE WHEN 0 > va810 THEN 0 WHEN 0 <= va810 THEN va810 END
+    ) AS va811,
+    (
+      CASE WHEN 0 > va813 THEN 0 WHEN 0 <= va813 THEN va813 END
+    ) AS va814,
     (
       CASE
         WHEN stock_row > 9
@@ -2839,294 +2432,169 @@ WITH values_0_1 AS (
               CASE
                 WHEN (
                   NOT (
-                    va764 = se765
-                    AND va764 = se766
-                    AND va764 = se767
-                    AND va764 = se768
-                    AND va764 = se769
-                    AND va764 = se770
-                    AND va764 = se771
-                    AND va764 = se772
-                    AND va764 = se773
+                    va822 = se823
+                    AND va822 = se824
+                    AND va822 = se825
+                    AND va822 = se826
+                    AND va822 = se827
+                    AND va822 = se828
+                    AND va822 = se829
+                    AND va822 = se830
+                    AND va822 = se831
                   )
                 )
-                THEN se763
+                THEN se821
                 ELSE 0
               END
             )
           ) + (
             CASE
-              WHEN va778 AND va789
-              THEN CASE WHEN ISFINITE(va775) THEN ROUND(va775, 12) END
+              WHEN va836 AND va847
+              THEN CASE WHEN ISFINITE(va833) THEN ROUND(va833, 12) END
               ELSE NULL
             END
           )
         )
       END
-    ) AS va790,
-    ABS(va797) AS va798,
+    ) AS va848,
+    (
+      (
+        (
+          (
+            va785 + va854
+          ) + se37
+        ) - se573
+      ) * 16
+    ) AS va855,
+    (
+      CASE WHEN 0 > va785 THEN 0 WHEN 0 <= va785 THEN va785 END
+    ) AS va971,
     (
       CASE
-        WHEN stock_row > 11
+        WHEN va1066
+        THEN 0
+        WHEN NOT va1066
         THEN (
-          va808 * 8193 - (
-            va808 * 8193 - va808
-          )
+          CASE WHEN va574 > va1067 THEN va574 WHEN va574 <= va1067 THEN va1067 END
         )
       END
-    ) AS va809,
+    ) AS va1068,
     (
       CASE
-        WHEN stock_row > 1
+        WHEN va1070
+        THEN 0
+        WHEN NOT va1070
         THEN (
-          CASE WHEN 0 > va731 THEN 0 WHEN 0 <= va731 THEN va731 END
+          CASE WHEN va1071 > va574 THEN va1071 WHEN va1071 <= va574 THEN va574 END
         )
       END
-    ) AS va896,
-    ABS(va731) AS va900,
-    (
-      CASE WHEN stock_row > 59 THEN va924 END
-    ) AS va925,
+    ) AS va1072,
     (
       (
         CASE WHEN stock_row > 23 THEN (
-          va988 / NULLIF(se719, 0)
+          va1086 / NULLIF(se770, 0)
         ) END
       ) * 100
-    ) AS va989,
+    ) AS va1087,
     (
-      CASE
-        WHEN va778 AND va647
-        THEN CASE WHEN ISFINITE(va995) THEN ROUND(va995, 12) END
-        ELSE NULL
-      END
-    ) AS va996,
+      va1186 - 1
+    ) AS va1187,
     (
-      va1041 * 8193 - (
-        va1041 * 8193 - va1041
-      )
-    ) AS va1047,
+      CAST(0.25 AS DOUBLE) < va1304
+    ) AS va1305,
     (
-      va1092 * 8193 - (
-        va1092 * 8193 - va1092
-      )
-    ) AS va1093,
-    (
-      -va284
-    ) AS va1168,
-    (
-      va60 * 8193 - (
-        va60 * 8193 - va60
-      )
-    ) AS va1177,
-    (
-      CAST(0.25 AS DOUBLE) < va1184
-    ) AS va1185,
-    (
-      va1184 < 0
-    ) AS va1186,
-    (
-      va1212 * 8193 - (
-        va1212 * 8193 - va1212
-      )
-    ) AS va1213,
+      va1304 < 0
+    ) AS va1306,
     (
       (
         CASE WHEN stock_row > 20 THEN (
-          va1221 / NULLIF(se1182, 0)
+          va1342 / NULLIF(se1302, 0)
         ) END
       ) * 100
-    ) AS va1222,
-    (
-      CASE
-        WHEN stock_row > 4
-        THEN (
-          va1237 * 8193 - (
-            va1237 * 8193 - va1237
-          )
-        )
-      END
-    ) AS va1238,
+    ) AS va1343,
     (
       CASE WHEN stock_row > 9 THEN (
-        CASE WHEN va647 THEN se1293 ELSE 0 END
+        CASE WHEN va693 THEN se1421 ELSE 0 END
       ) END
-    ) AS va1294,
+    ) AS va1422,
+    (
+      CASE WHEN 0 > va1500 THEN 0 WHEN 0 <= va1500 THEN va1500 END
+    ) AS va1501,
+    (
+      CASE WHEN stock_row > 19 THEN va1512 END
+    ) AS va1513,
+    (
+      CASE
+        WHEN stock_row > 19
+        THEN (
+          va256 * 8193 - (
+            va256 * 8193 - va256
+          )
+        )
+      END
+    ) AS va1520,
+    (
+      CASE WHEN stock_row > 20 THEN va1342 END
+    ) AS va1549,
     (
       CASE
         WHEN stock_row > 1
         THEN (
-          CASE WHEN 0 > va1366 THEN 0 WHEN 0 <= va1366 THEN va1366 END
-        )
-      END
-    ) AS va1367,
-    (
-      CASE WHEN stock_row > 1 THEN ABS(va1366) END
-    ) AS va1371,
-    (
-      CASE WHEN stock_row > 19 THEN va1377 END
-    ) AS va1378,
-    (
-      CASE
-        WHEN va894
-        AND (
-          NOT (
-            va71 = se72 AND va71 = se73 AND va71 = se74 AND va71 = se75
+          va1550 * 8193 - (
+            va1550 * 8193 - va1550
           )
         )
-        THEN CASE WHEN ISFINITE(va1380) THEN ROUND(va1380, 12) END
-        ELSE NULL
       END
-    ) AS va1381,
-    (
-      CASE WHEN stock_row > 20 THEN va1221 END
-    ) AS va1406,
+    ) AS va1551,
     (
       CASE
         WHEN stock_row > 1
         THEN (
-          va1407 * 8193 - (
-            va1407 * 8193 - va1407
+          va1555 * 8193 - (
+            va1555 * 8193 - va1555
           )
         )
       END
-    ) AS va1408,
+    ) AS va1556,
     (
       CASE
         WHEN stock_row > 1
         THEN (
-          va1412 * 8193 - (
-            va1412 * 8193 - va1412
+          va1560 * 8193 - (
+            va1560 * 8193 - va1560
           )
         )
       END
-    ) AS va1413,
+    ) AS va1561,
     (
-      CASE
-        WHEN stock_row > 1
-        THEN (
-          va1417 * 8193 - (
-            va1417 * 8193 - va1417
-          )
-        )
-      END
-    ) AS va1418,
+      CASE WHEN 0 > va858 THEN 0 WHEN 0 <= va858 THEN va858 END
+    ) AS va1602,
     (
-      CASE
-        WHEN stock_row > 1
-        THEN (
-          va1424 * 8193 - (
-            va1424 * 8193 - va1424
-          )
-        )
-      END
-    ) AS va1425,
+      CASE WHEN 0 > va1604 THEN 0 WHEN 0 <= va1604 THEN va1604 END
+    ) AS va1605,
     (
-      0 < va731
-    ) AS va1474,
+      0 < va785
+    ) AS va1623,
     (
-      va731 < 0
-    ) AS va1476,
+      va785 < 0
+    ) AS va1626,
     (
-      va1532 * 8193 - (
-        va1532 * 8193 - va1532
-      )
-    ) AS va1536,
+      va1654 / NULLIF(va109, 0)
+    ) AS va1660,
     (
-      va1533 * 8193 - (
-        va1533 * 8193 - va1533
-      )
-    ) AS va1543,
+      CASE WHEN va1964 THEN va1965 WHEN NOT va1964 THEN 0 END
+    ) AS va1966,
     (
-      va1646 * 8193 - (
-        va1646 * 8193 - va1646
-      )
-    ) AS va1647,
-    (
-      va1658 * 8193 - (
-        va1658 * 8193 - va1658
-      )
-    ) AS va1665,
-    (
-      CASE
-        WHEN (
-          NOT (
-            va657 = se658
-            AND va657 = se659
-            AND va657 = se660
-            AND va657 = se661
-            AND va657 = se662
-          )
-        )
-        AND (
-          NOT (
-            va71 = se72 AND va71 = se73 AND va71 = se74 AND va71 = se75 AND va71 = se642
-          )
-        )
-        THEN CASE WHEN ISFINITE(va1724) THEN ROUND(va1724, 12) END
-        ELSE NULL
-      END
-    ) AS va1725,
-    va1757 * stock_row AS va1758,
-    (
-      va843 * 8193 - (
-        va843 * 8193 - va843
-      )
-    ) AS va1823,
+      CASE WHEN va1968 THEN va1965 WHEN NOT va1968 THEN 0 END
+    ) AS va1969,
     (
       CASE WHEN stock_row > 19 THEN (
-        va1845 - va1377
+        va2041 - va1512
       ) END
-    ) AS va1846,
+    ) AS va2042,
     (
       CASE
         WHEN stock_row > 4
-        THEN (
-          va1857 * 8193 - (
-            va1857 * 8193 - va1857
-          )
-        )
-      END
-    ) AS va1858,
-    (
-      CASE
-        WHEN va789 AND va647
-        THEN CASE WHEN ISFINITE(va1863) THEN ROUND(va1863, 12) END
-        ELSE NULL
-      END
-    ) AS va1864,
-    va1868 * stock_row AS va1869,
-    (
-      va1879 * 8193 - (
-        va1879 * 8193 - va1879
-      )
-    ) AS va1885,
-    (
-      va1934 * 8193 - (
-        va1934 * 8193 - va1934
-      )
-    ) AS va1940,
-    (
-      CASE
-        WHEN stock_row > 9
-        THEN (
-          va1989 * 8193 - (
-            va1989 * 8193 - va1989
-          )
-        )
-      END
-    ) AS va1990,
-    (
-      CASE WHEN stock_row > 1 THEN (
-        va731 / NULLIF(se37, 0)
-      ) END
-    ) AS va2010,
-    (
-      CASE WHEN stock_row > 1 THEN va649 END
-    ) AS va2014,
-    (
-      CASE
-        WHEN stock_row > 13
         THEN (
           va2056 * 8193 - (
             va2056 * 8193 - va2056
@@ -3134,105 +2602,104 @@ WITH values_0_1 AS (
         )
       END
     ) AS va2057,
+    ABS(va856) AS va2064,
+    ABS(va858) AS va2065,
+    ABS(va860) AS va2066,
     (
-      CASE
-        WHEN NOT va2063 IS NULL AND NOT va2063 IS NULL
-        THEN (
-          va2063 AND va2063
-        )
-      END
-    ) AS va2064,
+      ABS(va863) / 4
+    ) AS va2068,
+    (
+      -(
+        CASE
+          WHEN va847 AND va693
+          THEN CASE WHEN ISFINITE(va2123) THEN ROUND(va2123, 12) END
+          ELSE NULL
+        END
+      )
+    ) AS va2124,
+    (
+      CASE WHEN stock_row > 1 THEN (
+        va785 / NULLIF(se37, 0)
+      ) END
+    ) AS va2241,
     (
       CASE WHEN stock_row > 23 THEN (
-        va720 / 4
+        va771 / 4
       ) END
-    ) AS va2097,
+    ) AS va2346,
     (
       CASE
         WHEN stock_row > 5
         THEN (
-          va2140 * 8193 - (
-            va2140 * 8193 - va2140
+          va2394 * 8193 - (
+            va2394 * 8193 - va2394
           )
         )
       END
-    ) AS va2141,
+    ) AS va2395,
     (
       va41 - va40
-    ) AS va2176,
-    ABS(va1460) AS va2183,
+    ) AS va2430,
     (
-      CASE WHEN va2184 > va33 THEN va2184 WHEN va2184 <= va33 THEN va33 END
-    ) AS va2185,
-    (
-      va2194 * 8193 - (
-        va2194 * 8193 - va2194
+      va2449 * 8193 - (
+        va2449 * 8193 - va2449
       )
-    ) AS va2195,
-    POWER(va347, 2) AS va2221,
+    ) AS va2450,
     (
-      CASE WHEN stock_row > 1 THEN va731 END
-    ) AS va2229,
+      CASE WHEN stock_row > 1 THEN (
+        1 / NULLIF(va785, 0)
+      ) END
+    ) AS va2455,
+    POWER(va1186, 2) AS va2482,
     (
-      va2128 * 8193 - (
-        va2128 * 8193 - va2128
+      va2382 * 8193 - (
+        va2382 * 8193 - va2382
       )
-    ) AS va2251,
+    ) AS va2514,
     (
       (
-        0 < va2257
+        0 < va2520
       ) AND (
-        va741 < va2257
+        va796 < va2520
       )
-    ) AS va2258,
+    ) AS va2521,
     (
       (
-        0 < va741
+        0 < va796
       ) AND (
-        va2257 < va741
+        va2520 < va796
       )
-    ) AS va2263,
+    ) AS va2527,
     (
-      va2278 * 8193 - (
-        va2278 * 8193 - va2278
+      va2550 * 8193 - (
+        va2550 * 8193 - va2550
       )
-    ) AS va2279,
+    ) AS va2551,
     (
-      CASE WHEN stock_row > 19 THEN va1845 END
-    ) AS va2294,
+      CASE WHEN stock_row > 19 THEN va2041 END
+    ) AS va2566,
     (
-      CASE WHEN stock_row > 49 THEN va1831 END
-    ) AS va2296,
+      va2671 * 8193 - (
+        va2671 * 8193 - va2671
+      )
+    ) AS va2672,
     (
       CASE
         WHEN (
-          NOT (
-            va71 = se72 AND va71 = se73 AND va71 = se74
-          )
-        ) AND va1023
-        THEN CASE WHEN ISFINITE(va2335) THEN ROUND(va2335, 12) END
-        ELSE NULL
-      END
-    ) AS va2336,
-    ABS(va284) AS va2343,
-    POWER(va2350, 3) AS va2354,
-    (
-      CASE
-        WHEN (
-          va2405 > 0
+          va2688 > 0
           OR (
             CAST(0.05 AS DOUBLE) = FLOOR(CAST(0.05 AS DOUBLE))
             AND (
-              va2405 <> 0 OR CAST(0.05 AS DOUBLE) >= 0
+              va2688 <> 0 OR CAST(0.05 AS DOUBLE) >= 0
             )
           )
           OR (
-            va2405 = 0 AND CAST(0.05 AS DOUBLE) > 0
+            va2688 = 0 AND CAST(0.05 AS DOUBLE) > 0
           )
         )
-        THEN POWER(va2405, CAST(0.05 AS DOUBLE))
+        THEN POWER(va2688, CAST(0.05 AS DOUBLE))
       END
-    ) AS va2406
+    ) AS va2689
   FROM values_1_1
 ), values_1_3 AS (
   SELECT
@@ -3241,337 +2708,234 @@ WITH values_0_1 AS (
     stock_number,
     stock_row,
     amount,
+    benchmark_close,
     close,
     day_rows,
     high,
     low,
     open,
-    se1012,
-    se1021,
-    se1022,
-    se1104,
-    se1105,
-    se1119,
-    se1182,
-    se1284,
-    se1295,
-    se1297,
-    se1302,
-    se1321,
-    se1365,
-    se143,
-    se1441,
-    se1442,
-    se145,
-    se1464,
-    se1484,
-    se1485,
-    se1516,
-    se1517,
-    se1518,
-    se1519,
-    se1520,
-    se1521,
-    se1522,
-    se1523,
-    se1524,
-    se1531,
+    returns,
+    se1018,
+    se1094,
+    se1112,
+    se1423,
+    se1514,
     se1573,
-    se1676,
-    se1696,
-    se177,
-    se1790,
-    se1791,
-    se1792,
-    se1793,
-    se1794,
-    se1828,
-    se2078,
-    se2098,
-    se2099,
-    se2210,
-    se2214,
-    se2245,
-    se230,
-    se2369,
-    se2372,
-    se244,
-    se296,
-    se304,
-    se349,
-    se37,
-    se477,
-    se48,
-    se498,
-    se514,
-    se529,
-    se583,
+    se1609,
+    se1639,
+    se1640,
+    se183,
+    se1842,
+    se2020,
+    se2061,
+    se237,
+    se2508,
+    se2652,
+    se369,
+    se511,
+    se533,
+    se551,
     se59,
-    se595,
-    se654,
-    se658,
-    se659,
-    se660,
-    se661,
-    se662,
-    se663,
-    se72,
-    se737,
-    se738,
-    se780,
-    se781,
-    se782,
-    se783,
-    se784,
-    se813,
-    se814,
-    se861,
-    se864,
-    se923,
-    se982,
-    va0,
+    se627,
+    se686,
+    se699,
+    se746,
+    se792,
+    se793,
+    se877,
+    se932,
     va10,
     va1013,
-    va1017,
-    va1023,
-    va103,
-    va1041,
-    va1047,
-    va107,
-    va1075,
-    va1093,
-    va1100,
-    va1103,
-    va111,
-    va1130,
-    va1132,
-    va117,
-    va1177,
-    va1189,
-    va1213,
-    va1222,
-    va1224,
-    va1228,
-    va123,
-    va1238,
-    va1244,
-    va1255,
-    va1266,
-    va127,
-    va1294,
-    va1335,
-    va135,
-    va1367,
-    va1371,
-    va1378,
-    va1381,
-    va1406,
-    va1408,
-    va1413,
-    va1418,
-    va142,
-    va1425,
-    va1431,
-    va1435,
-    va144,
-    va1452,
-    va1460,
-    va1463,
-    va1465,
-    va1469,
-    va1474,
-    va1476,
-    va1488,
-    va1490,
-    va1499,
-    va1506,
-    va1515,
-    va1532,
-    va1533,
-    va1536,
-    va1543,
-    va1559,
-    va1569,
-    va1572,
-    va159,
-    va1597,
-    va160,
-    va162,
-    va1634,
-    va1639,
-    va1647,
-    va1658,
-    va1665,
-    va1675,
-    va1677,
-    va169,
-    va1700,
-    va1732,
-    va1739,
-    va1757,
-    va1758,
-    va176,
-    va1769,
-    va1771,
-    va1777,
-    va1778,
-    va178,
-    va1780,
-    va179,
-    va180,
-    va1823,
-    va1831,
+    va1019,
+    va105,
+    va1051,
+    va1068,
+    va1072,
+    va1085,
+    va1086,
+    va1087,
+    va113,
+    va1148,
+    va1185,
+    va1187,
+    va119,
+    va1198,
+    va1234,
+    va1235,
+    va1246,
+    va1248,
+    va125,
+    va1287,
+    va129,
+    va1309,
+    va1332,
+    va1342,
+    va1343,
+    va1345,
+    va1348,
+    va137,
+    va1373,
+    va1412,
+    va1422,
+    va1453,
+    va146,
+    va1468,
+    va1500,
+    va1501,
+    va1513,
+    va1516,
+    va1517,
+    va152,
+    va1520,
+    va1526,
+    va1549,
+    va1551,
+    va1556,
+    va1561,
+    va1595,
+    va1602,
+    va1604,
+    va1605,
+    va1608,
+    va1610,
+    va1616,
+    va1626,
+    va165,
+    va1654,
+    va166,
+    va1660,
+    va1662,
+    va168,
+    va1691,
+    va1692,
+    va1718,
+    va1728,
+    va1731,
+    va175,
+    va1761,
+    va1799,
+    va1804,
+    va182,
+    va184,
+    va1841,
     va1843,
-    va1846,
-    va1848,
     va185,
-    va1858,
-    va1864,
-    va1868,
-    va1869,
-    va1879,
-    va1885,
-    va1934,
-    va1940,
-    va1990,
+    va186,
+    va187,
+    va1916,
+    va192,
+    va1942,
+    va1956,
+    va1958,
+    va1966,
+    va1969,
     va2,
-    va2010,
-    va2014,
-    va2023,
+    va2039,
+    va2042,
+    va2044,
+    va2045,
     va2057,
     va2064,
-    va2073,
-    va2097,
-    va2100,
-    va2106,
-    va2109,
-    va2118,
-    va2128,
-    va2141,
-    va216,
-    va2164,
-    va2171,
-    va2176,
-    va2195,
-    va2221,
-    va2228,
-    va2229,
+    va2065,
+    va2066,
+    va2068,
+    va2071,
+    va2124,
     va223,
     va2241,
-    va2247,
-    va2251,
-    va2256,
-    va2257,
-    va2258,
-    va226,
-    va2263,
-    va2279,
-    va229,
-    va2294,
-    va2296,
+    va2254,
+    va230,
+    va2304,
+    va2307,
+    va2315,
+    va2322,
     va233,
-    va234,
-    va2342,
-    va2350,
-    va2354,
-    va2365,
-    va2375,
-    va2383,
-    va2389,
-    va2398,
-    va2427,
-    va243,
-    va255,
+    va2346,
+    va2359,
+    va236,
+    va2362,
+    va2371,
+    va2382,
+    va2395,
+    va240,
+    va241,
+    va2425,
+    va2430,
+    va2438,
+    va2450,
+    va2455,
+    va2469,
+    va2482,
+    va2489,
+    va2504,
+    va2510,
+    va2514,
+    va2519,
+    va2551,
     va256,
-    va265,
-    va284,
-    va291,
-    va297,
-    va301,
-    va308,
-    va325,
+    va2566,
+    va2568,
+    va2573,
+    va2643,
+    va2651,
+    va267,
+    va2672,
+    va2681,
+    va2689,
+    va280,
     va33,
-    va333,
-    va346,
-    va348,
-    va350,
-    va352,
-    va357,
+    va340,
+    va349,
     va36,
-    va363,
+    va366,
+    va370,
+    va372,
+    va379,
+    va385,
     va39,
     va40,
     va42,
-    va47,
-    va478,
-    va503,
-    va508,
-    va511,
+    va512,
     va513,
-    va530,
-    va557,
-    va568,
+    va538,
+    va549,
+    va555,
+    va559,
     va57,
-    va570,
+    va574,
     va58,
-    va587,
-    va594,
     va60,
-    va619,
-    va634,
-    va641,
-    va647,
-    va649,
-    va65,
-    va650,
-    va651,
-    va657,
-    va664,
-    va698,
+    va601,
+    va612,
+    va631,
+    va659,
+    va661,
+    va665,
+    va680,
+    va693,
+    va695,
     va70,
-    va702,
-    va71,
-    va713,
-    va721,
-    va724,
-    va731,
-    va740,
-    va741,
-    va746,
-    va752,
-    va754,
-    va756,
-    va759,
     va76,
-    va779,
-    va79,
+    va761,
+    va773,
+    va776,
+    va785,
+    va795,
     va796,
-    va797,
     va798,
-    va799,
-    va801,
-    va809,
-    va818,
-    va84,
-    va841,
-    va843,
-    va865,
-    va894,
-    va896,
-    va900,
-    va924,
-    va925,
-    va957,
-    va96,
-    va970,
+    va802,
+    va811,
+    va814,
+    va836,
+    va847,
+    va855,
+    va856,
+    va858,
+    va860,
+    va863,
+    va912,
     va971,
-    va973,
-    va974,
-    va981,
-    va987,
-    va988,
-    va989,
-    va996,
+    va98,
     volume,
     vwap,
     (
@@ -3583,140 +2947,86 @@ WITH values_0_1 AS (
       (
         (
           CASE WHEN stock_row > 3 THEN (
-            va308 / NULLIF(se307, 0)
+            (
+              close - se323
+            ) / NULLIF(se323, 0)
           ) END
         ) * 100
-      ) + va229
-    ) AS va309,
+      ) + va236
+    ) AS va324,
     (
       CASE
         WHEN stock_row > 9
         THEN (
-          va635 * 8193 - (
-            va635 * 8193 - va635
+          va681 * 8193 - (
+            va681 * 8193 - va681
           )
         )
       END
-    ) AS va636,
+    ) AS va682,
     (
       CASE
         WHEN stock_row > 3
         THEN (
-          va732 * 8193 - (
-            va732 * 8193 - va732
+          va787 * 8193 - (
+            va787 * 8193 - va787
           )
         )
       END
-    ) AS va733,
+    ) AS va788,
     (
-      CASE WHEN va742 > va743 THEN va742 WHEN va742 <= va743 THEN va743 END
-    ) AS va744,
-    (
-      va790 * 8193 - (
-        va790 * 8193 - va790
+      va848 * 8193 - (
+        va848 * 8193 - va848
       )
-    ) AS va791,
+    ) AS va849,
     (
-      (
-        va796 < va798
-      ) AND (
-        va799 < va798
-      )
-    ) AS va800,
-    (
-      (
-        va798 < va799
-      ) AND (
-        va796 < va799
-      )
-    ) AS va802,
-    (
-      CASE WHEN stock_row > 1 THEN va900 END
-    ) AS va901,
-    (
-      va234 * 100
-    ) AS va958,
-    va996 * stock_row AS va997,
-    ABS(va348) AS va1076,
-    (
-      va1168 * 8193 - (
-        va1168 * 8193 - va1168
-      )
-    ) AS va1169,
+      va241 * 100
+    ) AS va1052,
     (
       CASE
         WHEN stock_row > 20
         THEN (
           CASE
-            WHEN va1185
+            WHEN va1305
             THEN (
               -1
             )
-            WHEN NOT va1185
+            WHEN NOT va1305
             THEN (
-              CASE WHEN va1186 THEN 1 WHEN NOT va1186 THEN (
-                -va731
+              CASE WHEN va1306 THEN 1 WHEN NOT va1306 THEN (
+                -va785
               ) END
             )
           END
         )
       END
-    ) AS va1187,
+    ) AS va1307,
     (
-      va1725 * 8193 - (
-        va1725 * 8193 - va1725
+      CASE WHEN va1623 THEN va785 WHEN NOT va1623 THEN 0 END
+    ) AS va1624,
+    (
+      (
+        va2064 < va2065
+      ) AND (
+        va2066 < va2065
       )
-    ) AS va1726,
+    ) AS va2067,
     (
-      -va1864
-    ) AS va1915,
-    (
-      CASE WHEN va243 THEN va2010 WHEN NOT va243 THEN 1 END
-    ) AS va2011,
-    (
-      CASE WHEN va2064 THEN va348 END
-    ) AS va2065,
-    (
-      CASE WHEN va2064 THEN (
-        (
-          benchmark_close / NULLIF(se2062, 0)
-        ) - 1
-      ) END
-    ) AS va2066,
-    (
-      CASE WHEN va2183 > va2185 THEN va2183 WHEN va2183 <= va2185 THEN va2185 END
-    ) AS va2186,
-    (
-      CASE
-        WHEN va243
-        THEN (
-          CASE WHEN stock_row > 1 THEN (
-            1 / NULLIF(va731, 0)
-          ) END
-        )
-        WHEN NOT va243
-        THEN 1
-      END
-    ) AS va2200,
-    (
-      CASE WHEN va798 > va33 THEN va798 WHEN va798 <= va33 THEN va33 END
-    ) AS va2260,
-    (
-      va2010 * volume
-    ) AS va2295,
-    (
-      va2336 * 8193 - (
-        va2336 * 8193 - va2336
+      (
+        va2065 < va2066
+      ) AND (
+        va2064 < va2066
       )
-    ) AS va2337,
+    ) AS va2069,
     (
-      va2343 * 8193 - (
-        va2343 * 8193 - va2343
-      )
-    ) AS va2344,
+      CASE WHEN va2521 THEN va2520 WHEN NOT va2521 THEN 0 END
+    ) AS va2522,
     (
-      CASE WHEN ISFINITE(va2406) THEN va2406 END
-    ) AS va2407
+      CASE WHEN va2527 THEN va796 WHEN NOT va2527 THEN 0 END
+    ) AS va2528,
+    (
+      va2241 * volume
+    ) AS va2567
   FROM values_1_2
 ), values_1_4 AS (
   SELECT
@@ -3724,351 +3034,239 @@ WITH values_0_1 AS (
     trade_date,
     stock_number,
     stock_row,
+    amount,
+    benchmark_close,
     close,
     day_rows,
     high,
     low,
     open,
-    se1012,
-    se1021,
-    se1022,
-    se1104,
-    se1105,
-    se1119,
-    se1182,
-    se1284,
-    se1295,
-    se1297,
-    se1302,
-    se1321,
-    se1365,
-    se143,
-    se1441,
-    se1442,
-    se145,
-    se1464,
-    se1484,
-    se1485,
-    se1516,
-    se1517,
-    se1518,
-    se1519,
-    se1520,
-    se1521,
-    se1522,
-    se1523,
-    se1524,
-    se1531,
+    returns,
+    se1018,
+    se1094,
+    se1112,
+    se1423,
+    se1514,
     se1573,
-    se1676,
-    se1696,
-    se177,
-    se1790,
-    se1791,
-    se1792,
-    se1793,
-    se1794,
-    se1828,
-    se2078,
-    se2098,
-    se2099,
-    se2210,
-    se2214,
-    se2245,
-    se230,
-    se2369,
-    se2372,
-    se244,
-    se296,
-    se304,
-    se349,
-    se37,
-    se477,
-    se48,
-    se498,
-    se514,
-    se583,
+    se1609,
+    se1639,
+    se1640,
+    se183,
+    se1842,
+    se2020,
+    se2061,
+    se237,
+    se2508,
+    se2652,
+    se369,
+    se511,
+    se533,
+    se551,
     se59,
-    se595,
-    se654,
-    se658,
-    se659,
-    se660,
-    se661,
-    se662,
-    se663,
-    se72,
-    se737,
-    se738,
-    se780,
-    se781,
-    se782,
-    se783,
-    se784,
-    se813,
-    se814,
-    se861,
-    se864,
-    se923,
-    se982,
+    se627,
+    se686,
+    se699,
+    se746,
+    se792,
+    se793,
+    se877,
+    se932,
     va10,
     va1013,
-    va1017,
-    va1023,
-    va103,
-    va1041,
-    va1047,
-    va107,
-    va1075,
-    va1093,
-    va1100,
-    va1103,
-    va111,
-    va1130,
-    va1132,
-    va1169,
-    va117,
-    va1177,
+    va1019,
+    va105,
+    va1051,
+    va1052,
+    va1068,
+    va1072,
+    va1085,
+    va1086,
+    va1087,
+    va113,
+    va1148,
+    va1185,
     va1187,
-    va1189,
-    va1213,
-    va1222,
-    va1224,
-    va1228,
-    va123,
-    va1238,
-    va1244,
-    va1255,
-    va1266,
-    va127,
-    va1294,
-    va1335,
-    va135,
-    va1367,
-    va1371,
-    va1378,
-    va1381,
-    va1406,
-    va1408,
-    va1413,
-    va1418,
-    va142,
-    va1425,
-    va1431,
-    va1435,
-    va144,
-    va1452,
-    va1460,
-    va1463,
-    va1465,
-    va1469,
-    va1474,
-    va1476,
-    va1488,
-    va1490,
-    va1499,
-    va1506,
-    va1515,
-    va1532,
-    va1533,
-    va1536,
-    va1543,
-    va1559,
-    va1569,
-    va1572,
-    va159,
-    va1597,
-    va160,
-    va162,
-    va1634,
-    va1639,
-    va1647,
-    va1658,
-    va1665,
-    va1675,
-    va1677,
-    va169,
-    va1700,
-    va1726,
-    va1732,
-    va1739,
-    va1757,
-    va1758,
-    va176,
-    va1769,
-    va1771,
-    va1777,
-    va1778,
-    va178,
-    va1780,
-    va179,
-    va180,
-    va1823,
-    va1831,
+    va119,
+    va1198,
+    va1234,
+    va1235,
+    va1246,
+    va1248,
+    va125,
+    va1287,
+    va129,
+    va1307,
+    va1309,
+    va1332,
+    va1342,
+    va1343,
+    va1345,
+    va1348,
+    va137,
+    va1373,
+    va1412,
+    va1422,
+    va1453,
+    va146,
+    va1468,
+    va1500,
+    va1501,
+    va1513,
+    va1516,
+    va1517,
+    va152,
+    va1520,
+    va1526,
+    va1549,
+    va1551,
+    va1556,
+    va1561,
+    va1595,
+    va1602,
+    va1604,
+    va1605,
+    va1608,
+    va1610,
+    va1616,
+    va1624,
+    va1626,
+    va165,
+    va1654,
+    va166,
+    va1660,
+    va1662,
+    va168,
+    va1691,
+    va1692,
+    va1718,
+    va1728,
+    va1731,
+    va175,
+    va1761,
+    va1799,
+    va1804,
+    va182,
+    va184,
+    va1841,
     va1843,
-    va1846,
-    va1848,
     va185,
-    va1858,
-    va1864,
-    va1868,
-    va1869,
-    va1879,
-    va1885,
-    va1915,
-    va1934,
-    va1940,
-    va1990,
+    va186,
+    va187,
+    va1916,
+    va192,
+    va1942,
+    va1956,
+    va1958,
+    va1966,
+    va1969,
     va2,
-    va2010,
-    va2011,
-    va2023,
+    va2039,
+    va2042,
+    va2044,
+    va2045,
     va2057,
-    va2064,
-    va2065,
-    va2066,
-    va2073,
-    va2097,
-    va2100,
-    va2106,
-    va2109,
-    va2118,
-    va2128,
-    va2141,
-    va216,
-    va2164,
-    va2171,
-    va2176,
-    va2186,
-    va2195,
-    va2200,
-    va2221,
-    va2228,
-    va2229,
+    va2071,
+    va2124,
     va223,
     va2241,
-    va2247,
-    va2251,
-    va2256,
-    va2257,
-    va2258,
-    va226,
-    va2260,
-    va2263,
-    va2279,
-    va229,
-    va2294,
-    va2295,
-    va2296,
+    va2254,
+    va230,
+    va2304,
+    va2307,
+    va2315,
+    va2322,
     va233,
-    va2337,
-    va234,
-    va2342,
-    va2344,
-    va2350,
-    va2354,
-    va2365,
-    va2375,
-    va2383,
-    va2389,
-    va2398,
-    va2407,
-    va2427,
-    va243,
-    va255,
+    va2346,
+    va2359,
+    va236,
+    va2362,
+    va2371,
+    va2382,
+    va2395,
+    va240,
+    va241,
+    va2425,
+    va2430,
+    va2438,
+    va2450,
+    va2455,
+    va2469,
+    va2482,
+    va2489,
+    va2504,
+    va2510,
+    va2514,
+    va2519,
+    va2522,
+    va2528,
+    va2551,
     va256,
-    va265,
-    va284,
-    va291,
-    va297,
-    va301,
-    va308,
-    va309,
-    va325,
+    va2566,
+    va2567,
+    va2568,
+    va2573,
+    va2643,
+    va2651,
+    va267,
+    va2672,
+    va2681,
+    va2689,
+    va280,
+    va324,
     va33,
-    va333,
-    va346,
-    va348,
-    va350,
-    va352,
-    va357,
+    va340,
+    va349,
     va36,
-    va363,
+    va366,
+    va370,
+    va372,
+    va379,
+    va385,
     va39,
     va40,
     va42,
-    va47,
-    va478,
-    va503,
-    va508,
-    va511,
+    va512,
     va513,
-    va530,
-    va557,
-    va568,
-    va570,
-    va587,
-    va594,
+    va538,
+    va549,
+    va555,
+    va559,
+    va574,
     va60,
-    va619,
-    va634,
-    va636,
-    va641,
-    va647,
-    va649,
-    va65,
-    va650,
-    va651,
-    va657,
-    va664,
-    va698,
+    va601,
+    va612,
+    va631,
+    va659,
+    va661,
+    va665,
+    va680,
+    va682,
+    va693,
+    va695,
     va70,
-    va702,
-    va71,
-    va713,
-    va721,
-    va724,
-    va731,
-    va733,
-    va740,
-    va741,
-    va744,
-    va746,
-    va752,
-    va754,
-    va756,
-    va759,
     va76,
-    va779,
-    va79,
-    va791,
-    va797,
-    va799,
-    va809,
-    va818,
-    va84,
-    va841,
-    va843,
-    va865,
-    va894,
-    va896,
-    va900,
-    va901,
-    va924,
-    va925,
-    va957,
-    va958,
-    va96,
-    va970,
+    va761,
+    va773,
+    va776,
+    va785,
+    va788,
+    va795,
+    va796,
+    va798,
+    va802,
+    va811,
+    va814,
+    va836,
+    va847,
+    va849,
+    va855,
+    va856,
+    va858,
+    va860,
+    va863,
+    va912,
     va971,
-    va973,
-    va974,
-    va981,
-    va987,
-    va988,
-    va989,
-    va996,
-    va997,
+    va98,
     volume,
     vwap,
     (
@@ -4100,41 +3298,31 @@ WITH values_0_1 AS (
             CASE
               WHEN stock_row > 1
               THEN (
-                (
-                  (
-                    (
-                      (
-                        va731 + (
-                          va0 / 2
-                        )
-                      ) + se37
-                    ) - se529
-                  ) * 16
-                ) / NULLIF(
+                va855 / NULLIF(
                   (
                     CASE
-                      WHEN va800
+                      WHEN va2067
                       THEN (
                         (
-                          va798 + (
-                            va799 / 2
+                          va2065 + (
+                            va2066 / 2
                           )
-                        ) + va801
+                        ) + va2068
                       )
-                      WHEN NOT va800
+                      WHEN NOT va2067
                       THEN (
                         CASE
-                          WHEN va802
+                          WHEN va2069
                           THEN (
                             (
                               (
-                                va798 / 2
-                              ) + va799
-                            ) + va801
+                                va2065 / 2
+                              ) + va2066
+                            ) + va2068
                           )
-                          WHEN NOT va802
+                          WHEN NOT va2069
                           THEN (
-                            va801 + va796
+                            va2068 + va2064
                           )
                         END
                       )
@@ -4145,1133 +3333,253 @@ WITH values_0_1 AS (
               )
             END
           ) * (
-            CASE WHEN va798 > va799 THEN va798 WHEN va798 <= va799 THEN va799 END
+            CASE WHEN va2065 > va2066 THEN va2065 WHEN va2065 <= va2066 THEN va2066 END
           )
         )
       END
-    ) AS va803,
-    (
-      va1076 / NULLIF(volume, 0)
-    ) AS va1077,
-    (
-      CASE WHEN va2014 THEN (
-        va1076 / NULLIF(amount, 0)
-      ) WHEN NOT va2014 THEN 0 END
-    ) AS va2015,
-    (
-      va2407 - 1
-    ) AS va2408
+    ) AS va2070
   FROM values_1_3
-), values_1_5 AS (
-  SELECT
-    ts_code,
-    trade_date,
-    stock_number,
-    stock_row,
-    close,
-    day_rows,
-    high,
-    low,
-    open,
-    se1012,
-    se1021,
-    se1022,
-    se1104,
-    se1105,
-    se1119,
-    se1182,
-    se1284,
-    se1295,
-    se1297,
-    se1302,
-    se1321,
-    se1365,
-    se143,
-    se1441,
-    se1442,
-    se145,
-    se1464,
-    se1484,
-    se1485,
-    se1516,
-    se1517,
-    se1518,
-    se1519,
-    se1520,
-    se1521,
-    se1522,
-    se1523,
-    se1524,
-    se1531,
-    se1573,
-    se1676,
-    se1696,
-    se177,
-    se1790,
-    se1791,
-    se1792,
-    se1793,
-    se1794,
-    se1828,
-    se2078,
-    se2098,
-    se2099,
-    se2210,
-    se2214,
-    se2245,
-    se230,
-    se2369,
-    se2372,
-    se244,
-    se296,
-    se304,
-    se349,
-    se37,
-    se477,
-    se48,
-    se498,
-    se514,
-    se583,
-    se59,
-    se595,
-    se654,
-    se658,
-    se659,
-    se660,
-    se661,
-    se662,
-    se663,
-    se72,
-    se737,
-    se738,
-    se780,
-    se781,
-    se782,
-    se783,
-    se784,
-    se813,
-    se814,
-    se861,
-    se864,
-    se923,
-    se982,
-    va10,
-    va1013,
-    va1017,
-    va1023,
-    va103,
-    va1041,
-    va1047,
-    va107,
-    va1075,
-    va1077,
-    va1093,
-    va1100,
-    va1103,
-    va111,
-    va1130,
-    va1132,
-    va1169,
-    va117,
-    va1177,
-    va1187,
-    va1189,
-    va1213,
-    va1222,
-    va1224,
-    va1228,
-    va123,
-    va1238,
-    va1244,
-    va1255,
-    va1266,
-    va127,
-    va1294,
-    va1335,
-    va135,
-    va1367,
-    va1371,
-    va1378,
-    va1381,
-    va1406,
-    va1408,
-    va1413,
-    va1418,
-    va142,
-    va1425,
-    va1431,
-    va1435,
-    va144,
-    va1452,
-    va1460,
-    va1463,
-    va1465,
-    va1469,
-    va1474,
-    va1476,
-    va1488,
-    va1490,
-    va1499,
-    va1506,
-    va1515,
-    va1532,
-    va1533,
-    va1536,
-    va1543,
-    va1559,
-    va1569,
-    va1572,
-    va159,
-    va1597,
-    va160,
-    va162,
-    va1634,
-    va1639,
-    va1647,
-    va1658,
-    va1665,
-    va1675,
-    va1677,
-    va169,
-    va1700,
-    va1726,
-    va1732,
-    va1739,
-    va1757,
-    va1758,
-    va176,
-    va1769,
-    va1771,
-    va1777,
-    va1778,
-    va178,
-    va1780,
-    va179,
-    va180,
-    va1823,
-    va1831,
-    va1843,
-    va1846,
-    va1848,
-    va185,
-    va1858,
-    va1864,
-    va1868,
-    va1869,
-    va1879,
-    va1885,
-    va1915,
-    va1934,
-    va1940,
-    va1990,
-    va2,
-    va2010,
-    va2011,
-    va2015,
-    va2023,
-    va2057,
-    va2064,
-    va2065,
-    va2066,
-    va2073,
-    va2097,
-    va2100,
-    va2106,
-    va2109,
-    va2118,
-    va2128,
-    va2141,
-    va216,
-    va2164,
-    va2171,
-    va2176,
-    va2186,
-    va2195,
-    va2200,
-    va2221,
-    va2228,
-    va2229,
-    va223,
-    va2241,
-    va2247,
-    va2251,
-    va2256,
-    va2257,
-    va2258,
-    va226,
-    va2260,
-    va2263,
-    va2279,
-    va229,
-    va2294,
-    va2295,
-    va2296,
-    va233,
-    va2337,
-    va234,
-    va2342,
-    va2344,
-    va2350,
-    va2354,
-    va2365,
-    va2375,
-    va2383,
-    va2389,
-    va2398,
-    va2407,
-    va2408,
-    va2427,
-    va243,
-    va255,
-    va256,
-    va265,
-    va284,
-    va291,
-    va297,
-    va301,
-    va308,
-    va309,
-    va325,
-    va33,
-    va333,
-    va346,
-    va348,
-    va350,
-    va352,
-    va357,
-    va36,
-    va363,
-    va39,
-    va40,
-    va42,
-    va47,
-    va478,
-    va503,
-    va508,
-    va511,
-    va513,
-    va530,
-    va557,
-    va568,
-    va570,
-    va587,
-    va594,
-    va60,
-    va619,
-    va634,
-    va636,
-    va64,
-    va641,
-    va647,
-    va649,
-    va65,
-    va650,
-    va651,
-    va657,
-    va664,
-    va698,
-    va70,
-    va702,
-    va71,
-    va713,
-    va721,
-    va724,
-    va731,
-    va733,
-    va740,
-    va741,
-    va744,
-    va746,
-    va752,
-    va754,
-    va756,
-    va759,
-    va76,
-    va779,
-    va79,
-    va791,
-    va797,
-    va799,
-    va803,
-    va809,
-    va818,
-    va84,
-    va841,
-    va843,
-    va865,
-    va894,
-    va896,
-    va900,
-    va901,
-    va924,
-    va925,
-    va957,
-    va958,
-    va96,
-    va970,
-    va971,
-    va973,
-    va974,
-    va981,
-    va987,
-    va988,
-    va989,
-    va996,
-    va997,
-    volume,
-    vwap,
-    (
-      va1077 * 8193 - (
-        va1077 * 8193 - va1077
-      )
-    ) AS va1081,
-    (
-      va2408 < va348
-    ) AS va2409,
-    (
-      va348 < va2408
-    ) AS va2413
-  FROM values_1_4
-), values_1_6 AS (
-  SELECT
-    ts_code,
-    trade_date,
-    stock_number,
-    stock_row,
-    close,
-    day_rows,
-    high,
-    low,
-    open,
-    se1012,
-    se1021,
-    se1022,
-    se1104,
-    se1105,
-    se1119,
-    se1182,
-    se1284,
-    se1295,
-    se1297,
-    se1302,
-    se1321,
-    se1365,
-    se143,
-    se1441,
-    se1442,
-    se145,
-    se1464,
-    se1484,
-    se1485,
-    se1516,
-    se1517,
-    se1518,
-    se1519,
-    se1520,
-    se1521,
-    se1522,
-    se1523,
-    se1524,
-    se1531,
-    se1573,
-    se1676,
-    se1696,
-    se177,
-    se1790,
-    se1791,
-    se1792,
-    se1793,
-    se1794,
-    se1828,
-    se2078,
-    se2098,
-    se2099,
-    se2210,
-    se2214,
-    se2245,
-    se230,
-    se2369,
-    se2372,
-    se244,
-    se296,
-    se304,
-    se349,
-    se37,
-    se477,
-    se48,
-    se498,
-    se514,
-    se583,
-    se59,
-    se595,
-    se654,
-    se658,
-    se659,
-    se660,
-    se661,
-    se662,
-    se663,
-    se72,
-    se737,
-    se738,
-    se780,
-    se781,
-    se782,
-    se783,
-    se784,
-    se813,
-    se814,
-    se861,
-    se864,
-    se923,
-    se982,
-    va10,
-    va1013,
-    va1017,
-    va1023,
-    va103,
-    va1041,
-    va1047,
-    va107,
-    va1075,
-    va1077,
-    va1081,
-    va1093,
-    va1100,
-    va1103,
-    va111,
-    va1130,
-    va1132,
-    va1169,
-    va117,
-    va1177,
-    va1187,
-    va1189,
-    va1213,
-    va1222,
-    va1224,
-    va1228,
-    va123,
-    va1238,
-    va1244,
-    va1255,
-    va1266,
-    va127,
-    va1294,
-    va1335,
-    va135,
-    va1367,
-    va1371,
-    va1378,
-    va1381,
-    va1406,
-    va1408,
-    va1413,
-    va1418,
-    va142,
-    va1425,
-    va1431,
-    va1435,
-    va144,
-    va1452,
-    va1460,
-    va1463,
-    va1465,
-    va1469,
-    va1474,
-    va1476,
-    va1488,
-    va1490,
-    va1499,
-    va1506,
-    va1515,
-    va1532,
-    va1533,
-    va1536,
-    va1543,
-    va1559,
-    va1569,
-    va1572,
-    va159,
-    va1597,
-    va160,
-    va162,
-    va1634,
-    va1639,
-    va1647,
-    va1658,
-    va1665,
-    va1675,
-    va1677,
-    va169,
-    va1700,
-    va1726,
-    va1732,
-    va1739,
-    va1757,
-    va1758,
-    va176,
-    va1769,
-    va1771,
-    va1777,
-    va1778,
-    va178,
-    va1780,
-    va179,
-    va180,
-    va1823,
-    va1831,
-    va1843,
-    va1846,
-    va1848,
-    va185,
-    va1858,
-    va1864,
-    va1868,
-    va1869,
-    va1879,
-    va1885,
-    va1915,
-    va1934,
-    va1940,
-    va1990,
-    va2,
-    va2010,
-    va2011,
-    va2015,
-    va2023,
-    va2057,
-    va2064,
-    va2065,
-    va2066,
-    va2073,
-    va2097,
-    va2100,
-    va2106,
-    va2109,
-    va2118,
-    va2128,
-    va2141,
-    va216,
-    va2164,
-    va2171,
-    va2176,
-    va2186,
-    va2195,
-    va2200,
-    va2221,
-    va2228,
-    va2229,
-    va223,
-    va2241,
-    va2247,
-    va2251,
-    va2256,
-    va2257,
-    va2258,
-    va226,
-    va2260,
-    va2263,
-    va2279,
-    va229,
-    va2294,
-    va2295,
-    va2296,
-    va233,
-    va2337,
-    va234,
-    va2342,
-    va2344,
-    va2350,
-    va2354,
-    va2365,
-    va2375,
-    va2383,
-    va2389,
-    va2398,
-    va2427,
-    va243,
-    va255,
-    va256,
-    va265,
-    va284,
-    va291,
-    va297,
-    va301,
-    va308,
-    va309,
-    va325,
-    va33,
-    va333,
-    va346,
-    va348,
-    va350,
-    va352,
-    va357,
-    va36,
-    va363,
-    va39,
-    va40,
-    va42,
-    va47,
-    va478,
-    va503,
-    va508,
-    va511,
-    va513,
-    va530,
-    va557,
-    va568,
-    va570,
-    va587,
-    va594,
-    va60,
-    va619,
-    va634,
-    va636,
-    va64,
-    va641,
-    va647,
-    va649,
-    va65,
-    va650,
-    va651,
-    va657,
-    va664,
-    va698,
-    va70,
-    va702,
-    va71,
-    va713,
-    va721,
-    va724,
-    va731,
-    va733,
-    va740,
-    va741,
-    va744,
-    va746,
-    va752,
-    va754,
-    va756,
-    va759,
-    va76,
-    va779,
-    va79,
-    va791,
-    va797,
-    va799,
-    va803,
-    va809,
-    va818,
-    va84,
-    va841,
-    va843,
-    va865,
-    va894,
-    va896,
-    va900,
-    va901,
-    va924,
-    va925,
-    va957,
-    va958,
-    va96,
-    va970,
-    va971,
-    va973,
-    va974,
-    va981,
-    va987,
-    va988,
-    va989,
-    va996,
-    va997,
-    volume,
-    vwap,
-    CAST((
-      va2409
-    ) AS DOUBLE) AS va2410,
-    (
-      CASE
-        WHEN va2413
-        THEN POWER((
-          (
-            va348 - va2407
-          ) - 1
-        ), 2)
-        WHEN NOT va2413
-        THEN 0
-      END
-    ) AS va2414,
-    CAST((
-      va2413
-    ) AS DOUBLE) AS va2417,
-    (
-      CASE WHEN va2409 THEN POWER((
-        va348 - va2408
-      ), 2) WHEN NOT va2409 THEN 0 END
-    ) AS va2420
-  FROM values_1_5
 ), sections_2 AS (
   SELECT
     ts_code,
     trade_date,
     stock_number,
     stock_row,
+    amount,
+    benchmark_close,
     close,
     day_rows,
     high,
     low,
     open,
-    se1012,
-    se1021,
-    se1022,
-    se1104,
-    se1105,
-    se1119,
-    se1182,
-    se1284,
-    se1295,
-    se1297,
-    se1302,
-    se1321,
-    se1365,
-    se143,
-    se1441,
-    se1442,
-    se145,
-    se1464,
-    se1484,
-    se1485,
-    se1516,
-    se1517,
-    se1518,
-    se1519,
-    se1520,
-    se1521,
-    se1522,
-    se1523,
-    se1524,
-    se1531,
+    returns,
+    se1018,
+    se1094,
+    se1112,
+    se1423,
+    se1514,
     se1573,
-    se1676,
-    se1696,
-    se177,
-    se1790,
-    se1791,
-    se1792,
-    se1793,
-    se1794,
-    se1828,
-    se2078,
-    se2098,
-    se2099,
-    se2210,
-    se2214,
-    se2245,
-    se230,
-    se2369,
-    se2372,
-    se244,
-    se296,
-    se304,
-    se349,
-    se37,
-    se477,
-    se48,
-    se498,
-    se514,
-    se583,
+    se1609,
+    se1639,
+    se1640,
+    se183,
+    se1842,
+    se2020,
+    se2061,
+    se237,
+    se2508,
+    se2652,
+    se369,
+    se511,
+    se533,
+    se551,
     se59,
-    se595,
-    se654,
-    se658,
-    se659,
-    se660,
-    se661,
-    se662,
-    se663,
-    se72,
-    se737,
-    se738,
-    se780,
-    se781,
-    se782,
-    se783,
-    se784,
-    se813,
-    se814,
-    se861,
-    se864,
-    se923,
-    se982,
+    se627,
+    se686,
+    se699,
+    se746,
+    se792,
+    se793,
+    se877,
+    se932,
     va10,
     va1013,
-    va1017,
-    va1023,
-    va103,
-    va1041,
-    va1047,
-    va107,
-    va1075,
-    va1077,
-    va1081,
-    va1093,
-    va1100,
-    va1103,
-    va111,
-    va1130,
-    va1132,
-    va1169,
-    va117,
-    va1177,
+    va1019,
+    va105,
+    va1051,
+    va1052,
+    va1068,
+    va1072,
+    va1085,
+    va1086,
+    va1087,
+    va113,
+    va1148,
+    va1185,
     va1187,
-    va1189,
-    va1213,
-    va1222,
-    va1224,
-    va1228,
-    va123,
-    va1238,
-    va1244,
-    va1255,
-    va1266,
-    va127,
-    va1294,
-    va1335,
-    va135,
-    va1367,
-    va1371,
-    va1378,
-    va1381,
-    va1406,
-    va1408,
-    va1413,
-    va1418,
-    va142,
-    va1425,
-    va1431,
-    va1435,
-    va144,
-    va1452,
-    va1460,
-    va1463,
-    va1465,
-    va1469,
-    va1474,
-    va1476,
-    va1488,
-    va1490,
-    va1499,
-    va1506,
-    va1515,
-    va1532,
-    va1533,
-    va1536,
-    va1543,
-    va1559,
-    va1569,
-    va1572,
-    va159,
-    va1597,
-    va160,
-    va162,
-    va1634,
-    va1639,
-    va1647,
-    va1658,
-    va1665,
-    va1675,
-    va1677,
-    va169,
-    va1700,
-    va1726,
-    va1732,
-    va1739,
-    va1757,
-    va1758,
-    va176,
-    va1769,
-    va1771,
-    va1777,
-    va1778,
-    va178,
-    va1780,
-    va179,
-    va180,
-    va1823,
-    va1831,
+    va119,
+    va1198,
+    va1234,
+    va1235,
+    va1246,
+    va1248,
+    va125,
+    va1287,
+    va129,
+    va1307,
+    va1309,
+    va1332,
+    va1342,
+    va1343,
+    va1345,
+    va1348,
+    va137,
+    va1373,
+    va1412,
+    va1422,
+    va1453,
+    va146,
+    va1468,
+    va1500,
+    va1501,
+    va1513,
+    va1516,
+    va1517,
+    va152,
+    va1520,
+    va1526,
+    va1549,
+    va1551,
+    va1556,
+    va1561,
+    va1595,
+    va1602,
+    va1604,
+    va1605,
+    va1608,
+    va1610,
+    va1616,
+    va1624,
+    va1626,
+    va165,
+    va1654,
+    va166,
+    va1660,
+    va1662,
+    va168,
+    va1691,
+    va1692,
+    va1718,
+    va1728,
+    va1731,
+    va175,
+    va1761,
+    va1799,
+    va1804,
+    va182,
+    va184,
+    va1841,
     va1843,
-    va1846,
-    va1848,
     va185,
-    va1858,
-    va1864,
-    va1868,
-    va1869,
-    va1879,
-    va1885,
-    va1915,
-    va1934,
-    va1940,
-    va1990,
+    va186,
+    va187,
+    va1916,
+    va192,
+    va1942,
+    va1956,
+    va1958,
+    va1966,
+    va1969,
     va2,
-    va2010,
-    va2011,
-    va2015,
-    va2023,
+    va2039,
+    va2042,
+    va2044,
+    va2045,
     va2057,
-    va2064,
-    va2065,
-    va2066,
-    va2073,
-    va2097,
-    va2100,
-    va2106,
-    va2109,
-    va2118,
-    va2128,
-    va2141,
-    va216,
-    va2164,
-    va2171,
-    va2176,
-    va2186,
-    va2195,
-    va2200,
-    va2221,
-    va2228,
-    va2229,
+    va2070,
+    va2071,
+    va2124,
     va223,
     va2241,
-    va2247,
-    va2251,
-    va2256,
-    va2257,
-    va2258,
-    va226,
-    va2260,
-    va2263,
-    va2279,
-    va229,
-    va2294,
-    va2295,
-    va2296,
+    va2254,
+    va230,
+    va2304,
+    va2307,
+    va2315,
+    va2322,
     va233,
-    va2337,
-    va234,
-    va2342,
-    va2344,
-    va2350,
-    va2354,
-    va2365,
-    va2375,
-    va2383,
-    va2389,
-    va2398,
-    va2410,
-    va2414,
-    va2417,
-    va2420,
-    va2427,
-    va243,
-    va255,
+    va2346,
+    va2359,
+    va236,
+    va2362,
+    va2371,
+    va2382,
+    va2395,
+    va240,
+    va241,
+    va2425,
+    va2430,
+    va2438,
+    va2450,
+    va2455,
+    va2469,
+    va2482,
+    va2489,
+    va2504,
+    va2510,
+    va2514,
+    va2519,
+    va2522,
+    va2528,
+    va2551,
     va256,
-    va265,
-    va284,
-    va291,
-    va297,
-    va301,
-    va308,
-    va309,
-    va325,
+    va2566,
+    va2567,
+    va2568,
+    va2573,
+    va2643,
+    va2651,
+    va267,
+    va2672,
+    va2681,
+    va2689,
+    va280,
+    va324,
     va33,
-    va333,
-    va346,
-    va348,
-    va350,
-    va352,
-    va357,
+    va340,
+    va349,
     va36,
-    va363,
+    va366,
+    va370,
+    va372,
+    va379,
+    va385,
     va39,
     va40,
     va42,
-    va47,
-    va478,
-    va503,
-    va508,
-    va511,
+    va512,
     va513,
-    va530,
-    va557,
-    va568,
-    va570,
-    va587,
-    va594,
+    va538,
+    va549,
+    va555,
+    va559,
+    va574,
     va60,
-    va619,
-    va634,
-    va636,
+    va601,
+    va612,
+    va631,
     va64,
-    va641,
-    va647,
-    va649,
-    va65,
-    va650,
-    va651,
-    va657,
-    va664,
-    va698,
+    va659,
+    va661,
+    va665,
+    va680,
+    va682,
+    va693,
+    va695,
     va70,
-    va702,
-    va71,
-    va713,
-    va721,
-    va724,
-    va731,
-    va733,
-    va740,
-    va741,
-    va744,
-    va746,
-    va752,
-    va754,
-    va756,
-    va759,
     va76,
-    va779,
-    va79,
-    va791,
-    va797,
-    va799,
-    va803,
-    va809,
-    va818,
-    va84,
-    va841,
-    va843,
-    va865,
-    va894,
-    va896,
-    va900,
-    va901,
-    va924,
-    va925,
-    va957,
-    va958,
-    va96,
-    va970,
+    va761,
+    va773,
+    va776,
+    va785,
+    va788,
+    va795,
+    va796,
+    va798,
+    va802,
+    va811,
+    va814,
+    va836,
+    va847,
+    va849,
+    va855,
+    va856,
+    va858,
+    va860,
+    va863,
+    va912,
     va971,
-    va973,
-    va974,
-    va981,
-    va987,
-    va988,
-    va989,
-    va996,
-    va997,
+    va98,
     volume,
     vwap,
     RANK() OVER (PARTITION BY trade_date ORDER BY va2) AS se3,
@@ -5288,298 +3596,202 @@ WITH values_0_1 AS (
       ORDER BY va10
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
     ) AS se13,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va96) AS se97,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va96) AS se98,
-    COUNT(va96) OVER (
+    RANK() OVER (PARTITION BY trade_date ORDER BY va98) AS se99,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va98) AS se100,
+    COUNT(va98) OVER (
       PARTITION BY trade_date
-      ORDER BY va96
+      ORDER BY va98
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se99,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va103) AS se104,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va103) AS se105,
-    COUNT(va103) OVER (
+    ) AS se101,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va105) AS se106,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va105) AS se107,
+    COUNT(va105) OVER (
       PARTITION BY trade_date
-      ORDER BY va103
+      ORDER BY va105
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se106,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va111) AS se112,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va111) AS se113,
-    COUNT(va111) OVER (
+    ) AS se108,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va113) AS se114,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va113) AS se115,
+    COUNT(va113) OVER (
       PARTITION BY trade_date
-      ORDER BY va111
+      ORDER BY va113
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se114,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va117) AS se118,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va117) AS se119,
-    COUNT(va117) OVER (
+    ) AS se116,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va119) AS se120,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va119) AS se121,
+    COUNT(va119) OVER (
       PARTITION BY trade_date
-      ORDER BY va117
+      ORDER BY va119
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se120,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va127) AS se128,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va127) AS se129,
-    COUNT(va127) OVER (
+    ) AS se122,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va129) AS se130,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va129) AS se131,
+    COUNT(va129) OVER (
       PARTITION BY trade_date
-      ORDER BY va127
+      ORDER BY va129
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se130,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va162) AS se163,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va162) AS se164,
-    COUNT(va162) OVER (
+    ) AS se132,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va168) AS se169,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va168) AS se170,
+    COUNT(va168) OVER (
       PARTITION BY trade_date
-      ORDER BY va162
+      ORDER BY va168
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se165,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va169) AS se170,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va169) AS se171,
-    COUNT(va169) OVER (
+    ) AS se171,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va175) AS se176,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va175) AS se177,
+    COUNT(va175) OVER (
       PARTITION BY trade_date
-      ORDER BY va169
+      ORDER BY va175
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se172,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va71) AS se181,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va71) AS se182,
-    COUNT(va71) OVER (
+    ) AS se178,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va187) AS se188,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va187) AS se189,
+    COUNT(va187) OVER (
       PARTITION BY trade_date
-      ORDER BY va71
+      ORDER BY va187
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se183,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va185) AS se186,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va185) AS se187,
-    COUNT(va185) OVER (
+    ) AS se190,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va192) AS se193,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va192) AS se194,
+    COUNT(va192) OVER (
       PARTITION BY trade_date
-      ORDER BY va185
+      ORDER BY va192
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se188,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va216) AS se217,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va216) AS se218,
-    COUNT(va216) OVER (
+    ) AS se195,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va223) AS se224,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va223) AS se225,
+    COUNT(va223) OVER (
       PARTITION BY trade_date
-      ORDER BY va216
+      ORDER BY va223
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se219,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va291) AS se292,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va291) AS se293,
-    COUNT(va291) OVER (
+    ) AS se226,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va379) AS se380,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va379) AS se381,
+    COUNT(va379) OVER (
       PARTITION BY trade_date
-      ORDER BY va291
+      ORDER BY va379
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se294,
-    AVG(va350) OVER (
+    ) AS se382,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va385) AS se386,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va385) AS se387,
+    COUNT(va385) OVER (
       PARTITION BY trade_date
-      ORDER BY stock_number
+      ORDER BY va385
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se351,
-    AVG((
-      CASE WHEN va352 THEN se349 END
-    )) OVER (
+    ) AS se388,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va513) AS se514,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va513) AS se515,
+    COUNT(va513) OVER (
       PARTITION BY trade_date
-      ORDER BY stock_number
+      ORDER BY va513
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se353,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va357) AS se358,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va357) AS se359,
-    COUNT(va357) OVER (
+    ) AS se516,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va538) AS se539,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va538) AS se540,
+    COUNT(va538) OVER (
       PARTITION BY trade_date
-      ORDER BY va357
+      ORDER BY va538
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se360,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va363) AS se364,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va363) AS se365,
-    COUNT(va363) OVER (
+    ) AS se541,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va682) AS se683,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va682) AS se684,
+    COUNT(va682) OVER (
       PARTITION BY trade_date
-      ORDER BY va363
+      ORDER BY va682
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se366,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va65) AS se479,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va65) AS se480,
-    COUNT(va65) OVER (
+    ) AS se685,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va788) AS se789,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va788) AS se790,
+    COUNT(va788) OVER (
       PARTITION BY trade_date
-      ORDER BY va65
+      ORDER BY va788
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se481,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va503) AS se504,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va503) AS se505,
-    COUNT(va503) OVER (
+    ) AS se791,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va849) AS se850,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va849) AS se851,
+    COUNT(va849) OVER (
       PARTITION BY trade_date
-      ORDER BY va503
+      ORDER BY va849
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se506,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va636) AS se637,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va636) AS se638,
-    COUNT(va636) OVER (
+    ) AS se852,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1013) AS se1014,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1013) AS se1015,
+    COUNT(va1013) OVER (
       PARTITION BY trade_date
-      ORDER BY va636
+      ORDER BY va1013
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se639,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va713) AS se714,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va713) AS se715,
-    COUNT(va713) OVER (
+    ) AS se1016,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1019) AS se1020,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1019) AS se1021,
+    COUNT(va1019) OVER (
       PARTITION BY trade_date
-      ORDER BY va713
+      ORDER BY va1019
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se716,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va733) AS se734,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va733) AS se735,
-    COUNT(va733) OVER (
+    ) AS se1022,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1520) AS se1521,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1520) AS se1522,
+    COUNT(va1520) OVER (
       PARTITION BY trade_date
-      ORDER BY va733
+      ORDER BY va1520
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se736,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va791) AS se792,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va791) AS se793,
-    COUNT(va791) OVER (
+    ) AS se1523,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1526) AS se1527,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1526) AS se1528,
+    COUNT(va1526) OVER (
       PARTITION BY trade_date
-      ORDER BY va791
+      ORDER BY va1526
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se794,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va809) AS se810,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va809) AS se811,
-    COUNT(va809) OVER (
+    ) AS se1529,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1551) AS se1552,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1551) AS se1553,
+    COUNT(va1551) OVER (
       PARTITION BY trade_date
-      ORDER BY va809
+      ORDER BY va1551
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se812,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va47) AS se919,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va47) AS se920,
-    COUNT(va47) OVER (
+    ) AS se1554,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1556) AS se1557,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1556) AS se1558,
+    COUNT(va1556) OVER (
       PARTITION BY trade_date
-      ORDER BY va47
+      ORDER BY va1556
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se921,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va925) AS se926,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va925) AS se927,
-    COUNT(va925) OVER (
+    ) AS se1559,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1561) AS se1562,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1561) AS se1563,
+    COUNT(va1561) OVER (
       PARTITION BY trade_date
-      ORDER BY va925
+      ORDER BY va1561
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se928,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1093) AS se1094,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1093) AS se1095,
-    COUNT(va1093) OVER (
+    ) AS se1564,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1761) AS se1762,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1761) AS se1763,
+    COUNT(va1761) OVER (
       PARTITION BY trade_date
-      ORDER BY va1093
+      ORDER BY va1761
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1096,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1238) AS se1239,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1238) AS se1240,
-    COUNT(va1238) OVER (
+    ) AS se1764,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1799) AS se1800,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1799) AS se1801,
+    COUNT(va1799) OVER (
       PARTITION BY trade_date
-      ORDER BY va1238
+      ORDER BY va1799
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1241,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1335) AS se1336,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1335) AS se1337,
-    COUNT(va1335) OVER (
+    ) AS se1802,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1804) AS se1805,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1804) AS se1806,
+    COUNT(va1804) OVER (
       PARTITION BY trade_date
-      ORDER BY va1335
+      ORDER BY va1804
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1338,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va779) AS se1388,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va779) AS se1389,
-    COUNT(va779) OVER (
+    ) AS se1807,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1916) AS se1917,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1916) AS se1918,
+    COUNT(va1916) OVER (
       PARTITION BY trade_date
-      ORDER BY va779
+      ORDER BY va1916
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1390,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1408) AS se1409,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1408) AS se1410,
-    COUNT(va1408) OVER (
-      PARTITION BY trade_date
-      ORDER BY va1408
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1411,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1413) AS se1414,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1413) AS se1415,
-    COUNT(va1413) OVER (
-      PARTITION BY trade_date
-      ORDER BY va1413
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1416,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1418) AS se1419,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1418) AS se1420,
-    COUNT(va1418) OVER (
-      PARTITION BY trade_date
-      ORDER BY va1418
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1421,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1425) AS se1426,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1425) AS se1427,
-    COUNT(va1425) OVER (
-      PARTITION BY trade_date
-      ORDER BY va1425
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1428,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1597) AS se1598,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1597) AS se1599,
-    COUNT(va1597) OVER (
-      PARTITION BY trade_date
-      ORDER BY va1597
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1600,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1634) AS se1635,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1634) AS se1636,
-    COUNT(va1634) OVER (
-      PARTITION BY trade_date
-      ORDER BY va1634
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1637,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1639) AS se1640,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1639) AS se1641,
-    COUNT(va1639) OVER (
-      PARTITION BY trade_date
-      ORDER BY va1639
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1642,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1647) AS se1648,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1647) AS se1649,
-    COUNT(va1647) OVER (
-      PARTITION BY trade_date
-      ORDER BY va1647
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1650,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1726) AS se1727,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1726) AS se1728,
-    COUNT(va1726) OVER (
-      PARTITION BY trade_date
-      ORDER BY va1726
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1729,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1732) AS se1733,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1732) AS se1734,
-    COUNT(va1732) OVER (
-      PARTITION BY trade_date
-      ORDER BY va1732
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1735,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1823) AS se1824,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1823) AS se1825,
-    COUNT(va1823) OVER (
-      PARTITION BY trade_date
-      ORDER BY va1823
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1826,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1858) AS se1859,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1858) AS se1860,
-    COUNT(va1858) OVER (
-      PARTITION BY trade_date
-      ORDER BY va1858
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1861,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va657) AS se1916,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va657) AS se1917,
-    COUNT(va657) OVER (
-      PARTITION BY trade_date
-      ORDER BY va657
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1918,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1990) AS se1991,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1990) AS se1992,
-    COUNT(va1990) OVER (
-      PARTITION BY trade_date
-      ORDER BY va1990
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1993,
+    ) AS se1919,
     RANK() OVER (PARTITION BY trade_date ORDER BY va2057) AS se2058,
     CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2057) AS se2059,
     COUNT(va2057) OVER (
@@ -5587,421 +3799,249 @@ WITH values_0_1 AS (
       ORDER BY va2057
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
     ) AS se2060,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va2141) AS se2142,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2141) AS se2143,
-    COUNT(va2141) OVER (
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2395) AS se2396,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2395) AS se2397,
+    COUNT(va2395) OVER (
       PARTITION BY trade_date
-      ORDER BY va2141
+      ORDER BY va2395
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2144,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va2195) AS se2196,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2195) AS se2197,
-    COUNT(va2195) OVER (
+    ) AS se2398,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2450) AS se2451,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2450) AS se2452,
+    COUNT(va2450) OVER (
       PARTITION BY trade_date
-      ORDER BY va2195
+      ORDER BY va2450
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2198,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va2241) AS se2242,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2241) AS se2243,
-    COUNT(va2241) OVER (
+    ) AS se2453,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2504) AS se2505,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2504) AS se2506,
+    COUNT(va2504) OVER (
       PARTITION BY trade_date
-      ORDER BY va2241
+      ORDER BY va2504
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2244,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va2247) AS se2248,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2247) AS se2249,
-    COUNT(va2247) OVER (
+    ) AS se2507,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2510) AS se2511,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2510) AS se2512,
+    COUNT(va2510) OVER (
       PARTITION BY trade_date
-      ORDER BY va2247
+      ORDER BY va2510
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2250,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va2251) AS se2252,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2251) AS se2253,
-    COUNT(va2251) OVER (
+    ) AS se2513,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2514) AS se2515,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2514) AS se2516,
+    COUNT(va2514) OVER (
       PARTITION BY trade_date
-      ORDER BY va2251
+      ORDER BY va2514
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2254,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va2279) AS se2280,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2279) AS se2281,
-    COUNT(va2279) OVER (
+    ) AS se2517,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2551) AS se2552,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2551) AS se2553,
+    COUNT(va2551) OVER (
       PARTITION BY trade_date
-      ORDER BY va2279
+      ORDER BY va2551
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2282,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va2296) AS se2297,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2296) AS se2298,
-    COUNT(va2296) OVER (
+    ) AS se2554,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2568) AS se2569,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2568) AS se2570,
+    COUNT(va2568) OVER (
       PARTITION BY trade_date
-      ORDER BY va2296
+      ORDER BY va2568
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2299,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va2337) AS se2338,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2337) AS se2339,
-    COUNT(va2337) OVER (
+    ) AS se2571,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2573) AS se2574,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2573) AS se2575,
+    COUNT(va2573) OVER (
       PARTITION BY trade_date
-      ORDER BY va2337
+      ORDER BY va2573
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2340,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va2383) AS se2384,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2383) AS se2385,
-    COUNT(va2383) OVER (
+    ) AS se2576,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2672) AS se2673,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2672) AS se2674,
+    COUNT(va2672) OVER (
       PARTITION BY trade_date
-      ORDER BY va2383
+      ORDER BY va2672
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2386,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va2389) AS se2390,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2389) AS se2391,
-    COUNT(va2389) OVER (
-      PARTITION BY trade_date
-      ORDER BY va2389
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2392
-  FROM values_1_6
+    ) AS se2675
+  FROM values_1_4
 ), values_2_1 AS (
   SELECT
     ts_code,
     trade_date,
     stock_number,
     stock_row,
+    amount,
+    benchmark_close,
     close,
     day_rows,
     high,
     low,
     open,
-    se1012,
-    se1021,
-    se1022,
-    se1104,
-    se1105,
-    se1119,
-    se1182,
-    se1239,
-    se1240,
-    se1241,
-    se1284,
-    se1295,
-    se1297,
-    se1302,
-    se1321,
-    se1365,
-    se143,
-    se1441,
-    se1442,
-    se145,
-    se1464,
-    se1484,
-    se1485,
-    se1516,
-    se1517,
-    se1518,
-    se1519,
-    se1520,
-    se1521,
-    se1522,
-    se1523,
-    se1524,
-    se1531,
-    se1573,
-    se1676,
-    se1696,
-    se1727,
-    se1728,
-    se1729,
-    se177,
-    se1790,
-    se1791,
-    se1792,
-    se1793,
-    se1794,
-    se1828,
-    se1991,
-    se1992,
-    se1993,
+    returns,
+    se1018,
+    se1112,
+    se1423,
+    se1609,
+    se1639,
+    se1640,
+    se183,
+    se1842,
+    se2020,
     se2058,
     se2059,
     se2060,
-    se2078,
-    se2098,
-    se2099,
-    se2210,
-    se2214,
-    se230,
-    se2338,
-    se2339,
-    se2340,
-    se2369,
-    se2372,
-    se2384,
-    se2385,
-    se2386,
-    se244,
-    se292,
-    se293,
-    se294,
-    se296,
-    se304,
-    se349,
-    se37,
-    se477,
-    se48,
-    se498,
-    se504,
-    se505,
-    se506,
-    se514,
-    se583,
+    se237,
+    se2652,
+    se369,
+    se511,
+    se533,
     se59,
-    se595,
-    se654,
-    se658,
-    se659,
-    se660,
-    se661,
-    se662,
-    se663,
-    se714,
-    se715,
-    se716,
-    se72,
-    se780,
-    se781,
-    se782,
-    se783,
-    se784,
-    se810,
-    se811,
-    se812,
-    se813,
-    se814,
-    se861,
-    se864,
-    se923,
-    se982,
-    va1013,
-    va1017,
-    va1023,
-    va1041,
-    va1047,
-    va107,
-    va1075,
-    va1077,
-    va1081,
-    va1100,
-    va1103,
-    va1130,
-    va1132,
-    va1169,
-    va1177,
+    se627,
+    se683,
+    se684,
+    se685,
+    se699,
+    se877,
+    se932,
+    va1051,
+    va1052,
+    va1068,
+    va1072,
+    va1085,
+    va1086,
+    va1087,
+    va1148,
+    va1185,
     va1187,
-    va1189,
-    va1213,
-    va1222,
-    va1224,
-    va1228,
-    va123,
-    va1238,
-    va1244,
-    va1255,
-    va1266,
-    va1294,
-    va135,
-    va1367,
-    va1371,
-    va1378,
-    va1381,
-    va1406,
-    va142,
-    va1431,
-    va1435,
-    va144,
-    va1452,
-    va1460,
-    va1463,
-    va1465,
-    va1469,
-    va1474,
-    va1476,
-    va1488,
-    va1490,
-    va1499,
-    va1506,
-    va1515,
-    va1532,
-    va1533,
-    va1536,
-    va1543,
-    va1559,
-    va1569,
-    va1572,
-    va159,
-    va160,
-    va1658,
-    va1665,
-    va1675,
-    va1677,
-    va1700,
-    va1726,
-    va1739,
-    va1757,
-    va1758,
-    va176,
-    va1769,
-    va1771,
-    va1777,
-    va1778,
-    va178,
-    va1780,
-    va179,
-    va180,
-    va1831,
+    va1198,
+    va1234,
+    va1235,
+    va1246,
+    va1248,
+    va125,
+    va1287,
+    va1307,
+    va1309,
+    va1343,
+    va1345,
+    va1348,
+    va137,
+    va1373,
+    va1412,
+    va1422,
+    va1453,
+    va1468,
+    va1513,
+    va1516,
+    va1517,
+    va152,
+    va1549,
+    va1595,
+    va1602,
+    va1605,
+    va1608,
+    va1610,
+    va1616,
+    va1624,
+    va1626,
+    va165,
+    va1654,
+    va166,
+    va1660,
+    va1662,
+    va1691,
+    va1692,
+    va1718,
+    va1728,
+    va1731,
+    va182,
+    va184,
+    va1841,
     va1843,
-    va1846,
-    va1848,
     va185,
-    va1868,
-    va1869,
-    va1879,
-    va1885,
-    va1915,
-    va1934,
-    va1940,
-    va1990,
-    va2010,
-    va2011,
-    va2015,
-    va2023,
+    va186,
+    va1942,
+    va1956,
+    va1958,
+    va1966,
+    va1969,
+    va2039,
+    va2042,
+    va2044,
+    va2045,
     va2057,
-    va2064,
-    va2065,
-    va2066,
-    va2073,
-    va2097,
-    va2100,
-    va2106,
-    va2109,
-    va2118,
-    va2128,
-    va2164,
-    va2171,
-    va2176,
-    va2186,
-    va2200,
-    va2221,
-    va2228,
-    va2229,
-    va223,
-    va2256,
-    va2257,
-    va2258,
-    va226,
-    va2260,
-    va2263,
-    va229,
-    va2294,
-    va2295,
+    va2070,
+    va2071,
+    va2124,
+    va2241,
+    va2254,
+    va230,
+    va2307,
+    va2315,
+    va2322,
     va233,
-    va2337,
-    va234,
-    va2342,
-    va2344,
-    va2350,
-    va2354,
-    va2365,
-    va2375,
-    va2383,
-    va2398,
-    va2410,
-    va2414,
-    va2417,
-    va2420,
-    va2427,
-    va243,
-    va255,
-    va256,
-    va265,
-    va284,
-    va291,
-    va297,
-    va301,
-    va308,
-    va309,
-    va325,
+    va2346,
+    va2359,
+    va236,
+    va2362,
+    va2382,
+    va240,
+    va241,
+    va2425,
+    va2430,
+    va2455,
+    va2469,
+    va2482,
+    va2489,
+    va2519,
+    va2522,
+    va2528,
+    va2566,
+    va2567,
+    va2643,
+    va2651,
+    va2681,
+    va280,
+    va324,
     va33,
-    va333,
-    va346,
-    va348,
-    va350,
-    va352,
+    va340,
+    va349,
     va36,
-    va39,
+    va366,
+    va370,
+    va372,
     va40,
     va42,
-    va47,
-    va478,
-    va503,
-    va508,
-    va511,
-    va513,
-    va530,
-    va557,
-    va568,
-    va570,
-    va587,
-    va594,
+    va512,
+    va549,
+    va555,
+    va559,
+    va574,
     va60,
-    va619,
+    va601,
+    va612,
+    va631,
     va64,
-    va649,
-    va650,
-    va651,
-    va657,
-    va664,
-    va698,
+    va659,
+    va661,
+    va665,
+    va680,
+    va682,
+    va693,
+    va695,
     va70,
-    va702,
-    va71,
-    va713,
-    va721,
-    va724,
-    va731,
-    va740,
-    va741,
-    va744,
-    va746,
-    va752,
-    va754,
-    va756,
-    va759,
     va76,
-    va779,
-    va79,
-    va797,
-    va799,
-    va803,
-    va809,
-    va818,
-    va84,
-    va841,
-    va843,
-    va865,
-    va894,
-    va896,
-    va900,
-    va901,
-    va924,
-    va957,
-    va958,
-    va970,
-    va971,
-    va973,
-    va974,
-    va981,
-    va987,
-    va988,
-    va989,
-    va996,
-    va997,
+    va761,
+    va773,
+    va776,
+    va785,
+    va795,
+    va802,
+    va811,
+    va814,
+    va836,
+    va847,
+    va855,
+    va912,
     volume,
     vwap,
     (
@@ -6025,165 +4065,231 @@ WITH values_0_1 AS (
       END
     ) AS va14,
     (
+      va70 * 8193 - (
+        va70 * 8193 - va70
+      )
+    ) AS va79,
+    (
+      va76 * 8193 - (
+        va76 * 8193 - va76
+      )
+    ) AS va85,
+    (
       -(
         CASE
-          WHEN NOT va96 IS NULL
+          WHEN NOT va98 IS NULL
           THEN (
-            se97 + ROUND(se98 * day_rows)
+            se99 + ROUND(se100 * day_rows)
           ) / (
-            2 * se99
+            2 * se101
           )
         END
       )
-    ) AS va100,
+    ) AS va102,
     (
       (
         CASE
-          WHEN NOT va103 IS NULL
+          WHEN NOT va105 IS NULL
           THEN (
-            se104 + ROUND(se105 * day_rows)
+            se106 + ROUND(se107 * day_rows)
           ) / (
-            2 * se106
+            2 * se108
           )
         END
       ) * (
         (
           CASE
-            WHEN NOT va111 IS NULL
+            WHEN NOT va113 IS NULL
             THEN (
-              se112 + ROUND(se113 * day_rows)
+              se114 + ROUND(se115 * day_rows)
             ) / (
-              2 * se114
+              2 * se116
             )
           END
         ) + (
           CASE
-            WHEN NOT va117 IS NULL
+            WHEN NOT va119 IS NULL
             THEN (
-              se118 + ROUND(se119 * day_rows)
+              se120 + ROUND(se121 * day_rows)
             ) / (
-              2 * se120
+              2 * se122
             )
           END
         )
       )
-    ) AS va121,
+    ) AS va123,
     (
       CASE
-        WHEN NOT va127 IS NULL
+        WHEN NOT va129 IS NULL
         THEN (
-          se128 + ROUND(se129 * day_rows)
+          se130 + ROUND(se131 * day_rows)
         ) / (
-          2 * se130
+          2 * se132
         )
       END
-    ) AS va131,
+    ) AS va133,
+    (
+      CASE WHEN stock_row > 1 THEN va146 END
+    ) AS va147,
     (
       (
         -(
           CASE
-            WHEN NOT va162 IS NULL
+            WHEN NOT va168 IS NULL
             THEN (
-              se163 + ROUND(se164 * day_rows)
+              se169 + ROUND(se170 * day_rows)
             ) / (
-              2 * se165
+              2 * se171
             )
           END
         )
       ) * (
         CASE
-          WHEN NOT va169 IS NULL
+          WHEN NOT va175 IS NULL
           THEN (
-            se170 + ROUND(se171 * day_rows)
+            se176 + ROUND(se177 * day_rows)
           ) / (
-            2 * se172
+            2 * se178
           )
         END
       )
-    ) AS va173,
+    ) AS va179,
     (
       CASE
-        WHEN NOT va71 IS NULL
+        WHEN NOT va187 IS NULL
         THEN (
-          se181 + ROUND(se182 * day_rows)
+          se188 + ROUND(se189 * day_rows)
         ) / (
-          2 * se183
+          2 * se190
         )
       END
-    ) AS va184,
+    ) AS va191,
     (
       CASE
-        WHEN NOT va185 IS NULL
+        WHEN NOT va192 IS NULL
         THEN (
-          se186 + ROUND(se187 * day_rows)
+          se193 + ROUND(se194 * day_rows)
         ) / (
-          2 * se188
+          2 * se195
         )
       END
-    ) AS va189,
+    ) AS va196,
     (
       CASE
-        WHEN NOT va216 IS NULL
+        WHEN NOT va223 IS NULL
         THEN (
-          se217 + ROUND(se218 * day_rows)
+          se224 + ROUND(se225 * day_rows)
         ) / (
-          2 * se219
+          2 * se226
         )
       END
-    ) AS va220,
+    ) AS va227,
     (
-      se351 / NULLIF(se353, 0)
-    ) AS va354,
+      CASE WHEN stock_row > 1 THEN va39 END
+    ) AS va252,
     (
-      CASE
-        WHEN NOT va357 IS NULL
-        THEN (
-          se358 + ROUND(se359 * day_rows)
-        ) / (
-          2 * se360
-        )
-      END
-    ) AS va361,
+      CASE WHEN stock_row > 19 THEN va256 END
+    ) AS va257,
     (
-      CASE
-        WHEN NOT va363 IS NULL
-        THEN (
-          se364 + ROUND(se365 * day_rows)
-        ) / (
-          2 * se366
-        )
-      END
-    ) AS va367,
+      CASE WHEN stock_row > 1 THEN va267 END
+    ) AS va268,
     (
-      CASE
-        WHEN NOT va65 IS NULL
-        THEN (
-          se479 + ROUND(se480 * day_rows)
-        ) / (
-          2 * se481
-        )
-      END
-    ) AS va482,
+      CASE WHEN stock_row > 5 THEN va184 END
+    ) AS va279,
     (
-      (
-        -(
-          CASE
-            WHEN NOT va636 IS NULL
-            THEN (
-              se637 + ROUND(se638 * day_rows)
-            ) / (
-              2 * se639
-            )
-          END
-        )
-      ) * (
-        CASE
-          WHEN va634 AND va647
-          THEN CASE WHEN ISFINITE(va641) THEN ROUND(va641, 12) END
-          ELSE NULL
-        END
+      CASE WHEN stock_row > 5 THEN se183 END
+    ) AS va312,
+    (
+      se183 * 8193 - (
+        se183 * 8193 - se183
       )
-    ) AS va648,
+    ) AS va316,
+    (
+      vwap * 8193 - (
+        vwap * 8193 - vwap
+      )
+    ) AS va319,
+    (
+      CASE
+        WHEN NOT va379 IS NULL
+        THEN (
+          se380 + ROUND(se381 * day_rows)
+        ) / (
+          2 * se382
+        )
+      END
+    ) AS va383,
+    (
+      CASE
+        WHEN NOT va385 IS NULL
+        THEN (
+          se386 + ROUND(se387 * day_rows)
+        ) / (
+          2 * se388
+        )
+      END
+    ) AS va389,
+    (
+      CASE
+        WHEN NOT va513 IS NULL
+        THEN (
+          se514 + ROUND(se515 * day_rows)
+        ) / (
+          2 * se516
+        )
+      END
+    ) AS va517,
+    (
+      CASE
+        WHEN NOT va538 IS NULL
+        THEN (
+          se539 + ROUND(se540 * day_rows)
+        ) / (
+          2 * se541
+        )
+      END
+    ) AS va542,
+    (
+      volume * 8193 - (
+        volume * 8193 - volume
+      )
+    ) AS va543,
+    (
+      CASE WHEN stock_row > 16 THEN se551 END
+    ) AS va552,
+    (
+      CASE WHEN stock_row > 9 THEN se686 END
+    ) AS va687,
+    (
+      CASE
+        WHEN va39
+        THEN volume
+        WHEN NOT va39
+        THEN (
+          CASE WHEN va695 THEN (
+            -volume
+          ) WHEN NOT va695 THEN 0 END
+        )
+      END
+    ) AS va696,
+    (
+      low * 8193 - (
+        low * 8193 - low
+      )
+    ) AS va702,
+    (
+      se699 * 8193 - (
+        se699 * 8193 - se699
+      )
+    ) AS va710,
+    (
+      CASE WHEN stock_row > 149 THEN se746 END
+    ) AS va747,
+    (
+      se746 * 8193 - (
+        se746 * 8193 - se746
+      )
+    ) AS va751,
     (
       CASE
         WHEN stock_row > 19
@@ -6195,237 +4301,339 @@ WITH values_0_1 AS (
                 THEN (
                   (
                     CASE
-                      WHEN NOT va733 IS NULL
+                      WHEN NOT va788 IS NULL
                       THEN (
-                        se734 + ROUND(se735 * day_rows)
+                        se789 + ROUND(se790 * day_rows)
                       ) / (
-                        2 * se736
+                        2 * se791
                       )
                     END
-                  ) * se737
+                  ) * se792
                 )
               END
             )
-          ) / NULLIF(se738, 0)
+          ) / NULLIF(se793, 0)
         )
       END
-    ) AS va739,
+    ) AS va794,
+    ABS(va796) AS va797,
+    ABS(va798) AS va799,
+    CAST((
+      va39
+    ) AS DOUBLE) AS va817,
     (
       -(
         CASE
-          WHEN NOT va791 IS NULL
+          WHEN NOT va849 IS NULL
           THEN (
-            se792 + ROUND(se793 * day_rows)
+            se850 + ROUND(se851 * day_rows)
           ) / (
-            2 * se794
+            2 * se852
           )
         END
       )
-    ) AS va795,
+    ) AS va853,
+    ABS(va856) AS va857,
+    ABS(va858) AS va859,
+    ABS(va860) AS va861,
+    (
+      ABS(va863) / 4
+    ) AS va864,
+    (
+      se932 * 8193 - (
+        se932 * 8193 - se932
+      )
+    ) AS va936,
+    (
+      high * 8193 - (
+        high * 8193 - high
+      )
+    ) AS va965,
+    (
+      CASE WHEN stock_row > 1 THEN va971 END
+    ) AS va972,
+    ABS(va785) AS va976,
     (
       CASE
-        WHEN NOT va47 IS NULL
+        WHEN NOT va1013 IS NULL
         THEN (
-          se919 + ROUND(se920 * day_rows)
+          se1014 + ROUND(se1015 * day_rows)
         ) / (
-          2 * se921
+          2 * se1016
         )
       END
-    ) AS va922,
+    ) AS va1017,
     (
       CASE
-        WHEN NOT va925 IS NULL
+        WHEN NOT va1019 IS NULL
         THEN (
-          se926 + ROUND(se927 * day_rows)
+          se1020 + ROUND(se1021 * day_rows)
         ) / (
-          2 * se928
+          2 * se1022
         )
       END
-    ) AS va929,
+    ) AS va1023,
+    (
+      CASE WHEN stock_row > 9 THEN se1094 END
+    ) AS va1095,
+    (
+      CASE WHEN stock_row > 29 THEN se1112 END
+    ) AS va1113,
+    (
+      se1112 * 8193 - (
+        se1112 * 8193 - se1112
+      )
+    ) AS va1117,
+    ABS(va1187) AS va1188,
+    (
+      se877 * 8193 - (
+        se877 * 8193 - se877
+      )
+    ) AS va1212,
+    (
+      va125 * 8193 - (
+        va125 * 8193 - va125
+      )
+    ) AS va1216,
+    (
+      -va1287
+    ) AS va1288,
+    (
+      va60 * 8193 - (
+        va60 * 8193 - va60
+      )
+    ) AS va1297,
+    (
+      va1332 * 8193 - (
+        va1332 * 8193 - va1332
+      )
+    ) AS va1333,
+    (
+      close * 8193 - (
+        close * 8193 - close
+      )
+    ) AS va1386,
+    (
+      se627 * 8193 - (
+        se627 * 8193 - se627
+      )
+    ) AS va1390,
+    (
+      CASE WHEN stock_row > 1 THEN va1501 END
+    ) AS va1502,
+    (
+      CASE WHEN stock_row > 1 THEN ABS(va1500) END
+    ) AS va1506,
+    (
+      CASE WHEN stock_row > 4 THEN se1514 END
+    ) AS va1515,
     (
       CASE
-        WHEN NOT va1093 IS NULL
+        WHEN NOT va1520 IS NULL
         THEN (
-          se1094 + ROUND(se1095 * day_rows)
+          se1521 + ROUND(se1522 * day_rows)
         ) / (
-          2 * se1096
+          2 * se1523
         )
       END
-    ) AS va1097,
+    ) AS va1524,
     (
       CASE
-        WHEN NOT va1335 IS NULL
+        WHEN NOT va1526 IS NULL
         THEN (
-          se1336 + ROUND(se1337 * day_rows)
+          se1527 + ROUND(se1528 * day_rows)
         ) / (
-          2 * se1338
+          2 * se1529
         )
       END
-    ) AS va1339,
-    (
-      CASE
-        WHEN NOT va779 IS NULL
-        THEN (
-          se1388 + ROUND(se1389 * day_rows)
-        ) / (
-          2 * se1390
-        )
-      END
-    ) AS va1391,
+    ) AS va1530,
     (
       (
         (
           -(
             CASE
-              WHEN NOT va1408 IS NULL
+              WHEN NOT va1551 IS NULL
               THEN (
-                se1409 + ROUND(se1410 * day_rows)
+                se1552 + ROUND(se1553 * day_rows)
               ) / (
-                2 * se1411
+                2 * se1554
               )
             END
           )
         ) * (
           CASE
-            WHEN NOT va1413 IS NULL
+            WHEN NOT va1556 IS NULL
             THEN (
-              se1414 + ROUND(se1415 * day_rows)
+              se1557 + ROUND(se1558 * day_rows)
             ) / (
-              2 * se1416
+              2 * se1559
             )
           END
         )
       ) * (
         CASE
-          WHEN NOT va1418 IS NULL
+          WHEN NOT va1561 IS NULL
           THEN (
-            se1419 + ROUND(se1420 * day_rows)
+            se1562 + ROUND(se1563 * day_rows)
           ) / (
-            2 * se1421
+            2 * se1564
           )
         END
       )
-    ) AS va1422,
+    ) AS va1565,
+    (
+      CASE WHEN stock_row > 119 THEN se1573 END
+    ) AS va1574,
+    (
+      se1573 * 8193 - (
+        se1573 * 8193 - se1573
+      )
+    ) AS va1578,
+    (
+      (
+        se1609 - 1
+      ) // 1100
+    ) AS va1611,
+    (
+      (
+        se1609 - 1
+      ) // 57
+    ) AS va1617,
+    (
+      se1639 * 8193 - (
+        se1639 * 8193 - se1639
+      )
+    ) AS va1643,
+    (
+      se1640 * 8193 - (
+        se1640 * 8193 - se1640
+      )
+    ) AS va1645,
+    (
+      va1662 * 8193 - (
+        va1662 * 8193 - va1662
+      )
+    ) AS va1671,
+    (
+      va1691 * 8193 - (
+        va1691 * 8193 - va1691
+      )
+    ) AS va1695,
+    (
+      va1692 * 8193 - (
+        va1692 * 8193 - va1692
+      )
+    ) AS va1702,
     (
       CASE
-        WHEN NOT va1425 IS NULL
+        WHEN NOT va1761 IS NULL
         THEN (
-          se1426 + ROUND(se1427 * day_rows)
+          se1762 + ROUND(se1763 * day_rows)
         ) / (
-          2 * se1428
+          2 * se1764
         )
       END
-    ) AS va1429,
-    (
-      CASE
-        WHEN NOT va1597 IS NULL
-        THEN (
-          se1598 + ROUND(se1599 * day_rows)
-        ) / (
-          2 * se1600
-        )
-      END
-    ) AS va1601,
+    ) AS va1765,
     (
       (
         CASE
-          WHEN NOT va1634 IS NULL
+          WHEN NOT va1799 IS NULL
           THEN (
-            se1635 + ROUND(se1636 * day_rows)
+            se1800 + ROUND(se1801 * day_rows)
           ) / (
-            2 * se1637
+            2 * se1802
           )
         END
       ) / NULLIF(
         (
           CASE
-            WHEN NOT va1639 IS NULL
+            WHEN NOT va1804 IS NULL
             THEN (
-              se1640 + ROUND(se1641 * day_rows)
+              se1805 + ROUND(se1806 * day_rows)
             ) / (
-              2 * se1642
+              2 * se1807
             )
           END
         ),
         0
       )
-    ) AS va1643,
+    ) AS va1808,
     (
-      CASE
-        WHEN NOT va1647 IS NULL
-        THEN (
-          se1648 + ROUND(se1649 * day_rows)
-        ) / (
-          2 * se1650
-        )
-      END
-    ) AS va1651,
-    (
-      CASE
-        WHEN NOT va1732 IS NULL
-        THEN (
-          se1733 + ROUND(se1734 * day_rows)
-        ) / (
-          2 * se1735
-        )
-      END
-    ) AS va1736,
-    (
-      CASE
-        WHEN NOT va1823 IS NULL
-        THEN (
-          se1824 + ROUND(se1825 * day_rows)
-        ) / (
-          2 * se1826
-        )
-      END
-    ) AS va1827,
+      se1018 * 8193 - (
+        se1018 * 8193 - se1018
+      )
+    ) AS va1817,
     (
       (
-        -(
-          CASE
-            WHEN NOT va1858 IS NULL
-            THEN (
-              se1859 + ROUND(se1860 * day_rows)
-            ) / (
-              2 * se1861
-            )
-          END
-        )
-      ) * va1864
-    ) AS va1865,
+        se1842 - 1
+      ) // 1100
+    ) AS va1844,
     (
       CASE
-        WHEN NOT va657 IS NULL
+        WHEN NOT va1916 IS NULL
         THEN (
-          se1916 + ROUND(se1917 * day_rows)
+          se1917 + ROUND(se1918 * day_rows)
         ) / (
-          2 * se1918
+          2 * se1919
         )
       END
-    ) AS va1919,
+    ) AS va1920,
     (
-      -(
-        CASE
-          WHEN NOT va2141 IS NULL
-          THEN (
-            se2142 + ROUND(se2143 * day_rows)
-          ) / (
-            2 * se2144
-          )
-        END
+      CASE WHEN stock_row > 79 THEN se932 END
+    ) AS va1923,
+    (
+      se2020 * 8193 - (
+        se2020 * 8193 - se2020
       )
-    ) AS va2145,
+    ) AS va2026,
+    (
+      CASE WHEN stock_row > 9 THEN se2061 END
+    ) AS va2062,
+    (
+      CASE WHEN stock_row > 1 THEN va695 END
+    ) AS va2245,
     (
       CASE
-        WHEN NOT va2195 IS NULL
+        WHEN NOT va2304 IS NULL AND NOT va2304 IS NULL
         THEN (
-          se2196 + ROUND(se2197 * day_rows)
-        ) / (
-          2 * se2198
+          va2304 AND va2304
         )
       END
-    ) AS va2199,
+    ) AS va2305,
+    (
+      CASE WHEN stock_row > 20 THEN va1342 END
+    ) AS va2316,
+    (
+      CASE WHEN stock_row > 179 THEN se627 END
+    ) AS va2349,
+    (
+      -va2371
+    ) AS va2372,
+    (
+      CASE
+        WHEN NOT va2395 IS NULL
+        THEN (
+          se2396 + ROUND(se2397 * day_rows)
+        ) / (
+          2 * se2398
+        )
+      END
+    ) AS va2399,
+    ABS(va1604) AS va2437,
+    ABS(va2438) AS va2439,
+    (
+      CASE
+        WHEN NOT va2450 IS NULL
+        THEN (
+          se2451 + ROUND(se2452 * day_rows)
+        ) / (
+          2 * se2453
+        )
+      END
+    ) AS va2454,
+    (
+      CASE WHEN stock_row > 1 THEN va785 END
+    ) AS va2490,
     (
       (
         (
@@ -6435,15 +4643,15 @@ WITH values_0_1 AS (
               (
                 high * (
                   CASE
-                    WHEN NOT va2241 IS NULL
+                    WHEN NOT va2504 IS NULL
                     THEN (
-                      se2242 + ROUND(se2243 * day_rows)
+                      se2505 + ROUND(se2506 * day_rows)
                     ) / (
-                      2 * se2244
+                      2 * se2507
                     )
                   END
                 )
-              ) / NULLIF(se2245, 0)
+              ) / NULLIF(se2508, 0)
             )
           END
         ) * (
@@ -6453,11 +4661,11 @@ WITH values_0_1 AS (
               (
                 (
                   CASE
-                    WHEN NOT va2247 IS NULL
+                    WHEN NOT va2510 IS NULL
                     THEN (
-                      se2248 + ROUND(se2249 * day_rows)
+                      se2511 + ROUND(se2512 * day_rows)
                     ) / (
-                      2 * se2250
+                      2 * se2513
                     )
                   END
                 ) * volume
@@ -6467,45 +4675,69 @@ WITH values_0_1 AS (
         )
       ) - (
         CASE
-          WHEN NOT va2251 IS NULL
+          WHEN NOT va2514 IS NULL
           THEN (
-            se2252 + ROUND(se2253 * day_rows)
+            se2515 + ROUND(se2516 * day_rows)
           ) / (
-            2 * se2254
+            2 * se2517
           )
         END
       )
-    ) AS va2255,
+    ) AS va2518,
     (
       CASE
-        WHEN NOT va2279 IS NULL
+        WHEN NOT va2551 IS NULL
         THEN (
-          se2280 + ROUND(se2281 * day_rows)
+          se2552 + ROUND(se2553 * day_rows)
         ) / (
-          2 * se2282
+          2 * se2554
         )
       END
-    ) AS va2283,
+    ) AS va2555,
     (
       CASE
-        WHEN NOT va2296 IS NULL
+        WHEN NOT va2568 IS NULL
         THEN (
-          se2297 + ROUND(se2298 * day_rows)
+          se2569 + ROUND(se2570 * day_rows)
         ) / (
-          2 * se2299
+          2 * se2571
         )
       END
-    ) AS va2300,
+    ) AS va2572,
     (
       CASE
-        WHEN NOT va2389 IS NULL
+        WHEN NOT va2573 IS NULL
         THEN (
-          se2390 + ROUND(se2391 * day_rows)
+          se2574 + ROUND(se2575 * day_rows)
         ) / (
-          2 * se2392
+          2 * se2576
         )
       END
-    ) AS va2393
+    ) AS va2577,
+    ABS(va1287) AS va2621,
+    (
+      se2652 * 8193 - (
+        se2652 * 8193 - se2652
+      )
+    ) AS va2657,
+    (
+      CASE
+        WHEN NOT va2672 IS NULL
+        THEN (
+          se2673 + ROUND(se2674 * day_rows)
+        ) / (
+          2 * se2675
+        )
+      END
+    ) AS va2676,
+    (
+      CASE WHEN ISFINITE(va2689) THEN va2689 END
+    ) AS va2690,
+    (
+      se59 * 8193 - (
+        se59 * 8193 - se59
+      )
+    ) AS va2710
   FROM sections_2
 ), values_2_2 AS (
   SELECT
@@ -6513,375 +4745,238 @@ WITH values_0_1 AS (
     trade_date,
     stock_number,
     stock_row,
+    benchmark_close,
     close,
     day_rows,
     high,
     low,
     open,
-    se1012,
-    se1021,
-    se1022,
-    se1104,
-    se1105,
-    se1119,
-    se1182,
-    se1239,
-    se1240,
-    se1241,
-    se1284,
-    se1295,
-    se1297,
-    se1302,
-    se1321,
-    se1365,
-    se143,
-    se1441,
-    se1442,
-    se145,
-    se1464,
-    se1484,
-    se1485,
-    se1516,
-    se1517,
-    se1518,
-    se1519,
-    se1520,
-    se1521,
-    se1522,
-    se1523,
-    se1524,
-    se1531,
-    se1573,
-    se1676,
-    se1696,
-    se1727,
-    se1728,
-    se1729,
-    se177,
-    se1790,
-    se1791,
-    se1792,
-    se1793,
-    se1794,
-    se1828,
-    se1991,
-    se1992,
-    se1993,
-    se2058,
-    se2059,
-    se2060,
-    se2078,
-    se2098,
-    se2099,
-    se2210,
-    se2214,
-    se230,
-    se2338,
-    se2339,
-    se2340,
-    se2369,
-    se2372,
-    se2384,
-    se2385,
-    se2386,
-    se244,
-    se292,
-    se293,
-    se294,
-    se296,
-    se304,
-    se349,
-    se37,
-    se477,
-    se48,
-    se498,
-    se504,
-    se505,
-    se506,
-    se514,
-    se583,
+    returns,
+    se1018,
+    se1112,
+    se1423,
+    se1609,
+    se1639,
+    se1640,
+    se183,
+    se1842,
+    se2020,
+    se237,
+    se2652,
+    se369,
+    se511,
+    se533,
     se59,
-    se595,
-    se654,
-    se658,
-    se659,
-    se660,
-    se661,
-    se662,
-    se663,
-    se714,
-    se715,
-    se716,
-    se72,
-    se780,
-    se781,
-    se782,
-    se783,
-    se784,
-    se810,
-    se811,
-    se812,
-    se813,
-    se814,
-    se861,
-    se864,
-    se923,
-    se982,
-    va100,
-    va1013,
+    se627,
+    se699,
+    se877,
+    se932,
     va1017,
+    va102,
     va1023,
-    va1041,
-    va1047,
-    va107,
-    va1075,
-    va1077,
-    va1081,
-    va1097,
-    va1100,
-    va1103,
-    va1130,
-    va1132,
-    va1169,
-    va1177,
+    va1051,
+    va1052,
+    va1068,
+    va1072,
+    va1085,
+    va1086,
+    va1087,
+    va1113,
+    va1117,
+    va1148,
+    va1185,
     va1187,
-    va1189,
-    va121,
-    va1213,
-    va1222,
-    va1224,
-    va1228,
+    va1198,
+    va1212,
+    va1216,
     va123,
-    va1238,
-    va1244,
-    va1255,
-    va1266,
-    va1294,
-    va131,
-    va1339,
-    va135,
-    va1367,
-    va1371,
-    va1378,
-    va1381,
-    va1391,
+    va1234,
+    va1235,
+    va1246,
+    va1248,
+    va125,
+    va1287,
+    va1297,
+    va1307,
+    va1309,
+    va133,
+    va1333,
+    va1343,
+    va1345,
+    va1348,
+    va137,
+    va1373,
+    va1386,
+    va1390,
     va14,
-    va1406,
-    va142,
+    va1412,
     va1422,
-    va1429,
-    va1431,
-    va1435,
-    va144,
-    va1452,
-    va1460,
-    va1463,
-    va1465,
-    va1469,
-    va1474,
-    va1476,
-    va1488,
-    va1490,
-    va1499,
+    va1453,
+    va1468,
+    va1502,
     va1506,
-    va1515,
-    va1532,
-    va1533,
-    va1536,
-    va1543,
-    va1559,
-    va1569,
-    va1572,
-    va159,
-    va160,
-    va1601,
+    va1513,
+    va1524,
+    va1530,
+    va1549,
+    va1565,
+    va1574,
+    va1578,
+    va1595,
+    va1602,
+    va1605,
+    va1608,
+    va1610,
+    va1611,
+    va1616,
+    va1617,
+    va1624,
+    va1626,
     va1643,
-    va1651,
-    va1658,
-    va1665,
-    va1675,
-    va1677,
-    va1700,
-    va1726,
-    va173,
-    va1736,
-    va1739,
-    va1757,
-    va1758,
-    va176,
-    va1769,
-    va1771,
-    va1777,
-    va1778,
-    va1780,
+    va1645,
+    va165,
+    va1654,
+    va166,
+    va1660,
+    va1662,
+    va1671,
+    va1691,
+    va1692,
+    va1695,
+    va1702,
+    va1718,
+    va1728,
+    va1731,
+    va1765,
     va179,
-    va180,
-    va1827,
-    va1831,
-    va184,
+    va1808,
+    va1817,
+    va182,
+    va1841,
     va1843,
-    va1846,
-    va1848,
+    va1844,
     va185,
-    va1865,
-    va1868,
-    va1869,
-    va1879,
-    va1885,
-    va189,
-    va1915,
-    va1919,
-    va1934,
-    va1940,
-    va1990,
-    va2010,
-    va2011,
-    va2015,
-    va2023,
-    va2057,
-    va2064,
-    va2065,
-    va2066,
-    va2073,
-    va2097,
-    va2100,
-    va2106,
-    va2109,
-    va2118,
-    va2128,
-    va2164,
-    va2171,
-    va2176,
-    va2186,
-    va2199,
-    va2200,
-    va2221,
-    va2228,
-    va2229,
-    va223,
-    va2255,
-    va2256,
-    va2257,
-    va2258,
-    va226,
-    va2260,
-    va2263,
-    va2283,
-    va229,
-    va2294,
-    va2295,
-    va2300,
+    va186,
+    va191,
+    va1920,
+    va1923,
+    va1942,
+    va1956,
+    va1958,
+    va196,
+    va1966,
+    va1969,
+    va2026,
+    va2039,
+    va2042,
+    va2044,
+    va2045,
+    va2070,
+    va2071,
+    va2124,
+    va2241,
+    va2254,
+    va230,
+    va2305,
+    va2315,
+    va2316,
+    va2322,
     va233,
-    va2337,
-    va234,
-    va2342,
-    va2344,
-    va2350,
-    va2354,
-    va2365,
-    va2375,
-    va2383,
-    va2393,
-    va2398,
-    va2410,
-    va2414,
-    va2417,
-    va2420,
-    va2427,
-    va243,
-    va255,
-    va256,
-    va265,
-    va284,
-    va291,
-    va297,
-    va301,
-    va308,
-    va309,
-    va325,
+    va2346,
+    va2349,
+    va2359,
+    va236,
+    va2362,
+    va2372,
+    va2382,
+    va2399,
+    va240,
+    va241,
+    va2425,
+    va2430,
+    va2437,
+    va2454,
+    va2469,
+    va2482,
+    va2489,
+    va2490,
+    va2518,
+    va2519,
+    va2522,
+    va2528,
+    va2555,
+    va2566,
+    va2567,
+    va2572,
+    va2577,
+    va2643,
+    va2651,
+    va2657,
+    va2676,
+    va2681,
+    va2690,
+    va2710,
+    va279,
+    va280,
+    va312,
+    va316,
+    va319,
+    va324,
     va33,
-    va333,
-    va346,
-    va348,
-    va350,
-    va352,
-    va354,
+    va340,
+    va349,
     va36,
-    va39,
+    va366,
+    va370,
+    va372,
     va40,
     va42,
-    va47,
-    va478,
-    va482,
-    va503,
-    va508,
-    va511,
-    va513,
-    va530,
-    va557,
-    va568,
-    va570,
-    va587,
-    va594,
+    va512,
+    va517,
+    va542,
+    va543,
+    va549,
+    va574,
     va6,
     va60,
-    va619,
+    va601,
+    va612,
+    va631,
     va64,
-    va648,
-    va649,
-    va650,
-    va651,
-    va657,
-    va664,
-    va698,
+    va659,
+    va661,
+    va665,
+    va695,
+    va696,
     va70,
     va702,
-    va71,
-    va713,
-    va721,
-    va724,
-    va731,
-    va739,
-    va740,
-    va741,
-    va744,
-    va746,
-    va752,
-    va754,
-    va756,
-    va759,
+    va710,
+    va747,
+    va751,
     va76,
-    va779,
+    va761,
+    va773,
+    va776,
+    va785,
     va79,
+    va794,
     va795,
-    va797,
-    va799,
-    va803,
-    va809,
-    va818,
-    va84,
-    va841,
-    va843,
-    va865,
-    va894,
-    va896,
-    va900,
-    va901,
-    va922,
-    va924,
-    va929,
-    va957,
-    va958,
-    va970,
-    va971,
-    va973,
-    va974,
-    va981,
-    va987,
-    va988,
-    va989,
-    va996,
-    va997,
+    va802,
+    va811,
+    va814,
+    va817,
+    va85,
+    va853,
+    va855,
+    va857,
+    va859,
+    va861,
+    va864,
+    va912,
+    va936,
+    va965,
+    va972,
+    va976,
     volume,
     vwap,
     (
@@ -6894,110 +4989,232 @@ WITH values_0_1 AS (
         va14 * 8193 - va14
       )
     ) AS va24,
+    POWER(
+      (
+        CASE
+          WHEN va147
+          THEN (
+            CASE WHEN stock_row > 20 THEN va152 END
+          )
+          WHEN NOT va147
+          THEN close
+        END
+      ),
+      2
+    ) AS va153,
     (
-      va184 * 8193 - (
-        va184 * 8193 - va184
+      va191 * 8193 - (
+        va191 * 8193 - va191
       )
-    ) AS va193,
+    ) AS va200,
     (
-      va189 * 8193 - (
-        va189 * 8193 - va189
+      va196 * 8193 - (
+        va196 * 8193 - va196
       )
-    ) AS va199,
+    ) AS va206,
     (
       CASE
         WHEN stock_row > 5
         THEN CASE
           WHEN (
-            va220 > 0
+            va227 > 0
             OR (
-              va178 = FLOOR(va178) AND (
-                va220 <> 0 OR va178 >= 0
+              va184 = FLOOR(va184) AND (
+                va227 <> 0 OR va184 >= 0
               )
             )
             OR (
-              va220 = 0 AND va178 > 0
+              va227 = 0 AND va184 > 0
             )
           )
-          THEN POWER(va220, va178)
+          THEN POWER(va227, va184)
         END
       END
-    ) AS va221,
+    ) AS va228,
     (
-      CAST(0.3 AS DOUBLE) < va361
-    ) AS va362,
+      CASE WHEN va252 THEN va257 WHEN NOT va252 THEN 0 END
+    ) AS va258,
     (
-      va367 <= CAST(0.5 AS DOUBLE)
-    ) AS va368,
+      CASE WHEN va268 THEN va257 WHEN NOT va268 THEN 0 END
+    ) AS va269,
     (
-      va361 <= CAST(0.7 AS DOUBLE)
-    ) AS va370,
-    (
-      va361 <= CAST(0.3 AS DOUBLE)
-    ) AS va374,
-    (
-      CAST(0.7 AS DOUBLE) < va361
-    ) AS va379,
-    (
-      CAST(0.5 AS DOUBLE) < va367
+      CAST(0.3 AS DOUBLE) < va383
     ) AS va384,
     (
-      va482 * 8193 - (
-        va482 * 8193 - va482
-      )
-    ) AS va486,
+      va389 <= CAST(0.5 AS DOUBLE)
+    ) AS va390,
     (
-      va922 * 8193 - (
-        va922 * 8193 - va922
-      )
-    ) AS va933,
+      va383 <= CAST(0.7 AS DOUBLE)
+    ) AS va392,
     (
-      va929 * 8193 - (
-        va929 * 8193 - va929
-      )
-    ) AS va937,
+      va383 <= CAST(0.3 AS DOUBLE)
+    ) AS va398,
     (
-      va1339 * 8193 - (
-        va1339 * 8193 - va1339
-      )
-    ) AS va1343,
+      CAST(0.7 AS DOUBLE) < va383
+    ) AS va405,
     (
-      va1391 * 8193 - (
-        va1391 * 8193 - va1391
-      )
-    ) AS va1395,
+      CAST(0.5 AS DOUBLE) < va389
+    ) AS va412,
     (
-      va1601 * 8193 - (
-        va1601 * 8193 - va1601
+      va517 * 8193 - (
+        va517 * 8193 - va517
       )
-    ) AS va1605,
+    ) AS va521,
+    (
+      CASE
+        WHEN va555 AND va559
+        THEN CASE WHEN ISFINITE(va552) THEN ROUND(va552, 12) END
+        ELSE NULL
+      END
+    ) AS va560,
     (
       (
-        va1919 + va1391
-      ) - (
-        va922 + va482
+        -(
+          CASE
+            WHEN NOT va682 IS NULL
+            THEN (
+              se683 + ROUND(se684 * day_rows)
+            ) / (
+              2 * se685
+            )
+          END
+        )
+      ) * (
+        CASE
+          WHEN va680 AND va693
+          THEN CASE WHEN ISFINITE(va687) THEN ROUND(va687, 12) END
+          ELSE NULL
+        END
       )
-    ) AS va1920,
+    ) AS va694,
     (
-      va2145 * 8193 - (
-        va2145 * 8193 - va2145
-      )
-    ) AS va2146,
+      CASE WHEN va797 > va799 THEN va797 WHEN va797 <= va799 THEN va799 END
+    ) AS va800,
     (
-      va2283 * 8193 - (
-        va2283 * 8193 - va2283
+      (
+        va857 < va859
+      ) AND (
+        va861 < va859
       )
-    ) AS va2287,
+    ) AS va862,
     (
-      va1919 * 8193 - (
-        va1919 * 8193 - va1919
+      (
+        va859 < va861
+      ) AND (
+        va857 < va861
       )
-    ) AS va2304,
+    ) AS va865,
     (
-      va2300 * 8193 - (
-        va2300 * 8193 - va2300
+      CASE WHEN stock_row > 1 THEN va976 END
+    ) AS va977,
+    (
+      va1017 * 8193 - (
+        va1017 * 8193 - va1017
       )
-    ) AS va2316
+    ) AS va1027,
+    (
+      va1023 * 8193 - (
+        va1023 * 8193 - va1023
+      )
+    ) AS va1031,
+    (
+      CASE
+        WHEN va836 AND va693
+        THEN CASE WHEN ISFINITE(va1095) THEN ROUND(va1095, 12) END
+        ELSE NULL
+      END
+    ) AS va1096,
+    (
+      va1188 / NULLIF(volume, 0)
+    ) AS va1189,
+    (
+      va1288 * 8193 - (
+        va1288 * 8193 - va1288
+      )
+    ) AS va1289,
+    (
+      CASE
+        WHEN va1516 AND va1517
+        THEN CASE WHEN ISFINITE(va1515) THEN ROUND(va1515, 12) END
+        ELSE NULL
+      END
+    ) AS va1518,
+    (
+      va1530 * 8193 - (
+        va1530 * 8193 - va1530
+      )
+    ) AS va1534,
+    (
+      va1765 * 8193 - (
+        va1765 * 8193 - va1765
+      )
+    ) AS va1769,
+    (
+      (
+        -(
+          CASE
+            WHEN NOT va2057 IS NULL
+            THEN (
+              se2058 + ROUND(se2059 * day_rows)
+            ) / (
+              2 * se2060
+            )
+          END
+        )
+      ) * (
+        CASE
+          WHEN va847 AND va693
+          THEN CASE WHEN ISFINITE(va2062) THEN ROUND(va2062, 12) END
+          ELSE NULL
+        END
+      )
+    ) AS va2063,
+    (
+      CASE WHEN va252 THEN va2241 WHEN NOT va252 THEN 1 END
+    ) AS va2242,
+    (
+      CASE WHEN va2245 THEN (
+        va1188 / NULLIF(amount, 0)
+      ) WHEN NOT va2245 THEN 0 END
+    ) AS va2246,
+    (
+      CASE WHEN va2305 THEN va1187 END
+    ) AS va2306,
+    (
+      CASE WHEN va2305 THEN va2307 END
+    ) AS va2308,
+    (
+      CASE WHEN va2439 > va33 THEN va2439 WHEN va2439 <= va33 THEN va33 END
+    ) AS va2440,
+    (
+      CASE WHEN va252 THEN va2455 WHEN NOT va252 THEN 1 END
+    ) AS va2456,
+    (
+      CASE WHEN va859 > va33 THEN va859 WHEN va859 <= va33 THEN va33 END
+    ) AS va2524,
+    (
+      va2555 * 8193 - (
+        va2555 * 8193 - va2555
+      )
+    ) AS va2559,
+    (
+      va2572 * 8193 - (
+        va2572 * 8193 - va2572
+      )
+    ) AS va2581,
+    (
+      va2577 * 8193 - (
+        va2577 * 8193 - va2577
+      )
+    ) AS va2593,
+    (
+      va2621 * 8193 - (
+        va2621 * 8193 - va2621
+      )
+    ) AS va2622,
+    (
+      va2690 - 1
+    ) AS va2691
   FROM values_2_1
 ), values_2_3 AS (
   SELECT
@@ -7005,426 +5222,364 @@ WITH values_0_1 AS (
     trade_date,
     stock_number,
     stock_row,
+    benchmark_close,
     close,
     day_rows,
     high,
     low,
     open,
-    se1012,
-    se1021,
-    se1022,
-    se1104,
-    se1105,
-    se1119,
-    se1182,
-    se1239,
-    se1240,
-    se1241,
-    se1284,
-    se1295,
-    se1297,
-    se1302,
-    se1321,
-    se1365,
-    se143,
-    se1441,
-    se1442,
-    se145,
-    se1464,
-    se1484,
-    se1485,
-    se1516,
-    se1517,
-    se1518,
-    se1519,
-    se1520,
-    se1521,
-    se1522,
-    se1523,
-    se1524,
-    se1531,
-    se1573,
-    se1676,
-    se1696,
-    se1727,
-    se1728,
-    se1729,
-    se177,
-    se1790,
-    se1791,
-    se1792,
-    se1793,
-    se1794,
-    se1828,
-    se1991,
-    se1992,
-    se1993,
-    se2058,
-    se2059,
-    se2060,
-    se2078,
-    se2098,
-    se2099,
-    se2210,
-    se2214,
-    se230,
-    se2338,
-    se2339,
-    se2340,
-    se2369,
-    se2372,
-    se2384,
-    se2385,
-    se2386,
-    se244,
-    se292,
-    se293,
-    se294,
-    se296,
-    se304,
-    se349,
-    se37,
-    se477,
-    se48,
-    se498,
-    se504,
-    se505,
-    se506,
-    se514,
-    se583,
+    returns,
+    se1018,
+    se1112,
+    se1423,
+    se1609,
+    se1639,
+    se1640,
+    se183,
+    se1842,
+    se2020,
+    se237,
+    se2652,
+    se369,
+    se511,
+    se533,
     se59,
-    se595,
-    se654,
-    se658,
-    se659,
-    se660,
-    se661,
-    se662,
-    se663,
-    se714,
-    se715,
-    se716,
-    se72,
-    se780,
-    se781,
-    se782,
-    se783,
-    se784,
-    se810,
-    se811,
-    se812,
-    se813,
-    se814,
-    se861,
-    se864,
-    se923,
-    se982,
-    va100,
-    va1013,
+    se627,
+    se699,
+    se877,
+    se932,
     va1017,
+    va102,
     va1023,
-    va1041,
-    va1047,
-    va107,
-    va1075,
-    va1077,
-    va1081,
-    va1097,
-    va1100,
-    va1103,
-    va1130,
-    va1132,
-    va1169,
-    va1177,
+    va1027,
+    va1031,
+    va1051,
+    va1052,
+    va1068,
+    va1072,
+    va1085,
+    va1086,
+    va1087,
+    va1096,
+    va1113,
+    va1117,
+    va1148,
+    va1185,
     va1187,
     va1189,
-    va121,
-    va1213,
-    va1222,
-    va1224,
-    va1228,
+    va1198,
+    va1212,
+    va1216,
     va123,
-    va1238,
-    va1244,
-    va1255,
-    va1266,
-    va1294,
-    va131,
-    va1339,
+    va1234,
+    va1235,
+    va1246,
+    va1248,
+    va125,
+    va1287,
+    va1289,
+    va1297,
+    va1307,
+    va1309,
+    va133,
+    va1333,
     va1343,
-    va135,
-    va1367,
-    va1371,
-    va1378,
-    va1381,
-    va1391,
-    va1395,
+    va1345,
+    va1348,
+    va137,
+    va1373,
+    va1386,
+    va1390,
     va14,
-    va1406,
-    va142,
+    va1412,
     va1422,
-    va1429,
-    va1431,
-    va1435,
-    va144,
-    va1452,
-    va1460,
-    va1463,
-    va1465,
-    va1469,
-    va1474,
-    va1476,
-    va1488,
-    va1490,
-    va1499,
+    va1453,
+    va1468,
+    va1502,
     va1506,
-    va1515,
-    va1532,
-    va1533,
-    va1536,
-    va1543,
-    va1559,
-    va1569,
-    va1572,
-    va159,
-    va160,
-    va1601,
+    va1513,
+    va1518,
+    va1524,
+    va153,
+    va1530,
+    va1534,
+    va1549,
+    va1565,
+    va1574,
+    va1578,
+    va1595,
+    va1602,
     va1605,
+    va1608,
+    va1610,
+    va1611,
+    va1616,
+    va1617,
+    va1624,
+    va1626,
     va1643,
-    va1651,
-    va1658,
-    va1665,
-    va1675,
-    va1677,
-    va1700,
-    va1726,
-    va173,
-    va1736,
-    va1739,
-    va1757,
-    va1758,
-    va176,
+    va1645,
+    va165,
+    va1654,
+    va166,
+    va1660,
+    va1662,
+    va1671,
+    va1691,
+    va1692,
+    va1695,
+    va1702,
+    va1718,
+    va1728,
+    va1731,
+    va1765,
     va1769,
-    va1771,
-    va1777,
-    va1778,
-    va1780,
     va179,
     va18,
-    va180,
-    va1827,
-    va1831,
-    va184,
+    va1808,
+    va1817,
+    va182,
+    va1841,
     va1843,
-    va1846,
-    va1848,
+    va1844,
     va185,
-    va1865,
-    va1868,
-    va1869,
-    va1879,
-    va1885,
-    va189,
-    va1915,
-    va1919,
+    va186,
+    va191,
     va1920,
-    va193,
-    va1934,
-    va1940,
-    va199,
-    va1990,
-    va2010,
-    va2011,
-    va2015,
-    va2023,
-    va2057,
-    va2064,
-    va2065,
-    va2066,
-    va2073,
-    va2097,
-    va2100,
-    va2106,
-    va2109,
-    va2118,
-    va2128,
-    va2146,
-    va2164,
-    va2171,
-    va2176,
-    va2186,
-    va2199,
-    va2200,
-    va2221,
-    va2228,
-    va2229,
-    va223,
-    va2255,
-    va2256,
-    va2257,
-    va2258,
-    va226,
-    va2260,
-    va2263,
-    va2283,
-    va2287,
-    va229,
-    va2294,
-    va2295,
-    va2300,
-    va2304,
+    va1923,
+    va1942,
+    va1956,
+    va1958,
+    va196,
+    va1966,
+    va1969,
+    va200,
+    va2026,
+    va2039,
+    va2042,
+    va2044,
+    va2045,
+    va206,
+    va2063,
+    va2070,
+    va2071,
+    va2124,
+    va2241,
+    va2242,
+    va2246,
+    va2254,
+    va230,
+    va2305,
+    va2306,
+    va2308,
+    va2315,
     va2316,
+    va2322,
     va233,
-    va2337,
-    va234,
-    va2342,
-    va2344,
-    va2350,
-    va2354,
-    va2365,
-    va2375,
-    va2383,
-    va2393,
-    va2398,
+    va2346,
+    va2349,
+    va2359,
+    va236,
+    va2362,
+    va2372,
+    va2382,
+    va2399,
     va24,
-    va2410,
-    va2414,
-    va2417,
-    va2420,
-    va2427,
-    va243,
-    va255,
-    va256,
-    va265,
-    va284,
-    va291,
-    va297,
-    va301,
-    va308,
-    va309,
-    va325,
+    va240,
+    va241,
+    va2425,
+    va2430,
+    va2454,
+    va2456,
+    va2469,
+    va2482,
+    va2489,
+    va2490,
+    va2518,
+    va2519,
+    va2522,
+    va2524,
+    va2528,
+    va2555,
+    va2559,
+    va2566,
+    va2567,
+    va2572,
+    va2577,
+    va258,
+    va2581,
+    va2593,
+    va2622,
+    va2643,
+    va2651,
+    va2657,
+    va2676,
+    va2681,
+    va269,
+    va2690,
+    va2691,
+    va2710,
+    va279,
+    va280,
+    va312,
+    va316,
+    va319,
+    va324,
     va33,
-    va333,
-    va346,
-    va348,
-    va350,
-    va352,
-    va354,
+    va340,
+    va349,
     va36,
+    va366,
     va370,
-    va39,
+    va372,
+    va392,
     va40,
     va42,
-    va47,
-    va478,
-    va482,
-    va486,
-    va503,
-    va508,
-    va511,
-    va513,
-    va530,
-    va557,
-    va568,
-    va570,
-    va587,
-    va594,
+    va512,
+    va517,
+    va521,
+    va542,
+    va543,
+    va549,
+    va560,
+    va574,
     va6,
     va60,
-    va619,
+    va601,
+    va612,
+    va631,
     va64,
-    va648,
-    va649,
-    va650,
-    va651,
-    va657,
-    va664,
-    va698,
+    va659,
+    va661,
+    va665,
+    va694,
+    va695,
+    va696,
     va70,
     va702,
-    va71,
-    va713,
-    va721,
-    va724,
-    va731,
-    va739,
-    va740,
-    va741,
-    va744,
-    va746,
-    va752,
-    va754,
-    va756,
-    va759,
+    va710,
+    va747,
+    va751,
     va76,
-    va779,
+    va761,
+    va773,
+    va776,
+    va785,
     va79,
+    va794,
     va795,
-    va797,
-    va799,
-    va803,
-    va809,
-    va818,
-    va84,
-    va841,
-    va843,
-    va865,
-    va894,
-    va896,
-    va900,
-    va901,
-    va922,
-    va924,
-    va929,
-    va933,
-    va937,
-    va957,
-    va958,
-    va970,
-    va971,
-    va973,
-    va974,
-    va981,
-    va987,
-    va988,
-    va989,
-    va996,
-    va997,
+    va800,
+    va802,
+    va811,
+    va814,
+    va817,
+    va85,
+    va853,
+    va861,
+    va912,
+    va936,
+    va965,
+    va972,
+    va976,
+    va977,
     volume,
     vwap,
     (
-      CASE WHEN ISFINITE(va221) THEN va221 END
-    ) AS va222,
+      CASE WHEN ISFINITE(va228) THEN va228 END
+    ) AS va229,
     (
-      CASE WHEN NOT va362 IS NULL AND NOT va368 IS NULL THEN (
-        va362 AND va368
+      CASE WHEN NOT va384 IS NULL AND NOT va390 IS NULL THEN (
+        va384 AND va390
       ) END
-    ) AS va369,
+    ) AS va391,
     (
-      CASE WHEN NOT va374 IS NULL AND NOT va368 IS NULL THEN (
-        va374 AND va368
+      CASE WHEN NOT va398 IS NULL AND NOT va390 IS NULL THEN (
+        va398 AND va390
       ) END
-    ) AS va375,
+    ) AS va399,
     (
-      CASE WHEN NOT va379 IS NULL AND NOT va368 IS NULL THEN (
-        va379 AND va368
+      CASE WHEN NOT va405 IS NULL AND NOT va390 IS NULL THEN (
+        va405 AND va390
       ) END
-    ) AS va380,
+    ) AS va406,
     (
-      CASE WHEN NOT va362 IS NULL AND NOT va384 IS NULL THEN (
-        va362 AND va384
+      CASE WHEN NOT va384 IS NULL AND NOT va412 IS NULL THEN (
+        va384 AND va412
       ) END
-    ) AS va385,
+    ) AS va413,
     (
-      CASE WHEN NOT va384 IS NULL AND NOT va374 IS NULL THEN (
-        va384 AND va374
+      CASE WHEN NOT va412 IS NULL AND NOT va398 IS NULL THEN (
+        va412 AND va398
       ) END
-    ) AS va389,
+    ) AS va419,
     (
-      CASE WHEN NOT va384 IS NULL AND NOT va379 IS NULL THEN (
-        va384 AND va379
+      CASE WHEN NOT va412 IS NULL AND NOT va405 IS NULL THEN (
+        va412 AND va405
       ) END
-    ) AS va393
+    ) AS va425,
+    (
+      CASE
+        WHEN stock_row > 1
+        THEN (
+          (
+            CASE
+              WHEN stock_row > 1
+              THEN (
+                va855 / NULLIF(
+                  (
+                    CASE
+                      WHEN va862
+                      THEN (
+                        (
+                          va859 + (
+                            va861 / 2
+                          )
+                        ) + va864
+                      )
+                      WHEN NOT va862
+                      THEN (
+                        CASE
+                          WHEN va865
+                          THEN (
+                            (
+                              (
+                                va859 / 2
+                              ) + va861
+                            ) + va864
+                          )
+                          WHEN NOT va865
+                          THEN (
+                            va864 + va857
+                          )
+                        END
+                      )
+                    END
+                  ),
+                  0
+                )
+              )
+            END
+          ) * (
+            CASE WHEN va859 > va861 THEN va859 WHEN va859 <= va861 THEN va861 END
+          )
+        )
+      END
+    ) AS va866,
+    va1096 * stock_row AS va1097,
+    (
+      va1189 * 8193 - (
+        va1189 * 8193 - va1189
+      )
+    ) AS va1193,
+    (
+      CASE WHEN va2437 > va2440 THEN va2437 WHEN va2437 <= va2440 THEN va2440 END
+    ) AS va2441,
+    (
+      va2691 < va1187
+    ) AS va2692,
+    (
+      va1187 < va2691
+    ) AS va2696
   FROM values_2_2
 ), values_2_4 AS (
   SELECT
@@ -7432,704 +5587,799 @@ WITH values_0_1 AS (
     trade_date,
     stock_number,
     stock_row,
+    benchmark_close,
     close,
     day_rows,
     high,
     low,
     open,
-    se1012,
-    se1021,
-    se1022,
-    se1104,
-    se1105,
-    se1119,
-    se1182,
-    se1239,
-    se1240,
-    se1241,
-    se1284,
-    se1295,
-    se1297,
-    se1302,
-    se1321,
-    se1365,
-    se143,
-    se1441,
-    se1442,
-    se145,
-    se1464,
-    se1484,
-    se1485,
-    se1516,
-    se1517,
-    se1518,
-    se1519,
-    se1520,
-    se1521,
-    se1522,
-    se1523,
-    se1524,
-    se1531,
-    se1573,
-    se1676,
-    se1696,
-    se1727,
-    se1728,
-    se1729,
-    se177,
-    se1790,
-    se1791,
-    se1792,
-    se1793,
-    se1794,
-    se1828,
-    se1991,
-    se1992,
-    se1993,
-    se2058,
-    se2059,
-    se2060,
-    se2078,
-    se2098,
-    se2099,
-    se2210,
-    se2214,
-    se230,
-    se2338,
-    se2339,
-    se2340,
-    se2369,
-    se2372,
-    se2384,
-    se2385,
-    se2386,
-    se244,
-    se292,
-    se293,
-    se294,
-    se296,
-    se304,
-    se349,
-    se37,
-    se477,
-    se48,
-    se498,
-    se504,
-    se505,
-    se506,
-    se514,
-    se583,
+    returns,
+    se1018,
+    se1112,
+    se1423,
+    se1609,
+    se1639,
+    se1640,
+    se183,
+    se1842,
+    se2020,
+    se237,
+    se2652,
+    se369,
+    se511,
+    se533,
     se59,
-    se595,
-    se654,
-    se658,
-    se659,
-    se660,
-    se661,
-    se662,
-    se663,
-    se714,
-    se715,
-    se716,
-    se72,
-    se780,
-    se781,
-    se782,
-    se783,
-    se784,
-    se810,
-    se811,
-    se812,
-    se813,
-    se814,
-    se861,
-    se864,
-    se923,
-    se982,
-    va100,
-    va1013,
+    se627,
+    se699,
+    se877,
+    se932,
     va1017,
+    va102,
     va1023,
-    va1041,
-    va1047,
-    va107,
-    va1075,
-    va1077,
-    va1081,
+    va1027,
+    va1031,
+    va1051,
+    va1052,
+    va1068,
+    va1072,
+    va1085,
+    va1086,
+    va1087,
+    va1096,
     va1097,
-    va1100,
-    va1103,
-    va1130,
-    va1132,
-    va1169,
-    va1177,
+    va1113,
+    va1117,
+    va1148,
+    va1185,
     va1187,
     va1189,
-    va121,
-    va1213,
-    va1222,
-    va1224,
-    va1228,
+    va1193,
+    va1198,
+    va1212,
+    va1216,
     va123,
-    va1238,
-    va1244,
-    va1255,
-    va1266,
-    va1294,
-    va131,
-    va1339,
+    va1234,
+    va1235,
+    va1246,
+    va1248,
+    va125,
+    va1287,
+    va1289,
+    va1297,
+    va1307,
+    va1309,
+    va133,
+    va1333,
     va1343,
-    va135,
-    va1367,
-    va1371,
-    va1378,
-    va1381,
-    va1391,
-    va1395,
+    va1345,
+    va1348,
+    va137,
+    va1373,
+    va1386,
+    va1390,
     va14,
-    va1406,
-    va142,
+    va1412,
     va1422,
-    va1429,
-    va1431,
-    va1435,
-    va144,
-    va1452,
-    va1460,
-    va1463,
-    va1465,
-    va1469,
-    va1474,
-    va1476,
-    va1488,
-    va1490,
-    va1499,
+    va1453,
+    va1468,
+    va1502,
     va1506,
-    va1515,
-    va1532,
-    va1533,
-    va1536,
-    va1543,
-    va1559,
-    va1569,
-    va1572,
-    va159,
-    va160,
-    va1601,
+    va1513,
+    va1518,
+    va1524,
+    va153,
+    va1530,
+    va1534,
+    va1549,
+    va1565,
+    va1574,
+    va1578,
+    va1595,
+    va1602,
     va1605,
+    va1608,
+    va1610,
+    va1611,
+    va1616,
+    va1617,
+    va1624,
+    va1626,
     va1643,
-    va1651,
-    va1658,
-    va1665,
-    va1675,
-    va1677,
-    va1700,
-    va1726,
-    va173,
-    va1736,
-    va1739,
-    va1757,
-    va1758,
-    va176,
+    va1645,
+    va165,
+    va1654,
+    va166,
+    va1660,
+    va1662,
+    va1671,
+    va1691,
+    va1692,
+    va1695,
+    va1702,
+    va1718,
+    va1728,
+    va1731,
+    va1765,
     va1769,
-    va1771,
-    va1777,
-    va1778,
-    va1780,
     va179,
     va18,
-    va180,
-    va1827,
-    va1831,
-    va184,
+    va1808,
+    va1817,
+    va182,
+    va1841,
     va1843,
-    va1846,
-    va1848,
+    va1844,
     va185,
-    va1865,
-    va1868,
-    va1869,
-    va1879,
-    va1885,
-    va189,
-    va1915,
-    va1919,
+    va186,
+    va191,
     va1920,
-    va193,
-    va1934,
-    va1940,
-    va199,
-    va1990,
-    va2010,
-    va2011,
-    va2015,
-    va2023,
-    va2057,
-    va2064,
-    va2065,
-    va2066,
-    va2073,
-    va2097,
-    va2100,
-    va2106,
-    va2109,
-    va2118,
-    va2128,
-    va2146,
-    va2164,
-    va2171,
-    va2176,
-    va2186,
-    va2199,
-    va2200,
-    va222,
-    va2221,
-    va2228,
-    va2229,
-    va223,
-    va2255,
-    va2256,
-    va2257,
-    va2258,
-    va226,
-    va2260,
-    va2263,
-    va2283,
-    va2287,
+    va1923,
+    va1942,
+    va1956,
+    va1958,
+    va196,
+    va1966,
+    va1969,
+    va200,
+    va2026,
+    va2039,
+    va2042,
+    va2044,
+    va2045,
+    va206,
+    va2063,
+    va2070,
+    va2071,
+    va2124,
+    va2241,
+    va2242,
+    va2246,
+    va2254,
     va229,
-    va2294,
-    va2295,
-    va2300,
-    va2304,
+    va230,
+    va2305,
+    va2306,
+    va2308,
+    va2315,
     va2316,
+    va2322,
     va233,
-    va2337,
-    va234,
-    va2342,
-    va2344,
-    va2350,
-    va2354,
-    va2365,
-    va2375,
-    va2383,
-    va2393,
-    va2398,
+    va2346,
+    va2349,
+    va2359,
+    va236,
+    va2362,
+    va2372,
+    va2382,
+    va2399,
     va24,
-    va2410,
-    va2414,
-    va2417,
-    va2420,
-    va2427,
-    va243,
-    va255,
-    va256,
-    va265,
-    va284,
-    va291,
-    va297,
-    va301,
-    va308,
-    va309,
-    va325,
+    va240,
+    va241,
+    va2425,
+    va2430,
+    va2441,
+    va2454,
+    va2456,
+    va2469,
+    va2482,
+    va2489,
+    va2490,
+    va2518,
+    va2519,
+    va2522,
+    va2524,
+    va2528,
+    va2555,
+    va2559,
+    va2566,
+    va2567,
+    va2572,
+    va2577,
+    va258,
+    va2581,
+    va2593,
+    va2622,
+    va2643,
+    va2651,
+    va2657,
+    va2676,
+    va2681,
+    va269,
+    va2710,
+    va279,
+    va280,
+    va312,
+    va316,
+    va319,
+    va324,
     va33,
-    va333,
-    va346,
-    va348,
-    va350,
-    va352,
-    va354,
+    va340,
+    va349,
     va36,
-    va375,
-    va380,
-    va389,
-    va39,
-    va393,
+    va366,
+    va370,
+    va372,
+    va399,
     va40,
+    va406,
+    va419,
     va42,
-    va47,
-    va478,
-    va482,
-    va486,
-    va503,
-    va508,
-    va511,
-    va513,
-    va530,
-    va557,
-    va568,
-    va570,
-    va587,
-    va594,
+    va425,
+    va512,
+    va517,
+    va521,
+    va542,
+    va543,
+    va549,
+    va560,
+    va574,
     va6,
     va60,
-    va619,
+    va601,
+    va612,
+    va631,
     va64,
-    va648,
-    va649,
-    va650,
-    va651,
-    va657,
-    va664,
-    va698,
+    va659,
+    va661,
+    va665,
+    va694,
+    va695,
+    va696,
     va70,
     va702,
-    va71,
-    va713,
-    va721,
-    va724,
-    va731,
-    va739,
-    va740,
-    va741,
-    va744,
-    va746,
-    va752,
-    va754,
-    va756,
-    va759,
+    va710,
+    va747,
+    va751,
     va76,
-    va779,
+    va761,
+    va773,
+    va776,
+    va785,
     va79,
+    va794,
     va795,
-    va797,
-    va799,
-    va803,
-    va809,
-    va818,
-    va84,
-    va841,
-    va843,
-    va865,
-    va894,
-    va896,
-    va900,
-    va901,
-    va922,
-    va924,
-    va929,
-    va933,
-    va937,
-    va957,
-    va958,
-    va970,
-    va971,
-    va973,
-    va974,
-    va981,
-    va987,
-    va988,
-    va989,
-    va996,
-    va997,
+    va800,
+    va802,
+    va811,
+    va814,
+    va817,
+    va85,
+    va853,
+    va861,
+    va866,
+    va912,
+    va936,
+    va965,
+    va972,
+    va976,
+    va977,
     volume,
     vwap,
     (
-      CASE WHEN NOT va369 IS NULL AND NOT va370 IS NULL THEN (
-        va369 AND va370
+      CASE WHEN NOT va391 IS NULL AND NOT va392 IS NULL THEN (
+        va391 AND va392
       ) END
-    ) AS va371,
+    ) AS va393,
     (
-      CASE WHEN NOT va385 IS NULL AND NOT va370 IS NULL THEN (
-        va385 AND va370
+      CASE WHEN va399 THEN va370 END
+    ) AS va400,
+    (
+      CASE WHEN va406 THEN va370 END
+    ) AS va407,
+    (
+      CASE WHEN NOT va413 IS NULL AND NOT va392 IS NULL THEN (
+        va413 AND va392
       ) END
-    ) AS va386
+    ) AS va414,
+    (
+      CASE WHEN va419 THEN va370 END
+    ) AS va420,
+    (
+      CASE WHEN va425 THEN va370 END
+    ) AS va426,
+    CAST((
+      va2692
+    ) AS DOUBLE) AS va2693,
+    (
+      CASE
+        WHEN va2696
+        THEN POWER((
+          (
+            va1187 - va2690
+          ) - 1
+        ), 2)
+        WHEN NOT va2696
+        THEN 0
+      END
+    ) AS va2697,
+    CAST((
+      va2696
+    ) AS DOUBLE) AS va2700,
+    (
+      CASE WHEN va2692 THEN POWER((
+        va1187 - va2691
+      ), 2) WHEN NOT va2692 THEN 0 END
+    ) AS va2703
   FROM values_2_3
+), values_2_5 AS (
+  SELECT
+    ts_code,
+    trade_date,
+    stock_number,
+    stock_row,
+    benchmark_close,
+    close,
+    day_rows,
+    high,
+    low,
+    open,
+    returns,
+    se1018,
+    se1112,
+    se1423,
+    se1609,
+    se1639,
+    se1640,
+    se183,
+    se1842,
+    se2020,
+    se237,
+    se2652,
+    se369,
+    se511,
+    se533,
+    se59,
+    se627,
+    se699,
+    se877,
+    se932,
+    va1017,
+    va102,
+    va1023,
+    va1027,
+    va1031,
+    va1051,
+    va1052,
+    va1068,
+    va1072,
+    va1085,
+    va1086,
+    va1087,
+    va1096,
+    va1097,
+    va1113,
+    va1117,
+    va1148,
+    va1185,
+    va1187,
+    va1189,
+    va1193,
+    va1198,
+    va1212,
+    va1216,
+    va123,
+    va1234,
+    va1235,
+    va1246,
+    va1248,
+    va125,
+    va1287,
+    va1289,
+    va1297,
+    va1307,
+    va1309,
+    va133,
+    va1333,
+    va1343,
+    va1345,
+    va1348,
+    va137,
+    va1373,
+    va1386,
+    va1390,
+    va14,
+    va1412,
+    va1422,
+    va1453,
+    va1468,
+    va1502,
+    va1506,
+    va1513,
+    va1518,
+    va1524,
+    va153,
+    va1530,
+    va1534,
+    va1549,
+    va1565,
+    va1574,
+    va1578,
+    va1595,
+    va1602,
+    va1605,
+    va1608,
+    va1610,
+    va1611,
+    va1616,
+    va1617,
+    va1624,
+    va1626,
+    va1643,
+    va1645,
+    va165,
+    va1654,
+    va166,
+    va1660,
+    va1662,
+    va1671,
+    va1691,
+    va1692,
+    va1695,
+    va1702,
+    va1718,
+    va1728,
+    va1731,
+    va1765,
+    va1769,
+    va179,
+    va18,
+    va1808,
+    va1817,
+    va182,
+    va1841,
+    va1843,
+    va1844,
+    va185,
+    va186,
+    va191,
+    va1920,
+    va1923,
+    va1942,
+    va1956,
+    va1958,
+    va196,
+    va1966,
+    va1969,
+    va200,
+    va2026,
+    va2039,
+    va2042,
+    va2044,
+    va2045,
+    va206,
+    va2063,
+    va2070,
+    va2071,
+    va2124,
+    va2241,
+    va2242,
+    va2246,
+    va2254,
+    va229,
+    va230,
+    va2305,
+    va2306,
+    va2308,
+    va2315,
+    va2316,
+    va2322,
+    va233,
+    va2346,
+    va2349,
+    va2359,
+    va236,
+    va2362,
+    va2372,
+    va2382,
+    va2399,
+    va24,
+    va240,
+    va241,
+    va2425,
+    va2430,
+    va2441,
+    va2454,
+    va2456,
+    va2469,
+    va2482,
+    va2489,
+    va2490,
+    va2518,
+    va2519,
+    va2522,
+    va2524,
+    va2528,
+    va2555,
+    va2559,
+    va2566,
+    va2567,
+    va2572,
+    va2577,
+    va258,
+    va2581,
+    va2593,
+    va2622,
+    va2643,
+    va2651,
+    va2657,
+    va2676,
+    va2681,
+    va269,
+    va2693,
+    va2697,
+    va2700,
+    va2703,
+    va2710,
+    va279,
+    va280,
+    va312,
+    va316,
+    va319,
+    va324,
+    va33,
+    va340,
+    va349,
+    va36,
+    va366,
+    va370,
+    va372,
+    va393,
+    va399,
+    va40,
+    va400,
+    va406,
+    va407,
+    va414,
+    va419,
+    va42,
+    va420,
+    va425,
+    va426,
+    va512,
+    va517,
+    va521,
+    va542,
+    va543,
+    va549,
+    va560,
+    va574,
+    va6,
+    va60,
+    va601,
+    va612,
+    va631,
+    va64,
+    va659,
+    va661,
+    va665,
+    va694,
+    va695,
+    va696,
+    va70,
+    va702,
+    va710,
+    va747,
+    va751,
+    va76,
+    va761,
+    va773,
+    va776,
+    va785,
+    va79,
+    va794,
+    va795,
+    va800,
+    va802,
+    va811,
+    va814,
+    va817,
+    va85,
+    va853,
+    va861,
+    va866,
+    va912,
+    va936,
+    va965,
+    va972,
+    va976,
+    va977,
+    volume,
+    vwap,
+    (
+      CASE WHEN va393 THEN va370 END
+    ) AS va394,
+    (
+      CASE WHEN va414 THEN va370 END
+    ) AS va415
+  FROM values_2_4
 ), series_3 AS (
   SELECT
     ts_code,
     trade_date,
     stock_number,
     stock_row,
+    benchmark_close,
     close,
     day_rows,
     high,
     low,
     open,
-    se1021,
-    se1022,
-    se1104,
-    se1105,
-    se1119,
-    se1239,
-    se1240,
-    se1241,
-    se1284,
-    se1295,
-    se1297,
-    se1302,
-    se1321,
-    se1365,
-    se143,
-    se1441,
-    se1442,
-    se1464,
-    se1484,
-    se1485,
-    se1516,
-    se1517,
-    se1518,
-    se1519,
-    se1520,
-    se1521,
-    se1522,
-    se1523,
-    se1524,
-    se1531,
-    se1676,
-    se1696,
-    se1727,
-    se1728,
-    se1729,
-    se1790,
-    se1791,
-    se1792,
-    se1793,
-    se1794,
-    se1991,
-    se1992,
-    se1993,
-    se2058,
-    se2059,
-    se2060,
-    se2098,
-    se2099,
-    se2214,
-    se2338,
-    se2339,
-    se2340,
-    se2369,
-    se2384,
-    se2385,
-    se2386,
-    se244,
-    se292,
-    se293,
-    se294,
-    se296,
-    se304,
-    se349,
-    se37,
-    se48,
-    se498,
-    se504,
-    se505,
-    se506,
-    se658,
-    se659,
-    se660,
-    se661,
-    se662,
-    se663,
-    se714,
-    se715,
-    se716,
-    se72,
-    se780,
-    se781,
-    se782,
-    se783,
-    se784,
-    se810,
-    se811,
-    se812,
-    se813,
-    se864,
-    va100,
+    returns,
+    se1423,
+    se1609,
+    se1639,
+    se1640,
+    se1842,
+    se369,
+    se533,
     va1017,
-    va1023,
-    va1041,
-    va1047,
-    va107,
-    va1075,
-    va1081,
-    va1097,
-    va1100,
-    va1103,
-    va1130,
-    va1132,
-    va1169,
-    va1177,
+    va102,
+    va1027,
+    va1031,
+    va1051,
+    va1052,
+    va1085,
+    va1087,
+    va1117,
+    va1185,
     va1187,
-    va1189,
-    va121,
-    va1213,
-    va1222,
-    va1224,
-    va1228,
+    va1198,
+    va1212,
+    va1216,
     va123,
-    va1238,
-    va1244,
-    va1255,
-    va1266,
-    va1294,
-    va131,
+    va1234,
+    va1246,
+    va1248,
+    va125,
+    va1287,
+    va1289,
+    va1297,
+    va1307,
+    va1309,
+    va133,
+    va1333,
     va1343,
-    va135,
-    va1367,
-    va1371,
-    va1378,
-    va1381,
-    va1395,
-    va1406,
-    va142,
+    va1345,
+    va1348,
+    va137,
+    va1373,
+    va1386,
+    va1412,
     va1422,
-    va1429,
-    va1435,
-    va1452,
-    va1463,
-    va1488,
-    va1490,
-    va1499,
-    va1515,
-    va1536,
-    va1543,
-    va1559,
-    va1569,
-    va1572,
-    va159,
-    va160,
-    va1605,
+    va1453,
+    va1468,
+    va1502,
+    va1506,
+    va1513,
+    va1518,
+    va1524,
+    va1534,
+    va1549,
+    va1565,
+    va1578,
+    va1595,
+    va1608,
     va1643,
-    va1651,
-    va1658,
-    va1665,
-    va1675,
-    va1700,
-    va1726,
-    va173,
-    va1736,
-    va176,
+    va1645,
+    va165,
+    va166,
+    va1660,
+    va1671,
+    va1695,
+    va1702,
+    va1718,
+    va1728,
+    va1731,
     va1769,
     va179,
     va18,
-    va180,
-    va1827,
-    va1831,
-    va184,
-    va1843,
-    va1846,
-    va1848,
+    va1808,
+    va1817,
+    va182,
+    va1841,
     va185,
-    va1865,
-    va1879,
-    va1885,
-    va1915,
+    va186,
+    va191,
     va1920,
-    va193,
-    va1934,
-    va1940,
-    va199,
-    va1990,
-    va2010,
-    va2011,
-    va2023,
-    va2057,
-    va2073,
-    va2097,
-    va2106,
-    va2109,
-    va2118,
-    va2128,
-    va2146,
-    va2164,
-    va2171,
-    va2199,
-    va2200,
-    va222,
-    va2228,
-    va2229,
-    va223,
-    va2255,
-    va2256,
-    va226,
-    va2287,
+    va1942,
+    va1956,
+    va200,
+    va2039,
+    va2042,
+    va2044,
+    va206,
+    va2063,
+    va2070,
+    va2071,
+    va2124,
+    va2241,
+    va2242,
+    va2254,
     va229,
-    va2294,
-    va2295,
-    va2304,
+    va230,
+    va2315,
     va2316,
-    va2337,
-    va234,
-    va2342,
-    va2350,
-    va2365,
-    va2375,
-    va2383,
-    va2393,
-    va2398,
+    va233,
+    va2346,
+    va2359,
+    va236,
+    va2362,
+    va2372,
+    va2382,
+    va2399,
     va24,
-    va2427,
-    va243,
-    va256,
-    va265,
-    va284,
-    va291,
-    va301,
-    va308,
-    va309,
-    va325,
+    va241,
+    va2425,
+    va2454,
+    va2456,
+    va2482,
+    va2489,
+    va2490,
+    va2518,
+    va2519,
+    va2559,
+    va2566,
+    va2567,
+    va258,
+    va2581,
+    va2593,
+    va2643,
+    va2651,
+    va2676,
+    va2681,
+    va269,
+    va2710,
+    va279,
+    va280,
+    va319,
+    va324,
     va33,
-    va333,
-    va346,
-    va348,
-    va350,
-    va352,
-    va354,
+    va340,
+    va349,
     va36,
-    va371,
-    va375,
-    va380,
-    va386,
-    va389,
+    va366,
+    va370,
+    va372,
     va393,
-    va47,
-    va478,
-    va482,
-    va486,
-    va503,
-    va508,
-    va511,
-    va557,
-    va568,
-    va570,
-    va587,
+    va394,
+    va399,
+    va400,
+    va406,
+    va407,
+    va414,
+    va415,
+    va419,
+    va420,
+    va425,
+    va426,
+    va512,
+    va517,
+    va521,
+    va542,
+    va543,
+    va549,
+    va560,
     va60,
-    va619,
+    va601,
+    va612,
+    va631,
     va64,
-    va648,
-    va650,
-    va657,
-    va664,
+    va694,
     va702,
-    va71,
-    va713,
-    va721,
-    va724,
-    va731,
-    va739,
-    va752,
-    va76,
-    va779,
+    va710,
+    va761,
+    va773,
+    va776,
+    va785,
     va79,
-    va795,
-    va803,
-    va809,
-    va818,
-    va84,
-    va841,
-    va843,
-    va865,
-    va894,
-    va896,
-    va901,
-    va922,
-    va924,
-    va933,
-    va937,
-    va957,
-    va958,
-    va987,
-    va989,
+    va794,
+    va85,
+    va853,
+    va912,
+    va936,
+    va965,
+    va972,
+    va977,
     volume,
     vwap,
     CORR(va6, va14) OVER rows_6 AS se15,
@@ -8150,173 +6400,156 @@ WITH values_0_1 AS (
     LAG(va79, 2) OVER rows_row AS se81,
     LAG(va79, 3) OVER rows_row AS se82,
     LAG(va79, 4) OVER rows_row AS se83,
-    LAG(va84, 1) OVER rows_row AS se85,
-    LAG(va84, 2) OVER rows_row AS se86,
-    LAG(va84, 3) OVER rows_row AS se87,
-    LAG(va84, 4) OVER rows_row AS se88,
-    COUNT(va135) OVER rows_before AS se136,
-    MAX((
-      CASE WHEN va144 IS DISTINCT FROM se145 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se146,
-    CORR(va184, va189) OVER rows_5 AS se190,
-    REGR_COUNT(va184, va189) OVER rows_5 AS se191,
-    LAG(va193, 1) OVER rows_row AS se194,
-    LAG(va193, 2) OVER rows_row AS se195,
-    LAG(va193, 3) OVER rows_row AS se196,
-    LAG(va193, 4) OVER rows_row AS se197,
-    LAG(va199, 1) OVER rows_row AS se200,
-    LAG(va199, 2) OVER rows_row AS se201,
-    LAG(va199, 3) OVER rows_row AS se202,
-    LAG(va199, 4) OVER rows_row AS se203,
-    REGR_SLOPE(se230, stock_row) OVER rows_6 AS se231,
-    LAG(va234, 3) OVER rows_row AS se235,
-    MAX((
-      CASE WHEN va47 IS DISTINCT FROM se48 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se245,
+    LAG(va85, 1) OVER rows_row AS se86,
+    LAG(va85, 2) OVER rows_row AS se87,
+    LAG(va85, 3) OVER rows_row AS se88,
+    LAG(va85, 4) OVER rows_row AS se89,
+    COUNT(va137) OVER rows_before AS se138,
+    MAX(va153) OVER rows_5 AS se154,
+    COUNT(va153) OVER rows_5 AS se155,
+    CORR(va191, va196) OVER rows_5 AS se197,
+    REGR_COUNT(va191, va196) OVER rows_5 AS se198,
+    LAG(va200, 1) OVER rows_row AS se201,
+    LAG(va200, 2) OVER rows_row AS se202,
+    LAG(va200, 3) OVER rows_row AS se203,
+    LAG(va200, 4) OVER rows_row AS se204,
+    LAG(va206, 1) OVER rows_row AS se207,
+    LAG(va206, 2) OVER rows_row AS se208,
+    LAG(va206, 3) OVER rows_row AS se209,
+    LAG(va206, 4) OVER rows_row AS se210,
+    REGR_SLOPE(se237, stock_row) OVER rows_6 AS se238,
+    LAG(va241, 3) OVER rows_row AS se242,
+    COUNT(va258) OVER rows_before AS se259,
+    COUNT(va269) OVER rows_before AS se270,
     SUM(
       (
-        CASE WHEN stock_row = 6 THEN va179 / CAST(0.2 AS DOUBLE) ELSE va179 END * EXP((
+        CASE WHEN stock_row = 6 THEN va279 / CAST(0.2 AS DOUBLE) ELSE va279 END * EXP((
           (
             stock_row - 1
           ) % 1100
         ) * CAST(0.22314355131420976 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY stock_number, va265
+      PARTITION BY stock_number, va280
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se266,
-    LAG(va60, 1) OVER rows_row AS se270,
-    LAG(va60, 2) OVER rows_row AS se271,
-    LAG(va60, 3) OVER rows_row AS se272,
-    LAG(va60, 4) OVER rows_row AS se273,
-    LAG(va60, 5) OVER rows_row AS se274,
-    LAG(va60, 6) OVER rows_row AS se275,
-    LAG(va60, 7) OVER rows_row AS se276,
-    LAG(va60, 8) OVER rows_row AS se277,
-    CORR(va297, vwap) OVER rows_230 AS se298,
-    REGR_COUNT(va297, vwap) OVER rows_230 AS se299,
-    LAG(va301, 1) OVER rows_row AS se302,
-    MAX((
-      CASE WHEN va185 IS DISTINCT FROM se304 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se305,
-    LAG(va309, 1) OVER rows_row AS se310,
-    LAG(va309, 2) OVER rows_row AS se311,
-    LAG(va309, 3) OVER rows_row AS se312,
-    LAG(va309, 4) OVER rows_row AS se313,
-    LAG(va309, 5) OVER rows_row AS se314,
-    LAG(va309, 6) OVER rows_row AS se315,
-    LAG(va309, 7) OVER rows_row AS se316,
-    LAG(va309, 8) OVER rows_row AS se317,
-    LAG(va309, 9) OVER rows_row AS se318,
-    LAG(va309, 10) OVER rows_row AS se319,
-    LAG(va309, 11) OVER rows_row AS se320,
-    COUNT(va325) OVER rows_before AS se326,
-    COUNT(va333) OVER rows_before AS se334,
-    CORR(va482, va184) OVER rows_3 AS se483,
-    REGR_COUNT(va482, va184) OVER rows_3 AS se484,
-    LAG(va486, 1) OVER rows_row AS se487,
-    LAG(va486, 2) OVER rows_row AS se488,
-    LAG(se498, 5) OVER rows_row AS se499,
-    MAX((
-      CASE WHEN va71 IS DISTINCT FROM se72 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se512,
-    MAX((
-      CASE WHEN va513 IS DISTINCT FROM se514 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se515,
-    SUM(va530 * stock_row) OVER rows_15 AS se531,
-    SUM(va530) OVER rows_15 AS se532,
-    CORR(va184, va189) OVER rows_6 AS se540,
-    REGR_COUNT(va184, va189) OVER rows_6 AS se541,
-    LAG(va193, 5) OVER rows_row AS se543,
-    LAG(va199, 5) OVER rows_row AS se545,
-    LAG(va557, 10) OVER rows_row AS se558,
-    LAG(va570, 1) OVER rows_row AS se571,
-    LAG(va570, 2) OVER rows_row AS se572,
-    LAG(va570, 3) OVER rows_row AS se573,
-    LAG(va570, 4) OVER rows_row AS se574,
-    LAG(va570, 5) OVER rows_row AS se575,
-    LAG(va570, 6) OVER rows_row AS se576,
-    LAG(va570, 7) OVER rows_row AS se577,
-    SUM(se583) OVER rows_37 AS se584,
-    MAX((
-      CASE WHEN va594 IS DISTINCT FROM se595 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se596,
-    SUM((
-      CASE WHEN va39 THEN volume WHEN NOT va39 THEN 0 END
-    )) OVER rows_26 AS se615,
-    SUM((
-      CASE WHEN va255 THEN volume WHEN NOT va255 THEN 0 END
-    )) OVER rows_26 AS se616,
-    MAX(va619) OVER rows_5 AS se620,
-    COUNT(va619) OVER rows_5 AS se621,
-    SUM(va651) OVER rows_6 AS se652,
-    CORR(low, se654) OVER rows_7 AS se655,
-    LAG(va664, 1) OVER rows_row AS se665,
-    LAG(va664, 2) OVER rows_row AS se666,
-    LAG(va664, 3) OVER rows_row AS se667,
-    LAG(va664, 4) OVER rows_row AS se668,
-    LAG(va664, 5) OVER rows_row AS se669,
-    LAG(va664, 6) OVER rows_row AS se670,
-    LAG(va619, 1) OVER rows_row AS se682,
-    LAG(va619, 2) OVER rows_row AS se683,
-    LAG(va619, 3) OVER rows_row AS se684,
-    LAG(va619, 4) OVER rows_row AS se685,
-    LAG(va619, 5) OVER rows_row AS se686,
-    LAG(va619, 6) OVER rows_row AS se687,
-    LAG(va619, 7) OVER rows_row AS se688,
-    LAG(va619, 8) OVER rows_row AS se689,
-    LAG(va619, 9) OVER rows_row AS se690,
-    CORR(va698, vwap) OVER rows_15 AS se699,
-    REGR_COUNT(va698, vwap) OVER rows_15 AS se700,
+    ) AS se281,
+    LAG(va60, 1) OVER rows_row AS se285,
+    LAG(va60, 2) OVER rows_row AS se286,
+    LAG(va60, 3) OVER rows_row AS se287,
+    LAG(va60, 4) OVER rows_row AS se288,
+    LAG(va60, 5) OVER rows_row AS se289,
+    LAG(va60, 6) OVER rows_row AS se290,
+    LAG(va60, 7) OVER rows_row AS se291,
+    LAG(va60, 8) OVER rows_row AS se292,
+    AVG(close) OVER rows_7 AS se311,
+    CORR(va312, vwap) OVER rows_230 AS se313,
+    REGR_COUNT(va312, vwap) OVER rows_230 AS se314,
+    MIN(va316) OVER rows_230 AS se317,
+    MAX(va316) OVER rows_230 AS se318,
+    MIN(va319) OVER rows_230 AS se320,
+    MAX(va319) OVER rows_230 AS se321,
+    LAG(va324, 1) OVER rows_row AS se325,
+    LAG(va324, 2) OVER rows_row AS se326,
+    LAG(va324, 3) OVER rows_row AS se327,
+    LAG(va324, 4) OVER rows_row AS se328,
+    LAG(va324, 5) OVER rows_row AS se329,
+    LAG(va324, 6) OVER rows_row AS se330,
+    LAG(va324, 7) OVER rows_row AS se331,
+    LAG(va324, 8) OVER rows_row AS se332,
+    LAG(va324, 9) OVER rows_row AS se333,
+    LAG(va324, 10) OVER rows_row AS se334,
+    LAG(va324, 11) OVER rows_row AS se335,
+    COUNT(va349) OVER rows_before AS se350,
+    LAG(close, 1) OVER rows_row AS se367,
+    CORR(va517, va191) OVER rows_3 AS se518,
+    REGR_COUNT(va517, va191) OVER rows_3 AS se519,
+    LAG(va521, 1) OVER rows_row AS se522,
+    LAG(va521, 2) OVER rows_row AS se523,
+    LAG(se533, 5) OVER rows_row AS se534,
+    LAG(va543, 1) OVER rows_row AS se544,
+    LAG(va543, 2) OVER rows_row AS se545,
+    LAG(va543, 3) OVER rows_row AS se546,
+    LAG(va543, 4) OVER rows_row AS se547,
+    LAG(va560, 1) OVER rows_row AS se561,
+    LAG(va560, 2) OVER rows_row AS se562,
+    LAG(va560, 3) OVER rows_row AS se563,
+    LAG(va560, 4) OVER rows_row AS se564,
+    LAG(va560, 5) OVER rows_row AS se565,
+    LAG(va560, 6) OVER rows_row AS se566,
+    SUM(va574 * stock_row) OVER rows_15 AS se575,
+    SUM(va574) OVER rows_15 AS se576,
+    CORR(va191, va196) OVER rows_6 AS se584,
+    REGR_COUNT(va191, va196) OVER rows_6 AS se585,
+    LAG(va200, 5) OVER rows_row AS se587,
+    LAG(va206, 5) OVER rows_row AS se589,
+    LAG(va601, 10) OVER rows_row AS se602,
+    SUM(se627) OVER rows_37 AS se628,
+    SUM(va659) OVER rows_26 AS se660,
+    SUM(va661) OVER rows_26 AS se662,
+    MAX(va665) OVER rows_5 AS se666,
+    COUNT(va665) OVER rows_5 AS se667,
+    SUM(va696) OVER rows_6 AS se697,
+    CORR(low, se699) OVER rows_7 AS se700,
     LAG(va702, 1) OVER rows_row AS se703,
-    COUNT(va724) OVER rows_before AS se725,
+    LAG(va702, 2) OVER rows_row AS se704,
+    LAG(va702, 3) OVER rows_row AS se705,
+    LAG(va702, 4) OVER rows_row AS se706,
+    LAG(va702, 5) OVER rows_row AS se707,
+    LAG(va702, 6) OVER rows_row AS se708,
+    LAG(va710, 1) OVER rows_row AS se711,
+    LAG(va710, 2) OVER rows_row AS se712,
+    LAG(va710, 3) OVER rows_row AS se713,
+    LAG(va710, 4) OVER rows_row AS se714,
+    LAG(va710, 5) OVER rows_row AS se715,
+    LAG(va710, 6) OVER rows_row AS se716,
+    LAG(vwap, 3) OVER rows_row AS se729,
+    CORR(va747, vwap) OVER rows_15 AS se748,
+    REGR_COUNT(va747, vwap) OVER rows_15 AS se749,
+    MIN(va751) OVER rows_15 AS se752,
+    MAX(va751) OVER rows_15 AS se753,
+    MIN(va319) OVER rows_15 AS se754,
+    MAX(va319) OVER rows_15 AS se755,
+    LAG(va761, 1) OVER rows_row AS se762,
+    COUNT(va776) OVER rows_before AS se777,
     SUM((
-      CASE WHEN va740 THEN 0 WHEN NOT va740 THEN va744 END
-    )) OVER rows_12 AS se745,
+      CASE WHEN va795 THEN 0 WHEN NOT va795 THEN va800 END
+    )) OVER rows_12 AS se801,
     SUM((
-      CASE WHEN va746 THEN 0 WHEN NOT va746 THEN va744 END
-    )) OVER rows_12 AS se747,
-    SUM((
-      CASE WHEN 0 > va754 THEN 0 WHEN 0 <= va754 THEN va754 END
-    )) OVER rows_26 AS se755,
-    SUM((
-      CASE WHEN 0 > va756 THEN 0 WHEN 0 <= va756 THEN va756 END
-    )) OVER rows_26 AS se757,
-    SUM(va759) OVER rows_12 AS se760,
-    SUM(va803) OVER rows_20 AS se804,
-    COUNT(va803) OVER rows_20 AS se805,
-    SUM(se814) OVER rows_19 AS se815,
-    LAG(va818, 1) OVER rows_row AS se819,
-    SUM(va759) OVER rows_20 AS se835,
-    SUM(va42) OVER rows_20 AS se837,
-    LAG(va843, 1) OVER rows_row AS se844,
-    LAG(va843, 2) OVER rows_row AS se845,
-    LAG(va843, 3) OVER rows_row AS se846,
-    LAG(va843, 4) OVER rows_row AS se847,
-    LAG(va843, 5) OVER rows_row AS se848,
-    LAG(va843, 6) OVER rows_row AS se849,
-    LAG(va843, 7) OVER rows_row AS se850,
-    LAG(va843, 8) OVER rows_row AS se851,
-    LAG(va843, 9) OVER rows_row AS se852,
-    LAG(va843, 10) OVER rows_row AS se853,
-    LAG(va843, 11) OVER rows_row AS se854,
-    CORR(low, se861) OVER rows_8 AS se862,
-    LAG(va865, 1) OVER rows_row AS se866,
-    LAG(va865, 2) OVER rows_row AS se867,
-    LAG(va865, 3) OVER rows_row AS se868,
-    LAG(va865, 4) OVER rows_row AS se869,
-    LAG(va865, 5) OVER rows_row AS se870,
-    LAG(va865, 6) OVER rows_row AS se871,
-    LAG(va865, 7) OVER rows_row AS se872,
-    CORR(high, va184) OVER rows_5 AS se891,
-    REGR_COUNT(high, va184) OVER rows_5 AS se892,
+      CASE WHEN va802 THEN 0 WHEN NOT va802 THEN va800 END
+    )) OVER rows_12 AS se803,
+    SUM(va811) OVER rows_26 AS se812,
+    SUM(va814) OVER rows_26 AS se815,
+    SUM(va817) OVER rows_12 AS se818,
+    SUM(va866) OVER rows_20 AS se867,
+    COUNT(va866) OVER rows_20 AS se868,
+    SUM(va125) OVER rows_19 AS se876,
+    SUM(se877) OVER rows_19 AS se878,
+    COUNT(va340) OVER rows_before AS se898,
+    SUM(va817) OVER rows_20 AS se906,
+    SUM(va42) OVER rows_20 AS se908,
+    LAG(vwap, 1) OVER rows_row AS se913,
+    CORR(low, se932) OVER rows_8 AS se933,
+    LAG(va702, 7) OVER rows_row AS se935,
+    LAG(va936, 1) OVER rows_row AS se937,
+    LAG(va936, 2) OVER rows_row AS se938,
+    LAG(va936, 3) OVER rows_row AS se939,
+    LAG(va936, 4) OVER rows_row AS se940,
+    LAG(va936, 5) OVER rows_row AS se941,
+    LAG(va936, 6) OVER rows_row AS se942,
+    LAG(va936, 7) OVER rows_row AS se943,
+    CORR(high, va191) OVER rows_5 AS se962,
+    REGR_COUNT(high, va191) OVER rows_5 AS se963,
+    LAG(va965, 1) OVER rows_row AS se966,
+    LAG(va965, 2) OVER rows_row AS se967,
+    LAG(va965, 3) OVER rows_row AS se968,
+    LAG(va965, 4) OVER rows_row AS se969,
     SUM(
       (
         CASE
           WHEN stock_row = 2
-          THEN va896 / CAST(0.16666666666666666 AS DOUBLE)
-          ELSE va896
+          THEN va972 / CAST(0.16666666666666666 AS DOUBLE)
+          ELSE va972
         END * EXP((
           (
             stock_row - 1
@@ -8324,16 +6557,16 @@ WITH values_0_1 AS (
         ) * CAST(0.18232155679395462 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY stock_number, va265
+      PARTITION BY stock_number, va280
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se897,
+    ) AS se973,
     SUM(
       (
         CASE
           WHEN stock_row = 2
-          THEN va901 / CAST(0.16666666666666666 AS DOUBLE)
-          ELSE va901
+          THEN va977 / CAST(0.16666666666666666 AS DOUBLE)
+          ELSE va977
         END * EXP((
           (
             stock_row - 1
@@ -8341,26 +6574,24 @@ WITH values_0_1 AS (
         ) * CAST(0.18232155679395462 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY stock_number, va265
+      PARTITION BY stock_number, va280
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se902,
-    CORR(va184, va189) OVER rows_4 AS se906,
-    REGR_COUNT(va184, va189) OVER rows_4 AS se907,
-    CORR(va922, va929) OVER rows_4 AS se930,
-    REGR_COUNT(va922, va929) OVER rows_4 AS se931,
-    LAG(va933, 1) OVER rows_row AS se934,
-    LAG(va933, 2) OVER rows_row AS se935,
-    LAG(va933, 3) OVER rows_row AS se936,
-    LAG(va937, 1) OVER rows_row AS se938,
-    LAG(va937, 2) OVER rows_row AS se939,
-    LAG(va937, 3) OVER rows_row AS se940,
+    ) AS se978,
+    CORR(va1017, va1023) OVER rows_4 AS se1024,
+    REGR_COUNT(va1017, va1023) OVER rows_4 AS se1025,
+    LAG(va1027, 1) OVER rows_row AS se1028,
+    LAG(va1027, 2) OVER rows_row AS se1029,
+    LAG(va1027, 3) OVER rows_row AS se1030,
+    LAG(va1031, 1) OVER rows_row AS se1032,
+    LAG(va1031, 2) OVER rows_row AS se1033,
+    LAG(va1031, 3) OVER rows_row AS se1034,
     SUM(
       (
         CASE
           WHEN stock_row = 2
-          THEN va896 / CAST(0.041666666666666664 AS DOUBLE)
-          ELSE va896
+          THEN va972 / CAST(0.041666666666666664 AS DOUBLE)
+          ELSE va972
         END * EXP((
           (
             stock_row - 1
@@ -8368,16 +6599,16 @@ WITH values_0_1 AS (
         ) * CAST(0.042559614418795924 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY stock_number, va265
+      PARTITION BY stock_number, va280
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se959,
+    ) AS se1053,
     SUM(
       (
         CASE
           WHEN stock_row = 2
-          THEN va901 / CAST(0.041666666666666664 AS DOUBLE)
-          ELSE va901
+          THEN va977 / CAST(0.041666666666666664 AS DOUBLE)
+          ELSE va977
         END * EXP((
           (
             stock_row - 1
@@ -8385,66 +6616,44 @@ WITH values_0_1 AS (
         ) * CAST(0.042559614418795924 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY stock_number, va265
+      PARTITION BY stock_number, va280
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se962,
-    SUM(
-      (
-        CASE
-          WHEN va970
-          THEN 0
-          WHEN NOT va970
-          THEN (
-            CASE WHEN va530 > va971 THEN va530 WHEN va530 <= va971 THEN va971 END
-          )
-        END
-      )
-    ) OVER rows_20 AS se972,
-    SUM(
-      (
-        CASE
-          WHEN va973
-          THEN 0
-          WHEN NOT va973
-          THEN (
-            CASE WHEN va974 > va530 THEN va974 WHEN va974 <= va530 THEN va530 END
-          )
-        END
-      )
-    ) OVER rows_20 AS se975,
-    SUM(va997) OVER rows_16 AS se998,
-    COUNT(va997) OVER rows_16 AS se999,
-    SUM(va996) OVER rows_16 AS se1000,
-    COUNT(va996) OVER rows_16 AS se1001,
-    CORR(va1013, vwap) OVER rows_4 AS se1014,
-    REGR_COUNT(va1013, vwap) OVER rows_4 AS se1015,
-    LAG(va1017, 1) OVER rows_row AS se1018,
-    LAG(va1017, 2) OVER rows_row AS se1019,
-    LAG(va1017, 3) OVER rows_row AS se1020,
-    SUM(se814) OVER rows_20 AS se1042,
-    LAG(va1047, 1) OVER rows_row AS se1048,
-    LAG(va1047, 2) OVER rows_row AS se1049,
-    LAG(va1047, 3) OVER rows_row AS se1050,
-    LAG(va1047, 4) OVER rows_row AS se1051,
-    LAG(va1047, 5) OVER rows_row AS se1052,
-    LAG(va1047, 6) OVER rows_row AS se1053,
-    STDDEV_SAMP(va1077) OVER rows_20 AS se1078,
-    COUNT(va1077) OVER rows_20 AS se1079,
-    LAG(va1081, 1) OVER rows_row AS se1082,
-    AVG(va1077) OVER rows_20 AS se1084,
-    CORR(se814, va123) OVER rows_3 AS se1098,
-    LAG(va1100, 1) OVER rows_row AS se1101,
-    LAG(va1100, 2) OVER rows_row AS se1102,
-    AVG(ABS((
-      close - se1119
-    ))) OVER rows_12 AS se1120,
+    ) AS se1056,
+    SUM(va1068) OVER rows_20 AS se1069,
+    SUM(va1072) OVER rows_20 AS se1073,
+    SUM(va1097) OVER rows_16 AS se1098,
+    COUNT(va1097) OVER rows_16 AS se1099,
+    SUM(va1096) OVER rows_16 AS se1100,
+    COUNT(va1096) OVER rows_16 AS se1101,
+    CORR(va1113, vwap) OVER rows_4 AS se1114,
+    REGR_COUNT(va1113, vwap) OVER rows_4 AS se1115,
+    LAG(va1117, 1) OVER rows_row AS se1118,
+    LAG(va1117, 2) OVER rows_row AS se1119,
+    LAG(va1117, 3) OVER rows_row AS se1120,
+    LAG(va319, 1) OVER rows_row AS se1121,
+    LAG(va319, 2) OVER rows_row AS se1122,
+    LAG(va319, 3) OVER rows_row AS se1123,
+    SUM(va1148) OVER rows_20 AS se1149,
+    COUNT(va1148) OVER rows_20 AS se1150,
+    SUM(se877) OVER rows_20 AS se1152,
+    STDDEV_SAMP(va1189) OVER rows_20 AS se1190,
+    COUNT(va1189) OVER rows_20 AS se1191,
+    MIN(va1193) OVER rows_20 AS se1194,
+    MAX(va1193) OVER rows_20 AS se1195,
+    AVG(va1189) OVER rows_20 AS se1196,
+    CORR(se877, va125) OVER rows_3 AS se1210,
+    LAG(va1212, 1) OVER rows_row AS se1213,
+    LAG(va1212, 2) OVER rows_row AS se1214,
+    LAG(va1216, 1) OVER rows_row AS se1217,
+    LAG(va1216, 2) OVER rows_row AS se1218,
+    AVG(ABS(va1235)) OVER rows_12 AS se1236,
     SUM(
       (
         CASE
           WHEN stock_row = 2
-          THEN va896 / CAST(0.08333333333333333 AS DOUBLE)
-          ELSE va896
+          THEN va972 / CAST(0.08333333333333333 AS DOUBLE)
+          ELSE va972
         END * EXP((
           (
             stock_row - 1
@@ -8452,16 +6661,16 @@ WITH values_0_1 AS (
         ) * CAST(0.08701137698962977 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY stock_number, va265
+      PARTITION BY stock_number, va280
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se1122,
+    ) AS se1238,
     SUM(
       (
         CASE
           WHEN stock_row = 2
-          THEN va901 / CAST(0.08333333333333333 AS DOUBLE)
-          ELSE va901
+          THEN va977 / CAST(0.08333333333333333 AS DOUBLE)
+          ELSE va977
         END * EXP((
           (
             stock_row - 1
@@ -8469,121 +6678,107 @@ WITH values_0_1 AS (
         ) * CAST(0.08701137698962977 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY stock_number, va265
+      PARTITION BY stock_number, va280
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se1125,
+    ) AS se1241,
     LAST_VALUE(
       (
         CASE WHEN (
           (
             stock_row - 1
           ) % 1100
-        ) = 1099 THEN va1132 END
+        ) = 1099 THEN va1248 END
       )
-     IGNORE NULLS) OVER rows_earlier AS se1133,
-    LAG(va482, 1) OVER rows_row AS se1139,
-    LAG(va482, 2) OVER rows_row AS se1140,
-    LAG(va482, 3) OVER rows_row AS se1141,
-    LAG(va482, 4) OVER rows_row AS se1142,
-    LAG(va184, 1) OVER rows_row AS se1143,
-    LAG(va184, 2) OVER rows_row AS se1144,
-    LAG(va184, 3) OVER rows_row AS se1145,
-    LAG(va184, 4) OVER rows_row AS se1146,
-    STDDEV_SAMP(va482) OVER rows_5 AS se1150,
-    COUNT(va482) OVER rows_5 AS se1151,
-    LAG(va486, 3) OVER rows_row AS se1153,
-    LAG(va486, 4) OVER rows_row AS se1154,
-    STDDEV_SAMP(va184) OVER rows_5 AS se1155,
-    COUNT(va184) OVER rows_5 AS se1156,
-    SUM(va651) OVER rows_20 AS se1166,
-    LAG(va1169, 1) OVER rows_row AS se1170,
-    LAG(va1169, 2) OVER rows_row AS se1171,
-    LAG(va1169, 3) OVER rows_row AS se1172,
-    LAG(va1169, 4) OVER rows_row AS se1173,
-    LAG(va1169, 5) OVER rows_row AS se1174,
-    LAG(va1169, 6) OVER rows_row AS se1175,
-    LAG(va1169, 7) OVER rows_row AS se1176,
+     IGNORE NULLS) OVER rows_earlier AS se1249,
+    LAG(va517, 1) OVER rows_row AS se1257,
+    LAG(va517, 2) OVER rows_row AS se1258,
+    LAG(va517, 3) OVER rows_row AS se1259,
+    LAG(va517, 4) OVER rows_row AS se1260,
+    LAG(va191, 1) OVER rows_row AS se1261,
+    LAG(va191, 2) OVER rows_row AS se1262,
+    LAG(va191, 3) OVER rows_row AS se1263,
+    LAG(va191, 4) OVER rows_row AS se1264,
+    STDDEV_SAMP(va517) OVER rows_5 AS se1268,
+    COUNT(va517) OVER rows_5 AS se1269,
+    LAG(va521, 3) OVER rows_row AS se1271,
+    LAG(va521, 4) OVER rows_row AS se1272,
+    STDDEV_SAMP(va191) OVER rows_5 AS se1273,
+    COUNT(va191) OVER rows_5 AS se1274,
+    SUM(va696) OVER rows_20 AS se1284,
+    LAG(va1289, 1) OVER rows_row AS se1290,
+    LAG(va1289, 2) OVER rows_row AS se1291,
+    LAG(va1289, 3) OVER rows_row AS se1292,
+    LAG(va1289, 4) OVER rows_row AS se1293,
+    LAG(va1289, 5) OVER rows_row AS se1294,
+    LAG(va1289, 6) OVER rows_row AS se1295,
+    LAG(va1289, 7) OVER rows_row AS se1296,
     RANK(
     ORDER BY
-      va1177) OVER rows_20 AS se1178,
+      va1297) OVER rows_20 AS se1298,
     CUME_DIST(
     ORDER BY
-      va1177) OVER rows_20 AS se1179,
-    COUNT(va1177) OVER rows_20 AS se1180,
-    LAG(va1189, 1) OVER rows_row AS se1190,
-    LAG(va1189, 2) OVER rows_row AS se1191,
-    LAG(va1189, 3) OVER rows_row AS se1192,
-    LAG(va1189, 4) OVER rows_row AS se1193,
-    LAG(va1189, 5) OVER rows_row AS se1194,
-    LAG(va1189, 6) OVER rows_row AS se1195,
-    LAG(va1213, 1) OVER rows_row AS se1214,
-    LAG(va1213, 2) OVER rows_row AS se1215,
-    LAG(va1213, 3) OVER rows_row AS se1216,
-    LAG(va1213, 4) OVER rows_row AS se1217,
-    LAG(va1213, 5) OVER rows_row AS se1218,
-    LAG(va1213, 6) OVER rows_row AS se1219,
+      va1297) OVER rows_20 AS se1299,
+    COUNT(va1297) OVER rows_20 AS se1300,
+    LAG(va1309, 1) OVER rows_row AS se1310,
+    LAG(va1309, 2) OVER rows_row AS se1311,
+    LAG(va1309, 3) OVER rows_row AS se1312,
+    LAG(va1309, 4) OVER rows_row AS se1313,
+    LAG(va1309, 5) OVER rows_row AS se1314,
+    LAG(va1309, 6) OVER rows_row AS se1315,
+    LAG(va1333, 1) OVER rows_row AS se1334,
+    LAG(va1333, 2) OVER rows_row AS se1335,
+    LAG(va1333, 3) OVER rows_row AS se1336,
+    LAG(va1333, 4) OVER rows_row AS se1337,
+    LAG(va1333, 5) OVER rows_row AS se1338,
+    LAG(va1333, 6) OVER rows_row AS se1339,
     LAST_VALUE(
       (
         CASE WHEN (
           (
             stock_row - 1
           ) % 1100
-        ) = 1099 THEN va1224 END
+        ) = 1099 THEN va1345 END
       )
-     IGNORE NULLS) OVER rows_earlier AS se1225,
+     IGNORE NULLS) OVER rows_earlier AS se1346,
     LAST_VALUE(
       (
         CASE WHEN (
           (
             stock_row - 1
           ) % 1100
-        ) = 1099 THEN va1228 END
+        ) = 1099 THEN va1348 END
       )
-     IGNORE NULLS) OVER rows_earlier AS se1229,
-    CORR(low, se814) OVER rows_5 AS se1242,
-    LAG(va1100, 3) OVER rows_row AS se1245,
-    LAG(va1100, 4) OVER rows_row AS se1246,
-    LAG(va1255, 1) OVER rows_row AS se1256,
-    LAG(va1255, 2) OVER rows_row AS se1257,
-    CORR(close, se583) OVER rows_13 AS se1264,
-    LAG(va1266, 1) OVER rows_row AS se1267,
-    SUM(va651) OVER rows_30 AS se1282,
-    MAX((
-      CASE WHEN va981 IS DISTINCT FROM se982 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se1285,
-    LAG(se1295, 100) OVER rows_row AS se1296,
-    LAG(va922, 1) OVER rows_row AS se1304,
-    LAG(va922, 2) OVER rows_row AS se1305,
-    LAG(va922, 3) OVER rows_row AS se1306,
-    LAG(va922, 4) OVER rows_row AS se1307,
-    STDDEV_SAMP(va922) OVER rows_5 AS se1310,
-    COUNT(va922) OVER rows_5 AS se1311,
-    LAG(va933, 4) OVER rows_row AS se1313,
-    SUM(se1012) OVER rows_37 AS se1323,
-    CORR(va1339, va184) OVER rows_11 AS se1340,
-    REGR_COUNT(va1339, va184) OVER rows_11 AS se1341,
-    LAG(va1343, 1) OVER rows_row AS se1344,
-    LAG(va1343, 2) OVER rows_row AS se1345,
-    LAG(va1343, 3) OVER rows_row AS se1346,
-    LAG(va1343, 4) OVER rows_row AS se1347,
-    LAG(va1343, 5) OVER rows_row AS se1348,
-    LAG(va1343, 6) OVER rows_row AS se1349,
-    LAG(va1343, 7) OVER rows_row AS se1350,
-    LAG(va1343, 8) OVER rows_row AS se1351,
-    LAG(va1343, 9) OVER rows_row AS se1352,
-    LAG(va1343, 10) OVER rows_row AS se1353,
-    LAG(va193, 6) OVER rows_row AS se1354,
-    LAG(va193, 7) OVER rows_row AS se1355,
-    LAG(va193, 8) OVER rows_row AS se1356,
-    LAG(va193, 9) OVER rows_row AS se1357,
-    LAG(va193, 10) OVER rows_row AS se1358,
+     IGNORE NULLS) OVER rows_earlier AS se1349,
+    MAX(close) OVER rows_5 AS se1356,
+    CORR(low, se877) OVER rows_5 AS se1362,
+    LAG(va1212, 3) OVER rows_row AS se1365,
+    LAG(va1212, 4) OVER rows_row AS se1366,
+    LAG(va1373, 2) OVER rows_row AS se1374,
+    CORR(close, se627) OVER rows_13 AS se1384,
+    MIN(va1386) OVER rows_13 AS se1387,
+    MAX(va1386) OVER rows_13 AS se1388,
+    MIN(va1390) OVER rows_13 AS se1391,
+    MAX(va1390) OVER rows_13 AS se1392,
+    SUM(va696) OVER rows_30 AS se1407,
+    LAG(se1423, 100) OVER rows_row AS se1424,
+    LAG(close, 100) OVER rows_row AS se1425,
+    MIN(close) OVER rows_100 AS se1430,
+    LAG(close, 3) OVER rows_row AS se1431,
+    LAG(va1017, 1) OVER rows_row AS se1433,
+    LAG(va1017, 2) OVER rows_row AS se1434,
+    LAG(va1017, 3) OVER rows_row AS se1435,
+    LAG(va1017, 4) OVER rows_row AS se1436,
+    STDDEV_SAMP(va1017) OVER rows_5 AS se1439,
+    COUNT(va1017) OVER rows_5 AS se1440,
+    LAG(va1027, 4) OVER rows_row AS se1442,
+    SUM(se1112) OVER rows_37 AS se1454,
     SUM(
       (
         CASE
           WHEN stock_row = 2
-          THEN va1367 / CAST(0.16666666666666666 AS DOUBLE)
-          ELSE va1367
+          THEN va1502 / CAST(0.16666666666666666 AS DOUBLE)
+          ELSE va1502
         END * EXP((
           (
             stock_row - 1
@@ -8591,16 +6786,16 @@ WITH values_0_1 AS (
         ) * CAST(0.18232155679395462 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY stock_number, va265
+      PARTITION BY stock_number, va280
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se1368,
+    ) AS se1503,
     SUM(
       (
         CASE
           WHEN stock_row = 2
-          THEN va1371 / CAST(0.16666666666666666 AS DOUBLE)
-          ELSE va1371
+          THEN va1506 / CAST(0.16666666666666666 AS DOUBLE)
+          ELSE va1506
         END * EXP((
           (
             stock_row - 1
@@ -8608,323 +6803,288 @@ WITH values_0_1 AS (
         ) * CAST(0.18232155679395462 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY stock_number, va265
+      PARTITION BY stock_number, va280
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se1372,
-    LAG(va1381, 5) OVER rows_row AS se1382,
-    CORR(va1391, va184) OVER rows_10 AS se1392,
-    REGR_COUNT(va1391, va184) OVER rows_10 AS se1393,
-    LAG(va1395, 1) OVER rows_row AS se1396,
-    LAG(va1395, 2) OVER rows_row AS se1397,
-    LAG(va1395, 3) OVER rows_row AS se1398,
-    LAG(va1395, 4) OVER rows_row AS se1399,
-    LAG(va1395, 5) OVER rows_row AS se1400,
-    LAG(va1395, 6) OVER rows_row AS se1401,
-    LAG(va1395, 7) OVER rows_row AS se1402,
-    LAG(va1395, 8) OVER rows_row AS se1403,
-    LAG(va1395, 9) OVER rows_row AS se1404,
-    CORR(va1431, vwap) OVER rows_6 AS se1432,
-    REGR_COUNT(va1431, vwap) OVER rows_6 AS se1433,
-    LAG(va1435, 1) OVER rows_row AS se1436,
-    LAG(va1435, 2) OVER rows_row AS se1437,
-    LAG(va1435, 3) OVER rows_row AS se1438,
-    LAG(va1435, 4) OVER rows_row AS se1439,
-    LAG(va1435, 5) OVER rows_row AS se1440,
+    ) AS se1507,
+    LAG(va1518, 5) OVER rows_row AS se1519,
+    CORR(va1530, va191) OVER rows_10 AS se1531,
+    REGR_COUNT(va1530, va191) OVER rows_10 AS se1532,
+    LAG(va1534, 1) OVER rows_row AS se1535,
+    LAG(va1534, 2) OVER rows_row AS se1536,
+    LAG(va1534, 3) OVER rows_row AS se1537,
+    LAG(va1534, 4) OVER rows_row AS se1538,
+    LAG(va1534, 5) OVER rows_row AS se1539,
+    LAG(va1534, 6) OVER rows_row AS se1540,
+    LAG(va1534, 7) OVER rows_row AS se1541,
+    LAG(va1534, 8) OVER rows_row AS se1542,
+    LAG(va1534, 9) OVER rows_row AS se1543,
+    LAG(va200, 6) OVER rows_row AS se1544,
+    LAG(va200, 7) OVER rows_row AS se1545,
+    LAG(va200, 8) OVER rows_row AS se1546,
+    LAG(va200, 9) OVER rows_row AS se1547,
+    MIN(high) OVER rows_2 AS se1566,
+    CORR(va1574, vwap) OVER rows_6 AS se1575,
+    REGR_COUNT(va1574, vwap) OVER rows_6 AS se1576,
+    LAG(va1578, 1) OVER rows_row AS se1579,
+    LAG(va1578, 2) OVER rows_row AS se1580,
+    LAG(va1578, 3) OVER rows_row AS se1581,
+    LAG(va1578, 4) OVER rows_row AS se1582,
+    LAG(va1578, 5) OVER rows_row AS se1583,
+    LAG(va319, 4) OVER rows_row AS se1584,
+    LAG(va319, 5) OVER rows_row AS se1585,
     LAST_VALUE(
       (
         CASE WHEN (
           (
             stock_row - 1
           ) % 1100
-        ) = 1099 THEN va1452 END
+        ) = 1099 THEN va1595 END
       )
-     IGNORE NULLS) OVER rows_earlier AS se1453,
-    SUM((
-      CASE WHEN 0 > va797 THEN 0 WHEN 0 <= va797 THEN va797 END
-    )) OVER rows_20 AS se1459,
-    SUM((
-      CASE WHEN 0 > va1460 THEN 0 WHEN 0 <= va1460 THEN va1460 END
-    )) OVER rows_20 AS se1461,
-    SUM(
-      (
-        CASE
-          WHEN se1464 = 1
-          THEN va1463 / CAST(0.18181818181818182 AS DOUBLE)
-          ELSE va1463
-        END * EXP((
-          (
-            se1464 - 1
-          ) % 1100
-        ) * CAST(0.20067069546215116 AS DOUBLE))
-      )
-    ) OVER (
-      PARTITION BY stock_number, va1465
+     IGNORE NULLS) OVER rows_earlier AS se1596,
+    SUM(va1602) OVER rows_20 AS se1603,
+    SUM(va1605) OVER rows_20 AS se1606,
+    SUM(va1610) OVER (
+      PARTITION BY stock_number, va1611
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se1466,
-    SUM(
-      (
-        CASE WHEN se1464 = 1 THEN va1463 / CAST(0.5 AS DOUBLE) ELSE va1463 END * EXP((
-          (
-            se1464 - 1
-          ) % 57
-        ) * CAST(0.6931471805599453 AS DOUBLE))
-      )
-    ) OVER (
-      PARTITION BY stock_number, va1469
+    ) AS se1612,
+    SUM(va1616) OVER (
+      PARTITION BY stock_number, va1617
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se1470,
+    ) AS se1618,
+    SUM(va1624) OVER rows_12 AS se1625,
     SUM((
-      CASE WHEN va1474 THEN va731 WHEN NOT va1474 THEN 0 END
-    )) OVER rows_12 AS se1475,
-    SUM((
-      CASE WHEN va1476 THEN va900 WHEN NOT va1476 THEN 0 END
-    )) OVER rows_12 AS se1477,
-    AVG(se177) OVER rows_20 AS se1479,
-    LAG(se1484, 1) OVER rows_row AS se1486,
-    LAG(se1485, 1) OVER rows_row AS se1487,
-    LAG(va1488, 1) OVER rows_row AS se1489,
-    LAG(va1490, 1) OVER rows_row AS se1491,
-    LAG(va1499, 2) OVER rows_row AS se1500,
-    CORR(se1012, va1506) OVER rows_10 AS se1507,
-    LAG(va1017, 4) OVER rows_row AS se1509,
-    LAG(va1017, 5) OVER rows_row AS se1510,
-    LAG(va1017, 6) OVER rows_row AS se1511,
-    LAG(va1017, 7) OVER rows_row AS se1512,
-    LAG(va1017, 8) OVER rows_row AS se1513,
-    LAG(va1017, 9) OVER rows_row AS se1514,
-    CORR(va1532, va1533) OVER rows_7 AS se1534,
-    LAG(va1536, 1) OVER rows_row AS se1537,
-    LAG(va1536, 2) OVER rows_row AS se1538,
-    LAG(va1536, 3) OVER rows_row AS se1539,
-    LAG(va1536, 4) OVER rows_row AS se1540,
-    LAG(va1536, 5) OVER rows_row AS se1541,
-    LAG(va1536, 6) OVER rows_row AS se1542,
-    LAG(va1543, 1) OVER rows_row AS se1544,
-    LAG(va1543, 2) OVER rows_row AS se1545,
-    LAG(va1543, 3) OVER rows_row AS se1546,
-    LAG(va1543, 4) OVER rows_row AS se1547,
-    LAG(va1543, 5) OVER rows_row AS se1548,
-    LAG(va1543, 6) OVER rows_row AS se1549,
-    SUM(se1573) OVER rows_26 AS se1574,
-    CORR(va1601, va1391) OVER rows_21 AS se1602,
-    REGR_COUNT(va1601, va1391) OVER rows_21 AS se1603,
-    LAG(va1605, 1) OVER rows_row AS se1606,
-    LAG(va924, 1) OVER rows_row AS se1652,
-    LAG(va1665, 1) OVER rows_row AS se1666,
-    SUM(
-      (
-        CASE
-          WHEN se1676 = 1
-          THEN va1675 / CAST(0.15384615384615385 AS DOUBLE)
-          ELSE va1675
-        END * EXP((
-          (
-            se1676 - 1
-          ) % 1100
-        ) * CAST(0.1670540846631662 AS DOUBLE))
-      )
-    ) OVER (
-      PARTITION BY stock_number, va1677
-      ORDER BY stock_row
-      rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se1678,
-    SUM(se923) OVER rows_20 AS se1697,
-    LAG(va1700, 1) OVER rows_row AS se1701,
-    LAG(va1700, 2) OVER rows_row AS se1702,
-    LAG(va1700, 3) OVER rows_row AS se1703,
-    LAG(va1700, 4) OVER rows_row AS se1704,
-    LAG(va1700, 5) OVER rows_row AS se1705,
-    LAG(va1700, 6) OVER rows_row AS se1706,
-    LAG(va1700, 7) OVER rows_row AS se1707,
-    LAG(va1700, 8) OVER rows_row AS se1708,
-    LAG(va1736, 1) OVER rows_row AS se1737,
-    CORR(va1739, vwap) OVER rows_17 AS se1740,
-    REGR_COUNT(va1739, vwap) OVER rows_17 AS se1741,
-    SUM(va1758) OVER rows_16 AS se1759,
-    COUNT(va1758) OVER rows_16 AS se1760,
-    SUM(va1757) OVER rows_16 AS se1761,
-    COUNT(va1757) OVER rows_16 AS se1762,
-    AVG(va1771) OVER rows_12 AS se1772,
-    COUNT(va1771) OVER rows_12 AS se1773,
-    SUM((
-      CASE WHEN va1777 THEN va1778 WHEN NOT va1777 THEN 0 END
-    )) OVER rows_14 AS se1779,
-    SUM((
-      CASE WHEN va1780 THEN va1778 WHEN NOT va1780 THEN 0 END
-    )) OVER rows_14 AS se1781,
-    CORR(se814, va123) OVER rows_9 AS se1784,
-    LAG(va1100, 5) OVER rows_row AS se1786,
-    LAG(va1100, 6) OVER rows_row AS se1787,
-    LAG(va1100, 7) OVER rows_row AS se1788,
-    LAG(va1100, 8) OVER rows_row AS se1789,
-    CORR(va184, va189) OVER rows_7 AS se1810,
-    REGR_COUNT(va184, va189) OVER rows_7 AS se1811,
-    LAG(va199, 6) OVER rows_row AS se1813,
-    CORR(close, se1828) OVER rows_18 AS se1829,
-    LAG(va1831, 1) OVER rows_row AS se1832,
-    LAG((
-      CASE WHEN stock_row > 20 THEN (
-        close / NULLIF(se1182, 0)
-      ) END
-    ), 1) OVER rows_row AS se1849,
-    SUM(va1869) OVER rows_20 AS se1870,
-    COUNT(va1869) OVER rows_20 AS se1871,
-    SUM(va1868) OVER rows_20 AS se1872,
-    COUNT(va1868) OVER rows_20 AS se1873,
+      CASE WHEN va1626 THEN va976 WHEN NOT va1626 THEN 0 END
+    )) OVER rows_12 AS se1627,
+    LAG(volume, 1) OVER rows_row AS se1629,
+    LAG(va1386, 1) OVER rows_row AS se1631,
+    AVG(se183) OVER rows_20 AS se1634,
+    LAG(se1639, 1) OVER rows_row AS se1641,
+    LAG(se1640, 1) OVER rows_row AS se1642,
+    LAG(va1643, 1) OVER rows_row AS se1644,
+    LAG(va1645, 1) OVER rows_row AS se1646,
+    LAG(va1654, 2) OVER rows_row AS se1655,
+    CORR(se1112, va1662) OVER rows_10 AS se1663,
+    LAG(va1117, 4) OVER rows_row AS se1665,
+    LAG(va1117, 5) OVER rows_row AS se1666,
+    LAG(va1117, 6) OVER rows_row AS se1667,
+    LAG(va1117, 7) OVER rows_row AS se1668,
+    LAG(va1117, 8) OVER rows_row AS se1669,
+    LAG(va1117, 9) OVER rows_row AS se1670,
+    LAG(va1671, 1) OVER rows_row AS se1672,
+    LAG(va1671, 2) OVER rows_row AS se1673,
+    LAG(va1671, 3) OVER rows_row AS se1674,
+    LAG(va1671, 4) OVER rows_row AS se1675,
+    LAG(va1671, 5) OVER rows_row AS se1676,
+    LAG(va1671, 6) OVER rows_row AS se1677,
+    LAG(va1671, 7) OVER rows_row AS se1678,
+    LAG(va1671, 8) OVER rows_row AS se1679,
+    LAG(va1671, 9) OVER rows_row AS se1680,
+    CORR(va1691, va1692) OVER rows_7 AS se1693,
+    LAG(va1695, 1) OVER rows_row AS se1696,
+    LAG(va1695, 2) OVER rows_row AS se1697,
+    LAG(va1695, 3) OVER rows_row AS se1698,
+    LAG(va1695, 4) OVER rows_row AS se1699,
+    LAG(va1695, 5) OVER rows_row AS se1700,
+    LAG(va1695, 6) OVER rows_row AS se1701,
+    LAG(va1702, 1) OVER rows_row AS se1703,
+    LAG(va1702, 2) OVER rows_row AS se1704,
+    LAG(va1702, 3) OVER rows_row AS se1705,
+    LAG(va1702, 4) OVER rows_row AS se1706,
+    LAG(va1702, 5) OVER rows_row AS se1707,
+    LAG(va1702, 6) OVER rows_row AS se1708,
+    AVG(volume) OVER rows_5 AS se1732,
+    CORR(va1765, va1530) OVER rows_21 AS se1766,
+    REGR_COUNT(va1765, va1530) OVER rows_21 AS se1767,
+    MIN(va1769) OVER rows_21 AS se1770,
+    MAX(va1769) OVER rows_21 AS se1771,
+    MIN(va1534) OVER rows_21 AS se1772,
+    MAX(va1534) OVER rows_21 AS se1773,
+    LAG(va1817, 1) OVER rows_row AS se1818,
     RANK(
     ORDER BY
-      va924) OVER rows_17 AS se1880,
+      va319) OVER rows_20 AS se1821,
     CUME_DIST(
     ORDER BY
-      va924) OVER rows_17 AS se1881,
-    LAG(va1885, 1) OVER rows_row AS se1886,
-    LAG(va1885, 2) OVER rows_row AS se1887,
-    LAG(va1885, 3) OVER rows_row AS se1888,
-    LAG(va1885, 4) OVER rows_row AS se1889,
+      va319) OVER rows_20 AS se1822,
+    COUNT(va319) OVER rows_20 AS se1823,
+    SUM(va1843) OVER (
+      PARTITION BY stock_number, va1844
+      ORDER BY stock_row
+      rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
+    ) AS se1845,
+    SUM(va125) OVER rows_20 AS se1868,
+    SUM(se1018) OVER rows_20 AS se1869,
     LAG(va1920, 1) OVER rows_row AS se1921,
-    LAG(va1920, 2) OVER rows_row AS se1922,
-    LAG(va1920, 3) OVER rows_row AS se1923,
-    LAG(va1920, 4) OVER rows_row AS se1924,
-    LAG(va1920, 5) OVER rows_row AS se1925,
-    LAG(va1920, 6) OVER rows_row AS se1926,
-    LAG(va1920, 7) OVER rows_row AS se1927,
+    CORR(va1923, vwap) OVER rows_17 AS se1924,
+    REGR_COUNT(va1923, vwap) OVER rows_17 AS se1925,
+    MIN(va936) OVER rows_17 AS se1927,
+    MAX(va936) OVER rows_17 AS se1928,
+    MIN(va319) OVER rows_17 AS se1929,
+    MAX(va319) OVER rows_17 AS se1930,
+    LAG(va1942, 3) OVER rows_row AS se1943,
+    AVG(va1958) OVER rows_12 AS se1959,
+    COUNT(va1958) OVER rows_12 AS se1960,
+    SUM(va1966) OVER rows_14 AS se1967,
+    SUM(va1969) OVER rows_14 AS se1970,
+    CORR(se877, va125) OVER rows_9 AS se1973,
+    LAG(va1212, 5) OVER rows_row AS se1975,
+    LAG(va1212, 6) OVER rows_row AS se1976,
+    LAG(va1212, 7) OVER rows_row AS se1977,
+    LAG(va1212, 8) OVER rows_row AS se1978,
+    LAG(va1216, 3) OVER rows_row AS se1980,
+    LAG(va1216, 4) OVER rows_row AS se1981,
+    LAG(va1216, 5) OVER rows_row AS se1982,
+    LAG(va1216, 6) OVER rows_row AS se1983,
+    LAG(va1216, 7) OVER rows_row AS se1984,
+    LAG(va1216, 8) OVER rows_row AS se1985,
+    CORR(va191, va196) OVER rows_7 AS se2002,
+    REGR_COUNT(va191, va196) OVER rows_7 AS se2003,
+    LAG(va206, 6) OVER rows_row AS se2005,
+    CORR(close, se2020) OVER rows_18 AS se2021,
+    MIN(va1386) OVER rows_18 AS se2023,
+    MAX(va1386) OVER rows_18 AS se2024,
+    MIN(va2026) OVER rows_18 AS se2027,
+    MAX(va2026) OVER rows_18 AS se2028,
+    LAG(va2045, 1) OVER rows_row AS se2046,
     RANK(
     ORDER BY
-      va924) OVER rows_20 AS se1935,
+      va1817) OVER rows_17 AS se2086,
     CUME_DIST(
     ORDER BY
-      va924) OVER rows_20 AS se1936,
-    LAG(va1940, 1) OVER rows_row AS se1941,
-    LAG(va1940, 2) OVER rows_row AS se1942,
-    LAG(va1940, 3) OVER rows_row AS se1943,
-    LAG(va1940, 4) OVER rows_row AS se1944,
-    LAG(va1940, 5) OVER rows_row AS se1945,
-    LAG(va1940, 6) OVER rows_row AS se1946,
-    LAG(va1940, 7) OVER rows_row AS se1947,
-    CORR(va482, va1601) OVER rows_9 AS se1969,
-    REGR_COUNT(va482, va1601) OVER rows_9 AS se1970,
-    LAG(va486, 5) OVER rows_row AS se1972,
-    LAG(va486, 6) OVER rows_row AS se1973,
-    LAG(va486, 7) OVER rows_row AS se1974,
-    LAG(va486, 8) OVER rows_row AS se1975,
-    LAG(va1605, 2) OVER rows_row AS se1976,
-    LAG(va1605, 3) OVER rows_row AS se1977,
-    LAG(va1605, 4) OVER rows_row AS se1978,
-    LAG(va1605, 5) OVER rows_row AS se1979,
-    LAG(va1605, 6) OVER rows_row AS se1980,
-    LAG(va1605, 7) OVER rows_row AS se1981,
-    LAG(va1605, 8) OVER rows_row AS se1982,
-    LAG(va731, 1) OVER rows_row AS se1994,
-    LAG(va1177, 1) OVER rows_row AS se2000,
-    LAG(va1177, 2) OVER rows_row AS se2001,
-    LAG(va1177, 3) OVER rows_row AS se2002,
-    LAG(va1177, 4) OVER rows_row AS se2003,
-    PRODUCT(va2011) OVER rows_before AS se2012,
-    SUM(va2015) OVER rows_20 AS se2016,
-    COUNT(va2015) OVER rows_20 AS se2017,
+      va1817) OVER rows_17 AS se2087,
+    LAG(va1386, 2) OVER rows_row AS se2154,
+    LAG(va1386, 3) OVER rows_row AS se2155,
+    LAG(va1386, 4) OVER rows_row AS se2156,
+    LAG(va1386, 5) OVER rows_row AS se2157,
+    LAG(va1386, 6) OVER rows_row AS se2158,
+    LAG(va1386, 7) OVER rows_row AS se2159,
+    RANK(
+    ORDER BY
+      va1817) OVER rows_20 AS se2161,
+    CUME_DIST(
+    ORDER BY
+      va1817) OVER rows_20 AS se2162,
+    CORR(va517, va1765) OVER rows_9 AS se2197,
+    REGR_COUNT(va517, va1765) OVER rows_9 AS se2198,
+    LAG(va521, 5) OVER rows_row AS se2200,
+    LAG(va521, 6) OVER rows_row AS se2201,
+    LAG(va521, 7) OVER rows_row AS se2202,
+    LAG(va521, 8) OVER rows_row AS se2203,
+    LAG(va1769, 1) OVER rows_row AS se2204,
+    LAG(va1769, 2) OVER rows_row AS se2205,
+    LAG(va1769, 3) OVER rows_row AS se2206,
+    LAG(va1769, 4) OVER rows_row AS se2207,
+    LAG(va1769, 5) OVER rows_row AS se2208,
+    LAG(va1769, 6) OVER rows_row AS se2209,
+    LAG(va1769, 7) OVER rows_row AS se2210,
+    LAG(va1769, 8) OVER rows_row AS se2211,
+    LAG(va1386, 8) OVER rows_row AS se2218,
+    LAG(va1386, 9) OVER rows_row AS se2219,
+    LAG(va785, 1) OVER rows_row AS se2225,
+    LAG(va1297, 1) OVER rows_row AS se2231,
+    LAG(va1297, 2) OVER rows_row AS se2232,
+    LAG(va1297, 3) OVER rows_row AS se2233,
+    LAG(va1297, 4) OVER rows_row AS se2234,
+    PRODUCT(va2242) OVER rows_before AS se2243,
+    SUM(va2246) OVER rows_20 AS se2247,
+    COUNT(va2246) OVER rows_20 AS se2248,
     SUM(CAST((
-      va649
-    ) AS DOUBLE)) OVER rows_20 AS se2018,
-    COUNT(va2010) OVER rows_before AS se2024,
-    REGR_SLOPE(se477, stock_row) OVER rows_12 AS se2039,
-    SUM(se923) OVER rows_9 AS se2041,
-    REGR_SLOPE(va2065, va2066) OVER rows_252 AS se2067,
+      va695
+    ) AS DOUBLE)) OVER rows_20 AS se2249,
+    COUNT(va2241) OVER rows_before AS se2255,
+    REGR_SLOPE(se511, stock_row) OVER rows_12 AS se2274,
+    SUM(se1018) OVER rows_9 AS se2276,
+    REGR_SLOPE(va2306, va2308) OVER rows_252 AS se2309,
     COUNT(
       (
         CASE
-          WHEN va2064 IS NULL OR (
-            va2064 AND (
-              va2065 IS NULL OR va2066 IS NULL
+          WHEN va2305 IS NULL OR (
+            va2305 AND (
+              va2306 IS NULL OR va2308 IS NULL
             )
           )
           THEN NULL
           ELSE 0
         END
       )
-    ) OVER rows_252 AS se2068,
-    REGR_COUNT(va2065, va2066) OVER rows_252 AS se2069,
-    MIN(va2066) OVER rows_252 AS se2070,
-    MAX(va2066) OVER rows_252 AS se2071,
+    ) OVER rows_252 AS se2310,
+    REGR_COUNT(va2306, va2308) OVER rows_252 AS se2311,
+    MIN(va2308) OVER rows_252 AS se2312,
+    MAX(va2308) OVER rows_252 AS se2313,
     SUM(
       (
-        CASE WHEN stock_row = 21 THEN va1406 / CAST(0.05 AS DOUBLE) ELSE va1406 END * EXP((
+        CASE WHEN stock_row = 21 THEN va2316 / CAST(0.05 AS DOUBLE) ELSE va2316 END * EXP((
           (
             stock_row - 1
           ) % 1100
         ) * CAST(0.051293294387550536 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY stock_number, va265
+      PARTITION BY stock_number, va280
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se2074,
-    LAG((
-      CASE WHEN stock_row > 9 THEN (
-        close / NULLIF(se2078, 0)
-      ) END
-    ), 1) OVER rows_row AS se2079,
-    CORR(va2100, vwap) OVER rows_18 AS se2101,
-    REGR_COUNT(va2100, vwap) OVER rows_18 AS se2102,
+    ) AS se2317,
+    LAG(va2322, 1) OVER rows_row AS se2323,
+    MIN(vwap) OVER rows_16 AS se2347,
+    COUNT(vwap) OVER rows_16 AS se2348,
+    CORR(va2349, vwap) OVER rows_18 AS se2350,
+    REGR_COUNT(va2349, vwap) OVER rows_18 AS se2351,
+    MIN(va1390) OVER rows_18 AS se2353,
+    MAX(va1390) OVER rows_18 AS se2354,
+    MIN(va319) OVER rows_18 AS se2355,
+    MAX(va319) OVER rows_18 AS se2356,
     LAST_VALUE(
       (
         CASE WHEN (
           (
             stock_row - 1
           ) % 1100
-        ) = 1099 THEN va2106 END
+        ) = 1099 THEN va2359 END
       )
-     IGNORE NULLS) OVER rows_earlier AS se2107,
+     IGNORE NULLS) OVER rows_earlier AS se2360,
     LAST_VALUE(
       (
         CASE WHEN (
           (
             stock_row - 1
           ) % 1100
-        ) = 1099 THEN va2109 END
+        ) = 1099 THEN va2362 END
       )
-     IGNORE NULLS) OVER rows_earlier AS se2110,
-    LAG(va2118, 1) OVER rows_row AS se2119,
-    LAG(va2118, 2) OVER rows_row AS se2120,
-    LAG(va2128, 1) OVER rows_row AS se2129,
-    LAG(va2128, 2) OVER rows_row AS se2130,
-    LAG(va2164, 1) OVER rows_row AS se2165,
-    LAG(va2164, 2) OVER rows_row AS se2166,
-    LAG(va2164, 3) OVER rows_row AS se2167,
-    LAG(va2164, 4) OVER rows_row AS se2168,
+     IGNORE NULLS) OVER rows_earlier AS se2363,
+    LAG(va2372, 1) OVER rows_row AS se2373,
+    LAG(va2372, 2) OVER rows_row AS se2374,
+    LAG(va2382, 1) OVER rows_row AS se2383,
+    LAG(va2382, 2) OVER rows_row AS se2384,
     LAST_VALUE(
       (
         CASE WHEN (
           (
             stock_row - 1
           ) % 1100
-        ) = 1099 THEN va2171 END
+        ) = 1099 THEN va2425 END
       )
-     IGNORE NULLS) OVER rows_earlier AS se2172,
-    SUM(va40) OVER rows_12 AS se2175,
-    SUM(va2176) OVER rows_12 AS se2177,
-    SUM(va40) OVER rows_6 AS se2178,
-    SUM(va2176) OVER rows_6 AS se2179,
-    SUM(va40) OVER rows_24 AS se2180,
-    SUM(va2176) OVER rows_24 AS se2181,
-    AVG(va2186) OVER rows_12 AS se2187,
-    MIN(va2200) OVER rows_12 AS se2201,
-    COUNT(va2200) OVER rows_12 AS se2202,
-    SUM((
-      close - se2210
-    )) OVER rows_48 AS se2211,
-    AVG(va348) OVER rows_20 AS se2216,
-    COUNT(va348) OVER rows_20 AS se2217,
-    SUM(va2221) OVER rows_20 AS se2222,
-    COUNT(va2221) OVER rows_20 AS se2223,
+     IGNORE NULLS) OVER rows_earlier AS se2426,
+    SUM(va40) OVER rows_12 AS se2429,
+    SUM(va2430) OVER rows_12 AS se2431,
+    SUM(va40) OVER rows_6 AS se2432,
+    SUM(va2430) OVER rows_6 AS se2433,
+    SUM(va40) OVER rows_24 AS se2434,
+    SUM(va2430) OVER rows_24 AS se2435,
+    AVG(va2441) OVER rows_12 AS se2442,
+    MIN(va2456) OVER rows_12 AS se2457,
+    COUNT(va2456) OVER rows_12 AS se2458,
+    SUM(va2469) OVER rows_48 AS se2470,
+    AVG(va1187) OVER rows_20 AS se2477,
+    COUNT(va1187) OVER rows_20 AS se2478,
     SUM(
       (
         CASE
           WHEN stock_row = 2
-          THEN va2229 / CAST(0.1111111111111111 AS DOUBLE)
-          ELSE va2229
+          THEN va2490 / CAST(0.1111111111111111 AS DOUBLE)
+          ELSE va2490
         END * EXP((
           (
             stock_row - 1
@@ -8932,87 +7092,93 @@ WITH values_0_1 AS (
         ) * CAST(0.11778303565638344 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY stock_number, va265
+      PARTITION BY stock_number, va280
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se2230,
+    ) AS se2491,
+    SUM(va2522) OVER rows_14 AS se2523,
     SUM((
-      CASE WHEN va2258 THEN va2257 WHEN NOT va2258 THEN 0 END
-    )) OVER rows_14 AS se2259,
-    SUM((
-      CASE WHEN va799 > va2260 THEN va799 WHEN va799 <= va2260 THEN va2260 END
-    )) OVER rows_14 AS se2261,
-    SUM((
-      CASE WHEN va2263 THEN va741 WHEN NOT va2263 THEN 0 END
-    )) OVER rows_14 AS se2264,
-    AVG(va2186) OVER rows_6 AS se2274,
-    CORR(va2283, va184) OVER rows_6 AS se2284,
-    REGR_COUNT(va2283, va184) OVER rows_6 AS se2285,
-    LAG(va2287, 1) OVER rows_row AS se2288,
-    LAG(va2287, 2) OVER rows_row AS se2289,
-    LAG(va2287, 3) OVER rows_row AS se2290,
-    LAG(va2287, 4) OVER rows_row AS se2291,
-    LAG(va2287, 5) OVER rows_row AS se2292,
-    CORR(va1919, va2300) OVER rows_12 AS se2301,
-    REGR_COUNT(va1919, va2300) OVER rows_12 AS se2302,
-    LAG(va2304, 1) OVER rows_row AS se2305,
-    LAG(va2304, 2) OVER rows_row AS se2306,
-    LAG(va2304, 3) OVER rows_row AS se2307,
-    LAG(va2304, 4) OVER rows_row AS se2308,
-    LAG(va2304, 5) OVER rows_row AS se2309,
-    LAG(va2304, 6) OVER rows_row AS se2310,
-    LAG(va2304, 7) OVER rows_row AS se2311,
-    LAG(va2304, 8) OVER rows_row AS se2312,
-    LAG(va2304, 9) OVER rows_row AS se2313,
-    LAG(va2304, 10) OVER rows_row AS se2314,
-    LAG(va2304, 11) OVER rows_row AS se2315,
-    LAG(va2316, 1) OVER rows_row AS se2317,
-    LAG(va2316, 2) OVER rows_row AS se2318,
-    LAG(va2316, 3) OVER rows_row AS se2319,
-    LAG(va2316, 4) OVER rows_row AS se2320,
-    LAG(va2316, 5) OVER rows_row AS se2321,
-    LAG(va2316, 6) OVER rows_row AS se2322,
-    LAG(va2316, 7) OVER rows_row AS se2323,
-    LAG(va2316, 8) OVER rows_row AS se2324,
-    LAG(va2316, 9) OVER rows_row AS se2325,
-    LAG(va2316, 10) OVER rows_row AS se2326,
-    LAG(va2316, 11) OVER rows_row AS se2327,
+      CASE WHEN va861 > va2524 THEN va861 WHEN va861 <= va2524 THEN va2524 END
+    )) OVER rows_14 AS se2525,
+    SUM(va2528) OVER rows_14 AS se2529,
+    AVG(va2441) OVER rows_6 AS se2546,
+    CORR(va2555, va191) OVER rows_6 AS se2556,
+    REGR_COUNT(va2555, va191) OVER rows_6 AS se2557,
+    LAG(va2559, 1) OVER rows_row AS se2560,
+    LAG(va2559, 2) OVER rows_row AS se2561,
+    LAG(va2559, 3) OVER rows_row AS se2562,
+    LAG(va2559, 4) OVER rows_row AS se2563,
+    LAG(va2559, 5) OVER rows_row AS se2564,
+    CORR(va2572, va2577) OVER rows_12 AS se2578,
+    REGR_COUNT(va2572, va2577) OVER rows_12 AS se2579,
+    LAG(va2581, 1) OVER rows_row AS se2582,
+    LAG(va2581, 2) OVER rows_row AS se2583,
+    LAG(va2581, 3) OVER rows_row AS se2584,
+    LAG(va2581, 4) OVER rows_row AS se2585,
+    LAG(va2581, 5) OVER rows_row AS se2586,
+    LAG(va2581, 6) OVER rows_row AS se2587,
+    LAG(va2581, 7) OVER rows_row AS se2588,
+    LAG(va2581, 8) OVER rows_row AS se2589,
+    LAG(va2581, 9) OVER rows_row AS se2590,
+    LAG(va2581, 10) OVER rows_row AS se2591,
+    LAG(va2581, 11) OVER rows_row AS se2592,
+    LAG(va2593, 1) OVER rows_row AS se2594,
+    LAG(va2593, 2) OVER rows_row AS se2595,
+    LAG(va2593, 3) OVER rows_row AS se2596,
+    LAG(va2593, 4) OVER rows_row AS se2597,
+    LAG(va2593, 5) OVER rows_row AS se2598,
+    LAG(va2593, 6) OVER rows_row AS se2599,
+    LAG(va2593, 7) OVER rows_row AS se2600,
+    LAG(va2593, 8) OVER rows_row AS se2601,
+    LAG(va2593, 9) OVER rows_row AS se2602,
+    LAG(va2593, 10) OVER rows_row AS se2603,
+    LAG(va2593, 11) OVER rows_row AS se2604,
+    CORR(volume, vwap) OVER rows_4 AS se2610,
+    REGR_COUNT(volume, vwap) OVER rows_4 AS se2611,
+    AVG(volume) OVER rows_20 AS se2619,
     RANK(
     ORDER BY
-      va2344) OVER rows_60 AS se2345,
+      va2622) OVER rows_60 AS se2623,
     CUME_DIST(
     ORDER BY
-      va2344) OVER rows_60 AS se2346,
-    SUM(va2354) OVER rows_20 AS se2355,
-    COUNT(va2354) OVER rows_20 AS se2356,
-    SUM(va988) OVER rows_24 AS se2366,
-    CORR(close, se2372) OVER rows_200 AS se2373,
-    LAG(va2375, 1) OVER rows_row AS se2376,
+      va2622) OVER rows_60 AS se2624,
+    AVG(benchmark_close) OVER rows_20 AS se2626,
+    COUNT(benchmark_close) OVER rows_20 AS se2627,
+    SUM(va1086) OVER rows_24 AS se2644,
+    CORR(close, se2652) OVER rows_200 AS se2653,
+    MIN(va1386) OVER rows_200 AS se2655,
+    MAX(va1386) OVER rows_200 AS se2656,
+    MIN(va2657) OVER rows_200 AS se2658,
+    MAX(va2657) OVER rows_200 AS se2659,
     LAST_VALUE(
       (
         CASE WHEN (
           (
             stock_row - 1
           ) % 1100
-        ) = 1099 THEN va2398 END
+        ) = 1099 THEN va2681 END
       )
-     IGNORE NULLS) OVER rows_earlier AS se2399,
-    AVG(ABS(va233)) OVER rows_6 AS se2402,
-    SUM(va2410) OVER rows_20 AS se2411,
-    COUNT(va2410) OVER rows_20 AS se2412,
-    SUM(va2414) OVER rows_20 AS se2415,
-    COUNT(va2414) OVER rows_20 AS se2416,
-    SUM(va2417) OVER rows_20 AS se2418,
-    COUNT(va2417) OVER rows_20 AS se2419,
-    SUM(va2420) OVER rows_20 AS se2421,
-    COUNT(va2420) OVER rows_20 AS se2422,
-    CORR(low, se59) OVER rows_5 AS se2425,
-    LAG(va2427, 1) OVER rows_row AS se2428,
-    LAG(va2427, 2) OVER rows_row AS se2429,
-    LAG(va2427, 3) OVER rows_row AS se2430,
-    LAG(va2427, 4) OVER rows_row AS se2431
-  FROM values_2_4
-  WINDOW rows_3 AS (
+     IGNORE NULLS) OVER rows_earlier AS se2682,
+    AVG(ABS(va240)) OVER rows_6 AS se2685,
+    SUM(va2693) OVER rows_20 AS se2694,
+    COUNT(va2693) OVER rows_20 AS se2695,
+    SUM(va2697) OVER rows_20 AS se2698,
+    COUNT(va2697) OVER rows_20 AS se2699,
+    SUM(va2700) OVER rows_20 AS se2701,
+    COUNT(va2700) OVER rows_20 AS se2702,
+    SUM(va2703) OVER rows_20 AS se2704,
+    COUNT(va2703) OVER rows_20 AS se2705,
+    CORR(low, se59) OVER rows_5 AS se2708,
+    LAG(va2710, 1) OVER rows_row AS se2711,
+    LAG(va2710, 2) OVER rows_row AS se2712,
+    LAG(va2710, 3) OVER rows_row AS se2713,
+    LAG(va2710, 4) OVER rows_row AS se2714
+  FROM values_2_5
+  WINDOW rows_2 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 1 preceding AND CURRENT ROW
+  ), rows_3 AS (
     PARTITION BY stock_number
     ORDER BY stock_row
     rows BETWEEN 2 preceding AND CURRENT ROW
@@ -9044,10 +7210,6 @@ WITH values_0_1 AS (
     PARTITION BY stock_number
     ORDER BY stock_row
     rows BETWEEN 9 preceding AND CURRENT ROW
-  ), rows_11 AS (
-    PARTITION BY stock_number
-    ORDER BY stock_row
-    rows BETWEEN 10 preceding AND CURRENT ROW
   ), rows_12 AS (
     PARTITION BY stock_number
     ORDER BY stock_row
@@ -9112,6 +7274,10 @@ WITH values_0_1 AS (
     PARTITION BY stock_number
     ORDER BY stock_row
     rows BETWEEN 59 preceding AND CURRENT ROW
+  ), rows_100 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 99 preceding AND CURRENT ROW
   ), rows_200 AS (
     PARTITION BY stock_number
     ORDER BY stock_row
@@ -9144,470 +7310,356 @@ WITH values_0_1 AS (
     high,
     low,
     open,
-    se1018,
-    se1019,
-    se1020,
-    se1021,
-    se1022,
-    se1048,
-    se1049,
-    se1050,
-    se1051,
-    se1052,
-    se1053,
-    se1079,
-    se1082,
-    se1084,
-    se1101,
-    se1102,
-    se1104,
-    se1105,
-    se1139,
-    se1140,
-    se1141,
-    se1142,
-    se1143,
-    se1144,
-    se1145,
-    se1146,
-    se1153,
-    se1154,
+    returns,
+    se1028,
+    se1029,
+    se1030,
+    se1032,
+    se1033,
+    se1034,
+    se1069,
+    se1073,
+    se1118,
+    se1119,
+    se1120,
+    se1121,
+    se1122,
+    se1123,
+    se1152,
+    se1191,
+    se1194,
+    se1195,
+    se1196,
+    se1210,
+    se1213,
     se1214,
-    se1215,
-    se1216,
-    se1217,
-    se1218,
-    se1219,
-    se1229,
-    se1239,
-    se1240,
-    se1241,
-    se1245,
-    se1246,
-    se1267,
-    se1302,
-    se1304,
-    se1305,
-    se1306,
-    se1307,
-    se1313,
-    se1323,
-    se1344,
-    se1345,
-    se1346,
-    se1347,
-    se1348,
-    se1349,
-    se1350,
-    se1351,
-    se1352,
-    se1353,
-    se1354,
-    se1355,
-    se1356,
-    se1357,
-    se1358,
-    se136,
+    se1257,
+    se1258,
+    se1259,
+    se1260,
+    se1261,
+    se1262,
+    se1263,
+    se1264,
+    se1271,
+    se1272,
     se1365,
-    se1382,
-    se1396,
-    se1397,
-    se1398,
-    se1399,
-    se1400,
-    se1401,
-    se1402,
-    se1403,
-    se1404,
+    se1366,
+    se138,
+    se1384,
+    se1430,
+    se1431,
+    se1433,
+    se1434,
+    se1435,
     se1436,
-    se1437,
-    se1438,
-    se1439,
-    se1440,
-    se1441,
     se1442,
-    se1464,
-    se1509,
-    se1510,
-    se1511,
-    se1512,
-    se1513,
-    se1514,
-    se1516,
-    se1517,
-    se1518,
-    se1519,
-    se1520,
-    se1521,
-    se1522,
-    se1523,
-    se1524,
-    se1531,
+    se1454,
+    se1535,
+    se1536,
     se1537,
     se1538,
     se1539,
     se1540,
     se1541,
     se1542,
+    se1543,
     se1544,
     se1545,
     se1546,
     se1547,
-    se1548,
-    se1549,
-    se1606,
+    se1579,
+    se1580,
+    se1581,
+    se1582,
+    se1583,
+    se1584,
+    se1585,
+    se1609,
+    se1665,
     se1666,
+    se1667,
+    se1668,
+    se1669,
+    se1670,
+    se1672,
+    se1673,
+    se1674,
+    se1675,
     se1676,
+    se1677,
+    se1678,
+    se1679,
+    se1680,
     se1696,
     se1697,
+    se1698,
+    se1699,
+    se1700,
     se1701,
-    se1702,
     se1703,
     se1704,
     se1705,
     se1706,
     se1707,
     se1708,
-    se1727,
-    se1728,
-    se1729,
-    se1786,
-    se1787,
-    se1788,
-    se1789,
-    se1790,
-    se1791,
-    se1792,
-    se1793,
-    se1794,
-    se1813,
-    se1832,
-    se1849,
-    se1886,
-    se1887,
-    se1888,
-    se1889,
+    se1732,
+    se1770,
+    se1771,
+    se1772,
+    se1773,
+    se1842,
+    se1868,
+    se1869,
     se19,
-    se194,
-    se1941,
-    se1942,
-    se1943,
-    se1944,
-    se1945,
-    se1946,
-    se1947,
-    se195,
-    se196,
-    se197,
-    se1972,
+    se1927,
+    se1928,
+    se1929,
+    se1930,
     se1973,
-    se1974,
-    se1975,
-    se1976,
-    se1977,
-    se1978,
-    se1979,
-    se1980,
-    se1981,
-    se1982,
-    se1991,
-    se1992,
-    se1993,
     se20,
-    se200,
+    se2005,
     se201,
     se202,
-    se2024,
+    se2021,
     se203,
-    se2041,
-    se2058,
-    se2059,
-    se2060,
-    se2079,
-    se2098,
-    se2099,
+    se204,
+    se2046,
+    se207,
+    se208,
+    se209,
     se21,
-    se2165,
-    se2166,
-    se2167,
-    se2168,
+    se210,
     se22,
+    se2200,
+    se2201,
+    se2202,
+    se2203,
+    se2204,
+    se2205,
+    se2206,
+    se2207,
+    se2208,
+    se2209,
+    se2210,
     se2211,
-    se2214,
-    se2288,
-    se2289,
-    se2290,
-    se2291,
-    se2292,
+    se2255,
+    se2276,
     se23,
-    se2305,
-    se2306,
-    se2307,
-    se2308,
-    se2309,
-    se2310,
-    se2311,
-    se2312,
-    se2313,
-    se2314,
-    se2315,
-    se2317,
-    se2318,
-    se2319,
-    se2320,
-    se2321,
-    se2322,
     se2323,
-    se2324,
-    se2325,
-    se2326,
-    se2327,
-    se2338,
-    se2339,
-    se2340,
+    se2347,
+    se2348,
+    se2353,
+    se2354,
     se2355,
     se2356,
-    se2366,
-    se2369,
-    se2376,
-    se2384,
-    se2385,
-    se2386,
-    se2428,
-    se2429,
-    se2430,
-    se2431,
-    se245,
+    se2470,
     se25,
+    se2560,
+    se2561,
+    se2562,
+    se2563,
+    se2564,
+    se2582,
+    se2583,
+    se2584,
+    se2585,
+    se2586,
+    se2587,
+    se2588,
+    se2589,
+    se259,
+    se2590,
+    se2591,
+    se2592,
+    se2594,
+    se2595,
+    se2596,
+    se2597,
+    se2598,
+    se2599,
     se26,
+    se2600,
+    se2601,
+    se2602,
+    se2603,
+    se2604,
+    se2623,
+    se2624,
+    se2644,
+    se2655,
+    se2656,
+    se2658,
+    se2659,
     se27,
+    se270,
+    se2711,
+    se2712,
+    se2713,
+    se2714,
     se28,
     se29,
-    se292,
-    se293,
-    se294,
-    se296,
-    se302,
-    se304,
-    se305,
-    se326,
-    se334,
-    se349,
-    se37,
-    se48,
-    se487,
-    se488,
-    se543,
+    se311,
+    se317,
+    se318,
+    se320,
+    se321,
+    se350,
+    se369,
+    se522,
+    se523,
+    se544,
     se545,
-    se596,
-    se658,
-    se659,
-    se660,
-    se661,
-    se662,
-    se663,
-    se665,
-    se666,
-    se667,
-    se668,
-    se669,
-    se670,
+    se546,
+    se587,
+    se589,
+    se628,
+    se700,
     se703,
-    se714,
-    se715,
-    se716,
-    se72,
-    se725,
-    se745,
-    se747,
-    se780,
-    se781,
-    se782,
-    se783,
-    se784,
-    se80,
-    se81,
-    se810,
-    se811,
-    se812,
-    se813,
-    se815,
-    se819,
-    se82,
-    se83,
-    se85,
-    se86,
-    se864,
-    se866,
-    se867,
-    se868,
-    se869,
-    se87,
-    se870,
-    se871,
-    se872,
-    se88,
-    se934,
+    se704,
+    se705,
+    se706,
+    se707,
+    se708,
+    se752,
+    se753,
+    se754,
+    se755,
+    se77,
+    se777,
+    se801,
+    se803,
+    se876,
+    se878,
+    se898,
     se935,
-    se936,
+    se937,
     se938,
     se939,
     se940,
-    se972,
-    se975,
-    va100,
+    se941,
+    se942,
+    se943,
+    se966,
+    se967,
+    se968,
+    se969,
     va1017,
-    va1023,
-    va1041,
-    va1047,
-    va107,
-    va1075,
-    va1081,
-    va1097,
-    va1100,
-    va1103,
-    va1130,
-    va1187,
-    va121,
-    va1213,
-    va1222,
-    va1228,
+    va102,
+    va1027,
+    va1031,
+    va1051,
+    va1052,
+    va1085,
+    va1087,
+    va1117,
+    va1185,
+    va1198,
+    va1212,
     va123,
-    va1238,
-    va1244,
-    va1266,
-    va1294,
-    va131,
+    va1246,
+    va125,
+    va1287,
+    va1307,
+    va133,
     va1343,
-    va135,
-    va1378,
-    va1381,
-    va1395,
-    va1406,
+    va137,
+    va1386,
+    va1412,
     va1422,
-    va1429,
-    va1435,
-    va1499,
-    va1515,
-    va1536,
-    va1543,
-    va1559,
-    va1569,
-    va1572,
-    va159,
-    va1605,
-    va1643,
-    va1651,
-    va1658,
-    va1665,
-    va1700,
-    va1726,
-    va173,
-    va176,
+    va1453,
+    va1513,
+    va1534,
+    va1549,
+    va1565,
+    va1578,
+    va165,
+    va1660,
+    va1671,
+    va1695,
+    va1702,
+    va1718,
+    va1728,
+    va1731,
     va1769,
     va179,
     va18,
-    va180,
-    va1827,
-    va1831,
-    va184,
-    va1843,
-    va1846,
-    va1848,
+    va1808,
+    va182,
     va185,
-    va1865,
-    va1879,
-    va1885,
-    va1915,
-    va193,
-    va1934,
-    va1940,
-    va199,
-    va1990,
-    va2010,
-    va2023,
-    va2057,
-    va2073,
-    va2097,
-    va2146,
-    va2164,
-    va2199,
-    va222,
-    va2228,
-    va223,
-    va2255,
-    va2256,
-    va226,
-    va2287,
+    va186,
+    va191,
+    va1956,
+    va200,
+    va2039,
+    va2042,
+    va2044,
+    va206,
+    va2063,
+    va2070,
+    va2071,
+    va2124,
+    va2241,
+    va2254,
     va229,
-    va2294,
-    va2295,
-    va2304,
-    va2316,
-    va2337,
-    va2350,
-    va2365,
-    va2375,
-    va2383,
-    va2393,
+    va230,
+    va2315,
+    va233,
+    va2346,
+    va236,
     va24,
-    va2427,
-    va243,
-    va256,
-    va265,
-    va284,
-    va291,
-    va301,
-    va308,
-    va325,
+    va2454,
+    va2482,
+    va2489,
+    va2518,
+    va2519,
+    va2559,
+    va2566,
+    va2567,
+    va258,
+    va2581,
+    va2593,
+    va2643,
+    va2676,
+    va269,
+    va2710,
+    va280,
+    va319,
     va33,
-    va333,
-    va346,
-    va348,
-    va350,
-    va352,
-    va354,
+    va340,
+    va349,
     va36,
-    va371,
-    va375,
-    va380,
-    va386,
-    va389,
+    va366,
+    va370,
     va393,
-    va47,
-    va478,
-    va482,
-    va486,
-    va508,
-    va568,
-    va587,
+    va394,
+    va399,
+    va400,
+    va406,
+    va407,
+    va414,
+    va415,
+    va419,
+    va420,
+    va425,
+    va426,
+    va512,
+    va517,
+    va521,
+    va543,
+    va549,
+    va612,
+    va631,
     va64,
-    va648,
-    va657,
-    va664,
+    va694,
     va702,
-    va71,
-    va713,
-    va721,
-    va724,
-    va739,
-    va779,
-    va79,
-    va795,
-    va803,
-    va809,
-    va818,
-    va84,
-    va841,
-    va865,
-    va894,
-    va922,
-    va933,
-    va937,
-    va957,
-    va958,
-    va987,
-    va989,
+    va773,
+    va776,
+    va794,
+    va853,
+    va912,
+    va936,
+    va965,
     volume,
     vwap,
     (
@@ -9617,84 +7669,92 @@ WITH values_0_1 AS (
       CASE WHEN stock_row > 6 THEN se43 END
     ) AS va44,
     (
-      CASE WHEN stock_row > 8 THEN se77 END
-    ) AS va78,
-    (
-      (
-        se136 - 1
-      ) // 1100
-    ) AS va137,
-    POWER(
-      (
-        CASE
-          WHEN va142
-          THEN (
-            CASE
-              WHEN stock_row > 20
-              THEN (
-                CASE WHEN (
-                  se146 > stock_row - 19
-                ) THEN se143 ELSE 0 END
-              )
-            END
-          )
-          WHEN NOT va142
-          THEN close
-        END
-      ),
-      2
-    ) AS va147,
-    (
-      CASE WHEN se191 = 5 THEN se190 END
-    ) AS va192,
+      NOT (
+        va79 = se80 AND va79 = se81 AND va79 = se82 AND va79 = se83
+      )
+    ) AS va84,
     (
       NOT (
-        va193 = se194 AND va193 = se195 AND va193 = se196 AND va193 = se197
+        va85 = se86 AND va85 = se87 AND va85 = se88 AND va85 = se89
       )
-    ) AS va198,
+    ) AS va90,
     (
-      CASE WHEN stock_row > 10 THEN se231 END
-    ) AS va232,
+      CASE WHEN se138 = 1 THEN va137 / CAST(0.2857142857142857 AS DOUBLE) ELSE va137 END * EXP((
+        (
+          se138 - 1
+        ) % 1100
+      ) * CAST(0.3364722366212129 AS DOUBLE))
+    ) AS va139,
     (
-      va234 - se235
-    ) AS va236,
+      CASE WHEN se155 = 5 THEN se154 END
+    ) AS va156,
     (
-      CASE WHEN (
-        se245 > stock_row - 19
-      ) THEN se244 ELSE 0 END
-    ) AS va246,
+      CASE WHEN se198 = 5 THEN se197 END
+    ) AS va199,
+    (
+      NOT (
+        va200 = se201 AND va200 = se202 AND va200 = se203 AND va200 = se204
+      )
+    ) AS va205,
+    (
+      CASE WHEN stock_row > 10 THEN se238 END
+    ) AS va239,
+    (
+      va241 - se242
+    ) AS va243,
+    (
+      CASE WHEN se259 = 1 THEN va258 / CAST(0.05 AS DOUBLE) ELSE va258 END * EXP((
+        (
+          se259 - 1
+        ) % 1100
+      ) * CAST(0.051293294387550536 AS DOUBLE))
+    ) AS va260,
+    (
+      CASE WHEN se270 = 1 THEN va269 / CAST(0.05 AS DOUBLE) ELSE va269 END * EXP((
+        (
+          se270 - 1
+        ) % 1100
+      ) * CAST(0.051293294387550536 AS DOUBLE))
+    ) AS va271,
     (
       CASE
-        WHEN NOT va179 IS NULL
-        THEN CAST(0.2 AS DOUBLE) * se266 * EXP((
+        WHEN NOT va279 IS NULL
+        THEN CAST(0.2 AS DOUBLE) * se281 * EXP((
           (
             stock_row - 1
           ) % 1100
         ) * -CAST(0.22314355131420976 AS DOUBLE))
       END
-    ) AS va267,
+    ) AS va282,
     (
-      9 * va60 + 8 * se270 + 7 * se271 + 6 * se272 + 5 * se273 + 4 * se274 + 3 * se275 + 2 * se276 + 1 * se277
-    ) / 45 AS va278,
+      9 * va60 + 8 * se285 + 7 * se286 + 6 * se287 + 5 * se288 + 4 * se289 + 3 * se290 + 2 * se291 + 1 * se292
+    ) / 45 AS va293,
     (
-      CASE WHEN se299 = 230 THEN se298 END
-    ) AS va300,
+      CASE WHEN se314 = 230 THEN se313 END
+    ) AS va315,
     (
-      CAST(1.0 AS DOUBLE) * va309 + CAST(0.9 AS DOUBLE) * se310 + CAST(0.81 AS DOUBLE) * se311 + CAST(0.7290000000000001 AS DOUBLE) * se312 + CAST(0.6561 AS DOUBLE) * se313 + CAST(0.5904900000000001 AS DOUBLE) * se314 + CAST(0.531441 AS DOUBLE) * se315 + CAST(0.4782969000000001 AS DOUBLE) * se316 + CAST(0.4304672100000001 AS DOUBLE) * se317 + CAST(0.3874204890000001 AS DOUBLE) * se318 + CAST(0.3486784401000001 AS DOUBLE) * se319 + CAST(0.31381059609000006 AS DOUBLE) * se320
-    ) / CAST(7.175704635190001 AS DOUBLE) AS va321,
+      CAST(1.0 AS DOUBLE) * va324 + CAST(0.9 AS DOUBLE) * se325 + CAST(0.81 AS DOUBLE) * se326 + CAST(0.7290000000000001 AS DOUBLE) * se327 + CAST(0.6561 AS DOUBLE) * se328 + CAST(0.5904900000000001 AS DOUBLE) * se329 + CAST(0.531441 AS DOUBLE) * se330 + CAST(0.4782969000000001 AS DOUBLE) * se331 + CAST(0.4304672100000001 AS DOUBLE) * se332 + CAST(0.3874204890000001 AS DOUBLE) * se333 + CAST(0.3486784401000001 AS DOUBLE) * se334 + CAST(0.31381059609000006 AS DOUBLE) * se335
+    ) / CAST(7.175704635190001 AS DOUBLE) AS va336,
+    (
+      CASE WHEN se350 = 1 THEN va349 / CAST(0.3333333333333333 AS DOUBLE) ELSE va349 END * EXP((
+        (
+          se350 - 1
+        ) % 1100
+      ) * CAST(0.4054651081081644 AS DOUBLE))
+    ) AS va351,
     (
       (
-        se326 - 1
-      ) // 1100
-    ) AS va327,
+        CASE WHEN stock_row > 1 THEN (
+          close / NULLIF(se367, 0)
+        ) END
+      ) - 1
+    ) AS va368,
     (
-      (
-        se334 - 1
-      ) // 1100
-    ) AS va335,
+      CASE WHEN stock_row > 1 THEN va372 END
+    ) AS va373,
     (
-      CASE WHEN se484 = 3 THEN se483 END
-    ) AS va485,
+      CASE WHEN se519 = 3 THEN se518 END
+    ) AS va520,
     (
       CASE
         WHEN stock_row > 4
@@ -9705,254 +7765,278 @@ WITH values_0_1 AS (
               THEN (
                 (
                   (
-                    -se498
-                  ) + se499
-                ) * (
-                  CASE
-                    WHEN NOT va503 IS NULL
-                    THEN (
-                      se504 + ROUND(se505 * day_rows)
-                    ) / (
-                      2 * se506
-                    )
-                  END
-                )
+                    -se533
+                  ) + se534
+                ) * va542
               )
             END
-          ) * va76
+          ) * (
+            2 + CASE WHEN se544 < va543 THEN 2 WHEN se544 = va543 THEN 1 WHEN se544 > va543 THEN 0 END + CASE WHEN se545 < va543 THEN 2 WHEN se545 = va543 THEN 1 WHEN se545 > va543 THEN 0 END + CASE WHEN se546 < va543 THEN 2 WHEN se546 = va543 THEN 1 WHEN se546 > va543 THEN 0 END + CASE WHEN se547 < va543 THEN 2 WHEN se547 = va543 THEN 1 WHEN se547 > va543 THEN 0 END
+          ) / 10
         )
       END
-    ) AS va507,
+    ) AS va548,
     (
-      CASE
-        WHEN (
-          se512 > stock_row - 16
-        ) AND (
-          se515 > stock_row - 16
-        )
-        THEN CASE WHEN ISFINITE(va511) THEN ROUND(va511, 12) END
-        ELSE NULL
-      END
-    ) AS va516,
+      7 * va560 + 6 * se561 + 5 * se562 + 4 * se563 + 3 * se564 + 2 * se565 + 1 * se566
+    ) / 28 AS va567,
     (
-      se531 - (
+      se575 - (
         stock_row - 15
-      ) * se532
-    ) / 120 AS va533,
+      ) * se576
+    ) / 120 AS va577,
     (
-      CASE WHEN se541 = 6 THEN se540 END
-    ) AS va542,
+      CASE WHEN se585 = 6 THEN se584 END
+    ) AS va586,
     (
       NOT (
-        va193 = se194
-        AND va193 = se195
-        AND va193 = se196
-        AND va193 = se197
-        AND va193 = se543
+        va200 = se201
+        AND va200 = se202
+        AND va200 = se203
+        AND va200 = se204
+        AND va200 = se587
       )
-    ) AS va544,
+    ) AS va588,
     (
-      va557 - se558
-    ) AS va559,
-    (
-      8 * va570 + 7 * se571 + 6 * se572 + 5 * se573 + 4 * se574 + 3 * se575 + 2 * se576 + 1 * se577
-    ) / 36 AS va578,
-    (
-      CASE WHEN stock_row > 215 THEN se584 END
-    ) AS va585,
-    (
-      se584 * 8193 - (
-        se584 * 8193 - se584
-      )
-    ) AS va591,
+      va601 - se602
+    ) AS va603,
     (
       (
         CASE WHEN stock_row > 26 THEN (
-          se615 / NULLIF(se616, 0)
+          se660 / NULLIF(se662, 0)
         ) END
       ) * 100
-    ) AS va617,
+    ) AS va663,
     (
-      CASE WHEN se621 = 5 THEN se620 END
-    ) AS va622,
+      CASE WHEN se667 = 5 THEN se666 END
+    ) AS va668,
     (
-      CASE WHEN stock_row > 6 THEN se652 END
-    ) AS va653,
+      CASE WHEN stock_row > 6 THEN se697 END
+    ) AS va698,
     (
-      CASE WHEN stock_row > 15 THEN se655 END
-    ) AS va656,
+      NOT (
+        va702 = se703
+        AND va702 = se704
+        AND va702 = se705
+        AND va702 = se706
+        AND va702 = se707
+        AND va702 = se708
+      )
+    ) AS va709,
     (
-      10 * va619 + 9 * se682 + 8 * se683 + 7 * se684 + 6 * se685 + 5 * se686 + 4 * se687 + 3 * se688 + 2 * se689 + 1 * se690
-    ) / 55 AS va691,
+      NOT (
+        va710 = se711
+        AND va710 = se712
+        AND va710 = se713
+        AND va710 = se714
+        AND va710 = se715
+        AND va710 = se716
+      )
+    ) AS va717,
     (
-      CASE WHEN se700 = 15 THEN se699 END
-    ) AS va701,
+      vwap - se729
+    ) AS va730,
     (
-      (
-        se725 - 1
-      ) // 1100
-    ) AS va726,
+      CASE WHEN se749 = 15 THEN se748 END
+    ) AS va750,
     (
-      se745 + se747
-    ) AS va748,
+      va761 - se762
+    ) AS va763,
+    (
+      CASE WHEN se777 = 1 THEN va776 / CAST(0.1111111111111111 AS DOUBLE) ELSE va776 END * EXP((
+        (
+          se777 - 1
+        ) % 1100
+      ) * CAST(0.11778303565638344 AS DOUBLE))
+    ) AS va778,
+    (
+      se801 + se803
+    ) AS va804,
     (
       CASE WHEN stock_row > 26 THEN (
-        se755 / NULLIF(se757, 0)
+        se812 / NULLIF(se815, 0)
       ) END
-    ) AS va758,
+    ) AS va816,
     (
       CASE WHEN stock_row > 12 THEN (
         (
-          se760 / 12
+          se818 / 12
         ) * 100
       ) END
-    ) AS va761,
+    ) AS va819,
     (
-      CASE WHEN se805 = 20 THEN se804 END
-    ) AS va806,
+      CASE WHEN se868 = 20 THEN se867 END
+    ) AS va869,
     (
-      se815 * 8193 - (
-        se815 * 8193 - se815
-      )
-    ) AS va821,
+      CASE WHEN se898 = 1 THEN va340 / CAST(0.3333333333333333 AS DOUBLE) ELSE va340 END * EXP((
+        (
+          se898 - 1
+        ) % 1100
+      ) * CAST(0.4054651081081644 AS DOUBLE))
+    ) AS va899,
     (
       CASE WHEN stock_row > 20 THEN (
         (
-          se835 / 20
+          se906 / 20
         ) * 100
       ) END
-    ) AS va836,
+    ) AS va907,
     (
-      CASE WHEN stock_row > 20 THEN se837 END
-    ) AS va838,
+      CASE WHEN stock_row > 20 THEN se908 END
+    ) AS va909,
     (
-      12 * va843 + 11 * se844 + 10 * se845 + 9 * se846 + 8 * se847 + 7 * se848 + 6 * se849 + 5 * se850 + 4 * se851 + 3 * se852 + 2 * se853 + 1 * se854
-    ) / 78 AS va855,
+      vwap - se913
+    ) AS va914,
     (
-      CASE WHEN stock_row > 86 THEN se862 END
-    ) AS va863,
+      CASE WHEN stock_row > 86 THEN se933 END
+    ) AS va934,
     (
-      CASE WHEN se892 = 5 THEN se891 END
-    ) AS va893,
+      CASE WHEN se963 = 5 THEN se962 END
+    ) AS va964,
     (
       CASE
-        WHEN NOT va896 IS NULL
-        THEN CAST(0.16666666666666666 AS DOUBLE) * se897 * EXP((
+        WHEN NOT va972 IS NULL
+        THEN CAST(0.16666666666666666 AS DOUBLE) * se973 * EXP((
           (
             stock_row - 1
           ) % 1100
         ) * -CAST(0.18232155679395462 AS DOUBLE))
       END
-    ) AS va898,
+    ) AS va974,
     (
       CASE
-        WHEN NOT va901 IS NULL
-        THEN CAST(0.16666666666666666 AS DOUBLE) * se902 * EXP((
+        WHEN NOT va977 IS NULL
+        THEN CAST(0.16666666666666666 AS DOUBLE) * se978 * EXP((
           (
             stock_row - 1
           ) % 1100
         ) * -CAST(0.18232155679395462 AS DOUBLE))
       END
-    ) AS va903,
+    ) AS va979,
     (
-      CASE WHEN se907 = 4 THEN se906 END
-    ) AS va908,
+      volume * 8193 - (
+        volume * 8193 - volume
+      )
+    ) AS va982,
     (
-      CASE WHEN se931 = 4 THEN se930 END
-    ) AS va932,
+      vwap * 8193 - (
+        vwap * 8193 - vwap
+      )
+    ) AS va987,
+    (
+      CASE WHEN se1025 = 4 THEN se1024 END
+    ) AS va1026,
     (
       CASE
-        WHEN NOT va896 IS NULL
-        THEN CAST(0.041666666666666664 AS DOUBLE) * se959 * EXP((
+        WHEN NOT va972 IS NULL
+        THEN CAST(0.041666666666666664 AS DOUBLE) * se1053 * EXP((
           (
             stock_row - 1
           ) % 1100
         ) * -CAST(0.042559614418795924 AS DOUBLE))
       END
-    ) AS va960,
+    ) AS va1054,
     (
       CASE
-        WHEN NOT va901 IS NULL
-        THEN CAST(0.041666666666666664 AS DOUBLE) * se962 * EXP((
+        WHEN NOT va977 IS NULL
+        THEN CAST(0.041666666666666664 AS DOUBLE) * se1056 * EXP((
           (
             stock_row - 1
           ) % 1100
         ) * -CAST(0.042559614418795924 AS DOUBLE))
       END
-    ) AS va963,
+    ) AS va1057,
+    (
+      CASE WHEN se138 = 1 THEN va137 / CAST(0.13333333333333333 AS DOUBLE) ELSE va137 END * EXP((
+        (
+          se138 - 1
+        ) % 1100
+      ) * CAST(0.14310084364067333 AS DOUBLE))
+    ) AS va1060,
     (
       CASE WHEN stock_row > 20 THEN (
-        se972 < se975
+        se1069 < se1073
       ) END
-    ) AS va976,
+    ) AS va1074,
     (
-      se975 - se972
-    ) AS va977,
+      se1073 - se1069
+    ) AS va1075,
     (
       CASE WHEN stock_row > 20 THEN (
-        se972 = se975
+        se1069 = se1073
       ) END
-    ) AS va978,
+    ) AS va1076,
+    (
+      CASE WHEN se777 = 1 THEN va776 / CAST(0.06666666666666667 AS DOUBLE) ELSE va776 END * EXP((
+        (
+          se777 - 1
+        ) % 1100
+      ) * CAST(0.06899287148695145 AS DOUBLE))
+    ) AS va1088,
     (
       (
-        CASE WHEN se999 = 16 THEN se998 END
+        CASE WHEN se1099 = 16 THEN se1098 END
       ) - (
         stock_row - 16
       ) * (
-        CASE WHEN se1001 = 16 THEN se1000 END
+        CASE WHEN se1101 = 16 THEN se1100 END
       )
-    ) / 136 AS va1002,
+    ) / 136 AS va1102,
     (
-      CASE WHEN se1015 = 4 THEN se1014 END
-    ) AS va1016,
+      CASE WHEN se1115 = 4 THEN se1114 END
+    ) AS va1116,
     (
-      CASE WHEN stock_row > 58 THEN se1042 END
-    ) AS va1043,
-    (
-      se1042 * 8193 - (
-        se1042 * 8193 - se1042
+      NOT (
+        va319 = se1121 AND va319 = se1122 AND va319 = se1123
       )
-    ) AS va1054,
+    ) AS va1124,
     (
-      CASE WHEN se1079 = 20 THEN se1078 END
-    ) AS va1080,
+      CASE WHEN se1150 = 20 THEN se1149 END
+    ) AS va1151,
     (
-      CASE WHEN stock_row > 41 THEN se1098 END
-    ) AS va1099,
+      CASE WHEN se1191 = 20 THEN se1190 END
+    ) AS va1192,
+    (
+      NOT (
+        va1212 = se1213 AND va1212 = se1214
+      )
+    ) AS va1215,
+    (
+      NOT (
+        va1216 = se1217 AND va1216 = se1218
+      )
+    ) AS va1219,
     (
       CASE
         WHEN stock_row > 22
         THEN (
-          (
-            va752 - se1119
-          ) / NULLIF((
-            se1120 * CAST(0.015 AS DOUBLE)
+          va1234 / NULLIF((
+            se1236 * CAST(0.015 AS DOUBLE)
           ), 0)
         )
       END
-    ) AS va1121,
+    ) AS va1237,
     (
       CASE
-        WHEN NOT va896 IS NULL
-        THEN CAST(0.08333333333333333 AS DOUBLE) * se1122 * EXP((
+        WHEN NOT va972 IS NULL
+        THEN CAST(0.08333333333333333 AS DOUBLE) * se1238 * EXP((
           (
             stock_row - 1
           ) % 1100
         ) * -CAST(0.08701137698962977 AS DOUBLE))
       END
-    ) AS va1123,
+    ) AS va1239,
     (
       CASE
-        WHEN NOT va901 IS NULL
-        THEN CAST(0.08333333333333333 AS DOUBLE) * se1125 * EXP((
+        WHEN NOT va977 IS NULL
+        THEN CAST(0.08333333333333333 AS DOUBLE) * se1241 * EXP((
           (
             stock_row - 1
           ) % 1100
         ) * -CAST(0.08701137698962977 AS DOUBLE))
       END
-    ) AS va1126,
+    ) AS va1242,
     (
-      va1132 + COALESCE(se1133, 0) * EXP(
+      va1248 + COALESCE(se1249, 0) * EXP(
         (
           (
             (
@@ -9961,480 +8045,159 @@ WITH values_0_1 AS (
           ) + 1
         ) * -CAST(0.10008345855698253 AS DOUBLE)
       )
-    ) AS va1134,
+    ) AS va1250,
+    (
+      CASE WHEN se777 = 1 THEN va776 / CAST(0.05 AS DOUBLE) ELSE va776 END * EXP((
+        (
+          se777 - 1
+        ) % 1100
+      ) * CAST(0.051293294387550536 AS DOUBLE))
+    ) AS va1251,
     (
       (
         (
           (
-            va482 + se1139
+            va517 + se1257
           ) + (
-            se1140 + se1141
+            se1258 + se1259
           )
-        ) + se1142
+        ) + se1260
       ) / 5
-    ) AS va1147,
+    ) AS va1265,
     (
       (
         (
           (
-            va184 + se1143
+            va191 + se1261
           ) + (
-            se1144 + se1145
+            se1262 + se1263
           )
-        ) + se1146
+        ) + se1264
       ) / 5
-    ) AS va1148,
+    ) AS va1266,
     (
-      CASE WHEN se1151 = 5 THEN se1150 END
-    ) AS va1152,
+      CASE WHEN se1269 = 5 THEN se1268 END
+    ) AS va1270,
     (
-      CASE WHEN se1156 = 5 THEN se1155 END
-    ) AS va1157,
+      CASE WHEN se1274 = 5 THEN se1273 END
+    ) AS va1275,
     (
-      CASE WHEN stock_row > 20 THEN se1166 END
-    ) AS va1167,
+      CASE WHEN stock_row > 20 THEN se1284 END
+    ) AS va1285,
     (
       CASE
         WHEN stock_row > 14
         THEN (
           (
             2 + CASE
-              WHEN se1170 < va1169
+              WHEN se1290 < va1289
               THEN 2
-              WHEN se1170 = va1169
+              WHEN se1290 = va1289
               THEN 1
-              WHEN se1170 > va1169
+              WHEN se1290 > va1289
               THEN 0
             END + CASE
-              WHEN se1171 < va1169
+              WHEN se1291 < va1289
               THEN 2
-              WHEN se1171 = va1169
+              WHEN se1291 = va1289
               THEN 1
-              WHEN se1171 > va1169
+              WHEN se1291 > va1289
               THEN 0
             END + CASE
-              WHEN se1172 < va1169
+              WHEN se1292 < va1289
               THEN 2
-              WHEN se1172 = va1169
+              WHEN se1292 = va1289
               THEN 1
-              WHEN se1172 > va1169
+              WHEN se1292 > va1289
               THEN 0
             END + CASE
-              WHEN se1173 < va1169
+              WHEN se1293 < va1289
               THEN 2
-              WHEN se1173 = va1169
+              WHEN se1293 = va1289
               THEN 1
-              WHEN se1173 > va1169
+              WHEN se1293 > va1289
               THEN 0
             END + CASE
-              WHEN se1174 < va1169
+              WHEN se1294 < va1289
               THEN 2
-              WHEN se1174 = va1169
+              WHEN se1294 = va1289
               THEN 1
-              WHEN se1174 > va1169
+              WHEN se1294 > va1289
               THEN 0
             END + CASE
-              WHEN se1175 < va1169
+              WHEN se1295 < va1289
               THEN 2
-              WHEN se1175 = va1169
+              WHEN se1295 = va1289
               THEN 1
-              WHEN se1175 > va1169
+              WHEN se1295 > va1289
               THEN 0
             END + CASE
-              WHEN se1176 < va1169
+              WHEN se1296 < va1289
               THEN 2
-              WHEN se1176 = va1169
+              WHEN se1296 = va1289
               THEN 1
-              WHEN se1176 > va1169
+              WHEN se1296 > va1289
               THEN 0
             END
           ) / 16 * (
-            CASE WHEN se1180 = 20 THEN (
-              se1178 + se1179 * 20
+            CASE WHEN se1300 = 20 THEN (
+              se1298 + se1299 * 20
             ) / 40 END
           )
         )
       END
-    ) AS va1181,
+    ) AS va1301,
     (
-      7 * va1189 + 6 * se1190 + 5 * se1191 + 4 * se1192 + 3 * se1193 + 2 * se1194 + 1 * se1195
-    ) / 28 AS va1196,
-    (
-      va1224 + COALESCE(se1225, 0) * EXP(
-        (
-          (
-            (
-              stock_row - 1
-            ) % 1100
-          ) + 1
-        ) * -CAST(0.1670540846631662 AS DOUBLE)
-      )
-    ) AS va1226,
-    (
-      CASE WHEN stock_row > 43 THEN se1242 END
-    ) AS va1243,
-    (
-      3 * va1255 + 2 * se1256 + 1 * se1257
-    ) / 6 AS va1258,
-    (
-      CASE WHEN stock_row > 191 THEN se1264 END
-    ) AS va1265,
-    (
-      CASE WHEN stock_row > 20 THEN se972 END
-    ) AS va1281,
-    (
-      CASE WHEN stock_row > 30 THEN se1282 END
-    ) AS va1283,
-    (
-      CASE
-        WHEN stock_row > 19
-        THEN (
-          CASE WHEN (
-            se1285 > stock_row - 19
-          ) THEN se1284 ELSE 0 END
-        )
-      END
-    ) AS va1286,
-    (
-      CASE
-        WHEN stock_row > 199
-        THEN (
-          (
-            se1295 - se1296
-          ) / NULLIF(se1297, 0)
-        )
-      END
-    ) AS va1298,
-    (
-      (
-        (
-          (
-            va922 + se1304
-          ) + (
-            se1305 + se1306
-          )
-        ) + se1307
-      ) / 5
-    ) AS va1308,
-    (
-      CASE WHEN se1311 = 5 THEN se1310 END
-    ) AS va1312,
-    (
-      CASE
-        WHEN stock_row > 19
-        THEN (
-          CASE WHEN (
-            se512 > stock_row - 19
-          ) THEN se1321 ELSE 0 END
-        )
-      END
-    ) AS va1322,
-    (
-      se1323 * 8193 - (
-        se1323 * 8193 - se1323
-      )
-    ) AS va1326,
-    (
-      CASE WHEN se1341 = 11 THEN se1340 END
-    ) AS va1342,
-    (
-      CASE
-        WHEN NOT va1367 IS NULL
-        THEN CAST(0.16666666666666666 AS DOUBLE) * se1368 * EXP((
-          (
-            stock_row - 1
-          ) % 1100
-        ) * -CAST(0.18232155679395462 AS DOUBLE))
-      END
-    ) AS va1369,
-    (
-      CASE
-        WHEN NOT va1371 IS NULL
-        THEN CAST(0.16666666666666666 AS DOUBLE) * se1372 * EXP((
-          (
-            stock_row - 1
-          ) % 1100
-        ) * -CAST(0.18232155679395462 AS DOUBLE))
-      END
-    ) AS va1373,
-    (
-      CASE WHEN se1393 = 10 THEN se1392 END
-    ) AS va1394,
-    (
-      CASE WHEN se1433 = 6 THEN se1432 END
-    ) AS va1434,
-    (
-      va1452 + COALESCE(se1453, 0) * EXP(
-        (
-          (
-            (
-              stock_row - 1
-            ) % 1100
-          ) + 1
-        ) * -CAST(0.22314355131420976 AS DOUBLE)
-      )
-    ) AS va1454,
-    (
-      (
-        CASE WHEN stock_row > 20 THEN (
-          se1459 / NULLIF(se1461, 0)
-        ) END
-      ) * 100
-    ) AS va1462,
-    (
-      CASE
-        WHEN NOT va1463 IS NULL
-        THEN CAST(0.18181818181818182 AS DOUBLE) * se1466 * EXP((
-          (
-            se1464 - 1
-          ) % 1100
-        ) * -CAST(0.20067069546215116 AS DOUBLE))
-      END
-    ) AS va1467,
-    (
-      CASE
-        WHEN NOT va1463 IS NULL
-        THEN CAST(0.5 AS DOUBLE) * se1470 * EXP((
-          (
-            se1464 - 1
-          ) % 57
-        ) * -CAST(0.6931471805599453 AS DOUBLE))
-      END
-    ) AS va1471,
-    (
-      (
-        CASE
-          WHEN stock_row > 12
-          THEN (
-            (
-              se1475 - se1477
-            ) / NULLIF((
-              se1475 + se1477
-            ), 0)
-          )
-        END
-      ) * 100
-    ) AS va1478,
-    (
-      CASE
-        WHEN stock_row > 24
-        THEN (
-          se1479 * 8193 - (
-            se1479 * 8193 - se1479
-          )
-        )
-      END
-    ) AS va1480,
-    (
-      CASE
-        WHEN (
-          NOT (
-            va1488 = se1489
-          )
-        ) AND (
-          NOT (
-            va1490 = se1491
-          )
-        )
-        THEN (
-          CASE WHEN stock_row > 20 THEN SIGN(se1484 - se1486) * SIGN(se1485 - se1487) END
-        )
-        ELSE NULL
-      END
-    ) AS va1492,
-    (
-      se1500 * 8193 - (
-        se1500 * 8193 - se1500
-      )
-    ) AS va1501,
-    (
-      CASE WHEN stock_row > 38 THEN se1507 END
-    ) AS va1508,
-    (
-      CASE WHEN stock_row > 15 THEN se1534 END
-    ) AS va1535,
-    (
-      CASE WHEN stock_row > 29 THEN se1574 END
-    ) AS va1575,
-    (
-      se1574 * 8193 - (
-        se1574 * 8193 - se1574
-      )
-    ) AS va1579,
-    (
-      CASE WHEN se1603 = 21 THEN se1602 END
-    ) AS va1604,
+      7 * va1309 + 6 * se1310 + 5 * se1311 + 4 * se1312 + 3 * se1313 + 2 * se1314 + 1 * se1315
+    ) / 28 AS va1316,
     (
       2 + CASE
-        WHEN se1652 < va924
+        WHEN se1334 < va1333
         THEN 2
-        WHEN se1652 = va924
+        WHEN se1334 = va1333
         THEN 1
-        WHEN se1652 > va924
-        THEN 0
-      END
-    ) / 4 AS va1653,
-    (
-      CASE
-        WHEN NOT va1675 IS NULL
-        THEN CAST(0.15384615384615385 AS DOUBLE) * se1678 * EXP((
-          (
-            se1676 - 1
-          ) % 1100
-        ) * -CAST(0.1670540846631662 AS DOUBLE))
-      END
-    ) AS va1679,
-    (
-      se1697 * 8193 - (
-        se1697 * 8193 - se1697
-      )
-    ) AS va1709,
-    (
-      va160 / NULLIF((
-        2 * va1736 + 1 * se1737
-      ) / 3, 0)
-    ) AS va1738,
-    (
-      CASE WHEN se1741 = 17 THEN se1740 END
-    ) AS va1742,
-    (
-      (
-        CASE WHEN se1760 = 16 THEN se1759 END
-      ) - (
-        stock_row - 16
-      ) * (
-        CASE WHEN se1762 = 16 THEN se1761 END
-      )
-    ) / 136 AS va1763,
-    (
-      CASE WHEN se1773 = 12 THEN se1772 END
-    ) AS va1774,
-    (
-      100 - (
-        100 / NULLIF(
-          (
-            (
-              CASE WHEN stock_row > 14 THEN (
-                se1779 / NULLIF(se1781, 0)
-              ) END
-            ) + 1
-          ),
-          0
-        )
-      )
-    ) AS va1782,
-    (
-      CASE WHEN stock_row > 12 THEN se1477 END
-    ) AS va1783,
-    (
-      CASE WHEN stock_row > 47 THEN se1784 END
-    ) AS va1785,
-    (
-      CASE WHEN se1811 = 7 THEN se1810 END
-    ) AS va1812,
-    (
-      CASE WHEN stock_row > 66 THEN se1829 END
-    ) AS va1830,
-    (
-      (
-        CASE WHEN se1871 = 20 THEN se1870 END
-      ) - (
-        stock_row - 20
-      ) * (
-        CASE WHEN se1873 = 20 THEN se1872 END
-      )
-    ) / 210 AS va1874,
-    (
-      se1880 + se1881 * 17
-    ) / 34 AS va1882,
-    (
-      8 * va1920 + 7 * se1921 + 6 * se1922 + 5 * se1923 + 4 * se1924 + 3 * se1925 + 2 * se1926 + 1 * se1927
-    ) / 36 AS va1928,
-    (
-      se1935 + se1936 * 20
-    ) / 40 AS va1937,
-    (
-      CASE WHEN se1970 = 9 THEN se1969 END
-    ) AS va1971,
-    (
-      va731 - se1994
-    ) AS va1995,
-    (
-      2 + CASE
-        WHEN se2000 < va1177
-        THEN 2
-        WHEN se2000 = va1177
-        THEN 1
-        WHEN se2000 > va1177
+        WHEN se1334 > va1333
         THEN 0
       END + CASE
-        WHEN se2001 < va1177
+        WHEN se1335 < va1333
         THEN 2
-        WHEN se2001 = va1177
+        WHEN se1335 = va1333
         THEN 1
-        WHEN se2001 > va1177
+        WHEN se1335 > va1333
         THEN 0
       END + CASE
-        WHEN se2002 < va1177
+        WHEN se1336 < va1333
         THEN 2
-        WHEN se2002 = va1177
+        WHEN se1336 = va1333
         THEN 1
-        WHEN se2002 > va1177
+        WHEN se1336 > va1333
         THEN 0
       END + CASE
-        WHEN se2003 < va1177
+        WHEN se1337 < va1333
         THEN 2
-        WHEN se2003 = va1177
+        WHEN se1337 = va1333
         THEN 1
-        WHEN se2003 > va1177
+        WHEN se1337 > va1333
+        THEN 0
+      END + CASE
+        WHEN se1338 < va1333
+        THEN 2
+        WHEN se1338 = va1333
+        THEN 1
+        WHEN se1338 > va1333
+        THEN 0
+      END + CASE
+        WHEN se1339 < va1333
+        THEN 2
+        WHEN se1339 = va1333
+        THEN 1
+        WHEN se1339 > va1333
         THEN 0
       END
-    ) / 10 AS va2004,
-    (
-      CASE WHEN NOT va2011 IS NULL THEN CAST(1 AS DOUBLE) * se2012 END
-    ) AS va2013,
-    (
-      CASE
-        WHEN stock_row > 20
-        THEN (
-          (
-            CASE WHEN se2017 = 20 THEN se2016 END
-          ) / NULLIF(se2018, 0)
-        )
-      END
-    ) AS va2019,
+    ) / 14 AS va1340,
     (
       (
-        se2024 - 1
-      ) // 1175
-    ) AS va2025,
-    (
-      CASE WHEN stock_row > 22 THEN se2039 END
-    ) AS va2040,
-    (
-      se2041 * 8193 - (
-        se2041 * 8193 - se2041
-      )
-    ) AS va2044,
-    (
-      CASE WHEN se2068 = 252 AND se2069 >= 3 AND se2070 < se2071 THEN se2067 END
-    ) AS va2072,
-    (
-      CASE
-        WHEN NOT va1406 IS NULL
-        THEN CAST(0.05 AS DOUBLE) * se2074 * EXP((
-          (
-            stock_row - 1
-          ) % 1100
-        ) * -CAST(0.051293294387550536 AS DOUBLE))
-      END
-    ) AS va2075,
-    (
-      CASE WHEN se2102 = 18 THEN se2101 END
-    ) AS va2103,
-    (
-      (
-        va2106 + COALESCE(se2107, 0) * EXP(
+        va1345 + COALESCE(se1346, 0) * EXP(
           (
             (
               (
@@ -10444,7 +8207,7 @@ WITH values_0_1 AS (
           ) * -CAST(0.1670540846631662 AS DOUBLE)
         )
       ) - (
-        va2109 + COALESCE(se2110, 0) * EXP(
+        va1348 + COALESCE(se1349, 0) * EXP(
           (
             (
               (
@@ -10454,15 +8217,532 @@ WITH values_0_1 AS (
           ) * -CAST(0.07696104113612832 AS DOUBLE)
         )
       )
-    ) AS va2111,
+    ) AS va1350,
     (
-      3 * va2118 + 2 * se2119 + 1 * se2120
-    ) / 6 AS va2121,
+      close - se1356
+    ) AS va1357,
     (
-      3 * va2128 + 2 * se2129 + 1 * se2130
-    ) / 6 AS va2131,
+      CASE WHEN stock_row > 43 THEN se1362 END
+    ) AS va1363,
     (
-      va2171 + COALESCE(se2172, 0) * EXP(
+      NOT (
+        va702 = se703 AND va702 = se704 AND va702 = se705 AND va702 = se706
+      )
+    ) AS va1364,
+    (
+      va1373 - se1374
+    ) AS va1375,
+    (
+      se1387 < se1388
+    ) AS va1389,
+    (
+      se1391 < se1392
+    ) AS va1393,
+    (
+      CASE WHEN stock_row > 20 THEN se1069 END
+    ) AS va1406,
+    (
+      CASE WHEN stock_row > 30 THEN se1407 END
+    ) AS va1408,
+    (
+      CASE
+        WHEN stock_row > 199
+        THEN (
+          (
+            se1423 - se1424
+          ) / NULLIF(se1425, 0)
+        )
+      END
+    ) AS va1426,
+    (
+      (
+        (
+          (
+            va1017 + se1433
+          ) + (
+            se1434 + se1435
+          )
+        ) + se1436
+      ) / 5
+    ) AS va1437,
+    (
+      CASE WHEN se1440 = 5 THEN se1439 END
+    ) AS va1441,
+    (
+      va1468 * 8193 - (
+        va1468 * 8193 - va1468
+      )
+    ) AS va1469,
+    (
+      CASE
+        WHEN NOT va1502 IS NULL
+        THEN CAST(0.16666666666666666 AS DOUBLE) * se1503 * EXP((
+          (
+            stock_row - 1
+          ) % 1100
+        ) * -CAST(0.18232155679395462 AS DOUBLE))
+      END
+    ) AS va1504,
+    (
+      CASE
+        WHEN NOT va1506 IS NULL
+        THEN CAST(0.16666666666666666 AS DOUBLE) * se1507 * EXP((
+          (
+            stock_row - 1
+          ) % 1100
+        ) * -CAST(0.18232155679395462 AS DOUBLE))
+      END
+    ) AS va1508,
+    (
+      -(
+        (
+          va1518 - se1519
+        ) * va1524
+      )
+    ) AS va1525,
+    (
+      CASE WHEN se1532 = 10 THEN se1531 END
+    ) AS va1533,
+    (
+      high - se1566
+    ) AS va1567,
+    (
+      CASE WHEN se1576 = 6 THEN se1575 END
+    ) AS va1577,
+    (
+      va1595 + COALESCE(se1596, 0) * EXP(
+        (
+          (
+            (
+              stock_row - 1
+            ) % 1100
+          ) + 1
+        ) * -CAST(0.22314355131420976 AS DOUBLE)
+      )
+    ) AS va1597,
+    (
+      (
+        CASE WHEN stock_row > 20 THEN (
+          se1603 / NULLIF(se1606, 0)
+        ) END
+      ) * 100
+    ) AS va1607,
+    (
+      CASE
+        WHEN NOT va1608 IS NULL
+        THEN CAST(0.18181818181818182 AS DOUBLE) * se1612 * EXP((
+          (
+            se1609 - 1
+          ) % 1100
+        ) * -CAST(0.20067069546215116 AS DOUBLE))
+      END
+    ) AS va1613,
+    (
+      CASE
+        WHEN NOT va1608 IS NULL
+        THEN CAST(0.5 AS DOUBLE) * se1618 * EXP((
+          (
+            se1609 - 1
+          ) % 57
+        ) * -CAST(0.6931471805599453 AS DOUBLE))
+      END
+    ) AS va1619,
+    (
+      (
+        CASE
+          WHEN stock_row > 12
+          THEN (
+            (
+              se1625 - se1627
+            ) / NULLIF((
+              se1625 + se1627
+            ), 0)
+          )
+        END
+      ) * 100
+    ) AS va1628,
+    SIGN(close - se367) * SIGN(volume - se1629) AS va1630,
+    (
+      NOT (
+        va1386 = se1631
+      )
+    ) AS va1632,
+    (
+      NOT (
+        va543 = se544
+      )
+    ) AS va1633,
+    (
+      CASE
+        WHEN stock_row > 24
+        THEN (
+          se1634 * 8193 - (
+            se1634 * 8193 - se1634
+          )
+        )
+      END
+    ) AS va1635,
+    (
+      CASE
+        WHEN (
+          NOT (
+            va1643 = se1644
+          )
+        ) AND (
+          NOT (
+            va1645 = se1646
+          )
+        )
+        THEN (
+          CASE WHEN stock_row > 20 THEN SIGN(se1639 - se1641) * SIGN(se1640 - se1642) END
+        )
+        ELSE NULL
+      END
+    ) AS va1647,
+    (
+      se1655 * 8193 - (
+        se1655 * 8193 - se1655
+      )
+    ) AS va1656,
+    (
+      CASE WHEN stock_row > 38 THEN se1663 END
+    ) AS va1664,
+    (
+      CASE WHEN stock_row > 15 THEN se1693 END
+    ) AS va1694,
+    (
+      CASE WHEN se1767 = 21 THEN se1766 END
+    ) AS va1768,
+    (
+      2 + CASE
+        WHEN se1818 < va1817
+        THEN 2
+        WHEN se1818 = va1817
+        THEN 1
+        WHEN se1818 > va1817
+        THEN 0
+      END
+    ) / 4 AS va1819,
+    (
+      CASE WHEN se1823 = 20 THEN (
+        se1821 + se1822 * 20
+      ) / 40 END
+    ) AS va1824,
+    (
+      CASE
+        WHEN NOT va1841 IS NULL
+        THEN CAST(0.15384615384615385 AS DOUBLE) * se1845 * EXP((
+          (
+            se1842 - 1
+          ) % 1100
+        ) * -CAST(0.1670540846631662 AS DOUBLE))
+      END
+    ) AS va1846,
+    (
+      va166 / NULLIF((
+        2 * va1920 + 1 * se1921
+      ) / 3, 0)
+    ) AS va1922,
+    (
+      CASE WHEN se1925 = 17 THEN se1924 END
+    ) AS va1926,
+    (
+      va1942 - se1943
+    ) AS va1944,
+    (
+      CASE WHEN se1960 = 12 THEN se1959 END
+    ) AS va1961,
+    (
+      100 - (
+        100 / NULLIF(
+          (
+            (
+              CASE WHEN stock_row > 14 THEN (
+                se1967 / NULLIF(se1970, 0)
+              ) END
+            ) + 1
+          ),
+          0
+        )
+      )
+    ) AS va1971,
+    (
+      CASE WHEN stock_row > 12 THEN se1627 END
+    ) AS va1972,
+    (
+      NOT (
+        va1212 = se1213
+        AND va1212 = se1214
+        AND va1212 = se1365
+        AND va1212 = se1366
+        AND va1212 = se1975
+        AND va1212 = se1976
+        AND va1212 = se1977
+        AND va1212 = se1978
+      )
+    ) AS va1979,
+    (
+      NOT (
+        va1216 = se1217
+        AND va1216 = se1218
+        AND va1216 = se1980
+        AND va1216 = se1981
+        AND va1216 = se1982
+        AND va1216 = se1983
+        AND va1216 = se1984
+        AND va1216 = se1985
+      )
+    ) AS va1986,
+    (
+      CASE WHEN se2003 = 7 THEN se2002 END
+    ) AS va2004,
+    (
+      se2023 < se2024
+    ) AS va2025,
+    (
+      se2027 < se2028
+    ) AS va2029,
+    (
+      2 + CASE WHEN se703 < va702 THEN 2 WHEN se703 = va702 THEN 1 WHEN se703 > va702 THEN 0 END + CASE WHEN se704 < va702 THEN 2 WHEN se704 = va702 THEN 1 WHEN se704 > va702 THEN 0 END + CASE WHEN se705 < va702 THEN 2 WHEN se705 = va702 THEN 1 WHEN se705 > va702 THEN 0 END + CASE WHEN se706 < va702 THEN 2 WHEN se706 = va702 THEN 1 WHEN se706 > va702 THEN 0 END + CASE WHEN se707 < va702 THEN 2 WHEN se707 = va702 THEN 1 WHEN se707 > va702 THEN 0 END + CASE WHEN se708 < va702 THEN 2 WHEN se708 = va702 THEN 1 WHEN se708 > va702 THEN 0 END + CASE WHEN se935 < va702 THEN 2 WHEN se935 = va702 THEN 1 WHEN se935 > va702 THEN 0 END
+    ) / 16 AS va2085,
+    (
+      se2086 + se2087 * 17
+    ) / 34 AS va2088,
+    (
+      2 + CASE
+        WHEN se1631 < va1386
+        THEN 2
+        WHEN se1631 = va1386
+        THEN 1
+        WHEN se1631 > va1386
+        THEN 0
+      END + CASE
+        WHEN se2154 < va1386
+        THEN 2
+        WHEN se2154 = va1386
+        THEN 1
+        WHEN se2154 > va1386
+        THEN 0
+      END + CASE
+        WHEN se2155 < va1386
+        THEN 2
+        WHEN se2155 = va1386
+        THEN 1
+        WHEN se2155 > va1386
+        THEN 0
+      END + CASE
+        WHEN se2156 < va1386
+        THEN 2
+        WHEN se2156 = va1386
+        THEN 1
+        WHEN se2156 > va1386
+        THEN 0
+      END + CASE
+        WHEN se2157 < va1386
+        THEN 2
+        WHEN se2157 = va1386
+        THEN 1
+        WHEN se2157 > va1386
+        THEN 0
+      END + CASE
+        WHEN se2158 < va1386
+        THEN 2
+        WHEN se2158 = va1386
+        THEN 1
+        WHEN se2158 > va1386
+        THEN 0
+      END + CASE
+        WHEN se2159 < va1386
+        THEN 2
+        WHEN se2159 = va1386
+        THEN 1
+        WHEN se2159 > va1386
+        THEN 0
+      END
+    ) / 16 AS va2160,
+    (
+      se2161 + se2162 * 20
+    ) / 40 AS va2163,
+    (
+      CASE WHEN se2198 = 9 THEN se2197 END
+    ) AS va2199,
+    (
+      2 + CASE
+        WHEN se1631 < va1386
+        THEN 2
+        WHEN se1631 = va1386
+        THEN 1
+        WHEN se1631 > va1386
+        THEN 0
+      END + CASE
+        WHEN se2154 < va1386
+        THEN 2
+        WHEN se2154 = va1386
+        THEN 1
+        WHEN se2154 > va1386
+        THEN 0
+      END + CASE
+        WHEN se2155 < va1386
+        THEN 2
+        WHEN se2155 = va1386
+        THEN 1
+        WHEN se2155 > va1386
+        THEN 0
+      END + CASE
+        WHEN se2156 < va1386
+        THEN 2
+        WHEN se2156 = va1386
+        THEN 1
+        WHEN se2156 > va1386
+        THEN 0
+      END + CASE
+        WHEN se2157 < va1386
+        THEN 2
+        WHEN se2157 = va1386
+        THEN 1
+        WHEN se2157 > va1386
+        THEN 0
+      END + CASE
+        WHEN se2158 < va1386
+        THEN 2
+        WHEN se2158 = va1386
+        THEN 1
+        WHEN se2158 > va1386
+        THEN 0
+      END + CASE
+        WHEN se2159 < va1386
+        THEN 2
+        WHEN se2159 = va1386
+        THEN 1
+        WHEN se2159 > va1386
+        THEN 0
+      END + CASE
+        WHEN se2218 < va1386
+        THEN 2
+        WHEN se2218 = va1386
+        THEN 1
+        WHEN se2218 > va1386
+        THEN 0
+      END + CASE
+        WHEN se2219 < va1386
+        THEN 2
+        WHEN se2219 = va1386
+        THEN 1
+        WHEN se2219 > va1386
+        THEN 0
+      END
+    ) / 20 AS va2220,
+    (
+      va785 - se2225
+    ) AS va2226,
+    (
+      2 + CASE
+        WHEN se2231 < va1297
+        THEN 2
+        WHEN se2231 = va1297
+        THEN 1
+        WHEN se2231 > va1297
+        THEN 0
+      END + CASE
+        WHEN se2232 < va1297
+        THEN 2
+        WHEN se2232 = va1297
+        THEN 1
+        WHEN se2232 > va1297
+        THEN 0
+      END + CASE
+        WHEN se2233 < va1297
+        THEN 2
+        WHEN se2233 = va1297
+        THEN 1
+        WHEN se2233 > va1297
+        THEN 0
+      END + CASE
+        WHEN se2234 < va1297
+        THEN 2
+        WHEN se2234 = va1297
+        THEN 1
+        WHEN se2234 > va1297
+        THEN 0
+      END
+    ) / 10 AS va2235,
+    (
+      CASE WHEN NOT va2242 IS NULL THEN CAST(1 AS DOUBLE) * se2243 END
+    ) AS va2244,
+    (
+      CASE
+        WHEN stock_row > 20
+        THEN (
+          (
+            CASE WHEN se2248 = 20 THEN se2247 END
+          ) / NULLIF(se2249, 0)
+        )
+      END
+    ) AS va2250,
+    (
+      CASE
+        WHEN se2255 = 1
+        THEN va2241 / CAST(0.03278688524590164 AS DOUBLE)
+        ELSE va2241
+      END * EXP((
+        (
+          se2255 - 1
+        ) % 1175
+      ) * CAST(0.0333364202675918 AS DOUBLE))
+    ) AS va2256,
+    (
+      CASE WHEN stock_row > 22 THEN se2274 END
+    ) AS va2275,
+    (
+      CASE WHEN se2310 = 252 AND se2311 >= 3 AND se2312 < se2313 THEN se2309 END
+    ) AS va2314,
+    (
+      CASE
+        WHEN NOT va2316 IS NULL
+        THEN CAST(0.05 AS DOUBLE) * se2317 * EXP((
+          (
+            stock_row - 1
+          ) % 1100
+        ) * -CAST(0.051293294387550536 AS DOUBLE))
+      END
+    ) AS va2318,
+    (
+      CASE WHEN se2351 = 18 THEN se2350 END
+    ) AS va2352,
+    (
+      (
+        va2359 + COALESCE(se2360, 0) * EXP(
+          (
+            (
+              (
+                stock_row - 1
+              ) % 1100
+            ) + 1
+          ) * -CAST(0.1670540846631662 AS DOUBLE)
+        )
+      ) - (
+        va2362 + COALESCE(se2363, 0) * EXP(
+          (
+            (
+              (
+                stock_row - 1
+              ) % 1100
+            ) + 1
+          ) * -CAST(0.07696104113612832 AS DOUBLE)
+        )
+      )
+    ) AS va2364,
+    (
+      3 * va2372 + 2 * se2373 + 1 * se2374
+    ) / 6 AS va2375,
+    (
+      3 * va2382 + 2 * se2383 + 1 * se2384
+    ) / 6 AS va2385,
+    (
+      -va2399
+    ) AS va2400,
+    (
+      va2425 + COALESCE(se2426, 0) * EXP(
         (
           (
             (
@@ -10471,7 +8751,7 @@ WITH values_0_1 AS (
           ) + 1
         ) * -CAST(0.14310084364067333 AS DOUBLE)
       )
-    ) AS va2173,
+    ) AS va2427,
     (
       (
         (
@@ -10483,8 +8763,8 @@ WITH values_0_1 AS (
                     WHEN stock_row > 12
                     THEN (
                       (
-                        close - se2175
-                      ) / NULLIF(se2177, 0)
+                        close - se2429
+                      ) / NULLIF(se2431, 0)
                     )
                   END
                 ) * 6
@@ -10494,8 +8774,8 @@ WITH values_0_1 AS (
                 (
                   CASE WHEN stock_row > 6 THEN (
                     (
-                      close - se2178
-                    ) / NULLIF(se2179, 0)
+                      close - se2432
+                    ) / NULLIF(se2433, 0)
                   ) END
                 ) * 12
               ) * 24
@@ -10507,8 +8787,8 @@ WITH values_0_1 AS (
                   WHEN stock_row > 24
                   THEN (
                     (
-                      close - se2180
-                    ) / NULLIF(se2181, 0)
+                      close - se2434
+                    ) / NULLIF(se2435, 0)
                   )
                 END
               ) * 6
@@ -10516,90 +8796,86 @@ WITH values_0_1 AS (
           )
         ) * 100
       ) / 504
-    ) AS va2182,
+    ) AS va2436,
     (
-      CASE WHEN stock_row > 12 THEN se2187 END
-    ) AS va2188,
+      CASE WHEN stock_row > 12 THEN se2442 END
+    ) AS va2443,
     (
       (
         (
-          va2200 - (
-            CASE WHEN se2202 = 12 THEN se2201 END
+          va2456 - (
+            CASE WHEN se2458 = 12 THEN se2457 END
           )
         ) / NULLIF(va33, 0)
       ) * 100
-    ) AS va2203,
+    ) AS va2459,
     (
-      va348 - (
-        CASE WHEN se2217 = 20 THEN se2216 END
+      va1187 - (
+        CASE WHEN se2478 = 20 THEN se2477 END
       )
-    ) AS va2218,
+    ) AS va2479,
     (
-      CASE WHEN se2223 = 20 THEN se2222 END
-    ) AS va2224,
-    (
-      CASE WHEN stock_row > 12 THEN se1475 END
-    ) AS va2227,
+      CASE WHEN stock_row > 12 THEN se1625 END
+    ) AS va2488,
     (
       CASE
-        WHEN NOT va2229 IS NULL
-        THEN CAST(0.1111111111111111 AS DOUBLE) * se2230 * EXP((
+        WHEN NOT va2490 IS NULL
+        THEN CAST(0.1111111111111111 AS DOUBLE) * se2491 * EXP((
           (
             stock_row - 1
           ) % 1100
         ) * -CAST(0.11778303565638344 AS DOUBLE))
       END
-    ) AS va2231,
+    ) AS va2492,
     (
       CASE WHEN stock_row > 14 THEN (
         (
-          se2259 * 100
-        ) / NULLIF(se2261, 0)
+          se2523 * 100
+        ) / NULLIF(se2525, 0)
       ) END
-    ) AS va2262,
+    ) AS va2526,
     (
       CASE WHEN stock_row > 14 THEN (
         (
-          se2264 * 100
-        ) / NULLIF(se2261, 0)
+          se2529 * 100
+        ) / NULLIF(se2525, 0)
       ) END
-    ) AS va2265,
+    ) AS va2530,
     (
-      CASE WHEN stock_row > 6 THEN se2274 END
-    ) AS va2275,
+      CASE WHEN stock_row > 6 THEN se2546 END
+    ) AS va2547,
     (
-      CASE WHEN se2285 = 6 THEN se2284 END
-    ) AS va2286,
+      CASE WHEN se2557 = 6 THEN se2556 END
+    ) AS va2558,
     (
-      CASE WHEN se2302 = 12 THEN se2301 END
-    ) AS va2303,
+      CASE WHEN se2579 = 12 THEN se2578 END
+    ) AS va2580,
     (
-      CASE
-        WHEN va2342
-        THEN (
-          CASE
-            WHEN stock_row > 66
-            THEN (
-              (
-                -(
-                  se2345 + se2346 * 60
-                ) / 120
-              ) * CAST(SIGN(va284) AS DOUBLE)
-            )
-          END
-        )
-        WHEN NOT va2342
-        THEN va650
-      END
-    ) AS va2347,
+      CASE WHEN se2611 = 4 THEN se2610 END
+    ) AS va2612,
     (
-      CASE WHEN stock_row > 200 THEN se2373 END
-    ) AS va2374,
+      CASE WHEN stock_row > 19 THEN (
+        se2619 < volume
+      ) END
+    ) AS va2620,
     (
-      CASE WHEN stock_row > 20 THEN se975 END
-    ) AS va2396,
+      benchmark_close - (
+        CASE WHEN se2627 = 20 THEN se2626 END
+      )
+    ) AS va2628,
     (
-      va2398 + COALESCE(se2399, 0) * EXP(
+      CASE WHEN stock_row > 200 THEN se2653 END
+    ) AS va2654,
+    (
+      va2651 * 8193 - (
+        va2651 * 8193 - va2651
+      )
+    ) AS va2665,
+    (
+      CASE WHEN stock_row > 20 THEN se1073 END
+    ) AS va2679,
+    (
+      va2681 + COALESCE(se2682, 0) * EXP(
         (
           (
             (
@@ -10608,33 +8884,33 @@ WITH values_0_1 AS (
           ) + 1
         ) * -CAST(0.20067069546215116 AS DOUBLE)
       )
-    ) AS va2400,
+    ) AS va2683,
     (
-      CASE WHEN stock_row > 10 THEN se2402 END
-    ) AS va2403,
+      CASE WHEN stock_row > 10 THEN se2685 END
+    ) AS va2686,
     (
       (
         (
           (
-            CASE WHEN se2412 = 20 THEN se2411 END
+            CASE WHEN se2695 = 20 THEN se2694 END
           ) - 1
         ) * (
-          CASE WHEN se2416 = 20 THEN se2415 END
+          CASE WHEN se2699 = 20 THEN se2698 END
         )
       ) / NULLIF(
         (
           (
-            CASE WHEN se2419 = 20 THEN se2418 END
+            CASE WHEN se2702 = 20 THEN se2701 END
           ) * (
-            CASE WHEN se2422 = 20 THEN se2421 END
+            CASE WHEN se2705 = 20 THEN se2704 END
           )
         ),
         0
       )
-    ) AS va2423,
+    ) AS va2706,
     (
-      CASE WHEN stock_row > 23 THEN se2425 END
-    ) AS va2426
+      CASE WHEN stock_row > 23 THEN se2708 END
+    ) AS va2709
   FROM series_3
 ), values_3_2 AS (
   SELECT
@@ -10644,344 +8920,230 @@ WITH values_0_1 AS (
     stock_row,
     close,
     day_rows,
+    high,
+    low,
     open,
-    se1021,
-    se1022,
-    se1048,
-    se1049,
-    se1050,
-    se1051,
-    se1052,
-    se1053,
-    se1079,
-    se1082,
-    se1084,
-    se1153,
-    se1154,
-    se1214,
-    se1215,
-    se1216,
-    se1217,
-    se1218,
-    se1219,
-    se1239,
-    se1240,
-    se1241,
-    se1267,
-    se1302,
-    se1313,
-    se1323,
-    se136,
-    se1365,
-    se1382,
-    se1396,
-    se1441,
-    se1464,
-    se1606,
-    se1666,
-    se1676,
-    se1696,
-    se1697,
-    se1701,
-    se1702,
-    se1703,
-    se1704,
-    se1705,
-    se1706,
-    se1707,
-    se1708,
-    se1727,
-    se1728,
-    se1729,
-    se1832,
-    se1849,
-    se1886,
-    se1887,
-    se1888,
-    se1889,
-    se1941,
-    se1942,
-    se1943,
-    se1944,
-    se1945,
-    se1946,
-    se1947,
-    se1991,
-    se1992,
-    se1993,
-    se2024,
-    se2041,
-    se2058,
-    se2059,
-    se2060,
-    se2079,
-    se2098,
-    se2099,
-    se2165,
-    se2166,
-    se2167,
-    se2168,
-    se2211,
-    se2214,
-    se2338,
-    se2339,
-    se2340,
-    se2355,
-    se2356,
-    se2366,
-    se2369,
-    se2376,
-    se2384,
-    se2385,
-    se2386,
-    se245,
-    se292,
-    se293,
-    se294,
-    se296,
-    se302,
-    se304,
-    se305,
-    se326,
-    se334,
-    se349,
-    se37,
-    se48,
-    se487,
-    se488,
-    se596,
-    se703,
-    se714,
-    se715,
-    se716,
-    se72,
-    se725,
-    se780,
-    se781,
-    se782,
-    se783,
-    se784,
-    se810,
-    se811,
-    se812,
-    se813,
-    se815,
-    se819,
-    se866,
-    se934,
-    se935,
-    se936,
-    va100,
-    va1002,
-    va1041,
-    va1043,
-    va1047,
+    returns,
+    se1028,
+    se1029,
+    se1030,
+    se1152,
+    se1210,
+    se1271,
+    se1272,
+    se138,
+    se1384,
+    se1430,
+    se1431,
+    se1442,
+    se1454,
+    se1609,
+    se1732,
+    se1842,
+    se1868,
+    se1869,
+    se1973,
+    se2021,
+    se2046,
+    se2255,
+    se2276,
+    se2323,
+    se2470,
+    se259,
+    se2644,
+    se270,
+    se350,
+    se522,
+    se523,
+    se628,
+    se700,
+    se77,
+    se777,
+    se876,
+    se878,
+    se898,
+    va102,
+    va1027,
+    va1051,
+    va1052,
     va1054,
-    va107,
-    va1075,
-    va1080,
-    va1081,
-    va1097,
-    va1121,
-    va1123,
-    va1126,
-    va1130,
-    va1134,
-    va1152,
-    va1167,
-    va1181,
-    va1187,
-    va121,
-    va1213,
-    va1222,
-    va1226,
-    va1238,
-    va1265,
-    va1266,
-    va1281,
-    va1283,
-    va1286,
-    va1294,
-    va131,
-    va1312,
-    va1322,
-    va1326,
-    va135,
-    va1369,
+    va1057,
+    va1060,
+    va1085,
+    va1087,
+    va1088,
+    va1102,
+    va1151,
+    va1185,
+    va1198,
+    va1215,
+    va1219,
+    va123,
+    va1237,
+    va1239,
+    va1242,
+    va1246,
+    va1250,
+    va1251,
+    va1270,
+    va1285,
+    va1301,
+    va1307,
+    va133,
+    va1340,
+    va1343,
+    va1350,
     va137,
-    va1373,
-    va1378,
-    va1381,
-    va1395,
+    va1375,
+    va1386,
+    va1389,
+    va139,
+    va1393,
     va1406,
+    va1408,
+    va1412,
     va1422,
-    va1429,
-    va1454,
-    va1462,
-    va1467,
-    va147,
-    va1471,
-    va1478,
-    va1480,
-    va1499,
-    va1501,
-    va1559,
-    va1569,
-    va1572,
-    va1575,
-    va1579,
-    va159,
-    va1604,
-    va1605,
-    va1643,
-    va1651,
-    va1658,
-    va1665,
-    va1679,
-    va1700,
-    va1709,
-    va1726,
-    va173,
-    va1738,
-    va1742,
-    va176,
-    va1769,
-    va1782,
-    va1783,
+    va1441,
+    va1453,
+    va1469,
+    va1504,
+    va1508,
+    va1513,
+    va1525,
+    va1549,
+    va1565,
+    va1597,
+    va1607,
+    va1613,
+    va1619,
+    va1628,
+    va1630,
+    va1632,
+    va1633,
+    va1635,
+    va165,
+    va1656,
+    va1660,
+    va1718,
+    va1728,
+    va1731,
     va179,
-    va180,
-    va1827,
-    va1830,
-    va1831,
-    va184,
-    va1843,
+    va1808,
+    va1819,
+    va182,
+    va1824,
     va1846,
-    va1848,
     va185,
-    va1865,
-    va1879,
-    va1882,
-    va1885,
-    va1915,
-    va1934,
-    va1937,
-    va1940,
-    va1990,
-    va2010,
-    va2013,
-    va2019,
-    va2023,
+    va186,
+    va1922,
+    va1944,
+    va1956,
+    va1971,
+    va1972,
+    va1979,
+    va1986,
     va2025,
-    va2040,
+    va2029,
+    va2039,
+    va2042,
     va2044,
-    va2057,
-    va2072,
-    va2073,
-    va2075,
-    va2097,
-    va2103,
-    va2111,
-    va2146,
-    va2164,
-    va2182,
-    va2188,
-    va2199,
-    va2203,
-    va2218,
-    va222,
-    va2227,
-    va2228,
-    va223,
-    va2231,
-    va2255,
+    va2063,
+    va2070,
+    va2071,
+    va2085,
+    va2088,
+    va2124,
+    va2160,
+    va2163,
+    va2241,
+    va2244,
+    va2250,
+    va2254,
     va2256,
-    va226,
     va2275,
     va229,
-    va2294,
-    va2295,
-    va232,
-    va2337,
-    va2347,
+    va230,
+    va2314,
+    va2315,
+    va2318,
+    va233,
+    va2346,
     va236,
-    va2365,
-    va2374,
-    va2375,
-    va2383,
-    va2393,
-    va2396,
-    va2403,
+    va2364,
+    va239,
     va243,
-    va256,
-    va265,
-    va267,
-    va284,
-    va291,
-    va300,
-    va301,
-    va308,
-    va321,
-    va325,
-    va327,
-    va333,
-    va335,
-    va346,
-    va348,
-    va350,
-    va352,
-    va354,
+    va2436,
+    va2443,
+    va2454,
+    va2459,
+    va2479,
+    va2482,
+    va2488,
+    va2489,
+    va2492,
+    va2518,
+    va2519,
+    va2547,
+    va2566,
+    va2567,
+    va258,
+    va260,
+    va2643,
+    va2665,
+    va2676,
+    va2679,
+    va2686,
+    va269,
+    va271,
+    va280,
+    va282,
+    va336,
+    va340,
+    va349,
+    va351,
     va36,
-    va371,
-    va375,
-    va380,
-    va386,
-    va389,
-    va393,
+    va366,
+    va368,
+    va370,
+    va394,
+    va400,
+    va407,
+    va415,
+    va420,
+    va426,
     va44,
-    va47,
-    va478,
-    va486,
-    va507,
-    va508,
-    va516,
-    va568,
-    va585,
-    va587,
-    va591,
-    va617,
+    va512,
+    va521,
+    va548,
+    va549,
+    va612,
+    va631,
     va64,
-    va648,
-    va653,
-    va701,
-    va702,
-    va71,
-    va713,
-    va721,
-    va724,
-    va726,
-    va739,
-    va758,
-    va761,
-    va779,
-    va795,
-    va803,
-    va806,
-    va809,
-    va818,
-    va821,
-    va836,
-    va838,
-    va841,
-    va865,
-    va898,
-    va903,
-    va933,
-    va957,
-    va958,
-    va960,
-    va963,
+    va663,
+    va694,
+    va698,
+    va709,
+    va717,
+    va730,
+    va773,
+    va776,
+    va778,
+    va794,
+    va816,
+    va819,
+    va84,
+    va853,
+    va869,
+    va899,
+    va90,
+    va907,
+    va909,
+    va912,
+    va914,
+    va974,
+    va979,
+    va982,
     va987,
-    va989,
     volume,
     vwap,
     (
@@ -11003,810 +9165,845 @@ WITH values_0_1 AS (
       )
     ) AS va30,
     (
-      CASE
-        WHEN (
-          NOT (
-            va79 = se80 AND va79 = se81 AND va79 = se82 AND va79 = se83
-          )
-        )
-        AND (
-          NOT (
-            va84 = se85 AND va84 = se86 AND va84 = se87 AND va84 = se88
-          )
-        )
-        THEN CASE WHEN ISFINITE(va78) THEN ROUND(va78, 12) END
-        ELSE NULL
-      END
-    ) AS va89,
-    (
-      CASE
-        WHEN va198
-        AND (
-          NOT (
-            va199 = se200 AND va199 = se201 AND va199 = se202 AND va199 = se203
-          )
-        )
-        THEN CASE WHEN ISFINITE(va192) THEN ROUND(va192, 12) END
-        ELSE NULL
-      END
-    ) AS va204,
-    (
-      CASE WHEN stock_row > 19 THEN va246 END
-    ) AS va247,
-    (
-      va278 * 8193 - (
-        va278 * 8193 - va278
+      va156 * 8193 - (
+        va156 * 8193 - va156
       )
-    ) AS va279,
+    ) AS va157,
     (
       CASE
-        WHEN (
-          NOT (
-            va486 = se487 AND va486 = se488
-          )
-        )
+        WHEN va205
         AND (
           NOT (
-            va193 = se194 AND va193 = se195
+            va206 = se207 AND va206 = se208 AND va206 = se209 AND va206 = se210
           )
         )
-        THEN CASE WHEN ISFINITE(va485) THEN ROUND(va485, 12) END
+        THEN CASE WHEN ISFINITE(va199) THEN ROUND(va199, 12) END
         ELSE NULL
       END
-    ) AS va489,
+    ) AS va211,
+    (
+      va293 * 8193 - (
+        va293 * 8193 - va293
+      )
+    ) AS va294,
     (
       CASE
-        WHEN stock_row > 15
+        WHEN stock_row > 6
         THEN (
-          va533 * 8193 - (
-            va533 * 8193 - va533
+          (
+            se311 - close
+          ) + (
+            CASE
+              WHEN (
+                se317 < se318
+              ) AND (
+                se320 < se321
+              )
+              THEN CASE WHEN ISFINITE(va315) THEN ROUND(va315, 12) END
+              ELSE NULL
+            END
           )
         )
       END
-    ) AS va534,
+    ) AS va322,
     (
-      CASE
-        WHEN va544
-        AND (
-          NOT (
-            va199 = se200
-            AND va199 = se201
-            AND va199 = se202
-            AND va199 = se203
-            AND va199 = se545
-          )
-        )
-        THEN CASE WHEN ISFINITE(va542) THEN ROUND(va542, 12) END
-        ELSE NULL
-      END
-    ) AS va546,
-    (
-      CASE
-        WHEN stock_row > 15
-        THEN (
-          va559 * 8193 - (
-            va559 * 8193 - va559
-          )
-        )
-      END
-    ) AS va560,
-    (
-      CASE
-        WHEN stock_row > 9
-        THEN (
-          va578 * 8193 - (
-            va578 * 8193 - va578
-          )
-        )
-      END
-    ) AS va579,
-    (
-      va622 * 8193 - (
-        va622 * 8193 - va622
-      )
-    ) AS va623,
+      CASE WHEN va373 THEN se369 END
+    ) AS va374,
     (
       CASE
         WHEN (
-          NOT (
-            va657 = se658
-            AND va657 = se659
-            AND va657 = se660
-            AND va657 = se661
-            AND va657 = se662
-            AND va657 = se663
-          )
-        )
-        AND (
-          NOT (
-            va664 = se665
-            AND va664 = se666
-            AND va664 = se667
-            AND va664 = se668
-            AND va664 = se669
-            AND va664 = se670
-          )
-        )
-        THEN CASE WHEN ISFINITE(va656) THEN ROUND(va656, 12) END
-        ELSE NULL
-      END
-    ) AS va671,
-    (
-      va691 * 8193 - (
-        va691 * 8193 - va691
-      )
-    ) AS va692,
-    (
-      CASE WHEN stock_row > 12 THEN (
-        se745 / NULLIF(va748, 0)
-      ) END
-    ) AS va749,
-    (
-      CASE WHEN stock_row > 12 THEN (
-        se747 / NULLIF(va748, 0)
-      ) END
-    ) AS va750,
-    (
-      va855 * 8193 - (
-        va855 * 8193 - va855
-      )
-    ) AS va856,
-    (
-      CASE
-        WHEN (
-          NOT (
-            va657 = se658
-            AND va657 = se659
-            AND va657 = se660
-            AND va657 = se661
-            AND va657 = se662
-            AND va657 = se663
-            AND va657 = se864
-          )
-        )
-        AND (
-          NOT (
-            va865 = se866
-            AND va865 = se867
-            AND va865 = se868
-            AND va865 = se869
-            AND va865 = se870
-            AND va865 = se871
-            AND va865 = se872
-          )
-        )
-        THEN CASE WHEN ISFINITE(va863) THEN ROUND(va863, 12) END
-        ELSE NULL
-      END
-    ) AS va873,
-    (
-      -(
-        CASE
-          WHEN va894 AND va198
-          THEN CASE WHEN ISFINITE(va893) THEN ROUND(va893, 12) END
-          ELSE NULL
-        END
-      )
-    ) AS va895,
-    (
-      CASE
-        WHEN (
-          NOT (
-            va193 = se194 AND va193 = se195 AND va193 = se196
-          )
-        )
-        AND (
-          NOT (
-            va199 = se200 AND va199 = se201 AND va199 = se202
-          )
-        )
-        THEN CASE WHEN ISFINITE(va908) THEN ROUND(va908, 12) END
-        ELSE NULL
-      END
-    ) AS va909,
-    (
-      CASE
-        WHEN (
-          NOT (
-            va933 = se934 AND va933 = se935 AND va933 = se936
-          )
-        )
-        AND (
-          NOT (
-            va937 = se938 AND va937 = se939 AND va937 = se940
-          )
-        )
-        THEN CASE WHEN ISFINITE(va932) THEN ROUND(va932, 12) END
-        ELSE NULL
-      END
-    ) AS va941,
-    (
-      CASE
-        WHEN va976
-        THEN (
-          CASE WHEN stock_row > 20 THEN (
-            va977 / NULLIF(se975, 0)
+          CASE WHEN NOT va393 IS NULL AND NOT va373 IS NULL THEN (
+            va393 AND va373
           ) END
         )
-        WHEN NOT va976
+        THEN se369
+      END
+    ) AS va396,
+    (
+      CASE
+        WHEN (
+          CASE WHEN NOT va399 IS NULL AND NOT va373 IS NULL THEN (
+            va399 AND va373
+          ) END
+        )
+        THEN se369
+      END
+    ) AS va402,
+    (
+      CASE
+        WHEN (
+          CASE WHEN NOT va406 IS NULL AND NOT va373 IS NULL THEN (
+            va406 AND va373
+          ) END
+        )
+        THEN se369
+      END
+    ) AS va409,
+    (
+      CASE
+        WHEN (
+          CASE WHEN NOT va414 IS NULL AND NOT va373 IS NULL THEN (
+            va414 AND va373
+          ) END
+        )
+        THEN se369
+      END
+    ) AS va417,
+    (
+      CASE
+        WHEN (
+          CASE WHEN NOT va419 IS NULL AND NOT va373 IS NULL THEN (
+            va419 AND va373
+          ) END
+        )
+        THEN se369
+      END
+    ) AS va422,
+    (
+      CASE
+        WHEN (
+          CASE WHEN NOT va425 IS NULL AND NOT va373 IS NULL THEN (
+            va425 AND va373
+          ) END
+        )
+        THEN se369
+      END
+    ) AS va428,
+    (
+      CASE
+        WHEN (
+          NOT (
+            va521 = se522 AND va521 = se523
+          )
+        )
+        AND (
+          NOT (
+            va200 = se201 AND va200 = se202
+          )
+        )
+        THEN CASE WHEN ISFINITE(va520) THEN ROUND(va520, 12) END
+        ELSE NULL
+      END
+    ) AS va524,
+    (
+      va567 * 8193 - (
+        va567 * 8193 - va567
+      )
+    ) AS va568,
+    (
+      CASE
+        WHEN stock_row > 15
         THEN (
-          CASE
-            WHEN va978
-            THEN 0
-            WHEN NOT va978
-            THEN (
-              CASE WHEN stock_row > 20 THEN (
-                va977 / NULLIF(se972, 0)
-              ) END
-            )
-          END
-        )
-      END
-    ) AS va979,
-    (
-      CASE
-        WHEN (
-          NOT (
-            va1017 = se1018 AND va1017 = se1019 AND va1017 = se1020
+          va577 * 8193 - (
+            va577 * 8193 - va577
           )
         )
-        AND va1023
-        THEN CASE WHEN ISFINITE(va1016) THEN ROUND(va1016, 12) END
-        ELSE NULL
       END
-    ) AS va1024,
+    ) AS va578,
     (
       CASE
-        WHEN (
-          NOT (
-            va1100 = se1101 AND va1100 = se1102
-          )
-        )
+        WHEN va588
         AND (
           NOT (
-            va1103 = se1104 AND va1103 = se1105
+            va206 = se207
+            AND va206 = se208
+            AND va206 = se209
+            AND va206 = se210
+            AND va206 = se589
           )
         )
-        THEN CASE WHEN ISFINITE(va1099) THEN ROUND(va1099, 12) END
+        THEN CASE WHEN ISFINITE(va586) THEN ROUND(va586, 12) END
         ELSE NULL
       END
-    ) AS va1106,
-    (
-      (
-        (
-          va482 - va1147
-        ) * (
-          va184 - va1148
-        ) + (
-          se1139 - va1147
-        ) * (
-          se1143 - va1148
-        ) + (
-          se1140 - va1147
-        ) * (
-          se1144 - va1148
-        ) + (
-          se1141 - va1147
-        ) * (
-          se1145 - va1148
-        ) + (
-          se1142 - va1147
-        ) * (
-          se1146 - va1148
-        )
-      ) / 4
-    ) AS va1149,
-    (
-      CASE WHEN NOT va1157 IS NULL THEN CASE WHEN va198 THEN va1157 ELSE 0 END END
-    ) AS va1158,
-    (
-      va1196 * 8193 - (
-        va1196 * 8193 - va1196
-      )
-    ) AS va1197,
-    (
-      va1226 - (
-        va1228 + COALESCE(se1229, 0) * EXP(
-          (
-            (
-              (
-                stock_row - 1
-              ) % 1100
-            ) + 1
-          ) * -CAST(0.07696104113612832 AS DOUBLE)
-        )
-      )
-    ) AS va1230,
+    ) AS va590,
     (
       CASE
-        WHEN va1244
-        AND (
-          NOT (
-            va1100 = se1101 AND va1100 = se1102 AND va1100 = se1245 AND va1100 = se1246
-          )
-        )
-        THEN CASE WHEN ISFINITE(va1243) THEN ROUND(va1243, 12) END
-        ELSE NULL
-      END
-    ) AS va1247,
-    (
-      va1258 * 8193 - (
-        va1258 * 8193 - va1258
-      )
-    ) AS va1259,
-    (
-      va1298 < CAST(0.05 AS DOUBLE)
-    ) AS va1299,
-    (
-      va1298 = CAST(0.05 AS DOUBLE)
-    ) AS va1300,
-    (
-      (
-        (
-          va922 - va1308
-        ) * (
-          va184 - va1148
-        ) + (
-          se1304 - va1308
-        ) * (
-          se1143 - va1148
-        ) + (
-          se1305 - va1308
-        ) * (
-          se1144 - va1148
-        ) + (
-          se1306 - va1308
-        ) * (
-          se1145 - va1148
-        ) + (
-          se1307 - va1308
-        ) * (
-          se1146 - va1148
-        )
-      ) / 4
-    ) AS va1309,
-    (
-      CASE
-        WHEN (
-          NOT (
-            va1343 = se1344
-            AND va1343 = se1345
-            AND va1343 = se1346
-            AND va1343 = se1347
-            AND va1343 = se1348
-            AND va1343 = se1349
-            AND va1343 = se1350
-            AND va1343 = se1351
-            AND va1343 = se1352
-            AND va1343 = se1353
-          )
-        )
-        AND (
-          NOT (
-            va193 = se194
-            AND va193 = se195
-            AND va193 = se196
-            AND va193 = se197
-            AND va193 = se543
-            AND va193 = se1354
-            AND va193 = se1355
-            AND va193 = se1356
-            AND va193 = se1357
-            AND va193 = se1358
-          )
-        )
-        THEN CASE WHEN ISFINITE(va1342) THEN ROUND(va1342, 12) END
-        ELSE NULL
-      END
-    ) AS va1359,
-    (
-      CASE
-        WHEN stock_row > 19
+        WHEN stock_row > 15
         THEN (
-          va246 * 8193 - (
-            va246 * 8193 - va246
+          va603 * 8193 - (
+            va603 * 8193 - va603
           )
         )
       END
-    ) AS va1383,
+    ) AS va604,
+    (
+      va668 * 8193 - (
+        va668 * 8193 - va668
+      )
+    ) AS va669,
+    (
+      CASE
+        WHEN (
+          se752 < se753
+        ) AND (
+          se754 < se755
+        )
+        THEN CASE WHEN ISFINITE(va750) THEN ROUND(va750, 12) END
+        ELSE NULL
+      END
+    ) AS va756,
+    (
+      CASE
+        WHEN stock_row > 1
+        THEN (
+          va763 * 8193 - (
+            va763 * 8193 - va763
+          )
+        )
+      END
+    ) AS va764,
+    (
+      CASE WHEN stock_row > 12 THEN (
+        se801 / NULLIF(va804, 0)
+      ) END
+    ) AS va805,
+    (
+      CASE WHEN stock_row > 12 THEN (
+        se803 / NULLIF(va804, 0)
+      ) END
+    ) AS va806,
+    (
+      CASE
+        WHEN (
+          NOT (
+            va702 = se703
+            AND va702 = se704
+            AND va702 = se705
+            AND va702 = se706
+            AND va702 = se707
+            AND va702 = se708
+            AND va702 = se935
+          )
+        )
+        AND (
+          NOT (
+            va936 = se937
+            AND va936 = se938
+            AND va936 = se939
+            AND va936 = se940
+            AND va936 = se941
+            AND va936 = se942
+            AND va936 = se943
+          )
+        )
+        THEN CASE WHEN ISFINITE(va934) THEN ROUND(va934, 12) END
+        ELSE NULL
+      END
+    ) AS va944,
     (
       -(
         CASE
           WHEN (
             NOT (
-              va1395 = se1396
-              AND va1395 = se1397
-              AND va1395 = se1398
-              AND va1395 = se1399
-              AND va1395 = se1400
-              AND va1395 = se1401
-              AND va1395 = se1402
-              AND va1395 = se1403
-              AND va1395 = se1404
+              va965 = se966 AND va965 = se967 AND va965 = se968 AND va965 = se969
+            )
+          )
+          AND va205
+          THEN CASE WHEN ISFINITE(va964) THEN ROUND(va964, 12) END
+          ELSE NULL
+        END
+      )
+    ) AS va970,
+    (
+      CASE
+        WHEN (
+          NOT (
+            va1027 = se1028 AND va1027 = se1029 AND va1027 = se1030
+          )
+        )
+        AND (
+          NOT (
+            va1031 = se1032 AND va1031 = se1033 AND va1031 = se1034
+          )
+        )
+        THEN CASE WHEN ISFINITE(va1026) THEN ROUND(va1026, 12) END
+        ELSE NULL
+      END
+    ) AS va1035,
+    (
+      CASE
+        WHEN va1074
+        THEN (
+          CASE WHEN stock_row > 20 THEN (
+            va1075 / NULLIF(se1073, 0)
+          ) END
+        )
+        WHEN NOT va1074
+        THEN (
+          CASE
+            WHEN va1076
+            THEN 0
+            WHEN NOT va1076
+            THEN (
+              CASE WHEN stock_row > 20 THEN (
+                va1075 / NULLIF(se1069, 0)
+              ) END
+            )
+          END
+        )
+      END
+    ) AS va1077,
+    (
+      CASE
+        WHEN (
+          NOT (
+            va1117 = se1118 AND va1117 = se1119 AND va1117 = se1120
+          )
+        )
+        AND va1124
+        THEN CASE WHEN ISFINITE(va1116) THEN ROUND(va1116, 12) END
+        ELSE NULL
+      END
+    ) AS va1125,
+    (
+      (
+        CASE
+          WHEN NOT va1192 IS NULL
+          THEN CASE WHEN (
+            se1194 < se1195
+          ) THEN va1192 ELSE 0 END
+        END
+      ) / NULLIF((
+        CASE WHEN se1191 = 20 THEN se1196 END
+      ), 0)
+    ) AS va1197,
+    (
+      (
+        (
+          va517 - va1265
+        ) * (
+          va191 - va1266
+        ) + (
+          se1257 - va1265
+        ) * (
+          se1261 - va1266
+        ) + (
+          se1258 - va1265
+        ) * (
+          se1262 - va1266
+        ) + (
+          se1259 - va1265
+        ) * (
+          se1263 - va1266
+        ) + (
+          se1260 - va1265
+        ) * (
+          se1264 - va1266
+        )
+      ) / 4
+    ) AS va1267,
+    (
+      CASE WHEN NOT va1275 IS NULL THEN CASE WHEN va205 THEN va1275 ELSE 0 END END
+    ) AS va1276,
+    (
+      va1316 * 8193 - (
+        va1316 * 8193 - va1316
+      )
+    ) AS va1317,
+    (
+      CASE
+        WHEN stock_row > 4
+        THEN (
+          va1357 * 8193 - (
+            va1357 * 8193 - va1357
+          )
+        )
+      END
+    ) AS va1358,
+    (
+      CASE
+        WHEN va1364
+        AND (
+          NOT (
+            va1212 = se1213 AND va1212 = se1214 AND va1212 = se1365 AND va1212 = se1366
+          )
+        )
+        THEN CASE WHEN ISFINITE(va1363) THEN ROUND(va1363, 12) END
+        ELSE NULL
+      END
+    ) AS va1367,
+    (
+      va1426 < CAST(0.05 AS DOUBLE)
+    ) AS va1427,
+    (
+      va1426 = CAST(0.05 AS DOUBLE)
+    ) AS va1428,
+    (
+      (
+        (
+          va1017 - va1437
+        ) * (
+          va191 - va1266
+        ) + (
+          se1433 - va1437
+        ) * (
+          se1261 - va1266
+        ) + (
+          se1434 - va1437
+        ) * (
+          se1262 - va1266
+        ) + (
+          se1435 - va1437
+        ) * (
+          se1263 - va1266
+        ) + (
+          se1436 - va1437
+        ) * (
+          se1264 - va1266
+        )
+      ) / 4
+    ) AS va1438,
+    (
+      -(
+        CASE
+          WHEN (
+            NOT (
+              va1534 = se1535
+              AND va1534 = se1536
+              AND va1534 = se1537
+              AND va1534 = se1538
+              AND va1534 = se1539
+              AND va1534 = se1540
+              AND va1534 = se1541
+              AND va1534 = se1542
+              AND va1534 = se1543
             )
           )
           AND (
             NOT (
-              va193 = se194
-              AND va193 = se195
-              AND va193 = se196
-              AND va193 = se197
-              AND va193 = se543
-              AND va193 = se1354
-              AND va193 = se1355
-              AND va193 = se1356
-              AND va193 = se1357
+              va200 = se201
+              AND va200 = se202
+              AND va200 = se203
+              AND va200 = se204
+              AND va200 = se587
+              AND va200 = se1544
+              AND va200 = se1545
+              AND va200 = se1546
+              AND va200 = se1547
             )
           )
-          THEN CASE WHEN ISFINITE(va1394) THEN ROUND(va1394, 12) END
+          THEN CASE WHEN ISFINITE(va1533) THEN ROUND(va1533, 12) END
           ELSE NULL
         END
       )
-    ) AS va1405,
+    ) AS va1548,
+    (
+      CASE
+        WHEN stock_row > 1
+        THEN (
+          va1567 * 8193 - (
+            va1567 * 8193 - va1567
+          )
+        )
+      END
+    ) AS va1568,
     (
       CASE
         WHEN (
           NOT (
-            va1435 = se1436
-            AND va1435 = se1437
-            AND va1435 = se1438
-            AND va1435 = se1439
-            AND va1435 = se1440
+            va1578 = se1579
+            AND va1578 = se1580
+            AND va1578 = se1581
+            AND va1578 = se1582
+            AND va1578 = se1583
           )
         )
         AND (
           NOT (
-            va185 = se304
-            AND va185 = se1021
-            AND va185 = se1022
-            AND va185 = se1441
-            AND va185 = se1442
+            va319 = se1121
+            AND va319 = se1122
+            AND va319 = se1123
+            AND va319 = se1584
+            AND va319 = se1585
           )
         )
-        THEN CASE WHEN ISFINITE(va1434) THEN ROUND(va1434, 12) END
+        THEN CASE WHEN ISFINITE(va1577) THEN ROUND(va1577, 12) END
         ELSE NULL
       END
-    ) AS va1443,
+    ) AS va1586,
     (
-      va1492 * 8193 - (
-        va1492 * 8193 - va1492
+      CASE WHEN (
+        (
+          se1609 - 1
+        ) % 1100
+      ) = 1099 THEN va1613 END
+    ) AS va1614,
+    (
+      CASE WHEN (
+        (
+          se1609 - 1
+        ) % 57
+      ) = 56 THEN va1619 END
+    ) AS va1620,
+    (
+      va1647 * 8193 - (
+        va1647 * 8193 - va1647
       )
-    ) AS va1493,
+    ) AS va1648,
     (
       CASE
         WHEN (
           NOT (
-            va1017 = se1018
-            AND va1017 = se1019
-            AND va1017 = se1020
-            AND va1017 = se1509
-            AND va1017 = se1510
-            AND va1017 = se1511
-            AND va1017 = se1512
-            AND va1017 = se1513
-            AND va1017 = se1514
+            va1117 = se1118
+            AND va1117 = se1119
+            AND va1117 = se1120
+            AND va1117 = se1665
+            AND va1117 = se1666
+            AND va1117 = se1667
+            AND va1117 = se1668
+            AND va1117 = se1669
+            AND va1117 = se1670
           )
         )
         AND (
           NOT (
-            va1515 = se1516
-            AND va1515 = se1517
-            AND va1515 = se1518
-            AND va1515 = se1519
-            AND va1515 = se1520
-            AND va1515 = se1521
-            AND va1515 = se1522
-            AND va1515 = se1523
-            AND va1515 = se1524
+            va1671 = se1672
+            AND va1671 = se1673
+            AND va1671 = se1674
+            AND va1671 = se1675
+            AND va1671 = se1676
+            AND va1671 = se1677
+            AND va1671 = se1678
+            AND va1671 = se1679
+            AND va1671 = se1680
           )
         )
-        THEN CASE WHEN ISFINITE(va1508) THEN ROUND(va1508, 12) END
+        THEN CASE WHEN ISFINITE(va1664) THEN ROUND(va1664, 12) END
         ELSE NULL
       END
-    ) AS va1525,
+    ) AS va1681,
     (
       CASE
         WHEN (
           NOT (
-            va1536 = se1537
-            AND va1536 = se1538
-            AND va1536 = se1539
-            AND va1536 = se1540
-            AND va1536 = se1541
-            AND va1536 = se1542
+            va1695 = se1696
+            AND va1695 = se1697
+            AND va1695 = se1698
+            AND va1695 = se1699
+            AND va1695 = se1700
+            AND va1695 = se1701
           )
         )
         AND (
           NOT (
-            va1543 = se1544
-            AND va1543 = se1545
-            AND va1543 = se1546
-            AND va1543 = se1547
-            AND va1543 = se1548
-            AND va1543 = se1549
+            va1702 = se1703
+            AND va1702 = se1704
+            AND va1702 = se1705
+            AND va1702 = se1706
+            AND va1702 = se1707
+            AND va1702 = se1708
           )
         )
-        THEN CASE WHEN ISFINITE(va1535) THEN ROUND(va1535, 12) END
+        THEN CASE WHEN ISFINITE(va1694) THEN ROUND(va1694, 12) END
         ELSE NULL
       END
-    ) AS va1550,
-    (
-      CASE WHEN stock_row > 60 THEN va1653 END
-    ) AS va1654,
-    (
-      va1653 * 8193 - (
-        va1653 * 8193 - va1653
-      )
-    ) AS va1662,
-    (
-      va1763 * 8193 - (
-        va1763 * 8193 - va1763
-      )
-    ) AS va1764,
+    ) AS va1709,
     (
       CASE
         WHEN (
-          va1774 > 0
+          se1770 < se1771
+        ) AND (
+          se1772 < se1773
+        )
+        THEN CASE WHEN ISFINITE(va1768) THEN ROUND(va1768, 12) END
+        ELSE NULL
+      END
+    ) AS va1774,
+    (
+      CASE WHEN (
+        (
+          se1842 - 1
+        ) % 1100
+      ) = 1099 THEN va1846 END
+    ) AS va1847,
+    (
+      CASE
+        WHEN (
+          se1927 < se1928
+        ) AND (
+          se1929 < se1930
+        )
+        THEN CASE WHEN ISFINITE(va1926) THEN ROUND(va1926, 12) END
+        ELSE NULL
+      END
+    ) AS va1931,
+    (
+      CASE
+        WHEN (
+          va1961 > 0
           OR (
             CAST(0.5 AS DOUBLE) = FLOOR(CAST(0.5 AS DOUBLE))
             AND (
-              va1774 <> 0 OR CAST(0.5 AS DOUBLE) >= 0
+              va1961 <> 0 OR CAST(0.5 AS DOUBLE) >= 0
             )
           )
           OR (
-            va1774 = 0 AND CAST(0.5 AS DOUBLE) > 0
+            va1961 = 0 AND CAST(0.5 AS DOUBLE) > 0
           )
         )
-        THEN POWER(va1774, CAST(0.5 AS DOUBLE))
+        THEN POWER(va1961, CAST(0.5 AS DOUBLE))
       END
-    ) AS va1775,
+    ) AS va1962,
     (
       CASE
         WHEN (
           NOT (
-            va1100 = se1101
-            AND va1100 = se1102
-            AND va1100 = se1245
-            AND va1100 = se1246
-            AND va1100 = se1786
-            AND va1100 = se1787
-            AND va1100 = se1788
-            AND va1100 = se1789
+            va200 = se201
+            AND va200 = se202
+            AND va200 = se203
+            AND va200 = se204
+            AND va200 = se587
+            AND va200 = se1544
           )
         )
         AND (
           NOT (
-            va1103 = se1104
-            AND va1103 = se1105
-            AND va1103 = se1531
-            AND va1103 = se1790
-            AND va1103 = se1791
-            AND va1103 = se1792
-            AND va1103 = se1793
-            AND va1103 = se1794
+            va206 = se207
+            AND va206 = se208
+            AND va206 = se209
+            AND va206 = se210
+            AND va206 = se589
+            AND va206 = se2005
           )
         )
-        THEN CASE WHEN ISFINITE(va1785) THEN ROUND(va1785, 12) END
+        THEN CASE WHEN ISFINITE(va2004) THEN ROUND(va2004, 12) END
         ELSE NULL
       END
-    ) AS va1795,
+    ) AS va2006,
+    (
+      va914 * 8193 - (
+        va914 * 8193 - va914
+      )
+    ) AS va2015,
     (
       CASE
         WHEN (
           NOT (
-            va193 = se194
-            AND va193 = se195
-            AND va193 = se196
-            AND va193 = se197
-            AND va193 = se543
-            AND va193 = se1354
+            va521 = se522
+            AND va521 = se523
+            AND va521 = se1271
+            AND va521 = se1272
+            AND va521 = se2200
+            AND va521 = se2201
+            AND va521 = se2202
+            AND va521 = se2203
           )
         )
         AND (
           NOT (
-            va199 = se200
-            AND va199 = se201
-            AND va199 = se202
-            AND va199 = se203
-            AND va199 = se545
-            AND va199 = se1813
+            va1769 = se2204
+            AND va1769 = se2205
+            AND va1769 = se2206
+            AND va1769 = se2207
+            AND va1769 = se2208
+            AND va1769 = se2209
+            AND va1769 = se2210
+            AND va1769 = se2211
           )
         )
-        THEN CASE WHEN ISFINITE(va1812) THEN ROUND(va1812, 12) END
+        THEN CASE WHEN ISFINITE(va2199) THEN ROUND(va2199, 12) END
         ELSE NULL
       END
-    ) AS va1814,
-    (
-      va1874 * 8193 - (
-        va1874 * 8193 - va1874
-      )
-    ) AS va1875,
-    (
-      va1882 * 8193 - (
-        va1882 * 8193 - va1882
-      )
-    ) AS va1890,
-    (
-      va1928 * 8193 - (
-        va1928 * 8193 - va1928
-      )
-    ) AS va1929,
-    (
-      va1937 * 8193 - (
-        va1937 * 8193 - va1937
-      )
-    ) AS va1948,
+    ) AS va2212,
     (
       CASE
-        WHEN (
-          NOT (
-            va486 = se487
-            AND va486 = se488
-            AND va486 = se1153
-            AND va486 = se1154
-            AND va486 = se1972
-            AND va486 = se1973
-            AND va486 = se1974
-            AND va486 = se1975
+        WHEN stock_row > 9
+        THEN (
+          va2220 * 8193 - (
+            va2220 * 8193 - va2220
           )
         )
-        AND (
-          NOT (
-            va1605 = se1606
-            AND va1605 = se1976
-            AND va1605 = se1977
-            AND va1605 = se1978
-            AND va1605 = se1979
-            AND va1605 = se1980
-            AND va1605 = se1981
-            AND va1605 = se1982
-          )
-        )
-        THEN CASE WHEN ISFINITE(va1971) THEN ROUND(va1971, 12) END
-        ELSE NULL
       END
-    ) AS va1983,
+    ) AS va2221,
     (
       CASE
         WHEN stock_row > 2
         THEN (
-          va1995 * 8193 - (
-            va1995 * 8193 - va1995
+          va2226 * 8193 - (
+            va2226 * 8193 - va2226
           )
         )
       END
-    ) AS va1996,
+    ) AS va2227,
     (
-      va2004 * 8193 - (
-        va2004 * 8193 - va2004
+      va2235 * 8193 - (
+        va2235 * 8193 - va2235
       )
-    ) AS va2005,
+    ) AS va2236,
+    CAST((
+      (
+        (
+          vwap - (
+            CASE WHEN se2348 = 16 THEN se2347 END
+          )
+        ) < (
+          CASE
+            WHEN (
+              se2353 < se2354
+            ) AND (
+              se2355 < se2356
+            )
+            THEN CASE WHEN ISFINITE(va2352) THEN ROUND(va2352, 12) END
+            ELSE NULL
+          END
+        )
+      )
+    ) AS DOUBLE) AS va2357,
     (
-      va2121 * 8193 - (
-        va2121 * 8193 - va2121
+      va2375 * 8193 - (
+        va2375 * 8193 - va2375
       )
-    ) AS va2122,
+    ) AS va2376,
     (
-      va2131 * 8193 - (
-        va2131 * 8193 - va2131
+      va2385 * 8193 - (
+        va2385 * 8193 - va2385
       )
-    ) AS va2132,
+    ) AS va2386,
+    (
+      va2400 * 8193 - (
+        va2400 * 8193 - va2400
+      )
+    ) AS va2401,
     (
       (
         (
-          high - va2173
+          high - va2427
         ) - (
-          low - va2173
+          low - va2427
         )
       ) / NULLIF(close, 0)
-    ) AS va2174,
+    ) AS va2428,
     (
-      CASE
-        WHEN (
-          va2224 > 0
-          OR (
-            CAST(1.5 AS DOUBLE) = FLOOR(CAST(1.5 AS DOUBLE))
-            AND (
-              va2224 <> 0 OR CAST(1.5 AS DOUBLE) >= 0
-            )
-          )
-          OR (
-            va2224 = 0 AND CAST(1.5 AS DOUBLE) > 0
-          )
-        )
-        THEN POWER(va2224, CAST(1.5 AS DOUBLE))
-      END
-    ) AS va2225,
+      va2526 - va2530
+    ) AS va2531,
     (
-      (
-        ABS((
-          va2262 - va2265
-        )) / NULLIF((
-          va2262 + va2265
-        ), 0)
-      ) * 100
-    ) AS va2266,
+      va2526 + va2530
+    ) AS va2532,
     (
       CASE
         WHEN (
           NOT (
-            va2287 = se2288
-            AND va2287 = se2289
-            AND va2287 = se2290
-            AND va2287 = se2291
-            AND va2287 = se2292
+            va2559 = se2560
+            AND va2559 = se2561
+            AND va2559 = se2562
+            AND va2559 = se2563
+            AND va2559 = se2564
           )
         )
-        AND va544
-        THEN CASE WHEN ISFINITE(va2286) THEN ROUND(va2286, 12) END
+        AND va588
+        THEN CASE WHEN ISFINITE(va2558) THEN ROUND(va2558, 12) END
         ELSE NULL
       END
-    ) AS va2293,
+    ) AS va2565,
     (
       CASE
         WHEN (
           NOT (
-            va2304 = se2305
-            AND va2304 = se2306
-            AND va2304 = se2307
-            AND va2304 = se2308
-            AND va2304 = se2309
-            AND va2304 = se2310
-            AND va2304 = se2311
-            AND va2304 = se2312
-            AND va2304 = se2313
-            AND va2304 = se2314
-            AND va2304 = se2315
+            va2581 = se2582
+            AND va2581 = se2583
+            AND va2581 = se2584
+            AND va2581 = se2585
+            AND va2581 = se2586
+            AND va2581 = se2587
+            AND va2581 = se2588
+            AND va2581 = se2589
+            AND va2581 = se2590
+            AND va2581 = se2591
+            AND va2581 = se2592
           )
         )
         AND (
           NOT (
-            va2316 = se2317
-            AND va2316 = se2318
-            AND va2316 = se2319
-            AND va2316 = se2320
-            AND va2316 = se2321
-            AND va2316 = se2322
-            AND va2316 = se2323
-            AND va2316 = se2324
-            AND va2316 = se2325
-            AND va2316 = se2326
-            AND va2316 = se2327
+            va2593 = se2594
+            AND va2593 = se2595
+            AND va2593 = se2596
+            AND va2593 = se2597
+            AND va2593 = se2598
+            AND va2593 = se2599
+            AND va2593 = se2600
+            AND va2593 = se2601
+            AND va2593 = se2602
+            AND va2593 = se2603
+            AND va2593 = se2604
           )
         )
-        THEN CASE WHEN ISFINITE(va2303) THEN ROUND(va2303, 12) END
+        THEN CASE WHEN ISFINITE(va2580) THEN ROUND(va2580, 12) END
         ELSE NULL
       END
-    ) AS va2328,
+    ) AS va2605,
     (
-      va2218 - POWER(va2350, 2)
-    ) AS va2351,
+      CASE
+        WHEN (
+          NOT (
+            va543 = se544 AND va543 = se545 AND va543 = se546
+          )
+        ) AND va1124
+        THEN CASE WHEN ISFINITE(va2612) THEN ROUND(va2612, 12) END
+        ELSE NULL
+      END
+    ) AS va2613,
+    (
+      CASE
+        WHEN va2620
+        THEN (
+          CASE
+            WHEN stock_row > 66
+            THEN (
+              (
+                -(
+                  se2623 + se2624 * 60
+                ) / 120
+              ) * CAST(SIGN(va1287) AS DOUBLE)
+            )
+          END
+        )
+        WHEN NOT va2620
+        THEN (
+          -volume
+        )
+      END
+    ) AS va2625,
+    (
+      va2479 - POWER(va2628, 2)
+    ) AS va2629,
+    POWER(va2628, 3) AS va2632,
+    (
+      CASE
+        WHEN (
+          se2655 < se2656
+        ) AND (
+          se2658 < se2659
+        )
+        THEN CASE WHEN ISFINITE(va2654) THEN ROUND(va2654, 12) END
+        ELSE NULL
+      END
+    ) AS va2660,
     (
       (
         (
-          va33 - va2400
-        ) / NULLIF(va2400, 0)
+          va33 - va2683
+        ) / NULLIF(va2683, 0)
       ) * 100
-    ) AS va2401,
+    ) AS va2684,
     (
-      CASE WHEN va2423 > 0 THEN LN(va2423) END
-    ) AS va2424,
+      CASE WHEN va2706 > 0 THEN LN(va2706) END
+    ) AS va2707,
     (
       (
-        va123 + (
+        va125 + (
           CASE
-            WHEN va1244
+            WHEN va1364
             AND (
               NOT (
-                va2427 = se2428 AND va2427 = se2429 AND va2427 = se2430 AND va2427 = se2431
+                va2710 = se2711 AND va2710 = se2712 AND va2710 = se2713 AND va2710 = se2714
               )
             )
-            THEN CASE WHEN ISFINITE(va2426) THEN ROUND(va2426, 12) END
+            THEN CASE WHEN ISFINITE(va2709) THEN ROUND(va2709, 12) END
             ELSE NULL
           END
         )
       ) - close
-    ) AS va2432
+    ) AS va2715
   FROM values_3_1
 ), values_3_3 AS (
   SELECT
@@ -11816,484 +10013,378 @@ WITH values_0_1 AS (
     stock_row,
     close,
     day_rows,
+    high,
+    low,
     open,
-    se1021,
-    se1022,
-    se1048,
-    se1049,
-    se1050,
-    se1051,
-    se1052,
-    se1053,
-    se1079,
-    se1082,
-    se1084,
-    se1214,
-    se1215,
-    se1216,
-    se1217,
-    se1218,
-    se1219,
-    se1239,
-    se1240,
-    se1241,
-    se1267,
-    se1302,
-    se1323,
-    se136,
-    se1365,
-    se1382,
-    se1396,
-    se1441,
-    se1464,
-    se1606,
-    se1666,
-    se1676,
-    se1696,
-    se1697,
-    se1701,
-    se1702,
-    se1703,
-    se1704,
-    se1705,
-    se1706,
-    se1707,
-    se1708,
-    se1727,
-    se1728,
-    se1729,
-    se1832,
-    se1849,
-    se1886,
-    se1887,
-    se1888,
-    se1889,
-    se1941,
-    se1942,
-    se1943,
-    se1944,
-    se1945,
-    se1946,
-    se1947,
-    se1991,
-    se1992,
-    se1993,
-    se2024,
-    se2041,
-    se2058,
-    se2059,
-    se2060,
-    se2079,
-    se2098,
-    se2099,
-    se2165,
-    se2166,
-    se2167,
-    se2168,
-    se2211,
-    se2214,
-    se2338,
-    se2339,
-    se2340,
-    se2355,
-    se2356,
-    se2366,
-    se2369,
-    se2376,
-    se2384,
-    se2385,
-    se2386,
-    se245,
-    se292,
-    se293,
-    se294,
-    se296,
-    se302,
-    se304,
-    se305,
-    se326,
-    se334,
-    se349,
-    se37,
-    se48,
-    se596,
-    se703,
-    se714,
-    se715,
-    se716,
-    se72,
-    se725,
-    se780,
-    se781,
-    se782,
-    se783,
-    se784,
-    se810,
-    se811,
-    se812,
-    se813,
-    se815,
-    se819,
-    se866,
-    va100,
-    va1002,
-    va1024,
-    va1041,
-    va1043,
-    va1047,
+    returns,
+    se1152,
+    se1210,
+    se138,
+    se1384,
+    se1430,
+    se1431,
+    se1454,
+    se1609,
+    se1732,
+    se1842,
+    se1868,
+    se1869,
+    se1973,
+    se2021,
+    se2046,
+    se2255,
+    se2276,
+    se2323,
+    se2470,
+    se259,
+    se2644,
+    se270,
+    se350,
+    se628,
+    se700,
+    se77,
+    se777,
+    se876,
+    se878,
+    se898,
+    va102,
+    va1035,
+    va1051,
+    va1052,
     va1054,
-    va107,
-    va1075,
-    va1080,
-    va1081,
-    va1097,
-    va1106,
-    va1121,
-    va1123,
-    va1126,
-    va1130,
-    va1134,
-    va1149,
-    va1167,
-    va1181,
-    va1187,
+    va1057,
+    va1060,
+    va1077,
+    va1085,
+    va1087,
+    va1088,
+    va1102,
+    va1125,
+    va1151,
+    va1185,
     va1197,
-    va121,
-    va1213,
-    va1222,
-    va1226,
-    va1230,
-    va1238,
-    va1259,
-    va1265,
-    va1266,
-    va1281,
-    va1283,
-    va1286,
-    va1294,
-    va1309,
-    va131,
-    va1322,
-    va1326,
-    va135,
-    va1369,
+    va1198,
+    va1215,
+    va1219,
+    va123,
+    va1237,
+    va1239,
+    va1242,
+    va1246,
+    va1250,
+    va1251,
+    va1267,
+    va1285,
+    va1301,
+    va1307,
+    va1317,
+    va133,
+    va1340,
+    va1343,
+    va1350,
+    va1358,
     va137,
-    va1373,
-    va1378,
-    va1381,
-    va1383,
-    va1395,
-    va1405,
+    va1375,
+    va1386,
+    va1389,
+    va139,
+    va1393,
     va1406,
+    va1408,
+    va1412,
     va1422,
-    va1429,
-    va1454,
-    va1462,
-    va1467,
-    va147,
-    va1471,
-    va1478,
-    va1480,
-    va1493,
-    va1499,
-    va1501,
-    va1559,
-    va1569,
-    va1572,
-    va1575,
-    va1579,
-    va159,
-    va1604,
-    va1605,
-    va1643,
-    va1651,
-    va1654,
-    va1658,
-    va1662,
-    va1665,
-    va1679,
-    va1700,
-    va1709,
-    va1726,
-    va173,
-    va1738,
-    va1742,
-    va176,
-    va1764,
-    va1769,
-    va1782,
-    va1783,
+    va1438,
+    va1453,
+    va1469,
+    va1504,
+    va1508,
+    va1513,
+    va1525,
+    va1548,
+    va1549,
+    va1565,
+    va1568,
+    va157,
+    va1597,
+    va1607,
+    va1613,
+    va1614,
+    va1619,
+    va1620,
+    va1628,
+    va1630,
+    va1632,
+    va1633,
+    va1635,
+    va1648,
+    va165,
+    va1656,
+    va1660,
+    va1718,
+    va1728,
+    va1731,
+    va1774,
     va179,
-    va1795,
-    va180,
-    va1814,
-    va1827,
-    va1830,
-    va1831,
-    va184,
-    va1843,
+    va1808,
+    va1819,
+    va182,
+    va1824,
     va1846,
-    va1848,
+    va1847,
     va185,
-    va1865,
-    va1875,
-    va1879,
-    va1882,
-    va1885,
-    va1890,
-    va1915,
-    va1929,
-    va1934,
-    va1937,
-    va1940,
-    va1948,
-    va1990,
-    va1996,
-    va2005,
-    va2010,
-    va2013,
-    va2019,
-    va2023,
+    va186,
+    va1922,
+    va1931,
+    va1944,
+    va1956,
+    va1971,
+    va1972,
+    va1979,
+    va1986,
+    va2006,
+    va2015,
     va2025,
-    va2040,
+    va2029,
+    va2039,
+    va2042,
     va2044,
-    va2057,
-    va2072,
-    va2073,
-    va2075,
-    va2097,
-    va2103,
-    va2111,
-    va2122,
-    va2132,
-    va2146,
-    va2164,
-    va2174,
-    va2182,
-    va2188,
-    va2199,
-    va2203,
-    va2218,
-    va222,
-    va2225,
+    va2063,
+    va2070,
+    va2071,
+    va2085,
+    va2088,
+    va2124,
+    va2160,
+    va2163,
+    va2221,
     va2227,
-    va2228,
-    va223,
-    va2231,
-    va2255,
+    va2236,
+    va2241,
+    va2244,
+    va2250,
+    va2254,
     va2256,
-    va226,
-    va2266,
     va2275,
     va229,
-    va2293,
-    va2294,
-    va2295,
-    va232,
-    va2337,
-    va2347,
-    va2351,
+    va230,
+    va2314,
+    va2315,
+    va2318,
+    va233,
+    va2346,
+    va2357,
     va236,
-    va2365,
-    va2374,
-    va2375,
-    va2383,
-    va2393,
-    va2396,
+    va2364,
+    va2376,
+    va2386,
+    va239,
     va2401,
-    va2403,
-    va2424,
-    va2432,
-    va265,
-    va267,
-    va279,
-    va284,
-    va291,
+    va2428,
+    va243,
+    va2436,
+    va2443,
+    va2454,
+    va2459,
+    va2479,
+    va2482,
+    va2488,
+    va2489,
+    va2492,
+    va2518,
+    va2519,
+    va2531,
+    va2532,
+    va2547,
+    va2565,
+    va2566,
+    va2567,
+    va258,
+    va260,
+    va2625,
+    va2629,
+    va2632,
+    va2643,
+    va2665,
+    va2676,
+    va2679,
+    va2684,
+    va2686,
+    va269,
+    va2707,
+    va271,
+    va2715,
+    va280,
+    va282,
+    va294,
     va30,
-    va300,
-    va301,
-    va308,
-    va321,
-    va325,
-    va327,
-    va333,
-    va335,
-    va346,
-    va348,
-    va350,
-    va352,
-    va354,
+    va322,
+    va336,
+    va340,
+    va349,
+    va351,
     va36,
-    va371,
-    va375,
-    va380,
-    va386,
-    va389,
-    va393,
+    va366,
+    va368,
+    va370,
+    va374,
+    va394,
+    va396,
+    va400,
+    va402,
+    va407,
+    va409,
+    va415,
+    va417,
+    va420,
+    va422,
+    va426,
+    va428,
     va44,
-    va47,
-    va478,
-    va507,
-    va508,
-    va516,
-    va534,
-    va546,
-    va560,
+    va512,
+    va548,
+    va549,
     va568,
-    va579,
-    va585,
-    va587,
-    va591,
-    va617,
-    va623,
+    va578,
+    va590,
+    va604,
+    va612,
+    va631,
     va64,
-    va648,
-    va653,
-    va671,
-    va692,
-    va701,
-    va702,
-    va71,
-    va713,
-    va721,
-    va724,
-    va726,
-    va739,
-    va749,
-    va750,
-    va758,
-    va761,
-    va779,
-    va795,
-    va803,
+    va663,
+    va669,
+    va694,
+    va698,
+    va709,
+    va717,
+    va730,
+    va764,
+    va773,
+    va776,
+    va778,
+    va794,
+    va805,
     va806,
-    va809,
-    va818,
-    va821,
-    va836,
-    va838,
-    va841,
-    va856,
-    va865,
-    va89,
-    va895,
-    va898,
-    va903,
+    va816,
+    va819,
+    va84,
+    va853,
+    va869,
+    va899,
+    va90,
+    va907,
     va909,
-    va941,
-    va957,
-    va958,
-    va960,
-    va963,
+    va912,
+    va914,
+    va970,
+    va974,
     va979,
+    va982,
     va987,
-    va989,
     volume,
     vwap,
     (
-      va204 * 8193 - (
-        va204 * 8193 - va204
+      va211 * 8193 - (
+        va211 * 8193 - va211
       )
-    ) AS va205,
+    ) AS va212,
     (
-      CASE WHEN va243 THEN va247 WHEN NOT va243 THEN 0 END
-    ) AS va248,
-    (
-      CASE WHEN va256 THEN va247 WHEN NOT va256 THEN 0 END
-    ) AS va257,
-    (
-      va489 * 8193 - (
-        va489 * 8193 - va489
+      va524 * 8193 - (
+        va524 * 8193 - va524
       )
-    ) AS va490,
+    ) AS va525,
     (
-      va750 - va749
-    ) AS va751,
-    (
-      va873 * 8193 - (
-        va873 * 8193 - va873
+      va756 * 8193 - (
+        va756 * 8193 - va756
       )
-    ) AS va874,
+    ) AS va757,
     (
-      va546 * 8193 - (
-        va546 * 8193 - va546
+      va806 - va805
+    ) AS va807,
+    (
+      va944 * 8193 - (
+        va944 * 8193 - va944
       )
-    ) AS va1033,
+    ) AS va945,
     (
       (
         CASE
-          WHEN NOT va1152 IS NULL
+          WHEN NOT va1270 IS NULL
           THEN CASE
             WHEN (
               NOT (
-                va486 = se487 AND va486 = se488 AND va486 = se1153 AND va486 = se1154
+                va521 = se522 AND va521 = se523 AND va521 = se1271 AND va521 = se1272
               )
             )
-            THEN va1152
+            THEN va1270
             ELSE 0
           END
         END
-      ) * va1158
-    ) AS va1159,
+      ) * va1276
+    ) AS va1277,
     (
-      va1247 * 8193 - (
-        va1247 * 8193 - va1247
+      va1367 * 8193 - (
+        va1367 * 8193 - va1367
       )
-    ) AS va1248,
+    ) AS va1368,
     (
-      CASE WHEN NOT va1299 IS NULL AND NOT va1300 IS NULL THEN (
-        va1299 OR va1300
+      CASE WHEN NOT va1427 IS NULL AND NOT va1428 IS NULL THEN (
+        va1427 OR va1428
       ) END
-    ) AS va1301,
+    ) AS va1429,
     (
       (
         CASE
-          WHEN NOT va1312 IS NULL
+          WHEN NOT va1441 IS NULL
           THEN CASE
             WHEN (
               NOT (
-                va933 = se934 AND va933 = se935 AND va933 = se936 AND va933 = se1313
+                va1027 = se1028 AND va1027 = se1029 AND va1027 = se1030 AND va1027 = se1442
               )
             )
-            THEN va1312
+            THEN va1441
             ELSE 0
           END
         END
-      ) * va1158
-    ) AS va1314,
+      ) * va1276
+    ) AS va1443,
     (
-      va1359 * 8193 - (
-        va1359 * 8193 - va1359
+      va1586 * 8193 - (
+        va1586 * 8193 - va1586
       )
-    ) AS va1360,
+    ) AS va1587,
     (
-      va1443 * 8193 - (
-        va1443 * 8193 - va1443
+      va1681 * 8193 - (
+        va1681 * 8193 - va1681
       )
-    ) AS va1444,
+    ) AS va1682,
     (
-      va1525 * 8193 - (
-        va1525 * 8193 - va1525
+      va1709 * 8193 - (
+        va1709 * 8193 - va1709
       )
-    ) AS va1526,
+    ) AS va1710,
     (
-      va1550 * 8193 - (
-        va1550 * 8193 - va1550
+      CASE WHEN ISFINITE(va1962) THEN va1962 END
+    ) AS va1963,
+    (
+      va2212 * 8193 - (
+        va2212 * 8193 - va2212
       )
-    ) AS va1551,
+    ) AS va2213,
     (
-      CASE WHEN ISFINITE(va1775) THEN va1775 END
-    ) AS va1776,
-    (
-      va1983 * 8193 - (
-        va1983 * 8193 - va1983
+      va2605 * 8193 - (
+        va2605 * 8193 - va2605
       )
-    ) AS va1984,
+    ) AS va2606,
     (
-      va2328 * 8193 - (
-        va2328 * 8193 - va2328
+      va2613 * 8193 - (
+        va2613 * 8193 - va2613
       )
-    ) AS va2329
+    ) AS va2614,
+    (
+      va2660 * 8193 - (
+        va2660 * 8193 - va2660
+      )
+    ) AS va2661
   FROM values_3_2
 ), values_3_4 AS (
   SELECT
@@ -12303,423 +10394,319 @@ WITH values_0_1 AS (
     stock_row,
     close,
     day_rows,
+    high,
+    low,
     open,
-    se1021,
-    se1022,
-    se1048,
-    se1049,
-    se1050,
-    se1051,
-    se1052,
-    se1053,
-    se1079,
-    se1082,
-    se1084,
-    se1214,
-    se1215,
-    se1216,
-    se1217,
-    se1218,
-    se1219,
-    se1239,
-    se1240,
-    se1241,
-    se1267,
-    se1323,
-    se136,
-    se1365,
-    se1382,
-    se1396,
-    se1441,
-    se1464,
-    se1606,
-    se1666,
-    se1676,
-    se1696,
-    se1697,
-    se1701,
-    se1702,
-    se1703,
-    se1704,
-    se1705,
-    se1706,
-    se1707,
-    se1708,
-    se1727,
-    se1728,
-    se1729,
-    se1832,
-    se1849,
-    se1886,
-    se1887,
-    se1888,
-    se1889,
-    se1941,
-    se1942,
-    se1943,
-    se1944,
-    se1945,
-    se1946,
-    se1947,
-    se1991,
-    se1992,
-    se1993,
-    se2024,
-    se2041,
-    se2058,
-    se2059,
-    se2060,
-    se2079,
-    se2098,
-    se2099,
-    se2165,
-    se2166,
-    se2167,
-    se2168,
-    se2211,
-    se2214,
-    se2338,
-    se2339,
-    se2340,
-    se2355,
-    se2356,
-    se2366,
-    se2369,
-    se2376,
-    se2384,
-    se2385,
-    se2386,
-    se245,
-    se292,
-    se293,
-    se294,
-    se296,
-    se302,
-    se304,
-    se305,
-    se326,
-    se334,
-    se349,
-    se37,
-    se48,
-    se596,
-    se703,
-    se714,
-    se715,
-    se716,
-    se72,
-    se725,
-    se780,
-    se781,
-    se782,
-    se783,
-    se784,
-    se810,
-    se811,
-    se812,
-    se813,
-    se815,
-    se819,
-    se866,
-    va100,
-    va1002,
-    va1024,
-    va1033,
-    va1041,
-    va1043,
-    va1047,
+    returns,
+    se1152,
+    se1210,
+    se138,
+    se1384,
+    se1454,
+    se1609,
+    se1732,
+    se1842,
+    se1868,
+    se1869,
+    se1973,
+    se2021,
+    se2046,
+    se2255,
+    se2276,
+    se2323,
+    se2470,
+    se259,
+    se2644,
+    se270,
+    se350,
+    se628,
+    se700,
+    se77,
+    se777,
+    se876,
+    se878,
+    se898,
+    va102,
+    va1035,
+    va1051,
+    va1052,
     va1054,
-    va107,
-    va1075,
-    va1080,
-    va1081,
-    va1097,
-    va1106,
-    va1121,
-    va1123,
-    va1126,
-    va1130,
-    va1134,
-    va1167,
-    va1181,
-    va1187,
+    va1057,
+    va1060,
+    va1077,
+    va1085,
+    va1087,
+    va1088,
+    va1102,
+    va1125,
+    va1151,
+    va1185,
     va1197,
-    va121,
-    va1213,
-    va1222,
-    va1226,
-    va1230,
-    va1238,
-    va1248,
-    va1259,
-    va1265,
-    va1266,
-    va1281,
-    va1283,
-    va1286,
-    va1294,
-    va131,
-    va1322,
-    va1326,
-    va135,
-    va1360,
-    va1369,
+    va1198,
+    va1215,
+    va1219,
+    va123,
+    va1237,
+    va1239,
+    va1242,
+    va1246,
+    va1250,
+    va1251,
+    va1285,
+    va1301,
+    va1307,
+    va1317,
+    va133,
+    va1340,
+    va1343,
+    va1350,
+    va1358,
+    va1368,
     va137,
-    va1373,
-    va1378,
-    va1381,
-    va1383,
-    va1395,
-    va1405,
+    va1375,
+    va1386,
+    va1389,
+    va139,
+    va1393,
     va1406,
+    va1408,
+    va1412,
     va1422,
-    va1429,
-    va1444,
-    va1454,
-    va1462,
-    va1467,
-    va147,
-    va1471,
-    va1478,
-    va1480,
-    va1493,
-    va1499,
-    va1501,
-    va1526,
-    va1551,
-    va1559,
-    va1569,
-    va1572,
-    va1575,
-    va1579,
-    va159,
-    va1604,
-    va1605,
-    va1643,
-    va1651,
-    va1654,
-    va1658,
-    va1662,
-    va1665,
-    va1679,
-    va1700,
-    va1709,
-    va1726,
-    va173,
-    va1738,
-    va1742,
-    va176,
-    va1764,
-    va1769,
-    va1776,
-    va1782,
-    va1783,
+    va1453,
+    va1469,
+    va1504,
+    va1508,
+    va1513,
+    va1525,
+    va1548,
+    va1549,
+    va1565,
+    va1568,
+    va157,
+    va1587,
+    va1597,
+    va1607,
+    va1613,
+    va1614,
+    va1619,
+    va1620,
+    va1628,
+    va1630,
+    va1632,
+    va1633,
+    va1635,
+    va1648,
+    va165,
+    va1656,
+    va1660,
+    va1682,
+    va1710,
+    va1718,
+    va1728,
+    va1731,
+    va1774,
     va179,
-    va1795,
-    va180,
-    va1814,
-    va1827,
-    va1830,
-    va1831,
-    va184,
-    va1843,
+    va1808,
+    va1819,
+    va182,
+    va1824,
     va1846,
-    va1848,
+    va1847,
     va185,
-    va1865,
-    va1875,
-    va1879,
-    va1882,
-    va1885,
-    va1890,
-    va1915,
-    va1929,
-    va1934,
-    va1937,
-    va1940,
-    va1948,
-    va1984,
-    va1990,
-    va1996,
-    va2005,
-    va2010,
-    va2013,
-    va2019,
-    va2023,
+    va186,
+    va1922,
+    va1931,
+    va1944,
+    va1956,
+    va1963,
+    va1971,
+    va1972,
+    va1979,
+    va1986,
+    va2006,
+    va2015,
     va2025,
-    va2040,
+    va2029,
+    va2039,
+    va2042,
     va2044,
-    va205,
-    va2057,
-    va2072,
-    va2073,
-    va2075,
-    va2097,
-    va2103,
-    va2111,
-    va2122,
-    va2132,
-    va2146,
-    va2164,
-    va2174,
-    va2182,
-    va2188,
-    va2199,
-    va2203,
-    va2218,
-    va222,
-    va2225,
+    va2063,
+    va2070,
+    va2071,
+    va2085,
+    va2088,
+    va212,
+    va2124,
+    va2160,
+    va2163,
+    va2213,
+    va2221,
     va2227,
-    va2228,
-    va223,
-    va2231,
-    va2255,
+    va2236,
+    va2241,
+    va2244,
+    va2250,
+    va2254,
     va2256,
-    va226,
-    va2266,
     va2275,
     va229,
-    va2293,
-    va2294,
-    va2295,
-    va232,
-    va2329,
-    va2337,
-    va2347,
-    va2351,
+    va230,
+    va2314,
+    va2315,
+    va2318,
+    va233,
+    va2346,
+    va2357,
     va236,
-    va2365,
-    va2374,
-    va2375,
-    va2383,
-    va2393,
-    va2396,
+    va2364,
+    va2376,
+    va2386,
+    va239,
     va2401,
-    va2403,
-    va2424,
-    va2432,
-    va248,
-    va257,
-    va265,
-    va267,
-    va279,
-    va284,
-    va291,
+    va2428,
+    va243,
+    va2436,
+    va2443,
+    va2454,
+    va2459,
+    va2479,
+    va2482,
+    va2488,
+    va2489,
+    va2492,
+    va2518,
+    va2519,
+    va2531,
+    va2532,
+    va2547,
+    va2565,
+    va2566,
+    va2567,
+    va258,
+    va260,
+    va2606,
+    va2614,
+    va2625,
+    va2629,
+    va2632,
+    va2643,
+    va2661,
+    va2665,
+    va2676,
+    va2679,
+    va2684,
+    va2686,
+    va269,
+    va2707,
+    va271,
+    va2715,
+    va280,
+    va282,
+    va294,
     va30,
-    va300,
-    va301,
-    va321,
-    va325,
-    va327,
-    va333,
-    va335,
-    va346,
-    va348,
-    va350,
-    va352,
-    va354,
+    va322,
+    va336,
+    va340,
+    va349,
+    va351,
     va36,
-    va371,
-    va375,
-    va380,
-    va386,
-    va389,
-    va393,
+    va366,
+    va368,
+    va370,
+    va374,
+    va394,
+    va396,
+    va400,
+    va402,
+    va407,
+    va409,
+    va415,
+    va417,
+    va420,
+    va422,
+    va426,
+    va428,
     va44,
-    va47,
-    va478,
-    va490,
-    va507,
-    va508,
-    va516,
-    va534,
-    va546,
-    va560,
+    va512,
+    va525,
+    va548,
+    va549,
     va568,
-    va579,
-    va585,
-    va587,
-    va591,
-    va617,
-    va623,
+    va578,
+    va590,
+    va604,
+    va612,
+    va631,
     va64,
-    va648,
-    va653,
-    va671,
-    va692,
-    va701,
-    va702,
-    va71,
-    va713,
-    va721,
-    va724,
-    va726,
-    va739,
-    va749,
-    va750,
-    va751,
-    va758,
-    va761,
-    va779,
-    va795,
-    va803,
+    va663,
+    va669,
+    va694,
+    va698,
+    va709,
+    va717,
+    va730,
+    va757,
+    va764,
+    va773,
+    va776,
+    va778,
+    va794,
+    va805,
     va806,
-    va809,
-    va818,
-    va821,
-    va836,
-    va838,
-    va841,
-    va856,
-    va865,
-    va874,
-    va89,
-    va895,
-    va898,
-    va903,
+    va807,
+    va816,
+    va819,
+    va84,
+    va853,
+    va869,
+    va899,
+    va90,
+    va907,
     va909,
-    va941,
-    va957,
-    va958,
-    va960,
-    va963,
+    va912,
+    va914,
+    va945,
+    va970,
+    va974,
     va979,
+    va982,
     va987,
-    va989,
     volume,
     vwap,
     (
       CASE
-        WHEN va1159 = 0 OR ABS(va1149) <= CAST(1e-12 AS DOUBLE) * va1159
+        WHEN va1277 = 0 OR ABS(va1267) <= CAST(1e-12 AS DOUBLE) * va1277
         THEN 0
-        ELSE va1149
+        ELSE va1267
       END
-    ) AS va1160,
+    ) AS va1278,
     (
       CASE
-        WHEN va1301
+        WHEN va1429
         THEN (
           CASE WHEN stock_row > 99 THEN (
             -(
-              close - se1302
+              close - se1430
             )
           ) END
         )
-        WHEN NOT va1301
+        WHEN NOT va1429
         THEN (
           CASE WHEN stock_row > 3 THEN (
-            -va308
+            -(
+              close - se1431
+            )
           ) END
         )
       END
-    ) AS va1303,
+    ) AS va1432,
     (
       CASE
-        WHEN va1314 = 0 OR ABS(va1309) <= CAST(1e-12 AS DOUBLE) * va1314
+        WHEN va1443 = 0 OR ABS(va1438) <= CAST(1e-12 AS DOUBLE) * va1443
         THEN 0
-        ELSE va1309
+        ELSE va1438
       END
-    ) AS va1315
+    ) AS va1444
   FROM values_3_3
 ), values_3_5 AS (
   SELECT
@@ -12729,402 +10716,296 @@ WITH values_0_1 AS (
     stock_row,
     close,
     day_rows,
+    high,
+    low,
     open,
-    se1021,
-    se1022,
-    se1048,
-    se1049,
-    se1050,
-    se1051,
-    se1052,
-    se1053,
-    se1079,
-    se1082,
-    se1084,
-    se1214,
-    se1215,
-    se1216,
-    se1217,
-    se1218,
-    se1219,
-    se1239,
-    se1240,
-    se1241,
-    se1267,
-    se1323,
-    se136,
-    se1365,
-    se1382,
-    se1396,
-    se1441,
-    se1464,
-    se1606,
-    se1666,
-    se1676,
-    se1696,
-    se1697,
-    se1701,
-    se1702,
-    se1703,
-    se1704,
-    se1705,
-    se1706,
-    se1707,
-    se1708,
-    se1727,
-    se1728,
-    se1729,
-    se1832,
-    se1849,
-    se1886,
-    se1887,
-    se1888,
-    se1889,
-    se1941,
-    se1942,
-    se1943,
-    se1944,
-    se1945,
-    se1946,
-    se1947,
-    se1991,
-    se1992,
-    se1993,
-    se2024,
-    se2041,
-    se2058,
-    se2059,
-    se2060,
-    se2079,
-    se2098,
-    se2099,
-    se2165,
-    se2166,
-    se2167,
-    se2168,
-    se2211,
-    se2214,
-    se2338,
-    se2339,
-    se2340,
-    se2355,
-    se2356,
-    se2366,
-    se2369,
-    se2376,
-    se2384,
-    se2385,
-    se2386,
-    se245,
-    se292,
-    se293,
-    se294,
-    se296,
-    se302,
-    se304,
-    se305,
-    se326,
-    se334,
-    se349,
-    se37,
-    se48,
-    se596,
-    se703,
-    se714,
-    se715,
-    se716,
-    se72,
-    se725,
-    se780,
-    se781,
-    se782,
-    se783,
-    se784,
-    se810,
-    se811,
-    se812,
-    se813,
-    se815,
-    se819,
-    se866,
-    va100,
-    va1002,
-    va1024,
-    va1033,
-    va1041,
-    va1043,
-    va1047,
+    returns,
+    se1152,
+    se1210,
+    se138,
+    se1384,
+    se1454,
+    se1609,
+    se1732,
+    se1842,
+    se1868,
+    se1869,
+    se1973,
+    se2021,
+    se2046,
+    se2255,
+    se2276,
+    se2323,
+    se2470,
+    se259,
+    se2644,
+    se270,
+    se350,
+    se628,
+    se700,
+    se77,
+    se777,
+    se876,
+    se878,
+    se898,
+    va102,
+    va1035,
+    va1051,
+    va1052,
     va1054,
-    va107,
-    va1075,
-    va1080,
-    va1081,
-    va1097,
-    va1106,
-    va1121,
-    va1123,
-    va1126,
-    va1130,
-    va1134,
-    va1167,
-    va1181,
-    va1187,
+    va1057,
+    va1060,
+    va1077,
+    va1085,
+    va1087,
+    va1088,
+    va1102,
+    va1125,
+    va1151,
+    va1185,
     va1197,
-    va121,
-    va1213,
-    va1222,
-    va1226,
-    va1230,
-    va1238,
-    va1248,
-    va1259,
-    va1265,
-    va1266,
-    va1281,
-    va1283,
-    va1286,
-    va1294,
-    va1303,
-    va131,
-    va1322,
-    va1326,
-    va135,
-    va1360,
-    va1369,
+    va1198,
+    va1215,
+    va1219,
+    va123,
+    va1237,
+    va1239,
+    va1242,
+    va1246,
+    va1250,
+    va1251,
+    va1285,
+    va1301,
+    va1307,
+    va1317,
+    va133,
+    va1340,
+    va1343,
+    va1350,
+    va1358,
+    va1368,
     va137,
-    va1373,
-    va1378,
-    va1381,
-    va1383,
-    va1395,
-    va1405,
+    va1375,
+    va1386,
+    va1389,
+    va139,
+    va1393,
     va1406,
+    va1408,
+    va1412,
     va1422,
-    va1429,
-    va1444,
-    va1454,
-    va1462,
-    va1467,
-    va147,
-    va1471,
-    va1478,
-    va1480,
-    va1493,
-    va1499,
-    va1501,
-    va1526,
-    va1551,
-    va1559,
-    va1569,
-    va1572,
-    va1575,
-    va1579,
-    va159,
-    va1604,
-    va1605,
-    va1643,
-    va1651,
-    va1654,
-    va1658,
-    va1662,
-    va1665,
-    va1679,
-    va1700,
-    va1709,
-    va1726,
-    va173,
-    va1738,
-    va1742,
-    va176,
-    va1764,
-    va1769,
-    va1776,
-    va1782,
-    va1783,
+    va1432,
+    va1453,
+    va1469,
+    va1504,
+    va1508,
+    va1513,
+    va1525,
+    va1548,
+    va1549,
+    va1565,
+    va1568,
+    va157,
+    va1587,
+    va1597,
+    va1607,
+    va1613,
+    va1614,
+    va1619,
+    va1620,
+    va1628,
+    va1630,
+    va1632,
+    va1633,
+    va1635,
+    va1648,
+    va165,
+    va1656,
+    va1660,
+    va1682,
+    va1710,
+    va1718,
+    va1728,
+    va1731,
+    va1774,
     va179,
-    va1795,
-    va180,
-    va1814,
-    va1827,
-    va1830,
-    va1831,
-    va184,
-    va1843,
+    va1808,
+    va1819,
+    va182,
+    va1824,
     va1846,
-    va1848,
+    va1847,
     va185,
-    va1865,
-    va1875,
-    va1879,
-    va1882,
-    va1885,
-    va1890,
-    va1915,
-    va1929,
-    va1934,
-    va1937,
-    va1940,
-    va1948,
-    va1984,
-    va1990,
-    va1996,
-    va2005,
-    va2010,
-    va2013,
-    va2019,
-    va2023,
+    va186,
+    va1922,
+    va1931,
+    va1944,
+    va1956,
+    va1963,
+    va1971,
+    va1972,
+    va1979,
+    va1986,
+    va2006,
+    va2015,
     va2025,
-    va2040,
+    va2029,
+    va2039,
+    va2042,
     va2044,
-    va205,
-    va2057,
-    va2072,
-    va2073,
-    va2075,
-    va2097,
-    va2103,
-    va2111,
-    va2122,
-    va2132,
-    va2146,
-    va2164,
-    va2174,
-    va2182,
-    va2188,
-    va2199,
-    va2203,
-    va2218,
-    va222,
-    va2225,
+    va2063,
+    va2070,
+    va2071,
+    va2085,
+    va2088,
+    va212,
+    va2124,
+    va2160,
+    va2163,
+    va2213,
+    va2221,
     va2227,
-    va2228,
-    va223,
-    va2231,
-    va2255,
+    va2236,
+    va2241,
+    va2244,
+    va2250,
+    va2254,
     va2256,
-    va226,
-    va2266,
     va2275,
     va229,
-    va2293,
-    va2294,
-    va2295,
-    va232,
-    va2329,
-    va2337,
-    va2347,
-    va2351,
+    va230,
+    va2314,
+    va2315,
+    va2318,
+    va233,
+    va2346,
+    va2357,
     va236,
-    va2365,
-    va2374,
-    va2375,
-    va2383,
-    va2393,
-    va2396,
+    va2364,
+    va2376,
+    va2386,
+    va239,
     va2401,
-    va2403,
-    va2424,
-    va2432,
-    va248,
-    va257,
-    va265,
-    va267,
-    va279,
-    va284,
-    va291,
+    va2428,
+    va243,
+    va2436,
+    va2443,
+    va2454,
+    va2459,
+    va2479,
+    va2482,
+    va2488,
+    va2489,
+    va2492,
+    va2518,
+    va2519,
+    va2531,
+    va2532,
+    va2547,
+    va2565,
+    va2566,
+    va2567,
+    va258,
+    va260,
+    va2606,
+    va2614,
+    va2625,
+    va2629,
+    va2632,
+    va2643,
+    va2661,
+    va2665,
+    va2676,
+    va2679,
+    va2684,
+    va2686,
+    va269,
+    va2707,
+    va271,
+    va2715,
+    va280,
+    va282,
+    va294,
     va30,
-    va300,
-    va301,
-    va321,
-    va325,
-    va327,
-    va333,
-    va335,
-    va346,
-    va348,
-    va350,
-    va352,
-    va354,
+    va322,
+    va336,
+    va340,
+    va349,
+    va351,
     va36,
-    va371,
-    va375,
-    va380,
-    va386,
-    va389,
-    va393,
+    va366,
+    va368,
+    va370,
+    va374,
+    va394,
+    va396,
+    va400,
+    va402,
+    va407,
+    va409,
+    va415,
+    va417,
+    va420,
+    va422,
+    va426,
+    va428,
     va44,
-    va47,
-    va478,
-    va490,
-    va507,
-    va508,
-    va516,
-    va534,
-    va546,
-    va560,
+    va512,
+    va525,
+    va548,
+    va549,
     va568,
-    va579,
-    va585,
-    va587,
-    va591,
-    va617,
-    va623,
+    va578,
+    va590,
+    va604,
+    va612,
+    va631,
     va64,
-    va648,
-    va653,
-    va671,
-    va692,
-    va701,
-    va702,
-    va71,
-    va713,
-    va721,
-    va724,
-    va726,
-    va739,
-    va749,
-    va750,
-    va751,
-    va758,
-    va761,
-    va779,
-    va795,
-    va803,
+    va663,
+    va669,
+    va694,
+    va698,
+    va709,
+    va717,
+    va730,
+    va757,
+    va764,
+    va773,
+    va776,
+    va778,
+    va794,
+    va805,
     va806,
-    va809,
-    va818,
-    va821,
-    va836,
-    va838,
-    va841,
-    va856,
-    va865,
-    va874,
-    va89,
-    va895,
-    va898,
-    va903,
+    va807,
+    va816,
+    va819,
+    va84,
+    va853,
+    va869,
+    va899,
+    va90,
+    va907,
     va909,
-    va941,
-    va957,
-    va958,
-    va960,
-    va963,
+    va912,
+    va914,
+    va945,
+    va970,
+    va974,
     va979,
+    va982,
     va987,
-    va989,
     volume,
     vwap,
     (
-      va1160 * 8193 - (
-        va1160 * 8193 - va1160
+      va1278 * 8193 - (
+        va1278 * 8193 - va1278
       )
-    ) AS va1161,
+    ) AS va1279,
     (
-      va1315 * 8193 - (
-        va1315 * 8193 - va1315
+      va1444 * 8193 - (
+        va1444 * 8193 - va1444
       )
-    ) AS va1316
+    ) AS va1445
   FROM values_3_4
 ), sections_4 AS (
   SELECT
@@ -13134,754 +11015,1198 @@ WITH values_0_1 AS (
     stock_row,
     close,
     day_rows,
+    high,
+    low,
     open,
-    se1021,
-    se1022,
-    se1048,
-    se1049,
-    se1050,
-    se1051,
-    se1052,
-    se1053,
-    se1079,
-    se1082,
-    se1084,
-    se1214,
-    se1215,
-    se1216,
-    se1217,
-    se1218,
-    se1219,
-    se1239,
-    se1240,
-    se1241,
-    se1267,
-    se1323,
-    se136,
-    se1365,
-    se1382,
-    se1396,
-    se1441,
-    se1464,
-    se1606,
-    se1666,
-    se1676,
-    se1696,
-    se1697,
-    se1701,
-    se1702,
-    se1703,
-    se1704,
-    se1705,
-    se1706,
-    se1707,
-    se1708,
-    se1727,
-    se1728,
-    se1729,
-    se1832,
-    se1849,
-    se1886,
-    se1887,
-    se1888,
-    se1889,
-    se1941,
-    se1942,
-    se1943,
-    se1944,
-    se1945,
-    se1946,
-    se1947,
-    se1991,
-    se1992,
-    se1993,
-    se2024,
-    se2041,
-    se2058,
-    se2059,
-    se2060,
-    se2079,
-    se2098,
-    se2099,
-    se2165,
-    se2166,
-    se2167,
-    se2168,
-    se2211,
-    se2214,
-    se2338,
-    se2339,
-    se2340,
-    se2355,
-    se2356,
-    se2366,
-    se2369,
-    se2376,
-    se2384,
-    se2385,
-    se2386,
-    se245,
-    se292,
-    se293,
-    se294,
-    se296,
-    se302,
-    se304,
-    se305,
-    se326,
-    se334,
-    se37,
-    se48,
-    se596,
-    se703,
-    se714,
-    se715,
-    se716,
-    se72,
-    se725,
-    se780,
-    se781,
-    se782,
-    se783,
-    se784,
-    se810,
-    se811,
-    se812,
-    se813,
-    se815,
-    se819,
-    se866,
-    va100,
-    va1002,
-    va1024,
-    va1033,
-    va1041,
-    va1043,
-    va1047,
+    returns,
+    se1152,
+    se1210,
+    se138,
+    se1384,
+    se1454,
+    se1609,
+    se1732,
+    se1842,
+    se1868,
+    se1869,
+    se1973,
+    se2021,
+    se2046,
+    se2255,
+    se2276,
+    se2323,
+    se2470,
+    se259,
+    se2644,
+    se270,
+    se350,
+    se628,
+    se700,
+    se77,
+    se777,
+    se876,
+    se878,
+    se898,
+    va102,
+    va1035,
+    va1051,
+    va1052,
     va1054,
-    va107,
-    va1075,
-    va1080,
-    va1081,
-    va1097,
-    va1106,
-    va1121,
-    va1123,
-    va1126,
-    va1130,
-    va1134,
-    va1161,
-    va1167,
-    va1181,
-    va1187,
+    va1057,
+    va1060,
+    va1077,
+    va1085,
+    va1087,
+    va1088,
+    va1102,
+    va1125,
+    va1151,
+    va1185,
     va1197,
-    va121,
-    va1213,
-    va1222,
-    va1226,
-    va1230,
-    va1238,
-    va1248,
-    va1259,
-    va1265,
-    va1266,
-    va1281,
-    va1283,
-    va1286,
-    va1294,
-    va1303,
-    va131,
-    va1316,
-    va1322,
-    va1326,
-    va135,
-    va1360,
-    va1369,
+    va1198,
+    va1215,
+    va1219,
+    va123,
+    va1237,
+    va1239,
+    va1242,
+    va1246,
+    va1250,
+    va1251,
+    va1279,
+    va1285,
+    va1301,
+    va1307,
+    va1317,
+    va133,
+    va1340,
+    va1343,
+    va1350,
+    va1358,
+    va1368,
     va137,
-    va1373,
-    va1378,
-    va1381,
-    va1383,
-    va1395,
-    va1405,
+    va1375,
+    va1386,
+    va1389,
+    va139,
+    va1393,
     va1406,
+    va1408,
+    va1412,
     va1422,
-    va1429,
-    va1444,
-    va1454,
-    va1462,
-    va1467,
-    va147,
-    va1471,
-    va1478,
-    va1480,
-    va1493,
-    va1499,
-    va1501,
-    va1526,
-    va1551,
-    va1559,
-    va1569,
-    va1572,
-    va1575,
-    va1579,
-    va159,
-    va1604,
-    va1605,
-    va1643,
-    va1651,
-    va1654,
-    va1658,
-    va1662,
-    va1665,
-    va1679,
-    va1700,
-    va1709,
-    va1726,
-    va173,
-    va1738,
-    va1742,
-    va176,
-    va1764,
-    va1769,
-    va1776,
-    va1782,
-    va1783,
+    va1432,
+    va1445,
+    va1453,
+    va1469,
+    va1504,
+    va1508,
+    va1513,
+    va1525,
+    va1548,
+    va1549,
+    va1565,
+    va1568,
+    va157,
+    va1587,
+    va1597,
+    va1607,
+    va1613,
+    va1614,
+    va1619,
+    va1620,
+    va1628,
+    va1630,
+    va1632,
+    va1633,
+    va1635,
+    va1648,
+    va165,
+    va1656,
+    va1660,
+    va1682,
+    va1710,
+    va1718,
+    va1728,
+    va1731,
+    va1774,
     va179,
-    va1795,
-    va180,
-    va1814,
-    va1827,
-    va1830,
-    va1831,
-    va184,
-    va1843,
+    va1808,
+    va1819,
+    va182,
+    va1824,
     va1846,
-    va1848,
+    va1847,
     va185,
-    va1865,
-    va1875,
-    va1879,
-    va1882,
-    va1885,
-    va1890,
-    va1915,
-    va1929,
-    va1934,
-    va1937,
-    va1940,
-    va1948,
-    va1984,
-    va1990,
-    va1996,
-    va2005,
-    va2010,
-    va2013,
-    va2019,
-    va2023,
+    va186,
+    va1922,
+    va1931,
+    va1944,
+    va1956,
+    va1963,
+    va1971,
+    va1972,
+    va1979,
+    va1986,
+    va2006,
+    va2015,
     va2025,
-    va2040,
+    va2029,
+    va2039,
+    va2042,
     va2044,
-    va205,
-    va2057,
-    va2072,
-    va2073,
-    va2075,
-    va2097,
-    va2103,
-    va2111,
-    va2122,
-    va2132,
-    va2146,
-    va2164,
-    va2174,
-    va2182,
-    va2188,
-    va2199,
-    va2203,
-    va2218,
-    va222,
-    va2225,
+    va2063,
+    va2070,
+    va2071,
+    va2085,
+    va2088,
+    va212,
+    va2124,
+    va2160,
+    va2163,
+    va2213,
+    va2221,
     va2227,
-    va2228,
-    va223,
-    va2231,
-    va2255,
+    va2236,
+    va2241,
+    va2244,
+    va2250,
+    va2254,
     va2256,
-    va226,
-    va2266,
     va2275,
     va229,
-    va2293,
-    va2294,
-    va2295,
-    va232,
-    va2329,
-    va2337,
-    va2347,
-    va2351,
+    va230,
+    va2314,
+    va2315,
+    va2318,
+    va233,
+    va2346,
+    va2357,
     va236,
-    va2365,
-    va2374,
-    va2375,
-    va2383,
-    va2393,
-    va2396,
+    va2364,
+    va2376,
+    va2386,
+    va239,
     va2401,
-    va2403,
-    va2424,
-    va2432,
-    va248,
-    va257,
-    va265,
-    va267,
-    va279,
-    va284,
-    va291,
+    va2428,
+    va243,
+    va2436,
+    va2443,
+    va2454,
+    va2459,
+    va2479,
+    va2482,
+    va2488,
+    va2489,
+    va2492,
+    va2518,
+    va2519,
+    va2531,
+    va2532,
+    va2547,
+    va2565,
+    va2566,
+    va2567,
+    va258,
+    va260,
+    va2606,
+    va2614,
+    va2625,
+    va2629,
+    va2632,
+    va2643,
+    va2661,
+    va2665,
+    va2676,
+    va2679,
+    va2684,
+    va2686,
+    va269,
+    va2707,
+    va271,
+    va2715,
+    va280,
+    va282,
+    va294,
     va30,
-    va300,
-    va301,
-    va321,
-    va325,
-    va327,
-    va333,
-    va335,
-    va346,
-    va348,
-    va354,
+    va322,
+    va336,
+    va340,
+    va349,
+    va351,
     va36,
+    va366,
+    va368,
     va44,
-    va47,
-    va478,
-    va490,
-    va507,
-    va508,
-    va516,
-    va534,
-    va546,
-    va560,
+    va512,
+    va525,
+    va548,
+    va549,
     va568,
-    va579,
-    va585,
-    va587,
-    va591,
-    va617,
-    va623,
+    va578,
+    va590,
+    va604,
+    va612,
+    va631,
     va64,
-    va648,
-    va653,
-    va671,
-    va692,
-    va701,
-    va702,
-    va71,
-    va713,
-    va721,
-    va724,
-    va726,
-    va739,
-    va749,
-    va750,
-    va751,
-    va758,
-    va761,
-    va779,
-    va795,
-    va803,
+    va663,
+    va669,
+    va694,
+    va698,
+    va709,
+    va717,
+    va730,
+    va757,
+    va764,
+    va773,
+    va776,
+    va778,
+    va794,
+    va805,
     va806,
-    va809,
-    va818,
-    va821,
-    va836,
-    va838,
-    va841,
-    va856,
-    va865,
-    va874,
-    va89,
-    va895,
-    va898,
-    va903,
+    va807,
+    va816,
+    va819,
+    va84,
+    va853,
+    va869,
+    va899,
+    va90,
+    va907,
     va909,
-    va941,
-    va957,
-    va958,
-    va960,
-    va963,
+    va912,
+    va914,
+    va945,
+    va970,
+    va974,
     va979,
+    va982,
     va987,
-    va989,
     volume,
     vwap,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va205) AS se206,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va205) AS se207,
-    COUNT(va205) OVER (
+    RANK() OVER (PARTITION BY trade_date ORDER BY va157) AS se158,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va157) AS se159,
+    COUNT(va157) OVER (
       PARTITION BY trade_date
-      ORDER BY va205
+      ORDER BY va157
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se208,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va279) AS se280,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va279) AS se281,
-    COUNT(va279) OVER (
+    ) AS se160,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va212) AS se213,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va212) AS se214,
+    COUNT(va212) OVER (
       PARTITION BY trade_date
-      ORDER BY va279
+      ORDER BY va212
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se282,
-    AVG((
-      CASE WHEN va371 THEN va350 END
-    )) OVER (
+    ) AS se215,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va294) AS se295,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va294) AS se296,
+    COUNT(va294) OVER (
       PARTITION BY trade_date
-      ORDER BY stock_number
+      ORDER BY va294
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se372,
-    AVG(
+    ) AS se297,
+    (
       (
-        CASE
-          WHEN (
-            CASE WHEN NOT va371 IS NULL AND NOT va352 IS NULL THEN (
-              va371 AND va352
-            ) END
-          )
-          THEN se349
-        END
-      )
-    ) OVER (
-      PARTITION BY trade_date
-      ORDER BY stock_number
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se373,
-    AVG((
-      CASE WHEN va375 THEN va350 END
-    )) OVER (
-      PARTITION BY trade_date
-      ORDER BY stock_number
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se376,
-    AVG(
+        COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(va370) >= CAST(8.271806125530277e-25 AS DOUBLE)
+              AND ABS(va370) < CAST(9.5367431640625e-07 AS DOUBLE)
+              THEN CAST((
+                va370 * CAST(5.444517870735016e+39 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date) AS DOUBLE) / CAST(5.444517870735016e+39 AS DOUBLE),
+          0
+        ) + COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(va370) >= CAST(9.5367431640625e-07 AS DOUBLE)
+              AND ABS(va370) < CAST(1099511627776.0 AS DOUBLE)
+              THEN CAST((
+                va370 * CAST(4.722366482869645e+21 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date) AS DOUBLE) / CAST(4.722366482869645e+21 AS DOUBLE),
+          0
+        ) + COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(va370) >= CAST(1099511627776.0 AS DOUBLE)
+              AND ABS(va370) < CAST(1.2676506002282294e+30 AS DOUBLE)
+              THEN CAST((
+                va370 * CAST(4096.0 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date) AS DOUBLE) / CAST(4096.0 AS DOUBLE),
+          0
+        ) + COALESCE(
+          SUM(
+            CASE
+              WHEN ABS(va370) < CAST(8.271806125530277e-25 AS DOUBLE)
+              OR ABS(va370) >= CAST(1.2676506002282294e+30 AS DOUBLE)
+              THEN va370
+            END
+          ) OVER (PARTITION BY trade_date),
+          0
+        )
+      ) / NULLIF(COUNT(va370) OVER (PARTITION BY trade_date), 0)
+    ) AS se371,
+    (
       (
-        CASE
-          WHEN (
-            CASE WHEN NOT va375 IS NULL AND NOT va352 IS NULL THEN (
-              va375 AND va352
-            ) END
-          )
-          THEN se349
-        END
-      )
-    ) OVER (
-      PARTITION BY trade_date
-      ORDER BY stock_number
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se377,
-    AVG((
-      CASE WHEN va380 THEN va350 END
-    )) OVER (
-      PARTITION BY trade_date
-      ORDER BY stock_number
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se381,
-    AVG(
+        COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(va374) >= CAST(8.271806125530277e-25 AS DOUBLE)
+              AND ABS(va374) < CAST(9.5367431640625e-07 AS DOUBLE)
+              THEN CAST((
+                va374 * CAST(5.444517870735016e+39 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date) AS DOUBLE) / CAST(5.444517870735016e+39 AS DOUBLE),
+          0
+        ) + COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(va374) >= CAST(9.5367431640625e-07 AS DOUBLE)
+              AND ABS(va374) < CAST(1099511627776.0 AS DOUBLE)
+              THEN CAST((
+                va374 * CAST(4.722366482869645e+21 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date) AS DOUBLE) / CAST(4.722366482869645e+21 AS DOUBLE),
+          0
+        ) + COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(va374) >= CAST(1099511627776.0 AS DOUBLE)
+              AND ABS(va374) < CAST(1.2676506002282294e+30 AS DOUBLE)
+              THEN CAST((
+                va374 * CAST(4096.0 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date) AS DOUBLE) / CAST(4096.0 AS DOUBLE),
+          0
+        ) + COALESCE(
+          SUM(
+            CASE
+              WHEN ABS(va374) < CAST(8.271806125530277e-25 AS DOUBLE)
+              OR ABS(va374) >= CAST(1.2676506002282294e+30 AS DOUBLE)
+              THEN va374
+            END
+          ) OVER (PARTITION BY trade_date),
+          0
+        )
+      ) / NULLIF(COUNT(va374) OVER (PARTITION BY trade_date), 0)
+    ) AS se375,
+    (
       (
-        CASE
-          WHEN (
-            CASE WHEN NOT va380 IS NULL AND NOT va352 IS NULL THEN (
-              va380 AND va352
-            ) END
-          )
-          THEN se349
-        END
-      )
-    ) OVER (
-      PARTITION BY trade_date
-      ORDER BY stock_number
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se382,
-    AVG((
-      CASE WHEN va386 THEN va350 END
-    )) OVER (
-      PARTITION BY trade_date
-      ORDER BY stock_number
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se387,
-    AVG(
-      (
-        CASE
-          WHEN (
-            CASE WHEN NOT va386 IS NULL AND NOT va352 IS NULL THEN (
-              va386 AND va352
-            ) END
-          )
-          THEN se349
-        END
-      )
-    ) OVER (
-      PARTITION BY trade_date
-      ORDER BY stock_number
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se388,
-    AVG((
-      CASE WHEN va389 THEN va350 END
-    )) OVER (
-      PARTITION BY trade_date
-      ORDER BY stock_number
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se390,
-    AVG(
-      (
-        CASE
-          WHEN (
-            CASE WHEN NOT va389 IS NULL AND NOT va352 IS NULL THEN (
-              va389 AND va352
-            ) END
-          )
-          THEN se349
-        END
-      )
-    ) OVER (
-      PARTITION BY trade_date
-      ORDER BY stock_number
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se391,
-    AVG((
-      CASE WHEN va393 THEN va350 END
-    )) OVER (
-      PARTITION BY trade_date
-      ORDER BY stock_number
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se394,
-    AVG(
-      (
-        CASE
-          WHEN (
-            CASE WHEN NOT va393 IS NULL AND NOT va352 IS NULL THEN (
-              va393 AND va352
-            ) END
-          )
-          THEN se349
-        END
-      )
-    ) OVER (
-      PARTITION BY trade_date
-      ORDER BY stock_number
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+        COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(va394) >= CAST(8.271806125530277e-25 AS DOUBLE)
+              AND ABS(va394) < CAST(9.5367431640625e-07 AS DOUBLE)
+              THEN CAST((
+                va394 * CAST(5.444517870735016e+39 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date) AS DOUBLE) / CAST(5.444517870735016e+39 AS DOUBLE),
+          0
+        ) + COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(va394) >= CAST(9.5367431640625e-07 AS DOUBLE)
+              AND ABS(va394) < CAST(1099511627776.0 AS DOUBLE)
+              THEN CAST((
+                va394 * CAST(4.722366482869645e+21 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date) AS DOUBLE) / CAST(4.722366482869645e+21 AS DOUBLE),
+          0
+        ) + COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(va394) >= CAST(1099511627776.0 AS DOUBLE)
+              AND ABS(va394) < CAST(1.2676506002282294e+30 AS DOUBLE)
+              THEN CAST((
+                va394 * CAST(4096.0 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date) AS DOUBLE) / CAST(4096.0 AS DOUBLE),
+          0
+        ) + COALESCE(
+          SUM(
+            CASE
+              WHEN ABS(va394) < CAST(8.271806125530277e-25 AS DOUBLE)
+              OR ABS(va394) >= CAST(1.2676506002282294e+30 AS DOUBLE)
+              THEN va394
+            END
+          ) OVER (PARTITION BY trade_date),
+          0
+        )
+      ) / NULLIF(COUNT(va394) OVER (PARTITION BY trade_date), 0)
     ) AS se395,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va490) AS se491,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va490) AS se492,
-    COUNT(va490) OVER (
+    (
+      (
+        COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(va396) >= CAST(8.271806125530277e-25 AS DOUBLE)
+              AND ABS(va396) < CAST(9.5367431640625e-07 AS DOUBLE)
+              THEN CAST((
+                va396 * CAST(5.444517870735016e+39 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date) AS DOUBLE) / CAST(5.444517870735016e+39 AS DOUBLE),
+          0
+        ) + COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(va396) >= CAST(9.5367431640625e-07 AS DOUBLE)
+              AND ABS(va396) < CAST(1099511627776.0 AS DOUBLE)
+              THEN CAST((
+                va396 * CAST(4.722366482869645e+21 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date) AS DOUBLE) / CAST(4.722366482869645e+21 AS DOUBLE),
+          0
+        ) + COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(va396) >= CAST(1099511627776.0 AS DOUBLE)
+              AND ABS(va396) < CAST(1.2676506002282294e+30 AS DOUBLE)
+              THEN CAST((
+                va396 * CAST(4096.0 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date) AS DOUBLE) / CAST(4096.0 AS DOUBLE),
+          0
+        ) + COALESCE(
+          SUM(
+            CASE
+              WHEN ABS(va396) < CAST(8.271806125530277e-25 AS DOUBLE)
+              OR ABS(va396) >= CAST(1.2676506002282294e+30 AS DOUBLE)
+              THEN va396
+            END
+          ) OVER (PARTITION BY trade_date),
+          0
+        )
+      ) / NULLIF(COUNT(va396) OVER (PARTITION BY trade_date), 0)
+    ) AS se397,
+    (
+      (
+        COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(va400) >= CAST(8.271806125530277e-25 AS DOUBLE)
+              AND ABS(va400) < CAST(9.5367431640625e-07 AS DOUBLE)
+              THEN CAST((
+                va400 * CAST(5.444517870735016e+39 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date) AS DOUBLE) / CAST(5.444517870735016e+39 AS DOUBLE),
+          0
+        ) + COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(va400) >= CAST(9.5367431640625e-07 AS DOUBLE)
+              AND ABS(va400) < CAST(1099511627776.0 AS DOUBLE)
+              THEN CAST((
+                va400 * CAST(4.722366482869645e+21 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date) AS DOUBLE) / CAST(4.722366482869645e+21 AS DOUBLE),
+          0
+        ) + COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(va400) >= CAST(1099511627776.0 AS DOUBLE)
+              AND ABS(va400) < CAST(1.2676506002282294e+30 AS DOUBLE)
+              THEN CAST((
+                va400 * CAST(4096.0 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date) AS DOUBLE) / CAST(4096.0 AS DOUBLE),
+          0
+        ) + COALESCE(
+          SUM(
+            CASE
+              WHEN ABS(va400) < CAST(8.271806125530277e-25 AS DOUBLE)
+              OR ABS(va400) >= CAST(1.2676506002282294e+30 AS DOUBLE)
+              THEN va400
+            END
+          ) OVER (PARTITION BY trade_date),
+          0
+        )
+      ) / NULLIF(COUNT(va400) OVER (PARTITION BY trade_date), 0)
+    ) AS se401,
+    (
+      (
+        COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(va402) >= CAST(8.271806125530277e-25 AS DOUBLE)
+              AND ABS(va402) < CAST(9.5367431640625e-07 AS DOUBLE)
+              THEN CAST((
+                va402 * CAST(5.444517870735016e+39 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date) AS DOUBLE) / CAST(5.444517870735016e+39 AS DOUBLE),
+          0
+        ) + COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(va402) >= CAST(9.5367431640625e-07 AS DOUBLE)
+              AND ABS(va402) < CAST(1099511627776.0 AS DOUBLE)
+              THEN CAST((
+                va402 * CAST(4.722366482869645e+21 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date) AS DOUBLE) / CAST(4.722366482869645e+21 AS DOUBLE),
+          0
+        ) + COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(va402) >= CAST(1099511627776.0 AS DOUBLE)
+              AND ABS(va402) < CAST(1.2676506002282294e+30 AS DOUBLE)
+              THEN CAST((
+                va402 * CAST(4096.0 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date) AS DOUBLE) / CAST(4096.0 AS DOUBLE),
+          0
+        ) + COALESCE(
+          SUM(
+            CASE
+              WHEN ABS(va402) < CAST(8.271806125530277e-25 AS DOUBLE)
+              OR ABS(va402) >= CAST(1.2676506002282294e+30 AS DOUBLE)
+              THEN va402
+            END
+          ) OVER (PARTITION BY trade_date),
+          0
+        )
+      ) / NULLIF(COUNT(va402) OVER (PARTITION BY trade_date), 0)
+    ) AS se403,
+    (
+      (
+        COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(va407) >= CAST(8.271806125530277e-25 AS DOUBLE)
+              AND ABS(va407) < CAST(9.5367431640625e-07 AS DOUBLE)
+              THEN CAST((
+                va407 * CAST(5.444517870735016e+39 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date) AS DOUBLE) / CAST(5.444517870735016e+39 AS DOUBLE),
+          0
+        ) + COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(va407) >= CAST(9.5367431640625e-07 AS DOUBLE)
+              AND ABS(va407) < CAST(1099511627776.0 AS DOUBLE)
+              THEN CAST((
+                va407 * CAST(4.722366482869645e+21 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date) AS DOUBLE) / CAST(4.722366482869645e+21 AS DOUBLE),
+          0
+        ) + COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(va407) >= CAST(1099511627776.0 AS DOUBLE)
+              AND ABS(va407) < CAST(1.2676506002282294e+30 AS DOUBLE)
+              THEN CAST((
+                va407 * CAST(4096.0 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date) AS DOUBLE) / CAST(4096.0 AS DOUBLE),
+          0
+        ) + COALESCE(
+          SUM(
+            CASE
+              WHEN ABS(va407) < CAST(8.271806125530277e-25 AS DOUBLE)
+              OR ABS(va407) >= CAST(1.2676506002282294e+30 AS DOUBLE)
+              THEN va407
+            END
+          ) OVER (PARTITION BY trade_date),
+          0
+        )
+      ) / NULLIF(COUNT(va407) OVER (PARTITION BY trade_date), 0)
+    ) AS se408,
+    (
+      (
+        COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(va409) >= CAST(8.271806125530277e-25 AS DOUBLE)
+              AND ABS(va409) < CAST(9.5367431640625e-07 AS DOUBLE)
+              THEN CAST((
+                va409 * CAST(5.444517870735016e+39 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date) AS DOUBLE) / CAST(5.444517870735016e+39 AS DOUBLE),
+          0
+        ) + COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(va409) >= CAST(9.5367431640625e-07 AS DOUBLE)
+              AND ABS(va409) < CAST(1099511627776.0 AS DOUBLE)
+              THEN CAST((
+                va409 * CAST(4.722366482869645e+21 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date) AS DOUBLE) / CAST(4.722366482869645e+21 AS DOUBLE),
+          0
+        ) + COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(va409) >= CAST(1099511627776.0 AS DOUBLE)
+              AND ABS(va409) < CAST(1.2676506002282294e+30 AS DOUBLE)
+              THEN CAST((
+                va409 * CAST(4096.0 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date) AS DOUBLE) / CAST(4096.0 AS DOUBLE),
+          0
+        ) + COALESCE(
+          SUM(
+            CASE
+              WHEN ABS(va409) < CAST(8.271806125530277e-25 AS DOUBLE)
+              OR ABS(va409) >= CAST(1.2676506002282294e+30 AS DOUBLE)
+              THEN va409
+            END
+          ) OVER (PARTITION BY trade_date),
+          0
+        )
+      ) / NULLIF(COUNT(va409) OVER (PARTITION BY trade_date), 0)
+    ) AS se410,
+    (
+      (
+        COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(va415) >= CAST(8.271806125530277e-25 AS DOUBLE)
+              AND ABS(va415) < CAST(9.5367431640625e-07 AS DOUBLE)
+              THEN CAST((
+                va415 * CAST(5.444517870735016e+39 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date) AS DOUBLE) / CAST(5.444517870735016e+39 AS DOUBLE),
+          0
+        ) + COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(va415) >= CAST(9.5367431640625e-07 AS DOUBLE)
+              AND ABS(va415) < CAST(1099511627776.0 AS DOUBLE)
+              THEN CAST((
+                va415 * CAST(4.722366482869645e+21 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date) AS DOUBLE) / CAST(4.722366482869645e+21 AS DOUBLE),
+          0
+        ) + COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(va415) >= CAST(1099511627776.0 AS DOUBLE)
+              AND ABS(va415) < CAST(1.2676506002282294e+30 AS DOUBLE)
+              THEN CAST((
+                va415 * CAST(4096.0 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date) AS DOUBLE) / CAST(4096.0 AS DOUBLE),
+          0
+        ) + COALESCE(
+          SUM(
+            CASE
+              WHEN ABS(va415) < CAST(8.271806125530277e-25 AS DOUBLE)
+              OR ABS(va415) >= CAST(1.2676506002282294e+30 AS DOUBLE)
+              THEN va415
+            END
+          ) OVER (PARTITION BY trade_date),
+          0
+        )
+      ) / NULLIF(COUNT(va415) OVER (PARTITION BY trade_date), 0)
+    ) AS se416,
+    (
+      (
+        COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(va417) >= CAST(8.271806125530277e-25 AS DOUBLE)
+              AND ABS(va417) < CAST(9.5367431640625e-07 AS DOUBLE)
+              THEN CAST((
+                va417 * CAST(5.444517870735016e+39 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date) AS DOUBLE) / CAST(5.444517870735016e+39 AS DOUBLE),
+          0
+        ) + COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(va417) >= CAST(9.5367431640625e-07 AS DOUBLE)
+              AND ABS(va417) < CAST(1099511627776.0 AS DOUBLE)
+              THEN CAST((
+                va417 * CAST(4.722366482869645e+21 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date) AS DOUBLE) / CAST(4.722366482869645e+21 AS DOUBLE),
+          0
+        ) + COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(va417) >= CAST(1099511627776.0 AS DOUBLE)
+              AND ABS(va417) < CAST(1.2676506002282294e+30 AS DOUBLE)
+              THEN CAST((
+                va417 * CAST(4096.0 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date) AS DOUBLE) / CAST(4096.0 AS DOUBLE),
+          0
+        ) + COALESCE(
+          SUM(
+            CASE
+              WHEN ABS(va417) < CAST(8.271806125530277e-25 AS DOUBLE)
+              OR ABS(va417) >= CAST(1.2676506002282294e+30 AS DOUBLE)
+              THEN va417
+            END
+          ) OVER (PARTITION BY trade_date),
+          0
+        )
+      ) / NULLIF(COUNT(va417) OVER (PARTITION BY trade_date), 0)
+    ) AS se418,
+    (
+      (
+        COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(va420) >= CAST(8.271806125530277e-25 AS DOUBLE)
+              AND ABS(va420) < CAST(9.5367431640625e-07 AS DOUBLE)
+              THEN CAST((
+                va420 * CAST(5.444517870735016e+39 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date) AS DOUBLE) / CAST(5.444517870735016e+39 AS DOUBLE),
+          0
+        ) + COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(va420) >= CAST(9.5367431640625e-07 AS DOUBLE)
+              AND ABS(va420) < CAST(1099511627776.0 AS DOUBLE)
+              THEN CAST((
+                va420 * CAST(4.722366482869645e+21 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date) AS DOUBLE) / CAST(4.722366482869645e+21 AS DOUBLE),
+          0
+        ) + COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(va420) >= CAST(1099511627776.0 AS DOUBLE)
+              AND ABS(va420) < CAST(1.2676506002282294e+30 AS DOUBLE)
+              THEN CAST((
+                va420 * CAST(4096.0 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date) AS DOUBLE) / CAST(4096.0 AS DOUBLE),
+          0
+        ) + COALESCE(
+          SUM(
+            CASE
+              WHEN ABS(va420) < CAST(8.271806125530277e-25 AS DOUBLE)
+              OR ABS(va420) >= CAST(1.2676506002282294e+30 AS DOUBLE)
+              THEN va420
+            END
+          ) OVER (PARTITION BY trade_date),
+          0
+        )
+      ) / NULLIF(COUNT(va420) OVER (PARTITION BY trade_date), 0)
+    ) AS se421,
+    (
+      (
+        COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(va422) >= CAST(8.271806125530277e-25 AS DOUBLE)
+              AND ABS(va422) < CAST(9.5367431640625e-07 AS DOUBLE)
+              THEN CAST((
+                va422 * CAST(5.444517870735016e+39 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date) AS DOUBLE) / CAST(5.444517870735016e+39 AS DOUBLE),
+          0
+        ) + COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(va422) >= CAST(9.5367431640625e-07 AS DOUBLE)
+              AND ABS(va422) < CAST(1099511627776.0 AS DOUBLE)
+              THEN CAST((
+                va422 * CAST(4.722366482869645e+21 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date) AS DOUBLE) / CAST(4.722366482869645e+21 AS DOUBLE),
+          0
+        ) + COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(va422) >= CAST(1099511627776.0 AS DOUBLE)
+              AND ABS(va422) < CAST(1.2676506002282294e+30 AS DOUBLE)
+              THEN CAST((
+                va422 * CAST(4096.0 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date) AS DOUBLE) / CAST(4096.0 AS DOUBLE),
+          0
+        ) + COALESCE(
+          SUM(
+            CASE
+              WHEN ABS(va422) < CAST(8.271806125530277e-25 AS DOUBLE)
+              OR ABS(va422) >= CAST(1.2676506002282294e+30 AS DOUBLE)
+              THEN va422
+            END
+          ) OVER (PARTITION BY trade_date),
+          0
+        )
+      ) / NULLIF(COUNT(va422) OVER (PARTITION BY trade_date), 0)
+    ) AS se423,
+    (
+      (
+        COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(va426) >= CAST(8.271806125530277e-25 AS DOUBLE)
+              AND ABS(va426) < CAST(9.5367431640625e-07 AS DOUBLE)
+              THEN CAST((
+                va426 * CAST(5.444517870735016e+39 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date) AS DOUBLE) / CAST(5.444517870735016e+39 AS DOUBLE),
+          0
+        ) + COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(va426) >= CAST(9.5367431640625e-07 AS DOUBLE)
+              AND ABS(va426) < CAST(1099511627776.0 AS DOUBLE)
+              THEN CAST((
+                va426 * CAST(4.722366482869645e+21 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date) AS DOUBLE) / CAST(4.722366482869645e+21 AS DOUBLE),
+          0
+        ) + COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(va426) >= CAST(1099511627776.0 AS DOUBLE)
+              AND ABS(va426) < CAST(1.2676506002282294e+30 AS DOUBLE)
+              THEN CAST((
+                va426 * CAST(4096.0 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date) AS DOUBLE) / CAST(4096.0 AS DOUBLE),
+          0
+        ) + COALESCE(
+          SUM(
+            CASE
+              WHEN ABS(va426) < CAST(8.271806125530277e-25 AS DOUBLE)
+              OR ABS(va426) >= CAST(1.2676506002282294e+30 AS DOUBLE)
+              THEN va426
+            END
+          ) OVER (PARTITION BY trade_date),
+          0
+        )
+      ) / NULLIF(COUNT(va426) OVER (PARTITION BY trade_date), 0)
+    ) AS se427,
+    (
+      (
+        COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(va428) >= CAST(8.271806125530277e-25 AS DOUBLE)
+              AND ABS(va428) < CAST(9.5367431640625e-07 AS DOUBLE)
+              THEN CAST((
+                va428 * CAST(5.444517870735016e+39 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date) AS DOUBLE) / CAST(5.444517870735016e+39 AS DOUBLE),
+          0
+        ) + COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(va428) >= CAST(9.5367431640625e-07 AS DOUBLE)
+              AND ABS(va428) < CAST(1099511627776.0 AS DOUBLE)
+              THEN CAST((
+                va428 * CAST(4.722366482869645e+21 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date) AS DOUBLE) / CAST(4.722366482869645e+21 AS DOUBLE),
+          0
+        ) + COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(va428) >= CAST(1099511627776.0 AS DOUBLE)
+              AND ABS(va428) < CAST(1.2676506002282294e+30 AS DOUBLE)
+              THEN CAST((
+                va428 * CAST(4096.0 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date) AS DOUBLE) / CAST(4096.0 AS DOUBLE),
+          0
+        ) + COALESCE(
+          SUM(
+            CASE
+              WHEN ABS(va428) < CAST(8.271806125530277e-25 AS DOUBLE)
+              OR ABS(va428) >= CAST(1.2676506002282294e+30 AS DOUBLE)
+              THEN va428
+            END
+          ) OVER (PARTITION BY trade_date),
+          0
+        )
+      ) / NULLIF(COUNT(va428) OVER (PARTITION BY trade_date), 0)
+    ) AS se429,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va525) AS se526,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va525) AS se527,
+    COUNT(va525) OVER (
       PARTITION BY trade_date
-      ORDER BY va490
+      ORDER BY va525
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se493,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va534) AS se535,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va534) AS se536,
-    COUNT(va534) OVER (
+    ) AS se528,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va568) AS se569,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va568) AS se570,
+    COUNT(va568) OVER (
       PARTITION BY trade_date
-      ORDER BY va534
+      ORDER BY va568
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se537,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va560) AS se561,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va560) AS se562,
-    COUNT(va560) OVER (
+    ) AS se571,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va578) AS se579,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va578) AS se580,
+    COUNT(va578) OVER (
       PARTITION BY trade_date
-      ORDER BY va560
+      ORDER BY va578
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se563,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va579) AS se580,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va579) AS se581,
-    COUNT(va579) OVER (
+    ) AS se581,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va604) AS se605,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va604) AS se606,
+    COUNT(va604) OVER (
       PARTITION BY trade_date
-      ORDER BY va579
+      ORDER BY va604
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se582,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va623) AS se624,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va623) AS se625,
-    COUNT(va623) OVER (
+    ) AS se607,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va669) AS se670,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va669) AS se671,
+    COUNT(va669) OVER (
       PARTITION BY trade_date
-      ORDER BY va623
+      ORDER BY va669
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se626,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va856) AS se857,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va856) AS se858,
-    COUNT(va856) OVER (
+    ) AS se672,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va757) AS se758,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va757) AS se759,
+    COUNT(va757) OVER (
       PARTITION BY trade_date
-      ORDER BY va856
+      ORDER BY va757
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se859,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va874) AS se875,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va874) AS se876,
-    COUNT(va874) OVER (
+    ) AS se760,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va764) AS se765,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va764) AS se766,
+    COUNT(va764) OVER (
       PARTITION BY trade_date
-      ORDER BY va874
+      ORDER BY va764
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se877,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1033) AS se1034,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1033) AS se1035,
-    COUNT(va1033) OVER (
+    ) AS se767,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va945) AS se946,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va945) AS se947,
+    COUNT(va945) OVER (
       PARTITION BY trade_date
-      ORDER BY va1033
+      ORDER BY va945
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1036,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1161) AS se1162,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1161) AS se1163,
-    COUNT(va1161) OVER (
+    ) AS se948,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va982) AS se983,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va982) AS se984,
+    COUNT(va982) OVER (
       PARTITION BY trade_date
-      ORDER BY va1161
+      ORDER BY va982
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1164,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1197) AS se1198,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1197) AS se1199,
-    COUNT(va1197) OVER (
+    ) AS se985,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va987) AS se988,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va987) AS se989,
+    COUNT(va987) OVER (
       PARTITION BY trade_date
-      ORDER BY va1197
+      ORDER BY va987
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1200,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1248) AS se1249,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1248) AS se1250,
-    COUNT(va1248) OVER (
+    ) AS se990,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1279) AS se1280,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1279) AS se1281,
+    COUNT(va1279) OVER (
       PARTITION BY trade_date
-      ORDER BY va1248
+      ORDER BY va1279
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1251,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1259) AS se1260,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1259) AS se1261,
-    COUNT(va1259) OVER (
+    ) AS se1282,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1317) AS se1318,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1317) AS se1319,
+    COUNT(va1317) OVER (
       PARTITION BY trade_date
-      ORDER BY va1259
+      ORDER BY va1317
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1262,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1316) AS se1317,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1316) AS se1318,
-    COUNT(va1316) OVER (
+    ) AS se1320,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1358) AS se1359,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1358) AS se1360,
+    COUNT(va1358) OVER (
       PARTITION BY trade_date
-      ORDER BY va1316
+      ORDER BY va1358
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1319,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1360) AS se1361,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1360) AS se1362,
-    COUNT(va1360) OVER (
+    ) AS se1361,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1368) AS se1369,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1368) AS se1370,
+    COUNT(va1368) OVER (
       PARTITION BY trade_date
-      ORDER BY va1360
+      ORDER BY va1368
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1363,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1383) AS se1384,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1383) AS se1385,
-    COUNT(va1383) OVER (
+    ) AS se1371,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1445) AS se1446,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1445) AS se1447,
+    COUNT(va1445) OVER (
       PARTITION BY trade_date
-      ORDER BY va1383
+      ORDER BY va1445
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1386,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1444) AS se1445,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1444) AS se1446,
-    COUNT(va1444) OVER (
+    ) AS se1448,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1469) AS se1470,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1469) AS se1471,
+    COUNT(va1469) OVER (
       PARTITION BY trade_date
-      ORDER BY va1444
+      ORDER BY va1469
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1447,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1480) AS se1481,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1480) AS se1482,
-    COUNT(va1480) OVER (
+    ) AS se1472,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1568) AS se1569,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1568) AS se1570,
+    COUNT(va1568) OVER (
       PARTITION BY trade_date
-      ORDER BY va1480
+      ORDER BY va1568
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1483,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1493) AS se1494,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1493) AS se1495,
-    COUNT(va1493) OVER (
+    ) AS se1571,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1587) AS se1588,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1587) AS se1589,
+    COUNT(va1587) OVER (
       PARTITION BY trade_date
-      ORDER BY va1493
+      ORDER BY va1587
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1496,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1501) AS se1502,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1501) AS se1503,
-    COUNT(va1501) OVER (
+    ) AS se1590,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1635) AS se1636,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1635) AS se1637,
+    COUNT(va1635) OVER (
       PARTITION BY trade_date
-      ORDER BY va1501
+      ORDER BY va1635
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1504,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1526) AS se1527,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1526) AS se1528,
-    COUNT(va1526) OVER (
+    ) AS se1638,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1648) AS se1649,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1648) AS se1650,
+    COUNT(va1648) OVER (
       PARTITION BY trade_date
-      ORDER BY va1526
+      ORDER BY va1648
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1529,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1551) AS se1552,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1551) AS se1553,
-    COUNT(va1551) OVER (
+    ) AS se1651,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1656) AS se1657,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1656) AS se1658,
+    COUNT(va1656) OVER (
       PARTITION BY trade_date
-      ORDER BY va1551
+      ORDER BY va1656
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1554,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1764) AS se1765,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1764) AS se1766,
-    COUNT(va1764) OVER (
+    ) AS se1659,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1682) AS se1683,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1682) AS se1684,
+    COUNT(va1682) OVER (
       PARTITION BY trade_date
-      ORDER BY va1764
+      ORDER BY va1682
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1767,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1875) AS se1876,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1875) AS se1877,
-    COUNT(va1875) OVER (
+    ) AS se1685,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1710) AS se1711,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1710) AS se1712,
+    COUNT(va1710) OVER (
       PARTITION BY trade_date
-      ORDER BY va1875
+      ORDER BY va1710
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1878,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1929) AS se1930,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1929) AS se1931,
-    COUNT(va1929) OVER (
+    ) AS se1713,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2015) AS se2016,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2015) AS se2017,
+    COUNT(va2015) OVER (
       PARTITION BY trade_date
-      ORDER BY va1929
+      ORDER BY va2015
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1932,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1984) AS se1985,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1984) AS se1986,
-    COUNT(va1984) OVER (
+    ) AS se2018,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2213) AS se2214,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2213) AS se2215,
+    COUNT(va2213) OVER (
       PARTITION BY trade_date
-      ORDER BY va1984
+      ORDER BY va2213
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1987,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1996) AS se1997,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1996) AS se1998,
-    COUNT(va1996) OVER (
+    ) AS se2216,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2221) AS se2222,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2221) AS se2223,
+    COUNT(va2221) OVER (
       PARTITION BY trade_date
-      ORDER BY va1996
+      ORDER BY va2221
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1999,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va2005) AS se2006,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2005) AS se2007,
-    COUNT(va2005) OVER (
+    ) AS se2224,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2227) AS se2228,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2227) AS se2229,
+    COUNT(va2227) OVER (
       PARTITION BY trade_date
-      ORDER BY va2005
+      ORDER BY va2227
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2008,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va2122) AS se2123,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2122) AS se2124,
-    COUNT(va2122) OVER (
+    ) AS se2230,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2236) AS se2237,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2236) AS se2238,
+    COUNT(va2236) OVER (
       PARTITION BY trade_date
-      ORDER BY va2122
+      ORDER BY va2236
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2125,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va2132) AS se2133,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2132) AS se2134,
-    COUNT(va2132) OVER (
+    ) AS se2239,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2376) AS se2377,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2376) AS se2378,
+    COUNT(va2376) OVER (
       PARTITION BY trade_date
-      ORDER BY va2132
+      ORDER BY va2376
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2135,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va2146) AS se2147,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2146) AS se2148,
-    COUNT(va2146) OVER (
+    ) AS se2379,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2386) AS se2387,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2386) AS se2388,
+    COUNT(va2386) OVER (
       PARTITION BY trade_date
-      ORDER BY va2146
+      ORDER BY va2386
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2149,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va2329) AS se2330,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2329) AS se2331,
-    COUNT(va2329) OVER (
+    ) AS se2389,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2401) AS se2402,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2401) AS se2403,
+    COUNT(va2401) OVER (
       PARTITION BY trade_date
-      ORDER BY va2329
+      ORDER BY va2401
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2332
+    ) AS se2404,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2606) AS se2607,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2606) AS se2608,
+    COUNT(va2606) OVER (
+      PARTITION BY trade_date
+      ORDER BY va2606
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se2609,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2614) AS se2615,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2614) AS se2616,
+    COUNT(va2614) OVER (
+      PARTITION BY trade_date
+      ORDER BY va2614
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se2617,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2661) AS se2662,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2661) AS se2663,
+    COUNT(va2661) OVER (
+      PARTITION BY trade_date
+      ORDER BY va2661
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se2664,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2665) AS se2666,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2665) AS se2667,
+    COUNT(va2665) OVER (
+      PARTITION BY trade_date
+      ORDER BY va2665
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se2668
   FROM values_3_5
 ), values_4_1 AS (
   SELECT
@@ -13891,774 +12216,823 @@ WITH values_0_1 AS (
     stock_row,
     close,
     day_rows,
+    high,
+    low,
     open,
-    se1021,
-    se1022,
-    se1034,
-    se1035,
-    se1036,
-    se1048,
-    se1049,
-    se1050,
-    se1051,
-    se1052,
-    se1053,
-    se1079,
-    se1082,
-    se1084,
-    se1267,
-    se1323,
-    se136,
-    se1361,
-    se1362,
-    se1363,
-    se1396,
-    se1441,
-    se1464,
-    se1606,
-    se1666,
-    se1676,
-    se1696,
-    se1697,
-    se1701,
-    se1702,
-    se1703,
-    se1704,
-    se1705,
-    se1706,
-    se1707,
-    se1708,
-    se1727,
-    se1728,
-    se1729,
-    se1765,
-    se1766,
-    se1767,
-    se1832,
-    se1849,
-    se1876,
-    se1877,
-    se1878,
-    se1886,
-    se1887,
-    se1888,
-    se1889,
-    se1941,
-    se1942,
-    se1943,
-    se1944,
-    se1945,
-    se1946,
-    se1947,
-    se2024,
-    se2041,
-    se2058,
-    se2059,
-    se2060,
-    se2079,
-    se2098,
-    se2099,
-    se2165,
-    se2166,
-    se2167,
-    se2168,
-    se2211,
-    se2214,
-    se2355,
-    se2356,
-    se2366,
-    se2369,
-    se2376,
-    se2384,
-    se2385,
-    se2386,
-    se245,
-    se292,
-    se293,
-    se294,
-    se296,
-    se302,
-    se304,
-    se305,
-    se326,
-    se334,
-    se372,
-    se373,
-    se387,
-    se388,
-    se580,
-    se581,
-    se582,
-    se596,
-    se703,
-    se714,
-    se715,
-    se716,
-    se725,
-    se780,
-    se781,
-    se782,
-    se783,
-    se784,
-    se810,
-    se811,
-    se812,
-    se813,
-    se815,
-    se819,
-    se866,
-    va100,
-    va1002,
-    va1024,
-    va1033,
-    va1041,
-    va1043,
-    va1047,
+    returns,
+    se138,
+    se1454,
+    se1609,
+    se1657,
+    se1658,
+    se1659,
+    se1732,
+    se1842,
+    se1868,
+    se1869,
+    se2046,
+    se2255,
+    se2276,
+    se2323,
+    se2470,
+    se259,
+    se2644,
+    se270,
+    se350,
+    se395,
+    se397,
+    se416,
+    se418,
+    se777,
+    se876,
+    se878,
+    se898,
+    va102,
+    va1035,
+    va1051,
+    va1052,
     va1054,
-    va1075,
-    va1080,
-    va1081,
-    va1097,
-    va1106,
-    va1121,
-    va1123,
-    va1126,
-    va1130,
-    va1134,
-    va1167,
-    va1181,
-    va1187,
-    va121,
-    va1222,
-    va1226,
-    va1230,
-    va1265,
-    va1266,
-    va1281,
-    va1283,
-    va1286,
-    va1294,
-    va1303,
-    va131,
-    va1322,
-    va1326,
-    va135,
-    va1360,
-    va1369,
+    va1057,
+    va1060,
+    va1077,
+    va1085,
+    va1087,
+    va1088,
+    va1102,
+    va1125,
+    va1151,
+    va1185,
+    va1197,
+    va1198,
+    va1215,
+    va1219,
+    va123,
+    va1237,
+    va1239,
+    va1242,
+    va1246,
+    va1250,
+    va1251,
+    va1285,
+    va1301,
+    va1307,
+    va133,
+    va1343,
+    va1350,
     va137,
-    va1373,
-    va1378,
-    va1395,
-    va1405,
+    va1375,
+    va1386,
+    va1389,
+    va139,
+    va1393,
     va1406,
+    va1408,
+    va1412,
     va1422,
-    va1429,
-    va1454,
-    va1462,
-    va1467,
-    va147,
-    va1471,
-    va1478,
-    va1559,
-    va1569,
-    va1572,
-    va1575,
-    va1579,
-    va159,
-    va1604,
-    va1605,
-    va1643,
-    va1651,
-    va1654,
-    va1658,
-    va1662,
-    va1665,
-    va1679,
-    va1700,
-    va1709,
-    va1726,
-    va173,
-    va1738,
-    va1742,
-    va176,
-    va1764,
-    va1769,
-    va1776,
-    va1782,
-    va1783,
+    va1432,
+    va1453,
+    va1504,
+    va1508,
+    va1513,
+    va1525,
+    va1548,
+    va1549,
+    va1565,
+    va1597,
+    va1607,
+    va1613,
+    va1614,
+    va1619,
+    va1620,
+    va1628,
+    va165,
+    va1656,
+    va1660,
+    va1718,
+    va1728,
+    va1731,
+    va1774,
     va179,
-    va1795,
-    va180,
-    va1814,
-    va1827,
-    va1830,
-    va1831,
-    va1843,
+    va1808,
+    va182,
+    va1824,
     va1846,
-    va1848,
+    va1847,
     va185,
-    va1865,
-    va1875,
-    va1879,
-    va1882,
-    va1885,
-    va1890,
-    va1915,
-    va1934,
-    va1937,
-    va1940,
-    va1948,
-    va2010,
-    va2013,
-    va2019,
-    va2023,
+    va186,
+    va1922,
+    va1931,
+    va1944,
+    va1956,
+    va1963,
+    va1971,
+    va1972,
+    va1979,
+    va1986,
+    va2006,
     va2025,
-    va2040,
+    va2029,
+    va2039,
+    va2042,
     va2044,
-    va2057,
-    va2072,
-    va2073,
-    va2075,
-    va2097,
-    va2103,
-    va2111,
-    va2164,
-    va2174,
-    va2182,
-    va2188,
-    va2199,
-    va2203,
-    va2218,
-    va222,
-    va2225,
-    va2227,
-    va2228,
-    va223,
-    va2231,
-    va2255,
+    va2063,
+    va2070,
+    va2071,
+    va2085,
+    va2088,
+    va2124,
+    va2160,
+    va2163,
+    va2241,
+    va2244,
+    va2250,
+    va2254,
     va2256,
-    va226,
-    va2266,
     va2275,
     va229,
-    va2293,
-    va2294,
-    va2295,
-    va232,
-    va2347,
-    va2351,
+    va230,
+    va2314,
+    va2315,
+    va2318,
+    va233,
+    va2346,
+    va2357,
     va236,
-    va2365,
-    va2374,
-    va2375,
-    va2383,
-    va2393,
-    va2396,
-    va2401,
-    va2403,
-    va2424,
-    va2432,
-    va248,
-    va257,
-    va265,
-    va267,
-    va291,
+    va2364,
+    va239,
+    va2428,
+    va243,
+    va2436,
+    va2443,
+    va2454,
+    va2459,
+    va2479,
+    va2482,
+    va2488,
+    va2489,
+    va2492,
+    va2518,
+    va2519,
+    va2547,
+    va2565,
+    va2566,
+    va2567,
+    va258,
+    va260,
+    va2625,
+    va2629,
+    va2632,
+    va2643,
+    va2676,
+    va2679,
+    va2684,
+    va2686,
+    va269,
+    va2707,
+    va271,
+    va2715,
+    va280,
+    va282,
     va30,
-    va300,
-    va301,
-    va321,
-    va325,
-    va327,
-    va333,
-    va335,
-    va346,
-    va348,
-    va354,
+    va322,
+    va336,
+    va340,
+    va349,
+    va351,
     va36,
+    va366,
+    va368,
     va44,
-    va478,
-    va507,
-    va508,
-    va516,
-    va546,
-    va568,
-    va579,
-    va585,
-    va587,
-    va591,
-    va617,
+    va512,
+    va548,
+    va549,
+    va590,
+    va612,
+    va631,
     va64,
-    va648,
-    va653,
-    va671,
-    va692,
-    va701,
-    va702,
-    va713,
-    va721,
-    va724,
-    va726,
-    va739,
-    va749,
-    va750,
-    va751,
-    va758,
-    va761,
-    va779,
-    va795,
-    va803,
+    va663,
+    va694,
+    va698,
+    va709,
+    va717,
+    va730,
+    va773,
+    va776,
+    va778,
+    va794,
+    va805,
     va806,
-    va809,
-    va818,
-    va821,
-    va836,
-    va838,
-    va841,
-    va865,
-    va89,
-    va895,
-    va898,
-    va903,
+    va807,
+    va816,
+    va819,
+    va84,
+    va853,
+    va869,
+    va899,
+    va90,
+    va907,
     va909,
-    va941,
-    va957,
-    va958,
-    va960,
-    va963,
+    va912,
+    va914,
+    va970,
+    va974,
     va979,
-    va987,
-    va989,
+    volume,
     vwap,
     (
+      CASE WHEN stock_row > 8 THEN se77 END
+    ) AS va78,
+    (
+      (
+        se138 - 1
+      ) // 1100
+    ) AS va140,
+    (
       CASE
-        WHEN NOT va205 IS NULL
+        WHEN NOT va157 IS NULL
         THEN (
-          se206 + ROUND(se207 * day_rows)
+          se158 + ROUND(se159 * day_rows)
         ) / (
-          2 * se208
+          2 * se160
         )
       END
-    ) AS va209,
+    ) AS va161,
     (
       CASE
-        WHEN stock_row > 7
+        WHEN NOT va212 IS NULL
         THEN (
-          (
-            1 - (
-              CASE
-                WHEN NOT va279 IS NULL
-                THEN (
-                  se280 + ROUND(se281 * day_rows)
-                ) / (
-                  2 * se282
-                )
-              END
-            )
-          ) * va284
-        )
-      END
-    ) AS va285,
-    (
-      se376 / NULLIF(se377, 0)
-    ) AS va378,
-    (
-      se381 / NULLIF(se382, 0)
-    ) AS va383,
-    (
-      se390 / NULLIF(se391, 0)
-    ) AS va392,
-    (
-      se394 / NULLIF(se395, 0)
-    ) AS va396,
-    (
-      CASE
-        WHEN NOT va490 IS NULL
-        THEN (
-          se491 + ROUND(se492 * day_rows)
+          se213 + ROUND(se214 * day_rows)
         ) / (
-          2 * se493
+          2 * se215
         )
       END
-    ) AS va494,
+    ) AS va216,
     (
-      CASE
-        WHEN NOT va534 IS NULL
-        THEN (
-          se535 + ROUND(se536 * day_rows)
-        ) / (
-          2 * se537
-        )
-      END
-    ) AS va538,
+      (
+        se259 - 1
+      ) // 1100
+    ) AS va261,
     (
-      -(
+      (
+        se270 - 1
+      ) // 1100
+    ) AS va272,
+    (
+      1 - (
         CASE
-          WHEN NOT va560 IS NULL
+          WHEN NOT va294 IS NULL
           THEN (
-            se561 + ROUND(se562 * day_rows)
+            se295 + ROUND(se296 * day_rows)
           ) / (
-            2 * se563
+            2 * se297
           )
         END
       )
-    ) AS va564,
+    ) AS va298,
+    (
+      (
+        se350 - 1
+      ) // 1100
+    ) AS va352,
+    (
+      se371 / NULLIF(se375, 0)
+    ) AS va376,
+    (
+      se401 / NULLIF(se403, 0)
+    ) AS va404,
+    (
+      se408 / NULLIF(se410, 0)
+    ) AS va411,
+    (
+      se421 / NULLIF(se423, 0)
+    ) AS va424,
+    (
+      se427 / NULLIF(se429, 0)
+    ) AS va430,
+    (
+      CASE
+        WHEN NOT va525 IS NULL
+        THEN (
+          se526 + ROUND(se527 * day_rows)
+        ) / (
+          2 * se528
+        )
+      END
+    ) AS va529,
+    (
+      CASE
+        WHEN NOT va568 IS NULL
+        THEN (
+          se569 + ROUND(se570 * day_rows)
+        ) / (
+          2 * se571
+        )
+      END
+    ) AS va572,
+    (
+      CASE
+        WHEN NOT va578 IS NULL
+        THEN (
+          se579 + ROUND(se580 * day_rows)
+        ) / (
+          2 * se581
+        )
+      END
+    ) AS va582,
     (
       -(
         CASE
-          WHEN NOT va623 IS NULL
+          WHEN NOT va604 IS NULL
           THEN (
-            se624 + ROUND(se625 * day_rows)
+            se605 + ROUND(se606 * day_rows)
           ) / (
-            2 * se626
+            2 * se607
           )
         END
       )
-    ) AS va627,
+    ) AS va608,
     (
-      CASE
-        WHEN NOT va856 IS NULL
-        THEN (
-          se857 + ROUND(se858 * day_rows)
-        ) / (
-          2 * se859
-        )
-      END
-    ) AS va860,
+      CASE WHEN stock_row > 215 THEN se628 END
+    ) AS va629,
     (
-      CASE
-        WHEN NOT va874 IS NULL
-        THEN (
-          se875 + ROUND(se876 * day_rows)
-        ) / (
-          2 * se877
-        )
-      END
-    ) AS va878,
+      se628 * 8193 - (
+        se628 * 8193 - se628
+      )
+    ) AS va635,
+    (
+      va631 * 8193 - (
+        va631 * 8193 - va631
+      )
+    ) AS va638,
     (
       -(
         CASE
-          WHEN NOT va1161 IS NULL
+          WHEN NOT va669 IS NULL
           THEN (
-            se1162 + ROUND(se1163 * day_rows)
+            se670 + ROUND(se671 * day_rows)
           ) / (
-            2 * se1164
+            2 * se672
           )
         END
       )
-    ) AS va1165,
+    ) AS va673,
+    (
+      CASE WHEN stock_row > 15 THEN se700 END
+    ) AS va701,
+    (
+      (
+        CASE
+          WHEN NOT va757 IS NULL
+          THEN (
+            se758 + ROUND(se759 * day_rows)
+          ) / (
+            2 * se760
+          )
+        END
+      ) * (
+        CASE
+          WHEN NOT va764 IS NULL
+          THEN (
+            se765 + ROUND(se766 * day_rows)
+          ) / (
+            2 * se767
+          )
+        END
+      )
+    ) AS va768,
+    (
+      (
+        se777 - 1
+      ) // 1100
+    ) AS va779,
+    (
+      se876 * 8193 - (
+        se876 * 8193 - se876
+      )
+    ) AS va881,
+    (
+      se878 * 8193 - (
+        se878 * 8193 - se878
+      )
+    ) AS va884,
+    (
+      (
+        se898 - 1
+      ) // 1100
+    ) AS va900,
+    (
+      CASE
+        WHEN NOT va945 IS NULL
+        THEN (
+          se946 + ROUND(se947 * day_rows)
+        ) / (
+          2 * se948
+        )
+      END
+    ) AS va949,
+    (
+      CASE
+        WHEN NOT va982 IS NULL
+        THEN (
+          se983 + ROUND(se984 * day_rows)
+        ) / (
+          2 * se985
+        )
+      END
+    ) AS va986,
+    (
+      CASE
+        WHEN NOT va987 IS NULL
+        THEN (
+          se988 + ROUND(se989 * day_rows)
+        ) / (
+          2 * se990
+        )
+      END
+    ) AS va991,
+    (
+      CASE WHEN stock_row > 58 THEN se1152 END
+    ) AS va1153,
+    (
+      va1151 * 8193 - (
+        va1151 * 8193 - va1151
+      )
+    ) AS va1157,
+    (
+      se1152 * 8193 - (
+        se1152 * 8193 - se1152
+      )
+    ) AS va1164,
+    va1198 * stock_row AS va1199,
+    (
+      CASE WHEN stock_row > 41 THEN se1210 END
+    ) AS va1211,
+    (
+      -(
+        CASE
+          WHEN NOT va1279 IS NULL
+          THEN (
+            se1280 + ROUND(se1281 * day_rows)
+          ) / (
+            2 * se1282
+          )
+        END
+      )
+    ) AS va1283,
     (
       -(
         (
           CASE
-            WHEN NOT va1197 IS NULL
+            WHEN NOT va1317 IS NULL
             THEN (
-              se1198 + ROUND(se1199 * day_rows)
+              se1318 + ROUND(se1319 * day_rows)
             ) / (
-              2 * se1200
+              2 * se1320
             )
           END
-        ) + (
-          2 + CASE
-            WHEN se1214 < va1213
-            THEN 2
-            WHEN se1214 = va1213
-            THEN 1
-            WHEN se1214 > va1213
-            THEN 0
-          END + CASE
-            WHEN se1215 < va1213
-            THEN 2
-            WHEN se1215 = va1213
-            THEN 1
-            WHEN se1215 > va1213
-            THEN 0
-          END + CASE
-            WHEN se1216 < va1213
-            THEN 2
-            WHEN se1216 = va1213
-            THEN 1
-            WHEN se1216 > va1213
-            THEN 0
-          END + CASE
-            WHEN se1217 < va1213
-            THEN 2
-            WHEN se1217 = va1213
-            THEN 1
-            WHEN se1217 > va1213
-            THEN 0
-          END + CASE
-            WHEN se1218 < va1213
-            THEN 2
-            WHEN se1218 = va1213
-            THEN 1
-            WHEN se1218 > va1213
-            THEN 0
-          END + CASE
-            WHEN se1219 < va1213
-            THEN 2
-            WHEN se1219 = va1213
-            THEN 1
-            WHEN se1219 > va1213
-            THEN 0
-          END
-        ) / 14
+        ) + va1340
       )
-    ) AS va1220,
+    ) AS va1341,
     (
       -(
         (
           CASE
-            WHEN NOT va1238 IS NULL
+            WHEN NOT va1358 IS NULL
             THEN (
-              se1239 + ROUND(se1240 * day_rows)
+              se1359 + ROUND(se1360 * day_rows)
             ) / (
-              2 * se1241
+              2 * se1361
             )
           END
         ) * (
           CASE
-            WHEN NOT va1248 IS NULL
+            WHEN NOT va1368 IS NULL
             THEN (
-              se1249 + ROUND(se1250 * day_rows)
+              se1369 + ROUND(se1370 * day_rows)
             ) / (
-              2 * se1251
+              2 * se1371
             )
           END
         )
       )
-    ) AS va1252,
+    ) AS va1372,
     (
-      CASE
-        WHEN NOT va1259 IS NULL
-        THEN (
-          se1260 + ROUND(se1261 * day_rows)
-        ) / (
-          2 * se1262
-        )
-      END
-    ) AS va1263,
+      CASE WHEN stock_row > 191 THEN se1384 END
+    ) AS va1385,
     (
       -(
         CASE
-          WHEN NOT va1316 IS NULL
+          WHEN NOT va1445 IS NULL
           THEN (
-            se1317 + ROUND(se1318 * day_rows)
+            se1446 + ROUND(se1447 * day_rows)
           ) / (
-            2 * se1319
+            2 * se1448
           )
         END
       )
-    ) AS va1320,
+    ) AS va1449,
     (
-      -(
-        (
-          va1381 - se1382
-        ) * (
-          CASE
-            WHEN NOT va1383 IS NULL
-            THEN (
-              se1384 + ROUND(se1385 * day_rows)
-            ) / (
-              2 * se1386
-            )
-          END
-        )
+      close * 8193 - (
+        close * 8193 - close
       )
-    ) AS va1387,
+    ) AS va1457,
+    (
+      se1454 * 8193 - (
+        se1454 * 8193 - se1454
+      )
+    ) AS va1460,
     (
       CASE
-        WHEN NOT va1444 IS NULL
+        WHEN NOT va1469 IS NULL
         THEN (
-          se1445 + ROUND(se1446 * day_rows)
+          se1470 + ROUND(se1471 * day_rows)
         ) / (
-          2 * se1447
+          2 * se1472
         )
       END
-    ) AS va1448,
+    ) AS va1473,
+    (
+      CASE
+        WHEN NOT va1568 IS NULL
+        THEN (
+          se1569 + ROUND(se1570 * day_rows)
+        ) / (
+          2 * se1571
+        )
+      END
+    ) AS va1572,
+    (
+      CASE
+        WHEN NOT va1587 IS NULL
+        THEN (
+          se1588 + ROUND(se1589 * day_rows)
+        ) / (
+          2 * se1590
+        )
+      END
+    ) AS va1591,
     (
       -(
         (
           (
             CASE
-              WHEN (
-                NOT (
-                  va47 = se48
-                )
-              ) AND (
-                NOT (
-                  va71 = se72
-                )
-              )
+              WHEN va1632 AND va1633
               THEN (
-                CASE WHEN stock_row > 1 THEN SIGN(close - se37) * SIGN(volume - se1365) END
+                CASE WHEN stock_row > 1 THEN va1630 END
               )
               ELSE NULL
             END
           ) * (
             CASE
-              WHEN NOT va1480 IS NULL
+              WHEN NOT va1635 IS NULL
               THEN (
-                se1481 + ROUND(se1482 * day_rows)
+                se1636 + ROUND(se1637 * day_rows)
               ) / (
-                2 * se1483
+                2 * se1638
               )
             END
           )
         ) * (
           CASE
-            WHEN NOT va1493 IS NULL
+            WHEN NOT va1648 IS NULL
             THEN (
-              se1494 + ROUND(se1495 * day_rows)
+              se1649 + ROUND(se1650 * day_rows)
             ) / (
-              2 * se1496
+              2 * se1651
             )
           END
         )
       )
-    ) AS va1497,
-    (
-      (
-        (
-          CASE
-            WHEN NOT va1501 IS NULL
-            THEN (
-              se1502 + ROUND(se1503 * day_rows)
-            ) / (
-              2 * se1504
-            )
-          END
-        ) * va184
-      ) / NULLIF((
-        va1499 / NULLIF(va107, 0)
-      ), 0)
-    ) AS va1505,
+    ) AS va1652,
     (
       CASE
-        WHEN NOT va1526 IS NULL
+        WHEN NOT va1682 IS NULL
         THEN (
-          se1527 + ROUND(se1528 * day_rows)
+          se1683 + ROUND(se1684 * day_rows)
         ) / (
-          2 * se1529
+          2 * se1685
         )
       END
-    ) AS va1530,
+    ) AS va1686,
     (
       CASE
-        WHEN NOT va1551 IS NULL
+        WHEN NOT va1710 IS NULL
         THEN (
-          se1552 + ROUND(se1553 * day_rows)
+          se1711 + ROUND(se1712 * day_rows)
         ) / (
-          2 * se1554
+          2 * se1713
         )
       END
-    ) AS va1555,
+    ) AS va1714,
+    (
+      CASE WHEN stock_row > 60 THEN va1819 END
+    ) AS va1820,
+    (
+      va1819 * 8193 - (
+        va1819 * 8193 - va1819
+      )
+    ) AS va1828,
+    (
+      va1824 * 8193 - (
+        va1824 * 8193 - va1824
+      )
+    ) AS va1831,
+    (
+      se1868 * 8193 - (
+        se1868 * 8193 - se1868
+      )
+    ) AS va1872,
+    (
+      se1869 * 8193 - (
+        se1869 * 8193 - se1869
+      )
+    ) AS va1881,
+    (
+      low * 8193 - (
+        low * 8193 - low
+      )
+    ) AS va1897,
+    (
+      volume * 8193 - (
+        volume * 8193 - volume
+      )
+    ) AS va1903,
+    va1931 * stock_row AS va1932,
+    va1944 * stock_row AS va1945,
+    (
+      CASE WHEN stock_row > 47 THEN se1973 END
+    ) AS va1974,
     (
       CASE
-        WHEN NOT va1929 IS NULL
+        WHEN NOT va2015 IS NULL
         THEN (
-          se1930 + ROUND(se1931 * day_rows)
+          se2016 + ROUND(se2017 * day_rows)
         ) / (
-          2 * se1932
+          2 * se2018
         )
       END
-    ) AS va1933,
+    ) AS va2019,
+    (
+      CASE WHEN stock_row > 66 THEN se2021 END
+    ) AS va2022,
+    (
+      va2085 * 8193 - (
+        va2085 * 8193 - va2085
+      )
+    ) AS va2091,
+    (
+      va2088 * 8193 - (
+        va2088 * 8193 - va2088
+      )
+    ) AS va2097,
+    (
+      va2160 * 8193 - (
+        va2160 * 8193 - va2160
+      )
+    ) AS va2166,
+    (
+      va2163 * 8193 - (
+        va2163 * 8193 - va2163
+      )
+    ) AS va2175,
     (
       -(
         CASE
-          WHEN NOT va1984 IS NULL
+          WHEN NOT va2213 IS NULL
           THEN (
-            se1985 + ROUND(se1986 * day_rows)
+            se2214 + ROUND(se2215 * day_rows)
           ) / (
-            2 * se1987
+            2 * se2216
           )
         END
       )
-    ) AS va1988,
+    ) AS va2217,
     (
       (
         (
           -(
             CASE
-              WHEN NOT va1990 IS NULL
+              WHEN NOT va2221 IS NULL
               THEN (
-                se1991 + ROUND(se1992 * day_rows)
+                se2222 + ROUND(se2223 * day_rows)
               ) / (
-                2 * se1993
+                2 * se2224
               )
             END
           )
         ) * (
           CASE
-            WHEN NOT va1996 IS NULL
+            WHEN NOT va2227 IS NULL
             THEN (
-              se1997 + ROUND(se1998 * day_rows)
+              se2228 + ROUND(se2229 * day_rows)
             ) / (
-              2 * se1999
+              2 * se2230
             )
           END
         )
       ) * (
         CASE
-          WHEN NOT va2005 IS NULL
+          WHEN NOT va2236 IS NULL
           THEN (
-            se2006 + ROUND(se2007 * day_rows)
+            se2237 + ROUND(se2238 * day_rows)
           ) / (
-            2 * se2008
+            2 * se2239
           )
         END
       )
-    ) AS va2009,
+    ) AS va2240,
+    (
+      (
+        se2255 - 1
+      ) // 1175
+    ) AS va2257,
+    (
+      open * 8193 - (
+        open * 8193 - open
+      )
+    ) AS va2279,
+    (
+      se2276 * 8193 - (
+        se2276 * 8193 - se2276
+      )
+    ) AS va2285,
     (
       CASE
-        WHEN NOT va2122 IS NULL
+        WHEN NOT va2376 IS NULL
         THEN (
-          se2123 + ROUND(se2124 * day_rows)
+          se2377 + ROUND(se2378 * day_rows)
         ) / (
-          2 * se2125
+          2 * se2379
         )
       END
-    ) AS va2126,
+    ) AS va2380,
     (
       CASE
-        WHEN NOT va2132 IS NULL
+        WHEN NOT va2386 IS NULL
         THEN (
-          se2133 + ROUND(se2134 * day_rows)
+          se2387 + ROUND(se2388 * day_rows)
         ) / (
-          2 * se2135
+          2 * se2389
         )
       END
-    ) AS va2136,
+    ) AS va2390,
     (
       CASE
-        WHEN NOT va2146 IS NULL
+        WHEN NOT va2401 IS NULL
         THEN (
-          se2147 + ROUND(se2148 * day_rows)
+          se2402 + ROUND(se2403 * day_rows)
         ) / (
-          2 * se2149
+          2 * se2404
         )
       END
-    ) AS va2150,
+    ) AS va2405,
+    (
+      (
+        ABS(va2531) / NULLIF(va2532, 0)
+      ) * 100
+    ) AS va2533,
     (
       (
         CASE
-          WHEN NOT va2329 IS NULL
+          WHEN NOT va2606 IS NULL
           THEN (
-            se2330 + ROUND(se2331 * day_rows)
+            se2607 + ROUND(se2608 * day_rows)
           ) / (
-            2 * se2332
+            2 * se2609
           )
         END
       ) * (
         CASE
-          WHEN NOT va2337 IS NULL
+          WHEN NOT va2614 IS NULL
           THEN (
-            se2338 + ROUND(se2339 * day_rows)
+            se2615 + ROUND(se2616 * day_rows)
           ) / (
-            2 * se2340
+            2 * se2617
           )
         END
       )
-    ) AS va2341
+    ) AS va2618,
+    (
+      (
+        CASE
+          WHEN NOT va2661 IS NULL
+          THEN (
+            se2662 + ROUND(se2663 * day_rows)
+          ) / (
+            2 * se2664
+          )
+        END
+      ) + (
+        CASE
+          WHEN NOT va2665 IS NULL
+          THEN (
+            se2666 + ROUND(se2667 * day_rows)
+          ) / (
+            2 * se2668
+          )
+        END
+      )
+    ) AS va2669
   FROM sections_4
 ), values_4_2 AS (
   SELECT
@@ -14668,435 +13042,414 @@ WITH values_0_1 AS (
     stock_row,
     close,
     day_rows,
+    high,
+    low,
     open,
-    se1021,
-    se1022,
-    se1034,
-    se1035,
-    se1036,
-    se1048,
-    se1049,
-    se1050,
-    se1051,
-    se1052,
-    se1053,
-    se1079,
-    se1082,
-    se1084,
-    se1267,
-    se1323,
-    se136,
-    se1361,
-    se1362,
-    se1363,
-    se1396,
-    se1441,
-    se1464,
-    se1606,
-    se1666,
-    se1676,
-    se1696,
-    se1697,
-    se1701,
-    se1702,
-    se1703,
-    se1704,
-    se1705,
-    se1706,
-    se1707,
-    se1708,
-    se1727,
-    se1728,
-    se1729,
-    se1765,
-    se1766,
-    se1767,
-    se1832,
-    se1849,
-    se1876,
-    se1877,
-    se1878,
-    se1886,
-    se1887,
-    se1888,
-    se1889,
-    se1941,
-    se1942,
-    se1943,
-    se1944,
-    se1945,
-    se1946,
-    se1947,
-    se2024,
-    se2041,
-    se2058,
-    se2059,
-    se2060,
-    se2079,
-    se2098,
-    se2099,
-    se2165,
-    se2166,
-    se2167,
-    se2168,
-    se2211,
-    se2214,
-    se2355,
-    se2356,
-    se2366,
-    se2369,
-    se2376,
-    se2384,
-    se2385,
-    se2386,
-    se245,
-    se292,
-    se293,
-    se294,
-    se296,
-    se302,
-    se304,
-    se305,
-    se326,
-    se334,
-    se580,
-    se581,
-    se582,
-    se596,
-    se703,
-    se714,
-    se715,
-    se716,
-    se725,
-    se780,
-    se781,
-    se782,
-    se783,
-    se784,
-    se810,
-    se811,
-    se812,
-    se813,
-    se815,
-    se819,
-    se866,
-    va100,
-    va1002,
-    va1024,
-    va1033,
-    va1041,
-    va1043,
-    va1047,
+    returns,
+    se138,
+    se1454,
+    se1609,
+    se1732,
+    se1842,
+    se1868,
+    se1869,
+    se2046,
+    se2255,
+    se2276,
+    se2323,
+    se2470,
+    se259,
+    se2644,
+    se270,
+    se350,
+    se777,
+    se876,
+    se878,
+    se898,
+    va102,
+    va1035,
+    va1051,
+    va1052,
     va1054,
-    va1075,
-    va1080,
-    va1081,
-    va1097,
-    va1106,
-    va1121,
-    va1123,
-    va1126,
-    va1130,
-    va1134,
-    va1165,
-    va1167,
-    va1181,
-    va1187,
-    va121,
-    va1220,
-    va1222,
-    va1226,
-    va1230,
-    va1252,
-    va1263,
-    va1265,
-    va1266,
-    va1281,
+    va1057,
+    va1060,
+    va1077,
+    va1085,
+    va1087,
+    va1088,
+    va1102,
+    va1125,
+    va1151,
+    va1153,
+    va1157,
+    va1164,
+    va1185,
+    va1197,
+    va1198,
+    va1199,
+    va123,
+    va1237,
+    va1239,
+    va1242,
+    va1246,
+    va1250,
+    va1251,
     va1283,
-    va1286,
-    va1294,
-    va1303,
-    va131,
-    va1320,
-    va1322,
-    va1326,
-    va135,
-    va1360,
-    va1369,
+    va1285,
+    va1301,
+    va1307,
+    va133,
+    va1341,
+    va1343,
+    va1350,
     va137,
-    va1373,
-    va1378,
-    va1387,
-    va1395,
-    va1405,
+    va1372,
+    va1375,
+    va1386,
+    va139,
+    va140,
     va1406,
+    va1408,
+    va1412,
     va1422,
-    va1454,
-    va1462,
-    va1467,
-    va147,
-    va1471,
-    va1478,
-    va1497,
-    va1505,
-    va1559,
-    va1569,
-    va1572,
-    va1575,
-    va1579,
-    va159,
-    va1604,
-    va1605,
-    va1643,
-    va1651,
-    va1654,
-    va1658,
-    va1662,
-    va1665,
-    va1679,
-    va1700,
-    va1709,
-    va1726,
-    va173,
-    va1738,
-    va1742,
-    va176,
-    va1764,
-    va1769,
-    va1776,
-    va1782,
-    va1783,
+    va1432,
+    va1449,
+    va1453,
+    va1457,
+    va1460,
+    va1473,
+    va1504,
+    va1508,
+    va1513,
+    va1525,
+    va1548,
+    va1549,
+    va1565,
+    va1597,
+    va1607,
+    va161,
+    va1613,
+    va1614,
+    va1619,
+    va1620,
+    va1628,
+    va165,
+    va1652,
+    va1718,
+    va1728,
+    va1731,
+    va1774,
     va179,
-    va1795,
-    va180,
-    va1814,
-    va1827,
-    va1830,
+    va1808,
+    va182,
+    va1820,
+    va1824,
+    va1828,
     va1831,
-    va1843,
     va1846,
-    va1848,
+    va1847,
     va185,
-    va1865,
-    va1875,
-    va1879,
-    va1882,
-    va1885,
-    va1890,
-    va1915,
-    va1933,
-    va1934,
-    va1937,
-    va1940,
-    va1948,
-    va1988,
-    va2009,
-    va2010,
-    va2013,
+    va186,
+    va1872,
+    va1881,
+    va1897,
+    va1903,
+    va1922,
+    va1931,
+    va1932,
+    va1944,
+    va1945,
+    va1956,
+    va1963,
+    va1971,
+    va1972,
+    va2006,
     va2019,
-    va2023,
-    va2025,
-    va2040,
+    va2039,
+    va2042,
     va2044,
-    va2057,
-    va2072,
-    va2073,
-    va2075,
-    va209,
+    va2063,
+    va2070,
+    va2071,
+    va2085,
+    va2088,
+    va2091,
     va2097,
-    va2103,
-    va2111,
-    va2150,
-    va2164,
-    va2174,
-    va2182,
-    va2188,
-    va2199,
-    va2203,
-    va2218,
-    va222,
-    va2225,
-    va2227,
-    va2228,
-    va223,
-    va2231,
-    va2255,
+    va2124,
+    va216,
+    va2160,
+    va2163,
+    va2166,
+    va2175,
+    va2217,
+    va2240,
+    va2241,
+    va2244,
+    va2250,
+    va2254,
     va2256,
-    va226,
-    va2266,
+    va2257,
     va2275,
+    va2279,
+    va2285,
     va229,
-    va2293,
-    va2294,
-    va2295,
-    va232,
-    va2341,
-    va2347,
-    va2351,
+    va230,
+    va2314,
+    va2315,
+    va2318,
+    va233,
+    va2346,
+    va2357,
     va236,
-    va2365,
-    va2374,
-    va2375,
-    va2383,
-    va2393,
-    va2396,
-    va2401,
-    va2403,
-    va2424,
-    va2432,
-    va248,
-    va257,
-    va265,
-    va267,
-    va291,
+    va2364,
+    va239,
+    va2405,
+    va2428,
+    va243,
+    va2436,
+    va2443,
+    va2454,
+    va2459,
+    va2479,
+    va2482,
+    va2488,
+    va2489,
+    va2492,
+    va2518,
+    va2519,
+    va2533,
+    va2547,
+    va2565,
+    va2566,
+    va2567,
+    va258,
+    va260,
+    va261,
+    va2618,
+    va2625,
+    va2629,
+    va2632,
+    va2643,
+    va2669,
+    va2676,
+    va2679,
+    va2684,
+    va2686,
+    va269,
+    va2707,
+    va271,
+    va2715,
+    va272,
+    va280,
+    va282,
+    va298,
     va30,
-    va300,
-    va301,
-    va321,
-    va325,
-    va327,
-    va333,
-    va335,
-    va346,
-    va348,
-    va354,
+    va322,
+    va336,
+    va340,
+    va349,
+    va351,
+    va352,
     va36,
+    va366,
+    va368,
+    va376,
     va44,
-    va478,
-    va494,
-    va507,
-    va508,
-    va516,
-    va538,
-    va546,
-    va564,
-    va568,
-    va579,
-    va585,
-    va587,
-    va591,
-    va617,
-    va627,
+    va512,
+    va529,
+    va548,
+    va549,
+    va590,
+    va608,
+    va612,
+    va629,
+    va631,
+    va635,
+    va638,
     va64,
-    va648,
-    va653,
-    va671,
-    va692,
-    va701,
-    va702,
-    va713,
-    va721,
-    va724,
-    va726,
-    va739,
-    va749,
-    va750,
-    va751,
-    va758,
-    va761,
+    va663,
+    va673,
+    va694,
+    va698,
+    va730,
+    va768,
+    va773,
+    va776,
+    va778,
     va779,
-    va795,
-    va803,
+    va794,
+    va805,
     va806,
-    va809,
-    va818,
-    va821,
-    va836,
-    va838,
-    va841,
-    va860,
-    va865,
-    va878,
-    va89,
-    va895,
-    va898,
-    va903,
+    va807,
+    va816,
+    va819,
+    va853,
+    va869,
+    va881,
+    va884,
+    va899,
+    va900,
+    va907,
     va909,
-    va941,
-    va957,
-    va958,
-    va960,
-    va963,
+    va912,
+    va914,
+    va949,
+    va970,
+    va974,
     va979,
-    va987,
-    va989,
+    va986,
+    va991,
+    volume,
     vwap,
     (
-      va285 * 8193 - (
-        va285 * 8193 - va285
-      )
-    ) AS va286,
+      CASE
+        WHEN va84 AND va90
+        THEN CASE WHEN ISFINITE(va78) THEN ROUND(va78, 12) END
+        ELSE NULL
+      END
+    ) AS va91,
     (
       (
         (
           (
             (
-              se372 / NULLIF(se373, 0)
-            ) + va378
-          ) + va383
+              se395 / NULLIF(se397, 0)
+            ) + va404
+          ) + va411
         ) / 3
       ) - (
         (
           (
             (
-              se387 / NULLIF(se388, 0)
-            ) + va392
-          ) + va396
+              se416 / NULLIF(se418, 0)
+            ) + va424
+          ) + va430
         ) / 3
       )
-    ) AS va397,
+    ) AS va431,
     (
       (
         (
-          va396 + va383
+          va430 + va411
         ) / 2
       ) - (
         (
-          va392 + va378
+          va424 + va404
         ) / 2
       )
-    ) AS va398,
-    va878 * stock_row AS va879,
-    (
-      -va209
-    ) AS va1235,
-    (
-      CASE
-        WHEN (
-          va1429 > 0
-          OR (
-            va1448 = FLOOR(va1448) AND (
-              va1429 <> 0 OR va1448 >= 0
-            )
-          )
-          OR (
-            va1429 = 0 AND va1448 > 0
-          )
-        )
-        THEN POWER(va1429, va1448)
-      END
-    ) AS va1449,
-    (
-      CASE
-        WHEN (
-          va1530 > 0
-          OR (
-            va1555 = FLOOR(va1555) AND (
-              va1530 <> 0 OR va1555 >= 0
-            )
-          )
-          OR (
-            va1530 = 0 AND va1555 > 0
-          )
-        )
-        THEN POWER(va1530, va1555)
-      END
-    ) AS va1556,
+    ) AS va432,
     (
       -(
-        CASE WHEN va2126 > va2136 THEN va2126 WHEN va2126 <= va2136 THEN va2136 END
+        CASE WHEN va572 < va582 THEN va572 WHEN va572 >= va582 THEN va582 END
       )
-    ) AS va2137
+    ) AS va583,
+    (
+      CASE
+        WHEN va709 AND va717
+        THEN CASE WHEN ISFINITE(va701) THEN ROUND(va701, 12) END
+        ELSE NULL
+      END
+    ) AS va718,
+    va949 * stock_row AS va950,
+    (
+      va986 * 8193 - (
+        va986 * 8193 - va986
+      )
+    ) AS va995,
+    (
+      va991 * 8193 - (
+        va991 * 8193 - va991
+      )
+    ) AS va999,
+    (
+      CASE
+        WHEN va1215 AND va1219
+        THEN CASE WHEN ISFINITE(va1211) THEN ROUND(va1211, 12) END
+        ELSE NULL
+      END
+    ) AS va1220,
+    (
+      -va216
+    ) AS va1355,
+    ABS(
+      (
+        CASE
+          WHEN va1389 AND va1393
+          THEN CASE WHEN ISFINITE(va1385) THEN ROUND(va1385, 12) END
+          ELSE NULL
+        END
+      )
+    ) AS va1394,
+    (
+      va1473 * 8193 - (
+        va1473 * 8193 - va1473
+      )
+    ) AS va1477,
+    (
+      CASE
+        WHEN (
+          va1572 > 0
+          OR (
+            va1591 = FLOOR(va1591) AND (
+              va1572 <> 0 OR va1591 >= 0
+            )
+          )
+          OR (
+            va1572 = 0 AND va1591 > 0
+          )
+        )
+        THEN POWER(va1572, va1591)
+      END
+    ) AS va1592,
+    (
+      (
+        (
+          CASE
+            WHEN NOT va1656 IS NULL
+            THEN (
+              se1657 + ROUND(se1658 * day_rows)
+            ) / (
+              2 * se1659
+            )
+          END
+        ) * va986
+      ) / NULLIF(va1660, 0)
+    ) AS va1661,
+    (
+      CASE
+        WHEN (
+          va1686 > 0
+          OR (
+            va1714 = FLOOR(va1714) AND (
+              va1686 <> 0 OR va1714 >= 0
+            )
+          )
+          OR (
+            va1686 = 0 AND va1714 > 0
+          )
+        )
+        THEN POWER(va1686, va1714)
+      END
+    ) AS va1715,
+    (
+      CASE
+        WHEN va1979 AND va1986
+        THEN CASE WHEN ISFINITE(va1974) THEN ROUND(va1974, 12) END
+        ELSE NULL
+      END
+    ) AS va1987,
+    (
+      CASE
+        WHEN va2025 AND va2029
+        THEN CASE WHEN ISFINITE(va2022) THEN ROUND(va2022, 12) END
+        ELSE NULL
+      END
+    ) AS va2030,
+    (
+      -(
+        CASE WHEN va2380 > va2390 THEN va2380 WHEN va2380 <= va2390 THEN va2390 END
+      )
+    ) AS va2391
   FROM values_4_1
 ), values_4_3 AS (
   SELECT
@@ -15106,393 +13459,313 @@ WITH values_0_1 AS (
     stock_row,
     close,
     day_rows,
+    high,
+    low,
     open,
-    se1021,
-    se1022,
-    se1034,
-    se1035,
-    se1036,
-    se1048,
-    se1049,
-    se1050,
-    se1051,
-    se1052,
-    se1053,
-    se1079,
-    se1082,
-    se1084,
-    se1267,
-    se1323,
-    se136,
-    se1361,
-    se1362,
-    se1363,
-    se1396,
-    se1441,
-    se1464,
-    se1606,
-    se1666,
-    se1676,
-    se1696,
-    se1697,
-    se1701,
-    se1702,
-    se1703,
-    se1704,
-    se1705,
-    se1706,
-    se1707,
-    se1708,
-    se1727,
-    se1728,
-    se1729,
-    se1765,
-    se1766,
-    se1767,
-    se1832,
-    se1849,
-    se1876,
-    se1877,
-    se1878,
-    se1886,
-    se1887,
-    se1888,
-    se1889,
-    se1941,
-    se1942,
-    se1943,
-    se1944,
-    se1945,
-    se1946,
-    se1947,
-    se2024,
-    se2041,
-    se2058,
-    se2059,
-    se2060,
-    se2079,
-    se2098,
-    se2099,
-    se2165,
-    se2166,
-    se2167,
-    se2168,
-    se2211,
-    se2214,
-    se2355,
-    se2356,
-    se2366,
-    se2369,
-    se2376,
-    se2384,
-    se2385,
-    se2386,
-    se245,
-    se292,
-    se293,
-    se294,
-    se296,
-    se302,
-    se304,
-    se305,
-    se326,
-    se334,
-    se580,
-    se581,
-    se582,
-    se596,
-    se703,
-    se714,
-    se715,
-    se716,
-    se725,
-    se780,
-    se781,
-    se782,
-    se783,
-    se784,
-    se810,
-    se811,
-    se812,
-    se813,
-    se815,
-    se819,
-    se866,
-    va100,
-    va1002,
-    va1024,
-    va1033,
-    va1041,
-    va1043,
-    va1047,
+    returns,
+    se138,
+    se1454,
+    se1609,
+    se1732,
+    se1842,
+    se1868,
+    se1869,
+    se2046,
+    se2255,
+    se2276,
+    se2323,
+    se2470,
+    se259,
+    se2644,
+    se270,
+    se350,
+    se777,
+    se876,
+    se878,
+    se898,
+    va102,
+    va1035,
+    va1051,
+    va1052,
     va1054,
-    va1075,
-    va1080,
-    va1081,
-    va1097,
-    va1106,
-    va1121,
-    va1123,
-    va1126,
-    va1130,
-    va1134,
-    va1165,
-    va1167,
-    va1181,
-    va1187,
-    va121,
+    va1057,
+    va1060,
+    va1077,
+    va1085,
+    va1087,
+    va1088,
+    va1102,
+    va1125,
+    va1151,
+    va1153,
+    va1157,
+    va1164,
+    va1185,
+    va1197,
+    va1198,
+    va1199,
     va1220,
-    va1222,
-    va1226,
-    va1230,
-    va1235,
-    va1252,
-    va1263,
-    va1265,
-    va1266,
-    va1281,
+    va123,
+    va1237,
+    va1239,
+    va1242,
+    va1246,
+    va1250,
+    va1251,
     va1283,
-    va1286,
-    va1294,
-    va1303,
-    va131,
-    va1320,
-    va1322,
-    va1326,
-    va135,
-    va1360,
-    va1369,
+    va1285,
+    va1301,
+    va1307,
+    va133,
+    va1341,
+    va1343,
+    va1350,
+    va1355,
     va137,
-    va1373,
-    va1378,
-    va1387,
-    va1395,
-    va1405,
+    va1372,
+    va1375,
+    va1386,
+    va139,
+    va1394,
+    va140,
     va1406,
+    va1408,
+    va1412,
     va1422,
-    va1454,
-    va1462,
-    va1467,
-    va147,
-    va1471,
-    va1478,
-    va1497,
-    va1505,
-    va1559,
-    va1569,
-    va1572,
-    va1575,
-    va1579,
-    va159,
-    va1604,
-    va1605,
-    va1643,
-    va1651,
-    va1654,
-    va1658,
-    va1662,
-    va1665,
-    va1679,
-    va1700,
-    va1709,
-    va1726,
-    va173,
-    va1738,
-    va1742,
-    va176,
-    va1764,
-    va1769,
-    va1776,
-    va1782,
-    va1783,
+    va1432,
+    va1449,
+    va1453,
+    va1457,
+    va1460,
+    va1473,
+    va1477,
+    va1504,
+    va1508,
+    va1513,
+    va1525,
+    va1548,
+    va1549,
+    va1565,
+    va1597,
+    va1607,
+    va161,
+    va1613,
+    va1614,
+    va1619,
+    va1620,
+    va1628,
+    va165,
+    va1652,
+    va1661,
+    va1718,
+    va1728,
+    va1731,
+    va1774,
     va179,
-    va1795,
-    va180,
-    va1814,
-    va1827,
-    va1830,
+    va1808,
+    va182,
+    va1820,
+    va1824,
+    va1828,
     va1831,
-    va1843,
     va1846,
-    va1848,
+    va1847,
     va185,
-    va1865,
-    va1875,
-    va1879,
-    va1882,
-    va1885,
-    va1890,
-    va1915,
-    va1933,
-    va1934,
-    va1937,
-    va1940,
-    va1948,
-    va1988,
-    va2009,
-    va2010,
-    va2013,
+    va186,
+    va1872,
+    va1881,
+    va1897,
+    va1903,
+    va1922,
+    va1931,
+    va1932,
+    va1944,
+    va1945,
+    va1956,
+    va1963,
+    va1971,
+    va1972,
+    va1987,
+    va2006,
     va2019,
-    va2023,
-    va2025,
-    va2040,
+    va2039,
+    va2042,
     va2044,
-    va2057,
-    va2072,
-    va2073,
-    va2075,
-    va209,
+    va2063,
+    va2070,
+    va2071,
+    va2085,
+    va2088,
+    va2091,
     va2097,
-    va2103,
-    va2111,
-    va2137,
-    va2150,
-    va2164,
-    va2174,
-    va2182,
-    va2188,
-    va2199,
-    va2203,
-    va2218,
-    va222,
-    va2225,
-    va2227,
-    va2228,
-    va223,
-    va2231,
-    va2255,
+    va2124,
+    va216,
+    va2160,
+    va2163,
+    va2166,
+    va2175,
+    va2217,
+    va2240,
+    va2241,
+    va2244,
+    va2250,
+    va2254,
     va2256,
-    va226,
-    va2266,
+    va2257,
     va2275,
+    va2279,
+    va2285,
     va229,
-    va2293,
-    va2294,
-    va2295,
-    va232,
-    va2341,
-    va2347,
-    va2351,
+    va230,
+    va2314,
+    va2315,
+    va2318,
+    va233,
+    va2346,
+    va2357,
     va236,
-    va2365,
-    va2374,
-    va2375,
-    va2383,
-    va2393,
-    va2396,
-    va2401,
-    va2403,
-    va2424,
-    va2432,
-    va248,
-    va257,
-    va265,
-    va267,
-    va286,
-    va291,
+    va2364,
+    va239,
+    va2391,
+    va2405,
+    va2428,
+    va243,
+    va2436,
+    va2443,
+    va2454,
+    va2459,
+    va2479,
+    va2482,
+    va2488,
+    va2489,
+    va2492,
+    va2518,
+    va2519,
+    va2533,
+    va2547,
+    va2565,
+    va2566,
+    va2567,
+    va258,
+    va260,
+    va261,
+    va2618,
+    va2625,
+    va2629,
+    va2632,
+    va2643,
+    va2669,
+    va2676,
+    va2679,
+    va2684,
+    va2686,
+    va269,
+    va2707,
+    va271,
+    va2715,
+    va272,
+    va280,
+    va282,
+    va298,
     va30,
-    va300,
-    va301,
-    va321,
-    va325,
-    va327,
-    va333,
-    va335,
-    va346,
+    va322,
+    va336,
+    va340,
+    va349,
+    va351,
+    va352,
     va36,
+    va366,
     va44,
-    va478,
-    va494,
-    va507,
-    va508,
-    va516,
-    va538,
-    va546,
-    va564,
-    va568,
-    va579,
-    va585,
-    va587,
-    va591,
-    va617,
-    va627,
+    va512,
+    va529,
+    va548,
+    va549,
+    va583,
+    va590,
+    va608,
+    va612,
+    va629,
+    va631,
+    va635,
+    va638,
     va64,
-    va648,
-    va653,
-    va671,
-    va692,
-    va701,
-    va702,
-    va713,
-    va721,
-    va724,
-    va726,
-    va739,
-    va749,
-    va750,
-    va751,
-    va758,
-    va761,
+    va663,
+    va673,
+    va694,
+    va698,
+    va718,
+    va730,
+    va768,
+    va773,
+    va776,
+    va778,
     va779,
-    va795,
-    va803,
+    va794,
+    va805,
     va806,
-    va809,
-    va818,
-    va821,
-    va836,
-    va838,
-    va841,
-    va860,
-    va865,
-    va878,
-    va879,
-    va89,
-    va895,
-    va898,
-    va903,
+    va807,
+    va816,
+    va819,
+    va853,
+    va869,
+    va881,
+    va884,
+    va899,
+    va900,
+    va907,
     va909,
-    va941,
-    va957,
-    va958,
-    va960,
-    va963,
+    va91,
+    va912,
+    va914,
+    va949,
+    va950,
+    va970,
+    va974,
     va979,
-    va987,
-    va989,
+    va986,
+    va991,
+    va995,
+    va999,
+    volume,
     vwap,
     (
       CASE
-        WHEN NOT va348 IS NULL AND NOT va354 IS NULL AND NOT va397 IS NULL AND NOT va398 IS NULL
-        THEN va348
+        WHEN NOT va368 IS NULL AND NOT va376 IS NULL AND NOT va431 IS NULL AND NOT va432 IS NULL
+        THEN va368
       END
-    ) AS va399,
+    ) AS va433,
     (
       CASE
-        WHEN NOT va348 IS NULL AND NOT va354 IS NULL AND NOT va397 IS NULL AND NOT va398 IS NULL
-        THEN va354
-      END
-    ) AS va402,
-    (
-      CASE
-        WHEN NOT va348 IS NULL AND NOT va354 IS NULL AND NOT va397 IS NULL AND NOT va398 IS NULL
-        THEN va397
-      END
-    ) AS va417,
-    (
-      CASE
-        WHEN NOT va348 IS NULL AND NOT va354 IS NULL AND NOT va397 IS NULL AND NOT va398 IS NULL
-        THEN va398
+        WHEN NOT va368 IS NULL AND NOT va376 IS NULL AND NOT va431 IS NULL AND NOT va432 IS NULL
+        THEN va376
       END
     ) AS va436,
     (
-      -(
-        CASE WHEN ISFINITE(va1449) THEN va1449 END
-      )
-    ) AS va1450,
+      CASE
+        WHEN NOT va368 IS NULL AND NOT va376 IS NULL AND NOT va431 IS NULL AND NOT va432 IS NULL
+        THEN va431
+      END
+    ) AS va451,
     (
-      CASE WHEN ISFINITE(va1556) THEN va1556 END
-    ) AS va1557
+      CASE
+        WHEN NOT va368 IS NULL AND NOT va376 IS NULL AND NOT va431 IS NULL AND NOT va432 IS NULL
+        THEN va432
+      END
+    ) AS va470,
+    (
+      -(
+        CASE WHEN ISFINITE(va1592) THEN va1592 END
+      )
+    ) AS va1593,
+    (
+      CASE WHEN ISFINITE(va1715) THEN va1715 END
+    ) AS va1716,
+    (
+      va2030 * 8193 - (
+        va2030 * 8193 - va2030
+      )
+    ) AS va2031
   FROM values_4_2
 ), values_4_4 AS (
   SELECT
@@ -15502,382 +13775,298 @@ WITH values_0_1 AS (
     stock_row,
     close,
     day_rows,
+    high,
+    low,
     open,
-    se1021,
-    se1022,
-    se1034,
-    se1035,
-    se1036,
-    se1048,
-    se1049,
-    se1050,
-    se1051,
-    se1052,
-    se1053,
-    se1079,
-    se1082,
-    se1084,
-    se1267,
-    se1323,
-    se136,
-    se1361,
-    se1362,
-    se1363,
-    se1396,
-    se1441,
-    se1464,
-    se1606,
-    se1666,
-    se1676,
-    se1696,
-    se1697,
-    se1701,
-    se1702,
-    se1703,
-    se1704,
-    se1705,
-    se1706,
-    se1707,
-    se1708,
-    se1727,
-    se1728,
-    se1729,
-    se1765,
-    se1766,
-    se1767,
-    se1832,
-    se1849,
-    se1876,
-    se1877,
-    se1878,
-    se1886,
-    se1887,
-    se1888,
-    se1889,
-    se1941,
-    se1942,
-    se1943,
-    se1944,
-    se1945,
-    se1946,
-    se1947,
-    se2024,
-    se2041,
-    se2058,
-    se2059,
-    se2060,
-    se2079,
-    se2098,
-    se2099,
-    se2165,
-    se2166,
-    se2167,
-    se2168,
-    se2211,
-    se2214,
-    se2355,
-    se2356,
-    se2366,
-    se2369,
-    se2376,
-    se2384,
-    se2385,
-    se2386,
-    se245,
-    se292,
-    se293,
-    se294,
-    se296,
-    se302,
-    se304,
-    se305,
-    se326,
-    se334,
-    se580,
-    se581,
-    se582,
-    se596,
-    se703,
-    se714,
-    se715,
-    se716,
-    se725,
-    se780,
-    se781,
-    se782,
-    se783,
-    se784,
-    se810,
-    se811,
-    se812,
-    se813,
-    se815,
-    se819,
-    se866,
-    va100,
-    va1002,
-    va1024,
-    va1033,
-    va1041,
-    va1043,
-    va1047,
+    returns,
+    se138,
+    se1454,
+    se1609,
+    se1732,
+    se1842,
+    se1868,
+    se1869,
+    se2046,
+    se2255,
+    se2276,
+    se2323,
+    se2470,
+    se259,
+    se2644,
+    se270,
+    se350,
+    se777,
+    se876,
+    se878,
+    se898,
+    va102,
+    va1035,
+    va1051,
+    va1052,
     va1054,
-    va1075,
-    va1080,
-    va1081,
-    va1097,
-    va1106,
-    va1121,
-    va1123,
-    va1126,
-    va1130,
-    va1134,
-    va1165,
-    va1167,
-    va1181,
-    va1187,
-    va121,
+    va1057,
+    va1060,
+    va1077,
+    va1085,
+    va1087,
+    va1088,
+    va1102,
+    va1125,
+    va1151,
+    va1153,
+    va1157,
+    va1164,
+    va1185,
+    va1197,
+    va1198,
+    va1199,
     va1220,
-    va1222,
-    va1226,
-    va1230,
-    va1235,
-    va1252,
-    va1263,
-    va1265,
-    va1266,
-    va1281,
+    va123,
+    va1237,
+    va1239,
+    va1242,
+    va1246,
+    va1250,
+    va1251,
     va1283,
-    va1286,
-    va1294,
-    va1303,
-    va131,
-    va1320,
-    va1322,
-    va1326,
-    va135,
-    va1360,
-    va1369,
+    va1285,
+    va1301,
+    va1307,
+    va133,
+    va1341,
+    va1343,
+    va1350,
+    va1355,
     va137,
-    va1373,
-    va1378,
-    va1387,
-    va1395,
-    va1405,
+    va1372,
+    va1375,
+    va1386,
+    va139,
+    va1394,
+    va140,
     va1406,
+    va1408,
+    va1412,
     va1422,
-    va1450,
-    va1454,
-    va1462,
-    va1467,
-    va147,
-    va1471,
-    va1478,
-    va1497,
-    va1505,
-    va1557,
-    va1559,
-    va1569,
-    va1572,
-    va1575,
-    va1579,
-    va159,
-    va1604,
-    va1605,
-    va1643,
-    va1651,
-    va1654,
-    va1658,
-    va1662,
-    va1665,
-    va1679,
-    va1700,
-    va1709,
-    va1726,
-    va173,
-    va1738,
-    va1742,
-    va176,
-    va1764,
-    va1769,
-    va1776,
-    va1782,
-    va1783,
+    va1432,
+    va1449,
+    va1453,
+    va1457,
+    va1460,
+    va1473,
+    va1477,
+    va1504,
+    va1508,
+    va1513,
+    va1525,
+    va1548,
+    va1549,
+    va1565,
+    va1593,
+    va1597,
+    va1607,
+    va161,
+    va1613,
+    va1614,
+    va1619,
+    va1620,
+    va1628,
+    va165,
+    va1652,
+    va1661,
+    va1716,
+    va1718,
+    va1728,
+    va1731,
+    va1774,
     va179,
-    va1795,
-    va180,
-    va1814,
-    va1827,
-    va1830,
+    va1808,
+    va182,
+    va1820,
+    va1824,
+    va1828,
     va1831,
-    va1843,
     va1846,
-    va1848,
+    va1847,
     va185,
-    va1865,
-    va1875,
-    va1879,
-    va1882,
-    va1885,
-    va1890,
-    va1915,
-    va1933,
-    va1934,
-    va1937,
-    va1940,
-    va1948,
-    va1988,
-    va2009,
-    va2010,
-    va2013,
+    va186,
+    va1872,
+    va1881,
+    va1897,
+    va1903,
+    va1922,
+    va1931,
+    va1932,
+    va1944,
+    va1945,
+    va1956,
+    va1963,
+    va1971,
+    va1972,
+    va1987,
+    va2006,
     va2019,
-    va2023,
-    va2025,
-    va2040,
+    va2031,
+    va2039,
+    va2042,
     va2044,
-    va2057,
-    va2072,
-    va2073,
-    va2075,
-    va209,
+    va2063,
+    va2070,
+    va2071,
+    va2085,
+    va2088,
+    va2091,
     va2097,
-    va2103,
-    va2111,
-    va2137,
-    va2150,
-    va2164,
-    va2174,
-    va2182,
-    va2188,
-    va2199,
-    va2203,
-    va2218,
-    va222,
-    va2225,
-    va2227,
-    va2228,
-    va223,
-    va2231,
-    va2255,
+    va2124,
+    va216,
+    va2160,
+    va2163,
+    va2166,
+    va2175,
+    va2217,
+    va2240,
+    va2241,
+    va2244,
+    va2250,
+    va2254,
     va2256,
-    va226,
-    va2266,
+    va2257,
     va2275,
+    va2279,
+    va2285,
     va229,
-    va2293,
-    va2294,
-    va2295,
-    va232,
-    va2341,
-    va2347,
-    va2351,
+    va230,
+    va2314,
+    va2315,
+    va2318,
+    va233,
+    va2346,
+    va2357,
     va236,
-    va2365,
-    va2374,
-    va2375,
-    va2383,
-    va2393,
-    va2396,
-    va2401,
-    va2403,
-    va2424,
-    va2432,
-    va248,
-    va257,
-    va265,
-    va267,
-    va286,
-    va291,
+    va2364,
+    va239,
+    va2391,
+    va2405,
+    va2428,
+    va243,
+    va2436,
+    va2443,
+    va2454,
+    va2459,
+    va2479,
+    va2482,
+    va2488,
+    va2489,
+    va2492,
+    va2518,
+    va2519,
+    va2533,
+    va2547,
+    va2565,
+    va2566,
+    va2567,
+    va258,
+    va260,
+    va261,
+    va2618,
+    va2625,
+    va2629,
+    va2632,
+    va2643,
+    va2669,
+    va2676,
+    va2679,
+    va2684,
+    va2686,
+    va269,
+    va2707,
+    va271,
+    va2715,
+    va272,
+    va280,
+    va282,
+    va298,
     va30,
-    va300,
-    va301,
-    va321,
-    va325,
-    va327,
-    va333,
-    va335,
-    va346,
+    va322,
+    va336,
+    va340,
+    va349,
+    va351,
+    va352,
     va36,
-    va399,
-    va402,
-    va417,
+    va366,
+    va433,
     va436,
     va44,
-    va478,
-    va494,
-    va507,
-    va508,
-    va516,
-    va538,
-    va546,
-    va564,
-    va568,
-    va579,
-    va585,
-    va587,
-    va591,
-    va617,
-    va627,
+    va451,
+    va470,
+    va512,
+    va529,
+    va548,
+    va549,
+    va583,
+    va590,
+    va608,
+    va612,
+    va629,
+    va631,
+    va635,
+    va638,
     va64,
-    va648,
-    va653,
-    va671,
-    va692,
-    va701,
-    va702,
-    va713,
-    va721,
-    va724,
-    va726,
-    va739,
-    va749,
-    va750,
-    va751,
-    va758,
-    va761,
+    va663,
+    va673,
+    va694,
+    va698,
+    va718,
+    va730,
+    va768,
+    va773,
+    va776,
+    va778,
     va779,
-    va795,
-    va803,
+    va794,
+    va805,
     va806,
-    va809,
-    va818,
-    va821,
-    va836,
-    va838,
-    va841,
-    va860,
-    va865,
-    va878,
-    va879,
-    va89,
-    va895,
-    va898,
-    va903,
+    va807,
+    va816,
+    va819,
+    va853,
+    va869,
+    va881,
+    va884,
+    va899,
+    va900,
+    va907,
     va909,
-    va941,
-    va957,
-    va958,
-    va960,
-    va963,
+    va91,
+    va912,
+    va914,
+    va949,
+    va950,
+    va970,
+    va974,
     va979,
-    va987,
-    va989,
+    va986,
+    va991,
+    va995,
+    va999,
+    volume,
     vwap,
-    (
-      va402 * 8193 - (
-        va402 * 8193 - va402
-      )
-    ) AS va411,
-    (
-      va417 * 8193 - (
-        va417 * 8193 - va417
-      )
-    ) AS va430,
     (
       va436 * 8193 - (
         va436 * 8193 - va436
       )
-    ) AS va452
+    ) AS va445,
+    (
+      va451 * 8193 - (
+        va451 * 8193 - va451
+      )
+    ) AS va464,
+    (
+      va470 * 8193 - (
+        va470 * 8193 - va470
+      )
+    ) AS va486
   FROM values_4_3
 ), series_5 AS (
   SELECT
@@ -15887,801 +14076,689 @@ WITH values_0_1 AS (
     stock_row,
     close,
     day_rows,
-    se1021,
-    se1022,
-    se1034,
-    se1035,
-    se1036,
-    se1048,
-    se1049,
-    se1050,
-    se1051,
-    se1052,
-    se1053,
-    se1079,
-    se1084,
-    se136,
-    se1361,
-    se1362,
-    se1363,
-    se1441,
-    se1464,
-    se1676,
-    se1701,
-    se1702,
-    se1703,
-    se1704,
-    se1705,
-    se1706,
-    se1707,
-    se1708,
-    se1727,
-    se1728,
-    se1729,
-    se1765,
-    se1766,
-    se1767,
-    se1849,
-    se1876,
-    se1877,
-    se1878,
-    se1886,
-    se1887,
-    se1888,
-    se1889,
-    se1941,
-    se1942,
-    se1943,
-    se1944,
-    se1945,
-    se1946,
-    se1947,
-    se2024,
-    se2058,
-    se2059,
-    se2060,
-    se2079,
-    se2098,
-    se2099,
-    se2165,
-    se2166,
-    se2167,
-    se2168,
-    se2214,
-    se2355,
-    se2356,
-    se2369,
-    se2384,
-    se2385,
-    se2386,
-    se245,
-    se292,
-    se293,
-    se294,
-    se296,
-    se304,
-    se305,
-    se326,
-    se334,
-    se580,
-    se581,
-    se582,
-    se596,
-    se714,
-    se715,
-    se716,
-    se725,
-    se780,
-    se781,
-    se782,
-    se783,
-    se784,
-    se810,
-    se811,
-    se812,
-    va100,
-    va1002,
-    va1024,
-    va1033,
-    va1047,
+    high,
+    low,
+    open,
+    se138,
+    se1609,
+    se1842,
+    se2046,
+    se2255,
+    se2323,
+    se259,
+    se270,
+    se350,
+    se777,
+    se898,
+    va102,
+    va1051,
+    va1052,
     va1054,
-    va1075,
-    va1080,
-    va1097,
-    va1106,
-    va1121,
-    va1123,
-    va1126,
-    va1130,
-    va1134,
-    va1165,
-    va1167,
-    va1181,
-    va1187,
-    va121,
+    va1057,
+    va1077,
+    va1085,
+    va1087,
+    va1102,
+    va1125,
+    va1157,
+    va1164,
+    va1185,
+    va1197,
     va1220,
-    va1222,
-    va1226,
-    va1230,
-    va1235,
-    va1252,
-    va1263,
-    va1265,
-    va1281,
+    va123,
+    va1237,
+    va1239,
+    va1242,
+    va1246,
+    va1250,
     va1283,
-    va1286,
-    va1294,
-    va1303,
-    va131,
-    va1320,
-    va1322,
-    va1326,
-    va135,
-    va1360,
-    va1369,
-    va1373,
-    va1378,
-    va1387,
-    va1405,
+    va1285,
+    va1301,
+    va1307,
+    va133,
+    va1341,
+    va1343,
+    va1350,
+    va1355,
+    va137,
+    va1372,
+    va1375,
+    va1386,
+    va1394,
     va1406,
+    va1408,
+    va1412,
     va1422,
-    va1450,
-    va1454,
-    va1462,
-    va1467,
-    va1471,
-    va1478,
-    va1497,
-    va1505,
-    va1557,
-    va1559,
-    va1569,
-    va1572,
-    va1579,
-    va159,
-    va1604,
-    va1643,
-    va1651,
-    va1662,
-    va1679,
-    va1700,
-    va1709,
-    va1726,
-    va173,
-    va1738,
-    va1742,
-    va176,
-    va1764,
-    va1769,
-    va1776,
-    va1782,
-    va1783,
+    va1432,
+    va1449,
+    va1453,
+    va1477,
+    va1504,
+    va1508,
+    va1513,
+    va1525,
+    va1548,
+    va1549,
+    va1565,
+    va1593,
+    va1597,
+    va1607,
+    va161,
+    va1613,
+    va1619,
+    va1628,
+    va165,
+    va1652,
+    va1661,
+    va1716,
+    va1718,
+    va1728,
+    va1731,
     va179,
-    va1795,
-    va180,
-    va1814,
-    va1827,
-    va1830,
-    va1843,
+    va1808,
+    va182,
     va1846,
-    va1848,
     va185,
-    va1865,
-    va1875,
-    va1885,
-    va1890,
-    va1915,
-    va1933,
-    va1940,
-    va1948,
-    va1988,
-    va2009,
-    va2010,
-    va2013,
+    va186,
+    va1872,
+    va1881,
+    va1897,
+    va1903,
+    va1922,
+    va1956,
+    va1963,
+    va1971,
+    va1972,
+    va1987,
+    va2006,
     va2019,
-    va2023,
-    va2040,
+    va2039,
+    va2042,
     va2044,
-    va2057,
-    va2072,
-    va2073,
-    va2075,
+    va2063,
+    va2070,
+    va2071,
+    va2091,
     va2097,
-    va2103,
-    va2111,
-    va2137,
-    va2164,
-    va2174,
-    va2182,
-    va2188,
-    va2199,
-    va2203,
-    va222,
-    va2225,
-    va2227,
-    va2228,
-    va223,
-    va2231,
-    va2255,
-    va2256,
-    va226,
+    va2124,
+    va2166,
+    va2175,
+    va2217,
+    va2240,
+    va2241,
+    va2244,
+    va2250,
+    va2254,
     va2275,
+    va2279,
+    va2285,
     va229,
-    va2293,
-    va2294,
-    va2295,
-    va232,
-    va2341,
-    va2347,
+    va230,
+    va2314,
+    va2315,
+    va2318,
+    va233,
+    va2346,
+    va2357,
     va236,
-    va2365,
-    va2374,
-    va2383,
-    va2393,
-    va2396,
-    va2401,
-    va2403,
-    va2424,
-    va2432,
-    va248,
-    va257,
-    va265,
-    va267,
-    va286,
-    va291,
+    va2364,
+    va239,
+    va2391,
+    va2428,
+    va243,
+    va2436,
+    va2443,
+    va2454,
+    va2459,
+    va2488,
+    va2489,
+    va2492,
+    va2518,
+    va2519,
+    va2547,
+    va2565,
+    va2566,
+    va2567,
+    va258,
+    va2618,
+    va2625,
+    va2643,
+    va2669,
+    va2676,
+    va2679,
+    va2684,
+    va2686,
+    va269,
+    va2707,
+    va2715,
+    va280,
+    va282,
+    va298,
     va30,
-    va300,
-    va321,
-    va325,
-    va333,
-    va346,
+    va322,
+    va336,
+    va340,
+    va349,
     va36,
-    va399,
-    va402,
-    va411,
-    va417,
-    va430,
+    va366,
+    va433,
     va436,
     va44,
-    va452,
-    va478,
-    va507,
-    va508,
-    va516,
-    va538,
-    va564,
-    va568,
-    va579,
-    va591,
-    va617,
-    va627,
+    va451,
+    va470,
+    va512,
+    va548,
+    va549,
+    va583,
+    va608,
+    va612,
     va64,
-    va648,
-    va653,
-    va671,
-    va701,
-    va713,
-    va721,
-    va724,
-    va739,
-    va749,
-    va750,
-    va751,
-    va758,
-    va761,
-    va779,
-    va795,
-    va803,
+    va663,
+    va673,
+    va694,
+    va698,
+    va718,
+    va730,
+    va768,
+    va773,
+    va776,
+    va794,
+    va805,
     va806,
-    va809,
-    va821,
-    va836,
-    va838,
-    va841,
-    va860,
-    va895,
-    va898,
-    va903,
+    va807,
+    va816,
+    va819,
+    va853,
+    va869,
+    va907,
     va909,
-    va957,
-    va958,
-    va960,
-    va963,
+    va912,
+    va914,
+    va970,
+    va974,
     va979,
-    va987,
-    va989,
+    va995,
+    va999,
     vwap,
-    MAX(va89) OVER rows_3 AS se90,
-    COUNT(va89) OVER rows_3 AS se91,
-    SUM(
-      (
-        CASE WHEN se136 = 1 THEN va135 / CAST(0.2857142857142857 AS DOUBLE) ELSE va135 END * EXP((
-          (
-            se136 - 1
-          ) % 1100
-        ) * CAST(0.3364722366212129 AS DOUBLE))
-      )
-    ) OVER (
-      PARTITION BY stock_number, va137
+    MAX(va91) OVER rows_3 AS se92,
+    COUNT(va91) OVER rows_3 AS se93,
+    SUM(va139) OVER (
+      PARTITION BY stock_number, va140
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se138,
-    MAX(va147) OVER rows_5 AS se148,
-    COUNT(va147) OVER rows_5 AS se149,
-    MAX(va209) OVER rows_5 AS se210,
-    COUNT(va209) OVER rows_5 AS se211,
-    COUNT(va236) OVER rows_before AS se237,
-    COUNT(va248) OVER rows_before AS se249,
-    COUNT(va257) OVER rows_before AS se258,
+    ) AS se141,
+    MAX(va216) OVER rows_5 AS se217,
+    COUNT(va216) OVER rows_5 AS se218,
+    COUNT(va243) OVER rows_before AS se244,
+    SUM(va260) OVER (
+      PARTITION BY stock_number, va261
+      ORDER BY stock_row
+      rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
+    ) AS se262,
+    SUM(va271) OVER (
+      PARTITION BY stock_number, va272
+      ORDER BY stock_row
+      rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
+    ) AS se273,
     LAST_VALUE(
       (
         CASE WHEN (
           (
             stock_row - 1
           ) % 1100
-        ) = 1099 THEN va267 END
+        ) = 1099 THEN va282 END
       )
-     IGNORE NULLS) OVER rows_earlier AS se268,
-    MAX((
-      CASE WHEN va301 IS DISTINCT FROM se302 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se303,
-    SUM(
-      (
-        CASE WHEN se326 = 1 THEN va325 / CAST(0.3333333333333333 AS DOUBLE) ELSE va325 END * EXP((
-          (
-            se326 - 1
-          ) % 1100
-        ) * CAST(0.4054651081081644 AS DOUBLE))
-      )
-    ) OVER (
-      PARTITION BY stock_number, va327
+     IGNORE NULLS) OVER rows_earlier AS se283,
+    LAG(close, 7) OVER rows_row AS se299,
+    SUM(returns) OVER rows_250 AS se305,
+    SUM(va351) OVER (
+      PARTITION BY stock_number, va352
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se328,
-    SUM(
-      (
-        CASE WHEN se334 = 1 THEN va333 / CAST(0.3333333333333333 AS DOUBLE) ELSE va333 END * EXP((
-          (
-            se334 - 1
-          ) % 1100
-        ) * CAST(0.4054651081081644 AS DOUBLE))
-      )
-    ) OVER (
-      PARTITION BY stock_number, va335
+    ) AS se353,
+    AVG(va433) OVER rows_60 AS se434,
+    COUNT(va433) OVER rows_60 AS se435,
+    COVAR_POP(va436, va433) OVER rows_60 AS se437,
+    COUNT(va436) OVER rows_60 AS se438,
+    COVAR_POP(va436, va436) OVER rows_60 AS se440,
+    COUNT(va436) OVER rows_60 AS se441,
+    VAR_POP(va436) OVER rows_60 AS se443,
+    COUNT(va436) OVER rows_60 AS se444,
+    MIN(va445) OVER rows_60 AS se446,
+    MAX(va445) OVER rows_60 AS se447,
+    AVG(va436) OVER rows_60 AS se449,
+    COVAR_POP(va451, va433) OVER rows_60 AS se452,
+    COUNT(va451) OVER rows_60 AS se453,
+    COVAR_POP(va436, va451) OVER rows_60 AS se454,
+    COUNT(va436) OVER rows_60 AS se455,
+    COVAR_POP(va451, va451) OVER rows_60 AS se459,
+    COUNT(va451) OVER rows_60 AS se460,
+    VAR_POP(va451) OVER rows_60 AS se462,
+    COUNT(va451) OVER rows_60 AS se463,
+    MIN(va464) OVER rows_60 AS se465,
+    MAX(va464) OVER rows_60 AS se466,
+    AVG(va451) OVER rows_60 AS se468,
+    COVAR_POP(va470, va433) OVER rows_60 AS se471,
+    COUNT(va470) OVER rows_60 AS se472,
+    COVAR_POP(va436, va470) OVER rows_60 AS se473,
+    COUNT(va436) OVER rows_60 AS se474,
+    COVAR_POP(va451, va470) OVER rows_60 AS se477,
+    COUNT(va451) OVER rows_60 AS se478,
+    COVAR_POP(va470, va470) OVER rows_60 AS se481,
+    COUNT(va470) OVER rows_60 AS se482,
+    VAR_POP(va470) OVER rows_60 AS se484,
+    COUNT(va470) OVER rows_60 AS se485,
+    MIN(va486) OVER rows_60 AS se487,
+    MAX(va486) OVER rows_60 AS se488,
+    AVG(va470) OVER rows_60 AS se489,
+    SUM(va529) OVER rows_3 AS se530,
+    COUNT(va529) OVER rows_3 AS se531,
+    SUM(va590) OVER rows_2 AS se591,
+    COUNT(va590) OVER rows_2 AS se592,
+    LAG(close, 2) OVER rows_row AS se613,
+    CORR(va629, va631) OVER rows_14 AS se632,
+    REGR_COUNT(va629, va631) OVER rows_14 AS se633,
+    MIN(va635) OVER rows_14 AS se636,
+    MAX(va635) OVER rows_14 AS se637,
+    MIN(va638) OVER rows_14 AS se639,
+    MAX(va638) OVER rows_14 AS se640,
+    LAG(va718, 1) OVER rows_row AS se719,
+    LAG(va718, 2) OVER rows_row AS se720,
+    LAG(va718, 3) OVER rows_row AS se721,
+    LAG(va718, 4) OVER rows_row AS se722,
+    LAG(va718, 5) OVER rows_row AS se723,
+    LAG(va730, 1) OVER rows_row AS se731,
+    LAG(va730, 2) OVER rows_row AS se732,
+    LAG(va730, 3) OVER rows_row AS se733,
+    LAG(va730, 4) OVER rows_row AS se734,
+    LAG(va730, 5) OVER rows_row AS se735,
+    LAG(va730, 6) OVER rows_row AS se736,
+    LAG(va730, 7) OVER rows_row AS se737,
+    LAG(va730, 8) OVER rows_row AS se738,
+    LAG(va730, 9) OVER rows_row AS se739,
+    SUM(va778) OVER (
+      PARTITION BY stock_number, va779
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se336,
-    AVG(va399) OVER rows_60 AS se400,
-    COUNT(va399) OVER rows_60 AS se401,
-    COVAR_POP(va402, va399) OVER rows_60 AS se403,
-    REGR_COUNT(va402, va399) OVER rows_60 AS se404,
-    COVAR_POP(va402, va402) OVER rows_60 AS se406,
-    REGR_COUNT(va402, va402) OVER rows_60 AS se407,
-    VAR_POP(va402) OVER rows_60 AS se409,
-    COUNT(va402) OVER rows_60 AS se410,
-    LAG(va411, 1) OVER rows_row AS se412,
-    AVG(va402) OVER rows_60 AS se415,
-    COVAR_POP(va417, va399) OVER rows_60 AS se418,
-    REGR_COUNT(va417, va399) OVER rows_60 AS se419,
-    COVAR_POP(va402, va417) OVER rows_60 AS se420,
-    REGR_COUNT(va402, va417) OVER rows_60 AS se421,
-    COVAR_POP(va417, va417) OVER rows_60 AS se425,
-    REGR_COUNT(va417, va417) OVER rows_60 AS se426,
-    VAR_POP(va417) OVER rows_60 AS se428,
-    COUNT(va417) OVER rows_60 AS se429,
-    LAG(va430, 1) OVER rows_row AS se431,
-    AVG(va417) OVER rows_60 AS se434,
-    COVAR_POP(va436, va399) OVER rows_60 AS se437,
-    REGR_COUNT(va436, va399) OVER rows_60 AS se438,
-    COVAR_POP(va402, va436) OVER rows_60 AS se439,
-    REGR_COUNT(va402, va436) OVER rows_60 AS se440,
-    COVAR_POP(va417, va436) OVER rows_60 AS se443,
-    REGR_COUNT(va417, va436) OVER rows_60 AS se444,
-    COVAR_POP(va436, va436) OVER rows_60 AS se447,
-    REGR_COUNT(va436, va436) OVER rows_60 AS se448,
-    VAR_POP(va436) OVER rows_60 AS se450,
-    COUNT(va436) OVER rows_60 AS se451,
-    LAG(va452, 1) OVER rows_row AS se453,
-    AVG(va436) OVER rows_60 AS se455,
-    SUM(va494) OVER rows_3 AS se495,
-    COUNT(va494) OVER rows_3 AS se496,
-    LAG(va516, 1) OVER rows_row AS se517,
-    LAG(va516, 2) OVER rows_row AS se518,
-    LAG(va516, 3) OVER rows_row AS se519,
-    LAG(va516, 4) OVER rows_row AS se520,
-    LAG(va516, 5) OVER rows_row AS se521,
-    LAG(va516, 6) OVER rows_row AS se522,
-    SUM(va546) OVER rows_2 AS se547,
-    COUNT(va546) OVER rows_2 AS se548,
-    CORR(va585, va587) OVER rows_14 AS se588,
-    REGR_COUNT(va585, va587) OVER rows_14 AS se589,
-    LAG(va591, 1) OVER rows_row AS se592,
-    LAG(va671, 1) OVER rows_row AS se672,
-    LAG(va671, 2) OVER rows_row AS se673,
-    LAG(va671, 3) OVER rows_row AS se674,
-    LAG(va671, 4) OVER rows_row AS se675,
-    LAG(va671, 5) OVER rows_row AS se676,
+    ) AS se780,
+    CORR(se876, se878) OVER rows_13 AS se879,
+    MIN(va881) OVER rows_13 AS se882,
+    MAX(va881) OVER rows_13 AS se883,
+    MIN(va884) OVER rows_13 AS se885,
+    MAX(va884) OVER rows_13 AS se886,
+    SUM(va899) OVER (
+      PARTITION BY stock_number, va900
+      ORDER BY stock_row
+      rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
+    ) AS se901,
+    LAG(va914, 1) OVER rows_row AS se915,
+    LAG(va914, 2) OVER rows_row AS se916,
+    LAG(va914, 3) OVER rows_row AS se917,
+    LAG(va914, 4) OVER rows_row AS se918,
+    LAG(va914, 5) OVER rows_row AS se919,
+    LAG(va914, 6) OVER rows_row AS se920,
+    LAG(va914, 7) OVER rows_row AS se921,
+    LAG(va914, 8) OVER rows_row AS se922,
+    LAG(va914, 9) OVER rows_row AS se923,
+    LAG(va914, 10) OVER rows_row AS se924,
+    LAG(va914, 11) OVER rows_row AS se925,
+    SUM(va950) OVER rows_17 AS se951,
+    COUNT(va950) OVER rows_17 AS se952,
+    SUM(va949) OVER rows_17 AS se953,
+    COUNT(va949) OVER rows_17 AS se954,
+    LAST_VALUE(
+      (
+        CASE WHEN (
+          (
+            stock_row - 1
+          ) % 1100
+        ) = 1099 THEN va974 END
+      )
+     IGNORE NULLS) OVER rows_earlier AS se975,
+    LAST_VALUE(
+      (
+        CASE WHEN (
+          (
+            stock_row - 1
+          ) % 1100
+        ) = 1099 THEN va979 END
+      )
+     IGNORE NULLS) OVER rows_earlier AS se980,
+    CORR(va986, va991) OVER rows_4 AS se992,
+    REGR_COUNT(va986, va991) OVER rows_4 AS se993,
+    LAG(va995, 1) OVER rows_row AS se996,
+    LAG(va995, 2) OVER rows_row AS se997,
+    LAG(va995, 3) OVER rows_row AS se998,
+    LAG(va999, 1) OVER rows_row AS se1000,
+    LAG(va999, 2) OVER rows_row AS se1001,
+    LAG(va999, 3) OVER rows_row AS se1002,
+    MAX(va1035) OVER rows_13 AS se1036,
+    COUNT(va1035) OVER rows_13 AS se1037,
+    LAST_VALUE(
+      (
+        CASE WHEN (
+          (
+            stock_row - 1
+          ) % 1100
+        ) = 1099 THEN va1054 END
+      )
+     IGNORE NULLS) OVER rows_earlier AS se1055,
+    LAST_VALUE(
+      (
+        CASE WHEN (
+          (
+            stock_row - 1
+          ) % 1100
+        ) = 1099 THEN va1057 END
+      )
+     IGNORE NULLS) OVER rows_earlier AS se1058,
+    SUM(va1060) OVER (
+      PARTITION BY stock_number, va140
+      ORDER BY stock_row
+      rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
+    ) AS se1061,
+    SUM(va1088) OVER (
+      PARTITION BY stock_number, va779
+      ORDER BY stock_row
+      rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
+    ) AS se1089,
+    LAG(va1102, 1) OVER rows_row AS se1103,
+    LAG(va1102, 2) OVER rows_row AS se1104,
+    LAG(va1102, 3) OVER rows_row AS se1105,
+    LAG(va1125, 1) OVER rows_row AS se1126,
+    LAG(va1125, 2) OVER rows_row AS se1127,
+    CORR(va986, va991) OVER rows_6 AS se1135,
+    REGR_COUNT(va986, va991) OVER rows_6 AS se1136,
+    LAG(va995, 4) OVER rows_row AS se1138,
+    LAG(va995, 5) OVER rows_row AS se1139,
+    LAG(va999, 4) OVER rows_row AS se1140,
+    LAG(va999, 5) OVER rows_row AS se1141,
+    CORR(va1151, va1153) OVER rows_7 AS se1154,
+    REGR_COUNT(va1151, va1153) OVER rows_7 AS se1155,
+    LAG(va1157, 1) OVER rows_row AS se1158,
+    LAG(va1157, 2) OVER rows_row AS se1159,
+    LAG(va1157, 3) OVER rows_row AS se1160,
+    LAG(va1157, 4) OVER rows_row AS se1161,
+    LAG(va1157, 5) OVER rows_row AS se1162,
+    LAG(va1157, 6) OVER rows_row AS se1163,
+    LAG(va1164, 1) OVER rows_row AS se1165,
+    LAG(va1164, 2) OVER rows_row AS se1166,
+    LAG(va1164, 3) OVER rows_row AS se1167,
+    LAG(va1164, 4) OVER rows_row AS se1168,
+    LAG(va1164, 5) OVER rows_row AS se1169,
+    LAG(va1164, 6) OVER rows_row AS se1170,
+    SUM(va1199) OVER rows_20 AS se1200,
+    COUNT(va1199) OVER rows_20 AS se1201,
+    SUM(va1198) OVER rows_20 AS se1202,
+    COUNT(va1198) OVER rows_20 AS se1203,
+    LAG(va1220, 1) OVER rows_row AS se1221,
+    LAG(va1220, 2) OVER rows_row AS se1222,
+    LAG(va1220, 3) OVER rows_row AS se1223,
+    LAG(va1220, 4) OVER rows_row AS se1224,
+    LAG(va1220, 5) OVER rows_row AS se1225,
+    LAST_VALUE(
+      (
+        CASE WHEN (
+          (
+            stock_row - 1
+          ) % 1100
+        ) = 1099 THEN va1239 END
+      )
+     IGNORE NULLS) OVER rows_earlier AS se1240,
+    LAST_VALUE(
+      (
+        CASE WHEN (
+          (
+            stock_row - 1
+          ) % 1100
+        ) = 1099 THEN va1242 END
+      )
+     IGNORE NULLS) OVER rows_earlier AS se1243,
+    SUM(va1251) OVER (
+      PARTITION BY stock_number, va779
+      ORDER BY stock_row
+      rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
+    ) AS se1252,
+    SUM(
+      (
+        CASE WHEN stock_row = 1 THEN va1350 / CAST(0.2 AS DOUBLE) ELSE va1350 END * EXP((
+          (
+            stock_row - 1
+          ) % 1100
+        ) * CAST(0.22314355131420976 AS DOUBLE))
+      )
+    ) OVER (
+      PARTITION BY stock_number, va280
+      ORDER BY stock_row
+      rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
+    ) AS se1351,
+    LAG(va1375, 1) OVER rows_row AS se1376,
+    LAG(va1375, 2) OVER rows_row AS se1377,
+    LAG(va1394, 1) OVER rows_row AS se1395,
+    LAG(va1394, 2) OVER rows_row AS se1396,
+    LAG(va1394, 3) OVER rows_row AS se1397,
+    LAG(va1394, 4) OVER rows_row AS se1398,
+    CORR(close, se1454) OVER rows_15 AS se1455,
+    MIN(va1457) OVER rows_15 AS se1458,
+    MAX(va1457) OVER rows_15 AS se1459,
+    MIN(va1460) OVER rows_15 AS se1461,
+    MAX(va1460) OVER rows_15 AS se1462,
+    CORR(va1473, va986) OVER rows_11 AS se1474,
+    REGR_COUNT(va1473, va986) OVER rows_11 AS se1475,
+    LAG(va1477, 1) OVER rows_row AS se1478,
+    LAG(va1477, 2) OVER rows_row AS se1479,
+    LAG(va1477, 3) OVER rows_row AS se1480,
+    LAG(va1477, 4) OVER rows_row AS se1481,
+    LAG(va1477, 5) OVER rows_row AS se1482,
+    LAG(va1477, 6) OVER rows_row AS se1483,
+    LAG(va1477, 7) OVER rows_row AS se1484,
+    LAG(va1477, 8) OVER rows_row AS se1485,
+    LAG(va1477, 9) OVER rows_row AS se1486,
+    LAG(va1477, 10) OVER rows_row AS se1487,
+    LAG(va995, 6) OVER rows_row AS se1488,
+    LAG(va995, 7) OVER rows_row AS se1489,
+    LAG(va995, 8) OVER rows_row AS se1490,
+    LAG(va995, 9) OVER rows_row AS se1491,
+    LAG(va995, 10) OVER rows_row AS se1492,
+    LAST_VALUE(
+      (
+        CASE WHEN (
+          (
+            stock_row - 1
+          ) % 1100
+        ) = 1099 THEN va1504 END
+      )
+     IGNORE NULLS) OVER rows_earlier AS se1505,
+    LAST_VALUE(
+      (
+        CASE WHEN (
+          (
+            stock_row - 1
+          ) % 1100
+        ) = 1099 THEN va1508 END
+      )
+     IGNORE NULLS) OVER rows_earlier AS se1509,
+    SUM(
+      (
+        CASE WHEN stock_row = 1 THEN va1597 / CAST(0.2 AS DOUBLE) ELSE va1597 END * EXP((
+          (
+            stock_row - 1
+          ) % 1100
+        ) * CAST(0.22314355131420976 AS DOUBLE))
+      )
+    ) OVER (
+      PARTITION BY stock_number, va280
+      ORDER BY stock_row
+      rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
+    ) AS se1598,
+    LAST_VALUE(va1614 IGNORE NULLS) OVER rows_earlier AS se1615,
+    LAST_VALUE(va1620 IGNORE NULLS) OVER rows_earlier AS se1621,
+    SUM(se1732) OVER rows_26 AS se1733,
+    MIN(va1774) OVER rows_9 AS se1775,
+    COUNT(va1774) OVER rows_9 AS se1776,
+    MIN(vwap) OVER rows_12 AS se1809,
+    COUNT(vwap) OVER rows_12 AS se1810,
+    CORR(va1820, va1824) OVER rows_18 AS se1825,
+    REGR_COUNT(va1820, va1824) OVER rows_18 AS se1826,
+    MIN(va1828) OVER rows_18 AS se1829,
+    MAX(va1828) OVER rows_18 AS se1830,
+    MIN(va1831) OVER rows_18 AS se1832,
+    MAX(va1831) OVER rows_18 AS se1833,
+    LAST_VALUE(va1847 IGNORE NULLS) OVER rows_earlier AS se1848,
+    CORR(se1868, se1869) OVER rows_9 AS se1870,
+    LAG(va1872, 1) OVER rows_row AS se1873,
+    LAG(va1872, 2) OVER rows_row AS se1874,
+    LAG(va1872, 3) OVER rows_row AS se1875,
+    LAG(va1872, 4) OVER rows_row AS se1876,
+    LAG(va1872, 5) OVER rows_row AS se1877,
+    LAG(va1872, 6) OVER rows_row AS se1878,
+    LAG(va1872, 7) OVER rows_row AS se1879,
+    LAG(va1872, 8) OVER rows_row AS se1880,
+    LAG(va1881, 1) OVER rows_row AS se1882,
+    LAG(va1881, 2) OVER rows_row AS se1883,
+    LAG(va1881, 3) OVER rows_row AS se1884,
+    LAG(va1881, 4) OVER rows_row AS se1885,
+    LAG(va1881, 5) OVER rows_row AS se1886,
+    LAG(va1881, 6) OVER rows_row AS se1887,
+    LAG(va1881, 7) OVER rows_row AS se1888,
+    LAG(va1881, 8) OVER rows_row AS se1889,
+    CORR(low, volume) OVER rows_6 AS se1895,
+    LAG(va1897, 1) OVER rows_row AS se1898,
+    LAG(va1897, 2) OVER rows_row AS se1899,
+    LAG(va1897, 3) OVER rows_row AS se1900,
+    LAG(va1897, 4) OVER rows_row AS se1901,
+    LAG(va1897, 5) OVER rows_row AS se1902,
+    LAG(va1903, 1) OVER rows_row AS se1904,
+    LAG(va1903, 2) OVER rows_row AS se1905,
+    LAG(va1903, 3) OVER rows_row AS se1906,
+    LAG(va1903, 4) OVER rows_row AS se1907,
+    LAG(va1903, 5) OVER rows_row AS se1908,
+    SUM(va1932) OVER rows_20 AS se1933,
+    COUNT(va1932) OVER rows_20 AS se1934,
+    SUM(va1931) OVER rows_20 AS se1935,
+    COUNT(va1931) OVER rows_20 AS se1936,
+    SUM(va1945) OVER rows_16 AS se1946,
+    COUNT(va1945) OVER rows_16 AS se1947,
+    SUM(va1944) OVER rows_16 AS se1948,
+    COUNT(va1944) OVER rows_16 AS se1949,
+    LAG(va1987, 1) OVER rows_row AS se1988,
+    LAG(va1987, 2) OVER rows_row AS se1989,
+    LAG(va1987, 3) OVER rows_row AS se1990,
+    LAG(va1987, 4) OVER rows_row AS se1991,
+    LAG(va1987, 5) OVER rows_row AS se1992,
+    LAG(va1987, 6) OVER rows_row AS se1993,
+    LAG(va1987, 7) OVER rows_row AS se1994,
+    LAG(va1987, 8) OVER rows_row AS se1995,
+    LAG(va1987, 9) OVER rows_row AS se1996,
+    LAG(va2006, 1) OVER rows_row AS se2007,
+    LAG(va2006, 2) OVER rows_row AS se2008,
     RANK(
     ORDER BY
-      va692) OVER rows_15 AS se693,
+      va2031) OVER rows_18 AS se2032,
     CUME_DIST(
     ORDER BY
-      va692) OVER rows_15 AS se694,
-    COUNT(va692) OVER rows_15 AS se695,
-    MAX((
-      CASE WHEN va702 IS DISTINCT FROM se703 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se704,
-    SUM(
-      (
-        CASE WHEN se725 = 1 THEN va724 / CAST(0.1111111111111111 AS DOUBLE) ELSE va724 END * EXP((
-          (
-            se725 - 1
-          ) % 1100
-        ) * CAST(0.11778303565638344 AS DOUBLE))
-      )
-    ) OVER (
-      PARTITION BY stock_number, va726
+      va2031) OVER rows_18 AS se2033,
+    COUNT(va2031) OVER rows_18 AS se2034,
+    COUNT(se2046) OVER rows_before AS se2047,
+    CORR(va2085, va2088) OVER rows_5 AS se2089,
+    LAG(va2091, 1) OVER rows_row AS se2092,
+    LAG(va2091, 2) OVER rows_row AS se2093,
+    LAG(va2091, 3) OVER rows_row AS se2094,
+    LAG(va2091, 4) OVER rows_row AS se2095,
+    LAG(va2097, 1) OVER rows_row AS se2098,
+    LAG(va2097, 2) OVER rows_row AS se2099,
+    LAG(va2097, 3) OVER rows_row AS se2100,
+    LAG(va2097, 4) OVER rows_row AS se2101,
+    CORR(va2160, va2163) OVER rows_8 AS se2164,
+    LAG(va2166, 1) OVER rows_row AS se2167,
+    LAG(va2166, 2) OVER rows_row AS se2168,
+    LAG(va2166, 3) OVER rows_row AS se2169,
+    LAG(va2166, 4) OVER rows_row AS se2170,
+    LAG(va2166, 5) OVER rows_row AS se2171,
+    LAG(va2166, 6) OVER rows_row AS se2172,
+    LAG(va2166, 7) OVER rows_row AS se2173,
+    LAG(va2175, 1) OVER rows_row AS se2176,
+    LAG(va2175, 2) OVER rows_row AS se2177,
+    LAG(va2175, 3) OVER rows_row AS se2178,
+    LAG(va2175, 4) OVER rows_row AS se2179,
+    LAG(va2175, 5) OVER rows_row AS se2180,
+    LAG(va2175, 6) OVER rows_row AS se2181,
+    LAG(va2175, 7) OVER rows_row AS se2182,
+    SUM(va2256) OVER (
+      PARTITION BY stock_number, va2257
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se727,
-    CORR(se813, se815) OVER rows_13 AS se816,
-    MAX((
-      CASE WHEN va818 IS DISTINCT FROM se819 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se820,
-    LAG(va821, 1) OVER rows_row AS se822,
-    SUM(va879) OVER rows_17 AS se880,
-    COUNT(va879) OVER rows_17 AS se881,
-    SUM(va878) OVER rows_17 AS se882,
-    COUNT(va878) OVER rows_17 AS se883,
+    ) AS se2258,
+    CORR(open, se2276) OVER rows_6 AS se2277,
+    LAG(va2279, 1) OVER rows_row AS se2280,
+    LAG(va2279, 2) OVER rows_row AS se2281,
+    LAG(va2279, 3) OVER rows_row AS se2282,
+    LAG(va2279, 4) OVER rows_row AS se2283,
+    LAG(va2279, 5) OVER rows_row AS se2284,
+    LAG(va2285, 1) OVER rows_row AS se2286,
+    LAG(va2285, 2) OVER rows_row AS se2287,
+    LAG(va2285, 3) OVER rows_row AS se2288,
+    LAG(va2285, 4) OVER rows_row AS se2289,
+    LAG(va2285, 5) OVER rows_row AS se2290,
+    MIN(open) OVER rows_14 AS se2296,
     LAST_VALUE(
       (
         CASE WHEN (
           (
             stock_row - 1
           ) % 1100
-        ) = 1099 THEN va898 END
+        ) = 1099 THEN va2318 END
       )
-     IGNORE NULLS) OVER rows_earlier AS se899,
-    LAST_VALUE(
-      (
-        CASE WHEN (
-          (
-            stock_row - 1
-          ) % 1100
-        ) = 1099 THEN va903 END
-      )
-     IGNORE NULLS) OVER rows_earlier AS se904,
-    LAG(va909, 1) OVER rows_row AS se910,
-    LAG(va909, 2) OVER rows_row AS se911,
-    LAG(va909, 3) OVER rows_row AS se912,
-    MAX(va941) OVER rows_13 AS se942,
-    COUNT(va941) OVER rows_13 AS se943,
-    LAST_VALUE(
-      (
-        CASE WHEN (
-          (
-            stock_row - 1
-          ) % 1100
-        ) = 1099 THEN va960 END
-      )
-     IGNORE NULLS) OVER rows_earlier AS se961,
-    LAST_VALUE(
-      (
-        CASE WHEN (
-          (
-            stock_row - 1
-          ) % 1100
-        ) = 1099 THEN va963 END
-      )
-     IGNORE NULLS) OVER rows_earlier AS se964,
+     IGNORE NULLS) OVER rows_earlier AS se2319,
+    COUNT(se2323) OVER rows_before AS se2324,
     SUM(
       (
-        CASE WHEN se136 = 1 THEN va135 / CAST(0.13333333333333333 AS DOUBLE) ELSE va135 END * EXP((
-          (
-            se136 - 1
-          ) % 1100
-        ) * CAST(0.14310084364067333 AS DOUBLE))
-      )
-    ) OVER (
-      PARTITION BY stock_number, va137
-      ORDER BY stock_row
-      rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se966,
-    SUM(
-      (
-        CASE WHEN se725 = 1 THEN va724 / CAST(0.06666666666666667 AS DOUBLE) ELSE va724 END * EXP((
-          (
-            se725 - 1
-          ) % 1100
-        ) * CAST(0.06899287148695145 AS DOUBLE))
-      )
-    ) OVER (
-      PARTITION BY stock_number, va726
-      ORDER BY stock_row
-      rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se990,
-    LAG(va1002, 1) OVER rows_row AS se1003,
-    LAG(va1002, 2) OVER rows_row AS se1004,
-    LAG(va1002, 3) OVER rows_row AS se1005,
-    LAG(va1024, 1) OVER rows_row AS se1025,
-    LAG(va1024, 2) OVER rows_row AS se1026,
-    CORR(va1041, va1043) OVER rows_7 AS se1044,
-    REGR_COUNT(va1041, va1043) OVER rows_7 AS se1045,
-    LAG(va1054, 1) OVER rows_row AS se1055,
-    LAG(va1054, 2) OVER rows_row AS se1056,
-    LAG(va1054, 3) OVER rows_row AS se1057,
-    LAG(va1054, 4) OVER rows_row AS se1058,
-    LAG(va1054, 5) OVER rows_row AS se1059,
-    LAG(va1054, 6) OVER rows_row AS se1060,
-    MAX(
-      (
-        CASE WHEN va1081 IS DISTINCT FROM se1082 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se1083,
-    LAG(va1106, 1) OVER rows_row AS se1107,
-    LAG(va1106, 2) OVER rows_row AS se1108,
-    LAG(va1106, 3) OVER rows_row AS se1109,
-    LAG(va1106, 4) OVER rows_row AS se1110,
-    LAG(va1106, 5) OVER rows_row AS se1111,
-    LAST_VALUE(
-      (
-        CASE WHEN (
-          (
-            stock_row - 1
-          ) % 1100
-        ) = 1099 THEN va1123 END
-      )
-     IGNORE NULLS) OVER rows_earlier AS se1124,
-    LAST_VALUE(
-      (
-        CASE WHEN (
-          (
-            stock_row - 1
-          ) % 1100
-        ) = 1099 THEN va1126 END
-      )
-     IGNORE NULLS) OVER rows_earlier AS se1127,
-    SUM(
-      (
-        CASE WHEN se725 = 1 THEN va724 / CAST(0.05 AS DOUBLE) ELSE va724 END * EXP((
-          (
-            se725 - 1
-          ) % 1100
-        ) * CAST(0.051293294387550536 AS DOUBLE))
-      )
-    ) OVER (
-      PARTITION BY stock_number, va726
-      ORDER BY stock_row
-      rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se1135,
-    SUM(
-      (
-        CASE WHEN stock_row = 1 THEN va1230 / CAST(0.2 AS DOUBLE) ELSE va1230 END * EXP((
+        CASE WHEN stock_row = 1 THEN va2364 / CAST(0.2 AS DOUBLE) ELSE va2364 END * EXP((
           (
             stock_row - 1
           ) % 1100
         ) * CAST(0.22314355131420976 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY stock_number, va265
+      PARTITION BY stock_number, va280
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se1231,
-    MAX(
-      (
-        CASE WHEN va1266 IS DISTINCT FROM se1267 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se1268,
-    CORR(close, se1323) OVER rows_15 AS se1324,
-    LAG(va1326, 1) OVER rows_row AS se1327,
+    ) AS se2365,
+    MIN(va2405) OVER rows_2 AS se2406,
+    COUNT(va2405) OVER rows_2 AS se2407,
+    LAG((
+      -returns
+    ), 6) OVER rows_row AS se2417,
+    COUNT(va2459) OVER rows_before AS se2460,
+    MAX(se2470) OVER rows_48 AS se2471,
+    MIN(se2470) OVER rows_48 AS se2472,
+    STDDEV_SAMP(close) OVER rows_48 AS se2473,
+    MIN(va1457) OVER rows_48 AS se2474,
+    MAX(va1457) OVER rows_48 AS se2475,
+    SUM(va2479) OVER rows_20 AS se2480,
+    COUNT(va2479) OVER rows_20 AS se2481,
+    SUM(va2482) OVER rows_20 AS se2483,
+    COUNT(va2482) OVER rows_20 AS se2484,
     LAST_VALUE(
       (
         CASE WHEN (
           (
             stock_row - 1
           ) % 1100
-        ) = 1099 THEN va1369 END
+        ) = 1099 THEN va2492 END
       )
-     IGNORE NULLS) OVER rows_earlier AS se1370,
-    LAST_VALUE(
-      (
-        CASE WHEN (
-          (
-            stock_row - 1
-          ) % 1100
-        ) = 1099 THEN va1373 END
-      )
-     IGNORE NULLS) OVER rows_earlier AS se1374,
-    SUM(
-      (
-        CASE WHEN stock_row = 1 THEN va1454 / CAST(0.2 AS DOUBLE) ELSE va1454 END * EXP((
-          (
-            stock_row - 1
-          ) % 1100
-        ) * CAST(0.22314355131420976 AS DOUBLE))
-      )
-    ) OVER (
-      PARTITION BY stock_number, va265
-      ORDER BY stock_row
-      rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se1455,
-    LAST_VALUE((
-      CASE WHEN (
-        (
-          se1464 - 1
-        ) % 1100
-      ) = 1099 THEN va1467 END
-    ) IGNORE NULLS) OVER rows_earlier AS se1468,
-    LAST_VALUE((
-      CASE WHEN (
-        (
-          se1464 - 1
-        ) % 57
-      ) = 56 THEN va1471 END
-    ) IGNORE NULLS) OVER rows_earlier AS se1472,
-    CORR(va1575, vwap) OVER rows_5 AS se1576,
-    REGR_COUNT(va1575, vwap) OVER rows_5 AS se1577,
-    LAG(va1579, 1) OVER rows_row AS se1580,
-    LAG(va1579, 2) OVER rows_row AS se1581,
-    LAG(va1579, 3) OVER rows_row AS se1582,
-    LAG(va1579, 4) OVER rows_row AS se1583,
-    MAX(
-      (
-        CASE WHEN va1605 IS DISTINCT FROM se1606 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se1607,
-    MAX(
-      (
-        CASE WHEN va1395 IS DISTINCT FROM se1396 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se1608,
-    CORR(va1654, va1658) OVER rows_18 AS se1659,
-    REGR_COUNT(va1654, va1658) OVER rows_18 AS se1660,
-    LAG(va1662, 1) OVER rows_row AS se1663,
-    MAX(
-      (
-        CASE WHEN va1665 IS DISTINCT FROM se1666 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se1667,
-    LAST_VALUE((
-      CASE WHEN (
-        (
-          se1676 - 1
-        ) % 1100
-      ) = 1099 THEN va1679 END
-    ) IGNORE NULLS) OVER rows_earlier AS se1680,
-    CORR(se1696, se1697) OVER rows_9 AS se1698,
-    LAG(va1709, 1) OVER rows_row AS se1710,
-    LAG(va1709, 2) OVER rows_row AS se1711,
-    LAG(va1709, 3) OVER rows_row AS se1712,
-    LAG(va1709, 4) OVER rows_row AS se1713,
-    LAG(va1709, 5) OVER rows_row AS se1714,
-    LAG(va1709, 6) OVER rows_row AS se1715,
-    LAG(va1709, 7) OVER rows_row AS se1716,
-    LAG(va1709, 8) OVER rows_row AS se1717,
-    MAX((
-      CASE WHEN va865 IS DISTINCT FROM se866 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se1743,
-    LAG(va1795, 1) OVER rows_row AS se1796,
-    LAG(va1795, 2) OVER rows_row AS se1797,
-    LAG(va1795, 3) OVER rows_row AS se1798,
-    LAG(va1795, 4) OVER rows_row AS se1799,
-    LAG(va1795, 5) OVER rows_row AS se1800,
-    LAG(va1795, 6) OVER rows_row AS se1801,
-    LAG(va1795, 7) OVER rows_row AS se1802,
-    LAG(va1795, 8) OVER rows_row AS se1803,
-    LAG(va1795, 9) OVER rows_row AS se1804,
-    LAG(va1814, 1) OVER rows_row AS se1815,
-    LAG(va1814, 2) OVER rows_row AS se1816,
-    MAX(
-      (
-        CASE WHEN va1831 IS DISTINCT FROM se1832 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se1833,
-    COUNT(se1849) OVER rows_before AS se1850,
-    CORR(va1879, va1882) OVER rows_5 AS se1883,
-    LAG(va1890, 1) OVER rows_row AS se1891,
-    LAG(va1890, 2) OVER rows_row AS se1892,
-    LAG(va1890, 3) OVER rows_row AS se1893,
-    LAG(va1890, 4) OVER rows_row AS se1894,
-    CORR(va1934, va1937) OVER rows_8 AS se1938,
-    LAG(va1948, 1) OVER rows_row AS se1949,
-    LAG(va1948, 2) OVER rows_row AS se1950,
-    LAG(va1948, 3) OVER rows_row AS se1951,
-    LAG(va1948, 4) OVER rows_row AS se1952,
-    LAG(va1948, 5) OVER rows_row AS se1953,
-    LAG(va1948, 6) OVER rows_row AS se1954,
-    LAG(va1948, 7) OVER rows_row AS se1955,
-    SUM(
-      (
-        CASE
-          WHEN se2024 = 1
-          THEN va2010 / CAST(0.03278688524590164 AS DOUBLE)
-          ELSE va2010
-        END * EXP((
-          (
-            se2024 - 1
-          ) % 1175
-        ) * CAST(0.0333364202675918 AS DOUBLE))
-      )
-    ) OVER (
-      PARTITION BY stock_number, va2025
-      ORDER BY stock_row
-      rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se2026,
-    CORR(open, se2041) OVER rows_6 AS se2042,
-    LAG(va2044, 1) OVER rows_row AS se2045,
-    LAG(va2044, 2) OVER rows_row AS se2046,
-    LAG(va2044, 3) OVER rows_row AS se2047,
-    LAG(va2044, 4) OVER rows_row AS se2048,
-    LAG(va2044, 5) OVER rows_row AS se2049,
-    LAST_VALUE(
-      (
-        CASE WHEN (
-          (
-            stock_row - 1
-          ) % 1100
-        ) = 1099 THEN va2075 END
-      )
-     IGNORE NULLS) OVER rows_earlier AS se2076,
-    COUNT(se2079) OVER rows_before AS se2080,
-    SUM(
-      (
-        CASE WHEN stock_row = 1 THEN va2111 / CAST(0.2 AS DOUBLE) ELSE va2111 END * EXP((
-          (
-            stock_row - 1
-          ) % 1100
-        ) * CAST(0.22314355131420976 AS DOUBLE))
-      )
-    ) OVER (
-      PARTITION BY stock_number, va265
-      ORDER BY stock_row
-      rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se2112,
-    MIN(va2150) OVER rows_2 AS se2151,
-    COUNT(va2150) OVER rows_2 AS se2152,
-    COUNT(va2203) OVER rows_before AS se2204,
-    MAX(se2211) OVER rows_48 AS se2212,
-    MIN(se2211) OVER rows_48 AS se2213,
-    SUM(va2218) OVER rows_20 AS se2219,
-    COUNT(va2218) OVER rows_20 AS se2220,
-    LAST_VALUE(
-      (
-        CASE WHEN (
-          (
-            stock_row - 1
-          ) % 1100
-        ) = 1099 THEN va2231 END
-      )
-     IGNORE NULLS) OVER rows_earlier AS se2232,
-    AVG(va2266) OVER rows_6 AS se2267,
-    COUNT(va2266) OVER rows_6 AS se2268,
-    SUM(
-      (
-        CASE
-          WHEN stock_row = 1
-          THEN va1226 / CAST(0.15384615384615385 AS DOUBLE)
-          ELSE va1226
-        END * EXP((
-          (
-            stock_row - 1
-          ) % 1100
-        ) * CAST(0.1670540846631662 AS DOUBLE))
-      )
-    ) OVER (
-      PARTITION BY stock_number, va265
-      ORDER BY stock_row
-      rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se2270,
-    SUM(va2351) OVER rows_20 AS se2352,
-    COUNT(va2351) OVER rows_20 AS se2353,
-    MAX(se2366) OVER rows_24 AS se2367,
-    MIN(se2366) OVER rows_24 AS se2368,
-    MAX(
-      (
-        CASE WHEN va2375 IS DISTINCT FROM se2376 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se2377
+     IGNORE NULLS) OVER rows_earlier AS se2493,
+    AVG(va2533) OVER rows_6 AS se2534,
+    COUNT(va2533) OVER rows_6 AS se2535,
+    SUM(va2629) OVER rows_20 AS se2630,
+    COUNT(va2629) OVER rows_20 AS se2631,
+    SUM(va2632) OVER rows_20 AS se2633,
+    COUNT(va2632) OVER rows_20 AS se2634,
+    MAX(se2644) OVER rows_24 AS se2645,
+    MIN(se2644) OVER rows_24 AS se2646,
+    STDDEV_SAMP(close) OVER rows_24 AS se2647,
+    MIN(va1457) OVER rows_24 AS se2648,
+    MAX(va1457) OVER rows_24 AS se2649
   FROM values_4_4
   WINDOW rows_2 AS (
     PARTITION BY stock_number
@@ -16691,6 +14768,10 @@ WITH values_0_1 AS (
     PARTITION BY stock_number
     ORDER BY stock_row
     rows BETWEEN 2 preceding AND CURRENT ROW
+  ), rows_4 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 3 preceding AND CURRENT ROW
   ), rows_5 AS (
     PARTITION BY stock_number
     ORDER BY stock_row
@@ -16711,6 +14792,14 @@ WITH values_0_1 AS (
     PARTITION BY stock_number
     ORDER BY stock_row
     rows BETWEEN 8 preceding AND CURRENT ROW
+  ), rows_11 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 10 preceding AND CURRENT ROW
+  ), rows_12 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 11 preceding AND CURRENT ROW
   ), rows_13 AS (
     PARTITION BY stock_number
     ORDER BY stock_row
@@ -16723,6 +14812,10 @@ WITH values_0_1 AS (
     PARTITION BY stock_number
     ORDER BY stock_row
     rows BETWEEN 14 preceding AND CURRENT ROW
+  ), rows_16 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 15 preceding AND CURRENT ROW
   ), rows_17 AS (
     PARTITION BY stock_number
     ORDER BY stock_row
@@ -16739,6 +14832,10 @@ WITH values_0_1 AS (
     PARTITION BY stock_number
     ORDER BY stock_row
     rows BETWEEN 23 preceding AND CURRENT ROW
+  ), rows_26 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 25 preceding AND CURRENT ROW
   ), rows_48 AS (
     PARTITION BY stock_number
     ORDER BY stock_row
@@ -16747,6 +14844,10 @@ WITH values_0_1 AS (
     PARTITION BY stock_number
     ORDER BY stock_row
     rows BETWEEN 59 preceding AND CURRENT ROW
+  ), rows_250 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 249 preceding AND CURRENT ROW
   ), rows_before AS (
     PARTITION BY stock_number
     ORDER BY stock_row
@@ -16762,378 +14863,350 @@ WITH values_0_1 AS (
     trade_date,
     stock_number,
     stock_row,
+    close,
     day_rows,
-    se1021,
-    se1022,
-    se1034,
-    se1035,
-    se1036,
-    se1048,
-    se1049,
-    se1050,
-    se1051,
-    se1052,
-    se1053,
-    se1055,
-    se1056,
-    se1057,
-    se1058,
-    se1059,
-    se1060,
-    se1327,
-    se136,
-    se1361,
-    se1362,
-    se1363,
-    se1441,
-    se1580,
-    se1581,
-    se1582,
-    se1583,
-    se1663,
-    se1667,
-    se1701,
-    se1702,
-    se1703,
-    se1704,
-    se1705,
-    se1706,
-    se1707,
-    se1708,
-    se1710,
-    se1711,
-    se1712,
-    se1713,
-    se1714,
-    se1715,
-    se1716,
-    se1717,
-    se1727,
-    se1728,
-    se1729,
-    se1765,
-    se1766,
-    se1767,
-    se1849,
-    se1850,
+    open,
+    se1000,
+    se1001,
+    se1002,
+    se1138,
+    se1139,
+    se1140,
+    se1141,
+    se1158,
+    se1159,
+    se1160,
+    se1161,
+    se1162,
+    se1163,
+    se1165,
+    se1166,
+    se1167,
+    se1168,
+    se1169,
+    se1170,
+    se138,
+    se1458,
+    se1459,
+    se1461,
+    se1462,
+    se1478,
+    se1479,
+    se1480,
+    se1481,
+    se1482,
+    se1483,
+    se1484,
+    se1485,
+    se1486,
+    se1487,
+    se1488,
+    se1489,
+    se1490,
+    se1491,
+    se1492,
+    se1733,
+    se1829,
+    se1830,
+    se1832,
+    se1833,
+    se1873,
+    se1874,
+    se1875,
     se1876,
     se1877,
     se1878,
+    se1879,
+    se1880,
+    se1882,
+    se1883,
+    se1884,
+    se1885,
     se1886,
     se1887,
     se1888,
     se1889,
-    se1891,
-    se1892,
-    se1893,
-    se1894,
-    se1941,
-    se1942,
-    se1943,
-    se1944,
-    se1945,
-    se1946,
-    se1947,
-    se1949,
-    se1950,
-    se1951,
-    se1952,
-    se1953,
-    se1954,
-    se1955,
-    se2024,
-    se2045,
+    se1898,
+    se1899,
+    se1900,
+    se1901,
+    se1902,
+    se1904,
+    se1905,
+    se1906,
+    se1907,
+    se1908,
     se2046,
     se2047,
-    se2048,
-    se2049,
-    se2058,
-    se2059,
-    se2060,
-    se2079,
-    se2080,
-    se2165,
-    se2166,
-    se2167,
-    se2168,
-    se2204,
-    se2232,
-    se237,
-    se2384,
-    se2385,
-    se2386,
-    se245,
-    se249,
-    se258,
-    se292,
-    se293,
-    se294,
-    se304,
-    se326,
-    se334,
-    se400,
-    se401,
-    se409,
-    se410,
-    se412,
-    se418,
-    se419,
-    se425,
-    se426,
-    se428,
-    se429,
-    se431,
+    se2089,
+    se2164,
+    se2255,
+    se2280,
+    se2281,
+    se2282,
+    se2283,
+    se2284,
+    se2286,
+    se2287,
+    se2288,
+    se2289,
+    se2290,
+    se2323,
+    se2324,
+    se2417,
+    se244,
+    se2460,
+    se2480,
+    se2481,
+    se259,
+    se270,
+    se350,
     se434,
-    se437,
-    se438,
+    se435,
     se443,
     se444,
+    se446,
     se447,
-    se448,
-    se450,
-    se451,
+    se452,
     se453,
-    se455,
-    se580,
-    se581,
-    se582,
-    se592,
-    se596,
-    se693,
-    se694,
-    se695,
-    se714,
-    se715,
-    se716,
-    se725,
-    se780,
-    se781,
-    se782,
-    se783,
-    se784,
-    se810,
-    se811,
-    se812,
-    se820,
-    se822,
-    va100,
-    va1033,
-    va1047,
-    va1054,
-    va1075,
-    va1097,
-    va1121,
-    va1130,
-    va1134,
-    va1165,
-    va1167,
-    va1181,
-    va1187,
-    va121,
-    va1220,
-    va1222,
-    va1226,
-    va1230,
-    va1235,
-    va1252,
-    va1263,
-    va1281,
+    se459,
+    se460,
+    se462,
+    se463,
+    se465,
+    se466,
+    se468,
+    se471,
+    se472,
+    se477,
+    se478,
+    se481,
+    se482,
+    se484,
+    se485,
+    se487,
+    se488,
+    se489,
+    se636,
+    se637,
+    se639,
+    se640,
+    se777,
+    se882,
+    se883,
+    se885,
+    se886,
+    se898,
+    se996,
+    se997,
+    se998,
+    va102,
+    va1051,
+    va1052,
+    va1077,
+    va1085,
+    va1087,
+    va1157,
+    va1164,
+    va1185,
+    va1197,
+    va123,
+    va1237,
+    va1246,
+    va1250,
     va1283,
-    va1286,
-    va1294,
-    va1303,
-    va131,
-    va1320,
-    va1322,
-    va1326,
-    va1360,
-    va1378,
-    va1387,
-    va1405,
+    va1285,
+    va1301,
+    va1307,
+    va133,
+    va1341,
+    va1343,
+    va1350,
+    va1355,
+    va1372,
+    va1386,
     va1406,
+    va1408,
+    va1412,
     va1422,
-    va1450,
-    va1454,
-    va1462,
-    va1478,
-    va1497,
-    va1505,
-    va1557,
-    va1559,
-    va1569,
-    va1572,
-    va1579,
-    va159,
-    va1643,
-    va1651,
-    va1662,
-    va1700,
-    va1709,
-    va1726,
-    va173,
-    va1738,
-    va176,
-    va1764,
-    va1769,
-    va1776,
-    va1782,
-    va1783,
+    va1432,
+    va1449,
+    va1453,
+    va1477,
+    va1513,
+    va1525,
+    va1548,
+    va1549,
+    va1565,
+    va1593,
+    va1597,
+    va1607,
+    va161,
+    va1628,
+    va165,
+    va1652,
+    va1661,
+    va1716,
+    va1718,
+    va1728,
+    va1731,
     va179,
-    va180,
-    va1827,
-    va1843,
-    va1846,
-    va1848,
+    va1808,
+    va182,
     va185,
-    va1865,
-    va1875,
-    va1885,
-    va1890,
-    va1915,
-    va1933,
-    va1940,
-    va1948,
-    va1988,
-    va2009,
-    va2010,
-    va2013,
+    va186,
+    va1872,
+    va1881,
+    va1897,
+    va1903,
+    va1922,
+    va1956,
+    va1963,
+    va1971,
+    va1972,
     va2019,
-    va2023,
-    va2040,
+    va2039,
+    va2042,
     va2044,
-    va2057,
-    va2072,
-    va2073,
-    va2097,
-    va2111,
-    va2137,
-    va2164,
-    va2174,
-    va2182,
-    va2188,
-    va2199,
-    va2203,
-    va222,
-    va2227,
-    va2228,
-    va223,
-    va2231,
-    va2255,
-    va2256,
-    va226,
+    va2063,
+    va2070,
+    va2071,
+    va2124,
+    va2217,
+    va2240,
+    va2241,
+    va2244,
+    va2250,
+    va2254,
     va2275,
+    va2279,
+    va2285,
     va229,
-    va2293,
-    va2294,
-    va2295,
-    va232,
-    va2341,
-    va2347,
+    va230,
+    va2314,
+    va2315,
+    va233,
+    va2346,
+    va2357,
     va236,
-    va2365,
-    va2383,
-    va2393,
-    va2396,
-    va2401,
-    va2403,
-    va2424,
-    va2432,
-    va248,
-    va257,
-    va265,
-    va286,
-    va291,
+    va2364,
+    va239,
+    va2391,
+    va2428,
+    va243,
+    va2436,
+    va2443,
+    va2454,
+    va2459,
+    va2488,
+    va2489,
+    va2518,
+    va2519,
+    va2547,
+    va2565,
+    va2566,
+    va2567,
+    va2618,
+    va2625,
+    va2643,
+    va2669,
+    va2676,
+    va2679,
+    va2684,
+    va2686,
+    va2707,
+    va2715,
+    va280,
     va30,
-    va321,
-    va346,
+    va322,
+    va336,
+    va340,
     va36,
-    va399,
-    va411,
-    va417,
-    va430,
-    va436,
+    va366,
+    va433,
     va44,
-    va452,
-    va478,
-    va507,
-    va508,
-    va538,
-    va564,
-    va568,
-    va579,
-    va591,
-    va617,
-    va627,
+    va451,
+    va470,
+    va512,
+    va548,
+    va549,
+    va583,
+    va608,
+    va612,
     va64,
-    va648,
-    va653,
-    va713,
-    va721,
-    va739,
-    va749,
-    va750,
-    va751,
-    va758,
-    va761,
-    va779,
-    va795,
-    va803,
+    va663,
+    va673,
+    va694,
+    va698,
+    va768,
+    va773,
+    va794,
+    va805,
     va806,
-    va809,
-    va821,
-    va836,
-    va838,
-    va841,
-    va860,
-    va895,
-    va957,
-    va958,
-    va979,
-    va987,
-    va989,
+    va807,
+    va816,
+    va819,
+    va853,
+    va869,
+    va907,
+    va909,
+    va912,
+    va970,
+    va995,
+    va999,
+    vwap,
     (
       -(
-        CASE WHEN se91 = 3 THEN se90 END
+        CASE WHEN se93 = 3 THEN se92 END
       )
-    ) AS va92,
+    ) AS va94,
     (
       CASE
-        WHEN NOT va135 IS NULL
-        THEN CAST(0.2857142857142857 AS DOUBLE) * se138 * EXP((
+        WHEN NOT va137 IS NULL
+        THEN CAST(0.2857142857142857 AS DOUBLE) * se141 * EXP((
           (
-            se136 - 1
+            se138 - 1
           ) % 1100
         ) * -CAST(0.3364722366212129 AS DOUBLE))
       END
-    ) AS va139,
-    (
-      CASE WHEN se149 = 5 THEN se148 END
-    ) AS va150,
+    ) AS va142,
     (
       -(
-        CASE WHEN se211 = 5 THEN se210 END
+        CASE WHEN se218 = 5 THEN se217 END
       )
-    ) AS va212,
+    ) AS va219,
     (
-      (
-        se237 - 1
-      ) // 1100
-    ) AS va238,
+      CASE WHEN se244 = 1 THEN va243 / CAST(0.08333333333333333 AS DOUBLE) ELSE va243 END * EXP((
+        (
+          se244 - 1
+        ) % 1100
+      ) * CAST(0.08701137698962977 AS DOUBLE))
+    ) AS va245,
     (
-      (
-        se249 - 1
-      ) // 1100
-    ) AS va250,
+      CASE
+        WHEN NOT va258 IS NULL
+        THEN CAST(0.05 AS DOUBLE) * se262 * EXP((
+          (
+            se259 - 1
+          ) % 1100
+        ) * -CAST(0.051293294387550536 AS DOUBLE))
+      END
+    ) AS va263,
     (
-      (
-        se258 - 1
-      ) // 1100
-    ) AS va259,
+      CASE
+        WHEN NOT va269 IS NULL
+        THEN CAST(0.05 AS DOUBLE) * se273 * EXP((
+          (
+            se270 - 1
+          ) % 1100
+        ) * -CAST(0.051293294387550536 AS DOUBLE))
+      END
+    ) AS va274,
     (
       CASE
         WHEN stock_row > 5
         THEN (
-          va267 + COALESCE(se268, 0) * EXP(
+          va282 + COALESCE(se283, 0) * EXP(
             (
               (
                 (
@@ -17144,121 +15217,113 @@ WITH values_0_1 AS (
           )
         )
       END
-    ) AS va269,
+    ) AS va284,
+    (
+      CASE WHEN stock_row > 7 THEN (
+        va298 * (
+          close - se299
+        )
+      ) END
+    ) AS va300,
     (
       CASE
-        WHEN stock_row > 6
+        WHEN stock_row > 250
         THEN (
-          (
-            se296 - close
-          ) + (
-            CASE
-              WHEN (
-                se303 > stock_row - 229
-              ) AND (
-                se305 > stock_row - 229
-              )
-              THEN CASE WHEN ISFINITE(va300) THEN ROUND(va300, 12) END
-              ELSE NULL
-            END
+          se305 * 8193 - (
+            se305 * 8193 - se305
           )
         )
       END
     ) AS va306,
     (
       CASE
-        WHEN NOT va325 IS NULL
-        THEN CAST(0.3333333333333333 AS DOUBLE) * se328 * EXP((
+        WHEN NOT va349 IS NULL
+        THEN CAST(0.3333333333333333 AS DOUBLE) * se353 * EXP((
           (
-            se326 - 1
+            se350 - 1
           ) % 1100
         ) * -CAST(0.4054651081081644 AS DOUBLE))
       END
-    ) AS va329,
+    ) AS va354,
     (
-      CASE
-        WHEN NOT va333 IS NULL
-        THEN CAST(0.3333333333333333 AS DOUBLE) * se336 * EXP((
-          (
-            se334 - 1
-          ) % 1100
-        ) * -CAST(0.4054651081081644 AS DOUBLE))
-      END
-    ) AS va337,
+      CASE WHEN se438 = 60 THEN se437 END
+    ) AS va439,
     (
-      CASE WHEN se404 = 60 THEN se403 END
-    ) AS va405,
+      CASE WHEN se441 = 60 THEN se440 END
+    ) AS va442,
     (
-      CASE WHEN se407 = 60 THEN se406 END
-    ) AS va408,
-    (
-      va402 - (
-        CASE WHEN se410 = 60 THEN se415 END
+      va436 - (
+        CASE WHEN se444 = 60 THEN se449 END
       )
-    ) AS va416,
+    ) AS va450,
     (
-      CASE WHEN se421 = 60 THEN se420 END
-    ) AS va422,
+      CASE WHEN se455 = 60 THEN se454 END
+    ) AS va456,
     (
-      CASE WHEN se440 = 60 THEN se439 END
-    ) AS va441,
+      CASE WHEN se474 = 60 THEN se473 END
+    ) AS va475,
     (
       -(
-        CASE WHEN se496 = 3 THEN se495 END
+        CASE WHEN se531 = 3 THEN se530 END
       )
-    ) AS va497,
+    ) AS va532,
     (
-      7 * va516 + 6 * se517 + 5 * se518 + 4 * se519 + 3 * se520 + 2 * se521 + 1 * se522
-    ) / 28 AS va523,
+      CASE WHEN se592 = 2 THEN se591 END
+    ) AS va593,
     (
-      CASE WHEN se548 = 2 THEN se547 END
-    ) AS va549,
+      close - se613
+    ) AS va614,
     (
-      CASE WHEN se589 = 14 THEN se588 END
-    ) AS va590,
+      CASE WHEN se633 = 14 THEN se632 END
+    ) AS va634,
     (
-      6 * va671 + 5 * se672 + 4 * se673 + 3 * se674 + 2 * se675 + 1 * se676
-    ) / 21 AS va677,
+      6 * va718 + 5 * se719 + 4 * se720 + 3 * se721 + 2 * se722 + 1 * se723
+    ) / 21 AS va724,
     (
-      CASE
-        WHEN (
-          se704 > stock_row - 14
-        ) AND (
-          se305 > stock_row - 14
-        )
-        THEN CASE WHEN ISFINITE(va701) THEN ROUND(va701, 12) END
-        ELSE NULL
-      END
-    ) AS va705,
+      10 * va730 + 9 * se731 + 8 * se732 + 7 * se733 + 6 * se734 + 5 * se735 + 4 * se736 + 3 * se737 + 2 * se738 + 1 * se739
+    ) / 55 AS va740,
     (
       CASE
-        WHEN NOT va724 IS NULL
-        THEN CAST(0.1111111111111111 AS DOUBLE) * se727 * EXP((
+        WHEN NOT va776 IS NULL
+        THEN CAST(0.1111111111111111 AS DOUBLE) * se780 * EXP((
           (
-            se725 - 1
+            se777 - 1
           ) % 1100
         ) * -CAST(0.11778303565638344 AS DOUBLE))
       END
-    ) AS va728,
+    ) AS va781,
     (
-      CASE WHEN stock_row > 69 THEN se816 END
-    ) AS va817,
+      CASE WHEN stock_row > 69 THEN se879 END
+    ) AS va880,
+    (
+      CASE
+        WHEN NOT va340 IS NULL
+        THEN CAST(0.3333333333333333 AS DOUBLE) * se901 * EXP((
+          (
+            se898 - 1
+          ) % 1100
+        ) * -CAST(0.4054651081081644 AS DOUBLE))
+      END
+    ) AS va902,
+    (
+      12 * va914 + 11 * se915 + 10 * se916 + 9 * se917 + 8 * se918 + 7 * se919 + 6 * se920 + 5 * se921 + 4 * se922 + 3 * se923 + 2 * se924 + 1 * se925
+    ) / 78 AS va926,
     (
       (
-        CASE WHEN se881 = 17 THEN se880 END
+        CASE WHEN se952 = 17 THEN se951 END
       ) - (
         stock_row - 17
       ) * (
-        CASE WHEN se883 = 17 THEN se882 END
+        CASE WHEN se954 = 17 THEN se953 END
       )
-    ) / 153 AS va884,
+    ) / 153 AS va955,
     (
       (
         CASE
           WHEN stock_row > 1
           THEN (
             (
-              va898 + COALESCE(se899, 0) * EXP(
+              va974 + COALESCE(se975, 0) * EXP(
                 (
                   (
                     (
@@ -17269,7 +15334,7 @@ WITH values_0_1 AS (
               )
             ) / NULLIF(
               (
-                va903 + COALESCE(se904, 0) * EXP(
+                va979 + COALESCE(se980, 0) * EXP(
                   (
                     (
                       (
@@ -17284,20 +15349,20 @@ WITH values_0_1 AS (
           )
         END
       ) * 100
-    ) AS va905,
+    ) AS va981,
     (
-      4 * va909 + 3 * se910 + 2 * se911 + 1 * se912
-    ) / 10 AS va913,
+      CASE WHEN se993 = 4 THEN se992 END
+    ) AS va994,
     (
-      CASE WHEN se943 = 13 THEN se942 END
-    ) AS va944,
+      CASE WHEN se1037 = 13 THEN se1036 END
+    ) AS va1038,
     (
       (
         CASE
           WHEN stock_row > 1
           THEN (
             (
-              va960 + COALESCE(se961, 0) * EXP(
+              va1054 + COALESCE(se1055, 0) * EXP(
                 (
                   (
                     (
@@ -17308,7 +15373,7 @@ WITH values_0_1 AS (
               )
             ) / NULLIF(
               (
-                va963 + COALESCE(se964, 0) * EXP(
+                va1057 + COALESCE(se1058, 0) * EXP(
                   (
                     (
                       (
@@ -17323,58 +15388,58 @@ WITH values_0_1 AS (
           )
         END
       ) * 100
-    ) AS va965,
+    ) AS va1059,
     (
       CASE
-        WHEN NOT va135 IS NULL
-        THEN CAST(0.13333333333333333 AS DOUBLE) * se966 * EXP((
+        WHEN NOT va137 IS NULL
+        THEN CAST(0.13333333333333333 AS DOUBLE) * se1061 * EXP((
           (
-            se136 - 1
+            se138 - 1
           ) % 1100
         ) * -CAST(0.14310084364067333 AS DOUBLE))
       END
-    ) AS va967,
+    ) AS va1062,
     (
       CASE
-        WHEN NOT va724 IS NULL
-        THEN CAST(0.06666666666666667 AS DOUBLE) * se990 * EXP((
+        WHEN NOT va776 IS NULL
+        THEN CAST(0.06666666666666667 AS DOUBLE) * se1089 * EXP((
           (
-            se725 - 1
+            se777 - 1
           ) % 1100
         ) * -CAST(0.06899287148695145 AS DOUBLE))
       END
-    ) AS va991,
+    ) AS va1090,
     (
-      4 * va1002 + 3 * se1003 + 2 * se1004 + 1 * se1005
-    ) / 10 AS va1006,
+      4 * va1102 + 3 * se1103 + 2 * se1104 + 1 * se1105
+    ) / 10 AS va1106,
     (
-      3 * va1024 + 2 * se1025 + 1 * se1026
-    ) / 6 AS va1027,
+      3 * va1125 + 2 * se1126 + 1 * se1127
+    ) / 6 AS va1128,
     (
-      CASE WHEN se1045 = 7 THEN se1044 END
-    ) AS va1046,
+      CASE WHEN se1136 = 6 THEN se1135 END
+    ) AS va1137,
+    (
+      CASE WHEN se1155 = 7 THEN se1154 END
+    ) AS va1156,
     (
       (
-        CASE
-          WHEN NOT va1080 IS NULL
-          THEN CASE WHEN (
-            se1083 > stock_row - 19
-          ) THEN va1080 ELSE 0 END
-        END
-      ) / NULLIF((
-        CASE WHEN se1079 = 20 THEN se1084 END
-      ), 0)
-    ) AS va1085,
+        CASE WHEN se1201 = 20 THEN se1200 END
+      ) - (
+        stock_row - 20
+      ) * (
+        CASE WHEN se1203 = 20 THEN se1202 END
+      )
+    ) / 210 AS va1204,
     (
-      6 * va1106 + 5 * se1107 + 4 * se1108 + 3 * se1109 + 2 * se1110 + 1 * se1111
-    ) / 21 AS va1112,
+      6 * va1220 + 5 * se1221 + 4 * se1222 + 3 * se1223 + 2 * se1224 + 1 * se1225
+    ) / 21 AS va1226,
     (
       (
         CASE
           WHEN stock_row > 1
           THEN (
             (
-              va1123 + COALESCE(se1124, 0) * EXP(
+              va1239 + COALESCE(se1240, 0) * EXP(
                 (
                   (
                     (
@@ -17385,7 +15450,7 @@ WITH values_0_1 AS (
               )
             ) / NULLIF(
               (
-                va1126 + COALESCE(se1127, 0) * EXP(
+                va1242 + COALESCE(se1243, 0) * EXP(
                   (
                     (
                       (
@@ -17400,50 +15465,46 @@ WITH values_0_1 AS (
           )
         END
       ) * 100
-    ) AS va1128,
+    ) AS va1244,
     (
       CASE
-        WHEN NOT va724 IS NULL
-        THEN CAST(0.05 AS DOUBLE) * se1135 * EXP((
+        WHEN NOT va776 IS NULL
+        THEN CAST(0.05 AS DOUBLE) * se1252 * EXP((
           (
-            se725 - 1
+            se777 - 1
           ) % 1100
         ) * -CAST(0.051293294387550536 AS DOUBLE))
       END
-    ) AS va1136,
+    ) AS va1253,
     (
       CASE
-        WHEN NOT va1230 IS NULL
-        THEN CAST(0.2 AS DOUBLE) * se1231 * EXP((
+        WHEN NOT va1350 IS NULL
+        THEN CAST(0.2 AS DOUBLE) * se1351 * EXP((
           (
             stock_row - 1
           ) % 1100
         ) * -CAST(0.22314355131420976 AS DOUBLE))
       END
-    ) AS va1232,
-    ABS(
-      (
-        CASE
-          WHEN (
-            se245 > stock_row - 12
-          ) AND (
-            se1268 > stock_row - 12
-          )
-          THEN CASE WHEN ISFINITE(va1265) THEN ROUND(va1265, 12) END
-          ELSE NULL
-        END
-      )
-    ) AS va1269,
+    ) AS va1352,
     (
-      CASE WHEN stock_row > 79 THEN se1324 END
-    ) AS va1325,
+      3 * va1375 + 2 * se1376 + 1 * se1377
+    ) / 6 AS va1378,
+    (
+      5 * va1394 + 4 * se1395 + 3 * se1396 + 2 * se1397 + 1 * se1398
+    ) / 15 AS va1399,
+    (
+      CASE WHEN stock_row > 79 THEN se1455 END
+    ) AS va1456,
+    (
+      CASE WHEN se1475 = 11 THEN se1474 END
+    ) AS va1476,
     (
       (
         CASE
           WHEN stock_row > 1
           THEN (
             (
-              va1369 + COALESCE(se1370, 0) * EXP(
+              va1504 + COALESCE(se1505, 0) * EXP(
                 (
                   (
                     (
@@ -17454,7 +15515,7 @@ WITH values_0_1 AS (
               )
             ) / NULLIF(
               (
-                va1373 + COALESCE(se1374, 0) * EXP(
+                va1508 + COALESCE(se1509, 0) * EXP(
                   (
                     (
                       (
@@ -17469,128 +15530,172 @@ WITH values_0_1 AS (
           )
         END
       ) * 100
-    ) AS va1375,
+    ) AS va1510,
     (
       CASE
-        WHEN NOT va1454 IS NULL
-        THEN CAST(0.2 AS DOUBLE) * se1455 * EXP((
+        WHEN NOT va1597 IS NULL
+        THEN CAST(0.2 AS DOUBLE) * se1598 * EXP((
           (
             stock_row - 1
           ) % 1100
         ) * -CAST(0.22314355131420976 AS DOUBLE))
       END
-    ) AS va1456,
+    ) AS va1599,
     (
       (
-        va1467 + COALESCE(se1468, 0) * EXP(
+        va1613 + COALESCE(se1615, 0) * EXP(
           (
             (
               (
-                se1464 - 1
+                se1609 - 1
               ) % 1100
             ) + 1
           ) * -CAST(0.20067069546215116 AS DOUBLE)
         )
       ) - (
-        va1471 + COALESCE(se1472, 0) * EXP(
+        va1619 + COALESCE(se1621, 0) * EXP(
           (
             (
               (
-                se1464 - 1
+                se1609 - 1
               ) % 57
             ) + 1
           ) * -CAST(0.6931471805599453 AS DOUBLE)
         )
       )
-    ) AS va1473,
+    ) AS va1622,
     (
-      CASE WHEN se1577 = 5 THEN se1576 END
-    ) AS va1578,
+      CASE WHEN se1776 = 9 THEN se1775 END
+    ) AS va1777,
     (
-      CASE
-        WHEN (
-          se1607 > stock_row - 20
-        ) AND (
-          se1608 > stock_row - 20
-        )
-        THEN CASE WHEN ISFINITE(va1604) THEN ROUND(va1604, 12) END
-        ELSE NULL
-      END
-    ) AS va1609,
+      vwap - (
+        CASE WHEN se1810 = 12 THEN se1809 END
+      )
+    ) AS va1811,
     (
-      CASE WHEN se1660 = 18 THEN se1659 END
-    ) AS va1661,
+      CASE WHEN se1826 = 18 THEN se1825 END
+    ) AS va1827,
     (
-      va1679 + COALESCE(se1680, 0) * EXP(
+      va1846 + COALESCE(se1848, 0) * EXP(
         (
           (
             (
-              se1676 - 1
+              se1842 - 1
             ) % 1100
           ) + 1
         ) * -CAST(0.1670540846631662 AS DOUBLE)
       )
-    ) AS va1681,
+    ) AS va1849,
     (
-      CASE WHEN stock_row > 86 THEN se1698 END
-    ) AS va1699,
+      CASE WHEN stock_row > 86 THEN se1870 END
+    ) AS va1871,
     (
-      CASE
-        WHEN (
-          se1743 > stock_row - 16
-        ) AND (
-          se305 > stock_row - 16
-        )
-        THEN CASE WHEN ISFINITE(va1742) THEN ROUND(va1742, 12) END
-        ELSE NULL
-      END
-    ) AS va1744,
-    (
-      10 * va1795 + 9 * se1796 + 8 * se1797 + 7 * se1798 + 6 * se1799 + 5 * se1800 + 4 * se1801 + 3 * se1802 + 2 * se1803 + 1 * se1804
-    ) / 55 AS va1805,
-    (
-      3 * va1814 + 2 * se1815 + 1 * se1816
-    ) / 6 AS va1817,
-    (
-      CASE
-        WHEN (
-          se245 > stock_row - 17
-        ) AND (
-          se1833 > stock_row - 17
-        )
-        THEN CASE WHEN ISFINITE(va1830) THEN ROUND(va1830, 12) END
-        ELSE NULL
-      END
-    ) AS va1834,
+      CASE WHEN stock_row > 5 THEN se1895 END
+    ) AS va1896,
     (
       (
-        se1850 - 1
-      ) // 1100
-    ) AS va1851,
+        CASE WHEN se1934 = 20 THEN se1933 END
+      ) - (
+        stock_row - 20
+      ) * (
+        CASE WHEN se1936 = 20 THEN se1935 END
+      )
+    ) / 210 AS va1937,
     (
-      CASE WHEN stock_row > 79 THEN se1883 END
-    ) AS va1884,
+      (
+        CASE WHEN se1947 = 16 THEN se1946 END
+      ) - (
+        stock_row - 16
+      ) * (
+        CASE WHEN se1949 = 16 THEN se1948 END
+      )
+    ) / 136 AS va1950,
     (
-      CASE WHEN stock_row > 85 THEN se1938 END
-    ) AS va1939,
+      10 * va1987 + 9 * se1988 + 8 * se1989 + 7 * se1990 + 6 * se1991 + 5 * se1992 + 4 * se1993 + 3 * se1994 + 2 * se1995 + 1 * se1996
+    ) / 55 AS va1997,
+    (
+      3 * va2006 + 2 * se2007 + 1 * se2008
+    ) / 6 AS va2009,
+    (
+      CASE WHEN se2034 = 18 THEN (
+        se2032 + se2033 * 18
+      ) / 36 END
+    ) AS va2035,
+    (
+      CASE WHEN se2047 = 1 THEN se2046 / CAST(0.05 AS DOUBLE) ELSE se2046 END * EXP((
+        (
+          se2047 - 1
+        ) % 1100
+      ) * CAST(0.051293294387550536 AS DOUBLE))
+    ) AS va2048,
+    (
+      NOT (
+        va2091 = se2092 AND va2091 = se2093 AND va2091 = se2094 AND va2091 = se2095
+      )
+    ) AS va2096,
+    (
+      NOT (
+        va2097 = se2098 AND va2097 = se2099 AND va2097 = se2100 AND va2097 = se2101
+      )
+    ) AS va2102,
+    (
+      low * 8193 - (
+        low * 8193 - low
+      )
+    ) AS va2125,
+    (
+      open * 8193 - (
+        open * 8193 - open
+      )
+    ) AS va2129,
+    (
+      high * 8193 - (
+        high * 8193 - high
+      )
+    ) AS va2136,
+    (
+      NOT (
+        va2166 = se2167
+        AND va2166 = se2168
+        AND va2166 = se2169
+        AND va2166 = se2170
+        AND va2166 = se2171
+        AND va2166 = se2172
+        AND va2166 = se2173
+      )
+    ) AS va2174,
+    (
+      NOT (
+        va2175 = se2176
+        AND va2175 = se2177
+        AND va2175 = se2178
+        AND va2175 = se2179
+        AND va2175 = se2180
+        AND va2175 = se2181
+        AND va2175 = se2182
+      )
+    ) AS va2183,
     (
       CASE
-        WHEN NOT va2010 IS NULL
-        THEN CAST(0.03278688524590164 AS DOUBLE) * se2026 * EXP((
+        WHEN NOT va2241 IS NULL
+        THEN CAST(0.03278688524590164 AS DOUBLE) * se2258 * EXP((
           (
-            se2024 - 1
+            se2255 - 1
           ) % 1175
         ) * -CAST(0.0333364202675918 AS DOUBLE))
       END
-    ) AS va2027,
+    ) AS va2259,
     (
-      CASE WHEN stock_row > 72 THEN se2042 END
-    ) AS va2043,
+      CASE WHEN stock_row > 72 THEN se2277 END
+    ) AS va2278,
+    (
+      open - se2296
+    ) AS va2297,
     (
       CASE
         WHEN stock_row > 20
         THEN (
-          va2075 + COALESCE(se2076, 0) * EXP(
+          va2318 + COALESCE(se2319, 0) * EXP(
             (
               (
                 (
@@ -17601,121 +15706,94 @@ WITH values_0_1 AS (
           )
         )
       END
-    ) AS va2077,
-    (
-      (
-        se2080 - 1
-      ) // 1100
-    ) AS va2081,
-    CAST((
-      (
-        (
-          vwap - (
-            CASE WHEN se2099 = 16 THEN se2098 END
-          )
-        ) < (
-          CASE
-            WHEN (
-              se1268 > stock_row - 17
-            ) AND (
-              se305 > stock_row - 17
-            )
-            THEN CASE WHEN ISFINITE(va2103) THEN ROUND(va2103, 12) END
-            ELSE NULL
-          END
-        )
-      )
-    ) AS DOUBLE) AS va2104,
+    ) AS va2320,
     (
       CASE
-        WHEN NOT va2111 IS NULL
-        THEN CAST(0.2 AS DOUBLE) * se2112 * EXP((
+        WHEN se2324 = 1
+        THEN se2323 / CAST(0.1111111111111111 AS DOUBLE)
+        ELSE se2323
+      END * EXP((
+        (
+          se2324 - 1
+        ) % 1100
+      ) * CAST(0.11778303565638344 AS DOUBLE))
+    ) AS va2325,
+    (
+      CASE
+        WHEN NOT va2364 IS NULL
+        THEN CAST(0.2 AS DOUBLE) * se2365 * EXP((
           (
             stock_row - 1
           ) % 1100
         ) * -CAST(0.22314355131420976 AS DOUBLE))
       END
-    ) AS va2113,
+    ) AS va2366,
     (
-      CASE WHEN se2152 = 2 THEN se2151 END
-    ) AS va2153,
+      CASE WHEN se2407 = 2 THEN se2406 END
+    ) AS va2408,
     (
-      (
-        se2204 - 1
-      ) // 1100
-    ) AS va2205,
+      CASE
+        WHEN se2460 = 1
+        THEN va2459 / CAST(0.15384615384615385 AS DOUBLE)
+        ELSE va2459
+      END * EXP((
+        (
+          se2460 - 1
+        ) % 1100
+      ) * CAST(0.1670540846631662 AS DOUBLE))
+    ) AS va2461,
     (
       CASE
         WHEN stock_row > 141
         THEN (
           (
-            se2212 - se2213
+            se2471 - se2472
           ) / NULLIF((
             CASE WHEN (
-              se245 > stock_row - 47
-            ) THEN se2214 ELSE 0 END
+              se2474 < se2475
+            ) THEN se2473 ELSE 0 END
           ), 0)
         )
       END
-    ) AS va2215,
+    ) AS va2476,
     (
-      (
+      CASE WHEN se2484 = 20 THEN se2483 END
+    ) AS va2485,
+    (
+      va2492 + COALESCE(se2493, 0) * EXP(
         (
-          CASE WHEN se2220 = 20 THEN se2219 END
-        ) * (
-          -CAST(1656.381598545456 AS DOUBLE)
-        )
-      ) / NULLIF((
-        (
-          CASE WHEN ISFINITE(va2225) THEN va2225 END
-        ) * 342
-      ), 0)
-    ) AS va2226,
-    (
-      CASE WHEN se2268 = 6 THEN se2267 END
-    ) AS va2269,
-    (
-      CASE
-        WHEN NOT va1226 IS NULL
-        THEN CAST(0.15384615384615385 AS DOUBLE) * se2270 * EXP((
           (
-            stock_row - 1
-          ) % 1100
-        ) * -CAST(0.1670540846631662 AS DOUBLE))
-      END
-    ) AS va2271,
+            (
+              stock_row - 1
+            ) % 1100
+          ) + 1
+        ) * -CAST(0.11778303565638344 AS DOUBLE)
+      )
+    ) AS va2494,
+    (
+      CASE WHEN se2535 = 6 THEN se2534 END
+    ) AS va2536,
     (
       (
-        CASE WHEN se2353 = 20 THEN se2352 END
+        CASE WHEN se2631 = 20 THEN se2630 END
       ) / NULLIF((
-        CASE WHEN se2356 = 20 THEN se2355 END
+        CASE WHEN se2634 = 20 THEN se2633 END
       ), 0)
-    ) AS va2357,
+    ) AS va2635,
     (
       CASE
         WHEN stock_row > 69
         THEN (
           (
-            se2367 - se2368
+            se2645 - se2646
           ) / NULLIF((
             CASE WHEN (
-              se245 > stock_row - 23
-            ) THEN se2369 ELSE 0 END
+              se2648 < se2649
+            ) THEN se2647 ELSE 0 END
           ), 0)
         )
       END
-    ) AS va2370,
-    (
-      CASE
-        WHEN (
-          se245 > stock_row - 199
-        ) AND (
-          se2377 > stock_row - 199
-        )
-        THEN CASE WHEN ISFINITE(va2374) THEN ROUND(va2374, 12) END
-        ELSE NULL
-      END
-    ) AS va2378
+    ) AS va2650
   FROM series_5
 ), values_5_2 AS (
   SELECT
@@ -17723,520 +15801,664 @@ WITH values_0_1 AS (
     trade_date,
     stock_number,
     stock_row,
+    close,
     day_rows,
-    se1034,
-    se1035,
-    se1036,
-    se1327,
-    se136,
-    se1361,
-    se1362,
-    se1363,
-    se1663,
-    se1667,
-    se1727,
-    se1728,
-    se1729,
-    se1765,
-    se1766,
-    se1767,
-    se1849,
-    se1850,
-    se1876,
-    se1877,
-    se1878,
-    se2024,
-    se2058,
-    se2059,
-    se2060,
-    se2079,
-    se2080,
-    se2165,
-    se2166,
-    se2167,
-    se2168,
-    se2204,
-    se2232,
-    se237,
-    se2384,
-    se2385,
-    se2386,
-    se245,
-    se249,
-    se258,
-    se292,
-    se293,
-    se294,
-    se326,
-    se334,
-    se400,
-    se401,
-    se409,
-    se410,
-    se412,
-    se418,
-    se419,
-    se425,
-    se426,
-    se428,
-    se429,
-    se431,
+    open,
+    se138,
+    se1733,
+    se2046,
+    se2047,
+    se2089,
+    se2164,
+    se2255,
+    se2323,
+    se2324,
+    se2417,
+    se244,
+    se2460,
+    se2480,
+    se2481,
+    se259,
+    se270,
+    se350,
     se434,
-    se437,
-    se438,
-    se443,
-    se444,
-    se447,
-    se448,
-    se450,
-    se451,
+    se435,
+    se452,
     se453,
-    se455,
-    se580,
-    se581,
-    se582,
-    se592,
-    se596,
-    se693,
-    se694,
-    se695,
-    se714,
-    se715,
-    se716,
-    se725,
-    se810,
-    se811,
-    se812,
-    se820,
-    se822,
-    va100,
-    va1033,
-    va1075,
+    se459,
+    se460,
+    se462,
+    se463,
+    se465,
+    se466,
+    se468,
+    se471,
+    se472,
+    se477,
+    se478,
+    se481,
+    se482,
+    se484,
+    se485,
+    se487,
+    se488,
+    se489,
+    se777,
+    se898,
+    va102,
+    va1038,
+    va1051,
+    va1052,
+    va1059,
+    va1062,
+    va1077,
     va1085,
-    va1097,
-    va1121,
-    va1128,
-    va1130,
-    va1134,
-    va1136,
-    va1165,
-    va1167,
-    va1181,
-    va1187,
-    va121,
-    va1220,
-    va1222,
-    va1226,
-    va1230,
-    va1232,
-    va1235,
-    va1252,
-    va1263,
-    va1269,
-    va1281,
+    va1087,
+    va1090,
+    va1106,
+    va1185,
+    va1197,
+    va123,
+    va1237,
+    va1244,
+    va1246,
+    va1250,
+    va1253,
     va1283,
-    va1286,
-    va1294,
-    va1303,
-    va131,
-    va1320,
-    va1322,
-    va1325,
-    va1326,
-    va1360,
-    va1375,
-    va1378,
-    va1387,
-    va139,
-    va1405,
+    va1285,
+    va1301,
+    va1307,
+    va133,
+    va1341,
+    va1343,
+    va1350,
+    va1352,
+    va1355,
+    va1372,
+    va1386,
+    va1399,
     va1406,
+    va1408,
+    va1412,
+    va142,
     va1422,
-    va1450,
-    va1454,
-    va1456,
-    va1462,
-    va1473,
-    va1478,
-    va1497,
-    va1505,
-    va1557,
-    va1559,
-    va1569,
-    va1572,
-    va159,
-    va1609,
-    va1643,
-    va1651,
+    va1432,
+    va1449,
+    va1453,
+    va1510,
+    va1513,
+    va1525,
+    va1548,
+    va1549,
+    va1565,
+    va1593,
+    va1597,
+    va1599,
+    va1607,
+    va161,
+    va1622,
+    va1628,
+    va165,
+    va1652,
     va1661,
-    va1662,
-    va1681,
-    va1726,
-    va173,
-    va1738,
-    va1744,
-    va176,
-    va1764,
-    va1769,
-    va1776,
-    va1782,
-    va1783,
+    va1716,
+    va1718,
+    va1728,
+    va1731,
+    va1777,
     va179,
-    va180,
-    va1827,
-    va1843,
-    va1846,
-    va1848,
-    va1851,
-    va1865,
-    va1875,
-    va1915,
-    va1933,
-    va1988,
-    va2009,
-    va2010,
-    va2013,
-    va2019,
-    va2023,
-    va2027,
-    va2040,
-    va2057,
-    va2072,
-    va2073,
-    va2077,
-    va2081,
-    va2097,
-    va2104,
-    va2111,
-    va2113,
-    va212,
-    va2137,
-    va2164,
+    va1808,
+    va182,
+    va1849,
+    va185,
+    va186,
+    va1922,
+    va1956,
+    va1963,
+    va1971,
+    va1972,
+    va2039,
+    va2042,
+    va2044,
+    va2048,
+    va2063,
+    va2070,
+    va2071,
+    va2096,
+    va2102,
+    va2124,
+    va2125,
+    va2129,
+    va2136,
     va2174,
-    va2182,
-    va2188,
-    va2199,
-    va2203,
-    va2205,
-    va2215,
-    va222,
-    va2226,
-    va2227,
-    va2228,
-    va223,
-    va2231,
-    va2255,
-    va2256,
-    va226,
-    va2269,
-    va2271,
+    va2183,
+    va219,
+    va2217,
+    va2240,
+    va2241,
+    va2244,
+    va2250,
+    va2254,
+    va2259,
     va2275,
     va229,
-    va2293,
-    va2294,
-    va2295,
-    va232,
-    va2341,
-    va2347,
+    va230,
+    va2314,
+    va2315,
+    va2320,
+    va2325,
+    va233,
+    va2346,
     va2357,
     va236,
-    va2365,
-    va2370,
-    va238,
-    va2383,
-    va2393,
-    va2396,
-    va2401,
-    va2403,
-    va2424,
-    va2432,
-    va248,
-    va250,
-    va257,
-    va259,
-    va265,
-    va269,
-    va286,
-    va291,
+    va2364,
+    va2366,
+    va239,
+    va2391,
+    va2428,
+    va243,
+    va2436,
+    va2443,
+    va245,
+    va2454,
+    va2459,
+    va2461,
+    va2476,
+    va2488,
+    va2489,
+    va2494,
+    va2518,
+    va2519,
+    va2536,
+    va2547,
+    va2565,
+    va2566,
+    va2567,
+    va2618,
+    va2625,
+    va263,
+    va2635,
+    va2643,
+    va2650,
+    va2669,
+    va2676,
+    va2679,
+    va2684,
+    va2686,
+    va2707,
+    va2715,
+    va274,
+    va280,
+    va284,
     va30,
     va306,
-    va321,
-    va329,
-    va337,
-    va346,
+    va322,
+    va336,
+    va340,
+    va354,
     va36,
-    va399,
-    va405,
-    va408,
-    va411,
-    va416,
-    va417,
-    va422,
-    va430,
-    va436,
+    va366,
+    va433,
+    va439,
     va44,
-    va441,
-    va452,
-    va478,
-    va497,
-    va507,
-    va508,
-    va538,
-    va564,
-    va568,
-    va579,
-    va590,
-    va591,
-    va617,
-    va627,
+    va450,
+    va451,
+    va456,
+    va470,
+    va475,
+    va512,
+    va532,
+    va548,
+    va549,
+    va583,
+    va608,
+    va612,
+    va614,
     va64,
-    va648,
-    va653,
-    va713,
-    va721,
-    va728,
-    va739,
-    va749,
-    va750,
-    va751,
-    va758,
-    va761,
-    va795,
-    va803,
+    va663,
+    va673,
+    va694,
+    va698,
+    va724,
+    va740,
+    va768,
+    va773,
+    va781,
+    va794,
+    va805,
     va806,
-    va809,
-    va817,
-    va821,
-    va836,
-    va838,
-    va841,
-    va860,
-    va895,
-    va905,
-    va92,
-    va944,
-    va957,
-    va958,
-    va965,
-    va967,
-    va979,
-    va987,
-    va989,
-    va991,
+    va807,
+    va816,
+    va819,
+    va853,
+    va869,
+    va902,
+    va907,
+    va909,
+    va912,
+    va94,
+    va970,
+    va981,
+    vwap,
     (
-      va150 * 8193 - (
-        va150 * 8193 - va150
-      )
-    ) AS va151,
+      CASE WHEN (
+        (
+          se138 - 1
+        ) % 1100
+      ) = 1099 THEN va142 END
+    ) AS va143,
     (
-      va523 * 8193 - (
-        va523 * 8193 - va523
-      )
-    ) AS va524,
+      CASE WHEN (
+        (
+          se259 - 1
+        ) % 1100
+      ) = 1099 THEN va263 END
+    ) AS va264,
     (
-      va549 * 8193 - (
-        va549 * 8193 - va549
-      )
-    ) AS va550,
+      CASE WHEN (
+        (
+          se270 - 1
+        ) % 1100
+      ) = 1099 THEN va274 END
+    ) AS va275,
     (
-      va677 * 8193 - (
-        va677 * 8193 - va677
+      va300 * 8193 - (
+        va300 * 8193 - va300
       )
-    ) AS va678,
+    ) AS va301,
     (
-      va705 * 8193 - (
-        va705 * 8193 - va705
-      )
-    ) AS va706,
+      CASE WHEN (
+        (
+          se350 - 1
+        ) % 1100
+      ) = 1099 THEN va354 END
+    ) AS va355,
     (
-      va884 * 8193 - (
-        va884 * 8193 - va884
-      )
-    ) AS va885,
+      CASE
+        WHEN (
+          se446 < se447
+        )
+        THEN (
+          CASE
+            WHEN va442 > CAST(1e-10 AS DOUBLE) * (
+              CASE WHEN se444 = 60 THEN se443 END
+            )
+            THEN va442
+          END
+        )
+        ELSE NULL
+      END
+    ) AS va448,
     (
-      va913 * 8193 - (
-        va913 * 8193 - va913
+      va593 * 8193 - (
+        va593 * 8193 - va593
       )
-    ) AS va914,
-    va944 * stock_row AS va945,
+    ) AS va594,
     (
-      va1006 * 8193 - (
-        va1006 * 8193 - va1006
-      )
-    ) AS va1007,
+      CASE
+        WHEN (
+          se636 < se637
+        ) AND (
+          se639 < se640
+        )
+        THEN CASE WHEN ISFINITE(va634) THEN ROUND(va634, 12) END
+        ELSE NULL
+      END
+    ) AS va641,
     (
-      va1027 * 8193 - (
-        va1027 * 8193 - va1027
+      CASE WHEN (
+        (
+          se777 - 1
+        ) % 1100
+      ) = 1099 THEN va781 END
+    ) AS va782,
+    (
+      CASE
+        WHEN (
+          se882 < se883
+        ) AND (
+          se885 < se886
+        )
+        THEN CASE WHEN ISFINITE(va880) THEN ROUND(va880, 12) END
+        ELSE NULL
+      END
+    ) AS va887,
+    (
+      CASE WHEN (
+        (
+          se898 - 1
+        ) % 1100
+      ) = 1099 THEN va902 END
+    ) AS va903,
+    (
+      va926 * 8193 - (
+        va926 * 8193 - va926
       )
-    ) AS va1028,
+    ) AS va927,
+    (
+      va955 * 8193 - (
+        va955 * 8193 - va955
+      )
+    ) AS va956,
     (
       CASE
         WHEN (
           NOT (
-            va1047 = se1048
-            AND va1047 = se1049
-            AND va1047 = se1050
-            AND va1047 = se1051
-            AND va1047 = se1052
-            AND va1047 = se1053
+            va995 = se996 AND va995 = se997 AND va995 = se998
           )
         )
         AND (
           NOT (
-            va1054 = se1055
-            AND va1054 = se1056
-            AND va1054 = se1057
-            AND va1054 = se1058
-            AND va1054 = se1059
-            AND va1054 = se1060
+            va999 = se1000 AND va999 = se1001 AND va999 = se1002
           )
         )
-        THEN CASE WHEN ISFINITE(va1046) THEN ROUND(va1046, 12) END
+        THEN CASE WHEN ISFINITE(va994) THEN ROUND(va994, 12) END
         ELSE NULL
       END
-    ) AS va1061,
+    ) AS va1003,
     (
-      va1112 * 8193 - (
-        va1112 * 8193 - va1112
+      CASE WHEN (
+        (
+          se138 - 1
+        ) % 1100
+      ) = 1099 THEN va1062 END
+    ) AS va1063,
+    (
+      CASE WHEN (
+        (
+          se777 - 1
+        ) % 1100
+      ) = 1099 THEN va1090 END
+    ) AS va1091,
+    (
+      va1128 * 8193 - (
+        va1128 * 8193 - va1128
       )
-    ) AS va1113,
+    ) AS va1129,
     (
       CASE
         WHEN (
           NOT (
-            va1579 = se1580 AND va1579 = se1581 AND va1579 = se1582 AND va1579 = se1583
+            va995 = se996
+            AND va995 = se997
+            AND va995 = se998
+            AND va995 = se1138
+            AND va995 = se1139
           )
         )
         AND (
           NOT (
-            va185 = se304 AND va185 = se1021 AND va185 = se1022 AND va185 = se1441
+            va999 = se1000
+            AND va999 = se1001
+            AND va999 = se1002
+            AND va999 = se1140
+            AND va999 = se1141
           )
         )
-        THEN CASE WHEN ISFINITE(va1578) THEN ROUND(va1578, 12) END
+        THEN CASE WHEN ISFINITE(va1137) THEN ROUND(va1137, 12) END
         ELSE NULL
       END
-    ) AS va1584,
+    ) AS va1142,
     (
       CASE
         WHEN (
           NOT (
-            va1700 = se1701
-            AND va1700 = se1702
-            AND va1700 = se1703
-            AND va1700 = se1704
-            AND va1700 = se1705
-            AND va1700 = se1706
-            AND va1700 = se1707
-            AND va1700 = se1708
+            va1157 = se1158
+            AND va1157 = se1159
+            AND va1157 = se1160
+            AND va1157 = se1161
+            AND va1157 = se1162
+            AND va1157 = se1163
           )
         )
         AND (
           NOT (
-            va1709 = se1710
-            AND va1709 = se1711
-            AND va1709 = se1712
-            AND va1709 = se1713
-            AND va1709 = se1714
-            AND va1709 = se1715
-            AND va1709 = se1716
-            AND va1709 = se1717
+            va1164 = se1165
+            AND va1164 = se1166
+            AND va1164 = se1167
+            AND va1164 = se1168
+            AND va1164 = se1169
+            AND va1164 = se1170
           )
         )
-        THEN CASE WHEN ISFINITE(va1699) THEN ROUND(va1699, 12) END
+        THEN CASE WHEN ISFINITE(va1156) THEN ROUND(va1156, 12) END
         ELSE NULL
       END
-    ) AS va1718,
-    va1744 * stock_row AS va1745,
+    ) AS va1171,
     (
-      va1805 * 8193 - (
-        va1805 * 8193 - va1805
+      va1204 * 8193 - (
+        va1204 * 8193 - va1204
       )
-    ) AS va1806,
+    ) AS va1205,
     (
-      va1817 * 8193 - (
-        va1817 * 8193 - va1817
+      va1226 * 8193 - (
+        va1226 * 8193 - va1226
       )
-    ) AS va1818,
+    ) AS va1227,
     (
-      va1834 * 8193 - (
-        va1834 * 8193 - va1834
+      CASE WHEN (
+        (
+          se777 - 1
+        ) % 1100
+      ) = 1099 THEN va1253 END
+    ) AS va1254,
+    (
+      va1378 * 8193 - (
+        va1378 * 8193 - va1378
       )
-    ) AS va1835,
+    ) AS va1379,
+    (
+      CASE
+        WHEN (
+          se1458 < se1459
+        ) AND (
+          se1461 < se1462
+        )
+        THEN CASE WHEN ISFINITE(va1456) THEN ROUND(va1456, 12) END
+        ELSE NULL
+      END
+    ) AS va1463,
     (
       CASE
         WHEN (
           NOT (
-            va1885 = se1886 AND va1885 = se1887 AND va1885 = se1888 AND va1885 = se1889
+            va1477 = se1478
+            AND va1477 = se1479
+            AND va1477 = se1480
+            AND va1477 = se1481
+            AND va1477 = se1482
+            AND va1477 = se1483
+            AND va1477 = se1484
+            AND va1477 = se1485
+            AND va1477 = se1486
+            AND va1477 = se1487
           )
         )
         AND (
           NOT (
-            va1890 = se1891 AND va1890 = se1892 AND va1890 = se1893 AND va1890 = se1894
+            va995 = se996
+            AND va995 = se997
+            AND va995 = se998
+            AND va995 = se1138
+            AND va995 = se1139
+            AND va995 = se1488
+            AND va995 = se1489
+            AND va995 = se1490
+            AND va995 = se1491
+            AND va995 = se1492
           )
         )
-        THEN CASE WHEN ISFINITE(va1884) THEN ROUND(va1884, 12) END
+        THEN CASE WHEN ISFINITE(va1476) THEN ROUND(va1476, 12) END
         ELSE NULL
       END
-    ) AS va1895,
+    ) AS va1493,
     (
-      CASE
-        WHEN (
-          NOT (
-            va1940 = se1941
-            AND va1940 = se1942
-            AND va1940 = se1943
-            AND va1940 = se1944
-            AND va1940 = se1945
-            AND va1940 = se1946
-            AND va1940 = se1947
-          )
-        )
-        AND (
-          NOT (
-            va1948 = se1949
-            AND va1948 = se1950
-            AND va1948 = se1951
-            AND va1948 = se1952
-            AND va1948 = se1953
-            AND va1948 = se1954
-            AND va1948 = se1955
-          )
-        )
-        THEN CASE WHEN ISFINITE(va1939) THEN ROUND(va1939, 12) END
-        ELSE NULL
-      END
-    ) AS va1956,
-    (
-      CASE
-        WHEN (
-          NOT (
-            va779 = se780
-            AND va779 = se781
-            AND va779 = se782
-            AND va779 = se783
-            AND va779 = se784
-          )
-        )
-        AND (
-          NOT (
-            va2044 = se2045
-            AND va2044 = se2046
-            AND va2044 = se2047
-            AND va2044 = se2048
-            AND va2044 = se2049
-          )
-        )
-        THEN CASE WHEN ISFINITE(va2043) THEN ROUND(va2043, 12) END
-        ELSE NULL
-      END
-    ) AS va2050,
-    (
-      CASE WHEN va2153 > 0 THEN LN(va2153) END
-    ) AS va2154,
-    (
-      va2378 * 8193 - (
-        va2378 * 8193 - va2378
+      va1811 * 8193 - (
+        va1811 * 8193 - va1811
       )
-    ) AS va2379
+    ) AS va1812,
+    (
+      CASE
+        WHEN (
+          se1829 < se1830
+        ) AND (
+          se1832 < se1833
+        )
+        THEN CASE WHEN ISFINITE(va1827) THEN ROUND(va1827, 12) END
+        ELSE NULL
+      END
+    ) AS va1834,
+    (
+      CASE
+        WHEN (
+          NOT (
+            va1872 = se1873
+            AND va1872 = se1874
+            AND va1872 = se1875
+            AND va1872 = se1876
+            AND va1872 = se1877
+            AND va1872 = se1878
+            AND va1872 = se1879
+            AND va1872 = se1880
+          )
+        )
+        AND (
+          NOT (
+            va1881 = se1882
+            AND va1881 = se1883
+            AND va1881 = se1884
+            AND va1881 = se1885
+            AND va1881 = se1886
+            AND va1881 = se1887
+            AND va1881 = se1888
+            AND va1881 = se1889
+          )
+        )
+        THEN CASE WHEN ISFINITE(va1871) THEN ROUND(va1871, 12) END
+        ELSE NULL
+      END
+    ) AS va1890,
+    (
+      CASE
+        WHEN (
+          NOT (
+            va1897 = se1898
+            AND va1897 = se1899
+            AND va1897 = se1900
+            AND va1897 = se1901
+            AND va1897 = se1902
+          )
+        )
+        AND (
+          NOT (
+            va1903 = se1904
+            AND va1903 = se1905
+            AND va1903 = se1906
+            AND va1903 = se1907
+            AND va1903 = se1908
+          )
+        )
+        THEN CASE WHEN ISFINITE(va1896) THEN ROUND(va1896, 12) END
+        ELSE NULL
+      END
+    ) AS va1909,
+    (
+      va1937 * 8193 - (
+        va1937 * 8193 - va1937
+      )
+    ) AS va1938,
+    (
+      va1950 * 8193 - (
+        va1950 * 8193 - va1950
+      )
+    ) AS va1951,
+    (
+      va1997 * 8193 - (
+        va1997 * 8193 - va1997
+      )
+    ) AS va1998,
+    (
+      va2009 * 8193 - (
+        va2009 * 8193 - va2009
+      )
+    ) AS va2010,
+    (
+      CASE
+        WHEN (
+          va2019 > 0
+          OR (
+            va2035 = FLOOR(va2035) AND (
+              va2019 <> 0 OR va2035 >= 0
+            )
+          )
+          OR (
+            va2019 = 0 AND va2035 > 0
+          )
+        )
+        THEN POWER(va2019, va2035)
+      END
+    ) AS va2036,
+    (
+      CASE WHEN (
+        (
+          se2255 - 1
+        ) % 1175
+      ) = 1174 THEN va2259 END
+    ) AS va2260,
+    (
+      CASE
+        WHEN (
+          NOT (
+            va2279 = se2280
+            AND va2279 = se2281
+            AND va2279 = se2282
+            AND va2279 = se2283
+            AND va2279 = se2284
+          )
+        )
+        AND (
+          NOT (
+            va2285 = se2286
+            AND va2285 = se2287
+            AND va2285 = se2288
+            AND va2285 = se2289
+            AND va2285 = se2290
+          )
+        )
+        THEN CASE WHEN ISFINITE(va2278) THEN ROUND(va2278, 12) END
+        ELSE NULL
+      END
+    ) AS va2291,
+    (
+      CASE
+        WHEN stock_row > 13
+        THEN (
+          va2297 * 8193 - (
+            va2297 * 8193 - va2297
+          )
+        )
+      END
+    ) AS va2298,
+    (
+      CASE WHEN va2408 > 0 THEN LN(va2408) END
+    ) AS va2409,
+    (
+      CASE
+        WHEN (
+          va2485 > 0
+          OR (
+            CAST(1.5 AS DOUBLE) = FLOOR(CAST(1.5 AS DOUBLE))
+            AND (
+              va2485 <> 0 OR CAST(1.5 AS DOUBLE) >= 0
+            )
+          )
+          OR (
+            va2485 = 0 AND CAST(1.5 AS DOUBLE) > 0
+          )
+        )
+        THEN POWER(va2485, CAST(1.5 AS DOUBLE))
+      END
+    ) AS va2486
   FROM values_5_1
 ), values_5_3 AS (
   SELECT
@@ -18244,1314 +16466,2869 @@ WITH values_0_1 AS (
     trade_date,
     stock_number,
     stock_row,
+    close,
     day_rows,
-    se1034,
-    se1035,
-    se1036,
-    se1327,
-    se136,
-    se1361,
-    se1362,
-    se1363,
-    se1663,
-    se1667,
-    se1727,
-    se1728,
-    se1729,
-    se1765,
-    se1766,
-    se1767,
-    se1849,
-    se1850,
-    se1876,
-    se1877,
-    se1878,
-    se2024,
-    se2058,
-    se2059,
-    se2060,
-    se2079,
-    se2080,
-    se2165,
-    se2166,
-    se2167,
-    se2168,
-    se2204,
-    se2232,
-    se237,
-    se2384,
-    se2385,
-    se2386,
-    se245,
-    se249,
-    se258,
-    se292,
-    se293,
-    se294,
-    se326,
-    se334,
-    se400,
-    se401,
-    se409,
-    se410,
-    se412,
-    se418,
-    se419,
-    se425,
-    se426,
-    se428,
-    se429,
-    se431,
+    open,
+    se138,
+    se1733,
+    se2046,
+    se2047,
+    se2089,
+    se2164,
+    se2255,
+    se2323,
+    se2324,
+    se2417,
+    se244,
+    se2460,
+    se259,
+    se270,
+    se350,
     se434,
-    se437,
-    se438,
-    se443,
-    se444,
-    se447,
-    se448,
-    se450,
-    se451,
+    se435,
+    se452,
     se453,
-    se455,
-    se580,
-    se581,
-    se582,
-    se592,
-    se596,
-    se693,
-    se694,
-    se695,
-    se714,
-    se715,
-    se716,
-    se725,
-    se810,
-    se811,
-    se812,
-    se820,
-    se822,
-    va100,
-    va1007,
-    va1028,
-    va1033,
-    va1075,
+    se459,
+    se460,
+    se462,
+    se463,
+    se465,
+    se466,
+    se468,
+    se471,
+    se472,
+    se477,
+    se478,
+    se481,
+    se482,
+    se484,
+    se485,
+    se487,
+    se488,
+    se489,
+    se777,
+    se898,
+    va1003,
+    va102,
+    va1038,
+    va1051,
+    va1052,
+    va1059,
+    va1062,
+    va1063,
+    va1077,
     va1085,
-    va1097,
-    va1113,
-    va1121,
-    va1128,
-    va1130,
-    va1134,
-    va1136,
-    va1165,
-    va1167,
-    va1181,
-    va1187,
-    va121,
-    va1220,
-    va1222,
-    va1226,
-    va1230,
-    va1232,
-    va1235,
-    va1252,
-    va1263,
-    va1269,
-    va1281,
+    va1087,
+    va1090,
+    va1091,
+    va1106,
+    va1129,
+    va1185,
+    va1197,
+    va1205,
+    va1227,
+    va123,
+    va1237,
+    va1244,
+    va1246,
+    va1250,
+    va1253,
+    va1254,
     va1283,
-    va1286,
-    va1294,
-    va1303,
-    va131,
-    va1320,
-    va1322,
-    va1325,
-    va1326,
-    va1360,
-    va1375,
-    va1378,
-    va1387,
-    va139,
-    va1405,
+    va1285,
+    va1301,
+    va1307,
+    va133,
+    va1341,
+    va1343,
+    va1350,
+    va1352,
+    va1355,
+    va1372,
+    va1379,
+    va1386,
+    va1399,
     va1406,
+    va1408,
+    va1412,
+    va142,
     va1422,
-    va1450,
-    va1454,
-    va1456,
-    va1462,
-    va1473,
-    va1478,
-    va1497,
-    va1505,
-    va151,
-    va1557,
-    va1559,
-    va1569,
-    va1572,
-    va1584,
-    va159,
-    va1609,
-    va1643,
-    va1651,
+    va143,
+    va1432,
+    va1449,
+    va1453,
+    va1510,
+    va1513,
+    va1525,
+    va1548,
+    va1549,
+    va1565,
+    va1593,
+    va1597,
+    va1599,
+    va1607,
+    va161,
+    va1622,
+    va1628,
+    va165,
+    va1652,
     va1661,
-    va1662,
-    va1681,
-    va1726,
-    va173,
-    va1738,
-    va1744,
-    va1745,
-    va176,
-    va1764,
-    va1769,
-    va1776,
-    va1782,
-    va1783,
+    va1716,
+    va1718,
+    va1728,
+    va1731,
+    va1777,
     va179,
-    va180,
-    va1806,
-    va1818,
-    va1827,
-    va1835,
-    va1843,
-    va1846,
-    va1848,
-    va1851,
-    va1865,
-    va1875,
-    va1915,
-    va1933,
+    va1808,
+    va1812,
+    va182,
+    va1834,
+    va1849,
+    va185,
+    va186,
+    va1922,
+    va1938,
+    va1951,
     va1956,
-    va1988,
-    va2009,
+    va1963,
+    va1971,
+    va1972,
+    va1998,
     va2010,
-    va2013,
-    va2019,
-    va2023,
-    va2027,
-    va2040,
-    va2057,
-    va2072,
-    va2073,
-    va2077,
-    va2081,
-    va2097,
-    va2104,
-    va2111,
-    va2113,
-    va212,
-    va2137,
-    va2164,
+    va2039,
+    va2042,
+    va2044,
+    va2048,
+    va2063,
+    va2070,
+    va2071,
+    va2096,
+    va2102,
+    va2124,
+    va2125,
+    va2129,
+    va2136,
     va2174,
-    va2182,
-    va2188,
-    va2199,
-    va2203,
-    va2205,
-    va2215,
-    va222,
-    va2226,
-    va2227,
-    va2228,
-    va223,
-    va2231,
-    va2255,
-    va2256,
-    va226,
-    va2269,
-    va2271,
+    va2183,
+    va219,
+    va2217,
+    va2240,
+    va2241,
+    va2244,
+    va2250,
+    va2254,
+    va2259,
+    va2260,
     va2275,
     va229,
-    va2293,
-    va2294,
-    va2295,
-    va232,
-    va2341,
-    va2347,
+    va2298,
+    va230,
+    va2314,
+    va2315,
+    va2320,
+    va2325,
+    va233,
+    va2346,
     va2357,
     va236,
-    va2365,
-    va2370,
-    va2379,
-    va238,
-    va2383,
-    va2393,
-    va2396,
-    va2401,
-    va2403,
-    va2424,
-    va2432,
-    va248,
-    va250,
-    va257,
-    va259,
-    va265,
-    va269,
-    va286,
-    va291,
+    va2364,
+    va2366,
+    va239,
+    va2391,
+    va2428,
+    va243,
+    va2436,
+    va2443,
+    va245,
+    va2454,
+    va2459,
+    va2461,
+    va2476,
+    va2488,
+    va2489,
+    va2494,
+    va2518,
+    va2519,
+    va2536,
+    va2547,
+    va2565,
+    va2566,
+    va2567,
+    va2618,
+    va2625,
+    va263,
+    va2635,
+    va264,
+    va2643,
+    va2650,
+    va2669,
+    va2676,
+    va2679,
+    va2684,
+    va2686,
+    va2707,
+    va2715,
+    va274,
+    va275,
+    va280,
+    va284,
     va30,
+    va301,
     va306,
-    va321,
-    va329,
-    va337,
-    va346,
+    va322,
+    va336,
+    va340,
+    va354,
+    va355,
     va36,
-    va399,
-    va405,
-    va408,
-    va411,
-    va416,
-    va417,
-    va422,
-    va430,
-    va436,
+    va366,
+    va433,
+    va439,
     va44,
-    va441,
-    va452,
-    va478,
-    va497,
-    va507,
-    va508,
-    va524,
-    va538,
-    va550,
-    va564,
-    va568,
-    va579,
-    va590,
-    va591,
-    va617,
-    va627,
+    va448,
+    va450,
+    va451,
+    va456,
+    va470,
+    va475,
+    va512,
+    va532,
+    va548,
+    va549,
+    va583,
+    va594,
+    va608,
+    va612,
+    va614,
     va64,
-    va648,
-    va653,
-    va678,
-    va706,
-    va713,
-    va721,
-    va728,
-    va739,
-    va749,
-    va750,
-    va751,
-    va758,
-    va761,
-    va795,
-    va803,
+    va641,
+    va663,
+    va673,
+    va694,
+    va698,
+    va724,
+    va740,
+    va768,
+    va773,
+    va781,
+    va782,
+    va794,
+    va805,
     va806,
-    va809,
-    va817,
-    va821,
-    va836,
-    va838,
-    va841,
-    va860,
-    va885,
-    va895,
-    va905,
-    va914,
-    va92,
-    va944,
-    va945,
-    va957,
-    va958,
-    va965,
-    va967,
-    va979,
-    va987,
-    va989,
-    va991,
+    va807,
+    va816,
+    va819,
+    va853,
+    va869,
+    va902,
+    va903,
+    va907,
+    va909,
+    va912,
+    va927,
+    va94,
+    va956,
+    va970,
+    va981,
+    vwap,
     (
-      va1061 * 8193 - (
-        va1061 * 8193 - va1061
-      )
-    ) AS va1062,
+      va456 / NULLIF(va448, 0)
+    ) AS va457,
     (
-      va1718 * 8193 - (
-        va1718 * 8193 - va1718
-      )
-    ) AS va1719,
+      va475 / NULLIF(va448, 0)
+    ) AS va476,
     (
-      va1895 * 8193 - (
-        va1895 * 8193 - va1895
+      va887 * 8193 - (
+        va887 * 8193 - va887
       )
-    ) AS va1896,
+    ) AS va888,
     (
-      va2050 * 8193 - (
-        va2050 * 8193 - va2050
+      va1142 * 8193 - (
+        va1142 * 8193 - va1142
       )
-    ) AS va2051,
+    ) AS va1143,
     (
-      va2154 * 8193 - (
-        va2154 * 8193 - va2154
+      va1171 * 8193 - (
+        va1171 * 8193 - va1171
       )
-    ) AS va2155
+    ) AS va1172,
+    (
+      va1463 * 8193 - (
+        va1463 * 8193 - va1463
+      )
+    ) AS va1464,
+    (
+      va1493 * 8193 - (
+        va1493 * 8193 - va1493
+      )
+    ) AS va1494,
+    (
+      va1890 * 8193 - (
+        va1890 * 8193 - va1890
+      )
+    ) AS va1891,
+    (
+      va1909 * 8193 - (
+        va1909 * 8193 - va1909
+      )
+    ) AS va1910,
+    (
+      CASE WHEN ISFINITE(va2036) THEN va2036 END
+    ) AS va2037,
+    (
+      va2291 * 8193 - (
+        va2291 * 8193 - va2291
+      )
+    ) AS va2292,
+    (
+      va2409 * 8193 - (
+        va2409 * 8193 - va2409
+      )
+    ) AS va2410,
+    (
+      (
+        (
+          CASE WHEN se2481 = 20 THEN se2480 END
+        ) * (
+          -CAST(1656.381598545456 AS DOUBLE)
+        )
+      ) / NULLIF((
+        (
+          CASE WHEN ISFINITE(va2486) THEN va2486 END
+        ) * 342
+      ), 0)
+    ) AS va2487
   FROM values_5_2
+), values_5_4 AS (
+  SELECT
+    ts_code,
+    trade_date,
+    stock_number,
+    stock_row,
+    close,
+    day_rows,
+    open,
+    se138,
+    se1733,
+    se2046,
+    se2047,
+    se2089,
+    se2164,
+    se2255,
+    se2323,
+    se2324,
+    se2417,
+    se244,
+    se2460,
+    se259,
+    se270,
+    se350,
+    se434,
+    se435,
+    se462,
+    se463,
+    se465,
+    se466,
+    se471,
+    se472,
+    se481,
+    se482,
+    se484,
+    se485,
+    se487,
+    se488,
+    se489,
+    se777,
+    se898,
+    va1003,
+    va102,
+    va1038,
+    va1051,
+    va1052,
+    va1059,
+    va1062,
+    va1063,
+    va1077,
+    va1085,
+    va1087,
+    va1090,
+    va1091,
+    va1106,
+    va1129,
+    va1143,
+    va1172,
+    va1185,
+    va1197,
+    va1205,
+    va1227,
+    va123,
+    va1237,
+    va1244,
+    va1246,
+    va1250,
+    va1253,
+    va1254,
+    va1283,
+    va1285,
+    va1301,
+    va1307,
+    va133,
+    va1341,
+    va1343,
+    va1350,
+    va1352,
+    va1355,
+    va1372,
+    va1379,
+    va1386,
+    va1399,
+    va1406,
+    va1408,
+    va1412,
+    va142,
+    va1422,
+    va143,
+    va1432,
+    va1449,
+    va1453,
+    va1464,
+    va1494,
+    va1510,
+    va1513,
+    va1525,
+    va1548,
+    va1549,
+    va1565,
+    va1593,
+    va1597,
+    va1599,
+    va1607,
+    va161,
+    va1622,
+    va1628,
+    va165,
+    va1652,
+    va1661,
+    va1716,
+    va1718,
+    va1728,
+    va1731,
+    va1777,
+    va179,
+    va1808,
+    va1812,
+    va182,
+    va1834,
+    va1849,
+    va185,
+    va186,
+    va1891,
+    va1910,
+    va1922,
+    va1938,
+    va1951,
+    va1956,
+    va1963,
+    va1971,
+    va1972,
+    va1998,
+    va2010,
+    va2037,
+    va2039,
+    va2042,
+    va2044,
+    va2048,
+    va2063,
+    va2070,
+    va2071,
+    va2096,
+    va2102,
+    va2124,
+    va2125,
+    va2129,
+    va2136,
+    va2174,
+    va2183,
+    va219,
+    va2217,
+    va2240,
+    va2241,
+    va2244,
+    va2250,
+    va2254,
+    va2259,
+    va2260,
+    va2275,
+    va229,
+    va2292,
+    va2298,
+    va230,
+    va2314,
+    va2315,
+    va2320,
+    va2325,
+    va233,
+    va2346,
+    va2357,
+    va236,
+    va2364,
+    va2366,
+    va239,
+    va2391,
+    va2410,
+    va2428,
+    va243,
+    va2436,
+    va2443,
+    va245,
+    va2454,
+    va2459,
+    va2461,
+    va2476,
+    va2487,
+    va2488,
+    va2489,
+    va2494,
+    va2518,
+    va2519,
+    va2536,
+    va2547,
+    va2565,
+    va2566,
+    va2567,
+    va2618,
+    va2625,
+    va263,
+    va2635,
+    va264,
+    va2643,
+    va2650,
+    va2669,
+    va2676,
+    va2679,
+    va2684,
+    va2686,
+    va2707,
+    va2715,
+    va274,
+    va275,
+    va280,
+    va284,
+    va30,
+    va301,
+    va306,
+    va322,
+    va336,
+    va340,
+    va354,
+    va355,
+    va36,
+    va366,
+    va433,
+    va439,
+    va44,
+    va448,
+    va450,
+    va470,
+    va475,
+    va476,
+    va512,
+    va532,
+    va548,
+    va549,
+    va583,
+    va594,
+    va608,
+    va612,
+    va614,
+    va64,
+    va641,
+    va663,
+    va673,
+    va694,
+    va698,
+    va724,
+    va740,
+    va768,
+    va773,
+    va781,
+    va782,
+    va794,
+    va805,
+    va806,
+    va807,
+    va816,
+    va819,
+    va853,
+    va869,
+    va888,
+    va902,
+    va903,
+    va907,
+    va909,
+    va912,
+    va927,
+    va94,
+    va956,
+    va970,
+    va981,
+    vwap,
+    (
+      (
+        CASE WHEN se453 = 60 THEN se452 END
+      ) - (
+        va457 * va439
+      )
+    ) AS va458,
+    (
+      (
+        CASE WHEN se460 = 60 THEN se459 END
+      ) - (
+        va457 * va456
+      )
+    ) AS va461,
+    (
+      (
+        va451 - (
+          CASE WHEN se463 = 60 THEN se468 END
+        )
+      ) - (
+        va457 * va450
+      )
+    ) AS va469,
+    (
+      (
+        CASE WHEN se478 = 60 THEN se477 END
+      ) - (
+        va457 * va475
+      )
+    ) AS va479
+  FROM values_5_3
+), values_5_5 AS (
+  SELECT
+    ts_code,
+    trade_date,
+    stock_number,
+    stock_row,
+    close,
+    day_rows,
+    open,
+    se138,
+    se1733,
+    se2046,
+    se2047,
+    se2089,
+    se2164,
+    se2255,
+    se2323,
+    se2324,
+    se2417,
+    se244,
+    se2460,
+    se259,
+    se270,
+    se350,
+    se434,
+    se435,
+    se471,
+    se472,
+    se481,
+    se482,
+    se484,
+    se485,
+    se487,
+    se488,
+    se489,
+    se777,
+    se898,
+    va1003,
+    va102,
+    va1038,
+    va1051,
+    va1052,
+    va1059,
+    va1062,
+    va1063,
+    va1077,
+    va1085,
+    va1087,
+    va1090,
+    va1091,
+    va1106,
+    va1129,
+    va1143,
+    va1172,
+    va1185,
+    va1197,
+    va1205,
+    va1227,
+    va123,
+    va1237,
+    va1244,
+    va1246,
+    va1250,
+    va1253,
+    va1254,
+    va1283,
+    va1285,
+    va1301,
+    va1307,
+    va133,
+    va1341,
+    va1343,
+    va1350,
+    va1352,
+    va1355,
+    va1372,
+    va1379,
+    va1386,
+    va1399,
+    va1406,
+    va1408,
+    va1412,
+    va142,
+    va1422,
+    va143,
+    va1432,
+    va1449,
+    va1453,
+    va1464,
+    va1494,
+    va1510,
+    va1513,
+    va1525,
+    va1548,
+    va1549,
+    va1565,
+    va1593,
+    va1597,
+    va1599,
+    va1607,
+    va161,
+    va1622,
+    va1628,
+    va165,
+    va1652,
+    va1661,
+    va1716,
+    va1718,
+    va1728,
+    va1731,
+    va1777,
+    va179,
+    va1808,
+    va1812,
+    va182,
+    va1834,
+    va1849,
+    va185,
+    va186,
+    va1891,
+    va1910,
+    va1922,
+    va1938,
+    va1951,
+    va1956,
+    va1963,
+    va1971,
+    va1972,
+    va1998,
+    va2010,
+    va2037,
+    va2039,
+    va2042,
+    va2044,
+    va2048,
+    va2063,
+    va2070,
+    va2071,
+    va2096,
+    va2102,
+    va2124,
+    va2125,
+    va2129,
+    va2136,
+    va2174,
+    va2183,
+    va219,
+    va2217,
+    va2240,
+    va2241,
+    va2244,
+    va2250,
+    va2254,
+    va2259,
+    va2260,
+    va2275,
+    va229,
+    va2292,
+    va2298,
+    va230,
+    va2314,
+    va2315,
+    va2320,
+    va2325,
+    va233,
+    va2346,
+    va2357,
+    va236,
+    va2364,
+    va2366,
+    va239,
+    va2391,
+    va2410,
+    va2428,
+    va243,
+    va2436,
+    va2443,
+    va245,
+    va2454,
+    va2459,
+    va2461,
+    va2476,
+    va2487,
+    va2488,
+    va2489,
+    va2494,
+    va2518,
+    va2519,
+    va2536,
+    va2547,
+    va2565,
+    va2566,
+    va2567,
+    va2618,
+    va2625,
+    va263,
+    va2635,
+    va264,
+    va2643,
+    va2650,
+    va2669,
+    va2676,
+    va2679,
+    va2684,
+    va2686,
+    va2707,
+    va2715,
+    va274,
+    va275,
+    va280,
+    va284,
+    va30,
+    va301,
+    va306,
+    va322,
+    va336,
+    va340,
+    va354,
+    va355,
+    va36,
+    va366,
+    va433,
+    va439,
+    va44,
+    va448,
+    va450,
+    va458,
+    va469,
+    va470,
+    va475,
+    va476,
+    va479,
+    va512,
+    va532,
+    va548,
+    va549,
+    va583,
+    va594,
+    va608,
+    va612,
+    va614,
+    va64,
+    va641,
+    va663,
+    va673,
+    va694,
+    va698,
+    va724,
+    va740,
+    va768,
+    va773,
+    va781,
+    va782,
+    va794,
+    va805,
+    va806,
+    va807,
+    va816,
+    va819,
+    va853,
+    va869,
+    va888,
+    va902,
+    va903,
+    va907,
+    va909,
+    va912,
+    va927,
+    va94,
+    va956,
+    va970,
+    va981,
+    vwap,
+    (
+      CASE
+        WHEN (
+          se465 < se466
+        )
+        THEN (
+          CASE
+            WHEN va461 > CAST(1e-10 AS DOUBLE) * (
+              CASE WHEN se463 = 60 THEN se462 END
+            )
+            THEN va461
+          END
+        )
+        ELSE NULL
+      END
+    ) AS va467
+  FROM values_5_4
+), values_5_6 AS (
+  SELECT
+    ts_code,
+    trade_date,
+    stock_number,
+    stock_row,
+    close,
+    day_rows,
+    open,
+    se138,
+    se1733,
+    se2046,
+    se2047,
+    se2089,
+    se2164,
+    se2255,
+    se2323,
+    se2324,
+    se2417,
+    se244,
+    se2460,
+    se259,
+    se270,
+    se350,
+    se434,
+    se435,
+    se471,
+    se472,
+    se481,
+    se482,
+    se484,
+    se485,
+    se487,
+    se488,
+    se489,
+    se777,
+    se898,
+    va1003,
+    va102,
+    va1038,
+    va1051,
+    va1052,
+    va1059,
+    va1062,
+    va1063,
+    va1077,
+    va1085,
+    va1087,
+    va1090,
+    va1091,
+    va1106,
+    va1129,
+    va1143,
+    va1172,
+    va1185,
+    va1197,
+    va1205,
+    va1227,
+    va123,
+    va1237,
+    va1244,
+    va1246,
+    va1250,
+    va1253,
+    va1254,
+    va1283,
+    va1285,
+    va1301,
+    va1307,
+    va133,
+    va1341,
+    va1343,
+    va1350,
+    va1352,
+    va1355,
+    va1372,
+    va1379,
+    va1386,
+    va1399,
+    va1406,
+    va1408,
+    va1412,
+    va142,
+    va1422,
+    va143,
+    va1432,
+    va1449,
+    va1453,
+    va1464,
+    va1494,
+    va1510,
+    va1513,
+    va1525,
+    va1548,
+    va1549,
+    va1565,
+    va1593,
+    va1597,
+    va1599,
+    va1607,
+    va161,
+    va1622,
+    va1628,
+    va165,
+    va1652,
+    va1661,
+    va1716,
+    va1718,
+    va1728,
+    va1731,
+    va1777,
+    va179,
+    va1808,
+    va1812,
+    va182,
+    va1834,
+    va1849,
+    va185,
+    va186,
+    va1891,
+    va1910,
+    va1922,
+    va1938,
+    va1951,
+    va1956,
+    va1963,
+    va1971,
+    va1972,
+    va1998,
+    va2010,
+    va2037,
+    va2039,
+    va2042,
+    va2044,
+    va2048,
+    va2063,
+    va2070,
+    va2071,
+    va2096,
+    va2102,
+    va2124,
+    va2125,
+    va2129,
+    va2136,
+    va2174,
+    va2183,
+    va219,
+    va2217,
+    va2240,
+    va2241,
+    va2244,
+    va2250,
+    va2254,
+    va2259,
+    va2260,
+    va2275,
+    va229,
+    va2292,
+    va2298,
+    va230,
+    va2314,
+    va2315,
+    va2320,
+    va2325,
+    va233,
+    va2346,
+    va2357,
+    va236,
+    va2364,
+    va2366,
+    va239,
+    va2391,
+    va2410,
+    va2428,
+    va243,
+    va2436,
+    va2443,
+    va245,
+    va2454,
+    va2459,
+    va2461,
+    va2476,
+    va2487,
+    va2488,
+    va2489,
+    va2494,
+    va2518,
+    va2519,
+    va2536,
+    va2547,
+    va2565,
+    va2566,
+    va2567,
+    va2618,
+    va2625,
+    va263,
+    va2635,
+    va264,
+    va2643,
+    va2650,
+    va2669,
+    va2676,
+    va2679,
+    va2684,
+    va2686,
+    va2707,
+    va2715,
+    va274,
+    va275,
+    va280,
+    va284,
+    va30,
+    va301,
+    va306,
+    va322,
+    va336,
+    va340,
+    va354,
+    va355,
+    va36,
+    va366,
+    va433,
+    va439,
+    va44,
+    va448,
+    va450,
+    va458,
+    va467,
+    va469,
+    va470,
+    va475,
+    va476,
+    va479,
+    va512,
+    va532,
+    va548,
+    va549,
+    va583,
+    va594,
+    va608,
+    va612,
+    va614,
+    va64,
+    va641,
+    va663,
+    va673,
+    va694,
+    va698,
+    va724,
+    va740,
+    va768,
+    va773,
+    va781,
+    va782,
+    va794,
+    va805,
+    va806,
+    va807,
+    va816,
+    va819,
+    va853,
+    va869,
+    va888,
+    va902,
+    va903,
+    va907,
+    va909,
+    va912,
+    va927,
+    va94,
+    va956,
+    va970,
+    va981,
+    vwap,
+    (
+      va479 / NULLIF(va467, 0)
+    ) AS va480
+  FROM values_5_5
+), values_5_7 AS (
+  SELECT
+    ts_code,
+    trade_date,
+    stock_number,
+    stock_row,
+    close,
+    day_rows,
+    open,
+    se138,
+    se1733,
+    se2046,
+    se2047,
+    se2089,
+    se2164,
+    se2255,
+    se2323,
+    se2324,
+    se2417,
+    se244,
+    se2460,
+    se259,
+    se270,
+    se350,
+    se434,
+    se435,
+    se471,
+    se472,
+    se484,
+    se485,
+    se487,
+    se488,
+    se489,
+    se777,
+    se898,
+    va1003,
+    va102,
+    va1038,
+    va1051,
+    va1052,
+    va1059,
+    va1062,
+    va1063,
+    va1077,
+    va1085,
+    va1087,
+    va1090,
+    va1091,
+    va1106,
+    va1129,
+    va1143,
+    va1172,
+    va1185,
+    va1197,
+    va1205,
+    va1227,
+    va123,
+    va1237,
+    va1244,
+    va1246,
+    va1250,
+    va1253,
+    va1254,
+    va1283,
+    va1285,
+    va1301,
+    va1307,
+    va133,
+    va1341,
+    va1343,
+    va1350,
+    va1352,
+    va1355,
+    va1372,
+    va1379,
+    va1386,
+    va1399,
+    va1406,
+    va1408,
+    va1412,
+    va142,
+    va1422,
+    va143,
+    va1432,
+    va1449,
+    va1453,
+    va1464,
+    va1494,
+    va1510,
+    va1513,
+    va1525,
+    va1548,
+    va1549,
+    va1565,
+    va1593,
+    va1597,
+    va1599,
+    va1607,
+    va161,
+    va1622,
+    va1628,
+    va165,
+    va1652,
+    va1661,
+    va1716,
+    va1718,
+    va1728,
+    va1731,
+    va1777,
+    va179,
+    va1808,
+    va1812,
+    va182,
+    va1834,
+    va1849,
+    va185,
+    va186,
+    va1891,
+    va1910,
+    va1922,
+    va1938,
+    va1951,
+    va1956,
+    va1963,
+    va1971,
+    va1972,
+    va1998,
+    va2010,
+    va2037,
+    va2039,
+    va2042,
+    va2044,
+    va2048,
+    va2063,
+    va2070,
+    va2071,
+    va2096,
+    va2102,
+    va2124,
+    va2125,
+    va2129,
+    va2136,
+    va2174,
+    va2183,
+    va219,
+    va2217,
+    va2240,
+    va2241,
+    va2244,
+    va2250,
+    va2254,
+    va2259,
+    va2260,
+    va2275,
+    va229,
+    va2292,
+    va2298,
+    va230,
+    va2314,
+    va2315,
+    va2320,
+    va2325,
+    va233,
+    va2346,
+    va2357,
+    va236,
+    va2364,
+    va2366,
+    va239,
+    va2391,
+    va2410,
+    va2428,
+    va243,
+    va2436,
+    va2443,
+    va245,
+    va2454,
+    va2459,
+    va2461,
+    va2476,
+    va2487,
+    va2488,
+    va2489,
+    va2494,
+    va2518,
+    va2519,
+    va2536,
+    va2547,
+    va2565,
+    va2566,
+    va2567,
+    va2618,
+    va2625,
+    va263,
+    va2635,
+    va264,
+    va2643,
+    va2650,
+    va2669,
+    va2676,
+    va2679,
+    va2684,
+    va2686,
+    va2707,
+    va2715,
+    va274,
+    va275,
+    va280,
+    va284,
+    va30,
+    va301,
+    va306,
+    va322,
+    va336,
+    va340,
+    va354,
+    va355,
+    va36,
+    va366,
+    va433,
+    va439,
+    va44,
+    va448,
+    va450,
+    va458,
+    va467,
+    va469,
+    va470,
+    va476,
+    va480,
+    va512,
+    va532,
+    va548,
+    va549,
+    va583,
+    va594,
+    va608,
+    va612,
+    va614,
+    va64,
+    va641,
+    va663,
+    va673,
+    va694,
+    va698,
+    va724,
+    va740,
+    va768,
+    va773,
+    va781,
+    va782,
+    va794,
+    va805,
+    va806,
+    va807,
+    va816,
+    va819,
+    va853,
+    va869,
+    va888,
+    va902,
+    va903,
+    va907,
+    va909,
+    va912,
+    va927,
+    va94,
+    va956,
+    va970,
+    va981,
+    vwap,
+    (
+      (
+        (
+          CASE WHEN se482 = 60 THEN se481 END
+        ) - (
+          va476 * va475
+        )
+      ) - (
+        va480 * va479
+      )
+    ) AS va483
+  FROM values_5_6
+), values_5_8 AS (
+  SELECT
+    ts_code,
+    trade_date,
+    stock_number,
+    stock_row,
+    close,
+    day_rows,
+    open,
+    se138,
+    se1733,
+    se2046,
+    se2047,
+    se2089,
+    se2164,
+    se2255,
+    se2323,
+    se2324,
+    se2417,
+    se244,
+    se2460,
+    se259,
+    se270,
+    se350,
+    se777,
+    se898,
+    va1003,
+    va102,
+    va1038,
+    va1051,
+    va1052,
+    va1059,
+    va1062,
+    va1063,
+    va1077,
+    va1085,
+    va1087,
+    va1090,
+    va1091,
+    va1106,
+    va1129,
+    va1143,
+    va1172,
+    va1185,
+    va1197,
+    va1205,
+    va1227,
+    va123,
+    va1237,
+    va1244,
+    va1246,
+    va1250,
+    va1253,
+    va1254,
+    va1283,
+    va1285,
+    va1301,
+    va1307,
+    va133,
+    va1341,
+    va1343,
+    va1350,
+    va1352,
+    va1355,
+    va1372,
+    va1379,
+    va1386,
+    va1399,
+    va1406,
+    va1408,
+    va1412,
+    va142,
+    va1422,
+    va143,
+    va1432,
+    va1449,
+    va1453,
+    va1464,
+    va1494,
+    va1510,
+    va1513,
+    va1525,
+    va1548,
+    va1549,
+    va1565,
+    va1593,
+    va1597,
+    va1599,
+    va1607,
+    va161,
+    va1622,
+    va1628,
+    va165,
+    va1652,
+    va1661,
+    va1716,
+    va1718,
+    va1728,
+    va1731,
+    va1777,
+    va179,
+    va1808,
+    va1812,
+    va182,
+    va1834,
+    va1849,
+    va185,
+    va186,
+    va1891,
+    va1910,
+    va1922,
+    va1938,
+    va1951,
+    va1956,
+    va1963,
+    va1971,
+    va1972,
+    va1998,
+    va2010,
+    va2037,
+    va2039,
+    va2042,
+    va2044,
+    va2048,
+    va2063,
+    va2070,
+    va2071,
+    va2096,
+    va2102,
+    va2124,
+    va2125,
+    va2129,
+    va2136,
+    va2174,
+    va2183,
+    va219,
+    va2217,
+    va2240,
+    va2241,
+    va2244,
+    va2250,
+    va2254,
+    va2259,
+    va2260,
+    va2275,
+    va229,
+    va2292,
+    va2298,
+    va230,
+    va2314,
+    va2315,
+    va2320,
+    va2325,
+    va233,
+    va2346,
+    va2357,
+    va236,
+    va2364,
+    va2366,
+    va239,
+    va2391,
+    va2410,
+    va2428,
+    va243,
+    va2436,
+    va2443,
+    va245,
+    va2454,
+    va2459,
+    va2461,
+    va2476,
+    va2487,
+    va2488,
+    va2489,
+    va2494,
+    va2518,
+    va2519,
+    va2536,
+    va2547,
+    va2565,
+    va2566,
+    va2567,
+    va2618,
+    va2625,
+    va263,
+    va2635,
+    va264,
+    va2643,
+    va2650,
+    va2669,
+    va2676,
+    va2679,
+    va2684,
+    va2686,
+    va2707,
+    va2715,
+    va274,
+    va275,
+    va280,
+    va284,
+    va30,
+    va301,
+    va306,
+    va322,
+    va336,
+    va340,
+    va354,
+    va355,
+    va36,
+    va366,
+    va44,
+    va512,
+    va532,
+    va548,
+    va549,
+    va583,
+    va594,
+    va608,
+    va612,
+    va614,
+    va64,
+    va641,
+    va663,
+    va673,
+    va694,
+    va698,
+    va724,
+    va740,
+    va768,
+    va773,
+    va781,
+    va782,
+    va794,
+    va805,
+    va806,
+    va807,
+    va816,
+    va819,
+    va853,
+    va869,
+    va888,
+    va902,
+    va903,
+    va907,
+    va909,
+    va912,
+    va927,
+    va94,
+    va956,
+    va970,
+    va981,
+    vwap,
+    POWER(
+      (
+        (
+          (
+            (
+              va433 - (
+                CASE WHEN se435 = 60 THEN se434 END
+              )
+            ) - (
+              (
+                va439 / NULLIF(va448, 0)
+              ) * va450
+            )
+          ) - (
+            (
+              va458 / NULLIF(va467, 0)
+            ) * va469
+          )
+        ) - (
+          (
+            (
+              (
+                (
+                  CASE WHEN se472 = 60 THEN se471 END
+                ) - (
+                  va476 * va439
+                )
+              ) - (
+                va480 * va458
+              )
+            ) / NULLIF(
+              (
+                CASE
+                  WHEN (
+                    se487 < se488
+                  )
+                  THEN (
+                    CASE
+                      WHEN va483 > CAST(1e-10 AS DOUBLE) * (
+                        CASE WHEN se485 = 60 THEN se484 END
+                      )
+                      THEN va483
+                    END
+                  )
+                  ELSE NULL
+                END
+              ),
+              0
+            )
+          ) * (
+            (
+              (
+                va470 - (
+                  CASE WHEN se485 = 60 THEN se489 END
+                )
+              ) - (
+                va476 * va450
+              )
+            ) - (
+              va480 * va469
+            )
+          )
+        )
+      ),
+      2
+    ) AS va490
+  FROM values_5_7
 ), sections_6 AS (
   SELECT
     ts_code,
     trade_date,
     stock_number,
     stock_row,
+    close,
     day_rows,
-    se1034,
-    se1035,
-    se1036,
-    se1327,
-    se136,
-    se1361,
-    se1362,
-    se1363,
-    se1663,
-    se1667,
-    se1727,
-    se1728,
-    se1729,
-    se1765,
-    se1766,
-    se1767,
-    se1849,
-    se1850,
-    se1876,
-    se1877,
-    se1878,
-    se2024,
-    se2058,
-    se2059,
-    se2060,
-    se2079,
-    se2080,
-    se2165,
-    se2166,
-    se2167,
-    se2168,
-    se2204,
-    se2232,
-    se237,
-    se2384,
-    se2385,
-    se2386,
-    se245,
-    se249,
-    se258,
-    se292,
-    se293,
-    se294,
-    se326,
-    se334,
-    se400,
-    se401,
-    se409,
-    se410,
-    se412,
-    se418,
-    se419,
-    se425,
-    se426,
-    se428,
-    se429,
-    se431,
-    se434,
-    se437,
-    se438,
-    se443,
-    se444,
-    se447,
-    se448,
-    se450,
-    se451,
-    se453,
-    se455,
-    se580,
-    se581,
-    se582,
-    se592,
-    se596,
-    se693,
-    se694,
-    se695,
-    se714,
-    se715,
-    se716,
-    se725,
-    se810,
-    se811,
-    se812,
-    se820,
-    se822,
-    va100,
-    va1007,
-    va1028,
-    va1033,
+    open,
+    se138,
+    se1733,
+    se2046,
+    se2047,
+    se2089,
+    se2164,
+    se2255,
+    se2323,
+    se2324,
+    se2417,
+    se244,
+    se2460,
+    se259,
+    se270,
+    se350,
+    se777,
+    se898,
+    va1003,
+    va102,
+    va1038,
+    va1051,
+    va1052,
+    va1059,
     va1062,
-    va1075,
+    va1063,
+    va1077,
     va1085,
-    va1097,
-    va1113,
-    va1121,
-    va1128,
-    va1130,
-    va1134,
-    va1136,
-    va1165,
-    va1167,
-    va1181,
-    va1187,
-    va121,
-    va1220,
-    va1222,
-    va1226,
-    va1230,
-    va1232,
-    va1235,
-    va1252,
-    va1263,
-    va1269,
-    va1281,
+    va1087,
+    va1090,
+    va1091,
+    va1106,
+    va1129,
+    va1143,
+    va1172,
+    va1185,
+    va1197,
+    va1205,
+    va1227,
+    va123,
+    va1237,
+    va1244,
+    va1246,
+    va1250,
+    va1253,
+    va1254,
     va1283,
-    va1286,
-    va1294,
-    va1303,
-    va131,
-    va1320,
-    va1322,
-    va1325,
-    va1326,
-    va1360,
-    va1375,
-    va1378,
-    va1387,
-    va139,
-    va1405,
+    va1285,
+    va1301,
+    va1307,
+    va133,
+    va1341,
+    va1343,
+    va1350,
+    va1352,
+    va1355,
+    va1372,
+    va1379,
+    va1386,
+    va1399,
     va1406,
+    va1408,
+    va1412,
+    va142,
     va1422,
-    va1450,
-    va1454,
-    va1456,
-    va1462,
-    va1473,
-    va1478,
-    va1497,
-    va1505,
-    va151,
-    va1557,
-    va1559,
-    va1569,
-    va1572,
-    va1584,
-    va159,
-    va1609,
-    va1643,
-    va1651,
+    va143,
+    va1432,
+    va1449,
+    va1453,
+    va1464,
+    va1494,
+    va1510,
+    va1513,
+    va1525,
+    va1548,
+    va1549,
+    va1565,
+    va1593,
+    va1597,
+    va1599,
+    va1607,
+    va161,
+    va1622,
+    va1628,
+    va165,
+    va1652,
     va1661,
-    va1662,
-    va1681,
-    va1719,
-    va1726,
-    va173,
-    va1738,
-    va1744,
-    va1745,
-    va176,
-    va1764,
-    va1769,
-    va1776,
-    va1782,
-    va1783,
+    va1716,
+    va1718,
+    va1728,
+    va1731,
+    va1777,
     va179,
-    va180,
-    va1806,
-    va1818,
-    va1827,
-    va1835,
-    va1843,
-    va1846,
-    va1848,
-    va1851,
-    va1865,
-    va1875,
-    va1896,
-    va1915,
-    va1933,
+    va1808,
+    va1812,
+    va182,
+    va1834,
+    va1849,
+    va185,
+    va186,
+    va1891,
+    va1910,
+    va1922,
+    va1938,
+    va1951,
     va1956,
-    va1988,
-    va2009,
+    va1963,
+    va1971,
+    va1972,
+    va1998,
     va2010,
-    va2013,
-    va2019,
-    va2023,
-    va2027,
-    va2040,
-    va2051,
-    va2057,
-    va2072,
-    va2073,
-    va2077,
-    va2081,
-    va2097,
-    va2104,
-    va2111,
-    va2113,
-    va212,
-    va2137,
-    va2155,
-    va2164,
+    va2037,
+    va2039,
+    va2042,
+    va2044,
+    va2048,
+    va2063,
+    va2070,
+    va2071,
+    va2096,
+    va2102,
+    va2124,
+    va2125,
+    va2129,
+    va2136,
     va2174,
-    va2182,
-    va2188,
-    va2199,
-    va2203,
-    va2205,
-    va2215,
-    va222,
-    va2226,
-    va2227,
-    va2228,
-    va223,
-    va2231,
-    va2255,
-    va2256,
-    va226,
-    va2269,
-    va2271,
+    va2183,
+    va219,
+    va2217,
+    va2240,
+    va2241,
+    va2244,
+    va2250,
+    va2254,
+    va2259,
+    va2260,
     va2275,
     va229,
-    va2293,
-    va2294,
-    va2295,
-    va232,
-    va2341,
-    va2347,
+    va2292,
+    va2298,
+    va230,
+    va2314,
+    va2315,
+    va2320,
+    va2325,
+    va233,
+    va2346,
     va2357,
     va236,
-    va2365,
-    va2370,
-    va2379,
-    va238,
-    va2383,
-    va2393,
-    va2396,
-    va2401,
-    va2403,
-    va2424,
-    va2432,
-    va248,
-    va250,
-    va257,
-    va259,
-    va265,
-    va269,
-    va286,
-    va291,
+    va2364,
+    va2366,
+    va239,
+    va2391,
+    va2410,
+    va2428,
+    va243,
+    va2436,
+    va2443,
+    va245,
+    va2454,
+    va2459,
+    va2461,
+    va2476,
+    va2487,
+    va2488,
+    va2489,
+    va2494,
+    va2518,
+    va2519,
+    va2536,
+    va2547,
+    va2565,
+    va2566,
+    va2567,
+    va2618,
+    va2625,
+    va263,
+    va2635,
+    va264,
+    va2643,
+    va2650,
+    va2669,
+    va2676,
+    va2679,
+    va2684,
+    va2686,
+    va2707,
+    va2715,
+    va274,
+    va275,
+    va280,
+    va284,
     va30,
+    va301,
     va306,
-    va321,
-    va329,
-    va337,
-    va346,
+    va322,
+    va336,
+    va340,
+    va354,
+    va355,
     va36,
-    va399,
-    va405,
-    va408,
-    va411,
-    va416,
-    va417,
-    va422,
-    va430,
-    va436,
+    va366,
     va44,
-    va441,
-    va452,
-    va478,
-    va497,
-    va507,
-    va508,
-    va524,
-    va538,
-    va550,
-    va564,
-    va568,
-    va579,
-    va590,
-    va591,
-    va617,
-    va627,
+    va490,
+    va512,
+    va532,
+    va548,
+    va549,
+    va583,
+    va594,
+    va608,
+    va612,
+    va614,
     va64,
-    va648,
-    va653,
-    va678,
-    va706,
-    va713,
-    va721,
-    va728,
-    va739,
-    va749,
-    va750,
-    va751,
-    va758,
-    va761,
-    va795,
-    va803,
+    va641,
+    va663,
+    va673,
+    va694,
+    va698,
+    va724,
+    va740,
+    va768,
+    va773,
+    va781,
+    va782,
+    va794,
+    va805,
     va806,
-    va809,
-    va817,
-    va821,
-    va836,
-    va838,
-    va841,
-    va860,
-    va885,
-    va895,
-    va905,
-    va914,
-    va92,
-    va944,
-    va945,
-    va957,
-    va958,
-    va965,
-    va967,
-    va979,
-    va987,
-    va989,
-    va991,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va151) AS se152,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va151) AS se153,
-    COUNT(va151) OVER (
+    va807,
+    va816,
+    va819,
+    va853,
+    va869,
+    va888,
+    va902,
+    va903,
+    va907,
+    va909,
+    va912,
+    va927,
+    va94,
+    va956,
+    va970,
+    va981,
+    vwap,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va301) AS se302,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va301) AS se303,
+    COUNT(va301) OVER (
       PARTITION BY trade_date
-      ORDER BY va151
+      ORDER BY va301
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se154,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va286) AS se287,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va286) AS se288,
-    COUNT(va286) OVER (
+    ) AS se304,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va306) AS se307,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va306) AS se308,
+    COUNT(va306) OVER (
       PARTITION BY trade_date
-      ORDER BY va286
+      ORDER BY va306
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se289,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va524) AS se525,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va524) AS se526,
-    COUNT(va524) OVER (
+    ) AS se309,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va594) AS se595,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va594) AS se596,
+    COUNT(va594) OVER (
       PARTITION BY trade_date
-      ORDER BY va524
+      ORDER BY va594
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se527,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va550) AS se551,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va550) AS se552,
-    COUNT(va550) OVER (
+    ) AS se597,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va888) AS se889,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va888) AS se890,
+    COUNT(va888) OVER (
       PARTITION BY trade_date
-      ORDER BY va550
+      ORDER BY va888
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se553,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va706) AS se707,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va706) AS se708,
-    COUNT(va706) OVER (
+    ) AS se891,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va927) AS se928,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va927) AS se929,
+    COUNT(va927) OVER (
       PARTITION BY trade_date
-      ORDER BY va706
+      ORDER BY va927
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se709,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va885) AS se886,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va885) AS se887,
-    COUNT(va885) OVER (
+    ) AS se930,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va956) AS se957,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va956) AS se958,
+    COUNT(va956) OVER (
       PARTITION BY trade_date
-      ORDER BY va885
+      ORDER BY va956
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se888,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va914) AS se915,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va914) AS se916,
-    COUNT(va914) OVER (
+    ) AS se959,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1129) AS se1130,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1129) AS se1131,
+    COUNT(va1129) OVER (
       PARTITION BY trade_date
-      ORDER BY va914
+      ORDER BY va1129
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se917,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1028) AS se1029,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1028) AS se1030,
-    COUNT(va1028) OVER (
+    ) AS se1132,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1143) AS se1144,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1143) AS se1145,
+    COUNT(va1143) OVER (
       PARTITION BY trade_date
-      ORDER BY va1028
+      ORDER BY va1143
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1031,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1062) AS se1063,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1062) AS se1064,
-    COUNT(va1062) OVER (
+    ) AS se1146,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1172) AS se1173,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1172) AS se1174,
+    COUNT(va1172) OVER (
       PARTITION BY trade_date
-      ORDER BY va1062
+      ORDER BY va1172
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1065,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1113) AS se1114,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1113) AS se1115,
-    COUNT(va1113) OVER (
+    ) AS se1175,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1205) AS se1206,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1205) AS se1207,
+    COUNT(va1205) OVER (
       PARTITION BY trade_date
-      ORDER BY va1113
+      ORDER BY va1205
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1116,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1719) AS se1720,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1719) AS se1721,
-    COUNT(va1719) OVER (
+    ) AS se1208,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1227) AS se1228,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1227) AS se1229,
+    COUNT(va1227) OVER (
       PARTITION BY trade_date
-      ORDER BY va1719
+      ORDER BY va1227
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1722,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1806) AS se1807,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1806) AS se1808,
-    COUNT(va1806) OVER (
+    ) AS se1230,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1379) AS se1380,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1379) AS se1381,
+    COUNT(va1379) OVER (
       PARTITION BY trade_date
-      ORDER BY va1806
+      ORDER BY va1379
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1809,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1818) AS se1819,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1818) AS se1820,
-    COUNT(va1818) OVER (
+    ) AS se1382,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1464) AS se1465,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1464) AS se1466,
+    COUNT(va1464) OVER (
       PARTITION BY trade_date
-      ORDER BY va1818
+      ORDER BY va1464
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1821,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va2051) AS se2052,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2051) AS se2053,
-    COUNT(va2051) OVER (
+    ) AS se1467,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1494) AS se1495,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1494) AS se1496,
+    COUNT(va1494) OVER (
       PARTITION BY trade_date
-      ORDER BY va2051
+      ORDER BY va1494
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2054,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va2155) AS se2156,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2155) AS se2157,
-    COUNT(va2155) OVER (
+    ) AS se1497,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1812) AS se1813,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1812) AS se1814,
+    COUNT(va1812) OVER (
       PARTITION BY trade_date
-      ORDER BY va2155
+      ORDER BY va1812
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2158,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va2379) AS se2380,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2379) AS se2381,
-    COUNT(va2379) OVER (
+    ) AS se1815,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1891) AS se1892,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1891) AS se1893,
+    COUNT(va1891) OVER (
       PARTITION BY trade_date
-      ORDER BY va2379
+      ORDER BY va1891
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se2382
-  FROM values_5_3
+    ) AS se1894,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1910) AS se1911,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1910) AS se1912,
+    COUNT(va1910) OVER (
+      PARTITION BY trade_date
+      ORDER BY va1910
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1913,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1938) AS se1939,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1938) AS se1940,
+    COUNT(va1938) OVER (
+      PARTITION BY trade_date
+      ORDER BY va1938
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1941,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1951) AS se1952,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1951) AS se1953,
+    COUNT(va1951) OVER (
+      PARTITION BY trade_date
+      ORDER BY va1951
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1954,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1998) AS se1999,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1998) AS se2000,
+    COUNT(va1998) OVER (
+      PARTITION BY trade_date
+      ORDER BY va1998
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se2001,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2010) AS se2011,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2010) AS se2012,
+    COUNT(va2010) OVER (
+      PARTITION BY trade_date
+      ORDER BY va2010
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se2013,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2125) AS se2126,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2125) AS se2127,
+    COUNT(va2125) OVER (
+      PARTITION BY trade_date
+      ORDER BY va2125
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se2128,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2129) AS se2130,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2129) AS se2131,
+    COUNT(va2129) OVER (
+      PARTITION BY trade_date
+      ORDER BY va2129
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se2132,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1386) AS se2133,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1386) AS se2134,
+    COUNT(va1386) OVER (
+      PARTITION BY trade_date
+      ORDER BY va1386
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se2135,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2136) AS se2137,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2136) AS se2138,
+    COUNT(va2136) OVER (
+      PARTITION BY trade_date
+      ORDER BY va2136
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se2139,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2292) AS se2293,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2292) AS se2294,
+    COUNT(va2292) OVER (
+      PARTITION BY trade_date
+      ORDER BY va2292
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se2295,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2298) AS se2299,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2298) AS se2300,
+    COUNT(va2298) OVER (
+      PARTITION BY trade_date
+      ORDER BY va2298
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se2301,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2410) AS se2411,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2410) AS se2412,
+    COUNT(va2410) OVER (
+      PARTITION BY trade_date
+      ORDER BY va2410
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se2413
+  FROM values_5_8
 ), values_6_1 AS (
   SELECT
     ts_code,
     trade_date,
     stock_number,
     stock_row,
+    close,
     day_rows,
-    se1029,
-    se1030,
-    se1031,
-    se1327,
-    se136,
-    se1361,
-    se1362,
-    se1363,
-    se1663,
-    se1667,
-    se1765,
-    se1766,
-    se1767,
-    se1849,
-    se1850,
-    se1876,
-    se1877,
-    se1878,
-    se2024,
-    se2079,
-    se2080,
-    se2165,
-    se2166,
-    se2167,
-    se2168,
-    se2204,
-    se2232,
-    se237,
-    se245,
-    se249,
-    se258,
-    se326,
-    se334,
-    se400,
-    se401,
-    se409,
-    se410,
-    se412,
-    se418,
-    se419,
-    se425,
-    se426,
-    se428,
-    se429,
-    se431,
-    se434,
-    se437,
-    se438,
-    se443,
-    se444,
-    se447,
-    se448,
-    se450,
-    se451,
-    se453,
-    se455,
-    se580,
-    se581,
-    se582,
-    se592,
-    se596,
-    se693,
-    se694,
-    se695,
-    se725,
-    se810,
-    se811,
-    se812,
-    se820,
-    se822,
-    va100,
-    va1007,
-    va1028,
-    va1075,
+    open,
+    se138,
+    se2046,
+    se2047,
+    se2255,
+    se2323,
+    se2324,
+    se244,
+    se2460,
+    se259,
+    se270,
+    se350,
+    se777,
+    se898,
+    va1003,
+    va102,
+    va1038,
+    va1051,
+    va1052,
+    va1059,
+    va1062,
+    va1063,
+    va1077,
     va1085,
-    va1097,
-    va1121,
-    va1128,
-    va1130,
-    va1134,
-    va1136,
-    va1165,
-    va1167,
-    va1181,
-    va1187,
-    va121,
-    va1220,
-    va1222,
-    va1226,
-    va1230,
-    va1232,
-    va1235,
-    va1252,
-    va1263,
-    va1269,
-    va1281,
+    va1087,
+    va1090,
+    va1091,
+    va1185,
+    va1197,
+    va123,
+    va1237,
+    va1244,
+    va1246,
+    va1250,
+    va1253,
+    va1254,
     va1283,
-    va1286,
-    va1294,
-    va1303,
-    va131,
-    va1320,
-    va1322,
-    va1325,
-    va1326,
-    va1360,
-    va1375,
-    va1378,
-    va1387,
-    va139,
-    va1405,
+    va1285,
+    va1301,
+    va1307,
+    va133,
+    va1341,
+    va1343,
+    va1350,
+    va1352,
+    va1355,
+    va1372,
     va1406,
+    va1408,
+    va1412,
+    va142,
     va1422,
-    va1450,
-    va1454,
-    va1456,
-    va1462,
-    va1473,
-    va1478,
-    va1497,
-    va1505,
-    va1557,
-    va1559,
-    va1569,
-    va1572,
-    va1584,
-    va159,
-    va1609,
-    va1643,
-    va1651,
+    va143,
+    va1432,
+    va1449,
+    va1453,
+    va1510,
+    va1513,
+    va1525,
+    va1548,
+    va1549,
+    va1565,
+    va1593,
+    va1597,
+    va1599,
+    va1607,
+    va161,
+    va1622,
+    va1628,
+    va165,
+    va1652,
     va1661,
-    va1662,
-    va1681,
-    va173,
-    va1738,
-    va1744,
-    va1745,
-    va176,
-    va1764,
-    va1769,
-    va1776,
-    va1782,
-    va1783,
+    va1716,
+    va1718,
+    va1728,
+    va1731,
     va179,
-    va180,
-    va1827,
-    va1835,
-    va1843,
-    va1846,
-    va1848,
-    va1851,
-    va1865,
-    va1875,
-    va1896,
-    va1915,
-    va1933,
+    va1808,
+    va182,
+    va1849,
+    va185,
+    va186,
+    va1922,
     va1956,
-    va1988,
-    va2009,
-    va2010,
-    va2013,
-    va2019,
-    va2023,
-    va2027,
-    va2040,
-    va2072,
-    va2073,
-    va2077,
-    va2081,
-    va2097,
-    va2104,
-    va2111,
-    va2113,
-    va212,
-    va2137,
-    va2164,
+    va1963,
+    va1971,
+    va1972,
+    va2037,
+    va2039,
+    va2042,
+    va2044,
+    va2048,
+    va2063,
+    va2070,
+    va2071,
+    va2096,
+    va2102,
+    va2124,
     va2174,
-    va2182,
-    va2188,
-    va2199,
-    va2203,
-    va2205,
-    va2215,
-    va222,
-    va2226,
-    va2227,
-    va2228,
-    va223,
-    va2231,
-    va2255,
-    va2256,
-    va226,
-    va2269,
-    va2271,
+    va2183,
+    va219,
+    va2217,
+    va2240,
+    va2241,
+    va2244,
+    va2250,
+    va2254,
+    va2259,
+    va2260,
     va2275,
     va229,
-    va2293,
-    va2294,
-    va2295,
-    va232,
-    va2341,
-    va2347,
+    va230,
+    va2314,
+    va2315,
+    va2320,
+    va2325,
+    va233,
+    va2346,
     va2357,
     va236,
-    va2365,
-    va2370,
-    va238,
-    va2393,
-    va2396,
-    va2401,
-    va2403,
-    va2424,
-    va2432,
-    va248,
-    va250,
-    va257,
-    va259,
-    va265,
-    va269,
+    va2364,
+    va2366,
+    va239,
+    va2391,
+    va2428,
+    va243,
+    va2436,
+    va2443,
+    va245,
+    va2454,
+    va2459,
+    va2461,
+    va2476,
+    va2487,
+    va2488,
+    va2489,
+    va2494,
+    va2518,
+    va2519,
+    va2536,
+    va2547,
+    va2565,
+    va2566,
+    va2567,
+    va2618,
+    va2625,
+    va263,
+    va2635,
+    va264,
+    va2643,
+    va2650,
+    va2669,
+    va2676,
+    va2679,
+    va2684,
+    va2686,
+    va2707,
+    va2715,
+    va274,
+    va275,
+    va280,
+    va284,
     va30,
-    va306,
-    va321,
-    va329,
-    va337,
-    va346,
+    va322,
+    va336,
+    va340,
+    va354,
+    va355,
     va36,
-    va399,
-    va405,
-    va408,
-    va411,
-    va416,
-    va417,
-    va422,
-    va430,
-    va436,
+    va366,
     va44,
-    va441,
-    va452,
-    va478,
-    va497,
-    va507,
-    va508,
-    va538,
-    va564,
-    va568,
-    va579,
-    va590,
-    va591,
-    va617,
-    va627,
+    va490,
+    va512,
+    va532,
+    va548,
+    va549,
+    va583,
+    va608,
+    va612,
+    va614,
     va64,
-    va648,
-    va653,
-    va678,
-    va721,
-    va728,
-    va739,
-    va749,
-    va750,
-    va751,
-    va758,
-    va761,
-    va795,
-    va803,
+    va641,
+    va663,
+    va673,
+    va694,
+    va698,
+    va768,
+    va773,
+    va781,
+    va782,
+    va794,
+    va805,
     va806,
-    va809,
-    va817,
-    va821,
-    va836,
-    va838,
-    va841,
-    va860,
-    va895,
-    va905,
-    va92,
-    va944,
-    va945,
-    va957,
-    va958,
-    va965,
-    va967,
-    va979,
-    va987,
-    va989,
-    va991,
+    va807,
+    va816,
+    va819,
+    va853,
+    va869,
+    va902,
+    va903,
+    va907,
+    va909,
+    va912,
+    va94,
+    va970,
+    va981,
+    vwap,
     (
-      CASE
-        WHEN NOT va151 IS NULL
-        THEN (
-          se152 + ROUND(se153 * day_rows)
-        ) / (
-          2 * se154
-        )
-      END
-    ) AS va155,
+      (
+        se244 - 1
+      ) // 1100
+    ) AS va246,
     (
       (
         -(
           CASE
-            WHEN NOT va286 IS NULL
+            WHEN NOT va301 IS NULL
             THEN (
-              se287 + ROUND(se288 * day_rows)
+              se302 + ROUND(se303 * day_rows)
             ) / (
-              2 * se289
+              2 * se304
             )
           END
         )
       ) * (
         (
           CASE
-            WHEN NOT va291 IS NULL
+            WHEN NOT va306 IS NULL
             THEN (
-              se292 + ROUND(se293 * day_rows)
+              se307 + ROUND(se308 * day_rows)
             ) / (
-              2 * se294
+              2 * se309
             )
           END
         ) + 1
       )
-    ) AS va295,
+    ) AS va310,
     (
       CASE
-        WHEN NOT va524 IS NULL
+        WHEN NOT va594 IS NULL
         THEN (
-          se525 + ROUND(se526 * day_rows)
+          se595 + ROUND(se596 * day_rows)
         ) / (
-          2 * se527
+          2 * se597
         )
       END
-    ) AS va528,
+    ) AS va598,
     (
-      CASE
-        WHEN NOT va550 IS NULL
-        THEN (
-          se551 + ROUND(se552 * day_rows)
-        ) / (
-          2 * se553
-        )
-      END
-    ) AS va554,
-    (
-      (
-        CASE
-          WHEN NOT va706 IS NULL
-          THEN (
-            se707 + ROUND(se708 * day_rows)
-          ) / (
-            2 * se709
-          )
-        END
-      ) * (
-        CASE
-          WHEN NOT va713 IS NULL
-          THEN (
-            se714 + ROUND(se715 * day_rows)
-          ) / (
-            2 * se716
-          )
-        END
+      va724 * 8193 - (
+        va724 * 8193 - va724
       )
-    ) AS va717,
+    ) AS va725,
+    (
+      va740 * 8193 - (
+        va740 * 8193 - va740
+      )
+    ) AS va741,
+    POWER(
+      (
+        CASE
+          WHEN NOT va888 IS NULL
+          THEN (
+            se889 + ROUND(se890 * day_rows)
+          ) / (
+            2 * se891
+          )
+        END
+      ),
+      5
+    ) AS va892,
     (
       CASE
-        WHEN NOT va885 IS NULL
+        WHEN NOT va927 IS NULL
         THEN (
-          se886 + ROUND(se887 * day_rows)
+          se928 + ROUND(se929 * day_rows)
         ) / (
-          2 * se888
+          2 * se930
         )
       END
-    ) AS va889,
+    ) AS va931,
     (
       CASE
-        WHEN NOT va914 IS NULL
+        WHEN NOT va956 IS NULL
         THEN (
-          se915 + ROUND(se916 * day_rows)
+          se957 + ROUND(se958 * day_rows)
         ) / (
-          2 * se917
+          2 * se959
         )
       END
-    ) AS va918,
+    ) AS va960,
+    va1038 * stock_row AS va1039,
+    (
+      va1106 * 8193 - (
+        va1106 * 8193 - va1106
+      )
+    ) AS va1107,
+    (
+      CASE
+        WHEN NOT va1129 IS NULL
+        THEN (
+          se1130 + ROUND(se1131 * day_rows)
+        ) / (
+          2 * se1132
+        )
+      END
+    ) AS va1133,
     (
       (
         CASE
-          WHEN NOT va1033 IS NULL
+          WHEN NOT va1143 IS NULL
           THEN (
-            se1034 + ROUND(se1035 * day_rows)
+            se1144 + ROUND(se1145 * day_rows)
           ) / (
-            2 * se1036
+            2 * se1146
           )
         END
       ) + (
         CASE
-          WHEN NOT va1062 IS NULL
+          WHEN NOT va1172 IS NULL
           THEN (
-            se1063 + ROUND(se1064 * day_rows)
+            se1173 + ROUND(se1174 * day_rows)
           ) / (
-            2 * se1065
+            2 * se1175
           )
         END
       )
-    ) AS va1066,
+    ) AS va1176,
     (
       CASE
-        WHEN NOT va1113 IS NULL
+        WHEN NOT va1205 IS NULL
         THEN (
-          se1114 + ROUND(se1115 * day_rows)
+          se1206 + ROUND(se1207 * day_rows)
         ) / (
-          2 * se1116
+          2 * se1208
         )
       END
-    ) AS va1117,
+    ) AS va1209,
+    (
+      CASE
+        WHEN NOT va1227 IS NULL
+        THEN (
+          se1228 + ROUND(se1229 * day_rows)
+        ) / (
+          2 * se1230
+        )
+      END
+    ) AS va1231,
+    (
+      CASE
+        WHEN NOT va1379 IS NULL
+        THEN (
+          se1380 + ROUND(se1381 * day_rows)
+        ) / (
+          2 * se1382
+        )
+      END
+    ) AS va1383,
+    (
+      va1399 * 8193 - (
+        va1399 * 8193 - va1399
+      )
+    ) AS va1400,
     (
       -CAST((
         (
           (
             CASE
-              WHEN NOT va1719 IS NULL
+              WHEN NOT va1464 IS NULL
               THEN (
-                se1720 + ROUND(se1721 * day_rows)
+                se1465 + ROUND(se1466 * day_rows)
               ) / (
-                2 * se1722
+                2 * se1467
               )
             END
           ) < (
             CASE
-              WHEN NOT va1726 IS NULL
+              WHEN NOT va1494 IS NULL
               THEN (
-                se1727 + ROUND(se1728 * day_rows)
+                se1495 + ROUND(se1496 * day_rows)
               ) / (
-                2 * se1729
+                2 * se1497
               )
             END
           )
         )
       ) AS DOUBLE)
-    ) AS va1730,
+    ) AS va1498,
+    (
+      CASE WHEN stock_row > 29 THEN se1733 END
+    ) AS va1734,
+    (
+      se1733 * 8193 - (
+        se1733 * 8193 - se1733
+      )
+    ) AS va1738,
+    (
+      vwap * 8193 - (
+        vwap * 8193 - vwap
+      )
+    ) AS va1743,
+    (
+      va1777 * 8193 - (
+        va1777 * 8193 - va1777
+      )
+    ) AS va1778,
+    (
+      CASE
+        WHEN NOT va1812 IS NULL
+        THEN (
+          se1813 + ROUND(se1814 * day_rows)
+        ) / (
+          2 * se1815
+        )
+      END
+    ) AS va1816,
+    (
+      va1834 * 8193 - (
+        va1834 * 8193 - va1834
+      )
+    ) AS va1835,
+    (
+      -CAST((
+        (
+          (
+            CASE
+              WHEN NOT va1891 IS NULL
+              THEN (
+                se1892 + ROUND(se1893 * day_rows)
+              ) / (
+                2 * se1894
+              )
+            END
+          ) < (
+            CASE
+              WHEN NOT va1910 IS NULL
+              THEN (
+                se1911 + ROUND(se1912 * day_rows)
+              ) / (
+                2 * se1913
+              )
+            END
+          )
+        )
+      ) AS DOUBLE)
+    ) AS va1914,
     (
       (
         CASE
-          WHEN NOT va1806 IS NULL
+          WHEN NOT va1938 IS NULL
           THEN (
-            se1807 + ROUND(se1808 * day_rows)
+            se1939 + ROUND(se1940 * day_rows)
           ) / (
-            2 * se1809
+            2 * se1941
           )
         END
       ) / NULLIF(
         (
           CASE
-            WHEN NOT va1818 IS NULL
+            WHEN NOT va1951 IS NULL
             THEN (
-              se1819 + ROUND(se1820 * day_rows)
+              se1952 + ROUND(se1953 * day_rows)
             ) / (
-              2 * se1821
+              2 * se1954
             )
           END
         ),
         0
       )
-    ) AS va1822,
+    ) AS va1955,
+    (
+      (
+        CASE
+          WHEN NOT va1998 IS NULL
+          THEN (
+            se1999 + ROUND(se2000 * day_rows)
+          ) / (
+            2 * se2001
+          )
+        END
+      ) / NULLIF(
+        (
+          CASE
+            WHEN NOT va2010 IS NULL
+            THEN (
+              se2011 + ROUND(se2012 * day_rows)
+            ) / (
+              2 * se2013
+            )
+          END
+        ),
+        0
+      )
+    ) AS va2014,
+    (
+      (
+        se2047 - 1
+      ) // 1100
+    ) AS va2049,
+    (
+      CASE WHEN stock_row > 79 THEN se2089 END
+    ) AS va2090,
+    (
+      (
+        (
+          CASE
+            WHEN NOT va2125 IS NULL
+            THEN (
+              se2126 + ROUND(se2127 * day_rows)
+            ) / (
+              2 * se2128
+            )
+          END
+        ) + (
+          CASE
+            WHEN NOT va2129 IS NULL
+            THEN (
+              se2130 + ROUND(se2131 * day_rows)
+            ) / (
+              2 * se2132
+            )
+          END
+        )
+      ) - (
+        (
+          CASE
+            WHEN NOT va1386 IS NULL
+            THEN (
+              se2133 + ROUND(se2134 * day_rows)
+            ) / (
+              2 * se2135
+            )
+          END
+        ) + (
+          CASE
+            WHEN NOT va2136 IS NULL
+            THEN (
+              se2137 + ROUND(se2138 * day_rows)
+            ) / (
+              2 * se2139
+            )
+          END
+        )
+      )
+    ) AS va2140,
+    (
+      CASE WHEN stock_row > 85 THEN se2164 END
+    ) AS va2165,
     (
       -CAST((
         (
           (
             CASE
-              WHEN NOT va2051 IS NULL
+              WHEN NOT va2292 IS NULL
               THEN (
-                se2052 + ROUND(se2053 * day_rows)
+                se2293 + ROUND(se2294 * day_rows)
               ) / (
-                2 * se2054
+                2 * se2295
               )
             END
           ) < (
             CASE
-              WHEN NOT va2057 IS NULL
+              WHEN NOT va2298 IS NULL
               THEN (
-                se2058 + ROUND(se2059 * day_rows)
+                se2299 + ROUND(se2300 * day_rows)
               ) / (
-                2 * se2060
+                2 * se2301
               )
             END
           )
         )
       ) AS DOUBLE)
-    ) AS va2061,
-    (
-      CASE
-        WHEN NOT va2155 IS NULL
-        THEN (
-          se2156 + ROUND(se2157 * day_rows)
-        ) / (
-          2 * se2158
-        )
-      END
-    ) AS va2159,
+    ) AS va2302,
     (
       (
-        CASE
-          WHEN NOT va2379 IS NULL
-          THEN (
-            se2380 + ROUND(se2381 * day_rows)
-          ) / (
-            2 * se2382
-          )
-        END
-      ) + (
-        CASE
-          WHEN NOT va2383 IS NULL
-          THEN (
-            se2384 + ROUND(se2385 * day_rows)
-          ) / (
-            2 * se2386
-          )
-        END
+        se2324 - 1
+      ) // 1100
+    ) AS va2326,
+    (
+      CASE
+        WHEN NOT va2410 IS NULL
+        THEN (
+          se2411 + ROUND(se2412 * day_rows)
+        ) / (
+          2 * se2413
+        )
+      END
+    ) AS va2414,
+    (
+      se2417 * 8193 - (
+        se2417 * 8193 - se2417
       )
-    ) AS va2387
+    ) AS va2418,
+    (
+      (
+        se2460 - 1
+      ) // 1100
+    ) AS va2462
   FROM sections_6
 ), values_6_2 AS (
   SELECT
@@ -19559,867 +19336,908 @@ WITH values_0_1 AS (
     trade_date,
     stock_number,
     stock_row,
+    close,
     day_rows,
-    se1029,
-    se1030,
-    se1031,
-    se1327,
-    se136,
-    se1361,
-    se1362,
-    se1363,
-    se1663,
-    se1667,
-    se1765,
-    se1766,
-    se1767,
-    se1849,
-    se1850,
-    se1876,
-    se1877,
-    se1878,
-    se2024,
-    se2079,
-    se2080,
-    se2165,
-    se2166,
-    se2167,
-    se2168,
-    se2204,
-    se2232,
-    se237,
-    se245,
-    se249,
-    se258,
-    se326,
-    se334,
-    se400,
-    se401,
-    se409,
-    se410,
-    se412,
-    se418,
-    se419,
-    se425,
-    se426,
-    se428,
-    se429,
-    se431,
-    se434,
-    se437,
-    se438,
-    se443,
-    se444,
-    se447,
-    se448,
-    se450,
-    se451,
-    se453,
-    se455,
-    se580,
-    se581,
-    se582,
-    se592,
-    se596,
-    se693,
-    se694,
-    se695,
-    se725,
-    se810,
-    se811,
-    se812,
-    se820,
-    se822,
-    va100,
-    va1007,
-    va1028,
-    va1066,
-    va1075,
+    open,
+    se138,
+    se2046,
+    se2047,
+    se2255,
+    se2323,
+    se2324,
+    se244,
+    se2460,
+    se259,
+    se270,
+    se350,
+    se777,
+    se898,
+    va1003,
+    va102,
+    va1038,
+    va1039,
+    va1051,
+    va1052,
+    va1059,
+    va1062,
+    va1063,
+    va1077,
     va1085,
-    va1121,
-    va1128,
-    va1130,
-    va1134,
-    va1136,
-    va1165,
-    va1167,
-    va1181,
-    va1187,
-    va121,
-    va1220,
-    va1222,
-    va1226,
-    va1230,
-    va1232,
-    va1235,
-    va1252,
-    va1263,
-    va1269,
-    va1281,
+    va1087,
+    va1090,
+    va1091,
+    va1107,
+    va1133,
+    va1176,
+    va1185,
+    va1197,
+    va123,
+    va1237,
+    va1244,
+    va1246,
+    va1250,
+    va1253,
+    va1254,
     va1283,
-    va1286,
-    va1294,
-    va1303,
-    va131,
-    va1320,
-    va1322,
-    va1325,
-    va1326,
-    va1360,
-    va1375,
-    va1378,
-    va1387,
-    va139,
-    va1405,
+    va1285,
+    va1301,
+    va1307,
+    va133,
+    va1341,
+    va1343,
+    va1350,
+    va1352,
+    va1355,
+    va1372,
+    va1383,
+    va1400,
     va1406,
+    va1408,
+    va1412,
+    va142,
     va1422,
-    va1450,
-    va1454,
-    va1456,
-    va1462,
-    va1473,
-    va1478,
-    va1497,
-    va1505,
-    va155,
-    va1557,
-    va1559,
-    va1569,
-    va1572,
-    va1584,
-    va159,
-    va1609,
-    va1643,
-    va1651,
+    va143,
+    va1432,
+    va1449,
+    va1453,
+    va1498,
+    va1510,
+    va1513,
+    va1525,
+    va1548,
+    va1549,
+    va1565,
+    va1593,
+    va1597,
+    va1599,
+    va1607,
+    va161,
+    va1622,
+    va1628,
+    va165,
+    va1652,
     va1661,
-    va1662,
-    va1681,
-    va173,
-    va1730,
+    va1716,
+    va1718,
+    va1728,
+    va1731,
+    va1734,
     va1738,
-    va1744,
-    va1745,
-    va176,
-    va1764,
-    va1769,
-    va1776,
-    va1782,
-    va1783,
+    va1743,
+    va1778,
     va179,
-    va180,
-    va1822,
-    va1827,
+    va1808,
+    va1816,
+    va182,
     va1835,
-    va1843,
-    va1846,
-    va1848,
-    va1851,
-    va1865,
-    va1875,
-    va1896,
-    va1915,
-    va1933,
+    va1849,
+    va185,
+    va186,
+    va1914,
+    va1922,
+    va1955,
     va1956,
-    va1988,
-    va2009,
-    va2010,
-    va2013,
-    va2019,
-    va2023,
-    va2027,
-    va2040,
-    va2061,
-    va2072,
-    va2073,
-    va2077,
-    va2081,
-    va2097,
-    va2104,
-    va2111,
-    va2113,
-    va212,
-    va2137,
-    va2159,
-    va2164,
-    va2174,
-    va2182,
-    va2188,
-    va2199,
-    va2203,
-    va2205,
-    va2215,
-    va222,
-    va2226,
-    va2227,
-    va2228,
-    va223,
-    va2231,
-    va2255,
-    va2256,
-    va226,
-    va2269,
-    va2271,
+    va1963,
+    va1971,
+    va1972,
+    va2014,
+    va2037,
+    va2039,
+    va2042,
+    va2044,
+    va2048,
+    va2049,
+    va2063,
+    va2070,
+    va2071,
+    va2124,
+    va2140,
+    va219,
+    va2217,
+    va2240,
+    va2241,
+    va2244,
+    va2250,
+    va2254,
+    va2259,
+    va2260,
     va2275,
     va229,
-    va2293,
-    va2294,
-    va2295,
-    va232,
-    va2341,
-    va2347,
+    va230,
+    va2302,
+    va2314,
+    va2315,
+    va2320,
+    va2325,
+    va2326,
+    va233,
+    va2346,
     va2357,
     va236,
-    va2365,
-    va2370,
-    va238,
-    va2387,
-    va2393,
-    va2396,
-    va2401,
-    va2403,
-    va2424,
-    va2432,
-    va248,
-    va250,
-    va257,
-    va259,
-    va265,
-    va269,
-    va295,
+    va2364,
+    va2366,
+    va239,
+    va2391,
+    va2414,
+    va2418,
+    va2428,
+    va243,
+    va2436,
+    va2443,
+    va245,
+    va2454,
+    va2459,
+    va246,
+    va2461,
+    va2462,
+    va2476,
+    va2487,
+    va2488,
+    va2489,
+    va2494,
+    va2518,
+    va2519,
+    va2536,
+    va2547,
+    va2565,
+    va2566,
+    va2567,
+    va2618,
+    va2625,
+    va263,
+    va2635,
+    va264,
+    va2643,
+    va2650,
+    va2669,
+    va2676,
+    va2679,
+    va2684,
+    va2686,
+    va2707,
+    va2715,
+    va274,
+    va275,
+    va280,
+    va284,
     va30,
-    va306,
-    va321,
-    va329,
-    va337,
-    va346,
+    va310,
+    va322,
+    va336,
+    va340,
+    va354,
+    va355,
     va36,
-    va399,
-    va405,
-    va408,
-    va411,
-    va416,
-    va417,
-    va422,
-    va430,
-    va436,
+    va366,
     va44,
-    va441,
-    va452,
-    va478,
-    va497,
-    va507,
-    va508,
-    va554,
-    va564,
-    va568,
-    va579,
-    va590,
-    va591,
-    va617,
-    va627,
+    va490,
+    va512,
+    va532,
+    va548,
+    va549,
+    va583,
+    va598,
+    va608,
+    va612,
+    va614,
     va64,
-    va648,
-    va653,
-    va678,
-    va717,
-    va721,
-    va728,
-    va739,
-    va749,
-    va750,
-    va751,
-    va758,
-    va761,
-    va795,
-    va803,
+    va641,
+    va663,
+    va673,
+    va694,
+    va698,
+    va725,
+    va741,
+    va768,
+    va773,
+    va781,
+    va782,
+    va794,
+    va805,
     va806,
-    va809,
-    va817,
-    va821,
-    va836,
-    va838,
-    va841,
-    va895,
-    va905,
-    va918,
-    va92,
-    va944,
-    va945,
-    va957,
-    va958,
-    va965,
-    va967,
-    va979,
-    va987,
-    va989,
-    va991,
+    va807,
+    va816,
+    va819,
+    va853,
+    va869,
+    va892,
+    va902,
+    va903,
+    va907,
+    va909,
+    va912,
+    va94,
+    va970,
+    va981,
+    vwap,
     (
       -(
-        CASE WHEN va528 < va538 THEN va528 WHEN va528 >= va538 THEN va538 END
+        CASE WHEN va931 > va960 THEN va931 WHEN va931 <= va960 THEN va960 END
       )
-    ) AS va539,
+    ) AS va961,
     (
-      -(
-        CASE WHEN va860 > va889 THEN va860 WHEN va860 <= va889 THEN va889 END
-      )
-    ) AS va890,
+      CASE WHEN va1209 < va1231 THEN va1209 WHEN va1209 >= va1231 THEN va1231 END
+    ) AS va1232,
     (
-      CASE WHEN va1097 < va1117 THEN va1097 WHEN va1097 >= va1117 THEN va1117 END
-    ) AS va1118
+      CASE
+        WHEN va2096 AND va2102
+        THEN CASE WHEN ISFINITE(va2090) THEN ROUND(va2090, 12) END
+        ELSE NULL
+      END
+    ) AS va2103,
+    (
+      CASE
+        WHEN va2174 AND va2183
+        THEN CASE WHEN ISFINITE(va2165) THEN ROUND(va2165, 12) END
+        ELSE NULL
+      END
+    ) AS va2184
   FROM values_6_1
+), values_6_3 AS (
+  SELECT
+    ts_code,
+    trade_date,
+    stock_number,
+    stock_row,
+    close,
+    day_rows,
+    open,
+    se138,
+    se2046,
+    se2047,
+    se2255,
+    se2323,
+    se2324,
+    se244,
+    se2460,
+    se259,
+    se270,
+    se350,
+    se777,
+    se898,
+    va1003,
+    va102,
+    va1038,
+    va1039,
+    va1051,
+    va1052,
+    va1059,
+    va1062,
+    va1063,
+    va1077,
+    va1085,
+    va1087,
+    va1090,
+    va1091,
+    va1107,
+    va1133,
+    va1176,
+    va1185,
+    va1197,
+    va123,
+    va1232,
+    va1237,
+    va1244,
+    va1246,
+    va1250,
+    va1253,
+    va1254,
+    va1283,
+    va1285,
+    va1301,
+    va1307,
+    va133,
+    va1341,
+    va1343,
+    va1350,
+    va1352,
+    va1355,
+    va1372,
+    va1383,
+    va1400,
+    va1406,
+    va1408,
+    va1412,
+    va142,
+    va1422,
+    va143,
+    va1432,
+    va1449,
+    va1453,
+    va1498,
+    va1510,
+    va1513,
+    va1525,
+    va1548,
+    va1549,
+    va1565,
+    va1593,
+    va1597,
+    va1599,
+    va1607,
+    va161,
+    va1622,
+    va1628,
+    va165,
+    va1652,
+    va1661,
+    va1716,
+    va1718,
+    va1728,
+    va1731,
+    va1734,
+    va1738,
+    va1743,
+    va1778,
+    va179,
+    va1808,
+    va1816,
+    va182,
+    va1835,
+    va1849,
+    va185,
+    va186,
+    va1914,
+    va1922,
+    va1955,
+    va1956,
+    va1963,
+    va1971,
+    va1972,
+    va2014,
+    va2037,
+    va2039,
+    va2042,
+    va2044,
+    va2048,
+    va2049,
+    va2063,
+    va2070,
+    va2071,
+    va2124,
+    va2140,
+    va2184,
+    va219,
+    va2217,
+    va2240,
+    va2241,
+    va2244,
+    va2250,
+    va2254,
+    va2259,
+    va2260,
+    va2275,
+    va229,
+    va230,
+    va2302,
+    va2314,
+    va2315,
+    va2320,
+    va2325,
+    va2326,
+    va233,
+    va2346,
+    va2357,
+    va236,
+    va2364,
+    va2366,
+    va239,
+    va2391,
+    va2414,
+    va2418,
+    va2428,
+    va243,
+    va2436,
+    va2443,
+    va245,
+    va2454,
+    va2459,
+    va246,
+    va2461,
+    va2462,
+    va2476,
+    va2487,
+    va2488,
+    va2489,
+    va2494,
+    va2518,
+    va2519,
+    va2536,
+    va2547,
+    va2565,
+    va2566,
+    va2567,
+    va2618,
+    va2625,
+    va263,
+    va2635,
+    va264,
+    va2643,
+    va2650,
+    va2669,
+    va2676,
+    va2679,
+    va2684,
+    va2686,
+    va2707,
+    va2715,
+    va274,
+    va275,
+    va280,
+    va284,
+    va30,
+    va310,
+    va322,
+    va336,
+    va340,
+    va354,
+    va355,
+    va36,
+    va366,
+    va44,
+    va490,
+    va512,
+    va532,
+    va548,
+    va549,
+    va583,
+    va598,
+    va608,
+    va612,
+    va614,
+    va64,
+    va641,
+    va663,
+    va673,
+    va694,
+    va698,
+    va725,
+    va741,
+    va768,
+    va773,
+    va781,
+    va782,
+    va794,
+    va805,
+    va806,
+    va807,
+    va816,
+    va819,
+    va853,
+    va869,
+    va892,
+    va902,
+    va903,
+    va907,
+    va909,
+    va912,
+    va94,
+    va961,
+    va970,
+    va981,
+    vwap,
+    (
+      va2103 * 8193 - (
+        va2103 * 8193 - va2103
+      )
+    ) AS va2104
+  FROM values_6_2
 ), series_7 AS (
   SELECT
     ts_code,
     trade_date,
     stock_number,
     stock_row,
+    close,
     day_rows,
-    se1029,
-    se1030,
-    se1031,
-    se136,
-    se1361,
-    se1362,
-    se1363,
-    se1667,
-    se1765,
-    se1766,
-    se1767,
-    se1849,
-    se1850,
-    se1876,
-    se1877,
-    se1878,
-    se2024,
-    se2079,
-    se2080,
-    se2165,
-    se2166,
-    se2167,
-    se2168,
-    se2204,
-    se237,
-    se245,
-    se249,
-    se258,
-    se326,
-    se334,
-    se400,
-    se401,
-    se409,
-    se410,
-    se418,
-    se419,
-    se425,
-    se426,
-    se428,
-    se429,
-    se434,
-    se437,
-    se438,
-    se443,
-    se444,
-    se447,
-    se448,
-    se450,
-    se451,
-    se455,
-    se580,
-    se581,
-    se582,
-    se596,
-    se693,
-    se694,
-    se695,
-    se725,
-    se810,
-    se811,
-    se812,
-    se820,
-    va100,
-    va1007,
-    va1028,
-    va1066,
-    va1075,
+    open,
+    se138,
+    se2046,
+    se2047,
+    se2255,
+    se2323,
+    se2324,
+    se244,
+    se2460,
+    se259,
+    se270,
+    se350,
+    se777,
+    se898,
+    va1003,
+    va102,
+    va1051,
+    va1052,
+    va1059,
+    va1062,
+    va1077,
     va1085,
-    va1118,
-    va1121,
-    va1128,
-    va1130,
-    va1134,
-    va1136,
-    va1165,
-    va1167,
-    va1181,
-    va1187,
-    va121,
-    va1220,
-    va1222,
-    va1226,
-    va1230,
+    va1087,
+    va1090,
+    va1107,
+    va1133,
+    va1176,
+    va1185,
+    va1197,
+    va123,
     va1232,
-    va1235,
-    va1252,
-    va1263,
-    va1269,
-    va1281,
+    va1237,
+    va1244,
+    va1246,
+    va1250,
+    va1253,
     va1283,
-    va1286,
-    va1294,
-    va1303,
-    va131,
-    va1320,
-    va1322,
-    va1325,
-    va1360,
-    va1375,
-    va1378,
-    va1387,
-    va139,
-    va1405,
+    va1285,
+    va1301,
+    va1307,
+    va133,
+    va1341,
+    va1343,
+    va1350,
+    va1352,
+    va1355,
+    va1372,
+    va1383,
     va1406,
+    va1408,
+    va1412,
+    va142,
     va1422,
-    va1450,
-    va1454,
-    va1456,
-    va1462,
-    va1473,
-    va1478,
-    va1497,
-    va1505,
-    va155,
-    va1557,
-    va1559,
-    va1569,
-    va1572,
-    va1584,
-    va159,
-    va1643,
-    va1651,
+    va1432,
+    va1449,
+    va1453,
+    va1498,
+    va1510,
+    va1513,
+    va1525,
+    va1548,
+    va1549,
+    va1565,
+    va1593,
+    va1597,
+    va1599,
+    va1607,
+    va161,
+    va1622,
+    va1628,
+    va165,
+    va1652,
     va1661,
-    va1681,
-    va173,
-    va1730,
+    va1716,
+    va1718,
+    va1728,
+    va1731,
     va1738,
-    va176,
-    va1764,
-    va1769,
-    va1776,
-    va1782,
-    va1783,
+    va1743,
+    va1778,
     va179,
-    va180,
-    va1822,
-    va1827,
-    va1843,
-    va1846,
-    va1848,
-    va1865,
-    va1875,
-    va1915,
-    va1933,
+    va1808,
+    va1816,
+    va182,
+    va1835,
+    va1849,
+    va185,
+    va186,
+    va1914,
+    va1922,
+    va1955,
     va1956,
-    va1988,
-    va2009,
-    va2010,
-    va2013,
-    va2019,
-    va2023,
-    va2027,
-    va2040,
-    va2061,
-    va2072,
-    va2073,
-    va2077,
-    va2097,
-    va2104,
-    va2111,
-    va2113,
-    va212,
-    va2137,
-    va2164,
-    va2174,
-    va2182,
-    va2188,
-    va2199,
-    va2203,
-    va2215,
-    va222,
-    va2226,
-    va2227,
-    va2228,
-    va223,
-    va2255,
-    va2256,
-    va226,
-    va2269,
-    va2271,
+    va1963,
+    va1971,
+    va1972,
+    va2014,
+    va2037,
+    va2039,
+    va2042,
+    va2044,
+    va2063,
+    va2070,
+    va2071,
+    va2124,
+    va2140,
+    va2184,
+    va219,
+    va2217,
+    va2240,
+    va2241,
+    va2244,
+    va2250,
+    va2254,
+    va2259,
     va2275,
     va229,
-    va2293,
-    va2294,
-    va2295,
-    va232,
-    va2341,
-    va2347,
+    va230,
+    va2302,
+    va2314,
+    va2315,
+    va2320,
+    va233,
+    va2346,
     va2357,
     va236,
-    va2365,
-    va2370,
-    va2387,
-    va2393,
-    va2396,
-    va2401,
-    va2403,
-    va2424,
-    va2432,
-    va248,
-    va257,
-    va265,
-    va269,
-    va295,
+    va2364,
+    va2366,
+    va239,
+    va2391,
+    va2418,
+    va2428,
+    va243,
+    va2436,
+    va2443,
+    va2454,
+    va2459,
+    va2476,
+    va2487,
+    va2488,
+    va2489,
+    va2518,
+    va2519,
+    va2536,
+    va2547,
+    va2565,
+    va2566,
+    va2567,
+    va2618,
+    va2625,
+    va263,
+    va2635,
+    va2643,
+    va2650,
+    va2669,
+    va2676,
+    va2679,
+    va2684,
+    va2686,
+    va2707,
+    va2715,
+    va274,
+    va280,
+    va284,
     va30,
-    va306,
-    va321,
-    va329,
-    va337,
-    va346,
+    va310,
+    va322,
+    va336,
+    va340,
+    va354,
     va36,
-    va399,
-    va405,
-    va408,
-    va416,
-    va417,
-    va422,
-    va436,
+    va366,
     va44,
-    va441,
-    va478,
-    va497,
-    va507,
-    va508,
-    va539,
-    va554,
-    va564,
-    va568,
-    va579,
-    va590,
-    va617,
-    va627,
+    va490,
+    va512,
+    va532,
+    va548,
+    va549,
+    va583,
+    va598,
+    va608,
+    va612,
+    va614,
     va64,
-    va648,
-    va653,
-    va678,
-    va717,
-    va721,
-    va728,
-    va739,
-    va749,
-    va750,
-    va751,
-    va758,
-    va761,
-    va795,
-    va803,
+    va641,
+    va663,
+    va673,
+    va694,
+    va698,
+    va725,
+    va768,
+    va773,
+    va781,
+    va794,
+    va805,
     va806,
-    va809,
-    va817,
-    va836,
-    va838,
-    va841,
-    va890,
-    va895,
-    va905,
-    va918,
-    va92,
-    va957,
-    va958,
-    va965,
-    va967,
-    va979,
-    va987,
-    va989,
-    va991,
-    LAST_VALUE((
-      CASE WHEN (
-        (
-          se136 - 1
-        ) % 1100
-      ) = 1099 THEN va139 END
-    ) IGNORE NULLS) OVER rows_earlier AS se140,
-    SUM(
-      (
-        CASE WHEN se237 = 1 THEN va236 / CAST(0.08333333333333333 AS DOUBLE) ELSE va236 END * EXP((
-          (
-            se237 - 1
-          ) % 1100
-        ) * CAST(0.08701137698962977 AS DOUBLE))
-      )
-    ) OVER (
-      PARTITION BY stock_number, va238
+    va807,
+    va816,
+    va819,
+    va853,
+    va869,
+    va892,
+    va902,
+    va907,
+    va909,
+    va912,
+    va94,
+    va961,
+    va970,
+    va981,
+    LAST_VALUE(va143 IGNORE NULLS) OVER rows_earlier AS se144,
+    SUM(va245) OVER (
+      PARTITION BY stock_number, va246
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se239,
-    SUM(
-      (
-        CASE WHEN se249 = 1 THEN va248 / CAST(0.05 AS DOUBLE) ELSE va248 END * EXP((
-          (
-            se249 - 1
-          ) % 1100
-        ) * CAST(0.051293294387550536 AS DOUBLE))
-      )
-    ) OVER (
-      PARTITION BY stock_number, va250
-      ORDER BY stock_row
-      rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se251,
-    SUM(
-      (
-        CASE WHEN se258 = 1 THEN va257 / CAST(0.05 AS DOUBLE) ELSE va257 END * EXP((
-          (
-            se258 - 1
-          ) % 1100
-        ) * CAST(0.051293294387550536 AS DOUBLE))
-      )
-    ) OVER (
-      PARTITION BY stock_number, va259
-      ORDER BY stock_row
-      rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se260,
-    LAST_VALUE((
-      CASE WHEN (
-        (
-          se326 - 1
-        ) % 1100
-      ) = 1099 THEN va329 END
-    ) IGNORE NULLS) OVER rows_earlier AS se330,
-    LAST_VALUE((
-      CASE WHEN (
-        (
-          se334 - 1
-        ) % 1100
-      ) = 1099 THEN va337 END
-    ) IGNORE NULLS) OVER rows_earlier AS se338,
-    MAX((
-      CASE WHEN va411 IS DISTINCT FROM se412 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se413,
-    MAX((
-      CASE WHEN va430 IS DISTINCT FROM se431 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se432,
-    MAX((
-      CASE WHEN va452 IS DISTINCT FROM se453 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se454,
-    MAX((
-      CASE WHEN va591 IS DISTINCT FROM se592 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se593,
-    LAG(va678, 1) OVER rows_row AS se679,
-    LAG(va678, 2) OVER rows_row AS se680,
-    LAG(va678, 3) OVER rows_row AS se681,
-    LAST_VALUE((
-      CASE WHEN (
-        (
-          se725 - 1
-        ) % 1100
-      ) = 1099 THEN va728 END
-    ) IGNORE NULLS) OVER rows_earlier AS se729,
-    MAX((
-      CASE WHEN va821 IS DISTINCT FROM se822 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se823,
-    SUM(va945) OVER rows_14 AS se946,
-    COUNT(va945) OVER rows_14 AS se947,
-    SUM(va944) OVER rows_14 AS se948,
-    COUNT(va944) OVER rows_14 AS se949,
-    LAST_VALUE((
-      CASE WHEN (
-        (
-          se136 - 1
-        ) % 1100
-      ) = 1099 THEN va967 END
-    ) IGNORE NULLS) OVER rows_earlier AS se968,
-    LAST_VALUE((
-      CASE WHEN (
-        (
-          se725 - 1
-        ) % 1100
-      ) = 1099 THEN va991 END
-    ) IGNORE NULLS) OVER rows_earlier AS se992,
-    LAG(va1007, 1) OVER rows_row AS se1008,
-    LAG(va1007, 2) OVER rows_row AS se1009,
-    LAG(va1007, 3) OVER rows_row AS se1010,
-    LAG(va1007, 4) OVER rows_row AS se1011,
-    LAST_VALUE((
-      CASE WHEN (
-        (
-          se725 - 1
-        ) % 1100
-      ) = 1099 THEN va1136 END
-    ) IGNORE NULLS) OVER rows_earlier AS se1137,
-    LAST_VALUE(
-      (
-        CASE WHEN (
-          (
-            stock_row - 1
-          ) % 1100
-        ) = 1099 THEN va1232 END
-      )
-     IGNORE NULLS) OVER rows_earlier AS se1233,
-    LAG(va1269, 1) OVER rows_row AS se1270,
-    LAG(va1269, 2) OVER rows_row AS se1271,
-    LAG(va1269, 3) OVER rows_row AS se1272,
-    LAG(va1269, 4) OVER rows_row AS se1273,
-    MAX(
-      (
-        CASE WHEN va1326 IS DISTINCT FROM se1327 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se1328,
-    LAST_VALUE(
-      (
-        CASE WHEN (
-          (
-            stock_row - 1
-          ) % 1100
-        ) = 1099 THEN va1456 END
-      )
-     IGNORE NULLS) OVER rows_earlier AS se1457,
-    LAG(va1584, 1) OVER rows_row AS se1585,
-    LAG(va1584, 2) OVER rows_row AS se1586,
-    LAG(va1584, 3) OVER rows_row AS se1587,
-    LAG(va1584, 4) OVER rows_row AS se1588,
-    LAG(va1584, 5) OVER rows_row AS se1589,
-    LAG(va1584, 6) OVER rows_row AS se1590,
-    MIN(va1609) OVER rows_9 AS se1610,
-    COUNT(va1609) OVER rows_9 AS se1611,
-    MAX(
-      (
-        CASE WHEN va1662 IS DISTINCT FROM se1663 OR stock_row = 1 THEN stock_row END
-      )
-    ) OVER rows_before AS se1664,
-    COUNT(va1681) OVER rows_before AS se1682,
-    SUM(va1745) OVER rows_20 AS se1746,
-    COUNT(va1745) OVER rows_20 AS se1747,
-    SUM(va1744) OVER rows_20 AS se1748,
-    COUNT(va1744) OVER rows_20 AS se1749,
+    ) AS se247,
+    LAST_VALUE(va264 IGNORE NULLS) OVER rows_earlier AS se265,
+    LAST_VALUE(va275 IGNORE NULLS) OVER rows_earlier AS se276,
+    LAST_VALUE(va355 IGNORE NULLS) OVER rows_earlier AS se356,
+    LAG(va490, 1) OVER rows_row AS se491,
+    LAG(va490, 2) OVER rows_row AS se492,
+    LAG(va490, 3) OVER rows_row AS se493,
+    LAG(va490, 4) OVER rows_row AS se494,
+    LAG(va490, 5) OVER rows_row AS se495,
+    LAG(va490, 6) OVER rows_row AS se496,
+    LAG(va490, 7) OVER rows_row AS se497,
+    LAG(va490, 8) OVER rows_row AS se498,
+    LAG(va490, 9) OVER rows_row AS se499,
+    LAG(va490, 10) OVER rows_row AS se500,
+    LAG(va490, 11) OVER rows_row AS se501,
+    LAG(va490, 12) OVER rows_row AS se502,
+    LAG(va490, 13) OVER rows_row AS se503,
+    LAG(va490, 14) OVER rows_row AS se504,
+    LAG(va490, 15) OVER rows_row AS se505,
+    LAG(va490, 16) OVER rows_row AS se506,
+    LAG(va490, 17) OVER rows_row AS se507,
+    LAG(va490, 18) OVER rows_row AS se508,
+    LAG(va490, 19) OVER rows_row AS se509,
+    LAG(va614, 1) OVER rows_row AS se615,
+    LAG(va614, 2) OVER rows_row AS se616,
+    LAG(va614, 3) OVER rows_row AS se617,
+    LAG(va614, 4) OVER rows_row AS se618,
+    LAG(va614, 5) OVER rows_row AS se619,
+    LAG(va614, 6) OVER rows_row AS se620,
+    LAG(va614, 7) OVER rows_row AS se621,
+    LAG(va641, 1) OVER rows_row AS se642,
+    LAG(va641, 2) OVER rows_row AS se643,
+    LAG(va641, 3) OVER rows_row AS se644,
+    LAG(va641, 4) OVER rows_row AS se645,
+    LAG(va641, 5) OVER rows_row AS se646,
+    LAG(va641, 6) OVER rows_row AS se647,
+    LAG(va641, 7) OVER rows_row AS se648,
+    LAG(va641, 8) OVER rows_row AS se649,
+    LAG(va641, 9) OVER rows_row AS se650,
+    LAG(va641, 10) OVER rows_row AS se651,
+    LAG(va641, 11) OVER rows_row AS se652,
+    LAG(va725, 1) OVER rows_row AS se726,
+    LAG(va725, 2) OVER rows_row AS se727,
+    LAG(va725, 3) OVER rows_row AS se728,
     RANK(
     ORDER BY
-      va1835) OVER rows_18 AS se1836,
+      va741) OVER rows_15 AS se742,
     CUME_DIST(
     ORDER BY
-      va1835) OVER rows_18 AS se1837,
-    COUNT(va1835) OVER rows_18 AS se1838,
-    SUM(
+      va741) OVER rows_15 AS se743,
+    COUNT(va741) OVER rows_15 AS se744,
+    LAST_VALUE(va782 IGNORE NULLS) OVER rows_earlier AS se783,
+    MIN(open) OVER rows_12 AS se870,
+    LAST_VALUE(va903 IGNORE NULLS) OVER rows_earlier AS se904,
+    LAG(va1003, 1) OVER rows_row AS se1004,
+    LAG(va1003, 2) OVER rows_row AS se1005,
+    LAG(va1003, 3) OVER rows_row AS se1006,
+    SUM(va1039) OVER rows_14 AS se1040,
+    COUNT(va1039) OVER rows_14 AS se1041,
+    SUM(va1038) OVER rows_14 AS se1042,
+    COUNT(va1038) OVER rows_14 AS se1043,
+    LAST_VALUE(va1063 IGNORE NULLS) OVER rows_earlier AS se1064,
+    LAST_VALUE(va1091 IGNORE NULLS) OVER rows_earlier AS se1092,
+    LAG(va1107, 1) OVER rows_row AS se1108,
+    LAG(va1107, 2) OVER rows_row AS se1109,
+    LAG(va1107, 3) OVER rows_row AS se1110,
+    LAG(va1107, 4) OVER rows_row AS se1111,
+    LAST_VALUE(va1254 IGNORE NULLS) OVER rows_earlier AS se1255,
+    LAST_VALUE(
       (
-        CASE WHEN se1850 = 1 THEN se1849 / CAST(0.05 AS DOUBLE) ELSE se1849 END * EXP((
+        CASE WHEN (
           (
-            se1850 - 1
+            stock_row - 1
           ) % 1100
-        ) * CAST(0.051293294387550536 AS DOUBLE))
+        ) = 1099 THEN va1352 END
       )
-    ) OVER (
-      PARTITION BY stock_number, va1851
-      ORDER BY stock_row
-      rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se1852,
+     IGNORE NULLS) OVER rows_earlier AS se1353,
     RANK(
     ORDER BY
-      va1896) OVER rows_19 AS se1897,
+      va1400) OVER rows_15 AS se1401,
     CUME_DIST(
     ORDER BY
-      va1896) OVER rows_19 AS se1898,
-    COUNT(va1896) OVER rows_19 AS se1899,
-    LAG(va1956, 1) OVER rows_row AS se1957,
-    LAG(va1956, 2) OVER rows_row AS se1958,
-    LAG(va1956, 3) OVER rows_row AS se1959,
-    LAG(va1956, 4) OVER rows_row AS se1960,
-    LAG(va1956, 5) OVER rows_row AS se1961,
-    LAG(va1956, 6) OVER rows_row AS se1962,
-    LAST_VALUE((
-      CASE WHEN (
-        (
-          se2024 - 1
-        ) % 1175
-      ) = 1174 THEN va2027 END
-    ) IGNORE NULLS) OVER rows_earlier AS se2028,
-    SUM(
-      (
-        CASE
-          WHEN se2080 = 1
-          THEN se2079 / CAST(0.1111111111111111 AS DOUBLE)
-          ELSE se2079
-        END * EXP((
-          (
-            se2080 - 1
-          ) % 1100
-        ) * CAST(0.11778303565638344 AS DOUBLE))
-      )
-    ) OVER (
-      PARTITION BY stock_number, va2081
-      ORDER BY stock_row
-      rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se2082,
+      va1400) OVER rows_15 AS se1402,
+    COUNT(va1400) OVER rows_15 AS se1403,
     LAST_VALUE(
       (
         CASE WHEN (
           (
             stock_row - 1
           ) % 1100
-        ) = 1099 THEN va2113 END
+        ) = 1099 THEN va1599 END
       )
-     IGNORE NULLS) OVER rows_earlier AS se2114,
-    MIN(va2159) OVER rows_5 AS se2160,
-    COUNT(va2159) OVER rows_5 AS se2161,
-    MIN(va1128) OVER rows_12 AS se2189,
-    COUNT(va1128) OVER rows_12 AS se2190,
-    MAX(va1128) OVER rows_12 AS se2192,
-    SUM(
-      (
-        CASE
-          WHEN se2204 = 1
-          THEN va2203 / CAST(0.15384615384615385 AS DOUBLE)
-          ELSE va2203
-        END * EXP((
-          (
-            se2204 - 1
-          ) % 1100
-        ) * CAST(0.1670540846631662 AS DOUBLE))
-      )
-    ) OVER (
-      PARTITION BY stock_number, va2205
+     IGNORE NULLS) OVER rows_earlier AS se1600,
+    CORR(va1734, vwap) OVER rows_5 AS se1735,
+    REGR_COUNT(va1734, vwap) OVER rows_5 AS se1736,
+    LAG(va1738, 1) OVER rows_row AS se1739,
+    LAG(va1738, 2) OVER rows_row AS se1740,
+    LAG(va1738, 3) OVER rows_row AS se1741,
+    LAG(va1738, 4) OVER rows_row AS se1742,
+    LAG(va1743, 1) OVER rows_row AS se1744,
+    LAG(va1743, 2) OVER rows_row AS se1745,
+    LAG(va1743, 3) OVER rows_row AS se1746,
+    LAG(va1743, 4) OVER rows_row AS se1747,
+    LAG(va1778, 1) OVER rows_row AS se1779,
+    LAG(va1778, 2) OVER rows_row AS se1780,
+    LAG(va1778, 3) OVER rows_row AS se1781,
+    LAG(va1778, 4) OVER rows_row AS se1782,
+    LAG(va1778, 5) OVER rows_row AS se1783,
+    LAG(va1778, 6) OVER rows_row AS se1784,
+    LAG(va1835, 1) OVER rows_row AS se1836,
+    LAG(va1835, 2) OVER rows_row AS se1837,
+    COUNT(va1849) OVER rows_before AS se1850,
+    SUM(va2048) OVER (
+      PARTITION BY stock_number, va2049
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se2206,
-    LAG(
-      (
-        va2231 + COALESCE(se2232, 0) * EXP(
-          (
-            (
-              (
-                stock_row - 1
-              ) % 1100
-            ) + 1
-          ) * -CAST(0.11778303565638344 AS DOUBLE)
-        )
-      ),
-      1
-    ) OVER rows_row AS se2233,
+    ) AS se2050,
+    LAG(va2071, 3) OVER rows_row AS se2072,
+    RANK(
+    ORDER BY
+      va2104) OVER rows_19 AS se2105,
+    CUME_DIST(
+    ORDER BY
+      va2104) OVER rows_19 AS se2106,
+    COUNT(va2104) OVER rows_19 AS se2107,
+    LAG(va2140, 1) OVER rows_row AS se2141,
+    LAG(va2140, 2) OVER rows_row AS se2142,
+    LAG(va2140, 3) OVER rows_row AS se2143,
+    LAG(va2140, 4) OVER rows_row AS se2144,
+    LAG(va2140, 5) OVER rows_row AS se2145,
+    LAG(va2140, 6) OVER rows_row AS se2146,
+    LAG(va2140, 7) OVER rows_row AS se2147,
+    LAG(va2184, 1) OVER rows_row AS se2185,
+    LAG(va2184, 2) OVER rows_row AS se2186,
+    LAG(va2184, 3) OVER rows_row AS se2187,
+    LAG(va2184, 4) OVER rows_row AS se2188,
+    LAG(va2184, 5) OVER rows_row AS se2189,
+    LAG(va2184, 6) OVER rows_row AS se2190,
+    LAST_VALUE(va2260 IGNORE NULLS) OVER rows_earlier AS se2261,
+    SUM(va2325) OVER (
+      PARTITION BY stock_number, va2326
+      ORDER BY stock_row
+      rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
+    ) AS se2327,
     LAST_VALUE(
       (
         CASE WHEN (
           (
             stock_row - 1
           ) % 1100
-        ) = 1099 THEN va2271 END
+        ) = 1099 THEN va2366 END
       )
-     IGNORE NULLS) OVER rows_earlier AS se2272,
-    LAG(va2269, 6) OVER rows_row AS se2394
-  FROM values_6_2
+     IGNORE NULLS) OVER rows_earlier AS se2367,
+    MIN(va2414) OVER rows_5 AS se2415,
+    COUNT(va2414) OVER rows_5 AS se2416,
+    LAG(va2418, 1) OVER rows_row AS se2419,
+    LAG(va2418, 2) OVER rows_row AS se2420,
+    LAG(va2418, 3) OVER rows_row AS se2421,
+    LAG(va2418, 4) OVER rows_row AS se2422,
+    MIN(va1244) OVER rows_12 AS se2444,
+    COUNT(va1244) OVER rows_12 AS se2445,
+    MAX(va1244) OVER rows_12 AS se2447,
+    SUM(va2461) OVER (
+      PARTITION BY stock_number, va2462
+      ORDER BY stock_row
+      rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
+    ) AS se2463,
+    LAG(va2494, 1) OVER rows_row AS se2495,
+    LAG(va2536, 6) OVER rows_row AS se2677
+  FROM values_6_3
   WINDOW rows_5 AS (
     PARTITION BY stock_number
     ORDER BY stock_row
     rows BETWEEN 4 preceding AND CURRENT ROW
-  ), rows_9 AS (
-    PARTITION BY stock_number
-    ORDER BY stock_row
-    rows BETWEEN 8 preceding AND CURRENT ROW
   ), rows_12 AS (
     PARTITION BY stock_number
     ORDER BY stock_row
@@ -20428,18 +20246,14 @@ WITH values_0_1 AS (
     PARTITION BY stock_number
     ORDER BY stock_row
     rows BETWEEN 13 preceding AND CURRENT ROW
-  ), rows_18 AS (
+  ), rows_15 AS (
     PARTITION BY stock_number
     ORDER BY stock_row
-    rows BETWEEN 17 preceding AND CURRENT ROW
+    rows BETWEEN 14 preceding AND CURRENT ROW
   ), rows_19 AS (
     PARTITION BY stock_number
     ORDER BY stock_row
     rows BETWEEN 18 preceding AND CURRENT ROW
-  ), rows_20 AS (
-    PARTITION BY stock_number
-    ORDER BY stock_row
-    rows BETWEEN 19 preceding AND CURRENT ROW
   ), rows_before AS (
     PARTITION BY stock_number
     ORDER BY stock_row
@@ -20455,438 +20269,373 @@ WITH values_0_1 AS (
     trade_date,
     stock_number,
     stock_row,
+    close,
     day_rows,
-    se1361,
-    se1362,
-    se1363,
-    se1682,
-    se1765,
-    se1766,
-    se1767,
+    se1739,
+    se1740,
+    se1741,
+    se1742,
+    se1744,
+    se1745,
+    se1746,
+    se1747,
     se1850,
-    se1876,
-    se1877,
-    se1878,
-    se2080,
-    se2190,
-    se2192,
-    se2204,
-    se2233,
-    se2272,
-    se237,
-    se249,
-    se258,
-    se400,
-    se401,
-    se418,
-    se419,
-    se425,
-    se426,
-    se428,
-    se429,
-    se432,
-    se434,
-    se437,
-    se438,
-    se443,
-    se444,
-    se447,
-    se448,
-    se450,
-    se451,
-    se454,
-    se455,
-    se580,
-    se581,
-    se582,
-    se810,
-    se811,
-    se812,
-    va100,
-    va1066,
-    va1075,
+    se2047,
+    se2324,
+    se244,
+    se2445,
+    se2447,
+    se2460,
+    se2495,
+    va102,
+    va1051,
+    va1052,
+    va1059,
+    va1077,
     va1085,
-    va1118,
-    va1121,
-    va1128,
-    va1130,
-    va1134,
-    va1165,
-    va1167,
-    va1181,
-    va1187,
-    va121,
-    va1220,
-    va1222,
-    va1226,
-    va1235,
-    va1252,
-    va1263,
-    va1281,
+    va1087,
+    va1176,
+    va1185,
+    va1197,
+    va123,
+    va1232,
+    va1237,
+    va1244,
+    va1246,
+    va1250,
     va1283,
-    va1286,
-    va1294,
-    va1303,
-    va131,
-    va1320,
-    va1322,
-    va1360,
-    va1375,
-    va1378,
-    va1387,
-    va1405,
+    va1285,
+    va1301,
+    va1307,
+    va133,
+    va1341,
+    va1343,
+    va1355,
+    va1372,
+    va1383,
     va1406,
+    va1408,
+    va1412,
     va1422,
-    va1450,
-    va1462,
-    va1473,
-    va1478,
-    va1497,
-    va1505,
-    va155,
-    va1557,
-    va1559,
-    va1569,
-    va1572,
-    va159,
-    va1643,
-    va1651,
-    va1681,
-    va173,
-    va1730,
+    va1432,
+    va1449,
+    va1453,
+    va1498,
+    va1510,
+    va1513,
+    va1525,
+    va1548,
+    va1549,
+    va1565,
+    va1593,
+    va1607,
+    va161,
+    va1622,
+    va1628,
+    va165,
+    va1652,
+    va1661,
+    va1716,
+    va1718,
+    va1728,
+    va1731,
     va1738,
-    va176,
-    va1764,
-    va1769,
-    va1776,
-    va1782,
-    va1783,
+    va1743,
     va179,
-    va180,
-    va1822,
-    va1827,
-    va1843,
-    va1846,
-    va1848,
-    va1865,
-    va1875,
-    va1915,
-    va1933,
-    va1988,
-    va2009,
-    va2010,
-    va2013,
-    va2019,
-    va2023,
-    va2040,
-    va2061,
-    va2072,
-    va2073,
-    va2077,
-    va2097,
-    va2104,
-    va212,
-    va2137,
-    va2174,
-    va2182,
-    va2188,
-    va2199,
-    va2215,
-    va222,
-    va2226,
-    va2227,
-    va2228,
-    va223,
-    va2255,
-    va2256,
-    va226,
-    va2269,
-    va2271,
+    va1808,
+    va1816,
+    va182,
+    va1849,
+    va185,
+    va186,
+    va1914,
+    va1922,
+    va1955,
+    va1956,
+    va1963,
+    va1971,
+    va1972,
+    va2014,
+    va2037,
+    va2039,
+    va2042,
+    va2044,
+    va2063,
+    va2070,
+    va2124,
+    va219,
+    va2217,
+    va2240,
+    va2241,
+    va2244,
+    va2250,
+    va2254,
     va2275,
     va229,
-    va2293,
-    va2294,
-    va2295,
-    va232,
-    va2341,
-    va2347,
+    va230,
+    va2302,
+    va2314,
+    va2315,
+    va2320,
+    va233,
+    va2346,
     va2357,
-    va2365,
-    va2370,
-    va2387,
-    va2393,
-    va2396,
-    va2401,
-    va2403,
-    va2424,
-    va2432,
-    va265,
-    va269,
-    va295,
+    va236,
+    va239,
+    va2391,
+    va2428,
+    va2436,
+    va2443,
+    va2454,
+    va2476,
+    va2487,
+    va2488,
+    va2489,
+    va2518,
+    va2519,
+    va2536,
+    va2547,
+    va2565,
+    va2566,
+    va2567,
+    va2618,
+    va2625,
+    va2635,
+    va2643,
+    va2650,
+    va2669,
+    va2676,
+    va2679,
+    va2684,
+    va2686,
+    va2707,
+    va2715,
+    va280,
+    va284,
     va30,
-    va306,
-    va321,
-    va346,
+    va310,
+    va322,
+    va336,
+    va340,
     va36,
-    va399,
-    va405,
-    va416,
-    va417,
-    va422,
-    va436,
+    va366,
     va44,
-    va441,
-    va478,
-    va497,
-    va507,
-    va508,
-    va539,
-    va554,
-    va564,
-    va568,
-    va579,
-    va617,
-    va627,
+    va512,
+    va532,
+    va548,
+    va549,
+    va583,
+    va598,
+    va608,
+    va612,
     va64,
-    va648,
-    va653,
-    va717,
-    va721,
-    va739,
-    va749,
-    va750,
-    va751,
-    va758,
-    va761,
-    va795,
-    va803,
+    va663,
+    va673,
+    va694,
+    va698,
+    va768,
+    va773,
+    va794,
+    va805,
     va806,
-    va809,
-    va836,
-    va838,
-    va841,
-    va890,
-    va895,
-    va905,
-    va918,
-    va92,
-    va957,
-    va958,
-    va965,
-    va979,
-    va987,
-    va989,
+    va807,
+    va816,
+    va819,
+    va853,
+    va869,
+    va907,
+    va909,
+    va912,
+    va94,
+    va961,
+    va970,
+    va981,
     (
-      va139 + COALESCE(se140, 0) * EXP(
+      va142 + COALESCE(se144, 0) * EXP(
         (
           (
             (
-              se136 - 1
+              se138 - 1
             ) % 1100
           ) + 1
         ) * -CAST(0.3364722366212129 AS DOUBLE)
       )
-    ) AS va141,
+    ) AS va145,
     (
       CASE
-        WHEN NOT va236 IS NULL
-        THEN CAST(0.08333333333333333 AS DOUBLE) * se239 * EXP((
+        WHEN NOT va243 IS NULL
+        THEN CAST(0.08333333333333333 AS DOUBLE) * se247 * EXP((
           (
-            se237 - 1
+            se244 - 1
           ) % 1100
         ) * -CAST(0.08701137698962977 AS DOUBLE))
       END
-    ) AS va240,
+    ) AS va248,
     (
-      CASE
-        WHEN NOT va248 IS NULL
-        THEN CAST(0.05 AS DOUBLE) * se251 * EXP((
-          (
-            se249 - 1
-          ) % 1100
-        ) * -CAST(0.051293294387550536 AS DOUBLE))
-      END
-    ) AS va252,
-    (
-      CASE
-        WHEN NOT va257 IS NULL
-        THEN CAST(0.05 AS DOUBLE) * se260 * EXP((
-          (
-            se258 - 1
-          ) % 1100
-        ) * -CAST(0.051293294387550536 AS DOUBLE))
-      END
-    ) AS va261,
-    (
-      va329 + COALESCE(se330, 0) * EXP(
+      va263 + COALESCE(se265, 0) * EXP(
         (
           (
             (
-              se326 - 1
-            ) % 1100
-          ) + 1
-        ) * -CAST(0.4054651081081644 AS DOUBLE)
-      )
-    ) AS va331,
-    (
-      va337 + COALESCE(se338, 0) * EXP(
-        (
-          (
-            (
-              se334 - 1
-            ) % 1100
-          ) + 1
-        ) * -CAST(0.4054651081081644 AS DOUBLE)
-      )
-    ) AS va339,
-    (
-      CASE
-        WHEN (
-          se413 > stock_row - 59
-        )
-        THEN (
-          CASE
-            WHEN va408 > CAST(1e-10 AS DOUBLE) * (
-              CASE WHEN se410 = 60 THEN se409 END
-            )
-            THEN va408
-          END
-        )
-        ELSE NULL
-      END
-    ) AS va414,
-    (
-      CASE
-        WHEN (
-          se593 > stock_row - 13
-        ) AND (
-          se596 > stock_row - 13
-        )
-        THEN CASE WHEN ISFINITE(va590) THEN ROUND(va590, 12) END
-        ELSE NULL
-      END
-    ) AS va597,
-    (
-      (
-        2 + CASE WHEN se679 < va678 THEN 2 WHEN se679 = va678 THEN 1 WHEN se679 > va678 THEN 0 END + CASE WHEN se680 < va678 THEN 2 WHEN se680 = va678 THEN 1 WHEN se680 > va678 THEN 0 END + CASE WHEN se681 < va678 THEN 2 WHEN se681 = va678 THEN 1 WHEN se681 > va678 THEN 0 END
-      ) / 8 + (
-        CASE WHEN se695 = 15 THEN (
-          se693 + se694 * 15
-        ) / 30 END
-      )
-    ) AS va696,
-    (
-      va728 + COALESCE(se729, 0) * EXP(
-        (
-          (
-            (
-              se725 - 1
-            ) % 1100
-          ) + 1
-        ) * -CAST(0.11778303565638344 AS DOUBLE)
-      )
-    ) AS va730,
-    (
-      CASE
-        WHEN (
-          se820 > stock_row - 12
-        ) AND (
-          se823 > stock_row - 12
-        )
-        THEN CASE WHEN ISFINITE(va817) THEN ROUND(va817, 12) END
-        ELSE NULL
-      END
-    ) AS va824,
-    (
-      (
-        CASE WHEN se947 = 14 THEN se946 END
-      ) - (
-        stock_row - 14
-      ) * (
-        CASE WHEN se949 = 14 THEN se948 END
-      )
-    ) / 105 AS va950,
-    (
-      va967 + COALESCE(se968, 0) * EXP(
-        (
-          (
-            (
-              se136 - 1
-            ) % 1100
-          ) + 1
-        ) * -CAST(0.14310084364067333 AS DOUBLE)
-      )
-    ) AS va969,
-    (
-      va991 + COALESCE(se992, 0) * EXP(
-        (
-          (
-            (
-              se725 - 1
-            ) % 1100
-          ) + 1
-        ) * -CAST(0.06899287148695145 AS DOUBLE)
-      )
-    ) AS va993,
-    (
-      -(
-        (
-          2 + CASE
-            WHEN se1008 < va1007
-            THEN 2
-            WHEN se1008 = va1007
-            THEN 1
-            WHEN se1008 > va1007
-            THEN 0
-          END + CASE
-            WHEN se1009 < va1007
-            THEN 2
-            WHEN se1009 = va1007
-            THEN 1
-            WHEN se1009 > va1007
-            THEN 0
-          END + CASE
-            WHEN se1010 < va1007
-            THEN 2
-            WHEN se1010 = va1007
-            THEN 1
-            WHEN se1010 > va1007
-            THEN 0
-          END + CASE
-            WHEN se1011 < va1007
-            THEN 2
-            WHEN se1011 = va1007
-            THEN 1
-            WHEN se1011 > va1007
-            THEN 0
-          END
-        ) / 10 - (
-          CASE
-            WHEN NOT va1028 IS NULL
-            THEN (
-              se1029 + ROUND(se1030 * day_rows)
-            ) / (
-              2 * se1031
-            )
-          END
-        )
-      )
-    ) AS va1032,
-    (
-      va1136 + COALESCE(se1137, 0) * EXP(
-        (
-          (
-            (
-              se725 - 1
+              se259 - 1
             ) % 1100
           ) + 1
         ) * -CAST(0.051293294387550536 AS DOUBLE)
       )
-    ) AS va1138,
+    ) AS va266,
+    (
+      va274 + COALESCE(se276, 0) * EXP(
+        (
+          (
+            (
+              se270 - 1
+            ) % 1100
+          ) + 1
+        ) * -CAST(0.051293294387550536 AS DOUBLE)
+      )
+    ) AS va277,
+    (
+      va354 + COALESCE(se356, 0) * EXP(
+        (
+          (
+            (
+              se350 - 1
+            ) % 1100
+          ) + 1
+        ) * -CAST(0.4054651081081644 AS DOUBLE)
+      )
+    ) AS va357,
+    (
+      CAST(1.0 AS DOUBLE) * va490 + CAST(0.9 AS DOUBLE) * se491 + CAST(0.81 AS DOUBLE) * se492 + CAST(0.7290000000000001 AS DOUBLE) * se493 + CAST(0.6561 AS DOUBLE) * se494 + CAST(0.5904900000000001 AS DOUBLE) * se495 + CAST(0.531441 AS DOUBLE) * se496 + CAST(0.4782969000000001 AS DOUBLE) * se497 + CAST(0.4304672100000001 AS DOUBLE) * se498 + CAST(0.3874204890000001 AS DOUBLE) * se499 + CAST(0.3486784401000001 AS DOUBLE) * se500 + CAST(0.31381059609000006 AS DOUBLE) * se501 + CAST(0.2824295364810001 AS DOUBLE) * se502 + CAST(0.2541865828329001 AS DOUBLE) * se503 + CAST(0.2287679245496101 AS DOUBLE) * se504 + CAST(0.20589113209464907 AS DOUBLE) * se505 + CAST(0.18530201888518416 AS DOUBLE) * se506 + CAST(0.16677181699666577 AS DOUBLE) * se507 + CAST(0.15009463529699918 AS DOUBLE) * se508 + CAST(0.13508517176729928 AS DOUBLE) * se509
+    ) / CAST(8.78423345409431 AS DOUBLE) AS va510,
+    (
+      8 * va614 + 7 * se615 + 6 * se616 + 5 * se617 + 4 * se618 + 3 * se619 + 2 * se620 + 1 * se621
+    ) / 36 AS va622,
+    (
+      12 * va641 + 11 * se642 + 10 * se643 + 9 * se644 + 8 * se645 + 7 * se646 + 6 * se647 + 5 * se648 + 4 * se649 + 3 * se650 + 2 * se651 + 1 * se652
+    ) / 78 AS va653,
     (
       (
-        va1230 - (
-          va1232 + COALESCE(se1233, 0) * EXP(
+        2 + CASE WHEN se726 < va725 THEN 2 WHEN se726 = va725 THEN 1 WHEN se726 > va725 THEN 0 END + CASE WHEN se727 < va725 THEN 2 WHEN se727 = va725 THEN 1 WHEN se727 > va725 THEN 0 END + CASE WHEN se728 < va725 THEN 2 WHEN se728 = va725 THEN 1 WHEN se728 > va725 THEN 0 END
+      ) / 8 + (
+        CASE WHEN se744 = 15 THEN (
+          se742 + se743 * 15
+        ) / 30 END
+      )
+    ) AS va745,
+    (
+      va781 + COALESCE(se783, 0) * EXP(
+        (
+          (
+            (
+              se777 - 1
+            ) % 1100
+          ) + 1
+        ) * -CAST(0.11778303565638344 AS DOUBLE)
+      )
+    ) AS va784,
+    (
+      open - se870
+    ) AS va871,
+    (
+      va892 * 8193 - (
+        va892 * 8193 - va892
+      )
+    ) AS va893,
+    (
+      va902 + COALESCE(se904, 0) * EXP(
+        (
+          (
+            (
+              se898 - 1
+            ) % 1100
+          ) + 1
+        ) * -CAST(0.4054651081081644 AS DOUBLE)
+      )
+    ) AS va905,
+    (
+      4 * va1003 + 3 * se1004 + 2 * se1005 + 1 * se1006
+    ) / 10 AS va1007,
+    (
+      (
+        CASE WHEN se1041 = 14 THEN se1040 END
+      ) - (
+        stock_row - 14
+      ) * (
+        CASE WHEN se1043 = 14 THEN se1042 END
+      )
+    ) / 105 AS va1044,
+    (
+      va1062 + COALESCE(se1064, 0) * EXP(
+        (
+          (
+            (
+              se138 - 1
+            ) % 1100
+          ) + 1
+        ) * -CAST(0.14310084364067333 AS DOUBLE)
+      )
+    ) AS va1065,
+    (
+      va1090 + COALESCE(se1092, 0) * EXP(
+        (
+          (
+            (
+              se777 - 1
+            ) % 1100
+          ) + 1
+        ) * -CAST(0.06899287148695145 AS DOUBLE)
+      )
+    ) AS va1093,
+    (
+      -(
+        (
+          2 + CASE
+            WHEN se1108 < va1107
+            THEN 2
+            WHEN se1108 = va1107
+            THEN 1
+            WHEN se1108 > va1107
+            THEN 0
+          END + CASE
+            WHEN se1109 < va1107
+            THEN 2
+            WHEN se1109 = va1107
+            THEN 1
+            WHEN se1109 > va1107
+            THEN 0
+          END + CASE
+            WHEN se1110 < va1107
+            THEN 2
+            WHEN se1110 = va1107
+            THEN 1
+            WHEN se1110 > va1107
+            THEN 0
+          END + CASE
+            WHEN se1111 < va1107
+            THEN 2
+            WHEN se1111 = va1107
+            THEN 1
+            WHEN se1111 > va1107
+            THEN 0
+          END
+        ) / 10 - va1133
+      )
+    ) AS va1134,
+    (
+      va1253 + COALESCE(se1255, 0) * EXP(
+        (
+          (
+            (
+              se777 - 1
+            ) % 1100
+          ) + 1
+        ) * -CAST(0.051293294387550536 AS DOUBLE)
+      )
+    ) AS va1256,
+    (
+      (
+        va1350 - (
+          va1352 + COALESCE(se1353, 0) * EXP(
             (
               (
                 (
@@ -20897,25 +20646,16 @@ WITH values_0_1 AS (
           )
         )
       ) * 2
-    ) AS va1234,
+    ) AS va1354,
     (
-      5 * va1269 + 4 * se1270 + 3 * se1271 + 2 * se1272 + 1 * se1273
-    ) / 15 AS va1274,
+      CASE WHEN se1403 = 15 THEN (
+        se1401 + se1402 * 15
+      ) / 30 END
+    ) AS va1404,
     (
-      CASE
-        WHEN (
-          se245 > stock_row - 14
-        ) AND (
-          se1328 > stock_row - 14
-        )
-        THEN CASE WHEN ISFINITE(va1325) THEN ROUND(va1325, 12) END
-        ELSE NULL
-      END
-    ) AS va1329,
-    (
-      va1454 / NULLIF(
+      va1597 / NULLIF(
         (
-          va1456 + COALESCE(se1457, 0) * EXP(
+          va1599 + COALESCE(se1600, 0) * EXP(
             (
               (
                 (
@@ -20927,87 +20667,133 @@ WITH values_0_1 AS (
         ),
         0
       )
-    ) AS va1458,
+    ) AS va1601,
     (
-      7 * va1584 + 6 * se1585 + 5 * se1586 + 4 * se1587 + 3 * se1588 + 2 * se1589 + 1 * se1590
-    ) / 28 AS va1591,
+      CASE WHEN se1736 = 5 THEN se1735 END
+    ) AS va1737,
     (
-      CASE WHEN se1611 = 9 THEN se1610 END
-    ) AS va1612,
-    (
-      CASE
-        WHEN (
-          se1664 > stock_row - 17
-        ) AND (
-          se1667 > stock_row - 17
-        )
-        THEN CASE WHEN ISFINITE(va1661) THEN ROUND(va1661, 12) END
-        ELSE NULL
+      2 + CASE
+        WHEN se1779 < va1778
+        THEN 2
+        WHEN se1779 = va1778
+        THEN 1
+        WHEN se1779 > va1778
+        THEN 0
+      END + CASE
+        WHEN se1780 < va1778
+        THEN 2
+        WHEN se1780 = va1778
+        THEN 1
+        WHEN se1780 > va1778
+        THEN 0
+      END + CASE
+        WHEN se1781 < va1778
+        THEN 2
+        WHEN se1781 = va1778
+        THEN 1
+        WHEN se1781 > va1778
+        THEN 0
+      END + CASE
+        WHEN se1782 < va1778
+        THEN 2
+        WHEN se1782 = va1778
+        THEN 1
+        WHEN se1782 > va1778
+        THEN 0
+      END + CASE
+        WHEN se1783 < va1778
+        THEN 2
+        WHEN se1783 = va1778
+        THEN 1
+        WHEN se1783 > va1778
+        THEN 0
+      END + CASE
+        WHEN se1784 < va1778
+        THEN 2
+        WHEN se1784 = va1778
+        THEN 1
+        WHEN se1784 > va1778
+        THEN 0
       END
-    ) AS va1668,
+    ) / 14 AS va1785,
     (
-      (
-        se1682 - 1
-      ) // 1100
-    ) AS va1683,
-    (
-      (
-        CASE WHEN se1747 = 20 THEN se1746 END
-      ) - (
-        stock_row - 20
-      ) * (
-        CASE WHEN se1749 = 20 THEN se1748 END
-      )
-    ) / 210 AS va1750,
-    (
-      CASE WHEN se1838 = 18 THEN (
-        se1836 + se1837 * 18
-      ) / 36 END
-    ) AS va1839,
+      2 + CASE
+        WHEN se1836 < va1835
+        THEN 2
+        WHEN se1836 = va1835
+        THEN 1
+        WHEN se1836 > va1835
+        THEN 0
+      END + CASE
+        WHEN se1837 < va1835
+        THEN 2
+        WHEN se1837 = va1835
+        THEN 1
+        WHEN se1837 > va1835
+        THEN 0
+      END
+    ) / 6 AS va1838,
     (
       CASE
-        WHEN NOT se1849 IS NULL
-        THEN CAST(0.05 AS DOUBLE) * se1852 * EXP((
+        WHEN se1850 = 1
+        THEN va1849 / CAST(0.15384615384615385 AS DOUBLE)
+        ELSE va1849
+      END * EXP((
+        (
+          se1850 - 1
+        ) % 1100
+      ) * CAST(0.1670540846631662 AS DOUBLE))
+    ) AS va1851,
+    (
+      CASE
+        WHEN NOT se2046 IS NULL
+        THEN CAST(0.05 AS DOUBLE) * se2050 * EXP((
           (
-            se1850 - 1
+            se2047 - 1
           ) % 1100
         ) * -CAST(0.051293294387550536 AS DOUBLE))
       END
-    ) AS va1853,
+    ) AS va2051,
     (
-      CASE WHEN se1899 = 19 THEN (
-        se1897 + se1898 * 19
+      va2071 - se2072
+    ) AS va2073,
+    (
+      CASE WHEN se2107 = 19 THEN (
+        se2105 + se2106 * 19
       ) / 38 END
-    ) AS va1900,
+    ) AS va2108,
     (
-      7 * va1956 + 6 * se1957 + 5 * se1958 + 4 * se1959 + 3 * se1960 + 2 * se1961 + 1 * se1962
-    ) / 28 AS va1963,
+      8 * va2140 + 7 * se2141 + 6 * se2142 + 5 * se2143 + 4 * se2144 + 3 * se2145 + 2 * se2146 + 1 * se2147
+    ) / 36 AS va2148,
     (
-      va2010 - (
-        va2027 + COALESCE(se2028, 0) * EXP(
+      7 * va2184 + 6 * se2185 + 5 * se2186 + 4 * se2187 + 3 * se2188 + 2 * se2189 + 1 * se2190
+    ) / 28 AS va2191,
+    (
+      va2241 - (
+        va2259 + COALESCE(se2261, 0) * EXP(
           (
             (
               (
-                se2024 - 1
+                se2255 - 1
               ) % 1175
             ) + 1
           ) * -CAST(0.0333364202675918 AS DOUBLE)
         )
       )
-    ) AS va2029,
+    ) AS va2262,
     (
       CASE
-        WHEN NOT se2079 IS NULL
-        THEN CAST(0.1111111111111111 AS DOUBLE) * se2082 * EXP((
+        WHEN NOT se2323 IS NULL
+        THEN CAST(0.1111111111111111 AS DOUBLE) * se2327 * EXP((
           (
-            se2080 - 1
+            se2324 - 1
           ) % 1100
         ) * -CAST(0.11778303565638344 AS DOUBLE))
       END
-    ) AS va2083,
+    ) AS va2328,
     (
-      va2111 - (
-        va2113 + COALESCE(se2114, 0) * EXP(
+      va2364 - (
+        va2366 + COALESCE(se2367, 0) * EXP(
           (
             (
               (
@@ -21017,65 +20803,65 @@ WITH values_0_1 AS (
           ) * -CAST(0.22314355131420976 AS DOUBLE)
         )
       )
-    ) AS va2115,
+    ) AS va2368,
     (
       CASE
         WHEN stock_row > 11
         THEN (
           (
-            CASE WHEN se2161 = 5 THEN se2160 END
+            CASE WHEN se2416 = 5 THEN se2415 END
           ) + (
             2 + CASE
-              WHEN se2165 < va2164
+              WHEN se2419 < va2418
               THEN 2
-              WHEN se2165 = va2164
+              WHEN se2419 = va2418
               THEN 1
-              WHEN se2165 > va2164
+              WHEN se2419 > va2418
               THEN 0
             END + CASE
-              WHEN se2166 < va2164
+              WHEN se2420 < va2418
               THEN 2
-              WHEN se2166 = va2164
+              WHEN se2420 = va2418
               THEN 1
-              WHEN se2166 > va2164
+              WHEN se2420 > va2418
               THEN 0
             END + CASE
-              WHEN se2167 < va2164
+              WHEN se2421 < va2418
               THEN 2
-              WHEN se2167 = va2164
+              WHEN se2421 = va2418
               THEN 1
-              WHEN se2167 > va2164
+              WHEN se2421 > va2418
               THEN 0
             END + CASE
-              WHEN se2168 < va2164
+              WHEN se2422 < va2418
               THEN 2
-              WHEN se2168 = va2164
+              WHEN se2422 = va2418
               THEN 1
-              WHEN se2168 > va2164
+              WHEN se2422 > va2418
               THEN 0
             END
           ) / 10
         )
       END
-    ) AS va2169,
+    ) AS va2423,
     (
-      CASE WHEN se2190 = 12 THEN se2189 END
-    ) AS va2191,
+      CASE WHEN se2445 = 12 THEN se2444 END
+    ) AS va2446,
     (
       CASE
-        WHEN NOT va2203 IS NULL
-        THEN CAST(0.15384615384615385 AS DOUBLE) * se2206 * EXP((
+        WHEN NOT va2459 IS NULL
+        THEN CAST(0.15384615384615385 AS DOUBLE) * se2463 * EXP((
           (
-            se2204 - 1
+            se2460 - 1
           ) % 1100
         ) * -CAST(0.1670540846631662 AS DOUBLE))
       END
-    ) AS va2207,
+    ) AS va2464,
     (
       (
-        se2394 + va2269
+        se2677 + va2536
       ) / 2
-    ) AS va2395
+    ) AS va2678
   FROM series_7
 ), values_7_2 AS (
   SELECT
@@ -21083,328 +20869,324 @@ WITH values_0_1 AS (
     trade_date,
     stock_number,
     stock_row,
+    close,
     day_rows,
-    se1361,
-    se1362,
-    se1363,
-    se1682,
-    se1765,
-    se1766,
-    se1767,
     se1850,
-    se1876,
-    se1877,
-    se1878,
-    se2080,
-    se2204,
-    se2233,
-    se2272,
-    se237,
-    se249,
-    se258,
-    se400,
-    se401,
-    se418,
-    se419,
-    se425,
-    se426,
-    se428,
-    se429,
-    se432,
-    se434,
-    se437,
-    se438,
-    se443,
-    se444,
-    se447,
-    se448,
-    se450,
-    se451,
-    se454,
-    se455,
-    se580,
-    se581,
-    se582,
-    se810,
-    se811,
-    se812,
-    va100,
-    va1032,
-    va1066,
-    va1075,
+    se2047,
+    se2324,
+    se244,
+    se2460,
+    se2495,
+    va102,
+    va1051,
+    va1052,
+    va1059,
+    va1065,
+    va1077,
     va1085,
-    va1118,
-    va1121,
-    va1128,
-    va1130,
+    va1087,
+    va1093,
     va1134,
-    va1138,
-    va1165,
-    va1167,
-    va1181,
-    va1187,
-    va121,
-    va1220,
-    va1222,
-    va1226,
-    va1234,
-    va1235,
-    va1252,
-    va1263,
-    va1281,
+    va1176,
+    va1185,
+    va1197,
+    va123,
+    va1232,
+    va1237,
+    va1244,
+    va1246,
+    va1250,
+    va1256,
     va1283,
-    va1286,
-    va1294,
-    va1303,
-    va131,
-    va1320,
-    va1322,
-    va1360,
-    va1375,
-    va1378,
-    va1387,
-    va1405,
+    va1285,
+    va1301,
+    va1307,
+    va133,
+    va1341,
+    va1343,
+    va1354,
+    va1355,
+    va1372,
     va1406,
-    va141,
+    va1408,
+    va1412,
     va1422,
-    va1450,
-    va1458,
-    va1462,
-    va1473,
-    va1478,
-    va1497,
-    va1505,
-    va155,
-    va1557,
-    va1559,
-    va1569,
-    va1572,
-    va159,
-    va1643,
-    va1651,
-    va1681,
-    va1683,
-    va173,
-    va1730,
-    va1738,
-    va176,
-    va1764,
-    va1769,
-    va1776,
-    va1782,
-    va1783,
+    va1432,
+    va1449,
+    va145,
+    va1453,
+    va1498,
+    va1510,
+    va1513,
+    va1525,
+    va1548,
+    va1549,
+    va1565,
+    va1593,
+    va1601,
+    va1607,
+    va161,
+    va1622,
+    va1628,
+    va165,
+    va1652,
+    va1661,
+    va1716,
+    va1718,
+    va1728,
+    va1731,
+    va1785,
     va179,
-    va180,
-    va1822,
-    va1843,
-    va1846,
-    va1848,
-    va1853,
-    va1865,
-    va1875,
-    va1900,
-    va1915,
-    va1933,
-    va1988,
-    va2009,
-    va2013,
-    va2019,
-    va2023,
-    va2029,
-    va2040,
-    va2061,
-    va2072,
+    va1808,
+    va182,
+    va1849,
+    va185,
+    va1851,
+    va186,
+    va1914,
+    va1922,
+    va1955,
+    va1956,
+    va1963,
+    va1971,
+    va1972,
+    va2014,
+    va2037,
+    va2039,
+    va2042,
+    va2044,
+    va2051,
+    va2063,
+    va2070,
     va2073,
-    va2077,
-    va2083,
-    va2097,
-    va2104,
-    va2115,
-    va212,
-    va2137,
-    va2169,
-    va2174,
-    va2182,
-    va2188,
-    va2199,
-    va2207,
-    va2215,
-    va222,
-    va2226,
-    va2227,
-    va2228,
-    va223,
-    va2255,
-    va2256,
-    va226,
-    va2269,
-    va2271,
+    va2108,
+    va2124,
+    va219,
+    va2191,
+    va2217,
+    va2240,
+    va2244,
+    va2250,
+    va2254,
+    va2262,
     va2275,
     va229,
-    va2293,
-    va2294,
-    va2295,
-    va232,
-    va2341,
-    va2347,
+    va230,
+    va2302,
+    va2314,
+    va2315,
+    va2320,
+    va2328,
+    va233,
+    va2346,
     va2357,
-    va2365,
-    va2370,
-    va2387,
-    va2393,
-    va2395,
-    va2396,
-    va240,
-    va2401,
-    va2403,
-    va2424,
-    va2432,
-    va252,
-    va261,
-    va265,
-    va269,
-    va295,
+    va236,
+    va2368,
+    va239,
+    va2391,
+    va2423,
+    va2428,
+    va2436,
+    va2443,
+    va2454,
+    va2464,
+    va2476,
+    va248,
+    va2487,
+    va2488,
+    va2489,
+    va2518,
+    va2519,
+    va2536,
+    va2547,
+    va2565,
+    va2566,
+    va2567,
+    va2618,
+    va2625,
+    va2635,
+    va2643,
+    va2650,
+    va266,
+    va2669,
+    va2676,
+    va2678,
+    va2679,
+    va2684,
+    va2686,
+    va2707,
+    va2715,
+    va277,
+    va280,
+    va284,
     va30,
-    va306,
-    va321,
-    va331,
-    va339,
-    va346,
+    va310,
+    va322,
+    va336,
+    va340,
+    va357,
     va36,
-    va399,
-    va405,
-    va414,
-    va416,
-    va417,
-    va422,
-    va436,
+    va366,
     va44,
-    va441,
-    va478,
-    va497,
-    va507,
-    va508,
-    va539,
-    va554,
-    va564,
-    va568,
-    va579,
-    va597,
-    va617,
-    va627,
+    va510,
+    va512,
+    va532,
+    va548,
+    va549,
+    va583,
+    va598,
+    va608,
+    va612,
     va64,
-    va648,
-    va653,
-    va696,
-    va717,
-    va721,
-    va730,
-    va739,
-    va749,
-    va750,
-    va751,
-    va758,
-    va761,
-    va795,
-    va803,
+    va663,
+    va673,
+    va694,
+    va698,
+    va745,
+    va768,
+    va773,
+    va784,
+    va794,
+    va805,
     va806,
-    va809,
-    va836,
-    va838,
-    va841,
-    va890,
-    va895,
+    va807,
+    va816,
+    va819,
+    va853,
+    va869,
+    va893,
     va905,
-    va918,
-    va92,
-    va957,
-    va958,
-    va965,
-    va969,
-    va979,
-    va987,
-    va989,
-    va993,
+    va907,
+    va909,
+    va912,
+    va94,
+    va961,
+    va970,
+    va981,
     (
-      va422 / NULLIF(va414, 0)
-    ) AS va423,
+      CASE WHEN (
+        (
+          se244 - 1
+        ) % 1100
+      ) = 1099 THEN va248 END
+    ) AS va249,
     (
-      va441 / NULLIF(va414, 0)
-    ) AS va442,
+      (
+        va266 / NULLIF((
+          va277 + va266
+        ), 0)
+      ) * 100
+    ) AS va278,
     (
-      va824 * 8193 - (
-        va824 * 8193 - va824
+      CASE
+        WHEN stock_row > 9
+        THEN (
+          va622 * 8193 - (
+            va622 * 8193 - va622
+          )
+        )
+      END
+    ) AS va623,
+    (
+      va653 * 8193 - (
+        va653 * 8193 - va653
       )
-    ) AS va825,
+    ) AS va654,
     (
-      va950 * 8193 - (
-        va950 * 8193 - va950
-      )
-    ) AS va951,
+      CASE
+        WHEN stock_row > 11
+        THEN (
+          va871 * 8193 - (
+            va871 * 8193 - va871
+          )
+        )
+      END
+    ) AS va872,
     (
-      va1274 * 8193 - (
-        va1274 * 8193 - va1274
+      va1007 * 8193 - (
+        va1007 * 8193 - va1007
       )
-    ) AS va1275,
+    ) AS va1008,
     (
-      va1329 * 8193 - (
-        va1329 * 8193 - va1329
+      va1044 * 8193 - (
+        va1044 * 8193 - va1044
       )
-    ) AS va1330,
+    ) AS va1045,
     (
-      va1591 * 8193 - (
-        va1591 * 8193 - va1591
+      -(
+        CASE WHEN va1383 > va1404 THEN va1383 WHEN va1383 <= va1404 THEN va1404 END
       )
-    ) AS va1592,
-    (
-      va1612 * 8193 - (
-        va1612 * 8193 - va1612
-      )
-    ) AS va1613,
-    (
-      va1668 * 8193 - (
-        va1668 * 8193 - va1668
-      )
-    ) AS va1669,
-    (
-      va1750 * 8193 - (
-        va1750 * 8193 - va1750
-      )
-    ) AS va1751,
+    ) AS va1405,
     (
       CASE
         WHEN (
-          va1827 > 0
+          NOT (
+            va1738 = se1739 AND va1738 = se1740 AND va1738 = se1741 AND va1738 = se1742
+          )
+        )
+        AND (
+          NOT (
+            va1743 = se1744 AND va1743 = se1745 AND va1743 = se1746 AND va1743 = se1747
+          )
+        )
+        THEN CASE WHEN ISFINITE(va1737) THEN ROUND(va1737, 12) END
+        ELSE NULL
+      END
+    ) AS va1748,
+    (
+      CASE
+        WHEN (
+          va1816 > 0
           OR (
-            va1839 = FLOOR(va1839) AND (
-              va1827 <> 0 OR va1839 >= 0
+            va1838 = FLOOR(va1838) AND (
+              va1816 <> 0 OR va1838 >= 0
             )
           )
           OR (
-            va1827 = 0 AND va1839 > 0
+            va1816 = 0 AND va1838 > 0
           )
         )
-        THEN POWER(va1827, va1839)
+        THEN POWER(va1816, va1838)
       END
-    ) AS va1840,
-    va1900 * stock_row AS va1901,
+    ) AS va1839,
     (
-      va1963 * 8193 - (
-        va1963 * 8193 - va1963
+      CASE WHEN (
+        (
+          se2047 - 1
+        ) % 1100
+      ) = 1099 THEN va2051 END
+    ) AS va2052,
+    (
+      va2148 * 8193 - (
+        va2148 * 8193 - va2148
       )
-    ) AS va1964,
+    ) AS va2149,
     POWER((
-      va2010 - va2029
-    ), 2) AS va2032,
+      va2241 - va2262
+    ), 2) AS va2265,
+    (
+      CASE WHEN (
+        (
+          se2324 - 1
+        ) % 1100
+      ) = 1099 THEN va2328 END
+    ) AS va2329,
     (
       (
-        va1128 - va2191
+        va1244 - va2446
       ) / NULLIF((
         (
-          CASE WHEN se2190 = 12 THEN se2192 END
-        ) - va2191
+          CASE WHEN se2445 = 12 THEN se2447 END
+        ) - va2446
       ), 0)
-    ) AS va2193
+    ) AS va2448,
+    (
+      CASE WHEN (
+        (
+          se2460 - 1
+        ) % 1100
+      ) = 1099 THEN va2464 END
+    ) AS va2465
   FROM values_7_1
 ), values_7_3 AS (
   SELECT
@@ -21412,1944 +21194,783 @@ WITH values_0_1 AS (
     trade_date,
     stock_number,
     stock_row,
+    close,
     day_rows,
-    se1361,
-    se1362,
-    se1363,
-    se1682,
-    se1765,
-    se1766,
-    se1767,
     se1850,
-    se1876,
-    se1877,
-    se1878,
-    se2080,
-    se2204,
-    se2233,
-    se2272,
-    se237,
-    se249,
-    se258,
-    se400,
-    se401,
-    se428,
-    se429,
-    se432,
-    se437,
-    se438,
-    se447,
-    se448,
-    se450,
-    se451,
-    se454,
-    se455,
-    se580,
-    se581,
-    se582,
-    se810,
-    se811,
-    se812,
-    va100,
-    va1032,
-    va1066,
-    va1075,
+    se2047,
+    se2324,
+    se244,
+    se2460,
+    se2495,
+    va1008,
+    va102,
+    va1045,
+    va1051,
+    va1052,
+    va1059,
+    va1065,
+    va1077,
     va1085,
-    va1118,
-    va1121,
-    va1128,
-    va1130,
+    va1087,
+    va1093,
     va1134,
-    va1138,
-    va1165,
-    va1167,
-    va1181,
-    va1187,
-    va121,
-    va1220,
-    va1222,
-    va1226,
-    va1234,
-    va1235,
-    va1252,
-    va1263,
-    va1275,
-    va1281,
+    va1176,
+    va1185,
+    va1197,
+    va123,
+    va1232,
+    va1237,
+    va1244,
+    va1246,
+    va1250,
+    va1256,
     va1283,
-    va1286,
-    va1294,
-    va1303,
-    va131,
-    va1320,
-    va1322,
-    va1330,
-    va1360,
-    va1375,
-    va1378,
-    va1387,
+    va1285,
+    va1301,
+    va1307,
+    va133,
+    va1341,
+    va1343,
+    va1354,
+    va1355,
+    va1372,
     va1405,
     va1406,
-    va141,
+    va1408,
+    va1412,
     va1422,
-    va1450,
-    va1458,
-    va1462,
-    va1473,
-    va1478,
-    va1497,
-    va1505,
-    va155,
-    va1557,
-    va1559,
-    va1569,
-    va1572,
-    va159,
-    va1592,
-    va1613,
-    va1643,
-    va1651,
-    va1669,
-    va1681,
-    va1683,
-    va173,
-    va1730,
-    va1738,
-    va1751,
-    va176,
-    va1764,
-    va1769,
-    va1776,
-    va1782,
-    va1783,
+    va1432,
+    va1449,
+    va145,
+    va1453,
+    va1498,
+    va1510,
+    va1513,
+    va1525,
+    va1548,
+    va1549,
+    va1565,
+    va1593,
+    va1601,
+    va1607,
+    va161,
+    va1622,
+    va1628,
+    va165,
+    va1652,
+    va1661,
+    va1716,
+    va1718,
+    va1728,
+    va1731,
+    va1748,
+    va1785,
     va179,
-    va180,
-    va1822,
-    va1843,
-    va1846,
-    va1848,
-    va1853,
-    va1865,
-    va1875,
-    va1900,
-    va1901,
-    va1915,
-    va1933,
-    va1964,
-    va1988,
-    va2009,
-    va2013,
-    va2019,
-    va2023,
-    va2029,
-    va2032,
-    va2040,
-    va2061,
-    va2072,
+    va1808,
+    va182,
+    va1849,
+    va185,
+    va1851,
+    va186,
+    va1914,
+    va1922,
+    va1955,
+    va1956,
+    va1963,
+    va1971,
+    va1972,
+    va2014,
+    va2037,
+    va2039,
+    va2042,
+    va2044,
+    va2051,
+    va2052,
+    va2063,
+    va2070,
     va2073,
-    va2077,
-    va2083,
-    va2097,
-    va2104,
-    va2115,
-    va212,
-    va2137,
-    va2169,
-    va2174,
-    va2182,
-    va2188,
-    va2193,
-    va2199,
-    va2207,
-    va2215,
-    va222,
-    va2226,
-    va2227,
-    va2228,
-    va223,
-    va2255,
-    va2256,
-    va226,
-    va2269,
-    va2271,
+    va2108,
+    va2124,
+    va2149,
+    va219,
+    va2191,
+    va2217,
+    va2240,
+    va2244,
+    va2250,
+    va2254,
+    va2262,
+    va2265,
     va2275,
     va229,
-    va2293,
-    va2294,
-    va2295,
-    va232,
-    va2341,
-    va2347,
+    va230,
+    va2302,
+    va2314,
+    va2315,
+    va2320,
+    va2328,
+    va2329,
+    va233,
+    va2346,
     va2357,
-    va2365,
-    va2370,
-    va2387,
-    va2393,
-    va2395,
-    va2396,
-    va240,
-    va2401,
-    va2403,
-    va2424,
-    va2432,
-    va252,
-    va261,
-    va265,
-    va269,
-    va295,
+    va236,
+    va2368,
+    va239,
+    va2391,
+    va2423,
+    va2428,
+    va2436,
+    va2443,
+    va2448,
+    va2454,
+    va2464,
+    va2465,
+    va2476,
+    va248,
+    va2487,
+    va2488,
+    va2489,
+    va249,
+    va2518,
+    va2519,
+    va2536,
+    va2547,
+    va2565,
+    va2566,
+    va2567,
+    va2618,
+    va2625,
+    va2635,
+    va2643,
+    va2650,
+    va266,
+    va2669,
+    va2676,
+    va2678,
+    va2679,
+    va2684,
+    va2686,
+    va2707,
+    va2715,
+    va277,
+    va278,
+    va280,
+    va284,
     va30,
-    va306,
-    va321,
-    va331,
-    va339,
-    va346,
+    va310,
+    va322,
+    va336,
+    va340,
+    va357,
     va36,
-    va399,
-    va405,
-    va414,
-    va416,
-    va436,
+    va366,
     va44,
-    va441,
-    va442,
-    va478,
-    va497,
-    va507,
-    va508,
-    va539,
-    va554,
-    va564,
-    va568,
-    va579,
-    va597,
-    va617,
-    va627,
+    va510,
+    va512,
+    va532,
+    va548,
+    va549,
+    va583,
+    va598,
+    va608,
+    va612,
+    va623,
     va64,
-    va648,
-    va653,
-    va696,
-    va717,
-    va721,
-    va730,
-    va739,
-    va749,
-    va750,
-    va751,
-    va758,
-    va761,
-    va795,
-    va803,
+    va654,
+    va663,
+    va673,
+    va694,
+    va698,
+    va745,
+    va768,
+    va773,
+    va784,
+    va794,
+    va805,
     va806,
-    va809,
-    va825,
-    va836,
-    va838,
-    va841,
-    va890,
-    va895,
+    va807,
+    va816,
+    va819,
+    va853,
+    va869,
+    va872,
+    va893,
     va905,
-    va918,
-    va92,
-    va951,
-    va957,
-    va958,
-    va965,
-    va969,
-    va979,
-    va987,
-    va989,
-    va993,
+    va907,
+    va909,
+    va912,
+    va94,
+    va961,
+    va970,
+    va981,
     (
-      (
-        CASE WHEN se419 = 60 THEN se418 END
-      ) - (
-        va423 * va405
+      -(
+        CASE WHEN ISFINITE(va1839) THEN va1839 END
       )
-    ) AS va424,
-    (
-      (
-        CASE WHEN se426 = 60 THEN se425 END
-      ) - (
-        va423 * va422
-      )
-    ) AS va427,
-    (
-      (
-        va417 - (
-          CASE WHEN se429 = 60 THEN se434 END
-        )
-      ) - (
-        va423 * va416
-      )
-    ) AS va435,
-    (
-      (
-        CASE WHEN se444 = 60 THEN se443 END
-      ) - (
-        va423 * va441
-      )
-    ) AS va445,
-    (
-      CASE WHEN ISFINITE(va1840) THEN va1840 END
-    ) AS va1841
+    ) AS va1840
   FROM values_7_2
-), values_7_4 AS (
-  SELECT
-    ts_code,
-    trade_date,
-    stock_number,
-    stock_row,
-    day_rows,
-    se1361,
-    se1362,
-    se1363,
-    se1682,
-    se1765,
-    se1766,
-    se1767,
-    se1850,
-    se1876,
-    se1877,
-    se1878,
-    se2080,
-    se2204,
-    se2233,
-    se2272,
-    se237,
-    se249,
-    se258,
-    se400,
-    se401,
-    se437,
-    se438,
-    se447,
-    se448,
-    se450,
-    se451,
-    se454,
-    se455,
-    se580,
-    se581,
-    se582,
-    se810,
-    se811,
-    se812,
-    va100,
-    va1032,
-    va1066,
-    va1075,
-    va1085,
-    va1118,
-    va1121,
-    va1128,
-    va1130,
-    va1134,
-    va1138,
-    va1165,
-    va1167,
-    va1181,
-    va1187,
-    va121,
-    va1220,
-    va1222,
-    va1226,
-    va1234,
-    va1235,
-    va1252,
-    va1263,
-    va1275,
-    va1281,
-    va1283,
-    va1286,
-    va1294,
-    va1303,
-    va131,
-    va1320,
-    va1322,
-    va1330,
-    va1360,
-    va1375,
-    va1378,
-    va1387,
-    va1405,
-    va1406,
-    va141,
-    va1422,
-    va1450,
-    va1458,
-    va1462,
-    va1473,
-    va1478,
-    va1497,
-    va1505,
-    va155,
-    va1557,
-    va1559,
-    va1569,
-    va1572,
-    va159,
-    va1592,
-    va1613,
-    va1643,
-    va1651,
-    va1669,
-    va1681,
-    va1683,
-    va173,
-    va1730,
-    va1738,
-    va1751,
-    va176,
-    va1764,
-    va1769,
-    va1776,
-    va1782,
-    va1783,
-    va179,
-    va180,
-    va1822,
-    va1841,
-    va1843,
-    va1846,
-    va1848,
-    va1853,
-    va1865,
-    va1875,
-    va1900,
-    va1901,
-    va1915,
-    va1933,
-    va1964,
-    va1988,
-    va2009,
-    va2013,
-    va2019,
-    va2023,
-    va2029,
-    va2032,
-    va2040,
-    va2061,
-    va2072,
-    va2073,
-    va2077,
-    va2083,
-    va2097,
-    va2104,
-    va2115,
-    va212,
-    va2137,
-    va2169,
-    va2174,
-    va2182,
-    va2188,
-    va2193,
-    va2199,
-    va2207,
-    va2215,
-    va222,
-    va2226,
-    va2227,
-    va2228,
-    va223,
-    va2255,
-    va2256,
-    va226,
-    va2269,
-    va2271,
-    va2275,
-    va229,
-    va2293,
-    va2294,
-    va2295,
-    va232,
-    va2341,
-    va2347,
-    va2357,
-    va2365,
-    va2370,
-    va2387,
-    va2393,
-    va2395,
-    va2396,
-    va240,
-    va2401,
-    va2403,
-    va2424,
-    va2432,
-    va252,
-    va261,
-    va265,
-    va269,
-    va295,
-    va30,
-    va306,
-    va321,
-    va331,
-    va339,
-    va346,
-    va36,
-    va399,
-    va405,
-    va414,
-    va416,
-    va424,
-    va435,
-    va436,
-    va44,
-    va441,
-    va442,
-    va445,
-    va478,
-    va497,
-    va507,
-    va508,
-    va539,
-    va554,
-    va564,
-    va568,
-    va579,
-    va597,
-    va617,
-    va627,
-    va64,
-    va648,
-    va653,
-    va696,
-    va717,
-    va721,
-    va730,
-    va739,
-    va749,
-    va750,
-    va751,
-    va758,
-    va761,
-    va795,
-    va803,
-    va806,
-    va809,
-    va825,
-    va836,
-    va838,
-    va841,
-    va890,
-    va895,
-    va905,
-    va918,
-    va92,
-    va951,
-    va957,
-    va958,
-    va965,
-    va969,
-    va979,
-    va987,
-    va989,
-    va993,
-    (
-      CASE
-        WHEN (
-          se432 > stock_row - 59
-        )
-        THEN (
-          CASE
-            WHEN va427 > CAST(1e-10 AS DOUBLE) * (
-              CASE WHEN se429 = 60 THEN se428 END
-            )
-            THEN va427
-          END
-        )
-        ELSE NULL
-      END
-    ) AS va433
-  FROM values_7_3
-), values_7_5 AS (
-  SELECT
-    ts_code,
-    trade_date,
-    stock_number,
-    stock_row,
-    day_rows,
-    se1361,
-    se1362,
-    se1363,
-    se1682,
-    se1765,
-    se1766,
-    se1767,
-    se1850,
-    se1876,
-    se1877,
-    se1878,
-    se2080,
-    se2204,
-    se2233,
-    se2272,
-    se237,
-    se249,
-    se258,
-    se400,
-    se401,
-    se437,
-    se438,
-    se447,
-    se448,
-    se450,
-    se451,
-    se454,
-    se455,
-    se580,
-    se581,
-    se582,
-    se810,
-    se811,
-    se812,
-    va100,
-    va1032,
-    va1066,
-    va1075,
-    va1085,
-    va1118,
-    va1121,
-    va1128,
-    va1130,
-    va1134,
-    va1138,
-    va1165,
-    va1167,
-    va1181,
-    va1187,
-    va121,
-    va1220,
-    va1222,
-    va1226,
-    va1234,
-    va1235,
-    va1252,
-    va1263,
-    va1275,
-    va1281,
-    va1283,
-    va1286,
-    va1294,
-    va1303,
-    va131,
-    va1320,
-    va1322,
-    va1330,
-    va1360,
-    va1375,
-    va1378,
-    va1387,
-    va1405,
-    va1406,
-    va141,
-    va1422,
-    va1450,
-    va1458,
-    va1462,
-    va1473,
-    va1478,
-    va1497,
-    va1505,
-    va155,
-    va1557,
-    va1559,
-    va1569,
-    va1572,
-    va159,
-    va1592,
-    va1613,
-    va1643,
-    va1651,
-    va1669,
-    va1681,
-    va1683,
-    va173,
-    va1730,
-    va1738,
-    va1751,
-    va176,
-    va1764,
-    va1769,
-    va1776,
-    va1782,
-    va1783,
-    va179,
-    va180,
-    va1822,
-    va1841,
-    va1843,
-    va1846,
-    va1848,
-    va1853,
-    va1865,
-    va1875,
-    va1900,
-    va1901,
-    va1915,
-    va1933,
-    va1964,
-    va1988,
-    va2009,
-    va2013,
-    va2019,
-    va2023,
-    va2029,
-    va2032,
-    va2040,
-    va2061,
-    va2072,
-    va2073,
-    va2077,
-    va2083,
-    va2097,
-    va2104,
-    va2115,
-    va212,
-    va2137,
-    va2169,
-    va2174,
-    va2182,
-    va2188,
-    va2193,
-    va2199,
-    va2207,
-    va2215,
-    va222,
-    va2226,
-    va2227,
-    va2228,
-    va223,
-    va2255,
-    va2256,
-    va226,
-    va2269,
-    va2271,
-    va2275,
-    va229,
-    va2293,
-    va2294,
-    va2295,
-    va232,
-    va2341,
-    va2347,
-    va2357,
-    va2365,
-    va2370,
-    va2387,
-    va2393,
-    va2395,
-    va2396,
-    va240,
-    va2401,
-    va2403,
-    va2424,
-    va2432,
-    va252,
-    va261,
-    va265,
-    va269,
-    va295,
-    va30,
-    va306,
-    va321,
-    va331,
-    va339,
-    va346,
-    va36,
-    va399,
-    va405,
-    va414,
-    va416,
-    va424,
-    va433,
-    va435,
-    va436,
-    va44,
-    va441,
-    va442,
-    va445,
-    va478,
-    va497,
-    va507,
-    va508,
-    va539,
-    va554,
-    va564,
-    va568,
-    va579,
-    va597,
-    va617,
-    va627,
-    va64,
-    va648,
-    va653,
-    va696,
-    va717,
-    va721,
-    va730,
-    va739,
-    va749,
-    va750,
-    va751,
-    va758,
-    va761,
-    va795,
-    va803,
-    va806,
-    va809,
-    va825,
-    va836,
-    va838,
-    va841,
-    va890,
-    va895,
-    va905,
-    va918,
-    va92,
-    va951,
-    va957,
-    va958,
-    va965,
-    va969,
-    va979,
-    va987,
-    va989,
-    va993,
-    (
-      va445 / NULLIF(va433, 0)
-    ) AS va446
-  FROM values_7_4
-), values_7_6 AS (
-  SELECT
-    ts_code,
-    trade_date,
-    stock_number,
-    stock_row,
-    day_rows,
-    se1361,
-    se1362,
-    se1363,
-    se1682,
-    se1765,
-    se1766,
-    se1767,
-    se1850,
-    se1876,
-    se1877,
-    se1878,
-    se2080,
-    se2204,
-    se2233,
-    se2272,
-    se237,
-    se249,
-    se258,
-    se400,
-    se401,
-    se437,
-    se438,
-    se450,
-    se451,
-    se454,
-    se455,
-    se580,
-    se581,
-    se582,
-    se810,
-    se811,
-    se812,
-    va100,
-    va1032,
-    va1066,
-    va1075,
-    va1085,
-    va1118,
-    va1121,
-    va1128,
-    va1130,
-    va1134,
-    va1138,
-    va1165,
-    va1167,
-    va1181,
-    va1187,
-    va121,
-    va1220,
-    va1222,
-    va1226,
-    va1234,
-    va1235,
-    va1252,
-    va1263,
-    va1275,
-    va1281,
-    va1283,
-    va1286,
-    va1294,
-    va1303,
-    va131,
-    va1320,
-    va1322,
-    va1330,
-    va1360,
-    va1375,
-    va1378,
-    va1387,
-    va1405,
-    va1406,
-    va141,
-    va1422,
-    va1450,
-    va1458,
-    va1462,
-    va1473,
-    va1478,
-    va1497,
-    va1505,
-    va155,
-    va1557,
-    va1559,
-    va1569,
-    va1572,
-    va159,
-    va1592,
-    va1613,
-    va1643,
-    va1651,
-    va1669,
-    va1681,
-    va1683,
-    va173,
-    va1730,
-    va1738,
-    va1751,
-    va176,
-    va1764,
-    va1769,
-    va1776,
-    va1782,
-    va1783,
-    va179,
-    va180,
-    va1822,
-    va1841,
-    va1843,
-    va1846,
-    va1848,
-    va1853,
-    va1865,
-    va1875,
-    va1900,
-    va1901,
-    va1915,
-    va1933,
-    va1964,
-    va1988,
-    va2009,
-    va2013,
-    va2019,
-    va2023,
-    va2029,
-    va2032,
-    va2040,
-    va2061,
-    va2072,
-    va2073,
-    va2077,
-    va2083,
-    va2097,
-    va2104,
-    va2115,
-    va212,
-    va2137,
-    va2169,
-    va2174,
-    va2182,
-    va2188,
-    va2193,
-    va2199,
-    va2207,
-    va2215,
-    va222,
-    va2226,
-    va2227,
-    va2228,
-    va223,
-    va2255,
-    va2256,
-    va226,
-    va2269,
-    va2271,
-    va2275,
-    va229,
-    va2293,
-    va2294,
-    va2295,
-    va232,
-    va2341,
-    va2347,
-    va2357,
-    va2365,
-    va2370,
-    va2387,
-    va2393,
-    va2395,
-    va2396,
-    va240,
-    va2401,
-    va2403,
-    va2424,
-    va2432,
-    va252,
-    va261,
-    va265,
-    va269,
-    va295,
-    va30,
-    va306,
-    va321,
-    va331,
-    va339,
-    va346,
-    va36,
-    va399,
-    va405,
-    va414,
-    va416,
-    va424,
-    va433,
-    va435,
-    va436,
-    va44,
-    va442,
-    va446,
-    va478,
-    va497,
-    va507,
-    va508,
-    va539,
-    va554,
-    va564,
-    va568,
-    va579,
-    va597,
-    va617,
-    va627,
-    va64,
-    va648,
-    va653,
-    va696,
-    va717,
-    va721,
-    va730,
-    va739,
-    va749,
-    va750,
-    va751,
-    va758,
-    va761,
-    va795,
-    va803,
-    va806,
-    va809,
-    va825,
-    va836,
-    va838,
-    va841,
-    va890,
-    va895,
-    va905,
-    va918,
-    va92,
-    va951,
-    va957,
-    va958,
-    va965,
-    va969,
-    va979,
-    va987,
-    va989,
-    va993,
-    (
-      (
-        (
-          CASE WHEN se448 = 60 THEN se447 END
-        ) - (
-          va442 * va441
-        )
-      ) - (
-        va446 * va445
-      )
-    ) AS va449
-  FROM values_7_5
-), values_7_7 AS (
-  SELECT
-    ts_code,
-    trade_date,
-    stock_number,
-    stock_row,
-    day_rows,
-    se1361,
-    se1362,
-    se1363,
-    se1682,
-    se1765,
-    se1766,
-    se1767,
-    se1850,
-    se1876,
-    se1877,
-    se1878,
-    se2080,
-    se2204,
-    se2233,
-    se2272,
-    se237,
-    se249,
-    se258,
-    se580,
-    se581,
-    se582,
-    se810,
-    se811,
-    se812,
-    va100,
-    va1032,
-    va1066,
-    va1075,
-    va1085,
-    va1118,
-    va1121,
-    va1128,
-    va1130,
-    va1134,
-    va1138,
-    va1165,
-    va1167,
-    va1181,
-    va1187,
-    va121,
-    va1220,
-    va1222,
-    va1226,
-    va1234,
-    va1235,
-    va1252,
-    va1263,
-    va1275,
-    va1281,
-    va1283,
-    va1286,
-    va1294,
-    va1303,
-    va131,
-    va1320,
-    va1322,
-    va1330,
-    va1360,
-    va1375,
-    va1378,
-    va1387,
-    va1405,
-    va1406,
-    va141,
-    va1422,
-    va1450,
-    va1458,
-    va1462,
-    va1473,
-    va1478,
-    va1497,
-    va1505,
-    va155,
-    va1557,
-    va1559,
-    va1569,
-    va1572,
-    va159,
-    va1592,
-    va1613,
-    va1643,
-    va1651,
-    va1669,
-    va1681,
-    va1683,
-    va173,
-    va1730,
-    va1738,
-    va1751,
-    va176,
-    va1764,
-    va1769,
-    va1776,
-    va1782,
-    va1783,
-    va179,
-    va180,
-    va1822,
-    va1841,
-    va1843,
-    va1846,
-    va1848,
-    va1853,
-    va1865,
-    va1875,
-    va1900,
-    va1901,
-    va1915,
-    va1933,
-    va1964,
-    va1988,
-    va2009,
-    va2013,
-    va2019,
-    va2023,
-    va2029,
-    va2032,
-    va2040,
-    va2061,
-    va2072,
-    va2073,
-    va2077,
-    va2083,
-    va2097,
-    va2104,
-    va2115,
-    va212,
-    va2137,
-    va2169,
-    va2174,
-    va2182,
-    va2188,
-    va2193,
-    va2199,
-    va2207,
-    va2215,
-    va222,
-    va2226,
-    va2227,
-    va2228,
-    va223,
-    va2255,
-    va2256,
-    va226,
-    va2269,
-    va2271,
-    va2275,
-    va229,
-    va2293,
-    va2294,
-    va2295,
-    va232,
-    va2341,
-    va2347,
-    va2357,
-    va2365,
-    va2370,
-    va2387,
-    va2393,
-    va2395,
-    va2396,
-    va240,
-    va2401,
-    va2403,
-    va2424,
-    va2432,
-    va252,
-    va261,
-    va265,
-    va269,
-    va295,
-    va30,
-    va306,
-    va321,
-    va331,
-    va339,
-    va346,
-    va36,
-    va44,
-    va478,
-    va497,
-    va507,
-    va508,
-    va539,
-    va554,
-    va564,
-    va568,
-    va579,
-    va597,
-    va617,
-    va627,
-    va64,
-    va648,
-    va653,
-    va696,
-    va717,
-    va721,
-    va730,
-    va739,
-    va749,
-    va750,
-    va751,
-    va758,
-    va761,
-    va795,
-    va803,
-    va806,
-    va809,
-    va825,
-    va836,
-    va838,
-    va841,
-    va890,
-    va895,
-    va905,
-    va918,
-    va92,
-    va951,
-    va957,
-    va958,
-    va965,
-    va969,
-    va979,
-    va987,
-    va989,
-    va993,
-    POWER(
-      (
-        (
-          (
-            (
-              va399 - (
-                CASE WHEN se401 = 60 THEN se400 END
-              )
-            ) - (
-              (
-                va405 / NULLIF(va414, 0)
-              ) * va416
-            )
-          ) - (
-            (
-              va424 / NULLIF(va433, 0)
-            ) * va435
-          )
-        ) - (
-          (
-            (
-              (
-                (
-                  CASE WHEN se438 = 60 THEN se437 END
-                ) - (
-                  va442 * va405
-                )
-              ) - (
-                va446 * va424
-              )
-            ) / NULLIF(
-              (
-                CASE
-                  WHEN (
-                    se454 > stock_row - 59
-                  )
-                  THEN (
-                    CASE
-                      WHEN va449 > CAST(1e-10 AS DOUBLE) * (
-                        CASE WHEN se451 = 60 THEN se450 END
-                      )
-                      THEN va449
-                    END
-                  )
-                  ELSE NULL
-                END
-              ),
-              0
-            )
-          ) * (
-            (
-              (
-                va436 - (
-                  CASE WHEN se451 = 60 THEN se455 END
-                )
-              ) - (
-                va442 * va416
-              )
-            ) - (
-              va446 * va435
-            )
-          )
-        )
-      ),
-      2
-    ) AS va456
-  FROM values_7_6
 ), sections_8 AS (
   SELECT
     ts_code,
     trade_date,
     stock_number,
     stock_row,
+    close,
     day_rows,
-    se1361,
-    se1362,
-    se1363,
-    se1682,
-    se1765,
-    se1766,
-    se1767,
     se1850,
-    se1876,
-    se1877,
-    se1878,
-    se2080,
-    se2204,
-    se2233,
-    se2272,
-    se237,
-    se249,
-    se258,
-    se580,
-    se581,
-    se582,
-    se810,
-    se811,
-    se812,
-    va100,
-    va1032,
-    va1066,
-    va1075,
+    se2047,
+    se2324,
+    se244,
+    se2460,
+    se2495,
+    va1008,
+    va102,
+    va1045,
+    va1051,
+    va1052,
+    va1059,
+    va1065,
+    va1077,
     va1085,
-    va1118,
-    va1121,
-    va1128,
-    va1130,
+    va1087,
+    va1093,
     va1134,
-    va1138,
-    va1165,
-    va1167,
-    va1181,
-    va1187,
-    va121,
-    va1220,
-    va1222,
-    va1226,
-    va1234,
-    va1235,
-    va1252,
-    va1263,
-    va1275,
-    va1281,
+    va1176,
+    va1185,
+    va1197,
+    va123,
+    va1232,
+    va1237,
+    va1244,
+    va1246,
+    va1250,
+    va1256,
     va1283,
-    va1286,
-    va1294,
-    va1303,
-    va131,
-    va1320,
-    va1322,
-    va1330,
-    va1360,
-    va1375,
-    va1378,
-    va1387,
+    va1285,
+    va1301,
+    va1307,
+    va133,
+    va1341,
+    va1343,
+    va1354,
+    va1355,
+    va1372,
     va1405,
     va1406,
-    va141,
+    va1408,
+    va1412,
     va1422,
-    va1450,
-    va1458,
-    va1462,
-    va1473,
-    va1478,
-    va1497,
-    va1505,
-    va155,
-    va1557,
-    va1559,
-    va1569,
-    va1572,
-    va159,
-    va1592,
-    va1613,
-    va1643,
-    va1651,
-    va1669,
-    va1681,
-    va1683,
-    va173,
-    va1730,
-    va1738,
-    va1751,
-    va176,
-    va1764,
-    va1769,
-    va1776,
-    va1782,
-    va1783,
+    va1432,
+    va1449,
+    va145,
+    va1453,
+    va1498,
+    va1510,
+    va1513,
+    va1525,
+    va1548,
+    va1549,
+    va1565,
+    va1593,
+    va1601,
+    va1607,
+    va161,
+    va1622,
+    va1628,
+    va165,
+    va1652,
+    va1661,
+    va1716,
+    va1718,
+    va1728,
+    va1731,
+    va1748,
+    va1785,
     va179,
-    va180,
-    va1822,
-    va1841,
-    va1843,
-    va1846,
-    va1848,
-    va1853,
-    va1865,
-    va1875,
-    va1900,
-    va1901,
-    va1915,
-    va1933,
-    va1964,
-    va1988,
-    va2009,
-    va2013,
-    va2019,
-    va2023,
-    va2029,
-    va2032,
-    va2040,
-    va2061,
-    va2072,
+    va1808,
+    va182,
+    va1840,
+    va1849,
+    va185,
+    va1851,
+    va186,
+    va1914,
+    va1922,
+    va1955,
+    va1956,
+    va1963,
+    va1971,
+    va1972,
+    va2014,
+    va2037,
+    va2039,
+    va2042,
+    va2044,
+    va2051,
+    va2052,
+    va2063,
+    va2070,
     va2073,
-    va2077,
-    va2083,
-    va2097,
-    va2104,
-    va2115,
-    va212,
-    va2137,
-    va2169,
-    va2174,
-    va2182,
-    va2188,
-    va2193,
-    va2199,
-    va2207,
-    va2215,
-    va222,
-    va2226,
-    va2227,
-    va2228,
-    va223,
-    va2255,
-    va2256,
-    va226,
-    va2269,
-    va2271,
+    va2108,
+    va2124,
+    va2149,
+    va219,
+    va2191,
+    va2217,
+    va2240,
+    va2244,
+    va2250,
+    va2254,
+    va2262,
+    va2265,
     va2275,
     va229,
-    va2293,
-    va2294,
-    va2295,
-    va232,
-    va2341,
-    va2347,
+    va230,
+    va2302,
+    va2314,
+    va2315,
+    va2320,
+    va2328,
+    va2329,
+    va233,
+    va2346,
     va2357,
-    va2365,
-    va2370,
-    va2387,
-    va2393,
-    va2395,
-    va2396,
-    va240,
-    va2401,
-    va2403,
-    va2424,
-    va2432,
-    va252,
-    va261,
-    va265,
-    va269,
-    va295,
+    va236,
+    va2368,
+    va239,
+    va2391,
+    va2423,
+    va2428,
+    va2436,
+    va2443,
+    va2448,
+    va2454,
+    va2464,
+    va2465,
+    va2476,
+    va248,
+    va2487,
+    va2488,
+    va2489,
+    va249,
+    va2518,
+    va2519,
+    va2536,
+    va2547,
+    va2565,
+    va2566,
+    va2567,
+    va2618,
+    va2625,
+    va2635,
+    va2643,
+    va2650,
+    va266,
+    va2669,
+    va2676,
+    va2678,
+    va2679,
+    va2684,
+    va2686,
+    va2707,
+    va2715,
+    va277,
+    va278,
+    va280,
+    va284,
     va30,
-    va306,
-    va321,
-    va331,
-    va339,
-    va346,
+    va310,
+    va322,
+    va336,
+    va340,
+    va357,
     va36,
+    va366,
     va44,
-    va456,
-    va478,
-    va497,
-    va507,
-    va508,
-    va539,
-    va554,
-    va564,
-    va568,
-    va579,
-    va597,
-    va617,
-    va627,
+    va510,
+    va512,
+    va532,
+    va548,
+    va549,
+    va583,
+    va598,
+    va608,
+    va612,
+    va623,
     va64,
-    va648,
-    va653,
-    va696,
-    va717,
-    va721,
-    va730,
-    va739,
-    va749,
-    va750,
-    va751,
-    va758,
-    va761,
-    va795,
-    va803,
+    va654,
+    va663,
+    va673,
+    va694,
+    va698,
+    va745,
+    va768,
+    va773,
+    va784,
+    va794,
+    va805,
     va806,
-    va809,
-    va825,
-    va836,
-    va838,
-    va841,
-    va890,
-    va895,
+    va807,
+    va816,
+    va819,
+    va853,
+    va869,
+    va872,
+    va893,
     va905,
-    va918,
-    va92,
-    va951,
-    va957,
-    va958,
-    va965,
-    va969,
-    va979,
-    va987,
-    va989,
-    va993,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va825) AS se826,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va825) AS se827,
-    COUNT(va825) OVER (
+    va907,
+    va909,
+    va912,
+    va94,
+    va961,
+    va970,
+    va981,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va623) AS se624,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va623) AS se625,
+    COUNT(va623) OVER (
       PARTITION BY trade_date
-      ORDER BY va825
+      ORDER BY va623
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se828,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va951) AS se952,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va951) AS se953,
-    COUNT(va951) OVER (
+    ) AS se626,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va654) AS se655,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va654) AS se656,
+    COUNT(va654) OVER (
       PARTITION BY trade_date
-      ORDER BY va951
+      ORDER BY va654
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se954,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1330) AS se1331,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1330) AS se1332,
-    COUNT(va1330) OVER (
+    ) AS se657,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va872) AS se873,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va872) AS se874,
+    COUNT(va872) OVER (
       PARTITION BY trade_date
-      ORDER BY va1330
+      ORDER BY va872
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1333,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1592) AS se1593,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1592) AS se1594,
-    COUNT(va1592) OVER (
+    ) AS se875,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va893) AS se894,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va893) AS se895,
+    COUNT(va893) OVER (
       PARTITION BY trade_date
-      ORDER BY va1592
+      ORDER BY va893
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1595,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1751) AS se1752,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1751) AS se1753,
-    COUNT(va1751) OVER (
+    ) AS se896,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1008) AS se1009,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1008) AS se1010,
+    COUNT(va1008) OVER (
       PARTITION BY trade_date
-      ORDER BY va1751
+      ORDER BY va1008
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1754
-  FROM values_7_7
+    ) AS se1011,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1045) AS se1046,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1045) AS se1047,
+    COUNT(va1045) OVER (
+      PARTITION BY trade_date
+      ORDER BY va1045
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se1048,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2149) AS se2150,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2149) AS se2151,
+    COUNT(va2149) OVER (
+      PARTITION BY trade_date
+      ORDER BY va2149
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se2152
+  FROM values_7_3
 ), values_8_1 AS (
   SELECT
     ts_code,
     trade_date,
     stock_number,
     stock_row,
+    close,
     day_rows,
-    se1593,
-    se1594,
-    se1595,
-    se1682,
     se1850,
-    se1876,
-    se1877,
-    se1878,
-    se2080,
-    se2204,
-    se2233,
-    se2272,
-    se237,
-    se249,
-    se258,
-    se580,
-    se581,
-    se582,
-    se810,
-    se811,
-    se812,
-    va100,
-    va1032,
-    va1066,
-    va1075,
+    se2047,
+    se2324,
+    se244,
+    se2460,
+    se2495,
+    va102,
+    va1051,
+    va1052,
+    va1059,
+    va1065,
+    va1077,
     va1085,
-    va1118,
-    va1121,
-    va1128,
-    va1130,
+    va1087,
+    va1093,
     va1134,
-    va1138,
-    va1165,
-    va1167,
-    va1181,
-    va1187,
-    va121,
-    va1220,
-    va1222,
-    va1226,
-    va1234,
-    va1235,
-    va1252,
-    va1263,
-    va1275,
-    va1281,
+    va1176,
+    va1185,
+    va1197,
+    va123,
+    va1232,
+    va1237,
+    va1244,
+    va1246,
+    va1250,
+    va1256,
     va1283,
-    va1286,
-    va1294,
-    va1303,
-    va131,
-    va1320,
-    va1322,
-    va1375,
-    va1378,
-    va1387,
+    va1285,
+    va1301,
+    va1307,
+    va133,
+    va1341,
+    va1343,
+    va1354,
+    va1355,
+    va1372,
     va1405,
     va1406,
-    va141,
+    va1408,
+    va1412,
     va1422,
-    va1450,
-    va1458,
-    va1462,
-    va1473,
-    va1478,
-    va1497,
-    va1505,
-    va155,
-    va1557,
-    va1559,
-    va1569,
-    va1572,
-    va159,
-    va1592,
-    va1613,
-    va1643,
-    va1651,
-    va1669,
-    va1681,
-    va1683,
-    va173,
-    va1730,
-    va1738,
-    va176,
-    va1769,
-    va1776,
-    va1782,
-    va1783,
+    va1432,
+    va1449,
+    va145,
+    va1453,
+    va1498,
+    va1510,
+    va1513,
+    va1525,
+    va1548,
+    va1549,
+    va1565,
+    va1593,
+    va1601,
+    va1607,
+    va161,
+    va1622,
+    va1628,
+    va165,
+    va1652,
+    va1661,
+    va1716,
+    va1718,
+    va1728,
+    va1731,
+    va1748,
+    va1785,
     va179,
-    va180,
-    va1822,
-    va1841,
-    va1843,
-    va1846,
-    va1848,
-    va1853,
-    va1865,
-    va1875,
-    va1900,
-    va1901,
-    va1915,
-    va1933,
-    va1964,
-    va1988,
-    va2009,
-    va2013,
-    va2019,
-    va2023,
-    va2029,
-    va2032,
-    va2040,
-    va2061,
-    va2072,
+    va1808,
+    va182,
+    va1840,
+    va1849,
+    va185,
+    va1851,
+    va186,
+    va1914,
+    va1922,
+    va1955,
+    va1956,
+    va1963,
+    va1971,
+    va1972,
+    va2014,
+    va2037,
+    va2039,
+    va2042,
+    va2044,
+    va2051,
+    va2052,
+    va2063,
+    va2070,
     va2073,
-    va2077,
-    va2083,
-    va2097,
-    va2104,
-    va2115,
-    va212,
-    va2137,
-    va2169,
-    va2174,
-    va2182,
-    va2188,
-    va2193,
-    va2199,
-    va2207,
-    va2215,
-    va222,
-    va2226,
-    va2227,
-    va2228,
-    va223,
-    va2255,
-    va2256,
-    va226,
-    va2269,
-    va2271,
+    va2108,
+    va2124,
+    va219,
+    va2217,
+    va2240,
+    va2244,
+    va2250,
+    va2254,
+    va2262,
+    va2265,
     va2275,
     va229,
-    va2293,
-    va2294,
-    va2295,
-    va232,
-    va2341,
-    va2347,
+    va230,
+    va2302,
+    va2314,
+    va2315,
+    va2320,
+    va2328,
+    va2329,
+    va233,
+    va2346,
     va2357,
-    va2365,
-    va2370,
-    va2387,
-    va2393,
-    va2395,
-    va2396,
-    va240,
-    va2401,
-    va2403,
-    va2424,
-    va2432,
-    va252,
-    va261,
-    va265,
-    va269,
-    va295,
+    va236,
+    va2368,
+    va239,
+    va2391,
+    va2423,
+    va2428,
+    va2436,
+    va2443,
+    va2448,
+    va2454,
+    va2464,
+    va2465,
+    va2476,
+    va248,
+    va2487,
+    va2488,
+    va2489,
+    va249,
+    va2518,
+    va2519,
+    va2536,
+    va2547,
+    va2565,
+    va2566,
+    va2567,
+    va2618,
+    va2625,
+    va2635,
+    va2643,
+    va2650,
+    va266,
+    va2669,
+    va2676,
+    va2678,
+    va2679,
+    va2684,
+    va2686,
+    va2707,
+    va2715,
+    va277,
+    va278,
+    va280,
+    va284,
     va30,
-    va306,
-    va321,
-    va331,
-    va339,
-    va346,
+    va310,
+    va322,
+    va336,
+    va340,
+    va357,
     va36,
+    va366,
     va44,
-    va456,
-    va478,
-    va497,
-    va507,
-    va508,
-    va539,
-    va554,
-    va564,
-    va568,
-    va579,
-    va597,
-    va617,
-    va627,
+    va510,
+    va512,
+    va532,
+    va548,
+    va549,
+    va583,
+    va598,
+    va608,
+    va612,
     va64,
-    va648,
-    va653,
-    va696,
-    va717,
-    va721,
-    va730,
-    va739,
-    va749,
-    va750,
-    va751,
-    va758,
-    va761,
-    va795,
-    va803,
+    va663,
+    va673,
+    va694,
+    va698,
+    va745,
+    va768,
+    va773,
+    va784,
+    va794,
+    va805,
     va806,
-    va809,
-    va836,
-    va838,
-    va841,
-    va890,
-    va895,
+    va807,
+    va816,
+    va819,
+    va853,
+    va869,
     va905,
-    va918,
-    va92,
-    va957,
-    va958,
-    va965,
-    va969,
-    va979,
-    va987,
-    va989,
-    va993,
-    POWER(
-      (
-        CASE
-          WHEN NOT va825 IS NULL
-          THEN (
-            se826 + ROUND(se827 * day_rows)
-          ) / (
-            2 * se828
-          )
-        END
-      ),
-      5
-    ) AS va829,
+    va907,
+    va909,
+    va912,
+    va94,
+    va961,
+    va970,
+    va981,
     (
-      CASE
-        WHEN NOT va951 IS NULL
-        THEN (
-          se952 + ROUND(se953 * day_rows)
-        ) / (
-          2 * se954
-        )
-      END
-    ) AS va955,
-    (
-      -CAST((
-        (
-          (
-            CASE
-              WHEN NOT va1330 IS NULL
-              THEN (
-                se1331 + ROUND(se1332 * day_rows)
-              ) / (
-                2 * se1333
-              )
-            END
-          ) < (
-            CASE
-              WHEN NOT va1360 IS NULL
-              THEN (
-                se1361 + ROUND(se1362 * day_rows)
-              ) / (
-                2 * se1363
-              )
-            END
-          )
-        )
-      ) AS DOUBLE)
-    ) AS va1364,
-    (
-      (
-        CASE
-          WHEN NOT va1751 IS NULL
-          THEN (
-            se1752 + ROUND(se1753 * day_rows)
-          ) / (
-            2 * se1754
-          )
-        END
-      ) / NULLIF(
+      -(
         (
           CASE
-            WHEN NOT va1764 IS NULL
+            WHEN NOT va623 IS NULL
             THEN (
-              se1765 + ROUND(se1766 * day_rows)
+              se624 + ROUND(se625 * day_rows)
             ) / (
-              2 * se1767
+              2 * se626
             )
           END
-        ),
-        0
+        ) - (
+          CASE
+            WHEN NOT va654 IS NULL
+            THEN (
+              se655 + ROUND(se656 * day_rows)
+            ) / (
+              2 * se657
+            )
+          END
+        )
       )
-    ) AS va1768
+    ) AS va658,
+    CAST((
+      (
+        (
+          CASE
+            WHEN NOT va872 IS NULL
+            THEN (
+              se873 + ROUND(se874 * day_rows)
+            ) / (
+              2 * se875
+            )
+          END
+        ) < (
+          CASE
+            WHEN NOT va893 IS NULL
+            THEN (
+              se894 + ROUND(se895 * day_rows)
+            ) / (
+              2 * se896
+            )
+          END
+        )
+      )
+    ) AS DOUBLE) AS va897,
+    (
+      CASE
+        WHEN NOT va1008 IS NULL
+        THEN (
+          se1009 + ROUND(se1010 * day_rows)
+        ) / (
+          2 * se1011
+        )
+      END
+    ) AS va1012,
+    (
+      CASE
+        WHEN NOT va1045 IS NULL
+        THEN (
+          se1046 + ROUND(se1047 * day_rows)
+        ) / (
+          2 * se1048
+        )
+      END
+    ) AS va1049,
+    (
+      (
+        se1850 - 1
+      ) // 1100
+    ) AS va1852,
+    va2073 * stock_row AS va2074,
+    va2108 * stock_row AS va2109,
+    (
+      CASE
+        WHEN NOT va2149 IS NULL
+        THEN (
+          se2150 + ROUND(se2151 * day_rows)
+        ) / (
+          2 * se2152
+        )
+      END
+    ) AS va2153,
+    (
+      va2191 * 8193 - (
+        va2191 * 8193 - va2191
+      )
+    ) AS va2192
   FROM sections_8
 ), values_8_2 AS (
   SELECT
@@ -23357,236 +21978,220 @@ WITH values_0_1 AS (
     trade_date,
     stock_number,
     stock_row,
+    close,
     day_rows,
-    se1593,
-    se1594,
-    se1595,
-    se1682,
     se1850,
-    se1876,
-    se1877,
-    se1878,
-    se2080,
-    se2204,
-    se2233,
-    se2272,
-    se237,
-    se249,
-    se258,
-    se580,
-    se581,
-    se582,
-    se810,
-    se811,
-    se812,
-    va100,
-    va1032,
-    va1066,
-    va1075,
+    se2047,
+    se2324,
+    se244,
+    se2460,
+    se2495,
+    va102,
+    va1051,
+    va1052,
+    va1059,
+    va1065,
+    va1077,
     va1085,
-    va1118,
-    va1121,
-    va1128,
-    va1130,
+    va1087,
+    va1093,
     va1134,
-    va1138,
-    va1165,
-    va1167,
-    va1181,
-    va1187,
-    va121,
-    va1220,
-    va1222,
-    va1226,
-    va1234,
-    va1235,
-    va1252,
-    va1263,
-    va1275,
-    va1281,
+    va1176,
+    va1185,
+    va1197,
+    va123,
+    va1232,
+    va1237,
+    va1244,
+    va1246,
+    va1250,
+    va1256,
     va1283,
-    va1286,
-    va1294,
-    va1303,
-    va131,
-    va1320,
-    va1322,
-    va1364,
-    va1375,
-    va1378,
-    va1387,
+    va1285,
+    va1301,
+    va1307,
+    va133,
+    va1341,
+    va1343,
+    va1354,
+    va1355,
+    va1372,
     va1405,
     va1406,
-    va141,
+    va1408,
+    va1412,
     va1422,
-    va1450,
-    va1458,
-    va1462,
-    va1473,
-    va1478,
-    va1497,
-    va1505,
-    va155,
-    va1557,
-    va1559,
-    va1569,
-    va1572,
-    va159,
-    va1592,
-    va1613,
-    va1643,
-    va1651,
-    va1669,
-    va1681,
-    va1683,
-    va173,
-    va1730,
-    va1738,
-    va176,
-    va1768,
-    va1769,
-    va1776,
-    va1782,
-    va1783,
+    va1432,
+    va1449,
+    va145,
+    va1453,
+    va1498,
+    va1510,
+    va1513,
+    va1525,
+    va1548,
+    va1549,
+    va1565,
+    va1593,
+    va1601,
+    va1607,
+    va161,
+    va1622,
+    va1628,
+    va165,
+    va1652,
+    va1661,
+    va1716,
+    va1718,
+    va1728,
+    va1731,
+    va1748,
+    va1785,
     va179,
-    va180,
-    va1822,
-    va1841,
-    va1843,
-    va1846,
-    va1848,
-    va1853,
-    va1865,
-    va1875,
-    va1900,
-    va1901,
-    va1915,
-    va1933,
-    va1964,
-    va1988,
-    va2009,
-    va2013,
-    va2019,
-    va2023,
-    va2029,
-    va2032,
-    va2040,
-    va2061,
-    va2072,
+    va1808,
+    va182,
+    va1840,
+    va1849,
+    va185,
+    va1851,
+    va1852,
+    va186,
+    va1914,
+    va1922,
+    va1955,
+    va1956,
+    va1963,
+    va1971,
+    va1972,
+    va2014,
+    va2037,
+    va2039,
+    va2042,
+    va2044,
+    va2051,
+    va2052,
+    va2063,
+    va2070,
     va2073,
-    va2077,
-    va2083,
-    va2097,
-    va2104,
-    va2115,
-    va212,
-    va2137,
-    va2169,
-    va2174,
-    va2182,
-    va2188,
-    va2193,
-    va2199,
-    va2207,
-    va2215,
-    va222,
-    va2226,
-    va2227,
-    va2228,
-    va223,
-    va2255,
-    va2256,
-    va226,
-    va2269,
-    va2271,
+    va2074,
+    va2108,
+    va2109,
+    va2124,
+    va2153,
+    va219,
+    va2192,
+    va2217,
+    va2240,
+    va2244,
+    va2250,
+    va2254,
+    va2262,
+    va2265,
     va2275,
     va229,
-    va2293,
-    va2294,
-    va2295,
-    va232,
-    va2341,
-    va2347,
+    va230,
+    va2302,
+    va2314,
+    va2315,
+    va2320,
+    va2328,
+    va2329,
+    va233,
+    va2346,
     va2357,
-    va2365,
-    va2370,
-    va2387,
-    va2393,
-    va2395,
-    va2396,
-    va240,
-    va2401,
-    va2403,
-    va2424,
-    va2432,
-    va252,
-    va261,
-    va265,
-    va269,
-    va295,
+    va236,
+    va2368,
+    va239,
+    va2391,
+    va2423,
+    va2428,
+    va2436,
+    va2443,
+    va2448,
+    va2454,
+    va2464,
+    va2465,
+    va2476,
+    va248,
+    va2487,
+    va2488,
+    va2489,
+    va249,
+    va2518,
+    va2519,
+    va2536,
+    va2547,
+    va2565,
+    va2566,
+    va2567,
+    va2618,
+    va2625,
+    va2635,
+    va2643,
+    va2650,
+    va266,
+    va2669,
+    va2676,
+    va2678,
+    va2679,
+    va2684,
+    va2686,
+    va2707,
+    va2715,
+    va277,
+    va278,
+    va280,
+    va284,
     va30,
-    va306,
-    va321,
-    va331,
-    va339,
-    va346,
+    va310,
+    va322,
+    va336,
+    va340,
+    va357,
     va36,
+    va366,
     va44,
-    va456,
-    va478,
-    va497,
-    va507,
-    va508,
-    va539,
-    va554,
-    va564,
-    va568,
-    va579,
-    va597,
-    va617,
-    va627,
+    va510,
+    va512,
+    va532,
+    va548,
+    va549,
+    va583,
+    va598,
+    va608,
+    va612,
     va64,
-    va648,
-    va653,
-    va696,
-    va717,
-    va721,
-    va730,
-    va739,
-    va749,
-    va750,
-    va751,
-    va758,
-    va761,
-    va795,
-    va803,
+    va658,
+    va663,
+    va673,
+    va694,
+    va698,
+    va745,
+    va768,
+    va773,
+    va784,
+    va794,
+    va805,
     va806,
-    va809,
-    va836,
-    va838,
-    va841,
-    va890,
-    va895,
+    va807,
+    va816,
+    va819,
+    va853,
+    va869,
+    va897,
     va905,
-    va92,
-    va957,
-    va958,
-    va965,
-    va969,
-    va979,
-    va987,
-    va989,
-    va993,
-    (
-      va829 * 8193 - (
-        va829 * 8193 - va829
-      )
-    ) AS va830,
+    va907,
+    va909,
+    va912,
+    va94,
+    va961,
+    va970,
+    va981,
     (
       -(
-        CASE WHEN va918 > va955 THEN va918 WHEN va918 <= va955 THEN va955 END
+        CASE WHEN va1012 > va1049 THEN va1012 WHEN va1012 <= va1049 THEN va1049 END
       )
-    ) AS va956
+    ) AS va1050
   FROM values_8_1
 ), series_9 AS (
   SELECT
@@ -23594,349 +22199,248 @@ WITH values_0_1 AS (
     trade_date,
     stock_number,
     stock_row,
+    close,
     day_rows,
-    se1593,
-    se1594,
-    se1595,
-    se1682,
     se1850,
-    se1876,
-    se1877,
-    se1878,
-    se2080,
-    se2204,
-    se2272,
-    se237,
-    se249,
-    se258,
-    se580,
-    se581,
-    se582,
-    se810,
-    se811,
-    se812,
-    va100,
-    va1032,
-    va1066,
-    va1075,
+    se2047,
+    se2324,
+    se244,
+    se2460,
+    va102,
+    va1050,
+    va1051,
+    va1052,
+    va1059,
+    va1065,
+    va1077,
     va1085,
-    va1118,
-    va1121,
-    va1128,
-    va1130,
+    va1087,
+    va1093,
     va1134,
-    va1138,
-    va1165,
-    va1167,
-    va1181,
-    va1187,
-    va121,
-    va1220,
-    va1222,
-    va1226,
-    va1234,
-    va1235,
-    va1252,
-    va1263,
-    va1281,
+    va1176,
+    va1185,
+    va1197,
+    va123,
+    va1232,
+    va1237,
+    va1244,
+    va1246,
+    va1250,
+    va1256,
     va1283,
-    va1286,
-    va1294,
-    va1303,
-    va131,
-    va1320,
-    va1322,
-    va1364,
-    va1375,
-    va1378,
-    va1387,
+    va1285,
+    va1301,
+    va1307,
+    va133,
+    va1341,
+    va1343,
+    va1354,
+    va1355,
+    va1372,
     va1405,
     va1406,
-    va141,
+    va1408,
+    va1412,
     va1422,
-    va1450,
-    va1458,
-    va1462,
-    va1473,
-    va1478,
-    va1497,
-    va1505,
-    va155,
-    va1557,
-    va1559,
-    va1569,
-    va1572,
-    va159,
-    va1592,
-    va1613,
-    va1643,
-    va1651,
-    va1669,
-    va1681,
-    va173,
-    va1730,
-    va1738,
-    va176,
-    va1768,
-    va1769,
-    va1776,
-    va1782,
-    va1783,
+    va1432,
+    va1449,
+    va145,
+    va1453,
+    va1498,
+    va1510,
+    va1513,
+    va1525,
+    va1548,
+    va1549,
+    va1565,
+    va1593,
+    va1601,
+    va1607,
+    va161,
+    va1622,
+    va1628,
+    va165,
+    va1652,
+    va1661,
+    va1716,
+    va1718,
+    va1728,
+    va1731,
+    va1748,
+    va1785,
     va179,
-    va180,
-    va1822,
-    va1841,
-    va1843,
-    va1846,
-    va1848,
-    va1853,
-    va1865,
-    va1875,
-    va1915,
-    va1933,
-    va1964,
-    va1988,
-    va2009,
-    va2013,
-    va2019,
-    va2023,
-    va2029,
-    va2032,
-    va2040,
-    va2061,
-    va2072,
-    va2073,
-    va2077,
-    va2083,
-    va2097,
-    va2104,
-    va2115,
-    va212,
-    va2137,
-    va2169,
-    va2174,
-    va2182,
-    va2188,
-    va2193,
-    va2199,
-    va2207,
-    va2215,
-    va222,
-    va2226,
-    va2227,
-    va2228,
-    va223,
-    va2255,
-    va2256,
-    va226,
-    va2269,
-    va2271,
+    va1808,
+    va182,
+    va1840,
+    va1849,
+    va185,
+    va186,
+    va1914,
+    va1922,
+    va1955,
+    va1956,
+    va1963,
+    va1971,
+    va1972,
+    va2014,
+    va2037,
+    va2039,
+    va2042,
+    va2044,
+    va2051,
+    va2063,
+    va2070,
+    va2124,
+    va2153,
+    va219,
+    va2192,
+    va2217,
+    va2240,
+    va2244,
+    va2250,
+    va2254,
+    va2262,
+    va2265,
     va2275,
     va229,
-    va2293,
-    va2294,
-    va2295,
-    va232,
-    va2341,
-    va2347,
+    va230,
+    va2302,
+    va2314,
+    va2315,
+    va2320,
+    va2328,
+    va233,
+    va2346,
     va2357,
-    va2365,
-    va2370,
-    va2387,
-    va2393,
-    va2395,
-    va2396,
-    va240,
-    va2401,
-    va2403,
-    va2424,
-    va2432,
-    va252,
-    va261,
-    va265,
-    va269,
-    va295,
+    va236,
+    va2368,
+    va239,
+    va2391,
+    va2423,
+    va2428,
+    va2436,
+    va2443,
+    va2448,
+    va2454,
+    va2464,
+    va2476,
+    va248,
+    va2487,
+    va2488,
+    va2489,
+    va2518,
+    va2519,
+    va2536,
+    va2547,
+    va2565,
+    va2566,
+    va2567,
+    va2618,
+    va2625,
+    va2635,
+    va2643,
+    va2650,
+    va266,
+    va2669,
+    va2676,
+    va2678,
+    va2679,
+    va2684,
+    va2686,
+    va2707,
+    va2715,
+    va277,
+    va278,
+    va280,
+    va284,
     va30,
-    va306,
-    va321,
-    va331,
-    va339,
-    va346,
+    va310,
+    va322,
+    va336,
+    va340,
+    va357,
     va36,
+    va366,
     va44,
-    va456,
-    va478,
-    va497,
-    va507,
-    va508,
-    va539,
-    va554,
-    va564,
-    va568,
-    va579,
-    va597,
-    va617,
-    va627,
+    va510,
+    va512,
+    va532,
+    va548,
+    va549,
+    va583,
+    va598,
+    va608,
+    va612,
     va64,
-    va648,
-    va653,
-    va696,
-    va717,
-    va721,
-    va730,
-    va739,
-    va749,
-    va750,
-    va751,
-    va758,
-    va761,
-    va795,
-    va803,
+    va658,
+    va663,
+    va673,
+    va694,
+    va698,
+    va745,
+    va768,
+    va773,
+    va784,
+    va794,
+    va805,
     va806,
-    va809,
-    va830,
-    va836,
-    va838,
-    va841,
-    va890,
-    va895,
+    va807,
+    va816,
+    va819,
+    va853,
+    va869,
+    va897,
     va905,
-    va92,
-    va956,
-    va957,
-    va958,
-    va965,
-    va969,
-    va979,
-    va987,
-    va989,
-    va993,
-    LAST_VALUE((
-      CASE WHEN (
-        (
-          se237 - 1
-        ) % 1100
-      ) = 1099 THEN va240 END
-    ) IGNORE NULLS) OVER rows_earlier AS se241,
-    LAST_VALUE((
-      CASE WHEN (
-        (
-          se249 - 1
-        ) % 1100
-      ) = 1099 THEN va252 END
-    ) IGNORE NULLS) OVER rows_earlier AS se253,
-    LAST_VALUE((
-      CASE WHEN (
-        (
-          se258 - 1
-        ) % 1100
-      ) = 1099 THEN va261 END
-    ) IGNORE NULLS) OVER rows_earlier AS se262,
-    COUNT(va339) OVER rows_before AS se340,
-    LAG(va456, 1) OVER rows_row AS se457,
-    LAG(va456, 2) OVER rows_row AS se458,
-    LAG(va456, 3) OVER rows_row AS se459,
-    LAG(va456, 4) OVER rows_row AS se460,
-    LAG(va456, 5) OVER rows_row AS se461,
-    LAG(va456, 6) OVER rows_row AS se462,
-    LAG(va456, 7) OVER rows_row AS se463,
-    LAG(va456, 8) OVER rows_row AS se464,
-    LAG(va456, 9) OVER rows_row AS se465,
-    LAG(va456, 10) OVER rows_row AS se466,
-    LAG(va456, 11) OVER rows_row AS se467,
-    LAG(va456, 12) OVER rows_row AS se468,
-    LAG(va456, 13) OVER rows_row AS se469,
-    LAG(va456, 14) OVER rows_row AS se470,
-    LAG(va456, 15) OVER rows_row AS se471,
-    LAG(va456, 16) OVER rows_row AS se472,
-    LAG(va456, 17) OVER rows_row AS se473,
-    LAG(va456, 18) OVER rows_row AS se474,
-    LAG(va456, 19) OVER rows_row AS se475,
-    LAG(va597, 1) OVER rows_row AS se598,
-    LAG(va597, 2) OVER rows_row AS se599,
-    LAG(va597, 3) OVER rows_row AS se600,
-    LAG(va597, 4) OVER rows_row AS se601,
-    LAG(va597, 5) OVER rows_row AS se602,
-    LAG(va597, 6) OVER rows_row AS se603,
-    LAG(va597, 7) OVER rows_row AS se604,
-    LAG(va597, 8) OVER rows_row AS se605,
-    LAG(va597, 9) OVER rows_row AS se606,
-    LAG(va597, 10) OVER rows_row AS se607,
-    LAG(va597, 11) OVER rows_row AS se608,
-    RANK(
-    ORDER BY
-      va1275) OVER rows_15 AS se1276,
-    CUME_DIST(
-    ORDER BY
-      va1275) OVER rows_15 AS se1277,
-    COUNT(va1275) OVER rows_15 AS se1278,
-    COUNT(va331) OVER rows_before AS se1287,
-    LAG(va1613, 1) OVER rows_row AS se1614,
-    LAG(va1613, 2) OVER rows_row AS se1615,
-    LAG(va1613, 3) OVER rows_row AS se1616,
-    LAG(va1613, 4) OVER rows_row AS se1617,
-    LAG(va1613, 5) OVER rows_row AS se1618,
-    LAG(va1613, 6) OVER rows_row AS se1619,
-    LAG(va1669, 1) OVER rows_row AS se1670,
-    LAG(va1669, 2) OVER rows_row AS se1671,
-    SUM(
-      (
-        CASE
-          WHEN se1682 = 1
-          THEN va1681 / CAST(0.15384615384615385 AS DOUBLE)
-          ELSE va1681
-        END * EXP((
-          (
-            se1682 - 1
-          ) % 1100
-        ) * CAST(0.1670540846631662 AS DOUBLE))
-      )
-    ) OVER (
-      PARTITION BY stock_number, va1683
+    va907,
+    va909,
+    va912,
+    va94,
+    va961,
+    va970,
+    va981,
+    LAST_VALUE(va249 IGNORE NULLS) OVER rows_earlier AS se250,
+    COUNT(va340) OVER rows_before AS se341,
+    COUNT(va357) OVER rows_before AS se358,
+    COUNT(va905) OVER rows_before AS se1413,
+    LAG(va1748, 1) OVER rows_row AS se1749,
+    LAG(va1748, 2) OVER rows_row AS se1750,
+    LAG(va1748, 3) OVER rows_row AS se1751,
+    LAG(va1748, 4) OVER rows_row AS se1752,
+    LAG(va1748, 5) OVER rows_row AS se1753,
+    LAG(va1748, 6) OVER rows_row AS se1754,
+    LAG(va1785, 1) OVER rows_row AS se1786,
+    LAG(va1785, 2) OVER rows_row AS se1787,
+    LAG(va1785, 3) OVER rows_row AS se1788,
+    LAG(va1785, 4) OVER rows_row AS se1789,
+    LAG(va1785, 5) OVER rows_row AS se1790,
+    LAG(va1785, 6) OVER rows_row AS se1791,
+    LAG(va1785, 7) OVER rows_row AS se1792,
+    SUM(va1851) OVER (
+      PARTITION BY stock_number, va1852
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se1684,
-    LAST_VALUE((
-      CASE WHEN (
-        (
-          se1850 - 1
-        ) % 1100
-      ) = 1099 THEN va1853 END
-    ) IGNORE NULLS) OVER rows_earlier AS se1854,
-    SUM(va1901) OVER rows_16 AS se1902,
-    COUNT(va1901) OVER rows_16 AS se1903,
-    SUM(va1900) OVER rows_16 AS se1904,
-    COUNT(va1900) OVER rows_16 AS se1905,
-    LAG(va1964, 1) OVER rows_row AS se1965,
-    LAG(va1964, 2) OVER rows_row AS se1966,
-    AVG(va2029) OVER rows_20 AS se2030,
-    COUNT(va2029) OVER rows_20 AS se2031,
-    COUNT(va2032) OVER rows_before AS se2033,
-    LAST_VALUE((
-      CASE WHEN (
-        (
-          se2080 - 1
-        ) % 1100
-      ) = 1099 THEN va2083 END
-    ) IGNORE NULLS) OVER rows_earlier AS se2084,
-    LAST_VALUE((
-      CASE WHEN (
-        (
-          se2204 - 1
-        ) % 1100
-      ) = 1099 THEN va2207 END
-    ) IGNORE NULLS) OVER rows_earlier AS se2208,
-    AVG(se2233) OVER rows_12 AS se2234,
-    AVG(se2233) OVER rows_26 AS se2235
+    ) AS se1853,
+    LAST_VALUE(va2052 IGNORE NULLS) OVER rows_earlier AS se2053,
+    SUM(va2074) OVER rows_20 AS se2075,
+    COUNT(va2074) OVER rows_20 AS se2076,
+    SUM(va2073) OVER rows_20 AS se2077,
+    COUNT(va2073) OVER rows_20 AS se2078,
+    SUM(va2109) OVER rows_16 AS se2110,
+    COUNT(va2109) OVER rows_16 AS se2111,
+    SUM(va2108) OVER rows_16 AS se2112,
+    COUNT(va2108) OVER rows_16 AS se2113,
+    LAG(va2192, 1) OVER rows_row AS se2193,
+    LAG(va2192, 2) OVER rows_row AS se2194,
+    COUNT(va2265) OVER rows_before AS se2266,
+    LAST_VALUE(va2329 IGNORE NULLS) OVER rows_earlier AS se2330,
+    LAST_VALUE(va2465 IGNORE NULLS) OVER rows_earlier AS se2466,
+    AVG(se2495) OVER rows_12 AS se2496,
+    AVG(se2495) OVER rows_26 AS se2497
   FROM values_8_2
   WINDOW rows_12 AS (
     PARTITION BY stock_number
     ORDER BY stock_row
     rows BETWEEN 11 preceding AND CURRENT ROW
-  ), rows_15 AS (
-    PARTITION BY stock_number
-    ORDER BY stock_row
-    rows BETWEEN 14 preceding AND CURRENT ROW
   ), rows_16 AS (
     PARTITION BY stock_number
     ORDER BY stock_row
@@ -23964,397 +22468,327 @@ WITH values_0_1 AS (
     trade_date,
     stock_number,
     stock_row,
+    close,
     day_rows,
-    se1287,
-    se1593,
-    se1594,
-    se1595,
-    se1682,
-    se1876,
-    se1877,
-    se1878,
-    se2030,
-    se2031,
-    se2033,
-    se2080,
-    se2084,
-    se2272,
-    se340,
-    se580,
-    se581,
-    se582,
-    se810,
-    se811,
-    se812,
-    va100,
-    va1032,
-    va1066,
-    va1075,
+    se1413,
+    se1850,
+    se2266,
+    se341,
+    se358,
+    va102,
+    va1050,
+    va1051,
+    va1052,
+    va1059,
+    va1065,
+    va1077,
     va1085,
-    va1118,
-    va1121,
-    va1128,
-    va1130,
+    va1087,
+    va1093,
     va1134,
-    va1138,
-    va1165,
-    va1167,
-    va1181,
-    va1187,
-    va121,
-    va1220,
-    va1222,
-    va1226,
-    va1234,
-    va1235,
-    va1252,
-    va1263,
-    va1281,
+    va1176,
+    va1185,
+    va1197,
+    va123,
+    va1232,
+    va1237,
+    va1244,
+    va1246,
+    va1250,
+    va1256,
     va1283,
-    va1286,
-    va1294,
-    va1303,
-    va131,
-    va1320,
-    va1322,
-    va1364,
-    va1375,
-    va1378,
-    va1387,
+    va1285,
+    va1301,
+    va1307,
+    va133,
+    va1341,
+    va1343,
+    va1354,
+    va1355,
+    va1372,
     va1405,
     va1406,
-    va141,
+    va1408,
+    va1412,
     va1422,
-    va1450,
-    va1458,
-    va1462,
-    va1473,
-    va1478,
-    va1497,
-    va1505,
-    va155,
-    va1557,
-    va1559,
-    va1569,
-    va1572,
-    va159,
-    va1592,
-    va1643,
-    va1651,
-    va173,
-    va1730,
-    va1738,
-    va176,
-    va1768,
-    va1769,
-    va1776,
-    va1782,
-    va1783,
+    va1432,
+    va1449,
+    va145,
+    va1453,
+    va1498,
+    va1510,
+    va1513,
+    va1525,
+    va1548,
+    va1549,
+    va1565,
+    va1593,
+    va1601,
+    va1607,
+    va161,
+    va1622,
+    va1628,
+    va165,
+    va1652,
+    va1661,
+    va1716,
+    va1718,
+    va1728,
+    va1731,
     va179,
-    va180,
-    va1822,
-    va1841,
-    va1843,
-    va1846,
-    va1848,
-    va1865,
-    va1875,
-    va1915,
-    va1933,
-    va1988,
-    va2009,
-    va2013,
-    va2019,
-    va2023,
-    va2029,
-    va2032,
-    va2040,
-    va2061,
-    va2072,
-    va2073,
-    va2077,
-    va2083,
-    va2097,
-    va2104,
-    va2115,
-    va212,
-    va2137,
-    va2169,
-    va2174,
-    va2182,
-    va2188,
-    va2193,
-    va2199,
-    va2215,
-    va222,
-    va2226,
-    va2227,
-    va2228,
-    va223,
-    va2255,
-    va2256,
-    va226,
-    va2269,
-    va2271,
+    va1808,
+    va182,
+    va1840,
+    va185,
+    va186,
+    va1914,
+    va1922,
+    va1955,
+    va1956,
+    va1963,
+    va1971,
+    va1972,
+    va2014,
+    va2037,
+    va2039,
+    va2042,
+    va2044,
+    va2063,
+    va2070,
+    va2124,
+    va2153,
+    va219,
+    va2217,
+    va2240,
+    va2244,
+    va2250,
+    va2254,
+    va2262,
+    va2265,
     va2275,
     va229,
-    va2293,
-    va2294,
-    va2295,
-    va232,
-    va2341,
-    va2347,
+    va230,
+    va2302,
+    va2314,
+    va2315,
+    va2320,
+    va233,
+    va2346,
     va2357,
-    va2365,
-    va2370,
-    va2387,
-    va2393,
-    va2395,
-    va2396,
-    va2401,
-    va2403,
-    va2424,
-    va2432,
-    va265,
-    va269,
-    va295,
+    va236,
+    va2368,
+    va239,
+    va2391,
+    va2423,
+    va2428,
+    va2436,
+    va2443,
+    va2448,
+    va2454,
+    va2476,
+    va2487,
+    va2488,
+    va2489,
+    va2518,
+    va2519,
+    va2536,
+    va2547,
+    va2565,
+    va2566,
+    va2567,
+    va2618,
+    va2625,
+    va2635,
+    va2643,
+    va2650,
+    va266,
+    va2669,
+    va2676,
+    va2678,
+    va2679,
+    va2684,
+    va2686,
+    va2707,
+    va2715,
+    va277,
+    va278,
+    va280,
+    va284,
     va30,
-    va306,
-    va321,
-    va331,
-    va339,
-    va346,
+    va310,
+    va322,
+    va336,
+    va340,
+    va357,
     va36,
+    va366,
     va44,
-    va478,
-    va497,
-    va507,
-    va508,
-    va539,
-    va554,
-    va564,
-    va568,
-    va579,
-    va617,
-    va627,
+    va510,
+    va512,
+    va532,
+    va548,
+    va549,
+    va583,
+    va598,
+    va608,
+    va612,
     va64,
-    va648,
-    va653,
-    va696,
-    va717,
-    va721,
-    va730,
-    va739,
-    va749,
-    va750,
-    va751,
-    va758,
-    va761,
-    va795,
-    va803,
+    va658,
+    va663,
+    va673,
+    va694,
+    va698,
+    va745,
+    va768,
+    va773,
+    va784,
+    va794,
+    va805,
     va806,
-    va809,
-    va830,
-    va836,
-    va838,
-    va841,
-    va890,
-    va895,
+    va807,
+    va816,
+    va819,
+    va853,
+    va869,
+    va897,
     va905,
-    va92,
-    va956,
-    va957,
-    va958,
-    va965,
-    va969,
-    va979,
-    va987,
-    va989,
-    va993,
+    va907,
+    va909,
+    va912,
+    va94,
+    va961,
+    va970,
+    va981,
     (
-      va240 + COALESCE(se241, 0) * EXP(
+      va248 + COALESCE(se250, 0) * EXP(
         (
           (
             (
-              se237 - 1
+              se244 - 1
             ) % 1100
           ) + 1
         ) * -CAST(0.08701137698962977 AS DOUBLE)
       )
-    ) AS va242,
+    ) AS va251,
     (
-      va252 + COALESCE(se253, 0) * EXP(
+      CASE WHEN se341 = 1 THEN va340 / CAST(0.3333333333333333 AS DOUBLE) ELSE va340 END * EXP((
         (
-          (
-            (
-              se249 - 1
-            ) % 1100
-          ) + 1
-        ) * -CAST(0.051293294387550536 AS DOUBLE)
-      )
-    ) AS va254,
+          se341 - 1
+        ) % 1100
+      ) * CAST(0.4054651081081644 AS DOUBLE))
+    ) AS va342,
     (
-      va261 + COALESCE(se262, 0) * EXP(
+      CASE WHEN se358 = 1 THEN va357 / CAST(0.3333333333333333 AS DOUBLE) ELSE va357 END * EXP((
         (
-          (
-            (
-              se258 - 1
-            ) % 1100
-          ) + 1
-        ) * -CAST(0.051293294387550536 AS DOUBLE)
-      )
-    ) AS va263,
+          se358 - 1
+        ) % 1100
+      ) * CAST(0.4054651081081644 AS DOUBLE))
+    ) AS va359,
     (
-      (
-        se340 - 1
-      ) // 1100
-    ) AS va341,
+      CASE WHEN se1413 = 1 THEN va905 / CAST(0.3333333333333333 AS DOUBLE) ELSE va905 END * EXP((
+        (
+          se1413 - 1
+        ) % 1100
+      ) * CAST(0.4054651081081644 AS DOUBLE))
+    ) AS va1414,
     (
-      CAST(1.0 AS DOUBLE) * va456 + CAST(0.9 AS DOUBLE) * se457 + CAST(0.81 AS DOUBLE) * se458 + CAST(0.7290000000000001 AS DOUBLE) * se459 + CAST(0.6561 AS DOUBLE) * se460 + CAST(0.5904900000000001 AS DOUBLE) * se461 + CAST(0.531441 AS DOUBLE) * se462 + CAST(0.4782969000000001 AS DOUBLE) * se463 + CAST(0.4304672100000001 AS DOUBLE) * se464 + CAST(0.3874204890000001 AS DOUBLE) * se465 + CAST(0.3486784401000001 AS DOUBLE) * se466 + CAST(0.31381059609000006 AS DOUBLE) * se467 + CAST(0.2824295364810001 AS DOUBLE) * se468 + CAST(0.2541865828329001 AS DOUBLE) * se469 + CAST(0.2287679245496101 AS DOUBLE) * se470 + CAST(0.20589113209464907 AS DOUBLE) * se471 + CAST(0.18530201888518416 AS DOUBLE) * se472 + CAST(0.16677181699666577 AS DOUBLE) * se473 + CAST(0.15009463529699918 AS DOUBLE) * se474 + CAST(0.13508517176729928 AS DOUBLE) * se475
-    ) / CAST(8.78423345409431 AS DOUBLE) AS va476,
+      7 * va1748 + 6 * se1749 + 5 * se1750 + 4 * se1751 + 3 * se1752 + 2 * se1753 + 1 * se1754
+    ) / 28 AS va1755,
     (
-      12 * va597 + 11 * se598 + 10 * se599 + 9 * se600 + 8 * se601 + 7 * se602 + 6 * se603 + 5 * se604 + 4 * se605 + 3 * se606 + 2 * se607 + 1 * se608
-    ) / 78 AS va609,
-    (
-      CASE WHEN se1278 = 15 THEN (
-        se1276 + se1277 * 15
-      ) / 30 END
-    ) AS va1279,
-    (
-      (
-        se1287 - 1
-      ) // 1100
-    ) AS va1288,
-    (
-      2 + CASE
-        WHEN se1614 < va1613
-        THEN 2
-        WHEN se1614 = va1613
-        THEN 1
-        WHEN se1614 > va1613
-        THEN 0
-      END + CASE
-        WHEN se1615 < va1613
-        THEN 2
-        WHEN se1615 = va1613
-        THEN 1
-        WHEN se1615 > va1613
-        THEN 0
-      END + CASE
-        WHEN se1616 < va1613
-        THEN 2
-        WHEN se1616 = va1613
-        THEN 1
-        WHEN se1616 > va1613
-        THEN 0
-      END + CASE
-        WHEN se1617 < va1613
-        THEN 2
-        WHEN se1617 = va1613
-        THEN 1
-        WHEN se1617 > va1613
-        THEN 0
-      END + CASE
-        WHEN se1618 < va1613
-        THEN 2
-        WHEN se1618 = va1613
-        THEN 1
-        WHEN se1618 > va1613
-        THEN 0
-      END + CASE
-        WHEN se1619 < va1613
-        THEN 2
-        WHEN se1619 = va1613
-        THEN 1
-        WHEN se1619 > va1613
-        THEN 0
-      END
-    ) / 14 AS va1620,
-    (
-      2 + CASE
-        WHEN se1670 < va1669
-        THEN 2
-        WHEN se1670 = va1669
-        THEN 1
-        WHEN se1670 > va1669
-        THEN 0
-      END + CASE
-        WHEN se1671 < va1669
-        THEN 2
-        WHEN se1671 = va1669
-        THEN 1
-        WHEN se1671 > va1669
-        THEN 0
-      END
-    ) / 6 AS va1672,
+      8 * va1785 + 7 * se1786 + 6 * se1787 + 5 * se1788 + 4 * se1789 + 3 * se1790 + 2 * se1791 + 1 * se1792
+    ) / 36 AS va1793,
     (
       CASE
-        WHEN NOT va1681 IS NULL
-        THEN CAST(0.15384615384615385 AS DOUBLE) * se1684 * EXP((
+        WHEN NOT va1849 IS NULL
+        THEN CAST(0.15384615384615385 AS DOUBLE) * se1853 * EXP((
           (
-            se1682 - 1
+            se1850 - 1
           ) % 1100
         ) * -CAST(0.1670540846631662 AS DOUBLE))
       END
-    ) AS va1685,
+    ) AS va1854,
     (
-      va1853 + COALESCE(se1854, 0) * EXP(
+      va2051 + COALESCE(se2053, 0) * EXP(
         (
           (
             (
-              se1850 - 1
+              se2047 - 1
             ) % 1100
           ) + 1
         ) * -CAST(0.051293294387550536 AS DOUBLE)
       )
-    ) AS va1855,
+    ) AS va2054,
     (
       (
-        CASE WHEN se1903 = 16 THEN se1902 END
+        CASE WHEN se2076 = 20 THEN se2075 END
+      ) - (
+        stock_row - 20
+      ) * (
+        CASE WHEN se2078 = 20 THEN se2077 END
+      )
+    ) / 210 AS va2079,
+    (
+      (
+        CASE WHEN se2111 = 16 THEN se2110 END
       ) - (
         stock_row - 16
       ) * (
-        CASE WHEN se1905 = 16 THEN se1904 END
+        CASE WHEN se2113 = 16 THEN se2112 END
       )
-    ) / 136 AS va1906,
+    ) / 136 AS va2114,
     (
       2 + CASE
-        WHEN se1965 < va1964
+        WHEN se2193 < va2192
         THEN 2
-        WHEN se1965 = va1964
+        WHEN se2193 = va2192
         THEN 1
-        WHEN se1965 > va1964
+        WHEN se2193 > va2192
         THEN 0
       END + CASE
-        WHEN se1966 < va1964
+        WHEN se2194 < va2192
         THEN 2
-        WHEN se1966 = va1964
+        WHEN se2194 = va2192
         THEN 1
-        WHEN se1966 > va1964
+        WHEN se2194 > va2192
         THEN 0
       END
-    ) / 6 AS va1967,
+    ) / 6 AS va2195,
     (
-      (
-        se2033 - 1
-      ) // 1155
-    ) AS va2034,
+      CASE
+        WHEN se2266 = 1
+        THEN va2265 / CAST(0.03333333333333333 AS DOUBLE)
+        ELSE va2265
+      END * EXP((
+        (
+          se2266 - 1
+        ) % 1155
+      ) * CAST(0.033901551675681346 AS DOUBLE))
+    ) AS va2267,
     (
-      va2207 + COALESCE(se2208, 0) * EXP(
+      va2328 + COALESCE(se2330, 0) * EXP(
         (
           (
             (
-              se2204 - 1
+              se2324 - 1
+            ) % 1100
+          ) + 1
+        ) * -CAST(0.11778303565638344 AS DOUBLE)
+      )
+    ) AS va2331,
+    (
+      va2464 + COALESCE(se2466, 0) * EXP(
+        (
+          (
+            (
+              se2460 - 1
             ) % 1100
           ) + 1
         ) * -CAST(0.1670540846631662 AS DOUBLE)
       )
-    ) AS va2209,
+    ) AS va2467,
     (
-      CASE WHEN stock_row > 27 THEN (
-        se2234 - se2235
-      ) END
-    ) AS va2236
+      se2496 - se2497
+    ) AS va2498
   FROM series_9
 ), values_9_2 AS (
   SELECT
@@ -24362,1004 +22796,732 @@ WITH values_0_1 AS (
     trade_date,
     stock_number,
     stock_row,
+    close,
     day_rows,
-    se1287,
-    se1593,
-    se1594,
-    se1595,
-    se1682,
-    se1876,
-    se1877,
-    se1878,
-    se2030,
-    se2031,
-    se2033,
-    se2080,
-    se2084,
-    se2272,
-    se340,
-    se580,
-    se581,
-    se582,
-    se810,
-    se811,
-    se812,
-    va100,
-    va1032,
-    va1066,
-    va1075,
+    se1413,
+    se1850,
+    se2266,
+    se341,
+    se358,
+    va102,
+    va1050,
+    va1051,
+    va1052,
+    va1059,
+    va1065,
+    va1077,
     va1085,
-    va1118,
-    va1121,
-    va1128,
-    va1130,
+    va1087,
+    va1093,
     va1134,
-    va1138,
-    va1165,
-    va1167,
-    va1181,
-    va1187,
-    va121,
-    va1220,
-    va1222,
-    va1226,
-    va1234,
-    va1235,
-    va1252,
-    va1281,
+    va1176,
+    va1185,
+    va1197,
+    va123,
+    va1232,
+    va1237,
+    va1244,
+    va1246,
+    va1250,
+    va1256,
     va1283,
-    va1286,
-    va1288,
-    va1294,
-    va1303,
-    va131,
-    va1320,
-    va1322,
-    va1364,
-    va1375,
-    va1378,
-    va1387,
+    va1285,
+    va1301,
+    va1307,
+    va133,
+    va1341,
+    va1343,
+    va1354,
+    va1355,
+    va1372,
     va1405,
     va1406,
-    va141,
+    va1408,
+    va1412,
+    va1414,
     va1422,
-    va1450,
-    va1458,
-    va1462,
-    va1473,
-    va1478,
-    va1497,
-    va1505,
-    va155,
-    va1557,
-    va1559,
-    va1569,
-    va1572,
-    va159,
-    va1592,
-    va1620,
-    va1643,
-    va1685,
-    va173,
-    va1730,
-    va1738,
-    va176,
-    va1768,
-    va1769,
-    va1776,
-    va1782,
-    va1783,
+    va1432,
+    va1449,
+    va145,
+    va1453,
+    va1498,
+    va1510,
+    va1513,
+    va1525,
+    va1548,
+    va1549,
+    va1565,
+    va1593,
+    va1601,
+    va1607,
+    va161,
+    va1622,
+    va1628,
+    va165,
+    va1652,
+    va1661,
+    va1716,
+    va1718,
+    va1728,
+    va1731,
     va179,
-    va180,
-    va1822,
-    va1841,
-    va1843,
-    va1846,
-    va1848,
-    va1855,
-    va1865,
-    va1875,
-    va1915,
-    va1988,
-    va2009,
-    va2013,
-    va2019,
-    va2023,
-    va2029,
-    va2032,
-    va2034,
-    va2040,
-    va2061,
-    va2072,
-    va2073,
-    va2077,
-    va2083,
-    va2097,
-    va2104,
-    va2115,
-    va212,
-    va2137,
-    va2169,
-    va2174,
-    va2182,
-    va2188,
-    va2193,
-    va2199,
-    va2209,
-    va2215,
-    va222,
-    va2226,
-    va2227,
-    va2228,
-    va223,
-    va2236,
-    va2255,
-    va2256,
-    va226,
-    va2269,
-    va2271,
+    va1808,
+    va182,
+    va1840,
+    va185,
+    va1854,
+    va186,
+    va1914,
+    va1922,
+    va1955,
+    va1956,
+    va1963,
+    va1971,
+    va1972,
+    va2014,
+    va2037,
+    va2039,
+    va2042,
+    va2044,
+    va2054,
+    va2063,
+    va2070,
+    va2114,
+    va2124,
+    va219,
+    va2217,
+    va2240,
+    va2244,
+    va2250,
+    va2254,
+    va2262,
+    va2265,
+    va2267,
     va2275,
     va229,
-    va2293,
-    va2294,
-    va2295,
-    va232,
-    va2341,
-    va2347,
+    va230,
+    va2302,
+    va2314,
+    va2315,
+    va2320,
+    va233,
+    va2331,
+    va2346,
     va2357,
-    va2365,
-    va2370,
-    va2387,
-    va2393,
-    va2395,
-    va2396,
-    va2401,
-    va2403,
-    va242,
-    va2424,
-    va2432,
-    va254,
-    va263,
-    va265,
-    va269,
-    va295,
+    va236,
+    va2368,
+    va239,
+    va2391,
+    va2423,
+    va2428,
+    va2436,
+    va2443,
+    va2448,
+    va2454,
+    va2467,
+    va2476,
+    va2487,
+    va2488,
+    va2489,
+    va2498,
+    va251,
+    va2518,
+    va2519,
+    va2536,
+    va2547,
+    va2565,
+    va2566,
+    va2567,
+    va2618,
+    va2625,
+    va2635,
+    va2643,
+    va2650,
+    va266,
+    va2669,
+    va2676,
+    va2678,
+    va2679,
+    va2684,
+    va2686,
+    va2707,
+    va2715,
+    va277,
+    va278,
+    va280,
+    va284,
     va30,
-    va306,
-    va321,
-    va331,
-    va339,
-    va341,
-    va346,
+    va310,
+    va322,
+    va336,
+    va340,
+    va342,
+    va357,
+    va359,
     va36,
+    va366,
     va44,
-    va476,
-    va478,
-    va497,
-    va507,
-    va508,
-    va539,
-    va554,
-    va564,
-    va568,
-    va579,
-    va617,
-    va627,
+    va510,
+    va512,
+    va532,
+    va548,
+    va549,
+    va583,
+    va598,
+    va608,
+    va612,
     va64,
-    va648,
-    va653,
-    va696,
-    va717,
-    va721,
-    va730,
-    va739,
-    va749,
-    va750,
-    va751,
-    va758,
-    va761,
-    va795,
-    va803,
+    va658,
+    va663,
+    va673,
+    va694,
+    va698,
+    va745,
+    va768,
+    va773,
+    va784,
+    va794,
+    va805,
     va806,
-    va809,
-    va830,
-    va836,
-    va838,
-    va841,
-    va890,
-    va895,
+    va807,
+    va816,
+    va819,
+    va853,
+    va869,
+    va897,
     va905,
-    va92,
-    va956,
-    va957,
-    va958,
-    va965,
-    va969,
-    va979,
-    va987,
-    va989,
-    va993,
+    va907,
+    va909,
+    va912,
+    va94,
+    va961,
+    va970,
+    va981,
     (
-      (
-        va254 / NULLIF((
-          va263 + va254
-        ), 0)
-      ) * 100
-    ) AS va264,
-    (
-      va609 * 8193 - (
-        va609 * 8193 - va609
+      va1755 * 8193 - (
+        va1755 * 8193 - va1755
       )
-    ) AS va610,
+    ) AS va1756,
     (
-      -(
-        CASE WHEN va1263 > va1279 THEN va1263 WHEN va1263 <= va1279 THEN va1279 END
+      va1793 * 8193 - (
+        va1793 * 8193 - va1793
       )
-    ) AS va1280,
+    ) AS va1794,
     (
-      CASE
-        WHEN (
-          va1651 > 0
-          OR (
-            va1672 = FLOOR(va1672) AND (
-              va1651 <> 0 OR va1672 >= 0
-            )
-          )
-          OR (
-            va1651 = 0 AND va1672 > 0
-          )
-        )
-        THEN POWER(va1651, va1672)
-      END
-    ) AS va1673,
+      CASE WHEN (
+        (
+          se1850 - 1
+        ) % 1100
+      ) = 1099 THEN va1854 END
+    ) AS va1855,
     (
-      va1906 * 8193 - (
-        va1906 * 8193 - va1906
+      va2079 * 8193 - (
+        va2079 * 8193 - va2079
       )
-    ) AS va1907,
+    ) AS va2080,
     (
-      CASE WHEN va1933 < va1967 THEN va1933 WHEN va1933 >= va1967 THEN va1967 END
-    ) AS va1968
+      CASE WHEN va2153 < va2195 THEN va2153 WHEN va2153 >= va2195 THEN va2195 END
+    ) AS va2196
   FROM values_9_1
-), values_9_3 AS (
-  SELECT
-    ts_code,
-    trade_date,
-    stock_number,
-    stock_row,
-    day_rows,
-    se1287,
-    se1593,
-    se1594,
-    se1595,
-    se1682,
-    se1876,
-    se1877,
-    se1878,
-    se2030,
-    se2031,
-    se2033,
-    se2080,
-    se2084,
-    se2272,
-    se340,
-    se580,
-    se581,
-    se582,
-    se810,
-    se811,
-    se812,
-    va100,
-    va1032,
-    va1066,
-    va1075,
-    va1085,
-    va1118,
-    va1121,
-    va1128,
-    va1130,
-    va1134,
-    va1138,
-    va1165,
-    va1167,
-    va1181,
-    va1187,
-    va121,
-    va1220,
-    va1222,
-    va1226,
-    va1234,
-    va1235,
-    va1252,
-    va1280,
-    va1281,
-    va1283,
-    va1286,
-    va1288,
-    va1294,
-    va1303,
-    va131,
-    va1320,
-    va1322,
-    va1364,
-    va1375,
-    va1378,
-    va1387,
-    va1405,
-    va1406,
-    va141,
-    va1422,
-    va1450,
-    va1458,
-    va1462,
-    va1473,
-    va1478,
-    va1497,
-    va1505,
-    va155,
-    va1557,
-    va1559,
-    va1569,
-    va1572,
-    va159,
-    va1592,
-    va1620,
-    va1643,
-    va1685,
-    va173,
-    va1730,
-    va1738,
-    va176,
-    va1768,
-    va1769,
-    va1776,
-    va1782,
-    va1783,
-    va179,
-    va180,
-    va1822,
-    va1841,
-    va1843,
-    va1846,
-    va1848,
-    va1855,
-    va1865,
-    va1875,
-    va1907,
-    va1915,
-    va1968,
-    va1988,
-    va2009,
-    va2013,
-    va2019,
-    va2023,
-    va2029,
-    va2032,
-    va2034,
-    va2040,
-    va2061,
-    va2072,
-    va2073,
-    va2077,
-    va2083,
-    va2097,
-    va2104,
-    va2115,
-    va212,
-    va2137,
-    va2169,
-    va2174,
-    va2182,
-    va2188,
-    va2193,
-    va2199,
-    va2209,
-    va2215,
-    va222,
-    va2226,
-    va2227,
-    va2228,
-    va223,
-    va2236,
-    va2255,
-    va2256,
-    va226,
-    va2269,
-    va2271,
-    va2275,
-    va229,
-    va2293,
-    va2294,
-    va2295,
-    va232,
-    va2341,
-    va2347,
-    va2357,
-    va2365,
-    va2370,
-    va2387,
-    va2393,
-    va2395,
-    va2396,
-    va2401,
-    va2403,
-    va242,
-    va2424,
-    va2432,
-    va254,
-    va263,
-    va264,
-    va265,
-    va269,
-    va295,
-    va30,
-    va306,
-    va321,
-    va331,
-    va339,
-    va341,
-    va346,
-    va36,
-    va44,
-    va476,
-    va478,
-    va497,
-    va507,
-    va508,
-    va539,
-    va554,
-    va564,
-    va568,
-    va579,
-    va610,
-    va617,
-    va627,
-    va64,
-    va648,
-    va653,
-    va696,
-    va717,
-    va721,
-    va730,
-    va739,
-    va749,
-    va750,
-    va751,
-    va758,
-    va761,
-    va795,
-    va803,
-    va806,
-    va809,
-    va830,
-    va836,
-    va838,
-    va841,
-    va890,
-    va895,
-    va905,
-    va92,
-    va956,
-    va957,
-    va958,
-    va965,
-    va969,
-    va979,
-    va987,
-    va989,
-    va993,
-    (
-      -(
-        CASE WHEN ISFINITE(va1673) THEN va1673 END
-      )
-    ) AS va1674
-  FROM values_9_2
 ), sections_10 AS (
   SELECT
     ts_code,
     trade_date,
     stock_number,
     stock_row,
+    close,
     day_rows,
-    se1287,
-    se1593,
-    se1594,
-    se1595,
-    se1682,
-    se1876,
-    se1877,
-    se1878,
-    se2030,
-    se2031,
-    se2033,
-    se2080,
-    se2084,
-    se2272,
-    se340,
-    se580,
-    se581,
-    se582,
-    se810,
-    se811,
-    se812,
-    va100,
-    va1032,
-    va1066,
-    va1075,
+    se1413,
+    se1850,
+    se2266,
+    se341,
+    se358,
+    va102,
+    va1050,
+    va1051,
+    va1052,
+    va1059,
+    va1065,
+    va1077,
     va1085,
-    va1118,
-    va1121,
-    va1128,
-    va1130,
+    va1087,
+    va1093,
     va1134,
-    va1138,
-    va1165,
-    va1167,
-    va1181,
-    va1187,
-    va121,
-    va1220,
-    va1222,
-    va1226,
-    va1234,
-    va1235,
-    va1252,
-    va1280,
-    va1281,
+    va1176,
+    va1185,
+    va1197,
+    va123,
+    va1232,
+    va1237,
+    va1244,
+    va1246,
+    va1250,
+    va1256,
     va1283,
-    va1286,
-    va1288,
-    va1294,
-    va1303,
-    va131,
-    va1320,
-    va1322,
-    va1364,
-    va1375,
-    va1378,
-    va1387,
+    va1285,
+    va1301,
+    va1307,
+    va133,
+    va1341,
+    va1343,
+    va1354,
+    va1355,
+    va1372,
     va1405,
     va1406,
-    va141,
+    va1408,
+    va1412,
+    va1414,
     va1422,
-    va1450,
-    va1458,
-    va1462,
-    va1473,
-    va1478,
-    va1497,
-    va1505,
-    va155,
-    va1557,
-    va1559,
-    va1569,
-    va1572,
-    va159,
-    va1592,
-    va1620,
-    va1643,
-    va1674,
-    va1685,
-    va173,
-    va1730,
-    va1738,
-    va176,
-    va1768,
-    va1769,
-    va1776,
-    va1782,
-    va1783,
+    va1432,
+    va1449,
+    va145,
+    va1453,
+    va1498,
+    va1510,
+    va1513,
+    va1525,
+    va1548,
+    va1549,
+    va1565,
+    va1593,
+    va1601,
+    va1607,
+    va161,
+    va1622,
+    va1628,
+    va165,
+    va1652,
+    va1661,
+    va1716,
+    va1718,
+    va1728,
+    va1731,
+    va1756,
     va179,
-    va180,
-    va1822,
-    va1841,
-    va1843,
-    va1846,
-    va1848,
+    va1794,
+    va1808,
+    va182,
+    va1840,
+    va185,
+    va1854,
     va1855,
-    va1865,
-    va1875,
-    va1907,
-    va1915,
-    va1968,
-    va1988,
-    va2009,
-    va2013,
-    va2019,
-    va2023,
-    va2029,
-    va2032,
-    va2034,
-    va2040,
-    va2061,
-    va2072,
-    va2073,
-    va2077,
-    va2083,
-    va2097,
-    va2104,
-    va2115,
-    va212,
-    va2137,
-    va2169,
-    va2174,
-    va2182,
-    va2188,
-    va2193,
-    va2199,
-    va2209,
-    va2215,
-    va222,
-    va2226,
-    va2227,
-    va2228,
-    va223,
-    va2236,
-    va2255,
-    va2256,
-    va226,
-    va2269,
-    va2271,
+    va186,
+    va1914,
+    va1922,
+    va1955,
+    va1956,
+    va1963,
+    va1971,
+    va1972,
+    va2014,
+    va2037,
+    va2039,
+    va2042,
+    va2044,
+    va2054,
+    va2063,
+    va2070,
+    va2080,
+    va2114,
+    va2124,
+    va219,
+    va2196,
+    va2217,
+    va2240,
+    va2244,
+    va2250,
+    va2254,
+    va2262,
+    va2265,
+    va2267,
     va2275,
     va229,
-    va2293,
-    va2294,
-    va2295,
-    va232,
-    va2341,
-    va2347,
+    va230,
+    va2302,
+    va2314,
+    va2315,
+    va2320,
+    va233,
+    va2331,
+    va2346,
     va2357,
-    va2365,
-    va2370,
-    va2387,
-    va2393,
-    va2395,
-    va2396,
-    va2401,
-    va2403,
-    va242,
-    va2424,
-    va2432,
-    va254,
-    va263,
-    va264,
-    va265,
-    va269,
-    va295,
+    va236,
+    va2368,
+    va239,
+    va2391,
+    va2423,
+    va2428,
+    va2436,
+    va2443,
+    va2448,
+    va2454,
+    va2467,
+    va2476,
+    va2487,
+    va2488,
+    va2489,
+    va2498,
+    va251,
+    va2518,
+    va2519,
+    va2536,
+    va2547,
+    va2565,
+    va2566,
+    va2567,
+    va2618,
+    va2625,
+    va2635,
+    va2643,
+    va2650,
+    va266,
+    va2669,
+    va2676,
+    va2678,
+    va2679,
+    va2684,
+    va2686,
+    va2707,
+    va2715,
+    va277,
+    va278,
+    va280,
+    va284,
     va30,
-    va306,
-    va321,
-    va331,
-    va339,
-    va341,
-    va346,
+    va310,
+    va322,
+    va336,
+    va340,
+    va342,
+    va357,
+    va359,
     va36,
+    va366,
     va44,
-    va476,
-    va478,
-    va497,
-    va507,
-    va508,
-    va539,
-    va554,
-    va564,
-    va568,
-    va579,
-    va610,
-    va617,
-    va627,
+    va510,
+    va512,
+    va532,
+    va548,
+    va549,
+    va583,
+    va598,
+    va608,
+    va612,
     va64,
-    va648,
-    va653,
-    va696,
-    va717,
-    va721,
-    va730,
-    va739,
-    va749,
-    va750,
-    va751,
-    va758,
-    va761,
-    va795,
-    va803,
+    va658,
+    va663,
+    va673,
+    va694,
+    va698,
+    va745,
+    va768,
+    va773,
+    va784,
+    va794,
+    va805,
     va806,
-    va809,
-    va830,
-    va836,
-    va838,
-    va841,
-    va890,
-    va895,
+    va807,
+    va816,
+    va819,
+    va853,
+    va869,
+    va897,
     va905,
-    va92,
-    va956,
-    va957,
-    va958,
-    va965,
-    va969,
-    va979,
-    va987,
-    va989,
-    va993,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va610) AS se611,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va610) AS se612,
-    COUNT(va610) OVER (
+    va907,
+    va909,
+    va912,
+    va94,
+    va961,
+    va970,
+    va981,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1756) AS se1757,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1756) AS se1758,
+    COUNT(va1756) OVER (
       PARTITION BY trade_date
-      ORDER BY va610
+      ORDER BY va1756
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se613,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va830) AS se831,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va830) AS se832,
-    COUNT(va830) OVER (
+    ) AS se1759,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va1794) AS se1795,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1794) AS se1796,
+    COUNT(va1794) OVER (
       PARTITION BY trade_date
-      ORDER BY va830
+      ORDER BY va1794
       rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se833
-  FROM values_9_3
+    ) AS se1797,
+    RANK() OVER (PARTITION BY trade_date ORDER BY va2080) AS se2081,
+    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va2080) AS se2082,
+    COUNT(va2080) OVER (
+      PARTITION BY trade_date
+      ORDER BY va2080
+      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    ) AS se2083
+  FROM values_9_2
 ), values_10_1 AS (
   SELECT
     ts_code,
     trade_date,
     stock_number,
     stock_row,
-    day_rows,
-    se1287,
-    se1593,
-    se1594,
-    se1595,
-    se1682,
-    se1876,
-    se1877,
-    se1878,
-    se2030,
-    se2031,
-    se2033,
-    se2080,
-    se2084,
-    se2272,
-    se340,
-    va100,
-    va1032,
-    va1066,
-    va1075,
+    close,
+    se1413,
+    se1850,
+    se2266,
+    se341,
+    se358,
+    va102,
+    va1050,
+    va1051,
+    va1052,
+    va1059,
+    va1065,
+    va1077,
     va1085,
-    va1118,
-    va1121,
-    va1128,
-    va1130,
+    va1087,
+    va1093,
     va1134,
-    va1138,
-    va1165,
-    va1167,
-    va1181,
-    va1187,
-    va121,
-    va1220,
-    va1222,
-    va1226,
-    va1234,
-    va1235,
-    va1252,
-    va1280,
-    va1281,
+    va1176,
+    va1185,
+    va1197,
+    va123,
+    va1232,
+    va1237,
+    va1244,
+    va1246,
+    va1250,
+    va1256,
     va1283,
-    va1286,
-    va1288,
-    va1294,
-    va1303,
-    va131,
-    va1320,
-    va1322,
-    va1364,
-    va1375,
-    va1378,
-    va1387,
+    va1285,
+    va1301,
+    va1307,
+    va133,
+    va1341,
+    va1343,
+    va1354,
+    va1355,
+    va1372,
     va1405,
     va1406,
-    va141,
+    va1408,
+    va1412,
+    va1414,
     va1422,
-    va1450,
-    va1458,
-    va1462,
-    va1473,
-    va1478,
-    va1497,
-    va1505,
-    va155,
-    va1557,
-    va1559,
-    va1569,
-    va1572,
-    va159,
-    va1592,
-    va1620,
-    va1643,
-    va1674,
-    va1685,
-    va173,
-    va1730,
-    va1738,
-    va176,
-    va1768,
-    va1769,
-    va1776,
-    va1782,
-    va1783,
+    va1432,
+    va1449,
+    va145,
+    va1453,
+    va1498,
+    va1510,
+    va1513,
+    va1525,
+    va1548,
+    va1549,
+    va1565,
+    va1593,
+    va1601,
+    va1607,
+    va161,
+    va1622,
+    va1628,
+    va165,
+    va1652,
+    va1661,
+    va1716,
+    va1718,
+    va1728,
+    va1731,
     va179,
-    va180,
-    va1822,
-    va1841,
-    va1843,
-    va1846,
-    va1848,
+    va1808,
+    va182,
+    va1840,
+    va185,
+    va1854,
     va1855,
-    va1865,
-    va1875,
-    va1907,
-    va1915,
-    va1968,
-    va1988,
-    va2009,
-    va2013,
-    va2019,
-    va2023,
-    va2029,
-    va2032,
-    va2034,
-    va2040,
-    va2061,
-    va2072,
-    va2073,
-    va2077,
-    va2083,
-    va2097,
-    va2104,
-    va2115,
-    va212,
-    va2137,
-    va2169,
-    va2174,
-    va2182,
-    va2188,
-    va2193,
-    va2199,
-    va2209,
-    va2215,
-    va222,
-    va2226,
-    va2227,
-    va2228,
-    va223,
-    va2236,
-    va2255,
-    va2256,
-    va226,
-    va2269,
-    va2271,
+    va186,
+    va1914,
+    va1922,
+    va1955,
+    va1956,
+    va1963,
+    va1971,
+    va1972,
+    va2014,
+    va2037,
+    va2039,
+    va2042,
+    va2044,
+    va2054,
+    va2063,
+    va2070,
+    va2124,
+    va219,
+    va2196,
+    va2217,
+    va2240,
+    va2244,
+    va2250,
+    va2254,
+    va2262,
+    va2265,
+    va2267,
     va2275,
     va229,
-    va2293,
-    va2294,
-    va2295,
-    va232,
-    va2341,
-    va2347,
+    va230,
+    va2302,
+    va2314,
+    va2315,
+    va2320,
+    va233,
+    va2331,
+    va2346,
     va2357,
-    va2365,
-    va2370,
-    va2387,
-    va2393,
-    va2395,
-    va2396,
-    va2401,
-    va2403,
-    va242,
-    va2424,
-    va2432,
-    va254,
-    va263,
-    va264,
-    va265,
-    va269,
-    va295,
+    va236,
+    va2368,
+    va239,
+    va2391,
+    va2423,
+    va2428,
+    va2436,
+    va2443,
+    va2448,
+    va2454,
+    va2467,
+    va2476,
+    va2487,
+    va2488,
+    va2489,
+    va251,
+    va2518,
+    va2519,
+    va2536,
+    va2547,
+    va2565,
+    va2566,
+    va2567,
+    va2618,
+    va2625,
+    va2635,
+    va2643,
+    va2650,
+    va266,
+    va2669,
+    va2676,
+    va2678,
+    va2679,
+    va2684,
+    va2686,
+    va2707,
+    va2715,
+    va277,
+    va278,
+    va280,
+    va284,
     va30,
-    va306,
-    va321,
-    va331,
-    va339,
-    va341,
-    va346,
+    va310,
+    va322,
+    va336,
+    va340,
+    va342,
+    va357,
+    va359,
     va36,
+    va366,
     va44,
-    va476,
-    va478,
-    va497,
-    va507,
-    va508,
-    va539,
-    va554,
-    va564,
-    va568,
-    va617,
-    va627,
+    va510,
+    va512,
+    va532,
+    va548,
+    va549,
+    va583,
+    va598,
+    va608,
+    va612,
     va64,
-    va648,
-    va653,
-    va696,
-    va717,
-    va721,
-    va730,
-    va739,
-    va749,
-    va750,
-    va751,
-    va758,
-    va761,
-    va795,
-    va803,
+    va658,
+    va663,
+    va673,
+    va694,
+    va698,
+    va745,
+    va768,
+    va773,
+    va784,
+    va794,
+    va805,
     va806,
-    va836,
-    va838,
-    va841,
-    va890,
-    va895,
+    va807,
+    va816,
+    va819,
+    va853,
+    va869,
+    va897,
     va905,
-    va92,
-    va956,
-    va957,
-    va958,
-    va965,
-    va969,
-    va979,
-    va987,
-    va989,
-    va993,
+    va907,
+    va909,
+    va912,
+    va94,
+    va961,
+    va970,
+    va981,
     (
-      -(
-        (
-          CASE
-            WHEN NOT va579 IS NULL
-            THEN (
-              se580 + ROUND(se581 * day_rows)
-            ) / (
-              2 * se582
-            )
-          END
-        ) - (
-          CASE
-            WHEN NOT va610 IS NULL
-            THEN (
-              se611 + ROUND(se612 * day_rows)
-            ) / (
-              2 * se613
-            )
-          END
-        )
-      )
-    ) AS va614,
-    CAST((
       (
-        (
-          CASE
-            WHEN NOT va809 IS NULL
-            THEN (
-              se810 + ROUND(se811 * day_rows)
-            ) / (
-              2 * se812
-            )
-          END
-        ) < (
-          CASE
-            WHEN NOT va830 IS NULL
-            THEN (
-              se831 + ROUND(se832 * day_rows)
-            ) / (
-              2 * se833
-            )
-          END
-        )
+        se341 - 1
+      ) // 1100
+    ) AS va343,
+    (
+      (
+        se358 - 1
+      ) // 1100
+    ) AS va360,
+    (
+      (
+        se1413 - 1
+      ) // 1100
+    ) AS va1415,
+    (
+      (
+        CASE
+          WHEN NOT va1756 IS NULL
+          THEN (
+            se1757 + ROUND(se1758 * day_rows)
+          ) / (
+            2 * se1759
+          )
+        END
+      ) - (
+        CASE
+          WHEN NOT va1794 IS NULL
+          THEN (
+            se1795 + ROUND(se1796 * day_rows)
+          ) / (
+            2 * se1797
+          )
+        END
       )
-    ) AS DOUBLE) AS va834
+    ) AS va1798,
+    (
+      CASE
+        WHEN NOT va2080 IS NULL
+        THEN (
+          se2081 + ROUND(se2082 * day_rows)
+        ) / (
+          2 * se2083
+        )
+      END
+    ) AS va2084,
+    (
+      va2114 * 8193 - (
+        va2114 * 8193 - va2114
+      )
+    ) AS va2115,
+    (
+      (
+        se2266 - 1
+      ) // 1155
+    ) AS va2268,
+    (
+      CASE WHEN stock_row > 27 THEN va2498 END
+    ) AS va2499
   FROM sections_10
 ), series_11 AS (
   SELECT
@@ -25367,303 +23529,262 @@ WITH values_0_1 AS (
     trade_date,
     stock_number,
     stock_row,
-    day_rows,
-    se1287,
-    se1593,
-    se1594,
-    se1595,
-    se1682,
-    se1876,
-    se1877,
-    se1878,
-    se2030,
-    se2031,
-    se2033,
-    se2272,
-    se340,
-    va100,
-    va1032,
-    va1066,
-    va1075,
+    close,
+    se1413,
+    se1850,
+    se2266,
+    se341,
+    se358,
+    va102,
+    va1050,
+    va1051,
+    va1052,
+    va1059,
+    va1065,
+    va1077,
     va1085,
-    va1118,
-    va1121,
-    va1128,
-    va1130,
+    va1087,
+    va1093,
     va1134,
-    va1138,
-    va1165,
-    va1167,
-    va1181,
-    va1187,
-    va121,
-    va1220,
-    va1222,
-    va1226,
-    va1234,
-    va1235,
-    va1252,
-    va1280,
-    va1281,
+    va1176,
+    va1185,
+    va1197,
+    va123,
+    va1232,
+    va1237,
+    va1244,
+    va1246,
+    va1250,
+    va1256,
     va1283,
-    va1286,
-    va1294,
-    va1303,
-    va131,
-    va1320,
-    va1322,
-    va1364,
-    va1375,
-    va1378,
-    va1387,
+    va1285,
+    va1301,
+    va1307,
+    va133,
+    va1341,
+    va1343,
+    va1354,
+    va1355,
+    va1372,
     va1405,
     va1406,
-    va141,
+    va1408,
+    va1412,
     va1422,
-    va1450,
-    va1458,
-    va1462,
-    va1473,
-    va1478,
-    va1497,
-    va1505,
-    va155,
-    va1557,
-    va1559,
-    va1569,
-    va1572,
-    va159,
-    va1592,
-    va1620,
-    va1643,
-    va1674,
-    va1685,
-    va173,
-    va1730,
-    va1738,
-    va176,
-    va1768,
-    va1769,
-    va1776,
-    va1782,
-    va1783,
+    va1432,
+    va1449,
+    va145,
+    va1453,
+    va1498,
+    va1510,
+    va1513,
+    va1525,
+    va1548,
+    va1549,
+    va1565,
+    va1593,
+    va1601,
+    va1607,
+    va161,
+    va1622,
+    va1628,
+    va165,
+    va1652,
+    va1661,
+    va1716,
+    va1718,
+    va1728,
+    va1731,
     va179,
-    va180,
-    va1822,
-    va1841,
-    va1843,
-    va1846,
-    va1848,
-    va1855,
-    va1865,
-    va1875,
-    va1907,
-    va1915,
-    va1968,
-    va1988,
-    va2009,
-    va2013,
-    va2019,
-    va2023,
-    va2029,
-    va2032,
-    va2040,
-    va2061,
-    va2072,
-    va2073,
-    va2077,
-    va2097,
-    va2104,
+    va1798,
+    va1808,
+    va182,
+    va1840,
+    va185,
+    va1854,
+    va186,
+    va1914,
+    va1922,
+    va1955,
+    va1956,
+    va1963,
+    va1971,
+    va1972,
+    va2014,
+    va2037,
+    va2039,
+    va2042,
+    va2044,
+    va2054,
+    va2063,
+    va2070,
+    va2084,
     va2115,
-    va212,
-    va2137,
-    va2169,
-    va2174,
-    va2182,
-    va2188,
-    va2193,
-    va2199,
-    va2209,
-    va2215,
-    va222,
-    va2226,
-    va2227,
-    va2228,
-    va223,
-    va2236,
-    va2255,
-    va2256,
-    va226,
-    va2269,
-    va2271,
+    va2124,
+    va219,
+    va2196,
+    va2217,
+    va2240,
+    va2244,
+    va2250,
+    va2254,
+    va2262,
+    va2265,
     va2275,
     va229,
-    va2293,
-    va2294,
-    va2295,
-    va232,
-    va2341,
-    va2347,
+    va230,
+    va2302,
+    va2314,
+    va2315,
+    va2320,
+    va233,
+    va2346,
     va2357,
-    va2365,
-    va2370,
-    va2387,
-    va2393,
-    va2395,
-    va2396,
-    va2401,
-    va2403,
-    va242,
-    va2424,
-    va2432,
-    va254,
-    va263,
-    va264,
-    va269,
-    va295,
+    va236,
+    va2368,
+    va239,
+    va2391,
+    va2423,
+    va2428,
+    va2436,
+    va2443,
+    va2448,
+    va2454,
+    va2467,
+    va2476,
+    va2487,
+    va2488,
+    va2489,
+    va2499,
+    va251,
+    va2518,
+    va2519,
+    va2536,
+    va2547,
+    va2565,
+    va2566,
+    va2567,
+    va2618,
+    va2625,
+    va2635,
+    va2643,
+    va2650,
+    va266,
+    va2669,
+    va2676,
+    va2678,
+    va2679,
+    va2684,
+    va2686,
+    va2707,
+    va2715,
+    va277,
+    va278,
+    va280,
+    va284,
     va30,
-    va306,
-    va321,
-    va331,
-    va339,
-    va346,
+    va310,
+    va322,
+    va336,
+    va340,
+    va357,
     va36,
+    va366,
     va44,
-    va476,
-    va478,
-    va497,
-    va507,
-    va508,
-    va539,
-    va554,
-    va564,
-    va568,
-    va614,
-    va617,
-    va627,
+    va510,
+    va512,
+    va532,
+    va548,
+    va549,
+    va583,
+    va598,
+    va608,
+    va612,
     va64,
-    va648,
-    va653,
-    va696,
-    va717,
-    va721,
-    va730,
-    va739,
-    va749,
-    va750,
-    va751,
-    va758,
-    va761,
-    va795,
-    va803,
+    va658,
+    va663,
+    va673,
+    va694,
+    va698,
+    va745,
+    va768,
+    va773,
+    va784,
+    va794,
+    va805,
     va806,
-    va834,
-    va836,
-    va838,
-    va841,
-    va890,
-    va895,
+    va807,
+    va816,
+    va819,
+    va853,
+    va869,
+    va897,
     va905,
-    va92,
-    va956,
-    va957,
-    va958,
-    va965,
-    va969,
-    va979,
-    va987,
-    va989,
-    va993,
-    SUM(
-      (
-        CASE WHEN se340 = 1 THEN va339 / CAST(0.3333333333333333 AS DOUBLE) ELSE va339 END * EXP((
-          (
-            se340 - 1
-          ) % 1100
-        ) * CAST(0.4054651081081644 AS DOUBLE))
-      )
-    ) OVER (
-      PARTITION BY stock_number, va341
+    va907,
+    va909,
+    va912,
+    va94,
+    va961,
+    va970,
+    va981,
+    SUM(va342) OVER (
+      PARTITION BY stock_number, va343
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se342,
-    SUM(
-      (
-        CASE WHEN se1287 = 1 THEN va331 / CAST(0.3333333333333333 AS DOUBLE) ELSE va331 END * EXP((
-          (
-            se1287 - 1
-          ) % 1100
-        ) * CAST(0.4054651081081644 AS DOUBLE))
-      )
-    ) OVER (
-      PARTITION BY stock_number, va1288
+    ) AS se344,
+    SUM(va359) OVER (
+      PARTITION BY stock_number, va360
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se1289,
-    LAG(va1620, 1) OVER rows_row AS se1621,
-    LAG(va1620, 2) OVER rows_row AS se1622,
-    LAG(va1620, 3) OVER rows_row AS se1623,
-    LAG(va1620, 4) OVER rows_row AS se1624,
-    LAG(va1620, 5) OVER rows_row AS se1625,
-    LAG(va1620, 6) OVER rows_row AS se1626,
-    LAG(va1620, 7) OVER rows_row AS se1627,
-    LAST_VALUE((
-      CASE WHEN (
-        (
-          se1682 - 1
-        ) % 1100
-      ) = 1099 THEN va1685 END
-    ) IGNORE NULLS) OVER rows_earlier AS se1686,
-    LAG(va1907, 1) OVER rows_row AS se1908,
-    LAG(va1907, 2) OVER rows_row AS se1909,
-    LAG(va1907, 3) OVER rows_row AS se1910,
-    LAG(va1907, 4) OVER rows_row AS se1911,
-    LAG(va1907, 5) OVER rows_row AS se1912,
-    LAG(va1907, 6) OVER rows_row AS se1913,
-    SUM(
-      (
-        CASE
-          WHEN se2033 = 1
-          THEN va2032 / CAST(0.03333333333333333 AS DOUBLE)
-          ELSE va2032
-        END * EXP((
-          (
-            se2033 - 1
-          ) % 1155
-        ) * CAST(0.033901551675681346 AS DOUBLE))
-      )
-    ) OVER (
-      PARTITION BY stock_number, va2034
+    ) AS se361,
+    SUM(va1414) OVER (
+      PARTITION BY stock_number, va1415
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se2035,
-    LAG(
-      (
-        va2083 + COALESCE(se2084, 0) * EXP(
-          (
-            (
-              (
-                se2080 - 1
-              ) % 1100
-            ) + 1
-          ) * -CAST(0.11778303565638344 AS DOUBLE)
-        )
-      ),
-      1
-    ) OVER rows_row AS se2085,
+    ) AS se1416,
+    LAST_VALUE(va1855 IGNORE NULLS) OVER rows_earlier AS se1856,
+    LAG(va2115, 1) OVER rows_row AS se2116,
+    LAG(va2115, 2) OVER rows_row AS se2117,
+    LAG(va2115, 3) OVER rows_row AS se2118,
+    LAG(va2115, 4) OVER rows_row AS se2119,
+    LAG(va2115, 5) OVER rows_row AS se2120,
+    LAG(va2115, 6) OVER rows_row AS se2121,
+    SUM(va2267) OVER (
+      PARTITION BY stock_number, va2268
+      ORDER BY stock_row
+      rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
+    ) AS se2269,
+    LAG(va2331, 1) OVER rows_row AS se2332,
     SUM(
       (
-        CASE WHEN stock_row = 28 THEN va2236 / CAST(0.1 AS DOUBLE) ELSE va2236 END * EXP((
+        CASE WHEN stock_row = 28 THEN va2499 / CAST(0.1 AS DOUBLE) ELSE va2499 END * EXP((
           (
             stock_row - 1
           ) % 1100
         ) * CAST(0.10536051565782631 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY stock_number, va265
+      PARTITION BY stock_number, va280
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se2237
+    ) AS se2500,
+    SUM(
+      (
+        CASE
+          WHEN stock_row = 1
+          THEN close / CAST(0.15384615384615385 AS DOUBLE)
+          ELSE close
+        END * EXP((
+          (
+            stock_row - 1
+          ) % 1100
+        ) * CAST(0.1670540846631662 AS DOUBLE))
+      )
+    ) OVER (
+      PARTITION BY stock_number, va280
+      ORDER BY stock_row
+      rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
+    ) AS se2537
   FROM values_10_1
   WINDOW rows_earlier AS (
     PARTITION BY stock_number
@@ -25676,315 +23797,316 @@ WITH values_0_1 AS (
     trade_date,
     stock_number,
     stock_row,
-    day_rows,
-    se1287,
-    se1593,
-    se1594,
-    se1595,
-    se2030,
-    se2031,
-    se2033,
-    se2085,
-    se2272,
-    se340,
-    va100,
-    va1032,
-    va1066,
-    va1075,
+    se1413,
+    se2266,
+    se2332,
+    se341,
+    se358,
+    va102,
+    va1050,
+    va1051,
+    va1052,
+    va1059,
+    va1065,
+    va1077,
     va1085,
-    va1118,
-    va1121,
-    va1128,
-    va1130,
+    va1087,
+    va1093,
     va1134,
-    va1138,
-    va1165,
-    va1167,
-    va1181,
-    va1187,
-    va121,
-    va1220,
-    va1222,
-    va1226,
-    va1234,
-    va1235,
-    va1252,
-    va1280,
-    va1281,
+    va1176,
+    va1185,
+    va1197,
+    va123,
+    va1232,
+    va1237,
+    va1244,
+    va1246,
+    va1250,
+    va1256,
     va1283,
-    va1286,
-    va1294,
-    va1303,
-    va131,
-    va1320,
-    va1322,
-    va1364,
-    va1375,
-    va1378,
-    va1387,
+    va1285,
+    va1301,
+    va1307,
+    va133,
+    va1341,
+    va1343,
+    va1354,
+    va1355,
+    va1372,
     va1405,
     va1406,
-    va141,
+    va1408,
+    va1412,
     va1422,
-    va1450,
-    va1458,
-    va1462,
-    va1473,
-    va1478,
-    va1497,
-    va1505,
-    va155,
-    va1557,
-    va1559,
-    va1569,
-    va1572,
-    va159,
-    va1592,
-    va1643,
-    va1674,
-    va173,
-    va1730,
-    va1738,
-    va176,
-    va1768,
-    va1769,
-    va1776,
-    va1782,
-    va1783,
+    va1432,
+    va1449,
+    va145,
+    va1453,
+    va1498,
+    va1510,
+    va1513,
+    va1525,
+    va1548,
+    va1549,
+    va1565,
+    va1593,
+    va1601,
+    va1607,
+    va161,
+    va1622,
+    va1628,
+    va165,
+    va1652,
+    va1661,
+    va1716,
+    va1718,
+    va1728,
+    va1731,
     va179,
-    va180,
-    va1822,
-    va1841,
-    va1843,
-    va1846,
-    va1848,
-    va1855,
-    va1865,
-    va1915,
-    va1968,
-    va1988,
-    va2009,
-    va2013,
-    va2019,
-    va2023,
-    va2029,
-    va2040,
-    va2061,
-    va2072,
-    va2073,
-    va2077,
-    va2097,
-    va2104,
-    va2115,
-    va212,
-    va2137,
-    va2169,
-    va2174,
-    va2182,
-    va2188,
-    va2193,
-    va2199,
-    va2209,
-    va2215,
-    va222,
-    va2226,
-    va2227,
-    va2228,
-    va223,
-    va2255,
-    va2256,
-    va226,
-    va2269,
-    va2271,
+    va1798,
+    va1808,
+    va182,
+    va1840,
+    va185,
+    va186,
+    va1914,
+    va1922,
+    va1955,
+    va1956,
+    va1963,
+    va1971,
+    va1972,
+    va2014,
+    va2037,
+    va2039,
+    va2042,
+    va2044,
+    va2054,
+    va2063,
+    va2070,
+    va2124,
+    va219,
+    va2196,
+    va2217,
+    va2240,
+    va2244,
+    va2250,
+    va2254,
+    va2262,
     va2275,
     va229,
-    va2293,
-    va2294,
-    va2295,
-    va232,
-    va2341,
-    va2347,
+    va230,
+    va2302,
+    va2314,
+    va2315,
+    va2320,
+    va233,
+    va2346,
     va2357,
-    va2365,
-    va2370,
-    va2387,
-    va2393,
-    va2395,
-    va2396,
-    va2401,
-    va2403,
-    va242,
-    va2424,
-    va2432,
-    va254,
-    va263,
-    va264,
-    va269,
-    va295,
+    va236,
+    va2368,
+    va239,
+    va2391,
+    va2423,
+    va2428,
+    va2436,
+    va2443,
+    va2448,
+    va2454,
+    va2467,
+    va2476,
+    va2487,
+    va2488,
+    va2489,
+    va251,
+    va2518,
+    va2519,
+    va2536,
+    va2547,
+    va2565,
+    va2566,
+    va2567,
+    va2618,
+    va2625,
+    va2635,
+    va2643,
+    va2650,
+    va266,
+    va2669,
+    va2676,
+    va2678,
+    va2679,
+    va2684,
+    va2686,
+    va2707,
+    va2715,
+    va277,
+    va278,
+    va280,
+    va284,
     va30,
-    va306,
-    va321,
-    va331,
-    va346,
+    va310,
+    va322,
+    va336,
     va36,
+    va366,
     va44,
-    va476,
-    va478,
-    va497,
-    va507,
-    va508,
-    va539,
-    va554,
-    va564,
-    va568,
-    va614,
-    va617,
-    va627,
+    va510,
+    va512,
+    va532,
+    va548,
+    va549,
+    va583,
+    va598,
+    va608,
+    va612,
     va64,
-    va648,
-    va653,
-    va696,
-    va717,
-    va721,
-    va730,
-    va739,
-    va749,
-    va750,
-    va751,
-    va758,
-    va761,
-    va795,
-    va803,
+    va658,
+    va663,
+    va673,
+    va694,
+    va698,
+    va745,
+    va768,
+    va773,
+    va784,
+    va794,
+    va805,
     va806,
-    va834,
-    va836,
-    va838,
-    va841,
-    va890,
-    va895,
+    va807,
+    va816,
+    va819,
+    va853,
+    va869,
+    va897,
     va905,
-    va92,
-    va956,
-    va957,
-    va958,
-    va965,
-    va969,
-    va979,
-    va987,
-    va989,
-    va993,
+    va907,
+    va909,
+    va912,
+    va94,
+    va961,
+    va970,
+    va981,
     (
       CASE
-        WHEN NOT va339 IS NULL
-        THEN CAST(0.3333333333333333 AS DOUBLE) * se342 * EXP((
+        WHEN NOT va340 IS NULL
+        THEN CAST(0.3333333333333333 AS DOUBLE) * se344 * EXP((
           (
-            se340 - 1
+            se341 - 1
           ) % 1100
         ) * -CAST(0.4054651081081644 AS DOUBLE))
       END
-    ) AS va343,
+    ) AS va345,
     (
       CASE
-        WHEN NOT va331 IS NULL
-        THEN CAST(0.3333333333333333 AS DOUBLE) * se1289 * EXP((
+        WHEN NOT va357 IS NULL
+        THEN CAST(0.3333333333333333 AS DOUBLE) * se361 * EXP((
           (
-            se1287 - 1
+            se358 - 1
           ) % 1100
         ) * -CAST(0.4054651081081644 AS DOUBLE))
       END
-    ) AS va1290,
+    ) AS va362,
     (
-      8 * va1620 + 7 * se1621 + 6 * se1622 + 5 * se1623 + 4 * se1624 + 3 * se1625 + 2 * se1626 + 1 * se1627
-    ) / 36 AS va1628,
+      CASE
+        WHEN NOT va905 IS NULL
+        THEN CAST(0.3333333333333333 AS DOUBLE) * se1416 * EXP((
+          (
+            se1413 - 1
+          ) % 1100
+        ) * -CAST(0.4054651081081644 AS DOUBLE))
+      END
+    ) AS va1417,
     (
-      va1685 + COALESCE(se1686, 0) * EXP(
+      va1854 + COALESCE(se1856, 0) * EXP(
         (
           (
             (
-              se1682 - 1
+              se1850 - 1
             ) % 1100
           ) + 1
         ) * -CAST(0.1670540846631662 AS DOUBLE)
       )
-    ) AS va1687,
+    ) AS va1857,
     (
       -(
-        (
-          CASE
-            WHEN NOT va1875 IS NULL
-            THEN (
-              se1876 + ROUND(se1877 * day_rows)
-            ) / (
-              2 * se1878
-            )
-          END
-        ) - (
+        va2084 - (
           2 + CASE
-            WHEN se1908 < va1907
+            WHEN se2116 < va2115
             THEN 2
-            WHEN se1908 = va1907
+            WHEN se2116 = va2115
             THEN 1
-            WHEN se1908 > va1907
+            WHEN se2116 > va2115
             THEN 0
           END + CASE
-            WHEN se1909 < va1907
+            WHEN se2117 < va2115
             THEN 2
-            WHEN se1909 = va1907
+            WHEN se2117 = va2115
             THEN 1
-            WHEN se1909 > va1907
+            WHEN se2117 > va2115
             THEN 0
           END + CASE
-            WHEN se1910 < va1907
+            WHEN se2118 < va2115
             THEN 2
-            WHEN se1910 = va1907
+            WHEN se2118 = va2115
             THEN 1
-            WHEN se1910 > va1907
+            WHEN se2118 > va2115
             THEN 0
           END + CASE
-            WHEN se1911 < va1907
+            WHEN se2119 < va2115
             THEN 2
-            WHEN se1911 = va1907
+            WHEN se2119 = va2115
             THEN 1
-            WHEN se1911 > va1907
+            WHEN se2119 > va2115
             THEN 0
           END + CASE
-            WHEN se1912 < va1907
+            WHEN se2120 < va2115
             THEN 2
-            WHEN se1912 = va1907
+            WHEN se2120 = va2115
             THEN 1
-            WHEN se1912 > va1907
+            WHEN se2120 > va2115
             THEN 0
           END + CASE
-            WHEN se1913 < va1907
+            WHEN se2121 < va2115
             THEN 2
-            WHEN se1913 = va1907
+            WHEN se2121 = va2115
             THEN 1
-            WHEN se1913 > va1907
+            WHEN se2121 > va2115
             THEN 0
           END
         ) / 14
       )
-    ) AS va1914,
+    ) AS va2122,
     (
       CASE
-        WHEN NOT va2032 IS NULL
-        THEN CAST(0.03333333333333333 AS DOUBLE) * se2035 * EXP((
+        WHEN NOT va2265 IS NULL
+        THEN CAST(0.03333333333333333 AS DOUBLE) * se2269 * EXP((
           (
-            se2033 - 1
+            se2266 - 1
           ) % 1155
         ) * -CAST(0.033901551675681346 AS DOUBLE))
       END
-    ) AS va2036,
+    ) AS va2270,
     (
       CASE
-        WHEN NOT va2236 IS NULL
-        THEN CAST(0.1 AS DOUBLE) * se2237 * EXP((
+        WHEN NOT va2499 IS NULL
+        THEN CAST(0.1 AS DOUBLE) * se2500 * EXP((
           (
             stock_row - 1
           ) % 1100
         ) * -CAST(0.10536051565782631 AS DOUBLE))
       END
-    ) AS va2238
+    ) AS va2501,
+    (
+      CASE
+        WHEN NOT close IS NULL
+        THEN CAST(0.15384615384615385 AS DOUBLE) * se2537 * EXP((
+          (
+            stock_row - 1
+          ) % 1100
+        ) * -CAST(0.1670540846631662 AS DOUBLE))
+      END
+    ) AS va2538
   FROM series_11
 ), values_11_2 AS (
   SELECT
@@ -25992,903 +24114,474 @@ WITH values_0_1 AS (
     trade_date,
     stock_number,
     stock_row,
-    day_rows,
-    se1287,
-    se1593,
-    se1594,
-    se1595,
-    se2030,
-    se2031,
-    se2033,
-    se2085,
-    se2272,
-    se340,
-    va100,
-    va1032,
-    va1066,
-    va1075,
+    se1413,
+    se2266,
+    se2332,
+    se341,
+    se358,
+    va102,
+    va1050,
+    va1051,
+    va1052,
+    va1059,
+    va1065,
+    va1077,
     va1085,
-    va1118,
-    va1121,
-    va1128,
-    va1130,
+    va1087,
+    va1093,
     va1134,
-    va1138,
-    va1165,
-    va1167,
-    va1181,
-    va1187,
-    va121,
-    va1220,
-    va1222,
-    va1226,
-    va1234,
-    va1235,
-    va1252,
-    va1280,
-    va1281,
+    va1176,
+    va1185,
+    va1197,
+    va123,
+    va1232,
+    va1237,
+    va1244,
+    va1246,
+    va1250,
+    va1256,
     va1283,
-    va1286,
-    va1290,
-    va1294,
-    va1303,
-    va131,
-    va1320,
-    va1322,
-    va1364,
-    va1375,
-    va1378,
-    va1387,
+    va1285,
+    va1301,
+    va1307,
+    va133,
+    va1341,
+    va1343,
+    va1354,
+    va1355,
+    va1372,
     va1405,
     va1406,
-    va141,
+    va1408,
+    va1412,
+    va1417,
     va1422,
-    va1450,
-    va1458,
-    va1462,
-    va1473,
-    va1478,
-    va1497,
-    va1505,
-    va155,
-    va1557,
-    va1559,
-    va1569,
-    va1572,
-    va159,
-    va1592,
-    va1643,
-    va1674,
-    va1687,
-    va173,
-    va1730,
-    va1738,
-    va176,
-    va1768,
-    va1769,
-    va1776,
-    va1782,
-    va1783,
+    va1432,
+    va1449,
+    va145,
+    va1453,
+    va1498,
+    va1510,
+    va1513,
+    va1525,
+    va1548,
+    va1549,
+    va1565,
+    va1593,
+    va1601,
+    va1607,
+    va161,
+    va1622,
+    va1628,
+    va165,
+    va1652,
+    va1661,
+    va1716,
+    va1718,
+    va1728,
+    va1731,
     va179,
-    va180,
-    va1822,
-    va1841,
-    va1843,
-    va1846,
-    va1848,
-    va1855,
-    va1865,
+    va1798,
+    va1808,
+    va182,
+    va1840,
+    va185,
+    va1857,
+    va186,
     va1914,
-    va1915,
-    va1968,
-    va1988,
-    va2009,
-    va2013,
-    va2019,
-    va2023,
-    va2029,
-    va2036,
-    va2040,
-    va2061,
-    va2072,
-    va2073,
-    va2077,
-    va2097,
-    va2104,
-    va2115,
-    va212,
-    va2137,
-    va2169,
-    va2174,
-    va2182,
-    va2188,
-    va2193,
-    va2199,
-    va2209,
-    va2215,
-    va222,
-    va2226,
-    va2227,
-    va2228,
-    va223,
-    va2238,
-    va2255,
-    va2256,
-    va226,
-    va2269,
-    va2271,
+    va1922,
+    va1955,
+    va1956,
+    va1963,
+    va1971,
+    va1972,
+    va2014,
+    va2037,
+    va2039,
+    va2042,
+    va2044,
+    va2054,
+    va2063,
+    va2070,
+    va2122,
+    va2124,
+    va219,
+    va2196,
+    va2217,
+    va2240,
+    va2244,
+    va2250,
+    va2254,
+    va2262,
+    va2270,
     va2275,
     va229,
-    va2293,
-    va2294,
-    va2295,
-    va232,
-    va2341,
-    va2347,
+    va230,
+    va2302,
+    va2314,
+    va2315,
+    va2320,
+    va233,
+    va2346,
     va2357,
-    va2365,
-    va2370,
-    va2387,
-    va2393,
-    va2395,
-    va2396,
-    va2401,
-    va2403,
-    va242,
-    va2424,
-    va2432,
-    va254,
-    va263,
-    va264,
-    va269,
-    va295,
+    va236,
+    va2368,
+    va239,
+    va2391,
+    va2423,
+    va2428,
+    va2436,
+    va2443,
+    va2448,
+    va2454,
+    va2467,
+    va2476,
+    va2487,
+    va2488,
+    va2489,
+    va2501,
+    va251,
+    va2518,
+    va2519,
+    va2536,
+    va2538,
+    va2547,
+    va2565,
+    va2566,
+    va2567,
+    va2618,
+    va2625,
+    va2635,
+    va2643,
+    va2650,
+    va266,
+    va2669,
+    va2676,
+    va2678,
+    va2679,
+    va2684,
+    va2686,
+    va2707,
+    va2715,
+    va277,
+    va278,
+    va280,
+    va284,
     va30,
-    va306,
-    va321,
-    va331,
-    va343,
-    va346,
+    va310,
+    va322,
+    va336,
+    va345,
     va36,
+    va362,
+    va366,
     va44,
-    va476,
-    va478,
-    va497,
-    va507,
-    va508,
-    va539,
-    va554,
-    va564,
-    va568,
-    va614,
-    va617,
-    va627,
+    va510,
+    va512,
+    va532,
+    va548,
+    va549,
+    va583,
+    va598,
+    va608,
+    va612,
     va64,
-    va648,
-    va653,
-    va696,
-    va717,
-    va721,
-    va730,
-    va739,
-    va749,
-    va750,
-    va751,
-    va758,
-    va761,
-    va795,
-    va803,
+    va658,
+    va663,
+    va673,
+    va694,
+    va698,
+    va745,
+    va768,
+    va773,
+    va784,
+    va794,
+    va805,
     va806,
-    va834,
-    va836,
-    va838,
-    va841,
-    va890,
-    va895,
+    va807,
+    va816,
+    va819,
+    va853,
+    va869,
+    va897,
     va905,
-    va92,
-    va956,
-    va957,
-    va958,
-    va965,
-    va969,
-    va979,
-    va987,
-    va989,
-    va993,
+    va907,
+    va909,
+    va912,
+    va94,
+    va961,
+    va970,
+    va981,
     (
-      va1628 * 8193 - (
-        va1628 * 8193 - va1628
-      )
-    ) AS va1629
+      CASE WHEN (
+        (
+          se341 - 1
+        ) % 1100
+      ) = 1099 THEN va345 END
+    ) AS va346,
+    (
+      CASE WHEN (
+        (
+          se358 - 1
+        ) % 1100
+      ) = 1099 THEN va362 END
+    ) AS va363,
+    (
+      CASE WHEN (
+        (
+          se1413 - 1
+        ) % 1100
+      ) = 1099 THEN va1417 END
+    ) AS va1418,
+    (
+      CASE WHEN (
+        (
+          se2266 - 1
+        ) % 1155
+      ) = 1154 THEN va2270 END
+    ) AS va2271
   FROM values_11_1
-), sections_12 AS (
-  SELECT
-    ts_code,
-    trade_date,
-    stock_number,
-    stock_row,
-    day_rows,
-    se1287,
-    se1593,
-    se1594,
-    se1595,
-    se2030,
-    se2031,
-    se2033,
-    se2085,
-    se2272,
-    se340,
-    va100,
-    va1032,
-    va1066,
-    va1075,
-    va1085,
-    va1118,
-    va1121,
-    va1128,
-    va1130,
-    va1134,
-    va1138,
-    va1165,
-    va1167,
-    va1181,
-    va1187,
-    va121,
-    va1220,
-    va1222,
-    va1226,
-    va1234,
-    va1235,
-    va1252,
-    va1280,
-    va1281,
-    va1283,
-    va1286,
-    va1290,
-    va1294,
-    va1303,
-    va131,
-    va1320,
-    va1322,
-    va1364,
-    va1375,
-    va1378,
-    va1387,
-    va1405,
-    va1406,
-    va141,
-    va1422,
-    va1450,
-    va1458,
-    va1462,
-    va1473,
-    va1478,
-    va1497,
-    va1505,
-    va155,
-    va1557,
-    va1559,
-    va1569,
-    va1572,
-    va159,
-    va1592,
-    va1629,
-    va1643,
-    va1674,
-    va1687,
-    va173,
-    va1730,
-    va1738,
-    va176,
-    va1768,
-    va1769,
-    va1776,
-    va1782,
-    va1783,
-    va179,
-    va180,
-    va1822,
-    va1841,
-    va1843,
-    va1846,
-    va1848,
-    va1855,
-    va1865,
-    va1914,
-    va1915,
-    va1968,
-    va1988,
-    va2009,
-    va2013,
-    va2019,
-    va2023,
-    va2029,
-    va2036,
-    va2040,
-    va2061,
-    va2072,
-    va2073,
-    va2077,
-    va2097,
-    va2104,
-    va2115,
-    va212,
-    va2137,
-    va2169,
-    va2174,
-    va2182,
-    va2188,
-    va2193,
-    va2199,
-    va2209,
-    va2215,
-    va222,
-    va2226,
-    va2227,
-    va2228,
-    va223,
-    va2238,
-    va2255,
-    va2256,
-    va226,
-    va2269,
-    va2271,
-    va2275,
-    va229,
-    va2293,
-    va2294,
-    va2295,
-    va232,
-    va2341,
-    va2347,
-    va2357,
-    va2365,
-    va2370,
-    va2387,
-    va2393,
-    va2395,
-    va2396,
-    va2401,
-    va2403,
-    va242,
-    va2424,
-    va2432,
-    va254,
-    va263,
-    va264,
-    va269,
-    va295,
-    va30,
-    va306,
-    va321,
-    va331,
-    va343,
-    va346,
-    va36,
-    va44,
-    va476,
-    va478,
-    va497,
-    va507,
-    va508,
-    va539,
-    va554,
-    va564,
-    va568,
-    va614,
-    va617,
-    va627,
-    va64,
-    va648,
-    va653,
-    va696,
-    va717,
-    va721,
-    va730,
-    va739,
-    va749,
-    va750,
-    va751,
-    va758,
-    va761,
-    va795,
-    va803,
-    va806,
-    va834,
-    va836,
-    va838,
-    va841,
-    va890,
-    va895,
-    va905,
-    va92,
-    va956,
-    va957,
-    va958,
-    va965,
-    va969,
-    va979,
-    va987,
-    va989,
-    va993,
-    RANK() OVER (PARTITION BY trade_date ORDER BY va1629) AS se1630,
-    CUME_DIST() OVER (PARTITION BY trade_date ORDER BY va1629) AS se1631,
-    COUNT(va1629) OVER (
-      PARTITION BY trade_date
-      ORDER BY va1629
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
-    ) AS se1632
-  FROM values_11_2
-), values_12_1 AS (
-  SELECT
-    ts_code,
-    trade_date,
-    stock_number,
-    stock_row,
-    se1287,
-    se2030,
-    se2031,
-    se2033,
-    se2085,
-    se2272,
-    se340,
-    va100,
-    va1032,
-    va1066,
-    va1075,
-    va1085,
-    va1118,
-    va1121,
-    va1128,
-    va1130,
-    va1134,
-    va1138,
-    va1165,
-    va1167,
-    va1181,
-    va1187,
-    va121,
-    va1220,
-    va1222,
-    va1226,
-    va1234,
-    va1235,
-    va1252,
-    va1280,
-    va1281,
-    va1283,
-    va1286,
-    va1290,
-    va1294,
-    va1303,
-    va131,
-    va1320,
-    va1322,
-    va1364,
-    va1375,
-    va1378,
-    va1387,
-    va1405,
-    va1406,
-    va141,
-    va1422,
-    va1450,
-    va1458,
-    va1462,
-    va1473,
-    va1478,
-    va1497,
-    va1505,
-    va155,
-    va1557,
-    va1559,
-    va1569,
-    va1572,
-    va159,
-    va1643,
-    va1674,
-    va1687,
-    va173,
-    va1730,
-    va1738,
-    va176,
-    va1768,
-    va1769,
-    va1776,
-    va1782,
-    va1783,
-    va179,
-    va180,
-    va1822,
-    va1841,
-    va1843,
-    va1846,
-    va1848,
-    va1855,
-    va1865,
-    va1914,
-    va1915,
-    va1968,
-    va1988,
-    va2009,
-    va2013,
-    va2019,
-    va2023,
-    va2029,
-    va2036,
-    va2040,
-    va2061,
-    va2072,
-    va2073,
-    va2077,
-    va2097,
-    va2104,
-    va2115,
-    va212,
-    va2137,
-    va2169,
-    va2174,
-    va2182,
-    va2188,
-    va2193,
-    va2199,
-    va2209,
-    va2215,
-    va222,
-    va2226,
-    va2227,
-    va2228,
-    va223,
-    va2238,
-    va2255,
-    va2256,
-    va226,
-    va2269,
-    va2271,
-    va2275,
-    va229,
-    va2293,
-    va2294,
-    va2295,
-    va232,
-    va2341,
-    va2347,
-    va2357,
-    va2365,
-    va2370,
-    va2387,
-    va2393,
-    va2395,
-    va2396,
-    va2401,
-    va2403,
-    va242,
-    va2424,
-    va2432,
-    va254,
-    va263,
-    va264,
-    va269,
-    va295,
-    va30,
-    va306,
-    va321,
-    va331,
-    va343,
-    va346,
-    va36,
-    va44,
-    va476,
-    va478,
-    va497,
-    va507,
-    va508,
-    va539,
-    va554,
-    va564,
-    va568,
-    va614,
-    va617,
-    va627,
-    va64,
-    va648,
-    va653,
-    va696,
-    va717,
-    va721,
-    va730,
-    va739,
-    va749,
-    va750,
-    va751,
-    va758,
-    va761,
-    va795,
-    va803,
-    va806,
-    va834,
-    va836,
-    va838,
-    va841,
-    va890,
-    va895,
-    va905,
-    va92,
-    va956,
-    va957,
-    va958,
-    va965,
-    va969,
-    va979,
-    va987,
-    va989,
-    va993,
-    (
-      (
-        CASE
-          WHEN NOT va1592 IS NULL
-          THEN (
-            se1593 + ROUND(se1594 * day_rows)
-          ) / (
-            2 * se1595
-          )
-        END
-      ) - (
-        CASE
-          WHEN NOT va1629 IS NULL
-          THEN (
-            se1630 + ROUND(se1631 * day_rows)
-          ) / (
-            2 * se1632
-          )
-        END
-      )
-    ) AS va1633
-  FROM sections_12
 ), series_13 AS (
   SELECT
     ts_code,
     trade_date,
     stock_number,
     stock_row,
-    se1287,
-    se2030,
-    se2031,
-    se2033,
-    se2272,
-    se340,
-    va100,
-    va1032,
-    va1066,
-    va1075,
+    se1413,
+    se2266,
+    se341,
+    se358,
+    va102,
+    va1050,
+    va1051,
+    va1052,
+    va1059,
+    va1065,
+    va1077,
     va1085,
-    va1118,
-    va1121,
-    va1128,
-    va1130,
+    va1087,
+    va1093,
     va1134,
-    va1138,
-    va1165,
-    va1167,
-    va1181,
-    va1187,
-    va121,
-    va1220,
-    va1222,
-    va1226,
-    va1234,
-    va1235,
-    va1252,
-    va1280,
-    va1281,
+    va1176,
+    va1185,
+    va1197,
+    va123,
+    va1232,
+    va1237,
+    va1244,
+    va1246,
+    va1250,
+    va1256,
     va1283,
-    va1286,
-    va1290,
-    va1294,
-    va1303,
-    va131,
-    va1320,
-    va1322,
-    va1364,
-    va1375,
-    va1378,
-    va1387,
+    va1285,
+    va1301,
+    va1307,
+    va133,
+    va1341,
+    va1343,
+    va1354,
+    va1355,
+    va1372,
     va1405,
     va1406,
-    va141,
+    va1408,
+    va1412,
+    va1417,
     va1422,
-    va1450,
-    va1458,
-    va1462,
-    va1473,
-    va1478,
-    va1497,
-    va1505,
-    va155,
-    va1557,
-    va1559,
-    va1569,
-    va1572,
-    va159,
-    va1633,
-    va1643,
-    va1674,
-    va1687,
-    va173,
-    va1730,
-    va1738,
-    va176,
-    va1768,
-    va1769,
-    va1776,
-    va1782,
-    va1783,
+    va1432,
+    va1449,
+    va145,
+    va1453,
+    va1498,
+    va1510,
+    va1513,
+    va1525,
+    va1548,
+    va1549,
+    va1565,
+    va1593,
+    va1601,
+    va1607,
+    va161,
+    va1622,
+    va1628,
+    va165,
+    va1652,
+    va1661,
+    va1716,
+    va1718,
+    va1728,
+    va1731,
     va179,
-    va180,
-    va1822,
-    va1841,
-    va1843,
-    va1846,
-    va1848,
-    va1855,
-    va1865,
+    va1798,
+    va1808,
+    va182,
+    va1840,
+    va185,
+    va1857,
+    va186,
     va1914,
-    va1915,
-    va1968,
-    va1988,
-    va2009,
-    va2013,
-    va2019,
-    va2023,
-    va2029,
-    va2036,
-    va2040,
-    va2061,
-    va2072,
-    va2073,
-    va2077,
-    va2097,
-    va2104,
-    va2115,
-    va212,
-    va2137,
-    va2169,
-    va2174,
-    va2182,
-    va2188,
-    va2193,
-    va2199,
-    va2209,
-    va2215,
-    va222,
-    va2226,
-    va2227,
-    va2228,
-    va223,
-    va2238,
-    va2255,
-    va2256,
-    va226,
-    va2269,
-    va2271,
+    va1922,
+    va1955,
+    va1956,
+    va1963,
+    va1971,
+    va1972,
+    va2014,
+    va2037,
+    va2039,
+    va2042,
+    va2044,
+    va2054,
+    va2063,
+    va2070,
+    va2122,
+    va2124,
+    va219,
+    va2196,
+    va2217,
+    va2240,
+    va2244,
+    va2250,
+    va2254,
+    va2262,
+    va2270,
     va2275,
     va229,
-    va2293,
-    va2294,
-    va2295,
-    va232,
-    va2341,
-    va2347,
+    va230,
+    va2302,
+    va2314,
+    va2315,
+    va2320,
+    va233,
+    va2346,
     va2357,
-    va2365,
-    va2370,
-    va2387,
-    va2393,
-    va2395,
-    va2396,
-    va2401,
-    va2403,
-    va242,
-    va2424,
-    va2432,
-    va254,
-    va263,
-    va264,
-    va269,
-    va295,
+    va236,
+    va2368,
+    va239,
+    va2391,
+    va2423,
+    va2428,
+    va2436,
+    va2443,
+    va2448,
+    va2454,
+    va2467,
+    va2476,
+    va2487,
+    va2488,
+    va2489,
+    va2501,
+    va251,
+    va2518,
+    va2519,
+    va2536,
+    va2538,
+    va2547,
+    va2565,
+    va2566,
+    va2567,
+    va2618,
+    va2625,
+    va2635,
+    va2643,
+    va2650,
+    va266,
+    va2669,
+    va2676,
+    va2678,
+    va2679,
+    va2684,
+    va2686,
+    va2707,
+    va2715,
+    va277,
+    va278,
+    va280,
+    va284,
     va30,
-    va306,
-    va321,
-    va331,
-    va343,
-    va346,
+    va310,
+    va322,
+    va336,
+    va345,
     va36,
+    va362,
+    va366,
     va44,
-    va476,
-    va478,
-    va497,
-    va507,
-    va508,
-    va539,
-    va554,
-    va564,
-    va568,
-    va614,
-    va617,
-    va627,
+    va510,
+    va512,
+    va532,
+    va548,
+    va549,
+    va583,
+    va598,
+    va608,
+    va612,
     va64,
-    va648,
-    va653,
-    va696,
-    va717,
-    va721,
-    va730,
-    va739,
-    va749,
-    va750,
-    va751,
-    va758,
-    va761,
-    va795,
-    va803,
+    va658,
+    va663,
+    va673,
+    va694,
+    va698,
+    va745,
+    va768,
+    va773,
+    va784,
+    va794,
+    va805,
     va806,
-    va834,
-    va836,
-    va838,
-    va841,
-    va890,
-    va895,
+    va807,
+    va816,
+    va819,
+    va853,
+    va869,
+    va897,
     va905,
-    va92,
-    va956,
-    va957,
-    va958,
-    va965,
-    va969,
-    va979,
-    va987,
-    va989,
-    va993,
-    LAST_VALUE((
-      CASE WHEN (
-        (
-          se340 - 1
-        ) % 1100
-      ) = 1099 THEN va343 END
-    ) IGNORE NULLS) OVER rows_earlier AS se344,
-    LAST_VALUE((
-      CASE WHEN (
-        (
-          se1287 - 1
-        ) % 1100
-      ) = 1099 THEN va1290 END
-    ) IGNORE NULLS) OVER rows_earlier AS se1291,
-    COUNT(va1687) OVER rows_before AS se1688,
-    LAST_VALUE((
-      CASE WHEN (
-        (
-          se2033 - 1
-        ) % 1155
-      ) = 1154 THEN va2036 END
-    ) IGNORE NULLS) OVER rows_earlier AS se2037,
-    AVG(se2085) OVER rows_12 AS se2086,
-    COUNT(se2085) OVER rows_12 AS se2087,
-    AVG(se2085) OVER rows_26 AS se2088,
-    COUNT(se2085) OVER rows_26 AS se2089,
+    va907,
+    va909,
+    va912,
+    va94,
+    va961,
+    va970,
+    va981,
+    LAST_VALUE(va346 IGNORE NULLS) OVER rows_earlier AS se347,
+    LAST_VALUE(va363 IGNORE NULLS) OVER rows_earlier AS se364,
+    LAST_VALUE(va1418 IGNORE NULLS) OVER rows_earlier AS se1419,
+    COUNT(va1857) OVER rows_before AS se1858,
+    AVG(va2262) OVER rows_20 AS se2263,
+    COUNT(va2262) OVER rows_20 AS se2264,
+    LAST_VALUE(va2271 IGNORE NULLS) OVER rows_earlier AS se2272,
+    AVG(se2332) OVER rows_12 AS se2333,
+    COUNT(se2332) OVER rows_12 AS se2334,
+    AVG(se2332) OVER rows_26 AS se2335,
+    COUNT(se2332) OVER rows_26 AS se2336,
     LAST_VALUE(
       (
         CASE WHEN (
           (
             stock_row - 1
           ) % 1100
-        ) = 1099 THEN va2238 END
+        ) = 1099 THEN va2501 END
       )
-     IGNORE NULLS) OVER rows_earlier AS se2239
-  FROM values_12_1
+     IGNORE NULLS) OVER rows_earlier AS se2502,
+    LAST_VALUE(
+      (
+        CASE WHEN (
+          (
+            stock_row - 1
+          ) % 1100
+        ) = 1099 THEN va2538 END
+      )
+     IGNORE NULLS) OVER rows_earlier AS se2539
+  FROM values_11_2
   WINDOW rows_12 AS (
     PARTITION BY stock_number
     ORDER BY stock_row
     rows BETWEEN 11 preceding AND CURRENT ROW
+  ), rows_20 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 19 preceding AND CURRENT ROW
   ), rows_26 AS (
     PARTITION BY stock_number
     ORDER BY stock_row
@@ -26908,240 +24601,254 @@ WITH values_0_1 AS (
     trade_date,
     stock_number,
     stock_row,
-    se1688,
-    se2272,
-    va100,
-    va1032,
-    va1066,
-    va1075,
+    se1858,
+    va102,
+    va1050,
+    va1051,
+    va1052,
+    va1059,
+    va1065,
+    va1077,
     va1085,
-    va1118,
-    va1121,
-    va1128,
-    va1130,
+    va1087,
+    va1093,
     va1134,
-    va1138,
-    va1165,
-    va1167,
-    va1181,
-    va1187,
-    va121,
-    va1220,
-    va1222,
-    va1226,
-    va1234,
-    va1235,
-    va1252,
-    va1280,
-    va1281,
+    va1176,
+    va1185,
+    va1197,
+    va123,
+    va1232,
+    va1237,
+    va1244,
+    va1246,
+    va1250,
+    va1256,
     va1283,
-    va1286,
-    va1294,
-    va1303,
-    va131,
-    va1320,
-    va1322,
-    va1364,
-    va1375,
-    va1378,
-    va1387,
+    va1285,
+    va1301,
+    va1307,
+    va133,
+    va1341,
+    va1343,
+    va1354,
+    va1355,
+    va1372,
     va1405,
     va1406,
-    va141,
+    va1408,
+    va1412,
     va1422,
-    va1450,
-    va1458,
-    va1462,
-    va1473,
-    va1478,
-    va1497,
-    va1505,
-    va155,
-    va1557,
-    va1559,
-    va1569,
-    va1572,
-    va159,
-    va1633,
-    va1643,
-    va1674,
-    va1687,
-    va173,
-    va1730,
-    va1738,
-    va176,
-    va1768,
-    va1769,
-    va1776,
-    va1782,
-    va1783,
+    va1432,
+    va1449,
+    va145,
+    va1453,
+    va1498,
+    va1510,
+    va1513,
+    va1525,
+    va1548,
+    va1549,
+    va1565,
+    va1593,
+    va1601,
+    va1607,
+    va161,
+    va1622,
+    va1628,
+    va165,
+    va1652,
+    va1661,
+    va1716,
+    va1718,
+    va1728,
+    va1731,
     va179,
-    va180,
-    va1822,
-    va1841,
-    va1843,
-    va1846,
-    va1848,
-    va1855,
-    va1865,
+    va1798,
+    va1808,
+    va182,
+    va1840,
+    va185,
+    va1857,
+    va186,
     va1914,
-    va1915,
-    va1968,
-    va1988,
-    va2009,
-    va2013,
-    va2019,
-    va2023,
-    va2040,
-    va2061,
-    va2072,
-    va2073,
-    va2077,
-    va2097,
-    va2104,
-    va2115,
-    va212,
-    va2137,
-    va2169,
-    va2174,
-    va2182,
-    va2188,
-    va2193,
-    va2199,
-    va2209,
-    va2215,
-    va222,
-    va2226,
-    va2227,
-    va2228,
-    va223,
-    va2255,
-    va2256,
-    va226,
-    va2269,
-    va2271,
+    va1922,
+    va1955,
+    va1956,
+    va1963,
+    va1971,
+    va1972,
+    va2014,
+    va2037,
+    va2039,
+    va2042,
+    va2044,
+    va2054,
+    va2063,
+    va2070,
+    va2122,
+    va2124,
+    va219,
+    va2196,
+    va2217,
+    va2240,
+    va2244,
+    va2250,
+    va2254,
     va2275,
     va229,
-    va2293,
-    va2294,
-    va2295,
-    va232,
-    va2341,
-    va2347,
+    va230,
+    va2302,
+    va2314,
+    va2315,
+    va2320,
+    va233,
+    va2346,
     va2357,
-    va2365,
-    va2370,
-    va2387,
-    va2393,
-    va2395,
-    va2396,
-    va2401,
-    va2403,
-    va242,
-    va2424,
-    va2432,
-    va254,
-    va263,
-    va264,
-    va269,
-    va295,
+    va236,
+    va2368,
+    va239,
+    va2391,
+    va2423,
+    va2428,
+    va2436,
+    va2443,
+    va2448,
+    va2454,
+    va2467,
+    va2476,
+    va2487,
+    va2488,
+    va2489,
+    va251,
+    va2518,
+    va2519,
+    va2536,
+    va2547,
+    va2565,
+    va2566,
+    va2567,
+    va2618,
+    va2625,
+    va2635,
+    va2643,
+    va2650,
+    va266,
+    va2669,
+    va2676,
+    va2678,
+    va2679,
+    va2684,
+    va2686,
+    va2707,
+    va2715,
+    va277,
+    va278,
+    va280,
+    va284,
     va30,
-    va306,
-    va321,
-    va331,
-    va346,
+    va310,
+    va322,
+    va336,
     va36,
+    va366,
     va44,
-    va476,
-    va478,
-    va497,
-    va507,
-    va508,
-    va539,
-    va554,
-    va564,
-    va568,
-    va614,
-    va617,
-    va627,
+    va510,
+    va512,
+    va532,
+    va548,
+    va549,
+    va583,
+    va598,
+    va608,
+    va612,
     va64,
-    va648,
-    va653,
-    va696,
-    va717,
-    va721,
-    va730,
-    va739,
-    va749,
-    va750,
-    va751,
-    va758,
-    va761,
-    va795,
-    va803,
+    va658,
+    va663,
+    va673,
+    va694,
+    va698,
+    va745,
+    va768,
+    va773,
+    va784,
+    va794,
+    va805,
     va806,
-    va834,
-    va836,
-    va838,
-    va841,
-    va890,
-    va895,
+    va807,
+    va816,
+    va819,
+    va853,
+    va869,
+    va897,
     va905,
-    va92,
-    va956,
-    va957,
-    va958,
-    va965,
-    va969,
-    va979,
-    va987,
-    va989,
-    va993,
+    va907,
+    va909,
+    va912,
+    va94,
+    va961,
+    va970,
+    va981,
     (
       (
-        va331 * 3
-      ) - (
         (
-          va343 + COALESCE(se344, 0) * EXP(
+          va345 + COALESCE(se347, 0) * EXP(
             (
               (
                 (
-                  se340 - 1
+                  se341 - 1
+                ) % 1100
+              ) + 1
+            ) * -CAST(0.4054651081081644 AS DOUBLE)
+          )
+        ) * 3
+      ) - (
+        (
+          va362 + COALESCE(se364, 0) * EXP(
+            (
+              (
+                (
+                  se358 - 1
                 ) % 1100
               ) + 1
             ) * -CAST(0.4054651081081644 AS DOUBLE)
           )
         ) * 2
       )
-    ) AS va345,
+    ) AS va365,
     (
-      va1290 + COALESCE(se1291, 0) * EXP(
+      va1417 + COALESCE(se1419, 0) * EXP(
         (
           (
             (
-              se1287 - 1
+              se1413 - 1
             ) % 1100
           ) + 1
         ) * -CAST(0.4054651081081644 AS DOUBLE)
       )
-    ) AS va1292,
+    ) AS va1420,
+    (
+      CASE
+        WHEN se1858 = 1
+        THEN va1857 / CAST(0.15384615384615385 AS DOUBLE)
+        ELSE va1857
+      END * EXP((
+        (
+          se1858 - 1
+        ) % 1100
+      ) * CAST(0.1670540846631662 AS DOUBLE))
+    ) AS va1859,
     (
       (
-        se1688 - 1
-      ) // 1100
-    ) AS va1689,
-    (
-      (
-        va2029 * (
-          CASE WHEN se2031 = 20 THEN se2030 END
+        va2262 * (
+          CASE WHEN se2264 = 20 THEN se2263 END
         )
       ) / NULLIF(
         (
-          va2036 + COALESCE(se2037, 0) * EXP(
+          va2270 + COALESCE(se2272, 0) * EXP(
             (
               (
                 (
-                  se2033 - 1
+                  se2266 - 1
                 ) % 1155
               ) + 1
             ) * -CAST(0.033901551675681346 AS DOUBLE)
@@ -27149,19 +24856,19 @@ WITH values_0_1 AS (
         ),
         0
       )
-    ) AS va2038,
+    ) AS va2273,
     (
       (
-        CASE WHEN se2087 = 12 THEN se2086 END
+        CASE WHEN se2334 = 12 THEN se2333 END
       ) - (
-        CASE WHEN se2089 = 26 THEN se2088 END
+        CASE WHEN se2336 = 26 THEN se2335 END
       )
-    ) AS va2090,
+    ) AS va2337,
     (
       CASE
         WHEN stock_row > 27
         THEN (
-          va2238 + COALESCE(se2239, 0) * EXP(
+          va2501 + COALESCE(se2502, 0) * EXP(
             (
               (
                 (
@@ -27172,227 +24879,653 @@ WITH values_0_1 AS (
           )
         )
       END
-    ) AS va2240
+    ) AS va2503,
+    (
+      va2538 + COALESCE(se2539, 0) * EXP(
+        (
+          (
+            (
+              stock_row - 1
+            ) % 1100
+          ) + 1
+        ) * -CAST(0.1670540846631662 AS DOUBLE)
+      )
+    ) AS va2540
   FROM series_13
+), values_13_2 AS (
+  SELECT
+    ts_code,
+    trade_date,
+    stock_number,
+    stock_row,
+    se1858,
+    va102,
+    va1050,
+    va1051,
+    va1052,
+    va1059,
+    va1065,
+    va1077,
+    va1085,
+    va1087,
+    va1093,
+    va1134,
+    va1176,
+    va1185,
+    va1197,
+    va123,
+    va1232,
+    va1237,
+    va1244,
+    va1246,
+    va1250,
+    va1256,
+    va1283,
+    va1285,
+    va1301,
+    va1307,
+    va133,
+    va1341,
+    va1343,
+    va1354,
+    va1355,
+    va1372,
+    va1405,
+    va1406,
+    va1408,
+    va1412,
+    va1420,
+    va1422,
+    va1432,
+    va1449,
+    va145,
+    va1453,
+    va1498,
+    va1510,
+    va1513,
+    va1525,
+    va1548,
+    va1549,
+    va1565,
+    va1593,
+    va1601,
+    va1607,
+    va161,
+    va1622,
+    va1628,
+    va165,
+    va1652,
+    va1661,
+    va1716,
+    va1718,
+    va1728,
+    va1731,
+    va179,
+    va1798,
+    va1808,
+    va182,
+    va1840,
+    va185,
+    va1857,
+    va1859,
+    va186,
+    va1914,
+    va1922,
+    va1955,
+    va1956,
+    va1963,
+    va1971,
+    va1972,
+    va2014,
+    va2037,
+    va2039,
+    va2042,
+    va2044,
+    va2054,
+    va2063,
+    va2070,
+    va2122,
+    va2124,
+    va219,
+    va2196,
+    va2217,
+    va2240,
+    va2244,
+    va2250,
+    va2254,
+    va2273,
+    va2275,
+    va229,
+    va230,
+    va2302,
+    va2314,
+    va2315,
+    va2320,
+    va233,
+    va2337,
+    va2346,
+    va2357,
+    va236,
+    va2368,
+    va239,
+    va2391,
+    va2423,
+    va2428,
+    va2436,
+    va2443,
+    va2448,
+    va2454,
+    va2467,
+    va2476,
+    va2487,
+    va2488,
+    va2489,
+    va2503,
+    va251,
+    va2518,
+    va2519,
+    va2536,
+    va2540,
+    va2547,
+    va2565,
+    va2566,
+    va2567,
+    va2618,
+    va2625,
+    va2635,
+    va2643,
+    va2650,
+    va266,
+    va2669,
+    va2676,
+    va2678,
+    va2679,
+    va2684,
+    va2686,
+    va2707,
+    va2715,
+    va277,
+    va278,
+    va280,
+    va284,
+    va30,
+    va310,
+    va322,
+    va336,
+    va36,
+    va365,
+    va366,
+    va44,
+    va510,
+    va512,
+    va532,
+    va548,
+    va549,
+    va583,
+    va598,
+    va608,
+    va612,
+    va64,
+    va658,
+    va663,
+    va673,
+    va694,
+    va698,
+    va745,
+    va768,
+    va773,
+    va784,
+    va794,
+    va805,
+    va806,
+    va807,
+    va816,
+    va819,
+    va853,
+    va869,
+    va897,
+    va905,
+    va907,
+    va909,
+    va912,
+    va94,
+    va961,
+    va970,
+    va981,
+    (
+      va2540 * 3
+    ) AS va2541
+  FROM values_13_1
+), values_14_1 AS (
+  SELECT
+    ts_code,
+    trade_date,
+    stock_number,
+    stock_row,
+    se1858,
+    va102,
+    va1050,
+    va1051,
+    va1052,
+    va1059,
+    va1065,
+    va1077,
+    va1085,
+    va1087,
+    va1093,
+    va1134,
+    va1176,
+    va1185,
+    va1197,
+    va123,
+    va1232,
+    va1237,
+    va1244,
+    va1246,
+    va1250,
+    va1256,
+    va1283,
+    va1285,
+    va1301,
+    va1307,
+    va133,
+    va1341,
+    va1343,
+    va1354,
+    va1355,
+    va1372,
+    va1405,
+    va1406,
+    va1408,
+    va1412,
+    va1420,
+    va1422,
+    va1432,
+    va1449,
+    va145,
+    va1453,
+    va1498,
+    va1510,
+    va1513,
+    va1525,
+    va1548,
+    va1549,
+    va1565,
+    va1593,
+    va1601,
+    va1607,
+    va161,
+    va1622,
+    va1628,
+    va165,
+    va1652,
+    va1661,
+    va1716,
+    va1718,
+    va1728,
+    va1731,
+    va179,
+    va1798,
+    va1808,
+    va182,
+    va1840,
+    va185,
+    va1857,
+    va1859,
+    va186,
+    va1914,
+    va1922,
+    va1955,
+    va1956,
+    va1963,
+    va1971,
+    va1972,
+    va2014,
+    va2037,
+    va2039,
+    va2042,
+    va2044,
+    va2054,
+    va2063,
+    va2070,
+    va2122,
+    va2124,
+    va219,
+    va2196,
+    va2217,
+    va2240,
+    va2244,
+    va2250,
+    va2254,
+    va2273,
+    va2275,
+    va229,
+    va230,
+    va2302,
+    va2314,
+    va2315,
+    va2320,
+    va233,
+    va2337,
+    va2346,
+    va2357,
+    va236,
+    va2368,
+    va239,
+    va2391,
+    va2423,
+    va2428,
+    va2436,
+    va2443,
+    va2448,
+    va2454,
+    va2467,
+    va2476,
+    va2487,
+    va2488,
+    va2489,
+    va2503,
+    va251,
+    va2518,
+    va2519,
+    va2536,
+    va2540,
+    va2541,
+    va2547,
+    va2565,
+    va2566,
+    va2567,
+    va2618,
+    va2625,
+    va2635,
+    va2643,
+    va2650,
+    va266,
+    va2669,
+    va2676,
+    va2678,
+    va2679,
+    va2684,
+    va2686,
+    va2707,
+    va2715,
+    va277,
+    va278,
+    va280,
+    va284,
+    va30,
+    va310,
+    va322,
+    va336,
+    va36,
+    va365,
+    va366,
+    va44,
+    va510,
+    va512,
+    va532,
+    va548,
+    va549,
+    va583,
+    va598,
+    va608,
+    va612,
+    va64,
+    va658,
+    va663,
+    va673,
+    va694,
+    va698,
+    va745,
+    va768,
+    va773,
+    va784,
+    va794,
+    va805,
+    va806,
+    va807,
+    va816,
+    va819,
+    va853,
+    va869,
+    va897,
+    va905,
+    va907,
+    va909,
+    va912,
+    va94,
+    va961,
+    va970,
+    va981,
+    (
+      (
+        se1858 - 1
+      ) // 1100
+    ) AS va1860
+  FROM values_13_2
 ), series_15 AS (
   SELECT
     ts_code,
     trade_date,
     stock_number,
     stock_row,
-    se1688,
-    se2272,
-    va100,
-    va1032,
-    va1066,
-    va1075,
+    se1858,
+    va102,
+    va1050,
+    va1051,
+    va1052,
+    va1059,
+    va1065,
+    va1077,
     va1085,
-    va1118,
-    va1121,
-    va1128,
-    va1130,
+    va1087,
+    va1093,
     va1134,
-    va1138,
-    va1165,
-    va1167,
-    va1181,
-    va1187,
-    va121,
-    va1220,
-    va1222,
-    va1226,
-    va1234,
-    va1235,
-    va1252,
-    va1280,
-    va1281,
+    va1176,
+    va1185,
+    va1197,
+    va123,
+    va1232,
+    va1237,
+    va1244,
+    va1246,
+    va1250,
+    va1256,
     va1283,
-    va1286,
-    va1292,
-    va1294,
-    va1303,
-    va131,
-    va1320,
-    va1322,
-    va1364,
-    va1375,
-    va1378,
-    va1387,
+    va1285,
+    va1301,
+    va1307,
+    va133,
+    va1341,
+    va1343,
+    va1354,
+    va1355,
+    va1372,
     va1405,
     va1406,
-    va141,
+    va1408,
+    va1412,
+    va1420,
     va1422,
-    va1450,
-    va1458,
-    va1462,
-    va1473,
-    va1478,
-    va1497,
-    va1505,
-    va155,
-    va1557,
-    va1559,
-    va1569,
-    va1572,
-    va159,
-    va1633,
-    va1643,
-    va1674,
-    va1687,
-    va173,
-    va1730,
-    va1738,
-    va176,
-    va1768,
-    va1769,
-    va1776,
-    va1782,
-    va1783,
+    va1432,
+    va1449,
+    va145,
+    va1453,
+    va1498,
+    va1510,
+    va1513,
+    va1525,
+    va1548,
+    va1549,
+    va1565,
+    va1593,
+    va1601,
+    va1607,
+    va161,
+    va1622,
+    va1628,
+    va165,
+    va1652,
+    va1661,
+    va1716,
+    va1718,
+    va1728,
+    va1731,
     va179,
-    va180,
-    va1822,
-    va1841,
-    va1843,
-    va1846,
-    va1848,
-    va1855,
-    va1865,
+    va1798,
+    va1808,
+    va182,
+    va1840,
+    va185,
+    va1857,
+    va186,
     va1914,
-    va1915,
-    va1968,
-    va1988,
-    va2009,
-    va2013,
-    va2019,
-    va2023,
-    va2038,
-    va2040,
-    va2061,
-    va2072,
-    va2073,
-    va2077,
-    va2090,
-    va2097,
-    va2104,
-    va2115,
-    va212,
-    va2137,
-    va2169,
-    va2174,
-    va2182,
-    va2188,
-    va2193,
-    va2199,
-    va2209,
-    va2215,
-    va222,
-    va2226,
-    va2227,
-    va2228,
-    va223,
+    va1922,
+    va1955,
+    va1956,
+    va1963,
+    va1971,
+    va1972,
+    va2014,
+    va2037,
+    va2039,
+    va2042,
+    va2044,
+    va2054,
+    va2063,
+    va2070,
+    va2122,
+    va2124,
+    va219,
+    va2196,
+    va2217,
     va2240,
-    va2255,
-    va2256,
-    va226,
-    va2269,
-    va2271,
+    va2244,
+    va2250,
+    va2254,
+    va2273,
     va2275,
     va229,
-    va2293,
-    va2294,
-    va2295,
-    va232,
-    va2341,
-    va2347,
+    va230,
+    va2302,
+    va2314,
+    va2315,
+    va2320,
+    va233,
+    va2337,
+    va2346,
     va2357,
-    va2365,
-    va2370,
-    va2387,
-    va2393,
-    va2395,
-    va2396,
-    va2401,
-    va2403,
-    va242,
-    va2424,
-    va2432,
-    va254,
-    va263,
-    va264,
-    va269,
-    va295,
+    va236,
+    va2368,
+    va239,
+    va2391,
+    va2423,
+    va2428,
+    va2436,
+    va2443,
+    va2448,
+    va2454,
+    va2467,
+    va2476,
+    va2487,
+    va2488,
+    va2489,
+    va2503,
+    va251,
+    va2518,
+    va2519,
+    va2536,
+    va2540,
+    va2541,
+    va2547,
+    va2565,
+    va2566,
+    va2567,
+    va2618,
+    va2625,
+    va2635,
+    va2643,
+    va2650,
+    va266,
+    va2669,
+    va2676,
+    va2678,
+    va2679,
+    va2684,
+    va2686,
+    va2707,
+    va2715,
+    va277,
+    va278,
+    va284,
     va30,
-    va306,
-    va321,
-    va331,
-    va345,
-    va346,
+    va310,
+    va322,
+    va336,
     va36,
+    va365,
+    va366,
     va44,
-    va476,
-    va478,
-    va497,
-    va507,
-    va508,
-    va539,
-    va554,
-    va564,
-    va568,
-    va614,
-    va617,
-    va627,
+    va510,
+    va512,
+    va532,
+    va548,
+    va549,
+    va583,
+    va598,
+    va608,
+    va612,
     va64,
-    va648,
-    va653,
-    va696,
-    va717,
-    va721,
-    va730,
-    va739,
-    va749,
-    va750,
-    va751,
-    va758,
-    va761,
-    va795,
-    va803,
+    va658,
+    va663,
+    va673,
+    va694,
+    va698,
+    va745,
+    va768,
+    va773,
+    va784,
+    va794,
+    va805,
     va806,
-    va834,
-    va836,
-    va838,
-    va841,
-    va890,
-    va895,
+    va807,
+    va816,
+    va819,
+    va853,
+    va869,
+    va897,
     va905,
-    va92,
-    va956,
-    va957,
-    va958,
-    va965,
-    va969,
-    va979,
-    va987,
-    va989,
-    va993,
+    va907,
+    va909,
+    va912,
+    va94,
+    va961,
+    va970,
+    va981,
+    SUM(va1859) OVER (
+      PARTITION BY stock_number, va1860
+      ORDER BY stock_row
+      rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
+    ) AS se1861,
+    COUNT(va2337) OVER rows_before AS se2338,
     SUM(
       (
         CASE
-          WHEN se1688 = 1
-          THEN va1687 / CAST(0.15384615384615385 AS DOUBLE)
-          ELSE va1687
+          WHEN stock_row = 1
+          THEN va2540 / CAST(0.15384615384615385 AS DOUBLE)
+          ELSE va2540
         END * EXP((
           (
-            se1688 - 1
+            stock_row - 1
           ) % 1100
         ) * CAST(0.1670540846631662 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY stock_number, va1689
+      PARTITION BY stock_number, va280
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se1690,
-    COUNT(va2090) OVER rows_before AS se2091
-  FROM values_13_1
+    ) AS se2542
+  FROM values_14_1
   WINDOW rows_before AS (
     PARTITION BY stock_number
     ORDER BY stock_row
@@ -27404,442 +25537,863 @@ WITH values_0_1 AS (
     trade_date,
     stock_number,
     stock_row,
-    se1688,
-    se2091,
-    se2272,
-    va100,
-    va1032,
-    va1066,
-    va1075,
+    se1858,
+    se2338,
+    va102,
+    va1050,
+    va1051,
+    va1052,
+    va1059,
+    va1065,
+    va1077,
     va1085,
-    va1118,
-    va1121,
-    va1128,
-    va1130,
+    va1087,
+    va1093,
     va1134,
-    va1138,
-    va1165,
-    va1167,
-    va1181,
-    va1187,
-    va121,
-    va1220,
-    va1222,
-    va1226,
-    va1234,
-    va1235,
-    va1252,
-    va1280,
-    va1281,
+    va1176,
+    va1185,
+    va1197,
+    va123,
+    va1232,
+    va1237,
+    va1244,
+    va1246,
+    va1250,
+    va1256,
     va1283,
-    va1286,
-    va1292,
-    va1294,
-    va1303,
-    va131,
-    va1320,
-    va1322,
-    va1364,
-    va1375,
-    va1378,
-    va1387,
+    va1285,
+    va1301,
+    va1307,
+    va133,
+    va1341,
+    va1343,
+    va1354,
+    va1355,
+    va1372,
     va1405,
     va1406,
-    va141,
+    va1408,
+    va1412,
+    va1420,
     va1422,
-    va1450,
-    va1458,
-    va1462,
-    va1473,
-    va1478,
-    va1497,
-    va1505,
-    va155,
-    va1557,
-    va1559,
-    va1569,
-    va1572,
-    va159,
-    va1633,
-    va1643,
-    va1674,
-    va173,
-    va1730,
-    va1738,
-    va176,
-    va1768,
-    va1769,
-    va1776,
-    va1782,
-    va1783,
+    va1432,
+    va1449,
+    va145,
+    va1453,
+    va1498,
+    va1510,
+    va1513,
+    va1525,
+    va1548,
+    va1549,
+    va1565,
+    va1593,
+    va1601,
+    va1607,
+    va161,
+    va1622,
+    va1628,
+    va165,
+    va1652,
+    va1661,
+    va1716,
+    va1718,
+    va1728,
+    va1731,
     va179,
-    va180,
-    va1822,
-    va1841,
-    va1843,
-    va1846,
-    va1848,
-    va1855,
-    va1865,
+    va1798,
+    va1808,
+    va182,
+    va1840,
+    va185,
+    va186,
     va1914,
-    va1915,
-    va1968,
-    va1988,
-    va2009,
-    va2013,
-    va2019,
-    va2023,
-    va2038,
-    va2040,
-    va2061,
-    va2072,
-    va2073,
-    va2077,
-    va2090,
-    va2097,
-    va2104,
-    va2115,
-    va212,
-    va2137,
-    va2169,
-    va2174,
-    va2182,
-    va2188,
-    va2193,
-    va2199,
-    va2209,
-    va2215,
-    va222,
-    va2226,
-    va2227,
-    va2228,
-    va223,
+    va1922,
+    va1955,
+    va1956,
+    va1963,
+    va1971,
+    va1972,
+    va2014,
+    va2037,
+    va2039,
+    va2042,
+    va2044,
+    va2054,
+    va2063,
+    va2070,
+    va2122,
+    va2124,
+    va219,
+    va2196,
+    va2217,
     va2240,
-    va2255,
-    va2256,
-    va226,
-    va2269,
-    va2271,
+    va2244,
+    va2250,
+    va2254,
+    va2273,
     va2275,
     va229,
-    va2293,
-    va2294,
-    va2295,
-    va232,
-    va2341,
-    va2347,
+    va230,
+    va2302,
+    va2314,
+    va2315,
+    va2320,
+    va233,
+    va2337,
+    va2346,
     va2357,
-    va2365,
-    va2370,
-    va2387,
-    va2393,
-    va2395,
-    va2396,
-    va2401,
-    va2403,
-    va242,
-    va2424,
-    va2432,
-    va254,
-    va263,
-    va264,
-    va269,
-    va295,
+    va236,
+    va2368,
+    va239,
+    va2391,
+    va2423,
+    va2428,
+    va2436,
+    va2443,
+    va2448,
+    va2454,
+    va2467,
+    va2476,
+    va2487,
+    va2488,
+    va2489,
+    va2503,
+    va251,
+    va2518,
+    va2519,
+    va2536,
+    va2541,
+    va2547,
+    va2565,
+    va2566,
+    va2567,
+    va2618,
+    va2625,
+    va2635,
+    va2643,
+    va2650,
+    va266,
+    va2669,
+    va2676,
+    va2678,
+    va2679,
+    va2684,
+    va2686,
+    va2707,
+    va2715,
+    va277,
+    va278,
+    va284,
     va30,
-    va306,
-    va321,
-    va331,
-    va345,
-    va346,
+    va310,
+    va322,
+    va336,
     va36,
+    va365,
+    va366,
     va44,
-    va476,
-    va478,
-    va497,
-    va507,
-    va508,
-    va539,
-    va554,
-    va564,
-    va568,
-    va614,
-    va617,
-    va627,
+    va510,
+    va512,
+    va532,
+    va548,
+    va549,
+    va583,
+    va598,
+    va608,
+    va612,
     va64,
-    va648,
-    va653,
-    va696,
-    va717,
-    va721,
-    va730,
-    va739,
-    va749,
-    va750,
-    va751,
-    va758,
-    va761,
-    va795,
-    va803,
+    va658,
+    va663,
+    va673,
+    va694,
+    va698,
+    va745,
+    va768,
+    va773,
+    va784,
+    va794,
+    va805,
     va806,
-    va834,
-    va836,
-    va838,
-    va841,
-    va890,
-    va895,
+    va807,
+    va816,
+    va819,
+    va853,
+    va869,
+    va897,
     va905,
-    va92,
-    va956,
-    va957,
-    va958,
-    va965,
-    va969,
-    va979,
-    va987,
-    va989,
-    va993,
+    va907,
+    va909,
+    va912,
+    va94,
+    va961,
+    va970,
+    va981,
     (
       CASE
-        WHEN NOT va1687 IS NULL
-        THEN CAST(0.15384615384615385 AS DOUBLE) * se1690 * EXP((
+        WHEN NOT va1857 IS NULL
+        THEN CAST(0.15384615384615385 AS DOUBLE) * se1861 * EXP((
           (
-            se1688 - 1
+            se1858 - 1
           ) % 1100
         ) * -CAST(0.1670540846631662 AS DOUBLE))
       END
-    ) AS va1691,
+    ) AS va1862,
+    (
+      CASE
+        WHEN se2338 = 1
+        THEN va2337 / CAST(0.1111111111111111 AS DOUBLE)
+        ELSE va2337
+      END * EXP((
+        (
+          se2338 - 1
+        ) % 1100
+      ) * CAST(0.11778303565638344 AS DOUBLE))
+    ) AS va2339,
+    (
+      CASE
+        WHEN NOT va2540 IS NULL
+        THEN CAST(0.15384615384615385 AS DOUBLE) * se2542 * EXP((
+          (
+            stock_row - 1
+          ) % 1100
+        ) * -CAST(0.1670540846631662 AS DOUBLE))
+      END
+    ) AS va2543
+  FROM series_15
+), values_15_2 AS (
+  SELECT
+    ts_code,
+    trade_date,
+    stock_number,
+    stock_row,
+    se1858,
+    se2338,
+    va102,
+    va1050,
+    va1051,
+    va1052,
+    va1059,
+    va1065,
+    va1077,
+    va1085,
+    va1087,
+    va1093,
+    va1134,
+    va1176,
+    va1185,
+    va1197,
+    va123,
+    va1232,
+    va1237,
+    va1244,
+    va1246,
+    va1250,
+    va1256,
+    va1283,
+    va1285,
+    va1301,
+    va1307,
+    va133,
+    va1341,
+    va1343,
+    va1354,
+    va1355,
+    va1372,
+    va1405,
+    va1406,
+    va1408,
+    va1412,
+    va1420,
+    va1422,
+    va1432,
+    va1449,
+    va145,
+    va1453,
+    va1498,
+    va1510,
+    va1513,
+    va1525,
+    va1548,
+    va1549,
+    va1565,
+    va1593,
+    va1601,
+    va1607,
+    va161,
+    va1622,
+    va1628,
+    va165,
+    va1652,
+    va1661,
+    va1716,
+    va1718,
+    va1728,
+    va1731,
+    va179,
+    va1798,
+    va1808,
+    va182,
+    va1840,
+    va185,
+    va186,
+    va1862,
+    va1914,
+    va1922,
+    va1955,
+    va1956,
+    va1963,
+    va1971,
+    va1972,
+    va2014,
+    va2037,
+    va2039,
+    va2042,
+    va2044,
+    va2054,
+    va2063,
+    va2070,
+    va2122,
+    va2124,
+    va219,
+    va2196,
+    va2217,
+    va2240,
+    va2244,
+    va2250,
+    va2254,
+    va2273,
+    va2275,
+    va229,
+    va230,
+    va2302,
+    va2314,
+    va2315,
+    va2320,
+    va233,
+    va2337,
+    va2339,
+    va2346,
+    va2357,
+    va236,
+    va2368,
+    va239,
+    va2391,
+    va2423,
+    va2428,
+    va2436,
+    va2443,
+    va2448,
+    va2454,
+    va2467,
+    va2476,
+    va2487,
+    va2488,
+    va2489,
+    va2503,
+    va251,
+    va2518,
+    va2519,
+    va2536,
+    va2541,
+    va2543,
+    va2547,
+    va2565,
+    va2566,
+    va2567,
+    va2618,
+    va2625,
+    va2635,
+    va2643,
+    va2650,
+    va266,
+    va2669,
+    va2676,
+    va2678,
+    va2679,
+    va2684,
+    va2686,
+    va2707,
+    va2715,
+    va277,
+    va278,
+    va284,
+    va30,
+    va310,
+    va322,
+    va336,
+    va36,
+    va365,
+    va366,
+    va44,
+    va510,
+    va512,
+    va532,
+    va548,
+    va549,
+    va583,
+    va598,
+    va608,
+    va612,
+    va64,
+    va658,
+    va663,
+    va673,
+    va694,
+    va698,
+    va745,
+    va768,
+    va773,
+    va784,
+    va794,
+    va805,
+    va806,
+    va807,
+    va816,
+    va819,
+    va853,
+    va869,
+    va897,
+    va905,
+    va907,
+    va909,
+    va912,
+    va94,
+    va961,
+    va970,
+    va981,
+    (
+      CASE WHEN (
+        (
+          se1858 - 1
+        ) % 1100
+      ) = 1099 THEN va1862 END
+    ) AS va1863
+  FROM values_15_1
+), values_16_1 AS (
+  SELECT
+    ts_code,
+    trade_date,
+    stock_number,
+    stock_row,
+    se1858,
+    se2338,
+    va102,
+    va1050,
+    va1051,
+    va1052,
+    va1059,
+    va1065,
+    va1077,
+    va1085,
+    va1087,
+    va1093,
+    va1134,
+    va1176,
+    va1185,
+    va1197,
+    va123,
+    va1232,
+    va1237,
+    va1244,
+    va1246,
+    va1250,
+    va1256,
+    va1283,
+    va1285,
+    va1301,
+    va1307,
+    va133,
+    va1341,
+    va1343,
+    va1354,
+    va1355,
+    va1372,
+    va1405,
+    va1406,
+    va1408,
+    va1412,
+    va1420,
+    va1422,
+    va1432,
+    va1449,
+    va145,
+    va1453,
+    va1498,
+    va1510,
+    va1513,
+    va1525,
+    va1548,
+    va1549,
+    va1565,
+    va1593,
+    va1601,
+    va1607,
+    va161,
+    va1622,
+    va1628,
+    va165,
+    va1652,
+    va1661,
+    va1716,
+    va1718,
+    va1728,
+    va1731,
+    va179,
+    va1798,
+    va1808,
+    va182,
+    va1840,
+    va185,
+    va186,
+    va1862,
+    va1863,
+    va1914,
+    va1922,
+    va1955,
+    va1956,
+    va1963,
+    va1971,
+    va1972,
+    va2014,
+    va2037,
+    va2039,
+    va2042,
+    va2044,
+    va2054,
+    va2063,
+    va2070,
+    va2122,
+    va2124,
+    va219,
+    va2196,
+    va2217,
+    va2240,
+    va2244,
+    va2250,
+    va2254,
+    va2273,
+    va2275,
+    va229,
+    va230,
+    va2302,
+    va2314,
+    va2315,
+    va2320,
+    va233,
+    va2337,
+    va2339,
+    va2346,
+    va2357,
+    va236,
+    va2368,
+    va239,
+    va2391,
+    va2423,
+    va2428,
+    va2436,
+    va2443,
+    va2448,
+    va2454,
+    va2467,
+    va2476,
+    va2487,
+    va2488,
+    va2489,
+    va2503,
+    va251,
+    va2518,
+    va2519,
+    va2536,
+    va2541,
+    va2543,
+    va2547,
+    va2565,
+    va2566,
+    va2567,
+    va2618,
+    va2625,
+    va2635,
+    va2643,
+    va2650,
+    va266,
+    va2669,
+    va2676,
+    va2678,
+    va2679,
+    va2684,
+    va2686,
+    va2707,
+    va2715,
+    va277,
+    va278,
+    va284,
+    va30,
+    va310,
+    va322,
+    va336,
+    va36,
+    va365,
+    va366,
+    va44,
+    va510,
+    va512,
+    va532,
+    va548,
+    va549,
+    va583,
+    va598,
+    va608,
+    va612,
+    va64,
+    va658,
+    va663,
+    va673,
+    va694,
+    va698,
+    va745,
+    va768,
+    va773,
+    va784,
+    va794,
+    va805,
+    va806,
+    va807,
+    va816,
+    va819,
+    va853,
+    va869,
+    va897,
+    va905,
+    va907,
+    va909,
+    va912,
+    va94,
+    va961,
+    va970,
+    va981,
     (
       (
-        se2091 - 1
+        se2338 - 1
       ) // 1100
-    ) AS va2092
-  FROM series_15
+    ) AS va2340
+  FROM values_15_2
 ), series_17 AS (
   SELECT
     ts_code,
     trade_date,
     stock_number,
     stock_row,
-    se1688,
-    se2091,
-    se2272,
-    va100,
-    va1032,
-    va1066,
-    va1075,
+    se1858,
+    se2338,
+    va102,
+    va1050,
+    va1051,
+    va1052,
+    va1059,
+    va1065,
+    va1077,
     va1085,
-    va1118,
-    va1121,
-    va1128,
-    va1130,
+    va1087,
+    va1093,
     va1134,
-    va1138,
-    va1165,
-    va1167,
-    va1181,
-    va1187,
-    va121,
-    va1220,
-    va1222,
-    va1226,
-    va1234,
-    va1235,
-    va1252,
-    va1280,
-    va1281,
+    va1176,
+    va1185,
+    va1197,
+    va123,
+    va1232,
+    va1237,
+    va1244,
+    va1246,
+    va1250,
+    va1256,
     va1283,
-    va1286,
-    va1292,
-    va1294,
-    va1303,
-    va131,
-    va1320,
-    va1322,
-    va1364,
-    va1375,
-    va1378,
-    va1387,
+    va1285,
+    va1301,
+    va1307,
+    va133,
+    va1341,
+    va1343,
+    va1354,
+    va1355,
+    va1372,
     va1405,
     va1406,
-    va141,
+    va1408,
+    va1412,
+    va1420,
     va1422,
-    va1450,
-    va1458,
-    va1462,
-    va1473,
-    va1478,
-    va1497,
-    va1505,
-    va155,
-    va1557,
-    va1559,
-    va1569,
-    va1572,
-    va159,
-    va1633,
-    va1643,
-    va1674,
-    va1691,
-    va173,
-    va1730,
-    va1738,
-    va176,
-    va1768,
-    va1769,
-    va1776,
-    va1782,
-    va1783,
+    va1432,
+    va1449,
+    va145,
+    va1453,
+    va1498,
+    va1510,
+    va1513,
+    va1525,
+    va1548,
+    va1549,
+    va1565,
+    va1593,
+    va1601,
+    va1607,
+    va161,
+    va1622,
+    va1628,
+    va165,
+    va1652,
+    va1661,
+    va1716,
+    va1718,
+    va1728,
+    va1731,
     va179,
-    va180,
-    va1822,
-    va1841,
-    va1843,
-    va1846,
-    va1848,
-    va1855,
-    va1865,
+    va1798,
+    va1808,
+    va182,
+    va1840,
+    va185,
+    va186,
+    va1862,
     va1914,
-    va1915,
-    va1968,
-    va1988,
-    va2009,
-    va2013,
-    va2019,
-    va2023,
-    va2038,
-    va2040,
-    va2061,
-    va2072,
-    va2073,
-    va2077,
-    va2090,
-    va2097,
-    va2104,
-    va2115,
-    va212,
-    va2137,
-    va2169,
-    va2174,
-    va2182,
-    va2188,
-    va2193,
-    va2199,
-    va2209,
-    va2215,
-    va222,
-    va2226,
-    va2227,
-    va2228,
-    va223,
+    va1922,
+    va1955,
+    va1956,
+    va1963,
+    va1971,
+    va1972,
+    va2014,
+    va2037,
+    va2039,
+    va2042,
+    va2044,
+    va2054,
+    va2063,
+    va2070,
+    va2122,
+    va2124,
+    va219,
+    va2196,
+    va2217,
     va2240,
-    va2255,
-    va2256,
-    va226,
-    va2269,
-    va2271,
+    va2244,
+    va2250,
+    va2254,
+    va2273,
     va2275,
     va229,
-    va2293,
-    va2294,
-    va2295,
-    va232,
-    va2341,
-    va2347,
+    va230,
+    va2302,
+    va2314,
+    va2315,
+    va2320,
+    va233,
+    va2337,
+    va2346,
     va2357,
-    va2365,
-    va2370,
-    va2387,
-    va2393,
-    va2395,
-    va2396,
-    va2401,
-    va2403,
-    va242,
-    va2424,
-    va2432,
-    va254,
-    va263,
-    va264,
-    va269,
-    va295,
+    va236,
+    va2368,
+    va239,
+    va2391,
+    va2423,
+    va2428,
+    va2436,
+    va2443,
+    va2448,
+    va2454,
+    va2467,
+    va2476,
+    va2487,
+    va2488,
+    va2489,
+    va2503,
+    va251,
+    va2518,
+    va2519,
+    va2536,
+    va2541,
+    va2543,
+    va2547,
+    va2565,
+    va2566,
+    va2567,
+    va2618,
+    va2625,
+    va2635,
+    va2643,
+    va2650,
+    va266,
+    va2669,
+    va2676,
+    va2678,
+    va2679,
+    va2684,
+    va2686,
+    va2707,
+    va2715,
+    va277,
+    va278,
+    va284,
     va30,
-    va306,
-    va321,
-    va331,
-    va345,
-    va346,
+    va310,
+    va322,
+    va336,
     va36,
+    va365,
+    va366,
     va44,
-    va476,
-    va478,
-    va497,
-    va507,
-    va508,
-    va539,
-    va554,
-    va564,
-    va568,
-    va614,
-    va617,
-    va627,
+    va510,
+    va512,
+    va532,
+    va548,
+    va549,
+    va583,
+    va598,
+    va608,
+    va612,
     va64,
-    va648,
-    va653,
-    va696,
-    va717,
-    va721,
-    va730,
-    va739,
-    va749,
-    va750,
-    va751,
-    va758,
-    va761,
-    va795,
-    va803,
+    va658,
+    va663,
+    va673,
+    va694,
+    va698,
+    va745,
+    va768,
+    va773,
+    va784,
+    va794,
+    va805,
     va806,
-    va834,
-    va836,
-    va838,
-    va841,
-    va890,
-    va895,
+    va807,
+    va816,
+    va819,
+    va853,
+    va869,
+    va897,
     va905,
-    va92,
-    va956,
-    va957,
-    va958,
-    va965,
-    va969,
-    va979,
-    va987,
-    va989,
-    va993,
-    LAST_VALUE((
-      CASE WHEN (
-        (
-          se1688 - 1
-        ) % 1100
-      ) = 1099 THEN va1691 END
-    ) IGNORE NULLS) OVER rows_earlier AS se1692,
-    SUM(
-      (
-        CASE
-          WHEN se2091 = 1
-          THEN va2090 / CAST(0.1111111111111111 AS DOUBLE)
-          ELSE va2090
-        END * EXP((
-          (
-            se2091 - 1
-          ) % 1100
-        ) * CAST(0.11778303565638344 AS DOUBLE))
-      )
-    ) OVER (
-      PARTITION BY stock_number, va2092
+    va907,
+    va909,
+    va912,
+    va94,
+    va961,
+    va970,
+    va981,
+    LAST_VALUE(va1863 IGNORE NULLS) OVER rows_earlier AS se1864,
+    SUM(va2339) OVER (
+      PARTITION BY stock_number, va2340
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se2093
-  FROM values_15_1
+    ) AS se2341,
+    LAST_VALUE(
+      (
+        CASE WHEN (
+          (
+            stock_row - 1
+          ) % 1100
+        ) = 1099 THEN va2543 END
+      )
+     IGNORE NULLS) OVER rows_earlier AS se2544
+  FROM values_16_1
   WINDOW rows_earlier AS (
     PARTITION BY stock_number
     ORDER BY stock_row
@@ -27851,219 +26405,219 @@ WITH values_0_1 AS (
     trade_date,
     stock_number,
     stock_row,
-    se2091,
-    se2272,
-    va100,
-    va1032,
-    va1066,
-    va1075,
+    se2338,
+    se2544,
+    va102,
+    va1050,
+    va1051,
+    va1052,
+    va1059,
+    va1065,
+    va1077,
     va1085,
-    va1118,
-    va1121,
-    va1128,
-    va1130,
+    va1087,
+    va1093,
     va1134,
-    va1138,
-    va1165,
-    va1167,
-    va1181,
-    va1187,
-    va121,
-    va1220,
-    va1222,
-    va1226,
-    va1234,
-    va1235,
-    va1252,
-    va1280,
-    va1281,
+    va1176,
+    va1185,
+    va1197,
+    va123,
+    va1232,
+    va1237,
+    va1244,
+    va1246,
+    va1250,
+    va1256,
     va1283,
-    va1286,
-    va1292,
-    va1294,
-    va1303,
-    va131,
-    va1320,
-    va1322,
-    va1364,
-    va1375,
-    va1378,
-    va1387,
+    va1285,
+    va1301,
+    va1307,
+    va133,
+    va1341,
+    va1343,
+    va1354,
+    va1355,
+    va1372,
     va1405,
     va1406,
-    va141,
+    va1408,
+    va1412,
+    va1420,
     va1422,
-    va1450,
-    va1458,
-    va1462,
-    va1473,
-    va1478,
-    va1497,
-    va1505,
-    va155,
-    va1557,
-    va1559,
-    va1569,
-    va1572,
-    va159,
-    va1633,
-    va1643,
-    va1674,
-    va173,
-    va1730,
-    va1738,
-    va176,
-    va1768,
-    va1769,
-    va1776,
-    va1782,
-    va1783,
+    va1432,
+    va1449,
+    va145,
+    va1453,
+    va1498,
+    va1510,
+    va1513,
+    va1525,
+    va1548,
+    va1549,
+    va1565,
+    va1593,
+    va1601,
+    va1607,
+    va161,
+    va1622,
+    va1628,
+    va165,
+    va1652,
+    va1661,
+    va1716,
+    va1718,
+    va1728,
+    va1731,
     va179,
-    va180,
-    va1822,
-    va1841,
-    va1843,
-    va1846,
-    va1848,
-    va1855,
-    va1865,
+    va1798,
+    va1808,
+    va182,
+    va1840,
+    va185,
+    va186,
     va1914,
-    va1915,
-    va1968,
-    va1988,
-    va2009,
-    va2013,
-    va2019,
-    va2023,
-    va2038,
-    va2040,
-    va2061,
-    va2072,
-    va2073,
-    va2077,
-    va2097,
-    va2104,
-    va2115,
-    va212,
-    va2137,
-    va2169,
-    va2174,
-    va2182,
-    va2188,
-    va2193,
-    va2199,
-    va2209,
-    va2215,
-    va222,
-    va2226,
-    va2227,
-    va2228,
-    va223,
+    va1922,
+    va1955,
+    va1956,
+    va1963,
+    va1971,
+    va1972,
+    va2014,
+    va2037,
+    va2039,
+    va2042,
+    va2044,
+    va2054,
+    va2063,
+    va2070,
+    va2122,
+    va2124,
+    va219,
+    va2196,
+    va2217,
     va2240,
-    va2255,
-    va2256,
-    va226,
-    va2269,
-    va2271,
+    va2244,
+    va2250,
+    va2254,
+    va2273,
     va2275,
     va229,
-    va2293,
-    va2294,
-    va2295,
-    va232,
-    va2341,
-    va2347,
+    va230,
+    va2302,
+    va2314,
+    va2315,
+    va2320,
+    va233,
+    va2346,
     va2357,
-    va2365,
-    va2370,
-    va2387,
-    va2393,
-    va2395,
-    va2396,
-    va2401,
-    va2403,
-    va242,
-    va2424,
-    va2432,
-    va254,
-    va263,
-    va264,
-    va269,
-    va295,
+    va236,
+    va2368,
+    va239,
+    va2391,
+    va2423,
+    va2428,
+    va2436,
+    va2443,
+    va2448,
+    va2454,
+    va2467,
+    va2476,
+    va2487,
+    va2488,
+    va2489,
+    va2503,
+    va251,
+    va2518,
+    va2519,
+    va2536,
+    va2541,
+    va2543,
+    va2547,
+    va2565,
+    va2566,
+    va2567,
+    va2618,
+    va2625,
+    va2635,
+    va2643,
+    va2650,
+    va266,
+    va2669,
+    va2676,
+    va2678,
+    va2679,
+    va2684,
+    va2686,
+    va2707,
+    va2715,
+    va277,
+    va278,
+    va284,
     va30,
-    va306,
-    va321,
-    va331,
-    va345,
-    va346,
+    va310,
+    va322,
+    va336,
     va36,
+    va365,
+    va366,
     va44,
-    va476,
-    va478,
-    va497,
-    va507,
-    va508,
-    va539,
-    va554,
-    va564,
-    va568,
-    va614,
-    va617,
-    va627,
+    va510,
+    va512,
+    va532,
+    va548,
+    va549,
+    va583,
+    va598,
+    va608,
+    va612,
     va64,
-    va648,
-    va653,
-    va696,
-    va717,
-    va721,
-    va730,
-    va739,
-    va749,
-    va750,
-    va751,
-    va758,
-    va761,
-    va795,
-    va803,
+    va658,
+    va663,
+    va673,
+    va694,
+    va698,
+    va745,
+    va768,
+    va773,
+    va784,
+    va794,
+    va805,
     va806,
-    va834,
-    va836,
-    va838,
-    va841,
-    va890,
-    va895,
+    va807,
+    va816,
+    va819,
+    va853,
+    va869,
+    va897,
     va905,
-    va92,
-    va956,
-    va957,
-    va958,
-    va965,
-    va969,
-    va979,
-    va987,
-    va989,
-    va993,
+    va907,
+    va909,
+    va912,
+    va94,
+    va961,
+    va970,
+    va981,
     (
-      va1691 + COALESCE(se1692, 0) * EXP(
+      va1862 + COALESCE(se1864, 0) * EXP(
         (
           (
             (
-              se1688 - 1
+              se1858 - 1
             ) % 1100
           ) + 1
         ) * -CAST(0.1670540846631662 AS DOUBLE)
       )
-    ) AS va1693,
+    ) AS va1865,
     (
       CASE
-        WHEN NOT va2090 IS NULL
-        THEN CAST(0.1111111111111111 AS DOUBLE) * se2093 * EXP((
+        WHEN NOT va2337 IS NULL
+        THEN CAST(0.1111111111111111 AS DOUBLE) * se2341 * EXP((
           (
-            se2091 - 1
+            se2338 - 1
           ) % 1100
         ) * -CAST(0.11778303565638344 AS DOUBLE))
       END
-    ) AS va2094
+    ) AS va2342
   FROM series_17
 ), values_17_2 AS (
   SELECT
@@ -28071,204 +26625,209 @@ WITH values_0_1 AS (
     trade_date,
     stock_number,
     stock_row,
-    se2091,
-    va100,
-    va1032,
-    va1066,
-    va1075,
+    se2338,
+    va102,
+    va1050,
+    va1051,
+    va1052,
+    va1059,
+    va1065,
+    va1077,
     va1085,
-    va1118,
-    va1121,
-    va1128,
-    va1130,
+    va1087,
+    va1093,
     va1134,
-    va1138,
-    va1165,
-    va1167,
-    va1181,
-    va1187,
-    va121,
-    va1220,
-    va1222,
-    va1234,
-    va1235,
-    va1252,
-    va1280,
-    va1281,
+    va1176,
+    va1185,
+    va1197,
+    va123,
+    va1232,
+    va1237,
+    va1244,
+    va1246,
+    va1250,
+    va1256,
     va1283,
-    va1286,
-    va1292,
-    va1294,
-    va1303,
-    va131,
-    va1320,
-    va1322,
-    va1364,
-    va1375,
-    va1378,
-    va1387,
+    va1285,
+    va1301,
+    va1307,
+    va133,
+    va1341,
+    va1343,
+    va1354,
+    va1355,
+    va1372,
     va1405,
     va1406,
-    va141,
+    va1408,
+    va1412,
+    va1420,
     va1422,
-    va1450,
-    va1458,
-    va1462,
-    va1473,
-    va1478,
-    va1497,
-    va1505,
-    va155,
-    va1557,
-    va1559,
-    va1569,
-    va1572,
-    va159,
-    va1633,
-    va1643,
-    va1674,
-    va1693,
-    va173,
-    va1730,
-    va1738,
-    va176,
-    va1768,
-    va1769,
-    va1776,
-    va1782,
-    va1783,
+    va1432,
+    va1449,
+    va145,
+    va1453,
+    va1498,
+    va1510,
+    va1513,
+    va1525,
+    va1548,
+    va1549,
+    va1565,
+    va1593,
+    va1601,
+    va1607,
+    va161,
+    va1622,
+    va1628,
+    va165,
+    va1652,
+    va1661,
+    va1716,
+    va1718,
+    va1728,
+    va1731,
     va179,
-    va180,
-    va1822,
-    va1841,
-    va1843,
-    va1846,
-    va1848,
-    va1855,
+    va1798,
+    va1808,
+    va182,
+    va1840,
+    va185,
+    va186,
     va1865,
     va1914,
-    va1915,
-    va1968,
-    va1988,
-    va2009,
-    va2013,
-    va2019,
-    va2023,
-    va2038,
-    va2040,
-    va2061,
-    va2072,
-    va2073,
-    va2077,
-    va2094,
-    va2097,
-    va2104,
-    va2115,
-    va212,
-    va2137,
-    va2169,
-    va2174,
-    va2182,
-    va2188,
-    va2193,
-    va2199,
-    va2209,
-    va2215,
-    va222,
-    va2226,
-    va2227,
-    va2228,
-    va223,
+    va1922,
+    va1955,
+    va1956,
+    va1963,
+    va1971,
+    va1972,
+    va2014,
+    va2037,
+    va2039,
+    va2042,
+    va2044,
+    va2054,
+    va2063,
+    va2070,
+    va2122,
+    va2124,
+    va219,
+    va2196,
+    va2217,
     va2240,
-    va2255,
-    va2256,
-    va226,
-    va2269,
+    va2244,
+    va2250,
+    va2254,
+    va2273,
     va2275,
     va229,
-    va2293,
-    va2294,
-    va2295,
-    va232,
-    va2341,
-    va2347,
+    va230,
+    va2302,
+    va2314,
+    va2315,
+    va2320,
+    va233,
+    va2342,
+    va2346,
     va2357,
-    va2365,
-    va2370,
-    va2387,
-    va2393,
-    va2395,
-    va2396,
-    va2401,
-    va2403,
-    va242,
-    va2424,
-    va2432,
-    va254,
-    va263,
-    va264,
-    va269,
-    va295,
+    va236,
+    va2368,
+    va239,
+    va2391,
+    va2423,
+    va2428,
+    va2436,
+    va2443,
+    va2448,
+    va2454,
+    va2467,
+    va2476,
+    va2487,
+    va2488,
+    va2489,
+    va2503,
+    va251,
+    va2518,
+    va2519,
+    va2536,
+    va2547,
+    va2565,
+    va2566,
+    va2567,
+    va2618,
+    va2625,
+    va2635,
+    va2643,
+    va2650,
+    va266,
+    va2669,
+    va2676,
+    va2678,
+    va2679,
+    va2684,
+    va2686,
+    va2707,
+    va2715,
+    va277,
+    va278,
+    va284,
     va30,
-    va306,
-    va321,
-    va331,
-    va345,
-    va346,
+    va310,
+    va322,
+    va336,
     va36,
+    va365,
+    va366,
     va44,
-    va476,
-    va478,
-    va497,
-    va507,
-    va508,
-    va539,
-    va554,
-    va564,
-    va568,
-    va614,
-    va617,
-    va627,
+    va510,
+    va512,
+    va532,
+    va548,
+    va549,
+    va583,
+    va598,
+    va608,
+    va612,
     va64,
-    va648,
-    va653,
-    va696,
-    va717,
-    va721,
-    va730,
-    va739,
-    va749,
-    va750,
-    va751,
-    va758,
-    va761,
-    va795,
-    va803,
+    va658,
+    va663,
+    va673,
+    va694,
+    va698,
+    va745,
+    va768,
+    va773,
+    va784,
+    va794,
+    va805,
     va806,
-    va834,
-    va836,
-    va838,
-    va841,
-    va890,
-    va895,
+    va807,
+    va816,
+    va819,
+    va853,
+    va869,
+    va897,
     va905,
-    va92,
-    va956,
-    va957,
-    va958,
-    va965,
-    va969,
-    va979,
-    va987,
-    va989,
-    va993,
+    va907,
+    va909,
+    va912,
+    va94,
+    va961,
+    va970,
+    va981,
+    (
+      CASE WHEN (
+        (
+          se2338 - 1
+        ) % 1100
+      ) = 1099 THEN va2342 END
+    ) AS va2343,
     (
       (
-        (
-          va1226 * 3
-        ) - (
+        va2541 - (
           (
-            va2271 + COALESCE(se2272, 0) * EXP(
+            va2543 + COALESCE(se2544, 0) * EXP(
               (
                 (
                   (
@@ -28279,8 +26838,8 @@ WITH values_0_1 AS (
             )
           ) * 2
         )
-      ) + va1693
-    ) AS va2273
+      ) + va1865
+    ) AS va2545
   FROM values_17_1
 ), series_19 AS (
   SELECT
@@ -28288,206 +26847,200 @@ WITH values_0_1 AS (
     trade_date,
     stock_number,
     stock_row,
-    se2091,
-    va100,
-    va1032,
-    va1066,
-    va1075,
+    se2338,
+    va102,
+    va1050,
+    va1051,
+    va1052,
+    va1059,
+    va1065,
+    va1077,
     va1085,
-    va1118,
-    va1121,
-    va1128,
-    va1130,
+    va1087,
+    va1093,
     va1134,
-    va1138,
-    va1165,
-    va1167,
-    va1181,
-    va1187,
-    va121,
-    va1220,
-    va1222,
-    va1234,
-    va1235,
-    va1252,
-    va1280,
-    va1281,
+    va1176,
+    va1185,
+    va1197,
+    va123,
+    va1232,
+    va1237,
+    va1244,
+    va1246,
+    va1250,
+    va1256,
     va1283,
-    va1286,
-    va1292,
-    va1294,
-    va1303,
-    va131,
-    va1320,
-    va1322,
-    va1364,
-    va1375,
-    va1378,
-    va1387,
+    va1285,
+    va1301,
+    va1307,
+    va133,
+    va1341,
+    va1343,
+    va1354,
+    va1355,
+    va1372,
     va1405,
     va1406,
-    va141,
+    va1408,
+    va1412,
+    va1420,
     va1422,
-    va1450,
-    va1458,
-    va1462,
-    va1473,
-    va1478,
-    va1497,
-    va1505,
-    va155,
-    va1557,
-    va1559,
-    va1569,
-    va1572,
-    va159,
-    va1633,
-    va1643,
-    va1674,
-    va1693,
-    va173,
-    va1730,
-    va1738,
-    va176,
-    va1768,
-    va1769,
-    va1776,
-    va1782,
-    va1783,
+    va1432,
+    va1449,
+    va145,
+    va1453,
+    va1498,
+    va1510,
+    va1513,
+    va1525,
+    va1548,
+    va1549,
+    va1565,
+    va1593,
+    va1601,
+    va1607,
+    va161,
+    va1622,
+    va1628,
+    va165,
+    va1652,
+    va1661,
+    va1716,
+    va1718,
+    va1728,
+    va1731,
     va179,
-    va180,
-    va1822,
-    va1841,
-    va1843,
-    va1846,
-    va1848,
-    va1855,
+    va1798,
+    va1808,
+    va182,
+    va1840,
+    va185,
+    va186,
     va1865,
     va1914,
-    va1915,
-    va1968,
-    va1988,
-    va2009,
-    va2013,
-    va2019,
-    va2023,
-    va2038,
-    va2040,
-    va2061,
-    va2072,
-    va2073,
-    va2077,
-    va2094,
-    va2097,
-    va2104,
-    va2115,
-    va212,
-    va2137,
-    va2169,
-    va2174,
-    va2182,
-    va2188,
-    va2193,
-    va2199,
-    va2209,
-    va2215,
-    va222,
-    va2226,
-    va2227,
-    va2228,
-    va223,
+    va1922,
+    va1955,
+    va1956,
+    va1963,
+    va1971,
+    va1972,
+    va2014,
+    va2037,
+    va2039,
+    va2042,
+    va2044,
+    va2054,
+    va2063,
+    va2070,
+    va2122,
+    va2124,
+    va219,
+    va2196,
+    va2217,
     va2240,
-    va2255,
-    va2256,
-    va226,
-    va2269,
+    va2244,
+    va2250,
+    va2254,
     va2273,
     va2275,
     va229,
-    va2293,
-    va2294,
-    va2295,
-    va232,
-    va2341,
-    va2347,
+    va230,
+    va2302,
+    va2314,
+    va2315,
+    va2320,
+    va233,
+    va2342,
+    va2346,
     va2357,
-    va2365,
-    va2370,
-    va2387,
-    va2393,
-    va2395,
-    va2396,
-    va2401,
-    va2403,
-    va242,
-    va2424,
-    va2432,
-    va254,
-    va263,
-    va264,
-    va269,
-    va295,
+    va236,
+    va2368,
+    va239,
+    va2391,
+    va2423,
+    va2428,
+    va2436,
+    va2443,
+    va2448,
+    va2454,
+    va2467,
+    va2476,
+    va2487,
+    va2488,
+    va2489,
+    va2503,
+    va251,
+    va2518,
+    va2519,
+    va2536,
+    va2545,
+    va2547,
+    va2565,
+    va2566,
+    va2567,
+    va2618,
+    va2625,
+    va2635,
+    va2643,
+    va2650,
+    va266,
+    va2669,
+    va2676,
+    va2678,
+    va2679,
+    va2684,
+    va2686,
+    va2707,
+    va2715,
+    va277,
+    va278,
+    va284,
     va30,
-    va306,
-    va321,
-    va331,
-    va345,
-    va346,
+    va310,
+    va322,
+    va336,
     va36,
+    va365,
+    va366,
     va44,
-    va476,
-    va478,
-    va497,
-    va507,
-    va508,
-    va539,
-    va554,
-    va564,
-    va568,
-    va614,
-    va617,
-    va627,
+    va510,
+    va512,
+    va532,
+    va548,
+    va549,
+    va583,
+    va598,
+    va608,
+    va612,
     va64,
-    va648,
-    va653,
-    va696,
-    va717,
-    va721,
-    va730,
-    va739,
-    va749,
-    va750,
-    va751,
-    va758,
-    va761,
-    va795,
-    va803,
+    va658,
+    va663,
+    va673,
+    va694,
+    va698,
+    va745,
+    va768,
+    va773,
+    va784,
+    va794,
+    va805,
     va806,
-    va834,
-    va836,
-    va838,
-    va841,
-    va890,
-    va895,
+    va807,
+    va816,
+    va819,
+    va853,
+    va869,
+    va897,
     va905,
-    va92,
-    va956,
-    va957,
-    va958,
-    va965,
-    va969,
-    va979,
-    va987,
-    va989,
-    va993,
-    LAG(va1693, 1) OVER rows_row AS se1694,
-    LAST_VALUE((
-      CASE WHEN (
-        (
-          se2091 - 1
-        ) % 1100
-      ) = 1099 THEN va2094 END
-    ) IGNORE NULLS) OVER rows_earlier AS se2095
+    va907,
+    va909,
+    va912,
+    va94,
+    va961,
+    va970,
+    va981,
+    LAG(va1865, 1) OVER rows_row AS se1866,
+    LAST_VALUE(va2343 IGNORE NULLS) OVER rows_earlier AS se2344
   FROM values_17_2
   WINDOW rows_earlier AS (
     PARTITION BY stock_number
@@ -28500,211 +27053,211 @@ WITH values_0_1 AS (
     trade_date,
     stock_number,
     stock_row,
-    va100,
-    va1032,
-    va1066,
-    va1075,
+    va102,
+    va1050,
+    va1051,
+    va1052,
+    va1059,
+    va1065,
+    va1077,
     va1085,
-    va1118,
-    va1121,
-    va1128,
-    va1130,
+    va1087,
+    va1093,
     va1134,
-    va1138,
-    va1165,
-    va1167,
-    va1181,
-    va1187,
-    va121,
-    va1220,
-    va1222,
-    va1234,
-    va1235,
-    va1252,
-    va1280,
-    va1281,
+    va1176,
+    va1185,
+    va1197,
+    va123,
+    va1232,
+    va1237,
+    va1244,
+    va1246,
+    va1250,
+    va1256,
     va1283,
-    va1286,
-    va1292,
-    va1294,
-    va1303,
-    va131,
-    va1320,
-    va1322,
-    va1364,
-    va1375,
-    va1378,
-    va1387,
+    va1285,
+    va1301,
+    va1307,
+    va133,
+    va1341,
+    va1343,
+    va1354,
+    va1355,
+    va1372,
     va1405,
     va1406,
-    va141,
+    va1408,
+    va1412,
+    va1420,
     va1422,
-    va1450,
-    va1458,
-    va1462,
-    va1473,
-    va1478,
-    va1497,
-    va1505,
-    va155,
-    va1557,
-    va1559,
-    va1569,
-    va1572,
-    va159,
-    va1633,
-    va1643,
-    va1674,
-    va173,
-    va1730,
-    va1738,
-    va176,
-    va1768,
-    va1769,
-    va1776,
-    va1782,
-    va1783,
+    va1432,
+    va1449,
+    va145,
+    va1453,
+    va1498,
+    va1510,
+    va1513,
+    va1525,
+    va1548,
+    va1549,
+    va1565,
+    va1593,
+    va1601,
+    va1607,
+    va161,
+    va1622,
+    va1628,
+    va165,
+    va1652,
+    va1661,
+    va1716,
+    va1718,
+    va1728,
+    va1731,
     va179,
-    va180,
-    va1822,
-    va1841,
-    va1843,
-    va1846,
-    va1848,
-    va1855,
-    va1865,
+    va1798,
+    va1808,
+    va182,
+    va1840,
+    va185,
+    va186,
     va1914,
-    va1915,
-    va1968,
-    va1988,
-    va2009,
-    va2013,
-    va2019,
-    va2023,
-    va2038,
-    va2040,
-    va2061,
-    va2072,
-    va2073,
-    va2077,
-    va2097,
-    va2104,
-    va2115,
-    va212,
-    va2137,
-    va2169,
-    va2174,
-    va2182,
-    va2188,
-    va2193,
-    va2199,
-    va2209,
-    va2215,
-    va222,
-    va2226,
-    va2227,
-    va2228,
-    va223,
+    va1922,
+    va1955,
+    va1956,
+    va1963,
+    va1971,
+    va1972,
+    va2014,
+    va2037,
+    va2039,
+    va2042,
+    va2044,
+    va2054,
+    va2063,
+    va2070,
+    va2122,
+    va2124,
+    va219,
+    va2196,
+    va2217,
     va2240,
-    va2255,
-    va2256,
-    va226,
-    va2269,
+    va2244,
+    va2250,
+    va2254,
     va2273,
     va2275,
     va229,
-    va2293,
-    va2294,
-    va2295,
-    va232,
-    va2341,
-    va2347,
+    va230,
+    va2302,
+    va2314,
+    va2315,
+    va2320,
+    va233,
+    va2346,
     va2357,
-    va2365,
-    va2370,
-    va2387,
-    va2393,
-    va2395,
-    va2396,
-    va2401,
-    va2403,
-    va242,
-    va2424,
-    va2432,
-    va254,
-    va263,
-    va264,
-    va269,
-    va295,
+    va236,
+    va2368,
+    va239,
+    va2391,
+    va2423,
+    va2428,
+    va2436,
+    va2443,
+    va2448,
+    va2454,
+    va2467,
+    va2476,
+    va2487,
+    va2488,
+    va2489,
+    va2503,
+    va251,
+    va2518,
+    va2519,
+    va2536,
+    va2545,
+    va2547,
+    va2565,
+    va2566,
+    va2567,
+    va2618,
+    va2625,
+    va2635,
+    va2643,
+    va2650,
+    va266,
+    va2669,
+    va2676,
+    va2678,
+    va2679,
+    va2684,
+    va2686,
+    va2707,
+    va2715,
+    va277,
+    va278,
+    va284,
     va30,
-    va306,
-    va321,
-    va331,
-    va345,
-    va346,
+    va310,
+    va322,
+    va336,
     va36,
+    va365,
+    va366,
     va44,
-    va476,
-    va478,
-    va497,
-    va507,
-    va508,
-    va539,
-    va554,
-    va564,
-    va568,
-    va614,
-    va617,
-    va627,
+    va510,
+    va512,
+    va532,
+    va548,
+    va549,
+    va583,
+    va598,
+    va608,
+    va612,
     va64,
-    va648,
-    va653,
-    va696,
-    va717,
-    va721,
-    va730,
-    va739,
-    va749,
-    va750,
-    va751,
-    va758,
-    va761,
-    va795,
-    va803,
+    va658,
+    va663,
+    va673,
+    va694,
+    va698,
+    va745,
+    va768,
+    va773,
+    va784,
+    va794,
+    va805,
     va806,
-    va834,
-    va836,
-    va838,
-    va841,
-    va890,
-    va895,
+    va807,
+    va816,
+    va819,
+    va853,
+    va869,
+    va897,
     va905,
-    va92,
-    va956,
-    va957,
-    va958,
-    va965,
-    va969,
-    va979,
-    va987,
-    va989,
-    va993,
+    va907,
+    va909,
+    va912,
+    va94,
+    va961,
+    va970,
+    va981,
     (
       (
-        va1693 - se1694
-      ) / NULLIF(se1694, 0)
-    ) AS va1695,
+        va1865 - se1866
+      ) / NULLIF(se1866, 0)
+    ) AS va1867,
     (
-      va2094 + COALESCE(se2095, 0) * EXP(
+      va2342 + COALESCE(se2344, 0) * EXP(
         (
           (
             (
-              se2091 - 1
+              se2338 - 1
             ) % 1100
           ) + 1
         ) * -CAST(0.11778303565638344 AS DOUBLE)
       )
-    ) AS va2096
+    ) AS va2345
   FROM series_19
 )
 SELECT
@@ -28723,564 +27276,564 @@ SELECT
     CASE WHEN ISFINITE(va64) THEN va64 END
   ) AS gtja_004,
   (
-    CASE WHEN ISFINITE(va92) THEN va92 END
+    CASE WHEN ISFINITE(va94) THEN va94 END
   ) AS gtja_005,
   (
-    CASE WHEN ISFINITE(va100) THEN va100 END
+    CASE WHEN ISFINITE(va102) THEN va102 END
   ) AS gtja_006,
   (
-    CASE WHEN ISFINITE(va121) THEN va121 END
+    CASE WHEN ISFINITE(va123) THEN va123 END
   ) AS gtja_007,
   (
-    CASE WHEN ISFINITE(va131) THEN va131 END
+    CASE WHEN ISFINITE(va133) THEN va133 END
   ) AS gtja_008,
   (
-    CASE WHEN ISFINITE(va141) THEN va141 END
+    CASE WHEN ISFINITE(va145) THEN va145 END
   ) AS gtja_009,
   (
-    CASE WHEN ISFINITE(va155) THEN va155 END
+    CASE WHEN ISFINITE(va161) THEN va161 END
   ) AS gtja_010,
   (
-    CASE WHEN ISFINITE(va159) THEN va159 END
+    CASE WHEN ISFINITE(va165) THEN va165 END
   ) AS gtja_011,
   (
-    CASE WHEN ISFINITE(va173) THEN va173 END
+    CASE WHEN ISFINITE(va179) THEN va179 END
   ) AS gtja_012,
   (
-    CASE WHEN ISFINITE(va176) THEN va176 END
+    CASE WHEN ISFINITE(va182) THEN va182 END
   ) AS gtja_013,
   (
-    CASE WHEN ISFINITE(va179) THEN va179 END
+    CASE WHEN ISFINITE(va185) THEN va185 END
   ) AS gtja_014,
   (
-    CASE WHEN ISFINITE(va180) THEN va180 END
+    CASE WHEN ISFINITE(va186) THEN va186 END
   ) AS gtja_015,
   (
-    CASE WHEN ISFINITE(va212) THEN va212 END
+    CASE WHEN ISFINITE(va219) THEN va219 END
   ) AS gtja_016,
   (
-    CASE WHEN ISFINITE(va222) THEN va222 END
+    CASE WHEN ISFINITE(va229) THEN va229 END
   ) AS gtja_017,
   (
-    CASE WHEN ISFINITE(va223) THEN va223 END
+    CASE WHEN ISFINITE(va230) THEN va230 END
   ) AS gtja_018,
   (
-    CASE WHEN ISFINITE(va226) THEN va226 END
+    CASE WHEN ISFINITE(va233) THEN va233 END
   ) AS gtja_019,
   (
-    CASE WHEN ISFINITE(va229) THEN va229 END
+    CASE WHEN ISFINITE(va236) THEN va236 END
   ) AS gtja_020,
   (
-    CASE WHEN ISFINITE(va232) THEN va232 END
+    CASE WHEN ISFINITE(va239) THEN va239 END
   ) AS gtja_021,
   (
-    CASE WHEN ISFINITE(va242) THEN va242 END
+    CASE WHEN ISFINITE(va251) THEN va251 END
   ) AS gtja_022,
   (
-    CASE WHEN ISFINITE(va264) THEN va264 END
+    CASE WHEN ISFINITE(va278) THEN va278 END
   ) AS gtja_023,
   (
-    CASE WHEN ISFINITE(va269) THEN va269 END
+    CASE WHEN ISFINITE(va284) THEN va284 END
   ) AS gtja_024,
   (
-    CASE WHEN ISFINITE(va295) THEN va295 END
+    CASE WHEN ISFINITE(va310) THEN va310 END
   ) AS gtja_025,
   (
-    CASE WHEN ISFINITE(va306) THEN va306 END
+    CASE WHEN ISFINITE(va322) THEN va322 END
   ) AS gtja_026,
   (
-    CASE WHEN ISFINITE(va321) THEN va321 END
+    CASE WHEN ISFINITE(va336) THEN va336 END
   ) AS gtja_027,
   (
-    CASE WHEN ISFINITE(va345) THEN va345 END
+    CASE WHEN ISFINITE(va365) THEN va365 END
   ) AS gtja_028,
   (
-    CASE WHEN ISFINITE(va346) THEN va346 END
+    CASE WHEN ISFINITE(va366) THEN va366 END
   ) AS gtja_029,
   (
-    CASE WHEN ISFINITE(va476) THEN va476 END
+    CASE WHEN ISFINITE(va510) THEN va510 END
   ) AS gtja_030,
   (
-    CASE WHEN ISFINITE(va478) THEN va478 END
+    CASE WHEN ISFINITE(va512) THEN va512 END
   ) AS gtja_031,
   (
-    CASE WHEN ISFINITE(va497) THEN va497 END
+    CASE WHEN ISFINITE(va532) THEN va532 END
   ) AS gtja_032,
   (
-    CASE WHEN ISFINITE(va507) THEN va507 END
+    CASE WHEN ISFINITE(va548) THEN va548 END
   ) AS gtja_033,
   (
-    CASE WHEN ISFINITE(va508) THEN va508 END
+    CASE WHEN ISFINITE(va549) THEN va549 END
   ) AS gtja_034,
   (
-    CASE WHEN ISFINITE(va539) THEN va539 END
+    CASE WHEN ISFINITE(va583) THEN va583 END
   ) AS gtja_035,
   (
-    CASE WHEN ISFINITE(va554) THEN va554 END
+    CASE WHEN ISFINITE(va598) THEN va598 END
   ) AS gtja_036,
   (
-    CASE WHEN ISFINITE(va564) THEN va564 END
+    CASE WHEN ISFINITE(va608) THEN va608 END
   ) AS gtja_037,
   (
-    CASE WHEN ISFINITE(va568) THEN va568 END
+    CASE WHEN ISFINITE(va612) THEN va612 END
   ) AS gtja_038,
   (
-    CASE WHEN ISFINITE(va614) THEN va614 END
+    CASE WHEN ISFINITE(va658) THEN va658 END
   ) AS gtja_039,
   (
-    CASE WHEN ISFINITE(va617) THEN va617 END
+    CASE WHEN ISFINITE(va663) THEN va663 END
   ) AS gtja_040,
   (
-    CASE WHEN ISFINITE(va627) THEN va627 END
+    CASE WHEN ISFINITE(va673) THEN va673 END
   ) AS gtja_041,
   (
-    CASE WHEN ISFINITE(va648) THEN va648 END
+    CASE WHEN ISFINITE(va694) THEN va694 END
   ) AS gtja_042,
   (
-    CASE WHEN ISFINITE(va653) THEN va653 END
+    CASE WHEN ISFINITE(va698) THEN va698 END
   ) AS gtja_043,
   (
-    CASE WHEN ISFINITE(va696) THEN va696 END
+    CASE WHEN ISFINITE(va745) THEN va745 END
   ) AS gtja_044,
   (
-    CASE WHEN ISFINITE(va717) THEN va717 END
+    CASE WHEN ISFINITE(va768) THEN va768 END
   ) AS gtja_045,
   (
-    CASE WHEN ISFINITE(va721) THEN va721 END
+    CASE WHEN ISFINITE(va773) THEN va773 END
   ) AS gtja_046,
   (
-    CASE WHEN ISFINITE(va730) THEN va730 END
+    CASE WHEN ISFINITE(va784) THEN va784 END
   ) AS gtja_047,
   (
-    CASE WHEN ISFINITE(va739) THEN va739 END
+    CASE WHEN ISFINITE(va794) THEN va794 END
   ) AS gtja_048,
   (
-    CASE WHEN ISFINITE(va749) THEN va749 END
+    CASE WHEN ISFINITE(va805) THEN va805 END
   ) AS gtja_049,
   (
-    CASE WHEN ISFINITE(va751) THEN va751 END
+    CASE WHEN ISFINITE(va807) THEN va807 END
   ) AS gtja_050,
   (
-    CASE WHEN ISFINITE(va750) THEN va750 END
+    CASE WHEN ISFINITE(va806) THEN va806 END
   ) AS gtja_051,
   (
-    CASE WHEN ISFINITE(va758) THEN va758 END
+    CASE WHEN ISFINITE(va816) THEN va816 END
   ) AS gtja_052,
   (
-    CASE WHEN ISFINITE(va761) THEN va761 END
+    CASE WHEN ISFINITE(va819) THEN va819 END
   ) AS gtja_053,
   (
-    CASE WHEN ISFINITE(va795) THEN va795 END
+    CASE WHEN ISFINITE(va853) THEN va853 END
   ) AS gtja_054,
   (
-    CASE WHEN ISFINITE(va806) THEN va806 END
+    CASE WHEN ISFINITE(va869) THEN va869 END
   ) AS gtja_055,
   (
-    CASE WHEN ISFINITE(va834) THEN va834 END
+    CASE WHEN ISFINITE(va897) THEN va897 END
   ) AS gtja_056,
   (
-    CASE WHEN ISFINITE(va331) THEN va331 END
+    CASE WHEN ISFINITE(va905) THEN va905 END
   ) AS gtja_057,
   (
-    CASE WHEN ISFINITE(va836) THEN va836 END
+    CASE WHEN ISFINITE(va907) THEN va907 END
   ) AS gtja_058,
   (
-    CASE WHEN ISFINITE(va838) THEN va838 END
+    CASE WHEN ISFINITE(va909) THEN va909 END
   ) AS gtja_059,
   (
-    CASE WHEN ISFINITE(va841) THEN va841 END
+    CASE WHEN ISFINITE(va912) THEN va912 END
   ) AS gtja_060,
   (
-    CASE WHEN ISFINITE(va890) THEN va890 END
+    CASE WHEN ISFINITE(va961) THEN va961 END
   ) AS gtja_061,
   (
-    CASE WHEN ISFINITE(va895) THEN va895 END
+    CASE WHEN ISFINITE(va970) THEN va970 END
   ) AS gtja_062,
   (
-    CASE WHEN ISFINITE(va905) THEN va905 END
+    CASE WHEN ISFINITE(va981) THEN va981 END
   ) AS gtja_063,
   (
-    CASE WHEN ISFINITE(va956) THEN va956 END
+    CASE WHEN ISFINITE(va1050) THEN va1050 END
   ) AS gtja_064,
   (
-    CASE WHEN ISFINITE(va957) THEN va957 END
+    CASE WHEN ISFINITE(va1051) THEN va1051 END
   ) AS gtja_065,
   (
-    CASE WHEN ISFINITE(va958) THEN va958 END
+    CASE WHEN ISFINITE(va1052) THEN va1052 END
   ) AS gtja_066,
   (
-    CASE WHEN ISFINITE(va965) THEN va965 END
+    CASE WHEN ISFINITE(va1059) THEN va1059 END
   ) AS gtja_067,
   (
-    CASE WHEN ISFINITE(va969) THEN va969 END
+    CASE WHEN ISFINITE(va1065) THEN va1065 END
   ) AS gtja_068,
   (
-    CASE WHEN ISFINITE(va979) THEN va979 END
+    CASE WHEN ISFINITE(va1077) THEN va1077 END
   ) AS gtja_069,
   (
-    CASE WHEN ISFINITE(va987) THEN va987 END
+    CASE WHEN ISFINITE(va1085) THEN va1085 END
   ) AS gtja_070,
   (
-    CASE WHEN ISFINITE(va989) THEN va989 END
+    CASE WHEN ISFINITE(va1087) THEN va1087 END
   ) AS gtja_071,
   (
-    CASE WHEN ISFINITE(va993) THEN va993 END
+    CASE WHEN ISFINITE(va1093) THEN va1093 END
   ) AS gtja_072,
   (
-    CASE WHEN ISFINITE(va1032) THEN va1032 END
+    CASE WHEN ISFINITE(va1134) THEN va1134 END
   ) AS gtja_073,
   (
-    CASE WHEN ISFINITE(va1066) THEN va1066 END
+    CASE WHEN ISFINITE(va1176) THEN va1176 END
   ) AS gtja_074,
   (
-    CASE WHEN ISFINITE(va1075) THEN va1075 END
+    CASE WHEN ISFINITE(va1185) THEN va1185 END
   ) AS gtja_075,
   (
-    CASE WHEN ISFINITE(va1085) THEN va1085 END
+    CASE WHEN ISFINITE(va1197) THEN va1197 END
   ) AS gtja_076,
   (
-    CASE WHEN ISFINITE(va1118) THEN va1118 END
+    CASE WHEN ISFINITE(va1232) THEN va1232 END
   ) AS gtja_077,
   (
-    CASE WHEN ISFINITE(va1121) THEN va1121 END
+    CASE WHEN ISFINITE(va1237) THEN va1237 END
   ) AS gtja_078,
   (
-    CASE WHEN ISFINITE(va1128) THEN va1128 END
+    CASE WHEN ISFINITE(va1244) THEN va1244 END
   ) AS gtja_079,
   (
-    CASE WHEN ISFINITE(va1130) THEN va1130 END
+    CASE WHEN ISFINITE(va1246) THEN va1246 END
   ) AS gtja_080,
   (
-    CASE WHEN ISFINITE(va1134) THEN va1134 END
+    CASE WHEN ISFINITE(va1250) THEN va1250 END
   ) AS gtja_081,
   (
-    CASE WHEN ISFINITE(va1138) THEN va1138 END
+    CASE WHEN ISFINITE(va1256) THEN va1256 END
   ) AS gtja_082,
   (
-    CASE WHEN ISFINITE(va1165) THEN va1165 END
+    CASE WHEN ISFINITE(va1283) THEN va1283 END
   ) AS gtja_083,
   (
-    CASE WHEN ISFINITE(va1167) THEN va1167 END
+    CASE WHEN ISFINITE(va1285) THEN va1285 END
   ) AS gtja_084,
   (
-    CASE WHEN ISFINITE(va1181) THEN va1181 END
+    CASE WHEN ISFINITE(va1301) THEN va1301 END
   ) AS gtja_085,
   (
-    CASE WHEN ISFINITE(va1187) THEN va1187 END
+    CASE WHEN ISFINITE(va1307) THEN va1307 END
   ) AS gtja_086,
   (
-    CASE WHEN ISFINITE(va1220) THEN va1220 END
+    CASE WHEN ISFINITE(va1341) THEN va1341 END
   ) AS gtja_087,
   (
-    CASE WHEN ISFINITE(va1222) THEN va1222 END
+    CASE WHEN ISFINITE(va1343) THEN va1343 END
   ) AS gtja_088,
   (
-    CASE WHEN ISFINITE(va1234) THEN va1234 END
+    CASE WHEN ISFINITE(va1354) THEN va1354 END
   ) AS gtja_089,
   (
-    CASE WHEN ISFINITE(va1235) THEN va1235 END
+    CASE WHEN ISFINITE(va1355) THEN va1355 END
   ) AS gtja_090,
   (
-    CASE WHEN ISFINITE(va1252) THEN va1252 END
+    CASE WHEN ISFINITE(va1372) THEN va1372 END
   ) AS gtja_091,
   (
-    CASE WHEN ISFINITE(va1280) THEN va1280 END
+    CASE WHEN ISFINITE(va1405) THEN va1405 END
   ) AS gtja_092,
   (
-    CASE WHEN ISFINITE(va1281) THEN va1281 END
+    CASE WHEN ISFINITE(va1406) THEN va1406 END
   ) AS gtja_093,
   (
-    CASE WHEN ISFINITE(va1283) THEN va1283 END
+    CASE WHEN ISFINITE(va1408) THEN va1408 END
   ) AS gtja_094,
   (
-    CASE WHEN ISFINITE(va1286) THEN va1286 END
+    CASE WHEN ISFINITE(va1412) THEN va1412 END
   ) AS gtja_095,
   (
-    CASE WHEN ISFINITE(va1292) THEN va1292 END
+    CASE WHEN ISFINITE(va1420) THEN va1420 END
   ) AS gtja_096,
   (
-    CASE WHEN ISFINITE(va1294) THEN va1294 END
+    CASE WHEN ISFINITE(va1422) THEN va1422 END
   ) AS gtja_097,
   (
-    CASE WHEN ISFINITE(va1303) THEN va1303 END
+    CASE WHEN ISFINITE(va1432) THEN va1432 END
   ) AS gtja_098,
   (
-    CASE WHEN ISFINITE(va1320) THEN va1320 END
+    CASE WHEN ISFINITE(va1449) THEN va1449 END
   ) AS gtja_099,
   (
-    CASE WHEN ISFINITE(va1322) THEN va1322 END
+    CASE WHEN ISFINITE(va1453) THEN va1453 END
   ) AS gtja_100,
   (
-    CASE WHEN ISFINITE(va1364) THEN va1364 END
+    CASE WHEN ISFINITE(va1498) THEN va1498 END
   ) AS gtja_101,
   (
-    CASE WHEN ISFINITE(va1375) THEN va1375 END
+    CASE WHEN ISFINITE(va1510) THEN va1510 END
   ) AS gtja_102,
   (
-    CASE WHEN ISFINITE(va1378) THEN va1378 END
+    CASE WHEN ISFINITE(va1513) THEN va1513 END
   ) AS gtja_103,
   (
-    CASE WHEN ISFINITE(va1387) THEN va1387 END
+    CASE WHEN ISFINITE(va1525) THEN va1525 END
   ) AS gtja_104,
   (
-    CASE WHEN ISFINITE(va1405) THEN va1405 END
+    CASE WHEN ISFINITE(va1548) THEN va1548 END
   ) AS gtja_105,
   (
-    CASE WHEN ISFINITE(va1406) THEN va1406 END
+    CASE WHEN ISFINITE(va1549) THEN va1549 END
   ) AS gtja_106,
   (
-    CASE WHEN ISFINITE(va1422) THEN va1422 END
+    CASE WHEN ISFINITE(va1565) THEN va1565 END
   ) AS gtja_107,
   (
-    CASE WHEN ISFINITE(va1450) THEN va1450 END
+    CASE WHEN ISFINITE(va1593) THEN va1593 END
   ) AS gtja_108,
   (
-    CASE WHEN ISFINITE(va1458) THEN va1458 END
+    CASE WHEN ISFINITE(va1601) THEN va1601 END
   ) AS gtja_109,
   (
-    CASE WHEN ISFINITE(va1462) THEN va1462 END
+    CASE WHEN ISFINITE(va1607) THEN va1607 END
   ) AS gtja_110,
   (
-    CASE WHEN ISFINITE(va1473) THEN va1473 END
+    CASE WHEN ISFINITE(va1622) THEN va1622 END
   ) AS gtja_111,
   (
-    CASE WHEN ISFINITE(va1478) THEN va1478 END
+    CASE WHEN ISFINITE(va1628) THEN va1628 END
   ) AS gtja_112,
   (
-    CASE WHEN ISFINITE(va1497) THEN va1497 END
+    CASE WHEN ISFINITE(va1652) THEN va1652 END
   ) AS gtja_113,
   (
-    CASE WHEN ISFINITE(va1505) THEN va1505 END
+    CASE WHEN ISFINITE(va1661) THEN va1661 END
   ) AS gtja_114,
   (
-    CASE WHEN ISFINITE(va1557) THEN va1557 END
+    CASE WHEN ISFINITE(va1716) THEN va1716 END
   ) AS gtja_115,
   (
-    CASE WHEN ISFINITE(va1559) THEN va1559 END
+    CASE WHEN ISFINITE(va1718) THEN va1718 END
   ) AS gtja_116,
   (
-    CASE WHEN ISFINITE(va1569) THEN va1569 END
+    CASE WHEN ISFINITE(va1728) THEN va1728 END
   ) AS gtja_117,
   (
-    CASE WHEN ISFINITE(va1572) THEN va1572 END
+    CASE WHEN ISFINITE(va1731) THEN va1731 END
   ) AS gtja_118,
   (
-    CASE WHEN ISFINITE(va1633) THEN va1633 END
+    CASE WHEN ISFINITE(va1798) THEN va1798 END
   ) AS gtja_119,
   (
-    CASE WHEN ISFINITE(va1643) THEN va1643 END
+    CASE WHEN ISFINITE(va1808) THEN va1808 END
   ) AS gtja_120,
   (
-    CASE WHEN ISFINITE(va1674) THEN va1674 END
+    CASE WHEN ISFINITE(va1840) THEN va1840 END
   ) AS gtja_121,
   (
-    CASE WHEN ISFINITE(va1695) THEN va1695 END
+    CASE WHEN ISFINITE(va1867) THEN va1867 END
   ) AS gtja_122,
   (
-    CASE WHEN ISFINITE(va1730) THEN va1730 END
+    CASE WHEN ISFINITE(va1914) THEN va1914 END
   ) AS gtja_123,
   (
-    CASE WHEN ISFINITE(va1738) THEN va1738 END
+    CASE WHEN ISFINITE(va1922) THEN va1922 END
   ) AS gtja_124,
   (
-    CASE WHEN ISFINITE(va1768) THEN va1768 END
+    CASE WHEN ISFINITE(va1955) THEN va1955 END
   ) AS gtja_125,
   (
-    CASE WHEN ISFINITE(va1769) THEN va1769 END
+    CASE WHEN ISFINITE(va1956) THEN va1956 END
   ) AS gtja_126,
   (
-    CASE WHEN ISFINITE(va1776) THEN va1776 END
+    CASE WHEN ISFINITE(va1963) THEN va1963 END
   ) AS gtja_127,
   (
-    CASE WHEN ISFINITE(va1782) THEN va1782 END
+    CASE WHEN ISFINITE(va1971) THEN va1971 END
   ) AS gtja_128,
   (
-    CASE WHEN ISFINITE(va1783) THEN va1783 END
+    CASE WHEN ISFINITE(va1972) THEN va1972 END
   ) AS gtja_129,
   (
-    CASE WHEN ISFINITE(va1822) THEN va1822 END
+    CASE WHEN ISFINITE(va2014) THEN va2014 END
   ) AS gtja_130,
   (
-    CASE WHEN ISFINITE(va1841) THEN va1841 END
+    CASE WHEN ISFINITE(va2037) THEN va2037 END
   ) AS gtja_131,
   (
-    CASE WHEN ISFINITE(va1843) THEN va1843 END
+    CASE WHEN ISFINITE(va2039) THEN va2039 END
   ) AS gtja_132,
   (
-    CASE WHEN ISFINITE(va1846) THEN va1846 END
+    CASE WHEN ISFINITE(va2042) THEN va2042 END
   ) AS gtja_133,
   (
-    CASE WHEN ISFINITE(va1848) THEN va1848 END
+    CASE WHEN ISFINITE(va2044) THEN va2044 END
   ) AS gtja_134,
   (
-    CASE WHEN ISFINITE(va1855) THEN va1855 END
+    CASE WHEN ISFINITE(va2054) THEN va2054 END
   ) AS gtja_135,
   (
-    CASE WHEN ISFINITE(va1865) THEN va1865 END
+    CASE WHEN ISFINITE(va2063) THEN va2063 END
   ) AS gtja_136,
   (
-    CASE WHEN ISFINITE(va803) THEN va803 END
+    CASE WHEN ISFINITE(va2070) THEN va2070 END
   ) AS gtja_137,
   (
-    CASE WHEN ISFINITE(va1914) THEN va1914 END
+    CASE WHEN ISFINITE(va2122) THEN va2122 END
   ) AS gtja_138,
   (
-    CASE WHEN ISFINITE(va1915) THEN va1915 END
+    CASE WHEN ISFINITE(va2124) THEN va2124 END
   ) AS gtja_139,
   (
-    CASE WHEN ISFINITE(va1968) THEN va1968 END
+    CASE WHEN ISFINITE(va2196) THEN va2196 END
   ) AS gtja_140,
   (
-    CASE WHEN ISFINITE(va1988) THEN va1988 END
+    CASE WHEN ISFINITE(va2217) THEN va2217 END
   ) AS gtja_141,
   (
-    CASE WHEN ISFINITE(va2009) THEN va2009 END
+    CASE WHEN ISFINITE(va2240) THEN va2240 END
   ) AS gtja_142,
   (
-    CASE WHEN ISFINITE(va2013) THEN va2013 END
+    CASE WHEN ISFINITE(va2244) THEN va2244 END
   ) AS gtja_143,
   (
-    CASE WHEN ISFINITE(va2019) THEN va2019 END
+    CASE WHEN ISFINITE(va2250) THEN va2250 END
   ) AS gtja_144,
   (
-    CASE WHEN ISFINITE(va2023) THEN va2023 END
+    CASE WHEN ISFINITE(va2254) THEN va2254 END
   ) AS gtja_145,
   (
-    CASE WHEN ISFINITE(va2038) THEN va2038 END
+    CASE WHEN ISFINITE(va2273) THEN va2273 END
   ) AS gtja_146,
   (
-    CASE WHEN ISFINITE(va2040) THEN va2040 END
+    CASE WHEN ISFINITE(va2275) THEN va2275 END
   ) AS gtja_147,
   (
-    CASE WHEN ISFINITE(va2061) THEN va2061 END
+    CASE WHEN ISFINITE(va2302) THEN va2302 END
   ) AS gtja_148,
   (
-    CASE WHEN ISFINITE(va2072) THEN va2072 END
+    CASE WHEN ISFINITE(va2314) THEN va2314 END
   ) AS gtja_149,
   (
-    CASE WHEN ISFINITE(va2073) THEN va2073 END
+    CASE WHEN ISFINITE(va2315) THEN va2315 END
   ) AS gtja_150,
   (
-    CASE WHEN ISFINITE(va2077) THEN va2077 END
+    CASE WHEN ISFINITE(va2320) THEN va2320 END
   ) AS gtja_151,
   (
-    CASE WHEN ISFINITE(va2096) THEN va2096 END
+    CASE WHEN ISFINITE(va2345) THEN va2345 END
   ) AS gtja_152,
   (
-    CASE WHEN ISFINITE(va2097) THEN va2097 END
+    CASE WHEN ISFINITE(va2346) THEN va2346 END
   ) AS gtja_153,
   (
-    CASE WHEN ISFINITE(va2104) THEN va2104 END
+    CASE WHEN ISFINITE(va2357) THEN va2357 END
   ) AS gtja_154,
   (
-    CASE WHEN ISFINITE(va2115) THEN va2115 END
+    CASE WHEN ISFINITE(va2368) THEN va2368 END
   ) AS gtja_155,
   (
-    CASE WHEN ISFINITE(va2137) THEN va2137 END
+    CASE WHEN ISFINITE(va2391) THEN va2391 END
   ) AS gtja_156,
   (
-    CASE WHEN ISFINITE(va2169) THEN va2169 END
+    CASE WHEN ISFINITE(va2423) THEN va2423 END
   ) AS gtja_157,
   (
-    CASE WHEN ISFINITE(va2174) THEN va2174 END
+    CASE WHEN ISFINITE(va2428) THEN va2428 END
   ) AS gtja_158,
   (
-    CASE WHEN ISFINITE(va2182) THEN va2182 END
+    CASE WHEN ISFINITE(va2436) THEN va2436 END
   ) AS gtja_159,
   (
-    CASE WHEN ISFINITE(va263) THEN va263 END
+    CASE WHEN ISFINITE(va277) THEN va277 END
   ) AS gtja_160,
   (
-    CASE WHEN ISFINITE(va2188) THEN va2188 END
+    CASE WHEN ISFINITE(va2443) THEN va2443 END
   ) AS gtja_161,
   (
-    CASE WHEN ISFINITE(va2193) THEN va2193 END
+    CASE WHEN ISFINITE(va2448) THEN va2448 END
   ) AS gtja_162,
   (
-    CASE WHEN ISFINITE(va2199) THEN va2199 END
+    CASE WHEN ISFINITE(va2454) THEN va2454 END
   ) AS gtja_163,
   (
-    CASE WHEN ISFINITE(va2209) THEN va2209 END
+    CASE WHEN ISFINITE(va2467) THEN va2467 END
   ) AS gtja_164,
   (
-    CASE WHEN ISFINITE(va2215) THEN va2215 END
+    CASE WHEN ISFINITE(va2476) THEN va2476 END
   ) AS gtja_165,
   (
-    CASE WHEN ISFINITE(va2226) THEN va2226 END
+    CASE WHEN ISFINITE(va2487) THEN va2487 END
   ) AS gtja_166,
   (
-    CASE WHEN ISFINITE(va2227) THEN va2227 END
+    CASE WHEN ISFINITE(va2488) THEN va2488 END
   ) AS gtja_167,
   (
-    CASE WHEN ISFINITE(va2228) THEN va2228 END
+    CASE WHEN ISFINITE(va2489) THEN va2489 END
   ) AS gtja_168,
   (
-    CASE WHEN ISFINITE(va2240) THEN va2240 END
+    CASE WHEN ISFINITE(va2503) THEN va2503 END
   ) AS gtja_169,
   (
-    CASE WHEN ISFINITE(va2255) THEN va2255 END
+    CASE WHEN ISFINITE(va2518) THEN va2518 END
   ) AS gtja_170,
   (
-    CASE WHEN ISFINITE(va2256) THEN va2256 END
+    CASE WHEN ISFINITE(va2519) THEN va2519 END
   ) AS gtja_171,
   (
-    CASE WHEN ISFINITE(va2269) THEN va2269 END
+    CASE WHEN ISFINITE(va2536) THEN va2536 END
   ) AS gtja_172,
   (
-    CASE WHEN ISFINITE(va2273) THEN va2273 END
+    CASE WHEN ISFINITE(va2545) THEN va2545 END
   ) AS gtja_173,
   (
-    CASE WHEN ISFINITE(va254) THEN va254 END
+    CASE WHEN ISFINITE(va266) THEN va266 END
   ) AS gtja_174,
   (
-    CASE WHEN ISFINITE(va2275) THEN va2275 END
+    CASE WHEN ISFINITE(va2547) THEN va2547 END
   ) AS gtja_175,
   (
-    CASE WHEN ISFINITE(va2293) THEN va2293 END
+    CASE WHEN ISFINITE(va2565) THEN va2565 END
   ) AS gtja_176,
   (
-    CASE WHEN ISFINITE(va2294) THEN va2294 END
+    CASE WHEN ISFINITE(va2566) THEN va2566 END
   ) AS gtja_177,
   (
-    CASE WHEN ISFINITE(va2295) THEN va2295 END
+    CASE WHEN ISFINITE(va2567) THEN va2567 END
   ) AS gtja_178,
   (
-    CASE WHEN ISFINITE(va2341) THEN va2341 END
+    CASE WHEN ISFINITE(va2618) THEN va2618 END
   ) AS gtja_179,
   (
-    CASE WHEN ISFINITE(va2347) THEN va2347 END
+    CASE WHEN ISFINITE(va2625) THEN va2625 END
   ) AS gtja_180,
   (
-    CASE WHEN ISFINITE(va2357) THEN va2357 END
+    CASE WHEN ISFINITE(va2635) THEN va2635 END
   ) AS gtja_181,
   (
-    CASE WHEN ISFINITE(va2365) THEN va2365 END
+    CASE WHEN ISFINITE(va2643) THEN va2643 END
   ) AS gtja_182,
   (
-    CASE WHEN ISFINITE(va2370) THEN va2370 END
+    CASE WHEN ISFINITE(va2650) THEN va2650 END
   ) AS gtja_183,
   (
-    CASE WHEN ISFINITE(va2387) THEN va2387 END
+    CASE WHEN ISFINITE(va2669) THEN va2669 END
   ) AS gtja_184,
   (
-    CASE WHEN ISFINITE(va2393) THEN va2393 END
+    CASE WHEN ISFINITE(va2676) THEN va2676 END
   ) AS gtja_185,
   (
-    CASE WHEN ISFINITE(va2395) THEN va2395 END
+    CASE WHEN ISFINITE(va2678) THEN va2678 END
   ) AS gtja_186,
   (
-    CASE WHEN ISFINITE(va2396) THEN va2396 END
+    CASE WHEN ISFINITE(va2679) THEN va2679 END
   ) AS gtja_187,
   (
-    CASE WHEN ISFINITE(va2401) THEN va2401 END
+    CASE WHEN ISFINITE(va2684) THEN va2684 END
   ) AS gtja_188,
   (
-    CASE WHEN ISFINITE(va2403) THEN va2403 END
+    CASE WHEN ISFINITE(va2686) THEN va2686 END
   ) AS gtja_189,
   (
-    CASE WHEN ISFINITE(va2424) THEN va2424 END
+    CASE WHEN ISFINITE(va2707) THEN va2707 END
   ) AS gtja_190,
   (
-    CASE WHEN ISFINITE(va2432) THEN va2432 END
+    CASE WHEN ISFINITE(va2715) THEN va2715 END
   ) AS gtja_191
 FROM values_19_1

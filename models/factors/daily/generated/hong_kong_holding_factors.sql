@@ -34,7 +34,7 @@ WITH series_1 AS (
       hk_hold__holding_ratio - se6
     ) AS va7
   FROM series_1
-), values_1_2 AS (
+), values_2_1 AS (
   SELECT
     ts_code,
     trade_date,
@@ -59,18 +59,18 @@ WITH series_1 AS (
     stock_row,
     hk_hold__holding_ratio,
     va1,
-    va11,
     va3,
     va5,
     STDDEV_SAMP(va7) OVER rows_20 AS se8,
     COUNT(va7) OVER rows_20 AS se9,
-    LAG(va11, 1) OVER rows_row AS se12
-  FROM values_1_2
+    MIN(va11) OVER rows_20 AS se12,
+    MAX(va11) OVER rows_20 AS se13
+  FROM values_2_1
   WINDOW rows_20 AS (
     PARTITION BY stock_number
     ORDER BY stock_row
     rows BETWEEN 19 preceding AND CURRENT ROW
-  ), rows_row AS (PARTITION BY stock_number ORDER BY stock_row)
+  )
 ), values_3_1 AS (
   SELECT
     ts_code,
@@ -79,35 +79,15 @@ WITH series_1 AS (
     stock_row,
     hk_hold__holding_ratio,
     se12,
+    se13,
     va1,
-    va11,
     va3,
     va5,
     (
       CASE WHEN se9 = 20 THEN se8 END
     ) AS va10
   FROM series_3
-), series_5 AS (
-  SELECT
-    ts_code,
-    trade_date,
-    stock_number,
-    stock_row,
-    hk_hold__holding_ratio,
-    va1,
-    va10,
-    va3,
-    va5,
-    MAX((
-      CASE WHEN va11 IS DISTINCT FROM se12 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se13
-  FROM values_3_1
-  WINDOW rows_before AS (
-    PARTITION BY stock_number
-    ORDER BY stock_row
-    rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-  )
-), values_5_1 AS (
+), values_3_2 AS (
   SELECT
     ts_code,
     trade_date,
@@ -121,11 +101,11 @@ WITH series_1 AS (
       CASE
         WHEN NOT va10 IS NULL
         THEN CASE WHEN (
-          se13 > stock_row - 19
+          se12 < se13
         ) THEN va10 ELSE 0 END
       END
     ) AS va14
-  FROM series_5
+  FROM values_3_1
 )
 SELECT
   ts_code,
@@ -145,4 +125,4 @@ SELECT
   (
     CASE WHEN ISFINITE(va14) THEN va14 END
   ) AS hk_hold_volatility_20d
-FROM values_5_1
+FROM values_3_2

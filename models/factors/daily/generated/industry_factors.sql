@@ -44,15 +44,99 @@ WITH series_1 AS (
     industry_l1,
     va1,
     va5,
-    AVG(va1) OVER (
-      PARTITION BY trade_date, industry_l1
-      ORDER BY stock_number
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    (
+      (
+        COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(va1) >= CAST(8.271806125530277e-25 AS DOUBLE)
+              AND ABS(va1) < CAST(9.5367431640625e-07 AS DOUBLE)
+              THEN CAST((
+                va1 * CAST(5.444517870735016e+39 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date, industry_l1) AS DOUBLE) / CAST(5.444517870735016e+39 AS DOUBLE),
+          0
+        ) + COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(va1) >= CAST(9.5367431640625e-07 AS DOUBLE)
+              AND ABS(va1) < CAST(1099511627776.0 AS DOUBLE)
+              THEN CAST((
+                va1 * CAST(4.722366482869645e+21 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date, industry_l1) AS DOUBLE) / CAST(4.722366482869645e+21 AS DOUBLE),
+          0
+        ) + COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(va1) >= CAST(1099511627776.0 AS DOUBLE)
+              AND ABS(va1) < CAST(1.2676506002282294e+30 AS DOUBLE)
+              THEN CAST((
+                va1 * CAST(4096.0 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date, industry_l1) AS DOUBLE) / CAST(4096.0 AS DOUBLE),
+          0
+        ) + COALESCE(
+          SUM(
+            CASE
+              WHEN ABS(va1) < CAST(8.271806125530277e-25 AS DOUBLE)
+              OR ABS(va1) >= CAST(1.2676506002282294e+30 AS DOUBLE)
+              THEN va1
+            END
+          ) OVER (PARTITION BY trade_date, industry_l1),
+          0
+        )
+      ) / NULLIF(COUNT(va1) OVER (PARTITION BY trade_date, industry_l1), 0)
     ) AS se2,
-    AVG(va5) OVER (
-      PARTITION BY trade_date, industry_l1
-      ORDER BY stock_number
-      rows BETWEEN UNBOUNDED preceding AND UNBOUNDED following
+    (
+      (
+        COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(va5) >= CAST(8.271806125530277e-25 AS DOUBLE)
+              AND ABS(va5) < CAST(9.5367431640625e-07 AS DOUBLE)
+              THEN CAST((
+                va5 * CAST(5.444517870735016e+39 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date, industry_l1) AS DOUBLE) / CAST(5.444517870735016e+39 AS DOUBLE),
+          0
+        ) + COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(va5) >= CAST(9.5367431640625e-07 AS DOUBLE)
+              AND ABS(va5) < CAST(1099511627776.0 AS DOUBLE)
+              THEN CAST((
+                va5 * CAST(4.722366482869645e+21 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date, industry_l1) AS DOUBLE) / CAST(4.722366482869645e+21 AS DOUBLE),
+          0
+        ) + COALESCE(
+          CAST(SUM(
+            CASE
+              WHEN ABS(va5) >= CAST(1099511627776.0 AS DOUBLE)
+              AND ABS(va5) < CAST(1.2676506002282294e+30 AS DOUBLE)
+              THEN CAST((
+                va5 * CAST(4096.0 AS DOUBLE)
+              ) AS INT128)
+            END
+          ) OVER (PARTITION BY trade_date, industry_l1) AS DOUBLE) / CAST(4096.0 AS DOUBLE),
+          0
+        ) + COALESCE(
+          SUM(
+            CASE
+              WHEN ABS(va5) < CAST(8.271806125530277e-25 AS DOUBLE)
+              OR ABS(va5) >= CAST(1.2676506002282294e+30 AS DOUBLE)
+              THEN va5
+            END
+          ) OVER (PARTITION BY trade_date, industry_l1),
+          0
+        )
+      ) / NULLIF(COUNT(va5) OVER (PARTITION BY trade_date, industry_l1), 0)
     ) AS se6
   FROM values_1_1
 ), values_2_1 AS (

@@ -22,11 +22,11 @@ WITH values_0_1 AS (
     stock_number,
     stock_row,
     benchmark_close,
-    va5,
     LAG(benchmark_close, 5) OVER rows_row AS se0,
     STDDEV_SAMP(benchmark_return) OVER rows_20 AS se2,
     COUNT(benchmark_return) OVER rows_20 AS se3,
-    LAG(va5, 1) OVER rows_row AS se6
+    MIN(va5) OVER rows_20 AS se6,
+    MAX(va5) OVER rows_20 AS se7
   FROM values_0_1
   WINDOW rows_20 AS (
     PARTITION BY stock_number
@@ -40,7 +40,7 @@ WITH values_0_1 AS (
     stock_number,
     stock_row,
     se6,
-    va5,
+    se7,
     (
       (
         benchmark_close / NULLIF(se0, 0)
@@ -50,24 +50,7 @@ WITH values_0_1 AS (
       CASE WHEN se3 = 20 THEN se2 END
     ) AS va4
   FROM series_1
-), series_3 AS (
-  SELECT
-    ts_code,
-    trade_date,
-    stock_number,
-    stock_row,
-    va1,
-    va4,
-    MAX((
-      CASE WHEN va5 IS DISTINCT FROM se6 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se7
-  FROM values_1_1
-  WINDOW rows_before AS (
-    PARTITION BY stock_number
-    ORDER BY stock_row
-    rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-  )
-), values_3_1 AS (
+), values_1_2 AS (
   SELECT
     ts_code,
     trade_date,
@@ -75,14 +58,11 @@ WITH values_0_1 AS (
     stock_row,
     va1,
     (
-      CASE
-        WHEN NOT va4 IS NULL
-        THEN CASE WHEN (
-          se7 > stock_row - 19
-        ) THEN va4 ELSE 0 END
-      END
+      CASE WHEN NOT va4 IS NULL THEN CASE WHEN (
+        se6 < se7
+      ) THEN va4 ELSE 0 END END
     ) AS va8
-  FROM series_3
+  FROM values_1_1
 )
 SELECT
   ts_code,
@@ -93,4 +73,4 @@ SELECT
   (
     CASE WHEN ISFINITE(va8) THEN va8 END
   ) AS mkt_index_volatility_20d
-FROM values_3_1
+FROM values_1_2

@@ -80,8 +80,6 @@ WITH values_0_1 AS (
     moneyflow__net_main_amount_cny,
     va16,
     va32,
-    va49,
-    va52,
     SUM(moneyflow__net_main_amount_cny) OVER rows_3 AS se0,
     COUNT(moneyflow__net_main_amount_cny) OVER rows_3 AS se1,
     SUM(moneyflow__net_main_amount_cny) OVER rows_5 AS se3,
@@ -103,8 +101,10 @@ WITH values_0_1 AS (
     COUNT(va40) OVER rows_20 AS se42,
     CORR(va44, va45) OVER rows_20 AS se46,
     REGR_COUNT(va44, va45) OVER rows_20 AS se47,
-    LAG(va49, 1) OVER rows_row AS se50,
-    LAG(va52, 1) OVER rows_row AS se53
+    MIN(va49) OVER rows_20 AS se50,
+    MAX(va49) OVER rows_20 AS se51,
+    MIN(va52) OVER rows_20 AS se53,
+    MAX(va52) OVER rows_20 AS se54
   FROM values_0_2
   WINDOW rows_3 AS (
     PARTITION BY stock_number
@@ -126,7 +126,7 @@ WITH values_0_1 AS (
     PARTITION BY stock_number
     ORDER BY stock_row
     rows BETWEEN 59 preceding AND CURRENT ROW
-  ), rows_row AS (PARTITION BY stock_number ORDER BY stock_row)
+  )
 ), values_1_1 AS (
   SELECT
     ts_code,
@@ -140,11 +140,11 @@ WITH values_0_1 AS (
     se26,
     se29,
     se50,
+    se51,
     se53,
+    se54,
     va16,
     va32,
-    va49,
-    va52,
     (
       CASE WHEN se1 = 3 THEN se0 END
     ) AS va2,
@@ -186,8 +186,6 @@ WITH values_0_1 AS (
     stock_number,
     stock_row,
     moneyflow__net_main_amount_cny,
-    se50,
-    se53,
     va11,
     va14,
     va16,
@@ -195,10 +193,7 @@ WITH values_0_1 AS (
     va32,
     va39,
     va43,
-    va48,
-    va49,
     va5,
-    va52,
     va8,
     (
       (
@@ -249,7 +244,18 @@ WITH values_0_1 AS (
       CASE WHEN stock_row > 59 THEN (
         va14 / NULLIF(se29, 0)
       ) END
-    ) AS va36
+    ) AS va36,
+    (
+      CASE
+        WHEN (
+          se50 < se51
+        ) AND (
+          se53 < se54
+        )
+        THEN CASE WHEN ISFINITE(va48) THEN ROUND(va48, 12) END
+        ELSE NULL
+      END
+    ) AS va55
   FROM values_1_1
 ), values_1_3 AS (
   SELECT
@@ -258,8 +264,6 @@ WITH values_0_1 AS (
     stock_number,
     stock_row,
     moneyflow__net_main_amount_cny,
-    se50,
-    se53,
     va11,
     va14,
     va16,
@@ -270,10 +274,8 @@ WITH values_0_1 AS (
     va36,
     va39,
     va43,
-    va48,
-    va49,
     va5,
-    va52,
+    va55,
     va8,
     (
       (
@@ -304,81 +306,6 @@ WITH values_0_1 AS (
       va33 - va34
     ) AS va35
   FROM values_1_2
-), series_3 AS (
-  SELECT
-    ts_code,
-    trade_date,
-    stock_number,
-    stock_row,
-    moneyflow__net_main_amount_cny,
-    va11,
-    va14,
-    va16,
-    va19,
-    va2,
-    va22,
-    va25,
-    va28,
-    va31,
-    va32,
-    va33,
-    va34,
-    va35,
-    va36,
-    va39,
-    va43,
-    va48,
-    va5,
-    va8,
-    MAX((
-      CASE WHEN va49 IS DISTINCT FROM se50 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se51,
-    MAX((
-      CASE WHEN va52 IS DISTINCT FROM se53 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se54
-  FROM values_1_3
-  WINDOW rows_before AS (
-    PARTITION BY stock_number
-    ORDER BY stock_row
-    rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-  )
-), values_3_1 AS (
-  SELECT
-    ts_code,
-    trade_date,
-    stock_number,
-    stock_row,
-    moneyflow__net_main_amount_cny,
-    va11,
-    va14,
-    va16,
-    va19,
-    va2,
-    va22,
-    va25,
-    va28,
-    va31,
-    va32,
-    va33,
-    va34,
-    va35,
-    va36,
-    va39,
-    va43,
-    va5,
-    va8,
-    (
-      CASE
-        WHEN (
-          se51 > stock_row - 19
-        ) AND (
-          se54 > stock_row - 19
-        )
-        THEN CASE WHEN ISFINITE(va48) THEN ROUND(va48, 12) END
-        ELSE NULL
-      END
-    ) AS va55
-  FROM series_3
 )
 SELECT
   ts_code,
@@ -446,4 +373,4 @@ SELECT
   (
     CASE WHEN ISFINITE(va55) THEN va55 END
   ) AS mf_net_return_corr_20d
-FROM values_3_1
+FROM values_1_3

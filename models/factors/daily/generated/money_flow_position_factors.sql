@@ -54,7 +54,6 @@ WITH values_0_1 AS (
     trade_date,
     stock_number,
     stock_row,
-    va43,
     SUM(moneyflow__buy_extra_large_amount_cny) OVER rows_5 AS se0,
     COUNT(moneyflow__buy_extra_large_amount_cny) OVER rows_5 AS se1,
     SUM(va2) OVER rows_5 AS se3,
@@ -79,7 +78,8 @@ WITH values_0_1 AS (
     COUNT(moneyflow__net_main_amount_cny) OVER rows_20 AS se32,
     STDDEV_SAMP(va39) OVER rows_20 AS se40,
     COUNT(va39) OVER rows_20 AS se41,
-    LAG(va43, 1) OVER rows_row AS se44,
+    MIN(va43) OVER rows_20 AS se44,
+    MAX(va43) OVER rows_20 AS se45,
     SUM(moneyflow__net_extra_large_amount_cny) OVER rows_20 AS se47,
     COUNT(moneyflow__net_extra_large_amount_cny) OVER rows_20 AS se48,
     SUM(amount) OVER rows_20 AS se49,
@@ -94,7 +94,7 @@ WITH values_0_1 AS (
     PARTITION BY stock_number
     ORDER BY stock_row
     rows BETWEEN 19 preceding AND CURRENT ROW
-  ), rows_row AS (PARTITION BY stock_number ORDER BY stock_row)
+  )
 ), values_1_1 AS (
   SELECT
     ts_code,
@@ -116,9 +116,9 @@ WITH values_0_1 AS (
     se28,
     se29,
     se44,
+    se45,
     se7,
     se8,
-    va43,
     (
       CASE WHEN se4 = 5 THEN se3 END
     ) AS va5,
@@ -158,9 +158,7 @@ WITH values_0_1 AS (
     trade_date,
     stock_number,
     stock_row,
-    se44,
-    va42,
-    va43,
+    va33,
     va50,
     va53,
     (
@@ -204,11 +202,37 @@ WITH values_0_1 AS (
       ) / NULLIF(va11, 0)
     ) AS va30,
     (
+      CASE
+        WHEN NOT va42 IS NULL
+        THEN CASE WHEN (
+          se44 < se45
+        ) THEN va42 ELSE 0 END
+      END
+    ) AS va46
+  FROM values_1_1
+), values_2_1 AS (
+  SELECT
+    ts_code,
+    trade_date,
+    stock_number,
+    stock_row,
+    va12,
+    va15,
+    va18,
+    va21,
+    va24,
+    va27,
+    va30,
+    va46,
+    va50,
+    va53,
+    va6,
+    (
       va33 * 8193 - (
         va33 * 8193 - va33
       )
     ) AS va34
-  FROM values_1_1
+  FROM values_1_2
 ), series_3 AS (
   SELECT
     ts_code,
@@ -222,7 +246,7 @@ WITH values_0_1 AS (
     va24,
     va27,
     va30,
-    va42,
+    va46,
     va50,
     va53,
     va6,
@@ -232,19 +256,12 @@ WITH values_0_1 AS (
     CUME_DIST(
     ORDER BY
       va34) OVER rows_60 AS se36,
-    COUNT(va34) OVER rows_60 AS se37,
-    MAX((
-      CASE WHEN va43 IS DISTINCT FROM se44 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se45
-  FROM values_1_2
+    COUNT(va34) OVER rows_60 AS se37
+  FROM values_2_1
   WINDOW rows_60 AS (
     PARTITION BY stock_number
     ORDER BY stock_row
     rows BETWEEN 59 preceding AND CURRENT ROW
-  ), rows_before AS (
-    PARTITION BY stock_number
-    ORDER BY stock_row
-    rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
   )
 ), values_3_1 AS (
   SELECT
@@ -259,6 +276,7 @@ WITH values_0_1 AS (
     va24,
     va27,
     va30,
+    va46,
     va50,
     va53,
     va6,
@@ -266,15 +284,7 @@ WITH values_0_1 AS (
       CASE WHEN se37 = 60 THEN (
         se35 + se36 * 60
       ) / 120 END
-    ) AS va38,
-    (
-      CASE
-        WHEN NOT va42 IS NULL
-        THEN CASE WHEN (
-          se45 > stock_row - 19
-        ) THEN va42 ELSE 0 END
-      END
-    ) AS va46
+    ) AS va38
   FROM series_3
 )
 SELECT

@@ -16,27 +16,37 @@ WITH values_0_1 AS (
       (
         stock_row - 1
       ) // 1100
-    ) AS va27,
+    ) AS va32,
     (
       close * 8193 - (
         close * 8193 - close
       )
-    ) AS va43,
+    ) AS va48,
     (
       high - low
-    ) AS va55,
+    ) AS va62,
+    (
+      high - (
+        CASE WHEN close > open THEN close WHEN close <= open THEN open END
+      )
+    ) AS va99,
+    (
+      (
+        CASE WHEN close < open THEN close WHEN close >= open THEN open END
+      ) - low
+    ) AS va101,
     (
       (
         (
           high + low
         ) + close
       ) / 3
-    ) AS va103,
+    ) AS va113,
     (
       volume * 8193 - (
         volume * 8193 - volume
       )
-    ) AS va216
+    ) AS va232
   FROM {{ ref('factor_inputs') }}
 ), series_1 AS (
   SELECT
@@ -48,11 +58,11 @@ WITH values_0_1 AS (
     high,
     low,
     open,
-    va103,
-    va216,
-    va27,
-    va43,
-    va55,
+    va101,
+    va113,
+    va32,
+    va62,
+    va99,
     volume,
     AVG(close) OVER rows_5 AS se0,
     AVG(close) OVER rows_10 AS se2,
@@ -73,10 +83,10 @@ WITH values_0_1 AS (
         ) * CAST(0.1670540846631662 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY stock_number, va27
+      PARTITION BY stock_number, va32
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se28,
+    ) AS se33,
     SUM(
       (
         CASE
@@ -90,36 +100,37 @@ WITH values_0_1 AS (
         ) * CAST(0.07696104113612832 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY stock_number, va27
+      PARTITION BY stock_number, va32
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se31,
-    STDDEV_SAMP(close) OVER rows_20 AS se42,
-    LAG(va43, 1) OVER rows_row AS se44,
-    LAG(close, 1) OVER rows_row AS se52,
-    LAG(close, 12) OVER rows_row AS se93,
-    AVG(volume) OVER rows_5 AS se95,
-    AVG(volume) OVER rows_20 AS se98,
-    SUM(volume) OVER rows_20 AS se101,
-    AVG(va103) OVER rows_14 AS se104,
-    LAG(va103, 1) OVER rows_row AS se106,
-    LAG(va103, 2) OVER rows_row AS se107,
-    LAG(va103, 3) OVER rows_row AS se108,
-    LAG(va103, 4) OVER rows_row AS se109,
-    LAG(va103, 5) OVER rows_row AS se110,
-    LAG(va103, 6) OVER rows_row AS se111,
-    LAG(va103, 7) OVER rows_row AS se112,
-    LAG(va103, 8) OVER rows_row AS se113,
-    LAG(va103, 9) OVER rows_row AS se114,
-    LAG(va103, 10) OVER rows_row AS se115,
-    LAG(va103, 11) OVER rows_row AS se116,
-    LAG(va103, 12) OVER rows_row AS se117,
-    LAG(va103, 13) OVER rows_row AS se118,
-    MAX(high) OVER rows_14 AS se120,
-    MIN(low) OVER rows_14 AS se121,
-    STDDEV_SAMP(volume) OVER rows_20 AS se215,
-    LAG(va216, 1) OVER rows_row AS se217,
-    MAX(close) OVER rows_60 AS se251
+    ) AS se36,
+    STDDEV_SAMP(close) OVER rows_20 AS se47,
+    MIN(va48) OVER rows_20 AS se49,
+    MAX(va48) OVER rows_20 AS se50,
+    LAG(close, 1) OVER rows_row AS se57,
+    LAG(close, 12) OVER rows_row AS se103,
+    AVG(volume) OVER rows_5 AS se105,
+    AVG(volume) OVER rows_20 AS se108,
+    AVG(va113) OVER rows_14 AS se114,
+    LAG(va113, 1) OVER rows_row AS se116,
+    LAG(va113, 2) OVER rows_row AS se117,
+    LAG(va113, 3) OVER rows_row AS se118,
+    LAG(va113, 4) OVER rows_row AS se119,
+    LAG(va113, 5) OVER rows_row AS se120,
+    LAG(va113, 6) OVER rows_row AS se121,
+    LAG(va113, 7) OVER rows_row AS se122,
+    LAG(va113, 8) OVER rows_row AS se123,
+    LAG(va113, 9) OVER rows_row AS se124,
+    LAG(va113, 10) OVER rows_row AS se125,
+    LAG(va113, 11) OVER rows_row AS se126,
+    LAG(va113, 12) OVER rows_row AS se127,
+    LAG(va113, 13) OVER rows_row AS se128,
+    MAX(high) OVER rows_14 AS se130,
+    MIN(low) OVER rows_14 AS se131,
+    STDDEV_SAMP(volume) OVER rows_20 AS se231,
+    MIN(va232) OVER rows_20 AS se233,
+    MAX(va232) OVER rows_20 AS se234,
+    MAX(close) OVER rows_60 AS se270
   FROM values_0_1
   WINDOW rows_5 AS (
     PARTITION BY stock_number
@@ -153,36 +164,25 @@ WITH values_0_1 AS (
     stock_number,
     stock_row,
     close,
-    se0,
-    se101,
-    se104,
-    se106,
-    se107,
-    se108,
-    se109,
-    se110,
-    se111,
-    se112,
-    se113,
+    se105,
     se114,
-    se115,
     se116,
     se117,
     se118,
-    se2,
-    se215,
-    se217,
-    se251,
+    se119,
+    se120,
+    se121,
+    se122,
+    se123,
+    se124,
+    se125,
+    se126,
+    se127,
+    se128,
+    se270,
     se4,
-    se42,
-    se44,
-    se6,
-    se95,
-    se98,
-    va216,
-    va27,
-    va43,
-    va55,
+    va32,
+    va62,
     volume,
     (
       (
@@ -250,99 +250,113 @@ WITH values_0_1 AS (
     (
       CASE
         WHEN NOT close IS NULL
-        THEN CAST(0.15384615384615385 AS DOUBLE) * se28 * EXP((
+        THEN CAST(0.15384615384615385 AS DOUBLE) * se33 * EXP((
           (
             stock_row - 1
           ) % 1100
         ) * -CAST(0.1670540846631662 AS DOUBLE))
       END
-    ) AS va29,
+    ) AS va34,
     (
       CASE
         WHEN NOT close IS NULL
-        THEN CAST(0.07407407407407407 AS DOUBLE) * se31 * EXP((
+        THEN CAST(0.07407407407407407 AS DOUBLE) * se36 * EXP((
           (
             stock_row - 1
           ) % 1100
         ) * -CAST(0.07696104113612832 AS DOUBLE))
       END
-    ) AS va32,
-    ABS((
-      low - se52
-    )) AS va53,
-    ABS((
-      high - se52
-    )) AS va54,
+    ) AS va37,
     (
-      close - se52
-    ) AS va62,
+      (
+        CASE WHEN (
+          se49 < se50
+        ) THEN se47 ELSE 0 END
+      ) * 2
+    ) AS va51,
+    (
+      low - se57
+    ) AS va58,
+    (
+      high - se57
+    ) AS va60,
+    (
+      close - se57
+    ) AS va69,
     (
       CASE WHEN stock_row > 1 THEN (
-        va55 / NULLIF(se52, 0)
+        va62 / NULLIF(se57, 0)
       ) END
-    ) AS va86,
-    (
-      (
-        CASE WHEN stock_row > 1 THEN (
-          open / NULLIF(se52, 0)
-        ) END
-      ) - 1
-    ) AS va90,
-    (
-      CASE
-        WHEN stock_row > 1
-        THEN (
-          (
-            high - (
-              CASE WHEN close > open THEN close WHEN close <= open THEN open END
-            )
-          ) / NULLIF(se52, 0)
-        )
-      END
-    ) AS va91,
-    (
-      CASE
-        WHEN stock_row > 1
-        THEN (
-          (
-            (
-              CASE WHEN close < open THEN close WHEN close >= open THEN open END
-            ) - low
-          ) / NULLIF(se52, 0)
-        )
-      END
-    ) AS va92,
-    (
-      (
-        CASE WHEN stock_row > 12 THEN (
-          close / NULLIF(se93, 0)
-        ) END
-      ) - 1
     ) AS va94,
     (
       (
-        CASE WHEN stock_row > 19 THEN (
-          se95 / NULLIF(se98, 0)
+        CASE WHEN stock_row > 1 THEN (
+          open / NULLIF(se57, 0)
         ) END
       ) - 1
-    ) AS va99,
+    ) AS va98,
     (
-      va103 - se104
-    ) AS va105,
+      CASE WHEN stock_row > 1 THEN (
+        va99 / NULLIF(se57, 0)
+      ) END
+    ) AS va100,
+    (
+      CASE WHEN stock_row > 1 THEN (
+        va101 / NULLIF(se57, 0)
+      ) END
+    ) AS va102,
+    (
+      (
+        CASE WHEN stock_row > 12 THEN (
+          close / NULLIF(se103, 0)
+        ) END
+      ) - 1
+    ) AS va104,
+    (
+      (
+        CASE WHEN stock_row > 19 THEN (
+          se105 / NULLIF(se108, 0)
+        ) END
+      ) - 1
+    ) AS va109,
+    (
+      va113 - se114
+    ) AS va115,
     (
       (
         CASE
           WHEN stock_row > 13
           THEN (
             (
-              se120 - close
+              se130 - close
             ) / NULLIF((
-              se120 - se121
+              se130 - se131
             ), 0)
           )
         END
       ) * 100
-    ) AS va122
+    ) AS va132,
+    (
+      se0 - se2
+    ) AS va213,
+    (
+      se2 < se0
+    ) AS va215,
+    (
+      se108 + (
+        (
+          CASE WHEN (
+            se233 < se234
+          ) THEN se231 ELSE 0 END
+        ) * 3
+      )
+    ) AS va235,
+    (
+      se4 - se6
+    ) AS va252,
+    (
+      se6 < se4
+    ) AS va254
   FROM series_1
 ), values_1_2 AS (
   SELECT
@@ -351,60 +365,51 @@ WITH values_0_1 AS (
     stock_number,
     stock_row,
     close,
-    se0,
-    se101,
-    se2,
-    se215,
-    se217,
-    se251,
+    se105,
+    se270,
     se4,
-    se42,
-    se44,
-    se6,
-    se95,
-    se98,
     va1,
     va10,
-    va122,
+    va100,
+    va102,
+    va104,
+    va109,
     va13,
-    va216,
-    va27,
-    va29,
+    va132,
+    va213,
+    va215,
+    va235,
+    va252,
+    va254,
     va3,
     va32,
-    va43,
+    va34,
+    va37,
     va5,
-    va53,
+    va58,
+    va60,
     va62,
+    va69,
     va7,
     va8,
-    va86,
     va9,
-    va90,
-    va91,
-    va92,
     va94,
-    va99,
+    va98,
     volume,
     (
-      CASE WHEN va54 > va55 THEN va54 WHEN va54 <= va55 THEN va55 END
-    ) AS va56,
+      se4 - va51
+    ) AS va52,
     (
-      CASE
-        WHEN stock_row > 1
-        THEN (
-          CASE WHEN 0 > va62 THEN 0 WHEN 0 <= va62 THEN va62 END
-        )
-      END
-    ) AS va63,
+      se4 + va51
+    ) AS va53,
     (
-      CASE WHEN stock_row > 1 THEN ABS(va62) END
-    ) AS va67,
+      CASE WHEN 0 > va69 THEN 0 WHEN 0 <= va69 THEN va69 END
+    ) AS va70,
     (
       CASE
         WHEN stock_row > 13
         THEN (
-          va105 / NULLIF(
+          va115 / NULLIF(
             (
               (
                 (
@@ -420,44 +425,44 @@ WITH values_0_1 AS (
                                     (
                                       (
                                         (
-                                          ABS(va105) + ABS((
-                                            se106 - se104
+                                          ABS(va115) + ABS((
+                                            se116 - se114
                                           ))
                                         ) + ABS((
-                                          se107 - se104
+                                          se117 - se114
                                         ))
                                       ) + ABS((
-                                        se108 - se104
+                                        se118 - se114
                                       ))
                                     ) + ABS((
-                                      se109 - se104
+                                      se119 - se114
                                     ))
                                   ) + ABS((
-                                    se110 - se104
+                                    se120 - se114
                                   ))
                                 ) + ABS((
-                                  se111 - se104
+                                  se121 - se114
                                 ))
                               ) + ABS((
-                                se112 - se104
+                                se122 - se114
                               ))
                             ) + ABS((
-                              se113 - se104
+                              se123 - se114
                             ))
                           ) + ABS((
-                            se114 - se104
+                            se124 - se114
                           ))
                         ) + ABS((
-                          se115 - se104
+                          se125 - se114
                         ))
                       ) + ABS((
-                        se116 - se104
+                        se126 - se114
                       ))
                     ) + ABS((
-                      se117 - se104
+                      se127 - se114
                     ))
                   ) + ABS((
-                    se118 - se104
+                    se128 - se114
                   ))
                 ) / 14
               ) * CAST(0.015 AS DOUBLE)
@@ -466,7 +471,7 @@ WITH values_0_1 AS (
           )
         )
       END
-    ) AS va119
+    ) AS va129
   FROM values_1_1
 ), values_1_3 AS (
   SELECT
@@ -475,52 +480,249 @@ WITH values_0_1 AS (
     stock_number,
     stock_row,
     close,
-    se0,
-    se101,
-    se2,
-    se215,
-    se217,
-    se251,
+    se105,
+    se270,
     se4,
-    se42,
-    se44,
-    se6,
-    se95,
-    se98,
     va1,
     va10,
-    va119,
-    va122,
+    va100,
+    va102,
+    va104,
+    va109,
+    va129,
     va13,
-    va216,
-    va27,
-    va29,
+    va132,
+    va213,
+    va215,
+    va235,
+    va252,
+    va254,
     va3,
     va32,
-    va43,
+    va34,
+    va37,
     va5,
+    va52,
+    va58,
+    va60,
     va62,
-    va63,
-    va67,
+    va69,
+    va7,
+    va70,
+    va8,
+    va9,
+    va94,
+    va98,
+    volume,
+    (
+      va53 - va52
+    ) AS va54,
+    (
+      va53 < close
+    ) AS va196
+  FROM values_1_2
+), values_1_4 AS (
+  SELECT
+    ts_code,
+    trade_date,
+    stock_number,
+    stock_row,
+    close,
+    se105,
+    se270,
+    va1,
+    va10,
+    va100,
+    va102,
+    va104,
+    va109,
+    va129,
+    va13,
+    va132,
+    va196,
+    va213,
+    va215,
+    va235,
+    va252,
+    va254,
+    va3,
+    va32,
+    va34,
+    va37,
+    va5,
+    va58,
+    va60,
+    va62,
+    va69,
+    va7,
+    va70,
+    va8,
+    va9,
+    va94,
+    va98,
+    volume,
+    (
+      CASE WHEN stock_row > 19 THEN (
+        (
+          close - va52
+        ) / NULLIF(va54, 0)
+      ) END
+    ) AS va55,
+    (
+      CASE WHEN stock_row > 19 THEN (
+        va54 / NULLIF(se4, 0)
+      ) END
+    ) AS va56
+  FROM values_1_3
+), values_2_1 AS (
+  SELECT
+    ts_code,
+    trade_date,
+    stock_number,
+    stock_row,
+    close,
+    se105,
+    se270,
+    va1,
+    va10,
+    va100,
+    va102,
+    va104,
+    va109,
+    va129,
+    va13,
+    va132,
+    va196,
+    va213,
+    va215,
+    va235,
+    va252,
+    va254,
+    va3,
+    va32,
+    va34,
+    va37,
+    va5,
+    va55,
+    va56,
+    va62,
+    va69,
     va7,
     va8,
-    va86,
     va9,
-    va90,
-    va91,
-    va92,
     va94,
-    va99,
+    va98,
+    volume,
+    ABS(va58) AS va59,
+    ABS(va60) AS va61,
+    (
+      CASE WHEN stock_row > 1 THEN va70 END
+    ) AS va71,
+    (
+      CASE WHEN stock_row > 1 THEN ABS(va69) END
+    ) AS va75,
+    (
+      va56 * 8193 - (
+        va56 * 8193 - va56
+      )
+    ) AS va189
+  FROM values_1_4
+), values_2_2 AS (
+  SELECT
+    ts_code,
+    trade_date,
+    stock_number,
+    stock_row,
+    close,
+    se105,
+    se270,
+    va1,
+    va10,
+    va100,
+    va102,
+    va104,
+    va109,
+    va129,
+    va13,
+    va132,
+    va189,
+    va196,
+    va213,
+    va215,
+    va235,
+    va252,
+    va254,
+    va3,
+    va32,
+    va34,
+    va37,
+    va5,
+    va55,
+    va56,
+    va59,
+    va69,
+    va7,
+    va71,
+    va75,
+    va8,
+    va9,
+    va94,
+    va98,
+    volume,
+    (
+      CASE WHEN va61 > va62 THEN va61 WHEN va61 <= va62 THEN va62 END
+    ) AS va63
+  FROM values_2_1
+), values_2_3 AS (
+  SELECT
+    ts_code,
+    trade_date,
+    stock_number,
+    stock_row,
+    close,
+    se105,
+    se270,
+    va1,
+    va10,
+    va100,
+    va102,
+    va104,
+    va109,
+    va129,
+    va13,
+    va132,
+    va189,
+    va196,
+    va213,
+    va215,
+    va235,
+    va252,
+    va254,
+    va3,
+    va32,
+    va34,
+    va37,
+    va5,
+    va55,
+    va56,
+    va69,
+    va7,
+    va71,
+    va75,
+    va8,
+    va9,
+    va94,
+    va98,
     volume,
     (
       CASE
         WHEN stock_row > 1
         THEN (
-          CASE WHEN va53 > va56 THEN va53 WHEN va53 <= va56 THEN va56 END
+          CASE WHEN va59 > va63 THEN va59 WHEN va59 <= va63 THEN va63 END
         )
       END
-    ) AS va57
-  FROM values_1_2
+    ) AS va64
+  FROM values_2_2
 ), series_3 AS (
   SELECT
     ts_code,
@@ -528,36 +730,33 @@ WITH values_0_1 AS (
     stock_number,
     stock_row,
     close,
-    se0,
-    se101,
-    se2,
-    se215,
-    se4,
-    se42,
-    se6,
-    se98,
     va1,
     va10,
-    va119,
-    va122,
+    va100,
+    va102,
+    va104,
+    va109,
+    va129,
     va13,
-    va27,
-    va29,
+    va132,
+    va196,
+    va215,
+    va254,
     va3,
     va32,
+    va34,
+    va37,
     va5,
-    va57,
-    va63,
-    va67,
+    va55,
+    va56,
+    va64,
     va7,
+    va71,
+    va75,
     va8,
-    va86,
     va9,
-    va90,
-    va91,
-    va92,
     va94,
-    va99,
+    va98,
     volume,
     COUNT(va13) OVER rows_before AS se14,
     LAST_VALUE(
@@ -566,27 +765,24 @@ WITH values_0_1 AS (
           (
             stock_row - 1
           ) % 1100
-        ) = 1099 THEN va29 END
+        ) = 1099 THEN va34 END
       )
-     IGNORE NULLS) OVER rows_earlier AS se30,
+     IGNORE NULLS) OVER rows_earlier AS se35,
     LAST_VALUE(
       (
         CASE WHEN (
           (
             stock_row - 1
           ) % 1100
-        ) = 1099 THEN va32 END
+        ) = 1099 THEN va37 END
       )
-     IGNORE NULLS) OVER rows_earlier AS se33,
-    MAX((
-      CASE WHEN va43 IS DISTINCT FROM se44 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se45,
+     IGNORE NULLS) OVER rows_earlier AS se38,
     SUM(
       (
         CASE
           WHEN stock_row = 2
-          THEN va57 / CAST(0.07142857142857142 AS DOUBLE)
-          ELSE va57
+          THEN va64 / CAST(0.07142857142857142 AS DOUBLE)
+          ELSE va64
         END * EXP((
           (
             stock_row - 1
@@ -594,16 +790,16 @@ WITH values_0_1 AS (
         ) * CAST(0.07410797215372188 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY stock_number, va27
+      PARTITION BY stock_number, va32
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se58,
+    ) AS se65,
     SUM(
       (
         CASE
           WHEN stock_row = 2
-          THEN va63 / CAST(0.16666666666666666 AS DOUBLE)
-          ELSE va63
+          THEN va71 / CAST(0.16666666666666666 AS DOUBLE)
+          ELSE va71
         END * EXP((
           (
             stock_row - 1
@@ -611,41 +807,7 @@ WITH values_0_1 AS (
         ) * CAST(0.18232155679395462 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY stock_number, va27
-      ORDER BY stock_row
-      rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se64,
-    SUM(
-      (
-        CASE
-          WHEN stock_row = 2
-          THEN va67 / CAST(0.16666666666666666 AS DOUBLE)
-          ELSE va67
-        END * EXP((
-          (
-            stock_row - 1
-          ) % 1100
-        ) * CAST(0.18232155679395462 AS DOUBLE))
-      )
-    ) OVER (
-      PARTITION BY stock_number, va27
-      ORDER BY stock_row
-      rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se68,
-    SUM(
-      (
-        CASE
-          WHEN stock_row = 2
-          THEN va63 / CAST(0.08333333333333333 AS DOUBLE)
-          ELSE va63
-        END * EXP((
-          (
-            stock_row - 1
-          ) % 1100
-        ) * CAST(0.08701137698962977 AS DOUBLE))
-      )
-    ) OVER (
-      PARTITION BY stock_number, va27
+      PARTITION BY stock_number, va32
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
     ) AS se72,
@@ -653,8 +815,25 @@ WITH values_0_1 AS (
       (
         CASE
           WHEN stock_row = 2
-          THEN va67 / CAST(0.08333333333333333 AS DOUBLE)
-          ELSE va67
+          THEN va75 / CAST(0.16666666666666666 AS DOUBLE)
+          ELSE va75
+        END * EXP((
+          (
+            stock_row - 1
+          ) % 1100
+        ) * CAST(0.18232155679395462 AS DOUBLE))
+      )
+    ) OVER (
+      PARTITION BY stock_number, va32
+      ORDER BY stock_row
+      rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
+    ) AS se76,
+    SUM(
+      (
+        CASE
+          WHEN stock_row = 2
+          THEN va71 / CAST(0.08333333333333333 AS DOUBLE)
+          ELSE va71
         END * EXP((
           (
             stock_row - 1
@@ -662,16 +841,33 @@ WITH values_0_1 AS (
         ) * CAST(0.08701137698962977 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY stock_number, va27
+      PARTITION BY stock_number, va32
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se75,
+    ) AS se80,
     SUM(
       (
         CASE
           WHEN stock_row = 2
-          THEN va63 / CAST(0.041666666666666664 AS DOUBLE)
-          ELSE va63
+          THEN va75 / CAST(0.08333333333333333 AS DOUBLE)
+          ELSE va75
+        END * EXP((
+          (
+            stock_row - 1
+          ) % 1100
+        ) * CAST(0.08701137698962977 AS DOUBLE))
+      )
+    ) OVER (
+      PARTITION BY stock_number, va32
+      ORDER BY stock_row
+      rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
+    ) AS se83,
+    SUM(
+      (
+        CASE
+          WHEN stock_row = 2
+          THEN va71 / CAST(0.041666666666666664 AS DOUBLE)
+          ELSE va71
         END * EXP((
           (
             stock_row - 1
@@ -679,16 +875,16 @@ WITH values_0_1 AS (
         ) * CAST(0.042559614418795924 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY stock_number, va27
+      PARTITION BY stock_number, va32
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se79,
+    ) AS se87,
     SUM(
       (
         CASE
           WHEN stock_row = 2
-          THEN va67 / CAST(0.041666666666666664 AS DOUBLE)
-          ELSE va67
+          THEN va75 / CAST(0.041666666666666664 AS DOUBLE)
+          ELSE va75
         END * EXP((
           (
             stock_row - 1
@@ -696,31 +892,37 @@ WITH values_0_1 AS (
         ) * CAST(0.042559614418795924 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY stock_number, va27
+      PARTITION BY stock_number, va32
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se82,
-    AVG(va86) OVER rows_20 AS se87,
-    COUNT(va86) OVER rows_20 AS se88,
-    LAG(se95, 1) OVER rows_row AS se96,
+    ) AS se90,
+    AVG(va94) OVER rows_20 AS se95,
+    COUNT(va94) OVER rows_20 AS se96,
+    LAG(se105, 1) OVER rows_row AS se106,
     SUM((
-      CAST(SIGN(va62) AS DOUBLE) * volume
-    )) OVER rows_20 AS se100,
-    LAG((
-      se0 - se2
-    ), 1) OVER rows_row AS se199,
-    MAX((
-      CASE WHEN va216 IS DISTINCT FROM se217 OR stock_row = 1 THEN stock_row END
-    )) OVER rows_before AS se218,
-    LAG((
-      se4 - se6
-    ), 1) OVER rows_row AS se235,
-    LAG(se251, 1) OVER rows_row AS se252
-  FROM values_1_3
+      CAST(SIGN(va69) AS DOUBLE) * volume
+    )) OVER rows_20 AS se110,
+    SUM(volume) OVER rows_20 AS se111,
+    RANK(
+    ORDER BY
+      va189) OVER rows_60 AS se190,
+    CUME_DIST(
+    ORDER BY
+      va189) OVER rows_60 AS se191,
+    COUNT(va189) OVER rows_60 AS se192,
+    LAG(va213, 1) OVER rows_row AS se214,
+    LAG(va235, 1) OVER rows_row AS se236,
+    LAG(va252, 1) OVER rows_row AS se253,
+    LAG(se270, 1) OVER rows_row AS se271
+  FROM values_2_3
   WINDOW rows_20 AS (
     PARTITION BY stock_number
     ORDER BY stock_row
     rows BETWEEN 19 preceding AND CURRENT ROW
+  ), rows_60 AS (
+    PARTITION BY stock_number
+    ORDER BY stock_row
+    rows BETWEEN 59 preceding AND CURRENT ROW
   ), rows_before AS (
     PARTITION BY stock_number
     ORDER BY stock_row
@@ -738,36 +940,36 @@ WITH values_0_1 AS (
     stock_row,
     close,
     se14,
-    se215,
-    se218,
-    se4,
-    se98,
     va1,
     va10,
-    va119,
-    va122,
+    va100,
+    va102,
+    va104,
+    va109,
+    va129,
     va13,
-    va27,
+    va132,
+    va196,
     va3,
+    va32,
     va5,
+    va55,
+    va56,
     va7,
     va8,
-    va86,
     va9,
-    va90,
-    va91,
-    va92,
     va94,
-    va99,
-    volume,
+    va98,
     (
-      (
-        se14 - 1
-      ) // 1100
+      CASE WHEN se14 = 1 THEN va13 / CAST(0.3333333333333333 AS DOUBLE) ELSE va13 END * EXP((
+        (
+          se14 - 1
+        ) % 1100
+      ) * CAST(0.4054651081081644 AS DOUBLE))
     ) AS va15,
     (
       (
-        va29 + COALESCE(se30, 0) * EXP(
+        va34 + COALESCE(se35, 0) * EXP(
           (
             (
               (
@@ -777,7 +979,7 @@ WITH values_0_1 AS (
           ) * -CAST(0.1670540846631662 AS DOUBLE)
         )
       ) - (
-        va32 + COALESCE(se33, 0) * EXP(
+        va37 + COALESCE(se38, 0) * EXP(
           (
             (
               (
@@ -787,114 +989,111 @@ WITH values_0_1 AS (
           ) * -CAST(0.07696104113612832 AS DOUBLE)
         )
       )
-    ) AS va34,
-    (
-      (
-        CASE WHEN (
-          se45 > stock_row - 19
-        ) THEN se42 ELSE 0 END
-      ) * 2
-    ) AS va46,
+    ) AS va39,
     (
       CASE
-        WHEN NOT va57 IS NULL
-        THEN CAST(0.07142857142857142 AS DOUBLE) * se58 * EXP((
+        WHEN NOT va64 IS NULL
+        THEN CAST(0.07142857142857142 AS DOUBLE) * se65 * EXP((
           (
             stock_row - 1
           ) % 1100
         ) * -CAST(0.07410797215372188 AS DOUBLE))
       END
-    ) AS va59,
+    ) AS va66,
     (
       CASE
-        WHEN NOT va63 IS NULL
-        THEN CAST(0.16666666666666666 AS DOUBLE) * se64 * EXP((
+        WHEN NOT va71 IS NULL
+        THEN CAST(0.16666666666666666 AS DOUBLE) * se72 * EXP((
           (
             stock_row - 1
           ) % 1100
         ) * -CAST(0.18232155679395462 AS DOUBLE))
-      END
-    ) AS va65,
-    (
-      CASE
-        WHEN NOT va67 IS NULL
-        THEN CAST(0.16666666666666666 AS DOUBLE) * se68 * EXP((
-          (
-            stock_row - 1
-          ) % 1100
-        ) * -CAST(0.18232155679395462 AS DOUBLE))
-      END
-    ) AS va69,
-    (
-      CASE
-        WHEN NOT va63 IS NULL
-        THEN CAST(0.08333333333333333 AS DOUBLE) * se72 * EXP((
-          (
-            stock_row - 1
-          ) % 1100
-        ) * -CAST(0.08701137698962977 AS DOUBLE))
       END
     ) AS va73,
     (
       CASE
-        WHEN NOT va67 IS NULL
-        THEN CAST(0.08333333333333333 AS DOUBLE) * se75 * EXP((
+        WHEN NOT va75 IS NULL
+        THEN CAST(0.16666666666666666 AS DOUBLE) * se76 * EXP((
+          (
+            stock_row - 1
+          ) % 1100
+        ) * -CAST(0.18232155679395462 AS DOUBLE))
+      END
+    ) AS va77,
+    (
+      CASE
+        WHEN NOT va71 IS NULL
+        THEN CAST(0.08333333333333333 AS DOUBLE) * se80 * EXP((
           (
             stock_row - 1
           ) % 1100
         ) * -CAST(0.08701137698962977 AS DOUBLE))
       END
-    ) AS va76,
+    ) AS va81,
     (
       CASE
-        WHEN NOT va63 IS NULL
-        THEN CAST(0.041666666666666664 AS DOUBLE) * se79 * EXP((
+        WHEN NOT va75 IS NULL
+        THEN CAST(0.08333333333333333 AS DOUBLE) * se83 * EXP((
+          (
+            stock_row - 1
+          ) % 1100
+        ) * -CAST(0.08701137698962977 AS DOUBLE))
+      END
+    ) AS va84,
+    (
+      CASE
+        WHEN NOT va71 IS NULL
+        THEN CAST(0.041666666666666664 AS DOUBLE) * se87 * EXP((
           (
             stock_row - 1
           ) % 1100
         ) * -CAST(0.042559614418795924 AS DOUBLE))
       END
-    ) AS va80,
+    ) AS va88,
     (
       CASE
-        WHEN NOT va67 IS NULL
-        THEN CAST(0.041666666666666664 AS DOUBLE) * se82 * EXP((
+        WHEN NOT va75 IS NULL
+        THEN CAST(0.041666666666666664 AS DOUBLE) * se90 * EXP((
           (
             stock_row - 1
           ) % 1100
         ) * -CAST(0.042559614418795924 AS DOUBLE))
       END
-    ) AS va83,
+    ) AS va91,
     (
-      CASE WHEN se88 = 20 THEN se87 END
-    ) AS va89,
-    (
-      CASE WHEN stock_row > 5 THEN (
-        volume / NULLIF(se96, 0)
-      ) END
+      CASE WHEN se96 = 20 THEN se95 END
     ) AS va97,
     (
-      CASE WHEN stock_row > 20 THEN (
-        se100 / NULLIF(se101, 0)
+      CASE WHEN stock_row > 5 THEN (
+        volume / NULLIF(se106, 0)
       ) END
-    ) AS va102,
+    ) AS va107,
+    (
+      CASE WHEN stock_row > 20 THEN (
+        se110 / NULLIF(se111, 0)
+      ) END
+    ) AS va112,
+    (
+      CASE WHEN se192 = 60 THEN (
+        se190 + se191 * 60
+      ) / 120 END
+    ) AS va193,
     (
       (
-        se199 <= 0
-      ) AND (
-        se2 < se0
-      )
-    ) AS va200,
+        se214 <= 0
+      ) AND va215
+    ) AS va216,
+    (
+      se236 < volume
+    ) AS va237,
     (
       (
-        se235 <= 0
-      ) AND (
-        se6 < se4
-      )
-    ) AS va236,
+        se253 <= 0
+      ) AND va254
+    ) AS va255,
     (
-      se252 < close
-    ) AS va253
+      se271 < close
+    ) AS va272
   FROM series_3
 ), values_3_2 AS (
   SELECT
@@ -904,69 +1103,51 @@ WITH values_0_1 AS (
     stock_row,
     close,
     se14,
-    se215,
-    se218,
-    se4,
-    se98,
     va1,
     va10,
+    va100,
     va102,
-    va119,
-    va122,
+    va104,
+    va107,
+    va109,
+    va112,
+    va129,
     va13,
+    va132,
     va15,
-    va27,
+    va193,
+    va196,
+    va216,
+    va237,
+    va255,
+    va272,
     va3,
-    va34,
+    va32,
+    va39,
     va5,
-    va59,
-    va65,
-    va69,
+    va55,
+    va56,
+    va66,
     va7,
     va73,
-    va76,
+    va77,
     va8,
-    va80,
-    va83,
-    va86,
-    va89,
+    va81,
+    va84,
+    va88,
     va9,
-    va90,
     va91,
-    va92,
     va94,
     va97,
-    va99,
-    volume,
+    va98,
     (
-      va34 / NULLIF(close, 0)
-    ) AS va35,
+      va39 / NULLIF(close, 0)
+    ) AS va40,
     (
-      se4 - va46
-    ) AS va47,
-    (
-      se4 + va46
-    ) AS va48,
-    CAST((
-      va200
-    ) AS DOUBLE) AS va201,
-    COALESCE((
-      CASE WHEN stock_row > 10 THEN va200 END
-    ), FALSE) AS va203,
-    CAST((
-      va236
-    ) AS DOUBLE) AS va237,
-    COALESCE((
-      CASE WHEN stock_row > 60 THEN va236 END
-    ), FALSE) AS va239,
-    CAST((
-      va253
-    ) AS DOUBLE) AS va254,
-    COALESCE((
-      CASE WHEN stock_row > 60 THEN va253 END
-    ), FALSE) AS va256
+      0 < va39
+    ) AS va172
   FROM values_3_1
-), values_3_3 AS (
+), values_4_1 AS (
   SELECT
     ts_code,
     trade_date,
@@ -974,182 +1155,63 @@ WITH values_0_1 AS (
     stock_row,
     close,
     se14,
-    se215,
-    se218,
-    se4,
-    se98,
     va1,
     va10,
+    va100,
     va102,
-    va119,
-    va122,
+    va104,
+    va107,
+    va109,
+    va112,
+    va129,
     va13,
+    va132,
     va15,
-    va203,
-    va239,
-    va256,
-    va27,
+    va172,
+    va193,
+    va196,
+    va216,
+    va237,
+    va255,
+    va272,
     va3,
-    va34,
-    va35,
-    va47,
+    va32,
+    va39,
+    va40,
     va5,
-    va59,
-    va65,
-    va69,
+    va55,
+    va56,
+    va66,
     va7,
     va73,
-    va76,
+    va77,
     va8,
-    va80,
-    va83,
-    va86,
-    va89,
+    va81,
+    va84,
+    va88,
     va9,
-    va90,
     va91,
-    va92,
     va94,
     va97,
-    va99,
-    volume,
+    va98,
     (
-      va48 - va47
-    ) AS va49,
-    (
-      CASE WHEN stock_row > 19 THEN (
-        va48 < close
-      ) END
-    ) AS va183,
-    (
-      va201 = va201
-    ) AS va202,
-    (
-      va237 = va237
-    ) AS va238,
-    (
-      va254 = va254
-    ) AS va255
+      (
+        se14 - 1
+      ) // 1100
+    ) AS va16,
+    COALESCE((
+      CASE WHEN stock_row > 10 THEN va216 END
+    ), FALSE) AS va219,
+    COALESCE((
+      CASE WHEN stock_row > 20 THEN va237 END
+    ), FALSE) AS va240,
+    COALESCE((
+      CASE WHEN stock_row > 60 THEN va255 END
+    ), FALSE) AS va258,
+    COALESCE((
+      CASE WHEN stock_row > 60 THEN va272 END
+    ), FALSE) AS va275
   FROM values_3_2
-), values_3_4 AS (
-  SELECT
-    ts_code,
-    trade_date,
-    stock_number,
-    stock_row,
-    close,
-    se14,
-    se215,
-    se218,
-    se98,
-    va1,
-    va10,
-    va102,
-    va119,
-    va122,
-    va13,
-    va15,
-    va183,
-    va202,
-    va203,
-    va238,
-    va239,
-    va255,
-    va256,
-    va27,
-    va3,
-    va34,
-    va35,
-    va5,
-    va59,
-    va65,
-    va69,
-    va7,
-    va73,
-    va76,
-    va8,
-    va80,
-    va83,
-    va86,
-    va89,
-    va9,
-    va90,
-    va91,
-    va92,
-    va94,
-    va97,
-    va99,
-    volume,
-    (
-      CASE WHEN stock_row > 19 THEN (
-        (
-          close - va47
-        ) / NULLIF(va49, 0)
-      ) END
-    ) AS va50,
-    (
-      CASE WHEN stock_row > 19 THEN (
-        va49 / NULLIF(se4, 0)
-      ) END
-    ) AS va51
-  FROM values_3_3
-), values_3_5 AS (
-  SELECT
-    ts_code,
-    trade_date,
-    stock_number,
-    stock_row,
-    close,
-    se14,
-    se215,
-    se218,
-    se98,
-    va1,
-    va10,
-    va102,
-    va119,
-    va122,
-    va13,
-    va15,
-    va183,
-    va202,
-    va203,
-    va238,
-    va239,
-    va255,
-    va256,
-    va27,
-    va3,
-    va34,
-    va35,
-    va5,
-    va50,
-    va51,
-    va59,
-    va65,
-    va69,
-    va7,
-    va73,
-    va76,
-    va8,
-    va80,
-    va83,
-    va86,
-    va89,
-    va9,
-    va90,
-    va91,
-    va92,
-    va94,
-    va97,
-    va99,
-    volume,
-    (
-      va51 * 8193 - (
-        va51 * 8193 - va51
-      )
-    ) AS va177
-  FROM values_3_4
 ), series_5 AS (
   SELECT
     ts_code,
@@ -1160,95 +1222,71 @@ WITH values_0_1 AS (
     se14,
     va1,
     va10,
+    va100,
     va102,
-    va119,
-    va122,
+    va104,
+    va107,
+    va109,
+    va112,
+    va129,
     va13,
-    va183,
-    va202,
-    va203,
-    va238,
-    va239,
+    va132,
+    va172,
+    va196,
+    va216,
+    va219,
+    va237,
+    va240,
     va255,
-    va256,
+    va258,
+    va272,
+    va275,
     va3,
-    va34,
-    va35,
+    va39,
+    va40,
     va5,
-    va50,
-    va51,
-    va59,
-    va65,
-    va69,
+    va55,
+    va56,
+    va66,
     va7,
     va73,
-    va76,
+    va77,
     va8,
-    va80,
-    va83,
-    va86,
-    va89,
+    va81,
+    va84,
+    va88,
     va9,
-    va90,
     va91,
-    va92,
     va94,
     va97,
-    va99,
-    volume,
-    SUM(
-      (
-        CASE WHEN se14 = 1 THEN va13 / CAST(0.3333333333333333 AS DOUBLE) ELSE va13 END * EXP((
-          (
-            se14 - 1
-          ) % 1100
-        ) * CAST(0.4054651081081644 AS DOUBLE))
-      )
-    ) OVER (
-      PARTITION BY stock_number, va15
+    va98,
+    SUM(va15) OVER (
+      PARTITION BY stock_number, va16
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se16,
+    ) AS se17,
     SUM(
       (
-        CASE WHEN stock_row = 1 THEN va34 / CAST(0.2 AS DOUBLE) ELSE va34 END * EXP((
+        CASE WHEN stock_row = 1 THEN va39 / CAST(0.2 AS DOUBLE) ELSE va39 END * EXP((
           (
             stock_row - 1
           ) % 1100
         ) * CAST(0.22314355131420976 AS DOUBLE))
       )
     ) OVER (
-      PARTITION BY stock_number, va27
+      PARTITION BY stock_number, va32
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se36,
+    ) AS se41,
     LAST_VALUE(
       (
         CASE WHEN (
           (
             stock_row - 1
           ) % 1100
-        ) = 1099 THEN va59 END
+        ) = 1099 THEN va66 END
       )
-     IGNORE NULLS) OVER rows_earlier AS se60,
-    LAST_VALUE(
-      (
-        CASE WHEN (
-          (
-            stock_row - 1
-          ) % 1100
-        ) = 1099 THEN va65 END
-      )
-     IGNORE NULLS) OVER rows_earlier AS se66,
-    LAST_VALUE(
-      (
-        CASE WHEN (
-          (
-            stock_row - 1
-          ) % 1100
-        ) = 1099 THEN va69 END
-      )
-     IGNORE NULLS) OVER rows_earlier AS se70,
+     IGNORE NULLS) OVER rows_earlier AS se67,
     LAST_VALUE(
       (
         CASE WHEN (
@@ -1264,83 +1302,89 @@ WITH values_0_1 AS (
           (
             stock_row - 1
           ) % 1100
-        ) = 1099 THEN va76 END
+        ) = 1099 THEN va77 END
       )
-     IGNORE NULLS) OVER rows_earlier AS se77,
+     IGNORE NULLS) OVER rows_earlier AS se78,
     LAST_VALUE(
       (
         CASE WHEN (
           (
             stock_row - 1
           ) % 1100
-        ) = 1099 THEN va80 END
+        ) = 1099 THEN va81 END
       )
-     IGNORE NULLS) OVER rows_earlier AS se81,
+     IGNORE NULLS) OVER rows_earlier AS se82,
     LAST_VALUE(
       (
         CASE WHEN (
           (
             stock_row - 1
           ) % 1100
-        ) = 1099 THEN va83 END
+        ) = 1099 THEN va84 END
       )
-     IGNORE NULLS) OVER rows_earlier AS se84,
-    LAG(va34, 1) OVER rows_row AS se161,
-    RANK(
-    ORDER BY
-      va177) OVER rows_60 AS se178,
-    CUME_DIST(
-    ORDER BY
-      va177) OVER rows_60 AS se179,
-    COUNT(va177) OVER rows_60 AS se180,
-    LAG(va203, 1) OVER rows_row AS se204,
-    LAG(va203, 2) OVER rows_row AS se205,
-    LAG(va203, 3) OVER rows_row AS se206,
-    LAG(va203, 4) OVER rows_row AS se207,
-    LAG(va203, 5) OVER rows_row AS se208,
-    LAG(va203, 6) OVER rows_row AS se209,
-    LAG(va203, 7) OVER rows_row AS se210,
-    LAG(va203, 8) OVER rows_row AS se211,
-    LAG(va203, 9) OVER rows_row AS se212,
-    LAG(va203, 10) OVER rows_row AS se213,
-    LAG(
+     IGNORE NULLS) OVER rows_earlier AS se85,
+    LAST_VALUE(
       (
-        se98 + (
+        CASE WHEN (
           (
-            CASE WHEN (
-              se218 > stock_row - 19
-            ) THEN se215 ELSE 0 END
-          ) * 3
-        )
-      ),
-      1
-    ) OVER rows_row AS se219,
-    LAG(va239, 1) OVER rows_row AS se240,
-    LAG(va239, 2) OVER rows_row AS se241,
-    LAG(va239, 3) OVER rows_row AS se242,
-    LAG(va239, 4) OVER rows_row AS se243,
-    LAG(va239, 5) OVER rows_row AS se244,
-    LAG(va239, 6) OVER rows_row AS se245,
-    LAG(va239, 7) OVER rows_row AS se246,
-    LAG(va239, 8) OVER rows_row AS se247,
-    LAG(va239, 9) OVER rows_row AS se248,
-    LAG(va239, 10) OVER rows_row AS se249,
-    LAG(va256, 1) OVER rows_row AS se257,
-    LAG(va256, 2) OVER rows_row AS se258,
-    LAG(va256, 3) OVER rows_row AS se259,
-    LAG(va256, 4) OVER rows_row AS se260,
-    LAG(va256, 5) OVER rows_row AS se261,
-    LAG(va256, 6) OVER rows_row AS se262,
-    LAG(va256, 7) OVER rows_row AS se263,
-    LAG(va256, 8) OVER rows_row AS se264,
-    LAG(va256, 9) OVER rows_row AS se265,
-    LAG(va256, 10) OVER rows_row AS se266
-  FROM values_3_5
-  WINDOW rows_60 AS (
-    PARTITION BY stock_number
-    ORDER BY stock_row
-    rows BETWEEN 59 preceding AND CURRENT ROW
-  ), rows_earlier AS (
+            stock_row - 1
+          ) % 1100
+        ) = 1099 THEN va88 END
+      )
+     IGNORE NULLS) OVER rows_earlier AS se89,
+    LAST_VALUE(
+      (
+        CASE WHEN (
+          (
+            stock_row - 1
+          ) % 1100
+        ) = 1099 THEN va91 END
+      )
+     IGNORE NULLS) OVER rows_earlier AS se92,
+    LAG(va39, 1) OVER rows_row AS se173,
+    LAG(va193, 1) OVER rows_row AS se194,
+    LAG(va219, 1) OVER rows_row AS se220,
+    LAG(va219, 2) OVER rows_row AS se221,
+    LAG(va219, 3) OVER rows_row AS se222,
+    LAG(va219, 4) OVER rows_row AS se223,
+    LAG(va219, 5) OVER rows_row AS se224,
+    LAG(va219, 6) OVER rows_row AS se225,
+    LAG(va219, 7) OVER rows_row AS se226,
+    LAG(va219, 8) OVER rows_row AS se227,
+    LAG(va219, 9) OVER rows_row AS se228,
+    LAG(va219, 10) OVER rows_row AS se229,
+    LAG(va240, 1) OVER rows_row AS se241,
+    LAG(va240, 2) OVER rows_row AS se242,
+    LAG(va240, 3) OVER rows_row AS se243,
+    LAG(va240, 4) OVER rows_row AS se244,
+    LAG(va240, 5) OVER rows_row AS se245,
+    LAG(va240, 6) OVER rows_row AS se246,
+    LAG(va240, 7) OVER rows_row AS se247,
+    LAG(va240, 8) OVER rows_row AS se248,
+    LAG(va240, 9) OVER rows_row AS se249,
+    LAG(va240, 10) OVER rows_row AS se250,
+    LAG(va258, 1) OVER rows_row AS se259,
+    LAG(va258, 2) OVER rows_row AS se260,
+    LAG(va258, 3) OVER rows_row AS se261,
+    LAG(va258, 4) OVER rows_row AS se262,
+    LAG(va258, 5) OVER rows_row AS se263,
+    LAG(va258, 6) OVER rows_row AS se264,
+    LAG(va258, 7) OVER rows_row AS se265,
+    LAG(va258, 8) OVER rows_row AS se266,
+    LAG(va258, 9) OVER rows_row AS se267,
+    LAG(va258, 10) OVER rows_row AS se268,
+    LAG(va275, 1) OVER rows_row AS se276,
+    LAG(va275, 2) OVER rows_row AS se277,
+    LAG(va275, 3) OVER rows_row AS se278,
+    LAG(va275, 4) OVER rows_row AS se279,
+    LAG(va275, 5) OVER rows_row AS se280,
+    LAG(va275, 6) OVER rows_row AS se281,
+    LAG(va275, 7) OVER rows_row AS se282,
+    LAG(va275, 8) OVER rows_row AS se283,
+    LAG(va275, 9) OVER rows_row AS se284,
+    LAG(va275, 10) OVER rows_row AS se285
+  FROM values_4_1
+  WINDOW rows_earlier AS (
     PARTITION BY stock_number
     ORDER BY stock_row
     rows BETWEEN UNBOUNDED preceding AND 1 preceding
@@ -1353,58 +1397,99 @@ WITH values_0_1 AS (
     stock_row,
     close,
     se14,
-    se178,
-    se179,
-    se180,
+    se220,
+    se221,
+    se222,
+    se223,
+    se224,
+    se225,
+    se226,
+    se227,
+    se228,
+    se229,
+    se241,
+    se242,
+    se243,
+    se244,
+    se245,
+    se246,
+    se247,
+    se248,
+    se249,
+    se250,
+    se259,
+    se260,
+    se261,
+    se262,
+    se263,
+    se264,
+    se265,
+    se266,
+    se267,
+    se268,
+    se276,
+    se277,
+    se278,
+    se279,
+    se280,
+    se281,
+    se282,
+    se283,
+    se284,
+    se285,
     va1,
     va10,
+    va100,
     va102,
-    va119,
-    va122,
-    va183,
+    va104,
+    va107,
+    va109,
+    va112,
+    va129,
+    va132,
+    va196,
+    va219,
+    va240,
+    va258,
+    va275,
     va3,
-    va34,
-    va35,
+    va39,
+    va40,
     va5,
-    va50,
-    va51,
+    va55,
+    va56,
     va7,
     va8,
-    va86,
-    va89,
     va9,
-    va90,
-    va91,
-    va92,
     va94,
     va97,
-    va99,
+    va98,
     (
       CASE
         WHEN NOT va13 IS NULL
-        THEN CAST(0.3333333333333333 AS DOUBLE) * se16 * EXP((
+        THEN CAST(0.3333333333333333 AS DOUBLE) * se17 * EXP((
           (
             se14 - 1
           ) % 1100
         ) * -CAST(0.4054651081081644 AS DOUBLE))
       END
-    ) AS va17,
+    ) AS va18,
     (
       CASE
-        WHEN NOT va34 IS NULL
-        THEN CAST(0.2 AS DOUBLE) * se36 * EXP((
+        WHEN NOT va39 IS NULL
+        THEN CAST(0.2 AS DOUBLE) * se41 * EXP((
           (
             stock_row - 1
           ) % 1100
         ) * -CAST(0.22314355131420976 AS DOUBLE))
       END
-    ) AS va37,
+    ) AS va42,
     (
       CASE
         WHEN stock_row > 1
         THEN (
           (
-            va59 + COALESCE(se60, 0) * EXP(
+            va66 + COALESCE(se67, 0) * EXP(
               (
                 (
                   (
@@ -1416,14 +1501,14 @@ WITH values_0_1 AS (
           ) / NULLIF(close, 0)
         )
       END
-    ) AS va61,
+    ) AS va68,
     (
       (
         CASE
           WHEN stock_row > 1
           THEN (
             (
-              va65 + COALESCE(se66, 0) * EXP(
+              va73 + COALESCE(se74, 0) * EXP(
                 (
                   (
                     (
@@ -1434,7 +1519,7 @@ WITH values_0_1 AS (
               )
             ) / NULLIF(
               (
-                va69 + COALESCE(se70, 0) * EXP(
+                va77 + COALESCE(se78, 0) * EXP(
                   (
                     (
                       (
@@ -1449,14 +1534,14 @@ WITH values_0_1 AS (
           )
         END
       ) * 100
-    ) AS va71,
+    ) AS va79,
     (
       (
         CASE
           WHEN stock_row > 1
           THEN (
             (
-              va73 + COALESCE(se74, 0) * EXP(
+              va81 + COALESCE(se82, 0) * EXP(
                 (
                   (
                     (
@@ -1467,7 +1552,7 @@ WITH values_0_1 AS (
               )
             ) / NULLIF(
               (
-                va76 + COALESCE(se77, 0) * EXP(
+                va84 + COALESCE(se85, 0) * EXP(
                   (
                     (
                       (
@@ -1482,14 +1567,14 @@ WITH values_0_1 AS (
           )
         END
       ) * 100
-    ) AS va78,
+    ) AS va86,
     (
       (
         CASE
           WHEN stock_row > 1
           THEN (
             (
-              va80 + COALESCE(se81, 0) * EXP(
+              va88 + COALESCE(se89, 0) * EXP(
                 (
                   (
                     (
@@ -1500,7 +1585,7 @@ WITH values_0_1 AS (
               )
             ) / NULLIF(
               (
-                va83 + COALESCE(se84, 0) * EXP(
+                va91 + COALESCE(se92, 0) * EXP(
                   (
                     (
                       (
@@ -1515,62 +1600,27 @@ WITH values_0_1 AS (
           )
         END
       ) * 100
-    ) AS va85,
+    ) AS va93,
     (
-      (
-        0 < va34
-      ) AND (
-        se161 <= 0
+      va172 AND (
+        se173 <= 0
       )
-    ) AS va162,
+    ) AS va174,
     (
-      CASE
-        WHEN stock_row > 10
-        THEN (
-          CASE
-            WHEN va202
-            THEN (
-              CASE WHEN va203 THEN CAST(1.0 AS DOUBLE) ELSE 0 END + CASE WHEN se204 THEN CAST(0.9048374180359595 AS DOUBLE) ELSE 0 END + CASE WHEN se205 THEN CAST(0.8187307530779818 AS DOUBLE) ELSE 0 END + CASE WHEN se206 THEN CAST(0.7408182206817179 AS DOUBLE) ELSE 0 END + CASE WHEN se207 THEN CAST(0.6703200460356393 AS DOUBLE) ELSE 0 END + CASE WHEN se208 THEN CAST(0.6065306597126334 AS DOUBLE) ELSE 0 END + CASE WHEN se209 THEN CAST(0.5488116360940264 AS DOUBLE) ELSE 0 END + CASE WHEN se210 THEN CAST(0.4965853037914095 AS DOUBLE) ELSE 0 END + CASE WHEN se211 THEN CAST(0.44932896411722156 AS DOUBLE) ELSE 0 END + CASE WHEN se212 THEN CAST(0.4065696597405991 AS DOUBLE) ELSE 0 END + CASE WHEN se213 THEN CAST(0.36787944117144233 AS DOUBLE) ELSE 0 END
-            )
-            WHEN NOT va202
-            THEN 0
-          END
-        )
-      END
-    ) AS va214,
-    (
-      se219 < volume
-    ) AS va220,
-    (
-      CASE
-        WHEN stock_row > 60
-        THEN (
-          CASE
-            WHEN va238
-            THEN (
-              CASE WHEN va239 THEN CAST(1.0 AS DOUBLE) ELSE 0 END + CASE WHEN se240 THEN CAST(0.9048374180359595 AS DOUBLE) ELSE 0 END + CASE WHEN se241 THEN CAST(0.8187307530779818 AS DOUBLE) ELSE 0 END + CASE WHEN se242 THEN CAST(0.7408182206817179 AS DOUBLE) ELSE 0 END + CASE WHEN se243 THEN CAST(0.6703200460356393 AS DOUBLE) ELSE 0 END + CASE WHEN se244 THEN CAST(0.6065306597126334 AS DOUBLE) ELSE 0 END + CASE WHEN se245 THEN CAST(0.5488116360940264 AS DOUBLE) ELSE 0 END + CASE WHEN se246 THEN CAST(0.4965853037914095 AS DOUBLE) ELSE 0 END + CASE WHEN se247 THEN CAST(0.44932896411722156 AS DOUBLE) ELSE 0 END + CASE WHEN se248 THEN CAST(0.4065696597405991 AS DOUBLE) ELSE 0 END + CASE WHEN se249 THEN CAST(0.36787944117144233 AS DOUBLE) ELSE 0 END
-            )
-            WHEN NOT va238
-            THEN 0
-          END
-        )
-      END
-    ) AS va250,
-    (
-      CASE
-        WHEN stock_row > 60
-        THEN (
-          CASE
-            WHEN va255
-            THEN (
-              CASE WHEN va256 THEN CAST(1.0 AS DOUBLE) ELSE 0 END + CASE WHEN se257 THEN CAST(0.9048374180359595 AS DOUBLE) ELSE 0 END + CASE WHEN se258 THEN CAST(0.8187307530779818 AS DOUBLE) ELSE 0 END + CASE WHEN se259 THEN CAST(0.7408182206817179 AS DOUBLE) ELSE 0 END + CASE WHEN se260 THEN CAST(0.6703200460356393 AS DOUBLE) ELSE 0 END + CASE WHEN se261 THEN CAST(0.6065306597126334 AS DOUBLE) ELSE 0 END + CASE WHEN se262 THEN CAST(0.5488116360940264 AS DOUBLE) ELSE 0 END + CASE WHEN se263 THEN CAST(0.4965853037914095 AS DOUBLE) ELSE 0 END + CASE WHEN se264 THEN CAST(0.44932896411722156 AS DOUBLE) ELSE 0 END + CASE WHEN se265 THEN CAST(0.4065696597405991 AS DOUBLE) ELSE 0 END + CASE WHEN se266 THEN CAST(0.36787944117144233 AS DOUBLE) ELSE 0 END
-            )
-            WHEN NOT va255
-            THEN 0
-          END
-        )
-      END
-    ) AS va267
+      se194 <= CAST(0.2 AS DOUBLE)
+    ) AS va195,
+    CAST((
+      va216
+    ) AS DOUBLE) AS va217,
+    CAST((
+      va237
+    ) AS DOUBLE) AS va238,
+    CAST((
+      va255
+    ) AS DOUBLE) AS va256,
+    CAST((
+      va272
+    ) AS DOUBLE) AS va273
   FROM series_5
 ), values_5_2 AS (
   SELECT
@@ -1580,53 +1630,100 @@ WITH values_0_1 AS (
     stock_row,
     close,
     se14,
-    se178,
-    se179,
-    se180,
+    se220,
+    se221,
+    se222,
+    se223,
+    se224,
+    se225,
+    se226,
+    se227,
+    se228,
+    se229,
+    se241,
+    se242,
+    se243,
+    se244,
+    se245,
+    se246,
+    se247,
+    se248,
+    se249,
+    se250,
+    se259,
+    se260,
+    se261,
+    se262,
+    se263,
+    se264,
+    se265,
+    se266,
+    se267,
+    se268,
+    se276,
+    se277,
+    se278,
+    se279,
+    se280,
+    se281,
+    se282,
+    se283,
+    se284,
+    se285,
     va1,
     va10,
+    va100,
     va102,
-    va119,
-    va122,
-    va17,
-    va183,
-    va214,
-    va250,
-    va267,
+    va104,
+    va107,
+    va109,
+    va112,
+    va129,
+    va132,
+    va174,
+    va18,
+    va195,
+    va196,
+    va219,
+    va240,
+    va258,
+    va275,
     va3,
-    va34,
-    va35,
-    va37,
+    va39,
+    va40,
+    va42,
     va5,
-    va50,
-    va51,
-    va61,
+    va55,
+    va56,
+    va68,
     va7,
-    va71,
-    va78,
+    va79,
     va8,
-    va85,
     va86,
-    va89,
     va9,
-    va90,
-    va91,
-    va92,
+    va93,
     va94,
     va97,
-    va99,
-    CAST((
-      va162
-    ) AS DOUBLE) AS va163,
-    COALESCE((
-      CASE WHEN stock_row > 1 THEN va162 END
-    ), FALSE) AS va165,
-    CAST((
-      va220
-    ) AS DOUBLE) AS va221,
-    COALESCE((
-      CASE WHEN stock_row > 20 THEN va220 END
-    ), FALSE) AS va223
+    va98,
+    (
+      CASE WHEN (
+        (
+          se14 - 1
+        ) % 1100
+      ) = 1099 THEN va18 END
+    ) AS va19,
+    (
+      va217 = va217
+    ) AS va218,
+    (
+      va238 = va238
+    ) AS va239,
+    (
+      va256 = va256
+    ) AS va257,
+    (
+      va273 = va273
+    ) AS va274
   FROM values_5_1
 ), values_5_3 AS (
   SELECT
@@ -1636,52 +1733,244 @@ WITH values_0_1 AS (
     stock_row,
     close,
     se14,
-    se178,
-    se179,
-    se180,
     va1,
     va10,
+    va100,
     va102,
-    va119,
-    va122,
-    va165,
-    va17,
-    va183,
-    va214,
-    va223,
-    va250,
-    va267,
+    va104,
+    va107,
+    va109,
+    va112,
+    va129,
+    va132,
+    va174,
+    va18,
+    va19,
+    va195,
+    va196,
     va3,
-    va34,
-    va35,
-    va37,
+    va39,
+    va40,
+    va42,
     va5,
-    va50,
-    va51,
-    va61,
+    va55,
+    va56,
+    va68,
     va7,
-    va71,
-    va78,
+    va79,
     va8,
-    va85,
     va86,
-    va89,
     va9,
-    va90,
-    va91,
-    va92,
+    va93,
     va94,
     va97,
-    va99,
+    va98,
     (
-      CASE WHEN stock_row > 1 THEN (
-        va163 = va163
-      ) END
-    ) AS va164,
+      CASE
+        WHEN stock_row > 10
+        THEN (
+          CASE
+            WHEN va218
+            THEN (
+              CASE WHEN va219 THEN CAST(1.0 AS DOUBLE) ELSE 0 END + CASE WHEN se220 THEN CAST(0.9048374180359595 AS DOUBLE) ELSE 0 END + CASE WHEN se221 THEN CAST(0.8187307530779818 AS DOUBLE) ELSE 0 END + CASE WHEN se222 THEN CAST(0.7408182206817179 AS DOUBLE) ELSE 0 END + CASE WHEN se223 THEN CAST(0.6703200460356393 AS DOUBLE) ELSE 0 END + CASE WHEN se224 THEN CAST(0.6065306597126334 AS DOUBLE) ELSE 0 END + CASE WHEN se225 THEN CAST(0.5488116360940264 AS DOUBLE) ELSE 0 END + CASE WHEN se226 THEN CAST(0.4965853037914095 AS DOUBLE) ELSE 0 END + CASE WHEN se227 THEN CAST(0.44932896411722156 AS DOUBLE) ELSE 0 END + CASE WHEN se228 THEN CAST(0.4065696597405991 AS DOUBLE) ELSE 0 END + CASE WHEN se229 THEN CAST(0.36787944117144233 AS DOUBLE) ELSE 0 END
+            )
+            WHEN NOT va218
+            THEN 0
+          END
+        )
+      END
+    ) AS va230,
     (
-      va221 = va221
-    ) AS va222
+      CASE
+        WHEN stock_row > 20
+        THEN (
+          CASE
+            WHEN va239
+            THEN (
+              CASE WHEN va240 THEN CAST(1.0 AS DOUBLE) ELSE 0 END + CASE WHEN se241 THEN CAST(0.9048374180359595 AS DOUBLE) ELSE 0 END + CASE WHEN se242 THEN CAST(0.8187307530779818 AS DOUBLE) ELSE 0 END + CASE WHEN se243 THEN CAST(0.7408182206817179 AS DOUBLE) ELSE 0 END + CASE WHEN se244 THEN CAST(0.6703200460356393 AS DOUBLE) ELSE 0 END + CASE WHEN se245 THEN CAST(0.6065306597126334 AS DOUBLE) ELSE 0 END + CASE WHEN se246 THEN CAST(0.5488116360940264 AS DOUBLE) ELSE 0 END + CASE WHEN se247 THEN CAST(0.4965853037914095 AS DOUBLE) ELSE 0 END + CASE WHEN se248 THEN CAST(0.44932896411722156 AS DOUBLE) ELSE 0 END + CASE WHEN se249 THEN CAST(0.4065696597405991 AS DOUBLE) ELSE 0 END + CASE WHEN se250 THEN CAST(0.36787944117144233 AS DOUBLE) ELSE 0 END
+            )
+            WHEN NOT va239
+            THEN 0
+          END
+        )
+      END
+    ) AS va251,
+    (
+      CASE
+        WHEN stock_row > 60
+        THEN (
+          CASE
+            WHEN va257
+            THEN (
+              CASE WHEN va258 THEN CAST(1.0 AS DOUBLE) ELSE 0 END + CASE WHEN se259 THEN CAST(0.9048374180359595 AS DOUBLE) ELSE 0 END + CASE WHEN se260 THEN CAST(0.8187307530779818 AS DOUBLE) ELSE 0 END + CASE WHEN se261 THEN CAST(0.7408182206817179 AS DOUBLE) ELSE 0 END + CASE WHEN se262 THEN CAST(0.6703200460356393 AS DOUBLE) ELSE 0 END + CASE WHEN se263 THEN CAST(0.6065306597126334 AS DOUBLE) ELSE 0 END + CASE WHEN se264 THEN CAST(0.5488116360940264 AS DOUBLE) ELSE 0 END + CASE WHEN se265 THEN CAST(0.4965853037914095 AS DOUBLE) ELSE 0 END + CASE WHEN se266 THEN CAST(0.44932896411722156 AS DOUBLE) ELSE 0 END + CASE WHEN se267 THEN CAST(0.4065696597405991 AS DOUBLE) ELSE 0 END + CASE WHEN se268 THEN CAST(0.36787944117144233 AS DOUBLE) ELSE 0 END
+            )
+            WHEN NOT va257
+            THEN 0
+          END
+        )
+      END
+    ) AS va269,
+    (
+      CASE
+        WHEN stock_row > 60
+        THEN (
+          CASE
+            WHEN va274
+            THEN (
+              CASE WHEN va275 THEN CAST(1.0 AS DOUBLE) ELSE 0 END + CASE WHEN se276 THEN CAST(0.9048374180359595 AS DOUBLE) ELSE 0 END + CASE WHEN se277 THEN CAST(0.8187307530779818 AS DOUBLE) ELSE 0 END + CASE WHEN se278 THEN CAST(0.7408182206817179 AS DOUBLE) ELSE 0 END + CASE WHEN se279 THEN CAST(0.6703200460356393 AS DOUBLE) ELSE 0 END + CASE WHEN se280 THEN CAST(0.6065306597126334 AS DOUBLE) ELSE 0 END + CASE WHEN se281 THEN CAST(0.5488116360940264 AS DOUBLE) ELSE 0 END + CASE WHEN se282 THEN CAST(0.4965853037914095 AS DOUBLE) ELSE 0 END + CASE WHEN se283 THEN CAST(0.44932896411722156 AS DOUBLE) ELSE 0 END + CASE WHEN se284 THEN CAST(0.4065696597405991 AS DOUBLE) ELSE 0 END + CASE WHEN se285 THEN CAST(0.36787944117144233 AS DOUBLE) ELSE 0 END
+            )
+            WHEN NOT va274
+            THEN 0
+          END
+        )
+      END
+    ) AS va286
   FROM values_5_2
+), values_6_1 AS (
+  SELECT
+    ts_code,
+    trade_date,
+    stock_number,
+    stock_row,
+    close,
+    se14,
+    va1,
+    va10,
+    va100,
+    va102,
+    va104,
+    va107,
+    va109,
+    va112,
+    va129,
+    va132,
+    va174,
+    va18,
+    va19,
+    va195,
+    va230,
+    va251,
+    va269,
+    va286,
+    va3,
+    va39,
+    va40,
+    va42,
+    va5,
+    va55,
+    va56,
+    va68,
+    va7,
+    va79,
+    va8,
+    va86,
+    va9,
+    va93,
+    va94,
+    va97,
+    va98,
+    COALESCE((
+      CASE WHEN stock_row > 1 THEN va174 END
+    ), FALSE) AS va177,
+    (
+      CASE WHEN stock_row > 19 THEN va196 END
+    ) AS va197
+  FROM values_5_3
+), values_6_2 AS (
+  SELECT
+    ts_code,
+    trade_date,
+    stock_number,
+    stock_row,
+    close,
+    se14,
+    va1,
+    va10,
+    va100,
+    va102,
+    va104,
+    va107,
+    va109,
+    va112,
+    va129,
+    va132,
+    va174,
+    va177,
+    va18,
+    va19,
+    va230,
+    va251,
+    va269,
+    va286,
+    va3,
+    va39,
+    va40,
+    va42,
+    va5,
+    va55,
+    va56,
+    va68,
+    va7,
+    va79,
+    va8,
+    va86,
+    va9,
+    va93,
+    va94,
+    va97,
+    va98,
+    (
+      CASE WHEN NOT va195 IS NULL AND NOT va197 IS NULL THEN (
+        va195 AND va197
+      ) END
+    ) AS va198
+  FROM values_6_1
+), values_6_3 AS (
+  SELECT
+    ts_code,
+    trade_date,
+    stock_number,
+    stock_row,
+    close,
+    se14,
+    va1,
+    va10,
+    va100,
+    va102,
+    va104,
+    va107,
+    va109,
+    va112,
+    va129,
+    va132,
+    va174,
+    va177,
+    va18,
+    va19,
+    va198,
+    va230,
+    va251,
+    va269,
+    va286,
+    va3,
+    va39,
+    va40,
+    va42,
+    va5,
+    va55,
+    va56,
+    va68,
+    va7,
+    va79,
+    va8,
+    va86,
+    va9,
+    va93,
+    va94,
+    va97,
+    va98,
+    COALESCE(va198, FALSE) AS va201
+  FROM values_6_2
 ), series_7 AS (
   SELECT
     ts_code,
@@ -1692,82 +1981,71 @@ WITH values_0_1 AS (
     se14,
     va1,
     va10,
+    va100,
     va102,
-    va119,
-    va122,
-    va164,
-    va165,
-    va17,
-    va183,
-    va214,
-    va222,
-    va223,
-    va250,
-    va267,
+    va104,
+    va107,
+    va109,
+    va112,
+    va129,
+    va132,
+    va174,
+    va177,
+    va18,
+    va198,
+    va201,
+    va230,
+    va251,
+    va269,
+    va286,
     va3,
-    va34,
-    va35,
-    va37,
+    va39,
+    va40,
+    va42,
     va5,
-    va50,
-    va51,
-    va61,
+    va55,
+    va56,
+    va68,
     va7,
-    va71,
-    va78,
+    va79,
     va8,
-    va85,
     va86,
-    va89,
     va9,
-    va90,
-    va91,
-    va92,
+    va93,
     va94,
     va97,
-    va99,
-    LAST_VALUE((
-      CASE WHEN (
-        (
-          se14 - 1
-        ) % 1100
-      ) = 1099 THEN va17 END
-    ) IGNORE NULLS) OVER rows_earlier AS se18,
+    va98,
+    LAST_VALUE(va19 IGNORE NULLS) OVER rows_earlier AS se20,
     LAST_VALUE(
       (
         CASE WHEN (
           (
             stock_row - 1
           ) % 1100
-        ) = 1099 THEN va37 END
+        ) = 1099 THEN va42 END
       )
-     IGNORE NULLS) OVER rows_earlier AS se38,
-    LAG(va165, 1) OVER rows_row AS se166,
-    LAG(va165, 2) OVER rows_row AS se167,
-    LAG(va165, 3) OVER rows_row AS se168,
-    LAG(va165, 4) OVER rows_row AS se169,
-    LAG(va165, 5) OVER rows_row AS se170,
-    LAG(va165, 6) OVER rows_row AS se171,
-    LAG(va165, 7) OVER rows_row AS se172,
-    LAG(va165, 8) OVER rows_row AS se173,
-    LAG(va165, 9) OVER rows_row AS se174,
-    LAG(va165, 10) OVER rows_row AS se175,
-    LAG((
-      CASE WHEN se180 = 60 THEN (
-        se178 + se179 * 60
-      ) / 120 END
-    ), 1) OVER rows_row AS se181,
-    LAG(va223, 1) OVER rows_row AS se224,
-    LAG(va223, 2) OVER rows_row AS se225,
-    LAG(va223, 3) OVER rows_row AS se226,
-    LAG(va223, 4) OVER rows_row AS se227,
-    LAG(va223, 5) OVER rows_row AS se228,
-    LAG(va223, 6) OVER rows_row AS se229,
-    LAG(va223, 7) OVER rows_row AS se230,
-    LAG(va223, 8) OVER rows_row AS se231,
-    LAG(va223, 9) OVER rows_row AS se232,
-    LAG(va223, 10) OVER rows_row AS se233
-  FROM values_5_3
+     IGNORE NULLS) OVER rows_earlier AS se43,
+    LAG(va177, 1) OVER rows_row AS se178,
+    LAG(va177, 2) OVER rows_row AS se179,
+    LAG(va177, 3) OVER rows_row AS se180,
+    LAG(va177, 4) OVER rows_row AS se181,
+    LAG(va177, 5) OVER rows_row AS se182,
+    LAG(va177, 6) OVER rows_row AS se183,
+    LAG(va177, 7) OVER rows_row AS se184,
+    LAG(va177, 8) OVER rows_row AS se185,
+    LAG(va177, 9) OVER rows_row AS se186,
+    LAG(va177, 10) OVER rows_row AS se187,
+    LAG(va201, 1) OVER rows_row AS se202,
+    LAG(va201, 2) OVER rows_row AS se203,
+    LAG(va201, 3) OVER rows_row AS se204,
+    LAG(va201, 4) OVER rows_row AS se205,
+    LAG(va201, 5) OVER rows_row AS se206,
+    LAG(va201, 6) OVER rows_row AS se207,
+    LAG(va201, 7) OVER rows_row AS se208,
+    LAG(va201, 8) OVER rows_row AS se209,
+    LAG(va201, 9) OVER rows_row AS se210,
+    LAG(va201, 10) OVER rows_row AS se211
+  FROM values_6_3
   WINDOW rows_earlier AS (
     PARTITION BY stock_number
     ORDER BY stock_row
@@ -1780,38 +2058,60 @@ WITH values_0_1 AS (
     stock_number,
     stock_row,
     close,
+    se178,
+    se179,
+    se180,
+    se181,
+    se182,
+    se183,
+    se184,
+    se185,
+    se186,
+    se187,
+    se202,
+    se203,
+    se204,
+    se205,
+    se206,
+    se207,
+    se208,
+    se209,
+    se210,
+    se211,
     va1,
     va10,
+    va100,
     va102,
-    va119,
-    va122,
-    va183,
-    va214,
-    va250,
-    va267,
+    va104,
+    va107,
+    va109,
+    va112,
+    va129,
+    va132,
+    va177,
+    va201,
+    va230,
+    va251,
+    va269,
+    va286,
     va3,
-    va34,
-    va35,
+    va39,
+    va40,
     va5,
-    va50,
-    va51,
-    va61,
+    va55,
+    va56,
+    va68,
     va7,
-    va71,
-    va78,
+    va79,
     va8,
-    va85,
     va86,
-    va89,
     va9,
-    va90,
-    va91,
-    va92,
+    va93,
     va94,
     va97,
-    va99,
+    va98,
     (
-      va17 + COALESCE(se18, 0) * EXP(
+      va18 + COALESCE(se20, 0) * EXP(
         (
           (
             (
@@ -1820,9 +2120,9 @@ WITH values_0_1 AS (
           ) + 1
         ) * -CAST(0.4054651081081644 AS DOUBLE)
       )
-    ) AS va19,
+    ) AS va21,
     (
-      va37 + COALESCE(se38, 0) * EXP(
+      va42 + COALESCE(se43, 0) * EXP(
         (
           (
             (
@@ -1831,40 +2131,13 @@ WITH values_0_1 AS (
           ) + 1
         ) * -CAST(0.22314355131420976 AS DOUBLE)
       )
-    ) AS va39,
-    (
-      CASE
-        WHEN va164
-        THEN (
-          CASE
-            WHEN stock_row > 10
-            THEN (
-              CASE WHEN va165 THEN CAST(1.0 AS DOUBLE) ELSE 0 END + CASE WHEN se166 THEN CAST(0.9048374180359595 AS DOUBLE) ELSE 0 END + CASE WHEN se167 THEN CAST(0.8187307530779818 AS DOUBLE) ELSE 0 END + CASE WHEN se168 THEN CAST(0.7408182206817179 AS DOUBLE) ELSE 0 END + CASE WHEN se169 THEN CAST(0.6703200460356393 AS DOUBLE) ELSE 0 END + CASE WHEN se170 THEN CAST(0.6065306597126334 AS DOUBLE) ELSE 0 END + CASE WHEN se171 THEN CAST(0.5488116360940264 AS DOUBLE) ELSE 0 END + CASE WHEN se172 THEN CAST(0.4965853037914095 AS DOUBLE) ELSE 0 END + CASE WHEN se173 THEN CAST(0.44932896411722156 AS DOUBLE) ELSE 0 END + CASE WHEN se174 THEN CAST(0.4065696597405991 AS DOUBLE) ELSE 0 END + CASE WHEN se175 THEN CAST(0.36787944117144233 AS DOUBLE) ELSE 0 END
-            )
-          END
-        )
-        WHEN NOT va164
-        THEN 0
-      END
-    ) AS va176,
-    (
-      se181 <= CAST(0.2 AS DOUBLE)
-    ) AS va182,
-    (
-      CASE
-        WHEN stock_row > 20
-        THEN (
-          CASE
-            WHEN va222
-            THEN (
-              CASE WHEN va223 THEN CAST(1.0 AS DOUBLE) ELSE 0 END + CASE WHEN se224 THEN CAST(0.9048374180359595 AS DOUBLE) ELSE 0 END + CASE WHEN se225 THEN CAST(0.8187307530779818 AS DOUBLE) ELSE 0 END + CASE WHEN se226 THEN CAST(0.7408182206817179 AS DOUBLE) ELSE 0 END + CASE WHEN se227 THEN CAST(0.6703200460356393 AS DOUBLE) ELSE 0 END + CASE WHEN se228 THEN CAST(0.6065306597126334 AS DOUBLE) ELSE 0 END + CASE WHEN se229 THEN CAST(0.5488116360940264 AS DOUBLE) ELSE 0 END + CASE WHEN se230 THEN CAST(0.4965853037914095 AS DOUBLE) ELSE 0 END + CASE WHEN se231 THEN CAST(0.44932896411722156 AS DOUBLE) ELSE 0 END + CASE WHEN se232 THEN CAST(0.4065696597405991 AS DOUBLE) ELSE 0 END + CASE WHEN se233 THEN CAST(0.36787944117144233 AS DOUBLE) ELSE 0 END
-            )
-            WHEN NOT va222
-            THEN 0
-          END
-        )
-      END
-    ) AS va234
+    ) AS va44,
+    CAST((
+      va174
+    ) AS DOUBLE) AS va175,
+    CAST((
+      va198
+    ) AS DOUBLE) AS va199
   FROM series_7
 ), values_7_2 AS (
   SELECT
@@ -1872,55 +2145,82 @@ WITH values_0_1 AS (
     trade_date,
     stock_number,
     stock_row,
+    se178,
+    se179,
+    se180,
+    se181,
+    se182,
+    se183,
+    se184,
+    se185,
+    se186,
+    se187,
+    se202,
+    se203,
+    se204,
+    se205,
+    se206,
+    se207,
+    se208,
+    se209,
+    se210,
+    se211,
     va1,
     va10,
+    va100,
     va102,
-    va119,
-    va122,
-    va176,
-    va19,
-    va214,
-    va234,
-    va250,
-    va267,
+    va104,
+    va107,
+    va109,
+    va112,
+    va129,
+    va132,
+    va177,
+    va201,
+    va21,
+    va230,
+    va251,
+    va269,
+    va286,
     va3,
-    va35,
+    va40,
     va5,
-    va50,
-    va51,
-    va61,
+    va55,
+    va56,
+    va68,
     va7,
-    va71,
-    va78,
+    va79,
     va8,
-    va85,
     va86,
-    va89,
     va9,
-    va90,
-    va91,
-    va92,
+    va93,
     va94,
     va97,
-    va99,
+    va98,
     (
-      va39 / NULLIF(close, 0)
-    ) AS va40,
+      va21 * 3
+    ) AS va30,
+    (
+      va44 / NULLIF(close, 0)
+    ) AS va45,
     (
       (
         (
-          va34 - va39
+          va39 - va44
         ) * 2
       ) / NULLIF(close, 0)
-    ) AS va41,
+    ) AS va46,
     (
-      va19 < 30
-    ) AS va127,
+      va21 < 30
+    ) AS va138,
     (
-      CASE WHEN NOT va182 IS NULL AND NOT va183 IS NULL THEN (
-        va182 AND va183
+      CASE WHEN stock_row > 1 THEN (
+        va175 = va175
       ) END
-    ) AS va184
+    ) AS va176,
+    (
+      va199 = va199
+    ) AS va200
   FROM values_7_1
 ), values_7_3 AS (
   SELECT
@@ -1930,88 +2230,69 @@ WITH values_0_1 AS (
     stock_row,
     va1,
     va10,
+    va100,
     va102,
-    va119,
-    va122,
-    va127,
-    va176,
-    va19,
-    va214,
-    va234,
-    va250,
-    va267,
+    va104,
+    va107,
+    va109,
+    va112,
+    va129,
+    va132,
+    va138,
+    va21,
+    va230,
+    va251,
+    va269,
+    va286,
     va3,
-    va35,
+    va30,
     va40,
-    va41,
+    va45,
+    va46,
     va5,
-    va50,
-    va51,
-    va61,
+    va55,
+    va56,
+    va68,
     va7,
-    va71,
-    va78,
+    va79,
     va8,
-    va85,
     va86,
-    va89,
     va9,
-    va90,
-    va91,
-    va92,
+    va93,
     va94,
     va97,
-    va99,
-    CAST((
-      va184
-    ) AS DOUBLE) AS va185,
-    COALESCE(va184, FALSE) AS va187
-  FROM values_7_2
-), values_7_4 AS (
-  SELECT
-    ts_code,
-    trade_date,
-    stock_number,
-    stock_row,
-    va1,
-    va10,
-    va102,
-    va119,
-    va122,
-    va127,
-    va176,
-    va187,
-    va19,
-    va214,
-    va234,
-    va250,
-    va267,
-    va3,
-    va35,
-    va40,
-    va41,
-    va5,
-    va50,
-    va51,
-    va61,
-    va7,
-    va71,
-    va78,
-    va8,
-    va85,
-    va86,
-    va89,
-    va9,
-    va90,
-    va91,
-    va92,
-    va94,
-    va97,
-    va99,
+    va98,
     (
-      va185 = va185
-    ) AS va186
-  FROM values_7_3
+      CASE
+        WHEN va176
+        THEN (
+          CASE
+            WHEN stock_row > 10
+            THEN (
+              CASE WHEN va177 THEN CAST(1.0 AS DOUBLE) ELSE 0 END + CASE WHEN se178 THEN CAST(0.9048374180359595 AS DOUBLE) ELSE 0 END + CASE WHEN se179 THEN CAST(0.8187307530779818 AS DOUBLE) ELSE 0 END + CASE WHEN se180 THEN CAST(0.7408182206817179 AS DOUBLE) ELSE 0 END + CASE WHEN se181 THEN CAST(0.6703200460356393 AS DOUBLE) ELSE 0 END + CASE WHEN se182 THEN CAST(0.6065306597126334 AS DOUBLE) ELSE 0 END + CASE WHEN se183 THEN CAST(0.5488116360940264 AS DOUBLE) ELSE 0 END + CASE WHEN se184 THEN CAST(0.4965853037914095 AS DOUBLE) ELSE 0 END + CASE WHEN se185 THEN CAST(0.44932896411722156 AS DOUBLE) ELSE 0 END + CASE WHEN se186 THEN CAST(0.4065696597405991 AS DOUBLE) ELSE 0 END + CASE WHEN se187 THEN CAST(0.36787944117144233 AS DOUBLE) ELSE 0 END
+            )
+          END
+        )
+        WHEN NOT va176
+        THEN 0
+      END
+    ) AS va188,
+    (
+      CASE
+        WHEN va200
+        THEN (
+          CASE
+            WHEN stock_row > 10
+            THEN (
+              CASE WHEN va201 THEN CAST(1.0 AS DOUBLE) ELSE 0 END + CASE WHEN se202 THEN CAST(0.9048374180359595 AS DOUBLE) ELSE 0 END + CASE WHEN se203 THEN CAST(0.8187307530779818 AS DOUBLE) ELSE 0 END + CASE WHEN se204 THEN CAST(0.7408182206817179 AS DOUBLE) ELSE 0 END + CASE WHEN se205 THEN CAST(0.6703200460356393 AS DOUBLE) ELSE 0 END + CASE WHEN se206 THEN CAST(0.6065306597126334 AS DOUBLE) ELSE 0 END + CASE WHEN se207 THEN CAST(0.5488116360940264 AS DOUBLE) ELSE 0 END + CASE WHEN se208 THEN CAST(0.4965853037914095 AS DOUBLE) ELSE 0 END + CASE WHEN se209 THEN CAST(0.44932896411722156 AS DOUBLE) ELSE 0 END + CASE WHEN se210 THEN CAST(0.4065696597405991 AS DOUBLE) ELSE 0 END + CASE WHEN se211 THEN CAST(0.36787944117144233 AS DOUBLE) ELSE 0 END
+            )
+          END
+        )
+        WHEN NOT va200
+        THEN 0
+      END
+    ) AS va212
+  FROM values_7_2
 ), series_9 AS (
   SELECT
     ts_code,
@@ -2020,279 +2301,349 @@ WITH values_0_1 AS (
     stock_row,
     va1,
     va10,
+    va100,
     va102,
-    va119,
-    va122,
-    va127,
-    va176,
-    va186,
-    va187,
-    va19,
-    va214,
-    va234,
-    va250,
-    va267,
+    va104,
+    va107,
+    va109,
+    va112,
+    va129,
+    va132,
+    va138,
+    va188,
+    va21,
+    va212,
+    va230,
+    va251,
+    va269,
+    va286,
     va3,
-    va35,
+    va30,
     va40,
-    va41,
+    va45,
+    va46,
     va5,
-    va50,
-    va51,
-    va61,
+    va55,
+    va56,
+    va68,
     va7,
-    va71,
-    va78,
+    va79,
     va8,
-    va85,
     va86,
-    va89,
     va9,
-    va90,
-    va91,
-    va92,
+    va93,
     va94,
     va97,
-    va99,
-    COUNT(va19) OVER rows_before AS se20,
-    LAG(va187, 1) OVER rows_row AS se188,
-    LAG(va187, 2) OVER rows_row AS se189,
-    LAG(va187, 3) OVER rows_row AS se190,
-    LAG(va187, 4) OVER rows_row AS se191,
-    LAG(va187, 5) OVER rows_row AS se192,
-    LAG(va187, 6) OVER rows_row AS se193,
-    LAG(va187, 7) OVER rows_row AS se194,
-    LAG(va187, 8) OVER rows_row AS se195,
-    LAG(va187, 9) OVER rows_row AS se196,
-    LAG(va187, 10) OVER rows_row AS se197
-  FROM values_7_4
+    va98,
+    COUNT(va21) OVER rows_before AS se22
+  FROM values_7_3
   WINDOW rows_before AS (
     PARTITION BY stock_number
     ORDER BY stock_row
     rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-  ), rows_row AS (PARTITION BY stock_number ORDER BY stock_row)
+  )
 ), values_9_1 AS (
   SELECT
     ts_code,
     trade_date,
     stock_number,
     stock_row,
-    se20,
+    se22,
     va1,
     va10,
+    va100,
     va102,
-    va119,
-    va122,
-    va127,
-    va176,
-    va19,
-    va214,
-    va234,
-    va250,
-    va267,
+    va104,
+    va107,
+    va109,
+    va112,
+    va129,
+    va132,
+    va138,
+    va188,
+    va21,
+    va212,
+    va230,
+    va251,
+    va269,
+    va286,
     va3,
-    va35,
+    va30,
     va40,
-    va41,
+    va45,
+    va46,
     va5,
-    va50,
-    va51,
-    va61,
+    va55,
+    va56,
+    va68,
     va7,
-    va71,
-    va78,
+    va79,
     va8,
-    va85,
     va86,
-    va89,
     va9,
-    va90,
-    va91,
-    va92,
+    va93,
     va94,
     va97,
-    va99,
+    va98,
+    (
+      CASE WHEN se22 = 1 THEN va21 / CAST(0.3333333333333333 AS DOUBLE) ELSE va21 END * EXP((
+        (
+          se22 - 1
+        ) % 1100
+      ) * CAST(0.4054651081081644 AS DOUBLE))
+    ) AS va23
+  FROM series_9
+), values_10_1 AS (
+  SELECT
+    ts_code,
+    trade_date,
+    stock_number,
+    stock_row,
+    se22,
+    va1,
+    va10,
+    va100,
+    va102,
+    va104,
+    va107,
+    va109,
+    va112,
+    va129,
+    va132,
+    va138,
+    va188,
+    va21,
+    va212,
+    va23,
+    va230,
+    va251,
+    va269,
+    va286,
+    va3,
+    va30,
+    va40,
+    va45,
+    va46,
+    va5,
+    va55,
+    va56,
+    va68,
+    va7,
+    va79,
+    va8,
+    va86,
+    va9,
+    va93,
+    va94,
+    va97,
+    va98,
     (
       (
-        se20 - 1
+        se22 - 1
       ) // 1100
-    ) AS va21,
-    (
-      CASE
-        WHEN va186
-        THEN (
-          CASE
-            WHEN stock_row > 10
-            THEN (
-              CASE WHEN va187 THEN CAST(1.0 AS DOUBLE) ELSE 0 END + CASE WHEN se188 THEN CAST(0.9048374180359595 AS DOUBLE) ELSE 0 END + CASE WHEN se189 THEN CAST(0.8187307530779818 AS DOUBLE) ELSE 0 END + CASE WHEN se190 THEN CAST(0.7408182206817179 AS DOUBLE) ELSE 0 END + CASE WHEN se191 THEN CAST(0.6703200460356393 AS DOUBLE) ELSE 0 END + CASE WHEN se192 THEN CAST(0.6065306597126334 AS DOUBLE) ELSE 0 END + CASE WHEN se193 THEN CAST(0.5488116360940264 AS DOUBLE) ELSE 0 END + CASE WHEN se194 THEN CAST(0.4965853037914095 AS DOUBLE) ELSE 0 END + CASE WHEN se195 THEN CAST(0.44932896411722156 AS DOUBLE) ELSE 0 END + CASE WHEN se196 THEN CAST(0.4065696597405991 AS DOUBLE) ELSE 0 END + CASE WHEN se197 THEN CAST(0.36787944117144233 AS DOUBLE) ELSE 0 END
-            )
-          END
-        )
-        WHEN NOT va186
-        THEN 0
-      END
-    ) AS va198
-  FROM series_9
+    ) AS va24
+  FROM values_9_1
 ), series_11 AS (
   SELECT
     ts_code,
     trade_date,
     stock_number,
     stock_row,
-    se20,
+    se22,
     va1,
     va10,
+    va100,
     va102,
-    va119,
-    va122,
-    va127,
-    va176,
-    va19,
-    va198,
-    va214,
-    va234,
-    va250,
-    va267,
+    va104,
+    va107,
+    va109,
+    va112,
+    va129,
+    va132,
+    va138,
+    va188,
+    va21,
+    va212,
+    va230,
+    va251,
+    va269,
+    va286,
     va3,
-    va35,
+    va30,
     va40,
-    va41,
+    va45,
+    va46,
     va5,
-    va50,
-    va51,
-    va61,
+    va55,
+    va56,
+    va68,
     va7,
-    va71,
-    va78,
+    va79,
     va8,
-    va85,
     va86,
-    va89,
     va9,
-    va90,
-    va91,
-    va92,
+    va93,
     va94,
     va97,
-    va99,
-    SUM(
-      (
-        CASE WHEN se20 = 1 THEN va19 / CAST(0.3333333333333333 AS DOUBLE) ELSE va19 END * EXP((
-          (
-            se20 - 1
-          ) % 1100
-        ) * CAST(0.4054651081081644 AS DOUBLE))
-      )
-    ) OVER (
-      PARTITION BY stock_number, va21
+    va98,
+    SUM(va23) OVER (
+      PARTITION BY stock_number, va24
       ORDER BY stock_row
       rows BETWEEN UNBOUNDED preceding AND CURRENT ROW
-    ) AS se22
-  FROM values_9_1
+    ) AS se25
+  FROM values_10_1
 ), values_11_1 AS (
   SELECT
     ts_code,
     trade_date,
     stock_number,
     stock_row,
-    se20,
+    se22,
     va1,
     va10,
+    va100,
     va102,
-    va119,
-    va122,
-    va127,
-    va176,
-    va19,
-    va198,
-    va214,
-    va234,
-    va250,
-    va267,
+    va104,
+    va107,
+    va109,
+    va112,
+    va129,
+    va132,
+    va138,
+    va188,
+    va21,
+    va212,
+    va230,
+    va251,
+    va269,
+    va286,
     va3,
-    va35,
+    va30,
     va40,
-    va41,
+    va45,
+    va46,
     va5,
-    va50,
-    va51,
-    va61,
+    va55,
+    va56,
+    va68,
     va7,
-    va71,
-    va78,
+    va79,
     va8,
-    va85,
     va86,
-    va89,
     va9,
-    va90,
-    va91,
-    va92,
+    va93,
     va94,
     va97,
-    va99,
+    va98,
     (
       CASE
-        WHEN NOT va19 IS NULL
-        THEN CAST(0.3333333333333333 AS DOUBLE) * se22 * EXP((
+        WHEN NOT va21 IS NULL
+        THEN CAST(0.3333333333333333 AS DOUBLE) * se25 * EXP((
           (
-            se20 - 1
+            se22 - 1
           ) % 1100
         ) * -CAST(0.4054651081081644 AS DOUBLE))
       END
-    ) AS va23
+    ) AS va26
   FROM series_11
+), values_11_2 AS (
+  SELECT
+    ts_code,
+    trade_date,
+    stock_number,
+    stock_row,
+    se22,
+    va1,
+    va10,
+    va100,
+    va102,
+    va104,
+    va107,
+    va109,
+    va112,
+    va129,
+    va132,
+    va138,
+    va188,
+    va21,
+    va212,
+    va230,
+    va251,
+    va26,
+    va269,
+    va286,
+    va3,
+    va30,
+    va40,
+    va45,
+    va46,
+    va5,
+    va55,
+    va56,
+    va68,
+    va7,
+    va79,
+    va8,
+    va86,
+    va9,
+    va93,
+    va94,
+    va97,
+    va98,
+    (
+      CASE WHEN (
+        (
+          se22 - 1
+        ) % 1100
+      ) = 1099 THEN va26 END
+    ) AS va27
+  FROM values_11_1
 ), series_13 AS (
   SELECT
     ts_code,
     trade_date,
     stock_number,
     stock_row,
-    se20,
+    se22,
     va1,
     va10,
+    va100,
     va102,
-    va119,
-    va122,
-    va127,
-    va176,
-    va19,
-    va198,
-    va214,
-    va23,
-    va234,
-    va250,
-    va267,
+    va104,
+    va107,
+    va109,
+    va112,
+    va129,
+    va132,
+    va138,
+    va188,
+    va21,
+    va212,
+    va230,
+    va251,
+    va26,
+    va269,
+    va286,
     va3,
-    va35,
+    va30,
     va40,
-    va41,
+    va45,
+    va46,
     va5,
-    va50,
-    va51,
-    va61,
+    va55,
+    va56,
+    va68,
     va7,
-    va71,
-    va78,
+    va79,
     va8,
-    va85,
     va86,
-    va89,
     va9,
-    va90,
-    va91,
-    va92,
+    va93,
     va94,
     va97,
-    va99,
-    LAST_VALUE((
-      CASE WHEN (
-        (
-          se20 - 1
-        ) % 1100
-      ) = 1099 THEN va23 END
-    ) IGNORE NULLS) OVER rows_earlier AS se24
-  FROM values_11_1
+    va98,
+    LAST_VALUE(va27 IGNORE NULLS) OVER rows_earlier AS se28
+  FROM values_11_2
   WINDOW rows_earlier AS (
     PARTITION BY stock_number
     ORDER BY stock_row
@@ -2306,50 +2657,51 @@ WITH values_0_1 AS (
     stock_row,
     va1,
     va10,
+    va100,
     va102,
-    va119,
-    va122,
-    va127,
-    va176,
-    va19,
-    va198,
-    va214,
-    va234,
-    va250,
-    va267,
+    va104,
+    va107,
+    va109,
+    va112,
+    va129,
+    va132,
+    va138,
+    va188,
+    va21,
+    va212,
+    va230,
+    va251,
+    va269,
+    va286,
     va3,
-    va35,
+    va30,
     va40,
-    va41,
+    va45,
+    va46,
     va5,
-    va50,
-    va51,
-    va61,
+    va55,
+    va56,
+    va68,
     va7,
-    va71,
-    va78,
+    va79,
     va8,
-    va85,
     va86,
-    va89,
     va9,
-    va90,
-    va91,
-    va92,
+    va93,
     va94,
     va97,
-    va99,
+    va98,
     (
-      va23 + COALESCE(se24, 0) * EXP(
+      va26 + COALESCE(se28, 0) * EXP(
         (
           (
             (
-              se20 - 1
+              se22 - 1
             ) % 1100
           ) + 1
         ) * -CAST(0.4054651081081644 AS DOUBLE)
       )
-    ) AS va25
+    ) AS va29
   FROM series_13
 ), values_13_2 AS (
   SELECT
@@ -2359,50 +2711,51 @@ WITH values_0_1 AS (
     stock_row,
     va1,
     va10,
+    va100,
     va102,
-    va119,
-    va122,
-    va127,
-    va176,
-    va19,
-    va198,
-    va214,
-    va234,
-    va25,
-    va250,
-    va267,
+    va104,
+    va107,
+    va109,
+    va112,
+    va129,
+    va132,
+    va138,
+    va188,
+    va21,
+    va212,
+    va230,
+    va251,
+    va269,
+    va286,
+    va29,
     va3,
-    va35,
     va40,
-    va41,
+    va45,
+    va46,
     va5,
-    va50,
-    va51,
-    va61,
+    va55,
+    va56,
+    va68,
     va7,
-    va71,
-    va78,
+    va79,
     va8,
-    va85,
     va86,
-    va89,
     va9,
-    va90,
-    va91,
-    va92,
+    va93,
     va94,
     va97,
-    va99,
+    va98,
     (
-      (
-        va19 * 3
-      ) - (
-        va25 * 2
+      va30 - (
+        va29 * 2
       )
-    ) AS va26,
+    ) AS va31,
     (
-      va25 < va19
-    ) AS va125
+      va21 - va29
+    ) AS va133,
+    (
+      va29 < va21
+    ) AS va136
   FROM values_13_1
 ), series_15 AS (
   SELECT
@@ -2412,46 +2765,44 @@ WITH values_0_1 AS (
     stock_row,
     va1,
     va10,
+    va100,
     va102,
-    va119,
-    va122,
-    va125,
-    va127,
-    va176,
-    va19,
-    va198,
-    va214,
-    va234,
-    va25,
-    va250,
-    va26,
-    va267,
+    va104,
+    va107,
+    va109,
+    va112,
+    va129,
+    va132,
+    va136,
+    va138,
+    va188,
+    va21,
+    va212,
+    va230,
+    va251,
+    va269,
+    va286,
+    va29,
     va3,
-    va35,
+    va31,
     va40,
-    va41,
+    va45,
+    va46,
     va5,
-    va50,
-    va51,
-    va61,
+    va55,
+    va56,
+    va68,
     va7,
-    va71,
-    va78,
+    va79,
     va8,
-    va85,
     va86,
-    va89,
     va9,
-    va90,
-    va91,
-    va92,
+    va93,
     va94,
     va97,
-    va99,
-    LAG((
-      va19 - va25
-    ), 1) OVER rows_row AS se123,
-    LAG(va26, 1) OVER rows_row AS se143
+    va98,
+    LAG(va133, 1) OVER rows_row AS se134,
+    LAG(va31, 1) OVER rows_row AS se154
   FROM values_13_2
   WINDOW rows_row AS (PARTITION BY stock_number ORDER BY stock_row)
 ), values_15_1 AS (
@@ -2462,51 +2813,51 @@ WITH values_0_1 AS (
     stock_row,
     va1,
     va10,
+    va100,
     va102,
-    va119,
-    va122,
-    va125,
-    va127,
-    va176,
-    va19,
-    va198,
-    va214,
-    va234,
-    va25,
-    va250,
-    va26,
-    va267,
+    va104,
+    va107,
+    va109,
+    va112,
+    va129,
+    va132,
+    va136,
+    va138,
+    va188,
+    va21,
+    va212,
+    va230,
+    va251,
+    va269,
+    va286,
+    va29,
     va3,
-    va35,
+    va31,
     va40,
-    va41,
+    va45,
+    va46,
     va5,
-    va50,
-    va51,
-    va61,
+    va55,
+    va56,
+    va68,
     va7,
-    va71,
-    va78,
+    va79,
     va8,
-    va85,
     va86,
-    va89,
     va9,
-    va90,
-    va91,
-    va92,
+    va93,
     va94,
     va97,
-    va99,
+    va98,
     (
-      se123 <= 0
-    ) AS va124,
+      se134 <= 0
+    ) AS va135,
     (
-      se143 < 0
-    ) AS va144,
+      se154 < 0
+    ) AS va155,
     (
-      se143 < va26
-    ) AS va145
+      se154 < va31
+    ) AS va156
   FROM series_15
 ), values_15_2 AS (
   SELECT
@@ -2516,51 +2867,51 @@ WITH values_0_1 AS (
     stock_row,
     va1,
     va10,
+    va100,
     va102,
-    va119,
-    va122,
-    va127,
-    va176,
-    va19,
-    va198,
-    va214,
-    va234,
-    va25,
-    va250,
-    va26,
-    va267,
+    va104,
+    va107,
+    va109,
+    va112,
+    va129,
+    va132,
+    va138,
+    va188,
+    va21,
+    va212,
+    va230,
+    va251,
+    va269,
+    va286,
+    va29,
     va3,
-    va35,
+    va31,
     va40,
-    va41,
+    va45,
+    va46,
     va5,
-    va50,
-    va51,
-    va61,
+    va55,
+    va56,
+    va68,
     va7,
-    va71,
-    va78,
+    va79,
     va8,
-    va85,
     va86,
-    va89,
     va9,
-    va90,
-    va91,
-    va92,
+    va93,
     va94,
     va97,
-    va99,
+    va98,
     (
-      CASE WHEN NOT va124 IS NULL AND NOT va125 IS NULL THEN (
-        va124 AND va125
+      CASE WHEN NOT va135 IS NULL AND NOT va136 IS NULL THEN (
+        va135 AND va136
       ) END
-    ) AS va126,
+    ) AS va137,
     (
-      CASE WHEN NOT va144 IS NULL AND NOT va145 IS NULL THEN (
-        va144 AND va145
+      CASE WHEN NOT va155 IS NULL AND NOT va156 IS NULL THEN (
+        va155 AND va156
       ) END
-    ) AS va146
+    ) AS va157
   FROM values_15_1
 ), values_15_3 AS (
   SELECT
@@ -2570,51 +2921,48 @@ WITH values_0_1 AS (
     stock_row,
     va1,
     va10,
+    va100,
     va102,
-    va119,
-    va122,
-    va176,
-    va19,
-    va198,
-    va214,
-    va234,
-    va25,
-    va250,
-    va26,
-    va267,
+    va104,
+    va107,
+    va109,
+    va112,
+    va129,
+    va132,
+    va157,
+    va188,
+    va21,
+    va212,
+    va230,
+    va251,
+    va269,
+    va286,
+    va29,
     va3,
-    va35,
+    va31,
     va40,
-    va41,
+    va45,
+    va46,
     va5,
-    va50,
-    va51,
-    va61,
+    va55,
+    va56,
+    va68,
     va7,
-    va71,
-    va78,
+    va79,
     va8,
-    va85,
     va86,
-    va89,
     va9,
-    va90,
-    va91,
-    va92,
+    va93,
     va94,
     va97,
-    va99,
+    va98,
     (
-      CASE WHEN NOT va126 IS NULL AND NOT va127 IS NULL THEN (
-        va126 AND va127
+      CASE WHEN NOT va137 IS NULL AND NOT va138 IS NULL THEN (
+        va137 AND va138
       ) END
-    ) AS va128,
-    CAST((
-      va146
-    ) AS DOUBLE) AS va147,
-    COALESCE(va146, FALSE) AS va149
+    ) AS va139
   FROM values_15_2
-), values_15_4 AS (
+), values_16_1 AS (
   SELECT
     ts_code,
     trade_date,
@@ -2622,98 +2970,45 @@ WITH values_0_1 AS (
     stock_row,
     va1,
     va10,
+    va100,
     va102,
-    va119,
-    va122,
-    va149,
-    va176,
-    va19,
-    va198,
-    va214,
-    va234,
-    va25,
-    va250,
-    va26,
-    va267,
+    va104,
+    va107,
+    va109,
+    va112,
+    va129,
+    va132,
+    va139,
+    va157,
+    va188,
+    va21,
+    va212,
+    va230,
+    va251,
+    va269,
+    va286,
+    va29,
     va3,
-    va35,
+    va31,
     va40,
-    va41,
+    va45,
+    va46,
     va5,
-    va50,
-    va51,
-    va61,
+    va55,
+    va56,
+    va68,
     va7,
-    va71,
-    va78,
+    va79,
     va8,
-    va85,
     va86,
-    va89,
     va9,
-    va90,
-    va91,
-    va92,
+    va93,
     va94,
     va97,
-    va99,
-    CAST((
-      va128
-    ) AS DOUBLE) AS va129,
-    COALESCE(va128, FALSE) AS va131,
-    (
-      va147 = va147
-    ) AS va148
+    va98,
+    COALESCE(va139, FALSE) AS va142,
+    COALESCE(va157, FALSE) AS va160
   FROM values_15_3
-), values_15_5 AS (
-  SELECT
-    ts_code,
-    trade_date,
-    stock_number,
-    stock_row,
-    va1,
-    va10,
-    va102,
-    va119,
-    va122,
-    va131,
-    va148,
-    va149,
-    va176,
-    va19,
-    va198,
-    va214,
-    va234,
-    va25,
-    va250,
-    va26,
-    va267,
-    va3,
-    va35,
-    va40,
-    va41,
-    va5,
-    va50,
-    va51,
-    va61,
-    va7,
-    va71,
-    va78,
-    va8,
-    va85,
-    va86,
-    va89,
-    va9,
-    va90,
-    va91,
-    va92,
-    va94,
-    va97,
-    va99,
-    (
-      va129 = va129
-    ) AS va130
-  FROM values_15_4
 ), series_17 AS (
   SELECT
     ts_code,
@@ -2722,65 +3017,65 @@ WITH values_0_1 AS (
     stock_row,
     va1,
     va10,
+    va100,
     va102,
-    va119,
-    va122,
-    va130,
-    va131,
-    va148,
-    va149,
-    va176,
-    va19,
-    va198,
-    va214,
-    va234,
-    va25,
-    va250,
-    va26,
-    va267,
+    va104,
+    va107,
+    va109,
+    va112,
+    va129,
+    va132,
+    va139,
+    va142,
+    va157,
+    va160,
+    va188,
+    va21,
+    va212,
+    va230,
+    va251,
+    va269,
+    va286,
+    va29,
     va3,
-    va35,
+    va31,
     va40,
-    va41,
+    va45,
+    va46,
     va5,
-    va50,
-    va51,
-    va61,
+    va55,
+    va56,
+    va68,
     va7,
-    va71,
-    va78,
+    va79,
     va8,
-    va85,
     va86,
-    va89,
     va9,
-    va90,
-    va91,
-    va92,
+    va93,
     va94,
     va97,
-    va99,
-    LAG(va131, 1) OVER rows_row AS se132,
-    LAG(va131, 2) OVER rows_row AS se133,
-    LAG(va131, 3) OVER rows_row AS se134,
-    LAG(va131, 4) OVER rows_row AS se135,
-    LAG(va131, 5) OVER rows_row AS se136,
-    LAG(va131, 6) OVER rows_row AS se137,
-    LAG(va131, 7) OVER rows_row AS se138,
-    LAG(va131, 8) OVER rows_row AS se139,
-    LAG(va131, 9) OVER rows_row AS se140,
-    LAG(va131, 10) OVER rows_row AS se141,
-    LAG(va149, 1) OVER rows_row AS se150,
-    LAG(va149, 2) OVER rows_row AS se151,
-    LAG(va149, 3) OVER rows_row AS se152,
-    LAG(va149, 4) OVER rows_row AS se153,
-    LAG(va149, 5) OVER rows_row AS se154,
-    LAG(va149, 6) OVER rows_row AS se155,
-    LAG(va149, 7) OVER rows_row AS se156,
-    LAG(va149, 8) OVER rows_row AS se157,
-    LAG(va149, 9) OVER rows_row AS se158,
-    LAG(va149, 10) OVER rows_row AS se159
-  FROM values_15_5
+    va98,
+    LAG(va142, 1) OVER rows_row AS se143,
+    LAG(va142, 2) OVER rows_row AS se144,
+    LAG(va142, 3) OVER rows_row AS se145,
+    LAG(va142, 4) OVER rows_row AS se146,
+    LAG(va142, 5) OVER rows_row AS se147,
+    LAG(va142, 6) OVER rows_row AS se148,
+    LAG(va142, 7) OVER rows_row AS se149,
+    LAG(va142, 8) OVER rows_row AS se150,
+    LAG(va142, 9) OVER rows_row AS se151,
+    LAG(va142, 10) OVER rows_row AS se152,
+    LAG(va160, 1) OVER rows_row AS se161,
+    LAG(va160, 2) OVER rows_row AS se162,
+    LAG(va160, 3) OVER rows_row AS se163,
+    LAG(va160, 4) OVER rows_row AS se164,
+    LAG(va160, 5) OVER rows_row AS se165,
+    LAG(va160, 6) OVER rows_row AS se166,
+    LAG(va160, 7) OVER rows_row AS se167,
+    LAG(va160, 8) OVER rows_row AS se168,
+    LAG(va160, 9) OVER rows_row AS se169,
+    LAG(va160, 10) OVER rows_row AS se170
+  FROM values_16_1
   WINDOW rows_row AS (PARTITION BY stock_number ORDER BY stock_row)
 ), values_17_1 AS (
   SELECT
@@ -2788,73 +3083,215 @@ WITH values_0_1 AS (
     trade_date,
     stock_number,
     stock_row,
+    se143,
+    se144,
+    se145,
+    se146,
+    se147,
+    se148,
+    se149,
+    se150,
+    se151,
+    se152,
+    se161,
+    se162,
+    se163,
+    se164,
+    se165,
+    se166,
+    se167,
+    se168,
+    se169,
+    se170,
     va1,
     va10,
+    va100,
     va102,
-    va119,
-    va122,
-    va176,
-    va19,
-    va198,
-    va214,
-    va234,
-    va25,
-    va250,
-    va26,
-    va267,
+    va104,
+    va107,
+    va109,
+    va112,
+    va129,
+    va132,
+    va142,
+    va160,
+    va188,
+    va21,
+    va212,
+    va230,
+    va251,
+    va269,
+    va286,
+    va29,
     va3,
-    va35,
+    va31,
     va40,
-    va41,
+    va45,
+    va46,
     va5,
-    va50,
-    va51,
-    va61,
+    va55,
+    va56,
+    va68,
     va7,
-    va71,
-    va78,
+    va79,
     va8,
-    va85,
     va86,
-    va89,
     va9,
-    va90,
-    va91,
-    va92,
+    va93,
     va94,
     va97,
-    va99,
-    (
-      CASE
-        WHEN va130
-        THEN (
-          CASE
-            WHEN stock_row > 10
-            THEN (
-              CASE WHEN va131 THEN CAST(1.0 AS DOUBLE) ELSE 0 END + CASE WHEN se132 THEN CAST(0.9048374180359595 AS DOUBLE) ELSE 0 END + CASE WHEN se133 THEN CAST(0.8187307530779818 AS DOUBLE) ELSE 0 END + CASE WHEN se134 THEN CAST(0.7408182206817179 AS DOUBLE) ELSE 0 END + CASE WHEN se135 THEN CAST(0.6703200460356393 AS DOUBLE) ELSE 0 END + CASE WHEN se136 THEN CAST(0.6065306597126334 AS DOUBLE) ELSE 0 END + CASE WHEN se137 THEN CAST(0.5488116360940264 AS DOUBLE) ELSE 0 END + CASE WHEN se138 THEN CAST(0.4965853037914095 AS DOUBLE) ELSE 0 END + CASE WHEN se139 THEN CAST(0.44932896411722156 AS DOUBLE) ELSE 0 END + CASE WHEN se140 THEN CAST(0.4065696597405991 AS DOUBLE) ELSE 0 END + CASE WHEN se141 THEN CAST(0.36787944117144233 AS DOUBLE) ELSE 0 END
-            )
-          END
-        )
-        WHEN NOT va130
-        THEN 0
-      END
-    ) AS va142,
-    (
-      CASE
-        WHEN va148
-        THEN (
-          CASE
-            WHEN stock_row > 10
-            THEN (
-              CASE WHEN va149 THEN CAST(1.0 AS DOUBLE) ELSE 0 END + CASE WHEN se150 THEN CAST(0.9048374180359595 AS DOUBLE) ELSE 0 END + CASE WHEN se151 THEN CAST(0.8187307530779818 AS DOUBLE) ELSE 0 END + CASE WHEN se152 THEN CAST(0.7408182206817179 AS DOUBLE) ELSE 0 END + CASE WHEN se153 THEN CAST(0.6703200460356393 AS DOUBLE) ELSE 0 END + CASE WHEN se154 THEN CAST(0.6065306597126334 AS DOUBLE) ELSE 0 END + CASE WHEN se155 THEN CAST(0.5488116360940264 AS DOUBLE) ELSE 0 END + CASE WHEN se156 THEN CAST(0.4965853037914095 AS DOUBLE) ELSE 0 END + CASE WHEN se157 THEN CAST(0.44932896411722156 AS DOUBLE) ELSE 0 END + CASE WHEN se158 THEN CAST(0.4065696597405991 AS DOUBLE) ELSE 0 END + CASE WHEN se159 THEN CAST(0.36787944117144233 AS DOUBLE) ELSE 0 END
-            )
-          END
-        )
-        WHEN NOT va148
-        THEN 0
-      END
-    ) AS va160
+    va98,
+    CAST((
+      va139
+    ) AS DOUBLE) AS va140,
+    CAST((
+      va157
+    ) AS DOUBLE) AS va158
   FROM series_17
+), values_17_2 AS (
+  SELECT
+    ts_code,
+    trade_date,
+    stock_number,
+    stock_row,
+    se143,
+    se144,
+    se145,
+    se146,
+    se147,
+    se148,
+    se149,
+    se150,
+    se151,
+    se152,
+    se161,
+    se162,
+    se163,
+    se164,
+    se165,
+    se166,
+    se167,
+    se168,
+    se169,
+    se170,
+    va1,
+    va10,
+    va100,
+    va102,
+    va104,
+    va107,
+    va109,
+    va112,
+    va129,
+    va132,
+    va142,
+    va160,
+    va188,
+    va21,
+    va212,
+    va230,
+    va251,
+    va269,
+    va286,
+    va29,
+    va3,
+    va31,
+    va40,
+    va45,
+    va46,
+    va5,
+    va55,
+    va56,
+    va68,
+    va7,
+    va79,
+    va8,
+    va86,
+    va9,
+    va93,
+    va94,
+    va97,
+    va98,
+    (
+      va140 = va140
+    ) AS va141,
+    (
+      va158 = va158
+    ) AS va159
+  FROM values_17_1
+), values_17_3 AS (
+  SELECT
+    ts_code,
+    trade_date,
+    stock_number,
+    stock_row,
+    va1,
+    va10,
+    va100,
+    va102,
+    va104,
+    va107,
+    va109,
+    va112,
+    va129,
+    va132,
+    va188,
+    va21,
+    va212,
+    va230,
+    va251,
+    va269,
+    va286,
+    va29,
+    va3,
+    va31,
+    va40,
+    va45,
+    va46,
+    va5,
+    va55,
+    va56,
+    va68,
+    va7,
+    va79,
+    va8,
+    va86,
+    va9,
+    va93,
+    va94,
+    va97,
+    va98,
+    (
+      CASE
+        WHEN va141
+        THEN (
+          CASE
+            WHEN stock_row > 10
+            THEN (
+              CASE WHEN va142 THEN CAST(1.0 AS DOUBLE) ELSE 0 END + CASE WHEN se143 THEN CAST(0.9048374180359595 AS DOUBLE) ELSE 0 END + CASE WHEN se144 THEN CAST(0.8187307530779818 AS DOUBLE) ELSE 0 END + CASE WHEN se145 THEN CAST(0.7408182206817179 AS DOUBLE) ELSE 0 END + CASE WHEN se146 THEN CAST(0.6703200460356393 AS DOUBLE) ELSE 0 END + CASE WHEN se147 THEN CAST(0.6065306597126334 AS DOUBLE) ELSE 0 END + CASE WHEN se148 THEN CAST(0.5488116360940264 AS DOUBLE) ELSE 0 END + CASE WHEN se149 THEN CAST(0.4965853037914095 AS DOUBLE) ELSE 0 END + CASE WHEN se150 THEN CAST(0.44932896411722156 AS DOUBLE) ELSE 0 END + CASE WHEN se151 THEN CAST(0.4065696597405991 AS DOUBLE) ELSE 0 END + CASE WHEN se152 THEN CAST(0.36787944117144233 AS DOUBLE) ELSE 0 END
+            )
+          END
+        )
+        WHEN NOT va141
+        THEN 0
+      END
+    ) AS va153,
+    (
+      CASE
+        WHEN va159
+        THEN (
+          CASE
+            WHEN stock_row > 10
+            THEN (
+              CASE WHEN va160 THEN CAST(1.0 AS DOUBLE) ELSE 0 END + CASE WHEN se161 THEN CAST(0.9048374180359595 AS DOUBLE) ELSE 0 END + CASE WHEN se162 THEN CAST(0.8187307530779818 AS DOUBLE) ELSE 0 END + CASE WHEN se163 THEN CAST(0.7408182206817179 AS DOUBLE) ELSE 0 END + CASE WHEN se164 THEN CAST(0.6703200460356393 AS DOUBLE) ELSE 0 END + CASE WHEN se165 THEN CAST(0.6065306597126334 AS DOUBLE) ELSE 0 END + CASE WHEN se166 THEN CAST(0.5488116360940264 AS DOUBLE) ELSE 0 END + CASE WHEN se167 THEN CAST(0.4965853037914095 AS DOUBLE) ELSE 0 END + CASE WHEN se168 THEN CAST(0.44932896411722156 AS DOUBLE) ELSE 0 END + CASE WHEN se169 THEN CAST(0.4065696597405991 AS DOUBLE) ELSE 0 END + CASE WHEN se170 THEN CAST(0.36787944117144233 AS DOUBLE) ELSE 0 END
+            )
+          END
+        )
+        WHEN NOT va159
+        THEN 0
+      END
+    ) AS va171
+  FROM values_17_2
 )
 SELECT
   ts_code,
@@ -2881,96 +3318,96 @@ SELECT
     CASE WHEN ISFINITE(va10) THEN va10 END
   ) AS tech_ma20_ma60_ratio,
   (
-    CASE WHEN ISFINITE(va19) THEN va19 END
+    CASE WHEN ISFINITE(va21) THEN va21 END
   ) AS tech_kdj_k,
   (
-    CASE WHEN ISFINITE(va25) THEN va25 END
+    CASE WHEN ISFINITE(va29) THEN va29 END
   ) AS tech_kdj_d,
   (
-    CASE WHEN ISFINITE(va26) THEN va26 END
+    CASE WHEN ISFINITE(va31) THEN va31 END
   ) AS tech_kdj_j,
   (
-    CASE WHEN ISFINITE(va35) THEN va35 END
+    CASE WHEN ISFINITE(va40) THEN va40 END
   ) AS tech_macd_dif,
   (
-    CASE WHEN ISFINITE(va40) THEN va40 END
+    CASE WHEN ISFINITE(va45) THEN va45 END
   ) AS tech_macd_dea,
   (
-    CASE WHEN ISFINITE(va41) THEN va41 END
+    CASE WHEN ISFINITE(va46) THEN va46 END
   ) AS tech_macd_histogram,
   (
-    CASE WHEN ISFINITE(va50) THEN va50 END
+    CASE WHEN ISFINITE(va55) THEN va55 END
   ) AS tech_boll_percent,
   (
-    CASE WHEN ISFINITE(va51) THEN va51 END
+    CASE WHEN ISFINITE(va56) THEN va56 END
   ) AS tech_boll_width,
   (
-    CASE WHEN ISFINITE(va61) THEN va61 END
+    CASE WHEN ISFINITE(va68) THEN va68 END
   ) AS tech_atr_14_ratio,
   (
-    CASE WHEN ISFINITE(va71) THEN va71 END
+    CASE WHEN ISFINITE(va79) THEN va79 END
   ) AS tech_rsi_6,
   (
-    CASE WHEN ISFINITE(va78) THEN va78 END
+    CASE WHEN ISFINITE(va86) THEN va86 END
   ) AS tech_rsi_12,
   (
-    CASE WHEN ISFINITE(va85) THEN va85 END
+    CASE WHEN ISFINITE(va93) THEN va93 END
   ) AS tech_rsi_24,
   (
-    CASE WHEN ISFINITE(va86) THEN va86 END
+    CASE WHEN ISFINITE(va94) THEN va94 END
   ) AS tech_amplitude,
   (
-    CASE WHEN ISFINITE(va89) THEN va89 END
+    CASE WHEN ISFINITE(va97) THEN va97 END
   ) AS tech_amplitude_20d,
   (
-    CASE WHEN ISFINITE(va90) THEN va90 END
+    CASE WHEN ISFINITE(va98) THEN va98 END
   ) AS tech_gap,
   (
-    CASE WHEN ISFINITE(va91) THEN va91 END
+    CASE WHEN ISFINITE(va100) THEN va100 END
   ) AS tech_upper_shadow,
   (
-    CASE WHEN ISFINITE(va92) THEN va92 END
+    CASE WHEN ISFINITE(va102) THEN va102 END
   ) AS tech_lower_shadow,
   (
-    CASE WHEN ISFINITE(va94) THEN va94 END
+    CASE WHEN ISFINITE(va104) THEN va104 END
   ) AS tech_roc_12,
   (
-    CASE WHEN ISFINITE(va97) THEN va97 END
+    CASE WHEN ISFINITE(va107) THEN va107 END
   ) AS tech_volume_ratio_5,
   (
-    CASE WHEN ISFINITE(va99) THEN va99 END
+    CASE WHEN ISFINITE(va109) THEN va109 END
   ) AS tech_volume_ma5_ma20_ratio,
   (
-    CASE WHEN ISFINITE(va102) THEN va102 END
+    CASE WHEN ISFINITE(va112) THEN va112 END
   ) AS tech_obv_20d,
   (
-    CASE WHEN ISFINITE(va119) THEN va119 END
+    CASE WHEN ISFINITE(va129) THEN va129 END
   ) AS tech_cci_14,
   (
-    CASE WHEN ISFINITE(va122) THEN va122 END
+    CASE WHEN ISFINITE(va132) THEN va132 END
   ) AS tech_wr_14,
   (
-    CASE WHEN ISFINITE(va142) THEN va142 END
+    CASE WHEN ISFINITE(va153) THEN va153 END
   ) AS tech_evt_kdj_below_30_cross_decay10,
   (
-    CASE WHEN ISFINITE(va160) THEN va160 END
+    CASE WHEN ISFINITE(va171) THEN va171 END
   ) AS tech_evt_kdj_j_oversold_turn_decay10,
   (
-    CASE WHEN ISFINITE(va176) THEN va176 END
+    CASE WHEN ISFINITE(va188) THEN va188 END
   ) AS tech_evt_macd_zero_cross_decay10,
   (
-    CASE WHEN ISFINITE(va198) THEN va198 END
+    CASE WHEN ISFINITE(va212) THEN va212 END
   ) AS tech_evt_boll_squeeze_break_decay10,
   (
-    CASE WHEN ISFINITE(va214) THEN va214 END
+    CASE WHEN ISFINITE(va230) THEN va230 END
   ) AS tech_evt_ma5_cross_ma10_decay10,
   (
-    CASE WHEN ISFINITE(va234) THEN va234 END
+    CASE WHEN ISFINITE(va251) THEN va251 END
   ) AS tech_evt_vol_breakout_3sigma_decay10,
   (
-    CASE WHEN ISFINITE(va250) THEN va250 END
+    CASE WHEN ISFINITE(va269) THEN va269 END
   ) AS tech_evt_ma20_cross_ma60_decay10,
   (
-    CASE WHEN ISFINITE(va267) THEN va267 END
+    CASE WHEN ISFINITE(va286) THEN va286 END
   ) AS tech_evt_high_60d_break_decay10
-FROM values_17_1
+FROM values_17_3
