@@ -229,7 +229,10 @@ foresight as (
         factor_day,
         count(*) as pair_count,
         {{ _section_correlation('factor_value', 'forward_return', enough) }} as ic,
-        {{ _section_correlation('value_place', 'return_place', enough) }} as rank_ic
+        case
+            when ic is not null
+                then {{ _section_correlation('value_place', 'return_place', enough) }}
+        end as rank_ic
     from pairs
     group by factor_day
 
@@ -263,11 +266,11 @@ where factor_days.trade_date > {{ built_until() }}
 {%- endmacro %}
 
 
-{#- Correlation of two columns over a group; NULL of too few rows or of a constant column. What is left of a
-    correlation of 0 is no noise: rounded. -#}
+{#- Correlation of two columns over a group; NULL of too few rows or of a constant column, also of one whose
+    values differ by their last bit alone (NaN). What is left of a correlation of 0 is no noise: rounded. -#}
 {% macro _section_correlation(x, y, enough) -%}
     case
-        when count(*) >= {{ enough }} and min({{ x }}) < max({{ x }}) and min({{ y }}) < max({{ y }})
-            then round(corr({{ x }}, {{ y }}), 12)
+        when count(*) >= {{ enough }} and {{ factor_spreads(x) }} and {{ factor_spreads(y) }}
+            then nullif(round(corr({{ x }}, {{ y }}), 12), 'nan'::double)
     end
 {%- endmacro %}

@@ -190,18 +190,24 @@ select 'every stock that traded is in the universe'
 {% endmaterialization %}
 
 
+{#- Whether the values of a group, or of a window `over`, differ by more than what a double can still square:
+    deviations and correlations of less would be noise, or no number. -#}
+{% macro factor_spreads(value, over='') -%}
+    max({{ value }}){{ over }} - min({{ value }}){{ over }} > 1e-140
+{%- endmacro %}
+
+
 {#- A factor's distance from the mean of its day's universe, in standard deviations of the population, times the
     weight of its family. NULL outside of the universe, where unknown, and where all of the day are the same. -#}
 {% macro factor_z_score(factor, prefix, default_weight) -%}
     {%- set weight = _factor_weights().get(prefix, default_weight) | float -%}
     {%- set value = 'case when in_universe then ' ~ factor ~ ' end' -%}
+    {%- set of_day = ' over (partition by trade_date)' -%}
     case
-        when
-            in_universe
-            and min({{ value }}) over (partition by trade_date) < max({{ value }}) over (partition by trade_date)
+        when in_universe and {{ factor_spreads(value, of_day) }}
             then
-                {{ '%r' % weight }}::double * ({{ factor }} - avg({{ value }}) over (partition by trade_date))
-                / nullif(stddev_pop({{ value }}) over (partition by trade_date), 0)
+                {{ '%r' % weight }}::double * ({{ factor }} - avg({{ value }}){{ of_day }})
+                / nullif(stddev_pop({{ value }}){{ of_day }}, 0)
     end
 {%- endmacro %}
 

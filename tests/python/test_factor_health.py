@@ -15,7 +15,9 @@ from daily_incremental_models import RenderedModel
 from daily_sql import model_source, new_connection, put
 from wavehouse.cli import main
 
-FACTORS = ("plain", "levels", "slow", "flat", "rare", "absent", "signal", "two", "last")
+FACTORS = (
+    "plain", "levels", "slow", "flat", "rare", "absent", "signal", "two", "tiny", "last"
+)  # fmt: skip
 SETTINGS = {
     "factor_health_horizon_days": 4,
     "factor_health_min_names": 12,
@@ -77,6 +79,7 @@ def made_up_world(seed: int = 1) -> World:
         "absent": np.where(day < 45, np.nan, noise),
         "signal": -np.log(panel["close"].astype(float)),
         "two": (rng.random(size) < 0.6).astype(float),  # no place is above 80 %
+        "tiny": noise * 10.0 ** (-4.0 * day - 100),  # squares leave the range of a double
         "last": np.where(rng.random(size) < 0.1, np.nan, rng.normal(size=size)),
     }
     panel = panel[["ts_code", "trade_date", "trading_day", "in_universe"]].assign(**values)
@@ -190,8 +193,8 @@ def defined_forward_returns(world: World, entry: int = 1, horizon: int = 4) -> d
 
 
 def correlation(x, y, enough: int) -> tuple[float, float]:
-    """Pearson and Spearman, NaN of too few or of constants."""
-    if len(x) < enough or len(set(x)) == 1 or len(set(y)) == 1:
+    """Pearson and Spearman, NaN of too few, of constants and of what is as good as one."""
+    if len(x) < enough or np.ptp(x) <= 1e-140 or np.ptp(y) <= 1e-140:
         return np.nan, np.nan
     return stats.pearsonr(x, y).statistic, stats.spearmanr(x, y).statistic
 
@@ -303,6 +306,9 @@ def test_the_made_up_panel_has_every_edge(expected_days, world):
     days = expected_days.set_index("factor_id")
     assert days.loc["flat", "ic"].isna().sum() > 15  # constant days
     assert (days.loc["absent", "known_count"] == 0).sum() > 30
+    assert (
+        5 < days.loc["tiny", "ic"].notna().sum() < days.loc["tiny", "turnover"].notna().sum() - 30
+    )
     assert days.loc["two", "turnover"].isna().all()
     assert days.loc["two", "rank_ic"].notna().any()
     assert (days.loc["rare", "known_count"] < 12).any()
@@ -314,6 +320,26 @@ def test_the_made_up_panel_has_every_edge(expected_days, world):
     sections = pd.DataFrame([(day, value) for (_, day), value in returns])
     assert sections.duplicated().sum() > 10  # equal returns on a day
     assert world.days["close"].isna().sum() > 20
+
+
+def test_values_that_differ_in_the_last_bit_correlate_somehow_or_not_at_all():
+    """DuckDB's corr is NaN for some of them, and a month's mean would be."""
+    rng, connection = np.random.default_rng(1), new_connection()
+    context = RenderedModel(MODEL, SETTINGS).context
+    sql = context["_section_correlation"]("x", "y", 12)
+    raw, found = [], []
+    for _ in range(300):
+        level = 10.0 ** rng.integers(-3, 4) * rng.random()
+        x = np.where(rng.random(20) < 0.2, level, np.nextafter(level, np.inf))
+        values = {"x": list(x), "y": list(rng.normal(size=20))}
+        rows = "select unnest($x) as x, unnest($y) as y"
+        query = f"select corr(x, y), {sql} from ({rows})"
+        plain, guarded = connection.execute(query, values).fetchall()[0]
+        raw.append(plain)
+        found.append(guarded)
+    assert any(value is not None and np.isnan(value) for value in raw)
+    assert all(value is None or abs(value) <= 1 for value in found)
+    assert sum(value is None for value in found) < 100
 
 
 def test_another_entry_is_that_of_the_labels(world):
@@ -420,6 +446,7 @@ FAULTS = {
     ),
     "the first top is all new": ("and tops_before.top_count > 0", ""),
     "few stocks have a top": ("least(known.known_count, known_before.known_count) >= 12", "true"),
+    "what has no square correlates": ("max(factor_value) - min(factor_value) > 1e-140", "true"),
     "the top is a quarter": ("(1 - 0.2::double)", "(1 - 0.25::double)"),
     "the bottom is the top": ("place > (1 - 0.2::double)", "place < (1 - 0.2::double)"),
     "unknown values are known": ("where factor_value is not null", ""),
@@ -465,7 +492,7 @@ def warehouse_file(built, tmp_path_factory):
     families = pd.DataFrame(
         [
             {"factor_id": name, "family": family, "direction": 0}
-            for name, family in zip(FACTORS, ["first"] * 5 + ["second_one"] * 4, strict=True)
+            for name, family in zip(FACTORS, ["first"] * 5 + ["second_one"] * 5, strict=True)
         ]
         + [{"factor_id": "never", "family": "third", "direction": -1}]
     )

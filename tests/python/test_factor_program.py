@@ -310,34 +310,3 @@ def test_dbt_adds_days_and_leaves_the_others(sample_warehouse, tmp_path):
             assert rows > 100
             assert known > 0, name
             assert apart == 0, name
-
-
-def test_z_scores_ranks_and_the_mask(sample_warehouse):
-    """Against pandas: many ties, values that are missing, one value for all stocks of a day."""
-    names = ("zt_streak", "mf_net_5d", "mkt_index_pct_chg_5d", "alpha_012")
-    keys = "select ts_code, trade_date, in_universe"
-    frames = {
-        form: sample_warehouse.query(
-            f"{keys}, {', '.join(names)} from factors.factor_panel{form}"
-            " where trade_date >= '2021-09-01' order by ts_code, trade_date"
-        )
-        for form in ("", "_z", "_rank", "_missing")
-    }
-    panel = frames[""]
-    assert panel["in_universe"].all()
-    constant = 0
-    for name in names:
-        values = panel[name].astype(float)
-        day = values.groupby(panel["trade_date"])
-        assert (frames["_missing"][name] == values.isna()).all()
-        spread = day.transform("max") > day.transform("min")
-        constant += (~spread).sum()
-        z = ((values - day.transform("mean")) / day.transform("std", ddof=0)).where(spread)
-        np.testing.assert_allclose(frames["_z"][name].astype(float), z, rtol=1e-9, atol=1e-12)
-        known = day.transform("count")
-        rounded = values * 8193 - (values * 8193 - values)  # to 40 bits: noise decides no tie
-        place = rounded.groupby(panel["trade_date"]).rank()
-        rank = ((place - 1) / (known - 1) * 2 - 1).where(known > 1, 0.0).where(values.notna())
-        np.testing.assert_allclose(frames["_rank"][name].astype(float), rank, rtol=1e-9, atol=1e-12)
-    assert constant > 100
-    assert panel["mf_net_5d"].isna().any()

@@ -14,7 +14,7 @@ VIEWS = {
         "Cross-sectional z-scores: each factor's distance from the mean of its day's universe, in "
         "standard deviations of the population, times the weight of its family (var "
         "factor_weights, else seeds.factor_families.default_weight). NULL outside of the universe, "
-        "where the factor is unknown, and where all of the day are the same.",
+        "where the factor is unknown, and where all of the day are the same, give or take 1e-140.",
         "z-score of",
     ),
     "factor_panel_rank": (
