@@ -11,6 +11,7 @@ EXTREMES = 15  # factors named at either end
 MAPPED = 40  # factors whose months are drawn when all families are on the page
 NAMED = 6  # points that are named in a scatter plot, where no other name is in the way,
 CANDIDATES = 20  # of the strongest
+ENOUGH = 0.25  # of the days of the factor that has most: less, and a few days decide the order
 # over all months: the mean and the deviation of the daily ones, from those of each month
 SUMMARY = """
     with months as (
@@ -75,6 +76,8 @@ def factor_page(con: duckdb.DuckDBPyConnection, family: str | None = None) -> st
         )
     # one without an information coefficient, such as of a feed that is not there, is in the table
     judged = [each for each in factors if each["rank_ic"] is not None]
+    most = max((each["ic_days"] for each in judged), default=0)
+    compared = [each for each in judged if each["ic_days"] >= ENOUGH * most]
     span = rows(
         con,
         """
@@ -85,14 +88,17 @@ def factor_page(con: duckdb.DuckDBPyConnection, family: str | None = None) -> st
     )[0]
     return page_template("factor_report.html.j2").render(
         family=family,
-        factors=sorted(factors, key=lambda each: -abs(each["rank_ic_ir"] or 0)),
+        factors=sorted(
+            factors, key=lambda each: (each not in compared, -abs(each["rank_ic_ir"] or 0))
+        ),
         judged=len(judged),
+        rare=len(judged) - len(compared),
         families=len({each["family"] for each in factors}),
         span=span,
-        maps=month_maps(con, factors, family),
-        bars=extreme_bars(judged),
+        maps=month_maps(con, judged if family else compared, family),
+        bars=extreme_bars(compared),
         gaps=gap_map(con, factors, family),
-        motion=motion_plots(judged, family),
+        motion=motion_plots(compared),
     )
 
 
@@ -126,10 +132,9 @@ def darkest(values: np.ndarray, fallback: float) -> float:
     return float(np.quantile(known, 0.98)) or fallback if known.size else fallback
 
 
-def month_maps(con: duckdb.DuckDBPyConnection, factors: Rows, family: str | None) -> list[Markup]:
+def month_maps(con: duckdb.DuckDBPyConnection, judged: Rows, family: str | None) -> list[Markup]:
     """Monthly rank IC: of every family and of the strongest factors, or of a family's factors."""
     pictures = []
-    judged = [each for each in factors if each["rank_ic"] is not None]
     if family is None and judged:
         names = sorted({each["family"] for each in judged})
         values, months = by_month(con, "family", "avg(abs(rank_ic))", names)
@@ -155,7 +160,7 @@ def month_maps(con: duckdb.DuckDBPyConnection, factors: Rows, family: str | None
     return [Markup(each) for each in pictures]
 
 
-def extreme_bars(judged: Rows) -> list[Markup]:
+def extreme_bars(compared: Rows) -> list[Markup]:
     """The highest and the lowest factors by rank IC, and by its ratio."""
     pictures = []
     for column, title, unit in [
@@ -163,7 +168,7 @@ def extreme_bars(judged: Rows) -> list[Markup]:
         ("rank_ic_ir", "IR: highest and lowest", "mean / deviation of the daily rank IC"),
     ]:
         ranked = sorted(
-            (each for each in judged if each[column] is not None), key=lambda each: -each[column]
+            (each for each in compared if each[column] is not None), key=lambda each: -each[column]
         )
         few = len(ranked) <= 2 * EXTREMES
         chosen = ranked if few else ranked[:EXTREMES] + ranked[-EXTREMES:]
@@ -190,9 +195,9 @@ def gap_map(con: duckdb.DuckDBPyConnection, factors: Rows, family: str | None) -
     )  # fmt: skip
 
 
-def motion_plots(judged: Rows, family: str | None) -> list[Markup]:
+def motion_plots(compared: Rows) -> list[Markup]:
     """What a factor says against how fast its top changes; how much of its order stays."""
-    moving = [each for each in judged if each["turnover"] is not None]
+    moving = [each for each in compared if each["turnover"] is not None]
     sizes: dict[str, int] = {}
     for each in moving:
         sizes[each["family"]] = sizes.get(each["family"], 0) + 1
@@ -213,7 +218,7 @@ def motion_plots(judged: Rows, family: str | None) -> list[Markup]:
         "turnover", "What it says, how often its top changes", groups,
         "turnover of the top quintile a day", "|rank IC|", notes,
     )  # fmt: skip
-    kept = np.array([nan_for_none(each["autocorrelation"]) for each in judged], float)
+    kept = np.array([nan_for_none(each["autocorrelation"]) for each in compared], float)
     stays = plots.counts(
         "autocorrelation", "How much of the order stays", kept,
         "autocorrelation of ranks from day to day", "factors",
