@@ -12,7 +12,7 @@ from wavehouse.cli import main
 from wavehouse.factors import catalog
 
 SUFFIXES = ("sql", "yml")
-LINE = "tech_new,technical,{formula},0,Ours,,\n"
+LINE = "tech_new,technical,{formula},0,Ours,,,\n"
 
 
 @pytest.fixture
@@ -67,8 +67,10 @@ def test_a_new_line_is_a_new_column_with_its_description(project):
         ("factor_catalog", LINE.format(formula='"mean(close, x)"'), "is not constant"),
         ("factor_catalog", LINE.format(formula="top_inst.x"), "one row per stock and day"),
         ("factor_catalog", LINE.format(formula="factor_inputs.close"), "one row per stock and"),
-        ("factor_catalog", "new_one,technical,close,0,Ours,,\n", "prefix"),
-        ("factor_catalog", "alpha_001,alpha101,close,0,Ours,,\n", "stands in line 2 already"),
+        ("factor_catalog", "new_one,technical,close,0,Ours,,,\n", "prefix"),
+        ("factor_catalog", "alpha_001,alpha101,close,0,Ours,,,\n", "stands in line 2 already"),
+        ("factor_catalog", "tech_new,technical,close,0,Ours,,,x\n", "'x' is no number above 0"),
+        ("factor_catalog", "tech_new,technical,close,0,Ours,,,-1\n", "'-1' is no number above 0"),
         ("factor_terms", "ring_a,ring_b + 1,Ours,\nring_b,ring_a,Ours,\n", "in a ring"),
     ],
 )  # fmt: skip

@@ -282,6 +282,7 @@ def test_dbt_adds_days_and_leaves_the_others(sample_warehouse, tmp_path):
     chosen = ("alpha_001", "alpha_013", "gtja_042", "tech_rsi_6", "mf_net_5d", "zt_streak")
     everything = {factor.factor_id: factor.expression for factor in read_catalog(REPO).factors}
     expressions = {name: everything[name] for name in chosen}
+    units = dict.fromkeys(chosen, 1.0) | {"mf_net_5d": 1e6}
     with warehouse.connect(read_only=False) as connection:
         assert connection.execute(f"{built} where trade_date < '2099-01-01'").fetchall() == before
         inputs = "(select *, true as in_universe from factors.factor_inputs)"
@@ -298,8 +299,10 @@ def test_dbt_adds_days_and_leaves_the_others(sample_warehouse, tmp_path):
                     )
                 from (
                     select {PANEL},
-                        case when {name} is not null then least(greatest({name}, -1e6), 1e6) end
-                            as expected
+                        case
+                            when {name} is not null
+                                then least(greatest({name} / {units[name]}, -1e6), 1e6)
+                        end as expected
                     from panel
                 )
                 inner join (select {PANEL}, {name} as found from factors.factor_panel)

@@ -115,6 +115,7 @@ class Factor:
     source: str
     published_formula: str
     note: str
+    panel_unit: float  # what 1 of the panel is in the view of the family
     expression: Expression
 
 
@@ -139,7 +140,8 @@ def read_catalog(project: Path) -> Catalog:
     """Read and check the three seeds of a project.
 
     Raises CatalogError with file, line and remedy: a formula that cannot be read, a name that is
-    no column, operator or term, an id twice or without a registered prefix, a ring of terms.
+    no column, operator or term, an id twice or without a registered prefix, a ring of terms, a
+    unit that is none.
     """
     seeds = project / "seeds"
     known, relations = _known_columns(project)
@@ -168,7 +170,8 @@ def read_catalog(project: Path) -> Catalog:
         factors.append(
             Factor(
                 name, row["family"], row["formula"], int(row["direction"]), row["source"],
-                row["published_formula"], row["note"], expression,
+                row["published_formula"], row["note"], _unit(file, line, row["panel_unit"]),
+                expression,
             )
         )  # fmt: skip
     return Catalog(families, tuple(factors), relations)
@@ -180,6 +183,19 @@ def _lines(file: Path) -> list[tuple[int, dict[str, str]]]:
     with file.open(newline="", encoding="utf-8") as text:
         reader = csv.DictReader(text)
         return [(reader.line_num, row) for row in reader]
+
+
+def _unit(file: Path, line: int, text: str) -> float:
+    try:
+        unit = float(text or 1)
+    except ValueError:
+        unit = 0.0
+    if not 0 < unit < float("inf"):
+        raise CatalogError(
+            f"{file}, line {line}: panel_unit {text!r} is no number above 0; empty is 1, amounts "
+            "of CNY and shares have 1000000"
+        )
+    return unit
 
 
 def _parsed(
@@ -278,10 +294,11 @@ def _panel_files(catalog: Catalog) -> dict[Path, str]:
     prefixes = {each.factor_id: by_family[each.family].prefix for each in factors}
     relations = {each.factor_id: by_family[each.family].relation for each in factors}
     weights = {each.prefix: each.default_weight for each in catalog.families}
+    units = {each.factor_id: each.panel_unit for each in factors}
     warm = {name: WARM_UP.get(name) for name in catalog.columns()}
     files = {
-        FOLDER / "factor_panel.sql": f"-- {MARK}\n{panel.panel_sql(expressions, warm)}",
-        FOLDER / "factor_panel.yml": _yaml(_panel_description(relations)),
+        FOLDER / "factor_panel.sql": f"-- {MARK}\n{panel.panel_sql(expressions, warm, units)}",
+        FOLDER / "factor_panel.yml": _yaml(_panel_description(relations, units)),
     }
     for view, (_, text, column) in panel.VIEWS.items():
         files[FOLDER / f"{view}.sql"] = f"-- {MARK}\n{panel.view_sql(view, prefixes, weights)}"
@@ -302,13 +319,19 @@ def _in_universe() -> dict:
     return {"name": "in_universe", "description": text}
 
 
-def _panel_description(relations: dict[str, str]) -> dict:
+def _panel_description(relations: dict[str, str], units: dict[str, float]) -> dict:
+    columns = panel.described(relations, relations, "Sanitised")
+    for column in columns:
+        unit = units[column["name"]]
+        if unit != 1:
+            column["description"] += f" Divided by {unit:,.15g}."
     return {
         "name": "factor_panel",
         "description": (
             "One row per row of factors.factor_inputs: every factor of the registry. A table, "
             "computed by a program over ordered tables and continued by the new days alone, while "
-            "the views of the families compute what a query names. Values are sanitised: NaN and "
+            "the views of the families compute what a query names. Amounts of CNY and shares are "
+            "in millions (panel_unit of factors.factor_catalog). Values are sanitised: NaN and "
             "infinities are NULL, what is beyond var factor_clip is cut to it; both are counted "
             "per row here, per factor and day in factors.factor_sanitizer."
         ),
@@ -321,7 +344,7 @@ def _panel_description(relations: dict[str, str]) -> dict:
             _in_universe(),
             {"name": "nonfinite_count", "description": "Factors of the row that were no number."},
             {"name": "clipped_count", "description": "Factors of the row beyond var factor_clip."},
-            *panel.described(relations, relations, "Sanitised"),
+            *columns,
         ],
     }
 

@@ -85,6 +85,7 @@ def show_command(factor_id: str, dialect: str) -> None:
         "source": factor.source,
         "note": factor.note,
         "reads": ", ".join(columns(factor.expression)),
+        "panel unit": f"{factor.panel_unit:,.15g}" if factor.panel_unit != 1 else "",
         "looks back": "all rows" if rows == float("inf") else f"{int(rows)} rows",
     }.items():
         if text:

@@ -32,8 +32,18 @@ VIEWS = {
 }  # fmt: skip
 
 
-def panel_sql(factors: Mapping[str, Expression], columns: Mapping[str, int | None]) -> str:
-    """The program of factors.factor_panel, in the steps of the materialization factor_program."""
+def panel_sql(
+    factors: Mapping[str, Expression],
+    columns: Mapping[str, int | None],
+    units: Mapping[str, float],
+) -> str:
+    """The program of factors.factor_panel, in the steps of the materialization factor_program.
+
+    columns as in compiler.plan, units: {factor: what 1 of the panel is in its view}.
+    """
+    values = {
+        name: name if units[name] == 1 else f"{name} / {units[name]!r}::double" for name in factors
+    }
     planned = program.Program(factors, columns)
     inputs = "{{ factor_panel_inputs() }}"
     steps, tables, state = program.history(planned, inputs)
@@ -41,9 +51,9 @@ def panel_sql(factors: Mapping[str, Expression], columns: Mapping[str, int | Non
     parts = [
         _step("days", "days", ["{{ require_factor_universe() }}", _days(inputs)]),
         *(_step("history", each.title, each.statements) for each in steps),
-        _step("history", "sanitizer", [*_macros(), _counted(factors, source)]),
-        _step("history_panel", "panel", [_panel(factors, source)]),
-        _step("history_sanitized", "counts", [_sanitized(factors, source)]),
+        _step("history", "sanitizer", [*_macros(), _counted(values, source)]),
+        _step("history_panel", "panel", [_panel(values, source)]),
+        _step("history_sanitized", "counts", [_sanitized(values, source)]),
         _step("history_state", "state", [state]),
         _step("record", "days", _record()),
     ]
@@ -52,9 +62,9 @@ def panel_sql(factors: Mapping[str, Expression], columns: Mapping[str, int | Non
     source = f"factor_today positional join {table}"
     parts += [
         *(_step("day", each.title, each.statements) for each in steps),
-        _step("day", "sanitizer", [*_macros(), _counted(factors, source)]),
-        _step("day_panel", "panel", [_panel(factors, source)]),
-        _step("day_sanitized", "counts", [_sanitized(factors, source)]),
+        _step("day", "sanitizer", [*_macros(), _counted(values, source)]),
+        _step("day_panel", "panel", [_panel(values, source)]),
+        _step("day_sanitized", "counts", [_sanitized(values, source)]),
         _step("day_state", "state", [state]),
     ]
     return "{{ config(materialized='factor_program') }}\n\n" + "\n\n".join(parts) + "\n"
@@ -96,9 +106,11 @@ def _macros() -> list[str]:
     ]
 
 
-def _counted(factors: Iterable[str], source: str) -> str:
+def _counted(values: Mapping[str, str], source: str) -> str:
+    """How many factors of a row are cut. values: {factor: what the panel takes of `source`}."""
     terms = [
-        tree([f"factor_{what}({name})" for name in factors]) for what in ("nonfinite", "beyond")
+        tree([f"factor_{what}({value})" for value in values.values()])
+        for what in ("nonfinite", "beyond")
     ]
     return (
         "create or replace temp table factor_cut as\nselect\n"
@@ -106,8 +118,8 @@ def _counted(factors: Iterable[str], source: str) -> str:
     )
 
 
-def _panel(factors: Iterable[str], source: str) -> str:
-    listed = ",\n    ".join(f"factor_sane({name}) as {name}" for name in factors)
+def _panel(values: Mapping[str, str], source: str) -> str:
+    listed = ",\n    ".join(f"factor_sane({value}) as {name}" for name, value in values.items())
     keys = ", ".join(KEYS)
     return (
         f"select\n    {keys}, nonfinite_count, clipped_count,\n    {listed}\n"
@@ -115,12 +127,12 @@ def _panel(factors: Iterable[str], source: str) -> str:
     )
 
 
-def _sanitized(factors: Iterable[str], source: str) -> str:
+def _sanitized(values: Mapping[str, str], source: str) -> str:
     """Per factor and day, of the rows in which something is cut."""
     listed = ",\n            ".join(
-        f"{{'factor_id': '{name}', 'nonfinite_count': sum(factor_nonfinite({name})),"
-        f" 'clipped_count': sum(factor_beyond({name}))}}"
-        for name in factors
+        f"{{'factor_id': '{name}', 'nonfinite_count': sum(factor_nonfinite({value})),"
+        f" 'clipped_count': sum(factor_beyond({value}))}}"
+        for name, value in values.items()
     )
     return (
         "select factor_id, trade_date, nonfinite_count, clipped_count\nfrom (\n    select\n"
