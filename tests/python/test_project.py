@@ -7,7 +7,7 @@ import shutil
 import duckdb
 import pytest
 
-from warehouse import REPO, UP_TO_LABELS, Warehouse
+from warehouse import REPO, UP_TO_LABELS, Warehouse, new_warehouse
 
 FLOORS = ["staging", "universe", "factors", "labels", "heads", "pm", "backtest", "diagnostics",
           "release"]  # fmt: skip
@@ -103,3 +103,13 @@ def test_rebuilding_and_other_thread_counts_give_the_same_labels(random_warehous
     after = again.query("from labels.label_manifest order by label_set")
     assert list(after["data_hash"]) == list(before["data_hash"])
     assert list(after["row_count"]) == list(before["row_count"])
+
+
+def test_a_seed_with_a_new_column_loads_into_a_warehouse_from_before(tmp_path):
+    warehouse = new_warehouse(tmp_path)
+    warehouse.dbt("seed", "--select", "factor_catalog")
+    with warehouse.connect(read_only=False) as connection:
+        connection.execute("alter table factors.factor_catalog drop column panel_unit")
+    warehouse.dbt("seed", "--select", "factor_catalog")
+    found = warehouse.query("select panel_unit from factors.factor_catalog where panel_unit > 1")
+    assert len(found) > 0
