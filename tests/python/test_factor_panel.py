@@ -95,12 +95,10 @@ def test_what_is_cut_is_counted(rows):
         f"create table rows as select 's' as ts_code, true as in_universe, * from ({values})",
         {"d": day, "a": a, "b": b},
     )
-    clip = {"{{ factor_panel_settings().factor_clip }}": str(CLIP)}
     parts = {"a": "a", "b": "b / 1000.0::double"}
     for statement in (*panel_models._macros(), panel_models._counted(parts, "rows")):
-        for text, value in clip.items():
-            statement = statement.replace(text, value)
-        connection.execute(statement)
+        clipped = statement.replace("{{ factor_panel_settings().factor_clip }}", str(CLIP))
+        connection.execute(clipped)
     found = connection.execute(panel_models._panel(parts, "rows")).fetchall()
     counts: dict[tuple[str, int], list[int]] = {}
     for (day, first, second), row in zip(rows, found, strict=True):

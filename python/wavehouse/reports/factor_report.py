@@ -76,8 +76,8 @@ def factor_page(con: duckdb.DuckDBPyConnection, family: str | None = None) -> st
         )
     # one without an information coefficient, such as of a feed that is not there, is in the table
     judged = [each for each in factors if each["rank_ic"] is not None]
-    most = max((each["ic_days"] for each in judged), default=0)
-    compared = [each for each in judged if each["ic_days"] >= ENOUGH * most]
+    least = ENOUGH * max((each["ic_days"] for each in judged), default=0)
+    compared = [each for each in judged if each["ic_days"] >= least]
     span = rows(
         con,
         """
@@ -89,7 +89,7 @@ def factor_page(con: duckdb.DuckDBPyConnection, family: str | None = None) -> st
     return page_template("factor_report.html.j2").render(
         family=family,
         factors=sorted(
-            factors, key=lambda each: (each not in compared, -abs(each["rank_ic_ir"] or 0))
+            factors, key=lambda each: (each["ic_days"] < least, -abs(each["rank_ic_ir"] or 0))
         ),
         judged=len(judged),
         rare=len(judged) - len(compared),
